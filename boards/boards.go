@@ -1,0 +1,84 @@
+// Package boards holds the facts about each computer that Kogge makes images
+// for: its architecture, kernel, console, watchdog and the drivers it needs.
+// Nothing flows through it. A board is one file with one literal; its sources
+// stand beside the facts. The package needs the standard library alone.
+package boards
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Bootloader names the program that picks a slot and counts its tries.
+type Bootloader string
+
+// SystemdBoot is systemd-boot on UEFI: Type #1 entries, tries in the file name.
+const SystemdBoot Bootloader = "systemd-boot"
+
+// Moment says from when on a watchdog guards the boot.
+type Moment string
+
+// Stage0 is the first line of our own code in the initramfs. A hang before it
+// needs somebody to cut the power; the try is counted by then.
+const Stage0 Moment = "stage 0"
+
+// Watchdog is the hardware timer that resets a board which hangs.
+type Watchdog struct {
+	// Modules are tried in order; the first one whose hardware exists wins.
+	// They come before the root file system, so they lie in the initramfs.
+	Modules []string
+	// Timeout is what stage 0 asks for. The hardware may round it.
+	Timeout time.Duration
+	// From is the moment from which the watchdog guards the boot.
+	From Moment
+}
+
+// Board is everything that image building and stage 0 need to know about one
+// computer. A zero field means the default that its comment names.
+type Board struct {
+	// Name is what --board takes, lower case, with the architecture where two
+	// would clash.
+	Name string
+	// Description is one line for `kogge boards list`.
+	Description string
+	// Arch is Go's name of the architecture; Debian's is the same for amd64 and arm64.
+	Arch string
+	// Bootloader picks the slot.
+	Bootloader Bootloader
+	// Kernel is the Debian meta package whose dependency is the kernel.
+	Kernel string
+	// Consoles are the kernel's console= values in order; the last one is
+	// /dev/console. A console whose hardware is missing must not slow the boot.
+	Consoles []string
+	// Stage0 names the modules that find and open the root file system, as
+	// module names or aliases. Their dependencies are added. Drivers that find
+	// no hardware are normal.
+	Stage0 []string
+	// Modules selects what else the root file system carries: a module name, or
+	// a folder below kernel/ that ends in "/". Dependencies are added.
+	Modules []string
+	// Without takes folders below kernel/ or modules out of that selection again.
+	Without []string
+	// Watchdog guards the boot.
+	Watchdog Watchdog
+	// Kernel command line words beyond the common ones.
+	Cmdline []string
+	// MinMemoryMiB is the least memory that a node with one small container boots with.
+	MinMemoryMiB int
+}
+
+// All are the boards of this release, in the order in which they are listed.
+var All = []Board{qemuX8664, pcX8664}
+
+// Find returns the board called name, or an error that lists what there is.
+func Find(name string) (Board, error) {
+	names := make([]string, len(All))
+	for i, b := range All {
+		if b.Name == name {
+			return b, nil
+		}
+		names[i] = b.Name
+	}
+	return Board{}, fmt.Errorf("board %q is unknown; there are: %s", name, strings.Join(names, ", "))
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kogge.example/boards"
+	"kogge.example/image"
+	"kogge.example/image/program"
+)
+
+// buildFlags are the flags of every command that builds an image.
+type buildFlags struct {
+	board, version, config, format string
+	preload                        []string
+	locked                         bool
+	slotSize                       size
+}
+
+func (f *buildFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.board, "board", "qemu-x86_64", "board to build for (kogge boards list)")
+	cmd.Flags().StringVar(&f.version, "version", "", "version of the release (default: from git)")
+	cmd.Flags().StringVar(&f.config, "config", "", "node.yaml to put on the boot partition")
+	cmd.Flags().StringArrayVar(&f.preload, "preload", nil, "OCI archive that the node imports at its first boot (repeatable)")
+	cmd.Flags().BoolVar(&f.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking the current one")
+	cmd.Flags().Var(&f.slotSize, "slot-size", "size of each root slot (default 768MiB)")
+}
+
+func imageBuildCommand() *cobra.Command {
+	var f buildFlags
+	var out string
+	cmd := &cobra.Command{
+		Use:   "build -o FILE",
+		Short: "Build a disk image from this source tree",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if out == "" {
+				return hinted{fmt.Errorf("image build: no output file"), "add: -o kogge.img"}
+			}
+			if f.format != "raw" && f.format != "qcow2" {
+				return fmt.Errorf("image build: format %q is unknown; there are raw and qcow2", f.format)
+			}
+			start := time.Now()
+			built, err := f.build(cmd.Context(), out)
+			if err != nil {
+				return err
+			}
+			say("%s: board %s, root %.1f MB, boot file %.1f MB (initramfs %.1f MB), in %.1f s", out, f.board,
+				float64(built.RootBytes)/1e6, float64(built.UKIBytes)/1e6, float64(built.InitrdBytes)/1e6, time.Since(start).Seconds())
+			return nil
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVarP(&out, "output", "o", "", "image file to write")
+	cmd.Flags().StringVar(&f.format, "format", "raw", "raw or qcow2")
+	return cmd
+}
+
+// build makes the image that the flags describe.
+func (f *buildFlags) build(ctx context.Context, out string) (image.Built, error) {
+	board, err := boards.Find(f.board)
+	if err != nil {
+		return image.Built{}, hinted{err, "kogge boards list"}
+	}
+	o := image.Options{Board: board, Version: f.version, Preload: f.preload, SlotSize: int64(f.slotSize), Say: say}
+	if o.Source, err = program.Source(ctx); err != nil {
+		return image.Built{}, err
+	}
+	if o.Cache, err = cacheDir(); err != nil {
+		return image.Built{}, err
+	}
+	if o.Packages, err = packageCache(f.locked); err != nil {
+		return image.Built{}, err
+	}
+	if o.When, err = commitTime(ctx, o.Source); err != nil {
+		return image.Built{}, err
+	}
+	if o.Version == "" {
+		o.Version = gitVersion(ctx, o.Source)
+	}
+	if f.config != "" {
+		if o.Config, err = os.ReadFile(f.config); err != nil {
+			return image.Built{}, fmt.Errorf("configuration: %w", err)
+		}
+	}
+	if f.format == "qcow2" {
+		return buildQcow2(ctx, o, out)
+	}
+	return image.Build(ctx, o, out)
+}
+
+// buildQcow2 builds a raw image beside out and converts it.
+func buildQcow2(ctx context.Context, o image.Options, out string) (image.Built, error) {
+	tmp, err := os.MkdirTemp(filepath.Dir(out), ".qcow2-*")
+	if err != nil {
+		return image.Built{}, fmt.Errorf("output: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	raw, converted := filepath.Join(tmp, "raw"), filepath.Join(tmp, "qcow2")
+	built, err := image.Build(ctx, o, raw)
+	if err != nil {
+		return image.Built{}, err
+	}
+	cmd := exec.CommandContext(ctx, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, converted)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return image.Built{}, hinted{fmt.Errorf("convert to qcow2: %w: %s", err, strings.TrimSpace(string(text))), "qemu-img is in the package qemu-utils"}
+	}
+	if err := os.Rename(converted, out); err != nil {
+		return image.Built{}, fmt.Errorf("output: %w", err)
+	}
+	return built, nil
+}
+
+// commitTime is SOURCE_DATE_EPOCH if it is set, otherwise the time of the commit.
+func commitTime(ctx context.Context, source string) (time.Time, error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		out, err := exec.CommandContext(ctx, "git", "-C", source, "log", "-1", "--format=%ct").Output()
+		if err != nil {
+			return time.Time{}, fmt.Errorf("time of the commit: git log: %w; without git set SOURCE_DATE_EPOCH to seconds since 1970", err)
+		}
+		text = strings.TrimSpace(string(out))
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds <= 0 {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q is no number of seconds since 1970", text)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
+
+// gitVersion names the commit, with "-dirty" when files differ from it.
+func gitVersion(ctx context.Context, source string) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12").Output()
+	if v := strings.TrimSpace(string(out)); err == nil && v != "" {
+		return v
+	}
+	return "unversioned"
+}
+
+// size is a flag in bytes that takes MiB and GiB.
+type size int64
+
+func (s *size) String() string { return fmt.Sprintf("%dMiB", *s>>20) }
+func (s *size) Type() string   { return "SIZE" }
+
+func (s *size) Set(text string) error {
+	for suffix, unit := range map[string]int64{"MiB": 1 << 20, "GiB": 1 << 30} {
+		if number, ok := strings.CutSuffix(text, suffix); ok {
+			n, err := strconv.ParseInt(number, 10, 32)
+			if err != nil || n <= 0 {
+				break
+			}
+			*s = size(n * unit)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no size; write it like 768MiB or 1GiB", text)
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"kogge.example/boards"
+	"kogge.example/image/debian"
+)
+
+func imageCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "image", Short: "Build disk images and write them to media"}
+	cmd.AddCommand(imageBuildCommand(), imageLockCommand())
+	return cmd
+}
+
+// cacheDir is where downloaded packages, firmware and virtual machines live.
+func cacheDir() (string, error) {
+	if dir := os.Getenv("KOGGE_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("cache folder: %w; set KOGGE_CACHE", err)
+	}
+	return filepath.Join(dir, "kogge"), nil
+}
+
+func packageCache(locked bool) (debian.Cache, error) {
+	dir, err := cacheDir()
+	if err != nil {
+		return debian.Cache{}, err
+	}
+	return debian.Cache{Dir: filepath.Join(dir, "debian"), Locked: locked, Say: say}, nil
+}
+
+// say prints one line of progress.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
+
+func imageLockCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "lock [SET…]",
+		Short: "Pin the mirror's current Debian packages",
+		Long: "Looks up what the mirror has now and rewrites image/debian/lock in the source tree: a set for each board,\n" +
+			"the builder's tools, the firmware of virtual machines and the C library of runc. Commit the result.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cache, err := packageCache(false)
+			if err != nil {
+				return err
+			}
+			want := map[string]bool{}
+			for _, a := range args {
+				want[a] = true
+			}
+			for _, set := range debian.Sets(boards.All) {
+				if len(args) > 0 && !want[set.Name] {
+					continue
+				}
+				delete(want, set.Name)
+				lock, err := cache.Resolve(cmd.Context(), set)
+				if err != nil {
+					return err
+				}
+				if err := os.WriteFile(filepath.Join("image/debian/lock", set.Name+".lock"), lock.Format(), 0o644); err != nil {
+					return fmt.Errorf("lock %s: %w; run this at the top of the source tree", set.Name, err)
+				}
+				say("%s: %d packages", set.Name, len(lock.Packages))
+			}
+			if len(want) > 0 {
+				return fmt.Errorf("there is no set %s", strings.Join(args, ", "))
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,39 @@
+package debian
+
+import "kogge.example/boards"
+
+// Set says what a lock is made from.
+type Set struct {
+	Name     string
+	Arch     string
+	Packages []string
+	// Closure adds all dependencies, for programs that are run from the cache
+	// with their own loader and libraries.
+	Closure bool
+}
+
+// Names of the sets that belong to no board.
+const (
+	Tools    = "tools"    // what the builder runs
+	Firmware = "firmware" // UEFI for virtual machines
+)
+
+// RuncSet is the name of the C library and headers that runc is linked with.
+func RuncSet(arch string) string { return "runc-" + arch }
+
+// Sets lists every lock of this release.
+func Sets(all []boards.Board) []Set {
+	sets := []Set{
+		{Name: Tools, Arch: "amd64", Packages: []string{"erofs-utils", "e2fsprogs", "libarchive13t64"}, Closure: true},
+		{Name: Firmware, Arch: "amd64", Packages: []string{"ovmf"}},
+	}
+	archs := map[string]bool{}
+	for _, b := range all {
+		sets = append(sets, Set{Name: b.Name, Arch: b.Arch, Packages: []string{b.Kernel, "systemd-boot-efi", "e2fsck-static", "ca-certificates"}})
+		if !archs[b.Arch] {
+			archs[b.Arch] = true
+			sets = append(sets, Set{Name: RuncSet(b.Arch), Arch: b.Arch, Packages: []string{"libseccomp-dev", "libc6-dev", "libc6", "linux-libc-dev"}})
+		}
+	}
+	return sets
+}

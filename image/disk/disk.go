@@ -1,0 +1,153 @@
+// Package disk lays out the disk image of a release: partition table, boot
+// partition, the root file system in slot A and the STATE file system, as bytes at
+// offsets of one sparse file. It is told every byte and makes none up, so that the
+// same input gives the same image; it needs neither root nor a loop device.
+package disk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"kogge.example/update/fat"
+	"kogge.example/update/gpt"
+)
+
+// MiB is the unit that partitions are aligned to.
+const MiB = 1 << 20
+
+// Default sizes in bytes. Every system of this kind has outgrown its slots one
+// day, and they cannot grow later, so there is room.
+const (
+	BootSize  = 512 * MiB
+	SlotSize  = 768 * MiB
+	StateSize = 256 * MiB // grows to the end of the disk at the first boot
+)
+
+// Spec is a whole disk image.
+type Spec struct {
+	// Seed names the content: the GUIDs and the volume serial derive from it.
+	// Writing the image to a medium and its first boot replace them by random ones.
+	Seed string
+	// When is the time of every file on the boot partition.
+	When time.Time
+	// Boot are the files of the boot partition.
+	Boot []fat.File
+	// Root is the path of slot A's content: file system, then verity tree.
+	Root string
+	// State is the path of the STATE file system, as large as its partition.
+	State string
+	// SlotSize is the size of ROOT-A and of ROOT-B; 0 means SlotSize.
+	SlotSize int64
+}
+
+// Write makes the image in out, which must be empty. What is zero is not written.
+// Slot B stays empty: its first and last MiB are zero and it has no boot entry.
+func Write(out *os.File, s Spec) error {
+	if s.SlotSize == 0 {
+		s.SlotSize = SlotSize
+	}
+	state, err := os.Stat(s.State)
+	if err != nil {
+		return fmt.Errorf("image: STATE: %w", err)
+	}
+	root, err := os.Stat(s.Root)
+	if err != nil {
+		return fmt.Errorf("image: root file system: %w", err)
+	}
+	if root.Size() > s.SlotSize {
+		return fmt.Errorf("image: the root file system has %d MiB, the slot %d MiB: make it smaller or choose a larger --slot-size", root.Size()/MiB, s.SlotSize/MiB)
+	}
+	t := layout(s, state.Size())
+	if err := out.Truncate(int64(t.Sectors) * gpt.SectorSize); err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	if err := gpt.Write(sparse{out}, t); err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	guid := gpt.DeriveGUID(s.Seed, "serial")
+	spec := fat.Spec{Size: BootSize, Label: "KOGGE", Serial: binary.LittleEndian.Uint32(guid[:]), When: s.When}
+	if err := fat.Format(offset(out, t, "ESP"), spec, s.Boot); err != nil {
+		return fmt.Errorf("image: boot partition: %w", err)
+	}
+	for name, file := range map[string]string{"ROOT-A": s.Root, "STATE": s.State} {
+		if err := copySparse(offset(out, t, name), file); err != nil {
+			return fmt.Errorf("image: %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// layout places the partitions one behind the other from the first MiB.
+func layout(s Spec, stateSize int64) gpt.Table {
+	t := gpt.Table{DiskGUID: gpt.DeriveGUID(s.Seed, "disk")}
+	next := uint64(MiB / gpt.SectorSize)
+	for _, p := range []struct {
+		name string
+		kind gpt.GUID
+		size int64
+	}{
+		{"ESP", gpt.EFISystem, BootSize},
+		{"ROOT-A", gpt.LinuxData, s.SlotSize},
+		{"ROOT-B", gpt.LinuxData, s.SlotSize},
+		{"STATE", gpt.LinuxData, stateSize},
+	} {
+		sectors := uint64(p.size / gpt.SectorSize)
+		t.Partitions = append(t.Partitions, gpt.Partition{
+			Name: p.name, Type: p.kind, GUID: gpt.DeriveGUID(s.Seed, p.name), First: next, Last: next + sectors - 1,
+		})
+		next += sectors
+	}
+	t.Sectors = next + MiB/gpt.SectorSize // the backup table lies in the last MiB
+	return t
+}
+
+// offset is a writer into one partition.
+func offset(out *os.File, t gpt.Table, name string) *io.OffsetWriter {
+	p, err := t.Find(name)
+	if err != nil {
+		panic(err) // layout made it
+	}
+	return io.NewOffsetWriter(out, p.Offset())
+}
+
+// sparse is an image file that need not reach the disk before it is renamed.
+type sparse struct{ *os.File }
+
+func (sparse) Sync() error { return nil }
+
+// copySparse copies a file and leaves out blocks of zeros.
+func copySparse(w io.WriterAt, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 64<<10)
+	for at := int64(0); ; {
+		n, err := io.ReadFull(f, buf)
+		if n > 0 && !zero(buf[:n]) {
+			if _, err := w.WriteAt(buf[:n], at); err != nil {
+				return err
+			}
+		}
+		at += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func zero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,99 @@
+package disk
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"sort"
+	"strings"
+	"time"
+
+	"kogge.example/image/debian"
+	"kogge.example/update/gpt"
+)
+
+// stateJournal is the size of STATE's journal in MiB: large enough for the disk
+// that the file system will grow to.
+const stateJournal = 64
+
+// stateRoom is the size in 4 KiB blocks up to which STATE can grow while mounted.
+const stateRoom = 2 << 40 / 4096
+
+// MakeState writes a STATE file system of size bytes to out. files maps paths
+// inside it to paths on the building machine; all belong to root.
+func MakeState(ctx context.Context, tools debian.Toolbox, out string, size int64, seed string, when time.Time, files map[string]string) error {
+	tarball := out + ".tar"
+	defer os.Remove(tarball)
+	if err := writeStateTar(tarball, when, files); err != nil {
+		return fmt.Errorf("STATE: %w", err)
+	}
+	if err := os.Remove(out); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("STATE: %w", err)
+	}
+	// Every parameter is named: a default could differ in the next version.
+	cmd, err := tools.Command(ctx, []string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", when.Unix()), "MKE2FS_CONFIG=/dev/null", "MKE2FS_DETERMINISTIC=1"}, "mke2fs",
+		"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "1", "-g", "32768", "-L", "STATE",
+		"-O", "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum",
+		"-U", gpt.DeriveGUID(seed, "state").String(), "-o", "linux", "-e", "remount-ro", "-G", "16",
+		"-J", fmt.Sprintf("size=%d", stateJournal),
+		"-E", fmt.Sprintf("hash_seed=%s,resize=%d,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard", gpt.DeriveGUID(seed, "state-hash"), int64(stateRoom)),
+		"-d", tarball, out, fmt.Sprint(size/4096))
+	if err != nil {
+		return fmt.Errorf("STATE: %w", err)
+	}
+	var errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &errs, &errs
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("STATE: mke2fs: %w: %s", err, strings.TrimSpace(errs.String()))
+	}
+	return nil
+}
+
+func writeStateTar(name string, when time.Time, files map[string]string) (err error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}()
+	dirs := map[string]bool{}
+	var paths []string
+	for p := range files {
+		paths = append(paths, p)
+		for d := path.Dir(p); d != "/" && d != "."; d = path.Dir(d) {
+			dirs[d] = true
+		}
+	}
+	for d := range dirs {
+		paths = append(paths, d)
+	}
+	sort.Strings(paths)
+	w := tar.NewWriter(f)
+	for _, p := range append([]string{"/"}, paths...) {
+		h := &tar.Header{Name: "." + strings.TrimSuffix(p, "/") + "/", Typeflag: tar.TypeDir, Mode: 0o755, ModTime: when, Format: tar.FormatPAX}
+		if dirs[p] || p == "/" {
+			if err := w.WriteHeader(h); err != nil {
+				return err
+			}
+			continue
+		}
+		data, err := os.ReadFile(files[p])
+		if err != nil {
+			return err
+		}
+		h.Name, h.Typeflag, h.Mode, h.Size = "."+p, tar.TypeReg, 0o644, int64(len(data))
+		if err := w.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := w.Write(data); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}

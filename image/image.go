@@ -1,0 +1,235 @@
+// Package image builds the disk image of a release: a board and a version in, one
+// disk image out, the same bytes on every build. It puts the parts together that
+// its sub-packages make: packages, programs, root file system, initramfs, unified
+// kernel image and disk. It needs no root, no loop device and no mount.
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"kogge.example/boards"
+	"kogge.example/image/debian"
+	"kogge.example/image/disk"
+	"kogge.example/image/kernel"
+	"kogge.example/image/program"
+	"kogge.example/update/fat"
+	"kogge.example/update/gpt"
+)
+
+// Options say which image to build.
+type Options struct {
+	Board   boards.Board
+	Version string    // of the release, as people name it
+	When    time.Time // of every file; the time of the commit
+	Source  string    // top of the checkout that the programs are built from
+	// Cache is the folder of packages and intermediate results.
+	Cache    string
+	Packages debian.Cache
+	// Config is a node.yaml for the boot partition; nil means none.
+	Config []byte
+	// Preload are OCI archives that the node imports at its first boot.
+	Preload []string
+	// SlotSize in bytes; 0 means disk.SlotSize.
+	SlotSize int64
+	// Tags are further Go build tags of init and agent, for tests.
+	Tags string
+	// Say receives a line for each step.
+	Say func(format string, args ...any)
+}
+
+// Built is what a build made beside the image itself; virtual machines that start
+// a kernel directly use it.
+type Built struct {
+	Kernel  string // path of the kernel file
+	Initrd  string // path of the initramfs
+	Cmdline string // kernel command line
+	// Sizes of the parts in bytes.
+	RootBytes, InitrdBytes, UKIBytes int64
+}
+
+// Build writes the image to out. The file appears whole, by rename, or not at all.
+func Build(ctx context.Context, o Options, out string) (Built, error) {
+	r, err := buildRelease(ctx, o)
+	if err != nil {
+		return Built{}, err
+	}
+	boot, closeBoot, err := r.bootFiles(o)
+	if err != nil {
+		return Built{}, err
+	}
+	defer closeBoot()
+	state, err := r.state(ctx, o)
+	if err != nil {
+		return Built{}, err
+	}
+	err = appear(out, func(f *os.File) error {
+		return disk.Write(f, disk.Spec{Seed: r.seed(), When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize})
+	})
+	if err != nil {
+		return Built{}, err
+	}
+	return r.built, nil
+}
+
+// release is what an update exchanges: everything that depends on commit, board
+// and version, and on nothing that a user configures.
+type release struct {
+	board boards.Board
+	tools debian.Toolbox
+	files []debian.File
+	root  slotRoot
+	uki   []byte
+	built Built
+	when  time.Time
+}
+
+// seed names the content of the release.
+func (r release) seed() string { return r.root.Verity.String() }
+
+func buildRelease(ctx context.Context, o Options) (release, error) {
+	r := release{board: o.Board, when: o.When}
+	var err error
+	if r.files, err = fetch(ctx, o, o.Board.Name); err != nil {
+		return r, err
+	}
+	toolFiles, err := fetch(ctx, o, debian.Tools)
+	if err != nil {
+		return r, err
+	}
+	if r.tools, err = debian.OpenTools(toolFiles); err != nil {
+		return r, err
+	}
+	sysroot, err := fetch(ctx, o, debian.RuncSet(o.Board.Arch))
+	if err != nil {
+		return r, err
+	}
+	o.Say("programs for %s", o.Board.Arch)
+	programs, err := program.Build(ctx, program.Options{Source: o.Source, Cache: filepath.Join(o.Cache, "programs"), Arch: o.Board.Arch, Sysroot: sysroot, Tags: o.Tags})
+	if err != nil {
+		return r, err
+	}
+	k, err := kernel.Open(r.files, filepath.Join(o.Cache, "modules"))
+	if err != nil {
+		return r, err
+	}
+	if r.root, err = r.buildRoot(ctx, o, k, programs); err != nil {
+		return r, err
+	}
+	return r, r.buildBoot(o, k, programs)
+}
+
+func fetch(ctx context.Context, o Options, set string) ([]debian.File, error) {
+	lock, err := debian.LoadLock(set)
+	if err != nil {
+		return nil, err
+	}
+	return o.Packages.Fetch(ctx, lock)
+}
+
+// state makes the STATE file system with the preloads. It is at least as large as
+// a fresh one and has room for unpacking what it carries.
+func (r release) state(ctx context.Context, o Options) (string, error) {
+	files := map[string]string{}
+	size := int64(disk.StateSize)
+	h := sha256.New()
+	for _, p := range o.Preload {
+		sum, n, err := hashFile(p)
+		if err != nil {
+			return "", fmt.Errorf("preload: %w", err)
+		}
+		name := "/preload/" + filepath.Base(p)
+		if _, ok := files[name]; ok {
+			return "", fmt.Errorf("preload %s: there are two files of this name", filepath.Base(p))
+		}
+		files[name] = p
+		size += (n + disk.MiB - 1) / disk.MiB * disk.MiB
+		fmt.Fprintf(h, "%s %x\n", name, sum)
+	}
+	fmt.Fprintf(h, "%d %s %d", size, r.seed(), r.when.Unix())
+	return cached(o, fmt.Sprintf("state-%x.ext4", h.Sum(nil)[:16]), func(out string) error {
+		o.Say("STATE file system")
+		return disk.MakeState(ctx, r.tools, out, size, r.seed(), r.when, files)
+	})
+}
+
+// bootFiles lists the boot partition's files. Whoever calls it closes what they
+// read from.
+func (r release) bootFiles(o Options) (files []fat.File, closeAll func(), err error) {
+	loader, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+	if err != nil {
+		return nil, nil, err
+	}
+	files = []fat.File{
+		file("EFI/BOOT/BOOTX64.EFI", loader),
+		file("EFI/kogge/a.efi", r.uki),
+		file("loader/loader.conf", []byte("timeout 0\neditor no\nauto-entries no\nauto-firmware no\n")),
+		file("loader/entries/kogge-a.conf", entry("a", o.Version, 1)),
+		file("kogge/README.TXT", []byte(seedReadme)),
+	}
+	if o.Config != nil {
+		files = append(files, file("kogge/node.yaml", o.Config))
+	}
+	return files, func() {}, nil
+}
+
+// entry is a boot loader entry of Type #1. The loader starts the entry with the
+// highest number, so each arming of a slot takes one that is one higher.
+//
+// Source: uapi-group.org/specifications/specs/boot_loader_specification
+func entry(slot, version string, arming int) []byte {
+	return fmt.Appendf(nil, "title Kogge %s (slot %s)\nsort-key kogge\nversion %d\nefi /EFI/kogge/%s.efi\n", version, slot, arming, slot)
+}
+
+const seedReadme = "Put node.yaml into this folder to configure the node. It is read at the next boot.\r\n"
+
+// appear writes a file under a temporary name beside out, then renames it.
+func appear(out string, write func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+"-*")
+	if err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := write(f); err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o644), f.Close(), os.Rename(f.Name(), out)); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	return nil
+}
+
+// cached returns the path of an intermediate result, made by build if it is not
+// there. The name must say everything that the bytes depend on.
+func cached(o Options, name string, build func(out string) error) (string, error) {
+	dir := filepath.Join(o.Cache, "build")
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err == nil {
+		now := time.Now()
+		return path, os.Chtimes(path, now, now) // so that what is in use is not collected
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("build cache: %w", err)
+	}
+	tmp, err := os.MkdirTemp(dir, ".making-*")
+	if err != nil {
+		return "", fmt.Errorf("build cache: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := build(filepath.Join(tmp, name)); err != nil {
+		return "", err
+	}
+	if err := os.Rename(filepath.Join(tmp, name), path); err != nil {
+		return "", fmt.Errorf("build cache: %w", err)
+	}
+	return path, nil
+}
+
+// uuid derives a file system's UUID from the content's name.
+func uuid(seed, name string) string { return gpt.DeriveGUID(seed, name).String() }

@@ -1,0 +1,218 @@
+// Package program builds the programs that run on a node from this source tree:
+// the checkout and an architecture in, static executables out, the same bytes
+// wherever the checkout lies. The Go tool's cache makes an unchanged build quick.
+package program
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"kogge.example/image/debian"
+)
+
+// Module is the path of this module, and how a checkout is recognised.
+const Module = "kogge.example"
+
+// Names of the executables in Set.Dir.
+const (
+	Init  = "init"
+	Agent = "agent"
+	Shim  = "containerd-shim-runc-v2"
+	Runc  = "runc"
+)
+
+// Set is the folder that holds the built executables.
+type Set struct{ Dir string }
+
+// Path returns the path of one executable.
+func (s Set) Path(name string) string { return filepath.Join(s.Dir, name) }
+
+// Source returns the top of the checkout that the current folder is in.
+func Source(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}")
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("source tree: go list: %w; images are built from a checkout: change into it", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if mod, dir, ok := strings.Cut(strings.TrimSpace(line), " "); ok && mod == Module {
+			return dir, nil
+		}
+	}
+	return "", errors.New("source tree: this folder is in no checkout of Kogge; change into one")
+}
+
+// target is one run of the Go compiler.
+type target struct {
+	name string // of the executable
+	pkg  string
+	tags string
+	env  []string
+	ld   string
+}
+
+// Options say what to build.
+type Options struct {
+	Source string // top of the checkout
+	Cache  string // folder for the results
+	Arch   string // Go's name
+	// Sysroot is the C library that runc is linked with (debian.RuncSet), the only
+	// C on a node.
+	Sysroot []debian.File
+	Tags    string // further build tags of init and agent
+}
+
+// Build compiles all programs. The Go tool rebuilds what changed; runc is kept by
+// everything that its bytes depend on, because linking it takes seconds.
+func Build(ctx context.Context, o Options) (Set, error) {
+	dir, err := filepath.Abs(filepath.Join(o.Cache, o.Arch, strings.ReplaceAll("with "+o.Tags, " ", "-")))
+	if err != nil {
+		return Set{}, fmt.Errorf("programs: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Set{}, fmt.Errorf("programs: %w", err)
+	}
+	pure := []string{"CGO_ENABLED=0"}
+	base := strings.TrimSpace("netgo osusergo grpcnotrace " + o.Tags)
+	targets := []target{
+		{name: Init, pkg: "./init", tags: base, env: pure},
+		{name: Agent, pkg: "./agent", tags: base, env: pure},
+		{name: Shim, pkg: "./agent/shim", tags: base + " no_grpc", env: pure},
+	}
+	var g errgroup.Group
+	for _, t := range targets {
+		g.Go(func() error { return t.build(ctx, o.Source, filepath.Join(dir, t.name), o.Arch) })
+	}
+	g.Go(func() error { return buildRunc(ctx, o, filepath.Join(dir, Runc)) })
+	return Set{Dir: dir}, g.Wait()
+}
+
+func (t target) build(ctx context.Context, source, out, arch string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", strings.TrimSpace("-s -w "+t.ld), "-o", out, t.pkg)
+	cmd.Dir = source
+	// GOFLAGS and its like could change the bytes; they are the host's affair.
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=v1")
+	cmd.Env = append(cmd.Env, t.env...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("program %s: go build: %w\n%s", t.name, err, strings.TrimSpace(errs.String()))
+	}
+	return nil
+}
+
+// buildRunc compiles runc, static and with seccomp, against the C library of the
+// sysroot. The C compiler is the host's: it is part of the key and of the SBOM.
+func buildRunc(ctx context.Context, o Options, out string) error {
+	key, err := runcKey(ctx, o)
+	if err != nil {
+		return err
+	}
+	kept := filepath.Join(o.Cache, "runc", key)
+	if _, err := os.Stat(kept); err != nil {
+		root, err := mergeSysroot(o.Sysroot, filepath.Join(o.Cache, "sysroot-"+o.Arch))
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+			return fmt.Errorf("program %s: %w", Runc, err)
+		}
+		t := target{
+			name: Runc, pkg: "github.com/opencontainers/runc", tags: "netgo osusergo seccomp urfave_cli_no_docs runc_nocriu", env: runcEnv(root),
+			// No build ids: they would hold a hash of the folder that the cache is in.
+			ld: "-buildid= -linkmode external -extldflags '-static --sysroot=" + root + " -Wl,--build-id=none'",
+		}
+		if err := t.build(ctx, o.Source, kept+".new", o.Arch); err != nil {
+			return err
+		}
+		if err := os.Rename(kept+".new", kept); err != nil {
+			return fmt.Errorf("program %s: %w", Runc, err)
+		}
+	}
+	data, err := os.ReadFile(kept)
+	if err != nil {
+		return fmt.Errorf("program %s: %w", Runc, err)
+	}
+	if err := os.WriteFile(out, data, 0o755); err != nil {
+		return fmt.Errorf("program %s: %w", Runc, err)
+	}
+	return nil
+}
+
+// runcKey names everything that runc's bytes depend on.
+func runcKey(ctx context.Context, o Options) (string, error) {
+	h := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(o.Source, name))
+		if err != nil {
+			return "", fmt.Errorf("program %s: %w", Runc, err)
+		}
+		h.Write(data)
+	}
+	for _, args := range [][]string{{"go", "version"}, {"gcc", "--version"}, {"ld", "--version"}} {
+		out, err := exec.CommandContext(ctx, args[0], args[1:]...).Output()
+		if err != nil {
+			return "", fmt.Errorf("program %s: %s: %w; install gcc", Runc, args[0], err)
+		}
+		h.Write(out)
+	}
+	fmt.Fprintln(h, o.Arch)
+	for _, f := range o.Sysroot {
+		fmt.Fprintf(h, "%x\n", f.SHA256)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:16]), nil
+}
+
+// mergeSysroot links the packages' usr folders into one tree, as the C compiler
+// expects it. The paths inside do not reach the executable.
+func mergeSysroot(files []debian.File, dir string) (string, error) {
+	root, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("sysroot: %w", err)
+	}
+	var stamp strings.Builder
+	for _, f := range files {
+		fmt.Fprintf(&stamp, "%x\n", f.SHA256)
+	}
+	stampFile := filepath.Join(root, "made-from")
+	if old, err := os.ReadFile(stampFile); err == nil && string(old) == stamp.String() {
+		return root, nil
+	}
+	if err := os.RemoveAll(root); err != nil {
+		return "", fmt.Errorf("sysroot: %w", err)
+	}
+	for _, f := range files {
+		if err := os.CopyFS(root, os.DirFS(f.Dir)); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", fmt.Errorf("sysroot: package %s: %w", f.Package, err)
+		}
+	}
+	for _, lib := range []string{"lib", "lib64"} {
+		if _, err := os.Lstat(filepath.Join(root, lib)); errors.Is(err, os.ErrNotExist) {
+			if err := os.Symlink("usr/"+lib, filepath.Join(root, lib)); err != nil {
+				return "", fmt.Errorf("sysroot: %w", err)
+			}
+		}
+	}
+	return root, os.WriteFile(stampFile, []byte(stamp.String()), 0o644)
+}
+
+// runcEnv points the C compiler at the sysroot and at nothing of the host's.
+func runcEnv(root string) []string {
+	lib := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
+	return []string{
+		"CGO_ENABLED=1", "CC=gcc",
+		"CGO_CFLAGS=-O2 -g0 --sysroot=" + root + " -ffile-prefix-map=" + root + "=/sysroot",
+		"CGO_LDFLAGS=--sysroot=" + root,
+		"PKG_CONFIG_LIBDIR=" + filepath.Join(lib, "pkgconfig"),
+		"PKG_CONFIG_SYSROOT_DIR=" + root,
+	}
+}
