@@ -1,10 +1,12 @@
 // Command init is the first program of a node, twice: stage 0 in the initramfs
 // finds the slot and switches to its root, then PID 1 runs the node until it shuts
 // it down. By its first argument it is also the network and clock services and the
-// launcher of others; by the name it is called under it is the kernel's modprobe.
+// launcher of others; by the name it is called under it is the kernel's modprobe,
+// poweroff and reboot.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,52 +14,67 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/init/control"
 	"kogge.example/init/guard"
 	"kogge.example/init/module"
-	"kogge.example/init/mount"
+	"kogge.example/init/supervise"
 )
 
 // roleBoot is the argument with which stage 0 executes PID 1.
 const roleBoot = "boot"
 
 func main() {
-	switch filepath.Base(os.Args[0]) {
-	case "modprobe":
-		os.Exit(modprobe(os.Args[1:]))
-	case "init":
-	default:
-		unknown(os.Args[0])
-	}
 	role := ""
 	if len(os.Args) > 1 {
 		role = os.Args[1]
 	}
-	switch {
+	switch name := filepath.Base(os.Args[0]); {
+	case name == "modprobe":
+		os.Exit(modprobe(os.Args[1:]))
+	case name == "poweroff" || name == "reboot":
+		exit(end(name))
+	case name != "init":
+		unknown(name)
 	case role == roleBoot && os.Getpid() == 1:
 		pid1()
-	case os.Getpid() == 1: // the kernel may pass words of its command line
-		err := stage0()
-		guard.Kmsg("stage 0: " + err.Error())
-		time.Sleep(10 * time.Second) // somebody may read it
-		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	case os.Getpid() == 1: // the kernel passes words of its command line as arguments
+		fail(stage0())
+	case role == "launch":
+		exit(supervise.Launch(os.Args[2:]))
+	case role == "network":
+		exit(networkService())
 	default:
 		unknown(role)
 	}
 }
 
-// unknown ends a call under a name that we do not know. It touches nothing.
+// unknown ends a call under a name that we do not know. It touches nothing: the
+// kernel may call us for reasons of its own.
 func unknown(name string) {
 	fmt.Fprintf(os.Stderr, "init: %q is no role of this program\n", name)
 	os.Exit(2)
 }
 
+// exit ends a role that is not PID 1.
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// fail ends a boot that could not reach the root file system. The message stays
+// long enough to be read; the restart uses up a try.
+func fail(err error) {
+	guard.Kmsg("stage 0: " + err.Error() + "; restart in 10 seconds")
+	time.Sleep(10 * time.Second)
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+}
+
 // modprobe answers the kernel's request for a module: "-q -- NAME".
 func modprobe(args []string) int {
-	dir, err := module.Release()
-	if err != nil {
-		return 1
-	}
-	x, err := module.Open(dir)
+	x, err := openModules()
 	if err != nil {
 		return 1
 	}
@@ -72,14 +89,27 @@ func modprobe(args []string) int {
 	return 0
 }
 
-func pid1() {
-	if err := mount.Early(); err != nil {
-		guard.Kmsg(err.Error())
-	}
-	b, err := readBoot()
+// openModules reads the index of the running kernel's modules.
+func openModules() (*module.Index, error) {
+	dir, err := module.Release()
 	if err != nil {
-		guard.Kmsg(err.Error())
+		return nil, err
 	}
-	fmt.Println("kogge:", b)
-	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	return module.Open(dir)
+}
+
+// end asks PID 1 for a poweroff or reboot, on behalf of the kernel: it calls
+// /sbin/poweroff when the machine is about to overheat.
+func end(how string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := control.Dial(ctx, controlSocket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if how == "poweroff" {
+		return c.Poweroff(ctx)
+	}
+	return c.Reboot(ctx)
 }

@@ -15,6 +15,7 @@ import (
 	"kogge.example/boards"
 	"kogge.example/image"
 	"kogge.example/image/program"
+	"kogge.example/init/nodeconfig"
 )
 
 // buildFlags are the flags of every command that builds an image.
@@ -66,35 +67,53 @@ func imageBuildCommand() *cobra.Command {
 
 // build makes the image that the flags describe.
 func (f *buildFlags) build(ctx context.Context, out string) (image.Built, error) {
-	board, err := boards.Find(f.board)
+	o, err := f.options(ctx)
 	if err != nil {
-		return image.Built{}, hinted{err, "kogge boards list"}
-	}
-	o := image.Options{Board: board, Version: f.version, Preload: f.preload, SlotSize: int64(f.slotSize), Say: say}
-	if o.Source, err = program.Source(ctx); err != nil {
 		return image.Built{}, err
-	}
-	if o.Cache, err = cacheDir(); err != nil {
-		return image.Built{}, err
-	}
-	if o.Packages, err = packageCache(f.locked); err != nil {
-		return image.Built{}, err
-	}
-	if o.When, err = commitTime(ctx, o.Source); err != nil {
-		return image.Built{}, err
-	}
-	if o.Version == "" {
-		o.Version = gitVersion(ctx, o.Source)
-	}
-	if f.config != "" {
-		if o.Config, err = os.ReadFile(f.config); err != nil {
-			return image.Built{}, fmt.Errorf("configuration: %w", err)
-		}
 	}
 	if f.format == "qcow2" {
 		return buildQcow2(ctx, o, out)
 	}
 	return image.Build(ctx, o, out)
+}
+
+// options turns the flags into what a build needs.
+func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
+	o = image.Options{Version: f.version, Preload: f.preload, SlotSize: int64(f.slotSize), Say: say}
+	if o.Board, err = boards.Find(f.board); err != nil {
+		return o, hinted{err, "kogge boards list"}
+	}
+	if o.Source, err = program.Source(ctx); err != nil {
+		return o, err
+	}
+	if o.Cache, err = cacheDir(); err != nil {
+		return o, err
+	}
+	if o.Packages, err = packageCache(f.locked); err != nil {
+		return o, err
+	}
+	if o.When, err = commitTime(ctx, o.Source); err != nil {
+		return o, err
+	}
+	if o.Version == "" {
+		o.Version = gitVersion(ctx, o.Source)
+	}
+	if f.config != "" {
+		o.Config, err = readConfig(f.config)
+	}
+	return o, err
+}
+
+// readConfig reads a node.yaml and refuses one that a node would refuse.
+func readConfig(name string) ([]byte, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	if _, err := nodeconfig.Parse(name, data); err != nil {
+		return nil, fmt.Errorf("configuration:\n%w", err)
+	}
+	return data, nil
 }
 
 // buildQcow2 builds a raw image beside out and converts it.

@@ -23,7 +23,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(boardsCommand(), imageCommand())
+	root.AddCommand(boardsCommand(), imageCommand(), vmCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		report(err)
 		stop()

@@ -96,6 +96,16 @@ func Build(ctx context.Context, o Options) (Set, error) {
 	return Set{Dir: dir}, g.Wait()
 }
 
+// BuildExample compiles the program of the example container and returns its path.
+func BuildExample(ctx context.Context, o Options) (string, error) {
+	out, err := filepath.Abs(filepath.Join(o.Cache, o.Arch, "example"))
+	if err != nil {
+		return "", fmt.Errorf("programs: %w", err)
+	}
+	t := target{name: "example", pkg: "./agent/example", tags: "netgo osusergo", env: []string{"CGO_ENABLED=0"}}
+	return out, t.build(ctx, o.Source, out, o.Arch)
+}
+
 func (t target) build(ctx context.Context, source, out, arch string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", strings.TrimSpace("-s -w "+t.ld), "-o", out, t.pkg)
 	cmd.Dir = source

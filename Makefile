@@ -1,0 +1,40 @@
+# Every target is a line that you could type yourself. Building needs no root; only
+# the packages that the host lacks do, and the line that installs them is printed.
+
+# The exact toolchain: the same commit gives the same image. Go fetches it if the
+# installed one is another.
+export GOTOOLCHAIN := go1.26.8
+export GOFLAGS := -buildvcs=false
+
+# What building and running need from the host, and what the tests judge with.
+RUN_TOOLS  := qemu-system-x86 qemu-utils gcc libc6-dev pkg-config debian-archive-keyring ca-certificates
+TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev iproute2
+
+.PHONY: run test check e2e bench image clean deps test-deps help
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make run     build the image, boot it in QEMU, serve the example container until Ctrl-C
+run: deps
+	go run ./cmd/kogge vm run
+
+## make test    everything that CI runs
+test: deps test-deps
+	go vet ./...
+	go run ./.ci/testrun ./...
+
+## make check   vet and the tests that need neither root nor a virtual machine, in seconds
+check:
+	go vet ./...
+	go test -short ./boards/... ./image/... ./init/... ./update/... ./cmd/...
+
+## make image   build kogge.img for BOARD (default qemu-x86_64)
+BOARD ?= qemu-x86_64
+image: deps
+	go run ./cmd/kogge image build --board $(BOARD) -o kogge.img
+
+deps:
+	@./.ci/packages $(RUN_TOOLS)
+test-deps:
+	@./.ci/packages $(TEST_TOOLS)

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestHandler(t *testing.T) {
+	h := handler("n07", "1.1")
+	for _, c := range []struct {
+		method, path string
+		status       int
+		body         string
+	}{
+		{"GET", "/", http.StatusOK, "Hello from n07.\nrelease 1.1\nrequest 1\n"},
+		{"GET", "/", http.StatusOK, "Hello from n07.\nrelease 1.1\nrequest 2\n"},
+		{"GET", "/other", http.StatusNotFound, "404 page not found\n"},
+		{"POST", "/", http.StatusMethodNotAllowed, "Method Not Allowed\n"},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
+		if w.Code != c.status || w.Body.String() != c.body {
+			t.Errorf("%s %s: %d %q", c.method, c.path, w.Code, w.Body)
+		}
+	}
+	w := httptest.NewRecorder()
+	handler("n07", "").ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if want := "Hello from n07.\nrelease unknown\nrequest 1\n"; w.Body.String() != want {
+		t.Errorf("without a release: %q", w.Body)
+	}
+}

@@ -1,0 +1,50 @@
+// Command agent is the node agent: it turns what the node is told to run into
+// running containers. One file on disk, several processes by role:
+//
+//	agent agent        node.yaml and preloaded images in, running containers out
+//	agent containerd   the container engine, serving on its socket
+//
+// PID 1 starts, watches and restarts each by itself (sd_notify, watchdog), and
+// containers outlive both. An unknown role exits 2 and touches nothing.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	log.SetFlags(0) // PID 1 stamps every line
+	os.Exit(run(os.Args, os.Stderr))
+}
+
+// run is the choice of a role. It comes before anything else that costs time.
+func run(args []string, stderr io.Writer) int {
+	role := ""
+	if len(args) > 1 {
+		role = args[1]
+	}
+	var start func(context.Context, []string) error
+	switch role {
+	case "agent":
+		start = runAgent
+	case "containerd":
+		start = runContainerd
+	default:
+		fmt.Fprintf(stderr, "agent: unknown role %q: there are agent and containerd\n", role)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	hurry()
+	if err := start(ctx, args[2:]); err != nil {
+		log.Printf("%s: %v", role, err)
+		return 1
+	}
+	return 0
+}

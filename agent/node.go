@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/bridge"
+	"kogge.example/agent/workload/compose"
+	"kogge.example/init/nodeconfig"
+)
+
+// places are where the role agent finds things; the defaults are those of a node.
+type places struct {
+	config  string // node.yaml, written by PID 1
+	state   string // STATE: preload/, volumes/
+	run     string // run-time files: workload/, log/, containerd.sock
+	bin     string // runc
+	netns   string
+	leaving string // exists when the whole node stops
+	cgroup  string // parent of the containers' cgroups
+	shims   string // cgroup of the shims
+}
+
+func (p *places) parse(args []string) error {
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	flags.StringVar(&p.config, "config", "/run/kogge/node.yaml", "`path` of the settings")
+	flags.StringVar(&p.state, "state", "/state", "`folder` that outlives a boot")
+	flags.StringVar(&p.run, "run", "/run/kogge", "`folder` that does not")
+	flags.StringVar(&p.bin, "bin", "/bin", "`folder` of runc")
+	flags.StringVar(&p.netns, "netns", "/run/netns", "`folder` of network namespaces")
+	flags.StringVar(&p.leaving, "leaving", "/run/kogge/leaving", "`path` of the file that says that the node stops")
+	flags.StringVar(&p.cgroup, "cgroup", "/workload", "parent `cgroup` of the containers")
+	flags.StringVar(&p.shims, "shims", "/system/shims", "`cgroup` of the shims; empty: containerd's")
+	return flags.Parse(args)
+}
+
+// runAgent is the role agent: settings in, running containers out, until told to
+// stop. Then containers stay, unless the whole node stops.
+func runAgent(ctx context.Context, args []string) error {
+	var at places
+	if err := at.parse(args); err != nil {
+		return err
+	}
+	limitMemory(10, 24<<20, 128<<20)
+	parent, err := newSupervisor()
+	if err != nil {
+		return err
+	}
+	wanted, err := wantedContainers(at.config)
+	if err != nil {
+		// What runs goes on: a mistake in the file is no order to stop it.
+		return alive(ctx, parent, "workloads refused: "+err.Error())
+	}
+	network, err := bridge.Open(at.netns)
+	if err != nil {
+		return err
+	}
+	engine, err := connect(ctx, at, parent)
+	if err != nil || engine == nil {
+		return err
+	}
+	defer engine.Close()
+	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
+	keeper := &workload.Keeper{
+		Engine: engine, Network: network, Subnet: network.Subnet,
+		Tick: tick(parent.watchdog), Report: reporter(parent),
+	}
+	if err := keeper.Run(ctx, wanted); err != nil {
+		return err
+	}
+	parent.tell("STOPPING=1")
+	if _, err := os.Stat(at.leaving); err == nil {
+		log.Print("agent: the node stops, and its containers with it")
+		limited, cancel := context.WithTimeout(context.Background(), stopLimit)
+		defer cancel()
+		keeper.Stop(limited)
+	}
+	return nil
+}
+
+// stopLimit is below what PID 1 grants a service that stops.
+const stopLimit = 20 * time.Second
+
+// wantedContainers reads the workloads out of the settings.
+func wantedContainers(config string) ([]workload.Container, error) {
+	settings, err := nodeconfig.ReadFile(config)
+	if err != nil {
+		return nil, err
+	}
+	w := settings.Workloads
+	wanted, warnings, err := compose.Parse(w.File, w.Text)
+	for _, warning := range warnings {
+		log.Printf("agent: %v", warning)
+	}
+	return wanted, err
+}
+
+// connect waits for containerd to listen; a dial that fails would only start a
+// pause that grows. It returns nil when ctx ends.
+func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engine, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("boot id: %w", err)
+	}
+	socket := filepath.Join(at.run, "containerd.sock")
+	busy(parent, "waiting for containerd", func() {
+		for ctx.Err() == nil {
+			if c, err := net.Dial("unix", socket); err == nil {
+				c.Close()
+				return
+			}
+			pause(ctx, 50*time.Millisecond)
+		}
+	})
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	return workload.Connect(workload.Paths{
+		Socket:     socket,
+		Runc:       filepath.Join(at.bin, "runc"),
+		Logs:       filepath.Join(at.run, "log"),
+		Files:      filepath.Join(at.run, "workload"),
+		Volumes:    filepath.Join(at.state, "volumes"),
+		Resolv:     filepath.Join(at.run, "etc", "resolv.conf"),
+		ShimCgroup: at.shims,
+		Cgroup:     at.cgroup,
+	}, strings.TrimSpace(string(boot)))
+}
+
+// preload imports what lies in folder. A bad file is a line in the log: the
+// workload that wants its image will say so too, and the others go on.
+func preload(ctx context.Context, engine *workload.Engine, folder string) {
+	began := time.Now()
+	names, err := engine.Preload(ctx, folder)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		log.Printf("agent: %v", err)
+	}
+	if len(names) > 0 {
+		log.Printf("agent: imported %s in %s", strings.Join(names, ", "), time.Since(began).Round(time.Millisecond))
+	}
+}
+
+// busy runs work beside the main loop, which goes on to feed the watchdog.
+func busy(parent *supervisor, what string, work func()) {
+	parent.tell("STATUS=" + what)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work()
+	}()
+	beat := time.NewTicker(tick(parent.watchdog))
+	defer beat.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-beat.C:
+			parent.tell("WATCHDOG=1")
+		}
+	}
+}
+
+// alive is for a node with nothing to do but to say why.
+func alive(ctx context.Context, parent *supervisor, why string) error {
+	log.Printf("agent: %s", why)
+	parent.tell("READY=1", "STATUS="+why)
+	rest()
+	busy(parent, why, func() { <-ctx.Done() })
+	return nil
+}
+
+// reporter tells PID 1 what the keeper reports, READY once every container had its
+// first start.
+func reporter(parent *supervisor) func(workload.Status) {
+	ready, last := false, ""
+	return func(s workload.Status) {
+		parent.tell("WATCHDOG=1")
+		if text := s.String(); text != last {
+			last = text
+			parent.tell("STATUS=" + text)
+		}
+		if s.Settled && !ready {
+			ready = true
+			parent.tell("READY=1")
+			log.Printf("agent: ready: %s", last)
+			rest()
+		}
+	}
+}
+
+// tick is how often the main loop shows that it is alive: often enough for a
+// watchdog, and else so seldom that an idle node sleeps.
+func tick(watchdog time.Duration) time.Duration {
+	const idle = 5 * time.Second
+	if watchdog > 0 {
+		return min(idle, watchdog/3)
+	}
+	return idle
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,295 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// inside marks the second run of this test binary, in a network of its own.
+const inside = "KOGGE_BRIDGE_TEST_INSIDE"
+
+// TestNetwork builds the real thing in a network namespace of its own: bridge,
+// containers, table; a node address, a neighbour on the LAN; real connections.
+func TestNetwork(t *testing.T) {
+	if os.Getenv(inside) == "" {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestNetwork$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	up(t, "lo")
+	lan := lan(t)
+	folder := filepath.Join(t.TempDir(), "netns")
+	b, err := Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Subnet != Subnets[0] {
+		t.Errorf("subnet %s, want %s", b.Subnet, Subnets[0])
+	}
+	web, other := netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("10.88.0.3")
+	webNS, err := b.Attach("web", web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherNS, err := b.Attach("other", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, b.Detach("other")) })
+	serve(t, webNS, "web")
+	serve(t, otherNS, "other")
+	ports := []Publish{
+		{Protocol: TCP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
+		{Protocol: UDP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
+		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("127.0.0.1"), To: netip.AddrPortFrom(web, 80)},
+		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("192.0.2.1"), To: netip.AddrPortFrom(other, 80)},
+	}
+	apply(t, b, ports)
+	const node = ""
+	for _, c := range []struct{ name, from, network, addr, want string }{
+		{"node to container", node, "tcp4", "10.88.0.2:80", "web"},
+		{"node by loopback", node, "tcp4", "127.0.0.1:8080", "web"},
+		{"node by its own address", node, "tcp4", "192.0.2.1:8080", "web"},
+		{"node by loopback, udp", node, "udp4", "127.0.0.1:8080", "web"},
+		{"neighbour", lan, "tcp4", "192.0.2.1:8080", "web"},
+		{"neighbour, udp", lan, "udp4", "192.0.2.1:8080", "web"},
+		{"bound to loopback", node, "tcp4", "127.0.0.1:9000", "web"},
+		{"bound to the address", lan, "tcp4", "192.0.2.1:9000", "other"},
+		{"container to container", webNS, "tcp4", "10.88.0.3:80", "other"},
+		{"container by the node's address", otherNS, "tcp4", "192.0.2.1:8080", "web"},
+		{"container to itself by the node's address", webNS, "tcp4", "192.0.2.1:8080", "web"},
+		{"container by the gateway", otherNS, "tcp4", "10.88.0.1:8080", "web"},
+		{"container to the world", webNS, "tcp4", "192.0.2.2:80", "lan"},
+	} {
+		if got, err := ask(t, c.from, c.network, c.addr); err != nil || got != c.want {
+			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
+		}
+	}
+	for _, c := range []struct{ name, from, addr string }{
+		{"port that is not published", lan, "192.0.2.1:80"},
+		{"neighbour straight into the subnet", lan, "10.88.0.2:80"},
+		{"port that is not published yet", lan, "192.0.2.1:8081"},
+	} {
+		if got, err := ask(t, c.from, "tcp4", c.addr); err == nil {
+			t.Errorf("%s: got an answer: %q", c.name, got)
+		}
+	}
+
+	t.Run("replace", func(t *testing.T) {
+		apply(t, b, []Publish{{Protocol: TCP, HostPort: 8081, To: netip.AddrPortFrom(web, 80)}})
+		if got, err := ask(t, lan, "tcp4", "192.0.2.1:8081"); err != nil || got != "web" {
+			t.Errorf("new port: got %q, %v", got, err)
+		}
+		if got, err := ask(t, lan, "tcp4", "192.0.2.1:8080"); err == nil {
+			t.Errorf("old port still answers: %q", got)
+		}
+	})
+	t.Run("a new agent finds it again", func(t *testing.T) {
+		again, err := Open(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids, err := again.Attached()
+		if err != nil || len(ids) != 2 || again.Subnet != b.Subnet {
+			t.Errorf("found %v in %s, %v", ids, again.Subnet, err)
+		}
+		before, err := os.Stat(webNS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := again.Attach("web", web); err != nil {
+			t.Fatal(err)
+		}
+		after, err := os.Stat(webNS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !os.SameFile(before, after) {
+			t.Error("the namespace was made anew under a running container")
+		}
+		if got, err := ask(t, lan, "tcp4", "192.0.2.1:8081"); err != nil || got != "web" {
+			t.Errorf("after adoption: got %q, %v", got, err)
+		}
+	})
+	t.Run("detach", func(t *testing.T) {
+		for range 2 {
+			if err := b.Detach("web"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := os.Stat(webNS); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("namespace file: %v", err)
+		}
+		if _, err := netlink.LinkByName(vethName("web", web)); err == nil {
+			t.Error("link is still there")
+		}
+	})
+}
+
+func apply(t *testing.T, b *Bridge, ports []Publish) {
+	t.Helper()
+	must(t, b.Publish(ports))
+}
+
+// lan makes a neighbour, 192.0.2.2, beside the node's 192.0.2.1, and returns its
+// namespace. It has a route into the containers' subnet, as a nosy one would.
+func lan(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "lan")
+	ns, err := newNamespace(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, removeNamespace(file)) })
+	defer ns.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "uplink"
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
+	address(t, nil, "uplink", "192.0.2.1/24")
+	h, err := handleAt(ns)
+	must(t, err)
+	defer h.Close()
+	address(t, h, "eth0", "192.0.2.2/24")
+	_, dst, err := net.ParseCIDR("10.88.0.0/24")
+	must(t, err)
+	must(t, h.RouteAdd(&netlink.Route{Dst: dst, Gw: net.IPv4(192, 0, 2, 1)}))
+	serve(t, file, "lan")
+	return file
+}
+
+func address(t *testing.T, h *netlink.Handle, link, addr string) {
+	t.Helper()
+	if h == nil {
+		h = &netlink.Handle{}
+	}
+	l, err := h.LinkByName(link)
+	must(t, err)
+	a, err := netlink.ParseAddr(addr)
+	must(t, err)
+	must(t, h.AddrAdd(l, a))
+	must(t, h.LinkSetUp(l))
+}
+
+func up(t *testing.T, link string) {
+	t.Helper()
+	l, err := netlink.LinkByName(link)
+	must(t, err)
+	must(t, netlink.LinkSetUp(l))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// in runs f on a thread inside the namespace ns, or here if ns is empty. A socket
+// belongs for ever to the namespace it was made in.
+func in(t *testing.T, ns string, f func() error) error {
+	t.Helper()
+	if ns == "" {
+		return f()
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with us
+		file, err := os.Open(ns)
+		if err == nil {
+			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
+			file.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// serve answers every TCP connection and UDP packet on port 80 with name.
+func serve(t *testing.T, ns, name string) {
+	t.Helper()
+	var l net.Listener
+	var p net.PacketConn
+	must(t, in(t, ns, func() (err error) {
+		if l, err = net.Listen("tcp4", ":80"); err != nil {
+			return err
+		}
+		p, err = net.ListenPacket("udp4", ":80")
+		return err
+	}))
+	t.Cleanup(func() { l.Close(); p.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, name)
+			c.Close()
+		}
+	}()
+	go func() {
+		buf := make([]byte, 64)
+		for {
+			_, from, err := p.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = p.WriteTo([]byte(name), from)
+		}
+	}()
+}
+
+// ask connects from ns and returns what the other side says. The time is short
+// where silence is the right answer, and long enough for a busy machine.
+func ask(t *testing.T, ns, network, addr string) (answer string, err error) {
+	t.Helper()
+	var c net.Conn
+	err = in(t, ns, func() (err error) {
+		d := net.Dialer{Timeout: 2 * time.Second}
+		c, err = d.Dial(network, addr)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	if network == "udp4" {
+		if _, err := c.Write([]byte("?")); err != nil {
+			return "", err
+		}
+		buf := make([]byte, 64)
+		n, err := c.Read(buf)
+		return string(buf[:n]), err
+	}
+	all, err := io.ReadAll(c)
+	return string(all), err
+}

@@ -1,0 +1,114 @@
+package bridge
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Protocol of a published port.
+type Protocol string
+
+// The protocols that can be published.
+const (
+	TCP Protocol = "tcp"
+	UDP Protocol = "udp"
+)
+
+// Publish leads a port of the node to a container.
+type Publish struct {
+	Protocol Protocol
+	// HostIP limits the port to one of the node's IPv4 addresses; the zero value
+	// means all of them, 127.0.0.1 included.
+	HostIP   netip.Addr
+	HostPort uint16
+	To       netip.AddrPort // the container
+}
+
+// Ruleset is what the table is to contain: the subnet that it is about and two
+// maps. The rules themselves never change; see [Ruleset.String].
+type Ruleset struct {
+	Subnet netip.Prefix
+	Bound  []Publish // by address, protocol and port; looked up first
+	Any    []Publish // by protocol and port, for every local address
+}
+
+// Rules sorts the ports into the two maps. A port that is published twice for the
+// same address is an error that names both containers by address.
+func Rules(subnet netip.Prefix, ports []Publish) (Ruleset, error) {
+	r := Ruleset{Subnet: subnet.Masked()}
+	ports = slices.Clone(ports)
+	slices.SortFunc(ports, compare)
+	for i, p := range ports {
+		if p.Protocol != TCP && p.Protocol != UDP {
+			return Ruleset{}, fmt.Errorf("port %d: protocol %q is neither tcp nor udp", p.HostPort, p.Protocol)
+		}
+		if !subnet.Contains(p.To.Addr()) {
+			return Ruleset{}, fmt.Errorf("port %d: container address %s is not in %s", p.HostPort, p.To.Addr(), subnet)
+		}
+		if i > 0 && key(ports[i-1]) == key(p) {
+			return Ruleset{}, fmt.Errorf("port %s is published by both %s and %s", key(p), ports[i-1].To, p.To)
+		}
+		switch {
+		case !p.HostIP.IsValid() || p.HostIP.IsUnspecified() && p.HostIP.Is4():
+			p.HostIP = netip.Addr{}
+			r.Any = append(r.Any, p)
+		case p.HostIP.Is4():
+			r.Bound = append(r.Bound, p)
+		default:
+			return Ruleset{}, fmt.Errorf("port %s: host address %s is not IPv4", key(p), p.HostIP)
+		}
+	}
+	return r, nil
+}
+
+// key is what must be unique among published ports.
+func key(p Publish) string {
+	ip := "*"
+	if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
+		ip = p.HostIP.String()
+	}
+	return fmt.Sprintf("%s:%d/%s", ip, p.HostPort, p.Protocol)
+}
+
+func compare(a, b Publish) int {
+	return strings.Compare(
+		fmt.Sprintf("%s %05d %s %s", a.Protocol, a.HostPort, key(a), a.To),
+		fmt.Sprintf("%s %05d %s %s", b.Protocol, b.HostPort, key(b), b.To))
+}
+
+// String writes the table in the language of nft(8), as `nft list ruleset` shows
+// it: this text is the picture of what apply builds.
+func (r Ruleset) String() string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("table ip %s {", table)
+	p("\tmap bound { # ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service")
+	for _, e := range r.Bound {
+		p("\t\t%s . %s . %d : %s . %d", e.HostIP, e.Protocol, e.HostPort, e.To.Addr(), e.To.Port())
+	}
+	p("\t}\n\tmap any { # inet_proto . inet_service : ipv4_addr . inet_service")
+	for _, e := range r.Any {
+		p("\t\t%s . %d : %s . %d", e.Protocol, e.HostPort, e.To.Addr(), e.To.Port())
+	}
+	p("\t}")
+	for _, c := range []struct{ name, hook, priority string }{
+		{"prerouting", "nat", "dstnat"}, {"output", "nat", "-100"},
+	} {
+		p("\tchain %s { type %s hook %s priority %s; policy accept;", c.name, c.hook, c.name, c.priority)
+		p("\t\tfib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @bound")
+		p("\t\tfib daddr type local dnat ip to meta l4proto . th dport map @any\n\t}")
+	}
+	p("\tchain guard { type filter hook prerouting priority raw; policy accept;")
+	p("\t\tiifname %q ip daddr 127.0.0.0/8 drop\n\t}", Name)
+	p("\tchain forward { type filter hook forward priority filter; policy accept;")
+	p("\t\toifname %q iifname != %q ct state established,related accept", Name, Name)
+	p("\t\toifname %q iifname != %q ct status dnat accept", Name, Name)
+	p("\t\toifname %q iifname != %q drop\n\t}", Name, Name)
+	p("\tchain postrouting { type nat hook postrouting priority srcnat; policy accept;")
+	p("\t\toifname %q ct status dnat ip saddr 127.0.0.0/8 masquerade", Name)
+	p("\t\toifname %q ct status dnat ip saddr %s masquerade", Name, r.Subnet)
+	p("\t\toifname != %q ip saddr %s masquerade\n\t}\n}", Name, r.Subnet)
+	return b.String()
+}

@@ -1,0 +1,151 @@
+package bridge
+
+import (
+	"errors"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+var subnet = netip.MustParsePrefix("10.88.0.0/24")
+
+func to(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// TestRules shows the table for a few published ports as nft(8) would.
+func TestRules(t *testing.T) {
+	for name, ports := range map[string][]Publish{
+		"none": nil,
+		"web": {
+			{Protocol: TCP, HostPort: 8080, To: to("10.88.0.2:80")},
+		},
+		"mixed": {
+			{Protocol: UDP, HostPort: 53, To: to("10.88.0.3:5353")},
+			{Protocol: TCP, HostPort: 53, To: to("10.88.0.3:5353")},
+			{Protocol: TCP, HostPort: 443, HostIP: netip.MustParseAddr("192.0.2.7"), To: to("10.88.0.2:8443")},
+			{Protocol: TCP, HostPort: 443, HostIP: netip.MustParseAddr("127.0.0.1"), To: to("10.88.0.4:443")},
+			{Protocol: TCP, HostPort: 443, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.5:443")},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := Rules(subnet, ports)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", name+".nft")
+			if *update {
+				if err := os.WriteFile(golden, []byte(r.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), r.String()); diff != "" {
+				t.Errorf("table (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRulesRefused(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		ports []Publish
+		want  string
+	}{
+		{"twice", []Publish{
+			{Protocol: TCP, HostPort: 80, To: to("10.88.0.2:80")},
+			{Protocol: TCP, HostPort: 80, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.3:80")},
+		}, "port *:80/tcp is published by both 10.88.0.2:80 and 10.88.0.3:80"},
+		{"IPv6", []Publish{
+			{Protocol: TCP, HostPort: 80, HostIP: netip.MustParseAddr("::1"), To: to("10.88.0.2:80")},
+		}, "port ::1:80/tcp: host address ::1 is not IPv4"},
+		{"elsewhere", []Publish{
+			{Protocol: TCP, HostPort: 80, To: to("10.99.0.2:80")},
+		}, "port 80: container address 10.99.0.2 is not in 10.88.0.0/24"},
+		{"protocol", []Publish{
+			{Protocol: "sctp", HostPort: 80, To: to("10.88.0.2:80")},
+		}, `port 80: protocol "sctp" is neither tcp nor udp`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := Rules(subnet, c.ports); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestChoose(t *testing.T) {
+	all := []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("172.29.88.0/24")}
+	for _, c := range []struct {
+		taken string
+		want  string
+	}{
+		{"", "10.88.0.0/24"},
+		{"192.168.1.0/24 0.0.0.0/0", "10.88.0.0/24"},
+		{"10.0.0.0/8", "172.29.88.0/24"},
+		{"10.88.0.128/25", "172.29.88.0/24"},
+		{"10.0.0.0/8 172.16.0.0/12", ""},
+	} {
+		var taken []netip.Prefix
+		for _, s := range strings.Fields(c.taken) {
+			taken = append(taken, netip.MustParsePrefix(s))
+		}
+		got, err := choose(all, taken)
+		if c.want == "" {
+			if !errors.Is(err, ErrNoSubnet) {
+				t.Errorf("taken %s: %v, %v", c.taken, got, err)
+			}
+			continue
+		}
+		if err != nil || got.String() != c.want {
+			t.Errorf("taken %s: %v, %v, want %s", c.taken, got, err, c.want)
+		}
+	}
+}
+
+func TestFree(t *testing.T) {
+	small := netip.MustParsePrefix("10.88.0.0/29") // .2 to .6 for containers
+	used := map[netip.Addr]bool{}
+	var got []string
+	for {
+		a, err := Free(small, used)
+		if err != nil {
+			break
+		}
+		used[a] = true
+		got = append(got, a.String())
+	}
+	want := []string{"10.88.0.2", "10.88.0.3", "10.88.0.4", "10.88.0.5", "10.88.0.6"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+	delete(used, netip.MustParseAddr("10.88.0.4"))
+	if a, err := Free(small, used); err != nil || a.String() != "10.88.0.4" {
+		t.Errorf("freed address: got %v, %v", a, err)
+	}
+}
+
+func TestVethName(t *testing.T) {
+	seen := map[string]string{}
+	for _, id := range []string{"web", "db", strings.Repeat("long", 16)} {
+		for _, addr := range []string{"10.88.0.2", "10.88.0.254", "192.168.188.2"} {
+			name := vethName(id, netip.MustParseAddr(addr))
+			if len(name) > 15 || !strings.HasPrefix(name, vethPrefix(id)) {
+				t.Errorf("%s at %s: bad interface name %q", id, addr, name)
+			}
+			if before, twice := seen[name]; twice {
+				t.Errorf("%s at %s and %s are both %s", id, addr, before, name)
+			}
+			seen[name] = id + " at " + addr
+		}
+	}
+}

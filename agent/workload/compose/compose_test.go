@@ -1,0 +1,137 @@
+package compose
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"kogge.example/init/nodeconfig"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+// TestParse shows what becomes of each file of testdata: containers, warnings, or
+// what the operator gets to read.
+func TestParse(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no testdata: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := show(t, filepath.Base(file), text)
+			path := strings.TrimSuffix(file, ".yaml") + ".golden"
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func show(t *testing.T, name string, text []byte) string {
+	t.Helper()
+	containers, warnings, err := Parse(name, text)
+	var b strings.Builder
+	if err != nil {
+		fmt.Fprintf(&b, "refused:\n%v\n", err)
+		if len(containers) > 0 {
+			t.Error("refused, and containers all the same")
+		}
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(&b, "warning: %v\n", w)
+	}
+	for _, c := range containers {
+		data, err := json.MarshalIndent(c, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s\n", data)
+	}
+	return b.String()
+}
+
+// TestEveryKeyIsKnown: a service key has one answer, not two.
+func TestEveryKeyIsKnown(t *testing.T) {
+	for k := range serviceKeys {
+		if _, lacking := lackingKeys[k]; lacking || meaningless[k] != "" {
+			t.Errorf("%s is supported and not", k)
+		}
+	}
+	for k := range meaningless {
+		if _, lacking := lackingKeys[k]; lacking {
+			t.Errorf("%s is refused and warned of", k)
+		}
+	}
+}
+
+// TestLinesOfNodeConfig: the section of node.yaml keeps the lines of the file.
+func TestLinesOfNodeConfig(t *testing.T) {
+	c, err := nodeconfig.Parse("node.yaml", []byte("hostname: n07\nworkloads:\n  services:\n    web:\n      imag: a\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = Parse(c.Workloads.File, c.Workloads.Text)
+	var p *nodeconfig.Problems
+	if !errors.As(err, &p) || p.List[0].Line != 5 || p.List[0].File != "node.yaml" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// FuzzParse: whatever comes in, there is an answer, and an accepted file is the
+// same twice.
+func FuzzParse(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.yaml")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte("services: {web: {image: a, ports: [\"1-99999:1-99999\"]}}"))
+	f.Add([]byte("services: &a\n  web: *a\n"))
+	f.Add([]byte("a: &a {<<: *a}\nservices: {web: *a}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		one, _, err := Parse("fuzz.yaml", text)
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("refused without a word")
+			}
+			return
+		}
+		two, _, err := Parse("fuzz.yaml", text)
+		if err != nil {
+			t.Fatalf("refused the second time: %v", err)
+		}
+		if !reflect.DeepEqual(one, two) {
+			t.Errorf("differs the second time:\n%+v\n%+v", one, two)
+		}
+		for _, c := range one {
+			if c.ID == "" || c.Image == "" || c.Pids <= 0 || c.Hash() == "" {
+				t.Errorf("incomplete container %+v", c)
+			}
+		}
+	})
+}

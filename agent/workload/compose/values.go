@@ -1,0 +1,291 @@
+package compose
+
+import (
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/format"
+	"github.com/compose-spec/compose-go/v2/types"
+	"go.yaml.in/yaml/v4"
+
+	"kogge.example/agent/workload"
+)
+
+// text is a scalar with $$ made $. A variable is a problem.
+func (p *parser) text(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+		p.report(n, "a text is wanted here, this is %s", describe(n))
+		return ""
+	}
+	s, ok := dollars(n.Value)
+	if !ok {
+		p.report(n, "a node has no variables: write the value, or $$ for a dollar")
+		return ""
+	}
+	return s
+}
+
+// dollars undoes Compose's escape, and says whether there was nothing but it.
+func dollars(s string) (string, bool) {
+	if strings.Contains(strings.ReplaceAll(s, "$$", ""), "$") {
+		return "", false
+	}
+	return strings.ReplaceAll(s, "$$", "$"), true
+}
+
+func (p *parser) boolean(n *yaml.Node) bool {
+	switch p.text(n) {
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	p.report(n, "this is true or false, not %s", describe(n))
+	return false
+}
+
+func (p *parser) integer(n *yaml.Node, low, high int64) int64 {
+	i, err := strconv.ParseInt(p.text(n), 10, 64)
+	if err != nil || i < low || i > high {
+		p.report(n, "a number from %d to %d is wanted here, this is %s", low, high, describe(n))
+		return 0
+	}
+	return i
+}
+
+// bytes is a size such as 64m. One page is the least that the kernel counts.
+func (p *parser) bytes(n *yaml.Node) int64 {
+	var u types.UnitBytes
+	if err := u.DecodeMapstructure(p.text(n)); err != nil || u < 4096 {
+		p.report(n, "a size of at least 4k is wanted here, such as 64m, this is %s", describe(n))
+		return 0
+	}
+	return int64(u)
+}
+
+func (p *parser) duration(n *yaml.Node, most time.Duration) time.Duration {
+	var d types.Duration
+	if err := d.DecodeMapstructure(p.text(n)); err != nil || d < 0 || time.Duration(d) > most {
+		p.report(n, "a time of at most %s is wanted here, such as 30s, this is %s", most, describe(n))
+		return 0
+	}
+	return time.Duration(d)
+}
+
+func (p *parser) memory(n *yaml.Node, c *workload.Container) {
+	// Below this no program starts, and the message would be a riddle.
+	const least = 4 << 20
+	m := p.bytes(n)
+	switch {
+	case m == 0:
+	case m < least:
+		p.report(n, "memory limit %s: no container starts with less than 4m", n.Value)
+	case c.Memory != 0 && c.Memory != m:
+		p.report(n, "two different memory limits")
+	default:
+		c.Memory = m
+	}
+}
+
+func (p *parser) cpus(n *yaml.Node, c *workload.Container) {
+	var v types.NanoCPUs
+	err := v.DecodeMapstructure(p.text(n))
+	switch {
+	case err != nil || !(v >= 0.01 && v <= 1024):
+		p.report(n, "a number of CPUs from 0.01 is wanted here, such as 0.5, this is %s", describe(n))
+	case c.CPUs != 0 && c.CPUs != float32(v):
+		p.report(n, "two different limits of cpus")
+	default:
+		c.CPUs = float32(v)
+	}
+}
+
+func (p *parser) pids(n *yaml.Node, c *workload.Container) {
+	v := p.integer(n, 1, 1<<22) // PID_MAX_LIMIT of the kernel
+	if c.Pids != 0 && v != 0 && c.Pids != v {
+		p.report(n, "two different limits of pids")
+		return
+	}
+	c.Pids = v
+}
+
+// absolute is a folder inside the container.
+func (p *parser) absolute(n *yaml.Node) string {
+	s := p.text(n)
+	if s != "" && (!path.IsAbs(s) || strings.ContainsRune(s, 0)) {
+		p.report(n, "a path of the container begins with /, this is %s", describe(n))
+		return ""
+	}
+	return path.Clean(s)
+}
+
+// target is a folder inside the container on which something can be mounted.
+func (p *parser) target(n *yaml.Node, s string) string {
+	s = path.Clean(s)
+	first, _, _ := strings.Cut(strings.TrimPrefix(s, "/"), "/")
+	switch {
+	case !path.IsAbs(s) || s == "/":
+		p.report(n, "a mount lies on a path of the container below /, this is %q", s)
+	case first == "proc" || first == "sys" || s == "/dev" || s == "/etc/hosts" || s == "/etc/resolv.conf" || s == "/etc/hostname":
+		p.report(n, "nothing can be mounted on %s: the node fills it", s)
+	default:
+		return s
+	}
+	return ""
+}
+
+// command is a list of arguments, or a line that is split as a shell would.
+func (p *parser) command(n *yaml.Node, to *[]string) {
+	if n.Kind == yaml.SequenceNode {
+		args := []string{}
+		p.list(n, "a command", func(item *yaml.Node) { args = append(args, p.text(item)) })
+		if len(args) == 0 {
+			p.report(n, "an empty command: leave it out for the image's")
+		}
+		*to = args
+		return
+	}
+	var c types.ShellCommand
+	s := p.text(n)
+	if err := c.DecodeMapstructure(s); err != nil || len(c) == 0 {
+		p.report(n, "this is no command line: %s", describe(n))
+		return
+	}
+	*to = c
+}
+
+// list calls each for every item; a single scalar is a list of one.
+func (p *parser) list(n *yaml.Node, what string, each func(*yaml.Node)) {
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		for _, item := range n.Content {
+			each(resolve(item))
+		}
+	case n.Kind == yaml.ScalarNode && n.Tag != "!!null" && what == "tmpfs":
+		each(n)
+	default:
+		p.report(n, "%s is a list, this is %s", what, describe(n))
+	}
+}
+
+// only reads a mapping that has no other keys than these.
+func (p *parser) only(n *yaml.Node, what string, keys map[string]func(*yaml.Node)) {
+	p.pairs(n, what, func(k, v *yaml.Node) {
+		switch read := keys[k.Value]; {
+		case read != nil:
+			read(v)
+		case strings.HasPrefix(k.Value, "x-"):
+		default:
+			p.report(k, "%s.%s: not supported on a node", what, k.Value)
+		}
+	})
+}
+
+// mapping reads NAME=value as keys and values or as a list, by one of compose-go's
+// types, which want what a plain YAML decoder gives.
+func (p *parser) mapping(n *yaml.Node, what string, decode func(any) error) bool {
+	before := len(p.problems.List) + p.problems.More
+	var plain any
+	if n.Kind == yaml.SequenceNode {
+		items := []any{}
+		p.list(n, what, func(item *yaml.Node) { items = append(items, p.text(item)) })
+		plain = items
+	} else {
+		values := make(map[string]any)
+		p.pairs(n, what, func(k, v *yaml.Node) {
+			if v.Kind == yaml.ScalarNode && v.Tag == "!!null" {
+				values[k.Value] = nil
+				return
+			}
+			values[k.Value] = p.text(v)
+		})
+		plain = values
+	}
+	if len(p.problems.List)+p.problems.More > before {
+		return false
+	}
+	if err := decode(plain); err != nil {
+		p.report(n, "%s: %v", what, err)
+		return false
+	}
+	return true
+}
+
+func tmpfs(p *parser, n *yaml.Node, c *workload.Container) {
+	p.list(n, "tmpfs", func(item *yaml.Node) {
+		folder, options, _ := strings.Cut(p.text(item), ":")
+		t := workload.Tmpfs{Target: p.target(item, folder)}
+		for option := range strings.SplitSeq(options, ",") {
+			if option == "" {
+				continue
+			}
+			name, value, _ := strings.Cut(option, "=")
+			switch name {
+			case "size":
+				var u types.UnitBytes
+				if err := u.DecodeMapstructure(value); err != nil || u <= 0 {
+					p.report(item, "tmpfs: %q is no size", value)
+				}
+				t.Size = int64(u)
+			case "mode":
+				mode, err := strconv.ParseUint(value, 8, 12)
+				if err != nil {
+					p.report(item, "tmpfs: %q is no mode", value)
+				}
+				t.Mode = uint32(mode)
+			default:
+				p.report(item, "tmpfs: option %q is not supported on a node", option)
+			}
+		}
+		if t.Target != "" {
+			c.Tmpfs = append(c.Tmpfs, t)
+		}
+	})
+}
+
+func volumes(p *parser, n *yaml.Node, c *workload.Container) {
+	p.list(n, "volumes", func(item *yaml.Node) {
+		if item.Kind == yaml.MappingNode {
+			v := types.ServiceVolumeConfig{}
+			p.only(item, "volumes", map[string]func(*yaml.Node){
+				"type":      func(n *yaml.Node) { v.Type = p.text(n) },
+				"source":    func(n *yaml.Node) { v.Source = p.text(n) },
+				"target":    func(n *yaml.Node) { v.Target = p.text(n) },
+				"read_only": func(n *yaml.Node) { v.ReadOnly = p.boolean(n) },
+			})
+			p.volume(item, v, c)
+			return
+		}
+		s := p.text(item)
+		if s == "" {
+			return
+		}
+		v, err := format.ParseVolume(s)
+		if err != nil {
+			p.report(item, "volume %q: %v", s, err)
+			return
+		}
+		p.volume(item, v, c)
+	})
+}
+
+func (p *parser) volume(n *yaml.Node, v types.ServiceVolumeConfig, c *workload.Container) {
+	switch {
+	case v.Type == types.VolumeTypeBind:
+		p.report(n, "volume %s: folders of the node are not supported; use a named volume", v.Source)
+	case v.Type != types.VolumeTypeVolume:
+		p.report(n, "volume: type %q is not supported on a node", v.Type)
+	case v.Source == "":
+		p.report(n, "volume on %s: give it a name, or use tmpfs", v.Target)
+	case !p.volumes[v.Source]:
+		p.report(n, "volume %s is not declared under \"volumes:\" at the top", v.Source)
+	case v.Volume != nil && (v.Volume.NoCopy || v.Volume.Subpath != ""), v.Consistency != "":
+		p.report(n, "volume %s: options other than ro are not supported on a node", v.Source)
+	default:
+		if target := p.target(n, v.Target); target != "" {
+			c.Volumes = append(c.Volumes, workload.Volume{Name: v.Source, Target: target, ReadOnly: v.ReadOnly})
+		}
+	}
+}

@@ -1,0 +1,395 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/signal"
+)
+
+// namespace is our part of containerd; what lies in others is not ours.
+const namespace = "kogge"
+
+// snapshotter makes root file systems out of image layers.
+const snapshotter = "overlayfs"
+
+// Labels that a container carries in containerd's store, so that an agent that
+// knows nothing finds out everything.
+const (
+	labelSpec    = "kogge.example/spec"    // Container.Hash
+	labelImage   = "kogge.example/image"   // digest of the image it was made from
+	labelAddress = "kogge.example/address" // on the bridge
+	labelEnded   = "kogge.example/ended"   // "BOOT CODE": ended in that boot, for good
+)
+
+// Paths are the places that an Engine uses; all absolute.
+type Paths struct {
+	Socket  string // containerd's
+	Runc    string // the binary
+	Logs    string // folder of the containers' output
+	Files   string // folder of their resolv.conf, hosts and hostname
+	Volumes string // folder of named volumes
+	Resolv  string // the node's resolv.conf
+	// ShimCgroup takes the shims out of containerd's own cgroup, so that ending
+	// that one ends no container; "" leaves them there.
+	ShimCgroup string
+	// Cgroup is the parent of the containers' cgroups.
+	Cgroup string
+}
+
+// Engine carries out on containerd what the Keeper decides.
+type Engine struct {
+	paths  Paths
+	boot   string
+	client *client.Client
+}
+
+// Found is a container that containerd knows.
+type Found struct {
+	ID      string
+	Spec    string // Container.Hash of what it was made from
+	Image   string // digest
+	Address netip.Addr
+	Task    Task
+	Exit    int // if Task is Exited or Over
+}
+
+// Task is what a found container does.
+type Task string
+
+// What a found container does.
+const (
+	Absent  Task = "absent"  // nothing: of another boot, or half made
+	Alive   Task = "alive"   // it runs
+	Exited  Task = "exited"  // it ended and nobody has noted it yet
+	Over    Task = "over"    // it ended in this boot and is not to be started again
+	Strange Task = "strange" // paused, or in a state that we do not make
+)
+
+// Connect returns an engine for the containerd at p.Socket, which need not be
+// there yet. boot is the kernel's boot id.
+func Connect(p Paths, boot string) (*Engine, error) {
+	c, err := client.New(p.Socket, client.WithDefaultNamespace(namespace), client.WithTimeout(connectLimit))
+	if err != nil {
+		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
+	}
+	return &Engine{paths: p, boot: boot, client: c}, nil
+}
+
+// connectLimit is for one try; the Keeper tries again.
+const connectLimit = 10 * time.Second
+
+// Close leaves containerd; containers go on.
+func (e *Engine) Close() error { return e.client.Close() }
+
+func (e *Engine) context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, namespace)
+}
+
+// Serving says whether containerd answers.
+func (e *Engine) Serving(ctx context.Context) error {
+	ok, err := e.client.IsServing(ctx)
+	if err == nil && !ok {
+		err = errors.New("not serving")
+	}
+	if err != nil {
+		return fmt.Errorf("containerd at %s: %w", e.paths.Socket, err)
+	}
+	return nil
+}
+
+// Lost returns when containerd has gone away, with the reason, or with nil when
+// ctx ends.
+func (e *Engine) Lost(ctx context.Context) error {
+	// The subscription is a stream that stays open; we want to know when it ends.
+	_, errs := e.client.Subscribe(e.context(ctx), `topic=="/tasks/oom"`)
+	select {
+	case err := <-errs:
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = errors.New("event stream ended")
+		}
+		return fmt.Errorf("containerd at %s: %w", e.paths.Socket, err)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// List returns all containers that are there.
+func (e *Engine) List(ctx context.Context) ([]Found, error) {
+	ctx = e.context(ctx)
+	all, err := e.client.Containers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var found []Found
+	for _, c := range all {
+		f, err := e.found(ctx, c)
+		if err != nil {
+			return nil, fmt.Errorf("container %s: %w", c.ID(), err)
+		}
+		found = append(found, f)
+	}
+	return found, nil
+}
+
+func (e *Engine) found(ctx context.Context, c client.Container) (Found, error) {
+	labels, err := c.Labels(ctx)
+	if err != nil {
+		return Found{}, fmt.Errorf("labels: %w", err)
+	}
+	f := Found{ID: c.ID(), Spec: labels[labelSpec], Image: labels[labelImage], Task: Absent}
+	// A label that we did not write leaves the address invalid: the Keeper then
+	// gives a new one, and with it a new container.
+	f.Address, _ = netip.ParseAddr(labels[labelAddress])
+	if boot, code, ok := strings.Cut(labels[labelEnded], " "); ok && boot == e.boot {
+		if f.Exit, err = strconv.Atoi(code); err == nil {
+			f.Task = Over
+			return f, nil
+		}
+	}
+	task, err := c.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return f, nil
+	}
+	if err != nil {
+		return Found{}, fmt.Errorf("task: %w", err)
+	}
+	status, err := task.Status(ctx)
+	if errdefs.IsNotFound(err) {
+		return f, nil
+	}
+	if err != nil {
+		return Found{}, fmt.Errorf("task status: %w", err)
+	}
+	switch status.Status {
+	case client.Running:
+		f.Task = Alive
+	case client.Stopped:
+		f.Task, f.Exit = Exited, int(status.ExitStatus)
+	default:
+		f.Task = Strange
+	}
+	return f, nil
+}
+
+// Digest returns the digest of the image that name stands for on this node.
+func (e *Engine) Digest(ctx context.Context, name string) (string, error) {
+	img, err := e.client.ImageService().Get(e.context(ctx), name)
+	if errdefs.IsNotFound(err) {
+		return "", fmt.Errorf("image %s: %w", name, ErrNoImage)
+	}
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", name, err)
+	}
+	return img.Target.Digest.String(), nil
+}
+
+// ErrNoImage means that the node does not have the image.
+var ErrNoImage = errors.New("not on this node")
+
+// Start makes and starts a container that is not there: a fresh root file system,
+// the spec, the task. netns is the file of its network namespace. When it fails,
+// what it made is left for Remove.
+func (e *Engine) Start(ctx context.Context, c Container, addr netip.Addr, netns string) error {
+	ctx = e.context(ctx)
+	img, err := e.client.GetImage(ctx, c.Image)
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("image %s: %w", c.Image, ErrNoImage)
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", c.Image, err)
+	}
+	// One lease for all of it keeps the collector off what is not yet linked.
+	ctx, done, err := e.client.WithLease(ctx)
+	if err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	defer done(context.WithoutCancel(ctx))
+	labels := map[string]string{}
+	maps.Copy(labels, c.Labels)
+	maps.Copy(labels, map[string]string{labelSpec: c.Hash(), labelImage: img.Target().Digest.String(), labelAddress: addr.String()})
+	created, err := e.client.NewContainer(ctx, c.ID,
+		client.WithImage(img),
+		client.WithSnapshotter(snapshotter),
+		client.WithNewSnapshot(c.ID, img),
+		client.WithImageStopSignal(img, "SIGTERM"),
+		client.WithAdditionalContainerLabels(labels),
+		// By name, found in containerd's PATH: for a path it would first run shim
+		// and runc once more to ask what they can do.
+		client.WithRuntime("io.containerd.runc.v2", e.options()),
+		client.WithNewSpec(e.spec(c, img, netns)...),
+	)
+	if err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	task, err := created.NewTask(ctx, e.output(c.ID))
+	if err != nil {
+		return fmt.Errorf("create task: %w", err)
+	}
+	if err := task.Start(ctx); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) options() *options.Options {
+	return &options.Options{BinaryName: e.paths.Runc, ShimCgroup: e.paths.ShimCgroup}
+}
+
+// output leads to the shim's ring. A FIFO would need a reader that is always
+// alive, a plain file has no bound, and a logger process costs 5 MiB for each
+// container; the ring is a goroutine of the shim, 100 KiB.
+func (e *Engine) output(id string) cio.Creator {
+	uri := "ring://" + e.paths.Logs + "/" + id + ".log"
+	return func(string) (cio.IO, error) { return output{uri}, nil }
+}
+
+type output struct{ uri string }
+
+func (o output) Config() cio.Config { return cio.Config{Stdout: o.uri, Stderr: o.uri} }
+func (output) Cancel()              {}
+func (output) Wait()                {}
+func (output) Close() error         { return nil }
+
+// Wait returns the exit code of the running container id, once it has one.
+func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
+	task, err := e.task(e.context(ctx), id)
+	if err != nil {
+		return 0, err
+	}
+	exit, err := task.Wait(e.context(ctx))
+	if err != nil {
+		return 0, fmt.Errorf("wait for %s: %w", id, err)
+	}
+	select {
+	case status := <-exit:
+		if err := status.Error(); err != nil {
+			return 0, fmt.Errorf("wait for %s: %w", id, err)
+		}
+		return int(status.ExitCode()), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (e *Engine) task(ctx context.Context, id string) (client.Task, error) {
+	c, err := e.client.LoadContainer(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	task, err := c.Task(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("task of %s: %w", id, err)
+	}
+	return task, nil
+}
+
+// Mark notes that the container id ended with code and stays so for this boot,
+// and lets its shim go.
+func (e *Engine) Mark(ctx context.Context, id string, code int) error {
+	ctx = e.context(ctx)
+	c, err := e.client.LoadContainer(ctx, id)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	// First the note, then the task: a cut between them finds the note.
+	note := map[string]string{labelEnded: fmt.Sprintf("%s %d", e.boot, code)}
+	if _, err := c.SetLabels(ctx, note); err != nil {
+		return fmt.Errorf("container %s: label: %w", id, err)
+	}
+	task, err := c.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("task of %s: %w", id, err)
+	}
+	if _, err := task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("task of %s: delete: %w", id, err)
+	}
+	return nil
+}
+
+// Remove stops the container id, by signal ("": the image's) and after grace by
+// SIGKILL, and deletes it with its root file system. None there is no error.
+func (e *Engine) Remove(ctx context.Context, id, sig string, grace time.Duration) error {
+	ctx = e.context(ctx)
+	c, err := e.client.LoadContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	if err := e.end(ctx, c, sig, grace); err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("container %s: delete: %w", id, err)
+	}
+	return nil
+}
+
+// end stops and deletes the task of c, if it has one.
+func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace time.Duration) error {
+	task, err := c.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("task: %w", err)
+	}
+	if err := stop(ctx, c, task, sig, grace); err != nil {
+		return err
+	}
+	if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("delete task: %w", err)
+	}
+	return nil
+}
+
+func stop(ctx context.Context, c client.Container, task client.Task, sig string, grace time.Duration) error {
+	status, err := task.Status(ctx)
+	if err != nil || status.Status != client.Running || grace <= 0 {
+		return nil // what is left is for SIGKILL
+	}
+	exit, err := task.Wait(ctx)
+	if err != nil {
+		return fmt.Errorf("wait: %w", err)
+	}
+	number := syscall.SIGTERM
+	if sig == "" {
+		if number, err = client.GetStopSignal(ctx, c, syscall.SIGTERM); err != nil {
+			number = syscall.SIGTERM // an image may name a signal that does not exist
+		}
+	} else if number, err = signal.ParseSignal(sig); err != nil {
+		return fmt.Errorf("stop signal %q: %w", sig, err)
+	}
+	if err := task.Kill(ctx, number); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("signal %s: %w", number, err)
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-exit:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}

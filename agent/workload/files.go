@@ -1,0 +1,87 @@
+package workload
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// files are the names of what WriteFiles writes, all seen in the container's /etc.
+var files = []string{"resolv.conf", "hosts", "hostname"}
+
+// WriteFiles writes resolv.conf, hosts and hostname of container c. peers are all
+// containers by name. They are written in place, not renamed, because a running
+// container has them mounted; text that is the same is not written again.
+func (e *Engine) WriteFiles(c Container, peers map[string]netip.Addr) error {
+	folder := filepath.Join(e.paths.Files, c.ID)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return fmt.Errorf("files of %s: %w", c.ID, err)
+	}
+	resolv, err := os.ReadFile(e.paths.Resolv)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("node's resolv.conf: %w", err)
+	}
+	for name, text := range map[string][]byte{
+		"resolv.conf": resolvConf(resolv),
+		"hosts":       hosts(c, peers),
+		"hostname":    []byte(c.Hostname + "\n"),
+	} {
+		path := filepath.Join(folder, name)
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+			continue
+		}
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			return fmt.Errorf("files of %s: %w", c.ID, err)
+		}
+	}
+	return nil
+}
+
+// RemoveFiles removes what WriteFiles wrote for id; none is no error.
+func (e *Engine) RemoveFiles(id string) error {
+	if err := os.RemoveAll(filepath.Join(e.paths.Files, id)); err != nil {
+		return fmt.Errorf("files of %s: %w", id, err)
+	}
+	return nil
+}
+
+// resolvConf is the node's without servers on the node's loopback, which a
+// container cannot reach.
+func resolvConf(node []byte) []byte {
+	var out bytes.Buffer
+	for line := range strings.Lines(string(node)) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && fields[0] == "nameserver" {
+			if a, err := netip.ParseAddr(fields[1]); err == nil && a.IsLoopback() {
+				continue
+			}
+		}
+		out.WriteString(line)
+	}
+	return out.Bytes()
+}
+
+// hosts gives the container its own name and those of its peers: on one node
+// that replaces a name server.
+func hosts(c Container, peers map[string]netip.Addr) []byte {
+	var out bytes.Buffer
+	out.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	names := make([]string, 0, len(peers))
+	for name := range peers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if name == c.ID && c.Hostname != c.ID {
+			fmt.Fprintf(&out, "%s\t%s %s\n", peers[name], c.Hostname, name)
+			continue
+		}
+		fmt.Fprintf(&out, "%s\t%s\n", peers[name], name)
+	}
+	return out.Bytes()
+}

@@ -1,0 +1,109 @@
+package workload
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestFiles(t *testing.T) {
+	folder := t.TempDir()
+	resolv := filepath.Join(folder, "resolv.conf")
+	e := &Engine{paths: Paths{Files: filepath.Join(folder, "workload"), Resolv: resolv}}
+	c := Container{ID: "web", Hostname: "www.example"}
+	peers := map[string]netip.Addr{"web": netip.MustParseAddr("10.88.0.2"), "db": netip.MustParseAddr("10.88.0.3")}
+	read := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(folder, "workload", "web", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	if err := e.WriteFiles(c, peers); err != nil {
+		t.Fatal(err)
+	}
+	if got := read("resolv.conf"); got != "" {
+		t.Errorf("resolv.conf of a node without: %q", got)
+	}
+	if got, want := read("hostname"), "www.example\n"; got != want {
+		t.Errorf("hostname %q", got)
+	}
+	if got, want := read("hosts"), "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"+
+		"10.88.0.3\tdb\n10.88.0.2\twww.example web\n"; got != want {
+		t.Errorf("hosts:\n%s", got)
+	}
+
+	// A running container has the file itself mounted: it must stay the same one.
+	path := filepath.Join(folder, "workload", "web", "resolv.conf")
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := "search lan\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 192.0.2.53\n"
+	if err := os.WriteFile(resolv, []byte(node), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.WriteFiles(c, peers); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := read("resolv.conf"), "search lan\nnameserver 192.0.2.53\n"; got != want {
+		t.Errorf("resolv.conf %q, want %q", got, want)
+	}
+	after, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !os.SameFile(before, after) {
+		t.Error("resolv.conf is another file now")
+	}
+	for range 2 {
+		if err := e.RemoveFiles("web"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	e := &Engine{paths: Paths{Volumes: filepath.Join(t.TempDir(), "volumes")}}
+	c := Container{ID: "db", Volumes: []Volume{{Name: "data", Target: "/data"}}}
+	if err := e.Volumes(c); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(e.paths.Volumes, "data", "kept")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(file), 0o750); err != nil { // as the container may
+		t.Fatal(err)
+	}
+	if err := e.Volumes(c); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(filepath.Dir(file))
+	if err != nil || st.Mode().Perm() != 0o750 {
+		t.Errorf("the container's rights on its volume were changed: %v, %v", st.Mode(), err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFullName(t *testing.T) {
+	for name, want := range map[string]string{
+		"hello":                     "docker.io/library/hello:latest",
+		"kogge.example/hello:1":     "kogge.example/hello:1",
+		"registry.example:5000/a/b": "registry.example:5000/a/b:latest",
+		"UPPER":                     "",
+		"":                          "",
+	} {
+		got, err := FullName(name)
+		if (err == nil) != (want != "") || got != want {
+			t.Errorf("%q: %q, %v", name, got, err)
+		}
+	}
+	if got := fullName("1.0"); got != "" {
+		t.Errorf("a bare tag became the image %q", got)
+	}
+}

@@ -1,0 +1,373 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"kogge.example/agent/workload/bridge"
+)
+
+// fakeEngine is a containerd in memory that goes away, fails and ends containers
+// when a test says so.
+type fakeEngine struct {
+	mu      sync.Mutex
+	there   map[string]*fakeContainer
+	down    chan struct{} // closed while containerd is away; nil while it is there
+	missing map[string]bool
+	images  map[string]string
+	log     []string // what was done, in order
+}
+
+type fakeContainer struct {
+	Found
+	exit chan int
+}
+
+func newFake() *fakeEngine {
+	return &fakeEngine{there: map[string]*fakeContainer{}, missing: map[string]bool{}, images: map[string]string{}, down: make(chan struct{})}
+}
+
+var errAway = errors.New("containerd is away")
+
+func (f *fakeEngine) do(ctx context.Context, format string, args ...any) error {
+	f.log = append(f.log, fmt.Sprintf(format, args...))
+	select {
+	case <-f.down:
+		return errAway
+	default:
+		return ctx.Err()
+	}
+}
+
+func (f *fakeEngine) List(ctx context.Context) ([]Found, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.do(ctx, "list"); err != nil {
+		return nil, err
+	}
+	var all []Found
+	for _, c := range f.there {
+		all = append(all, c.Found)
+	}
+	return all, nil
+}
+
+func (f *fakeEngine) Lost(ctx context.Context) error {
+	f.mu.Lock()
+	down := f.down
+	f.mu.Unlock()
+	select {
+	case <-down:
+		return errAway
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.missing[image] {
+		return "", ErrNoImage
+	}
+	return "sha256:" + image + f.images[image], nil
+}
+
+func (f *fakeEngine) Start(ctx context.Context, c Container, addr netip.Addr, netns string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.do(ctx, "start %s %s", c.ID, addr); err != nil {
+		return err
+	}
+	if f.missing[c.Image] {
+		return ErrNoImage
+	}
+	f.there[c.ID] = &fakeContainer{exit: make(chan int, 1), Found: Found{
+		ID: c.ID, Spec: c.Hash(), Image: "sha256:" + c.Image + f.images[c.Image], Address: addr, Task: Alive,
+	}}
+	return nil
+}
+
+func (f *fakeEngine) Wait(ctx context.Context, id string) (int, error) {
+	f.mu.Lock()
+	c, down := f.there[id], f.down
+	f.mu.Unlock()
+	if c == nil {
+		return 0, errors.New("no such container")
+	}
+	select {
+	case code := <-c.exit:
+		return code, nil
+	case <-down:
+		return 0, errAway
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (f *fakeEngine) Mark(ctx context.Context, id string, code int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.do(ctx, "mark %s %d", id, code); err != nil {
+		return err
+	}
+	f.there[id].Task, f.there[id].Exit = Over, code
+	return nil
+}
+
+func (f *fakeEngine) Remove(ctx context.Context, id, _ string, _ time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.there[id] == nil {
+		return ctx.Err()
+	}
+	if err := f.do(ctx, "remove %s", id); err != nil {
+		return err
+	}
+	delete(f.there, id)
+	return nil
+}
+
+func (f *fakeEngine) Volumes(Container) error                             { return nil }
+func (f *fakeEngine) WriteFiles(Container, map[string]netip.Addr) error { return nil }
+func (f *fakeEngine) RemoveFiles(string) error                            { return nil }
+
+// exit ends a running container.
+func (f *fakeEngine) exit(t *testing.T, id string, code int) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.there[id]
+	if c == nil {
+		t.Fatalf("container %s is not there", id)
+	}
+	c.Task, c.Exit = Exited, code
+	c.exit <- code
+}
+
+// away lets containerd crash, and back lets it return; containers go on.
+func (f *fakeEngine) away() { f.mu.Lock(); close(f.down); f.mu.Unlock() }
+func (f *fakeEngine) back() { f.mu.Lock(); f.down = make(chan struct{}); f.mu.Unlock() }
+
+func (f *fakeEngine) did(what string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, line := range f.log {
+		if strings.HasPrefix(line, what) {
+			n++
+		}
+	}
+	return n
+}
+
+type fakeNetwork struct {
+	mu       sync.Mutex
+	attached map[string]bool
+	ports    []bridge.Publish
+}
+
+func (n *fakeNetwork) Attach(id string, _ netip.Addr) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.attached[id] = true
+	return "/netns/" + id, nil
+}
+
+func (n *fakeNetwork) Detach(id string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.attached, id)
+	return nil
+}
+
+func (n *fakeNetwork) Attached() ([]string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var ids []string
+	for id := range n.attached {
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func (n *fakeNetwork) Publish(ports []bridge.Publish) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ports = ports
+	return nil
+}
+
+// bench is a Keeper that runs on fakes. Its clock is ahead by what a test adds.
+type bench struct {
+	engine  *fakeEngine
+	network *fakeNetwork
+	status  chan Status
+}
+
+func run(t *testing.T, f *fakeEngine, wanted ...Container) *bench {
+	t.Helper()
+	b := &bench{engine: f, network: &fakeNetwork{attached: map[string]bool{}}, status: make(chan Status, 1)}
+	for id := range f.there {
+		b.network.attached[id] = true
+	}
+	k := &Keeper{
+		Engine: f, Network: b.network, Subnet: netip.MustParsePrefix("10.88.0.0/24"), Tick: 10 * time.Millisecond,
+		Report: func(s Status) {
+			select {
+			case <-b.status: // only the newest counts
+			default:
+			}
+			b.status <- s
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- k.Run(ctx, wanted) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// until waits for a status that ok likes.
+func (b *bench) until(t *testing.T, what string, ok func(Status) bool) {
+	t.Helper()
+	limit := time.After(30 * time.Second)
+	var last Status
+	for {
+		select {
+		case last = <-b.status:
+			if ok(last) {
+				return
+			}
+		case <-limit:
+			t.Fatalf("waited for %s; last status: %s\n%s", what, last, strings.Join(b.engine.log, "\n"))
+		}
+	}
+}
+
+// states is a condition: these units are in these states.
+func unitStates(want ...string) func(Status) bool {
+	return func(s Status) bool {
+		var got []string
+		for _, u := range s.Units {
+			got = append(got, u.ID+" "+string(u.State))
+		}
+		return slices.Equal(got, want)
+	}
+}
+
+func web(policy Policy) Container {
+	return Container{ID: "web", Image: "hello", Hostname: "web", Pids: 10, Restart: Restart{Policy: policy},
+		Ports: []Port{{Protocol: bridge.TCP, HostPort: 80, Container: 8080}}}
+}
+
+func TestStartAndRestart(t *testing.T) {
+	f := newFake()
+	b := run(t, f, web(Always), Container{ID: "job", Image: "job"})
+	b.until(t, "both running", unitStates("job running", "web running"))
+	f.exit(t, "job", 0)
+	f.exit(t, "web", 1)
+	b.until(t, "web to run again", func(s Status) bool {
+		return unitStates("job ended", "web running")(s) && s.Settled && s.Units[1].Exits == 1
+	})
+	if n := f.did("start web"); n != 2 {
+		t.Errorf("web was started %d times", n)
+	}
+	b.network.mu.Lock()
+	defer b.network.mu.Unlock()
+	if len(b.network.ports) != 1 || b.network.ports[0].To.String() != "10.88.0.3:8080" {
+		t.Errorf("published %v", b.network.ports)
+	}
+}
+
+// TestAdopt: an agent that comes back leaves alone what is as it should be.
+func TestAdopt(t *testing.T) {
+	c := web(Always)
+	at := netip.MustParseAddr("10.88.0.9")
+	good := Found{ID: "web", Spec: c.Hash(), Image: "sha256:hello", Address: at, Task: Alive}
+	for _, tc := range []struct {
+		name    string
+		want    Container
+		change  func(*Found)
+		state   string
+		starts  int
+		removes int
+	}{
+		{"running", c, func(*Found) {}, "web running", 0, 0},
+		{"ended while nobody looked", web(No), func(f *Found) { f.Task, f.Exit = Exited, 3; f.Spec = web(No).Hash() }, "web ended", 0, 0},
+		{"ended in this boot", web(No), func(f *Found) { f.Task = Over; f.Spec = web(No).Hash() }, "web ended", 0, 0},
+		{"of another boot", c, func(f *Found) { f.Task = Absent }, "web running", 1, 1},
+		{"other settings", c, func(f *Found) { f.Spec = "other" }, "web running", 1, 1},
+		{"other image", c, func(f *Found) { f.Image = "sha256:older" }, "web running", 1, 1},
+		{"half made", c, func(f *Found) { f.Task = Strange }, "web running", 1, 1},
+		{"address of another subnet", c, func(f *Found) { f.Address = netip.MustParseAddr("10.99.0.2") }, "web running", 1, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFake()
+			found := good
+			tc.change(&found)
+			f.there["web"] = &fakeContainer{Found: found, exit: make(chan int, 1)}
+			f.there["old"] = &fakeContainer{Found: Found{ID: "old", Task: Alive}, exit: make(chan int, 1)}
+			b := run(t, f, tc.want)
+			b.until(t, tc.state, func(s Status) bool {
+				return unitStates(tc.state)(s) && s.Settled && f.did("remove old") == 1
+			})
+			if f.did("start web") != tc.starts || f.did("remove web") != tc.removes {
+				t.Errorf("got:\n%s", strings.Join(f.log, "\n"))
+			}
+		})
+	}
+}
+
+// TestContainerdGoesAway: containers that run are not touched when it is back, and
+// one that ended meanwhile is started anew.
+func TestContainerdGoesAway(t *testing.T) {
+	f := newFake()
+	b := run(t, f, web(Always), Container{ID: "db", Image: "db", Restart: Restart{Policy: Always}})
+	b.until(t, "both running", unitStates("db running", "web running"))
+	f.away()
+	b.until(t, "trouble", func(s Status) bool { return s.Trouble != "" })
+	f.mu.Lock()
+	f.there["db"].Task, f.there["db"].Exit = Exited, 137
+	f.mu.Unlock()
+	f.back()
+	b.until(t, "both running again", func(s Status) bool {
+		return unitStates("db running", "web running")(s) && s.Trouble == "" && f.did("start db") == 2
+	})
+	if f.did("start web") != 1 || f.did("remove web") != 0 {
+		t.Errorf("web was touched:\n%s", strings.Join(f.log, "\n"))
+	}
+}
+
+// TestMissingImage: it is clear what is wrong, and it heals.
+func TestMissingImage(t *testing.T) {
+	f := newFake()
+	f.missing["hello"] = true
+	b := run(t, f, web(No), Container{ID: "db", Image: "db"})
+	b.until(t, "settled", func(s Status) bool {
+		return s.Settled && unitStates("db running", "web backoff")(s) && strings.Contains(s.String(), "web backoff: not on this node")
+	})
+	f.mu.Lock()
+	f.missing["hello"] = false
+	f.mu.Unlock()
+	b.until(t, "both running", unitStates("db running", "web running"))
+}
+
+func TestWantedTwice(t *testing.T) {
+	k := &Keeper{Engine: newFake()}
+	if err := k.Run(t.Context(), []Container{web(No), web(Always)}); err == nil {
+		t.Error("accepted")
+	}
+}

@@ -1,0 +1,119 @@
+package workload
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+var (
+	states = []State{Waiting, Starting, Running, Backoff, Ended}
+	events = []Event{Begin, Adopted, Started, StartFailed, Succeeded, Failed, Timer, Lost}
+)
+
+// TestStepTable prints the answer to every state × event pair, for a container
+// that has failed twice and has run for ten seconds.
+func TestStepTable(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	for _, r := range []Restart{{Policy: Always}, {Policy: OnFailure}, {Policy: OnFailure, Max: 2}, {Policy: No}} {
+		fmt.Fprintf(&b, "restart %s", r.Policy)
+		if r.Max > 0 {
+			fmt.Fprintf(&b, ":%d", r.Max)
+		}
+		b.WriteString(", two exits so far\n")
+		for _, s := range states {
+			for _, e := range events {
+				u := Unit{State: s, Restart: r, Exits: 2, Since: now.Add(-10 * time.Second), NotBefore: now}
+				after, action := u.Step(e, now)
+				if after == u && action == None {
+					continue
+				}
+				fmt.Fprintf(&b, "  %-9s %-13s → %-9s", s, e, after.State)
+				if action != None {
+					fmt.Fprintf(&b, " %s", action)
+				}
+				if after.State == Backoff {
+					fmt.Fprintf(&b, " for %s", after.NotBefore.Sub(now))
+				}
+				b.WriteString("\n")
+			}
+		}
+		b.WriteString("  everything else changes nothing\n\n")
+	}
+	golden(t, "step.txt", b.String())
+}
+
+// TestStepDay walks a container that always fails at once through its pauses, and
+// then through a good run.
+func TestStepDay(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	u := Unit{State: Waiting, Restart: Restart{Policy: Always}}
+	var pauses []string
+	step := func(e Event, want Action) {
+		t.Helper()
+		var got Action
+		if u, got = u.Step(e, now); got != want {
+			t.Fatalf("%s: action %q, want %q", e, got, want)
+		}
+	}
+	step(Begin, Start)
+	for range 9 {
+		step(Started, Watch)
+		step(Failed, None)
+		if _, action := u.Step(Timer, now); action != None {
+			t.Fatal("started before the pause was over")
+		}
+		pauses = append(pauses, u.NotBefore.Sub(now).String())
+		now = u.NotBefore
+		step(Timer, Start)
+	}
+	want := "1s 2s 4s 8s 16s 32s 1m0s 1m0s 1m0s"
+	if got := strings.Join(pauses, " "); got != want {
+		t.Errorf("pauses %s, want %s", got, want)
+	}
+	step(Started, Watch)
+	now = now.Add(time.Minute)
+	step(Failed, None)
+	if got := u.NotBefore.Sub(now); got != time.Second {
+		t.Errorf("pause after a good minute: %s", got)
+	}
+	step(Lost, None)
+	step(Begin, None)
+	if u.State != Backoff {
+		t.Errorf("containerd's return cut the pause short: %s", u.State)
+	}
+}
+
+func TestDelayNeverOverflows(t *testing.T) {
+	for _, n := range []int{-1, 0, 1, 63, 64, 1 << 40} {
+		if d := delay(n); d < time.Second || d > longest {
+			t.Errorf("delay after %d exits: %s", n, d)
+		}
+	}
+}

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kogge.example/image"
+	"kogge.example/image/debian"
+	"kogge.example/qemu"
+)
+
+func vmCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "vm", Short: "Run images in QEMU"}
+	cmd.AddCommand(vmRunCommand(), vmListCommand(), vmStopCommand(), vmConsoleCommand())
+	return cmd
+}
+
+// runFlags are the flags of kogge vm run.
+type runFlags struct {
+	build                      buildFlags
+	image, seed, accel, net    string
+	memory, cpus               int
+	disk                       size
+	ports                      []string
+	direct, detach             bool
+	keep, printCommand, online bool
+	console                    bool
+}
+
+func vmRunCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run [NAME]",
+		Short: "Boot an image in QEMU until Ctrl-C",
+		Long: "Boots an image in QEMU. Without --image it builds one from this source tree, with an example\n" +
+			"container, and prints the address under which the container answers.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := "kogge"
+			if len(args) > 0 {
+				name = args[0]
+			}
+			return f.run(cmd.Context(), name, cmd.OutOrStdout())
+		},
+	}
+	f.build.register(cmd)
+	cmd.Flags().StringVar(&f.image, "image", "", "image file to boot (default: build one with the example container)")
+	cmd.Flags().StringVar(&f.seed, "seed", "", "node.yaml handed to the node by QEMU (default: one that runs the example)")
+	cmd.Flags().IntVarP(&f.memory, "memory", "m", 1024, "memory in MiB")
+	cmd.Flags().IntVar(&f.cpus, "cpus", 2, "virtual processors")
+	cmd.Flags().Var(&f.disk, "disk", "size of the disk (default 4GiB)")
+	cmd.Flags().StringArrayVarP(&f.ports, "port", "p", nil, "HOST:GUEST, a port on 127.0.0.1 that leads into the node; HOST 0 chooses one (default 0:8080)")
+	cmd.Flags().StringVar(&f.accel, "accel", "auto", "tcg, kvm, or auto: kvm where it really works")
+	cmd.Flags().StringVar(&f.net, "network", "", "second network card on a private network shared by all VMs of this name")
+	cmd.Flags().BoolVar(&f.direct, "direct", false, "start the kernel without firmware and boot loader")
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave the VM running in the background")
+	cmd.Flags().BoolVar(&f.keep, "keep", false, "keep the disk of the last run")
+	cmd.Flags().BoolVar(&f.online, "online", false, "let the node reach networks beyond this machine")
+	cmd.Flags().BoolVar(&f.console, "show-console", true, "show the node's console")
+	cmd.Flags().BoolVar(&f.printCommand, "print-command", false, "print the QEMU command instead of running it")
+	return cmd
+}
+
+// vmDir is the folder of the VM called name.
+func vmDir(name string) (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cache, "vm", name), nil
+}
+
+func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
+	dir, err := vmDir(name)
+	if err != nil {
+		return err
+	}
+	m, err := f.machine(ctx, name, dir)
+	if err != nil {
+		return err
+	}
+	if f.printCommand {
+		line, err := m.CommandLine(dir)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, line)
+		return nil
+	}
+	say("boot %s", name)
+	// Ctrl-C shuts the node down instead of pulling its plug, so QEMU does not see ctx.
+	vm, err := qemu.Start(context.WithoutCancel(ctx), m, dir)
+	if err != nil {
+		return err
+	}
+	defer vm.Close()
+	if f.detach {
+		fmt.Fprintf(out, "%s runs; kogge vm console %s shows it, kogge vm stop %s ends it\n", name, name, name)
+		return nil
+	}
+	if f.console {
+		follow, stop := context.WithCancel(ctx)
+		defer stop()
+		go copyConsole(follow, vm, os.Stderr)
+	}
+	go f.announce(ctx, vm, out)
+	select {
+	case <-vm.Done():
+		return vm.Wait()
+	case <-ctx.Done():
+	}
+	say("shutting %s down", name)
+	bounded, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	return vm.Stop(bounded)
+}
+
+// machine builds what has to be built and describes the VM.
+func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return qemu.Machine{}, fmt.Errorf("folder of %s: %w", name, err)
+	}
+	forwards, err := parsePorts(f.ports)
+	if err != nil {
+		return qemu.Machine{}, err
+	}
+	m := qemu.Machine{
+		Name: name, MemoryMiB: f.memory, CPUs: f.cpus, Forwards: forwards, Offline: !f.online, Network: f.net,
+		Accel: f.accel, Detached: f.detach, Fresh: !f.keep, Seed: f.seed, ReadyLine: "^kogge: ",
+	}
+	var built image.Built
+	if f.image == "" {
+		f.image = filepath.Join(dir, "kogge.img")
+		if built, err = f.example(ctx, dir, &m); err != nil {
+			return qemu.Machine{}, err
+		}
+	} else if f.direct {
+		return qemu.Machine{}, errors.New("vm run: --direct needs the kernel of an image built here; leave out --image")
+	}
+	if f.disk == 0 {
+		f.disk = 4 << 30
+	}
+	m.Disks = []qemu.Disk{{Path: f.image, SizeMiB: int(f.disk >> 20)}}
+	if f.direct {
+		m.Direct = &qemu.Direct{Kernel: built.Kernel, Initrd: built.Initrd, Cmdline: built.Cmdline}
+	} else if m.UEFI, err = firmware(ctx); err != nil {
+		return qemu.Machine{}, err
+	}
+	return m, nil
+}
+
+// firmware returns OVMF from the package cache.
+func firmware(ctx context.Context) (*qemu.UEFI, error) {
+	packages, err := packageCache(false)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := debian.LoadLock(debian.Firmware)
+	if err != nil {
+		return nil, err
+	}
+	files, err := packages.Fetch(ctx, lock)
+	if err != nil {
+		return nil, err
+	}
+	ovmf := filepath.Join(files[0].Dir, "usr/share/OVMF")
+	return &qemu.UEFI{Code: filepath.Join(ovmf, "OVMF_CODE_4M.fd"), Vars: filepath.Join(ovmf, "OVMF_VARS_4M.fd")}, nil
+}
+
+// parsePorts reads HOST:GUEST flags.
+func parsePorts(flags []string) ([]qemu.Forward, error) {
+	if len(flags) == 0 {
+		flags = []string{fmt.Sprintf("0:%d", examplePort)}
+	}
+	var all []qemu.Forward
+	for _, text := range flags {
+		host, guest, ok := strings.Cut(text, ":")
+		h, err1 := strconv.ParseUint(host, 10, 16)
+		g, err2 := strconv.ParseUint(guest, 10, 16)
+		if !ok || err1 != nil || err2 != nil || g == 0 {
+			return nil, fmt.Errorf("port %q: write it as HOST:GUEST, for instance 8080:80", text)
+		}
+		all = append(all, qemu.Forward{Host: int(h), Guest: int(g)})
+	}
+	return all, nil
+}
+
+// announce prints where the container answers, once it does.
+func (f *runFlags) announce(ctx context.Context, vm *qemu.VM, out io.Writer) {
+	guest := vm.Forwards[0].Guest
+	status, body, err := vm.WaitHTTP(ctx, guest, "/")
+	if err != nil {
+		return // the VM has ended or the user has gone
+	}
+	port, err := vm.Port(guest)
+	if err != nil {
+		return
+	}
+	cpu, _ := vm.CPUSeconds()
+	fmt.Fprintf(out, "\n  http://127.0.0.1:%d/ answers %d after %.1f CPU seconds: %s\n  Ctrl-C shuts the node down.\n\n", port, status, cpu, strings.TrimSpace(string(body)))
+}
+
+// copyConsole shows the console's lines until ctx or the VM ends.
+func copyConsole(ctx context.Context, vm *qemu.VM, w io.Writer) {
+	_ = vm.Console().Follow(ctx, func(line string) { fmt.Fprintln(w, line) })
+}
+
+func vmListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the VMs", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := vmDir("")
+			if err != nil {
+				return err
+			}
+			all, err := qemu.List(dir)
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tSTATE\tPID\tSTARTED\tPORTS")
+			for _, i := range all {
+				fmt.Fprintln(w, vmRow(i))
+			}
+			return w.Flush()
+		},
+	}
+}
+
+// vmRow is one line of kogge vm list.
+func vmRow(i qemu.Info) string {
+	if i.Err != nil {
+		return fmt.Sprintf("%s\tunreadable\t\t\t%v", i.Name, i.Err)
+	}
+	if !i.Running {
+		return fmt.Sprintf("%s\tstopped\t\t\t", i.Name)
+	}
+	var ports []string
+	for _, f := range i.Forwards {
+		ports = append(ports, fmt.Sprintf("127.0.0.1:%d→%d", f.Host, f.Guest))
+	}
+	return fmt.Sprintf("%s\trunning\t%d\t%s\t%s", i.Name, i.PID, i.Started.Format(time.DateTime), strings.Join(ports, " "))
+}
+
+func vmStopCommand() *cobra.Command {
+	var kill bool
+	cmd := &cobra.Command{
+		Use: "stop NAME", Short: "Shut a VM down", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			vm, err := attach(args[0])
+			if err != nil {
+				return err
+			}
+			defer vm.Close()
+			if kill {
+				return vm.Kill()
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Minute)
+			defer cancel()
+			return vm.Stop(ctx)
+		},
+	}
+	cmd.Flags().BoolVar(&kill, "kill", false, "pull the plug instead")
+	return cmd
+}
+
+func vmConsoleCommand() *cobra.Command {
+	var followFlag bool
+	cmd := &cobra.Command{
+		Use: "console NAME", Short: "Show the console of a VM", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			vm, err := attach(args[0])
+			if err != nil {
+				return err
+			}
+			defer vm.Close()
+			if followFlag {
+				copyConsole(cmd.Context(), vm, cmd.OutOrStdout())
+				return nil
+			}
+			lines, err := vm.Console().Lines()
+			for _, l := range lines {
+				fmt.Fprintln(cmd.OutOrStdout(), l)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&followFlag, "follow", "f", false, "go on until the VM ends")
+	return cmd
+}
+
+func attach(name string) (*qemu.VM, error) {
+	dir, err := vmDir(name)
+	if err != nil {
+		return nil, err
+	}
+	vm, err := qemu.Attach(dir)
+	if errors.Is(err, qemu.ErrNotRunning) {
+		return nil, hinted{err, "kogge vm list"}
+	}
+	return vm, err
+}

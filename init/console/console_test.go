@@ -1,0 +1,97 @@
+package console
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"kogge.example/init/control"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+func some(states ...string) (all []control.Service) {
+	for i, name := range []string{"network", "clock", "containerd", "agent", "etcd", "resolver", "log-forwarder", "time-server"} {
+		if i < len(states) {
+			all = append(all, control.Service{Name: name, State: states[i]})
+		}
+	}
+	return all
+}
+
+func TestScreen(t *testing.T) {
+	sick := some("running", "running", "backoff", "waiting")
+	sick[2].Failing, sick[2].Exits, sick[2].LastExit, sick[2].Text = true, 7, "killed by segmentation fault", "loading plugins"
+	var b strings.Builder
+	for _, c := range []struct {
+		name  string
+		state State
+	}{
+		{"nothing known yet", State{}},
+		{"boot begins", State{Slot: "A", Release: "1.0", Board: "qemu-x86_64", Status: control.Status{Services: some("starting", "waiting", "waiting", "waiting")}}},
+		{"all is well", State{
+			Node: "n01", Slot: "A", Release: "1.0", Board: "qemu-x86_64", Assessment: "good",
+			Addresses: []string{"eth0 10.0.2.15/24", "eth0 fec0::5054:ff:fe12:3456/64"},
+			URLs:      []string{"http://10.0.2.15:8080/ (web)"},
+			Status:    control.Status{Services: some("running", "running", "running", "running")},
+		}},
+		{"trouble", State{
+			Node: "n01", Slot: "B", Release: "1.1", Board: "qemu-x86_64", Assessment: "pending, 2 tries left",
+			Addresses: []string{"eth0 10.0.2.15/24"},
+			Status: control.Status{Services: sick, Degraded: []control.Degraded{
+				{What: "watchdog", Why: "stage 0 found no watchdog"},
+				{What: "state", Why: "mount /dev/vda4 on /state: structure needs cleaning; e2fsck ended with status 4, state.onCorrupt is hold: API up, no workloads"},
+			}},
+		}},
+		{"many services", State{Node: "n01", Status: control.Status{Services: some("running", "running", "running", "running", "running", "running", "stopping", "stopping"), Ending: "poweroff"}}},
+	} {
+		fmt.Fprintf(&b, "%s:\n%s\n", c.name, Screen(c.state))
+	}
+	path := filepath.Join("testdata", "screens.txt")
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("%s (-want +got), rewrite with -update:\n%s", path, diff)
+	}
+}
+
+// pieces hands each write over.
+type pieces chan string
+
+func (p pieces) Write(b []byte) (int, error) { p <- string(b); return len(b), nil }
+
+// TestKeep prints the newest of many states once, and the last one at the end.
+func TestKeep(t *testing.T) {
+	states, out := make(chan State), make(pieces)
+	done := make(chan struct{})
+	go func() { defer close(done); Keep(out, states, 20*time.Millisecond, time.Hour) }()
+	for i := range 100 {
+		states <- State{Node: fmt.Sprint("n", i)}
+	}
+	var got string
+	for got != Screen(State{Node: "n99"}) { // a busy machine may print some in between
+		got = <-out
+	}
+	states <- State{Node: "n99"} // nothing new
+	states <- State{Node: "end"}
+	go close(states)
+	if got := <-out; got != Screen(State{Node: "end"}) {
+		t.Errorf("last block: %s", got)
+	}
+	<-done
+}

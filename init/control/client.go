@@ -1,0 +1,123 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// Client asks PID 1 over one connection. It is for one goroutine.
+type Client struct {
+	conn  net.Conn
+	lines *bufio.Reader
+}
+
+// Dial connects to the control socket at path (see [Path]).
+func Dial(ctx context.Context, path string) (*Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("connect to PID 1: %w", err)
+	}
+	return &Client{conn: conn, lines: bufio.NewReader(conn)}, nil
+}
+
+// Close hangs up.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Status asks how the node is.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	r, err := c.ask(ctx, Request{Op: OpStatus})
+	if err != nil {
+		return nil, err
+	}
+	if r.Status == nil {
+		return nil, errors.New("ask PID 1 for status: answer has none")
+	}
+	return r.Status, nil
+}
+
+// Restart restarts a service; nil says that the order was given.
+func (c *Client) Restart(ctx context.Context, service string) error {
+	_, err := c.ask(ctx, Request{Op: OpRestart, Service: service})
+	return err
+}
+
+// Reboot and Poweroff end the machine; nil says that it has begun.
+func (c *Client) Reboot(ctx context.Context) error {
+	_, err := c.ask(ctx, Request{Op: OpReboot})
+	return err
+}
+
+func (c *Client) Poweroff(ctx context.Context) error {
+	_, err := c.ask(ctx, Request{Op: OpPoweroff})
+	return err
+}
+
+// Logs calls line for each line of a service's log: the last tail ones (0: all
+// that are kept) and, with follow, those to come until ctx is over, which is no
+// error then.
+func (c *Client) Logs(ctx context.Context, service string, tail int, follow bool, line func(string)) error {
+	defer c.until(ctx)()
+	if err := c.send(Request{Op: OpLogs, Service: service, Tail: tail, Follow: follow}); err != nil {
+		return err
+	}
+	for {
+		r, err := c.receive(OpLogs)
+		if err != nil {
+			if follow && ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if r.Line == nil {
+			return nil
+		}
+		line(*r.Line)
+	}
+}
+
+func (c *Client) ask(ctx context.Context, r Request) (Response, error) {
+	defer c.until(ctx)()
+	if err := c.send(r); err != nil {
+		return Response{}, err
+	}
+	return c.receive(r.Op)
+}
+
+// until lets ctx end what is waited for; the function it returns undoes that.
+func (c *Client) until(ctx context.Context) func() {
+	_ = c.conn.SetDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }
+}
+
+func (c *Client) send(r Request) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("ask PID 1 for %s: %w", r.Op, err)
+	}
+	if _, err := c.conn.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("ask PID 1 for %s: %w", r.Op, err)
+	}
+	return nil
+}
+
+func (c *Client) receive(op Op) (Response, error) {
+	var r Response
+	b, err := c.lines.ReadBytes('\n')
+	if err != nil {
+		return r, fmt.Errorf("ask PID 1 for %s: %w", op, err)
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("ask PID 1 for %s: %w", op, err)
+	}
+	if r.Error != "" {
+		return r, fmt.Errorf("ask PID 1 for %s: %s", op, r.Error)
+	}
+	return r, nil
+}

@@ -1,0 +1,116 @@
+// Package control is the language of PID 1's control socket.
+//
+// One JSON object per line goes in, one or more come out; package supervise
+// answers, [Dial] asks. The socket is root's alone. It decides nothing.
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Path is where the socket lies on a node.
+const Path = "/run/kogge/init.sock"
+
+// MaxRequest is the longest request line, its newline included, in bytes.
+const MaxRequest = 4096
+
+// Op is what a request asks for.
+type Op string
+
+const (
+	OpStatus   Op = "status"   // one Response with Status
+	OpRestart  Op = "restart"  // Service; one Response, sent when the order is given
+	OpLogs     Op = "logs"     // Service, Tail, Follow; Responses with Line, then an empty one
+	OpReboot   Op = "reboot"   // one Response; the machine goes down in order
+	OpPoweroff Op = "poweroff" // as reboot
+)
+
+// Request is one line from a client.
+type Request struct {
+	Op      Op     `json:"op"`
+	Service string `json:"service,omitempty"`
+	// Tail is how many lines of the log to begin with; 0: all that are kept.
+	Tail int `json:"tail,omitempty"`
+	// Follow keeps sending new lines until the client hangs up.
+	Follow bool `json:"follow,omitempty"`
+}
+
+// Response is one line to a client.
+type Response struct {
+	Error  string  `json:"error,omitempty"`
+	Status *Status `json:"status,omitempty"`
+	Line   *string `json:"line,omitempty"`
+}
+
+// Status is what PID 1 knows about the node.
+type Status struct {
+	UptimeSeconds int64      `json:"uptime_seconds"`
+	Services      []Service  `json:"services"`
+	Degraded      []Degraded `json:"degraded"`
+	// Ending is "reboot" or "poweroff" once somebody asked for it.
+	Ending string `json:"ending,omitempty"`
+}
+
+// Service is where one service stands.
+type Service struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // supervise.State
+	// Since is when it came into that state, by the node's clock of now.
+	Since time.Time `json:"since"`
+	PID   int       `json:"pid,omitempty"`
+	Vital bool      `json:"vital,omitempty"`
+	// Failing says that it exited too often in a row, even if it is running just now.
+	Failing bool `json:"failing,omitempty"`
+	// Exits in a row, Starts since boot, and how it ended last.
+	Exits    int    `json:"exits"`
+	Starts   int    `json:"starts"`
+	LastExit string `json:"last_exit,omitempty"`
+	// Text is what it says about itself (STATUS=).
+	Text string `json:"text,omitempty"`
+}
+
+// Degraded is one thing that does not work, and why.
+type Degraded struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
+// ParseRequest reads one line without its newline. An unknown key, an unknown
+// op or a key that the op does not take is an error: who asks for something else
+// than PID 1 would do has to know.
+func ParseRequest(line []byte) (Request, error) {
+	var r Request
+	if len(line) >= MaxRequest {
+		return r, fmt.Errorf("request is longer than %d bytes", MaxRequest)
+	}
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return Request{}, fmt.Errorf("read request: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Request{}, errors.New("read request: more than one object on the line")
+	}
+	switch r.Op {
+	case OpStatus, OpReboot, OpPoweroff:
+		if r != (Request{Op: r.Op}) {
+			return Request{}, fmt.Errorf("op %q takes no further keys", r.Op)
+		}
+	case OpRestart:
+		if r.Service == "" || r.Tail != 0 || r.Follow {
+			return Request{}, fmt.Errorf("op %q takes a service and no further keys", r.Op)
+		}
+	case OpLogs:
+		if r.Service == "" || r.Tail < 0 {
+			return Request{}, fmt.Errorf("op %q takes a service and a tail of at least 0", r.Op)
+		}
+	default:
+		return Request{}, fmt.Errorf("unknown op %q", r.Op)
+	}
+	return r, nil
+}

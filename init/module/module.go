@@ -1,0 +1,204 @@
+// Package module loads kernel modules: stage 0's in a given order, later ones by
+// the alias that hardware shows or the kernel asks for. Files in the formats of
+// depmod go in; loaded modules come out. It never unloads one, and a module whose
+// hardware is absent is no error.
+package module
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// LoadOrder loads the modules that the file list in dir names, in that order. A
+// module that finds no hardware or is there already counts as loaded; other errors
+// are joined, after everything else was tried.
+func LoadOrder(dir, list string) error {
+	data, err := os.ReadFile(filepath.Join(dir, list))
+	if err != nil {
+		return fmt.Errorf("list of modules: %w", err)
+	}
+	var errs []error
+	for _, name := range strings.Fields(string(data)) {
+		errs = append(errs, insert(filepath.Join(dir, name)))
+	}
+	return errors.Join(errs...)
+}
+
+// insert loads one file.
+func insert(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("module: %w", err)
+	}
+	defer f.Close()
+	switch err := unix.FinitModule(int(f.Fd()), "", 0); {
+	case err == nil, errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENODEV):
+		return nil
+	default:
+		return fmt.Errorf("module %s: %w", filepath.Base(file), err)
+	}
+}
+
+// Index knows the modules of one folder by name and by alias.
+type Index struct {
+	dir     string
+	files   map[string]string   // module name → file below dir
+	depends map[string][]string // module name → files below dir, nearest first
+	soft    map[string][]string // module name → names or aliases that come first
+	exact   map[string][]string // alias without wildcard → module names
+	globs   map[string][]glob   // text before the first ':' → patterns
+}
+
+// glob is an alias with wildcards.
+type glob struct{ pattern, module string }
+
+// Open reads modules.dep, modules.alias and modules.softdep in dir, usually
+// /lib/modules/RELEASE.
+func Open(dir string) (*Index, error) {
+	x := &Index{
+		dir: dir, files: map[string]string{}, depends: map[string][]string{}, soft: map[string][]string{},
+		exact: map[string][]string{}, globs: map[string][]glob{},
+	}
+	for name, add := range map[string]func(string){"modules.dep": x.addDep, "modules.alias": x.addAlias, "modules.softdep": x.addSoftdep} {
+		if err := eachLine(filepath.Join(dir, name), add); err != nil {
+			return nil, fmt.Errorf("index of modules: %w", err)
+		}
+	}
+	return x, nil
+}
+
+// Release returns the folder of the running kernel's modules.
+func Release() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", fmt.Errorf("kernel release: %w", err)
+	}
+	return "/lib/modules/" + unix.ByteSliceToString(u.Release[:]), nil
+}
+
+func eachLine(file string, f func(string)) error {
+	in, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	sc := bufio.NewScanner(in)
+	for sc.Scan() {
+		if line := strings.TrimSpace(sc.Text()); line != "" && line[0] != '#' {
+			f(line)
+		}
+	}
+	return sc.Err()
+}
+
+// addDep reads "path/of/module.ko: path/of/dependency.ko …".
+func (x *Index) addDep(line string) {
+	file, deps, ok := strings.Cut(line, ":")
+	if !ok {
+		return
+	}
+	name := nameOf(file)
+	x.files[name] = file
+	x.depends[name] = strings.Fields(deps)
+}
+
+// addAlias reads "alias PATTERN MODULE".
+func (x *Index) addAlias(line string) {
+	f := strings.Fields(line)
+	if len(f) != 3 || f[0] != "alias" {
+		return
+	}
+	if !strings.ContainsAny(f[1], "*?[") {
+		key := normal(f[1])
+		x.exact[key] = append(x.exact[key], f[2])
+		return
+	}
+	bus, _, _ := strings.Cut(f[1], ":")
+	x.globs[bus] = append(x.globs[bus], glob{f[1], f[2]})
+}
+
+// addSoftdep reads "softdep MODULE pre: a b post: c".
+func (x *Index) addSoftdep(line string) {
+	f := strings.Fields(line)
+	if len(f) < 3 || f[0] != "softdep" {
+		return
+	}
+	pre := false
+	for _, word := range f[2:] {
+		if strings.HasSuffix(word, ":") {
+			pre = word == "pre:"
+		} else if pre {
+			x.soft[f[1]] = append(x.soft[f[1]], word)
+		}
+	}
+}
+
+// nameOf is the kernel's name of the module in file.
+func nameOf(file string) string { return normal(strings.TrimSuffix(path.Base(file), ".ko")) }
+
+func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+// Resolve returns the modules that a name or alias stands for, none if unknown.
+func (x *Index) Resolve(request string) []string {
+	if name := normal(request); x.files[name] != "" {
+		return []string{name}
+	}
+	names := append([]string(nil), x.exact[normal(request)]...)
+	bus, _, _ := strings.Cut(request, ":")
+	for _, g := range x.globs[bus] {
+		if ok, _ := path.Match(g.pattern, request); ok {
+			names = append(names, g.module)
+		}
+	}
+	return names
+}
+
+// Load loads the modules that a name or alias stands for, with what they need.
+// It returns false if there are none: most devices need no module.
+func (x *Index) Load(request string) (bool, error) {
+	names := x.Resolve(request)
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, x.load(name, map[string]bool{}))
+	}
+	return len(names) > 0, errors.Join(errs...)
+}
+
+// load inserts one module after what it needs; seen ends circles of soft dependencies.
+func (x *Index) load(name string, seen map[string]bool) error {
+	if seen[name] {
+		return nil
+	}
+	seen[name] = true
+	if loaded(name) {
+		return nil
+	}
+	for _, soft := range x.soft[name] {
+		for _, s := range x.Resolve(soft) {
+			// Only the module itself decides whether it can do without.
+			_ = x.load(s, seen)
+		}
+	}
+	deps := x.depends[name]
+	for i := len(deps) - 1; i >= 0; i-- {
+		if dep := nameOf(deps[i]); !loaded(dep) {
+			if err := insert(filepath.Join(x.dir, deps[i])); err != nil {
+				return err
+			}
+		}
+	}
+	return insert(filepath.Join(x.dir, x.files[name]))
+}
+
+// loaded says whether the kernel has the module, as far as it shows it.
+func loaded(name string) bool {
+	_, err := os.Stat("/sys/module/" + name + "/initstate")
+	return err == nil
+}

@@ -1,0 +1,145 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"kogge.example/update/gpt"
+)
+
+// Partition names of a Kogge disk.
+const (
+	ESP   = "ESP"
+	RootA = "ROOT-A"
+	RootB = "ROOT-B"
+	State = "STATE"
+)
+
+// ErrTwoDisks says that two disks were written from one image and nothing tells
+// which of them the loader came from. The names are in the error.
+var ErrTwoDisks = errors.New("two disks carry the same image")
+
+// ErrNoDisk says that no disk of a Kogge image was found (yet).
+var ErrNoDisk = errors.New("no disk with a Kogge image")
+
+// Disk is a whole disk with a Kogge partition table.
+type Disk struct {
+	Name  string    // kernel's name, without /dev/: "vda", "mmcblk0"
+	Size  int64     // bytes
+	Table gpt.Table // as it was read
+	Parts map[string]string
+	// Parts maps the partition names to device files: "ROOT-A" → "/dev/vda2".
+}
+
+// Path is the device file of the whole disk.
+func (d Disk) Path() string { return "/dev/" + d.Name }
+
+// Disks returns every disk with the partitions ESP, ROOT-A and ROOT-B, by name.
+// Disks that cannot be read are passed over: an empty card reader is one.
+func Disks() ([]Disk, error) {
+	entries, err := os.ReadDir("/sys/class/block")
+	if err != nil {
+		return nil, fmt.Errorf("list disks: %w", err)
+	}
+	var disks []Disk
+	for _, e := range entries {
+		sys := filepath.Join("/sys/class/block", e.Name())
+		if _, err := os.Stat(filepath.Join(sys, "partition")); err == nil {
+			continue
+		}
+		sectors := sysNumber(sys, "size")
+		if sectors < 2*gpt.FirstUsable || strings.HasPrefix(e.Name(), "dm-") || strings.HasPrefix(e.Name(), "loop") || strings.HasPrefix(e.Name(), "ram") {
+			continue
+		}
+		if d, ok := openDisk(e.Name(), sys, sectors*gpt.SectorSize); ok {
+			disks = append(disks, d)
+		}
+	}
+	sort.Slice(disks, func(i, j int) bool { return disks[i].Name < disks[j].Name })
+	return disks, nil
+}
+
+func openDisk(name, sys string, size int64) (Disk, bool) {
+	f, err := os.Open("/dev/" + name)
+	if err != nil {
+		return Disk{}, false
+	}
+	defer f.Close()
+	t, err := gpt.Read(f, size)
+	if err != nil {
+		return Disk{}, false
+	}
+	d := Disk{Name: name, Size: size, Table: t, Parts: map[string]string{}}
+	for _, want := range []string{ESP, RootA, RootB, State} {
+		p, err := t.Find(want)
+		if err != nil {
+			if want == State {
+				continue // boots without
+			}
+			return Disk{}, false
+		}
+		node, ok := partitionNode(sys, p)
+		if !ok {
+			return Disk{}, false // the kernel has not read the table yet
+		}
+		d.Parts[want] = node
+	}
+	return d, true
+}
+
+// partitionNode finds the kernel's device for p by its first sector.
+func partitionNode(sys string, p gpt.Partition) (string, bool) {
+	entries, err := os.ReadDir(sys)
+	if err != nil {
+		return "", false
+	}
+	for _, e := range entries {
+		dir := filepath.Join(sys, e.Name())
+		if sysNumber(dir, "partition") == int64(p.Number) && sysNumber(dir, "start") == int64(p.First) {
+			return "/dev/" + e.Name(), true
+		}
+	}
+	return "", false
+}
+
+// sysNumber reads one number from a sysfs attribute, 0 if there is none.
+func sysNumber(dir, attribute string) int64 {
+	data, err := os.ReadFile(filepath.Join(dir, attribute))
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return n
+}
+
+// BootDisk picks the disk that the boot loader came from among all Kogge disks:
+// the one whose ESP has the GUID that the loader names. A loader that names none
+// (a kernel started directly) leaves the choice to the number of disks. When two
+// match, it returns the first with ErrTwoDisks.
+func BootDisk(disks []Disk, loader *gpt.GUID) (Disk, error) {
+	var match []Disk
+	for _, d := range disks {
+		esp, err := d.Table.Find(ESP)
+		if err == nil && (loader == nil || esp.GUID == *loader) {
+			match = append(match, d)
+		}
+	}
+	switch {
+	case len(match) == 0 && loader != nil && len(disks) > 0:
+		return Disk{}, fmt.Errorf("%w: the loader started from partition %s, which none of the %d disks has", ErrNoDisk, loader, len(disks))
+	case len(match) == 0:
+		return Disk{}, ErrNoDisk
+	case len(match) > 1:
+		names := make([]string, len(match))
+		for i, d := range match {
+			names[i] = d.Path()
+		}
+		return match[0], fmt.Errorf("%w: %s", ErrTwoDisks, strings.Join(names, " and "))
+	}
+	return match[0], nil
+}

@@ -1,0 +1,189 @@
+package mount
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/update/gpt"
+)
+
+// StateDir is where STATE is mounted.
+const StateDir = "/state"
+
+// ErrCorrupt says that e2fsck could not repair STATE.
+var ErrCorrupt = errors.New("STATE is corrupt")
+
+// Checker runs the file system check and returns its output and exit status, as
+// e2fsck(8) defines it. PID 1 has one way to run programs, which it passes in.
+type Checker func(ctx context.Context, path string, args ...string) (output []byte, status int, err error)
+
+// GrowState extends STATE to the end of the disk, and gives the disk and its
+// partitions GUIDs of their own if they still have those of the image, which seed
+// names. The kernel learns of the new size; the file system grows after it is
+// mounted. All that is safe to repeat, and a power cut at any point leaves a disk
+// that boots (see [gpt.Grow], [gpt.Randomize]).
+func GrowState(d *Disk, seed string) error {
+	f, err := os.OpenFile(d.Path(), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("grow STATE: %w", err)
+	}
+	defer f.Close()
+	t, err := gpt.Grow(f, d.Size, State)
+	if err != nil {
+		return fmt.Errorf("grow STATE: %w", err)
+	}
+	if t.DiskGUID == gpt.DeriveGUID(seed, "disk") {
+		if t, err = gpt.Randomize(f, d.Size); err != nil {
+			return fmt.Errorf("new names for disk %s: %w", d.Path(), err)
+		}
+	}
+	old, err := d.Table.Find(State)
+	if err != nil {
+		return fmt.Errorf("grow STATE: %w", err)
+	}
+	d.Table = t
+	p, err := t.Find(State)
+	if err != nil {
+		return fmt.Errorf("grow STATE: %w", err)
+	}
+	if p.Last == old.Last {
+		return nil
+	}
+	if err := resizePartition(f, p); err != nil {
+		return fmt.Errorf("grow STATE: tell the kernel: %w", err)
+	}
+	return nil
+}
+
+// blkpg is the kernel's struct blkpg_ioctl_arg, blkpgPartition its payload.
+//
+// Source: include/uapi/linux/blkpg.h
+type blkpg struct {
+	op, flags, length int32
+	_                 int32
+	data              unsafe.Pointer
+}
+
+type blkpgPartition struct {
+	start, length int64 // bytes
+	number        int32
+	_             [128]byte
+	_             int32
+}
+
+const (
+	blkpgIoctl  = 0x1269
+	blkpgResize = 3
+)
+
+// resizePartition changes the kernel's idea of one partition, also while it is used.
+func resizePartition(disk *os.File, p gpt.Partition) error {
+	part := blkpgPartition{start: p.Offset(), length: p.Size(), number: int32(p.Number)}
+	arg := blkpg{op: blkpgResize, length: int32(unsafe.Sizeof(part)), data: unsafe.Pointer(&part)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, disk.Fd(), blkpgIoctl, uintptr(unsafe.Pointer(&arg)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// MountState checks and mounts STATE, then lets its file system grow to the size
+// of its partition. It returns ErrCorrupt, with what e2fsck said, if the check
+// could not repair it; nothing was then mounted or changed by us.
+func MountState(ctx context.Context, d Disk, check Checker) error {
+	dev, ok := d.Parts[State]
+	if !ok {
+		return fmt.Errorf("mount STATE: disk %s has no such partition", d.Path())
+	}
+	// -p repairs what needs no question: it replays the journal after a power cut.
+	out, status, err := check(ctx, "/bin/e2fsck", "-p", dev)
+	if err != nil {
+		return fmt.Errorf("check STATE: %w", err)
+	}
+	// 0: clean; 1: repaired; 2: repaired, "reboot", which a file system that nobody
+	// has mounted does not need. Source: e2fsck(8).
+	if status >= 4 {
+		return fmt.Errorf("%w: e2fsck %s exited with %d: %s", ErrCorrupt, dev, status, lastLines(string(out), 5))
+	}
+	if err := unix.Mount(dev, StateDir, "ext4", unix.MS_NOATIME|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount STATE from %s: %w", dev, err)
+	}
+	if err := growFileSystem(dev); err != nil {
+		return fmt.Errorf("grow STATE: %w", err)
+	}
+	return nil
+}
+
+// Volatile mounts a file system in memory where STATE would be, for a node that
+// must not or cannot use its own.
+func Volatile() error {
+	if err := unix.Mount("tmpfs", StateDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=25%"); err != nil {
+		return fmt.Errorf("mount STATE in memory: %w", err)
+	}
+	return nil
+}
+
+// ext4Block is the block size that STATE is made with.
+const ext4Block = 4096
+
+// ext4ResizeFS is EXT4_IOC_RESIZE_FS. Source: fs/ext4/ext4.h
+const ext4ResizeFS = 0x40086610
+
+// growFileSystem extends the mounted file system to its device.
+func growFileSystem(dev string) error {
+	f, err := os.Open(dev)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	have, err := ext4Blocks(f)
+	if err != nil {
+		return err
+	}
+	want := uint64(size / ext4Block)
+	if want <= have {
+		return nil
+	}
+	root, err := os.Open(StateDir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), ext4ResizeFS, uintptr(unsafe.Pointer(&want))); errno != 0 {
+		return fmt.Errorf("from %d to %d blocks: %w", have, want, errno)
+	}
+	return nil
+}
+
+// ext4Blocks reads the number of blocks from the superblock.
+//
+// Source: Documentation/filesystems/ext4/super.rst in the kernel tree.
+func ext4Blocks(r io.ReaderAt) (uint64, error) {
+	super := make([]byte, 1024)
+	if _, err := r.ReadAt(super, 1024); err != nil {
+		return 0, fmt.Errorf("read superblock: %w", err)
+	}
+	le := binary.LittleEndian
+	if le.Uint16(super[0x38:]) != 0xef53 || le.Uint32(super[0x18:]) != 2 {
+		return 0, errors.New("no ext4 with blocks of 4096 bytes")
+	}
+	return uint64(le.Uint32(super[0x150:]))<<32 | uint64(le.Uint32(super[0x4:])), nil
+}
+
+// lastLines is the end of a program's output on one line.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "; ")
+}

@@ -1,0 +1,178 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+)
+
+// exchange is one question to DHCP servers and its answer. The real one speaks on
+// a link; tests have another.
+type exchange interface {
+	// ask does Discover, Confirm, Renew or Rebind. It returns errNak if a server
+	// refuses the lease.
+	ask(ctx context.Context, a Action, lease *Lease) (*Lease, error)
+}
+
+// errNak means that the server took the lease back.
+var errNak = errors.New("the server refuses the lease")
+
+// runDHCP runs a client on one link until ctx ends. It tells every change of the
+// lease, nil for none.
+func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tell func(*Lease)) {
+	// Nothing is sent before the link is known to have a carrier.
+	c.Down = true
+	c.Next = time.Now()
+	if c.Lease != nil {
+		c.Next = c.Lease.Expires()
+	}
+	quiet := false
+	for {
+		action := Wait
+		// Up to a tenth more, or a street of nodes asks at once after a power cut.
+		delay := max(time.Until(c.Next), 0)
+		delay += time.Duration(rand.Int64N(int64(min(delay, 10*time.Minute)/10) + 1))
+		var timer <-chan time.Time
+		if !c.Down || c.Lease != nil {
+			timer = time.After(delay)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case up := <-carrier:
+			if up == !c.Down {
+				continue
+			}
+			event := CarrierDown
+			if up {
+				event = CarrierUp
+			}
+			c, action = c.Step(event, nil, time.Now())
+		case <-timer:
+			c, action = c.Step(Timer, nil, time.Now())
+		}
+		switch action {
+		case Wait:
+			continue
+		case Drop:
+			tell(nil)
+			continue
+		}
+		lease, err := x.ask(ctx, action, c.Lease)
+		if ctx.Err() != nil {
+			return
+		}
+		event := Got
+		switch {
+		case errors.Is(err, errNak):
+			event = Nak
+		case err != nil:
+			event = Failed
+		}
+		// A silent network is one line in the log, not one a minute.
+		if err != nil && !quiet {
+			log.Printf("network: dhcp: %s: %v", action, err)
+		}
+		quiet = err != nil
+		c, action = c.Step(event, lease, time.Now())
+		switch {
+		case event == Got:
+			log.Printf("network: dhcp: %s from %s for %s", lease.Address, lease.Server, lease.Valid)
+			tell(lease)
+		case action == Drop:
+			tell(nil)
+		}
+	}
+}
+
+// client is DHCP on a link. It opens its sockets anew for each question: between
+// them, hours may pass in which a socket would only collect other clients' noise.
+type client struct {
+	name     string
+	mac      net.HardwareAddr
+	hostname string
+	err      error
+}
+
+func newClient(f Facts, hostname string) *client {
+	mac, err := net.ParseMAC(f.MAC)
+	return &client{name: f.Name, mac: mac, hostname: hostname, err: err}
+}
+
+func (x *client) ask(ctx context.Context, a Action, lease *Lease) (*Lease, error) {
+	if x.err != nil {
+		return nil, x.err
+	}
+	options := []nclient4.ClientOpt{nclient4.WithHWAddr(x.mac), nclient4.WithTimeout(2 * time.Second), nclient4.WithRetry(3)}
+	to := nclient4.DefaultServers
+	if a == Renew {
+		// The reply comes to our address; a packet socket would need the router's MAC.
+		from := &net.UDPAddr{IP: lease.Address.Addr().AsSlice(), Port: nclient4.ClientPort}
+		to = &net.UDPAddr{IP: lease.Server.AsSlice(), Port: nclient4.ServerPort}
+		options = append(options, nclient4.WithUnicast(from), nclient4.WithServerAddr(to))
+	}
+	c, err := nclient4.New(x.name, options...)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	want := []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(
+		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionDomainName,
+		dhcpv4.OptionInterfaceMTU, dhcpv4.OptionNTPServers, dhcpv4.OptionDNSDomainSearchList,
+		dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue)}
+	if x.hostname != "" {
+		want = append(want, dhcpv4.WithOption(dhcpv4.OptHostName(x.hostname)))
+	}
+	if a == Discover {
+		answer, err := c.Request(ctx, want...)
+		var nak *nclient4.ErrNak
+		switch {
+		case errors.As(err, &nak):
+			return nil, errNak
+		case err != nil:
+			return nil, err
+		}
+		return leaseFrom(answer.ACK, time.Now())
+	}
+	return x.again(ctx, c, a, to, lease, want)
+}
+
+// again asks for an address that we have, or had.
+func (x *client) again(ctx context.Context, c *nclient4.Client, a Action, to *net.UDPAddr, lease *Lease, want []dhcpv4.Modifier) (*Lease, error) {
+	address := net.IP(lease.Address.Addr().AsSlice())
+	want = append(want, dhcpv4.WithHwAddr(x.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest))
+	if a == Confirm {
+		want = append(want, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(address)))
+	} else {
+		want = append(want, dhcpv4.WithClientIP(address))
+	}
+	request, err := dhcpv4.New(want...)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.SendAndRead(ctx, to, request, nclient4.IsMessageType(dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak))
+	if err != nil {
+		return nil, err
+	}
+	if answer.MessageType() == dhcpv4.MessageTypeNak {
+		return nil, errNak
+	}
+	got, err := leaseFrom(answer, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if !got.Server.IsValid() {
+		got.Server = lease.Server
+	}
+	if got.Address.Addr() != lease.Address.Addr() {
+		return nil, fmt.Errorf("asked for %s, got %s", lease.Address.Addr(), got.Address.Addr())
+	}
+	return got, nil
+}

@@ -1,0 +1,158 @@
+package network
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// Lease is what a DHCPv4 server gave us, checked.
+type Lease struct {
+	Address netip.Prefix       `json:"address"`
+	Server  netip.Addr         `json:"server"`
+	Routes  []nodeconfig.Route `json:"routes,omitempty"` // default route included
+	DNS     []netip.Addr       `json:"dns,omitempty"`
+	Search  []string           `json:"search,omitempty"`
+	NTP     []netip.Addr       `json:"ntp,omitempty"`
+	MTU     int                `json:"mtu,omitempty"`
+
+	// Since is when it was given or last renewed; after Renew the server is asked
+	// again, after Rebind any server, after Valid it is over. By the clock of the
+	// node; within the process the monotonic one.
+	Since  time.Time     `json:"since"`
+	Renew  time.Duration `json:"renew"`
+	Rebind time.Duration `json:"rebind"`
+	Valid  time.Duration `json:"valid"`
+}
+
+// Expires is when the lease is over.
+func (l *Lease) Expires() time.Time { return l.Since.Add(l.Valid) }
+
+// equal says whether two leases configure the same; times do not count.
+func (l *Lease) equal(o *Lease) bool {
+	if l == nil || o == nil {
+		return l == o
+	}
+	return l.Address == o.Address && l.MTU == o.MTU && slices.Equal(l.Routes, o.Routes) &&
+		slices.Equal(l.DNS, o.DNS) && slices.Equal(l.Search, o.Search) && slices.Equal(l.NTP, o.NTP)
+}
+
+const (
+	// shortest is the least time that a lease is taken to be valid for: a server
+	// that says less would have us ask without end.
+	shortest = 60 * time.Second
+	// longest stands for "for ever".
+	longest = 10 * 365 * 24 * time.Hour
+)
+
+// leaseFrom checks a server's acknowledgement. What is wrong with the address is
+// an error; of the options, what makes no sense is left out.
+//
+// Sources: RFC 2131, RFC 2132, RFC 3397 (search), RFC 3442 (classless routes).
+func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
+	address := addrOf(ack.YourIPAddr)
+	if !address.Is4() || !usable(address) {
+		return nil, fmt.Errorf("server offers %v, which is no machine's address", ack.YourIPAddr)
+	}
+	bits, width := ack.SubnetMask().Size()
+	if width != 32 || bits < 1 {
+		// No mask, or one with holes: RFC 950 would guess by class, 24 is what is meant.
+		bits = 24
+	}
+	l := &Lease{Address: netip.PrefixFrom(address, bits), Server: addrOf(ack.ServerIdentifier()), Since: now}
+	l.Routes = leaseRoutes(ack)
+	l.DNS = addresses(ack.DNS(), 3)
+	l.NTP = addresses(ack.NTPServers(), 4)
+	l.Search = searchOf(ack)
+	if raw := ack.Options.Get(dhcpv4.OptionInterfaceMTU); len(raw) == 2 {
+		if mtu := int(raw[0])<<8 | int(raw[1]); mtu >= 576 {
+			l.MTU = mtu
+		}
+	}
+	l.Valid = min(max(ack.IPAddressLeaseTime(time.Hour), shortest), longest)
+	l.Renew = ack.IPAddressRenewalTime(l.Valid / 2)
+	l.Rebind = ack.IPAddressRebindingTime(l.Valid * 7 / 8)
+	if l.Renew < shortest/2 || l.Renew >= l.Rebind || l.Rebind >= l.Valid {
+		l.Renew, l.Rebind = l.Valid/2, l.Valid*7/8
+	}
+	return l, nil
+}
+
+// leaseRoutes returns the routes of an acknowledgement. With classless routes the
+// routers do not count (RFC 3442).
+func leaseRoutes(ack *dhcpv4.DHCPv4) []nodeconfig.Route {
+	var routes []nodeconfig.Route
+	for _, r := range ack.ClasslessStaticRoute() {
+		bits, _ := r.Dest.Mask.Size()
+		to := netip.PrefixFrom(addrOf(r.Dest.IP), bits).Masked()
+		via := addrOf(r.Router)
+		if !to.IsValid() || len(routes) == 64 {
+			continue
+		}
+		if via.IsUnspecified() {
+			routes = append(routes, nodeconfig.Route{To: to})
+		} else if usable(via) {
+			routes = append(routes, nodeconfig.Route{To: to, Via: via})
+		}
+	}
+	if len(routes) > 0 {
+		return routes
+	}
+	for _, via := range addresses(ack.Router(), 1) {
+		routes = append(routes, nodeconfig.Route{To: everything(via), Via: via})
+	}
+	return routes
+}
+
+// searchOf returns the search domains, or the node's domain. They end up in
+// resolv.conf, so whatever is no domain name is left out.
+func searchOf(ack *dhcpv4.DHCPv4) []string {
+	var names []string
+	if labels := ack.DomainSearch(); labels != nil {
+		names = labels.Labels
+	}
+	if len(names) == 0 {
+		names = strings.Fields(strings.TrimRight(ack.DomainName(), "\x00"))
+	}
+	var good []string
+	for _, name := range names {
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		if isDomain(name) && !slices.Contains(good, name) && len(good) < 6 {
+			good = append(good, name)
+		}
+	}
+	return good
+}
+
+func isDomain(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	}) < 0
+}
+
+// addresses returns the usable addresses of a list, at most so many, none twice.
+func addresses(ips []net.IP, most int) []netip.Addr {
+	var good []netip.Addr
+	for _, ip := range ips {
+		if a := addrOf(ip); usable(a) && !slices.Contains(good, a) && len(good) < most {
+			good = append(good, a)
+		}
+	}
+	return good
+}
+
+// usable says whether a machine on a network can have the address.
+func usable(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() &&
+		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}

@@ -1,0 +1,309 @@
+// Package network brings the node's wired links up and keeps them so.
+//
+// In come the settings of node.yaml and what the kernel tells about links; out go
+// addresses, routes and MTUs in the kernel, resolv.conf, hosts and hostname in
+// /run/kogge/etc, and [Status] in /run/kogge/network.json for the console, the
+// clock and the agent.
+//
+// It leaves alone every link that no entry of the settings matches (containers'
+// links and bridges are the agent's), routes that others made, IP forwarding, and
+// the kernel's host name, which PID 1 sets. It speaks DHCPv4 itself; addresses and
+// routes of IPv6 router advertisements are the kernel's work, and resolvers from
+// them (RFC 8106) are taken over.
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// Paths says where Run writes.
+type Paths struct {
+	Etc    string // folder for resolv.conf, hosts and hostname
+	Status string // file for Status
+}
+
+// NodePaths are the paths on a node.
+var NodePaths = Paths{Etc: "/run/kogge/etc", Status: "/run/kogge/network.json"}
+
+// readyAfter is how long a boot waits for a first address before it goes on.
+const readyAfter = 10 * time.Second
+
+// resync is how often the kernel's state is compared with the wanted one even if
+// no message came: netlink may drop some.
+const resync = time.Minute
+
+// Run keeps the network as cfg says until ctx ends, and then leaves it as it is:
+// containers go on serving while this service restarts. A lease that an earlier
+// run of the same boot wrote to the status file is kept. Run tells the supervisor
+// READY once there is an address, or after ten seconds. The error is about the
+// machinery (no netlink, nowhere to write); a link without network is none.
+func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
+	ctx, cancel := context.WithCancel(ctx)
+	k, err := openKernel(ctx)
+	if err != nil {
+		cancel()
+		return err
+	}
+	m := &manager{
+		cfg: cfg, paths: paths, kernel: k,
+		links: make(map[int]*link), leases: make(chan leaseEvent),
+	}
+	// The kernel's messages end with ctx; the clients are waited for.
+	defer func() {
+		cancel()
+		for _, l := range m.links {
+			l.stop()
+		}
+	}()
+	if old, err := ReadStatus(paths.Status); err == nil {
+		m.before = old.Interfaces
+	}
+	if err := k.loopbackUp(); err != nil {
+		return err
+	}
+	if err := writeNames(paths.Etc, cfg.Hostname); err != nil {
+		return err
+	}
+	return m.loop(ctx)
+}
+
+// manager is the state of the service. One goroutine owns it.
+type manager struct {
+	cfg    nodeconfig.Config
+	paths  Paths
+	kernel *kernel
+	links  map[int]*link // those that an entry matches, by index
+	leases chan leaseEvent
+	before []Interface // from the status file of an earlier run
+	ready  bool
+	last   Status // as written
+}
+
+// link is one link that the settings are about.
+type link struct {
+	facts   Facts
+	entry   nodeconfig.Interface
+	lease   *Lease
+	rdnss   rdnss
+	problem string // the last operation that did not work, once logged
+	carrier chan bool
+	cancel  context.CancelFunc // ends the DHCP client; nil without one
+	done    chan struct{}
+}
+
+// leaseEvent says that link index now has this lease, or none.
+type leaseEvent struct {
+	index int
+	lease *Lease
+}
+
+func (l *link) stop() {
+	if l.cancel != nil {
+		l.cancel()
+		<-l.done
+		l.cancel = nil
+	}
+}
+
+func (m *manager) loop(ctx context.Context) error {
+	late := time.NewTimer(readyAfter)
+	defer late.Stop()
+	again := time.NewTicker(resync)
+	defer again.Stop()
+	alive, stop := watchdogTicks()
+	defer stop()
+	for {
+		if err := m.sync(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.kernel.changed:
+		case advert := <-m.kernel.resolvers:
+			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
+				l.rdnss.add(advert, time.Now())
+			}
+		case event := <-m.leases:
+			if l := m.links[event.index]; l != nil {
+				l.lease = event.lease
+			}
+		case err := <-m.kernel.failed:
+			return fmt.Errorf("listen to the kernel's network messages: %w", err)
+		case <-late.C:
+			m.tellReady("no address yet, going on without")
+		case <-again.C:
+		case <-alive:
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+				log.Printf("network: ping supervisor: %v", err)
+			}
+		}
+	}
+}
+
+// watchdogTicks returns a channel that ticks as often as the supervisor wants to
+// hear from us, or never.
+func watchdogTicks() (<-chan time.Time, func()) {
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		return nil, func() {}
+	}
+	t := time.NewTicker(every / 2)
+	return t.C, t.Stop
+}
+
+func (m *manager) tellReady(status string) {
+	state := "STATUS=" + status
+	if !m.ready {
+		m.ready = true
+		state = daemon.SdNotifyReady + "\n" + state
+	}
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Printf("network: tell supervisor: %v", err)
+	}
+}
+
+// sync reads the links, brings each to its wanted state and writes what came of it.
+func (m *manager) sync(ctx context.Context) error {
+	all, err := m.kernel.links()
+	if err != nil {
+		return err
+	}
+	seen := make(map[int]bool)
+	for _, facts := range all {
+		entry, ok := Match(m.cfg.Interfaces(), facts)
+		if !ok {
+			continue
+		}
+		seen[facts.Index] = true
+		l := m.links[facts.Index]
+		if l != nil && (l.facts.Name != facts.Name || l.facts.MAC != facts.MAC) {
+			l.stop() // another link under an old number
+			l = nil
+		}
+		if l == nil {
+			l = &link{entry: entry, carrier: make(chan bool, 1)}
+			l.lease = m.resume(facts)
+			m.links[facts.Index] = l
+			log.Printf("network: %s: %s, as %q says", facts.Name, facts.MAC, entry.Match)
+		}
+		l.facts = facts
+		m.apply(l)
+		if l.entry.DHCP && l.cancel == nil {
+			m.startDHCP(ctx, l)
+		}
+		if l.entry.DHCP {
+			select { // the newest fact is what counts
+			case <-l.carrier:
+			default:
+			}
+			l.carrier <- facts.Carrier
+		}
+	}
+	for index, l := range m.links {
+		if !seen[index] {
+			log.Printf("network: %s is gone", l.facts.Name)
+			l.stop()
+			delete(m.links, index)
+		}
+	}
+	return m.publish()
+}
+
+// resume finds the lease that a link had when an earlier run of this service ended.
+func (m *manager) resume(facts Facts) *Lease {
+	for _, i := range m.before {
+		if i.Name == facts.Name && i.MAC == facts.MAC && i.Lease != nil && time.Now().Before(i.Lease.Expires()) {
+			return i.Lease
+		}
+	}
+	return nil
+}
+
+// apply brings a link to its wanted state. An operation that fails is logged once
+// and tried again at the next change, or within a minute.
+func (m *manager) apply(l *link) {
+	actual, err := m.kernel.read(l.facts)
+	if err == nil {
+		var all []error
+		for _, op := range Diff(Want(l.entry, l.facts, l.lease), actual) {
+			if err := m.kernel.do(l.facts, op); err != nil {
+				all = append(all, fmt.Errorf("%s: %w", op, err))
+			}
+		}
+		err = errors.Join(all...)
+	}
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
+	if problem != "" && problem != l.problem {
+		log.Printf("network: %s: %s", l.facts.Name, problem)
+	}
+	l.problem = problem
+}
+
+func (m *manager) startDHCP(ctx context.Context, l *link) {
+	ctx, l.cancel = context.WithCancel(ctx)
+	l.done = make(chan struct{})
+	index, client := l.facts.Index, newClient(l.facts, m.cfg.Hostname)
+	machine := Client{State: Selecting}
+	if l.lease != nil {
+		machine = Client{State: Confirming, Lease: l.lease}
+	}
+	go func(done chan struct{}, carrier <-chan bool) {
+		defer close(done)
+		runDHCP(ctx, client, machine, carrier, func(lease *Lease) {
+			select {
+			case m.leases <- leaseEvent{index, lease}:
+			case <-ctx.Done():
+			}
+		})
+	}(l.done, l.carrier)
+}
+
+// publish writes resolv.conf and the status file if they say something new.
+func (m *manager) publish() error {
+	status := Status{}
+	for _, index := range slices.Sorted(maps.Keys(m.links)) {
+		l := m.links[index]
+		i, err := m.kernel.describe(l.facts)
+		if err != nil {
+			log.Printf("network: %s: %v", l.facts.Name, err)
+		}
+		i.Match, i.Lease, i.Problem = l.entry.Match, l.lease, l.problem
+		status.Interfaces = append(status.Interfaces, i)
+		status.merge(l.entry, l.lease, l.rdnss.current(time.Now()))
+	}
+	if address, ok := status.FirstAddress(); ok && !m.ready {
+		m.tellReady("address " + address.String())
+	}
+	if status.equal(m.last) {
+		return nil
+	}
+	if err := writeResolvConf(m.paths.Etc, status); err != nil {
+		return err
+	}
+	if err := writeStatus(m.paths.Status, status); err != nil {
+		return err
+	}
+	m.last = status
+	return nil
+}
+
+// addrOf turns the kernel's form of an address into ours, IPv4 always as IPv4.
+func addrOf(ip []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}

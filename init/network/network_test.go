@@ -1,0 +1,309 @@
+package network
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"kogge.example/init/nodeconfig"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden compares got with a file of testdata, or writes it with -update.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s:\ngot:\n%s\nwant:\n%s", file, got, want)
+	}
+}
+
+var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func office() *Lease {
+	return &Lease{
+		Address: netip.MustParsePrefix("192.0.2.50/24"), Server: netip.MustParseAddr("192.0.2.1"),
+		Routes: []nodeconfig.Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1")}},
+		MTU:    1400, Since: t0, Renew: 30 * time.Minute, Rebind: 52 * time.Minute, Valid: time.Hour,
+	}
+}
+
+// TestPlan shows what each kind of setting makes of a link: fresh from power-on,
+// and once it is as wanted.
+func TestPlan(t *testing.T) {
+	wired := Facts{Index: 2, Name: "eth0", MAC: "52:54:00:12:34:56", Carrier: true, Wired: true}
+	for _, c := range []struct {
+		name, yaml string
+		facts      Facts
+		lease      *Lease
+	}{
+		{"default, no lease yet", "", wired, nil},
+		{"default, lease", "", wired, office()},
+		{"default, a bridge", "", Facts{Index: 3, Name: "br0", Carrier: true}, nil},
+		{"default, loopback", "", Facts{Index: 1, Name: "lo", Carrier: true}, nil},
+		{"static", "network: [{match: eth0, addresses: [192.0.2.7/24, '2001:db8::7/64'], gateway: [192.0.2.1, 'fe80::1'], mtu: 9000, ipv6: static, routes: [{to: 10.0.0.0/8, via: 192.0.2.254}, {to: 198.51.100.0/24}]}]", wired, nil},
+		{"static and dhcp, own mtu", "network: [{match: 'eth*', dhcp: true, addresses: [10.0.0.7/8], mtu: 1300, ipv6: off}]", wired, office()},
+		{"router outside of the network", "network: [{match: eth0, addresses: [192.0.2.7/32], routes: [{to: default, via: 198.51.100.1}]}]", wired, nil},
+		{"by mac before name", "network: [{match: eth0, mtu: 1300}, {match: '52:54:00:12:34:56', mtu: 1400}, {match: wired}]", wired, nil},
+		{"name before pattern", "network: [{match: 'e*', mtu: 1300}, {match: eth0, mtu: 1400}, {match: wired}]", wired, nil},
+		{"pattern before wired", "network: [{match: wired}, {match: 'e*', mtu: 1300}, {match: 'et*', mtu: 1400}]", wired, nil},
+		{"no entry", "network: [{match: eth7}]", wired, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			fmt.Fprintf(&out, "%s\n", strings.ReplaceAll(c.yaml, "}, {", "},\n           {"))
+			entry, ok := Match(cfg.Interfaces(), c.facts)
+			if !ok {
+				out.WriteString("left alone\n")
+			} else {
+				want := Want(entry, c.facts, c.lease)
+				for _, op := range Diff(want, State{MTU: 1500}) {
+					fmt.Fprintf(&out, "  %s\n", op)
+				}
+				if want.MTU == 0 {
+					want.MTU = 1500
+				}
+				if again := Diff(want, want); len(again) > 0 {
+					t.Errorf("not at rest: %v", again)
+				}
+			}
+			golden(t, "plan-"+strings.NewReplacer(" ", "-", ",", "").Replace(c.name)+".txt", out.String())
+		})
+	}
+}
+
+// TestDiff shows the change from one lease to another, and to none.
+func TestDiff(t *testing.T) {
+	facts := Facts{Index: 2, Name: "eth0", Wired: true}
+	e := nodeconfig.DefaultInterface
+	other := office()
+	other.Address = netip.MustParsePrefix("192.0.2.50/25")
+	other.Routes[0].Via = netip.MustParseAddr("192.0.2.126")
+	other.MTU = 0
+	var out strings.Builder
+	actual := Want(e, facts, office())
+	for _, c := range []struct {
+		name  string
+		lease *Lease
+	}{{"same lease", office()}, {"other mask and router", other}, {"lease lost", nil}} {
+		fmt.Fprintf(&out, "%s\n", c.name)
+		for _, op := range Diff(Want(e, facts, c.lease), actual) {
+			fmt.Fprintf(&out, "  %s\n", op)
+		}
+	}
+	golden(t, "diff.txt", out.String())
+}
+
+// TestStep shows the answer of the DHCP client to every event in every state.
+func TestStep(t *testing.T) {
+	var out strings.Builder
+	fresh := office()
+	fresh.Since = t0.Add(40 * time.Minute)
+	after := func(c Client) string {
+		next := "-"
+		if !c.Next.IsZero() {
+			next = c.Next.Sub(t0).String()
+		}
+		lease := "no lease"
+		if c.Lease != nil {
+			lease = "lease until " + c.Lease.Expires().Sub(t0).String()
+		}
+		return fmt.Sprintf("%-10s next %-9s %s", c.State, next, lease)
+	}
+	for _, s := range []DHCP{Selecting, Bound, Renewing, Rebinding, Confirming} {
+		for _, down := range []bool{false, true} {
+			fmt.Fprintf(&out, "%s, carrier %v\n", s, map[bool]string{false: "up", true: "down"}[down])
+			for _, e := range []Event{Timer, Got, Nak, Failed, CarrierUp, CarrierDown} {
+				for _, at := range []time.Duration{40 * time.Minute, 53 * time.Minute, 61 * time.Minute} {
+					if e != Timer && at != 40*time.Minute {
+						continue
+					}
+					c := Client{State: s, Down: down}
+					if s != Selecting {
+						c.Lease = office()
+					}
+					got, action := c.Step(e, fresh, t0.Add(at))
+					fmt.Fprintf(&out, "  %-12s at %-7s → %-8s %s\n", e, at, action, after(got))
+				}
+			}
+		}
+	}
+	golden(t, "step.txt", out.String())
+}
+
+// TestStepDay walks a client through a day with a server that falls silent: it
+// keeps the lease to its end, asks more and more widely, and starts anew.
+func TestStepDay(t *testing.T) {
+	c, action := Client{State: Selecting, Down: true}.Step(CarrierUp, nil, t0)
+	asked := map[Action]int{}
+	now, dropped := t0, time.Time{}
+	for i := 0; now.Before(t0.Add(24*time.Hour)) && i < 10000; i++ {
+		if c.Next.After(now) {
+			now = c.Next
+		}
+		c, action = c.Step(Timer, nil, now)
+		asked[action]++
+		switch action {
+		case Discover:
+			if dropped.IsZero() {
+				c, _ = c.Step(Got, office(), now)
+			} else {
+				c, _ = c.Step(Failed, nil, now.Add(14*time.Second))
+			}
+		case Renew, Rebind:
+			c, _ = c.Step(Failed, nil, now.Add(14*time.Second))
+		case Drop:
+			dropped = now
+		}
+	}
+	if dropped != t0.Add(time.Hour) {
+		t.Errorf("the lease of an hour was dropped at %s", dropped)
+	}
+	if asked[Renew] < 3 || asked[Rebind] < 2 || asked[Discover] < 23*60 || asked[Discover] > 24*61 {
+		t.Errorf("questions of a day: %v", asked)
+	}
+}
+
+func FuzzLease(f *testing.F) {
+	for _, options := range [][]dhcpv4.Modifier{
+		nil,
+		{dhcpv4.WithYourIP([]byte{192, 0, 2, 9}), dhcpv4.WithLeaseTime(1), dhcpv4.WithDomainSearchList("a b\n", "x.example")},
+		{dhcpv4.WithYourIP([]byte{192, 0, 2, 9}), dhcpv4.WithGeneric(dhcpv4.OptionClasslessStaticRoute, []byte{8, 10, 1, 2, 3, 4, 33}), dhcpv4.WithGeneric(dhcpv4.OptionSubnetMask, []byte{255, 0, 255, 0})},
+	} {
+		p, err := dhcpv4.New(options...)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(p.ToBytes())
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ack, err := dhcpv4.FromBytes(data)
+		if err != nil {
+			return
+		}
+		l, err := leaseFrom(ack, t0)
+		if err != nil {
+			return
+		}
+		if l.Valid < shortest || l.Renew <= 0 || l.Renew >= l.Rebind || l.Rebind >= l.Valid {
+			t.Errorf("times out of order: %s %s %s", l.Renew, l.Rebind, l.Valid)
+		}
+		if !l.Address.IsValid() || !usable(l.Address.Addr()) {
+			t.Errorf("address %s", l.Address)
+		}
+		conf := resolvConf(Status{DNS: l.DNS, Search: l.Search})
+		for _, line := range strings.Split(strings.TrimSuffix(conf, "\n"), "\n") {
+			if line != "" && !strings.HasPrefix(line, "search ") && !strings.HasPrefix(line, "nameserver ") {
+				t.Errorf("a line got in: %q", conf)
+			}
+		}
+		Diff(Want(nodeconfig.DefaultInterface, Facts{Index: 2}, l), State{})
+	})
+}
+
+// advert is a message with one RDNSS option for two resolvers, and a DNSSL before.
+func advert(lifetime byte) []byte {
+	m := []byte{10, 0, 40 + 16, 0, 7, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0}
+	m = append(m, 31, 2, 0, 0, 0, 0, 0, 9, 1, 'x', 0, 0, 0, 0, 0, 0)
+	m = append(m, 25, 5, 0, 0, 0, 0, 0, lifetime)
+	for _, a := range []string{"2001:db8::53", "fe80::53"} {
+		b := netip.MustParseAddr(a).As16()
+		m = append(m, b[:]...)
+	}
+	return m
+}
+
+func TestAdvertisement(t *testing.T) {
+	got := parseAdvertisement(advert(60))
+	if len(got) != 1 || got[0].index != 7 || got[0].lifetime != time.Minute || len(got[0].resolvers) != 2 {
+		t.Fatalf("parsed %+v", got)
+	}
+	var r rdnss
+	r.add(got[0], t0)
+	if n := len(r.current(t0.Add(59 * time.Second))); n != 2 {
+		t.Errorf("%d resolvers within their lifetime", n)
+	}
+	if n := len(r.current(t0.Add(time.Minute))); n != 0 {
+		t.Errorf("%d resolvers after their lifetime", n)
+	}
+	r.add(parseAdvertisement(advert(0))[0], t0)
+	if n := len(r.current(t0)); n != 0 {
+		t.Errorf("%d resolvers after they were taken back", n)
+	}
+}
+
+func FuzzAdvertisement(f *testing.F) {
+	f.Add(advert(60))
+	f.Add(advert(0)[:40])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var r rdnss
+		for _, a := range parseAdvertisement(data) {
+			r.add(a, t0)
+		}
+		if len(r.until) > maxResolvers {
+			t.Errorf("%d resolvers kept", len(r.until))
+		}
+	})
+}
+
+func TestStatusFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "run", "network.json")
+	lease := office()
+	in := Status{Interfaces: []Interface{{Name: "eth0", MAC: "52:54:00:12:34:56", Lease: lease, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64"), lease.Address}}}}
+	in.merge(nodeconfig.DefaultInterface, lease, nil)
+	if err := writeStatus(file, in); err != nil {
+		t.Fatal(err)
+	}
+	out, err := ReadStatus(file)
+	if err != nil || !out.equal(in) {
+		t.Errorf("read back %+v, %v", out, err)
+	}
+	if a, ok := out.FirstAddress(); !ok || a != lease.Address.Addr() {
+		t.Errorf("first address %s", a)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadStatus(file); err == nil {
+		t.Error("half a file is accepted")
+	}
+}
+
+func TestWriteNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeNames(dir, "n07"); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"hostname": "n07\n", "hosts": "127.0.1.1 n07\n"} {
+		got, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil || !bytes.Contains(got, []byte(want)) {
+			t.Errorf("%s: %q, %v", file, got, err)
+		}
+	}
+}

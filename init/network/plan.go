@@ -1,0 +1,215 @@
+package network
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// Facts are what the kernel says about a link.
+type Facts struct {
+	Index   int
+	Name    string
+	MAC     string // as 52:54:00:12:34:56
+	Carrier bool   // a cable with something at its other end
+	Wired   bool   // Ethernet with hardware (or a virtual machine's) behind it
+}
+
+// Route is a route that this package makes.
+type Route struct {
+	To     netip.Prefix
+	Via    netip.Addr // zero: on the link itself
+	Metric int
+	// OnLink reaches Via although no address of the link has it in its network.
+	OnLink bool
+}
+
+// State is how a link is, or is to be. As a wish, MTU 0 leaves the MTU as it is.
+type State struct {
+	Up        bool
+	MTU       int
+	IPv6      nodeconfig.IPv6
+	Addresses []netip.Prefix
+	Routes    []Route
+}
+
+// Op is one change of a link. Exactly one field is set.
+type Op struct {
+	IPv6         nodeconfig.IPv6
+	MTU          int
+	Up           bool
+	DelRoute     *Route
+	DelAddress   netip.Prefix
+	AddAddress   netip.Prefix
+	ReplaceRoute *Route
+}
+
+// Match returns the entry that counts for a link: by MAC address, by name, by
+// pattern, "wired", in this order.
+func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool) {
+	best, rank := nodeconfig.Interface{}, 0
+	for _, e := range entries {
+		r := 0
+		pattern, _ := path.Match(e.Match, f.Name) // nodeconfig refused bad patterns
+		switch {
+		case f.Name == "lo":
+		case e.Match == f.MAC:
+			r = 4
+		case e.Match == f.Name:
+			r = 3
+		case e.Match == nodeconfig.Wired:
+			if f.Wired {
+				r = 1
+			}
+		case pattern:
+			r = 2
+		}
+		if r > rank {
+			best, rank = e, r
+		}
+	}
+	return best, rank > 0
+}
+
+// metric prefers the links in the order in which the kernel found them, and our
+// routes to those of router advertisements (1024).
+func metric(f Facts) int { return 100 + min(f.Index, 900) }
+
+// Want says how a link is to be, given its entry and its lease, or nil.
+func Want(e nodeconfig.Interface, f Facts, lease *Lease) State {
+	want := State{Up: true, MTU: e.MTU, IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto)}
+	want.Addresses = slices.Clone(e.Addresses)
+	add := func(r Route) {
+		if !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
+			want.Routes = append(want.Routes, r)
+		}
+	}
+	reachable := func(via netip.Addr) bool {
+		return via.IsLinkLocalUnicast() && via.Is6() ||
+			slices.ContainsFunc(want.Addresses, func(p netip.Prefix) bool { return p.Contains(via) })
+	}
+	for _, via := range e.Gateway {
+		add(Route{To: everything(via), Via: via, Metric: metric(f), OnLink: !reachable(via)})
+	}
+	for _, r := range e.Routes {
+		add(Route{To: r.To, Via: r.Via, Metric: cmp.Or(int(r.Metric), metric(f)), OnLink: r.Via.IsValid() && !reachable(r.Via)})
+	}
+	if e.DHCP && lease != nil {
+		if !slices.ContainsFunc(want.Addresses, func(p netip.Prefix) bool { return p.Addr() == lease.Address.Addr() }) {
+			want.Addresses = append(want.Addresses, lease.Address)
+		}
+		if e.MTU == 0 && (lease.MTU >= 1280 || want.IPv6 == nodeconfig.IPv6Off) {
+			want.MTU = lease.MTU
+		}
+		for _, r := range lease.Routes {
+			add(Route{To: r.To, Via: r.Via, Metric: metric(f), OnLink: r.Via.IsValid() && !reachable(r.Via)})
+		}
+	}
+	return want
+}
+
+// everything is the network of all addresses of a's family.
+func everything(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+// Diff lists what brings a link from its actual to its wanted state, in an order
+// that works: IPv6 before the link is up (else it autoconfigures first), what
+// leaves before what comes, addresses before the routes that need them.
+func Diff(want, actual State) []Op {
+	var ops []Op
+	if want.IPv6 != actual.IPv6 {
+		ops = append(ops, Op{IPv6: want.IPv6})
+	}
+	if want.MTU != 0 && want.MTU != actual.MTU {
+		ops = append(ops, Op{MTU: want.MTU})
+	}
+	if want.Up && !actual.Up {
+		ops = append(ops, Op{Up: true})
+	}
+	for _, r := range actual.Routes {
+		if !slices.ContainsFunc(want.Routes, func(w Route) bool { return w.To == r.To && w.Metric == r.Metric }) {
+			ops = append(ops, Op{DelRoute: &r})
+		}
+	}
+	// An address that only changed its prefix length leaves first, or the kernel
+	// would keep both.
+	for _, a := range actual.Addresses {
+		if !slices.Contains(want.Addresses, a) {
+			ops = append(ops, Op{DelAddress: a})
+		}
+	}
+	for _, a := range want.Addresses {
+		if !slices.Contains(actual.Addresses, a) {
+			ops = append(ops, Op{AddAddress: a})
+		}
+	}
+	for _, r := range ordered(want.Routes) {
+		// The kernel does not tell OnLink for every route: it is no difference.
+		same := func(a Route) bool { return a.To == r.To && a.Via == r.Via && a.Metric == r.Metric }
+		if !slices.ContainsFunc(actual.Routes, same) {
+			ops = append(ops, Op{ReplaceRoute: &r})
+		}
+	}
+	return ops
+}
+
+// ordered puts routes on the link itself before those that go through a router:
+// the router may be behind one of them.
+func ordered(routes []Route) []Route {
+	routes = slices.Clone(routes)
+	slices.SortStableFunc(routes, func(a, b Route) int {
+		return cmp.Compare(btoi(a.Via.IsValid()), btoi(b.Via.IsValid()))
+	})
+	return routes
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// String says what the operation does, as a log line has it.
+func (op Op) String() string {
+	switch {
+	case op.IPv6 != "":
+		return "set ipv6 " + string(op.IPv6)
+	case op.MTU != 0:
+		return fmt.Sprintf("set mtu %d", op.MTU)
+	case op.Up:
+		return "set up"
+	case op.DelRoute != nil:
+		return "remove route " + op.DelRoute.String()
+	case op.DelAddress.IsValid():
+		return "remove address " + op.DelAddress.String()
+	case op.AddAddress.IsValid():
+		return "add address " + op.AddAddress.String()
+	case op.ReplaceRoute != nil:
+		return "set route " + op.ReplaceRoute.String()
+	}
+	return "nothing"
+}
+
+// String shows a route the way ip(8) does.
+func (r Route) String() string {
+	var b strings.Builder
+	b.WriteString(r.To.String())
+	if r.Via.IsValid() {
+		fmt.Fprintf(&b, " via %s", r.Via)
+	}
+	fmt.Fprintf(&b, " metric %d", r.Metric)
+	if r.OnLink {
+		b.WriteString(" onlink")
+	}
+	return b.String()
+}

@@ -1,0 +1,408 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// inNamespace runs the calling test again in a network of its own, and says
+// whether this is that run. Without root a user namespace gives the rights for it.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	const marker = "KOGGE_TEST_NETNS"
+	if os.Getenv(marker) != "" {
+		return true
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+	cmd.Env = append(os.Environ(), marker+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err != nil && !errors.As(err, &exit):
+		t.Skipf("this kernel gives no network namespace to uid %d: %v (run as root, or allow user namespaces)", os.Getuid(), err)
+	case err != nil:
+		t.Errorf("in the namespace: %v\n%s", err, out)
+	default:
+		t.Logf("%s", out)
+	}
+	return false
+}
+
+// until waits for a condition, two minutes at most.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// lan is the other end of a cable: a network namespace with a DHCP server.
+type lan struct {
+	ns netns.NsHandle
+
+	mu     sync.Mutex // guards what follows
+	offer  netip.Prefix
+	silent bool
+	asked  []string
+}
+
+// newLAN connects link to a namespace where name is the other end. It returns once
+// the server listens.
+func newLAN(t *testing.T, link, name string, offer string) *lan {
+	t.Helper()
+	l := &lan{offer: netip.MustParsePrefix(offer)}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: link}, PeerName: name}
+	started := make(chan error)
+	var server *server4.Server
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with its namespace
+		started <- func() error {
+			home, err := netns.Get()
+			if err != nil {
+				return err
+			}
+			defer home.Close()
+			if l.ns, err = netns.New(); err != nil {
+				return err
+			}
+			// The cable appears in the node's namespace with its end already here.
+			if err := netns.Set(home); err != nil {
+				return err
+			}
+			veth.PeerNamespace = netlink.NsFd(int(l.ns))
+			if err := netlink.LinkAdd(veth); err != nil {
+				return err
+			}
+			if err := netns.Set(l.ns); err != nil {
+				return err
+			}
+			peer, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			gateway := netip.PrefixFrom(l.gateway(), l.offer.Bits())
+			if err := netlink.AddrAdd(peer, &netlink.Addr{IPNet: ipNet(gateway)}); err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(peer); err != nil {
+				return err
+			}
+			server, err = server4.NewServer(name, &net.UDPAddr{IP: net.IPv4zero, Port: 67}, l.answer)
+			return err
+		}()
+	}()
+	if err := <-started; err != nil {
+		t.Fatalf("make a network with a DHCP server: %v", err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve() // ends with Close
+	}()
+	t.Cleanup(func() {
+		server.Close()
+		<-served
+		l.ns.Close()
+	})
+	return l
+}
+
+func (l *lan) gateway() netip.Addr { return l.offer.Masked().Addr().Next() }
+
+// set changes what the server does from now on.
+func (l *lan) set(offer string, silent bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.offer, l.silent = netip.MustParsePrefix(offer), silent
+}
+
+// log returns the questions so far.
+func (l *lan) log() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.asked)
+}
+
+func (l *lan) answer(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kind := m.MessageType().String()
+	if m.MessageType() == dhcpv4.MessageTypeRequest && m.ServerIdentifier() == nil {
+		kind = "CONFIRM"
+		if !m.ClientIPAddr.IsUnspecified() {
+			kind = "RENEW"
+		}
+	}
+	l.asked = append(l.asked, kind)
+	if l.silent {
+		return
+	}
+	reply := dhcpv4.MessageTypeAck
+	if m.MessageType() == dhcpv4.MessageTypeDiscover {
+		reply = dhcpv4.MessageTypeOffer
+	}
+	wanted := addrOf(m.RequestedIPAddress())
+	if kind == "RENEW" {
+		wanted = addrOf(m.ClientIPAddr)
+	}
+	if reply == dhcpv4.MessageTypeAck && wanted != l.offer.Addr() {
+		reply = dhcpv4.MessageTypeNak
+	}
+	gateway := net.IP(l.gateway().AsSlice())
+	options := []dhcpv4.Modifier{dhcpv4.WithMessageType(reply), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(gateway))}
+	if reply != dhcpv4.MessageTypeNak {
+		options = append(options, dhcpv4.WithYourIP(l.offer.Addr().AsSlice()),
+			dhcpv4.WithNetmask(net.CIDRMask(l.offer.Bits(), 32)), dhcpv4.WithLeaseTime(3600),
+			dhcpv4.WithOption(dhcpv4.OptRouter(gateway)), dhcpv4.WithOption(dhcpv4.OptDNS(gateway)),
+			dhcpv4.WithOption(dhcpv4.OptNTPServers(gateway)), dhcpv4.WithDomainSearchList("lan.example"),
+			dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, []byte{0x05, 0x78}))
+	}
+	out, err := dhcpv4.NewReplyFromRequest(m, options...)
+	if err != nil {
+		return
+	}
+	to := peer.(*net.UDPAddr)
+	if to.IP.IsUnspecified() {
+		to = &net.UDPAddr{IP: net.IPv4bcast, Port: 68}
+	}
+	_, _ = conn.WriteTo(out.ToBytes(), to) // a lost answer is asked for again
+}
+
+// node runs the service under test until the test, or stop, ends it.
+func node(t *testing.T, yaml string, paths Paths) (stop func()) {
+	t.Helper()
+	cfg, err := nodeconfig.Parse("node.yaml", []byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, cfg, paths) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("run: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// has says whether the kernel has an address on a link.
+func has(link, address string) bool {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return false
+	}
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	return err == nil && slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return prefixOf(a.IPNet).String() == address })
+}
+
+// gateways returns the routers of the default routes.
+func gateways(t *testing.T) []string {
+	t.Helper()
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, r := range routes {
+		all = append(all, r.Gw.String())
+	}
+	return all
+}
+
+func tempPaths(t *testing.T) Paths {
+	dir := t.TempDir()
+	return Paths{Etc: filepath.Join(dir, "etc"), Status: filepath.Join(dir, "network.json")}
+}
+
+// TestDHCP follows a node through cable faults: a late interface, a lease, a
+// restart of the service, a cable pulled and put back, and into another network.
+func TestDHCP(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	const yaml = "network: [{match: 'lan*'}]"
+	stop := node(t, yaml, paths)
+	until(t, "loopback is up", func() bool { return has("lo", "127.0.0.1/8") })
+
+	// The interface appears while the service runs.
+	office := newLAN(t, "lan0", "port0", "192.0.2.50/24")
+	until(t, "an address", func() bool { return has("lan0", "192.0.2.50/24") })
+	until(t, "a default route", func() bool { return slices.Equal(gateways(t), []string{"192.0.2.1"}) })
+	until(t, "resolv.conf", func() bool {
+		data, _ := os.ReadFile(filepath.Join(paths.Etc, "resolv.conf"))
+		return string(data) == "search lan.example\nnameserver 192.0.2.1\n"
+	})
+	var status Status
+	until(t, "the status file", func() bool {
+		status, _ = ReadStatus(paths.Status)
+		return len(status.Interfaces) == 1 && len(status.Interfaces[0].Gateway) == 1 && status.Interfaces[0].MTU == 1400
+	})
+	if len(status.NTP) != 1 || status.NTP[0] != netip.MustParseAddr("192.0.2.1") || status.Interfaces[0].Lease == nil {
+		t.Errorf("status: %+v", status)
+	}
+
+	// The unicast renewal, half an hour early.
+	x := newClient(Facts{Name: "lan0", MAC: status.Interfaces[0].MAC}, "n07")
+	renewed, err := x.ask(context.Background(), Renew, status.Interfaces[0].Lease)
+	if err != nil || !renewed.equal(status.Interfaces[0].Lease) {
+		t.Errorf("renew: %+v, %v", renewed, err)
+	}
+
+	// A restart of the service keeps the address, and asks for nothing new.
+	stop()
+	if !has("lan0", "192.0.2.50/24") {
+		t.Error("the end of the service took the address away")
+	}
+	before := len(office.log())
+	stop = node(t, yaml, paths)
+	until(t, "the question whether the lease holds", func() bool { return slices.Contains(office.log()[before:], "CONFIRM") })
+	if !has("lan0", "192.0.2.50/24") || slices.Contains(office.log()[before:], "DISCOVER") {
+		t.Errorf("after a restart: %v", office.log()[before:])
+	}
+
+	// The cable is pulled for a moment: the address stays, and is asked about.
+	before = len(office.log())
+	cable(t, office, "port0", false)
+	until(t, "the status without carrier", func() bool {
+		s, _ := ReadStatus(paths.Status)
+		return len(s.Interfaces) == 1 && !s.Interfaces[0].Carrier
+	})
+	if !has("lan0", "192.0.2.50/24") {
+		t.Error("a short carrier loss took the address away")
+	}
+	cable(t, office, "port0", true)
+	until(t, "the lease confirmed", func() bool { return slices.Contains(office.log()[before:], "CONFIRM") })
+
+	// The cable comes back in another network, whose server refuses the address.
+	cable(t, office, "port0", false)
+	until(t, "the status without carrier", func() bool {
+		s, _ := ReadStatus(paths.Status)
+		return len(s.Interfaces) == 1 && !s.Interfaces[0].Carrier
+	})
+	office.set("198.51.100.9/24", false)
+	cable(t, office, "port0", true)
+	until(t, "the new address", func() bool { return has("lan0", "198.51.100.9/24") && !has("lan0", "192.0.2.50/24") })
+
+	// The interface goes away and another one comes.
+	l, err := netlink.LinkByName("lan0")
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	newLAN(t, "lan1", "port1", "203.0.113.5/24")
+	until(t, "the address of the second interface", func() bool { return has("lan1", "203.0.113.5/24") })
+	stop()
+}
+
+// cable plugs the far end in or out.
+func cable(t *testing.T, l *lan, port string, in bool) {
+	t.Helper()
+	h, err := netlink.NewHandleAt(l.ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	link, err := h.LinkByName(port)
+	if err == nil && in {
+		err = h.LinkSetUp(link)
+	} else if err == nil {
+		err = h.LinkSetDown(link)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStatic sets a link up by hand, finds it changed behind its back, and repairs
+// it.
+func TestStatic(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	newLAN(t, "lan0", "port0", "192.0.2.50/24")
+	newLAN(t, "other0", "port1", "203.0.113.50/24")
+	node(t, `
+hostname: n07
+network:
+  - match: lan0
+    addresses: [192.0.2.7/24, "2001:db8::7/64"]
+    gateway: [192.0.2.1, "2001:db8::1"]
+    routes: [{to: 10.0.0.0/8, via: 192.0.2.254}, {to: 198.51.100.0/24}]
+    dns: [192.0.2.53]
+    mtu: 1400
+    ipv6: static
+`, paths)
+	until(t, "both addresses and the route", func() bool {
+		return has("lan0", "192.0.2.7/24") && has("lan0", "2001:db8::7/64") && slices.Equal(gateways(t), []string{"192.0.2.1"})
+	})
+	until(t, "resolv.conf", func() bool {
+		data, _ := os.ReadFile(filepath.Join(paths.Etc, "resolv.conf"))
+		return string(data) == "nameserver 192.0.2.53\n"
+	})
+	var s Status
+	until(t, "the status file", func() bool {
+		s, _ = ReadStatus(paths.Status)
+		return len(s.Interfaces) == 1 && len(s.Interfaces[0].Gateway) == 2
+	})
+	if s.Interfaces[0].Problem != "" || s.Interfaces[0].MTU != 1400 {
+		t.Errorf("status: %+v", s.Interfaces[0])
+	}
+	for file, want := range map[string]string{"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0"} {
+		got, err := os.ReadFile(sysctl("lan0", file))
+		if err != nil || strings.TrimSpace(string(got)) != want {
+			t.Errorf("%s is %q, %v", file, got, err)
+		}
+	}
+	l, err := netlink.LinkByName("lan0")
+	if err == nil {
+		err = netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("192.0.2.7/24"))})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the address back, and its route", func() bool {
+		return has("lan0", "192.0.2.7/24") && slices.Equal(gateways(t), []string{"192.0.2.1"})
+	})
+	// What no entry matches is not touched.
+	if other, err := netlink.LinkByName("other0"); err != nil || other.Attrs().Flags&net.FlagUp != 0 {
+		t.Errorf("a link that is not ours: %v, %v", other, err)
+	}
+}

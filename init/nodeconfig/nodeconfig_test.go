@@ -1,0 +1,183 @@
+package nodeconfig
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v4"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden compares got with a file, or writes it with -update.
+func golden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s:\ngot:\n%s\nwant:\n%s", file, got, want)
+	}
+}
+
+// inputs returns the yaml files of a folder of testdata.
+func inputs(t testing.TB, folder string) []string {
+	files, err := filepath.Glob(filepath.Join("testdata", folder, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files in testdata/%s: %v", folder, err)
+	}
+	return files
+}
+
+// TestBad shows what an operator reads for each way to write the file wrong.
+func TestBad(t *testing.T) {
+	for _, file := range inputs(t, "bad") {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := Parse("node.yaml", data)
+			var problems *Problems
+			if !errors.As(err, &problems) {
+				t.Fatalf("accepted, error %v", err)
+			}
+			if !reflect.DeepEqual(c, Config{}) {
+				t.Errorf("refused, and yet it is configured: %+v", c)
+			}
+			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", []byte(err.Error()+"\n"))
+		})
+	}
+}
+
+// TestGood shows the settings as "config get" does, and that they survive it.
+func TestGood(t *testing.T) {
+	for _, file := range inputs(t, "good") {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := Parse("node.yaml", data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", c.Marshal())
+			roundTrip(t, c)
+			keepsLines(t, data, c.Workloads)
+		})
+	}
+}
+
+// roundTrip wants that what Marshal writes means the same.
+func roundTrip(t *testing.T, c Config) {
+	t.Helper()
+	written := c.Marshal()
+	again, err := Parse("node.yaml", written)
+	if err != nil {
+		t.Fatalf("own output is refused: %v\n%s", err, written)
+	}
+	strip := func(c Config) Config {
+		c.Workloads = Workloads{Text: bytes.TrimLeft(c.Workloads.Text, "\n")}
+		return c
+	}
+	if got, want := strip(again), strip(c); !reflect.DeepEqual(got, want) {
+		t.Fatalf("not the same after Marshal:\n%+v\n%+v", want, got)
+	}
+}
+
+// keepsLines wants every line of the workloads where the file has it.
+func keepsLines(t *testing.T, file []byte, w Workloads) {
+	t.Helper()
+	if w.Text == nil {
+		return
+	}
+	var tree yaml.Node
+	if err := yaml.Load(w.Text, &tree); err != nil {
+		t.Fatalf("workloads do not parse on their own: %v\n%s", err, w.Text)
+	}
+	if got := tree.Content[0].Line; got != w.Line {
+		t.Errorf("workloads start in line %d of their text, in line %d of the file", got, w.Line)
+	}
+	text := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(file))
+	in := strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
+	for i, line := range strings.Split(string(w.Text), "\n") {
+		if line != "" && line != in[i] {
+			t.Errorf("line %d is %q, in the file %q", i+1, line, in[i])
+		}
+	}
+}
+
+func TestZeroConfigIsDHCPOnWired(t *testing.T) {
+	got := Config{}.Interfaces()
+	if len(got) != 1 || got[0].Match != Wired || !got[0].DHCP || got[0].IPv6 != IPv6Auto {
+		t.Errorf("a node without settings: %+v", got)
+	}
+}
+
+func TestSizeLimit(t *testing.T) {
+	if _, err := Parse("node.yaml", bytes.Repeat([]byte("#"), MaxSize)); err != nil {
+		t.Errorf("exactly 1 MiB: %v", err)
+	}
+	if _, err := Parse("node.yaml", bytes.Repeat([]byte("#"), MaxSize+1)); err == nil {
+		t.Error("more than 1 MiB is accepted")
+	}
+}
+
+// TestNested wants an answer for a file of nothing but brackets.
+func TestNested(t *testing.T) {
+	for _, one := range []string{"[", "{a: ", "- ", "? ", `"x", `, "\n "} {
+		if _, err := Parse("node.yaml", []byte("workloads: "+strings.Repeat(one, (MaxSize-16)/len(one)))); err == nil {
+			t.Errorf("a file full of %q is accepted", one)
+		}
+	}
+}
+
+func TestReadFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.yaml")
+	if _, err := ReadFile(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("hostname: n07\nbogus: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadFile(file); err == nil || !strings.HasPrefix(err.Error(), "node.yaml:2:1: ") {
+		t.Errorf("want the file's name and line: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, folder := range []string{"bad", "good"} {
+		for _, file := range inputs(f, folder) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("node.yaml", data)
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("an error without words")
+			}
+			return
+		}
+		roundTrip(t, c)
+		keepsLines(t, data, c.Workloads)
+	})
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/init/cgroup"
+	"kogge.example/init/guard"
+	"kogge.example/init/module"
+	"kogge.example/init/mount"
+	"kogge.example/init/nodeconfig"
+	"kogge.example/init/shutdown"
+	"kogge.example/init/supervise"
+	"kogge.example/init/watchdog"
+)
+
+// Files at run time.
+const (
+	runDir        = "/run/kogge"
+	etcDir        = "/run/kogge/etc"
+	controlSocket = "/run/kogge/init.sock"
+	nodeYAML      = "/run/kogge/node.yaml" // what the node runs with
+	networkJSON   = "/run/kogge/network.json"
+	clockJSON     = "/run/kogge/clock.json"
+	cgroupDir     = "/sys/fs/cgroup"
+)
+
+// node is what the steps of a boot hand from one to the next.
+type node struct {
+	boot     boot
+	dog      *watchdog.Dog
+	cgroups  cgroup.Tree
+	budget   shutdown.Budget
+	degraded supervise.Degraded
+	modules  *module.Index
+	cmdline  mount.Cmdline
+	disk     mount.Disk
+	config   nodeconfig.Config
+	hostname string
+	persist  bool // STATE is on the disk
+}
+
+// pid1 runs the node. It does not return.
+func pid1() {
+	n := &node{dog: watchdog.None(errors.New("not adopted yet"))}
+	how, err := n.run()
+	if err != nil {
+		guard.Kmsg("boot: " + err.Error())
+		how = shutdown.Reboot // on trial this uses up a try; a proven slot comes back degraded
+	}
+	shutdown.Now(how, shutdown.Options{Dog: n.dog, Cgroups: n.cgroups, State: mount.StateDir, Budget: &n.budget, Say: n.say})
+}
+
+// run is the boot from the root file system on. Early file systems, watchdog and
+// root may end it; whatever fails later is recorded, shown, and the boot goes on.
+func (n *node) run() (how shutdown.How, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			guard.Kmsg(fmt.Sprintf("panic: %v\n%s", v, debug.Stack()))
+			how, err = shutdown.Reboot, fmt.Errorf("panic: %v", v)
+		}
+	}()
+	if err := mount.Early(); err != nil {
+		return "", fmt.Errorf("mount early file systems: %w", err)
+	}
+	if n.dog, err = watchdog.Adopt(); err != nil { // opened by stage 0, never closed
+		return "", fmt.Errorf("adopt watchdog: %w", err)
+	}
+	if n.boot, err = readBoot(); err != nil {
+		return "", err
+	}
+	// Every boot says at once what it is: people and tests look for this line.
+	n.say("kogge: " + n.boot.String())
+	n.degraded.Add("watchdog", n.dog.Missing())
+	n.degraded.Add("folders", makeFolders())
+	n.degraded.Add("cgroups", n.openCgroups())
+	events, err := module.Listen()
+	n.degraded.Add("device events", err)
+	n.degraded.Add("modules", n.loadModules())
+	n.degraded.Add("boot disk", n.findDisk())
+	n.degraded.Add("node.yaml", n.configure())
+	n.degraded.Add("identity", n.identify())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if events != nil && n.modules != nil {
+		guard.Go("device events", func() { events.Serve(ctx, n.modules, n.say) })
+	}
+	show, stop := n.startConsole()
+	defer stop()
+	cfg := supervise.Config{
+		Services: n.services(), Dir: runDir, Cgroups: n.cgroups, Dog: n.dog, Budget: &n.budget,
+		Degraded: &n.degraded, Say: n.say, Changed: show,
+	}
+	if n.persist {
+		cfg.LogDir = filepath.Join(mount.StateDir, "log")
+	}
+	return supervise.Run(ctx, cfg)
+}
+
+// say shows a line on the consoles and keeps it in the kernel log.
+func (n *node) say(line string) {
+	guard.Note(line)
+	consoles.writeLine(line)
+}
+
+// makeFolders makes what programs expect below /run and /tmp.
+func makeFolders() error {
+	var errs []error
+	for _, dir := range []string{etcDir, runDir + "/var", runDir + "/var/lib", runDir + "/var/log", runDir + "/var/tmp", "/run/netns"} {
+		errs = append(errs, os.MkdirAll(dir, 0o755))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *node) openCgroups() error {
+	tree, err := cgroup.Open(cgroupDir)
+	if err != nil {
+		return err
+	}
+	n.cgroups = tree
+	return tree.Setup()
+}
+
+// wanted are modules that every node needs sooner or later. Loading them here
+// spares the kernel a process for each, when containers ask for them.
+var wanted = []string{
+	"overlay", "bridge", "veth", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_fib_ipv4", "nft_ct", "qemu_fw_cfg", "evdev",
+}
+
+// loadModules loads the drivers of all devices, and what is wanted anyway.
+func (n *node) loadModules() error {
+	x, err := openModules()
+	if err != nil {
+		return err
+	}
+	n.modules = x
+	errs := []error{x.Coldplug()}
+	for _, name := range wanted {
+		if _, err := x.Load(name); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// findDisk finds the boot disk again, unless stage 0 said to keep away from it.
+func (n *node) findDisk() error {
+	var err error
+	if n.cmdline, err = mount.ReadCmdline(); err != nil {
+		return err
+	}
+	if n.boot.Alone != "" {
+		return errors.New(n.boot.Alone)
+	}
+	disks, err := mount.Disks()
+	if err != nil {
+		return err
+	}
+	for _, d := range disks {
+		if d.Name == n.boot.Disk {
+			n.disk = d
+			return nil
+		}
+	}
+	return fmt.Errorf("disk %s, which we booted from, is gone", n.boot.Disk)
+}
+
+// services are the programs of a node.
+func (n *node) services() []supervise.Service {
+	return []supervise.Service{
+		{
+			Name: "network", Path: "/init", Args: []string{"network"}, Notify: true, WatchdogTimeout: 2 * time.Minute,
+			Limit: true, Keep: []int{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE},
+		},
+		{
+			Name: "containerd", Path: "/bin/agent", Args: []string{"containerd"}, Vital: true, Notify: true,
+			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -999,
+		},
+		{
+			Name: "agent", Path: "/bin/agent", Args: []string{"agent"}, Vital: true, Notify: true,
+			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -900, StopTimeout: 30 * time.Second,
+		},
+	}
+}

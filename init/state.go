@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/init/mount"
+	"kogge.example/init/nodeconfig"
+	"kogge.example/init/seed"
+	"kogge.example/init/supervise"
+	"kogge.example/update/fat"
+)
+
+// Where a node keeps its own things on STATE.
+const (
+	ownDir      = mount.StateDir + "/kogge"
+	configCopy  = ownDir + "/node.yaml"
+	configHash  = ownDir + "/node.yaml.imported"
+	machineID   = ownDir + "/machine-id"
+	fwcfgSeed   = "/sys/firmware/qemu_fw_cfg/by_name/opt/kogge/node.yaml/raw"
+	bootSeed    = "kogge/node.yaml" // on the boot partition
+	checkLimit  = 30 * time.Minute  // of e2fsck: a large disk after a power cut takes long
+	releaseJSON = "/usr/lib/kogge/release.json"
+)
+
+// configure reads the seed, brings STATE up and chooses the settings.
+func (n *node) configure() error {
+	in := n.readSeed()
+	stateErr := n.mountState(in)
+	if n.persist {
+		in.Copy, in.Imported = readOptional(configCopy), strings.TrimSpace(string(readOptional(configHash)))
+	}
+	c := seed.Choose(in)
+	n.config = c.Config
+	n.degraded.Add("node.yaml", c.Problem)
+	if c.Import && n.persist {
+		n.degraded.Add("import of node.yaml", importConfig(c))
+	}
+	if !n.persist {
+		// Without its data no workload may start: it would begin from nothing.
+		n.config.Workloads = nodeconfig.Workloads{}
+		c.Text = n.config.Marshal()
+	}
+	if err := os.WriteFile(nodeYAML, c.Text, 0o600); err != nil {
+		return errors.Join(stateErr, fmt.Errorf("effective node.yaml: %w", err))
+	}
+	return stateErr
+}
+
+// readSeed looks for a node.yaml beside the image: from QEMU, else from the boot
+// partition.
+func (n *node) readSeed() seed.Input {
+	if data := readOptional(fwcfgSeed); data != nil {
+		return seed.Input{Seed: data, From: "QEMU (fw_cfg)"}
+	}
+	data, err := readBootPartition(n.disk, bootSeed)
+	n.degraded.Add("boot partition", err)
+	return seed.Input{Seed: data, From: "the boot partition"}
+}
+
+// readBootPartition reads one small file; nil if it is not there.
+func readBootPartition(d mount.Disk, name string) ([]byte, error) {
+	if d.Name == "" {
+		return nil, nil // there is no disk that we may use
+	}
+	f, err := os.Open(d.Parts[mount.ESP])
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p, err := d.Table.Find(mount.ESP)
+	if err != nil {
+		return nil, err
+	}
+	v, err := fat.Open(f, 0, p.Size())
+	if err != nil {
+		return nil, err
+	}
+	data, err := v.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// mountState mounts STATE from the boot disk, or a file system in memory where
+// there is none that may or can be used.
+func (n *node) mountState(in seed.Input) error {
+	if n.disk.Name == "" {
+		return mount.Volatile()
+	}
+	if err := mount.GrowState(&n.disk, n.cmdline.Verity.String()); err != nil {
+		n.degraded.Add("growth of STATE", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkLimit)
+	defer cancel()
+	var err error
+	n.dog.While(checkLimit, func(_ string, f func()) { go f() }, func() { err = mount.MountState(ctx, n.disk, supervise.Command) })
+	if err != nil {
+		return errors.Join(err, mount.Volatile())
+	}
+	n.persist = true
+	return os.MkdirAll(ownDir, 0o700)
+}
+
+// importConfig replaces the copy on STATE, then the record of its hash. A cut in
+// between imports the same seed once more.
+func importConfig(c seed.Choice) error {
+	if err := writeDurable(configCopy, c.Text, 0o600); err != nil {
+		return err
+	}
+	return writeDurable(configHash, []byte(c.Imported+"\n"), 0o600)
+}
+
+// writeDurable replaces a file: temporary name, sync, rename, sync of the folder.
+// After a cut at any point the file has its old content or the new one.
+func writeDurable(name string, data []byte, mode os.FileMode) error {
+	tmp := name + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// readOptional reads a file; nil if it is not there or not readable.
+func readOptional(name string) []byte {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// identify gives the node its machine id and host name.
+func (n *node) identify() error {
+	id := strings.TrimSpace(string(readOptional(machineID)))
+	if len(id) != 32 {
+		raw := make([]byte, 16)
+		if _, err := rand.Read(raw); err != nil {
+			return fmt.Errorf("machine id: %w", err)
+		}
+		id = hex.EncodeToString(raw)
+		if n.persist {
+			if err := writeDurable(machineID, []byte(id+"\n"), 0o644); err != nil {
+				return fmt.Errorf("machine id: %w", err)
+			}
+		}
+	}
+	n.hostname = n.config.Hostname
+	if n.hostname == "" {
+		n.hostname = "kogge-" + id[:6]
+	}
+	return errors.Join(
+		os.WriteFile(etcDir+"/machine-id", []byte(id+"\n"), 0o644),
+		os.WriteFile(etcDir+"/hostname", []byte(n.hostname+"\n"), 0o644),
+		unix.Sethostname([]byte(n.hostname)),
+	)
+}
+
+// imageTime is the time of the commit that this release was built from.
+func imageTime() time.Time {
+	var facts struct {
+		Time time.Time `json:"time"`
+	}
+	if json.Unmarshal(readOptional(releaseJSON), &facts) != nil {
+		return time.Time{}
+	}
+	return facts.Time
+}

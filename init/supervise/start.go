@@ -1,0 +1,172 @@
+package supervise
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"kogge.example/init/cgroup"
+)
+
+// starter forks services. Its fields are the same for all of them.
+type starter struct {
+	self    string      // our own binary, for the launcher
+	cgroups cgroup.Tree // may be none
+	notify  string      // path of the sd_notify socket
+	null    *os.File
+}
+
+// fork starts one process of s with its output in the descriptor out and the
+// listening sockets. It returns its number; degraded says that it runs, but not
+// in its own cgroup, and why.
+func (st starter) fork(s Service, out int, sockets []*os.File) (pid int, degraded, err error) {
+	files := []uintptr{st.null.Fd(), uintptr(out), uintptr(out)}
+	path, args := s.Path, append([]string{s.Path}, s.Args...)
+	if order, needed := st.order(s); needed {
+		b, err := json.Marshal(order)
+		if err != nil {
+			return 0, nil, err
+		}
+		path, args = st.self, []string{"/init", "launch", string(b)}
+		for _, f := range sockets {
+			raw, err := f.SyscallConn()
+			if err != nil {
+				return 0, nil, err
+			}
+			// Not f.Fd(): it would make the socket blocking for every holder.
+			if err := raw.Control(func(fd uintptr) { files = append(files, fd) }); err != nil {
+				return 0, nil, err
+			}
+		}
+	}
+	attr := &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   st.environ(s),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	if !st.cgroups.None() {
+		group := groupOf(s.Name)
+		err := st.cgroups.Make(group)
+		if err == nil {
+			var fd int
+			if fd, err = st.cgroups.OpenGroup(group); err == nil {
+				defer syscall.Close(fd)
+				attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
+				pid, err := syscall.ForkExec(path, args, attr)
+				if err == nil || os.IsNotExist(err) || os.IsPermission(err) {
+					return pid, nil, err
+				}
+				// What else can fail is the clone into the group: try without.
+				attr.Sys.UseCgroupFD = false
+			}
+		}
+		degraded = fmt.Errorf("service %s runs outside its cgroup: %w", s.Name, err)
+	}
+	pid, err = syscall.ForkExec(path, args, attr)
+	return pid, degraded, err
+}
+
+// adjust sets from outside what needs no launcher.
+func adjust(pid int, s Service) error {
+	if s.OOMScoreAdj == 0 {
+		return nil
+	}
+	name := filepath.Join("/proc", strconv.Itoa(pid), "oom_score_adj")
+	if err := os.WriteFile(name, []byte(strconv.Itoa(s.OOMScoreAdj)), 0); err != nil {
+		return fmt.Errorf("service %s: set oom_score_adj %d: %w", s.Name, s.OOMScoreAdj, err)
+	}
+	return nil
+}
+
+// environ is the whole environment of s: PID 1's own carries what the kernel
+// made of its command line, which is no service's business.
+func (st starter) environ(s Service) []string {
+	env := []string{
+		"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/", "TERM=dumb",
+		"NOTIFY_SOCKET=" + st.notify,
+	}
+	if s.WatchdogTimeout > 0 {
+		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(int64(s.WatchdogTimeout/time.Microsecond), 10))
+	}
+	return append(env, s.Env...)
+}
+
+// order is what the launcher is to do before it executes s, and whether there is
+// anything at all: a launcher costs one more exec.
+func (st starter) order(s Service) (order, bool) {
+	o := order{
+		Path: s.Path, Args: append([]string{s.Path}, s.Args...),
+		NoFile: s.NoFile, UID: s.UID, GID: s.GID, Limit: s.Limit, Keep: s.Keep,
+	}
+	for _, sock := range s.Sockets {
+		name := sock.Name
+		if name == "" {
+			name = s.Name
+		}
+		o.Sockets = append(o.Sockets, name)
+	}
+	return o, len(o.Sockets) > 0 || o.NoFile > 0 || o.UID != 0 || o.GID != 0 || o.Limit
+}
+
+// groupOf is the cgroup of a service.
+func groupOf(name string) string { return cgroup.System + "/" + name }
+
+// listen opens one socket and returns a descriptor that outlives every process
+// of the service.
+func listen(s Socket) (*os.File, error) {
+	unixPath := strings.HasPrefix(s.Network, "unix")
+	if unixPath {
+		if err := os.Remove(s.Address); err != nil && !os.IsNotExist(err) {
+			return nil, fmt.Errorf("listen on %s: %w", s.Address, err)
+		}
+	}
+	f, err := listenFile(s.Network, s.Address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s %s: %w", s.Network, s.Address, err)
+	}
+	if unixPath {
+		mode := s.Mode
+		if mode == 0 {
+			mode = 0o600
+		}
+		if err := os.Chmod(s.Address, os.FileMode(mode)); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("listen on %s: %w", s.Address, err)
+		}
+	}
+	return f, nil
+}
+
+func listenFile(network, address string) (*os.File, error) {
+	switch network {
+	case "udp", "unixgram":
+		c, err := net.ListenPacket(network, address)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		if u, ok := c.(*net.UnixConn); ok {
+			return u.File()
+		}
+		return c.(*net.UDPConn).File()
+	case "tcp", "unix":
+		l, err := net.Listen(network, address)
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		if u, ok := l.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+			return u.File()
+		}
+		return l.(*net.TCPListener).File()
+	}
+	return nil, fmt.Errorf("network %q is not tcp, udp, unix or unixgram", network)
+}

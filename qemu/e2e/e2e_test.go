@@ -1,0 +1,239 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"kogge.example/image/debian"
+	"kogge.example/qemu"
+	"kogge.example/qemu/bootsector"
+)
+
+// tools is where the CLI is built to.
+var tools string
+
+func TestMain(m *testing.M) {
+	var err error
+	if tools, err = os.MkdirTemp("", "kogge-e2e-tools-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(tools)
+	os.Exit(code)
+}
+
+// TestScript runs each script of testdata: whole systems.
+func TestScript(t *testing.T) {
+	testscript.Run(t, params(t, "testdata"))
+}
+
+// TestBench runs scripts about the bench itself, with a guest of one sector.
+func TestBench(t *testing.T) {
+	dir := filepath.Join("testdata", "bench")
+	if fails := os.Getenv("KOGGE_E2E_FAILS"); fails != "" {
+		dir = fails // TestFailureReport runs us
+	}
+	p := params(t, dir)
+	setup := p.Setup
+	p.Setup = func(env *testscript.Env) error {
+		if err := os.WriteFile(filepath.Join(env.WorkDir, "guest.img"), bootsector.Disk(), 0o600); err != nil {
+			return err
+		}
+		return setup(env)
+	}
+	testscript.Run(t, p)
+}
+
+// TestFailureReport runs a script that fails in another process: its output has
+// to name a console log that is there, and the command that runs it again.
+func TestFailureReport(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestBench$")
+	cmd.Env = append(os.Environ(), "KOGGE_E2E_FAILS="+filepath.Join("testdata", "fails"), "KOGGE_E2E_LIMIT=10s")
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Fatalf("a script that fails passed:\n%s", out)
+	}
+	for _, want := range []string{
+		"nothing within 10s", `wait for line "^never$"`,
+		"again: go test ./qemu/e2e -count=1 -run '^TestBench$/^mute$'", "qemu-system-x86_64 -name guest=n1",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the report lacks %q", want)
+		}
+	}
+	log := regexp.MustCompile(`n1: console log (/\S+)`).FindSubmatch(out)
+	if log == nil {
+		t.Fatalf("the report names no console log:\n%s", out)
+	}
+	path := string(log[1])
+	if said, err := os.ReadFile(path); err != nil || !strings.Contains(string(said), "ready") {
+		t.Errorf("console log %s: %q, %v", path, said, err)
+	}
+	if err := qemu.Remove(filepath.Dir(path)); err != nil { // it refuses one that runs
+		t.Error(err)
+	}
+	os.RemoveAll(filepath.Dir(filepath.Dir(path)))
+}
+
+func params(t *testing.T, dir string) testscript.Params {
+	limit := 5 * time.Minute
+	if text := os.Getenv("KOGGE_E2E_LIMIT"); text != "" {
+		var err error
+		if limit, err = time.ParseDuration(text); err != nil {
+			t.Fatalf("KOGGE_E2E_LIMIT: %v", err)
+		}
+	}
+	return testscript.Params{
+		Dir:   dir,
+		Setup: func(env *testscript.Env) error { return setup(env, limit) },
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"kogge": kogge, "vm": vm},
+	}
+}
+
+type benchKey struct{}
+
+// cleanupT is what testing.T has beyond testscript.T.
+type cleanupT interface {
+	testscript.T
+	Name() string
+	Failed() bool
+	Cleanup(func())
+}
+
+// setup gives a script its bench, and the CLI the caches of the user who runs the
+// tests: scripts otherwise have an environment of their own.
+func setup(env *testscript.Env, limit time.Duration) error {
+	t, ok := env.T().(cleanupT)
+	if !ok {
+		return errors.New("scripts run under testing.T only")
+	}
+	for _, name := range []string{"HOME", "GOCACHE", "GOMODCACHE", "GOPATH", "GOTOOLCHAIN", "GOFLAGS", "GOPROXY", "KOGGE_MIRROR", "KOGGE_KEYRING"} {
+		if value, set := os.LookupEnv(name); set {
+			env.Setenv(name, value)
+		}
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return err
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return err
+	}
+	env.Setenv("KOGGE_CACHE", cache)
+	env.Setenv("ROOT", root) // the source tree
+	// Not below the script's own folder, which is gone when a failure is read;
+	// short, because it holds sockets.
+	dir, err := os.MkdirTemp("", "kogge-e2e-")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &bench{ctx: ctx, dir: dir, limit: limit, vms: map[string]*node{}}
+	env.Values[benchKey{}] = b
+	t.Cleanup(func() {
+		for _, n := range b.vms {
+			n.end()
+		}
+		cancel()
+		if !t.Failed() && os.Getenv("KOGGE_E2E_KEEP") == "" {
+			os.RemoveAll(dir)
+			return
+		}
+		t.Log(b.obituary(t.Name()))
+	})
+	return nil
+}
+
+// obituary says where the logs of a failed script are and how to run it again.
+func (b *bench) obituary(test string) string {
+	var s strings.Builder
+	for name, n := range b.vms {
+		fmt.Fprintf(&s, "%s: console log %s\n", name, filepath.Join(n.dir, "console.log"))
+		if n.vm != nil {
+			fmt.Fprintf(&s, "%s: %s", name, strings.ReplaceAll(n.vm.CommandLine(), "\n", "\n\t"))
+			s.WriteByte('\n')
+		}
+	}
+	var anchored []string
+	for _, part := range strings.Split(test, "/") {
+		anchored = append(anchored, "^"+part+"$")
+	}
+	fmt.Fprintf(&s, "again: go test ./qemu/e2e -count=1 -run '%s'", strings.Join(anchored, "/"))
+	return s.String()
+}
+
+// cacheDir is the CLI's cache, shared with it.
+func cacheDir() (string, error) {
+	if dir := os.Getenv("KOGGE_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	return filepath.Join(dir, "kogge"), err
+}
+
+// firmware returns OVMF from the package cache, which fetches it the first time.
+var firmware = sync.OnceValues(func() (*qemu.UEFI, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := debian.LoadLock(debian.Firmware)
+	if err != nil {
+		return nil, err
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	files, err := debian.Cache{Dir: filepath.Join(cache, "debian"), Say: say}.Fetch(context.Background(), lock)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if f.Name == "ovmf" {
+			share := filepath.Join(f.Dir, "usr/share/OVMF")
+			return &qemu.UEFI{Code: filepath.Join(share, "OVMF_CODE_4M.fd"), Vars: filepath.Join(share, "OVMF_VARS_4M.fd")}, nil
+		}
+	}
+	return nil, errors.New("the firmware's lock has no package ovmf")
+})
+
+// built makes the CLI once per run of the tests.
+var built struct {
+	sync.Once
+	program string
+	err     error
+}
+
+// kogge runs the CLI of this source tree.
+func kogge(ts *testscript.TestScript, neg bool, args []string) {
+	built.Do(func() {
+		built.program = filepath.Join(tools, "kogge")
+		cmd := exec.Command("go", "build", "-o", built.program, "kogge.example/cmd/kogge")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build kogge: %w\n%s", err, out)
+		}
+	})
+	ts.Check(built.err)
+	err := ts.Exec(built.program, args...)
+	switch {
+	case err != nil && !neg:
+		ts.Fatalf("kogge %s: %v", strings.Join(args, " "), err)
+	case err == nil && neg:
+		ts.Fatalf("kogge %s: succeeded", strings.Join(args, " "))
+	}
+}

@@ -1,0 +1,165 @@
+// Package crashdisk is, for tests, a disk in memory that loses power on demand.
+//
+// In comes the content of a disk and the number of writes it lives through; out
+// comes what such a disk may hold afterwards: all that was synced, and of the
+// rest what a seed decides. It knows sectors only, no partition and no file, and
+// nothing but the number of writes decides when the power fails.
+package crashdisk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+)
+
+// SectorSize is the unit, in bytes, in which a disk keeps or loses a write. A
+// sector that is written at the moment of the cut may end up half new.
+const SectorSize = 512
+
+// ErrPowerCut is what every call returns once the power is gone.
+var ErrPowerCut = errors.New("power cut")
+
+// Disk is a disk with a write cache that nothing but Sync empties. It is not
+// safe for concurrent use: a test that cuts power needs one order of writes.
+type Disk struct {
+	synced  []byte  // survives the cut
+	current []byte  // what a reader sees before it
+	cache   []write // since the last Sync, oldest first
+	left    int     // writes until the cut
+	cut     bool
+}
+
+// write is one WriteAt that no Sync has followed yet.
+type write struct {
+	offset int64
+	data   []byte
+}
+
+// New returns a disk that holds a copy of content and loses power at the write
+// after the given number of writes. That last write is under way when the power
+// fails: it returns ErrPowerCut, and yet some of it may be on the disk.
+func New(content []byte, writes int) *Disk {
+	return &Disk{synced: slices.Clone(content), current: slices.Clone(content), left: writes}
+}
+
+// ReadAt reads what was written last, synced or not.
+func (d *Disk) ReadAt(p []byte, offset int64) (int, error) {
+	if d.cut {
+		return 0, ErrPowerCut
+	}
+	if offset < 0 {
+		return 0, fmt.Errorf("read at %d: negative offset", offset)
+	}
+	if offset >= int64(len(d.current)) {
+		return 0, io.EOF
+	}
+	n := copy(p, d.current[offset:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// WriteAt writes into the cache. A write past the end of the disk is refused
+// whole and counts as none.
+func (d *Disk) WriteAt(p []byte, offset int64) (int, error) {
+	if d.cut {
+		return 0, ErrPowerCut
+	}
+	if offset < 0 || offset > int64(len(d.current)) || int64(len(p)) > int64(len(d.current))-offset {
+		return 0, fmt.Errorf("write %d bytes at %d: disk has %d", len(p), offset, len(d.current))
+	}
+	d.cache = append(d.cache, write{offset, slices.Clone(p)})
+	if d.left == 0 {
+		d.cut = true
+		return 0, ErrPowerCut
+	}
+	d.left--
+	return copy(d.current[offset:], p), nil
+}
+
+// Sync makes every write so far survive the cut.
+func (d *Disk) Sync() error {
+	if d.cut {
+		return ErrPowerCut
+	}
+	copy(d.synced, d.current)
+	d.cache = nil
+	return nil
+}
+
+// AfterCut returns what the disk holds when the power is back; the caller owns
+// the bytes. It may be called for many seeds, before the cut as well as after.
+// Seed 0 loses all that was not synced and seed 1 keeps it all. The others take
+// turns: the cache was emptied in order until the cut; or in any order, one write
+// at a time; or sector by sector, each with its last content, an older one, or the
+// front of the one over the rest of the other.
+func (d *Disk) AfterCut(seed uint64) []byte {
+	after := slices.Clone(d.synced)
+	random := rand.New(rand.NewPCG(seed, uint64(len(d.cache))))
+	switch {
+	case seed == 0:
+	case seed == 1:
+		for _, w := range d.cache {
+			copy(after[w.offset:], w.data)
+		}
+	case seed%3 == 0:
+		d.inOrder(after, random)
+	case seed%3 == 1:
+		for _, i := range random.Perm(len(d.cache)) {
+			if w := d.cache[i]; random.IntN(2) == 0 {
+				copy(after[w.offset:], w.data)
+			}
+		}
+	default:
+		d.bySector(after, random)
+	}
+	return after
+}
+
+// inOrder applies the first writes whole and the next one up to some byte.
+func (d *Disk) inOrder(after []byte, random *rand.Rand) {
+	whole := random.IntN(len(d.cache) + 1)
+	for _, w := range d.cache[:whole] {
+		copy(after[w.offset:], w.data)
+	}
+	if whole < len(d.cache) {
+		w := d.cache[whole]
+		copy(after[w.offset:], w.data[:random.IntN(len(w.data)+1)])
+	}
+}
+
+// bySector chooses for each written sector alone.
+func (d *Disk) bySector(after []byte, random *rand.Rand) {
+	content := slices.Clone(d.synced)
+	versions := map[int64][][]byte{}
+	for _, w := range d.cache {
+		copy(content[w.offset:], w.data)
+		for s := w.offset / SectorSize; s*SectorSize < w.offset+int64(len(w.data)); s++ {
+			versions[s] = append(versions[s], slices.Clone(sector(content, s)))
+		}
+	}
+	for _, s := range slices.Sorted(maps.Keys(versions)) {
+		older := sector(after, s)
+		kept := random.IntN(len(versions[s]) + 1) // of so many writes the last one counts
+		if kept == 0 {
+			continue
+		}
+		newer := versions[s][kept-1]
+		if kept > 1 {
+			copy(older, versions[s][kept-2])
+		}
+		if random.IntN(4) == 0 {
+			newer = newer[:random.IntN(len(newer))]
+		}
+		copy(older, newer)
+	}
+}
+
+// sector returns sector s of content, which may end in the middle of its last.
+func sector(content []byte, s int64) []byte {
+	return content[s*SectorSize : min((s+1)*SectorSize, int64(len(content)))]
+}

@@ -1,0 +1,413 @@
+package gpt
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"kogge.example/update/crashdisk"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+const mib = 1 << 20 / SectorSize
+
+// example is a node's disk, small.
+func example(sectors uint64) Table {
+	return Table{
+		DiskGUID: DeriveGUID("kogge 1.0", "disk"),
+		Sectors:  sectors,
+		Partitions: []Partition{
+			{Number: 1, Name: "ESP", Type: EFISystem, GUID: DeriveGUID("kogge 1.0", "ESP"), First: 1 * mib, Last: 2*mib - 1},
+			{Number: 2, Name: "ROOT-A", Type: LinuxData, GUID: DeriveGUID("kogge 1.0", "ROOT-A"), First: 2 * mib, Last: 3*mib - 1},
+			{Number: 4, Name: "STATE", Type: LinuxData, GUID: DeriveGUID("kogge 1.0", "STATE"), First: 3 * mib, Last: 4*mib - 1},
+		},
+	}
+}
+
+// disk returns the bytes of a disk of size sectors that carries t.
+func disk(t *testing.T, table Table, sectors uint64) []byte {
+	t.Helper()
+	content := make([]byte, sectors*SectorSize)
+	front, back, err := table.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(content, front)
+	copy(content[table.Sectors*SectorSize-uint64(len(back)):], back)
+	return content
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		path, err = exec.LookPath("/usr/sbin/" + name)
+	}
+	if err != nil {
+		t.Fatalf("%s is missing: apt-get install gdisk", name)
+	}
+	out, err := exec.Command(path, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func TestWriteReadBySgdisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const sectors = 16 * mib
+	if err := f.Truncate(sectors * SectorSize); err != nil {
+		t.Fatal(err)
+	}
+	want := example(sectors)
+	if err := Write(f, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(f, sectors*SectorSize)
+	if err != nil || got.Damage != nil {
+		t.Fatal(err, got.Damage)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk -v:\n%s", out)
+	}
+	var shown strings.Builder // without what another version of sgdisk may word otherwise
+	for line := range strings.Lines(run(t, "sgdisk", "-p", "-i", "1", "-i", "4", path)) {
+		if f := strings.Fields(line); strings.Contains(line, ": ") && f[0] != "Disk" || len(f) == 7 {
+			shown.WriteString(line)
+		}
+	}
+	golden(t, "sgdisk.txt", shown.String())
+
+	// The disk grows: sgdisk has to find nothing to complain about either.
+	const grown = 64*mib + 7
+	if err := f.Truncate(grown * SectorSize); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = Grow(f, grown*SectorSize, "STATE"); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := got.Find("STATE"); err != nil || state.Last != 63*mib-1 || state.Number != 4 {
+		t.Errorf("STATE after growth: %+v, %v", state, err)
+	}
+	if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk -v after growth:\n%s", out)
+	}
+	before := got
+	if got, err = Randomize(f, grown*SectorSize); err != nil {
+		t.Fatal(err)
+	}
+	if got.DiskGUID == before.DiskGUID || got.Partitions[2].GUID == before.Partitions[2].GUID {
+		t.Error("Randomize kept a GUID")
+	}
+	if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk -v after Randomize:\n%s", out)
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (go test -update rewrites it):\n%s", path, diff)
+	}
+}
+
+// TestReadDamaged destroys each sector of the table in turn: one copy has to be
+// read, and the damage told.
+func TestReadDamaged(t *testing.T) {
+	const sectors = 8 * mib
+	want := example(sectors)
+	sound := disk(t, want, sectors)
+	for _, at := range []uint64{1, 2, sectors - 33, sectors - 1} {
+		content := bytes.Clone(sound)
+		content[at*SectorSize+40] ^= 1
+		got, err := Read(bytes.NewReader(content), int64(len(content)))
+		if err != nil {
+			t.Errorf("sector %d damaged: %v", at, err)
+			continue
+		}
+		if got.Damage == nil {
+			t.Errorf("sector %d damaged: not told", at)
+		}
+		got.Damage = nil
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("sector %d damaged: %s", at, diff)
+		}
+	}
+	content := bytes.Clone(sound)
+	content[SectorSize] ^= 1
+	content[len(content)-1] ^= 1 // not summed: the header has 92 bytes
+	if _, err := Read(bytes.NewReader(content), int64(len(content))); err != nil {
+		t.Errorf("padding of the backup damaged: %v", err)
+	}
+	content[len(content)-SectorSize] ^= 1
+	_, err := Read(bytes.NewReader(content), int64(len(content)))
+	const wantErr = "partition table: primary: no signature in sector 1; backup: no signature in sector 16383"
+	if err == nil || err.Error() != wantErr {
+		t.Errorf("both headers damaged: got %v\nwant %s", err, wantErr)
+	}
+}
+
+func TestEncodeRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*Table)
+		want string
+	}{
+		{"overlap", func(t *Table) { t.Partitions[1].First-- },
+			`partition table: partition "ROOT-A": begins at sector 4095, within "ESP", which ends at 4095`},
+		{"past the end", func(t *Table) { t.Partitions[2].Last = 8*mib - 33 },
+			`partition table: partition "STATE": sectors 6144 to 16351 are not within 34 to 16350`},
+		{"over the primary", func(t *Table) { t.Partitions[0].First = 33 },
+			`partition table: partition "ESP": sectors 33 to 4095 are not within 34 to 16350`},
+		{"backwards", func(t *Table) { t.Partitions[0].Last = 2047 },
+			`partition table: partition "ESP": sectors 2048 to 2047 are not within 34 to 16350`},
+		{"number twice", func(t *Table) { t.Partitions[1].Number = 1 },
+			`partition table: partition "ROOT-A": number 1 is taken`},
+		{"number", func(t *Table) { t.Partitions[1].Number = 129 },
+			`partition table: partition "ROOT-A": number 129: want 1 to 128`},
+		{"GUID twice", func(t *Table) { t.Partitions[1].GUID = t.Partitions[0].GUID },
+			`partition table: partition "ROOT-A": GUID ` + DeriveGUID("kogge 1.0", "ESP").String() + ` is taken or zero`},
+		{"no type", func(t *Table) { t.Partitions[1].Type = GUID{} },
+			`partition table: partition "ROOT-A": no type`},
+		{"name", func(t *Table) { t.Partitions[1].Name = strings.Repeat("x", 37) },
+			`partition table: partition "` + strings.Repeat("x", 37) + `": the name does not fit 36 UTF-16 units`},
+		{"disk", func(t *Table) { t.DiskGUID = GUID{} }, `partition table: the disk has no GUID`},
+		{"small", func(t *Table) { t.Sectors = 67 }, `partition table: 67 sectors: want 68 to 18014398509481984`},
+	}
+	for _, test := range tests {
+		table := example(8 * mib)
+		test.edit(&table)
+		if _, _, err := table.Encode(); err == nil || err.Error() != test.want {
+			t.Errorf("%s: got %v\nwant %s", test.name, err, test.want)
+		}
+	}
+}
+
+func TestGrowRefuses(t *testing.T) {
+	const sectors = 8 * mib
+	tests := []struct {
+		name      string
+		partition string
+		size      int64
+		want      string
+	}{
+		{"unknown", "DATA", sectors * SectorSize, `partition "DATA": not in the table`},
+		{"not last", "ROOT-A", sectors * SectorSize, `partition "ROOT-A": "STATE" lies behind it`},
+		{"smaller disk", "STATE", 4 * mib * SectorSize,
+			`partition table: partition "STATE": sectors 6144 to 8191 are not within 34 to 8158`},
+		{"no disk", "STATE", 0, `primary: a disk of 0 bytes is too small; backup: a disk of 0 bytes is too small`},
+	}
+	for _, test := range tests {
+		content := disk(t, example(sectors), sectors)
+		d := crashdisk.New(content, 100)
+		_, err := Grow(d, test.size, test.partition)
+		want := fmt.Sprintf("grow partition table to %d bytes: %s", test.size, test.want)
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: got %v\nwant %s", test.name, err, want)
+		}
+		if !bytes.Equal(d.AfterCut(1), content) {
+			t.Errorf("%s: something was written", test.name)
+		}
+	}
+}
+
+// TestGrowPowerCut cuts the power at every write of the growth: each time the disk
+// has the old table or the new one, and a second Grow finishes.
+func TestGrowPowerCut(t *testing.T) {
+	const before, after = 5 * mib, 8*mib + 3
+	old := example(before)
+	content := disk(t, old, after)
+	copy(content, "boot code")
+	cuts(t, content, func(d *crashdisk.Disk) error {
+		_, err := Grow(d, after*SectorSize, "STATE")
+		return err
+	}, func(where string, cut []byte) {
+		got, err := Read(bytes.NewReader(cut), int64(len(cut)))
+		if err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		got.Damage = nil
+		grown := example(after)
+		grown.Partitions[2].Last = 7*mib - 1
+		if !cmp.Equal(got, old) && !cmp.Equal(got, grown) {
+			t.Fatalf("%s: neither old nor new: %s", where, cmp.Diff(grown, got))
+		}
+		again := crashdisk.New(cut, 100)
+		if got, err = Grow(again, after*SectorSize, "STATE"); err != nil {
+			t.Fatalf("%s: second Grow: %v", where, err)
+		}
+		finished := again.AfterCut(0)
+		onDisk, err := Read(bytes.NewReader(finished), int64(len(finished)))
+		if err != nil || onDisk.Damage != nil {
+			t.Fatalf("%s: after the second Grow: %v, %v", where, err, onDisk.Damage)
+		}
+		if !cmp.Equal(got, grown) || !cmp.Equal(onDisk, grown) {
+			t.Fatalf("%s: after the second Grow: %s", where, cmp.Diff(grown, onDisk))
+		}
+		if !bytes.HasPrefix(finished, []byte("boot code")) {
+			t.Fatalf("%s: boot code is gone", where)
+		}
+		third := crashdisk.New(finished, 0)
+		if _, err := Grow(third, after*SectorSize, "STATE"); err != nil {
+			t.Fatalf("%s: a grown disk was written to: %v", where, err)
+		}
+	})
+}
+
+// TestRandomizePowerCut does the same with new GUIDs, and from a disk whose primary
+// copy is damaged to begin with.
+func TestRandomizePowerCut(t *testing.T) {
+	const sectors = 5 * mib
+	old := example(sectors)
+	for _, damage := range []int{-1, SectorSize, 2 * SectorSize, (sectors - 1) * SectorSize} {
+		content := disk(t, old, sectors)
+		if damage >= 0 {
+			content[damage] ^= 1
+		}
+		cuts(t, content, func(d *crashdisk.Disk) error {
+			_, err := Randomize(d, sectors*SectorSize)
+			return err
+		}, func(where string, cut []byte) {
+			got, err := Read(bytes.NewReader(cut), int64(len(cut)))
+			if err != nil {
+				t.Fatalf("damage at %d: %s: %v", damage, where, err)
+			}
+			got.Damage = nil
+			if !cmp.Equal(got, old) && !renamed(old, got) {
+				t.Fatalf("damage at %d: %s: neither old nor new: %s", damage, where, cmp.Diff(old, got))
+			}
+			again := crashdisk.New(cut, 100)
+			if _, err := Randomize(again, sectors*SectorSize); err != nil {
+				t.Fatalf("damage at %d: %s: second Randomize: %v", damage, where, err)
+			}
+			finished := again.AfterCut(0)
+			if got, err := Read(bytes.NewReader(finished), int64(len(finished))); err != nil || got.Damage != nil {
+				t.Fatalf("damage at %d: %s: after the second: %v, %v", damage, where, err, got.Damage)
+			}
+		})
+	}
+}
+
+// renamed tells whether b is a with every GUID another one.
+func renamed(a, b Table) bool {
+	if a.DiskGUID == b.DiskGUID || len(a.Partitions) != len(b.Partitions) {
+		return false
+	}
+	for i, p := range b.Partitions {
+		if p.GUID == a.Partitions[i].GUID {
+			return false
+		}
+		if p.GUID = a.Partitions[i].GUID; p != a.Partitions[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// cuts runs work on content with the power failing at each of its writes, and shows
+// check what the disk may hold then.
+func cuts(t *testing.T, content []byte, work func(*crashdisk.Disk) error, check func(where string, cut []byte)) {
+	t.Helper()
+	for writes := 0; ; writes++ {
+		d := crashdisk.New(content, writes)
+		err := work(d)
+		if err != nil && !errors.Is(err, crashdisk.ErrPowerCut) {
+			t.Fatalf("writes=%d: %v", writes, err)
+		}
+		for seed := range uint64(64) {
+			check(fmt.Sprintf("writes=%d seed=%d", writes, seed), d.AfterCut(seed))
+		}
+		if err == nil {
+			if writes < 2 {
+				t.Fatalf("only %d writes", writes)
+			}
+			return
+		}
+	}
+}
+
+func TestGUID(t *testing.T) {
+	const text = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+	if got := EFISystem.String(); got != text {
+		t.Errorf("EFISystem is %s", got)
+	}
+	if g, err := ParseGUID(strings.ToUpper(text)); err != nil || g != EFISystem {
+		t.Errorf("ParseGUID: %v, %v", g, err)
+	}
+	for _, bad := range []string{"", text[1:], text + "0", strings.ReplaceAll(text, "-", "_"), strings.ReplaceAll(text, "c", "x")} {
+		if g, err := ParseGUID(bad); err == nil {
+			t.Errorf("ParseGUID(%q) = %v", bad, g)
+		}
+	}
+	// An image of a released version has these for ever.
+	if got := DeriveGUID("kogge", "ESP").String(); got != "2b99e046-c137-8ef3-be7e-1d8e7e843005" {
+		t.Errorf("DeriveGUID changed: %s", got)
+	}
+	if DeriveGUID("ab", "c") == DeriveGUID("a", "bc") {
+		t.Error("DeriveGUID: seed and name run together")
+	}
+	if a, b := RandomGUID(), RandomGUID(); a == b || a[6]>>4 != 4 || a[8]>>6 != 2 {
+		t.Errorf("RandomGUID: %v, %v", a, b)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	const sectors = 100
+	table := Table{DiskGUID: DeriveGUID("fuzz", "disk"), Sectors: sectors, Partitions: []Partition{
+		{Name: "ESP", Type: EFISystem, GUID: DeriveGUID("fuzz", "1"), First: 34, Last: 40},
+		{Name: "STATE", Type: LinuxData, GUID: DeriveGUID("fuzz", "2"), First: 41, Last: 50},
+	}}
+	front, back, err := table.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(front, back)
+	f.Add(front, back[1:])
+	f.Add(front[:600], back)
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, front, back []byte) {
+		content := make([]byte, sectors*SectorSize)
+		copy(content, front)
+		copy(content[max(0, len(content)-len(back)):], back)
+		got, err := Read(bytes.NewReader(content), int64(len(content)))
+		if err != nil {
+			return
+		}
+		d := crashdisk.New(append(content, make([]byte, 1<<20)...), 10)
+		if grown, err := Grow(d, int64(len(content))+1<<20, "STATE"); err == nil {
+			if len(grown.Partitions) != len(got.Partitions) {
+				t.Errorf("Grow made %d partitions of %d", len(grown.Partitions), len(got.Partitions))
+			}
+		}
+	})
+}
