@@ -92,6 +92,7 @@ func (n *node) run() (how shutdown.How, err error) {
 	if events != nil && n.modules != nil {
 		guard.Go("device events", func() { events.Serve(ctx, n.modules, n.say) })
 	}
+	n.testPort()
 	show, stop := n.startConsole()
 	defer stop()
 	cfg := supervise.Config{

@@ -156,23 +156,8 @@ func TestOneMachine(t *testing.T) {
 		t.Errorf("query-pci: %v, %v", devices, err)
 	}
 
-	if _, err := qemu.Start(ctx, m, dir); !errors.Is(err, qemu.ErrRunning) {
-		t.Errorf("second start in one folder: %v", err)
-	}
-	if err := qemu.Remove(dir); !errors.Is(err, qemu.ErrRunning) {
-		t.Errorf("remove a running VM: %v", err)
-	}
-	infos, err := qemu.List(all)
-	if err != nil || len(infos) != 1 || !infos[0].Running || infos[0].Name != "n1" || infos[0].PID != v.PID() || len(infos[0].Forwards) != 2 {
-		t.Fatalf("list: %+v, %v", infos, err)
-	}
-	other, err := qemu.Attach(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := secondOwner(t, ctx, v, m)
 	defer other.Close()
-	say(t, ctx, other, "eC", `^C$`, 1)
-
 	if err := other.Powerdown(ctx); err != nil {
 		t.Error(err)
 	}
@@ -201,13 +186,34 @@ func TestOneMachine(t *testing.T) {
 	if used, err := v.CPUSeconds(); err != nil || used <= 0 {
 		t.Errorf("cpu seconds of the ended VM: %v, %v", used, err)
 	}
-	if infos, err = qemu.List(all); err != nil || len(infos) != 1 || infos[0].Running {
+	if infos, err := qemu.List(all); err != nil || len(infos) != 1 || infos[0].Running {
 		t.Errorf("list after the end: %+v, %v", infos, err)
 	}
 	if _, err := qemu.Attach(dir); !errors.Is(err, qemu.ErrNotRunning) {
 		t.Errorf("attach to an ended VM: %v", err)
 	}
 	secondRun(t, m, dir)
+}
+
+// secondOwner looks at a running VM as another process would, and returns it as
+// that one sees it.
+func secondOwner(t *testing.T, ctx context.Context, v *qemu.VM, m qemu.Machine) *qemu.VM {
+	if _, err := qemu.Start(ctx, m, v.Dir); !errors.Is(err, qemu.ErrRunning) {
+		t.Errorf("second start in one folder: %v", err)
+	}
+	if err := qemu.Remove(v.Dir); !errors.Is(err, qemu.ErrRunning) {
+		t.Errorf("remove a running VM: %v", err)
+	}
+	infos, err := qemu.List(filepath.Dir(v.Dir))
+	if err != nil || len(infos) != 1 || !infos[0].Running || infos[0].Name != "n1" || infos[0].PID != v.PID() || len(infos[0].Forwards) != 2 {
+		t.Fatalf("list: %+v, %v", infos, err)
+	}
+	other, err := qemu.Attach(v.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	say(t, ctx, other, "eC", `^C$`, 1)
+	return other
 }
 
 // secondRun starts m again in its folder: with its overlay, unless its image is

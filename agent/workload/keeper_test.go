@@ -135,9 +135,9 @@ func (f *fakeEngine) Remove(ctx context.Context, id, _ string, _ time.Duration) 
 	return nil
 }
 
-func (f *fakeEngine) Volumes(Container) error                             { return nil }
+func (f *fakeEngine) Volumes(Container) error                           { return nil }
 func (f *fakeEngine) WriteFiles(Container, map[string]netip.Addr) error { return nil }
-func (f *fakeEngine) RemoveFiles(string) error                            { return nil }
+func (f *fakeEngine) RemoveFiles(string) error                          { return nil }
 
 // exit ends a running container.
 func (f *fakeEngine) exit(t *testing.T, id string, code int) {

@@ -53,8 +53,11 @@ type Index struct {
 	depends map[string][]string // module name → files below dir, nearest first
 	soft    map[string][]string // module name → names or aliases that come first
 	exact   map[string][]string // alias without wildcard → module names
-	globs   map[string][]glob   // text before the first ':' → patterns
+	globs   map[string][]glob   // text before the first ':', or anyBus → patterns
 }
+
+// anyBus holds the patterns that have a wildcard in front of the first ':'.
+const anyBus = ""
 
 // glob is an alias with wildcards.
 type glob struct{ pattern, module string }
@@ -121,6 +124,9 @@ func (x *Index) addAlias(line string) {
 		return
 	}
 	bus, _, _ := strings.Cut(f[1], ":")
+	if strings.ContainsAny(bus, "*?[") {
+		bus = anyBus // acpi*:PNP0C0C:* also stands for acpi:…
+	}
 	x.globs[bus] = append(x.globs[bus], glob{f[1], f[2]})
 }
 
@@ -152,9 +158,11 @@ func (x *Index) Resolve(request string) []string {
 	}
 	names := append([]string(nil), x.exact[normal(request)]...)
 	bus, _, _ := strings.Cut(request, ":")
-	for _, g := range x.globs[bus] {
-		if ok, _ := path.Match(g.pattern, request); ok {
-			names = append(names, g.module)
+	for _, patterns := range [][]glob{x.globs[bus], x.globs[anyBus]} {
+		for _, g := range patterns {
+			if ok, _ := path.Match(g.pattern, request); ok {
+				names = append(names, g.module)
+			}
 		}
 	}
 	return names

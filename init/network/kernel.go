@@ -244,14 +244,12 @@ func (k *kernel) describe(f Facts) (Interface, error) {
 	slices.SortStableFunc(i.Addresses, func(a, b netip.Prefix) int {
 		return btoi(a.Addr().IsLinkLocalUnicast()) - btoi(b.Addr().IsLinkLocalUnicast())
 	})
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL,
-		&netlink.Route{LinkIndex: f.Index, Dst: nil, Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	routes, err := netlink.RouteList(l, netlink.FAMILY_ALL)
 	if err != nil {
 		return i, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if r.Gw != nil {
+		if r.Gw != nil && (r.Dst == nil || prefixOf(r.Dst).Bits() == 0) {
 			i.Gateway = append(i.Gateway, addrOf(r.Gw))
 		}
 	}

@@ -105,11 +105,11 @@ func serviceMain(name string, args []string) {
 			time.Sleep(usec / 4)
 			notify(daemon.SdNotifyWatchdog)
 		}
-		select {}
+		<-term
 	case "trigger":
 		notify("READY=1")
 		notify("WATCHDOG=trigger")
-		select {}
+		<-term
 	case "listens": // answers one line per connection with its own number
 		ls, err := activation.ListenersWithNames()
 		if err != nil || len(ls["web"]) != 1 {
@@ -117,6 +117,7 @@ func serviceMain(name string, args []string) {
 			os.Exit(9)
 		}
 		notify("READY=1")
+		go func() { <-term; os.Exit(0) }()
 		for {
 			c, err := ls["web"][0].Accept()
 			if err != nil {

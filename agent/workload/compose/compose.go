@@ -59,6 +59,7 @@ type parser struct {
 	warnings []nodeconfig.Problem
 	volumes  map[string]bool   // declared at the top
 	ports    map[string]string // who publishes a port
+	merges   int
 }
 
 func (p *parser) report(n *yaml.Node, format string, args ...any) {
@@ -116,26 +117,32 @@ func (p *parser) pairs(n *yaml.Node, what string, each func(k, v *yaml.Node)) {
 		each(k, resolve(v))
 	}
 	for _, m := range merged {
-		p.merge(resolve(m), own, each, 0)
+		p.merge(resolve(m), own, each)
 	}
 }
 
+// maxMerges is how many merges a file can have, those inside of merges counted
+// each time: they can multiply.
+const maxMerges = 1000
+
 // merge adds the keys of m, a mapping or a list of them, that are not own yet.
-func (p *parser) merge(m *yaml.Node, own map[string]bool, each func(k, v *yaml.Node), depth int) {
-	const deepest = 10
+func (p *parser) merge(m *yaml.Node, own map[string]bool, each func(k, v *yaml.Node)) {
+	p.merges++
 	switch {
-	case depth > deepest:
-		p.report(m, "merges lie too deep in each other")
+	case p.merges > maxMerges:
+		if p.merges == maxMerges+1 {
+			p.report(m, "more than %d merges", maxMerges)
+		}
 	case m.Kind == yaml.SequenceNode:
 		for _, child := range m.Content {
-			p.merge(resolve(child), own, each, depth+1)
+			p.merge(resolve(child), own, each)
 		}
 	case m.Kind == yaml.MappingNode:
 		for i := 0; i+1 < len(m.Content); i += 2 {
 			k, v := m.Content[i], resolve(m.Content[i+1])
 			switch {
 			case k.Value == "<<":
-				p.merge(v, own, each, depth+1)
+				p.merge(v, own, each)
 			case !own[k.Value]:
 				own[k.Value] = true
 				each(k, v)

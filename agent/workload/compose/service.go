@@ -242,8 +242,19 @@ func deploy(p *parser, n *yaml.Node, c *workload.Container) {
 	})
 }
 
+// maxPorts is how many ports of the node a container can have, ranges counted out.
+const maxPorts = 256
+
 func ports(p *parser, n *yaml.Node, c *workload.Container) {
 	p.list(n, "ports", func(item *yaml.Node) {
+		if len(c.Ports) > maxPorts {
+			return
+		}
+		defer func() {
+			if len(c.Ports) > maxPorts {
+				p.report(item, "more than %d ports", maxPorts)
+			}
+		}()
 		if item.Kind == yaml.MappingNode {
 			p.longPort(item, c)
 			return

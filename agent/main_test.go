@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestUnknownRole(t *testing.T) {
+	for _, args := range [][]string{{"agent"}, {"agent", ""}, {"agent", "etcdd"}, {"modprobe", "-q", "--", "x"}, {}} {
+		var stderr bytes.Buffer
+		if code := run(args, &stderr); code != 2 {
+			t.Errorf("%q: exit code %d", args, code)
+		}
+		if !strings.Contains(stderr.String(), "unknown role") {
+			t.Errorf("%q: says %q", args, &stderr)
+		}
+	}
+}
+
+// TestSupervisor: the variables work once, and are not inherited by shims.
+func TestSupervisor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "3000000")
+	t.Setenv("WATCHDOG_PID", "")
+	s, err := newSupervisor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.watchdog != 3*time.Second || tick(s.watchdog) != time.Second {
+		t.Errorf("watchdog %s, tick %s", s.watchdog, tick(s.watchdog))
+	}
+	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC"} {
+		if _, set := os.LookupEnv(name); set {
+			t.Errorf("%s is still in the environment", name)
+		}
+	}
+	s.tell("READY=1", "STATUS=two\nlines")
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	buf := make([]byte, 256)
+	n, err := conn.Read(buf)
+	if want := "READY=1\nSTATUS=two | lines"; err != nil || string(buf[:n]) != want {
+		t.Errorf("got %q, %v, want %q", buf[:n], err, want)
+	}
+	// Outside of a node there is nobody to tell.
+	alone, err := newSupervisor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone.tell("READY=1")
+	if tick(alone.watchdog) != 5*time.Second {
+		t.Errorf("tick without a watchdog: %s", tick(alone.watchdog))
+	}
+}

@@ -1,0 +1,440 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inside marks the second run of this test binary, in namespaces of its own; its
+// value is the folder with the programs.
+const inside = "KOGGE_NODE_TEST_INSIDE"
+
+// TestNode runs the real thing: both roles, shim and runc, an image imported from
+// a tar, containers with network and limits; then kills what can be killed.
+func TestNode(t *testing.T) {
+	if bin := os.Getenv(inside); bin != "" {
+		testNode(t, bin)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes containers")
+	}
+	if testing.Short() {
+		t.Skip("builds agent, shim and runc: left out by -short")
+	}
+	bin := t.TempDir()
+	build(t, bin)
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNode$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"="+bin)
+	// The PID namespace takes every process with it at the end.
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
+	}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// build makes the programs as an image has them.
+func build(t *testing.T, bin string) {
+	t.Helper()
+	for _, tool := range []struct{ file, pkg string }{
+		{"/usr/bin/gcc", "gcc"}, {"/usr/include/seccomp.h", "libseccomp-dev"}, {"/usr/bin/pkg-config", "pkg-config"},
+	} {
+		if _, err := os.Stat(tool.file); err != nil {
+			t.Fatalf("runc needs it: %v: apt-get install %s", err, tool.pkg)
+		}
+	}
+	static := []string{"-trimpath", "-ldflags=-s -w", "-tags=netgo osusergo grpcnotrace"}
+	for _, p := range []struct {
+		out, cgo string
+		args     []string
+	}{
+		{"agent", "0", append(slices.Clone(static), "kogge.example/agent")},
+		{"containerd-shim-runc-v2", "0", []string{"-trimpath", "-ldflags=-s -w", "-tags=netgo osusergo grpcnotrace no_grpc", "kogge.example/agent/shim"}},
+		{"example", "0", append(slices.Clone(static), "kogge.example/agent/example")},
+		{"runc", "1", []string{"-trimpath", "-tags=netgo osusergo seccomp urfave_cli_no_docs runc_nocriu",
+			"-ldflags=-s -w -linkmode external -extldflags -static", "github.com/opencontainers/runc"}},
+	} {
+		cmd := exec.Command("go", append([]string{"build", "-o", filepath.Join(bin, p.out)}, p.args...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+p.cgo)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", p.out, err, out)
+		}
+	}
+}
+
+// node is the part of a node that this package is.
+type node struct {
+	bin, folder, cgroup string
+	notes               *net.UnixConn
+	services            map[string]*exec.Cmd
+}
+
+func testNode(t *testing.T, bin string) {
+	n := newNode(t, bin)
+	n.image(t)
+	n.config(t, `
+  services:
+    web:
+      image: example.invalid/web:1
+      ports: ["8080:80"]
+      environment: {PORT: "80", RELEASE: "1.0"}
+      restart: always
+      pids_limit: 50
+      volumes: ["data:/data"]
+    job:
+      image: example.invalid/web:1
+      entrypoint: /app
+      environment: {PORT: none}
+    wrong:
+      image: example.invalid/missing:1
+  volumes: {data: }
+`)
+	n.start(t, "containerd")
+	n.start(t, "agent")
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+	n.hardened(t)
+	if status := n.wait(t, "STATUS=", "job ended"); !strings.Contains(status, "wrong backoff: image example.invalid/missing:1: not on this node") ||
+		!strings.Contains(status, "job ended: exit code 1") || !strings.Contains(status, "1 of 3 containers running") {
+		t.Errorf("status: %s", status)
+	}
+	log, err := os.ReadFile(filepath.Join(n.folder, "run", "log", "web.log"))
+	if err != nil || !strings.Contains(string(log), "listening on :80") {
+		t.Errorf("log of web: %q, %v", log, err)
+	}
+
+	t.Log("kill -9 of both: the container goes on, and goes on after they are back")
+	n.kill(t, "agent")
+	n.kill(t, "containerd")
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 2\n")
+	n.start(t, "containerd")
+	n.start(t, "agent")
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 3\n")
+
+	t.Log("kill -9 of containerd under a living agent")
+	n.kill(t, "containerd")
+	n.wait(t, "STATUS=", "containerd.sock")
+	n.start(t, "containerd")
+	n.wait(t, "STATUS=", "1 of 3 containers running")
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 4\n")
+
+	t.Log("the container dies: a new one comes")
+	for _, pid := range processes(t, "/app") {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+
+	t.Log("a container that is not wanted any more goes, with its network")
+	n.kill(t, "agent")
+	n.config(t, "\n  services: {}\n")
+	n.start(t, "agent")
+	until(t, "web to go", func() bool {
+		_, err := os.Stat(filepath.Join(n.folder, "netns", "web"))
+		return os.IsNotExist(err) && len(processes(t, "/app")) == 0
+	})
+	if _, err := os.Stat(filepath.Join(n.folder, "state", "volumes", "data")); err != nil {
+		t.Errorf("the volume went with it: %v", err)
+	}
+
+	t.Log("a mistake in the settings stops nothing and is said")
+	n.kill(t, "agent")
+	n.config(t, "\n  services: {web: {image: a, privileged: true}}\n")
+	n.start(t, "agent")
+	n.stop(t, "agent")
+	n.stop(t, "containerd")
+}
+
+func newNode(t *testing.T, bin string) *node {
+	t.Helper()
+	n := &node{
+		bin: bin, folder: t.TempDir(), services: map[string]*exec.Cmd{},
+		cgroup: "/kogge-test-" + strings.ToLower(rand.Text()[:8]),
+	}
+	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	must(t, unix.Mount("proc", "/proc", "proc", 0, ""))
+	for _, d := range []string{"state/preload", "run/etc", "netns"} {
+		must(t, os.MkdirAll(filepath.Join(n.folder, d), 0o755))
+	}
+	must(t, os.WriteFile(filepath.Join(n.folder, "run", "etc", "resolv.conf"), []byte("nameserver 192.0.2.53\n"), 0o644))
+	loopbackUp(t)
+	var err error
+	n.notes, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(n.folder, "notify"), Net: "unixgram"})
+	must(t, err)
+	t.Cleanup(func() {
+		n.notes.Close()
+		for name := range n.services {
+			n.kill(t, name)
+		}
+		for _, name := range []string{"/app", filepath.Join(bin, "containerd-shim-runc-v2")} {
+			for _, pid := range processes(t, name) {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		n.cleanCgroups(t)
+		mounts, _ := os.ReadFile("/proc/self/mounts")
+		for line := range strings.Lines(string(mounts)) {
+			if f := strings.Fields(line); strings.HasPrefix(f[1], n.folder) {
+				_ = unix.Unmount(f[1], unix.MNT_DETACH)
+			}
+		}
+	})
+	return n
+}
+
+func loopbackUp(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq("lo")
+	must(t, err)
+	req.SetUint16(unix.IFF_UP)
+	must(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req))
+}
+
+// cleanCgroups removes what runc made under our parent, in every hierarchy.
+func (n *node) cleanCgroups(t *testing.T) {
+	until(t, "cgroups to be empty", func() bool {
+		left := false
+		for _, pattern := range []string{"/sys/fs/cgroup" + n.cgroup, "/sys/fs/cgroup/*" + n.cgroup} {
+			parents, _ := filepath.Glob(pattern)
+			for _, parent := range parents {
+				children, _ := filepath.Glob(parent + "/*/")
+				for _, child := range append(children, parent) {
+					if err := unix.Rmdir(child); err == unix.EBUSY {
+						left = true
+					}
+				}
+			}
+		}
+		return !left
+	})
+}
+
+func (n *node) config(t *testing.T, workloads string) {
+	t.Helper()
+	must(t, os.WriteFile(filepath.Join(n.folder, "run", "node.yaml"), []byte("hostname: n07\nworkloads:"+workloads), 0o644))
+}
+
+// start starts a role and waits until it says that it is ready.
+func (n *node) start(t *testing.T, role string) {
+	t.Helper()
+	state, run := filepath.Join(n.folder, "state"), filepath.Join(n.folder, "run")
+	args := []string{role, "-bin", n.bin}
+	if role == "containerd" {
+		args = append(args, "-root", state+"/containerd", "-state", run+"/containerd", "-socket", run+"/containerd.sock")
+	} else {
+		args = append(args, "-config", run+"/node.yaml", "-state", state, "-run", run,
+			"-netns", n.folder+"/netns", "-cgroup", n.cgroup, "-shims", "", "-leaving", run+"/leaving")
+	}
+	cmd := exec.Command(filepath.Join(n.bin, "agent"), args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+n.folder+"/notify", "WATCHDOG_USEC=3000000")
+	began := time.Now()
+	must(t, cmd.Start())
+	n.services[role] = cmd
+	n.wait(t, "READY=1")
+	t.Logf("%s: ready %s after exec", role, time.Since(began).Round(time.Millisecond))
+}
+
+func (n *node) kill(t *testing.T, role string) {
+	t.Helper()
+	must(t, n.services[role].Process.Kill())
+	_ = n.services[role].Wait()
+	delete(n.services, role)
+}
+
+// stop ends a role as PID 1 does.
+func (n *node) stop(t *testing.T, role string) {
+	t.Helper()
+	must(t, n.services[role].Process.Signal(syscall.SIGTERM))
+	if err := n.services[role].Wait(); err != nil {
+		t.Errorf("%s after SIGTERM: %v", role, err)
+	}
+	delete(n.services, role)
+}
+
+// wait returns the next message of a role that contains all texts.
+func (n *node) wait(t *testing.T, texts ...string) string {
+	t.Helper()
+	must(t, n.notes.SetReadDeadline(time.Now().Add(2*time.Minute)))
+	buf := make([]byte, 64<<10)
+	for {
+		k, err := n.notes.Read(buf)
+		if err != nil {
+			t.Fatalf("waited for %q: %v", texts, err)
+		}
+		message := string(buf[:k])
+		if !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(message, s) }) {
+			return message
+		}
+	}
+}
+
+// answers waits until the published port answers, and wants this text.
+func (n *node) answers(t *testing.T, want string) {
+	t.Helper()
+	var got string
+	until(t, "an answer", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "GET", "http://127.0.0.1:8080/", nil)
+		must(t, err)
+		req.Close = true
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		got = string(body)
+		return err == nil
+	})
+	if got != want {
+		t.Fatalf("answer %q, want %q", got, want)
+	}
+}
+
+// hardened looks at the container from outside.
+func (n *node) hardened(t *testing.T) {
+	t.Helper()
+	pids := processes(t, "/app")
+	if len(pids) != 1 {
+		t.Fatalf("processes of web: %v", pids)
+	}
+	proc := fmt.Sprintf("/proc/%d/", pids[0])
+	status, err := os.ReadFile(proc + "status")
+	must(t, err)
+	for _, want := range []string{"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapBnd:\t00000000a80425fb\n", "CapEff:\t00000000a80425fb\n"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("status of web lacks %q", want)
+		}
+	}
+	for _, ns := range []string{"pid", "ipc", "uts", "mnt", "net", "cgroup"} {
+		own, err := os.Readlink("/proc/self/ns/" + ns)
+		must(t, err)
+		its, err := os.Readlink(proc + "ns/" + ns)
+		must(t, err)
+		if own == its {
+			t.Errorf("web shares the %s namespace", ns)
+		}
+	}
+	cgroup, err := os.ReadFile(proc + "cgroup")
+	must(t, err)
+	if !strings.Contains(string(cgroup), n.cgroup+"/web") {
+		t.Errorf("cgroup of web: %s", cgroup)
+	}
+	environ, err := os.ReadFile(proc + "environ")
+	must(t, err)
+	if strings.Contains(string(environ), "NOTIFY_SOCKET") || strings.Contains(string(environ), "WATCHDOG") {
+		t.Errorf("environment of web: %q", environ)
+	}
+	var limits []string
+	for _, pattern := range []string{"/sys/fs/cgroup" + n.cgroup, "/sys/fs/cgroup/*" + n.cgroup} {
+		found, _ := filepath.Glob(pattern + "/web/pids.max")
+		limits = append(limits, found...)
+	}
+	if len(limits) == 0 {
+		t.Error("no pids limit")
+	}
+	for _, file := range limits {
+		if text, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(text)) != "50" {
+			t.Errorf("%s: %q, %v", file, text, err)
+		}
+	}
+}
+
+// processes returns the processes whose first argument is name.
+func processes(t *testing.T, name string) []int {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	var pids []int
+	for _, file := range lines {
+		text, err := os.ReadFile(file)
+		if first, _, _ := strings.Cut(string(text), "\x00"); err == nil && first == name {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			must(t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// image writes what `docker save` writes, around the example.
+func (n *node) image(t *testing.T) {
+	t.Helper()
+	binary, err := os.ReadFile(filepath.Join(n.bin, "example"))
+	must(t, err)
+	layer := tarOf(t, map[string][]byte{"app": binary})
+	config, err := json.Marshal(map[string]any{
+		"architecture": runtime.GOARCH, "os": "linux",
+		"config": map[string]any{"Cmd": []string{"/app"}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
+	})
+	must(t, err)
+	name := fmt.Sprintf("%x.json", sha256.Sum256(config))
+	manifest, err := json.Marshal([]map[string]any{{
+		"Config": name, "RepoTags": []string{"example.invalid/web:1"}, "Layers": []string{"layer.tar"},
+	}})
+	must(t, err)
+	data := tarOf(t, map[string][]byte{"manifest.json": manifest, name: config, "layer.tar": layer})
+	must(t, os.WriteFile(filepath.Join(n.folder, "state", "preload", "web.tar"), data, 0o644))
+	must(t, os.WriteFile(filepath.Join(n.folder, "state", "preload", "bad.tar"), []byte("this is no tar"), 0o644))
+}
+
+func tarOf(t *testing.T, files map[string][]byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for name, data := range files {
+		must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data)), Typeflag: tar.TypeReg}))
+		_, err := w.Write(data)
+		must(t, err)
+	}
+	must(t, w.Close())
+	return b.Bytes()
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	limit := time.Now().Add(2 * time.Minute)
+	for !ok() {
+		if time.Now().After(limit) {
+			t.Fatalf("waited for %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

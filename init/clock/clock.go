@@ -1,0 +1,215 @@
+// Package clock keeps the node's clock sane on machines without a battery, with a
+// broken one, and with time servers that lie.
+//
+// In come floors (times that have certainly passed: the image's commit, the seed,
+// the last saved time, what certificates say) and samples of NTP servers; out go
+// the system clock, the hardware clock, the saved time on STATE, and [Status] in
+// /run/kogge/clock.json.
+//
+// It asks no server that neither node.yaml nor DHCP names. Nothing about booting,
+// falling back or voting looks at the clock; this package makes it right for
+// certificates and for people.
+package clock
+
+import (
+	"fmt"
+	"time"
+)
+
+// Floor is the earliest that the time can be. The saved time stands apart: agreeing
+// servers may go below it, for a node may have saved a wrong time.
+type Floor struct {
+	Hard  time.Time // latest of image, seed and verified certificates
+	Saved time.Time // last saved time; zero without one
+}
+
+// NewFloor returns the floor of a node: the latest of the times that are certain,
+// and the saved time. Zero times are unknown and do not count.
+func NewFloor(saved time.Time, certain ...time.Time) Floor {
+	f := Floor{Saved: saved}
+	for _, t := range certain {
+		if t.After(f.Hard) {
+			f.Hard = t
+		}
+	}
+	return f
+}
+
+// Time is the floor as a time.
+func (f Floor) Time() time.Time {
+	if f.Saved.After(f.Hard) {
+		return f.Saved
+	}
+	return f.Hard
+}
+
+const (
+	// farJump is a distance from the floor that no unattended node has seen: a clock
+	// that is this far ahead is wrong, or was off for ten years, and then one more
+	// boot with an unsaved clock does no harm. It is never saved unasked.
+	farJump = 10 * 365 * 24 * time.Hour
+	// agreement is how far the truths of two servers may lie apart.
+	agreement = 500 * time.Millisecond
+	// step is from when on the clock is set instead of slewed: certificates and logs
+	// do not mind less.
+	step = 500 * time.Millisecond
+	// slack is how far below the hard floor a server's time may be: the image was
+	// built on a machine whose clock was right to the minute.
+	slack = 10 * time.Minute
+)
+
+// State is what is known about the clock.
+//
+//	Unsynced ─servers agree─▶ Synced ─no answer for a day─▶ Unsynced
+//
+// In Unsynced the clock runs from the floor or from the hardware clock. It is saved
+// only if it is no far jump ahead of the floor.
+type State struct {
+	Floor  Floor
+	Synced time.Time // by the node's clock, when servers last agreed; zero: never
+	Single bool      // only one server is configured, and it is believed
+}
+
+// stale is how long a node without answers counts as synced.
+const stale = 24 * time.Hour
+
+// IsSynced says whether the clock follows servers now.
+func (s State) IsSynced(now time.Time) bool {
+	return !s.Synced.IsZero() && now.Sub(s.Synced) < stale
+}
+
+// Sample is one server's answer: its time as an offset from the node's clock.
+type Sample struct {
+	Server string
+	Offset time.Duration // add to the node's clock
+	Error  time.Duration // how wrong Offset may be: half the round trip and the server's own doubt
+}
+
+// Verb is what to do about the clock.
+type Verb string
+
+const (
+	Nothing Verb = "nothing"
+	Set     Verb = "set"    // at once
+	Slew    Verb = "slew"   // bit by bit
+	Refuse  Verb = "refuse" // the servers say what cannot be
+)
+
+// Action is what Step wants done.
+type Action struct {
+	Verb   Verb
+	Offset time.Duration
+	Save   bool   // the time is good enough to be the next floor
+	Source string // the servers that agree, for the status
+	Why    string // for the log, where there is something to say
+}
+
+// Step says what the samples of one poll make of the clock. configured is how many
+// servers were asked: with two or more, two must agree; a single one is believed.
+// now is the node's clock.
+func (s State) Step(now time.Time, configured int, samples []Sample) (State, Action) {
+	needed := min(2, configured)
+	group := agreeing(samples)
+	if len(group) == 0 || len(group) < needed {
+		why := ""
+		if len(samples) > 0 && needed > 1 {
+			why = fmt.Sprintf("%d of %d servers answer, and no two agree", len(samples), configured)
+		}
+		if 2*len(group) == len(samples) && len(group) > 1 {
+			why = "the servers are split in halves"
+		}
+		return s, Action{Verb: Nothing, Save: s.saves(now), Why: why}
+	}
+	offset := middle(group)
+	truth := now.Add(offset)
+	if truth.Before(s.Floor.Hard.Add(-slack)) {
+		return s, Action{Verb: Refuse, Save: s.saves(now), Why: fmt.Sprintf("%s says %s, which is before %s",
+			names(group), truth.UTC().Format(time.RFC3339), s.Floor.Hard.UTC().Format(time.RFC3339))}
+	}
+	s.Synced, s.Single = truth, configured == 1
+	action := Action{Verb: Slew, Offset: offset, Source: names(group)}
+	if offset.Abs() >= step {
+		action.Verb = Set
+		action.Why = fmt.Sprintf("clock set by %s, as %s says", offset.Round(time.Millisecond), action.Source)
+	}
+	if s.Single {
+		action.Source += " (single source)"
+	}
+	action.Save = !far(truth, s.Floor)
+	if !action.Save {
+		action.Why += fmt.Sprintf("; over ten years ahead of %s: not saved", s.Floor.Time().UTC().Format(time.DateOnly))
+	}
+	if action.Save && truth.Before(s.Floor.Saved) {
+		// What was saved is proved wrong; the next save writes the truth.
+		s.Floor.Saved = truth
+	}
+	return s, action
+}
+
+// saves says whether an unsynced clock may become the next floor.
+func (s State) saves(now time.Time) bool {
+	return !far(now, s.Floor) && now.After(s.Floor.Time())
+}
+
+// far says whether t is over ten years ahead of the floor. Without any floor
+// nothing can be said, and nothing is saved.
+func far(t time.Time, f Floor) bool {
+	return f.Time().IsZero() || t.Sub(f.Time()) > farJump
+}
+
+// agreeing returns the largest set of samples whose truths lie within their errors,
+// or half a second, of one of them. If another set of the same size says something
+// else, nobody is believed.
+func agreeing(samples []Sample) []Sample {
+	var best []Sample
+	tied := false
+	for _, center := range samples {
+		var group []Sample
+		for _, o := range samples {
+			if (o.Offset - center.Offset).Abs() <= agreement+min(o.Error, time.Second)+min(center.Error, time.Second) {
+				group = append(group, o)
+			}
+		}
+		switch {
+		case len(group) > len(best):
+			best, tied = group, false
+		case len(group) == len(best) && (middle(group)-middle(best)).Abs() > 2*agreement:
+			tied = true
+		}
+	}
+	if tied {
+		return nil
+	}
+	return best
+}
+
+// middle is the offset of the sample with the least error.
+func middle(group []Sample) time.Duration {
+	best := group[0]
+	for _, s := range group {
+		if s.Error < best.Error {
+			best = s
+		}
+	}
+	return best.Offset
+}
+
+func names(group []Sample) string {
+	text := ""
+	for i, s := range group {
+		if i > 0 {
+			text += ", "
+		}
+		text += s.Server
+	}
+	return text
+}
+
+// Start says which time a clock is to be set to at boot, before anything asks: a
+// clock below the floor is wrong. ok is false if it can stay.
+func Start(now time.Time, f Floor) (t time.Time, ok bool) {
+	if now.Before(f.Time()) {
+		return f.Time(), true
+	}
+	return now, false
+}

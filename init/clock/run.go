@@ -1,0 +1,301 @@
+package clock
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/beevik/ntp"
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"kogge.example/init/network"
+	"kogge.example/init/nodeconfig"
+)
+
+// Paths says which files the service uses.
+type Paths struct {
+	Saved   string // last saved time, on STATE; "" or a missing folder: nothing is saved
+	Status  string // where Status goes
+	Network string // the network's status, with the servers of DHCP
+}
+
+// NodePaths are the paths on a node.
+var NodePaths = Paths{Saved: "/state/kogge/clock", Status: "/run/kogge/clock.json", Network: "/run/kogge/network.json"}
+
+// Options are what Run needs to know beside the settings.
+type Options struct {
+	Floor Floor // as SetFloor returned it
+	Clock Clock // zero: System
+	Paths Paths
+
+	port  int           // of the servers; zero: 123
+	first time.Duration // first pause between polls; zero: firstPause
+}
+
+// Status is what /run/kogge/clock.json says.
+type Status struct {
+	Synced   bool      `json:"synced"`
+	Source   string    `json:"source,omitempty"` // the servers that agree
+	Single   bool      `json:"single,omitempty"` // one server is configured, and believed alone
+	Offset   string    `json:"offset,omitempty"` // of the last poll, as a duration
+	Polled   time.Time `json:"polled,omitzero"`
+	Floor    time.Time `json:"floor"`
+	Jump     string    `json:"jump,omitempty"`    // the last time the clock was set: by how much
+	JumpAt   time.Time `json:"jumpAt,omitzero"`   // and when, by the clock after it
+	Problem  string    `json:"problem,omitempty"` // why the clock does not follow servers
+	Servers  []string  `json:"servers,omitempty"`
+	SavedAt  time.Time `json:"savedAt,omitzero"`
+	Received int       `json:"received"` // good answers to the last poll
+}
+
+const (
+	firstPause = 8 * time.Second
+	longPause  = 1024 * time.Second // 17 minutes
+	retryPause = 64 * time.Second   // the longest while nothing answers
+	savePause  = time.Hour          // flash wears out
+	askTimeout = 3 * time.Second
+)
+
+// SetFloor is for PID 1, early: it reads the saved time, and sets the clock to the
+// floor if it is below. certain are the times that have passed for sure (zero:
+// unknown). A saved file that cannot be read is an error, and the floor is good
+// without it; so is a clock that cannot be set.
+func SetFloor(c Clock, saved string, certain ...time.Time) (Floor, error) {
+	t, err := load(osFiles{}, saved)
+	f := NewFloor(t, certain...)
+	if to, wrong := Start(c.Now(), f); wrong {
+		if setErr := c.Set(to); setErr != nil {
+			return f, setErr
+		}
+	}
+	return f, err
+}
+
+// Run keeps the clock right until ctx ends, and then saves the time. It tells the
+// supervisor READY at once: nothing waits for the time. The error is about the
+// machinery; silent or lying servers are none.
+func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
+	if o.Clock == nil {
+		o.Clock = System{}
+	}
+	s := &service{cfg: cfg, o: o, state: State{Floor: o.Floor}}
+	s.status.Floor = o.Floor.Time()
+	if err := s.publish(); err != nil {
+		return err
+	}
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Printf("clock: tell supervisor: %v", err)
+	}
+	var alive <-chan time.Time
+	if every, err := daemon.SdWatchdogEnabled(false); err == nil && every > 0 {
+		t := time.NewTicker(every / 2)
+		defer t.Stop()
+		alive = t.C
+	}
+	saves := time.NewTicker(savePause)
+	defer saves.Stop()
+	poll := time.NewTimer(0)
+	defer poll.Stop()
+	answers := make(chan []Sample)
+	for {
+		select {
+		case <-ctx.Done():
+			s.save()
+			return nil
+		case <-alive:
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+				log.Printf("clock: ping supervisor: %v", err)
+			}
+		case <-saves.C:
+			s.save()
+		case <-poll.C:
+			s.status.Servers = s.servers()
+			go func(servers []string) {
+				select {
+				case answers <- askAll(servers, o):
+				case <-ctx.Done():
+				}
+			}(s.status.Servers)
+		case samples := <-answers:
+			s.polled(samples)
+			poll.Reset(s.pause())
+		}
+		if err := s.publish(); err != nil {
+			return err
+		}
+	}
+}
+
+// service is the state of Run. One goroutine owns it.
+type service struct {
+	cfg     nodeconfig.Config
+	o       Options
+	state   State
+	status  Status
+	last    Status // as written
+	polls   int    // good ones in a row
+	silent  int    // those without agreement in a row
+	good    bool   // whether the time may be saved
+	savedOK bool   // whether this run saved a synced time already
+}
+
+// servers are those of node.yaml, else those of DHCP.
+func (s *service) servers() []string {
+	if len(s.cfg.Time.Servers) > 0 {
+		return s.cfg.Time.Servers
+	}
+	status, err := network.ReadStatus(s.o.Paths.Network)
+	if err != nil {
+		return nil // no network yet
+	}
+	var names []string
+	for _, a := range status.NTP {
+		names = append(names, a.String())
+	}
+	return names
+}
+
+// pause is how long to wait for the next poll: short at first, long once the clock
+// is right.
+func (s *service) pause() time.Duration {
+	first, n, most := s.o.first, s.polls, longPause
+	if first == 0 {
+		first = firstPause
+	}
+	if s.polls == 0 {
+		n, most = s.silent, retryPause
+	}
+	return min(first<<min(n, 16), most)
+}
+
+// polled acts on the answers of one poll.
+func (s *service) polled(samples []Sample) {
+	now := s.o.Clock.Now()
+	next, a := s.state.Step(now, len(s.status.Servers), samples)
+	s.state, s.good = next, a.Save
+	s.status.Received = len(samples)
+	err := s.carryOut(a)
+	if err != nil {
+		log.Printf("clock: %v", err)
+		a.Why = err.Error()
+	} else if a.Why != "" && a.Why != s.status.Problem {
+		log.Printf("clock: %s", a.Why)
+	}
+	now = s.o.Clock.Now()
+	if err != nil || a.Verb == Nothing || a.Verb == Refuse {
+		s.polls, s.status.Problem = 0, a.Why
+		s.silent++
+		s.status.Synced = s.state.IsSynced(now)
+		return
+	}
+	s.polls, s.silent, s.status.Problem = s.polls+1, 0, ""
+	s.status.Synced, s.status.Single = true, s.state.Single
+	s.status.Source, s.status.Offset = a.Source, a.Offset.Round(time.Microsecond).String()
+	s.status.Polled = now.UTC().Truncate(time.Second)
+	if a.Verb == Set {
+		s.status.Jump, s.status.JumpAt = s.status.Offset, s.status.Polled
+	}
+	// A node that is switched off without a word shall not lose the first good time.
+	if !s.savedOK || a.Verb == Set {
+		s.save()
+	}
+}
+
+func (s *service) carryOut(a Action) error {
+	switch a.Verb {
+	case Set:
+		if err := s.o.Clock.Set(s.o.Clock.Now().Add(a.Offset)); err != nil {
+			return err
+		}
+	case Slew:
+		if err := s.o.Clock.Slew(a.Offset); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	// Once a poll: at most every 8 seconds at first, every 17 minutes later.
+	if err := s.o.Clock.SaveRTC(s.o.Clock.Now()); err != nil {
+		log.Printf("clock: %v", err)
+	}
+	return nil
+}
+
+// save writes the time to STATE, if it may be the next floor and STATE is there.
+func (s *service) save() {
+	now := s.o.Clock.Now()
+	if s.polls == 0 {
+		s.good = s.state.saves(now)
+	}
+	if !s.good || s.o.Paths.Saved == "" {
+		return
+	}
+	if _, err := os.Stat(filepath.Dir(s.o.Paths.Saved)); err != nil {
+		return // no STATE: PID 1 says so
+	}
+	if err := save(osFiles{}, s.o.Paths.Saved, now); err != nil {
+		log.Printf("clock: %v", err)
+		return
+	}
+	s.status.SavedAt = now.UTC().Truncate(time.Second)
+	s.savedOK = s.savedOK || s.polls > 0
+}
+
+// publish writes the status if it says something new.
+func (s *service) publish() error {
+	if fmt.Sprint(s.status) == fmt.Sprint(s.last) {
+		return nil
+	}
+	data, err := json.MarshalIndent(s.status, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", s.o.Paths.Status, err)
+	}
+	temp := s.o.Paths.Status + ".new"
+	if err := os.WriteFile(temp, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write clock status: %w", err)
+	}
+	if err := os.Rename(temp, s.o.Paths.Status); err != nil {
+		return fmt.Errorf("write clock status: %w", err)
+	}
+	s.last = s.status
+	return nil
+}
+
+// askAll asks all servers at once and returns the good answers.
+func askAll(servers []string, o Options) []Sample {
+	results := make(chan *Sample)
+	for _, server := range servers {
+		go func() { results <- ask(server, o) }()
+	}
+	var samples []Sample
+	for range servers {
+		if s := <-results; s != nil {
+			samples = append(samples, *s)
+		}
+	}
+	return samples
+}
+
+// era is how long the seconds of NTP run before they start again (RFC 5905, 6).
+const era = (1 << 32) * time.Second
+
+// ask asks one server; nil is no answer, or one that no clock may follow.
+func ask(server string, o Options) *Sample {
+	r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{Timeout: askTimeout, Port: o.port})
+	now := o.Clock.Now()
+	if err != nil || r.Validate() != nil {
+		return nil
+	}
+	// The offset of the library is wrong if our clock is in another era, 1970 or
+	// 2090 say. The server's time is right but for the era, and that is the one
+	// nearest to the floor.
+	truth := r.Time.Add(r.RTT / 2)
+	for truth.Before(o.Floor.Hard.Add(-era / 2)) {
+		truth = truth.Add(era)
+	}
+	return &Sample{Server: server, Offset: truth.Sub(now.Round(0)), Error: r.RootDistance + r.RTT/2}
+}

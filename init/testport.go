@@ -1,0 +1,211 @@
+//go:build testport
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/init/guard"
+)
+
+// testPort serves the second serial port of test images: one JSON command a line
+// in, one JSON answer a line out. Tests break things with it and look at what
+// nobody else may see. It exists only under the build tag testport; a release has
+// none of it.
+func (n *node) testPort() {
+	guard.Go("test port", func() {
+		tty, err := os.OpenFile("/dev/ttyS1", os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			guard.Kmsg("test port: " + err.Error())
+			return
+		}
+		raw(int(tty.Fd()))
+		n.say("kogge: test port open: this image is for tests")
+		lines := bufio.NewScanner(tty)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var c testCommand
+			answer := testAnswer{}
+			if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
+				answer.Error = err.Error()
+			} else if answer.Text, err = c.run(); err != nil {
+				answer.Error = err.Error()
+			}
+			answer.ID = c.ID
+			data, _ := json.Marshal(answer)
+			_, _ = tty.Write(append(data, '\n'))
+		}
+	})
+}
+
+// raw switches off echo and translation.
+func raw(fd int) {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return
+	}
+	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	_ = unix.IoctlSetTermios(fd, unix.TCSETS, t)
+}
+
+// testCommand is one line in. ID comes back in the answer.
+type testCommand struct {
+	ID     int      `json:"id"`
+	Op     string   `json:"op"`
+	Args   []string `json:"args"`
+	Signal int      `json:"signal"`
+}
+
+type testAnswer struct {
+	ID    int    `json:"id"`
+	Text  string `json:"text,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+func (c testCommand) run() (string, error) {
+	arg := func(i int) string {
+		if i < len(c.Args) {
+			return c.Args[i]
+		}
+		return ""
+	}
+	switch c.Op {
+	case "read": // a file
+		data, err := os.ReadFile(arg(0))
+		return string(data), err
+	case "list": // a glob
+		names, err := filepath.Glob(arg(0))
+		return strings.Join(names, "\n"), err
+	case "write": // a file, content
+		return "", os.WriteFile(arg(0), []byte(arg(1)), 0o644)
+	case "kill": // processes whose command line contains the text
+		return killMatching(arg(0), unix.Signal(c.Signal))
+	case "pause": // the calling loop; PID 1 itself when asked to
+		return "", os.WriteFile("/sys/fs/cgroup/init/cgroup.freeze", []byte("1"), 0o644)
+	case "date":
+		return time.Now().UTC().Format(time.RFC3339), nil
+	case "sync":
+		unix.Sync()
+		return "", nil
+	case "memory":
+		return memoryReport()
+	case "eat": // memory in the cgroup of a service until the kernel kills something
+		return eat(arg(0), arg(1))
+	case "panic":
+		guard.Go("test", func() { panic("asked for by a test") })
+		return "", nil
+	}
+	return "", fmt.Errorf("test port: unknown op %q", c.Op)
+}
+
+// killMatching sends a signal to every process whose command line contains text.
+func killMatching(text string, sig unix.Signal) (string, error) {
+	var killed []string
+	for _, pid := range pids() {
+		if line := commandLine(pid); pid != os.Getpid() && strings.Contains(line, text) {
+			if err := unix.Kill(pid, sig); err != nil {
+				return "", fmt.Errorf("kill %d (%s): %w", pid, line, err)
+			}
+			killed = append(killed, strconv.Itoa(pid))
+		}
+	}
+	if len(killed) == 0 {
+		return "", fmt.Errorf("no process matches %q", text)
+	}
+	return strings.Join(killed, " "), nil
+}
+
+func pids() []int {
+	entries, _ := os.ReadDir("/proc")
+	var all []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			all = append(all, pid)
+		}
+	}
+	return all
+}
+
+func commandLine(pid int) string {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))
+}
+
+// memoryReport is /proc/meminfo and a line "RSS PSS anon KiB command" for each process.
+func memoryReport() (string, error) {
+	info, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.Write(info)
+	for _, pid := range pids() {
+		line := commandLine(pid)
+		if line == "" {
+			continue // a kernel thread
+		}
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		field := map[string]string{}
+		for l := range strings.Lines(string(data)) {
+			if f := strings.Fields(l); len(f) >= 2 {
+				field[f[0]] = f[1]
+			}
+		}
+		fmt.Fprintf(&b, "process %s %s %s %s\n", field["Rss:"], field["Pss:"], field["Anonymous:"], line)
+	}
+	return b.String(), nil
+}
+
+// eat limits the memory of a cgroup so that the kernel has to kill in it, then
+// takes the limit away.
+func eat(group, limit string) (string, error) {
+	file := filepath.Join("/sys/fs/cgroup", group, "memory.max")
+	if err := os.WriteFile(file, []byte(limit), 0o644); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	events := filepath.Join("/sys/fs/cgroup", group, "memory.events")
+	for ctx.Err() == nil {
+		data, _ := os.ReadFile(events)
+		if kills := oomKills(string(data)); kills > 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	data, err := os.ReadFile(events)
+	return string(data), firstError(os.WriteFile(file, []byte("max"), 0o644), err, ctx.Err())
+}
+
+func oomKills(events string) int {
+	for l := range strings.Lines(events) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(l), "oom_kill "); ok {
+			n, _ := strconv.Atoi(v)
+			return n
+		}
+	}
+	return 0
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
