@@ -126,6 +126,8 @@ func testNode(t *testing.T, bin string) {
 		t.Errorf("log of web: %q, %v", log, err)
 	}
 
+	until(t, "the shim of job to go", func() bool { return len(processes(t, filepath.Join(bin, "containerd-shim-runc-v2"))) == 1 })
+
 	t.Log("kill -9 of both: the container goes on, and goes on after they are back")
 	n.kill(t, "agent")
 	n.kill(t, "containerd")
@@ -133,6 +135,10 @@ func testNode(t *testing.T, bin string) {
 	n.start(t, "containerd")
 	n.start(t, "agent")
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 3\n")
+	n.wait(t, "STATUS=", "job ended") // and was not started again: no exit is waited for
+	if text, err := os.ReadFile(filepath.Join(n.folder, "run", "log", "job.log")); err != nil || strings.Count(string(text), "listening") != 1 {
+		t.Errorf("job did not run once: %q, %v", text, err)
+	}
 
 	t.Log("kill -9 of containerd under a living agent")
 	n.kill(t, "containerd")

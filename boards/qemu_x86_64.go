@@ -17,7 +17,7 @@ var qemuX8664 = Board{
 	Consoles:    []string{"ttyS0,115200"},
 	// sha256_ssse3 before dm_verity: the generic SHA-256 costs about a second
 	// of a boot without hardware virtualisation.
-	Stage0:  []string{"sha256_ssse3", "virtio_blk", "virtio_scsi", "sd_mod", "efivarfs", "dm_verity", "erofs", "qemu_fw_cfg"},
+	Stage0:  []string{"sha256_ssse3", "virtio_blk", "virtio_scsi", "sd_mod", "efivarfs", "dm_verity", "erofs"},
 	Modules: append([]string{"virtio_net", "virtio_rng", "virtio_balloon", "button", "evdev"}, node...),
 	Watchdog: Watchdog{
 		Modules: []string{"i6300esb", "softdog"},
@@ -31,7 +31,7 @@ var qemuX8664 = Board{
 // network, time and the kernel's own requests.
 var node = []string{
 	"vfat", "nls_cp437", "nls_ascii", "nls_utf8",
-	"overlay", "loop", "fuse",
+	"overlay", "loop", "fuse", "qemu_fw_cfg",
 	"bridge", "br_netfilter", "veth", "dummy", "macvlan", "tun", "vxlan", "wireguard",
 	"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_redir", "nft_fib_ipv4", "nft_fib_ipv6", "nft_fib_inet", "nft_ct", "nft_limit", "nft_log", "nft_reject", "nft_reject_ipv4", "nft_reject_ipv6", "nft_reject_inet",
 	"nf_conntrack", "nf_nat", "nfnetlink", "tcp_bbr", "sch_fq", "sch_fq_codel",

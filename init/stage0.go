@@ -42,7 +42,9 @@ func stage0() error {
 	}
 	dog := startWatchdog()
 	if err := module.LoadOrder("/modules", "order"); err != nil {
-		guard.Kmsg(err.Error()) // the disk will be there, or its absence says more
+		// A driver whose bus is not in this machine fails, and that is normal. A
+		// missing disk or root will say more; the kernel log then has the cause.
+		guard.Note(err.Error())
 	}
 	cmdline, err := mount.ReadCmdline()
 	if err != nil {

@@ -87,7 +87,7 @@ func readBootPartition(d mount.Disk, name string) ([]byte, error) {
 		return nil, err
 	}
 	data, err := v.ReadFile(name)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fat.ErrNotExist) {
 		return nil, nil
 	}
 	return data, err

@@ -58,6 +58,7 @@ type Keeper struct {
 	events  chan event
 	workers sync.WaitGroup
 	trouble string // with containerd or the port map, in words
+	publish bool   // the port map is not yet as it should be
 }
 
 // unit is one wanted container, and what happens to it.
@@ -176,11 +177,8 @@ func (k *Keeper) session(ctx context.Context) error {
 	if err := k.address(found); err != nil {
 		return err
 	}
-	if err := k.Network.Publish(k.ports()); err != nil {
-		// The containers may still be of use to each other.
-		k.trouble = "published ports: " + err.Error()
-		log.Printf("workloads: %s", k.trouble)
-	}
+	k.publish = true
+	k.publishPorts()
 	k.sweep(ctx, found)
 	k.adopt(ctx, found)
 	return k.loop(ctx)
@@ -211,6 +209,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 			}
 		case <-tick.C:
 			k.refresh()
+			k.publishPorts()
 		}
 	}
 }
@@ -263,6 +262,23 @@ func (k *Keeper) ports() []bridge.Publish {
 		}
 	}
 	return all
+}
+
+// publishPorts makes the port map what it should be, if it is not known to be.
+// Without it containers may still be of use to each other, so it is tried again
+// and stops nothing.
+func (k *Keeper) publishPorts() {
+	if !k.publish {
+		return
+	}
+	trouble := ""
+	if err := k.Network.Publish(k.ports()); err != nil {
+		trouble = "published ports: " + err.Error()
+		if trouble != k.trouble {
+			log.Printf("workloads: %s", trouble)
+		}
+	}
+	k.trouble, k.publish = trouble, trouble != ""
 }
 
 // sweep takes away what nobody wants: containers of an earlier configuration, and

@@ -172,6 +172,7 @@ type fakeNetwork struct {
 	mu       sync.Mutex
 	attached map[string]bool
 	ports    []bridge.Publish
+	broken   int // so many calls of Publish fail
 }
 
 func (n *fakeNetwork) Attach(id string, _ netip.Addr) (string, error) {
@@ -201,6 +202,10 @@ func (n *fakeNetwork) Attached() ([]string, error) {
 func (n *fakeNetwork) Publish(ports []bridge.Publish) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.broken > 0 {
+		n.broken--
+		return errors.New("no nftables")
+	}
 	n.ports = ports
 	return nil
 }
@@ -214,7 +219,12 @@ type bench struct {
 
 func run(t *testing.T, f *fakeEngine, wanted ...Container) *bench {
 	t.Helper()
-	b := &bench{engine: f, network: &fakeNetwork{attached: map[string]bool{}}, status: make(chan Status, 1)}
+	return runOn(t, f, &fakeNetwork{attached: map[string]bool{}}, wanted...)
+}
+
+func runOn(t *testing.T, f *fakeEngine, network *fakeNetwork, wanted ...Container) *bench {
+	t.Helper()
+	b := &bench{engine: f, network: network, status: make(chan Status, 1)}
 	for id := range f.there {
 		b.network.attached[id] = true
 	}
@@ -363,6 +373,25 @@ func TestMissingImage(t *testing.T) {
 	f.missing["hello"] = false
 	f.mu.Unlock()
 	b.until(t, "both running", unitStates("db running", "web running"))
+}
+
+// TestPortsLater: a node that cannot publish yet says so, runs its containers, and
+// publishes when it can.
+func TestPortsLater(t *testing.T) {
+	network := &fakeNetwork{attached: map[string]bool{}, broken: 1 << 30}
+	b := runOn(t, newFake(), network, web(Always))
+	b.until(t, "trouble", func(s Status) bool {
+		return unitStates("web running")(s) && strings.Contains(s.Trouble, "no nftables")
+	})
+	network.mu.Lock()
+	network.broken = 2
+	network.mu.Unlock()
+	b.until(t, "no trouble", func(s Status) bool { return s.Trouble == "" })
+	network.mu.Lock()
+	defer network.mu.Unlock()
+	if len(network.ports) != 1 {
+		t.Errorf("published %v", network.ports)
+	}
 }
 
 func TestWantedTwice(t *testing.T) {

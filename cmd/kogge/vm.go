@@ -136,7 +136,7 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 	}
 	m := qemu.Machine{
 		Name: name, MemoryMiB: f.memory, CPUs: f.cpus, Forwards: forwards, Offline: !f.online, Network: f.net,
-		Accel: f.accel, Detached: f.detach, Fresh: !f.keep, Seed: f.seed, ReadyLine: "^kogge: ",
+		Accel: f.accel, Detached: f.detach, Fresh: !f.keep, Seed: f.seed, ReadyLine: "kogge: ",
 	}
 	var built image.Built
 	if f.image == "" {

@@ -94,6 +94,46 @@ func (t Tree) Make(name string) error {
 	return nil
 }
 
+// Renew makes the group name anew, with nothing left of a former one; an error
+// says that somebody still lives there.
+//
+// Into a group that was once killed no process can be started: since Linux 6.14,
+// and in the stable 6.12 that took over commit b69bb476dee9, clone3 compares the
+// group's count of kills with that of the parent's group, and kills the child
+// (seen with 6.18; mended by 8e3599202166). A new group counts from zero, as /init
+// does, which is never killed.
+func (t Tree) Renew(name string) error {
+	if err := t.remove(name); err != nil {
+		return err
+	}
+	return t.Make(name)
+}
+
+// remove removes a group and those below it.
+func (t Tree) remove(name string) error {
+	entries, err := os.ReadDir(t.file(name, ""))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove cgroup /%s: %w", name, err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := t.remove(name + "/" + e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	// rmdir alone: os.Remove would try to unlink first.
+	if err := unix.Rmdir(t.file(name, "")); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("remove cgroup /%s: %w", name, err)
+	}
+	return nil
+}
+
+// Put moves a living process into the group name.
+func (t Tree) Put(name string, pid int) error {
+	return t.write(name, "cgroup.procs", strconv.Itoa(pid))
+}
+
 // OpenGroup returns a descriptor of the group name, for CLONE_INTO_CGROUP. The
 // caller closes it.
 func (t Tree) OpenGroup(name string) (fd int, err error) {

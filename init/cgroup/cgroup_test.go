@@ -177,6 +177,33 @@ func TestKernel(t *testing.T) {
 	if err := tree.Wait(ctx, ""); err != nil {
 		t.Error(err)
 	}
+	if err := tree.Renew(group); err != nil {
+		t.Error(err)
+	}
+	again, err := tree.OpenGroup(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(again)
+	quick := exec.Command("/bin/sleep", "0.1") // long enough to be killed
+	quick.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: again}
+	if err := quick.Run(); err != nil {
+		t.Errorf("in a group that was killed and renewed: %v", err)
+	}
+	late := exec.Command("/bin/sleep", "1000")
+	if err := late.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Put(group, late.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	if err := tree.Renew(group); err == nil {
+		t.Error("renewed with somebody in it")
+	}
+	if err := errors.Join(tree.Kill(group), late.Process.Kill()); err != nil {
+		t.Error(err)
+	}
+	_ = late.Wait()
 }
 
 // own is a fresh group of the host's hierarchy.

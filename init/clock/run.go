@@ -30,7 +30,7 @@ var NodePaths = Paths{Saved: "/state/kogge/clock", Status: "/run/kogge/clock.jso
 type Options struct {
 	Floor Floor // as SetFloor returned it
 	Clock Clock // zero: System
-	Paths Paths
+	Paths Paths // zero: NodePaths
 
 	port  int           // of the servers; zero: 123
 	first time.Duration // first pause between polls; zero: firstPause
@@ -82,6 +82,9 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 	if o.Clock == nil {
 		o.Clock = System{}
 	}
+	if o.Paths == (Paths{}) {
+		o.Paths = NodePaths
+	}
 	s := &service{cfg: cfg, o: o, state: State{Floor: o.Floor}}
 	s.status.Floor = o.Floor.Time()
 	if err := s.publish(); err != nil {
@@ -114,6 +117,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 			s.save()
 		case <-poll.C:
 			s.status.Servers = s.servers()
+			// Not waited for at the end: a name that does not resolve may take a while,
+			// and the answer goes nowhere then.
 			go func(servers []string) {
 				select {
 				case answers <- askAll(servers, o):
@@ -218,7 +223,10 @@ func (s *service) carryOut(a Action) error {
 	default:
 		return nil
 	}
-	// Once a poll: at most every 8 seconds at first, every 17 minutes later.
+	if !a.Save {
+		return nil // a doubtful time is not for the next boot, in neither place
+	}
+	// Once a poll: every 8 seconds at first, every 17 minutes later.
 	if err := s.o.Clock.SaveRTC(s.o.Clock.Now()); err != nil {
 		log.Printf("clock: %v", err)
 	}

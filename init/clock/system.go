@@ -38,7 +38,8 @@ func (System) Set(t time.Time) error {
 // Slew shifts the clock by d, at 500 microseconds a second.
 func (System) Slew(d time.Duration) error {
 	// ADJ_OFFSET_SINGLESHOT is adjtime(3): it needs no PLL to be kept in tune.
-	tx := unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT, Offset: d.Microseconds()}
+	tx := unix.Timex{Modes: unix.ADJ_OFFSET_SINGLESHOT}
+	assign(&tx.Offset, d.Microseconds())
 	if _, err := unix.Adjtimex(&tx); err != nil {
 		return fmt.Errorf("slew clock by %s: %w", d, err)
 	}
@@ -64,3 +65,6 @@ func (System) SaveRTC(t time.Time) error {
 	}
 	return nil
 }
+
+// assign stores v in a kernel long, whatever its width here.
+func assign[T int32 | int64](long *T, v int64) { *long = T(v) }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"kogge.example/init/control"
 )
 
@@ -26,7 +27,7 @@ func some(states ...string) (all []control.Service) {
 
 func TestScreen(t *testing.T) {
 	sick := some("running", "running", "backoff", "waiting")
-	sick[2].Failing, sick[2].Exits, sick[2].LastExit, sick[2].Text = true, 7, "killed by segmentation fault", "loading plugins"
+	sick[2].Failing, sick[2].Exits, sick[2].LastExit, sick[2].Text = true, 7, "killed by SIGSEGV", "loading plugins"
 	var b strings.Builder
 	for _, c := range []struct {
 		name  string

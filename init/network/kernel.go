@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -117,9 +118,19 @@ func (k *kernel) loopbackUp() error {
 	return nil
 }
 
+// dump asks again for a list that changed while the kernel told it.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for tries := 1; ; tries++ {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || tries == 8 {
+			return all, err
+		}
+	}
+}
+
 // links lists all links.
 func (k *kernel) links() ([]Facts, error) {
-	all, err := netlink.LinkList()
+	all, err := dump(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -129,7 +140,7 @@ func (k *kernel) links() ([]Facts, error) {
 		_, err := os.Stat(filepath.Join("/sys/class/net", a.Name, "phy80211"))
 		facts = append(facts, Facts{
 			Index: a.Index, Name: a.Name, MAC: a.HardwareAddr.String(),
-			Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+			Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, MTU: a.MTU,
 			// Whatever software makes has a kind: bridge, veth, tun, vlan …
 			Wired: l.Type() == "device" && a.EncapType == "ether" && err != nil,
 		})
@@ -144,7 +155,7 @@ func (k *kernel) read(f Facts) (State, error) {
 		return State{}, err
 	}
 	s := State{Up: l.Attrs().RawFlags&unix.IFF_UP != 0, MTU: l.Attrs().MTU, IPv6: readIPv6(f.Name)}
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return s, fmt.Errorf("list addresses: %w", err)
 	}
@@ -156,9 +167,11 @@ func (k *kernel) read(f Facts) (State, error) {
 		}
 		s.Addresses = append(s.Addresses, p)
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL,
-		&netlink.Route{LinkIndex: f.Index, Protocol: ours, Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL,
+			&netlink.Route{LinkIndex: f.Index, Protocol: ours, Table: unix.RT_TABLE_MAIN},
+			netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return s, fmt.Errorf("list routes: %w", err)
 	}
@@ -232,7 +245,7 @@ func (k *kernel) describe(f Facts) (Interface, error) {
 		return i, err
 	}
 	i.MTU = l.Attrs().MTU
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return i, fmt.Errorf("list addresses: %w", err)
 	}
@@ -244,7 +257,7 @@ func (k *kernel) describe(f Facts) (Interface, error) {
 	slices.SortStableFunc(i.Addresses, func(a, b netip.Prefix) int {
 		return btoi(a.Addr().IsLinkLocalUnicast()) - btoi(b.Addr().IsLinkLocalUnicast())
 	})
-	routes, err := netlink.RouteList(l, netlink.FAMILY_ALL)
+	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return i, fmt.Errorf("list routes: %w", err)
 	}

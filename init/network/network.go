@@ -140,6 +140,9 @@ func (m *manager) loop(ctx context.Context) error {
 				l.lease = event.lease
 			}
 		case err := <-m.kernel.failed:
+			if ctx.Err() != nil {
+				return nil // the end of ctx ended the messages
+			}
 			return fmt.Errorf("listen to the kernel's network messages: %w", err)
 		case <-late.C:
 			m.tellReady("no address yet, going on without")
@@ -192,7 +195,9 @@ func (m *manager) sync(ctx context.Context) error {
 			l.stop() // another link under an old number
 			l = nil
 		}
-		if l == nil {
+		if l != nil {
+			facts.MTU = l.facts.MTU
+		} else {
 			l = &link{entry: entry, carrier: make(chan bool, 1)}
 			l.lease = m.resume(facts)
 			m.links[facts.Index] = l

@@ -100,7 +100,7 @@ func TestPlan(t *testing.T) {
 
 // TestDiff shows the change from one lease to another, and to none.
 func TestDiff(t *testing.T) {
-	facts := Facts{Index: 2, Name: "eth0", Wired: true}
+	facts := Facts{Index: 2, Name: "eth0", Wired: true, MTU: 1500}
 	e := nodeconfig.DefaultInterface
 	other := office()
 	other.Address = netip.MustParsePrefix("192.0.2.50/25")

@@ -18,6 +18,7 @@ type Facts struct {
 	MAC     string // as 52:54:00:12:34:56
 	Carrier bool   // a cable with something at its other end
 	Wired   bool   // Ethernet with hardware (or a virtual machine's) behind it
+	MTU     int    // bytes, as the link had it when it was first seen
 }
 
 // Route is a route that this package makes.
@@ -82,7 +83,7 @@ func metric(f Facts) int { return 100 + min(f.Index, 900) }
 
 // Want says how a link is to be, given its entry and its lease, or nil.
 func Want(e nodeconfig.Interface, f Facts, lease *Lease) State {
-	want := State{Up: true, MTU: e.MTU, IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto)}
+	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto)}
 	want.Addresses = slices.Clone(e.Addresses)
 	add := func(r Route) {
 		if !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
@@ -103,7 +104,7 @@ func Want(e nodeconfig.Interface, f Facts, lease *Lease) State {
 		if !slices.ContainsFunc(want.Addresses, func(p netip.Prefix) bool { return p.Addr() == lease.Address.Addr() }) {
 			want.Addresses = append(want.Addresses, lease.Address)
 		}
-		if e.MTU == 0 && (lease.MTU >= 1280 || want.IPv6 == nodeconfig.IPv6Off) {
+		if e.MTU == 0 && lease.MTU > 0 && (lease.MTU >= 1280 || want.IPv6 == nodeconfig.IPv6Off) {
 			want.MTU = lease.MTU
 		}
 		for _, r := range lease.Routes {

@@ -357,6 +357,12 @@ func TestStatic(t *testing.T) {
 		return
 	}
 	paths := tempPaths(t)
+	supervisor, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(filepath.Dir(paths.Status), "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer supervisor.Close()
+	t.Setenv("NOTIFY_SOCKET", supervisor.LocalAddr().String())
 	newLAN(t, "lan0", "port0", "192.0.2.50/24")
 	newLAN(t, "other0", "port1", "203.0.113.50/24")
 	node(t, `
@@ -377,6 +383,13 @@ network:
 		data, _ := os.ReadFile(filepath.Join(paths.Etc, "resolv.conf"))
 		return string(data) == "nameserver 192.0.2.53\n"
 	})
+	told := make([]byte, 256)
+	if err := supervisor.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := supervisor.Read(told); err != nil || string(told[:n]) != "READY=1\nSTATUS=address 192.0.2.7" {
+		t.Errorf("the supervisor was told %q, %v", told[:n], err)
+	}
 	var s Status
 	until(t, "the status file", func() bool {
 		s, _ = ReadStatus(paths.Status)

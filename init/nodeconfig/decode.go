@@ -294,7 +294,7 @@ func (d *decoder) mapping(n *yaml.Node, what string, keys []key) {
 			return
 		}
 		if v := resolve(v); v.Kind == yaml.ScalarNode && v.Tag == "!!null" {
-			d.report(k, "%q has no value: leave the key out for its default", k.Value)
+			d.report(k, "%q has no value: give it one, or leave the key out", k.Value)
 			return
 		}
 		keys[i].read(v)

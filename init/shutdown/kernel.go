@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
 	"kogge.example/init/cgroup"
 	"kogge.example/init/guard"
 )
@@ -31,7 +32,7 @@ func (kernel) processes() ([]string, error) {
 			continue
 		}
 		// Kernel threads and zombies have no program.
-		if _, err := os.Readlink("/proc/" + e.Name() + "/exe"); err != nil {
+		if _, err := os.Readlink("/proc/" + e.Name() + "/exe"); errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		comm, _ := os.ReadFile("/proc/" + e.Name() + "/comm")

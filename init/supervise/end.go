@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kogge.example/init/shutdown"
 )
 
@@ -76,9 +78,9 @@ func (u *unit) line(e Event, action Action) string {
 func describe(status syscall.WaitStatus) string {
 	switch {
 	case status.Signaled() && status.CoreDump():
-		return fmt.Sprintf("killed by %v (core dumped)", status.Signal())
+		return fmt.Sprintf("killed by %s (core dumped)", unix.SignalName(status.Signal()))
 	case status.Signaled():
-		return fmt.Sprintf("killed by %v", status.Signal())
+		return fmt.Sprintf("killed by %s", unix.SignalName(status.Signal()))
 	}
 	return fmt.Sprintf("exit status %d", status.ExitStatus())
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
 	"kogge.example/init/cgroup"
 	"kogge.example/init/control"
 	"kogge.example/init/shutdown"

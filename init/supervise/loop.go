@@ -179,6 +179,9 @@ func (s *supervisor) adopt(u *unit, pid int) bool {
 	}
 	u.pid, u.next = pid, 0
 	s.changed = true
+	if u.life.State == Stopping { // the one before was asked, but it was leaving anyway
+		_ = children.signal(pid, syscall.SIGTERM, false)
+	}
 	return true
 }
 

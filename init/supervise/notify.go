@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
 	"kogge.example/init/cgroup"
 	"kogge.example/init/guard"
 )

@@ -9,8 +9,9 @@ import (
 	"kogge.example/init/guard"
 )
 
-// reaper owns every wait(2) of the process. As PID 1 it waits for any child,
-// the re-parented ones included; in any other process (tests) only for those
+// reaper owns every wait(2) of the process. As PID 1 it waits for any child, the
+// re-parented ones included: there os/exec would wait in vain, [Command] is what
+// PID 1 runs programs with. In any other process (tests) it waits only for those
 // that it started, so that it takes nothing from os/exec.
 type reaper struct {
 	once sync.Once

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
 	"kogge.example/init/control"
 	"kogge.example/init/guard"
 )

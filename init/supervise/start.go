@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -51,26 +52,35 @@ func (st starter) fork(s Service, out int, sockets []*os.File) (pid int, degrade
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
-	if !st.cgroups.None() {
-		group := groupOf(s.Name)
-		err := st.cgroups.Make(group)
-		if err == nil {
-			var fd int
-			if fd, err = st.cgroups.OpenGroup(group); err == nil {
-				defer syscall.Close(fd)
-				attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
-				pid, err := syscall.ForkExec(path, args, attr)
-				if err == nil || os.IsNotExist(err) || os.IsPermission(err) {
-					return pid, nil, err
-				}
-				// What else can fail is the clone into the group: try without.
-				attr.Sys.UseCgroupFD = false
-			}
-		}
-		degraded = fmt.Errorf("service %s runs outside its cgroup: %w", s.Name, err)
+	if st.cgroups.None() {
+		pid, err := syscall.ForkExec(path, args, attr)
+		return pid, nil, err
 	}
-	pid, err = syscall.ForkExec(path, args, attr)
-	return pid, degraded, err
+	return st.into(groupOf(s.Name), path, args, attr)
+}
+
+// into is ForkExec into a cgroup. Where the process cannot be born there, because
+// what was killed in it is not gone yet, it is moved there.
+func (st starter) into(group, path string, args []string, attr *syscall.ProcAttr) (pid int, degraded, err error) {
+	if st.cgroups.Renew(group) == nil {
+		fd, err := st.cgroups.OpenGroup(group)
+		if err == nil {
+			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fd
+			pid, err = syscall.ForkExec(path, args, attr)
+			syscall.Close(fd)
+			if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+				return pid, nil, err
+			}
+			attr.Sys.UseCgroupFD = false
+		}
+	}
+	if pid, err = syscall.ForkExec(path, args, attr); err != nil {
+		return 0, nil, err
+	}
+	if err := errors.Join(st.cgroups.Make(group), st.cgroups.Put(group, pid)); err != nil {
+		degraded = fmt.Errorf("runs outside its cgroup: %w", err)
+	}
+	return pid, degraded, nil
 }
 
 // adjust sets from outside what needs no launcher.

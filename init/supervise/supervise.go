@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
 	"kogge.example/init/cgroup"
 	"kogge.example/init/control"
 	"kogge.example/init/guard"

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"kogge.example/init/cgroup"
 	"kogge.example/init/control"
 	"kogge.example/init/shutdown"
 )
@@ -93,7 +95,7 @@ func TestStubborn(t *testing.T) {
 		s := n.one("stubborn")
 		return s.State == string(Running) && s.PID != before.PID
 	})
-	if got := n.one("stubborn"); got.Exits != 0 || got.LastExit != "killed by killed" {
+	if got := n.one("stubborn"); got.Exits != 0 || got.LastExit != "killed by SIGKILL" {
 		t.Errorf("after restart: %+v", got)
 	}
 }
@@ -128,6 +130,44 @@ func TestOrphan(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKilledGroup starts again and again in a cgroup that was killed before,
+// with something living in it and without.
+func TestKilledGroup(t *testing.T) {
+	tree := hierarchy(t)
+	file := filepath.Join(t.TempDir(), "pid")
+	n := run(t, func(c *Config) { c.Cgroups = tree }, service("orphan", file), service("exits"))
+	for i := range 5 {
+		must(os.Remove(n.written(file)))
+		if err := n.client.Restart(context.Background(), "orphan"); err != nil {
+			t.Fatal(err)
+		}
+		n.written(file)
+		s := n.one("orphan")
+		if s.State != string(Running) || s.Exits != 0 || s.Starts != i+2 {
+			t.Errorf("restart %d: %+v", i, s)
+		}
+		if group, err := cgroup.Of(s.PID); !tree.None() && (err != nil || !strings.HasSuffix(group, "/system/orphan")) {
+			t.Errorf("restart %d: lives in %s, %v", i, group, err)
+		}
+	}
+	n.until("third start", func() bool { return n.one("exits").Starts >= 3 })
+	if s := n.one("exits"); s.LastExit != "exit status 3" {
+		t.Errorf("exits: %+v", s)
+	}
+	for _, d := range n.status().Degraded {
+		if d.What != "cgroups" || !tree.None() {
+			t.Errorf("degraded: %+v", d)
+		}
+	}
+}
+
+// written waits until a file has content.
+func (n *node) written(file string) string {
+	n.t.Helper()
+	n.until(file, func() bool { b, _ := os.ReadFile(file); return len(b) > 0 })
+	return file
 }
 
 // TestNeverReady waits no longer than the service was granted.

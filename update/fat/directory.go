@@ -13,9 +13,6 @@ type directory struct {
 	first uint32
 	chain []uint32
 	slots []byte
-	// torn says why the chain ended early: a cut while the directory got a cluster
-	// more. All that matters is in front of it.
-	torn error
 }
 
 // entry is a file or directory in its directory.
@@ -44,7 +41,9 @@ func (v *Volume) readDirectory(first uint32) (*directory, error) {
 	if int64(len(chain)) > most {
 		return nil, fmt.Errorf("is longer than %d entries, or a circle", maxDirSlots)
 	}
-	d := &directory{first: first, chain: chain, torn: err}
+	// A link into nowhere is the end: a cut while the directory got a cluster more. All
+	// that matters is in front of it.
+	d := &directory{first: first, chain: chain}
 	d.slots = make([]byte, int64(len(chain))*v.clusterBytes())
 	if n, err := (chainReader{v, chain}).ReadAt(d.slots, 0); n < len(d.slots) {
 		return nil, err

@@ -14,12 +14,11 @@ import (
 // the name (where the file is new: none, or all of it), and every other file alone:
 //
 //  1. a longer directory, where its slots do not suffice: see extend
-//  2. content and its chain in the FAT, sync: lost clusters so far
-//  3. a directory entry, marked deleted, sync
-//  4. the mark taken from the long name, sync, and from the short name, sync: the file
-//     is there, for the moment twice, and whoever looks finds the first of the two
-//  5. the old entry marked deleted, sync
-//  6. the old chain freed, the free-space summary, sync
+//  2. content, its chain in the FAT, an entry marked deleted, sync: lost clusters so far
+//  3. the mark taken away, sync: the file is there, for the moment twice, and whoever
+//     looks finds the first of the two
+//  4. the old entry marked deleted, sync
+//  5. its long name and its chain freed, the free-space summary, sync
 //
 // After a cut Repair frees what is lost, and removes the second of the two.
 func (v *Volume) WriteFile(name string, content []byte, when time.Time) error {
@@ -166,7 +165,8 @@ func (v *Volume) allocate(count int64) ([]uint32, error) {
 	return chain, nil
 }
 
-// writeContent writes free clusters, then links them, and syncs both.
+// writeContent writes free clusters and links them. The caller syncs before anything
+// leads to them.
 func (v *Volume) writeContent(chain []uint32, content []byte) error {
 	for i := 0; i < len(chain); {
 		run := 1
@@ -190,10 +190,7 @@ func (v *Volume) writeContent(chain []uint32, content []byte) error {
 			links[c] = chain[i+1]
 		}
 	}
-	if err := v.setFAT(links); err != nil {
-		return err
-	}
-	return v.sync()
+	return v.setFAT(links)
 }
 
 // place is where a new entry goes, and the names it will have.
@@ -238,42 +235,41 @@ func (v *Volume) reserve(d *directory, name string, old *entry) (place, error) {
 	return p, nil
 }
 
-// publish is steps 3 and 4 of WriteFile.
+// publish writes an entry marked deleted, syncs all that was written for it, and takes
+// the mark away: one byte, which no disk tears. The slots of its long name mean nothing
+// without it.
 func (v *Volume) publish(d *directory, p place, e entry) error {
 	slots := slices.Concat(p.long, newEntry(p.short, e.attr, e.first, e.size, e.when))
 	end := p.last() + 1
-	if d.hidesEnd(p.at, end) {
-		d.slot(end)[0] = dirEnd // what lay behind the end must not come back to life
-		if err := v.syncSlots(d, end, end+1); err != nil {
-			return err
-		}
-	}
-	copy(d.slots[p.at*entrySize:], slots)
-	for i := p.at; i < end; i++ {
-		d.slot(i)[0] = deleted
-	}
-	if err := v.syncSlots(d, p.at, end); err != nil {
+	if err := v.moveEnd(d, end); err != nil {
 		return err
 	}
-	for i := p.at; i < p.last(); i++ {
-		d.slot(i)[0] = p.long[(i-p.at)*entrySize]
-	}
-	if err := v.syncSlots(d, p.at, p.last()); err != nil {
+	copy(d.slots[p.at*entrySize:], slots)
+	d.slot(p.last())[0] = deleted
+	if err := v.syncSlots(d, p.at, end); err != nil {
 		return err
 	}
 	d.slot(p.last())[0] = p.short[0]
 	return v.syncSlots(d, p.last(), end)
 }
 
-// hidesEnd tells whether slots at to end, once written, hide the end of the directory
-// while there is something behind them.
-func (d *directory) hidesEnd(at, end int) bool {
-	for i := range end {
-		if d.isEnd(i) {
-			return i >= at && !d.isEnd(end)
-		}
+// moveEnd sees to it that slots up to end can be written in any order, and that end
+// itself is the end of the directory then, if its end is in front of that now: what
+// some other driver left behind the end must not come back to life.
+func (v *Volume) moveEnd(d *directory, end int) error {
+	old := 0
+	for !d.isEnd(old) {
+		old++
 	}
-	return false
+	stale := false
+	for i := old + 1; i <= min(end, d.count()-1); i++ {
+		stale = stale || !d.isEnd(i)
+		clear(d.slot(i))
+	}
+	if !stale {
+		return nil
+	}
+	return v.syncSlots(d, old+1, min(end+1, d.count()))
 }
 
 // extend gives the directory clusters until it has so many slots. A cut leaves it as it
@@ -281,7 +277,7 @@ func (d *directory) hidesEnd(at, end int) bool {
 // takes for its end and Repair makes one:
 //
 //  1. zeros in the new clusters and their chain, sync
-//  2. the link from the last cluster, sync
+//  2. the link from the last cluster, synced with the entry that it is for
 func (v *Volume) extend(d *directory, slots int) error {
 	if slots > maxDirSlots {
 		return fmt.Errorf("%w: the directory has %d entries", ErrFull, d.count())
@@ -295,14 +291,17 @@ func (v *Volume) extend(d *directory, slots int) error {
 	if err := v.writeContent(chain, grown); err != nil {
 		return err
 	}
+	if err := v.sync(); err != nil {
+		return err
+	}
 	if err := v.setFAT(map[uint32]uint32{d.chain[len(d.chain)-1]: chain[0]}); err != nil {
 		return err
 	}
-	d.chain, d.slots, d.torn = append(d.chain, chain...), append(d.slots, grown...), nil
-	return v.sync()
+	d.chain, d.slots = append(d.chain, chain...), append(d.slots, grown...)
+	return nil
 }
 
-// drop removes an entry and frees its clusters: steps 5 and 6 of WriteFile.
+// drop removes an entry and frees its clusters: the last two steps of WriteFile.
 func (v *Volume) drop(d *directory, e entry) error {
 	d.slot(e.last)[0] = deleted
 	if err := v.syncSlots(d, e.last, e.last+1); err != nil {

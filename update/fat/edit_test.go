@@ -25,18 +25,26 @@ func TestEdit(t *testing.T) {
 	}
 }
 
-func testEdit(t *testing.T, made string, size int64) {
-	const offset = 1 << 20 // as in an image
+// hasty does not wait for a disk that no power cut threatens.
+type hasty struct{ *os.File }
+
+func (hasty) Sync() error { return nil }
+
+// madeBy returns an image with a volume at an offset, and what files are in it.
+func madeBy(t *testing.T, made string, offset, size int64) (*os.File, map[string]int) {
+	t.Helper()
 	dir := t.TempDir()
 	part, image := filepath.Join(dir, "part"), filepath.Join(dir, "image")
 	names := bootFiles()
 	if made == "ours" {
-		format0(t, part, size, names)
+		formatFile(t, part, size, names)
 	} else {
 		tool(t, "mkfs.fat", "-F", "32", "-C", part, fmt.Sprint(size/1024))
 		clear(names)
 		tool(t, "mmd", "-i", part, "::seed", "::EFI")
-		for name, size := range map[string]int{"lower.txt": 10, "UPPER.TXT": 20, "Mixed.Txt": 30, "seed/node.yaml": 40, "seed/a long name of several slots": 5000} {
+		for name, size := range map[string]int{
+			"lower.txt": 10, "UPPER.TXT": 20, "Mixed.Txt": 30, "seed/node.yaml": 40, "seed/a long name of several slots": 5000,
+		} {
 			names[name] = size
 			host := filepath.Join(dir, "file")
 			if err := os.WriteFile(host, content(name, size), 0o644); err != nil {
@@ -49,7 +57,7 @@ func testEdit(t *testing.T, made string, size int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	if err := f.Truncate(offset + size + sectorSize); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +67,13 @@ func testEdit(t *testing.T, made string, size int64) {
 	}
 	defer p.Close()
 	copyPart(t, p, 0, f, offset, size)
-	v, err := Open(f, offset, size)
+	return f, names
+}
+
+func testEdit(t *testing.T, made string, size int64) {
+	const offset = 1 << 20 // as in an image
+	f, names := madeBy(t, made, offset, size)
+	v, err := Open(hasty{f}, offset, size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,18 +114,20 @@ func testEdit(t *testing.T, made string, size int64) {
 		t.Errorf("Check: %v, %v", report, err)
 	}
 	// Nothing that is only in our memory.
-	if v, err = Open(f, offset, size); err != nil {
+	if v, err = Open(hasty{f}, offset, size); err != nil {
 		t.Fatal(err)
 	}
 	if got := files(t, v); !same(want, got) {
 		t.Errorf("files: want %v\ngot %v", slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)))
 	}
-	if p, err = os.Create(part + ".edited"); err != nil {
+	part := filepath.Join(t.TempDir(), "edited")
+	p, err := os.Create(part)
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if part = p.Name(); p.Truncate(size) != nil {
-		t.Fatal("truncate")
+	if err := p.Truncate(size); err != nil {
+		t.Fatal(err)
 	}
 	copyPart(t, f, offset, p, 0, size)
 	tool(t, "fsck.fat", "-n", "-v", part)
@@ -181,7 +197,8 @@ func wantFiles(t *testing.T, v *Volume, names map[string]int) {
 	}
 }
 
-// small returns the bytes of a volume of 64 KiB, in clusters of one sector.
+// small returns the bytes of a volume of 64 KiB, in clusters of one sector. In those
+// that are free lies an old directory, as good as any stranger's bytes.
 func small(t testing.TB, files ...File) []byte {
 	t.Helper()
 	g, err := newGeometry(64<<10, 1)
@@ -192,7 +209,15 @@ func small(t testing.TB, files ...File) []byte {
 	if err := format(d, g, Spec{Size: 64 << 10, Label: "KOGGE", Serial: 1, When: when}, files); err != nil {
 		t.Fatal(err)
 	}
-	return d.AfterCut(1)
+	b := d.AfterCut(1)
+	v := openSmall(t, crashdisk.New(b, 0))
+	stale := bytes.Repeat(newEntry(shortName([]byte("STALE   TXT")), attrArchive, 3, 4000, newStamp(when)), sectorSize/entrySize)
+	for c := uint32(rootCluster); v.valid(c); c++ {
+		if v.fat[c] == 0 {
+			copy(b[v.offset(c):], stale)
+		}
+	}
+	return b
 }
 
 func openSmall(t testing.TB, d *crashdisk.Disk) *Volume {
@@ -213,6 +238,17 @@ func TestPowerCut(t *testing.T) {
 		present = append(present, File{Path: fmt.Sprintf("dir/S%d", i)})
 	}
 	before := small(t, present...)
+	v := openSmall(t, crashdisk.New(before, 0))
+	root, err := v.readDirectory(v.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range root.count() - 1 { // behind the end of the root lies what is none of it
+		if root.isEnd(i) && i > 0 {
+			stale := newEntry(shortName([]byte("STALE   TXT")), attrArchive, 3, 4000, newStamp(when))
+			copy(before[v.offset(v.root)+int64(i+1)*entrySize:], stale)
+		}
+	}
 	fresh := content("fresh", 1600)
 	tests := []struct {
 		name string
@@ -222,7 +258,9 @@ func TestPowerCut(t *testing.T) {
 	}{
 		{"replace", "dir/node.yaml", fresh, func(v *Volume) error { return v.WriteFile("dir/node.yaml", fresh, when) }},
 		{"empty", "dir/node.yaml", []byte{}, func(v *Volume) error { return v.WriteFile("dir/node.yaml", nil, when) }},
-		{"new", "dir/a long new name.yaml", fresh, func(v *Volume) error { return v.WriteFile("dir/a long new name.yaml", fresh, when) }},
+		{"new", "dir/a long new name.yaml", fresh, func(v *Volume) error {
+			return v.WriteFile("dir/a long new name.yaml", fresh, when)
+		}},
 		{"new in root", "N", fresh, func(v *Volume) error { return v.WriteFile("N", fresh, when) }},
 		{"remove", "dir/node.yaml", nil, func(v *Volume) error { return v.Remove("dir/node.yaml") }},
 		{"new directory", "new dir/x", fresh, func(v *Volume) error {
@@ -295,7 +333,7 @@ func sizes(files map[string][]byte) string {
 // TestRepairPowerCut cuts the power at every write of Repair itself.
 func TestRepairPowerCut(t *testing.T) {
 	before := small(t, file("dir/node.yaml", 700), file("other", 1000))
-	d := crashdisk.New(before, 6) // in the middle of a replacement: two entries
+	d := crashdisk.New(before, 5) // in the middle of a replacement: two entries
 	if err := openSmall(t, d).WriteFile("dir/node.yaml", content("x", 2000), when); err == nil {
 		t.Fatal("no cut")
 	}

@@ -77,7 +77,7 @@ func bootFiles() map[string]int {
 	return files
 }
 
-func format0(t *testing.T, path string, size int64, names map[string]int) {
+func formatFile(t *testing.T, path string, size int64, names map[string]int) {
 	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {
@@ -103,7 +103,7 @@ func TestFormat(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "volume")
 			names := bootFiles()
-			format0(t, path, mib<<20, names)
+			formatFile(t, path, mib<<20, names)
 			out := tool(t, "fsck.fat", "-n", "-v", path)
 			for _, bad := range []string{"differ", "Wrong", "wrong", "Invalid", "invalid", "unset", "FSINFO"} {
 				if strings.Contains(out, bad) {
@@ -154,7 +154,7 @@ func TestFormatSame(t *testing.T) {
 	var sums [2][]byte
 	for i := range sums {
 		path := filepath.Join(dir, fmt.Sprint(i))
-		format0(t, path, 64<<20, bootFiles())
+		formatFile(t, path, 64<<20, bootFiles())
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

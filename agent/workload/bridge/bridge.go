@@ -73,6 +73,10 @@ func Open(netns string) (*Bridge, error) {
 			return nil, fmt.Errorf("bridge %s: add address %s: %w", Name, addr, err)
 		}
 	}
+	// Otherwise a container could make itself the node's IPv6 router.
+	if err := noIPv6(Name); err != nil {
+		return nil, err
+	}
 	if err := netlink.LinkSetUp(b.link); err != nil {
 		return nil, fmt.Errorf("bridge %s: set up: %w", Name, err)
 	}
@@ -87,6 +91,15 @@ func Open(netns string) (*Bridge, error) {
 		}
 	}
 	return b, nil
+}
+
+// noIPv6 makes link ignore IPv6, on a kernel that knows it at all.
+func noIPv6(link string) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+link+"/disable_ipv6", []byte("1"), 0o644)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("link %s: disable IPv6: %w", link, err)
+	}
+	return nil
 }
 
 // adopt finds or makes the link, and reads the subnet of one that has an address.
@@ -223,6 +236,9 @@ func (b *Bridge) attach(file, veth string, addr netip.Addr) error {
 		return fmt.Errorf("eth0: set up: %w", err)
 	}
 	// The host's end comes up last: only then does the container's route work.
+	if err := noIPv6(veth); err != nil {
+		return err
+	}
 	link, err := netlink.LinkByName(veth)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", veth, err)

@@ -70,6 +70,15 @@ func TestNetwork(t *testing.T) {
 		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("192.0.2.1"), To: netip.AddrPortFrom(other, 80)},
 	}
 	apply(t, b, ports)
+	for _, link := range []string{Name, vethName("web", web)} {
+		l, err := netlink.LinkByName(link)
+		must(t, err)
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		if err != nil || len(addrs) > 0 {
+			t.Errorf("%s listens to IPv6: %v, %v", link, addrs, err)
+		}
+	}
+
 	const node = ""
 	for _, c := range []struct{ name, from, network, addr, want string }{
 		{"node to container", node, "tcp4", "10.88.0.2:80", "web"},

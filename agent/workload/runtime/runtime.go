@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	"github.com/containerd/containerd/v2/cmd/containerd/server/config"
@@ -64,6 +65,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 			// the metadata, which is synced, says that it is there.
 			"io.containerd.service.v1.diff-service": map[string]any{"default": []string{"walking"}, "sync_fs": true},
 		},
+		DisabledPlugins: disabled,
 		RequiredPlugins: required(registry.Graph(func(*plugin.Registration) bool { return false })),
 	}
 	if err := os.Setenv("PATH", c.Bin); err != nil {
@@ -90,17 +92,19 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 // Stop closes the sockets and the stores; containers go on.
 func (s *Server) Stop() { s.s.Stop() }
 
-// optional plugins may skip themselves: they are listeners that we give no
-// address and the metrics of cgroup v1.
-var optional = map[string]bool{
-	"io.containerd.server.v1.grpc-tcp": true,
+// disabled plugins come with the listener's package: a TCP listener, and counters
+// and traces of every call that nobody would read.
+var disabled = []string{
+	"io.containerd.server.v1.grpc-tcp",
+	"io.containerd.metrics.v1.grpc-prometheus",
+	"io.containerd.metrics.v1.grpc-otel",
 }
 
-// required is every registered plugin but the optional ones.
+// required is every registered plugin but the disabled ones.
 func required(all []plugin.Registration) []string {
 	var ids []string
 	for _, r := range all {
-		if !optional[r.URI()] {
+		if !slices.Contains(disabled, r.URI()) {
 			ids = append(ids, r.URI())
 		}
 	}
