@@ -127,6 +127,7 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 	return workload.Connect(workload.Paths{
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
+		State:      filepath.Join(at.run, "runc"),
 		Logs:       filepath.Join(at.run, "log"),
 		Files:      filepath.Join(at.run, "workload"),
 		Volumes:    filepath.Join(at.state, "volumes"),

@@ -93,10 +93,9 @@ type node struct {
 	services            map[string]*exec.Cmd
 }
 
-func testNode(t *testing.T, bin string) {
-	n := newNode(t, bin)
-	n.image(t)
-	n.config(t, `
+// wanted is the section of node.yaml: one container that serves, one that ends,
+// one whose image is missing.
+const wanted = `
   services:
     web:
       image: example.invalid/web:1
@@ -112,7 +111,12 @@ func testNode(t *testing.T, bin string) {
     wrong:
       image: example.invalid/missing:1
   volumes: {data: }
-`)
+`
+
+func testNode(t *testing.T, bin string) {
+	n := newNode(t, bin)
+	n.image(t)
+	n.config(t, wanted)
 	n.start(t, "containerd")
 	n.start(t, "agent")
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
@@ -171,14 +175,66 @@ func testNode(t *testing.T, bin string) {
 	n.kill(t, "agent")
 	n.config(t, "\n  services: {web: {image: a, privileged: true}}\n")
 	n.start(t, "agent")
+	n.kill(t, "agent")
+
+	t.Log("a reboot: images and volumes are there, everything else is made anew")
+	n.config(t, wanted)
+	n.start(t, "agent")
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+	n.reboot(t)
+	must(t, os.RemoveAll(filepath.Join(n.folder, "state", "preload"))) // it was read once
+	n.start(t, "containerd")
+	n.start(t, "agent")
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+
+	t.Log("the end of the node is the end of its containers")
 	n.stop(t, "agent")
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 2\n")
+	n.start(t, "agent")
+	must(t, os.WriteFile(filepath.Join(n.folder, "run", "leaving"), nil, 0o644))
+	n.stop(t, "agent")
+	if left := processes(t, "/app"); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
 	n.stop(t, "containerd")
+}
+
+// reboot ends every process and forgets what lies on a tmpfs.
+func (n *node) reboot(t *testing.T) {
+	t.Helper()
+	n.kill(t, "agent")
+	n.kill(t, "containerd")
+	n.end(t)
+	for _, d := range []string{"run/containerd", "run/runc", "run/shim", "run/workload", "run/log", "netns"} {
+		must(t, os.RemoveAll(filepath.Join(n.folder, d)))
+	}
+}
+
+// end kills containers and shims and unmounts what was mounted for them.
+func (n *node) end(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{filepath.Join(n.bin, "containerd-shim-runc-v2"), "/app"} {
+		for _, pid := range processes(t, name) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		until(t, name+" to end", func() bool { return len(processes(t, name)) == 0 })
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	must(t, err)
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); strings.HasPrefix(f[1], n.folder) {
+			_ = unix.Unmount(f[1], unix.MNT_DETACH)
+		}
+	}
 }
 
 func newNode(t *testing.T, bin string) *node {
 	t.Helper()
+	folder, err := os.MkdirTemp("/tmp", "k") // short: sockets lie in it
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(folder)) })
 	n := &node{
-		bin: bin, folder: t.TempDir(), services: map[string]*exec.Cmd{},
+		bin: bin, folder: folder, services: map[string]*exec.Cmd{},
 		cgroup: "/kogge-test-" + strings.ToLower(rand.Text()[:8]),
 	}
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
@@ -188,7 +244,6 @@ func newNode(t *testing.T, bin string) *node {
 	}
 	must(t, os.WriteFile(filepath.Join(n.folder, "run", "etc", "resolv.conf"), []byte("nameserver 192.0.2.53\n"), 0o644))
 	loopbackUp(t)
-	var err error
 	n.notes, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(n.folder, "notify"), Net: "unixgram"})
 	must(t, err)
 	t.Cleanup(func() {
@@ -196,18 +251,8 @@ func newNode(t *testing.T, bin string) *node {
 		for name := range n.services {
 			n.kill(t, name)
 		}
-		for _, name := range []string{"/app", filepath.Join(bin, "containerd-shim-runc-v2")} {
-			for _, pid := range processes(t, name) {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
-		}
+		n.end(t)
 		n.cleanCgroups(t)
-		mounts, _ := os.ReadFile("/proc/self/mounts")
-		for line := range strings.Lines(string(mounts)) {
-			if f := strings.Fields(line); strings.HasPrefix(f[1], n.folder) {
-				_ = unix.Unmount(f[1], unix.MNT_DETACH)
-			}
-		}
 	})
 	return n
 }

@@ -43,6 +43,8 @@ func main() {
 		exit(supervise.Launch(os.Args[2:]))
 	case role == "network":
 		exit(networkService())
+	case role == "clock":
+		exit(clockService())
 	default:
 		unknown(role)
 	}

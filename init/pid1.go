@@ -86,6 +86,8 @@ func (n *node) run() (how shutdown.How, err error) {
 	n.degraded.Add("modules", n.loadModules())
 	n.degraded.Add("boot disk", n.findDisk())
 	n.degraded.Add("node.yaml", n.configure())
+	n.degraded.Add("clock", n.startClock())
+	n.degraded.Add("seed of randomness", n.startEntropy())
 	n.degraded.Add("identity", n.identify())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -102,7 +104,9 @@ func (n *node) run() (how shutdown.How, err error) {
 	if n.persist {
 		cfg.LogDir = filepath.Join(mount.StateDir, "log")
 	}
-	return supervise.Run(ctx, cfg)
+	how, err = supervise.Run(ctx, cfg)
+	n.degraded.Add("seed of randomness", n.saveEntropy())
+	return how, err
 }
 
 // say shows a line on the consoles and keeps it in the kernel log.
@@ -181,11 +185,15 @@ func (n *node) services() []supervise.Service {
 			Limit: true, Keep: []int{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE},
 		},
 		{
+			Name: "clock", Path: "/init", Args: []string{"clock"}, Notify: true, WatchdogTimeout: 5 * time.Minute,
+			Limit: true, Keep: []int{unix.CAP_SYS_TIME},
+		},
+		{
 			Name: "containerd", Path: "/bin/agent", Args: []string{"containerd"}, Vital: true, Notify: true,
 			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -999,
 		},
 		{
-			Name: "agent", Path: "/bin/agent", Args: []string{"agent"}, Vital: true, Notify: true,
+			Name: "agent", Path: "/bin/agent", Args: []string{"agent"}, Vital: true, Notify: true, After: []string{"containerd"},
 			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -900, StopTimeout: 30 * time.Second,
 		},
 	}

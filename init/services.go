@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
 
+	"kogge.example/init/clock"
 	"kogge.example/init/network"
 	"kogge.example/init/nodeconfig"
 )
@@ -20,6 +22,21 @@ func networkService() error {
 		return err
 	}
 	return network.Run(ctx, cfg, network.NodePaths)
+}
+
+// clockService is the role "clock": it runs until SIGTERM.
+func clockService() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	cfg, err := effectiveConfig()
+	if err != nil {
+		return err
+	}
+	floor, err := clock.SetFloor(clock.System{}, clock.NodePaths.Saved, imageTime())
+	if err != nil {
+		log.Print(err) // the floor is good without the saved time
+	}
+	return clock.Run(ctx, cfg, clock.Options{Floor: floor})
 }
 
 // effectiveConfig reads what PID 1 decided on, with the host name that it chose

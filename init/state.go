@@ -14,6 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/init/clock"
+	"kogge.example/init/entropy"
+	"kogge.example/init/guard"
 	"kogge.example/init/mount"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/seed"
@@ -30,6 +33,7 @@ const (
 	fwcfgSeed   = "/sys/firmware/qemu_fw_cfg/by_name/opt/kogge/node.yaml/raw"
 	bootSeed    = "kogge/node.yaml" // on the boot partition
 	checkLimit  = 30 * time.Minute  // of e2fsck: a large disk after a power cut takes long
+	entropySeed = ownDir + "/seed"
 	releaseJSON = "/usr/lib/kogge/release.json"
 )
 
@@ -177,6 +181,38 @@ func (n *node) identify() error {
 		os.WriteFile(etcDir+"/hostname", []byte(n.hostname+"\n"), 0o644),
 		unix.Sethostname([]byte(n.hostname)),
 	)
+}
+
+// startClock keeps the clock from starting before this release was made, or before
+// the last time that the node remembers.
+func (n *node) startClock() error {
+	_, err := clock.SetFloor(clock.System{}, clock.NodePaths.Saved, imageTime())
+	return err
+}
+
+// startEntropy puts the last boot's seed to use. A first boot has none, and makes
+// one as soon as the kernel has gathered enough.
+func (n *node) startEntropy() error {
+	if !n.persist {
+		return nil
+	}
+	counted, err := entropy.Load(entropySeed)
+	if !counted {
+		guard.Go("seed of randomness", func() {
+			for errors.Is(n.saveEntropy(), entropy.ErrNotReady) {
+				time.Sleep(time.Minute)
+			}
+		})
+	}
+	return err
+}
+
+// saveEntropy writes a new seed.
+func (n *node) saveEntropy() error {
+	if !n.persist {
+		return nil
+	}
+	return entropy.Save(entropySeed)
 }
 
 // imageTime is the time of the commit that this release was built from.

@@ -38,6 +38,7 @@ const (
 type Paths struct {
 	Socket  string // containerd's
 	Runc    string // the binary
+	State   string // folder of runc's state; forgotten by a boot, as containers are
 	Logs    string // folder of the containers' output
 	Files   string // folder of their resolv.conf, hosts and hostname
 	Volumes string // folder of named volumes
@@ -248,7 +249,7 @@ func (e *Engine) Start(ctx context.Context, c Container, addr netip.Addr, netns 
 }
 
 func (e *Engine) options() *options.Options {
-	return &options.Options{BinaryName: e.paths.Runc, ShimCgroup: e.paths.ShimCgroup}
+	return &options.Options{BinaryName: e.paths.Runc, Root: e.paths.State, ShimCgroup: e.paths.ShimCgroup}
 }
 
 // output leads to the shim's ring. A FIFO would need a reader that is always

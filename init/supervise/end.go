@@ -2,6 +2,8 @@ package supervise
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -11,6 +13,10 @@ import (
 	"kogge.example/init/shutdown"
 )
 
+// Leaving is the file in [Config.Dir] that says, while it exists, that the whole
+// machine is ending, and how.
+const Leaving = "leaving"
+
 // ask begins the end of the machine. The first one who asks decides how.
 func (s *supervisor) ask(how shutdown.How, why string) {
 	if s.ending != "" {
@@ -18,6 +24,11 @@ func (s *supervisor) ask(how shutdown.How, why string) {
 	}
 	now := time.Now()
 	s.ending, s.changed = how, true
+	// Before any service is told to stop: one that stops because the whole node
+	// does may have more to end than itself.
+	if err := os.WriteFile(filepath.Join(s.cfg.Dir, Leaving), []byte(how+"\n"), 0o644); err != nil {
+		s.cfg.Degraded.Add("announce the end", err)
+	}
 	s.endBy = now.Add(s.cfg.Budget.Share(now, servicesShare))
 	s.say(fmt.Sprintf("%s: %s", how, why))
 }

@@ -235,10 +235,10 @@ func (b *Bridge) attach(file, veth string, addr netip.Addr) error {
 	if err := inside.LinkSetUp(eth); err != nil {
 		return fmt.Errorf("eth0: set up: %w", err)
 	}
-	// The host's end comes up last: only then does the container's route work.
 	if err := noIPv6(veth); err != nil {
 		return err
 	}
+	// The host's end comes up last: only then does the container's route work.
 	link, err := netlink.LinkByName(veth)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", veth, err)

@@ -26,16 +26,17 @@ type Config struct {
 	Root string
 	// State holds what a boot forgets: bundles, task state. A tmpfs.
 	State string
-	// Socket is the gRPC socket; the shims' ttrpc socket lies beside it as
-	// Socket + ".ttrpc". At most 90 bytes, or the kernel refuses the longer one.
+	// Socket is the gRPC socket. Beside it lie Socket + ".ttrpc", on which shims
+	// report, and the folder "shim" with a socket of each. Its own folder has at
+	// most 37 bytes: those sockets have long names and the kernel takes 107.
 	Socket string
 	// Bin is the folder of containerd-shim-runc-v2. It becomes the PATH of the
 	// process, so nothing else is found by accident.
 	Bin string
 }
 
-// maxSocket leaves room for ".ttrpc" in the 108 bytes of a sockaddr_un.
-const maxSocket = 90
+// maxShims is the longest folder of the shims' sockets that containerd takes.
+const maxShims = 42
 
 // Server is a containerd that serves.
 type Server struct{ s *server.Server }
@@ -46,8 +47,9 @@ type Server struct{ s *server.Server }
 // A plugin that does not start is an error: containerd by itself would log a
 // line and serve without it.
 func Start(ctx context.Context, c Config) (*Server, error) {
-	if len(c.Socket) > maxSocket {
-		return nil, fmt.Errorf("socket %s: longer than %d bytes", c.Socket, maxSocket)
+	shims := filepath.Join(filepath.Dir(c.Socket), "shim")
+	if len(shims) > maxShims {
+		return nil, fmt.Errorf("sockets of shims in %s: longer than %d bytes", shims, maxShims)
 	}
 	if err := log.SetLevel("warn"); err != nil {
 		return nil, fmt.Errorf("log level: %w", err)
@@ -59,6 +61,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		Plugins: map[string]any{
 			"io.containerd.server.v1.grpc":  map[string]any{"address": c.Socket},
 			"io.containerd.server.v1.ttrpc": map[string]any{"address": c.Socket + ".ttrpc"},
+			"io.containerd.shim.v1.manager": map[string]any{"socket_dir": shims},
 			// The first collection would fall into the busiest second of the boot.
 			"io.containerd.gc.v1.scheduler": map[string]any{"startup_delay": "3m"},
 			// Without it an unpacked layer can be empty after a power cut while
