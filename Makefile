@@ -8,7 +8,7 @@ export GOFLAGS := -buildvcs=false
 
 # What building and running need from the host, and what the tests judge with.
 RUN_TOOLS  := qemu-system-x86 qemu-utils gcc libc6-dev pkg-config debian-archive-keyring ca-certificates
-TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev iproute2
+TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev iproute2 zstd
 
 .PHONY: run test check e2e bench image clean deps test-deps help
 
@@ -38,3 +38,11 @@ deps:
 	@./.ci/packages $(RUN_TOOLS)
 test-deps:
 	@./.ci/packages $(TEST_TOOLS)
+
+## make bench   boot times, memory, sizes, build times (half an hour; BENCH=-only=boot,-n=3 for less)
+bench: deps test-deps
+	go run ./qemu/bench -json bench.json $(BENCH)
+
+## make e2e     every script, the long ones too
+e2e: deps test-deps
+	KOGGE_E2E=all go test -count=1 -timeout 90m -v ./qemu/e2e

@@ -121,7 +121,7 @@ func testNode(t *testing.T, bin string) {
 	n.start(t, "agent")
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
 	n.hardened(t)
-	if status := n.wait(t, "STATUS=", "job ended"); !strings.Contains(status, "wrong backoff: image example.invalid/missing:1: not on this node") ||
+	if status := n.wait(t, "STATUS=", "job ended"); !strings.Contains(status, ": image example.invalid/missing:1: not on this node") ||
 		!strings.Contains(status, "job ended: exit code 1") || !strings.Contains(status, "1 of 3 containers running") {
 		t.Errorf("status: %s", status)
 	}

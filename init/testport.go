@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/init/control"
 	"kogge.example/init/guard"
 )
 
@@ -89,9 +90,15 @@ func (c testCommand) run() (string, error) {
 		return strings.Join(names, "\n"), err
 	case "write": // a file, content
 		return "", os.WriteFile(arg(0), []byte(arg(1)), 0o644)
+	case "statfs": // a folder
+		return statfs(arg(0))
+	case "find": // processes whose command line contains the text
+		return findMatching(arg(0))
+	case "status": // of the services, as PID 1 tells its clients
+		return status()
 	case "kill": // processes whose command line contains the text
 		return killMatching(arg(0), unix.Signal(c.Signal))
-	case "pause": // the calling loop; PID 1 itself when asked to
+	case "pause": // PID 1 itself: the answer may never come
 		return "", os.WriteFile("/sys/fs/cgroup/init/cgroup.freeze", []byte("1"), 0o644)
 	case "date":
 		return time.Now().UTC().Format(time.RFC3339), nil
@@ -107,6 +114,51 @@ func (c testCommand) run() (string, error) {
 		return "", nil
 	}
 	return "", fmt.Errorf("test port: unknown op %q", c.Op)
+}
+
+// statfs is a line "total N MiB, free N MiB" of the file system that has dir.
+func statfs(dir string) (string, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return "", fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	mib := func(blocks uint64) uint64 { return blocks * uint64(st.Bsize) >> 20 }
+	return fmt.Sprintf("total %d MiB, free %d MiB", mib(st.Blocks), mib(st.Bfree)), nil
+}
+
+// findMatching is a line "PID command" for each process whose command line contains text.
+func findMatching(text string) (string, error) {
+	var b strings.Builder
+	for _, pid := range pids() {
+		if line := commandLine(pid); strings.Contains(line, text) {
+			fmt.Fprintf(&b, "%d %s\n", pid, line)
+		}
+	}
+	return b.String(), nil
+}
+
+// status is a line "NAME STATE, N starts, TEXT" for each service and a line
+// "degraded WHAT: WHY" for what does not work.
+func status() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := control.Dial(ctx, controlSocket)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	st, err := c.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, s := range st.Services {
+		fmt.Fprintf(&b, "%s %s, %d starts, %s\n", s.Name, s.State, s.Starts, s.Text)
+	}
+	for _, d := range st.Degraded {
+		fmt.Fprintf(&b, "degraded %s: %s\n", d.What, d.Why)
+	}
+	return b.String(), nil
 }
 
 // killMatching sends a signal to every process whose command line contains text.
@@ -174,20 +226,25 @@ func memoryReport() (string, error) {
 // takes the limit away.
 func eat(group, limit string) (string, error) {
 	file := filepath.Join("/sys/fs/cgroup", group, "memory.max")
+	events := filepath.Join("/sys/fs/cgroup", group, "memory.events")
+	data, err := os.ReadFile(events)
+	if err != nil {
+		return "", err
+	}
+	before := oomKills(string(data))
 	if err := os.WriteFile(file, []byte(limit), 0o644); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	events := filepath.Join("/sys/fs/cgroup", group, "memory.events")
 	for ctx.Err() == nil {
 		data, _ := os.ReadFile(events)
-		if kills := oomKills(string(data)); kills > 0 {
+		if oomKills(string(data)) > before {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	data, err := os.ReadFile(events)
+	data, err = os.ReadFile(events)
 	return string(data), firstError(os.WriteFile(file, []byte("max"), 0o644), err, ctx.Err())
 }
 

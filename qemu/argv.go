@@ -121,7 +121,11 @@ func (m Machine) diskArgs() []string {
 		case "usb":
 			device = "usb-storage,bus=xhci.0"
 		}
-		args = append(args, "-device", fmt.Sprintf("%s,drive=%s,serial=%s,bootindex=%d", device, id, id, i))
+		device += fmt.Sprintf(",drive=%s,serial=%s", id, id)
+		if m.Direct == nil { // a kernel that QEMU loads takes the first place itself
+			device += fmt.Sprintf(",bootindex=%d", i)
+		}
+		args = append(args, "-device", device)
 	}
 	return args
 }

@@ -177,8 +177,6 @@ func (k *Keeper) session(ctx context.Context) error {
 	if err := k.address(found); err != nil {
 		return err
 	}
-	k.publish = true
-	k.publishPorts()
 	k.sweep(ctx, found)
 	k.adopt(ctx, found)
 	return k.loop(ctx)
@@ -188,6 +186,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 	tick := time.NewTicker(k.Tick)
 	defer tick.Stop()
 	for {
+		k.publishPorts()
 		k.report()
 		var timer <-chan time.Time
 		if next, ok := k.next(); ok {
@@ -209,7 +208,6 @@ func (k *Keeper) loop(ctx context.Context) error {
 			}
 		case <-tick.C:
 			k.refresh()
-			k.publishPorts()
 		}
 	}
 }
@@ -250,10 +248,15 @@ func (k *Keeper) address(found []Found) error {
 	return nil
 }
 
+// ports are those of running containers: for any other the node itself answers
+// "refused" at once, where a packet to nobody would be waited for.
 func (k *Keeper) ports() []bridge.Publish {
 	var all []bridge.Publish
 	for _, id := range k.names() {
 		u := k.units[id]
+		if u.State != Running {
+			continue
+		}
 		for _, p := range u.want.Ports {
 			all = append(all, bridge.Publish{
 				Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort,
@@ -288,6 +291,8 @@ func (k *Keeper) sweep(ctx context.Context, found []Found) {
 	if err != nil {
 		log.Printf("workloads: %v", err)
 	}
+	// After a boot there is no port map to correct, and none is needed yet.
+	k.publish = len(attached) > 0 || err != nil
 	gone := make(map[string]bool)
 	for _, id := range attached {
 		gone[id] = k.units[id] == nil
@@ -374,6 +379,7 @@ func (k *Keeper) handle(ctx context.Context, e event) {
 		u.tried = true
 	}
 	if u.State != before {
+		k.publish = k.publish || u.State == Running || before == Running
 		k.note(e, u)
 	}
 	switch action {

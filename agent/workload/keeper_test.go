@@ -210,6 +210,12 @@ func (n *fakeNetwork) Publish(ports []bridge.Publish) error {
 	return nil
 }
 
+func (n *fakeNetwork) published() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.ports)
+}
+
 // bench is a Keeper that runs on fakes. Its clock is ahead by what a test adds.
 type bench struct {
 	engine  *fakeEngine
@@ -289,6 +295,10 @@ func TestStartAndRestart(t *testing.T) {
 	b.until(t, "both running", unitStates("job running", "web running"))
 	f.exit(t, "job", 0)
 	f.exit(t, "web", 1)
+	b.until(t, "web to pause", unitStates("job ended", "web backoff"))
+	if n := b.network.published(); n != 0 {
+		t.Errorf("%d ports lead to a container that does not run", n)
+	}
 	b.until(t, "web to run again", func(s Status) bool {
 		return unitStates("job ended", "web running")(s) && s.Settled && s.Units[1].Exits == 1
 	})

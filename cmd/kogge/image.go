@@ -14,7 +14,7 @@ import (
 
 func imageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Build disk images and write them to media"}
-	cmd.AddCommand(imageBuildCommand(), imageLockCommand())
+	cmd.AddCommand(imageBuildCommand(), imageSeedCommand(), imageWriteCommand(), imageLockCommand())
 	return cmd
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"kogge.example/image"
 	"kogge.example/image/debian"
+	"kogge.example/image/example"
 	"kogge.example/qemu"
 )
 
@@ -180,7 +181,7 @@ func firmware(ctx context.Context) (*qemu.UEFI, error) {
 // parsePorts reads HOST:GUEST flags.
 func parsePorts(flags []string) ([]qemu.Forward, error) {
 	if len(flags) == 0 {
-		flags = []string{fmt.Sprintf("0:%d", examplePort)}
+		flags = []string{fmt.Sprintf("0:%d", example.Port)}
 	}
 	var all []qemu.Forward
 	for _, text := range flags {

@@ -16,6 +16,7 @@ type Set struct {
 const (
 	Tools    = "tools"    // what the builder runs
 	Firmware = "firmware" // UEFI for virtual machines
+	Licenses = "licenses" // texts that copyright files refer to
 )
 
 // RuncSet is the name of the C library and headers that runc is linked with.
@@ -24,6 +25,7 @@ func RuncSet(arch string) string { return "runc-" + arch }
 // Sets lists every lock of this release.
 func Sets(all []boards.Board) []Set {
 	sets := []Set{
+		{Name: Licenses, Arch: "amd64", Packages: []string{"base-files"}},
 		{Name: Tools, Arch: "amd64", Packages: []string{"erofs-utils", "e2fsprogs", "libarchive13t64"}, Closure: true},
 		{Name: Firmware, Arch: "amd64", Packages: []string{"ovmf"}},
 	}

@@ -23,8 +23,8 @@ var (
 	ErrDamaged = errors.New("the image is damaged or cut short")
 )
 
-// device is an image file or a medium. [os.File] fits, and so does crashdisk.Disk.
-type device interface {
+// Device is an image file or a medium. [os.File] fits, and so does crashdisk.Disk.
+type Device interface {
 	io.ReaderAt
 	io.WriterAt
 	Sync() error
@@ -48,7 +48,7 @@ var partitions = []string{"ESP", "ROOT-A", "ROOT-B", "STATE"}
 // Inspect reads what is in the image of size bytes on d. It writes nothing, and
 // looks at names only: that the content is whole is for Verify to say. The error
 // wraps ErrNoImage or ErrQcow2 where it is something else.
-func Inspect(d device, size int64) (Contents, error) {
+func Inspect(d Device, size int64) (Contents, error) {
 	t, err := Table(d, size)
 	if err != nil {
 		return Contents{}, err
@@ -99,7 +99,7 @@ func Table(r io.ReaderAt, size int64) (gpt.Table, error) {
 }
 
 // Boot opens the boot partition of a disk with table t.
-func Boot(d device, t gpt.Table) (*fat.Volume, error) {
+func Boot(d Device, t gpt.Table) (*fat.Volume, error) {
 	p, err := t.Find("ESP")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoImage, err)
@@ -157,7 +157,7 @@ func (c Contents) Root() (gpt.Partition, error) {
 // Verify reads everything that has to be right for the first boot: both copies of
 // the partition table, the boot partition, each block of the root file system, and
 // that STATE is an ext4 file system. The error wraps ErrDamaged.
-func (c Contents) Verify(d device) error {
+func (c Contents) Verify(d Device) error {
 	if c.Table.Damage != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, c.Table.Damage)
 	}

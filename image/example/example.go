@@ -2,7 +2,7 @@
 // layout as a tar, which a node takes as a preload and any registry tool reads.
 //
 // In come the program's bytes and a name; out comes a tar whose every byte
-// depends on these alone. It compiles nothing: the program is agent/example, or
+// depends on these alone. Tar compiles nothing: the program is agent/example, or
 // whatever the caller built.
 package example
 
@@ -22,8 +22,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// program is where the binary lies in the image, and its entrypoint.
-const program = "/app"
+// entrypoint is where the binary lies in the image, and its entrypoint.
+const entrypoint = "/app"
 
 // user is numeric: the image has no /etc/passwd. It is the "nonroot" that other
 // minimal images use.
@@ -56,7 +56,7 @@ func build(arch string, binary []byte, when time.Time) (v1.Image, error) {
 	var layer bytes.Buffer
 	tw := tar.NewWriter(&layer)
 	header := &tar.Header{
-		Typeflag: tar.TypeReg, Name: program[1:], Mode: 0o755, Size: int64(len(binary)),
+		Typeflag: tar.TypeReg, Name: entrypoint[1:], Mode: 0o755, Size: int64(len(binary)),
 		ModTime: when, Format: tar.FormatUSTAR,
 	}
 	if err := tw.WriteHeader(header); err != nil {
@@ -85,7 +85,7 @@ func build(arch string, binary []byte, when time.Time) (v1.Image, error) {
 	if arch == "arm" {
 		c.Variant = "v7"
 	}
-	c.Config = v1.Config{Entrypoint: []string{program}, User: user, WorkingDir: "/"}
+	c.Config = v1.Config{Entrypoint: []string{entrypoint}, User: user, WorkingDir: "/"}
 	return mutate.ConfigFile(img, c)
 }
 

@@ -79,7 +79,7 @@ func TestTarIsAnImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.OS != "linux" || c.Architecture != "arm" || c.Variant != "v7" || c.Config.User != user || c.Config.Entrypoint[0] != program {
+	if c.OS != "linux" || c.Architecture != "arm" || c.Variant != "v7" || c.Config.User != user || c.Config.Entrypoint[0] != entrypoint {
 		t.Errorf("config %+v", c)
 	}
 	if !c.Created.Equal(when.Truncate(time.Second)) {
@@ -87,7 +87,7 @@ func TestTarIsAnImage(t *testing.T) {
 	}
 	files := tar.NewReader(mutate.Extract(img))
 	h, err := files.Next()
-	if err != nil || h.Name != program[1:] || h.Mode != 0o755 {
+	if err != nil || h.Name != entrypoint[1:] || h.Mode != 0o755 {
 		t.Fatalf("file %+v, %v", h, err)
 	}
 	if data, err := io.ReadAll(files); err != nil || !bytes.Equal(data, binary) {

@@ -1,0 +1,115 @@
+// Command bench measures what a node costs: CPU seconds of the whole QEMU process
+// from exec to the first HTTP 200 of the example container, memory when idle, image
+// sizes and build times. It prints a table and, with -json, writes the same as JSON.
+//
+// Figures of one machine move with its other work: medians and ratios count, so a
+// bare kernel with a Go program of one line is measured in the same rounds.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"time"
+)
+
+// row is one figure. Values are in Unit, one for each run.
+type row struct {
+	What   string    `json:"what"`
+	Unit   string    `json:"unit"`
+	Values []float64 `json:"values"`
+	Goal   float64   `json:"goal,omitempty"` // at most; 0: none, the figure is reported
+	Note   string    `json:"note,omitempty"`
+}
+
+func (r row) median() float64 {
+	s := slices.Sorted(slices.Values(r.Values))
+	if len(s) == 0 {
+		return 0
+	}
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
+
+// String is the row as people read it.
+func (r row) String() string {
+	line := fmt.Sprintf("%-52s %8.1f %-4s", r.What, r.median(), r.Unit)
+	if len(r.Values) > 1 {
+		line += fmt.Sprintf(" [%.1f–%.1f, n=%d]", slices.Min(r.Values), slices.Max(r.Values), len(r.Values))
+	}
+	if r.Goal > 0 {
+		verdict := "holds"
+		if r.median() > r.Goal {
+			verdict = "MISSED"
+		}
+		line += fmt.Sprintf("  goal %g: %s", r.Goal, verdict)
+	}
+	if r.Note != "" {
+		line += "  " + r.Note
+	}
+	return line
+}
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
+	runs := flag.Int("n", 5, "runs of each boot")
+	only := flag.String("only", "boot,memory,build,size,three", "what to measure, comma separated")
+	idle := flag.Duration("idle", 5*time.Minute, "how long a node is left alone before its memory is read")
+	out := flag.String("json", "", "file for the figures as JSON")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	rows, err := measure(ctx, *runs, *idle, strings.Split(*only, ","))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if *out != "" {
+		data, err := json.MarshalIndent(rows, "", "\t")
+		if err == nil {
+			err = os.WriteFile(*out, append(data, '\n'), 0o644)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+// measure takes the figures and prints each row when it is complete.
+func measure(ctx context.Context, runs int, idle time.Duration, only []string) ([]row, error) {
+	b, err := prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(b.dir)
+	parts := []struct {
+		name string
+		take func() ([]row, error)
+	}{
+		{"size", b.sizes},
+		{"boot", func() ([]row, error) { return b.boots(ctx, runs) }},
+		{"three", func() ([]row, error) { return b.three(ctx) }},
+		{"memory", func() ([]row, error) { return b.memory(ctx, idle) }},
+		{"build", func() ([]row, error) { return b.builds(ctx, runs) }},
+	}
+	var all []row
+	for _, p := range parts {
+		if !slices.Contains(only, p.name) {
+			continue
+		}
+		rows, err := p.take()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		for _, r := range rows {
+			fmt.Println(r)
+		}
+		all = append(all, rows...)
+	}
+	return all, nil
+}
