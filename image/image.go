@@ -83,10 +83,12 @@ type release struct {
 	board boards.Board
 	tools debian.Toolbox
 	files []debian.File
-	root  slotRoot
-	uki   []byte
-	built Built
-	when  time.Time
+	// sysroot is the C library that runc is linked with.
+	sysroot []debian.File
+	root    slotRoot
+	uki     []byte
+	built   Built
+	when    time.Time
 }
 
 // seed names the content of the release.
@@ -105,12 +107,11 @@ func buildRelease(ctx context.Context, o Options) (release, error) {
 	if r.tools, err = debian.OpenTools(toolFiles); err != nil {
 		return r, err
 	}
-	sysroot, err := fetch(ctx, o, debian.RuncSet(o.Board.Arch))
-	if err != nil {
+	if r.sysroot, err = fetch(ctx, o, debian.RuncSet(o.Board.Arch)); err != nil {
 		return r, err
 	}
 	o.Say("programs for %s", o.Board.Arch)
-	programs, err := program.Build(ctx, program.Options{Source: o.Source, Cache: filepath.Join(o.Cache, "programs"), Arch: o.Board.Arch, Sysroot: sysroot, Tags: o.Tags})
+	programs, err := program.Build(ctx, program.Options{Source: o.Source, Cache: filepath.Join(o.Cache, "programs"), Arch: o.Board.Arch, Sysroot: r.sysroot, Tags: o.Tags})
 	if err != nil {
 		return r, err
 	}

@@ -43,6 +43,9 @@ func (r release) buildRoot(ctx context.Context, o Options, k *kernel.Kernel, pro
 	if err != nil {
 		return slotRoot{}, err
 	}
+	if entries, err = r.addContents(ctx, o, k, entries); err != nil {
+		return slotRoot{}, err
+	}
 	id := uuid(o.Board.Name+" "+o.Version, "root")
 	digest, err := rootfs.Digest(entries, o.When, id)
 	if err != nil {

@@ -43,7 +43,11 @@ func (m Machine) argv() []string {
 		"-qmp", "unix:" + eventSock + ",server=on,wait=off",
 		// The log file gets every byte whether or not somebody is connected.
 		"-chardev", "socket,id=console,path=" + consoleSock + ",server=on,wait=off,logfile=" + consoleLog + ",logappend=on",
-		"-serial", "chardev:console",
+	}
+	if m.NoSerial {
+		args = append(args, "-serial", "none")
+	} else {
+		args = append(args, "-serial", "chardev:console")
 	}
 	args = append(args, m.bootArgs()...)
 	args = append(args, m.diskArgs()...)
@@ -139,10 +143,10 @@ func (m Machine) netArgs() []string {
 	for _, f := range m.Forwards {
 		user += fmt.Sprintf(",hostfwd=%s:127.0.0.1:%d-:%d", f.proto(), f.Host, f.Guest)
 	}
-	args := []string{"-netdev", user, "-device", "virtio-net-pci,netdev=net0,romfile=,mac=" + m.mac(0)}
+	args := []string{"-netdev", user, "-device", nics[m.NIC] + ",netdev=net0,romfile=,mac=" + m.mac(0)}
 	if m.Network != "" {
 		args = append(args, "-netdev", "socket,id=net1,localaddr=127.0.0.1,mcast="+group(m.Network),
-			"-device", "virtio-net-pci,netdev=net1,romfile=,mac="+m.mac(1))
+			"-device", nics[m.NIC]+",netdev=net1,romfile=,mac="+m.mac(1))
 	}
 	if m.Pcap {
 		args = append(args, "-object", "filter-dump,id=pcap,netdev=net1,file="+pcapFile)

@@ -47,6 +47,9 @@ var machines = []struct {
 		},
 		Extra: []string{"-device", "isa-debug-exit"},
 	}},
+	{"another network card, no serial port", Machine{
+		Name: "n5", Disks: []Disk{{Path: "/images/base.img", Format: "raw"}}, NIC: "e1000e", NoSerial: true,
+	}},
 }
 
 func TestCommandLine(t *testing.T) {

@@ -43,6 +43,9 @@ type Machine struct {
 
 	// Forwards lead from ports on the host's loopback address to the guest.
 	Forwards []Forward
+	// NIC is the model of the guest's network cards: virtio (default), e1000e,
+	// e1000, rtl8139 or vmxnet3.
+	NIC string
 	// Offline keeps the guest from reaching anything beyond the host's forwards.
 	// DHCP, router advertisements and forwards go on working.
 	Offline bool
@@ -61,6 +64,8 @@ type Machine struct {
 	// NoWatchdog leaves out the i6300esb, which resets a guest that stops
 	// pinging it.
 	NoWatchdog bool
+	// NoSerial leaves out the first serial port, and with it the console's log.
+	NoSerial bool
 	// VGA adds a screen, for [VM.Screenshot]. Default: serial console only.
 	VGA bool
 
@@ -169,6 +174,9 @@ var archs = map[string]arch{
 	},
 }
 
+// nics are QEMU's names of network cards.
+var nics = map[string]string{"virtio": "virtio-net-pci", "e1000e": "e1000e", "e1000": "e1000", "rtl8139": "rtl8139", "vmxnet3": "vmxnet3"}
+
 // normal returns m with its defaults filled in and all paths absolute, or an
 // error that wraps [ErrMachine]. It looks at nothing but m and the working
 // directory.
@@ -180,6 +188,7 @@ func (m Machine) normal() (Machine, error) {
 	m.Accel = or(m.Accel, "tcg")
 	m.MemoryMiB = or(m.MemoryMiB, 1024)
 	m.CPUs = or(m.CPUs, 2)
+	m.NIC = or(m.NIC, "virtio")
 	if err := m.check(); err != nil {
 		return m, fmt.Errorf("%w: %s: %w", ErrMachine, m.Name, err)
 	}
@@ -230,6 +239,10 @@ func (m Machine) check() error {
 		return errors.New("no kernel to load directly")
 	case m.Direct == nil && len(m.Disks) == 0:
 		return errors.New("no disk to boot from")
+	case nics[or(m.NIC, "virtio")] == "":
+		return fmt.Errorf("network card %q: want virtio, e1000e, e1000, rtl8139 or vmxnet3", m.NIC)
+	case m.ReadyLine != "" && m.NoSerial:
+		return errors.New("ReadyLine is looked for on a console that is left out")
 	case m.ReadyLine != "" && m.NoReboot:
 		return errors.New("ReadyLine resets the guest, NoReboot forbids it")
 	case m.Pcap && m.Network == "":

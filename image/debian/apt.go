@@ -89,7 +89,7 @@ func (c Cache) openApt(ctx context.Context, arch string) (apt, error) {
 		return apt{}, err
 	}
 	dir := filepath.Join(c.Dir, "apt-"+arch)
-	for _, d := range []string{"state/lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d"} {
+	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return apt{}, fmt.Errorf("package cache: %w", err)
 		}
@@ -99,9 +99,9 @@ func (c Cache) openApt(ctx context.Context, arch string) (apt, error) {
 	files := map[string]string{
 		"state/status":     "",
 		"etc/sources.list": m.sources(),
-		"apt.conf": fmt.Sprintf(`Dir %q; Dir::State "state"; Dir::State::status %q; Dir::Cache "."; Dir::Etc "etc"; Dir::Etc::sourceparts "-";
+		"apt.conf": fmt.Sprintf(`Dir %q; Dir::State "state"; Dir::State::status %q; Dir::Cache %q; Dir::Etc "etc"; Dir::Etc::sourceparts "-";
 APT::Architecture %q; APT::Architectures { %q; }; APT::Sandbox::User ""; Acquire::Languages "none"; Acquire::Retries "3"; APT::Get::AllowUnauthenticated "false";
-`, dir, filepath.Join(dir, "state/status"), arch, arch),
+`, dir, filepath.Join(dir, "state/status"), filepath.Join(dir, "cache"), arch, arch),
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {

@@ -22,6 +22,8 @@ type Kernel struct {
 	Release string
 	// Image is the path of the bootable kernel file.
 	Image string
+	// Package is where both come from.
+	Package debian.Package
 
 	modules string            // folder of the modules, holds "kernel/…"
 	paths   map[string]string // module name → path below modules
@@ -41,6 +43,7 @@ func Open(files []debian.File, cacheDir string) (*Kernel, error) {
 		k := &Kernel{
 			Release: release,
 			Image:   images[0],
+			Package: f.Package,
 			modules: filepath.Join(f.Dir, "usr/lib/modules", release),
 			paths:   map[string]string{},
 			builtin: map[string]bool{},

@@ -158,6 +158,16 @@ func buildRunc(ctx context.Context, o Options, out string) error {
 	return nil
 }
 
+// Compiler says which C compiler links runc, as it says itself.
+func Compiler(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "gcc", "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("program %s: gcc: %w; install gcc", Runc, err)
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(line), nil
+}
+
 // runcKey names everything that runc's bytes depend on.
 func runcKey(ctx context.Context, o Options) (string, error) {
 	h := sha256.New()

@@ -92,6 +92,16 @@ func Digest(entries []Entry, when time.Time, uuid string) ([32]byte, error) {
 	return sum, nil
 }
 
+// Layout is what Build writes for the entries: sorted by path, with the folders above
+// them and with every mode filled in.
+func Layout(entries []Entry) ([]Entry, error) {
+	layout, err := withParents(entries)
+	if err != nil {
+		return nil, fmt.Errorf("root file system: %w", err)
+	}
+	return layout, nil
+}
+
 // withParents sorts the entries and adds the folders above them. Two entries of
 // one path are an error.
 func withParents(entries []Entry) ([]Entry, error) {

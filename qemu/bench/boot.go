@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"kogge.example/boards"
@@ -201,6 +202,51 @@ func (b *bench) twice(ctx context.Context, direct bool) ([]float64, error) {
 		}
 	}
 	return values, nil
+}
+
+// marks are console lines that divide a boot into phases.
+var marks = []struct{ name, line string }{
+	{"stage 0 has found the slot", "kogge: slot"},
+	{"PID 1 starts services", "service containerd: starting"},
+	{"containerd serves", "service containerd: running"},
+	{"agent has started the container", "service agent: running"},
+}
+
+// phases boots a used disk directly and reads the CPU seconds at each mark.
+func (b *bench) phases(ctx context.Context, runs int) ([]row, error) {
+	m := b.machine("phases", true)
+	if _, _, err := b.toAnswer(ctx, m); err != nil {
+		return nil, err
+	}
+	m.Fresh = false
+	rows := make([]row, len(marks))
+	for i := range rows {
+		rows[i] = row{What: "  CPU until " + marks[i].name, Unit: "s"}
+	}
+	for range runs {
+		vm, err := qemu.Start(ctx, m, filepath.Join(b.dir, m.Name))
+		if err != nil {
+			return nil, err
+		}
+		next := 0
+		follow, cancel := context.WithTimeout(ctx, limit)
+		_ = vm.Console().Follow(follow, func(line string) {
+			if next < len(marks) && strings.Contains(line, marks[next].line) {
+				cpu, _ := vm.CPUSeconds()
+				rows[next].Values = append(rows[next].Values, cpu)
+				if next++; next == len(marks) {
+					cancel()
+				}
+			}
+		})
+		cancel()
+		err = vm.Stop(ctx)
+		vm.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
 }
 
 // toAnswer boots m until its container answers, then shuts it down cleanly.

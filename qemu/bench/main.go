@@ -59,7 +59,7 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	runs := flag.Int("n", 5, "runs of each boot")
-	only := flag.String("only", "boot,memory,build,size,three", "what to measure, comma separated")
+	only := flag.String("only", "size,boot,phases,three,memory,build", "what to measure, comma separated")
 	idle := flag.Duration("idle", 5*time.Minute, "how long a node is left alone before its memory is read")
 	out := flag.String("json", "", "file for the figures as JSON")
 	flag.Parse()
@@ -93,6 +93,7 @@ func measure(ctx context.Context, runs int, idle time.Duration, only []string) (
 	}{
 		{"size", b.sizes},
 		{"boot", func() ([]row, error) { return b.boots(ctx, runs) }},
+		{"phases", func() ([]row, error) { return b.phases(ctx, runs) }},
 		{"three", func() ([]row, error) { return b.three(ctx) }},
 		{"memory", func() ([]row, error) { return b.memory(ctx, idle) }},
 		{"build", func() ([]row, error) { return b.builds(ctx, runs) }},

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,9 +35,39 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// TestScript runs each script of testdata: whole systems.
+// TestScript runs each script of testdata: whole systems, two at a time on two
+// processors. With KOGGE_E2E=all those of testdata/long are in the set as well.
 func TestScript(t *testing.T) {
-	testscript.Run(t, params(t, "testdata"))
+	dirs := []string{"testdata"}
+	switch set := os.Getenv("KOGGE_E2E"); set {
+	case "":
+	case "all":
+		dirs = append(dirs, filepath.Join("testdata", "long"))
+	default:
+		t.Fatalf("KOGGE_E2E=%s: want all, or nothing for the short set", set)
+	}
+	p := params(t, "")
+	for _, dir := range dirs {
+		scripts, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+		if err != nil || len(scripts) == 0 {
+			t.Fatalf("scripts in %s: none, %v", dir, err)
+		}
+		p.Files = append(p.Files, scripts...)
+	}
+	boots, err := images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	setup := p.Setup
+	p.Setup = func(env *testscript.Env) error {
+		env.Setenv("BASE", boots.base)
+		env.Setenv("RECORDER", boots.recorder)
+		env.Setenv("EXAMPLE_TAR", boots.exampleTar)
+		env.Setenv("EXAMPLE_YAML", boots.exampleYAML)
+		env.Setenv("SOURCE_DATE_EPOCH", strconv.Itoa(epoch))
+		return setup(env)
+	}
+	testscript.Run(t, p)
 }
 
 // TestBench runs scripts about the bench itself, with a guest of one sector.
@@ -102,7 +133,7 @@ func params(t *testing.T, dir string) testscript.Params {
 	return testscript.Params{
 		Dir:   dir,
 		Setup: func(env *testscript.Env) error { return setup(env, limit) },
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"kogge": kogge, "vm": vm},
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"kogge": kogge, "vm": vm, "disk": disk},
 	}
 }
 
@@ -212,24 +243,11 @@ var firmware = sync.OnceValues(func() (*qemu.UEFI, error) {
 	return nil, errors.New("the firmware's lock has no package ovmf")
 })
 
-// built makes the CLI once per run of the tests.
-var built struct {
-	sync.Once
-	program string
-	err     error
-}
-
 // kogge runs the CLI of this source tree.
 func kogge(ts *testscript.TestScript, neg bool, args []string) {
-	built.Do(func() {
-		built.program = filepath.Join(tools, "kogge")
-		cmd := exec.Command("go", "build", "-o", built.program, "kogge.example/cmd/kogge")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("build kogge: %w\n%s", err, out)
-		}
-	})
-	ts.Check(built.err)
-	err := ts.Exec(built.program, args...)
+	program, err := cli()
+	ts.Check(err)
+	err = ts.Exec(program, args...)
 	switch {
 	case err != nil && !neg:
 		ts.Fatalf("kogge %s: %v", strings.Join(args, " "), err)

@@ -33,6 +33,14 @@ type node struct {
 	machine qemu.Machine
 	vm      *qemu.VM      // nil before the first start
 	console *qemu.Console // after the line that was found last
+	started time.Time     // of this life
+
+	test   bool // has a test port
+	asked  int  // commands to the test port
+	poller *poller
+	writer *writer
+	acked  []string // records answered for in earlier lives
+	lives  int      // of writers
 
 	// With -nbd:
 	sock   string
@@ -43,6 +51,14 @@ type node struct {
 
 // end stops whatever runs.
 func (n *node) end() {
+	if n.poller != nil {
+		n.poller.cancel()
+		<-n.poller.done
+	}
+	if n.writer != nil {
+		n.writer.cancel()
+		<-n.writer.done
+	}
 	if n.vm != nil {
 		n.vm.Close()
 	}
@@ -54,58 +70,120 @@ func (n *node) end() {
 	}
 }
 
+// call is one use of the command vm on a VM that was started once.
+type call struct {
+	ts     *testscript.TestScript
+	count  int
+	signal int
+	args   []string
+}
+
+// verb is what can be done with a VM.
+type verb struct {
+	operands int // after the VM's name; -1: one or more
+	run      func(ctx context.Context, n *node, c call) error
+}
+
+// verbs are the words after vm; doc.go describes them.
+var verbs = map[string]verb{
+	"wait": {1, func(ctx context.Context, n *node, c call) error { return n.wait(ctx, c.ts, c.args[0], c.count) }},
+	"http": {3, func(ctx context.Context, n *node, c call) error { return n.http(ctx, c.args[0], c.args[1], c.args[2]) }},
+	"event": {1, func(ctx context.Context, n *node, c call) error {
+		_, err := n.vm.WaitEvent(ctx, c.args[0], c.count)
+		c.ts.Logf("%s after %.1f s", c.args[0], time.Since(n.started).Seconds())
+		return err
+	}},
+	"atmost": {2, func(_ context.Context, n *node, c call) error {
+		return withNumber(c.args[1], func(most int) error { return n.atMost(c.args[0], most) })
+	}},
+	"send":     {1, func(ctx context.Context, n *node, c call) error { return n.vm.Console().Send(ctx, c.args[0]+"\n") }},
+	"stop":     {0, func(ctx context.Context, n *node, _ call) error { return n.vm.Stop(ctx) }},
+	"reset":    {0, func(ctx context.Context, n *node, _ call) error { return n.vm.Reset(ctx) }},
+	"kill":     {0, func(_ context.Context, n *node, _ call) error { return n.vm.Kill() }},
+	"cut":      {1, func(ctx context.Context, n *node, c call) error { return n.cut(ctx, c.args) }},
+	"cutafter": {2, func(ctx context.Context, n *node, c call) error { return n.cut(ctx, c.args) }},
+	"save":     {1, func(_ context.Context, n *node, c call) error { return n.save(c.ts.MkAbs(c.args[0])) }},
+	"fsck":     {0, func(ctx context.Context, n *node, _ call) error { return n.fsck(ctx) }},
+	"port": {-1, func(ctx context.Context, n *node, c call) error {
+		text, err := n.ask(ctx, command{Op: c.args[0], Args: c.args[1:], Signal: c.signal})
+		return c.print(text, err)
+	}},
+	"portwait": {-1, func(ctx context.Context, n *node, c call) error {
+		if len(c.args) < 2 {
+			return errors.New("want an expression and an operation")
+		}
+		text, err := n.askUntil(ctx, c.args[0], command{Op: c.args[1], Args: c.args[2:]})
+		return c.print(text, err)
+	}},
+	"poll":   {1, func(_ context.Context, n *node, c call) error { return withNumber(c.args[0], n.poll) }},
+	"record": {1, func(_ context.Context, n *node, c call) error { return withNumber(c.args[0], n.record) }},
+	"polled": {1, func(ctx context.Context, n *node, c call) error {
+		return withNumber(c.args[0], func(more int) error { return c.print(n.polled(ctx, more)) })
+	}},
+	"recorded": {1, func(ctx context.Context, n *node, c call) error {
+		return withNumber(c.args[0], func(count int) error { return n.recorded(ctx, count) })
+	}},
+	"records": {1, func(ctx context.Context, n *node, c call) error {
+		return withNumber(c.args[0], func(guest int) error { return c.print(n.records(ctx, guest)) })
+	}},
+}
+
+// print shows text to the script, as its standard output, unless err stands.
+func (c call) print(text string, err error) error {
+	if err == nil {
+		_, err = io.WriteString(c.ts.Stdout(), text)
+	}
+	return err
+}
+
+func withNumber(text string, do func(int) error) error {
+	number, err := strconv.Atoi(text)
+	if err != nil {
+		return err
+	}
+	return do(number)
+}
+
 // vm is the command of the scripts; doc.go describes it.
 func vm(ts *testscript.TestScript, neg bool, args []string) {
 	b := ts.Value(benchKey{}).(*bench)
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: vm VERB [-count=N] NAME [ARG...], without a negation")
+	if len(args) < 2 {
+		ts.Fatalf("usage: vm VERB [-count N] [-signal N] NAME [ARG...]")
 	}
 	ctx, cancel := context.WithTimeoutCause(b.ctx, b.limit, fmt.Errorf("nothing within %s", b.limit))
 	defer cancel()
-	verb, args := args[0], args[1:]
-	count := 1
-	if text, ok := strings.CutPrefix(args[0], "-count="); ok {
-		var err error
-		if count, err = strconv.Atoi(text); err != nil || count < 1 || len(args) < 2 {
-			ts.Fatalf("vm %s: %s: want a number from 1, and a name", verb, args[0])
-		}
-		args = args[1:]
+	c := call{ts: ts}
+	flags := flag.NewFlagSet("vm "+args[0], flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.IntVar(&c.count, "count", 1, "")
+	flags.IntVar(&c.signal, "signal", 0, "")
+	ts.Check(flags.Parse(args[1:]))
+	if flags.NArg() == 0 || c.count < 1 {
+		ts.Fatalf("vm %s: want a name, and a count from 1", args[0])
 	}
-	name, args := args[0], args[1:]
-	if verb == "start" {
-		ts.Check(b.start(ts, name, args))
+	name := flags.Arg(0)
+	c.args = flags.Args()[1:]
+	if args[0] == "start" && !neg {
+		ts.Check(b.start(ts, name, c.args))
 		return
 	}
 	n := b.vms[name]
-	if n == nil {
-		ts.Fatalf("vm %s: %s was never started", verb, name)
+	if n == nil || n.vm == nil {
+		ts.Fatalf("vm %s: %s was never started", args[0], name)
 	}
-	operands, known := map[string]int{"wait": 1, "http": 3, "event": 1, "send": 1, "cut": 1, "cutafter": 2, "save": 1, "stop": 0, "reset": 0, "kill": 0}[verb]
-	if !known || len(args) != operands {
-		ts.Fatalf("vm %s: no such verb, or not %d operands after %s", verb, operands, name)
+	v, known := verbs[args[0]]
+	if !known || v.operands >= 0 && len(c.args) != v.operands || v.operands < 0 && len(c.args) == 0 {
+		ts.Fatalf("vm %s: no such verb, or not its operands after %s", args[0], name)
 	}
-	var err error
-	switch verb {
-	case "wait":
-		err = n.wait(ctx, ts, args[0], count)
-	case "http":
-		err = n.http(ctx, args[0], args[1], args[2])
-	case "event":
-		_, err = n.vm.WaitEvent(ctx, args[0], count)
-	case "send":
-		err = n.vm.Console().Send(ctx, args[0]+"\n")
-	case "cut", "cutafter":
-		err = n.cut(ctx, args)
-	case "save":
-		err = n.save(ts.MkAbs(args[0]))
-	case "stop":
-		err = n.vm.Stop(ctx)
-	case "reset":
-		err = n.vm.Reset(ctx)
-	case "kill":
-		err = n.vm.Kill()
+	err := v.run(ctx, n, c)
+	if !neg {
+		ts.Check(err)
+		return
 	}
-	ts.Check(err)
+	if err == nil {
+		ts.Fatalf("vm %s: succeeded", args[0])
+	}
+	fmt.Fprintln(ts.Stderr(), err)
 }
 
 // start starts a VM, or an ended one once more.
@@ -116,9 +194,11 @@ func (b *bench) start(ts *testscript.TestScript, name string, args []string) err
 		return fmt.Errorf("vm start: %s has no image", name)
 	case n != nil && n.vm != nil && n.vm.Running():
 		return fmt.Errorf("vm start: %s runs already", name)
-	case n != nil && len(args) > 0:
-		return fmt.Errorf("vm start: %s has its image and flags already; another machine needs another name", name)
-	case n == nil:
+	case n != nil:
+		if err := n.alter(ts, args); err != nil {
+			return fmt.Errorf("vm start %s: %w", name, err)
+		}
+	default:
 		n = &node{dir: filepath.Join(b.dir, name), sock: filepath.Join(b.dir, name+".nbd")}
 		b.vms[name] = n
 		if err := n.describe(ts, name, args); err != nil {
@@ -132,9 +212,29 @@ func (b *bench) start(ts *testscript.TestScript, name string, args []string) err
 	if err != nil {
 		return err
 	}
-	n.vm, n.console = v, v.Console()
+	n.vm, n.console, n.started = v, v.Console(), time.Now()
+	prefix := strings.ReplaceAll(name, "-", "_")
+	ts.Setenv(prefix+"_dir", n.dir)
 	for _, f := range v.Forwards {
-		ts.Setenv(fmt.Sprintf("%s_%d", strings.ReplaceAll(name, "-", "_"), f.Guest), fmt.Sprintf("127.0.0.1:%d", f.Host))
+		ts.Setenv(fmt.Sprintf("%s_%d", prefix, f.Guest), fmt.Sprintf("127.0.0.1:%d", f.Host))
+	}
+	return nil
+}
+
+// alter changes what may differ from one life to the next.
+func (n *node) alter(ts *testscript.TestScript, args []string) error {
+	flags := flag.NewFlagSet("vm start", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Func("seed", "", func(s string) error {
+		n.machine.Seed = ts.MkAbs(s)
+		return nil
+	})
+	flags.Func("rtc", "", func(s string) (err error) {
+		n.machine.RTC, err = time.Parse(time.RFC3339, s)
+		return err
+	})
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		return fmt.Errorf("it has its image and flags already, only -seed and -rtc may change; another machine needs another name (%v)", err)
 	}
 	return nil
 }
@@ -150,6 +250,14 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 	flags.IntVar(&disk.SizeMiB, "disk", 0, "")
 	flags.StringVar(&disk.Bus, "bus", "", "")
 	flags.StringVar(&m.Network, "network", "", "")
+	flags.StringVar(&m.NIC, "nic", "", "")
+	flags.BoolVar(&m.NoSerial, "noserial", false, "")
+	flags.BoolVar(&n.test, "test", false, "")
+	var further []string
+	flags.Func("further", "", func(s string) error {
+		further = append(further, ts.MkAbs(s))
+		return nil
+	})
 	flags.StringVar(&m.ReadyLine, "ready", "", "")
 	flags.StringVar(&m.Seed, "seed", "", "")
 	flags.StringVar(&m.Join, "join", "", "")
@@ -198,6 +306,12 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 		disk.Path, disk.SizeMiB, disk.NBD = "", 0, n.sock
 	}
 	m.Disks = []qemu.Disk{disk}
+	for _, path := range further {
+		m.Disks = append(m.Disks, qemu.Disk{Path: path, SizeMiB: disk.SizeMiB, Bus: disk.Bus})
+	}
+	if n.test {
+		m.Extra = append(m.Extra, testPort...)
+	}
 	n.machine = m
 	return nil
 }
@@ -296,4 +410,23 @@ func (n *node) save(path string) error {
 		return err
 	}
 	return n.server.State().Save(path)
+}
+
+// fsck judges STATE as the cut left it.
+func (n *node) fsck(ctx context.Context) error {
+	if n.server == nil || n.server.State() == nil {
+		return errors.New("vm fsck: the VM was not cut")
+	}
+	st := n.server.State()
+	return checkState(ctx, st, st.Size(), n.dir)
+}
+
+// atMost says whether QEMU has told of an event at most so many times in this life.
+func (n *node) atMost(name string, most int) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // what has happened is known at once
+	if _, err := n.vm.WaitEvent(ctx, name, most+1); err == nil {
+		return fmt.Errorf("event %s came more than %d times", name, most)
+	}
+	return nil
 }
