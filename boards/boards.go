@@ -25,8 +25,8 @@ const Stage0 Moment = "stage 0"
 
 // Watchdog is the hardware timer that resets a board which hangs.
 type Watchdog struct {
-	// Modules are tried in order; the first one whose hardware exists wins.
-	// They come before the root file system, so they lie in the initramfs.
+	// Modules are loaded in order until there is a watchdog: drivers of hardware
+	// first, the kernel's own timer last. They lie in the initramfs.
 	Modules []string
 	// Timeout is what stage 0 asks for. The hardware may round it.
 	Timeout time.Duration
@@ -51,10 +51,12 @@ type Board struct {
 	// Consoles are the kernel's console= values in order; the last one is
 	// /dev/console. A console whose hardware is missing must not slow the boot.
 	Consoles []string
-	// Stage0 names the modules that find and open the root file system, as
-	// module names or aliases. Their dependencies are added. Drivers that find
-	// no hardware are normal.
-	Stage0 []string
+	// Root names the modules that stage 0 loads on every machine: those of the
+	// root file system. Module names, in order.
+	Root []string
+	// Drivers names the modules that stage 0 loads if the hardware is there, to
+	// reach the boot disk.
+	Drivers []string
 	// Modules selects what else the root file system carries: a module name, or
 	// a folder below kernel/ that ends in "/". Dependencies are added.
 	Modules []string

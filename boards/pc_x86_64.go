@@ -16,16 +16,15 @@ var pcX8664 = Board{
 	Bootloader:  SystemdBoot,
 	Kernel:      "linux-image-amd64",
 	Consoles:    []string{"ttyS0,115200", "tty0"},
-	Stage0: []string{
-		// libcrc32c, which erofs and ext4 need, asks for the alias "crc32c", which
-		// nothing answers in an initramfs: so the module behind it comes by hand.
-		"crc32c_generic", "sha256_ssse3", "efivarfs", "dm_verity", "erofs", "ext4",
-		"nvme", "ahci", "ata_piix", "sd_mod", "sr_mod", "uas", "usb_storage",
+	// libcrc32c, which erofs and ext4 need, asks for the alias "crc32c", which
+	// nothing answers in an initramfs: so the module behind it comes by hand.
+	Root: []string{"crc32c_generic", "sha256_ssse3", "dm_verity", "erofs"},
+	Drivers: []string{
+		"efivarfs", "nvme", "ahci", "ata_piix", "sd_mod", "sr_mod", "uas", "usb_storage",
 		"xhci_pci", "ehci_pci", "uhci_hcd", "ohci_pci",
 		"mmc_block", "sdhci_pci", "sdhci_acpi", "rtsx_pci_sdmmc",
 		"virtio_blk", "virtio_scsi", "virtio_pci",
 		"megaraid_sas", "mpt3sas", "aacraid", "hpsa", "smartpqi", "mptspi", "vmw_pvscsi", "hv_storvsc",
-		"usbhid", "hid_generic", "atkbd", "i8042",
 	},
 	Modules: append([]string{
 		"kernel/drivers/ata/", "kernel/drivers/nvme/", "kernel/drivers/scsi/", "kernel/drivers/mmc/",
@@ -35,7 +34,7 @@ var pcX8664 = Board{
 		"kernel/drivers/thunderbolt/", "kernel/drivers/pinctrl/", "kernel/drivers/i2c/busses/",
 		"kernel/drivers/char/ipmi/", "kernel/drivers/char/tpm/", "kernel/drivers/hwmon/", "kernel/drivers/char/hw_random/",
 		"kernel/drivers/acpi/", "kernel/drivers/virtio/", "kernel/drivers/md/",
-		"virtio_net", "hv_netvsc", "hv_utils", "vmxnet3", "button", "evdev", "usbhid", "hid_generic",
+		"virtio_net", "hv_netvsc", "hv_utils", "vmxnet3", "ext4", "button", "evdev", "usbhid", "hid_generic",
 		"intel_powerclamp", "coretemp", "i2c_i801", "efi_pstore", "ramoops", "cdc_acm", "ftdi_sio", "pl2303", "cp210x", "ch341",
 	}, node...),
 	Without: []string{
@@ -44,7 +43,8 @@ var pcX8664 = Board{
 		"kernel/drivers/net/ethernet/mellanox/mlxsw/", "kernel/drivers/net/ethernet/netronome/",
 	},
 	Watchdog: Watchdog{
-		Modules: []string{"iTCO_wdt", "sp5100_tco", "wdat_wdt", "i6300esb", "softdog"},
+		// lpc_ich and i2c_i801 make the device that iTCO_wdt drives.
+		Modules: []string{"lpc_ich", "i2c_i801", "iTCO_wdt", "sp5100_tco", "wdat_wdt", "i6300esb", "softdog"},
 		Timeout: 30 * time.Second,
 		From:    Stage0,
 	},

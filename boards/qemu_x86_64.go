@@ -17,7 +17,8 @@ var qemuX8664 = Board{
 	Consoles:    []string{"ttyS0,115200"},
 	// sha256_ssse3 before dm_verity: the generic SHA-256 costs about a second
 	// of a boot without hardware virtualisation.
-	Stage0:  []string{"sha256_ssse3", "virtio_blk", "virtio_scsi", "sd_mod", "efivarfs", "dm_verity", "erofs"},
+	Root:    []string{"sha256_ssse3", "dm_verity", "erofs"},
+	Drivers: []string{"virtio_blk", "virtio_scsi", "sd_mod", "efivarfs"},
 	Modules: append([]string{"virtio_net", "virtio_rng", "virtio_balloon", "button", "evdev"}, node...),
 	Watchdog: Watchdog{
 		Modules: []string{"i6300esb", "softdog"},

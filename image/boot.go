@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"kogge.example/boards"
@@ -16,21 +17,17 @@ import (
 
 // buildBoot makes the initramfs and the unified kernel image of a slot.
 func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) error {
-	watchdog, err := k.Select(o.Board.Watchdog.Modules, nil)
+	modules, err := k.Select(slices.Concat(o.Board.Watchdog.Modules, o.Board.Root, o.Board.Drivers), nil)
 	if err != nil {
 		return fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
-	modules, err := k.Select(o.Board.Stage0, nil)
-	if err != nil {
-		return fmt.Errorf("board %s: %w", o.Board.Name, err)
-	}
-	key, err := initramfsKey(programs.Path(program.Init), k.Release, watchdog, modules)
+	key, err := initramfsKey(programs.Path(program.Init), k.Release, modules)
 	if err != nil {
 		return err
 	}
 	r.built.Initrd, err = cached(o, key, func(out string) error {
 		o.Say("initramfs")
-		data, err := initramfs.Build(programs.Path(program.Init), watchdog, modules)
+		data, err := initramfs.Build(programs.Path(program.Init), modules)
 		if err != nil {
 			return err
 		}
@@ -66,22 +63,19 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 }
 
 // initramfsKey names everything that the initramfs depends on.
-func initramfsKey(init, release string, lists ...[]kernel.Module) (string, error) {
+func initramfsKey(init, release string, modules []kernel.Module) (string, error) {
 	sum, _, err := hashFile(init)
 	if err != nil {
 		return "", fmt.Errorf("initramfs: %w", err)
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "v1 %x %s\n", sum, release)
-	for _, list := range lists {
-		for _, m := range list {
-			sum, _, err := hashFile(m.File)
-			if err != nil {
-				return "", fmt.Errorf("initramfs: %w", err)
-			}
-			fmt.Fprintf(h, "%s %x\n", m.Path, sum)
+	fmt.Fprintf(h, "v2 %x %s\n", sum, release)
+	for _, m := range modules {
+		sum, _, err := hashFile(m.File)
+		if err != nil {
+			return "", fmt.Errorf("initramfs: %w", err)
 		}
-		fmt.Fprintln(h)
+		fmt.Fprintf(h, "%s %x\n", m.Path, sum)
 	}
 	return fmt.Sprintf("initramfs-%x.zst", h.Sum(nil)[:16]), nil
 }

@@ -206,31 +206,5 @@ func appear(out string, write func(*os.File) error) error {
 	return nil
 }
 
-// cached returns the path of an intermediate result, made by build if it is not
-// there. The name must say everything that the bytes depend on.
-func cached(o Options, name string, build func(out string) error) (string, error) {
-	dir := filepath.Join(o.Cache, "build")
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err == nil {
-		now := time.Now()
-		return path, os.Chtimes(path, now, now) // so that what is in use is not collected
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("build cache: %w", err)
-	}
-	tmp, err := os.MkdirTemp(dir, ".making-*")
-	if err != nil {
-		return "", fmt.Errorf("build cache: %w", err)
-	}
-	defer os.RemoveAll(tmp)
-	if err := build(filepath.Join(tmp, name)); err != nil {
-		return "", err
-	}
-	if err := os.Rename(filepath.Join(tmp, name), path); err != nil {
-		return "", fmt.Errorf("build cache: %w", err)
-	}
-	return path, nil
-}
-
 // uuid derives a file system's UUID from the content's name.
 func uuid(seed, name string) string { return gpt.DeriveGUID(seed, name).String() }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -162,7 +163,7 @@ func (r release) rootEntries(o Options, k *kernel.Kernel, programs program.Set) 
 		entries = append(entries, rootfs.Entry{Path: dir, Dir: true})
 	}
 	entries = append(entries, rootfs.Entry{Path: "/var", Link: "run/kogge/var"})
-	modules, err := k.Select(append(append(append([]string{}, o.Board.Stage0...), o.Board.Modules...), o.Board.Watchdog.Modules...), o.Board.Without)
+	modules, err := k.Select(slices.Concat(o.Board.Watchdog.Modules, o.Board.Root, o.Board.Drivers, o.Board.Modules), o.Board.Without)
 	if err != nil {
 		return nil, fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}

@@ -20,9 +20,6 @@ import (
 	"kogge.example/init/supervise"
 )
 
-// roleBoot is the argument with which stage 0 executes PID 1.
-const roleBoot = "boot"
-
 func main() {
 	role := ""
 	if len(os.Args) > 1 {
@@ -33,12 +30,14 @@ func main() {
 		os.Exit(modprobe(os.Args[1:]))
 	case name == "poweroff" || name == "reboot":
 		exit(end(name))
-	case name != "init":
+	case name != "init" && name != filepath.Base(self):
 		unknown(name)
-	case role == roleBoot && os.Getpid() == 1:
-		pid1()
-	case os.Getpid() == 1: // the kernel passes words of its command line as arguments
-		fail(stage0())
+	case os.Getpid() == 1: // whatever words the kernel passes on
+		b, dog, err := stage0()
+		if err != nil {
+			fail(err)
+		}
+		pid1(b, dog)
 	case role == "launch":
 		exit(supervise.Launch(os.Args[2:]))
 	case role == "network":

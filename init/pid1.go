@@ -9,8 +9,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"kogge.example/init/cgroup"
 	"kogge.example/init/guard"
 	"kogge.example/init/module"
@@ -32,6 +30,10 @@ const (
 	cgroupDir     = "/sys/fs/cgroup"
 )
 
+// self is this program. The one that runs came with the initramfs; the same bytes
+// in the slot would have to be read once more.
+const self = "/proc/self/exe"
+
 // node is what the steps of a boot hand from one to the next.
 type node struct {
 	boot     boot
@@ -47,9 +49,9 @@ type node struct {
 	persist  bool // STATE is on the disk
 }
 
-// pid1 runs the node. It does not return.
-func pid1() {
-	n := &node{dog: watchdog.None(errors.New("not adopted yet"))}
+// pid1 runs the node from the root file system on. It does not return.
+func pid1(b boot, dog *watchdog.Dog) {
+	n := &node{boot: b, dog: dog}
 	how, err := n.run()
 	if err != nil {
 		guard.Kmsg("boot: " + err.Error())
@@ -70,16 +72,11 @@ func (n *node) run() (how shutdown.How, err error) {
 	if err := mount.Early(); err != nil {
 		return "", fmt.Errorf("mount early file systems: %w", err)
 	}
-	if n.dog, err = watchdog.Adopt(); err != nil { // opened by stage 0, never closed
-		return "", fmt.Errorf("adopt watchdog: %w", err)
-	}
-	if n.boot, err = readBoot(); err != nil {
-		return "", err
-	}
 	// Every boot says at once what it is: people and tests look for this line.
 	n.say("kogge: " + n.boot.String())
 	n.degraded.Add("watchdog", n.dog.Missing())
 	n.degraded.Add("folders", makeFolders())
+	n.degraded.Add("boot facts", n.boot.publish())
 	n.degraded.Add("cgroups", n.openCgroups())
 	events, err := module.Listen()
 	n.degraded.Add("device events", err)
@@ -181,12 +178,10 @@ func (n *node) findDisk() error {
 func (n *node) services() []supervise.Service {
 	return []supervise.Service{
 		{
-			Name: "network", Path: "/init", Args: []string{"network"}, Notify: true, WatchdogTimeout: 2 * time.Minute,
-			Limit: true, Keep: []int{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE},
+			Name: "network", Path: self, Args: []string{"network"}, Notify: true, WatchdogTimeout: 2 * time.Minute,
 		},
 		{
-			Name: "clock", Path: "/init", Args: []string{"clock"}, Notify: true, WatchdogTimeout: 5 * time.Minute,
-			Limit: true, Keep: []int{unix.CAP_SYS_TIME},
+			Name: "clock", Path: self, Args: []string{"clock"}, Notify: true, WatchdogTimeout: 5 * time.Minute,
 		},
 		{
 			Name: "containerd", Path: "/bin/agent", Args: []string{"containerd"}, Vital: true, Notify: true,

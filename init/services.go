@@ -8,13 +8,20 @@ import (
 	"os/signal"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"kogge.example/init/clock"
 	"kogge.example/init/network"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/supervise"
 )
 
 // networkService is the role "network": it runs until SIGTERM.
 func networkService() error {
+	// The port of a DHCP client is below 1024.
+	if err := supervise.Limit(unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE); err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cfg, err := effectiveConfig()
@@ -26,6 +33,9 @@ func networkService() error {
 
 // clockService is the role "clock": it runs until SIGTERM.
 func clockService() error {
+	if err := supervise.Limit(unix.CAP_SYS_TIME); err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cfg, err := effectiveConfig()

@@ -19,77 +19,99 @@ import (
 // slow RAID controllers take their time.
 const diskWait = 60 * time.Second
 
-// handover is the file in which stage 0 tells PID 1 what it found.
-const handover = "/run/kogge/boot.json"
+// bootJSON tells programs of the node what stage 0 found.
+const bootJSON = "/run/kogge/boot.json"
 
 // boot is what stage 0 found, and what the rest of the system is told about it.
 type boot struct {
-	Slot    string // "A" or "B"
-	Version string // of the release
-	Board   string
-	Trial   bool   // this slot has not proven itself yet
-	Disk    string // kernel's name of the boot disk
+	Slot    string `json:"slot"`    // "A" or "B"
+	Version string `json:"version"` // of the release
+	Board   string `json:"board"`
+	Trial   bool   `json:"trial"` // this slot has not proven itself yet
+	Disk    string `json:"disk"`  // kernel's name of the boot disk
 	// Alone is "" or the reason why no other partition may be used: two disks
 	// carry one image, and writing to either could be the wrong one.
-	Alone string
+	Alone string `json:"alone,omitempty"`
 }
 
-// stage0 is the first program in the machine, in the initramfs: the watchdog, the
-// modules, the disk, the slot, then PID 1. It returns only with an error.
-func stage0() error {
+// stage0 is the first code in the machine, in the initramfs: the watchdog, the
+// modules, the disk, the slot. Then the root file system is the root of everything
+// and the initramfs is gone but for this program, which goes on as PID 1: a second
+// exec would read the same program from the slot once more.
+func stage0() (boot, *watchdog.Dog, error) {
 	if err := mount.Stage0(); err != nil {
-		return fmt.Errorf("early file systems: %w", err)
-	}
-	dog := startWatchdog()
-	if err := module.LoadOrder("/modules", "order"); err != nil {
-		// A driver whose bus is not in this machine fails, and that is normal. A
-		// missing disk or root will say more; the kernel log then has the cause.
-		guard.Note(err.Error())
+		return boot{}, nil, fmt.Errorf("early file systems: %w", err)
 	}
 	cmdline, err := mount.ReadCmdline()
 	if err != nil {
-		return err
+		return boot{}, nil, err
 	}
-	loader, err := mount.ReadLoader()
+	board, err := boards.Find(cmdline.Board)
+	if err != nil {
+		return boot{}, nil, fmt.Errorf("kernel command line: kogge.board: %w", err)
+	}
+	modules, err := module.Open("/modules")
+	if err != nil {
+		return boot{}, nil, err
+	}
+	dog := startWatchdog(modules, board)
+	if err := modules.LoadAll(board.Root...); err != nil {
+		guard.Kmsg(err.Error()) // the root will not open, and say why
+	}
+	loader, err := readLoader(modules)
 	if err != nil {
 		guard.Kmsg(err.Error()) // as with a loader that tells nothing: proven, and any one disk
 	}
 	b := boot{Version: cmdline.Version, Board: cmdline.Board, Trial: cmdline.Trial || loader.CountPath != ""}
-	disk, err := waitForDisk(dog, loader)
+	disk, err := waitForDisk(dog, modules, loader)
 	if errors.Is(err, mount.ErrTwoDisks) {
 		b.Alone = err.Error() + ": unplug one of them"
 		guard.Kmsg(b.Alone)
 	} else if err != nil {
-		return err
+		return boot{}, nil, err
 	}
 	b.Disk = disk.Name
 	if b.Slot, err = mount.OpenRoot(disk, cmdline.Verity, b.Trial); err != nil {
-		return slotError(err, b, dog)
+		return boot{}, nil, slotError(err, b, dog)
 	}
-	return handOver(b, dog)
+	return b, dog, mount.SwitchRoot()
 }
 
-// startWatchdog opens the first hardware timer of the board that is there. Its
-// driver comes before everything that could hang.
-func startWatchdog() *watchdog.Dog {
-	if err := module.LoadOrder("/modules", "watchdog"); err != nil {
-		guard.Kmsg(err.Error())
-	}
-	cmdline, err := mount.ReadCmdline()
-	if err != nil {
-		return watchdog.None(err)
-	}
-	board, err := boards.Find(cmdline.Board)
-	if err != nil {
-		return watchdog.None(err)
+// startWatchdog loads the board's drivers until there is a watchdog, and starts it
+// before anything else that could hang.
+func startWatchdog(modules *module.Index, board boards.Board) *watchdog.Dog {
+	for _, name := range board.Watchdog.Modules {
+		if err := modules.LoadAll(name); err != nil {
+			guard.Note(err.Error()) // another machine's driver
+		}
+		if _, err := os.Stat(watchdog.Device); err == nil {
+			break
+		}
 	}
 	return watchdog.Open(watchdog.Device, board.Watchdog.Timeout)
 }
 
-// waitForDisk looks for the boot disk until it is there.
-func waitForDisk(dog *watchdog.Dog, loader mount.Loader) (mount.Disk, error) {
+// readLoader asks the firmware, where there is one that keeps variables.
+func readLoader(modules *module.Index) (mount.Loader, error) {
+	if _, err := os.Stat("/sys/firmware/efi"); err != nil {
+		return mount.Loader{}, nil
+	}
+	if err := modules.LoadAll("efivarfs"); err != nil {
+		return mount.Loader{}, err
+	}
+	return mount.ReadLoader()
+}
+
+// waitForDisk loads the drivers of the hardware that shows up until the boot disk
+// is there.
+func waitForDisk(dog *watchdog.Dog, modules *module.Index, loader mount.Loader) (mount.Disk, error) {
 	pause, end := 5*time.Millisecond, time.Now().Add(diskWait)
 	for {
+		if err := modules.Coldplug(); err != nil {
+			// A driver whose bus is not in this machine fails, and that is normal. A
+			// missing disk says more; the kernel log then has the cause.
+			guard.Note(err.Error())
+		}
 		disks, err := mount.Disks()
 		if err != nil {
 			return mount.Disk{}, err
@@ -125,43 +147,16 @@ func slotError(err error, b boot, dog *watchdog.Dog) error {
 	}
 }
 
-// handOver writes down what was found and becomes PID 1 in the root file system.
-func handOver(b boot, dog *watchdog.Dog) error {
+// publish writes down what stage 0 found, for programs of the node.
+func (b boot) publish() error {
 	data, err := json.Marshal(b)
-	if err != nil {
-		return fmt.Errorf("hand over: %w", err)
-	}
-	if err := os.MkdirAll("/run/kogge", 0o755); err != nil {
-		return fmt.Errorf("hand over: %w", err)
-	}
-	if err := os.WriteFile(handover, data, 0o644); err != nil {
-		return fmt.Errorf("hand over: %w", err)
-	}
-	env := []string{"PATH=/bin:/sbin", "HOME=/", "TERM=" + os.Getenv("TERM")}
-	dogEnv, err := dog.Environ()
 	if err != nil {
 		return err
 	}
-	if dogEnv != "" {
-		env = append(env, dogEnv)
-	}
-	return mount.SwitchRoot("/init", []string{"/init", roleBoot}, env)
+	return os.WriteFile(bootJSON, data, 0o644)
 }
 
-// readBoot reads what stage 0 found.
-func readBoot() (boot, error) {
-	data, err := os.ReadFile(handover)
-	if err != nil {
-		return boot{}, fmt.Errorf("what stage 0 found: %w", err)
-	}
-	var b boot
-	if err := json.Unmarshal(data, &b); err != nil {
-		return boot{}, fmt.Errorf("what stage 0 found: %w", err)
-	}
-	return b, nil
-}
-
-// release is "release 1.0" as people are told.
+// String is "slot A, release 1.0, board pc-x86_64", as people are told.
 func (b boot) String() string {
 	s := fmt.Sprintf("slot %s, release %s, board %s", b.Slot, b.Version, b.Board)
 	if b.Trial {

@@ -47,6 +47,11 @@ func (n *node) configure() error {
 	c := seed.Choose(in)
 	n.config = c.Config
 	n.degraded.Add("node.yaml", c.Problem)
+	if c.Problem != nil { // the caret stands under its line, so the status screen will not do
+		for line := range strings.Lines(c.Problem.Error()) {
+			n.say(strings.TrimRight(line, "\n"))
+		}
+	}
 	if c.Import && n.persist {
 		n.degraded.Add("import of node.yaml", importConfig(c))
 	}

@@ -107,6 +107,12 @@ func (c testCommand) run() (string, error) {
 		return "", nil
 	case "memory":
 		return memoryReport()
+	case "dmesg": // the kernel log
+		buf := make([]byte, 1<<20)
+		n, err := unix.Klogctl(3, buf) // SYSLOG_ACTION_READ_ALL
+		return string(buf[:max(n, 0)]), err
+	case "cpu": // seconds that each process and its ended children used
+		return cpuReport()
 	case "eat": // memory in the cgroup of a service until the kernel kills something
 		return eat(arg(0), arg(1))
 	case "panic":
@@ -220,6 +226,31 @@ func memoryReport() (string, error) {
 		fmt.Fprintf(&b, "process %s %s %s %s\n", field["Rss:"], field["Pss:"], field["Anonymous:"], line)
 	}
 	return b.String(), nil
+}
+
+// cpuReport is a line "user system user-of-children system-of-children command" in
+// hundredths of seconds for each process that used any, kernel threads too.
+func cpuReport() (string, error) {
+	var b strings.Builder
+	for _, pid := range pids() {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		name, rest, ok := strings.Cut(string(data), ") ")
+		f := strings.Fields(rest)
+		if !ok || len(f) < 15 || f[11]+f[12]+f[13]+f[14] == "0000" {
+			continue
+		}
+		line := commandLine(pid)
+		if line == "" {
+			line = name[strings.Index(name, "(")+1:]
+		}
+		fmt.Fprintf(&b, "%s %s %s %s %s\n", f[11], f[12], f[13], f[14], line)
+	}
+	total, err := os.ReadFile("/proc/stat")
+	b.WriteString(strings.SplitN(string(total), "\n", 2)[0] + "\n")
+	return b.String(), err
 }
 
 // eat limits the memory of a cgroup so that the kernel has to kill in it, then

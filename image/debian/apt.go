@@ -148,12 +148,11 @@ func (c Cache) download(ctx context.Context, l Lock, missing []Package) (map[str
 		if err != nil {
 			return nil, err
 		}
-		want, ok := pick(p, have)
-		if !ok {
-			if len(have) == 0 || c.Locked {
-				return nil, fmt.Errorf("package %s: %w; take the current one with: kogge image lock", p, ErrGone)
-			}
-			want = have[0]
+		want, err := choose(p, have, c.Locked)
+		if err != nil {
+			return nil, err
+		}
+		if want != p {
 			replaced[p.Name] = want
 			c.Say("WARNING: package %s has left the mirror; building with %s instead, which no lock names. Run: kogge image lock", p, want)
 		}
@@ -196,14 +195,19 @@ func isKernel(name string) bool {
 	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
 }
 
-// pick finds the locked package among those the mirror has.
-func pick(want Package, have []Package) (Package, bool) {
+// choose picks what to take for a locked package of what the mirror has, newest
+// first: the package itself, or else the newest one, unless only the locked one will
+// do. The error wraps ErrGone.
+func choose(want Package, have []Package, locked bool) (Package, error) {
 	for _, p := range have {
 		if p.Version == want.Version && p.Arch == want.Arch {
-			return want, true
+			return want, nil
 		}
 	}
-	return Package{}, false
+	if len(have) == 0 || locked {
+		return Package{}, fmt.Errorf("package %s: %w; take the current one with: kogge image lock", want, ErrGone)
+	}
+	return have[0], nil
 }
 
 func (c Cache) downloadOne(ctx context.Context, a apt, p Package) error {

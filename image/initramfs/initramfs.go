@@ -1,5 +1,5 @@
 // Package initramfs packs stage 0 and its modules into the archive that the kernel
-// unpacks into memory: init, modules in load order, and nothing else.
+// unpacks into memory: init, modules with their index, and nothing else.
 package initramfs
 
 import (
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
@@ -15,17 +14,10 @@ import (
 	"kogge.example/image/kernel"
 )
 
-// Lists in the folder modules: files in the order in which stage 0 loads them. The
-// watchdog comes before everything that could hang.
-const (
-	WatchdogList = "modules/watchdog"
-	OrderList    = "modules/order"
-)
-
-// Build returns the compressed archive with the program init, the watchdog's
-// modules and the others. Same input, same bytes: every time and inode number is
-// fixed.
-func Build(init string, watchdog, modules []kernel.Module) ([]byte, error) {
+// Build returns the compressed archive with the program init and the modules, flat
+// in one folder with their index. Same input, same bytes: every time and inode
+// number is fixed.
+func Build(init string, modules []kernel.Module) ([]byte, error) {
 	program, err := os.ReadFile(init)
 	if err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
@@ -38,29 +30,23 @@ func Build(init string, watchdog, modules []kernel.Module) ([]byte, error) {
 		cpio.Directory("root", 0o755),
 		cpio.Directory("sys", 0o755),
 	}
-	packed := map[string]bool{}
-	for _, l := range []struct {
-		name    string
-		modules []kernel.Module
-	}{{WatchdogList, watchdog}, {OrderList, modules}} {
-		var list strings.Builder
-		for _, m := range l.modules {
-			name := path.Base(m.Path)
-			fmt.Fprintln(&list, name)
-			if packed[name] {
-				continue
-			}
-			packed[name] = true
-			data, err := os.ReadFile(m.File)
-			if err != nil {
-				return nil, fmt.Errorf("initramfs: %w", err)
-			}
-			records = append(records, cpio.StaticFile("modules/"+name, string(data), 0o644))
+	flat := make([]kernel.Module, len(modules))
+	for i, m := range modules {
+		data, err := os.ReadFile(m.File)
+		if err != nil {
+			return nil, fmt.Errorf("initramfs: %w", err)
 		}
-		records = append(records, cpio.StaticFile(l.name, list.String(), 0o644))
+		m.Path = path.Base(m.Path)
+		flat[i] = m
+		records = append(records, cpio.StaticFile("modules/"+m.Path, string(data), 0o644))
 	}
-	records = append(records, cpio.StaticFile("init", string(program), 0o755))
-
+	index := kernel.Depmod(flat)
+	records = append(records,
+		cpio.StaticFile("modules/modules.dep", string(index.Dep), 0o644),
+		cpio.StaticFile("modules/modules.alias", string(index.Alias), 0o644),
+		cpio.StaticFile("modules/modules.softdep", string(index.Softdep), 0o644),
+		cpio.StaticFile("init", string(program), 0o755),
+	)
 	var archive bytes.Buffer
 	w := cpio.Newc.Writer(&archive)
 	for i, r := range records {

@@ -85,7 +85,7 @@ func testImage(t *testing.T, seed string) []byte {
 // stub is the least PE file that a unified kernel image can be made of.
 func stub() []byte {
 	le := binary.LittleEndian
-	b := make([]byte, 1024)
+	b := make([]byte, 1536)
 	copy(b, "MZ")
 	le.PutUint32(b[0x3c:], 0x40)
 	copy(b[0x40:], "PE\x00\x00")
@@ -97,14 +97,14 @@ func stub() []byte {
 	le.PutUint16(opt, 0x20b)     // PE32+
 	le.PutUint32(opt[32:], 4096) // section alignment
 	le.PutUint32(opt[36:], 512)  // file alignment
-	le.PutUint32(opt[60:], 512)  // headers
+	le.PutUint32(opt[60:], 1024) // headers
 	le.PutUint32(opt[108:], 16)  // directories
 	s := b[0x58+240:]
 	copy(s, ".text")
 	le.PutUint32(s[8:], 16)
 	le.PutUint32(s[12:], 4096)
 	le.PutUint32(s[16:], 512)
-	le.PutUint32(s[20:], 512)
+	le.PutUint32(s[20:], 1024)
 	return b
 }
 

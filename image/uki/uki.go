@@ -37,6 +37,8 @@ const (
 	optChecksum        = 64 // CheckSum
 
 	sectionSize = 40
+	// maxImage is the size in bytes up to which no sum here can overflow.
+	maxImage = 1 << 30
 	// characteristics of a section with initialised, readable data
 	sectionData = 0x40000040
 )
@@ -70,8 +72,8 @@ func Build(stub []byte, im Image) ([]byte, error) {
 	return p.finish(), nil
 }
 
-// pe is a PE file that sections are being appended to.
-type pe struct {
+// peFile is a PE file that sections are being appended to.
+type peFile struct {
 	b          []byte
 	header     int // offset of the PE signature
 	optional   int // offset of the optional header
@@ -84,12 +86,12 @@ type pe struct {
 	addedBytes uint32
 }
 
-func parse(stub []byte) (*pe, error) {
+func parse(stub []byte) (*peFile, error) {
 	le := binary.LittleEndian
 	if len(stub) < dosPEOffset+4 || stub[0] != 'M' || stub[1] != 'Z' {
 		return nil, errors.New("not a PE file")
 	}
-	p := &pe{b: append([]byte(nil), stub...), header: int(le.Uint32(stub[dosPEOffset:]))}
+	p := &peFile{b: append([]byte(nil), stub...), header: int(le.Uint32(stub[dosPEOffset:]))}
 	p.optional = p.header + coffSize
 	if p.header < 0 || p.optional+optChecksum+4 > len(stub) || string(stub[p.header:p.header+4]) != "PE\x00\x00" {
 		return nil, errors.New("not a PE file")
@@ -104,8 +106,11 @@ func parse(stub []byte) (*pe, error) {
 	p.room = len(stub)
 	for i := range p.count {
 		s := stub[p.table+i*sectionSize:]
-		end := le.Uint32(s[12:]) + le.Uint32(s[8:])
-		p.nextVA = max(p.nextVA, align(end, p.virtAlign))
+		end := uint64(le.Uint32(s[12:])) + uint64(le.Uint32(s[8:]))
+		if end > maxImage {
+			return nil, errors.New("damaged headers")
+		}
+		p.nextVA = max(p.nextVA, align(uint32(end), p.virtAlign))
 		if raw := int(le.Uint32(s[20:])); raw != 0 && raw < p.room {
 			p.room = raw
 		}
@@ -115,11 +120,14 @@ func parse(stub []byte) (*pe, error) {
 
 // add appends one section. Its header goes into the gap before the first section's
 // data, its data to the end of the file.
-func (p *pe) add(name string, data []byte) error {
+func (p *peFile) add(name string, data []byte) error {
 	le := binary.LittleEndian
 	at := p.table + p.count*sectionSize
 	if at+sectionSize > p.room {
 		return fmt.Errorf("the stub has no room for another section header")
+	}
+	if uint64(p.nextVA)+uint64(len(data)) > maxImage || len(p.b)+len(data) > maxImage {
+		return fmt.Errorf("%d bytes are more than fits an image of 1 GiB", len(data))
 	}
 	for uint32(len(p.b))%p.fileAlign != 0 {
 		p.b = append(p.b, 0)
@@ -142,7 +150,7 @@ func (p *pe) add(name string, data []byte) error {
 }
 
 // finish corrects the totals in the headers.
-func (p *pe) finish() []byte {
+func (p *peFile) finish() []byte {
 	le := binary.LittleEndian
 	le.PutUint16(p.b[p.header+coffSections:], uint16(p.count))
 	o := p.b[p.optional:]

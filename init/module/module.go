@@ -1,5 +1,5 @@
-// Package module loads kernel modules: stage 0's in a given order, later ones by
-// the alias that hardware shows or the kernel asks for. Files in the formats of
+// Package module loads kernel modules by name, or by the alias that hardware shows
+// or the kernel asks for, in the initramfs as in the root. Files in the formats of
 // depmod go in; loaded modules come out. It never unloads one, and a module whose
 // hardware is absent is no error.
 package module
@@ -15,21 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// LoadOrder loads the modules that the file list in dir names, in that order. A
-// module that finds no hardware or is there already counts as loaded; other errors
-// are joined, after everything else was tried.
-func LoadOrder(dir, list string) error {
-	data, err := os.ReadFile(filepath.Join(dir, list))
-	if err != nil {
-		return fmt.Errorf("list of modules: %w", err)
-	}
-	var errs []error
-	for _, name := range strings.Fields(string(data)) {
-		errs = append(errs, insert(filepath.Join(dir, name)))
-	}
-	return errors.Join(errs...)
-}
 
 // insert loads one file.
 func insert(file string) error {
@@ -166,6 +151,20 @@ func (x *Index) Resolve(request string) []string {
 		}
 	}
 	return names
+}
+
+// LoadAll loads the named modules in order. A name that there is no module for is
+// an error; errors are joined, after everything else was tried.
+func (x *Index) LoadAll(names ...string) error {
+	var errs []error
+	for _, name := range names {
+		found, err := x.Load(name)
+		if err == nil && !found {
+			err = fmt.Errorf("module %s: there is none", name)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Load loads the modules that a name or alias stands for, with what they need.

@@ -69,9 +69,9 @@ func leads(dev string, p verity.Params) (bool, error) {
 }
 
 // SwitchRoot makes the mounted root file system the root of everything, with the
-// early file systems moved into it, frees the initramfs and executes program there
-// as this process. It returns only on failure.
-func SwitchRoot(program string, args, env []string) error {
+// early file systems moved into it, and frees the initramfs but for the program
+// that runs.
+func SwitchRoot() error {
 	for _, fs := range stage0 {
 		if err := unix.Mount(fs.target, rootDir+fs.target, "", unix.MS_MOVE, ""); err != nil {
 			return fmt.Errorf("switch root: move %s: %w", fs.target, err)
@@ -84,13 +84,14 @@ func SwitchRoot(program string, args, env []string) error {
 	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
 		return fmt.Errorf("switch root: move the root: %w", err)
 	}
+	// The threads of a Go program share their root and working directory.
 	if err := unix.Chroot("."); err != nil {
 		return fmt.Errorf("switch root: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("switch root: %w", err)
 	}
-	return fmt.Errorf("switch root: execute %s: %w", program, unix.Exec(program, args, env))
+	return nil
 }
 
 // freeInitramfs removes the files of the initramfs: they are memory. It looks at

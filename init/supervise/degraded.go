@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	"kogge.example/init/control"
@@ -23,7 +24,8 @@ func (d *Degraded) Add(what string, err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	entry := control.Degraded{What: what, Why: printable(err.Error(), maxWhy)}
+	why := strings.ReplaceAll(err.Error(), "\n", " ") // joined errors have lines
+	entry := control.Degraded{What: what, Why: printable(why, maxWhy)}
 	i := slices.IndexFunc(d.list, func(e control.Degraded) bool { return e.What == what })
 	switch {
 	case i < 0 && len(d.list) < maxDegraded:

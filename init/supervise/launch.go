@@ -111,11 +111,9 @@ func this(call uintptr, a, b, c uint32) error {
 // raise makes keep survive the exec of somebody who is not root.
 func raise(keep []int) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	for _, c := range keep {
-		bit := uint32(1) << (c % 32)
-		d := &data[c/32]
-		d.Effective, d.Permitted, d.Inheritable = d.Effective|bit, d.Permitted|bit, d.Inheritable|bit
+	data := capabilities(keep)
+	for i := range data {
+		data[i].Inheritable = data[i].Permitted
 	}
 	if err := unix.Capset(&header, &data[0]); err != nil {
 		return fmt.Errorf("set capabilities: %w", err)

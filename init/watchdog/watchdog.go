@@ -1,18 +1,15 @@
 // Package watchdog keeps the hardware watchdog fed while PID 1 is alive.
 //
-// Stage 0 opens the device and hands its descriptor over exec to PID 1; beats of
-// the supervisor loop come in, pings to the device go out. No beat, no ping, and
-// the hardware resets the machine. The descriptor is a plain number that no
-// finalizer finds; it is never closed and never told to stop ("magic close").
+// Stage 0 opens the device, in the process that goes on as PID 1; beats of the
+// supervisor loop come in, pings to the device go out. No beat, no ping, and the
+// hardware resets the machine. The descriptor is a plain number that no finalizer
+// finds; it is never closed and never told to stop ("magic close").
 //
 // Source: Documentation/watchdog/watchdog-api.rst in the kernel tree.
 package watchdog
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,10 +17,6 @@ import (
 
 // Device is the first watchdog that the kernel found.
 const Device = "/dev/watchdog"
-
-// Env names the environment variable in which stage 0 tells PID 1 the number of
-// the descriptor. It exists between the two alone: [Adopt] removes it.
-const Env = "KOGGE_WATCHDOG_FD"
 
 // idle is the pace of the beats where no device sets one.
 const idle = 5 * time.Second
@@ -73,42 +66,6 @@ func (d *Dog) start(timeout time.Duration) {
 	}
 	d.timeout = real
 	_ = d.hw.ping()
-}
-
-// Environ is the entry of the environment with which stage 0 executes PID 1;
-// empty without a device. The descriptor stays open across exec from here on.
-func (d *Dog) Environ() (string, error) {
-	if d.hw == nil {
-		return "", nil
-	}
-	if _, err := unix.FcntlInt(uintptr(d.fd), unix.F_SETFD, 0); err != nil {
-		return "", fmt.Errorf("hand watchdog over exec: %w", err)
-	}
-	return Env + "=" + strconv.Itoa(d.fd), nil
-}
-
-// Adopt takes over the watchdog that stage 0 opened and sees that no child of
-// PID 1 inherits it. Without one the machine boots all the same: that is no
-// error, see [Dog.Missing]. The error is a descriptor that is no watchdog.
-func Adopt() (*Dog, error) {
-	value, ok := os.LookupEnv(Env)
-	if !ok {
-		return None(errors.New("stage 0 found no watchdog")), nil
-	}
-	os.Unsetenv(Env)
-	fd, err := strconv.Atoi(value)
-	if err != nil || fd < 3 {
-		return nil, fmt.Errorf("adopt watchdog: %s=%q is no descriptor", Env, value)
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("adopt watchdog: descriptor %d: %w", fd, err)
-	}
-	if _, err := unix.IoctlGetWatchdogInfo(fd); err != nil {
-		return nil, fmt.Errorf("adopt watchdog: descriptor %d is none: %w", fd, err)
-	}
-	d := &Dog{hw: device(fd), fd: fd}
-	d.start(0)
-	return d, nil
 }
 
 // Missing is nil where a watchdog runs, otherwise the reason why none does.

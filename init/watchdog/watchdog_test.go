@@ -2,9 +2,7 @@ package watchdog
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -198,8 +196,7 @@ func TestNone(t *testing.T) {
 	beats <- Beat{}
 	close(beats)
 	d.Keep(beats, func(line string) { t.Error(line) })
-	env, err := d.Environ()
-	if d.Missing() != why || d.Ping() != nil || d.SetMax() != nil || d.Timeout() != 0 || d.Interval() <= 0 || env != "" || err != nil {
+	if d.Missing() != why || d.Ping() != nil || d.SetMax() != nil || d.Timeout() != 0 || d.Interval() <= 0 {
 		t.Errorf("%+v", d)
 	}
 	if d := Open(t.TempDir()+"/watchdog", time.Second); !errors.Is(d.Missing(), os.ErrNotExist) {
@@ -207,42 +204,3 @@ func TestNone(t *testing.T) {
 	}
 }
 
-// TestAdopt takes only a descriptor that is a watchdog.
-func TestAdopt(t *testing.T) {
-	if d, err := Adopt(); err != nil || d.Missing() == nil {
-		t.Errorf("without %s: %+v, %v", Env, d, err)
-	}
-	f, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, value := range []string{"", "x", "-1", "0", "2", "99999", fmt.Sprint(f.Fd())} {
-		t.Setenv(Env, value)
-		if d, err := Adopt(); err == nil {
-			t.Errorf("%s=%q: %+v", Env, value, d)
-		}
-		if _, ok := os.LookupEnv(Env); ok {
-			t.Errorf("%s=%q was left for children to find", Env, value)
-		}
-	}
-}
-
-// TestEnviron leaves the descriptor open across exec.
-func TestEnviron(t *testing.T) {
-	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	d := &Dog{hw: &hardware{}, fd: fd}
-	env, err := d.Environ()
-	flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	if env != Env+"="+strconv.Itoa(fd) || err != nil || flags&unix.FD_CLOEXEC != 0 {
-		t.Errorf("%q, %v, flags %x", env, err, flags)
-	}
-	d.fd = -1
-	if _, err := d.Environ(); err == nil {
-		t.Error("handed over a closed descriptor")
-	}
-}

@@ -1,27 +1,62 @@
 // Package e2e runs scripts that read as an operator's session: CLI calls and
 // virtual machines in, pass or a kept log out. It holds tests only.
 //
-// The scripts are testdata/*.txt in the language of
+// The scripts are testdata/*.txt, the short set, which is part of every go test,
+// and testdata/long/*.txt, which takes the better part of an hour. KOGGE_E2E=all
+// selects both and [TestGrowth]'s long form; `make e2e` sets it. Nothing is ever
+// skipped: a script is in the selected set or it is not. They are in the language of
 // github.com/rogpeppe/go-internal/testscript. On top of its commands they have
 //
 //	kogge ARG…                      the CLI of this source tree; images are built after cd $ROOT, into $WORK
 //	vm start NAME [IMAGE] [FLAG…]   starts a VM; without IMAGE the same one once more, its disk as it was left
-//	vm wait [-count=N] NAME RE      waits for the Nth console line that matches RE, after the one it found last
+//	vm wait [-count N] NAME RE      waits for the Nth console line that matches RE, after the one it found last
 //	vm http NAME PORT PATH RE       waits for an answer 200 from the guest's port whose body matches RE
-//	vm event [-count=N] NAME EVENT  waits for the Nth event of QEMU since the start, for instance RESET or WATCHDOG
+//	vm event [-count N] NAME EVENT  waits for the Nth event of QEMU since the start, for instance RESET or WATCHDOG
+//	vm atmost NAME EVENT N          fails when the event has come more than N times since the start
 //	vm send NAME TEXT               types a line on the console
 //	vm stop NAME                    presses the power button and waits for a clean end
 //	vm reset NAME                   presses the reset button
 //	vm kill NAME                    ends QEMU at once; what was flushed stays
-//	vm cut NAME SEED                cuts the power of a VM started with -nbd; SEED decides what the disk loses
+//
+// A VM whose disk is behind a server that loses its power (vm start -nbd):
+//
+//	vm cut NAME SEED                cuts the power; SEED decides what the disk loses
 //	vm cutafter NAME N SEED         the same when the disk has taken N writes in all
 //	vm save NAME FILE               writes the disk of a cut VM to FILE, for tools that judge file systems
+//	vm fsck NAME                    has e2fsck judge STATE as the cut left it: preening is enough, then all is clean
+//
+// A VM with an image for tests and a second serial port (vm start -test), at which
+// init/testport.go answers:
+//
+//	vm port [-signal N] NAME OP [ARG…]   sends a command once the node listens; its answer is the output
+//	vm portwait NAME RE OP [ARG…]        asks again until the answer matches RE
+//
+// Clients of a container:
+//
+//	vm poll NAME PORT               asks again and again in the background, until
+//	vm polled NAME N                has seen N more answers; a failed request or a restarted container is an error
+//	vm record NAME PORT             has the recorder write one record after the other, until the VM ends
+//	vm recorded NAME N              waits until N records of this life are answered for
+//	vm records NAME PORT            compares what is there with what was answered for in all lives
+//
+// Disks at rest:
+//
+//	disk guids IMAGE                lists the names of disk and partitions
+//	disk boot IMAGE                 writes kernel, initrd and cmdline of slot A into the current folder
+//	disk damage IMAGE OUT WHAT      makes OUT, an overlay with one sector of slot A destroyed: the top of the
+//	                                verity tree (tree), or the one of the root file system that has the text WHAT
 //
 // The flags of vm start are those of [qemu.Machine]: -seed, -join, -port (may be
-// repeated), -memory, -cpus, -disk MiB, -bus, -network, -rtc, -ready RE; -nbd puts
-// the disk behind a server that can be cut; -bios boots without UEFI, and
-// -kernel, -initrd and -cmdline (a file) without either. Each forward is a
-// variable: $n1_80 is the host's address of port 80 of n1.
+// repeated), -memory, -cpus, -disk MiB, -bus, -network, -nic, -noserial, -rtc,
+// -ready RE; -further IMAGE adds a disk, -nbd puts the first one behind a server
+// that can be cut, -test adds the second serial port; -bios boots without UEFI, and
+// -kernel, -initrd and -cmdline (a file) without either. A VM that is started once
+// more takes -seed and -rtc. Each forward is a variable: $n1_80 is the host's
+// address of port 80 of n1, and $n1_dir the folder of its disks and logs.
+//
+// The images $BASE (runs the example, with the node.yaml $EXAMPLE_YAML on its boot
+// partition) and $RECORDER (runs the recorder) are for the board qemu-x86_64, have
+// the test port and are built once per run. $EXAMPLE_TAR is the example container.
 //
 // Every wait is bounded by KOGGE_E2E_LIMIT (default 5m). A script that fails
 // leaves the folders of its VMs, with console logs, and prints where they are and

@@ -1,0 +1,491 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"debug/pe"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdxlib"
+
+	"kogge.example/boards"
+	"kogge.example/image/debian"
+	"kogge.example/image/disk"
+	"kogge.example/image/program"
+	"kogge.example/image/sbom"
+	"kogge.example/update/verity"
+)
+
+// work is the folder of builds that several tests look at.
+var work string
+
+func TestMain(m *testing.M) {
+	var err error
+	if work, err = os.MkdirTemp("", "kogge-image-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(work)
+	os.Exit(code)
+}
+
+// packages is the cache of Debian packages that is shared with kogge itself: what
+// is missing is downloaded.
+func packages(t *testing.T) debian.Cache {
+	t.Helper()
+	dir := os.Getenv("KOGGE_CACHE")
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Join(user, "kogge")
+	}
+	return debian.Cache{Dir: filepath.Join(dir, "debian"), Say: t.Logf}
+}
+
+// options are those of a build of the tree at source with a cache of its own.
+func options(t *testing.T, source, cache string) Options {
+	t.Helper()
+	b, err := boards.Find("qemu-x86_64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{
+		Board: b, Version: "1.0-test", When: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Source: source, Cache: cache,
+		Packages: packages(t), Config: []byte("hostname: test\n"), Say: t.Logf,
+	}
+}
+
+// firstTree copies the checkout once: the builds to be compared start from equal
+// sources even while somebody edits the real ones.
+var firstTree = sync.OnceValues(func() (string, error) {
+	source, err := program.Source(context.Background())
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(work, "first")
+	return to, copyTree(source, to)
+})
+
+// copyTree copies the sources of a checkout.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case rel != "." && strings.HasPrefix(e.Name(), "."), rel == "scratch":
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case e.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		case !e.Type().IsRegular():
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), data, 0o644)
+	})
+}
+
+// firstBuild is the image that the tests judge.
+var firstBuild = struct {
+	sync.Once
+	image string
+	built Built
+	opts  Options
+	err   error
+}{}
+
+func build(t *testing.T) (string, Built, Options) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds an image: not with -short")
+	}
+	firstBuild.Do(func() {
+		b := &firstBuild
+		source, err := firstTree()
+		if err != nil {
+			b.err = err
+			return
+		}
+		b.opts = options(t, source, filepath.Join(work, "cache1"))
+		b.image = filepath.Join(work, "first.img")
+		b.built, b.err = Build(t.Context(), b.opts, b.image)
+	})
+	if firstBuild.err != nil {
+		t.Fatal(firstBuild.err)
+	}
+	return firstBuild.image, firstBuild.built, firstBuild.opts
+}
+
+// judge runs the reference tool for a format.
+func judge(t *testing.T, apt, name string, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		path, err = exec.LookPath("/usr/sbin/" + name)
+	}
+	if err != nil {
+		t.Fatalf("%s is missing: apt-get install %s", name, apt)
+	}
+	out, err := exec.Command(path, args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// part copies a partition of an image into a file of its own.
+func part(t *testing.T, f *os.File, c disk.Contents, name string) string {
+	t.Helper()
+	p, err := c.Table.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := io.Copy(out, io.NewSectionReader(f, p.Offset(), p.Size())); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestImageJudged has each part of a real image judged by the tool of those who
+// know its format best.
+func TestImageJudged(t *testing.T) {
+	path, built, o := build(t)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := disk.Inspect(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Verify(f); err != nil {
+		t.Error(err)
+	}
+	if c.Board != o.Board.Name || c.Version != o.Version || c.Arch != o.Board.Arch || c.Slot != "a" {
+		t.Errorf("the image says %+v", c)
+	}
+	if out := judge(t, "gdisk", "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk -v:\n%s", out)
+	}
+	judge(t, "dosfstools", "fsck.fat", "-n", part(t, f, c, "ESP"))
+	judge(t, "e2fsprogs", "e2fsck", "-f", "-n", part(t, f, c, "STATE"))
+	root := part(t, f, c, "ROOT-A")
+	judge(t, "cryptsetup-bin", "veritysetup", "verify", "--no-superblock", "--hash=sha256", "--data-block-size=4096", "--hash-block-size=4096",
+		"--salt="+hex.EncodeToString(c.Verity.Salt[:]), fmt.Sprintf("--data-blocks=%d", c.Verity.Blocks),
+		fmt.Sprintf("--hash-offset=%d", c.Verity.Blocks*verity.BlockSize), root, root, hex.EncodeToString(c.Verity.Root[:]))
+	boot, err := disk.Boot(f, c.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := boot.ReadFile("kogge/node.yaml"); err != nil || !bytes.Equal(got, o.Config) {
+		t.Errorf("node.yaml on the boot partition: %q, %v", got, err)
+	}
+	efi, err := boot.Reader("EFI/kogge/a.efi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSections(t, efi, built)
+}
+
+// checkSections compares the boot file's sections with what went in.
+func checkSections(t *testing.T, efi io.ReaderAt, built Built) {
+	t.Helper()
+	f, err := pe.NewFile(efi)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(path string) []byte {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	for name, want := range map[string][]byte{".linux": read(built.Kernel), ".initrd": read(built.Initrd), ".cmdline": []byte(built.Cmdline)} {
+		s := f.Section(name)
+		if s == nil {
+			t.Errorf("there is no section %s", name)
+			continue
+		}
+		data, err := s.Data()
+		if err != nil || !bytes.Equal(data[:s.VirtualSize], want) {
+			t.Errorf("section %s is not what went in (%v)", name, err)
+		}
+	}
+}
+
+// unpackRoot returns a folder with the root file system's files, as the tool of the
+// people who wrote the format unpacks them.
+func unpackRoot(t *testing.T, path string, o Options) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := disk.Inspect(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := fetch(t.Context(), o, debian.Tools)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, err := debian.OpenTools(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "root")
+	cmd, err := tools.Command(t.Context(), nil, "fsck.erofs", "--extract="+dir, "--no-preserve-owner", part(t, f, c, "ROOT-A"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("fsck.erofs: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// TestManifest compares the manifest with the files that are really in the root, and
+// wants every executable and kernel module to be in the SBOM with its origin.
+func TestManifest(t *testing.T) {
+	path, _, o := build(t)
+	dir := unpackRoot(t, path, o)
+	data, err := os.ReadFile(filepath.Join(dir, sbom.ManifestPath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m sbom.Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]sbom.File{}
+	for _, f := range m.Files {
+		listed[f.Path] = f
+	}
+	made := spdxFiles(t, filepath.Join(dir, sbom.DocumentPath))
+	elfs := 0
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		name := strings.TrimPrefix(path, dir)
+		if name == sbom.ManifestPath {
+			return nil
+		}
+		want, ok := listed[name]
+		if !ok {
+			t.Errorf("%s is not in the manifest", name)
+			return nil
+		}
+		delete(listed, name)
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		switch {
+		case e.IsDir():
+			if !want.Dir {
+				t.Errorf("%s is a folder", name)
+			}
+		case e.Type()&fs.ModeSymlink != 0:
+			if target, err := os.Readlink(path); err != nil || target != want.Link {
+				t.Errorf("%s leads to %s, the manifest says %s", name, target, want.Link)
+			}
+		default:
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			sum := fmt.Sprintf("%x", sha256.Sum256(data))
+			if sum != want.SHA256 || info.Size() != want.Size || fmt.Sprintf("%04o", info.Mode().Perm()) != want.Mode {
+				t.Errorf("%s: size %d, mode %v, SHA-256 %s; the manifest says %+v", name, info.Size(), info.Mode(), sum, want)
+			}
+			if bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
+				elfs++
+				if made[name] != sum {
+					t.Errorf("%s: the SBOM has SHA-256 %q and an origin, the file %s", name, made[name], sum)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range listed {
+		t.Errorf("%s is in the manifest and not in the root", name)
+	}
+	if elfs < 50 || elfs != len(made) {
+		t.Errorf("%d executables and modules in the root, %d in the SBOM", elfs, len(made))
+	}
+	out, err := exec.Command("tar", "--use-compress-program=zstd", "-tf", filepath.Join(dir, sbom.LicensesPath)).CombinedOutput()
+	if err != nil {
+		t.Errorf("licences: tar: %v (apt-get install tar zstd)\n%s", err, out)
+	}
+	for _, want := range []string{"common/GPL-2", "go/stdlib@", "go/github.com/opencontainers/runc@", "go/kogge.example@", "debian/e2fsck-static/copyright"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the licences lack %s", want)
+		}
+	}
+}
+
+// spdxFiles reads the SBOM with a reader that we did not write, and returns the
+// SHA-256 of each file that was made from a package.
+func spdxFiles(t *testing.T, path string) map[string]string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	doc, err := spdxjson.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spdxlib.ValidateDocument(doc); err != nil {
+		t.Error(err)
+	}
+	if ids, err := spdxlib.GetDescribedPackageIDs(doc); err != nil || len(ids) != 1 {
+		t.Errorf("the document describes %v, %v", ids, err)
+	}
+	packages := map[string]bool{}
+	for _, p := range doc.Packages {
+		packages[string(p.PackageSPDXIdentifier)] = true
+	}
+	origins := map[string]int{}
+	for _, r := range doc.Relationships {
+		if r.Relationship == "GENERATED_FROM" && packages[string(r.RefB.ElementRefID)] {
+			origins[string(r.RefA.ElementRefID)]++
+		}
+	}
+	made := map[string]string{}
+	for _, file := range doc.Files {
+		if origins[string(file.FileSPDXIdentifier)] == 0 {
+			t.Errorf("%s was made from nothing", file.FileName)
+			continue
+		}
+		for _, c := range file.Checksums {
+			if c.Algorithm == "SHA256" {
+				made[strings.TrimPrefix(file.FileName, ".")] = c.Value
+			}
+		}
+	}
+	return made
+}
+
+// TestReproducible builds one release a second time: other folders for sources and
+// results, another time zone, locale and file mode mask, a later time.
+func TestReproducible(t *testing.T) {
+	first, _, _ := build(t)
+	source, err := firstTree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(work, "a longer way", "to the second")
+	if err := copyTree(source, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TZ", "Pacific/Apia")
+	t.Setenv("LC_ALL", "C.UTF-8")
+	t.Setenv("GOFLAGS", "-trimpath=false")
+	t.Setenv("SOURCE_DATE_EPOCH", "1")
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	second := filepath.Join(work, "second.img")
+	if _, err := Build(t.Context(), options(t, elsewhere, filepath.Join(work, "cache2")), second); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{program.Init, program.Agent, program.Shim, program.Runc} {
+		dir := "programs/amd64/with-"
+		a, b := sum(t, filepath.Join(work, "cache1", dir, name)), sum(t, filepath.Join(work, "cache2", dir, name))
+		if a != b {
+			t.Errorf("program %s differs", name)
+		}
+	}
+	if sum(t, first) != sum(t, second) {
+		t.Error("the images differ")
+	}
+}
+
+func sum(t *testing.T, name string) string {
+	t.Helper()
+	s, _, err := hashFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(s[:])
+}
+
+// TestBuildRefuses asks for what cannot be built.
+func TestBuildRefuses(t *testing.T) {
+	_, _, o := build(t)
+	for what, c := range map[string]struct {
+		change func(*Options)
+		out    string
+		want   string
+	}{
+		"missing output folder": {func(*Options) {}, "missing/kogge.img", "output: "},
+		"slot too small":        {func(o *Options) { o.SlotSize = 8 << 20 }, "kogge.img", "choose a larger --slot-size"},
+		"missing preload":       {func(o *Options) { o.Preload = []string{"/no/such.tar"} }, "kogge.img", "preload: open /no/such.tar"},
+		"equal preloads":        {func(o *Options) { o.Preload = []string{o.Source + "/go.mod", o.Source + "/go.mod"} }, "kogge.img", "two files of this name"},
+		"board without lock":    {func(o *Options) { o.Board.Name = "toaster" }, "kogge.img", "kogge image lock toaster"},
+		"missing module":        {func(o *Options) { o.Board.Drivers = []string{"warp_drive"} }, "kogge.img", "no module warp_drive"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			o := o
+			c.change(&o)
+			dir := t.TempDir()
+			_, err := Build(t.Context(), o, filepath.Join(dir, c.out))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
