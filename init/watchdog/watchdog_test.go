@@ -203,4 +203,3 @@ func TestNone(t *testing.T) {
 		t.Errorf("Open: missing %v", d.Missing())
 	}
 }
-

@@ -119,7 +119,7 @@ func (b *bench) buildHello(ctx context.Context) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("hello: %w: %s", err, out)
 	}
-	data, err := initramfs.Build(filepath.Join(dir, "init"), nil, nil)
+	data, err := initramfs.Build(filepath.Join(dir, "init"), nil)
 	if err != nil {
 		return err
 	}
