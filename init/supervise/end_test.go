@@ -121,7 +121,7 @@ func TestDegraded(t *testing.T) {
 			t.Errorf("state: %s", d.Why)
 		}
 	}
-	if got := strings.Join(what, ", "); got != "state, run-time folder, cgroups, sd_notify, control socket" {
+	if got := strings.Join(what, ", "); got != "state, run-time folder, cgroups, sd_notify, control socket, announce the end" {
 		t.Errorf("degraded: %s", got)
 	}
 	before := degraded.changed()
