@@ -1,6 +1,8 @@
 package image
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +20,39 @@ const (
 	// build beside this one may be reading it.
 	keepFor = time.Hour
 )
+
+// lockCache has builds that share a cache take turns: they write programs to the
+// same places. It waits until the others are done or ctx is.
+func lockCache(ctx context.Context, o Options) (unlock func(), err error) {
+	if err := os.MkdirAll(o.Cache, 0o755); err != nil {
+		return nil, fmt.Errorf("build cache: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(o.Cache, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("build cache: %w", err)
+	}
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for told := false; ; told = true {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("build cache: lock %s: %w", f.Name(), err)
+		}
+		if !told {
+			o.Say("another build uses the cache: waiting for it")
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("build cache: wait for another build: %w", ctx.Err())
+		}
+	}
+}
 
 // cached returns the path of an intermediate result, made by build if it is not
 // there. The name must say everything that the bytes depend on. A new result drives

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -53,6 +54,27 @@ func TestCollect(t *testing.T) {
 	if entries, _ = os.ReadDir(dir); len(entries) != 2*keepResults {
 		t.Errorf("%d results stay, want %d", len(entries), 2*keepResults)
 	}
+}
+
+// TestLockCache has a second build wait for the first, and give up when told to.
+func TestLockCache(t *testing.T) {
+	waits := make(chan struct{}, 1)
+	o := Options{Cache: filepath.Join(t.TempDir(), "new"), Say: func(string, ...any) { waits <- struct{}{} }}
+	unlock, err := lockCache(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-waits; cancel() }()
+	if _, err := lockCache(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("a second build went on: %v", err)
+	}
+	go func() { <-waits; unlock() }()
+	second, err := lockCache(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second()
 }
 
 func TestCached(t *testing.T) {

@@ -55,6 +55,11 @@ type Built struct {
 
 // Build writes the image to out. The file appears whole, by rename, or not at all.
 func Build(ctx context.Context, o Options, out string) (Built, error) {
+	unlock, err := lockCache(ctx, o)
+	if err != nil {
+		return Built{}, err
+	}
+	defer unlock()
 	r, err := buildRelease(ctx, o)
 	if err != nil {
 		return Built{}, err

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/clock"
+	"kogge.example/init/durable"
 	"kogge.example/init/entropy"
 	"kogge.example/init/guard"
 	"kogge.example/init/mount"
@@ -125,32 +125,10 @@ func (n *node) mountState(in seed.Input) error {
 // importConfig replaces the copy on STATE, then the record of its hash. A cut in
 // between imports the same seed once more.
 func importConfig(c seed.Choice) error {
-	if err := writeDurable(configCopy, c.Text, 0o600); err != nil {
+	if err := durable.Replace(configCopy, c.Text, 0o600); err != nil {
 		return err
 	}
-	return writeDurable(configHash, []byte(c.Imported+"\n"), 0o600)
-}
-
-// writeDurable replaces a file: temporary name, sync, rename, sync of the folder.
-// After a cut at any point the file has its old content or the new one.
-func writeDurable(name string, data []byte, mode os.FileMode) error {
-	tmp := name + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := os.Rename(tmp, name); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.Replace(configHash, []byte(c.Imported+"\n"), 0o600)
 }
 
 // readOptional reads a file; nil if it is not there or not readable.
@@ -172,7 +150,7 @@ func (n *node) identify() error {
 		}
 		id = hex.EncodeToString(raw)
 		if n.persist {
-			if err := writeDurable(machineID, []byte(id+"\n"), 0o644); err != nil {
+			if err := durable.Replace(machineID, []byte(id+"\n"), 0o644); err != nil {
 				return fmt.Errorf("machine id: %w", err)
 			}
 		}

@@ -42,16 +42,17 @@ func main() {
 	log.Fatal(server.ListenAndServe())
 }
 
-// handler answers GET / with three lines: who, which release, how often.
+// handler answers GET / with lines: who, which release if that is known, how often.
 func handler(host, release string) http.Handler {
-	if release == "" {
-		release = "unknown"
+	who := fmt.Sprintf("Hello from %s.\n", host)
+	if release != "" {
+		who += fmt.Sprintf("release %s\n", release)
 	}
 	var requests atomic.Int64
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		fmt.Fprintf(w, "Hello from %s.\nrelease %s\nrequest %d\n", host, release, requests.Add(1))
+		fmt.Fprintf(w, "%srequest %d\n", who, requests.Add(1))
 	})
 	return mux
 }

@@ -26,7 +26,7 @@ func TestHandler(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	handler("n07", "").ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-	if want := "Hello from n07.\nrelease unknown\nrequest 1\n"; w.Body.String() != want {
+	if want := "Hello from n07.\nrequest 1\n"; w.Body.String() != want {
 		t.Errorf("without a release: %q", w.Body)
 	}
 }

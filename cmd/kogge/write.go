@@ -61,6 +61,11 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 	if err != nil {
 		return err
 	}
+	if a, err := image.Stat(); err == nil {
+		if b, err := os.Stat(device); err == nil && os.SameFile(a, b) {
+			return fmt.Errorf("%s: this is the image itself", device)
+		}
+	}
 	say("%s: Kogge %s for board %s (%s)", name, contents.Version, contents.Board, contents.Arch)
 	say("%s", facts.Describe())
 	if err := medium.Decide(facts, int64(contents.Table.Sectors)*512, f.file); err != nil {

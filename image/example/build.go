@@ -24,6 +24,7 @@ workloads:
       image: ` + Image + `
       ports: ["8080:8080"]
       read_only: true
+      restart: unless-stopped
       mem_limit: 64m
 `
 

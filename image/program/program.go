@@ -136,12 +136,7 @@ func buildRunc(ctx context.Context, o Options, out string) error {
 		if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
 			return fmt.Errorf("program %s: %w", Runc, err)
 		}
-		t := target{
-			name: Runc, pkg: "github.com/opencontainers/runc", tags: "netgo osusergo seccomp urfave_cli_no_docs runc_nocriu", env: runcEnv(root),
-			// No build ids: they would hold a hash of the folder that the cache is in.
-			ld: "-buildid= -linkmode external -extldflags '-static --sysroot=" + root + " -Wl,--build-id=none'",
-		}
-		if err := t.build(ctx, o.Source, kept+".new", o.Arch); err != nil {
+		if err := runcTarget(root).build(ctx, o.Source, kept+".new", o.Arch); err != nil {
 			return err
 		}
 		if err := os.Rename(kept+".new", kept); err != nil {
@@ -156,6 +151,15 @@ func buildRunc(ctx context.Context, o Options, out string) error {
 		return fmt.Errorf("program %s: %w", Runc, err)
 	}
 	return nil
+}
+
+// runcTarget is how runc is compiled against the C library at root.
+func runcTarget(root string) target {
+	return target{
+		name: Runc, pkg: "github.com/opencontainers/runc", tags: "netgo osusergo seccomp urfave_cli_no_docs runc_nocriu", env: runcEnv(root),
+		// No build ids: they would hold a hash of the folder that the cache is in.
+		ld: "-buildid= -linkmode external -extldflags '-static --sysroot=" + root + " -Wl,--build-id=none'",
+	}
 }
 
 // Compiler says which C compiler links runc, as it says itself.
@@ -185,7 +189,7 @@ func runcKey(ctx context.Context, o Options) (string, error) {
 		}
 		h.Write(out)
 	}
-	fmt.Fprintln(h, o.Arch)
+	fmt.Fprintln(h, o.Arch, runcTarget("/sysroot"))
 	for _, f := range o.Sysroot {
 		fmt.Fprintf(h, "%x\n", f.SHA256)
 	}

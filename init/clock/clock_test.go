@@ -7,8 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -86,105 +84,6 @@ func TestStep(t *testing.T) {
 	want, err := os.ReadFile(file)
 	if err != nil || out.String() != string(want) {
 		t.Errorf("%v, got:\n%s", err, out.String())
-	}
-}
-
-// disk is a file system in memory that loses power after so many calls. What was
-// not synced may be lost at the cut.
-type disk struct {
-	left    int // calls until the cut
-	now     map[string]string
-	durable map[string]string
-	data    map[string]string // synced content of files by name, whose name may not be durable
-}
-
-var errCut = errors.New("power cut")
-
-func (d *disk) step() error {
-	d.left--
-	if d.left < 0 {
-		return errCut
-	}
-	return nil
-}
-
-func (d *disk) ReadFile(name string) ([]byte, error) {
-	s, ok := d.now[name]
-	if !ok {
-		return nil, fs.ErrNotExist
-	}
-	return []byte(s), nil
-}
-
-func (d *disk) WriteFile(name string, data []byte) error {
-	if err := d.step(); err != nil {
-		return err
-	}
-	d.now[name] = string(data)
-	delete(d.data, name)
-	return nil
-}
-
-func (d *disk) Rename(from, to string) error {
-	if err := d.step(); err != nil {
-		return err
-	}
-	d.now[to] = d.now[from]
-	delete(d.now, from)
-	if content, ok := d.data[from]; ok {
-		d.data[to] = content
-	} else {
-		delete(d.data, to)
-	}
-	delete(d.data, from)
-	return nil
-}
-
-func (d *disk) Sync(name string) error {
-	if err := d.step(); err != nil {
-		return err
-	}
-	if content, ok := d.now[name]; ok {
-		d.data[name] = content
-		return nil
-	}
-	// A folder: its names last, each with what of its content was synced.
-	d.durable = make(map[string]string)
-	for file := range d.now {
-		d.durable[file] = d.data[file]
-	}
-	return nil
-}
-
-// afterCut returns what the disk may have: the names of the last folder sync, or
-// those of the moment of the cut, for the journal may have written them already.
-func (d *disk) afterCut() []map[string]string {
-	early := make(map[string]string)
-	for file := range d.now {
-		early[file] = d.data[file]
-	}
-	return []map[string]string{d.durable, early}
-}
-
-// TestSavePowerCut cuts the power at every call: the old time or the new, whole.
-func TestSavePowerCut(t *testing.T) {
-	const file = "/state/kogge/clock"
-	old := saved.Format(time.RFC3339) + "\n"
-	for calls := 0; ; calls++ {
-		d := &disk{left: calls, now: map[string]string{file: old}, durable: map[string]string{file: old}, data: map[string]string{file: old}}
-		err := save(d, file, truth)
-		for _, after := range d.afterCut() {
-			got, loadErr := load(&disk{now: maps.Clone(after)}, file)
-			if loadErr != nil || !got.Equal(saved) && !got.Equal(truth) {
-				t.Fatalf("cut after %d calls: %v, %v", calls, got, loadErr)
-			}
-			if err == nil && !got.Equal(truth) {
-				t.Fatalf("saved, and yet the disk has %v", got)
-			}
-		}
-		if err == nil {
-			return
-		}
 	}
 }
 
@@ -324,7 +223,7 @@ func TestRun(t *testing.T) {
 			if c.synced && (clock.rtc.IsZero() || status.Single != (len(c.kinds) == 1)) {
 				t.Errorf("hardware clock %s, status %+v", clock.rtc, status)
 			}
-			on, err := load(osFiles{}, o.Paths.Saved)
+			on, err := load(o.Paths.Saved)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -357,7 +256,7 @@ func TestSetFloor(t *testing.T) {
 	if err != nil || f.Time() != image || c.sets != 1 || c.Now().Before(image) {
 		t.Errorf("without a saved time: %v, %v, clock %s", f, err, c.Now())
 	}
-	if err := save(osFiles{}, file, saved); err != nil {
+	if err := save(file, saved); err != nil {
 		t.Fatal(err)
 	}
 	if f, err = SetFloor(c, file, image); err != nil || !f.Time().Equal(saved) || c.Now().Before(saved) {

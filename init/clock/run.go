@@ -65,7 +65,7 @@ const (
 // unknown). A saved file that cannot be read is an error, and the floor is good
 // without it; so is a clock that cannot be set.
 func SetFloor(c Clock, saved string, certain ...time.Time) (Floor, error) {
-	t, err := load(osFiles{}, saved)
+	t, err := load(saved)
 	f := NewFloor(t, certain...)
 	if to, wrong := Start(c.Now(), f); wrong {
 		if setErr := c.Set(to); setErr != nil {
@@ -245,7 +245,7 @@ func (s *service) save() {
 	if _, err := os.Stat(filepath.Dir(s.o.Paths.Saved)); err != nil {
 		return // no STATE: PID 1 says so
 	}
-	if err := save(osFiles{}, s.o.Paths.Saved, now); err != nil {
+	if err := save(s.o.Paths.Saved, now); err != nil {
 		log.Printf("clock: %v", err)
 		return
 	}

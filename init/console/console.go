@@ -58,6 +58,7 @@ func Screen(s State) string {
 	}
 	list(&b, "address", s.Addresses)
 	words(&b, "services", services(s.Status.Services))
+	list(&b, "workload", texts(s.Status.Services, "agent"))
 	list(&b, "failing", failing(s.Status.Services))
 	var degraded []string
 	for _, d := range s.Status.Degraded {
@@ -87,6 +88,16 @@ func services(all []control.Service) []string {
 		running[len(running)-1] += " running"
 	}
 	return append(running, others...)
+}
+
+// texts is what the service called name says about its work.
+func texts(all []control.Service, name string) []string {
+	for _, s := range all {
+		if s.Name == name && s.State == "running" && s.Text != "" {
+			return []string{s.Text}
+		}
+	}
+	return nil
 }
 
 // failing says of each service that exits again and again how it last did.
@@ -141,7 +152,7 @@ func fill(b *strings.Builder, label string, items []string, between string) {
 const (
 	// Quiet is how long nothing must change before the block is printed, so that
 	// a boot prints a few blocks instead of dozens.
-	Quiet = time.Second
+	Quiet = 2 * time.Second
 	// Longest is after what time it is printed though things keep changing.
 	Longest = 10 * time.Second
 )

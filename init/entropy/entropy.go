@@ -16,10 +16,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"kogge.example/init/durable"
 )
 
 // Size is how long a seed file is, in bytes.
@@ -37,9 +38,9 @@ var ErrNotReady = errors.New("the kernel has not gathered enough randomness yet"
 type files interface {
 	// Read returns the content of a regular file, at most Size+1 bytes of it.
 	Read(name string) ([]byte, fs.FileMode, error)
-	Write(name string, data []byte) error // a new file of mode 0600, not synced
-	Sync(name string) error               // a file, or a folder
-	Rename(from, to string) error
+	// Replace puts a file of mode 0600 in the place of an old one: whole or not at
+	// all, and for good once it returns.
+	Replace(name string, data []byte) error
 }
 
 // pool is the kernel's random number generator.
@@ -58,12 +59,10 @@ type pool interface {
 // A seed is never used twice, wherever the power is cut:
 //
 //  1. read the old seed
-//  2. write the next one, made from the old one and what the pool has, to a file
-//     of another name, and sync it
-//  3. rename it over the old one, and sync the folder
-//  4. only now give the old one to the pool
+//  2. replace it by the next one, made from the old one and what the pool has
+//  3. only now give the old one to the pool
 //
-// If 2 or 3 fail, it is mixed in without counting.
+// If 2 fails, it is mixed in without counting.
 func Load(file string) (counted bool, err error) { return load(osFiles{}, kernelPool{}, file) }
 
 // Save writes a new seed, for shutdown and, where there is none, for once the pool
@@ -88,7 +87,7 @@ func load(fsys files, p pool, file string) (bool, error) {
 	fresh := make([]byte, 64)
 	bits := credit
 	if err = p.Random(fresh, false); err == nil {
-		err = replace(fsys, file, derive("next", old, fresh, Size))
+		err = fsys.Replace(file, derive("next", old, fresh, Size))
 	}
 	if err != nil {
 		bits, err = 0, fmt.Errorf("replace seed: %w", err)
@@ -105,26 +104,10 @@ func save(fsys files, p pool, file string) error {
 	if err := p.Random(seed, true); err != nil {
 		return fmt.Errorf("save seed: %w", err)
 	}
-	if err := replace(fsys, file, seed); err != nil {
+	if err := fsys.Replace(file, seed); err != nil {
 		return fmt.Errorf("save seed: %w", err)
 	}
 	return nil
-}
-
-// replace puts a new file in the place of an old one: whole or not at all, and for
-// good once it returns.
-func replace(fsys files, file string, data []byte) error {
-	temp := file + ".new"
-	if err := fsys.Write(temp, data); err != nil {
-		return err
-	}
-	if err := fsys.Sync(temp); err != nil {
-		return err
-	}
-	if err := fsys.Rename(temp, file); err != nil {
-		return err
-	}
-	return fsys.Sync(filepath.Dir(file))
 }
 
 // derive makes size bytes from a seed for one purpose: SHA-512 over a counter, the
@@ -207,25 +190,4 @@ func (osFiles) Read(name string) ([]byte, fs.FileMode, error) {
 	return data, info.Mode(), err
 }
 
-func (osFiles) Write(name string, data []byte) error {
-	// A left-over of a power cut may have any mode.
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
-}
-
-func (osFiles) Rename(from, to string) error { return os.Rename(from, to) }
-
-func (osFiles) Sync(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
+func (osFiles) Replace(name string, data []byte) error { return durable.Replace(name, data, 0o600) }

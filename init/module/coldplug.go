@@ -15,10 +15,12 @@ import (
 
 // Coldplug loads the modules of all devices that the kernel found before anybody
 // listened. Errors are joined, after every device had its turn.
-func (x *Index) Coldplug() error {
+func (x *Index) Coldplug() error { return x.coldplug("/sys/devices") }
+
+func (x *Index) coldplug(devices string) error {
 	seen := map[string]bool{}
 	var errs []error
-	err := filepath.WalkDir("/sys/devices", func(p string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(devices, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.Name() != "modalias" || d.IsDir() {
 			return nil // devices come and go while we walk
 		}

@@ -11,13 +11,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// insert loads one file.
-func insert(file string) error {
+// insertFile gives one file to the kernel.
+func insertFile(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("module: %w", err)
@@ -39,6 +40,10 @@ type Index struct {
 	soft    map[string][]string // module name → names or aliases that come first
 	exact   map[string][]string // alias without wildcard → module names
 	globs   map[string][]glob   // text before the first ':', or anyBus → patterns
+
+	// The kernel's side: what loads a file, and whether a module is there by now.
+	insert func(file string) error
+	loaded func(name string) bool
 }
 
 // anyBus holds the patterns that have a wildcard in front of the first ':'.
@@ -53,6 +58,7 @@ func Open(dir string) (*Index, error) {
 	x := &Index{
 		dir: dir, files: map[string]string{}, depends: map[string][]string{}, soft: map[string][]string{},
 		exact: map[string][]string{}, globs: map[string][]glob{},
+		insert: insertFile, loaded: loaded,
 	}
 	for name, add := range map[string]func(string){"modules.dep": x.addDep, "modules.alias": x.addAlias, "modules.softdep": x.addSoftdep} {
 		if err := eachLine(filepath.Join(dir, name), add); err != nil {
@@ -83,7 +89,10 @@ func eachLine(file string, f func(string)) error {
 			f(line)
 		}
 	}
-	return sc.Err()
+	if err := sc.Err(); err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	return nil
 }
 
 // addDep reads "path/of/module.ko: path/of/dependency.ko …".
@@ -105,14 +114,14 @@ func (x *Index) addAlias(line string) {
 	}
 	if !strings.ContainsAny(f[1], "*?[") {
 		key := normal(f[1])
-		x.exact[key] = append(x.exact[key], f[2])
+		x.exact[key] = append(x.exact[key], normal(f[2]))
 		return
 	}
 	bus, _, _ := strings.Cut(f[1], ":")
 	if strings.ContainsAny(bus, "*?[") {
 		bus = anyBus // acpi*:PNP0C0C:* also stands for acpi:…
 	}
-	x.globs[bus] = append(x.globs[bus], glob{f[1], f[2]})
+	x.globs[bus] = append(x.globs[bus], glob{slashless(f[1]), normal(f[2])})
 }
 
 // addSoftdep reads "softdep MODULE pre: a b post: c".
@@ -126,7 +135,7 @@ func (x *Index) addSoftdep(line string) {
 		if strings.HasSuffix(word, ":") {
 			pre = word == "pre:"
 		} else if pre {
-			x.soft[f[1]] = append(x.soft[f[1]], word)
+			x.soft[normal(f[1])] = append(x.soft[normal(f[1])], word)
 		}
 	}
 }
@@ -136,17 +145,32 @@ func nameOf(file string) string { return normal(strings.TrimSuffix(path.Base(fil
 
 func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-// Resolve returns the modules that a name or alias stands for, none if unknown.
+// slashless makes path.Match match as the kernel's tools do, for which a slash is a
+// character like others: names of mainboards have them.
+func slashless(text string) string { return strings.ReplaceAll(text, "/", "\x01") }
+
+// Resolve returns the modules that a name or alias stands for, none if unknown. An
+// alias of a module that the folder does not have stands for nothing.
 func (x *Index) Resolve(request string) []string {
-	if name := normal(request); x.files[name] != "" {
+	name := normal(request)
+	if x.files[name] != "" {
 		return []string{name}
 	}
-	names := append([]string(nil), x.exact[normal(request)]...)
+	var names []string
+	add := func(module string) {
+		if x.files[module] != "" && !slices.Contains(names, module) {
+			names = append(names, module)
+		}
+	}
+	for _, module := range x.exact[name] {
+		add(module)
+	}
 	bus, _, _ := strings.Cut(request, ":")
+	text := slashless(request)
 	for _, patterns := range [][]glob{x.globs[bus], x.globs[anyBus]} {
 		for _, g := range patterns {
-			if ok, _ := path.Match(g.pattern, request); ok {
-				names = append(names, g.module)
+			if ok, _ := path.Match(g.pattern, text); ok {
+				add(g.module)
 			}
 		}
 	}
@@ -180,28 +204,27 @@ func (x *Index) Load(request string) (bool, error) {
 
 // load inserts one module after what it needs; seen ends circles of soft dependencies.
 func (x *Index) load(name string, seen map[string]bool) error {
-	if seen[name] {
+	if seen[name] || x.loaded(name) {
 		return nil
 	}
 	seen[name] = true
-	if loaded(name) {
-		return nil
-	}
 	for _, soft := range x.soft[name] {
 		for _, s := range x.Resolve(soft) {
 			// Only the module itself decides whether it can do without.
 			_ = x.load(s, seen)
 		}
 	}
-	deps := x.depends[name]
-	for i := len(deps) - 1; i >= 0; i-- {
-		if dep := nameOf(deps[i]); !loaded(dep) {
-			if err := insert(filepath.Join(x.dir, deps[i])); err != nil {
-				return err
-			}
+	// What is needed has soft dependencies of its own.
+	for _, dep := range slices.Backward(x.depends[name]) {
+		if err := x.load(nameOf(dep), seen); err != nil {
+			return err
 		}
 	}
-	return insert(filepath.Join(x.dir, x.files[name]))
+	file := x.files[name]
+	if file == "" {
+		return fmt.Errorf("module %s: there is none", name)
+	}
+	return x.insert(filepath.Join(x.dir, file))
 }
 
 // loaded says whether the kernel has the module, as far as it shows it.

@@ -95,6 +95,10 @@ func resizePartition(disk *os.File, p gpt.Partition) error {
 	return nil
 }
 
+// operational is the bit of e2fsck's exit status for a file system that it could not
+// even open. Source: e2fsck(8).
+const operational = 8
+
 // MountState checks and mounts STATE, then lets its file system grow to the size
 // of its partition. It returns ErrCorrupt, with what e2fsck said, if the check
 // could not repair it; nothing was then mounted or changed by us.
@@ -105,6 +109,15 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 	}
 	// -p repairs what needs no question: it replays the journal after a power cut.
 	out, status, err := check(ctx, "/bin/e2fsck", "-p", dev)
+	if err == nil && status&operational != 0 {
+		// The superblock is two sectors, and some of its writes bypass the journal: a
+		// cut between the two leaves neither the old nor the new one. Its first backup
+		// leads to the journal, and replaying that writes it whole; the counts that the
+		// backup does not know are the second run's affair, and so is the verdict.
+		if _, _, err = check(ctx, "/bin/e2fsck", "-p", "-b", "32768", "-B", "4096", dev); err == nil {
+			out, status, err = check(ctx, "/bin/e2fsck", "-f", "-p", dev)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("check STATE: %w", err)
 	}

@@ -137,27 +137,34 @@ func parameters(slot *io.SectionReader) (verity.Params, error) {
 
 // checkState lets e2fsck judge the STATE partition of a disk that lost its power:
 // preening, as the node does it at boot, must be enough, and leave nothing to repair.
-func checkState(ctx context.Context, r io.ReaderAt, size int64, dir string) error {
+// torn says that the superblock was half old and half new.
+func checkState(ctx context.Context, r io.ReaderAt, size int64, dir string) (torn bool, err error) {
 	t, err := gpt.Read(r, size)
 	if err != nil {
-		return err
+		return false, err
 	}
 	p, err := t.Find("STATE")
 	if err != nil {
-		return err
+		return false, err
 	}
 	name := filepath.Join(dir, "state.ext4")
 	defer os.Remove(name)
 	if err := extract(io.NewSectionReader(r, p.Offset(), p.Size()), name); err != nil {
-		return err
+		return false, err
 	}
-	if out, status, err := e2fsck(ctx, "-fp", name); err != nil || status > 1 {
-		return fmt.Errorf("e2fsck -fp of STATE: status %d, %v:\n%s", status, err, out)
+	out, status, err := e2fsck(ctx, "-fp", name)
+	if torn = err == nil && status == 8; torn { // the node mends it like this
+		if _, _, err = e2fsck(ctx, "-p", "-b", "32768", "-B", "4096", name); err == nil {
+			out, status, err = e2fsck(ctx, "-fp", name)
+		}
+	}
+	if err != nil || status > 1 {
+		return torn, fmt.Errorf("e2fsck -fp of STATE: status %d, %v:\n%s", status, err, out)
 	}
 	if out, status, err := e2fsck(ctx, "-fn", name); err != nil || status != 0 {
-		return fmt.Errorf("e2fsck -fn of STATE after preening: status %d, %v:\n%s", status, err, out)
+		return torn, fmt.Errorf("e2fsck -fn of STATE after preening: status %d, %v:\n%s", status, err, out)
 	}
-	return nil
+	return torn, nil
 }
 
 // e2fsck runs the program; its exit status is no error.

@@ -418,7 +418,8 @@ func (n *node) fsck(ctx context.Context) error {
 		return errors.New("vm fsck: the VM was not cut")
 	}
 	st := n.server.State()
-	return checkState(ctx, st, st.Size(), n.dir)
+	_, err := checkState(ctx, st, st.Size(), n.dir)
+	return err
 }
 
 // atMost says whether QEMU has told of an event at most so many times in this life.

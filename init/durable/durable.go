@@ -1,0 +1,76 @@
+// Package durable replaces small files of a node so that a power cut leaves the
+// old content or the new one, whole. In come a name and bytes; the file on the disk
+// goes out. What the bytes mean, and when to write them, is the caller's.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// files is a file system that can lose power. The real one is disk; the tests have
+// one in memory.
+type files interface {
+	Create(name string, data []byte, mode fs.FileMode) error // a new file, not synced
+	Sync(name string) error                                  // a file, or a folder
+	Rename(from, to string) error
+}
+
+// Replace puts a file of that content and mode in the place of name, which may not
+// exist yet; its folder does. Beside it lies name + ".new" for a moment, or from a
+// cut until the next Replace. After a cut at any point name has its old content or
+// the new one; once Replace returns nil, it has the new one for good:
+//
+//  1. write the new content to a file of another name
+//  2. sync it, so that the name never stands for an empty file
+//  3. rename it over the old one
+//  4. sync the folder, so that the new content counts from now on
+func Replace(name string, data []byte, mode fs.FileMode) error {
+	return replace(disk{}, name, data, mode)
+}
+
+func replace(fsys files, name string, data []byte, mode fs.FileMode) error {
+	temp := name + ".new"
+	if err := fsys.Create(temp, data, mode); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	if err := fsys.Sync(temp); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	if err := fsys.Rename(temp, name); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	if err := fsys.Sync(filepath.Dir(name)); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	return nil
+}
+
+// disk is the file system of the machine.
+type disk struct{}
+
+func (disk) Create(name string, data []byte, mode fs.FileMode) error {
+	// A left-over of a power cut may have any mode, or be a link to elsewhere.
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+func (disk) Rename(from, to string) error { return os.Rename(from, to) }
+
+func (disk) Sync(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

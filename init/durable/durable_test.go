@@ -1,0 +1,141 @@
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// memory is a file system that loses power after so many calls. What was not synced
+// may be lost then, or not.
+type memory struct {
+	left    int
+	now     map[string]string // what a reader sees before the cut
+	data    map[string]string // synced content by name; the name may not be durable
+	durable map[string]string // names of the last sync of the folder, with their content
+}
+
+var errCut = errors.New("power cut")
+
+func (m *memory) step() error {
+	m.left--
+	if m.left < 0 {
+		return errCut
+	}
+	return nil
+}
+
+func (m *memory) Create(name string, data []byte, _ fs.FileMode) error {
+	// The cut may come with any part of the data written.
+	m.now[name] = string(data[:len(data)/2])
+	delete(m.data, name)
+	if err := m.step(); err != nil {
+		return err
+	}
+	m.now[name] = string(data)
+	return nil
+}
+
+func (m *memory) Sync(name string) error {
+	if err := m.step(); err != nil {
+		return err
+	}
+	if content, ok := m.now[name]; ok {
+		m.data[name] = content
+		return nil
+	}
+	m.durable = m.named()
+	return nil
+}
+
+func (m *memory) Rename(from, to string) error {
+	if err := m.step(); err != nil {
+		return err
+	}
+	m.now[to] = m.now[from]
+	delete(m.data, to)
+	if content, ok := m.data[from]; ok {
+		m.data[to] = content
+	}
+	delete(m.now, from)
+	delete(m.data, from)
+	return nil
+}
+
+// named is every present name with what of its content was synced: nothing, as it
+// may be, of a file that nobody synced.
+func (m *memory) named() map[string]string {
+	all := map[string]string{}
+	for name := range m.now {
+		all[name] = m.data[name]
+	}
+	return all
+}
+
+// afterCut returns what the disk may have: the names of the last sync of the folder,
+// or those of the moment of the cut, for the journal may have written them already,
+// with the synced content or all of it.
+func (m *memory) afterCut() []map[string]string {
+	return []map[string]string{m.durable, m.named(), m.now}
+}
+
+// TestReplacePowerCut cuts the power at every call, over an old file and over none,
+// with the left-over of an earlier cut beside it: the old content or the new, whole.
+func TestReplacePowerCut(t *testing.T) {
+	const name, old, fresh = "/state/kogge/node.yaml", "old", "new content"
+	for _, before := range []map[string]string{{}, {name: old}, {name: old, name + ".new": "half"}} {
+		for calls := 0; ; calls++ {
+			m := &memory{left: calls, now: maps.Clone(before), data: maps.Clone(before), durable: maps.Clone(before)}
+			err := replace(m, name, []byte(fresh), 0o600)
+			for _, after := range m.afterCut() {
+				got, there := after[name]
+				if there && got != old && got != fresh || !there && before[name] != "" {
+					t.Fatalf("before %v, cut after %d calls: %q, there %v", before, calls, got, there)
+				}
+				if err == nil && got != fresh {
+					t.Fatalf("before %v: replaced, and yet the disk has %q", before, got)
+				}
+			}
+			if err == nil {
+				break // every call has been the last one once
+			}
+			if !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestReplace writes real files.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	name, elsewhere := filepath.Join(dir, "file"), filepath.Join(dir, "elsewhere")
+	if err := os.WriteFile(elsewhere, []byte("kept"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, name+".new"); err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{"first", "second", ""} {
+		if err := Replace(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(name)
+		info, statErr := os.Lstat(name)
+		if err != nil || statErr != nil || string(got) != content || info.Mode() != 0o600 {
+			t.Errorf("%q with mode %v, %v, %v", got, info.Mode(), err, statErr)
+		}
+	}
+	if _, err := os.Lstat(name + ".new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file is left over: %v", err)
+	}
+	if kept, err := os.ReadFile(elsewhere); err != nil || string(kept) != "kept" {
+		t.Errorf("the target of a left-over link has %q, %v", kept, err)
+	}
+	if err := Replace(filepath.Join(dir, "none", "file"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a folder: %v", err)
+	}
+}
