@@ -18,7 +18,7 @@ const (
 	keepBytes   = 4 << 30
 	// keepFor is how long a result is safe from collection after its last use: a
 	// build beside this one may be reading it.
-	keepFor = time.Hour
+	keepFor = 10 * time.Minute
 )
 
 // lockCache has builds that share a cache take turns: they write programs to the

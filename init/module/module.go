@@ -49,8 +49,12 @@ type Index struct {
 // anyBus holds the patterns that have a wildcard in front of the first ':'.
 const anyBus = ""
 
-// glob is an alias with wildcards.
-type glob struct{ pattern, module string }
+// glob is an alias with wildcards. Its prefix, up to the first of them, rules out
+// nearly all of the thousands that path.Match would look at from end to end.
+type glob struct{ prefix, pattern, module string }
+
+// wildcards are the characters of an alias that path.Match does not take literally.
+const wildcards = `*?[\`
 
 // Open reads modules.dep, modules.alias and modules.softdep in dir, usually
 // /lib/modules/RELEASE.
@@ -112,16 +116,18 @@ func (x *Index) addAlias(line string) {
 	if len(f) != 3 || f[0] != "alias" {
 		return
 	}
-	if !strings.ContainsAny(f[1], "*?[") {
+	if !strings.ContainsAny(f[1], wildcards) {
 		key := normal(f[1])
 		x.exact[key] = append(x.exact[key], normal(f[2]))
 		return
 	}
 	bus, _, _ := strings.Cut(f[1], ":")
-	if strings.ContainsAny(bus, "*?[") {
+	if strings.ContainsAny(bus, wildcards) {
 		bus = anyBus // acpi*:PNP0C0C:* also stands for acpi:…
 	}
-	x.globs[bus] = append(x.globs[bus], glob{slashless(f[1]), normal(f[2])})
+	pattern := slashless(f[1])
+	prefix := pattern[:strings.IndexAny(pattern, wildcards)]
+	x.globs[bus] = append(x.globs[bus], glob{prefix, pattern, normal(f[2])})
 }
 
 // addSoftdep reads "softdep MODULE pre: a b post: c".
@@ -169,6 +175,9 @@ func (x *Index) Resolve(request string) []string {
 	text := slashless(request)
 	for _, patterns := range [][]glob{x.globs[bus], x.globs[anyBus]} {
 		for _, g := range patterns {
+			if !strings.HasPrefix(text, g.prefix) {
+				continue
+			}
 			if ok, _ := path.Match(g.pattern, text); ok {
 				add(g.module)
 			}
