@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -59,17 +60,27 @@ const wildcards = `*?[\`
 // Open reads modules.dep, modules.alias and modules.softdep in dir, usually
 // /lib/modules/RELEASE.
 func Open(dir string) (*Index, error) {
-	x := &Index{
+	x := newIndex(dir)
+	for name, add := range map[string]func(string){"modules.dep": x.addDep, "modules.alias": x.addAlias, "modules.softdep": x.addSoftdep} {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("index of modules: %w", err)
+		}
+		err = eachLine(f, add)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("index of modules: %s: %w", f.Name(), err)
+		}
+	}
+	return x, nil
+}
+
+func newIndex(dir string) *Index {
+	return &Index{
 		dir: dir, files: map[string]string{}, depends: map[string][]string{}, soft: map[string][]string{},
 		exact: map[string][]string{}, globs: map[string][]glob{},
 		insert: insertFile, loaded: loaded,
 	}
-	for name, add := range map[string]func(string){"modules.dep": x.addDep, "modules.alias": x.addAlias, "modules.softdep": x.addSoftdep} {
-		if err := eachLine(filepath.Join(dir, name), add); err != nil {
-			return nil, fmt.Errorf("index of modules: %w", err)
-		}
-	}
-	return x, nil
 }
 
 // Release returns the folder of the running kernel's modules.
@@ -81,22 +92,14 @@ func Release() (string, error) {
 	return "/lib/modules/" + unix.ByteSliceToString(u.Release[:]), nil
 }
 
-func eachLine(file string, f func(string)) error {
-	in, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
+func eachLine(in io.Reader, f func(string)) error {
 	sc := bufio.NewScanner(in)
 	for sc.Scan() {
 		if line := strings.TrimSpace(sc.Text()); line != "" && line[0] != '#' {
 			f(line)
 		}
 	}
-	if err := sc.Err(); err != nil {
-		return fmt.Errorf("read %s: %w", file, err)
-	}
-	return nil
+	return sc.Err()
 }
 
 // addDep reads "path/of/module.ko: path/of/dependency.ko …".
