@@ -18,6 +18,7 @@ import (
 	"kogge.example/image/kernel"
 	"kogge.example/image/program"
 	"kogge.example/image/rootfs"
+	"kogge.example/update/blank"
 	"kogge.example/update/fat"
 	"kogge.example/update/verity"
 )
@@ -40,10 +41,15 @@ type Facts struct {
 
 // buildRoot makes the root file system and its verity tree.
 func (r release) buildRoot(ctx context.Context, o Options, k *kernel.Kernel, programs program.Set) (slotRoot, error) {
+	blankState, err := r.blankState(ctx, o)
+	if err != nil {
+		return slotRoot{}, err
+	}
 	entries, err := r.rootEntries(o, k, programs)
 	if err != nil {
 		return slotRoot{}, err
 	}
+	entries = append(entries, rootfs.Entry{Path: blank.File, File: blankState})
 	if entries, err = r.addContents(ctx, o, k, entries); err != nil {
 		return slotRoot{}, err
 	}

@@ -21,6 +21,7 @@ import (
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/seed"
 	"kogge.example/init/supervise"
+	"kogge.example/update/blank"
 	"kogge.example/update/fat"
 )
 
@@ -32,7 +33,8 @@ const (
 	machineID   = ownDir + "/machine-id"
 	fwcfgSeed   = "/sys/firmware/qemu_fw_cfg/by_name/opt/kogge/node.yaml/raw"
 	bootSeed    = "kogge/node.yaml" // on the boot partition
-	checkLimit  = 30 * time.Minute  // of e2fsck: a large disk after a power cut takes long
+	resetState  = "kogge/reset-state"
+	checkLimit  = 30 * time.Minute // of e2fsck: a large disk after a power cut takes long
 	entropySeed = ownDir + "/seed"
 	releaseJSON = "/usr/lib/kogge/release.json"
 )
@@ -102,6 +104,24 @@ func readBootPartition(d mount.Disk, name string) ([]byte, error) {
 	return data, err
 }
 
+// removeFromBootPartition removes one file. Nobody has the partition mounted.
+func removeFromBootPartition(d mount.Disk, name string) error {
+	f, err := os.OpenFile(d.Parts[mount.ESP], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	p, err := d.Table.Find(mount.ESP)
+	if err != nil {
+		return err
+	}
+	v, err := fat.Open(f, 0, p.Size())
+	if err != nil {
+		return err
+	}
+	return v.Remove(name)
+}
+
 // mountState mounts STATE from the boot disk, or a file system in memory where
 // there is none that may or can be used.
 func (n *node) mountState(in seed.Input) error {
@@ -114,12 +134,42 @@ func (n *node) mountState(in seed.Input) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkLimit)
 	defer cancel()
 	var err error
-	n.dog.While(checkLimit, func(_ string, f func()) { go f() }, func() { err = mount.MountState(ctx, n.disk, supervise.Command) })
+	n.dog.While(checkLimit, func(_ string, f func()) { go f() }, func() { err = n.checkState(ctx, in) })
 	if err != nil {
 		return errors.Join(err, mount.Volatile())
 	}
 	n.persist = true
+	n.degraded.Add("name of STATE", mount.NewStateUUID(n.disk, n.cmdline.Verity.String(), blank.Seed))
 	return os.MkdirAll(ownDir, 0o700)
+}
+
+// checkState mounts STATE, after making a new one if somebody asked for that on the
+// boot partition, or if it is beyond repair and the seed says so. What the node
+// remembers of its settings lies on STATE itself, so only the seed can be asked.
+func (n *node) checkState(ctx context.Context, in seed.Input) error {
+	reset, err := readBootPartition(n.disk, resetState)
+	n.degraded.Add("boot partition", err)
+	if reset != nil {
+		n.say("kogge: STATE is made anew: the boot partition has the file " + resetState)
+		if err := mount.Reformat(n.disk); err != nil {
+			return err
+		}
+		// Removed last: a cut before this makes STATE anew once more.
+		n.degraded.Add("boot partition", removeFromBootPartition(n.disk, resetState))
+	}
+	err = mount.MountState(ctx, n.disk, supervise.Command)
+	if !errors.Is(err, mount.ErrCorrupt) {
+		return err
+	}
+	cfg, parseErr := nodeconfig.Parse("node.yaml", in.Seed)
+	if in.Seed == nil || parseErr != nil || cfg.State.OnCorrupt != nodeconfig.Reformat {
+		return fmt.Errorf("%w; it is left as it is (state.onCorrupt: hold)", err)
+	}
+	n.say("kogge: STATE is made anew (state.onCorrupt: reformat): " + err.Error())
+	if err := mount.Reformat(n.disk); err != nil {
+		return err
+	}
+	return mount.MountState(ctx, n.disk, supervise.Command)
 }
 
 // importConfig replaces the copy on STATE, then the record of its hash. A cut in

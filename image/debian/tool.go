@@ -2,6 +2,7 @@ package debian
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,6 +42,15 @@ func OpenTools(files []File) (Toolbox, error) {
 	}
 	t.libs = strings.Join(libs, ":")
 	return t, nil
+}
+
+// Key names the toolbox: the same key, the same programs.
+func (t Toolbox) Key() string {
+	h := sha256.New()
+	for _, dir := range t.dirs {
+		fmt.Fprintln(h, filepath.Base(dir)) // the hash of a package
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:8])
 }
 
 // Command prepares the program called name, with nothing in its environment but

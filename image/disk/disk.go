@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"kogge.example/update/blank"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 )
@@ -23,7 +24,7 @@ const MiB = 1 << 20
 const (
 	BootSize  = 512 * MiB
 	SlotSize  = 768 * MiB
-	StateSize = 256 * MiB // grows to the end of the disk at the first boot
+	StateSize = blank.Size // grows to the end of the disk at the first boot
 )
 
 // Spec is a whole disk image.

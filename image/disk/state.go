@@ -15,6 +15,10 @@ import (
 	"kogge.example/update/gpt"
 )
 
+// StateFeatures are the features of a STATE file system. They name its format: a
+// kept result made with others is not used.
+const StateFeatures = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum,metadata_csum_seed"
+
 // stateJournal is the size of STATE's journal in MiB: large enough for the disk
 // that the file system will grow to.
 const stateJournal = 64
@@ -36,7 +40,7 @@ func MakeState(ctx context.Context, tools debian.Toolbox, out string, size int64
 	// Every parameter is named: a default could differ in the next version.
 	cmd, err := tools.Command(ctx, []string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", when.Unix()), "MKE2FS_CONFIG=/dev/null", "MKE2FS_DETERMINISTIC=1"}, "mke2fs",
 		"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "1", "-g", "32768", "-L", "STATE",
-		"-O", "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum",
+		"-O", StateFeatures,
 		"-U", gpt.DeriveGUID(seed, "state").String(), "-o", "linux", "-e", "remount-ro", "-G", "16",
 		"-J", fmt.Sprintf("size=%d", stateJournal),
 		"-E", fmt.Sprintf("hash_seed=%s,resize=%d,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard", gpt.DeriveGUID(seed, "state-hash"), int64(stateRoom)),

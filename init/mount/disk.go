@@ -20,9 +20,9 @@ const (
 	State = "STATE"
 )
 
-// ErrTwoDisks says that two disks were written from one image and nothing tells
-// which of them the loader came from. The names are in the error.
-var ErrTwoDisks = errors.New("two disks carry the same image")
+// ErrTwoDisks says that nothing tells which of several disks the loader came from.
+// Why, and their names, are in the error.
+var ErrTwoDisks = errors.New("boot disk is uncertain")
 
 // ErrNoDisk says that no disk of a Kogge image was found (yet).
 var ErrNoDisk = errors.New("no disk with a Kogge image")
@@ -41,14 +41,16 @@ func (d Disk) Path() string { return "/dev/" + d.Name }
 
 // Disks returns every disk with the partitions ESP, ROOT-A and ROOT-B, by name.
 // Disks that cannot be read are passed over: an empty card reader is one.
-func Disks() ([]Disk, error) {
-	entries, err := os.ReadDir("/sys/class/block")
+func Disks() ([]Disk, error) { return disksIn("/sys/class/block", "/dev") }
+
+func disksIn(class, dev string) ([]Disk, error) {
+	entries, err := os.ReadDir(class)
 	if err != nil {
 		return nil, fmt.Errorf("list disks: %w", err)
 	}
 	var disks []Disk
 	for _, e := range entries {
-		sys := filepath.Join("/sys/class/block", e.Name())
+		sys := filepath.Join(class, e.Name())
 		if _, err := os.Stat(filepath.Join(sys, "partition")); err == nil {
 			continue
 		}
@@ -56,7 +58,7 @@ func Disks() ([]Disk, error) {
 		if sectors < 2*gpt.FirstUsable || strings.HasPrefix(e.Name(), "dm-") || strings.HasPrefix(e.Name(), "loop") || strings.HasPrefix(e.Name(), "ram") {
 			continue
 		}
-		if d, ok := openDisk(e.Name(), sys, sectors*gpt.SectorSize); ok {
+		if d, ok := openDisk(e.Name(), sys, dev, sectors*gpt.SectorSize); ok {
 			disks = append(disks, d)
 		}
 	}
@@ -64,8 +66,8 @@ func Disks() ([]Disk, error) {
 	return disks, nil
 }
 
-func openDisk(name, sys string, size int64) (Disk, bool) {
-	f, err := os.Open("/dev/" + name)
+func openDisk(name, sys, dev string, size int64) (Disk, bool) {
+	f, err := os.Open(filepath.Join(dev, name))
 	if err != nil {
 		return Disk{}, false
 	}
@@ -131,15 +133,19 @@ func BootDisk(disks []Disk, loader *gpt.GUID) (Disk, error) {
 	}
 	switch {
 	case len(match) == 0 && loader != nil && len(disks) > 0:
-		return Disk{}, fmt.Errorf("%w: the loader started from partition %s, which none of the %d disks has", ErrNoDisk, loader, len(disks))
+		return Disk{}, fmt.Errorf("%w: the loader started from partition %s, which no disk here has", ErrNoDisk, loader)
 	case len(match) == 0:
 		return Disk{}, ErrNoDisk
 	case len(match) > 1:
+		why := "two disks carry the same image"
 		names := make([]string, len(match))
 		for i, d := range match {
 			names[i] = d.Path()
+			if d.Table.DiskGUID != match[0].Table.DiskGUID {
+				why = "the loader does not say which of these it came from"
+			}
 		}
-		return match[0], fmt.Errorf("%w: %s", ErrTwoDisks, strings.Join(names, " and "))
+		return match[0], fmt.Errorf("%w: %s: %s", ErrTwoDisks, why, strings.Join(names, " and "))
 	}
 	return match[0], nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf16"
 
@@ -37,42 +38,48 @@ func ReadLoader() (Loader, error) {
 	if err := unix.Mount("efivarfs", efivars, "efivarfs", plain, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		return Loader{}, fmt.Errorf("mount EFI variables: %w", err)
 	}
+	return loaderIn(efivars)
+}
+
+// loaderIn reads the variables from a folder. What one of them says is good even
+// where the other makes no sense.
+func loaderIn(dir string) (Loader, error) {
 	var l Loader
-	text, err := efiString("LoaderDevicePartUUID")
-	if err != nil {
-		return Loader{}, err
-	}
-	if text != "" {
-		guid, err := gpt.ParseGUID(strings.ToLower(text))
-		if err != nil {
-			return Loader{}, fmt.Errorf("EFI variable LoaderDevicePartUUID: %w", err)
+	text, err := efiString(dir, "LoaderDevicePartUUID")
+	if err == nil && text != "" {
+		var guid gpt.GUID
+		if guid, err = gpt.ParseGUID(text); err == nil {
+			l.Partition = &guid
+		} else {
+			err = fmt.Errorf("EFI variable LoaderDevicePartUUID: %w", err)
 		}
-		l.Partition = &guid
 	}
-	if text, err = efiString("LoaderBootCountPath"); err != nil {
-		return Loader{}, err
-	}
-	l.CountPath = strings.ReplaceAll(text, `\`, "/")
-	return l, nil
+	path, pathErr := efiString(dir, "LoaderBootCountPath")
+	l.CountPath = strings.ReplaceAll(path, `\`, "/")
+	return l, errors.Join(err, pathErr)
 }
 
 // efiString reads a variable of the interface; "" if it is not set.
-func efiString(name string) (string, error) {
-	data, err := os.ReadFile(efivars + "/" + name + "-" + loaderVendor)
+func efiString(dir, name string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(dir, name+"-"+loaderVendor))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("EFI variable %s: %w", name, err)
 	}
-	return decodeEFI(data)
+	text, err := decodeEFI(data)
+	if err != nil {
+		return "", fmt.Errorf("EFI variable %s: %w", name, err)
+	}
+	return text, nil
 }
 
 // decodeEFI turns a variable as efivarfs shows it, four bytes of attributes and
 // then UTF-16 with or without a final zero, into a string.
 func decodeEFI(data []byte) (string, error) {
 	if len(data) < 4 || len(data)%2 != 0 {
-		return "", fmt.Errorf("EFI variable of %d bytes is no text", len(data))
+		return "", fmt.Errorf("%d bytes are no text", len(data))
 	}
 	units := make([]uint16, 0, len(data)/2)
 	for rest := data[4:]; len(rest) > 0; rest = rest[2:] {

@@ -36,24 +36,16 @@ func GrowState(d *Disk, seed string) error {
 		return fmt.Errorf("grow STATE: %w", err)
 	}
 	defer f.Close()
-	t, err := gpt.Grow(f, d.Size, State)
+	t, err := growTable(f, d.Size, seed)
 	if err != nil {
-		return fmt.Errorf("grow STATE: %w", err)
+		return fmt.Errorf("disk %s: %w", d.Path(), err)
 	}
-	if t.DiskGUID == gpt.DeriveGUID(seed, "disk") {
-		if t, err = gpt.Randomize(f, d.Size); err != nil {
-			return fmt.Errorf("new names for disk %s: %w", d.Path(), err)
-		}
-	}
-	old, err := d.Table.Find(State)
-	if err != nil {
+	old, errOld := d.Table.Find(State)
+	p, err := t.Find(State)
+	if err := errors.Join(errOld, err); err != nil {
 		return fmt.Errorf("grow STATE: %w", err)
 	}
 	d.Table = t
-	p, err := t.Find(State)
-	if err != nil {
-		return fmt.Errorf("grow STATE: %w", err)
-	}
 	if p.Last == old.Last {
 		return nil
 	}
@@ -61,6 +53,29 @@ func GrowState(d *Disk, seed string) error {
 		return fmt.Errorf("grow STATE: tell the kernel: %w", err)
 	}
 	return nil
+}
+
+// device is a whole disk. [os.File] fits, and so does crashdisk.Disk.
+type device interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error
+}
+
+// growTable is what GrowState does to a disk of size bytes, and the table that is
+// then on it.
+func growTable(dev device, size int64, seed string) (gpt.Table, error) {
+	t, err := gpt.Grow(dev, size, State)
+	if err != nil {
+		return gpt.Table{}, fmt.Errorf("grow STATE: %w", err)
+	}
+	if t.DiskGUID != gpt.DeriveGUID(seed, "disk") {
+		return t, nil
+	}
+	if t, err = gpt.Randomize(dev, size); err != nil {
+		return gpt.Table{}, fmt.Errorf("new names for the partitions: %w", err)
+	}
+	return t, nil
 }
 
 // blkpg is the kernel's struct blkpg_ioctl_arg, blkpgPartition its payload.

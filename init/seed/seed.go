@@ -6,8 +6,10 @@
 package seed
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"kogge.example/init/nodeconfig"
@@ -37,35 +39,47 @@ type Choice struct {
 	Problem error
 }
 
+// errEmpty is what is wrong with a file of no bytes: a write that was cut off looks
+// like that, and nobody means it. Who wants the defaults writes {} or a comment.
+var errEmpty = errors.New("node.yaml: the file is empty")
+
+func parse(text []byte) (nodeconfig.Config, error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nodeconfig.Config{}, errEmpty
+	}
+	return nodeconfig.Parse("node.yaml", text)
+}
+
 // Choose decides. Only the seed's hash says whether it is new: a seed that was
 // imported once does not undo what was changed on the node since. A seed with
-// mistakes never replaces a good copy; a node with nothing but a bad one comes up
+// mistakes never replaces a good copy; a node with nothing but bad ones comes up
 // on DHCP without workloads, so that somebody can reach it and read why.
 func Choose(in Input) Choice {
 	sum := sha256.Sum256(in.Seed)
 	hash := hex.EncodeToString(sum[:])
-	var problem error
-	if in.Seed != nil && hash != in.Imported {
-		c, err := nodeconfig.Parse("node.yaml", in.Seed)
-		if err == nil {
-			return Choice{Config: c, Text: in.Seed, Source: in.From, Import: true, Imported: hash}
-		}
-		problem = fmt.Errorf("node.yaml from %s is not used:\n%w", in.From, err)
+	fromSeed, seedErr := parse(in.Seed)
+	fromCopy, copyErr := parse(in.Copy)
+	var seedProblem, copyProblem error
+	if in.Seed != nil && seedErr != nil {
+		seedProblem = fmt.Errorf("node.yaml from %s is not used:\n%w", in.From, seedErr)
 	}
-	if in.Copy != nil {
-		c, err := nodeconfig.Parse("node.yaml", in.Copy)
-		if err == nil {
-			return Choice{Config: c, Text: in.Copy, Source: "the copy on STATE", Imported: in.Imported, Problem: problem}
-		}
-		if problem == nil {
-			problem = fmt.Errorf("the copy of node.yaml on STATE is not used:\n%w", err)
-		}
+	if in.Copy != nil && copyErr != nil {
+		copyProblem = fmt.Errorf("the copy of node.yaml on STATE is not used:\n%w", copyErr)
 	}
-	// The seed that was imported is still there while its copy is lost: take it again.
-	if problem == nil && in.Seed != nil {
-		if c, err := nodeconfig.Parse("node.yaml", in.Seed); err == nil {
-			return Choice{Config: c, Text: in.Seed, Source: in.From, Import: true, Imported: hash}
+	isNew := hash != in.Imported
+	switch {
+	case seedErr == nil && isNew:
+		return Choice{Config: fromSeed, Text: in.Seed, Source: in.From, Import: true, Imported: hash}
+	case copyErr == nil:
+		if !isNew {
+			seedProblem = nil // its place has been taken
 		}
+		return Choice{Config: fromCopy, Text: in.Copy, Source: "the copy on STATE", Imported: in.Imported, Problem: seedProblem}
+	case seedErr == nil:
+		// The seed that was imported is still there while its copy is lost: take it
+		// again. A copy that makes no sense stays: another release may have written
+		// it, and will understand it when it is back.
+		return Choice{Config: fromSeed, Text: in.Seed, Source: in.From, Import: in.Copy == nil, Imported: hash, Problem: copyProblem}
 	}
-	return Choice{Text: []byte{}, Source: "defaults", Imported: in.Imported, Problem: problem}
+	return Choice{Text: []byte{}, Source: "defaults", Imported: in.Imported, Problem: errors.Join(seedProblem, copyProblem)}
 }

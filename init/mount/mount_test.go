@@ -1,0 +1,297 @@
+package mount
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"kogge.example/update/gpt"
+	"kogge.example/update/verity"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, []byte(got), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil || got != string(want) {
+		t.Errorf("%s: %v (go test -update rewrites it), got:\n%s", file, err, got)
+	}
+}
+
+var hash = strings.Repeat("ab", 32) + ":" + strings.Repeat("cd", 32) + ":7"
+
+func TestParseCmdline(t *testing.T) {
+	params, err := verity.ParseParams(hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		line string
+		want Cmdline
+		err  string
+	}{
+		{line: "quiet kogge.board=b kogge.version=1.0 kogge.verity=" + hash + "\n", want: Cmdline{Verity: params, Version: "1.0", Board: "b"}},
+		{line: "kogge.verity=" + hash + " kogge.trial=1", want: Cmdline{Verity: params, Trial: true}},
+		{line: "kogge.trial=0 kogge.verity=" + hash, want: Cmdline{Verity: params}},
+		{line: "kogge.trial kogge.verity=" + hash, want: Cmdline{Verity: params}},
+		{line: "kogge.version=a=b kogge.verity=" + hash, want: Cmdline{Verity: params, Version: "a=b"}},
+		// As everywhere in the kernel, the last word counts.
+		{line: "kogge.verity=x kogge.version=1 kogge.version=2 kogge.verity=" + hash, want: Cmdline{Verity: params, Version: "2"}},
+		{line: "kogge.verity.x=1 xkogge.verity=2 KOGGE.VERITY=3", err: "kogge.verity is missing"},
+		{line: "", err: "kogge.verity is missing"},
+		{line: "kogge.verity=", err: "kogge.verity is missing"},
+		{line: "kogge.verity", err: "kogge.verity is missing"},
+		{line: "kogge.verity=x", err: `kogge.verity: verity parameters "x"`},
+		{line: "kogge.verity=" + strings.ToUpper(hash), err: "not in the usual form"},
+	} {
+		got, err := ParseCmdline(c.line)
+		if got != c.want || (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%q: %+v, %v", c.line, got, err)
+		}
+	}
+}
+
+func FuzzParseCmdline(f *testing.F) {
+	f.Add("quiet kogge.board=b kogge.version=1.0 kogge.trial=1 kogge.verity=" + hash)
+	f.Add("kogge.verity== kogge.= =")
+	f.Fuzz(func(t *testing.T, line string) {
+		c, err := ParseCmdline(line)
+		if err != nil {
+			if c != (Cmdline{}) {
+				t.Errorf("%v, and yet %+v", err, c)
+			}
+			return
+		}
+		if !strings.Contains(line, c.Verity.String()) {
+			t.Errorf("%v is not in the line", c.Verity)
+		}
+	})
+}
+
+// variable is a text as efivarfs shows it.
+func variable(text string) []byte {
+	data := []byte{7, 0, 0, 0}
+	for _, u := range append(utf16.Encode([]rune(text)), 0) {
+		data = append(data, byte(u), byte(u>>8))
+	}
+	return data
+}
+
+func TestDecodeEFI(t *testing.T) {
+	for _, c := range []struct {
+		data []byte
+		want string
+		err  bool
+	}{
+		{data: variable(`\EFI\Linux\kogge+3.efi`), want: `\EFI\Linux\kogge+3.efi`},
+		{data: variable("größe 𝄞"), want: "größe 𝄞"},
+		{data: []byte{7, 0, 0, 0, 'a', 0}, want: "a"}, // without a final zero
+		{data: []byte{7, 0, 0, 0, 'a', 0, 0, 0, 0, 0}, want: "a"},
+		{data: []byte{7, 0, 0, 0, 'a', 0, 0, 0, 'b', 0}, want: "a\x00b"},
+		{data: []byte{7, 0, 0, 0, 0x00, 0xd8}, want: "\ufffd"}, // half a character
+		{data: []byte{7, 0, 0, 0}},
+		{data: []byte{7, 0, 0, 0, 'a'}, err: true},
+		{data: []byte{7, 0}, err: true},
+		{err: true},
+	} {
+		if got, err := decodeEFI(c.data); got != c.want || (err != nil) != c.err {
+			t.Errorf("%v: %q, %v", c.data, got, err)
+		}
+	}
+}
+
+func FuzzDecodeEFI(f *testing.F) {
+	f.Add(variable("7F5A1C2E-0000-4000-8000-000000000001"))
+	f.Add([]byte{7, 0, 0, 0, 0x00, 0xd8, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		text, err := decodeEFI(data)
+		if err == nil && (strings.HasSuffix(text, "\x00") || len(text) > 3*len(data)) {
+			t.Errorf("%q", text)
+		}
+	})
+}
+
+// TestLoader reads the variables of firmware that says all, some, nothing or nonsense.
+func TestLoader(t *testing.T) {
+	const id, path = "7F5A1C2E-0000-4000-8000-00000000000A", `\EFI\Linux\kogge-1.0+2-1.efi`
+	for _, c := range []struct {
+		name             string
+		id, path         []byte
+		wantID, wantPath string
+		err              string
+	}{
+		{name: "none"},
+		{name: "both", id: variable(id), path: variable(path), wantID: strings.ToLower(id), wantPath: "/EFI/Linux/kogge-1.0+2-1.efi"},
+		{name: "a proven slot", id: variable(id), wantID: strings.ToLower(id)},
+		{name: "empty", id: variable(""), path: variable("")},
+		// A partition that makes no sense must not make a trial look proven.
+		{name: "no GUID", id: variable("x"), path: variable(path), wantPath: "/EFI/Linux/kogge-1.0+2-1.efi", err: "LoaderDevicePartUUID"},
+		{name: "odd", id: variable(id)[:9], path: variable(path), wantPath: "/EFI/Linux/kogge-1.0+2-1.efi", err: "LoaderDevicePartUUID: 9 bytes"},
+		{name: "odd path", id: variable(id), path: []byte{1}, wantID: strings.ToLower(id), err: "LoaderBootCountPath"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, data := range map[string][]byte{"LoaderDevicePartUUID": c.id, "LoaderBootCountPath": c.path} {
+				if data == nil {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, name+"-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"), data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l, err := loaderIn(dir)
+			got := ""
+			if l.Partition != nil {
+				got = l.Partition.String()
+			}
+			if got != c.wantID || l.CountPath != c.wantPath || (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("partition %q, path %q, %v", got, l.CountPath, err)
+			}
+		})
+	}
+}
+
+// imageTable is the table of an image: small, with a STATE that can grow. Without
+// partitions of that name, where some are left out.
+func imageTable(seed string, without ...string) gpt.Table {
+	const MiB = 1 << 20 / gpt.SectorSize
+	t := gpt.Table{DiskGUID: gpt.DeriveGUID(seed, "disk"), Sectors: 6 * MiB}
+	for i, name := range []string{ESP, RootA, RootB, State} {
+		if strings.Contains(strings.Join(without, " "), name) {
+			continue
+		}
+		first := uint64(1+i) * MiB
+		t.Partitions = append(t.Partitions, gpt.Partition{
+			Number: i + 1, Name: name, Type: gpt.LinuxData, GUID: gpt.DeriveGUID(seed, name), First: first, Last: first + MiB - 1,
+		})
+	}
+	return t
+}
+
+// content is a disk of sectors with table t.
+func content(t testing.TB, table gpt.Table, sectors uint64) []byte {
+	t.Helper()
+	front, back, err := table.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, sectors*gpt.SectorSize)
+	copy(data, front)
+	copy(data[table.Sectors*gpt.SectorSize-uint64(len(back)):], back)
+	return data
+}
+
+// TestBootDisk shows which disk is booted from, by what the loader says and which
+// disks there are.
+func TestBootDisk(t *testing.T) {
+	image := func(name string) Disk { return Disk{Name: name, Table: imageTable("image")} }
+	written := func(name string) Disk { return Disk{Name: name, Table: imageTable(name)} }
+	esp := func(seed string) *gpt.GUID { g := gpt.DeriveGUID(seed, ESP); return &g }
+	var out strings.Builder
+	for _, loader := range []struct {
+		name string
+		guid *gpt.GUID
+	}{{"names none", nil}, {"names the image's", esp("image")}, {"names sda's own", esp("sda")}, {"names one not here", esp("gone")}} {
+		fmt.Fprintf(&out, "loader %s\n", loader.name)
+		for _, c := range []struct {
+			name  string
+			disks []Disk
+		}{
+			{"no disk", nil},
+			{"sda fresh from the image", []Disk{image("sda")}},
+			{"sda with GUIDs of its own", []Disk{written("sda")}},
+			{"sda and sdb with GUIDs of their own", []Disk{written("sda"), written("sdb")}},
+			{"sda fresh, sdb with GUIDs of its own", []Disk{image("sda"), written("sdb")}},
+			{"sda and sdb fresh from one image", []Disk{image("sda"), image("sdb")}},
+			{"sda and a bit copy of it, sdb", []Disk{written("sda"), {Name: "sdb", Table: imageTable("sda")}}},
+		} {
+			d, err := BootDisk(c.disks, loader.guid)
+			kind := ""
+			for text, sentinel := range map[string]error{"ErrNoDisk": ErrNoDisk, "ErrTwoDisks": ErrTwoDisks} {
+				if errors.Is(err, sentinel) {
+					kind = text
+				}
+			}
+			if err != nil && kind == "" {
+				t.Errorf("%s: %v is no error that stage 0 knows", c.name, err)
+			}
+			fmt.Fprintf(&out, "  %-37s → %-4s %s\n", c.name, d.Name, kind)
+			if err != nil {
+				fmt.Fprintf(&out, "  %37s   %v\n", "", err)
+			}
+		}
+	}
+	golden(t, "bootdisk.txt", out.String())
+}
+
+// TestDisks finds the Kogge disks of a machine in a made-up sysfs.
+func TestDisks(t *testing.T) {
+	class, dev := t.TempDir(), t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add := func(name string, table *gpt.Table, number func(int) int, separator string) {
+		t.Helper()
+		const sectors = 7 << 20 / gpt.SectorSize
+		data := make([]byte, sectors*gpt.SectorSize)
+		if table != nil {
+			data = content(t, *table, sectors)
+			for _, p := range table.Partitions {
+				part := filepath.Join(class, name, fmt.Sprintf("%s%s%d", name, separator, number(p.Number)))
+				write(filepath.Join(part, "partition"), fmt.Sprintln(number(p.Number)))
+				write(filepath.Join(part, "start"), fmt.Sprintln(p.First))
+			}
+		}
+		write(filepath.Join(class, name, "size"), fmt.Sprintln(sectors))
+		write(filepath.Join(dev, name), string(data))
+	}
+	same := func(n int) int { return n }
+	whole, noState, noRootB := imageTable("x"), imageTable("x", State), imageTable("x", RootB)
+	add("vda", &whole, same, "")
+	add("mmcblk0", &whole, same, "p")
+	add("sdb", &noState, same, "")
+	add("sdc", &noRootB, same, "")
+	add("sdd", nil, same, "")
+	add("sde", &whole, func(n int) int { return n + 4 }, "") // the kernel still has another table
+	add("loop0", &whole, same, "p")
+	add("dm-0", &whole, same, "p")
+	add("zram0", nil, same, "")
+	write(filepath.Join(class, "sdf", "size"), "0\n") // an empty card reader
+	write(filepath.Join(class, "sdg", "size"), "many\n")
+	write(filepath.Join(class, "sdh", "size"), "99999\n") // gone from /dev
+	write(filepath.Join(class, "vda1", "partition"), "1\n")
+	write(filepath.Join(class, "vda1", "size"), "99999\n")
+
+	disks, err := disksIn(class, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, d := range disks {
+		fmt.Fprintf(&out, "%s: %d bytes", d.Path(), d.Size)
+		for _, name := range []string{ESP, RootA, RootB, State} {
+			fmt.Fprintf(&out, ", %s %s", name, d.Parts[name])
+		}
+		fmt.Fprintln(&out)
+	}
+	golden(t, "disks.txt", out.String())
+	if _, err := disksIn(filepath.Join(class, "gone"), dev); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without sysfs: %v", err)
+	}
+}

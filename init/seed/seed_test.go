@@ -1,0 +1,78 @@
+package seed
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// TestChoose shows the choice for every seed, copy and record of an import.
+func TestChoose(t *testing.T) {
+	const good, bad = "hostname: from-%s\n", "hostnam: from-%s\n"
+	texts := func(place string) map[string][]byte {
+		return map[string][]byte{"none": nil, "empty": {}, "good": fmt.Appendf(nil, good, place), "bad": fmt.Appendf(nil, bad, place)}
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%-6s %-6s %-12s → %-17s %-12s %-7s %-9s %s\n", "seed", "copy", "imported", "runs with", "host name", "import", "record", "problem")
+	for _, s := range []string{"none", "empty", "good", "bad"} {
+		for _, c := range []string{"none", "empty", "good", "bad"} {
+			for _, imported := range []string{"nothing", "this seed", "another seed"} {
+				if s == "none" && imported == "this seed" {
+					continue // there is none
+				}
+				in := Input{Seed: texts("seed")[s], From: "the seed", Copy: texts("copy")[c]}
+				records := map[string]string{"nothing": "", "this seed": hashOf(in.Seed), "another seed": hashOf([]byte("another"))}
+				in.Imported = records[imported]
+				got := Choose(in)
+				record := "none"
+				for name, hash := range records {
+					if got.Imported != "" && got.Imported == hash {
+						record = name
+					}
+				}
+				problem := ""
+				if got.Problem != nil {
+					problem = problemText(got.Problem)
+				}
+				fmt.Fprintf(&out, "%-6s %-6s %-12s → %-17s %-12s %-7v %-12s %s\n", s, c, imported, got.Source, got.Config.Hostname, got.Import, record, problem)
+				if got.Text == nil {
+					t.Errorf("%s, %s, %s: nil instead of a text", s, c, imported)
+				}
+			}
+		}
+	}
+	file := filepath.Join("testdata", "choose.txt")
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, []byte(out.String()), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil || out.String() != string(want) {
+		t.Errorf("%v (go test -update rewrites it), got:\n%s", err, out.String())
+	}
+}
+
+// problemText is the places that a problem names.
+func problemText(err error) string {
+	var all []string
+	for line := range strings.Lines(err.Error()) {
+		if text, ok := strings.CutSuffix(line, " is not used:\n"); ok {
+			all = append(all, text)
+		}
+	}
+	return strings.Join(all, " + ")
+}
+
+func hashOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
