@@ -18,6 +18,7 @@ import (
 	"kogge.example/image/disk"
 	"kogge.example/image/kernel"
 	"kogge.example/image/program"
+	"kogge.example/image/rootfs"
 	"kogge.example/update/blank"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
@@ -75,7 +76,7 @@ func Build(ctx context.Context, o Options, out string) (Built, error) {
 		return Built{}, err
 	}
 	err = appear(out, func(f *os.File) error {
-		return disk.Write(f, disk.Spec{Seed: r.seed(), When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize})
+		return disk.Write(f, disk.Spec{Seed: r.seed(), Arch: o.Board.Arch, When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize})
 	})
 	if err != nil {
 		return Built{}, err
@@ -142,7 +143,8 @@ func fetch(ctx context.Context, o Options, set string) ([]debian.File, error) {
 // state makes the STATE file system with the preloads. It is at least as large as
 // a fresh one and has room for unpacking what it carries.
 func (r release) state(ctx context.Context, o Options) (string, error) {
-	files := map[string]string{}
+	var files []rootfs.Entry
+	seen := map[string]bool{}
 	size := int64(disk.StateSize)
 	h := sha256.New()
 	for _, p := range o.Preload {
@@ -151,10 +153,11 @@ func (r release) state(ctx context.Context, o Options) (string, error) {
 			return "", fmt.Errorf("preload: %w", err)
 		}
 		name := "/preload/" + filepath.Base(p)
-		if _, ok := files[name]; ok {
+		if seen[name] {
 			return "", fmt.Errorf("preload %s: there are two files of this name", filepath.Base(p))
 		}
-		files[name] = p
+		seen[name] = true
+		files = append(files, rootfs.Entry{Path: name, File: p})
 		size += (n + disk.MiB - 1) / disk.MiB * disk.MiB
 		fmt.Fprintf(h, "%s %x\n", name, sum)
 	}

@@ -32,6 +32,8 @@ type Spec struct {
 	// Seed names the content: the GUIDs and the volume serial derive from it.
 	// Writing the image to a medium and its first boot replace them by random ones.
 	Seed string
+	// Arch is Go's name of the architecture; the kind of the root partitions says it.
+	Arch string
 	// When is the time of every file on the boot partition.
 	When time.Time
 	// Boot are the files of the boot partition.
@@ -91,8 +93,8 @@ func layout(s Spec, stateSize int64) gpt.Table {
 		size int64
 	}{
 		{"ESP", gpt.EFISystem, BootSize},
-		{"ROOT-A", gpt.LinuxData, s.SlotSize},
-		{"ROOT-B", gpt.LinuxData, s.SlotSize},
+		{"ROOT-A", gpt.Root(s.Arch), s.SlotSize},
+		{"ROOT-B", gpt.Root(s.Arch), s.SlotSize},
 		{"STATE", gpt.LinuxData, stateSize},
 	} {
 		sectors := uint64(p.size / gpt.SectorSize)

@@ -1,17 +1,15 @@
 package disk
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"path"
-	"sort"
 	"strings"
 	"time"
 
 	"kogge.example/image/debian"
+	"kogge.example/image/rootfs"
 	"kogge.example/update/gpt"
 )
 
@@ -26,12 +24,12 @@ const stateJournal = 64
 // stateRoom is the size in 4 KiB blocks up to which STATE can grow while mounted.
 const stateRoom = 2 << 40 / 4096
 
-// MakeState writes a STATE file system of size bytes to out. files maps paths
-// inside it to paths on the building machine; all belong to root.
-func MakeState(ctx context.Context, tools debian.Toolbox, out string, size int64, seed string, when time.Time, files map[string]string) error {
+// MakeState writes a STATE file system of size bytes with the files to out; all
+// belong to root.
+func MakeState(ctx context.Context, tools debian.Toolbox, out string, size int64, seed string, when time.Time, files []rootfs.Entry) error {
 	tarball := out + ".tar"
 	defer os.Remove(tarball)
-	if err := writeStateTar(tarball, when, files); err != nil {
+	if err := rootfs.WriteTar(tarball, files, when); err != nil {
 		return fmt.Errorf("STATE: %w", err)
 	}
 	if err := os.Remove(out); err != nil && !os.IsNotExist(err) {
@@ -54,50 +52,4 @@ func MakeState(ctx context.Context, tools debian.Toolbox, out string, size int64
 		return fmt.Errorf("STATE: mke2fs: %w: %s", err, strings.TrimSpace(errs.String()))
 	}
 	return nil
-}
-
-func writeStateTar(name string, when time.Time, files map[string]string) (err error) {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}()
-	dirs := map[string]bool{}
-	var paths []string
-	for p := range files {
-		paths = append(paths, p)
-		for d := path.Dir(p); d != "/" && d != "."; d = path.Dir(d) {
-			dirs[d] = true
-		}
-	}
-	for d := range dirs {
-		paths = append(paths, d)
-	}
-	sort.Strings(paths)
-	w := tar.NewWriter(f)
-	for _, p := range append([]string{"/"}, paths...) {
-		h := &tar.Header{Name: "." + strings.TrimSuffix(p, "/") + "/", Typeflag: tar.TypeDir, Mode: 0o755, ModTime: when, Format: tar.FormatPAX}
-		if dirs[p] || p == "/" {
-			if err := w.WriteHeader(h); err != nil {
-				return err
-			}
-			continue
-		}
-		data, err := os.ReadFile(files[p])
-		if err != nil {
-			return err
-		}
-		h.Name, h.Typeflag, h.Mode, h.Size = "."+p, tar.TypeReg, 0o644, int64(len(data))
-		if err := w.WriteHeader(h); err != nil {
-			return err
-		}
-		if _, err := w.Write(data); err != nil {
-			return err
-		}
-	}
-	return w.Close()
 }

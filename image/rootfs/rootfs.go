@@ -102,6 +102,16 @@ func Layout(entries []Entry) ([]Entry, error) {
 	return layout, nil
 }
 
+// WriteTar writes the entries, with the folders above them, as a tar to the file
+// name. Every file belongs to root and has the time when.
+func WriteTar(name string, entries []Entry, when time.Time) error {
+	layout, err := withParents(entries)
+	if err != nil {
+		return err
+	}
+	return writeTarFile(name, layout, when)
+}
+
 // withParents sorts the entries and adds the folders above them. Two entries of
 // one path are an error.
 func withParents(entries []Entry) ([]Entry, error) {

@@ -228,7 +228,7 @@ func TestBootDisk(t *testing.T) {
 			if err != nil && kind == "" {
 				t.Errorf("%s: %v is no error that stage 0 knows", c.name, err)
 			}
-			fmt.Fprintf(&out, "  %-37s → %-4s %s\n", c.name, d.Name, kind)
+			fmt.Fprintln(&out, strings.TrimRight(fmt.Sprintf("  %-37s → %-4s %s", c.name, d.Name, kind), " "))
 			if err != nil {
 				fmt.Fprintf(&out, "  %37s   %v\n", "", err)
 			}

@@ -87,6 +87,7 @@ type manager struct {
 	leases chan leaseEvent
 	before []Interface // from the status file of an earlier run
 	ready  bool
+	told   string // status, as the supervisor knows it
 	last   Status // as written
 }
 
@@ -145,7 +146,9 @@ func (m *manager) loop(ctx context.Context) error {
 			}
 			return fmt.Errorf("listen to the kernel's network messages: %w", err)
 		case <-late.C:
-			m.tellReady("no address yet, going on without")
+			if !m.ready {
+				m.tellReady("no address yet, going on without")
+			}
 		case <-again.C:
 		case <-alive:
 			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
@@ -166,7 +169,13 @@ func watchdogTicks() (<-chan time.Time, func()) {
 	return t.C, t.Stop
 }
 
+// tellReady tells the supervisor how we stand, when that has changed; the first
+// time says as well that we are ready.
 func (m *manager) tellReady(status string) {
+	if status == m.told {
+		return
+	}
+	m.told = status
 	state := "STATUS=" + status
 	if !m.ready {
 		m.ready = true
@@ -291,7 +300,7 @@ func (m *manager) publish() error {
 		status.Interfaces = append(status.Interfaces, i)
 		status.merge(l.entry, l.lease, l.rdnss.current(time.Now()))
 	}
-	if address, ok := status.FirstAddress(); ok && !m.ready {
+	if address, ok := status.FirstAddress(); ok {
 		m.tellReady("address " + address.String())
 	}
 	if status.equal(m.last) {

@@ -21,7 +21,7 @@ func TestChoose(t *testing.T) {
 		return map[string][]byte{"none": nil, "empty": {}, "good": fmt.Appendf(nil, good, place), "bad": fmt.Appendf(nil, bad, place)}
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%-6s %-6s %-12s → %-17s %-12s %-7s %-9s %s\n", "seed", "copy", "imported", "runs with", "host name", "import", "record", "problem")
+	fmt.Fprintf(&out, "%-6s %-6s %-12s → %-17s %-12s %-7s %-12s %s\n", "seed", "copy", "imported", "runs with", "host name", "import", "record", "problem")
 	for _, s := range []string{"none", "empty", "good", "bad"} {
 		for _, c := range []string{"none", "empty", "good", "bad"} {
 			for _, imported := range []string{"nothing", "this seed", "another seed"} {
@@ -42,7 +42,8 @@ func TestChoose(t *testing.T) {
 				if got.Problem != nil {
 					problem = problemText(got.Problem)
 				}
-				fmt.Fprintf(&out, "%-6s %-6s %-12s → %-17s %-12s %-7v %-12s %s\n", s, c, imported, got.Source, got.Config.Hostname, got.Import, record, problem)
+				line := fmt.Sprintf("%-6s %-6s %-12s → %-17s %-12s %-7v %-12s %s", s, c, imported, got.Source, got.Config.Hostname, got.Import, record, problem)
+				fmt.Fprintln(&out, strings.TrimRight(line, " "))
 				if got.Text == nil {
 					t.Errorf("%s, %s, %s: nil instead of a text", s, c, imported)
 				}

@@ -87,7 +87,12 @@ type verb struct {
 // verbs are the words after vm; doc.go describes them.
 var verbs = map[string]verb{
 	"wait": {1, func(ctx context.Context, n *node, c call) error { return n.wait(ctx, c.ts, c.args[0], c.count) }},
-	"http": {3, func(ctx context.Context, n *node, c call) error { return n.http(ctx, c.args[0], c.args[1], c.args[2]) }},
+	"http": {3, func(ctx context.Context, n *node, c call) error {
+		err := n.http(ctx, c.args[0], c.args[1], c.args[2])
+		cpu, _ := n.vm.CPUSeconds()
+		c.ts.Logf("%.1f s and %.1f CPU seconds after the start", time.Since(n.started).Seconds(), cpu)
+		return err
+	}},
 	"event": {1, func(ctx context.Context, n *node, c call) error {
 		_, err := n.vm.WaitEvent(ctx, c.args[0], c.count)
 		c.ts.Logf("%s after %.1f s", c.args[0], time.Since(n.started).Seconds())
@@ -106,6 +111,7 @@ var verbs = map[string]verb{
 	"fsck":     {0, func(ctx context.Context, n *node, _ call) error { return n.fsck(ctx) }},
 	"port": {-1, func(ctx context.Context, n *node, c call) error {
 		text, err := n.ask(ctx, command{Op: c.args[0], Args: c.args[1:], Signal: c.signal})
+		c.ts.Logf("%.1f s after the start", time.Since(n.started).Seconds())
 		return c.print(text, err)
 	}},
 	"portwait": {-1, func(ctx context.Context, n *node, c call) error {
