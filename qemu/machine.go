@@ -246,7 +246,7 @@ func (m Machine) check() error {
 	case m.ReadyLine != "" && m.NoReboot:
 		return errors.New("ReadyLine resets the guest, NoReboot forbids it")
 	case m.Pcap && m.Network == "":
-		return errors.New("Pcap records the private network, and there is none")
+		return errors.New("the pcap file records the private network, and there is none")
 	}
 	if _, err := regexp.Compile(m.ReadyLine); err != nil {
 		return fmt.Errorf("ready line: %w", err)

@@ -11,8 +11,7 @@ import (
 )
 
 func boardsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "boards", Short: "The computers that images can be made for"}
-	cmd.AddCommand(
+	return group("boards", "The computers that images can be made for",
 		&cobra.Command{
 			Use: "list", Short: "List the boards", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -25,11 +24,11 @@ func boardsCommand() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "show BOARD", Short: "Show the facts about one board", Args: cobra.ExactArgs(1),
+			Use: "show BOARD", Short: "Show the facts about one board", Args: one("BOARD"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				b, err := boards.Find(args[0])
 				if err != nil {
-					return err
+					return hinted{err, "kogge boards list"}
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 				row := func(name string, value any) { fmt.Fprintf(w, "%s\t%v\n", name, value) }
@@ -45,5 +44,4 @@ func boardsCommand() *cobra.Command {
 			},
 		},
 	)
-	return cmd
 }

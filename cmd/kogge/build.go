@@ -52,6 +52,9 @@ func imageBuildCommand() *cobra.Command {
 			if f.format != "raw" && f.format != "qcow2" {
 				return fmt.Errorf("image build: format %q is unknown; there are raw and qcow2", f.format)
 			}
+			if err := checkOutput(out); err != nil {
+				return fmt.Errorf("image build: output: %w", err)
+			}
 			start := time.Now()
 			built, err := f.build(cmd.Context(), out)
 			if err != nil {
@@ -66,6 +69,25 @@ func imageBuildCommand() *cobra.Command {
 	cmd.Flags().StringVarP(&out, "output", "o", "", "image file to write")
 	cmd.Flags().StringVar(&f.format, "format", "raw", "raw or qcow2")
 	return cmd
+}
+
+// checkOutput refuses a place where no image file can appear, before the minutes
+// that a build takes.
+func checkOutput(out string) error {
+	folder := filepath.Dir(out)
+	if st, err := os.Stat(folder); err != nil {
+		return hinted{err, "mkdir -p " + folder}
+	} else if !st.IsDir() {
+		return fmt.Errorf("%s is no folder", folder)
+	}
+	switch st, err := os.Stat(out); {
+	case err != nil || st.Mode().IsRegular(): // it is made, or replaced
+		return nil
+	case st.IsDir():
+		return hinted{fmt.Errorf("%s is a folder", out), "add the name of a file: -o " + filepath.Join(out, "kogge.img")}
+	default:
+		return hinted{fmt.Errorf("%s is a device, and builds only make files", out), "build to a file, then: kogge image write FILE " + out}
+	}
 }
 
 // build makes the image that the flags describe.
@@ -86,6 +108,16 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 	if o.Board, err = boards.Find(f.board); err != nil {
 		return o, hinted{err, "kogge boards list"}
 	}
+	if f.config != "" {
+		if o.Config, err = readConfig(f.config); err != nil {
+			return o, err
+		}
+	}
+	for _, archive := range f.preload {
+		if _, err := os.Stat(archive); err != nil {
+			return o, fmt.Errorf("preload: %w", err)
+		}
+	}
 	if o.Source, err = program.Source(ctx); err != nil {
 		return o, err
 	}
@@ -101,10 +133,7 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 	if o.Version == "" {
 		o.Version = gitVersion(ctx, o.Source)
 	}
-	if f.config != "" {
-		o.Config, err = readConfig(f.config)
-	}
-	return o, err
+	return o, nil
 }
 
 // readConfig reads a node.yaml and refuses one that a node would refuse.

@@ -13,9 +13,8 @@ import (
 )
 
 func imageCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "Build disk images and write them to media"}
-	cmd.AddCommand(imageBuildCommand(), imageSeedCommand(), imageWriteCommand(), imageLockCommand())
-	return cmd
+	return group("image", "Build disk images and write them to media",
+		imageBuildCommand(), imageSeedCommand(), imageWriteCommand(), imageLockCommand())
 }
 
 // cacheDir is where downloaded packages, firmware and virtual machines live.

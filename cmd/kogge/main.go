@@ -17,17 +17,45 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := &cobra.Command{
-		Use:           "kogge",
-		Short:         "Build, write and run Kogge images",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	root.AddCommand(boardsCommand(), imageCommand(), vmCommand())
+	root := group("kogge", "Build, write and run Kogge images", boardsCommand(), imageCommand(), vmCommand())
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return hinted{err, cmd.CommandPath() + " --help lists the flags"}
+	})
 	if err := root.ExecuteContext(ctx); err != nil {
 		report(err)
 		stop()
 		os.Exit(1)
+	}
+}
+
+// group is a command that only has others below it. Alone it shows them.
+func group(name, short string, below ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: name, Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			err := fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0])
+			return hinted{err, cmd.CommandPath() + " --help lists what there is"}
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(below...)
+	return cmd
+}
+
+// one accepts exactly one argument, which the usage line calls what.
+func one(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return hinted{fmt.Errorf("%s: %s is missing", cmd.CommandPath(), what), cmd.UseLine()}
+		case len(args) > 1:
+			return hinted{fmt.Errorf("%s: one %s at a time, not %q", cmd.CommandPath(), what, args), cmd.UseLine()}
+		}
+		return nil
 	}
 }
 

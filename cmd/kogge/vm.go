@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -21,9 +24,7 @@ import (
 )
 
 func vmCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "vm", Short: "Run images in QEMU"}
-	cmd.AddCommand(vmRunCommand(), vmListCommand(), vmStopCommand(), vmConsoleCommand())
-	return cmd
+	return group("vm", "Run images in QEMU", vmRunCommand(), vmListCommand(), vmStopCommand(), vmConsoleCommand())
 }
 
 // runFlags are the flags of kogge vm run.
@@ -78,6 +79,9 @@ func vmDir(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if strings.ContainsRune(name, filepath.Separator) {
+		return "", fmt.Errorf("vm %s: a name has no %c in it", name, filepath.Separator)
+	}
 	return filepath.Join(cache, "vm", name), nil
 }
 
@@ -102,7 +106,7 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	// Ctrl-C shuts the node down instead of pulling its plug, so QEMU does not see ctx.
 	vm, err := qemu.Start(context.WithoutCancel(ctx), m, dir)
 	if err != nil {
-		return err
+		return vmHint(err, name)
 	}
 	defer vm.Close()
 	if f.detach {
@@ -126,11 +130,71 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	return vm.Stop(bounded)
 }
 
+// qemuProgram is what runs the machines of all boards there are.
+const qemuProgram, qemuPackage = "qemu-system-x86_64", "qemu-system-x86"
+
+// check refuses what cannot run before anything is built, downloaded or written.
+func (f *runFlags) check(m qemu.Machine) error {
+	switch {
+	case f.image == "":
+		// Some kernel stands for the image that is still to be built.
+		m.Direct = &qemu.Direct{Kernel: "vmlinuz"}
+	case f.direct:
+		return errors.New("vm run: --direct needs the kernel of an image built here; leave out --image")
+	default:
+		m.Disks = []qemu.Disk{{Path: f.image}}
+	}
+	if _, err := m.CommandLine("."); err != nil {
+		return fmt.Errorf("vm run: %w", err)
+	}
+	if f.seed != "" {
+		if _, err := os.Stat(f.seed); err != nil {
+			return fmt.Errorf("vm run: seed: %w", err)
+		}
+	}
+	if f.printCommand {
+		return nil // for a machine that need not be this one
+	}
+	if _, err := exec.LookPath(qemuProgram); err != nil {
+		return hinted{fmt.Errorf("vm run: %s: %w", qemuProgram, qemu.ErrNoQEMU), "apt-get install " + qemuPackage}
+	}
+	for _, forward := range m.Forwards {
+		if err := tryPort(forward); err != nil {
+			return vmHint(fmt.Errorf("vm run: %w", err), m.Name)
+		}
+	}
+	return nil
+}
+
+// tryPort looks whether a port is free now; QEMU will have to be as lucky.
+func tryPort(f qemu.Forward) error {
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", f.Host))
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("127.0.0.1:%d: %w", f.Host, qemu.ErrPortInUse)
+	case err != nil:
+		return fmt.Errorf("127.0.0.1:%d: %w", f.Host, err)
+	}
+	return l.Close()
+}
+
+// vmHint adds what to do about an error of the VM called name.
+func vmHint(err error, name string) error {
+	for sentinel, hint := range map[error]string{
+		qemu.ErrPortInUse:    "choose another with --port HOST:GUEST; HOST 0 takes any that is free",
+		qemu.ErrRunning:      "end it with: kogge vm stop " + name + ", or give the new one another name: kogge vm run NAME",
+		qemu.ErrNotRunning:   "kogge vm list",
+		qemu.ErrImageChanged: "leave out --keep to start with a fresh disk",
+	} {
+		if errors.Is(err, sentinel) {
+			return hinted{err, hint}
+		}
+	}
+	return err
+}
+
 // machine builds what has to be built and describes the VM.
 func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return qemu.Machine{}, fmt.Errorf("folder of %s: %w", name, err)
-	}
 	forwards, err := parsePorts(f.ports)
 	if err != nil {
 		return qemu.Machine{}, err
@@ -139,14 +203,18 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 		Name: name, MemoryMiB: f.memory, CPUs: f.cpus, Forwards: forwards, Offline: !f.online, Network: f.net,
 		Accel: f.accel, Detached: f.detach, Fresh: !f.keep, Seed: f.seed, ReadyLine: "kogge: ",
 	}
+	if err := f.check(m); err != nil {
+		return qemu.Machine{}, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return qemu.Machine{}, fmt.Errorf("folder of %s: %w", name, err)
+	}
 	var built image.Built
 	if f.image == "" {
 		f.image = filepath.Join(dir, "kogge.img")
 		if built, err = f.example(ctx, dir, &m); err != nil {
 			return qemu.Machine{}, err
 		}
-	} else if f.direct {
-		return qemu.Machine{}, errors.New("vm run: --direct needs the kernel of an image built here; leave out --image")
 	}
 	if f.disk == 0 {
 		f.disk = 4 << 30
@@ -256,7 +324,7 @@ func vmRow(i qemu.Info) string {
 func vmStopCommand() *cobra.Command {
 	var kill bool
 	cmd := &cobra.Command{
-		Use: "stop NAME", Short: "Shut a VM down", Args: cobra.ExactArgs(1),
+		Use: "stop NAME", Short: "Shut a VM down", Args: one("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, err := attach(args[0])
 			if err != nil {
@@ -278,7 +346,7 @@ func vmStopCommand() *cobra.Command {
 func vmConsoleCommand() *cobra.Command {
 	var followFlag bool
 	cmd := &cobra.Command{
-		Use: "console NAME", Short: "Show the console of a VM", Args: cobra.ExactArgs(1),
+		Use: "console NAME", Short: "Show the console of a VM", Args: one("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, err := attach(args[0])
 			if err != nil {
@@ -306,8 +374,8 @@ func attach(name string) (*qemu.VM, error) {
 		return nil, err
 	}
 	vm, err := qemu.Attach(dir)
-	if errors.Is(err, qemu.ErrNotRunning) {
-		return nil, hinted{err, "kogge vm list"}
+	if err != nil {
+		return nil, vmHint(err, name)
 	}
-	return vm, err
+	return vm, nil
 }

@@ -160,7 +160,8 @@ func TestStep(t *testing.T) {
 // TestStepDay walks a client through a day with a server that falls silent: it
 // keeps the lease to its end, asks more and more widely, and starts anew.
 func TestStepDay(t *testing.T) {
-	c, action := Client{State: Selecting, Down: true}.Step(CarrierUp, nil, t0)
+	c, _ := Client{State: Selecting, Down: true}.Step(CarrierUp, nil, t0)
+	var action Action
 	asked := map[Action]int{}
 	now, dropped := t0, time.Time{}
 	for i := 0; now.Before(t0.Add(24*time.Hour)) && i < 10000; i++ {
