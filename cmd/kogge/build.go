@@ -199,8 +199,15 @@ func gitVersion(ctx context.Context, source string) string {
 // size is a flag in bytes that takes MiB and GiB.
 type size int64
 
-func (s *size) String() string { return fmt.Sprintf("%dMiB", *s>>20) }
-func (s *size) Type() string   { return "SIZE" }
+// String is "" for the zero value: the default, which the help text names.
+func (s *size) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%dMiB", *s>>20)
+}
+
+func (s *size) Type() string { return "SIZE" }
 
 func (s *size) Set(text string) error {
 	for suffix, unit := range map[string]int64{"MiB": 1 << 20, "GiB": 1 << 30} {

@@ -19,6 +19,9 @@ func (f *runFlags) example(ctx context.Context, dir string, m *qemu.Machine) (im
 	if err != nil {
 		return image.Built{}, err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return image.Built{}, fmt.Errorf("folder of %s: %w", m.Name, err)
+	}
 	tarball := filepath.Join(dir, "example.tar")
 	po := program.Options{Source: o.Source, Cache: filepath.Join(o.Cache, "programs"), Arch: o.Board.Arch}
 	if err := example.Build(ctx, po, o.When, tarball); err != nil {

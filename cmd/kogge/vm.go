@@ -206,9 +206,6 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 	if err := f.check(m); err != nil {
 		return qemu.Machine{}, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return qemu.Machine{}, fmt.Errorf("folder of %s: %w", name, err)
-	}
 	var built image.Built
 	if f.image == "" {
 		f.image = filepath.Join(dir, "kogge.img")
