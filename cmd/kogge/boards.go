@@ -24,7 +24,7 @@ func boardsCommand() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "show BOARD", Short: "Show the facts about one board", Args: one("BOARD"),
+			Use: "show BOARD", Short: "Show the facts about one board", Args: exactly("BOARD"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				b, err := boards.Find(args[0])
 				if err != nil {

@@ -46,14 +46,14 @@ func group(name, short string, below ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// one accepts exactly one argument, which the usage line calls what.
-func one(what string) cobra.PositionalArgs {
+// exactly wants one argument for each of the names, and says which is missing.
+func exactly(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
-		case len(args) == 0:
-			return hinted{fmt.Errorf("%s: %s is missing", cmd.CommandPath(), what), cmd.UseLine()}
-		case len(args) > 1:
-			return hinted{fmt.Errorf("%s: one %s at a time, not %q", cmd.CommandPath(), what, args), cmd.UseLine()}
+		case len(args) < len(names):
+			return hinted{fmt.Errorf("%s: %s is missing", cmd.CommandPath(), names[len(args)]), cmd.UseLine()}
+		case len(args) > len(names):
+			return hinted{fmt.Errorf("%s: %q is one argument too many", cmd.CommandPath(), args[len(names)]), cmd.UseLine()}
 		}
 		return nil
 	}

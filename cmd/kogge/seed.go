@@ -18,7 +18,7 @@ func imageSeedCommand() *cobra.Command {
 		Short: "Put a node.yaml on the boot partition of an image",
 		Long: "Checks node.yaml and writes it to the boot partition of an image file, or of a card or disk that an\n" +
 			"image was written to. A node reads it at its next boot.",
-		Args: cobra.ExactArgs(1),
+		Args: exactly("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if config == "" {
 				return hinted{errors.New("image seed: no settings"), "add: --config node.yaml"}

@@ -321,7 +321,7 @@ func vmRow(i qemu.Info) string {
 func vmStopCommand() *cobra.Command {
 	var kill bool
 	cmd := &cobra.Command{
-		Use: "stop NAME", Short: "Shut a VM down", Args: one("NAME"),
+		Use: "stop NAME", Short: "Shut a VM down", Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, err := attach(args[0])
 			if err != nil {
@@ -343,7 +343,7 @@ func vmStopCommand() *cobra.Command {
 func vmConsoleCommand() *cobra.Command {
 	var followFlag bool
 	cmd := &cobra.Command{
-		Use: "console NAME", Short: "Show the console of a VM", Args: one("NAME"),
+		Use: "console NAME", Short: "Show the console of a VM", Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, err := attach(args[0])
 			if err != nil {

@@ -64,6 +64,7 @@ func TestGrowth(t *testing.T) {
 			}
 			if torn && !mended { // the node itself has to mend one
 				mended = true
+				t.Logf("cut after change %d, seed %d, tore the superblock", i, seed)
 				if err := serves(t, st); err != nil {
 					t.Errorf("cut after change %d, seed %d, a torn superblock: %v", i, seed, err)
 				}
