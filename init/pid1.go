@@ -174,6 +174,10 @@ func (n *node) findDisk() error {
 	return fmt.Errorf("disk %s, which we booted from, is gone", n.boot.Disk)
 }
 
+// startTimeout is for a board with little memory, which reads its programs from a
+// slow medium again and again, or imports large images at its first boot.
+const startTimeout = 10 * time.Minute
+
 // services are the programs of a node.
 func (n *node) services() []supervise.Service {
 	return []supervise.Service{
@@ -184,11 +188,11 @@ func (n *node) services() []supervise.Service {
 			Name: "clock", Path: self, Args: []string{"clock"}, Notify: true, WatchdogTimeout: 5 * time.Minute,
 		},
 		{
-			Name: "containerd", Path: "/bin/agent", Args: []string{"containerd"}, Vital: true, Notify: true,
+			Name: "containerd", Path: "/bin/agent", Args: []string{"containerd"}, Vital: true, Notify: true, StartTimeout: startTimeout,
 			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -999,
 		},
 		{
-			Name: "agent", Path: "/bin/agent", Args: []string{"agent"}, Vital: true, Notify: true, After: []string{"containerd"},
+			Name: "agent", Path: "/bin/agent", Args: []string{"agent"}, Vital: true, Notify: true, After: []string{"containerd"}, StartTimeout: startTimeout,
 			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -900, StopTimeout: 30 * time.Second,
 		},
 	}

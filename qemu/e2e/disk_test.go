@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -42,6 +43,8 @@ func disk(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(extractBoot(f, t, ts.MkAbs(".")))
 	case verb == "damage" && len(args) == 2:
 		ts.Check(damage(f, t, ts.MkAbs(args[0]), args[1]))
+	case verb == "reset" && len(args) == 1:
+		ts.Check(reset(name, t, ts.MkAbs(args[0])))
 	default:
 		ts.Fatalf("disk %s: no such verb, or not its operands", verb)
 	}
@@ -82,42 +85,73 @@ func extractBoot(f *os.File, t gpt.Table, dir string) error {
 	return nil
 }
 
-// damage makes out, an overlay of the image in f, with one sector of ROOT-A
-// overwritten: the first of the verity tree for what "tree", else the one of the
-// data that has the text what.
+// damage makes out, an overlay of the image in f. Overwritten are one sector of
+// ROOT-A, the first of the verity tree for what "tree" or the one of the data that
+// has the text what, or all that STATE is made of for "state".
 func damage(f *os.File, t gpt.Table, out, what string) error {
-	root, err := t.Find("ROOT-A")
+	at, size, err := target(f, t, what)
 	if err != nil {
-		return err
+		return fmt.Errorf("damage: %w", err)
 	}
-	slot := io.NewSectionReader(f, root.Offset(), root.Size())
-	p, err := parameters(slot)
-	if err != nil {
-		return err
-	}
-	size := int64(p.Blocks) * verity.BlockSize
-	at := size // the tree's top comes first
-	if what != "tree" {
-		data := make([]byte, size)
-		if _, err := slot.ReadAt(data, 0); err != nil {
-			return err
-		}
-		found := bytes.Index(data, []byte(what))
-		if found < 0 {
-			return fmt.Errorf("damage: the root file system has no %q", what)
-		}
-		at = int64(found)
-	}
-	at = (root.Offset() + at) / gpt.SectorSize * gpt.SectorSize
 	for _, args := range [][]string{
 		{"qemu-img", "create", "-q", "-f", "qcow2", "-b", f.Name(), "-F", "raw", out},
-		{"qemu-io", "-f", "qcow2", "-c", fmt.Sprintf("write -P 0x5a %d %d", at, gpt.SectorSize), out},
+		{"qemu-io", "-f", "qcow2", "-c", fmt.Sprintf("write -P 0x5a %d %d", at, size), out},
 	} {
 		if text, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s; it is in the package qemu-utils", strings.Join(args, " "), err, text)
 		}
 	}
 	return nil
+}
+
+// target is where on the disk damage goes, and how far.
+func target(f *os.File, t gpt.Table, what string) (at, size int64, err error) {
+	if what == "state" {
+		p, err := t.Find("STATE")
+		return p.Offset(), p.Size(), err
+	}
+	root, err := t.Find("ROOT-A")
+	if err != nil {
+		return 0, 0, err
+	}
+	slot := io.NewSectionReader(f, root.Offset(), root.Size())
+	p, err := parameters(slot)
+	if err != nil {
+		return 0, 0, err
+	}
+	data := make([]byte, int64(p.Blocks)*verity.BlockSize)
+	at = int64(len(data)) // the tree's top comes first
+	if what != "tree" {
+		if _, err := slot.ReadAt(data, 0); err != nil {
+			return 0, 0, err
+		}
+		if at = int64(bytes.Index(data, []byte(what))); at < 0 {
+			return 0, 0, fmt.Errorf("the root file system has no %q", what)
+		}
+	}
+	return (root.Offset() + at) / gpt.SectorSize * gpt.SectorSize, gpt.SectorSize, nil
+}
+
+// reset makes out, a copy of the raw image with the file that asks for a new STATE
+// on its boot partition.
+func reset(image string, t gpt.Table, out string) error {
+	if text, err := exec.Command("cp", "--sparse=always", image, out).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy image: %w: %s", err, text)
+	}
+	f, err := os.OpenFile(out, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	esp, err := t.Find("ESP")
+	if err != nil {
+		return err
+	}
+	v, err := fat.Open(f, esp.Offset(), esp.Size())
+	if err != nil {
+		return err
+	}
+	return v.WriteFile("kogge/reset-state", []byte("please\n"), time.Unix(1_700_000_000, 0))
 }
 
 // parameters reads the verity parameters, which lie in the last block of a slot's

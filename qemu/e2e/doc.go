@@ -44,7 +44,9 @@
 //	disk guids IMAGE                lists the names of disk and partitions
 //	disk boot IMAGE                 writes kernel, initrd and cmdline of slot A into the current folder
 //	disk damage IMAGE OUT WHAT      makes OUT, an overlay with one sector of slot A destroyed: the top of the
-//	                                verity tree (tree), or the one of the root file system that has the text WHAT
+//	                                verity tree (tree), or the one of the root file system that has the text
+//	                                WHAT; or with all of STATE destroyed (state)
+//	disk reset IMAGE OUT            makes OUT, a copy that asks on its boot partition for a new STATE
 //
 // The flags of vm start are those of [qemu.Machine]: -seed, -join, -port (may be
 // repeated), -memory, -cpus, -disk MiB, -bus, -network, -nic, -noserial, -rtc,
