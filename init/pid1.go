@@ -101,6 +101,8 @@ func (n *node) run() (how shutdown.How, err error) {
 	if n.persist {
 		cfg.LogDir = filepath.Join(mount.StateDir, "log")
 	}
+	// What the boot allocated is garbage now; an idle node gives it back.
+	debug.FreeOSMemory()
 	how, err = supervise.Run(ctx, cfg)
 	n.degraded.Add("seed of randomness", n.saveEntropy())
 	return how, err

@@ -6,7 +6,9 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +17,9 @@ import (
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/supervise"
 )
+
+// settled is when a service has started and what that took can go back to the node.
+const settled = 30 * time.Second
 
 // networkService is the role "network": it runs until SIGTERM.
 func networkService() error {
@@ -28,6 +33,7 @@ func networkService() error {
 	if err != nil {
 		return err
 	}
+	time.AfterFunc(settled, debug.FreeOSMemory)
 	return network.Run(ctx, cfg, network.NodePaths)
 }
 
@@ -42,6 +48,7 @@ func clockService() error {
 	if err != nil {
 		return err
 	}
+	time.AfterFunc(settled, debug.FreeOSMemory)
 	floor, err := clock.SetFloor(clock.System{}, clock.NodePaths.Saved, imageTime())
 	if err != nil {
 		log.Print(err) // the floor is good without the saved time
