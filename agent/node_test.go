@@ -297,9 +297,17 @@ func loopbackUp(t *testing.T) {
 	must(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req))
 }
 
-// cleanCgroups removes what runc made under our parent, in every hierarchy.
+// cleanCgroups removes what runc made under our parent, in every hierarchy. Shims
+// that were killed leave their containers' dead to us, the first process of this
+// namespace, and a cgroup is not empty before they are reaped. Everything that the
+// test itself started has been waited for by now.
 func (n *node) cleanCgroups(t *testing.T) {
 	until(t, "cgroups to be empty", func() bool {
+		for {
+			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
+				break
+			}
+		}
 		left := false
 		for _, pattern := range []string{"/sys/fs/cgroup" + n.cgroup, "/sys/fs/cgroup/*" + n.cgroup} {
 			parents, _ := filepath.Glob(pattern)
