@@ -55,7 +55,6 @@ func (b *bench) sizes() ([]row, error) {
 
 // three starts three nodes at once and waits until all answer.
 func (b *bench) three(ctx context.Context) ([]row, error) {
-	start := time.Now()
 	var g errgroup.Group
 	cpu := make([]float64, 3)
 	wall := make([]float64, 3)
@@ -71,7 +70,6 @@ func (b *bench) three(ctx context.Context) ([]row, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	_ = start
 	return []row{
 		{What: "three nodes at once: wall until each answers", Unit: "s", Values: wall},
 		{What: "three nodes at once: CPU of each", Unit: "s", Values: cpu},
