@@ -30,6 +30,11 @@ const (
 	cgroupDir     = "/sys/fs/cgroup"
 )
 
+// setUpLimit is how long the watchdog is fed before the supervisor's loop does it:
+// a PC with much hardware loads drivers for a while. The check of STATE, inside it,
+// has a longer limit of its own.
+const setUpLimit = 5 * time.Minute
+
 // self is this program. The one that runs came with the initramfs; the same bytes
 // in the slot would have to be read once more.
 const self = "/proc/self/exe"
@@ -69,23 +74,11 @@ func (n *node) run() (how shutdown.How, err error) {
 			how, err = shutdown.Reboot, fmt.Errorf("panic: %v", v)
 		}
 	}()
-	if err := mount.Early(); err != nil {
-		return "", fmt.Errorf("mount early file systems: %w", err)
+	var events *module.Events
+	n.dog.While(setUpLimit, guard.Go, func() { events, err = n.setUp() })
+	if err != nil {
+		return "", err
 	}
-	// Every boot says at once what it is: people and tests look for this line.
-	n.say("kogge: " + n.boot.String())
-	n.degraded.Add("watchdog", n.dog.Missing())
-	n.degraded.Add("folders", makeFolders())
-	n.degraded.Add("boot facts", n.boot.publish())
-	n.degraded.Add("cgroups", n.openCgroups())
-	events, err := module.Listen()
-	n.degraded.Add("device events", err)
-	n.degraded.Add("modules", n.loadModules())
-	n.degraded.Add("boot disk", n.findDisk())
-	n.degraded.Add("node.yaml", n.configure())
-	n.degraded.Add("clock", n.startClock())
-	n.degraded.Add("seed of randomness", n.startEntropy())
-	n.degraded.Add("identity", n.identify())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if events != nil && n.modules != nil {
@@ -106,6 +99,30 @@ func (n *node) run() (how shutdown.How, err error) {
 	how, err = supervise.Run(ctx, cfg)
 	n.degraded.Add("seed of randomness", n.saveEntropy())
 	return how, err
+}
+
+// setUp is the part before there are services. The device events that it returns
+// are nil where the kernel gives none.
+func (n *node) setUp() (events *module.Events, err error) {
+	if err := mount.Early(); err != nil {
+		return nil, fmt.Errorf("mount early file systems: %w", err)
+	}
+	// Every boot says at once what it is: people and tests look for this line.
+	n.say("kogge: " + n.boot.String())
+	n.degraded.Add("watchdog", n.dog.Missing())
+	n.degraded.Add("kernel settings", setSysctls("/proc/sys"))
+	n.degraded.Add("folders", makeFolders())
+	n.degraded.Add("boot facts", n.boot.publish())
+	n.degraded.Add("cgroups", n.openCgroups())
+	events, err = module.Listen()
+	n.degraded.Add("device events", err)
+	n.degraded.Add("modules", n.loadModules())
+	n.degraded.Add("boot disk", n.findDisk())
+	n.degraded.Add("node.yaml", n.configure())
+	n.degraded.Add("clock", n.startClock())
+	n.degraded.Add("seed of randomness", n.startEntropy())
+	n.degraded.Add("identity", n.identify())
+	return events, nil
 }
 
 // say shows a line on the consoles and keeps it in the kernel log.

@@ -19,6 +19,10 @@ import (
 // slow RAID controllers take their time.
 const diskWait = 60 * time.Second
 
+// findLimit is how long the watchdog is fed while drivers load and the disk is
+// looked for: some drivers of storage probe their buses for a minute each.
+const findLimit = diskWait + 4*time.Minute
+
 // bootJSON tells programs of the node what stage 0 found.
 const bootJSON = "/run/kogge/boot.json"
 
@@ -55,6 +59,24 @@ func stage0() (boot, *watchdog.Dog, error) {
 		return boot{}, nil, err
 	}
 	dog := startWatchdog(modules, board)
+	var disk mount.Disk
+	var loader mount.Loader
+	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board) })
+	b := boot{Version: cmdline.Version, Board: cmdline.Board, Disk: disk.Name, Trial: cmdline.Trial || loader.CountPath != ""}
+	if errors.Is(err, mount.ErrTwoDisks) {
+		b.Alone = err.Error() + ": unplug one of them"
+		guard.Kmsg(b.Alone)
+	} else if err != nil {
+		return boot{}, nil, err
+	}
+	if b.Slot, err = mount.OpenRoot(disk, cmdline.Verity, b.Trial); err != nil {
+		return boot{}, nil, slotError(err, b, dog)
+	}
+	return b, dog, mount.SwitchRoot()
+}
+
+// findBootDisk loads what the root needs, and drivers until the boot disk is there.
+func findBootDisk(modules *module.Index, board boards.Board) (mount.Disk, mount.Loader, error) {
 	if err := modules.LoadAll(board.Root...); err != nil {
 		guard.Kmsg(err.Error()) // the root will not open, and say why
 	}
@@ -62,19 +84,8 @@ func stage0() (boot, *watchdog.Dog, error) {
 	if err != nil {
 		guard.Kmsg(err.Error()) // as with a loader that tells nothing: proven, and any one disk
 	}
-	b := boot{Version: cmdline.Version, Board: cmdline.Board, Trial: cmdline.Trial || loader.CountPath != ""}
-	disk, err := waitForDisk(dog, modules, loader)
-	if errors.Is(err, mount.ErrTwoDisks) {
-		b.Alone = err.Error() + ": unplug one of them"
-		guard.Kmsg(b.Alone)
-	} else if err != nil {
-		return boot{}, nil, err
-	}
-	b.Disk = disk.Name
-	if b.Slot, err = mount.OpenRoot(disk, cmdline.Verity, b.Trial); err != nil {
-		return boot{}, nil, slotError(err, b, dog)
-	}
-	return b, dog, mount.SwitchRoot()
+	disk, err := waitForDisk(modules, loader)
+	return disk, loader, err
 }
 
 // startWatchdog loads the board's drivers until there is a watchdog, and starts it
@@ -104,7 +115,7 @@ func readLoader(modules *module.Index) (mount.Loader, error) {
 
 // waitForDisk loads the drivers of the hardware that shows up until the boot disk
 // is there.
-func waitForDisk(dog *watchdog.Dog, modules *module.Index, loader mount.Loader) (mount.Disk, error) {
+func waitForDisk(modules *module.Index, loader mount.Loader) (mount.Disk, error) {
 	pause, end := 5*time.Millisecond, time.Now().Add(diskWait)
 	for {
 		if err := modules.Coldplug(); err != nil {
@@ -119,9 +130,6 @@ func waitForDisk(dog *watchdog.Dog, modules *module.Index, loader mount.Loader) 
 		disk, err := mount.BootDisk(disks, loader.Partition)
 		if !errors.Is(err, mount.ErrNoDisk) || time.Now().After(end) {
 			return disk, err
-		}
-		if err := dog.Ping(); err != nil {
-			guard.Kmsg(err.Error())
 		}
 		time.Sleep(pause)
 		pause = min(2*pause, 200*time.Millisecond)

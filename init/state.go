@@ -134,7 +134,7 @@ func (n *node) mountState(in seed.Input) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkLimit)
 	defer cancel()
 	var err error
-	n.dog.While(checkLimit, func(_ string, f func()) { go f() }, func() { err = n.checkState(ctx, in) })
+	n.dog.While(checkLimit, guard.Go, func() { err = n.checkState(ctx, in) })
 	if err != nil {
 		return errors.Join(err, mount.Volatile())
 	}
