@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,66 +23,31 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/namespace"
 )
 
-// inside marks the second run of this test binary, in namespaces of its own; its
-// value is the folder with the programs.
-const inside = "KOGGE_NODE_TEST_INSIDE"
-
-// rootEnv names the folder of newRoot for that run.
-const rootEnv = "KOGGE_AGENT_TEST_ROOT"
+// binEnv names the folder with the programs for the run inside.
+const binEnv = "KOGGE_NODE_TEST_BIN"
 
 // TestNode runs the real thing: both roles, shim and runc, an image imported from
 // a tar, containers with network and limits; then kills what can be killed.
 func TestNode(t *testing.T) {
-	if bin := os.Getenv(inside); bin != "" {
-		testNode(t, bin)
-		return
+	bin := os.Getenv(binEnv)
+	if bin == "" {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root: makes containers")
+		}
+		if testing.Short() {
+			t.Skip("builds agent, shim and runc: left out by -short")
+		}
+		bin = t.TempDir()
+		build(t, bin)
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes containers")
-	}
-	if testing.Short() {
-		t.Skip("builds agent, shim and runc: left out by -short")
-	}
-	bin := t.TempDir()
-	build(t, bin)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNode$", "-test.v")
-	cmd.Env = append(os.Environ(), inside+"="+bin, rootEnv+"="+newRoot(t))
 	// The PID namespace takes every process with it at the end.
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
+	if namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID, binEnv+"="+bin) {
+		testNode(t, bin)
 	}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// privateMounts keeps what this mount namespace mounts from the host. In a chroot,
-// where / is no mount point and neither the kernel nor runc could make it private,
-// the same tree at dir becomes the root.
-func privateMounts(dir string) error {
-	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if err != unix.EINVAL {
-		return err
-	}
-	if err := unix.Mount("/", dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return err
-	}
-	if err := unix.Mount("", dir, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	return errors.Join(unix.Chdir(dir), unix.Chroot("."), unix.Chdir("/"))
-}
-
-// newRoot is the folder for privateMounts. On a host that shares its mounts the
-// new root shows up there too, so it goes with the test.
-func newRoot(t *testing.T) string {
-	dir := t.TempDir()
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	return dir
 }
 
 // build makes the programs as an image has them.
@@ -266,8 +230,6 @@ func newNode(t *testing.T, bin string) *node {
 		bin: bin, folder: folder, services: map[string]*exec.Cmd{},
 		cgroup: "/kogge-test-" + strings.ToLower(rand.Text()[:8]),
 	}
-	must(t, privateMounts(os.Getenv(rootEnv)))
-	must(t, unix.Mount("proc", "/proc", "proc", 0, ""))
 	for _, d := range []string{"state/preload", "run/etc", "netns"} {
 		must(t, os.MkdirAll(filepath.Join(n.folder, d), 0o755))
 	}

@@ -2,18 +2,15 @@ package qemu
 
 import (
 	"errors"
-	"flag"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "rewrite the files in testdata")
+	"kogge.example/update/golden"
+)
 
 // machines are what the golden file shows the commands of.
 var machines = []struct {
@@ -61,19 +58,7 @@ func TestCommandLine(t *testing.T) {
 		}
 		got.WriteString("# " + c.title + "\n" + strings.ReplaceAll(script, " -", " \\\n    -") + "\n")
 	}
-	golden := filepath.Join("testdata", "commands.txt")
-	if *update {
-		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("commands differ from %s (-want +got; -update rewrites it):\n%s", golden, diff)
-	}
+	golden.Compare(t, "commands.txt", got.String())
 }
 
 // TestQuote has a shell take apart what quote joined.

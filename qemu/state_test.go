@@ -11,32 +11,34 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"kogge.example/update/golden"
 )
 
 // TestRecordVersion1 reads the file that version 1 writes, byte by byte, and
 // refuses another version in words.
 func TestRecordVersion1(t *testing.T) {
-	golden := filepath.Join("testdata", "vm-1.json")
 	want := record{
 		Version: 1, Name: "n1", Process: ident{PID: 4711, Start: 12345, Boot: "3b0cf1ab-0000-4000-8000-000000000000"},
 		Started:  time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
 		Forwards: []Forward{{Host: 8080, Guest: 80}}, Detached: true, Command: "cd /vm/n1\nqemu-system-x86_64\n",
 		Images: []stamp{{Path: "/images/base.img", Size: 1 << 30, ModTime: time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC)}},
 	}
-	if *update {
-		dir := t.TempDir()
-		if err := writeRecord(dir, want); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(dir, vmFile), golden); err != nil {
-			t.Fatal(err)
-		}
+	dir := t.TempDir()
+	if err := writeRecord(dir, want); err != nil {
+		t.Fatal(err)
 	}
-	data, err := os.ReadFile(golden)
+	written, err := os.ReadFile(filepath.Join(dir, vmFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := parseRecord(golden, data)
+	golden.Compare(t, "vm-1.json", string(written))
+	file := filepath.Join("testdata", "vm-1.json")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseRecord(file, data)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,35 +1,13 @@
 package workload
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
 
 var (
 	states = []State{Waiting, Starting, Running, Backoff, Ended}
@@ -66,7 +44,7 @@ func TestStepTable(t *testing.T) {
 		}
 		b.WriteString("  everything else changes nothing\n\n")
 	}
-	golden(t, "step.txt", b.String())
+	golden.Compare(t, "step.txt", b.String())
 }
 
 // TestStepDay walks a container that always fails at once through its pauses, and

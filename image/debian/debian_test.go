@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,26 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kogge.example/boards"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; make it with: go test -update", err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got; go test -update accepts it):\n%s", path, diff)
-	}
-}
 
 const hexSum = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
@@ -55,7 +36,7 @@ func TestParseLock(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "%q\n  %v %v\n", text, l.Packages, err)
 	}
-	golden(t, "locks.txt", b.String())
+	golden.Compare(t, "locks.txt", b.String())
 }
 
 func FuzzParseLock(f *testing.F) {

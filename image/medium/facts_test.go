@@ -1,35 +1,14 @@
 package medium
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares got with a file in testdata.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; make it with: go test -update", err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got; go test -update accepts it):\n%s", path, diff)
-	}
-}
 
 // machine is a computer with disks of every kind, as /sys and /proc show them.
 func machine(t *testing.T) host {
@@ -146,7 +125,7 @@ func TestDecide(t *testing.T) {
 	try(Facts{Path: "disk.img", Kind: Regular, Size: 4 << 30, ReadOnly: true}, true)
 	try(Facts{Path: "/dev/tty", Kind: Other}, false)
 	try(Facts{Path: "/dev/tty", Kind: Other}, true)
-	golden(t, "decide.txt", b.String())
+	golden.Compare(t, "decide.txt", b.String())
 }
 
 // TestLookHere asks the machine that runs the test.

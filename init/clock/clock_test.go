@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -16,9 +14,8 @@ import (
 	"time"
 
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func date(s string) time.Time {
 	t, err := time.Parse(time.DateOnly, s)
@@ -75,16 +72,7 @@ func TestStep(t *testing.T) {
 			}
 		}
 	}
-	file := filepath.Join("testdata", "step.txt")
-	if *update {
-		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, []byte(out.String()), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || out.String() != string(want) {
-		t.Errorf("%v, got:\n%s", err, out.String())
-	}
+	golden.Compare(t, "step.txt", out.String())
 }
 
 // fakeClock runs beside the machine's clock and is never the machine's.

@@ -1,20 +1,14 @@
 package console
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"kogge.example/init/control"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 func some(states ...string) (all []control.Service) {
 	for i, name := range []string{"network", "clock", "containerd", "agent", "etcd", "resolver", "log-forwarder", "time-server"} {
@@ -53,22 +47,7 @@ func TestScreen(t *testing.T) {
 	} {
 		fmt.Fprintf(&b, "%s:\n%s\n", c.name, Screen(c.state))
 	}
-	path := filepath.Join("testdata", "screens.txt")
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("%s (-want +got), rewrite with -update:\n%s", path, diff)
-	}
+	golden.Compare(t, "screens.txt", b.String())
 }
 
 // pieces hands each write over.

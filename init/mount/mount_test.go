@@ -2,7 +2,6 @@ package mount
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,25 +10,10 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"kogge.example/update/golden"
 	"kogge.example/update/gpt"
 	"kogge.example/update/verity"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, []byte(got), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || got != string(want) {
-		t.Errorf("%s: %v (go test -update rewrites it), got:\n%s", file, err, got)
-	}
-}
 
 var hash = strings.Repeat("ab", 32) + ":" + strings.Repeat("cd", 32) + ":7"
 
@@ -234,7 +218,7 @@ func TestBootDisk(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "bootdisk.txt", out.String())
+	golden.Compare(t, "bootdisk.txt", out.String())
 }
 
 // TestDisks finds the Kogge disks of a machine in a made-up sysfs.
@@ -290,7 +274,7 @@ func TestDisks(t *testing.T) {
 		}
 		fmt.Fprintln(&out)
 	}
-	golden(t, "disks.txt", out.String())
+	golden.Compare(t, "disks.txt", out.String())
 	if _, err := disksIn(filepath.Join(class, "gone"), dev); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without sysfs: %v", err)
 	}

@@ -2,7 +2,6 @@ package network
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,31 +13,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares got with a file of testdata, or writes it with -update.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s:\ngot:\n%s\nwant:\n%s", file, got, want)
-	}
-}
 
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -93,7 +69,7 @@ func TestPlan(t *testing.T) {
 					t.Errorf("not at rest: %v", again)
 				}
 			}
-			golden(t, "plan-"+strings.NewReplacer(" ", "-", ",", "").Replace(c.name)+".txt", out.String())
+			golden.Compare(t, "plan-"+strings.NewReplacer(" ", "-", ",", "").Replace(c.name)+".txt", out.String())
 		})
 	}
 }
@@ -117,7 +93,7 @@ func TestDiff(t *testing.T) {
 			fmt.Fprintf(&out, "  %s\n", op)
 		}
 	}
-	golden(t, "diff.txt", out.String())
+	golden.Compare(t, "diff.txt", out.String())
 }
 
 // TestStep shows the answer of the DHCP client to every event in every state.
@@ -154,7 +130,7 @@ func TestStep(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "step.txt", out.String())
+	golden.Compare(t, "step.txt", out.String())
 }
 
 // TestStepDay walks a client through a day with a server that falls silent: it

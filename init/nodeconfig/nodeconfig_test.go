@@ -3,7 +3,6 @@ package nodeconfig
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,27 +10,9 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares got with a file, or writes it with -update.
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s:\ngot:\n%s\nwant:\n%s", file, got, want)
-	}
-}
 
 // inputs returns the yaml files of a folder of testdata.
 func inputs(t testing.TB, folder string) []string {
@@ -40,6 +21,11 @@ func inputs(t testing.TB, folder string) []string {
 		t.Fatalf("no files in testdata/%s: %v", folder, err)
 	}
 	return files
+}
+
+// answer is the name, below testdata, of what is compared for a file of inputs.
+func answer(file string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".yaml") + ".txt"
 }
 
 // TestBad shows what an operator reads for each way to write the file wrong.
@@ -58,7 +44,7 @@ func TestBad(t *testing.T) {
 			if !reflect.DeepEqual(c, Config{}) {
 				t.Errorf("refused, and yet it is configured: %+v", c)
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", []byte(err.Error()+"\n"))
+			golden.Compare(t, answer(file), err.Error()+"\n")
 		})
 	}
 }
@@ -75,7 +61,7 @@ func TestGood(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", c.Marshal())
+			golden.Compare(t, answer(file), string(c.Marshal()))
 			roundTrip(t, c)
 			keepsLines(t, data, c.Workloads)
 		})

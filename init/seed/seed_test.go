@@ -3,16 +3,12 @@ package seed
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+	"kogge.example/update/golden"
+)
 
 // TestChoose shows the choice for every seed, copy and record of an import.
 func TestChoose(t *testing.T) {
@@ -50,16 +46,7 @@ func TestChoose(t *testing.T) {
 			}
 		}
 	}
-	file := filepath.Join("testdata", "choose.txt")
-	if *update {
-		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, []byte(out.String()), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil || out.String() != string(want) {
-		t.Errorf("%v (go test -update rewrites it), got:\n%s", err, out.String())
-	}
+	golden.Compare(t, "choose.txt", out.String())
 }
 
 // problemText is the places that a problem names.

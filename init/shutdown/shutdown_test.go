@@ -2,18 +2,14 @@ package shutdown
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 // node is a machine in memory. Its clock moves only when somebody waits.
 type node struct {
@@ -106,28 +102,8 @@ func TestOrder(t *testing.T) {
 			budget := &Budget{}
 			budget.Start(time.Unix(0, 0)) // the services have used what the clock shows
 			end(n, Reboot, Options{State: "/state", Budget: budget, Say: func(s string) { n.did("says: %s", s) }})
-			golden(t, name+".txt", n.log.String())
+			golden.Compare(t, name+".txt", n.log.String())
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got), rewrite with -update:\n%s", path, diff)
 	}
 }
 

@@ -3,7 +3,6 @@ package supervise
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -23,8 +22,6 @@ import (
 	"kogge.example/init/control"
 	"kogge.example/init/shutdown"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 // limit is generous: the machine that runs the tests may be busy.
 const limit = time.Minute

@@ -2,31 +2,12 @@ package supervise
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"kogge.example/update/golden"
 )
-
-// golden compares text with a file of testdata, or rewrites it with -update.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		must(os.MkdirAll("testdata", 0o755))
-		must(os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got), rewrite with -update:\n%s", path, diff)
-	}
-}
 
 // TestLifeTable prints what every state makes of every event; the diff of that
 // table is the review.
@@ -114,7 +95,7 @@ func TestLifeTable(t *testing.T) {
 				s.name, event, got.State, action, got.Exits, until(got.Due), until(got.PingBy), goal)
 		}
 	}
-	golden(t, "life.txt", b.String())
+	golden.Compare(t, "life.txt", b.String())
 }
 
 // TestPauses prints the day of a service that exits after a second, for ever.
@@ -132,7 +113,7 @@ func TestPauses(t *testing.T) {
 	}
 	l, _ = l.Step(Timer, l.Next())
 	fmt.Fprintf(&b, "a minute of running: %s, exits %d, failing %v\n", l.State, l.Exits, l.Failing())
-	golden(t, "pauses.txt", b.String())
+	golden.Compare(t, "pauses.txt", b.String())
 }
 
 // TestStuck is a process that SIGKILL does not end.

@@ -3,7 +3,6 @@ package nbd
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -11,10 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the files in testdata")
 
 // blank is a base image of so many sectors, each full of dots.
 func blank(sectors int) *bytes.Reader {
@@ -91,19 +88,7 @@ func TestAfterCut(t *testing.T) {
 	for seed := range uint64(24) {
 		fmt.Fprintf(&got, "seed %-3d %s\n", seed, text(t, d.AfterCut(seed), sectors))
 	}
-	golden := filepath.Join("testdata", "cuts.txt")
-	if *update {
-		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("cuts differ from %s (-want +got; -update rewrites it):\n%s", golden, diff)
-	}
+	golden.Compare(t, "cuts.txt", got.String())
 }
 
 // TestPromises holds for every seed: what was flushed or FUA is there, a sector

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"kogge.example/update/crashdisk"
+	"kogge.example/update/golden"
 )
 
 // damaged is a volume with known places to damage.
@@ -108,7 +109,7 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "check.txt", got.String())
+	golden.Compare(t, "check.txt", got.String())
 }
 
 // TestEditErrors are the answers to what cannot be done; none of them may change the

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,10 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 var when = time.Date(2026, 11, 22, 10, 20, 30, 0, time.UTC)
 
@@ -126,7 +123,7 @@ func TestFormat(t *testing.T) {
 						shown.WriteString(line)
 					}
 				}
-				golden(t, "mdir.txt", shown.String())
+				golden.Compare(t, "mdir.txt", shown.String())
 			}
 			tool(t, "mcopy", "-s", "-i", path, "::EFI", "::many", "::hollow", dir)
 			for name, size := range names {
@@ -164,26 +161,6 @@ func TestFormatSame(t *testing.T) {
 	}
 	if !bytes.Equal(sums[0], sums[1]) {
 		t.Error("two volumes of the same files differ")
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (go test -update rewrites it):\n%s", path, diff)
 	}
 }
 

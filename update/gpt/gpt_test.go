@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -16,9 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kogge.example/update/crashdisk"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 const mib = 1 << 20 / SectorSize
 
@@ -93,7 +91,7 @@ func TestWriteReadBySgdisk(t *testing.T) {
 		t.Errorf("sgdisk -v:\n%s", out)
 	}
 	_, shown, _ := strings.Cut(run(t, "sgdisk", "-p", "-i", "1", "-i", "4", path), "\nNumber")
-	golden(t, "sgdisk.txt", shown)
+	golden.Compare(t, "sgdisk.txt", shown)
 
 	// The disk grows: sgdisk has to find nothing to complain about either.
 	const grown = 64*mib + 7
@@ -118,26 +116,6 @@ func TestWriteReadBySgdisk(t *testing.T) {
 	}
 	if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
 		t.Errorf("sgdisk -v after Randomize:\n%s", out)
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (go test -update rewrites it):\n%s", path, diff)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,9 +17,9 @@ import (
 	dmverity "github.com/containerd/go-dmverity/pkg/verity"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-)
 
-var update = flag.Bool("update", false, "rewrite testdata")
+	"kogge.example/update/golden"
+)
 
 var salt = sha256.Sum256([]byte("salt"))
 
@@ -270,19 +269,7 @@ func TestRequests(t *testing.T) {
 	}
 	fmt.Fprintf(&got, "calls: create %#x, remove %#x, resume %#x, load %#x\n",
 		uint32(callBase|devCreate), uint32(callBase|devRemove), uint32(callBase|devSuspend), uint32(callBase|tableLoad))
-	path := filepath.Join("testdata", "requests.txt")
-	if *update {
-		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(path, []byte(got.String()), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("%s (go test -update rewrites it):\n%s", path, diff)
-	}
+	golden.Compare(t, "requests.txt", got.String())
 }
 
 // dump is hex.Dump without the lines of zeros.

@@ -7,67 +7,25 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/namespace"
 )
-
-// inside marks the second run of this test binary, in a network of its own.
-const inside = "KOGGE_BRIDGE_TEST_INSIDE"
-
-// rootEnv names the folder of newRoot for that run.
-const rootEnv = "KOGGE_BRIDGE_TEST_ROOT"
-
-// privateMounts keeps what this mount namespace mounts from the host. In a chroot,
-// where / is no mount point and neither the kernel nor runc could make it private,
-// the same tree at dir becomes the root.
-func privateMounts(dir string) error {
-	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if err != unix.EINVAL {
-		return err
-	}
-	if err := unix.Mount("/", dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return err
-	}
-	if err := unix.Mount("", dir, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	return errors.Join(unix.Chdir(dir), unix.Chroot("."), unix.Chdir("/"))
-}
-
-// newRoot is the folder for privateMounts. On a host that shares its mounts the
-// new root shows up there too, so it goes with the test.
-func newRoot(t *testing.T) string {
-	dir := t.TempDir()
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	return dir
-}
 
 // TestNetwork builds the real thing in a network namespace of its own: bridge,
 // containers, table; a node address, a neighbour on the LAN; real connections.
 func TestNetwork(t *testing.T) {
-	if os.Getenv(inside) == "" {
-		if os.Geteuid() != 0 {
-			t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
-		}
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestNetwork$", "-test.v")
-		cmd.Env = append(os.Environ(), inside+"=1", rootEnv+"="+newRoot(t))
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-		out, err := cmd.CombinedOutput()
-		t.Logf("%s", out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
 	}
-	if err := privateMounts(os.Getenv(rootEnv)); err != nil {
-		t.Fatal(err)
+	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		return
 	}
 	up(t, "lo")
 	lan := lan(t)

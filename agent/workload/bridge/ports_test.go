@@ -2,17 +2,14 @@ package bridge
 
 import (
 	"errors"
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "rewrite testdata")
+	"kogge.example/update/golden"
+)
 
 var subnet = netip.MustParsePrefix("10.88.0.0/24")
 
@@ -38,19 +35,7 @@ func TestRules(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := filepath.Join("testdata", name+".nft")
-			if *update {
-				if err := os.WriteFile(golden, []byte(r.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), r.String()); diff != "" {
-				t.Errorf("table (-want +got):\n%s", diff)
-			}
+			golden.Compare(t, name+".nft", r.String())
 		})
 	}
 }

@@ -3,7 +3,6 @@ package compose
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,12 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 // TestParse shows what becomes of each file of testdata: containers, warnings, or
 // what the operator gets to read.
@@ -31,20 +27,8 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := show(t, filepath.Base(file), text)
-			path := strings.TrimSuffix(file, ".yaml") + ".golden"
-			if *update {
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			name := filepath.Base(file)
+			golden.Compare(t, strings.TrimSuffix(name, ".yaml")+".golden", show(t, name, text))
 		})
 	}
 }

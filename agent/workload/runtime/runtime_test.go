@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,10 +10,9 @@ import (
 
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
-	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "rewrite testdata")
+	"kogge.example/update/golden"
+)
 
 // TestPlugins shows what the server consists of: a new version of containerd that
 // brings or takes a plugin changes this list, and somebody has to look.
@@ -22,19 +20,7 @@ func TestPlugins(t *testing.T) {
 	ids := required(registry.Graph(func(*plugin.Registration) bool { return false }))
 	slices.Sort(ids)
 	got := strings.Join(ids, "\n") + "\n"
-	path := filepath.Join("testdata", "plugins.txt")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("required plugins (-want +got):\n%s", diff)
-	}
+	golden.Compare(t, "plugins.txt", got)
 }
 
 func TestStartRefuses(t *testing.T) {
