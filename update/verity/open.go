@@ -57,8 +57,13 @@ func open(name, device string, p Params, onCorruption OnCorruption) (string, err
 	if err := ioctl(control, devCreate, created); err != nil {
 		return "", fmt.Errorf("create mapping %q: %w", name, err)
 	}
-	table := encodeTable(name, p, dev, onCorruption)
-	path, err := start(control, name, table, binary.NativeEndian.Uint64(created[headerDev:]))
+	var path string
+	for _, digest := range readDigests() {
+		table := encodeTable(name, p, digest, dev, onCorruption)
+		if path, err = start(control, name, table, binary.NativeEndian.Uint64(created[headerDev:])); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		if undone := ioctl(control, devRemove, encodeRequest(name)); undone != nil {
 			err = errors.Join(err, fmt.Errorf("remove mapping %q: %w", name, undone))
@@ -176,9 +181,9 @@ func encodeRequest(name string) []byte {
 }
 
 // encodeTable is the call that gives the mapping its one target: all of dev.
-func encodeTable(name string, p Params, dev uint64, onCorruption OnCorruption) []byte {
-	line := fmt.Sprintf("1 %[1]d:%[2]d %[1]d:%[2]d %[3]d %[3]d %[4]d %[4]d sha256 %[5]x %[6]x",
-		unix.Major(dev), unix.Minor(dev), BlockSize, p.Blocks, p.Root, p.Salt)
+func encodeTable(name string, p Params, digest string, dev uint64, onCorruption OnCorruption) []byte {
+	line := fmt.Sprintf("1 %[1]d:%[2]d %[1]d:%[2]d %[3]d %[3]d %[4]d %[4]d %[7]s %[5]x %[6]x",
+		unix.Major(dev), unix.Minor(dev), BlockSize, p.Blocks, p.Root, p.Salt, digest)
 	if onCorruption == Restart {
 		line += " 1 restart_on_corruption"
 	}

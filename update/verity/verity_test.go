@@ -263,7 +263,7 @@ func TestRequests(t *testing.T) {
 		on   OnCorruption
 		dev  uint64
 	}{{"root", EIO, unix.Mkdev(254, 2)}, {"trial", Restart, unix.Mkdev(259, 1048575)}} {
-		load := encodeTable(test.name, p, test.dev, test.on)
+		load := encodeTable(test.name, p, "sha256", test.dev, test.on)
 		fmt.Fprintf(&got, "create, remove, resume %s\n%s", test.name, dump(encodeRequest(test.name)))
 		fmt.Fprintf(&got, "load %s\n%s", test.name, dump(load))
 	}
