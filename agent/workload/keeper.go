@@ -75,6 +75,7 @@ type event struct {
 	kind Event
 	code int
 	err  error
+	took time.Duration // of a start: from nothing to a running process
 }
 
 // Status is what the Keeper knows, for people.
@@ -400,7 +401,11 @@ func (k *Keeper) handle(ctx context.Context, e event) {
 func (k *Keeper) note(e event, u *unit) {
 	switch u.State {
 	case Running:
-		log.Printf("container %s: running (%s), %s", e.id, e.kind, u.addr)
+		took := ""
+		if e.took > 0 {
+			took = " in " + e.took.Round(time.Millisecond).String()
+		}
+		log.Printf("container %s: running (%s%s), %s", e.id, e.kind, took, u.addr)
 	case Backoff:
 		log.Printf("container %s: %s; next start in %s", e.id, u.reason, u.NotBefore.Sub(k.Now()).Round(time.Millisecond))
 	case Ended:
@@ -417,30 +422,34 @@ func (k *Keeper) start(ctx context.Context, c Container, addr netip.Addr) {
 	k.workers.Go(func() {
 		limited, cancel := context.WithTimeout(ctx, c.StopGrace+startLimit)
 		defer cancel()
-		if err := k.begin(limited, c, addr, peers); err != nil {
+		took, err := k.begin(limited, c, addr, peers)
+		if err != nil {
 			k.send(ctx, event{id: c.ID, kind: StartFailed, err: err})
 			return
 		}
-		k.send(ctx, event{id: c.ID, kind: Started})
+		k.send(ctx, event{id: c.ID, kind: Started, took: took})
 	})
 }
 
-// begin takes away what is left of c and starts it.
-func (k *Keeper) begin(ctx context.Context, c Container, addr netip.Addr, peers map[string]netip.Addr) error {
+// begin takes away what is left of c and starts it. took is the time from there to
+// the running process: container, network, task.
+func (k *Keeper) begin(ctx context.Context, c Container, addr netip.Addr, peers map[string]netip.Addr) (took time.Duration, err error) {
 	if err := k.Engine.Remove(ctx, c.ID, c.StopSignal, c.StopGrace); err != nil {
-		return err
+		return 0, err
 	}
+	began := time.Now()
 	if err := k.Engine.Volumes(c); err != nil {
-		return err
+		return 0, err
 	}
 	if err := k.Engine.WriteFiles(c, peers); err != nil {
-		return err
+		return 0, err
 	}
 	netns, err := k.Network.Attach(c.ID, addr)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return k.Engine.Start(ctx, c, addr, netns)
+	err = k.Engine.Start(ctx, c, addr, netns)
+	return time.Since(began), err
 }
 
 // watch waits for the exit of a running container. When waiting itself fails, only

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,11 +112,34 @@ func (b *bench) memory(ctx context.Context, idle time.Duration) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return memoryRows(text, idle)
+	rows, err := memoryRows(text, idle)
+	if err != nil {
+		return nil, err
+	}
+	if text, err = ask(socket, "read", "/state/log/agent.log"); err != nil {
+		return nil, err
+	}
+	start, err := startRow(text)
+	return append(rows, start), err
 }
 
+// startRow finds the example's start in the agent's log.
+func startRow(log string) (row, error) {
+	m := startLine.FindStringSubmatch(log)
+	if m == nil {
+		return row{}, fmt.Errorf("the agent's log tells of no start: %s", log)
+	}
+	took, err := time.ParseDuration(m[1])
+	if err != nil {
+		return row{}, fmt.Errorf("the agent's log: %w", err)
+	}
+	return row{What: "container create and start inside the node, first boot, wall", Unit: "ms", Values: []float64{float64(took.Milliseconds())}}, nil
+}
+
+var startLine = regexp.MustCompile(`container example: running \(started in ([^)]+)\)`)
+
 // ask sends one command to the test port.
-func ask(socket, op string) (string, error) {
+func ask(socket, op string, args ...string) (string, error) {
 	c, err := net.Dial("unix", socket)
 	if err != nil {
 		return "", fmt.Errorf("test port: %w", err)
@@ -124,7 +148,11 @@ func ask(socket, op string) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return "", err
 	}
-	if _, err := fmt.Fprintf(c, "{\"id\":1,\"op\":%q}\n", op); err != nil {
+	request, err := json.Marshal(map[string]any{"id": 1, "op": op, "args": args})
+	if err != nil {
+		return "", err
+	}
+	if _, err := fmt.Fprintf(c, "%s\n", request); err != nil {
 		return "", fmt.Errorf("test port: %w", err)
 	}
 	lines := bufio.NewScanner(c)
