@@ -207,8 +207,15 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 		return qemu.Machine{}, err
 	}
 	var built image.Built
+	own := filepath.Join(dir, "kogge.img")
+	if f.image == "" && f.keep && !f.direct && isFile(own) {
+		// The disk goes with the image that it began as, so that one boots again. Its
+		// seed was read then; without one from QEMU the node keeps what it knows.
+		say("the image of the last run boots; leave out --keep to build a new one")
+		f.image = own
+	}
 	if f.image == "" {
-		f.image = filepath.Join(dir, "kogge.img")
+		f.image = own
 		if built, err = f.example(ctx, dir, &m); err != nil {
 			return qemu.Machine{}, err
 		}
@@ -223,6 +230,11 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 		return qemu.Machine{}, err
 	}
 	return m, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // firmware returns OVMF from the package cache.
