@@ -37,6 +37,7 @@ func (s *supervisor) loop(ctx context.Context, signals <-chan os.Signal) (shutdo
 		timer.Reset(s.next(now))
 		select {
 		case e := <-s.exits:
+			s.settle()
 			s.exited(e, time.Now())
 		case m := <-s.notices:
 			s.noticed(m, time.Now())

@@ -97,10 +97,14 @@ type message struct {
 	// where there is none its session; empty and 0 if it is gone already.
 	group   string
 	session int
+	mark    int // of the loop's own, 0 for a service's: see settle
 }
 
 // notifySocket receives sd_notify datagrams.
-type notifySocket struct{ conn *net.UnixConn }
+type notifySocket struct {
+	conn *net.UnixConn
+	path string
+}
 
 func listenNotify(path string) (*notifySocket, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -125,7 +129,7 @@ func listenNotify(path string) (*notifySocket, error) {
 		conn.Close()
 		return nil, fmt.Errorf("listen for notices on %s: %w", path, err)
 	}
-	return &notifySocket{conn}, nil
+	return &notifySocket{conn, path}, nil
 }
 
 // receive sends each notice to out until the socket is closed or done is.
@@ -146,6 +150,9 @@ func (n *notifySocket) receive(out chan<- message, done <-chan struct{}) {
 			continue
 		}
 		m := message{notice: parseNotice(buf[:size]), pid: pid}
+		if pid == os.Getpid() {
+			m.mark = parseMark(buf[:size])
+		}
 		m.group, _ = cgroup.Of(pid)
 		m.session, _ = unix.Getsid(pid)
 		select {

@@ -108,6 +108,8 @@ type supervisor struct {
 	requests chan request
 	power    chan shutdown.How
 	done     chan struct{} // closed when the loop is over
+	notify   *notifySocket // nil: there is none
+	marks    int           // sent on it, see settle
 	says     *mailbox
 	changes  chan control.Status
 	beats    chan watchdog.Beat
@@ -256,6 +258,7 @@ func (s *supervisor) open() (stop func()) {
 			u.life.Notify, u.life.WatchdogTimeout = false, 0
 		}
 	} else {
+		s.notify = notify
 		s.goes("notices", func() { notify.receive(s.notices, s.done) })
 		closers = append(closers, func() { notify.conn.Close() })
 	}
