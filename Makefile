@@ -17,7 +17,8 @@ help:
 
 ## make run     build the image, boot it in QEMU, serve the example container until Ctrl-C
 run: deps
-	go run ./cmd/kogge vm run
+	go build -o bin/kogge ./cmd/kogge
+	bin/kogge vm run
 
 ## make test    everything that CI runs
 test: deps test-deps

@@ -267,5 +267,25 @@ func (b *bench) toAnswer(ctx context.Context, m qemu.Machine) (cpu, wall float64
 		return 0, 0, err
 	}
 	wall = time.Since(start).Seconds()
+	if cpu > strange {
+		b.keepConsole(m.Name, cpu)
+	}
 	return cpu, wall, vm.Stop(ctx)
+}
+
+// strange is what no boot takes, in CPU seconds: it hung, or its kernel died and
+// started over. The console tells.
+const strange = 25
+
+// keepConsole saves the console of a boot from the end of the bench.
+func (b *bench) keepConsole(name string, cpu float64) {
+	data, err := os.ReadFile(filepath.Join(b.dir, name, "console.log"))
+	if err == nil {
+		path := filepath.Join(os.TempDir(), fmt.Sprintf("kogge-bench-%s-%d.log", name, time.Now().Unix()))
+		if err = os.WriteFile(path, data, 0o644); err == nil {
+			fmt.Fprintf(os.Stderr, "a boot took %.1f CPU seconds: its console is in %s\n", cpu, path)
+			return
+		}
+	}
+	fmt.Fprintf(os.Stderr, "a boot took %.1f CPU seconds: %v\n", cpu, err)
 }
