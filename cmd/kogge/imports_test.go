@@ -19,10 +19,10 @@ var doors = map[string][]string{
 	"update": {"boards"},
 	"init":   {"update", "boards"},
 	"image":  {"update", "boards", "init/nodeconfig"},
-	"agent":  {"update", "boards", "init/nodeconfig"},
+	"agent":  {"update", "boards", "init/nodeconfig", "init/control", "init/durable"},
 	// Tests of whole systems and the bench build the images they run.
 	"qemu": {"image", "update", "boards", "init/nodeconfig"},
-	"cmd":  {"image", "qemu", "agent/api", "agent/ledger", "update", "boards", "init/nodeconfig"},
+	"cmd":  {"image", "qemu", "agent/api", "agent/identity", "agent/ledger", "agent/workload", "update", "boards", "init/nodeconfig"},
 }
 
 // TestArrows walks every package of the module and the arrows between them, those

@@ -17,7 +17,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := group("kogge", "Build, write and run Kogge images", boardsCommand(), imageCommand(), vmCommand())
+	root := group("kogge", "Build, write and run Kogge images", boardsCommand(), fleetCommand(), imageCommand(), vmCommand())
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hinted{err, cmd.CommandPath() + " --help lists the flags"}

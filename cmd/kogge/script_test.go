@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScript types command lines that need no virtual machine and no network. Each
-// script has a cache of its own, and beyond the commands of testscript:
+// script has a cache and a configuration of its own, and beyond the commands of testscript:
 //
 //	hold VAR    takes a port of 127.0.0.1 until the script ends; its number is in VAR
 //	untouched   fails if kogge has left anything in its cache
@@ -36,6 +36,7 @@ func TestScript(t *testing.T) {
 			}
 			env.Setenv("KOGGE", program)
 			env.Setenv("KOGGE_CACHE", filepath.Join(env.WorkDir, "cache"))
+			env.Setenv("KOGGE_CONFIG", filepath.Join(env.WorkDir, "config"))
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

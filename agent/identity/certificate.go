@@ -1,0 +1,146 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// Certificates count from a day before they are made: a node without a battery for its
+// clock starts at the time its image was built. Years of life: a CA is in the genesis
+// and outlives the hardware; a leaf renews itself.
+const (
+	backdate  = 24 * time.Hour
+	caYears   = 20
+	leafYears = 1
+	maxCSR    = 16 << 10
+)
+
+// newKey makes a key for a certificate.
+func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+
+// newCA makes a CA that signs itself and may sign peers of one kind. Below a node CA
+// one intermediate may stand, for the day when members sign with keys of their own.
+func newCA(fleet string, kind PeerKind, now time.Time) (der []byte, key *ecdsa.PrivateKey, err error) {
+	if key, err = newKey(); err != nil {
+		return nil, nil, err
+	}
+	t := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: fmt.Sprintf("Kogge fleet %s: %s CA", fleet, kind)},
+		NotBefore: now.Add(-backdate), NotAfter: now.AddDate(caYears, 0, 0),
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: usages(kind),
+		MaxPathLen: 1,
+	}
+	if kind == KindOperator {
+		t.MaxPathLen, t.MaxPathLenZero = 0, true
+	}
+	der, err = x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	return der, key, err
+}
+
+// usages are what a certificate of a kind is for. Operators call; nodes also answer.
+func usages(kind PeerKind) []x509.ExtKeyUsage {
+	if kind == KindOperator {
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	}
+	return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+}
+
+func sameUsages(a, b []x509.ExtKeyUsage) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(u x509.ExtKeyUsage) bool { return !slices.Contains(b, u) })
+}
+
+// signPeer makes the certificate of a peer for a year from now, or for as long as its
+// CA has left.
+func signPeer(p Peer, key *ecdsa.PublicKey, ca *x509.Certificate, caKey *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
+	until := now.AddDate(leafYears, 0, 0)
+	if until.After(ca.NotAfter) {
+		until = ca.NotAfter
+	}
+	t := &x509.Certificate{
+		Subject: pkix.Name{CommonName: p.Name}, NotBefore: now.Add(-backdate), NotAfter: until,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages(p.Kind),
+		URIs: []*url.URL{p.uri()},
+	}
+	if p.Kind == KindNode {
+		// For clients that know only host names; ours go by the URI.
+		t.DNSNames = []string{p.Name, p.Name + ".local"}
+	}
+	return x509.CreateCertificate(rand.Reader, t, ca, key, caKey)
+}
+
+// RequestKey checks a certificate request in DER: its signature holds and its key is
+// ECDSA on P-256. It returns the key and its SubjectPublicKeyInfo. Names that the
+// request asks for are ignored: who signs, names.
+func RequestKey(csr []byte) (key *ecdsa.PublicKey, spki []byte, err error) {
+	if len(csr) > maxCSR {
+		return nil, nil, fmt.Errorf("certificate request: %d bytes: %d at most", len(csr), maxCSR)
+	}
+	r, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("certificate request: %w", err)
+	}
+	if key, err = p256(r.PublicKey); err != nil {
+		return nil, nil, fmt.Errorf("certificate request: %w", err)
+	}
+	if err := r.CheckSignature(); err != nil {
+		return nil, nil, fmt.Errorf("certificate request: %w", err)
+	}
+	return key, r.RawSubjectPublicKeyInfo, nil
+}
+
+// NewRequest makes a certificate request in DER for a key; it names nobody.
+func NewRequest(key *ecdsa.PrivateKey) ([]byte, error) {
+	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+}
+
+// The types of PEM blocks in our files. Keys are PKCS #8.
+const certificateBlock, keyBlock = "CERTIFICATE", "PRIVATE KEY"
+
+func encodePEM(block string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: block, Bytes: der})
+}
+
+// decodePEM wants text that is one block of a type and nothing else.
+func decodePEM(block string, text []byte) ([]byte, error) {
+	b, rest := pem.Decode(text)
+	if b == nil || b.Type != block || len(rest) > 0 {
+		return nil, fmt.Errorf("not one PEM block of type %s", block)
+	}
+	return b.Bytes, nil
+}
+
+// encodeKey writes a private key, of ECDSA or Ed25519, as PEM.
+func encodeKey(key any) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return encodePEM(keyBlock, der), nil
+}
+
+// decodeKey reads what encodeKey wrote for a key of type K.
+func decodeKey[K any](text []byte) (K, error) {
+	var none K
+	der, err := decodePEM(keyBlock, text)
+	if err != nil {
+		return none, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return none, err
+	}
+	k, ok := key.(K)
+	if !ok {
+		return none, errors.New("a key of another kind")
+	}
+	return k, nil
+}

@@ -1,0 +1,315 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"kogge.example/update/golden"
+)
+
+// today is when the fleets of the tests are made.
+var today = time.Date(2026, 11, 22, 10, 30, 0, 0, time.UTC)
+
+// quickWork is scrypt's N for tests, which protect nothing.
+const quickWork = 4
+
+func newFleet(t testing.TB, name string) *Fleet {
+	t.Helper()
+	f, err := Create(name, "ada", today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.work = quickWork
+	return f
+}
+
+// request makes a key and a certificate request for it.
+func request(t testing.TB) (csr []byte, key *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if csr, err = NewRequest(key); err != nil {
+		t.Fatal(err)
+	}
+	return csr, key
+}
+
+func parse(t testing.TB, der []byte, err error) *x509.Certificate {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func (f *Fleet) testNode(t testing.TB, name string, now time.Time) *x509.Certificate {
+	t.Helper()
+	csr, _ := request(t)
+	der, err := f.SignNode(csr, name, now)
+	return parse(t, der, err)
+}
+
+func (f *Fleet) testOperator(t testing.TB, name string, role Role, now time.Time) *x509.Certificate {
+	t.Helper()
+	csr, _ := request(t)
+	der, err := f.SignOperator(csr, name, role, now)
+	return parse(t, der, err)
+}
+
+// forge makes a certificate that nothing of ours would make.
+func forge(t testing.TB, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, edit func(*x509.Certificate), uris ...string) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "forged"}, NotBefore: today.Add(-backdate), NotAfter: today.AddDate(1, 0, 0),
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages(KindNode),
+	}
+	for _, text := range uris {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.URIs = append(c.URIs, u)
+	}
+	if edit != nil {
+		edit(c)
+	}
+	if parent == nil {
+		parent, parentKey = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), parentKey)
+	return parse(t, der, err), key
+}
+
+// TestVerifyPeer shows who is let in, with a clock that is right and with one that
+// nobody has set.
+func TestVerifyPeer(t *testing.T) {
+	f, twin := newFleet(t, "dev"), newFleet(t, "dev")
+	g, id := f.Genesis, f.Genesis.ID()
+	admin := f.me.Leaf
+	revokedOne := f.testOperator(t, "eve", RoleAdmin, today)
+	revoked := func(key string) bool { return key == KeyID(revokedOne.RawSubjectPublicKeyInfo) }
+	asOperator := func(c *x509.Certificate) { c.ExtKeyUsage = usages(KindOperator) }
+	asCA := func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }
+	short := func(c *x509.Certificate) { c.NotAfter = today.AddDate(0, -1, 0); c.NotBefore = today.AddDate(0, -2, 0) }
+
+	member, memberKey := forge(t, g.NodeCA, f.nodeCA, asCA)
+	oldMember, oldMemberKey := forge(t, g.NodeCA, f.nodeCA, func(c *x509.Certificate) { asCA(c); short(c) })
+	deputy, deputyKey := forge(t, g.OperatorCA, f.operatorCA, func(c *x509.Certificate) { asOperator(c); asCA(c) })
+	plain, plainKey := forge(t, g.NodeCA, f.nodeCA, nil, "kogge:"+id+"/node/plain")
+
+	type row struct {
+		title string
+		cert  *x509.Certificate
+		chain []*x509.Certificate
+	}
+	forged := func(title string, ca *x509.Certificate, key *ecdsa.PrivateKey, edit func(*x509.Certificate), uris ...string) row {
+		cert, _ := forge(t, ca, key, edit, uris...)
+		return row{title, cert, nil}
+	}
+	below := func(r row, chain ...*x509.Certificate) row { r.chain = chain; return r }
+	rows := []row{
+		{"the first admin", admin, nil},
+		{"an operator", f.testOperator(t, "bob.k", RoleOperator, today), nil},
+		{"a reader", f.testOperator(t, "carol", RoleReader, today), nil},
+		{"a node", f.testNode(t, "n1", today), nil},
+		{"a node, two years ago", f.testNode(t, "n1", today.AddDate(-2, 0, 0)), nil},
+		{"a node, next week", f.testNode(t, "n1", today.AddDate(0, 0, 7)), nil},
+		{"an operator, two years ago", f.testOperator(t, "bob", RoleOperator, today.AddDate(-2, 0, 0)), nil},
+		{"a revoked admin", revokedOne, nil},
+		{"admin of another fleet of that name", twin.me.Leaf, nil},
+		{"node of another fleet of that name", twin.testNode(t, "n1", today), nil},
+		forged("admin by another fleet's CA", twin.Genesis.OperatorCA, twin.operatorCA, asOperator, "kogge:"+id+"/operator/mallory?role=admin"),
+		forged("admin by himself", nil, nil, asOperator, "kogge:"+id+"/operator/mallory?role=admin"),
+		forged("admin by the node CA", g.NodeCA, f.nodeCA, asOperator, "kogge:"+id+"/operator/mallory?role=admin"),
+		forged("node by the operator CA", g.OperatorCA, f.operatorCA, nil, "kogge:"+id+"/node/mallory"),
+		forged("node by the operator CA, as a client", g.OperatorCA, f.operatorCA, asOperator, "kogge:"+id+"/node/mallory"),
+		forged("admin that can also serve", g.OperatorCA, f.operatorCA, nil, "kogge:"+id+"/operator/mallory?role=admin"),
+		forged("node that only calls", g.NodeCA, f.nodeCA, asOperator, "kogge:"+id+"/node/n1"),
+		forged("node that is a CA", g.NodeCA, f.nodeCA, func(c *x509.Certificate) { c.IsCA = true }, "kogge:"+id+"/node/n1"),
+		forged("two names", g.NodeCA, f.nodeCA, nil, "kogge:"+id+"/node/n1", "kogge:"+id+"/node/n2"),
+		forged("a name and a web address", g.NodeCA, f.nodeCA, nil, "https://example.com/", "kogge:"+id+"/node/n1"),
+		forged("no name", g.NodeCA, f.nodeCA, nil),
+		forged("node with a role", g.NodeCA, f.nodeCA, nil, "kogge:"+id+"/node/n1?role=admin"),
+		forged("operator without a role", g.OperatorCA, f.operatorCA, asOperator, "kogge:"+id+"/operator/bob"),
+		forged("operator with two roles", g.OperatorCA, f.operatorCA, asOperator, "kogge:"+id+"/operator/bob?role=reader&role=admin"),
+		forged("a role nobody knows", g.OperatorCA, f.operatorCA, asOperator, "kogge:"+id+"/operator/bob?role=root"),
+		forged("a name with a slash", g.NodeCA, f.nodeCA, nil, "kogge:"+id+"/node/n1/x"),
+		forged("a kind nobody knows", g.NodeCA, f.nodeCA, nil, "kogge:"+id+"/voter/n1"),
+		forged("a fleet id in capitals", g.NodeCA, f.nodeCA, nil, "kogge:"+strings.ToUpper(id)+"/node/n1"),
+		{"the CA itself", g.NodeCA, nil},
+		below(forged("node by a member's key", member, memberKey, nil, "kogge:"+id+"/node/n7"), member),
+		below(forged("the same without its chain", member, memberKey, nil, "kogge:"+id+"/node/n7")),
+		below(forged("node by a member whose time is over", oldMember, oldMemberKey, nil, "kogge:"+id+"/node/n7"), oldMember),
+		below(forged("operator by a member's key", member, memberKey, asOperator, "kogge:"+id+"/operator/bob?role=admin"), member),
+		below(forged("operator by a deputy", deputy, deputyKey, asOperator, "kogge:"+id+"/operator/bob?role=admin"), deputy),
+		below(forged("node by a node", plain, plainKey, nil, "kogge:"+id+"/node/n9"), plain),
+	}
+	var table, reasons strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "CERTIFICATE\tCLOCK IS SURE\tCLOCK IS NOT SURE")
+	hide := strings.NewReplacer(id, "ID", strings.ToUpper(id), "ID-IN-CAPITALS", Short(twin.Genesis.ID()), "TWIN")
+	for _, r := range rows {
+		var cells []string
+		for _, sure := range []bool{true, false} {
+			peer, err := g.VerifyPeer(r.cert, r.chain, today, sure, revoked)
+			cell := "yes: " + peer.String()
+			if err != nil {
+				cell = "no: " + class(err)
+				if (peer != Peer{}) != errors.Is(err, ErrExpired) {
+					t.Errorf("%s: refused for %v, and told as %v", r.title, err, peer)
+				}
+			} else if peer.Key != KeyID(r.cert.RawSubjectPublicKeyInfo) || peer.Fleet != id {
+				t.Errorf("%s: %+v", r.title, peer)
+			}
+			cells = append(cells, cell)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", r.title, cells[0], cells[1])
+		if _, err := g.VerifyPeer(r.cert, r.chain, today, true, revoked); err != nil {
+			why, _, _ := strings.Cut(hide.Replace(err.Error()), ": x509")
+			fmt.Fprintf(&reasons, "\n%s\n    %s\n", r.title, why)
+		}
+	}
+	w.Flush()
+	golden.Compare(t, "peers.txt", table.String()+reasons.String())
+}
+
+// class is which of the package's errors err is.
+func class(err error) string {
+	for name, is := range map[string]error{"foreign": ErrForeign, "kind": ErrKind, "revoked": ErrRevoked, "expired": ErrExpired} {
+		if errors.Is(err, is) {
+			return name
+		}
+	}
+	return err.Error()
+}
+
+// TestRoles compares each role with each.
+func TestRoles(t *testing.T) {
+	want := map[Role]string{
+		RoleReader: "reader", RoleOperator: "reader operator", RoleAdmin: "reader operator admin",
+		"root": "", "": "",
+	}
+	for r, includes := range want {
+		var got []string
+		for _, other := range append(Roles, "", "root") {
+			if r.AtLeast(other) {
+				got = append(got, string(other))
+			}
+		}
+		if strings.Join(got, " ") != includes {
+			t.Errorf("role %q includes %q, want %q", r, got, includes)
+		}
+		if _, err := ParseRole(string(r)); (err == nil) != (includes != "") {
+			t.Errorf("role %q: %v", r, err)
+		}
+	}
+}
+
+// TestNames tries names for nodes and operators.
+func TestNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"n1": "node operator", "a": "node operator", "7": "node operator", "a-b": "node operator",
+		"anna.k": "operator", "svc_1": "operator", "": "", "-a": "", "a-": "", ".a": "", "a.": "", "N1": "", "ä": "",
+		"a b": "", "a/b": "", "..": "", "a\n": "", "a?b": "", "a%41": "",
+		strings.Repeat("a", 63): "node operator", strings.Repeat("a", 64): "",
+	} {
+		var got []string
+		if CheckName(name) == nil {
+			got = append(got, "node")
+		}
+		if CheckOperatorName(name) == nil {
+			got = append(got, "operator")
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q is a name for %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestCertificates wants the dates and the uses that the package promises.
+func TestCertificates(t *testing.T) {
+	f := newFleet(t, "dev")
+	node := f.testNode(t, "n1", today)
+	if err := node.VerifyHostname("n1.local"); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		name  string
+		cert  *x509.Certificate
+		years int
+	}{{"operator CA", f.Genesis.OperatorCA, 20}, {"node CA", f.Genesis.NodeCA, 20}, {"admin", f.me.Leaf, 1}, {"node", node, 1}} {
+		if !c.cert.NotBefore.Equal(today.AddDate(0, 0, -1)) || !c.cert.NotAfter.Equal(today.AddDate(c.years, 0, 0)) {
+			t.Errorf("%s: from %v to %v", c.name, c.cert.NotBefore, c.cert.NotAfter)
+		}
+		if c.cert.SerialNumber.BitLen() < 64 {
+			t.Errorf("%s: serial %v", c.name, c.cert.SerialNumber)
+		}
+	}
+	late := f.testNode(t, "n1", today.AddDate(19, 6, 0))
+	if !late.NotAfter.Equal(f.Genesis.NodeCA.NotAfter) {
+		t.Errorf("a certificate outlives its CA: until %v", late.NotAfter)
+	}
+}
+
+// TestRequestKey tries what might come instead of a certificate request.
+func TestRequestKey(t *testing.T) {
+	csr, key := request(t)
+	public, _, err := RequestKey(csr)
+	if err != nil || !public.Equal(key.Public()) {
+		t.Fatalf("%v, %v", public, err)
+	}
+	broken := append([]byte(nil), csr...)
+	broken[len(broken)-1] ^= 1
+	for name, der := range map[string][]byte{
+		"nothing": nil, "a broken signature": broken, "more behind it": append(csr, 0), "too much": make([]byte, maxCSR+1),
+	} {
+		if _, _, err := RequestKey(der); err == nil {
+			t.Errorf("%s is a request", name)
+		}
+	}
+}
+
+// FuzzPeerOf reads certificates that anybody may show.
+func FuzzPeerOf(f *testing.F) {
+	fleet := newFleet(f, "dev")
+	f.Add(fleet.me.Leaf.Raw)
+	f.Add(fleet.testNode(f, "n1", today).Raw)
+	f.Add(fleet.Genesis.NodeCA.Raw)
+	for _, file := range []string{"testdata/v1/fleet/operator.crt"} {
+		if text, err := os.ReadFile(file); err == nil {
+			if der, err := decodePEM(certificateBlock, text); err == nil {
+				f.Add(der)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return
+		}
+		if p, err := PeerOf(cert); err == nil && (!isHash(p.Fleet) || !isHash(p.Key) || p.Name == "" || (p.Kind == KindOperator) != (p.Role != "")) {
+			t.Errorf("%+v", p)
+		}
+		_, _ = fleet.Genesis.VerifyPeer(cert, []*x509.Certificate{cert}, today, true, nil)
+	})
+}

@@ -1,0 +1,211 @@
+package identity
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// JoinName is the file beside node.yaml that lets a node into a fleet.
+const JoinName = "join.yaml"
+
+// Join is what join.yaml says.
+type Join struct {
+	Genesis *Genesis
+	Token   Token
+}
+
+// MarshalJoin writes join.yaml. The text holds the token: it is a secret.
+func MarshalJoin(j *Join) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# Lets a node into the fleet %q. The token is a secret: keep this file to yourself,\n", j.Genesis.Name)
+	b.WriteString("# and delete it when the node is in. It lies beside node.yaml on the boot partition.\n")
+	fmt.Fprintf(&b, "fleet: %s\ntoken: %s\n", j.Genesis.ID(), j.Token.Text())
+	b.WriteString("# How the fleet began, with the certificates that the node believes. To the byte:\n# the fleet's id is its SHA-256.\ngenesis: |\n")
+	for line := range strings.Lines(string(j.Genesis.Bytes())) {
+		b.WriteString("  " + line)
+	}
+	return b.Bytes()
+}
+
+// ParseJoin reads join.yaml; file is how problems call it. A file as a Windows editor
+// saves it (byte order mark, CR LF) is fine. The error is always
+// [*nodeconfig.Problems], and shows no token.
+func ParseJoin(file string, text []byte) (*Join, error) {
+	p := joinParser{file: file}
+	j := p.parse(text)
+	if len(p.problems.List) > 0 {
+		sort.SliceStable(p.problems.List, func(a, b int) bool { return p.problems.List[a].Line < p.problems.List[b].Line })
+		return nil, &p.problems
+	}
+	return j, nil
+}
+
+// joinParser collects what is wrong with one join.yaml.
+type joinParser struct {
+	file     string
+	lines    []string // with every secret hidden
+	problems nodeconfig.Problems
+}
+
+// joinKeys are all keys of the file. Each is there once.
+var joinKeys = []string{"fleet", "token", "genesis"}
+
+func (p *joinParser) parse(text []byte) *Join {
+	if len(text) > 2*maxGenesis {
+		return p.whole("larger than %d KiB: is this the right file?", 2*maxGenesis>>10)
+	}
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+		return p.whole("is no UTF-8 text: a torn write, or a wrong file")
+	}
+	plain := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(text))
+	empty := true
+	for line := range strings.SplitSeq(plain, "\n") {
+		p.lines = append(p.lines, hideSecret(line))
+		line = strings.TrimSpace(line)
+		empty = empty && (line == "" || line[0] == '#')
+	}
+	if empty {
+		return p.whole("is empty: kogge fleet token makes one")
+	}
+	var doc yaml.Node
+	if err := yaml.Load([]byte(plain), &doc); err != nil {
+		return p.syntax(err)
+	}
+	values := p.values(&doc)
+	if values == nil {
+		return nil
+	}
+	j := &Join{}
+	var err error
+	if n := values["token"]; n != nil {
+		if j.Token, err = ParseToken(n.Value); err != nil {
+			p.report(n, "%v: copy the file again, or make another: kogge fleet token", err)
+		}
+	}
+	if n := values["genesis"]; n != nil {
+		if j.Genesis, err = ParseGenesis([]byte(n.Value)); err != nil {
+			p.report(n, "%v", err)
+		}
+	}
+	if n := values["fleet"]; n != nil {
+		switch {
+		case !isHash(n.Value):
+			p.report(n, "a fleet's id has 64 hexadecimal digits in lower case")
+		case j.Genesis != nil && j.Genesis.ID() != n.Value:
+			p.report(n, "the genesis in this file is that of %s…: it was edited, or belongs to another fleet", Short(j.Genesis.ID()))
+		}
+	}
+	return j
+}
+
+// values are the values of the file's keys, by key; nil if there is no telling.
+func (p *joinParser) values(doc *yaml.Node) map[string]*yaml.Node {
+	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
+		p.whole("is not one YAML document: copy the file again, or make another: kogge fleet token")
+		return nil
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		p.report(root, "expected the keys %s", strings.Join(joinKeys, ", "))
+		return nil
+	}
+	values := make(map[string]*yaml.Node)
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		k, v := root.Content[i], root.Content[i+1]
+		known := false
+		for _, name := range joinKeys {
+			known = known || k.Kind == yaml.ScalarNode && k.Value == name
+		}
+		switch {
+		case !known:
+			p.report(k, "unknown key: join.yaml has %s", strings.Join(joinKeys, ", "))
+		case values[k.Value] != nil:
+			p.report(k, "key %q is at line %d already", k.Value, values[k.Value].Line)
+		case v.Kind != yaml.ScalarNode || v.Tag != "!!str":
+			p.report(k, "the value of %q has to be a text", k.Value)
+			values[k.Value] = v // it is not missing
+		default:
+			values[k.Value] = v
+		}
+	}
+	for _, name := range joinKeys {
+		if values[name] == nil {
+			p.whole("key %q is missing", name)
+		}
+	}
+	if len(p.problems.List) > 0 {
+		return nil
+	}
+	return values
+}
+
+// syntax reports what the YAML parser could not read.
+func (p *joinParser) syntax(err error) *Join {
+	var load *yaml.LoadError
+	if !errors.As(err, &load) || load.Mark.Line == 0 {
+		return p.whole("is not YAML: copy the file again, or make another: kogge fleet token")
+	}
+	// The parser's message may quote the text, which may be the token.
+	p.at(load.Mark.Line, load.Mark.Column, 1, "this is not YAML: copy the file again, or make another: kogge fleet token")
+	return nil
+}
+
+// report adds a problem about a value or key.
+func (p *joinParser) report(n *yaml.Node, format string, args ...any) {
+	width := 1
+	if n.Kind == yaml.ScalarNode && !strings.Contains(n.Value, "\n") {
+		width = len([]rune(n.Value))
+	}
+	p.at(n.Line, n.Column, width, format, args...)
+}
+
+// whole adds a problem about the file as a whole.
+func (p *joinParser) whole(format string, args ...any) *Join {
+	p.at(0, 0, 0, format, args...)
+	return nil
+}
+
+func (p *joinParser) at(line, column, width int, format string, args ...any) {
+	const most = 10
+	if len(p.problems.List) == most {
+		p.problems.More++
+		return
+	}
+	source := ""
+	if line > 0 && line <= len(p.lines) {
+		source = p.lines[line-1]
+	}
+	p.problems.List = append(p.problems.List, nodeconfig.Problem{
+		File: p.file, Line: line, Column: column, Width: width, Source: source, Message: fmt.Sprintf(format, args...),
+	})
+}
+
+// hideSecret replaces what could be a token, or a part of one, by dots: problems are
+// shown on consoles and kept in logs. A genesis holds no secret, and its long lines
+// may be hidden too.
+func hideSecret(line string) string {
+	const tail = 12 // characters of base32: 60 bits of 256
+	runes := []rune(line)
+	for from := 0; from < len(runes); from++ {
+		to := from
+		for to < len(runes) && (runes[to] >= 'a' && runes[to] <= 'z' || runes[to] >= 'A' && runes[to] <= 'Z' || runes[to] >= '0' && runes[to] <= '9') {
+			to++
+		}
+		if to-from > tail && !isHash(string(runes[from:to])) {
+			for i := from + 4; i < to; i++ {
+				runes[i] = '·'
+			}
+		}
+		from = to
+	}
+	return string(runes)
+}

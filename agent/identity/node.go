@@ -1,0 +1,386 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"kogge.example/init/durable"
+)
+
+// NodeDir is where a node keeps its identity.
+const NodeDir = "/state/identity"
+
+// Why a node does not do what was asked.
+var (
+	ErrNoJoin     = errors.New("node has no token: it needs a join.yaml")
+	ErrAdopted    = errors.New("node is adopted already")
+	ErrOtherFleet = errors.New("node belongs to another fleet")
+)
+
+// Node is who this node is. It begins with a key that it makes itself, and goes
+//
+//	new ─Join─▶ invited ─Adopt─▶ adopted ─Adopt─▶ adopted (a renewed certificate)
+//	              └─Join─▶ invited (another token, or another fleet)
+//
+// and never back: leaving a fleet is a reset of STATE. Its methods may be called from
+// any goroutine.
+type Node struct {
+	files files
+	key   *ecdsa.PrivateKey
+	spki  []byte
+	self  tls.Certificate // signed by itself, until the node is adopted
+
+	mu      sync.RWMutex // guards what follows
+	m       membership
+	cert    tls.Certificate
+	revoked map[string]bool // keys, as in Peer.Key
+}
+
+// membership is a node's place in a fleet.
+type membership struct {
+	genesis *Genesis
+	token   Token    // until the node is adopted
+	chain   [][]byte // the node's certificate in DER, and intermediates; nil until adopted
+}
+
+// files is the node's folder on STATE. The tests have one that loses power.
+type files interface {
+	Read(name string) ([]byte, error)       // fs.ErrNotExist: there is none
+	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
+}
+
+// The files of a node's folder: the key, which is written once, and the rest, which
+// is always replaced as a whole.
+const (
+	nodeKeyName       = "node.key"
+	membershipName    = "membership.json"
+	membershipVersion = 1
+)
+
+type membershipFile struct {
+	Version      int      `json:"version"`
+	Genesis      []byte   `json:"genesis"`
+	Token        string   `json:"token,omitempty"`
+	Certificates [][]byte `json:"certificates,omitempty"`
+}
+
+// OpenNode reads who this node is from a folder, which it makes if need be. A node that
+// has no key yet makes one: after a power cut there is none or a whole one, and the one
+// that OpenNode returned with is there for good. A key or membership that cannot be
+// read is an error and is never replaced: it may be all that tells who the node was.
+func OpenNode(dir string) (*Node, error) {
+	if err := makeFolder(dir); err != nil {
+		return nil, fmt.Errorf("identity of this node: %w", err)
+	}
+	n, err := openNode(folder(dir))
+	if err != nil {
+		return nil, fmt.Errorf("identity of this node: %s: %w", dir, err)
+	}
+	return n, nil
+}
+
+func openNode(files files) (*Node, error) {
+	n := &Node{files: files}
+	text, err := files.Read(nodeKeyName)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := n.makeKey(); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	default:
+		if n.key, err = decodeKey[*ecdsa.PrivateKey](text); err != nil {
+			return nil, fmt.Errorf("%s: %w", nodeKeyName, err)
+		}
+		if _, err := p256(&n.key.PublicKey); err != nil {
+			return nil, fmt.Errorf("%s: %w", nodeKeyName, err)
+		}
+	}
+	if n.spki, err = x509.MarshalPKIXPublicKey(&n.key.PublicKey); err != nil {
+		return nil, err
+	}
+	if n.self, err = selfSigned(n.key); err != nil {
+		return nil, err
+	}
+	n.cert = n.self
+	if err := n.readMembership(); err != nil {
+		return nil, fmt.Errorf("%s: %w", membershipName, err)
+	}
+	if err := n.readRevoked(); err != nil {
+		return nil, fmt.Errorf("%s: %w", revokedName, err)
+	}
+	return n, nil
+}
+
+func (n *Node) readMembership() error {
+	raw, err := n.files.Read(membershipName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m, err := parseMembership(raw)
+	if err != nil {
+		return err
+	}
+	return n.set(m)
+}
+
+func (n *Node) makeKey() error {
+	key, err := newKey()
+	if err != nil {
+		return err
+	}
+	text, err := encodeKey(key)
+	if err != nil {
+		return err
+	}
+	if err := n.files.Replace(nodeKeyName, text); err != nil {
+		return err
+	}
+	n.key = key
+	return nil
+}
+
+// selfSigned is what a node serves with that no fleet has signed: it says nothing but
+// "I hold this key". Without dates worth the name, because the node may not know any.
+func selfSigned(key *ecdsa.PrivateKey) (tls.Certificate, error) {
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Kogge node, not adopted"},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // RFC 5280 4.1.2.5: no end
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
+}
+
+func parseMembership(raw []byte) (membership, error) {
+	var m membership
+	if len(raw) > 8*maxGenesis {
+		return m, fmt.Errorf("%d bytes: %d at most", len(raw), 8*maxGenesis)
+	}
+	var f membershipFile
+	err := decodeStrict(raw, membershipVersion, &f)
+	if err == nil {
+		m.genesis, err = ParseGenesis(f.Genesis)
+	}
+	if err == nil && f.Token != "" {
+		m.token, err = ParseToken(f.Token)
+	}
+	if len(f.Certificates) > 0 {
+		m.chain = f.Certificates
+	}
+	return m, err
+}
+
+// set makes m the node's membership in memory, if it holds together.
+func (n *Node) set(m membership) error {
+	cert := n.self
+	if m.chain != nil {
+		leaf, err := n.verify(m)
+		if err != nil {
+			return err
+		}
+		cert = tls.Certificate{Certificate: m.chain, PrivateKey: n.key, Leaf: leaf}
+	}
+	n.m, n.cert = m, cert
+	return nil
+}
+
+// verify wants that the certificate of m is for this node's key and from its fleet.
+// The dates are for others to judge: this node's clock may be the worse one.
+func (n *Node) verify(m membership) (*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for _, der := range m.chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("certificate: %w", err)
+		}
+		certs = append(certs, c)
+	}
+	peer, err := m.genesis.VerifyPeer(certs[0], certs[1:], time.Time{}, false, nil)
+	if err != nil {
+		return nil, err
+	}
+	if peer.Kind != KindNode {
+		return nil, fmt.Errorf("%s: %w: a node's wanted", peer, ErrKind)
+	}
+	if peer.Key != KeyID(n.spki) {
+		return nil, fmt.Errorf("%s: the certificate is for another key", peer)
+	}
+	return certs[0], nil
+}
+
+// change makes m the node's membership on disk, and then in memory. n.mu is held.
+func (n *Node) change(m membership) error {
+	before, cert := n.m, n.cert
+	if err := n.set(m); err != nil {
+		return err
+	}
+	f := membershipFile{Version: membershipVersion, Genesis: m.genesis.Bytes(), Token: m.token.Text(), Certificates: m.chain}
+	text, err := encodeJSON(f)
+	if err == nil {
+		err = n.files.Replace(membershipName, text)
+	}
+	if err != nil {
+		n.m, n.cert = before, cert
+	}
+	return err
+}
+
+// Join remembers the fleet and token of a join.yaml, durably: once it returns nil, the
+// file on the boot partition may go. A node that is adopted keeps what it has; of
+// another fleet's join.yaml it says [ErrOtherFleet].
+func (n *Node) Join(j *Join) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.m.chain != nil {
+		if n.m.genesis.ID() != j.Genesis.ID() {
+			return fmt.Errorf("join fleet %s: %w, %s (%s)", j.Genesis.Name, ErrOtherFleet, n.m.genesis.Name, Short(n.m.genesis.ID()))
+		}
+		return nil
+	}
+	if err := n.change(membership{genesis: j.Genesis, token: j.Token}); err != nil {
+		return fmt.Errorf("join fleet %s: %w", j.Genesis.Name, err)
+	}
+	return nil
+}
+
+// Answer is what a node that wants in says to whoever may adopt it: a certificate
+// request in DER for its key, and the proof of its token by [Mac]. Ask first whether
+// the other one is an operator of [Node.Genesis]. The error wraps [ErrAdopted] or
+// [ErrNoJoin], or is about the nonce.
+func (n *Node) Answer(nonce []byte) (csr, mac []byte, err error) {
+	n.mu.RLock()
+	m := n.m
+	n.mu.RUnlock()
+	switch {
+	case m.chain != nil:
+		return nil, nil, fmt.Errorf("answer: %w", ErrAdopted)
+	case m.token.IsZero():
+		return nil, nil, fmt.Errorf("answer: %w", ErrNoJoin)
+	case len(nonce) != NonceSize:
+		return nil, nil, fmt.Errorf("answer: nonce has %d bytes: %d wanted", len(nonce), NonceSize)
+	}
+	if csr, err = n.Request(); err != nil {
+		return nil, nil, err
+	}
+	return csr, Mac(m.token, m.genesis.ID(), n.spki, nonce), nil
+}
+
+// Request is a certificate request in DER for the node's key, as a renewal needs it.
+func (n *Node) Request() ([]byte, error) {
+	csr, err := NewRequest(n.key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate request of this node: %w", err)
+	}
+	return csr, nil
+}
+
+// Adopt takes the certificate that the fleet's node CA signed, in DER, and what
+// certificates stand between the two, if any; then it forgets the token. A later call
+// renews: certificate and name are then the new ones. After a power cut the node has
+// the token or the certificate, and the certificate once Adopt returned nil.
+func (n *Node) Adopt(certDER []byte, chain ...[]byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.m.genesis == nil {
+		return fmt.Errorf("adopt: %w", ErrNoJoin)
+	}
+	m := membership{genesis: n.m.genesis, chain: [][]byte{bytes.Clone(certDER)}}
+	for _, c := range chain {
+		m.chain = append(m.chain, bytes.Clone(c))
+	}
+	if err := n.change(m); err != nil {
+		return fmt.Errorf("adopt: %w", err)
+	}
+	return nil
+}
+
+// Certificate is what the node serves with and calls others with: its fleet's, or one
+// signed by itself until it is adopted. Ask for it at each handshake.
+func (n *Node) Certificate() tls.Certificate {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.cert
+}
+
+// Genesis is that of the fleet that the node joins or has joined; nil: of none.
+func (n *Node) Genesis() *Genesis {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.m.genesis
+}
+
+// Adopted says whether the node has a certificate of its fleet.
+func (n *Node) Adopted() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.m.chain != nil
+}
+
+// Name is what the node is called in its fleet; "" until it is adopted.
+func (n *Node) Name() string {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.m.chain == nil {
+		return ""
+	}
+	peer, err := PeerOf(n.cert.Leaf)
+	if err != nil {
+		return "" // set has seen that there is one
+	}
+	return peer.Name
+}
+
+// String says who the node is, and nothing secret: "node n1 of fleet dev
+// (0123456789ab), key ba9876543210".
+func (n *Node) String() string {
+	key := "key " + Short(n.Key())
+	g := n.Genesis()
+	switch {
+	case g == nil:
+		return "node of no fleet, " + key
+	case !n.Adopted():
+		return fmt.Sprintf("node that waits for fleet %s (%s) to adopt it, %s", g.Name, Short(g.ID()), key)
+	}
+	return fmt.Sprintf("node %s of fleet %s (%s), %s", n.Name(), g.Name, Short(g.ID()), key)
+}
+
+// Key is the node's key as in Peer.Key: what its owner compares by eye.
+func (n *Node) Key() string { return KeyID(n.spki) }
+
+// folder is a folder of the machine's file system.
+type folder string
+
+func (f folder) Read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(string(f), name)) }
+
+func (f folder) Replace(name string, data []byte) error {
+	return durable.Replace(filepath.Join(string(f), name), data, 0o600)
+}
+
+// makeFolder makes dir for this user alone, and durably: a key is synced into it.
+func makeFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return userDisk{}.Sync(filepath.Dir(dir))
+}

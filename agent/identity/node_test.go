@@ -1,0 +1,418 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// adopted lets a node into a fleet, as an operator does it.
+func adopted(t testing.TB, f *Fleet, n *Node, name string) {
+	t.Helper()
+	token, err := f.NewToken(Terms{}, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Join(&Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Adopt(sign(t, f, n, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sign asks a node for its answer and has the fleet sign it.
+func sign(t testing.TB, f *Fleet, n *Node, name string) []byte {
+	t.Helper()
+	nonce := make([]byte, NonceSize)
+	rand.Read(nonce)
+	csr, mac, err := n.Answer(nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := f.AdoptNode(csr, nonce, mac, name, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func savedFleet(t testing.TB, name string) *Fleet {
+	t.Helper()
+	f := newFleet(t, name)
+	if err := f.Save(filepath.Join(t.TempDir(), name), ""); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func openedNode(t testing.TB, dir string) *Node {
+	t.Helper()
+	n, err := OpenNode(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestAdoption follows a node from its first boot to its second year.
+func TestAdoption(t *testing.T) {
+	f, dir := savedFleet(t, "dev"), filepath.Join(t.TempDir(), "identity")
+	n := openedNode(t, dir)
+	key := n.Key()
+	if n.Adopted() || n.Genesis() != nil || n.Name() != "" || n.String() != "node of no fleet, key "+Short(key) {
+		t.Fatalf("a new node is %v", n)
+	}
+	leaf := n.Certificate().Leaf
+	if KeyID(leaf.RawSubjectPublicKeyInfo) != key || leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) != nil {
+		t.Fatal("its first certificate is not its own")
+	}
+	if _, err := f.Genesis.VerifyPeer(leaf, nil, today, false, nil); !errors.Is(err, ErrForeign) {
+		t.Fatalf("the fleet says of it: %v", err)
+	}
+	if _, _, err := n.Answer(make([]byte, NonceSize)); !errors.Is(err, ErrNoJoin) {
+		t.Fatalf("it answers: %v", err)
+	}
+	if err := n.Adopt(f.testNode(t, "n1", today).Raw); !errors.Is(err, ErrNoJoin) {
+		t.Fatalf("it is adopted by anybody: %v", err)
+	}
+
+	// join.yaml is read, and the node restarts.
+	token, err := f.NewToken(Terms{Node: "n1"}, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := ParseJoin(JoinName, MarshalJoin(&Join{Genesis: f.Genesis, Token: token.Token}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Join(j); err != nil {
+		t.Fatal(err)
+	}
+	n = openedNode(t, dir)
+	if n.Key() != key || n.Adopted() || n.Genesis().ID() != f.Genesis.ID() || !strings.Contains(n.String(), "waits for fleet dev") {
+		t.Fatalf("after join.yaml it is %v", n)
+	}
+	for _, size := range []int{0, 16, 33} {
+		if _, _, err := n.Answer(make([]byte, size)); err == nil {
+			t.Errorf("it answers to %d bytes", size)
+		}
+	}
+
+	// It is adopted, and restarts.
+	if err := n.Adopt(sign(t, f, n, "n1")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if !n.Adopted() || n.Name() != "n1" || n.Key() != key {
+			t.Fatalf("after adoption it is %v", n)
+		}
+		peer, err := f.Genesis.VerifyPeer(n.Certificate().Leaf, nil, today, true, nil)
+		if err != nil || peer.Kind != KindNode || peer.Name != "n1" || peer.Key != key {
+			t.Fatalf("%v, %v", peer, err)
+		}
+		if _, _, err := n.Answer(make([]byte, NonceSize)); !errors.Is(err, ErrAdopted) {
+			t.Fatalf("it answers again: %v", err)
+		}
+		n = openedNode(t, dir)
+	}
+	for _, name := range []string{membershipName, nodeKeyName} {
+		if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Contains(text, []byte(tokenPrefix)) {
+			t.Errorf("%s: %v, or the token is still there", name, err)
+		}
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", name, info.Mode(), err)
+		}
+	}
+
+	// The same join.yaml once more changes nothing, another fleet's is refused.
+	if err := n.Join(j); err != nil || !n.Adopted() {
+		t.Errorf("the same join.yaml: %v", err)
+	}
+	other := savedFleet(t, "other")
+	if err := n.Join(&Join{Genesis: other.Genesis, Token: newToken()}); !errors.Is(err, ErrOtherFleet) {
+		t.Errorf("another fleet's join.yaml: %v", err)
+	}
+
+	// Three years later the certificate is long over, and is renewed all the same.
+	later := today.AddDate(3, 0, 0)
+	if _, err := f.Genesis.VerifyPeer(n.Certificate().Leaf, nil, later, true, nil); !errors.Is(err, ErrExpired) {
+		t.Error(err)
+	}
+	csr, err := n.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := f.SignNode(csr, "n1", later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Adopt(der); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Genesis.VerifyPeer(openedNode(t, dir).Certificate().Leaf, nil, later, true, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAdoptRefused offers a node certificates that are not for it.
+func TestAdoptRefused(t *testing.T) {
+	f, other := savedFleet(t, "dev"), savedFleet(t, "other")
+	n := openedNode(t, t.TempDir())
+	token, err := f.NewToken(Terms{}, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Join(&Join{Genesis: other.Genesis, Token: newToken()}); err != nil {
+		t.Fatal(err)
+	}
+	// Not adopted yet, it follows the later join.yaml.
+	if err := n.Join(&Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+		t.Fatal(err)
+	}
+	csr, err := n.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := other.SignNode(csr, "n1", today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator, err := f.SignOperator(csr, "n1", RoleAdmin, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, der := range map[string][]byte{
+		"of another fleet": foreign, "an operator's": operator, "for another key": f.testNode(t, "n1", today).Raw,
+		"its own": n.Certificate().Certificate[0], "none": nil, "garbage": []byte("certificate"),
+	} {
+		if err := n.Adopt(der); err == nil {
+			t.Errorf("a certificate %s is taken", name)
+		}
+	}
+	if n.Adopted() {
+		t.Fatal("it is adopted")
+	}
+	if err := n.Adopt(sign(t, f, n, "n1")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMemberSigns adopts a node by the key of a member below the node CA.
+func TestMemberSigns(t *testing.T) {
+	f, n := savedFleet(t, "dev"), openedNode(t, t.TempDir())
+	member, memberKey := forge(t, f.Genesis.NodeCA, f.nodeCA, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
+	if err := n.Join(&Join{Genesis: f.Genesis, Token: newToken()}); err != nil {
+		t.Fatal(err)
+	}
+	der, err := signPeer(Peer{Kind: KindNode, Name: "n1", Fleet: f.Genesis.ID()}, &n.key.PublicKey, member, memberKey, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Adopt(der); !errors.Is(err, ErrForeign) {
+		t.Errorf("without the member's certificate: %v", err)
+	}
+	if err := n.Adopt(der, member.Raw); err != nil {
+		t.Fatal(err)
+	}
+	if len(n.Certificate().Certificate) != 2 {
+		t.Error("it does not show the chain")
+	}
+}
+
+// memoryFiles is a folder on STATE that loses power at one of its writes; whether that
+// one came to the disk, the test decides.
+type memoryFiles struct {
+	disk  map[string]string
+	left  int
+	lands bool
+}
+
+var errCut = errors.New("power cut")
+
+func (m *memoryFiles) Read(name string) ([]byte, error) {
+	if text, ok := m.disk[name]; ok {
+		return []byte(text), nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+func (m *memoryFiles) Replace(name string, data []byte) error {
+	if m.left--; m.left >= 0 {
+		m.disk[name] = string(data)
+		return nil
+	}
+	if m.left == -1 && m.lands {
+		m.disk[name] = string(data)
+	}
+	return errCut
+}
+
+// TestNodePowerCut cuts the power at every write from the first boot to a revoked
+// operator: each time the node comes up as it was before or after that write, with the
+// key that it had shown to anybody, and goes on from there.
+func TestNodePowerCut(t *testing.T) {
+	f := savedFleet(t, "dev")
+	token, err := f.NewToken(Terms{Count: 100}, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eve := KeyID([]byte("eve"))
+	// life goes on from wherever the node is; shown is the key that others have seen.
+	life := func(files *memoryFiles, shown *string) error {
+		n, err := openNode(files)
+		if err != nil {
+			return err
+		}
+		if *shown != "" && n.Key() != *shown {
+			t.Fatalf("the node has another key")
+		}
+		*shown = n.Key()
+		if !n.Adopted() {
+			if err := n.Join(&Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+				return err
+			}
+			if err := n.Adopt(sign(t, f, n, "n1")); err != nil {
+				return err
+			}
+		}
+		return n.Revoke(eve)
+	}
+	for writes := 0; ; writes++ {
+		done := false
+		for _, lands := range []bool{false, true} {
+			shown := ""
+			m := &memoryFiles{disk: make(map[string]string), left: writes, lands: lands}
+			err := life(m, &shown)
+			if err != nil && !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			done = err == nil
+			after := &memoryFiles{disk: maps.Clone(m.disk), left: 100}
+			if err := life(after, &shown); err != nil {
+				t.Fatalf("writes=%d lands=%v: after the cut: %v", writes, lands, err)
+			}
+			n, err := openNode(after)
+			if err != nil || !n.Adopted() || !n.Revoked(eve) {
+				t.Fatalf("writes=%d lands=%v: %v, %v", writes, lands, n, err)
+			}
+		}
+		if done {
+			if writes != 4 {
+				t.Errorf("a life takes %d writes", writes)
+			}
+			return
+		}
+	}
+}
+
+// TestNodeDamaged wants that a node whose files cannot be read says so and leaves them
+// as they are.
+func TestNodeDamaged(t *testing.T) {
+	f := savedFleet(t, "dev")
+	good := filepath.Join(t.TempDir(), "good")
+	n := openedNode(t, good)
+	adopted(t, f, n, "n1")
+	if err := n.Revoke(KeyID([]byte("eve"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(good, nodeKeyName), filepath.Join(good, "old.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenNode(good); err == nil || !strings.Contains(err.Error(), "the certificate is for another key") {
+		t.Errorf("with a new key: %v", err)
+	}
+	if err := os.Rename(filepath.Join(good, "old.key"), filepath.Join(good, nodeKeyName)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, file, from, to string }{ // from "*": the whole file
+		{"key torn", nodeKeyName, "-----END", ""},
+		{"key empty", nodeKeyName, "*", ""},
+		{"membership empty", membershipName, "*", ""},
+		{"membership of version 2", membershipName, `"version": 1`, `"version": 2`},
+		{"membership with more in it", membershipName, `"version": 1`, `"version": 1, "more": 1`},
+		{"no genesis", membershipName, `"genesis"`, `"genesys"`},
+		{"revoked list torn", revokedName, "]", ""},
+		{"revoked list of other things", revokedName, `"keys": [`, `"keys": ["eve", `},
+	} {
+		dir := filepath.Join(t.TempDir(), "identity")
+		if err := os.CopyFS(dir, os.DirFS(good)); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, c.file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = bytes.Replace(text, []byte(c.from), []byte(c.to), 1)
+		if c.from == "*" {
+			text = []byte(c.to)
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenNode(dir); err == nil || !strings.Contains(err.Error(), c.file) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, text) {
+			t.Errorf("%s: it is changed, %v", c.name, err)
+		}
+	}
+}
+
+// TestRevoke tries what can be revoked.
+func TestRevoke(t *testing.T) {
+	dir := t.TempDir()
+	n := openedNode(t, dir)
+	for _, key := range []string{"", "eve", strings.ToUpper(n.Key()), n.Key()} {
+		if err := n.Revoke(key); err == nil {
+			t.Errorf("key %q is revoked", key)
+		}
+	}
+	a, b := KeyID([]byte("a")), KeyID([]byte("b"))
+	for _, key := range []string{a, b, a} {
+		if err := n.Revoke(key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n = openedNode(t, dir)
+	if !n.Revoked(a) || !n.Revoked(b) || n.Revoked(n.Key()) || len(n.RevokedKeys()) != 2 {
+		t.Errorf("%v", n.RevokedKeys())
+	}
+}
+
+// TestNodeAtOnce asks a node from many sides while it is adopted.
+func TestNodeAtOnce(t *testing.T) {
+	f, n := savedFleet(t, "dev"), openedNode(t, t.TempDir())
+	var asked sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		asked.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if n.Adopted() && n.Certificate().Leaf.Subject.CommonName != "n1" {
+					t.Error("adopted, and without its certificate")
+				}
+				_, _, _, _ = n.Genesis(), n.Name(), n.String(), n.Revoked("")
+			}
+		})
+	}
+	adopted(t, f, n, "n1")
+	if err := n.Revoke(KeyID([]byte("eve"))); err != nil {
+		t.Error(err)
+	}
+	close(stop)
+	asked.Wait()
+}

@@ -1,0 +1,155 @@
+package identity
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+)
+
+// IssuedOperator is an operator whom the fleet signed: one key of one person.
+type IssuedOperator struct {
+	Name    string     `json:"name"`
+	Role    Role       `json:"role"`
+	Key     string     `json:"key"` // as in Peer.Key
+	Until   time.Time  `json:"until"`
+	Revoked *time.Time `json:"revoked,omitempty"` // nil: never
+}
+
+type operatorsFile struct {
+	Version   int              `json:"version"`
+	Operators []IssuedOperator `json:"operators"`
+}
+
+const (
+	operatorsVersion = 1
+	maxOperators     = 4 << 20 // bytes of the file
+)
+
+// ErrNoOperator says that nobody of that name was signed.
+var ErrNoOperator = errors.New("no operator of that name")
+
+func issuedOperator(p Peer, cert *x509.Certificate) IssuedOperator {
+	return IssuedOperator{Name: p.Name, Role: p.Role, Key: p.Key, Until: cert.NotAfter.UTC()}
+}
+
+// Operators are those whom the operator CA signed from this folder, the first one
+// first; none in the folder of an operator who was invited.
+func (f *Fleet) Operators() ([]IssuedOperator, error) {
+	all, err := f.readOperators()
+	if err != nil {
+		return nil, fmt.Errorf("fleet %s: %w", f.Genesis.Name, err)
+	}
+	return all, nil
+}
+
+// RevokeOperator notes, durably, that all keys of an operator are revoked, and returns
+// them, those of earlier calls too: the nodes have to be told ([Node.Revoke]). Whose
+// folder this is cannot be revoked in it.
+func (f *Fleet) RevokeOperator(name string, now time.Time) ([]string, error) {
+	var keys []string
+	err := f.editOperators(func(all []IssuedOperator) ([]IssuedOperator, error) {
+		if name == f.peer.Name {
+			return nil, errors.New("it is you")
+		}
+		when := now.UTC().Truncate(time.Second)
+		for i := range all {
+			if all[i].Name != name {
+				continue
+			}
+			if keys = append(keys, all[i].Key); all[i].Revoked == nil {
+				all[i].Revoked = &when
+			}
+		}
+		if keys == nil {
+			return nil, ErrNoOperator
+		}
+		return all, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("fleet %s: revoke operator %s: %w", f.Genesis.Name, name, err)
+	}
+	return keys, nil
+}
+
+// noteOperator adds the operator of a certificate to the list, or renews his line.
+func (f *Fleet) noteOperator(der []byte) error {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	peer, err := PeerOf(cert)
+	if err != nil {
+		return err
+	}
+	return f.editOperators(func(all []IssuedOperator) ([]IssuedOperator, error) {
+		i := slices.IndexFunc(all, func(o IssuedOperator) bool { return o.Key == peer.Key })
+		if i < 0 {
+			return append(all, issuedOperator(peer, cert)), nil
+		}
+		if all[i].Revoked != nil {
+			return nil, fmt.Errorf("%w, since %s: who returns makes a new key", ErrRevoked, all[i].Revoked.Format(time.DateOnly))
+		}
+		all[i] = issuedOperator(peer, cert)
+		return all, nil
+	})
+}
+
+// editOperators changes operators.json. After a power cut it is as it was before or
+// after.
+func (f *Fleet) editOperators(edit func([]IssuedOperator) ([]IssuedOperator, error)) error {
+	return f.alone(func() error {
+		all, err := f.readOperators()
+		if err != nil {
+			return err
+		}
+		if all, err = edit(all); err != nil {
+			return err
+		}
+		text, err := encodeJSON(operatorsFile{operatorsVersion, all})
+		if err != nil {
+			return err
+		}
+		return replaceFile(f.path(operatorsName), text)
+	})
+}
+
+func (f *Fleet) readOperators() ([]IssuedOperator, error) {
+	raw, err := os.ReadFile(f.path(operatorsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := parseOperators(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", operatorsName, err)
+	}
+	return all, nil
+}
+
+func parseOperators(raw []byte) ([]IssuedOperator, error) {
+	if len(raw) > maxOperators {
+		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), maxOperators)
+	}
+	var file operatorsFile
+	if err := decodeStrict(raw, operatorsVersion, &file); err != nil {
+		return nil, err
+	}
+	for _, o := range file.Operators {
+		if err := CheckOperatorName(o.Name); err != nil {
+			return nil, err
+		}
+		if _, err := ParseRole(string(o.Role)); err != nil {
+			return nil, err
+		}
+		if !isHash(o.Key) {
+			return nil, fmt.Errorf("operator %s: %q names no key", o.Name, o.Key)
+		}
+	}
+	return file.Operators, nil
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/identity"
+)
+
+// fleetFacts are what kogge fleet show says of a fleet. There is no secret in it.
+type fleetFacts struct {
+	fleetRow
+	Threshold int          `json:"threshold"` // owner keys that together are the owner
+	Keys      []keyFacts   `json:"keys"`
+	Tokens    []tokenFacts `json:"tokens"`
+	Sheets    []string     `json:"sheets,omitempty"` // recovery sheets that are still on this disk
+}
+
+type keyFacts struct {
+	Key         string           `json:"key"`
+	Fingerprint string           `json:"fingerprint"` // SHA-256 of the public key
+	Where       identity.Holding `json:"where"`
+	Until       *time.Time       `json:"until,omitempty"`
+}
+
+type tokenFacts struct {
+	ID      string         `json:"id"`
+	State   string         `json:"state"`
+	Node    string         `json:"node,omitempty"`
+	Count   int            `json:"count"`
+	Expires time.Time      `json:"expires"`
+	Used    []identity.Use `json:"used,omitempty"`
+}
+
+func fleetShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "show NAME", Short: "Show a fleet's keys and tokens, without a secret", Args: exactly("NAME"),
+		ValidArgsFunction: completeFleets,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := loadFleet(args[0])
+			if err != nil {
+				return err
+			}
+			facts, err := newFleetFacts(args[0], f)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), facts)
+			}
+			return facts.print(cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newFleetFacts(name string, f *identity.Fleet) (fleetFacts, error) {
+	g := f.Genesis
+	facts := fleetFacts{fleetRow: newFleetRow(name, f.Dir), Threshold: g.Threshold, Sheets: f.Sheets(), Tokens: []tokenFacts{}}
+	own := f.Certificate().Leaf
+	facts.Keys = append(facts.Keys,
+		keyFacts{f.Operator().String(), f.Operator().Key, identity.Open, &own.NotAfter},
+		keyFacts{"operator CA", identity.KeyID(g.OperatorCA.RawSubjectPublicKeyInfo), f.HoldsCA(identity.KindOperator), &g.OperatorCA.NotAfter},
+		keyFacts{"node CA", identity.KeyID(g.NodeCA.RawSubjectPublicKeyInfo), f.HoldsCA(identity.KindNode), &g.NodeCA.NotAfter})
+	for i := range g.Owners {
+		facts.Keys = append(facts.Keys, keyFacts{Key: fmt.Sprintf("owner key %d", i+1), Fingerprint: g.OwnerKeyID(i + 1), Where: f.HoldsOwner(i + 1)})
+	}
+	tokens, err := f.Tokens()
+	for _, t := range tokens {
+		facts.Tokens = append(facts.Tokens, tokenFacts{t.ID, t.State(time.Now()), t.Node, t.Count, t.Expires, t.Used})
+	}
+	return facts, err
+}
+
+func (f fleetFacts) print(out io.Writer) error {
+	fmt.Fprintf(out, "fleet   %s\nid      %s\nfolder  %s\nowner   any %d of its owner keys\n\n", f.Name, f.ID, f.Folder, f.Threshold)
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "KEY\tFINGERPRINT\tUNTIL\tWHERE")
+	for _, k := range f.Keys {
+		until := "-"
+		if k.Until != nil {
+			until = k.Until.Format(time.DateOnly)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Key, identity.Short(k.Fingerprint), until, k.Where)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(f.Tokens) > 0 {
+		fmt.Fprintln(out)
+		fmt.Fprintln(w, "TOKEN\tSTATE\tEXPIRES\tFOR\tUSED BY")
+		for _, t := range f.Tokens {
+			whom := t.Node
+			if whom == "" {
+				whom = fmt.Sprintf("any %d", t.Count)
+			}
+			by := []string{}
+			for _, u := range t.Used {
+				by = append(by, u.Node)
+			}
+			if len(by) == 0 {
+				by = append(by, "-")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.ID, t.State, t.Expires.Local().Format("2006-01-02 15:04"), whom, strings.Join(by, ", "))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(f.Sheets) > 0 {
+		fmt.Fprintf(out, "\nStill on this disk, to be printed, kept in two places and deleted:\n  %s\n", strings.Join(f.Sheets, "\n  "))
+	}
+	return nil
+}

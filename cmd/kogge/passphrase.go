@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// passphraseFlags say where a passphrase comes from: a file, or else the terminal.
+type passphraseFlags struct{ file string }
+
+func (p *passphraseFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.file, "passphrase-file", "", "file whose one line is the passphrase (default: ask on the terminal)")
+}
+
+// fresh asks for a new passphrase, twice. what is what it will protect.
+func (p *passphraseFlags) fresh(ctx context.Context, what string) (string, error) {
+	if p.file != "" {
+		return readPassphrase(p.file)
+	}
+	first, err := askSecret(ctx, "passphrase for "+what+": ")
+	if err != nil {
+		return "", err
+	}
+	if first == "" {
+		return "", errors.New("passphrase: it is empty")
+	}
+	second, err := askSecret(ctx, "the same again: ")
+	if err == nil && first != second {
+		err = errors.New("passphrase: the two are not the same")
+	}
+	return first, err
+}
+
+// known asks for the passphrase that what is under.
+func (p *passphraseFlags) known(ctx context.Context, what string) (string, error) {
+	if p.file != "" {
+		return readPassphrase(p.file)
+	}
+	return askSecret(ctx, "passphrase of "+what+": ")
+}
+
+func readPassphrase(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("passphrase: %w", err)
+	}
+	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+	if len(text) == 0 || bytes.ContainsAny(text, "\r\n\x00") {
+		return "", fmt.Errorf("passphrase: %s is not one line of text", file)
+	}
+	return string(text), nil
+}
+
+// errNoTerminal says that there is nobody to ask.
+var errNoTerminal = errors.New("passphrase: there is no terminal to ask for it")
+
+// askSecret reads a line that the terminal does not show.
+func askSecret(ctx context.Context, prompt string) (string, error) {
+	fd := int(os.Stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", errNoTerminal
+	}
+	type answer struct {
+		text []byte
+		err  error
+	}
+	answered := make(chan answer, 1)
+	fmt.Fprint(os.Stderr, prompt)
+	go func() { // it cannot be called off: after Ctrl-C it ends with the program
+		text, err := term.ReadPassword(fd)
+		answered <- answer{text, err}
+	}()
+	defer fmt.Fprintln(os.Stderr) // the user's Enter was not shown
+	select {
+	case a := <-answered:
+		if a.err != nil {
+			return "", fmt.Errorf("passphrase: %w", a.err)
+		}
+		return string(a.text), nil
+	case <-ctx.Done():
+		return "", errors.Join(errors.New("passphrase: not given"), term.Restore(fd, before))
+	}
+}
