@@ -5,11 +5,20 @@
 //
 // In come containerd's calls, over ttrpc; out go containers made by runc and
 // their output, in a [ring] of bounded size. It is containerd's own task service
-// with one addition: it understands output to "ring:///PATH".
+// with one addition: it understands output to "ring:///PATH", of a container and of a
+// process beside it.
+//
+// Called "init" it is none of this but process 1 of a container (see [reap]), where
+// it lies as a bind mount of the same file: that costs the disk nothing, and its code
+// is in memory already.
 package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -18,13 +27,18 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) == initName {
+		os.Exit(reap(os.Args[1:]))
+	}
 	registry.Register(&plugin.Registration{
 		Type:     plugins.TTRPCPlugin,
 		ID:       "task",
@@ -47,7 +61,7 @@ func newService(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &service{TTRPCTaskService: s, outputs: make(map[string]*output)}, nil
+	return &service{TTRPCTaskService: s, outputs: make(map[key]*output)}, nil
 }
 
 // service is containerd's task service, whose containers write into rings.
@@ -55,8 +69,11 @@ type service struct {
 	taskapi.TTRPCTaskService
 
 	mu      sync.Mutex
-	outputs map[string]*output // by container; guarded by mu
+	outputs map[key]*output // guarded by mu
 }
+
+// key names a process: the container's own has no exec.
+type key struct{ container, exec string }
 
 // RegisterTTRPC is how the shim's server finds the service.
 func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
@@ -71,7 +88,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if !ok {
 		return s.TTRPCTaskService.Create(ctx, r)
 	}
-	o, err := collect(r.Bundle, path)
+	o, err := collect(filepath.Join(r.Bundle, "output"), path, ringSize)
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
 	}
@@ -81,24 +98,70 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		o.end()
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.outputs[r.ID] = o
+	s.keep(key{r.ID, ""}, o)
 	return response, nil
 }
 
-// Delete lets the last output of the container reach its ring.
+// Exec does the same for a process beside the container's own: with a FIFO of the
+// agent's, a start would wait for ever for an agent that was killed meanwhile.
+func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
+	path, ok := ringPath(r.Stdout)
+	if !ok {
+		return s.TTRPCTaskService.Exec(ctx, r)
+	}
+	if s.kept(key{r.ID, r.ExecID}) {
+		return nil, errgrpc.ToGRPCf(errdefs.ErrAlreadyExists, "id %s", r.ExecID)
+	}
+	// Of a shim that was killed. Nobody else makes a file there.
+	fifo := path + ".fifo"
+	if err := os.Remove(fifo); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	o, err := collect(fifo, path, execSize)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	r.Stdout, r.Stderr = o.path, o.path
+	response, err := s.TTRPCTaskService.Exec(ctx, r)
+	if err != nil {
+		o.end()
+		_ = os.Remove(fifo) // or the next Exec does
+		return nil, err
+	}
+	s.keep(key{r.ID, r.ExecID}, o)
+	return response, nil
+}
+
+func (s *service) keep(k key, o *output) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outputs[k] = o
+}
+
+func (s *service) kept(k key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outputs[k] != nil
+}
+
+// Delete lets the last output of the process reach its ring.
 func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
 	response, err := s.TTRPCTaskService.Delete(ctx, r)
-	if err != nil || r.ExecID != "" {
+	if err != nil {
 		return response, err
 	}
 	s.mu.Lock()
-	o := s.outputs[r.ID]
-	delete(s.outputs, r.ID)
+	o := s.outputs[key{r.ID, r.ExecID}]
+	delete(s.outputs, key{r.ID, r.ExecID})
 	s.mu.Unlock()
-	if o != nil {
-		o.end()
+	if o == nil {
+		return response, nil
+	}
+	o.end()
+	if r.ExecID != "" { // the container's own FIFO goes with its bundle
+		if err := os.Remove(o.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, errgrpc.ToGRPC(err)
+		}
 	}
 	return response, nil
 }

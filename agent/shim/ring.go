@@ -15,8 +15,10 @@ import (
 const (
 	// ringScheme marks an output that goes into a ring.
 	ringScheme = "ring://"
-	// ringSize is how large a file of the ring gets; there are two.
+	// ringSize is how large a file of a container's ring gets, and execSize one of a
+	// process beside it; there are two of each.
 	ringSize = 1 << 20
+	execSize = 64 << 10
 )
 
 // ringPath returns the file of a ring:// output.
@@ -86,20 +88,21 @@ func (r *ring) turn() error {
 	return nil
 }
 
-// output is what connects a container with its ring: a FIFO in its bundle, which
-// the task service writes, and a goroutine that reads it.
+// output is what connects a process with its ring: a FIFO, which the task service
+// writes, and a goroutine that reads it.
 type output struct {
 	path string   // of the FIFO
 	hold *os.File // a writer of our own: until it is closed, the FIFO does not end
 	done chan struct{}
 }
 
-// collect makes the FIFO and reads it into a ring at path until [output.end].
-func collect(bundle, path string) (*output, error) {
+// collect makes the FIFO and reads it into a ring at path, of files of size bytes,
+// until [output.end].
+func collect(fifo, path string, size int64) (*output, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("log folder: %w", err)
 	}
-	o := &output{path: filepath.Join(bundle, "output"), done: make(chan struct{})}
+	o := &output{path: fifo, done: make(chan struct{})}
 	if err := unix.Mkfifo(o.path, 0o600); err != nil {
 		return nil, fmt.Errorf("output fifo %s: %w", o.path, err)
 	}
@@ -118,7 +121,7 @@ func collect(bundle, path string) (*output, error) {
 	go func() {
 		defer close(o.done)
 		defer in.Close()
-		r := &ring{path: path, size: ringSize}
+		r := &ring{path: path, size: size}
 		defer r.close()
 		// ReadFrom and WriteTo, which io.Copy prefers, would splice: the ring
 		// counts bytes.

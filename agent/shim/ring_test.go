@@ -79,7 +79,7 @@ func TestRingNeverRefuses(t *testing.T) {
 func TestOutput(t *testing.T) {
 	bundle := t.TempDir()
 	path := filepath.Join(t.TempDir(), "log", "web.log")
-	o, err := collect(bundle, path)
+	o, err := collect(filepath.Join(bundle, "output"), path, ringSize)
 	if err != nil {
 		t.Fatal(err)
 	}

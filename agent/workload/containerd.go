@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/moby/sys/signal"
 )
 
@@ -36,13 +37,20 @@ const (
 
 // Paths are the places that an Engine uses; all absolute.
 type Paths struct {
-	Socket  string // containerd's
-	Runc    string // the binary
-	State   string // folder of runc's state; forgotten by a boot, as containers are
-	Logs    string // folder of the containers' output
-	Files   string // folder of their resolv.conf, hosts and hostname
+	Socket string // containerd's
+	Runc   string // the binary
+	Init   string // the shim's binary, which is also process 1 of containers that want one
+	State  string // folder of runc's state; forgotten by a boot, as containers are
+	Logs   string // folder of the containers' output
+	// Files is the folder of their resolv.conf, hosts, hostname, configs and secrets. It
+	// has to lie in memory: what is secret never touches the disk.
+	Files   string
 	Volumes string // folder of named volumes
 	Resolv  string // the node's resolv.conf
+	// Registries is the file of the settings of image registries, which need not be
+	// there. Images is a folder of the file system on which images lie: a tenth of it
+	// stays free; "" sets no bound.
+	Registries, Images string
 	// ShimCgroup takes the shims out of containerd's own cgroup, so that ending
 	// that one ends no container; "" leaves them there.
 	ShimCgroup string
@@ -55,6 +63,8 @@ type Engine struct {
 	paths  Paths
 	boot   string
 	client *client.Client
+	turns  chan struct{} // taken by health checks that are starting
+	pulls  pulls
 }
 
 // Found is a container that containerd knows.
@@ -65,6 +75,7 @@ type Found struct {
 	Address netip.Addr
 	Task    Task
 	Exit    int // if Task is Exited or Over
+	Started time.Time
 }
 
 // Task is what a found container does.
@@ -86,7 +97,7 @@ func Connect(p Paths, boot string) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
-	return &Engine{paths: p, boot: boot, client: c}, nil
+	return &Engine{paths: p, boot: boot, client: c, turns: make(chan struct{}, starts)}, nil
 }
 
 // connectLimit is for one try; the Keeper tries again.
@@ -149,11 +160,13 @@ func (e *Engine) List(ctx context.Context) ([]Found, error) {
 }
 
 func (e *Engine) found(ctx context.Context, c client.Container) (Found, error) {
-	labels, err := c.Labels(ctx)
+	info, err := c.Info(ctx, client.WithoutRefreshedMetadata)
 	if err != nil {
 		return Found{}, fmt.Errorf("labels: %w", err)
 	}
-	f := Found{ID: c.ID(), Spec: labels[labelSpec], Image: labels[labelImage], Task: Absent}
+	labels := info.Labels
+	// A container is made right before its one start.
+	f := Found{ID: c.ID(), Spec: labels[labelSpec], Image: labels[labelImage], Task: Absent, Started: info.CreatedAt}
 	// A label that we did not write leaves the address invalid: the Keeper then
 	// gives a new one, and with it a new container.
 	f.Address, _ = netip.ParseAddr(labels[labelAddress])
@@ -208,12 +221,12 @@ var ErrNoImage = errors.New("not on this node")
 // what it made is left for Remove.
 func (e *Engine) Start(ctx context.Context, c Container, addr netip.Addr, netns string) error {
 	ctx = e.context(ctx)
-	img, err := e.client.GetImage(ctx, c.Image)
-	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("image %s: %w", c.Image, ErrNoImage)
+	if err := runsHere(c.Platform); err != nil {
+		return err
 	}
+	img, err := e.image(ctx, c.Image)
 	if err != nil {
-		return fmt.Errorf("image %s: %w", c.Image, err)
+		return err
 	}
 	// One lease for all of it keeps the collector off what is not yet linked.
 	ctx, done, err := e.client.WithLease(ctx)
@@ -246,6 +259,32 @@ func (e *Engine) Start(ctx context.Context, c Container, addr netip.Addr, netns 
 		return fmt.Errorf("start: %w", err)
 	}
 	return nil
+}
+
+// runsHere says that this node can run what is made for platform ("": for it).
+func runsHere(platform string) error {
+	if platform == "" {
+		return nil
+	}
+	p, err := platforms.Parse(platform)
+	if err != nil {
+		return fmt.Errorf("platform %q: %w", platform, err)
+	}
+	if !platforms.Default().Match(p) {
+		return fmt.Errorf("platform %s: this node is %s", platform, platforms.Format(platforms.DefaultSpec()))
+	}
+	return nil
+}
+
+func (e *Engine) image(ctx context.Context, name string) (client.Image, error) {
+	img, err := e.client.GetImage(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("image %s: %w", name, ErrNoImage)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", name, err)
+	}
+	return img, nil
 }
 
 func (e *Engine) options() *options.Options {

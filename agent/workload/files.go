@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -42,7 +44,48 @@ func (e *Engine) WriteFiles(c Container, peers map[string]netip.Addr) error {
 	return nil
 }
 
-// RemoveFiles removes what WriteFiles wrote for id; none is no error.
+// given is the file of the n-th of a container's Files.
+func (e *Engine) given(id string, n int) string {
+	return filepath.Join(e.paths.Files, id, "given", strconv.Itoa(n))
+}
+
+// give writes c's configs and secrets, anew for each start. Their folder lies in memory
+// and nobody but root may enter it: a container sees the file itself, mounted.
+func (e *Engine) give(c Container) error {
+	folder := filepath.Join(e.paths.Files, c.ID, "given")
+	if err := os.RemoveAll(folder); err != nil {
+		return fmt.Errorf("files of %s: %w", c.ID, err)
+	}
+	if len(c.Files) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("files of %s: %w", c.ID, err)
+	}
+	for i, f := range c.Files {
+		if err := write(e.given(c.ID, i), f); err != nil {
+			return fmt.Errorf("files of %s: %s: %w", c.ID, f.Target, err)
+		}
+	}
+	return nil
+}
+
+func write(path string, f File) error {
+	mode := fs.FileMode(f.Mode).Perm()
+	if mode == 0 {
+		mode = 0o400
+	}
+	if err := os.WriteFile(path, f.Data, 0o600); err != nil {
+		return err
+	}
+	// The owner first: a change of it takes away bits of the mode.
+	if err := os.Lchown(path, f.UID, f.GID); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode) // whatever the umask
+}
+
+// RemoveFiles removes what WriteFiles and Prepare wrote for id; none is no error.
 func (e *Engine) RemoveFiles(id string) error {
 	if err := os.RemoveAll(filepath.Join(e.paths.Files, id)); err != nil {
 		return fmt.Errorf("files of %s: %w", id, err)
@@ -66,8 +109,8 @@ func resolvConf(node []byte) []byte {
 	return out.Bytes()
 }
 
-// hosts gives the container its own name and those of its peers: on one node
-// that replaces a name server.
+// hosts gives the container its own name, those that it asked for and those of its
+// peers: on one node that replaces a name server.
 func hosts(c Container, peers map[string]netip.Addr) []byte {
 	var out bytes.Buffer
 	out.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
@@ -76,6 +119,9 @@ func hosts(c Container, peers map[string]netip.Addr) []byte {
 		names = append(names, name)
 	}
 	slices.Sort(names)
+	for _, h := range c.ExtraHosts { // first: they may speak of a peer otherwise
+		fmt.Fprintf(&out, "%s\t%s\n", h.Addr, h.Name)
+	}
 	for _, name := range names {
 		if name == c.ID && c.Hostname != c.ID {
 			fmt.Fprintf(&out, "%s\t%s %s\n", peers[name], c.Hostname, name)

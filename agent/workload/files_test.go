@@ -65,6 +65,66 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+func TestHosts(t *testing.T) {
+	c := Container{ID: "web", Hostname: "web", ExtraHosts: []Host{
+		{Name: "db", Addr: netip.MustParseAddr("192.0.2.9")}, {Name: "six", Addr: netip.MustParseAddr("2001:db8::1")},
+	}}
+	peers := map[string]netip.Addr{"web": netip.MustParseAddr("10.88.0.2"), "db": netip.MustParseAddr("10.88.0.3")}
+	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"192.0.2.9\tdb\n2001:db8::1\tsix\n10.88.0.3\tdb\n10.88.0.2\tweb\n"
+	if got := string(hosts(c, peers)); got != want {
+		t.Errorf("hosts:\n%s", got)
+	}
+}
+
+// TestGiven: configs and secrets are written anew with the rights that were asked for,
+// where nobody else may look, and go with the container.
+func TestGiven(t *testing.T) {
+	e := &Engine{paths: Paths{Files: filepath.Join(t.TempDir(), "workload"), Volumes: t.TempDir()}}
+	uid, gid := os.Getuid(), os.Getgid()
+	c := Container{ID: "web", Files: []File{
+		{Target: "/run/secrets/word", UID: uid, GID: gid, Data: []byte("hush"), Secret: true},
+		{Target: "/etc/app.conf", Mode: 0o664, UID: uid, GID: gid, Data: []byte("a = 1\n")},
+	}}
+	stat := func(path string) os.FileInfo {
+		t.Helper()
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	for range 2 {
+		if err := e.Prepare(c); err != nil {
+			t.Fatal(err)
+		}
+		if got := stat(filepath.Dir(e.given("web", 0))).Mode().Perm(); got != 0o700 {
+			t.Errorf("folder has mode %o", got)
+		}
+		for i, want := range []os.FileMode{0o400, 0o664} {
+			if got := stat(e.given("web", i)).Mode(); got != want {
+				t.Errorf("file %d has mode %v", i, got)
+			}
+		}
+		if text, err := os.ReadFile(e.given("web", 1)); err != nil || string(text) != "a = 1\n" {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+	c.Files = c.Files[:1]
+	if err := e.Prepare(c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(e.given("web", 1)); !os.IsNotExist(err) {
+		t.Errorf("a file that is not wanted any more: %v", err)
+	}
+	if err := e.RemoveFiles("web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(e.given("web", 0)); !os.IsNotExist(err) {
+		t.Errorf("the secret outlives its container: %v", err)
+	}
+}
+
 func TestVolumes(t *testing.T) {
 	e := &Engine{paths: Paths{Volumes: filepath.Join(t.TempDir(), "volumes")}}
 	c := Container{ID: "db", Volumes: []Volume{{Name: "data", Target: "/data"}}}

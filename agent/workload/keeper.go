@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/netip"
@@ -19,11 +20,14 @@ type engine interface {
 	List(ctx context.Context) ([]Found, error)
 	Lost(ctx context.Context) error
 	Digest(ctx context.Context, image string) (string, error)
+	Pull(ctx context.Context, image string, report func(Progress)) error
+	Health(ctx context.Context, c Container) (Health, error)
+	Test(ctx context.Context, id string, h Health) (good bool, output string)
 	Start(ctx context.Context, c Container, addr netip.Addr, netns string) error
 	Wait(ctx context.Context, id string) (int, error)
 	Mark(ctx context.Context, id string, code int) error
 	Remove(ctx context.Context, id, signal string, grace time.Duration) error
-	Volumes(c Container) error
+	Prepare(c Container) error
 	WriteFiles(c Container, peers map[string]netip.Addr) error
 	RemoveFiles(id string) error
 }
@@ -38,7 +42,8 @@ type network interface {
 }
 
 // Keeper keeps a fixed set of containers running. One goroutine, that of Run, owns
-// all of its state; whatever takes time runs beside it and answers with an event.
+// all of its state; whatever takes time runs beside it and answers with an event, and
+// whoever wants something of a container (see [Keeper.Request]) asks by a channel too.
 type Keeper struct {
 	// Engine and Network do the work.
 	Engine  engine
@@ -59,6 +64,13 @@ type Keeper struct {
 	workers sync.WaitGroup
 	trouble string // with containerd or the port map, in words
 	publish bool   // the port map is not yet as it should be
+
+	made     sync.Once // makes the two channels
+	requests chan request
+	over     chan struct{} // closed when Run has returned
+
+	mu   sync.Mutex // guards what follows
+	last Status
 }
 
 // unit is one wanted container, and what happens to it.
@@ -67,63 +79,55 @@ type unit struct {
 	want   Container
 	addr   netip.Addr
 	reason string // why it does not run, in words
+	code   int    // of its last exit
 	tried  bool   // a first start has succeeded or failed
+	starts int
+	began  time.Time // when the process that runs was started, by the clock
+
+	// run counts how often it came to run and ceased to, and cancel ends what goes on
+	// beside a start or a run: what an earlier run still has to say is not heard.
+	run    int
+	cancel context.CancelFunc
+
+	health Health // complete; without a Test it has no check
+	check  Check
+	tested time.Time
+	output string // of the last test
+
+	anew   bool // its next start replaces another container of that name
+	follow bool // what it goes by was replaced: restart it, too
 }
 
 type event struct {
-	id   string
-	kind Event
-	code int
-	err  error
-	took time.Duration // of a start: from nothing to a running process
-}
-
-// Status is what the Keeper knows, for people.
-type Status struct {
-	// Settled says that every container had its first start, well or not.
-	Settled bool
-	// Trouble is with the node rather than with one container; "" is none.
-	Trouble string
-	Units   []UnitStatus // by name
-}
-
-// UnitStatus is the state of one container.
-type UnitStatus struct {
-	ID     string
-	State  State
-	Exits  int
-	Reason string // why it does not run; "" if it does
-}
-
-// String is one line: what is wrong first.
-func (s Status) String() string {
-	var parts []string
-	if s.Trouble != "" {
-		parts = append(parts, s.Trouble)
-	}
-	running := 0
-	for _, u := range s.Units {
-		if u.State == Running {
-			running++
-			continue
-		}
-		text := u.ID + " " + string(u.State)
-		if u.Reason != "" {
-			text += ": " + u.Reason
-		}
-		parts = append(parts, text)
-	}
-	parts = append(parts, fmt.Sprintf("%d of %d containers running", running, len(s.Units)))
-	return strings.Join(parts, "; ")
+	id     string
+	kind   Event
+	health HealthEvent // instead of kind
+	run    int         // of the unit; 0 for what does not belong to a run
+	code   int
+	err    error
+	took   time.Duration // of a start: from nothing to a running process
+	began  time.Time     // of Adopted: when that was
+	check  Health        // of Started and Adopted
+	output string        // of a test
+	pull   string        // instead of kind: how far the image of a start is
 }
 
 // reconnect is the pause before containerd is asked again.
 const reconnect = 500 * time.Millisecond
 
+func (k *Keeper) init() {
+	k.made.Do(func() {
+		k.requests = make(chan request)
+		k.over = make(chan struct{})
+	})
+}
+
 // Run keeps the wanted containers running, and no others, until ctx ends; then it
 // leaves them running and returns nil. It survives containerd: while that is away
 // nothing is started or stopped. Two containers with one name are an error.
 func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
+	k.init()
+	defer close(k.over)
 	if k.Tick == 0 {
 		k.Tick = 5 * time.Second
 	}
@@ -142,18 +146,31 @@ func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		for _, u := range k.units {
-			u.Unit, _ = u.Step(Lost, k.Now())
+		for id := range k.units {
+			k.step(ctx, event{id: id, kind: Lost})
 		}
 		if k.trouble != err.Error() {
 			k.trouble = err.Error()
 			log.Printf("workloads: %v", err)
 		}
+		if !k.rest(ctx) {
+			return nil
+		}
+	}
+}
+
+// rest is the pause before the next session. It returns false when ctx ends.
+func (k *Keeper) rest(ctx context.Context) bool {
+	over := time.After(reconnect)
+	for {
 		k.report()
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(reconnect):
+			return false
+		case <-over:
+			return true
+		case r := <-k.requests:
+			k.take(ctx, r, false)
 		}
 	}
 }
@@ -197,56 +214,51 @@ func (k *Keeper) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case e := <-k.events:
+			if k.stale(e) {
+				continue
+			}
 			if e.kind == Lost {
 				return e.err
 			}
 			k.handle(ctx, e)
+		case r := <-k.requests:
+			k.take(ctx, r, true)
 		case <-timer:
 			for id, u := range k.units {
-				if u.State == Backoff {
-					k.handle(ctx, event{id: id, kind: Timer})
+				e := event{id: id, kind: Timer}
+				if u.State == Running {
+					e.health = Due
 				}
+				k.step(ctx, e)
 			}
+			k.advance(ctx)
 		case <-tick.C:
 			k.refresh()
 		}
 	}
 }
 
-// next is the earliest end of a pause.
+// stale says whether e is about a run that is over.
+func (k *Keeper) stale(e event) bool {
+	u := k.units[e.id]
+	return u != nil && e.run != 0 && e.run != u.run
+}
+
+// next is when a pause ends or a test is due, whichever comes first.
 func (k *Keeper) next() (earliest time.Time, ok bool) {
 	for _, u := range k.units {
-		if u.State == Backoff && (!ok || u.NotBefore.Before(earliest)) {
-			earliest, ok = u.NotBefore, true
+		var t time.Time
+		switch {
+		case u.State == Backoff || u.State == Stopping:
+			t = u.NotBefore
+		case u.State == Running && !u.check.Testing:
+			t = u.check.Next
+		}
+		if !t.IsZero() && (!ok || t.Before(earliest)) {
+			earliest, ok = t, true
 		}
 	}
 	return earliest, ok
-}
-
-// address gives every wanted container the address it had, or a free one.
-func (k *Keeper) address(found []Found) error {
-	used := make(map[netip.Addr]bool)
-	for _, f := range found {
-		if u := k.units[f.ID]; u != nil && !u.addr.IsValid() && k.Subnet.Contains(f.Address) && !used[f.Address] {
-			u.addr = f.Address
-			used[f.Address] = true
-		}
-	}
-	for _, u := range k.units {
-		if u.addr.IsValid() {
-			used[u.addr] = true
-		}
-	}
-	for _, id := range k.names() {
-		if u := k.units[id]; !u.addr.IsValid() {
-			a, err := bridge.Free(k.Subnet, used)
-			if err != nil {
-				return err
-			}
-			u.addr, used[a] = a, true
-		}
-	}
-	return nil
 }
 
 // ports are those of running containers: for any other the node itself answers
@@ -285,74 +297,6 @@ func (k *Keeper) publishPorts() {
 	k.trouble, k.publish = trouble, trouble != ""
 }
 
-// sweep takes away what nobody wants: containers of an earlier configuration, and
-// networks of containers that are gone.
-func (k *Keeper) sweep(ctx context.Context, found []Found) {
-	attached, err := k.Network.Attached()
-	if err != nil {
-		log.Printf("workloads: %v", err)
-	}
-	// After a boot there is no port map to correct, and none is needed yet.
-	k.publish = len(attached) > 0 || err != nil
-	gone := make(map[string]bool)
-	for _, id := range attached {
-		gone[id] = k.units[id] == nil
-	}
-	for _, f := range found {
-		gone[f.ID] = k.units[f.ID] == nil
-	}
-	for id, yes := range gone {
-		if !yes {
-			continue
-		}
-		k.workers.Go(func() {
-			if err := k.remove(ctx, id); err != nil && ctx.Err() == nil {
-				log.Printf("workloads: remove: %v", err)
-			}
-		})
-	}
-}
-
-func (k *Keeper) remove(ctx context.Context, id string) error {
-	if err := k.Engine.Remove(ctx, id, "", DefaultStopGrace); err != nil {
-		return err
-	}
-	if err := k.Network.Detach(id); err != nil {
-		return err
-	}
-	return k.Engine.RemoveFiles(id)
-}
-
-// adopt tells every unit what was found of it.
-func (k *Keeper) adopt(ctx context.Context, found []Found) {
-	byID := make(map[string]Found, len(found))
-	for _, f := range found {
-		byID[f.ID] = f
-	}
-	for _, id := range k.names() {
-		u, f := k.units[id], byID[id]
-		switch {
-		case u.State != Waiting:
-		case f.Task == Alive && k.current(ctx, u, f):
-			k.handle(ctx, event{id: id, kind: Adopted})
-		case (f.Task == Exited || f.Task == Over) && k.current(ctx, u, f):
-			k.handle(ctx, exit(id, f.Exit))
-		default:
-			k.handle(ctx, event{id: id, kind: Begin})
-		}
-	}
-}
-
-// current says whether what was found is what is wanted: the same settings, image
-// and address. An image that is no longer there does not end what runs.
-func (k *Keeper) current(ctx context.Context, u *unit, f Found) bool {
-	if f.Spec != u.want.Hash() || f.Address != u.addr {
-		return false
-	}
-	digest, err := k.Engine.Digest(ctx, u.want.Image)
-	return err != nil || digest == f.Image
-}
-
 func exit(id string, code int) event {
 	kind := Failed
 	if code == 0 {
@@ -361,22 +305,34 @@ func exit(id string, code int) event {
 	return event{id: id, kind: kind, code: code}
 }
 
-// handle does what Step says about an event.
+// handle is step, and what follows for others.
 func (k *Keeper) handle(ctx context.Context, e event) {
+	k.step(ctx, e)
+	k.advance(ctx)
+}
+
+// step does what Step says about an event.
+func (k *Keeper) step(ctx context.Context, e event) {
 	u := k.units[e.id]
+	if e.health != "" {
+		k.inspect(ctx, u, e)
+		return
+	}
+	if e.pull != "" {
+		u.pulling(e.pull)
+		return
+	}
 	before := u.State
 	var action Action
 	u.Unit, action = u.Step(e.kind, k.Now())
-	switch e.kind {
-	case Started, Adopted:
-		u.reason = ""
-	case StartFailed:
-		u.reason = e.err.Error()
-	case Succeeded, Failed:
-		u.reason = fmt.Sprintf("exit code %d", e.code)
+	u.explain(e)
+	if before == Running && (u.State != Running || action == Start) {
+		u.cancel()
+		u.run++
+		k.inspect(ctx, u, event{health: Down})
 	}
 	switch u.State {
-	case Running, Backoff, Ended:
+	case Running, Backoff, Ended, Stopping, Stopped:
 		u.tried = true
 	}
 	if u.State != before {
@@ -385,9 +341,14 @@ func (k *Keeper) handle(ctx context.Context, e event) {
 	}
 	switch action {
 	case Start:
-		k.start(ctx, u.want, u.addr)
+		u.anew = u.anew || e.kind == RestartAsked
+		k.start(ctx, u)
 	case Watch:
-		k.watch(ctx, e.id)
+		k.running(ctx, u, e)
+	case Cancel:
+		u.cancel()
+	case Remove:
+		k.drop(ctx, u.want)
 	case Mark:
 		k.workers.Go(func() {
 			if err := k.Engine.Mark(ctx, e.id, e.code); err != nil && ctx.Err() == nil {
@@ -395,6 +356,45 @@ func (k *Keeper) handle(ctx context.Context, e event) {
 			}
 		})
 	}
+}
+
+// explain keeps of an event what people want to know.
+func (u *unit) explain(e event) {
+	switch e.kind {
+	case Started, Adopted, StartAsked, RestartAsked, Ready:
+		u.reason = ""
+	case StartFailed, RemoveFailed:
+		u.reason = e.err.Error()
+	case Succeeded, Failed:
+		u.code, u.reason = e.code, fmt.Sprintf("exit code %d", e.code)
+	case StopAsked, Removed:
+		u.reason = ""
+		if u.Held {
+			u.reason = "by request"
+		}
+	}
+}
+
+// running begins what goes on while a container runs.
+func (k *Keeper) running(ctx context.Context, u *unit, e event) {
+	whole, cancel := context.WithCancel(ctx)
+	u.cancel = cancel
+	u.run++
+	u.follow = false
+	u.health = e.check
+	u.began = e.began
+	seen := Seen
+	if e.kind == Started {
+		seen = Up
+		u.starts++
+		u.began = k.Now()
+		if u.anew {
+			u.anew = false
+			k.replaced(u.want.ID)
+		}
+	}
+	k.watch(whole, u.want.ID, u.run)
+	k.inspect(ctx, u, event{health: seen})
 }
 
 // note writes the line that an operator looks for.
@@ -410,6 +410,8 @@ func (k *Keeper) note(e event, u *unit) {
 		log.Printf("container %s: %s; next start in %s", e.id, u.reason, u.NotBefore.Sub(k.Now()).Round(time.Millisecond))
 	case Ended:
 		log.Printf("container %s: ended, %s, restart policy %q", e.id, u.reason, u.Restart.Policy)
+	case Stopped:
+		log.Printf("container %s: stopped by request", e.id)
 	}
 }
 
@@ -417,51 +419,135 @@ func (k *Keeper) note(e event, u *unit) {
 // runs three programs.
 const startLimit = 2 * time.Minute
 
-func (k *Keeper) start(ctx context.Context, c Container, addr netip.Addr) {
-	peers := k.peers()
+func (k *Keeper) start(ctx context.Context, u *unit) {
+	c, addr, peers := u.want, u.addr, k.peers()
+	whole, cancel := context.WithCancel(ctx)
+	u.cancel = cancel
 	k.workers.Go(func() {
-		limited, cancel := context.WithTimeout(ctx, c.StopGrace+startLimit)
 		defer cancel()
-		took, err := k.begin(limited, c, addr, peers)
+		// Before what is left of it goes: of a pull that fails nobody should notice.
+		err := k.fetch(whole, c)
+		var took time.Duration
+		var check Health
+		if err == nil {
+			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
+			defer done()
+			took, check, err = k.begin(limited, c, addr, peers)
+		}
 		if err != nil {
 			k.send(ctx, event{id: c.ID, kind: StartFailed, err: err})
 			return
 		}
-		k.send(ctx, event{id: c.ID, kind: Started, took: took})
+		k.send(ctx, event{id: c.ID, kind: Started, took: took, check: check})
+	})
+}
+
+// drop takes a container away at an operator's request.
+func (k *Keeper) drop(ctx context.Context, c Container) {
+	k.workers.Go(func() {
+		limited, cancel := context.WithTimeout(ctx, c.StopGrace+startLimit)
+		defer cancel()
+		if err := k.takeAway(limited, c.ID, c.StopSignal, c.StopGrace); err != nil {
+			k.send(ctx, event{id: c.ID, kind: RemoveFailed, err: err})
+			return
+		}
+		k.send(ctx, event{id: c.ID, kind: Removed})
 	})
 }
 
 // begin takes away what is left of c and starts it. took is the time from there to
 // the running process: container, network, task.
-func (k *Keeper) begin(ctx context.Context, c Container, addr netip.Addr, peers map[string]netip.Addr) (took time.Duration, err error) {
+func (k *Keeper) begin(ctx context.Context, c Container, addr netip.Addr, peers map[string]netip.Addr) (took time.Duration, check Health, err error) {
 	if err := k.Engine.Remove(ctx, c.ID, c.StopSignal, c.StopGrace); err != nil {
-		return 0, err
+		return 0, Health{}, err
 	}
 	began := time.Now()
-	if err := k.Engine.Volumes(c); err != nil {
-		return 0, err
+	if err := k.Engine.Prepare(c); err != nil {
+		return 0, Health{}, err
 	}
 	if err := k.Engine.WriteFiles(c, peers); err != nil {
-		return 0, err
+		return 0, Health{}, err
 	}
+	// Beside the start: it reads the image's configuration.
+	var own Health
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { own = k.health(ctx, c) })
 	netns, err := k.Network.Attach(c.ID, addr)
 	if err != nil {
-		return 0, err
+		return 0, Health{}, err
 	}
-	err = k.Engine.Start(ctx, c, addr, netns)
-	return time.Since(began), err
+	if err := k.Engine.Start(ctx, c, addr, netns); err != nil {
+		return 0, Health{}, err
+	}
+	took = time.Since(began)
+	beside.Wait()
+	return took, own, nil
 }
 
-// watch waits for the exit of a running container. When waiting itself fails, only
-// a look at everything tells whether the container is gone or containerd is.
-func (k *Keeper) watch(ctx context.Context, id string) {
+// health is c's check. A container whose check cannot be read runs without.
+func (k *Keeper) health(ctx context.Context, c Container) Health {
+	check, err := k.Engine.Health(ctx, c)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNoImage) {
+		log.Printf("container %s: no health check: %v", c.ID, err)
+	}
+	return check
+}
+
+// watch waits for the exit of a running container; ctx is that of its run. When
+// waiting itself fails, only a look at everything tells whether the container is gone
+// or containerd is.
+func (k *Keeper) watch(ctx context.Context, id string, run int) {
 	k.workers.Go(func() {
 		code, err := k.Engine.Wait(ctx, id)
+		e := exit(id, code)
 		if err != nil {
-			k.send(ctx, event{kind: Lost, err: err})
-			return
+			e = event{id: id, kind: Lost, err: err}
 		}
-		k.send(ctx, exit(id, code))
+		e.run = run
+		k.send(ctx, e)
+	})
+}
+
+// inspect does what Check.Step says about an event of u's health check.
+func (k *Keeper) inspect(ctx context.Context, u *unit, e event) {
+	if len(u.health.Test) == 0 {
+		return
+	}
+	before := u.check.State
+	var test bool
+	u.check, test = u.check.Step(u.health, e.health, k.Now())
+	switch e.health {
+	case Passed, Missed:
+		u.tested, u.output = k.Now(), e.output
+	case Up, Seen:
+		u.tested, u.output = time.Time{}, ""
+	}
+	if u.check.State != before && (e.health == Passed || e.health == Missed) {
+		log.Printf("container %s: %s: %s", u.want.ID, u.check.State, lastLine(u.output))
+	}
+	if test {
+		k.test(ctx, u)
+	}
+}
+
+// lastLine is what a log has room for of a test's output.
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	text = text[strings.LastIndexByte(text, '\n')+1:]
+	return fmt.Sprintf("%.200q", text)
+}
+
+// test asks a running container whether it works, beside the loop.
+func (k *Keeper) test(ctx context.Context, u *unit) {
+	id, run, health := u.want.ID, u.run, u.health
+	k.workers.Go(func() {
+		good, output := k.Engine.Test(ctx, id, health)
+		e := event{id: id, run: run, health: Missed, output: output}
+		if good {
+			e.health = Passed
+		}
+		k.send(ctx, e)
 	})
 }
 
@@ -476,6 +562,9 @@ func (k *Keeper) send(ctx context.Context, e event) {
 // refresh brings resolv.conf and hosts of the containers up to date.
 func (k *Keeper) refresh() {
 	for _, id := range k.names() {
+		if k.units[id].State != Running {
+			continue // the next start writes them
+		}
 		if err := k.Engine.WriteFiles(k.units[id].want, k.peers()); err != nil {
 			log.Printf("workloads: %v", err)
 		}
@@ -497,30 +586,4 @@ func (k *Keeper) names() []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-func (k *Keeper) report() {
-	if k.Report == nil {
-		return
-	}
-	s := Status{Settled: true, Trouble: k.trouble}
-	for _, id := range k.names() {
-		u := k.units[id]
-		s.Settled = s.Settled && u.tried
-		s.Units = append(s.Units, UnitStatus{ID: id, State: u.State, Exits: u.Exits, Reason: u.reason})
-	}
-	k.Report(s)
-}
-
-// Stop ends all containers at once, each by its own signal and grace, and is for
-// the end of the node; call it after Run has returned.
-func (k *Keeper) Stop(ctx context.Context) {
-	for _, u := range k.units {
-		k.workers.Go(func() {
-			if err := k.Engine.Remove(ctx, u.want.ID, u.want.StopSignal, u.want.StopGrace); err != nil {
-				log.Printf("workloads: stop: %v", err)
-			}
-		})
-	}
-	k.workers.Wait()
 }

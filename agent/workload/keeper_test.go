@@ -21,8 +21,11 @@ type fakeEngine struct {
 	there   map[string]*fakeContainer
 	down    chan struct{} // closed while containerd is away; nil while it is there
 	missing map[string]bool
-	images  map[string]string
-	log     []string // what was done, in order
+	sick    map[string]bool
+	// stubborn is how many removals are to fail.
+	stubborn int
+	images   map[string]string
+	log      []string // what was done, in order
 }
 
 type fakeContainer struct {
@@ -31,7 +34,7 @@ type fakeContainer struct {
 }
 
 func newFake() *fakeEngine {
-	return &fakeEngine{there: map[string]*fakeContainer{}, missing: map[string]bool{}, images: map[string]string{}, down: make(chan struct{})}
+	return &fakeEngine{there: map[string]*fakeContainer{}, missing: map[string]bool{}, sick: map[string]bool{}, images: map[string]string{}, down: make(chan struct{})}
 }
 
 var errAway = errors.New("containerd is away")
@@ -131,11 +134,43 @@ func (f *fakeEngine) Remove(ctx context.Context, id, _ string, _ time.Duration) 
 	if err := f.do(ctx, "remove %s", id); err != nil {
 		return err
 	}
+	if f.stubborn > 0 {
+		f.stubborn--
+		return errors.New("it clings")
+	}
+	select {
+	case f.there[id].exit <- 137:
+	default:
+	}
 	delete(f.there, id)
 	return nil
 }
 
-func (f *fakeEngine) Volumes(Container) error                           { return nil }
+// Health is c's own: these images have none.
+func (f *fakeEngine) Health(_ context.Context, c Container) (Health, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.missing[c.Image] {
+		return Health{}, ErrNoImage
+	}
+	if c.Health == nil {
+		return Health{}, nil
+	}
+	h, _ := c.Health.complete(Health{})
+	return h, nil
+}
+
+func (f *fakeEngine) Test(_ context.Context, id string, _ Health) (bool, string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, "test "+id)
+	if f.sick[id] {
+		return false, "it hurts"
+	}
+	return true, "fine"
+}
+
+func (f *fakeEngine) Prepare(Container) error                           { return nil }
 func (f *fakeEngine) WriteFiles(Container, map[string]netip.Addr) error { return nil }
 func (f *fakeEngine) RemoveFiles(string) error                          { return nil }
 
@@ -221,6 +256,8 @@ type bench struct {
 	engine  *fakeEngine
 	network *fakeNetwork
 	status  chan Status
+	keeper  *Keeper
+	end     func() // ends Run and waits for it
 }
 
 func run(t *testing.T, f *fakeEngine, wanted ...Container) *bench {
@@ -247,12 +284,14 @@ func runOn(t *testing.T, f *fakeEngine, network *fakeNetwork, wanted ...Containe
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- k.Run(ctx, wanted) }()
-	t.Cleanup(func() {
+	b.keeper = k
+	b.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(b.end)
 	return b
 }
 
@@ -290,6 +329,7 @@ func web(policy Policy) Container {
 }
 
 func TestStartAndRestart(t *testing.T) {
+	t.Parallel()
 	f := newFake()
 	b := run(t, f, web(Always), Container{ID: "job", Image: "job"})
 	b.until(t, "both running", unitStates("job running", "web running"))
@@ -314,6 +354,7 @@ func TestStartAndRestart(t *testing.T) {
 
 // TestAdopt: an agent that comes back leaves alone what is as it should be.
 func TestAdopt(t *testing.T) {
+	t.Parallel()
 	c := web(Always)
 	at := netip.MustParseAddr("10.88.0.9")
 	good := Found{ID: "web", Spec: c.Hash(), Image: "sha256:hello", Address: at, Task: Alive}
@@ -354,6 +395,7 @@ func TestAdopt(t *testing.T) {
 // TestContainerdGoesAway: containers that run are not touched when it is back, and
 // one that ended meanwhile is started anew.
 func TestContainerdGoesAway(t *testing.T) {
+	t.Parallel()
 	f := newFake()
 	b := run(t, f, web(Always), Container{ID: "db", Image: "db", Restart: Restart{Policy: Always}})
 	b.until(t, "both running", unitStates("db running", "web running"))
@@ -373,6 +415,7 @@ func TestContainerdGoesAway(t *testing.T) {
 
 // TestMissingImage: it is clear what is wrong, and it heals.
 func TestMissingImage(t *testing.T) {
+	t.Parallel()
 	f := newFake()
 	f.missing["hello"] = true
 	b := run(t, f, web(No), Container{ID: "db", Image: "db"})
@@ -388,6 +431,7 @@ func TestMissingImage(t *testing.T) {
 // TestPortsLater: a node that cannot publish yet says so, runs its containers, and
 // publishes when it can.
 func TestPortsLater(t *testing.T) {
+	t.Parallel()
 	network := &fakeNetwork{attached: map[string]bool{}, broken: 1 << 30}
 	b := runOn(t, newFake(), network, web(Always))
 	b.until(t, "trouble", func(s Status) bool {

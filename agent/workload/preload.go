@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/distribution/reference"
 )
@@ -73,18 +72,12 @@ func (e *Engine) preload(ctx context.Context, path, mark string) ([]string, erro
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	imported, err := e.client.Import(ctx, f, client.WithImageRefTranslator(fullName), client.WithSkipMissing())
+	imported, err := e.importTar(ctx, f)
 	if err != nil {
-		return nil, fmt.Errorf("import: %w", err)
-	}
-	if len(imported) == 0 {
-		return nil, errors.New("no image with a name in it")
+		return nil, err
 	}
 	var names []string
 	for _, i := range imported {
-		if err := client.NewImage(e.client, i).Unpack(ctx, snapshotter); err != nil {
-			return nil, fmt.Errorf("unpack %s: %w", i.Name, err)
-		}
 		names = append(names, i.Name)
 	}
 	for _, i := range imported {

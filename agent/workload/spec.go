@@ -1,11 +1,15 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
@@ -17,6 +21,11 @@ import (
 
 // defaultShm is the size of /dev/shm of a container that names none.
 const defaultShm = 64 << 20
+
+// withheld are capabilities of the usual 14 that no container gets here: with NET_RAW
+// it could speak ARP for its neighbours on the bridge, and send from their addresses.
+// Ping works without.
+var withheld = []string{"CAP_NET_RAW"}
 
 // spec is what a container gets from us over containerd's plain default, which
 // has own pid, ipc, uts, mount and network namespaces, no new privileges, masked
@@ -37,6 +46,9 @@ func (e *Engine) spec(c Container, img client.Image, netns string) []oci.SpecOpt
 	if c.User != "" {
 		opts = append(opts, oci.WithUser(c.User), oci.WithAdditionalGIDs(c.User))
 	}
+	if len(c.GroupAdd) > 0 {
+		opts = append(opts, oci.WithAppendAdditionalGroups(c.GroupAdd...))
+	}
 	if c.ReadOnly {
 		opts = append(opts, oci.WithRootFSReadonly())
 	}
@@ -45,17 +57,21 @@ func (e *Engine) spec(c Container, img client.Image, netns string) []oci.SpecOpt
 		shm = defaultShm
 	}
 	opts = append(opts, oci.WithDevShmSize(shm/1024), oci.WithMounts(e.mounts(c)))
+	if c.Init {
+		opts = append(opts, withInit)
+	}
 	if len(c.DropCaps) == 1 && c.DropCaps[0] == "ALL" {
 		opts = append(opts, oci.WithCapabilities(nil))
 	} else {
-		opts = append(opts, oci.WithDroppedCapabilities(c.DropCaps))
+		opts = append(opts, oci.WithDroppedCapabilities(withheld), oci.WithDroppedCapabilities(c.DropCaps))
 	}
 	return append(opts,
 		oci.WithNoNewPrivileges,
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: netns}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		withLimits(c, filepath.Join(e.paths.Cgroup, c.ID)),
-		withRest,
+		withUlimits(c),
+		withSettings(c),
 		// Last: the profile depends on the capabilities.
 		seccomp.WithDefaultProfile(),
 	)
@@ -98,23 +114,82 @@ func withLimits(c Container, cgroup string) oci.SpecOpts {
 	}
 }
 
-// withRest is what every container gets: low ports without a capability, since
-// only its own network is concerned, and enough file descriptors.
-func withRest(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-	if s.Linux.Sysctl == nil {
-		s.Linux.Sysctl = make(map[string]string)
+// withUlimits limits each process: to what c says, else to enough file descriptors,
+// and never beyond this process's own hard limits, which on a node are those that PID 1
+// gives every service. A value that is cut down is a line in the log.
+func withUlimits(c Container) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		all := c.Ulimits
+		if !slices.ContainsFunc(all, func(u Ulimit) bool { return u.Name == "nofile" }) {
+			all = append(slices.Clone(all), Ulimit{Name: "nofile", Soft: 1024, Hard: 524288})
+		}
+		s.Process.Rlimits = nil
+		for _, u := range all {
+			number, known := rlimits[u.Name]
+			if !known {
+				return fmt.Errorf("ulimit %s: there is none of that name", u.Name)
+			}
+			var own unix.Rlimit
+			if err := unix.Getrlimit(number, &own); err != nil {
+				return fmt.Errorf("ulimit %s: %w", u.Name, err)
+			}
+			r := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: min(amount(u.Soft), own.Max), Hard: min(amount(u.Hard), own.Max)}
+			if len(c.Ulimits) > 0 && (amount(u.Hard) > own.Max || amount(u.Soft) > own.Max) {
+				log.Printf("container %s: ulimit %s cut down to the node's %d", c.ID, u.Name, own.Max)
+			}
+			if r.Soft > r.Hard {
+				return fmt.Errorf("ulimit %s: soft %d is above hard %d", u.Name, r.Soft, r.Hard)
+			}
+			s.Process.Rlimits = append(s.Process.Rlimits, r)
+		}
+		return nil
 	}
-	s.Linux.Sysctl["net.ipv4.ip_unprivileged_port_start"] = "0"
-	// Not more than we have: on a node that is enough for any container.
-	var own unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
+}
+
+// amount is a limit as the kernel counts it.
+func amount(n int64) uint64 {
+	if n < 0 {
+		return unix.RLIM_INFINITY
 	}
-	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: min(1024, own.Max), Hard: min(524288, own.Max)}}
+	return uint64(n)
+}
+
+// rlimits are the limits of setrlimit(2).
+var rlimits = map[string]int{
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
+	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
+	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
+	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+// withSettings sets the kernel's settings of the container's own namespaces: what c
+// asks for, low ports without a capability, and ping without CAP_NET_RAW. runc refuses
+// what is not the container's own.
+func withSettings(c Container) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		s.Linux.Sysctl = map[string]string{
+			"net.ipv4.ip_unprivileged_port_start": "0",
+			"net.ipv4.ping_group_range":           "0 2147483647",
+		}
+		maps.Copy(s.Linux.Sysctl, c.Sysctls)
+		s.Domainname = c.Domainname
+		return nil
+	}
+}
+
+// initTarget is where a container with [Container.Init] sees process 1: /dev is made
+// anew for each, so no image has a file there and none gets one.
+const initTarget = "/dev/init"
+
+// withInit puts our process 1 before the arguments; see package shim.
+func withInit(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Process.Args = slices.Concat([]string{initTarget}, s.Process.Args)
 	return nil
 }
 
-// mounts are the files that we write for the container, and what it asked for.
+// mounts are the files that we write for the container, and what it asked for: the
+// shorter path first, so that none hides another.
 func (e *Engine) mounts(c Container) []specs.Mount {
 	// Its own cgroup, to read: runtimes size themselves by the limits there.
 	all := []specs.Mount{{
@@ -127,6 +202,18 @@ func (e *Engine) mounts(c Container) []specs.Mount {
 			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
 		})
 	}
+	if c.Init {
+		all = append(all, specs.Mount{
+			Destination: initTarget, Type: "bind", Source: e.paths.Init,
+			Options: []string{"bind", "ro", "nosuid", "nodev"},
+		})
+	}
+	return append(all, e.wanted(c)...)
+}
+
+// wanted are the mounts that c asked for.
+func (e *Engine) wanted(c Container) []specs.Mount {
+	var all []specs.Mount
 	for _, t := range c.Tmpfs {
 		mode := t.Mode
 		if mode == 0 {
@@ -148,7 +235,25 @@ func (e *Engine) mounts(c Container) []specs.Mount {
 			Options: []string{"bind", access, "nosuid", "nodev"},
 		})
 	}
+	for i, f := range c.Files {
+		all = append(all, specs.Mount{
+			Destination: f.Target, Type: "bind", Source: e.given(c.ID, i),
+			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
+		})
+	}
+	slices.SortStableFunc(all, func(a, b specs.Mount) int { return cmp.Compare(depth(a.Destination), depth(b.Destination)) })
 	return all
+}
+
+func depth(path string) int { return strings.Count(filepath.Clean(path), "/") }
+
+// Prepare makes what c needs on the node before it starts: its volumes, configs and
+// secrets. An earlier container of its name is gone.
+func (e *Engine) Prepare(c Container) error {
+	if err := e.Volumes(c); err != nil {
+		return err
+	}
+	return e.give(c)
 }
 
 // Volumes makes the folders of c's volumes. They are never removed here.

@@ -4,22 +4,30 @@ import "time"
 
 // State is where a wanted container stands:
 //
-//	Waiting ─Begin─▶ Starting ─Started─▶ Running ─Exited─▶ Backoff ─Timer─▶ Starting
-//	   │                 └─StartFailed─▶ Backoff    └─ by its policy ─▶ Ended
+//	Waiting ─Begin─▶ Pending ─Ready─▶ Starting ─Started─▶ Running ─Exited─▶ Backoff ─Timer─▶ Starting
+//	   │                                 └─StartFailed─▶ Backoff   └─ by its policy ─▶ Ended
 //	   ├─Adopted─▶ Running
 //	   └─Exited, Begin before NotBefore─▶ Backoff
 //
+//	anywhere ─StopAsked─▶ Stopping ─Removed─▶ Stopped ─StartAsked─▶ Starting
+//	Running ─RestartAsked─▶ Starting (which takes away what is there)
+//
+// Pending waits for what the container depends on; a request to start it does not.
 // A minute of running forgets the exits. Lost (containerd went away) leads from
-// everywhere but Ended to Waiting: when it is back, what is found there decides.
+// everywhere but Ended and Stopped to Waiting: when it is back, what is found there
+// decides, and a stop that was asked for is carried out then.
 type State string
 
 // The states of a container.
 const (
 	Waiting  State = "waiting"
+	Pending  State = "pending"
 	Starting State = "starting"
 	Running  State = "running"
 	Backoff  State = "backoff"
 	Ended    State = "ended"
+	Stopping State = "stopping"
+	Stopped  State = "stopped"
 )
 
 // Event is something that happened to a container.
@@ -27,14 +35,20 @@ type Event string
 
 // The events of a container.
 const (
-	Begin       Event = "begin"        // nothing of it is there: start it
-	Adopted     Event = "adopted"      // it was found running
-	Started     Event = "started"      // a Start succeeded
-	StartFailed Event = "start failed" // a Start did not
-	Succeeded   Event = "exit 0"
-	Failed      Event = "exit 1" // any other code, or a signal
-	Timer       Event = "timer"  // NotBefore has come
-	Lost        Event = "lost"   // containerd does not answer any more
+	Begin        Event = "begin"   // nothing of it is there: start it
+	Adopted      Event = "adopted" // it was found running
+	Ready        Event = "ready"   // what it depends on is as it should be
+	Started      Event = "started" // a Start succeeded
+	StartFailed  Event = "start failed"
+	Succeeded    Event = "exit 0"
+	Failed       Event = "exit 1"     // any other code, or a signal
+	Timer        Event = "timer"      // NotBefore has come
+	Lost         Event = "lost"       // containerd does not answer any more
+	StopAsked    Event = "stop asked" // by an operator
+	StartAsked   Event = "start asked"
+	RestartAsked Event = "restart asked" // or what it depends on was replaced
+	Removed      Event = "removed"       // a Remove succeeded
+	RemoveFailed Event = "remove failed"
 )
 
 // Action is what the Keeper does about an event.
@@ -42,19 +56,24 @@ type Action string
 
 // The actions of [Unit.Step].
 const (
-	None  Action = ""
-	Start Action = "start" // take away what is left of it, then start it
-	Watch Action = "watch" // wait for its exit
-	Mark  Action = "mark"  // remember for this boot that it ended
+	None   Action = ""
+	Start  Action = "start"  // take away what is left of it, then start it
+	Watch  Action = "watch"  // wait for its exit
+	Mark   Action = "mark"   // remember for this boot that it ended
+	Cancel Action = "cancel" // give up the start that is under way
+	Remove Action = "remove" // stop it and take it away
 )
 
 // Unit is the state of one container.
 type Unit struct {
 	State   State
 	Restart Restart
+	// Held says that an operator stopped it: nothing but a request starts it.
+	Held bool
 	// Exits counts exits and failed starts in a row.
 	Exits int
-	// Since is when it began to run; NotBefore is when Backoff is over.
+	// Since is when it began to run. NotBefore is when Backoff is over, and when a
+	// removal that failed is tried again.
 	Since, NotBefore time.Time
 }
 
@@ -74,36 +93,82 @@ func delay(exits int) time.Duration {
 // Step says what event e makes of the container and what is to be done. It starts
 // nothing and reads no clock; what comes too late or twice changes nothing.
 func (u Unit) Step(e Event, now time.Time) (Unit, Action) {
-	switch {
-	case u.State == Waiting && e == Begin:
-		if now.Before(u.NotBefore) {
-			u.State = Backoff // containerd went away during the pause
-			return u, None
+	switch e {
+	case StopAsked:
+		return u.hold()
+	case StartAsked, RestartAsked:
+		return u.release(e)
+	case Lost:
+		if u.State != Ended && u.State != Stopped {
+			u.State = Waiting
 		}
-		u.State = Starting
-		return u, Start
-	case u.State == Backoff && e == Timer && !now.Before(u.NotBefore):
-		u.State = Starting
-		return u, Start
-	case u.State == Starting && e == Started, u.State == Waiting && e == Adopted:
-		u.State, u.Since = Running, now
-		return u, Watch
-	case u.State == Starting && e == StartFailed:
-		return u.backoff(now), None
-	case (u.State == Running || u.State == Waiting) && (e == Succeeded || e == Failed):
-		if u.State == Running && now.Sub(u.Since) >= proven {
-			u.Exits = 0
-		}
-		if u.ends(e) {
-			u.State = Ended
-			return u, Mark
-		}
-		return u.backoff(now), None
-	case e == Lost && u.State != Ended:
-		u.State = Waiting
 		return u, None
 	}
+	switch u.State {
+	case Waiting:
+		return u.found(e, now)
+	case Pending:
+		if e == Ready {
+			u.State = Starting
+			return u, Start
+		}
+	case Starting:
+		switch {
+		case u.Held && (e == Started || e == StartFailed):
+			return u.stopping()
+		case e == Started:
+			u.State, u.Since = Running, now
+			return u, Watch
+		case e == StartFailed:
+			return u.backoff(now), None
+		}
+	case Running:
+		if e == Succeeded || e == Failed {
+			if now.Sub(u.Since) >= proven {
+				u.Exits = 0
+			}
+			return u.exited(e, now)
+		}
+	case Backoff:
+		if e == Timer && !now.Before(u.NotBefore) {
+			u.State = Starting
+			return u, Start
+		}
+	case Stopping:
+		return u.leaving(e, now)
+	}
 	return u, None
+}
+
+// found is what Step makes of the first look at a container.
+func (u Unit) found(e Event, now time.Time) (Unit, Action) {
+	switch e {
+	case Begin, Adopted, Succeeded, Failed:
+		if u.Held {
+			return u.stopping()
+		}
+	}
+	switch e {
+	case Begin:
+		u.State = Pending
+		if now.Before(u.NotBefore) {
+			u.State = Backoff // containerd went away during the pause
+		}
+	case Adopted:
+		u.State, u.Since = Running, now
+		return u, Watch
+	case Succeeded, Failed:
+		return u.exited(e, now)
+	}
+	return u, None
+}
+
+func (u Unit) exited(e Event, now time.Time) (Unit, Action) {
+	if u.ends(e) {
+		u.State = Ended
+		return u, Mark
+	}
+	return u.backoff(now), None
 }
 
 func (u Unit) backoff(now time.Time) Unit {
@@ -121,4 +186,55 @@ func (u Unit) ends(e Event) bool {
 		return e == Succeeded || u.Restart.Max > 0 && u.Exits >= u.Restart.Max
 	}
 	return true
+}
+
+// hold is what Step makes of a request to stop.
+func (u Unit) hold() (Unit, Action) {
+	u.Held = true
+	switch u.State {
+	case Waiting, Stopping, Stopped:
+		return u, None // what is found, or the removal, decides
+	case Starting:
+		return u, Cancel // its end leads to Stopping
+	}
+	return u.stopping()
+}
+
+// release is what Step makes of a request to start or restart.
+func (u Unit) release(e Event) (Unit, Action) {
+	u.Held = false
+	switch u.State {
+	case Pending, Backoff, Ended, Stopped:
+	case Running:
+		if e == StartAsked {
+			return u, None
+		}
+	default: // it is on its way
+		return u, None
+	}
+	u.State, u.Exits = Starting, 0
+	return u, Start
+}
+
+func (u Unit) stopping() (Unit, Action) {
+	u.State, u.Exits, u.NotBefore = Stopping, 0, time.Time{}
+	return u, Remove
+}
+
+// leaving is what Step makes of an event while the container is taken away.
+func (u Unit) leaving(e Event, now time.Time) (Unit, Action) {
+	switch {
+	case e == Removed && u.Held:
+		u.State, u.Exits = Stopped, 0
+	case e == Removed: // and started again meanwhile
+		u.State, u.Exits = Starting, 0
+		return u, Start
+	case e == RemoveFailed:
+		u.Exits++
+		u.NotBefore = now.Add(delay(u.Exits))
+	case e == Timer && !u.NotBefore.IsZero() && !now.Before(u.NotBefore):
+		u.NotBefore = time.Time{}
+		return u, Remove
+	}
+	return u, None
 }

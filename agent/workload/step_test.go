@@ -10,14 +10,15 @@ import (
 )
 
 var (
-	states = []State{Waiting, Starting, Running, Backoff, Ended}
-	events = []Event{Begin, Adopted, Started, StartFailed, Succeeded, Failed, Timer, Lost}
+	states = []State{Waiting, Pending, Starting, Running, Backoff, Ended, Stopping, Stopped}
+	events = []Event{Begin, Adopted, Ready, Started, StartFailed, Succeeded, Failed, Timer, Lost,
+		StopAsked, StartAsked, RestartAsked, Removed, RemoveFailed}
 )
 
 // TestStepTable prints the answer to every state × event pair, for a container
-// that has failed twice and has run for ten seconds.
+// that has failed twice and has run for ten seconds; then for one that an operator
+// wants stopped.
 func TestStepTable(t *testing.T) {
-	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	var b strings.Builder
 	for _, r := range []Restart{{Policy: Always}, {Policy: OnFailure}, {Policy: OnFailure, Max: 2}, {Policy: No}} {
 		fmt.Fprintf(&b, "restart %s", r.Policy)
@@ -25,26 +26,36 @@ func TestStepTable(t *testing.T) {
 			fmt.Fprintf(&b, ":%d", r.Max)
 		}
 		b.WriteString(", two exits so far\n")
-		for _, s := range states {
-			for _, e := range events {
-				u := Unit{State: s, Restart: r, Exits: 2, Since: now.Add(-10 * time.Second), NotBefore: now}
-				after, action := u.Step(e, now)
-				if after == u && action == None {
-					continue
-				}
-				fmt.Fprintf(&b, "  %-9s %-13s → %-9s", s, e, after.State)
-				if action != None {
-					fmt.Fprintf(&b, " %s", action)
-				}
-				if after.State == Backoff {
-					fmt.Fprintf(&b, " for %s", after.NotBefore.Sub(now))
-				}
-				b.WriteString("\n")
-			}
-		}
-		b.WriteString("  everything else changes nothing\n\n")
+		stepTable(&b, Unit{Restart: r})
 	}
+	b.WriteString("restart always, two exits so far, held\n")
+	stepTable(&b, Unit{Restart: Restart{Policy: Always}, Held: true})
 	golden.Compare(t, "step.txt", b.String())
+}
+
+func stepTable(b *strings.Builder, u Unit) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for _, s := range states {
+		for _, e := range events {
+			u.State, u.Exits, u.Since, u.NotBefore = s, 2, now.Add(-10*time.Second), now
+			after, action := u.Step(e, now)
+			if after == u && action == None {
+				continue
+			}
+			fmt.Fprintf(b, "  %-9s %-14s → %-9s", s, e, after.State)
+			if action != None {
+				fmt.Fprintf(b, " %s", action)
+			}
+			if after.NotBefore.After(now) {
+				fmt.Fprintf(b, " for %s", after.NotBefore.Sub(now))
+			}
+			if after.Held != u.Held {
+				fmt.Fprintf(b, ", held: %v", after.Held)
+			}
+			b.WriteString("\n")
+		}
+	}
+	b.WriteString("  everything else changes nothing\n\n")
 }
 
 // TestStepDay walks a container that always fails at once through its pauses, and
@@ -60,7 +71,8 @@ func TestStepDay(t *testing.T) {
 			t.Fatalf("%s: action %q, want %q", e, got, want)
 		}
 	}
-	step(Begin, Start)
+	step(Begin, None)
+	step(Ready, Start)
 	for range 9 {
 		step(Started, Watch)
 		step(Failed, None)

@@ -59,6 +59,29 @@ type Container struct {
 	// "ALL". Nothing can be added.
 	DropCaps []string          `json:",omitempty"`
 	Labels   map[string]string `json:",omitempty"`
+
+	// Platform is what the image has to be for ("linux/arm64"); "": this node.
+	Platform string `json:",omitempty"`
+	// Init runs a small process 1 that reaps children and passes signals on.
+	Init bool `json:",omitempty"`
+	// GroupAdd are further groups of the first process, names or numbers.
+	GroupAdd []string `json:",omitempty"`
+	// Domainname is the container's NIS domain name, which few programs ask for.
+	Domainname string `json:",omitempty"`
+	// ExtraHosts are further lines of /etc/hosts.
+	ExtraHosts []Host `json:",omitempty"`
+	// Ulimits replace the node's defaults, sorted by name.
+	Ulimits []Ulimit `json:",omitempty"`
+	// Sysctls are settings of the container's own namespaces: [compose] takes no
+	// other ones.
+	Sysctls map[string]string `json:",omitempty"`
+	// Files are read-only files that lie in memory, sorted by target.
+	Files []File `json:",omitempty"`
+	// Health says how to find out whether it works; nil: as its image says.
+	Health *Health `json:",omitempty"`
+	// After are containers of the same file that come first, sorted by ID. They
+	// make no cycle.
+	After []Dependency `json:",omitempty"`
 }
 
 // DefaultPids is the limit of a container that names none: far above what a
@@ -90,6 +113,102 @@ type Volume struct {
 	ReadOnly bool `json:",omitempty"`
 }
 
+// Host is a name for an address.
+type Host struct {
+	Name string
+	Addr netip.Addr
+}
+
+// Ulimit is a limit of each process.
+type Ulimit struct {
+	Name       string // without RLIMIT_ and in lower case: "nofile"
+	Soft, Hard int64  // in the units of setrlimit(2); -1: unlimited
+}
+
+// Health is a command inside the container that says whether it works: exit 0 is
+// good, anything else, and no answer within Timeout, is bad.
+type Health struct {
+	// Off says that nothing is asked, whatever the image says; all else is zero.
+	Off bool `json:",omitempty"`
+	// Test is the command with its arguments; nil: the image's.
+	Test []string `json:",omitempty"`
+	// Interval lies between two tests, Timeout ends one.
+	Interval, Timeout time.Duration
+	// StartPeriod after a start is when bad answers do not count, and a test comes
+	// every StartInterval until the first good one.
+	StartPeriod, StartInterval time.Duration
+	Retries                    int // bad answers in a row that make it bad
+}
+
+// Compose's defaults of a health check.
+const (
+	DefaultHealthInterval      = 30 * time.Second
+	DefaultHealthTimeout       = 30 * time.Second
+	DefaultHealthStartInterval = 5 * time.Second
+	DefaultHealthRetries       = 3
+)
+
+// Dependency is a container that has to be in some condition before another starts.
+type Dependency struct {
+	ID        string
+	Condition Condition
+	// Optional lets the other start too where this one cannot.
+	Optional bool `json:",omitempty"`
+	// Restart restarts the other after this one was replaced.
+	Restart bool `json:",omitempty"`
+}
+
+// Condition is what a dependency waits for.
+type Condition string
+
+// The conditions.
+const (
+	WhenStarted   Condition = "started"
+	WhenHealthy   Condition = "healthy"
+	WhenCompleted Condition = "completed" // it ended with exit code 0
+)
+
+// File is a configuration or a secret of a container. It prints and marshals
+// without its content, and what was marshalled has it no more.
+type File struct {
+	Target   string // an absolute path inside the container
+	Mode     uint32 // permissions only
+	UID, GID int
+	Data     []byte
+	// Secret says that nobody is shown Data.
+	Secret bool
+}
+
+// MaxFiles is how many bytes the Files of one container have at most: they lie in
+// memory.
+const MaxFiles = 1 << 20
+
+// String names the file and its size.
+func (f File) String() string {
+	return fmt.Sprintf("%s (%d bytes, mode %#o, %d:%d)", f.Target, len(f.Data), f.Mode, f.UID, f.GID)
+}
+
+// GoString is String, so that %#v shows no secret either.
+func (f File) GoString() string { return f.String() }
+
+// MarshalJSON is everything but the content, which is a size and, of what is no
+// secret, its SHA-256: that of a short secret could be guessed.
+func (f File) MarshalJSON() ([]byte, error) {
+	shown := struct {
+		Target   string
+		Mode     string
+		UID, GID int
+		Bytes    int
+		SHA256   string `json:",omitempty"`
+		Secret   bool   `json:",omitempty"`
+	}{Target: f.Target, Mode: fmt.Sprintf("%#o", f.Mode), UID: f.UID, GID: f.GID, Bytes: len(f.Data), Secret: f.Secret}
+	if !f.Secret {
+		sum := sha256.Sum256(f.Data)
+		shown.SHA256 = hex.EncodeToString(sum[:])
+	}
+	return json.Marshal(shown)
+}
+
 // Restart says what an exit of the container means.
 type Restart struct {
 	Policy Policy
@@ -116,6 +235,11 @@ func (c Container) Hash() string {
 	if err != nil {
 		panic(fmt.Sprintf("container is not JSON: %v", err)) // a struct of plain values
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:16])
+	whole := sha256.New()
+	whole.Write(data)
+	for _, f := range c.Files { // their content is not in data
+		sum := sha256.Sum256(f.Data)
+		whole.Write(sum[:])
+	}
+	return hex.EncodeToString(whole.Sum(nil)[:16])
 }

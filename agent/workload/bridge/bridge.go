@@ -258,9 +258,9 @@ func (b *Bridge) attach(file, veth string, addr netip.Addr) error {
 
 // Detach takes the network of container id away; none is no error.
 func (b *Bridge) Detach(id string) error {
-	links, err := netlink.LinkList()
+	links, err := list()
 	if err != nil {
-		return fmt.Errorf("list links: %w", err)
+		return err
 	}
 	for _, l := range links {
 		if strings.HasPrefix(l.Attrs().Name, vethPrefix(id)) {
@@ -270,6 +270,21 @@ func (b *Bridge) Detach(id string) error {
 		}
 	}
 	return removeNamespace(filepath.Join(b.netns, id))
+}
+
+// list returns all links. The kernel may say that some came or went meanwhile, as
+// they do while other containers start: then it is asked again.
+func list() ([]netlink.Link, error) {
+	for try := 0; ; try++ {
+		links, err := netlink.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 100 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list links: %w", err)
+		}
+		return links, nil
+	}
 }
 
 // Attached lists the containers that have a namespace file here.

@@ -1,13 +1,14 @@
 // Package compose turns a Compose file into the containers of one node.
 //
 // In comes its text; out come complete [workload.Container]s and warnings, or
-// [nodeconfig.Problems] with line and caret. It is strict: what this node does
-// not do is refused by name, what means nothing here is warned of, and nothing is
-// ignored, x- keys excepted, which are nobody's by definition. Values are read by
-// compose-go's own types, so that sizes, durations, ports and commands mean here
-// what they mean everywhere; its loader is left out, as a JSON schema validator
-// would cost each start of the agent more than all other packages together and
-// knows no lines.
+// [nodeconfig.Problems] with line and caret. It is strict: [Keys] says of every key
+// of the specification whether it is done, warned of or refused, README.md is that
+// table for people, and nothing is ignored, x- keys excepted, which are nobody's by
+// definition. Values are read by compose-go's own types, so that sizes, durations,
+// ports and commands mean here what they mean everywhere; its loader is left out, as
+// a JSON schema validator would cost each start of the agent more than all other
+// packages together and knows no lines. On an operator's machine, which has time and
+// files, package project uses it.
 //
 // It is pure: it opens no other file, expands no variable (a node has no
 // environment that somebody could know) and starts nothing.
@@ -16,9 +17,12 @@
 package compose
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -28,65 +32,207 @@ import (
 )
 
 // Parse reads the Compose file text, called file in messages, and returns its
-// containers by name, and warnings. The error is a *[nodeconfig.Problems]. Empty
-// text means no containers.
+// containers by name, and warnings, these also with an error. The error is a
+// *[nodeconfig.Problems]. Empty text means no containers.
 func Parse(file string, text []byte) ([]workload.Container, []nodeconfig.Problem, error) {
-	p := &parser{file: file, lines: strings.Split(string(text), "\n"), ports: make(map[string]string)}
 	var doc yaml.Node
+	lines := strings.Split(string(text), "\n")
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		p.problems.List = []nodeconfig.Problem{{File: file, Message: err.Error()}}
-		return nil, nil, &p.problems
+		return nil, nil, &nodeconfig.Problems{List: []nodeconfig.Problem{Syntax(file, lines, err)}}
 	}
+	p := newParser(func(n *yaml.Node) Origin { return Origin{File: file, Lines: lines, Node: n} })
+	p.most = 10 // the first ones tell, and a node's console is small
+	return p.parse(&doc)
+}
+
+// yamlLine is how the YAML parser names a line.
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
+
+// Syntax is what the YAML parser says of a file, with the line.
+func Syntax(file string, lines []string, err error) nodeconfig.Problem {
+	at, text := &yaml.Node{}, err.Error()
+	if found := yamlLine.FindStringSubmatch(text); found != nil {
+		at.Line, _ = strconv.Atoi(found[1])
+		at.Column = 1
+		if at.Line > 0 && at.Line <= len(lines) {
+			line := lines[at.Line-1]
+			at.Column += len(line) - len(strings.TrimLeft(line, " "))
+		}
+		text = text[len(found[0]):]
+	}
+	return Origin{File: file, Lines: lines, Node: at}.Problem("%s", text)
+}
+
+// Origin is where a node was written.
+type Origin struct {
+	File  string
+	Lines []string   // of that file
+	Node  *yaml.Node // as it stands there; its line is 0 for what stands nowhere
+}
+
+// Problem is something that is wrong there.
+func (o Origin) Problem(format string, args ...any) nodeconfig.Problem {
+	at, source := o.Node, ""
+	if at.Line > 0 && at.Line <= len(o.Lines) {
+		source = strings.TrimRight(o.Lines[at.Line-1], "\r")
+	}
+	width := 1
+	if at.Kind == yaml.ScalarNode && !strings.ContainsAny(at.Value, "\n") {
+		width = max(1, len([]rune(at.Value)))
+	}
+	return nodeconfig.Problem{
+		File: o.File, Line: at.Line, Column: at.Column, Width: width, Source: source,
+		Message: fmt.Sprintf(format, args...),
+	}
+}
+
+// ParseNode is Parse for a document that somebody else put together; origin says of
+// each of its nodes where to show what is wrong with it.
+func ParseNode(doc *yaml.Node, origin func(*yaml.Node) Origin) ([]workload.Container, []nodeconfig.Problem, error) {
+	return newParser(origin).parse(doc)
+}
+
+// Check says what is wrong with the keys of a file that does not stand alone yet:
+// what package project resolves is passed over, and what is missing or is declared
+// elsewhere may still come. The error is a *[nodeconfig.Problems], or nil.
+func Check(doc *yaml.Node, origin func(*yaml.Node) Origin) error {
+	p := newParser(origin)
+	p.part = true
+	_, _, err := p.parse(doc)
+	return err
+}
+
+func newParser(origin func(*yaml.Node) Origin) *parser {
+	return &parser{
+		origin: origin, most: maxProblems, ports: make(map[string]string), volumes: make(map[string]string),
+		declaredNetworks: make(map[string]bool), configs: make(map[string]stored), secrets: make(map[string]stored),
+	}
+}
+
+func (p *parser) parse(doc *yaml.Node) ([]workload.Container, []nodeconfig.Problem, error) {
 	var all []workload.Container
 	if len(doc.Content) > 0 {
 		all = p.top(doc.Content[0])
 	}
+	slices.SortStableFunc(p.warnings, inOrder)
 	if len(p.problems.List) > 0 {
-		slices.SortStableFunc(p.problems.List, func(a, b nodeconfig.Problem) int { return a.Line - b.Line })
-		return nil, nil, &p.problems
+		slices.SortStableFunc(p.problems.List, inOrder)
+		// What several services extend is wrong once.
+		p.problems.List = slices.CompactFunc(p.problems.List, func(a, b nodeconfig.Problem) bool { return a == b })
+		return nil, p.warnings, &p.problems
 	}
 	slices.SortFunc(all, func(a, b workload.Container) int { return strings.Compare(a.ID, b.ID) })
 	return all, p.warnings, nil
 }
 
-// maxProblems is how many problems are kept; the first ones tell.
-const maxProblems = 10
+func inOrder(a, b nodeconfig.Problem) int {
+	return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, a.Column-b.Column)
+}
+
+// maxProblems is how many problems are kept.
+const maxProblems = 100
+
+// maxWarnings is how many warnings are kept.
+const maxWarnings = 1000
 
 type parser struct {
-	file     string
-	lines    []string
+	origin   func(*yaml.Node) Origin
+	most     int  // problems that are kept
+	part     bool // the file does not stand alone
 	problems nodeconfig.Problems
 	warnings []nodeconfig.Problem
-	volumes  map[string]bool   // declared at the top
-	ports    map[string]string // who publishes a port
-	merges   int
+	at       place
+	volumes  map[string]string // declared at the top, with the folder's name
+	// declaredNetworks are those of the top level.
+	declaredNetworks map[string]bool
+
+	configs map[string]stored
+	secrets map[string]stored
+	ports   map[string]string // who publishes a port
+	merges  int
+}
+
+// place is where the parser stands: path as in [Key], shown with the file's names.
+type place struct{ path, shown string }
+
+func (a place) below(key string) place { return a.named(key, key) }
+
+func (a place) named(pattern, key string) place {
+	if a.path == "" {
+		return place{pattern, key}
+	}
+	return place{a.path + "." + pattern, a.shown + "." + key}
 }
 
 func (p *parser) report(n *yaml.Node, format string, args ...any) {
-	if len(p.problems.List) == maxProblems {
+	if len(p.problems.List) == p.most {
 		p.problems.More++
 		return
 	}
 	p.problems.List = append(p.problems.List, p.problem(n, format, args...))
 }
 
+// reported is how many problems there are so far.
+func (p *parser) reported() int { return len(p.problems.List) + p.problems.More }
+
 func (p *parser) warn(n *yaml.Node, format string, args ...any) {
-	p.warnings = append(p.warnings, p.problem(n, format, args...))
+	if len(p.warnings) < maxWarnings {
+		p.warnings = append(p.warnings, p.problem(n, format, args...))
+	}
 }
 
 func (p *parser) problem(n *yaml.Node, format string, args ...any) nodeconfig.Problem {
-	source := ""
-	if n.Line > 0 && n.Line <= len(p.lines) {
-		source = strings.TrimRight(p.lines[n.Line-1], "\r")
+	return p.origin(n).Problem(format, args...)
+}
+
+// fields reads the mapping n, which stands at p.at: the table of keys says what
+// becomes of each; read has what is to be read of those that are done.
+func (p *parser) fields(n *yaml.Node, read map[string]func(*yaml.Node)) {
+	at := p.at
+	defer func() { p.at = at }()
+	if n.Tag == "!!null" && strings.Count(at.path, ".") > 1 {
+		return // "deploy:" and nothing below it; a service says something
 	}
-	width := 1
-	if n.Kind == yaml.ScalarNode && !strings.ContainsAny(n.Value, "\n") {
-		width = max(1, len([]rune(n.Value)))
-	}
-	return nodeconfig.Problem{
-		File: p.file, Line: n.Line, Column: n.Column, Width: width, Source: source,
-		Message: fmt.Sprintf(format, args...),
-	}
+	p.pairs(n, cmp.Or(at.shown, "a Compose file"), func(k, v *yaml.Node) {
+		p.at = at.below(k.Value)
+		row, known := byPath()[p.at.path]
+		switch {
+		case extension(k.Value), p.part && (row.Verdict == Resolved || v.Tag == "!reset"):
+		case !known && at.shown == "":
+			p.report(k, "unknown key %q%s", k.Value, meant("", k.Value))
+		case !known:
+			p.report(k, "%s: unknown key %q%s", at.shown, k.Value, meant(at.path, k.Value))
+		case row.Verdict == Warned && off(v):
+		case row.Verdict == Warned:
+			p.warn(k, "%s means nothing on a node: %s", p.at.shown, row.Note)
+			if read[k.Value] != nil {
+				read[k.Value](v)
+			}
+		case row.Verdict != Done && off(v):
+		case row.Verdict != Done:
+			p.report(k, "%s: not supported on a node: %s", p.at.shown, row.Note)
+		case read[k.Value] != nil:
+			read[k.Value](v)
+		}
+	})
+}
+
+// off says whether v asks for nothing: what a node does not do, it may be told not
+// to do.
+func off(v *yaml.Node) bool {
+	return v.Kind == yaml.ScalarNode && (v.Tag == "!!null" || v.Tag == "!!bool" && v.Value == "false") ||
+		v.Kind != yaml.ScalarNode && v.Kind != yaml.AliasNode && len(v.Content) == 0
+}
+
+// names calls each for every entry of the mapping n, which stands at p.at and has
+// names of the file's own as keys.
+func (p *parser) names(n *yaml.Node, each func(name, v *yaml.Node)) {
+	at := p.at
+	defer func() { p.at = at }()
+	p.pairs(n, at.shown, func(k, v *yaml.Node) {
+		p.at = at.named("*", k.Value) // x-name is a name as well
+		each(k, v)
+	})
 }
 
 // pairs calls each for every key of a mapping, merges (<<) included, and reports
@@ -179,100 +325,65 @@ func describe(n *yaml.Node) string {
 	return "something else"
 }
 
-// top reads the top level. Volumes come before services use them.
+// top reads the top level. What services use comes before them.
 func (p *parser) top(root *yaml.Node) []workload.Container {
-	p.volumes = make(map[string]bool)
 	var services *yaml.Node
-	p.pairs(root, "a Compose file", func(k, v *yaml.Node) {
-		switch {
-		case k.Value == "services":
-			services = v
-		case k.Value == "volumes":
-			p.declared(v)
-		case k.Value == "version", k.Value == "name":
-			p.warn(k, "%s means nothing on a node", k.Value)
-		case strings.HasPrefix(k.Value, "x-"):
-		case slices.Contains(topLacking, k.Value):
-			p.report(k, "%s: not supported on a node", k.Value)
-		default:
-			p.report(k, "unknown key %q", k.Value)
-		}
+	p.fields(root, map[string]func(*yaml.Node){
+		"services": func(v *yaml.Node) { services = v },
+		"networks": p.networks,
+		"volumes":  p.declared,
+		"configs":  func(v *yaml.Node) { p.stores(v, p.configs) },
+		"secrets":  func(v *yaml.Node) { p.stores(v, p.secrets) },
 	})
 	if services == nil || services.Tag == "!!null" {
-		if len(p.problems.List) == 0 && services == nil {
+		if p.reported() == 0 && services == nil && !p.part {
 			p.report(root, "no services: a Compose file has its containers under \"services:\"")
 		}
 		return nil
 	}
+	p.at = place{"services", "services"}
 	var all []workload.Container
-	p.pairs(services, "services", func(k, v *yaml.Node) {
-		if strings.HasPrefix(k.Value, "x-") {
-			return
-		}
+	wanted := make(map[string][]dependency)
+	var networks []attachment
+	p.names(services, func(k, v *yaml.Node) {
 		if !label(k.Value) {
-			p.report(k, "service name %q: use lower-case letters, digits and hyphens, at most 63", k.Value)
+			p.report(k, "service name %q: use lower-case letters, digits and hyphens, at most 63: it is a host name", k.Value)
 			return
 		}
-		all = append(all, p.service(k, v))
+		s := p.service(k, v)
+		all, wanted[s.ID] = append(all, s.Container), s.after
+		networks = append(networks, s.attachment(k))
 	})
+	if !p.part {
+		p.dependencies(all, wanted)
+		p.apart(networks)
+	}
 	return all
 }
 
-var topLacking = []string{"networks", "secrets", "configs", "include", "models"}
-
-// declared reads the volumes at the top: names, without options.
-func (p *parser) declared(n *yaml.Node) {
-	if n.Tag == "!!null" {
-		return
+func (p *parser) service(name, n *yaml.Node) *service {
+	s := &service{parser: p, Container: workload.Container{
+		ID: name.Value, Hostname: name.Value, Restart: workload.Restart{Policy: workload.No}, StopGrace: workload.DefaultStopGrace,
+	}}
+	before := p.reported()
+	p.fields(n, s.keys())
+	if s.restart != nil {
+		s.Restart = *s.restart
 	}
-	p.pairs(n, "volumes", func(k, v *yaml.Node) {
-		if !label(k.Value) {
-			p.report(k, "volume name %q: use lower-case letters, digits and hyphens, at most 63", k.Value)
-			return
-		}
-		p.volumes[k.Value] = true
-		if v.Tag == "!!null" {
-			return
-		}
-		p.pairs(v, "volume "+k.Value, func(o, _ *yaml.Node) {
-			if !strings.HasPrefix(o.Value, "x-") {
-				p.report(o, "volumes.%s.%s: not supported on a node: a volume is a folder on STATE", k.Value, o.Value)
-			}
-		})
-	})
-}
-
-func (p *parser) service(name, n *yaml.Node) workload.Container {
-	c := workload.Container{
-		ID: name.Value, Hostname: name.Value, Pids: 0,
-		Restart: workload.Restart{Policy: workload.No}, StopGrace: workload.DefaultStopGrace,
+	s.capabilities()
+	if p.part {
+		return s
 	}
-	before := len(p.problems.List) + p.problems.More
-	p.pairs(n, "service "+name.Value, func(k, v *yaml.Node) {
-		reason, lacking := lackingKeys[k.Value]
-		switch decode := serviceKeys[k.Value]; {
-		case decode != nil:
-			decode(p, v, &c)
-		case strings.HasPrefix(k.Value, "x-"):
-		case meaningless[k.Value] != "":
-			p.warn(k, "services.%s.%s means nothing on a node: %s", c.ID, k.Value, meaningless[k.Value])
-		case lacking && reason != "":
-			p.report(k, "services.%s.%s: not supported on a node: %s", c.ID, k.Value, reason)
-		case lacking:
-			p.report(k, "services.%s.%s: not supported on a node", c.ID, k.Value)
-		default:
-			p.report(k, "services.%s: unknown key %q", c.ID, k.Value)
-		}
-	})
-	if c.Image == "" && len(p.problems.List)+p.problems.More == before {
-		p.report(name, "services.%s: no image", c.ID)
+	if s.Image == "" && p.reported() == before {
+		p.report(name, "%s: no image", p.at.shown)
 	}
-	if c.Pids == 0 {
-		c.Pids = workload.DefaultPids
+	if s.Pids == 0 {
+		s.Pids = workload.DefaultPids
 	}
-	p.published(name, c)
-	p.targets(name, c)
-	return c
+	p.published(name, s.Container)
+	s.files(name)
+	p.targets(name, s.Container)
+	return s
 }
 
 // published reports a port of the node that two containers want.
@@ -304,6 +415,9 @@ func (p *parser) targets(name *yaml.Node, c workload.Container) {
 	}
 	for _, v := range c.Volumes {
 		check(v.Target)
+	}
+	for _, f := range c.Files {
+		check(f.Target)
 	}
 }
 

@@ -56,20 +56,6 @@ func show(t *testing.T, name string, text []byte) string {
 	return b.String()
 }
 
-// TestEveryKeyIsKnown: a service key has one answer, not two.
-func TestEveryKeyIsKnown(t *testing.T) {
-	for k := range serviceKeys {
-		if _, lacking := lackingKeys[k]; lacking || meaningless[k] != "" {
-			t.Errorf("%s is supported and not", k)
-		}
-	}
-	for k := range meaningless {
-		if _, lacking := lackingKeys[k]; lacking {
-			t.Errorf("%s is refused and warned of", k)
-		}
-	}
-}
-
 // TestLinesOfNodeConfig: the section of node.yaml keeps the lines of the file.
 func TestLinesOfNodeConfig(t *testing.T) {
 	c, err := nodeconfig.Parse("node.yaml", []byte("hostname: n07\nworkloads:\n  services:\n    web:\n      imag: a\n"))

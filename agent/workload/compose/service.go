@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,210 +11,289 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
-type decoder = func(p *parser, n *yaml.Node, c *workload.Container)
-
-// serviceKeys is what a service can say.
-var serviceKeys = map[string]decoder{
-	"image":       image,
-	"command":     func(p *parser, n *yaml.Node, c *workload.Container) { p.command(n, &c.Command) },
-	"entrypoint":  func(p *parser, n *yaml.Node, c *workload.Container) { p.command(n, &c.Entrypoint) },
-	"environment": environment,
-	"labels":      labels,
-	"ports":       ports,
-	"restart":     restart,
-	"hostname":    hostname,
-	"working_dir": func(p *parser, n *yaml.Node, c *workload.Container) { c.WorkingDir = p.absolute(n) },
-	"user":        user,
-	"read_only":   func(p *parser, n *yaml.Node, c *workload.Container) { c.ReadOnly = p.boolean(n) },
-	"tmpfs":       tmpfs,
-	"volumes":     volumes,
-	"mem_limit":   func(p *parser, n *yaml.Node, c *workload.Container) { p.memory(n, c) },
-	"cpus":        func(p *parser, n *yaml.Node, c *workload.Container) { p.cpus(n, c) },
-	"pids_limit":  func(p *parser, n *yaml.Node, c *workload.Container) { p.pids(n, c) },
-	"shm_size":    func(p *parser, n *yaml.Node, c *workload.Container) { c.ShmBytes = p.bytes(n) },
-	"deploy":      deploy,
-	"stop_signal": stopSignal,
-	"stop_grace_period": func(p *parser, n *yaml.Node, c *workload.Container) {
-		c.StopGrace = p.duration(n, time.Hour)
-	},
-	"cap_drop": capDrop,
+// service is one service while it is read.
+type service struct {
+	*parser
+	workload.Container
+	restart *workload.Restart // of deploy, which wins
+	after   []dependency
+	stored  []mounted // configs and secrets, in the order of the file
+	// attached are its networks, given at attachedAt; none: the default one.
+	attached   []string
+	attachedAt *yaml.Node
+	// keepCaps are added again after cap_drop: ALL, and would be there without.
+	keepCaps []string
 }
 
-// meaningless are keys that change nothing here, with what is so instead.
-var meaningless = map[string]string{
-	"container_name": "the container is called like its service",
-	"expose":         "containers of a node reach each other's ports anyway",
-	"pull_policy":    "a node takes the image that it has",
-	"attach":         "output goes to the node's log of the container",
+// keys are what there is to read of a service: all that [Keys] says is done and
+// that makes a difference.
+func (s *service) keys() map[string]func(*yaml.Node) {
+	c := &s.Container
+	return map[string]func(*yaml.Node){
+		"cap_add":           s.capAdd,
+		"cap_drop":          s.capDrop,
+		"cgroup":            func(n *yaml.Node) { s.alone(n, "private") },
+		"command":           func(n *yaml.Node) { s.command(n, &c.Command) },
+		"configs":           func(n *yaml.Node) { s.store(n, s.configs, "config") },
+		"cpus":              func(n *yaml.Node) { s.cpus(n, c) },
+		"depends_on":        s.dependsOn,
+		"deploy":            s.deploy,
+		"domainname":        func(n *yaml.Node) { c.Domainname = s.host(n, "domainname") },
+		"entrypoint":        func(n *yaml.Node) { s.command(n, &c.Entrypoint) },
+		"environment":       s.environment,
+		"extra_hosts":       s.extraHosts,
+		"group_add":         s.groupAdd,
+		"healthcheck":       s.healthcheck,
+		"hostname":          func(n *yaml.Node) { c.Hostname = s.host(n, "hostname") },
+		"image":             s.image,
+		"init":              func(n *yaml.Node) { c.Init = s.boolean(n) },
+		"ipc":               func(n *yaml.Node) { s.alone(n, "private") },
+		"labels":            s.labels,
+		"links":             s.links,
+		"logging":           s.logging,
+		"mem_limit":         func(n *yaml.Node) { s.memory(n, c) },
+		"network_mode":      func(n *yaml.Node) { s.alone(n, "bridge") },
+		"networks":          s.networks,
+		"pids_limit":        func(n *yaml.Node) { s.pids(n, c) },
+		"platform":          s.platform,
+		"ports":             s.ports,
+		"read_only":         func(n *yaml.Node) { c.ReadOnly = s.boolean(n) },
+		"restart":           s.restarts,
+		"scale":             s.one,
+		"secrets":           func(n *yaml.Node) { s.store(n, s.secrets, "secret") },
+		"security_opt":      s.securityOpt,
+		"shm_size":          func(n *yaml.Node) { c.ShmBytes = s.bytes(n) },
+		"stop_grace_period": func(n *yaml.Node) { c.StopGrace = s.duration(n, time.Hour) },
+		"stop_signal":       s.stopSignal,
+		"sysctls":           s.sysctls,
+		"tmpfs":             s.tmpfs,
+		"ulimits":           s.ulimits,
+		"user":              s.user,
+		"volumes":           s.volumes,
+		"working_dir":       func(n *yaml.Node) { c.WorkingDir = s.absolute(n) },
+	}
 }
 
-// lackingKeys are the other keys of a Compose service, with what to do about it.
-var lackingKeys = map[string]string{
-	"privileged":          "a container never has the rights of its node",
-	"cap_add":             "capabilities can only be taken away",
-	"devices":             "a container sees no hardware",
-	"device_cgroup_rules": "a container sees no hardware",
-	"gpus":                "a container sees no hardware",
-	"network_mode":        "a container has a network of its own; use ports",
-	"networks":            "all containers of a node are on one network",
-	"pid":                 "a container sees no processes but its own",
-	"ipc":                 "a container shares no memory with others",
-	"uts":                 "a container has a host name of its own",
-	"cgroup":              "a container sees no cgroup but its own",
-	"cgroup_parent":       "the cgroup is /workload/NAME",
-	"userns_mode":         "",
-	"security_opt":        "the profile is fixed",
-	"build":               "build it elsewhere and preload the image",
-	"env_file":            "write the variables under environment",
-	"label_file":          "write the labels under labels",
-	"depends_on":          "containers start together and are restarted until they work",
-	"extends":             "write it out, or use a YAML anchor",
-	"profiles":            "what is in the file is started",
-	"scale":               "one container each",
-	"logging":             "output goes to the node's log of the container",
-	"init":                "let the program reap its children",
-	"tty":                 "there is no terminal",
-	"stdin_open":          "there is no terminal",
-	"platform":            "a node runs images for itself",
-	"runtime":             "the runtime is fixed",
-	"healthcheck":         "",
-	"dns":                 "containers use the node's resolvers",
-	"dns_opt":             "containers use the node's resolvers",
-	"dns_search":          "containers use the node's resolvers",
-	"domainname":          "", "mac_address": "", "extra_hosts": "", "external_links": "", "links": "",
-	"group_add": "", "oom_kill_disable": "", "oom_score_adj": "", "sysctls": "", "ulimits": "",
-	"blkio_config": "", "cpu_count": "", "cpu_percent": "", "cpu_shares": "", "cpu_period": "", "cpu_quota": "",
-	"cpu_rt_runtime": "", "cpu_rt_period": "", "cpuset": "", "mem_reservation": "", "mem_swappiness": "",
-	"memswap_limit": "", "storage_opt": "", "isolation": "", "credential_spec": "", "configs": "", "secrets": "",
-	"volumes_from": "", "annotations": "", "develop": "", "post_start": "", "pre_stop": "", "pre_start": "",
-	"provider": "", "models": "", "use_api_socket": "",
+// alone reads a key of which a node does one value only.
+func (s *service) alone(n *yaml.Node, value string) {
+	if got := s.text(n); got != value && got != "" {
+		s.report(n, "%s: %s is not supported on a node: %s", s.at.shown, got, byPath()[s.at.path].Note)
+	}
 }
 
-func image(p *parser, n *yaml.Node, c *workload.Container) {
-	s := p.text(n)
-	if s == "" {
+// one reads a number of containers.
+func (s *service) one(n *yaml.Node) {
+	if s.text(n) != "1" {
+		s.report(n, "%s: a node runs one container of each service", s.at.shown)
+	}
+}
+
+func (s *service) image(n *yaml.Node) {
+	name := s.text(n)
+	if name == "" {
 		return
 	}
-	full, err := workload.FullName(s)
+	full, err := workload.FullName(name)
 	if err != nil {
-		p.report(n, "%v", err)
+		s.report(n, "%v", err)
 		return
 	}
-	c.Image = full
+	s.Image = full
 }
 
-func environment(p *parser, n *yaml.Node, c *workload.Container) {
+func (s *service) environment(n *yaml.Node) {
 	var m types.MappingWithEquals
-	if !p.mapping(n, "environment", func(v any) error { return m.DecodeMapstructure(v) }) {
+	if !s.mapping(n, "environment", func(v any) error { return m.DecodeMapstructure(v) }) {
 		return
 	}
 	for k, v := range m {
-		if v == nil {
-			p.report(n, "environment: %s has no value, and a node has no environment to take it from", k)
-			continue
+		switch {
+		case v == nil && s.part:
+		case v == nil:
+			s.report(n, "environment: %s has no value, and a node has no environment to take it from", k)
+		case k == "" || strings.ContainsAny(k, "\x00=") || strings.ContainsAny(*v, "\x00"):
+			s.report(n, "environment: %q is no variable", k+"="+*v)
+		default:
+			s.Env = append(s.Env, k+"="+*v)
 		}
-		if k == "" || strings.ContainsAny(k+*v, "\x00") {
-			p.report(n, "environment: %q is no variable", k+"="+*v)
-			continue
-		}
-		c.Env = append(c.Env, k+"="+*v)
 	}
-	slices.Sort(c.Env)
+	slices.Sort(s.Env)
 }
 
 // ownLabels is for labels that the agent itself writes.
 const ownLabels = "kogge.example/"
 
-func labels(p *parser, n *yaml.Node, c *workload.Container) {
+func (s *service) labels(n *yaml.Node) {
 	var m types.Mapping
-	if !p.mapping(n, "labels", func(v any) error { return m.DecodeMapstructure(v) }) {
+	if !s.mapping(n, "labels", func(v any) error { return m.DecodeMapstructure(v) }) {
 		return
 	}
 	for k, v := range m {
 		switch {
 		case strings.HasPrefix(k, ownLabels):
-			p.report(n, "labels: %s: names that begin with %s are the node's own", k, ownLabels)
+			s.report(n, "labels: %s: names that begin with %s are the node's own", k, ownLabels)
 		case k == "" || len(k)+len(v) > 4096: // containerd's limit
-			p.report(n, "labels: %q: a label has a name, and with it at most 4096 bytes", k)
+			s.report(n, "labels: %q: a label has a name, and with it at most 4096 bytes", k)
 		}
 	}
 	if len(m) > 0 {
-		c.Labels = m
+		s.Labels = m
 	}
 }
 
-func restart(p *parser, n *yaml.Node, c *workload.Container) {
-	s := p.text(n)
-	policy, limit, counted := strings.Cut(s, ":")
+func (s *service) restarts(n *yaml.Node) {
+	text := s.text(n)
+	policy, limit, counted := strings.Cut(text, ":")
 	switch {
-	case s == "no" || s == "false":
-		c.Restart.Policy = workload.No
-	case s == "always" || s == "unless-stopped":
-		c.Restart.Policy = workload.Always
+	case text == "no" || text == "false":
+		s.Restart.Policy = workload.No
+	case text == "always" || text == "unless-stopped":
+		s.Restart.Policy = workload.Always
 	case policy == "on-failure":
-		c.Restart.Policy = workload.OnFailure
+		s.Restart.Policy = workload.OnFailure
 		if !counted {
 			return
 		}
 		var err error
-		if c.Restart.Max, err = strconv.Atoi(limit); err != nil || c.Restart.Max < 1 {
-			p.report(n, "restart: %q is no number of tries", limit)
+		if s.Restart.Max, err = strconv.Atoi(limit); err != nil || s.Restart.Max < 1 {
+			s.report(n, "restart: %q is no number of tries", limit)
 		}
 	default:
-		p.report(n, `restart is "no", always, unless-stopped or on-failure[:TRIES], this is %s`, describe(n))
+		s.report(n, `restart is "no", always, unless-stopped or on-failure[:TRIES], this is %s`, describe(n))
 	}
 }
 
-func hostname(p *parser, n *yaml.Node, c *workload.Container) {
-	s := p.text(n)
-	for part := range strings.SplitSeq(strings.ToLower(s), ".") {
-		if !label(part) || len(s) > 64 {
-			p.report(n, "hostname %q: use letters, digits and hyphens, at most 64", s)
-			return
+func (p *parser) host(n *yaml.Node, what string) string {
+	name := p.text(n)
+	for part := range strings.SplitSeq(strings.ToLower(name), ".") {
+		if !label(part) || len(name) > 64 {
+			p.report(n, "%s %q: use letters, digits and hyphens, at most 64", what, name)
+			return ""
 		}
 	}
-	c.Hostname = s
+	return name
 }
 
-func user(p *parser, n *yaml.Node, c *workload.Container) {
-	s := p.text(n)
-	if s == "" || strings.Count(s, ":") > 1 || strings.ContainsAny(s, " \t\n/") {
-		p.report(n, "user is NAME or ID, with :GROUP if need be, this is %s", describe(n))
+func (s *service) user(n *yaml.Node) {
+	u := s.text(n)
+	if u == "" || strings.Count(u, ":") > 1 || strings.ContainsAny(u, " \t\n/") {
+		s.report(n, "user is NAME or ID, with :GROUP if need be, this is %s", describe(n))
 		return
 	}
-	c.User = s
+	s.User = u
 }
 
-func stopSignal(p *parser, n *yaml.Node, c *workload.Container) {
-	s := p.text(n)
-	if _, err := signal.ParseSignal(s); err != nil {
-		p.report(n, "stop_signal: there is no signal %s", describe(n))
-		return
-	}
-	c.StopSignal = s
-}
-
-func capDrop(p *parser, n *yaml.Node, c *workload.Container) {
-	p.list(n, "cap_drop", func(item *yaml.Node) {
-		name := strings.ToUpper(p.text(item))
-		if name == "ALL" {
-			c.DropCaps = []string{"ALL"}
+func (s *service) groupAdd(n *yaml.Node) {
+	s.list(n, "group_add", func(item *yaml.Node) {
+		g := s.text(item)
+		if g == "" || strings.ContainsAny(g, " \t\n/:") {
+			s.report(item, "a group is a NAME or an ID, this is %s", describe(item))
 			return
 		}
-		name = "CAP_" + strings.TrimPrefix(name, "CAP_")
-		if !slices.Contains(capabilities, name) {
-			p.report(item, "cap_drop: there is no capability %s", name)
-			return
-		}
-		if !slices.Contains(c.DropCaps, "ALL") && !slices.Contains(c.DropCaps, name) {
-			c.DropCaps = append(c.DropCaps, name)
+		if !slices.Contains(s.GroupAdd, g) {
+			s.GroupAdd = append(s.GroupAdd, g)
 		}
 	})
-	slices.Sort(c.DropCaps)
 }
+
+func (s *service) stopSignal(n *yaml.Node) {
+	name := s.text(n)
+	if _, err := signal.ParseSignal(name); err != nil {
+		s.report(n, "stop_signal: there is no signal %s", describe(n))
+		return
+	}
+	s.StopSignal = name
+}
+
+func (s *service) platform(n *yaml.Node) {
+	name := s.text(n)
+	parts := strings.Split(name, "/")
+	good := len(parts) == 2 || len(parts) == 3
+	for _, part := range parts {
+		good = good && label(part)
+	}
+	switch {
+	case !good:
+		s.report(n, "platform is such as linux/arm64, this is %s", describe(n))
+	case parts[0] != "linux":
+		s.report(n, "platform %s: a node runs linux", name)
+	default:
+		s.Platform = name
+	}
+}
+
+func (s *service) securityOpt(n *yaml.Node) {
+	s.list(n, "security_opt", func(item *yaml.Node) {
+		switch option := s.text(item); strings.ReplaceAll(option, "=", ":") {
+		case "no-new-privileges", "no-new-privileges:true", "":
+		default:
+			s.report(item, "security_opt: %s: the profile is fixed: %s", option, ownFile)
+		}
+	})
+}
+
+// logging warns, unless the output is wanted at a place to which it does not go.
+func (s *service) logging(n *yaml.Node) {
+	s.fields(n, map[string]func(*yaml.Node){"driver": func(n *yaml.Node) {
+		switch driver := s.text(n); driver {
+		case "json-file", "local", "journald", "":
+		default:
+			s.report(n, "%s: %s is not supported on a node: %s", s.at.shown, driver, byPath()[s.at.path].Note)
+		}
+	}})
+}
+
+func (s *service) capDrop(n *yaml.Node) {
+	s.capability(n, "cap_drop", func(_ *yaml.Node, name string) {
+		if name == "ALL" {
+			s.DropCaps = []string{name}
+		} else if !slices.Contains(s.DropCaps, "ALL") && !slices.Contains(s.DropCaps, name) {
+			s.DropCaps = append(s.DropCaps, name)
+		}
+	})
+}
+
+func (s *service) capAdd(n *yaml.Node) {
+	s.capability(n, "cap_add", func(item *yaml.Node, name string) {
+		if !slices.Contains(ordinary, name) {
+			s.report(item, "cap_add: %s is not supported on a node: %s", name, byPath()["services.*.cap_add"].Note)
+			return
+		}
+		s.keepCaps = append(s.keepCaps, name)
+	})
+}
+
+func (s *service) capability(n *yaml.Node, what string, each func(item *yaml.Node, name string)) {
+	s.list(n, what, func(item *yaml.Node) {
+		name := strings.ToUpper(s.text(item))
+		if name != "ALL" {
+			name = "CAP_" + strings.TrimPrefix(name, "CAP_")
+			if !slices.Contains(capabilities, name) {
+				s.report(item, "%s: there is no capability %s", what, name)
+				return
+			}
+		}
+		each(item, name)
+	})
+}
+
+// capabilities makes of what is dropped and kept what is dropped.
+func (s *service) capabilities() {
+	if len(s.keepCaps) > 0 && slices.Contains(s.DropCaps, "ALL") {
+		s.DropCaps = slices.Clone(ordinary)
+	}
+	s.DropCaps = slices.DeleteFunc(s.DropCaps, func(name string) bool { return slices.Contains(s.keepCaps, name) })
+	if len(s.DropCaps) == 0 {
+		s.DropCaps = nil
+	}
+	slices.Sort(s.DropCaps)
+}
+
+// ordinary are the capabilities that a container has by itself.
+var ordinary = strings.Fields(`CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD
+	CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT`)
 
 // capabilities are those of linux/capability.h.
 var capabilities = strings.Fields(`CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL
@@ -225,106 +303,56 @@ var capabilities = strings.Fields(`CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARC
 	CAP_AUDIT_WRITE CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM
 	CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE`)
 
-// deploy knows limits only.
-func deploy(p *parser, n *yaml.Node, c *workload.Container) {
-	p.only(n, "deploy", map[string]func(*yaml.Node){
+// deploy knows what makes sense for one container.
+func (s *service) deploy(n *yaml.Node) {
+	c := &s.Container
+	limits := map[string]func(*yaml.Node){
+		"memory": func(n *yaml.Node) { s.memory(n, c) },
+		"cpus":   func(n *yaml.Node) { s.cpus(n, c) },
+		"pids":   func(n *yaml.Node) { s.pids(n, c) },
+	}
+	s.fields(n, map[string]func(*yaml.Node){
+		"replicas": s.one,
+		"mode": func(n *yaml.Node) {
+			if mode := s.text(n); mode != "replicated" && mode != "global" {
+				s.report(n, "%s: %s is not supported on a node: use restart: \"no\" for what ends", s.at.shown, describe(n))
+			}
+		},
 		"resources": func(n *yaml.Node) {
-			p.only(n, "deploy.resources", map[string]func(*yaml.Node){
-				"limits": func(n *yaml.Node) {
-					p.only(n, "deploy.resources.limits", map[string]func(*yaml.Node){
-						"memory": func(n *yaml.Node) { p.memory(n, c) },
-						"cpus":   func(n *yaml.Node) { p.cpus(n, c) },
-						"pids":   func(n *yaml.Node) { p.pids(n, c) },
-					})
-				},
+			s.fields(n, map[string]func(*yaml.Node){
+				"limits":       func(n *yaml.Node) { s.fields(n, limits) },
+				"reservations": func(n *yaml.Node) { s.fields(n, nil) },
 			})
 		},
+		"restart_policy": s.restartPolicy,
 	})
 }
 
-// maxPorts is how many ports of the node a container can have, ranges counted out.
-const maxPorts = 256
-
-func ports(p *parser, n *yaml.Node, c *workload.Container) {
-	p.list(n, "ports", func(item *yaml.Node) {
-		if len(c.Ports) > maxPorts {
-			return
-		}
-		defer func() {
-			if len(c.Ports) > maxPorts {
-				p.report(item, "more than %d ports", maxPorts)
+func (s *service) restartPolicy(n *yaml.Node) {
+	r := &workload.Restart{Policy: workload.Always} // Compose's default: any
+	s.restart = r
+	var attempts *yaml.Node
+	s.fields(n, map[string]func(*yaml.Node){
+		"condition": func(n *yaml.Node) {
+			switch s.text(n) {
+			case "any":
+			case "on-failure":
+				r.Policy = workload.OnFailure
+			case "none":
+				r.Policy = workload.No
+			default:
+				s.report(n, "condition is none, on-failure or any, this is %s", describe(n))
 			}
-		}()
-		if item.Kind == yaml.MappingNode {
-			p.longPort(item, c)
-			return
-		}
-		s := p.text(item)
-		if s == "" {
-			return
-		}
-		parsed, err := types.ParsePortConfig(s)
-		if err != nil {
-			p.report(item, "port %q: %v", s, err)
-			return
-		}
-		for _, one := range parsed {
-			p.port(item, one, c)
-		}
+		},
+		"max_attempts": func(n *yaml.Node) {
+			attempts = n
+			r.Max = int(s.integer(n, 0, 1<<20))
+		},
 	})
-}
-
-func (p *parser) longPort(n *yaml.Node, c *workload.Container) {
-	one := types.ServicePortConfig{Protocol: "tcp"}
-	before := len(p.problems.List)
-	ignore := func(*yaml.Node) {}
-	p.only(n, "ports", map[string]func(*yaml.Node){
-		"target":       func(v *yaml.Node) { one.Target = uint32(p.integer(v, 1, 65535)) },
-		"published":    func(v *yaml.Node) { one.Published = p.text(v) },
-		"host_ip":      func(v *yaml.Node) { one.HostIP = p.text(v) },
-		"protocol":     func(v *yaml.Node) { one.Protocol = p.text(v) },
-		"mode":         ignore, // host or ingress: on one node the same
-		"name":         ignore, // for people
-		"app_protocol": ignore, // for people
-	})
-	if len(p.problems.List) == before {
-		p.port(n, one, c)
+	if r.Policy == workload.Always && r.Max > 0 {
+		s.report(attempts, "max_attempts works with condition: on-failure")
 	}
-}
-
-func (p *parser) port(n *yaml.Node, one types.ServicePortConfig, c *workload.Container) {
-	port := workload.Port{Protocol: bridge.Protocol(strings.ToLower(one.Protocol)), Container: uint16(one.Target)}
-	if port.Protocol != bridge.TCP && port.Protocol != bridge.UDP {
-		p.report(n, "port %d: %s is not supported on a node: tcp and udp are", one.Target, one.Protocol)
-		return
+	if r.Policy != workload.OnFailure {
+		r.Max = 0
 	}
-	if one.Target < 1 || one.Target > 65535 {
-		p.report(n, "port: the container's port (target) is missing")
-		return
-	}
-	if one.Published == "" || one.Published == "0" {
-		p.report(n, "port %d: say which port of the node leads there, such as %d:%d", one.Target, one.Target, one.Target)
-		return
-	}
-	number, err := strconv.ParseUint(one.Published, 10, 16)
-	if err != nil {
-		p.report(n, "port %d: %q is not one port of the node", one.Target, one.Published)
-		return
-	}
-	port.HostPort = uint16(number)
-	if one.HostIP != "" {
-		ip, err := netip.ParseAddr(one.HostIP)
-		if err != nil {
-			p.report(n, "port %d: %q is no address", one.Target, one.HostIP)
-			return
-		}
-		if !ip.Is4() {
-			p.report(n, "port %d: host address %s: published ports answer on IPv4 only", one.Target, ip)
-			return
-		}
-		if !ip.IsUnspecified() {
-			port.HostIP = ip
-		}
-	}
-	c.Ports = append(c.Ports, port)
 }

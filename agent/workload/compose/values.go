@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/compose-spec/compose-go/v2/format"
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
 
@@ -128,6 +127,8 @@ func (p *parser) target(n *yaml.Node, s string) string {
 	switch {
 	case !path.IsAbs(s) || s == "/":
 		p.report(n, "a mount lies on a path of the container below /, this is %q", s)
+	case strings.ContainsRune(s, 0):
+		p.report(n, "this is no path: %q", s)
 	case first == "proc" || first == "sys" || s == "/dev" || s == "/etc/hosts" || s == "/etc/resolv.conf" || s == "/etc/hostname":
 		p.report(n, "nothing can be mounted on %s: the node fills it", s)
 	default:
@@ -163,30 +164,17 @@ func (p *parser) list(n *yaml.Node, what string, each func(*yaml.Node)) {
 		for _, item := range n.Content {
 			each(resolve(item))
 		}
-	case n.Kind == yaml.ScalarNode && n.Tag != "!!null" && what == "tmpfs":
+	case n.Kind == yaml.ScalarNode && n.Tag != "!!null" && (what == "tmpfs" || what == "a test"):
 		each(n)
 	default:
 		p.report(n, "%s is a list, this is %s", what, describe(n))
 	}
 }
 
-// only reads a mapping that has no other keys than these.
-func (p *parser) only(n *yaml.Node, what string, keys map[string]func(*yaml.Node)) {
-	p.pairs(n, what, func(k, v *yaml.Node) {
-		switch read := keys[k.Value]; {
-		case read != nil:
-			read(v)
-		case strings.HasPrefix(k.Value, "x-"):
-		default:
-			p.report(k, "%s.%s: not supported on a node", what, k.Value)
-		}
-	})
-}
-
 // mapping reads NAME=value as keys and values or as a list, by one of compose-go's
 // types, which want what a plain YAML decoder gives.
 func (p *parser) mapping(n *yaml.Node, what string, decode func(any) error) bool {
-	before := len(p.problems.List) + p.problems.More
+	before := p.reported()
 	var plain any
 	if n.Kind == yaml.SequenceNode {
 		items := []any{}
@@ -203,7 +191,7 @@ func (p *parser) mapping(n *yaml.Node, what string, decode func(any) error) bool
 		})
 		plain = values
 	}
-	if len(p.problems.List)+p.problems.More > before {
+	if p.reported() > before {
 		return false
 	}
 	if err := decode(plain); err != nil {
@@ -211,81 +199,4 @@ func (p *parser) mapping(n *yaml.Node, what string, decode func(any) error) bool
 		return false
 	}
 	return true
-}
-
-func tmpfs(p *parser, n *yaml.Node, c *workload.Container) {
-	p.list(n, "tmpfs", func(item *yaml.Node) {
-		folder, options, _ := strings.Cut(p.text(item), ":")
-		t := workload.Tmpfs{Target: p.target(item, folder)}
-		for option := range strings.SplitSeq(options, ",") {
-			if option == "" {
-				continue
-			}
-			name, value, _ := strings.Cut(option, "=")
-			switch name {
-			case "size":
-				var u types.UnitBytes
-				if err := u.DecodeMapstructure(value); err != nil || u <= 0 {
-					p.report(item, "tmpfs: %q is no size", value)
-				}
-				t.Size = int64(u)
-			case "mode":
-				mode, err := strconv.ParseUint(value, 8, 12)
-				if err != nil {
-					p.report(item, "tmpfs: %q is no mode", value)
-				}
-				t.Mode = uint32(mode)
-			default:
-				p.report(item, "tmpfs: option %q is not supported on a node", option)
-			}
-		}
-		if t.Target != "" {
-			c.Tmpfs = append(c.Tmpfs, t)
-		}
-	})
-}
-
-func volumes(p *parser, n *yaml.Node, c *workload.Container) {
-	p.list(n, "volumes", func(item *yaml.Node) {
-		if item.Kind == yaml.MappingNode {
-			v := types.ServiceVolumeConfig{}
-			p.only(item, "volumes", map[string]func(*yaml.Node){
-				"type":      func(n *yaml.Node) { v.Type = p.text(n) },
-				"source":    func(n *yaml.Node) { v.Source = p.text(n) },
-				"target":    func(n *yaml.Node) { v.Target = p.text(n) },
-				"read_only": func(n *yaml.Node) { v.ReadOnly = p.boolean(n) },
-			})
-			p.volume(item, v, c)
-			return
-		}
-		s := p.text(item)
-		if s == "" {
-			return
-		}
-		v, err := format.ParseVolume(s)
-		if err != nil {
-			p.report(item, "volume %q: %v", s, err)
-			return
-		}
-		p.volume(item, v, c)
-	})
-}
-
-func (p *parser) volume(n *yaml.Node, v types.ServiceVolumeConfig, c *workload.Container) {
-	switch {
-	case v.Type == types.VolumeTypeBind:
-		p.report(n, "volume %s: folders of the node are not supported; use a named volume", v.Source)
-	case v.Type != types.VolumeTypeVolume:
-		p.report(n, "volume: type %q is not supported on a node", v.Type)
-	case v.Source == "":
-		p.report(n, "volume on %s: give it a name, or use tmpfs", v.Target)
-	case !p.volumes[v.Source]:
-		p.report(n, "volume %s is not declared under \"volumes:\" at the top", v.Source)
-	case v.Volume != nil && (v.Volume.NoCopy || v.Volume.Subpath != ""), v.Consistency != "":
-		p.report(n, "volume %s: options other than ro are not supported on a node", v.Source)
-	default:
-		if target := p.target(n, v.Target); target != "" {
-			c.Volumes = append(c.Volumes, workload.Volume{Name: v.Source, Target: target, ReadOnly: v.ReadOnly})
-		}
-	}
 }

@@ -1,0 +1,329 @@
+package compose
+
+import (
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Verdict is what becomes of a key of the Compose specification.
+type Verdict string
+
+// The verdicts.
+const (
+	Done     Verdict = "done"     // the node does what the specification says
+	Resolved Verdict = "resolved" // done on the operator's machine by package project; refused in a node's own file
+	Warned   Verdict = "warned"   // it changes nothing here, which is said
+	Refused  Verdict = "refused"  // the file is not accepted with it
+)
+
+// Key is what this node does about one key of the specification.
+type Key struct {
+	// Path is where the key stands, with a * for each name that the file gives
+	// and without the indexes of lists: "services.*.ports.target".
+	Path    string
+	Verdict Verdict
+	// Whole says that the keys below share the verdict and have no row.
+	Whole bool
+	// Note says what is so instead, or what to do.
+	Note string
+	// Own says that the specification does not have the key.
+	Own bool
+}
+
+// Keys are all keys of the specification, in its order, and those of our own.
+func Keys() []Key { return slices.Clone(keys) }
+
+// Notes that several keys share.
+const (
+	ownFile   = "only the node's own file could allow that, which is not possible yet"
+	noDevice  = "a container sees no hardware; " + ownFile
+	resolvers = "containers use the node's resolvers"
+	windows   = "that is for Windows"
+	useCPUs   = "use cpus"
+	byApply   = "kogge apply reads it on your machine; in node.yaml, "
+	unset     = "nothing is set aside for a container"
+	noSwap    = "a container has no swap"
+	oneNet    = "all containers of a node are on one network and reach each other by name"
+	fleetOnly = "there is one node to run on"
+	replaced  = "a container that changed is stopped, then the new one is started"
+)
+
+// keys is the one list of what a node does with each key: the parser decides by
+// it, and README.md is made of it.
+var keys = []Key{
+	{Path: "version", Verdict: Warned, Note: "it is out of use"},
+	{Path: "name", Verdict: Done, Note: "the project that kogge apply makes of the file; containers are called like their services"},
+	{Path: "include", Verdict: Resolved, Whole: true, Note: byApply + "copy the services in"},
+	{Path: "services", Verdict: Done},
+
+	{Path: "services.*.annotations", Verdict: Warned, Note: "no program reads them; use labels"},
+	{Path: "services.*.attach", Verdict: Warned, Note: "output goes to the node's log of the container"},
+	{Path: "services.*.blkio_config", Verdict: Refused, Whole: true, Note: "disk bandwidth is not limited"},
+	{Path: "services.*.build", Verdict: Refused, Whole: true, Note: "build and push the image first, and name it under image"},
+	{Path: "services.*.cap_add", Verdict: Done, Note: "those that a container has by itself, after cap_drop; others: " + ownFile},
+	{Path: "services.*.cap_drop", Verdict: Done},
+	{Path: "services.*.cgroup", Verdict: Done, Note: "private only, which is so anyway"},
+	{Path: "services.*.cgroup_parent", Verdict: Refused, Note: "the cgroup is /workload/NAME"},
+	{Path: "services.*.command", Verdict: Done},
+	{Path: "services.*.configs", Verdict: Done, Note: "on /NAME unless it has a target; mode 0444"},
+	{Path: "services.*.configs.source", Verdict: Done},
+	{Path: "services.*.configs.target", Verdict: Done},
+	{Path: "services.*.configs.uid", Verdict: Done, Note: "a number"},
+	{Path: "services.*.configs.gid", Verdict: Done, Note: "a number"},
+	{Path: "services.*.configs.mode", Verdict: Done},
+	{Path: "services.*.container_name", Verdict: Warned, Note: "the container is called like its service"},
+	{Path: "services.*.cpu_count", Verdict: Refused, Note: windows + "; " + useCPUs},
+	{Path: "services.*.cpu_percent", Verdict: Refused, Note: windows + "; " + useCPUs},
+	{Path: "services.*.cpu_period", Verdict: Refused, Note: useCPUs},
+	{Path: "services.*.cpu_quota", Verdict: Refused, Note: useCPUs},
+	{Path: "services.*.cpu_rt_period", Verdict: Refused, Note: useCPUs},
+	{Path: "services.*.cpu_rt_runtime", Verdict: Refused, Note: useCPUs},
+	{Path: "services.*.cpu_shares", Verdict: Refused, Note: useCPUs},
+	{Path: "services.*.cpus", Verdict: Done},
+	{Path: "services.*.cpuset", Verdict: Refused, Note: useCPUs},
+	{Path: "services.*.credential_spec", Verdict: Refused, Whole: true, Note: windows},
+	{Path: "services.*.depends_on", Verdict: Done},
+	{Path: "services.*.depends_on.*.condition", Verdict: Done},
+	{Path: "services.*.depends_on.*.required", Verdict: Done},
+	{Path: "services.*.depends_on.*.restart", Verdict: Done},
+	{Path: "services.*.deploy", Verdict: Done},
+	{Path: "services.*.deploy.endpoint_mode", Verdict: Warned, Note: fleetOnly},
+	{Path: "services.*.deploy.labels", Verdict: Warned, Note: "they are the service's; use labels for the container's"},
+	{Path: "services.*.deploy.mode", Verdict: Done, Note: "replicated or global, which is the same on one node"},
+	{Path: "services.*.deploy.placement", Verdict: Warned, Whole: true, Note: fleetOnly},
+	{Path: "services.*.deploy.replicas", Verdict: Done, Note: "1 only"},
+	{Path: "services.*.deploy.resources", Verdict: Done},
+	{Path: "services.*.deploy.resources.limits", Verdict: Done},
+	{Path: "services.*.deploy.resources.limits.cpus", Verdict: Done},
+	{Path: "services.*.deploy.resources.limits.memory", Verdict: Done},
+	{Path: "services.*.deploy.resources.limits.pids", Verdict: Done},
+	{Path: "services.*.deploy.resources.reservations", Verdict: Done},
+	{Path: "services.*.deploy.resources.reservations.cpus", Verdict: Warned, Note: unset},
+	{Path: "services.*.deploy.resources.reservations.memory", Verdict: Warned, Note: unset},
+	{Path: "services.*.deploy.resources.reservations.devices", Verdict: Refused, Whole: true, Note: noDevice},
+	{Path: "services.*.deploy.resources.reservations.generic_resources", Verdict: Refused, Whole: true, Note: noDevice},
+	{Path: "services.*.deploy.restart_policy", Verdict: Done, Note: "wins over restart"},
+	{Path: "services.*.deploy.restart_policy.condition", Verdict: Done},
+	{Path: "services.*.deploy.restart_policy.delay", Verdict: Warned, Note: "the pauses between starts grow from a second to a minute"},
+	{Path: "services.*.deploy.restart_policy.max_attempts", Verdict: Done, Note: "with condition on-failure"},
+	{Path: "services.*.deploy.restart_policy.window", Verdict: Warned, Note: "the pauses between starts grow from a second to a minute"},
+	{Path: "services.*.deploy.rollback_config", Verdict: Warned, Whole: true, Note: replaced},
+	{Path: "services.*.deploy.update_config", Verdict: Warned, Whole: true, Note: replaced},
+	{Path: "services.*.develop", Verdict: Warned, Whole: true, Note: "a node runs what is built"},
+	{Path: "services.*.device_cgroup_rules", Verdict: Refused, Note: noDevice},
+	{Path: "services.*.devices", Verdict: Refused, Whole: true, Note: noDevice},
+	{Path: "services.*.dns", Verdict: Refused, Note: resolvers},
+	{Path: "services.*.dns_opt", Verdict: Refused, Note: resolvers},
+	{Path: "services.*.dns_search", Verdict: Refused, Note: resolvers},
+	{Path: "services.*.domainname", Verdict: Done},
+	{Path: "services.*.entrypoint", Verdict: Done},
+	{Path: "services.*.env_file", Verdict: Resolved, Whole: true, Note: byApply + "write the variables under environment"},
+	{Path: "services.*.environment", Verdict: Done, Note: "a name without a value takes yours, with kogge apply"},
+	{Path: "services.*.expose", Verdict: Done, Note: "nothing is to be done: containers reach each other's ports"},
+	{Path: "services.*.extends", Verdict: Resolved, Whole: true, Note: byApply + "write it out, or use a YAML anchor"},
+	{Path: "services.*.external_links", Verdict: Refused, Note: oneNet},
+	{Path: "services.*.extra_hosts", Verdict: Done, Note: "not host-gateway: a container does not reach its node"},
+	{Path: "services.*.gpus", Verdict: Refused, Whole: true, Note: noDevice},
+	{Path: "services.*.group_add", Verdict: Done},
+	{Path: "services.*.healthcheck", Verdict: Done},
+	{Path: "services.*.healthcheck.disable", Verdict: Done},
+	{Path: "services.*.healthcheck.interval", Verdict: Done},
+	{Path: "services.*.healthcheck.retries", Verdict: Done},
+	{Path: "services.*.healthcheck.start_interval", Verdict: Done},
+	{Path: "services.*.healthcheck.start_period", Verdict: Done},
+	{Path: "services.*.healthcheck.test", Verdict: Done},
+	{Path: "services.*.healthcheck.timeout", Verdict: Done},
+	{Path: "services.*.hostname", Verdict: Done},
+	{Path: "services.*.image", Verdict: Done},
+	{Path: "services.*.init", Verdict: Done},
+	{Path: "services.*.ipc", Verdict: Done, Note: "private only, which is so anyway; another's: " + ownFile},
+	{Path: "services.*.isolation", Verdict: Refused, Note: windows},
+	{Path: "services.*.label_file", Verdict: Resolved, Note: byApply + "write the labels under labels"},
+	{Path: "services.*.labels", Verdict: Done, Note: "not kogge.example/…, which are the node's own"},
+	{Path: "services.*.links", Verdict: Done, Note: "without an alias; it means depends_on, as names work anyway"},
+	{Path: "services.*.logging", Verdict: Done},
+	{Path: "services.*.logging.driver", Verdict: Warned, Note: "output goes to the node's log of the container, which is bounded"},
+	{Path: "services.*.logging.options", Verdict: Warned, Note: "output goes to the node's log of the container, which is bounded"},
+	{Path: "services.*.mac_address", Verdict: Refused, Note: "the node chooses it"},
+	{Path: "services.*.mem_limit", Verdict: Done},
+	{Path: "services.*.mem_reservation", Verdict: Warned, Note: unset},
+	{Path: "services.*.mem_swappiness", Verdict: Warned, Note: noSwap},
+	{Path: "services.*.memswap_limit", Verdict: Warned, Note: noSwap},
+	{Path: "services.*.models", Verdict: Refused, Whole: true, Note: "run the model server as a service"},
+	{Path: "services.*.network_mode", Verdict: Done, Note: "bridge only, which is so anyway; the host's or another's: " + ownFile},
+	{Path: "services.*.networks", Verdict: Done, Note: "where each two services share one, as nothing keeps them apart"},
+	{Path: "services.*.networks.*.aliases", Verdict: Refused, Note: "use the service's name"},
+	{Path: "services.*.networks.*.driver_opts", Verdict: Refused, Note: oneNet},
+	{Path: "services.*.networks.*.gw_priority", Verdict: Warned, Note: oneNet},
+	{Path: "services.*.networks.*.interface_name", Verdict: Refused, Note: "it is eth0"},
+	{Path: "services.*.networks.*.ipv4_address", Verdict: Refused, Note: "the node chooses it; use the service's name"},
+	{Path: "services.*.networks.*.ipv6_address", Verdict: Refused, Note: "the node chooses it; use the service's name"},
+	{Path: "services.*.networks.*.link_local_ips", Verdict: Refused, Note: "the node chooses it; use the service's name"},
+	{Path: "services.*.networks.*.mac_address", Verdict: Refused, Note: "the node chooses it"},
+	{Path: "services.*.networks.*.priority", Verdict: Warned, Note: oneNet},
+	{Path: "services.*.networks.*.use_service_name_alias", Verdict: Warned, Note: "a service always has its name"},
+	{Path: "services.*.oom_kill_disable", Verdict: Refused, Note: "a container that is out of memory has to end"},
+	{Path: "services.*.oom_score_adj", Verdict: Refused, Note: "the node decides what ends first"},
+	{Path: "services.*.pid", Verdict: Refused, Note: "a container sees no processes but its own; " + ownFile},
+	{Path: "services.*.pids_limit", Verdict: Done},
+	{Path: "services.*.platform", Verdict: Done, Note: "the node's own"},
+	{Path: "services.*.ports", Verdict: Done, Note: "TCP and UDP on IPv4, with the node's port"},
+	{Path: "services.*.ports.app_protocol", Verdict: Done, Note: "for people"},
+	{Path: "services.*.ports.host_ip", Verdict: Done},
+	{Path: "services.*.ports.mode", Verdict: Done, Note: "host or ingress, which is the same on one node"},
+	{Path: "services.*.ports.name", Verdict: Done, Note: "for people"},
+	{Path: "services.*.ports.protocol", Verdict: Done},
+	{Path: "services.*.ports.published", Verdict: Done, Note: "one port, no range"},
+	{Path: "services.*.ports.target", Verdict: Done},
+	{Path: "services.*.post_start", Verdict: Refused, Whole: true, Note: "let the container's program do it, or another service that depends on it"},
+	{Path: "services.*.pre_start", Verdict: Refused, Whole: true, Note: "use a service of its own, and depends_on with service_completed_successfully"},
+	{Path: "services.*.pre_stop", Verdict: Refused, Whole: true, Note: "let the container's program do it when stop_signal comes"},
+	{Path: "services.*.privileged", Verdict: Refused, Note: "a container never has the rights of its node; " + ownFile},
+	{Path: "services.*.profiles", Verdict: Resolved, Note: byApply + "what is in the file is started"},
+	{Path: "services.*.provider", Verdict: Refused, Whole: true, Note: "a node runs containers only"},
+	{Path: "services.*.pull_policy", Verdict: Warned, Note: "a node takes the image that it has"},
+	{Path: "services.*.pull_refresh_after", Verdict: Warned, Note: "a node takes the image that it has"},
+	{Path: "services.*.read_only", Verdict: Done},
+	{Path: "services.*.restart", Verdict: Done, Note: "unless-stopped is always"},
+	{Path: "services.*.runtime", Verdict: Refused, Note: "it is runc"},
+	{Path: "services.*.scale", Verdict: Done, Note: "1 only"},
+	{Path: "services.*.secrets", Verdict: Done, Note: "on /run/secrets/NAME unless it has a target; mode 0444"},
+	{Path: "services.*.secrets.source", Verdict: Done},
+	{Path: "services.*.secrets.target", Verdict: Done},
+	{Path: "services.*.secrets.uid", Verdict: Done, Note: "a number"},
+	{Path: "services.*.secrets.gid", Verdict: Done, Note: "a number"},
+	{Path: "services.*.secrets.mode", Verdict: Done},
+	{Path: "services.*.security_opt", Verdict: Done, Note: "no-new-privileges only, which is so anyway; another profile: " + ownFile},
+	{Path: "services.*.shm_size", Verdict: Done},
+	{Path: "services.*.stdin_open", Verdict: Warned, Note: "nobody types there"},
+	{Path: "services.*.stop_grace_period", Verdict: Done, Note: "an hour at most"},
+	{Path: "services.*.stop_signal", Verdict: Done},
+	{Path: "services.*.storage_opt", Verdict: Refused, Note: "use a volume, or tmpfs with a size"},
+	{Path: "services.*.sysctls", Verdict: Done, Note: "those of the container's own namespaces, listed below"},
+	{Path: "services.*.tmpfs", Verdict: Done, Note: "with size and mode"},
+	{Path: "services.*.tty", Verdict: Warned, Note: "nobody types there"},
+	{Path: "services.*.ulimits", Verdict: Done},
+	{Path: "services.*.ulimits.*.hard", Verdict: Done},
+	{Path: "services.*.ulimits.*.soft", Verdict: Done},
+	{Path: "services.*.umask", Verdict: Refused, Note: "it is 0022"},
+	{Path: "services.*.use_api_socket", Verdict: Refused, Note: "no container reaches the node's sockets"},
+	{Path: "services.*.user", Verdict: Done},
+	{Path: "services.*.userns_mode", Verdict: Refused, Note: "the node decides; " + ownFile},
+	{Path: "services.*.uts", Verdict: Refused, Note: "a container has a host name of its own; " + ownFile},
+	{Path: "services.*.volumes", Verdict: Done, Note: "named volumes and tmpfs; a folder of the node is refused: " + ownFile},
+	{Path: "services.*.volumes.bind", Verdict: Refused, Whole: true, Note: "use a named volume, or configs for files; " + ownFile},
+	{Path: "services.*.volumes.consistency", Verdict: Warned, Note: "it is out of use"},
+	{Path: "services.*.volumes.image", Verdict: Refused, Whole: true, Note: "an image is not mounted as a volume"},
+	{Path: "services.*.volumes.read_only", Verdict: Done},
+	{Path: "services.*.volumes.source", Verdict: Done},
+	{Path: "services.*.volumes.target", Verdict: Done},
+	{Path: "services.*.volumes.tmpfs", Verdict: Done},
+	{Path: "services.*.volumes.tmpfs.mode", Verdict: Done},
+	{Path: "services.*.volumes.tmpfs.size", Verdict: Done},
+	{Path: "services.*.volumes.type", Verdict: Done, Note: "volume or tmpfs"},
+	{Path: "services.*.volumes.volume", Verdict: Done},
+	{Path: "services.*.volumes.volume.labels", Verdict: Warned, Note: "a volume is a folder on STATE"},
+	{Path: "services.*.volumes.volume.nocopy", Verdict: Done, Note: "a new volume is always empty"},
+	{Path: "services.*.volumes.volume.subpath", Verdict: Refused, Note: "use a volume for each folder"},
+	{Path: "services.*.volumes_from", Verdict: Refused, Note: "name the same volumes in both services"},
+	{Path: "services.*.working_dir", Verdict: Done},
+
+	{Path: "jobs", Verdict: Refused, Whole: true, Note: `use a service with restart: "no"`},
+	{Path: "models", Verdict: Refused, Whole: true, Note: "run the model server as a service"},
+	{Path: "networks", Verdict: Done, Note: oneNet},
+	{Path: "networks.*.attachable", Verdict: Warned, Note: oneNet},
+	{Path: "networks.*.driver", Verdict: Done, Note: "bridge or overlay, which is the same on one node"},
+	{Path: "networks.*.driver_opts", Verdict: Refused, Note: oneNet},
+	{Path: "networks.*.enable_ipv4", Verdict: Done, Note: "true only"},
+	{Path: "networks.*.enable_ipv6", Verdict: Refused, Note: "containers have IPv4 addresses"},
+	{Path: "networks.*.external", Verdict: Warned, Whole: true, Note: oneNet},
+	{Path: "networks.*.internal", Verdict: Refused, Note: "every container reaches the outside"},
+	{Path: "networks.*.ipam", Verdict: Refused, Whole: true, Note: "the node chooses addresses"},
+	{Path: "networks.*.labels", Verdict: Warned, Note: oneNet},
+	{Path: "networks.*.name", Verdict: Warned, Note: oneNet},
+	{Path: "volumes", Verdict: Done},
+	{Path: "volumes.*.driver", Verdict: Done, Note: "local only: a volume is a folder on STATE"},
+	{Path: "volumes.*.driver_opts", Verdict: Refused, Note: "a volume is a folder on STATE"},
+	{Path: "volumes.*.external", Verdict: Refused, Whole: true, Note: "leave it out: a volume that is there is used"},
+	{Path: "volumes.*.labels", Verdict: Warned, Note: "a volume is a folder on STATE"},
+	{Path: "volumes.*.name", Verdict: Done},
+	{Path: "configs", Verdict: Done, Note: "1 MiB for all of a container, secrets included"},
+	{Path: "configs.*.content", Verdict: Done},
+	{Path: "configs.*.environment", Verdict: Resolved, Note: byApply + "write it under content"},
+	{Path: "configs.*.external", Verdict: Refused, Whole: true, Note: "nobody keeps them for you: use file or content"},
+	{Path: "configs.*.file", Verdict: Resolved, Note: byApply + "write it under content"},
+	{Path: "configs.*.labels", Verdict: Warned, Note: "nobody reads them"},
+	{Path: "configs.*.name", Verdict: Warned, Note: "it is called as in this file"},
+	{Path: "configs.*.template_driver", Verdict: Refused, Note: "use variables of Compose"},
+	{Path: "secrets", Verdict: Done, Note: "shown to nobody; in memory only inside the container"},
+	{Path: "secrets.*.content", Verdict: Done, Own: true, Note: "what kogge apply makes of file and environment"},
+	{Path: "secrets.*.driver", Verdict: Refused, Note: "use file or environment"},
+	{Path: "secrets.*.driver_opts", Verdict: Refused, Note: "use file or environment"},
+	{Path: "secrets.*.environment", Verdict: Resolved, Note: byApply + "write it under content"},
+	{Path: "secrets.*.external", Verdict: Refused, Whole: true, Note: "nobody keeps them for you: use file or environment"},
+	{Path: "secrets.*.file", Verdict: Resolved, Note: byApply + "write it under content"},
+	{Path: "secrets.*.labels", Verdict: Warned, Note: "nobody reads them"},
+	{Path: "secrets.*.name", Verdict: Warned, Note: "it is called as in this file"},
+	{Path: "secrets.*.template_driver", Verdict: Refused, Note: "use variables of Compose"},
+}
+
+// byPath finds the rows.
+var byPath = sync.OnceValue(func() map[string]Key {
+	all := make(map[string]Key, len(keys))
+	for _, k := range keys {
+		all[k.Path] = k
+	}
+	return all
+})
+
+// extension says whether k is nobody's by definition.
+func extension(k string) bool { return strings.HasPrefix(k, "x-") }
+
+// meant is a key at path that wrong is probably a slip of, as a question; "" if
+// there is none.
+func meant(path, wrong string) string {
+	prefix := ""
+	if path != "" {
+		prefix = path + "."
+	}
+	best, least := "", 3 // slips
+	for _, k := range keys {
+		name, in := strings.CutPrefix(k.Path, prefix)
+		if !in || strings.ContainsAny(name, ".*") || len(wrong) > 2*len(name) {
+			continue
+		}
+		if n := slips(wrong, name); n < least && n < len(name)/2 {
+			best, least = name, n
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ": do you mean " + best + "?"
+}
+
+// slips is how many letters to insert, drop, change or swap with their neighbour
+// make b of a.
+func slips(a, b string) int {
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		now := make([]int, len(b)+1)
+		now[0] = i
+		for j := 1; j <= len(b); j++ {
+			change := 1
+			if a[i-1] == b[j-1] {
+				change = 0
+			}
+			now[j] = min(last[j]+1, now[j-1]+1, last[j-1]+change)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				now[j] = min(now[j], before[j-2]+1)
+			}
+		}
+		before, last = last, now
+	}
+	return last[len(b)]
+}

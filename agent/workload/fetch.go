@@ -1,0 +1,35 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+)
+
+// fetch pulls the image of c unless the node has it: what lies on the disk starts
+// without asking anybody. How far it is becomes the reason why c does not run. The
+// pull has no limit of its own: one that stalls ends itself.
+func (k *Keeper) fetch(ctx context.Context, c Container) error {
+	_, err := k.Engine.Digest(ctx, c.Image)
+	if !errors.Is(err, ErrNoImage) {
+		return err
+	}
+	log.Printf("container %s: pulling %s", c.ID, c.Image)
+	began := time.Now()
+	pullErr := k.Engine.Pull(ctx, c.Image, func(p Progress) { k.send(ctx, event{id: c.ID, pull: p.String()}) })
+	if pullErr != nil {
+		return fmt.Errorf("%w: %w", err, pullErr)
+	}
+	log.Printf("container %s: pulled %s in %s", c.ID, c.Image, time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// pulling notes how far the image of a start is. A node is as good as its release
+// when a registry is slow, so the start counts as tried.
+func (u *unit) pulling(how string) {
+	if u.State == Starting {
+		u.reason, u.tried = how, true
+	}
+}

@@ -1,0 +1,142 @@
+package workload
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+
+	"kogge.example/update/golden"
+)
+
+func TestProgress(t *testing.T) {
+	for want, p := range map[string]Progress{
+		"pulling":                 {},
+		"pulling 0.0 of 99.1 MB":  {0, 99_100_000},
+		"pulling 45.2 of 99.1 MB": {45_200_000, 99_100_000},
+		"unpacking 99.1 MB":       {99_100_000, 99_100_000},
+	} {
+		if p.String() != want {
+			t.Errorf("%#v is %q, want %q", p, p, want)
+		}
+	}
+}
+
+func TestEnough(t *testing.T) {
+	for _, c := range []struct {
+		free, size, need int64
+		fits             bool
+	}{{10, 100, 0, true}, {9, 100, 0, false}, {50, 100, 40, true}, {50, 100, 41, false}, {50, 100, 1 << 50, false}} {
+		if err := enough(c.free, c.size, c.need); (err == nil) != c.fits || err != nil && !errors.Is(err, ErrFull) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// TestExplain prints what the operator reads of an error, whether it is tried again
+// at once, and whether what came is thrown away.
+func TestExplain(t *testing.T) {
+	status := func(code int, body string) error {
+		return fmt.Errorf("failed to resolve reference %q: %w", "r.example/a:1", remoteerrors.ErrUnexpectedStatus{
+			StatusCode: code, Body: []byte(body), RequestMethod: "GET", RequestURL: "https://cdn.example/a?X-Signature=hunter2",
+		})
+	}
+	web := func(err error) error {
+		return fmt.Errorf("failed to do request: %w", &url.Error{Op: "Get", URL: "https://cdn.example/a?X-Signature=hunter2", Err: err})
+	}
+	dial := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}, Err: syscall.ECONNREFUSED}
+	var b strings.Builder
+	for _, err := range []error{
+		status(401, ""), status(403, `{"errors":[{"code":"DENIED","message":"quota of\tn07\u0007 used up"}]}`), status(404, "no such page"),
+		status(429, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`), status(500, "<html>\n"+strings.Repeat("long ", 100)), status(418, `{"details":"teapot"}`),
+		web(dial), web(io.EOF), web(errStalled), web(errPlain), web(errEndless),
+		web(&tls.CertificateVerificationError{Err: errors.New("x509: certificate signed by unknown authority")}),
+		web(&net.OpError{Op: "remote error", Err: tls.AlertError(40)}),
+		web(&net.DNSError{Err: "no such host", Name: "r.example", IsNotFound: true}),
+		web(&net.DNSError{Err: "server misbehaving", Name: "r.example", IsTemporary: true}),
+		fmt.Errorf("failed to copy: %w", io.ErrUnexpectedEOF),
+		fmt.Errorf("read tcp: %w", syscall.ECONNRESET),
+		fmt.Errorf("pull access denied: %w", docker.ErrInvalidAuthorization),
+		fmt.Errorf("a:1: %w", errdefs.ErrNotFound),
+		errors.New("rpc error: write /x: no space left on device"),
+		fmt.Errorf("%w: linux/s390x", ErrPlatform),
+		fmt.Errorf("containerd: %w", errdefs.ErrUnavailable),
+	} {
+		got := explain(err)
+		fmt.Fprintf(&b, "%v\n    again %t, keep %t\n", got, transient(got), !final(got))
+	}
+	golden.Compare(t, "explain.txt", b.String())
+}
+
+// TestGuard: what a registry may not do to us.
+func TestGuard(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v2/a/blobs/1":
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		case "/v2/a/manifests/2":
+			http.Redirect(w, r, "/v2/a/blobs/2", http.StatusTemporaryRedirect)
+		case "/elsewhere", "/v2/a/manifests/1", "/v2/a/blobs/2":
+			_, _ = io.CopyN(w, zeros{}, maxDocument+1000)
+		case "/plain":
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		case "/encoded":
+			w.Header().Set("Content-Encoding", "zstd")
+		case "/accept":
+			fmt.Fprint(w, r.Header.Get("Accept-Encoding"))
+		case "/stall":
+			_ = http.NewResponseController(w).Flush()
+			<-ctx.Done()
+		case "/silent":
+			<-ctx.Done()
+		}
+	}))
+	defer server.Close()
+	defer cancel() // before the server waits for its handlers
+	web := &http.Client{Transport: &guard{base: &http.Transport{}, plain: strings.TrimPrefix(server.URL, "http://"), stall: 200 * time.Millisecond}}
+	for _, c := range []struct {
+		path string
+		size int
+		want error
+	}{
+		{"/v2/a/blobs/1", maxDocument + 1000, nil}, // its reader knows the size
+		{"/v2/a/manifests/1", maxDocument, errEndless},
+		{"/v2/a/manifests/2", maxDocument, errEndless},
+		{"/plain", 0, errPlain},
+		{"/encoded", 0, errEncoding},
+		{"/accept", len("identity"), nil},
+		{"/stall", 0, errStalled},
+		{"/silent", 0, errStalled},
+	} {
+		resp, err := web.Get(server.URL + c.path)
+		n := int64(0)
+		if err == nil {
+			n, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		if !errors.Is(err, c.want) || c.want == nil && n != int64(c.size) || n > int64(c.size) {
+			t.Errorf("%s: %d bytes, %v, want %d, %v", c.path, n, err, c.size, c.want)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -1,0 +1,358 @@
+package workload
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+)
+
+// pull is the pull of one image: what of it is there, and what is still to come.
+type pull struct {
+	name  string
+	store content.Store
+	room  func(need int64) error
+
+	done chan struct{} // closed at the end; then err is set
+	err  error
+
+	mu    sync.Mutex // guards what follows
+	total int64      // bytes of all parts; 0: not known yet
+	parts map[digest.Digest]*part
+}
+
+// part is a manifest, a configuration or a layer.
+type part struct {
+	ref        string // of what is half there, in the store
+	size, have int64
+}
+
+func newPull(name string) *pull {
+	return &pull{name: name, done: make(chan struct{}), parts: map[digest.Digest]*part{}}
+}
+
+func (p *pull) progress() Progress {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := Progress{Total: p.total}
+	for _, part := range p.parts {
+		sum.Done += part.have
+	}
+	sum.Done = min(sum.Done, sum.Total)
+	return sum
+}
+
+// watch keeps p's numbers up to date until ctx ends, and ends it when the space does.
+func (p *pull) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := p.room(0); err != nil {
+			cancel(err)
+			return
+		}
+		p.look(ctx)
+	}
+}
+
+// look asks the store how much of the parts is there. It may fail: the next one is
+// soon.
+func (p *pull) look(ctx context.Context) {
+	half, err := p.store.ListStatuses(ctx)
+	if err != nil {
+		return
+	}
+	offsets := make(map[string]int64, len(half))
+	for _, s := range half {
+		offsets[s.Ref] = s.Offset
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.parts {
+		if offset, ok := offsets[part.ref]; ok {
+			part.have = max(part.have, min(offset, part.size)) // it may have been completed meanwhile
+		}
+	}
+}
+
+// check wraps the handler that fetches the parts of an image: it refuses what is no
+// image for this node before its layers come, and tells p what there is.
+func (p *pull) check(fetch images.Handler) images.Handler {
+	return images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		layer := images.IsLayerType(desc.MediaType)
+		if !layer && desc.Size > maxDocument {
+			return nil, fmt.Errorf("%w: %s of %d bytes", ErrLie, desc.MediaType, desc.Size)
+		}
+		desc.URLs = nil // other places that a manifest names are none of ours to ask
+		children, err := fetch.Handle(ctx, desc)
+		if images.IsIndexType(desc.MediaType) && errdefs.IsNotFound(err) {
+			err = p.noMatch(ctx, desc, err)
+		}
+		if errdefs.IsFailedPrecondition(err) {
+			// What came has no future: the next try starts this part anew.
+			_ = p.store.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, desc))
+			p.have(desc.Digest, 0)
+			err = fmt.Errorf("%w: it is not %s (%s, %d bytes)", ErrLie, desc.Digest, desc.MediaType, desc.Size)
+		}
+		if err != nil {
+			return children, err
+		}
+		p.have(desc.Digest, desc.Size)
+		switch {
+		case images.IsManifestType(desc.MediaType):
+			err = p.plan(ctx, desc, children)
+		case images.IsConfigType(desc.MediaType):
+			err = p.fits(ctx, desc)
+		}
+		return children, err
+	})
+}
+
+// have notes how much of a part is there.
+func (p *pull) have(name digest.Digest, size int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if part := p.parts[name]; part != nil {
+		part.have = size
+	}
+}
+
+// plan notes the parts of a manifest, if there is room for what is missing.
+func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children []ocispec.Descriptor) error {
+	parts := map[digest.Digest]*part{manifest.Digest: {size: manifest.Size, have: manifest.Size}}
+	total, missing, config := manifest.Size, int64(0), false
+	for _, c := range children {
+		config = config || images.IsConfigType(c.MediaType)
+		if parts[c.Digest] != nil {
+			continue
+		}
+		if c.Size < 0 || c.Size > 1<<50 {
+			return fmt.Errorf("%w: part of %d bytes", ErrLie, c.Size)
+		}
+		one := &part{ref: remotes.MakeRefKey(ctx, c), size: c.Size}
+		if _, err := p.store.Info(ctx, c.Digest); err == nil {
+			one.have = c.Size
+		} else if half, err := p.store.Status(ctx, one.ref); err == nil {
+			one.have = min(half.Offset, c.Size)
+		}
+		parts[c.Digest] = one
+		total += one.size
+		missing += one.size - one.have
+	}
+	if !config {
+		return fmt.Errorf("%w: it is no container image", ErrLie)
+	}
+	if err := p.room(missing); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total, p.parts = total, parts
+	return nil
+}
+
+// fits says whether an image with this configuration runs here.
+func (p *pull) fits(ctx context.Context, config ocispec.Descriptor) error {
+	data, err := content.ReadBlob(ctx, p.store, config)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	var its ocispec.Platform
+	if err := json.Unmarshal(data, &its); err != nil {
+		return fmt.Errorf("%w: configuration: %w", ErrLie, err)
+	}
+	if its.OS == "" && its.Architecture == "" {
+		return nil // it says nothing, as images made by hand do
+	}
+	if !platforms.Default().Match(platforms.Normalize(its)) {
+		return fmt.Errorf("%w: %s, and this node is %s", ErrPlatform, platforms.Format(its), platforms.Format(platforms.DefaultSpec()))
+	}
+	return nil
+}
+
+// noMatch makes of an index without an image for this node an error that says what
+// it has instead; err is what was wrong with it.
+func (p *pull) noMatch(ctx context.Context, desc ocispec.Descriptor, err error) error {
+	data, readErr := content.ReadBlob(ctx, p.store, desc)
+	var index ocispec.Index
+	if readErr != nil || json.Unmarshal(data, &index) != nil {
+		return err
+	}
+	var names []string
+	for _, m := range index.Manifests {
+		if m.Platform != nil && m.Platform.OS != "unknown" && len(names) < 16 {
+			names = append(names, platforms.Format(*m.Platform))
+		}
+	}
+	return fmt.Errorf("%w: %s, and this node is %s", ErrPlatform, strings.Join(names, ", "), platforms.Format(platforms.DefaultSpec()))
+}
+
+// reserve is the part of STATE that images leave free.
+const reserve = 10 // one tenth
+
+// room says whether need bytes more fit on the file system of the images.
+func (e *Engine) room(need int64) error {
+	if e.paths.Images == "" {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(e.paths.Images, &st); err != nil {
+		return fmt.Errorf("free space of %s: %w", e.paths.Images, err)
+	}
+	block := int64(st.Bsize)
+	return enough(int64(st.Bavail)*block, int64(st.Blocks)*block, need)
+}
+
+func enough(free, size, need int64) error {
+	const mega = 1e6
+	if keep := size / reserve; free-need < keep {
+		return fmt.Errorf("%w: %.1f MB are missing, %.1f MB are free and %.1f MB of them stay so",
+			ErrFull, float64(need)/mega, float64(free)/mega, float64(keep)/mega)
+	}
+	return nil
+}
+
+// answer is what a registry said instead of sending something.
+type answer struct {
+	host  string
+	code  int
+	words string
+}
+
+func (a *answer) Error() string {
+	s := fmt.Sprintf("%s answers %d %s", a.host, a.code, http.StatusText(a.code))
+	if a.words != "" {
+		s += ": " + a.words
+	}
+	return s
+}
+
+func (a *answer) Unwrap() error {
+	switch a.code {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return ErrDenied
+	case http.StatusNotFound:
+		return ErrMissing
+	}
+	return nil
+}
+
+// explain makes of an error of containerd's client one that says what the operator
+// wants to know. URLs are left out: those of redirections are as good as passwords.
+func explain(err error) error {
+	var status remoteerrors.ErrUnexpectedStatus
+	var web *url.Error
+	switch {
+	case err == nil, final(err):
+		return err
+	case strings.Contains(err.Error(), unix.ENOSPC.Error()): // from containerd, as text
+		return fmt.Errorf("%w: %w", ErrFull, unix.ENOSPC)
+	case errors.As(err, &status):
+		host := "registry"
+		if u, err := url.Parse(status.RequestURL); err == nil {
+			host = u.Host
+		}
+		return &answer{host: host, code: status.StatusCode, words: said(status.Body)}
+	case errors.Is(err, docker.ErrInvalidAuthorization):
+		return fmt.Errorf("%w: the registry takes no such credentials, or the image does not exist", ErrDenied)
+	case errors.As(err, &web):
+		if u, parseErr := url.Parse(web.URL); parseErr == nil {
+			return fmt.Errorf("%s: %w", u.Host, web.Err)
+		}
+		return web.Err
+	case errdefs.IsNotFound(err):
+		return ErrMissing
+	}
+	return err
+}
+
+// said is what a registry's answer says, in a line: its messages, or its beginning.
+func said(body []byte) string {
+	var known struct {
+		Errors  []struct{ Code, Message string } `json:"errors"`
+		Details string                           `json:"details"`
+	}
+	text := string(body)
+	if json.Unmarshal(body, &known) == nil {
+		var parts []string
+		for _, e := range known.Errors {
+			parts = append(parts, strings.TrimSpace(e.Code+" "+e.Message))
+		}
+		text = strings.Join(append(parts, known.Details), "; ")
+	}
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text)
+	text = strings.Trim(strings.Join(strings.Fields(text), " "), "; ")
+	const most = 200
+	if runes := []rune(text); len(runes) > most {
+		text = string(runes[:most]) + "…"
+	}
+	return text
+}
+
+// final says whether err is one after which the same pull fails again.
+func final(err error) bool {
+	for _, e := range []error{ErrDenied, ErrMissing, ErrPlatform, ErrLie, ErrFull} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// transient says whether a moment later err may be gone.
+func transient(err error) bool {
+	var refused *answer
+	var certificate *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var name *net.DNSError
+	var op *net.OpError
+	var slow net.Error
+	switch {
+	case final(err), errors.As(err, &certificate), errors.As(err, &alert), errors.Is(err, errPlain):
+		return false
+	case errors.As(err, &refused):
+		return refused.code >= 500 || refused.code == http.StatusTooManyRequests || refused.code == http.StatusRequestTimeout
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, errStalled),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return true
+	case errors.As(err, &name):
+		return !name.IsNotFound
+	case errors.As(err, &op):
+		return true
+	}
+	return errors.As(err, &slow) && slow.Timeout()
+}

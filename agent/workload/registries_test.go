@@ -1,0 +1,157 @@
+package workload
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"kogge.example/update/golden"
+)
+
+// TestRegistries prints what becomes of settings: the servers of a registry in the
+// order in which they are asked, or why the settings are refused.
+func TestRegistries(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	ca, err := json.Marshal(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, c := range []struct{ settings, host string }{
+		{`{}`, "registry.example"},
+		{`{}`, "docker.io"},
+		{`{}`, "localhost:5000"},
+		{`{}`, "[::1]:5000"},
+		{`{"localhost:5000": {"ca": CA}}`, "localhost:5000"},
+		{`{"r.example": {"insecure": true}}`, "r.example"},
+		{`{"r.example": {"user": "u", "password": "hunter2", "ca": CA}}`, "r.example"},
+		{`{"r.example": {"mirrors": [{"url": "https://m.example:5000"}, {"url": "http://127.0.0.1:80/cache/"}, {"url": "http://n.example", "insecure": true}]}}`, "r.example"},
+		{`{"docker.io": {"mirrors": [{"url": "https://m.example", "user": "u", "password": "hunter2"}]}}`, "docker.io"},
+		{`{"r.example": {"mirrors": [{"url": "http://m.example"}]}}`, "r.example"},
+		{`{"r.example": {"mirrors": [{"url": "https://m.example", "insecure": true}]}}`, "r.example"},
+		{`{"r.example": {"mirrors": [{"url": "https://u:hunter2@m.example"}]}}`, "r.example"},
+		{`{"r.example": {"mirrors": [{"url": "https://u:hunter2@m example"}]}}`, "r.example"},
+		{`{"r.example": {"mirrors": [{"url": "ftp://m.example"}]}}`, "r.example"},
+		{`{"r.example": {"mirrors": [{"url": "m.example"}]}}`, "r.example"},
+		{`{"r.example": {"mirrors": [{"url": "https://m.example?token=hunter2"}]}}`, "r.example"},
+		{`{"r.example": {"user": "u"}}`, "r.example"},
+		{`{"r.example": {"password": "hunter2"}}`, "r.example"},
+		{`{"r.example": {"insecure": true, "user": "u", "password": "hunter2"}}`, "r.example"},
+		{`{"r.example": {"insecure": true, "ca": CA}}`, "r.example"},
+		{`{"r.example": {"ca": "none"}}`, "r.example"},
+		{`{"https://r.example": {}}`, "r.example"},
+		{`{"r.example/library": {}}`, "r.example"},
+		{`{"": {}}`, "r.example"},
+		{`{"r.example": {"pasword": "hunter2"}}`, "r.example"},
+		{`{"r.example": {"password": 7}}`, "r.example"},
+		{`{"r.example": {}} {}`, "r.example"},
+		{`["r.example"]`, "r.example"},
+		{``, "r.example"},
+	} {
+		fmt.Fprintf(&b, "%s  %s\n", c.settings, c.host)
+		r, err := ParseRegistries([]byte(strings.ReplaceAll(c.settings, "CA", string(ca))))
+		if err != nil {
+			fmt.Fprintf(&b, "    refused: %v\n", err)
+			continue
+		}
+		endpoints, err := r.endpoints(c.host, true)
+		if err != nil {
+			t.Errorf("%s: %v", c.settings, err)
+		}
+		for _, e := range endpoints {
+			fmt.Fprintf(&b, "    %s://%s%s user %q, password %v, own ca %t\n", e.scheme, e.host, e.path, e.User, e.Password, e.CA != "")
+		}
+	}
+	golden.Compare(t, "registries.txt", b.String())
+}
+
+// TestSecret: no way of printing settings shows a password.
+func TestSecret(t *testing.T) {
+	r, err := ParseRegistries([]byte(`{"r.example": {"user": "u", "password": "hunter2", "mirrors": [{"url": "https://m.example", "user": "u", "password": "hunter2"}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	marshalled, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoints, err := r.endpoints("r.example", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		string(marshalled), fmt.Sprintf("%v", r), fmt.Sprintf("%+v", r), fmt.Sprintf("%#v", r), fmt.Sprint(r),
+		fmt.Sprintf("%q", r["r.example"].Password), fmt.Sprintf("%+v", endpoints), fmt.Sprintf("%#v", r["r.example"].Mirrors),
+	} {
+		if strings.Contains(text, "hunter2") {
+			t.Errorf("the password is in %s", text)
+		}
+	}
+}
+
+func TestReadRegistries(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registries.json")
+	if r, err := ReadRegistries(path); r != nil || err != nil {
+		t.Errorf("no file: %v, %v", r, err)
+	}
+	if err := os.WriteFile(path, []byte(`{"r.example": {"insecure": true}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ReadRegistries(path); err != nil || !r["r.example"].Insecure {
+		t.Errorf("%v, %v", r, err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadRegistries(path); err == nil || !strings.Contains(err.Error(), "has mode 0640") {
+		t.Errorf("a file that the group may read: %v", err)
+	}
+	if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, make([]byte, maxRegistries+1), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadRegistries(path); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("an endless file: %v", err)
+	}
+}
+
+func FuzzParseRegistries(f *testing.F) {
+	f.Add([]byte(`{"r.example": {"user": "u", "password": "p", "mirrors": [{"url": "https://m.example/a", "ca": "x"}]}}`), "r.example")
+	f.Add([]byte(`{"[::1]:5000": {"insecure": true}}`), "[::1]:5000")
+	f.Fuzz(func(t *testing.T, data []byte, host string) {
+		r, err := ParseRegistries(data)
+		if err != nil {
+			return
+		}
+		endpoints, err := r.endpoints(host, true)
+		if err != nil {
+			t.Fatalf("what was taken is refused later: %v", err)
+		}
+		for _, e := range endpoints {
+			if e.scheme == "http" && !e.Insecure && !loopback(e.host) {
+				t.Errorf("plain HTTP to %s", e.host)
+			}
+			if e.User != "" && e.scheme == "http" && !loopback(e.host) {
+				t.Errorf("password over plain HTTP to %s", e.host)
+			}
+		}
+	})
+}
+
+// TestCredentials: only the server itself is told a password, and no one that it
+// redirects to.
+func TestCredentials(t *testing.T) {
+	e := endpoint{host: "r.example:5000", Access: Access{User: "u", Password: "p"}}
+	for host, want := range map[string]string{"r.example:5000": "up", "r.example": "", "cdn.example": ""} {
+		user, password, err := e.credentials(host)
+		if user+password != want || err != nil {
+			t.Errorf("%s is told %q %q, %v", host, user, password, err)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package workload
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Status is what the Keeper knows, for people and for the API. Nobody changes one
+// that was handed out.
+type Status struct {
+	// Settled says that every container had its first start, well or not, or waits
+	// for others that had theirs.
+	Settled bool
+	// Trouble is with the node rather than with one container; "" is none.
+	Trouble string
+	Units   []UnitStatus // by name
+}
+
+// UnitStatus is the state of one container.
+type UnitStatus struct {
+	ID      string
+	State   State
+	Image   string     // as it was asked for
+	Address netip.Addr // on the bridge
+	Ports   []Port     // published while it runs
+	Health  HealthStatus
+	// StartedAt is when the process that runs was started; zero if none runs.
+	StartedAt time.Time
+	Exits     int    // and failed starts, in a row
+	Restarts  int    // starts after the first, since this agent runs
+	ExitCode  int    // of its last end, if there was one: see Reason
+	Reason    string // why it does not run; "" if it does
+}
+
+// HealthStatus is what the health check of a container last said.
+type HealthStatus struct {
+	State    HealthState
+	Failures int       // in a row
+	At       time.Time // end of the last test; zero before the first
+	Output   string    // of the last test, its end if it was long
+}
+
+// String is one line: what is wrong first.
+func (s Status) String() string {
+	var parts []string
+	if s.Trouble != "" {
+		parts = append(parts, s.Trouble)
+	}
+	running := 0
+	for _, u := range s.Units {
+		text := u.ID + " " + string(u.State)
+		if u.State == Running {
+			running++
+			if u.Health.State != Unhealthy {
+				continue
+			}
+			text = u.ID + " " + string(Unhealthy)
+		}
+		if u.Reason != "" {
+			text += ": " + u.Reason
+		}
+		parts = append(parts, text)
+	}
+	parts = append(parts, fmt.Sprintf("%d of %d containers running", running, len(s.Units)))
+	return strings.Join(parts, "; ")
+}
+
+// Snapshot is the newest status. Any goroutine may ask, at any time.
+func (k *Keeper) Snapshot() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.last
+}
+
+func (k *Keeper) report() {
+	s := Status{Settled: true, Trouble: k.trouble}
+	for _, id := range k.names() {
+		u := k.units[id]
+		s.Settled = s.Settled && k.settled(u)
+		s.Units = append(s.Units, u.status())
+	}
+	k.mu.Lock()
+	k.last = s
+	k.mu.Unlock()
+	if k.Report != nil {
+		k.Report(s)
+	}
+}
+
+func (u *unit) status() UnitStatus {
+	s := UnitStatus{
+		ID: u.want.ID, State: u.State, Image: u.want.Image, Address: u.addr,
+		Exits: u.Exits, Restarts: max(u.starts-1, 0), ExitCode: u.code, Reason: u.reason,
+	}
+	if u.State == Running {
+		s.Ports, s.StartedAt = u.want.Ports, u.began
+		s.Health = HealthStatus{State: u.check.State, Failures: u.check.Failures, At: u.tested, Output: u.output}
+	}
+	return s
+}

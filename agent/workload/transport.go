@@ -1,0 +1,179 @@
+package workload
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+)
+
+// maxDocument is the size of the largest manifest, configuration or token, in bytes.
+const maxDocument = 8 << 20
+
+// stallLimit ends a connection over which nothing comes.
+const stallLimit = time.Minute
+
+var (
+	errStalled  = errors.New("nothing came for a minute")
+	errPlain    = errors.New("plain HTTP is allowed on loopback and where the settings say insecure")
+	errEndless  = fmt.Errorf("answer is longer than %d bytes", maxDocument)
+	errEncoding = errors.New("answer has an encoding that nobody asked for")
+)
+
+// guard lets nobody but us decide what a registry's answer costs: it bounds every
+// body that is not bounded by a digest's size, ends connections that stall, and
+// follows no redirection to plain HTTP.
+type guard struct {
+	base  http.RoundTripper
+	plain string // the host that plain HTTP is allowed to
+	stall time.Duration
+}
+
+func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" && req.URL.Host != g.plain {
+		return nil, fmt.Errorf("%s: %w", req.URL.Host, errPlain)
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(g.stall, func() { cancel(errStalled) })
+	req = req.Clone(ctx)
+	// A blob has its digest as it is; a window of decompression is memory that the
+	// other side chooses.
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := g.base.RoundTrip(req)
+	timer.Stop()
+	if err == nil {
+		if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+			resp.Body.Close()
+			err = fmt.Errorf("%s: %w: %.20q", req.URL.Host, errEncoding, e)
+		}
+	}
+	if err != nil {
+		err = cause(ctx, err)
+		cancel(nil)
+		return nil, err
+	}
+	left := int64(-1)
+	if !blob(req) {
+		left = maxDocument
+	}
+	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, stall: g.stall, left: left}
+	return resp, nil
+}
+
+// blob says whether a request, or the first of those that were redirected to it, is
+// for a blob whose size its reader knows. Where a name is looked up as a blob, which
+// happens for digests, it is not known.
+func blob(req *http.Request) bool {
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return path.Base(path.Dir(req.URL.Path)) == "blobs" && !strings.Contains(req.Header.Get("Accept"), "manifest")
+}
+
+func cause(ctx context.Context, err error) error {
+	if context.Cause(ctx) == errStalled {
+		return errStalled
+	}
+	return err
+}
+
+// body is an answer that may not stall, nor be longer than left; negative: no bound.
+type body struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	stall  time.Duration
+	left   int64
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.left >= 0 && int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	b.timer.Reset(b.stall) // and not while the reader is busy: that is no fault of theirs
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	if b.left >= 0 {
+		if int64(n) > b.left {
+			return 0, errEndless
+		}
+		b.left -= int64(n)
+	}
+	if err != nil && err != io.EOF {
+		err = cause(b.ctx, err)
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	b.timer.Stop()
+	b.cancel(nil)
+	return b.ReadCloser.Close()
+}
+
+// servers are the servers of one registry, with the connections to them.
+type servers struct {
+	hosts []docker.RegistryHost
+	close []func()
+}
+
+// open makes ready to speak to the servers of the registry host.
+func (r Registries) open(host string, mirrors bool) (*servers, error) {
+	endpoints, err := r.endpoints(host, mirrors)
+	if err != nil {
+		return nil, err
+	}
+	var s servers
+	for _, e := range endpoints {
+		pool, err := e.authorities()
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", e.host, err)
+		}
+		base := &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout: 15 * time.Second,
+			IdleConnTimeout:     30 * time.Second,
+			// Layers come beside each other over HTTP/1.1, a connection for each: that
+			// costs less than the frames of HTTP/2.
+			MaxIdleConnsPerHost: downloads,
+			ReadBufferSize:      64 << 10,
+		}
+		s.close = append(s.close, base.CloseIdleConnections)
+		g := &guard{base: base, stall: stallLimit}
+		if e.scheme == "http" {
+			g.plain = e.host
+		}
+		web := &http.Client{Transport: g}
+		s.hosts = append(s.hosts, docker.RegistryHost{
+			Client: web, Host: e.host, Scheme: e.scheme, Path: e.path,
+			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+			Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(web), docker.WithAuthCreds(e.credentials)),
+		})
+	}
+	return &s, nil
+}
+
+// credentials are for the endpoint itself; where it redirects to has none.
+func (e endpoint) credentials(host string) (user, password string, err error) {
+	if host != e.host {
+		return "", "", nil
+	}
+	return e.User, string(e.Password), nil
+}
+
+// Close ends the connections that are not in use.
+func (s *servers) Close() {
+	for _, c := range s.close {
+		c()
+	}
+}

@@ -1,0 +1,238 @@
+// Package wanted says which containers a node is to run: those of its node.yaml and
+// those of the Compose files that operators applied to it, each file a project.
+//
+// In come texts of Compose files; out goes one list of containers in which no name
+// and no port of the node is given twice, and a [Plan] that says what an apply would
+// change. Applied files lie on STATE, one for each project, each written whole or
+// not at all. The package starts nothing.
+package wanted
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/compose"
+	"kogge.example/init/durable"
+	"kogge.example/init/nodeconfig"
+)
+
+// Node is the project of node.yaml's own workloads. Nobody applies to it.
+const Node = "node.yaml"
+
+// suffix of the files on STATE.
+const suffix = ".yaml"
+
+// MaxText is the size of a Compose file that a node takes, in bytes.
+const MaxText = 1 << 20
+
+// Why an apply is refused.
+var (
+	ErrName     = errors.New("a project is called by lower-case letters, digits, hyphens and underscores, at most 63")
+	ErrConflict = errors.New("another project has it")
+	ErrSize     = fmt.Errorf("a Compose file has at most %d bytes", MaxText)
+	ErrUnknown  = errors.New("no such project")
+)
+
+// Store keeps the projects of a node. Its methods may be called from any goroutine.
+type Store struct {
+	dir     string
+	changed chan struct{}
+
+	mu  sync.Mutex // guards what is below, and changes on disk
+	own []workload.Container
+}
+
+// Open makes a store of the projects in dir, which need not exist, and of own, the
+// containers of node.yaml.
+func Open(dir string, own []workload.Container) *Store {
+	return &Store{dir: dir, own: own, changed: make(chan struct{}, 1)}
+}
+
+// Changed receives after an apply or removal; several in a row may be one.
+func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// Containers is all that is wanted. An applied file that this release refuses is an
+// error: what runs of it is better left alone than taken down.
+func (s *Store) Containers() ([]workload.Container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	projects, err := s.read("")
+	if err != nil {
+		return nil, err
+	}
+	return merge(projects, "")
+}
+
+// Projects are the names of the applied projects, in order.
+func (s *Store) Projects() ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.names()
+}
+
+// Apply makes text the Compose file of the project: its containers take the place of
+// those that the project had. With check nothing changes. Warnings are what the file
+// says that means nothing here. The error is *[nodeconfig.Problems] for a mistake in
+// the file, or wraps one of this package's.
+//
+// After a power cut the project has its old file or the new one, and once Apply has
+// returned it has the new one.
+func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconfig.Problem, error) {
+	switch {
+	case !validName(project):
+		return nil, nil, fmt.Errorf("project %q: %w", project, ErrName)
+	case len(text) > MaxText:
+		return nil, nil, fmt.Errorf("project %s: %w", project, ErrSize)
+	}
+	containers, warnings, err := compose.Parse(project+suffix, text)
+	if err != nil {
+		return nil, warnings, err
+	}
+	plan, err := s.change(project, containers, func() error {
+		if check {
+			return nil
+		}
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return err
+		}
+		return durable.Replace(s.path(project), text, 0o600)
+	})
+	if err == nil && !check {
+		s.tell()
+	}
+	return plan, warnings, err
+}
+
+// Remove forgets the project: its containers are to go, its volumes stay.
+func (s *Store) Remove(project string) (Plan, error) {
+	if !validName(project) {
+		return nil, fmt.Errorf("project %q: %w", project, ErrName)
+	}
+	plan, err := s.change(project, nil, func() error {
+		err := os.Remove(s.path(project))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("project %s: %w", project, ErrUnknown)
+		}
+		return err
+	})
+	if err == nil {
+		s.tell()
+	}
+	return plan, err
+}
+
+// change has the project consist of containers, if that goes with the others, and
+// then does what makes it last.
+func (s *Store) change(project string, containers []workload.Container, do func() error) (Plan, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	projects, err := s.read(project)
+	if err != nil {
+		return nil, err
+	}
+	plan := difference(projects[project], containers)
+	projects[project] = containers
+	if _, err := merge(projects, project); err != nil {
+		return nil, err
+	}
+	return plan, do()
+}
+
+func (s *Store) tell() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // it was told already and has not looked yet
+	}
+}
+
+func (s *Store) path(project string) string { return filepath.Join(s.dir, project+suffix) }
+
+// read parses all projects. The one called replaced may have a file that this
+// release refuses: it is about to go.
+func (s *Store) read(replaced string) (map[string][]workload.Container, error) {
+	names, err := s.names()
+	if err != nil {
+		return nil, err
+	}
+	projects := map[string][]workload.Container{Node: s.own}
+	for _, name := range names {
+		text, err := os.ReadFile(s.path(name))
+		if err != nil {
+			return nil, fmt.Errorf("project %s: %w", name, err)
+		}
+		if projects[name], _, err = compose.Parse(name+suffix, text); err != nil && name != replaced {
+			return nil, fmt.Errorf("project %s: %w", name, err)
+		}
+	}
+	return projects, nil
+}
+
+func (s *Store) names() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("projects: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && validName(name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil // ReadDir sorts
+}
+
+// validName is what compose-go makes of project names, and a file name.
+func validName(name string) bool {
+	if name == "" || len(name) > 63 || name+suffix == Node {
+		return false
+	}
+	for i, r := range name {
+		inside := r == '-' || r == '_'
+		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || inside && i > 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// merge is all projects' containers by name. Two of one name, or two that publish
+// one port, are an error that names both projects; newest, if it is one of them, is
+// the one that asks for what another has.
+func merge(projects map[string][]workload.Container, newest string) ([]workload.Container, error) {
+	names := slices.Sorted(maps.Keys(projects))
+	if i := slices.Index(names, newest); i >= 0 {
+		names = append(slices.Delete(names, i, i+1), newest)
+	}
+	var all []workload.Container
+	owner, ports := make(map[string]string), make(map[string]string)
+	for _, name := range names {
+		for _, c := range projects[name] {
+			if other, taken := owner[c.ID]; taken {
+				return nil, fmt.Errorf("service %s of project %s: %w: %s", c.ID, name, ErrConflict, other)
+			}
+			owner[c.ID] = name
+			for _, p := range c.Ports {
+				key := fmt.Sprintf("port %d/%s", p.HostPort, p.Protocol)
+				if other, taken := ports[key]; taken && other != name {
+					// Within a project the parser knows addresses and lines.
+					return nil, fmt.Errorf("%s of project %s: %w: %s", key, name, ErrConflict, other)
+				}
+				ports[key] = name
+			}
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b workload.Container) int { return strings.Compare(a.ID, b.ID) })
+	return all, nil
+}

@@ -1,0 +1,135 @@
+package wanted
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"kogge.example/agent/workload"
+	"kogge.example/init/nodeconfig"
+)
+
+const web = "services:\n  web:\n    image: example.org/web:1\n    ports: [\"80:8080\"]\n"
+const db = "services:\n  db:\n    image: example.org/db:1\n"
+
+func store(t *testing.T, own ...workload.Container) *Store {
+	return Open(filepath.Join(t.TempDir(), "projects"), own)
+}
+
+func ids(t *testing.T, s *Store) string {
+	t.Helper()
+	all, err := s.Containers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, c := range all {
+		names = append(names, c.ID)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestApply walks a node through a day of applies.
+func TestApply(t *testing.T) {
+	s := store(t, workload.Container{ID: "own"})
+	apply := func(project, text, plan, wanted string) {
+		t.Helper()
+		got, _, err := s.Apply(project, []byte(text), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(got) != plan {
+			t.Errorf("plan %v, want %s", got, plan)
+		}
+		if all := ids(t, s); all != wanted {
+			t.Errorf("wanted %s, want %s", all, wanted)
+		}
+		select {
+		case <-s.Changed():
+		default:
+			t.Error("nobody was told")
+		}
+	}
+	apply("shop", web+"  cache:\n    image: example.org/cache:1\n", "[{cache example.org/cache:1 new} {web example.org/web:1 new}]", "cache own web")
+	apply("data", db, "[{db example.org/db:1 new}]", "cache db own web")
+	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{cache  gone} {web example.org/web:2 replaced}]", "db own web")
+	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{web example.org/web:2 unchanged}]", "db own web")
+	again := Open(s.dir, []workload.Container{{ID: "own"}})
+	if got := ids(t, again); got != "db own web" {
+		t.Errorf("after a restart: %s", got)
+	}
+	plan, err := s.Remove("shop")
+	if err != nil || fmt.Sprint(plan) != "[{web  gone}]" || ids(t, s) != "db own" {
+		t.Errorf("%v, %v, %s", plan, err, ids(t, s))
+	}
+	if _, err := s.Remove("shop"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("removed twice: %v", err)
+	}
+	if names, err := s.Projects(); err != nil || fmt.Sprint(names) != "[data]" {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// TestApplyRefused leaves everything as it was.
+func TestApplyRefused(t *testing.T) {
+	s := store(t, workload.Container{ID: "own", Ports: []workload.Port{{HostPort: 443, Protocol: "tcp"}}})
+	if _, _, err := s.Apply("shop", []byte(web), false); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		project, text string
+		want          error
+		words         string
+	}{
+		{"other", web, ErrConflict, "service web of project other: another project has it: shop"},
+		{"other", strings.Replace(db, "image", "ports: [\"80:1\"]\n    image", 1), ErrConflict, "port 80/tcp"},
+		{"other", strings.Replace(db, "image", "ports: [\"443:1\"]\n    image", 1), ErrConflict, "node.yaml"},
+		{"other", "services:\n  own:\n    image: x:1\n", ErrConflict, "service own"},
+		{"", db, ErrName, ""},
+		{"../x", db, ErrName, ""},
+		{"node", db, ErrName, ""},
+		{"Shop", db, ErrName, ""},
+		{strings.Repeat("x", 64), db, ErrName, ""},
+		{"other", "# " + strings.Repeat("x", MaxText), ErrSize, ""},
+		{"other", "services:\n  db:\n    build: .\n", nil, "other.yaml:3:5"},
+		{"other", "nonsense: [", nil, "other.yaml"},
+	} {
+		_, _, err := s.Apply(test.project, []byte(test.text), false)
+		var problems *nodeconfig.Problems
+		if err == nil || test.want != nil && !errors.Is(err, test.want) || test.want == nil && !errors.As(err, &problems) || !strings.Contains(err.Error(), test.words) {
+			t.Errorf("%s: got %v, want %v and %q", test.project, err, test.want, test.words)
+		}
+		if got := ids(t, s); got != "own web" {
+			t.Fatalf("%s: wanted %s afterwards", test.project, got)
+		}
+	}
+	if _, _, err := s.Apply("more", []byte(db), true); err != nil || ids(t, s) != "own web" {
+		t.Errorf("a check changed something, or failed: %v", err)
+	}
+}
+
+// TestBrokenProject: what an older release took and this one refuses is an error,
+// not an order to stop what runs.
+func TestBrokenProject(t *testing.T) {
+	s := store(t)
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"shop.yaml": "services: {web: {nonsense: 1}}", "README": "no project", ".x.yaml": "{"} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Containers(); err == nil || !strings.Contains(err.Error(), "project shop") {
+		t.Errorf("%v", err)
+	}
+	if _, _, err := s.Apply("data", []byte(db), false); err == nil || !strings.Contains(err.Error(), "project shop") {
+		t.Errorf("applied beside what cannot be read: %v", err)
+	}
+	if _, _, err := s.Apply("shop", []byte(web), false); err != nil || ids(t, s) != "web" {
+		t.Errorf("a better file does not help: %v", err)
+	}
+}
