@@ -10,11 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
+	"kogge.example/agent/api"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/bridge"
 	"kogge.example/agent/workload/compose"
+	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -28,6 +31,7 @@ type places struct {
 	leaving string // exists when the whole node stops
 	cgroup  string // parent of the containers' cgroups
 	shims   string // cgroup of the shims
+	api     string // where the API listens
 }
 
 func (p *places) parse(args []string) error {
@@ -40,6 +44,7 @@ func (p *places) parse(args []string) error {
 	flags.StringVar(&p.leaving, "leaving", "/run/kogge/leaving", "`path` of the file that says that the node stops")
 	flags.StringVar(&p.cgroup, "cgroup", "/workload", "parent `cgroup` of the containers")
 	flags.StringVar(&p.shims, "shims", "/system/shims", "`cgroup` of the shims; empty: containerd's")
+	flags.StringVar(&p.api, "api", fmt.Sprintf(":%d", api.Port), "`address` of the API")
 	return flags.Parse(args)
 }
 
@@ -55,7 +60,15 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	wanted, err := wantedContainers(at.config)
+	var now parts
+	var serving sync.WaitGroup
+	apiCtx, stop := context.WithCancel(ctx)
+	serving.Go(func() { serve(apiCtx, at, &now) })
+	defer func() {
+		stop()
+		serving.Wait()
+	}()
+	own, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
 		return alive(ctx, parent, "workloads refused: "+err.Error())
@@ -70,15 +83,26 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	defer engine.Close()
 	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
-	keeper := &workload.Keeper{
-		Engine: engine, Network: network, Subnet: network.Subnet,
-		Tick: tick(parent.watchdog), Report: reporter(parent),
-	}
-	if err := keeper.Run(ctx, wanted); err != nil {
+	now.engine.Store(engine)
+	store := wanted.Open(filepath.Join(at.state, "projects"), own)
+	now.store.Store(store)
+	report := reporter(parent)
+	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {
+		k := &workload.Keeper{
+			Engine: engine, Network: network, Subnet: network.Subnet,
+			Tick: tick(parent.watchdog),
+		}
+		k.Report = func(s workload.Status) {
+			now.keeper.Store(k) // from its first word on it knows what runs
+			report(s)
+		}
+		return k
+	})
+	if err != nil {
 		return err
 	}
 	parent.tell("STOPPING=1")
-	if _, err := os.Stat(at.leaving); err == nil {
+	if _, err := os.Stat(at.leaving); err == nil && keeper != nil {
 		log.Print("agent: the node stops, and its containers with it")
 		limited, cancel := context.WithTimeout(context.Background(), stopLimit)
 		defer cancel()
@@ -87,21 +111,61 @@ func runAgent(ctx context.Context, args []string) error {
 	return nil
 }
 
+// keep runs one keeper after the other, each for what is wanted at its time, until
+// ctx ends, and returns the last: a keeper adopts what runs and is still wanted as it
+// is, and replaces or takes away the rest. While a project is refused, what runs is
+// left as it is.
+func keep(ctx context.Context, parent *supervisor, store *wanted.Store, next func() *workload.Keeper) (last *workload.Keeper, err error) {
+	for ctx.Err() == nil {
+		containers, err := store.Containers()
+		if err != nil {
+			why := "workloads refused: " + err.Error()
+			log.Print("agent: " + why)
+			parent.tell("READY=1", "STATUS="+why)
+			busy(parent, why, func() {
+				select {
+				case <-ctx.Done():
+				case <-store.Changed():
+				}
+			})
+			continue
+		}
+		run, cancel := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			defer cancel()
+			select {
+			case <-run.Done():
+			case <-store.Changed():
+				log.Print("agent: other workloads are wanted")
+			}
+		})
+		last = next()
+		err = last.Run(run, containers)
+		cancel()
+		watching.Wait()
+		if err != nil {
+			return last, err
+		}
+	}
+	return last, nil
+}
+
 // stopLimit is below what PID 1 grants a service that stops.
 const stopLimit = 20 * time.Second
 
-// wantedContainers reads the workloads out of the settings.
-func wantedContainers(config string) ([]workload.Container, error) {
+// ownContainers reads the workloads out of the settings.
+func ownContainers(config string) ([]workload.Container, error) {
 	settings, err := nodeconfig.ReadFile(config)
 	if err != nil {
 		return nil, err
 	}
 	w := settings.Workloads
-	wanted, warnings, err := compose.Parse(w.File, w.Text)
+	own, warnings, err := compose.Parse(w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %v", warning)
 	}
-	return wanted, err
+	return own, err
 }
 
 // connect waits for containerd to listen; a dial that fails would only start a
@@ -127,11 +191,14 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 	return workload.Connect(workload.Paths{
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
+		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
 		State:      filepath.Join(at.run, "runc"),
 		Logs:       filepath.Join(at.run, "log"),
 		Files:      filepath.Join(at.run, "workload"),
 		Volumes:    filepath.Join(at.state, "volumes"),
 		Resolv:     filepath.Join(at.run, "etc", "resolv.conf"),
+		Registries: filepath.Join(at.state, "kogge", "registries.json"),
+		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
 	}, strings.TrimSpace(string(boot)))

@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -14,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +44,9 @@ func TestNode(t *testing.T) {
 	// The PID namespace takes every process with it at the end.
 	if namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID, binEnv+"="+bin) {
 		testNode(t, bin)
+		return
 	}
+	compareTables(t, bin)
 }
 
 // build makes the programs as an image has them.
@@ -68,6 +67,7 @@ func build(t *testing.T, bin string) {
 		{"agent", "0", append(slices.Clone(static), "kogge.example/agent")},
 		{"containerd-shim-runc-v2", "0", []string{"-trimpath", "-ldflags=-s -w", "-tags=netgo osusergo grpcnotrace no_grpc", "kogge.example/agent/shim"}},
 		{"example", "0", append(slices.Clone(static), "kogge.example/agent/example")},
+		{"prober", "0", append(slices.Clone(static), "kogge.example/agent/prober")},
 		{"runc", "1", []string{"-trimpath", "-tags=netgo osusergo seccomp urfave_cli_no_docs runc_nocriu",
 			"-ldflags=-s -w -linkmode external -extldflags -static", "github.com/opencontainers/runc"}},
 	} {
@@ -86,9 +86,9 @@ type node struct {
 	services            map[string]*exec.Cmd
 }
 
-// wanted is the section of node.yaml: one container that serves, one that ends,
+// workloads is the section of node.yaml: one container that serves, one that ends,
 // one whose image is missing.
-const wanted = `
+const workloads = `
   services:
     web:
       image: example.invalid/web:1
@@ -109,15 +109,12 @@ const wanted = `
 func testNode(t *testing.T, bin string) {
 	n := newNode(t, bin)
 	n.image(t)
-	n.config(t, wanted)
+	n.config(t, workloads)
 	n.start(t, "containerd")
 	n.start(t, "agent")
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
 	n.hardened(t)
-	if status := n.wait(t, "STATUS=", "job ended"); !strings.Contains(status, ": image example.invalid/missing:1: not on this node") ||
-		!strings.Contains(status, "job ended: exit code 1") || !strings.Contains(status, "1 of 3 containers running") {
-		t.Errorf("status: %s", status)
-	}
+	n.wait(t, "STATUS=", "job ended: exit code 1", ": image example.invalid/missing:1: not on this node", "1 of 3 containers running")
 	log, err := os.ReadFile(filepath.Join(n.folder, "run", "log", "web.log"))
 	if err != nil || !strings.Contains(string(log), "listening on :80") {
 		t.Errorf("log of web: %q, %v", log, err)
@@ -170,8 +167,11 @@ func testNode(t *testing.T, bin string) {
 	n.start(t, "agent")
 	n.kill(t, "agent")
 
+	t.Log("containers that try everything, and that ask for everything")
+	n.testIsolation(t)
+
 	t.Log("a reboot: images and volumes are there, everything else is made anew")
-	n.config(t, wanted)
+	n.config(t, workloads)
 	n.start(t, "agent")
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
 	n.reboot(t)
@@ -380,7 +380,7 @@ func (n *node) hardened(t *testing.T) {
 	proc := fmt.Sprintf("/proc/%d/", pids[0])
 	status, err := os.ReadFile(proc + "status")
 	must(t, err)
-	for _, want := range []string{"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapBnd:\t00000000a80425fb\n", "CapEff:\t00000000a80425fb\n"} {
+	for _, want := range []string{"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapBnd:\t00000000a80405fb\n", "CapEff:\t00000000a80405fb\n"} {
 		if !strings.Contains(string(status), want) {
 			t.Errorf("status of web lacks %q", want)
 		}
@@ -436,26 +436,13 @@ func processes(t *testing.T, name string) []int {
 	return pids
 }
 
-// image writes what `docker save` writes, around the example.
+// image puts the example where a node finds it at its first boot, and a file that is
+// none.
 func (n *node) image(t *testing.T) {
 	t.Helper()
-	binary, err := os.ReadFile(filepath.Join(n.bin, "example"))
-	must(t, err)
-	layer := tarOf(t, map[string][]byte{"app": binary})
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Cmd": []string{"/app"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
-	})
-	must(t, err)
-	name := fmt.Sprintf("%x.json", sha256.Sum256(config))
-	manifest, err := json.Marshal([]map[string]any{{
-		"Config": name, "RepoTags": []string{"example.invalid/web:1"}, "Layers": []string{"layer.tar"},
-	}})
-	must(t, err)
-	data := tarOf(t, map[string][]byte{"manifest.json": manifest, name: config, "layer.tar": layer})
-	must(t, os.WriteFile(filepath.Join(n.folder, "state", "preload", "web.tar"), data, 0o644))
-	must(t, os.WriteFile(filepath.Join(n.folder, "state", "preload", "bad.tar"), []byte("this is no tar"), 0o644))
+	preload := filepath.Join(n.folder, "state", "preload")
+	n.imageOf(t, preload, "example", "web")
+	must(t, os.WriteFile(filepath.Join(preload, "bad.tar"), []byte("this is no tar"), 0o644))
 }
 
 func tarOf(t *testing.T, files map[string][]byte) []byte {

@@ -27,6 +27,7 @@ import (
 //	recovery-2.txt, -3.txt     the two others, to be printed and moved elsewhere
 //	tokens.json                the tokens that were given out
 //	operators.json             whom the operator CA signed, and who was revoked
+//	invitations.json           who was invited to be signed; its secrets too
 //
 // An invited operator's folder has the first three lines alone. Files with .age are
 // encrypted under the founder's passphrase. The operator CA's key is, because a key of
@@ -70,6 +71,7 @@ const (
 	nodeCAKey        = "node-ca.key"
 	tokensName       = "tokens.json"
 	operatorsName    = "operators.json"
+	invitationsName  = "invitations.json"
 	lockName         = ".lock" // empty; held by who changes a file
 	lockedSuffix     = ".age"
 )

@@ -300,6 +300,18 @@ func (n *Node) Request() ([]byte, error) {
 // renews: certificate and name are then the new ones. After a power cut the node has
 // the token or the certificate, and the certificate once Adopt returned nil.
 func (n *Node) Adopt(certDER []byte, chain ...[]byte) error {
+	return n.AdoptKnowing(nil, certDER, chain...)
+}
+
+// AdoptKnowing is [Node.Adopt] by a fleet that has revoked keys already, as in
+// [Node.Revoke]. No cut leaves a node that is adopted and does not know them; the one
+// that comes between the two steps leaves a node that is as it was, but for the keys
+// that it will turn away:
+//
+//  1. check the certificate, so that nothing is kept of a call that is refused
+//  2. note the keys
+//  3. take the certificate, and forget the token
+func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.genesis == nil {
@@ -308,6 +320,12 @@ func (n *Node) Adopt(certDER []byte, chain ...[]byte) error {
 	m := membership{genesis: n.m.genesis, chain: [][]byte{bytes.Clone(certDER)}}
 	for _, c := range chain {
 		m.chain = append(m.chain, bytes.Clone(c))
+	}
+	if _, err := n.verify(m); err != nil {
+		return fmt.Errorf("adopt: %w", err)
+	}
+	if err := n.revoke(revoked); err != nil {
+		return fmt.Errorf("adopt: revoke %w", err)
 	}
 	if err := n.change(m); err != nil {
 		return fmt.Errorf("adopt: %w", err)

@@ -314,6 +314,63 @@ func TestNodePowerCut(t *testing.T) {
 	}
 }
 
+// TestAdoptKnowing cuts the power at every write of an adoption that brings revoked
+// keys: an adopted node knows them all. A call that is refused leaves none of them.
+func TestAdoptKnowing(t *testing.T) {
+	f := savedFleet(t, "dev")
+	token, err := f.NewToken(Terms{Count: 100}, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked := []string{KeyID([]byte("eve")), KeyID([]byte("mallory"))}
+	ready := func(files *memoryFiles) *Node {
+		n, err := openNode(files)
+		if err == nil {
+			err = n.Join(&Join{Genesis: f.Genesis, Token: token.Token})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	m := &memoryFiles{disk: make(map[string]string), left: 100}
+	n := ready(m)
+	good := sign(t, f, n, "n1")
+	for title, err := range map[string]error{
+		"a bad certificate":  n.AdoptKnowing(revoked, f.testOperator(t, "bob", RoleReader, today).Raw),
+		"no certificate":     n.AdoptKnowing(revoked, []byte("x")),
+		"the node's own key": n.AdoptKnowing([]string{revoked[0], n.Key()}, good),
+		"a key that is none": n.AdoptKnowing([]string{revoked[0], "eve"}, good),
+	} {
+		if err == nil || n.Adopted() || len(n.RevokedKeys()) != 0 || m.disk[revokedName] != "" {
+			t.Errorf("%s: %v; knows %v", title, err, n.RevokedKeys())
+		}
+	}
+	for writes := 0; ; writes++ {
+		done := false
+		for _, lands := range []bool{false, true} {
+			m := &memoryFiles{disk: make(map[string]string), left: 100}
+			n := ready(m)
+			der := sign(t, f, n, "n1")
+			m.left, m.lands = writes, lands
+			err := n.AdoptKnowing(revoked, der)
+			if done = err == nil; !done && !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			after, err := openNode(&memoryFiles{disk: maps.Clone(m.disk), left: 100})
+			if err != nil || after.Adopted() && len(after.RevokedKeys()) != 2 || done && !after.Adopted() {
+				t.Fatalf("writes=%d lands=%v: %v knows %v, %v", writes, lands, after, after.RevokedKeys(), err)
+			}
+			if err := after.AdoptKnowing(revoked, der); err != nil || !after.Adopted() || !after.Revoked(revoked[1]) {
+				t.Fatalf("writes=%d lands=%v: after the cut: %v", writes, lands, err)
+			}
+		}
+		if done {
+			return
+		}
+	}
+}
+
 // TestNodeDamaged wants that a node whose files cannot be read says so and leaves them
 // as they are.
 func TestNodeDamaged(t *testing.T) {
@@ -382,6 +439,17 @@ func TestRevoke(t *testing.T) {
 		if err := n.Revoke(key); err != nil {
 			t.Fatal(err)
 		}
+	}
+	c := KeyID([]byte("c"))
+	if err := n.Revoke(c, "eve"); err == nil || n.Revoked(c) {
+		t.Errorf("half of a list is revoked: %v", err)
+	}
+	many := make([]string, maxRevoked+1)
+	for i := range many {
+		many[i] = KeyID([]byte{byte(i), byte(i >> 8)})
+	}
+	if err := n.Revoke(many...); err == nil || len(n.RevokedKeys()) != 2 {
+		t.Errorf("%d keys: %v", len(many), err)
 	}
 	n = openedNode(t, dir)
 	if !n.Revoked(a) || !n.Revoked(b) || n.Revoked(n.Key()) || len(n.RevokedKeys()) != 2 {

@@ -20,39 +20,44 @@ type revokedFile struct {
 	Keys    []string `json:"keys"` // as in Peer.Key, sorted
 }
 
-// Revoke has the node turn a key away from now on, whatever certificates there are for
-// it, durably. There is no way back: who returns makes a new key. key is as in
-// Peer.Key; the node's own is refused.
-func (n *Node) Revoke(key string) error {
+// Revoke has the node turn keys away from now on, whatever certificates there are for
+// them, durably. There is no way back: who returns makes a new key. A key is as in
+// Peer.Key; the node's own is refused. After a power cut all of them are revoked, or
+// none that was not before; so it is with an error.
+func (n *Node) Revoke(keys ...string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.revoke(key); err != nil {
-		return fmt.Errorf("revoke key %s: %w", Short(key), err)
+	if err := n.revoke(keys); err != nil {
+		return fmt.Errorf("revoke %w", err)
 	}
 	return nil
 }
 
-func (n *Node) revoke(key string) error {
+func (n *Node) revoke(keys []string) error {
+	all := maps.Clone(n.revoked)
+	for _, key := range keys {
+		switch {
+		case !isHash(key):
+			return fmt.Errorf("key %s: a key is named by 64 hexadecimal digits", Short(key))
+		case key == n.Key():
+			return fmt.Errorf("key %s: it is this node's own", Short(key))
+		}
+		all[key] = true
+	}
 	switch {
-	case !isHash(key):
-		return errors.New("a key is named by 64 hexadecimal digits")
-	case key == n.Key():
-		return errors.New("it is this node's own")
-	case n.revoked[key]:
+	case len(all) == len(n.revoked):
 		return nil
-	case len(n.revoked) == maxRevoked:
-		return fmt.Errorf("%d keys are revoked: no more fit", maxRevoked)
+	case len(all) > maxRevoked:
+		return fmt.Errorf("%d keys: %d at most", len(all), maxRevoked)
 	}
-	keys := append(slices.Collect(maps.Keys(n.revoked)), key)
-	slices.Sort(keys)
-	text, err := encodeJSON(revokedFile{revokedVersion, keys})
+	text, err := encodeJSON(revokedFile{revokedVersion, slices.Sorted(maps.Keys(all))})
+	if err == nil {
+		err = n.files.Replace(revokedName, text)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%d keys: %w", len(keys), err)
 	}
-	if err := n.files.Replace(revokedName, text); err != nil {
-		return err
-	}
-	n.revoked[key] = true
+	n.revoked = all
 	return nil
 }
 

@@ -1,0 +1,141 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/agent/identity"
+)
+
+// Client is one operator's way to one node.
+type Client struct {
+	apiv1connect.NodeServiceClient
+	apiv1connect.WorkloadServiceClient
+	apiv1connect.ImageServiceClient
+	transport *http.Transport
+}
+
+// ErrOtherNode means that another node of the fleet answered than the one asked for.
+var ErrOtherNode = errors.New("another node answers there")
+
+// dialLimit bounds connection and handshake: a node that is off answers never.
+const dialLimit = 10 * time.Second
+
+// Dial makes a client for the node called name at address ("192.0.2.7:7443"), as
+// the operator whom certificate names. The node is known by its certificate, not by
+// its address. Nothing is sent before the first call.
+func Dial(address, name string, genesis *identity.Genesis, certificate tls.Certificate) *Client {
+	verify := func(state tls.ConnectionState) error {
+		chain := state.PeerCertificates
+		if len(chain) == 0 {
+			return errors.New("the node shows no certificate")
+		}
+		// The operator's clock is sure; that of a node was not when it was adopted.
+		peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Now(), true, nil)
+		switch {
+		case err != nil:
+			return fmt.Errorf("the node's certificate: %w", err)
+		case peer.Kind != identity.KindNode:
+			return errors.New("the other side is no node")
+		case peer.Name != name:
+			return fmt.Errorf("%w: %s", ErrOtherNode, peer.Name)
+		}
+		return nil
+	}
+	return newClient(address, certificate, verify)
+}
+
+func newClient(address string, certificate tls.Certificate, verify func(tls.ConnectionState) error) *Client {
+	dialer := net.Dialer{Timeout: dialLimit}
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, address)
+		},
+		TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS13,
+			Certificates:       []tls.Certificate{certificate},
+			InsecureSkipVerify: true, // of the name in the address; verify does the rest
+			VerifyConnection:   verify,
+		},
+		TLSHandshakeTimeout: dialLimit,
+		ForceAttemptHTTP2:   true,
+	}
+	client := &http.Client{Transport: transport}
+	// The name is what errors show; the transport dials the address in any case.
+	url := "https://" + address
+	return &Client{
+		apiv1connect.NewNodeServiceClient(client, url), apiv1connect.NewWorkloadServiceClient(client, url),
+		apiv1connect.NewImageServiceClient(client, url), transport,
+	}
+}
+
+// Close ends the connections.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Adoption is what an operator needs to take a node into the fleet.
+type Adoption struct {
+	Genesis     *identity.Genesis
+	Certificate tls.Certificate
+	// Sign checks that mac proves one of the fleet's tokens over the key of request
+	// and nonce, and makes the node's certificate (DER).
+	Sign func(request, nonce, mac []byte, hostname string) (certificate []byte, err error)
+	// Revoked are the keys that the fleet has revoked, as in identity.Peer.Key: a new
+	// node knows them from its first day.
+	Revoked []string
+}
+
+// ErrAdopted means that the node is one of the fleet already.
+var ErrAdopted = errors.New("it is a node of the fleet already")
+
+// Adopt takes the node at address into the fleet. Before the node has proved its
+// token nothing but a nonce was sent to it, and the token itself never is.
+func Adopt(ctx context.Context, address string, a Adoption) error {
+	var key []byte // of whoever answers there, SubjectPublicKeyInfo
+	c := newClient(address, a.Certificate, func(state tls.ConnectionState) error {
+		if len(state.PeerCertificates) == 0 {
+			return errors.New("the node shows no certificate")
+		}
+		now := state.PeerCertificates[0].RawSubjectPublicKeyInfo
+		if key != nil && !bytes.Equal(key, now) {
+			return errors.New("the node's key changed between two connections")
+		}
+		key = now
+		return nil
+	})
+	defer c.Close()
+	nonce := make([]byte, nonceSize)
+	rand.Read(nonce) // never fails: it ends the program instead
+	answer, err := c.Adopt(ctx, connect.NewRequest(&apiv1.AdoptRequest{Nonce: nonce}))
+	if connect.CodeOf(err) == connect.CodeAlreadyExists {
+		return ErrAdopted
+	}
+	if err != nil {
+		return err
+	}
+	// Who answers holds the key of the connection, asks for a certificate of the
+	// same key, and knows a token: so nobody stands in between.
+	_, asked, err := identity.RequestKey(answer.Msg.Request)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(asked, key) {
+		return errors.New("the node asks for a certificate of another key than its own")
+	}
+	certificate, err := a.Sign(answer.Msg.Request, nonce, answer.Msg.Mac, answer.Msg.Hostname)
+	if err != nil {
+		return err
+	}
+	_, err = c.Adopt(ctx, connect.NewRequest(&apiv1.AdoptRequest{Nonce: nonce, Certificate: certificate, Revoked: a.Revoked}))
+	return err
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/api/kogge/v1"
+)
+
+// links reads what the network service says (init/network writes it).
+func (m Machine) links(s *apiv1.StatusResponse) error {
+	var status struct {
+		Interfaces []struct {
+			Name      string         `json:"name"`
+			Carrier   bool           `json:"carrier"`
+			Addresses []netip.Prefix `json:"addresses"`
+			Problem   string         `json:"problem"`
+		} `json:"interfaces"`
+	}
+	if err := readJSON(m.run("network.json"), &status); err != nil {
+		return err
+	}
+	for _, i := range status.Interfaces {
+		link := &apiv1.Link{Name: i.Name, State: "no carrier"}
+		if i.Carrier {
+			link.State = "up"
+		}
+		if i.Problem != "" {
+			link.State += ", " + i.Problem
+		}
+		for _, a := range i.Addresses {
+			link.Addresses = append(link.Addresses, a.String())
+		}
+		s.Links = append(s.Links, link)
+	}
+	return nil
+}
+
+// clock reads what the clock service says (init/clock writes it).
+func (m Machine) clock(c *apiv1.Clock) error {
+	var status struct {
+		Synced  bool   `json:"synced"`
+		Source  string `json:"source"`
+		Problem string `json:"problem"`
+	}
+	if err := readJSON(m.run("clock.json"), &status); err != nil {
+		return err
+	}
+	c.Sure, c.Text = status.Synced, "on its own"
+	switch {
+	case status.Synced:
+		c.Text = "follows " + status.Source
+	case status.Problem != "":
+		c.Text = status.Problem
+	}
+	return nil
+}
+
+// ClockSure says whether time servers agree on the node's clock.
+func (m Machine) ClockSure() bool {
+	var c apiv1.Clock
+	return m.clock(&c) == nil && c.Sure
+}
+
+// memory reads total and available memory.
+func memory(file string, into *apiv1.Memory) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kib, err := strconv.ParseUint(f[1], 10, 64)
+		if err != nil {
+			continue
+		}
+		switch f[0] {
+		case "MemTotal:":
+			into.Total = kib << 10
+		case "MemAvailable:":
+			into.Available = kib << 10
+		}
+	}
+	if into.Total == 0 {
+		return fmt.Errorf("%s has no MemTotal", file)
+	}
+	return nil
+}
+
+// disk asks how full STATE is.
+func (m Machine) disk(into *apiv1.Disk) error {
+	path := m.State
+	if path == "" {
+		path = "/state"
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	into.Total, into.Available = st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
+	return nil
+}
+
+// maxFacts is far above what the node's own programs write about themselves.
+const maxFacts = 1 << 20
+
+func readJSON(file string, into any) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxFacts {
+		return errors.New(file + " is too large")
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+// readLine reads a file of one line; "" if it is not there.
+func readLine(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}

@@ -1,0 +1,195 @@
+package api
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"kogge.example/agent/identity"
+	"kogge.example/agent/workload"
+)
+
+var now = time.Now()
+
+// newFleet makes a fleet with its folder.
+func newFleet(t testing.TB, name string) *identity.Fleet {
+	t.Helper()
+	f, err := identity.Create(name, "ada", now)
+	if err == nil {
+		err = f.Save(filepath.Join(t.TempDir(), name), "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// operator makes a certificate of a role, as it was signed at a time.
+func operator(t testing.TB, f *identity.Fleet, role identity.Role, at time.Time) tls.Certificate {
+	t.Helper()
+	return certificate(t, func(csr []byte) ([]byte, error) { return f.SignOperator(csr, "op-"+string(role), role, at) })
+}
+
+func certificate(t testing.TB, sign func(csr []byte) ([]byte, error)) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := identity.NewRequest(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := sign(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// newNode makes a node; with a fleet it has that fleet's join.yaml.
+func newNode(t testing.TB, f *identity.Fleet) *identity.Node {
+	t.Helper()
+	n, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f == nil {
+		return n
+	}
+	token, err := f.NewToken(identity.Terms{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Join(&identity.Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// adoptNode has the node join its fleet without a server.
+func adoptNode(t testing.TB, f *identity.Fleet, n *identity.Node, name string) {
+	t.Helper()
+	nonce := make([]byte, nonceSize)
+	csr, mac, err := n.Answer(nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := f.AdoptNode(csr, nonce, mac, name, now)
+	if err == nil {
+		err = n.Adopt(der)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keeper is the keeper of two containers.
+type keeper struct {
+	mu    sync.Mutex
+	asked []string
+}
+
+func (k *keeper) Snapshot() workload.Status {
+	return workload.Status{Units: []workload.UnitStatus{
+		{ID: "db", State: workload.Running, Image: "registry.example/db:1"},
+		{ID: "web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
+	}}
+}
+
+func (k *keeper) Request(_ context.Context, id string, want workload.Want) error {
+	if id != "db" && id != "web" {
+		return workload.ErrUnknown
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.asked = append(k.asked, string(want)+" "+id)
+	return nil
+}
+
+// store is the store of images: it takes every tar and counts its bytes.
+type store struct{}
+
+func (s *store) Images(context.Context) ([]workload.Image, error) {
+	return []workload.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 42, Created: now}}, nil
+}
+
+func (s *store) Load(_ context.Context, tar io.Reader) ([]string, error) {
+	n, err := io.Copy(io.Discard, tar)
+	if err == nil && n == 0 {
+		err = errors.New("no image with a name in it")
+	}
+	return []string{fmt.Sprintf("registry.example/of:%d", n)}, err
+}
+
+func (s *store) Forget(_ context.Context, name string) error {
+	if name != "registry.example/db:1" {
+		return workload.ErrNoImage
+	}
+	return nil
+}
+
+// start serves a node's API on loopback until the test ends. edit may change its
+// configuration.
+func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"boot.json":    `{"slot":"A","version":"1.0","board":"qemu-x86_64","disk":"vda"}`,
+		"network.json": `{"interfaces":[{"name":"eth0","carrier":true,"addresses":["192.0.2.7/24"]},{"name":"eth1"}]}`,
+		"clock.json":   `{"synced":true,"source":"192.0.2.1"}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := Config{
+		Node: n, Machine: Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Kmsg: filepath.Join(dir, "kmsg")},
+		LogDir: dir, Containers: func() Containers { return &keeper{} },
+		Projects: func() Projects { return nil }, Images: func() Images { return nil },
+	}
+	c.ClockSure = c.Machine.ClockSure
+	if edit != nil {
+		edit(&c)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(listener, c)
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { over <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-over; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return s.Address().String()
+}
+
+// has fails unless err says all of it.
+func has(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		err = errors.New("no error")
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("got %q, want %q in it", err, w)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/workload"
+)
+
+// Images is the store of the node's images.
+type Images interface {
+	Images(ctx context.Context) ([]workload.Image, error)
+	Load(ctx context.Context, tar io.Reader) ([]string, error)
+	Forget(ctx context.Context, name string) error
+}
+
+// imageService answers for the images.
+type imageService struct{ images func() Images }
+
+func (s *imageService) ListImages(ctx context.Context, _ *connect.Request[apiv1.ListImagesRequest]) (*connect.Response[apiv1.ListImagesResponse], error) {
+	images := s.images()
+	if images == nil {
+		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	}
+	all, err := images.Images(ctx)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	answer := &apiv1.ListImagesResponse{}
+	for _, i := range all {
+		answer.Images = append(answer.Images, &apiv1.Image{Name: i.Name, Digest: i.Digest, Size: i.Size, Created: timestamppb.New(i.Created)})
+	}
+	return connect.NewResponse(answer), nil
+}
+
+func (s *imageService) LoadImages(ctx context.Context, in *connect.ClientStream[apiv1.LoadImagesRequest]) (*connect.Response[apiv1.LoadImagesResponse], error) {
+	images := s.images()
+	if images == nil {
+		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	}
+	names, err := images.Load(ctx, &parts{stream: in})
+	if err != nil {
+		if in.Err() != nil {
+			return nil, in.Err() // the caller went away; the rest follows from that
+		}
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return connect.NewResponse(&apiv1.LoadImagesResponse{Names: names}), nil
+}
+
+// parts is the stream of a tar as a reader: no more than one part waits in memory.
+type parts struct {
+	stream *connect.ClientStream[apiv1.LoadImagesRequest]
+	rest   []byte
+}
+
+func (p *parts) Read(b []byte) (int, error) {
+	for len(p.rest) == 0 {
+		if !p.stream.Receive() {
+			if err := p.stream.Err(); err != nil {
+				return 0, err
+			}
+			return 0, io.EOF
+		}
+		p.rest = p.stream.Msg().Part
+	}
+	n := copy(b, p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1.RemoveImageRequest]) (*connect.Response[apiv1.RemoveImageResponse], error) {
+	images := s.images()
+	if images == nil {
+		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	}
+	switch err := images.Forget(ctx, r.Msg.Name); {
+	case errors.Is(err, workload.ErrNoImage):
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("image %q is not on this node", r.Msg.Name))
+	case err != nil:
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	return connect.NewResponse(&apiv1.RemoveImageResponse{}), nil
+}
+
+// partSize is how much of a tar goes in one message.
+const partSize = 256 << 10
+
+// Load sends a tar of images to the node and returns the names of the images.
+func (c *Client) Load(ctx context.Context, tar io.Reader) ([]string, error) {
+	stream := c.LoadImages(ctx)
+	part := make([]byte, partSize)
+	for {
+		n, err := io.ReadFull(tar, part)
+		if n > 0 {
+			if err := stream.Send(&apiv1.LoadImagesRequest{Part: part[:n]}); err != nil {
+				break // the answer says why
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return nil, err // the stream ends without an end: the node takes nothing
+		}
+	}
+	answer, err := stream.CloseAndReceive()
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg.Names, nil
+}

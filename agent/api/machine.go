@@ -1,0 +1,91 @@
+package api
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/init/control"
+)
+
+// Machine is where the facts of the machine lie; the zero value is a node's.
+type Machine struct {
+	Control string // PID 1's socket; default: control.Path
+	Run     string // boot.json, network.json, clock.json, etc/; default: /run/kogge
+	State   string // default: /state
+	Kmsg    string // default: /dev/kmsg
+	Cgroups string // of the containers; default: /sys/fs/cgroup/workload
+}
+
+func (m Machine) run(name string) string {
+	if m.Run == "" {
+		m.Run = "/run/kogge"
+	}
+	return filepath.Join(m.Run, name)
+}
+
+// pid1 connects to PID 1.
+func (m Machine) pid1(ctx context.Context) (*control.Client, error) {
+	path := m.Control
+	if path == "" {
+		path = control.Path
+	}
+	return control.Dial(ctx, path)
+}
+
+// status gathers what the machine knows of itself. What cannot be read is one more
+// degraded thing: somebody who asks needs the rest all the more.
+func (m Machine) status(ctx context.Context) *apiv1.StatusResponse {
+	s := &apiv1.StatusResponse{Time: timestamppb.Now(), Boot: &apiv1.Boot{}, Memory: &apiv1.Memory{}, State: &apiv1.Disk{}, Clock: &apiv1.Clock{}}
+	lacking := func(what string, err error) {
+		if err != nil {
+			s.Degraded = append(s.Degraded, &apiv1.Degraded{What: what, Why: err.Error()})
+		}
+	}
+	s.Hostname = m.hostname()
+	s.MachineId = readLine(m.run("etc/machine-id"))
+	s.Kernel = readLine("/proc/sys/kernel/osrelease")
+	lacking("supervisor", m.services(ctx, s))
+	lacking("boot facts", readJSON(m.run("boot.json"), s.Boot))
+	lacking("network", m.links(s))
+	lacking("clock", m.clock(s.Clock))
+	lacking("memory", memory("/proc/meminfo", s.Memory))
+	lacking("STATE", m.disk(s.State))
+	return s
+}
+
+// hostname is the node's name as the kernel knows it; "" if it does not.
+func (m Machine) hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// services asks PID 1.
+func (m Machine) services(ctx context.Context, s *apiv1.StatusResponse) error {
+	c, err := m.pid1(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	status, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	s.UptimeSeconds, s.Ending = status.UptimeSeconds, status.Ending
+	for _, one := range status.Services {
+		s.Services = append(s.Services, &apiv1.Service{
+			Name: one.Name, State: one.State, Since: timestamppb.New(one.Since), Pid: int32(one.PID), Vital: one.Vital,
+			Failing: one.Failing, Exits: int32(one.Exits), Starts: int32(one.Starts), LastExit: one.LastExit, Text: one.Text,
+		})
+	}
+	for _, one := range status.Degraded {
+		s.Degraded = append(s.Degraded, &apiv1.Degraded{What: one.What, Why: one.Why})
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package api
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/workload/wanted"
+)
+
+// TestApply sends Compose files to a node that keeps them.
+func TestApply(t *testing.T) {
+	projects := wanted.Open(filepath.Join(t.TempDir(), "projects"), nil)
+	address, f, _ := ready(t, func(c *Config) { c.Projects = func() Projects { return projects } })
+	c := Dial(address, "n1", f.Genesis, f.Certificate())
+	defer c.Close()
+	apply := func(project, text string, check bool) (*apiv1.ApplyResponse, error) {
+		answer, err := c.Apply(timeout(t), connect.NewRequest(&apiv1.ApplyRequest{Project: project, Text: text, Check: check}))
+		if err != nil {
+			return nil, err
+		}
+		return answer.Msg, nil
+	}
+	const text = "version: '3'\nservices:\n  web:\n    image: example.org/web:1\n"
+	for _, check := range []bool{true, false} {
+		got, err := apply("shop", text, check)
+		if err != nil || len(got.Steps) != 1 || got.Steps[0].Change != "new" || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "version") {
+			t.Errorf("check %v: %v, %v", check, got, err)
+		}
+	}
+	got, err := apply("shop", strings.Replace(text, "web:1", "web:2", 1), true)
+	if err != nil || got.Steps[0].Change != "replaced" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for name, test := range map[string]struct{ project, text, want string }{
+		"a mistake":  {"shop", "services:\n  web:\n    imag: x\n", "shop.yaml:3:5"},
+		"a conflict": {"other", text, "another project has it: shop"},
+		"a name":     {"../x", text, "a project is called by"},
+	} {
+		_, err := apply(test.project, test.text, false)
+		if has(t, err, test.want); connect.CodeOf(err) == connect.CodeInternal {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	list, err := c.ListProjects(timeout(t), connect.NewRequest(&apiv1.ListProjectsRequest{}))
+	if err != nil || len(list.Msg.Projects) != 1 || list.Msg.Projects[0] != "shop" {
+		t.Errorf("%v, %v", list, err)
+	}
+	gone, err := c.RemoveProject(timeout(t), connect.NewRequest(&apiv1.RemoveProjectRequest{Project: "shop"}))
+	if err != nil || gone.Msg.Steps[0].Change != "gone" {
+		t.Errorf("%v, %v", gone, err)
+	}
+	_, err = c.RemoveProject(timeout(t), connect.NewRequest(&apiv1.RemoveProjectRequest{Project: "shop"}))
+	has(t, err, "not_found")
+}
+
+// TestImages sends a tar that is larger than any message.
+func TestImages(t *testing.T) {
+	address, f, _ := ready(t, func(c *Config) { c.Images = func() Images { return &store{} } })
+	c := Dial(address, "n1", f.Genesis, f.Certificate())
+	defer c.Close()
+	names, err := c.Load(timeout(t), strings.NewReader(strings.Repeat("x", 5<<20)))
+	if err != nil || len(names) != 1 || names[0] != "registry.example/of:5242880" {
+		t.Errorf("%v, %v", names, err)
+	}
+	_, err = c.Load(timeout(t), strings.NewReader(""))
+	has(t, err, "no image with a name in it")
+	list, err := c.ListImages(timeout(t), connect.NewRequest(&apiv1.ListImagesRequest{}))
+	if err != nil || len(list.Msg.Images) != 1 || list.Msg.Images[0].Size != 42 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: "registry.example/db:1"})); err != nil {
+		t.Error(err)
+	}
+	_, err = c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: "x"}))
+	has(t, err, "not_found", "not on this node")
+}
+
+// TestBeforeContainerd: what needs it says so, and the node answers all the same.
+func TestBeforeContainerd(t *testing.T) {
+	address, f, _ := ready(t, func(c *Config) { c.Containers = func() Containers { return nil } })
+	c := Dial(address, "n1", f.Genesis, f.Certificate())
+	defer c.Close()
+	_, list := c.List(timeout(t), connect.NewRequest(&apiv1.ListRequest{}))
+	_, run := c.Run(timeout(t), connect.NewRequest(&apiv1.RunRequest{Container: "db", Action: apiv1.Action_ACTION_STOP}))
+	_, apply := c.Apply(timeout(t), connect.NewRequest(&apiv1.ApplyRequest{Project: "x"}))
+	_, images := c.ListImages(timeout(t), connect.NewRequest(&apiv1.ListImagesRequest{}))
+	_, load := c.Load(timeout(t), strings.NewReader("x"))
+	for _, err := range []error{list, run, apply, images, load} {
+		has(t, err, "unavailable", "containerd is still starting")
+	}
+	if _, err := c.Status(timeout(t), connect.NewRequest(&apiv1.StatusRequest{})); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/netutil"
+
+	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/agent/identity"
+)
+
+// Limits of the server. A node has little memory, and callers may be many, slow or
+// hostile: what is beyond a limit waits or is refused, and the node lives.
+const (
+	maxConnections = 256 // further ones wait in the kernel's queue
+	maxStreams     = 32  // of one connection
+	maxHeader      = 16 << 10
+	maxRequest     = 2 << 20          // bytes; a Compose file with its secrets
+	headerLimit    = 10 * time.Second // for the TLS handshake too
+	idleLimit      = 2 * time.Minute
+)
+
+// Server answers on one port.
+type Server struct {
+	http     *http.Server
+	listener net.Listener
+}
+
+// Config is what a server stands on.
+type Config struct {
+	Node *identity.Node
+	// ClockSure says whether the node's clock is right enough to refuse a
+	// certificate by its dates.
+	ClockSure func() bool
+	Machine   Machine
+	// Containers returns the keeper of the containers; nil while there is none.
+	Containers func() Containers
+	// Projects and Images are nil until containerd serves.
+	Projects func() Projects
+	Images   func() Images
+	// LogDir holds the containers' output, a file NAME.log each.
+	LogDir string
+}
+
+// Listen opens address ("[::]:7443"); calls wait until [Server.Serve].
+func Listen(address string, c Config) (*Server, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return newServer(listener, c), nil
+}
+
+func newServer(listener net.Listener, c Config) *Server {
+	mux, guard := http.NewServeMux(), newGuard(c.Node, c.ClockSure)
+	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithRecover(recovered)}
+	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.calls.end}, options...))
+	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.LogDir}, options...))
+	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
+	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
+	s := &http.Server{
+		Handler:           guard.wrap(mux),
+		ReadHeaderTimeout: headerLimit,
+		IdleTimeout:       idleLimit,
+		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10},
+		ErrorLog:          log.New(quiet{}, "", 0),
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13,
+			// Asked for, not demanded: who has none gets an answer that says so.
+			ClientAuth: tls.RequestClientCert,
+			// Adoption changes the certificate while the server runs.
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				certificate := c.Node.Certificate()
+				return &certificate, nil
+			},
+			// A resumed session would skip nothing of the guard, but keep the
+			// certificate of a caller from before a renewal.
+			SessionTicketsDisabled: true,
+		},
+	}
+	return &Server{s, netutil.LimitListener(listener, maxConnections)}
+}
+
+// Address is where the server listens.
+func (s *Server) Address() net.Addr { return s.listener.Addr() }
+
+// Serve answers until ctx ends; then running calls have a moment to end.
+func (s *Server) Serve(ctx context.Context) error {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		limited, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if s.http.Shutdown(limited) != nil {
+			s.http.Close() // streams that follow a log never end by themselves
+		}
+	})
+	err := s.http.ServeTLS(s.listener, "", "")
+	if !stop() {
+		<-done
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("api: %w", err)
+}
+
+// recovered turns a panic of one call into its error.
+func recovered(_ context.Context, spec connect.Spec, _ http.Header, v any) error {
+	log.Printf("api: %s: panic: %v", spec.Procedure, v)
+	return connect.NewError(connect.CodeInternal, errors.New("the node made a mistake; its agent's log says more"))
+}
+
+// quiet drops what net/http says about every scanner that cannot speak TLS: in a
+// bounded log it would push out what counts.
+type quiet struct{}
+
+func (quiet) Write(p []byte) (int, error) { return len(p), nil }

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/bridge"
+	"kogge.example/update/golden"
+)
+
+// The tables of testIsolation, written inside, compared outside.
+var tables = []string{"isolation.txt", "facts.txt"}
+
+// compareTables holds what the prober wrote against testdata. It runs outside the
+// namespaces, where -update is known.
+func compareTables(t *testing.T, folder string) {
+	t.Helper()
+	for _, name := range tables {
+		text, err := os.ReadFile(filepath.Join(folder, name))
+		must(t, err)
+		golden.Compare(t, name, string(text))
+	}
+}
+
+// testIsolation runs containers by a Keeper of its own, on the containerd that is
+// there: one that tries everything that is forbidden, and some that ask for everything
+// that is allowed.
+func (n *node) testIsolation(t *testing.T) {
+	folder := filepath.Join(n.folder, "probers")
+	must(t, os.Mkdir(folder, 0o755))
+	n.imageOf(t, folder, "prober", "prober")
+	outside := filepath.Join(n.folder, "outside")
+	trap := filepath.Join(n.folder, "state", "volumes", "trap")
+	must(t, os.MkdirAll(outside, 0o755))
+	must(t, os.MkdirAll(trap, 0o755))
+	must(t, os.Symlink(outside, filepath.Join(trap, "link"))) // as a container may have left it
+
+	k := n.keep(t, folder,
+		probing("prober", "attempts", "/data/isolation.txt"),
+		asking(probing("facts", "facts", "/data/facts.txt")),
+		trapped(probing("trapped", "whoami")),
+		initial(probing("orphan", "orphan")),
+		workload.Container{ID: "platform", Image: "example.invalid/prober:1", Platform: "linux/s390x", StopGrace: time.Second},
+		tested(probing("good", "hang"), "whoami", 5*time.Second),
+		tested(probing("bad", "hang"), "nonsense", 5*time.Second),
+		tested(probing("slow", "hang"), "hang", time.Second),
+		after(probing("late", "whoami"), workload.Dependency{ID: "good", Condition: workload.WhenHealthy},
+			workload.Dependency{ID: "orphan", Condition: workload.WhenStarted}),
+	)
+	got := k.wait(t, "every prober to end", func(s map[string]workload.UnitStatus) bool {
+		ended := func(id string) bool { return s[id].State == workload.Ended }
+		health := func(id string) workload.HealthState { return s[id].Health.State }
+		return ended("prober") && ended("facts") && ended("trapped") && ended("orphan") && ended("late") &&
+			health("good") == workload.Healthy && health("bad") == workload.Unhealthy && health("slow") == workload.Unhealthy
+	})
+	for id, want := range map[string]string{
+		"prober": "exit code 0", "facts": "exit code 0", "trapped": "exit code 0", "late": "exit code 0",
+		"orphan":   "exit code 7",
+		"platform": "platform linux/s390x: this node is linux/" + runtime.GOARCH,
+	} {
+		if !strings.HasPrefix(got[id].Reason, want) {
+			t.Errorf("%s: %q, want %q", id, got[id].Reason, want)
+		}
+	}
+	for id, want := range map[string]string{
+		"good": "0\n", "bad": "exit code 1", "slow": "health check: no answer within 1s",
+	} {
+		if text := got[id].Health.Output; !strings.HasSuffix(text, want) {
+			t.Errorf("health of %s: %q, want %q", id, text, want)
+		}
+	}
+	if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
+		t.Errorf("a link in a volume led out of the container: %v, %v", left, err)
+	}
+	data := filepath.Join(n.folder, "state", "volumes", "data-of-probers")
+	for _, name := range tables {
+		text, err := os.ReadFile(filepath.Join(data, name))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(n.bin, name), text, 0o644))
+	}
+	n.testRequests(t, k)
+	k.end()
+	n.testAbandoned(t)
+}
+
+// testRequests stops and restarts real containers.
+func (n *node) testRequests(t *testing.T, k *keeping) {
+	secret := filepath.Join(n.folder, "run", "workload", "slow", "given", "0")
+	if text, err := os.ReadFile(secret); err != nil || string(text) != "hush" {
+		t.Errorf("secret of slow: %q, %v", text, err)
+	}
+	must(t, k.keeper.Request(t.Context(), "slow", workload.WantStopped))
+	must(t, k.keeper.Request(t.Context(), "good", workload.WantRestarted))
+	k.wait(t, "slow to stop and good to come back", func(s map[string]workload.UnitStatus) bool {
+		return s["slow"].State == workload.Stopped && s["good"].Restarts == 1 && s["good"].Health.State == workload.Healthy
+	})
+	if _, err := os.Stat(secret); !os.IsNotExist(err) {
+		t.Errorf("the secret is still there: %v", err)
+	}
+	if left := hanging(t); len(left) != 2 {
+		t.Errorf("processes %v hang: want those of good and bad, and no test of slow", left)
+	}
+}
+
+// testAbandoned kills the agent during a health check: the next one does not leave the
+// process, nor let it be in its way.
+func (n *node) testAbandoned(t *testing.T) {
+	n.config(t, `
+  services:
+    sick:
+      image: example.invalid/prober:1
+      entrypoint: [/app, hang]
+      healthcheck: {test: [CMD, /app, hang], interval: 1s, timeout: 1h}
+      stop_grace_period: 0s
+`)
+	n.start(t, "agent")
+	until(t, "a test to hang", func() bool { return len(hanging(t)) == 2 })
+	before := hanging(t)
+	n.kill(t, "agent")
+	n.start(t, "agent")
+	until(t, "another test in its place", func() bool {
+		after := hanging(t)
+		return len(after) == 2 && after[0] == before[0] && after[1] != before[1]
+	})
+	n.kill(t, "agent")
+}
+
+// hanging are the processes that hang, the oldest first.
+func hanging(t *testing.T) []int {
+	t.Helper()
+	var pids []int
+	for _, pid := range processes(t, "/app") {
+		if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && string(line) == "/app\x00hang\x00" {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// probing is a container as any other, restarted never.
+func probing(id string, args ...string) workload.Container {
+	return workload.Container{
+		ID: id, Image: "example.invalid/prober:1", Hostname: id, Entrypoint: append([]string{"/app"}, args...),
+		Restart: workload.Restart{Policy: workload.No}, Pids: 100, StopGrace: 0,
+		Volumes: []workload.Volume{{Name: "data-of-probers", Target: "/data"}},
+		Files:   []workload.File{{Target: "/run/secrets/word", Mode: 0o400, Data: []byte("hush"), Secret: true}},
+	}
+}
+
+// asking asks for everything.
+func asking(c workload.Container) workload.Container {
+	c.Init = true
+	c.Domainname = "example"
+	c.GroupAdd = []string{"5000", "6000"}
+	c.ExtraHosts = []workload.Host{{Name: "elsewhere", Addr: netip.MustParseAddr("192.0.2.7")}}
+	c.Ulimits = []workload.Ulimit{{Name: "core", Soft: 0, Hard: 0}, {Name: "nofile", Soft: 2000, Hard: 3000}, {Name: "nproc", Soft: 50, Hard: 60}}
+	c.Sysctls = map[string]string{"net.core.somaxconn": "300", "kernel.shmmni": "77"}
+	c.Files = append(c.Files, workload.File{Target: "/etc/app.conf", Mode: 0o640, UID: 10, GID: 20, Data: []byte("a = 1\n")})
+	return c
+}
+
+// trapped has a file mounted below a link that leads to the node's own folder.
+func trapped(c workload.Container) workload.Container {
+	c.Volumes = append(c.Volumes, workload.Volume{Name: "trap", Target: "/trap"})
+	c.Files = append(c.Files, workload.File{Target: "/trap/link/word", Mode: 0o400, Data: []byte("x")})
+	return c
+}
+
+func initial(c workload.Container) workload.Container {
+	c.Init = true
+	return c
+}
+
+func tested(c workload.Container, verb string, limit time.Duration) workload.Container {
+	c.Health = &workload.Health{Test: []string{"/app", verb}, Interval: time.Millisecond, Timeout: limit, Retries: 1}
+	return c
+}
+
+func after(c workload.Container, deps ...workload.Dependency) workload.Container {
+	c.After = deps
+	return c
+}
+
+// keeping is a Keeper that runs in this process.
+type keeping struct {
+	keeper *workload.Keeper
+	end    func() // stops it and its containers, and leaves nothing
+}
+
+func (n *node) keep(t *testing.T, images string, wanted ...workload.Container) *keeping {
+	t.Helper()
+	run, state := filepath.Join(n.folder, "run"), filepath.Join(n.folder, "state")
+	engine, err := workload.Connect(workload.Paths{
+		Socket: run + "/containerd.sock", Runc: n.bin + "/runc", Init: n.bin + "/containerd-shim-runc-v2",
+		State: run + "/runc", Logs: run + "/log", Files: run + "/workload", Volumes: state + "/volumes",
+		Resolv: run + "/etc/resolv.conf", Cgroup: n.cgroup,
+	}, "this-boot")
+	must(t, err)
+	_, err = engine.Preload(t.Context(), images)
+	must(t, err)
+	network, err := bridge.Open(n.folder + "/netns")
+	must(t, err)
+	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Subnet: network.Subnet}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.keeper.Run(ctx, wanted) }()
+	k.end = func() {
+		cancel()
+		must(t, <-done)
+		k.keeper.Stop(context.Background())
+		must(t, engine.Close())
+	}
+	return k
+}
+
+// wait returns the first status, by name, that ok likes.
+func (k *keeping) wait(t *testing.T, what string, ok func(map[string]workload.UnitStatus) bool) map[string]workload.UnitStatus {
+	t.Helper()
+	units := map[string]workload.UnitStatus{}
+	defer func() {
+		if t.Failed() {
+			t.Logf("status: %s", k.keeper.Snapshot())
+		}
+	}()
+	until(t, what, func() bool {
+		for _, u := range k.keeper.Snapshot().Units {
+			units[u.ID] = u
+		}
+		return ok(units)
+	})
+	return units
+}
+
+// imageOf writes what `docker save` writes, around one program of n.bin.
+func (n *node) imageOf(t *testing.T, folder, program, name string) {
+	t.Helper()
+	binary, err := os.ReadFile(filepath.Join(n.bin, program))
+	must(t, err)
+	layer := tarOf(t, map[string][]byte{"app": binary})
+	config, err := json.Marshal(map[string]any{
+		"architecture": runtime.GOARCH, "os": "linux",
+		"config": map[string]any{"Cmd": []string{"/app"}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
+	})
+	must(t, err)
+	file := fmt.Sprintf("%x.json", sha256.Sum256(config))
+	manifest, err := json.Marshal([]map[string]any{{
+		"Config": file, "RepoTags": []string{"example.invalid/" + name + ":1"}, "Layers": []string{"layer.tar"},
+	}})
+	must(t, err)
+	data := tarOf(t, map[string][]byte{"manifest.json": manifest, file: config, "layer.tar": layer})
+	must(t, os.WriteFile(filepath.Join(folder, name+".tar"), data, 0o644))
+}

@@ -1,0 +1,489 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	containerdlog "github.com/containerd/log"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/namespace"
+	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/runtime"
+)
+
+// TestPull pulls images from a real registry into a real containerd: behind TLS and
+// passwords, through cuts, from a mirror that lies, onto a disk that is full.
+func TestPull(t *testing.T) {
+	if namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		testPull(t)
+	}
+}
+
+// diskSize is that of the disk that images are pulled to.
+const diskSize = 128 << 20
+
+func testPull(t *testing.T) {
+	loopbackUp(t)
+	p := newPuller(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *puller)
+	}{
+		{"password", pullWithPassword},
+		{"token", pullWithToken},
+		{"cuts", pullThroughCuts},
+		{"resume", pullAfterStop},
+		{"together", pullTogether},
+		{"layers", pullLayers},
+		{"pins", pullPinned},
+		{"lies", pullLies},
+		{"endless", pullEndless},
+		{"platform", pullOtherPlatform},
+		{"refused", pullRefused},
+		{"full", pullOntoFullDisk},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p.images.reset()
+			test.run(t, p)
+		})
+	}
+	for _, secret := range []string{password, "Basic ", "Bearer ", "the-token"} {
+		if strings.Contains(p.log.String(), secret) {
+			t.Errorf("%q is in the log:\n%s", secret, &p.log)
+		}
+	}
+}
+
+const (
+	user     = "n07"
+	password = "correct horse battery"
+)
+
+// puller is a node as far as pulls go, and a registry.
+type puller struct {
+	engine   *workload.Engine
+	root     string // of containerd
+	settings string
+	images   *library
+	log      locked
+}
+
+// locked is a buffer for more than one goroutine.
+type locked struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newPuller(t *testing.T) *puller {
+	t.Helper()
+	folder, err := os.MkdirTemp("/tmp", "k") // short: sockets lie in it
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(folder)) })
+	disk := filepath.Join(folder, "state")
+	must(t, os.Mkdir(disk, 0o755))
+	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
+	t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
+	p := &puller{root: filepath.Join(disk, "containerd"), settings: filepath.Join(disk, "registries.json")}
+	t.Setenv("PATH", os.Getenv("PATH")) // the server sets it
+	c := runtime.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
+	server, err := runtime.Start(context.Background(), c)
+	must(t, err)
+	t.Cleanup(server.Stop)
+	p.engine, err = workload.Connect(workload.Paths{Socket: c.Socket, Registries: p.settings, Images: disk}, "")
+	must(t, err)
+	t.Cleanup(func() { must(t, p.engine.Close()) })
+	p.images = newLibrary(t)
+	p.set(t, p.images.access(user, password))
+	log.SetOutput(io.MultiWriter(&p.log, os.Stderr))
+	containerdlog.L.Logger.SetOutput(io.MultiWriter(&p.log, os.Stderr))
+	return p
+}
+
+// set writes the settings of the registry.
+func (p *puller) set(t *testing.T, r map[string]any) {
+	t.Helper()
+	data, err := json.Marshal(map[string]any{p.images.host: r})
+	must(t, err)
+	must(t, os.WriteFile(p.settings, data, 0o600))
+}
+
+// pull pulls and returns the last progress before the end.
+func (p *puller) pull(ref string) (workload.Progress, error) {
+	var last workload.Progress
+	err := p.engine.Pull(context.Background(), p.images.host+"/"+ref, func(now workload.Progress) { last = now })
+	return last, err
+}
+
+func (p *puller) mustPull(t *testing.T, ref string) {
+	t.Helper()
+	if _, err := p.pull(ref); err != nil {
+		t.Fatalf("pull %s: %v", ref, err)
+	}
+	if _, err := p.engine.Digest(t.Context(), p.images.host+"/"+ref); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fails pulls what cannot be pulled, and wants the reason in these words.
+func (p *puller) fails(t *testing.T, ref string, why error, words ...string) {
+	t.Helper()
+	_, err := p.pull(ref)
+	if why != nil && !errors.Is(err, why) || err == nil {
+		t.Fatalf("pull %s: %v, want %v", ref, err, why)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("pull %s: %v, want %q in it", ref, err, w)
+		}
+	}
+	if strings.Contains(err.Error(), password) {
+		t.Errorf("the password is in %v", err)
+	}
+	if _, err := p.engine.Digest(t.Context(), p.images.host+"/"+ref); !errors.Is(err, workload.ErrNoImage) {
+		t.Errorf("%s after a pull that failed: %v", ref, err)
+	}
+}
+
+func pullWithPassword(t *testing.T, p *puller) {
+	_, size := p.images.push(t, "a/web:1", goruntime.GOARCH, random(t, 1, 1<<20))
+	p.set(t, map[string]any{"ca": p.images.ca})
+	p.fails(t, "a/web:1", workload.ErrDenied)
+	p.set(t, p.images.access(user, "wrong"))
+	p.images.forget()
+	p.fails(t, "a/web:1", workload.ErrDenied)
+	if n, _, _ := p.images.seen(); n > 5 {
+		t.Errorf("a wrong password was tried in %d requests", n)
+	}
+	p.set(t, map[string]any{"user": user, "password": password, "ca": p.images.ca})
+	p.mustPull(t, "a/web:1")
+	if _, _, sent := p.images.seen(); sent < size {
+		t.Errorf("%d bytes sent of %d", sent, size)
+	}
+	must(t, os.Chmod(p.settings, 0o644))
+	p.fails(t, "a/web:2", nil, "has to be 0600")
+	must(t, os.Chmod(p.settings, 0o600))
+}
+
+func pullWithToken(t *testing.T, p *puller) {
+	p.images.push(t, "a/token:1", goruntime.GOARCH, random(t, 2, 1<<20))
+	p.images.mu.Lock()
+	p.images.bearer = true
+	p.images.mu.Unlock()
+	p.mustPull(t, "a/token:1")
+	p.set(t, p.images.access(user, "wrong"))
+	p.fails(t, "a/token:2", workload.ErrDenied)
+	p.set(t, p.images.access(user, password))
+}
+
+// pullThroughCuts: each connection breaks in the middle, and the pull goes on there.
+func pullThroughCuts(t *testing.T, p *puller) {
+	_, size := p.images.push(t, "a/cut:1", goruntime.GOARCH, random(t, 3, 6<<20), random(t, 4, 6<<20), random(t, 5, 1<<20))
+	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			p.images.proxy.ServeHTTP(&limited{w, 2<<20 + 100}, r)
+			return true
+		}
+		return false
+	})
+	p.mustPull(t, "a/cut:1")
+	_, ranges, sent := p.images.seen()
+	if n := len(strings.Fields(strings.Join(ranges, " "))); n < 4 {
+		t.Errorf("ranges %q: want four that go on", ranges)
+	}
+	if most := size + size/5; sent > most {
+		t.Errorf("%d bytes sent for %d", sent, size)
+	}
+}
+
+// pullAfterStop: a pull that was given up in the middle goes on there in the next one,
+// even if the collector ran between them.
+func pullAfterStop(t *testing.T, p *puller) {
+	const ref = "a/resume:1"
+	_, size := p.images.push(t, ref, goruntime.GOARCH, random(t, 6, 8<<20))
+	hold := make(chan struct{})
+	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || r.Header.Get("Range") != "" {
+			return false
+		}
+		p.images.proxy.ServeHTTP(&held{w, 5 << 20, hold}, r)
+		return true
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	err := p.engine.Pull(ctx, p.images.host+"/"+ref, func(now workload.Progress) {
+		if now.Done >= 4<<20 {
+			cancel()
+		}
+	})
+	cancel()
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("a pull that was given up: %v", err)
+	}
+	close(hold)
+	p.images.bends(nil)
+	pullOntoFullDisk(t, p) // after which the collector runs
+	p.images.forget()
+	p.mustPull(t, ref)
+	_, ranges, sent := p.images.seen()
+	if !strings.Contains(strings.Join(ranges, " "), "bytes=") || sent > size-4<<20+64<<10 {
+		t.Errorf("the second pull asked for %q and got %d of %d bytes", ranges, sent, size)
+	}
+}
+
+// held is an answer that stops in the middle.
+type held struct {
+	http.ResponseWriter
+	left int
+	hold chan struct{}
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	if h.left < len(p) {
+		n, err := h.ResponseWriter.Write(p[:h.left])
+		_ = http.NewResponseController(h.ResponseWriter).Flush()
+		if err == nil {
+			<-h.hold
+			panic(http.ErrAbortHandler)
+		}
+		return n, err
+	}
+	h.left -= len(p)
+	return h.ResponseWriter.Write(p)
+}
+
+// pullLayers: layers are unpacked beside each other, and what one deletes of another
+// is gone in the end.
+func pullLayers(t *testing.T, p *puller) {
+	below := static.NewLayer(tarOf(t, map[string][]byte{"kept": nil, "deleted": nil, "emptied/old": nil}), types.OCIUncompressedLayer)
+	above := static.NewLayer(tarOf(t, map[string][]byte{".wh.deleted": nil, "emptied/.wh..wh..opq": nil, "emptied/new": nil}), types.OCIUncompressedLayer)
+	p.images.push(t, "a/layers:1", goruntime.GOARCH, below, above)
+	p.mustPull(t, "a/layers:1")
+	snapshots := filepath.Join(p.root, "io.containerd.snapshotter.v1.overlayfs", "snapshots", "*", "fs")
+	lower, err := filepath.Glob(filepath.Join(snapshots, "kept"))
+	must(t, err)
+	upper, err := filepath.Glob(filepath.Join(snapshots, "emptied", "new"))
+	must(t, err)
+	if len(lower) != 1 || len(upper) != 1 {
+		t.Fatalf("layers are at %q and %q", lower, upper)
+	}
+	whole := t.TempDir()
+	top := filepath.Dir(filepath.Dir(upper[0]))
+	must(t, unix.Mount("overlay", whole, "overlay", unix.MS_RDONLY, "lowerdir="+top+":"+filepath.Dir(lower[0])))
+	defer func() { must(t, unix.Unmount(whole, 0)) }()
+	var files []string
+	must(t, fs.WalkDir(os.DirFS(whole), ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	}))
+	if got := strings.Join(files, " "); got != "emptied/new kept" {
+		t.Errorf("the image has %q", got)
+	}
+}
+
+// pullTogether: two that want one image cost one transfer.
+func pullTogether(t *testing.T, p *puller) {
+	_, size := p.images.push(t, "a/both:1", goruntime.GOARCH, random(t, 7, 2<<20))
+	var both sync.WaitGroup
+	for range 3 {
+		both.Go(func() {
+			if _, err := p.pull("a/both:1"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	if _, _, sent := p.images.seen(); sent > size+64<<10 {
+		t.Errorf("%d bytes sent for %d", sent, size)
+	}
+}
+
+// pullPinned: a name with a digest means those bytes, wherever its tag has gone.
+func pullPinned(t *testing.T, p *puller) {
+	old, _ := p.images.push(t, "a/pin:1", goruntime.GOARCH, random(t, 8, 1000))
+	now, _ := p.images.push(t, "a/pin:1", goruntime.GOARCH, random(t, 9, 1000))
+	for ref, want := range map[string]v1.Hash{"a/pin:1": now, "a/pin@" + old.String(): old} {
+		p.mustPull(t, ref)
+		if got, err := p.engine.Digest(t.Context(), p.images.host+"/"+ref); err != nil || got != want.String() {
+			t.Errorf("%s is %s, want %s (%v)", ref, got, want, err)
+		}
+	}
+}
+
+// pullLies: a registry that sends other bytes is found out; where it is a mirror, the
+// registry itself is asked.
+func pullLies(t *testing.T, p *puller) {
+	p.images.push(t, "a/lie:1", goruntime.GOARCH, random(t, 10, 2<<20))
+	liar := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			p.images.proxy.ServeHTTP(&twisted{w}, r)
+			return true
+		}
+		return false
+	}
+	p.images.bends(liar)
+	p.fails(t, "a/lie:1", workload.ErrLie)
+	p.images.bends(nil)
+	p.mustPull(t, "a/lie:1") // nothing of the lie is left
+
+	p.images.push(t, "a/lie:2", goruntime.GOARCH, random(t, 11, 2<<20))
+	mirror := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Path = strings.Replace(r.URL.Path, "/v2/cache/", "/v2/", 1)
+		if !liar(w, r) {
+			p.images.proxy.ServeHTTP(w, r)
+		}
+	}))
+	defer mirror.Close()
+	settings := p.images.access(user, password)
+	settings["mirrors"] = []any{map[string]any{"url": mirror.URL + "/cache", "ca": p.images.ca}}
+	p.set(t, settings)
+	p.mustPull(t, "a/lie:2")
+	p.set(t, p.images.access(user, password))
+}
+
+// twisted changes each answer.
+type twisted struct{ http.ResponseWriter }
+
+func (w *twisted) Write(p []byte) (int, error) {
+	return w.ResponseWriter.Write(bytes.Repeat([]byte{'x'}, len(p)))
+}
+
+// pullEndless: bodies that do not end are left.
+func pullEndless(t *testing.T, p *puller) {
+	p.images.push(t, "a/endless:1", goruntime.GOARCH, random(t, 12, 1<<20))
+	for what, why := range map[string]string{"/blobs/": workload.ErrLie.Error(), "/manifests/": "longer than"} {
+		p.images.forget()
+		p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, what) {
+				return false
+			}
+			w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
+			for chunk := make([]byte, 64<<10); ; {
+				if _, err := w.Write(chunk); err != nil || r.Method == http.MethodHead {
+					return true
+				}
+			}
+		})
+		p.fails(t, "a/endless:1", nil, why)
+		if _, _, sent := p.images.seen(); sent > 32<<20 {
+			t.Errorf("took %d bytes of %s", sent, what)
+		}
+	}
+}
+
+// pullOtherPlatform: an image that cannot run here is refused before its layers come.
+func pullOtherPlatform(t *testing.T, p *puller) {
+	p.images.push(t, "a/other:1", other, random(t, 13, 2<<20))
+	p.fails(t, "a/other:1", workload.ErrPlatform, "linux/"+other, "this node is linux/"+goruntime.GOARCH)
+	if _, _, sent := p.images.seen(); sent > 1<<20 {
+		t.Errorf("%d bytes came", sent)
+	}
+	one, _ := p.images.push(t, "a/other:1", other)
+	p.images.put(t, "a/other:2", types.OCIImageIndex, fmt.Appendf(nil,
+		`{"schemaVersion": 2, "manifests": [{"mediaType": %q, "size": 1, "digest": %q, "platform": {"os": "linux", "architecture": %q}}]}`,
+		types.OCIManifestSchema1, one, other))
+	p.fails(t, "a/other:2", workload.ErrPlatform, "linux/"+other)
+}
+
+// pullRefused: what the registry says is what the operator reads.
+func pullRefused(t *testing.T, p *puller) {
+	p.images.push(t, "a/none:1", goruntime.GOARCH, random(t, 14, 1000))
+	p.fails(t, "a/none:2", workload.ErrMissing)
+	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `{"errors": [{"code": "CLOSED", "message": "back at noon"}]}`)
+		return true
+	})
+	p.fails(t, "a/none:1", nil, p.images.host, "503 Service Unavailable", "CLOSED back at noon")
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	ref := strings.TrimPrefix(gone.URL, "http://") + "/a/none:1"
+	err := p.engine.Pull(t.Context(), ref, func(workload.Progress) {})
+	if err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("a registry that is away: %v", err)
+	}
+}
+
+// pullOntoFullDisk: what does not fit is refused, or given up and cleared away.
+func pullOntoFullDisk(t *testing.T, p *puller) {
+	before := used(t, p.root)
+	p.images.forget()
+	p.images.push(t, "a/big:1", goruntime.GOARCH, random(t, 15, diskSize-8<<20))
+	p.fails(t, "a/big:1", workload.ErrFull, "MB are missing")
+	if _, _, sent := p.images.seen(); sent > 1<<20 {
+		t.Errorf("%d bytes came", sent)
+	}
+	p.images.push(t, "a/bomb:1", goruntime.GOARCH, bomb(t, diskSize+diskSize/4))
+	p.fails(t, "a/bomb:1", workload.ErrFull)
+	until(t, "the disk to be as before", func() bool { return used(t, p.root) < before+1<<20 })
+}
+
+// bomb is a small layer with a big file in it.
+func bomb(t *testing.T, size int64) v1.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	must(t, err)
+	w := tar.NewWriter(z)
+	must(t, w.WriteHeader(&tar.Header{Name: "bomb", Mode: 0o644, Size: size, Typeflag: tar.TypeReg}))
+	_, err = io.CopyN(w, zeros{}, size)
+	must(t, err)
+	must(t, w.Close())
+	must(t, z.Close())
+	return static.NewLayer(b.Bytes(), types.OCILayer) // its DiffID is wrong, and nobody gets that far
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// used is how many bytes the files below folder have.
+func used(t *testing.T, folder string) (sum int64) {
+	t.Helper()
+	err := filepath.WalkDir(folder, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // it went while we looked
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			sum += info.Size()
+		}
+		return nil
+	})
+	must(t, err)
+	return sum
+}

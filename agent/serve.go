@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/wanted"
+)
+
+// parts are what the API asks, as far as they exist by now.
+type parts struct {
+	keeper atomic.Pointer[workload.Keeper]
+	store  atomic.Pointer[wanted.Store]
+	engine atomic.Pointer[workload.Engine]
+}
+
+// An interface around a nil pointer would not be nil, hence these three.
+
+func (p *parts) containers() api.Containers {
+	if p.keeper.Load() == nil {
+		return nil
+	}
+	return containers{p}
+}
+
+// containers is whichever keeper there is: an apply puts a new one in the place of
+// the old.
+type containers struct{ *parts }
+
+func (c containers) Snapshot() workload.Status { return c.keeper.Load().Snapshot() }
+
+func (c containers) Request(ctx context.Context, id string, want workload.Want) error {
+	for {
+		err := c.keeper.Load().Request(ctx, id, want)
+		if !errors.Is(err, workload.ErrOver) || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, 50*time.Millisecond) // the next one is on its way
+	}
+}
+
+func (p *parts) projects() api.Projects {
+	if s := p.store.Load(); s != nil {
+		return s
+	}
+	return nil
+}
+
+func (p *parts) images() api.Images {
+	if e := p.engine.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// serve answers on the API's port until ctx ends. An API that cannot be had is a
+// line in the log, and tried again: containers run without it.
+func serve(ctx context.Context, at places, now *parts) {
+	const again = 10 * time.Second
+	for ctx.Err() == nil {
+		if err := serveOnce(ctx, at, now); err != nil && ctx.Err() == nil {
+			log.Printf("agent: %v; next try in %s", err, again)
+			pause(ctx, again)
+		}
+	}
+}
+
+func serveOnce(ctx context.Context, at places, now *parts) error {
+	node, err := identity.OpenNode(filepath.Join(at.state, "identity"))
+	if err != nil {
+		return err
+	}
+	if err := join(node, filepath.Join(at.state, "kogge", "join.yaml")); err != nil {
+		log.Printf("agent: %v", err) // who is known already goes on being known
+	}
+	machine := api.Machine{Run: at.run, State: at.state}
+	server, err := api.Listen(at.api, api.Config{
+		Node: node, ClockSure: machine.ClockSure, Machine: machine,
+		Containers: now.containers, Projects: now.projects, Images: now.images, LogDir: filepath.Join(at.run, "log"),
+	})
+	if err != nil {
+		return err
+	}
+	log.Printf("agent: API on %s, %s", server.Address(), node)
+	return server.Serve(ctx)
+}
+
+// join has the node take what is in join.yaml, which PID 1 moved to path, and removes
+// the file: the node keeps what it needs of it. A mistake is told once; the file
+// would be no better at the next start.
+func join(node *identity.Node, path string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	parsed, err := identity.ParseJoin("join.yaml", text)
+	if err == nil {
+		err = node.Join(parsed)
+	}
+	return errors.Join(err, os.Remove(path))
+}
