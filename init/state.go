@@ -31,8 +31,12 @@ const (
 	configCopy  = ownDir + "/node.yaml"
 	configHash  = ownDir + "/node.yaml.imported"
 	machineID   = ownDir + "/machine-id"
-	fwcfgSeed   = "/sys/firmware/qemu_fw_cfg/by_name/opt/kogge/node.yaml/raw"
+	joinYAML    = ownDir + "/join.yaml" // for the agent, which reads and removes it
+	fwcfgDir    = "/sys/firmware/qemu_fw_cfg/by_name/opt/kogge/"
+	fwcfgSeed   = fwcfgDir + "node.yaml/raw"
+	fwcfgJoin   = fwcfgDir + "join.yaml/raw"
 	bootSeed    = "kogge/node.yaml" // on the boot partition
+	bootJoin    = "kogge/join.yaml"
 	resetState  = "kogge/reset-state"
 	checkLimit  = 30 * time.Minute // of e2fsck: a large disk after a power cut takes long
 	entropySeed = ownDir + "/seed"
@@ -54,8 +58,11 @@ func (n *node) configure() error {
 			n.say(strings.TrimRight(line, "\n"))
 		}
 	}
-	if c.Import && n.persist {
-		n.degraded.Add("import of node.yaml", importConfig(c))
+	if n.persist {
+		if c.Import {
+			n.degraded.Add("import of node.yaml", importConfig(c))
+		}
+		n.degraded.Add("join.yaml", n.importJoin())
 	}
 	if !n.persist {
 		// Without its data no workload may start: it would begin from nothing.
@@ -179,6 +186,24 @@ func importConfig(c seed.Choice) error {
 		return err
 	}
 	return durable.Replace(configHash, []byte(c.Imported+"\n"), 0o600)
+}
+
+// importJoin moves join.yaml, with its single-use token, from the boot partition,
+// where any laptop can read it, to STATE. It is removed there last: a cut before
+// that moves it once more. What QEMU hands over stays in its file on the host; the
+// agent knows what it has used.
+func (n *node) importJoin() error {
+	if data := readOptional(fwcfgJoin); data != nil {
+		return durable.Replace(joinYAML, data, 0o600)
+	}
+	data, err := readBootPartition(n.disk, bootJoin)
+	if err != nil || data == nil {
+		return err
+	}
+	if err := durable.Replace(joinYAML, data, 0o600); err != nil {
+		return err
+	}
+	return removeFromBootPartition(n.disk, bootJoin)
 }
 
 // readOptional reads a file; nil if it is not there or not readable.

@@ -75,7 +75,7 @@ func renew(f *identity.Fleet) string {
 	case errors.Is(err, identity.ErrLocked):
 		return yours + "; a new one takes the passphrase: kogge fleet renew " + f.Genesis.Name
 	case errors.Is(err, identity.ErrNoKey):
-		return yours + "; ask an admin of the fleet for a new one"
+		return yours + "; this asks for a new one: kogge operator renew --fleet " + filepath.Base(f.Dir)
 	}
 	return fmt.Sprintf("%s; %v", yours, err)
 }

@@ -53,7 +53,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"build", "-o", out, "--slot-size", "big"}, `"big" is no size`, ""},
 		{[]string{"build", "-o", out, "--config", bad}, "node.yaml:1:1: unknown key", ""},
 		{[]string{"build", "-o", out, "--config", "/no/such.yaml"}, "configuration: open /no/such.yaml", ""},
-		{[]string{"seed", text}, "no settings", "--config node.yaml"},
+		{[]string{"seed", text}, "image seed: nothing to write", "--config node.yaml"},
 		{[]string{"seed", text, "--config", bad}, "^^^^^^^", ""},
 		{[]string{"seed", text, "--config", good}, "this is no Kogge image", "kogge image build"},
 		{[]string{"seed", qcow2, "--config", good}, "this is a qcow2 file", "qemu-img convert"},

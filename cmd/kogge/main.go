@@ -12,12 +12,16 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api/kogge/v1"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := group("kogge", "Build, write and run Kogge images", boardsCommand(), fleetCommand(), imageCommand(), vmCommand())
+	root := group("kogge", "Build, write and run Kogge images", applyCommand(), boardsCommand(), fleetCommand(), imageCommand(), vmCommand(),
+		nodeCommand(), operatorCommand(), imagesCommand(), psCommand(), logsCommand(), projectsCommand(), removeCommand(),
+		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hinted{err, cmd.CommandPath() + " --help lists the flags"}

@@ -1,15 +1,21 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"kogge.example/agent/api"
+	"kogge.example/agent/identity"
 	"kogge.example/update/golden"
 )
 
@@ -22,6 +28,9 @@ func TestMain(m *testing.M) {
 //
 //	hold VAR    takes a port of 127.0.0.1 until the script ends; its number is in VAR
 //	untouched   fails if kogge has left anything in its cache
+//	serve NODE [JOIN]  answers as a node that had that join.yaml; its address is in NODE, and stays
+//	edit OLD NEW FROM TO  writes TO as FROM with OLD, which is in it, replaced
+//	halt NODE   switches it off
 //
 // $KOGGE is the program for scripts that take PATH away.
 func TestScript(t *testing.T) {
@@ -37,6 +46,7 @@ func TestScript(t *testing.T) {
 			env.Setenv("KOGGE", program)
 			env.Setenv("KOGGE_CACHE", filepath.Join(env.WorkDir, "cache"))
 			env.Setenv("KOGGE_CONFIG", filepath.Join(env.WorkDir, "config"))
+			env.Values[nodesKey{}] = make(nodes)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -46,6 +56,15 @@ func TestScript(t *testing.T) {
 				ts.Defer(func() { l.Close() })
 				ts.Setenv(args[0], fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 			},
+			"edit": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := ts.ReadFile(args[2])
+				if !strings.Contains(text, args[0]) {
+					ts.Fatalf("%s has no %q", args[2], args[0])
+				}
+				ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(strings.Replace(text, args[0], args[1], 1)), 0o600))
+			},
+			"serve": serveNode,
+			"halt":  haltNode,
 			"untouched": func(ts *testscript.TestScript, _ bool, _ []string) {
 				left, err := os.ReadDir(ts.Getenv("KOGGE_CACHE"))
 				if err == nil && len(left) > 0 {
@@ -54,4 +73,44 @@ func TestScript(t *testing.T) {
 			},
 		},
 	})
+}
+
+// nodes are the nodes that a script serves: what switches them off.
+type (
+	nodes    map[string]func() error
+	nodesKey struct{}
+)
+
+// serveNode is a node's API without the machine below it.
+func serveNode(ts *testscript.TestScript, _ bool, args []string) {
+	name := args[0]
+	dir := ts.MkAbs(filepath.Join("nodes", name))
+	ts.Check(os.MkdirAll(dir, 0o700))
+	node, err := identity.OpenNode(filepath.Join(dir, "identity"))
+	ts.Check(err)
+	if len(args) > 1 {
+		j, err := identity.ParseJoin(args[1], []byte(ts.ReadFile(args[1])))
+		ts.Check(err)
+		ts.Check(node.Join(j))
+	}
+	machine := api.Machine{Run: dir, State: dir}
+	server, err := api.Listen(cmp.Or(ts.Getenv(name), "127.0.0.1:0"), api.Config{
+		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
+		Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
+	})
+	ts.Check(err)
+	ts.Setenv(name, server.Address().String())
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { over <- server.Serve(ctx) }()
+	halt := sync.OnceValue(func() error {
+		cancel()
+		return <-over
+	})
+	ts.Value(nodesKey{}).(nodes)[name] = halt
+	ts.Defer(func() { ts.Check(halt()) })
+}
+
+func haltNode(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Value(nodesKey{}).(nodes)[args[0]]())
 }

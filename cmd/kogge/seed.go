@@ -3,47 +3,75 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/agent/identity"
 	"kogge.example/image/disk"
 	"kogge.example/image/medium"
 )
 
 func imageSeedCommand() *cobra.Command {
-	var config string
+	var config, join string
 	cmd := &cobra.Command{
-		Use:   "seed FILE --config node.yaml",
-		Short: "Put a node.yaml on the boot partition of an image",
-		Long: "Checks node.yaml and writes it to the boot partition of an image file, or of a card or disk that an\n" +
-			"image was written to. A node reads it at its next boot.",
+		Use:   "seed FILE [--config node.yaml] [--join join.yaml]",
+		Short: "Put a node.yaml or join.yaml on the boot partition of an image",
+		Long: "Checks node.yaml and join.yaml and writes them to the boot partition of an image file, or of a card or\n" +
+			"disk that an image was written to. A node reads them at its next boot, and takes join.yaml away then.",
 		Args: exactly("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if config == "" {
-				return hinted{errors.New("image seed: no settings"), "add: --config node.yaml"}
+			var files medium.Files
+			var err error
+			if config == "" && join == "" {
+				return hinted{errors.New("image seed: nothing to write"), "add: --config node.yaml, or --join join.yaml"}
 			}
-			data, err := readConfig(config)
-			if err != nil {
-				return err
+			if config != "" {
+				if files.Node, err = readConfig(config); err != nil {
+					return err
+				}
 			}
-			s, err := medium.Seed(args[0], data, time.Now())
+			if join != "" {
+				if files.Join, err = readJoin(join); err != nil {
+					return err
+				}
+			}
+			s, err := medium.Seed(args[0], files, time.Now())
 			if err != nil {
 				return mediumHint(fmt.Errorf("image seed: %w", err))
 			}
 			if !s.Repaired.Clean() {
 				say("%s: repaired the boot partition: %s", args[0], s.Repaired)
 			}
-			what := "written"
-			if s.Replaced {
-				what = "replaced"
+			if files.Node != nil {
+				what := "written"
+				if s.Replaced {
+					what = "replaced"
+				}
+				say("%s: %s kogge/node.yaml on the boot partition (%d bytes from %s)", args[0], what, len(files.Node), config)
 			}
-			say("%s: %s kogge/node.yaml on the boot partition (%d bytes from %s)", args[0], what, len(data), config)
+			if files.Join != nil {
+				say("%s: written kogge/join.yaml on the boot partition: delete %s now, it holds a token", args[0], join)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "node.yaml to write")
+	cmd.Flags().StringVar(&join, "join", "", "join.yaml to write (kogge fleet token makes one)")
 	return cmd
+}
+
+// readJoin reads a join.yaml and refuses one that a node would refuse.
+func readJoin(name string) ([]byte, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	if _, err := identity.ParseJoin(name, data); err != nil {
+		return nil, fmt.Errorf("join:\n%w", err)
+	}
+	return data, nil
 }
 
 // mediumHint adds what to do about an error of a medium or an image file.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/agent/api"
 	"kogge.example/image"
 	"kogge.example/image/debian"
 	"kogge.example/image/example"
@@ -31,6 +32,7 @@ func vmCommand() *cobra.Command {
 type runFlags struct {
 	build                      buildFlags
 	image, seed, accel, net    string
+	fleet                      string
 	memory, cpus               int
 	disk                       size
 	ports                      []string
@@ -63,6 +65,7 @@ func vmRunCommand() *cobra.Command {
 	cmd.Flags().Var(&f.disk, "disk", "size of the disk (default 4GiB)")
 	cmd.Flags().StringArrayVarP(&f.ports, "port", "p", nil, "HOST:GUEST, a port on 127.0.0.1 that leads into the node; HOST 0 chooses one (default 0:8080)")
 	cmd.Flags().StringVar(&f.accel, "accel", "auto", "tcg, kvm, or auto: kvm where it really works")
+	cmd.Flags().StringVar(&f.fleet, "fleet", "", "fleet that the node joins (default: "+devFleet+", made when absent; with --image none)")
 	cmd.Flags().StringVar(&f.net, "network", "", "second network card on a private network shared by all VMs of this name")
 	cmd.Flags().BoolVar(&f.direct, "direct", false, "start the kernel without firmware and boot loader")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave the VM running in the background")
@@ -94,6 +97,10 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	fleet, err := f.invite(dir, &m)
+	if err != nil {
+		return fmt.Errorf("vm run: %w", err)
+	}
 	if f.printCommand {
 		line, err := m.CommandLine(dir)
 		if err != nil {
@@ -111,6 +118,9 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	defer vm.Close()
 	if f.detach {
 		fmt.Fprintf(out, "%s runs; kogge vm console %s shows it, kogge vm stop %s ends it\n", name, name, name)
+		if port, err := vm.Port(api.Port); fleet != nil && err == nil {
+			fmt.Fprintf(out, "kogge node adopt 127.0.0.1:%d --fleet %s takes it into its fleet\n", port, f.fleet)
+		}
 		return nil
 	}
 	if f.console {
@@ -119,6 +129,9 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 		go copyConsole(follow, vm, os.Stderr)
 	}
 	go f.announce(ctx, vm, out)
+	if fleet != nil {
+		go joinVM(ctx, vm, fleet, name, out)
+	}
 	select {
 	case <-vm.Done():
 		return vm.Wait()
@@ -207,6 +220,9 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 		return qemu.Machine{}, err
 	}
 	var built image.Built
+	if f.image == "" && f.fleet == "" {
+		f.fleet = devFleet
+	}
 	own := filepath.Join(dir, "kogge.img")
 	if f.image == "" && f.keep && !f.direct && isFile(own) {
 		// The disk goes with the image that it began as, so that one boots again. Its

@@ -9,17 +9,23 @@ import (
 	"kogge.example/update/fat"
 )
 
+// Files are what a node finds on its boot partition, checked already. A nil one
+// stays as it is.
+type Files struct {
+	Node []byte // node.yaml: settings
+	Join []byte // join.yaml: the fleet, and a token that takes the node in
+}
+
 // Seeded is what Seed did.
 type Seeded struct {
-	Replaced bool       // there was a node.yaml
+	Replaced bool       // there was a node.yaml, and it was given
 	Repaired fat.Report // what an earlier power cut or a pulled card had left
 }
 
-// Seed puts config, a node.yaml that was checked already, on the boot partition of
-// an image file or of a medium that was written from one. Nobody else may use it
-// meanwhile. What is there after a cut is the old settings or the new ones, as
-// fat.WriteFile says.
-func Seed(name string, config []byte, when time.Time) (Seeded, error) {
+// Seed puts files on the boot partition of an image file or of a medium that was
+// written from one. Nobody else may use it meanwhile. What is there of each after a
+// cut is the old text or the new one, as fat.WriteFile says.
+func Seed(name string, files Files, when time.Time) (Seeded, error) {
 	var s Seeded
 	f, err := Look(name)
 	if err != nil {
@@ -38,7 +44,7 @@ func Seed(name string, config []byte, when time.Time) (Seeded, error) {
 	if err != nil {
 		return s, err
 	}
-	s, err = seedDevice(d, f.Size, config, when)
+	s, err = seedDevice(d, f.Size, files, when)
 	if e := d.f.Close(); err == nil { // the partitions are the old ones
 		err = e
 	}
@@ -48,7 +54,7 @@ func Seed(name string, config []byte, when time.Time) (Seeded, error) {
 	return s, nil
 }
 
-func seedDevice(d disk.Device, size int64, config []byte, when time.Time) (s Seeded, err error) {
+func seedDevice(d disk.Device, size int64, files Files, when time.Time) (s Seeded, err error) {
 	t, err := disk.Table(d, size)
 	if err != nil {
 		return s, err
@@ -63,9 +69,17 @@ func seedDevice(d disk.Device, size int64, config []byte, when time.Time) (s See
 	if len(s.Repaired.Damage) > 0 {
 		return s, fmt.Errorf("%w: boot partition: %s", disk.ErrDamaged, s.Repaired)
 	}
-	_, err = v.Reader(nodeYAML)
-	s.Replaced = err == nil
-	return s, putConfig(v, config, when)
+	if files.Node != nil {
+		_, err := v.Reader(nodeYAML)
+		s.Replaced = err == nil
+		if err := putFile(v, nodeYAML, files.Node, when); err != nil {
+			return s, err
+		}
+	}
+	if files.Join != nil {
+		return s, putFile(v, joinYAML, files.Join, when)
+	}
+	return s, nil
 }
 
 // OpenImage opens an image file and checks all that is in it.

@@ -13,7 +13,7 @@ import (
 func TestSeed(t *testing.T) {
 	path := file(t, "image", testImage(t, "1.0"))
 	for i, text := range []string{"hostname: one\n", "hostname: two\nntp: []\n"} {
-		s, err := Seed(path, []byte(text), when)
+		s, err := Seed(path, Files{Node: []byte(text)}, when)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func TestSeedRefuses(t *testing.T) {
 		"/dev/null":  disk.ErrNoImage,
 		"/no/such/f": os.ErrNotExist,
 	} {
-		_, err := Seed(name, []byte("hostname: x\n"), when)
+		_, err := Seed(name, Files{Node: []byte("hostname: x\n")}, when)
 		if err == nil || want != nil && !errors.Is(err, want) {
 			t.Errorf("%s: got %v, want %v", name, err, want)
 		}
@@ -58,12 +58,12 @@ func TestSeedRefuses(t *testing.T) {
 func TestSeedPowerCut(t *testing.T) {
 	image := testImage(t, "1.0")
 	before, after := []byte("hostname: before\n"), bytes.Repeat([]byte("# long\n"), 2000)
-	if _, err := seedDevice(memory(image), int64(len(image)), before, when); err != nil {
+	if _, err := seedDevice(memory(image), int64(len(image)), Files{Node: before, Join: before}, when); err != nil {
 		t.Fatal(err)
 	}
 	for writes := 0; ; writes++ {
 		d := crashdisk.New(image, writes)
-		_, err := seedDevice(d, int64(len(image)), after, when)
+		_, err := seedDevice(d, int64(len(image)), Files{Node: after, Join: after}, when)
 		for seed := range uint64(6) {
 			data := d.AfterCut(seed)
 			c := inspect(t, data)
@@ -71,9 +71,11 @@ func TestSeedPowerCut(t *testing.T) {
 			if openErr != nil {
 				t.Fatal(openErr)
 			}
-			got, readErr := v.ReadFile(nodeYAML)
-			if readErr != nil || !bytes.Equal(got, before) && !bytes.Equal(got, after) {
-				t.Fatalf("writes=%d seed=%d: node.yaml has %d bytes, %v", writes, seed, len(got), readErr)
+			for _, name := range []string{nodeYAML, joinYAML} {
+				got, readErr := v.ReadFile(name)
+				if readErr != nil || !bytes.Equal(got, before) && !bytes.Equal(got, after) {
+					t.Fatalf("writes=%d seed=%d: %s has %d bytes, %v", writes, seed, name, len(got), readErr)
+				}
 			}
 		}
 		if err == nil {

@@ -235,8 +235,11 @@ func (r *Report) readBackTable(to target, size int64, config []byte) error {
 	return nil
 }
 
-// nodeYAML is where PID 1 looks for settings on the boot partition.
-const nodeYAML = "kogge/node.yaml"
+// Where PID 1 looks on the boot partition.
+const (
+	nodeYAML = "kogge/node.yaml"
+	joinYAML = "kogge/join.yaml"
+)
 
 // writeConfig puts node.yaml on the boot partition of a disk with table t.
 func writeConfig(to disk.Device, t gpt.Table, config []byte, when time.Time) error {
@@ -244,14 +247,14 @@ func writeConfig(to disk.Device, t gpt.Table, config []byte, when time.Time) err
 	if err != nil {
 		return err
 	}
-	return putConfig(v, config, when)
+	return putFile(v, nodeYAML, config, when)
 }
 
-func putConfig(v *fat.Volume, config []byte, when time.Time) error {
+func putFile(v *fat.Volume, name string, data []byte, when time.Time) error {
 	if err := v.MkdirAll("kogge", when); err != nil {
 		return err
 	}
-	return v.WriteFile(nodeYAML, config, when)
+	return v.WriteFile(name, data, when)
 }
 
 // readOnly is a reader that pretends to be a device.

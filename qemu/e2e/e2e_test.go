@@ -169,6 +169,7 @@ func setup(env *testscript.Env, limit time.Duration) error {
 	}
 	env.Setenv("KOGGE_CACHE", cache)
 	env.Setenv("ROOT", root) // the source tree
+	env.Setenv("KOGGE_CONFIG", filepath.Join(env.WorkDir, "config"))
 	// Not below the script's own folder, which is gone when a failure is read;
 	// short, because it holds sockets.
 	dir, err := os.MkdirTemp("", "kogge-e2e-")

@@ -1,0 +1,384 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/containerd/log"
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/compose/project"
+	"kogge.example/agent/workload/wanted"
+	"kogge.example/init/nodeconfig"
+)
+
+// applyFlags are what kogge apply is told.
+type applyFlags struct {
+	target
+	files, envFiles, profiles []string
+	project                   string
+	check, noWait             bool
+}
+
+func applyCommand() *cobra.Command {
+	var f applyFlags
+	cmd := &cobra.Command{
+		Use: "apply", Short: "Have a node run the containers of a Compose file",
+		Long: `Have a node run the containers of a Compose file.
+
+The file becomes a project of the node, called by --project, the file's name: or its
+folder. Containers that did not change go on; changed ones are replaced; those that
+are in the file no more go, and their volumes stay. kogge rm PROJECT takes it all
+away.
+
+--check needs no node: it says what would be done, what is warned of because it
+means nothing on a node, and what is refused. It exits with 1 if anything is
+refused, else with 0.
+
+Variables come from the environment, then from --env-file, or else from .env beside
+the first file.`,
+		Example: "  kogge apply -f compose.yaml --node n1\n  kogge apply --check -f compose.yaml -f compose.prod.yaml --profile debug --json",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	f.target.register(cmd)
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&f.files, "file", "f", nil, "Compose `FILE`; of several, later ones override earlier ones (default: compose.yaml or docker-compose.yml)")
+	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` with variables, instead of .env")
+	flags.StringArrayVar(&f.profiles, "profile", nil, "also the services of profile `NAME`; * is all")
+	flags.StringVarP(&f.project, "project", "p", "", "`NAME` of the project (default: name: of the file, or its folder)")
+	flags.BoolVar(&f.check, "check", false, "only say what would be done, warned of and refused")
+	flags.BoolVar(&f.noWait, "no-wait", false, "return once the node has taken the file")
+	return cmd
+}
+
+func (f *applyFlags) run(cmd *cobra.Command) error {
+	files, err := f.composeFiles()
+	if err != nil {
+		return err
+	}
+	answer, refused, err := f.load(cmd, files)
+	if err != nil {
+		return err
+	}
+	show := showAnswer
+	if f.json {
+		show = jsonAnswer
+	}
+	if f.check || len(refused.List) > 0 {
+		if err := show(cmd.OutOrStdout(), answer, refused); err != nil {
+			return fmt.Errorf("apply: %w", err)
+		}
+		return f.verdict(files, refused)
+	}
+	for _, w := range answer.Warnings {
+		say("warning: %v", w)
+	}
+	name, err := f.projectName(files[0])
+	if err != nil {
+		return err
+	}
+	return f.target.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+		return f.send(ctx, c, name, answer, cmd.OutOrStdout())
+	})
+}
+
+// projectName is what the project is called: by flag, by the first file, or by the
+// folder that it lies in.
+func (f *applyFlags) projectName(file string) (string, error) {
+	if f.project != "" {
+		return f.project, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("apply: %w", err)
+	}
+	var top struct {
+		Name string `yaml:"name"`
+	}
+	if err := yaml.Unmarshal(text, &top); err == nil && top.Name != "" && !strings.Contains(top.Name, "$") {
+		return top.Name, nil
+	}
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return "", fmt.Errorf("apply: %w", err)
+	}
+	name := loader.NormalizeProjectName(filepath.Base(filepath.Dir(path)))
+	if name == "" {
+		return "", hinted{fmt.Errorf("apply: the folder of %s makes no name for a project", file), "add: --project NAME"}
+	}
+	return name, nil
+}
+
+// settleLimit is how long apply waits for the containers: images may be pulled.
+const settleLimit = 15 * time.Minute
+
+// send gives the project to the node, and waits until its containers run.
+func (f *applyFlags) send(ctx context.Context, c *api.Client, name string, answer *project.Answer, out io.Writer) error {
+	short, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	taken, err := c.Apply(short, connect.NewRequest(&apiv1.ApplyRequest{Project: name, Text: string(answer.Text)}))
+	if err != nil {
+		return err
+	}
+	if err := f.target.print(out, taken.Msg, func(w io.Writer) { printSteps(w, name, taken.Msg.Steps) }); err != nil || f.noWait {
+		return err
+	}
+	waits, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	return awaitSteps(waits, c, taken.Msg.Steps)
+}
+
+// printSteps shows what becomes of each container.
+func printSteps(w io.Writer, project string, steps []*apiv1.Step) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(tw, "project %s:\n", project)
+	for _, s := range steps {
+		fmt.Fprintf(tw, "  %s\t%s\t%s\n", s.Container, s.Change, s.Image)
+	}
+	tw.Flush()
+}
+
+// awaitSteps waits until every container of the plan runs or has ended well, or
+// says which one does not and why.
+func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
+	for {
+		list, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
+		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+			return err
+		}
+		if err == nil {
+			done, err := arrived(steps, list.Msg.Containers)
+			if done || err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return hinted{errors.New("apply: the containers are not all running yet"), "kogge ps"}
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+// arrived says whether the containers are as the steps want them.
+func arrived(steps []*apiv1.Step, containers []*apiv1.Container) (bool, error) {
+	now := make(map[string]*apiv1.Container)
+	for _, c := range containers {
+		now[c.Name] = c
+	}
+	for _, s := range steps {
+		c := now[s.Container]
+		if s.Change == string(wanted.Gone) {
+			if c != nil {
+				return false, nil
+			}
+			continue
+		}
+		switch {
+		case c == nil:
+			return false, nil // the node has not come to it
+		case c.State == string(workload.Backoff):
+			return false, hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node goes on trying: kogge ps, kogge logs " + c.Name}
+		case c.State != string(workload.Running) && c.State != string(workload.Ended):
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func removeCommand() *cobra.Command {
+	var t target
+	var noWait bool
+	cmd := &cobra.Command{
+		Use: "rm PROJECT", Short: "Take a project's containers off a node", Args: exactly("PROJECT"),
+		Long: "Stops the containers of a project that kogge apply made, and forgets them. Their volumes stay.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				ctx, cancel := context.WithTimeout(ctx, runLimit)
+				defer cancel()
+				answer, err := c.RemoveProject(ctx, connect.NewRequest(&apiv1.RemoveProjectRequest{Project: args[0]}))
+				if connect.CodeOf(err) == connect.CodeNotFound {
+					return hinted{err, "kogge projects lists them"}
+				}
+				if err != nil {
+					return err
+				}
+				err = t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { printSteps(w, args[0], answer.Msg.Steps) })
+				if err != nil || noWait {
+					return err
+				}
+				return awaitSteps(ctx, c, answer.Msg.Steps)
+			})
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return once the node has taken the order")
+	return cmd
+}
+
+func projectsCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "projects [NODE]", Short: "List the projects that were applied to a node", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.ListProjects(ctx, connect.NewRequest(&apiv1.ListProjectsRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) {
+					for _, name := range answer.Msg.Projects {
+						fmt.Fprintln(w, name)
+					}
+				})
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+// load reads the files; what is refused in them is no error of load, and leaves the
+// answer with its warnings alone.
+func (f *applyFlags) load(cmd *cobra.Command, files []string) (*project.Answer, *nodeconfig.Problems, error) {
+	// compose-go logs what is said below with file and line, or better.
+	log.L.Logger.SetOutput(io.Discard)
+	answer, err := project.Load(cmd.Context(), files, project.Options{
+		EnvFiles: f.envFiles, Profiles: f.profiles, Environ: os.Environ(),
+	})
+	if answer == nil {
+		answer = &project.Answer{}
+	}
+	refused := &nodeconfig.Problems{}
+	if err != nil && !errors.As(err, &refused) {
+		return nil, nil, err
+	}
+	return answer, refused, nil
+}
+
+// verdict is the error of a file that is refused.
+func (f *applyFlags) verdict(files []string, refused *nodeconfig.Problems) error {
+	n := len(refused.List) + refused.More
+	reasons := fmt.Sprintf("%d reasons", n)
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		reasons = "1 reason"
+	}
+	err := fmt.Errorf("apply: %s: refused, for %s", strings.Join(files, ", "), reasons)
+	return hinted{err, "the page What of Compose works has every key: agent/workload/compose/README.md"}
+}
+
+// composeFiles are those that are named, or the one that Compose looks for.
+func (f *applyFlags) composeFiles() ([]string, error) {
+	if len(f.files) > 0 {
+		return f.files, nil
+	}
+	names := []string{"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"}
+	for _, name := range names {
+		if _, err := os.Stat(name); err == nil {
+			return []string{name}, nil
+		}
+	}
+	return nil, hinted{fmt.Errorf("apply: there is no %s here", strings.Join(names, ", no ")), "kogge apply --check -f FILE"}
+}
+
+// showAnswer prints for people.
+func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) error {
+	var b strings.Builder
+	if len(a.Containers) > 0 {
+		b.WriteString("done:\n")
+		w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, "CONTAINER\tIMAGE\tPORTS\tVOLUMES\tAFTER")
+		for _, c := range a.Containers {
+			var ports, volumes, after []string
+			for _, p := range c.Ports {
+				ports = append(ports, portOf(p))
+			}
+			for _, v := range c.Volumes {
+				volumes = append(volumes, v.Name)
+			}
+			for _, d := range c.After {
+				after = append(after, fmt.Sprintf("%s %s", d.ID, d.Condition))
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.ID, c.Image, dash(ports), dash(volumes), dash(after))
+		}
+		w.Flush() // into memory
+	}
+	if len(a.Warnings) > 0 {
+		b.WriteString("warned:\n")
+		for _, w := range a.Warnings {
+			fmt.Fprintf(&b, "%v\n", w)
+		}
+	}
+	if len(refused.List) > 0 {
+		fmt.Fprintf(&b, "refused:\n%v\n", refused)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// portOf is a published port in Compose's short form.
+func portOf(p workload.Port) string {
+	text := fmt.Sprintf("%d:%d/%s", p.HostPort, p.Container, p.Protocol)
+	if p.HostIP.IsValid() {
+		text = p.HostIP.String() + ":" + text
+	}
+	return text
+}
+
+func dash(all []string) string {
+	if len(all) == 0 {
+		return "-"
+	}
+	return strings.Join(all, ", ")
+}
+
+// finding is a warning or a refusal for programs.
+type finding struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+}
+
+func findings(all []nodeconfig.Problem) []finding {
+	out := []finding{}
+	for _, p := range all {
+		out = append(out, finding{p.File, p.Line, p.Column, p.Message})
+	}
+	return out
+}
+
+// jsonAnswer prints for programs: every list is there, and empty rather than null.
+func jsonAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) error {
+	answer := struct {
+		Done        []workload.Container `json:"done"`
+		Warned      []finding            `json:"warned"`
+		Refused     []finding            `json:"refused"`
+		RefusedMore int                  `json:"refusedMore,omitempty"`
+	}{a.Containers, findings(a.Warnings), findings(refused.List), refused.More}
+	if answer.Done == nil {
+		answer.Done = []workload.Container{}
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(answer)
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+)
+
+func imagesCommand() *cobra.Command {
+	return group("images", "See to the container images of a node", imagesListCommand(), imagesLoadCommand(), imagesRemoveCommand())
+}
+
+func imagesListCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "ls [NODE]", Short: "List the images that a node has", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.ListImages(ctx, connect.NewRequest(&apiv1.ListImagesRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) {
+					tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+					defer tw.Flush()
+					fmt.Fprintln(tw, "NAME\tDIGEST\tSIZE\tHERE SINCE")
+					for _, i := range answer.Msg.Images {
+						fmt.Fprintf(tw, "%s\t%.19s\t%s\t%s\n", i.Name, i.Digest, iec(uint64(max(0, i.Size))), i.Created.AsTime().Local().Format(time.DateTime))
+					}
+				})
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+// loadLimit bounds the upload of images: a slow board on a slow line takes long.
+const loadLimit = time.Hour
+
+func imagesLoadCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use:   "load FILE",
+		Short: "Put the images of a tar on a node",
+		Long: "Sends a tar of images to the node: an OCI layout, or what docker save and podman save write. FILE\n" +
+			"may be - for standard input.",
+		Args: exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in, size, err := openTar(args[0])
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				ctx, cancel := context.WithTimeout(ctx, loadLimit)
+				defer cancel()
+				names, err := c.Load(ctx, &meter{r: in, total: size, w: os.Stderr, show: term.IsTerminal(int(os.Stderr.Fd()))})
+				for _, name := range names {
+					fmt.Fprintln(cmd.OutOrStdout(), name)
+				}
+				return err
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+// openTar opens a file, or standard input, whose size is 0.
+func openTar(name string) (io.ReadCloser, int64, error) {
+	if name == "-" {
+		return os.Stdin, 0, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, 0, fmt.Errorf("images load: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = hinted{fmt.Errorf("%s is a folder", name), "pack the layout into a tar: tar -C " + name + " -cf images.tar ."}
+	}
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("images load: %w", err), f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// meter shows on a terminal how much of a file was read.
+type meter struct {
+	r           io.Reader
+	done, total int64 // bytes; total 0: not known
+	w           io.Writer
+	show        bool
+	shown       time.Time
+}
+
+func (m *meter) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	m.done += int64(n)
+	if !m.show {
+		return n, err
+	}
+	if now := time.Now(); err != nil {
+		fmt.Fprint(m.w, "\r\x1b[K")
+	} else if now.Sub(m.shown) > 200*time.Millisecond {
+		m.shown = now
+		of := ""
+		if m.total > 0 {
+			of = fmt.Sprintf(" of %s, %d %%", iec(uint64(m.total)), m.done*100/m.total)
+		}
+		fmt.Fprintf(m.w, "\r\x1b[Ksent %s%s", iec(uint64(m.done)), of)
+	}
+	return n, err
+}
+
+func imagesRemoveCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "rm IMAGE", Short: "Remove an image from a node", Args: exactly("IMAGE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				_, err := c.RemoveImage(ctx, connect.NewRequest(&apiv1.RemoveImageRequest{Name: args[0]}))
+				return err
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}

@@ -1,0 +1,449 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/workload"
+)
+
+func nodeCommand() *cobra.Command {
+	return group("node", "Adopt nodes and ask them",
+		nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(),
+		nodeDmesgCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"))
+}
+
+// callLimit bounds a call that is answered at once.
+const callLimit = 30 * time.Second
+
+// ask dials the node that the flags name and calls do.
+func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context, *api.Client) error) error {
+	if len(args) > 0 {
+		t.node = args[0]
+	}
+	client, name, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	defer stop()
+	return nodeError(name, do(ctx, client))
+}
+
+// asks is ask with a limit.
+func (t *target) asks(cmd *cobra.Command, args []string, do func(context.Context, *api.Client) error) error {
+	return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, callLimit)
+		defer cancel()
+		return do(ctx, c)
+	})
+}
+
+// nodeError puts the node's name before what went wrong, and a hint behind it.
+func nodeError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var said *connect.Error
+	if !errors.As(err, &said) {
+		return fmt.Errorf("node %s: %w", name, err)
+	}
+	err = answered{fmt.Sprintf("node %s: %s", name, said.Message()), err}
+	switch said.Code() {
+	case connect.CodeUnavailable:
+		return hinted{err, "is it on, and is its address right? kogge node list shows the address"}
+	case connect.CodeUnauthenticated:
+		if strings.Contains(said.Message(), identity.ErrRevoked.Error()) {
+			return hinted{err, "who signed you has revoked this key; to return takes an invitation and another one"}
+		}
+		return hinted{err, "the node trusts another fleet, or your certificate is over: kogge fleet list shows it"}
+	}
+	return err
+}
+
+// answered is an error of the API in its own words, without the name of its code.
+type answered struct {
+	text string
+	error
+}
+
+func (a answered) Error() string { return a.text }
+func (a answered) Unwrap() error { return a.error }
+
+func nodeStatusCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "status [NODE]", Short: "Show how a node is", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { printStatus(w, answer.Msg, time.Now()) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+// printStatus is what people see first of a node.
+func printStatus(w io.Writer, s *apiv1.StatusResponse, now time.Time) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("node", "%s (%s)", s.Node, s.Hostname)
+	row("release", "%s, slot %s, board %s%s", s.Boot.GetVersion(), s.Boot.GetSlot(), s.Boot.GetBoard(), map[bool]string{true: ", on trial"}[s.Boot.GetTrial()])
+	row("up", "%s, kernel %s", age(time.Duration(s.UptimeSeconds)*time.Second), s.Kernel)
+	sure := "sure"
+	if !s.Clock.GetSure() {
+		sure = "not sure"
+	}
+	if text := s.Clock.GetText(); text != "" {
+		sure += " (" + text + ")"
+	}
+	drift := ""
+	if d := s.Time.AsTime().Sub(now).Round(time.Second); d.Abs() > 5*time.Second {
+		drift = fmt.Sprintf(", %s from this computer's", d)
+	}
+	row("clock", "%s, %s%s", s.Time.AsTime().UTC().Format(time.DateTime), sure, drift)
+	row("memory", "%s of %s available", iec(s.Memory.GetAvailable()), iec(s.Memory.GetTotal()))
+	row("STATE", "%s of %s available", iec(s.State.GetAvailable()), iec(s.State.GetTotal()))
+	for _, l := range s.Links {
+		row("link", "%s %s %s", l.Name, l.State, strings.Join(l.Addresses, " "))
+	}
+	running := 0
+	for _, one := range s.Services {
+		if one.State == "running" {
+			running++
+		}
+	}
+	row("services", "%d of %d running", running, len(s.Services))
+	if s.Ending != "" {
+		row("ending", "%s", s.Ending)
+	}
+	for _, d := range s.Degraded {
+		row("degraded", "%s: %s", d.What, d.Why)
+	}
+}
+
+// age is a duration as people say it: "3d4h", "5h10m", "42s".
+func age(d time.Duration) string {
+	switch {
+	case d >= 24*time.Hour:
+		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
+
+// iec is a number of bytes: "79.9 MiB".
+func iec(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, i := float64(n)/unit, 0
+	for value >= unit && i < 4 {
+		value, i = value/unit, i+1
+	}
+	return fmt.Sprintf("%.1f %ciB", value, "KMGTP"[i])
+}
+
+func nodeServicesCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "services [NODE]", Short: "List a node's services", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), &apiv1.StatusResponse{Services: answer.Msg.Services}, func(w io.Writer) {
+					tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+					defer tw.Flush()
+					fmt.Fprintln(tw, "NAME\tSTATE\tFOR\tPID\tSTARTS\tSAYS")
+					for _, s := range answer.Msg.Services {
+						says := s.Text
+						if s.Failing || s.State != "running" {
+							says = strings.TrimSpace(s.LastExit + " " + says)
+						}
+						fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Name, s.State,
+							age(answer.Msg.Time.AsTime().Sub(s.Since.AsTime())), s.Pid, s.Starts, says)
+					}
+				})
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+// lines prints a stream of log lines until it or the user ends it.
+func lines(w io.Writer, stream *connect.ServerStreamForClient[apiv1.LogLines], err error) error {
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		for _, line := range stream.Msg().Lines {
+			if _, err := fmt.Fprintln(w, line); err != nil {
+				return err
+			}
+		}
+	}
+	if errors.Is(stream.Err(), context.Canceled) {
+		return nil // Ctrl-C is how one leaves
+	}
+	return stream.Err()
+}
+
+func nodeLogsCommand() *cobra.Command {
+	var t target
+	var follow bool
+	var tail int32
+	cmd := &cobra.Command{
+		Use: "logs SERVICE", Short: "Show the log of a service of the node", Args: exactly("SERVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				stream, err := c.ServiceLogs(ctx, connect.NewRequest(&apiv1.ServiceLogsRequest{Service: args[0], Tail: tail, Follow: follow}))
+				return lines(cmd.OutOrStdout(), stream, err)
+			})
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
+	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "begin with the last lines, so many of them (0: all that are kept)")
+	return cmd
+}
+
+func nodeDmesgCommand() *cobra.Command {
+	var t target
+	var follow bool
+	cmd := &cobra.Command{
+		Use: "dmesg [NODE]", Short: "Show the kernel's log", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
+				stream, err := c.KernelLog(ctx, connect.NewRequest(&apiv1.KernelLogRequest{Follow: follow}))
+				return lines(cmd.OutOrStdout(), stream, err)
+			})
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
+	return cmd
+}
+
+func nodeRestartCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "restart SERVICE", Short: "Restart a service of the node", Args: exactly("SERVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				_, err := c.RestartService(ctx, connect.NewRequest(&apiv1.RestartServiceRequest{Service: args[0]}))
+				return err
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+// nodeEndCommand is reboot or poweroff.
+func nodeEndCommand(how string) *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use:   how + " NODE",
+		Short: map[string]string{"reboot": "Restart a node in order", "poweroff": "Shut a node down and switch it off"}[how],
+		Args:  exactly("NODE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				_, err := c.Reboot(ctx, connect.NewRequest(&apiv1.RebootRequest{Poweroff: how == "poweroff"}))
+				return err
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func psCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "ps [NODE]", Short: "List the containers of a node", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { printContainers(w, answer.Msg, time.Now()) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func printContainers(w io.Writer, list *apiv1.ListResponse, now time.Time) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "NAME\tIMAGE\tSTATE\tHEALTH\tFOR\tADDRESS\tPORTS\tEXITS\tREASON")
+	for _, c := range list.Containers {
+		since, health := "", c.Health
+		if c.Started.IsValid() && c.Started.GetSeconds() > 0 {
+			since = age(max(0, now.Sub(c.Started.AsTime())))
+		}
+		if health == "" {
+			health = "-"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Image, c.State, health, since, c.Address, strings.Join(c.Ports, " "), c.Exits, c.Reason)
+	}
+	tw.Flush()
+	if list.Trouble != "" {
+		fmt.Fprintln(w, "trouble: "+list.Trouble)
+	}
+}
+
+func logsCommand() *cobra.Command {
+	var t target
+	var follow bool
+	var tail int32
+	cmd := &cobra.Command{
+		Use: "logs CONTAINER", Short: "Show the output of a container", Args: exactly("CONTAINER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				stream, err := c.Logs(ctx, connect.NewRequest(&apiv1.LogsRequest{Container: args[0], Tail: tail, Follow: follow}))
+				return lines(cmd.OutOrStdout(), stream, err)
+			})
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
+	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "begin with the last lines, so many of them (0: all that are kept)")
+	return cmd
+}
+
+// runCommand is start, stop or restart of a container.
+func runCommand(verb string, action apiv1.Action) *cobra.Command {
+	var t target
+	var noWait bool
+	cmd := &cobra.Command{
+		Use: verb + " CONTAINER", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a container", Args: exactly("CONTAINER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				ctx, cancel := context.WithTimeout(ctx, runLimit)
+				defer cancel()
+				before, err := find(ctx, c, args[0])
+				if err != nil {
+					return err
+				}
+				if _, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: args[0], Action: action})); err != nil || noWait {
+					return err
+				}
+				return await(ctx, c, action, before)
+			})
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return once the node has taken the order")
+	return cmd
+}
+
+// runLimit is for containers that take their time to stop.
+const runLimit = 5 * time.Minute
+
+// find returns one container of the node.
+func find(ctx context.Context, c *api.Client, name string) (*apiv1.Container, error) {
+	answer, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(answer.Msg.Containers, func(one *apiv1.Container) bool { return one.Name == name })
+	if i < 0 {
+		return nil, hinted{fmt.Errorf("there is no container %s", name), "kogge ps lists them"}
+	}
+	return answer.Msg.Containers[i], nil
+}
+
+// await waits until the container is as the action wants it.
+func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv1.Container) error {
+	for {
+		now, err := find(ctx, c, before.Name)
+		if err != nil {
+			return err
+		}
+		if done, err := settled(action, before, now); done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("container %s is still %s", now.Name, now.State)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// settled says whether the action on a container, as it was before, has come to its
+// end, and if that is a bad one, why.
+func settled(action apiv1.Action, before, now *apiv1.Container) (bool, error) {
+	if action == apiv1.Action_ACTION_STOP {
+		return now.State == string(workload.Stopped), nil
+	}
+	again := now.Started.GetSeconds() != before.Started.GetSeconds() || now.Started.GetNanos() != before.Started.GetNanos()
+	switch workload.State(now.State) {
+	case workload.Running:
+		return again || action == apiv1.Action_ACTION_START, nil
+	case workload.Backoff, workload.Ended:
+		// What it was before it was asked is no answer.
+		if now.State != before.State || now.Exits != before.Exits {
+			return true, fmt.Errorf("container %s does not run: %s", now.Name, now.Reason)
+		}
+	}
+	return false, nil
+}
+
+func nodeListCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the nodes of the fleet that this computer knows", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fleet, err := t.openFleet()
+			if err != nil {
+				return err
+			}
+			nodes, err := readNodes(fleet)
+			if err != nil {
+				return err
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			defer tw.Flush()
+			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED")
+			for _, n := range slices.Sorted(keys(nodes)) {
+				fmt.Fprintf(tw, "%s\t%s\t%s\n", n, nodes[n].Address, nodes[n].Adopted.Format(time.DateOnly))
+			}
+			return nil
+		},
+	}
+	t.register(cmd)
+	return cmd
+}

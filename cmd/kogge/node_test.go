@@ -1,0 +1,102 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/update/golden"
+)
+
+// TestSettled goes through what a container can be while somebody waits for it.
+func TestSettled(t *testing.T) {
+	const start, stop, restart = apiv1.Action_ACTION_START, apiv1.Action_ACTION_STOP, apiv1.Action_ACTION_RESTART
+	at := func(state string, seconds int64, exits int32) *apiv1.Container {
+		c := &apiv1.Container{Name: "web", State: state, Exits: exits, Reason: "exit status 1"}
+		if seconds > 0 {
+			c.Started = timestamppb.New(time.Unix(seconds, 0))
+		}
+		return c
+	}
+	for _, test := range []struct {
+		name        string
+		action      apiv1.Action
+		before, now *apiv1.Container
+		done        bool
+		err         string
+	}{
+		{"stop: on its way", stop, at("running", 1, 0), at("stopping", 1, 0), false, ""},
+		{"stop: there", stop, at("running", 1, 0), at("stopped", 0, 0), true, ""},
+		{"start: on its way", start, at("stopped", 0, 0), at("starting", 0, 0), false, ""},
+		{"start: there", start, at("stopped", 0, 0), at("running", 2, 0), true, ""},
+		{"start: it ran", start, at("running", 1, 0), at("running", 1, 0), true, ""},
+		{"start: fails", start, at("stopped", 0, 0), at("backoff", 0, 1), true, "exit status 1"},
+		{"start: fails again", start, at("backoff", 0, 3), at("backoff", 0, 4), true, "exit status 1"},
+		{"start: not taken up yet", start, at("backoff", 0, 3), at("backoff", 0, 3), false, ""},
+		{"restart: not taken up yet", restart, at("running", 1, 0), at("running", 1, 0), false, ""},
+		{"restart: there", restart, at("running", 1, 0), at("running", 2, 0), true, ""},
+	} {
+		done, err := settled(test.action, test.before, test.now)
+		if done != test.done || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: %v, %v", test.name, done, err)
+		}
+	}
+}
+
+// TestArrived goes through what the containers of a project can be on the way.
+func TestArrived(t *testing.T) {
+	steps := []*apiv1.Step{{Container: "db", Change: "unchanged"}, {Container: "old", Change: "gone"}, {Container: "web", Change: "new"}}
+	for _, test := range []struct {
+		name       string
+		containers map[string]string
+		done       bool
+		err        string
+	}{
+		{"nothing yet", nil, false, ""},
+		{"the old one is still there", map[string]string{"db": "running", "web": "running", "old": "stopping"}, false, ""},
+		{"one is starting", map[string]string{"db": "running", "web": "starting"}, false, ""},
+		{"all run", map[string]string{"db": "running", "web": "running"}, true, ""},
+		{"one has done its work", map[string]string{"db": "running", "web": "ended"}, true, ""},
+		{"one fails", map[string]string{"db": "running", "web": "backoff"}, false, "container web does not run: no such image"},
+	} {
+		var containers []*apiv1.Container
+		for name, state := range test.containers {
+			containers = append(containers, &apiv1.Container{Name: name, State: state, Reason: "no such image"})
+		}
+		done, err := arrived(steps, containers)
+		if done != test.done || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: %v, %v", test.name, done, err)
+		}
+	}
+}
+
+// TestPrint shows what people see of a node.
+func TestPrint(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	well := &apiv1.StatusResponse{
+		Hostname: "n1", Node: "n1", Kernel: "6.12.1", UptimeSeconds: 93784, Time: timestamppb.New(now),
+		Boot:   &apiv1.Boot{Slot: "A", Version: "1.0", Board: "pc-x86_64", Disk: "sda"},
+		Memory: &apiv1.Memory{Total: 1 << 30, Available: 900 << 20}, State: &apiv1.Disk{Total: 8 << 30, Available: 5 << 29},
+		Clock:    &apiv1.Clock{Sure: true, Text: "follows 192.0.2.1"},
+		Links:    []*apiv1.Link{{Name: "eth0", State: "up", Addresses: []string{"192.0.2.7/24", "fe80::1/64"}}},
+		Services: []*apiv1.Service{{Name: "agent", State: "running"}, {Name: "clock", State: "running"}},
+	}
+	printStatus(&b, well, now)
+	b.WriteString("\n")
+	printStatus(&b, &apiv1.StatusResponse{
+		Hostname: "kogge-012345", Time: timestamppb.New(time.Unix(0, 0)), Ending: "reboot",
+		Boot:     &apiv1.Boot{Slot: "B", Version: "1.1", Board: "pc-x86_64", Trial: true},
+		Services: []*apiv1.Service{{Name: "agent", State: "backoff"}},
+		Degraded: []*apiv1.Degraded{{What: "watchdog", Why: "open watchdog /dev/watchdog: no such file or directory"}},
+	}, now)
+	b.WriteString("\n")
+	printContainers(&b, &apiv1.ListResponse{Trouble: "containerd is away", Containers: []*apiv1.Container{
+		{Name: "db", Image: "registry.example/db:1", State: "running", Health: "healthy", Address: "10.88.0.2", Started: timestamppb.New(now.Add(-time.Hour))},
+		{Name: "web", Image: "registry.example/web:2", State: "backoff", Exits: 3, Reason: "exit status 1"},
+	}}, now)
+	golden.Compare(t, "node.txt", b.String())
+}

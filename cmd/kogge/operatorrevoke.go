@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/identity"
+)
+
+func operatorRevokeCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Stop somebody operating the fleet",
+		Long: "Notes that every key of an operator is revoked, forgets his open invitations, and tells each node that\n" +
+			"this computer knows (kogge node list); what runs under those keys there ends. A node that is adopted later\n" +
+			"learns it then. One that cannot be reached is named: repeat the command until all know. It tells all that\n" +
+			"were ever revoked.\n" +
+			"There is no way back: who returns is invited anew, and makes another key.",
+		Args: exactly("NAME"), ValidArgsFunction: t.completeOperators,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := t.openFleet()
+			if err != nil {
+				return err
+			}
+			return revoke(cmd.Context(), f, t.fleet, args[0], cmd.OutOrStdout())
+		},
+	}
+	t.fleetFlag(cmd)
+	return cmd
+}
+
+// completeOperators offers those who can be revoked.
+func (t *target) completeOperators(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if f, err := t.openFleet(); err == nil && len(args) == 0 {
+		rows, _ := operatorRows(f, time.Now())
+		for _, r := range rows {
+			if r.Revoked == nil && !r.You {
+				names = append(names, r.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
+}
+
+func revoke(ctx context.Context, f *identity.Fleet, fleet, name string, out io.Writer) error {
+	if f.HoldsCA(identity.KindOperator) == identity.Elsewhere {
+		return hinted{fmt.Errorf("operator revoke: fleet %s is signed for elsewhere", fleet), "do this on the computer where " + name + " was signed"}
+	}
+	withdrawn, err := f.Withdraw(name)
+	if err != nil {
+		return err
+	}
+	mine, err := f.RevokeOperator(name, time.Now())
+	if errors.Is(err, identity.ErrNoOperator) && withdrawn > 0 {
+		fmt.Fprintf(out, "The invitation of %s into fleet %s is withdrawn; nobody had come by it.\n", name, fleet)
+		return nil
+	}
+	if errors.Is(err, identity.ErrNoOperator) {
+		return hinted{err, "kogge operator list " + fleet}
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s is revoked in fleet %s (%s).\n", name, fleet, count(len(mine), "key"))
+	if withdrawn > 0 {
+		fmt.Fprintf(out, "%s withdrawn.\n", count(withdrawn, "open invitation"))
+	}
+	keys, err := revokedKeys(f)
+	if err != nil {
+		return err
+	}
+	nodes, err := readNodes(f)
+	if err != nil {
+		return err
+	}
+	if len(nodes) == 0 {
+		fmt.Fprintf(out, "This computer knows no node of the fleet; those to come are told when they are adopted.\n")
+		return nil
+	}
+	missed, err := tellNodes(ctx, f, nodes, keys, out)
+	if err != nil || len(missed) == 0 {
+		return err
+	}
+	err = fmt.Errorf("operator %s: %d of %s not told: %s", name, len(missed), count(len(nodes), "node"), strings.Join(missed, ", "))
+	return hinted{err, name + " still operates those; repeat it once they can be reached: kogge operator revoke " + name + " --fleet " + fleet}
+}
+
+// count is a number of things.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// revokedKeys are all keys that the fleet's folder has as revoked.
+func revokedKeys(f *identity.Fleet) ([]string, error) {
+	people, err := f.Operators()
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, o := range people {
+		if o.Revoked != nil {
+			keys = append(keys, o.Key)
+		}
+	}
+	return keys, nil
+}
+
+// tellNodes tells every node which keys are revoked, a few at a time, prints how it
+// went and returns the names of those that do not know.
+func tellNodes(ctx context.Context, f *identity.Fleet, nodes map[string]knownNode, keys []string, out io.Writer) ([]string, error) {
+	const atOnce = 16
+	names := slices.Sorted(maps.Keys(nodes))
+	answers := make([]error, len(names))
+	places := make(chan struct{}, atOnce)
+	var told sync.WaitGroup
+	for i, name := range names {
+		told.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			answers[i] = tellNode(ctx, f, name, nodes[name].Address, keys)
+		})
+	}
+	told.Wait()
+	var missed []string
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	for i, name := range names {
+		if answers[i] == nil {
+			fmt.Fprintf(w, "  %s\ttold\n", name)
+			continue
+		}
+		missed = append(missed, name)
+		fmt.Fprintf(w, "  %s\tnot told: %v\n", name, answers[i])
+	}
+	return missed, w.Flush()
+}
+
+// tellNode tells one node.
+func tellNode(ctx context.Context, f *identity.Fleet, name, address string, keys []string) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	client := api.Dial(address, name, f.Genesis, f.Certificate())
+	defer client.Close()
+	_, err := client.Revoke(ctx, connect.NewRequest(&apiv1.RevokeRequest{Keys: keys}))
+	if said := (*connect.Error)(nil); errors.As(err, &said) {
+		return errors.New(said.Message())
+	}
+	return err
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/identity"
+)
+
+// target is which node of which fleet a command is for: by flag, by environment, or
+// the only one there is.
+type target struct {
+	fleet, node string
+	json        bool
+}
+
+// register adds the flags.
+func (t *target) register(cmd *cobra.Command) {
+	t.fleetFlag(cmd)
+	cmd.Flags().StringVar(&t.node, "node", os.Getenv("KOGGE_NODE"), "node (default: KOGGE_NODE, or the fleet's only one)")
+	cmd.Flags().BoolVar(&t.json, "json", false, "print JSON")
+}
+
+// fleetFlag adds the flag for a command that is for no node.
+func (t *target) fleetFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "fleet (default: KOGGE_FLEET, or the only one)")
+}
+
+// knownNode is what this computer remembers of a node that it adopted.
+type knownNode struct {
+	Address string    `json:"address"` // host:port
+	Adopted time.Time `json:"adopted"`
+}
+
+// nodesFile lies in a fleet's folder.
+const nodesFile = "nodes.json"
+
+// readNodes returns the nodes of a fleet's folder, by name.
+func readNodes(f *identity.Fleet) (map[string]knownNode, error) {
+	nodes := make(map[string]knownNode)
+	data, err := os.ReadFile(filepath.Join(f.Dir, nodesFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nodes, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &nodes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nodes of fleet %s: %w", f.Genesis.Name, err)
+	}
+	return nodes, nil
+}
+
+// rememberNode adds a node to the fleet's folder, or replaces it.
+func rememberNode(f *identity.Fleet, name string, n knownNode) error {
+	nodes, err := readNodes(f)
+	if err != nil {
+		return err
+	}
+	nodes[name] = n
+	data, err := json.MarshalIndent(nodes, "", "\t")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(f.Dir, nodesFile)
+	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("nodes of fleet %s: %w", f.Genesis.Name, err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// openFleet opens the fleet that t names, or the only one.
+func (t *target) openFleet() (*identity.Fleet, error) {
+	if t.fleet == "" {
+		root, err := configDir()
+		if err != nil {
+			return nil, err
+		}
+		names, err := identity.List(root)
+		if err != nil {
+			return nil, err
+		}
+		switch len(names) {
+		case 0:
+			return nil, hinted{errors.New("there is no fleet on this computer"), "kogge fleet create NAME"}
+		case 1:
+			t.fleet = names[0]
+		default:
+			return nil, hinted{fmt.Errorf("which fleet? there are %s", strings.Join(names, ", ")), "add: --fleet " + names[0] + ", or set KOGGE_FLEET"}
+		}
+	}
+	return loadFleet(t.fleet)
+}
+
+// dial makes a client for the node that t names, or the only one.
+func (t *target) dial() (*api.Client, string, error) {
+	fleet, err := t.openFleet()
+	if err != nil {
+		return nil, "", err
+	}
+	nodes, err := readNodes(fleet)
+	if err != nil {
+		return nil, "", err
+	}
+	if t.node == "" {
+		switch names := slices.Sorted(maps.Keys(nodes)); len(names) {
+		case 0:
+			return nil, "", hinted{fmt.Errorf("fleet %s has no node yet", t.fleet), "kogge node adopt ADDRESS"}
+		case 1:
+			t.node = names[0]
+		default:
+			return nil, "", hinted{fmt.Errorf("which node? there are %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
+		}
+	}
+	known, ok := nodes[t.node]
+	if !ok {
+		return nil, "", hinted{fmt.Errorf("fleet %s has no node %s", t.fleet, t.node), "kogge node list --fleet " + t.fleet}
+	}
+	return api.Dial(known.Address, t.node, fleet.Genesis, fleet.Certificate()), t.node, nil
+}
+
+// print writes m as JSON or as text does.
+func (t *target) print(w io.Writer, m proto.Message, text func(io.Writer)) error {
+	if !t.json {
+		text(w)
+		return nil
+	}
+	data, err := protojson.MarshalOptions{Multiline: true, EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n", data)
+	return err
+}
+
+// withPort adds the API's port to an address that has none.
+func withPort(address string) string {
+	if _, _, err := net.SplitHostPort(address); err == nil {
+		return address
+	}
+	return net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(api.Port))
+}
+
+func keys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }
