@@ -7,17 +7,18 @@
 package namespace
 
 import (
-	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// rootEnv marks the second run; its value is the folder for privateMounts.
-const rootEnv = "KOGGE_TEST_NAMESPACE_ROOT"
+// insideEnv marks the second run: "1", or "2" once it has started over in ownRoot.
+const insideEnv = "KOGGE_TEST_NAMESPACE"
 
 // Run runs the calling test, one of top level, again in the namespaces of flags
 // (CLONE_NEW*), with env ("NAME=value") beside the environment, and says whether this
@@ -33,14 +34,14 @@ const rootEnv = "KOGGE_TEST_NAMESPACE_ROOT"
 // CLONE_NEWNS, a /proc to match; its end takes every process with it.
 func Run(t *testing.T, flags uintptr, env ...string) (inside bool) {
 	t.Helper()
-	if root := os.Getenv(rootEnv); root != "" {
-		if err := enter(flags, root); err != nil {
+	if os.Getenv(insideEnv) != "" {
+		if err := enter(flags); err != nil {
 			t.Fatalf("enter namespaces: %v", err)
 		}
 		return true
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(append(os.Environ(), env...), rootEnv+"="+newRoot(t))
+	cmd.Env = append(append(os.Environ(), env...), insideEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
@@ -51,11 +52,11 @@ func Run(t *testing.T, flags uintptr, env ...string) (inside bool) {
 }
 
 // enter makes the namespaces of this process fit to work in.
-func enter(flags uintptr, root string) error {
+func enter(flags uintptr) error {
 	if flags&unix.CLONE_NEWNS == 0 {
 		return nil // what we mounted would be the host's
 	}
-	if err := privateMounts(root); err != nil {
+	if err := privateMounts(); err != nil {
 		return err
 	}
 	if flags&unix.CLONE_NEWPID != 0 {
@@ -64,32 +65,78 @@ func enter(flags uintptr, root string) error {
 	return nil
 }
 
-// privateMounts keeps what this mount namespace mounts from the host. In a chroot,
-// where / is no mount point and neither the kernel nor runc could make it private,
-// the same tree at dir becomes the root.
-func privateMounts(dir string) error {
+// privateMounts keeps what this mount namespace mounts from the host.
+func privateMounts() error {
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if err != unix.EINVAL {
-		return os.NewSyscallError("make / private", err)
+	if err == unix.EINVAL && os.Getenv(insideEnv) == "1" {
+		return ownRoot()
 	}
+	return os.NewSyscallError("make / private", err)
+}
+
+// ownRoot is for a chroot. There / is no mount point, which neither the kernel nor
+// runc could make private, and the root of the mount namespace is the host's: that of
+// a container would be, too, and what is to run inside of it would find itself in the
+// host's files. So the tree at / becomes the root of this namespace, and the program
+// starts over in it. It returns only with an error.
+//
+// Source: setns(2), which leads to the root of the namespace it enters, also if it is
+// in that one already; pivot_root(2).
+func ownRoot() error {
+	runtime.LockOSThread()                    // its root is its own from here on, until the exec
+	program, err := os.Open("/proc/self/exe") // its path may be another one then
+	if err != nil {
+		return err
+	}
+	defer program.Close()
 	here, err := os.Getwd()
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount("/", dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return &os.PathError{Op: "bind / to", Path: dir, Err: err}
+	root, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
 	}
-	if err := unix.Mount("", dir, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return &os.PathError{Op: "make private", Path: dir, Err: err}
+	defer root.Close()
+	own, err := os.Open("/proc/self/ns/mnt")
+	if err != nil {
+		return err
 	}
-	return errors.Join(os.Chdir(dir), unix.Chroot("."), os.Chdir(here))
-}
-
-// newRoot is the folder for privateMounts. On a host that shares its mounts the
-// new root shows up there too, so it goes with the test.
-func newRoot(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	return dir
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNS); err != nil {
+		return os.NewSyscallError("setns", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return os.NewSyscallError("make the host's / private", err)
+	}
+	fd := int(root.Fd())
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	if err != nil {
+		return os.NewSyscallError("open_tree", err)
+	}
+	defer unix.Close(tree)
+	if err := unix.MoveMount(tree, "", fd, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return os.NewSyscallError("move_mount", err)
+	}
+	if err := unix.Fchdir(tree); err != nil {
+		return os.NewSyscallError("fchdir", err)
+	}
+	// The old root lies on the new one for a moment.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return os.NewSyscallError("pivot_root", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return os.NewSyscallError("unmount the host's /", err)
+	}
+	if err := unix.Chdir(here); err != nil {
+		return &os.PathError{Op: "chdir", Path: here, Err: err}
+	}
+	if err := os.Setenv(insideEnv, "2"); err != nil {
+		return err
+	}
+	err = syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", program.Fd()), os.Args, os.Environ())
+	return &os.PathError{Op: "exec", Path: os.Args[0], Err: err}
 }
