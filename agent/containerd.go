@@ -23,7 +23,7 @@ func runContainerd(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	limitMemory(8, 32<<20, 256<<20)
+	limitMemory(8, 20<<20, 256<<20)
 	parent, err := newSupervisor()
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err := at.parse(args); err != nil {
 		return err
 	}
-	limitMemory(10, 24<<20, 128<<20)
+	limitMemory(10, 16<<20, 128<<20)
 	parent, err := newSupervisor()
 	if err != nil {
 		return err
