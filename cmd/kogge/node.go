@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -438,7 +439,7 @@ func nodeListCommand() *cobra.Command {
 			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			defer tw.Flush()
 			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED")
-			for _, n := range slices.Sorted(keys(nodes)) {
+			for _, n := range slices.Sorted(maps.Keys(nodes)) {
 				fmt.Fprintf(tw, "%s\t%s\t%s\n", n, nodes[n].Address, nodes[n].Adopted.Format(time.DateOnly))
 			}
 			return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"maps"
 	"net"
 	"os"
@@ -157,5 +156,3 @@ func withPort(address string) string {
 	}
 	return net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(api.Port))
 }
-
-func keys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }
