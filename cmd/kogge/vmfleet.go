@@ -70,10 +70,12 @@ func createDevFleet() (*identity.Fleet, error) {
 }
 
 // booting says whether err is that of a node which does not answer yet. QEMU takes
-// connections before the node does, and drops them.
+// connections before the node does, and resets them, which counts as canceled.
 func booting(err error) bool {
 	var said *connect.Error
-	return errors.As(err, &said) && slices.Contains([]connect.Code{connect.CodeUnavailable, connect.CodeUnknown, connect.CodeDeadlineExceeded}, said.Code())
+	return errors.As(err, &said) && slices.Contains([]connect.Code{
+		connect.CodeUnavailable, connect.CodeUnknown, connect.CodeCanceled, connect.CodeDeadlineExceeded,
+	}, said.Code())
 }
 
 // joinPause is between two tries to reach a VM that is still booting.
