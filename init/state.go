@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/clock"
-	"kogge.example/init/durable"
 	"kogge.example/init/entropy"
 	"kogge.example/init/guard"
 	"kogge.example/init/mount"
@@ -22,6 +21,7 @@ import (
 	"kogge.example/init/seed"
 	"kogge.example/init/supervise"
 	"kogge.example/update/blank"
+	"kogge.example/update/durable"
 	"kogge.example/update/fat"
 )
 

@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"kogge.example/init/durable"
+	"kogge.example/update/durable"
 )
 
 // NodeDir is where a node keeps its identity.

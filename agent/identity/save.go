@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kogge.example/init/durable"
+	"kogge.example/update/durable"
 )
 
 // file is a name and what it holds.

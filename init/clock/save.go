@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"kogge.example/init/durable"
+	"kogge.example/update/durable"
 )
 
 // save writes the time to the file. After a power cut at any point the file has the

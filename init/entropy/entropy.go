@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kogge.example/init/durable"
+	"kogge.example/update/durable"
 )
 
 // Size is how long a seed file is, in bytes.

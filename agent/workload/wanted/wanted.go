@@ -20,8 +20,8 @@ import (
 
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/compose"
-	"kogge.example/init/durable"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/durable"
 )
 
 // Node is the project of node.yaml's own workloads. Nobody applies to it.
