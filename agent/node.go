@@ -247,19 +247,18 @@ func alive(ctx context.Context, parent *supervisor, why string) error {
 }
 
 // reporter tells PID 1 what the keeper reports, READY once every container had its
-// first start.
+// first start. What a busy PID 1 did not take it hears with the next report.
 func reporter(parent *supervisor) func(workload.Status) {
 	ready, last := false, ""
 	return func(s workload.Status) {
 		parent.tell("WATCHDOG=1")
-		if text := s.String(); text != last {
+		text := s.String()
+		if text != last && parent.tell("STATUS="+text) {
 			last = text
-			parent.tell("STATUS=" + text)
 		}
-		if s.Settled && !ready {
+		if s.Settled && !ready && parent.tell("READY=1") {
 			ready = true
-			parent.tell("READY=1")
-			log.Printf("agent: ready: %s", last)
+			log.Printf("agent: ready: %s", text)
 			rest()
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -82,8 +83,37 @@ func build(t *testing.T, bin string) {
 // node is the part of a node that this package is.
 type node struct {
 	bin, folder, cgroup string
-	notes               *net.UnixConn
 	services            map[string]*exec.Cmd
+	notes               *notes
+	mark                int // of the notes: when a role was last started or killed
+}
+
+// notes are what the roles say. They are taken as they come, as PID 1 takes them: the
+// kernel keeps ten, and who has no room for more than a second drops his.
+type notes struct {
+	conn *net.UnixConn
+
+	mu   sync.Mutex // guards said
+	said []string
+}
+
+func (n *notes) listen() {
+	buf := make([]byte, 64<<10)
+	for {
+		k, err := n.conn.Read(buf)
+		if err != nil {
+			return // closed
+		}
+		n.mu.Lock()
+		n.said = append(n.said, string(buf[:k]))
+		n.mu.Unlock()
+	}
+}
+
+func (n *notes) since(mark int) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.said[mark:]
 }
 
 // workloads is the section of node.yaml: one container that serves, one that ends,
@@ -235,10 +265,12 @@ func newNode(t *testing.T, bin string) *node {
 	}
 	must(t, os.WriteFile(filepath.Join(n.folder, "run", "etc", "resolv.conf"), []byte("nameserver 192.0.2.53\n"), 0o644))
 	loopbackUp(t)
-	n.notes, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(n.folder, "notify"), Net: "unixgram"})
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(n.folder, "notify"), Net: "unixgram"})
 	must(t, err)
+	n.notes = &notes{conn: conn}
+	go n.notes.listen()
 	t.Cleanup(func() {
-		n.notes.Close()
+		conn.Close()
 		for name := range n.services {
 			n.kill(t, name)
 		}
@@ -264,26 +296,46 @@ func loopbackUp(t *testing.T) {
 // namespace, and a cgroup is not empty before they are reaped. Everything that the
 // test itself started has been waited for by now.
 func (n *node) cleanCgroups(t *testing.T) {
+	t.Helper()
+	var left []string
+	defer func() {
+		for _, cgroup := range left {
+			t.Logf("%s: %s", cgroup, inside(cgroup))
+		}
+	}()
 	until(t, "cgroups to be empty", func() bool {
 		for {
 			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
 				break
 			}
 		}
-		left := false
+		left = nil
 		for _, pattern := range []string{"/sys/fs/cgroup" + n.cgroup, "/sys/fs/cgroup/*" + n.cgroup} {
 			parents, _ := filepath.Glob(pattern)
 			for _, parent := range parents {
 				children, _ := filepath.Glob(parent + "/*/")
 				for _, child := range append(children, parent) {
 					if err := unix.Rmdir(child); err == unix.EBUSY {
-						left = true
+						left = append(left, child)
 					}
 				}
 			}
 		}
-		return !left
+		return len(left) == 0
 	})
+}
+
+// inside says who keeps a cgroup busy.
+func inside(cgroup string) string {
+	var all []string
+	pids, _ := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
+	for _, pid := range strings.Fields(string(pids)) {
+		status, _ := os.ReadFile("/proc/" + pid + "/status")
+		line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+		stack, _ := os.ReadFile("/proc/" + pid + "/wchan")
+		all = append(all, fmt.Sprintf("%q in %s, %.160q", line, stack, status))
+	}
+	return strings.Join(all, "; ")
 }
 
 func (n *node) config(t *testing.T, workloads string) {
@@ -306,6 +358,7 @@ func (n *node) start(t *testing.T, role string) {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+n.folder+"/notify", "WATCHDOG_USEC=3000000")
 	began := time.Now()
+	n.mark = len(n.notes.since(0))
 	must(t, cmd.Start())
 	n.services[role] = cmd
 	n.wait(t, "READY=1")
@@ -314,6 +367,7 @@ func (n *node) start(t *testing.T, role string) {
 
 func (n *node) kill(t *testing.T, role string) {
 	t.Helper()
+	n.mark = len(n.notes.since(0))
 	must(t, n.services[role].Process.Kill())
 	_ = n.services[role].Wait()
 	delete(n.services, role)
@@ -329,20 +383,22 @@ func (n *node) stop(t *testing.T, role string) {
 	delete(n.services, role)
 }
 
-// wait returns the next message of a role that contains all texts.
-func (n *node) wait(t *testing.T, texts ...string) string {
+// wait waits for a message that contains all texts, said since a role was last started
+// or killed: a status that does not change is not said again.
+func (n *node) wait(t *testing.T, texts ...string) {
 	t.Helper()
-	must(t, n.notes.SetReadDeadline(time.Now().Add(2*time.Minute)))
-	buf := make([]byte, 64<<10)
+	limit := time.Now().Add(2 * time.Minute)
 	for {
-		k, err := n.notes.Read(buf)
-		if err != nil {
-			t.Fatalf("waited for %q: %v", texts, err)
+		said := n.notes.since(n.mark)
+		for _, message := range said {
+			if !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(message, s) }) {
+				return
+			}
 		}
-		message := string(buf[:k])
-		if !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(message, s) }) {
-			return message
+		if time.Now().After(limit) {
+			t.Fatalf("waited for %q, heard %q", texts, said)
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -47,15 +47,16 @@ func newSupervisor() (*supervisor, error) {
 	return s, nil
 }
 
-// tell sends assignments ("READY=1"). What cannot be sent is lost: PID 1 draws its
-// own conclusion from silence.
-func (s *supervisor) tell(assignments ...string) {
+// tell sends assignments ("READY=1") and says whether they went off. What cannot be
+// sent within a second is lost: PID 1 draws its own conclusion from silence.
+func (s *supervisor) tell(assignments ...string) bool {
 	if s.conn == nil {
-		return
+		return true
 	}
 	for i, a := range assignments {
 		assignments[i] = strings.ReplaceAll(a, "\n", " | ")
 	}
 	_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = s.conn.Write([]byte(strings.Join(assignments, "\n")))
+	_, err := s.conn.Write([]byte(strings.Join(assignments, "\n")))
+	return err == nil
 }
