@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"slices"
@@ -29,7 +30,8 @@ type guard struct {
 }
 
 func newGuard(node *identity.Node, clockSure func() bool) *guard {
-	return &guard{methods: methods(), node: node, clockSure: clockSure, now: time.Now, errors: connect.NewErrorWriter()}
+	return &guard{methods: methods(), node: node, clockSure: clockSure, now: time.Now, errors: connect.NewErrorWriter(),
+		calls: calls{turns: make(chan struct{}, maxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
 }
 
 // errNotAdopted is the answer of a node that belongs to no fleet yet.
@@ -74,48 +76,157 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			g.refuse(w, r, err)
 			return
 		}
+		keepPlace(r.Context())
 		if m := g.methods[r.URL.Path]; m.least != identity.RoleReader {
 			log.Printf("api: %s (%s) from %s: %s", peer.Name, peer.Role, r.RemoteAddr, r.URL.Path)
 		}
-		ctx, done := g.calls.begin(context.WithValue(r.Context(), peerKey{}, peer), peer.Key)
+		ctx, done, err := g.calls.begin(context.WithValue(r.Context(), peerKey{}, peer), peer.Key, g.methods[r.URL.Path].stream)
+		if err != nil {
+			g.refuse(w, r, err)
+			return
+		}
 		defer done()
 		if g.node.Revoked(peer.Key) { // between the question and the entry in calls
 			g.refuse(w, r, connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", identity.ErrRevoked)))
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(ctx))
+		r = r.WithContext(ctx)
+		if !g.methods[r.URL.Path].stream {
+			limitBody(w, r)
+		}
+		next.ServeHTTP(w, r)
 	})
 }
+
+// limitBody gives the caller [bodyLimit] to send all of his request: until then it
+// takes the turn of another one. What is too long ends here, since connect would read
+// on to its end.
+func limitBody(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxRequest+4<<10)
+	control := http.NewResponseController(w)
+	if control.SetReadDeadline(time.Now().Add(bodyLimit)) == nil {
+		r.Body = &timedBody{r.Body, control}
+	}
+}
+
+// timedBody takes the limit back at its end, or a long call would end with it.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// Limits of the calls that run. A request is in memory as a whole, so no more of them
+// than maxCalls are there at a time, and of one caller than maxCallsOfKey; further
+// ones wait for their turn. A stream costs some 150 KiB and lasts as long as its caller
+// likes: one too many is refused.
+const (
+	maxCalls        = 32
+	maxCallsOfKey   = 8
+	maxStreamsOfAll = 128
+	maxStreamsOfKey = 48
+	bodyLimit       = 30 * time.Second
+)
 
 // calls are the calls that run, so that those of a revoked key end: a log that is
 // followed would go on for ever.
 type calls struct {
-	mu      sync.Mutex // guards running
+	turns chan struct{} // room for maxCalls
+
+	mu      sync.Mutex // guards what follows
 	running map[*call]bool
+	own     map[string]*line
+}
+
+// line is what the calls of one key wait in; it is there while there are any.
+type line struct {
+	turns chan struct{} // room for maxCallsOfKey
+	calls int
 }
 
 // call is one of them, with the key of its caller as in identity.Peer.Key.
 type call struct {
 	key    string
+	stream bool
 	cancel context.CancelFunc
 }
 
-// begin enters a call, which done takes out again.
-func (c *calls) begin(ctx context.Context, key string) (_ context.Context, done func()) {
+// begin enters a call, which done takes out again, once it is its turn.
+func (c *calls) begin(ctx context.Context, key string, stream bool) (_ context.Context, done func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	one := &call{key, cancel}
+	one := &call{key, stream, cancel}
+	own, err := c.enter(one)
+	if err != nil {
+		cancel()
+		return nil, nil, connect.NewError(connect.CodeResourceExhausted, err)
+	}
+	var held []chan struct{}
+	leave := func() {
+		cancel()
+		for _, turns := range held {
+			<-turns
+		}
+		c.leave(one)
+	}
+	if stream {
+		return ctx, leave, nil
+	}
+	for _, turns := range []chan struct{}{own, c.turns} {
+		select {
+		case turns <- struct{}{}:
+			held = append(held, turns)
+		case <-ctx.Done():
+			leave()
+			return nil, nil, connect.NewError(connect.CodeCanceled, ctx.Err())
+		}
+	}
+	return ctx, leave, nil
+}
+
+// enter notes a call, unless there are too many streams, and returns the turns of its
+// caller.
+func (c *calls) enter(one *call) (chan struct{}, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.running == nil {
-		c.running = make(map[*call]bool)
+	all, own := 0, 0
+	for other := range c.running {
+		if other.stream {
+			all++
+			if other.key == one.key {
+				own++
+			}
+		}
+	}
+	switch {
+	case one.stream && own >= maxStreamsOfKey:
+		return nil, fmt.Errorf("%d logs and other streams are open with your certificate: end one of them", own)
+	case one.stream && all >= maxStreamsOfAll:
+		return nil, fmt.Errorf("%d logs and other streams are open: the node takes no more", all)
 	}
 	c.running[one] = true
-	return ctx, func() {
-		cancel()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.running, one)
+	if c.own[one.key] == nil {
+		c.own[one.key] = &line{turns: make(chan struct{}, maxCallsOfKey)}
 	}
+	c.own[one.key].calls++
+	return c.own[one.key].turns, nil
+}
+
+func (c *calls) leave(one *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.running, one)
+	if o := c.own[one.key]; o.calls > 1 {
+		o.calls--
+		return
+	}
+	delete(c.own, one.key)
 }
 
 // end ends the calls of keys.

@@ -61,9 +61,9 @@ type output struct {
 var errNoOutput = errors.New("no output yet")
 
 // send sends the last tail lines (0: all) and, with follow, those to come until ctx
-// ends.
+// ends. A reader that does not keep up costs two open files and a batch.
 func (o *output) send(ctx context.Context, tail int, follow bool) error {
-	f, err := o.begin(tail)
+	old, f, err := o.begin(tail)
 	if errors.Is(err, fs.ErrNotExist) && !follow {
 		return errNoOutput
 	}
@@ -71,6 +71,13 @@ func (o *output) send(ctx context.Context, tail int, follow bool) error {
 		return err
 	}
 	defer func() { f.Close() }()
+	if old != nil {
+		err := o.copy(old)
+		old.Close()
+		if err != nil {
+			return err
+		}
+	}
 	for {
 		if f != nil {
 			if err := o.copy(f); err != nil {
@@ -98,46 +105,81 @@ func (o *output) send(ctx context.Context, tail int, follow bool) error {
 	}
 }
 
-// begin sends the tail of what is there and returns the file to go on with.
-func (o *output) begin(tail int) (*os.File, error) {
-	old, err := os.ReadFile(o.file + ".1")
+// begin opens both parts, where their last tail lines begin. old is nil when there is
+// none.
+func (o *output) begin(tail int) (old, now *os.File, err error) {
+	old, err = os.Open(o.file + ".1")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
-	f, err := os.Open(o.file)
+	now, err = os.Open(o.file)
+	if err == nil {
+		err = seek(old, now, tail)
+	}
 	if err != nil {
-		return nil, err
+		old.Close()
+		now.Close()
+		return nil, nil, err
 	}
-	if tail == 0 {
-		return f, o.take(old)
-	}
-	now, err := io.ReadAll(f)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	if err := o.take(last(append(old, now...), tail)); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return old, now, nil
 }
 
-// last is the last n lines of text; a line without a newline at the end counts.
-func last(text []byte, n int) []byte {
-	end := len(text)
-	if end > 0 && text[end-1] == '\n' {
-		end--
+// seek sets both files to where their last n lines begin, 0: to their start. old may
+// be nil.
+func seek(old, now *os.File, n int) error {
+	if n == 0 {
+		return nil
 	}
-	for at := end; ; {
-		at = bytes.LastIndexByte(text[:at], '\n')
-		if at < 0 {
-			return text
+	var seam int64 // of both files, one behind the other
+	if old != nil {
+		st, err := old.Stat()
+		if err != nil {
+			return err
 		}
-		if n--; n <= 0 {
-			return text[at+1:]
+		seam = st.Size()
+	}
+	st, err := now.Stat()
+	if err != nil {
+		return err
+	}
+	at, err := last(old, now, seam, seam+st.Size(), n)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		if _, err := old.Seek(min(at, seam), io.SeekStart); err != nil {
+			return err
 		}
 	}
+	_, err = now.Seek(max(at-seam, 0), io.SeekStart)
+	return err
+}
+
+// last is where the last n lines begin; a line without a newline at the end counts.
+func last(old, now io.ReaderAt, seam, size int64, n int) (int64, error) {
+	buffer := make([]byte, maxBatch)
+	for end := size; end > 0; {
+		start := max(end-maxBatch, 0)
+		file, offset := old, start
+		if end > seam {
+			start = max(start, seam)
+			file, offset = now, start-seam
+		}
+		block := buffer[:end-start]
+		if _, err := file.ReadAt(block, offset); err != nil {
+			return 0, err
+		}
+		for i := len(block) - 1; i >= 0; i-- {
+			if block[i] != '\n' || start+int64(i) == size-1 {
+				continue
+			}
+			if n--; n == 0 {
+				return start + int64(i) + 1, nil
+			}
+		}
+		end = start
+	}
+	return 0, nil
 }
 
 // copy sends what is left in f.

@@ -13,6 +13,7 @@ import (
 type method struct {
 	least          identity.Role
 	beforeAdoption bool
+	stream         bool // goes on for as long as its caller likes
 }
 
 // files are the contract.
@@ -35,6 +36,7 @@ func methods() map[string]method {
 				all["/"+string(service.FullName())+"/"+string(m.Name())] = method{
 					least:          role,
 					beforeAdoption: proto.GetExtension(options, apiv1.E_BeforeAdoption).(bool),
+					stream:         m.IsStreamingServer() || m.IsStreamingClient(),
 				}
 			}
 		}

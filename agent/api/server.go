@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/netutil"
-
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/identity"
 )
@@ -20,18 +18,17 @@ import (
 // Limits of the server. A node has little memory, and callers may be many, slow or
 // hostile: what is beyond a limit waits or is refused, and the node lives.
 const (
-	maxConnections = 256 // further ones wait in the kernel's queue
-	maxStreams     = 32  // of one connection
-	maxHeader      = 16 << 10
-	maxRequest     = 2 << 20          // bytes; a Compose file with its secrets
-	headerLimit    = 10 * time.Second // for the TLS handshake too
-	idleLimit      = 2 * time.Minute
+	maxStreams  = 32 // of one connection
+	maxHeader   = 16 << 10
+	maxRequest  = 2 << 20          // bytes; a Compose file with its secrets
+	headerLimit = 10 * time.Second // for the TLS handshake too
+	idleLimit   = 2 * time.Minute
 )
 
 // Server answers on one port.
 type Server struct {
 	http     *http.Server
-	listener net.Listener
+	listener *door
 }
 
 // Config is what a server stands on.
@@ -66,8 +63,11 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
+	door := newDoor(listener)
 	s := &http.Server{
 		Handler:           guard.wrap(mux),
+		ConnContext:       withPlace,
+		ConnState:         door.turned,
 		ReadHeaderTimeout: headerLimit,
 		IdleTimeout:       idleLimit,
 		MaxHeaderBytes:    maxHeader,
@@ -87,7 +87,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			SessionTicketsDisabled: true,
 		},
 	}
-	return &Server{s, netutil.LimitListener(listener, maxConnections)}
+	return &Server{s, door}
 }
 
 // Address is where the server listens.

@@ -318,24 +318,6 @@ func TestPlainHTTP(t *testing.T) {
 	}
 }
 
-// TestManyConnections: connections that say nothing are held to a number, and
-// those who have something to say get their turn.
-func TestManyConnections(t *testing.T) {
-	address, f, _ := ready(t, nil)
-	for range maxConnections - 8 {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-	}
-	c := Dial(address, "n1", f.Genesis, f.Certificate())
-	defer c.Close()
-	if _, err := c.Status(timeout(t), connect.NewRequest(&apiv1.StatusRequest{})); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestLargeRequest is refused by its size, whatever is in it.
 func TestLargeRequest(t *testing.T) {
 	address, f, _ := ready(t, nil)
