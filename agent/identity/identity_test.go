@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -311,5 +313,34 @@ func FuzzPeerOf(f *testing.F) {
 			t.Errorf("%+v", p)
 		}
 		_, _ = fleet.Genesis.VerifyPeer(cert, []*x509.Certificate{cert}, today, true, nil)
+	})
+}
+
+// FuzzVerifyPeer reads whole chains that anybody may show: whoever is believed has a
+// certificate that the fleet signed, whatever stands beside it.
+func FuzzVerifyPeer(f *testing.F) {
+	fleet := newFleet(f, "dev")
+	known := [][]byte{fleet.me.Leaf.Raw, fleet.testNode(f, "n1", today).Raw}
+	for _, leaf := range known {
+		f.Add(leaf, []byte{}, []byte{}, true)
+		f.Add(leaf, fleet.Genesis.NodeCA.Raw, fleet.Genesis.OperatorCA.Raw, true)
+		f.Add(fleet.Genesis.OperatorCA.Raw, leaf, leaf, false)
+	}
+	f.Fuzz(func(t *testing.T, leaf, one, two []byte, clockSure bool) {
+		cert, err := x509.ParseCertificate(leaf)
+		if err != nil {
+			return
+		}
+		var chain []*x509.Certificate
+		for _, der := range [][]byte{one, two} {
+			if c, err := x509.ParseCertificate(der); err == nil {
+				chain = append(chain, c)
+			}
+		}
+		peer, err := fleet.Genesis.VerifyPeer(cert, chain, today, clockSure, nil)
+		signed := slices.ContainsFunc(known, func(der []byte) bool { return bytes.Contains(der, cert.RawTBSCertificate) })
+		if signed != (err == nil) {
+			t.Errorf("%s: %v", peer, err)
+		}
 	})
 }
