@@ -32,14 +32,17 @@ type engine interface {
 	RemoveFiles(id string) error
 }
 
-// network is the containers' network. [bridge.Bridge] fits, and so does the one of
+// network is the containers' network. [bridge.Bridges] fits, and so does the one of
 // the tests.
 type network interface {
-	Attach(id string, addr netip.Addr) (string, error)
+	Attach(id string, at []bridge.Address) (string, error)
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []bridge.Publish) error
 }
+
+// Network is the one that all containers are on.
+const Network = "default"
 
 // Keeper keeps a fixed set of containers running. One goroutine, that of Run, owns
 // all of its state; whatever takes time runs beside it and answers with an event, and
@@ -48,7 +51,7 @@ type Keeper struct {
 	// Engine and Network do the work.
 	Engine  engine
 	Network network
-	// Subnet is where addresses come from.
+	// Subnet is where addresses come from: that of the network called [Network].
 	Subnet netip.Prefix
 	// Report is called by Run after every change and every Tick, so that silence
 	// means that Run hangs. It must not block.
@@ -473,7 +476,7 @@ func (k *Keeper) begin(ctx context.Context, c Container, addr netip.Addr, peers 
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { own = k.health(ctx, c) })
-	netns, err := k.Network.Attach(c.ID, addr)
+	netns, err := k.Network.Attach(c.ID, []bridge.Address{{Network: Network, Addr: addr}})
 	if err != nil {
 		return 0, Health{}, err
 	}

@@ -210,7 +210,7 @@ type fakeNetwork struct {
 	broken   int // so many calls of Publish fail
 }
 
-func (n *fakeNetwork) Attach(id string, _ netip.Addr) (string, error) {
+func (n *fakeNetwork) Attach(id string, _ []bridge.Address) (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.attached[id] = true

@@ -25,9 +25,10 @@ const (
 // statusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const statusDNAT = 1 << 5
 
-// Publish makes exactly these ports lead to containers; see [Rules] and [Apply].
-func (b *Bridge) Publish(ports []Publish) error {
-	r, err := Rules(b.Subnet, ports)
+// Publish makes exactly these ports lead to containers, and keeps the networks that are
+// made apart; see [Rules] and [Apply].
+func (b *Bridges) Publish(ports []Publish) error {
+	r, err := Rules(b.subnets(), ports)
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func Apply(r Ruleset) error {
 	}
 	b.translate("prerouting", nftables.ChainHookPrerouting)
 	b.translate("output", nftables.ChainHookOutput)
-	b.filter()
+	b.filter(r)
 	b.masquerade(r)
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("replace nftables table %s: %w", table, err)
@@ -144,36 +145,55 @@ func (b *builder) translate(name string, hook *nftables.ChainHook) {
 	}, dnat)
 }
 
-// filter keeps the two promises of the network: a container reaches nothing that
-// listens on the node's loopback alone, and nobody outside reaches a port of a
-// container that is not published.
-func (b *builder) filter() {
+// filter keeps the promises of the networks: a container reaches nothing that listens
+// on the node's loopback alone; nobody from outside and from another network reaches a
+// port of a container that is not published; from an internal network nobody gets out.
+func (b *builder) filter(r Ruleset) {
 	guard := b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	b.rule(guard, iif(expr.CmpOpEq), network(16, netip.MustParsePrefix("127.0.0.0/8")), verdict(expr.VerdictDrop))
+	b.rule(guard, iif(ours, expr.CmpOpEq), network(16, netip.MustParsePrefix("127.0.0.0/8")), verdict(expr.VerdictDrop))
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
-	fromOutside := append(oif(expr.CmpOpEq), iif(expr.CmpOpNeq)...)
-	b.rule(forward, fromOutside, ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
-	b.rule(forward, fromOutside, ct(expr.CtKeySTATUS, statusDNAT), verdict(expr.VerdictAccept))
-	b.rule(forward, fromOutside, verdict(expr.VerdictDrop))
+	b.rule(forward, ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
+	b.rule(forward, oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), verdict(expr.VerdictAccept))
+	for _, n := range r.Networks {
+		b.rule(forward, iif(exact(n.Device), expr.CmpOpEq), oif(exact(n.Device), expr.CmpOpEq), verdict(expr.VerdictAccept))
+		if n.Internal {
+			b.rule(forward, iif(exact(n.Device), expr.CmpOpEq), verdict(expr.VerdictDrop))
+		}
+	}
+	b.rule(forward, oif(ours, expr.CmpOpEq), verdict(expr.VerdictDrop))
 }
 
 // masquerade makes answers come back: to the node itself for its own loopback, to
-// a container that reached another (or itself) by the node's address, and to
-// containers that talk to the world.
+// a container that reached another of its network (or itself) by the node's address,
+// to whoever reached an internal network, and to containers that talk to the world.
 func (b *builder) masquerade(r Ruleset) {
 	c := b.chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	masq := []expr.Any{&expr.Masq{}}
-	b.rule(c, oif(expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), network(12, netip.MustParsePrefix("127.0.0.0/8")), masq)
-	b.rule(c, oif(expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), network(12, r.Subnet), masq)
-	b.rule(c, oif(expr.CmpOpNeq), network(12, r.Subnet), masq)
+	b.rule(c, oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), network(12, netip.MustParsePrefix("127.0.0.0/8")), masq)
+	for _, n := range r.Networks {
+		from := network(12, n.Prefix)
+		if n.Internal { // without a route to anybody else it could not answer
+			from = nil
+		}
+		b.rule(c, oif(exact(n.Device), expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), from, masq)
+		b.rule(c, oif(ours, expr.CmpOpNeq), network(12, n.Prefix), masq)
+	}
 }
 
-func iif(op expr.CmpOp) []expr.Any { return device(expr.MetaKeyIIFNAME, op) }
-func oif(op expr.CmpOp) []expr.Any { return device(expr.MetaKeyOIFNAME, op) }
+// ours matches every bridge of ours: a name that is compared in part, as nft's "kogge*".
+var ours = []byte(Prefix)
 
-func device(key expr.MetaKey, op expr.CmpOp) []expr.Any {
+// exact is a name that is compared to its end.
+func exact(device string) []byte {
 	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, Name)
+	copy(name, device)
+	return name
+}
+
+func iif(name []byte, op expr.CmpOp) []expr.Any { return interfaceName(expr.MetaKeyIIFNAME, name, op) }
+func oif(name []byte, op expr.CmpOp) []expr.Any { return interfaceName(expr.MetaKeyOIFNAME, name, op) }
+
+func interfaceName(key expr.MetaKey, name []byte, op expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: name}}
 }
 

@@ -1,10 +1,10 @@
-// Package bridge is the network of the containers of one node: a bridge, a
-// network namespace with an address for each container, and one nftables table
-// that leads the node's ports to them.
+// Package bridge is the network of the containers of one node: a bridge for each
+// network, a namespace with its addresses for each container, and one nftables table
+// that leads the node's ports to them and keeps networks apart.
 //
-// In come container names, addresses and published ports; out come namespaces to
-// start containers in. Everything lives in the kernel, so containers keep their
-// network while the agent is down, and a new agent finds it again by name.
+// In come networks, container names, addresses and published ports; out come
+// namespaces to start containers in. Everything lives in the kernel, so containers
+// keep their network while the agent is down, and a new agent finds it again by name.
 //
 // It leaves every other interface, route and table of the node alone. Containers
 // have IPv4; published ports answer on IPv4 (a container without an IPv6 address
@@ -12,85 +12,143 @@
 package bridge
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Name is the bridge's interface name.
-const Name = "kogge0"
+// Prefix begins the interface name of every bridge of ours, and of nothing else.
+const Prefix = "kogge"
 
-// Subnets are tried in this order; the first that no other interface of the node
-// has a route into is taken. They are private (RFC 1918) and rarely handed out.
-var Subnets = []netip.Prefix{
-	netip.MustParsePrefix("10.88.0.0/24"),
-	netip.MustParsePrefix("172.29.88.0/24"),
-	netip.MustParsePrefix("192.168.188.0/24"),
-	netip.MustParsePrefix("10.188.0.0/24"),
+// Network is a network of containers: those on it reach each other, and by no other
+// way than a published port anybody on another one.
+type Network struct {
+	Name string // unique on the node
+	// Internal says that its containers reach nothing outside of it. Whoever asks for
+	// one of their published ports is answered.
+	Internal bool
 }
 
-// ErrNoSubnet means that the node has routes into all of [Subnets].
+// Subnet is a network as it is set up.
+type Subnet struct {
+	Network
+	Device string // the bridge
+	netip.Prefix
+}
+
+// Gateway is the node's own address on the network, the first of it.
+func (s Subnet) Gateway() netip.Addr { return s.Masked().Addr().Next() }
+
+// Address is a place of a container on a network.
+type Address struct {
+	Network string
+	Addr    netip.Addr
+}
+
+// pools are what the networks' subnets are taken from, in this order; what a route of
+// the node leads into is left out. They are private (RFC 1918) and rarely handed out.
+var pools = []netip.Prefix{
+	netip.MustParsePrefix("10.88.0.0/16"),
+	netip.MustParsePrefix("172.29.0.0/16"),
+	netip.MustParsePrefix("192.168.128.0/17"),
+	netip.MustParsePrefix("10.188.0.0/16"),
+}
+
+// subnetBits is the size of a subnet: 253 containers.
+const subnetBits = 24
+
+// ErrNoSubnet means that the node has routes into all that there is for containers.
 var ErrNoSubnet = errors.New("every container subnet is in use on this node's network")
 
-// Bridge is the containers' network, set up.
-type Bridge struct {
-	Subnet netip.Prefix
-	link   *netlink.Bridge
-	netns  string // folder of the namespace files
+// Bridges are the containers' networks of this node. Its methods may be called from
+// any goroutine.
+type Bridges struct {
+	netns string // folder of the namespace files
+
+	mu   sync.Mutex // guards made, and changes of bridges
+	made map[string]made
 }
 
-// Gateway is the node's own address on the bridge, the first of the subnet.
-func (b *Bridge) Gateway() netip.Addr { return b.Subnet.Addr().Next() }
+// made is a network that is set up.
+type made struct {
+	Subnet
+	link *netlink.Bridge
+}
 
-// Open makes the bridge, or finds the one that an earlier agent made and keeps
-// its subnet, and lets the node forward. Namespace files go to the folder netns,
-// which is made if it is missing.
-func Open(netns string) (*Bridge, error) {
+// Open lets the node forward. Namespace files go to the folder netns, which is made if
+// it is missing.
+func Open(netns string) (*Bridges, error) {
 	if err := os.MkdirAll(netns, 0o755); err != nil {
 		return nil, fmt.Errorf("folder of network namespaces: %w", err)
 	}
-	b := &Bridge{netns: netns}
-	if err := b.adopt(); err != nil {
+	if err := setting("ip_forward"); err != nil {
 		return nil, err
 	}
-	if !b.Subnet.IsValid() {
+	return &Bridges{netns: netns, made: make(map[string]made)}, nil
+}
+
+// setting turns a setting of net.ipv4 on.
+func setting(file string) error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/"+file, []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("net.ipv4 setting %s: %w", file, err)
+	}
+	return nil
+}
+
+// Make makes the networks, or finds those that an earlier agent made and keeps their
+// subnets, and returns all of them by name. Others stay as they are; see Prune.
+func (b *Bridges) Make(wanted []Network) (map[string]Subnet, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make(map[string]Subnet, len(wanted))
+	for _, n := range wanted {
+		m, err := b.open(n)
+		if err != nil {
+			return nil, fmt.Errorf("network %s: %w", n.Name, err)
+		}
+		b.made[n.Name], all[n.Name] = m, m.Subnet
+	}
+	return all, nil
+}
+
+func (b *Bridges) open(n Network) (made, error) {
+	m := made{Subnet: Subnet{Network: n, Device: device(n.Name)}}
+	if err := m.adopt(); err != nil {
+		return m, err
+	}
+	if !m.IsValid() {
 		subnet, err := pick()
 		if err != nil {
-			return nil, err
+			return m, err
 		}
-		b.Subnet = subnet
-		addr := &netlink.Addr{IPNet: ipNet(b.Gateway(), subnet.Bits())}
-		if err := netlink.AddrAdd(b.link, addr); err != nil {
-			return nil, fmt.Errorf("bridge %s: add address %s: %w", Name, addr, err)
+		m.Prefix = subnet
+		addr := &netlink.Addr{IPNet: ipNet(m.Gateway(), subnet.Bits())}
+		if err := netlink.AddrAdd(m.link, addr); err != nil {
+			return m, fmt.Errorf("bridge %s: add address %s: %w", m.Device, addr, err)
 		}
 	}
 	// Otherwise a container could make itself the node's IPv6 router.
-	if err := noIPv6(Name); err != nil {
-		return nil, err
+	if err := noIPv6(m.Device); err != nil {
+		return m, err
 	}
-	if err := netlink.LinkSetUp(b.link); err != nil {
-		return nil, fmt.Errorf("bridge %s: set up: %w", Name, err)
+	if err := netlink.LinkSetUp(m.link); err != nil {
+		return m, fmt.Errorf("bridge %s: set up: %w", m.Device, err)
 	}
-	for file, value := range map[string]string{
-		"ip_forward": "1",
-		// 127.0.0.1:PORT of the node leads to containers too; the table drops
-		// what comes from a container with such a destination.
-		"conf/" + Name + "/route_localnet": "1",
-	} {
-		if err := os.WriteFile("/proc/sys/net/ipv4/"+file, []byte(value), 0o644); err != nil {
-			return nil, fmt.Errorf("net.ipv4 setting %s: %w", file, err)
-		}
-	}
-	return b, nil
+	// 127.0.0.1:PORT of the node leads to containers too; the table drops what comes
+	// from a container with such a destination.
+	return m, setting("conf/" + m.Device + "/route_localnet")
 }
 
 // noIPv6 makes link ignore IPv6, on a kernel that knows it at all.
@@ -103,41 +161,41 @@ func noIPv6(link string) error {
 }
 
 // adopt finds or makes the link, and reads the subnet of one that has an address.
-func (b *Bridge) adopt() error {
-	link, err := netlink.LinkByName(Name)
+func (m *made) adopt() error {
+	link, err := netlink.LinkByName(m.Device)
 	var missing netlink.LinkNotFoundError
 	switch {
 	case errors.As(err, &missing):
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = Name
+		attrs.Name = m.Device
+		attrs.Alias = m.Name // for people: ip link shows it
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
-			return fmt.Errorf("bridge %s: add: %w", Name, err)
+			return fmt.Errorf("bridge %s: add: %w", m.Device, err)
 		}
-		if link, err = netlink.LinkByName(Name); err != nil {
-			return fmt.Errorf("bridge %s: %w", Name, err)
+		if link, err = netlink.LinkByName(m.Device); err != nil {
+			return fmt.Errorf("bridge %s: %w", m.Device, err)
 		}
 	case err != nil:
-		return fmt.Errorf("bridge %s: %w", Name, err)
+		return fmt.Errorf("bridge %s: %w", m.Device, err)
 	}
 	br, ok := link.(*netlink.Bridge)
 	if !ok {
-		return fmt.Errorf("interface %s is a %s, not a bridge", Name, link.Type())
+		return fmt.Errorf("interface %s is a %s, not a bridge", m.Device, link.Type())
 	}
-	b.link = br
+	m.link = br
 	addrs, err := netlink.AddrList(br, netlink.FAMILY_V4)
 	if err != nil {
-		return fmt.Errorf("bridge %s: list addresses: %w", Name, err)
+		return fmt.Errorf("bridge %s: list addresses: %w", m.Device, err)
 	}
 	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok {
-			ones, _ := a.Mask.Size()
-			b.Subnet = netip.PrefixFrom(ip, ones).Masked()
+		if p, ok := prefix(a.IPNet); ok {
+			m.Prefix = p.Masked()
 		}
 	}
 	return nil
 }
 
-// pick asks the kernel's routing table which subnets are taken.
+// pick asks the kernel which subnets are taken.
 func pick() (netip.Prefix, error) {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
@@ -145,30 +203,76 @@ func pick() (netip.Prefix, error) {
 	}
 	var taken []netip.Prefix
 	for _, r := range routes {
-		if r.Dst == nil {
-			continue // the default route overlaps with everything and means nothing
-		}
-		if ip, ok := netip.AddrFromSlice(r.Dst.IP.To4()); ok {
-			ones, _ := r.Dst.Mask.Size()
-			taken = append(taken, netip.PrefixFrom(ip, ones))
+		if p, ok := prefix(r.Dst); ok {
+			taken = append(taken, p)
 		}
 	}
-	return choose(Subnets, taken)
+	// A link that is down has an address and no route.
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if p, ok := prefix(a.IPNet); ok {
+			taken = append(taken, p.Masked())
+		}
+	}
+	return choose(pools, taken)
 }
 
-// choose returns the first of subnets that overlaps with none of taken, default
-// routes (/0) left out.
-func choose(subnets, taken []netip.Prefix) (netip.Prefix, error) {
-next:
-	for _, s := range subnets {
-		for _, t := range taken {
-			if t.Bits() > 0 && s.Overlaps(t) {
-				continue next
+// choose returns the first subnet of pools that overlaps with none of taken, default
+// routes (/0) left out: they overlap with everything and mean nothing.
+func choose(pools, taken []netip.Prefix) (netip.Prefix, error) {
+	for _, pool := range pools {
+		s := netip.PrefixFrom(pool.Masked().Addr(), subnetBits)
+		for pool.Contains(s.Addr()) {
+			if !slices.ContainsFunc(taken, func(t netip.Prefix) bool { return t.Bits() > 0 && s.Overlaps(t) }) {
+				return s, nil
 			}
+			s = after(s)
 		}
-		return s, nil
 	}
 	return netip.Prefix{}, ErrNoSubnet
+}
+
+// after is the subnet behind s.
+func after(s netip.Prefix) netip.Prefix {
+	a := s.Addr().As4()
+	if a[2]++; a[2] == 0 {
+		a[1]++
+	}
+	return netip.PrefixFrom(netip.AddrFrom4(a), s.Bits())
+}
+
+// Prune removes the bridges of ours that are not wanted and to which no container is
+// attached any more.
+func (b *Bridges) Prune(wanted []Network) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	links, err := list()
+	if err != nil {
+		return err
+	}
+	busy := make(map[int]bool)
+	for _, l := range links {
+		busy[l.Attrs().MasterIndex] = true
+	}
+	keep := make(map[string]bool)
+	for _, n := range wanted {
+		keep[device(n.Name)] = true
+	}
+	var failed []error
+	for _, l := range links {
+		name := l.Attrs().Name
+		if l.Type() != "bridge" || !strings.HasPrefix(name, Prefix) || keep[name] || busy[l.Attrs().Index] {
+			continue
+		}
+		if err := netlink.LinkDel(l); err != nil {
+			failed = append(failed, fmt.Errorf("delete bridge %s: %w", name, err))
+		}
+		maps.DeleteFunc(b.made, func(_ string, m made) bool { return m.Device == name })
+	}
+	return errors.Join(failed...)
 }
 
 // Free returns the lowest address of subnet that is neither the network, the
@@ -183,93 +287,35 @@ func Free(subnet netip.Prefix, used map[netip.Addr]bool) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("subnet %s: no free address", subnet)
 }
 
-// Attach gives the container id a network namespace with addr and returns the
-// namespace's file. What is there already under these names and still whole is
-// kept, so that a container that is started anew does not pay for it again.
-func (b *Bridge) Attach(id string, addr netip.Addr) (string, error) {
-	file := filepath.Join(b.netns, id)
-	veth := vethName(id, addr)
-	if _, err := netlink.LinkByName(veth); err == nil && isNamespace(file) {
-		return file, nil
+// Attached lists the containers that have a namespace file here.
+func (b *Bridges) Attached() ([]string, error) {
+	entries, err := os.ReadDir(b.netns)
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
 	}
-	if err := b.Detach(id); err != nil {
-		return "", err
+	var ids []string
+	for _, e := range entries {
+		ids = append(ids, e.Name())
 	}
-	if err := b.attach(file, veth, addr); err != nil {
-		return "", errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
-	}
-	return file, nil
+	return ids, nil
 }
 
-func (b *Bridge) attach(file, veth string, addr netip.Addr) error {
-	ns, err := newNamespace(file)
-	if err != nil {
-		return err
+// subnets are the networks that are set up, by name.
+func (b *Bridges) subnets() []Subnet {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []Subnet
+	for _, m := range b.made {
+		all = append(all, m.Subnet)
 	}
-	defer ns.Close()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex, attrs.Alias = veth, b.link.Index, filepath.Base(file)
-	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}
-	if err := netlink.LinkAdd(pair); err != nil {
-		return fmt.Errorf("add link %s: %w", veth, err)
-	}
-	inside, err := handleAt(ns)
-	if err != nil {
-		return err
-	}
-	defer inside.Close()
-	lo, err := inside.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("loopback: %w", err)
-	}
-	if err := inside.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("loopback: set up: %w", err)
-	}
-	eth, err := inside.LinkByName("eth0")
-	if err != nil {
-		return fmt.Errorf("eth0: %w", err)
-	}
-	if err := inside.AddrAdd(eth, &netlink.Addr{IPNet: ipNet(addr, b.Subnet.Bits())}); err != nil {
-		return fmt.Errorf("eth0: add address %s: %w", addr, err)
-	}
-	if err := inside.LinkSetUp(eth); err != nil {
-		return fmt.Errorf("eth0: set up: %w", err)
-	}
-	if err := noIPv6(veth); err != nil {
-		return err
-	}
-	// The host's end comes up last: only then does the container's route work.
-	link, err := netlink.LinkByName(veth)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", veth, err)
-	}
-	// A container that asks for its own published port gets back what it sent.
-	if err := netlink.LinkSetHairpin(link, true); err != nil {
-		return fmt.Errorf("link %s: hairpin: %w", veth, err)
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("link %s: set up: %w", veth, err)
-	}
-	if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.IP(b.Gateway().AsSlice())}); err != nil {
-		return fmt.Errorf("default route: %w", err)
-	}
-	return nil
+	slices.SortFunc(all, func(a, b Subnet) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }
 
-// Detach takes the network of container id away; none is no error.
-func (b *Bridge) Detach(id string) error {
-	links, err := list()
-	if err != nil {
-		return err
-	}
-	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Name, vethPrefix(id)) {
-			if err := netlink.LinkDel(l); err != nil {
-				return fmt.Errorf("delete link %s: %w", l.Attrs().Name, err)
-			}
-		}
-	}
-	return removeNamespace(filepath.Join(b.netns, id))
+// device is the name of a network's bridge, within the 15 bytes of an interface name.
+func device(network string) string {
+	sum := sha256.Sum256([]byte(network))
+	return Prefix + "-" + hex.EncodeToString(sum[:4])
 }
 
 // list returns all links. The kernel may say that some came or went meanwhile, as
@@ -287,33 +333,16 @@ func list() ([]netlink.Link, error) {
 	}
 }
 
-// Attached lists the containers that have a namespace file here.
-func (b *Bridge) Attached() ([]string, error) {
-	entries, err := os.ReadDir(b.netns)
-	if err != nil {
-		return nil, fmt.Errorf("list network namespaces: %w", err)
-	}
-	var ids []string
-	for _, e := range entries {
-		ids = append(ids, e.Name())
-	}
-	return ids, nil
-}
-
-// vethPrefix is a name for id within the 15 bytes of an interface name, with room
-// for what vethName adds.
-func vethPrefix(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	return "kg" + hex.EncodeToString(sum[:4]) + "-"
-}
-
-// vethName also names the address, so that a link made for another one is not
-// taken for whole.
-func vethName(id string, addr netip.Addr) string {
-	raw := addr.As4()
-	return vethPrefix(id) + hex.EncodeToString(raw[2:])
-}
-
 func ipNet(a netip.Addr, bits int) *net.IPNet {
 	return &net.IPNet{IP: net.IP(a.AsSlice()), Mask: net.CIDRMask(bits, 32)}
+}
+
+// prefix is the other way round; false for what is none.
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	ip, ok := netip.AddrFromSlice(n.IP.To4())
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(ip, ones), ok
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -34,29 +35,35 @@ func TestNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.Subnet != Subnets[0] {
-		t.Errorf("subnet %s, want %s", b.Subnet, Subnets[0])
-	}
-	web, other := netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("10.88.0.3")
-	webNS, err := b.Attach("web", web)
+	networks := []Network{{Name: "front"}, {Name: "back", Internal: true}, {Name: "other"}}
+	made, err := b.Make(networks)
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherNS, err := b.Attach("other", other)
-	if err != nil {
-		t.Fatal(err)
+	for name, want := range map[string]string{"front": "10.88.0.0/24", "back": "10.88.1.0/24", "other": "10.88.2.0/24"} {
+		if got := made[name].Prefix.String(); got != want {
+			t.Errorf("network %s: %s, want %s", name, got, want)
+		}
 	}
-	t.Cleanup(func() { must(t, b.Detach("other")) })
+	web, db, other := netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("10.88.1.3"), netip.MustParseAddr("10.88.0.3")
+	webAt := []Address{{"front", web}, {"back", netip.MustParseAddr("10.88.1.2")}}
+	webNS := attach(t, b, "web", webAt)
+	otherNS := attach(t, b, "other", []Address{{"front", other}})
+	dbNS := attach(t, b, "db", []Address{{"back", db}})
+	apartNS := attach(t, b, "apart", []Address{{"other", netip.MustParseAddr("10.88.2.2")}})
+	aloneNS := attach(t, b, "alone", nil)
 	serve(t, webNS, "web")
 	serve(t, otherNS, "other")
+	serve(t, dbNS, "db")
 	ports := []Publish{
 		{Protocol: TCP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
 		{Protocol: UDP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
 		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("127.0.0.1"), To: netip.AddrPortFrom(web, 80)},
 		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("192.0.2.1"), To: netip.AddrPortFrom(other, 80)},
+		{Protocol: TCP, HostPort: 5432, To: netip.AddrPortFrom(db, 80)},
 	}
 	apply(t, b, ports)
-	for _, link := range []string{Name, vethName("web", web)} {
+	for _, link := range []string{device("front"), vethName("web", 0, webAt[0])} {
 		l, err := netlink.LinkByName(link)
 		must(t, err)
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
@@ -80,6 +87,10 @@ func TestNetwork(t *testing.T) {
 		{"container to itself by the node's address", webNS, "tcp4", "192.0.2.1:8080", "web"},
 		{"container by the gateway", otherNS, "tcp4", "10.88.0.1:8080", "web"},
 		{"container to the world", webNS, "tcp4", "192.0.2.2:80", "lan"},
+		{"container to its second network", webNS, "tcp4", "10.88.1.3:80", "db"},
+		{"internal network among itself", dbNS, "tcp4", "10.88.1.2:80", "web"},
+		{"published port of an internal network", lan, "tcp4", "192.0.2.1:5432", "db"},
+		{"another network by the node's address", apartNS, "tcp4", "192.0.2.1:8080", "web"},
 	} {
 		if got, err := ask(t, c.from, c.network, c.addr); err != nil || got != c.want {
 			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
@@ -89,6 +100,12 @@ func TestNetwork(t *testing.T) {
 		{"port that is not published", lan, "192.0.2.1:80"},
 		{"neighbour straight into the subnet", lan, "10.88.0.2:80"},
 		{"port that is not published yet", lan, "192.0.2.1:8081"},
+		{"another network", apartNS, "10.88.0.2:80"},
+		{"an internal network from another", otherNS, "10.88.1.3:80"},
+		{"an internal network to another", dbNS, "10.88.0.3:80"},
+		{"an internal network to the world", dbNS, "192.0.2.2:80"},
+		{"an internal network to a published port", dbNS, "192.0.2.1:8080"},
+		{"no network", aloneNS, "10.88.0.2:80"},
 	} {
 		if got, err := ask(t, c.from, "tcp4", c.addr); err == nil {
 			t.Errorf("%s: got an answer: %q", c.name, got)
@@ -110,14 +127,15 @@ func TestNetwork(t *testing.T) {
 			t.Fatal(err)
 		}
 		ids, err := again.Attached()
-		if err != nil || len(ids) != 2 || again.Subnet != b.Subnet {
-			t.Errorf("found %v in %s, %v", ids, again.Subnet, err)
+		found, makeErr := again.Make(networks)
+		if err != nil || makeErr != nil || len(ids) != 5 || !maps.Equal(found, made) {
+			t.Errorf("found %v in %v, %v, %v", ids, found, err, makeErr)
 		}
 		before, err := os.Stat(webNS)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := again.Attach("web", web); err != nil {
+		if _, err := again.Attach("web", webAt); err != nil {
 			t.Fatal(err)
 		}
 		after, err := os.Stat(webNS)
@@ -140,13 +158,36 @@ func TestNetwork(t *testing.T) {
 		if _, err := os.Stat(webNS); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("namespace file: %v", err)
 		}
-		if _, err := netlink.LinkByName(vethName("web", web)); err == nil {
+		if _, err := netlink.LinkByName(vethName("web", 0, webAt[0])); err == nil {
 			t.Error("link is still there")
+		}
+	})
+	t.Run("prune", func(t *testing.T) {
+		must(t, b.Detach("apart"))
+		must(t, b.Prune(networks[:1]))
+		for name, want := range map[string]bool{"front": true, "back": true, "other": false} { // db is still there
+			if _, err := netlink.LinkByName(device(name)); (err == nil) != want {
+				t.Errorf("network %s: %v", name, err)
+			}
+		}
+		again, err := b.Make(networks)
+		if err != nil || again["other"] != made["other"] {
+			t.Errorf("made anew: %v, %v", again["other"], err)
 		}
 	})
 }
 
-func apply(t *testing.T, b *Bridge, ports []Publish) {
+func attach(t *testing.T, b *Bridges, id string, at []Address) (ns string) {
+	t.Helper()
+	ns, err := b.Attach(id, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, b.Detach(id)) })
+	return ns
+}
+
+func apply(t *testing.T, b *Bridges, ports []Publish) {
 	t.Helper()
 	must(t, b.Publish(ports))
 }
@@ -170,7 +211,7 @@ func lan(t *testing.T) string {
 	must(t, err)
 	defer h.Close()
 	address(t, h, "eth0", "192.0.2.2/24")
-	_, dst, err := net.ParseCIDR("10.88.0.0/24")
+	_, dst, err := net.ParseCIDR("10.88.0.0/16")
 	must(t, err)
 	must(t, h.RouteAdd(&netlink.Route{Dst: dst, Gw: net.IPv4(192, 0, 2, 1)}))
 	serve(t, file, "lan")

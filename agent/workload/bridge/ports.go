@@ -26,26 +26,26 @@ type Publish struct {
 	To       netip.AddrPort // the container
 }
 
-// Ruleset is what the table is to contain: the subnet that it is about and two
-// maps. The rules themselves never change; see [Ruleset.String].
+// Ruleset is what the table is to contain: the networks that it is about, by name, and
+// two maps of ports; see [Ruleset.String].
 type Ruleset struct {
-	Subnet netip.Prefix
-	Bound  []Publish // by address, protocol and port; looked up first
-	Any    []Publish // by protocol and port, for every local address
+	Networks []Subnet
+	Bound    []Publish // by address, protocol and port; looked up first
+	Any      []Publish // by protocol and port, for every local address
 }
 
 // Rules sorts the ports into the two maps. A port that is published twice for the
 // same address is an error that names both containers by address.
-func Rules(subnet netip.Prefix, ports []Publish) (Ruleset, error) {
-	r := Ruleset{Subnet: subnet.Masked()}
+func Rules(networks []Subnet, ports []Publish) (Ruleset, error) {
+	r := Ruleset{Networks: networks}
 	ports = slices.Clone(ports)
 	slices.SortFunc(ports, compare)
 	for i, p := range ports {
 		if p.Protocol != TCP && p.Protocol != UDP {
 			return Ruleset{}, fmt.Errorf("port %d: protocol %q is neither tcp nor udp", p.HostPort, p.Protocol)
 		}
-		if !subnet.Contains(p.To.Addr()) {
-			return Ruleset{}, fmt.Errorf("port %d: container address %s is not in %s", p.HostPort, p.To.Addr(), subnet)
+		if !slices.ContainsFunc(networks, func(n Subnet) bool { return n.Contains(p.To.Addr()) }) {
+			return Ruleset{}, fmt.Errorf("port %d: container address %s is on no network", p.HostPort, p.To.Addr())
 		}
 		if i > 0 && key(ports[i-1]) == key(p) {
 			return Ruleset{}, fmt.Errorf("port %s is published by both %s and %s", key(p), ports[i-1].To, p.To)
@@ -101,14 +101,27 @@ func (r Ruleset) String() string {
 		p("\t\tfib daddr type local dnat ip to meta l4proto . th dport map @any\n\t}")
 	}
 	p("\tchain guard { type filter hook prerouting priority raw; policy accept;")
-	p("\t\tiifname %q ip daddr 127.0.0.0/8 drop\n\t}", Name)
+	p("\t\tiifname \"%s*\" ip daddr 127.0.0.0/8 drop\n\t}", Prefix)
 	p("\tchain forward { type filter hook forward priority filter; policy accept;")
-	p("\t\toifname %q iifname != %q ct state established,related accept", Name, Name)
-	p("\t\toifname %q iifname != %q ct status dnat accept", Name, Name)
-	p("\t\toifname %q iifname != %q drop\n\t}", Name, Name)
+	p("\t\tct state established,related accept")
+	p("\t\toifname \"%s*\" ct status dnat accept", Prefix)
+	for _, n := range r.Networks {
+		p("\t\tiifname %q oifname %q accept # %s", n.Device, n.Device, n.Name)
+		if n.Internal {
+			p("\t\tiifname %q drop", n.Device)
+		}
+	}
+	p("\t\toifname \"%s*\" drop\n\t}", Prefix)
 	p("\tchain postrouting { type nat hook postrouting priority srcnat; policy accept;")
-	p("\t\toifname %q ct status dnat ip saddr 127.0.0.0/8 masquerade", Name)
-	p("\t\toifname %q ct status dnat ip saddr %s masquerade", Name, r.Subnet)
-	p("\t\toifname != %q ip saddr %s masquerade\n\t}\n}", Name, r.Subnet)
+	p("\t\toifname \"%s*\" ct status dnat ip saddr 127.0.0.0/8 masquerade", Prefix)
+	for _, n := range r.Networks {
+		from := " ip saddr " + n.Prefix.String()
+		if n.Internal {
+			from = ""
+		}
+		p("\t\toifname %q ct status dnat%s masquerade", n.Device, from)
+		p("\t\toifname != \"%s*\" ip saddr %s masquerade", Prefix, n.Prefix)
+	}
+	p("\t}\n}")
 	return b.String()
 }

@@ -11,7 +11,10 @@ import (
 	"kogge.example/update/golden"
 )
 
-var subnet = netip.MustParsePrefix("10.88.0.0/24")
+var networks = []Subnet{
+	{Network: Network{Name: "front"}, Device: "kogge-11111111", Prefix: netip.MustParsePrefix("10.88.0.0/24")},
+	{Network: Network{Name: "shop.back", Internal: true}, Device: "kogge-22222222", Prefix: netip.MustParsePrefix("10.88.1.0/24")},
+}
 
 func to(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
@@ -31,7 +34,7 @@ func TestRules(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := Rules(subnet, ports)
+			r, err := Rules(networks, ports)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,13 +58,13 @@ func TestRulesRefused(t *testing.T) {
 		}, "port ::1:80/tcp: host address ::1 is not IPv4"},
 		{"elsewhere", []Publish{
 			{Protocol: TCP, HostPort: 80, To: to("10.99.0.2:80")},
-		}, "port 80: container address 10.99.0.2 is not in 10.88.0.0/24"},
+		}, "port 80: container address 10.99.0.2 is on no network"},
 		{"protocol", []Publish{
 			{Protocol: "sctp", HostPort: 80, To: to("10.88.0.2:80")},
 		}, `port 80: protocol "sctp" is neither tcp nor udp`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := Rules(subnet, c.ports); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := Rules(networks, c.ports); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
@@ -69,15 +72,17 @@ func TestRulesRefused(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	all := []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("172.29.88.0/24")}
+	all := []netip.Prefix{netip.MustParsePrefix("10.88.254.0/23"), netip.MustParsePrefix("172.29.0.0/16")}
 	for _, c := range []struct {
 		taken string
 		want  string
 	}{
-		{"", "10.88.0.0/24"},
-		{"192.168.1.0/24 0.0.0.0/0", "10.88.0.0/24"},
-		{"10.0.0.0/8", "172.29.88.0/24"},
-		{"10.88.0.128/25", "172.29.88.0/24"},
+		{"", "10.88.254.0/24"},
+		{"192.168.1.0/24 0.0.0.0/0", "10.88.254.0/24"},
+		{"10.88.254.0/24", "10.88.255.0/24"},
+		{"10.88.254.0/24 10.88.255.128/25", "172.29.0.0/24"},
+		{"10.0.0.0/8", "172.29.0.0/24"},
+		{"10.0.0.0/8 172.29.0.0/17", "172.29.128.0/24"},
 		{"10.0.0.0/8 172.16.0.0/12", ""},
 	} {
 		var taken []netip.Prefix
@@ -123,14 +128,16 @@ func TestVethName(t *testing.T) {
 	seen := map[string]string{}
 	for _, id := range []string{"web", "db", strings.Repeat("long", 16)} {
 		for _, addr := range []string{"10.88.0.2", "10.88.0.254", "192.168.188.2"} {
-			name := vethName(id, netip.MustParseAddr(addr))
-			if len(name) > 15 || !strings.HasPrefix(name, vethPrefix(id)) {
-				t.Errorf("%s at %s: bad interface name %q", id, addr, name)
+			for i, network := range []string{"default", "shop.back"} {
+				name := vethName(id, i, Address{network, netip.MustParseAddr(addr)})
+				if len(name) > 15 || !strings.HasPrefix(name, vethPrefix(id)) {
+					t.Errorf("%s at %s: bad interface name %q", id, addr, name)
+				}
+				if before, twice := seen[name]; twice {
+					t.Errorf("%s at %s and %s are both %s", id, addr, before, name)
+				}
+				seen[name] = id + " at " + addr
 			}
-			if before, twice := seen[name]; twice {
-				t.Errorf("%s at %s and %s are both %s", id, addr, before, name)
-			}
-			seen[name] = id + " at " + addr
 		}
 	}
 }
