@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/update/golden"
 )
 
@@ -210,9 +209,9 @@ func (n *node) keep(t *testing.T, images string, wanted ...workload.Container) *
 	must(t, err)
 	_, err = engine.Preload(t.Context(), images)
 	must(t, err)
-	network, err := bridge.Open(n.folder + "/netns")
+	network, subnet, err := openNetwork(n.folder + "/netns")
 	must(t, err)
-	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Subnet: network.Subnet}}
+	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Subnet: subnet}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.keeper.Run(ctx, wanted) }()

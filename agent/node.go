@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,7 +74,7 @@ func runAgent(ctx context.Context, args []string) error {
 		// What runs goes on: a mistake in the file is no order to stop it.
 		return alive(ctx, parent, "workloads refused: "+err.Error())
 	}
-	network, err := bridge.Open(at.netns)
+	network, subnet, err := openNetwork(at.netns)
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func runAgent(ctx context.Context, args []string) error {
 	report := reporter(parent)
 	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {
 		k := &workload.Keeper{
-			Engine: engine, Network: network, Subnet: network.Subnet,
+			Engine: engine, Network: network, Subnet: subnet,
 			Tick: tick(parent.watchdog),
 		}
 		k.Report = func(s workload.Status) {
@@ -149,6 +150,19 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, next fun
 		}
 	}
 	return last, nil
+}
+
+// openNetwork makes the containers' network; namespace files go to the folder netns.
+func openNetwork(netns string) (*bridge.Bridges, netip.Prefix, error) {
+	network, err := bridge.Open(netns)
+	if err != nil {
+		return nil, netip.Prefix{}, err
+	}
+	made, err := network.Make([]bridge.Network{{Name: workload.Network}})
+	if err != nil {
+		return nil, netip.Prefix{}, err
+	}
+	return network, made[workload.Network].Prefix, nil
 }
 
 // stopLimit is below what PID 1 grants a service that stops.
