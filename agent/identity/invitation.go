@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 )
@@ -173,10 +171,7 @@ type invitationsFile struct {
 	Invitations []invitationRecord `json:"invitations"`
 }
 
-const (
-	invitationsVersion = 1
-	maxInvitations     = 4 << 20 // bytes of the file
-)
+const invitationsVersion = 1
 
 type invitationRecord struct {
 	Name    string    `json:"name"`
@@ -215,7 +210,7 @@ func (f *Fleet) invite(name string, role Role, life time.Duration, now time.Time
 	}
 	issued := now.UTC().Truncate(time.Second)
 	i := &Invitation{Genesis: f.Genesis, Name: name, Role: role, Expires: issued.Add(life), Secret: newToken()}
-	err := f.editInvitations(func(all []IssuedInvitation) ([]IssuedInvitation, error) {
+	err := invitationList.edit(f, func(all []IssuedInvitation) ([]IssuedInvitation, error) {
 		all = slices.DeleteFunc(all, func(old IssuedInvitation) bool { return now.Sub(old.Expires) > keepTokens })
 		return append(all, IssuedInvitation{Name: name, Role: role, Issued: issued, Expires: i.Expires, secret: i.Secret}), nil
 	})
@@ -223,24 +218,18 @@ func (f *Fleet) invite(name string, role Role, life time.Duration, now time.Time
 }
 
 // Invitations are those that were given out from this folder, the oldest first.
-func (f *Fleet) Invitations() ([]IssuedInvitation, error) {
-	all, err := f.readInvitations()
-	if err != nil {
-		return nil, fmt.Errorf("fleet %s: %w", f.Genesis.Name, err)
-	}
-	return all, nil
-}
+func (f *Fleet) Invitations() ([]IssuedInvitation, error) { return invitationList.all(f) }
 
 // Withdraw forgets, durably, the invitations of an operator that nobody has used, and
 // says how many they were.
 func (f *Fleet) Withdraw(name string) (int, error) {
-	before, err := f.readInvitations()
+	before, err := invitationList.read(f)
 	mine := func(i IssuedInvitation) bool { return i.Name == name && i.Key == "" }
 	if err != nil || !slices.ContainsFunc(before, mine) {
 		return 0, err
 	}
 	n := 0
-	err = f.editInvitations(func(all []IssuedInvitation) ([]IssuedInvitation, error) {
+	err = invitationList.edit(f, func(all []IssuedInvitation) ([]IssuedInvitation, error) {
 		left := slices.DeleteFunc(slices.Clone(all), mine)
 		n = len(all) - len(left)
 		return left, nil
@@ -251,48 +240,16 @@ func (f *Fleet) Withdraw(name string) (int, error) {
 	return n, nil
 }
 
-// editInvitations changes invitations.json. After a power cut it is as it was before
-// or after.
-func (f *Fleet) editInvitations(edit func([]IssuedInvitation) ([]IssuedInvitation, error)) error {
-	return f.alone(func() error {
-		all, err := f.readInvitations()
-		if err != nil {
-			return err
-		}
-		if all, err = edit(all); err != nil {
-			return err
-		}
-		file := invitationsFile{Version: invitationsVersion, Invitations: []invitationRecord{}}
-		for _, i := range all {
-			file.Invitations = append(file.Invitations, invitationRecord{i.Name, i.Role, i.secret.Text(), i.Issued, i.Expires, i.Key})
-		}
-		text, err := encodeJSON(file)
-		if err != nil {
-			return err
-		}
-		return replaceFile(f.path(invitationsName), text)
-	})
-}
-
-func (f *Fleet) readInvitations() ([]IssuedInvitation, error) {
-	raw, err := os.ReadFile(f.path(invitationsName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// invitationList is invitations.json.
+var invitationList = list[IssuedInvitation]{name: invitationsName, most: 4 << 20, parse: parseInvitations, file: func(all []IssuedInvitation) any {
+	file := invitationsFile{Version: invitationsVersion, Invitations: []invitationRecord{}}
+	for _, i := range all {
+		file.Invitations = append(file.Invitations, invitationRecord{i.Name, i.Role, i.secret.Text(), i.Issued, i.Expires, i.Key})
 	}
-	if err != nil {
-		return nil, err
-	}
-	all, err := parseInvitations(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", invitationsName, err)
-	}
-	return all, nil
-}
+	return file
+}}
 
 func parseInvitations(raw []byte) ([]IssuedInvitation, error) {
-	if len(raw) > maxInvitations {
-		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), maxInvitations)
-	}
 	var file invitationsFile
 	if err := decodeStrict(raw, invitationsVersion, &file); err != nil {
 		return nil, err

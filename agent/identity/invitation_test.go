@@ -274,7 +274,7 @@ func TestLettersDamaged(t *testing.T) {
 		}
 		swap := func(old, new string) []byte { return bytes.Replace(c.good, []byte(old), []byte(new), 1) }
 		bad := map[string][]byte{
-			"empty": nil, "torn": c.good[:len(c.good)/2], "two": append(bytes.Clone(c.good), c.good...), "large": bytes.Repeat([]byte(" "), maxInvitations+1),
+			"empty": nil, "torn": c.good[:len(c.good)/2], "two": append(bytes.Clone(c.good), c.good...), "large": bytes.Repeat([]byte(" "), maxLetter+1),
 			"the next version": swap(`"version": 1`, `"version": 2`), "another key": swap(`"name"`, `"naam"`), "a bad name": swap(`"bob"`, `"Bob"`), "a bad role": swap(`"reader"`, `"root"`),
 			"a letter of the secret": swap(`"secret": "kogge-`, `"secret": "kogge-2`), "another kind": swap(`"kind": "operator`, `"kind": "node`),
 			"the genesis": swap(`"genesis": "ey`, `"genesis": "ew`), "the key request": swap(`"request": "MIG`, `"request": "MIH`), "a short fleet": swap(`"fleet": "`, `"fleet": "0`),
@@ -391,7 +391,7 @@ func TestInvitationOnce(t *testing.T) {
 	if _, err := closed.SignRequest(eve.Request, today); !errors.Is(err, ErrNoKey) {
 		t.Errorf("without the CA's key: %v", err)
 	}
-	err = f.editInvitations(func(all []IssuedInvitation) ([]IssuedInvitation, error) {
+	err = invitationList.edit(f, func(all []IssuedInvitation) ([]IssuedInvitation, error) {
 		all[len(all)-1].Key = carol.Request.Key() // here the power fails
 		return all, nil
 	})

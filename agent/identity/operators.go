@@ -4,8 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 )
@@ -24,10 +22,7 @@ type operatorsFile struct {
 	Operators []IssuedOperator `json:"operators"`
 }
 
-const (
-	operatorsVersion = 1
-	maxOperators     = 4 << 20 // bytes of the file
-)
+const operatorsVersion = 1
 
 // ErrNoOperator says that nobody of that name was signed.
 var ErrNoOperator = errors.New("no operator of that name")
@@ -38,20 +33,14 @@ func issuedOperator(p Peer, cert *x509.Certificate) IssuedOperator {
 
 // Operators are those whom the operator CA signed from this folder, the first one
 // first; none in the folder of an operator who was invited.
-func (f *Fleet) Operators() ([]IssuedOperator, error) {
-	all, err := f.readOperators()
-	if err != nil {
-		return nil, fmt.Errorf("fleet %s: %w", f.Genesis.Name, err)
-	}
-	return all, nil
-}
+func (f *Fleet) Operators() ([]IssuedOperator, error) { return operatorList.all(f) }
 
 // RevokeOperator notes, durably, that all keys of an operator are revoked, and returns
 // them, those of earlier calls too: the nodes have to be told ([Node.Revoke]). Whose
 // folder this is cannot be revoked in it.
 func (f *Fleet) RevokeOperator(name string, now time.Time) ([]string, error) {
 	var keys []string
-	err := f.editOperators(func(all []IssuedOperator) ([]IssuedOperator, error) {
+	err := operatorList.edit(f, func(all []IssuedOperator) ([]IssuedOperator, error) {
 		if name == f.peer.Name {
 			return nil, errors.New("it is you")
 		}
@@ -85,7 +74,7 @@ func (f *Fleet) noteOperator(der []byte) error {
 	if err != nil {
 		return err
 	}
-	return f.editOperators(func(all []IssuedOperator) ([]IssuedOperator, error) {
+	return operatorList.edit(f, func(all []IssuedOperator) ([]IssuedOperator, error) {
 		i := slices.IndexFunc(all, func(o IssuedOperator) bool { return o.Key == peer.Key })
 		if i < 0 {
 			return append(all, issuedOperator(peer, cert)), nil
@@ -98,44 +87,12 @@ func (f *Fleet) noteOperator(der []byte) error {
 	})
 }
 
-// editOperators changes operators.json. After a power cut it is as it was before or
-// after.
-func (f *Fleet) editOperators(edit func([]IssuedOperator) ([]IssuedOperator, error)) error {
-	return f.alone(func() error {
-		all, err := f.readOperators()
-		if err != nil {
-			return err
-		}
-		if all, err = edit(all); err != nil {
-			return err
-		}
-		text, err := encodeJSON(operatorsFile{operatorsVersion, all})
-		if err != nil {
-			return err
-		}
-		return replaceFile(f.path(operatorsName), text)
-	})
-}
-
-func (f *Fleet) readOperators() ([]IssuedOperator, error) {
-	raw, err := os.ReadFile(f.path(operatorsName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	all, err := parseOperators(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", operatorsName, err)
-	}
-	return all, nil
-}
+// operatorList is operators.json.
+var operatorList = list[IssuedOperator]{name: operatorsName, most: 4 << 20, parse: parseOperators, file: func(all []IssuedOperator) any {
+	return operatorsFile{operatorsVersion, all}
+}}
 
 func parseOperators(raw []byte) ([]IssuedOperator, error) {
-	if len(raw) > maxOperators {
-		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), maxOperators)
-	}
 	var file operatorsFile
 	if err := decodeStrict(raw, operatorsVersion, &file); err != nil {
 		return nil, err

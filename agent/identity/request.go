@@ -116,7 +116,7 @@ func (f *Fleet) checkRequest(r *OperatorRequest, now time.Time) (known bool, err
 	if r.Fleet != f.Genesis.ID() {
 		return false, fmt.Errorf("%w, %s", errOtherFleet, Short(r.Fleet))
 	}
-	people, err := f.readOperators()
+	people, err := operatorList.read(f)
 	if err != nil {
 		return false, err
 	}
@@ -129,7 +129,7 @@ func (f *Fleet) checkRequest(r *OperatorRequest, now time.Time) (known bool, err
 		}
 		return true, nil
 	}
-	all, err := f.readInvitations()
+	all, err := invitationList.read(f)
 	if err != nil {
 		return false, err
 	}
@@ -165,7 +165,7 @@ func (f *Fleet) SignRequest(r *OperatorRequest, now time.Time) ([]byte, error) {
 		return nil, err
 	}
 	if !known && f.operatorCA != nil { // without it SignOperator says what is missing
-		err := f.editInvitations(func(all []IssuedInvitation) ([]IssuedInvitation, error) {
+		err := invitationList.edit(f, func(all []IssuedInvitation) ([]IssuedInvitation, error) {
 			i := invitationOf(all, r)
 			if i < 0 {
 				return nil, ErrNotInvited

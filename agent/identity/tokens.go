@@ -3,8 +3,6 @@ package identity
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 )
@@ -54,10 +52,7 @@ type tokensFile struct {
 	Tokens  []tokenRecord `json:"tokens"`
 }
 
-const (
-	tokensVersion = 1
-	maxTokens     = 16 << 20 // bytes of the file
-)
+const tokensVersion = 1
 
 type tokenRecord struct {
 	ID      string    `json:"id"`
@@ -115,7 +110,7 @@ func (f *Fleet) NewToken(terms Terms, now time.Time) (IssuedToken, error) {
 		err = fmt.Errorf("node CA: %w", ErrNoKey) // nobody here could keep the promise
 	}
 	if err == nil {
-		err = f.editTokens(func(all []IssuedToken) ([]IssuedToken, error) {
+		err = tokenList.edit(f, func(all []IssuedToken) ([]IssuedToken, error) {
 			all = slices.DeleteFunc(all, func(old IssuedToken) bool { return now.Sub(old.Expires) > keepTokens })
 			return append(all, t), nil
 		})
@@ -145,13 +140,7 @@ func (t Terms) check() error {
 }
 
 // Tokens are the tokens that were given out, the oldest first.
-func (f *Fleet) Tokens() ([]IssuedToken, error) {
-	all, err := f.readTokens()
-	if err != nil {
-		return nil, fmt.Errorf("fleet %s: %w", f.Genesis.Name, err)
-	}
-	return all, nil
-}
+func (f *Fleet) Tokens() ([]IssuedToken, error) { return tokenList.all(f) }
 
 // FindToken returns the token that a node proved with mac. The error wraps
 // [ErrTokenUnknown].
@@ -171,7 +160,7 @@ func (f *Fleet) FindToken(spki, nonce, mac []byte) (IssuedToken, error) {
 // UseToken notes, durably, that a node came in by the token called id. The same key
 // may come again. The error wraps ErrToken… where the token does not let it in.
 func (f *Fleet) UseToken(id, node, key string, now time.Time) error {
-	err := f.editTokens(func(all []IssuedToken) ([]IssuedToken, error) {
+	err := tokenList.edit(f, func(all []IssuedToken) ([]IssuedToken, error) {
 		i := slices.IndexFunc(all, func(t IssuedToken) bool { return t.ID == id })
 		if i < 0 {
 			return nil, ErrTokenUnknown
@@ -213,47 +202,16 @@ func (f *Fleet) AdoptNode(csr, nonce, mac []byte, name string, now time.Time) ([
 	return der, nil
 }
 
-// editTokens changes tokens.json. After a power cut it is as it was before or after.
-func (f *Fleet) editTokens(edit func([]IssuedToken) ([]IssuedToken, error)) error {
-	return f.alone(func() error {
-		all, err := f.readTokens()
-		if err != nil {
-			return err
-		}
-		if all, err = edit(all); err != nil {
-			return err
-		}
-		records := tokensFile{Version: tokensVersion, Tokens: []tokenRecord{}}
-		for _, t := range all {
-			records.Tokens = append(records.Tokens, tokenRecord{t.ID, t.Token.Text(), t.Node, t.Count, t.Issued, t.Expires, t.Used})
-		}
-		text, err := encodeJSON(records)
-		if err != nil {
-			return err
-		}
-		return replaceFile(f.path(tokensName), text)
-	})
-}
-
-func (f *Fleet) readTokens() ([]IssuedToken, error) {
-	raw, err := os.ReadFile(f.path(tokensName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// tokenList is tokens.json.
+var tokenList = list[IssuedToken]{name: tokensName, most: 16 << 20, parse: parseTokens, file: func(all []IssuedToken) any {
+	file := tokensFile{Version: tokensVersion, Tokens: []tokenRecord{}}
+	for _, t := range all {
+		file.Tokens = append(file.Tokens, tokenRecord{t.ID, t.Token.Text(), t.Node, t.Count, t.Issued, t.Expires, t.Used})
 	}
-	if err != nil {
-		return nil, err
-	}
-	all, err := parseTokens(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", tokensName, err)
-	}
-	return all, nil
-}
+	return file
+}}
 
 func parseTokens(raw []byte) ([]IssuedToken, error) {
-	if len(raw) > maxTokens {
-		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), maxTokens)
-	}
 	var file tokensFile
 	if err := decodeStrict(raw, tokensVersion, &file); err != nil {
 		return nil, err
