@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -166,16 +167,24 @@ func withPlace(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, guestKey{}, guestOf(conn))
 }
 
-// keepPlace notes that the caller is one of the fleet.
-func keepPlace(ctx context.Context) {
+// keepPlace notes that the caller is one of the fleet, and by which certificate.
+func keepPlace(ctx context.Context, key string) error {
 	g, _ := ctx.Value(guestKey{}).(*guest)
 	if g == nil {
-		return
+		return nil
 	}
 	g.door.mu.Lock()
 	defer g.door.mu.Unlock()
-	if !g.place.known {
-		g.place.known, g.place.since = true, time.Now()
-		g.door.fill()
+	if g.place.known || g.door.conns[g.place] == nil {
+		return nil
 	}
+	yield, ok := g.door.places.Know(g.place, key, time.Now())
+	if !ok {
+		return fmt.Errorf("%d connections are busy with your certificate: end one of them", maxOfKey)
+	}
+	if yield != nil {
+		g.door.drop(yield)
+	}
+	g.door.fill()
+	return nil
 }

@@ -76,7 +76,11 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			g.refuse(w, r, err)
 			return
 		}
-		keepPlace(r.Context())
+		if err := keepPlace(r.Context(), peer.Key); err != nil {
+			w.Header().Set("Connection", "close")
+			g.refuse(w, r, connect.NewError(connect.CodeResourceExhausted, err))
+			return
+		}
 		if m := g.methods[r.URL.Path]; m.least != identity.RoleReader {
 			log.Printf("api: %s (%s) from %s: %s", peer.Name, peer.Role, r.RemoteAddr, r.URL.Path)
 		}

@@ -56,6 +56,7 @@ func TestLoad(t *testing.T) {
 		{"handshakes that never end", endlessHandshakes},
 		{"endless bodies", endlessBodies},
 		{"bodies that drip", drippingBodies},
+		{"busy connections of one operator", busyOperator},
 		{"10000 headers", manyHeaders},
 		{"rapid reset", rapidReset},
 		{"endless continuation", endlessContinuation},
@@ -359,6 +360,33 @@ func drippingBodies(t *testing.T, l *loaded) {
 		if _, err := io.WriteString(conn, "POST /kogge.v1.NodeService/Status HTTP/1.1\r\nHost: n1\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
+	}
+	l.answers(t)
+}
+
+// busyOperator has one certificate call on more connections than a node serves: those
+// beyond its share are told so, and take no place from the others.
+func busyOperator(t *testing.T, l *loaded) {
+	certificate := operator(t, l.fleet, identity.RoleReader, now)
+	told := 0
+	for range 2 * maxConnections {
+		conn := l.speak(t, "http/1.1", certificate)
+		if _, err := io.WriteString(conn, "POST /kogge.v1.WorkloadService/Logs HTTP/1.1\r\nHost: n1\r\nContent-Type: application/connect+json\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		// Who has a place hears nothing before his call is whole.
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+			body, err := io.ReadAll(answer.Body)
+			if !strings.Contains(string(body), "connections are busy with your certificate") {
+				t.Fatalf("%s: %s, %v", answer.Status, body, err)
+			}
+			told++
+		}
+	}
+	t.Logf("%d of %d were told", told, 2*maxConnections)
+	if told == 0 {
+		t.Error("nobody was told that there are too many")
 	}
 	l.answers(t)
 }

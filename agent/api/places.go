@@ -12,6 +12,7 @@ const (
 	maxConnections = 256  // that have a place
 	maxStrangers   = 64   // of them, before an operator's first call: the others are kept for those known
 	maxOfAddress   = 32   // strangers of one address
+	maxOfKey       = 32   // those known by one certificate
 	maxWaiting     = 1024 // that have none yet
 
 	// How long one keeps its place while others wait: a stranger for a handshake and
@@ -29,6 +30,7 @@ const (
 // yields when it is idle.
 type place struct {
 	address     netip.Prefix // whose turn it takes
+	key         string       // of the certificate, as in identity.Peer.Key, once it is known
 	known, busy bool
 	since       time.Time // of the last change
 }
@@ -130,6 +132,32 @@ func (s *places) turn(address netip.Prefix) {
 		now[address] = s.count
 	}
 	s.served = now
+}
+
+// Know notes whose certificate a stranger has shown. Where key has all the places that
+// it may, its longest idle one yields; if all are busy, p is no better than a stranger
+// and ok is false.
+func (s *places) Know(p *place, key string, now time.Time) (yield *place, ok bool) {
+	mine := 0
+	for _, q := range s.held {
+		if !q.known || q.key != key {
+			continue
+		}
+		mine++
+		if !q.busy && (yield == nil || q.since.Before(yield.since)) {
+			yield = q
+		}
+	}
+	switch {
+	case mine < maxOfKey:
+		yield = nil
+	case yield == nil:
+		return nil, false
+	default:
+		s.Leave(yield)
+	}
+	p.key, p.known, p.since = key, true, now
+	return yield, true
 }
 
 // weakest is who yields: a stranger of the address that has most of them, the oldest

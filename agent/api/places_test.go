@@ -70,6 +70,24 @@ func TestPlaces(t *testing.T) {
 				s.fill()
 			}
 		}},
+		{"one certificate has its share, and is busy", func(s *stage) {
+			s.known("k", maxOfKey, true)
+			s.come("a", 2)
+			s.fill()
+			s.know("a", "k")
+			s.know("a", "other")
+			s.pass(strangerGrace)
+			s.come("a", maxOfAddress)
+			s.fill()
+		}},
+		{"one certificate has its share, and the second is idle", func(s *stage) {
+			s.known("k", maxOfKey, true)
+			s.places.held[1].busy = false
+			s.come("a", 2)
+			s.fill()
+			s.know("a", "k")
+			s.know("a", "k")
+		}},
 		{"a full waiting room", func(s *stage) {
 			s.known("k", maxConnections, true)
 			s.come("b", 1)
@@ -116,8 +134,28 @@ func (s *stage) come(address string, n int) {
 // known are connections that have their places.
 func (s *stage) known(address string, n int, busy bool) {
 	for _, p := range s.of(address, n) {
-		p.known, p.busy = true, busy
+		p.key, p.known, p.busy = address, true, busy
 		s.places.held = append(s.places.held, p)
+	}
+}
+
+// know has the oldest stranger of an address show a certificate, and call.
+func (s *stage) know(address, key string) {
+	for _, p := range s.places.held {
+		if p.known || !strings.HasPrefix(s.names[p], address) {
+			continue
+		}
+		p.busy = true
+		switch yield, ok := s.places.Know(p, key, s.now); {
+		case !ok:
+			fmt.Fprintf(s.out, "    %s shows %s, and is refused\n", s.names[p], key)
+			p.busy = false
+		case yield != nil:
+			fmt.Fprintf(s.out, "    %s shows %s, %s has to leave\n", s.names[p], key, s.names[yield])
+		default:
+			fmt.Fprintf(s.out, "    %s shows %s\n", s.names[p], key)
+		}
+		return
 	}
 }
 
@@ -191,13 +229,21 @@ func FuzzPlaces(f *testing.F) {
 				}
 			case d < 180 && len(s.held) > 0:
 				p := s.held[int(d)%len(s.held)]
-				p.known, p.busy = true, d%2 == 0
+				if p.busy = d%2 == 0; !p.known {
+					s.Know(p, string('a'+rune(d%9)), now)
+				}
 			case d < 200 && len(s.held) > 0:
 				s.Leave(s.held[int(d)%len(s.held)])
 			default:
 				now = now.Add(time.Duration(d) * 10 * time.Millisecond)
 			}
 			strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
+			of := map[string]int{}
+			for _, p := range s.held {
+				if of[p.key]++; p.known && of[p.key] > maxOfKey {
+					t.Fatalf("more than %d places of certificate %s", maxOfKey, p.key)
+				}
+			}
 			if len(s.held) > maxConnections || len(strangers) > maxStrangers || len(s.waiting) > maxWaiting {
 				t.Fatalf("%d places, %d strangers, %d wait", len(s.held), len(strangers), len(s.waiting))
 			}
