@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"kogge.example/init/cgroup"
 )
 
 // order tells the launcher what to do before it becomes the service.
@@ -23,6 +25,9 @@ type order struct {
 	UID, GID uint32   `json:",omitempty"`
 	Limit    bool     `json:",omitempty"`
 	Keep     []int    `json:",omitempty"`
+
+	Cgroups cgroup.Tree `json:",omitempty"`
+	Group   string      `json:",omitempty"` // to join; empty: it is there
 }
 
 // Launch is the role "launch" of the init binary: the moment between fork and
@@ -42,6 +47,11 @@ func Launch(args []string) error {
 	}
 	if o.Path == "" || len(o.Args) == 0 {
 		return fmt.Errorf("launch: order names no program")
+	}
+	if o.Group != "" {
+		if err := o.Cgroups.Put(o.Group, os.Getpid()); err != nil {
+			fmt.Fprintf(os.Stderr, "launch %s: %v\n", o.Path, err) // it runs outside: PID 1 knows
+		}
 	}
 	// Capabilities belong to a thread, and exec takes those of its caller.
 	runtime.LockOSThread()

@@ -29,12 +29,11 @@ type starter struct {
 func (st starter) fork(s Service, out int, sockets []*os.File) (pid int, degraded, err error) {
 	files := []uintptr{st.null.Fd(), uintptr(out), uintptr(out)}
 	path, args := s.Path, append([]string{s.Path}, s.Args...)
-	if order, needed := st.order(s); needed {
-		b, err := json.Marshal(order)
-		if err != nil {
+	o, needed := st.order(s)
+	if needed {
+		if path, args, err = st.launcher(o); err != nil {
 			return 0, nil, err
 		}
-		path, args = st.self, []string{"/init", "launch", string(b)}
 		for _, f := range sockets {
 			raw, err := f.SyscallConn()
 			if err != nil {
@@ -56,12 +55,19 @@ func (st starter) fork(s Service, out int, sockets []*os.File) (pid int, degrade
 		pid, err := syscall.ForkExec(path, args, attr)
 		return pid, nil, err
 	}
-	return st.into(groupOf(s.Name), path, args, attr)
+	return st.into(groupOf(s.Name), path, args, attr, o)
+}
+
+// launcher is the program and its arguments that carry out o.
+func (st starter) launcher(o order) (path string, args []string, err error) {
+	b, err := json.Marshal(o)
+	return st.self, []string{"/init", "launch", string(b)}, err
 }
 
 // into is ForkExec into a cgroup. Where the process cannot be born there, because
-// what was killed in it is not gone yet, it is moved there.
-func (st starter) into(group, path string, args []string, attr *syscall.ProcAttr) (pid int, degraded, err error) {
+// what was killed in it is not gone yet, its launcher moves there before it becomes
+// the service: a process moved from outside may have children by then, who stay behind.
+func (st starter) into(group, path string, args []string, attr *syscall.ProcAttr, o order) (pid int, degraded, err error) {
 	if st.cgroups.Renew(group) == nil {
 		fd, err := st.cgroups.OpenGroup(group)
 		if err == nil {
@@ -74,10 +80,16 @@ func (st starter) into(group, path string, args []string, attr *syscall.ProcAttr
 			attr.Sys.UseCgroupFD = false
 		}
 	}
+	made := st.cgroups.Make(group)
+	o.Cgroups, o.Group = st.cgroups, group
+	if path, args, err = st.launcher(o); err != nil {
+		return 0, nil, err
+	}
 	if pid, err = syscall.ForkExec(path, args, attr); err != nil {
 		return 0, nil, err
 	}
-	if err := errors.Join(st.cgroups.Make(group), st.cgroups.Put(group, pid)); err != nil {
+	// The launcher has nobody to tell, so we try the same.
+	if err := errors.Join(made, st.cgroups.Put(group, pid)); err != nil {
 		degraded = fmt.Errorf("runs outside its cgroup: %w", err)
 	}
 	return pid, degraded, nil

@@ -151,6 +151,13 @@ func TestKilledGroup(t *testing.T) {
 		if group, err := cgroup.Of(s.PID); !tree.None() && (err != nil || !strings.HasSuffix(group, "/system/orphan")) {
 			t.Errorf("restart %d: lives in %s, %v", i, group, err)
 		}
+		b, err := os.ReadFile(file)
+		must(err)
+		pid, err := strconv.Atoi(string(b))
+		must(err)
+		if group, err := cgroup.Of(pid); !tree.None() && (err != nil || !strings.HasSuffix(group, "/system/orphan")) {
+			t.Errorf("restart %d: its child lives in %s, %v", i, group, err)
+		}
 	}
 	n.until("third start", func() bool { return n.one("exits").Starts >= 3 })
 	if s := n.one("exits"); s.LastExit != "exit status 3" {
