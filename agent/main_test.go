@@ -45,12 +45,20 @@ func TestSupervisor(t *testing.T) {
 			t.Errorf("%s is still in the environment", name)
 		}
 	}
-	s.tell("READY=1", "STATUS=two\nlines")
 	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-	buf := make([]byte, 256)
-	n, err := conn.Read(buf)
-	if want := "READY=1\nSTATUS=two | lines"; err != nil || string(buf[:n]) != want {
-		t.Errorf("got %q, %v, want %q", buf[:n], err, want)
+	buf := make([]byte, 8192)
+	for _, test := range []struct{ status, want string }{
+		{"two\nlines", "two | lines"},
+		{strings.Repeat("ä", 128), strings.Repeat("ä", 128)},
+		{strings.Repeat("ä", 129), strings.Repeat("ä", 126) + "…"}, // 253 bytes would end within a letter
+		{strings.Repeat("x", 5000), strings.Repeat("x", 253) + "…"},
+		{strings.Repeat("\n", 5000), strings.Repeat(" | ", 84) + " …"},
+	} {
+		s.tell("READY=1", "STATUS="+test.status)
+		n, err := conn.Read(buf)
+		if want := "READY=1\nSTATUS=" + test.want; err != nil || string(buf[:n]) != want {
+			t.Errorf("got %q, %v, want %q", buf[:n], err, want)
+		}
 	}
 	// Outside of a node there is nobody to tell.
 	alone, err := newSupervisor()

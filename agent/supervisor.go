@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 )
@@ -54,9 +55,27 @@ func (s *supervisor) tell(assignments ...string) bool {
 		return true
 	}
 	for i, a := range assignments {
-		assignments[i] = strings.ReplaceAll(a, "\n", " | ")
+		name, value, _ := strings.Cut(strings.ReplaceAll(a, "\n", " | "), "=")
+		assignments[i] = name + "=" + cut(value, maxStatus)
 	}
 	_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, err := s.conn.Write([]byte(strings.Join(assignments, "\n")))
 	return err == nil
+}
+
+// maxStatus is how many bytes of a STATUS= PID 1 keeps. A message above 4096 bytes it
+// drops whole.
+const maxStatus = 256
+
+// cut is text of at most limit bytes, with … where something is missing.
+func cut(text string, limit int) string {
+	const more = "…"
+	if len(text) <= limit {
+		return text
+	}
+	end := limit - len(more)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + more
 }
