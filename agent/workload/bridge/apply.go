@@ -146,11 +146,28 @@ func (b *builder) translate(name string, hook *nftables.ChainHook) {
 }
 
 // filter keeps the promises of the networks: a container reaches nothing that listens
-// on the node's loopback alone; nobody from outside and from another network reaches a
-// port of a container that is not published; from an internal network nobody gets out.
+// on the node but a name server, neither on its loopback nor elsewhere, nor what only a
+// cloud's machine itself may ask (metadata, on link-local addresses); nobody from outside
+// and from another network reaches a port of a container that is not published; from an
+// internal network nobody gets out.
 func (b *builder) filter(r Ruleset) {
 	guard := b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	b.rule(guard, iif(ours, expr.CmpOpEq), network(16, netip.MustParsePrefix("127.0.0.0/8")), verdict(expr.VerdictDrop))
+	for _, p := range unreachable {
+		b.rule(guard, iif(ours, expr.CmpOpEq), network(16, p), verdict(expr.VerdictDrop))
+	}
+	input := b.chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	b.rule(input, iif(ours, expr.CmpOpNeq), verdict(expr.VerdictAccept))
+	b.rule(input, ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
+	b.rule(input, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMP}},
+	}, verdict(expr.VerdictAccept))
+	b.rule(input, []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(53)},
+	}, verdict(expr.VerdictAccept))
+	// Whoever calls is told at once: port unreachable.
+	b.rule(input, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}})
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	b.rule(forward, ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
 	b.rule(forward, oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), verdict(expr.VerdictAccept))

@@ -66,6 +66,10 @@ var pools = []netip.Prefix{
 	netip.MustParsePrefix("10.188.0.0/16"),
 }
 
+// unreachable are destinations that no container has any business with: the node's
+// loopback, and link-local addresses, which no router may forward to (RFC 3927).
+var unreachable = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16")}
+
 // subnetBits is the size of a subnet: 253 containers.
 const subnetBits = 24
 

@@ -55,6 +55,7 @@ func TestNetwork(t *testing.T) {
 	serve(t, webNS, "web")
 	serve(t, otherNS, "other")
 	serve(t, dbNS, "db")
+	serve(t, "", "node")
 	ports := []Publish{
 		{Protocol: TCP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
 		{Protocol: UDP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
@@ -79,6 +80,7 @@ func TestNetwork(t *testing.T) {
 		{"node by its own address", node, "tcp4", "192.0.2.1:8080", "web"},
 		{"node by loopback, udp", node, "udp4", "127.0.0.1:8080", "web"},
 		{"neighbour", lan, "tcp4", "192.0.2.1:8080", "web"},
+		{"neighbour to the node itself", lan, "tcp4", "192.0.2.1:80", "node"},
 		{"neighbour, udp", lan, "udp4", "192.0.2.1:8080", "web"},
 		{"bound to loopback", node, "tcp4", "127.0.0.1:9000", "web"},
 		{"bound to the address", lan, "tcp4", "192.0.2.1:9000", "other"},
@@ -97,7 +99,7 @@ func TestNetwork(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ name, from, addr string }{
-		{"port that is not published", lan, "192.0.2.1:80"},
+		{"port that is not published", lan, "192.0.2.1:8082"},
 		{"neighbour straight into the subnet", lan, "10.88.0.2:80"},
 		{"port that is not published yet", lan, "192.0.2.1:8081"},
 		{"another network", apartNS, "10.88.0.2:80"},
@@ -106,6 +108,10 @@ func TestNetwork(t *testing.T) {
 		{"an internal network to the world", dbNS, "192.0.2.2:80"},
 		{"an internal network to a published port", dbNS, "192.0.2.1:8080"},
 		{"no network", aloneNS, "10.88.0.2:80"},
+		{"container to its node", webNS, "10.88.0.1:80"},
+		{"container to its node's other address", webNS, "192.0.2.1:80"},
+		{"an internal network to its node", dbNS, "10.88.1.1:80"},
+		{"container to a cloud's metadata", webNS, "169.254.169.254:80"},
 	} {
 		if got, err := ask(t, c.from, "tcp4", c.addr); err == nil {
 			t.Errorf("%s: got an answer: %q", c.name, got)

@@ -101,7 +101,15 @@ func (r Ruleset) String() string {
 		p("\t\tfib daddr type local dnat ip to meta l4proto . th dport map @any\n\t}")
 	}
 	p("\tchain guard { type filter hook prerouting priority raw; policy accept;")
-	p("\t\tiifname \"%s*\" ip daddr 127.0.0.0/8 drop\n\t}", Prefix)
+	for _, u := range unreachable {
+		p("\t\tiifname \"%s*\" ip daddr %s drop", Prefix, u)
+	}
+	p("\t}\n\tchain input { type filter hook input priority filter; policy accept;")
+	p("\t\tiifname != \"%s*\" accept", Prefix)
+	p("\t\tct state established,related accept")
+	p("\t\tmeta l4proto icmp accept")
+	p("\t\tth dport 53 accept")
+	p("\t\treject\n\t}")
 	p("\tchain forward { type filter hook forward priority filter; policy accept;")
 	p("\t\tct state established,related accept")
 	p("\t\toifname \"%s*\" ct status dnat accept", Prefix)
