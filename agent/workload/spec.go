@@ -97,6 +97,10 @@ func withImage(c Container, img client.Image) oci.SpecOpts {
 func withLimits(c Container, cgroup string) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		s.Linux.CgroupsPath = cgroup
+		// Said, as it would have containerd's by descent: then the node's services would
+		// be killed for memory before it.
+		score := 0
+		s.Process.OOMScoreAdj = &score
 		r := s.Linux.Resources
 		pids := c.Pids
 		r.Pids = &specs.LinuxPids{Limit: &pids}
