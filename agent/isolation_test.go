@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -44,6 +45,10 @@ func (n *node) testIsolation(t *testing.T) {
 	must(t, os.MkdirAll(outside, 0o755))
 	must(t, os.MkdirAll(trap, 0o755))
 	must(t, os.Symlink(outside, filepath.Join(trap, "link"))) // as a container may have left it
+
+	api, err := net.Listen("tcp4", ":7443") // somebody who would answer
+	must(t, err)
+	defer api.Close()
 
 	k := n.keep(t, folder,
 		probing("prober", "attempts", "/data/isolation.txt"),

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -233,6 +234,20 @@ func optional(try func() error) func() error {
 	}
 }
 
+// kallsyms looks for an address among the kernel's symbols.
+func kallsyms() error {
+	text, err := os.ReadFile("/proc/kallsyms")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		if address, _, _ := strings.Cut(line, " "); strings.Trim(address, "0") != "" {
+			return nil
+		}
+	}
+	return contained("none of them")
+}
+
 // sys tries every file of /sys that has a bit for writing, up to a thousand.
 func sys() error {
 	var last error
@@ -338,8 +353,9 @@ func link(path string) func() error {
 // cgroupFiles tries what would lift a limit, move a process out or run a program of
 // the container on the node.
 func cgroupFiles() error {
-	names := []string{"cgroup.procs", "tasks", "memory.max", "memory.limit_in_bytes", "pids.max", "release_agent",
-		"notify_on_release", "devices.allow", "cgroup.subtree_control"}
+	names := []string{"cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control",
+		"memory.max", "memory.high", "pids.max", "cpu.max", "io.max",
+		"tasks", "memory.limit_in_bytes", "release_agent", "notify_on_release", "devices.allow"}
 	var last error
 	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
 		if err != nil || !slices.Contains(names, filepath.Base(path)) {
@@ -413,6 +429,31 @@ func freebind() error {
 		return contained("nothing is sent")
 	}
 	return err
+}
+
+// transparent would bind what belongs to others, for connections to them.
+func transparent() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
+}
+
+// connect calls somebody whom a container has no business with.
+func connect(address string) func() error {
+	return func() error {
+		c, err := net.DialTimeout("tcp4", address, time.Second)
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return contained("no answer")
+		}
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
 }
 
 func listen() error {

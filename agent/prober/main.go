@@ -169,6 +169,17 @@ func read(path string) func() error {
 	}
 }
 
+// line is what a file of one line says.
+func line(path string) func() error {
+	return func() error {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return contained(strings.TrimSpace(string(text)))
+	}
+}
+
 // field is a line of /proc/self/status.
 func field(name string) func() error {
 	return func() error {

@@ -58,7 +58,8 @@
 //
 // The images $BASE (runs the example, with the node.yaml $EXAMPLE_YAML on its boot
 // partition) and $RECORDER (runs the recorder) are for the board qemu-x86_64, have
-// the test port and are built once per run. $EXAMPLE_TAR is the example container.
+// the test port and are built once per run. $EXAMPLE_TAR is the example container,
+// $PROBER_TAR the one that tries what is forbidden.
 //
 // Every wait is bounded by KOGGE_E2E_LIMIT (default 5m). A script that fails
 // leaves the folders of its VMs, with console logs, and prints where they are and

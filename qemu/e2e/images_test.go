@@ -35,6 +35,7 @@ type imageSet struct {
 	recorder    string // runs the recorder
 	exampleTar  string // OCI archive of the example container
 	exampleYAML string // node.yaml that runs it
+	proberTar   string // OCI archive of agent/prober, which tries what is forbidden
 }
 
 // images are built once per run of the tests, for all scripts. All of them have
@@ -59,8 +60,11 @@ var images = sync.OnceValues(func() (imageSet, error) {
 	if err := os.WriteFile(s.exampleYAML, []byte(example.NodeYAML), 0o644); err != nil {
 		return s, err
 	}
-	recorderTar, err := recorderArchive(root)
+	recorderTar, err := archive(root, "recorder", "./qemu/e2e/recorder")
 	if err != nil {
+		return s, err
+	}
+	if s.proberTar, err = archive(root, "prober", "./agent/prober"); err != nil {
 		return s, err
 	}
 	return s, errors.Join(
@@ -68,13 +72,13 @@ var images = sync.OnceValues(func() (imageSet, error) {
 		buildImage(root, recorderTar, filepath.Join(root, "qemu/e2e/testdata/node/recorder.yaml"), s.recorder))
 })
 
-// recorderArchive builds the recorder as an OCI archive.
-func recorderArchive(root string) (string, error) {
-	binary, archive := filepath.Join(tools, "recorder"), filepath.Join(tools, "recorder.tar")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, "./qemu/e2e/recorder")
+// archive builds a program as the OCI archive kogge.local/NAME:1.
+func archive(root, name, pkg string) (string, error) {
+	binary, archive := filepath.Join(tools, name), filepath.Join(tools, name+".tar")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, pkg)
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the recorder: %w\n%s", err, out)
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
 	data, err := os.ReadFile(binary)
 	if err != nil {
@@ -84,7 +88,7 @@ func recorderArchive(root string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return archive, errors.Join(example.Tar(f, "kogge.local/recorder:1", "amd64", data, time.Unix(epoch, 0)), f.Close())
+	return archive, errors.Join(example.Tar(f, "kogge.local/"+name+":1", "amd64", data, time.Unix(epoch, 0)), f.Close())
 }
 
 // buildImage runs the CLI as an operator does, but for the test port.
