@@ -175,7 +175,7 @@ func ownContainers(config string) ([]workload.Container, error) {
 		return nil, err
 	}
 	w := settings.Workloads
-	own, warnings, err := compose.Parse(w.File, w.Text)
+	own, warnings, err := compose.Parse("", w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %v", warning)
 	}

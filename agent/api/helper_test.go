@@ -104,13 +104,13 @@ type keeper struct {
 
 func (k *keeper) Snapshot() workload.Status {
 	return workload.Status{Units: []workload.UnitStatus{
-		{ID: "db", State: workload.Running, Image: "registry.example/db:1"},
-		{ID: "web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
+		{ID: "db", Instance: "db", State: workload.Running, Image: "registry.example/db:1"},
+		{ID: "shop.web", Instance: "shop.web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
 	}}
 }
 
 func (k *keeper) Request(_ context.Context, id string, want workload.Want) error {
-	if id != "db" && id != "web" {
+	if id != "db" && id != "shop.web" {
 		return workload.ErrUnknown
 	}
 	k.mu.Lock()

@@ -80,10 +80,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		if u.Health.State != "" {
 			gauge("container_healthy", "1 if the container's health check says so.", truth(u.Health.State == workload.Healthy), "container", u.ID)
 		}
-		if memory, ok := cgroupNumber(m.machine.cgroup(u.ID, "memory.current"), ""); ok {
+		if memory, ok := cgroupNumber(m.machine.cgroup(u.Instance, "memory.current"), ""); ok {
 			gauge("container_memory_bytes", "Memory of the container, its page cache included.", memory, "container", u.ID)
 		}
-		if micros, ok := cgroupNumber(m.machine.cgroup(u.ID, "cpu.stat"), "usage_usec"); ok {
+		if micros, ok := cgroupNumber(m.machine.cgroup(u.Instance, "cpu.stat"), "usage_usec"); ok {
 			counter("container_cpu_seconds_total", "CPU time of the container since its start.", micros/1e6, "container", u.ID)
 		}
 	}
@@ -96,13 +96,13 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// cgroup is a file of a container's cgroup.
-func (m Machine) cgroup(id, file string) string {
+// cgroup is a file of the cgroup of a container's instance.
+func (m Machine) cgroup(instance, file string) string {
 	root := m.Cgroups
 	if root == "" {
 		root = "/sys/fs/cgroup/workload"
 	}
-	return filepath.Join(root, id, file)
+	return filepath.Join(root, instance, file)
 }
 
 // cgroupNumber reads the number behind key, or the only one of the file if key is

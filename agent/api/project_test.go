@@ -24,7 +24,7 @@ func TestApply(t *testing.T) {
 		}
 		return answer.Msg, nil
 	}
-	const text = "version: '3'\nservices:\n  web:\n    image: example.org/web:1\n"
+	const text = "version: '3'\nservices:\n  web:\n    image: example.org/web:1\n    ports: [\"80:80\"]\n"
 	for _, check := range []bool{true, false} {
 		got, err := apply("shop", text, check)
 		if err != nil || len(got.Steps) != 1 || got.Steps[0].Change != "new" || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "version") {

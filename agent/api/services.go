@@ -199,8 +199,21 @@ func container(u workload.UnitStatus) *apiv1.Container {
 	return c
 }
 
-// containerName is what a container can be called; anything else would be a path.
-var containerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// containerName is what a container can be called: its service, with its project before
+// it where it has one. Anything else would be a path.
+var containerName = regexp.MustCompile(`^([a-z0-9][a-z0-9_-]{0,62}\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// find returns the container that the caller calls name.
+func find(keeper Containers, name string) (workload.UnitStatus, error) {
+	u, err := keeper.Snapshot().Find(name)
+	switch {
+	case errors.Is(err, workload.ErrAmbiguous):
+		err = connect.NewError(connect.CodeInvalidArgument, err)
+	case err != nil:
+		err = connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no container %s here: kogge ps lists them", name))
+	}
+	return u, err
+}
 
 func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.LogsRequest], out *connect.ServerStream[apiv1.LogLines]) error {
 	if !containerName.MatchString(r.Msg.Container) {
@@ -209,23 +222,19 @@ func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.Log
 	if r.Msg.Tail < 0 {
 		return connect.NewError(connect.CodeInvalidArgument, errors.New("tail is less than 0"))
 	}
-	if keeper := s.containers(); keeper != nil && !known(keeper.Snapshot(), r.Msg.Container) {
-		return connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no container %s here: kogge ps lists them", r.Msg.Container))
+	id := r.Msg.Container
+	if keeper := s.containers(); keeper != nil {
+		u, err := find(keeper, id)
+		if err != nil {
+			return err
+		}
+		id = u.ID
 	}
-	o := &output{file: filepath.Join(s.logs, r.Msg.Container+".log"), b: &batch{send: out.Send}}
+	o := &output{file: filepath.Join(s.logs, id+".log"), b: &batch{send: out.Send}}
 	if err := o.send(ctx, int(r.Msg.Tail), r.Msg.Follow); err != nil && !errors.Is(err, errNoOutput) {
 		return err
 	}
 	return nil
-}
-
-func known(status workload.Status, id string) bool {
-	for _, u := range status.Units {
-		if u.ID == id {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *workloadService) Run(ctx context.Context, r *connect.Request[apiv1.RunRequest]) (*connect.Response[apiv1.RunResponse], error) {
@@ -239,9 +248,13 @@ func (s *workloadService) Run(ctx context.Context, r *connect.Request[apiv1.RunR
 	if keeper == nil {
 		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
 	}
-	switch err := keeper.Request(ctx, r.Msg.Container, want); {
+	u, err := find(keeper, r.Msg.Container)
+	if err != nil {
+		return nil, err
+	}
+	switch err := keeper.Request(ctx, u.ID, want); {
 	case errors.Is(err, workload.ErrUnknown):
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no container %q here", r.Msg.Container))
+		return nil, connect.NewError(connect.CodeNotFound, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log"
 	"net/netip"
+	"slices"
 	"time"
 
 	"kogge.example/agent/workload/bridge"
@@ -13,9 +14,12 @@ import (
 func (k *Keeper) address(found []Found) error {
 	used := make(map[netip.Addr]bool)
 	for _, f := range found {
-		if u := k.units[f.ID]; u != nil && !u.addr.IsValid() && k.Subnet.Contains(f.Address) && !used[f.Address] {
-			u.addr = f.Address
-			used[f.Address] = true
+		u := k.units[f.ID]
+		if u == nil || u.addr.IsValid() || len(f.At) != 1 {
+			continue
+		}
+		if a := f.At[0].Addr; k.Subnet.Contains(a) && !used[a] {
+			u.addr, used[a] = a, true
 		}
 	}
 	for _, u := range k.units {
@@ -44,52 +48,57 @@ func (k *Keeper) sweep(ctx context.Context, found []Found) {
 	}
 	// After a boot there is no port map to correct, and none is needed yet.
 	k.publish = len(attached) > 0 || err != nil
+	wanted := make(map[string]bool)
+	for _, u := range k.units {
+		wanted[u.name] = true
+	}
 	gone := make(map[string]bool)
-	for _, id := range attached {
-		gone[id] = k.units[id] == nil
+	for _, name := range attached {
+		gone[name] = !wanted[name]
 	}
 	for _, f := range found {
-		gone[f.ID] = k.units[f.ID] == nil
+		gone[f.Name] = !wanted[f.Name]
 	}
-	for id, yes := range gone {
+	for name, yes := range gone {
 		if !yes {
 			continue
 		}
 		k.workers.Go(func() {
-			if err := k.remove(ctx, id); err != nil && ctx.Err() == nil {
+			if err := k.remove(ctx, name); err != nil && ctx.Err() == nil {
 				log.Printf("workloads: remove: %v", err)
 			}
 		})
 	}
 }
 
-func (k *Keeper) remove(ctx context.Context, id string) error {
-	return k.takeAway(ctx, id, "", DefaultStopGrace)
+func (k *Keeper) remove(ctx context.Context, name string) error {
+	return k.takeAway(ctx, name, "", DefaultStopGrace)
 }
 
-// takeAway leaves nothing of a container but its volumes.
-func (k *Keeper) takeAway(ctx context.Context, id, signal string, grace time.Duration) error {
-	if err := k.Engine.Remove(ctx, id, signal, grace); err != nil {
+// takeAway leaves nothing of an instance but its volumes.
+func (k *Keeper) takeAway(ctx context.Context, name, signal string, grace time.Duration) error {
+	if err := k.Engine.Remove(ctx, name, signal, grace); err != nil {
 		return err
 	}
-	if err := k.Network.Detach(id); err != nil {
+	if err := k.Network.Detach(name); err != nil {
 		return err
 	}
-	return k.Engine.RemoveFiles(id)
+	return k.Engine.RemoveFiles(name)
 }
 
 // adopt tells every unit what was found of it.
 func (k *Keeper) adopt(ctx context.Context, found []Found) {
-	byID := make(map[string]Found, len(found))
+	byName := make(map[string]Found, len(found))
 	for _, f := range found {
-		byID[f.ID] = f
+		byName[f.Name] = f
 	}
 	for _, id := range k.names() {
-		u, f := k.units[id], byID[id]
+		u := k.units[id]
+		f := byName[u.name]
 		if u.State != Waiting {
 			continue
 		}
-		current := f.ID != "" && k.current(ctx, u, f)
+		current := f.ID == id && k.current(ctx, u, f)
 		switch {
 		case f.Task == Alive && current:
 			k.step(ctx, event{id: id, kind: Adopted, began: f.Started, check: k.health(ctx, u.want)})
@@ -106,7 +115,7 @@ func (k *Keeper) adopt(ctx context.Context, found []Found) {
 // current says whether what was found is what is wanted: the same settings, image
 // and address. An image that is no longer there does not end what runs.
 func (k *Keeper) current(ctx context.Context, u *unit, f Found) bool {
-	if f.Spec != u.want.Hash() || f.Address != u.addr {
+	if f.Spec != u.want.Hash() || !slices.Equal(f.At, u.instance().At) {
 		return false
 	}
 	digest, err := k.Engine.Digest(ctx, u.want.Image)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +16,10 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
+
+	"kogge.example/agent/workload/bridge"
 )
 
 // namespace is our part of containerd; what lies in others is not ours.
@@ -29,11 +31,23 @@ const snapshotter = "overlayfs"
 // Labels that a container carries in containerd's store, so that an agent that
 // knows nothing finds out everything.
 const (
-	labelSpec    = "kogge.example/spec"    // Container.Hash
-	labelImage   = "kogge.example/image"   // digest of the image it was made from
-	labelAddress = "kogge.example/address" // on the bridge
-	labelEnded   = "kogge.example/ended"   // "BOOT CODE": ended in that boot, for good
+	labelSpec  = "kogge.example/spec"  // Container.Hash
+	labelImage = "kogge.example/image" // digest of the image it was made from
+	labelEnded = "kogge.example/ended" // "BOOT CODE": ended in that boot, for good
 )
+
+// record is what else an agent has to know of an instance. It is an extension of the
+// container in containerd's store, as it can be larger than labels.
+type record struct {
+	ID    string // of the Container
+	At    []bridge.Address
+	Ports []Port
+}
+
+// extension is a record's name in the store.
+const extension = "kogge.example/instance"
+
+func init() { typeurl.Register(&record{}, "kogge.example", "workload", "instance") }
 
 // Paths are the places that an Engine uses; all absolute.
 type Paths struct {
@@ -69,10 +83,11 @@ type Engine struct {
 
 // Found is a container that containerd knows.
 type Found struct {
-	ID      string
+	Instance
+	ID      string // of the Container; "" of what an agent of an older release made
 	Spec    string // Container.Hash of what it was made from
 	Image   string // digest
-	Address netip.Addr
+	Ports   []Port
 	Task    Task
 	Exit    int // if Task is Exited or Over
 	Started time.Time
@@ -166,10 +181,16 @@ func (e *Engine) found(ctx context.Context, c client.Container) (Found, error) {
 	}
 	labels := info.Labels
 	// A container is made right before its one start.
-	f := Found{ID: c.ID(), Spec: labels[labelSpec], Image: labels[labelImage], Task: Absent, Started: info.CreatedAt}
-	// A label that we did not write leaves the address invalid: the Keeper then
-	// gives a new one, and with it a new container.
-	f.Address, _ = netip.ParseAddr(labels[labelAddress])
+	f := Found{
+		Instance: Instance{Name: c.ID()},
+		Spec:     labels[labelSpec], Image: labels[labelImage], Task: Absent, Started: info.CreatedAt,
+	}
+	// What we did not write leaves it nobody's: the Keeper takes it away.
+	if v, err := typeurl.UnmarshalAny(info.Extensions[extension]); err == nil {
+		if m, ok := v.(*record); ok {
+			f.ID, f.At, f.Ports = m.ID, m.At, m.Ports
+		}
+	}
 	if boot, code, ok := strings.Cut(labels[labelEnded], " "); ok && boot == e.boot {
 		if f.Exit, err = strconv.Atoi(code); err == nil {
 			f.Task = Over
@@ -216,10 +237,10 @@ func (e *Engine) Digest(ctx context.Context, name string) (string, error) {
 // ErrNoImage means that the node does not have the image.
 var ErrNoImage = errors.New("not on this node")
 
-// Start makes and starts a container that is not there: a fresh root file system,
+// Start makes and starts an instance of c that is not there: a fresh root file system,
 // the spec, the task. netns is the file of its network namespace. When it fails,
 // what it made is left for Remove.
-func (e *Engine) Start(ctx context.Context, c Container, addr netip.Addr, netns string) error {
+func (e *Engine) Start(ctx context.Context, c Container, i Instance, netns string) error {
 	ctx = e.context(ctx)
 	if err := runsHere(c.Platform); err != nil {
 		return err
@@ -236,17 +257,18 @@ func (e *Engine) Start(ctx context.Context, c Container, addr netip.Addr, netns 
 	defer done(context.WithoutCancel(ctx))
 	labels := map[string]string{}
 	maps.Copy(labels, c.Labels)
-	maps.Copy(labels, map[string]string{labelSpec: c.Hash(), labelImage: img.Target().Digest.String(), labelAddress: addr.String()})
-	created, err := e.client.NewContainer(ctx, c.ID,
+	maps.Copy(labels, map[string]string{labelSpec: c.Hash(), labelImage: img.Target().Digest.String()})
+	created, err := e.client.NewContainer(ctx, i.Name,
 		client.WithImage(img),
 		client.WithSnapshotter(snapshotter),
-		client.WithNewSnapshot(c.ID, img),
+		client.WithNewSnapshot(i.Name, img),
 		client.WithImageStopSignal(img, "SIGTERM"),
 		client.WithAdditionalContainerLabels(labels),
+		client.WithContainerExtension(extension, &record{ID: c.ID, At: i.At, Ports: c.Ports}),
 		// By name, found in containerd's PATH: for a path it would first run shim
 		// and runc once more to ask what they can do.
 		client.WithRuntime("io.containerd.runc.v2", e.options()),
-		client.WithNewSpec(e.spec(c, img, netns)...),
+		client.WithNewSpec(e.spec(c, i.Name, img, netns)...),
 	)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
@@ -306,20 +328,20 @@ func (output) Cancel()              {}
 func (output) Wait()                {}
 func (output) Close() error         { return nil }
 
-// Wait returns the exit code of the running container id, once it has one.
-func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
-	task, err := e.task(e.context(ctx), id)
+// Wait returns the exit code of the running instance, once it has one.
+func (e *Engine) Wait(ctx context.Context, name string) (int, error) {
+	task, err := e.task(e.context(ctx), name)
 	if err != nil {
 		return 0, err
 	}
 	exit, err := task.Wait(e.context(ctx))
 	if err != nil {
-		return 0, fmt.Errorf("wait for %s: %w", id, err)
+		return 0, fmt.Errorf("wait for %s: %w", name, err)
 	}
 	select {
 	case status := <-exit:
 		if err := status.Error(); err != nil {
-			return 0, fmt.Errorf("wait for %s: %w", id, err)
+			return 0, fmt.Errorf("wait for %s: %w", name, err)
 		}
 		return int(status.ExitCode()), nil
 	case <-ctx.Done():
@@ -327,60 +349,60 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	}
 }
 
-func (e *Engine) task(ctx context.Context, id string) (client.Task, error) {
-	c, err := e.client.LoadContainer(ctx, id)
+func (e *Engine) task(ctx context.Context, name string) (client.Task, error) {
+	c, err := e.client.LoadContainer(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", id, err)
+		return nil, fmt.Errorf("container %s: %w", name, err)
 	}
 	task, err := c.Task(ctx, nil)
 	if err != nil {
-		return nil, fmt.Errorf("task of %s: %w", id, err)
+		return nil, fmt.Errorf("task of %s: %w", name, err)
 	}
 	return task, nil
 }
 
-// Mark notes that the container id ended with code and stays so for this boot,
-// and lets its shim go.
-func (e *Engine) Mark(ctx context.Context, id string, code int) error {
+// Mark notes that the instance ended with code and stays so for this boot, and lets
+// its shim go.
+func (e *Engine) Mark(ctx context.Context, name string, code int) error {
 	ctx = e.context(ctx)
-	c, err := e.client.LoadContainer(ctx, id)
+	c, err := e.client.LoadContainer(ctx, name)
 	if err != nil {
-		return fmt.Errorf("container %s: %w", id, err)
+		return fmt.Errorf("container %s: %w", name, err)
 	}
 	// First the note, then the task: a cut between them finds the note.
 	note := map[string]string{labelEnded: fmt.Sprintf("%s %d", e.boot, code)}
 	if _, err := c.SetLabels(ctx, note); err != nil {
-		return fmt.Errorf("container %s: label: %w", id, err)
+		return fmt.Errorf("container %s: label: %w", name, err)
 	}
 	task, err := c.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("task of %s: %w", id, err)
+		return fmt.Errorf("task of %s: %w", name, err)
 	}
 	if _, err := task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("task of %s: delete: %w", id, err)
+		return fmt.Errorf("task of %s: delete: %w", name, err)
 	}
 	return nil
 }
 
-// Remove stops the container id, by signal ("": the image's) and after grace by
+// Remove stops the instance, by signal ("": the image's) and after grace by
 // SIGKILL, and deletes it with its root file system. None there is no error.
-func (e *Engine) Remove(ctx context.Context, id, sig string, grace time.Duration) error {
+func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Duration) error {
 	ctx = e.context(ctx)
-	c, err := e.client.LoadContainer(ctx, id)
+	c, err := e.client.LoadContainer(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("container %s: %w", id, err)
+		return fmt.Errorf("container %s: %w", name, err)
 	}
 	if err := e.end(ctx, c, sig, grace); err != nil {
-		return fmt.Errorf("container %s: %w", id, err)
+		return fmt.Errorf("container %s: %w", name, err)
 	}
 	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("container %s: delete: %w", id, err)
+		return fmt.Errorf("container %s: delete: %w", name, err)
 	}
 	return nil
 }

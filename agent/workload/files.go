@@ -16,11 +16,12 @@ import (
 // files are the names of what WriteFiles writes, all seen in the container's /etc.
 var files = []string{"resolv.conf", "hosts", "hostname"}
 
-// WriteFiles writes resolv.conf, hosts and hostname of container c. peers are all
-// containers by name. They are written in place, not renamed, because a running
-// container has them mounted; text that is the same is not written again.
-func (e *Engine) WriteFiles(c Container, peers map[string]netip.Addr) error {
-	folder := filepath.Join(e.paths.Files, c.ID)
+// WriteFiles writes resolv.conf, hosts and hostname of the instance name of c. peers are
+// those that it can reach, itself included, by what it calls them. They are written in
+// place, not renamed, because a running container has them mounted; text that is the
+// same is not written again.
+func (e *Engine) WriteFiles(c Container, name string, peers map[string]netip.Addr) error {
+	folder := filepath.Join(e.paths.Files, name)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("files of %s: %w", c.ID, err)
 	}
@@ -28,12 +29,12 @@ func (e *Engine) WriteFiles(c Container, peers map[string]netip.Addr) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("node's resolv.conf: %w", err)
 	}
-	for name, text := range map[string][]byte{
+	for file, text := range map[string][]byte{
 		"resolv.conf": resolvConf(resolv),
 		"hosts":       hosts(c, peers),
 		"hostname":    []byte(c.Hostname + "\n"),
 	} {
-		path := filepath.Join(folder, name)
+		path := filepath.Join(folder, file)
 		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
 			continue
 		}
@@ -44,15 +45,15 @@ func (e *Engine) WriteFiles(c Container, peers map[string]netip.Addr) error {
 	return nil
 }
 
-// given is the file of the n-th of a container's Files.
-func (e *Engine) given(id string, n int) string {
-	return filepath.Join(e.paths.Files, id, "given", strconv.Itoa(n))
+// given is the file of the n-th of an instance's Files.
+func (e *Engine) given(name string, n int) string {
+	return filepath.Join(e.paths.Files, name, "given", strconv.Itoa(n))
 }
 
 // give writes c's configs and secrets, anew for each start. Their folder lies in memory
 // and nobody but root may enter it: a container sees the file itself, mounted.
-func (e *Engine) give(c Container) error {
-	folder := filepath.Join(e.paths.Files, c.ID, "given")
+func (e *Engine) give(c Container, name string) error {
+	folder := filepath.Join(e.paths.Files, name, "given")
 	if err := os.RemoveAll(folder); err != nil {
 		return fmt.Errorf("files of %s: %w", c.ID, err)
 	}
@@ -63,7 +64,7 @@ func (e *Engine) give(c Container) error {
 		return fmt.Errorf("files of %s: %w", c.ID, err)
 	}
 	for i, f := range c.Files {
-		if err := write(e.given(c.ID, i), f); err != nil {
+		if err := write(e.given(name, i), f); err != nil {
 			return fmt.Errorf("files of %s: %s: %w", c.ID, f.Target, err)
 		}
 	}
@@ -85,10 +86,11 @@ func write(path string, f File) error {
 	return os.Chmod(path, mode) // whatever the umask
 }
 
-// RemoveFiles removes what WriteFiles and Prepare wrote for id; none is no error.
-func (e *Engine) RemoveFiles(id string) error {
-	if err := os.RemoveAll(filepath.Join(e.paths.Files, id)); err != nil {
-		return fmt.Errorf("files of %s: %w", id, err)
+// RemoveFiles removes what WriteFiles and Prepare wrote for an instance; none is no
+// error.
+func (e *Engine) RemoveFiles(name string) error {
+	if err := os.RemoveAll(filepath.Join(e.paths.Files, name)); err != nil {
+		return fmt.Errorf("files of %s: %w", name, err)
 	}
 	return nil
 }
@@ -122,8 +124,9 @@ func hosts(c Container, peers map[string]netip.Addr) []byte {
 	for _, h := range c.ExtraHosts { // first: they may speak of a peer otherwise
 		fmt.Fprintf(&out, "%s\t%s\n", h.Addr, h.Name)
 	}
+	_, own := Split(c.ID)
 	for _, name := range names {
-		if name == c.ID && c.Hostname != c.ID {
+		if name == own && c.Hostname != own {
 			fmt.Fprintf(&out, "%s\t%s %s\n", peers[name], c.Hostname, name)
 			continue
 		}

@@ -21,7 +21,7 @@ func TestFiles(t *testing.T) {
 		}
 		return string(data)
 	}
-	if err := e.WriteFiles(c, peers); err != nil {
+	if err := e.WriteFiles(c, "web", peers); err != nil {
 		t.Fatal(err)
 	}
 	if got := read("resolv.conf"); got != "" {
@@ -45,7 +45,7 @@ func TestFiles(t *testing.T) {
 	if err := os.WriteFile(resolv, []byte(node), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.WriteFiles(c, peers); err != nil {
+	if err := e.WriteFiles(c, "web", peers); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := read("resolv.conf"), "search lan\nnameserver 192.0.2.53\n"; got != want {
@@ -95,7 +95,7 @@ func TestGiven(t *testing.T) {
 		return st
 	}
 	for range 2 {
-		if err := e.Prepare(c); err != nil {
+		if err := e.Prepare(c, c.ID); err != nil {
 			t.Fatal(err)
 		}
 		if got := stat(filepath.Dir(e.given("web", 0))).Mode().Perm(); got != 0o700 {
@@ -111,7 +111,7 @@ func TestGiven(t *testing.T) {
 		}
 	}
 	c.Files = c.Files[:1]
-	if err := e.Prepare(c); err != nil {
+	if err := e.Prepare(c, c.ID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(e.given("web", 1)); !os.IsNotExist(err) {

@@ -22,14 +22,14 @@ type engine interface {
 	Digest(ctx context.Context, image string) (string, error)
 	Pull(ctx context.Context, image string, report func(Progress)) error
 	Health(ctx context.Context, c Container) (Health, error)
-	Test(ctx context.Context, id string, h Health) (good bool, output string)
-	Start(ctx context.Context, c Container, addr netip.Addr, netns string) error
-	Wait(ctx context.Context, id string) (int, error)
-	Mark(ctx context.Context, id string, code int) error
-	Remove(ctx context.Context, id, signal string, grace time.Duration) error
-	Prepare(c Container) error
-	WriteFiles(c Container, peers map[string]netip.Addr) error
-	RemoveFiles(id string) error
+	Test(ctx context.Context, name string, h Health) (good bool, output string)
+	Start(ctx context.Context, c Container, i Instance, netns string) error
+	Wait(ctx context.Context, name string) (int, error)
+	Mark(ctx context.Context, name string, code int) error
+	Remove(ctx context.Context, name, signal string, grace time.Duration) error
+	Prepare(c Container, name string) error
+	WriteFiles(c Container, name string, peers map[string]netip.Addr) error
+	RemoveFiles(name string) error
 }
 
 // network is the containers' network. [bridge.Bridges] fits, and so does the one of
@@ -80,6 +80,7 @@ type Keeper struct {
 type unit struct {
 	Unit
 	want   Container
+	name   string // of its instance
 	addr   netip.Addr
 	reason string // why it does not run, in words
 	code   int    // of its last exit
@@ -142,7 +143,7 @@ func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
 		if _, twice := k.units[c.ID]; twice {
 			return fmt.Errorf("container %s is wanted twice", c.ID)
 		}
-		k.units[c.ID] = &unit{want: c, Unit: Unit{State: Waiting, Restart: c.Restart}}
+		k.units[c.ID] = &unit{want: c, name: instances(c.ID)[0], Unit: Unit{State: Waiting, Restart: c.Restart}}
 	}
 	for {
 		err := k.session(ctx)
@@ -351,10 +352,11 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	case Cancel:
 		u.cancel()
 	case Remove:
-		k.drop(ctx, u.want)
+		k.drop(ctx, u)
 	case Mark:
+		name := u.name
 		k.workers.Go(func() {
-			if err := k.Engine.Mark(ctx, e.id, e.code); err != nil && ctx.Err() == nil {
+			if err := k.Engine.Mark(ctx, name, e.code); err != nil && ctx.Err() == nil {
 				log.Printf("workloads: %v", err)
 			}
 		})
@@ -396,7 +398,7 @@ func (k *Keeper) running(ctx context.Context, u *unit, e event) {
 			k.replaced(u.want.ID)
 		}
 	}
-	k.watch(whole, u.want.ID, u.run)
+	k.watch(whole, u)
 	k.inspect(ctx, u, event{health: seen})
 }
 
@@ -423,7 +425,7 @@ func (k *Keeper) note(e event, u *unit) {
 const startLimit = 2 * time.Minute
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
-	c, addr, peers := u.want, u.addr, k.peers()
+	c, i, peers := u.want, u.instance(), k.peers(u)
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
@@ -435,7 +437,7 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		if err == nil {
 			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
 			defer done()
-			took, check, err = k.begin(limited, c, addr, peers)
+			took, check, err = k.begin(limited, c, i, peers)
 		}
 		if err != nil {
 			k.send(ctx, event{id: c.ID, kind: StartFailed, err: err})
@@ -446,11 +448,12 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 }
 
 // drop takes a container away at an operator's request.
-func (k *Keeper) drop(ctx context.Context, c Container) {
+func (k *Keeper) drop(ctx context.Context, u *unit) {
+	c, name := u.want, u.name
 	k.workers.Go(func() {
 		limited, cancel := context.WithTimeout(ctx, c.StopGrace+startLimit)
 		defer cancel()
-		if err := k.takeAway(limited, c.ID, c.StopSignal, c.StopGrace); err != nil {
+		if err := k.takeAway(limited, name, c.StopSignal, c.StopGrace); err != nil {
 			k.send(ctx, event{id: c.ID, kind: RemoveFailed, err: err})
 			return
 		}
@@ -458,17 +461,17 @@ func (k *Keeper) drop(ctx context.Context, c Container) {
 	})
 }
 
-// begin takes away what is left of c and starts it. took is the time from there to
-// the running process: container, network, task.
-func (k *Keeper) begin(ctx context.Context, c Container, addr netip.Addr, peers map[string]netip.Addr) (took time.Duration, check Health, err error) {
-	if err := k.Engine.Remove(ctx, c.ID, c.StopSignal, c.StopGrace); err != nil {
+// begin takes away what is left of the instance i of c and starts it. took is the time
+// from there to the running process: container, network, task.
+func (k *Keeper) begin(ctx context.Context, c Container, i Instance, peers map[string]netip.Addr) (took time.Duration, check Health, err error) {
+	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
 		return 0, Health{}, err
 	}
 	began := time.Now()
-	if err := k.Engine.Prepare(c); err != nil {
+	if err := k.Engine.Prepare(c, i.Name); err != nil {
 		return 0, Health{}, err
 	}
-	if err := k.Engine.WriteFiles(c, peers); err != nil {
+	if err := k.Engine.WriteFiles(c, i.Name, peers); err != nil {
 		return 0, Health{}, err
 	}
 	// Beside the start: it reads the image's configuration.
@@ -476,11 +479,11 @@ func (k *Keeper) begin(ctx context.Context, c Container, addr netip.Addr, peers 
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { own = k.health(ctx, c) })
-	netns, err := k.Network.Attach(c.ID, []bridge.Address{{Network: Network, Addr: addr}})
+	netns, err := k.Network.Attach(i.Name, i.At)
 	if err != nil {
 		return 0, Health{}, err
 	}
-	if err := k.Engine.Start(ctx, c, addr, netns); err != nil {
+	if err := k.Engine.Start(ctx, c, i, netns); err != nil {
 		return 0, Health{}, err
 	}
 	took = time.Since(began)
@@ -500,9 +503,10 @@ func (k *Keeper) health(ctx context.Context, c Container) Health {
 // watch waits for the exit of a running container; ctx is that of its run. When
 // waiting itself fails, only a look at everything tells whether the container is gone
 // or containerd is.
-func (k *Keeper) watch(ctx context.Context, id string, run int) {
+func (k *Keeper) watch(ctx context.Context, u *unit) {
+	id, name, run := u.want.ID, u.name, u.run
 	k.workers.Go(func() {
-		code, err := k.Engine.Wait(ctx, id)
+		code, err := k.Engine.Wait(ctx, name)
 		e := exit(id, code)
 		if err != nil {
 			e = event{id: id, kind: Lost, err: err}
@@ -543,9 +547,9 @@ func lastLine(text string) string {
 
 // test asks a running container whether it works, beside the loop.
 func (k *Keeper) test(ctx context.Context, u *unit) {
-	id, run, health := u.want.ID, u.run, u.health
+	id, name, run, health := u.want.ID, u.name, u.run, u.health
 	k.workers.Go(func() {
-		good, output := k.Engine.Test(ctx, id, health)
+		good, output := k.Engine.Test(ctx, name, health)
 		e := event{id: id, run: run, health: Missed, output: output}
 		if good {
 			e.health = Passed
@@ -565,21 +569,31 @@ func (k *Keeper) send(ctx context.Context, e event) {
 // refresh brings resolv.conf and hosts of the containers up to date.
 func (k *Keeper) refresh() {
 	for _, id := range k.names() {
-		if k.units[id].State != Running {
+		u := k.units[id]
+		if u.State != Running {
 			continue // the next start writes them
 		}
-		if err := k.Engine.WriteFiles(k.units[id].want, k.peers()); err != nil {
+		if err := k.Engine.WriteFiles(u.want, u.name, k.peers(u)); err != nil {
 			log.Printf("workloads: %v", err)
 		}
 	}
 }
 
-func (k *Keeper) peers() map[string]netip.Addr {
-	peers := make(map[string]netip.Addr, len(k.units))
-	for id, u := range k.units {
-		peers[id] = u.addr
+// peers are the containers of u's project, by what it calls them.
+func (k *Keeper) peers(u *unit) map[string]netip.Addr {
+	peers := make(map[string]netip.Addr)
+	own, _ := Split(u.want.ID)
+	for id, other := range k.units {
+		if project, service := Split(id); project == own {
+			peers[service] = other.addr
+		}
 	}
 	return peers
+}
+
+// instance is what u is or is to be in containerd.
+func (u *unit) instance() Instance {
+	return Instance{Name: u.name, At: []bridge.Address{{Network: Network, Addr: u.addr}}}
 }
 
 func (k *Keeper) names() []string {

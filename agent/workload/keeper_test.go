@@ -83,17 +83,17 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 	return "sha256:" + image + f.images[image], nil
 }
 
-func (f *fakeEngine) Start(ctx context.Context, c Container, addr netip.Addr, netns string) error {
+func (f *fakeEngine) Start(ctx context.Context, c Container, i Instance, netns string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.do(ctx, "start %s %s", c.ID, addr); err != nil {
+	if err := f.do(ctx, "start %s %s", i.Name, i.At[0].Addr); err != nil {
 		return err
 	}
 	if f.missing[c.Image] {
 		return ErrNoImage
 	}
-	f.there[c.ID] = &fakeContainer{exit: make(chan int, 1), Found: Found{
-		ID: c.ID, Spec: c.Hash(), Image: "sha256:" + c.Image + f.images[c.Image], Address: addr, Task: Alive,
+	f.there[i.Name] = &fakeContainer{exit: make(chan int, 1), Found: Found{
+		Instance: i, ID: c.ID, Spec: c.Hash(), Image: "sha256:" + c.Image + f.images[c.Image], Ports: c.Ports, Task: Alive,
 	}}
 	return nil
 }
@@ -170,9 +170,9 @@ func (f *fakeEngine) Test(_ context.Context, id string, _ Health) (bool, string)
 	return true, "fine"
 }
 
-func (f *fakeEngine) Prepare(Container) error                           { return nil }
-func (f *fakeEngine) WriteFiles(Container, map[string]netip.Addr) error { return nil }
-func (f *fakeEngine) RemoveFiles(string) error                          { return nil }
+func (f *fakeEngine) Prepare(Container, string) error                           { return nil }
+func (f *fakeEngine) WriteFiles(Container, string, map[string]netip.Addr) error { return nil }
+func (f *fakeEngine) RemoveFiles(string) error                                  { return nil }
 
 // exit ends a running container.
 func (f *fakeEngine) exit(t *testing.T, id string, code int) {
@@ -356,8 +356,10 @@ func TestStartAndRestart(t *testing.T) {
 func TestAdopt(t *testing.T) {
 	t.Parallel()
 	c := web(Always)
-	at := netip.MustParseAddr("10.88.0.9")
-	good := Found{ID: "web", Spec: c.Hash(), Image: "sha256:hello", Address: at, Task: Alive}
+	at := func(addr string) []bridge.Address {
+		return []bridge.Address{{Network: Network, Addr: netip.MustParseAddr(addr)}}
+	}
+	good := Found{Instance: Instance{Name: "web", At: at("10.88.0.9")}, ID: "web", Spec: c.Hash(), Image: "sha256:hello", Task: Alive}
 	for _, tc := range []struct {
 		name    string
 		want    Container
@@ -373,14 +375,14 @@ func TestAdopt(t *testing.T) {
 		{"other settings", c, func(f *Found) { f.Spec = "other" }, "web running", 1, 1},
 		{"other image", c, func(f *Found) { f.Image = "sha256:older" }, "web running", 1, 1},
 		{"half made", c, func(f *Found) { f.Task = Strange }, "web running", 1, 1},
-		{"address of another subnet", c, func(f *Found) { f.Address = netip.MustParseAddr("10.99.0.2") }, "web running", 1, 1},
+		{"address of another subnet", c, func(f *Found) { f.At = at("10.99.0.2") }, "web running", 1, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFake()
 			found := good
 			tc.change(&found)
 			f.there["web"] = &fakeContainer{Found: found, exit: make(chan int, 1)}
-			f.there["old"] = &fakeContainer{Found: Found{ID: "old", Task: Alive}, exit: make(chan int, 1)}
+			f.there["old"] = &fakeContainer{Found: Found{Instance: Instance{Name: "old"}, ID: "old", Task: Alive}, exit: make(chan int, 1)}
 			b := run(t, f, tc.want)
 			b.until(t, tc.state, func(s Status) bool {
 				return unitStates(tc.state)(s) && s.Settled && f.did("remove old") == 1

@@ -160,7 +160,7 @@ func (k *Keeper) Stop(ctx context.Context) {
 		k.workers.Go(func() {
 			defer close(gone[id])
 			k.await(ctx, u, gone)
-			if err := k.Engine.Remove(ctx, id, u.want.StopSignal, u.want.StopGrace); err != nil {
+			if err := k.Engine.Remove(ctx, u.name, u.want.StopSignal, u.want.StopGrace); err != nil {
 				log.Printf("workloads: stop: %v", err)
 			}
 		})

@@ -114,14 +114,14 @@ func parseHealth(config []byte) (Health, error) {
 	return h, nil
 }
 
-// Test runs h's command in the running container id, in its cgroup and with its user,
+// Test runs h's command in the running instance, in its cgroup and with its user,
 // environment and limits, and says whether it ended with 0 in time. output is the end
 // of what it wrote, or why it could not be run. When Test returns, the command has
 // ended, or it is killed before the next one starts.
-func (e *Engine) Test(ctx context.Context, id string, h Health) (good bool, output string) {
+func (e *Engine) Test(ctx context.Context, name string, h Health) (good bool, output string) {
 	// The shim writes there, so that no test waits for an agent that has gone.
-	out := filepath.Join(e.paths.Files, id, "health")
-	code, err := e.test(e.context(ctx), id, h, out)
+	out := filepath.Join(e.paths.Files, name, "health")
+	code, err := e.test(e.context(ctx), name, h, out)
 	text := takeTail(out)
 	switch {
 	case err != nil:
@@ -132,14 +132,14 @@ func (e *Engine) Test(ctx context.Context, id string, h Health) (good bool, outp
 	return true, text
 }
 
-func (e *Engine) test(ctx context.Context, id string, h Health, out string) (code int, err error) {
+func (e *Engine) test(ctx context.Context, name string, h Health, out string) (code int, err error) {
 	// Together they would take a small node's processor for seconds, after each boot.
 	select {
 	case e.turns <- struct{}{}:
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	p, exit, err := e.startTest(ctx, id, h, out)
+	p, exit, err := e.startTest(ctx, name, h, out)
 	<-e.turns
 	if err != nil {
 		return 0, err
@@ -164,10 +164,10 @@ func (e *Engine) test(ctx context.Context, id string, h Health, out string) (cod
 }
 
 // startTest starts the test; when it fails, none runs, or the next one finds it.
-func (e *Engine) startTest(ctx context.Context, id string, h Health, out string) (client.Process, <-chan client.ExitStatus, error) {
+func (e *Engine) startTest(ctx context.Context, name string, h Health, out string) (client.Process, <-chan client.ExitStatus, error) {
 	limited, cancel := context.WithTimeout(ctx, testStart)
 	defer cancel()
-	c, err := e.client.LoadContainer(limited, id)
+	c, err := e.client.LoadContainer(limited, name)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,7 +3,6 @@ package workload
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -125,7 +124,7 @@ func TestStopDuringStart(t *testing.T) {
 // blockedEngine starts nothing.
 type blockedEngine struct{ *fakeEngine }
 
-func (b *blockedEngine) Start(ctx context.Context, _ Container, _ netip.Addr, _ string) error {
+func (b *blockedEngine) Start(ctx context.Context, _ Container, _ Instance, _ string) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -32,7 +32,7 @@ var withheld = []string{"CAP_NET_RAW"}
 // paths and the 14 capabilities that are usual, but neither seccomp nor limits nor
 // a cgroup namespace. The order counts: the image first, then what was asked for,
 // then what nobody is asked about.
-func (e *Engine) spec(c Container, img client.Image, netns string) []oci.SpecOpts {
+func (e *Engine) spec(c Container, name string, img client.Image, netns string) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithoutRunMount, // an image may have a /run of its own
 		withImage(c, img),
@@ -56,7 +56,7 @@ func (e *Engine) spec(c Container, img client.Image, netns string) []oci.SpecOpt
 	if shm == 0 {
 		shm = defaultShm
 	}
-	opts = append(opts, oci.WithDevShmSize(shm/1024), oci.WithMounts(e.mounts(c)))
+	opts = append(opts, oci.WithDevShmSize(shm/1024), oci.WithMounts(e.mounts(c, name)))
 	if c.Init {
 		opts = append(opts, withInit)
 	}
@@ -69,7 +69,7 @@ func (e *Engine) spec(c Container, img client.Image, netns string) []oci.SpecOpt
 		oci.WithNoNewPrivileges,
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: netns}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
-		withLimits(c, filepath.Join(e.paths.Cgroup, c.ID)),
+		withLimits(c, filepath.Join(e.paths.Cgroup, name)),
 		withUlimits(c),
 		withSettings(c),
 		// Last: the profile depends on the capabilities.
@@ -194,7 +194,7 @@ func withInit(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.S
 
 // mounts are the files that we write for the container, and what it asked for: the
 // shorter path first, so that none hides another.
-func (e *Engine) mounts(c Container) []specs.Mount {
+func (e *Engine) mounts(c Container, name string) []specs.Mount {
 	// Its own cgroup, to read: runtimes size themselves by the limits there.
 	all := []specs.Mount{{
 		Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
@@ -202,7 +202,7 @@ func (e *Engine) mounts(c Container) []specs.Mount {
 	}}
 	for _, f := range files {
 		all = append(all, specs.Mount{
-			Destination: "/etc/" + f, Type: "bind", Source: filepath.Join(e.paths.Files, c.ID, f),
+			Destination: "/etc/" + f, Type: "bind", Source: filepath.Join(e.paths.Files, name, f),
 			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
 		})
 	}
@@ -212,11 +212,11 @@ func (e *Engine) mounts(c Container) []specs.Mount {
 			Options: []string{"bind", "ro", "nosuid", "nodev"},
 		})
 	}
-	return append(all, e.wanted(c)...)
+	return append(all, e.wanted(c, name)...)
 }
 
 // wanted are the mounts that c asked for.
-func (e *Engine) wanted(c Container) []specs.Mount {
+func (e *Engine) wanted(c Container, name string) []specs.Mount {
 	var all []specs.Mount
 	for _, t := range c.Tmpfs {
 		mode := t.Mode
@@ -241,7 +241,7 @@ func (e *Engine) wanted(c Container) []specs.Mount {
 	}
 	for i, f := range c.Files {
 		all = append(all, specs.Mount{
-			Destination: f.Target, Type: "bind", Source: e.given(c.ID, i),
+			Destination: f.Target, Type: "bind", Source: e.given(name, i),
 			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
 		})
 	}
@@ -251,13 +251,13 @@ func (e *Engine) wanted(c Container) []specs.Mount {
 
 func depth(path string) int { return strings.Count(filepath.Clean(path), "/") }
 
-// Prepare makes what c needs on the node before it starts: its volumes, configs and
-// secrets. An earlier container of its name is gone.
-func (e *Engine) Prepare(c Container) error {
+// Prepare makes what the instance name of c needs on the node before it starts: its
+// volumes, configs and secrets. An earlier instance of that name is gone.
+func (e *Engine) Prepare(c Container, name string) error {
 	if err := e.Volumes(c); err != nil {
 		return err
 	}
-	return e.give(c)
+	return e.give(c, name)
 }
 
 // Volumes makes the folders of c's volumes. They are never removed here.

@@ -52,7 +52,7 @@ func TestMounts(t *testing.T) {
 		Files:   []File{{Target: "/data/app.conf"}},
 	}
 	var got strings.Builder
-	for _, m := range e.mounts(c) {
+	for _, m := range e.mounts(c, "web") {
 		got.WriteString(m.Destination + " " + m.Source + " " + strings.Join(m.Options, ",") + "\n")
 	}
 	const want = `/sys/fs/cgroup cgroup ro,nosuid,nodev,noexec,relatime

@@ -20,12 +20,13 @@ type Status struct {
 
 // UnitStatus is the state of one container.
 type UnitStatus struct {
-	ID      string
-	State   State
-	Image   string     // as it was asked for
-	Address netip.Addr // on the bridge
-	Ports   []Port     // published while it runs
-	Health  HealthStatus
+	ID       string
+	Instance string // its name in containerd, and of its cgroup; of the one that serves, if there are two
+	State    State
+	Image    string     // as it was asked for
+	Address  netip.Addr // on the bridge
+	Ports    []Port     // published while it runs
+	Health   HealthStatus
 	// StartedAt is when the process that runs was started; zero if none runs.
 	StartedAt time.Time
 	Exits     int    // and failed starts, in a row
@@ -91,7 +92,7 @@ func (k *Keeper) report() {
 
 func (u *unit) status() UnitStatus {
 	s := UnitStatus{
-		ID: u.want.ID, State: u.State, Image: u.want.Image, Address: u.addr,
+		ID: u.want.ID, Instance: u.name, State: u.State, Image: u.want.Image, Address: u.addr,
 		Exits: u.Exits, Restarts: max(u.starts-1, 0), ExitCode: u.code, Reason: u.reason,
 	}
 	if u.State == Running {

@@ -25,8 +25,8 @@ import (
 // Container is one wanted container, complete: every default that does not come
 // from its image is filled in.
 type Container struct {
-	// ID is its name, unique on the node: a DNS label. Also the name of its
-	// cgroup (/workload/ID), of its log and the name other containers call it by.
+	// ID is its name, unique on the node, and that of its log: [Join] of a project
+	// and a service, which is a DNS label and what other containers call it.
 	ID    string
 	Image string // with registry and tag or digest, as the image store names it
 
@@ -82,6 +82,15 @@ type Container struct {
 	// After are containers of the same file that come first, sorted by ID. They
 	// make no cycle.
 	After []Dependency `json:",omitempty"`
+}
+
+// Instance is a container as containerd has it. There may be two of one [Container] at a
+// time: see [instances].
+type Instance struct {
+	// Name is its name in containerd, and that of its cgroup (/workload/NAME), its
+	// network namespace and its files.
+	Name string
+	At   []bridge.Address // its places on networks, eth0 first
 }
 
 // DefaultPids is the limit of a container that names none: far above what a

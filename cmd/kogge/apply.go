@@ -71,7 +71,8 @@ func (f *applyFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	answer, refused, err := f.load(cmd, files)
+	name, nameless := f.projectName(files[0])
+	answer, refused, err := f.load(cmd, name, files)
 	if err != nil {
 		return err
 	}
@@ -88,9 +89,8 @@ func (f *applyFlags) run(cmd *cobra.Command) error {
 	for _, w := range answer.Warnings {
 		say("warning: %v", w)
 	}
-	name, err := f.projectName(files[0])
-	if err != nil {
-		return err
+	if nameless != nil {
+		return nameless
 	}
 	return f.target.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 		return f.send(ctx, c, name, answer, cmd.OutOrStdout())
@@ -255,11 +255,11 @@ func projectsCommand() *cobra.Command {
 
 // load reads the files; what is refused in them is no error of load, and leaves the
 // answer with its warnings alone.
-func (f *applyFlags) load(cmd *cobra.Command, files []string) (*project.Answer, *nodeconfig.Problems, error) {
+func (f *applyFlags) load(cmd *cobra.Command, name string, files []string) (*project.Answer, *nodeconfig.Problems, error) {
 	// compose-go logs what is said below with file and line, or better.
 	log.L.Logger.SetOutput(io.Discard)
 	answer, err := project.Load(cmd.Context(), files, project.Options{
-		EnvFiles: f.envFiles, Profiles: f.profiles, Environ: os.Environ(),
+		Project: name, EnvFiles: f.envFiles, Profiles: f.profiles, Environ: os.Environ(),
 	})
 	if answer == nil {
 		answer = &project.Answer{}

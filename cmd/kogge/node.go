@@ -358,7 +358,7 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if _, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: args[0], Action: action})); err != nil || noWait {
+				if _, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: before.Name, Action: action})); err != nil || noWait {
 					return err
 				}
 				return await(ctx, c, action, before)
@@ -373,16 +373,24 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 // runLimit is for containers that take their time to stop.
 const runLimit = 5 * time.Minute
 
-// find returns one container of the node.
+// find returns the container of the node that people call name.
 func find(ctx context.Context, c *api.Client, name string) (*apiv1.Container, error) {
 	answer, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(answer.Msg.Containers, func(one *apiv1.Container) bool { return one.Name == name })
-	if i < 0 {
-		return nil, hinted{fmt.Errorf("there is no container %s", name), "kogge ps lists them"}
+	var known workload.Status
+	for _, one := range answer.Msg.Containers {
+		known.Units = append(known.Units, workload.UnitStatus{ID: one.Name})
 	}
+	u, err := known.Find(name)
+	if errors.Is(err, workload.ErrUnknown) {
+		err = hinted{fmt.Errorf("there is no container %s", name), "kogge ps lists them"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(answer.Msg.Containers, func(one *apiv1.Container) bool { return one.Name == u.ID })
 	return answer.Msg.Containers[i], nil
 }
 

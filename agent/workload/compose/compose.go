@@ -31,16 +31,16 @@ import (
 	"kogge.example/init/nodeconfig"
 )
 
-// Parse reads the Compose file text, called file in messages, and returns its
-// containers by name, and warnings, these also with an error. The error is a
-// *[nodeconfig.Problems]. Empty text means no containers.
-func Parse(file string, text []byte) ([]workload.Container, []nodeconfig.Problem, error) {
+// Parse reads the Compose file text of the project ("": node.yaml's own workloads),
+// called file in messages, and returns its containers by name, and warnings, these also
+// with an error. The error is a *[nodeconfig.Problems]. Empty text means no containers.
+func Parse(project, file string, text []byte) ([]workload.Container, []nodeconfig.Problem, error) {
 	var doc yaml.Node
 	lines := strings.Split(string(text), "\n")
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return nil, nil, &nodeconfig.Problems{List: []nodeconfig.Problem{Syntax(file, lines, err)}}
 	}
-	p := newParser(func(n *yaml.Node) Origin { return Origin{File: file, Lines: lines, Node: n} })
+	p := newParser(project, func(n *yaml.Node) Origin { return Origin{File: file, Lines: lines, Node: n} })
 	p.most = 10 // the first ones tell, and a node's console is small
 	return p.parse(&doc)
 }
@@ -88,23 +88,23 @@ func (o Origin) Problem(format string, args ...any) nodeconfig.Problem {
 
 // ParseNode is Parse for a document that somebody else put together; origin says of
 // each of its nodes where to show what is wrong with it.
-func ParseNode(doc *yaml.Node, origin func(*yaml.Node) Origin) ([]workload.Container, []nodeconfig.Problem, error) {
-	return newParser(origin).parse(doc)
+func ParseNode(project string, doc *yaml.Node, origin func(*yaml.Node) Origin) ([]workload.Container, []nodeconfig.Problem, error) {
+	return newParser(project, origin).parse(doc)
 }
 
 // Check says what is wrong with the keys of a file that does not stand alone yet:
 // what package project resolves is passed over, and what is missing or is declared
 // elsewhere may still come. The error is a *[nodeconfig.Problems], or nil.
 func Check(doc *yaml.Node, origin func(*yaml.Node) Origin) error {
-	p := newParser(origin)
+	p := newParser("", origin)
 	p.part = true
 	_, _, err := p.parse(doc)
 	return err
 }
 
-func newParser(origin func(*yaml.Node) Origin) *parser {
+func newParser(project string, origin func(*yaml.Node) Origin) *parser {
 	return &parser{
-		origin: origin, most: maxProblems, ports: make(map[string]string), volumes: make(map[string]string),
+		project: project, origin: origin, most: maxProblems, ports: make(map[string]string), volumes: make(map[string]string),
 		declaredNetworks: make(map[string]bool), configs: make(map[string]stored), secrets: make(map[string]stored),
 	}
 }
@@ -121,8 +121,19 @@ func (p *parser) parse(doc *yaml.Node) ([]workload.Container, []nodeconfig.Probl
 		p.problems.List = slices.CompactFunc(p.problems.List, func(a, b nodeconfig.Problem) bool { return a == b })
 		return nil, p.warnings, &p.problems
 	}
+	p.qualify(all)
 	slices.SortFunc(all, func(a, b workload.Container) int { return strings.Compare(a.ID, b.ID) })
 	return all, p.warnings, nil
+}
+
+// qualify gives containers the names that they have on the node.
+func (p *parser) qualify(all []workload.Container) {
+	for i := range all {
+		all[i].ID = workload.Join(p.project, all[i].ID)
+		for j := range all[i].After {
+			all[i].After[j].ID = workload.Join(p.project, all[i].After[j].ID)
+		}
+	}
 }
 
 func inOrder(a, b nodeconfig.Problem) int {
@@ -136,6 +147,7 @@ const maxProblems = 100
 const maxWarnings = 1000
 
 type parser struct {
+	project  string
 	origin   func(*yaml.Node) Origin
 	most     int  // problems that are kept
 	part     bool // the file does not stand alone

@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 
 func show(t *testing.T, name string, text []byte) string {
 	t.Helper()
-	containers, warnings, err := Parse(name, text)
+	containers, warnings, err := Parse("shop", name, text)
 	var b strings.Builder
 	if err != nil {
 		fmt.Fprintf(&b, "refused:\n%v\n", err)
@@ -62,7 +62,7 @@ func TestLinesOfNodeConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = Parse(c.Workloads.File, c.Workloads.Text)
+	_, _, err = Parse("", c.Workloads.File, c.Workloads.Text)
 	var p *nodeconfig.Problems
 	if !errors.As(err, &p) || p.List[0].Line != 5 || p.List[0].File != "node.yaml" {
 		t.Errorf("got %v", err)
@@ -84,14 +84,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("services: &a\n  web: *a\n"))
 	f.Add([]byte("a: &a {<<: *a}\nservices: {web: *a}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		one, _, err := Parse("fuzz.yaml", text)
+		one, _, err := Parse("shop", "fuzz.yaml", text)
 		if err != nil {
 			if err.Error() == "" {
 				t.Error("refused without a word")
 			}
 			return
 		}
-		two, _, err := Parse("fuzz.yaml", text)
+		two, _, err := Parse("shop", "fuzz.yaml", text)
 		if err != nil {
 			t.Fatalf("refused the second time: %v", err)
 		}

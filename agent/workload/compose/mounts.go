@@ -17,10 +17,11 @@ func (p *parser) declared(n *yaml.Node) {
 		return
 	}
 	p.names(n, func(k, v *yaml.Node) {
-		folder := k.Value
+		folder, named := k.Value, false
 		if v.Tag != "!!null" {
 			p.fields(v, map[string]func(*yaml.Node){
-				"name": func(n *yaml.Node) { folder = p.text(n) },
+				"name":     func(n *yaml.Node) { folder, named = p.text(n), true },
+				"external": func(n *yaml.Node) { named = p.external(n, &folder) || named },
 				"driver": func(n *yaml.Node) {
 					if driver := p.text(n); driver != "local" && driver != "" {
 						p.report(n, "%s: %s is not supported on a node: a volume is a folder on STATE", p.at.shown, driver)
@@ -31,8 +32,21 @@ func (p *parser) declared(n *yaml.Node) {
 		if !name(folder) {
 			p.report(k, "volume name %q: use letters, digits, -, _ and ., at most 63", folder)
 		}
+		if !named {
+			folder = workload.Join(p.project, folder)
+		}
 		p.volumes[k.Value] = folder
 	})
+}
+
+// external says whether something of the top level is the node's rather than the
+// project's; in its older form it has the name that the node knows it by.
+func (p *parser) external(n *yaml.Node, name *string) bool {
+	if n.Kind == yaml.MappingNode {
+		p.fields(n, map[string]func(*yaml.Node){"name": func(n *yaml.Node) { *name = p.text(n) }})
+		return true
+	}
+	return p.boolean(n)
 }
 
 // name says whether s can be that of a volume, a config or a secret: a file's on

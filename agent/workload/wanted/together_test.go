@@ -30,7 +30,7 @@ func TestApplyTogether(t *testing.T) {
 			t.Errorf("shop%d: %v", i, err)
 		}
 	}
-	if got, want := ids(t, s), fmt.Sprintf("web%d", won); got != want {
+	if got, want := ids(t, s), fmt.Sprintf("shop%d.web%d", won, won); got != want {
 		t.Errorf("wanted %s, want %s", got, want)
 	}
 	for i := range errs {
@@ -42,7 +42,7 @@ func TestApplyTogether(t *testing.T) {
 		t.Error(err)
 	}
 	var n int
-	if _, err := fmt.Sscanf(ids(t, s), "a%d ", &n); err != nil || ids(t, s) != fmt.Sprintf("a%d b%d web%d", n, n, won) {
+	if _, err := fmt.Sscanf(ids(t, s), "data.a%d ", &n); err != nil || ids(t, s) != fmt.Sprintf("data.a%d data.b%d shop%d.web%d", n, n, won, won) {
 		t.Errorf("wanted %s: not one version as a whole", ids(t, s))
 	}
 }

@@ -1,8 +1,8 @@
 // Package wanted says which containers a node is to run: those of its node.yaml and
 // those of the Compose files that operators applied to it, each file a project.
 //
-// In come texts of Compose files; out goes one list of containers in which no name
-// and no port of the node is given twice, and a [Plan] that says what an apply would
+// In come texts of Compose files; out goes one list of containers in which no port of
+// the node is given twice, and a [Plan] that says what an apply would
 // change. Applied files lie on STATE, one for each project, each written whole or
 // not at all. The package starts nothing.
 package wanted
@@ -92,7 +92,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	case len(text) > MaxText:
 		return nil, nil, fmt.Errorf("project %s: %w", project, ErrSize)
 	}
-	containers, warnings, err := compose.Parse(project+suffix, text)
+	containers, warnings, err := compose.Parse(project, project+suffix, text)
 	if err != nil {
 		return nil, warnings, err
 	}
@@ -168,7 +168,7 @@ func (s *Store) read(replaced string) (map[string][]workload.Container, error) {
 		if err != nil {
 			return nil, fmt.Errorf("project %s: %w", name, err)
 		}
-		if projects[name], _, err = compose.Parse(name+suffix, text); err != nil && name != replaced {
+		if projects[name], _, err = compose.Parse(name, name+suffix, text); err != nil && name != replaced {
 			return nil, fmt.Errorf("project %s: %w", name, err)
 		}
 	}
@@ -206,22 +206,18 @@ func validName(name string) bool {
 	return true
 }
 
-// merge is all projects' containers by name. Two of one name, or two that publish
-// one port, are an error that names both projects; newest, if it is one of them, is
-// the one that asks for what another has.
+// merge is all projects' containers by name. Two that publish one port are an error
+// that names both projects; newest, if it is one of them, is the one that asks for what
+// another has.
 func merge(projects map[string][]workload.Container, newest string) ([]workload.Container, error) {
 	names := slices.Sorted(maps.Keys(projects))
 	if i := slices.Index(names, newest); i >= 0 {
 		names = append(slices.Delete(names, i, i+1), newest)
 	}
 	var all []workload.Container
-	owner, ports := make(map[string]string), make(map[string]string)
+	ports := make(map[string]string)
 	for _, name := range names {
 		for _, c := range projects[name] {
-			if other, taken := owner[c.ID]; taken {
-				return nil, fmt.Errorf("service %s of project %s: %w: %s", c.ID, name, ErrConflict, other)
-			}
-			owner[c.ID] = name
 			for _, p := range c.Ports {
 				key := fmt.Sprintf("port %d/%s", p.HostPort, p.Protocol)
 				if other, taken := ports[key]; taken && other != name {

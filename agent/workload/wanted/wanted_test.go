@@ -53,16 +53,16 @@ func TestApply(t *testing.T) {
 			t.Error("nobody was told")
 		}
 	}
-	apply("shop", web+"  cache:\n    image: example.org/cache:1\n", "[{cache example.org/cache:1 new} {web example.org/web:1 new}]", "cache own web")
-	apply("data", db, "[{db example.org/db:1 new}]", "cache db own web")
-	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{cache  gone} {web example.org/web:2 replaced}]", "db own web")
-	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{web example.org/web:2 unchanged}]", "db own web")
+	apply("shop", web+"  cache:\n    image: example.org/cache:1\n", "[{shop.cache example.org/cache:1 new} {shop.web example.org/web:1 new}]", "own shop.cache shop.web")
+	apply("data", db, "[{data.db example.org/db:1 new}]", "data.db own shop.cache shop.web")
+	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{shop.cache  gone} {shop.web example.org/web:2 replaced}]", "data.db own shop.web")
+	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{shop.web example.org/web:2 unchanged}]", "data.db own shop.web")
 	again := Open(s.dir, []workload.Container{{ID: "own"}})
-	if got := ids(t, again); got != "db own web" {
+	if got := ids(t, again); got != "data.db own shop.web" {
 		t.Errorf("after a restart: %s", got)
 	}
 	plan, err := s.Remove("shop")
-	if err != nil || fmt.Sprint(plan) != "[{web  gone}]" || ids(t, s) != "db own" {
+	if err != nil || fmt.Sprint(plan) != "[{shop.web  gone}]" || ids(t, s) != "data.db own" {
 		t.Errorf("%v, %v, %s", plan, err, ids(t, s))
 	}
 	if _, err := s.Remove("shop"); !errors.Is(err, ErrUnknown) {
@@ -84,10 +84,9 @@ func TestApplyRefused(t *testing.T) {
 		want          error
 		words         string
 	}{
-		{"other", web, ErrConflict, "service web of project other: another project has it: shop"},
+		{"other", web, ErrConflict, "port 80/tcp of project other: another project has it: shop"},
 		{"other", strings.Replace(db, "image", "ports: [\"80:1\"]\n    image", 1), ErrConflict, "port 80/tcp"},
 		{"other", strings.Replace(db, "image", "ports: [\"443:1\"]\n    image", 1), ErrConflict, "node.yaml"},
-		{"other", "services:\n  own:\n    image: x:1\n", ErrConflict, "service own"},
 		{"", db, ErrName, ""},
 		{"../x", db, ErrName, ""},
 		{"node", db, ErrName, ""},
@@ -102,12 +101,25 @@ func TestApplyRefused(t *testing.T) {
 		if err == nil || test.want != nil && !errors.Is(err, test.want) || test.want == nil && !errors.As(err, &problems) || !strings.Contains(err.Error(), test.words) {
 			t.Errorf("%s: got %v, want %v and %q", test.project, err, test.want, test.words)
 		}
-		if got := ids(t, s); got != "own web" {
+		if got := ids(t, s); got != "own shop.web" {
 			t.Fatalf("%s: wanted %s afterwards", test.project, got)
 		}
 	}
-	if _, _, err := s.Apply("more", []byte(db), true); err != nil || ids(t, s) != "own web" {
+	if _, _, err := s.Apply("more", []byte(db), true); err != nil || ids(t, s) != "own shop.web" {
 		t.Errorf("a check changed something, or failed: %v", err)
+	}
+}
+
+// TestSameService: projects do not know of each other's names.
+func TestSameService(t *testing.T) {
+	s := store(t, workload.Container{ID: "db"})
+	for _, project := range []string{"shop", "blog"} {
+		if _, _, err := s.Apply(project, []byte(db), false); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := ids(t, s); got != "blog.db db shop.db" {
+		t.Errorf("wanted %s", got)
 	}
 }
 
@@ -129,7 +141,7 @@ func TestBrokenProject(t *testing.T) {
 	if _, _, err := s.Apply("data", []byte(db), false); err == nil || !strings.Contains(err.Error(), "project shop") {
 		t.Errorf("applied beside what cannot be read: %v", err)
 	}
-	if _, _, err := s.Apply("shop", []byte(web), false); err != nil || ids(t, s) != "web" {
+	if _, _, err := s.Apply("shop", []byte(web), false); err != nil || ids(t, s) != "shop.web" {
 		t.Errorf("a better file does not help: %v", err)
 	}
 }

@@ -35,6 +35,8 @@ import (
 
 // Options are what a Compose file does not say.
 type Options struct {
+	// Project is what the node will call the project. Default: none, as in node.yaml.
+	Project string
 	// EnvFiles have variables for the files, later ones win. Default: .env beside
 	// the first Compose file, if it is there.
 	EnvFiles []string
@@ -81,7 +83,7 @@ func Load(ctx context.Context, files []string, o Options) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	containers, warnings, err := compose.ParseNode(doc, s.origin)
+	containers, warnings, err := compose.ParseNode(o.Project, doc, s.origin)
 	warnings = append(s.warnings, warnings...)
 	slices.SortStableFunc(warnings, s.inOrder)
 	if s.include(err); len(s.problems.List) > 0 {
@@ -94,7 +96,7 @@ func Load(ctx context.Context, files []string, o Options) (*Answer, error) {
 		return nil, fmt.Errorf("write Compose file: %w", err)
 	}
 	// What the node reads is this text, and not the nodes it was made of.
-	again, _, err := compose.Parse("", text.Bytes())
+	again, _, err := compose.Parse(o.Project, "", text.Bytes())
 	if err == nil && !slices.EqualFunc(containers, again, same) {
 		err = errors.New("it means something else then")
 	}

@@ -89,7 +89,7 @@ func show(a *Answer, err error) string {
 // standsAlone: the text gives a node the same containers as the files.
 func standsAlone(t *testing.T, a *Answer) {
 	t.Helper()
-	got, _, err := compose.Parse("text", a.Text)
+	got, _, err := compose.Parse("", "text", a.Text)
 	if err != nil {
 		t.Fatalf("the text is refused: %v", err)
 	}
