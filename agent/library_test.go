@@ -32,6 +32,7 @@ type library struct {
 	mu     sync.Mutex // guards what follows
 	bend   func(w http.ResponseWriter, r *http.Request) bool
 	bearer bool
+	tokens string   // where requests for tokens are sent on to; "": nowhere
 	ranges []string // of the requests for blobs
 	asked  int
 	sent   int64
@@ -86,9 +87,13 @@ func (l *library) seen() (int, []string, int64) {
 
 func (l *library) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
-	bend, bearer := l.bend, l.bearer
+	bend, bearer, tokens := l.bend, l.bearer, l.tokens
 	l.asked++
 	l.mu.Unlock()
+	if r.URL.Path == "/token" && tokens != "" {
+		http.Redirect(w, r, tokens, http.StatusTemporaryRedirect)
+		return
+	}
 	if r.URL.Path == "/token" {
 		if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {
 			http.Error(w, "", http.StatusUnauthorized)

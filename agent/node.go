@@ -33,6 +33,8 @@ type places struct {
 	cgroup  string // parent of the containers' cgroups
 	shims   string // cgroup of the shims
 	api     string // where the API listens
+
+	registries *workload.RegistryStore
 }
 
 func (p *places) parse(args []string) error {
@@ -46,7 +48,12 @@ func (p *places) parse(args []string) error {
 	flags.StringVar(&p.cgroup, "cgroup", "/workload", "parent `cgroup` of the containers")
 	flags.StringVar(&p.shims, "shims", "/system/shims", "`cgroup` of the shims; empty: containerd's")
 	flags.StringVar(&p.api, "api", fmt.Sprintf(":%d", api.Port), "`address` of the API")
-	return flags.Parse(args)
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	// The key lies apart from what it opens, beside the other secrets of the node.
+	p.registries = workload.OpenRegistries(filepath.Join(p.state, "kogge", "registries.age"), filepath.Join(p.state, "identity", "registries.key"))
+	return nil
 }
 
 // runAgent is the role agent: settings in, running containers out, until told to
@@ -211,7 +218,7 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 		Files:      filepath.Join(at.run, "workload"),
 		Volumes:    filepath.Join(at.state, "volumes"),
 		Resolv:     filepath.Join(at.run, "etc", "resolv.conf"),
-		Registries: filepath.Join(at.state, "kogge", "registries.json"),
+		Registries: at.registries,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,

@@ -60,6 +60,8 @@ func testPull(t *testing.T) {
 		{"endless", pullEndless},
 		{"platform", pullOtherPlatform},
 		{"refused", pullRefused},
+		{"elsewhere", pullElsewhere},
+		{"strange", pullStrange},
 		{"full", pullOntoFullDisk},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -121,7 +123,10 @@ func newPuller(t *testing.T) *puller {
 	server, err := runtime.Start(context.Background(), c)
 	must(t, err)
 	t.Cleanup(server.Stop)
-	p.engine, err = workload.Connect(workload.Paths{Socket: c.Socket, Registries: p.settings, Images: disk}, "")
+	p.engine, err = workload.Connect(workload.Paths{
+		Socket: c.Socket, Images: disk,
+		Registries: workload.OpenRegistries(strings.TrimSuffix(p.settings, ".json")+".age", filepath.Join(disk, "key")),
+	}, "")
 	must(t, err)
 	t.Cleanup(func() { must(t, p.engine.Close()) })
 	p.images = newLibrary(t)
@@ -191,6 +196,7 @@ func pullWithPassword(t *testing.T, p *puller) {
 	if _, _, sent := p.images.seen(); sent < size {
 		t.Errorf("%d bytes sent of %d", sent, size)
 	}
+	p.set(t, p.images.access(user, password))
 	must(t, os.Chmod(p.settings, 0o644))
 	p.fails(t, "a/web:2", nil, "has to be 0600")
 	must(t, os.Chmod(p.settings, 0o600))
@@ -436,6 +442,106 @@ func pullRefused(t *testing.T, p *puller) {
 	err := p.engine.Pull(t.Context(), ref, func(workload.Progress) {})
 	if err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("a registry that is away: %v", err)
+	}
+}
+
+// pullElsewhere: where a registry redirects to, nobody is told a password or a token,
+// however it asks; and a circle of redirections has an end.
+func pullElsewhere(t *testing.T, p *puller) {
+	var mu sync.Mutex
+	var told []string
+	asked := 0
+	elsewhere := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked++
+		told = append(told, r.Header["Authorization"]...)
+		body, _ := io.ReadAll(r.Body)
+		told = append(told, string(body))
+		mu.Unlock()
+		if strings.HasSuffix(r.URL.Path, "/open") {
+			r.URL.Path = strings.TrimSuffix(r.URL.Path, "/open")
+			p.images.proxy.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer elsewhere.Close()
+	for i, bearer := range []bool{false, true} {
+		name := fmt.Sprintf("a/elsewhere%d", i)
+		p.images.push(t, name+":1", goruntime.GOARCH, random(t, uint64(20+i), 1<<20))
+		p.images.mu.Lock()
+		p.images.bearer = bearer
+		p.images.mu.Unlock()
+		redirect := func(suffix string) {
+			p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, "/blobs/") {
+					return false
+				}
+				http.Redirect(w, r, elsewhere.URL+r.URL.Path+suffix, http.StatusTemporaryRedirect)
+				return true
+			})
+		}
+		redirect("")
+		p.fails(t, name+":1", workload.ErrDenied)
+		redirect("/open")
+		p.mustPull(t, name+":1")
+	}
+	// The server of tokens sends the password on.
+	p.images.bends(nil)
+	p.images.push(t, "a/token:3", goruntime.GOARCH)
+	p.images.mu.Lock()
+	p.images.tokens = elsewhere.URL
+	p.images.mu.Unlock()
+	p.fails(t, "a/token:3", nil, p.images.host, "redirects a request with credentials to another server")
+	p.images.mu.Lock()
+	p.images.tokens = ""
+	p.images.mu.Unlock()
+	if text := strings.Join(told, ""); text != "" || asked < 4 {
+		t.Errorf("in %d requests the other server was told %q", asked, text)
+	}
+	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+		http.Redirect(w, r, r.URL.Path+"x", http.StatusTemporaryRedirect)
+		return true
+	})
+	p.images.forget()
+	p.fails(t, "a/circle:1", nil, p.images.host, "redirects more than 10 times")
+	if n, _, _ := p.images.seen(); n > 80 {
+		t.Errorf("asked %d times in a circle", n)
+	}
+}
+
+// pullStrange: what is no image is found out, whatever it is called.
+func pullStrange(t *testing.T, p *puller) {
+	manifest := func(config, size string) []byte {
+		return fmt.Appendf(nil, `{"schemaVersion": 2, "mediaType": %q, "config": {"mediaType": %q, "digest": "sha256:%064d", "size": %s}, "layers": []}`,
+			types.OCIManifestSchema1, config, 1, size)
+	}
+	for name, c := range map[string]struct {
+		kind  string
+		raw   []byte
+		words string
+	}{
+		"page":     {"text/html", []byte("<html>please log in to the hotel's network</html>"), "text/html"},
+		"schema1":  {string(types.DockerManifestSchema1), []byte(`{"schemaVersion": 1}`), "manifest.v1+json"},
+		"nothing":  {string(types.OCIManifestSchema1), []byte(`{}`), "it is no container image"},
+		"text":     {string(types.OCIManifestSchema1), []byte(`"`), "that cannot be read"},
+		"deep":     {string(types.OCIImageIndex), []byte(strings.Repeat(`{"manifests":[`, 100_000)), "that cannot be read"},
+		"negative": {string(types.OCIManifestSchema1), manifest(string(types.OCIConfigJSON), "-1"), "part of -1 bytes"},
+		"huge":     {string(types.OCIManifestSchema1), manifest(string(types.OCIConfigJSON), "9223372036854775807"), "part of 9223372036854775807 bytes"},
+		"no image": {string(types.OCIManifestSchema1), manifest("application/vnd.example.chart", "2"), "it is no container image"},
+		"empty":    {string(types.OCIImageIndex), []byte(`{"schemaVersion": 2, "manifests": []}`), "an index of no image"},
+	} {
+		p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/manifests/") {
+				return false
+			}
+			w.Header().Set("Content-Type", c.kind)
+			_, err := w.Write(c.raw)
+			return err == nil
+		})
+		ref := "a/strange:" + strings.ReplaceAll(name, " ", "")
+		p.fails(t, ref, workload.ErrLie, c.words)
 	}
 }
 

@@ -58,13 +58,13 @@ type Paths struct {
 	Logs   string // folder of the containers' output
 	// Files is the folder of their resolv.conf, hosts, hostname, configs and secrets. It
 	// has to lie in memory: what is secret never touches the disk.
-	Files   string
-	Volumes string // folder of named volumes
-	Resolv  string // the node's resolv.conf
-	// Registries is the file of the settings of image registries, which need not be
-	// there. Images is a folder of the file system on which images lie: a tenth of it
-	// stays free; "" sets no bound.
-	Registries, Images string
+	Files      string
+	Volumes    string         // folder of named volumes
+	Resolv     string         // the node's resolv.conf
+	Registries *RegistryStore // the settings that a pull goes by
+	// Images is a folder of the file system on which images lie: a tenth of it stays
+	// free; "" sets no bound.
+	Images string
 	// ShimCgroup takes the shims out of containerd's own cgroup, so that ending
 	// that one ends no container; "" leaves them there.
 	ShimCgroup string

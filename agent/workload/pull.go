@@ -157,7 +157,7 @@ const (
 
 // pull does the work of Pull.
 func (e *Engine) pull(ctx context.Context, p *pull) error {
-	registries, err := ReadRegistries(e.paths.Registries)
+	registries, err := e.paths.Registries.Read()
 	if err != nil {
 		return err
 	}

@@ -109,6 +109,9 @@ func (p *pull) check(fetch images.Handler) images.Handler {
 		if !layer && desc.Size > maxDocument {
 			return nil, fmt.Errorf("%w: %s of %d bytes", ErrLie, desc.MediaType, desc.Size)
 		}
+		if !layer && !images.IsIndexType(desc.MediaType) && !images.IsManifestType(desc.MediaType) && !images.IsConfigType(desc.MediaType) {
+			return nil, fmt.Errorf("%w: a %.100q is no part of a container image", ErrLie, desc.MediaType)
+		}
 		desc.URLs = nil // other places that a manifest names are none of ours to ask
 		children, err := fetch.Handle(ctx, desc)
 		if images.IsIndexType(desc.MediaType) && errdefs.IsNotFound(err) {
@@ -119,6 +122,11 @@ func (p *pull) check(fetch images.Handler) images.Handler {
 			_ = p.store.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, desc))
 			p.have(desc.Digest, 0)
 			err = fmt.Errorf("%w: it is not %s (%s, %d bytes)", ErrLie, desc.Digest, desc.MediaType, desc.Size)
+		}
+		var syntax *json.SyntaxError
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &syntax) || errors.As(err, &kind) {
+			err = fmt.Errorf("%w: a %s that cannot be read", ErrLie, desc.MediaType)
 		}
 		if err != nil {
 			return children, err
@@ -204,6 +212,9 @@ func (p *pull) noMatch(ctx context.Context, desc ocispec.Descriptor, err error) 
 	if readErr != nil || json.Unmarshal(data, &index) != nil {
 		return err
 	}
+	if len(index.Manifests) == 0 {
+		return fmt.Errorf("%w: an index of no image", ErrLie)
+	}
 	var names []string
 	for _, m := range index.Manifests {
 		if m.Platform != nil && m.Platform.OS != "unknown" && len(names) < 16 {
@@ -281,6 +292,8 @@ func explain(err error) error {
 		return &answer{host: host, code: status.StatusCode, words: said(status.Body)}
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		return fmt.Errorf("%w: the registry takes no such credentials, or the image does not exist", ErrDenied)
+	case errors.As(err, &web) && (errors.Is(err, errCircle) || errors.Is(err, errCarry)):
+		return web.Err // it says who does that
 	case errors.As(err, &web):
 		if u, parseErr := url.Parse(web.URL); parseErr == nil {
 			return fmt.Errorf("%s: %w", u.Host, web.Err)

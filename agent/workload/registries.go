@@ -28,7 +28,8 @@ type Registry struct {
 	Mirrors []Mirror `json:"mirrors,omitempty"`
 }
 
-// Mirror is another place for the images of a registry.
+// Mirror is another place for the images of a registry. One at an https URL that says
+// nothing about access is spoken to as the registry of its host is.
 type Mirror struct {
 	// URL is https://HOST[:PORT][/PREFIX]; PREFIX comes before the images' names.
 	URL string `json:"url"`
@@ -72,25 +73,13 @@ func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) 
 // registries with their authorities.
 const maxRegistries = 1 << 20
 
-// ReadRegistries reads the settings at path (JSON). No file is no settings. A file
+// ReadRegistries reads settings in clear at path (JSON). No file is no settings. A file
 // that others than its owner may read is an error: passwords lie in it.
 func ReadRegistries(path string) (Registries, error) {
-	f, err := os.Open(path)
+	data, err := readPrivate(path, maxRegistries)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("registries: %w", err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("registries: %w", err)
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("registries: %s has mode %#o: it may hold passwords, so it has to be 0600", path, st.Mode().Perm())
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxRegistries+1))
 	if err != nil {
 		return nil, fmt.Errorf("registries: %w", err)
 	}
@@ -99,6 +88,24 @@ func ReadRegistries(path string) (Registries, error) {
 		return nil, fmt.Errorf("registries: %s: %w", path, err)
 	}
 	return r, nil
+}
+
+// readPrivate reads a file that only its owner may read. What is longer than most
+// bytes comes with one byte too many.
+func readPrivate(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s has mode %#o: it may hold secrets, so it has to be 0600", path, st.Mode().Perm())
+	}
+	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
 // ParseRegistries reads settings as they lie in their file:
@@ -212,6 +219,9 @@ func (r Registries) endpoints(host string, mirrors bool) ([]endpoint, error) {
 			e, err := m.endpoint()
 			if err != nil {
 				return nil, fmt.Errorf("mirror of %s: %w", host, err)
+			}
+			if own := r[e.host]; e.scheme == "https" && e.Access == (Access{}) && !own.Insecure {
+				e.Access = own.Access
 			}
 			all = append(all, e)
 		}

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"kogge.example/update/golden"
 )
 
@@ -34,6 +37,8 @@ func TestRegistries(t *testing.T) {
 		{`{"r.example": {"user": "u", "password": "hunter2", "ca": CA}}`, "r.example"},
 		{`{"r.example": {"mirrors": [{"url": "https://m.example:5000"}, {"url": "http://127.0.0.1:80/cache/"}, {"url": "http://n.example", "insecure": true}]}}`, "r.example"},
 		{`{"docker.io": {"mirrors": [{"url": "https://m.example", "user": "u", "password": "hunter2"}]}}`, "docker.io"},
+		{`{"docker.io": {"mirrors": [{"url": "https://m.example:5000/hub"}, {"url": "http://m.example:5000", "insecure": true}]}, "m.example:5000": {"user": "u", "password": "hunter2", "ca": CA}}`, "docker.io"},
+		{`{"docker.io": {"mirrors": [{"url": "https://m.example"}, {"url": "https://n.example", "user": "n", "password": "hunter2"}]}, "m.example": {"insecure": true}, "n.example": {"user": "u", "password": "hunter3"}}`, "docker.io"},
 		{`{"r.example": {"mirrors": [{"url": "http://m.example"}]}}`, "r.example"},
 		{`{"r.example": {"mirrors": [{"url": "https://m.example", "insecure": true}]}}`, "r.example"},
 		{`{"r.example": {"mirrors": [{"url": "https://u:hunter2@m.example"}]}}`, "r.example"},
@@ -132,6 +137,16 @@ func FuzzParseRegistries(f *testing.F) {
 		endpoints, err := r.endpoints(host, true)
 		if err != nil {
 			t.Fatalf("what was taken is refused later: %v", err)
+		}
+		again, err := r.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(again) > maxRegistries {
+			return // escaped, it is longer
+		}
+		if same, err := ParseRegistries(again); err != nil || !cmp.Equal(same, r, cmpopts.EquateEmpty()) {
+			t.Errorf("written and read again, %q is %q: %v", data, again, err)
 		}
 		for _, e := range endpoints {
 			if e.scheme == "http" && !e.Insecure && !loopback(e.host) {

@@ -153,7 +153,7 @@ func (r Registries) open(host string, mirrors bool) (*servers, error) {
 		if e.scheme == "http" {
 			g.plain = e.host
 		}
-		web := &http.Client{Transport: g}
+		web := &http.Client{Transport: g, CheckRedirect: follow}
 		s.hosts = append(s.hosts, docker.RegistryHost{
 			Client: web, Host: e.host, Scheme: e.scheme, Path: e.path,
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
@@ -161,6 +161,87 @@ func (r Registries) open(host string, mirrors bool) (*servers, error) {
 		})
 	}
 	return &s, nil
+}
+
+// maxRedirects is how often one request is sent elsewhere.
+const maxRedirects = 10
+
+var (
+	errCircle = fmt.Errorf("redirects more than %d times", maxRedirects)
+	errCarry  = errors.New("redirects a request with credentials to another server")
+)
+
+// follow goes where a redirection leads, and shows credentials to the server that they
+// are for and to no other: neither to a part of its domain, nor to another of its ports.
+func follow(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("%s %w", via[0].URL.Host, errCircle)
+	}
+	if first := via[0].URL; req.URL.Scheme == first.Scheme && req.URL.Host == first.Host {
+		return nil
+	}
+	req.Header.Del("Authorization")
+	if req.Body != nil {
+		return fmt.Errorf("%s %w", via[0].URL.Host, errCarry) // a password is exchanged for a token in a body
+	}
+	return nil
+}
+
+// Check asks the registry host, and not its mirrors, whether it lets in who comes with
+// this access.
+func (a Access) Check(ctx context.Context, host string) error {
+	if err := a.check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrSettings, err)
+	}
+	servers, err := Registries{host: {Access: a}}.open(host, false)
+	if err != nil {
+		return err
+	}
+	defer servers.Close()
+	server := servers.hosts[0]
+	refused, err := knock(ctx, server)
+	if err == nil && refused != nil { // it wants to see them first
+		if err = server.Authorizer.AddResponses(ctx, []*http.Response{refused}); err == nil {
+			refused, err = knock(ctx, server)
+		}
+	}
+	switch {
+	case errors.Is(err, docker.ErrInvalidAuthorization):
+		return fmt.Errorf("%s: %w", server.Host, ErrDenied)
+	case err != nil:
+		return explain(err)
+	case refused != nil:
+		return &answer{host: server.Host, code: refused.StatusCode}
+	}
+	return nil
+}
+
+// knock makes a request that means nothing, and returns the answer if that wants
+// credentials, or other ones.
+func knock(ctx context.Context, server docker.RegistryHost) (refused *http.Response, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.Scheme+"://"+server.Host+server.Path+"/", nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := server.Authorizer.Authorize(ctx, req); err != nil {
+		return nil, err
+	}
+	resp, err := server.Client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil, nil
+	case http.StatusUnauthorized:
+		return resp, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if err != nil {
+		return nil, err
+	}
+	return nil, &answer{host: server.Host, code: resp.StatusCode, words: said(body)}
 }
 
 // credentials are for the endpoint itself; where it redirects to has none.
