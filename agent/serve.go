@@ -85,7 +85,7 @@ func serveOnce(ctx context.Context, at places, now *parts) error {
 	machine := api.Machine{Run: at.run, State: at.state}
 	server, err := api.Listen(at.api, api.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
-		Containers: now.containers, Projects: now.projects, Images: now.images, LogDir: filepath.Join(at.run, "log"),
+		Containers: now.containers, Projects: now.projects, Images: now.images, Registries: at.registries, LogDir: filepath.Join(at.run, "log"),
 	})
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ type Client struct {
 	apiv1connect.NodeServiceClient
 	apiv1connect.WorkloadServiceClient
 	apiv1connect.ImageServiceClient
+	apiv1connect.RegistryServiceClient
 	transport *http.Transport
 }
 
@@ -76,7 +77,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 	url := "https://" + address
 	return &Client{
 		apiv1connect.NewNodeServiceClient(client, url), apiv1connect.NewWorkloadServiceClient(client, url),
-		apiv1connect.NewImageServiceClient(client, url), transport,
+		apiv1connect.NewImageServiceClient(client, url), apiv1connect.NewRegistryServiceClient(client, url), transport,
 	}
 }
 

@@ -33,6 +33,7 @@ func FuzzCall(f *testing.F) {
 		Node: node, ClockSure: func() bool { return true }, Machine: Machine{Run: dir, State: dir, Kmsg: dir + "/kmsg", Control: dir + "/init.sock"},
 		LogDir: dir, Containers: func() Containers { return &keeper{} },
 		Projects: func() Projects { return nil }, Images: func() Images { return &store{} },
+		Registries: newRegistries(f),
 	}).http.Handler
 	operator := operator(f, fleet, identity.RoleAdmin, now)
 	leaf, err := x509.ParseCertificate(operator.Certificate[0])

@@ -159,6 +159,7 @@ func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
 		Node: n, Machine: Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Kmsg: filepath.Join(dir, "kmsg")},
 		LogDir: dir, Containers: func() Containers { return &keeper{} },
 		Projects: func() Projects { return nil }, Images: func() Images { return nil },
+		Registries: newRegistries(t),
 	}
 	c.ClockSure = c.Machine.ClockSure
 	if edit != nil {

@@ -43,6 +43,8 @@ type Config struct {
 	// Projects and Images are nil until containerd serves.
 	Projects func() Projects
 	Images   func() Images
+	// Registries are the settings of image registries.
+	Registries Registries
 	// LogDir holds the containers' output, a file NAME.log each.
 	LogDir string
 }
@@ -62,6 +64,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.calls.end}, options...))
 	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
+	mux.Handle(apiv1connect.NewRegistryServiceHandler(&registryService{c.Registries}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
 	door := newDoor(listener)
 	s := &http.Server{

@@ -20,7 +20,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := group("kogge", "Build, write and run Kogge images", applyCommand(), boardsCommand(), fleetCommand(), imageCommand(), vmCommand(),
-		nodeCommand(), operatorCommand(), imagesCommand(), psCommand(), logsCommand(), projectsCommand(), removeCommand(),
+		nodeCommand(), operatorCommand(), imagesCommand(), registryCommand(), psCommand(), logsCommand(), projectsCommand(), removeCommand(),
 		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

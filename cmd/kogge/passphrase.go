@@ -25,16 +25,19 @@ func (p *passphraseFlags) fresh(ctx context.Context, what string) (string, error
 	}
 	first, err := askSecret(ctx, "passphrase for "+what+": ")
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("passphrase: %w", err)
 	}
 	if first == "" {
 		return "", errors.New("passphrase: it is empty")
 	}
 	second, err := askSecret(ctx, "the same again: ")
 	if err == nil && first != second {
-		err = errors.New("passphrase: the two are not the same")
+		err = errors.New("the two are not the same")
 	}
-	return first, err
+	if err != nil {
+		return "", fmt.Errorf("passphrase: %w", err)
+	}
+	return first, nil
 }
 
 // known asks for the passphrase that what is under.
@@ -42,7 +45,11 @@ func (p *passphraseFlags) known(ctx context.Context, what string) (string, error
 	if p.file != "" {
 		return readPassphrase(p.file)
 	}
-	return askSecret(ctx, "passphrase of "+what+": ")
+	text, err := askSecret(ctx, "passphrase of "+what+": ")
+	if err != nil {
+		return "", fmt.Errorf("passphrase: %w", err)
+	}
+	return text, nil
 }
 
 func readPassphrase(file string) (string, error) {
@@ -58,7 +65,7 @@ func readPassphrase(file string) (string, error) {
 }
 
 // errNoTerminal says that there is nobody to ask.
-var errNoTerminal = errors.New("passphrase: there is no terminal to ask for it")
+var errNoTerminal = errors.New("there is no terminal to ask for it")
 
 // askSecret reads a line that the terminal does not show.
 func askSecret(ctx context.Context, prompt string) (string, error) {
@@ -81,10 +88,10 @@ func askSecret(ctx context.Context, prompt string) (string, error) {
 	select {
 	case a := <-answered:
 		if a.err != nil {
-			return "", fmt.Errorf("passphrase: %w", a.err)
+			return "", a.err
 		}
 		return string(a.text), nil
 	case <-ctx.Done():
-		return "", errors.Join(errors.New("passphrase: not given"), term.Restore(fd, before))
+		return "", errors.Join(errors.New("not given"), term.Restore(fd, before))
 	}
 }

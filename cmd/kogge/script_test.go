@@ -3,8 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,10 +17,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/workload"
 	"kogge.example/update/golden"
 )
 
@@ -31,6 +38,8 @@ func TestMain(m *testing.M) {
 //	serve NODE [JOIN]  answers as a node that had that join.yaml; its address is in NODE, and stays
 //	edit OLD NEW FROM TO  writes TO as FROM with OLD, which is in it, replaced
 //	halt NODE   switches it off
+//	registry VAR CA  serves a registry that wants user ada with password hunter2; its host and
+//	            port are in VAR, and what it is to be believed by in the file CA
 //
 // $KOGGE is the program for scripts that take PATH away.
 func TestScript(t *testing.T) {
@@ -63,8 +72,9 @@ func TestScript(t *testing.T) {
 				}
 				ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(strings.Replace(text, args[0], args[1], 1)), 0o600))
 			},
-			"serve": serveNode,
-			"halt":  haltNode,
+			"serve":    serveNode,
+			"halt":     haltNode,
+			"registry": serveRegistry,
 			"untouched": func(ts *testscript.TestScript, _ bool, _ []string) {
 				left, err := os.ReadDir(ts.Getenv("KOGGE_CACHE"))
 				if err == nil && len(left) > 0 {
@@ -97,6 +107,7 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 	server, err := api.Listen(cmp.Or(ts.Getenv(name), "127.0.0.1:0"), api.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
 		Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
+		Registries: workload.OpenRegistries(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key")),
 	})
 	ts.Check(err)
 	ts.Setenv(name, server.Address().String())
@@ -109,6 +120,26 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	ts.Value(nodesKey{}).(nodes)[name] = halt
 	ts.Defer(func() { ts.Check(halt()) })
+}
+
+// serveRegistry is a registry behind TLS and a password.
+func serveRegistry(ts *testscript.TestScript, _ bool, args []string) {
+	quiet := log.New(io.Discard, "", 0)
+	images := registry.New(registry.Logger(quiet))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "ada" || password != "hunter2" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		images.ServeHTTP(w, r)
+	}))
+	server.Config.ErrorLog = quiet
+	server.StartTLS()
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.Listener.Addr().String())
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), ca, 0o600))
 }
 
 func haltNode(ts *testscript.TestScript, _ bool, args []string) {

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+)
+
+func registryCommand() *cobra.Command {
+	return group("registry", "Say where a node pulls images from, and as whom",
+		registryListCommand(), registryLoginCommand(), registryLogoutCommand(), registrySetCommand(),
+		group("mirror", "Say which mirrors of a registry are asked first", registryMirrorCommand("add"), registryMirrorCommand("rm")))
+}
+
+func registryListCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "ls [NODE]", Short: "List what a node knows of registries, but no password", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.ListRegistries(ctx, connect.NewRequest(&apiv1.ListRegistriesRequest{}))
+				if err != nil {
+					return lockedHint(err)
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { printRegistries(w, answer.Msg.Registries) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func printRegistries(w io.Writer, all []*apiv1.Registry) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	defer tw.Flush()
+	fmt.Fprintln(tw, "REGISTRY\tUSER\tTRUST\tMIRRORS")
+	for _, r := range all {
+		trust, user := "system", r.User
+		switch {
+		case r.Insecure:
+			trust = "plain HTTP"
+		case r.Ca != "":
+			trust = "system, own CA"
+		}
+		if user == "" {
+			user = "-"
+		}
+		var mirrors []string
+		for _, m := range r.Mirrors {
+			mirrors = append(mirrors, m.Url)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r.Host, user, trust, dash(mirrors))
+	}
+}
+
+// lockedHint says what to do about settings that cannot be decrypted.
+func lockedHint(err error) error {
+	if connect.CodeOf(err) == connect.CodeFailedPrecondition && strings.Contains(err.Error(), "not encrypted to the key") {
+		return hinted{err, "forget them, and log in again: kogge registry logout --all"}
+	}
+	return err
+}
+
+func registryLoginCommand() *cobra.Command {
+	var t target
+	var user string
+	var stdin, unchecked bool
+	cmd := &cobra.Command{
+		Use: "login HOST", Short: "Have a node keep a password for a registry", Args: exactly("HOST"),
+		Long: `Have a node keep a password, or a token, for a registry.
+
+The node asks the registry whether it takes the password, and keeps it, encrypted, on
+STATE. This computer keeps nothing. Nobody can read it back: a pull uses it, and
+kogge registry logout forgets it. HOST is the first part of an image's name;
+docker.io is Docker Hub, whose images have none.`,
+		Example: "  kogge registry login ghcr.io -u ada\n  pass ghcr | kogge registry login ghcr.io -u ada --password-stdin",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			password, err := readPassword(cmd, user, args[0], stdin)
+			if err != nil {
+				return err
+			}
+			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				_, err := c.Login(ctx, connect.NewRequest(&apiv1.LoginRequest{Host: args[0], User: user, Password: password, Unchecked: unchecked}))
+				if err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "node %s keeps a password of %s for %s, encrypted on its STATE\n", t.node, user, args[0])
+				}
+				if connect.CodeOf(err) == connect.CodeFailedPrecondition && lockedHint(err) == err {
+					return hinted{err, "is the node's way there right? --no-check keeps the password without asking the registry"}
+				}
+				return lockedHint(err)
+			})
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().StringVarP(&user, "username", "u", "", "`NAME` that the registry knows")
+	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input (default: ask on the terminal)")
+	cmd.Flags().BoolVar(&unchecked, "no-check", false, "do not ask the registry whether it takes the password")
+	return cmd
+}
+
+// maxPassword is the longest password that a node takes, in bytes.
+const maxPassword = 64 << 10
+
+// readPassword reads a password from where the flags say; never from an argument,
+// which every process of this computer could read.
+func readPassword(cmd *cobra.Command, user, host string, stdin bool) (string, error) {
+	if user == "" {
+		return "", hinted{errors.New("registry login: who logs in?"), "add: --username NAME"}
+	}
+	if !stdin {
+		password, err := askSecret(cmd.Context(), fmt.Sprintf("password of %s for %s: ", user, host))
+		if errors.Is(err, errNoTerminal) {
+			return "", hinted{fmt.Errorf("registry login: %w", err), "give the password on standard input: --password-stdin"}
+		}
+		if err == nil && password == "" {
+			err = errors.New("the password is empty")
+		}
+		if err != nil {
+			return "", fmt.Errorf("registry login: %w", err)
+		}
+		return password, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxPassword+2))
+	if err != nil {
+		return "", fmt.Errorf("registry login: %w", err)
+	}
+	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+	if len(text) == 0 || len(text) > maxPassword {
+		return "", fmt.Errorf("registry login: the password on standard input has %d bytes, which is none or too many", len(text))
+	}
+	return string(text), nil
+}
+
+func registryLogoutCommand() *cobra.Command {
+	var t target
+	var all bool
+	cmd := &cobra.Command{
+		Use: "logout HOST", Short: "Have a node forget the password for a registry",
+		Long: "Has a node forget the password for a registry. With --all it forgets everything of every\nregistry: passwords, certificate authorities and mirrors.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if all {
+				return cobra.NoArgs(cmd, args)
+			}
+			return exactly("HOST")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				_, err := c.Logout(ctx, connect.NewRequest(&apiv1.LogoutRequest{Host: strings.Join(args, ""), All: all}))
+				return lockedHint(err)
+			})
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "forget everything of every registry")
+	return cmd
+}
+
+func registrySetCommand() *cobra.Command {
+	var t target
+	var ca string
+	var noCA, insecure bool
+	cmd := &cobra.Command{
+		Use: "set HOST", Short: "Say how a registry proves itself", Args: exactly("HOST"),
+		Long: "Says which certificate authorities a registry's certificate may be from, besides those that the\n" +
+			"system knows, or that it speaks plain HTTP. While somebody is logged in neither can be changed.",
+		Example: "  kogge registry set registry.lan:5000 --ca ca.pem\n  kogge registry set 192.0.2.7:5000 --insecure",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r := &apiv1.SetRegistryRequest{Host: args[0]}
+			if cmd.Flags().Changed("insecure") {
+				r.Insecure = &insecure
+			}
+			switch {
+			case noCA && ca != "":
+				return errors.New("registry set: --ca and --no-ca exclude each other")
+			case noCA:
+				r.Ca = new(string)
+			case ca != "":
+				text, err := os.ReadFile(ca)
+				if err != nil {
+					return fmt.Errorf("registry set: %w", err)
+				}
+				pem := string(text)
+				r.Ca = &pem
+			case r.Insecure == nil:
+				return hinted{errors.New("registry set: what is to change?"), cmd.CommandPath() + " --help lists the flags"}
+			}
+			return t.setRegistry(cmd, r)
+		},
+	}
+	t.register(cmd)
+	cmd.Flags().StringVar(&ca, "ca", "", "`FILE` of certificate authorities (PEM) to believe besides the system's")
+	cmd.Flags().BoolVar(&noCA, "no-ca", false, "believe the system's only")
+	cmd.Flags().BoolVar(&insecure, "insecure", false, "speak plain HTTP, which everybody on the way reads and changes")
+	return cmd
+}
+
+func (t *target) setRegistry(cmd *cobra.Command, r *apiv1.SetRegistryRequest) error {
+	return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+		_, err := c.SetRegistry(ctx, connect.NewRequest(r))
+		if connect.CodeOf(err) == connect.CodeNotFound {
+			return hinted{err, "kogge registry ls lists them"}
+		}
+		return lockedHint(err)
+	})
+}
+
+// registryMirrorCommand is add or rm.
+func registryMirrorCommand(verb string) *cobra.Command {
+	var t target
+	var insecure bool
+	cmd := &cobra.Command{
+		Use: verb + " HOST URL", Args: exactly("HOST", "URL"),
+		Short: map[string]string{"add": "Ask a mirror before the registry, after its other mirrors", "rm": "Ask a mirror no more"}[verb],
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r := &apiv1.SetRegistryRequest{Host: args[0]}
+			if verb == "add" {
+				r.AddMirrors = []*apiv1.Mirror{{Url: args[1], Insecure: insecure}}
+			} else {
+				r.RemoveMirrors = args[1:]
+			}
+			return t.setRegistry(cmd, r)
+		},
+	}
+	t.register(cmd)
+	if verb == "add" {
+		cmd.Long = `Asks a mirror before the registry, after its other mirrors. URL is
+https://HOST[:PORT][/PREFIX]; PREFIX comes before the images' names there. A mirror is
+believed as the registry is: it may say what a tag means. Its own password and
+certificate authority are those of its host: kogge registry login, kogge registry set.`
+		cmd.Example = "  kogge registry mirror add docker.io https://mirror.lan:5000"
+		cmd.Flags().BoolVar(&insecure, "insecure", false, "the URL is plain HTTP, which everybody on the way reads and changes")
+	}
+	return cmd
+}
