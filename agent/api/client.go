@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -25,6 +27,7 @@ type Client struct {
 	apiv1connect.ImageServiceClient
 	apiv1connect.RegistryServiceClient
 	transport *http.Transport
+	shown     atomic.Pointer[x509.Certificate]
 }
 
 // ErrOtherNode means that another node of the fleet answered than the one asked for.
@@ -35,27 +38,96 @@ const dialLimit = 10 * time.Second
 
 // Dial makes a client for the node called name at address ("192.0.2.7:7443"), as
 // the operator whom certificate names. The node is known by its certificate, not by
-// its address. Nothing is sent before the first call.
+// its address. Nothing is sent before the first call. Where the node's certificate is
+// over, the error of a call wraps [identity.ErrExpired]: [Renew].
 func Dial(address, name string, genesis *identity.Genesis, certificate tls.Certificate) *Client {
-	verify := func(state tls.ConnectionState) error {
-		chain := state.PeerCertificates
-		if len(chain) == 0 {
-			return errors.New("the node shows no certificate")
+	var c *Client
+	c = newClient(address, certificate, func(state tls.ConnectionState) error {
+		err := verifyNode(state.PeerCertificates, name, genesis)
+		if err == nil || errors.Is(err, identity.ErrExpired) {
+			c.shown.Store(state.PeerCertificates[0])
 		}
-		// The operator's clock is sure; that of a node was not when it was adopted.
-		peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Now(), true, nil)
+		return err
+	})
+	return c
+}
+
+// verifyNode wants the node called name at the other end. The error wraps
+// [identity.ErrExpired] where nothing else is wrong.
+func verifyNode(chain []*x509.Certificate, name string, genesis *identity.Genesis) error {
+	if len(chain) == 0 {
+		return errors.New("the node shows no certificate")
+	}
+	// The operator's clock is sure; that of a node was not when it was adopted.
+	peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Now(), true, nil)
+	switch {
+	case err != nil && !errors.Is(err, identity.ErrExpired):
+		return fmt.Errorf("the node's certificate: %w", err)
+	case peer.Kind != identity.KindNode:
+		return errors.New("the other side is no node")
+	case peer.Name != name:
+		return fmt.Errorf("%w: %s", ErrOtherNode, peer.Name)
+	case err != nil:
+		return fmt.Errorf("the node's certificate: %w", err)
+	}
+	return nil
+}
+
+// Shown is the certificate that the node has shown; nil before the first call, or if
+// it was not that of the node.
+func (c *Client) Shown() *x509.Certificate { return c.shown.Load() }
+
+// Meet returns the certificates that whoever answers at address shows, its own first.
+// It has the key of that one; whether it is a node, and of which fleet, is not looked
+// at.
+func Meet(ctx context.Context, address string) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	defer conn.Close()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates, nil
+}
+
+// Renew gives the node called name the certificate (DER) that sign makes to follow on
+// its own, which may be over, and returns that.
+func Renew(ctx context.Context, address, name string, genesis *identity.Genesis, certificate tls.Certificate, sign func(old *x509.Certificate) ([]byte, error)) (*x509.Certificate, error) {
+	chain, err := Meet(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	verify := func(now []*x509.Certificate) error {
+		err := verifyNode(now, name, genesis)
 		switch {
-		case err != nil:
-			return fmt.Errorf("the node's certificate: %w", err)
-		case peer.Kind != identity.KindNode:
-			return errors.New("the other side is no node")
-		case peer.Name != name:
-			return fmt.Errorf("%w: %s", ErrOtherNode, peer.Name)
+		case err != nil && !errors.Is(err, identity.ErrExpired):
+			return err
+		case !bytes.Equal(now[0].RawSubjectPublicKeyInfo, chain[0].RawSubjectPublicKeyInfo):
+			return errKeyChanged
 		}
 		return nil
 	}
-	return newClient(address, certificate, verify)
+	if err := verify(chain); err != nil {
+		return nil, err
+	}
+	der, err := sign(chain[0])
+	if err != nil {
+		return nil, err
+	}
+	next, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	c := newClient(address, certificate, func(state tls.ConnectionState) error { return verify(state.PeerCertificates) })
+	defer c.Close()
+	_, err = c.Renew(ctx, connect.NewRequest(&apiv1.RenewRequest{Certificate: der}))
+	return next, err
 }
+
+// errKeyChanged means that not everything comes from the same node.
+var errKeyChanged = errors.New("the node's key changed between two connections")
 
 func newClient(address string, certificate tls.Certificate, verify func(tls.ConnectionState) error) *Client {
 	dialer := net.Dialer{Timeout: dialLimit}
@@ -76,8 +148,11 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 	// The name is what errors show; the transport dials the address in any case.
 	url := "https://" + address
 	return &Client{
-		apiv1connect.NewNodeServiceClient(client, url), apiv1connect.NewWorkloadServiceClient(client, url),
-		apiv1connect.NewImageServiceClient(client, url), apiv1connect.NewRegistryServiceClient(client, url), transport,
+		NodeServiceClient:     apiv1connect.NewNodeServiceClient(client, url),
+		WorkloadServiceClient: apiv1connect.NewWorkloadServiceClient(client, url),
+		ImageServiceClient:    apiv1connect.NewImageServiceClient(client, url),
+		RegistryServiceClient: apiv1connect.NewRegistryServiceClient(client, url),
+		transport:             transport,
 	}
 }
 
@@ -109,7 +184,7 @@ func Adopt(ctx context.Context, address string, a Adoption) error {
 		}
 		now := state.PeerCertificates[0].RawSubjectPublicKeyInfo
 		if key != nil && !bytes.Equal(key, now) {
-			return errors.New("the node's key changed between two connections")
+			return errKeyChanged
 		}
 		key = now
 		return nil

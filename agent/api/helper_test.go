@@ -23,12 +23,15 @@ import (
 
 var now = time.Now()
 
-// newFleet makes a fleet with its folder.
+// newFleet makes a fleet with its folder, which was founded four years ago.
 func newFleet(t testing.TB, name string) *identity.Fleet {
 	t.Helper()
-	f, err := identity.Create(name, "ada", now)
+	f, err := identity.Create(name, "ada", now.AddDate(-4, 0, 0))
 	if err == nil {
 		err = f.Save(filepath.Join(t.TempDir(), name), "")
+	}
+	if err == nil {
+		err = f.RenewOperator(now)
 	}
 	if err != nil {
 		t.Fatal(err)

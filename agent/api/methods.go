@@ -13,6 +13,7 @@ import (
 type method struct {
 	least          identity.Role
 	beforeAdoption bool
+	expiredToo     bool
 	stream         bool // goes on for as long as its caller likes
 }
 
@@ -36,6 +37,7 @@ func methods() map[string]method {
 				all["/"+string(service.FullName())+"/"+string(m.Name())] = method{
 					least:          role,
 					beforeAdoption: proto.GetExtension(options, apiv1.E_BeforeAdoption).(bool),
+					expiredToo:     proto.GetExtension(options, apiv1.E_ExpiredToo).(bool),
 					stream:         m.IsStreamingServer() || m.IsStreamingClient(),
 				}
 			}

@@ -37,6 +37,7 @@ type Config struct {
 	// ClockSure says whether the node's clock is right enough to refuse a
 	// certificate by its dates.
 	ClockSure func() bool
+	Now       func() time.Time // the node's clock; nil: time.Now
 	Machine   Machine
 	// Containers returns the keeper of the containers; nil while there is none.
 	Containers func() Containers
@@ -60,6 +61,9 @@ func Listen(address string, c Config) (*Server, error) {
 
 func newServer(listener net.Listener, c Config) *Server {
 	mux, guard := http.NewServeMux(), newGuard(c.Node, c.ClockSure)
+	if c.Now != nil {
+		guard.now = c.Now
+	}
 	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithRecover(recovered)}
 	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.calls.end}, options...))
 	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.LogDir}, options...))

@@ -1,12 +1,15 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -118,6 +121,17 @@ func (s *nodeService) Adopt(ctx context.Context, r *connect.Request[apiv1.AdoptR
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	return connect.NewResponse(answer), nil
+}
+
+func (s *nodeService) Renew(_ context.Context, r *connect.Request[apiv1.RenewRequest]) (*connect.Response[apiv1.RenewResponse], error) {
+	if bytes.Equal(r.Msg.Certificate, s.node.Certificate().Certificate[0]) {
+		return connect.NewResponse(&apiv1.RenewResponse{}), nil
+	}
+	if err := s.node.Renew(r.Msg.Certificate); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	log.Printf("api: the certificate of this node is good until %s now", s.node.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
+	return connect.NewResponse(&apiv1.RenewResponse{}), nil
 }
 
 func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.RevokeRequest]) (*connect.Response[apiv1.RevokeResponse], error) {

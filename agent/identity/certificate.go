@@ -14,11 +14,12 @@ import (
 	"time"
 )
 
-// Certificates count from a day before they are made: a node without a battery for its
-// clock starts at the time its image was built. Years of life: a CA is in the genesis
-// and outlives the hardware; a leaf renews itself.
+// Backdate is how long before it was made a certificate counts: a node without a
+// battery for its clock starts at the time its image was built.
+const Backdate = 24 * time.Hour
+
+// Years of life: a CA is in the genesis and outlives the hardware; a leaf is renewed.
 const (
-	backdate  = 24 * time.Hour
 	caYears   = 20
 	leafYears = 1
 	maxCSR    = 16 << 10
@@ -35,7 +36,7 @@ func newCA(fleet string, kind PeerKind, now time.Time) (der []byte, key *ecdsa.P
 	}
 	t := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: fmt.Sprintf("Kogge fleet %s: %s CA", fleet, kind)},
-		NotBefore: now.Add(-backdate), NotAfter: now.AddDate(caYears, 0, 0),
+		NotBefore: now.Add(-Backdate), NotAfter: now.AddDate(caYears, 0, 0),
 		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: usages(kind),
 		MaxPathLen: 1,
 	}
@@ -66,7 +67,7 @@ func signPeer(p Peer, key *ecdsa.PublicKey, ca *x509.Certificate, caKey *ecdsa.P
 		until = ca.NotAfter
 	}
 	t := &x509.Certificate{
-		Subject: pkix.Name{CommonName: p.Name}, NotBefore: now.Add(-backdate), NotAfter: until,
+		Subject: pkix.Name{CommonName: p.Name}, NotBefore: now.Add(-Backdate), NotAfter: until,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages(p.Kind),
 		URIs: []*url.URL{p.uri()},
 	}

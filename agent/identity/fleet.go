@@ -299,8 +299,7 @@ func openKey[K any](f *Fleet, name, passphrase string) (K, error) {
 }
 
 // SignNode signs the key of a certificate request as the node called name, for a year,
-// and returns the certificate in DER. The same key may come again at any time, after
-// any absence: that is a renewal.
+// and returns the certificate in DER. The same key may come again at any time.
 func (f *Fleet) SignNode(csr []byte, name string, now time.Time) ([]byte, error) {
 	der, err := f.sign(csr, Peer{Kind: KindNode, Name: name, Fleet: f.Genesis.ID()}, now)
 	if err != nil {
@@ -325,10 +324,9 @@ func (f *Fleet) SignOperator(csr []byte, name string, role Role, now time.Time) 
 }
 
 func (f *Fleet) sign(csr []byte, p Peer, now time.Time) ([]byte, error) {
-	ca, key := f.Genesis.NodeCA, f.nodeCA
 	check := CheckName
 	if p.Kind == KindOperator {
-		ca, key, check = f.Genesis.OperatorCA, f.operatorCA, CheckOperatorName
+		check = CheckOperatorName
 		if _, err := ParseRole(string(p.Role)); err != nil {
 			return nil, err
 		}
@@ -340,37 +338,24 @@ func (f *Fleet) sign(csr []byte, p Peer, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if key == nil {
-		if p.Kind == KindOperator && f.Locked() {
-			return nil, fmt.Errorf("operator CA: %w", ErrLocked)
-		}
+	return f.signKey(p, public, now)
+}
+
+// signKey signs a key as that of p, with the CA of its kind.
+func (f *Fleet) signKey(p Peer, public *ecdsa.PublicKey, now time.Time) ([]byte, error) {
+	ca, key := f.Genesis.NodeCA, f.nodeCA
+	if p.Kind == KindOperator {
+		ca, key = f.Genesis.OperatorCA, f.operatorCA
+	}
+	switch {
+	case key == nil && p.Kind == KindOperator && f.Locked():
+		return nil, fmt.Errorf("operator CA: %w", ErrLocked)
+	case key == nil:
 		return nil, fmt.Errorf("%s CA: %w", p.Kind, ErrNoKey)
+	case now.Before(ca.NotBefore) || now.After(ca.NotAfter):
+		return nil, fmt.Errorf("%s CA: %w", p.Kind, clockError(ca, now))
 	}
 	return signPeer(p, public, ca, key, now)
-}
-
-// RenewOperator gives this folder's operator a certificate for a year from now, for
-// the same key and with the same name and role. After a power cut the folder has the
-// old certificate or the new one. [ErrLocked] and [ErrNoKey] are of the operator CA.
-func (f *Fleet) RenewOperator(now time.Time) error {
-	key, ok := f.me.PrivateKey.(*ecdsa.PrivateKey)
-	if !ok {
-		return fmt.Errorf("fleet %s: renew operator %s: %w", f.Genesis.Name, f.peer.Name, ErrNoKey)
-	}
-	csr, err := NewRequest(key)
-	if err != nil {
-		return fmt.Errorf("fleet %s: renew operator %s: %w", f.Genesis.Name, f.peer.Name, err)
-	}
-	der, err := f.SignOperator(csr, f.peer.Name, f.peer.Role, now)
-	if err != nil {
-		return err
-	}
-	return f.InstallCertificate(der)
-}
-
-// RenewDue says whether less than a third of the certificate's life is left.
-func RenewDue(cert *x509.Certificate, now time.Time) bool {
-	return cert.NotAfter.Sub(now) < cert.NotAfter.Sub(cert.NotBefore)/3
 }
 
 // InstallCertificate puts a new certificate for this folder's key in the place of the
@@ -380,7 +365,7 @@ func (f *Fleet) InstallCertificate(der []byte) error {
 	key, _ := f.me.PrivateKey.(*ecdsa.PrivateKey)
 	err := next.setOperator(der, key)
 	if err == nil {
-		err = f.alone(func() error { return replaceFile(f.path(operatorCertName), encodePEM(certificateBlock, der)) })
+		err = f.Alone(func() error { return replaceFile(f.path(operatorCertName), encodePEM(certificateBlock, der)) })
 	}
 	if err != nil {
 		return fmt.Errorf("fleet %s: install certificate: %w", f.Genesis.Name, err)
@@ -460,7 +445,7 @@ func (f *Fleet) Recover(sheet []byte, passphrase string, check bool) (int, error
 	}
 	name, text, err := f.keyFile(ownerName(i), key, passphrase)
 	if err == nil {
-		err = f.alone(func() error { return replaceFile(f.path(name), text) })
+		err = f.Alone(func() error { return replaceFile(f.path(name), text) })
 	}
 	if err != nil {
 		return i, fmt.Errorf("fleet %s: owner key %d: %w", f.Genesis.Name, i, err)

@@ -47,7 +47,7 @@ func (l list[T]) all(f *Fleet) ([]T, error) {
 // edit changes the list while no other program does. After a power cut it is as it was
 // before or after; with an error it is as before.
 func (l list[T]) edit(f *Fleet, change func(all []T) ([]T, error)) error {
-	return f.alone(func() error {
+	return f.Alone(func() error {
 		all, err := l.read(f)
 		if err != nil {
 			return err

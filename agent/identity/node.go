@@ -31,7 +31,7 @@ var (
 
 // Node is who this node is. It begins with a key that it makes itself, and goes
 //
-//	new ─Join─▶ invited ─Adopt─▶ adopted ─Adopt─▶ adopted (a renewed certificate)
+//	new ─Join─▶ invited ─Adopt─▶ adopted ─Renew─▶ adopted (for longer)
 //	              └─Join─▶ invited (another token, or another fleet)
 //
 // and never back: leaving a fleet is a reset of STATE. Its methods may be called from
@@ -296,9 +296,10 @@ func (n *Node) Request() ([]byte, error) {
 }
 
 // Adopt takes the certificate that the fleet's node CA signed, in DER, and what
-// certificates stand between the two, if any; then it forgets the token. A later call
-// renews: certificate and name are then the new ones. After a power cut the node has
-// the token or the certificate, and the certificate once Adopt returned nil.
+// certificates stand between the two, if any; then it forgets the token. After a power
+// cut the node has the token or the certificate, and the certificate once Adopt
+// returned nil. A node that is adopted takes the same certificate again, and says
+// [ErrAdopted] to another one: [Node.Renew] is for that.
 func (n *Node) Adopt(certDER []byte, chain ...[]byte) error {
 	return n.AdoptKnowing(nil, certDER, chain...)
 }
@@ -317,10 +318,10 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	if n.m.genesis == nil {
 		return fmt.Errorf("adopt: %w", ErrNoJoin)
 	}
-	m := membership{genesis: n.m.genesis, chain: [][]byte{bytes.Clone(certDER)}}
-	for _, c := range chain {
-		m.chain = append(m.chain, bytes.Clone(c))
+	if n.m.chain != nil && !bytes.Equal(n.m.chain[0], certDER) {
+		return fmt.Errorf("adopt: %w", ErrAdopted)
 	}
+	m := n.m.with(certDER, chain)
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
@@ -331,6 +332,39 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 		return fmt.Errorf("adopt: %w", err)
 	}
 	return nil
+}
+
+// Renew takes the certificate that follows on the node's own: for the same name and
+// key, and good for longer, or the error wraps [ErrNoRenewal]. Whether the own one is
+// over by now does not count. After a power cut the node has the old or the new one,
+// and the new one once Renew returned nil.
+func (n *Node) Renew(certDER []byte, chain ...[]byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.m.chain == nil {
+		return fmt.Errorf("renew: %w: the node is not adopted", ErrNoRenewal)
+	}
+	m := n.m.with(certDER, chain)
+	next, err := n.verify(m)
+	if err == nil {
+		err = follows(n.cert.Leaf, next)
+	}
+	if err == nil {
+		err = n.change(m)
+	}
+	if err != nil {
+		return fmt.Errorf("renew: %w", err)
+	}
+	return nil
+}
+
+// with is m with another certificate, and without a token.
+func (m membership) with(certDER []byte, chain [][]byte) membership {
+	next := membership{genesis: m.genesis, chain: [][]byte{bytes.Clone(certDER)}}
+	for _, c := range chain {
+		next.chain = append(next.chain, bytes.Clone(c))
+	}
+	return next
 }
 
 // Certificate is what the node serves with and calls others with: its fleet's, or one

@@ -147,15 +147,11 @@ func TestAdoption(t *testing.T) {
 	if _, err := f.Genesis.VerifyPeer(n.Certificate().Leaf, nil, later, true, nil); !errors.Is(err, ErrExpired) {
 		t.Error(err)
 	}
-	csr, err := n.Request()
+	der, err := f.RenewNode(n.Certificate().Leaf, later)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := f.SignNode(csr, "n1", later)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Adopt(der); err != nil {
+	if err := n.Renew(der); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.Genesis.VerifyPeer(openedNode(t, dir).Certificate().Leaf, nil, later, true, nil); err != nil {

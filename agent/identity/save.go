@@ -189,9 +189,9 @@ func (userDisk) Sync(name string) error {
 // new one.
 func replaceFile(name string, data []byte) error { return durable.Replace(name, data, 0o600) }
 
-// alone runs change while no other program changes the folder. Such a program takes a
+// Alone runs change while no other program changes the folder. Such a program takes a
 // few milliseconds, and so does the wait.
-func (f *Fleet) alone(change func() error) error {
+func (f *Fleet) Alone(change func() error) error {
 	guard, err := os.OpenFile(f.path(lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err

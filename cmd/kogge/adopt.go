@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,9 @@ func nodeAdoptCommand() *cobra.Command {
 		Short: "Take a new node into the fleet",
 		Long: "Takes the node at ADDRESS (HOST or HOST:PORT) into the fleet. The node has to have booted with a\n" +
 			"join.yaml of the fleet (kogge fleet token): it proves the token in it without sending it, gets a\n" +
-			"certificate for the key that it made itself, and is known by that from then on.",
+			"certificate for the key that it made itself, and is known by that from then on.\n\n" +
+			"Of a node that is in the fleet already, this computer remembers the address: so it is for an operator who\n" +
+			"did not adopt it, and for a node that has moved.",
 		Args: exactly("ADDRESS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, err := t.openFleet()
@@ -43,10 +46,18 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	address = withPort(address)
+	chain, err := api.Meet(ctx, address)
+	if err != nil {
+		return nodeError("at "+address, err)
+	}
+	if is, ours := nodeOf(fleet.Genesis, chain); ours {
+		return acquaint(fleet, address, is, name, chain[0], out)
+	}
 	revoked, err := revokedKeys(fleet)
 	if err != nil {
 		return err
 	}
+	var signed *x509.Certificate
 	err = api.Adopt(ctx, address, api.Adoption{
 		Genesis: fleet.Genesis, Certificate: fleet.Certificate(), Revoked: revoked,
 		Sign: func(request, nonce, mac []byte, hostname string) ([]byte, error) {
@@ -56,7 +67,11 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 					return nil, err
 				}
 			}
-			return fleet.AdoptNode(request, nonce, mac, name, time.Now())
+			der, err := fleet.AdoptNode(request, nonce, mac, name, time.Now())
+			if err == nil {
+				signed, err = x509.ParseCertificate(der)
+			}
+			return der, err
 		},
 	})
 	if errors.Is(err, identity.ErrTokenUnknown) {
@@ -65,7 +80,7 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	if err != nil {
 		return nodeError("at "+address, err)
 	}
-	if err := rememberNode(fleet, name, knownNode{Address: address, Adopted: time.Now().UTC().Truncate(time.Second)}); err != nil {
+	if err := rememberNode(fleet, name, knownNode{Address: address, Adopted: time.Now().UTC().Truncate(time.Second), Until: signed.NotAfter.UTC()}); err != nil {
 		return err
 	}
 	// Who revokes tells the nodes of nodes.json: a key that was revoked since we asked
@@ -79,6 +94,36 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	}
 	fmt.Fprintf(out, "%s is a node of fleet %s now: kogge node status %s\n", name, fleet.Genesis.Name, name)
 	return nil
+}
+
+// nodeOf says whether who shows chain is a node of the fleet already, and which. Its
+// certificate may be over.
+func nodeOf(genesis *identity.Genesis, chain []*x509.Certificate) (identity.Peer, bool) {
+	if len(chain) == 0 {
+		return identity.Peer{}, false
+	}
+	peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Time{}, false, nil)
+	return peer, err == nil && peer.Kind == identity.KindNode
+}
+
+// acquaint remembers a node that is one of the fleet already: another computer adopted
+// it, or it was known here by another address.
+func acquaint(fleet *identity.Fleet, address string, is identity.Peer, name string, shown *x509.Certificate, out io.Writer) error {
+	if name != "" && name != is.Name {
+		return hinted{fmt.Errorf("node at %s: %w: its name is %s", address, api.ErrAdopted, is.Name), "a node keeps its name; leave --name away"}
+	}
+	err := changeNodes(fleet, func(nodes map[string]knownNode) {
+		n := nodes[is.Name]
+		n.Address, n.Until = address, shown.NotAfter.UTC()
+		if n.Adopted.IsZero() {
+			n.Adopted = shown.NotBefore.Add(identity.Backdate).UTC()
+		}
+		nodes[is.Name] = n
+	})
+	if err == nil {
+		fmt.Fprintf(out, "%s is a node of fleet %s: kogge node status %s\n", is.Name, fleet.Genesis.Name, is.Name)
+	}
+	return err
 }
 
 // defaultName is the one that the node's token was made for, or its host name.

@@ -58,7 +58,7 @@ func loadFleet(name string) (*identity.Fleet, error) {
 	if err != nil {
 		return nil, fleetHint(err, name)
 	}
-	if identity.RenewDue(f.Certificate().Leaf, time.Now()) {
+	if identity.RenewDue(f.Certificate().Leaf, f.Genesis.OperatorCA, time.Now()) {
 		say("%s", renew(f))
 	}
 	return f, nil

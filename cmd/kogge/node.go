@@ -25,7 +25,7 @@ import (
 func nodeCommand() *cobra.Command {
 	return group("node", "Adopt nodes and ask them",
 		nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(),
-		nodeDmesgCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"))
+		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"))
 }
 
 // callLimit bounds a call that is answered at once.
@@ -36,14 +36,13 @@ func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context,
 	if len(args) > 0 {
 		t.node = args[0]
 	}
-	client, name, err := t.dial()
+	fleet, known, err := t.resolve()
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
-	return nodeError(name, do(ctx, client))
+	return nodeError(t.node, reach(ctx, fleet, t.node, known.Address, do))
 }
 
 // asks is ask with a limit.
@@ -65,6 +64,9 @@ func nodeError(name string, err error) error {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
 	err = answered{fmt.Sprintf("node %s: %s", name, said.Message()), err}
+	if errors.As(err, new(hinted)) {
+		return err // who was closer knew better
+	}
 	switch said.Code() {
 	case connect.CodeUnavailable:
 		return hinted{err, "is it on, and is its address right? kogge node list shows the address"}
@@ -446,9 +448,13 @@ func nodeListCommand() *cobra.Command {
 			}
 			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			defer tw.Flush()
-			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED")
+			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED\tCERTIFICATE UNTIL")
 			for _, n := range slices.Sorted(maps.Keys(nodes)) {
-				fmt.Fprintf(tw, "%s\t%s\t%s\n", n, nodes[n].Address, nodes[n].Adopted.Format(time.DateOnly))
+				until := "-"
+				if !nodes[n].Until.IsZero() {
+					until = nodes[n].Until.Local().Format(time.DateOnly)
+				}
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", n, nodes[n].Address, nodes[n].Adopted.Local().Format(time.DateOnly), until)
 			}
 			return nil
 		},

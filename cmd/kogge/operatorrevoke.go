@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -127,19 +126,9 @@ func revokedKeys(f *identity.Fleet) ([]string, error) {
 // tellNodes tells every node which keys are revoked, a few at a time, prints how it
 // went and returns the names of those that do not know.
 func tellNodes(ctx context.Context, f *identity.Fleet, nodes map[string]knownNode, keys []string, out io.Writer) ([]string, error) {
-	const atOnce = 16
 	names := slices.Sorted(maps.Keys(nodes))
 	answers := make([]error, len(names))
-	places := make(chan struct{}, atOnce)
-	var told sync.WaitGroup
-	for i, name := range names {
-		told.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
-			answers[i] = tellNode(ctx, f, name, nodes[name].Address, keys)
-		})
-	}
-	told.Wait()
+	each(len(names), func(i int) { answers[i] = tellNode(ctx, f, names[i], nodes[names[i]].Address, keys) })
 	var missed []string
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for i, name := range names {
@@ -157,9 +146,10 @@ func tellNodes(ctx context.Context, f *identity.Fleet, nodes map[string]knownNod
 func tellNode(ctx context.Context, f *identity.Fleet, name, address string, keys []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	client := api.Dial(address, name, f.Genesis, f.Certificate())
-	defer client.Close()
-	_, err := client.Revoke(ctx, connect.NewRequest(&apiv1.RevokeRequest{Keys: keys}))
+	err := reach(ctx, f, name, address, func(ctx context.Context, c *api.Client) error {
+		_, err := c.Revoke(ctx, connect.NewRequest(&apiv1.RevokeRequest{Keys: keys}))
+		return err
+	})
 	if said := (*connect.Error)(nil); errors.As(err, &said) {
 		return errors.New(said.Message())
 	}

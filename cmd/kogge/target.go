@@ -21,6 +21,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/update/durable"
 )
 
 // target is which node of which fleet a command is for: by flag, by environment, or
@@ -46,6 +47,7 @@ func (t *target) fleetFlag(cmd *cobra.Command) {
 type knownNode struct {
 	Address string    `json:"address"` // host:port
 	Adopted time.Time `json:"adopted"`
+	Until   time.Time `json:"until,omitzero"` // its certificate is good, when it was last seen
 }
 
 // nodesFile lies in a fleet's folder.
@@ -69,20 +71,27 @@ func readNodes(f *identity.Fleet) (map[string]knownNode, error) {
 
 // rememberNode adds a node to the fleet's folder, or replaces it.
 func rememberNode(f *identity.Fleet, name string, n knownNode) error {
-	nodes, err := readNodes(f)
-	if err != nil {
-		return err
-	}
-	nodes[name] = n
-	data, err := json.MarshalIndent(nodes, "", "\t")
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(f.Dir, nodesFile)
-	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("nodes of fleet %s: %w", f.Genesis.Name, err)
-	}
-	return os.Rename(path+".new", path)
+	return changeNodes(f, func(nodes map[string]knownNode) { nodes[name] = n })
+}
+
+// changeNodes changes what the fleet's folder remembers of nodes, while no other
+// program does. After a power cut that is as it was before or after.
+func changeNodes(f *identity.Fleet, change func(nodes map[string]knownNode)) error {
+	return f.Alone(func() error {
+		nodes, err := readNodes(f)
+		if err != nil {
+			return err
+		}
+		change(nodes)
+		data, err := json.MarshalIndent(nodes, "", "\t")
+		if err == nil {
+			err = durable.Replace(filepath.Join(f.Dir, nodesFile), append(data, '\n'), 0o600)
+		}
+		if err != nil {
+			return fmt.Errorf("nodes of fleet %s: %w", f.Genesis.Name, err)
+		}
+		return nil
+	})
 }
 
 // openFleet opens the fleet that t names, or the only one.
@@ -110,29 +119,39 @@ func (t *target) openFleet() (*identity.Fleet, error) {
 
 // dial makes a client for the node that t names, or the only one.
 func (t *target) dial() (*api.Client, string, error) {
-	fleet, err := t.openFleet()
+	fleet, known, err := t.resolve()
 	if err != nil {
 		return nil, "", err
 	}
+	return api.Dial(known.Address, t.node, fleet.Genesis, fleet.Certificate()), t.node, nil
+}
+
+// resolve finds the node that t names, or the only one, which t names then.
+func (t *target) resolve() (*identity.Fleet, knownNode, error) {
+	var none knownNode
+	fleet, err := t.openFleet()
+	if err != nil {
+		return nil, none, err
+	}
 	nodes, err := readNodes(fleet)
 	if err != nil {
-		return nil, "", err
+		return nil, none, err
 	}
 	if t.node == "" {
 		switch names := slices.Sorted(maps.Keys(nodes)); len(names) {
 		case 0:
-			return nil, "", hinted{fmt.Errorf("fleet %s has no node yet", t.fleet), "kogge node adopt ADDRESS"}
+			return nil, none, hinted{fmt.Errorf("fleet %s has no node yet", t.fleet), "kogge node adopt ADDRESS"}
 		case 1:
 			t.node = names[0]
 		default:
-			return nil, "", hinted{fmt.Errorf("which node? there are %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
+			return nil, none, hinted{fmt.Errorf("which node? there are %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
 		}
 	}
 	known, ok := nodes[t.node]
 	if !ok {
-		return nil, "", hinted{fmt.Errorf("fleet %s has no node %s", t.fleet, t.node), "kogge node list --fleet " + t.fleet}
+		return nil, none, hinted{fmt.Errorf("fleet %s has no node %s", t.fleet, t.node), "kogge node list --fleet " + t.fleet}
 	}
-	return api.Dial(known.Address, t.node, fleet.Genesis, fleet.Certificate()), t.node, nil
+	return fleet, known, nil
 }
 
 // print writes m as JSON or as text does.

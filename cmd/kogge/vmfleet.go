@@ -94,13 +94,6 @@ func joinVM(ctx context.Context, vm *qemu.VM, fleet *identity.Fleet, name string
 		case err == nil:
 			return
 		case booting(err):
-		case errors.Is(err, api.ErrAdopted):
-			// It kept its disk; the port is another one.
-			if err := rememberNode(fleet, name, knownNode{Address: address, Adopted: time.Now().UTC().Truncate(time.Second)}); err == nil {
-				fmt.Fprintf(out, "%s is a node of fleet %s: kogge node status %s\n", name, fleet.Genesis.Name, name)
-				return
-			}
-			fallthrough
 		default:
 			say("%s does not join fleet %s: %v", name, fleet.Genesis.Name, err)
 			return

@@ -1177,6 +1177,86 @@ func (x *AdoptResponse) GetHostname() string {
 	return ""
 }
 
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER, signed by the fleet's node CA
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_kogge_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RenewRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+type RenewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_kogge_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
 type RevokeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// keys: each the SHA-256 of a public key (SubjectPublicKeyInfo), 64 hex digits.
@@ -1187,7 +1267,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_kogge_v1_node_proto_msgTypes[18]
+	mi := &file_kogge_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1279,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_node_proto_msgTypes[18]
+	mi := &file_kogge_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1292,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_kogge_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeRequest) GetKeys() []string {
@@ -1230,7 +1310,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_kogge_v1_node_proto_msgTypes[19]
+	mi := &file_kogge_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1322,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_node_proto_msgTypes[19]
+	mi := &file_kogge_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1335,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_kogge_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 var file_kogge_v1_node_proto_extTypes = []protoimpl.ExtensionInfo{
@@ -1275,6 +1355,14 @@ var file_kogge_v1_node_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "varint,50742,opt,name=before_adoption",
 		Filename:      "kogge/v1/node.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50743,
+		Name:          "kogge.v1.expired_too",
+		Tag:           "varint,50743,opt,name=expired_too",
+		Filename:      "kogge/v1/node.proto",
+	},
 }
 
 // Extension fields to descriptorpb.MethodOptions.
@@ -1287,6 +1375,11 @@ var (
 	//
 	// optional bool before_adoption = 50742;
 	E_BeforeAdoption = &file_kogge_v1_node_proto_extTypes[1]
+	// expired_too: a certificate whose time is over may make the call, if all else about
+	// it is in order. Where a clock is wrong this is the way out.
+	//
+	// optional bool expired_too = 50743;
+	E_ExpiredToo = &file_kogge_v1_node_proto_extTypes[2]
 )
 
 var File_kogge_v1_node_proto protoreflect.FileDescriptor
@@ -1368,7 +1461,10 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"\rAdoptResponse\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x1a\n" +
-	"\bhostname\x18\x03 \x01(\tR\bhostname\"#\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\"0\n" +
+	"\fRenewRequest\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\x0f\n" +
+	"\rRenewResponse\"#\n" +
 	"\rRevokeRequest\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\tR\x04keys\"\x10\n" +
 	"\x0eRevokeResponse*P\n" +
@@ -1377,18 +1473,21 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"\vROLE_READER\x10\x01\x12\x11\n" +
 	"\rROLE_OPERATOR\x10\x02\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\x032\x86\x04\n" +
+	"ROLE_ADMIN\x10\x032\xca\x04\n" +
 	"\vNodeService\x12D\n" +
 	"\x06Status\x12\x17.kogge.v1.StatusRequest\x1a\x18.kogge.v1.StatusResponse\"\a\xa8\xe3\x18\x01\x90\x02\x01\x12G\n" +
 	"\vServiceLogs\x12\x1c.kogge.v1.ServiceLogsRequest\x1a\x12.kogge.v1.LogLines\"\x04\xa8\xe3\x18\x010\x01\x12C\n" +
 	"\tKernelLog\x12\x1a.kogge.v1.KernelLogRequest\x1a\x12.kogge.v1.LogLines\"\x04\xa8\xe3\x18\x010\x01\x12Y\n" +
 	"\x0eRestartService\x12\x1f.kogge.v1.RestartServiceRequest\x1a .kogge.v1.RestartServiceResponse\"\x04\xa8\xe3\x18\x02\x12A\n" +
 	"\x06Reboot\x12\x17.kogge.v1.RebootRequest\x1a\x18.kogge.v1.RebootResponse\"\x04\xa8\xe3\x18\x02\x12B\n" +
-	"\x05Adopt\x12\x16.kogge.v1.AdoptRequest\x1a\x17.kogge.v1.AdoptResponse\"\b\xa8\xe3\x18\x03\xb0\xe3\x18\x01\x12A\n" +
+	"\x05Adopt\x12\x16.kogge.v1.AdoptRequest\x1a\x17.kogge.v1.AdoptResponse\"\b\xa8\xe3\x18\x03\xb0\xe3\x18\x01\x12B\n" +
+	"\x05Renew\x12\x16.kogge.v1.RenewRequest\x1a\x17.kogge.v1.RenewResponse\"\b\xa8\xe3\x18\x03\xb8\xe3\x18\x01\x12A\n" +
 	"\x06Revoke\x12\x17.kogge.v1.RevokeRequest\x1a\x18.kogge.v1.RevokeResponse\"\x04\xa8\xe3\x18\x03:O\n" +
 	"\n" +
 	"least_role\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x8c\x03 \x01(\x0e2\x0e.kogge.v1.RoleR\tleastRole:I\n" +
-	"\x0fbefore_adoption\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x8c\x03 \x01(\bR\x0ebeforeAdoptionB(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
+	"\x0fbefore_adoption\x12\x1e.google.protobuf.MethodOptions\x18\xb6\x8c\x03 \x01(\bR\x0ebeforeAdoption:A\n" +
+	"\vexpired_too\x12\x1e.google.protobuf.MethodOptions\x18\xb7\x8c\x03 \x01(\bR\n" +
+	"expiredTooB(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
 	file_kogge_v1_node_proto_rawDescOnce sync.Once
@@ -1403,7 +1502,7 @@ func file_kogge_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_kogge_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kogge_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_kogge_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_kogge_v1_node_proto_goTypes = []any{
 	(Role)(0),                          // 0: kogge.v1.Role
 	(*StatusRequest)(nil),              // 1: kogge.v1.StatusRequest
@@ -1424,42 +1523,47 @@ var file_kogge_v1_node_proto_goTypes = []any{
 	(*RebootResponse)(nil),             // 16: kogge.v1.RebootResponse
 	(*AdoptRequest)(nil),               // 17: kogge.v1.AdoptRequest
 	(*AdoptResponse)(nil),              // 18: kogge.v1.AdoptResponse
-	(*RevokeRequest)(nil),              // 19: kogge.v1.RevokeRequest
-	(*RevokeResponse)(nil),             // 20: kogge.v1.RevokeResponse
-	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
-	(*descriptorpb.MethodOptions)(nil), // 22: google.protobuf.MethodOptions
+	(*RenewRequest)(nil),               // 19: kogge.v1.RenewRequest
+	(*RenewResponse)(nil),              // 20: kogge.v1.RenewResponse
+	(*RevokeRequest)(nil),              // 21: kogge.v1.RevokeRequest
+	(*RevokeResponse)(nil),             // 22: kogge.v1.RevokeResponse
+	(*timestamppb.Timestamp)(nil),      // 23: google.protobuf.Timestamp
+	(*descriptorpb.MethodOptions)(nil), // 24: google.protobuf.MethodOptions
 }
 var file_kogge_v1_node_proto_depIdxs = []int32{
 	3,  // 0: kogge.v1.StatusResponse.boot:type_name -> kogge.v1.Boot
-	21, // 1: kogge.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
+	23, // 1: kogge.v1.StatusResponse.time:type_name -> google.protobuf.Timestamp
 	4,  // 2: kogge.v1.StatusResponse.services:type_name -> kogge.v1.Service
 	5,  // 3: kogge.v1.StatusResponse.degraded:type_name -> kogge.v1.Degraded
 	6,  // 4: kogge.v1.StatusResponse.memory:type_name -> kogge.v1.Memory
 	7,  // 5: kogge.v1.StatusResponse.state:type_name -> kogge.v1.Disk
 	8,  // 6: kogge.v1.StatusResponse.links:type_name -> kogge.v1.Link
 	9,  // 7: kogge.v1.StatusResponse.clock:type_name -> kogge.v1.Clock
-	21, // 8: kogge.v1.Service.since:type_name -> google.protobuf.Timestamp
-	22, // 9: kogge.v1.least_role:extendee -> google.protobuf.MethodOptions
-	22, // 10: kogge.v1.before_adoption:extendee -> google.protobuf.MethodOptions
-	0,  // 11: kogge.v1.least_role:type_name -> kogge.v1.Role
-	1,  // 12: kogge.v1.NodeService.Status:input_type -> kogge.v1.StatusRequest
-	10, // 13: kogge.v1.NodeService.ServiceLogs:input_type -> kogge.v1.ServiceLogsRequest
-	11, // 14: kogge.v1.NodeService.KernelLog:input_type -> kogge.v1.KernelLogRequest
-	13, // 15: kogge.v1.NodeService.RestartService:input_type -> kogge.v1.RestartServiceRequest
-	15, // 16: kogge.v1.NodeService.Reboot:input_type -> kogge.v1.RebootRequest
-	17, // 17: kogge.v1.NodeService.Adopt:input_type -> kogge.v1.AdoptRequest
-	19, // 18: kogge.v1.NodeService.Revoke:input_type -> kogge.v1.RevokeRequest
-	2,  // 19: kogge.v1.NodeService.Status:output_type -> kogge.v1.StatusResponse
-	12, // 20: kogge.v1.NodeService.ServiceLogs:output_type -> kogge.v1.LogLines
-	12, // 21: kogge.v1.NodeService.KernelLog:output_type -> kogge.v1.LogLines
-	14, // 22: kogge.v1.NodeService.RestartService:output_type -> kogge.v1.RestartServiceResponse
-	16, // 23: kogge.v1.NodeService.Reboot:output_type -> kogge.v1.RebootResponse
-	18, // 24: kogge.v1.NodeService.Adopt:output_type -> kogge.v1.AdoptResponse
-	20, // 25: kogge.v1.NodeService.Revoke:output_type -> kogge.v1.RevokeResponse
-	19, // [19:26] is the sub-list for method output_type
-	12, // [12:19] is the sub-list for method input_type
-	11, // [11:12] is the sub-list for extension type_name
-	9,  // [9:11] is the sub-list for extension extendee
+	23, // 8: kogge.v1.Service.since:type_name -> google.protobuf.Timestamp
+	24, // 9: kogge.v1.least_role:extendee -> google.protobuf.MethodOptions
+	24, // 10: kogge.v1.before_adoption:extendee -> google.protobuf.MethodOptions
+	24, // 11: kogge.v1.expired_too:extendee -> google.protobuf.MethodOptions
+	0,  // 12: kogge.v1.least_role:type_name -> kogge.v1.Role
+	1,  // 13: kogge.v1.NodeService.Status:input_type -> kogge.v1.StatusRequest
+	10, // 14: kogge.v1.NodeService.ServiceLogs:input_type -> kogge.v1.ServiceLogsRequest
+	11, // 15: kogge.v1.NodeService.KernelLog:input_type -> kogge.v1.KernelLogRequest
+	13, // 16: kogge.v1.NodeService.RestartService:input_type -> kogge.v1.RestartServiceRequest
+	15, // 17: kogge.v1.NodeService.Reboot:input_type -> kogge.v1.RebootRequest
+	17, // 18: kogge.v1.NodeService.Adopt:input_type -> kogge.v1.AdoptRequest
+	19, // 19: kogge.v1.NodeService.Renew:input_type -> kogge.v1.RenewRequest
+	21, // 20: kogge.v1.NodeService.Revoke:input_type -> kogge.v1.RevokeRequest
+	2,  // 21: kogge.v1.NodeService.Status:output_type -> kogge.v1.StatusResponse
+	12, // 22: kogge.v1.NodeService.ServiceLogs:output_type -> kogge.v1.LogLines
+	12, // 23: kogge.v1.NodeService.KernelLog:output_type -> kogge.v1.LogLines
+	14, // 24: kogge.v1.NodeService.RestartService:output_type -> kogge.v1.RestartServiceResponse
+	16, // 25: kogge.v1.NodeService.Reboot:output_type -> kogge.v1.RebootResponse
+	18, // 26: kogge.v1.NodeService.Adopt:output_type -> kogge.v1.AdoptResponse
+	20, // 27: kogge.v1.NodeService.Renew:output_type -> kogge.v1.RenewResponse
+	22, // 28: kogge.v1.NodeService.Revoke:output_type -> kogge.v1.RevokeResponse
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	12, // [12:13] is the sub-list for extension type_name
+	9,  // [9:12] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
 }
 
@@ -1474,8 +1578,8 @@ func file_kogge_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_node_proto_rawDesc), len(file_kogge_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
-			NumExtensions: 2,
+			NumMessages:   22,
+			NumExtensions: 3,
 			NumServices:   1,
 		},
 		GoTypes:           file_kogge_v1_node_proto_goTypes,

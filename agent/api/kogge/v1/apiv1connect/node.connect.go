@@ -51,6 +51,8 @@ const (
 	NodeServiceRebootProcedure = "/kogge.v1.NodeService/Reboot"
 	// NodeServiceAdoptProcedure is the fully-qualified name of the NodeService's Adopt RPC.
 	NodeServiceAdoptProcedure = "/kogge.v1.NodeService/Adopt"
+	// NodeServiceRenewProcedure is the fully-qualified name of the NodeService's Renew RPC.
+	NodeServiceRenewProcedure = "/kogge.v1.NodeService/Renew"
 	// NodeServiceRevokeProcedure is the fully-qualified name of the NodeService's Revoke RPC.
 	NodeServiceRevokeProcedure = "/kogge.v1.NodeService/Revoke"
 )
@@ -72,6 +74,9 @@ type NodeServiceClient interface {
 	// carries a nonce; the answer proves the token and asks for a certificate. The
 	// second call brings that.
 	Adopt(context.Context, *connect.Request[v1.AdoptRequest]) (*connect.Response[v1.AdoptResponse], error)
+	// Renew gives the node the certificate that follows on its own: for the same key and
+	// name, and good for longer. It may be repeated with the same one.
+	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
 	// Revoke has the node turn keys of operators away from now on, for good, and end the
 	// calls of theirs that run. All of them or, with an error, none. It may be repeated.
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
@@ -125,6 +130,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("Adopt")),
 			connect.WithClientOptions(opts...),
 		),
+		renew: connect.NewClient[v1.RenewRequest, v1.RenewResponse](
+			httpClient,
+			baseURL+NodeServiceRenewProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Renew")),
+			connect.WithClientOptions(opts...),
+		),
 		revoke: connect.NewClient[v1.RevokeRequest, v1.RevokeResponse](
 			httpClient,
 			baseURL+NodeServiceRevokeProcedure,
@@ -142,6 +153,7 @@ type nodeServiceClient struct {
 	restartService *connect.Client[v1.RestartServiceRequest, v1.RestartServiceResponse]
 	reboot         *connect.Client[v1.RebootRequest, v1.RebootResponse]
 	adopt          *connect.Client[v1.AdoptRequest, v1.AdoptResponse]
+	renew          *connect.Client[v1.RenewRequest, v1.RenewResponse]
 	revoke         *connect.Client[v1.RevokeRequest, v1.RevokeResponse]
 }
 
@@ -175,6 +187,11 @@ func (c *nodeServiceClient) Adopt(ctx context.Context, req *connect.Request[v1.A
 	return c.adopt.CallUnary(ctx, req)
 }
 
+// Renew calls kogge.v1.NodeService.Renew.
+func (c *nodeServiceClient) Renew(ctx context.Context, req *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error) {
+	return c.renew.CallUnary(ctx, req)
+}
+
 // Revoke calls kogge.v1.NodeService.Revoke.
 func (c *nodeServiceClient) Revoke(ctx context.Context, req *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error) {
 	return c.revoke.CallUnary(ctx, req)
@@ -197,6 +214,9 @@ type NodeServiceHandler interface {
 	// carries a nonce; the answer proves the token and asks for a certificate. The
 	// second call brings that.
 	Adopt(context.Context, *connect.Request[v1.AdoptRequest]) (*connect.Response[v1.AdoptResponse], error)
+	// Renew gives the node the certificate that follows on its own: for the same key and
+	// name, and good for longer. It may be repeated with the same one.
+	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
 	// Revoke has the node turn keys of operators away from now on, for good, and end the
 	// calls of theirs that run. All of them or, with an error, none. It may be repeated.
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
@@ -246,6 +266,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("Adopt")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceRenewHandler := connect.NewUnaryHandler(
+		NodeServiceRenewProcedure,
+		svc.Renew,
+		connect.WithSchema(nodeServiceMethods.ByName("Renew")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceRevokeHandler := connect.NewUnaryHandler(
 		NodeServiceRevokeProcedure,
 		svc.Revoke,
@@ -266,6 +292,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceRebootHandler.ServeHTTP(w, r)
 		case NodeServiceAdoptProcedure:
 			nodeServiceAdoptHandler.ServeHTTP(w, r)
+		case NodeServiceRenewProcedure:
+			nodeServiceRenewHandler.ServeHTTP(w, r)
 		case NodeServiceRevokeProcedure:
 			nodeServiceRevokeHandler.ServeHTTP(w, r)
 		default:
@@ -299,6 +327,10 @@ func (UnimplementedNodeServiceHandler) Reboot(context.Context, *connect.Request[
 
 func (UnimplementedNodeServiceHandler) Adopt(context.Context, *connect.Request[v1.AdoptRequest]) (*connect.Response[v1.AdoptResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.NodeService.Adopt is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.NodeService.Renew is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error) {
