@@ -17,7 +17,7 @@ help:
 
 ## make run     build the image, boot it in QEMU, serve the example container until Ctrl-C
 run: deps
-	go build -o bin/kogge ./cmd/kogge
+	go build -ldflags "-X main.release=$(shell git describe --always --dirty --abbrev=12 2>/dev/null)" -o bin/kogge ./cmd/kogge
 	bin/kogge vm run
 
 ## make test    everything that CI runs

@@ -26,7 +26,8 @@ func nodeAdoptCommand() *cobra.Command {
 			"certificate for the key that it made itself, and is known by that from then on.\n\n" +
 			"Of a node that is in the fleet already, this computer remembers the address: so it is for an operator who\n" +
 			"did not adopt it, and for a node that has moved.",
-		Args: exactly("ADDRESS"),
+		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
+		Args:    exactly("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, err := t.openFleet()
 			if err != nil {
@@ -35,7 +36,7 @@ func nodeAdoptCommand() *cobra.Command {
 			return adopt(cmd.Context(), fleet, args[0], name, cmd.OutOrStdout())
 		},
 	}
-	t.register(cmd)
+	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&name, "name", "", "name of the node in the fleet (default: the one its token is for, else its host name)")
 	return cmd
 }

@@ -206,6 +206,7 @@ func removeCommand() *cobra.Command {
 	var noWait bool
 	cmd := &cobra.Command{
 		Use: "rm PROJECT", Short: "Take a project's containers off a node", Args: exactly("PROJECT"),
+		Example: "  kogge rm shop", ValidArgsFunction: t.completeWith(projectNames),
 		Long: "Stops the containers of a project that kogge apply made, and forgets them. Their volumes stay.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
@@ -235,6 +236,7 @@ func projectsCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "projects [NODE]", Short: "List the projects that were applied to a node", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge projects n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
 				answer, err := c.ListProjects(ctx, connect.NewRequest(&apiv1.ListProjectsRequest{}))

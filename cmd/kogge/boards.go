@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -11,37 +12,90 @@ import (
 )
 
 func boardsCommand() *cobra.Command {
-	return group("boards", "The computers that images can be made for",
-		&cobra.Command{
-			Use: "list", Short: "List the boards", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-				fmt.Fprintln(w, "BOARD\tARCH\tBOOT LOADER\tDESCRIPTION")
-				for _, b := range boards.All {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.Name, b.Arch, b.Bootloader, b.Description)
-				}
-				return w.Flush()
-			},
+	return group("boards", "The computers that images can be made for", boardsListCommand(), boardsShowCommand())
+}
+
+// boardFacts are what kogge boards says of a board.
+type boardFacts struct {
+	Name         string        `json:"name"`
+	Arch         string        `json:"arch"`
+	Bootloader   string        `json:"bootLoader"`
+	Description  string        `json:"description"`
+	Kernel       string        `json:"kernelPackage"`
+	Consoles     []string      `json:"consoles"`
+	Watchdog     watchdogFacts `json:"watchdog"`
+	MinMemoryMiB int           `json:"minMemoryMiB"`
+}
+
+type watchdogFacts struct {
+	Modules        []string `json:"modules"` // the first whose hardware is there
+	TimeoutSeconds float64  `json:"timeoutSeconds"`
+	From           string   `json:"from"`
+}
+
+func newBoardFacts(b boards.Board) boardFacts {
+	return boardFacts{
+		Name: b.Name, Arch: b.Arch, Bootloader: string(b.Bootloader), Description: b.Description, Kernel: b.Kernel,
+		Consoles: append([]string{}, b.Consoles...), MinMemoryMiB: b.MinMemoryMiB,
+		Watchdog: watchdogFacts{append([]string{}, b.Watchdog.Modules...), b.Watchdog.Timeout.Seconds(), string(b.Watchdog.From)},
+	}
+}
+
+func boardsListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the boards", Args: cobra.NoArgs,
+		Example: "  kogge boards list",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rows := []boardFacts{}
+			for _, b := range boards.All {
+				rows = append(rows, newBoardFacts(b))
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), rows)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "BOARD\tARCH\tBOOT LOADER\tDESCRIPTION")
+			for _, b := range rows {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.Name, b.Arch, b.Bootloader, b.Description)
+			}
+			return w.Flush()
 		},
-		&cobra.Command{
-			Use: "show BOARD", Short: "Show the facts about one board", Args: exactly("BOARD"),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				b, err := boards.Find(args[0])
-				if err != nil {
-					return hinted{err, "kogge boards list"}
-				}
-				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-				row := func(name string, value any) { fmt.Fprintf(w, "%s\t%v\n", name, value) }
-				row("board", b.Name)
-				row("description", b.Description)
-				row("architecture", b.Arch)
-				row("boot loader", b.Bootloader)
-				row("kernel package", b.Kernel)
-				row("consoles", strings.Join(b.Consoles, ", "))
-				row("watchdog", fmt.Sprintf("%s, %v, watches from %s", strings.Join(b.Watchdog.Modules, " or "), b.Watchdog.Timeout, b.Watchdog.From))
-				row("least memory", fmt.Sprintf("%d MiB", b.MinMemoryMiB))
-				return w.Flush()
-			},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func boardsShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "show BOARD", Short: "Show the facts about one board", Args: exactly("BOARD"),
+		Example: "  kogge boards show pc-x86_64", ValidArgsFunction: completeBoards,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := boards.Find(args[0])
+			if err != nil {
+				return hinted{err, "kogge boards list"}
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), newBoardFacts(b))
+			}
+			return printBoard(cmd.OutOrStdout(), b)
 		},
-	)
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func printBoard(out io.Writer, b boards.Board) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	row := func(name string, value any) { fmt.Fprintf(w, "%s\t%v\n", name, value) }
+	row("board", b.Name)
+	row("description", b.Description)
+	row("architecture", b.Arch)
+	row("boot loader", b.Bootloader)
+	row("kernel package", b.Kernel)
+	row("consoles", strings.Join(b.Consoles, ", "))
+	row("watchdog", fmt.Sprintf("%s, %v, watches from %s", strings.Join(b.Watchdog.Modules, " or "), b.Watchdog.Timeout, b.Watchdog.From))
+	row("least memory", fmt.Sprintf("%d MiB", b.MinMemoryMiB))
+	return w.Flush()
 }

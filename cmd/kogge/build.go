@@ -29,6 +29,7 @@ type buildFlags struct {
 
 func (f *buildFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.board, "board", "qemu-x86_64", "board to build for (kogge boards list)")
+	completeFlag(cmd, "board", completeBoardFlag)
 	cmd.Flags().StringVar(&f.version, "version", "", "version of the release (default: from git)")
 	cmd.Flags().StringVar(&f.config, "config", "", "node.yaml to put on the boot partition")
 	cmd.Flags().StringArrayVar(&f.preload, "preload", nil, "OCI archive that the node imports at its first boot (repeatable)")
@@ -44,10 +45,13 @@ func imageBuildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build -o FILE",
 		Short: "Build a disk image from this source tree",
-		Args:  cobra.NoArgs,
+		Long: "Builds a disk image from this source tree, for a board. The same commit gives the same bytes, whoever " +
+			"builds it. Without a node.yaml a node takes DHCP on every wired link and runs nothing.",
+		Example: "  kogge image build --board pc-x86_64 -o kogge.img\n  kogge image build --config node.yaml --preload web.tar --format qcow2 -o kogge.qcow2",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
-				return hinted{fmt.Errorf("image build: no output file"), "add: -o kogge.img"}
+				return usage{hinted{fmt.Errorf("image build: no output file"), "add: -o kogge.img"}}
 			}
 			if f.format != "raw" && f.format != "qcow2" {
 				return fmt.Errorf("image build: format %q is unknown; there are raw and qcow2", f.format)
@@ -68,6 +72,7 @@ func imageBuildCommand() *cobra.Command {
 	f.register(cmd)
 	cmd.Flags().StringVarP(&out, "output", "o", "", "image file to write")
 	cmd.Flags().StringVar(&f.format, "format", "raw", "raw or qcow2")
+	completeFlag(cmd, "format", cobra.FixedCompletions([]string{"raw", "qcow2"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -87,7 +87,8 @@ func fleetRenewCommand() *cobra.Command {
 		Short: "Renew your certificate for a fleet",
 		Long: "Gives you a certificate for another year, with the operator CA's key in this folder. Where that key lies\n" +
 			"open, every command does it in time by itself; under a passphrase it takes this one.",
-		Args: exactly("NAME"), ValidArgsFunction: completeFleets,
+		Example: "  kogge fleet renew hanse",
+		Args:    exactly("NAME"), ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := loadFleet(args[0])
 			if err != nil {
@@ -136,16 +137,6 @@ func fleetHint(err error, name string) error {
 	return err
 }
 
-// completeFleets offers the fleets for the first argument.
-func completeFleets(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	dir, err := configDir()
-	if err != nil || len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	names, _ := identity.List(dir)
-	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
 // newPassphrase are the flags of a command that writes secret keys.
 type newPassphrase struct {
 	passphraseFlags
@@ -180,7 +171,8 @@ func fleetCreateCommand() *cobra.Command {
 			"any two are the owner; a CA for operators and one for nodes; your certificate as its first admin. One owner\n" +
 			"key and the operator CA's key are encrypted under a passphrase, the other two owner keys are recovery\n" +
 			"sheets to print. There are no nodes in it yet: kogge fleet token lets them in.",
-		Args: exactly("NAME"),
+		Example: "  kogge fleet create hanse\n  kogge fleet create try --no-passphrase",
+		Args:    exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return fleetHint(createFleet(cmd.Context(), args[0], operator, secret, cmd.OutOrStdout()), args[0])
 		},
@@ -264,6 +256,7 @@ func fleetListCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the fleets that this computer knows", Args: cobra.NoArgs,
+		Example: "  kogge fleet list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := configDir()
 			if err != nil {
@@ -287,7 +280,7 @@ func fleetListCommand() *cobra.Command {
 			return printFleets(cmd.OutOrStdout(), rows)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -325,7 +318,8 @@ func fleetTokenCommand() *cobra.Command {
 		Short: "Write a join.yaml, with which a node can be adopted",
 		Long: "Writes a join.yaml: the fleet's id and genesis, and a token that lets one node in. The node proves the\n" +
 			"token when it is adopted, never sends it, and forgets it then. The file is a secret until that day.",
-		Args: exactly("NAME"), ValidArgsFunction: completeFleets,
+		Example: "  kogge fleet token hanse --node n1\n  kogge fleet token hanse --count 20 --expires 72h -o - > join.yaml",
+		Args:    exactly("NAME"), ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return fleetHint(writeJoin(args[0], terms, out, cmd.OutOrStdout()), args[0])
 		},
@@ -388,10 +382,11 @@ func fleetRecoverCommand() *cobra.Command {
 		Short: "Read a recovery sheet back into an owner key",
 		Long: "Reads the four lines of a recovery sheet, as it was printed or as somebody typed them, and puts the owner\n" +
 			"key into the fleet's folder. With --check it only says which of the keys it is.",
-		Args: exactly("NAME"), ValidArgsFunction: completeFleets,
+		Example: "  kogge fleet recover hanse --sheet typed.txt --check",
+		Args:    exactly("NAME"), ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if sheet == "" {
-				return hinted{errors.New("fleet recover: no sheet"), "add: --sheet FILE"}
+				return usage{hinted{errors.New("fleet recover: no sheet"), "add: --sheet FILE"}}
 			}
 			return fleetHint(recoverOwner(cmd.Context(), args[0], sheet, check, secret, cmd.OutOrStdout()), args[0])
 		},

@@ -18,7 +18,7 @@ type fleetFacts struct {
 	Threshold int          `json:"threshold"` // owner keys that together are the owner
 	Keys      []keyFacts   `json:"keys"`
 	Tokens    []tokenFacts `json:"tokens"`
-	Sheets    []string     `json:"sheets,omitempty"` // recovery sheets that are still on this disk
+	Sheets    []string     `json:"sheets"` // recovery sheets that are still on this disk
 }
 
 type keyFacts struct {
@@ -34,13 +34,14 @@ type tokenFacts struct {
 	Node    string         `json:"node,omitempty"`
 	Count   int            `json:"count"`
 	Expires time.Time      `json:"expires"`
-	Used    []identity.Use `json:"used,omitempty"`
+	Used    []identity.Use `json:"used"`
 }
 
 func fleetShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "show NAME", Short: "Show a fleet's keys and tokens, without a secret", Args: exactly("NAME"),
+		Example:           "  kogge fleet show hanse --json",
 		ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := loadFleet(args[0])
@@ -57,13 +58,13 @@ func fleetShowCommand() *cobra.Command {
 			return facts.print(cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
 func newFleetFacts(name string, f *identity.Fleet) (fleetFacts, error) {
 	g := f.Genesis
-	facts := fleetFacts{fleetRow: newFleetRow(name, f.Dir), Threshold: g.Threshold, Sheets: f.Sheets(), Tokens: []tokenFacts{}}
+	facts := fleetFacts{fleetRow: newFleetRow(name, f.Dir), Threshold: g.Threshold, Sheets: append([]string{}, f.Sheets()...), Tokens: []tokenFacts{}}
 	own := f.Certificate().Leaf
 	facts.Keys = append(facts.Keys,
 		keyFacts{f.Operator().String(), f.Operator().Key, identity.Open, &own.NotAfter},
@@ -74,7 +75,7 @@ func newFleetFacts(name string, f *identity.Fleet) (fleetFacts, error) {
 	}
 	tokens, err := f.Tokens()
 	for _, t := range tokens {
-		facts.Tokens = append(facts.Tokens, tokenFacts{t.ID, t.State(time.Now()), t.Node, t.Count, t.Expires, t.Used})
+		facts.Tokens = append(facts.Tokens, tokenFacts{t.ID, t.State(time.Now()), t.Node, t.Count, t.Expires, append([]identity.Use{}, t.Used...)})
 	}
 	return facts, err
 }

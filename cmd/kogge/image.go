@@ -48,6 +48,8 @@ func imageLockCommand() *cobra.Command {
 		Short: "Pin the mirror's current Debian packages",
 		Long: "Looks up what the mirror has now and rewrites image/debian/lock in the source tree: a set for each board,\n" +
 			"the builder's tools, the firmware of virtual machines and the C library of runc. Commit the result.",
+		Example: "  kogge image lock\n  kogge image lock qemu-x86_64",
+		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cache, err := packageCache(false)
 			if err != nil {

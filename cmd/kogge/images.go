@@ -25,6 +25,7 @@ func imagesListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "ls [NODE]", Short: "List the images that a node has", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge images ls n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
 				answer, err := c.ListImages(ctx, connect.NewRequest(&apiv1.ListImagesRequest{}))
@@ -56,7 +57,8 @@ func imagesLoadCommand() *cobra.Command {
 		Short: "Put the images of a tar on a node",
 		Long: "Sends a tar of images to the node: an OCI layout, or what docker save and podman save write. FILE\n" +
 			"may be - for standard input.",
-		Args: exactly("FILE"),
+		Example: "  kogge images load web.tar\n  docker save web:1 | kogge images load - --node n1",
+		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in, size, err := openTar(args[0])
 			if err != nil {
@@ -67,6 +69,9 @@ func imagesLoadCommand() *cobra.Command {
 				ctx, cancel := context.WithTimeout(ctx, loadLimit)
 				defer cancel()
 				names, err := c.Load(ctx, &meter{r: in, total: size, w: os.Stderr, show: term.IsTerminal(int(os.Stderr.Fd()))})
+				if t.json && err == nil {
+					return printJSON(cmd.OutOrStdout(), loadedImages{append([]string{}, names...)})
+				}
 				for _, name := range names {
 					fmt.Fprintln(cmd.OutOrStdout(), name)
 				}
@@ -76,6 +81,11 @@ func imagesLoadCommand() *cobra.Command {
 	}
 	t.register(cmd)
 	return cmd
+}
+
+// loadedImages is what kogge images load answers programs.
+type loadedImages struct {
+	Images []string `json:"images"`
 }
 
 // openTar opens a file, or standard input, whose size is 0.
@@ -129,6 +139,8 @@ func imagesRemoveCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "rm IMAGE", Short: "Remove an image from a node", Args: exactly("IMAGE"),
+		Long:    "Forgets an image. Containers that run from it go on, and keep what they need of it.",
+		Example: "  kogge images rm registry.example/web:1", ValidArgsFunction: t.completeWith(imageNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				_, err := c.RemoveImage(ctx, connect.NewRequest(&apiv1.RemoveImageRequest{Name: args[0]}))
@@ -136,6 +148,6 @@ func imagesRemoveCommand() *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	return cmd
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,17 +20,57 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := group("kogge", "Build, write and run Kogge images", applyCommand(), boardsCommand(), fleetCommand(), imageCommand(), vmCommand(),
-		nodeCommand(), operatorCommand(), imagesCommand(), registryCommand(), psCommand(), logsCommand(), projectsCommand(), removeCommand(),
-		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
-	root.SilenceUsage, root.SilenceErrors = true, true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return hinted{err, cmd.CommandPath() + " --help lists the flags"}
-	})
-	if err := root.ExecuteContext(ctx); err != nil {
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
 		report(err)
 		stop()
-		os.Exit(1)
+		os.Exit(exitCode(err))
+	}
+}
+
+// rootCommand is the whole command line, in the order in which kogge help shows it.
+func rootCommand() *cobra.Command {
+	root := group("kogge", "Build images, run them, and operate fleets of nodes")
+	root.Long = "Kogge builds images, runs them in virtual machines or writes them to media, takes the machines that boot " +
+		"from them into a fleet, and gives them work. kogge help first-steps goes all the way once."
+	help := helpCommand()
+	root.SetHelpCommand(help)
+	section(root, "First steps", help, completionCommand(), versionCommand())
+	section(root, "Nodes", nodeCommand())
+	section(root, "Work", applyCommand(), projectsCommand(), removeCommand(), psCommand(), logsCommand(),
+		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
+	section(root, "Images and media", imagesCommand(), registryCommand(), imageCommand(), boardsCommand())
+	section(root, "Fleet and operators", fleetCommand(), operatorCommand())
+	section(root, "Virtual machines", vmCommand())
+	root.AddCommand(pages()...)
+	root.CompletionOptions.DisableDefaultCmd = true // ours tells where the script goes
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage{hinted{err, cmd.CommandPath() + " --help lists the flags"}}
+	})
+	teach(root)
+	checkUsage(root)
+	return root
+}
+
+// checkUsage has every command say that its arguments are wrong before it begins.
+func checkUsage(cmd *cobra.Command) {
+	if check := cmd.Args; cmd.Runnable() && check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := cmd.ValidateFlagGroups()
+			if err == nil {
+				err = check(cmd, args)
+			}
+			switch {
+			case err == nil:
+				return nil
+			case errors.As(err, new(hinted)):
+				return usage{err}
+			}
+			return usage{hinted{err, cmd.UseLine()}}
+		}
+	}
+	for _, below := range cmd.Commands() {
+		checkUsage(below)
 	}
 }
 
@@ -68,9 +109,24 @@ func report(err error) {
 	fmt.Fprintf(os.Stderr, "kogge: %v\n", err)
 	var h hinted
 	if errors.As(err, &h) {
-		fmt.Fprintf(os.Stderr, "kogge: hint: %s\n", h.hint)
+		for line := range strings.Lines(h.hint) {
+			fmt.Fprintf(os.Stderr, "kogge: hint: %s\n", strings.TrimSuffix(line, "\n"))
+		}
 	}
 }
+
+// exitCode is what the program ends with; kogge help exit-codes tells of it.
+func exitCode(err error) int {
+	if errors.As(err, new(usage)) {
+		return 2
+	}
+	return 1
+}
+
+// usage is an error in the command line itself: nothing was done.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
 
 // hinted is an error with advice. Only the command line knows hints.
 type hinted struct {

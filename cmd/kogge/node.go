@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -92,6 +93,7 @@ func nodeStatusCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "status [NODE]", Short: "Show how a node is", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node status\n  kogge node status n1 --json", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
 				answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
@@ -176,30 +178,47 @@ func nodeServicesCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "services [NODE]", Short: "List a node's services", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node services n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
 				answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
 				if err != nil {
 					return err
 				}
-				return t.print(cmd.OutOrStdout(), &apiv1.StatusResponse{Services: answer.Msg.Services}, func(w io.Writer) {
-					tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-					defer tw.Flush()
-					fmt.Fprintln(tw, "NAME\tSTATE\tFOR\tPID\tSTARTS\tSAYS")
-					for _, s := range answer.Msg.Services {
-						says := s.Text
-						if s.Failing || s.State != "running" {
-							says = strings.TrimSpace(s.LastExit + " " + says)
-						}
-						fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Name, s.State,
-							age(answer.Msg.Time.AsTime().Sub(s.Since.AsTime())), s.Pid, s.Starts, says)
+				if t.json {
+					return printServices(cmd.OutOrStdout(), answer.Msg.Services)
+				}
+				tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+				fmt.Fprintln(tw, "NAME\tSTATE\tFOR\tPID\tSTARTS\tSAYS")
+				for _, s := range answer.Msg.Services {
+					says := s.Text
+					if s.Failing || s.State != "running" {
+						says = strings.TrimSpace(s.LastExit + " " + says)
 					}
-				})
+					fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Name, s.State,
+						age(answer.Msg.Time.AsTime().Sub(s.Since.AsTime())), s.Pid, s.Starts, says)
+				}
+				return tw.Flush()
 			})
 		},
 	}
 	t.register(cmd)
 	return cmd
+}
+
+// printServices prints for programs the part of a node's status that was asked for.
+func printServices(w io.Writer, services []*apiv1.Service) error {
+	list := struct {
+		Services []json.RawMessage `json:"services"`
+	}{[]json.RawMessage{}}
+	for _, s := range services {
+		data, err := answerJSON.Marshal(s)
+		if err != nil {
+			return err
+		}
+		list.Services = append(list.Services, data)
+	}
+	return printJSON(w, list)
 }
 
 // lines prints a stream of log lines until it or the user ends it.
@@ -227,6 +246,7 @@ func nodeLogsCommand() *cobra.Command {
 	var tail int32
 	cmd := &cobra.Command{
 		Use: "logs SERVICE", Short: "Show the log of a service of the node", Args: exactly("SERVICE"),
+		Example: "  kogge node logs agent -n 20\n  kogge node logs -f network --node n1", ValidArgsFunction: t.completeWith(serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				stream, err := c.ServiceLogs(ctx, connect.NewRequest(&apiv1.ServiceLogsRequest{Service: args[0], Tail: tail, Follow: follow}))
@@ -234,7 +254,7 @@ func nodeLogsCommand() *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
 	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "begin with the last lines, so many of them (0: all that are kept)")
 	return cmd
@@ -245,6 +265,7 @@ func nodeDmesgCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use: "dmesg [NODE]", Short: "Show the kernel's log", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node dmesg n1\n  kogge node dmesg -f", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
 				stream, err := c.KernelLog(ctx, connect.NewRequest(&apiv1.KernelLogRequest{Follow: follow}))
@@ -252,7 +273,7 @@ func nodeDmesgCommand() *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
 	return cmd
 }
@@ -261,6 +282,8 @@ func nodeRestartCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "restart SERVICE", Short: "Restart a service of the node", Args: exactly("SERVICE"),
+		Long:    "Restarts a service of the node itself. Containers go on while containerd or agent restart; kogge restart is for containers.",
+		Example: "  kogge node restart clock --node n1", ValidArgsFunction: t.completeWith(serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				_, err := c.RestartService(ctx, connect.NewRequest(&apiv1.RestartServiceRequest{Service: args[0]}))
@@ -268,7 +291,7 @@ func nodeRestartCommand() *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	return cmd
 }
 
@@ -278,7 +301,12 @@ func nodeEndCommand(how string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   how + " NODE",
 		Short: map[string]string{"reboot": "Restart a node in order", "poweroff": "Shut a node down and switch it off"}[how],
-		Args:  exactly("NODE"),
+		Long: map[string]string{
+			"reboot":   "Has a node stop its containers and services, sync its disk and start anew.",
+			"poweroff": "Has a node stop its containers and services, sync its disk and switch itself off. From here nobody switches it on again.",
+		}[how],
+		Example: "  kogge node " + how + " n1",
+		Args:    exactly("NODE"), ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
 				_, err := c.Reboot(ctx, connect.NewRequest(&apiv1.RebootRequest{Poweroff: how == "poweroff"}))
@@ -286,7 +314,7 @@ func nodeEndCommand(how string) *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	return cmd
 }
 
@@ -294,6 +322,7 @@ func psCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "ps [NODE]", Short: "List the containers of a node", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge ps\n  kogge ps n1 --json", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
 				answer, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
@@ -333,6 +362,7 @@ func logsCommand() *cobra.Command {
 	var tail int32
 	cmd := &cobra.Command{
 		Use: "logs CONTAINER", Short: "Show the output of a container", Args: exactly("CONTAINER"),
+		Example: "  kogge logs web\n  kogge logs -f -n 100 web --node n1", ValidArgsFunction: t.completeWith(containerNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				stream, err := c.Logs(ctx, connect.NewRequest(&apiv1.LogsRequest{Container: args[0], Tail: tail, Follow: follow}))
@@ -340,7 +370,7 @@ func logsCommand() *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
 	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "begin with the last lines, so many of them (0: all that are kept)")
 	return cmd
@@ -352,6 +382,12 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 	var noWait bool
 	cmd := &cobra.Command{
 		Use: verb + " CONTAINER", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a container", Args: exactly("CONTAINER"),
+		Long: map[string]string{
+			"start":   "Starts a container that was stopped, or has ended, and waits until it runs.",
+			"stop":    "Stops a container and waits until it has. It stays stopped until kogge start, or until the node's agent starts anew, as at a reboot.",
+			"restart": "Stops a container, starts it again, and waits until it runs.",
+		}[verb],
+		Example: "  kogge " + verb + " web\n  kogge " + verb + " web --node n1 --no-wait", ValidArgsFunction: t.completeWith(containerNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, runLimit)
@@ -367,7 +403,7 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return once the node has taken the order")
 	return cmd
 }
@@ -433,10 +469,17 @@ func settled(action apiv1.Action, before, now *apiv1.Container) (bool, error) {
 	return false, nil
 }
 
+// nodeRow is what kogge node list says of a node.
+type nodeRow struct {
+	Name string `json:"name"`
+	knownNode
+}
+
 func nodeListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the nodes of the fleet that this computer knows", Args: cobra.NoArgs,
+		Example: "  kogge node list\n  kogge node list --fleet hanse --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fleet, err := t.openFleet()
 			if err != nil {
@@ -446,19 +489,26 @@ func nodeListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			defer tw.Flush()
-			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED\tCERTIFICATE UNTIL")
-			for _, n := range slices.Sorted(maps.Keys(nodes)) {
-				until := "-"
-				if !nodes[n].Until.IsZero() {
-					until = nodes[n].Until.Local().Format(time.DateOnly)
-				}
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", n, nodes[n].Address, nodes[n].Adopted.Local().Format(time.DateOnly), until)
+			rows := []nodeRow{}
+			for _, name := range slices.Sorted(maps.Keys(nodes)) {
+				rows = append(rows, nodeRow{name, nodes[name]})
 			}
-			return nil
+			if t.json {
+				return printJSON(cmd.OutOrStdout(), rows)
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED\tCERTIFICATE UNTIL")
+			for _, n := range rows {
+				until := "-"
+				if !n.Until.IsZero() {
+					until = n.Until.Local().Format(time.DateOnly)
+				}
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", n.Name, n.Address, n.Adopted.Local().Format(time.DateOnly), until)
+			}
+			return tw.Flush()
 		},
 	}
-	t.register(cmd)
+	t.fleetFlag(cmd)
+	jsonFlag(cmd, &t.json)
 	return cmd
 }

@@ -104,7 +104,8 @@ func nodeRenewCommand() *cobra.Command {
 		Long: "Gives a node a certificate for another year, with the node CA's key in this folder, or with --all each node\n" +
 			"that this computer knows. Every call to a node does it by itself once two thirds of a certificate's life\n" +
 			"are over, and after any absence: this is for nodes that are seldom called.",
-		Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node renew n1\n  kogge node renew --all",
+		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				t.node = args[0]
@@ -133,7 +134,7 @@ func nodeRenewCommand() *cobra.Command {
 			return renewNodes(cmd.Context(), f, nodes, cmd.OutOrStdout())
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "every node that this computer knows")
 	return cmd
 }

@@ -27,8 +27,9 @@ func operatorCommand() *cobra.Command {
 between the two, by e-mail if you like:
 
   you    kogge operator invite bob --role operator    writes dev-bob.invite: send it to bob
-  bob    kogge operator join dev-bob.invite           makes a key, writes dev-bob.request: bob sends it to you
-  you    kogge operator sign dev-bob.request          compares the key with bob, writes dev-bob.certificate: send it
+  bob    kogge operator join dev-bob.invite           makes a key, writes dev-bob.request for you
+  you    kogge operator sign dev-bob.request          compares the key with bob, writes
+                                                      dev-bob.certificate: send it
   bob    kogge operator install dev-bob.certificate   done
 
 A certificate is good for a year. Its successor goes the same way: kogge operator renew writes the request.`
@@ -50,7 +51,8 @@ func operatorInviteCommand() *cobra.Command {
 			"ask a node for anything. Signing and revoking stay with this computer.\n\n" +
 			"The secret keeps out who never saw the file. Who reads it on its way might still come first, with a key\n" +
 			"of their own: hence the two of you compare the key when you sign.",
-		Args: exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
+		Example: "  kogge operator invite bob --role operator",
+		Args:    exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := t.openFleet()
 			if err != nil {
@@ -63,13 +65,13 @@ func operatorInviteCommand() *cobra.Command {
 	cmd.Flags().StringVar(&role, "role", "", "reader, operator or admin")
 	cmd.Flags().DurationVar(&life, "expires", identity.InvitationLife, "from when on it lets nobody in")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: FLEET-NAME.invite)")
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"reader", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "role", cobra.FixedCompletions([]string{"reader", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func invite(f *identity.Fleet, name, role string, life time.Duration, out string, stdout io.Writer) error {
 	if role == "" {
-		return hinted{errors.New("operator invite: no role"), "add: --role reader, --role operator or --role admin"}
+		return usage{hinted{errors.New("operator invite: no role"), "add: --role reader, --role operator or --role admin"}}
 	}
 	if life <= 0 {
 		return errors.New("operator invite: --expires is more than nothing")
@@ -137,7 +139,8 @@ func operatorJoinCommand() *cobra.Command {
 		Short: "Make your key for a fleet you are invited to, and ask for a certificate",
 		Long: "Makes your key on this computer, which it never leaves, and writes a request to send back. There is no\n" +
 			"secret in that. With the certificate that comes of it, kogge operator install makes the fleet's folder.",
-		Args: exactly("INVITATION"),
+		Example: "  kogge operator join hanse-bob.invite",
+		Args:    exactly("INVITATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return joinFleet(args[0], as, out, cmd.OutOrStdout())
 		},
@@ -202,7 +205,8 @@ func operatorSignCommand() *cobra.Command {
 		Long: "Signs the request of somebody who was invited, or who is an operator and wants a new certificate. Of a\n" +
 			"new key it shows the fingerprint, which you compare by telephone: files may be changed on their way. In\n" +
 			"scripts --fingerprint is what you were told.",
-		Args: exactly("REQUEST"),
+		Example: "  kogge operator sign hanse-bob.request",
+		Args:    exactly("REQUEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return sign(cmd, args[0], compared, out, &secret)
 		},
@@ -359,7 +363,8 @@ func operatorInstallCommand() *cobra.Command {
 		Short: "Use the certificate that came back",
 		Long: "Puts a certificate where its key is. After kogge operator join that makes the fleet's folder, and every\n" +
 			"command can be used with the fleet; after kogge operator renew the new certificate replaces the old one.",
-		Args: exactly("CERTIFICATE"),
+		Example: "  kogge operator install hanse-bob.certificate",
+		Args:    exactly("CERTIFICATE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := os.ReadFile(args[0])
 			if err != nil {
@@ -396,7 +401,8 @@ func operatorRenewCommand() *cobra.Command {
 		Long: "Writes a request for another year, to send to who signed the last one. It does not matter whether that is\n" +
 			"over already. kogge operator install then takes the certificate that comes back. Where the fleet was made,\n" +
 			"kogge fleet renew does it at once.",
-		Args: cobra.NoArgs,
+		Example: "  kogge operator renew --fleet hanse",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := t.openFleet()
 			if err != nil {
@@ -469,7 +475,7 @@ func operatorListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "list [FLEET]", Short: "List the operators whom this computer signed or invited", Args: cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeFleets,
+		Example: "  kogge operator list\n  kogge operator list hanse --json", ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				t.fleet = args[0]
@@ -493,7 +499,7 @@ func operatorListCommand() *cobra.Command {
 		},
 	}
 	t.fleetFlag(cmd)
-	cmd.Flags().BoolVar(&t.json, "json", false, "print JSON")
+	jsonFlag(cmd, &t.json)
 	return cmd
 }
 

@@ -29,7 +29,8 @@ func operatorRevokeCommand() *cobra.Command {
 			"learns it then. One that cannot be reached is named: repeat the command until all know. It tells all that\n" +
 			"were ever revoked.\n" +
 			"There is no way back: who returns is invited anew, and makes another key.",
-		Args: exactly("NAME"), ValidArgsFunction: t.completeOperators,
+		Example: "  kogge operator revoke bob --fleet hanse",
+		Args:    exactly("NAME"), ValidArgsFunction: t.completeOperators,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := t.openFleet()
 			if err != nil {

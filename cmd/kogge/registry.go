@@ -27,6 +27,7 @@ func registryListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "ls [NODE]", Short: "List what a node knows of registries, but no password", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge registry ls n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
 				answer, err := c.ListRegistries(ctx, connect.NewRequest(&apiv1.ListRegistriesRequest{}))
@@ -102,7 +103,7 @@ docker.io is Docker Hub, whose images have none.`,
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().StringVarP(&user, "username", "u", "", "`NAME` that the registry knows")
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input (default: ask on the terminal)")
 	cmd.Flags().BoolVar(&unchecked, "no-check", false, "do not ask the registry whether it takes the password")
@@ -147,7 +148,8 @@ func registryLogoutCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use: "logout HOST", Short: "Have a node forget the password for a registry",
-		Long: "Has a node forget the password for a registry. With --all it forgets everything of every\nregistry: passwords, certificate authorities and mirrors.",
+		Long:    "Has a node forget the password for a registry. With --all it forgets everything of every\nregistry: passwords, certificate authorities and mirrors.",
+		Example: "  kogge registry logout ghcr.io",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all {
 				return cobra.NoArgs(cmd, args)
@@ -161,7 +163,7 @@ func registryLogoutCommand() *cobra.Command {
 			})
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "forget everything of every registry")
 	return cmd
 }
@@ -198,7 +200,7 @@ func registrySetCommand() *cobra.Command {
 			return t.setRegistry(cmd, r)
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	cmd.Flags().StringVar(&ca, "ca", "", "`FILE` of certificate authorities (PEM) to believe besides the system's")
 	cmd.Flags().BoolVar(&noCA, "no-ca", false, "believe the system's only")
 	cmd.Flags().BoolVar(&insecure, "insecure", false, "speak plain HTTP, which everybody on the way reads and changes")
@@ -221,7 +223,8 @@ func registryMirrorCommand(verb string) *cobra.Command {
 	var insecure bool
 	cmd := &cobra.Command{
 		Use: verb + " HOST URL", Args: exactly("HOST", "URL"),
-		Short: map[string]string{"add": "Ask a mirror before the registry, after its other mirrors", "rm": "Ask a mirror no more"}[verb],
+		Short:   map[string]string{"add": "Ask a mirror before the registry, after its other mirrors", "rm": "Ask a mirror no more"}[verb],
+		Example: "  kogge registry mirror rm docker.io https://mirror.lan:5000",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &apiv1.SetRegistryRequest{Host: args[0]}
 			if verb == "add" {
@@ -232,7 +235,7 @@ func registryMirrorCommand(verb string) *cobra.Command {
 			return t.setRegistry(cmd, r)
 		},
 	}
-	t.register(cmd)
+	t.nodeFlags(cmd)
 	if verb == "add" {
 		cmd.Long = `Asks a mirror before the registry, after its other mirrors. URL is
 https://HOST[:PORT][/PREFIX]; PREFIX comes before the images' names there. A mirror is

@@ -20,12 +20,13 @@ func imageSeedCommand() *cobra.Command {
 		Short: "Put a node.yaml or join.yaml on the boot partition of an image",
 		Long: "Checks node.yaml and join.yaml and writes them to the boot partition of an image file, or of a card or\n" +
 			"disk that an image was written to. A node reads them at its next boot, and takes join.yaml away then.",
-		Args: exactly("FILE"),
+		Example: "  kogge image seed kogge.img --config node.yaml\n  kogge image seed /dev/sdX --join join.yaml",
+		Args:    exactly("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			var files medium.Files
 			var err error
 			if config == "" && join == "" {
-				return hinted{errors.New("image seed: nothing to write"), "add: --config node.yaml, or --join join.yaml"}
+				return usage{hinted{errors.New("image seed: nothing to write"), "add: --config node.yaml, or --join join.yaml"}}
 			}
 			if config != "" {
 				if files.Node, err = readConfig(config); err != nil {

@@ -31,16 +31,28 @@ type target struct {
 	json        bool
 }
 
-// register adds the flags.
+// register adds the flags of a command that prints what a node answers.
 func (t *target) register(cmd *cobra.Command) {
+	t.nodeFlags(cmd)
+	jsonFlag(cmd, &t.json)
+}
+
+// nodeFlags adds the flags of a command that has a node do something.
+func (t *target) nodeFlags(cmd *cobra.Command) {
 	t.fleetFlag(cmd)
-	cmd.Flags().StringVar(&t.node, "node", os.Getenv("KOGGE_NODE"), "node (default: KOGGE_NODE, or the fleet's only one)")
-	cmd.Flags().BoolVar(&t.json, "json", false, "print JSON")
+	cmd.Flags().StringVar(&t.node, "node", os.Getenv("KOGGE_NODE"), "`NODE` of the fleet (default: KOGGE_NODE, or the only one)")
+	completeFlag(cmd, "node", t.completeNodeFlag)
+}
+
+// jsonFlag is for every command that prints a table; see TestJSON.
+func jsonFlag(cmd *cobra.Command, on *bool) {
+	cmd.Flags().BoolVar(on, "json", false, "print JSON")
 }
 
 // fleetFlag adds the flag for a command that is for no node.
 func (t *target) fleetFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "fleet (default: KOGGE_FLEET, or the only one)")
+	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "`FLEET` that the node is in (default: KOGGE_FLEET, or the only one)")
+	completeFlag(cmd, "fleet", completeFleetFlag)
 }
 
 // knownNode is what this computer remembers of a node that it adopted.
@@ -154,18 +166,21 @@ func (t *target) resolve() (*identity.Fleet, knownNode, error) {
 	return fleet, known, nil
 }
 
+// answerJSON is how what a node answers is written for programs: every list and every plain
+// value is there, and nothing is null.
+var answerJSON = protojson.MarshalOptions{EmitDefaultValues: true}
+
 // print writes m as JSON or as text does.
 func (t *target) print(w io.Writer, m proto.Message, text func(io.Writer)) error {
 	if !t.json {
 		text(w)
 		return nil
 	}
-	data, err := protojson.MarshalOptions{Multiline: true, EmitUnpopulated: true}.Marshal(m)
+	data, err := answerJSON.Marshal(m)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n", data)
-	return err
+	return printJSON(w, json.RawMessage(data))
 }
 
 // withPort adds the API's port to an address that has none.

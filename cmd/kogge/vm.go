@@ -48,7 +48,8 @@ func vmRunCommand() *cobra.Command {
 		Short: "Boot an image in QEMU until Ctrl-C",
 		Long: "Boots an image in QEMU. Without --image it builds one from this source tree, with an example\n" +
 			"container, and prints the address under which the container answers.",
-		Args: cobra.MaximumNArgs(1),
+		Example: "  kogge vm run\n  kogge vm run n2 -d --network lan\n  kogge vm run --image kogge.img --seed node.yaml --memory 512 --port 8080:80",
+		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: completeVMs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := "kogge"
 			if len(args) > 0 {
@@ -65,7 +66,9 @@ func vmRunCommand() *cobra.Command {
 	cmd.Flags().Var(&f.disk, "disk", "size of the disk (default 4GiB)")
 	cmd.Flags().StringArrayVarP(&f.ports, "port", "p", nil, "HOST:GUEST, a port on 127.0.0.1 that leads into the node; HOST 0 chooses one (default 0:8080)")
 	cmd.Flags().StringVar(&f.accel, "accel", "auto", "tcg, kvm, or auto: kvm where it really works")
+	completeFlag(cmd, "accel", cobra.FixedCompletions([]string{"auto", "kvm", "tcg"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().StringVar(&f.fleet, "fleet", "", "fleet that the node joins (default: "+devFleet+", made when absent; with --image none)")
+	completeFlag(cmd, "fleet", completeFleetFlag)
 	cmd.Flags().StringVar(&f.net, "network", "", "second network card on a private network shared by all VMs of this name")
 	cmd.Flags().BoolVar(&f.direct, "direct", false, "start the kernel without firmware and boot loader")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave the VM running in the background")
@@ -309,9 +312,33 @@ func copyConsole(ctx context.Context, vm *qemu.VM, w io.Writer) {
 	_ = vm.Console().Follow(ctx, func(line string) { fmt.Fprintln(w, line) })
 }
 
+// vmFacts are what kogge vm list says of a VM.
+type vmFacts struct {
+	Name    string         `json:"name"`
+	State   string         `json:"state"` // running, stopped or unreadable
+	PID     int            `json:"pid,omitempty"`
+	Started *time.Time     `json:"started,omitempty"`
+	Ports   []qemu.Forward `json:"ports"` // on 127.0.0.1
+	Problem string         `json:"problem,omitempty"`
+}
+
+func newVMFacts(i qemu.Info) vmFacts {
+	f := vmFacts{Name: i.Name, State: "stopped", Ports: []qemu.Forward{}}
+	switch {
+	case i.Err != nil:
+		f.State, f.Problem = "unreadable", i.Err.Error()
+	case i.Running:
+		f.State, f.PID, f.Started = "running", i.PID, &i.Started
+		f.Ports = append(f.Ports, i.Forwards...)
+	}
+	return f
+}
+
 func vmListCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use: "list", Short: "List the VMs", Args: cobra.NoArgs,
+		Example: "  kogge vm list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := vmDir("")
 			if err != nil {
@@ -321,35 +348,42 @@ func vmListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			rows := []vmFacts{}
+			for _, i := range all {
+				rows = append(rows, newVMFacts(i))
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), rows)
+			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tSTATE\tPID\tSTARTED\tPORTS")
-			for _, i := range all {
-				fmt.Fprintln(w, vmRow(i))
+			for _, f := range rows {
+				fmt.Fprintln(w, f)
 			}
 			return w.Flush()
 		},
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }
 
-// vmRow is one line of kogge vm list.
-func vmRow(i qemu.Info) string {
-	if i.Err != nil {
-		return fmt.Sprintf("%s\tunreadable\t\t\t%v", i.Name, i.Err)
-	}
-	if !i.Running {
-		return fmt.Sprintf("%s\tstopped\t\t\t", i.Name)
+// String is one line of kogge vm list.
+func (f vmFacts) String() string {
+	if f.Started == nil {
+		return fmt.Sprintf("%s\t%s\t\t\t%s", f.Name, f.State, f.Problem)
 	}
 	var ports []string
-	for _, f := range i.Forwards {
-		ports = append(ports, fmt.Sprintf("127.0.0.1:%d→%d", f.Host, f.Guest))
+	for _, p := range f.Ports {
+		ports = append(ports, fmt.Sprintf("127.0.0.1:%d→%d", p.Host, p.Guest))
 	}
-	return fmt.Sprintf("%s\trunning\t%d\t%s\t%s", i.Name, i.PID, i.Started.Format(time.DateTime), strings.Join(ports, " "))
+	return fmt.Sprintf("%s\t%s\t%d\t%s\t%s", f.Name, f.State, f.PID, f.Started.Format(time.DateTime), strings.Join(ports, " "))
 }
 
 func vmStopCommand() *cobra.Command {
 	var kill bool
 	cmd := &cobra.Command{
 		Use: "stop NAME", Short: "Shut a VM down", Args: exactly("NAME"),
+		Example: "  kogge vm stop n2\n  kogge vm stop n2 --kill", ValidArgsFunction: completeVMs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, err := attach(args[0])
 			if err != nil {
@@ -372,6 +406,7 @@ func vmConsoleCommand() *cobra.Command {
 	var followFlag bool
 	cmd := &cobra.Command{
 		Use: "console NAME", Short: "Show the console of a VM", Args: exactly("NAME"),
+		Example: "  kogge vm console -f n2", ValidArgsFunction: completeVMs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			vm, err := attach(args[0])
 			if err != nil {

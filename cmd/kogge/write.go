@@ -30,7 +30,8 @@ func imageWriteCommand() *cobra.Command {
 		Short: "Write an image to an SD card, a USB stick or a disk",
 		Long: "Shows what DEVICE is, asks, writes the image to it and reads everything back. All that is on\n" +
 			"DEVICE is lost. A device that is mounted or holds the running system is refused.",
-		Args: exactly("FILE", "DEVICE"),
+		Example: "  kogge image write kogge.img /dev/sdX\n  kogge image write kogge.img /dev/sdX --config n1.yaml --yes",
+		Args:    exactly("FILE", "DEVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.run(cmd.Context(), args[0], args[1], cmd.InOrStdin()); err != nil {
 				return mediumHint(fmt.Errorf("image write: %w", err))

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/wanted"
+	"kogge.example/update/golden"
+)
+
+// tables are the commands that print JSON when asked, with arguments for TestJSON.
+var tables = map[string]string{
+	"apply":         "-f shop.yaml --no-wait",
+	"boards list":   "",
+	"boards show":   "pc-x86_64",
+	"fleet list":    "",
+	"fleet show":    "hanse",
+	"images load":   "images.tar",
+	"images ls":     "",
+	"node list":     "",
+	"node services": "",
+	"node status":   "",
+	"operator list": "",
+	"projects":      "",
+	"ps":            "n1",
+	"registry ls":   "",
+	"rm":            "shop --no-wait",
+	"version":       "--node n1",
+	"vm list":       "",
+}
+
+// speechless are the commands that print no table: they say what they did, or show
+// lines as somebody else wrote them.
+var speechless = []string{
+	"completion", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
+	"image build", "image lock", "image seed", "image write", "images rm", "logs",
+	"node adopt", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node restart",
+	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
+	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
+	"restart", "start", "stop", "vm console", "vm run", "vm stop",
+}
+
+// TestJSON asks every command that prints a table for JSON, of a node and a fleet
+// that have something and of ones that have nothing, and holds the names of its
+// fields: programs go by them.
+func TestJSON(t *testing.T) {
+	everyCommand(rootCommand(), func(cmd *cobra.Command) {
+		if !cmd.Runnable() || cmd.HasSubCommands() {
+			return
+		}
+		path := strings.TrimPrefix(cmd.CommandPath(), "kogge ")
+		_, known := tables[path]
+		if has := cmd.Flags().Lookup("json") != nil; has != known || known == slices.Contains(speechless, path) {
+			t.Errorf("%s: --json is there: %v; it belongs into tables or speechless accordingly", path, has)
+		}
+	})
+	worlds := map[string]*world{"something": {
+		units: []workload.UnitStatus{
+			{ID: "db", State: workload.Running, Image: "registry.example/db:1", StartedAt: time.Unix(1_700_000_000, 0),
+				Ports: []workload.Port{{HostPort: 5432, Container: 5432, Protocol: "tcp"}}},
+			{ID: "web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
+		},
+		images: []workload.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 1 << 40, Created: time.Unix(1_700_000_000, 0)}},
+	}, "nothing": {}}
+	said := map[string]string{}
+	for name, w := range worlds {
+		t.Run(name, func(t *testing.T) {
+			w.open(t)
+			var all strings.Builder
+			for _, path := range slices.Sorted(maps.Keys(tables)) {
+				if path == "rm" {
+					continue // comes last: it takes away what others show
+				}
+				all.WriteString(w.ask(t, path))
+			}
+			all.WriteString(w.ask(t, "rm"))
+			all.WriteString(w.ask(t, "apply", "--check", "-f", "shop.yaml"))
+			said[name] = all.String()
+		})
+	}
+	golden.Compare(t, "json.txt", said["something"])
+}
+
+// world is what there is to list: a node that serves the API over two lists and a
+// true store of projects.
+type world struct {
+	units  []workload.UnitStatus
+	images []workload.Image
+}
+
+func (w *world) Snapshot() workload.Status                            { return workload.Status{Units: w.units} }
+func (w *world) Request(context.Context, string, workload.Want) error { return workload.ErrUnknown }
+func (w *world) Images(context.Context) ([]workload.Image, error)     { return w.images, nil }
+func (w *world) Forget(context.Context, string) error                 { return workload.ErrNoImage }
+func (w *world) Load(_ context.Context, r io.Reader) ([]string, error) {
+	_, err := io.Copy(io.Discard, r)
+	var names []string
+	for _, i := range w.images {
+		names = append(names, i.Name)
+	}
+	return names, err
+}
+
+// open makes a fleet with a node, in a folder that the test works in.
+func (w *world) open(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	t.Chdir(dir)
+	plain(t)
+	t.Setenv("KOGGE_CONFIG", filepath.Join(dir, "config"))
+	t.Setenv("KOGGE_CACHE", filepath.Join(dir, "cache"))
+	must(t, os.WriteFile("shop.yaml", []byte("name: shop\nservices:\n  web:\n    image: registry.example/web:1\n    ports: [\"80:8080\"]\n"), 0o600))
+	must(t, os.WriteFile("images.tar", []byte("a tar"), 0o600))
+	fleet, err := identity.Create("hanse", "ada", time.Now())
+	must(t, err)
+	must(t, fleet.Save(filepath.Join(dir, "config", "hanse"), ""))
+	if len(w.units) == 0 { // a VM that stopped is there in a world that has something
+		must(t, os.MkdirAll(filepath.Join(dir, "cache", "vm"), 0o700))
+	} else {
+		must(t, os.MkdirAll(filepath.Join(dir, "cache", "vm", "broken"), 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, "cache", "vm", "broken", "vm.json"), []byte("{"), 0o600))
+	}
+
+	token, err := fleet.NewToken(identity.Terms{Node: "n1"}, time.Now())
+	must(t, err)
+	node, err := identity.OpenNode(filepath.Join(dir, "identity"))
+	must(t, err)
+	must(t, node.Join(&identity.Join{Genesis: fleet.Genesis, Token: token.Token}))
+	registries := workload.OpenRegistries(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key"))
+	store := wanted.Open(filepath.Join(dir, "projects"), nil)
+	for name, text := range map[string]string{
+		"boot.json":    `{"slot":"A","version":"1.0","board":"qemu-x86_64","disk":"vda"}`,
+		"network.json": `{"interfaces":[{"name":"eth0","carrier":true,"addresses":["192.0.2.7/24"]}]}`,
+		"clock.json":   `{"synced":true,"source":"192.0.2.1"}`,
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	machine := api.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock")}
+	server, err := api.Listen("127.0.0.1:0", api.Config{
+		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
+		Containers: func() api.Containers { return w }, Projects: func() api.Projects { return store }, Images: func() api.Images { return w },
+		Registries: registries,
+	})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { over <- server.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		must(t, <-over)
+	})
+	must(t, adopt(t.Context(), fleet, server.Address().String(), "", io.Discard))
+}
+
+// ask runs a command with --json and returns the fields of its answer.
+func (w *world) ask(t *testing.T, path string, more ...string) string {
+	t.Helper()
+	if more == nil {
+		more = strings.Fields(tables[path])
+	}
+	args := append(append(strings.Fields(path), more...), "--json")
+	root := rootCommand()
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs(args)
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("kogge %s: %v", strings.Join(args, " "), err)
+	}
+	var value any
+	if err := json.Unmarshal(out.Bytes(), &value); err != nil {
+		t.Fatalf("kogge %s: %v in %s", strings.Join(args, " "), err, out.String())
+	}
+	found := map[string]bool{}
+	fields(value, "", found)
+	for field := range found {
+		if strings.HasSuffix(field, " null") {
+			t.Errorf("kogge %s: %s in %s", strings.Join(args, " "), field, out.String())
+		}
+	}
+	return fmt.Sprintf("$ kogge %s\n%s\n\n", strings.Join(args, " "), strings.Join(slices.Sorted(maps.Keys(found)), "\n"))
+}
+
+// fields notes where in a JSON value which types are.
+func fields(value any, at string, found map[string]bool) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, below := range v {
+			fields(below, at+"."+key, found)
+		}
+	case []any:
+		found[at+"[]"] = true
+		for _, below := range v {
+			fields(below, at+"[]", found)
+		}
+	case nil:
+		found[at+" null"] = true
+	default:
+		found[fmt.Sprintf("%s %T", at, v)] = true
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
