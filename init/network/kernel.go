@@ -219,6 +219,8 @@ func (k *kernel) do(f Facts, op Op) error {
 		return netlink.RouteDel(routeOf(f, *op.DelRoute))
 	case op.ReplaceRoute != nil:
 		return netlink.RouteReplace(routeOf(f, *op.ReplaceRoute))
+	case op.Down:
+		return netlink.LinkSetDown(l)
 	}
 	return nil
 }

@@ -5,14 +5,17 @@
 // /run/kogge/etc, and [Status] in /run/kogge/network.json for the console, the
 // clock and the agent.
 //
-// It leaves alone every link that no entry of the settings matches (containers'
-// links and bridges are the agent's), routes that others made, IP forwarding, and
+// A link that an earlier run of the same boot set up, and that no entry of the
+// settings matches any more, is put back as it was found: down and without addresses.
+// The package leaves alone every other link that no entry matches (containers' links
+// and bridges are the agent's), routes that others made, IP forwarding, and
 // the kernel's host name, which PID 1 sets. It speaks DHCPv4 itself; addresses and
 // routes of IPv6 router advertisements are the kernel's work, and resolvers from
 // them (RFC 8106) are taken over.
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,8 +90,8 @@ type manager struct {
 	leases chan leaseEvent
 	before []Interface // from the status file of an earlier run
 	ready  bool
-	told   string // status, as the supervisor knows it
-	last   Status // as written
+	told   string  // status, as the supervisor knows it
+	last   *Status // as written; nil: not yet
 }
 
 // link is one link that the settings are about.
@@ -196,6 +199,7 @@ func (m *manager) sync(ctx context.Context) error {
 	for _, facts := range all {
 		entry, ok := Match(m.cfg.Interfaces(), facts)
 		if !ok {
+			m.leave(facts)
 			continue
 		}
 		seen[facts.Index] = true
@@ -208,7 +212,12 @@ func (m *manager) sync(ctx context.Context) error {
 			facts.MTU = l.facts.MTU
 		} else {
 			l = &link{entry: entry, carrier: make(chan bool, 1)}
-			l.lease = m.resume(facts)
+			if old := m.earlier(facts); old != nil {
+				if old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
+					l.lease = old.Lease
+				}
+				facts.MTU = cmp.Or(old.FirstMTU, facts.MTU)
+			}
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, as %q says", facts.Name, facts.MAC, entry.Match)
 		}
@@ -235,14 +244,43 @@ func (m *manager) sync(ctx context.Context) error {
 	return m.publish()
 }
 
-// resume finds the lease that a link had when an earlier run of this service ended.
-func (m *manager) resume(facts Facts) *Lease {
-	for _, i := range m.before {
-		if i.Name == facts.Name && i.MAC == facts.MAC && i.Lease != nil && time.Now().Before(i.Lease.Expires()) {
-			return i.Lease
+// earlier is what an earlier run of this service left of a link; nil: it was not one
+// of its links.
+func (m *manager) earlier(facts Facts) *Interface {
+	i := slices.IndexFunc(m.before, func(i Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+	if i < 0 {
+		return nil
+	}
+	return &m.before[i]
+}
+
+// leave puts back a link that an earlier run set up and that is none of ours now.
+func (m *manager) leave(facts Facts) {
+	old := m.earlier(facts)
+	if old == nil {
+		return
+	}
+	actual, err := m.kernel.read(facts)
+	if err == nil {
+		err = m.change(facts, State{MTU: old.FirstMTU, IPv6: actual.IPv6}, actual)
+	}
+	if err != nil {
+		log.Printf("network: leave %s: %v", facts.Name, err)
+		return // once more at the next change
+	}
+	log.Printf("network: %s is left alone from now on", facts.Name)
+	m.before = slices.DeleteFunc(m.before, func(i Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+}
+
+// change brings a link from its actual to its wanted state, as far as it can.
+func (m *manager) change(facts Facts, want, actual State) error {
+	var all []error
+	for _, op := range Diff(want, actual) {
+		if err := m.kernel.do(facts, op); err != nil {
+			all = append(all, fmt.Errorf("%s: %w", op, err))
 		}
 	}
-	return nil
+	return errors.Join(all...)
 }
 
 // apply brings a link to its wanted state. An operation that fails is logged once
@@ -250,13 +288,7 @@ func (m *manager) resume(facts Facts) *Lease {
 func (m *manager) apply(l *link) {
 	actual, err := m.kernel.read(l.facts)
 	if err == nil {
-		var all []error
-		for _, op := range Diff(Want(l.entry, l.facts, l.lease), actual) {
-			if err := m.kernel.do(l.facts, op); err != nil {
-				all = append(all, fmt.Errorf("%s: %w", op, err))
-			}
-		}
-		err = errors.Join(all...)
+		err = m.change(l.facts, Want(l.entry, l.facts, l.lease), actual)
 	}
 	problem := ""
 	if err != nil {
@@ -296,14 +328,14 @@ func (m *manager) publish() error {
 		if err != nil {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
-		i.Match, i.Lease, i.Problem = l.entry.Match, l.lease, l.problem
+		i.Match, i.Lease, i.Problem, i.FirstMTU = l.entry.Match, l.lease, l.problem, l.facts.MTU
 		status.Interfaces = append(status.Interfaces, i)
 		status.merge(l.entry, l.lease, l.rdnss.current(time.Now()))
 	}
 	if address, ok := status.FirstAddress(); ok {
 		m.tellReady("address " + address.String())
 	}
-	if status.equal(m.last) {
+	if m.last != nil && status.equal(*m.last) {
 		return nil
 	}
 	if err := writeResolvConf(m.paths.Etc, status); err != nil {
@@ -312,7 +344,7 @@ func (m *manager) publish() error {
 	if err := writeStatus(m.paths.Status, status); err != nil {
 		return err
 	}
-	m.last = status
+	m.last = &status
 	return nil
 }
 

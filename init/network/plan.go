@@ -48,6 +48,7 @@ type Op struct {
 	DelAddress   netip.Prefix
 	AddAddress   netip.Prefix
 	ReplaceRoute *Route
+	Down         bool
 }
 
 // Match returns the entry that counts for a link: by MAC address, by name, by
@@ -160,6 +161,9 @@ func Diff(want, actual State) []Op {
 			ops = append(ops, Op{ReplaceRoute: &r})
 		}
 	}
+	if actual.Up && !want.Up {
+		ops = append(ops, Op{Down: true})
+	}
 	return ops
 }
 
@@ -197,6 +201,8 @@ func (op Op) String() string {
 		return "add address " + op.AddAddress.String()
 	case op.ReplaceRoute != nil:
 		return "set route " + op.ReplaceRoute.String()
+	case op.Down:
+		return "set down"
 	}
 	return "nothing"
 }

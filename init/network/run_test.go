@@ -350,6 +350,51 @@ func cable(t *testing.T, l *lan, port string, in bool) {
 	}
 }
 
+// TestOtherSettings starts the service anew with settings that match another link,
+// and none at all: what the earlier run set up is put back.
+func TestOtherSettings(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	newLAN(t, "lan0", "port0", "192.0.2.50/24")
+	newLAN(t, "lan1", "port1", "203.0.113.50/24")
+	mtu := func(link string) int {
+		l, err := netlink.LinkByName(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Attrs().MTU
+	}
+	up := func(link string) bool {
+		l, err := netlink.LinkByName(link)
+		return err == nil && l.Attrs().Flags&net.FlagUp != 0
+	}
+	first := mtu("lan0")
+	stop := node(t, "network: [{match: lan0, mtu: 1300}]", paths)
+	until(t, "an address of lan0", func() bool { return has("lan0", "192.0.2.50/24") && mtu("lan0") == 1300 })
+	until(t, "its status", func() bool {
+		s, _ := ReadStatus(paths.Status)
+		return len(s.Interfaces) == 1 && s.Interfaces[0].Lease != nil
+	})
+	stop()
+	stop = node(t, "network: [{match: lan1, dhcp: false, addresses: [203.0.113.7/24], gateway: 203.0.113.1}]", paths)
+	until(t, "the address of lan1", func() bool { return has("lan1", "203.0.113.7/24") })
+	until(t, "lan0 put back", func() bool { return !has("lan0", "192.0.2.50/24") && !up("lan0") && mtu("lan0") == first })
+	until(t, "one default route", func() bool { return slices.Equal(gateways(t), []string{"203.0.113.1"}) })
+	stop()
+	stop = node(t, "network: [{match: lan7}]", paths)
+	until(t, "lan1 put back", func() bool { return !has("lan1", "203.0.113.7/24") && !up("lan1") })
+	until(t, "a status of no links", func() bool {
+		s, err := ReadStatus(paths.Status)
+		return err == nil && len(s.Interfaces) == 0
+	})
+	stop()
+	stop = node(t, "network: [{match: lan0}]", paths)
+	until(t, "lan0 back", func() bool { return has("lan0", "192.0.2.50/24") && mtu("lan0") == 1400 })
+	stop()
+}
+
 // TestStatic sets a link up by hand, finds it changed behind its back, and repairs
 // it.
 func TestStatic(t *testing.T) {

@@ -31,7 +31,8 @@ type Interface struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Gateway   []netip.Addr   `json:"gateway,omitempty"`
 	Lease     *Lease         `json:"lease,omitempty"`
-	Problem   string         `json:"problem,omitempty"` // the change that did not work
+	Problem   string         `json:"problem,omitempty"`  // the change that did not work
+	FirstMTU  int            `json:"firstMTU,omitempty"` // as the driver had it, for the next run
 }
 
 // ReadStatus reads a status file.
