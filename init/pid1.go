@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"kogge.example/init/cgroup"
+	"kogge.example/init/control"
 	"kogge.example/init/guard"
 	"kogge.example/init/module"
 	"kogge.example/init/mount"
@@ -50,8 +51,8 @@ type node struct {
 	cmdline  mount.Cmdline
 	disk     mount.Disk
 	config   nodeconfig.Config
-	hostname string
-	persist  bool // STATE is on the disk
+	settings []byte // the text of config
+	persist  bool   // STATE is on the disk
 }
 
 // pid1 runs the node from the root file system on. It does not return.
@@ -87,9 +88,16 @@ func (n *node) run() (how shutdown.How, err error) {
 	n.testPort()
 	show, stop := n.startConsole()
 	defer stop()
+	restarts := make(chan string)
+	settings := n.keepSettings(restarts)
 	cfg := supervise.Config{
 		Services: n.services(), Dir: runDir, Cgroups: n.cgroups, Dog: n.dog, Budget: &n.budget,
-		Degraded: &n.degraded, Say: n.say, Changed: show,
+		Degraded: &n.degraded, Say: n.say, Restarts: restarts,
+		Changed: func(s control.Status) {
+			settings.Observe(s)
+			show(s)
+		},
+		Answer: func(r control.Request) control.Response { return n.answer(settings, r) },
 	}
 	if n.persist {
 		cfg.LogDir = filepath.Join(mount.StateDir, "log")

@@ -58,7 +58,7 @@ func (n *node) startConsole() (show func(control.Status), stop func()) {
 	guard.Go("console", func() { console.Keep(&consoles, states, 0, 0) })
 	show = func(s control.Status) {
 		st := console.State{
-			Node: n.hostname, Slot: n.boot.Slot, Release: n.boot.Version, Board: n.boot.Board,
+			Node: hostname(), Slot: n.boot.Slot, Release: n.boot.Version, Board: n.boot.Board,
 			Addresses: addresses(), Status: s,
 		}
 		select {

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"kogge.example/init/clock"
 	"kogge.example/init/entropy"
 	"kogge.example/init/guard"
@@ -69,6 +67,7 @@ func (n *node) configure() error {
 		n.config.Workloads = nodeconfig.Workloads{}
 		c.Text = n.config.Marshal()
 	}
+	n.settings = c.Text
 	if err := os.WriteFile(nodeYAML, c.Text, 0o600); err != nil {
 		return errors.Join(stateErr, fmt.Errorf("effective node.yaml: %w", err))
 	}
@@ -230,14 +229,9 @@ func (n *node) identify() error {
 			}
 		}
 	}
-	n.hostname = n.config.Hostname
-	if n.hostname == "" {
-		n.hostname = "kogge-" + id[:6]
-	}
 	return errors.Join(
 		os.WriteFile(etcDir+"/machine-id", []byte(id+"\n"), 0o644),
-		os.WriteFile(etcDir+"/hostname", []byte(n.hostname+"\n"), 0o644),
-		unix.Sethostname([]byte(n.hostname)),
+		n.rename(n.config.Hostname),
 	)
 }
 

@@ -58,6 +58,38 @@ func (c *Client) Poweroff(ctx context.Context) error {
 	return err
 }
 
+// Config asks how node.yaml stands.
+func (c *Client) Config(ctx context.Context) (*Config, error) {
+	return c.config(ctx, Request{Op: OpConfig})
+}
+
+// Set gives the node the text in r's file.
+func (c *Client) Set(ctx context.Context, r Request) (*Config, error) {
+	r.Op = OpSet
+	return c.config(ctx, r)
+}
+
+// Confirm keeps the network settings of the revision base, Undo takes those back that
+// are tried.
+func (c *Client) Confirm(ctx context.Context, base string) (*Config, error) {
+	return c.config(ctx, Request{Op: OpConfirm, Base: base})
+}
+
+func (c *Client) Undo(ctx context.Context) (*Config, error) {
+	return c.config(ctx, Request{Op: OpUndo})
+}
+
+func (c *Client) config(ctx context.Context, r Request) (*Config, error) {
+	answer, err := c.ask(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Config == nil {
+		return nil, fmt.Errorf("ask PID 1 for %s: answer has none", r.Op)
+	}
+	return answer.Config, nil
+}
+
 // Logs calls line for each line of a service's log: the last tail ones (0: all
 // that are kept) and, with follow, those to come until ctx is over, which is no
 // error then.

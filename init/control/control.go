@@ -28,6 +28,12 @@ const (
 	OpLogs     Op = "logs"     // Service, Tail, Follow; Responses with Line, then an empty one
 	OpReboot   Op = "reboot"   // one Response; the machine goes down in order
 	OpPoweroff Op = "poweroff" // as reboot
+
+	// These are about node.yaml, each with one Response with Config.
+	OpConfig  Op = "config"  // how it stands
+	OpSet     Op = "set"     // File, SHA256, Base, Check, UndoSeconds; another text
+	OpConfirm Op = "confirm" // Base; keep the network settings that are tried
+	OpUndo    Op = "undo"    // take them back
 )
 
 // Request is one line from a client.
@@ -38,6 +44,16 @@ type Request struct {
 	Tail int `json:"tail,omitempty"`
 	// Follow keeps sending new lines until the client hangs up.
 	Follow bool `json:"follow,omitempty"`
+	// File is the name of a file beside the socket: a text is too long for a line.
+	// SHA256 is its hash in hex. The client removes it after the answer.
+	File   string `json:"file,omitempty"`
+	SHA256 string `json:"sha256,omitempty"`
+	// Base is the revision that the client has read, or wants to confirm; "": any.
+	Base string `json:"base,omitempty"`
+	// Check only says what would be.
+	Check bool `json:"check,omitempty"`
+	// UndoSeconds is how long other network settings wait to be confirmed; 0: the default.
+	UndoSeconds int `json:"undo_seconds,omitempty"`
 }
 
 // Response is one line to a client.
@@ -45,6 +61,22 @@ type Response struct {
 	Error  string  `json:"error,omitempty"`
 	Status *Status `json:"status,omitempty"`
 	Line   *string `json:"line,omitempty"`
+	Config *Config `json:"config,omitempty"`
+}
+
+// Config is how node.yaml stands. A revision is the SHA-256 of a text in hex.
+type Config struct {
+	State   string `json:"state"`   // change.State
+	Running string `json:"running"` // revision of the text that the node runs with
+	Kept    string `json:"kept"`    // and of the one that the next boot runs with
+	// UndoSeconds is the time left to confirm.
+	UndoSeconds int64 `json:"undo_seconds,omitempty"`
+	// Last is what became of the last change since boot.
+	Last string `json:"last,omitempty"`
+	// Restarts are the services that start anew for a change, Warnings what it does
+	// not reach.
+	Restarts []string `json:"restarts,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Status is what PID 1 knows about the node.
@@ -97,17 +129,26 @@ func ParseRequest(line []byte) (Request, error) {
 		return Request{}, errors.New("read request: more than one object on the line")
 	}
 	switch r.Op {
-	case OpStatus, OpReboot, OpPoweroff:
+	case OpStatus, OpReboot, OpPoweroff, OpConfig, OpUndo:
 		if r != (Request{Op: r.Op}) {
 			return Request{}, fmt.Errorf("op %q takes no further keys", r.Op)
 		}
 	case OpRestart:
-		if r.Service == "" || r.Tail != 0 || r.Follow {
+		if r.Service == "" || r != (Request{Op: r.Op, Service: r.Service}) {
 			return Request{}, fmt.Errorf("op %q takes a service and no further keys", r.Op)
 		}
 	case OpLogs:
-		if r.Service == "" || r.Tail < 0 {
+		if r.Service == "" || r.Tail < 0 || r != (Request{Op: r.Op, Service: r.Service, Tail: r.Tail, Follow: r.Follow}) {
 			return Request{}, fmt.Errorf("op %q takes a service and a tail of at least 0", r.Op)
+		}
+	case OpSet:
+		want := Request{Op: r.Op, File: r.File, SHA256: r.SHA256, Base: r.Base, Check: r.Check, UndoSeconds: r.UndoSeconds}
+		if r.File == "" || r.SHA256 == "" || r.UndoSeconds < 0 || r != want {
+			return Request{}, fmt.Errorf("op %q takes a file and its sha256, a base, check and undo_seconds of at least 0", r.Op)
+		}
+	case OpConfirm:
+		if r != (Request{Op: r.Op, Base: r.Base}) {
+			return Request{}, fmt.Errorf("op %q takes a base and no further keys", r.Op)
 		}
 	default:
 		return Request{}, fmt.Errorf("unknown op %q", r.Op)

@@ -43,7 +43,8 @@ type Choice struct {
 // like that, and nobody means it. Who wants the defaults writes {} or a comment.
 var errEmpty = errors.New("node.yaml: the file is empty")
 
-func parse(text []byte) (nodeconfig.Config, error) {
+// Parse reads a node.yaml that is to be a node's.
+func Parse(text []byte) (nodeconfig.Config, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nodeconfig.Config{}, errEmpty
 	}
@@ -57,8 +58,8 @@ func parse(text []byte) (nodeconfig.Config, error) {
 func Choose(in Input) Choice {
 	sum := sha256.Sum256(in.Seed)
 	hash := hex.EncodeToString(sum[:])
-	fromSeed, seedErr := parse(in.Seed)
-	fromCopy, copyErr := parse(in.Copy)
+	fromSeed, seedErr := Parse(in.Seed)
+	fromCopy, copyErr := Parse(in.Copy)
 	var seedProblem, copyProblem error
 	if in.Seed != nil && seedErr != nil {
 		seedProblem = fmt.Errorf("node.yaml from %s is not used:\n%w", in.From, seedErr)

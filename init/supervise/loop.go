@@ -43,6 +43,8 @@ func (s *supervisor) loop(ctx context.Context, signals <-chan os.Signal) (shutdo
 			s.noticed(m, time.Now())
 		case r := <-s.requests:
 			r.answer <- s.answer(r.Request, time.Now())
+		case name := <-s.cfg.Restarts:
+			s.answer(control.Request{Op: control.OpRestart, Service: name}, time.Now())
 		case sig := <-signals:
 			switch sig {
 			case syscall.SIGTERM, syscall.SIGINT:

@@ -129,6 +129,12 @@ func (srv *server) serve(conn *net.UnixConn) {
 			}
 			continue
 		}
+		if answer, ours := srv.ask(r); ours {
+			if reply(conn, answer) != nil {
+				return
+			}
+			continue
+		}
 		answer := make(chan control.Response, 1)
 		select {
 		case srv.s.requests <- request{r, answer}:
@@ -139,6 +145,18 @@ func (srv *server) serve(conn *net.UnixConn) {
 			return
 		}
 	}
+}
+
+// ask answers what the loop knows nothing of.
+func (srv *server) ask(r control.Request) (control.Response, bool) {
+	switch r.Op {
+	case control.OpStatus, control.OpRestart, control.OpReboot, control.OpPoweroff:
+		return control.Response{}, false
+	}
+	if srv.s.cfg.Answer == nil {
+		return control.Response{Error: fmt.Sprintf("nobody here answers op %q", r.Op)}, true
+	}
+	return srv.s.cfg.Answer(r), true
 }
 
 // logs sends the log of one service.

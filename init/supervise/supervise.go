@@ -61,6 +61,11 @@ type Config struct {
 	// Changed receives the newest status after something changed, one call at a
 	// time; it may be slow and then misses the ones between. Default: nobody does.
 	Changed func(control.Status)
+	// Restarts are services to start anew, by name. Default: only control clients ask.
+	Restarts <-chan string
+	// Answer answers control requests that are not about services, in the client's
+	// goroutine: it may be slow. Default: they are refused.
+	Answer func(control.Request) control.Response
 	// LogDir gets a bounded copy of each service's log. Default: RAM only.
 	LogDir string
 	// LogSize is the RAM for each service's log in bytes. Default 256 KiB.

@@ -383,3 +383,48 @@ func TestFollow(t *testing.T) {
 		t.Errorf("heard %d beginnings, %v", begins, err)
 	}
 }
+
+// TestOthersAnswer: requests that are not about services go to whoever knows, who may
+// be slow and have services start anew.
+func TestOthersAnswer(t *testing.T) {
+	t.Parallel()
+	restarts, slow := make(chan string), make(chan struct{})
+	n := run(t, func(c *Config) {
+		c.Restarts = restarts
+		c.Answer = func(r control.Request) control.Response {
+			if r.Op == control.OpUndo {
+				<-slow
+			}
+			return control.Response{Config: &control.Config{State: string(r.Op)}}
+		}
+	}, service("good"))
+	n.reaches("good", Running)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	other, err := control.Dial(ctx, filepath.Join(n.dir, "init.sock"))
+	must(err)
+	defer other.Close()
+	undone := make(chan error, 1)
+	go func() {
+		_, err := other.Undo(ctx)
+		undone <- err
+	}()
+	if c, err := n.client.Config(ctx); err != nil || c.State != "config" {
+		t.Errorf("config, while another client waits: %+v, %v", c, err)
+	}
+	close(slow)
+	must(<-undone)
+	restarts <- "good"
+	n.until("a second start", func() bool { return n.one("good").Starts == 2 })
+	restarts <- "nobody" // is passed over
+	n.reaches("good", Running)
+}
+
+// TestNobodyAnswers: without one who knows the request is refused.
+func TestNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	n := run(t, nil, service("good"))
+	if _, err := n.client.Config(context.Background()); err == nil || !strings.Contains(err.Error(), `nobody here answers op "config"`) {
+		t.Error(err)
+	}
+}
