@@ -26,6 +26,7 @@ type Client struct {
 	apiv1connect.WorkloadServiceClient
 	apiv1connect.ImageServiceClient
 	apiv1connect.RegistryServiceClient
+	apiv1connect.ConfigServiceClient
 	transport *http.Transport
 	shown     atomic.Pointer[x509.Certificate]
 }
@@ -152,6 +153,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		WorkloadServiceClient: apiv1connect.NewWorkloadServiceClient(client, url),
 		ImageServiceClient:    apiv1connect.NewImageServiceClient(client, url),
 		RegistryServiceClient: apiv1connect.NewRegistryServiceClient(client, url),
+		ConfigServiceClient:   apiv1connect.NewConfigServiceClient(client, url),
 		transport:             transport,
 	}
 }

@@ -166,6 +166,9 @@ type Projects interface {
 	Apply(project string, text []byte, check bool) (wanted.Plan, []nodeconfig.Problem, error)
 	Remove(project string) (wanted.Plan, error)
 	Projects() ([]string, error)
+	// Check says what would become of the node's containers if own were those of its
+	// node.yaml.
+	Check(own []workload.Container) (wanted.Plan, error)
 }
 
 // workloadService answers for the containers.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,14 +27,20 @@ import (
 
 // tables are the commands that print JSON when asked, with arguments for TestJSON.
 var tables = map[string]string{
-	"apply":         "-f shop.yaml --no-wait",
-	"boards list":   "",
-	"boards show":   "pc-x86_64",
-	"fleet list":    "",
-	"fleet show":    "hanse",
-	"images load":   "images.tar",
-	"images ls":     "",
-	"node list":     "",
+	"apply":       "-f shop.yaml --no-wait",
+	"boards list": "",
+	"boards show": "pc-x86_64",
+	"fleet list":  "",
+	"fleet show":  "hanse",
+	"images load": "images.tar",
+	"images ls":   "",
+	"node list":   "",
+
+	"node config confirm": "",
+	"node config get":     "",
+	"node config set":     "n1.yaml --no-confirm",
+	"node config undo":    "",
+
 	"node services": "",
 	"node status":   "",
 	"operator list": "",
@@ -49,7 +57,7 @@ var tables = map[string]string{
 var speechless = []string{
 	"completion", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "logs",
-	"node adopt", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node restart",
+	"node adopt", "node config edit", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node restart",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
 	"restart", "start", "stop", "vm console", "vm run", "vm stop",
@@ -125,6 +133,7 @@ func (w *world) open(t *testing.T) {
 	t.Setenv("KOGGE_CONFIG", filepath.Join(dir, "config"))
 	t.Setenv("KOGGE_CACHE", filepath.Join(dir, "cache"))
 	must(t, os.WriteFile("shop.yaml", []byte("name: shop\nservices:\n  web:\n    image: registry.example/web:1\n    ports: [\"80:8080\"]\n"), 0o600))
+	must(t, os.WriteFile("n1.yaml", []byte("hostname: n1\n"), 0o600))
 	must(t, os.WriteFile("images.tar", []byte("a tar"), 0o600))
 	fleet, err := identity.Create("hanse", "ada", time.Now())
 	must(t, err)
@@ -150,6 +159,8 @@ func (w *world) open(t *testing.T) {
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
+	must(t, os.WriteFile(filepath.Join(dir, "node.yaml"), nil, 0o600))
+	settle(t, filepath.Join(dir, "init.sock"))
 	machine := api.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock")}
 	server, err := api.Listen("127.0.0.1:0", api.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
@@ -165,6 +176,33 @@ func (w *world) open(t *testing.T) {
 		must(t, <-over)
 	})
 	must(t, adopt(t.Context(), fleet, server.Address().String(), "", io.Discard))
+}
+
+// settle is PID 1 to those who ask it about an empty node.yaml; to others it says no.
+func settle(t *testing.T, socket string) {
+	t.Helper()
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	revision := api.Revision(nil)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					answer := fmt.Sprintf(`{"config":{"state":"tried","running":%q,"kept":%q,"undo_seconds":90,"last":"changed","restarts":["network"],"warnings":["w"]}}`, revision, revision)
+					if strings.Contains(lines.Text(), `"op":"status"`) {
+						answer = `{"error":"there is no supervisor here"}`
+					}
+					fmt.Fprintln(conn, answer)
+				}
+			}()
+		}
+	}()
 }
 
 // ask runs a command with --json and returns the fields of its answer.

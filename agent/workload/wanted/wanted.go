@@ -129,6 +129,12 @@ func (s *Store) Remove(project string) (Plan, error) {
 	return plan, err
 }
 
+// Check says what would become of the containers of node.yaml if own were in their
+// place, and whether that goes with the projects.
+func (s *Store) Check(own []workload.Container) (Plan, error) {
+	return s.change(Node, own, func() error { return nil })
+}
+
 // change has the project consist of containers, if that goes with the others, and
 // then does what makes it last.
 func (s *Store) change(project string, containers []workload.Container, do func() error) (Plan, error) {

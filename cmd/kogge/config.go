@@ -1,0 +1,360 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/init/nodeconfig"
+)
+
+func nodeConfigCommand() *cobra.Command {
+	return group("config", "See and change a node's settings, its node.yaml",
+		configGetCommand(), configSetCommand(), configEditCommand(), configConfirmCommand(), configUndoCommand())
+}
+
+// Where node.yaml stands, in the words of the API.
+const (
+	configKept  = "kept"
+	configTried = "tried"
+)
+
+func configGetCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "get [NODE]", Short: "Print the node.yaml that a node runs with", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node config get n1 > n1.yaml", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.GetConfig(ctx, connect.NewRequest(&apiv1.GetConfigRequest{}))
+				if err != nil {
+					return err
+				}
+				if s := answer.Msg.State; s.State != configKept {
+					say("kogge: these network settings are undone in %s unless they are confirmed: kogge node config confirm", seconds(s.UndoSeconds))
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { fmt.Fprint(w, answer.Msg.Text) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
+
+// configChange is what set and edit have in common.
+type configChange struct {
+	target    target
+	check     bool
+	noConfirm bool
+	undo      time.Duration
+	address   string
+	base      string
+}
+
+func (f *configChange) register(cmd *cobra.Command) {
+	f.target.nodeFlags(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&f.check, "check", false, "only say what is wrong with the text, or what it would change")
+	flags.BoolVar(&f.noConfirm, "no-confirm", false, "leave it to kogge node config confirm to keep other network settings")
+	flags.DurationVar(&f.undo, "undo-after", 2*time.Minute, "undo other network settings after this `TIME`, 10s to 1h")
+	flags.StringVar(&f.address, "address", "", "`ADDRESS` at which the node answers with the new settings (default: the old one)")
+}
+
+const configLong = `The node checks the text and takes it as a whole or not at all. Services that read
+what has changed start anew; containers that stay the same go on.
+
+Where the network section differs, the node tries it for two minutes. Reached over a
+new connection in that time, it keeps it; else it goes back to the settings before,
+as it does after a power cut or reboot.`
+
+func configSetCommand() *cobra.Command {
+	var f configChange
+	cmd := &cobra.Command{
+		Use: "set FILE", Short: "Give a node another node.yaml", Args: exactly("FILE"),
+		Long:    "Gives a node the node.yaml in FILE, or from standard input where FILE is -.\n\n" + configLong,
+		Example: "  kogge node config get n1 > n1.yaml\n  kogge node config set n1.yaml --node n1 --check\n  kogge node config set n1.yaml --node n1 --address 192.0.2.7",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := readSettings(args[0])
+			if err != nil {
+				return err
+			}
+			return f.set(cmd, text)
+		},
+	}
+	f.register(cmd)
+	jsonFlag(cmd, &f.target.json)
+	cmd.Flags().StringVar(&f.base, "base", "", "refuse if the node has another `REVISION` by now (kogge node config get --json shows it)")
+	return cmd
+}
+
+// readSettings reads a node.yaml, which has to be one: what is wrong with it is known
+// here as well as there.
+func readSettings(name string) ([]byte, error) {
+	in := io.Reader(os.Stdin)
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, fmt.Errorf("config: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, nodeconfig.MaxSize+1))
+	if err == nil {
+		_, err = nodeconfig.Parse(filepath.Base(name), text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return text, nil
+}
+
+// set gives the text to the node, and confirms it over a new connection.
+func (f *configChange) set(cmd *cobra.Command, text []byte) error {
+	var state *apiv1.ConfigState
+	err := f.target.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+		answer, err := c.SetConfig(ctx, connect.NewRequest(&apiv1.SetConfigRequest{
+			Text: string(text), Base: f.base, Check: f.check, UndoSeconds: int32(f.undo / time.Second),
+		}))
+		if err == nil {
+			state = answer.Msg.State
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, w := range state.Warnings {
+		say("warning: %s", w)
+	}
+	if state.State != configKept && !f.check && !f.noConfirm {
+		say("kogge: node %s tries other network settings; waiting for it to answer over a new connection", f.target.node)
+		if state, err = f.confirm(cmd.Context(), state); err != nil {
+			return nodeError(f.target.node, err)
+		}
+	}
+	return f.target.print(cmd.OutOrStdout(), state, func(w io.Writer) { f.tell(w, state) })
+}
+
+// tell says for people what became of the text.
+func (f *configChange) tell(w io.Writer, s *apiv1.ConfigState) {
+	node := f.target.node
+	services := "no service starts anew"
+	if len(s.Restarts) > 0 {
+		services = strings.Join(s.Restarts, ", ") + " start anew"
+	}
+	switch {
+	case f.check && s.State == configKept:
+		fmt.Fprintf(w, "node %s would keep it at once; %s\n", node, services)
+	case f.check:
+		fmt.Fprintf(w, "node %s would undo the other network settings after %s unless they are confirmed; %s\n", node, f.undo, services)
+	case s.State != configKept:
+		fmt.Fprintf(w, "node %s undoes the other network settings in %s unless they are confirmed: kogge node config confirm; %s\n", node, seconds(s.UndoSeconds), services)
+	default:
+		fmt.Fprintf(w, "node %s keeps it; %s\n", node, services)
+	}
+}
+
+// confirmPause is between two tries to reach the node, confirmTry the limit of one.
+const (
+	confirmPause = 500 * time.Millisecond
+	confirmTry   = 10 * time.Second
+)
+
+// confirm tells the node over a new connection that it can be reached, once its
+// network service runs with the settings in question.
+func (f *configChange) confirm(ctx context.Context, asked *apiv1.ConfigState) (*apiv1.ConfigState, error) {
+	// Beyond the time to confirm, to hear that the node has undone it.
+	ctx, cancel := context.WithTimeout(ctx, seconds(asked.UndoSeconds)+30*time.Second)
+	defer cancel()
+	for {
+		state, err := f.tryConfirm(ctx, asked.Running)
+		switch {
+		case err == nil && state.State == configKept && state.Kept == asked.Running:
+			state.Restarts = asked.Restarts
+			return state, nil
+		case err == nil && state.State == configKept:
+			return nil, errors.New(state.Last)
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = errors.New("the network service does not start")
+			}
+			return nil, hinted{fmt.Errorf("not confirmed within %s: %w", seconds(asked.UndoSeconds), err),
+				"the node goes back to the settings before; with a new address, add: --address ADDRESS"}
+		case <-time.After(confirmPause):
+		}
+	}
+}
+
+func (f *configChange) tryConfirm(ctx context.Context, revision string) (*apiv1.ConfigState, error) {
+	ctx, cancel := context.WithTimeout(ctx, confirmTry)
+	defer cancel()
+	c, err := f.dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	now, err := c.GetConfig(ctx, connect.NewRequest(&apiv1.GetConfigRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	if now.Msg.State.State != configTried {
+		return now.Msg.State, nil
+	}
+	kept, err := c.ConfirmConfig(ctx, connect.NewRequest(&apiv1.ConfirmConfigRequest{Revision: revision}))
+	if err != nil {
+		return nil, err
+	}
+	return kept.Msg.State, f.remember()
+}
+
+// dial makes a client for the address that the node has with the new settings.
+func (f *configChange) dial() (*api.Client, error) {
+	if f.address == "" {
+		c, _, err := f.target.dial()
+		return c, err
+	}
+	fleet, err := f.target.openFleet()
+	if err != nil {
+		return nil, err
+	}
+	return api.Dial(withPort(f.address), f.target.node, fleet.Genesis, fleet.Certificate()), nil
+}
+
+// remember notes the node's new address.
+func (f *configChange) remember() error {
+	if f.address == "" {
+		return nil
+	}
+	fleet, err := f.target.openFleet()
+	if err != nil {
+		return err
+	}
+	nodes, err := readNodes(fleet)
+	if err != nil {
+		return err
+	}
+	known := nodes[f.target.node]
+	known.Address = withPort(f.address)
+	return rememberNode(fleet, f.target.node, known)
+}
+
+func configEditCommand() *cobra.Command {
+	var f configChange
+	cmd := &cobra.Command{
+		Use: "edit [NODE]", Short: "Edit a node's node.yaml", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node config edit n1\n  EDITOR=nano kogge node config edit n1", ValidArgsFunction: f.target.completeNodes,
+		Long: "Opens the node.yaml of a node in VISUAL or EDITOR (else vi), and gives it back to the node\nonce the editor has ended.\n\n" + configLong,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var before []byte
+			err := f.target.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.GetConfig(ctx, connect.NewRequest(&apiv1.GetConfigRequest{}))
+				if err == nil {
+					before, f.base = []byte(answer.Msg.Text), answer.Msg.State.Running
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return f.edit(cmd, before)
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// edit has the user change the text. What he wrote is kept where the node, or the
+// parser, refuses it.
+func (f *configChange) edit(cmd *cobra.Command, before []byte) error {
+	dir, err := os.MkdirTemp("", "kogge-edit-") // for the user alone: the text may have secrets
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "node.yaml")
+	if err := os.WriteFile(file, before, 0o600); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	command := append(strings.Fields(editor()), file)
+	run := exec.CommandContext(cmd.Context(), command[0], command[1:]...)
+	run.Stdin, run.Stdout, run.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := run.Run(); err != nil {
+		return hinted{fmt.Errorf("config edit: %s: %w", command[0], err), "your text is in " + file}
+	}
+	after, err := readSettings(file)
+	if err == nil && bytes.Equal(before, after) {
+		say("kogge: nothing changed")
+		return os.RemoveAll(dir)
+	}
+	if err == nil {
+		err = f.set(cmd, after)
+	}
+	if err != nil {
+		return hinted{err, "your text is in " + file + ": kogge node config set " + file + " --node " + f.target.node}
+	}
+	return os.RemoveAll(dir)
+}
+
+// editor is the command that the user edits with.
+func editor() string {
+	for _, name := range []string{"VISUAL", "EDITOR"} {
+		if command := os.Getenv(name); strings.TrimSpace(command) != "" {
+			return command
+		}
+	}
+	return "vi"
+}
+
+func configConfirmCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "confirm [NODE]", Short: "Keep the network settings that a node tries", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node config confirm n1", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.ConfirmConfig(ctx, connect.NewRequest(&apiv1.ConfirmConfigRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg.State, func(w io.Writer) { fmt.Fprintf(w, "node %s keeps them\n", t.node) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func configUndoCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "undo [NODE]", Short: "Take back the network settings that a node tries", Args: cobra.MaximumNArgs(1),
+		Example: "  kogge node config undo n1", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.UndoConfig(ctx, connect.NewRequest(&apiv1.UndoConfigRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg.State, func(w io.Writer) { fmt.Fprintf(w, "node %s goes back to the settings before\n", t.node) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
