@@ -227,7 +227,7 @@ func find(keeper Containers, name string) (workload.UnitStatus, error) {
 	case errors.Is(err, workload.ErrAmbiguous):
 		err = connect.NewError(connect.CodeInvalidArgument, err)
 	case err != nil:
-		err = connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no container %s here: kogge ps lists them", name))
+		err = connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no container %s here", name))
 	}
 	return u, err
 }

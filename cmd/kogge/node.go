@@ -19,7 +19,6 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/workload"
 )
 
@@ -55,40 +54,6 @@ func (t *target) asks(cmd *cobra.Command, args []string, do func(context.Context
 		return do(ctx, c)
 	})
 }
-
-// nodeError puts the node's name before what went wrong, and a hint behind it.
-func nodeError(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var said *connect.Error
-	if !errors.As(err, &said) {
-		return fmt.Errorf("node %s: %w", name, err)
-	}
-	err = answered{fmt.Sprintf("node %s: %s", name, said.Message()), err}
-	if errors.As(err, new(hinted)) {
-		return err // who was closer knew better
-	}
-	switch said.Code() {
-	case connect.CodeUnavailable:
-		return hinted{err, "is it on, and is its address right? kogge node list shows the address"}
-	case connect.CodeUnauthenticated:
-		if strings.Contains(said.Message(), identity.ErrRevoked.Error()) {
-			return hinted{err, "who signed you has revoked this key; to return takes an invitation and another one"}
-		}
-		return hinted{err, "the node trusts another fleet, or your certificate is over: kogge fleet list shows it"}
-	}
-	return err
-}
-
-// answered is an error of the API in its own words, without the name of its code.
-type answered struct {
-	text string
-	error
-}
-
-func (a answered) Error() string { return a.text }
-func (a answered) Unwrap() error { return a.error }
 
 func nodeStatusCommand() *cobra.Command {
 	var t target
