@@ -27,6 +27,7 @@ type Client struct {
 	apiv1connect.ImageServiceClient
 	apiv1connect.RegistryServiceClient
 	apiv1connect.ConfigServiceClient
+	apiv1connect.UpkeepServiceClient
 	transport *http.Transport
 	shown     atomic.Pointer[x509.Certificate]
 }
@@ -154,6 +155,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		ImageServiceClient:    apiv1connect.NewImageServiceClient(client, url),
 		RegistryServiceClient: apiv1connect.NewRegistryServiceClient(client, url),
 		ConfigServiceClient:   apiv1connect.NewConfigServiceClient(client, url),
+		UpkeepServiceClient:   apiv1connect.NewUpkeepServiceClient(client, url),
 		transport:             transport,
 	}
 }

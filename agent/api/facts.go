@@ -43,24 +43,13 @@ func (m Machine) links(s *apiv1.StatusResponse) error {
 	return nil
 }
 
-// clock reads what the clock service says (init/clock writes it).
+// clock says in short what the clock service says.
 func (m Machine) clock(c *apiv1.Clock) error {
-	var status struct {
-		Synced  bool   `json:"synced"`
-		Source  string `json:"source"`
-		Problem string `json:"problem"`
+	status, err := m.clockStatus()
+	if err == nil {
+		c.Sure, c.Text = status.Synced, status.text()
 	}
-	if err := readJSON(m.run("clock.json"), &status); err != nil {
-		return err
-	}
-	c.Sure, c.Text = status.Synced, "on its own"
-	switch {
-	case status.Synced:
-		c.Text = "follows " + status.Source
-	case status.Problem != "":
-		c.Text = status.Problem
-	}
-	return nil
+	return err
 }
 
 // ClockSure says whether time servers agree on the node's clock.

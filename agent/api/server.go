@@ -70,6 +70,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
 	mux.Handle(apiv1connect.NewRegistryServiceHandler(&registryService{c.Registries}, options...))
 	mux.Handle(apiv1connect.NewConfigServiceHandler(&configService{c.Machine, c.Projects}, options...))
+	mux.Handle(apiv1connect.NewUpkeepServiceHandler(&upkeepService{c.Machine}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
 	door := newDoor(listener)
 	s := &http.Server{

@@ -23,7 +23,8 @@ func teach(root *cobra.Command) {
 {{.UsageString}}{{else}}
 {{end}}`)
 	root.SetUsageTemplate(`Usage:
-  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .HasExample}}
+  {{if .HasAvailableSubCommands}}{{if .HasExample}}{{.UseLine}}
+  {{end}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .HasExample}}
 
 Examples:
 {{.Example}}{{end}}{{if .HasAvailableSubCommands}}{{$all := .Commands}}{{if not .Groups}}

@@ -57,7 +57,7 @@ var tables = map[string]string{
 var speechless = []string{
 	"completion", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "logs",
-	"node adopt", "node config edit", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node restart",
+	"node adopt", "node config edit", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node restart", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
 	"restart", "start", "stop", "vm console", "vm run", "vm stop",
@@ -90,6 +90,7 @@ func TestJSON(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w.open(t)
 			var all strings.Builder
+			all.WriteString(w.ask(t, "node time", "n1"))
 			for _, path := range slices.Sorted(maps.Keys(tables)) {
 				if path == "rm" {
 					continue // comes last: it takes away what others show

@@ -80,9 +80,10 @@ func (s State) IsSynced(now time.Time) bool {
 
 // Sample is one server's answer: its time as an offset from the node's clock.
 type Sample struct {
-	Server string
-	Offset time.Duration // add to the node's clock
-	Error  time.Duration // how wrong Offset may be: half the round trip and the server's own doubt
+	Server  string
+	Stratum int
+	Offset  time.Duration // add to the node's clock
+	Error   time.Duration // how wrong Offset may be: half the round trip and the server's own doubt
 }
 
 // Verb is what to do about the clock.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -73,6 +74,87 @@ func TestStep(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "step.txt", out.String())
+}
+
+// TestByHand shows what a person's word makes of clocks.
+func TestByHand(t *testing.T) {
+	var out strings.Builder
+	for _, clock := range []struct {
+		name  string
+		now   time.Time
+		state State
+	}{
+		{"raised to the floor", saved, State{Floor: NewFloor(saved, image)}},
+		{"of a release alone", image, State{Floor: NewFloor(time.Time{}, image)}},
+		{"saved far ahead", date("2035-01-01"), State{Floor: NewFloor(date("2035-01-01"), image)}},
+		{"synced", truth, State{Floor: NewFloor(saved, image), Synced: truth}},
+		{"synced two days ago", truth, State{Floor: NewFloor(saved, image), Synced: truth.AddDate(0, 0, -2)}},
+	} {
+		fmt.Fprintf(&out, "clock %s\n", clock.name)
+		for _, to := range []time.Time{date("2020-01-01"), image, date("2026-05-01"), truth, truth.AddDate(0, 0, -2).Add(time.Hour), date("2070-01-01"), date("2250-01-01")} {
+			for _, back := range []bool{false, true} {
+				s, a := clock.state.ByHand(clock.now, to, back)
+				fmt.Fprintf(&out, "  %s back %-5v → %-6s save %-5v floor %s, synced %v: %s\n", to.Format(time.DateOnly), back, a.Verb, a.Save,
+					s.Floor.Time().Format(time.DateOnly), s.IsSynced(clock.now.Add(a.Offset)), a.Why)
+			}
+		}
+	}
+	golden.Compare(t, "byhand.txt", out.String())
+}
+
+// TestHand has people set the clock of a service without servers, over its socket.
+func TestHand(t *testing.T) {
+	dir := t.TempDir()
+	clock := clockAt(image)
+	paths := Paths{Saved: filepath.Join(dir, "clock"), Status: filepath.Join(dir, "clock.json"), Socket: filepath.Join(dir, "sock")}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	ended := make(chan error)
+	go func() {
+		ended <- Run(ctx, nodeconfig.Config{}, Options{Floor: NewFloor(time.Time{}, image), Clock: clock, Paths: paths})
+	}()
+	waitStatus(t, paths.Status, func(Status) bool { return true })
+	ask := func(to time.Time, back bool) (control.ClockSet, error) {
+		return control.AskClock(ctx, paths.Socket, control.SetClock{To: to, Back: back})
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { // the socket comes after the status
+		if _, err := os.Stat(paths.Socket); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	for line, want := range map[string]string{"{}\n": "request has no time", "{\"to\":7}\n": "read request", strings.Repeat("x", 5000): "longer than"} {
+		conn, err := net.Dial("unix", paths.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write([]byte(line))
+		answer := make([]byte, 512)
+		n, _ := conn.Read(answer)
+		if conn.Close(); !strings.Contains(string(answer[:n]), want) {
+			t.Errorf("%.20q: %s", line, answer[:n])
+		}
+	}
+	set, err := ask(truth, false)
+	if err != nil || set.Now.Sub(truth).Abs() > time.Minute || set.Was.Sub(image).Abs() > time.Minute {
+		t.Errorf("set: %+v, %v", set, err)
+	}
+	status := waitStatus(t, paths.Status, func(s Status) bool { return !s.ByHand.IsZero() })
+	if status.Synced || status.SavedAt.IsZero() || clock.rtc.Sub(truth).Abs() > time.Minute {
+		t.Errorf("status %+v, hardware clock %s", status, clock.rtc)
+	}
+	if _, err := ask(image.Add(time.Hour), false); err == nil || !strings.Contains(err.Error(), "the last time that the node saved") {
+		t.Errorf("back, unasked: %v", err)
+	}
+	if _, err := ask(image.Add(time.Hour), true); err != nil || clock.Now().Sub(image) > 2*time.Hour {
+		t.Errorf("back: %v, clock %s", err, clock.Now())
+	}
+	if on, err := load(paths.Saved); err != nil || on.Sub(image) > 2*time.Hour {
+		t.Errorf("saved %s, %v", on, err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // fakeClock runs beside the machine's clock and is never the machine's.

@@ -12,6 +12,7 @@ import (
 	"github.com/beevik/ntp"
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"kogge.example/init/control"
 	"kogge.example/init/network"
 	"kogge.example/init/nodeconfig"
 )
@@ -21,10 +22,11 @@ type Paths struct {
 	Saved   string // last saved time, on STATE; "" or a missing folder: nothing is saved
 	Status  string // where Status goes
 	Network string // the network's status, with the servers of DHCP
+	Socket  string // where people's words for the time come in; "": nowhere
 }
 
 // NodePaths are the paths on a node.
-var NodePaths = Paths{Saved: "/state/kogge/clock", Status: "/run/kogge/clock.json", Network: "/run/kogge/network.json"}
+var NodePaths = Paths{Saved: "/state/kogge/clock", Status: "/run/kogge/clock.json", Network: "/run/kogge/network.json", Socket: control.ClockPath}
 
 // Options are what Run needs to know beside the settings.
 type Options struct {
@@ -50,6 +52,16 @@ type Status struct {
 	Servers  []string  `json:"servers,omitempty"`
 	SavedAt  time.Time `json:"savedAt,omitzero"`
 	Received int       `json:"received"` // good answers to the last poll
+	Answers  []Answer  `json:"answers,omitempty"`
+	ByHand   time.Time `json:"byHand,omitzero"` // when a person set the clock, by the clock after it
+}
+
+// Answer is what one server said to the last poll.
+type Answer struct {
+	Server  string `json:"server"`
+	Stratum int    `json:"stratum"` // 1: it has a clock of its own; each server in between adds one
+	Offset  string `json:"offset"`  // as a duration
+	Error   string `json:"error"`   // how wrong Offset may be, as a duration
 }
 
 const (
@@ -104,6 +116,14 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 	poll := time.NewTimer(0)
 	defer poll.Stop()
 	answers := make(chan []Sample)
+	hands := make(chan hand)
+	if o.Paths.Socket != "" {
+		l, err := listenHands(o.Paths.Socket, hands)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -128,6 +148,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 		case samples := <-answers:
 			s.polled(samples)
 			poll.Reset(s.pause())
+		case h := <-hands:
+			h.answer <- s.setByHand(h.SetClock)
 		}
 		if err := s.publish(); err != nil {
 			return err
@@ -182,7 +204,12 @@ func (s *service) polled(samples []Sample) {
 	now := s.o.Clock.Now()
 	next, a := s.state.Step(now, len(s.status.Servers), samples)
 	s.state, s.good = next, a.Save
-	s.status.Received = len(samples)
+	s.status.Received, s.status.Answers = len(samples), nil
+	for _, a := range samples {
+		s.status.Answers = append(s.status.Answers, Answer{
+			a.Server, a.Stratum, a.Offset.Round(time.Microsecond).String(), a.Error.Round(time.Microsecond).String(),
+		})
+	}
 	err := s.carryOut(a)
 	if err != nil {
 		log.Printf("clock: %v", err)
@@ -239,18 +266,25 @@ func (s *service) save() {
 	if s.polls == 0 {
 		s.good = s.state.saves(now)
 	}
-	if !s.good || s.o.Paths.Saved == "" {
-		return
+	if s.good && s.write(now) {
+		s.savedOK = s.savedOK || s.polls > 0
+	}
+}
+
+// write writes the time to STATE, if that is there, and says whether it did.
+func (s *service) write(now time.Time) bool {
+	if s.o.Paths.Saved == "" {
+		return false
 	}
 	if _, err := os.Stat(filepath.Dir(s.o.Paths.Saved)); err != nil {
-		return // no STATE: PID 1 says so
+		return false // no STATE: PID 1 says so
 	}
 	if err := save(s.o.Paths.Saved, now); err != nil {
 		log.Printf("clock: %v", err)
-		return
+		return false
 	}
 	s.status.SavedAt = now.UTC().Truncate(time.Second)
-	s.savedOK = s.savedOK || s.polls > 0
+	return true
 }
 
 // publish writes the status if it says something new.
@@ -305,5 +339,5 @@ func ask(server string, o Options) *Sample {
 	for truth.Before(o.Floor.Hard.Add(-era / 2)) {
 		truth = truth.Add(era)
 	}
-	return &Sample{Server: server, Offset: truth.Sub(now.Round(0)), Error: r.RootDistance + r.RTT/2}
+	return &Sample{Server: server, Stratum: int(r.Stratum), Offset: truth.Sub(now.Round(0)), Error: r.RootDistance + r.RTT/2}
 }

@@ -75,6 +75,16 @@ func FuzzParseRequest(f *testing.F) {
 	})
 }
 
+func FuzzParseSetClock(f *testing.F) {
+	f.Add([]byte(`{"to":"2026-11-25T22:00:00Z","back":true}`))
+	f.Add([]byte(`{"to":"9999-12-31T23:59:59.999999999+23:59"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if s, err := ParseSetClock(line); (err == nil) == s.To.IsZero() {
+			t.Errorf("%q: %+v, %v", line, s, err)
+		}
+	})
+}
+
 // answers is a server that sends text for whatever is asked, and hangs up if hang
 // is not set.
 func answers(t *testing.T, text string, hang bool) *Client {
