@@ -37,6 +37,10 @@ type Config struct {
 	// text; at most 63 characters each, 64 labels. Default: none.
 	Labels map[string]string `yaml:"labels,omitempty"`
 
+	// Allow says what containers may have that none has by itself. Default: nothing. At
+	// most 64 entries.
+	Allow []Allow `yaml:"allow,omitempty"`
+
 	// Workloads are the containers of a node that is on its own. Default: none.
 	Workloads Workloads `yaml:"-"`
 }
