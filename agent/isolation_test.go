@@ -15,12 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kogge.example/agent/workload"
+	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
 
 // The tables of testIsolation, written inside, compared outside.
-var tables = []string{"isolation.txt", "facts.txt"}
+var tables = []string{"isolation.txt", "facts.txt", "rights.txt"}
 
 // compareTables holds what the prober wrote against testdata. It runs outside the
 // namespaces, where -update is known.
@@ -50,7 +53,7 @@ func (n *node) testIsolation(t *testing.T) {
 	must(t, err)
 	defer api.Close()
 
-	k := n.keep(t, folder,
+	k := n.keep(t, folder, nil,
 		probing("prober", "attempts", "/data/isolation.txt"),
 		asking(probing("facts", "facts", "/data/facts.txt")),
 		trapped(probing("trapped", "whoami")),
@@ -88,14 +91,130 @@ func (n *node) testIsolation(t *testing.T) {
 		t.Errorf("a link in a volume led out of the container: %v, %v", left, err)
 	}
 	data := filepath.Join(n.folder, "state", "volumes", "data-of-probers")
-	for _, name := range tables {
+	for _, name := range tables[:2] {
 		text, err := os.ReadFile(filepath.Join(data, name))
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(n.bin, name), text, 0o644))
 	}
 	n.testRequests(t, k)
 	k.end()
+	n.testRights(t, folder)
 	n.testAbandoned(t)
+}
+
+// rights are what containers ask for, one thing each.
+var rights = []struct {
+	id string
+	workload.Rights
+}{
+	{"bind", workload.Rights{Binds: []workload.Bind{{Path: nodeconfig.Data + "/shared/deep", Target: "/given"}}}},
+	{"bind-to-read", workload.Rights{Binds: []workload.Bind{{Path: nodeconfig.Data + "/shared/deep", Target: "/given", ReadOnly: true}}}},
+	{"capability", workload.Rights{Capabilities: []string{"CAP_NET_ADMIN", "CAP_NET_RAW"}}},
+	{"cgroup", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostCgroup}}},
+	{"device", workload.Rights{Devices: []workload.Device{{Path: "/dev/kmsg", Target: "/dev/log", Access: "w"}}}},
+	{"every-capability", workload.Rights{Capabilities: []string{"ALL"}}},
+	{"ipc", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostIPC}}},
+	{"network", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}},
+	{"pid", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostPID}}},
+	{"privileged", workload.Rights{Privileged: true}},
+	{"unconfined", workload.Rights{Unconfined: nodeconfig.Profiles}},
+	{"uts", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostUTS}}},
+}
+
+// testRights runs containers that ask for what only node.yaml allows: as long as it does
+// not, none of them runs.
+func (n *node) testRights(t *testing.T, images string) {
+	must(t, unix.Sethostname([]byte("n07")))
+	segment, err := unix.SysvShmGet(0x6b6f, 4096, unix.IPC_CREAT|0o600)
+	must(t, err)
+	defer unix.SysvShmCtl(segment, unix.IPC_RMID, nil)
+	data := filepath.Join(n.folder, "state", "data")
+	must(t, os.MkdirAll(filepath.Join(data, "shared", "deep"), 0o755))
+	must(t, os.WriteFile(filepath.Join(data, "shared", "deep", "word"), []byte("hush"), 0o600))
+	must(t, os.Symlink(n.folder, filepath.Join(data, "out"))) // as a container may have left it
+
+	wanted := []workload.Container{
+		linked(probing("linked", "whoami"), "/out/state"), linked(probing("linked-at-the-end", "whoami"), "/out"),
+		linked(probing("made", "whoami"), "/new/folder"),
+	}
+	allow := []nodeconfig.Allow{{Container: "*", Rights: nodeconfig.Rights{Binds: []nodeconfig.Bind{
+		{Path: nodeconfig.Data + "/out/state"}, {Path: nodeconfig.Data + "/out"}, {Path: nodeconfig.Data + "/new/folder"},
+	}}}}
+	wanted = append(wanted, probing("nothing", "rights", "/data/rights-of-nothing"))
+	for _, r := range rights {
+		c := probing(r.id, "rights", "/data/rights-of-"+r.id)
+		c.Hostname, c.Rights = "nothing", r.Rights
+		wanted = append(wanted, c)
+		if needs := c.Needs(); !needs.None() {
+			allow = append(allow, nodeconfig.Allow{Container: c.ID, Rights: needs})
+		}
+	}
+
+	k := n.keep(t, images, nil, wanted...)
+	k.wait(t, "the one that asks for nothing to end, and the others to wait", func(s map[string]workload.UnitStatus) bool {
+		for _, c := range wanted {
+			if c.ID != "nothing" && (s[c.ID].State != workload.Backoff || !strings.Contains(s[c.ID].Reason, "not allowed by the node's node.yaml")) {
+				return false
+			}
+		}
+		return s["nothing"].State == workload.Ended
+	})
+	k.end()
+
+	k = n.keep(t, images, allow, wanted...)
+	got := k.wait(t, "every one to end", func(s map[string]workload.UnitStatus) bool {
+		for _, r := range rights {
+			if s[r.id].State != workload.Ended {
+				return false
+			}
+		}
+		return s["linked"].Reason != "" && s["linked-at-the-end"].Reason != "" && s["made"].State == workload.Ended
+	})
+	var table strings.Builder
+	usual := n.rightsOf(t, "nothing")
+	fmt.Fprintf(&table, "nothing\n%s\n", strings.Join(usual, ""))
+	for _, r := range rights {
+		fmt.Fprintf(&table, "%s\n", r.id)
+		for i, line := range n.rightsOf(t, r.id) {
+			if line != usual[i] {
+				table.WriteString(line)
+			}
+		}
+		table.WriteString("\n")
+	}
+	must(t, os.WriteFile(filepath.Join(n.bin, "rights.txt"), []byte(table.String()), 0o644))
+	for _, id := range []string{"linked", "linked-at-the-end"} {
+		if why := got[id].Reason; !strings.HasSuffix(why, "a symbolic link is on the way") {
+			t.Errorf("%s: %q", id, why)
+		}
+	}
+	k.end()
+	k = n.keep(t, images, nil)
+	until(t, "no bind to be held for nobody", func() bool {
+		left, err := os.ReadDir(filepath.Join(n.folder, "run", "binds"))
+		return err == nil && len(left) == 0
+	})
+	k.end()
+	if text, err := os.ReadFile(filepath.Join(data, "shared", "deep", "word")); err != nil || string(text) != "xush" {
+		t.Errorf("what was bound has %q, %v", text, err)
+	}
+	if info, err := os.Stat(filepath.Join(data, "new", "folder")); err != nil || !info.IsDir() {
+		t.Errorf("a folder that was missing: %v, %v", info, err)
+	}
+}
+
+// rightsOf is the table that the container id wrote, by line.
+func (n *node) rightsOf(t *testing.T, id string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(n.folder, "state", "volumes", "data-of-probers", "rights-of-"+id))
+	must(t, err)
+	return strings.SplitAfter(string(text), "\n")
+}
+
+// linked asks for a bind below the folder of the node's data.
+func linked(c workload.Container, path string) workload.Container {
+	c.Rights.Binds = []workload.Bind{{Path: nodeconfig.Data + path, Target: "/given"}}
+	return c
 }
 
 // testRequests stops and restarts real containers.
@@ -203,12 +322,13 @@ type keeping struct {
 	end    func() // stops it and its containers, and leaves nothing
 }
 
-func (n *node) keep(t *testing.T, images string, wanted ...workload.Container) *keeping {
+func (n *node) keep(t *testing.T, images string, allow []nodeconfig.Allow, wanted ...workload.Container) *keeping {
 	t.Helper()
 	run, state := filepath.Join(n.folder, "run"), filepath.Join(n.folder, "state")
 	engine, err := workload.Connect(workload.Paths{
 		Socket: run + "/containerd.sock", Runc: n.bin + "/runc", Init: n.bin + "/containerd-shim-runc-v2",
 		State: run + "/runc", Logs: run + "/log", Files: run + "/workload", Volumes: state + "/volumes",
+		Data: state + "/data", Binds: run + "/binds",
 		Resolv: run + "/etc/resolv.conf", Cgroup: n.cgroup,
 	}, "this-boot")
 	must(t, err)
@@ -216,7 +336,7 @@ func (n *node) keep(t *testing.T, images string, wanted ...workload.Container) *
 	must(t, err)
 	network, subnet, err := openNetwork(n.folder + "/netns")
 	must(t, err)
-	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Subnet: subnet}}
+	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Subnet: subnet, Allow: allow}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.keeper.Run(ctx, wanted) }()

@@ -76,7 +76,7 @@ func runAgent(ctx context.Context, args []string) error {
 		stop()
 		serving.Wait()
 	}()
-	own, err := ownContainers(at.config)
+	own, allow, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
 		return alive(ctx, parent, "workloads refused: "+err.Error())
@@ -93,11 +93,12 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
 	now.engine.Store(engine)
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
+	store.Allow = allow
 	now.store.Store(store)
 	report := reporter(parent)
 	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {
 		k := &workload.Keeper{
-			Engine: engine, Network: network, Subnet: subnet,
+			Engine: engine, Network: network, Subnet: subnet, Allow: allow,
 			Tick: tick(parent.watchdog),
 		}
 		k.Report = func(s workload.Status) {
@@ -175,18 +176,18 @@ func openNetwork(netns string) (*bridge.Bridges, netip.Prefix, error) {
 // stopLimit is below what PID 1 grants a service that stops.
 const stopLimit = 20 * time.Second
 
-// ownContainers reads the workloads out of the settings.
-func ownContainers(config string) ([]workload.Container, error) {
+// ownContainers reads the workloads out of the settings, and what these allow.
+func ownContainers(config string) ([]workload.Container, []nodeconfig.Allow, error) {
 	settings, err := nodeconfig.ReadFile(config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	w := settings.Workloads
 	own, warnings, err := compose.Parse("", w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %v", warning)
 	}
-	return own, err
+	return own, settings.Allow, err
 }
 
 // connect waits for containerd to listen; a dial that fails would only start a
@@ -217,6 +218,8 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 		Logs:       filepath.Join(at.run, "log"),
 		Files:      filepath.Join(at.run, "workload"),
 		Volumes:    filepath.Join(at.state, "volumes"),
+		Data:       filepath.Join(at.state, "data"),
+		Binds:      filepath.Join(at.run, "binds"),
 		Resolv:     filepath.Join(at.run, "etc", "resolv.conf"),
 		Registries: at.registries,
 		Images:     at.state,

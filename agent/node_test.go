@@ -43,7 +43,7 @@ func TestNode(t *testing.T) {
 		build(t, bin)
 	}
 	// The PID namespace takes every process with it at the end.
-	if namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID, binEnv+"="+bin) {
+	if namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS, binEnv+"="+bin) {
 		testNode(t, bin)
 		return
 	}

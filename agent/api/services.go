@@ -334,6 +334,8 @@ func projectError(err error) error {
 		return connect.NewError(connect.CodeNotFound, err)
 	case errors.Is(err, wanted.ErrConflict):
 		return connect.NewError(connect.CodeAlreadyExists, err)
+	case errors.Is(err, workload.ErrNotAllowed):
+		return connect.NewError(connect.CodeFailedPrecondition, err)
 	case errors.As(err, &problems), errors.Is(err, wanted.ErrName), errors.Is(err, wanted.ErrSize):
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}

@@ -5,6 +5,7 @@
 //
 //	attempts FILE   a table to FILE, an attempt a line; what gets through is in it with
 //	                the reason why it may, or as "ALLOWED"
+//	rights FILE     what a container got of what only the node's own file allows, to FILE
 //	facts FILE      what a container that asked for everything got, to FILE
 //	whoami          its effective user, on standard output
 //	hang            a line, and then nothing until it is killed
@@ -55,10 +56,16 @@ func main() {
 	if len(os.Args) > 2 {
 		file = os.Args[2]
 	}
+	if err := os.MkdirAll("/tmp", 0o777); err != nil { // to mount on; the image has nothing but us
+		log.Print(err)
+	}
 	switch verb {
 	case "attempts":
 		runtime.LockOSThread() // capabilities and namespaces belong to threads
 		save(file, table())
+	case "rights":
+		runtime.LockOSThread()
+		save(file, allowed())
 	case "facts":
 		save(file, facts())
 	case whoami:
@@ -71,7 +78,7 @@ func main() {
 	case "parent":
 		parent()
 	default:
-		log.Fatal("usage: prober attempts FILE | facts FILE | whoami | hang | orphan")
+		log.Fatal("usage: prober attempts FILE | facts FILE | rights FILE | whoami | hang | orphan")
 	}
 }
 

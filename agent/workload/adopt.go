@@ -39,8 +39,8 @@ func (k *Keeper) address(found []Found) error {
 	return nil
 }
 
-// sweep takes away what nobody wants: containers of an earlier configuration, and
-// networks of containers that are gone.
+// sweep takes away what nobody wants: containers of an earlier configuration, those that
+// the node allows no more, and networks of containers that are gone.
 func (k *Keeper) sweep(ctx context.Context, found []Found) {
 	attached, err := k.Network.Attached()
 	if err != nil {
@@ -50,7 +50,7 @@ func (k *Keeper) sweep(ctx context.Context, found []Found) {
 	k.publish = len(attached) > 0 || err != nil
 	wanted := make(map[string]bool)
 	for _, u := range k.units {
-		wanted[u.name] = true
+		wanted[u.name] = Denied(u.want, k.Allow) == nil
 	}
 	gone := make(map[string]bool)
 	for _, name := range attached {
@@ -98,7 +98,7 @@ func (k *Keeper) adopt(ctx context.Context, found []Found) {
 		if u.State != Waiting {
 			continue
 		}
-		current := f.ID == id && k.current(ctx, u, f)
+		current := f.ID == id && Denied(u.want, k.Allow) == nil && k.current(ctx, u, f)
 		switch {
 		case f.Task == Alive && current:
 			k.step(ctx, event{id: id, kind: Adopted, began: f.Started, check: k.health(ctx, u.want)})

@@ -58,10 +58,13 @@ type Paths struct {
 	Logs   string // folder of the containers' output
 	// Files is the folder of their resolv.conf, hosts, hostname, configs and secrets. It
 	// has to lie in memory: what is secret never touches the disk.
-	Files      string
-	Volumes    string         // folder of named volumes
-	Resolv     string         // the node's resolv.conf
-	Registries *RegistryStore // the settings that a pull goes by
+	Files   string
+	Volumes string // folder of named volumes
+	// Data is the folder that [nodeconfig.Data] stands for. On Binds it and other folders
+	// of the node are held for containers, by mounts.
+	Data, Binds string
+	Resolv      string         // the node's resolv.conf
+	Registries  *RegistryStore // the settings that a pull goes by
 	// Images is a folder of the file system on which images lie: a tenth of it stays
 	// free; "" sets no bound.
 	Images string

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"kogge.example/init/nodeconfig"
 )
 
 // files are the names of what WriteFiles writes, all seen in the container's /etc.
@@ -30,7 +32,7 @@ func (e *Engine) WriteFiles(c Container, name string, peers map[string]netip.Add
 		return fmt.Errorf("node's resolv.conf: %w", err)
 	}
 	for file, text := range map[string][]byte{
-		"resolv.conf": resolvConf(resolv),
+		"resolv.conf": resolvConf(c, resolv),
 		"hosts":       hosts(c, peers),
 		"hostname":    []byte(c.Hostname + "\n"),
 	} {
@@ -89,6 +91,9 @@ func write(path string, f File) error {
 // RemoveFiles removes what WriteFiles and Prepare wrote for an instance; none is no
 // error.
 func (e *Engine) RemoveFiles(name string) error {
+	if err := e.unhold(name); err != nil {
+		return fmt.Errorf("files of %s: %w", name, err)
+	}
 	if err := os.RemoveAll(filepath.Join(e.paths.Files, name)); err != nil {
 		return fmt.Errorf("files of %s: %w", name, err)
 	}
@@ -96,8 +101,11 @@ func (e *Engine) RemoveFiles(name string) error {
 }
 
 // resolvConf is the node's without servers on the node's loopback, which a
-// container cannot reach.
-func resolvConf(node []byte) []byte {
+// container on a network of its own cannot reach.
+func resolvConf(c Container, node []byte) []byte {
+	if c.Shares(nodeconfig.HostNetwork) {
+		return node
+	}
 	var out bytes.Buffer
 	for line := range strings.Lines(string(node)) {
 		fields := strings.Fields(line)
@@ -121,6 +129,9 @@ func hosts(c Container, peers map[string]netip.Addr) []byte {
 		names = append(names, name)
 	}
 	slices.Sort(names)
+	if c.Shares(nodeconfig.HostNetwork) { // nobody has an address for it
+		fmt.Fprintf(&out, "127.0.1.1\t%s\n", c.Hostname)
+	}
 	for _, h := range c.ExtraHosts { // first: they may speak of a peer otherwise
 		fmt.Fprintf(&out, "%s\t%s\n", h.Addr, h.Name)
 	}

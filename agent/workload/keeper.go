@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kogge.example/agent/workload/bridge"
+	"kogge.example/init/nodeconfig"
 )
 
 // engine is containerd as the Keeper needs it. [Engine] fits, and so does the one
@@ -53,6 +54,9 @@ type Keeper struct {
 	Network network
 	// Subnet is where addresses come from: that of the network called [Network].
 	Subnet netip.Prefix
+	// Allow is what the node's own file allows containers, see [Denied]. What is not
+	// allowed does not run, and does not go on.
+	Allow []nodeconfig.Allow
 	// Report is called by Run after every change and every Tick, so that silence
 	// means that Run hangs. It must not block.
 	Report func(Status)
@@ -430,8 +434,11 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 	u.cancel = cancel
 	k.workers.Go(func() {
 		defer cancel()
-		// Before what is left of it goes: of a pull that fails nobody should notice.
-		err := k.fetch(whole, c)
+		err := Denied(c, k.Allow)
+		if err == nil {
+			// Before what is left of it goes: of a pull that fails nobody should notice.
+			err = k.fetch(whole, c)
+		}
 		var took time.Duration
 		var check Health
 		if err == nil {
@@ -479,9 +486,11 @@ func (k *Keeper) begin(ctx context.Context, c Container, i Instance, peers map[s
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { own = k.health(ctx, c) })
-	netns, err := k.Network.Attach(i.Name, i.At)
-	if err != nil {
-		return 0, Health{}, err
+	netns := "" // the node's
+	if !c.Shares(nodeconfig.HostNetwork) {
+		if netns, err = k.Network.Attach(i.Name, i.At); err != nil {
+			return 0, Health{}, err
+		}
 	}
 	if err := k.Engine.Start(ctx, c, i, netns); err != nil {
 		return 0, Health{}, err
@@ -584,7 +593,7 @@ func (k *Keeper) peers(u *unit) map[string]netip.Addr {
 	peers := make(map[string]netip.Addr)
 	own, _ := Split(u.want.ID)
 	for id, other := range k.units {
-		if project, service := Split(id); project == own {
+		if project, service := Split(id); project == own && !other.want.Shares(nodeconfig.HostNetwork) {
 			peers[service] = other.addr
 		}
 	}
@@ -593,6 +602,9 @@ func (k *Keeper) peers(u *unit) map[string]netip.Addr {
 
 // instance is what u is or is to be in containerd.
 func (u *unit) instance() Instance {
+	if u.want.Shares(nodeconfig.HostNetwork) {
+		return Instance{Name: u.name}
+	}
 	return Instance{Name: u.name, At: []bridge.Address{{Network: Network, Addr: u.addr}}}
 }
 

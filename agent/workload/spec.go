@@ -17,12 +17,14 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/init/nodeconfig"
 )
 
 // defaultShm is the size of /dev/shm of a container that names none.
 const defaultShm = 64 << 20
 
-// withheld are capabilities of the usual 14 that no container gets here: with NET_RAW
+// withheld are capabilities of the usual 14 that no container has by itself: with NET_RAW
 // it could speak ARP for its neighbours on the bridge, and send from their addresses.
 // Ping works without.
 var withheld = []string{"CAP_NET_RAW"}
@@ -60,21 +62,20 @@ func (e *Engine) spec(c Container, name string, img client.Image, netns string) 
 	if c.Init {
 		opts = append(opts, withInit)
 	}
-	if len(c.DropCaps) == 1 && c.DropCaps[0] == "ALL" {
-		opts = append(opts, oci.WithCapabilities(nil))
-	} else {
-		opts = append(opts, oci.WithDroppedCapabilities(withheld), oci.WithDroppedCapabilities(c.DropCaps))
-	}
-	return append(opts,
+	opts = append(opts,
+		withCapabilities(c),
 		oci.WithNoNewPrivileges,
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: netns}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		withLimits(c, filepath.Join(e.paths.Cgroup, name)),
 		withUlimits(c),
 		withSettings(c),
-		// Last: the profile depends on the capabilities.
-		seccomp.WithDefaultProfile(),
+		withRights(c),
 	)
+	if !c.without(nodeconfig.Seccomp) {
+		opts = append(opts, seccomp.WithDefaultProfile()) // last: it depends on the capabilities
+	}
+	return opts
 }
 
 // withImage takes user, folder, environment and arguments from the image, and the
@@ -239,6 +240,16 @@ func (e *Engine) wanted(c Container, name string) []specs.Mount {
 			Options: []string{"bind", access, "nosuid", "nodev"},
 		})
 	}
+	for i, b := range c.Rights.Binds {
+		access := "rw"
+		if b.ReadOnly {
+			access = "ro"
+		}
+		all = append(all, specs.Mount{
+			Destination: b.Target, Type: "bind", Source: e.held(name, i),
+			Options: []string{"bind", access, "nosuid", "nodev"},
+		})
+	}
 	for i, f := range c.Files {
 		all = append(all, specs.Mount{
 			Destination: f.Target, Type: "bind", Source: e.given(name, i),
@@ -252,9 +263,12 @@ func (e *Engine) wanted(c Container, name string) []specs.Mount {
 func depth(path string) int { return strings.Count(filepath.Clean(path), "/") }
 
 // Prepare makes what the instance name of c needs on the node before it starts: its
-// volumes, configs and secrets. An earlier instance of that name is gone.
+// volumes, binds, configs and secrets. An earlier instance of that name is gone.
 func (e *Engine) Prepare(c Container, name string) error {
 	if err := e.Volumes(c); err != nil {
+		return err
+	}
+	if err := e.hold(c, name); err != nil {
 		return err
 	}
 	return e.give(c, name)

@@ -56,8 +56,9 @@ type Container struct {
 	StopGrace  time.Duration // from StopSignal to SIGKILL
 
 	// DropCaps are capabilities ("CAP_CHOWN") taken out of the default set, or
-	// "ALL". Nothing can be added.
+	// "ALL". What is added is among the Rights.
 	DropCaps []string          `json:",omitempty"`
+	Rights   Rights            `json:",omitzero"`
 	Labels   map[string]string `json:",omitempty"`
 
 	// Platform is what the image has to be for ("linux/arm64"); "": this node.

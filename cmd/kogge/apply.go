@@ -46,8 +46,8 @@ are in the file no more go, and their volumes stay. kogge rm PROJECT takes it al
 away.
 
 --check needs no node: it says what would be done, what is warned of because it
-means nothing on a node, and what is refused. It exits with 1 if anything is
-refused, else with 0.
+means nothing on a node, what a node's own node.yaml has to allow, and what is
+refused. It exits with 1 if anything is refused, else with 0.
 
 Variables come from the environment, then from --env-file, or else from .env beside
 the first file.`,
@@ -323,6 +323,9 @@ func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 		}
 		w.Flush() // into memory
 	}
+	if entries := neededEntries(a.Containers); len(entries) > 0 {
+		fmt.Fprintf(&b, "needs a node whose node.yaml has:\nallow:\n  %s\n", strings.Join(entries, "\n  "))
+	}
 	if len(a.Warnings) > 0 {
 		b.WriteString("warned:\n")
 		for _, w := range a.Warnings {
@@ -334,6 +337,16 @@ func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// neededEntries are the lines that a node.yaml needs under allow: for the containers.
+func neededEntries(all []workload.Container) (entries []string) {
+	for _, c := range all {
+		if needs := c.Needs(); !needs.None() {
+			entries = append(entries, workload.Entry(c.ID, needs))
+		}
+	}
+	return entries
 }
 
 // portOf is a published port in Compose's short form.
@@ -373,9 +386,13 @@ func jsonAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 	answer := struct {
 		Done        []workload.Container `json:"done"`
 		Warned      []finding            `json:"warned"`
+		Needs       []string             `json:"needs"` // lines of a node.yaml, under allow:
 		Refused     []finding            `json:"refused"`
 		RefusedMore int                  `json:"refusedMore,omitempty"`
-	}{a.Containers, findings(a.Warnings), findings(refused.List), refused.More}
+	}{a.Containers, findings(a.Warnings), neededEntries(a.Containers), findings(refused.List), refused.More}
+	if answer.Needs == nil {
+		answer.Needs = []string{}
+	}
 	if answer.Done == nil {
 		answer.Done = []workload.Container{}
 	}

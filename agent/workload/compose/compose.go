@@ -89,7 +89,9 @@ func (o Origin) Problem(format string, args ...any) nodeconfig.Problem {
 // ParseNode is Parse for a document that somebody else put together; origin says of
 // each of its nodes where to show what is wrong with it.
 func ParseNode(project string, doc *yaml.Node, origin func(*yaml.Node) Origin) ([]workload.Container, []nodeconfig.Problem, error) {
-	return newParser(project, origin).parse(doc)
+	p := newParser(project, origin)
+	p.advise = true
+	return p.parse(doc)
 }
 
 // Check says what is wrong with the keys of a file that does not stand alone yet:
@@ -151,6 +153,7 @@ type parser struct {
 	origin   func(*yaml.Node) Origin
 	most     int  // problems that are kept
 	part     bool // the file does not stand alone
+	advise   bool // there is no node that knows what it allows
 	problems nodeconfig.Problems
 	warnings []nodeconfig.Problem
 	at       place
@@ -383,6 +386,7 @@ func (p *parser) service(name, n *yaml.Node) *service {
 		s.Restart = *s.restart
 	}
 	s.capabilities()
+	s.rights(name)
 	if p.part {
 		return s
 	}
@@ -430,6 +434,9 @@ func (p *parser) targets(name *yaml.Node, c workload.Container) {
 	}
 	for _, f := range c.Files {
 		check(f.Target)
+	}
+	for _, b := range c.Rights.Binds {
+		check(b.Target)
 	}
 }
 

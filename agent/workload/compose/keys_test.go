@@ -197,6 +197,30 @@ A key that is not in this table is refused as unknown; keys that begin with ` + 
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", shown, verdict, k.Note)
 	}
+	b.WriteString(`
+## What a node.yaml allows
+
+Some keys take away what keeps a container in. A node runs a container with them only where its own node.yaml allows
+exactly that, by the container's name as ` + "`kogge ps`" + ` shows it, or ` + "`\"*\"`" + ` for every container:
+
+` + "```yaml" + `
+allow:
+  - container: shop.web
+    capabilities: [NET_ADMIN]     # cap_add; ALL is every one
+    devices: [/dev/ttyUSB0]       # devices
+    binds:                        # volumes; what is written here, not what lies below it
+      - {path: /state/data/media, readOnly: true}
+    host: [network]               # network_mode, pid, ipc, uts, cgroup
+    unconfined: [seccomp]         # security_opt; also systempaths
+  - container: shop.tool
+    privileged: true              # all capabilities, devices and profiles: it can do what the node can
+` + "```" + `
+
+` + "`kogge apply`" + ` says which line is missing. Whatever a file says, no container gets a bind of ` + "`/`" + `, of the kernel's
+folders (` + "`/proc`, `/sys`, `/dev`" + `), of ` + "`/run`, `/boot` and `/tmp`" + `, nor of anything in ` + "`/state`" + ` but volumes and what is
+below ` + "`/state/data`" + `; no symbolic link leads a bind elsewhere. Nor does it get the memory, the watchdog or the disk that
+the node runs from as a device. A privileged container is beyond all of that.
+`)
 	b.WriteString("\n## Sysctls\n\nA container can set those of its own network and IPC namespaces:\n\n")
 	groups := make(map[string][]string)
 	for _, name := range Sysctls() {

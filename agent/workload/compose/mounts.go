@@ -129,32 +129,16 @@ func (s *service) volumes(n *yaml.Node) {
 
 func (s *service) longVolume(n *yaml.Node) {
 	var m mount
-	bound := func(v *yaml.Node) bool {
-		var kind string
-		s.pairs(v, s.at.shown, func(k, v *yaml.Node) {
-			if k.Value == "type" {
-				kind = v.Value
-			}
-		})
-		return kind == types.VolumeTypeBind
-	}
 	before := s.reported()
-	if bound(n) {
-		// One message says it: bind's own options are refused for the same reason.
-		s.pairs(n, s.at.shown, func(k, v *yaml.Node) {
-			if k.Value == "source" {
-				m.Source = v.Value
-			}
-		})
-		m.Type = types.VolumeTypeBind
-		s.volume(n, m)
-		return
-	}
 	s.fields(n, map[string]func(*yaml.Node){
 		"type":      func(n *yaml.Node) { m.Type = s.text(n) },
 		"source":    func(n *yaml.Node) { m.Source = s.text(n) },
 		"target":    func(n *yaml.Node) { m.Target = s.text(n) },
 		"read_only": func(n *yaml.Node) { m.ReadOnly = s.boolean(n) },
+		"bind": func(n *yaml.Node) {
+			m.Bind = &types.ServiceVolumeBind{}
+			s.longBind(n, m.Bind)
+		},
 		"volume": func(n *yaml.Node) {
 			s.fields(n, map[string]func(*yaml.Node){"nocopy": func(n *yaml.Node) { s.boolean(n) }})
 		},
@@ -174,13 +158,13 @@ func (s *service) volume(n *yaml.Node, m mount) {
 	folder, declared := s.parser.volumes[m.Source]
 	switch {
 	case m.Type == types.VolumeTypeBind:
-		s.report(n, "volume %s: folders of the node are not supported; use a named volume, or configs for files; %s", m.Source, ownFile)
+		s.bind(n, m.ServiceVolumeConfig)
 	case m.Type == types.VolumeTypeTmpfs && m.Source == "":
 		if m.tmpfs.Target = s.target(n, m.Target); m.tmpfs.Target != "" {
 			s.Tmpfs = append(s.Tmpfs, m.tmpfs)
 		}
 	case m.Type != types.VolumeTypeVolume:
-		s.report(n, "volume: type %q is not supported on a node: volume and tmpfs are", m.Type)
+		s.report(n, "volume: type %q is not supported on a node: volume, tmpfs and bind are", m.Type)
 	case m.Source == "":
 		s.report(n, "volume on %s: give it a name, or use tmpfs", m.Target)
 	case !declared && !s.part:

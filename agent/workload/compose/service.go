@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/workload"
+	"kogge.example/init/nodeconfig"
 )
 
 // service is one service while it is read.
@@ -34,12 +35,13 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 	return map[string]func(*yaml.Node){
 		"cap_add":           s.capAdd,
 		"cap_drop":          s.capDrop,
-		"cgroup":            func(n *yaml.Node) { s.alone(n, "private") },
+		"cgroup":            func(n *yaml.Node) { s.shares(n, nodeconfig.HostCgroup, "private") },
 		"command":           func(n *yaml.Node) { s.command(n, &c.Command) },
 		"configs":           func(n *yaml.Node) { s.store(n, s.configs, "config") },
 		"cpus":              func(n *yaml.Node) { s.cpus(n, c) },
 		"depends_on":        s.dependsOn,
 		"deploy":            s.deploy,
+		"devices":           s.devices,
 		"domainname":        func(n *yaml.Node) { c.Domainname = s.host(n, "domainname") },
 		"entrypoint":        func(n *yaml.Node) { s.command(n, &c.Entrypoint) },
 		"environment":       s.environment,
@@ -49,16 +51,18 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 		"hostname":          func(n *yaml.Node) { c.Hostname = s.host(n, "hostname") },
 		"image":             s.image,
 		"init":              func(n *yaml.Node) { c.Init = s.boolean(n) },
-		"ipc":               func(n *yaml.Node) { s.alone(n, "private") },
+		"ipc":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostIPC, "private") },
 		"labels":            s.labels,
 		"links":             s.links,
 		"logging":           s.logging,
 		"mem_limit":         func(n *yaml.Node) { s.memory(n, c) },
-		"network_mode":      func(n *yaml.Node) { s.alone(n, "bridge") },
+		"network_mode":      func(n *yaml.Node) { s.shares(n, nodeconfig.HostNetwork, "bridge") },
 		"networks":          s.networks,
+		"pid":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostPID, "") },
 		"pids_limit":        func(n *yaml.Node) { s.pids(n, c) },
 		"platform":          s.platform,
 		"ports":             s.ports,
+		"privileged":        s.privileged,
 		"read_only":         func(n *yaml.Node) { c.ReadOnly = s.boolean(n) },
 		"restart":           s.restarts,
 		"scale":             s.one,
@@ -71,6 +75,7 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 		"tmpfs":             s.tmpfs,
 		"ulimits":           s.ulimits,
 		"user":              s.user,
+		"uts":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostUTS, "") },
 		"volumes":           s.volumes,
 		"working_dir":       func(n *yaml.Node) { c.WorkingDir = s.absolute(n) },
 	}
@@ -224,16 +229,6 @@ func (s *service) platform(n *yaml.Node) {
 	}
 }
 
-func (s *service) securityOpt(n *yaml.Node) {
-	s.list(n, "security_opt", func(item *yaml.Node) {
-		switch option := s.text(item); strings.ReplaceAll(option, "=", ":") {
-		case "no-new-privileges", "no-new-privileges:true", "":
-		default:
-			s.report(item, "security_opt: %s: the profile is fixed: %s", option, ownFile)
-		}
-	})
-}
-
 // logging warns, unless the output is wanted at a place to which it does not go.
 func (s *service) logging(n *yaml.Node) {
 	s.fields(n, map[string]func(*yaml.Node){"driver": func(n *yaml.Node) {
@@ -255,25 +250,16 @@ func (s *service) capDrop(n *yaml.Node) {
 	})
 }
 
-func (s *service) capAdd(n *yaml.Node) {
-	s.capability(n, "cap_add", func(item *yaml.Node, name string) {
-		if !slices.Contains(ordinary, name) {
-			s.report(item, "cap_add: %s is not supported on a node: %s", name, byPath()["services.*.cap_add"].Note)
-			return
-		}
-		s.keepCaps = append(s.keepCaps, name)
-	})
-}
-
 func (s *service) capability(n *yaml.Node, what string, each func(item *yaml.Node, name string)) {
 	s.list(n, what, func(item *yaml.Node) {
 		name := strings.ToUpper(s.text(item))
 		if name != "ALL" {
-			name = "CAP_" + strings.TrimPrefix(name, "CAP_")
-			if !slices.Contains(capabilities, name) {
+			name = strings.TrimPrefix(name, "CAP_")
+			if !slices.Contains(nodeconfig.Capabilities, name) {
 				s.report(item, "%s: there is no capability %s", what, name)
 				return
 			}
+			name = "CAP_" + name
 		}
 		each(item, name)
 	})
@@ -291,17 +277,10 @@ func (s *service) capabilities() {
 	slices.Sort(s.DropCaps)
 }
 
-// ordinary are the capabilities that a container has by itself.
+// ordinary are the capabilities that a container has by itself: Docker's, but for
+// CAP_NET_RAW, which package workload withholds.
 var ordinary = strings.Fields(`CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD
-	CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT`)
-
-// capabilities are those of linux/capability.h.
-var capabilities = strings.Fields(`CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL
-	CAP_SETGID CAP_SETUID CAP_SETPCAP CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN
-	CAP_NET_RAW CAP_IPC_LOCK CAP_IPC_OWNER CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT
-	CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE
-	CAP_AUDIT_WRITE CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM
-	CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE`)
+	CAP_NET_BIND_SERVICE CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT`)
 
 // deploy knows what makes sense for one container.
 func (s *service) deploy(n *yaml.Node) {

@@ -43,6 +43,10 @@ var (
 
 // Store keeps the projects of a node. Its methods may be called from any goroutine.
 type Store struct {
+	// Allow is what node.yaml allows containers. A project that asks for more is not
+	// taken. Set it before the store is used.
+	Allow []nodeconfig.Allow
+
 	dir     string
 	changed chan struct{}
 
@@ -81,7 +85,7 @@ func (s *Store) Projects() ([]string, error) {
 // Apply makes text the Compose file of the project: its containers take the place of
 // those that the project had. With check nothing changes. Warnings are what the file
 // says that means nothing here. The error is *[nodeconfig.Problems] for a mistake in
-// the file, or wraps one of this package's.
+// the file, or wraps one of this package's or [workload.ErrNotAllowed].
 //
 // After a power cut the project has its old file or the new one, and once Apply has
 // returned it has the new one.
@@ -94,6 +98,15 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	}
 	containers, warnings, err := compose.Parse(project, project+suffix, text)
 	if err != nil {
+		return nil, warnings, err
+	}
+	var denied []error
+	for _, c := range containers {
+		if err := workload.Denied(c, s.Allow); err != nil {
+			denied = append(denied, fmt.Errorf("container %s: %w", c.ID, err))
+		}
+	}
+	if err := errors.Join(denied...); err != nil {
 		return nil, warnings, err
 	}
 	plan, err := s.change(project, containers, func() error {

@@ -87,6 +87,7 @@ func TestApplyRefused(t *testing.T) {
 		{"other", web, ErrConflict, "port 80/tcp of project other: another project has it: shop"},
 		{"other", strings.Replace(db, "image", "ports: [\"80:1\"]\n    image", 1), ErrConflict, "port 80/tcp"},
 		{"other", strings.Replace(db, "image", "ports: [\"443:1\"]\n    image", 1), ErrConflict, "node.yaml"},
+		{"other", db + "    privileged: true\n    pid: host\n", workload.ErrNotAllowed, "container other.db: not allowed by the node's node.yaml, which would need under \"allow:\" the line - {container: other.db, privileged: true, host: [pid]}"},
 		{"", db, ErrName, ""},
 		{"../x", db, ErrName, ""},
 		{"node", db, ErrName, ""},
@@ -143,5 +144,21 @@ func TestBrokenProject(t *testing.T) {
 	}
 	if _, _, err := s.Apply("shop", []byte(web), false); err != nil || ids(t, s) != "shop.web" {
 		t.Errorf("a better file does not help: %v", err)
+	}
+}
+
+// TestApplyAllowed: what node.yaml allows one project's container it allows no other's.
+func TestApplyAllowed(t *testing.T) {
+	s := store(t)
+	s.Allow = []nodeconfig.Allow{{Container: "data.db", Rights: nodeconfig.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}}}
+	text := []byte(db + "    network_mode: host\n")
+	if _, _, err := s.Apply("data", text, false); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := s.Apply("shop", text, true); !errors.Is(err, workload.ErrNotAllowed) {
+		t.Errorf("a check of another project: %v", err)
+	}
+	if got := ids(t, s); got != "data.db" {
+		t.Errorf("wanted %s", got)
 	}
 }

@@ -1,0 +1,105 @@
+package workload
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"kogge.example/agent/workload/bridge"
+	"kogge.example/init/nodeconfig"
+	"kogge.example/update/golden"
+)
+
+// TestDenied: what is refused, with the entry of node.yaml that would allow it, which is
+// then enough.
+func TestDenied(t *testing.T) {
+	asks := []struct {
+		name string
+		Rights
+	}{
+		{"nothing", Rights{}},
+		{"privileged", Rights{Privileged: true}},
+		{"privileged, and what that includes", Rights{
+			Privileged: true, Capabilities: []string{"CAP_NET_ADMIN"},
+			Devices: []Device{{"/dev/ttyUSB0", "/dev/ttyUSB0", "rwm"}}, Unconfined: []nodeconfig.Profile{nodeconfig.Seccomp},
+		}},
+		{"privileged on the node's network", Rights{Privileged: true, Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}},
+		{"two capabilities", Rights{Capabilities: []string{"CAP_NET_ADMIN", "CAP_SYS_TIME"}}},
+		{"all capabilities", Rights{Capabilities: []string{"ALL"}}},
+		{"a device twice", Rights{Devices: []Device{{"/dev/ttyUSB0", "/dev/a", "rw"}, {"/dev/ttyUSB0", "/dev/b", "r"}}}},
+		{"a device in an allowed folder", Rights{Devices: []Device{{"/dev/snd/timer", "/dev/snd/timer", "rw"}}}},
+		{"a bind to read", Rights{Binds: []Bind{{"/state/data/media", "/media", true}}}},
+		{"a bind to write", Rights{Binds: []Bind{{"/state/data/media", "/media", false}}}},
+		{"a bind below an allowed one", Rights{Binds: []Bind{{"/state/data/media/x", "/media", true}}}},
+		{"namespaces", Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork, nodeconfig.HostPID}}},
+		{"profiles", Rights{Unconfined: nodeconfig.Profiles}},
+	}
+	allows := []struct{ name, text string }{
+		{"nothing", ""},
+		{"all of it to another", `- {container: db, privileged: true, capabilities: [ALL], host: [network, pid]}`},
+		{"privileged", `- {container: shop.web, privileged: true}`},
+		{"some", `- {container: shop.web, capabilities: [NET_ADMIN], devices: [/dev/ttyUSB0, /dev/snd], host: [network],
+    binds: [{path: /state/data/media, readOnly: true}], unconfined: [seccomp]}`},
+		{"some to everybody", "- {container: db, host: [network]}\n  - {container: '*', capabilities: [ALL], binds: [/state/data/media], host: [pid]}"},
+	}
+	var b strings.Builder
+	for _, a := range allows {
+		fmt.Fprintf(&b, "allow: %s\n", a.text)
+		for _, ask := range asks {
+			c := Container{ID: "shop.web", Rights: ask.Rights}
+			err := Denied(c, allow(t, a.text))
+			if err == nil {
+				fmt.Fprintf(&b, "  %s: allowed\n", ask.name)
+				continue
+			}
+			if !errors.Is(err, ErrNotAllowed) {
+				t.Errorf("%s: %v", ask.name, err)
+			}
+			fmt.Fprintf(&b, "  %s: %v\n", ask.name, err)
+			_, entry, _ := strings.Cut(err.Error(), "the line ")
+			more := append(allow(t, a.text), allow(t, entry)...)
+			if err := Denied(c, more); err != nil {
+				t.Errorf("%s, allowed what was asked for: %v", ask.name, err)
+			}
+		}
+		b.WriteString("\n")
+	}
+	golden.Compare(t, "allow.txt", b.String())
+}
+
+// allow parses entries of node.yaml.
+func allow(t *testing.T, entries string) []nodeconfig.Allow {
+	t.Helper()
+	if entries == "" {
+		return nil
+	}
+	c, err := nodeconfig.Parse("node.yaml", []byte("allow:\n  "+entries+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Allow
+}
+
+// TestNotAllowed: what the node's file allows no more is taken away and says why; the
+// others go on.
+func TestNotAllowed(t *testing.T) {
+	t.Parallel()
+	asking := Container{ID: "asking", Image: "hello", Restart: Restart{Policy: Always}, Rights: Rights{Privileged: true}}
+	f := newFake()
+	for i, c := range []Container{asking, web(Always)} {
+		at := []bridge.Address{{Network: Network, Addr: netip.AddrFrom4([4]byte{10, 88, 0, byte(7 + i)})}}
+		f.there[c.ID] = &fakeContainer{exit: make(chan int, 1), Found: Found{
+			Instance: Instance{Name: c.ID, At: at}, ID: c.ID, Spec: c.Hash(), Image: "sha256:hello", Task: Alive,
+		}}
+	}
+	b := run(t, f, asking, web(Always))
+	b.until(t, "the one to go and the other to stay", func(s Status) bool {
+		return unitStates("asking backoff", "web running")(s) && f.did("remove asking") == 1 &&
+			strings.Contains(s.Units[0].Reason, "not allowed by the node's node.yaml")
+	})
+	if f.did("start") != 0 || f.did("remove web") != 0 {
+		t.Errorf("got:\n%s", strings.Join(f.log, "\n"))
+	}
+}
