@@ -16,6 +16,7 @@ var readers = map[string][]string{
 	"Time":      {"clock"},
 	"State":     nil, // see warnings
 	"Labels":    {"agent"},
+	"Allow":     {"agent"},
 	"Workloads": {"agent"}, // containers outlive it, and those that stay the same go on
 }
 
