@@ -91,6 +91,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	defer engine.Close()
 	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
+	busy(parent, "looking for commands that were left", func() { endExecs(ctx, engine) })
 	now.engine.Store(engine)
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow = allow
@@ -238,6 +239,15 @@ func preload(ctx context.Context, engine *workload.Engine, folder string) {
 	}
 	if len(names) > 0 {
 		log.Printf("agent: imported %s in %s", strings.Join(names, ", "), time.Since(began).Round(time.Millisecond))
+	}
+}
+
+// endExecs takes away what operators ran inside containers by an agent that was killed.
+func endExecs(ctx context.Context, engine *workload.Engine) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := engine.EndExecs(ctx); err != nil && ctx.Err() == nil {
+		log.Printf("agent: %v", err) // they end with their containers
 	}
 }
 

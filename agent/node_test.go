@@ -39,8 +39,7 @@ func TestNode(t *testing.T) {
 		if testing.Short() {
 			t.Skip("builds agent, shim and runc: left out by -short")
 		}
-		bin = t.TempDir()
-		build(t, bin)
+		bin = programs(t)
 	}
 	// The PID namespace takes every process with it at the end.
 	if namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS, binEnv+"="+bin) {
@@ -48,6 +47,30 @@ func TestNode(t *testing.T) {
 		return
 	}
 	compareTables(t, bin)
+}
+
+// built is the folder of the programs that the tests of this package share.
+var built string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+// programs builds the programs once.
+func programs(t *testing.T) string {
+	t.Helper()
+	if built == "" {
+		folder, err := os.MkdirTemp("", "kogge-programs-")
+		must(t, err)
+		must(t, os.Chmod(folder, 0o755))
+		built = folder
+		build(t, folder)
+	}
+	return built
 }
 
 // build makes the programs as an image has them.

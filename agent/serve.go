@@ -23,7 +23,7 @@ type parts struct {
 	engine atomic.Pointer[workload.Engine]
 }
 
-// An interface around a nil pointer would not be nil, hence these three.
+// An interface around a nil pointer would not be nil, hence these four.
 
 func (p *parts) containers() api.Containers {
 	if p.keeper.Load() == nil {
@@ -62,6 +62,13 @@ func (p *parts) images() api.Images {
 	return nil
 }
 
+func (p *parts) commands() api.Commands {
+	if e := p.engine.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
 // serve answers on the API's port until ctx ends. An API that cannot be had is a
 // line in the log, and tried again: containers run without it.
 func serve(ctx context.Context, at places, now *parts) {
@@ -85,7 +92,8 @@ func serveOnce(ctx context.Context, at places, now *parts) error {
 	machine := api.Machine{Run: at.run, State: at.state}
 	server, err := api.Listen(at.api, api.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
-		Containers: now.containers, Projects: now.projects, Images: now.images, Registries: at.registries, LogDir: filepath.Join(at.run, "log"),
+		Containers: now.containers, Projects: now.projects, Images: now.images, Commands: now.commands, Registries: at.registries,
+		LogDir: filepath.Join(at.run, "log"),
 	})
 	if err != nil {
 		return err

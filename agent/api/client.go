@@ -38,6 +38,14 @@ var ErrOtherNode = errors.New("another node answers there")
 // dialLimit bounds connection and handshake: a node that is off answers never.
 const dialLimit = 10 * time.Second
 
+// pingLimit is how long a node may be silent before it is asked whether it is there, and
+// then before it is not: what is followed may have nothing to say for days.
+const pingLimit = 30 * time.Second
+
+// maxReceived is how far a node may be ahead of the reader of a stream, in bytes: what
+// somebody has just interrupted goes on for as long.
+const maxReceived = 512 << 10
+
 // Dial makes a client for the node called name at address ("192.0.2.7:7443"), as
 // the operator whom certificate names. The node is known by its certificate, not by
 // its address. Nothing is sent before the first call. Where the node's certificate is
@@ -145,6 +153,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		},
 		TLSHandshakeTimeout: dialLimit,
 		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingLimit, PingTimeout: pingLimit, MaxReceiveBufferPerStream: maxReceived},
 	}
 	client := &http.Client{Transport: transport}
 	// The name is what errors show; the transport dials the address in any case.

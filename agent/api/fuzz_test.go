@@ -34,6 +34,7 @@ func FuzzCall(f *testing.F) {
 		LogDir: dir, Containers: func() Containers { return &keeper{} },
 		Projects: func() Projects { return nil }, Images: func() Images { return &store{} },
 		Registries: newRegistries(f),
+		Commands:   func() Commands { return nil },
 	}).http.Handler
 	operator := operator(f, fleet, identity.RoleAdmin, now)
 	leaf, err := x509.ParseCertificate(operator.Certificate[0])

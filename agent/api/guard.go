@@ -25,12 +25,13 @@ type guard struct {
 	// clockSure says whether the node's clock may refuse a certificate.
 	clockSure func() bool
 	now       func() time.Time
+	lookAgain time.Duration
 	errors    *connect.ErrorWriter
 	calls     calls
 }
 
 func newGuard(node *identity.Node, clockSure func() bool) *guard {
-	return &guard{methods: methods(), node: node, clockSure: clockSure, now: time.Now, errors: connect.NewErrorWriter(),
+	return &guard{methods: methods(), node: node, clockSure: clockSure, now: time.Now, lookAgain: lookAgain, errors: connect.NewErrorWriter(),
 		calls: calls{turns: make(chan struct{}, maxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
 }
 
@@ -39,6 +40,9 @@ var errNotAdopted = errors.New("this node belongs to no fleet yet: kogge node ad
 
 // errNoCertificate is the answer to a caller without one.
 var errNoCertificate = errors.New("a client certificate is required: the fleet's operator CA signs it")
+
+// errRevoked is the answer to a caller whose key is revoked.
+var errRevoked = connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", identity.ErrRevoked))
 
 // admit says why the caller may not make the call, or nil, and who it is.
 func (g *guard) admit(path string, state *tls.ConnectionState) (identity.Peer, error) {
@@ -87,22 +91,76 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 		if m := g.methods[r.URL.Path]; m.least != identity.RoleReader {
 			log.Printf("api: %s (%s) from %s: %s", peer.Name, peer.Role, r.RemoteAddr, r.URL.Path)
 		}
-		ctx, done, err := g.calls.begin(context.WithValue(r.Context(), peerKey{}, peer), peer.Key, g.methods[r.URL.Path].stream)
+		stream := g.methods[r.URL.Path].stream
+		ctx, done, err := g.calls.begin(context.WithValue(r.Context(), peerKey{}, peer), peer.Key, stream)
 		if err != nil {
 			g.refuse(w, r, err)
 			return
 		}
 		defer done()
 		if g.node.Revoked(peer.Key) { // between the question and the entry in calls
-			g.refuse(w, r, connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", identity.ErrRevoked)))
+			g.refuse(w, r, errRevoked)
 			return
 		}
+		if stream {
+			var over func()
+			ctx, over = g.attend(ctx, http.NewResponseController(w), func() error {
+				_, err := g.admit(r.URL.Path, r.TLS)
+				return err
+			})
+			defer over()
+		}
 		r = r.WithContext(ctx)
-		if !g.methods[r.URL.Path].stream {
+		if !stream {
 			limitBody(w, r)
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// Limits of a stream: how often its caller is looked at, and how long it may take to
+// end once it has to.
+const (
+	lookAgain = 30 * time.Second
+	lastWords = 2 * time.Second
+)
+
+// controlKey finds what a stream can be cut with in its context.
+type controlKey struct{}
+
+// attend looks after a stream: its context ends when the caller may not make the call
+// any more, as when his certificate is over, and what then still waits for him is cut
+// off. The function it returns is for the end of the stream.
+func (g *guard) attend(ctx context.Context, control *http.ResponseController, admit func() error) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, controlKey{}, control))
+	returned, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		look := time.NewTicker(g.lookAgain)
+		defer look.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-returned:
+				return
+			case <-ctx.Done():
+			case <-look.C:
+				if err := admit(); err != nil {
+					cancel(err)
+				}
+			}
+		}
+		select {
+		case <-returned:
+		case <-time.After(lastWords):
+			_ = control.SetReadDeadline(time.Unix(1, 0))
+			_ = control.SetWriteDeadline(time.Unix(1, 0))
+		}
+	}()
+	return ctx, func() {
+		close(returned)
+		<-done
+		cancel(nil)
+	}
 }
 
 // limitBody gives the caller [bodyLimit] to send all of his request: until then it
@@ -162,21 +220,21 @@ type line struct {
 type call struct {
 	key    string
 	stream bool
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 }
 
 // begin enters a call, which done takes out again, once it is its turn.
 func (c *calls) begin(ctx context.Context, key string, stream bool) (_ context.Context, done func(), err error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	one := &call{key, stream, cancel}
 	own, err := c.enter(one)
 	if err != nil {
-		cancel()
+		cancel(nil)
 		return nil, nil, connect.NewError(connect.CodeResourceExhausted, err)
 	}
 	var held []chan struct{}
 	leave := func() {
-		cancel()
+		cancel(nil)
 		for _, turns := range held {
 			<-turns
 		}
@@ -242,7 +300,7 @@ func (c *calls) end(keys []string) {
 	defer c.mu.Unlock()
 	for one := range c.running {
 		if slices.Contains(keys, one.key) {
-			one.cancel()
+			one.cancel(errRevoked)
 		}
 	}
 }

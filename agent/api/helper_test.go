@@ -163,6 +163,7 @@ func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
 		LogDir: dir, Containers: func() Containers { return &keeper{} },
 		Projects: func() Projects { return nil }, Images: func() Images { return nil },
 		Registries: newRegistries(t),
+		Commands:   func() Commands { return nil },
 	}
 	c.ClockSure = c.Machine.ClockSure
 	if edit != nil {

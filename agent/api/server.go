@@ -41,9 +41,10 @@ type Config struct {
 	Machine   Machine
 	// Containers returns the keeper of the containers; nil while there is none.
 	Containers func() Containers
-	// Projects and Images are nil until containerd serves.
+	// What these return is nil until containerd serves.
 	Projects func() Projects
 	Images   func() Images
+	Commands func() Commands
 	// Registries are the settings of image registries.
 	Registries Registries
 	// LogDir holds the containers' output, a file NAME.log each.
@@ -64,9 +65,9 @@ func newServer(listener net.Listener, c Config) *Server {
 	if c.Now != nil {
 		guard.now = c.Now
 	}
-	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithRecover(recovered)}
+	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithRecover(recovered), connect.WithConditionalHandlerOptions(plain)}
 	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.calls.end}, options...))
-	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.LogDir}, options...))
+	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.Commands, c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
 	mux.Handle(apiv1connect.NewRegistryServiceHandler(&registryService{c.Registries}, options...))
 	mux.Handle(apiv1connect.NewConfigServiceHandler(&configService{c.Machine, c.Projects}, options...))
@@ -80,8 +81,10 @@ func newServer(listener net.Listener, c Config) *Server {
 		ReadHeaderTimeout: headerLimit,
 		IdleTimeout:       idleLimit,
 		MaxHeaderBytes:    maxHeader,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10},
-		ErrorLog:          log.New(quiet{}, "", 0),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10,
+			// Nobody else tells that a caller's machine has gone, with a command still running for it.
+			SendPingTimeout: time.Minute, PingTimeout: time.Minute},
+		ErrorLog: log.New(quiet{}, "", 0),
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13,
 			// Asked for, not demanded: who has none gets an answer that says so.
@@ -121,6 +124,15 @@ func (s *Server) Serve(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("api: %w", err)
+}
+
+// plain leaves the output of commands as it is: to compress each key stroke costs more
+// than it saves.
+func plain(spec connect.Spec) []connect.HandlerOption {
+	if spec.Procedure == apiv1connect.WorkloadServiceExecProcedure {
+		return []connect.HandlerOption{connect.WithCompressMinBytes(maxRequest)}
+	}
+	return nil
 }
 
 // recovered turns a panic of one call into its error.

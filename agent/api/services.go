@@ -175,6 +175,7 @@ type Projects interface {
 type workloadService struct {
 	containers func() Containers
 	projects   func() Projects
+	commands   func() Commands
 	logs       string
 }
 

@@ -9,6 +9,7 @@
 //	facts FILE      what a container that asked for everything got, to FILE
 //	whoami          its effective user, on standard output
 //	hang            a line, and then nothing until it is killed
+//	command VERB    see [command]
 //	orphan          exit code 7 if process 1 reaps what others left, else 8
 //
 // No attempt would harm a machine that lets it through.
@@ -73,6 +74,8 @@ func main() {
 	case "hang":
 		fmt.Println("hanging")
 		hang()
+	case "command":
+		command(os.Args[2:])
 	case "orphan":
 		os.Exit(orphan())
 	case "parent":

@@ -5,8 +5,8 @@
 //
 // In come containerd's calls, over ttrpc; out go containers made by runc and
 // their output, in a [ring] of bounded size. It is containerd's own task service
-// with one addition: it understands output to "ring:///PATH", of a container and of a
-// process beside it.
+// with two additions: it understands output to "ring:///PATH", of a container and of a
+// process beside it, and a start waits for nobody who was to read a FIFO.
 //
 // Called "init" it is none of this but process 1 of a container (see [reap]), where
 // it lies as a bind mount of the same file: that costs the disk nothing, and its code
@@ -32,6 +32,7 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -61,15 +62,16 @@ func newService(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &service{TTRPCTaskService: s, outputs: make(map[key]*output)}, nil
+	return &service{TTRPCTaskService: s, outputs: make(map[key]*output), held: make(map[key][]*os.File)}, nil
 }
 
 // service is containerd's task service, whose containers write into rings.
 type service struct {
 	taskapi.TTRPCTaskService
 
-	mu      sync.Mutex
-	outputs map[key]*output // guarded by mu
+	mu      sync.Mutex // guards what follows
+	outputs map[key]*output
+	held    map[key][]*os.File
 }
 
 // key names a process: the container's own has no exec.
@@ -102,12 +104,12 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	return response, nil
 }
 
-// Exec does the same for a process beside the container's own: with a FIFO of the
-// agent's, a start would wait for ever for an agent that was killed meanwhile.
+// Exec does the same for a process beside the container's own. Where somebody talks with
+// it, the FIFOs are the agent's, and held.
 func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
 	path, ok := ringPath(r.Stdout)
 	if !ok {
-		return s.TTRPCTaskService.Exec(ctx, r)
+		return s.hold(ctx, r)
 	}
 	if s.kept(key{r.ID, r.ExecID}) {
 		return nil, errgrpc.ToGRPCf(errdefs.ErrAlreadyExists, "id %s", r.ExecID)
@@ -132,6 +134,45 @@ func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emp
 	return response, nil
 }
 
+// hold opens the FIFOs of a process until its start is over: a start would wait for an
+// agent that was killed meanwhile, and give up a process that runs.
+func (s *service) hold(ctx context.Context, r *taskapi.ExecProcessRequest) (*emptypb.Empty, error) {
+	k := key{r.ID, r.ExecID}
+	for _, path := range []string{r.Stdin, r.Stdout, r.Stderr} {
+		if path == "" {
+			continue
+		}
+		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+		if err != nil {
+			s.release(k)
+			return nil, errgrpc.ToGRPC(err)
+		}
+		s.mu.Lock()
+		s.held[k] = append(s.held[k], f)
+		s.mu.Unlock()
+	}
+	response, err := s.TTRPCTaskService.Exec(ctx, r)
+	if err != nil {
+		s.release(k)
+	}
+	return response, err
+}
+
+func (s *service) release(k key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.held[k] {
+		f.Close()
+	}
+	delete(s.held, k)
+}
+
+// Start lets go of what was held for it.
+func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	defer s.release(key{r.ID, r.ExecID})
+	return s.TTRPCTaskService.Start(ctx, r)
+}
+
 func (s *service) keep(k key, o *output) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,6 +191,7 @@ func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	if err != nil {
 		return response, err
 	}
+	s.release(key{r.ID, r.ExecID}) // it may never have been started
 	s.mu.Lock()
 	o := s.outputs[key{r.ID, r.ExecID}]
 	delete(s.outputs, key{r.ID, r.ExecID})

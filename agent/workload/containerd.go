@@ -80,7 +80,8 @@ type Engine struct {
 	paths  Paths
 	boot   string
 	client *client.Client
-	turns  chan struct{} // taken by health checks that are starting
+	turns  *turns // of health checks and commands that are starting
+	execs  *execs
 	pulls  pulls
 }
 
@@ -115,14 +116,17 @@ func Connect(p Paths, boot string) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
-	return &Engine{paths: p, boot: boot, client: c, turns: make(chan struct{}, starts)}, nil
+	return &Engine{paths: p, boot: boot, client: c, turns: newTurns(), execs: newExecs()}, nil
 }
 
 // connectLimit is for one try; the Keeper tries again.
 const connectLimit = 10 * time.Second
 
-// Close leaves containerd; containers go on.
-func (e *Engine) Close() error { return e.client.Close() }
+// Close ends the commands that run in containers and leaves containerd; containers go on.
+func (e *Engine) Close() error {
+	e.execs.end()
+	return e.client.Close()
+}
 
 func (e *Engine) context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, namespace)

@@ -22,9 +22,6 @@ const testID = "health"
 // kept is how much of a test's output is kept: its end.
 const kept = 4 << 10
 
-// starts is how many tests may be starting at a time: each start is one of runc.
-const starts = 2
-
 // testStart is how long the start of a test may take, and cleanup its end: a child that
 // it left behind holds its output for ten seconds.
 const (
@@ -133,14 +130,12 @@ func (e *Engine) Test(ctx context.Context, name string, h Health) (good bool, ou
 }
 
 func (e *Engine) test(ctx context.Context, name string, h Health, out string) (code int, err error) {
-	// Together they would take a small node's processor for seconds, after each boot.
-	select {
-	case e.turns <- struct{}{}:
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	done, err := e.turns.take(ctx, name)
+	if err != nil {
+		return 0, err
 	}
 	p, exit, err := e.startTest(ctx, name, h, out)
-	<-e.turns
+	done()
 	if err != nil {
 		return 0, err
 	}
@@ -184,7 +179,7 @@ func (e *Engine) startTest(ctx context.Context, name string, h Health, out strin
 	streams := func(string) (cio.IO, error) { return output{"ring://" + out}, nil }
 	p, err := task.Exec(limited, testID, &process, streams)
 	if errdefs.IsAlreadyExists(err) { // an agent was killed during a test
-		if err := forget(limited, task); err != nil {
+		if err := forget(limited, task, testID); err != nil {
 			return nil, nil, err
 		}
 		p, err = task.Exec(limited, testID, &process, streams)
@@ -205,32 +200,32 @@ func (e *Engine) startTest(ctx context.Context, name string, h Health, out strin
 	return p, exit, nil
 }
 
-// forget kills and deletes the test that an earlier agent started.
-func forget(ctx context.Context, task client.Task) error {
-	p, err := task.LoadProcess(ctx, testID, nil)
+// forget kills and deletes the process called exec, which may be of an earlier agent.
+func forget(ctx context.Context, task client.Task, exec string) error {
+	p, err := task.LoadProcess(ctx, exec, nil)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("earlier test: %w", err)
+		return fmt.Errorf("process %s: %w", exec, err)
 	}
 	status, err := p.Status(ctx)
 	if err == nil && status.Status == client.Running {
 		exit, err := p.Wait(ctx)
 		if err != nil {
-			return fmt.Errorf("wait for earlier test: %w", err)
+			return fmt.Errorf("wait for process %s: %w", exec, err)
 		}
 		if err := p.Kill(ctx, syscall.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("kill earlier test: %w", err)
+			return fmt.Errorf("kill process %s: %w", exec, err)
 		}
 		select {
 		case <-exit:
 		case <-ctx.Done():
-			return fmt.Errorf("earlier test does not end: %w", ctx.Err())
+			return fmt.Errorf("process %s does not end: %w", exec, ctx.Err())
 		}
 	}
 	if _, err := p.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("delete earlier test: %w", err)
+		return fmt.Errorf("delete process %s: %w", exec, err)
 	}
 	return nil
 }

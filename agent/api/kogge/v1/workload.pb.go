@@ -1054,7 +1054,7 @@ var File_kogge_v1_workload_proto protoreflect.FileDescriptor
 
 const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\n" +
-	"\x17kogge/v1/workload.proto\x12\bkogge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13kogge/v1/node.proto\"\r\n" +
+	"\x17kogge/v1/workload.proto\x12\bkogge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13kogge/v1/exec.proto\x1a\x13kogge/v1/node.proto\"\r\n" +
 	"\vListRequest\"]\n" +
 	"\fListResponse\x123\n" +
 	"\n" +
@@ -1118,11 +1118,12 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_START\x10\x01\x12\x0f\n" +
 	"\vACTION_STOP\x10\x02\x12\x12\n" +
-	"\x0eACTION_RESTART\x10\x032\xae\x03\n" +
+	"\x0eACTION_RESTART\x10\x032\xef\x03\n" +
 	"\x0fWorkloadService\x12>\n" +
 	"\x04List\x12\x15.kogge.v1.ListRequest\x1a\x16.kogge.v1.ListResponse\"\a\xa8\xe3\x18\x01\x90\x02\x01\x129\n" +
 	"\x04Logs\x12\x15.kogge.v1.LogsRequest\x1a\x12.kogge.v1.LogLines\"\x04\xa8\xe3\x18\x010\x01\x128\n" +
-	"\x03Run\x12\x14.kogge.v1.RunRequest\x1a\x15.kogge.v1.RunResponse\"\x04\xa8\xe3\x18\x02\x12>\n" +
+	"\x03Run\x12\x14.kogge.v1.RunRequest\x1a\x15.kogge.v1.RunResponse\"\x04\xa8\xe3\x18\x02\x12?\n" +
+	"\x04Exec\x12\x15.kogge.v1.ExecRequest\x1a\x16.kogge.v1.ExecResponse\"\x04\xa8\xe3\x18\x02(\x010\x01\x12>\n" +
 	"\x05Apply\x12\x16.kogge.v1.ApplyRequest\x1a\x17.kogge.v1.ApplyResponse\"\x04\xa8\xe3\x18\x02\x12N\n" +
 	"\rRemoveProject\x12\x1e.kogge.v1.RemoveProjectRequest\x1a\x17.kogge.v1.ApplyResponse\"\x04\xa8\xe3\x18\x02\x12V\n" +
 	"\fListProjects\x12\x1d.kogge.v1.ListProjectsRequest\x1a\x1e.kogge.v1.ListProjectsResponse\"\a\xa8\xe3\x18\x01\x90\x02\x012\x83\x02\n" +
@@ -1169,7 +1170,9 @@ var file_kogge_v1_workload_proto_goTypes = []any{
 	(*RemoveImageRequest)(nil),    // 18: kogge.v1.RemoveImageRequest
 	(*RemoveImageResponse)(nil),   // 19: kogge.v1.RemoveImageResponse
 	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*LogLines)(nil),              // 21: kogge.v1.LogLines
+	(*ExecRequest)(nil),           // 21: kogge.v1.ExecRequest
+	(*LogLines)(nil),              // 22: kogge.v1.LogLines
+	(*ExecResponse)(nil),          // 23: kogge.v1.ExecResponse
 }
 var file_kogge_v1_workload_proto_depIdxs = []int32{
 	3,  // 0: kogge.v1.ListResponse.containers:type_name -> kogge.v1.Container
@@ -1181,23 +1184,25 @@ var file_kogge_v1_workload_proto_depIdxs = []int32{
 	1,  // 6: kogge.v1.WorkloadService.List:input_type -> kogge.v1.ListRequest
 	4,  // 7: kogge.v1.WorkloadService.Logs:input_type -> kogge.v1.LogsRequest
 	5,  // 8: kogge.v1.WorkloadService.Run:input_type -> kogge.v1.RunRequest
-	7,  // 9: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
-	10, // 10: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
-	11, // 11: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
-	13, // 12: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
-	16, // 13: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
-	18, // 14: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
-	2,  // 15: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
-	21, // 16: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
-	6,  // 17: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
-	8,  // 18: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
-	8,  // 19: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
-	12, // 20: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
-	14, // 21: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
-	17, // 22: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
-	19, // 23: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
-	15, // [15:24] is the sub-list for method output_type
-	6,  // [6:15] is the sub-list for method input_type
+	21, // 9: kogge.v1.WorkloadService.Exec:input_type -> kogge.v1.ExecRequest
+	7,  // 10: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
+	10, // 11: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
+	11, // 12: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
+	13, // 13: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
+	16, // 14: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
+	18, // 15: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
+	2,  // 16: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
+	22, // 17: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
+	6,  // 18: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
+	23, // 19: kogge.v1.WorkloadService.Exec:output_type -> kogge.v1.ExecResponse
+	8,  // 20: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
+	8,  // 21: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
+	12, // 22: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
+	14, // 23: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
+	17, // 24: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
+	19, // 25: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
+	16, // [16:26] is the sub-list for method output_type
+	6,  // [6:16] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1208,6 +1213,7 @@ func file_kogge_v1_workload_proto_init() {
 	if File_kogge_v1_workload_proto != nil {
 		return
 	}
+	file_kogge_v1_exec_proto_init()
 	file_kogge_v1_node_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

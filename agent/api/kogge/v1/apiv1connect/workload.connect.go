@@ -41,6 +41,8 @@ const (
 	WorkloadServiceLogsProcedure = "/kogge.v1.WorkloadService/Logs"
 	// WorkloadServiceRunProcedure is the fully-qualified name of the WorkloadService's Run RPC.
 	WorkloadServiceRunProcedure = "/kogge.v1.WorkloadService/Run"
+	// WorkloadServiceExecProcedure is the fully-qualified name of the WorkloadService's Exec RPC.
+	WorkloadServiceExecProcedure = "/kogge.v1.WorkloadService/Exec"
 	// WorkloadServiceApplyProcedure is the fully-qualified name of the WorkloadService's Apply RPC.
 	WorkloadServiceApplyProcedure = "/kogge.v1.WorkloadService/Apply"
 	// WorkloadServiceRemoveProjectProcedure is the fully-qualified name of the WorkloadService's
@@ -68,6 +70,10 @@ type WorkloadServiceClient interface {
 	// Run starts, stops or restarts a container. It stays so until the next call, the
 	// next change of its file, or the next boot.
 	Run(context.Context, *connect.Request[v1.RunRequest]) (*connect.Response[v1.RunResponse], error)
+	// Exec runs a command in a running container, beside its own process, as that may and
+	// never more. The first message says which; what follows is for the command. It ends
+	// when its caller goes.
+	Exec(context.Context) *connect.BidiStreamForClient[v1.ExecRequest, v1.ExecResponse]
 	// Apply makes a Compose file one of the node's projects, in place of the file that
 	// the project had. Containers that did not change go on.
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
@@ -107,6 +113,12 @@ func NewWorkloadServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(workloadServiceMethods.ByName("Run")),
 			connect.WithClientOptions(opts...),
 		),
+		exec: connect.NewClient[v1.ExecRequest, v1.ExecResponse](
+			httpClient,
+			baseURL+WorkloadServiceExecProcedure,
+			connect.WithSchema(workloadServiceMethods.ByName("Exec")),
+			connect.WithClientOptions(opts...),
+		),
 		apply: connect.NewClient[v1.ApplyRequest, v1.ApplyResponse](
 			httpClient,
 			baseURL+WorkloadServiceApplyProcedure,
@@ -134,6 +146,7 @@ type workloadServiceClient struct {
 	list          *connect.Client[v1.ListRequest, v1.ListResponse]
 	logs          *connect.Client[v1.LogsRequest, v1.LogLines]
 	run           *connect.Client[v1.RunRequest, v1.RunResponse]
+	exec          *connect.Client[v1.ExecRequest, v1.ExecResponse]
 	apply         *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
 	removeProject *connect.Client[v1.RemoveProjectRequest, v1.ApplyResponse]
 	listProjects  *connect.Client[v1.ListProjectsRequest, v1.ListProjectsResponse]
@@ -152,6 +165,11 @@ func (c *workloadServiceClient) Logs(ctx context.Context, req *connect.Request[v
 // Run calls kogge.v1.WorkloadService.Run.
 func (c *workloadServiceClient) Run(ctx context.Context, req *connect.Request[v1.RunRequest]) (*connect.Response[v1.RunResponse], error) {
 	return c.run.CallUnary(ctx, req)
+}
+
+// Exec calls kogge.v1.WorkloadService.Exec.
+func (c *workloadServiceClient) Exec(ctx context.Context) *connect.BidiStreamForClient[v1.ExecRequest, v1.ExecResponse] {
+	return c.exec.CallBidiStream(ctx)
 }
 
 // Apply calls kogge.v1.WorkloadService.Apply.
@@ -179,6 +197,10 @@ type WorkloadServiceHandler interface {
 	// Run starts, stops or restarts a container. It stays so until the next call, the
 	// next change of its file, or the next boot.
 	Run(context.Context, *connect.Request[v1.RunRequest]) (*connect.Response[v1.RunResponse], error)
+	// Exec runs a command in a running container, beside its own process, as that may and
+	// never more. The first message says which; what follows is for the command. It ends
+	// when its caller goes.
+	Exec(context.Context, *connect.BidiStream[v1.ExecRequest, v1.ExecResponse]) error
 	// Apply makes a Compose file one of the node's projects, in place of the file that
 	// the project had. Containers that did not change go on.
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
@@ -214,6 +236,12 @@ func NewWorkloadServiceHandler(svc WorkloadServiceHandler, opts ...connect.Handl
 		connect.WithSchema(workloadServiceMethods.ByName("Run")),
 		connect.WithHandlerOptions(opts...),
 	)
+	workloadServiceExecHandler := connect.NewBidiStreamHandler(
+		WorkloadServiceExecProcedure,
+		svc.Exec,
+		connect.WithSchema(workloadServiceMethods.ByName("Exec")),
+		connect.WithHandlerOptions(opts...),
+	)
 	workloadServiceApplyHandler := connect.NewUnaryHandler(
 		WorkloadServiceApplyProcedure,
 		svc.Apply,
@@ -241,6 +269,8 @@ func NewWorkloadServiceHandler(svc WorkloadServiceHandler, opts ...connect.Handl
 			workloadServiceLogsHandler.ServeHTTP(w, r)
 		case WorkloadServiceRunProcedure:
 			workloadServiceRunHandler.ServeHTTP(w, r)
+		case WorkloadServiceExecProcedure:
+			workloadServiceExecHandler.ServeHTTP(w, r)
 		case WorkloadServiceApplyProcedure:
 			workloadServiceApplyHandler.ServeHTTP(w, r)
 		case WorkloadServiceRemoveProjectProcedure:
@@ -266,6 +296,10 @@ func (UnimplementedWorkloadServiceHandler) Logs(context.Context, *connect.Reques
 
 func (UnimplementedWorkloadServiceHandler) Run(context.Context, *connect.Request[v1.RunRequest]) (*connect.Response[v1.RunResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.WorkloadService.Run is not implemented"))
+}
+
+func (UnimplementedWorkloadServiceHandler) Exec(context.Context, *connect.BidiStream[v1.ExecRequest, v1.ExecResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.WorkloadService.Exec is not implemented"))
 }
 
 func (UnimplementedWorkloadServiceHandler) Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error) {
