@@ -55,7 +55,7 @@ var tables = map[string]string{
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
+	"completion", "exec", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "logs",
 	"node adopt", "node config edit", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node restart", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",

@@ -21,7 +21,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := rootCommand().ExecuteContext(ctx); err != nil {
-		report(err)
+		if e := new(exited); !errors.As(err, e) || e.why != nil {
+			report(err)
+		}
 		stop()
 		os.Exit(exitCode(err))
 	}
@@ -36,7 +38,7 @@ func rootCommand() *cobra.Command {
 	root.SetHelpCommand(help)
 	section(root, "First steps", help, completionCommand(), versionCommand())
 	section(root, "Nodes", nodeCommand())
-	section(root, "Work", applyCommand(), projectsCommand(), removeCommand(), psCommand(), logsCommand(),
+	section(root, "Work", applyCommand(), projectsCommand(), removeCommand(), psCommand(), logsCommand(), execCommand(),
 		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
 	section(root, "Images and media", imagesCommand(), registryCommand(), imageCommand(), boardsCommand())
 	section(root, "Fleet and operators", fleetCommand(), operatorCommand())
@@ -117,6 +119,9 @@ func report(err error) {
 
 // exitCode is what the program ends with; kogge help exit-codes tells of it.
 func exitCode(err error) int {
+	if e := new(exited); errors.As(err, e) {
+		return e.code
+	}
 	if errors.As(err, new(usage)) {
 		return 2
 	}

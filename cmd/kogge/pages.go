@@ -145,5 +145,8 @@ kogge apply waits until the containers run and exits with 1 if one does not. Wit
 if anything in the file is refused; warnings leave it at 0. With --no-wait, 0 means that the node has taken
 the order.
 
+kogge exec exits with the code of the command that it runs: 128 and a signal's number where one ended it,
+126 if it cannot be run, 127 if the container has none of that name, 125 if kogge itself fails before.
+
 Ctrl-C ends a command with 1, or with 0 where that is how one leaves: logs -f, vm run.
 `

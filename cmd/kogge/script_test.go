@@ -108,6 +108,7 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
 		Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
 		Registries: workload.OpenRegistries(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key")),
+		Commands:   func() api.Commands { return nil },
 	})
 	ts.Check(err)
 	ts.Setenv(name, server.Address().String())
