@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,8 @@ func testPull(t *testing.T) {
 		{"cuts", pullThroughCuts},
 		{"resume", pullAfterStop},
 		{"together", pullTogether},
+		{"on", pullOnFor},
+		{"several", pullPlatform},
 		{"layers", pullLayers},
 		{"pins", pullPinned},
 		{"lies", pullLies},
@@ -147,7 +150,7 @@ func (p *puller) set(t *testing.T, r map[string]any) {
 // pull pulls and returns the last progress before the end.
 func (p *puller) pull(ref string) (workload.Progress, error) {
 	var last workload.Progress
-	err := p.engine.Pull(context.Background(), p.images.host+"/"+ref, func(now workload.Progress) { last = now })
+	err := p.engine.Pull(context.Background(), p.images.host+"/"+ref, "", func(now workload.Progress) { last = now })
 	return last, err
 }
 
@@ -247,7 +250,7 @@ func pullAfterStop(t *testing.T, p *puller) {
 		return true
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	err := p.engine.Pull(ctx, p.images.host+"/"+ref, func(now workload.Progress) {
+	err := p.engine.Pull(ctx, p.images.host+"/"+ref, "", func(now workload.Progress) {
 		if now.Done >= 4<<20 {
 			cancel()
 		}
@@ -333,6 +336,105 @@ func pullTogether(t *testing.T, p *puller) {
 	both.Wait()
 	if _, _, sent := p.images.seen(); sent > size+64<<10 {
 		t.Errorf("%d bytes sent for %d", sent, size)
+	}
+}
+
+// pullOnFor: who wanted a pull first may go, and it goes on for the other; when both
+// have gone, it ends.
+func pullOnFor(t *testing.T, p *puller) {
+	const ref = "a/on:1"
+	p.images.push(t, ref, goruntime.GOARCH, random(t, 30, 8<<20))
+	hold := make(chan struct{})
+	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		p.images.proxy.ServeHTTP(&held{w, 4 << 20, hold}, r)
+		return true
+	})
+	// wait pulls until the returned function is called, and says when half is there.
+	wait := func(half chan<- struct{}) (leave func() error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		over, once := make(chan error, 1), sync.Once{}
+		go func() {
+			over <- p.engine.Pull(ctx, p.images.host+"/"+ref, "", func(now workload.Progress) {
+				if len(now.Layers) == 1 && now.Layers[0].Done >= 3<<20 && now.Layers[0].From == p.images.host {
+					once.Do(func() { close(half) })
+				}
+			})
+		}()
+		return func() error { cancel(); return <-over }
+	}
+	first, second := make(chan struct{}), make(chan struct{})
+	leaveFirst := wait(first)
+	<-first
+	before, _, _ := p.images.seen()
+	leaveSecond := wait(second)
+	<-second
+	if err := leaveFirst(); !errors.Is(err, context.Canceled) {
+		t.Errorf("the first: %v", err)
+	}
+	third := make(chan struct{})
+	leaveThird := wait(third) // which joins what goes on
+	<-third
+	if asked, _, _ := p.images.seen(); asked != before {
+		t.Errorf("asked %d times more: it did not go on", asked-before)
+	}
+	if err := errors.Join(leaveSecond(), leaveThird()); !errors.Is(err, context.Canceled) {
+		t.Errorf("the others: %v", err)
+	}
+	close(hold)
+	var last workload.Progress
+	p.images.bends(nil)
+	must(t, p.engine.Pull(t.Context(), p.images.host+"/"+ref, "", func(now workload.Progress) { last = now }))
+	if len(last.Layers) != 1 || last.Layers[0].Before < 3<<20 || last.Layers[0].Done != last.Layers[0].Size || last.Done != last.Total {
+		t.Errorf("at the end of the next pull: %+v", last)
+	}
+}
+
+// pullPlatform: of an image for several platforms the one that is asked for comes,
+// beside the one that is there.
+func pullPlatform(t *testing.T, p *puller) {
+	if goruntime.GOARCH != "amd64" {
+		t.Skip("another platform that runs here is known for amd64 only")
+	}
+	var manifests []string
+	for i, arch := range []string{"amd64", "386", other} {
+		ref := fmt.Sprintf("a/several:%s", arch)
+		digest, _ := p.images.push(t, ref, arch, random(t, uint64(40+i), 1<<20))
+		w := httptest.NewRecorder()
+		p.images.proxy.ServeHTTP(w, httptest.NewRequest("GET", "/v2/a/several/manifests/"+arch, nil))
+		manifests = append(manifests, fmt.Sprintf(`{"mediaType": %q, "size": %d, "digest": %q, "platform": {"os": "linux", "architecture": %q}}`,
+			types.OCIManifestSchema1, w.Body.Len(), digest, arch))
+	}
+	p.images.put(t, "a/several:1", types.OCIImageIndex, fmt.Appendf(nil, `{"schemaVersion": 2, "mediaType": %q, "manifests": [%s]}`, types.OCIImageIndex, strings.Join(manifests, ",")))
+	name := p.images.host + "/a/several:1"
+	has := func(platforms ...string) {
+		t.Helper()
+		for _, platform := range []string{"", "linux/amd64", "linux/386"} {
+			err := p.engine.Lacks(t.Context(), workload.Container{Image: name, Platform: platform})
+			if err != nil && !errors.Is(err, workload.ErrNoImage) || (err == nil) != slices.Contains(platforms, platform) {
+				t.Errorf("platform %q: %v", platform, err)
+			}
+		}
+	}
+	has()
+	pull := func(platform string) error {
+		return p.engine.Pull(t.Context(), name, platform, func(workload.Progress) {})
+	}
+	must(t, pull("linux/386"))
+	has("linux/386")
+	must(t, pull(""))
+	has("", "linux/386", "linux/amd64")
+	for platform, words := range map[string]string{"linux/" + other: "linux/" + other + " is asked for, and this node is linux/amd64", "windows/amd64": "this node is", "x/y/z/a": "platform"} {
+		if err := pull(platform); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("platform %s: %v", platform, err)
+		}
+	}
+	p.images.push(t, "a/one:1", "386", random(t, 45, 1000))
+	err := p.engine.Pull(t.Context(), p.images.host+"/a/one:1", "linux/amd64", func(workload.Progress) {})
+	if !errors.Is(err, workload.ErrPlatform) || !strings.Contains(err.Error(), "linux/386, and linux/amd64 is asked for") {
+		t.Errorf("another one than the image is for: %v", err)
 	}
 }
 
@@ -439,7 +541,7 @@ func pullRefused(t *testing.T, p *puller) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	ref := strings.TrimPrefix(gone.URL, "http://") + "/a/none:1"
-	err := p.engine.Pull(t.Context(), ref, func(workload.Progress) {})
+	err := p.engine.Pull(t.Context(), ref, "", func(workload.Progress) {})
 	if err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("a registry that is away: %v", err)
 	}

@@ -137,6 +137,28 @@ func (s *store) Load(_ context.Context, tar io.Reader) ([]string, error) {
 	return []string{fmt.Sprintf("registry.example/of:%d", n)}, err
 }
 
+// Pull is of an image with two layers, of which a mirror sends one.
+func (s *store) Pull(ctx context.Context, name, platform string, report func(workload.Progress)) error {
+	layers := []workload.LayerProgress{{Digest: "sha256:a", Size: 100, Before: 100, Done: 100}, {Digest: "sha256:b", Size: 200}}
+	report(workload.Progress{})
+	report(workload.Progress{Total: 300, Done: 100, Layers: layers})
+	report(workload.Progress{Total: 300, Done: 100, Layers: layers})
+	layers[1].Done, layers[1].From = 200, "m.example"
+	report(workload.Progress{Total: 300, Done: 300, Layers: layers})
+	switch {
+	case platform != "":
+		return fmt.Errorf("%w: %s", workload.ErrPlatform, platform)
+	case strings.HasPrefix(name, "slow"):
+		<-ctx.Done()
+		return ctx.Err()
+	case !strings.HasPrefix(name, "registry.example/db"):
+		return fmt.Errorf("registry.example: %w", workload.ErrMissing)
+	}
+	return nil
+}
+
+func (s *store) Digest(context.Context, string) (string, error) { return "sha256:0123", nil }
+
 func (s *store) Forget(_ context.Context, name string) error {
 	if name != "registry.example/db:1" {
 		return workload.ErrNoImage

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"kogge.example/agent/api/kogge/v1"
@@ -17,6 +18,8 @@ import (
 type Images interface {
 	Images(ctx context.Context) ([]workload.Image, error)
 	Load(ctx context.Context, tar io.Reader) ([]string, error)
+	Pull(ctx context.Context, name, platform string, report func(workload.Progress)) error
+	Digest(ctx context.Context, name string) (string, error)
 	Forget(ctx context.Context, name string) error
 }
 
@@ -73,6 +76,64 @@ func (p *parts) Read(b []byte) (int, error) {
 	n := copy(b, p.rest)
 	p.rest = p.rest[n:]
 	return n, nil
+}
+
+func (s *imageService) PullImage(ctx context.Context, r *connect.Request[apiv1.PullImageRequest], out *connect.ServerStream[apiv1.PullImageResponse]) error {
+	images := s.images()
+	if images == nil {
+		return connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	}
+	name, err := workload.FullName(r.Msg.Name)
+	if err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	now := &apiv1.PullImageResponse{Name: name}
+	err = images.Pull(ctx, name, r.Msg.Platform, func(p workload.Progress) {
+		next := pulled(name, p)
+		if now.Pull != nil && proto.Equal(now, next) {
+			return
+		}
+		if now = next; out.Send(now) != nil {
+			cancel(context.Canceled) // the caller has gone
+		}
+	})
+	if err != nil {
+		return pullError(err)
+	}
+	if now.Digest, err = images.Digest(ctx, name); err != nil {
+		return connect.NewError(connect.CodeInternal, err)
+	}
+	return out.Send(now)
+}
+
+func pulled(name string, p workload.Progress) *apiv1.PullImageResponse {
+	answer := &apiv1.PullImageResponse{Name: name, Pull: &apiv1.Pull{Done: p.Done, Total: p.Total}}
+	for _, l := range p.Layers {
+		answer.Layers = append(answer.Layers, &apiv1.Layer{Digest: l.Digest.String(), Done: l.Done, Size: l.Size, Before: l.Before, From: l.From})
+	}
+	return answer
+}
+
+// pullError says whose trouble it is.
+func pullError(err error) error {
+	code := connect.CodeAborted // the registry's, or of the way there
+	switch {
+	case errors.Is(err, workload.ErrDenied):
+		code = connect.CodePermissionDenied
+	case errors.Is(err, workload.ErrMissing):
+		code = connect.CodeNotFound
+	case errors.Is(err, workload.ErrPlatform), errors.Is(err, workload.ErrLocked):
+		code = connect.CodeFailedPrecondition
+	case errors.Is(err, workload.ErrLie):
+		code = connect.CodeDataLoss
+	case errors.Is(err, workload.ErrFull):
+		code = connect.CodeResourceExhausted
+	case errors.Is(err, context.Canceled):
+		code = connect.CodeCanceled
+	}
+	return connect.NewError(code, err)
 }
 
 func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1.RemoveImageRequest]) (*connect.Response[apiv1.RemoveImageResponse], error) {

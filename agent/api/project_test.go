@@ -1,9 +1,11 @@
 package api
 
 import (
+	"context"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -79,6 +81,43 @@ func TestImages(t *testing.T) {
 	has(t, err, "not_found", "not on this node")
 }
 
+// TestPullImage follows pulls to their ends.
+func TestPullImage(t *testing.T) {
+	address, f, _ := ready(t, func(c *Config) { c.Images = func() Images { return &store{} } })
+	c := Dial(address, "n1", f.Genesis, f.Certificate())
+	defer c.Close()
+	pull := func(ctx context.Context, name, platform string) (all []*apiv1.PullImageResponse, err error) {
+		stream, err := c.PullImage(ctx, connect.NewRequest(&apiv1.PullImageRequest{Name: name, Platform: platform}))
+		if err != nil {
+			return nil, err
+		}
+		defer stream.Close()
+		for stream.Receive() {
+			all = append(all, stream.Msg())
+		}
+		return all, stream.Err()
+	}
+	all, err := pull(timeout(t), "registry.example/db", "")
+	if err != nil || len(all) != 4 { // one report twice is one answer
+		t.Fatalf("%v, %v", all, err)
+	}
+	last := all[3]
+	if last.Name != "registry.example/db:latest" || last.Digest == "" || last.Pull.Done != 300 || len(last.Layers) != 2 || last.Layers[0].Before != 100 || last.Layers[1].From != "m.example" || all[2].Digest != "" {
+		t.Errorf("the end: %v", last)
+	}
+	_, err = pull(timeout(t), "registry.example/none", "")
+	has(t, err, "not_found", "registry.example: not in the registry")
+	_, err = pull(timeout(t), "registry.example/db", "linux/"+"s390x")
+	has(t, err, "failed_precondition", "image is for another platform")
+	_, err = pull(timeout(t), "Registry.example//", "")
+	has(t, err, "invalid_argument", "image name")
+	ctx, cancel := context.WithTimeout(timeout(t), 100*time.Millisecond)
+	defer cancel()
+	if _, err = pull(ctx, "slow.example/db", ""); err == nil {
+		t.Error("a pull without an end ends")
+	}
+}
+
 // TestBeforeContainerd: what needs it says so, and the node answers all the same.
 func TestBeforeContainerd(t *testing.T) {
 	address, f, _ := ready(t, func(c *Config) { c.Containers = func() Containers { return nil } })
@@ -89,7 +128,11 @@ func TestBeforeContainerd(t *testing.T) {
 	_, apply := c.Apply(timeout(t), connect.NewRequest(&apiv1.ApplyRequest{Project: "x"}))
 	_, images := c.ListImages(timeout(t), connect.NewRequest(&apiv1.ListImagesRequest{}))
 	_, load := c.Load(timeout(t), strings.NewReader("x"))
-	for _, err := range []error{list, run, apply, images, load} {
+	stream, pull := c.PullImage(timeout(t), connect.NewRequest(&apiv1.PullImageRequest{Name: "db"}))
+	if pull == nil && !stream.Receive() {
+		pull = stream.Err()
+	}
+	for _, err := range []error{list, run, apply, images, load, pull} {
 		has(t, err, "unavailable", "containerd is still starting")
 	}
 	if _, err := c.Status(timeout(t), connect.NewRequest(&apiv1.StatusRequest{})); err != nil {

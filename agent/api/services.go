@@ -211,6 +211,9 @@ func container(u workload.UnitStatus) *apiv1.Container {
 		}
 		c.Ports = append(c.Ports, fmt.Sprintf("%s%d:%d/%s", host, p.HostPort, p.Container, p.Protocol))
 	}
+	if u.Pull != nil {
+		c.Pull = &apiv1.Pull{Done: u.Pull.Done, Total: u.Pull.Total}
+	}
 	if !u.StartedAt.IsZero() {
 		c.Started = timestamppb.New(u.StartedAt)
 	}

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -252,7 +253,7 @@ func (e *Engine) Start(ctx context.Context, c Container, i Instance, netns strin
 	if err := runsHere(c.Platform); err != nil {
 		return err
 	}
-	img, err := e.image(ctx, c.Image)
+	img, err := e.image(ctx, c.Image, c.Platform)
 	if err != nil {
 		return err
 	}
@@ -300,20 +301,46 @@ func runsHere(platform string) error {
 		return fmt.Errorf("platform %q: %w", platform, err)
 	}
 	if !platforms.Default().Match(p) {
-		return fmt.Errorf("platform %s: this node is %s", platform, platforms.Format(platforms.DefaultSpec()))
+		return fmt.Errorf("%w: %s is asked for, and this node is %s", ErrPlatform, platform, platforms.Format(platforms.DefaultSpec()))
 	}
 	return nil
 }
 
-func (e *Engine) image(ctx context.Context, name string) (client.Image, error) {
-	img, err := e.client.GetImage(ctx, name)
+// platformOf are the platforms that an image for platform, which runs here, is
+// for; the best one first. "" is this node's.
+func platformOf(platform string) platforms.MatchComparer {
+	p, err := platforms.Parse(platform)
+	if platform == "" || err != nil {
+		return platforms.Default()
+	}
+	return platforms.OnlyStrict(p)
+}
+
+// Lacks returns an error that wraps [ErrNoImage] unless the node has the image of c, for
+// the platform of c.
+func (e *Engine) Lacks(ctx context.Context, c Container) error {
+	ctx = e.context(ctx)
+	img, err := e.image(ctx, c.Image, c.Platform)
+	if err != nil {
+		return err
+	}
+	if _, err := img.Config(ctx); errdefs.IsNotFound(err) {
+		return fmt.Errorf("image %s for %s: %w", c.Image, cmp.Or(c.Platform, platforms.Format(platforms.DefaultSpec())), ErrNoImage)
+	} else if err != nil {
+		return fmt.Errorf("image %s: %w", c.Image, err)
+	}
+	return nil
+}
+
+func (e *Engine) image(ctx context.Context, name, platform string) (client.Image, error) {
+	img, err := e.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return nil, fmt.Errorf("image %s: %w", name, ErrNoImage)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
-	return img, nil
+	return client.NewImageWithPlatform(e.client, img, platformOf(platform)), nil
 }
 
 func (e *Engine) options() *options.Options {

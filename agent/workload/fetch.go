@@ -12,13 +12,13 @@ import (
 // without asking anybody. How far it is becomes the reason why c does not run. The
 // pull has no limit of its own: one that stalls ends itself.
 func (k *Keeper) fetch(ctx context.Context, c Container) error {
-	_, err := k.Engine.Digest(ctx, c.Image)
+	err := k.Engine.Lacks(ctx, c)
 	if !errors.Is(err, ErrNoImage) {
 		return err
 	}
 	log.Printf("container %s: pulling %s", c.ID, c.Image)
 	began := time.Now()
-	pullErr := k.Engine.Pull(ctx, c.Image, func(p Progress) { k.send(ctx, event{id: c.ID, pull: p.String()}) })
+	pullErr := k.Engine.Pull(ctx, c.Image, c.Platform, func(p Progress) { k.send(ctx, event{id: c.ID, pull: &p}) })
 	if pullErr != nil {
 		return fmt.Errorf("%w: %w", err, pullErr)
 	}
@@ -28,8 +28,8 @@ func (k *Keeper) fetch(ctx context.Context, c Container) error {
 
 // pulling notes how far the image of a start is. A node is as good as its release
 // when a registry is slow, so the start counts as tried.
-func (u *unit) pulling(how string) {
+func (u *unit) pulling(p *Progress) {
 	if u.State == Starting {
-		u.reason, u.tried = how, true
+		u.reason, u.tried, u.pull = p.String(), true, p
 	}
 }

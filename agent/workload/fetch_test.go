@@ -11,7 +11,12 @@ import (
 )
 
 // Pull is that of a registry which has nothing.
-func (f *fakeEngine) Pull(context.Context, string, func(Progress)) error { return ErrMissing }
+func (f *fakeEngine) Pull(context.Context, string, string, func(Progress)) error { return ErrMissing }
+
+func (f *fakeEngine) Lacks(ctx context.Context, c Container) error {
+	_, err := f.Digest(ctx, c.Image)
+	return err
+}
 
 // registryEngine is a containerd in memory whose images come as the test says.
 type registryEngine struct {
@@ -22,7 +27,7 @@ type registryEngine struct {
 	asked int
 }
 
-func (r *registryEngine) Pull(ctx context.Context, image string, report func(Progress)) error {
+func (r *registryEngine) Pull(ctx context.Context, image, _ string, report func(Progress)) error {
 	r.mu.Lock()
 	r.asked++
 	r.mu.Unlock()
@@ -92,7 +97,7 @@ func TestPullBeforeStart(t *testing.T) {
 	k := keepPulling(t, r)
 	const reason = "pulling 45.2 of 99.1 MB"
 	when(t, k, "progress", func(s Status, u UnitStatus) bool {
-		return u.State == Starting && u.Reason == reason && s.Settled
+		return u.State == Starting && u.Reason == reason && u.Pull != nil && u.Pull.Done == 45_200_000 && s.Settled
 	})
 	steps <- errors.New("registry.example answers 503 Service Unavailable: back at noon")
 	when(t, k, "backoff", func(_ Status, u UnitStatus) bool {
@@ -100,7 +105,7 @@ func TestPullBeforeStart(t *testing.T) {
 	})
 	when(t, k, "the second try", func(_ Status, u UnitStatus) bool { return u.Reason == reason })
 	steps <- nil
-	when(t, k, "running", func(_ Status, u UnitStatus) bool { return u.State == Running && u.Reason == "" })
+	when(t, k, "running", func(_ Status, u UnitStatus) bool { return u.State == Running && u.Reason == "" && u.Pull == nil })
 	if n := r.times(); n != 2 {
 		t.Errorf("pulled %d times", n)
 	}

@@ -21,7 +21,8 @@ type engine interface {
 	List(ctx context.Context) ([]Found, error)
 	Lost(ctx context.Context) error
 	Digest(ctx context.Context, image string) (string, error)
-	Pull(ctx context.Context, image string, report func(Progress)) error
+	Lacks(ctx context.Context, c Container) error
+	Pull(ctx context.Context, image, platform string, report func(Progress)) error
 	Health(ctx context.Context, c Container) (Health, error)
 	Test(ctx context.Context, name string, h Health) (good bool, output string)
 	Start(ctx context.Context, c Container, i Instance, netns string) error
@@ -86,9 +87,10 @@ type unit struct {
 	want   Container
 	name   string // of its instance
 	addr   netip.Addr
-	reason string // why it does not run, in words
-	code   int    // of its last exit
-	tried  bool   // a first start has succeeded or failed
+	reason string    // why it does not run, in words
+	code   int       // of its last exit
+	pull   *Progress // of its image; for a start that waits for that
+	tried  bool      // a first start has succeeded or failed
 	starts int
 	began  time.Time // when the process that runs was started, by the clock
 
@@ -117,7 +119,7 @@ type event struct {
 	began  time.Time     // of Adopted: when that was
 	check  Health        // of Started and Adopted
 	output string        // of a test
-	pull   string        // instead of kind: how far the image of a start is
+	pull   *Progress     // instead of kind: how far the image of a start is
 }
 
 // reconnect is the pause before containerd is asked again.
@@ -326,7 +328,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 		k.inspect(ctx, u, e)
 		return
 	}
-	if e.pull != "" {
+	if e.pull != nil {
 		u.pulling(e.pull)
 		return
 	}

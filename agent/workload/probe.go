@@ -38,7 +38,7 @@ func (e *Engine) Health(ctx context.Context, c Container) (Health, error) {
 	}
 	if !own.Off && len(own.Test) == 0 {
 		var err error
-		if image, err = e.imageHealth(e.context(ctx), c.Image); err != nil {
+		if image, err = e.imageHealth(e.context(ctx), c.Image, c.Platform); err != nil {
 			return Health{}, err
 		}
 	}
@@ -48,8 +48,8 @@ func (e *Engine) Health(ctx context.Context, c Container) (Health, error) {
 
 // imageHealth reads Docker's HEALTHCHECK, which is no part of OCI's image format but
 // lies in many images' configuration.
-func (e *Engine) imageHealth(ctx context.Context, name string) (Health, error) {
-	img, err := e.image(ctx, name)
+func (e *Engine) imageHealth(ctx context.Context, name, platform string) (Health, error) {
+	img, err := e.image(ctx, name, platform)
 	if err != nil {
 		return Health{}, err
 	}

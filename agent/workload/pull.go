@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 	containerdlog "github.com/containerd/log"
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -41,7 +42,21 @@ var (
 
 // Progress is how far a pull is, in bytes of the image as it travels. Total is 0 as
 // long as it is not known. Once Done is Total, layers are still being unpacked.
-type Progress struct{ Done, Total int64 }
+type Progress struct {
+	Done, Total int64
+	Layers      []LayerProgress // in the image's order, once Total is known
+}
+
+// LayerProgress is how far one layer is.
+type LayerProgress struct {
+	Digest     digest.Digest
+	Done, Size int64
+	// Before is how much of it was there when the pull began: all of it if another
+	// image has it, or what an earlier pull left, where this one goes on.
+	Before int64
+	// From is the server that sends it, the registry's or a mirror's; "" before that.
+	From string
+}
 
 // String is a line for people.
 func (p Progress) String() string {
@@ -68,32 +83,74 @@ type pulls struct {
 	downloads *semaphore.Weighted
 	unpacks   *semaphore.Weighted // as many layers at a time as there are processors
 
-	mu      sync.Mutex // guards running
-	running map[string]*pull
+	mu      sync.Mutex // guards what follows, and waiting of every pull
+	running map[wish]*pull
 }
 
-// join returns the pull of name, and whether it is a new one.
-func (p *pulls) join(name string) (*pull, bool) {
+// wish is what can be pulled: an image by its full name, for a platform ("": this
+// node's).
+type wish struct{ name, platform string }
+
+// join adds somebody who waits to the pull of w, which do does if it is a new one.
+// That ends when nobody waits any more; until then its end is nobody's but its own.
+func (p *pulls) join(ctx context.Context, w wish, do func(context.Context, *pull) error) *pull {
 	p.once.Do(func() {
 		// Its lines would say beside ours what our errors say, with addresses in them
 		// that a registry wrote.
 		_ = containerdlog.SetLevel("error")
 		p.downloads = semaphore.NewWeighted(downloads)
 		p.unpacks = semaphore.NewWeighted(int64(min(runtime.NumCPU(), downloads)))
-		p.running = map[string]*pull{}
+		p.running = map[wish]*pull{}
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if there := p.running[name]; there != nil {
-		return there, false
+	if there := p.running[w]; there != nil {
+		there.waiting++
+		return there
 	}
-	p.running[name] = newPull(name)
-	return p.running[name], true
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	one := newPull(w, cancel)
+	p.running[w] = one
+	go func() {
+		defer cancel()
+		one.err = do(ctx, one)
+		p.mu.Lock()
+		delete(p.running, w)
+		p.mu.Unlock()
+		close(one.done)
+	}()
+	return one
+}
+
+// leave is for somebody who waits no more. The last one ends the pull, and waits for
+// that.
+func (p *pulls) leave(one *pull) {
+	p.mu.Lock()
+	one.waiting--
+	last := one.waiting == 0
+	p.mu.Unlock()
+	if last {
+		one.cancel()
+		<-one.done
+	}
+}
+
+// names are the images that are being pulled.
+func (p *pulls) names() map[string]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := make(map[string]bool)
+	for w := range p.running {
+		names[w.name] = true
+	}
+	return names
 }
 
 // Pull asks the registry of the image ref for it, whether or not the node has one of
-// that name, and unpacks it: what Start needs. report is called about twice a second,
-// by the caller's goroutine. Of two that pull one image at a time one does it.
+// that name, and unpacks it: what Start needs. platform is for images that there are
+// several of ("": the one for this node). report is called about twice a second, by the
+// caller's goroutine. Of those that pull one image at a time one does it, and goes on
+// for as long as one of them waits.
 //
 // A transfer that breaks off goes on where it stopped, at once and, after a power cut
 // or an error, at the next Pull within a week; what is half there stays for that long.
@@ -104,46 +161,38 @@ func (p *pulls) join(name string) (*pull, bool) {
 // After a power cut at any point the name stands for the old image, if there was one,
 // or for the whole new one: (1) blobs, each synced; (2) layers unpacked, synced by file
 // system; (3) the name, synced with containerd's metadata.
-func (e *Engine) Pull(ctx context.Context, ref string, report func(Progress)) error {
+func (e *Engine) Pull(ctx context.Context, ref, platform string, report func(Progress)) error {
 	name, err := FullName(ref)
 	if err != nil {
 		return err
 	}
+	if err := runsHere(platform); err != nil {
+		return err
+	}
 	for {
-		p, mine := e.pulls.join(name)
-		if mine {
-			go func() {
-				p.err = e.pull(ctx, p)
-				e.pulls.mu.Lock()
-				delete(e.pulls.running, name)
-				e.pulls.mu.Unlock()
-				close(p.done)
-			}()
-		}
-		err := p.follow(ctx, mine, report)
-		if !mine && ctx.Err() == nil && errors.Is(err, context.Canceled) {
-			continue // it was the other who gave up
+		p := e.pulls.join(ctx, wish{name, platform}, e.pull)
+		err := p.follow(ctx, report)
+		e.pulls.leave(p)
+		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
+			continue // it was ending when we came
 		}
 		return err
 	}
 }
 
-// follow reports until p is done. Whose pull it is waits for its end in any case.
-func (p *pull) follow(ctx context.Context, mine bool, report func(Progress)) error {
+// follow reports until p is done, or its caller waits no more.
+func (p *pull) follow(ctx context.Context, report func(Progress)) error {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
-	leave := ctx.Done()
-	if mine {
-		leave = nil
-	}
 	report(p.progress())
 	for {
 		select {
 		case <-p.done:
+			report(p.progress())
 			return p.err
 		case <-tick.C:
 			report(p.progress())
-		case <-leave:
+		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
@@ -211,7 +260,7 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 
 // pullOnce is one try.
 func (e *Engine) pullOnce(ctx context.Context, p *pull, registries Registries, host string, mirrors bool) error {
-	servers, err := registries.open(host, mirrors)
+	servers, err := registries.open(host, mirrors, p.from)
 	if err != nil {
 		return err
 	}
@@ -226,6 +275,7 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries Registries, h
 	defer watching.Wait()
 	defer cancel(nil)
 	_, err = e.client.Pull(ctx, p.name,
+		client.WithPlatformMatcher(p.platform),
 		client.WithResolver(resolver),
 		client.WithPullUnpack,
 		client.WithPullSnapshotter(snapshotter),
@@ -235,6 +285,9 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries Registries, h
 	)
 	if err != nil && errors.Is(context.Cause(ctx), ErrFull) {
 		return context.Cause(ctx)
+	}
+	if errors.Is(err, docker.ErrInvalidAuthorization) {
+		return fmt.Errorf("%s: %w", host, explain(err))
 	}
 	return explain(err)
 }

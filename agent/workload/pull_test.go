@@ -25,12 +25,12 @@ import (
 func TestProgress(t *testing.T) {
 	for want, p := range map[string]Progress{
 		"pulling":                 {},
-		"pulling 0.0 of 99.1 MB":  {0, 99_100_000},
-		"pulling 45.2 of 99.1 MB": {45_200_000, 99_100_000},
-		"unpacking 99.1 MB":       {99_100_000, 99_100_000},
+		"pulling 0.0 of 99.1 MB":  {Total: 99_100_000},
+		"pulling 45.2 of 99.1 MB": {Done: 45_200_000, Total: 99_100_000},
+		"unpacking 99.1 MB":       {Done: 99_100_000, Total: 99_100_000},
 	} {
 		if p.String() != want {
-			t.Errorf("%#v is %q, want %q", p, p, want)
+			t.Errorf("%#v is %q, want %q", p, p.String(), want)
 		}
 	}
 }

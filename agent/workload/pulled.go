@@ -30,26 +30,39 @@ import (
 
 // pull is the pull of one image: what of it is there, and what is still to come.
 type pull struct {
-	name  string
-	store content.Store
-	room  func(need int64) error
+	name     string
+	platform platforms.MatchComparer
+	want     string // platform in words
+	store    content.Store
+	room     func(need int64) error
 
-	done chan struct{} // closed at the end; then err is set
-	err  error
+	cancel  context.CancelFunc
+	waiting int           // for its end; guarded by pulls.mu
+	done    chan struct{} // closed at the end; then err is set
+	err     error
 
-	mu    sync.Mutex // guards what follows
-	total int64      // bytes of all parts; 0: not known yet
-	parts map[digest.Digest]*part
+	mu     sync.Mutex // guards what follows
+	total  int64      // bytes of all parts; 0: not known yet
+	parts  map[digest.Digest]*part
+	layers []digest.Digest // in order
 }
 
 // part is a manifest, a configuration or a layer.
 type part struct {
-	ref        string // of what is half there, in the store
-	size, have int64
+	ref                string // of what is half there, in the store
+	size, have, before int64
+	from               string
 }
 
-func newPull(name string) *pull {
-	return &pull{name: name, done: make(chan struct{}), parts: map[digest.Digest]*part{}}
+func newPull(w wish, cancel context.CancelFunc) *pull {
+	want := "this node is " + platforms.Format(platforms.DefaultSpec())
+	if w.platform != "" {
+		want = w.platform + " is asked for"
+	}
+	return &pull{
+		name: w.name, platform: platformOf(w.platform), want: want, cancel: cancel,
+		waiting: 1, done: make(chan struct{}), parts: map[digest.Digest]*part{},
+	}
 }
 
 func (p *pull) progress() Progress {
@@ -60,7 +73,20 @@ func (p *pull) progress() Progress {
 		sum.Done += part.have
 	}
 	sum.Done = min(sum.Done, sum.Total)
+	for _, name := range p.layers {
+		one := p.parts[name]
+		sum.Layers = append(sum.Layers, LayerProgress{name, one.have, one.size, one.before, one.from})
+	}
 	return sum
+}
+
+// from notes which server sends a part.
+func (p *pull) from(name digest.Digest, host string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if part := p.parts[name]; part != nil {
+		part.from = host
+	}
 }
 
 // watch keeps p's numbers up to date until ctx ends, and ends it when the space does.
@@ -155,6 +181,7 @@ func (p *pull) have(name digest.Digest, size int64) {
 func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children []ocispec.Descriptor) error {
 	parts := map[digest.Digest]*part{manifest.Digest: {size: manifest.Size, have: manifest.Size}}
 	total, missing, config := manifest.Size, int64(0), false
+	var layers []digest.Digest
 	for _, c := range children {
 		config = config || images.IsConfigType(c.MediaType)
 		if parts[c.Digest] != nil {
@@ -169,7 +196,11 @@ func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children [
 		} else if half, err := p.store.Status(ctx, one.ref); err == nil {
 			one.have = min(half.Offset, c.Size)
 		}
+		one.before = one.have
 		parts[c.Digest] = one
+		if images.IsLayerType(c.MediaType) {
+			layers = append(layers, c.Digest)
+		}
 		total += one.size
 		missing += one.size - one.have
 	}
@@ -181,7 +212,12 @@ func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children [
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.total, p.parts = total, parts
+	for name, one := range p.parts { // of the try before this one
+		if again := parts[name]; again != nil {
+			again.before, again.from = min(one.before, again.have), one.from
+		}
+	}
+	p.total, p.parts, p.layers = total, parts, layers
 	return nil
 }
 
@@ -198,8 +234,8 @@ func (p *pull) fits(ctx context.Context, config ocispec.Descriptor) error {
 	if its.OS == "" && its.Architecture == "" {
 		return nil // it says nothing, as images made by hand do
 	}
-	if !platforms.Default().Match(platforms.Normalize(its)) {
-		return fmt.Errorf("%w: %s, and this node is %s", ErrPlatform, platforms.Format(its), platforms.Format(platforms.DefaultSpec()))
+	if !p.platform.Match(platforms.Normalize(its)) {
+		return p.other(platforms.Format(its))
 	}
 	return nil
 }
@@ -221,7 +257,12 @@ func (p *pull) noMatch(ctx context.Context, desc ocispec.Descriptor, err error) 
 			names = append(names, platforms.Format(*m.Platform))
 		}
 	}
-	return fmt.Errorf("%w: %s, and this node is %s", ErrPlatform, strings.Join(names, ", "), platforms.Format(platforms.DefaultSpec()))
+	return p.other(strings.Join(names, ", "))
+}
+
+// other says what the image is for, instead of what it should be for.
+func (p *pull) other(what string) error {
+	return fmt.Errorf("%w: %s, and %s", ErrPlatform, what, p.want)
 }
 
 // reserve is the part of STATE that images leave free.

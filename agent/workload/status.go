@@ -33,6 +33,8 @@ type UnitStatus struct {
 	Restarts  int    // starts after the first, since this agent runs
 	ExitCode  int    // of its last end, if there was one: see Reason
 	Reason    string // why it does not run; "" if it does
+	// Pull is how far its image is, where it waits for that; else nil.
+	Pull *Progress
 }
 
 // HealthStatus is what the health check of a container last said.
@@ -98,6 +100,9 @@ func (u *unit) status() UnitStatus {
 	if u.State == Running {
 		s.Ports, s.StartedAt = u.want.Ports, u.began
 		s.Health = HealthStatus{State: u.check.State, Failures: u.check.Failures, At: u.tested, Output: u.output}
+	}
+	if u.State == Starting {
+		s.Pull = u.pull
 	}
 	return s
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/opencontainers/go-digest"
 )
 
 // maxDocument is the size of the largest manifest, configuration or token, in bytes.
@@ -35,6 +36,7 @@ type guard struct {
 	base  http.RoundTripper
 	plain string // the host that plain HTTP is allowed to
 	stall time.Duration
+	sends func(blob digest.Digest) // told of blobs that come; may be nil
 }
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -60,22 +62,26 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	left := int64(-1)
-	if !blob(req) {
-		left = maxDocument
+	left := int64(maxDocument)
+	if name, ok := blob(req); ok {
+		left = -1
+		if g.sends != nil && resp.StatusCode < http.StatusMultipleChoices {
+			g.sends(name)
+		}
 	}
 	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, stall: g.stall, left: left}
 	return resp, nil
 }
 
-// blob says whether a request, or the first of those that were redirected to it, is
-// for a blob whose size its reader knows. Where a name is looked up as a blob, which
+// blob returns which blob a request, or the first of those that were redirected to it,
+// is for, if its reader knows the size. Where a name is looked up as a blob, which
 // happens for digests, it is not known.
-func blob(req *http.Request) bool {
+func blob(req *http.Request) (digest.Digest, bool) {
 	for req.Response != nil && req.Response.Request != nil {
 		req = req.Response.Request
 	}
-	return path.Base(path.Dir(req.URL.Path)) == "blobs" && !strings.Contains(req.Header.Get("Accept"), "manifest")
+	ok := path.Base(path.Dir(req.URL.Path)) == "blobs" && !strings.Contains(req.Header.Get("Accept"), "manifest")
+	return digest.Digest(path.Base(req.URL.Path)), ok
 }
 
 func cause(ctx context.Context, err error) error {
@@ -126,8 +132,9 @@ type servers struct {
 	close []func()
 }
 
-// open makes ready to speak to the servers of the registry host.
-func (r Registries) open(host string, mirrors bool) (*servers, error) {
+// open makes ready to speak to the servers of the registry host. sends is told which
+// server sends a blob.
+func (r Registries) open(host string, mirrors bool, sends func(blob digest.Digest, host string)) (*servers, error) {
 	endpoints, err := r.endpoints(host, mirrors)
 	if err != nil {
 		return nil, err
@@ -149,7 +156,7 @@ func (r Registries) open(host string, mirrors bool) (*servers, error) {
 			ReadBufferSize:      64 << 10,
 		}
 		s.close = append(s.close, base.CloseIdleConnections)
-		g := &guard{base: base, stall: stallLimit}
+		g := &guard{base: base, stall: stallLimit, sends: func(blob digest.Digest) { sends(blob, e.host) }}
 		if e.scheme == "http" {
 			g.plain = e.host
 		}
@@ -193,7 +200,7 @@ func (a Access) Check(ctx context.Context, host string) error {
 	if err := a.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrSettings, err)
 	}
-	servers, err := Registries{host: {Access: a}}.open(host, false)
+	servers, err := Registries{host: {Access: a}}.open(host, false, func(digest.Digest, string) {})
 	if err != nil {
 		return err
 	}

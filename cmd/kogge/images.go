@@ -18,7 +18,7 @@ import (
 )
 
 func imagesCommand() *cobra.Command {
-	return group("images", "See to the container images of a node", imagesListCommand(), imagesLoadCommand(), imagesRemoveCommand())
+	return group("images", "See to the container images of a node", imagesListCommand(), imagesPullCommand(), imagesLoadCommand(), imagesRemoveCommand())
 }
 
 func imagesListCommand() *cobra.Command {

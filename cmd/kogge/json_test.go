@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -34,6 +35,7 @@ var tables = map[string]string{
 	"fleet show":  "hanse",
 	"images load": "images.tar",
 	"images ls":   "",
+	"images pull": "registry.example/db:1",
 	"node list":   "",
 
 	"node config confirm": "",
@@ -115,7 +117,12 @@ type world struct {
 func (w *world) Snapshot() workload.Status                            { return workload.Status{Units: w.units} }
 func (w *world) Request(context.Context, string, workload.Want) error { return workload.ErrUnknown }
 func (w *world) Images(context.Context) ([]workload.Image, error)     { return w.images, nil }
-func (w *world) Forget(context.Context, string) error                 { return workload.ErrNoImage }
+func (w *world) Digest(context.Context, string) (string, error)       { return "sha256:0123", nil }
+func (w *world) Pull(_ context.Context, _, _ string, report func(workload.Progress)) error {
+	report(workload.Progress{Total: 7, Layers: []workload.LayerProgress{{Digest: "sha256:4567", Size: 7}}})
+	return nil
+}
+func (w *world) Forget(context.Context, string) error { return workload.ErrNoImage }
 func (w *world) Load(_ context.Context, r io.Reader) ([]string, error) {
 	_, err := io.Copy(io.Discard, r)
 	var names []string
@@ -220,12 +227,16 @@ func (w *world) ask(t *testing.T, path string, more ...string) string {
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("kogge %s: %v", strings.Join(args, " "), err)
 	}
-	var value any
-	if err := json.Unmarshal(out.Bytes(), &value); err != nil {
-		t.Fatalf("kogge %s: %v in %s", strings.Join(args, " "), err, out.String())
-	}
 	found := map[string]bool{}
-	fields(value, "", found)
+	for values := json.NewDecoder(bytes.NewReader(out.Bytes())); ; { // reports are a value each
+		var value any
+		if err := values.Decode(&value); errors.Is(err, io.EOF) && len(found) > 0 {
+			break
+		} else if err != nil {
+			t.Fatalf("kogge %s: %v in %s", strings.Join(args, " "), err, out.String())
+		}
+		fields(value, "", found)
+	}
 	for field := range found {
 		if strings.HasSuffix(field, " null") {
 			t.Errorf("kogge %s: %s in %s", strings.Join(args, " "), field, out.String())

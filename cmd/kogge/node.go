@@ -314,12 +314,26 @@ func printContainers(w io.Writer, list *apiv1.ListResponse, now time.Time) {
 		if health == "" {
 			health = "-"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Image, c.State, health, since, c.Address, strings.Join(c.Ports, " "), c.Exits, c.Reason)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Image, stateOf(c), health, since, c.Address, strings.Join(c.Ports, " "), c.Exits, c.Reason)
 	}
 	tw.Flush()
 	if list.Trouble != "" {
 		fmt.Fprintln(w, "trouble: "+list.Trouble)
 	}
+}
+
+// stateOf is a container's state; of one that waits for its image, how far that is.
+func stateOf(c *apiv1.Container) string {
+	done, total := c.Pull.GetDone(), c.Pull.GetTotal()
+	switch {
+	case c.Pull == nil:
+		return c.State
+	case total == 0:
+		return "pulling"
+	case done < total:
+		return fmt.Sprintf("pulling %d%%", 100*done/total)
+	}
+	return "unpacking"
 }
 
 func logsCommand() *cobra.Command {

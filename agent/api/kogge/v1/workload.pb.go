@@ -164,18 +164,20 @@ func (x *ListResponse) GetTrouble() string {
 }
 
 type Container struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Health        string                 `protobuf:"bytes,4,opt,name=health,proto3" json:"health,omitempty"` // empty: it has no check
-	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
-	Ports         []string               `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"` // "8080:80/tcp"
-	Started       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=started,proto3" json:"started,omitempty"`
-	Exits         int32                  `protobuf:"varint,8,opt,name=exits,proto3" json:"exits,omitempty"`                                   // in a row
-	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                                  // why it does not run
-	Restarts      int32                  `protobuf:"varint,10,opt,name=restarts,proto3" json:"restarts,omitempty"`                            // since the agent runs
-	HealthOutput  string                 `protobuf:"bytes,11,opt,name=health_output,json=healthOutput,proto3" json:"health_output,omitempty"` // of the last check
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Image        string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	State        string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Health       string                 `protobuf:"bytes,4,opt,name=health,proto3" json:"health,omitempty"` // empty: it has no check
+	Address      string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	Ports        []string               `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"` // "8080:80/tcp"
+	Started      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=started,proto3" json:"started,omitempty"`
+	Exits        int32                  `protobuf:"varint,8,opt,name=exits,proto3" json:"exits,omitempty"`                                   // in a row
+	Reason       string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                                  // why it does not run
+	Restarts     int32                  `protobuf:"varint,10,opt,name=restarts,proto3" json:"restarts,omitempty"`                            // since the agent runs
+	HealthOutput string                 `protobuf:"bytes,11,opt,name=health_output,json=healthOutput,proto3" json:"health_output,omitempty"` // of the last check
+	// pull is how far its image is, where it waits for that.
+	Pull          *Pull `protobuf:"bytes,20,opt,name=pull,proto3" json:"pull,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +289,66 @@ func (x *Container) GetHealthOutput() string {
 	return ""
 }
 
+func (x *Container) GetPull() *Pull {
+	if x != nil {
+		return x.Pull
+	}
+	return nil
+}
+
+// Pull is in bytes of the image as it travels.
+type Pull struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Done          int64                  `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64                  `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"` // 0: not known yet; once done is total, layers are being unpacked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pull) Reset() {
+	*x = Pull{}
+	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pull) ProtoMessage() {}
+
+func (x *Pull) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pull.ProtoReflect.Descriptor instead.
+func (*Pull) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Pull) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Pull) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 type LogsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
@@ -298,7 +360,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	mi := &file_kogge_v1_workload_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +372,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	mi := &file_kogge_v1_workload_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +385,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{3}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -357,7 +419,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[4]
+	mi := &file_kogge_v1_workload_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +431,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[4]
+	mi := &file_kogge_v1_workload_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +444,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{4}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RunRequest) GetContainer() string {
@@ -407,7 +469,7 @@ type RunResponse struct {
 
 func (x *RunResponse) Reset() {
 	*x = RunResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[5]
+	mi := &file_kogge_v1_workload_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +481,7 @@ func (x *RunResponse) String() string {
 func (*RunResponse) ProtoMessage() {}
 
 func (x *RunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[5]
+	mi := &file_kogge_v1_workload_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +494,7 @@ func (x *RunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResponse.ProtoReflect.Descriptor instead.
 func (*RunResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{5}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{6}
 }
 
 type ApplyRequest struct {
@@ -448,7 +510,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[6]
+	mi := &file_kogge_v1_workload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +522,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[6]
+	mi := &file_kogge_v1_workload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +535,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{6}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApplyRequest) GetProject() string {
@@ -507,7 +569,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[7]
+	mi := &file_kogge_v1_workload_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +581,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[7]
+	mi := &file_kogge_v1_workload_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +594,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{7}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApplyResponse) GetSteps() []*Step {
@@ -561,7 +623,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[8]
+	mi := &file_kogge_v1_workload_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +635,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[8]
+	mi := &file_kogge_v1_workload_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +648,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{8}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Step) GetContainer() string {
@@ -619,7 +681,7 @@ type RemoveProjectRequest struct {
 
 func (x *RemoveProjectRequest) Reset() {
 	*x = RemoveProjectRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[9]
+	mi := &file_kogge_v1_workload_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +693,7 @@ func (x *RemoveProjectRequest) String() string {
 func (*RemoveProjectRequest) ProtoMessage() {}
 
 func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[9]
+	mi := &file_kogge_v1_workload_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +706,7 @@ func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*RemoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{9}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveProjectRequest) GetProject() string {
@@ -662,7 +724,7 @@ type ListProjectsRequest struct {
 
 func (x *ListProjectsRequest) Reset() {
 	*x = ListProjectsRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[10]
+	mi := &file_kogge_v1_workload_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +736,7 @@ func (x *ListProjectsRequest) String() string {
 func (*ListProjectsRequest) ProtoMessage() {}
 
 func (x *ListProjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[10]
+	mi := &file_kogge_v1_workload_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +749,7 @@ func (x *ListProjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectsRequest.ProtoReflect.Descriptor instead.
 func (*ListProjectsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{10}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{11}
 }
 
 type ListProjectsResponse struct {
@@ -699,7 +761,7 @@ type ListProjectsResponse struct {
 
 func (x *ListProjectsResponse) Reset() {
 	*x = ListProjectsResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[11]
+	mi := &file_kogge_v1_workload_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +773,7 @@ func (x *ListProjectsResponse) String() string {
 func (*ListProjectsResponse) ProtoMessage() {}
 
 func (x *ListProjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[11]
+	mi := &file_kogge_v1_workload_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +786,7 @@ func (x *ListProjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectsResponse.ProtoReflect.Descriptor instead.
 func (*ListProjectsResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{11}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListProjectsResponse) GetProjects() []string {
@@ -742,7 +804,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[12]
+	mi := &file_kogge_v1_workload_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +816,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[12]
+	mi := &file_kogge_v1_workload_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +829,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{12}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{13}
 }
 
 type ListImagesResponse struct {
@@ -779,7 +841,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[13]
+	mi := &file_kogge_v1_workload_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +853,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[13]
+	mi := &file_kogge_v1_workload_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +866,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{13}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -826,7 +888,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[14]
+	mi := &file_kogge_v1_workload_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +900,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[14]
+	mi := &file_kogge_v1_workload_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +913,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{14}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Image) GetName() string {
@@ -891,7 +953,7 @@ type LoadImagesRequest struct {
 
 func (x *LoadImagesRequest) Reset() {
 	*x = LoadImagesRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[15]
+	mi := &file_kogge_v1_workload_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +965,7 @@ func (x *LoadImagesRequest) String() string {
 func (*LoadImagesRequest) ProtoMessage() {}
 
 func (x *LoadImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[15]
+	mi := &file_kogge_v1_workload_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +978,7 @@ func (x *LoadImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImagesRequest.ProtoReflect.Descriptor instead.
 func (*LoadImagesRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{15}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LoadImagesRequest) GetPart() []byte {
@@ -935,7 +997,7 @@ type LoadImagesResponse struct {
 
 func (x *LoadImagesResponse) Reset() {
 	*x = LoadImagesResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[16]
+	mi := &file_kogge_v1_workload_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1009,7 @@ func (x *LoadImagesResponse) String() string {
 func (*LoadImagesResponse) ProtoMessage() {}
 
 func (x *LoadImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[16]
+	mi := &file_kogge_v1_workload_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1022,7 @@ func (x *LoadImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImagesResponse.ProtoReflect.Descriptor instead.
 func (*LoadImagesResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{16}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LoadImagesResponse) GetNames() []string {
@@ -968,6 +1030,205 @@ func (x *LoadImagesResponse) GetNames() []string {
 		return x.Names
 	}
 	return nil
+}
+
+type PullImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Platform      string                 `protobuf:"bytes,2,opt,name=platform,proto3" json:"platform,omitempty"` // "linux/arm64"; empty: the node's own
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullImageRequest) Reset() {
+	*x = PullImageRequest{}
+	mi := &file_kogge_v1_workload_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullImageRequest) ProtoMessage() {}
+
+func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_workload_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
+func (*PullImageRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PullImageRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PullImageRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+type PullImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pull          *Pull                  `protobuf:"bytes,1,opt,name=pull,proto3" json:"pull,omitempty"`
+	Layers        []*Layer               `protobuf:"bytes,2,rep,name=layers,proto3" json:"layers,omitempty"` // in order, once total is known
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`     // the full one
+	Digest        string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"` // in the last answer: the node has the image
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullImageResponse) Reset() {
+	*x = PullImageResponse{}
+	mi := &file_kogge_v1_workload_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullImageResponse) ProtoMessage() {}
+
+func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_workload_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
+func (*PullImageResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PullImageResponse) GetPull() *Pull {
+	if x != nil {
+		return x.Pull
+	}
+	return nil
+}
+
+func (x *PullImageResponse) GetLayers() []*Layer {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+func (x *PullImageResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PullImageResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// Layer is a part of an image, in bytes.
+type Layer struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Done   int64                  `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Size   int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// before is how much was there when the pull began.
+	Before int64 `protobuf:"varint,4,opt,name=before,proto3" json:"before,omitempty"`
+	// from is the server that sends it: the registry's, or a mirror's.
+	From          string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Layer) Reset() {
+	*x = Layer{}
+	mi := &file_kogge_v1_workload_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Layer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Layer) ProtoMessage() {}
+
+func (x *Layer) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_workload_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Layer.ProtoReflect.Descriptor instead.
+func (*Layer) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Layer) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Layer) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Layer) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Layer) GetBefore() int64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *Layer) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
 }
 
 type RemoveImageRequest struct {
@@ -979,7 +1240,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[17]
+	mi := &file_kogge_v1_workload_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1252,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[17]
+	mi := &file_kogge_v1_workload_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1265,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{17}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -1022,7 +1283,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[18]
+	mi := &file_kogge_v1_workload_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1295,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[18]
+	mi := &file_kogge_v1_workload_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1308,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{18}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{22}
 }
 
 var File_kogge_v1_workload_proto protoreflect.FileDescriptor
@@ -1060,7 +1321,7 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x13.kogge.v1.ContainerR\n" +
 	"containers\x12\x18\n" +
-	"\atrouble\x18\x02 \x01(\tR\atrouble\"\xb8\x02\n" +
+	"\atrouble\x18\x02 \x01(\tR\atrouble\"\xdc\x02\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x14\n" +
@@ -1073,7 +1334,11 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x1a\n" +
 	"\brestarts\x18\n" +
 	" \x01(\x05R\brestarts\x12#\n" +
-	"\rhealth_output\x18\v \x01(\tR\fhealthOutput\"W\n" +
+	"\rhealth_output\x18\v \x01(\tR\fhealthOutput\x12\"\n" +
+	"\x04pull\x18\x14 \x01(\v2\x0e.kogge.v1.PullR\x04pull\"0\n" +
+	"\x04Pull\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\"W\n" +
 	"\vLogsRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
 	"\x04tail\x18\x02 \x01(\x05R\x04tail\x12\x16\n" +
@@ -1110,7 +1375,21 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\x11LoadImagesRequest\x12\x12\n" +
 	"\x04part\x18\x01 \x01(\fR\x04part\"*\n" +
 	"\x12LoadImagesResponse\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\tR\x05names\"(\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"B\n" +
+	"\x10PullImageRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bplatform\x18\x02 \x01(\tR\bplatform\"\x8c\x01\n" +
+	"\x11PullImageResponse\x12\"\n" +
+	"\x04pull\x18\x01 \x01(\v2\x0e.kogge.v1.PullR\x04pull\x12'\n" +
+	"\x06layers\x18\x02 \x03(\v2\x0f.kogge.v1.LayerR\x06layers\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\"s\n" +
+	"\x05Layer\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\x03R\x06before\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\"(\n" +
 	"\x12RemoveImageRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
 	"\x13RemoveImageResponse*W\n" +
@@ -1126,12 +1405,13 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\x04Exec\x12\x15.kogge.v1.ExecRequest\x1a\x16.kogge.v1.ExecResponse\"\x04\xa8\xe3\x18\x02(\x010\x01\x12>\n" +
 	"\x05Apply\x12\x16.kogge.v1.ApplyRequest\x1a\x17.kogge.v1.ApplyResponse\"\x04\xa8\xe3\x18\x02\x12N\n" +
 	"\rRemoveProject\x12\x1e.kogge.v1.RemoveProjectRequest\x1a\x17.kogge.v1.ApplyResponse\"\x04\xa8\xe3\x18\x02\x12V\n" +
-	"\fListProjects\x12\x1d.kogge.v1.ListProjectsRequest\x1a\x1e.kogge.v1.ListProjectsResponse\"\a\xa8\xe3\x18\x01\x90\x02\x012\x83\x02\n" +
+	"\fListProjects\x12\x1d.kogge.v1.ListProjectsRequest\x1a\x1e.kogge.v1.ListProjectsResponse\"\a\xa8\xe3\x18\x01\x90\x02\x012\xd1\x02\n" +
 	"\fImageService\x12P\n" +
 	"\n" +
 	"ListImages\x12\x1b.kogge.v1.ListImagesRequest\x1a\x1c.kogge.v1.ListImagesResponse\"\a\xa8\xe3\x18\x01\x90\x02\x01\x12O\n" +
 	"\n" +
-	"LoadImages\x12\x1b.kogge.v1.LoadImagesRequest\x1a\x1c.kogge.v1.LoadImagesResponse\"\x04\xa8\xe3\x18\x02(\x01\x12P\n" +
+	"LoadImages\x12\x1b.kogge.v1.LoadImagesRequest\x1a\x1c.kogge.v1.LoadImagesResponse\"\x04\xa8\xe3\x18\x02(\x01\x12L\n" +
+	"\tPullImage\x12\x1a.kogge.v1.PullImageRequest\x1a\x1b.kogge.v1.PullImageResponse\"\x04\xa8\xe3\x18\x020\x01\x12P\n" +
 	"\vRemoveImage\x12\x1c.kogge.v1.RemoveImageRequest\x1a\x1d.kogge.v1.RemoveImageResponse\"\x04\xa8\xe3\x18\x02B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
@@ -1147,65 +1427,74 @@ func file_kogge_v1_workload_proto_rawDescGZIP() []byte {
 }
 
 var file_kogge_v1_workload_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kogge_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_kogge_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_kogge_v1_workload_proto_goTypes = []any{
 	(Action)(0),                   // 0: kogge.v1.Action
 	(*ListRequest)(nil),           // 1: kogge.v1.ListRequest
 	(*ListResponse)(nil),          // 2: kogge.v1.ListResponse
 	(*Container)(nil),             // 3: kogge.v1.Container
-	(*LogsRequest)(nil),           // 4: kogge.v1.LogsRequest
-	(*RunRequest)(nil),            // 5: kogge.v1.RunRequest
-	(*RunResponse)(nil),           // 6: kogge.v1.RunResponse
-	(*ApplyRequest)(nil),          // 7: kogge.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 8: kogge.v1.ApplyResponse
-	(*Step)(nil),                  // 9: kogge.v1.Step
-	(*RemoveProjectRequest)(nil),  // 10: kogge.v1.RemoveProjectRequest
-	(*ListProjectsRequest)(nil),   // 11: kogge.v1.ListProjectsRequest
-	(*ListProjectsResponse)(nil),  // 12: kogge.v1.ListProjectsResponse
-	(*ListImagesRequest)(nil),     // 13: kogge.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 14: kogge.v1.ListImagesResponse
-	(*Image)(nil),                 // 15: kogge.v1.Image
-	(*LoadImagesRequest)(nil),     // 16: kogge.v1.LoadImagesRequest
-	(*LoadImagesResponse)(nil),    // 17: kogge.v1.LoadImagesResponse
-	(*RemoveImageRequest)(nil),    // 18: kogge.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),   // 19: kogge.v1.RemoveImageResponse
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*ExecRequest)(nil),           // 21: kogge.v1.ExecRequest
-	(*LogLines)(nil),              // 22: kogge.v1.LogLines
-	(*ExecResponse)(nil),          // 23: kogge.v1.ExecResponse
+	(*Pull)(nil),                  // 4: kogge.v1.Pull
+	(*LogsRequest)(nil),           // 5: kogge.v1.LogsRequest
+	(*RunRequest)(nil),            // 6: kogge.v1.RunRequest
+	(*RunResponse)(nil),           // 7: kogge.v1.RunResponse
+	(*ApplyRequest)(nil),          // 8: kogge.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 9: kogge.v1.ApplyResponse
+	(*Step)(nil),                  // 10: kogge.v1.Step
+	(*RemoveProjectRequest)(nil),  // 11: kogge.v1.RemoveProjectRequest
+	(*ListProjectsRequest)(nil),   // 12: kogge.v1.ListProjectsRequest
+	(*ListProjectsResponse)(nil),  // 13: kogge.v1.ListProjectsResponse
+	(*ListImagesRequest)(nil),     // 14: kogge.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 15: kogge.v1.ListImagesResponse
+	(*Image)(nil),                 // 16: kogge.v1.Image
+	(*LoadImagesRequest)(nil),     // 17: kogge.v1.LoadImagesRequest
+	(*LoadImagesResponse)(nil),    // 18: kogge.v1.LoadImagesResponse
+	(*PullImageRequest)(nil),      // 19: kogge.v1.PullImageRequest
+	(*PullImageResponse)(nil),     // 20: kogge.v1.PullImageResponse
+	(*Layer)(nil),                 // 21: kogge.v1.Layer
+	(*RemoveImageRequest)(nil),    // 22: kogge.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),   // 23: kogge.v1.RemoveImageResponse
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*ExecRequest)(nil),           // 25: kogge.v1.ExecRequest
+	(*LogLines)(nil),              // 26: kogge.v1.LogLines
+	(*ExecResponse)(nil),          // 27: kogge.v1.ExecResponse
 }
 var file_kogge_v1_workload_proto_depIdxs = []int32{
 	3,  // 0: kogge.v1.ListResponse.containers:type_name -> kogge.v1.Container
-	20, // 1: kogge.v1.Container.started:type_name -> google.protobuf.Timestamp
-	0,  // 2: kogge.v1.RunRequest.action:type_name -> kogge.v1.Action
-	9,  // 3: kogge.v1.ApplyResponse.steps:type_name -> kogge.v1.Step
-	15, // 4: kogge.v1.ListImagesResponse.images:type_name -> kogge.v1.Image
-	20, // 5: kogge.v1.Image.created:type_name -> google.protobuf.Timestamp
-	1,  // 6: kogge.v1.WorkloadService.List:input_type -> kogge.v1.ListRequest
-	4,  // 7: kogge.v1.WorkloadService.Logs:input_type -> kogge.v1.LogsRequest
-	5,  // 8: kogge.v1.WorkloadService.Run:input_type -> kogge.v1.RunRequest
-	21, // 9: kogge.v1.WorkloadService.Exec:input_type -> kogge.v1.ExecRequest
-	7,  // 10: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
-	10, // 11: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
-	11, // 12: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
-	13, // 13: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
-	16, // 14: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
-	18, // 15: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
-	2,  // 16: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
-	22, // 17: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
-	6,  // 18: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
-	23, // 19: kogge.v1.WorkloadService.Exec:output_type -> kogge.v1.ExecResponse
-	8,  // 20: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
-	8,  // 21: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
-	12, // 22: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
-	14, // 23: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
-	17, // 24: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
-	19, // 25: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
-	16, // [16:26] is the sub-list for method output_type
-	6,  // [6:16] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	24, // 1: kogge.v1.Container.started:type_name -> google.protobuf.Timestamp
+	4,  // 2: kogge.v1.Container.pull:type_name -> kogge.v1.Pull
+	0,  // 3: kogge.v1.RunRequest.action:type_name -> kogge.v1.Action
+	10, // 4: kogge.v1.ApplyResponse.steps:type_name -> kogge.v1.Step
+	16, // 5: kogge.v1.ListImagesResponse.images:type_name -> kogge.v1.Image
+	24, // 6: kogge.v1.Image.created:type_name -> google.protobuf.Timestamp
+	4,  // 7: kogge.v1.PullImageResponse.pull:type_name -> kogge.v1.Pull
+	21, // 8: kogge.v1.PullImageResponse.layers:type_name -> kogge.v1.Layer
+	1,  // 9: kogge.v1.WorkloadService.List:input_type -> kogge.v1.ListRequest
+	5,  // 10: kogge.v1.WorkloadService.Logs:input_type -> kogge.v1.LogsRequest
+	6,  // 11: kogge.v1.WorkloadService.Run:input_type -> kogge.v1.RunRequest
+	25, // 12: kogge.v1.WorkloadService.Exec:input_type -> kogge.v1.ExecRequest
+	8,  // 13: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
+	11, // 14: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
+	12, // 15: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
+	14, // 16: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
+	17, // 17: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
+	19, // 18: kogge.v1.ImageService.PullImage:input_type -> kogge.v1.PullImageRequest
+	22, // 19: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
+	2,  // 20: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
+	26, // 21: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
+	7,  // 22: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
+	27, // 23: kogge.v1.WorkloadService.Exec:output_type -> kogge.v1.ExecResponse
+	9,  // 24: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
+	9,  // 25: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
+	13, // 26: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
+	15, // 27: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
+	18, // 28: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
+	20, // 29: kogge.v1.ImageService.PullImage:output_type -> kogge.v1.PullImageResponse
+	23, // 30: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
+	20, // [20:31] is the sub-list for method output_type
+	9,  // [9:20] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_workload_proto_init() }
@@ -1221,7 +1510,7 @@ func file_kogge_v1_workload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_workload_proto_rawDesc), len(file_kogge_v1_workload_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

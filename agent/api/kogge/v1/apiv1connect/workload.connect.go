@@ -55,6 +55,8 @@ const (
 	ImageServiceListImagesProcedure = "/kogge.v1.ImageService/ListImages"
 	// ImageServiceLoadImagesProcedure is the fully-qualified name of the ImageService's LoadImages RPC.
 	ImageServiceLoadImagesProcedure = "/kogge.v1.ImageService/LoadImages"
+	// ImageServicePullImageProcedure is the fully-qualified name of the ImageService's PullImage RPC.
+	ImageServicePullImageProcedure = "/kogge.v1.ImageService/PullImage"
 	// ImageServiceRemoveImageProcedure is the fully-qualified name of the ImageService's RemoveImage
 	// RPC.
 	ImageServiceRemoveImageProcedure = "/kogge.v1.ImageService/RemoveImage"
@@ -320,6 +322,10 @@ type ImageServiceClient interface {
 	ListImages(context.Context, *connect.Request[v1.ListImagesRequest]) (*connect.Response[v1.ListImagesResponse], error)
 	// LoadImages takes an OCI layout, or what docker save writes, as a tar in parts.
 	LoadImages(context.Context) *connect.ClientStreamForClient[v1.LoadImagesRequest, v1.LoadImagesResponse]
+	// PullImage has the node ask the image's registry for it. Answers say how far it is;
+	// the last one has the digest. Several callers of one image share a pull, which goes on
+	// for as long as one of them, or a container, waits.
+	PullImage(context.Context, *connect.Request[v1.PullImageRequest]) (*connect.ServerStreamForClient[v1.PullImageResponse], error)
 	// RemoveImage forgets an image; what no other image shares is deleted.
 	RemoveImage(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error)
 }
@@ -348,6 +354,12 @@ func NewImageServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(imageServiceMethods.ByName("LoadImages")),
 			connect.WithClientOptions(opts...),
 		),
+		pullImage: connect.NewClient[v1.PullImageRequest, v1.PullImageResponse](
+			httpClient,
+			baseURL+ImageServicePullImageProcedure,
+			connect.WithSchema(imageServiceMethods.ByName("PullImage")),
+			connect.WithClientOptions(opts...),
+		),
 		removeImage: connect.NewClient[v1.RemoveImageRequest, v1.RemoveImageResponse](
 			httpClient,
 			baseURL+ImageServiceRemoveImageProcedure,
@@ -361,6 +373,7 @@ func NewImageServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 type imageServiceClient struct {
 	listImages  *connect.Client[v1.ListImagesRequest, v1.ListImagesResponse]
 	loadImages  *connect.Client[v1.LoadImagesRequest, v1.LoadImagesResponse]
+	pullImage   *connect.Client[v1.PullImageRequest, v1.PullImageResponse]
 	removeImage *connect.Client[v1.RemoveImageRequest, v1.RemoveImageResponse]
 }
 
@@ -374,6 +387,11 @@ func (c *imageServiceClient) LoadImages(ctx context.Context) *connect.ClientStre
 	return c.loadImages.CallClientStream(ctx)
 }
 
+// PullImage calls kogge.v1.ImageService.PullImage.
+func (c *imageServiceClient) PullImage(ctx context.Context, req *connect.Request[v1.PullImageRequest]) (*connect.ServerStreamForClient[v1.PullImageResponse], error) {
+	return c.pullImage.CallServerStream(ctx, req)
+}
+
 // RemoveImage calls kogge.v1.ImageService.RemoveImage.
 func (c *imageServiceClient) RemoveImage(ctx context.Context, req *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error) {
 	return c.removeImage.CallUnary(ctx, req)
@@ -385,6 +403,10 @@ type ImageServiceHandler interface {
 	ListImages(context.Context, *connect.Request[v1.ListImagesRequest]) (*connect.Response[v1.ListImagesResponse], error)
 	// LoadImages takes an OCI layout, or what docker save writes, as a tar in parts.
 	LoadImages(context.Context, *connect.ClientStream[v1.LoadImagesRequest]) (*connect.Response[v1.LoadImagesResponse], error)
+	// PullImage has the node ask the image's registry for it. Answers say how far it is;
+	// the last one has the digest. Several callers of one image share a pull, which goes on
+	// for as long as one of them, or a container, waits.
+	PullImage(context.Context, *connect.Request[v1.PullImageRequest], *connect.ServerStream[v1.PullImageResponse]) error
 	// RemoveImage forgets an image; what no other image shares is deleted.
 	RemoveImage(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error)
 }
@@ -409,6 +431,12 @@ func NewImageServiceHandler(svc ImageServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(imageServiceMethods.ByName("LoadImages")),
 		connect.WithHandlerOptions(opts...),
 	)
+	imageServicePullImageHandler := connect.NewServerStreamHandler(
+		ImageServicePullImageProcedure,
+		svc.PullImage,
+		connect.WithSchema(imageServiceMethods.ByName("PullImage")),
+		connect.WithHandlerOptions(opts...),
+	)
 	imageServiceRemoveImageHandler := connect.NewUnaryHandler(
 		ImageServiceRemoveImageProcedure,
 		svc.RemoveImage,
@@ -421,6 +449,8 @@ func NewImageServiceHandler(svc ImageServiceHandler, opts ...connect.HandlerOpti
 			imageServiceListImagesHandler.ServeHTTP(w, r)
 		case ImageServiceLoadImagesProcedure:
 			imageServiceLoadImagesHandler.ServeHTTP(w, r)
+		case ImageServicePullImageProcedure:
+			imageServicePullImageHandler.ServeHTTP(w, r)
 		case ImageServiceRemoveImageProcedure:
 			imageServiceRemoveImageHandler.ServeHTTP(w, r)
 		default:
@@ -438,6 +468,10 @@ func (UnimplementedImageServiceHandler) ListImages(context.Context, *connect.Req
 
 func (UnimplementedImageServiceHandler) LoadImages(context.Context, *connect.ClientStream[v1.LoadImagesRequest]) (*connect.Response[v1.LoadImagesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.ImageService.LoadImages is not implemented"))
+}
+
+func (UnimplementedImageServiceHandler) PullImage(context.Context, *connect.Request[v1.PullImageRequest], *connect.ServerStream[v1.PullImageResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.ImageService.PullImage is not implemented"))
 }
 
 func (UnimplementedImageServiceHandler) RemoveImage(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error) {
