@@ -92,6 +92,7 @@ func build(t *testing.T, bin string) {
 		{"containerd-shim-runc-v2", "0", []string{"-trimpath", "-ldflags=-s -w", "-tags=netgo osusergo grpcnotrace no_grpc", "kogge.example/agent/shim"}},
 		{"example", "0", append(slices.Clone(static), "kogge.example/agent/example")},
 		{"prober", "0", append(slices.Clone(static), "kogge.example/agent/prober")},
+		{"kogge", "0", append(slices.Clone(static), "kogge.example/cmd/kogge")},
 		{"runc", "1", []string{"-trimpath", "-tags=netgo osusergo seccomp urfave_cli_no_docs runc_nocriu",
 			"-ldflags=-s -w -linkmode external -extldflags -static", "github.com/opencontainers/runc"}},
 	} {

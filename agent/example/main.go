@@ -4,6 +4,8 @@
 //
 // In come PORT (default 8080) and RELEASE from the environment; out go answers
 // over HTTP. It reads and writes nothing else, and leaves on SIGTERM at once.
+//
+// As "app inside", which kogge exec runs beside it, it tells what a container sees.
 package main
 
 import (
@@ -18,6 +20,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "inside" {
+		inside(os.Stdout)
+		return
+	}
 	port := os.Getenv("PORT")
 	if port == "" {
 		port = "8080"

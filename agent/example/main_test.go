@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strings"
 	"testing"
 )
 
@@ -28,5 +31,19 @@ func TestHandler(t *testing.T) {
 	handler("n07", "").ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	if want := "Hello from n07.\nrequest 1\n"; w.Body.String() != want {
 		t.Errorf("without a release: %q", w.Body)
+	}
+}
+
+// TestInside wants a line of everything, here as in a container.
+func TestInside(t *testing.T) {
+	var b strings.Builder
+	inside(&b)
+	for _, name := range []string{"host", "user", "processes", "addresses", "memory", "rights", "terminal"} {
+		if !strings.Contains("\n"+b.String(), "\n"+name+" ") {
+			t.Errorf("no %s in\n%s", name, b.String())
+		}
+	}
+	if want := fmt.Sprintf("user        %d:%d\n", os.Getuid(), os.Getgid()); !strings.Contains(b.String(), want) {
+		t.Errorf("want %q in\n%s", want, b.String())
 	}
 }
