@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
+	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -276,7 +277,7 @@ func hanging(t *testing.T) []int {
 func probing(id string, args ...string) workload.Container {
 	return workload.Container{
 		ID: id, Image: "example.invalid/prober:1", Hostname: id, Entrypoint: append([]string{"/app"}, args...),
-		Restart: workload.Restart{Policy: workload.No}, Pids: 100, StopGrace: 0,
+		Restart: workload.Restart{Policy: workload.No}, Pids: 100, StopGrace: 0, Networks: []workload.Attachment{{Network: "default"}},
 		Volumes: []workload.Volume{{Name: "data-of-probers", Target: "/data"}},
 		Files:   []workload.File{{Target: "/run/secrets/word", Mode: 0o400, Data: []byte("hush"), Secret: true}},
 	}
@@ -334,9 +335,9 @@ func (n *node) keep(t *testing.T, images string, allow []nodeconfig.Allow, wante
 	must(t, err)
 	_, err = engine.Preload(t.Context(), images)
 	must(t, err)
-	network, subnet, err := openNetwork(n.folder + "/netns")
+	network, err := bridge.Open(n.folder + "/netns")
 	must(t, err)
-	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Subnet: subnet, Allow: allow}}
+	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Allow: allow}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.keeper.Run(ctx, wanted) }()

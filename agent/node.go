@@ -18,6 +18,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/bridge"
 	"kogge.example/agent/workload/compose"
+	"kogge.example/agent/workload/names"
 	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/nodeconfig"
 )
@@ -81,10 +82,12 @@ func runAgent(ctx context.Context, args []string) error {
 		// What runs goes on: a mistake in the file is no order to stop it.
 		return alive(ctx, parent, "workloads refused: "+err.Error())
 	}
-	network, subnet, err := openNetwork(at.netns)
+	network, err := bridge.Open(at.netns)
 	if err != nil {
 		return err
 	}
+	resolver := names.New(func() []netip.Addr { return upstream(at.run) })
+	defer resolver.Close()
 	engine, err := connect(ctx, at, parent)
 	if err != nil || engine == nil {
 		return err
@@ -99,7 +102,7 @@ func runAgent(ctx context.Context, args []string) error {
 	report := reporter(parent)
 	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {
 		k := &workload.Keeper{
-			Engine: engine, Network: network, Subnet: subnet, Allow: allow,
+			Engine: engine, Network: network, Names: resolver, Allow: allow,
 			Tick: tick(parent.watchdog),
 		}
 		k.Report = func(s workload.Status) {
@@ -161,18 +164,16 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, next fun
 	return last, nil
 }
 
-// openNetwork makes the containers' network; namespace files go to the folder netns.
-func openNetwork(netns string) (*bridge.Bridges, netip.Prefix, error) {
-	network, err := bridge.Open(netns)
+// upstream are the node's own name servers, as they are now.
+func upstream(run string) []netip.Addr {
+	text, err := os.ReadFile(resolvConf(run))
 	if err != nil {
-		return nil, netip.Prefix{}, err
+		return nil // a node without a network has none
 	}
-	made, err := network.Make([]bridge.Network{{Name: workload.Network}})
-	if err != nil {
-		return nil, netip.Prefix{}, err
-	}
-	return network, made[workload.Network].Prefix, nil
+	return names.ReadServers(string(text))
 }
+
+func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.conf") }
 
 // stopLimit is below what PID 1 grants a service that stops.
 const stopLimit = 20 * time.Second
@@ -221,7 +222,7 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 		Volumes:    filepath.Join(at.state, "volumes"),
 		Data:       filepath.Join(at.state, "data"),
 		Binds:      filepath.Join(at.run, "binds"),
-		Resolv:     filepath.Join(at.run, "etc", "resolv.conf"),
+		Resolv:     resolvConf(at.run),
 		Registries: at.registries,
 		Images:     at.state,
 		ShimCgroup: at.shims,

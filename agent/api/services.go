@@ -197,12 +197,13 @@ func (s *workloadService) List(context.Context, *connect.Request[apiv1.ListReque
 
 // container is one line of the list.
 func container(u workload.UnitStatus) *apiv1.Container {
+	project, _ := workload.Split(u.ID)
 	c := &apiv1.Container{
-		Name: u.ID, Image: u.Image, State: string(u.State), Health: string(u.Health.State), HealthOutput: u.Health.Output,
+		Name: u.ID, Project: project, Image: u.Image, State: string(u.State), Health: string(u.Health.State), HealthOutput: u.Health.Output,
 		Exits: int32(u.Exits), Restarts: int32(u.Restarts), Reason: u.Reason,
 	}
-	if u.Address.IsValid() {
-		c.Address = u.Address.String()
+	for _, a := range u.At {
+		c.Networks = append(c.Networks, &apiv1.ContainerNetwork{Name: a.Network, Address: a.Addr.String()})
 	}
 	for _, p := range u.Ports {
 		host := ""
@@ -340,7 +341,7 @@ func projectError(err error) error {
 		return connect.NewError(connect.CodeAlreadyExists, err)
 	case errors.Is(err, workload.ErrNotAllowed):
 		return connect.NewError(connect.CodeFailedPrecondition, err)
-	case errors.As(err, &problems), errors.Is(err, wanted.ErrName), errors.Is(err, wanted.ErrSize):
+	case errors.As(err, &problems), errors.Is(err, wanted.ErrName), errors.Is(err, wanted.ErrSize), errors.Is(err, wanted.ErrFull):
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return connect.NewError(connect.CodeInternal, err)

@@ -3,72 +3,67 @@ package workload
 import (
 	"context"
 	"log"
-	"net/netip"
 	"slices"
 	"time"
-
-	"kogge.example/agent/workload/bridge"
 )
 
-// address gives every wanted container the address it had, or a free one.
-func (k *Keeper) address(found []Found) error {
-	used := make(map[netip.Addr]bool)
-	for _, f := range found {
-		u := k.units[f.ID]
-		if u == nil || u.addr.IsValid() || len(f.At) != 1 {
-			continue
-		}
-		if a := f.At[0].Addr; k.Subnet.Contains(a) && !used[a] {
-			u.addr, used[a] = a, true
-		}
-	}
-	for _, u := range k.units {
-		if u.addr.IsValid() {
-			used[u.addr] = true
-		}
-	}
-	for _, id := range k.names() {
-		if u := k.units[id]; !u.addr.IsValid() {
-			a, err := bridge.Free(k.Subnet, used)
-			if err != nil {
-				return err
-			}
-			u.addr, used[a] = a, true
-		}
-	}
-	return nil
-}
-
-// sweep takes away what nobody wants: containers of an earlier configuration, those that
-// the node allows no more, and networks of containers that are gone.
-func (k *Keeper) sweep(ctx context.Context, found []Found) {
+// unwanted are the instances that nobody wants, those of an earlier configuration and
+// those that the node allows no more, also where nothing but their network is left.
+func (k *Keeper) unwanted(found []Found) map[string]Instance {
 	attached, err := k.Network.Attached()
 	if err != nil {
 		log.Printf("workloads: %v", err)
 	}
-	// After a boot there is no port map to correct, and none is needed yet.
-	k.publish = len(attached) > 0 || err != nil
 	wanted := make(map[string]bool)
 	for _, u := range k.units {
-		wanted[u.name] = Denied(u.want, k.Allow) == nil
+		wanted[u.now.Name] = Denied(u.want, k.Allow) == nil
 	}
-	gone := make(map[string]bool)
+	all := make(map[string]Instance)
 	for _, name := range attached {
-		gone[name] = !wanted[name]
+		if !wanted[name] {
+			all[name] = Instance{Name: name}
+		}
 	}
 	for _, f := range found {
-		gone[f.Name] = !wanted[f.Name]
-	}
-	for name, yes := range gone {
-		if !yes {
-			continue
+		if !wanted[f.Name] {
+			all[f.Name] = f.Instance
 		}
+	}
+	return all
+}
+
+// sweep takes away what nobody wants, and then the networks that are empty.
+func (k *Keeper) sweep(ctx context.Context) {
+	for name := range k.leaving {
 		k.workers.Go(func() {
 			if err := k.remove(ctx, name); err != nil && ctx.Err() == nil {
 				log.Printf("workloads: remove: %v", err)
 			}
+			k.send(ctx, event{id: name, kind: swept})
 		})
 	}
+	if len(k.leaving) == 0 {
+		k.prune()
+	}
+}
+
+// swept is an event of no unit: an instance that nobody wants has gone.
+const swept Event = "swept"
+
+// tidy gives the places of a swept instance free.
+func (k *Keeper) tidy(name string) {
+	delete(k.leaving, name)
+	if len(k.leaving) == 0 {
+		k.prune()
+	}
+}
+
+// prune removes the networks on which there is nobody any more.
+func (k *Keeper) prune() {
+	if err := k.Network.Prune(k.networks()); err != nil {
+		log.Printf("workloads: %v", err)
+	}
+	k.publish = true
 }
 
 func (k *Keeper) remove(ctx context.Context, name string) error {
@@ -92,9 +87,9 @@ func (k *Keeper) adopt(ctx context.Context, found []Found) {
 	for _, f := range found {
 		byName[f.Name] = f
 	}
-	for _, id := range k.names() {
+	for _, id := range k.ids {
 		u := k.units[id]
-		f := byName[u.name]
+		f := byName[u.now.Name]
 		if u.State != Waiting {
 			continue
 		}
@@ -113,9 +108,9 @@ func (k *Keeper) adopt(ctx context.Context, found []Found) {
 }
 
 // current says whether what was found is what is wanted: the same settings, image
-// and address. An image that is no longer there does not end what runs.
+// and places. An image that is no longer there does not end what runs.
 func (k *Keeper) current(ctx context.Context, u *unit, f Found) bool {
-	if f.Spec != u.want.Hash() || !slices.Equal(f.At, u.instance().At) {
+	if f.Spec != u.want.Hash() || !slices.Equal(f.At, u.now.At) {
 		return false
 	}
 	digest, err := k.Engine.Digest(ctx, u.want.Image)

@@ -3,7 +3,6 @@ package workload
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +50,7 @@ func keepPulling(t *testing.T, r *registryEngine) *Keeper {
 	t.Helper()
 	r.fakeEngine = newFake()
 	r.missing["web:1"] = true
-	k := &Keeper{Engine: r, Network: &fakeNetwork{attached: map[string]bool{}}, Subnet: netip.MustParsePrefix("172.20.0.0/24")}
+	k := &Keeper{Engine: r, Network: &fakeNetwork{attached: map[string]bool{}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
 	go func() {

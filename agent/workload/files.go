@@ -18,11 +18,10 @@ import (
 // files are the names of what WriteFiles writes, all seen in the container's /etc.
 var files = []string{"resolv.conf", "hosts", "hostname"}
 
-// WriteFiles writes resolv.conf, hosts and hostname of the instance name of c. peers are
-// those that it can reach, itself included, by what it calls them. They are written in
-// place, not renamed, because a running container has them mounted; text that is the
-// same is not written again.
-func (e *Engine) WriteFiles(c Container, name string, peers map[string]netip.Addr) error {
+// WriteFiles writes resolv.conf, hosts and hostname of the instance name of c. They are
+// written in place, not renamed, because a running container has them mounted; text
+// that is the same is not written again.
+func (e *Engine) WriteFiles(c Container, name string, v View) error {
 	folder := filepath.Join(e.paths.Files, name)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("files of %s: %w", c.ID, err)
@@ -32,8 +31,8 @@ func (e *Engine) WriteFiles(c Container, name string, peers map[string]netip.Add
 		return fmt.Errorf("node's resolv.conf: %w", err)
 	}
 	for file, text := range map[string][]byte{
-		"resolv.conf": resolvConf(c, resolv),
-		"hosts":       hosts(c, peers),
+		"resolv.conf": resolvConf(c, v, string(resolv)),
+		"hosts":       hosts(c, v),
 		"hostname":    []byte(c.Hostname + "\n"),
 	} {
 		path := filepath.Join(folder, file)
@@ -100,48 +99,71 @@ func (e *Engine) RemoveFiles(name string) error {
 	return nil
 }
 
-// resolvConf is the node's without servers on the node's loopback, which a
-// container on a network of its own cannot reach.
-func resolvConf(c Container, node []byte) []byte {
-	if c.Shares(nodeconfig.HostNetwork) {
-		return node
+// maxServers is how many name servers a resolver asks.
+//
+// Source: resolv.conf(5).
+const maxServers = 3
+
+// resolvConf names the node's server of the container's own networks first: it answers
+// for its peers and asks others for the rest. Those others come behind it, for when the
+// agent is away, and what else the node's own file says.
+func resolvConf(c Container, v View, node string) []byte {
+	var rest, asked []string
+	host := c.Shares(nodeconfig.HostNetwork)
+	for line := range strings.Lines(node) {
+		switch fields := strings.Fields(line); {
+		case len(fields) < 2 || strings.ContainsAny(fields[0][:1], "#;"):
+		case fields[0] == "nameserver":
+			// What is on the node's loopback a container does not reach.
+			if a, err := netip.ParseAddr(fields[1]); err == nil && (host || !a.IsLoopback()) {
+				asked = append(asked, fields[1])
+			}
+		case (fields[0] == "search" || fields[0] == "domain") && c.Search != nil, fields[0] == "options" && c.DNSOptions != nil:
+		default:
+			rest = append(rest, strings.Join(fields, " "))
+		}
+	}
+	if c.DNS != nil {
+		asked = nil
+		for _, a := range c.DNS {
+			asked = append(asked, a.String())
+		}
+	}
+	if !v.Outside && !host {
+		asked = nil
+	}
+	if v.Resolver.IsValid() {
+		asked = append([]string{v.Resolver.String()}, asked...)
+	}
+	if c.Search != nil && !slices.Equal(c.Search, []string{"."}) {
+		rest = append(rest, "search "+strings.Join(c.Search, " "))
+	}
+	if c.DNSOptions != nil {
+		rest = append(rest, "options "+strings.Join(c.DNSOptions, " "))
 	}
 	var out bytes.Buffer
-	for line := range strings.Lines(string(node)) {
-		fields := strings.Fields(line)
-		if len(fields) > 1 && fields[0] == "nameserver" {
-			if a, err := netip.ParseAddr(fields[1]); err == nil && a.IsLoopback() {
-				continue
-			}
-		}
-		out.WriteString(line)
+	for _, a := range asked[:min(len(asked), maxServers)] {
+		fmt.Fprintf(&out, "nameserver %s\n", a)
+	}
+	for _, line := range rest {
+		out.WriteString(line + "\n")
 	}
 	return out.Bytes()
 }
 
-// hosts gives the container its own name, those that it asked for and those of its
-// peers: on one node that replaces a name server.
-func hosts(c Container, peers map[string]netip.Addr) []byte {
+// hosts gives the container its own names, those that it asked for and those of its
+// peers, so that they are known also while the node's name server is away.
+func hosts(c Container, v View) []byte {
 	var out bytes.Buffer
 	out.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	names := make([]string, 0, len(peers))
-	for name := range peers {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	if c.Shares(nodeconfig.HostNetwork) { // nobody has an address for it
-		fmt.Fprintf(&out, "127.0.1.1\t%s\n", c.Hostname)
-	}
 	for _, h := range c.ExtraHosts { // first: they may speak of a peer otherwise
 		fmt.Fprintf(&out, "%s\t%s\n", h.Addr, h.Name)
 	}
-	_, own := Split(c.ID)
-	for _, name := range names {
-		if name == own && c.Hostname != own {
-			fmt.Fprintf(&out, "%s\t%s %s\n", peers[name], c.Hostname, name)
-			continue
-		}
-		fmt.Fprintf(&out, "%s\t%s\n", peers[name], name)
+	if len(v.Peers) == 0 { // nobody has an address for it
+		fmt.Fprintf(&out, "127.0.1.1\t%s\n", c.Hostname)
+	}
+	for _, p := range v.Peers {
+		fmt.Fprintf(&out, "%s\t%s\n", p.Addr, strings.Join(p.Names, " "))
 	}
 	return out.Bytes()
 }

@@ -12,7 +12,7 @@ func TestFiles(t *testing.T) {
 	resolv := filepath.Join(folder, "resolv.conf")
 	e := &Engine{paths: Paths{Files: filepath.Join(folder, "workload"), Resolv: resolv}}
 	c := Container{ID: "web", Hostname: "www.example"}
-	peers := map[string]netip.Addr{"web": netip.MustParseAddr("10.88.0.2"), "db": netip.MustParseAddr("10.88.0.3")}
+	peers := View{Outside: true, Peers: []Peer{{netip.MustParseAddr("10.88.0.3"), []string{"db"}}, {netip.MustParseAddr("10.88.0.2"), []string{"www.example", "web"}}}}
 	read := func(name string) string {
 		t.Helper()
 		data, err := os.ReadFile(filepath.Join(folder, "workload", "web", name))
@@ -48,7 +48,7 @@ func TestFiles(t *testing.T) {
 	if err := e.WriteFiles(c, "web", peers); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := read("resolv.conf"), "search lan\nnameserver 192.0.2.53\n"; got != want {
+	if got, want := read("resolv.conf"), "nameserver 192.0.2.53\nsearch lan\n"; got != want {
 		t.Errorf("resolv.conf %q, want %q", got, want)
 	}
 	after, err := os.Stat(path)
@@ -69,9 +69,9 @@ func TestHosts(t *testing.T) {
 	c := Container{ID: "web", Hostname: "web", ExtraHosts: []Host{
 		{Name: "db", Addr: netip.MustParseAddr("192.0.2.9")}, {Name: "six", Addr: netip.MustParseAddr("2001:db8::1")},
 	}}
-	peers := map[string]netip.Addr{"web": netip.MustParseAddr("10.88.0.2"), "db": netip.MustParseAddr("10.88.0.3")}
+	peers := View{Peers: []Peer{{netip.MustParseAddr("10.88.0.3"), []string{"db", "sql"}}, {netip.MustParseAddr("10.88.0.2"), []string{"web"}}}}
 	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
-		"192.0.2.9\tdb\n2001:db8::1\tsix\n10.88.0.3\tdb\n10.88.0.2\tweb\n"
+		"192.0.2.9\tdb\n2001:db8::1\tsix\n10.88.0.3\tdb sql\n10.88.0.2\tweb\n"
 	if got := string(hosts(c, peers)); got != want {
 		t.Errorf("hosts:\n%s", got)
 	}

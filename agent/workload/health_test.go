@@ -189,7 +189,7 @@ func TestHealthHangs(t *testing.T) {
 	f := &slowEngine{fakeEngine: newFake(), asked: make(chan struct{}, 100), answer: make(chan struct{})}
 	b := run(t, f.fakeEngine, web(Always)) // for its network and cleanup
 	b.end()
-	k := &Keeper{Engine: f, Network: b.network, Subnet: b.keeper.Subnet, Tick: time.Millisecond}
+	k := &Keeper{Engine: f, Network: b.network, Tick: time.Millisecond}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- k.Run(ctx, []Container{quickly(web(Always))}) }()

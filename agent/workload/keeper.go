@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"kogge.example/agent/workload/bridge"
+	"kogge.example/agent/workload/names"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -30,21 +32,23 @@ type engine interface {
 	Mark(ctx context.Context, name string, code int) error
 	Remove(ctx context.Context, name, signal string, grace time.Duration) error
 	Prepare(c Container, name string) error
-	WriteFiles(c Container, name string, peers map[string]netip.Addr) error
+	WriteFiles(c Container, name string, v View) error
 	RemoveFiles(name string) error
 }
 
-// network is the containers' network. [bridge.Bridges] fits, and so does the one of
+// network is the containers' networks. [bridge.Bridges] fits, and so does the one of
 // the tests.
 type network interface {
+	Make(wanted []bridge.Network) (map[string]bridge.Subnet, error)
+	Prune(wanted []bridge.Network) error
 	Attach(id string, at []bridge.Address) (string, error)
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []bridge.Publish) error
 }
 
-// Network is the one that all containers are on.
-const Network = "default"
+// resolver is the node's name server for containers. [names.Server] fits.
+type resolver interface{ Set(names.Table) }
 
 // Keeper keeps a fixed set of containers running. One goroutine, that of Run, owns
 // all of its state; whatever takes time runs beside it and answers with an event, and
@@ -53,8 +57,9 @@ type Keeper struct {
 	// Engine and Network do the work.
 	Engine  engine
 	Network network
-	// Subnet is where addresses come from: that of the network called [Network].
-	Subnet netip.Prefix
+	// Names answers the containers' questions for each other's names, beside their
+	// files. Default: nobody does.
+	Names resolver
 	// Allow is what the node's own file allows containers, see [Denied]. What is not
 	// allowed does not run, and does not go on.
 	Allow []nodeconfig.Allow
@@ -68,6 +73,9 @@ type Keeper struct {
 	Now func() time.Time
 
 	units   map[string]*unit
+	ids     []string                 // of the units, in order
+	subnets map[string]bridge.Subnet // by name of the network
+	leaving map[string]Instance      // which nobody wants, by name
 	events  chan event
 	workers sync.WaitGroup
 	trouble string // with containerd or the port map, in words
@@ -85,8 +93,7 @@ type Keeper struct {
 type unit struct {
 	Unit
 	want   Container
-	name   string // of its instance
-	addr   netip.Addr
+	now    Instance
 	reason string    // why it does not run, in words
 	code   int       // of its last exit
 	pull   *Progress // of its image; for a start that waits for that
@@ -149,8 +156,9 @@ func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
 		if _, twice := k.units[c.ID]; twice {
 			return fmt.Errorf("container %s is wanted twice", c.ID)
 		}
-		k.units[c.ID] = &unit{want: c, name: instances(c.ID)[0], Unit: Unit{State: Waiting, Restart: c.Restart}}
+		k.units[c.ID] = &unit{want: c, now: Instance{Name: instances(c.ID)[0]}, Unit: Unit{State: Waiting, Restart: c.Restart}}
 	}
+	k.ids = slices.Sorted(maps.Keys(k.units))
 	for {
 		err := k.session(ctx)
 		if ctx.Err() != nil {
@@ -202,11 +210,14 @@ func (k *Keeper) session(ctx context.Context) error {
 			k.send(ctx, event{kind: Lost, err: err})
 		}
 	})
-	if err := k.address(found); err != nil {
-		return err
-	}
-	k.sweep(ctx, found)
+	k.leaving = k.unwanted(found)
+	k.locate(found)
+	// Before anything starts: the table keeps networks apart.
+	k.publish = true
+	k.publishPorts()
+	k.sweep(ctx)
 	k.adopt(ctx, found)
+	k.refresh()
 	return k.loop(ctx)
 }
 
@@ -227,10 +238,14 @@ func (k *Keeper) loop(ctx context.Context) error {
 			if k.stale(e) {
 				continue
 			}
-			if e.kind == Lost {
+			switch e.kind {
+			case Lost:
 				return e.err
+			case swept:
+				k.tidy(e.id)
+			default:
+				k.handle(ctx, e)
 			}
-			k.handle(ctx, e)
 		case r := <-k.requests:
 			k.take(ctx, r, true)
 		case <-timer:
@@ -275,7 +290,7 @@ func (k *Keeper) next() (earliest time.Time, ok bool) {
 // "refused" at once, where a packet to nobody would be waited for.
 func (k *Keeper) ports() []bridge.Publish {
 	var all []bridge.Publish
-	for _, id := range k.names() {
+	for _, id := range k.ids {
 		u := k.units[id]
 		if u.State != Running {
 			continue
@@ -283,7 +298,7 @@ func (k *Keeper) ports() []bridge.Publish {
 		for _, p := range u.want.Ports {
 			all = append(all, bridge.Publish{
 				Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort,
-				To: netip.AddrPortFrom(u.addr, p.Container),
+				To: netip.AddrPortFrom(k.front(u.now), p.Container),
 			})
 		}
 	}
@@ -360,7 +375,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	case Remove:
 		k.drop(ctx, u)
 	case Mark:
-		name := u.name
+		name := u.now.Name
 		k.workers.Go(func() {
 			if err := k.Engine.Mark(ctx, name, e.code); err != nil && ctx.Err() == nil {
 				log.Printf("workloads: %v", err)
@@ -416,7 +431,7 @@ func (k *Keeper) note(e event, u *unit) {
 		if e.took > 0 {
 			took = " in " + e.took.Round(time.Millisecond).String()
 		}
-		log.Printf("container %s: running (%s%s), %s", e.id, e.kind, took, u.addr)
+		log.Printf("container %s: running (%s%s)%s", e.id, e.kind, took, places(u.now.At))
 	case Backoff:
 		log.Printf("container %s: %s; next start in %s", e.id, u.reason, u.NotBefore.Sub(k.Now()).Round(time.Millisecond))
 	case Ended:
@@ -431,14 +446,17 @@ func (k *Keeper) note(e event, u *unit) {
 const startLimit = 2 * time.Minute
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
-	c, i, peers := u.want, u.instance(), k.peers(u)
+	err := k.place(u)
+	c, i, v := u.want, u.now, k.view(u)
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
 		defer cancel()
-		err := Denied(c, k.Allow)
 		if err == nil {
-			// Before what is left of it goes: of a pull that fails nobody should notice.
+			err = Denied(c, k.Allow)
+		}
+		// Before what is left of it goes: of a pull that fails nobody should notice.
+		if err == nil {
 			err = k.fetch(whole, c)
 		}
 		var took time.Duration
@@ -446,7 +464,7 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		if err == nil {
 			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
 			defer done()
-			took, check, err = k.begin(limited, c, i, peers)
+			took, check, err = k.begin(limited, c, i, v)
 		}
 		if err != nil {
 			k.send(ctx, event{id: c.ID, kind: StartFailed, err: err})
@@ -458,7 +476,7 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 
 // drop takes a container away at an operator's request.
 func (k *Keeper) drop(ctx context.Context, u *unit) {
-	c, name := u.want, u.name
+	c, name := u.want, u.now.Name
 	k.workers.Go(func() {
 		limited, cancel := context.WithTimeout(ctx, c.StopGrace+startLimit)
 		defer cancel()
@@ -472,7 +490,7 @@ func (k *Keeper) drop(ctx context.Context, u *unit) {
 
 // begin takes away what is left of the instance i of c and starts it. took is the time
 // from there to the running process: container, network, task.
-func (k *Keeper) begin(ctx context.Context, c Container, i Instance, peers map[string]netip.Addr) (took time.Duration, check Health, err error) {
+func (k *Keeper) begin(ctx context.Context, c Container, i Instance, v View) (took time.Duration, check Health, err error) {
 	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
 		return 0, Health{}, err
 	}
@@ -480,7 +498,7 @@ func (k *Keeper) begin(ctx context.Context, c Container, i Instance, peers map[s
 	if err := k.Engine.Prepare(c, i.Name); err != nil {
 		return 0, Health{}, err
 	}
-	if err := k.Engine.WriteFiles(c, i.Name, peers); err != nil {
+	if err := k.Engine.WriteFiles(c, i.Name, v); err != nil {
 		return 0, Health{}, err
 	}
 	// Beside the start: it reads the image's configuration.
@@ -515,7 +533,7 @@ func (k *Keeper) health(ctx context.Context, c Container) Health {
 // waiting itself fails, only a look at everything tells whether the container is gone
 // or containerd is.
 func (k *Keeper) watch(ctx context.Context, u *unit) {
-	id, name, run := u.want.ID, u.name, u.run
+	id, name, run := u.want.ID, u.now.Name, u.run
 	k.workers.Go(func() {
 		code, err := k.Engine.Wait(ctx, name)
 		e := exit(id, code)
@@ -558,7 +576,7 @@ func lastLine(text string) string {
 
 // test asks a running container whether it works, beside the loop.
 func (k *Keeper) test(ctx context.Context, u *unit) {
-	id, name, run, health := u.want.ID, u.name, u.run, u.health
+	id, name, run, health := u.want.ID, u.now.Name, u.run, u.health
 	k.workers.Go(func() {
 		good, output := k.Engine.Test(ctx, name, health)
 		e := event{id: id, run: run, health: Missed, output: output}
@@ -577,44 +595,19 @@ func (k *Keeper) send(ctx context.Context, e event) {
 	}
 }
 
-// refresh brings resolv.conf and hosts of the containers up to date.
+// refresh brings what containers know of each other up to date: resolv.conf and hosts,
+// and the name server.
 func (k *Keeper) refresh() {
-	for _, id := range k.names() {
+	if k.Names != nil {
+		k.Names.Set(k.table())
+	}
+	for _, id := range k.ids {
 		u := k.units[id]
 		if u.State != Running {
 			continue // the next start writes them
 		}
-		if err := k.Engine.WriteFiles(u.want, u.name, k.peers(u)); err != nil {
+		if err := k.Engine.WriteFiles(u.want, u.now.Name, k.view(u)); err != nil {
 			log.Printf("workloads: %v", err)
 		}
 	}
-}
-
-// peers are the containers of u's project, by what it calls them.
-func (k *Keeper) peers(u *unit) map[string]netip.Addr {
-	peers := make(map[string]netip.Addr)
-	own, _ := Split(u.want.ID)
-	for id, other := range k.units {
-		if project, service := Split(id); project == own && !other.want.Shares(nodeconfig.HostNetwork) {
-			peers[service] = other.addr
-		}
-	}
-	return peers
-}
-
-// instance is what u is or is to be in containerd.
-func (u *unit) instance() Instance {
-	if u.want.Shares(nodeconfig.HostNetwork) {
-		return Instance{Name: u.name}
-	}
-	return Instance{Name: u.name, At: []bridge.Address{{Network: Network, Addr: u.addr}}}
-}
-
-func (k *Keeper) names() []string {
-	names := make([]string, 0, len(k.units))
-	for id := range k.units {
-		names = append(names, id)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -86,7 +86,7 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 func (f *fakeEngine) Start(ctx context.Context, c Container, i Instance, netns string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.do(ctx, "start %s %s", i.Name, i.At[0].Addr); err != nil {
+	if err := f.do(ctx, "start %s%s", i.Name, places(i.At)); err != nil {
 		return err
 	}
 	if f.missing[c.Image] {
@@ -170,9 +170,9 @@ func (f *fakeEngine) Test(_ context.Context, id string, _ Health) (bool, string)
 	return true, "fine"
 }
 
-func (f *fakeEngine) Prepare(Container, string) error                           { return nil }
-func (f *fakeEngine) WriteFiles(Container, string, map[string]netip.Addr) error { return nil }
-func (f *fakeEngine) RemoveFiles(string) error                                  { return nil }
+func (f *fakeEngine) Prepare(Container, string) error          { return nil }
+func (f *fakeEngine) WriteFiles(Container, string, View) error { return nil }
+func (f *fakeEngine) RemoveFiles(string) error                 { return nil }
 
 // exit ends a running container.
 func (f *fakeEngine) exit(t *testing.T, id string, code int) {
@@ -205,9 +205,43 @@ func (f *fakeEngine) did(what string) int {
 
 type fakeNetwork struct {
 	mu       sync.Mutex
+	made     map[string]bridge.Subnet
+	full     map[string]bool // networks that cannot be made
 	attached map[string]bool
 	ports    []bridge.Publish
 	broken   int // so many calls of Publish fail
+}
+
+func (n *fakeNetwork) Make(wanted []bridge.Network) (map[string]bridge.Subnet, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	made := make(map[string]bridge.Subnet)
+	for _, one := range wanted {
+		if n.full[one.Name] {
+			return nil, bridge.ErrNoSubnet
+		}
+		subnet, ok := n.made[one.Name]
+		if !ok {
+			subnet.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(len(n.made)), 0}), 24)
+		}
+		subnet.Network = one
+		if n.made == nil {
+			n.made = make(map[string]bridge.Subnet)
+		}
+		n.made[one.Name], made[one.Name] = subnet, subnet
+	}
+	return made, nil
+}
+
+func (n *fakeNetwork) Prune(wanted []bridge.Network) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name := range n.made {
+		if !slices.ContainsFunc(wanted, func(one bridge.Network) bool { return one.Name == name }) {
+			delete(n.made, name)
+		}
+	}
+	return nil
 }
 
 func (n *fakeNetwork) Attach(id string, _ []bridge.Address) (string, error) {
@@ -272,7 +306,7 @@ func runOn(t *testing.T, f *fakeEngine, network *fakeNetwork, wanted ...Containe
 		b.network.attached[id] = true
 	}
 	k := &Keeper{
-		Engine: f, Network: b.network, Subnet: netip.MustParsePrefix("10.88.0.0/24"), Tick: 10 * time.Millisecond,
+		Engine: f, Network: b.network, Tick: 10 * time.Millisecond,
 		Report: func(s Status) {
 			select {
 			case <-b.status: // only the newest counts
@@ -324,7 +358,7 @@ func unitStates(want ...string) func(Status) bool {
 }
 
 func web(policy Policy) Container {
-	return Container{ID: "web", Image: "hello", Hostname: "web", Pids: 10, Restart: Restart{Policy: policy},
+	return Container{ID: "web", Image: "hello", Hostname: "web", Pids: 10, Restart: Restart{Policy: policy}, Networks: []Attachment{{Network: "default"}},
 		Ports: []Port{{Protocol: bridge.TCP, HostPort: 80, Container: 8080}}}
 }
 
@@ -347,7 +381,7 @@ func TestStartAndRestart(t *testing.T) {
 	}
 	b.network.mu.Lock()
 	defer b.network.mu.Unlock()
-	if len(b.network.ports) != 1 || b.network.ports[0].To.String() != "10.88.0.3:8080" {
+	if len(b.network.ports) != 1 || b.network.ports[0].To.String() != "10.88.0.2:8080" {
 		t.Errorf("published %v", b.network.ports)
 	}
 }
@@ -357,7 +391,7 @@ func TestAdopt(t *testing.T) {
 	t.Parallel()
 	c := web(Always)
 	at := func(addr string) []bridge.Address {
-		return []bridge.Address{{Network: Network, Addr: netip.MustParseAddr(addr)}}
+		return []bridge.Address{{Network: "default", Addr: netip.MustParseAddr(addr)}}
 	}
 	good := Found{Instance: Instance{Name: "web", At: at("10.88.0.9")}, ID: "web", Spec: c.Hash(), Image: "sha256:hello", Task: Alive}
 	for _, tc := range []struct {

@@ -102,7 +102,7 @@ func (u *unit) standing() standing {
 // advance starts what has waited for others and need wait no longer, and restarts
 // what goes by one that was replaced.
 func (k *Keeper) advance(ctx context.Context) {
-	for _, id := range k.names() {
+	for _, id := range k.ids {
 		u := k.units[id]
 		if u.State != Pending && !(u.State == Running && u.follow) {
 			continue
@@ -160,7 +160,7 @@ func (k *Keeper) Stop(ctx context.Context) {
 		k.workers.Go(func() {
 			defer close(gone[id])
 			k.await(ctx, u, gone)
-			if err := k.Engine.Remove(ctx, u.name, u.want.StopSignal, u.want.StopGrace); err != nil {
+			if err := k.Engine.Remove(ctx, u.now.Name, u.want.StopSignal, u.want.StopGrace); err != nil {
 				log.Printf("workloads: stop: %v", err)
 			}
 		})

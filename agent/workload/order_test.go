@@ -3,7 +3,6 @@ package workload
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -130,7 +129,7 @@ func TestStopOrder(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &stuckEngine{fakeEngine: newFake(), stuck: tc.stuck}
-			k := &Keeper{Engine: f, Network: &fakeNetwork{attached: map[string]bool{}}, Subnet: netip.MustParsePrefix("10.88.0.0/24")}
+			k := &Keeper{Engine: f, Network: &fakeNetwork{attached: map[string]bool{}}}
 			running := make(chan struct{})
 			k.Report = func(s Status) {
 				if unitStates("app running", "db running", "web running")(s) {

@@ -2,9 +2,10 @@ package workload
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
+
+	"kogge.example/agent/workload/bridge"
 )
 
 // Status is what the Keeper knows, for people and for the API. Nobody changes one
@@ -23,9 +24,9 @@ type UnitStatus struct {
 	ID       string
 	Instance string // its name in containerd, and of its cgroup; of the one that serves, if there are two
 	State    State
-	Image    string     // as it was asked for
-	Address  netip.Addr // on the bridge
-	Ports    []Port     // published while it runs
+	Image    string           // as it was asked for
+	At       []bridge.Address // its places on networks
+	Ports    []Port           // published while it runs
 	Health   HealthStatus
 	// StartedAt is when the process that runs was started; zero if none runs.
 	StartedAt time.Time
@@ -79,7 +80,7 @@ func (k *Keeper) Snapshot() Status {
 
 func (k *Keeper) report() {
 	s := Status{Settled: true, Trouble: k.trouble}
-	for _, id := range k.names() {
+	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)
 		s.Units = append(s.Units, u.status())
@@ -94,7 +95,7 @@ func (k *Keeper) report() {
 
 func (u *unit) status() UnitStatus {
 	s := UnitStatus{
-		ID: u.want.ID, Instance: u.name, State: u.State, Image: u.want.Image, Address: u.addr,
+		ID: u.want.ID, Instance: u.now.Name, State: u.State, Image: u.want.Image, At: u.now.At,
 		Exits: u.Exits, Restarts: max(u.starts-1, 0), ExitCode: u.code, Reason: u.reason,
 	}
 	if u.State == Running {

@@ -40,6 +40,10 @@ type Container struct {
 	User       string   `json:",omitempty"`
 	Hostname   string
 
+	// Networks are those that it is on; without any it has nothing but a loopback. The
+	// first one that is not internal leads outside.
+	Networks []Attachment `json:",omitempty"`
+
 	Ports   []Port  `json:",omitempty"`
 	Restart Restart // what an exit means
 
@@ -71,6 +75,11 @@ type Container struct {
 	Domainname string `json:",omitempty"`
 	// ExtraHosts are further lines of /etc/hosts.
 	ExtraHosts []Host `json:",omitempty"`
+	// DNS are the name servers, instead of the node's, for names that no container has;
+	// Search and DNSOptions replace those of the node's resolv.conf.
+	DNS        []netip.Addr `json:",omitempty"`
+	Search     []string     `json:",omitempty"`
+	DNSOptions []string     `json:",omitempty"`
 	// Ulimits replace the node's defaults, sorted by name.
 	Ulimits []Ulimit `json:",omitempty"`
 	// Sysctls are settings of the container's own namespaces: [compose] takes no
@@ -108,6 +117,24 @@ type Port struct {
 	HostPort  uint16
 	Container uint16
 }
+
+// Attachment is a container's place on a network.
+type Attachment struct {
+	// Network is the node's name of it: [Join] of a project and its own name, or a name
+	// that projects share.
+	Network string
+	// Internal says that it leads nowhere else, External that others say whether it
+	// does.
+	Internal bool `json:",omitempty"`
+	External bool `json:",omitempty"`
+	// Aliases are what the container is called there besides its service's name,
+	// sorted and in lower case.
+	Aliases []string `json:",omitempty"`
+}
+
+// MaxOnNetwork is how many containers can be on one network: a subnet has 253
+// addresses, and while one replaces another both have one.
+const MaxOnNetwork = 120
 
 // Tmpfs is an empty file system in memory.
 type Tmpfs struct {

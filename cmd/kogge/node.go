@@ -305,7 +305,7 @@ func psCommand() *cobra.Command {
 
 func printContainers(w io.Writer, list *apiv1.ListResponse, now time.Time) {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tIMAGE\tSTATE\tHEALTH\tFOR\tADDRESS\tPORTS\tEXITS\tREASON")
+	fmt.Fprintln(tw, "NAME\tIMAGE\tSTATE\tHEALTH\tFOR\tNETWORKS\tPORTS\tEXITS\tREASON")
 	for _, c := range list.Containers {
 		since, health := "", c.Health
 		if c.Started.IsValid() && c.Started.GetSeconds() > 0 {
@@ -314,7 +314,7 @@ func printContainers(w io.Writer, list *apiv1.ListResponse, now time.Time) {
 		if health == "" {
 			health = "-"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Image, stateOf(c), health, since, c.Address, strings.Join(c.Ports, " "), c.Exits, c.Reason)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Image, stateOf(c), health, since, networks(c), strings.Join(c.Ports, " "), c.Exits, c.Reason)
 	}
 	tw.Flush()
 	if list.Trouble != "" {
@@ -334,6 +334,16 @@ func stateOf(c *apiv1.Container) string {
 		return fmt.Sprintf("pulling %d%%", 100*done/total)
 	}
 	return "unpacking"
+}
+
+// networks that a container is on, with its addresses; one of its own project by its
+// name in there.
+func networks(c *apiv1.Container) string {
+	var all []string
+	for _, n := range c.Networks {
+		all = append(all, strings.TrimPrefix(n.Name, c.Project+".")+"="+n.Address)
+	}
+	return strings.Join(all, " ")
 }
 
 func logsCommand() *cobra.Command {

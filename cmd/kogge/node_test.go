@@ -95,7 +95,7 @@ func TestPrint(t *testing.T) {
 	}, now)
 	b.WriteString("\n")
 	printContainers(&b, &apiv1.ListResponse{Trouble: "containerd is away", Containers: []*apiv1.Container{
-		{Name: "db", Image: "registry.example/db:1", State: "running", Health: "healthy", Address: "10.88.0.2", Started: timestamppb.New(now.Add(-time.Hour))},
+		{Name: "shop.db", Project: "shop", Image: "registry.example/db:1", State: "running", Health: "healthy", Networks: []*apiv1.ContainerNetwork{{Name: "shop.back", Address: "10.88.0.2"}, {Name: "lan", Address: "10.88.3.2"}}, Started: timestamppb.New(now.Add(-time.Hour))},
 		{Name: "web", Image: "registry.example/web:2", State: "backoff", Exits: 3, Reason: "exit status 1"},
 	}}, now)
 	golden.Compare(t, "node.txt", b.String())

@@ -51,8 +51,8 @@ func Apply(r Ruleset) error {
 	if err := b.maps(r); err != nil {
 		return err
 	}
-	b.translate("prerouting", nftables.ChainHookPrerouting)
-	b.translate("output", nftables.ChainHookOutput)
+	b.translate(r, "prerouting", nftables.ChainHookPrerouting)
+	b.translate(Ruleset{}, "output", nftables.ChainHookOutput)
 	b.filter(r)
 	b.masquerade(r)
 	if err := conn.Flush(); err != nil {
@@ -122,11 +122,15 @@ func (b *builder) rule(c *nftables.Chain, parts ...[]expr.Any) {
 	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: all})
 }
 
-// translate adds the two lookups: for one address, then for all local ones. A
+// translate adds the two lookups: for one address, then for all local ones. What a
+// container asks its own gateway for names stays there, whoever publishes that port. A
 // packet of another protocol than tcp and udp finds no element: protocol is part
 // of the key. (Its bytes where the port would be are loaded and mean nothing.)
-func (b *builder) translate(name string, hook *nftables.ChainHook) {
+func (b *builder) translate(r Ruleset, name string, hook *nftables.ChainHook) {
 	c := b.chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest)
+	for _, n := range r.Networks {
+		b.rule(c, iif(exact(n.Device), expr.CmpOpEq), network(16, netip.PrefixFrom(n.Gateway(), 32)), toPort(namePort), verdict(expr.VerdictAccept))
+	}
 	local := []expr.Any{
 		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
@@ -162,10 +166,7 @@ func (b *builder) filter(r Ruleset) {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMP}},
 	}, verdict(expr.VerdictAccept))
-	b.rule(input, []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(53)},
-	}, verdict(expr.VerdictAccept))
+	b.rule(input, toPort(namePort), verdict(expr.VerdictAccept))
 	// Whoever calls is told at once: port unreachable.
 	b.rule(input, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}})
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
@@ -233,6 +234,17 @@ func ct(key expr.CtKey, bits uint32) []expr.Any {
 		&expr.Ct{Key: key, Register: 1},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+// namePort is a name server's.
+const namePort = 53
+
+// toPort compares the destination port of what has one.
+func toPort(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
 	}
 }
 

@@ -25,29 +25,48 @@ const MaxNetworks = 16
 // for it again.
 func (b *Bridges) Attach(id string, at []Address) (string, error) {
 	file := filepath.Join(b.netns, id)
-	if whole(file, id, at) {
+	plugs, err := b.plugs(id, at)
+	if err != nil {
+		return "", fmt.Errorf("network of %s: %w", id, err)
+	}
+	if whole(file, plugs) {
 		return file, nil
 	}
 	if err := b.Detach(id); err != nil {
 		return "", err
 	}
-	if err := b.attach(file, id, at); err != nil {
+	if err := connect(file, id, plugs); err != nil {
 		return "", errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
 	}
 	return file, nil
 }
 
-// whole says whether id has its namespace and every interface.
-func whole(file, id string, at []Address) bool {
+// plugs are the interfaces of id at these addresses.
+func (b *Bridges) plugs(id string, at []Address) ([]plug, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []plug
 	for i, a := range at {
-		if _, err := netlink.LinkByName(vethName(id, i, a)); err != nil {
+		m, ok := b.made[a.Network]
+		if !ok {
+			return nil, fmt.Errorf("network %s is not there", a.Network)
+		}
+		all = append(all, plug{made: m, veth: vethName(id, i, a, m.Internal), inside: fmt.Sprintf("eth%d", i), addr: a.Addr})
+	}
+	return all, nil
+}
+
+// whole says whether there is the namespace and every interface.
+func whole(file string, plugs []plug) bool {
+	for _, p := range plugs {
+		if _, err := netlink.LinkByName(p.veth); err != nil {
 			return false
 		}
 	}
 	return isNamespace(file)
 }
 
-func (b *Bridges) attach(file, id string, at []Address) error {
+func connect(file, id string, plugs []plug) error {
 	ns, err := newNamespace(file)
 	if err != nil {
 		return err
@@ -66,23 +85,16 @@ func (b *Bridges) attach(file, id string, at []Address) error {
 		return fmt.Errorf("loopback: set up: %w", err)
 	}
 	routed := false
-	for i, a := range at {
-		b.mu.Lock()
-		m, ok := b.made[a.Network]
-		b.mu.Unlock()
-		if !ok {
-			return fmt.Errorf("network %s is not there", a.Network)
-		}
-		p := plug{made: m, veth: vethName(id, i, a), inside: fmt.Sprintf("eth%d", i), addr: a.Addr}
+	for _, p := range plugs {
 		eth, err := p.in(ns, inside, id)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.inside, err)
 		}
-		if m.Internal || routed {
+		if p.Internal || routed {
 			continue
 		}
 		routed = true
-		if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.IP(m.Gateway().AsSlice())}); err != nil {
+		if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.IP(p.Gateway().AsSlice())}); err != nil {
 			return fmt.Errorf("%s: default route: %w", p.inside, err)
 		}
 	}
@@ -156,8 +168,9 @@ func vethPrefix(id string) string {
 }
 
 // vethName also names which of id's interfaces it is and where it leads, so that a
-// link made for another network or address is not taken for whole.
-func vethName(id string, i int, a Address) string {
-	sum := sha256.Sum256([]byte(a.Network + " " + a.Addr.String()))
+// link made for another network or address is not taken for whole, nor a namespace
+// whose default route leads into a network that is internal by now.
+func vethName(id string, i int, a Address, internal bool) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %v", a.Network, a.Addr, internal))
 	return fmt.Sprintf("%s%x%s", vethPrefix(id), i%MaxNetworks, hex.EncodeToString(sum[:2])[:3])
 }

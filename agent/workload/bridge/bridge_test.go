@@ -56,15 +56,18 @@ func TestNetwork(t *testing.T) {
 	serve(t, otherNS, "other")
 	serve(t, dbNS, "db")
 	serve(t, "", "node")
+	serveOn(t, "", "10.88.0.1:53", "names")
 	ports := []Publish{
 		{Protocol: TCP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
 		{Protocol: UDP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
 		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("127.0.0.1"), To: netip.AddrPortFrom(web, 80)},
 		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("192.0.2.1"), To: netip.AddrPortFrom(other, 80)},
+		{Protocol: TCP, HostPort: 53, To: netip.AddrPortFrom(web, 80)},
+		{Protocol: UDP, HostPort: 53, To: netip.AddrPortFrom(web, 80)},
 		{Protocol: TCP, HostPort: 5432, To: netip.AddrPortFrom(db, 80)},
 	}
 	apply(t, b, ports)
-	for _, link := range []string{device("front"), vethName("web", 0, webAt[0])} {
+	for _, link := range []string{device("front"), vethName("web", 0, webAt[0], false)} {
 		l, err := netlink.LinkByName(link)
 		must(t, err)
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
@@ -92,6 +95,10 @@ func TestNetwork(t *testing.T) {
 		{"container to its second network", webNS, "tcp4", "10.88.1.3:80", "db"},
 		{"internal network among itself", dbNS, "tcp4", "10.88.1.2:80", "web"},
 		{"published port of an internal network", lan, "tcp4", "192.0.2.1:5432", "db"},
+		{"published name server", lan, "tcp4", "192.0.2.1:53", "web"},
+		{"container to the published name server", otherNS, "udp4", "192.0.2.1:53", "web"},
+		{"container to the node's name server", otherNS, "tcp4", "10.88.0.1:53", "names"},
+		{"container to the node's name server, udp", otherNS, "udp4", "10.88.0.1:53", "names"},
 		{"another network by the node's address", apartNS, "tcp4", "192.0.2.1:8080", "web"},
 	} {
 		if got, err := ask(t, c.from, c.network, c.addr); err != nil || got != c.want {
@@ -164,7 +171,7 @@ func TestNetwork(t *testing.T) {
 		if _, err := os.Stat(webNS); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("namespace file: %v", err)
 		}
-		if _, err := netlink.LinkByName(vethName("web", 0, webAt[0])); err == nil {
+		if _, err := netlink.LinkByName(vethName("web", 0, webAt[0], false)); err == nil {
 			t.Error("link is still there")
 		}
 	})
@@ -277,13 +284,18 @@ func in(t *testing.T, ns string, f func() error) error {
 // serve answers every TCP connection and UDP packet on port 80 with name.
 func serve(t *testing.T, ns, name string) {
 	t.Helper()
+	serveOn(t, ns, ":80", name)
+}
+
+func serveOn(t *testing.T, ns, addr, name string) {
+	t.Helper()
 	var l net.Listener
 	var p net.PacketConn
 	must(t, in(t, ns, func() (err error) {
-		if l, err = net.Listen("tcp4", ":80"); err != nil {
+		if l, err = net.Listen("tcp4", addr); err != nil {
 			return err
 		}
-		p, err = net.ListenPacket("udp4", ":80")
+		p, err = net.ListenPacket("udp4", addr)
 		return err
 	}))
 	t.Cleanup(func() { l.Close(); p.Close() })

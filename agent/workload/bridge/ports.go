@@ -97,6 +97,11 @@ func (r Ruleset) String() string {
 		{"prerouting", "nat", "dstnat"}, {"output", "nat", "-100"},
 	} {
 		p("\tchain %s { type %s hook %s priority %s; policy accept;", c.name, c.hook, c.name, c.priority)
+		for _, n := range r.Networks {
+			if c.name == "prerouting" {
+				p("\t\tiifname %q ip daddr %s th dport %d accept", n.Device, n.Gateway(), namePort)
+			}
+		}
 		p("\t\tfib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @bound")
 		p("\t\tfib daddr type local dnat ip to meta l4proto . th dport map @any\n\t}")
 	}
@@ -108,7 +113,7 @@ func (r Ruleset) String() string {
 	p("\t\tiifname != \"%s*\" accept", Prefix)
 	p("\t\tct state established,related accept")
 	p("\t\tmeta l4proto icmp accept")
-	p("\t\tth dport 53 accept")
+	p("\t\tth dport %d accept", namePort)
 	p("\t\treject\n\t}")
 	p("\tchain forward { type filter hook forward priority filter; policy accept;")
 	p("\t\tct state established,related accept")

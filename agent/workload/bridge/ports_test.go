@@ -129,7 +129,7 @@ func TestVethName(t *testing.T) {
 	for _, id := range []string{"web", "db", strings.Repeat("long", 16)} {
 		for _, addr := range []string{"10.88.0.2", "10.88.0.254", "192.168.188.2"} {
 			for i, network := range []string{"default", "shop.back"} {
-				name := vethName(id, i, Address{network, netip.MustParseAddr(addr)})
+				name := vethName(id, i, Address{network, netip.MustParseAddr(addr)}, i > 0)
 				if len(name) > 15 || !strings.HasPrefix(name, vethPrefix(id)) {
 					t.Errorf("%s at %s: bad interface name %q", id, addr, name)
 				}

@@ -107,7 +107,7 @@ func Check(doc *yaml.Node, origin func(*yaml.Node) Origin) error {
 func newParser(project string, origin func(*yaml.Node) Origin) *parser {
 	return &parser{
 		project: project, origin: origin, most: maxProblems, ports: make(map[string]string), volumes: make(map[string]string),
-		declaredNetworks: make(map[string]bool), configs: make(map[string]stored), secrets: make(map[string]stored),
+		declaredNetworks: make(map[string]workload.Attachment), onNetwork: make(map[string]int), configs: make(map[string]stored), secrets: make(map[string]stored),
 	}
 }
 
@@ -159,7 +159,8 @@ type parser struct {
 	at       place
 	volumes  map[string]string // declared at the top, with the folder's name
 	// declaredNetworks are those of the top level.
-	declaredNetworks map[string]bool
+	declaredNetworks map[string]workload.Attachment
+	onNetwork        map[string]int // services
 
 	configs map[string]stored
 	secrets map[string]stored
@@ -359,7 +360,6 @@ func (p *parser) top(root *yaml.Node) []workload.Container {
 	p.at = place{"services", "services"}
 	var all []workload.Container
 	wanted := make(map[string][]dependency)
-	var networks []attachment
 	p.names(services, func(k, v *yaml.Node) {
 		if !label(k.Value) {
 			p.report(k, "service name %q: use lower-case letters, digits and hyphens, at most 63: it is a host name", k.Value)
@@ -367,11 +367,9 @@ func (p *parser) top(root *yaml.Node) []workload.Container {
 		}
 		s := p.service(k, v)
 		all, wanted[s.ID] = append(all, s.Container), s.after
-		networks = append(networks, s.attachment(k))
 	})
 	if !p.part {
 		p.dependencies(all, wanted)
-		p.apart(networks)
 	}
 	return all
 }
@@ -396,6 +394,7 @@ func (p *parser) service(name, n *yaml.Node) *service {
 	if s.Pids == 0 {
 		s.Pids = workload.DefaultPids
 	}
+	s.attach(name)
 	p.published(name, s.Container)
 	s.files(name)
 	p.targets(name, s.Container)

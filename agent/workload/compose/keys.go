@@ -38,13 +38,11 @@ func Keys() []Key { return slices.Clone(keys) }
 const (
 	allowed   = "where the node's node.yaml allows it"
 	byDevices = "name what is wanted under devices"
-	resolvers = "containers use the node's resolvers"
 	windows   = "that is for Windows"
 	useCPUs   = "use cpus"
 	byApply   = "kogge apply reads it on your machine; in node.yaml, "
 	unset     = "nothing is set aside for a container"
 	noSwap    = "a container has no swap"
-	oneNet    = "all containers of a node are on one network and reach each other by name"
 	fleetOnly = "there is one node to run on"
 	replaced  = "a container that changed is stopped, then the new one is started"
 )
@@ -72,7 +70,7 @@ var keys = []Key{
 	{Path: "services.*.configs.uid", Verdict: Done, Note: "a number"},
 	{Path: "services.*.configs.gid", Verdict: Done, Note: "a number"},
 	{Path: "services.*.configs.mode", Verdict: Done},
-	{Path: "services.*.container_name", Verdict: Warned, Note: "the container is called PROJECT.SERVICE"},
+	{Path: "services.*.container_name", Verdict: Done, Note: "one more name on its networks; for kogge it is PROJECT.SERVICE"},
 	{Path: "services.*.cpu_count", Verdict: Refused, Note: windows + "; " + useCPUs},
 	{Path: "services.*.cpu_percent", Verdict: Refused, Note: windows + "; " + useCPUs},
 	{Path: "services.*.cpu_period", Verdict: Refused, Note: useCPUs},
@@ -116,16 +114,16 @@ var keys = []Key{
 	{Path: "services.*.devices.permissions", Verdict: Done},
 	{Path: "services.*.devices.source", Verdict: Done},
 	{Path: "services.*.devices.target", Verdict: Done, Note: "below /dev"},
-	{Path: "services.*.dns", Verdict: Refused, Note: resolvers},
-	{Path: "services.*.dns_opt", Verdict: Refused, Note: resolvers},
-	{Path: "services.*.dns_search", Verdict: Refused, Note: resolvers},
+	{Path: "services.*.dns", Verdict: Done, Note: "asked for what the node's own server does not know"},
+	{Path: "services.*.dns_opt", Verdict: Done},
+	{Path: "services.*.dns_search", Verdict: Done},
 	{Path: "services.*.domainname", Verdict: Done},
 	{Path: "services.*.entrypoint", Verdict: Done},
 	{Path: "services.*.env_file", Verdict: Resolved, Whole: true, Note: byApply + "write the variables under environment"},
 	{Path: "services.*.environment", Verdict: Done, Note: "a name without a value takes yours, with kogge apply"},
 	{Path: "services.*.expose", Verdict: Done, Note: "nothing is to be done: containers reach each other's ports"},
 	{Path: "services.*.extends", Verdict: Resolved, Whole: true, Note: byApply + "write it out, or use a YAML anchor"},
-	{Path: "services.*.external_links", Verdict: Refused, Note: oneNet},
+	{Path: "services.*.external_links", Verdict: Refused, Note: "put both services on a network with one name"},
 	{Path: "services.*.extra_hosts", Verdict: Done, Note: "not host-gateway: a container does not reach its node"},
 	{Path: "services.*.gpus", Verdict: Refused, Whole: true, Note: byDevices},
 	{Path: "services.*.group_add", Verdict: Done},
@@ -154,17 +152,17 @@ var keys = []Key{
 	{Path: "services.*.mem_swappiness", Verdict: Warned, Note: noSwap},
 	{Path: "services.*.memswap_limit", Verdict: Warned, Note: noSwap},
 	{Path: "services.*.models", Verdict: Refused, Whole: true, Note: "run the model server as a service"},
-	{Path: "services.*.network_mode", Verdict: Done, Note: "bridge, which is so anyway; host " + allowed},
-	{Path: "services.*.networks", Verdict: Done, Note: "where each two services share one, as nothing keeps them apart"},
-	{Path: "services.*.networks.*.aliases", Verdict: Refused, Note: "use the service's name"},
-	{Path: "services.*.networks.*.driver_opts", Verdict: Refused, Note: oneNet},
-	{Path: "services.*.networks.*.gw_priority", Verdict: Warned, Note: oneNet},
-	{Path: "services.*.networks.*.interface_name", Verdict: Refused, Note: "it is eth0"},
+	{Path: "services.*.network_mode", Verdict: Done, Note: "bridge, which is so anyway, or none; host " + allowed},
+	{Path: "services.*.networks", Verdict: Done, Note: "16 at most"},
+	{Path: "services.*.networks.*.aliases", Verdict: Done},
+	{Path: "services.*.networks.*.driver_opts", Verdict: Refused, Note: "a network is a bridge of the node"},
+	{Path: "services.*.networks.*.gw_priority", Verdict: Done, Note: "eth0 is the first by gw_priority, then by priority, then by name"},
+	{Path: "services.*.networks.*.interface_name", Verdict: Refused, Note: "they are eth0, eth1 and so on"},
 	{Path: "services.*.networks.*.ipv4_address", Verdict: Refused, Note: "the node chooses it; use the service's name"},
 	{Path: "services.*.networks.*.ipv6_address", Verdict: Refused, Note: "the node chooses it; use the service's name"},
 	{Path: "services.*.networks.*.link_local_ips", Verdict: Refused, Note: "the node chooses it; use the service's name"},
 	{Path: "services.*.networks.*.mac_address", Verdict: Refused, Note: "the node chooses it"},
-	{Path: "services.*.networks.*.priority", Verdict: Warned, Note: oneNet},
+	{Path: "services.*.networks.*.priority", Verdict: Done},
 	{Path: "services.*.networks.*.use_service_name_alias", Verdict: Warned, Note: "a service always has its name"},
 	{Path: "services.*.oom_kill_disable", Verdict: Refused, Note: "a container that is out of memory has to end"},
 	{Path: "services.*.oom_score_adj", Verdict: Refused, Note: "the node decides what ends first"},
@@ -238,17 +236,18 @@ var keys = []Key{
 
 	{Path: "jobs", Verdict: Refused, Whole: true, Note: `use a service with restart: "no"`},
 	{Path: "models", Verdict: Refused, Whole: true, Note: "run the model server as a service"},
-	{Path: "networks", Verdict: Done, Note: oneNet},
-	{Path: "networks.*.attachable", Verdict: Warned, Note: oneNet},
+	{Path: "networks", Verdict: Done, Note: "a bridge of the node for each, called PROJECT.NAME; at most 120 services on one"},
+	{Path: "networks.*.attachable", Verdict: Warned, Note: "there is nothing else to attach"},
 	{Path: "networks.*.driver", Verdict: Done, Note: "bridge or overlay, which is the same on one node"},
-	{Path: "networks.*.driver_opts", Verdict: Refused, Note: oneNet},
+	{Path: "networks.*.driver_opts", Verdict: Refused, Note: "a network is a bridge of the node"},
 	{Path: "networks.*.enable_ipv4", Verdict: Done, Note: "true only"},
 	{Path: "networks.*.enable_ipv6", Verdict: Refused, Note: "containers have IPv4 addresses"},
-	{Path: "networks.*.external", Verdict: Warned, Whole: true, Note: oneNet},
-	{Path: "networks.*.internal", Verdict: Refused, Note: "every container reaches the outside"},
+	{Path: "networks.*.external", Verdict: Done, Note: "its name is the node's, as with name; one that is not there is made"},
+	{Path: "networks.*.external.name", Verdict: Done},
+	{Path: "networks.*.internal", Verdict: Done, Note: "published ports of its containers are answered"},
 	{Path: "networks.*.ipam", Verdict: Refused, Whole: true, Note: "the node chooses addresses"},
-	{Path: "networks.*.labels", Verdict: Warned, Note: oneNet},
-	{Path: "networks.*.name", Verdict: Warned, Note: oneNet},
+	{Path: "networks.*.labels", Verdict: Warned, Note: "nobody reads them"},
+	{Path: "networks.*.name", Verdict: Done, Note: "its name on the node, where projects can share it"},
 	{Path: "volumes", Verdict: Done, Note: "folders on STATE, called PROJECT.NAME"},
 	{Path: "volumes.*.driver", Verdict: Done, Note: "local only: a volume is a folder on STATE"},
 	{Path: "volumes.*.driver_opts", Verdict: Refused, Note: "a volume is a folder on STATE"},

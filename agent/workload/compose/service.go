@@ -22,8 +22,10 @@ type service struct {
 	after   []dependency
 	stored  []mounted // configs and secrets, in the order of the file
 	// attached are its networks, given at attachedAt; none: the default one.
-	attached   []string
+	attached   []*attached
 	attachedAt *yaml.Node
+	apart      bool   // on none
+	known      string // its container_name
 	// keepCaps are added again after cap_drop: ALL, and would be there without.
 	keepCaps []string
 }
@@ -37,11 +39,15 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 		"cap_drop":          s.capDrop,
 		"cgroup":            func(n *yaml.Node) { s.shares(n, nodeconfig.HostCgroup, "private") },
 		"command":           func(n *yaml.Node) { s.command(n, &c.Command) },
+		"container_name":    s.containerName,
 		"configs":           func(n *yaml.Node) { s.store(n, s.configs, "config") },
 		"cpus":              func(n *yaml.Node) { s.cpus(n, c) },
 		"depends_on":        s.dependsOn,
 		"deploy":            s.deploy,
 		"devices":           s.devices,
+		"dns":               s.dns,
+		"dns_opt":           s.dnsOptions,
+		"dns_search":        s.dnsSearch,
 		"domainname":        func(n *yaml.Node) { c.Domainname = s.host(n, "domainname") },
 		"entrypoint":        func(n *yaml.Node) { s.command(n, &c.Entrypoint) },
 		"environment":       s.environment,
@@ -56,7 +62,7 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 		"links":             s.links,
 		"logging":           s.logging,
 		"mem_limit":         func(n *yaml.Node) { s.memory(n, c) },
-		"network_mode":      func(n *yaml.Node) { s.shares(n, nodeconfig.HostNetwork, "bridge") },
+		"network_mode":      s.networkMode,
 		"networks":          s.networks,
 		"pid":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostPID, "") },
 		"pids_limit":        func(n *yaml.Node) { s.pids(n, c) },

@@ -39,6 +39,7 @@ var (
 	ErrConflict = errors.New("another project has it")
 	ErrSize     = fmt.Errorf("a Compose file has at most %d bytes", MaxText)
 	ErrUnknown  = errors.New("no such project")
+	ErrFull     = fmt.Errorf("at most %d containers can be on one network", workload.MaxOnNetwork)
 )
 
 // Store keeps the projects of a node. Its methods may be called from any goroutine.
@@ -234,7 +235,7 @@ func merge(projects map[string][]workload.Container, newest string) ([]workload.
 		names = append(slices.Delete(names, i, i+1), newest)
 	}
 	var all []workload.Container
-	ports := make(map[string]string)
+	ports, shared := make(map[string]string), make(networks)
 	for _, name := range names {
 		for _, c := range projects[name] {
 			for _, p := range c.Ports {
@@ -245,9 +246,44 @@ func merge(projects map[string][]workload.Container, newest string) ([]workload.
 				}
 				ports[key] = name
 			}
+			for _, a := range c.Networks {
+				if err := shared.add(name, a); err != nil {
+					return nil, err
+				}
+			}
 			all = append(all, c)
 		}
 	}
 	slices.SortFunc(all, func(a, b workload.Container) int { return strings.Compare(a.ID, b.ID) })
 	return all, nil
+}
+
+// networks are what projects say of those that they share, by name.
+type networks map[string]*shared
+
+type shared struct {
+	owner    string // the first project whose it is; "": only others' so far
+	internal bool
+	members  int
+}
+
+// add puts a container of the project on a network. Two projects that differ over where
+// it leads are an error that names both.
+func (n networks) add(project string, a workload.Attachment) error {
+	one := n[a.Network]
+	if one == nil {
+		one = &shared{}
+		n[a.Network] = one
+	}
+	if one.members++; one.members > workload.MaxOnNetwork {
+		return fmt.Errorf("network %s of project %s: %w", a.Network, project, ErrFull)
+	}
+	switch {
+	case a.External:
+	case one.owner == "":
+		one.owner, one.internal = project, a.Internal
+	case one.internal != a.Internal:
+		return fmt.Errorf("network %s of project %s, internal or not: %w: %s", a.Network, project, ErrConflict, one.owner)
+	}
+	return nil
 }

@@ -124,6 +124,36 @@ func TestSameService(t *testing.T) {
 	}
 }
 
+// TestSharedNetwork: projects on one network agree on where it leads, and fit in.
+func TestSharedNetwork(t *testing.T) {
+	s := store(t)
+	file := func(network string, services int) []byte {
+		var b strings.Builder
+		b.WriteString("networks: {default: {" + network + "}}\nservices:\n")
+		for i := range services {
+			fmt.Fprintf(&b, "  s%d: {image: a}\n", i)
+		}
+		return []byte(b.String())
+	}
+	for _, step := range []struct {
+		project, network string
+		services         int
+		want             string
+	}{
+		{"a", "name: lan, internal: true", 1, ""},
+		{"b", "name: lan", 1, "network lan of project b, internal or not: another project has it: a"},
+		{"b", "name: lan, external: true", 1, ""},
+		{"c", "name: lan, internal: true", workload.MaxOnNetwork, "network lan of project c: at most 120 containers"},
+		{"c", "name: lan, internal: true", workload.MaxOnNetwork - 2, ""},
+		{"d", "", workload.MaxOnNetwork, ""},
+	} {
+		_, _, err := s.Apply(step.project, file(step.network, step.services), false)
+		if (err == nil) != (step.want == "") || err != nil && !strings.Contains(err.Error(), step.want) {
+			t.Errorf("%s on %s: %v, want %q", step.project, step.network, err, step.want)
+		}
+	}
+}
+
 // TestBrokenProject: what an older release took and this one refuses is an error,
 // not an order to stop what runs.
 func TestBrokenProject(t *testing.T) {

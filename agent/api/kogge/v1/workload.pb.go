@@ -165,19 +165,20 @@ func (x *ListResponse) GetTrouble() string {
 
 type Container struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
-	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // PROJECT.SERVICE, or the service alone if it is of node.yaml
 	Image        string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	State        string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	Health       string                 `protobuf:"bytes,4,opt,name=health,proto3" json:"health,omitempty"` // empty: it has no check
-	Address      string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
-	Ports        []string               `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"` // "8080:80/tcp"
+	Ports        []string               `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`   // "8080:80/tcp"
 	Started      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=started,proto3" json:"started,omitempty"`
 	Exits        int32                  `protobuf:"varint,8,opt,name=exits,proto3" json:"exits,omitempty"`                                   // in a row
 	Reason       string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                                  // why it does not run
 	Restarts     int32                  `protobuf:"varint,10,opt,name=restarts,proto3" json:"restarts,omitempty"`                            // since the agent runs
 	HealthOutput string                 `protobuf:"bytes,11,opt,name=health_output,json=healthOutput,proto3" json:"health_output,omitempty"` // of the last check
 	// pull is how far its image is, where it waits for that.
-	Pull          *Pull `protobuf:"bytes,20,opt,name=pull,proto3" json:"pull,omitempty"`
+	Pull          *Pull               `protobuf:"bytes,20,opt,name=pull,proto3" json:"pull,omitempty"`
+	Project       string              `protobuf:"bytes,12,opt,name=project,proto3" json:"project,omitempty"` // empty: node.yaml
+	Networks      []*ContainerNetwork `protobuf:"bytes,13,rep,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,13 +241,6 @@ func (x *Container) GetHealth() string {
 	return ""
 }
 
-func (x *Container) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
-}
-
 func (x *Container) GetPorts() []string {
 	if x != nil {
 		return x.Ports
@@ -296,6 +290,73 @@ func (x *Container) GetPull() *Pull {
 	return nil
 }
 
+func (x *Container) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *Container) GetNetworks() []*ContainerNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+// ContainerNetwork is a container's place on a network.
+type ContainerNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // PROJECT.NAME, or a name that projects share
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerNetwork) Reset() {
+	*x = ContainerNetwork{}
+	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerNetwork) ProtoMessage() {}
+
+func (x *ContainerNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerNetwork.ProtoReflect.Descriptor instead.
+func (*ContainerNetwork) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ContainerNetwork) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerNetwork) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Pull is in bytes of the image as it travels.
 type Pull struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -307,7 +368,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	mi := &file_kogge_v1_workload_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -319,7 +380,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[3]
+	mi := &file_kogge_v1_workload_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -332,7 +393,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{3}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Pull) GetDone() int64 {
@@ -360,7 +421,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[4]
+	mi := &file_kogge_v1_workload_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +433,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[4]
+	mi := &file_kogge_v1_workload_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +446,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{4}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -419,7 +480,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[5]
+	mi := &file_kogge_v1_workload_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +492,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[5]
+	mi := &file_kogge_v1_workload_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +505,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{5}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RunRequest) GetContainer() string {
@@ -469,7 +530,7 @@ type RunResponse struct {
 
 func (x *RunResponse) Reset() {
 	*x = RunResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[6]
+	mi := &file_kogge_v1_workload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +542,7 @@ func (x *RunResponse) String() string {
 func (*RunResponse) ProtoMessage() {}
 
 func (x *RunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[6]
+	mi := &file_kogge_v1_workload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +555,7 @@ func (x *RunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunResponse.ProtoReflect.Descriptor instead.
 func (*RunResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{6}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{7}
 }
 
 type ApplyRequest struct {
@@ -510,7 +571,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[7]
+	mi := &file_kogge_v1_workload_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +583,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[7]
+	mi := &file_kogge_v1_workload_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +596,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{7}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApplyRequest) GetProject() string {
@@ -569,7 +630,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[8]
+	mi := &file_kogge_v1_workload_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +642,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[8]
+	mi := &file_kogge_v1_workload_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +655,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{8}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApplyResponse) GetSteps() []*Step {
@@ -623,7 +684,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[9]
+	mi := &file_kogge_v1_workload_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +696,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[9]
+	mi := &file_kogge_v1_workload_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +709,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{9}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Step) GetContainer() string {
@@ -681,7 +742,7 @@ type RemoveProjectRequest struct {
 
 func (x *RemoveProjectRequest) Reset() {
 	*x = RemoveProjectRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[10]
+	mi := &file_kogge_v1_workload_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +754,7 @@ func (x *RemoveProjectRequest) String() string {
 func (*RemoveProjectRequest) ProtoMessage() {}
 
 func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[10]
+	mi := &file_kogge_v1_workload_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +767,7 @@ func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*RemoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{10}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RemoveProjectRequest) GetProject() string {
@@ -724,7 +785,7 @@ type ListProjectsRequest struct {
 
 func (x *ListProjectsRequest) Reset() {
 	*x = ListProjectsRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[11]
+	mi := &file_kogge_v1_workload_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +797,7 @@ func (x *ListProjectsRequest) String() string {
 func (*ListProjectsRequest) ProtoMessage() {}
 
 func (x *ListProjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[11]
+	mi := &file_kogge_v1_workload_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +810,7 @@ func (x *ListProjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectsRequest.ProtoReflect.Descriptor instead.
 func (*ListProjectsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{11}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{12}
 }
 
 type ListProjectsResponse struct {
@@ -761,7 +822,7 @@ type ListProjectsResponse struct {
 
 func (x *ListProjectsResponse) Reset() {
 	*x = ListProjectsResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[12]
+	mi := &file_kogge_v1_workload_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +834,7 @@ func (x *ListProjectsResponse) String() string {
 func (*ListProjectsResponse) ProtoMessage() {}
 
 func (x *ListProjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[12]
+	mi := &file_kogge_v1_workload_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +847,7 @@ func (x *ListProjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectsResponse.ProtoReflect.Descriptor instead.
 func (*ListProjectsResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{12}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListProjectsResponse) GetProjects() []string {
@@ -804,7 +865,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[13]
+	mi := &file_kogge_v1_workload_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +877,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[13]
+	mi := &file_kogge_v1_workload_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +890,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{13}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{14}
 }
 
 type ListImagesResponse struct {
@@ -841,7 +902,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[14]
+	mi := &file_kogge_v1_workload_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +914,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[14]
+	mi := &file_kogge_v1_workload_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +927,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{14}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -888,7 +949,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[15]
+	mi := &file_kogge_v1_workload_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +961,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[15]
+	mi := &file_kogge_v1_workload_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +974,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{15}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Image) GetName() string {
@@ -953,7 +1014,7 @@ type LoadImagesRequest struct {
 
 func (x *LoadImagesRequest) Reset() {
 	*x = LoadImagesRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[16]
+	mi := &file_kogge_v1_workload_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1026,7 @@ func (x *LoadImagesRequest) String() string {
 func (*LoadImagesRequest) ProtoMessage() {}
 
 func (x *LoadImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[16]
+	mi := &file_kogge_v1_workload_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1039,7 @@ func (x *LoadImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImagesRequest.ProtoReflect.Descriptor instead.
 func (*LoadImagesRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{16}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LoadImagesRequest) GetPart() []byte {
@@ -997,7 +1058,7 @@ type LoadImagesResponse struct {
 
 func (x *LoadImagesResponse) Reset() {
 	*x = LoadImagesResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[17]
+	mi := &file_kogge_v1_workload_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1070,7 @@ func (x *LoadImagesResponse) String() string {
 func (*LoadImagesResponse) ProtoMessage() {}
 
 func (x *LoadImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[17]
+	mi := &file_kogge_v1_workload_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1083,7 @@ func (x *LoadImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadImagesResponse.ProtoReflect.Descriptor instead.
 func (*LoadImagesResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{17}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LoadImagesResponse) GetNames() []string {
@@ -1042,7 +1103,7 @@ type PullImageRequest struct {
 
 func (x *PullImageRequest) Reset() {
 	*x = PullImageRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[18]
+	mi := &file_kogge_v1_workload_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1115,7 @@ func (x *PullImageRequest) String() string {
 func (*PullImageRequest) ProtoMessage() {}
 
 func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[18]
+	mi := &file_kogge_v1_workload_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1128,7 @@ func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
 func (*PullImageRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{18}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PullImageRequest) GetName() string {
@@ -1096,7 +1157,7 @@ type PullImageResponse struct {
 
 func (x *PullImageResponse) Reset() {
 	*x = PullImageResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[19]
+	mi := &file_kogge_v1_workload_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1169,7 @@ func (x *PullImageResponse) String() string {
 func (*PullImageResponse) ProtoMessage() {}
 
 func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[19]
+	mi := &file_kogge_v1_workload_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1182,7 @@ func (x *PullImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullImageResponse.ProtoReflect.Descriptor instead.
 func (*PullImageResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{19}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PullImageResponse) GetPull() *Pull {
@@ -1168,7 +1229,7 @@ type Layer struct {
 
 func (x *Layer) Reset() {
 	*x = Layer{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[20]
+	mi := &file_kogge_v1_workload_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1241,7 @@ func (x *Layer) String() string {
 func (*Layer) ProtoMessage() {}
 
 func (x *Layer) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[20]
+	mi := &file_kogge_v1_workload_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1254,7 @@ func (x *Layer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layer.ProtoReflect.Descriptor instead.
 func (*Layer) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{20}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Layer) GetDigest() string {
@@ -1240,7 +1301,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[21]
+	mi := &file_kogge_v1_workload_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1313,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[21]
+	mi := &file_kogge_v1_workload_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1326,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{21}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -1283,7 +1344,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_kogge_v1_workload_proto_msgTypes[22]
+	mi := &file_kogge_v1_workload_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1356,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_workload_proto_msgTypes[22]
+	mi := &file_kogge_v1_workload_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1369,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{22}
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{23}
 }
 
 var File_kogge_v1_workload_proto protoreflect.FileDescriptor
@@ -1321,13 +1382,12 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x13.kogge.v1.ContainerR\n" +
 	"containers\x12\x18\n" +
-	"\atrouble\x18\x02 \x01(\tR\atrouble\"\xdc\x02\n" +
+	"\atrouble\x18\x02 \x01(\tR\atrouble\"\x9a\x03\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
-	"\x06health\x18\x04 \x01(\tR\x06health\x12\x18\n" +
-	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x14\n" +
+	"\x06health\x18\x04 \x01(\tR\x06health\x12\x14\n" +
 	"\x05ports\x18\x06 \x03(\tR\x05ports\x124\n" +
 	"\astarted\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x14\n" +
 	"\x05exits\x18\b \x01(\x05R\x05exits\x12\x16\n" +
@@ -1335,7 +1395,12 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\brestarts\x18\n" +
 	" \x01(\x05R\brestarts\x12#\n" +
 	"\rhealth_output\x18\v \x01(\tR\fhealthOutput\x12\"\n" +
-	"\x04pull\x18\x14 \x01(\v2\x0e.kogge.v1.PullR\x04pull\"0\n" +
+	"\x04pull\x18\x14 \x01(\v2\x0e.kogge.v1.PullR\x04pull\x12\x18\n" +
+	"\aproject\x18\f \x01(\tR\aproject\x126\n" +
+	"\bnetworks\x18\r \x03(\v2\x1a.kogge.v1.ContainerNetworkR\bnetworksJ\x04\b\x05\x10\x06\"@\n" +
+	"\x10ContainerNetwork\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"0\n" +
 	"\x04Pull\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\x03R\x04done\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\"W\n" +
@@ -1427,74 +1492,76 @@ func file_kogge_v1_workload_proto_rawDescGZIP() []byte {
 }
 
 var file_kogge_v1_workload_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kogge_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_kogge_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_kogge_v1_workload_proto_goTypes = []any{
 	(Action)(0),                   // 0: kogge.v1.Action
 	(*ListRequest)(nil),           // 1: kogge.v1.ListRequest
 	(*ListResponse)(nil),          // 2: kogge.v1.ListResponse
 	(*Container)(nil),             // 3: kogge.v1.Container
-	(*Pull)(nil),                  // 4: kogge.v1.Pull
-	(*LogsRequest)(nil),           // 5: kogge.v1.LogsRequest
-	(*RunRequest)(nil),            // 6: kogge.v1.RunRequest
-	(*RunResponse)(nil),           // 7: kogge.v1.RunResponse
-	(*ApplyRequest)(nil),          // 8: kogge.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 9: kogge.v1.ApplyResponse
-	(*Step)(nil),                  // 10: kogge.v1.Step
-	(*RemoveProjectRequest)(nil),  // 11: kogge.v1.RemoveProjectRequest
-	(*ListProjectsRequest)(nil),   // 12: kogge.v1.ListProjectsRequest
-	(*ListProjectsResponse)(nil),  // 13: kogge.v1.ListProjectsResponse
-	(*ListImagesRequest)(nil),     // 14: kogge.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 15: kogge.v1.ListImagesResponse
-	(*Image)(nil),                 // 16: kogge.v1.Image
-	(*LoadImagesRequest)(nil),     // 17: kogge.v1.LoadImagesRequest
-	(*LoadImagesResponse)(nil),    // 18: kogge.v1.LoadImagesResponse
-	(*PullImageRequest)(nil),      // 19: kogge.v1.PullImageRequest
-	(*PullImageResponse)(nil),     // 20: kogge.v1.PullImageResponse
-	(*Layer)(nil),                 // 21: kogge.v1.Layer
-	(*RemoveImageRequest)(nil),    // 22: kogge.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),   // 23: kogge.v1.RemoveImageResponse
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*ExecRequest)(nil),           // 25: kogge.v1.ExecRequest
-	(*LogLines)(nil),              // 26: kogge.v1.LogLines
-	(*ExecResponse)(nil),          // 27: kogge.v1.ExecResponse
+	(*ContainerNetwork)(nil),      // 4: kogge.v1.ContainerNetwork
+	(*Pull)(nil),                  // 5: kogge.v1.Pull
+	(*LogsRequest)(nil),           // 6: kogge.v1.LogsRequest
+	(*RunRequest)(nil),            // 7: kogge.v1.RunRequest
+	(*RunResponse)(nil),           // 8: kogge.v1.RunResponse
+	(*ApplyRequest)(nil),          // 9: kogge.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 10: kogge.v1.ApplyResponse
+	(*Step)(nil),                  // 11: kogge.v1.Step
+	(*RemoveProjectRequest)(nil),  // 12: kogge.v1.RemoveProjectRequest
+	(*ListProjectsRequest)(nil),   // 13: kogge.v1.ListProjectsRequest
+	(*ListProjectsResponse)(nil),  // 14: kogge.v1.ListProjectsResponse
+	(*ListImagesRequest)(nil),     // 15: kogge.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 16: kogge.v1.ListImagesResponse
+	(*Image)(nil),                 // 17: kogge.v1.Image
+	(*LoadImagesRequest)(nil),     // 18: kogge.v1.LoadImagesRequest
+	(*LoadImagesResponse)(nil),    // 19: kogge.v1.LoadImagesResponse
+	(*PullImageRequest)(nil),      // 20: kogge.v1.PullImageRequest
+	(*PullImageResponse)(nil),     // 21: kogge.v1.PullImageResponse
+	(*Layer)(nil),                 // 22: kogge.v1.Layer
+	(*RemoveImageRequest)(nil),    // 23: kogge.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),   // 24: kogge.v1.RemoveImageResponse
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*ExecRequest)(nil),           // 26: kogge.v1.ExecRequest
+	(*LogLines)(nil),              // 27: kogge.v1.LogLines
+	(*ExecResponse)(nil),          // 28: kogge.v1.ExecResponse
 }
 var file_kogge_v1_workload_proto_depIdxs = []int32{
 	3,  // 0: kogge.v1.ListResponse.containers:type_name -> kogge.v1.Container
-	24, // 1: kogge.v1.Container.started:type_name -> google.protobuf.Timestamp
-	4,  // 2: kogge.v1.Container.pull:type_name -> kogge.v1.Pull
-	0,  // 3: kogge.v1.RunRequest.action:type_name -> kogge.v1.Action
-	10, // 4: kogge.v1.ApplyResponse.steps:type_name -> kogge.v1.Step
-	16, // 5: kogge.v1.ListImagesResponse.images:type_name -> kogge.v1.Image
-	24, // 6: kogge.v1.Image.created:type_name -> google.protobuf.Timestamp
-	4,  // 7: kogge.v1.PullImageResponse.pull:type_name -> kogge.v1.Pull
-	21, // 8: kogge.v1.PullImageResponse.layers:type_name -> kogge.v1.Layer
-	1,  // 9: kogge.v1.WorkloadService.List:input_type -> kogge.v1.ListRequest
-	5,  // 10: kogge.v1.WorkloadService.Logs:input_type -> kogge.v1.LogsRequest
-	6,  // 11: kogge.v1.WorkloadService.Run:input_type -> kogge.v1.RunRequest
-	25, // 12: kogge.v1.WorkloadService.Exec:input_type -> kogge.v1.ExecRequest
-	8,  // 13: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
-	11, // 14: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
-	12, // 15: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
-	14, // 16: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
-	17, // 17: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
-	19, // 18: kogge.v1.ImageService.PullImage:input_type -> kogge.v1.PullImageRequest
-	22, // 19: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
-	2,  // 20: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
-	26, // 21: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
-	7,  // 22: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
-	27, // 23: kogge.v1.WorkloadService.Exec:output_type -> kogge.v1.ExecResponse
-	9,  // 24: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
-	9,  // 25: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
-	13, // 26: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
-	15, // 27: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
-	18, // 28: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
-	20, // 29: kogge.v1.ImageService.PullImage:output_type -> kogge.v1.PullImageResponse
-	23, // 30: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
-	20, // [20:31] is the sub-list for method output_type
-	9,  // [9:20] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	25, // 1: kogge.v1.Container.started:type_name -> google.protobuf.Timestamp
+	5,  // 2: kogge.v1.Container.pull:type_name -> kogge.v1.Pull
+	4,  // 3: kogge.v1.Container.networks:type_name -> kogge.v1.ContainerNetwork
+	0,  // 4: kogge.v1.RunRequest.action:type_name -> kogge.v1.Action
+	11, // 5: kogge.v1.ApplyResponse.steps:type_name -> kogge.v1.Step
+	17, // 6: kogge.v1.ListImagesResponse.images:type_name -> kogge.v1.Image
+	25, // 7: kogge.v1.Image.created:type_name -> google.protobuf.Timestamp
+	5,  // 8: kogge.v1.PullImageResponse.pull:type_name -> kogge.v1.Pull
+	22, // 9: kogge.v1.PullImageResponse.layers:type_name -> kogge.v1.Layer
+	1,  // 10: kogge.v1.WorkloadService.List:input_type -> kogge.v1.ListRequest
+	6,  // 11: kogge.v1.WorkloadService.Logs:input_type -> kogge.v1.LogsRequest
+	7,  // 12: kogge.v1.WorkloadService.Run:input_type -> kogge.v1.RunRequest
+	26, // 13: kogge.v1.WorkloadService.Exec:input_type -> kogge.v1.ExecRequest
+	9,  // 14: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
+	12, // 15: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
+	13, // 16: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
+	15, // 17: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
+	18, // 18: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
+	20, // 19: kogge.v1.ImageService.PullImage:input_type -> kogge.v1.PullImageRequest
+	23, // 20: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
+	2,  // 21: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
+	27, // 22: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
+	8,  // 23: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
+	28, // 24: kogge.v1.WorkloadService.Exec:output_type -> kogge.v1.ExecResponse
+	10, // 25: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
+	10, // 26: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
+	14, // 27: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
+	16, // 28: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
+	19, // 29: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
+	21, // 30: kogge.v1.ImageService.PullImage:output_type -> kogge.v1.PullImageResponse
+	24, // 31: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
+	21, // [21:32] is the sub-list for method output_type
+	10, // [10:21] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_workload_proto_init() }
@@ -1510,7 +1577,7 @@ func file_kogge_v1_workload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_workload_proto_rawDesc), len(file_kogge_v1_workload_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

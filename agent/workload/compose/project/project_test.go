@@ -182,8 +182,9 @@ func bomb() string {
 func TestManyServices(t *testing.T) {
 	text := "services:\n"
 	for i := range maxServices {
-		text += fmt.Sprintf("  s%d: {image: a, environment: {A: %d}, tty: true}\n", i, i)
+		text += fmt.Sprintf("  s%d: {image: a, environment: {A: %d}, tty: true, networks: [n%d]}\n", i, i, i%10)
 	}
+	text += "networks: {n0: , n1: , n2: , n3: , n4: , n5: , n6: , n7: , n8: , n9: }\n"
 	a, err := Load(context.Background(), []string{write(t, map[string]string{"compose.yaml": text})}, Options{})
 	if err != nil {
 		t.Fatal(err)
