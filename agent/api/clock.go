@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -14,7 +15,14 @@ import (
 )
 
 // upkeepService answers for what a node needs done now and then.
-type upkeepService struct{ machine Machine }
+type upkeepService struct {
+	machine    Machine
+	containers func() Containers
+	images     func() Images
+	output     string // folder of the containers' output
+
+	packing sync.Mutex // held while an archive is packed
+}
 
 // clockStatus is what the clock service says (init/clock writes it).
 type clockStatus struct {

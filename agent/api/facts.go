@@ -88,10 +88,7 @@ func memory(file string, into *apiv1.Memory) error {
 
 // disk asks how full STATE is.
 func (m Machine) disk(into *apiv1.Disk) error {
-	path := m.State
-	if path == "" {
-		path = "/state"
-	}
+	path := m.state()
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return fmt.Errorf("%s: %w", path, err)

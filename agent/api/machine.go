@@ -27,6 +27,20 @@ func (m Machine) run(name string) string {
 	return filepath.Join(m.Run, name)
 }
 
+func (m Machine) state() string {
+	if m.State == "" {
+		return "/state"
+	}
+	return m.State
+}
+
+func (m Machine) kmsg() string {
+	if m.Kmsg == "" {
+		return "/dev/kmsg"
+	}
+	return m.Kmsg
+}
+
 // pid1 connects to PID 1.
 func (m Machine) pid1(ctx context.Context) (*control.Client, error) {
 	path := m.Control

@@ -60,11 +60,7 @@ func (s *nodeService) ServiceLogs(ctx context.Context, r *connect.Request[apiv1.
 }
 
 func (s *nodeService) KernelLog(ctx context.Context, r *connect.Request[apiv1.KernelLogRequest], out *connect.ServerStream[apiv1.LogLines]) error {
-	path := s.machine.Kmsg
-	if path == "" {
-		path = "/dev/kmsg"
-	}
-	return kernelLog(ctx, path, r.Msg.Follow, &batch{send: out.Send})
+	return kernelLog(ctx, s.machine.kmsg(), r.Msg.Follow, &batch{send: out.Send})
 }
 
 func (s *nodeService) RestartService(ctx context.Context, r *connect.Request[apiv1.RestartServiceRequest]) (*connect.Response[apiv1.RestartServiceResponse], error) {

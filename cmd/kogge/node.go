@@ -26,7 +26,7 @@ func nodeCommand() *cobra.Command {
 	return group("node", "Adopt nodes and ask them",
 		nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(),
 		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
-		nodeConfigCommand(), nodeTimeCommand())
+		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand())
 }
 
 // callLimit bounds a call that is answered at once.

@@ -385,6 +385,95 @@ func (x *SetTimeResponse) GetNow() *timestamppb.Timestamp {
 	return nil
 }
 
+type SupportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// output adds the newest output of the containers, which may have secrets in it.
+	Output        bool `protobuf:"varint,1,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupportRequest) Reset() {
+	*x = SupportRequest{}
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupportRequest) ProtoMessage() {}
+
+func (x *SupportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupportRequest.ProtoReflect.Descriptor instead.
+func (*SupportRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_upkeep_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SupportRequest) GetOutput() bool {
+	if x != nil {
+		return x.Output
+	}
+	return false
+}
+
+type SupportPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          []byte                 `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupportPart) Reset() {
+	*x = SupportPart{}
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupportPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupportPart) ProtoMessage() {}
+
+func (x *SupportPart) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupportPart.ProtoReflect.Descriptor instead.
+func (*SupportPart) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_upkeep_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SupportPart) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
 var File_kogge_v1_upkeep_proto protoreflect.FileDescriptor
 
 const file_kogge_v1_upkeep_proto_rawDesc = "" +
@@ -418,10 +507,15 @@ const file_kogge_v1_upkeep_proto_rawDesc = "" +
 	"\x04back\x18\x02 \x01(\bR\x04back\"m\n" +
 	"\x0fSetTimeResponse\x12,\n" +
 	"\x03was\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03was\x12,\n" +
-	"\x03now\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03now2\x9e\x01\n" +
+	"\x03now\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"(\n" +
+	"\x0eSupportRequest\x12\x16\n" +
+	"\x06output\x18\x01 \x01(\bR\x06output\"!\n" +
+	"\vSupportPart\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part2\xe2\x01\n" +
 	"\rUpkeepService\x12G\n" +
 	"\aGetTime\x12\x18.kogge.v1.GetTimeRequest\x1a\x19.kogge.v1.GetTimeResponse\"\a\xa8\xe3\x18\x01\x90\x02\x01\x12D\n" +
-	"\aSetTime\x12\x18.kogge.v1.SetTimeRequest\x1a\x19.kogge.v1.SetTimeResponse\"\x04\xa8\xe3\x18\x03B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
+	"\aSetTime\x12\x18.kogge.v1.SetTimeRequest\x1a\x19.kogge.v1.SetTimeResponse\"\x04\xa8\xe3\x18\x03\x12B\n" +
+	"\aSupport\x12\x18.kogge.v1.SupportRequest\x1a\x15.kogge.v1.SupportPart\"\x04\xa8\xe3\x18\x030\x01B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
 	file_kogge_v1_upkeep_proto_rawDescOnce sync.Once
@@ -435,37 +529,41 @@ func file_kogge_v1_upkeep_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_upkeep_proto_rawDescData
 }
 
-var file_kogge_v1_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_kogge_v1_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_kogge_v1_upkeep_proto_goTypes = []any{
 	(*GetTimeRequest)(nil),        // 0: kogge.v1.GetTimeRequest
 	(*GetTimeResponse)(nil),       // 1: kogge.v1.GetTimeResponse
 	(*TimeAnswer)(nil),            // 2: kogge.v1.TimeAnswer
 	(*SetTimeRequest)(nil),        // 3: kogge.v1.SetTimeRequest
 	(*SetTimeResponse)(nil),       // 4: kogge.v1.SetTimeResponse
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(*SupportRequest)(nil),        // 5: kogge.v1.SupportRequest
+	(*SupportPart)(nil),           // 6: kogge.v1.SupportPart
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
 }
 var file_kogge_v1_upkeep_proto_depIdxs = []int32{
-	5,  // 0: kogge.v1.GetTimeResponse.time:type_name -> google.protobuf.Timestamp
-	6,  // 1: kogge.v1.GetTimeResponse.offset:type_name -> google.protobuf.Duration
-	5,  // 2: kogge.v1.GetTimeResponse.polled:type_name -> google.protobuf.Timestamp
+	7,  // 0: kogge.v1.GetTimeResponse.time:type_name -> google.protobuf.Timestamp
+	8,  // 1: kogge.v1.GetTimeResponse.offset:type_name -> google.protobuf.Duration
+	7,  // 2: kogge.v1.GetTimeResponse.polled:type_name -> google.protobuf.Timestamp
 	2,  // 3: kogge.v1.GetTimeResponse.answers:type_name -> kogge.v1.TimeAnswer
-	5,  // 4: kogge.v1.GetTimeResponse.floor:type_name -> google.protobuf.Timestamp
-	5,  // 5: kogge.v1.GetTimeResponse.saved:type_name -> google.protobuf.Timestamp
-	5,  // 6: kogge.v1.GetTimeResponse.jumped:type_name -> google.protobuf.Timestamp
-	6,  // 7: kogge.v1.GetTimeResponse.jump:type_name -> google.protobuf.Duration
-	5,  // 8: kogge.v1.GetTimeResponse.by_hand:type_name -> google.protobuf.Timestamp
-	6,  // 9: kogge.v1.TimeAnswer.offset:type_name -> google.protobuf.Duration
-	6,  // 10: kogge.v1.TimeAnswer.error:type_name -> google.protobuf.Duration
-	5,  // 11: kogge.v1.SetTimeRequest.time:type_name -> google.protobuf.Timestamp
-	5,  // 12: kogge.v1.SetTimeResponse.was:type_name -> google.protobuf.Timestamp
-	5,  // 13: kogge.v1.SetTimeResponse.now:type_name -> google.protobuf.Timestamp
+	7,  // 4: kogge.v1.GetTimeResponse.floor:type_name -> google.protobuf.Timestamp
+	7,  // 5: kogge.v1.GetTimeResponse.saved:type_name -> google.protobuf.Timestamp
+	7,  // 6: kogge.v1.GetTimeResponse.jumped:type_name -> google.protobuf.Timestamp
+	8,  // 7: kogge.v1.GetTimeResponse.jump:type_name -> google.protobuf.Duration
+	7,  // 8: kogge.v1.GetTimeResponse.by_hand:type_name -> google.protobuf.Timestamp
+	8,  // 9: kogge.v1.TimeAnswer.offset:type_name -> google.protobuf.Duration
+	8,  // 10: kogge.v1.TimeAnswer.error:type_name -> google.protobuf.Duration
+	7,  // 11: kogge.v1.SetTimeRequest.time:type_name -> google.protobuf.Timestamp
+	7,  // 12: kogge.v1.SetTimeResponse.was:type_name -> google.protobuf.Timestamp
+	7,  // 13: kogge.v1.SetTimeResponse.now:type_name -> google.protobuf.Timestamp
 	0,  // 14: kogge.v1.UpkeepService.GetTime:input_type -> kogge.v1.GetTimeRequest
 	3,  // 15: kogge.v1.UpkeepService.SetTime:input_type -> kogge.v1.SetTimeRequest
-	1,  // 16: kogge.v1.UpkeepService.GetTime:output_type -> kogge.v1.GetTimeResponse
-	4,  // 17: kogge.v1.UpkeepService.SetTime:output_type -> kogge.v1.SetTimeResponse
-	16, // [16:18] is the sub-list for method output_type
-	14, // [14:16] is the sub-list for method input_type
+	5,  // 16: kogge.v1.UpkeepService.Support:input_type -> kogge.v1.SupportRequest
+	1,  // 17: kogge.v1.UpkeepService.GetTime:output_type -> kogge.v1.GetTimeResponse
+	4,  // 18: kogge.v1.UpkeepService.SetTime:output_type -> kogge.v1.SetTimeResponse
+	6,  // 19: kogge.v1.UpkeepService.Support:output_type -> kogge.v1.SupportPart
+	17, // [17:20] is the sub-list for method output_type
+	14, // [14:17] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
 	14, // [14:14] is the sub-list for extension extendee
 	0,  // [0:14] is the sub-list for field type_name
@@ -483,7 +581,7 @@ func file_kogge_v1_upkeep_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_upkeep_proto_rawDesc), len(file_kogge_v1_upkeep_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

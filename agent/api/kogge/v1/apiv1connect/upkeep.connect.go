@@ -37,6 +37,8 @@ const (
 	UpkeepServiceGetTimeProcedure = "/kogge.v1.UpkeepService/GetTime"
 	// UpkeepServiceSetTimeProcedure is the fully-qualified name of the UpkeepService's SetTime RPC.
 	UpkeepServiceSetTimeProcedure = "/kogge.v1.UpkeepService/SetTime"
+	// UpkeepServiceSupportProcedure is the fully-qualified name of the UpkeepService's Support RPC.
+	UpkeepServiceSupportProcedure = "/kogge.v1.UpkeepService/Support"
 )
 
 // UpkeepServiceClient is a client for the kogge.v1.UpkeepService service.
@@ -45,6 +47,9 @@ type UpkeepServiceClient interface {
 	GetTime(context.Context, *connect.Request[v1.GetTimeRequest]) (*connect.Response[v1.GetTimeResponse], error)
 	// SetTime sets the clock by hand, where it follows no time servers.
 	SetTime(context.Context, *connect.Request[v1.SetTimeRequest]) (*connect.Response[v1.SetTimeResponse], error)
+	// Support packs what somebody needs who is to find out what is wrong with the node,
+	// without its secrets: a tar, compressed by gzip, in parts.
+	Support(context.Context, *connect.Request[v1.SupportRequest]) (*connect.ServerStreamForClient[v1.SupportPart], error)
 }
 
 // NewUpkeepServiceClient constructs a client for the kogge.v1.UpkeepService service. By default, it
@@ -71,6 +76,12 @@ func NewUpkeepServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(upkeepServiceMethods.ByName("SetTime")),
 			connect.WithClientOptions(opts...),
 		),
+		support: connect.NewClient[v1.SupportRequest, v1.SupportPart](
+			httpClient,
+			baseURL+UpkeepServiceSupportProcedure,
+			connect.WithSchema(upkeepServiceMethods.ByName("Support")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -78,6 +89,7 @@ func NewUpkeepServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 type upkeepServiceClient struct {
 	getTime *connect.Client[v1.GetTimeRequest, v1.GetTimeResponse]
 	setTime *connect.Client[v1.SetTimeRequest, v1.SetTimeResponse]
+	support *connect.Client[v1.SupportRequest, v1.SupportPart]
 }
 
 // GetTime calls kogge.v1.UpkeepService.GetTime.
@@ -90,12 +102,20 @@ func (c *upkeepServiceClient) SetTime(ctx context.Context, req *connect.Request[
 	return c.setTime.CallUnary(ctx, req)
 }
 
+// Support calls kogge.v1.UpkeepService.Support.
+func (c *upkeepServiceClient) Support(ctx context.Context, req *connect.Request[v1.SupportRequest]) (*connect.ServerStreamForClient[v1.SupportPart], error) {
+	return c.support.CallServerStream(ctx, req)
+}
+
 // UpkeepServiceHandler is an implementation of the kogge.v1.UpkeepService service.
 type UpkeepServiceHandler interface {
 	// GetTime says what the clock goes by.
 	GetTime(context.Context, *connect.Request[v1.GetTimeRequest]) (*connect.Response[v1.GetTimeResponse], error)
 	// SetTime sets the clock by hand, where it follows no time servers.
 	SetTime(context.Context, *connect.Request[v1.SetTimeRequest]) (*connect.Response[v1.SetTimeResponse], error)
+	// Support packs what somebody needs who is to find out what is wrong with the node,
+	// without its secrets: a tar, compressed by gzip, in parts.
+	Support(context.Context, *connect.Request[v1.SupportRequest], *connect.ServerStream[v1.SupportPart]) error
 }
 
 // NewUpkeepServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -118,12 +138,20 @@ func NewUpkeepServiceHandler(svc UpkeepServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(upkeepServiceMethods.ByName("SetTime")),
 		connect.WithHandlerOptions(opts...),
 	)
+	upkeepServiceSupportHandler := connect.NewServerStreamHandler(
+		UpkeepServiceSupportProcedure,
+		svc.Support,
+		connect.WithSchema(upkeepServiceMethods.ByName("Support")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/kogge.v1.UpkeepService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case UpkeepServiceGetTimeProcedure:
 			upkeepServiceGetTimeHandler.ServeHTTP(w, r)
 		case UpkeepServiceSetTimeProcedure:
 			upkeepServiceSetTimeHandler.ServeHTTP(w, r)
+		case UpkeepServiceSupportProcedure:
+			upkeepServiceSupportHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -139,4 +167,8 @@ func (UnimplementedUpkeepServiceHandler) GetTime(context.Context, *connect.Reque
 
 func (UnimplementedUpkeepServiceHandler) SetTime(context.Context, *connect.Request[v1.SetTimeRequest]) (*connect.Response[v1.SetTimeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.UpkeepService.SetTime is not implemented"))
+}
+
+func (UnimplementedUpkeepServiceHandler) Support(context.Context, *connect.Request[v1.SupportRequest], *connect.ServerStream[v1.SupportPart]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.UpkeepService.Support is not implemented"))
 }
