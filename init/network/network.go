@@ -329,6 +329,7 @@ func (m *manager) publish() error {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 		i.Match, i.Lease, i.Problem, i.FirstMTU = l.entry.Match, l.lease, l.problem, l.facts.MTU
+		i.MDNS = l.entry.MDNS
 		status.Interfaces = append(status.Interfaces, i)
 		status.merge(l.entry, l.lease, l.rdnss.current(time.Now()))
 	}

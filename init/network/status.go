@@ -32,6 +32,7 @@ type Interface struct {
 	Gateway   []netip.Addr   `json:"gateway,omitempty"`
 	Lease     *Lease         `json:"lease,omitempty"`
 	Problem   string         `json:"problem,omitempty"`  // the change that did not work
+	MDNS      bool           `json:"mdns"`               // the node may say its name there
 	FirstMTU  int            `json:"firstMTU,omitempty"` // as the driver had it, for the next run
 }
 

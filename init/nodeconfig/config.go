@@ -83,10 +83,14 @@ type Interface struct {
 	// MTU in bytes, 576 to 65535, and at least 1280 unless IPv6 is off.
 	// Default: what DHCP says, or the driver's.
 	MTU int `yaml:"mtu,omitempty"`
+
+	// MDNS has the node answer to its name on these links, <hostname>.local, and to
+	// those who look for nodes (kogge node find). Default: true.
+	MDNS bool `yaml:"mdns"`
 }
 
 // DefaultInterface is what a node without a network section does.
-var DefaultInterface = Interface{Match: Wired, DHCP: true, IPv6: IPv6Auto}
+var DefaultInterface = Interface{Match: Wired, DHCP: true, IPv6: IPv6Auto, MDNS: true}
 
 // Wired as a match means every Ethernet link that has hardware behind it, or a
 // virtual machine's; not bridges, container links and tunnels.

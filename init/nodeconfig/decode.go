@@ -104,7 +104,7 @@ func (d *decoder) network(n *yaml.Node) []Interface {
 
 func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 	var e Interface
-	var dhcp *bool
+	var dhcp, mdns *bool
 	before := d.count()
 	d.mapping(n, "network entry", []key{
 		{"match", func(v *yaml.Node) { e.Match = d.match(v) }},
@@ -139,6 +139,7 @@ func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 			})
 		}},
 		{"mtu", func(v *yaml.Node) { e.MTU = int(d.number(v, 576, 65535)) }},
+		{"mdns", func(v *yaml.Node) { mdns = d.boolean(v) }},
 	})
 	if d.count() > before {
 		return e, false // checks across keys would only repeat it
@@ -147,6 +148,7 @@ func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 		d.report(n, `this entry needs "match": wired, an interface name like eth0, or a MAC address`)
 		return e, false
 	}
+	e.MDNS = mdns == nil || *mdns
 	d.together(resolve(n), &e, dhcp)
 	return e, true
 }
