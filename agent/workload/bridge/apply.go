@@ -22,6 +22,9 @@ const (
 	reg2 = unix.NFT_REG32_02
 )
 
+// mdnsPort is that of multicast DNS.
+const mdnsPort = 5353
+
 // statusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const statusDNAT = 1 << 5
 
@@ -153,7 +156,7 @@ func (b *builder) translate(r Ruleset, name string, hook *nftables.ChainHook) {
 // on the node but a name server, neither on its loopback nor elsewhere, nor what only a
 // cloud's machine itself may ask (metadata, on link-local addresses); nobody from outside
 // and from another network reaches a port of a container that is not published; from an
-// internal network nobody gets out.
+// internal network nobody gets out, and from none anybody who speaks for the node.
 func (b *builder) filter(r Ruleset) {
 	guard := b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	for _, p := range unreachable {
@@ -171,6 +174,15 @@ func (b *builder) filter(r Ruleset) {
 	b.rule(input, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}})
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	b.rule(forward, ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
+	// Nobody from a container answers the node's neighbours in its name (multicast DNS).
+	for _, offset := range []uint32{0, 2} { // source, destination
+		b.rule(forward, iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq), []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(mdnsPort)},
+		}, verdict(expr.VerdictDrop))
+	}
 	b.rule(forward, oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), verdict(expr.VerdictAccept))
 	for _, n := range r.Networks {
 		b.rule(forward, iif(exact(n.Device), expr.CmpOpEq), oif(exact(n.Device), expr.CmpOpEq), verdict(expr.VerdictAccept))

@@ -125,6 +125,24 @@ func TestNetwork(t *testing.T) {
 		}
 	}
 
+	t.Run("multicast DNS", func(t *testing.T) {
+		for port, want := range map[int]string{5352: "lan", mdnsPort: ""} {
+			var c *net.UDPConn
+			must(t, in(t, webNS, func() (err error) {
+				c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+				return err
+			}))
+			defer c.Close()
+			_, err := c.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 80})
+			must(t, err)
+			must(t, c.SetReadDeadline(time.Now().Add(2*time.Second)))
+			buf := make([]byte, 64)
+			n, _, err := c.ReadFrom(buf)
+			if got := string(buf[:n]); got != want {
+				t.Errorf("from port %d to the world: %q, %v, want %q", port, got, err, want)
+			}
+		}
+	})
 	t.Run("replace", func(t *testing.T) {
 		apply(t, b, []Publish{{Protocol: TCP, HostPort: 8081, To: netip.AddrPortFrom(web, 80)}})
 		if got, err := ask(t, lan, "tcp4", "192.0.2.1:8081"); err != nil || got != "web" {

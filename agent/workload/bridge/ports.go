@@ -117,6 +117,9 @@ func (r Ruleset) String() string {
 	p("\t\treject\n\t}")
 	p("\tchain forward { type filter hook forward priority filter; policy accept;")
 	p("\t\tct state established,related accept")
+	for _, end := range []string{"sport", "dport"} {
+		p("\t\tiifname \"%s*\" oifname != \"%[1]s*\" udp %s %d drop", Prefix, end, mdnsPort)
+	}
 	p("\t\toifname \"%s*\" ct status dnat accept", Prefix)
 	for _, n := range r.Networks {
 		p("\t\tiifname %q oifname %q accept # %s", n.Device, n.Device, n.Name)
