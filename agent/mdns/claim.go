@@ -1,0 +1,114 @@
+package mdns
+
+import "time"
+
+// State is where the node's claim of a name stands on one link:
+//
+//	Probing ─Timer, after three probes─▶ Announcing ─Timer, after two─▶ Holding
+//	 ▲ ▲ ├─Conflict─▶ itself, with the next name   ▲                       │ │
+//	 │ │ └─Lost─▶ itself, a second later           └─────────── Changed ───┘ │
+//	 │ └─Conflict── Announcing                                               │
+//	 └───Conflict────────────────────────────────────────────────────────────┘
+//
+// A name that another machine has is left to it: the node takes NAME-2, and so on. Where
+// two have held one name, as when their networks were joined, both ask again, and it
+// stays with one. A link that is full of conflicts is tried once a minute at most.
+//
+// Source: RFC 6762, sections 8 and 9.
+type State string
+
+const (
+	Probing    State = "probing"    // is the name free?
+	Announcing State = "announcing" // it is: the others are told
+	Holding    State = "holding"
+)
+
+// Event is what happens to a claim.
+type Event string
+
+const (
+	Timer    Event = "timer"    // Next is reached
+	Changed  Event = "changed"  // the node has something else to say
+	Conflict Event = "conflict" // another machine has the name
+	Lost     Event = "lost"     // another one is trying it too, and goes before us
+)
+
+// Action is what to do about an event.
+type Action string
+
+const (
+	Wait     Action = "wait"
+	Probe    Action = "probe"    // ask whether somebody has the name
+	Announce Action = "announce" // say all there is to say
+)
+
+// Claim is the state of a node's name on one link.
+type Claim struct {
+	State     State
+	Number    int       // of the name, from 1
+	Sent      int       // in this state
+	Conflicts int       // in a row
+	Next      time.Time // zero: nothing to do
+}
+
+// The times of section 8.
+const (
+	probes        = 3
+	probePause    = 250 * time.Millisecond
+	announces     = 2
+	announcePause = time.Second
+	lostPause     = time.Second
+	crowded       = 15 // conflicts from which on pauses grow
+	crowdedPause  = 5 * time.Second
+)
+
+// NewClaim begins after wait, which is random and up to [probePause]: a street of nodes
+// comes back at once after a power cut.
+func NewClaim(now time.Time, wait time.Duration) Claim {
+	return Claim{State: Probing, Number: 1, Next: now.Add(wait)}
+}
+
+// Step says what event e makes of the claim and what is to be done. It sends nothing
+// and reads no clock.
+func (c Claim) Step(e Event, now time.Time) (Claim, Action) {
+	switch {
+	case e == Conflict:
+		number := c.Number
+		if c.State == Probing {
+			number++
+		}
+		return Claim{State: Probing, Number: number, Conflicts: c.Conflicts + 1, Next: now.Add(pause(c.Conflicts + 1))}, Wait
+	case e == Lost && c.State == Probing:
+		c.Sent, c.Next = 0, now.Add(lostPause)
+		return c, Wait
+	case e == Changed && c.State != Probing:
+		return c.announce(now, 1)
+	case e != Timer || c.Next.IsZero():
+		return c, Wait
+	case c.State == Probing && c.Sent < probes:
+		c.Sent, c.Next = c.Sent+1, now.Add(probePause)
+		return c, Probe
+	case c.State == Probing:
+		return c.announce(now, 1)
+	case c.State == Announcing:
+		return c.announce(now, c.Sent+1)
+	}
+	return c, Wait
+}
+
+// announce does it for the nth time.
+func (c Claim) announce(now time.Time, n int) (Claim, Action) {
+	c.State, c.Sent, c.Next = Announcing, n, now.Add(announcePause)
+	if n >= announces {
+		c.State, c.Sent, c.Conflicts, c.Next = Holding, 0, 0, time.Time{}
+	}
+	return c, Announce
+}
+
+// pause is before the first probe after a conflict.
+func pause(conflicts int) time.Duration {
+	if conflicts < crowded {
+		return probePause
+	}
+	return min(crowdedPause<<min(conflicts-crowded, 6), time.Minute)
+}
