@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -99,6 +100,13 @@ func serveOnce(ctx context.Context, at places, now *parts) error {
 		return err
 	}
 	log.Printf("agent: API on %s, %s", server.Address(), node)
+	found, stop := context.WithCancel(ctx)
+	var announcing sync.WaitGroup
+	announcing.Go(func() { announce(found, node, at.run, server.Port()) })
+	defer func() {
+		stop()
+		announcing.Wait()
+	}()
 	return server.Serve(ctx)
 }
 

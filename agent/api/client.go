@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/mdns"
 )
 
 // Client is one operator's way to one node.
@@ -45,6 +47,9 @@ const pingLimit = 30 * time.Second
 // maxReceived is how far a node may be ahead of the reader of a stream, in bytes: what
 // somebody has just interrupted goes on for as long.
 const maxReceived = 512 << 10
+
+// lookupLimit is for a question to the local network: who is there answers at once.
+const lookupLimit = 5 * time.Second
 
 // Dial makes a client for the node called name at address ("192.0.2.7:7443"), as
 // the operator whom certificate names. The node is known by its certificate, not by
@@ -93,13 +98,39 @@ func (c *Client) Shown() *x509.Certificate { return c.shown.Load() }
 func Meet(ctx context.Context, address string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}}
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	raw, err := dial(ctx, address)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
-	defer conn.Close()
-	return conn.(*tls.Conn).ConnectionState().PeerCertificates, nil
+	defer raw.Close()
+	conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true})
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	return conn.ConnectionState().PeerCertificates, nil
+}
+
+// dial connects. A name below .local is looked for on this computer's own networks:
+// not every resolver does.
+func dial(ctx context.Context, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: dialLimit}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !strings.HasSuffix(strings.TrimSuffix(host, "."), ".local") {
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+	limited, cancel := context.WithTimeout(ctx, lookupLimit)
+	defer cancel()
+	found, err := mdns.Lookup(limited, host)
+	if err != nil {
+		return nil, err
+	}
+	for _, ip := range found {
+		var conn net.Conn
+		if conn, err = dialer.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port)); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", host, err)
 }
 
 // Renew gives the node called name the certificate (DER) that sign makes to follow on
@@ -140,11 +171,8 @@ func Renew(ctx context.Context, address, name string, genesis *identity.Genesis,
 var errKeyChanged = errors.New("the node's key changed between two connections")
 
 func newClient(address string, certificate tls.Certificate, verify func(tls.ConnectionState) error) *Client {
-	dialer := net.Dialer{Timeout: dialLimit}
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, address)
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, address) },
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS13,
 			Certificates:       []tls.Certificate{certificate},

@@ -105,6 +105,9 @@ func newServer(listener net.Listener, c Config) *Server {
 // Address is where the server listens.
 func (s *Server) Address() net.Addr { return s.listener.Addr() }
 
+// Port is the number of the port that the server listens on.
+func (s *Server) Port() int { return s.Address().(*net.TCPAddr).Port }
+
 // Serve answers until ctx ends; then running calls have a moment to end.
 func (s *Server) Serve(ctx context.Context) error {
 	done := make(chan struct{})

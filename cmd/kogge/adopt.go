@@ -21,12 +21,12 @@ func nodeAdoptCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt ADDRESS",
 		Short: "Take a new node into the fleet",
-		Long: "Takes the node at ADDRESS (HOST or HOST:PORT) into the fleet. The node has to have booted with a\n" +
+		Long: "Takes the node at ADDRESS (HOST or HOST:PORT; kogge node find shows HOST.local) into the fleet. It has to have booted with a\n" +
 			"join.yaml of the fleet (kogge fleet token): it proves the token in it without sending it, gets a\n" +
 			"certificate for the key that it made itself, and is known by that from then on.\n\n" +
 			"Of a node that is in the fleet already, this computer remembers the address: so it is for an operator who\n" +
 			"did not adopt it, and for a node that has moved.",
-		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
+		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt kogge-3f2a9c.local\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
 		Args:    exactly("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, err := t.openFleet()

@@ -36,6 +36,7 @@ var tables = map[string]string{
 	"images load": "images.tar",
 	"images ls":   "",
 	"images pull": "registry.example/db:1",
+	"node find":   "--timeout 100ms",
 	"node list":   "",
 
 	"node config confirm": "",

@@ -24,7 +24,7 @@ import (
 
 func nodeCommand() *cobra.Command {
 	return group("node", "Adopt nodes and ask them",
-		nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(),
+		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(),
 		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
 		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand())
 }
