@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"kogge.example/init/cgroup"
@@ -53,6 +54,8 @@ type node struct {
 	config   nodeconfig.Config
 	settings []byte // the text of config
 	persist  bool   // STATE is on the disk
+
+	asking sync.Mutex // held while a wish is left on the boot partition
 }
 
 // pid1 runs the node from the root file system on. It does not return.

@@ -42,13 +42,15 @@ func (n *node) answer(keeper *change.Keeper, r control.Request) (answer control.
 		answer.Config = keeper.Status()
 	case control.OpSet:
 		var text []byte
-		if text, err = change.ReadSet(runDir, r); err == nil {
+		if text, err = change.ReadFile(runDir, r); err == nil {
 			answer.Config, err = keeper.Set(r, text)
 		}
 	case control.OpConfirm:
 		answer.Config, err = keeper.Confirm(r.Base)
 	case control.OpUndo:
 		answer.Config, err = keeper.Undo()
+	case control.OpReset:
+		err = n.askReset(r, keeper.Kept())
 	default:
 		err = fmt.Errorf("unknown op %q", r.Op)
 	}

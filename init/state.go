@@ -16,6 +16,7 @@ import (
 	"kogge.example/init/guard"
 	"kogge.example/init/mount"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/reset"
 	"kogge.example/init/seed"
 	"kogge.example/init/supervise"
 	"kogge.example/update/blank"
@@ -34,8 +35,7 @@ const (
 	fwcfgSeed   = fwcfgDir + "node.yaml/raw"
 	fwcfgJoin   = fwcfgDir + "join.yaml/raw"
 	bootSeed    = "kogge/node.yaml" // on the boot partition
-	bootJoin    = "kogge/join.yaml"
-	resetState  = "kogge/reset-state"
+	bootJoin    = reset.JoinFile
 	checkLimit  = 30 * time.Minute // of e2fsck: a large disk after a power cut takes long
 	entropySeed = ownDir + "/seed"
 	releaseJSON = "/usr/lib/kogge/release.json"
@@ -110,8 +110,8 @@ func readBootPartition(d mount.Disk, name string) ([]byte, error) {
 	return data, err
 }
 
-// removeFromBootPartition removes one file. Nobody has the partition mounted.
-func removeFromBootPartition(d mount.Disk, name string) error {
+// editBootPartition changes the boot partition. Nobody has it mounted.
+func editBootPartition(d mount.Disk, edit func(*fat.Volume) error) error {
 	f, err := os.OpenFile(d.Parts[mount.ESP], os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func removeFromBootPartition(d mount.Disk, name string) error {
 	if err != nil {
 		return err
 	}
-	return v.Remove(name)
+	return edit(v)
 }
 
 // mountState mounts STATE from the boot disk, or a file system in memory where
@@ -153,17 +153,10 @@ func (n *node) mountState(in seed.Input) error {
 // boot partition, or if it is beyond repair and the seed says so. What the node
 // remembers of its settings lies on STATE itself, so only the seed can be asked.
 func (n *node) checkState(ctx context.Context, in seed.Input) error {
-	reset, err := readBootPartition(n.disk, resetState)
-	n.degraded.Add("boot partition", err)
-	if reset != nil {
-		n.say("kogge: STATE is made anew: the boot partition has the file " + resetState)
-		if err := mount.Reformat(n.disk); err != nil {
-			return err
-		}
-		// Removed last: a cut before this makes STATE anew once more.
-		n.degraded.Add("boot partition", removeFromBootPartition(n.disk, resetState))
+	if mounted, err := n.resetState(ctx); mounted || err != nil {
+		return err
 	}
-	err = mount.MountState(ctx, n.disk, supervise.Command)
+	err := mount.MountState(ctx, n.disk, supervise.Command)
 	if !errors.Is(err, mount.ErrCorrupt) {
 		return err
 	}
@@ -202,7 +195,7 @@ func (n *node) importJoin() error {
 	if err := durable.Replace(joinYAML, data, 0o600); err != nil {
 		return err
 	}
-	return removeFromBootPartition(n.disk, bootJoin)
+	return editBootPartition(n.disk, func(v *fat.Volume) error { return v.Remove(bootJoin) })
 }
 
 // readOptional reads a file; nil if it is not there or not readable.

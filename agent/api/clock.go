@@ -11,11 +11,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/identity"
 	"kogge.example/init/control"
 )
 
 // upkeepService answers for what a node needs done now and then.
 type upkeepService struct {
+	node       *identity.Node
 	machine    Machine
 	containers func() Containers
 	images     func() Images

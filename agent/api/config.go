@@ -55,7 +55,7 @@ func (s *configService) SetConfig(ctx context.Context, r *connect.Request[apiv1.
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	file, err := s.handOver(text)
+	file, err := s.machine.handOver(text)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
@@ -90,8 +90,8 @@ func (s *configService) check(text []byte) ([]string, error) {
 }
 
 // handOver writes a text where PID 1 looks for it: it is too long for its socket.
-func (s *configService) handOver(text []byte) (string, error) {
-	f, err := os.CreateTemp(s.machine.run(""), "node.yaml.set-*") // for root alone
+func (m Machine) handOver(text []byte) (string, error) {
+	f, err := os.CreateTemp(m.run(""), "for-init-*") // for root alone
 	if err != nil {
 		return "", err
 	}

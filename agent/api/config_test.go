@@ -143,7 +143,7 @@ func TestConfig(t *testing.T) {
 	if _, err := c.UndoConfig(timeout(t), connect.NewRequest(&apiv1.UndoConfigRequest{})); err != nil {
 		t.Error(err)
 	}
-	if left, err := filepath.Glob(filepath.Join(pid1.dir, "node.yaml.set-*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(pid1.dir, "for-init-*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 	pid1.mu.Lock()

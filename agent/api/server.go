@@ -71,7 +71,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
 	mux.Handle(apiv1connect.NewRegistryServiceHandler(&registryService{c.Registries}, options...))
 	mux.Handle(apiv1connect.NewConfigServiceHandler(&configService{c.Machine, c.Projects}, options...))
-	mux.Handle(apiv1connect.NewUpkeepServiceHandler(&upkeepService{machine: c.Machine, containers: c.Containers, images: c.Images, output: c.LogDir}, options...))
+	mux.Handle(apiv1connect.NewUpkeepServiceHandler(&upkeepService{node: c.Node, machine: c.Machine, containers: c.Containers, images: c.Images, output: c.LogDir}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
 	door := newDoor(listener)
 	s := &http.Server{

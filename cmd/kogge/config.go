@@ -246,13 +246,11 @@ func (f *configChange) remember() error {
 	if err != nil {
 		return err
 	}
-	nodes, err := readNodes(fleet)
-	if err != nil {
-		return err
-	}
-	known := nodes[f.target.node]
-	known.Address = withPort(f.address)
-	return rememberNode(fleet, f.target.node, known)
+	return changeNodes(fleet, func(nodes map[string]knownNode) {
+		known := nodes[f.target.node]
+		known.Address = withPort(f.address)
+		nodes[f.target.node] = known
+	})
 }
 
 func configEditCommand() *cobra.Command {

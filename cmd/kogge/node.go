@@ -26,7 +26,7 @@ func nodeCommand() *cobra.Command {
 	return group("node", "Adopt nodes and ask them",
 		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(),
 		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
-		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand())
+		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand(), nodeResetCommand())
 }
 
 // callLimit bounds a call that is answered at once.

@@ -333,24 +333,24 @@ func TestRefusals(t *testing.T) {
 	b.is(Kept)
 }
 
-// TestReadSet: the file of a request has a plain name and the bytes that were meant.
-func TestReadSet(t *testing.T) {
+// TestReadFile: the file of a request has a plain name and the bytes that were meant.
+func TestReadFile(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "new"), []byte(same), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256([]byte(same))
 	hash := hex.EncodeToString(sum[:])
-	if got, err := ReadSet(dir, control.Request{File: "new", SHA256: hash}); err != nil || string(got) != same {
+	if got, err := ReadFile(dir, control.Request{File: "new", SHA256: hash}); err != nil || string(got) != same {
 		t.Errorf("%q, %v", got, err)
 	}
 	for _, name := range []string{"", ".", "..", "../" + filepath.Base(dir) + "/new", "/etc/passwd", "a\x00b"} {
-		_, err := ReadSet(dir, control.Request{File: name, SHA256: hash})
+		_, err := ReadFile(dir, control.Request{File: name, SHA256: hash})
 		refused(t, err, "is no name of a file")
 	}
-	_, err := ReadSet(dir, control.Request{File: "new", SHA256: "00"})
+	_, err := ReadFile(dir, control.Request{File: "new", SHA256: "00"})
 	refused(t, err, "the request says 00")
-	if _, err := ReadSet(dir, control.Request{File: "gone", SHA256: hash}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadFile(dir, control.Request{File: "gone", SHA256: hash}); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

@@ -100,6 +100,13 @@ func (k *Keeper) status() *control.Config {
 	return s
 }
 
+// Kept is the text that the next boot runs with.
+func (k *Keeper) Kept() []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kept.content
+}
+
 // Set gives the node another node.yaml, as r asks for it, and says how it stands
 // then and which services start anew; with r.Check it only says what it would. The
 // error says what is wrong with the text, or why there can be no change now.
@@ -277,9 +284,9 @@ func (k *Keeper) tell(what string) {
 	k.o.Say("kogge: node.yaml: " + what)
 }
 
-// ReadSet reads the text of a request: from the file that it names, in dir, which has
-// to have the hash that it names.
-func ReadSet(dir string, r control.Request) ([]byte, error) {
+// ReadFile reads the file of a request, in dir, which has to have the hash that the
+// request names.
+func ReadFile(dir string, r control.Request) ([]byte, error) {
 	if r.File == "" || strings.ContainsAny(r.File, "/\x00") || r.File == "." || r.File == ".." {
 		return nil, fmt.Errorf("%q is no name of a file in %s", r.File, dir)
 	}

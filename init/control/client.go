@@ -90,6 +90,13 @@ func (c *Client) config(ctx context.Context, r Request) (*Config, error) {
 	return answer.Config, nil
 }
 
+// Reset has the next boot make STATE anew, as r says.
+func (c *Client) Reset(ctx context.Context, r Request) error {
+	r.Op = OpReset
+	_, err := c.ask(ctx, r)
+	return err
+}
+
 // Logs calls line for each line of a service's log: the last tail ones (0: all
 // that are kept) and, with follow, those to come until ctx is over, which is no
 // error then.

@@ -34,6 +34,10 @@ const (
 	OpSet     Op = "set"     // File, SHA256, Base, Check, UndoSeconds; another text
 	OpConfirm Op = "confirm" // Base; keep the network settings that are tried
 	OpUndo    Op = "undo"    // take them back
+
+	// OpReset has the next boot make STATE anew: KeepConfig, and File and SHA256 of a
+	// join.yaml; one Response. It does not reboot.
+	OpReset Op = "reset"
 )
 
 // Request is one line from a client.
@@ -54,6 +58,8 @@ type Request struct {
 	Check bool `json:"check,omitempty"`
 	// UndoSeconds is how long other network settings wait to be confirmed; 0: the default.
 	UndoSeconds int `json:"undo_seconds,omitempty"`
+	// KeepConfig has the new STATE begin with the node.yaml that is kept.
+	KeepConfig bool `json:"keep_config,omitempty"`
 }
 
 // Response is one line to a client.
@@ -145,6 +151,10 @@ func ParseRequest(line []byte) (Request, error) {
 		want := Request{Op: r.Op, File: r.File, SHA256: r.SHA256, Base: r.Base, Check: r.Check, UndoSeconds: r.UndoSeconds}
 		if r.File == "" || r.SHA256 == "" || r.UndoSeconds < 0 || r != want {
 			return Request{}, fmt.Errorf("op %q takes a file and its sha256, a base, check and undo_seconds of at least 0", r.Op)
+		}
+	case OpReset:
+		if r != (Request{Op: r.Op, File: r.File, SHA256: r.SHA256, KeepConfig: r.KeepConfig}) || (r.File == "") != (r.SHA256 == "") {
+			return Request{}, fmt.Errorf("op %q takes keep_config, and a file with its sha256", r.Op)
 		}
 	case OpConfirm:
 		if r != (Request{Op: r.Op, Base: r.Base}) {

@@ -474,6 +474,103 @@ func (x *SupportPart) GetPart() []byte {
 	return nil
 }
 
+type ResetRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Node       string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`                                // its name in the fleet, so that no other one is meant
+	KeepConfig bool                   `protobuf:"varint,2,opt,name=keep_config,json=keepConfig,proto3" json:"keep_config,omitempty"` // the new STATE begins with the node.yaml that is kept
+	// join is a join.yaml for the node that it will be; empty: none.
+	Join          string `protobuf:"bytes,3,opt,name=join,proto3" json:"join,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetRequest) Reset() {
+	*x = ResetRequest{}
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetRequest) ProtoMessage() {}
+
+func (x *ResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
+func (*ResetRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_upkeep_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ResetRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ResetRequest) GetKeepConfig() bool {
+	if x != nil {
+		return x.KeepConfig
+	}
+	return false
+}
+
+func (x *ResetRequest) GetJoin() string {
+	if x != nil {
+		return x.Join
+	}
+	return ""
+}
+
+type ResetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetResponse) Reset() {
+	*x = ResetResponse{}
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetResponse) ProtoMessage() {}
+
+func (x *ResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_upkeep_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
+func (*ResetResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_upkeep_proto_rawDescGZIP(), []int{8}
+}
+
 var File_kogge_v1_upkeep_proto protoreflect.FileDescriptor
 
 const file_kogge_v1_upkeep_proto_rawDesc = "" +
@@ -511,11 +608,18 @@ const file_kogge_v1_upkeep_proto_rawDesc = "" +
 	"\x0eSupportRequest\x12\x16\n" +
 	"\x06output\x18\x01 \x01(\bR\x06output\"!\n" +
 	"\vSupportPart\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\fR\x04part2\xe2\x01\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"W\n" +
+	"\fResetRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1f\n" +
+	"\vkeep_config\x18\x02 \x01(\bR\n" +
+	"keepConfig\x12\x12\n" +
+	"\x04join\x18\x03 \x01(\tR\x04join\"\x0f\n" +
+	"\rResetResponse2\xa2\x02\n" +
 	"\rUpkeepService\x12G\n" +
 	"\aGetTime\x12\x18.kogge.v1.GetTimeRequest\x1a\x19.kogge.v1.GetTimeResponse\"\a\xa8\xe3\x18\x01\x90\x02\x01\x12D\n" +
 	"\aSetTime\x12\x18.kogge.v1.SetTimeRequest\x1a\x19.kogge.v1.SetTimeResponse\"\x04\xa8\xe3\x18\x03\x12B\n" +
-	"\aSupport\x12\x18.kogge.v1.SupportRequest\x1a\x15.kogge.v1.SupportPart\"\x04\xa8\xe3\x18\x030\x01B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
+	"\aSupport\x12\x18.kogge.v1.SupportRequest\x1a\x15.kogge.v1.SupportPart\"\x04\xa8\xe3\x18\x030\x01\x12>\n" +
+	"\x05Reset\x12\x16.kogge.v1.ResetRequest\x1a\x17.kogge.v1.ResetResponse\"\x04\xa8\xe3\x18\x03B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
 	file_kogge_v1_upkeep_proto_rawDescOnce sync.Once
@@ -529,7 +633,7 @@ func file_kogge_v1_upkeep_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_upkeep_proto_rawDescData
 }
 
-var file_kogge_v1_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_kogge_v1_upkeep_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_kogge_v1_upkeep_proto_goTypes = []any{
 	(*GetTimeRequest)(nil),        // 0: kogge.v1.GetTimeRequest
 	(*GetTimeResponse)(nil),       // 1: kogge.v1.GetTimeResponse
@@ -538,32 +642,36 @@ var file_kogge_v1_upkeep_proto_goTypes = []any{
 	(*SetTimeResponse)(nil),       // 4: kogge.v1.SetTimeResponse
 	(*SupportRequest)(nil),        // 5: kogge.v1.SupportRequest
 	(*SupportPart)(nil),           // 6: kogge.v1.SupportPart
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*ResetRequest)(nil),          // 7: kogge.v1.ResetRequest
+	(*ResetResponse)(nil),         // 8: kogge.v1.ResetResponse
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
 }
 var file_kogge_v1_upkeep_proto_depIdxs = []int32{
-	7,  // 0: kogge.v1.GetTimeResponse.time:type_name -> google.protobuf.Timestamp
-	8,  // 1: kogge.v1.GetTimeResponse.offset:type_name -> google.protobuf.Duration
-	7,  // 2: kogge.v1.GetTimeResponse.polled:type_name -> google.protobuf.Timestamp
+	9,  // 0: kogge.v1.GetTimeResponse.time:type_name -> google.protobuf.Timestamp
+	10, // 1: kogge.v1.GetTimeResponse.offset:type_name -> google.protobuf.Duration
+	9,  // 2: kogge.v1.GetTimeResponse.polled:type_name -> google.protobuf.Timestamp
 	2,  // 3: kogge.v1.GetTimeResponse.answers:type_name -> kogge.v1.TimeAnswer
-	7,  // 4: kogge.v1.GetTimeResponse.floor:type_name -> google.protobuf.Timestamp
-	7,  // 5: kogge.v1.GetTimeResponse.saved:type_name -> google.protobuf.Timestamp
-	7,  // 6: kogge.v1.GetTimeResponse.jumped:type_name -> google.protobuf.Timestamp
-	8,  // 7: kogge.v1.GetTimeResponse.jump:type_name -> google.protobuf.Duration
-	7,  // 8: kogge.v1.GetTimeResponse.by_hand:type_name -> google.protobuf.Timestamp
-	8,  // 9: kogge.v1.TimeAnswer.offset:type_name -> google.protobuf.Duration
-	8,  // 10: kogge.v1.TimeAnswer.error:type_name -> google.protobuf.Duration
-	7,  // 11: kogge.v1.SetTimeRequest.time:type_name -> google.protobuf.Timestamp
-	7,  // 12: kogge.v1.SetTimeResponse.was:type_name -> google.protobuf.Timestamp
-	7,  // 13: kogge.v1.SetTimeResponse.now:type_name -> google.protobuf.Timestamp
+	9,  // 4: kogge.v1.GetTimeResponse.floor:type_name -> google.protobuf.Timestamp
+	9,  // 5: kogge.v1.GetTimeResponse.saved:type_name -> google.protobuf.Timestamp
+	9,  // 6: kogge.v1.GetTimeResponse.jumped:type_name -> google.protobuf.Timestamp
+	10, // 7: kogge.v1.GetTimeResponse.jump:type_name -> google.protobuf.Duration
+	9,  // 8: kogge.v1.GetTimeResponse.by_hand:type_name -> google.protobuf.Timestamp
+	10, // 9: kogge.v1.TimeAnswer.offset:type_name -> google.protobuf.Duration
+	10, // 10: kogge.v1.TimeAnswer.error:type_name -> google.protobuf.Duration
+	9,  // 11: kogge.v1.SetTimeRequest.time:type_name -> google.protobuf.Timestamp
+	9,  // 12: kogge.v1.SetTimeResponse.was:type_name -> google.protobuf.Timestamp
+	9,  // 13: kogge.v1.SetTimeResponse.now:type_name -> google.protobuf.Timestamp
 	0,  // 14: kogge.v1.UpkeepService.GetTime:input_type -> kogge.v1.GetTimeRequest
 	3,  // 15: kogge.v1.UpkeepService.SetTime:input_type -> kogge.v1.SetTimeRequest
 	5,  // 16: kogge.v1.UpkeepService.Support:input_type -> kogge.v1.SupportRequest
-	1,  // 17: kogge.v1.UpkeepService.GetTime:output_type -> kogge.v1.GetTimeResponse
-	4,  // 18: kogge.v1.UpkeepService.SetTime:output_type -> kogge.v1.SetTimeResponse
-	6,  // 19: kogge.v1.UpkeepService.Support:output_type -> kogge.v1.SupportPart
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
+	7,  // 17: kogge.v1.UpkeepService.Reset:input_type -> kogge.v1.ResetRequest
+	1,  // 18: kogge.v1.UpkeepService.GetTime:output_type -> kogge.v1.GetTimeResponse
+	4,  // 19: kogge.v1.UpkeepService.SetTime:output_type -> kogge.v1.SetTimeResponse
+	6,  // 20: kogge.v1.UpkeepService.Support:output_type -> kogge.v1.SupportPart
+	8,  // 21: kogge.v1.UpkeepService.Reset:output_type -> kogge.v1.ResetResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
 	14, // [14:14] is the sub-list for extension extendee
 	0,  // [0:14] is the sub-list for field type_name
@@ -581,7 +689,7 @@ func file_kogge_v1_upkeep_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_upkeep_proto_rawDesc), len(file_kogge_v1_upkeep_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

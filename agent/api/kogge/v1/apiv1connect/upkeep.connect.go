@@ -39,6 +39,8 @@ const (
 	UpkeepServiceSetTimeProcedure = "/kogge.v1.UpkeepService/SetTime"
 	// UpkeepServiceSupportProcedure is the fully-qualified name of the UpkeepService's Support RPC.
 	UpkeepServiceSupportProcedure = "/kogge.v1.UpkeepService/Support"
+	// UpkeepServiceResetProcedure is the fully-qualified name of the UpkeepService's Reset RPC.
+	UpkeepServiceResetProcedure = "/kogge.v1.UpkeepService/Reset"
 )
 
 // UpkeepServiceClient is a client for the kogge.v1.UpkeepService service.
@@ -50,6 +52,9 @@ type UpkeepServiceClient interface {
 	// Support packs what somebody needs who is to find out what is wrong with the node,
 	// without its secrets: a tar, compressed by gzip, in parts.
 	Support(context.Context, *connect.Request[v1.SupportRequest]) (*connect.ServerStreamForClient[v1.SupportPart], error)
+	// Reset restarts the node and makes its STATE anew: data, images, identity and place
+	// in the fleet are gone for good.
+	Reset(context.Context, *connect.Request[v1.ResetRequest]) (*connect.Response[v1.ResetResponse], error)
 }
 
 // NewUpkeepServiceClient constructs a client for the kogge.v1.UpkeepService service. By default, it
@@ -82,6 +87,12 @@ func NewUpkeepServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(upkeepServiceMethods.ByName("Support")),
 			connect.WithClientOptions(opts...),
 		),
+		reset: connect.NewClient[v1.ResetRequest, v1.ResetResponse](
+			httpClient,
+			baseURL+UpkeepServiceResetProcedure,
+			connect.WithSchema(upkeepServiceMethods.ByName("Reset")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -90,6 +101,7 @@ type upkeepServiceClient struct {
 	getTime *connect.Client[v1.GetTimeRequest, v1.GetTimeResponse]
 	setTime *connect.Client[v1.SetTimeRequest, v1.SetTimeResponse]
 	support *connect.Client[v1.SupportRequest, v1.SupportPart]
+	reset   *connect.Client[v1.ResetRequest, v1.ResetResponse]
 }
 
 // GetTime calls kogge.v1.UpkeepService.GetTime.
@@ -107,6 +119,11 @@ func (c *upkeepServiceClient) Support(ctx context.Context, req *connect.Request[
 	return c.support.CallServerStream(ctx, req)
 }
 
+// Reset calls kogge.v1.UpkeepService.Reset.
+func (c *upkeepServiceClient) Reset(ctx context.Context, req *connect.Request[v1.ResetRequest]) (*connect.Response[v1.ResetResponse], error) {
+	return c.reset.CallUnary(ctx, req)
+}
+
 // UpkeepServiceHandler is an implementation of the kogge.v1.UpkeepService service.
 type UpkeepServiceHandler interface {
 	// GetTime says what the clock goes by.
@@ -116,6 +133,9 @@ type UpkeepServiceHandler interface {
 	// Support packs what somebody needs who is to find out what is wrong with the node,
 	// without its secrets: a tar, compressed by gzip, in parts.
 	Support(context.Context, *connect.Request[v1.SupportRequest], *connect.ServerStream[v1.SupportPart]) error
+	// Reset restarts the node and makes its STATE anew: data, images, identity and place
+	// in the fleet are gone for good.
+	Reset(context.Context, *connect.Request[v1.ResetRequest]) (*connect.Response[v1.ResetResponse], error)
 }
 
 // NewUpkeepServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -144,6 +164,12 @@ func NewUpkeepServiceHandler(svc UpkeepServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(upkeepServiceMethods.ByName("Support")),
 		connect.WithHandlerOptions(opts...),
 	)
+	upkeepServiceResetHandler := connect.NewUnaryHandler(
+		UpkeepServiceResetProcedure,
+		svc.Reset,
+		connect.WithSchema(upkeepServiceMethods.ByName("Reset")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/kogge.v1.UpkeepService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case UpkeepServiceGetTimeProcedure:
@@ -152,6 +178,8 @@ func NewUpkeepServiceHandler(svc UpkeepServiceHandler, opts ...connect.HandlerOp
 			upkeepServiceSetTimeHandler.ServeHTTP(w, r)
 		case UpkeepServiceSupportProcedure:
 			upkeepServiceSupportHandler.ServeHTTP(w, r)
+		case UpkeepServiceResetProcedure:
+			upkeepServiceResetHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -171,4 +199,8 @@ func (UnimplementedUpkeepServiceHandler) SetTime(context.Context, *connect.Reque
 
 func (UnimplementedUpkeepServiceHandler) Support(context.Context, *connect.Request[v1.SupportRequest], *connect.ServerStream[v1.SupportPart]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.UpkeepService.Support is not implemented"))
+}
+
+func (UnimplementedUpkeepServiceHandler) Reset(context.Context, *connect.Request[v1.ResetRequest]) (*connect.Response[v1.ResetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.UpkeepService.Reset is not implemented"))
 }
