@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -84,6 +85,8 @@ type Engine struct {
 	turns  *turns // of health checks and commands that are starting
 	execs  *execs
 	pulls  pulls
+	// filling is held by who fills empty volumes.
+	filling sync.Mutex
 }
 
 // Found is a container that containerd knows.
@@ -280,6 +283,9 @@ func (e *Engine) Start(ctx context.Context, c Container, i Instance, netns strin
 	)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
+	}
+	if err := e.fill(ctx, c, i.Name); err != nil {
+		return err
 	}
 	task, err := created.NewTask(ctx, e.output(c.ID))
 	if err != nil {

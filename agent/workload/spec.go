@@ -228,6 +228,12 @@ func (e *Engine) wanted(c Container, name string) []specs.Mount {
 		if t.Size > 0 {
 			options = append(options, fmt.Sprintf("size=%d", t.Size))
 		}
+		if t.UID != 0 || t.GID != 0 {
+			options = append(options, fmt.Sprintf("uid=%d", t.UID), fmt.Sprintf("gid=%d", t.GID))
+		}
+		if t.NoExec {
+			options = append(options, "noexec")
+		}
 		all = append(all, specs.Mount{Destination: t.Target, Type: "tmpfs", Source: "tmpfs", Options: options})
 	}
 	for _, v := range c.Volumes {

@@ -141,6 +141,9 @@ type Tmpfs struct {
 	Target string
 	Size   int64  `json:",omitempty"` // bytes; 0: the kernel's default, half of the memory
 	Mode   uint32 `json:",omitempty"` // 0: 01777
+	UID    uint32 `json:",omitempty"` // whose it is
+	GID    uint32 `json:",omitempty"`
+	NoExec bool   `json:",omitempty"` // no program of it can be run
 }
 
 // Volume is a folder of the node's STATE that outlives containers.
@@ -148,6 +151,7 @@ type Volume struct {
 	Name     string // a folder under the volumes' root
 	Target   string
 	ReadOnly bool `json:",omitempty"`
+	NoCopy   bool `json:",omitempty"` // of what the image has at Target, into an empty volume
 }
 
 // Host is a name for an address.

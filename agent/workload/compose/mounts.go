@@ -82,6 +82,13 @@ func (s *service) tmpfs(n *yaml.Node) {
 					s.report(item, "tmpfs: %q is no mode", value)
 				}
 				t.Mode = uint32(mode)
+			case "uid":
+				t.UID = s.owner(item, name, value)
+			case "gid":
+				t.GID = s.owner(item, name, value)
+			case "noexec":
+				t.NoExec = true
+			case "rw", "exec", "nosuid", "nodev": // it is all that
 			default:
 				s.report(item, "tmpfs: option %q is not supported on a node", option)
 			}
@@ -90,6 +97,15 @@ func (s *service) tmpfs(n *yaml.Node) {
 			s.Tmpfs = append(s.Tmpfs, t)
 		}
 	})
+}
+
+// owner is the number of a user or a group.
+func (s *service) owner(n *yaml.Node, what, value string) uint32 {
+	id, err := strconv.ParseUint(value, 10, 31)
+	if err != nil {
+		s.report(n, "tmpfs: %s %q is no number", what, value)
+	}
+	return uint32(id)
 }
 
 func (s *service) tmpfsSize(n *yaml.Node, value string) int64 {
@@ -140,7 +156,9 @@ func (s *service) longVolume(n *yaml.Node) {
 			s.longBind(n, m.Bind)
 		},
 		"volume": func(n *yaml.Node) {
-			s.fields(n, map[string]func(*yaml.Node){"nocopy": func(n *yaml.Node) { s.boolean(n) }})
+			s.fields(n, map[string]func(*yaml.Node){"nocopy": func(n *yaml.Node) {
+				m.Volume = &types.ServiceVolumeVolume{NoCopy: s.boolean(n)}
+			}})
 		},
 		"tmpfs": func(n *yaml.Node) {
 			s.fields(n, map[string]func(*yaml.Node){
@@ -173,7 +191,9 @@ func (s *service) volume(n *yaml.Node, m mount) {
 		s.report(n, "volume %s: %s", m.Source, byPath()["services.*.volumes.volume.subpath"].Note)
 	default:
 		if target := s.target(n, m.Target); target != "" {
-			s.Volumes = append(s.Volumes, workload.Volume{Name: folder, Target: target, ReadOnly: m.ReadOnly})
+			s.Volumes = append(s.Volumes, workload.Volume{
+				Name: folder, Target: target, ReadOnly: m.ReadOnly, NoCopy: m.Volume != nil && m.Volume.NoCopy,
+			})
 		}
 	}
 }
