@@ -181,24 +181,21 @@ func arrived(steps []*apiv1.Step, containers []*apiv1.Container) (bool, error) {
 	for _, c := range containers {
 		now[c.Name] = c
 	}
+	there := true
 	for _, s := range steps {
 		c := now[s.Container]
-		if s.Change == string(wanted.Gone) {
-			if c != nil {
-				return false, nil
-			}
-			continue
-		}
 		switch {
+		case s.Change == string(wanted.Gone):
+			there = there && c == nil
 		case c == nil:
-			return false, nil // the node has not come to it
-		case c.State == string(workload.Backoff):
+			there = false // the node has not come to it
+		case c.State == string(workload.Backoff): // others may wait for it in vain
 			return false, hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node goes on trying: kogge ps, kogge logs " + c.Name}
 		case c.State != string(workload.Running) && c.State != string(workload.Ended):
-			return false, nil
+			there = false
 		}
 	}
-	return true, nil
+	return there, nil
 }
 
 func removeCommand() *cobra.Command {

@@ -60,6 +60,7 @@ func TestArrived(t *testing.T) {
 		{"one is starting", map[string]string{"db": "running", "web": "starting"}, false, ""},
 		{"all run", map[string]string{"db": "running", "web": "running"}, true, ""},
 		{"one has done its work", map[string]string{"db": "running", "web": "ended"}, true, ""},
+		{"one fails, and others wait for it", map[string]string{"db": "pending", "web": "backoff", "old": "stopping"}, false, "container web does not run"},
 		{"one fails", map[string]string{"db": "running", "web": "backoff"}, false, "container web does not run: no such image"},
 	} {
 		var containers []*apiv1.Container
