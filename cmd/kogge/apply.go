@@ -175,6 +175,10 @@ func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
 	}
 }
 
+// patience is how often in a row a container may end before apply gives it up: many
+// end once or twice until what they need is there.
+const patience = 3
+
 // arrived says whether the containers are as the steps want them.
 func arrived(steps []*apiv1.Step, containers []*apiv1.Container) (bool, error) {
 	now := make(map[string]*apiv1.Container)
@@ -189,7 +193,7 @@ func arrived(steps []*apiv1.Step, containers []*apiv1.Container) (bool, error) {
 			there = there && c == nil
 		case c == nil:
 			there = false // the node has not come to it
-		case c.State == string(workload.Backoff): // others may wait for it in vain
+		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
 			return false, hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node goes on trying: kogge ps, kogge logs " + c.Name}
 		case c.State != string(workload.Running) && c.State != string(workload.Ended):
 			there = false

@@ -60,12 +60,17 @@ func TestArrived(t *testing.T) {
 		{"one is starting", map[string]string{"db": "running", "web": "starting"}, false, ""},
 		{"all run", map[string]string{"db": "running", "web": "running"}, true, ""},
 		{"one has done its work", map[string]string{"db": "running", "web": "ended"}, true, ""},
-		{"one fails, and others wait for it", map[string]string{"db": "pending", "web": "backoff", "old": "stopping"}, false, "container web does not run"},
-		{"one fails", map[string]string{"db": "running", "web": "backoff"}, false, "container web does not run: no such image"},
+		{"one fails, and others wait for it", map[string]string{"db": "pending", "web": "failing", "old": "stopping"}, false, "container web does not run"},
+		{"one failed once", map[string]string{"db": "running", "web": "backoff"}, false, ""},
+		{"one fails", map[string]string{"db": "running", "web": "failing"}, false, "container web does not run: no such image"},
 	} {
 		var containers []*apiv1.Container
 		for name, state := range test.containers {
-			containers = append(containers, &apiv1.Container{Name: name, State: state, Reason: "no such image"})
+			one := &apiv1.Container{Name: name, State: state, Reason: "no such image"}
+			if state == "failing" {
+				one.State, one.Exits = "backoff", patience
+			}
+			containers = append(containers, one)
 		}
 		done, err := arrived(steps, containers)
 		if done != test.done || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
