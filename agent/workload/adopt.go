@@ -90,6 +90,7 @@ func (k *Keeper) adopt(ctx context.Context, found []Found) {
 	for _, id := range k.ids {
 		u := k.units[id]
 		f := byName[u.now.Name]
+		k.publish, u.alive = k.publish || u.alive, false
 		if u.State != Waiting {
 			continue
 		}

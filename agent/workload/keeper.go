@@ -94,6 +94,7 @@ type unit struct {
 	Unit
 	want   Container
 	now    Instance
+	alive  bool      // it was found running, and is not adopted yet
 	reason string    // why it does not run, in words
 	code   int       // of its last exit
 	pull   *Progress // of its image; for a start that waits for that
@@ -212,7 +213,8 @@ func (k *Keeper) session(ctx context.Context) error {
 	})
 	k.leaving = k.unwanted(found)
 	k.locate(found)
-	// Before anything starts: the table keeps networks apart.
+	// Before anything starts: the table keeps networks apart. What was found running
+	// stays published meanwhile.
 	k.publish = true
 	k.publishPorts()
 	k.sweep(ctx)
@@ -292,7 +294,7 @@ func (k *Keeper) ports() []bridge.Publish {
 	var all []bridge.Publish
 	for _, id := range k.ids {
 		u := k.units[id]
-		if u.State != Running {
+		if u.State != Running && !u.alive {
 			continue
 		}
 		for _, p := range u.want.Ports {

@@ -209,7 +209,8 @@ type fakeNetwork struct {
 	full     map[string]bool // networks that cannot be made
 	attached map[string]bool
 	ports    []bridge.Publish
-	broken   int // so many calls of Publish fail
+	counts   []int // of the ports of each Publish
+	broken   int   // so many calls of Publish fail
 }
 
 func (n *fakeNetwork) Make(wanted []bridge.Network) (map[string]bridge.Subnet, error) {
@@ -276,6 +277,7 @@ func (n *fakeNetwork) Publish(ports []bridge.Publish) error {
 		return errors.New("no nftables")
 	}
 	n.ports = ports
+	n.counts = append(n.counts, len(ports))
 	return nil
 }
 
@@ -435,6 +437,9 @@ func TestContainerdGoesAway(t *testing.T) {
 	f := newFake()
 	b := run(t, f, web(Always), Container{ID: "db", Image: "db", Restart: Restart{Policy: Always}})
 	b.until(t, "both running", unitStates("db running", "web running"))
+	b.network.mu.Lock()
+	b.network.counts = nil
+	b.network.mu.Unlock()
 	f.away()
 	b.until(t, "trouble", func(s Status) bool { return s.Trouble != "" })
 	f.mu.Lock()
@@ -446,6 +451,11 @@ func TestContainerdGoesAway(t *testing.T) {
 	})
 	if f.did("start web") != 1 || f.did("remove web") != 0 {
 		t.Errorf("web was touched:\n%s", strings.Join(f.log, "\n"))
+	}
+	b.network.mu.Lock()
+	defer b.network.mu.Unlock()
+	if slices.Contains(b.network.counts, 0) {
+		t.Errorf("web was not to be reached for a while: %v ports, one after the other", b.network.counts)
 	}
 }
 

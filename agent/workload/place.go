@@ -52,7 +52,7 @@ func (k *Keeper) locate(found []Found) {
 	}
 	for _, f := range found {
 		if u := k.units[f.ID]; u != nil && u.now.Name == f.Name && k.fits(u.want, f.At) {
-			u.now.At = f.At
+			u.now.At, u.alive = f.At, f.Task == Alive
 		}
 	}
 	for _, id := range k.ids {
