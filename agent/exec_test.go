@@ -64,6 +64,11 @@ func TestExec(t *testing.T) {
       image: example.invalid/prober:1
       entrypoint: [/app, whoami]
       restart: "no"
+    hungry:
+      image: example.invalid/prober:1
+      entrypoint: [/app, eat]
+      mem_limit: 32m
+      restart: "no"
 `)
 	fleet := n.invite(t)
 	n.start(t, "containerd")
@@ -92,6 +97,7 @@ func TestExec(t *testing.T) {
 		{"revoked", execRevoked},
 		{"command line", execCommandLine},
 		{"command line with a terminal", execCommandLineTerminal},
+		{"events", execEvents},
 		{"container restarted", execRestarted},
 		{"containerd killed", execContainerdKilled},
 		{"agent killed", execAgentKilled},
@@ -716,6 +722,44 @@ func (e *execs) works(t *testing.T) {
 		}
 		return r.failed == nil && r.end.Code == 9
 	})
+}
+
+// execEvents asks what happened, to containers and by operators.
+func execEvents(t *testing.T, e *execs) {
+	events := func(args ...string) string {
+		cmd := e.kogge(t, args...)
+		cmd.Args = append([]string{cmd.Args[0]}, args...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("kogge %q: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	until(t, "the first commands to be gone", func() bool { return len(e.folders(t)) == 0 })
+	all := events("events")
+	for _, want := range []string{
+		"container  web               started: example.invalid/prober:1\n",
+		"container  job               exited: exit code 0\n",
+		"container  hungry            exited: exit code 137\n",
+		"container  hungry            out of memory: the kernel has killed a process of it\n",
+		"command    web               started: /app (ada)\n",
+		"command    web               ended: /app: exit code 7 (ada)\n",
+		"command    web               start failed: no such program: \"nonsense\": executable file not found in $PATH (ada)\n",
+		"command    web               cut off: /app (bob)\n",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no event %q in\n%s", want, all)
+		}
+	}
+	if strings.Contains(all, "SHADE") || strings.Contains(all, "both") {
+		t.Errorf("arguments of commands are in the events:\n%s", all)
+	}
+	other := events("node", "events", "--kind", "node,operator,service")
+	for _, want := range []string{"service    agent             started: ", "node       fleet             adopted (ada)\n", "revoked (ada)\n"} {
+		if !strings.Contains(other, want) {
+			t.Errorf("no event %q in\n%s", want, other)
+		}
+	}
 }
 
 // kogge is the command line as ada has it.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/events"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/bridge"
 	"kogge.example/agent/workload/compose"
@@ -73,6 +74,8 @@ func runAgent(ctx context.Context, args []string) error {
 	var serving sync.WaitGroup
 	apiCtx, stop := context.WithCancel(ctx)
 	serving.Go(func() { serve(apiCtx, at, &now) })
+	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "what was before is not known"})
+	serving.Go(func() { watchServices(apiCtx, &now.events) })
 	defer func() {
 		stop()
 		serving.Wait()
@@ -95,19 +98,21 @@ func runAgent(ctx context.Context, args []string) error {
 	defer engine.Close()
 	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
 	busy(parent, "looking for commands that were left", func() { endExecs(ctx, engine) })
+	engine.OOM = now.outOfMemory
 	now.engine.Store(engine)
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow = allow
 	now.store.Store(store)
-	report := reporter(parent)
+	report, look := reporter(parent), now.watchContainers()
 	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {
 		k := &workload.Keeper{
-			Engine: engine, Network: network, Names: resolver, Allow: allow,
+			Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow,
 			Tick: tick(parent.watchdog),
 		}
 		k.Report = func(s workload.Status) {
 			now.keeper.Store(k) // from its first word on it knows what runs
 			report(s)
+			look(s)
 		}
 		return k
 	})

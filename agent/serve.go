@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/wanted"
@@ -22,6 +23,7 @@ type parts struct {
 	keeper atomic.Pointer[workload.Keeper]
 	store  atomic.Pointer[wanted.Store]
 	engine atomic.Pointer[workload.Engine]
+	events events.Ring
 }
 
 // An interface around a nil pointer would not be nil, hence these four.
@@ -93,7 +95,7 @@ func serveOnce(ctx context.Context, at places, now *parts) error {
 	machine := api.Machine{Run: at.run, State: at.state}
 	server, err := api.Listen(at.api, api.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
-		Containers: now.containers, Projects: now.projects, Images: now.images, Commands: now.commands, Registries: at.registries,
+		Containers: now.containers, Projects: now.projects, Images: now.images, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"),
 	})
 	if err != nil {

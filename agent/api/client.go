@@ -30,6 +30,7 @@ type Client struct {
 	apiv1connect.RegistryServiceClient
 	apiv1connect.ConfigServiceClient
 	apiv1connect.UpkeepServiceClient
+	apiv1connect.ObserveServiceClient
 	transport *http.Transport
 	shown     atomic.Pointer[x509.Certificate]
 }
@@ -193,6 +194,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		RegistryServiceClient: apiv1connect.NewRegistryServiceClient(client, url),
 		ConfigServiceClient:   apiv1connect.NewConfigServiceClient(client, url),
 		UpkeepServiceClient:   apiv1connect.NewUpkeepServiceClient(client, url),
+		ObserveServiceClient:  apiv1connect.NewObserveServiceClient(client, url),
 		transport:             transport,
 	}
 }

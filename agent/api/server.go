@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
 )
 
@@ -47,6 +48,8 @@ type Config struct {
 	Commands func() Commands
 	// Registries are the settings of image registries.
 	Registries Registries
+	// Events is what happens on the node; default: what operators do by this server.
+	Events *events.Ring
 	// LogDir holds the containers' output, a file NAME.log each.
 	LogDir string
 }
@@ -65,13 +68,18 @@ func newServer(listener net.Listener, c Config) *Server {
 	if c.Now != nil {
 		guard.now = c.Now
 	}
-	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithRecover(recovered), connect.WithConditionalHandlerOptions(plain)}
+	if c.Events == nil {
+		c.Events = new(events.Ring)
+	}
+	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithRecover(recovered), connect.WithConditionalHandlerOptions(plain),
+		connect.WithInterceptors(&deeds{c.Events, guard.methods})}
 	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.calls.end}, options...))
 	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.Commands, c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
 	mux.Handle(apiv1connect.NewRegistryServiceHandler(&registryService{c.Registries}, options...))
 	mux.Handle(apiv1connect.NewConfigServiceHandler(&configService{c.Machine, c.Projects}, options...))
 	mux.Handle(apiv1connect.NewUpkeepServiceHandler(&upkeepService{node: c.Node, machine: c.Machine, containers: c.Containers, images: c.Images, output: c.LogDir}, options...))
+	mux.Handle(apiv1connect.NewObserveServiceHandler(&observeService{c.Events}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
 	door := newDoor(listener)
 	s := &http.Server{
@@ -82,7 +90,7 @@ func newServer(listener net.Listener, c Config) *Server {
 		IdleTimeout:       idleLimit,
 		MaxHeaderBytes:    maxHeader,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10,
-			// Nobody else tells that a caller's machine has gone, with a command still running for it.
+			// Nothing else tells that a caller's machine has gone, with a command still running for it.
 			SendPingTimeout: time.Minute, PingTimeout: time.Minute},
 		ErrorLog: log.New(quiet{}, "", 0),
 		TLSConfig: &tls.Config{

@@ -129,3 +129,18 @@ func size() {
 		}
 	}
 }
+
+// eat takes memory until the kernel says no.
+func eat() {
+	var all [][]byte
+	for {
+		b := make([]byte, 1<<20)
+		for i := range b {
+			b[i] = byte(i)
+		}
+		all = append(all, b)
+		if len(all) > 1<<12 {
+			log.Fatal("there is no limit")
+		}
+	}
+}

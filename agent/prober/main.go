@@ -10,6 +10,7 @@
 //	whoami          its effective user, on standard output
 //	hang            a line, and then nothing until it is killed
 //	command VERB    see [command]
+//	eat             ever more memory
 //	orphan          exit code 7 if process 1 reaps what others left, else 8
 //
 // No attempt would harm a machine that lets it through.
@@ -74,6 +75,8 @@ func main() {
 	case "hang":
 		fmt.Println("hanging")
 		hang()
+	case "eat":
+		eat()
 	case "command":
 		command(os.Args[2:])
 	case "orphan":

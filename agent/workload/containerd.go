@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	eventtypes "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -79,6 +80,10 @@ type Paths struct {
 
 // Engine carries out on containerd what the Keeper decides.
 type Engine struct {
+	// OOM, if there is one, is called when the kernel has killed a process of an
+	// instance for its memory limit. It is set before the first use.
+	OOM func(instance string)
+
 	paths  Paths
 	boot   string
 	client *client.Client
@@ -149,21 +154,27 @@ func (e *Engine) Serving(ctx context.Context) error {
 }
 
 // Lost returns when containerd has gone away, with the reason, or with nil when
-// ctx ends.
+// ctx ends. Until then it hears of processes that are out of memory.
 func (e *Engine) Lost(ctx context.Context) error {
-	// The subscription is a stream that stays open; we want to know when it ends.
-	_, errs := e.client.Subscribe(e.context(ctx), `topic=="/tasks/oom"`)
-	select {
-	case err := <-errs:
-		if ctx.Err() != nil {
+	messages, errs := e.client.Subscribe(e.context(ctx), `topic=="/tasks/oom"`)
+	for {
+		select {
+		case m := <-messages:
+			var oom eventtypes.TaskOOM
+			if e.OOM != nil && m != nil && m.Event != nil && typeurl.UnmarshalTo(m.Event, &oom) == nil {
+				e.OOM(oom.ContainerID)
+			}
+		case err := <-errs:
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err == nil {
+				err = errors.New("event stream ended")
+			}
+			return fmt.Errorf("containerd at %s: %w", e.paths.Socket, err)
+		case <-ctx.Done():
 			return nil
 		}
-		if err == nil {
-			err = errors.New("event stream ended")
-		}
-		return fmt.Errorf("containerd at %s: %w", e.paths.Socket, err)
-	case <-ctx.Done():
-		return nil
 	}
 }
 

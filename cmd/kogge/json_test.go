@@ -31,11 +31,13 @@ var tables = map[string]string{
 	"apply":       "-f shop.yaml --no-wait",
 	"boards list": "",
 	"boards show": "pc-x86_64",
+	"events":      "",
 	"fleet list":  "",
 	"fleet show":  "hanse",
 	"images load": "images.tar",
 	"images ls":   "",
 	"images pull": "registry.example/db:1",
+	"node events": "-n 3",
 	"node find":   "--timeout 100ms",
 	"node list":   "",
 

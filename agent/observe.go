@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"kogge.example/agent/events"
+	"kogge.example/agent/workload"
+	"kogge.example/init/control"
+)
+
+// watchContainers makes events of what one keeper after the other reports.
+func (p *parts) watchContainers() func(workload.Status) {
+	var known workload.Status
+	var at time.Time
+	return func(s workload.Status) {
+		var happened []events.Event
+		happened, known = events.OfContainers(known, s, at)
+		p.events.Add(happened...)
+		at = time.Now()
+	}
+}
+
+// outOfMemory is told by containerd which instance has had a process killed.
+func (p *parts) outOfMemory(instance string) {
+	id := instance
+	if k := p.keeper.Load(); k != nil {
+		for _, u := range k.Snapshot().Units {
+			if u.Instance == instance {
+				id = u.ID
+			}
+		}
+	}
+	p.events.Add(events.Event{Kind: events.Container, Object: id, What: "out of memory", Text: "the kernel has killed a process of it"})
+}
+
+// telling tells of the images that the keeper pulls.
+type telling struct {
+	*workload.Engine
+	events *events.Ring
+}
+
+func (p telling) Pull(ctx context.Context, image, platform string, report func(workload.Progress)) error {
+	err := p.Engine.Pull(ctx, image, platform, report)
+	if err == nil {
+		p.events.Add(events.Event{Kind: events.Image, Object: image, What: "pulled"})
+	}
+	return err
+}
+
+// lookEvery is how often PID 1 is asked. What happens in between shows in its counts.
+const lookEvery = 5 * time.Second
+
+// watchServices makes events of what PID 1 says, until ctx ends. Outside of a node there
+// is nobody to ask.
+func watchServices(ctx context.Context, ring *events.Ring) {
+	var before *control.Status
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		if now, err := askServices(ctx); err == nil {
+			ring.Add(events.OfServices(before, now)...)
+			before = now
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func askServices(ctx context.Context) (*control.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookEvery)
+	defer cancel()
+	c, err := control.Dial(ctx, control.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Status(ctx)
+}
