@@ -92,7 +92,7 @@ func serveOnce(ctx context.Context, at places, now *parts) error {
 	if err := join(node, filepath.Join(at.state, "kogge", "join.yaml")); err != nil {
 		log.Printf("agent: %v", err) // who is known already goes on being known
 	}
-	machine := api.Machine{Run: at.run, State: at.state}
+	machine := api.Machine{Run: at.run, State: at.state, Workload: at.cgroup}
 	server, err := api.Listen(at.api, api.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Commands: now.commands, Registries: at.registries, Events: &now.events,

@@ -14,9 +14,11 @@ import (
 	"kogge.example/agent/events"
 )
 
-// observeService answers for what happens.
+// observeService answers for what happens and what is used.
 type observeService struct {
-	events *events.Ring
+	events     *events.Ring
+	machine    Machine
+	containers func() Containers
 }
 
 // maxEvents is how many events go in one message.

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"os"
+	"path"
 	"path/filepath"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -17,7 +19,9 @@ type Machine struct {
 	Run     string // boot.json, network.json, clock.json, etc/; default: /run/kogge
 	State   string // default: /state
 	Kmsg    string // default: /dev/kmsg
-	Cgroups string // of the containers; default: /sys/fs/cgroup/workload
+	Cgroups string // where they are mounted; default: /sys/fs/cgroup
+	// Workload is the cgroup of the containers. Default: workload.
+	Workload string
 }
 
 func (m Machine) run(name string) string {
@@ -39,6 +43,13 @@ func (m Machine) kmsg() string {
 		return "/dev/kmsg"
 	}
 	return m.Kmsg
+}
+
+func (m Machine) cgroups() string { return cmp.Or(m.Cgroups, "/sys/fs/cgroup") }
+
+// containerGroup is the cgroup of a container's instance.
+func (m Machine) containerGroup(instance string) string {
+	return path.Join(cmp.Or(m.Workload, "workload"), instance)
 }
 
 // pid1 connects to PID 1.

@@ -3,9 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -74,17 +71,16 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	if keeper == nil {
 		return
 	}
+	groups := openCgroups(m.machine.cgroups())
 	for _, u := range keeper.Snapshot().Units {
 		gauge("container_running", "1 if the container runs.", truth(u.State == workload.Running), "container", u.ID, "image", u.Image)
 		counter("container_restarts_total", "Starts of the container after the first, since the agent runs.", float64(u.Restarts), "container", u.ID)
 		if u.Health.State != "" {
 			gauge("container_healthy", "1 if the container's health check says so.", truth(u.Health.State == workload.Healthy), "container", u.ID)
 		}
-		if memory, ok := cgroupNumber(m.machine.cgroup(u.Instance, "memory.current"), ""); ok {
-			gauge("container_memory_bytes", "Memory of the container, its page cache included.", memory, "container", u.ID)
-		}
-		if micros, ok := cgroupNumber(m.machine.cgroup(u.Instance, "cpu.stat"), "usage_usec"); ok {
-			counter("container_cpu_seconds_total", "CPU time of the container since its start.", micros/1e6, "container", u.ID)
+		if used, ok := groups.of(m.machine.containerGroup(u.Instance)); ok {
+			gauge("container_memory_bytes", "Memory of the container, its page cache included.", float64(used.memory), "container", u.ID)
+			counter("container_cpu_seconds_total", "CPU time of the container since its start.", used.cpu.Seconds(), "container", u.ID)
 		}
 	}
 }
@@ -94,31 +90,4 @@ func truth(b bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-// cgroup is a file of the cgroup of a container's instance.
-func (m Machine) cgroup(instance, file string) string {
-	root := m.Cgroups
-	if root == "" {
-		root = "/sys/fs/cgroup/workload"
-	}
-	return filepath.Join(root, instance, file)
-}
-
-// cgroupNumber reads the number behind key, or the only one of the file if key is
-// "". A container that does not run has none.
-func cgroupNumber(file, key string) (float64, bool) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return 0, false
-	}
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) == 0 || key != "" && (f[0] != key || len(f) < 2) {
-			continue
-		}
-		n, err := strconv.ParseFloat(f[len(f)-1], 64)
-		return n, err == nil
-	}
-	return 0, false
 }

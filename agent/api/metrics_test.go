@@ -19,10 +19,11 @@ var changing = regexp.MustCompile(`(?m)^((?:kogge_memory_\w+|kogge_state_\w+) ).
 func TestMetrics(t *testing.T) {
 	address, f, _ := ready(t, func(c *Config) {
 		c.Machine.Cgroups = t.TempDir()
-		dir := filepath.Join(c.Machine.Cgroups, "db")
-		if err := os.Mkdir(dir, 0o700); err != nil {
+		dir := filepath.Join(c.Machine.Cgroups, "workload", "db")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
+		write(t, filepath.Join(c.Machine.Cgroups, "cgroup.controllers"), "cpu memory pids\n")
 		write(t, filepath.Join(dir, "memory.current"), "4096\n")
 		write(t, filepath.Join(dir, "cpu.stat"), "usage_usec 1500000\nuser_usec 1\n")
 	})

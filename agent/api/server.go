@@ -79,7 +79,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewRegistryServiceHandler(&registryService{c.Registries}, options...))
 	mux.Handle(apiv1connect.NewConfigServiceHandler(&configService{c.Machine, c.Projects}, options...))
 	mux.Handle(apiv1connect.NewUpkeepServiceHandler(&upkeepService{node: c.Node, machine: c.Machine, containers: c.Containers, images: c.Images, output: c.LogDir}, options...))
-	mux.Handle(apiv1connect.NewObserveServiceHandler(&observeService{c.Events}, options...))
+	mux.Handle(apiv1connect.NewObserveServiceHandler(&observeService{c.Events, c.Machine, c.Containers}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
 	door := newDoor(listener)
 	s := &http.Server{

@@ -38,6 +38,7 @@ var tables = map[string]string{
 	"images ls":   "",
 	"images pull": "registry.example/db:1",
 	"node events": "-n 3",
+	"node top":    "--interval 200ms",
 	"node find":   "--timeout 100ms",
 	"node list":   "",
 
@@ -53,6 +54,7 @@ var tables = map[string]string{
 	"ps":            "n1",
 	"registry ls":   "",
 	"rm":            "shop --no-wait",
+	"top":           "--interval 200ms",
 	"version":       "--node n1",
 	"vm list":       "",
 }
@@ -172,7 +174,14 @@ func (w *world) open(t *testing.T) {
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "node.yaml"), nil, 0o600))
 	settle(t, filepath.Join(dir, "init.sock"))
-	machine := api.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock")}
+	for _, group := range []string{"init", "workload"} {
+		must(t, os.MkdirAll(filepath.Join(dir, "cgroup", group), 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, "cgroup", group, "memory.current"), []byte("4096\n"), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, "cgroup", group, "cpu.stat"), []byte("usage_usec 7\n"), 0o600))
+	}
+	must(t, os.MkdirAll(filepath.Join(dir, "cgroup", "system"), 0o700))
+	must(t, os.WriteFile(filepath.Join(dir, "cgroup", "cgroup.controllers"), nil, 0o600))
+	machine := api.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
 	server, err := api.Listen("127.0.0.1:0", api.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
 		Containers: func() api.Containers { return w }, Projects: func() api.Projects { return store }, Images: func() api.Images { return w },

@@ -38,7 +38,7 @@ func rootCommand() *cobra.Command {
 	root.SetHelpCommand(help)
 	section(root, "First steps", help, completionCommand(), versionCommand())
 	section(root, "Nodes", nodeCommand())
-	section(root, "Work", applyCommand(), projectsCommand(), removeCommand(), psCommand(), logsCommand(), eventsCommand(), execCommand(),
+	section(root, "Work", applyCommand(), projectsCommand(), removeCommand(), psCommand(), logsCommand(), eventsCommand(), topCommand(), execCommand(),
 		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
 	section(root, "Images and media", imagesCommand(), registryCommand(), imageCommand(), boardsCommand())
 	section(root, "Fleet and operators", fleetCommand(), operatorCommand())

@@ -24,7 +24,7 @@ import (
 
 func nodeCommand() *cobra.Command {
 	return group("node", "Adopt nodes and ask them",
-		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(), nodeEventsCommand(),
+		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(), nodeEventsCommand(), nodeTopCommand(),
 		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
 		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand(), nodeResetCommand())
 }

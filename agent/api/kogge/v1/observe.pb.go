@@ -236,6 +236,229 @@ func (x *Event) GetText() string {
 	return ""
 }
 
+type UsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_kogge_v1_observe_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_observe_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_observe_proto_rawDescGZIP(), []int{3}
+}
+
+type UsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Clock         *durationpb.Duration   `protobuf:"bytes,1,opt,name=clock,proto3" json:"clock,omitempty"` // of the node, since its kernel started; it never jumps
+	Processors    int32                  `protobuf:"varint,2,opt,name=processors,proto3" json:"processors,omitempty"`
+	Node          *Use                   `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Services      []*Use                 `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`     // PID 1, called init, first
+	Containers    []*Use                 `protobuf:"bytes,5,rep,name=containers,proto3" json:"containers,omitempty"` // those that run
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageResponse) Reset() {
+	*x = UsageResponse{}
+	mi := &file_kogge_v1_observe_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageResponse) ProtoMessage() {}
+
+func (x *UsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_observe_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
+func (*UsageResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_observe_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UsageResponse) GetClock() *durationpb.Duration {
+	if x != nil {
+		return x.Clock
+	}
+	return nil
+}
+
+func (x *UsageResponse) GetProcessors() int32 {
+	if x != nil {
+		return x.Processors
+	}
+	return 0
+}
+
+func (x *UsageResponse) GetNode() *Use {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *UsageResponse) GetServices() []*Use {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *UsageResponse) GetContainers() []*Use {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+// Use is that of a group of processes.
+type Use struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Cpu   *durationpb.Duration   `protobuf:"bytes,2,opt,name=cpu,proto3" json:"cpu,omitempty"` // used since it began
+	// cpu_percent is of one processor, between two answers: kogge top works it out, the
+	// node does not.
+	CpuPercent     *float64 `protobuf:"fixed64,3,opt,name=cpu_percent,json=cpuPercent,proto3,oneof" json:"cpu_percent,omitempty"`
+	Memory         uint64   `protobuf:"varint,4,opt,name=memory,proto3" json:"memory,omitempty"`                                       // bytes, without cache that may be dropped at once
+	MemoryLimit    uint64   `protobuf:"varint,5,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"`          // 0: none; of the node: all that it has
+	Processes      uint64   `protobuf:"varint,6,opt,name=processes,proto3" json:"processes,omitempty"`                                 // and threads
+	ProcessesLimit uint64   `protobuf:"varint,7,opt,name=processes_limit,json=processesLimit,proto3" json:"processes_limit,omitempty"` // 0: none
+	Received       uint64   `protobuf:"varint,8,opt,name=received,proto3" json:"received,omitempty"`                                   // bytes, over its own network
+	Sent           uint64   `protobuf:"varint,9,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Use) Reset() {
+	*x = Use{}
+	mi := &file_kogge_v1_observe_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Use) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Use) ProtoMessage() {}
+
+func (x *Use) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_observe_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Use.ProtoReflect.Descriptor instead.
+func (*Use) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_observe_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Use) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Use) GetCpu() *durationpb.Duration {
+	if x != nil {
+		return x.Cpu
+	}
+	return nil
+}
+
+func (x *Use) GetCpuPercent() float64 {
+	if x != nil && x.CpuPercent != nil {
+		return *x.CpuPercent
+	}
+	return 0
+}
+
+func (x *Use) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Use) GetMemoryLimit() uint64 {
+	if x != nil {
+		return x.MemoryLimit
+	}
+	return 0
+}
+
+func (x *Use) GetProcesses() uint64 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
+func (x *Use) GetProcessesLimit() uint64 {
+	if x != nil {
+		return x.ProcessesLimit
+	}
+	return 0
+}
+
+func (x *Use) GetReceived() uint64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
+func (x *Use) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
 var File_kogge_v1_observe_proto protoreflect.FileDescriptor
 
 const file_kogge_v1_observe_proto_rawDesc = "" +
@@ -256,9 +479,33 @@ const file_kogge_v1_observe_proto_rawDesc = "" +
 	"\x06object\x18\x04 \x01(\tR\x06object\x12\x12\n" +
 	"\x04what\x18\x05 \x01(\tR\x04what\x12\x0e\n" +
 	"\x02by\x18\x06 \x01(\tR\x02by\x12\x12\n" +
-	"\x04text\x18\a \x01(\tR\x04text2U\n" +
+	"\x04text\x18\a \x01(\tR\x04text\"\x0e\n" +
+	"\fUsageRequest\"\xdd\x01\n" +
+	"\rUsageResponse\x12/\n" +
+	"\x05clock\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05clock\x12\x1e\n" +
+	"\n" +
+	"processors\x18\x02 \x01(\x05R\n" +
+	"processors\x12!\n" +
+	"\x04node\x18\x03 \x01(\v2\r.kogge.v1.UseR\x04node\x12)\n" +
+	"\bservices\x18\x04 \x03(\v2\r.kogge.v1.UseR\bservices\x12-\n" +
+	"\n" +
+	"containers\x18\x05 \x03(\v2\r.kogge.v1.UseR\n" +
+	"containers\"\xae\x02\n" +
+	"\x03Use\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
+	"\x03cpu\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03cpu\x12$\n" +
+	"\vcpu_percent\x18\x03 \x01(\x01H\x00R\n" +
+	"cpuPercent\x88\x01\x01\x12\x16\n" +
+	"\x06memory\x18\x04 \x01(\x04R\x06memory\x12!\n" +
+	"\fmemory_limit\x18\x05 \x01(\x04R\vmemoryLimit\x12\x1c\n" +
+	"\tprocesses\x18\x06 \x01(\x04R\tprocesses\x12'\n" +
+	"\x0fprocesses_limit\x18\a \x01(\x04R\x0eprocessesLimit\x12\x1a\n" +
+	"\breceived\x18\b \x01(\x04R\breceived\x12\x12\n" +
+	"\x04sent\x18\t \x01(\x04R\x04sentB\x0e\n" +
+	"\f_cpu_percent2\x98\x01\n" +
 	"\x0eObserveService\x12C\n" +
-	"\x06Events\x12\x17.kogge.v1.EventsRequest\x1a\x18.kogge.v1.EventsResponse\"\x04\xa8\xe3\x18\x010\x01B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
+	"\x06Events\x12\x17.kogge.v1.EventsRequest\x1a\x18.kogge.v1.EventsResponse\"\x04\xa8\xe3\x18\x010\x01\x12A\n" +
+	"\x05Usage\x12\x16.kogge.v1.UsageRequest\x1a\x17.kogge.v1.UsageResponse\"\a\xa8\xe3\x18\x01\x90\x02\x01B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
 	file_kogge_v1_observe_proto_rawDescOnce sync.Once
@@ -272,25 +519,35 @@ func file_kogge_v1_observe_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_observe_proto_rawDescData
 }
 
-var file_kogge_v1_observe_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_kogge_v1_observe_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_kogge_v1_observe_proto_goTypes = []any{
 	(*EventsRequest)(nil),         // 0: kogge.v1.EventsRequest
 	(*EventsResponse)(nil),        // 1: kogge.v1.EventsResponse
 	(*Event)(nil),                 // 2: kogge.v1.Event
-	(*durationpb.Duration)(nil),   // 3: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*UsageRequest)(nil),          // 3: kogge.v1.UsageRequest
+	(*UsageResponse)(nil),         // 4: kogge.v1.UsageResponse
+	(*Use)(nil),                   // 5: kogge.v1.Use
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_kogge_v1_observe_proto_depIdxs = []int32{
-	3, // 0: kogge.v1.EventsRequest.since:type_name -> google.protobuf.Duration
-	2, // 1: kogge.v1.EventsResponse.events:type_name -> kogge.v1.Event
-	4, // 2: kogge.v1.Event.time:type_name -> google.protobuf.Timestamp
-	0, // 3: kogge.v1.ObserveService.Events:input_type -> kogge.v1.EventsRequest
-	1, // 4: kogge.v1.ObserveService.Events:output_type -> kogge.v1.EventsResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6,  // 0: kogge.v1.EventsRequest.since:type_name -> google.protobuf.Duration
+	2,  // 1: kogge.v1.EventsResponse.events:type_name -> kogge.v1.Event
+	7,  // 2: kogge.v1.Event.time:type_name -> google.protobuf.Timestamp
+	6,  // 3: kogge.v1.UsageResponse.clock:type_name -> google.protobuf.Duration
+	5,  // 4: kogge.v1.UsageResponse.node:type_name -> kogge.v1.Use
+	5,  // 5: kogge.v1.UsageResponse.services:type_name -> kogge.v1.Use
+	5,  // 6: kogge.v1.UsageResponse.containers:type_name -> kogge.v1.Use
+	6,  // 7: kogge.v1.Use.cpu:type_name -> google.protobuf.Duration
+	0,  // 8: kogge.v1.ObserveService.Events:input_type -> kogge.v1.EventsRequest
+	3,  // 9: kogge.v1.ObserveService.Usage:input_type -> kogge.v1.UsageRequest
+	1,  // 10: kogge.v1.ObserveService.Events:output_type -> kogge.v1.EventsResponse
+	4,  // 11: kogge.v1.ObserveService.Usage:output_type -> kogge.v1.UsageResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_observe_proto_init() }
@@ -299,13 +556,14 @@ func file_kogge_v1_observe_proto_init() {
 		return
 	}
 	file_kogge_v1_node_proto_init()
+	file_kogge_v1_observe_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_observe_proto_rawDesc), len(file_kogge_v1_observe_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,8 @@ const (
 const (
 	// ObserveServiceEventsProcedure is the fully-qualified name of the ObserveService's Events RPC.
 	ObserveServiceEventsProcedure = "/kogge.v1.ObserveService/Events"
+	// ObserveServiceUsageProcedure is the fully-qualified name of the ObserveService's Usage RPC.
+	ObserveServiceUsageProcedure = "/kogge.v1.ObserveService/Usage"
 )
 
 // ObserveServiceClient is a client for the kogge.v1.ObserveService service.
@@ -42,6 +44,9 @@ type ObserveServiceClient interface {
 	// Events sends what happened lately, the oldest first, and with follow what happens.
 	// The node keeps the newest thousand since its agent started.
 	Events(context.Context, *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.EventsResponse], error)
+	// Usage is what the node, its services and its containers use, and have used since
+	// they began: who asks twice learns what they use now.
+	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
 }
 
 // NewObserveServiceClient constructs a client for the kogge.v1.ObserveService service. By default,
@@ -61,12 +66,20 @@ func NewObserveServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(observeServiceMethods.ByName("Events")),
 			connect.WithClientOptions(opts...),
 		),
+		usage: connect.NewClient[v1.UsageRequest, v1.UsageResponse](
+			httpClient,
+			baseURL+ObserveServiceUsageProcedure,
+			connect.WithSchema(observeServiceMethods.ByName("Usage")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // observeServiceClient implements ObserveServiceClient.
 type observeServiceClient struct {
 	events *connect.Client[v1.EventsRequest, v1.EventsResponse]
+	usage  *connect.Client[v1.UsageRequest, v1.UsageResponse]
 }
 
 // Events calls kogge.v1.ObserveService.Events.
@@ -74,11 +87,19 @@ func (c *observeServiceClient) Events(ctx context.Context, req *connect.Request[
 	return c.events.CallServerStream(ctx, req)
 }
 
+// Usage calls kogge.v1.ObserveService.Usage.
+func (c *observeServiceClient) Usage(ctx context.Context, req *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
+	return c.usage.CallUnary(ctx, req)
+}
+
 // ObserveServiceHandler is an implementation of the kogge.v1.ObserveService service.
 type ObserveServiceHandler interface {
 	// Events sends what happened lately, the oldest first, and with follow what happens.
 	// The node keeps the newest thousand since its agent started.
 	Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.EventsResponse]) error
+	// Usage is what the node, its services and its containers use, and have used since
+	// they began: who asks twice learns what they use now.
+	Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error)
 }
 
 // NewObserveServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -94,10 +115,19 @@ func NewObserveServiceHandler(svc ObserveServiceHandler, opts ...connect.Handler
 		connect.WithSchema(observeServiceMethods.ByName("Events")),
 		connect.WithHandlerOptions(opts...),
 	)
+	observeServiceUsageHandler := connect.NewUnaryHandler(
+		ObserveServiceUsageProcedure,
+		svc.Usage,
+		connect.WithSchema(observeServiceMethods.ByName("Usage")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/kogge.v1.ObserveService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ObserveServiceEventsProcedure:
 			observeServiceEventsHandler.ServeHTTP(w, r)
+		case ObserveServiceUsageProcedure:
+			observeServiceUsageHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -109,4 +139,8 @@ type UnimplementedObserveServiceHandler struct{}
 
 func (UnimplementedObserveServiceHandler) Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.EventsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.ObserveService.Events is not implemented"))
+}
+
+func (UnimplementedObserveServiceHandler) Usage(context.Context, *connect.Request[v1.UsageRequest]) (*connect.Response[v1.UsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.ObserveService.Usage is not implemented"))
 }
