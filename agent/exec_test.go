@@ -838,12 +838,14 @@ func execCommandLineTerminal(t *testing.T, e *execs) {
 	before, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
 	must(t, err)
 	must(t, screen.Resize(console.WinSize{Width: 100, Height: 30}))
-	start := func(args ...string) *exec.Cmd {
-		cmd := e.kogge(t, append([]string{"-it", "web", "/app", "command"}, args...)...)
+	at := func(cmd *exec.Cmd) *exec.Cmd {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 		must(t, cmd.Start())
 		return cmd
+	}
+	start := func(args ...string) *exec.Cmd {
+		return at(e.kogge(t, append([]string{"-it", "web", "/app", "command"}, args...)...))
 	}
 	sees := func(text string) {
 		t.Helper()
@@ -876,6 +878,14 @@ func execCommandLineTerminal(t *testing.T, e *execs) {
 	sees("ready")
 	types("\x03") // for the command's terminal, not for ours
 	ends(cmd, 3)
+	// What containers use is shown again and again.
+	top := e.kogge(t)
+	top.Args = []string{"kogge", "top", "--interval", "200ms"}
+	top = at(top)
+	until(t, "two screens", func() bool { return strings.Count(seen.String(), "\x1b[H\x1b[2Jnode n1, ") > 1 })
+	sees("\r\nweb  ")
+	types("\x03")
+	ends(top, 0)
 	// The window is closed under a command that would stay.
 	cmd = start("stubborn")
 	until(t, "a child", func() bool { return len(commands(t)) == 2 })

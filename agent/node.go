@@ -74,7 +74,7 @@ func runAgent(ctx context.Context, args []string) error {
 	var serving sync.WaitGroup
 	apiCtx, stop := context.WithCancel(ctx)
 	serving.Go(func() { serve(apiCtx, at, &now) })
-	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "what was before is not known"})
+	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "earlier events are forgotten"})
 	serving.Go(func() { watchServices(apiCtx, &now.events) })
 	defer func() {
 		stop()

@@ -163,6 +163,12 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 		return events.Event{Kind: events.Node, Object: "clock", What: "set"}, true
 	case *apiv1.SetConfigRequest:
 		return events.Event{Kind: events.Node, Object: "node.yaml", What: "set"}, true
+	case *apiv1.GetConfigRequest:
+		return events.Event{}, false
+	case *apiv1.SupportRequest:
+		return events.Event{Kind: events.Node, Object: "support", What: "packed"}, true
+	case *apiv1.ResetRequest:
+		return events.Event{Kind: events.Node, Object: "reset", What: "asked for"}, true
 	case *apiv1.ConfirmConfigRequest:
 		return events.Event{Kind: events.Node, Object: "node.yaml", What: "confirmed"}, true
 	case *apiv1.UndoConfigRequest:

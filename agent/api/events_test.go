@@ -52,6 +52,9 @@ func TestDeeds(t *testing.T) {
 		{&apiv1.RevokeRequest{Keys: []string{strings.Repeat("ab", 32)}}, nil},
 		{&apiv1.SetTimeRequest{}, nil},
 		{&apiv1.SetConfigRequest{}, nil},
+		{&apiv1.GetConfigRequest{}, nil},
+		{&apiv1.SupportRequest{}, nil},
+		{&apiv1.ResetRequest{}, nil},
 		{&apiv1.ConfirmConfigRequest{}, nil},
 		{&apiv1.UndoConfigRequest{}, nil},
 		{&apiv1.StatusRequest{}, nil},
@@ -120,7 +123,7 @@ func TestEvents(t *testing.T) {
 	}
 	ring.Add(events.Event{Kind: events.Container, Object: "db", What: "exited", Text: "exit code 1", Time: time.Now().Add(-time.Hour)})
 	ring.Add(events.Event{Kind: events.Service, Object: "clock", What: "started"})
-	const web, db, clock = "1 container web stop asked for op-operator \n", "2 container db exited  exit code 1\n", "3 service clock started  \n"
+	const web, db, clock = "1 container shop.web stop asked for op-operator \n", "2 container db exited  exit code 1\n", "3 service clock started  \n"
 	for name, c := range map[string]struct {
 		r    *apiv1.EventsRequest
 		want string

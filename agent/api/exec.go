@@ -148,7 +148,7 @@ func (s *workloadService) Exec(ctx context.Context, stream *connect.BidiStream[a
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	process, err := s.exec(ctx, first.GetStart().Container, command)
+	process, err := s.exec(ctx, first.GetStart(), command)
 	if code := notStarted(err); code != 0 {
 		return stream.Send(&apiv1.ExecResponse{Part: &apiv1.ExecResponse_End{End: &apiv1.ExecEnd{Code: code, Reason: err.Error()}}})
 	}
@@ -172,15 +172,16 @@ func notStarted(err error) int32 {
 }
 
 // exec starts the command.
-func (s *workloadService) exec(ctx context.Context, name string, command workload.Command) (*workload.Process, error) {
+func (s *workloadService) exec(ctx context.Context, start *apiv1.ExecStart, command workload.Command) (*workload.Process, error) {
 	keeper, commands := s.containers(), s.commands()
 	if keeper == nil || commands == nil {
 		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
 	}
-	u, err := find(keeper, name)
+	u, err := find(keeper, start.Container)
 	if err != nil {
 		return nil, err
 	}
+	start.Container = u.ID // for the events
 	process, err := commands.Exec(ctx, u.Instance, command)
 	switch {
 	case errors.Is(err, workload.ErrNotRunning):

@@ -270,6 +270,7 @@ func (s *workloadService) Run(ctx context.Context, r *connect.Request[apiv1.RunR
 	if err != nil {
 		return nil, err
 	}
+	r.Msg.Container = u.ID // for the event
 	switch err := keeper.Request(ctx, u.ID, want); {
 	case errors.Is(err, workload.ErrUnknown):
 		return nil, connect.NewError(connect.CodeNotFound, err)

@@ -178,7 +178,7 @@ func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process
 	}
 	done, err := e.turns.take(limited, instance)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("health checks and other commands are starting there: %w", err)
 	}
 	defer done()
 	name := strings.ToLower(rand.Text()[:12])
