@@ -99,9 +99,15 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
 	busy(parent, "looking for commands that were left", func() { endExecs(ctx, engine) })
 	engine.OOM = now.outOfMemory
-	now.engine.Store(engine)
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow = allow
+	engine.Wants(store.Containers)
+	now.engine.Store(engine)
+	var tending sync.WaitGroup
+	tendCtx, stopTending := context.WithCancel(ctx)
+	tending.Go(func() { engine.Tend(tendCtx) })
+	defer tending.Wait()
+	defer stopTending()
 	now.store.Store(store)
 	report, look := reporter(parent), now.watchContainers()
 	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {

@@ -90,6 +90,9 @@ type Engine struct {
 	turns  *turns // of health checks and commands that are starting
 	execs  *execs
 	pulls  pulls
+	wants  func() ([]Container, error)
+
+	collecting sync.Mutex // held while images are removed to make room
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
 }

@@ -19,8 +19,20 @@ type Image struct {
 	Name    string
 	Digest  string
 	Size    int64 // bytes, compressed, of what this platform needs; 0: some of it is missing
+	Disk    int64 // bytes, compressed and unpacked, of all that is here; other images may share some
 	Created time.Time
+	Used    time.Time // last use, to the hour while it lasts; zero: never
+	By      []string  // IDs of the containers that are wanted or there, and made from it
+	Preload bool      // it comes from a preload
+	Pulling bool
 }
+
+// errWants means that nobody has told yet which containers are wanted.
+var errWants = errors.New("which images are in use is not known yet")
+
+// Wants tells e how to find out which containers are wanted. It comes before the first
+// call from another goroutine.
+func (e *Engine) Wants(list func() ([]Container, error)) { e.wants = list }
 
 // Images lists the images of the node by name.
 func (e *Engine) Images(ctx context.Context) ([]Image, error) {
@@ -29,37 +41,117 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
+	by, err := e.usedBy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pulling := e.pulls.names()
+	// A container may be made from what another name stands for, too.
+	for _, i := range known {
+		digest := i.Target().Digest.String()
+		by[digest] = append(by[digest], by[i.Name()]...)
+	}
 	var all []Image
 	for _, i := range known {
-		size, err := i.Size(ctx)
-		if err != nil {
-			size = 0
+		one := Image{
+			Name: i.Name(), Digest: i.Target().Digest.String(), Created: i.Metadata().CreatedAt,
+			Preload: i.Labels()[labelPreload] != "", Pulling: pulling[i.Name()],
 		}
-		all = append(all, Image{i.Name(), i.Target().Digest.String(), size, i.Metadata().CreatedAt})
+		if one.Size, err = i.Size(ctx); err != nil {
+			one.Size = 0
+		}
+		if one.Disk, err = i.Usage(ctx, client.WithSnapshotUsage()); err != nil {
+			one.Disk = one.Size
+		}
+		// What we did not write is as good as nothing.
+		one.Used, _ = time.Parse(time.RFC3339, i.Labels()[labelUsed])
+		one.By = slices.Compact(slices.Sorted(slices.Values(by[one.Digest])))
+		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
+// usedBy returns which containers use an image: by name those that are wanted, by
+// digest those that are there.
+func (e *Engine) usedBy(ctx context.Context) (map[string][]string, error) {
+	if e.wants == nil {
+		return nil, errWants
+	}
+	wanted, err := e.wants()
+	if err != nil {
+		return nil, err
+	}
+	there, err := e.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	by := make(map[string][]string)
+	for _, c := range wanted {
+		by[c.Image] = append(by[c.Image], c.ID)
+	}
+	for _, f := range there {
+		by[f.Image] = append(by[f.Image], f.ID)
+	}
+	return by, nil
+}
+
 // Load imports and unpacks the images of a tar (an OCI layout or what `docker save`
-// writes) and returns their names. What cannot be unpacked
-// leaves no name behind, and its content is collected.
+// writes) and returns their names. What cannot be unpacked, or does not fit, leaves no
+// name behind, and its content is collected. What replaces a preload is not replaced by
+// it at the next boot.
 func (e *Engine) Load(ctx context.Context, tar io.Reader) ([]string, error) {
 	ctx = e.context(ctx)
+	before, err := e.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
 	ctx, done, err := e.client.WithLease(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	imported, err := e.importTar(ctx, tar)
+	bounded := &roomy{Reader: tar, room: func() error { return e.makeRoom(ctx, 0) }}
+	imported, err := e.importTar(ctx, bounded)
+	if bounded.err != nil {
+		err = bounded.err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("load images: %w", err)
+		return nil, fmt.Errorf("load images: %w", full(err))
 	}
 	var names []string
 	for _, i := range imported {
 		names = append(names, i.Name)
+		was := slices.IndexFunc(before, func(b images.Image) bool { return b.Name == i.Name })
+		if was < 0 || before[was].Labels[labelPreload] == "" {
+			continue
+		}
+		if err := e.mark(ctx, i, before[was].Labels[labelPreload]); err != nil {
+			return names, err
+		}
 	}
 	return names, nil
+}
+
+// roomy is a reader that ends when there is no more room.
+type roomy struct {
+	io.Reader
+	room func() error
+	left int // bytes until it looks again
+	err  error
+}
+
+func (r *roomy) Read(p []byte) (int, error) {
+	const every = 4 << 20
+	if r.left <= 0 {
+		if r.err = r.room(); r.err != nil {
+			return 0, r.err
+		}
+		r.left = every
+	}
+	n, err := r.Reader.Read(p)
+	r.left -= n
+	return n, err
 }
 
 // importTar is what Load and preloads have in common; ctx has a lease.

@@ -81,17 +81,20 @@ func (e *Engine) preload(ctx context.Context, path, mark string) ([]string, erro
 		names = append(names, i.Name)
 	}
 	for _, i := range imported {
-		labels := make(map[string]string, len(i.Labels)+1)
-		for k, v := range i.Labels {
-			labels[k] = v
-		}
-		labels[labelPreload] = mark
-		i.Labels = labels
-		if _, err := e.client.ImageService().Update(ctx, i, "labels."+labelPreload); err != nil {
-			return nil, fmt.Errorf("label %s: %w", i.Name, err)
+		if err := e.mark(ctx, i, mark); err != nil {
+			return nil, err
 		}
 	}
 	return names, nil
+}
+
+// mark says of an image which preload it came from, or took the place of.
+func (e *Engine) mark(ctx context.Context, i images.Image, mark string) error {
+	note := images.Image{Name: i.Name, Labels: map[string]string{labelPreload: mark}}
+	if _, err := e.client.ImageService().Update(ctx, note, "labels."+labelPreload); err != nil {
+		return fmt.Errorf("label %s: %w", i.Name, err)
+	}
+	return nil
 }
 
 // fullName makes the name of an image in a layout ("hello:1", or a bare tag) what

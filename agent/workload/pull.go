@@ -21,6 +21,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
 )
 
 // Why a pull is refused or fails for good; everything else may be better at the next
@@ -215,10 +216,10 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 		return err
 	}
 	host := reference.Domain(named)
-	if err := e.room(0); err != nil {
+	if err := e.makeRoom(ctx, 0); err != nil {
 		return err
 	}
-	p.store, p.room = e.client.ContentStore(), e.room
+	p.store, p.room = e.client.ContentStore(), e.makeRoom
 	ctx = e.context(ctx)
 	lease, err := e.pullLease(ctx, p.name)
 	if err != nil {
@@ -236,6 +237,13 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 			log.Printf("image %s: %v; next try without mirrors", p.name, err)
 			mirrors = false
 			continue
+		}
+		if errors.Is(err, unix.ENOSPC) {
+			var more bool
+			if more, err = e.moreRoom(ctx, p, err); more {
+				continue
+			}
+			break
 		}
 		if done := p.progress().Done; done > best {
 			best, failed = done, 0
@@ -258,6 +266,19 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 	return err
 }
 
+// moreRoom removes an image after a pull found the disk full, and says whether that may
+// have helped; else it returns why not.
+func (e *Engine) moreRoom(ctx context.Context, p *pull, full error) (bool, error) {
+	gone, err := e.spareOne(ctx)
+	if err != nil {
+		return false, fmt.Errorf("%w; %w", full, err)
+	}
+	if gone {
+		log.Printf("image %s: %v; next try with more room", p.name, full)
+	}
+	return gone, full
+}
+
 // pullOnce is one try.
 func (e *Engine) pullOnce(ctx context.Context, p *pull, registries Registries, host string, mirrors bool) error {
 	servers, err := registries.open(host, mirrors, p.from)
@@ -269,6 +290,10 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries Registries, h
 		Hosts:   func(string) ([]docker.RegistryHost, error) { return servers.hosts, nil },
 		Headers: http.Header{"User-Agent": {"kogge"}},
 	})
+	kept, err := e.keptLabels(ctx, p.name)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { p.watch(ctx, cancel) })
@@ -276,6 +301,7 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries Registries, h
 	defer cancel(nil)
 	_, err = e.client.Pull(ctx, p.name,
 		client.WithPlatformMatcher(p.platform),
+		client.WithPullLabels(kept),
 		client.WithResolver(resolver),
 		client.WithPullUnpack,
 		client.WithPullSnapshotter(snapshotter),
@@ -283,13 +309,29 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries Registries, h
 		client.WithUnpackOpts([]client.UnpackOpt{client.WithUnpackLimiter(e.pulls.unpacks)}),
 		client.WithImageHandlerWrapper(p.check),
 	)
-	if err != nil && errors.Is(context.Cause(ctx), ErrFull) {
-		return context.Cause(ctx)
+	if why := context.Cause(ctx); err != nil && why != nil && !errors.Is(why, context.Canceled) {
+		return why // of the one who watches
 	}
 	if errors.Is(err, docker.ErrInvalidAuthorization) {
 		return fmt.Errorf("%s: %w", host, explain(err))
 	}
 	return explain(err)
+}
+
+// keptLabels are those of an image that outlive a pull of it. What takes the place of a
+// preload is not replaced by it at the next boot.
+func (e *Engine) keptLabels(ctx context.Context, name string) (map[string]string, error) {
+	old, err := e.client.ImageService().Get(ctx, name)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	kept := make(map[string]string)
+	for _, label := range []string{labelPreload, labelUsed} {
+		if value := old.Labels[label]; value != "" {
+			kept[label] = value
+		}
+	}
+	return kept, nil
 }
 
 // keepHalf is how long the collector keeps what a broken pull left. Half of that is

@@ -35,17 +35,6 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-func TestEnough(t *testing.T) {
-	for _, c := range []struct {
-		free, size, need int64
-		fits             bool
-	}{{10, 100, 0, true}, {9, 100, 0, false}, {50, 100, 40, true}, {50, 100, 41, false}, {50, 100, 1 << 50, false}} {
-		if err := enough(c.free, c.size, c.need); (err == nil) != c.fits || err != nil && !errors.Is(err, ErrFull) {
-			t.Errorf("%+v: %v", c, err)
-		}
-	}
-}
-
 // TestExplain prints what the operator reads of an error, whether it is tried again
 // at once, and whether what came is thrown away.
 func TestExplain(t *testing.T) {

@@ -34,7 +34,7 @@ type pull struct {
 	platform platforms.MatchComparer
 	want     string // platform in words
 	store    content.Store
-	room     func(need int64) error
+	room     func(ctx context.Context, need int64) error
 
 	cancel  context.CancelFunc
 	waiting int           // for its end; guarded by pulls.mu
@@ -99,7 +99,7 @@ func (p *pull) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		case <-tick.C:
 		}
-		if err := p.room(0); err != nil {
+		if err := p.room(ctx, 0); err != nil {
 			cancel(err)
 			return
 		}
@@ -207,7 +207,7 @@ func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children [
 	if !config {
 		return fmt.Errorf("%w: it is no container image", ErrLie)
 	}
-	if err := p.room(missing); err != nil {
+	if err := p.room(ctx, missing); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -265,31 +265,6 @@ func (p *pull) other(what string) error {
 	return fmt.Errorf("%w: %s, and %s", ErrPlatform, what, p.want)
 }
 
-// reserve is the part of STATE that images leave free.
-const reserve = 10 // one tenth
-
-// room says whether need bytes more fit on the file system of the images.
-func (e *Engine) room(need int64) error {
-	if e.paths.Images == "" {
-		return nil
-	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(e.paths.Images, &st); err != nil {
-		return fmt.Errorf("free space of %s: %w", e.paths.Images, err)
-	}
-	block := int64(st.Bsize)
-	return enough(int64(st.Bavail)*block, int64(st.Blocks)*block, need)
-}
-
-func enough(free, size, need int64) error {
-	const mega = 1e6
-	if keep := size / reserve; free-need < keep {
-		return fmt.Errorf("%w: %.1f MB are missing, %.1f MB are free and %.1f MB of them stay so",
-			ErrFull, float64(need)/mega, float64(free)/mega, float64(keep)/mega)
-	}
-	return nil
-}
-
 // answer is what a registry said instead of sending something.
 type answer struct {
 	host  string
@@ -323,8 +298,8 @@ func explain(err error) error {
 	switch {
 	case err == nil, final(err):
 		return err
-	case strings.Contains(err.Error(), unix.ENOSPC.Error()): // from containerd, as text
-		return fmt.Errorf("%w: %w", ErrFull, unix.ENOSPC)
+	case errors.Is(full(err), unix.ENOSPC):
+		return full(err)
 	case errors.As(err, &status):
 		host := "registry"
 		if u, err := url.Parse(status.RequestURL); err == nil {
@@ -344,6 +319,14 @@ func explain(err error) error {
 		return ErrMissing
 	}
 	return err
+}
+
+// full makes of containerd's text that the disk is full an error that says so.
+func full(err error) error {
+	if !strings.Contains(err.Error(), unix.ENOSPC.Error()) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrFull, unix.ENOSPC)
 }
 
 // said is what a registry's answer says, in a line: its messages, or its beginning.
