@@ -75,7 +75,7 @@ func (n *node) testIsolation(t *testing.T) {
 	for id, want := range map[string]string{
 		"prober": "exit code 0", "facts": "exit code 0", "trapped": "exit code 0", "late": "exit code 0",
 		"orphan":   "exit code 7",
-		"platform": "platform linux/s390x: this node is linux/" + runtime.GOARCH,
+		"platform": "image is for another platform: linux/s390x is asked for, and this node is linux/" + runtime.GOARCH,
 	} {
 		if !strings.HasPrefix(got[id].Reason, want) {
 			t.Errorf("%s: %q, want %q", id, got[id].Reason, want)

@@ -72,6 +72,13 @@ func (p *parts) commands() api.Commands {
 	return nil
 }
 
+func (p *parts) volumes() api.Volumes {
+	if e := p.engine.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
 // serve answers on the API's port until ctx ends. An API that cannot be had is a
 // line in the log, and tried again: containers run without it.
 func serve(ctx context.Context, at places, now *parts) {
@@ -95,7 +102,7 @@ func serveOnce(ctx context.Context, at places, now *parts) error {
 	machine := api.Machine{Run: at.run, State: at.state, Workload: at.cgroup}
 	server, err := api.Listen(at.api, api.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
-		Containers: now.containers, Projects: now.projects, Images: now.images, Commands: now.commands, Registries: at.registries, Events: &now.events,
+		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"),
 	})
 	if err != nil {

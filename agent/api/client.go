@@ -28,6 +28,7 @@ type Client struct {
 	apiv1connect.WorkloadServiceClient
 	apiv1connect.ImageServiceClient
 	apiv1connect.RegistryServiceClient
+	apiv1connect.VolumeServiceClient
 	apiv1connect.ConfigServiceClient
 	apiv1connect.UpkeepServiceClient
 	apiv1connect.ObserveServiceClient
@@ -192,6 +193,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		WorkloadServiceClient: apiv1connect.NewWorkloadServiceClient(client, url),
 		ImageServiceClient:    apiv1connect.NewImageServiceClient(client, url),
 		RegistryServiceClient: apiv1connect.NewRegistryServiceClient(client, url),
+		VolumeServiceClient:   apiv1connect.NewVolumeServiceClient(client, url),
 		ConfigServiceClient:   apiv1connect.NewConfigServiceClient(client, url),
 		UpkeepServiceClient:   apiv1connect.NewUpkeepServiceClient(client, url),
 		ObserveServiceClient:  apiv1connect.NewObserveServiceClient(client, url),

@@ -33,6 +33,7 @@ func FuzzCall(f *testing.F) {
 		Node: node, ClockSure: func() bool { return true }, Machine: Machine{Run: dir, State: dir, Kmsg: dir + "/kmsg", Control: dir + "/init.sock"},
 		LogDir: dir, Containers: func() Containers { return &keeper{} },
 		Projects: func() Projects { return nil }, Images: func() Images { return &store{} },
+		Volumes:    func() Volumes { return &store{} },
 		Registries: newRegistries(f),
 		Commands:   func() Commands { return nil },
 	}).http.Handler

@@ -126,7 +126,10 @@ func (k *keeper) Request(_ context.Context, id string, want workload.Want) error
 type store struct{}
 
 func (s *store) Images(context.Context) ([]workload.Image, error) {
-	return []workload.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 42, Created: now}}, nil
+	return []workload.Image{
+		{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 42, Disk: 100, Created: now, Used: now, By: []string{"db", "web"}},
+		{Name: "registry.example/own:1", Preload: true, Created: now},
+	}, nil
 }
 
 func (s *store) Load(_ context.Context, tar io.Reader) ([]string, error) {
@@ -159,6 +162,24 @@ func (s *store) Pull(ctx context.Context, name, platform string, report func(wor
 
 func (s *store) Digest(context.Context, string) (string, error) { return "sha256:0123", nil }
 
+func (s *store) Prune(_ context.Context, check bool) ([]workload.Image, int64, error) {
+	return []workload.Image{{Name: "registry.example/old:1", Size: 7}}, map[bool]int64{false: 42}[check], nil
+}
+
+func (s *store) ListVolumes(context.Context) ([]workload.NamedVolume, error) {
+	return []workload.NamedVolume{{Name: "own", Size: 4096, By: []string{"db"}}, {Name: "shop.data", Size: 1 << 40, Least: true}}, nil
+}
+
+func (s *store) RemoveVolume(_ context.Context, name string) error {
+	switch name {
+	case "own":
+		return fmt.Errorf("volume own: %w: by db", workload.ErrInUse)
+	case "shop.data":
+		return nil
+	}
+	return fmt.Errorf("volume %q: %w", name, workload.ErrNoVolume)
+}
+
 func (s *store) Forget(_ context.Context, name string) error {
 	if name != "registry.example/db:1" {
 		return workload.ErrNoImage
@@ -184,6 +205,7 @@ func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
 		Node: n, Machine: Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Kmsg: filepath.Join(dir, "kmsg")},
 		LogDir: dir, Containers: func() Containers { return &keeper{} },
 		Projects: func() Projects { return nil }, Images: func() Images { return nil },
+		Volumes:    func() Volumes { return nil },
 		Registries: newRegistries(t),
 		Commands:   func() Commands { return nil },
 	}

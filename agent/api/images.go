@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -21,6 +22,7 @@ type Images interface {
 	Pull(ctx context.Context, name, platform string, report func(workload.Progress)) error
 	Digest(ctx context.Context, name string) (string, error)
 	Forget(ctx context.Context, name string) error
+	Prune(ctx context.Context, check bool) (gone []workload.Image, freed int64, err error)
 }
 
 // imageService answers for the images.
@@ -37,7 +39,35 @@ func (s *imageService) ListImages(ctx context.Context, _ *connect.Request[apiv1.
 	}
 	answer := &apiv1.ListImagesResponse{}
 	for _, i := range all {
-		answer.Images = append(answer.Images, &apiv1.Image{Name: i.Name, Digest: i.Digest, Size: i.Size, Created: timestamppb.New(i.Created)})
+		answer.Images = append(answer.Images, image(i))
+	}
+	return connect.NewResponse(answer), nil
+}
+
+// image is one line of the list.
+func image(i workload.Image) *apiv1.Image {
+	one := &apiv1.Image{
+		Name: i.Name, Digest: i.Digest, Size: i.Size, Disk: i.Disk, Created: timestamppb.New(i.Created),
+		UsedBy: i.By, Preload: i.Preload, Pulling: i.Pulling,
+	}
+	if !i.Used.IsZero() {
+		one.Used = timestamppb.New(i.Used)
+	}
+	return one
+}
+
+func (s *imageService) PruneImages(ctx context.Context, r *connect.Request[apiv1.PruneImagesRequest]) (*connect.Response[apiv1.PruneImagesResponse], error) {
+	images := s.images()
+	if images == nil {
+		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	}
+	gone, freed, err := images.Prune(ctx, r.Msg.Check)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	answer := &apiv1.PruneImagesResponse{Freed: freed}
+	for _, i := range gone {
+		answer.Images = append(answer.Images, image(i))
 	}
 	return connect.NewResponse(answer), nil
 }
@@ -141,6 +171,11 @@ func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1
 	if images == nil {
 		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
 	}
+	if !r.Msg.Force {
+		if err := mayGo(ctx, images, r.Msg.Name); err != nil {
+			return nil, err
+		}
+	}
 	switch err := images.Forget(ctx, r.Msg.Name); {
 	case errors.Is(err, workload.ErrNoImage):
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("image %q is not on this node", r.Msg.Name))
@@ -148,6 +183,28 @@ func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return connect.NewResponse(&apiv1.RemoveImageResponse{}), nil
+}
+
+// mayGo refuses the removal of an image that will be missed.
+func mayGo(ctx context.Context, images Images, name string) error {
+	full, err := workload.FullName(name)
+	if err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	all, err := images.Images(ctx)
+	if err != nil {
+		return connect.NewError(connect.CodeUnavailable, err)
+	}
+	for _, i := range all {
+		switch {
+		case i.Name != full:
+		case len(i.By) > 0:
+			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s is in use by %s", full, strings.Join(i.By, ", ")))
+		case i.Preload:
+			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s comes from a preload, and would be there again after the next boot", full))
+		}
+	}
+	return nil
 }
 
 // partSize is how much of a tar goes in one message.

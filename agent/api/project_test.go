@@ -71,14 +71,43 @@ func TestImages(t *testing.T) {
 	_, err = c.Load(timeout(t), strings.NewReader(""))
 	has(t, err, "no image with a name in it")
 	list, err := c.ListImages(timeout(t), connect.NewRequest(&apiv1.ListImagesRequest{}))
-	if err != nil || len(list.Msg.Images) != 1 || list.Msg.Images[0].Size != 42 {
+	if err != nil || len(list.Msg.Images) != 2 || list.Msg.Images[0].Size != 42 || len(list.Msg.Images[0].UsedBy) != 2 || list.Msg.Images[1].Used != nil || !list.Msg.Images[1].Preload {
 		t.Errorf("%v, %v", list, err)
 	}
-	if _, err := c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: "registry.example/db:1"})); err != nil {
+	for name, why := range map[string]string{"registry.example/db:1": "is in use by db, web", "registry.example/own:1": "comes from a preload"} {
+		_, err = c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: name}))
+		has(t, err, "failed_precondition", why)
+	}
+	if _, err := c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: "registry.example/db:1", Force: true})); err != nil {
 		t.Error(err)
+	}
+	for _, check := range []bool{true, false} {
+		pruned, err := c.PruneImages(timeout(t), connect.NewRequest(&apiv1.PruneImagesRequest{Check: check}))
+		if err != nil || len(pruned.Msg.Images) != 1 || (pruned.Msg.Freed == 42) == check {
+			t.Errorf("prune, check %v: %v, %v", check, pruned, err)
+		}
 	}
 	_, err = c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: "x"}))
 	has(t, err, "not_found", "not on this node")
+}
+
+// TestVolumeCalls lists volumes, and removes what may go.
+func TestVolumeCalls(t *testing.T) {
+	address, f, _ := ready(t, func(c *Config) { c.Volumes = func() Volumes { return &store{} } })
+	c := Dial(address, "n1", f.Genesis, f.Certificate())
+	defer c.Close()
+	list, err := c.ListVolumes(timeout(t), connect.NewRequest(&apiv1.ListVolumesRequest{}))
+	if err != nil || len(list.Msg.Volumes) != 2 || list.Msg.Volumes[0].Project != "" || list.Msg.Volumes[1].Project != "shop" || !list.Msg.Volumes[1].Least {
+		t.Errorf("%v, %v", list, err)
+	}
+	for name, words := range map[string][]string{"own": {"failed_precondition", "in use: by db"}, "../x": {"not_found", "no such volume"}, "shop.data": nil} {
+		_, err := c.RemoveVolume(timeout(t), connect.NewRequest(&apiv1.RemoveVolumeRequest{Name: name}))
+		if words != nil {
+			has(t, err, words...)
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestPullImage follows pulls to their ends.
@@ -132,7 +161,10 @@ func TestBeforeContainerd(t *testing.T) {
 	if pull == nil && !stream.Receive() {
 		pull = stream.Err()
 	}
-	for _, err := range []error{list, run, apply, images, load, pull} {
+	_, volumes := c.ListVolumes(timeout(t), connect.NewRequest(&apiv1.ListVolumesRequest{}))
+	_, volume := c.RemoveVolume(timeout(t), connect.NewRequest(&apiv1.RemoveVolumeRequest{Name: "x"}))
+	_, prune := c.PruneImages(timeout(t), connect.NewRequest(&apiv1.PruneImagesRequest{}))
+	for _, err := range []error{list, run, apply, images, load, pull, volumes, volume, prune} {
 		has(t, err, "unavailable", "containerd is still starting")
 	}
 	if _, err := c.Status(timeout(t), connect.NewRequest(&apiv1.StatusRequest{})); err != nil {

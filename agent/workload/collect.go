@@ -187,32 +187,38 @@ func (e *Engine) dropHalves(ctx context.Context) (gone bool, err error) {
 	return gone, nil
 }
 
-// Prune removes every image that may go, or with check only says which those are.
-func (e *Engine) Prune(ctx context.Context, check bool) ([]Image, error) {
+// Prune removes every image that may go and what broken pulls left, and returns the
+// images and how much space that freed. With check it only says which images those are.
+func (e *Engine) Prune(ctx context.Context, check bool) (gone []Image, freed int64, err error) {
 	e.collecting.Lock()
 	defer e.collecting.Unlock()
 	all, err := e.Images(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	before, err := e.space()
 	may := expendable(all)
-	if check {
-		return may, nil
+	if check || err != nil {
+		return may, 0, err
 	}
 	if _, err := e.dropHalves(e.context(ctx)); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for n, i := range may {
 		if err := e.Forget(ctx, i.Name); err != nil && !errors.Is(err, ErrNoImage) {
-			return may[:n], err
+			return may[:n], 0, err
 		}
 	}
-	return may, nil
+	after, err := e.space()
+	return may, max(0, after.free-before.free), err
 }
 
 // Tend keeps a tenth of the file system free, and notes which images are in use, once
 // a minute until ctx ends.
 func (e *Engine) Tend(ctx context.Context) {
+	if err := e.sweepVolumes(); err != nil {
+		log.Print(err)
+	}
 	used := make(map[string]bool) // at the last look
 	for tick := time.NewTicker(time.Minute); ; {
 		if err := e.tend(ctx, used, time.Now()); err != nil && ctx.Err() == nil {

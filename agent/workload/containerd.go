@@ -93,6 +93,7 @@ type Engine struct {
 	wants  func() ([]Container, error)
 
 	collecting sync.Mutex // held while images are removed to make room
+	volumes    sync.Mutex // held while the folder of a volume is made or set aside
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
 }
@@ -337,8 +338,11 @@ func platformOf(platform string) platforms.MatchComparer {
 }
 
 // Lacks returns an error that wraps [ErrNoImage] unless the node has the image of c, for
-// the platform of c.
+// the platform of c; [ErrPlatform], if it cannot run what is for that.
 func (e *Engine) Lacks(ctx context.Context, c Container) error {
+	if err := runsHere(c.Platform); err != nil {
+		return err
+	}
 	ctx = e.context(ctx)
 	img, err := e.image(ctx, c.Image, c.Platform)
 	if err != nil {

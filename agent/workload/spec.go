@@ -282,6 +282,8 @@ func (e *Engine) Prepare(c Container, name string) error {
 
 // Volumes makes the folders of c's volumes. They are never removed here.
 func (e *Engine) Volumes(c Container) error {
+	e.volumes.Lock()
+	defer e.volumes.Unlock()
 	for _, v := range c.Volumes {
 		// Any user: the container's is not known yet, and the parent is root's.
 		folder := filepath.Join(e.paths.Volumes, v.Name)

@@ -107,6 +107,18 @@ func imageNames(ctx context.Context, c *api.Client) ([]string, error) {
 	return names, nil
 }
 
+func volumeNames(ctx context.Context, c *api.Client) ([]string, error) {
+	answer, err := c.ListVolumes(ctx, connect.NewRequest(&apiv1.ListVolumesRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, one := range answer.Msg.Volumes {
+		names = append(names, cobra.CompletionWithDesc(one.Name, iec(uint64(max(0, one.Size)))))
+	}
+	return names, nil
+}
+
 func serviceNames(ctx context.Context, c *api.Client) ([]string, error) {
 	answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 )
 
 func imagesCommand() *cobra.Command {
-	return group("images", "See to the container images of a node", imagesListCommand(), imagesPullCommand(), imagesLoadCommand(), imagesRemoveCommand())
+	return group("images", "See to the container images of a node", imagesListCommand(), imagesPullCommand(), imagesLoadCommand(), imagesRemoveCommand(), imagesPruneCommand())
 }
 
 func imagesListCommand() *cobra.Command {
@@ -32,18 +32,69 @@ func imagesListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { printImages(w, answer.Msg.Images, time.Now()) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func printImages(w io.Writer, all []*apiv1.Image, now time.Time) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	defer tw.Flush()
+	fmt.Fprintln(tw, "NAME\tDIGEST\tSIZE\tON DISK\tHERE FOR\tLAST USED\tUSED BY")
+	for _, i := range all {
+		used := "never"
+		switch {
+		case len(i.UsedBy) > 0:
+			used = "now"
+		case i.Used != nil:
+			used = age(max(0, now.Sub(i.Used.AsTime()))) + " ago"
+		}
+		by := dash(i.UsedBy)
+		switch {
+		case i.Pulling:
+			by = "(being pulled)"
+		case i.Preload && len(i.UsedBy) == 0:
+			by = "(preload)"
+		}
+		fmt.Fprintf(tw, "%s\t%.19s\t%s\t%s\t%s\t%s\t%s\n", i.Name, i.Digest, iec(uint64(max(0, i.Size))), iec(uint64(max(0, i.Disk))),
+			age(max(0, now.Sub(i.Created.AsTime()))), used, by)
+	}
+}
+
+func imagesPruneCommand() *cobra.Command {
+	var t target
+	var check bool
+	cmd := &cobra.Command{
+		Use: "prune [NODE]", Short: "Remove the images that no container uses", Args: cobra.MaximumNArgs(1),
+		Long: `Removes every image that no container uses, and what broken pulls left. Images of
+preloads stay, and so do those that are being pulled. A node does the same by itself,
+image by image, the one whose last use is longest ago first, when less than a tenth
+of its STATE is free.`,
+		Example: "  kogge images prune --check\n  kogge images prune n1", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
+				ctx, cancel := context.WithTimeout(ctx, runLimit)
+				defer cancel()
+				answer, err := c.PruneImages(ctx, connect.NewRequest(&apiv1.PruneImagesRequest{Check: check}))
+				if err != nil {
+					return err
+				}
 				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) {
-					tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-					defer tw.Flush()
-					fmt.Fprintln(tw, "NAME\tDIGEST\tSIZE\tHERE SINCE")
 					for _, i := range answer.Msg.Images {
-						fmt.Fprintf(tw, "%s\t%.19s\t%s\t%s\n", i.Name, i.Digest, iec(uint64(max(0, i.Size))), i.Created.AsTime().Local().Format(time.DateTime))
+						fmt.Fprintln(w, i.Name)
+					}
+					if !check {
+						fmt.Fprintf(w, "%s freed\n", iec(uint64(max(0, answer.Msg.Freed))))
 					}
 				})
 			})
 		},
 	}
 	t.register(cmd)
+	cmd.Flags().BoolVar(&check, "check", false, "only say which would go")
 	return cmd
 }
 
@@ -137,17 +188,22 @@ func (m *meter) Read(b []byte) (int, error) {
 
 func imagesRemoveCommand() *cobra.Command {
 	var t target
+	var force bool
 	cmd := &cobra.Command{
 		Use: "rm IMAGE", Short: "Remove an image from a node", Args: exactly("IMAGE"),
-		Long:    "Forgets an image. Containers that run from it go on, and keep what they need of it.",
+		Long:    "Forgets an image. One that a container uses, or that comes from a preload, takes --force: containers\nthat run go on, but their next start pulls it again.",
 		Example: "  kogge images rm registry.example/web:1", ValidArgsFunction: t.completeWith(imageNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
-				_, err := c.RemoveImage(ctx, connect.NewRequest(&apiv1.RemoveImageRequest{Name: args[0]}))
+				_, err := c.RemoveImage(ctx, connect.NewRequest(&apiv1.RemoveImageRequest{Name: args[0], Force: force}))
+				if connect.CodeOf(err) == connect.CodeFailedPrecondition {
+					return hinted{err, "--force removes it all the same"}
+				}
 				return err
 			})
 		},
 	}
 	t.nodeFlags(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "also one that is in use, or comes from a preload")
 	return cmd
 }

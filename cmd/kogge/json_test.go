@@ -28,19 +28,20 @@ import (
 
 // tables are the commands that print JSON when asked, with arguments for TestJSON.
 var tables = map[string]string{
-	"apply":       "-f shop.yaml --no-wait",
-	"boards list": "",
-	"boards show": "pc-x86_64",
-	"events":      "",
-	"fleet list":  "",
-	"fleet show":  "hanse",
-	"images load": "images.tar",
-	"images ls":   "",
-	"images pull": "registry.example/db:1",
-	"node events": "-n 3",
-	"node top":    "--interval 200ms",
-	"node find":   "--timeout 100ms",
-	"node list":   "",
+	"apply":        "-f shop.yaml --no-wait",
+	"boards list":  "",
+	"boards show":  "pc-x86_64",
+	"events":       "",
+	"fleet list":   "",
+	"fleet show":   "hanse",
+	"images load":  "images.tar",
+	"images ls":    "",
+	"images pull":  "registry.example/db:1",
+	"images prune": "",
+	"node events":  "-n 3",
+	"node top":     "--interval 200ms",
+	"node find":    "--timeout 100ms",
+	"node list":    "",
 
 	"node config confirm": "",
 	"node config get":     "",
@@ -57,6 +58,7 @@ var tables = map[string]string{
 	"top":           "--interval 200ms",
 	"version":       "--node n1",
 	"vm list":       "",
+	"volumes ls":    "",
 }
 
 // speechless are the commands that print no table: they say what they did, or show
@@ -67,7 +69,7 @@ var speechless = []string{
 	"node adopt", "node config edit", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
-	"restart", "start", "stop", "vm console", "vm run", "vm stop",
+	"restart", "start", "stop", "volumes rm", "vm console", "vm run", "vm stop",
 }
 
 // TestJSON asks every command that prints a table for JSON, of a node and a fleet
@@ -90,7 +92,9 @@ func TestJSON(t *testing.T) {
 				Ports: []workload.Port{{HostPort: 5432, Container: 5432, Protocol: "tcp"}}},
 			{ID: "web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
 		},
-		images: []workload.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 1 << 40, Created: time.Unix(1_700_000_000, 0)}},
+		images: []workload.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 1 << 40, Created: time.Unix(1_700_000_000, 0),
+			Used: time.Unix(1_700_000_000, 0), By: []string{"db"}}},
+		volumes: []workload.NamedVolume{{Name: "shop.data", Size: 1 << 40, By: []string{"shop.db"}}},
 	}, "nothing": {}}
 	said := map[string]string{}
 	for name, w := range worlds {
@@ -115,8 +119,9 @@ func TestJSON(t *testing.T) {
 // world is what there is to list: a node that serves the API over two lists and a
 // true store of projects.
 type world struct {
-	units  []workload.UnitStatus
-	images []workload.Image
+	units   []workload.UnitStatus
+	images  []workload.Image
+	volumes []workload.NamedVolume
 }
 
 func (w *world) Snapshot() workload.Status                            { return workload.Status{Units: w.units} }
@@ -127,7 +132,12 @@ func (w *world) Pull(_ context.Context, _, _ string, report func(workload.Progre
 	report(workload.Progress{Total: 7, Layers: []workload.LayerProgress{{Digest: "sha256:4567", Size: 7}}})
 	return nil
 }
-func (w *world) Forget(context.Context, string) error { return workload.ErrNoImage }
+func (w *world) Prune(context.Context, bool) ([]workload.Image, int64, error) {
+	return w.images, 0, nil
+}
+func (w *world) ListVolumes(context.Context) ([]workload.NamedVolume, error) { return w.volumes, nil }
+func (w *world) RemoveVolume(context.Context, string) error                  { return workload.ErrNoVolume }
+func (w *world) Forget(context.Context, string) error                        { return workload.ErrNoImage }
 func (w *world) Load(_ context.Context, r io.Reader) ([]string, error) {
 	_, err := io.Copy(io.Discard, r)
 	var names []string
@@ -185,6 +195,7 @@ func (w *world) open(t *testing.T) {
 	server, err := api.Listen("127.0.0.1:0", api.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
 		Containers: func() api.Containers { return w }, Projects: func() api.Projects { return store }, Images: func() api.Images { return w },
+		Volumes:    func() api.Volumes { return w },
 		Registries: registries,
 	})
 	must(t, err)

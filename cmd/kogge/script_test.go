@@ -107,6 +107,7 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 	server, err := api.Listen(cmp.Or(ts.Getenv(name), "127.0.0.1:0"), api.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
 		Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
+		Volumes:    func() api.Volumes { return nil },
 		Registries: workload.OpenRegistries(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key")),
 		Commands:   func() api.Commands { return nil },
 	})

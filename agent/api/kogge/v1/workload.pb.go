@@ -941,8 +941,13 @@ type Image struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`      // bytes, compressed, of what this node's platform needs
-	Created       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"` // on this node
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`                  // bytes, compressed, of what this node's platform needs
+	Created       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`             // on this node
+	Disk          int64                  `protobuf:"varint,5,opt,name=disk,proto3" json:"disk,omitempty"`                  // bytes, compressed and unpacked; other images may share some of it
+	Used          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=used,proto3" json:"used,omitempty"`                   // last use, to the hour while it lasts; absent: never
+	UsedBy        []string               `protobuf:"bytes,7,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"` // containers that are wanted or there
+	Preload       bool                   `protobuf:"varint,8,opt,name=preload,proto3" json:"preload,omitempty"`            // it comes from a preload, and no collector takes it
+	Pulling       bool                   `protobuf:"varint,9,opt,name=pulling,proto3" json:"pulling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1003,6 +1008,41 @@ func (x *Image) GetCreated() *timestamppb.Timestamp {
 		return x.Created
 	}
 	return nil
+}
+
+func (x *Image) GetDisk() int64 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *Image) GetUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *Image) GetUsedBy() []string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
+}
+
+func (x *Image) GetPreload() bool {
+	if x != nil {
+		return x.Preload
+	}
+	return false
+}
+
+func (x *Image) GetPulling() bool {
+	if x != nil {
+		return x.Pulling
+	}
+	return false
 }
 
 type LoadImagesRequest struct {
@@ -1295,6 +1335,7 @@ func (x *Layer) GetFrom() string {
 type RemoveImageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1336,6 +1377,13 @@ func (x *RemoveImageRequest) GetName() string {
 	return ""
 }
 
+func (x *RemoveImageRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type RemoveImageResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1370,6 +1418,102 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
 	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{23}
+}
+
+type PruneImagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Check         bool                   `protobuf:"varint,1,opt,name=check,proto3" json:"check,omitempty"` // say what would go, and do nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneImagesRequest) Reset() {
+	*x = PruneImagesRequest{}
+	mi := &file_kogge_v1_workload_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesRequest) ProtoMessage() {}
+
+func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_workload_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesRequest.ProtoReflect.Descriptor instead.
+func (*PruneImagesRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PruneImagesRequest) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
+}
+
+type PruneImagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*Image               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"` // that are gone, or would go
+	Freed         int64                  `protobuf:"varint,2,opt,name=freed,proto3" json:"freed,omitempty"`  // bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneImagesResponse) Reset() {
+	*x = PruneImagesResponse{}
+	mi := &file_kogge_v1_workload_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesResponse) ProtoMessage() {}
+
+func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_workload_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesResponse.ProtoReflect.Descriptor instead.
+func (*PruneImagesResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_workload_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PruneImagesResponse) GetImages() []*Image {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *PruneImagesResponse) GetFreed() int64 {
+	if x != nil {
+		return x.Freed
+	}
+	return 0
 }
 
 var File_kogge_v1_workload_proto protoreflect.FileDescriptor
@@ -1431,12 +1575,17 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\bprojects\x18\x01 \x03(\tR\bprojects\"\x13\n" +
 	"\x11ListImagesRequest\"=\n" +
 	"\x12ListImagesResponse\x12'\n" +
-	"\x06images\x18\x01 \x03(\v2\x0f.kogge.v1.ImageR\x06images\"}\n" +
+	"\x06images\x18\x01 \x03(\v2\x0f.kogge.v1.ImageR\x06images\"\x8e\x02\n" +
 	"\x05Image\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x124\n" +
-	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"'\n" +
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x12\n" +
+	"\x04disk\x18\x05 \x01(\x03R\x04disk\x12.\n" +
+	"\x04used\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04used\x12\x17\n" +
+	"\aused_by\x18\a \x03(\tR\x06usedBy\x12\x18\n" +
+	"\apreload\x18\b \x01(\bR\apreload\x12\x18\n" +
+	"\apulling\x18\t \x01(\bR\apulling\"'\n" +
 	"\x11LoadImagesRequest\x12\x12\n" +
 	"\x04part\x18\x01 \x01(\fR\x04part\"*\n" +
 	"\x12LoadImagesResponse\x12\x14\n" +
@@ -1454,10 +1603,16 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06before\x18\x04 \x01(\x03R\x06before\x12\x12\n" +
-	"\x04from\x18\x05 \x01(\tR\x04from\"(\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\">\n" +
 	"\x12RemoveImageRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
-	"\x13RemoveImageResponse*W\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
+	"\x13RemoveImageResponse\"*\n" +
+	"\x12PruneImagesRequest\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\bR\x05check\"T\n" +
+	"\x13PruneImagesResponse\x12'\n" +
+	"\x06images\x18\x01 \x03(\v2\x0f.kogge.v1.ImageR\x06images\x12\x14\n" +
+	"\x05freed\x18\x02 \x01(\x03R\x05freed*W\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_START\x10\x01\x12\x0f\n" +
@@ -1470,14 +1625,15 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\x04Exec\x12\x15.kogge.v1.ExecRequest\x1a\x16.kogge.v1.ExecResponse\"\x04\xa8\xe3\x18\x02(\x010\x01\x12>\n" +
 	"\x05Apply\x12\x16.kogge.v1.ApplyRequest\x1a\x17.kogge.v1.ApplyResponse\"\x04\xa8\xe3\x18\x02\x12N\n" +
 	"\rRemoveProject\x12\x1e.kogge.v1.RemoveProjectRequest\x1a\x17.kogge.v1.ApplyResponse\"\x04\xa8\xe3\x18\x02\x12V\n" +
-	"\fListProjects\x12\x1d.kogge.v1.ListProjectsRequest\x1a\x1e.kogge.v1.ListProjectsResponse\"\a\xa8\xe3\x18\x01\x90\x02\x012\xd1\x02\n" +
+	"\fListProjects\x12\x1d.kogge.v1.ListProjectsRequest\x1a\x1e.kogge.v1.ListProjectsResponse\"\a\xa8\xe3\x18\x01\x90\x02\x012\xa3\x03\n" +
 	"\fImageService\x12P\n" +
 	"\n" +
 	"ListImages\x12\x1b.kogge.v1.ListImagesRequest\x1a\x1c.kogge.v1.ListImagesResponse\"\a\xa8\xe3\x18\x01\x90\x02\x01\x12O\n" +
 	"\n" +
 	"LoadImages\x12\x1b.kogge.v1.LoadImagesRequest\x1a\x1c.kogge.v1.LoadImagesResponse\"\x04\xa8\xe3\x18\x02(\x01\x12L\n" +
 	"\tPullImage\x12\x1a.kogge.v1.PullImageRequest\x1a\x1b.kogge.v1.PullImageResponse\"\x04\xa8\xe3\x18\x020\x01\x12P\n" +
-	"\vRemoveImage\x12\x1c.kogge.v1.RemoveImageRequest\x1a\x1d.kogge.v1.RemoveImageResponse\"\x04\xa8\xe3\x18\x02B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
+	"\vRemoveImage\x12\x1c.kogge.v1.RemoveImageRequest\x1a\x1d.kogge.v1.RemoveImageResponse\"\x04\xa8\xe3\x18\x02\x12P\n" +
+	"\vPruneImages\x12\x1c.kogge.v1.PruneImagesRequest\x1a\x1d.kogge.v1.PruneImagesResponse\"\x04\xa8\xe3\x18\x02B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
 	file_kogge_v1_workload_proto_rawDescOnce sync.Once
@@ -1492,7 +1648,7 @@ func file_kogge_v1_workload_proto_rawDescGZIP() []byte {
 }
 
 var file_kogge_v1_workload_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kogge_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_kogge_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_kogge_v1_workload_proto_goTypes = []any{
 	(Action)(0),                   // 0: kogge.v1.Action
 	(*ListRequest)(nil),           // 1: kogge.v1.ListRequest
@@ -1519,49 +1675,55 @@ var file_kogge_v1_workload_proto_goTypes = []any{
 	(*Layer)(nil),                 // 22: kogge.v1.Layer
 	(*RemoveImageRequest)(nil),    // 23: kogge.v1.RemoveImageRequest
 	(*RemoveImageResponse)(nil),   // 24: kogge.v1.RemoveImageResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*ExecRequest)(nil),           // 26: kogge.v1.ExecRequest
-	(*LogLines)(nil),              // 27: kogge.v1.LogLines
-	(*ExecResponse)(nil),          // 28: kogge.v1.ExecResponse
+	(*PruneImagesRequest)(nil),    // 25: kogge.v1.PruneImagesRequest
+	(*PruneImagesResponse)(nil),   // 26: kogge.v1.PruneImagesResponse
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*ExecRequest)(nil),           // 28: kogge.v1.ExecRequest
+	(*LogLines)(nil),              // 29: kogge.v1.LogLines
+	(*ExecResponse)(nil),          // 30: kogge.v1.ExecResponse
 }
 var file_kogge_v1_workload_proto_depIdxs = []int32{
 	3,  // 0: kogge.v1.ListResponse.containers:type_name -> kogge.v1.Container
-	25, // 1: kogge.v1.Container.started:type_name -> google.protobuf.Timestamp
+	27, // 1: kogge.v1.Container.started:type_name -> google.protobuf.Timestamp
 	5,  // 2: kogge.v1.Container.pull:type_name -> kogge.v1.Pull
 	4,  // 3: kogge.v1.Container.networks:type_name -> kogge.v1.ContainerNetwork
 	0,  // 4: kogge.v1.RunRequest.action:type_name -> kogge.v1.Action
 	11, // 5: kogge.v1.ApplyResponse.steps:type_name -> kogge.v1.Step
 	17, // 6: kogge.v1.ListImagesResponse.images:type_name -> kogge.v1.Image
-	25, // 7: kogge.v1.Image.created:type_name -> google.protobuf.Timestamp
-	5,  // 8: kogge.v1.PullImageResponse.pull:type_name -> kogge.v1.Pull
-	22, // 9: kogge.v1.PullImageResponse.layers:type_name -> kogge.v1.Layer
-	1,  // 10: kogge.v1.WorkloadService.List:input_type -> kogge.v1.ListRequest
-	6,  // 11: kogge.v1.WorkloadService.Logs:input_type -> kogge.v1.LogsRequest
-	7,  // 12: kogge.v1.WorkloadService.Run:input_type -> kogge.v1.RunRequest
-	26, // 13: kogge.v1.WorkloadService.Exec:input_type -> kogge.v1.ExecRequest
-	9,  // 14: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
-	12, // 15: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
-	13, // 16: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
-	15, // 17: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
-	18, // 18: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
-	20, // 19: kogge.v1.ImageService.PullImage:input_type -> kogge.v1.PullImageRequest
-	23, // 20: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
-	2,  // 21: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
-	27, // 22: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
-	8,  // 23: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
-	28, // 24: kogge.v1.WorkloadService.Exec:output_type -> kogge.v1.ExecResponse
-	10, // 25: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
-	10, // 26: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
-	14, // 27: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
-	16, // 28: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
-	19, // 29: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
-	21, // 30: kogge.v1.ImageService.PullImage:output_type -> kogge.v1.PullImageResponse
-	24, // 31: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
-	21, // [21:32] is the sub-list for method output_type
-	10, // [10:21] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	27, // 7: kogge.v1.Image.created:type_name -> google.protobuf.Timestamp
+	27, // 8: kogge.v1.Image.used:type_name -> google.protobuf.Timestamp
+	5,  // 9: kogge.v1.PullImageResponse.pull:type_name -> kogge.v1.Pull
+	22, // 10: kogge.v1.PullImageResponse.layers:type_name -> kogge.v1.Layer
+	17, // 11: kogge.v1.PruneImagesResponse.images:type_name -> kogge.v1.Image
+	1,  // 12: kogge.v1.WorkloadService.List:input_type -> kogge.v1.ListRequest
+	6,  // 13: kogge.v1.WorkloadService.Logs:input_type -> kogge.v1.LogsRequest
+	7,  // 14: kogge.v1.WorkloadService.Run:input_type -> kogge.v1.RunRequest
+	28, // 15: kogge.v1.WorkloadService.Exec:input_type -> kogge.v1.ExecRequest
+	9,  // 16: kogge.v1.WorkloadService.Apply:input_type -> kogge.v1.ApplyRequest
+	12, // 17: kogge.v1.WorkloadService.RemoveProject:input_type -> kogge.v1.RemoveProjectRequest
+	13, // 18: kogge.v1.WorkloadService.ListProjects:input_type -> kogge.v1.ListProjectsRequest
+	15, // 19: kogge.v1.ImageService.ListImages:input_type -> kogge.v1.ListImagesRequest
+	18, // 20: kogge.v1.ImageService.LoadImages:input_type -> kogge.v1.LoadImagesRequest
+	20, // 21: kogge.v1.ImageService.PullImage:input_type -> kogge.v1.PullImageRequest
+	23, // 22: kogge.v1.ImageService.RemoveImage:input_type -> kogge.v1.RemoveImageRequest
+	25, // 23: kogge.v1.ImageService.PruneImages:input_type -> kogge.v1.PruneImagesRequest
+	2,  // 24: kogge.v1.WorkloadService.List:output_type -> kogge.v1.ListResponse
+	29, // 25: kogge.v1.WorkloadService.Logs:output_type -> kogge.v1.LogLines
+	8,  // 26: kogge.v1.WorkloadService.Run:output_type -> kogge.v1.RunResponse
+	30, // 27: kogge.v1.WorkloadService.Exec:output_type -> kogge.v1.ExecResponse
+	10, // 28: kogge.v1.WorkloadService.Apply:output_type -> kogge.v1.ApplyResponse
+	10, // 29: kogge.v1.WorkloadService.RemoveProject:output_type -> kogge.v1.ApplyResponse
+	14, // 30: kogge.v1.WorkloadService.ListProjects:output_type -> kogge.v1.ListProjectsResponse
+	16, // 31: kogge.v1.ImageService.ListImages:output_type -> kogge.v1.ListImagesResponse
+	19, // 32: kogge.v1.ImageService.LoadImages:output_type -> kogge.v1.LoadImagesResponse
+	21, // 33: kogge.v1.ImageService.PullImage:output_type -> kogge.v1.PullImageResponse
+	24, // 34: kogge.v1.ImageService.RemoveImage:output_type -> kogge.v1.RemoveImageResponse
+	26, // 35: kogge.v1.ImageService.PruneImages:output_type -> kogge.v1.PruneImagesResponse
+	24, // [24:36] is the sub-list for method output_type
+	12, // [12:24] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_workload_proto_init() }
@@ -1577,7 +1739,7 @@ func file_kogge_v1_workload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_workload_proto_rawDesc), len(file_kogge_v1_workload_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -60,6 +60,9 @@ const (
 	// ImageServiceRemoveImageProcedure is the fully-qualified name of the ImageService's RemoveImage
 	// RPC.
 	ImageServiceRemoveImageProcedure = "/kogge.v1.ImageService/RemoveImage"
+	// ImageServicePruneImagesProcedure is the fully-qualified name of the ImageService's PruneImages
+	// RPC.
+	ImageServicePruneImagesProcedure = "/kogge.v1.ImageService/PruneImages"
 )
 
 // WorkloadServiceClient is a client for the kogge.v1.WorkloadService service.
@@ -326,8 +329,12 @@ type ImageServiceClient interface {
 	// the last one has the digest. Several callers of one image share a pull, which goes on
 	// for as long as one of them, or a container, waits.
 	PullImage(context.Context, *connect.Request[v1.PullImageRequest]) (*connect.ServerStreamForClient[v1.PullImageResponse], error)
-	// RemoveImage forgets an image; what no other image shares is deleted.
+	// RemoveImage forgets an image; what no other image shares is deleted. One that a
+	// container uses, or that would be there again after a boot, takes force.
 	RemoveImage(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error)
+	// PruneImages removes every image that no container uses, except preloads and those
+	// that are being pulled. The node does so itself, one by one, when its space is short.
+	PruneImages(context.Context, *connect.Request[v1.PruneImagesRequest]) (*connect.Response[v1.PruneImagesResponse], error)
 }
 
 // NewImageServiceClient constructs a client for the kogge.v1.ImageService service. By default, it
@@ -366,6 +373,12 @@ func NewImageServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(imageServiceMethods.ByName("RemoveImage")),
 			connect.WithClientOptions(opts...),
 		),
+		pruneImages: connect.NewClient[v1.PruneImagesRequest, v1.PruneImagesResponse](
+			httpClient,
+			baseURL+ImageServicePruneImagesProcedure,
+			connect.WithSchema(imageServiceMethods.ByName("PruneImages")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -375,6 +388,7 @@ type imageServiceClient struct {
 	loadImages  *connect.Client[v1.LoadImagesRequest, v1.LoadImagesResponse]
 	pullImage   *connect.Client[v1.PullImageRequest, v1.PullImageResponse]
 	removeImage *connect.Client[v1.RemoveImageRequest, v1.RemoveImageResponse]
+	pruneImages *connect.Client[v1.PruneImagesRequest, v1.PruneImagesResponse]
 }
 
 // ListImages calls kogge.v1.ImageService.ListImages.
@@ -397,6 +411,11 @@ func (c *imageServiceClient) RemoveImage(ctx context.Context, req *connect.Reque
 	return c.removeImage.CallUnary(ctx, req)
 }
 
+// PruneImages calls kogge.v1.ImageService.PruneImages.
+func (c *imageServiceClient) PruneImages(ctx context.Context, req *connect.Request[v1.PruneImagesRequest]) (*connect.Response[v1.PruneImagesResponse], error) {
+	return c.pruneImages.CallUnary(ctx, req)
+}
+
 // ImageServiceHandler is an implementation of the kogge.v1.ImageService service.
 type ImageServiceHandler interface {
 	// ListImages is every image, by name.
@@ -407,8 +426,12 @@ type ImageServiceHandler interface {
 	// the last one has the digest. Several callers of one image share a pull, which goes on
 	// for as long as one of them, or a container, waits.
 	PullImage(context.Context, *connect.Request[v1.PullImageRequest], *connect.ServerStream[v1.PullImageResponse]) error
-	// RemoveImage forgets an image; what no other image shares is deleted.
+	// RemoveImage forgets an image; what no other image shares is deleted. One that a
+	// container uses, or that would be there again after a boot, takes force.
 	RemoveImage(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error)
+	// PruneImages removes every image that no container uses, except preloads and those
+	// that are being pulled. The node does so itself, one by one, when its space is short.
+	PruneImages(context.Context, *connect.Request[v1.PruneImagesRequest]) (*connect.Response[v1.PruneImagesResponse], error)
 }
 
 // NewImageServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -443,6 +466,12 @@ func NewImageServiceHandler(svc ImageServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(imageServiceMethods.ByName("RemoveImage")),
 		connect.WithHandlerOptions(opts...),
 	)
+	imageServicePruneImagesHandler := connect.NewUnaryHandler(
+		ImageServicePruneImagesProcedure,
+		svc.PruneImages,
+		connect.WithSchema(imageServiceMethods.ByName("PruneImages")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/kogge.v1.ImageService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ImageServiceListImagesProcedure:
@@ -453,6 +482,8 @@ func NewImageServiceHandler(svc ImageServiceHandler, opts ...connect.HandlerOpti
 			imageServicePullImageHandler.ServeHTTP(w, r)
 		case ImageServiceRemoveImageProcedure:
 			imageServiceRemoveImageHandler.ServeHTTP(w, r)
+		case ImageServicePruneImagesProcedure:
+			imageServicePruneImagesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -476,4 +507,8 @@ func (UnimplementedImageServiceHandler) PullImage(context.Context, *connect.Requ
 
 func (UnimplementedImageServiceHandler) RemoveImage(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.ImageService.RemoveImage is not implemented"))
+}
+
+func (UnimplementedImageServiceHandler) PruneImages(context.Context, *connect.Request[v1.PruneImagesRequest]) (*connect.Response[v1.PruneImagesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.ImageService.PruneImages is not implemented"))
 }

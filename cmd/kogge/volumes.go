@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+)
+
+func volumesCommand() *cobra.Command {
+	return group("volumes", "See to the volumes of a node", volumesListCommand(), volumesRemoveCommand())
+}
+
+func volumesListCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "ls [NODE]", Short: "List the volumes of a node", Args: cobra.MaximumNArgs(1),
+		Long: "Lists the volumes of a node, what they take of the disk, and which containers use them. A volume\n" +
+			"is called PROJECT.VOLUME; those of node.yaml have no project. A size with a + may be larger: the\n" +
+			"files were too many to be counted in ten seconds.",
+		Example: "  kogge volumes ls n1", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.ListVolumes(ctx, connect.NewRequest(&apiv1.ListVolumesRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) {
+					tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+					defer tw.Flush()
+					fmt.Fprintln(tw, "NAME\tSIZE\tUSED BY")
+					for _, v := range answer.Msg.Volumes {
+						size := iec(uint64(max(0, v.Size)))
+						if v.Least {
+							size += "+"
+						}
+						fmt.Fprintf(tw, "%s\t%s\t%s\n", v.Name, size, dash(v.UsedBy))
+					}
+				})
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func volumesRemoveCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "rm VOLUME", Short: "Remove a volume and all that is in it", Args: exactly("VOLUME"),
+		Long:    "Removes a volume and all that is in it, for good. One that a container uses stays: kogge rm\ntakes the project away first.",
+		Example: "  kogge volumes rm shop.data --node n1", ValidArgsFunction: t.completeWith(volumeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				_, err := c.RemoveVolume(ctx, connect.NewRequest(&apiv1.RemoveVolumeRequest{Name: args[0]}))
+				switch connect.CodeOf(err) {
+				case connect.CodeNotFound:
+					return hinted{err, "kogge volumes ls lists them"}
+				case connect.CodeFailedPrecondition:
+					return hinted{err, "kogge rm PROJECT takes its containers away"}
+				}
+				return err
+			})
+		},
+	}
+	t.nodeFlags(cmd)
+	return cmd
+}
