@@ -702,6 +702,8 @@ func pullOntoFullDisk(t *testing.T, p *puller) {
 // that nobody uses, the one of the longest ago first, and no more than has to.
 func pullCollects(t *testing.T, p *puller) {
 	p.wants()
+	p.images.push(t, "a/gone:1", goruntime.GOARCH, random(t, 59, 8<<20))
+	p.mustPull(t, "a/gone:1")
 	_, freed, err := p.engine.Prune(t.Context(), false)
 	must(t, err)
 	if has := p.has(t); has != "" || freed < 8<<20 {

@@ -56,15 +56,15 @@ func TestStore(t *testing.T) {
 	images := newLibrary(t)
 	program, err := os.ReadFile(filepath.Join(bin, "prober"))
 	must(t, err)
-	images.push(t, "a/app:1", goruntime.GOARCH, static.NewLayer(tarOf(t, map[string][]byte{"app": program}), types.OCIUncompressedLayer))
+	images.push(t, "a/app:1", goruntime.GOARCH, static.NewLayer(tarOf(t, map[string][]byte{"app": program, "more": make([]byte, 4<<20)}), types.OCIUncompressedLayer))
 	images.push(t, "a/spare:1", goruntime.GOARCH, random(t, 80, 1<<20))
 	images.push(t, "a/foreign:1", other, random(t, 81, 1000))
 	r := images.host
 
-	s.fails(t, "access denied", "kogge registry login", "images", "pull", r+"/a/app:1")
+	s.fails(t, r+" answers 400 Bad Request", "", "images", "pull", r+"/a/app:1") // plain HTTP, as on loopback
 	must(t, os.WriteFile(filepath.Join(n.folder, "ca.pem"), []byte(images.ca), 0o600))
 	s.kogge(t, "", "registry", "set", r, "--ca", filepath.Join(n.folder, "ca.pem"))
-	s.fails(t, "401 Unauthorized", "kogge registry login", "images", "pull", r+"/a/app:1")
+	s.fails(t, r+": access denied", "kogge registry login", "images", "pull", r+"/a/app:1")
 	s.input = password + "\n"
 	s.kogge(t, "keeps a password of "+user+" for "+r, "registry", "login", r, "-u", user, "--password-stdin")
 	s.kogge(t, "system, own CA", "registry", "ls")
@@ -128,7 +128,7 @@ func TestStore(t *testing.T) {
 		t.Errorf("after prune: %s", got)
 	}
 	s.kogge(t, "", "registry", "logout", r)
-	s.fails(t, "401 Unauthorized", "kogge registry login", "images", "pull", r+"/a/app:1")
+	s.fails(t, r+": access denied", "kogge registry login", "images", "pull", r+"/a/app:1")
 	s.secretive(t)
 	n.stop(t, "agent")
 	n.stop(t, "containerd")
