@@ -105,7 +105,10 @@ func runAgent(ctx context.Context, args []string) error {
 	now.engine.Store(engine)
 	var tending sync.WaitGroup
 	tendCtx, stopTending := context.WithCancel(ctx)
-	tending.Go(func() { engine.Tend(tendCtx) })
+	tending.Go(func() {
+		pause(tendCtx, time.Minute) // a boot is busy enough
+		engine.Tend(tendCtx)
+	})
 	defer tending.Wait()
 	defer stopTending()
 	now.store.Store(store)

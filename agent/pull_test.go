@@ -99,8 +99,9 @@ type puller struct {
 	images   *library
 	log      locked
 
-	mu     sync.Mutex // guards wanted
-	wanted []workload.Container
+	mu      sync.Mutex // guards what follows
+	wanted  []workload.Container
+	refused error
 }
 
 // wants has containers of these images be wanted.
@@ -167,7 +168,7 @@ func newPuller(t *testing.T) *puller {
 	p.engine.Wants(func() ([]workload.Container, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return p.wanted, nil
+		return p.wanted, p.refused
 	})
 	p.images = newLibrary(t)
 	p.set(t, p.images.access(user, password))
@@ -763,6 +764,16 @@ func pullCollects(t *testing.T, p *puller) {
 	if _, ranges, _ := p.images.seen(); strings.Join(ranges, "") != "" {
 		t.Errorf("what a broken pull left was there: %q", ranges)
 	}
+	// While nobody can say what is wanted, nothing goes.
+	p.mu.Lock()
+	p.refused = errors.New("shop.yaml:1:1: nonsense")
+	p.mu.Unlock()
+	if gone, _, err := p.engine.Prune(t.Context(), false); err != nil || len(gone) != 0 {
+		t.Errorf("pruned %+v, %v", gone, err)
+	}
+	p.mu.Lock()
+	p.refused = nil
+	p.mu.Unlock()
 	// What does not fit with nothing else there takes nothing away.
 	before := p.has(t)
 	p.images.push(t, "a/hopeless:1", goruntime.GOARCH, random(t, 66, 110*mega))

@@ -240,6 +240,9 @@ func (e *Engine) tend(ctx context.Context, used map[string]bool, now time.Time) 
 		return nil
 	}
 	for _, i := range all {
+		if slices.Contains(i.By, notKnown) {
+			continue
+		}
 		is, was := len(i.By) > 0, used[i.Name]
 		used[i.Name] = is
 		if is && now.Sub(i.Used).Abs() >= notedEvery || was && !is {

@@ -27,12 +27,27 @@ type Image struct {
 	Pulling bool
 }
 
-// errWants means that nobody has told yet which containers are wanted.
-var errWants = errors.New("which images are in use is not known yet")
+// errWants means that nobody can tell which containers are wanted: a project's file is
+// refused by this release. Then nothing is removed.
+var errWants = errors.New("which containers are wanted is not known")
+
+// notKnown stands for the containers then.
+const notKnown = "(not known)"
 
 // Wants tells e how to find out which containers are wanted. It comes before the first
 // call from another goroutine.
 func (e *Engine) Wants(list func() ([]Container, error)) { e.wants = list }
+
+func (e *Engine) wantedNow() ([]Container, error) {
+	if e.wants == nil {
+		return nil, errWants
+	}
+	wanted, err := e.wants()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errWants, err)
+	}
+	return wanted, nil
+}
 
 // Images lists the images of the node by name.
 func (e *Engine) Images(ctx context.Context) ([]Image, error) {
@@ -42,14 +57,16 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
 	by, err := e.usedBy(ctx)
-	if err != nil {
+	unsure := errors.Is(err, errWants)
+	if err != nil && !unsure {
 		return nil, err
 	}
 	pulling := e.pulls.names()
 	// A container may be made from what another name stands for, too.
 	for _, i := range known {
-		digest := i.Target().Digest.String()
-		by[digest] = append(by[digest], by[i.Name()]...)
+		if digest := i.Target().Digest.String(); !unsure {
+			by[digest] = append(by[digest], by[i.Name()]...)
+		}
 	}
 	var all []Image
 	for _, i := range known {
@@ -66,6 +83,9 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 		// What we did not write is as good as nothing.
 		one.Used, _ = time.Parse(time.RFC3339, i.Labels()[labelUsed])
 		one.By = slices.Compact(slices.Sorted(slices.Values(by[one.Digest])))
+		if unsure {
+			one.By = []string{notKnown}
+		}
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
@@ -75,10 +95,7 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 // usedBy returns which containers use an image: by name those that are wanted, by
 // digest those that are there.
 func (e *Engine) usedBy(ctx context.Context) (map[string][]string, error) {
-	if e.wants == nil {
-		return nil, errWants
-	}
-	wanted, err := e.wants()
+	wanted, err := e.wantedNow()
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,8 @@ const removedPrefix = ".removed-"
 // ListVolumes lists the volumes by name.
 func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 	by, err := e.mountedBy(ctx)
-	if err != nil {
+	unsure := errors.Is(err, errWants)
+	if err != nil && !unsure {
 		return nil, err
 	}
 	entries, err := os.ReadDir(e.paths.Volumes)
@@ -52,10 +53,13 @@ func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 	var all []NamedVolume
 	for _, entry := range entries { // by name
 		name := entry.Name()
-		if !entry.IsDir() || strings.HasPrefix(name, removedPrefix) {
-			continue
+		if !entry.IsDir() || strings.HasPrefix(name, ".") {
+			continue // what is being removed, or filled
 		}
 		v := NamedVolume{Name: name, By: by[name]}
+		if unsure {
+			v.By = []string{notKnown}
+		}
 		v.Size, v.Least = diskUsage(counting, filepath.Join(e.paths.Volumes, name))
 		all = append(all, v)
 	}
@@ -64,10 +68,7 @@ func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 
 // mountedBy returns for every volume that is used which containers use it, sorted.
 func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
-	if e.wants == nil {
-		return nil, errWants
-	}
-	wanted, err := e.wants()
+	wanted, err := e.wantedNow()
 	if err != nil {
 		return nil, err
 	}
@@ -132,10 +133,13 @@ func (e *Engine) setAside(ctx context.Context, name, gone string) error {
 	if len(by[name]) > 0 {
 		return fmt.Errorf("volume %s: %w: by %s", name, ErrInUse, strings.Join(by[name], ", "))
 	}
-	if err := os.RemoveAll(gone); err != nil {
-		return fmt.Errorf("volume %s: %w", name, err)
+	whole := filepath.Join(e.paths.Volumes, name)
+	for _, left := range []string{gone, partOf(whole), wholeOf(whole)} {
+		if err := os.RemoveAll(left); err != nil {
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
 	}
-	err = os.Rename(filepath.Join(e.paths.Volumes, name), gone)
+	err = os.Rename(whole, gone)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("volume %s: %w", name, ErrNoVolume)
 	}
