@@ -108,6 +108,7 @@ func (n *node) run() (how shutdown.How, err error) {
 	// What the boot allocated is garbage now; an idle node gives it back.
 	debug.FreeOSMemory()
 	how, err = supervise.Run(ctx, cfg)
+	n.noteEnd(how, err)
 	n.degraded.Add("seed of randomness", n.saveEntropy())
 	return how, err
 }
@@ -133,6 +134,7 @@ func (n *node) setUp() (events *module.Events, err error) {
 	n.degraded.Add("clock", n.startClock())
 	n.degraded.Add("seed of randomness", n.startEntropy())
 	n.degraded.Add("identity", n.identify())
+	n.degraded.Add("history of boots", n.noteBoot())
 	return events, nil
 }
 

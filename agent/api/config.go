@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/compose"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -82,6 +83,9 @@ func (s *configService) check(text []byte) ([]string, error) {
 	var warnings []string
 	for _, w := range warned {
 		warnings = append(warnings, w.Error())
+	}
+	for _, c := range own {
+		err = errors.Join(err, workload.Denied(c, config.Allow))
 	}
 	if projects := s.projects(); err == nil && projects != nil {
 		_, err = projects.Check(own)

@@ -103,7 +103,8 @@ config/    node.yaml and the applied Compose files: keys, and the values that ar
            known to be harmless. Every other value, and every comment, is hidden.
 logs/      what the services of the node said since it booted, and before
 output/    what the containers said (only with --output): it may have secrets
-kernel.log, boot/, network/, system/    what the kernel and the node's services know
+boot/      which slot runs, and when the node came up and went down (boots)
+kernel.log, network/, system/           what the kernel and the node's services know
 errors.txt                              what could not be packed, and why
 
 Values that config/ hides are hidden in all other files as well.
@@ -138,7 +139,7 @@ func (p *packer) pack(output bool) {
 			return err
 		}})
 	})
-	p.glob("boot/", maxEntry, m.run("boot.json"), "/usr/lib/kogge/release.json", "/proc/cmdline", "/sys/fs/pstore/*",
+	p.glob("boot/", maxEntry, m.run("boot.json"), "/usr/lib/kogge/release.json", "/proc/cmdline", "/sys/fs/pstore/*", filepath.Join(m.state(), "kogge", "boots"),
 		"/sys/firmware/efi/efivars/Loader*")
 	p.glob("network/", maxEntry, m.run("network.json"), m.run("etc/resolv.conf"), m.run("etc/hosts"), "/proc/net/dev", "/proc/net/route",
 		"/proc/net/ipv6_route", "/proc/net/if_inet6", "/proc/net/arp", "/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/sockstat")
@@ -151,7 +152,7 @@ func (p *packer) pack(output bool) {
 		p.glob("output/", maxSpool, filepath.Join(p.s.output, "*.log*"))
 	}
 	if p.errors.Len() > 0 {
-		p.text("errors.txt", p.errors.Bytes())
+		p.add("errors.txt", p.errors.Bytes()) // even if the archive is full
 	}
 }
 
@@ -297,16 +298,19 @@ func (l *limited) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// text packs one file, its secrets hidden.
+// text packs one file, if there is room.
 func (p *packer) text(name string, content []byte) {
-	if p.mask != nil {
-		content = []byte(p.mask.Replace(string(content)))
-	}
 	if p.size+int64(len(content)) > maxArchive {
 		p.noted(name, errors.New("left out: the archive is large enough"))
 		return
 	}
 	p.size += int64(len(content))
+	p.add(name, content)
+}
+
+// add packs one file, its secrets hidden.
+func (p *packer) add(name string, content []byte) {
+	content = []byte(p.mask.Replace(string(content)))
 	err := p.tar.WriteHeader(&tar.Header{Name: "support/" + name, Mode: 0o600, Size: int64(len(content)), ModTime: p.now})
 	if err == nil {
 		_, err = p.tar.Write(content)

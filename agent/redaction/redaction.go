@@ -27,9 +27,10 @@ const Hidden = "<hidden>"
 // of lists, with a * for each name that the file gives.
 var shownNode = []string{
 	"hostname",
-	"network.match", "network.dhcp", "network.ipv6", "network.addresses", "network.gateway", "network.dns", "network.search", "network.mtu",
+	"network.match", "network.dhcp", "network.ipv6", "network.addresses", "network.gateway", "network.dns", "network.search", "network.mtu", "network.mdns",
 	"network.routes.to", "network.routes.via", "network.routes.metric",
 	"time.servers", "state.onCorrupt",
+	"allow.container", "allow.privileged", "allow.capabilities", "allow.devices", "allow.binds.path", "allow.binds.readOnly", "allow.host", "allow.unconfined",
 }
 
 // namesNode are maps of node.yaml whose keys are shown though their values are not.

@@ -108,6 +108,9 @@ func hasKey(t reflect.Type, path []string) bool {
 		if name == path[0] {
 			return hasKey(t.Field(i).Type, path[1:])
 		}
+		if t.Field(i).Anonymous && hasKey(t.Field(i).Type, path) {
+			return true
+		}
 	}
 	return false
 }
