@@ -69,7 +69,7 @@ func (f *configChange) register(cmd *cobra.Command) {
 	f.target.nodeFlags(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&f.check, "check", false, "only say what is wrong with the text, or what it would change")
-	flags.BoolVar(&f.noConfirm, "no-confirm", false, "leave it to kogge node config confirm to keep other network settings")
+	flags.BoolVar(&f.noConfirm, "no-confirm", false, "return at once, and leave it to kogge node config confirm to keep other network settings")
 	flags.DurationVar(&f.undo, "undo-after", 2*time.Minute, "undo other network settings after this `TIME`, 10s to 1h")
 	flags.StringVar(&f.address, "address", "", "`ADDRESS` at which the node answers with the new settings (default: the old one)")
 }
@@ -126,7 +126,13 @@ func readSettings(name string) ([]byte, error) {
 // set gives the text to the node, and confirms it over a new connection.
 func (f *configChange) set(cmd *cobra.Command, text []byte) error {
 	var state *apiv1.ConfigState
+	var before *apiv1.StatusResponse
 	err := f.target.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
+		status, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+		if err != nil {
+			return err
+		}
+		before = status.Msg
 		answer, err := c.SetConfig(ctx, connect.NewRequest(&apiv1.SetConfigRequest{
 			Text: string(text), Base: f.base, Check: f.check, UndoSeconds: int32(f.undo / time.Second),
 		}))
@@ -147,7 +153,72 @@ func (f *configChange) set(cmd *cobra.Command, text []byte) error {
 			return nodeError(f.target.node, err)
 		}
 	}
+	if state.State == configKept && !f.check && !f.noConfirm {
+		if err := f.await(cmd.Context(), state.Restarts, before); err != nil {
+			return nodeError(f.target.node, err)
+		}
+	}
 	return f.target.print(cmd.OutOrStdout(), state, func(w io.Writer) { f.tell(w, state) })
+}
+
+// restartLimit is for services that take their time to stop.
+const restartLimit = 2 * time.Minute
+
+// await waits until the services have started anew, so that the node answers as it
+// will. before is how it was.
+func (f *configChange) await(ctx context.Context, services []string, before *apiv1.StatusResponse) error {
+	ctx, cancel := context.WithTimeout(ctx, restartLimit)
+	defer cancel()
+	for {
+		now, err := f.status(ctx)
+		if err == nil && restarted(services, before, now) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = fmt.Errorf("it is kept, but not all of %s have started anew", strings.Join(services, ", "))
+			}
+			return hinted{err, "kogge node services"}
+		case <-time.After(confirmPause):
+		}
+	}
+}
+
+// status asks over a new connection: the old one ends with the agent.
+func (f *configChange) status(ctx context.Context) (*apiv1.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, confirmTry)
+	defer cancel()
+	c, err := f.dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg, nil
+}
+
+// restarted says whether each of the services has started since before. The agent
+// answers before all containers run, and that is soon enough.
+func restarted(services []string, before, now *apiv1.StatusResponse) bool {
+	starts := func(s *apiv1.StatusResponse, name string) (int32, string) {
+		for _, one := range s.Services {
+			if one.Name == name {
+				return one.Starts, one.State
+			}
+		}
+		return 0, ""
+	}
+	for _, name := range services {
+		was, _ := starts(before, name)
+		if is, state := starts(now, name); is <= was || state != "running" && name != "agent" {
+			return false
+		}
+	}
+	return true
 }
 
 // tell says for people what became of the text.
@@ -164,8 +235,10 @@ func (f *configChange) tell(w io.Writer, s *apiv1.ConfigState) {
 		fmt.Fprintf(w, "node %s would undo the other network settings after %s unless they are confirmed; %s\n", node, f.undo, services)
 	case s.State != configKept:
 		fmt.Fprintf(w, "node %s undoes the other network settings in %s unless they are confirmed: kogge node config confirm; %s\n", node, seconds(s.UndoSeconds), services)
-	default:
+	case f.noConfirm:
 		fmt.Fprintf(w, "node %s keeps it; %s\n", node, services)
+	default:
+		fmt.Fprintf(w, "node %s keeps it; %s\n", node, strings.Replace(services, " start anew", " have started anew", 1))
 	}
 }
 
