@@ -82,7 +82,11 @@ func (s *imageService) LoadImages(ctx context.Context, in *connect.ClientStream[
 		if in.Err() != nil {
 			return nil, in.Err() // the caller went away; the rest follows from that
 		}
-		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+		code := connect.CodeInvalidArgument
+		if errors.Is(err, workload.ErrFull) {
+			code = connect.CodeResourceExhausted
+		}
+		return nil, connect.NewError(code, err)
 	}
 	return connect.NewResponse(&apiv1.LoadImagesResponse{Names: names}), nil
 }

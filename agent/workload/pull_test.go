@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -68,6 +70,43 @@ func TestExplain(t *testing.T) {
 		fmt.Fprintf(&b, "%v\n    again %t, keep %t\n", got, transient(got), !final(got))
 	}
 	golden.Compare(t, "explain.txt", b.String())
+}
+
+// FuzzSaid: what a registry says is one line for a terminal, and not long.
+func FuzzSaid(f *testing.F) {
+	f.Add([]byte(`{"errors":[{"code":"DENIED","message":"quota\nof \u001b[31mn07"}],"details":"x"}`))
+	f.Add([]byte("<html>\x1b]0;title\x07</html>"))
+	f.Add([]byte("\xff\xfe\u202e"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		text := said(body)
+		if n := utf8.RuneCountInString(text); n > 201 {
+			t.Errorf("%d characters", n)
+		}
+		for _, r := range text {
+			if !unicode.IsPrint(r) {
+				t.Errorf("%U in %q", r, text)
+			}
+		}
+	})
+}
+
+// FuzzRegistryName: what a registry may be called names itself.
+func FuzzRegistryName(f *testing.F) {
+	for _, name := range []string{"docker.io", "r.example:5000", "[::1]:5000", "u:hunter2@r.example", "https://r.example", "localhost"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		host, err := RegistryName(name)
+		if err != nil {
+			return
+		}
+		if again, err := RegistryName(host); err != nil || again != host {
+			t.Errorf("%q is %q, which is %q, %v", name, host, again, err)
+		}
+		if err := (Registry{}).check(host); err != nil {
+			t.Errorf("%q is %q, which settings refuse: %v", name, host, err)
+		}
+	})
 }
 
 // TestGuard: what a registry may not do to us.

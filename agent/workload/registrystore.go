@@ -265,6 +265,9 @@ func RegistryName(name string) (string, error) {
 		return "", fmt.Errorf("registry %q: is no HOST or HOST:PORT", name)
 	}
 	host := reference.Domain(named)
+	if err := (Registry{}).check(host); err != nil {
+		return "", fmt.Errorf("registry %q: %w", name, err)
+	}
 	if host != name && reference.Path(named) != "library/image" { // index.docker.io is docker.io
 		return "", fmt.Errorf("registry %q: images name a registry by a HOST with a dot, by HOST:PORT or by localhost", name)
 	}

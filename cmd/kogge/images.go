@@ -120,6 +120,9 @@ func imagesLoadCommand() *cobra.Command {
 				ctx, cancel := context.WithTimeout(ctx, loadLimit)
 				defer cancel()
 				names, err := c.Load(ctx, &meter{r: in, total: size, w: os.Stderr, show: term.IsTerminal(int(os.Stderr.Fd()))})
+				if connect.CodeOf(err) == connect.CodeResourceExhausted {
+					return hinted{err, spaceHint}
+				}
 				if t.json && err == nil {
 					return printJSON(cmd.OutOrStdout(), loadedImages{append([]string{}, names...)})
 				}

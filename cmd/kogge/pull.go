@@ -16,6 +16,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/workload"
 )
 
 func imagesPullCommand() *cobra.Command {
@@ -59,14 +60,17 @@ week, and the next pull goes on there. With --json every line is a report of its
 func pullHint(image string, err error) error {
 	switch connect.CodeOf(err) {
 	case connect.CodePermissionDenied:
-		if strings.Contains(err.Error(), "access denied") || strings.Contains(err.Error(), "answers 40") {
+		if strings.Contains(err.Error(), workload.ErrDenied.Error()) || strings.Contains(err.Error(), "answers 40") {
 			return hinted{err, "kogge registry login has the node keep a password for " + registryOf(image)}
 		}
 	case connect.CodeResourceExhausted:
-		return hinted{err, "kogge images ls and kogge volumes ls show what takes the space, kogge images prune frees some"}
+		return hinted{err, spaceHint}
 	}
 	return err
 }
+
+// spaceHint is for a STATE that is full.
+const spaceHint = "kogge images ls and kogge volumes ls show what takes the space, kogge images prune frees some"
 
 // registryOf is the first part of an image's name, if that is a registry.
 func registryOf(image string) string {

@@ -168,7 +168,7 @@ var keys = []Key{
 	{Path: "services.*.oom_score_adj", Verdict: Refused, Note: "the node decides what ends first"},
 	{Path: "services.*.pid", Verdict: Done, Note: "host " + allowed + "; no other container's"},
 	{Path: "services.*.pids_limit", Verdict: Done},
-	{Path: "services.*.platform", Verdict: Done, Note: "the node's own"},
+	{Path: "services.*.platform", Verdict: Done, Note: "the node's own, or another that it runs; of an image for several the one for it is pulled"},
 	{Path: "services.*.ports", Verdict: Done, Note: "TCP and UDP on IPv4, with the node's port"},
 	{Path: "services.*.ports.app_protocol", Verdict: Done, Note: "for people"},
 	{Path: "services.*.ports.host_ip", Verdict: Done},
