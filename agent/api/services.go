@@ -195,7 +195,7 @@ func (s *workloadService) List(context.Context, *connect.Request[apiv1.ListReque
 func container(u workload.UnitStatus) *apiv1.Container {
 	project, _ := workload.Split(u.ID)
 	c := &apiv1.Container{
-		Name: u.ID, Project: project, Image: u.Image, State: string(u.State), Health: string(u.Health.State), HealthOutput: u.Health.Output,
+		Name: u.ID, Project: project, OldServes: u.OldServes, Image: u.Image, State: string(u.State), Health: string(u.Health.State), HealthOutput: u.Health.Output,
 		Exits: int32(u.Exits), Restarts: int32(u.Restarts), Reason: u.Reason,
 	}
 	for _, a := range u.At {

@@ -11,6 +11,9 @@
 //	hang            a line, and then nothing until it is killed
 //	command VERB    see [command]
 //	eat             ever more memory
+//	serve TEXT      TEXT on port 80, until it is told to stop
+//	get URL         what is served there, on standard output
+//	reach FILE NAME …  what the container knows of others, and reaches of them, to FILE
 //	orphan          exit code 7 if process 1 reaps what others left, else 8
 //
 // No attempt would harm a machine that lets it through.
@@ -81,6 +84,14 @@ func main() {
 		command(os.Args[2:])
 	case "orphan":
 		os.Exit(orphan())
+	case "serve":
+		serve(file)
+	case "get":
+		if err := get(file); err != nil {
+			log.Fatal(err)
+		}
+	case "reach":
+		save(file, reach(os.Args[3:]))
 	case "parent":
 		parent()
 	default:

@@ -91,7 +91,7 @@ func TestNotAllowed(t *testing.T) {
 	for i, c := range []Container{asking, web(Always)} {
 		at := []bridge.Address{{Network: "default", Addr: netip.AddrFrom4([4]byte{10, 88, 0, byte(7 + i)})}}
 		f.there[c.ID] = &fakeContainer{exit: make(chan int, 1), Found: Found{
-			Instance: Instance{Name: c.ID, At: at}, ID: c.ID, Spec: c.Hash(), Image: "sha256:hello", Task: Alive,
+			record: record{Instance: Instance{Name: c.ID, At: at}, ID: c.ID}, Spec: c.Hash(), Image: "sha256:hello", Task: Alive,
 		}}
 	}
 	b := run(t, f, asking, web(Always))

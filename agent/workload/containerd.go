@@ -13,6 +13,7 @@ import (
 	"time"
 
 	eventtypes "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -21,8 +22,6 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
-
-	"kogge.example/agent/workload/bridge"
 )
 
 // namespace is our part of containerd; what lies in others is not ours.
@@ -37,14 +36,19 @@ const (
 	labelSpec  = "kogge.example/spec"  // Container.Hash
 	labelImage = "kogge.example/image" // digest of the image it was made from
 	labelEnded = "kogge.example/ended" // "BOOT CODE": ended in that boot, for good
+
+	labelRelieved = "kogge.example/relieved" // "yes": another instance has taken over
 )
 
 // record is what else an agent has to know of an instance. It is an extension of the
 // container in containerd's store, as it can be larger than labels.
 type record struct {
-	ID    string // of the Container
-	At    []bridge.Address
-	Ports []Port
+	Instance
+	ID         string // of the Container
+	Ports      []Port
+	Networks   []Attachment
+	StopSignal string
+	StopGrace  time.Duration
 }
 
 // extension is a record's name in the store.
@@ -100,14 +104,14 @@ type Engine struct {
 
 // Found is a container that containerd knows.
 type Found struct {
-	Instance
-	ID      string // of the Container; "" of what an agent of an older release made
+	record         // its ID is empty if an agent of an older release made it
 	Spec    string // Container.Hash of what it was made from
 	Image   string // digest
-	Ports   []Port
 	Task    Task
 	Exit    int // if Task is Exited or Over
 	Started time.Time
+	// Relieved says that another instance has taken over from it.
+	Relieved bool
 }
 
 // Task is what a found container does.
@@ -208,13 +212,14 @@ func (e *Engine) found(ctx context.Context, c client.Container) (Found, error) {
 	labels := info.Labels
 	// A container is made right before its one start.
 	f := Found{
-		Instance: Instance{Name: c.ID()},
-		Spec:     labels[labelSpec], Image: labels[labelImage], Task: Absent, Started: info.CreatedAt,
+		record: record{Instance: Instance{Name: c.ID()}, StopGrace: DefaultStopGrace},
+		Spec:   labels[labelSpec], Image: labels[labelImage], Task: Absent, Started: info.CreatedAt,
+		Relieved: labels[labelRelieved] != "",
 	}
 	// What we did not write leaves it nobody's: the Keeper takes it away.
 	if v, err := typeurl.UnmarshalAny(info.Extensions[extension]); err == nil {
-		if m, ok := v.(*record); ok {
-			f.ID, f.At, f.Ports = m.ID, m.At, m.Ports
+		if r, ok := v.(*record); ok && r.Name == f.Name {
+			f.record = *r
 		}
 	}
 	if boot, code, ok := strings.Cut(labels[labelEnded], " "); ok && boot == e.boot {
@@ -290,7 +295,7 @@ func (e *Engine) Start(ctx context.Context, c Container, i Instance, netns strin
 		client.WithNewSnapshot(i.Name, img),
 		client.WithImageStopSignal(img, "SIGTERM"),
 		client.WithAdditionalContainerLabels(labels),
-		client.WithContainerExtension(extension, &record{ID: c.ID, At: i.At, Ports: c.Ports}),
+		client.WithContainerExtension(extension, &record{i, c.ID, c.Ports, c.Networks, c.StopSignal, c.StopGrace}),
 		// By name, found in containerd's PATH: for a path it would first run shim
 		// and runc once more to ask what they can do.
 		client.WithRuntime("io.containerd.runc.v2", e.options()),
@@ -445,6 +450,19 @@ func (e *Engine) Mark(ctx context.Context, name string, code int) error {
 	return nil
 }
 
+// Relieve notes that another instance has taken over from this one.
+func (e *Engine) Relieve(ctx context.Context, name string) error {
+	ctx = e.context(ctx)
+	c, err := e.client.LoadContainer(ctx, name)
+	if err == nil {
+		_, err = c.SetLabels(ctx, map[string]string{labelRelieved: "yes"})
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("container %s: note that it is relieved: %w", name, err)
+	}
+	return nil
+}
+
 // Remove stops the instance, by signal ("": the image's) and after grace by
 // SIGKILL, and deletes it with its root file system. None there is no error.
 func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Duration) error {
@@ -459,6 +477,8 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	if err := e.end(ctx, c, sig, grace); err != nil {
 		return fmt.Errorf("container %s: %w", name, err)
 	}
+	ctx, cancel := unbroken(ctx)
+	defer cancel()
 	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("container %s: delete: %w", name, err)
 	}
@@ -469,6 +489,11 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace time.Duration) error {
 	task, err := c.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {
+		// Of a deletion that was broken off containerd may still hold what cannot be
+		// seen, and nothing of that name can be made.
+		ctx, cancel := unbroken(ctx)
+		defer cancel()
+		_, _ = e.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: c.ID()})
 		return nil
 	}
 	if err != nil {
@@ -477,10 +502,18 @@ func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace 
 	if err := stop(ctx, c, task, sig, grace); err != nil {
 		return err
 	}
+	ctx, cancel := unbroken(ctx)
+	defer cancel()
 	if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("delete task: %w", err)
 	}
 	return nil
+}
+
+// unbroken goes on after the end of ctx, for as long as a deletion can take: containerd
+// does not finish one whose caller has gone.
+func unbroken(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 }
 
 func stop(ctx context.Context, c client.Container, task client.Task, sig string, grace time.Duration) error {

@@ -30,6 +30,7 @@ type engine interface {
 	Start(ctx context.Context, c Container, i Instance, netns string) error
 	Wait(ctx context.Context, name string) (int, error)
 	Mark(ctx context.Context, name string, code int) error
+	Relieve(ctx context.Context, name string) error
 	Remove(ctx context.Context, name, signal string, grace time.Duration) error
 	Prepare(c Container, name string) error
 	WriteFiles(c Container, name string, v View) error
@@ -75,7 +76,8 @@ type Keeper struct {
 	units   map[string]*unit
 	ids     []string                 // of the units, in order
 	subnets map[string]bridge.Subnet // by name of the network
-	leaving map[string]Instance      // which nobody wants, by name
+	leaving map[string]record        // which nobody wants, by name
+	hands   hands
 	events  chan event
 	workers sync.WaitGroup
 	trouble string // with containerd or the port map, in words
@@ -94,7 +96,8 @@ type unit struct {
 	Unit
 	want   Container
 	now    Instance
-	alive  bool      // it was found running, and is not adopted yet
+	found  *Found    // what there is of it; nil: nothing, or no more
+	old    *record   // unless Old is Alone
 	reason string    // why it does not run, in words
 	code   int       // of its last exit
 	pull   *Progress // of its image; for a start that waits for that
@@ -128,6 +131,7 @@ type event struct {
 	check  Health        // of Started and Adopted
 	output string        // of a test
 	pull   *Progress     // instead of kind: how far the image of a start is
+	name   string        // of the old instance that it is about
 }
 
 // reconnect is the pause before containerd is asked again.
@@ -157,7 +161,7 @@ func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
 		if _, twice := k.units[c.ID]; twice {
 			return fmt.Errorf("container %s is wanted twice", c.ID)
 		}
-		k.units[c.ID] = &unit{want: c, now: Instance{Name: instances(c.ID)[0]}, Unit: Unit{State: Waiting, Restart: c.Restart}}
+		k.units[c.ID] = &unit{want: c, Unit: Unit{State: Waiting, Restart: c.Restart}}
 	}
 	k.ids = slices.Sorted(maps.Keys(k.units))
 	for {
@@ -211,14 +215,17 @@ func (k *Keeper) session(ctx context.Context) error {
 			k.send(ctx, event{kind: Lost, err: err})
 		}
 	})
+	k.leaving = nil
+	k.linkAll(found)
+	k.choose(ctx, found)
 	k.leaving = k.unwanted(found)
-	k.locate(found)
+	k.placeAll()
 	// Before anything starts: the table keeps networks apart. What was found running
 	// stays published meanwhile.
 	k.publish = true
 	k.publishPorts()
 	k.sweep(ctx)
-	k.adopt(ctx, found)
+	k.adopt(ctx)
 	k.refresh()
 	return k.loop(ctx)
 }
@@ -254,7 +261,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 			for id, u := range k.units {
 				e := event{id: id, kind: Timer}
 				if u.State == Running {
-					e.health = Due
+					k.step(ctx, event{id: id, health: Due})
 				}
 				k.step(ctx, e)
 			}
@@ -268,21 +275,29 @@ func (k *Keeper) loop(ctx context.Context) error {
 // stale says whether e is about a run that is over.
 func (k *Keeper) stale(e event) bool {
 	u := k.units[e.id]
-	return u != nil && e.run != 0 && e.run != u.run
+	return u != nil && (e.run != 0 && e.run != u.run || e.name != "" && (u.old == nil || e.name != u.old.Name))
 }
 
 // next is when a pause ends or a test is due, whichever comes first.
 func (k *Keeper) next() (earliest time.Time, ok bool) {
 	for _, u := range k.units {
-		var t time.Time
+		var all [3]time.Time
 		switch {
 		case u.State == Backoff || u.State == Stopping:
-			t = u.NotBefore
+			all[0] = u.NotBefore
 		case u.State == Running && !u.check.Testing:
-			t = u.check.Next
+			all[0] = u.check.Next
 		}
-		if !t.IsZero() && (!ok || t.Before(earliest)) {
-			earliest, ok = t, true
+		switch {
+		case u.Old == Draining || u.Old == Leaving:
+			all[1] = u.Until
+		case u.Old == Serving && u.State == Running && len(u.health.Test) == 0:
+			all[2] = u.Since.Add(drain)
+		}
+		for _, t := range all {
+			if !t.IsZero() && (!ok || t.Before(earliest)) {
+				earliest, ok = t, true
+			}
 		}
 	}
 	return earliest, ok
@@ -292,16 +307,31 @@ func (k *Keeper) next() (earliest time.Time, ok bool) {
 // "refused" at once, where a packet to nobody would be waited for.
 func (k *Keeper) ports() []bridge.Publish {
 	var all []bridge.Publish
-	for _, id := range k.ids {
-		u := k.units[id]
-		if u.State != Running && !u.alive {
-			continue
-		}
-		for _, p := range u.want.Ports {
+	taken := make(map[Port]bool)
+	add := func(ports []Port, i Instance) {
+		for _, p := range ports {
+			key := Port{Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort}
+			if taken[key] {
+				continue // by one that is wanted: it goes before one that was
+			}
+			taken[key] = true
 			all = append(all, bridge.Publish{
 				Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort,
-				To: netip.AddrPortFrom(k.front(u.now), p.Container),
+				To: netip.AddrPortFrom(k.front(i), p.Container),
 			})
+		}
+	}
+	for _, id := range k.ids {
+		u := k.units[id]
+		// What was found running is about to be adopted, and led to all the time.
+		found := u.State == Waiting && u.found != nil && u.found.Task == Alive && !u.Held
+		if (u.State == Running || found) && u.Old != Serving {
+			add(u.want.Ports, u.now)
+		}
+	}
+	for _, id := range k.ids {
+		if u := k.units[id]; u.Old == Serving {
+			add(u.old.Ports, u.old.Instance)
 		}
 	}
 	return all
@@ -349,7 +379,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 		u.pulling(e.pull)
 		return
 	}
-	before := u.State
+	before, old := u.State, u.Old
 	var action Action
 	u.Unit, action = u.Step(e.kind, k.Now())
 	u.explain(e)
@@ -361,6 +391,16 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	switch u.State {
 	case Running, Backoff, Ended, Stopping, Stopped:
 		u.tried = true
+	}
+	if u.Old != old {
+		k.publish = true
+		if u.Old == Alone {
+			u.old = nil
+		}
+		if e.kind != Lost {
+			k.prune()
+			defer k.refresh()
+		}
 	}
 	if u.State != before {
 		k.publish = k.publish || u.State == Running || before == Running
@@ -376,9 +416,17 @@ func (k *Keeper) step(ctx context.Context, e event) {
 		u.cancel()
 	case Remove:
 		k.drop(ctx, u)
+	case Relieve:
+		k.relieve(ctx, u)
+	case Discard:
+		k.discard(ctx, u)
+	case RemoveOld:
+		k.removeOld(ctx, u)
 	case Mark:
 		name := u.now.Name
+		done := k.hands.on(name) // at once: it is not for an instance that is started after it
 		k.workers.Go(func() {
+			defer done()
 			if err := k.Engine.Mark(ctx, name, e.code); err != nil && ctx.Err() == nil {
 				log.Printf("workloads: %v", err)
 			}
@@ -391,7 +439,7 @@ func (u *unit) explain(e event) {
 	switch e.kind {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
-	case StartFailed, RemoveFailed:
+	case StartFailed, RemoveFailed, Unfit:
 		u.reason = e.err.Error()
 	case Succeeded, Failed:
 		u.code, u.reason = e.code, fmt.Sprintf("exit code %d", e.code)
@@ -416,7 +464,7 @@ func (k *Keeper) running(ctx context.Context, u *unit, e event) {
 		seen = Up
 		u.starts++
 		u.began = k.Now()
-		if u.anew {
+		if u.anew && u.Old != Serving {
 			u.anew = false
 			k.replaced(u.want.ID)
 		}
@@ -440,6 +488,8 @@ func (k *Keeper) note(e event, u *unit) {
 		log.Printf("container %s: ended, %s, restart policy %q", e.id, u.reason, u.Restart.Policy)
 	case Stopped:
 		log.Printf("container %s: stopped by request", e.id)
+	case Replacing:
+		log.Printf("container %s: %s has to go first", e.id, u.old.Name)
 	}
 }
 
@@ -449,7 +499,7 @@ const startLimit = 2 * time.Minute
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.place(u)
-	c, i, v := u.want, u.now, k.view(u)
+	c, i, v, old := u.want, u.now, k.view(u, u.now), u.Old == Serving
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
@@ -460,6 +510,10 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		// Before what is left of it goes: of a pull that fails nobody should notice.
 		if err == nil {
 			err = k.fetch(whole, c)
+		}
+		if err == nil && old && !c.beside(k.health(whole, c)) {
+			k.send(ctx, event{id: c.ID, kind: MustGo})
+			return
 		}
 		var took time.Duration
 		var check Health
@@ -478,11 +532,18 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 
 // drop takes a container away at an operator's request.
 func (k *Keeper) drop(ctx context.Context, u *unit) {
-	c, name := u.want, u.now.Name
+	c, all := u.want, []record{u.record()}
+	if u.old != nil {
+		all = append(all, *u.old)
+	}
 	k.workers.Go(func() {
-		limited, cancel := context.WithTimeout(ctx, c.StopGrace+startLimit)
-		defer cancel()
-		if err := k.takeAway(limited, name, c.StopSignal, c.StopGrace); err != nil {
+		errs := make([]error, len(all))
+		var both sync.WaitGroup
+		for i, r := range all {
+			both.Go(func() { errs[i] = k.takeAway(ctx, r) })
+		}
+		both.Wait()
+		if err := errors.Join(errs...); err != nil {
 			k.send(ctx, event{id: c.ID, kind: RemoveFailed, err: err})
 			return
 		}
@@ -493,6 +554,7 @@ func (k *Keeper) drop(ctx context.Context, u *unit) {
 // begin takes away what is left of the instance i of c and starts it. took is the time
 // from there to the running process: container, network, task.
 func (k *Keeper) begin(ctx context.Context, c Container, i Instance, v View) (took time.Duration, check Health, err error) {
+	defer k.hands.on(i.Name)()
 	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
 		return 0, Health{}, err
 	}
@@ -549,6 +611,7 @@ func (k *Keeper) watch(ctx context.Context, u *unit) {
 
 // inspect does what Check.Step says about an event of u's health check.
 func (k *Keeper) inspect(ctx context.Context, u *unit, e event) {
+	defer k.weigh(ctx, u)
 	if len(u.health.Test) == 0 {
 		return
 	}
@@ -605,11 +668,17 @@ func (k *Keeper) refresh() {
 	}
 	for _, id := range k.ids {
 		u := k.units[id]
-		if u.State != Running {
-			continue // the next start writes them
+		var there []Instance
+		if u.State == Running { // else the next start writes them
+			there = append(there, u.now)
 		}
-		if err := k.Engine.WriteFiles(u.want, u.now.Name, k.view(u)); err != nil {
-			log.Printf("workloads: %v", err)
+		if u.Old == Serving {
+			there = append(there, u.old.Instance)
+		}
+		for _, i := range there {
+			if err := k.Engine.WriteFiles(u.want, i.Name, k.view(u, i)); err != nil {
+				log.Printf("workloads: %v", err)
+			}
 		}
 	}
 }

@@ -93,7 +93,8 @@ func (f *fakeEngine) Start(ctx context.Context, c Container, i Instance, netns s
 		return ErrNoImage
 	}
 	f.there[i.Name] = &fakeContainer{exit: make(chan int, 1), Found: Found{
-		Instance: i, ID: c.ID, Spec: c.Hash(), Image: "sha256:" + c.Image + f.images[c.Image], Ports: c.Ports, Task: Alive,
+		record: record{i, c.ID, c.Ports, c.Networks, c.StopSignal, c.StopGrace}, Started: time.Now(),
+		Spec: c.Hash(), Image: "sha256:" + c.Image + f.images[c.Image], Task: Alive,
 	}}
 	return nil
 }
@@ -122,6 +123,18 @@ func (f *fakeEngine) Mark(ctx context.Context, id string, code int) error {
 		return err
 	}
 	f.there[id].Task, f.there[id].Exit = Over, code
+	return nil
+}
+
+func (f *fakeEngine) Relieve(ctx context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.do(ctx, "relieve %s", name); err != nil {
+		return err
+	}
+	if c := f.there[name]; c != nil {
+		c.Relieved = true
+	}
 	return nil
 }
 
@@ -395,7 +408,7 @@ func TestAdopt(t *testing.T) {
 	at := func(addr string) []bridge.Address {
 		return []bridge.Address{{Network: "default", Addr: netip.MustParseAddr(addr)}}
 	}
-	good := Found{Instance: Instance{Name: "web", At: at("10.88.0.9")}, ID: "web", Spec: c.Hash(), Image: "sha256:hello", Task: Alive}
+	good := Found{record: record{Instance: Instance{Name: "web", At: at("10.88.0.9")}, ID: "web"}, Spec: c.Hash(), Image: "sha256:hello", Task: Alive}
 	for _, tc := range []struct {
 		name    string
 		want    Container
@@ -418,7 +431,7 @@ func TestAdopt(t *testing.T) {
 			found := good
 			tc.change(&found)
 			f.there["web"] = &fakeContainer{Found: found, exit: make(chan int, 1)}
-			f.there["old"] = &fakeContainer{Found: Found{Instance: Instance{Name: "old"}, ID: "old", Task: Alive}, exit: make(chan int, 1)}
+			f.there["old"] = &fakeContainer{Found: Found{record: record{Instance: Instance{Name: "old"}, ID: "old"}, Task: Alive}, exit: make(chan int, 1)}
 			b := run(t, f, tc.want)
 			b.until(t, tc.state, func(s Status) bool {
 				return unitStates(tc.state)(s) && s.Settled && f.did("remove old") == 1

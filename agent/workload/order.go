@@ -160,12 +160,19 @@ func (k *Keeper) Stop(ctx context.Context) {
 		k.workers.Go(func() {
 			defer close(gone[id])
 			k.await(ctx, u, gone)
-			if err := k.Engine.Remove(ctx, u.now.Name, u.want.StopSignal, u.want.StopGrace); err != nil {
-				log.Printf("workloads: stop: %v", err)
+			if u.old != nil {
+				k.workers.Go(func() { k.stop(ctx, *u.old) })
 			}
+			k.stop(ctx, u.record())
 		})
 	}
 	k.workers.Wait()
+}
+
+func (k *Keeper) stop(ctx context.Context, r record) {
+	if err := k.Engine.Remove(ctx, r.Name, r.StopSignal, r.StopGrace); err != nil {
+		log.Printf("workloads: stop: %v", err)
+	}
 }
 
 // await waits until what depends on u has gone, or it is time for u to go.

@@ -13,13 +13,27 @@ import (
 	"kogge.example/agent/workload/names"
 )
 
-// networks are all that containers are to be on, by name.
+// networks are all that containers are to be on, and those that older instances still
+// are on, by name.
 func (k *Keeper) networks() []bridge.Network {
 	all := make(map[string]bridge.Network)
-	for _, u := range k.units {
-		for _, a := range u.want.Networks {
+	add := func(attached []Attachment) {
+		for _, a := range attached {
 			internal := a.Internal && !a.External
 			all[a.Network] = bridge.Network{Name: a.Network, Internal: internal || all[a.Network].Internal}
+		}
+	}
+	for _, u := range k.units {
+		add(u.want.Networks)
+	}
+	for _, u := range k.units {
+		if u.old == nil {
+			continue
+		}
+		for _, a := range u.old.Networks {
+			if _, wanted := all[a.Network]; !wanted { // else it is as it is wanted now
+				add([]Attachment{a})
+			}
 		}
 	}
 	return slices.SortedFunc(maps.Values(all), func(a, b bridge.Network) int { return cmp.Compare(a.Name, b.Name) })
@@ -38,23 +52,30 @@ func (k *Keeper) link(n bridge.Network) error {
 	return nil
 }
 
-// locate makes the networks and gives every container its places there: those that it
-// had, or free ones. One that gets none says so when it is to start.
-func (k *Keeper) locate(found []Found) {
+// linkAll makes the networks that are wanted, and finds those of what runs.
+func (k *Keeper) linkAll(found []Found) {
 	k.subnets = make(map[string]bridge.Subnet)
+	for _, u := range k.units {
+		u.now.At, u.old = nil, nil
+	}
+	for _, f := range found {
+		if u := k.units[f.ID]; u != nil && f.Task == Alive && u.old == nil {
+			u.old = &f.record // for now: its networks count
+		}
+	}
 	for _, n := range k.networks() {
 		if err := k.link(n); err != nil {
 			log.Printf("workloads: %v", err)
 		}
 	}
 	for _, u := range k.units {
-		u.now.At = nil
+		u.old = nil
 	}
-	for _, f := range found {
-		if u := k.units[f.ID]; u != nil && u.now.Name == f.Name && k.fits(u.want, f.At) {
-			u.now.At, u.alive = f.At, f.Task == Alive
-		}
-	}
+}
+
+// placeAll gives every container that has no places on its networks free ones. One that
+// gets none says so when it is to start.
+func (k *Keeper) placeAll() {
 	for _, id := range k.ids {
 		if err := k.place(k.units[id]); err != nil {
 			log.Printf("container %s: %v", id, err)
@@ -70,6 +91,11 @@ func (k *Keeper) fits(c Container, at []bridge.Address) bool {
 	})
 }
 
+// reached says whether an instance can still be reached where it is.
+func (k *Keeper) reached(f Found) bool {
+	return !slices.ContainsFunc(f.At, func(a bridge.Address) bool { return !k.subnets[a.Network].Contains(a.Addr) })
+}
+
 // used are the addresses that somebody has.
 func (k *Keeper) used() map[netip.Addr]bool {
 	used := make(map[netip.Addr]bool)
@@ -80,9 +106,12 @@ func (k *Keeper) used() map[netip.Addr]bool {
 	}
 	for _, u := range k.units {
 		take(u.now)
+		if u.old != nil {
+			take(u.old.Instance)
+		}
 	}
-	for _, i := range k.leaving {
-		take(i)
+	for _, r := range k.leaving {
+		take(r.Instance)
 	}
 	return used
 }
@@ -147,17 +176,20 @@ type Peer struct {
 	Names []string
 }
 
-// view is what u sees. A name that it knows by two networks has its address on the
-// first of them.
-func (k *Keeper) view(u *unit) View {
-	v := View{Outside: k.outside(u)}
+// view is what the instance i of u sees. A name that it knows by two networks has its
+// address on the first of them; its own is its own.
+func (k *Keeper) view(u *unit, i Instance) View {
+	v := View{Outside: k.outside(i)}
 	known := make(map[string]bool) // names of one container, each behind its ID
-	for i, a := range u.now.At {
-		if i == 0 && k.Names != nil {
+	for n, a := range i.At {
+		if n == 0 && k.Names != nil {
 			v.Resolver = k.subnets[a.Network].Gateway()
 		}
 		for _, id := range k.ids {
 			addr, called := k.units[id].on(a.Network)
+			if id == u.want.ID {
+				addr, called = a.Addr, u.want.called(a.Network)
+			}
 			called = slices.DeleteFunc(called, func(name string) bool { return known[id+" "+name] })
 			if len(called) == 0 {
 				continue
@@ -175,14 +207,22 @@ func (k *Keeper) view(u *unit) View {
 	return v
 }
 
-// outside says whether one of u's networks leads outside.
-func (k *Keeper) outside(u *unit) bool {
-	return slices.ContainsFunc(u.now.At, func(a bridge.Address) bool { return !k.subnets[a.Network].Internal })
+// outside says whether one of an instance's networks leads outside.
+func (k *Keeper) outside(i Instance) bool {
+	return slices.ContainsFunc(i.At, func(a bridge.Address) bool { return !k.subnets[a.Network].Internal })
+}
+
+// serving is the instance of u that others are led to.
+func (u *unit) serving() Instance {
+	if u.Old == Serving {
+		return u.old.Instance
+	}
+	return u.now
 }
 
 // on is where u is on a network, and what it is called there; nothing if it is not.
 func (u *unit) on(network string) (netip.Addr, []string) {
-	for _, a := range u.now.At {
+	for _, a := range u.serving().At {
 		if a.Network == network {
 			return a.Addr, u.want.called(network)
 		}
@@ -225,20 +265,25 @@ func (k *Keeper) table() names.Table {
 			for _, name := range called {
 				one.Names[name] = append(one.Names[name], addr)
 			}
-			if len(called) > 0 {
-				t.Clients[addr] = k.client(u)
-			}
 		}
 		t.Networks = append(t.Networks, one)
+	}
+	for _, u := range k.units {
+		k.clients(t.Clients, u, u.now)
+		if u.old != nil {
+			k.clients(t.Clients, u, u.old.Instance)
+		}
 	}
 	return t
 }
 
-// client is u as the name server has to treat it.
-func (k *Keeper) client(u *unit) names.Client {
-	c := names.Client{Outside: k.outside(u), Servers: u.want.DNS}
-	for _, a := range u.now.At {
+// clients puts in how the name server has to treat the instance i of u.
+func (k *Keeper) clients(all map[netip.Addr]names.Client, u *unit, i Instance) {
+	c := names.Client{Outside: k.outside(i), Servers: u.want.DNS}
+	for _, a := range i.At {
 		c.Networks = append(c.Networks, a.Network)
 	}
-	return c
+	for _, a := range i.At {
+		all[a.Addr] = c
+	}
 }

@@ -23,11 +23,14 @@ type Status struct {
 type UnitStatus struct {
 	ID       string
 	Instance string // its name in containerd, and of its cgroup; of the one that serves, if there are two
-	State    State
-	Image    string           // as it was asked for
-	At       []bridge.Address // its places on networks
-	Ports    []Port           // published while it runs
-	Health   HealthStatus
+	// OldServes says that an older instance goes on until this one is up to it; Instance,
+	// At and Ports are its.
+	OldServes bool
+	State     State
+	Image     string           // as it was asked for
+	At        []bridge.Address // its places on networks
+	Ports     []Port           // published while it runs
+	Health    HealthStatus
 	// StartedAt is when the process that runs was started; zero if none runs.
 	StartedAt time.Time
 	Exits     int    // and failed starts, in a row
@@ -95,12 +98,23 @@ func (k *Keeper) report() {
 
 func (u *unit) status() UnitStatus {
 	s := UnitStatus{
-		ID: u.want.ID, Instance: u.now.Name, State: u.State, Image: u.want.Image, At: u.now.At,
+		ID: u.want.ID, Instance: u.serving().Name, State: u.State, Image: u.want.Image, At: u.serving().At, OldServes: u.Old == Serving,
 		Exits: u.Exits, Restarts: max(u.starts-1, 0), ExitCode: u.code, Reason: u.reason,
+	}
+	switch {
+	case u.Old == Serving && u.State == Running:
+		s.Reason = "the old one goes on until it is healthy"
+	case u.Old == Serving && s.Reason != "":
+		s.Reason += "; the old one goes on"
+	case u.Old == Serving:
+		s.Reason = "the old one goes on"
 	}
 	if u.State == Running {
 		s.Ports, s.StartedAt = u.want.Ports, u.began
 		s.Health = HealthStatus{State: u.check.State, Failures: u.check.Failures, At: u.tested, Output: u.output}
+	}
+	if u.Old == Serving {
+		s.Ports = u.old.Ports
 	}
 	if u.State == Starting {
 		s.Pull = u.pull

@@ -9,6 +9,8 @@ import "time"
 //	   ├─Adopted─▶ Running
 //	   └─Exited, Begin before NotBefore─▶ Backoff
 //
+//	Starting ─MustGo─▶ Replacing ─OldRemoved─▶ Starting
+//
 //	anywhere ─StopAsked─▶ Stopping ─Removed─▶ Stopped ─StartAsked─▶ Starting
 //	Running ─RestartAsked─▶ Starting (which takes away what is there)
 //
@@ -16,6 +18,9 @@ import "time"
 // A minute of running forgets the exits. Lost (containerd went away) leads from
 // everywhere but Ended and Stopped to Waiting: when it is back, what is found there
 // decides, and a stop that was asked for is carried out then.
+//
+// Replacing takes away an older instance that cannot run beside the new one. Where it
+// can, it goes on meanwhile: see [Relief].
 type State string
 
 // The states of a container.
@@ -28,6 +33,8 @@ const (
 	Ended    State = "ended"
 	Stopping State = "stopping"
 	Stopped  State = "stopped"
+
+	Replacing State = "replacing"
 )
 
 // Event is something that happened to a container.
@@ -49,6 +56,13 @@ const (
 	RestartAsked Event = "restart asked" // or what it depends on was replaced
 	Removed      Event = "removed"       // a Remove succeeded
 	RemoveFailed Event = "remove failed"
+
+	MustGo     Event = "must go"     // the new instance can be started once the old one has gone
+	Fit        Event = "fit"         // the new instance does what it should
+	Unfit      Event = "unfit"       // it does not
+	OldExited  Event = "old exited"  // the old instance, by itself
+	OldRemoved Event = "old removed" // a RemoveOld succeeded
+	OldStuck   Event = "old stuck"   // a RemoveOld failed
 )
 
 // Action is what the Keeper does about an event.
@@ -61,8 +75,34 @@ const (
 	Watch  Action = "watch"  // wait for its exit
 	Mark   Action = "mark"   // remember for this boot that it ended
 	Cancel Action = "cancel" // give up the start that is under way
-	Remove Action = "remove" // stop it and take it away
+	Remove Action = "remove" // stop it and take it away, and the old instance
+
+	Relieve   Action = "relieve"    // lead everybody to the new instance
+	Discard   Action = "discard"    // stop the new instance and take it away
+	RemoveOld Action = "remove old" // stop the old instance and take it away
 )
+
+// Relief is where an older instance of a container stands, one that was made as it was
+// wanted before:
+//
+//	Alone ─found─▶ Serving ─Fit─▶ Draining ─Timer─▶ Leaving ─OldRemoved─▶ Alone
+//	                  └─MustGo, OldExited─▶ Leaving
+//
+// While it serves, it has the published ports and the names, whatever becomes of the new
+// one: one that fails goes to Backoff, as always.
+type Relief string
+
+// Where an old instance stands.
+const (
+	Alone    Relief = "" // there is none
+	Serving  Relief = "serving"
+	Draining Relief = "draining" // it ends what it has begun
+	Leaving  Relief = "leaving"  // it is being taken away
+)
+
+// drain is how long an old instance has to end what it has begun before it is told to
+// stop; connections that last longer have its own grace.
+const drain = 5 * time.Second
 
 // Unit is the state of one container.
 type Unit struct {
@@ -75,6 +115,9 @@ type Unit struct {
 	// Since is when it began to run. NotBefore is when Backoff is over, and when a
 	// removal that failed is tried again.
 	Since, NotBefore time.Time
+	// Old is the old instance, and Until when something is to be done about it.
+	Old   Relief
+	Until time.Time
 }
 
 // proven is how long a container has to run for its earlier exits to be forgotten.
@@ -102,8 +145,21 @@ func (u Unit) Step(e Event, now time.Time) (Unit, Action) {
 		if u.State != Ended && u.State != Stopped {
 			u.State = Waiting
 		}
+		u.Old = Alone
 		return u, None
+	case MustGo, Fit, Unfit, OldExited, OldRemoved, OldStuck:
+		return u.relief(e, now)
 	}
+	after, action := u.next(e, now)
+	if e == Timer && action == None && (u.Old == Draining || u.Old == Leaving) && !u.Until.IsZero() && !now.Before(u.Until) {
+		after.Old, after.Until = Leaving, time.Time{}
+		return after, RemoveOld
+	}
+	return after, action
+}
+
+// next is what Step makes of an event of the one instance that is wanted.
+func (u Unit) next(e Event, now time.Time) (Unit, Action) {
 	switch u.State {
 	case Waiting:
 		return u.found(e, now)
@@ -140,6 +196,38 @@ func (u Unit) Step(e Event, now time.Time) (Unit, Action) {
 	return u, None
 }
 
+// relief is what Step makes of an event that is about two instances.
+func (u Unit) relief(e Event, now time.Time) (Unit, Action) {
+	switch {
+	case e == MustGo && u.State == Starting && u.Held:
+		return u.stopping()
+	case e == MustGo && u.State == Starting && u.Old == Alone:
+		return u, Start // it has gone by itself
+	case e == MustGo && u.State == Starting && u.Old == Leaving:
+		u.State = Replacing
+	case e == MustGo && u.State == Starting, e == OldExited && (u.Old == Serving || u.Old == Draining):
+		if e == MustGo {
+			u.State = Replacing
+		}
+		u.Old, u.Until = Leaving, time.Time{}
+		return u, RemoveOld
+	case e == Fit && u.State == Running && u.Old == Serving:
+		u.Old, u.Until = Draining, now.Add(drain)
+		return u, Relieve
+	case e == Unfit && u.State == Running && u.Old == Serving:
+		return u.backoff(now), Discard
+	case e == OldStuck && u.Old == Leaving:
+		u.Until = now.Add(longest)
+	case e == OldRemoved && u.Old == Leaving:
+		u.Old = Alone
+		if u.State == Replacing {
+			u.State = Starting
+			return u, Start
+		}
+	}
+	return u, None
+}
+
 // found is what Step makes of the first look at a container.
 func (u Unit) found(e Event, now time.Time) (Unit, Action) {
 	switch e {
@@ -166,6 +254,9 @@ func (u Unit) found(e Event, now time.Time) (Unit, Action) {
 func (u Unit) exited(e Event, now time.Time) (Unit, Action) {
 	if u.ends(e) {
 		u.State = Ended
+		if e == Succeeded && u.Old == Serving { // it has done what there was to do
+			u.Old, u.Until = Draining, now
+		}
 		return u, Mark
 	}
 	return u.backoff(now), None
@@ -218,11 +309,17 @@ func (u Unit) release(e Event) (Unit, Action) {
 
 func (u Unit) stopping() (Unit, Action) {
 	u.State, u.Exits, u.NotBefore = Stopping, 0, time.Time{}
+	if u.Old != Alone {
+		u.Old, u.Until = Leaving, time.Time{}
+	}
 	return u, Remove
 }
 
 // leaving is what Step makes of an event while the container is taken away.
 func (u Unit) leaving(e Event, now time.Time) (Unit, Action) {
+	if e == Removed {
+		u.Old = Alone
+	}
 	switch {
 	case e == Removed && u.Held:
 		u.State, u.Exits = Stopped, 0

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,14 +11,15 @@ import (
 )
 
 var (
-	states = []State{Waiting, Pending, Starting, Running, Backoff, Ended, Stopping, Stopped}
+	states = []State{Waiting, Pending, Starting, Running, Backoff, Ended, Stopping, Stopped, Replacing}
 	events = []Event{Begin, Adopted, Ready, Started, StartFailed, Succeeded, Failed, Timer, Lost,
-		StopAsked, StartAsked, RestartAsked, Removed, RemoveFailed}
+		StopAsked, StartAsked, RestartAsked, Removed, RemoveFailed,
+		MustGo, Fit, Unfit, OldExited, OldRemoved, OldStuck}
 )
 
 // TestStepTable prints the answer to every state × event pair, for a container
 // that has failed twice and has run for ten seconds; then for one that an operator
-// wants stopped.
+// wants stopped; then with an older instance beside it, whose time has come.
 func TestStepTable(t *testing.T) {
 	var b strings.Builder
 	for _, r := range []Restart{{Policy: Always}, {Policy: OnFailure}, {Policy: OnFailure, Max: 2}, {Policy: No}} {
@@ -30,6 +32,10 @@ func TestStepTable(t *testing.T) {
 	}
 	b.WriteString("restart always, two exits so far, held\n")
 	stepTable(&b, Unit{Restart: Restart{Policy: Always}, Held: true})
+	for _, old := range []Relief{Serving, Draining, Leaving} {
+		fmt.Fprintf(&b, "restart on-failure, two exits so far, an old one is %s\n", old)
+		stepTable(&b, Unit{Restart: Restart{Policy: OnFailure}, Old: old})
+	}
 	golden.Compare(t, "step.txt", b.String())
 }
 
@@ -37,7 +43,7 @@ func stepTable(b *strings.Builder, u Unit) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	for _, s := range states {
 		for _, e := range events {
-			u.State, u.Exits, u.Since, u.NotBefore = s, 2, now.Add(-10*time.Second), now
+			u.State, u.Exits, u.Since, u.NotBefore, u.Until = s, 2, now.Add(-10*time.Second), now, now
 			after, action := u.Step(e, now)
 			if after == u && action == None {
 				continue
@@ -51,6 +57,12 @@ func stepTable(b *strings.Builder, u Unit) {
 			}
 			if after.Held != u.Held {
 				fmt.Fprintf(b, ", held: %v", after.Held)
+			}
+			if after.Old != u.Old {
+				fmt.Fprintf(b, ", old one %s", cmp.Or(after.Old, "gone"))
+				if after.Until.After(now) {
+					fmt.Fprintf(b, " for %s", after.Until.Sub(now))
+				}
 			}
 			b.WriteString("\n")
 		}

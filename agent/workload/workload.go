@@ -59,6 +59,10 @@ type Container struct {
 	StopSignal string        `json:",omitempty"` // "": the image's, else SIGTERM
 	StopGrace  time.Duration // from StopSignal to SIGKILL
 
+	// Order says whether the container that this one replaces goes on until this one
+	// works; "": see [Container.beside].
+	Order Order `json:",omitempty"`
+
 	// DropCaps are capabilities ("CAP_CHOWN") taken out of the default set, or
 	// "ALL". What is added is among the Rights.
 	DropCaps []string          `json:",omitempty"`
@@ -93,6 +97,15 @@ type Container struct {
 	// make no cycle.
 	After []Dependency `json:",omitempty"`
 }
+
+// Order is which of two instances comes first when one replaces the other.
+type Order string
+
+// The orders.
+const (
+	StartFirst Order = "start-first"
+	StopFirst  Order = "stop-first"
+)
 
 // Instance is a container as containerd has it. There may be two of one [Container] at a
 // time: see [instances].

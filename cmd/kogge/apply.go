@@ -195,7 +195,7 @@ func arrived(steps []*apiv1.Step, containers []*apiv1.Container) (bool, error) {
 			there = false // the node has not come to it
 		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
 			return false, hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node goes on trying: kogge ps, kogge logs " + c.Name}
-		case c.State != string(workload.Running) && c.State != string(workload.Ended):
+		case c.OldServes || c.State != string(workload.Running) && c.State != string(workload.Ended):
 			there = false
 		}
 	}

@@ -44,7 +44,7 @@ const (
 	unset     = "nothing is set aside for a container"
 	noSwap    = "a container has no swap"
 	fleetOnly = "there is one node to run on"
-	replaced  = "a container that changed is stopped, then the new one is started"
+	oneEach   = "there is one container of each service"
 )
 
 // keys is the one list of what a node does with each key: the parser decides by
@@ -106,8 +106,14 @@ var keys = []Key{
 	{Path: "services.*.deploy.restart_policy.delay", Verdict: Warned, Note: "the pauses between starts grow from a second to a minute"},
 	{Path: "services.*.deploy.restart_policy.max_attempts", Verdict: Done, Note: "with condition on-failure"},
 	{Path: "services.*.deploy.restart_policy.window", Verdict: Warned, Note: "the pauses between starts grow from a second to a minute"},
-	{Path: "services.*.deploy.rollback_config", Verdict: Warned, Whole: true, Note: replaced},
-	{Path: "services.*.deploy.update_config", Verdict: Warned, Whole: true, Note: replaced},
+	{Path: "services.*.deploy.rollback_config", Verdict: Warned, Whole: true, Note: "where the new container can start first, the old one goes on until that is healthy"},
+	{Path: "services.*.deploy.update_config", Verdict: Done},
+	{Path: "services.*.deploy.update_config.delay", Verdict: Warned, Note: oneEach},
+	{Path: "services.*.deploy.update_config.failure_action", Verdict: Warned, Note: "a new container that fails is tried again, and where it can start first the old one goes on"},
+	{Path: "services.*.deploy.update_config.max_failure_ratio", Verdict: Warned, Note: oneEach},
+	{Path: "services.*.deploy.update_config.monitor", Verdict: Warned, Note: "the health check says when the new container works"},
+	{Path: "services.*.deploy.update_config.order", Verdict: Done, Note: "without it start-first, if there is a health check and no volume that it can write to"},
+	{Path: "services.*.deploy.update_config.parallelism", Verdict: Warned, Note: oneEach},
 	{Path: "services.*.develop", Verdict: Warned, Whole: true, Note: "a node runs what is built"},
 	{Path: "services.*.device_cgroup_rules", Verdict: Refused, Note: byDevices},
 	{Path: "services.*.devices", Verdict: Done, Note: allowed + "; paths below /dev, of a device or a folder of them"},

@@ -310,6 +310,16 @@ func (s *service) deploy(n *yaml.Node) {
 			})
 		},
 		"restart_policy": s.restartPolicy,
+		"update_config": func(n *yaml.Node) {
+			s.fields(n, map[string]func(*yaml.Node){"order": func(n *yaml.Node) {
+				switch order := workload.Order(s.text(n)); order {
+				case workload.StartFirst, workload.StopFirst:
+					c.Order = order
+				default:
+					s.report(n, "order is start-first or stop-first, this is %s", describe(n))
+				}
+			}})
+		},
 	})
 }
 

@@ -176,9 +176,12 @@ type Container struct {
 	Restarts     int32                  `protobuf:"varint,10,opt,name=restarts,proto3" json:"restarts,omitempty"`                            // since the agent runs
 	HealthOutput string                 `protobuf:"bytes,11,opt,name=health_output,json=healthOutput,proto3" json:"health_output,omitempty"` // of the last check
 	// pull is how far its image is, where it waits for that.
-	Pull          *Pull               `protobuf:"bytes,20,opt,name=pull,proto3" json:"pull,omitempty"`
-	Project       string              `protobuf:"bytes,12,opt,name=project,proto3" json:"project,omitempty"` // empty: node.yaml
-	Networks      []*ContainerNetwork `protobuf:"bytes,13,rep,name=networks,proto3" json:"networks,omitempty"`
+	Pull     *Pull               `protobuf:"bytes,20,opt,name=pull,proto3" json:"pull,omitempty"`
+	Project  string              `protobuf:"bytes,12,opt,name=project,proto3" json:"project,omitempty"` // empty: node.yaml
+	Networks []*ContainerNetwork `protobuf:"bytes,13,rep,name=networks,proto3" json:"networks,omitempty"`
+	// old_serves says that the container before this one goes on until this one is up to
+	// it; networks and ports are its.
+	OldServes     bool `protobuf:"varint,14,opt,name=old_serves,json=oldServes,proto3" json:"old_serves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -302,6 +305,13 @@ func (x *Container) GetNetworks() []*ContainerNetwork {
 		return x.Networks
 	}
 	return nil
+}
+
+func (x *Container) GetOldServes() bool {
+	if x != nil {
+		return x.OldServes
+	}
+	return false
 }
 
 // ContainerNetwork is a container's place on a network.
@@ -1526,7 +1536,7 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x13.kogge.v1.ContainerR\n" +
 	"containers\x12\x18\n" +
-	"\atrouble\x18\x02 \x01(\tR\atrouble\"\x9a\x03\n" +
+	"\atrouble\x18\x02 \x01(\tR\atrouble\"\xb9\x03\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x14\n" +
@@ -1541,7 +1551,9 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\rhealth_output\x18\v \x01(\tR\fhealthOutput\x12\"\n" +
 	"\x04pull\x18\x14 \x01(\v2\x0e.kogge.v1.PullR\x04pull\x12\x18\n" +
 	"\aproject\x18\f \x01(\tR\aproject\x126\n" +
-	"\bnetworks\x18\r \x03(\v2\x1a.kogge.v1.ContainerNetworkR\bnetworksJ\x04\b\x05\x10\x06\"@\n" +
+	"\bnetworks\x18\r \x03(\v2\x1a.kogge.v1.ContainerNetworkR\bnetworks\x12\x1d\n" +
+	"\n" +
+	"old_serves\x18\x0e \x01(\bR\toldServesJ\x04\b\x05\x10\x06\"@\n" +
 	"\x10ContainerNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"0\n" +

@@ -1,0 +1,126 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"slices"
+	"sync"
+	"time"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// beside says whether c can run beside the instance that it replaces: as it was told, or
+// else where its health check tells when it works, and where the two would share
+// nothing that only one can have. check is complete.
+func (c Container) beside(check Health) bool {
+	switch c.Order {
+	case StartFirst:
+		return true
+	case StopFirst:
+		return false
+	}
+	shared := slices.ContainsFunc(c.Volumes, func(v Volume) bool { return !v.ReadOnly }) ||
+		slices.ContainsFunc(c.Rights.Binds, func(b Bind) bool { return !b.ReadOnly }) ||
+		len(c.Rights.Devices) > 0 || c.Rights.Privileged || c.Shares(nodeconfig.HostNetwork)
+	return len(check.Test) > 0 && !shared
+}
+
+// fitness says of an instance that runs whether it is Fit or Unfit to take over; "" is
+// not yet. Without a health check it has to run for as long as its predecessor would
+// drain.
+func fitness(tested bool, h HealthState, since, now time.Time) Event {
+	switch {
+	case tested && h == Healthy, !tested && now.Sub(since) >= drain:
+		return Fit
+	case tested && h == Unhealthy:
+		return Unfit
+	}
+	return ""
+}
+
+// weigh lets a new instance take over from the old one, or takes it away again.
+func (k *Keeper) weigh(ctx context.Context, u *unit) {
+	if u.State != Running || u.Old != Serving {
+		return
+	}
+	switch e := fitness(len(u.health.Test) > 0, u.check.State, u.Since, k.Now()); e {
+	case Fit:
+		k.step(ctx, event{id: u.want.ID, kind: Fit})
+	case Unfit:
+		k.step(ctx, event{id: u.want.ID, kind: Unfit, err: fmt.Errorf("unhealthy: %s", lastLine(u.output))})
+	}
+}
+
+// relieve follows when the new instance has taken over: the loop publishes it, and step
+// tells its peers.
+func (k *Keeper) relieve(ctx context.Context, u *unit) {
+	name := u.old.Name
+	log.Printf("container %s: %s takes over from %s", u.want.ID, u.now.Name, name)
+	if u.anew {
+		u.anew = false
+		k.replaced(u.want.ID)
+	}
+	k.workers.Go(func() {
+		// So that an agent that starts meanwhile goes on from here. One that comes before
+		// finds both, and asks the new one again whether it is up to it.
+		if err := k.Engine.Relieve(ctx, name); err != nil && ctx.Err() == nil {
+			log.Printf("workloads: %v", err)
+		}
+	})
+}
+
+// discard takes the new instance away: the old one goes on.
+func (k *Keeper) discard(ctx context.Context, u *unit) {
+	r := u.record()
+	k.workers.Go(func() {
+		if err := k.takeAway(ctx, r); err != nil && ctx.Err() == nil {
+			log.Printf("workloads: %v", err) // the next start tries again
+		}
+	})
+}
+
+// removeOld stops the old instance and takes it away.
+func (k *Keeper) removeOld(ctx context.Context, u *unit) {
+	id, r := u.want.ID, *u.old
+	k.workers.Go(func() {
+		e := event{id: id, kind: OldRemoved, name: r.Name}
+		if err := k.takeAway(ctx, r); err != nil {
+			if ctx.Err() == nil {
+				log.Printf("workloads: %v; next try in %s", err, longest)
+			}
+			e.kind = OldStuck
+		}
+		k.send(ctx, e)
+	})
+}
+
+// watchOld waits for the exit of the old instance.
+func (k *Keeper) watchOld(ctx context.Context, u *unit) {
+	id, name := u.want.ID, u.old.Name
+	k.workers.Go(func() {
+		code, err := k.Engine.Wait(ctx, name)
+		if err != nil {
+			return // what is found of it tells, when containerd is back
+		}
+		log.Printf("container %s: %s, the older one, ended with exit code %d", id, name, code)
+		k.send(ctx, event{id: id, kind: OldExited, name: name})
+	})
+}
+
+// record is what there is to know of u's instance.
+func (u *unit) record() record {
+	return record{u.now, u.want.ID, u.want.Ports, u.want.Networks, u.want.StopSignal, u.want.StopGrace}
+}
+
+// hands are those of the Keeper's workers: of two that are to start or take away one
+// instance the second waits for the first.
+type hands struct{ busy sync.Map } // of *sync.Mutex, by name
+
+// on waits until nobody else works on an instance, and returns what ends the work.
+func (h *hands) on(name string) (done func()) {
+	one, _ := h.busy.LoadOrStore(name, new(sync.Mutex))
+	one.(*sync.Mutex).Lock()
+	return one.(*sync.Mutex).Unlock
+}

@@ -1,0 +1,280 @@
+package workload
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/agent/workload/bridge"
+	"kogge.example/init/nodeconfig"
+	"kogge.example/update/golden"
+)
+
+// TestBesideTable prints which containers run beside the one that they replace, and
+// when a new one is up to it.
+func TestBesideTable(t *testing.T) {
+	var b strings.Builder
+	checked := Health{Test: []string{"/check"}}
+	for _, c := range []struct {
+		name  string
+		c     Container
+		check Health
+	}{
+		{"no health check", Container{}, Health{}},
+		{"a health check", Container{}, checked},
+		{"a volume", Container{Volumes: []Volume{{Name: "data"}}}, checked},
+		{"a volume to read", Container{Volumes: []Volume{{Name: "data", ReadOnly: true}}}, checked},
+		{"a folder of the node", Container{Rights: Rights{Binds: []Bind{{Path: "/srv"}}}}, checked},
+		{"a device", Container{Rights: Rights{Devices: []Device{{Path: "/dev/ttyS0"}}}}, checked},
+		{"the node's network", Container{Rights: Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}}, checked},
+		{"stop-first", Container{Order: StopFirst}, checked},
+		{"start-first, no health check", Container{Order: StartFirst}, Health{}},
+		{"start-first, a volume", Container{Order: StartFirst, Volumes: []Volume{{Name: "data"}}}, checked},
+	} {
+		fmt.Fprintf(&b, "%-30s %v\n", c.name, c.c.beside(c.check))
+	}
+	b.WriteString("\n")
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	for _, tested := range []bool{true, false} {
+		for _, h := range []HealthState{Unchecked, HealthStarting, Healthy, Unhealthy} {
+			for _, age := range []time.Duration{0, drain - 1, drain} {
+				if tested == (h == Unchecked) {
+					continue
+				}
+				fmt.Fprintf(&b, "check %-5v %-9s after %-12s %s\n", tested, h, age, fitness(tested, h, now.Add(-age), now))
+			}
+		}
+	}
+	golden.Compare(t, "relief.txt", strings.ReplaceAll(b.String(), " \n", "\n"))
+}
+
+// version is a web server as version n has it.
+func version(n int) Container {
+	c := quickly(web(Always))
+	c.Env = []string{fmt.Sprintf("VERSION=%d", n)}
+	return c
+}
+
+// leads says where the published port leads.
+func (n *fakeNetwork) leads() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.ports) != 1 {
+		return fmt.Sprint(n.ports)
+	}
+	return n.ports[0].To.Addr().String()
+}
+
+// apply ends the Keeper and starts another one for what is wanted now, as an agent does.
+func (b *bench) apply(t *testing.T, wanted ...Container) *bench {
+	t.Helper()
+	b.end()
+	return runOn(t, b.engine, b.network, wanted...)
+}
+
+// names are the instances that are there.
+func (f *fakeEngine) names() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []string
+	for name := range f.there {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+// TestStartFirst: the old instance has the port until the new one is healthy, and time
+// to end what it has begun.
+func TestStartFirst(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	b := run(t, f, version(1))
+	b.until(t, "the first one", func(s Status) bool { return s.Units[0].Health.State == Healthy })
+	f.sicken("web_2", true)
+	b = b.apply(t, version(2))
+	b.until(t, "the second one", func(s Status) bool {
+		u := s.Units[0]
+		return u.State == Running && u.OldServes && u.Instance == "web" && u.Health.State == HealthStarting
+	})
+	if at := b.network.leads(); at != "10.88.0.2" || f.names() != "web web_2" {
+		t.Errorf("the port leads to %s, there are %s", at, f.names())
+	}
+	f.sicken("web_2", false)
+	began := time.Now()
+	b.until(t, "it to take over", func(s Status) bool { return !s.Units[0].OldServes && s.Units[0].Instance == "web_2" })
+	if at := b.network.leads(); at != "10.88.0.3" || f.names() != "web web_2" {
+		t.Errorf("the port leads to %s, there are %s", at, f.names())
+	}
+	b.until(t, "the old one to go", func(Status) bool { return f.names() == "web_2" })
+	if took := time.Since(began); took < drain {
+		t.Errorf("the old one had %s", took)
+	}
+	// And back: names and addresses are free again.
+	b = b.apply(t, version(3))
+	b.until(t, "the third one", func(s Status) bool { return s.Units[0].Instance == "web" && b.network.leads() == "10.88.0.2" })
+}
+
+// TestNewFails: one that fails, whatever the way, leaves the old one where it is.
+func TestNewFails(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	b := run(t, f, version(1))
+	b.until(t, "the first one", unitStates("web running"))
+	still := func(what string) {
+		t.Helper()
+		if at := b.network.leads(); at != "10.88.0.2" {
+			t.Errorf("%s: the port leads to %s", what, at)
+		}
+	}
+	next := version(2)
+	next.Image = "missing"
+	f.missing["missing"] = true
+	b = b.apply(t, next)
+	b.until(t, "the image to be missed", func(s Status) bool {
+		return unitStates("web backoff")(s) && strings.HasSuffix(s.Units[0].Reason, "; the old one goes on") && f.did("start web_2") == 0
+	})
+	still("no image")
+
+	f.sicken("web_2", true)
+	next = version(3)
+	next.Health.StartPeriod = 0
+	b = b.apply(t, next)
+	b.until(t, "it to be unhealthy", func(s Status) bool {
+		return unitStates("web backoff")(s) && strings.HasPrefix(s.Units[0].Reason, `unhealthy: "it hurts"; the old one goes on`)
+	})
+	still("unhealthy")
+	b.until(t, "it to be taken away", func(Status) bool { return f.names() == "web" })
+	b.until(t, "it to be tried again", func(Status) bool { return f.did("start web_2") == 2 })
+
+	f.sicken("web_2", false)
+	f.sicken("web", true) // by now nobody asks it
+	b.until(t, "it to be better", func(s Status) bool { return s.Units[0].Instance == "web_2" })
+
+	// The old one fails, and the new one has not come up.
+	f.sicken("web", true)
+	b.until(t, "the old one to go", func(Status) bool { return f.names() == "web_2" })
+	b = b.apply(t, version(4))
+	b.until(t, "both", func(s Status) bool { return f.names() == "web web_2" && s.Units[0].OldServes })
+	f.exit(t, "web_2", 1)
+	b.until(t, "the new one to have the port", func(s Status) bool {
+		return !s.Units[0].OldServes && f.names() == "web" && b.network.leads() == "10.88.0.2"
+	})
+}
+
+// TestStopFirst: what cannot run beside the old one waits for its end; a pull that takes
+// long, or fails, is not waited for without it.
+func TestStopFirst(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	first := web(Always)
+	b := run(t, f, first)
+	b.until(t, "the first one", unitStates("web running"))
+	next := web(Always)
+	next.Image = "later"
+	f.missing["later"] = true
+	b = b.apply(t, next)
+	b.until(t, "the image to be missed", unitStates("web backoff"))
+	if at := b.network.leads(); at != "10.88.0.2" {
+		t.Errorf("the port leads to %s", at)
+	}
+	f.mu.Lock()
+	f.missing["later"] = false
+	f.mu.Unlock()
+	b.until(t, "the second one", func(s Status) bool { return unitStates("web running")(s) && !s.Units[0].OldServes })
+	var order []string
+	for _, line := range f.log {
+		if strings.HasPrefix(line, "remove web") || strings.HasPrefix(line, "start web_2") {
+			order = append(order, strings.Fields(line)[0])
+		}
+	}
+	if got := strings.Join(order, " "); got != "remove start" {
+		t.Errorf("order: %s", got)
+	}
+}
+
+// TestKilledWhileReplacing: an agent that starts in the middle ends it right.
+func TestKilledWhileReplacing(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	found := func(name, addr string, c Container, age time.Duration) *fakeContainer {
+		at := []bridge.Address{{Network: "default", Addr: netip.MustParseAddr(addr)}}
+		return &fakeContainer{exit: make(chan int, 1), Found: Found{
+			record: record{Instance{name, at}, c.ID, c.Ports, c.Networks, "", 0}, Spec: c.Hash(),
+			Image: "sha256:hello", Task: Alive, Started: now.Add(-age),
+		}}
+	}
+	for name, tc := range map[string]struct {
+		there  func(f *fakeEngine)
+		serves string // at first
+		stays  string
+	}{
+		"before the new one was healthy": {func(f *fakeEngine) {
+			f.there["web"] = found("web", "10.88.0.2", version(1), time.Hour)
+			f.there["web_2"] = found("web_2", "10.88.0.3", version(2), time.Second)
+		}, "web", "web_2"},
+		"while the old one drained": {func(f *fakeEngine) {
+			f.there["web"] = found("web", "10.88.0.2", version(1), time.Hour)
+			f.there["web"].Relieved = true
+			f.there["web_2"] = found("web_2", "10.88.0.3", version(2), time.Second)
+		}, "web_2", "web_2"},
+		"and the file was changed back": {func(f *fakeEngine) {
+			f.there["web"] = found("web", "10.88.0.2", version(2), time.Hour)
+			f.there["web_2"] = found("web_2", "10.88.0.3", version(1), time.Second)
+		}, "web", "web"},
+		"and the file was changed again": {func(f *fakeEngine) {
+			f.there["web"] = found("web", "10.88.0.2", version(0), time.Hour)
+			f.there["web_2"] = found("web_2", "10.88.0.3", version(1), time.Second)
+		}, "web", "web_2"},
+		"before the new one was started": {func(f *fakeEngine) {
+			f.there["web"] = found("web", "10.88.0.2", version(1), time.Hour)
+			f.there["web_2"] = found("web_2", "10.88.0.3", version(2), time.Second)
+			f.there["web_2"].Task = Absent
+		}, "web", "web_2"},
+		"and the old one is of a network that is gone": {func(f *fakeEngine) {
+			f.there["web"] = found("web", "10.99.0.2", version(1), time.Hour)
+		}, "web_2 or web", "web"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake()
+			tc.there(f)
+			b := run(t, f, version(2))
+			serves := ""
+			b.until(t, "one to stay", func(s Status) bool {
+				if serves == "" {
+					serves = s.Units[0].Instance
+				}
+				u := s.Units[0]
+				return u.State == Running && !u.OldServes && u.Instance == tc.stays && f.names() == tc.stays
+			})
+			if !strings.Contains(tc.serves, serves) {
+				t.Errorf("at first %s served, want %s", serves, tc.serves)
+			}
+			b.network.mu.Lock()
+			defer b.network.mu.Unlock()
+			if len(b.network.attached) != 1 || !b.network.attached[tc.stays] {
+				t.Errorf("attached: %v", b.network.attached)
+			}
+		})
+	}
+}
+
+// TestStopBoth: an operator who stops a container stops both of its instances.
+func TestStopBoth(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	b := run(t, f, version(1))
+	b.until(t, "the first one", unitStates("web running"))
+	f.sicken("web_2", true)
+	b = b.apply(t, version(2))
+	b.until(t, "both", func(s Status) bool { return unitStates("web running")(s) && s.Units[0].OldServes })
+	b.ask(t, "web", WantStopped)
+	b.until(t, "none", func(s Status) bool { return unitStates("web stopped")(s) && f.names() == "" && !s.Units[0].OldServes })
+	b.ask(t, "web", WantStarted)
+	f.sicken("web_2", false)
+	b.until(t, "one", func(s Status) bool { return s.Units[0].Health.State == Healthy && f.names() == "web_2" })
+}
