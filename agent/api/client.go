@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -187,7 +188,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 	}
 	client := &http.Client{Transport: transport}
 	// The name is what errors show; the transport dials the address in any case.
-	url := "https://" + address
+	url := (&url.URL{Scheme: "https", Host: address}).String() // an address may have a zone
 	return &Client{
 		NodeServiceClient:     apiv1connect.NewNodeServiceClient(client, url),
 		WorkloadServiceClient: apiv1connect.NewWorkloadServiceClient(client, url),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -104,10 +103,13 @@ func TestFindAndAdopt(t *testing.T) {
 			}
 			away <- own
 			<-plugged
-			if err := addressed("eth0", "192.0.2.7/24"); err != nil {
+			if err := addressed("lo"); err != nil { // by which Go tries whether there is IPv6 at all
 				return err
 			}
-			s, err := api.Listen("192.0.2.7:7443", api.Config{
+			if err := addressed("eth0", "192.0.2.7/24", "fe80::7/64"); err != nil {
+				return err
+			}
+			s, err := api.Listen(":7443", api.Config{
 				Node: node, Machine: api.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
 				Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
 			})
@@ -135,7 +137,7 @@ func TestFindAndAdopt(t *testing.T) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "lan0"
 	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
-	must(t, addressed("lan0", "192.0.2.1/24"))
+	must(t, addressed("lan0", "192.0.2.1/24", "fe80::1/64"))
 	close(plugged)
 	s := <-server
 	go func() { _ = s.Serve(ctx) }()
@@ -169,17 +171,30 @@ func TestFindAndAdopt(t *testing.T) {
 	if got := say("list"); !strings.Contains(got, "kogge-012345.local:7443") {
 		t.Error(got)
 	}
+	// Without an address of its own network it is reached as a neighbour.
+	for _, address := range []string{"192.0.2.7", "fe80::7%lan0", "[fe80::7%lan0]:7443"} {
+		say("adopt", address)
+		if got := say("status", "n1"); !strings.Contains(got, "node       n1 (") {
+			t.Errorf("%s: %s", address, got)
+		}
+	}
 }
 
-// addressed gives a link an address, and brings it up.
-func addressed(link, address string) error {
+// addressed gives a link its addresses, and brings it up.
+func addressed(link string, addresses ...string) error {
 	l, err := netlink.LinkByName(link)
 	if err != nil {
 		return err
 	}
-	a, err := netlink.ParseAddr(address)
-	if err != nil {
-		return err
+	for _, text := range addresses {
+		a, err := netlink.ParseAddr(text)
+		if err != nil {
+			return err
+		}
+		a.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(l, a); err != nil {
+			return err
+		}
 	}
-	return errors.Join(netlink.AddrAdd(l, a), netlink.LinkSetUp(l))
+	return netlink.LinkSetUp(l)
 }
