@@ -2,6 +2,7 @@ package mdns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"math/rand/v2"
@@ -37,7 +38,7 @@ const (
 // Run answers until ctx ends, and then says goodbye. A link on which it cannot be done
 // is a line in the log, and tried again.
 func Run(ctx context.Context, c Config) {
-	r := &responder{Config: c, links: make(map[string]*link), packets: make(chan packet, maxPackets)}
+	r := &responder{Config: c, links: make(map[string]*link), failed: make(map[string]string), packets: make(chan packet, maxPackets)}
 	defer r.close()
 	again := time.NewTicker(refreshEvery)
 	defer again.Stop()
@@ -63,6 +64,7 @@ func Run(ctx context.Context, c Config) {
 type responder struct {
 	Config
 	links   map[string]*link
+	failed  map[string]string // links that cannot be listened to, and why, once logged
 	said    Announcement
 	packets chan packet
 }
@@ -119,9 +121,14 @@ func (r *responder) refresh(now time.Time) {
 		switch {
 		case l == nil:
 			l = &link{Link: want, recent: make(recent)}
-			if !l.open(r.packets) {
+			if err := l.open(r.packets); err != nil {
+				if err.Error() != r.failed[name] {
+					log.Printf("mdns: %s: %v", name, err)
+				}
+				r.failed[name] = err.Error()
 				continue
 			}
+			delete(r.failed, name)
 			l.claim = NewClaim(now, rand.N(probePause))
 			r.links[name] = l
 		case said.Host != before.Host:
@@ -147,15 +154,14 @@ func indexOf(name string) (int, bool) {
 }
 
 // open begins to listen.
-func (l *link) open(packets chan<- packet) bool {
+func (l *link) open(packets chan<- packet) error {
 	index, there := indexOf(l.Name)
 	if !there {
-		return false
+		return errors.New("the link is not there")
 	}
 	var err error
 	if l.sockets, err = open(l.Name, Port); err != nil {
-		log.Printf("mdns: %s: %v", l.Name, err)
-		return false
+		return err
 	}
 	l.index = index
 	for _, s := range l.sockets {
@@ -168,7 +174,7 @@ func (l *link) open(packets chan<- packet) bool {
 			})
 		})
 	}
-	return true
+	return nil
 }
 
 func (l *link) ips() []netip.Addr {

@@ -3,6 +3,7 @@ package mdns
 import (
 	"context"
 	"fmt"
+	"log"
 	"net"
 	"net/netip"
 	"os"
@@ -408,5 +409,23 @@ func TestFlood(t *testing.T) {
 	must(t, away.SetReadDeadline(time.Now().Add(2*time.Second)))
 	if size, from, err := away.ReadFromUDP(make([]byte, maxMessage)); err == nil {
 		t.Errorf("an answer of %d bytes from %s to a stranger", size, from)
+	}
+}
+
+// TestMissingLink: a link that is not there is said once, and tried again.
+func TestMissingLink(t *testing.T) {
+	var said strings.Builder
+	log.SetOutput(&said)
+	defer log.SetOutput(os.Stderr)
+	r := &responder{links: make(map[string]*link), failed: make(map[string]string), Config: Config{
+		Links:        func() []Link { return []Link{{"nowhere0", []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}} },
+		Announcement: func() Announcement { return example },
+	}}
+	for range 3 {
+		r.refresh(t0)
+		r.work(t0)
+	}
+	if n := strings.Count(said.String(), "mdns: nowhere0: the link is not there"); n != 1 || len(r.links) != 0 {
+		t.Errorf("said %d times:\n%s", n, said.String())
 	}
 }
