@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"kogge.example/agent/identity"
 	"kogge.example/agent/workload"
 )
 
@@ -22,12 +23,13 @@ const metricsLimit = 10 * time.Second
 // each scrape: nothing is counted or kept in between.
 type metrics struct {
 	machine    Machine
+	node       *identity.Node
 	containers func() Containers
 }
 
-func metricsHandler(machine Machine, containers func() Containers) http.Handler {
+func metricsHandler(machine Machine, node *identity.Node, containers func() Containers) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&metrics{machine, containers})
+	registry.MustRegister(&metrics{machine, node, containers})
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: metricsLimit})
 }
 
@@ -57,6 +59,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge("boot_trial", "1 while the running slot has not proven itself.", truth(s.Boot.Trial))
 	gauge("uptime_seconds", "Time since the kernel started.", float64(s.UptimeSeconds))
 	gauge("clock_synchronized", "1 if time servers agree on the clock.", truth(s.Clock.Sure))
+	gauge("certificate_expires_timestamp_seconds", "When the node's certificate is over, in seconds since 1970.", float64(m.node.Certificate().Leaf.NotAfter.Unix()))
 	gauge("memory_total_bytes", "Memory of the node.", float64(s.Memory.Total))
 	gauge("memory_available_bytes", "Memory that programs can still have.", float64(s.Memory.Available))
 	gauge("state_total_bytes", "Size of the file system STATE.", float64(s.State.Total))

@@ -82,7 +82,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewUpkeepServiceHandler(&upkeepService{node: c.Node, machine: c.Machine, containers: c.Containers, images: c.Images, output: c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewObserveServiceHandler(&observeService{c.Events, c.Machine, c.Containers}, options...))
 	mux.Handle(apiv1connect.NewVolumeServiceHandler(&volumeService{c.Volumes}, options...))
-	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Containers))
+	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	door := newDoor(listener)
 	s := &http.Server{
 		Handler:           guard.wrap(mux),
