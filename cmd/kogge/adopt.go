@@ -49,7 +49,7 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	address = withPort(address)
 	chain, err := api.Meet(ctx, address)
 	if err != nil {
-		return nodeError("at "+address, err)
+		return nodeError("at "+address, hinted{err, "is it on? kogge node find looks for nodes on this computer's networks"})
 	}
 	if is, ours := nodeOf(fleet.Genesis, chain); ours {
 		return acquaint(fleet, address, is, name, chain[0], out)

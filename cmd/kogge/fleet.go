@@ -369,7 +369,7 @@ func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) 
 		whom = fmt.Sprintf("%d nodes", t.Count)
 	}
 	fmt.Fprintf(stdout, "%s lets %s into fleet %s until %s (token %s).\n", out, whom, name, t.Expires.Local().Format("2006-01-02 15:04"), t.ID)
-	fmt.Fprintf(stdout, "Put it beside node.yaml, as kogge/%s on the node's boot partition, and start the node.\nThen:\n  kogge node adopt ADDRESS\n", identity.JoinName)
+	fmt.Fprintf(stdout, "Put it beside node.yaml, as kogge/%s on the node's boot partition, and start the node.\nThen look where it is, and take it in:\n  kogge node find\n  kogge node adopt ADDRESS\n", identity.JoinName)
 	return nil
 }
 

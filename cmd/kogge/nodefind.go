@@ -83,7 +83,7 @@ func nodeFindCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
 			if len(rows) == 0 {
-				say("no node answered within %s; only those on this computer's own networks can", wait)
+				say("no node answered within %s; those on this computer's own networks can be found, and no others", wait)
 				return nil
 			}
 			if err := printFound(cmd.OutOrStdout(), rows); err != nil {

@@ -131,6 +131,9 @@ func nodeRenewCommand() *cobra.Command {
 				}
 				nodes = map[string]knownNode{t.node: known}
 			}
+			if len(nodes) == 0 {
+				say("this computer knows no node of fleet %s yet", t.fleet)
+			}
 			return renewNodes(cmd.Context(), f, nodes, cmd.OutOrStdout())
 		},
 	}

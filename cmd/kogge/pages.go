@@ -19,9 +19,10 @@ For a machine of your own, make a fleet, an image, and a file that lets the node
   kogge image seed kogge.img --join join.yaml
   kogge image write kogge.img /dev/sdX          # the card, stick or disk to boot from
 
-Boot it, look up its address on its screen, and take it into the fleet:
+Boot it, look for it on your network (its screen shows its address, too), and take it into the fleet:
 
-  kogge node adopt 192.0.2.7
+  kogge node find
+  kogge node adopt 192.0.2.7                    # or its name: kogge-3f2a9c.local
   kogge node status
 
 Give it work:
@@ -92,7 +93,9 @@ Who makes a fleet is its first admin, and signs the others:
 
 Certificates renew by themselves where the operator CA's key lies open, otherwise by kogge fleet renew,
 or kogge operator renew on the computer of somebody who was invited. It does not matter how long one was
-away.
+away. A node's certificate renews whenever an admin who has the node CA's key calls the node and little of
+its year is left, or nothing: kogge node list shows until when each is good, kogge node renew --all does not
+wait for that.
 `
 
 const filesPage = `

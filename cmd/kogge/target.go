@@ -152,7 +152,7 @@ func (t *target) resolve() (*identity.Fleet, knownNode, error) {
 	if t.node == "" {
 		switch names := slices.Sorted(maps.Keys(nodes)); len(names) {
 		case 0:
-			return nil, none, hinted{fmt.Errorf("fleet %s has no node yet", t.fleet), "kogge node adopt ADDRESS"}
+			return nil, none, hinted{fmt.Errorf("fleet %s has no node yet", t.fleet), "kogge node adopt ADDRESS; kogge node find looks for one"}
 		case 1:
 			t.node = names[0]
 		default:
