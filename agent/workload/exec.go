@@ -50,7 +50,7 @@ const (
 	hangupGrace = time.Second      // from SIGHUP to SIGKILL
 	awayLimit   = 20 * time.Second // for one try to take a command away
 	awayTries   = time.Minute      // for all of them
-	closeLimit  = 10 * time.Second // for all commands, when the agent stops
+	closeLimit  = 5 * time.Second  // for all commands, when the agent stops
 )
 
 // What keeps a command from running.
@@ -79,7 +79,7 @@ type Process struct {
 	instance      string
 	process       client.Process
 	pipes         *pipes
-	ended, closed chan struct{}
+	ended, closed chan struct{} // when code and err are there, and by Close
 	code          int
 	err           error
 	gone          chan struct{}
@@ -142,9 +142,9 @@ func (x *execs) end() {
 	}
 }
 
-// Exec runs a command in the running instance of a container, as its first process may and never
-// more: capabilities, seccomp, limits and namespaces are the container's. It ends with
-// ctx at the latest. The error wraps one of those above where one fits.
+// Exec runs a command in the running instance of a container, as its first process may
+// and never more: capabilities, seccomp, limits and namespaces are the container's. It
+// ends with ctx at the latest. The error wraps one of those above where one fits.
 func (e *Engine) Exec(ctx context.Context, instance string, c Command) (*Process, error) {
 	leave, err := e.execs.enter(instance)
 	if err != nil {

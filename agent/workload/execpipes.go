@@ -38,7 +38,7 @@ func makePipes(folder string, input, terminal bool) (*pipes, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
-	make := func(name string, flag int, path *string, end **os.File) error {
+	open := func(name string, flag int, path *string, end **os.File) error {
 		*path = filepath.Join(folder, name)
 		if err := unix.Mkfifo(*path, 0o600); err != nil {
 			return fmt.Errorf("fifo %s: %w", *path, err)
@@ -51,12 +51,12 @@ func makePipes(folder string, input, terminal bool) (*pipes, error) {
 		*end, err = os.OpenFile(*path, flag|unix.O_NONBLOCK, 0)
 		return err
 	}
-	err := make("stdout", os.O_RDONLY, &p.config.Stdout, &p.stdout)
+	err := open("stdout", os.O_RDONLY, &p.config.Stdout, &p.stdout)
 	if err == nil && !terminal {
-		err = make("stderr", os.O_RDONLY, &p.config.Stderr, &p.stderr)
+		err = open("stderr", os.O_RDONLY, &p.config.Stderr, &p.stderr)
 	}
 	if err == nil && input {
-		err = make("stdin", os.O_WRONLY, &p.config.Stdin, &p.stdin)
+		err = open("stdin", os.O_WRONLY, &p.config.Stdin, &p.stdin)
 	}
 	if err != nil {
 		p.close()
