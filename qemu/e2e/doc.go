@@ -31,6 +31,11 @@
 //	vm port [-signal N] NAME OP [ARG…]   sends a command once the node listens; its answer is the output
 //	vm portwait NAME RE OP [ARG…]        asks again until the answer matches RE
 //
+// What people run:
+//
+//	programs TAG NAME…              writes NAME.tar, an image kogge.local/NAME:TAG as docker save has it, for each of
+//	                                caddy, nats, shop and postgres; $SHOP is the program shop for this machine
+//
 // Clients of a container:
 //
 //	vm poll NAME PORT               asks again and again in the background, until
