@@ -38,7 +38,7 @@ const composePage = `
 A Compose file becomes a project of one node: kogge apply sends it, and waits until its containers run.
 The project is called by --project, by the file's name:, or by the folder that the file is in.
 
-  kogge apply -f compose.yaml                   # new, changed and unchanged containers
+  kogge apply -f compose.yaml                   # new, replaced and unchanged containers
   kogge apply --check -f compose.yaml           # only says what would be done; needs no node
   kogge projects                                # which there are
   kogge rm shop                                 # takes its containers away; its volumes stay
