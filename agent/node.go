@@ -112,10 +112,14 @@ func runAgent(ctx context.Context, args []string) error {
 	defer tending.Wait()
 	defer stopTending()
 	now.store.Store(store)
+	apart := workload.CanSetApart()
+	if !apart {
+		log.Print("agent: containers get no user namespaces of their own: CAP_SYS_RESOURCE is missing")
+	}
 	report, look := reporter(parent), now.watchContainers()
 	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {
 		k := &workload.Keeper{
-			Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow,
+			Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
 			Tick: tick(parent.watchdog),
 		}
 		k.Report = func(s workload.Status) {

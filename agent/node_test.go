@@ -252,7 +252,7 @@ func (n *node) reboot(t *testing.T) {
 	n.kill(t, "agent")
 	n.kill(t, "containerd")
 	n.end(t)
-	for _, d := range []string{"run/containerd", "run/runc", "run/shim", "run/workload", "run/log", "netns"} {
+	for _, d := range []string{"run/containerd", "run/runc", "run/shim", "run/workload", "run/log", "run/binds", "netns", "userns"} {
 		must(t, os.RemoveAll(filepath.Join(n.folder, d)))
 	}
 }
@@ -279,6 +279,7 @@ func newNode(t *testing.T, bin string) *node {
 	t.Helper()
 	folder, err := os.MkdirTemp("/tmp", "k") // short: sockets lie in it
 	must(t, err)
+	must(t, os.Chmod(folder, 0o711)) // as /run is: a container's root is another user
 	t.Cleanup(func() { must(t, os.RemoveAll(folder)) })
 	n := &node{
 		bin: bin, folder: folder, services: map[string]*exec.Cmd{},

@@ -41,6 +41,18 @@ func capabilities() error {
 	return contained(fmt.Sprintf("%d: %s", len(has), strings.Join(has, " ")))
 }
 
+// rootThere says who the root of this user namespace is outside of it.
+func rootThere() error {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return err
+	}
+	if f := strings.Fields(string(text)); len(f) == 3 && f[1] != "0" {
+		return contained("nobody there, with " + f[2] + " ids of its own")
+	}
+	return contained("root")
+}
+
 // setuid copies this program, makes it set-uid and has user 1000 ask who it is.
 func setuid() error {
 	program, err := os.ReadFile("/proc/self/exe")

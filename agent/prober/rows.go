@@ -13,6 +13,7 @@ var identity = group{"what it is", []attempt{
 	{name: "capabilities, effective", try: field("CapEff")},
 	{name: "capabilities, ambient", try: field("CapAmb")},
 	{name: "capabilities, by name", try: capabilities},
+	{name: "its root, on the node", try: rootThere},
 	{name: "no new privileges", try: field("NoNewPrivs")},
 	{name: "seccomp mode", try: field("Seccomp")},
 	{name: "user 1000 runs a program that is set-uid root", try: setuid},

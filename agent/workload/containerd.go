@@ -22,6 +22,8 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
+
+	"kogge.example/agent/workload/bridge"
 )
 
 // namespace is our part of containerd; what lies in others is not ours.
@@ -269,9 +271,9 @@ func (e *Engine) Digest(ctx context.Context, name string) (string, error) {
 var ErrNoImage = errors.New("not on this node")
 
 // Start makes and starts an instance of c that is not there: a fresh root file system,
-// the spec, the task. netns is the file of its network namespace. When it fails,
+// the spec, the task, in the namespaces of a place. When it fails,
 // what it made is left for Remove.
-func (e *Engine) Start(ctx context.Context, c Container, i Instance, netns string) error {
+func (e *Engine) Start(ctx context.Context, c Container, i Instance, at bridge.Place) error {
 	ctx = e.context(ctx)
 	if err := runsHere(c.Platform); err != nil {
 		return err
@@ -292,14 +294,14 @@ func (e *Engine) Start(ctx context.Context, c Container, i Instance, netns strin
 	created, err := e.client.NewContainer(ctx, i.Name,
 		client.WithImage(img),
 		client.WithSnapshotter(snapshotter),
-		client.WithNewSnapshot(i.Name, img),
+		client.WithNewSnapshot(i.Name, img, remapped(at.Owner)...),
 		client.WithImageStopSignal(img, "SIGTERM"),
 		client.WithAdditionalContainerLabels(labels),
 		client.WithContainerExtension(extension, &record{i, c.ID, c.Ports, c.Networks, c.StopSignal, c.StopGrace}),
 		// By name, found in containerd's PATH: for a path it would first run shim
 		// and runc once more to ask what they can do.
-		client.WithRuntime("io.containerd.runc.v2", e.options()),
-		client.WithNewSpec(e.spec(c, i.Name, img, netns)...),
+		client.WithRuntime("io.containerd.runc.v2", e.options(at.Owner)),
+		client.WithNewSpec(e.spec(c, i.Name, img, at)...),
 	)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
@@ -372,8 +374,11 @@ func (e *Engine) image(ctx context.Context, name, platform string) (client.Image
 	return client.NewImageWithPlatform(e.client, img, platformOf(platform)), nil
 }
 
-func (e *Engine) options() *options.Options {
-	return &options.Options{BinaryName: e.paths.Runc, Root: e.paths.State, ShimCgroup: e.paths.ShimCgroup}
+// options say also whose the pipes of a container are: it may open them by name.
+func (e *Engine) options(owner bridge.Owner) *options.Options {
+	return &options.Options{
+		BinaryName: e.paths.Runc, Root: e.paths.State, ShimCgroup: e.paths.ShimCgroup, IoUid: owner.First, IoGid: owner.First,
+	}
 }
 
 // output leads to the shim's ring. A FIFO would need a reader that is always
@@ -469,6 +474,10 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	ctx = e.context(ctx)
 	c, err := e.client.LoadContainer(ctx, name)
 	if errdefs.IsNotFound(err) {
+		// A start that failed early may have left a root file system.
+		if err := e.client.SnapshotService(snapshotter).Remove(ctx, name); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("container %s: root file system: %w", name, err)
+		}
 		return nil
 	}
 	if err != nil {

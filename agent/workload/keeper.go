@@ -27,7 +27,7 @@ type engine interface {
 	Pull(ctx context.Context, image, platform string, report func(Progress)) error
 	Health(ctx context.Context, c Container) (Health, error)
 	Test(ctx context.Context, name string, h Health) (good bool, output string)
-	Start(ctx context.Context, c Container, i Instance, netns string) error
+	Start(ctx context.Context, c Container, i Instance, at bridge.Place) error
 	Wait(ctx context.Context, name string) (int, error)
 	Mark(ctx context.Context, name string, code int) error
 	Relieve(ctx context.Context, name string) error
@@ -42,7 +42,7 @@ type engine interface {
 type network interface {
 	Make(wanted []bridge.Network) (map[string]bridge.Subnet, error)
 	Prune(wanted []bridge.Network) error
-	Attach(id string, at []bridge.Address) (string, error)
+	Attach(id string, at []bridge.Address, apart bool) (bridge.Place, error)
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []bridge.Publish) error
@@ -64,6 +64,8 @@ type Keeper struct {
 	// Allow is what the node's own file allows containers, see [Denied]. What is not
 	// allowed does not run, and does not go on.
 	Allow []nodeconfig.Allow
+	// Apart gives containers user namespaces of their own where that goes.
+	Apart bool
 	// Report is called by Run after every change and every Tick, so that silence
 	// means that Run hangs. It must not block.
 	Report func(Status)
@@ -570,13 +572,13 @@ func (k *Keeper) begin(ctx context.Context, c Container, i Instance, v View) (to
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { own = k.health(ctx, c) })
-	netns := "" // the node's
+	var place bridge.Place // the node's
 	if !c.Shares(nodeconfig.HostNetwork) {
-		if netns, err = k.Network.Attach(i.Name, i.At); err != nil {
+		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.apart()); err != nil {
 			return 0, Health{}, err
 		}
 	}
-	if err := k.Engine.Start(ctx, c, i, netns); err != nil {
+	if err := k.Engine.Start(ctx, c, i, place); err != nil {
 		return 0, Health{}, err
 	}
 	took = time.Since(began)

@@ -83,7 +83,7 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 	return "sha256:" + image + f.images[image], nil
 }
 
-func (f *fakeEngine) Start(ctx context.Context, c Container, i Instance, netns string) error {
+func (f *fakeEngine) Start(ctx context.Context, c Container, i Instance, _ bridge.Place) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.do(ctx, "start %s%s", i.Name, places(i.At)); err != nil {
@@ -258,11 +258,11 @@ func (n *fakeNetwork) Prune(wanted []bridge.Network) error {
 	return nil
 }
 
-func (n *fakeNetwork) Attach(id string, _ []bridge.Address) (string, error) {
+func (n *fakeNetwork) Attach(id string, _ []bridge.Address, _ bool) (bridge.Place, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.attached[id] = true
-	return "/netns/" + id, nil
+	return bridge.Place{Net: "/netns/" + id}, nil
 }
 
 func (n *fakeNetwork) Detach(id string) error {

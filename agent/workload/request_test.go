@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"kogge.example/agent/workload/bridge"
 )
 
 func (b *bench) ask(t *testing.T, id string, want Want) {
@@ -123,7 +125,7 @@ func TestStopDuringStart(t *testing.T) {
 // blockedEngine starts nothing.
 type blockedEngine struct{ *fakeEngine }
 
-func (b *blockedEngine) Start(ctx context.Context, _ Container, _ Instance, _ string) error {
+func (b *blockedEngine) Start(ctx context.Context, _ Container, _ Instance, _ bridge.Place) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -40,7 +40,7 @@ func withCapabilities(c Container) oci.SpecOpts {
 var sharedNamespaces = map[nodeconfig.Namespace]specs.LinuxNamespaceType{
 	nodeconfig.HostNetwork: specs.NetworkNamespace, nodeconfig.HostPID: specs.PIDNamespace,
 	nodeconfig.HostIPC: specs.IPCNamespace, nodeconfig.HostUTS: specs.UTSNamespace,
-	nodeconfig.HostCgroup: specs.CgroupNamespace,
+	nodeconfig.HostCgroup: specs.CgroupNamespace, nodeconfig.HostUser: specs.UserNamespace,
 }
 
 // withRights takes away of what keeps a container in what c may be without. Somebody has

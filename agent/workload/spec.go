@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -34,7 +35,7 @@ var withheld = []string{"CAP_NET_RAW"}
 // paths and the 14 capabilities that are usual, but neither seccomp nor limits nor
 // a cgroup namespace. The order counts: the image first, then what was asked for,
 // then what nobody is asked about.
-func (e *Engine) spec(c Container, name string, img client.Image, netns string) []oci.SpecOpts {
+func (e *Engine) spec(c Container, name string, img client.Image, at bridge.Place) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithoutRunMount, // an image may have a /run of its own
 		withImage(c, img),
@@ -65,12 +66,13 @@ func (e *Engine) spec(c Container, name string, img client.Image, netns string) 
 	opts = append(opts,
 		withCapabilities(c),
 		oci.WithNoNewPrivileges,
-		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: netns}),
+		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: at.Net}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		withLimits(c, filepath.Join(e.paths.Cgroup, name)),
 		withUlimits(c),
 		withSettings(c),
 		withRights(c),
+		withOwner(at.Owner),
 	)
 	if !c.without(nodeconfig.Seccomp) {
 		opts = append(opts, seccomp.WithDefaultProfile()) // last: it depends on the capabilities

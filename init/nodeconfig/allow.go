@@ -50,10 +50,11 @@ const (
 	HostIPC     Namespace = "ipc"
 	HostUTS     Namespace = "uts"
 	HostCgroup  Namespace = "cgroup"
+	HostUser    Namespace = "user"
 )
 
 // Namespaces are all of them.
-var Namespaces = []Namespace{HostNetwork, HostPID, HostIPC, HostUTS, HostCgroup}
+var Namespaces = []Namespace{HostNetwork, HostPID, HostIPC, HostUTS, HostCgroup, HostUser}
 
 // Profile is something that every container is confined by.
 type Profile string

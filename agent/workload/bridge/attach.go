@@ -18,27 +18,44 @@ import (
 const MaxNetworks = 16
 
 // Attach gives the container id a network namespace with an interface at each of these
-// addresses, whose networks are made, and returns the namespace's file. Its default
+// addresses, whose networks are made, and returns where that is. Its default
 // route leads through the first network that is not internal; without any it has
-// none, and without addresses nothing but a loopback. What is there already under these
-// names and still whole is kept, so that a container that is started anew does not pay
-// for it again.
-func (b *Bridges) Attach(id string, at []Address) (string, error) {
-	file := filepath.Join(b.netns, id)
+// none, and without addresses nothing but a loopback. If it is to be apart, all of that
+// belongs to a user namespace of its own. What is there already under these names and
+// still whole is kept, so that a container that is started anew does not pay for it again.
+func (b *Bridges) Attach(id string, at []Address, apart bool) (Place, error) {
+	p := Place{Net: filepath.Join(b.netns, id)}
 	plugs, err := b.plugs(id, at)
 	if err != nil {
-		return "", fmt.Errorf("network of %s: %w", id, err)
+		return Place{}, fmt.Errorf("network of %s: %w", id, err)
 	}
-	if whole(file, plugs) {
-		return file, nil
+	if p.Owner, err = b.ownerOf(id); err != nil {
+		return Place{}, err
+	}
+	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || isNamespace(p.Owner.File)) {
+		return p, nil
 	}
 	if err := b.Detach(id); err != nil {
-		return "", err
+		return Place{}, err
 	}
-	if err := connect(file, id, plugs); err != nil {
-		return "", errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
+	p.Owner = Owner{}
+	if apart {
+		p.Owner, err = b.newOwner(id)
 	}
-	return file, nil
+	if err == nil {
+		err = connect(p, id, plugs)
+	}
+	if err != nil {
+		return Place{}, errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
+	}
+	return p, nil
+}
+
+// Place is where a container is started: the file of its network namespace and the user
+// namespace that this belongs to. The zero Place is the node's own.
+type Place struct {
+	Net   string
+	Owner Owner
 }
 
 // plugs are the interfaces of id at these addresses.
@@ -66,8 +83,8 @@ func whole(file string, plugs []plug) bool {
 	return isNamespace(file)
 }
 
-func connect(file, id string, plugs []plug) error {
-	ns, err := newNamespace(file)
+func connect(at Place, id string, plugs []plug) error {
+	ns, err := newNamespace(at.Net, at.Owner)
 	if err != nil {
 		return err
 	}
@@ -157,7 +174,7 @@ func (b *Bridges) Detach(id string) error {
 			}
 		}
 	}
-	return removeNamespace(filepath.Join(b.netns, id))
+	return errors.Join(removeNamespace(filepath.Join(b.netns, id)), b.disown(id))
 }
 
 // vethPrefix is a name for id within the 15 bytes of an interface name, with room

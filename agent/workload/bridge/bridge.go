@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -80,6 +81,7 @@ var ErrNoSubnet = errors.New("every container subnet is in use on this node's ne
 // any goroutine.
 type Bridges struct {
 	netns string // folder of the namespace files
+	users string // that of user namespaces
 
 	mu   sync.Mutex // guards made, and changes of bridges
 	made map[string]made
@@ -91,16 +93,19 @@ type made struct {
 	link *netlink.Bridge
 }
 
-// Open lets the node forward. Namespace files go to the folder netns, which is made if
-// it is missing.
+// Open lets the node forward. Namespace files go to the folder netns, and userns beside
+// it, which are made if they are missing.
 func Open(netns string) (*Bridges, error) {
-	if err := os.MkdirAll(netns, 0o755); err != nil {
-		return nil, fmt.Errorf("folder of network namespaces: %w", err)
+	users := filepath.Join(filepath.Dir(netns), "userns")
+	for _, folder := range []string{netns, users} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return nil, fmt.Errorf("folder of namespaces: %w", err)
+		}
 	}
 	if err := setting("ip_forward"); err != nil {
 		return nil, err
 	}
-	return &Bridges{netns: netns, made: make(map[string]made)}, nil
+	return &Bridges{netns: netns, users: users, made: make(map[string]made)}, nil
 }
 
 // setting turns a setting of net.ipv4 on.

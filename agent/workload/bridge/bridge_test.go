@@ -166,7 +166,7 @@ func TestNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := again.Attach("web", webAt); err != nil {
+		if _, err := again.Attach("web", webAt, false); err != nil {
 			t.Fatal(err)
 		}
 		after, err := os.Stat(webNS)
@@ -180,6 +180,7 @@ func TestNetwork(t *testing.T) {
 			t.Errorf("after adoption: got %q, %v", got, err)
 		}
 	})
+	t.Run("apart", func(t *testing.T) { testApart(t, b) })
 	t.Run("detach", func(t *testing.T) {
 		for range 2 {
 			if err := b.Detach("web"); err != nil {
@@ -210,12 +211,12 @@ func TestNetwork(t *testing.T) {
 
 func attach(t *testing.T, b *Bridges, id string, at []Address) (ns string) {
 	t.Helper()
-	ns, err := b.Attach(id, at)
+	place, err := b.Attach(id, at, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { must(t, b.Detach(id)) })
-	return ns
+	return place.Net
 }
 
 func apply(t *testing.T, b *Bridges, ports []Publish) {
@@ -228,7 +229,7 @@ func apply(t *testing.T, b *Bridges, ports []Publish) {
 func lan(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lan")
-	ns, err := newNamespace(file)
+	ns, err := newNamespace(file, Owner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,4 +365,49 @@ func ask(t *testing.T, ns, network, addr string) (answer string, err error) {
 	}
 	all, err := io.ReadAll(c)
 	return string(all), err
+}
+
+// testApart: a network that belongs to a user namespace of its own, with ids that no
+// other has.
+func testApart(t *testing.T, b *Bridges) {
+	at := []Address{{"front", netip.MustParseAddr("10.88.0.77")}}
+	first, err := b.Attach("first", at, true)
+	must(t, err)
+	second, err := b.Attach("se.cond", nil, true)
+	must(t, err)
+	if first.Owner.First != IDs || second.Owner.First != 2*IDs || first.Owner.File == second.Owner.File {
+		t.Errorf("ids begin at %d and %d", first.Owner.First, second.Owner.First)
+	}
+	ns, err := os.Open(first.Net)
+	must(t, err)
+	defer ns.Close()
+	const getUserns = 0xb701 // NS_GET_USERNS of linux/nsfs.h
+	owner, err := unix.IoctlRetInt(int(ns.Fd()), getUserns)
+	must(t, err)
+	its := os.NewFile(uintptr(owner), "user namespace")
+	defer its.Close()
+	one, err := its.Stat()
+	must(t, err)
+	other, err := os.Stat(first.Owner.File)
+	must(t, err)
+	if !os.SameFile(one, other) {
+		t.Error("the network belongs to another user namespace")
+	}
+	if got, err := ask(t, first.Net, "tcp4", "10.88.0.3:80"); err != nil || got != "other" {
+		t.Errorf("from apart: %q, %v", got, err)
+	}
+	again, err := b.Attach("first", at, true)
+	if err != nil || again != first {
+		t.Errorf("made anew: %v, %v, was %v", again, err, first)
+	}
+	together, err := b.Attach("first", at, false)
+	if err != nil || together.Owner != (Owner{}) {
+		t.Errorf("no longer apart: %v, %v", together, err)
+	}
+	for _, id := range []string{"first", "se.cond"} {
+		must(t, b.Detach(id))
+	}
+	if left, err := os.ReadDir(b.users); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/containerd/containerd/v2/pkg/sys"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -21,39 +22,74 @@ func isNamespace(file string) bool {
 	return unix.Statfs(file, &st) == nil && int64(st.Type) == nsfsMagic
 }
 
-// newNamespace makes a network namespace, mounts it on file and returns it open.
-func newNamespace(file string) (*os.File, error) {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+// newNamespace makes a network namespace, mounts it on file and returns it open. With an
+// owner it belongs to a new user namespace, which is mounted on that one's file: only so
+// do the capabilities that a container has there count in its network.
+func newNamespace(file string, owner Owner) (*os.File, error) {
+	files := map[string]string{"net": file}
+	if owner.File != "" {
+		files["user"] = owner.File
+	}
+	for _, path := range files {
+		if err := touch(path); err != nil {
+			return nil, err
+		}
+	}
+	mount := func(process string) error {
+		for kind, path := range files {
+			if err := unix.Mount(process+"/ns/"+kind, path, "", unix.MS_BIND, ""); err != nil {
+				return fmt.Errorf("mount %s namespace on %s: %w", kind, path, err)
+			}
+		}
+		return nil
+	}
+	var err error
+	if owner.File != "" {
+		ids := fmt.Sprintf("0:%d:%d", owner.First, IDs)
+		err = sys.UnshareAfterEnterUserns(ids, ids, unix.CLONE_NEWNET, func(pid int) error { return mount(fmt.Sprintf("/proc/%d", pid)) })
+	} else {
+		err = unshared(mount)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("namespace file: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("namespace file: %w", err)
-	}
-	made := make(chan error)
-	go func() {
-		// The thread is in the new namespace for good: it stays locked, so it
-		// ends with this goroutine and runs no other.
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- fmt.Errorf("new network namespace: %w", err)
-			return
+		for _, path := range files {
+			err = errors.Join(err, removeNamespace(path))
 		}
-		self := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
-		if err := unix.Mount(self, file, "", unix.MS_BIND, ""); err != nil {
-			made <- fmt.Errorf("mount network namespace on %s: %w", file, err)
-			return
-		}
-		made <- nil
-	}()
-	if err := <-made; err != nil {
-		return nil, errors.Join(err, removeNamespace(file))
+		return nil, fmt.Errorf("new network namespace: %w", err)
 	}
 	ns, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("namespace file: %w", err)
 	}
 	return ns, nil
+}
+
+// unshared calls mount with the folder in /proc of a thread that is in a network
+// namespace of its own.
+func unshared(mount func(process string) error) error {
+	done := make(chan error)
+	go func() {
+		// The thread is in the new namespace for good: it stays locked, so it
+		// ends with this goroutine and runs no other.
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = mount(fmt.Sprintf("/proc/self/task/%d", unix.Gettid()))
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// touch makes an empty file to mount a namespace on, if there is none.
+func touch(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("namespace file: %w", err)
+	}
+	return nil
 }
 
 // removeNamespace unmounts and removes file; a missing one is no error. Processes

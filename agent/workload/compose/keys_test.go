@@ -210,7 +210,7 @@ allow:
     devices: [/dev/ttyUSB0]       # devices
     binds:                        # volumes; what is written here, not what lies below it
       - {path: /state/data/media, readOnly: true}
-    host: [network]               # network_mode, pid, ipc, uts, cgroup
+    host: [network]               # network_mode, pid, ipc, uts, cgroup; user is userns_mode
     unconfined: [seccomp]         # security_opt; also systempaths
   - container: shop.tool
     privileged: true              # all capabilities, devices and profiles: it can do what the node can
@@ -220,6 +220,11 @@ allow:
 folders (` + "`/proc`, `/sys`, `/dev`" + `), of ` + "`/run`, `/boot` and `/tmp`" + `, nor of anything in ` + "`/state`" + ` but volumes and what is
 below ` + "`/state/data`" + `; no symbolic link leads a bind elsewhere. Nor does it get the memory, the watchdog or the disk that
 the node runs from as a device. A privileged container is beyond all of that.
+
+A container's root is nobody on its node: each runs in a user namespace with 65536 ids of its own, and what it writes to
+a volume has the owners that it sees. Not so a container that is privileged, has a device, shares a namespace, has a
+capability that counts on the node alone (all that are added but NET_ADMIN and NET_RAW), goes without systempaths, or
+whose ` + "`user`" + ` is 65536 or higher.
 `)
 	b.WriteString("\n## Sysctls\n\nA container can set those of its own network and IPC namespaces:\n\n")
 	groups := make(map[string][]string)

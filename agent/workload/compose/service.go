@@ -81,6 +81,7 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 		"tmpfs":             s.tmpfs,
 		"ulimits":           s.ulimits,
 		"user":              s.user,
+		"userns_mode":       func(n *yaml.Node) { s.shares(n, nodeconfig.HostUser, "") },
 		"uts":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostUTS, "") },
 		"volumes":           s.volumes,
 		"working_dir":       func(n *yaml.Node) { c.WorkingDir = s.absolute(n) },

@@ -383,10 +383,10 @@ func ask(t *testing.T, ns, network, server string, q *dns.Msg) (*dns.Msg, error)
 
 func attach(t *testing.T, b *bridge.Bridges, id string, at ...bridge.Address) string {
 	t.Helper()
-	ns, err := b.Attach(id, at)
+	place, err := b.Attach(id, at, false)
 	must(t, err)
 	t.Cleanup(func() { must(t, b.Detach(id)) })
-	return ns
+	return place.Net
 }
 
 // in runs f on a thread inside the namespace ns, or here if ns is empty. A socket
