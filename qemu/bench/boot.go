@@ -105,19 +105,8 @@ func main() {
 // buildHello makes an initramfs with nothing but that program.
 func (b *bench) buildHello(ctx context.Context) error {
 	dir := filepath.Join(b.dir, "hello")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := compile(ctx, dir, helloSource, "init"); err != nil {
 		return err
-	}
-	for name, text := range map[string]string{"main.go": helloSource, "go.mod": "module hello\n\ngo 1.26\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", "init", ".")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("hello: %w: %s", err, out)
 	}
 	data, err := initramfs.Build(filepath.Join(dir, "init"), nil)
 	if err != nil {
@@ -125,6 +114,25 @@ func (b *bench) buildHello(ctx context.Context) error {
 	}
 	b.hello = filepath.Join(b.dir, "hello.zst")
 	return os.WriteFile(b.hello, data, 0o644)
+}
+
+// compile makes a static program of one file in a new folder.
+func compile(ctx context.Context, dir, source, program string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"main.go": source, "go.mod": "module " + program + "\n\ngo 1.26\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", program, ".")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", program, err, out)
+	}
+	return nil
 }
 
 // machine is a node from the release's image.
