@@ -306,7 +306,7 @@ func (e *Engine) Start(ctx context.Context, c Container, i Instance, at bridge.P
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	if err := e.fill(ctx, c, i.Name); err != nil {
+	if err := e.fill(ctx, c, img, i.Name); err != nil {
 		return err
 	}
 	task, err := created.NewTask(ctx, e.output(c.ID))

@@ -9,16 +9,19 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/mount"
 	continuity "github.com/containerd/continuity/fs"
+	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 )
 
 // fill gives each volume of c that is empty what the image has at its place: the
 // files, and the owner where that is not root. Images that run as somebody else count
-// on it: a database refuses to live in a folder of another user. snapshot is the
-// container's, which nobody uses yet.
-func (e *Engine) fill(ctx context.Context, c Container, snapshot string) error {
+// on it: a database refuses to live in a folder of another user. It looks at the image and
+// not at the container's own root file system, which shows the ids of its namespace: a
+// volume keeps those of the image (see withOwner). name is the instance's.
+func (e *Engine) fill(ctx context.Context, c Container, img client.Image, name string) error {
 	e.filling.Lock() // two containers may begin with one volume
 	defer e.filling.Unlock()
 	var empty []Volume
@@ -33,10 +36,17 @@ func (e *Engine) fill(ctx context.Context, c Container, snapshot string) error {
 	if empty == nil {
 		return nil
 	}
-	mounts, err := e.client.SnapshotService(snapshotter).Mounts(ctx, snapshot)
+	layers, err := img.RootFS(ctx)
 	if err != nil {
 		return fmt.Errorf("volumes: %w", err)
 	}
+	snapshots, view := e.client.SnapshotService(snapshotter), name+"-image"
+	_ = snapshots.Remove(ctx, view) // an agent that was killed may have left it
+	mounts, err := snapshots.View(ctx, view, identity.ChainID(layers).String())
+	if err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	defer snapshots.Remove(context.WithoutCancel(ctx), view)
 	return mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		for _, v := range empty {
 			if err := fillOne(filepath.Join(e.paths.Volumes, v.Name), root, v.Target); err != nil {
