@@ -1,6 +1,13 @@
 package workload
 
-import "time"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"strings"
+	"time"
+)
 
 // HealthState is what the health check of a running container says:
 //
@@ -116,4 +123,56 @@ func first[T int | time.Duration](all ...T) T {
 		}
 	}
 	return 0
+}
+
+// health is c's check. A container whose check cannot be read runs without.
+func (k *Keeper) health(ctx context.Context, c Container) Health {
+	check, err := k.Engine.Health(ctx, c)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNoImage) {
+		log.Printf("container %s: no health check: %v", c.ID, err)
+	}
+	return check
+}
+
+// inspect does what Check.Step says about an event of u's health check.
+func (k *Keeper) inspect(ctx context.Context, u *unit, e event) {
+	defer k.weigh(ctx, u)
+	if len(u.health.Test) == 0 {
+		return
+	}
+	before := u.check.State
+	var test bool
+	u.check, test = u.check.Step(u.health, e.health, k.Now())
+	switch e.health {
+	case Passed, Missed:
+		u.tested, u.output = k.Now(), e.output
+	case Up, Seen:
+		u.tested, u.output = time.Time{}, ""
+	}
+	if u.check.State != before && (e.health == Passed || e.health == Missed) {
+		log.Printf("container %s: %s: %s", u.want.ID, u.check.State, lastLine(u.output))
+	}
+	if test {
+		k.test(ctx, u)
+	}
+}
+
+// lastLine is what a log has room for of a test's output.
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	text = text[strings.LastIndexByte(text, '\n')+1:]
+	return fmt.Sprintf("%.200q", text)
+}
+
+// test asks a running container whether it works, beside the loop.
+func (k *Keeper) test(ctx context.Context, u *unit) {
+	id, name, run, health := u.want.ID, u.now.Name, u.run, u.health
+	k.workers.Go(func() {
+		good, output := k.Engine.Test(ctx, name, health)
+		e := event{id: id, run: run, health: Missed, output: output}
+		if good {
+			e.health = Passed
+		}
+		k.send(ctx, e)
+	})
 }

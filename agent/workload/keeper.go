@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log"
 	"maps"
-	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -305,57 +303,6 @@ func (k *Keeper) next() (earliest time.Time, ok bool) {
 	return earliest, ok
 }
 
-// ports are those of running containers: for any other the node itself answers
-// "refused" at once, where a packet to nobody would be waited for.
-func (k *Keeper) ports() []bridge.Publish {
-	var all []bridge.Publish
-	taken := make(map[Port]bool)
-	add := func(ports []Port, i Instance) {
-		for _, p := range ports {
-			key := Port{Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort}
-			if taken[key] {
-				continue // by one that is wanted: it goes before one that was
-			}
-			taken[key] = true
-			all = append(all, bridge.Publish{
-				Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort,
-				To: netip.AddrPortFrom(k.front(i), p.Container),
-			})
-		}
-	}
-	for _, id := range k.ids {
-		u := k.units[id]
-		// What was found running is about to be adopted, and led to all the time.
-		found := u.State == Waiting && u.found != nil && u.found.Task == Alive && !u.Held
-		if (u.State == Running || found) && u.Old != Serving {
-			add(u.want.Ports, u.now)
-		}
-	}
-	for _, id := range k.ids {
-		if u := k.units[id]; u.Old == Serving {
-			add(u.old.Ports, u.old.Instance)
-		}
-	}
-	return all
-}
-
-// publishPorts makes the port map what it should be, if it is not known to be.
-// Without it containers may still be of use to each other, so it is tried again
-// and stops nothing.
-func (k *Keeper) publishPorts() {
-	if !k.publish {
-		return
-	}
-	trouble := ""
-	if err := k.Network.Publish(k.ports()); err != nil {
-		trouble = "published ports: " + err.Error()
-		if trouble != k.trouble {
-			log.Printf("workloads: %s", trouble)
-		}
-	}
-	k.trouble, k.publish = trouble, trouble != ""
-}
-
 func exit(id string, code int) event {
 	kind := Failed
 	if code == 0 {
@@ -586,15 +533,6 @@ func (k *Keeper) begin(ctx context.Context, c Container, i Instance, v View) (to
 	return took, own, nil
 }
 
-// health is c's check. A container whose check cannot be read runs without.
-func (k *Keeper) health(ctx context.Context, c Container) Health {
-	check, err := k.Engine.Health(ctx, c)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNoImage) {
-		log.Printf("container %s: no health check: %v", c.ID, err)
-	}
-	return check
-}
-
 // watch waits for the exit of a running container; ctx is that of its run. When
 // waiting itself fails, only a look at everything tells whether the container is gone
 // or containerd is.
@@ -607,49 +545,6 @@ func (k *Keeper) watch(ctx context.Context, u *unit) {
 			e = event{id: id, kind: Lost, err: err}
 		}
 		e.run = run
-		k.send(ctx, e)
-	})
-}
-
-// inspect does what Check.Step says about an event of u's health check.
-func (k *Keeper) inspect(ctx context.Context, u *unit, e event) {
-	defer k.weigh(ctx, u)
-	if len(u.health.Test) == 0 {
-		return
-	}
-	before := u.check.State
-	var test bool
-	u.check, test = u.check.Step(u.health, e.health, k.Now())
-	switch e.health {
-	case Passed, Missed:
-		u.tested, u.output = k.Now(), e.output
-	case Up, Seen:
-		u.tested, u.output = time.Time{}, ""
-	}
-	if u.check.State != before && (e.health == Passed || e.health == Missed) {
-		log.Printf("container %s: %s: %s", u.want.ID, u.check.State, lastLine(u.output))
-	}
-	if test {
-		k.test(ctx, u)
-	}
-}
-
-// lastLine is what a log has room for of a test's output.
-func lastLine(text string) string {
-	text = strings.TrimSpace(text)
-	text = text[strings.LastIndexByte(text, '\n')+1:]
-	return fmt.Sprintf("%.200q", text)
-}
-
-// test asks a running container whether it works, beside the loop.
-func (k *Keeper) test(ctx context.Context, u *unit) {
-	id, name, run, health := u.want.ID, u.now.Name, u.run, u.health
-	k.workers.Go(func() {
-		good, output := k.Engine.Test(ctx, name, health)
-		e := event{id: id, run: run, health: Missed, output: output}
-		if good {
-			e.health = Passed
-		}
 		k.send(ctx, e)
 	})
 }
