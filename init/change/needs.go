@@ -15,6 +15,7 @@ var readers = map[string][]string{
 	"Network":   {network},
 	"Time":      {"clock"},
 	"State":     nil, // see warnings
+	"Update":    nil, // the agent reads it when it is about to reboot, or a stick is plugged in
 	"Labels":    {"agent"},
 	"Allow":     {"agent"},
 	"Workloads": {"agent"}, // containers outlive it, and those that stay the same go on

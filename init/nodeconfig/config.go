@@ -32,6 +32,8 @@ type Config struct {
 	Time  Time  `yaml:"time,omitempty"`
 	State State `yaml:"state,omitempty"`
 
+	Update Update `yaml:"update,omitempty"`
+
 	// Labels describe the node to people and to placement rules. A key has
 	// lower-case letters, digits, '.', '-', '_' and '/', a value any printable
 	// text; at most 63 characters each, 64 labels. Default: none.

@@ -80,6 +80,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 				c.State.OnCorrupt = OnCorrupt(d.choice(v, string(Hold), string(Reformat)))
 			}}})
 		}},
+		{"update", func(v *yaml.Node) { c.Update = d.update(v) }},
 		{"allow", func(v *yaml.Node) { c.Allow = d.allow(v) }},
 		{"workloads", func(v *yaml.Node) { c.Workloads = d.workloads(n, v) }},
 	})
