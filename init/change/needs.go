@@ -18,6 +18,7 @@ var readers = map[string][]string{
 	"Update":    nil, // the agent reads it when it is about to reboot, or a stick is plugged in
 	"Labels":    {"agent"},
 	"Allow":     {"agent"},
+	"Assess":    {"agent"}, // and PID 1 at the next boot: its timeout is running, or over
 	"Workloads": {"agent"}, // containers outlive it, and those that stay the same go on
 }
 

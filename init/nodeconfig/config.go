@@ -43,6 +43,8 @@ type Config struct {
 	// most 64 entries.
 	Allow []Allow `yaml:"allow,omitempty"`
 
+	Assess Assess `yaml:"assess,omitempty"`
+
 	// Workloads are the containers of a node that is on its own. Default: none.
 	Workloads Workloads `yaml:"-"`
 }

@@ -41,7 +41,7 @@ type key struct {
 var later = map[string]map[string]string{
 	"node.yaml": {
 		"vote":   "a node on its own does not vote: not in this release",
-		"health": "not in this release: workloads have Compose healthchecks",
+		"health": "what a boot must pass is said by assess.checks; workloads have Compose healthchecks",
 		"log":    "not in this release: logs are kept in memory and in a bounded spool",
 		"logs":   "not in this release: logs are kept in memory and in a bounded spool",
 		"wifi":   "Wi-Fi is not available in this release: connect the node by cable",
@@ -82,6 +82,7 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		}},
 		{"update", func(v *yaml.Node) { c.Update = d.update(v) }},
 		{"allow", func(v *yaml.Node) { c.Allow = d.allow(v) }},
+		{"assess", func(v *yaml.Node) { c.Assess = d.assess(v) }},
 		{"workloads", func(v *yaml.Node) { c.Workloads = d.workloads(n, v) }},
 	})
 }
