@@ -20,6 +20,7 @@ import (
 	"kogge.example/image/program"
 	"kogge.example/image/rootfs"
 	"kogge.example/update/blank"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 )
@@ -196,25 +197,28 @@ func (r release) bootFiles(o Options) (files []fat.File, closeAll func(), err er
 	if err != nil {
 		return nil, nil, err
 	}
+	slots, err := bootloader.For(o.Board.Bootloader)
+	if err != nil {
+		return nil, nil, err
+	}
+	uki, err := slots.Path(bootloader.A, "uki")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := bootloader.CheckVersion(o.Version); err != nil {
+		return nil, nil, err
+	}
 	files = []fat.File{
 		file("EFI/BOOT/BOOTX64.EFI", loader),
-		file("EFI/kogge/a.efi", r.uki),
+		file(uki, r.uki),
 		file("loader/loader.conf", []byte("timeout 0\neditor no\nauto-entries no\nauto-firmware no\n")),
-		file("loader/entries/kogge-a.conf", entry("a", o.Version, 1)),
 		file("kogge/README.TXT", []byte(seedReadme)),
 	}
+	files = append(files, slots.Fresh(o.Version)...)
 	if o.Config != nil {
 		files = append(files, file("kogge/node.yaml", o.Config))
 	}
 	return files, func() {}, nil
-}
-
-// entry is a boot loader entry of Type #1. The loader starts the entry with the
-// highest number, so each arming of a slot takes one that is one higher.
-//
-// Source: uapi-group.org/specifications/specs/boot_loader_specification
-func entry(slot, version string, arming int) []byte {
-	return fmt.Appendf(nil, "title Kogge %s (slot %s)\nsort-key kogge\nversion %d\nefi /EFI/kogge/%s.efi\n", version, slot, arming, slot)
 }
 
 const seedReadme = "Put node.yaml into this folder to configure the node. It is read at the next boot.\r\n"

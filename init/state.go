@@ -20,6 +20,7 @@ import (
 	"kogge.example/init/seed"
 	"kogge.example/init/supervise"
 	"kogge.example/update/blank"
+	"kogge.example/update/bootpart"
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
 )
@@ -85,25 +86,29 @@ func (n *node) readSeed() seed.Input {
 	return seed.Input{Seed: data, From: "the boot partition"}
 }
 
+// bootPartition is where the boot partition of a disk lies.
+func bootPartition(d mount.Disk) (bootpart.Partition, error) {
+	p, err := d.Table.Find(mount.ESP)
+	if err != nil {
+		return bootpart.Partition{}, err
+	}
+	return bootpart.Partition{Device: d.Parts[mount.ESP], Size: p.Size()}, nil
+}
+
 // readBootPartition reads one small file; nil if it is not there.
 func readBootPartition(d mount.Disk, name string) ([]byte, error) {
 	if d.Name == "" {
 		return nil, nil // there is no disk that we may use
 	}
-	f, err := os.Open(d.Parts[mount.ESP])
+	p, err := bootPartition(d)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	p, err := d.Table.Find(mount.ESP)
-	if err != nil {
-		return nil, err
-	}
-	v, err := fat.Open(f, 0, p.Size())
-	if err != nil {
-		return nil, err
-	}
-	data, err := v.ReadFile(name)
+	var data []byte
+	err = p.Read(func(v *fat.Volume) (err error) {
+		data, err = v.ReadFile(name)
+		return err
+	})
 	if errors.Is(err, fat.ErrNotExist) {
 		return nil, nil
 	}
@@ -112,20 +117,11 @@ func readBootPartition(d mount.Disk, name string) ([]byte, error) {
 
 // editBootPartition changes the boot partition. Nobody has it mounted.
 func editBootPartition(d mount.Disk, edit func(*fat.Volume) error) error {
-	f, err := os.OpenFile(d.Parts[mount.ESP], os.O_RDWR, 0)
+	p, err := bootPartition(d)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	p, err := d.Table.Find(mount.ESP)
-	if err != nil {
-		return err
-	}
-	v, err := fat.Open(f, 0, p.Size())
-	if err != nil {
-		return err
-	}
-	return edit(v)
+	return p.Edit(edit)
 }
 
 // mountState mounts STATE from the boot disk, or a file system in memory where

@@ -1,9 +1,12 @@
 package fat
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -22,15 +25,23 @@ import (
 //
 // After a cut Repair frees what is lost, and removes the second of the two.
 func (v *Volume) WriteFile(name string, content []byte, when time.Time) error {
-	if err := v.writeFile(name, content, newStamp(when)); err != nil {
+	return v.Write(name, int64(len(content)), bytes.NewReader(content), when)
+}
+
+// Write is WriteFile for a file that memory should not hold: it makes a file of exactly
+// size bytes of content, and keeps no more than chunkSize of them. Space is looked for
+// before the first byte is read. Where content ends early, is longer or fails, nothing
+// on the volume has changed, but for what lies in free clusters.
+func (v *Volume) Write(name string, size int64, content io.Reader, when time.Time) error {
+	if err := v.writeFile(name, size, content, newStamp(when)); err != nil {
 		return fmt.Errorf("write %q: %w", name, err)
 	}
 	return nil
 }
 
-func (v *Volume) writeFile(name string, content []byte, when stamp) error {
-	if int64(len(content)) > maxFileSize {
-		return fmt.Errorf("%d bytes: FAT holds at most 4 GiB - 1", len(content))
+func (v *Volume) writeFile(name string, size int64, content io.Reader, when stamp) error {
+	if size < 0 || size > maxFileSize {
+		return fmt.Errorf("%d bytes: FAT holds at most 4 GiB - 1", size)
 	}
 	d, old, err := v.lookup(name)
 	exists := err == nil
@@ -49,16 +60,19 @@ func (v *Volume) writeFile(name string, content []byte, when stamp) error {
 	if err != nil {
 		return err
 	}
-	e := entry{attr: attrArchive, size: uint32(len(content)), when: when}
-	if len(content) > 0 {
-		chain, err := v.allocate(v.clustersFor(int64(len(content))))
-		if err != nil {
-			return err
-		}
-		if err := v.writeContent(chain, content); err != nil {
-			return err
-		}
+	e := entry{attr: attrArchive, size: uint32(size), when: when}
+	chain, err := v.allocate(v.clustersFor(size))
+	if err != nil {
+		return err
+	}
+	if err := v.writeContent(chain, size, content); err != nil {
+		return err
+	}
+	if size > 0 {
 		e.first = chain[0]
+	}
+	if err := v.link(chain); err != nil {
+		return err
 	}
 	if err := v.publish(d, place, e); err != nil {
 		return err
@@ -138,7 +152,10 @@ func (v *Volume) mkdirAll(name string, when stamp) error {
 	content := make([]byte, v.clusterBytes())
 	copy(content, newEntry(dotName, attrDir, chain[0], 0, when))
 	copy(content[entrySize:], newEntry(dotDotName, attrDir, up, 0, when))
-	if err := v.writeContent(chain, content); err != nil {
+	if err := v.writeContent(chain, int64(len(content)), bytes.NewReader(content)); err != nil {
+		return err
+	}
+	if err := v.link(chain); err != nil {
 		return err
 	}
 	if err := v.publish(d, place, entry{attr: attrDir, first: chain[0], when: when}); err != nil {
@@ -165,32 +182,84 @@ func (v *Volume) allocate(count int64) ([]uint32, error) {
 	return chain, nil
 }
 
-// writeContent writes free clusters and links them. The caller syncs before anything
-// leads to them.
-func (v *Volume) writeContent(chain []uint32, content []byte) error {
-	for i := 0; i < len(chain); {
+// chunkSize is how much of a file is in memory while it is written: whole clusters of
+// every size.
+const chunkSize = 256 << 10
+
+// writeContent fills free clusters with exactly size bytes. The caller links them, and
+// syncs before anything leads to them.
+func (v *Volume) writeContent(chain []uint32, size int64, content io.Reader) error {
+	chunk := make([]byte, min(chunkSize, int64(len(chain))*v.clusterBytes()))
+	for done := int64(0); done < size; {
 		run := 1
-		for i+run < len(chain) && chain[i+run] == chain[i]+uint32(run) {
+		for run < len(chain) && int64(run+1)*v.clusterBytes() <= int64(len(chunk)) && chain[run] == chain[0]+uint32(run) {
 			run++
 		}
-		part := content[:min(int64(len(content)), int64(run)*v.clusterBytes())]
-		content = content[len(part):]
-		if tail := int64(len(part)) % v.clusterBytes(); tail != 0 { // no stranger's bytes in the last cluster
-			part = append(slices.Clone(part), make([]byte, v.clusterBytes()-tail)...)
+		part := chunk[:int64(run)*v.clusterBytes()]
+		wanted := min(int64(len(part)), size-done)
+		if n, err := io.ReadFull(content, part[:wanted]); err != nil {
+			return fmt.Errorf("content of %d bytes, after %d: %w", size, done+int64(n), unexpected(err))
 		}
-		if err := v.write(part, v.offset(chain[i])); err != nil {
+		clear(part[wanted:]) // no stranger's bytes in the last cluster
+		if err := v.write(part, v.offset(chain[0])); err != nil {
 			return err
 		}
-		i += run
+		chain, done = chain[run:], done+wanted
 	}
-	links := map[uint32]uint32{}
+	switch n, err := io.ReadFull(content, make([]byte, 1)); {
+	case n > 0:
+		return fmt.Errorf("content is longer than the %d bytes announced", size)
+	case err != io.EOF:
+		return fmt.Errorf("content of %d bytes, at its end: %w", size, err)
+	}
+	return nil
+}
+
+// unexpected says that an end came too early.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// link makes one chain of the clusters.
+func (v *Volume) link(chain []uint32) error {
 	for i, c := range chain {
-		links[c] = endOfChain
+		next := uint32(endOfChain)
 		if i+1 < len(chain) {
-			links[c] = chain[i+1]
+			next = chain[i+1]
+		}
+		v.fat[c] = v.fat[c]&^entryMask | next
+	}
+	return v.writeFATOf(chain)
+}
+
+// release frees clusters.
+func (v *Volume) release(chain []uint32) error {
+	for _, c := range chain {
+		v.fat[c] &^= entryMask
+	}
+	return v.writeFATOf(chain)
+}
+
+// writeFATOf writes what memory holds of these clusters to every copy on disk, a sector
+// at a time.
+func (v *Volume) writeFATOf(clusters []uint32) error {
+	const perSector = sectorSize / 4
+	sectors := make([]uint32, 0, len(clusters)/perSector+1)
+	for _, c := range clusters {
+		if s := c / perSector; len(sectors) == 0 || sectors[len(sectors)-1] != s {
+			sectors = append(sectors, s)
 		}
 	}
-	return v.setFAT(links)
+	slices.Sort(sectors)
+	for _, s := range slices.Compact(sectors) {
+		if err := v.writeFATSector(s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // place is where a new entry goes, and the names it will have.
@@ -288,7 +357,10 @@ func (v *Volume) extend(d *directory, slots int) error {
 		return err
 	}
 	grown = make([]byte, int64(len(chain))*v.clusterBytes())
-	if err := v.writeContent(chain, grown); err != nil {
+	if err := v.writeContent(chain, int64(len(grown)), bytes.NewReader(grown)); err != nil {
+		return err
+	}
+	if err := v.link(chain); err != nil {
 		return err
 	}
 	if err := v.sync(); err != nil {
@@ -313,34 +385,21 @@ func (v *Volume) drop(d *directory, e entry) error {
 	if err := v.writeSlots(d, e.at, e.last); err != nil {
 		return err
 	}
-	free := map[uint32]uint32{}
 	if e.first != 0 {
 		chain, _ := v.chain(e.first, int64(v.clusters)) // of a broken chain, what there is
-		for _, c := range chain {
-			free[c] = 0
+		if err := v.release(chain); err != nil {
+			return err
 		}
-	}
-	if err := v.setFAT(free); err != nil {
-		return err
 	}
 	return v.finish()
 }
 
-// setFAT changes entries in memory and in every copy on disk, a sector at a time.
+// setFAT changes entries in memory and in every copy on disk.
 func (v *Volume) setFAT(changes map[uint32]uint32) error {
-	const perSector = sectorSize / 4
-	var sectors []uint32
 	for c, next := range changes {
 		v.fat[c] = v.fat[c]&^entryMask | next
-		sectors = append(sectors, c/perSector)
 	}
-	slices.Sort(sectors)
-	for _, s := range slices.Compact(sectors) {
-		if err := v.writeFATSector(s); err != nil {
-			return err
-		}
-	}
-	return nil
+	return v.writeFATOf(slices.Collect(maps.Keys(changes)))
 }
 
 func (v *Volume) writeFATSector(s uint32) error {
