@@ -42,7 +42,11 @@ func run(args []string, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	hurry()
-	if err := start(ctx, args[2:]); err != nil {
+	broken, err := fault(ctx, role)
+	if !broken {
+		err = start(ctx, args[2:])
+	}
+	if err != nil {
 		log.Printf("%s: %v", role, err)
 		return 1
 	}

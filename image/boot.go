@@ -50,6 +50,9 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 	}
 	r.built.Kernel = k.Image
 	r.built.Cmdline = cmdline(o.Board, o.Version, r.root.Verity)
+	if o.Fault != "" {
+		r.built.Cmdline += " kogge.fault=" + o.Fault
+	}
 	r.uki, err = uki.Build(stub, uki.Image{OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd})
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"kogge.example/boards"
@@ -42,8 +43,19 @@ type Options struct {
 	SlotSize int64
 	// Tags are further Go build tags of init and agent, for tests.
 	Tags string
+	// Fault names what the release breaks at each boot, for tests: see init/fault.go
+	// and agent/fault.go. It adds the build tag faults. "" is a sound release.
+	Fault string
 	// Say receives a line for each step.
 	Say func(format string, args ...any)
+}
+
+// tags are the build tags of init and agent.
+func (o Options) tags() string {
+	if o.Fault != "" {
+		return strings.TrimSpace(o.Tags + " faults")
+	}
+	return o.Tags
 }
 
 // Built is what a build made beside the image itself; virtual machines that start
@@ -119,7 +131,7 @@ func buildRelease(ctx context.Context, o Options) (release, error) {
 		return r, err
 	}
 	o.Say("programs for %s", o.Board.Arch)
-	programs, err := program.Build(ctx, program.Options{Source: o.Source, Cache: filepath.Join(o.Cache, "programs"), Arch: o.Board.Arch, Sysroot: r.sysroot, Tags: o.Tags})
+	programs, err := program.Build(ctx, program.Options{Source: o.Source, Cache: filepath.Join(o.Cache, "programs"), Arch: o.Board.Arch, Sysroot: r.sysroot, Tags: o.tags()})
 	if err != nil {
 		return r, err
 	}

@@ -89,6 +89,7 @@ func (n *node) run() (how shutdown.How, err error) {
 		guard.Go("device events", func() { events.Serve(ctx, n.modules, n.say) })
 	}
 	n.testPort()
+	fault("services")
 	show, stop := n.startConsole()
 	defer stop()
 	restarts := make(chan string)

@@ -59,6 +59,7 @@ func stage0() (boot, *watchdog.Dog, error) {
 		return boot{}, nil, err
 	}
 	dog := startWatchdog(modules, board)
+	fault("stage 0")
 	var disk mount.Disk
 	var loader mount.Loader
 	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board) })

@@ -21,7 +21,7 @@ import (
 // buildFlags are the flags of every command that builds an image.
 type buildFlags struct {
 	board, version, config, format string
-	tags                           string
+	tags, fault                    string
 	preload                        []string
 	locked                         bool
 	slotSize                       size
@@ -35,7 +35,10 @@ func (f *buildFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.preload, "preload", nil, "OCI archive that the node imports at its first boot (repeatable)")
 	cmd.Flags().BoolVar(&f.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking the current one")
 	cmd.Flags().StringVar(&f.tags, "tags", "", "further Go build tags of init and agent")
-	_ = cmd.Flags().MarkHidden("tags") // for the project's own tests
+	cmd.Flags().StringVar(&f.fault, "fault", "", "what the release breaks at each boot")
+	for _, name := range []string{"tags", "fault"} { // for the project's own tests
+		_ = cmd.Flags().MarkHidden(name)
+	}
 	cmd.Flags().Var(&f.slotSize, "slot-size", "size of each root slot (default 768MiB)")
 }
 
@@ -109,7 +112,7 @@ func (f *buildFlags) build(ctx context.Context, out string) (image.Built, error)
 
 // options turns the flags into what a build needs.
 func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
-	o = image.Options{Version: f.version, Preload: f.preload, SlotSize: int64(f.slotSize), Tags: f.tags, Say: say}
+	o = image.Options{Version: f.version, Preload: f.preload, SlotSize: int64(f.slotSize), Tags: f.tags, Fault: f.fault, Say: say}
 	if o.Board, err = boards.Find(f.board); err != nil {
 		return o, hinted{err, "kogge boards list"}
 	}
