@@ -13,8 +13,13 @@ import (
 // Bootloader names the program that picks a slot and counts its tries.
 type Bootloader string
 
-// SystemdBoot is systemd-boot on UEFI: Type #1 entries, tries in the file name.
-const SystemdBoot Bootloader = "systemd-boot"
+const (
+	// SystemdBoot is systemd-boot on UEFI: Type #1 entries, tries in the file name.
+	SystemdBoot Bootloader = "systemd-boot"
+	// UBoot is a U-Boot of the board's own that runs our boot.scr from the boot
+	// partition: tries in a small text file beside it.
+	UBoot Bootloader = "u-boot"
+)
 
 // Moment says from when on a watchdog guards the boot.
 type Moment string

@@ -146,14 +146,16 @@ func For(b boards.Bootloader) (Loader, error) {
 	switch b {
 	case boards.SystemdBoot:
 		return systemdBoot{}, nil
+	case boards.UBoot:
+		return uBoot{}, nil
 	}
 	return nil, fmt.Errorf("boot loader %q is unknown here", b)
 }
 
 // maxVersion is the longest name of a release, in bytes.
-const maxVersion = 64
+const maxVersion = 128
 
-// CheckVersion wants a release's name as every loader can store it: up to 64 printable
+// CheckVersion wants a release's name as every loader can store it: up to 128 printable
 // ASCII characters without spaces.
 func CheckVersion(version string) error {
 	if version == "" || len(version) > maxVersion {
