@@ -33,6 +33,7 @@ type Client struct {
 	apiv1connect.ConfigServiceClient
 	apiv1connect.UpkeepServiceClient
 	apiv1connect.ObserveServiceClient
+	apiv1connect.UpdateServiceClient
 	transport *http.Transport
 	shown     atomic.Pointer[x509.Certificate]
 }
@@ -198,6 +199,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		ConfigServiceClient:   apiv1connect.NewConfigServiceClient(client, url),
 		UpkeepServiceClient:   apiv1connect.NewUpkeepServiceClient(client, url),
 		ObserveServiceClient:  apiv1connect.NewObserveServiceClient(client, url),
+		UpdateServiceClient:   apiv1connect.NewUpdateServiceClient(client, url),
 		transport:             transport,
 	}
 }

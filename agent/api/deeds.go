@@ -149,6 +149,12 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 		return events.Event{Kind: events.Service, Object: q.Service, What: "restart asked for"}, true
 	case *apiv1.RebootRequest:
 		return events.Event{Kind: events.Node, Object: map[bool]string{false: "reboot", true: "poweroff"}[q.Poweroff], What: "asked for"}, true
+	case *apiv1.UpdateRequest:
+		return slotDeed(answer)
+	case *apiv1.RollbackRequest:
+		return slotDeed(answer)
+	case *apiv1.ForgetFailureRequest:
+		return events.Event{Kind: events.Node, Object: "release " + q.Release, What: "may be tried again"}, true
 	case *apiv1.AdoptRequest:
 		return events.Event{Kind: events.Node, Object: "fleet", What: "adopted"}, len(q.Certificate) > 0
 	case *apiv1.RevokeRequest:
@@ -192,6 +198,16 @@ func steps(a *apiv1.ApplyResponse) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// slotDeed is about a slot that an update, or a rollback, has done with.
+func slotDeed(answer proto.Message) (events.Event, bool) {
+	a, _ := answer.(*apiv1.UpdateResponse)
+	step := a.GetStep()
+	if step == nil {
+		return events.Event{}, false
+	}
+	return events.Event{Kind: events.Node, Object: "slot " + step.Slot, What: "armed", Text: "release " + step.Version}, true
 }
 
 // commandDeed is about a command in a container: its program, not its arguments.

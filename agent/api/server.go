@@ -47,6 +47,8 @@ type Config struct {
 	Images   func() Images
 	Volumes  func() Volumes
 	Commands func() Commands
+	// Updates is what is done to the slots; nil where there are none.
+	Updates Updates
 	// Registries are the settings of image registries.
 	Registries Registries
 	// Events is what happens on the node; default: what operators do by this server.
@@ -82,6 +84,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewUpkeepServiceHandler(&upkeepService{node: c.Node, machine: c.Machine, containers: c.Containers, images: c.Images, output: c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewObserveServiceHandler(&observeService{c.Events, c.Machine, c.Containers}, options...))
 	mux.Handle(apiv1connect.NewVolumeServiceHandler(&volumeService{c.Volumes}, options...))
+	mux.Handle(apiv1connect.NewUpdateServiceHandler(&updateService{c.Updates}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	door := newDoor(listener)
 	s := &http.Server{
@@ -139,10 +142,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	return fmt.Errorf("api: %w", err)
 }
 
-// plain leaves the output of commands as it is: to compress each key stroke costs more
-// than it saves.
+// plain leaves the output of commands, and the steps of updates, as they are: to
+// compress each key stroke costs more than it saves.
 func plain(spec connect.Spec) []connect.HandlerOption {
-	if spec.Procedure == apiv1connect.WorkloadServiceExecProcedure {
+	if spec.Procedure == apiv1connect.WorkloadServiceExecProcedure || spec.Procedure == apiv1connect.UpdateServiceUpdateProcedure {
 		return []connect.HandlerOption{connect.WithCompressMinBytes(maxRequest)}
 	}
 	return nil

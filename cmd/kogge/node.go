@@ -25,6 +25,7 @@ import (
 func nodeCommand() *cobra.Command {
 	return group("node", "Adopt nodes and ask them",
 		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(), nodeEventsCommand(), nodeTopCommand(),
+		nodeUpdateCommand(), nodeSlotsCommand(), nodeRollbackCommand(), nodeHistoryCommand(), nodeForgetFailureCommand(),
 		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
 		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand(), nodeResetCommand())
 }

@@ -1,0 +1,16 @@
+package install
+
+import "errors"
+
+var (
+	// ErrBusy means that another update goes on.
+	ErrBusy = errors.New("another update goes on")
+	// ErrRefused means that a rule of the node stands against what was asked for; it
+	// says which.
+	ErrRefused = errors.New("refused")
+	// ErrUnreachable means that a release, or a part of it, could not be read from where
+	// it was to come from.
+	ErrUnreachable = errors.New("cannot be read")
+	// ErrNoFailure means that nothing failed of that name.
+	ErrNoFailure = errors.New("no failure of that release is known")
+)

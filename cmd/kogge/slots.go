@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+)
+
+func nodeSlotsCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "slots [NODE]", Short: "Show what lies in a node's two slots", Args: cobra.MaximumNArgs(1),
+		Long: `Shows the two slots of a node: which release each has, whether it is proven, on trial, armed or failed,
+and how many tries it has left. The one that runs has a *.`,
+		Example: "  kogge node slots n1\n  kogge node slots n1 --json", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { printSlots(w, answer.Msg) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func printSlots(w io.Writer, all *apiv1.ListSlotsResponse) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "SLOT\tRELEASE\tSTATE\tTRIES LEFT\tENTRY\tROOT HASH\tSAYS")
+	for _, s := range all.Slots {
+		name, release, tries, entry, root := s.Slot, s.Version, "-", "-", "-"
+		if s.Running {
+			name += " *"
+		}
+		if release == "" {
+			release = "-"
+		}
+		if s.State == "on trial" || s.State == "armed" || s.TriesLeft > 0 {
+			tries = fmt.Sprint(s.TriesLeft)
+		}
+		if s.Number > 0 {
+			entry = fmt.Sprint(s.Number)
+		}
+		if s.RootHash != "" {
+			root = fmt.Sprintf("%.12s", s.RootHash)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, release, s.State, tries, entry, root, s.Text)
+	}
+	tw.Flush()
+	if all.Assessment != "" {
+		text := all.Assessment
+		if all.Why != "" {
+			text += ": " + all.Why
+		}
+		fmt.Fprintf(w, "boot assessment: %s\n", text)
+	}
+	if all.Busy != "" {
+		fmt.Fprintf(w, "update: %s\n", all.Busy)
+	}
+	if all.RebootAt.IsValid() && all.RebootAt.GetSeconds() > 0 {
+		fmt.Fprintf(w, "reboot: at %s\n", all.RebootAt.AsTime().Local().Format("2006-01-02 15:04 MST"))
+	}
+}
+
+func nodeHistoryCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "history [NODE]", Short: "List the boots of a node, and what became of each", Args: cobra.MaximumNArgs(1),
+		Long: `Lists the last boots of a node: which slot and release it booted, whether on trial and with how many
+tries left, and whether the boot was assessed good or bad, after how long, and why.`,
+		Example: "  kogge node history n1", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
+				answer, err := c.History(ctx, connect.NewRequest(&apiv1.HistoryRequest{}))
+				if err != nil {
+					return err
+				}
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { printHistory(w, answer.Msg.Boots) })
+			})
+		},
+	}
+	t.register(cmd)
+	return cmd
+}
+
+func printHistory(w io.Writer, boots []*apiv1.PastBoot) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "BOOTED\tSLOT\tRELEASE\tTRIES LEFT\tVERDICT\tAFTER\tREASON")
+	for _, b := range boots {
+		tries, after := "-", "-"
+		if b.Trial {
+			tries = fmt.Sprint(b.TriesLeft)
+		}
+		if b.Verdict != "none" {
+			after = age(time.Duration(b.Seconds) * time.Second)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", stamp(b.Time), b.Slot, b.Version, tries, b.Verdict, after, b.Reason)
+	}
+	tw.Flush()
+}
+
+func nodeForgetFailureCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "forget-failure NODE RELEASE", Short: "Let a node try a release again that failed on it", Args: exactly("NODE", "RELEASE"),
+		Long: `A release that failed on a node, or crashed it, is refused from then on. This has the node forget that,
+for RELEASE by its version: what was wrong with the node has been put right.`,
+		Example: "  kogge node forget-failure n1 1.1", ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.asks(cmd, args[:1], func(ctx context.Context, c *api.Client) error {
+				answer, err := c.ForgetFailure(ctx, connect.NewRequest(&apiv1.ForgetFailureRequest{Release: args[1]}))
+				if connect.CodeOf(err) == connect.CodeNotFound {
+					return hinted{err, "kogge node slots and kogge node history show what failed"}
+				}
+				if err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "release %s may be installed on node %s again\n", strings.Join(answer.Msg.Forgotten, ", "), t.node)
+				}
+				return err
+			})
+		},
+	}
+	t.nodeFlags(cmd)
+	return cmd
+}
