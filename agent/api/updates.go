@@ -27,7 +27,7 @@ type Updates interface {
 	Rollback(ctx context.Context, when install.When, by string, report func(install.Step)) error
 	Slots(ctx context.Context) (install.Slots, error)
 	History(ctx context.Context) ([]install.Boot, error)
-	Forget(ctx context.Context, release string) ([]string, error)
+	ForgetFailure(ctx context.Context, release string) ([]string, error)
 }
 
 // updateService answers for the slots.
@@ -177,7 +177,7 @@ func (s *updateService) ForgetFailure(ctx context.Context, r *connect.Request[ap
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	forgotten, err := s.updates.Forget(ctx, r.Msg.Release)
+	forgotten, err := s.updates.ForgetFailure(ctx, r.Msg.Release)
 	if errors.Is(err, install.ErrNoFailure) {
 		return nil, connect.NewError(connect.CodeNotFound, err)
 	}

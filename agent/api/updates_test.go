@@ -47,7 +47,7 @@ func (s *slots) History(context.Context) ([]install.Boot, error) {
 	return []install.Boot{{Time: time.Unix(1_700_000_000, 0), Slot: "A", Version: "1.0", Verdict: "good", Took: 20 * time.Second}}, nil
 }
 
-func (s *slots) Forget(_ context.Context, release string) ([]string, error) {
+func (s *slots) ForgetFailure(_ context.Context, release string) ([]string, error) {
 	if release != "1.1" {
 		return nil, install.ErrNoFailure
 	}

@@ -22,7 +22,7 @@ var doors = map[string][]string{
 	"agent":  {"update", "boards", "init/nodeconfig", "init/control"},
 	// Tests of whole systems and the bench build the images they run.
 	"qemu": {"image", "update", "boards", "init/nodeconfig"},
-	"cmd":  {"image", "qemu", "agent/api", "agent/identity", "agent/ledger", "agent/mdns", "agent/namespace", "agent/workload", "update", "boards", "init/nodeconfig"},
+	"cmd":  {"image", "qemu", "agent/api", "agent/identity", "agent/install", "agent/ledger", "agent/mdns", "agent/namespace", "agent/workload", "update", "boards", "init/nodeconfig"},
 }
 
 // TestArrows walks every package of the module and the arrows between them, those

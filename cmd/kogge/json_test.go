@@ -21,6 +21,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/install"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/wanted"
 	"kogge.example/update/golden"
@@ -48,7 +49,11 @@ var tables = map[string]string{
 	"node config set":     "n1.yaml --no-confirm",
 	"node config undo":    "",
 
+	"node history":  "",
+	"node rollback": "n1 --reboot manual",
 	"node services": "",
+	"node slots":    "",
+	"node update":   "n1 usb: --reboot window",
 	"node status":   "",
 	"operator list": "",
 	"projects":      "",
@@ -66,7 +71,7 @@ var tables = map[string]string{
 var speechless = []string{
 	"completion", "exec", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "logs",
-	"node adopt", "node config edit", "node dmesg", "node logs", "node poweroff", "node reboot", "node renew", "node reset", "node restart", "node support", "node time set",
+	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
 	"restart", "start", "stop", "volumes rm", "vm console", "vm run", "vm stop",
@@ -122,6 +127,36 @@ type world struct {
 	units   []workload.UnitStatus
 	images  []workload.Image
 	volumes []workload.NamedVolume
+}
+
+func (w *world) Update(_ context.Context, o install.Order, report func(install.Step)) error {
+	step := install.Step{Step: install.Staging, Slot: "B", Version: "1.1", Digest: "sha256:0123", Done: 1, Total: 2}
+	report(step)
+	step.Step, step.Text, step.At = install.Waiting, o.From, time.Unix(1_700_000_000, 0)
+	report(step)
+	return nil
+}
+func (w *world) Rollback(_ context.Context, _ install.When, by string, report func(install.Step)) error {
+	report(install.Step{Step: install.Armed, Slot: "B", Version: "1.1", Text: by})
+	return nil
+}
+func (w *world) Slots(context.Context) (install.Slots, error) {
+	if len(w.units) == 0 {
+		return install.Slots{Slots: []install.Slot{{Slot: "A", Running: true}, {Slot: "B", State: install.Empty}}}, nil
+	}
+	return install.Slots{Assessment: "good", RebootAt: time.Unix(1_700_000_000, 0), Slots: []install.Slot{
+		{Slot: "A", Running: true, State: install.Proven, Version: "1.0", RootHash: "0123", Number: 1},
+		{Slot: "B", State: install.Failed, Version: "1.1", Digest: "sha256:0123", Counter: 7, Number: 2, Text: "agent not ready"},
+	}}, nil
+}
+func (w *world) History(context.Context) ([]install.Boot, error) {
+	if len(w.units) == 0 {
+		return nil, nil
+	}
+	return []install.Boot{{Time: time.Unix(1_700_000_000, 0), Slot: "A", Version: "1.0", Verdict: "good", Took: time.Minute}}, nil
+}
+func (w *world) ForgetFailure(context.Context, string) ([]string, error) {
+	return nil, install.ErrNoFailure
 }
 
 func (w *world) Snapshot() workload.Status                            { return workload.Status{Units: w.units} }
@@ -196,7 +231,7 @@ func (w *world) open(t *testing.T) {
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
 		Containers: func() api.Containers { return w }, Projects: func() api.Projects { return store }, Images: func() api.Images { return w },
 		Volumes:    func() api.Volumes { return w },
-		Registries: registries,
+		Registries: registries, Updates: w,
 	})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

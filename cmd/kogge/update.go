@@ -62,14 +62,14 @@ after three tries, and the node runs what it ran before: this command then says 
 RELEASE is the folder or tar of an OCI layout (kogge release create makes one), or where the node gets
 it from by itself:
 
-  https://releases.example/kogge      a folder that has the layout
-  registry.example/kogge:1.1          a name in a registry
+  https://releases.example/os/1.1     a folder that has the layout
+  registry.example/os:1.1             a name in a registry
   usb:                                a stick in the node (if its node.yaml says update.usb: ask)
 
 Without RELEASE it is what the node.yaml of the node has as update.source. Nothing of a release is
 written before the node has checked its signatures. Containers run on until the node reboots, stop then
 in order, and start again after it. If the line breaks, the same command goes on where it was.`,
-		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/kogge --reboot window\n  kogge node update n1 usb: --no-wait",
+		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
 		ValidArgsFunction: f.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			when, err := f.when(cmd)
@@ -298,7 +298,7 @@ func (j *journey) next(now *apiv1.ListSlotsResponse, err error) (step *apiv1.Upd
 	case now.Assessment == "bad":
 		return tell("bad", "boot assessment: bad: %s", now.Why), false, nil
 	}
-	return tell("trying", "slot %s runs release %s on trial, %d tries left", slot.Slot, slot.Version, slot.TriesLeft), false, nil
+	return tell("trying", "slot %s runs release %s on trial, tries left: %d", slot.Slot, slot.Version, slot.TriesLeft), false, nil
 }
 
 // where is what the node is waited for to do.
