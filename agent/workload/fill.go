@@ -57,8 +57,12 @@ func (e *Engine) fill(ctx context.Context, c Container, img client.Image, name s
 	})
 }
 
-// What is copied lies beside the volume under these names; no volume's begins with a
-// dot. Under the first it is of no use after a power cut, under the second it is whole.
+// What is to become a volume, or is copied into one, lies beside it under these names; no
+// volume's begins with a dot. Under the first two it is of no use after a power cut, under
+// the third it is whole.
+func newOf(volume string) string {
+	return filepath.Join(filepath.Dir(volume), "."+filepath.Base(volume)+".new")
+}
 func partOf(volume string) string {
 	return filepath.Join(filepath.Dir(volume), "."+filepath.Base(volume)+".part")
 }

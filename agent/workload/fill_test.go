@@ -65,7 +65,7 @@ func TestFill(t *testing.T) {
 	}
 	put(root, "plain/c", "c")
 	const want = "drwx------ 999 .\n-rw-r----- 999 a\ndrwxr-xr-x 999 sub\n-rw-r----- 0 sub/b\n"
-	const open = "dtrwxrwxrwx 0 .\n"
+	const open = "drwxrwxrwx 0 .\n"
 	for _, test := range []struct {
 		name, target string
 		before       func(volume string)
@@ -106,15 +106,11 @@ func TestFill(t *testing.T) {
 		}, want},
 	} {
 		volume := filepath.Join(t.TempDir(), "data")
-		err := os.Mkdir(volume, 0o777)
-		if err == nil {
-			err = os.Chmod(volume, os.ModeSticky|0o777)
-		}
-		if err != nil {
+		if err := makeVolume(volume); err != nil {
 			t.Fatal(err)
 		}
 		test.before(volume)
-		err = resume(volume)
+		err := resume(volume)
 		if entries, _ := os.ReadDir(volume); err == nil && len(entries) == 0 { // as Engine.fill decides
 			err = fillOne(volume, root, test.target)
 		}

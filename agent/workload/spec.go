@@ -287,17 +287,35 @@ func (e *Engine) Volumes(c Container) error {
 	e.volumes.Lock()
 	defer e.volumes.Unlock()
 	for _, v := range c.Volumes {
-		// Any user: the container's is not known yet, and the parent is root's.
 		folder := filepath.Join(e.paths.Volumes, v.Name)
 		if _, err := os.Stat(folder); err == nil {
 			continue
 		}
-		if err := os.MkdirAll(folder, 0o777); err != nil {
-			return fmt.Errorf("volume %s: %w", v.Name, err)
-		}
-		if err := os.Chmod(folder, 0o1777); err != nil {
+		if err := makeVolume(folder); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
+}
+
+// makeVolume makes an empty volume for any user: the container's is not known yet, and
+// the parent is root's. It is not sticky, where a container's root could not go on writing
+// a file that it has given to its user (fs.protected_regular). After a power cut the
+// volume is there for any user or not there:
+//
+//  1. make a folder under another name, which a cut may leave
+//  2. open it to all
+//  3. give it its name
+func makeVolume(folder string) error {
+	fresh := newOf(folder)
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(fresh, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(fresh, 0o777); err != nil {
+		return err
+	}
+	return os.Rename(fresh, folder)
 }

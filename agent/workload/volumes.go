@@ -134,7 +134,7 @@ func (e *Engine) setAside(ctx context.Context, name, gone string) error {
 		return fmt.Errorf("volume %s: %w: by %s", name, ErrInUse, strings.Join(by[name], ", "))
 	}
 	whole := filepath.Join(e.paths.Volumes, name)
-	for _, left := range []string{gone, partOf(whole), wholeOf(whole)} {
+	for _, left := range []string{gone, newOf(whole), partOf(whole), wholeOf(whole)} {
 		if err := os.RemoveAll(left); err != nil {
 			return fmt.Errorf("volume %s: %w", name, err)
 		}
