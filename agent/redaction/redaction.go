@@ -9,9 +9,14 @@
 package redaction
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -198,11 +203,7 @@ func (r *redactor) mapping(n *yaml.Node, known *keys) *yaml.Node {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k, v := n.Content[i], n.Content[i+1]
 			if k.Tag == "!!merge" {
-				for _, from := range merged(v) {
-					if r.values++; r.values <= maxValues {
-						pairs(from)
-					}
-				}
+				r.merged(v, pairs)
 				continue
 			}
 			below := known.below[k.Value]
@@ -225,21 +226,21 @@ func (r *redactor) mapping(n *yaml.Node, known *keys) *yaml.Node {
 	return out
 }
 
-// merged are the maps of a merge key.
-func merged(v *yaml.Node) []*yaml.Node {
+// merged calls pairs for each map of a merge key. An alias may lead back to itself.
+func (r *redactor) merged(v *yaml.Node, pairs func(*yaml.Node)) {
+	if r.values++; r.values > maxValues {
+		return
+	}
 	switch v.Kind {
 	case yaml.AliasNode:
-		return merged(v.Alias)
+		r.merged(v.Alias, pairs)
 	case yaml.MappingNode:
-		return []*yaml.Node{v}
+		pairs(v)
 	case yaml.SequenceNode:
-		var all []*yaml.Node
 		for _, one := range v.Content {
-			all = append(all, merged(one)...)
+			r.merged(one, pairs)
 		}
-		return all
 	}
-	return nil
 }
 
 func scalar(text string) *yaml.Node {
@@ -266,18 +267,20 @@ func (r *redactor) hide(n *yaml.Node) *yaml.Node {
 func (r *redactor) remember(value string) { r.hidden = append(r.hidden, value) }
 
 // Mask returns what puts [Hidden] in the place of hidden values in other texts: the
-// log of a program that was given one may repeat it. Values of few characters, or of
-// digits alone, stay: they are no secrets, and would make logs unreadable.
+// log of a program that was given one may repeat it, as it is, quoted or as part of an
+// address. Values of few characters, or of digits alone, stay: they are no secrets, and
+// would make logs unreadable.
 func Mask(values []string) *strings.Replacer {
 	seen := map[string]bool{}
-	var pairs []string
 	add := func(value string) {
 		value = strings.TrimSpace(value)
-		if len(value) < shortestSecret || strings.Trim(value, "0123456789.:") == "" || seen[value] || len(pairs) > 2*maxMasks {
+		if len(value) < shortestSecret || strings.Trim(value, "0123456789.:") == "" || len(seen) > maxMasks {
 			return
 		}
-		seen[value] = true
-		pairs = append(pairs, value, Hidden)
+		quoted := strconv.Quote(value)
+		for _, form := range []string{value, quoted[1 : len(quoted)-1], url.QueryEscape(value), url.PathEscape(value)} {
+			seen[form] = true
+		}
 	}
 	for _, value := range values {
 		for line := range strings.Lines(value) {
@@ -286,6 +289,12 @@ func Mask(values []string) *strings.Replacer {
 				add(after)
 			}
 		}
+	}
+	// A value that begins with another one goes as a whole: of two the longer first.
+	all := slices.SortedFunc(maps.Keys(seen), func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	var pairs []string
+	for _, value := range all {
+		pairs = append(pairs, value, Hidden)
 	}
 	return strings.NewReplacer(pairs...)
 }

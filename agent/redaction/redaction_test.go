@@ -176,14 +176,45 @@ func TestBombs(t *testing.T) {
 			t.Errorf("%v, %d bytes", err, len(got.Shown))
 		}
 	}
+	var merges strings.Builder
+	merges.WriteString("x-a0: &a0 {image: x}\n")
+	for i := range 12 {
+		fmt.Fprintf(&merges, "x-a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 10), ", "))
+	}
+	for _, text := range []string{
+		merges.String() + "services: {web: {<<: *a12}}\n",
+		"x-a: &a [*a]\nservices: {web: {<<: *a}}\n",
+		"services: &a {web: {image: x}, <<: *a}\n",
+	} {
+		if got, err := Compose([]byte(text)); err == nil || len(got.Shown) > 0 {
+			t.Errorf("merged without end: %v, %d bytes", err, len(got.Shown))
+		}
+	}
 	if _, err := Compose([]byte("{" + secret)); err == nil || strings.Contains(err.Error(), secret) {
 		t.Errorf("no YAML: %v", err)
+	}
+}
+
+// TestMask: nothing is left of a value, in whichever form a program repeats it.
+func TestMask(t *testing.T) {
+	mask := Mask([]string{"correct", "correct-horse battery", `quo"ted\value`, "a/b?c=d&e", "12345678", "short"})
+	for text, want := range map[string]string{
+		"password correct-horse battery, or correct": "password <hidden>, or <hidden>",
+		`{"value":"quo\"ted\\value"}`:                `{"value":"<hidden>"}`,
+		"https://ada:a%2Fb%3Fc%3Dd%26e@example.org/": "https://ada:<hidden>@example.org/",
+		"?password=correct-horse+battery":            "?password=<hidden>",
+		"12345678 is short":                          "12345678 is short",
+	} {
+		if got := mask.Replace(text); got != want {
+			t.Errorf("%q became %q, want %q", text, got, want)
+		}
 	}
 }
 
 func FuzzNode(f *testing.F) {
 	f.Add([]byte("workloads: {services: {web: {command: [hunter2-correct-horse]}}}\n"))
 	f.Add([]byte("labels: &a {x: *a}\n"))
+	f.Add([]byte("a: &a [*a]\nworkloads: {<<: *a}\n"))
 	f.Add([]byte("<<: {hostname: a}\n? [1]\n: 2\n"))
 	f.Add([]byte("workloads:\n  services:\n    web:\n      environment:\n        - A=hunter2-correct-horse\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
