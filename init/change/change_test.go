@@ -307,6 +307,19 @@ func TestSaveFails(t *testing.T) {
 	b.files(other, other)
 }
 
+// TestRunFails: a text that the node cannot run with is not what its next boot runs with.
+func TestRunFails(t *testing.T) {
+	b := newBench(t)
+	running := b.o.Running
+	b.o.Running = filepath.Join(t.TempDir(), "gone", "running")
+	_, err := b.Set(control.Request{}, []byte(same))
+	refused(t, err, "no such file")
+	b.files(before, before)
+	b.o.Running = running
+	b.set(same)
+	b.files(same, same)
+}
+
 // TestRefusals: what changes nothing.
 func TestRefusals(t *testing.T) {
 	b := newBench(t)

@@ -147,12 +147,16 @@ func (k *Keeper) Set(r control.Request, content []byte) (*control.Config, error)
 	if r.Check {
 		status.State, status.Running = string(state), next.revision()
 	} else {
+		before := k.kept
 		if action == SaveRun {
 			if err := k.save(next); err != nil {
 				return nil, err
 			}
 		}
 		if err := k.run(next); err != nil {
+			if action == SaveRun { // or the next boot would run with what was refused
+				err = errors.Join(err, k.save(before))
+			}
 			return nil, err
 		}
 		k.state = state
