@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -86,12 +87,24 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 		_, err := sizeOf(part.Size)
 		return s, err
 	case *apiv1.ExecRequest_Signal:
-		_, err := signal.ParseSignal(part.Signal)
+		_, err := signalOf(part.Signal)
 		return s, err
 	default:
 		return s, errors.New("a message with nothing in it")
 	}
 	return s, nil
+}
+
+// lastSignal is the highest number that one has.
+const lastSignal = 64
+
+// signalOf is the signal of a name, with or without SIG, or of a number.
+func signalOf(text string) (syscall.Signal, error) {
+	s, err := signal.ParseSignal(text)
+	if err == nil && (s < 1 || s > lastSignal) {
+		err = fmt.Errorf("there is no signal %.20q: names, and numbers to %d", text, lastSignal)
+	}
+	return s, err
 }
 
 func sizeOf(s *apiv1.TerminalSize) (workload.Size, error) {
@@ -351,7 +364,7 @@ func (t *talk) take(ctx context.Context, m *apiv1.ExecRequest) error {
 		size, _ := sizeOf(part.Size) // Step has looked at it, and at the signal
 		err = t.process.Resize(ctx, size)
 	case *apiv1.ExecRequest_Signal:
-		number, _ := signal.ParseSignal(part.Signal)
+		number, _ := signalOf(part.Signal)
 		err = t.process.Signal(ctx, number)
 	}
 	select {

@@ -28,6 +28,9 @@ var messages = []struct {
 	{"size", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Size{Size: &apiv1.TerminalSize{Width: 80, Height: 25}}}},
 	{"size, too large", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Size{Size: &apiv1.TerminalSize{Width: 1 << 16}}}},
 	{"signal", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Signal{Signal: "INT"}}},
+	{"signal, number", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Signal{Signal: "64"}}},
+	{"signal, too high", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Signal{Signal: "65"}}},
+	{"signal, negative", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Signal{Signal: "-9"}}},
 	{"signal, unknown", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Signal{Signal: "SHOUT"}}},
 }
 
