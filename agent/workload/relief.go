@@ -116,11 +116,37 @@ func (u *unit) record() record {
 
 // hands are those of the Keeper's workers: of two that are to start or take away one
 // instance the second waits for the first.
-type hands struct{ busy sync.Map } // of *sync.Mutex, by name
+type hands struct {
+	mu   sync.Mutex // guards what follows
+	busy map[string]*hand
+}
+
+// hand is there while somebody works on an instance or waits to.
+type hand struct {
+	sync.Mutex
+	users int
+}
 
 // on waits until nobody else works on an instance, and returns what ends the work.
 func (h *hands) on(name string) (done func()) {
-	one, _ := h.busy.LoadOrStore(name, new(sync.Mutex))
-	one.(*sync.Mutex).Lock()
-	return one.(*sync.Mutex).Unlock
+	h.mu.Lock()
+	one := h.busy[name]
+	if one == nil {
+		if h.busy == nil {
+			h.busy = make(map[string]*hand)
+		}
+		one = new(hand)
+		h.busy[name] = one
+	}
+	one.users++
+	h.mu.Unlock()
+	one.Lock()
+	return func() {
+		one.Unlock()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if one.users--; one.users == 0 {
+			delete(h.busy, name)
+		}
+	}
 }

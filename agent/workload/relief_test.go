@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -277,4 +278,23 @@ func TestStopBoth(t *testing.T) {
 	b.ask(t, "web", WantStarted)
 	f.sicken("web_2", false)
 	b.until(t, "one", func(s Status) bool { return s.Units[0].Health.State == Healthy && f.names() == "web_2" })
+}
+
+// TestHands: of many who work on the same instances one at a time does, and nothing is
+// kept of an instance on which nobody works.
+func TestHands(t *testing.T) {
+	var h hands
+	var all sync.WaitGroup
+	count := map[string]*int{"web": new(int), "db": new(int)}
+	for i := range 200 {
+		name := []string{"web", "db"}[i%2]
+		all.Go(func() {
+			defer h.on(name)()
+			*count[name]++ // the race detector sees who does not wait
+		})
+	}
+	all.Wait()
+	if *count["web"] != 100 || *count["db"] != 100 || len(h.busy) != 0 {
+		t.Errorf("%d and %d of 100 each, %d are kept", *count["web"], *count["db"], len(h.busy))
+	}
 }
