@@ -94,6 +94,7 @@ func TestExec(t *testing.T) {
 		{"too many", execTooMany},
 		{"out of turn", execOutOfTurn},
 		{"caller gone", execCallerGone},
+		{"caller gone early", execCallerGoneEarly},
 		{"revoked", execRevoked},
 		{"command line", execCommandLine},
 		{"command line with a terminal", execCommandLineTerminal},
@@ -615,6 +616,23 @@ func execCallerGone(t *testing.T, e *execs) {
 	r.cancel()
 	bob.Close()
 	until(t, "it to be gone", func() bool { return len(commands(t)) == 0 })
+}
+
+// execCallerGoneEarly cuts calls while their commands are started, each at another
+// moment: nothing is left of any, nor of the child that it may have by then.
+func execCallerGoneEarly(t *testing.T, e *execs) {
+	for round := range 3 {
+		var all []*called
+		for i := range workload.MaxExecsOfOne {
+			r := e.run(t, e.ada, func(r *called) { r.Start.Terminal = &apiv1.TerminalSize{} }, "stubborn")
+			time.AfterFunc(time.Duration(3*i+round)*10*time.Millisecond, r.cancel)
+			all = append(all, r)
+		}
+		for _, r := range all {
+			<-r.done
+		}
+		until(t, "nothing to be left", func() bool { return len(commands(t)) == 0 && len(e.folders(t)) == 0 })
+	}
 }
 
 func execRevoked(t *testing.T, e *execs) {

@@ -196,7 +196,7 @@ func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process
 		exit, err = p.process.Wait(context.WithoutCancel(ctx))
 	}
 	if err == nil {
-		err = p.process.Start(limited)
+		err = start(ctx, p.process)
 	}
 	if err != nil {
 		p.takeAway(ctx, true, awayLimit)
@@ -211,6 +211,14 @@ func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process
 		p.Stdin = &inlet{pipes.stdin, p, c.Terminal != nil}
 	}
 	return p, exit, nil
+}
+
+// start starts a process, to the end of that even when ctx ends meanwhile: of one that
+// is given up half started nobody knows the number, by which what it starts is found.
+func start(ctx context.Context, process client.Process) error {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), testStart)
+	defer cancel()
+	return process.Start(limited)
 }
 
 // process is the container's own, with what c says in its place.
@@ -229,8 +237,12 @@ func (e *Engine) process(ctx context.Context, instance string, c Command) (clien
 	if err != nil {
 		return nil, nil, fmt.Errorf("task of %s: %w", instance, err)
 	}
-	if status, err := task.Status(ctx); err != nil || status.Status != client.Running {
-		return nil, nil, errors.Join(fmt.Errorf("container %s: %w", instance, ErrNotRunning), err)
+	status, err := task.Status(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("task of %s: %w", instance, err)
+	}
+	if status.Status != client.Running {
+		return nil, nil, fmt.Errorf("container %s: %w", instance, ErrNotRunning)
 	}
 	info, err := container.Info(ctx)
 	if err != nil {
@@ -388,10 +400,12 @@ func (p *Process) takeAway(ctx context.Context, kill bool, limit time.Duration) 
 	defer cancel()
 	leader := 0
 	if kill && p.process != nil {
-		leader = int(p.process.Pid())
+		if leader = int(p.process.Pid()); leader == 0 {
+			leader = unknown // its start was given up, which is not to say that there was none
+		}
 	}
 	for {
-		err := p.engine.takeExecAway(ctx, p.instance, filepath.Base(p.pipes.folder), leader)
+		err := p.engine.takeExecAway(ctx, p.instance, filepath.Base(p.pipes.folder), &leader)
 		if err == nil {
 			drained()
 			if err := os.RemoveAll(p.pipes.folder); err != nil {
@@ -411,10 +425,14 @@ func (p *Process) takeAway(ctx context.Context, kill bool, limit time.Duration) 
 	}
 }
 
+// unknown is the process of a command that somebody else may know.
+const unknown = -1
+
 // takeExecAway kills the command called name in an instance, if it runs, and
-// deletes it. None there is no error. With leader, its process, or -1 for whichever that
-// is, what the command started goes too.
-func (e *Engine) takeExecAway(ctx context.Context, instance, name string, leader int) error {
+// deletes it. None there is no error. With leader, its process, what the command started
+// goes too; of one that is [unknown] it finds out and remembers it, as the command may be
+// gone when this is tried again.
+func (e *Engine) takeExecAway(ctx context.Context, instance, name string, leader *int) error {
 	ctx, cancel := context.WithTimeout(ctx, awayLimit)
 	defer cancel()
 	task, err := e.task(ctx, instance)
@@ -424,10 +442,12 @@ func (e *Engine) takeExecAway(ctx context.Context, instance, name string, leader
 	if err != nil {
 		return err
 	}
-	if leader < 0 {
-		if leader, err = leaderOf(ctx, task, name); err != nil {
+	if *leader == unknown {
+		found, err := leaderOf(ctx, task, name)
+		if err != nil {
 			return err
 		}
+		*leader = found
 	}
 	process, err := task.LoadProcess(ctx, name, nil)
 	if err == nil {
@@ -437,8 +457,8 @@ func (e *Engine) takeExecAway(ctx context.Context, instance, name string, leader
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if leader > 0 {
-		return endSession(leader, filepath.Join(e.paths.Cgroup, instance))
+	if *leader > 0 {
+		return endSession(*leader, filepath.Join(e.paths.Cgroup, instance))
 	}
 	return nil
 }
@@ -471,8 +491,8 @@ func (e *Engine) EndExecs(ctx context.Context) error {
 	var failed []error
 	for _, folder := range folders {
 		instance := filepath.Base(filepath.Dir(filepath.Dir(folder)))
-		drained := findPipes(folder).drain()
-		err := e.takeExecAway(ctx, instance, filepath.Base(folder), -1)
+		drained, leader := findPipes(folder).drain(), unknown
+		err := e.takeExecAway(ctx, instance, filepath.Base(folder), &leader)
 		drained()
 		if err == nil {
 			err = os.RemoveAll(folder)
