@@ -1,0 +1,156 @@
+package verdict
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"kogge.example/update/durable"
+)
+
+// FailuresFile is the memory of releases that were tried and did not stay.
+const FailuresFile = "failures.json"
+
+// maxFailures are remembered; the oldest make room.
+const maxFailures = 32
+
+// Failure is a release that was tried and did not stay.
+type Failure struct {
+	Release string    `json:"release"`          // its version
+	Digest  string    `json:"digest,omitempty"` // its name
+	Verdict Verdict   `json:"verdict"`
+	Why     string    `json:"why"`
+	Boots   int       `json:"boots"`         // tries of the last trial
+	Arming  int       `json:"arming"`        // its number
+	Times   int       `json:"times"`         // trials
+	Last    time.Time `json:"last"`          // end of the last one
+	Log     string    `json:"log,omitempty"` // its end
+}
+
+// String is "release 1.1 failed: agent not ready within 60s (3 boots)".
+func (f Failure) String() string {
+	return fmt.Sprintf("release %s %s", f.Release, Conclusion{Stage: Over, Verdict: f.Verdict, Why: f.Why, Boots: f.Boots})
+}
+
+// Refused says whether the release is not to be installed or armed again until
+// somebody forgets the failure. One that is unproven may be tried once more.
+func (f Failure) Refused() bool { return f.Verdict != Unproven || f.Times > 1 }
+
+// Failures is the memory, oldest first.
+type Failures []Failure
+
+type failuresFile struct {
+	Version  int       `json:"version"`
+	Failures []Failure `json:"failures"`
+}
+
+// ReadFailures reads failures.json; nil text is an empty memory.
+func ReadFailures(text []byte) (Failures, error) {
+	if text == nil {
+		return nil, nil
+	}
+	var version struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(text, &version); err != nil {
+		return nil, fmt.Errorf("%s: %w", FailuresFile, err)
+	}
+	if version.Version != formatVersion {
+		return nil, fmt.Errorf("%s: version %d: this release reads version %d", FailuresFile, version.Version, formatVersion)
+	}
+	var file failuresFile
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&file); err != nil {
+		return nil, fmt.Errorf("%s: %w", FailuresFile, err)
+	}
+	for _, f := range file.Failures {
+		if !slices.Contains([]Verdict{Failed, Crashed, Unproven}, f.Verdict) {
+			return nil, fmt.Errorf("%s: verdict %q is unknown to this release", FailuresFile, f.Verdict)
+		}
+	}
+	return file.Failures, nil
+}
+
+// Text is the content of failures.json.
+func (fs Failures) Text() []byte {
+	if fs == nil {
+		fs = Failures{}
+	}
+	text, err := json.MarshalIndent(failuresFile{formatVersion, fs}, "", "\t")
+	if err != nil {
+		panic(err) // strings, numbers and times of years with four digits
+	}
+	return append(text, '\n')
+}
+
+// Find returns the failure of the release with that digest, or, where either has none,
+// with that version.
+func (fs Failures) Find(version, digest string) (Failure, bool) {
+	i := fs.index(version, digest)
+	if i < 0 {
+		return Failure{}, false
+	}
+	return fs[i], true
+}
+
+func (fs Failures) index(version, digest string) int {
+	return slices.IndexFunc(fs, func(f Failure) bool {
+		if digest != "" && f.Digest != "" {
+			return f.Digest == digest
+		}
+		return f.Release == version
+	})
+}
+
+// Add remembers what became of a trial, at the end of the memory. The same trial, by the
+// number of its arming, counts once: a power cut may have come before it was forgotten.
+func (fs Failures) Add(t Trial, c Conclusion, when time.Time) Failures {
+	f := Failure{
+		Release: oneLine(t.Version), Digest: oneLine(t.Digest), Verdict: c.Verdict, Why: oneLine(c.Why), Boots: c.Boots, Arming: t.Number, Times: 1, Last: when.UTC().Truncate(time.Second), Log: c.Log,
+	}
+	if y := f.Last.Year(); y < 0 || y > 9999 { // JSON has no words for it
+		f.Last = time.Time{}
+	}
+	fs = slices.Clone(fs)
+	if i := fs.index(t.Version, t.Digest); i >= 0 {
+		f.Times = fs[i].Times
+		if fs[i].Arming != t.Number {
+			f.Times++
+		}
+		fs = slices.Delete(fs, i, i+1)
+	}
+	fs = append(fs, f)
+	return fs[max(0, len(fs)-maxFailures):]
+}
+
+// Forget takes the failures of a release away, by version or digest, and returns them.
+func (fs Failures) Forget(name string) (left, gone Failures) {
+	for _, f := range fs {
+		if name != "" && (f.Release == name || f.Digest == name) {
+			gone = append(gone, f)
+		} else {
+			left = append(left, f)
+		}
+	}
+	return left, gone
+}
+
+// maxFailuresFile is above what Text writes.
+const maxFailuresFile = 1 << 20
+
+// LoadFailures reads the memory at path; empty if there is no file.
+func LoadFailures(path string) (Failures, error) {
+	text, err := readFile(path, maxFailuresFile)
+	if err != nil {
+		return nil, err
+	}
+	return ReadFailures(text)
+}
+
+// SaveFailures writes the memory to path, whole or not at all.
+func SaveFailures(path string, fs Failures) error {
+	return durable.Replace(path, fs.Text(), 0o600)
+}

@@ -1,0 +1,105 @@
+package verdict
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/update/bootloader"
+	"kogge.example/update/golden"
+)
+
+func TestRecord(t *testing.T) {
+	r := Record{}.Begin("A").Begin("A")
+	golden.Compare(t, "record-1.txt", string(r.Text()))
+	for _, r := range []Record{r, r.Move("B", 9, noon), r.Clear(), r.Begin("B"), r.Move("B", 1, time.Time{})} {
+		got, err := ParseRecord(r.Text())
+		if err != nil || got != r {
+			t.Errorf("%+v came back as %+v, %v", r, got, err)
+		}
+	}
+	if r.Bad != 2 || r.Begin("B") != (Record{Slot: "B", Bad: 1}) || r.Excuse().Bad != 1 || r.Clear().Excuse().Bad != 0 {
+		t.Error("wrong count")
+	}
+}
+
+// TestRecordFlips changes every byte: the record is damaged then, and says so.
+func TestRecordFlips(t *testing.T) {
+	whole := Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, At: noon}.Text()
+	for i := range whole {
+		for _, bit := range []byte{1, 0x20, 0x80} {
+			torn := bytes.Clone(whole)
+			torn[i] ^= bit
+			if r, err := ParseRecord(torn); err == nil {
+				t.Fatalf("byte %d flipped: %+v", i, r)
+			}
+		}
+	}
+	other := Record{Slot: "A", Bad: 3, Armed: "B", Number: 4, At: noon}.Text()
+	for cut := range whole { // a torn sector is the front of the one over the rest of the other
+		torn := append(bytes.Clone(other[:cut]), whole[cut:]...)
+		if r, err := ParseRecord(torn); err == nil && r.Bad != 2 && r.Bad != 3 {
+			t.Fatalf("torn at %d: %+v", cut, r)
+		}
+	}
+}
+
+// TestFallback prints the decision for each count, state of the other slot and time
+// since the last one.
+func TestFallback(t *testing.T) {
+	a := bootloader.Entry{Present: true, Version: "1.0", Number: 6}
+	entries := []struct {
+		name string
+		bootloader.Entry
+	}{
+		{"empty", bootloader.Entry{}},
+		{"proven", bootloader.Entry{Present: true, Number: 5}},
+		{"bad release", bootloader.Entry{Present: true, Number: 7, Counted: true, Done: 3}},
+		{"tried by us", bootloader.Entry{Present: true, Number: 8, Counted: true, Done: 1}},
+	}
+	var b strings.Builder
+	for bad := range maxBad + 1 {
+		for _, e := range entries {
+			for _, armed := range []struct {
+				name string
+				Record
+				now time.Time
+			}{
+				{"never armed", Record{}, noon},
+				{"armed an hour ago", Record{Armed: "B", Number: 8, At: noon.Add(-time.Hour)}, noon},
+				{"armed a day ago", Record{Armed: "B", Number: 8, At: noon.Add(-24 * time.Hour)}, noon},
+				{"armed in the future", Record{Armed: "B", Number: 8, At: noon.Add(24 * 365 * time.Hour)}, noon},
+				{"slot A was armed", Record{Armed: "A", Number: 6, At: noon}, noon},
+			} {
+				r := armed.Record
+				r.Slot, r.Bad = "A", bad
+				other, why := r.Fallback(bootloader.State{A: a, B: e.Entry}, armed.now)
+				if other == "" && why == "" {
+					if bad >= maxBad {
+						t.Errorf("%d bad boots, and nothing is said", bad)
+					}
+					continue
+				}
+				act := "stay"
+				if other != "" {
+					act = "arm " + string(other)
+				}
+				fmt.Fprintf(&b, "%d bad, B %-12s %-20s %-6s %s\n", bad, e.name+",", armed.name+":", act, why)
+			}
+		}
+	}
+	golden.Compare(t, "fallback.txt", b.String())
+}
+
+func FuzzRecord(f *testing.F) {
+	f.Add(Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, At: noon}.Text())
+	f.Add([]byte(recordHead))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := ParseRecord(text)
+		if err == nil && !bytes.Equal(r.Text(), text) {
+			t.Errorf("%q is read as %+v", text, r)
+		}
+	})
+}
