@@ -35,7 +35,7 @@ var pcX8664 = Board{
 		"kernel/drivers/char/ipmi/", "kernel/drivers/char/tpm/", "kernel/drivers/hwmon/", "kernel/drivers/char/hw_random/",
 		"kernel/drivers/acpi/", "kernel/drivers/virtio/", "kernel/drivers/md/",
 		"virtio_net", "hv_netvsc", "hv_utils", "vmxnet3", "ext4", "button", "evdev", "usbhid", "hid_generic",
-		"intel_powerclamp", "coretemp", "i2c_i801", "efi_pstore", "ramoops", "cdc_acm", "ftdi_sio", "pl2303", "cp210x", "ch341",
+		"intel_powerclamp", "coretemp", "i2c_i801", "cdc_acm", "ftdi_sio", "pl2303", "cp210x", "ch341",
 	}, node...),
 	Without: []string{
 		// Wanted by no node: cards for fabrics and accelerators that bring megabytes each.
