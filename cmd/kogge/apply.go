@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,9 +9,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -385,20 +388,89 @@ func findings(all []nodeconfig.Problem) []finding {
 // jsonAnswer prints for programs: every list is there, and empty rather than null.
 func jsonAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) error {
 	answer := struct {
-		Done        []workload.Container `json:"done"`
-		Warned      []finding            `json:"warned"`
-		Needs       []string             `json:"needs"` // lines of a node.yaml, under allow:
-		Refused     []finding            `json:"refused"`
-		RefusedMore int                  `json:"refusedMore,omitempty"`
-	}{a.Containers, findings(a.Warnings), neededEntries(a.Containers), findings(refused.List), refused.More}
+		Done        []any     `json:"done"` // see [spoken]
+		Warned      []finding `json:"warned"`
+		Needs       []string  `json:"needs"` // lines of a node.yaml, under allow:
+		Refused     []finding `json:"refused"`
+		RefusedMore int       `json:"refusedMore,omitempty"`
+	}{[]any{}, findings(a.Warnings), neededEntries(a.Containers), findings(refused.List), refused.More}
 	if answer.Needs == nil {
 		answer.Needs = []string{}
 	}
-	if answer.Done == nil {
-		answer.Done = []workload.Container{}
+	for _, c := range a.Containers {
+		one, err := spoken(c)
+		if err != nil {
+			return err
+		}
+		answer.Done = append(answer.Done, one)
 	}
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(answer)
+}
+
+// spoken is a container for programs: a field is called as other tables would call it
+// (hostIP), and a time is text (10s). The container itself keeps the names by which nodes
+// know it again, and says of its secrets no more than it wants to.
+func spoken(c workload.Container) (any, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	var fields any
+	from := json.NewDecoder(bytes.NewReader(text))
+	from.UseNumber()
+	err = from.Decode(&fields)
+	return renamed(reflect.TypeOf(c), fields), err
+}
+
+// renamed is the JSON of something of type t with other names for its fields. The keys of
+// a map are no names of ours, and stay.
+func renamed(t reflect.Type, value any) any {
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch v := value.(type) {
+	case map[string]any:
+		if t != nil && t.Kind() == reflect.Map {
+			return v
+		}
+		all := make(map[string]any, len(v))
+		for name, one := range v {
+			var of reflect.Type // nil: of something that marshals itself
+			if t != nil && t.Kind() == reflect.Struct {
+				if f, ok := t.FieldByName(name); ok {
+					of = f.Type
+				}
+			}
+			all[camel(name)] = renamed(of, one)
+		}
+		return all
+	case []any:
+		if t == nil || t.Kind() != reflect.Slice {
+			return v
+		}
+		for i, one := range v {
+			v[i] = renamed(t.Elem(), one)
+		}
+	case json.Number:
+		if n, err := v.Int64(); err == nil && t == reflect.TypeFor[time.Duration]() {
+			return time.Duration(n).String()
+		}
+	}
+	return value
+}
+
+// camel is the name of a Go field as JSON has it: ID is id, CPUs is cpus, HostIP is hostIP,
+// DNSOptions is dnsOptions, SHA256 is sha256.
+func camel(name string) string {
+	n := strings.IndexFunc(name, unicode.IsLower)
+	switch {
+	case n < 0 || name[n:] == "s":
+		return strings.ToLower(name)
+	case n > 1:
+		n--
+	}
+	return strings.ToLower(name[:n]) + name[n:]
 }
