@@ -90,6 +90,26 @@ func acquire(f *os.File, lock int, until time.Time) error {
 	}
 }
 
+// DropCaches has the next read of the device come from the disk. What is written by then
+// is on it.
+func (p Partition) DropCaches() error {
+	err := locked(p.Device, os.O_RDONLY, unix.LOCK_EX, func(f *os.File) error {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		// Only a block device knows this call; a file in a test does not.
+		err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
+		if err != nil && !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("drop caches: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("boot partition %s: %w", p.Device, err)
+	}
+	return nil
+}
+
 // Partition is a boot partition as a value, for whoever hands it on.
 type Partition struct {
 	Device       string

@@ -2,8 +2,9 @@
 //
 // In comes the content of a disk and the number of writes it lives through; out
 // comes what such a disk may hold afterwards: all that was synced, and of the
-// rest what a seed decides. It knows sectors only, no partition and no file, and
-// nothing but the number of writes decides when the power fails.
+// rest what a seed decides. It has two faces: Disk knows sectors only, no partition
+// and no file; Files are those of one folder on a file system with a journal. Both may
+// hang on one Power, and nothing but its number of writes decides when it fails.
 package crashdisk
 
 import (
@@ -28,8 +29,31 @@ type Disk struct {
 	synced  []byte  // survives the cut
 	current []byte  // what a reader sees before it
 	cache   []write // since the last Sync, oldest first
-	left    int     // writes until the cut
-	cut     bool
+	power   *Power
+}
+
+// Power is what disks and files share: all of them lose it at the same instant.
+type Power struct {
+	left int // writes until the cut
+	cut  bool
+	used int
+}
+
+// NewPower lasts for so many writes; the one after them is under way when it fails.
+func NewPower(writes int) *Power { return &Power{left: writes} }
+
+// Used is how many writes there have been, the one that was cut included.
+func (p *Power) Used() int { return p.used }
+
+// write uses up one write, and tells whether the power lasts to its end.
+func (p *Power) write() bool {
+	p.used++
+	if p.left == 0 {
+		p.cut = true
+		return false
+	}
+	p.left--
+	return true
 }
 
 // write is one WriteAt that no Sync has followed yet.
@@ -41,13 +65,16 @@ type write struct {
 // New returns a disk that holds a copy of content and loses power at the write
 // after the given number of writes. That last write is under way when the power
 // fails: it returns ErrPowerCut, and yet some of it may be on the disk.
-func New(content []byte, writes int) *Disk {
-	return &Disk{synced: slices.Clone(content), current: slices.Clone(content), left: writes}
+func New(content []byte, writes int) *Disk { return NewOn(content, NewPower(writes)) }
+
+// NewOn is New with the power shared.
+func NewOn(content []byte, power *Power) *Disk {
+	return &Disk{synced: slices.Clone(content), current: slices.Clone(content), power: power}
 }
 
 // ReadAt reads what was written last, synced or not.
 func (d *Disk) ReadAt(p []byte, offset int64) (int, error) {
-	if d.cut {
+	if d.power.cut {
 		return 0, ErrPowerCut
 	}
 	if offset < 0 {
@@ -66,27 +93,27 @@ func (d *Disk) ReadAt(p []byte, offset int64) (int, error) {
 // WriteAt writes into the cache. A write past the end of the disk is refused
 // whole and counts as none.
 func (d *Disk) WriteAt(p []byte, offset int64) (int, error) {
-	if d.cut {
+	if d.power.cut {
 		return 0, ErrPowerCut
 	}
 	if offset < 0 || offset > int64(len(d.current)) || int64(len(p)) > int64(len(d.current))-offset {
 		return 0, fmt.Errorf("write %d bytes at %d: disk has %d", len(p), offset, len(d.current))
 	}
 	d.cache = append(d.cache, write{offset, slices.Clone(p)})
-	if d.left == 0 {
-		d.cut = true
+	if !d.power.write() {
 		return 0, ErrPowerCut
 	}
-	d.left--
 	return copy(d.current[offset:], p), nil
 }
 
 // Sync makes every write so far survive the cut.
 func (d *Disk) Sync() error {
-	if d.cut {
+	if d.power.cut {
 		return ErrPowerCut
 	}
-	copy(d.synced, d.current)
+	for _, w := range d.cache {
+		copy(d.synced[w.offset:], w.data)
+	}
 	d.cache = nil
 	return nil
 }

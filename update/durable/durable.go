@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 )
 
-// files is a file system that can lose power. The real one is disk; the tests have
-// one in memory.
-type files interface {
+// Files is a file system that can lose power. The real one is the machine's;
+// crashdisk.Files is one in memory.
+type Files interface {
 	Create(name string, data []byte, mode fs.FileMode) error // a new file, not synced
 	Sync(name string) error                                  // a file, or a folder
 	Rename(from, to string) error
@@ -29,10 +29,11 @@ type files interface {
 //  3. rename it over the old one
 //  4. sync the folder, so that the new content counts from now on
 func Replace(name string, data []byte, mode fs.FileMode) error {
-	return replace(disk{}, name, data, mode)
+	return ReplaceIn(disk{}, name, data, mode)
 }
 
-func replace(fsys files, name string, data []byte, mode fs.FileMode) error {
+// ReplaceIn is Replace in another file system than the machine's.
+func ReplaceIn(fsys Files, name string, data []byte, mode fs.FileMode) error {
 	temp := name + ".new"
 	if err := fsys.Create(temp, data, mode); err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)

@@ -89,7 +89,7 @@ func TestReplacePowerCut(t *testing.T) {
 	for _, before := range []map[string]string{{}, {name: old}, {name: old, name + ".new": "half"}} {
 		for calls := 0; ; calls++ {
 			m := &memory{left: calls, now: maps.Clone(before), data: maps.Clone(before), durable: maps.Clone(before)}
-			err := replace(m, name, []byte(fresh), 0o600)
+			err := ReplaceIn(m, name, []byte(fresh), 0o600)
 			for _, after := range m.afterCut() {
 				got, there := after[name]
 				if there && got != old && got != fresh || !there && before[name] != "" {

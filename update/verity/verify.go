@@ -9,26 +9,57 @@ import (
 	"sync"
 )
 
-// Leads tells whether the top of the tree on dev leads to the root hash, by reading
-// one block. It says nothing of what lies below: that is Verify's business, or the
-// kernel's. A device too small for data and tree is a plain no; the error is one of
-// reading.
+// Leads tells whether the tree on dev leads from the root hash to the first block of
+// data, by reading that block and one of each level. It says nothing of the other
+// blocks: that is Verify's business, or the kernel's. So a tree that an earlier, longer
+// image left behind a later one is none, and an image without its first block, which
+// may be half written, is none either. A device too small for data and tree is a plain
+// no; the error is one of reading.
 func Leads(dev io.ReaderAt, p Params) (bool, error) {
 	if p.Blocks == 0 || p.Blocks > maxBlocks {
 		return false, nil
 	}
-	at := p.Blocks
-	if p.Blocks == 1 {
-		at = 0
+	counts := levels(p.Blocks)
+	path := []uint64{p.Blocks} // the blocks to read, from the top down to data block 0
+	for i := len(counts) - 1; i > 0; i-- {
+		path = append(path, path[len(path)-1]+counts[i])
 	}
-	sums, err := newSummer(p.Salt).hashes(dev, at, 1)
-	if errors.Is(err, io.EOF) {
+	if len(counts) == 0 {
+		path = nil // one block of data needs no tree
+	}
+	return follow(dev, p, append(path, 0))
+}
+
+// leadsTop tells whether the top of the tree is what the root hash says.
+func leadsTop(dev io.ReaderAt, p Params) (bool, error) {
+	switch {
+	case p.Blocks == 0 || p.Blocks > maxBlocks:
 		return false, nil
+	case p.Blocks == 1:
+		return follow(dev, p, []uint64{0})
 	}
-	if err != nil {
-		return false, fmt.Errorf("top of the hash tree: %w", err)
+	return follow(dev, p, []uint64{p.Blocks})
+}
+
+// follow hashes one block after the other, each of which begins with the hash of the
+// next one.
+func follow(dev io.ReaderAt, p Params, path []uint64) (bool, error) {
+	s := newSummer(p.Salt)
+	want := p.Root
+	for _, block := range path {
+		sums, err := s.hashes(dev, block, 1)
+		if errors.Is(err, io.EOF) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("hash tree: %w", err)
+		}
+		if [sha256.Size]byte(sums) != want {
+			return false, nil
+		}
+		want = [sha256.Size]byte(s.data)
 	}
-	return [sha256.Size]byte(sums) == p.Root, nil
+	return true, nil
 }
 
 // Verify reads the whole tree and all data and returns nil when every block matches.
@@ -43,7 +74,7 @@ func Verify(dev io.ReaderAt, p Params) error {
 }
 
 func verify(dev io.ReaderAt, p Params) error {
-	leads, err := Leads(dev, p)
+	leads, err := leadsTop(dev, p)
 	if err != nil {
 		return err
 	}

@@ -147,11 +147,12 @@ func TestVerify(t *testing.T) {
 		leads bool
 		want  string
 	}{
-		{"first", []int{0}, true, "data block 0 does not match its hash"},
+		{"first", []int{0}, false, "data block 0 does not match its hash"},
 		{"last", []int{blocks - 1}, true, "data block 16683 does not match its hash"},
 		{"several", []int{16000, 300, 301, 9000}, true, "data block 300 does not match its hash"},
 		{"top", []int{blocks}, false, "hash tree does not lead to the root hash"},
 		{"level 1", []int{blocks + 2}, true, "hash tree does not lead to the root hash: block 1 of level 1 does not match its hash"},
+		{"level 1, on the way to the first block", []int{blocks + 1}, false, "hash tree does not lead to the root hash: block 0 of level 1 does not match its hash"},
 		{"level 0", []int{blocks + 3 + 130}, true, "hash tree does not lead to the root hash: block 130 of level 0 does not match its hash"},
 	} {
 		for _, at := range test.at {

@@ -1,0 +1,154 @@
+package slot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	"kogge.example/update/bootloader"
+	"kogge.example/update/crashdisk"
+	"kogge.example/update/fat"
+)
+
+// seeds is how many outcomes of each cut are looked at: KOGGE_CUT_SEEDS, or as many as
+// `make test` has time for.
+func seeds(t *testing.T) uint64 {
+	text := os.Getenv("KOGGE_CUT_SEEDS")
+	if text == "" {
+		return 64
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n == 0 {
+		t.Fatalf("KOGGE_CUT_SEEDS: %q is no number of seeds", text)
+	}
+	return n
+}
+
+// TestUpdatePowerCut cuts the power at every write of a whole update: retire, stage, arm,
+// the loader's count, bless; of the disk and of the files on STATE at the same instant.
+// Each time the node has to come up within four boots, with the old release or the whole
+// new one; and then the update can be made again.
+func TestUpdatePowerCut(t *testing.T) {
+	for name, l := range loaders(t) {
+		old, newer, newest := release(t, l, "1.0", 1, 7), release(t, l, "1.1", 2, 9), release(t, l, "1.2", 3, 6)
+		whole := map[string]made{"1.0": old, "1.1": newer, "1.2": newest}
+		image := flash(t, l, old)
+		first := func(w *world, from booted) (booted, error) { return w.update(t, from, newer, whole) }
+		for _, c := range []struct {
+			name   string
+			before []func(*world, booted) (booted, error)
+			do     func(*world, booted) (booted, error)
+			from   string
+			to     string
+		}{
+			{"first update", nil, first, "1.0", "1.1"},
+			{
+				"second update", []func(*world, booted) (booted, error){first},
+				func(w *world, from booted) (booted, error) { return w.update(t, from, newest, whole) }, "1.1", "1.2",
+			},
+			{
+				"rollback", []func(*world, booted) (booted, error){first},
+				func(w *world, from booted) (booted, error) { return w.rollback(t, from, whole) }, "1.1", "1.0",
+			},
+		} {
+			t.Run(name+"/"+c.name, func(t *testing.T) {
+				start := image
+				for _, before := range c.before {
+					w := on(l, start, forEver)
+					b, err := w.boot(whole)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := before(w, b); err != nil {
+						t.Fatal(err)
+					}
+					start = w.off(1)
+				}
+				cutEverywhere(t, l, start, whole, c.from, c.to, c.do)
+			})
+		}
+	}
+}
+
+func cutEverywhere(t *testing.T, l bootloader.Loader, start content, whole map[string]made, from, to string, do func(*world, booted) (booted, error)) {
+	t.Helper()
+	seeds := seeds(t)
+	seen := map[uint64]bool{}
+	ends := map[string]int{}
+	for writes := 0; ; writes++ {
+		w := on(l, start, writes)
+		b, err := w.boot(whole)
+		if err == nil {
+			b, err = do(w, b)
+		}
+		if err != nil && !errors.Is(err, crashdisk.ErrPowerCut) {
+			t.Fatalf("writes=%d: %v", writes, err)
+		}
+		if err == nil && (b.version != to || b.version == from) {
+			t.Fatalf("the update came to %+v", b)
+		}
+		for seed := range seeds {
+			cut := w.off(seed)
+			sum := cut.sum()
+			if seen[sum] {
+				continue
+			}
+			seen[sum] = true
+			where := fmt.Sprintf("writes=%d seed=%d", writes, seed)
+			w, b := comesUp(t, where, l, cut, whole)
+			if b.version != from && b.version != to || err == nil && b.version != to {
+				t.Fatalf("%s: came up with release %q", where, b.version)
+			}
+			ends[b.version]++
+			if b.version == from && seed < 4 {
+				if b, err := do(w, b); err != nil || b.version != to {
+					t.Fatalf("%s: once more: %+v, %v", where, b, err)
+				}
+				clean(t, where, w)
+			}
+		}
+		if err == nil {
+			t.Logf("%d writes, %d different outcomes; old and new: %v", writes, len(seen), ends)
+			return
+		}
+	}
+}
+
+// comesUp boots a world until it works, at most four times, and has it do what a node does
+// then.
+func comesUp(t *testing.T, where string, l bootloader.Loader, c content, whole map[string]made) (*world, booted) {
+	t.Helper()
+	w := on(l, c, forEver)
+	var errs []error
+	for range 4 {
+		b, err := w.boot(whole)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := w.Edit(func(*fat.Volume) error { return nil }); err != nil {
+			t.Fatalf("%s: repair: %v", where, err)
+		}
+		if err := w.good(b); err != nil {
+			t.Fatalf("%s: bless %+v: %v", where, b, err)
+		}
+		b.trial = false
+		return w, b
+	}
+	t.Fatalf("%s: dead: %v", where, errors.Join(errs...))
+	return nil, booted{}
+}
+
+// clean wants a boot partition on which nothing is lost.
+func clean(t *testing.T, where string, w *world) {
+	t.Helper()
+	v, err := fat.Open(w.disk, 0, bootSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report, err := v.Check(); err != nil || !report.Clean() {
+		t.Fatalf("%s: boot partition: %v, %v", where, report, err)
+	}
+}
