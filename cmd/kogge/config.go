@@ -259,7 +259,7 @@ func (f *configChange) confirm(ctx context.Context, asked *apiv1.ConfigState) (*
 		switch {
 		case err == nil && state.State == configKept && state.Kept == asked.Running:
 			state.Restarts = asked.Restarts
-			return state, nil
+			return state, f.remember()
 		case err == nil && state.State == configKept:
 			return nil, errors.New(state.Last)
 		}
@@ -294,7 +294,7 @@ func (f *configChange) tryConfirm(ctx context.Context, revision string) (*apiv1.
 	if err != nil {
 		return nil, err
 	}
-	return kept.Msg.State, f.remember()
+	return kept.Msg.State, nil
 }
 
 // dial makes a client for the address that the node has with the new settings.

@@ -127,6 +127,8 @@ type world struct {
 	units   []workload.UnitStatus
 	images  []workload.Image
 	volumes []workload.NamedVolume
+	// pid1 answers at a socket; nil: settle.
+	pid1 func(t *testing.T, socket string)
 }
 
 func (w *world) Update(_ context.Context, o install.Order, report func(install.Step)) error {
@@ -218,7 +220,11 @@ func (w *world) open(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "node.yaml"), nil, 0o600))
-	settle(t, filepath.Join(dir, "init.sock"))
+	pid1 := w.pid1
+	if pid1 == nil {
+		pid1 = settle
+	}
+	pid1(t, filepath.Join(dir, "init.sock"))
 	for _, group := range []string{"init", "workload"} {
 		must(t, os.MkdirAll(filepath.Join(dir, "cgroup", group), 0o700))
 		must(t, os.WriteFile(filepath.Join(dir, "cgroup", group, "memory.current"), []byte("4096\n"), 0o600))
