@@ -1,0 +1,244 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"kogge.example/agent/workload"
+)
+
+// pullOntoFullDisk: what does not fit is refused, or given up and cleared away.
+func pullOntoFullDisk(t *testing.T, p *puller) {
+	before := used(t, p.root)
+	p.images.forget()
+	p.images.push(t, "a/big:1", goruntime.GOARCH, random(t, 15, diskSize-8<<20))
+	p.fails(t, "a/big:1", workload.ErrFull, "MB are missing")
+	if _, _, sent := p.images.seen(); sent > 1<<20 {
+		t.Errorf("%d bytes came", sent)
+	}
+	p.images.push(t, "a/bomb:1", goruntime.GOARCH, bomb(t, diskSize+diskSize/4))
+	p.fails(t, "a/bomb:1", workload.ErrFull)
+	until(t, "the disk to be as before", func() bool { return used(t, p.root) < before+1<<20 })
+}
+
+// pullCollects: for an image that does not fit, what broken pulls left goes, then images
+// that nobody uses, the one of the longest ago first, and no more than has to.
+func pullCollects(t *testing.T, p *puller) {
+	p.wants()
+	p.images.push(t, "a/gone:1", goruntime.GOARCH, random(t, 59, 8<<20))
+	p.mustPull(t, "a/gone:1")
+	_, freed, err := p.engine.Prune(t.Context(), false)
+	must(t, err)
+	if has := p.has(t); has != "" || freed < 8<<20 {
+		t.Fatalf("pruned, %d bytes, and there is %s", freed, has)
+	}
+	until(t, "an empty store", func() bool { return used(t, p.root) < 4<<20 })
+	const mega = 1 << 20
+	for i, name := range []string{"used", "old", "new"} {
+		p.images.push(t, "a/"+name+":1", goruntime.GOARCH, random(t, uint64(60+i), 12*mega))
+		p.mustPull(t, "a/"+name+":1") // twice its size: as it travels, and unpacked
+	}
+	p.images.push(t, "a/half:1", goruntime.GOARCH, random(t, 64, 4*mega))
+	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/"):
+			return false
+		case r.Header.Get("Range") != "":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			p.images.proxy.ServeHTTP(&limited{w, 3 * mega}, r)
+		}
+		return true
+	})
+	p.fails(t, "a/half:1", nil, "503")
+	p.images.bends(nil)
+	// Its use is noted, and that of others is not.
+	p.wants("a/used:1")
+	ctx, cancel := context.WithCancel(t.Context())
+	var tending sync.WaitGroup
+	tending.Go(func() { p.engine.Tend(ctx) })
+	until(t, "a note of use", func() bool {
+		all, err := p.engine.Images(t.Context())
+		must(t, err)
+		i := slices.IndexFunc(all, func(i workload.Image) bool { return strings.HasSuffix(i.Name, "/a/used:1") })
+		return !all[i].Used.IsZero() && slices.Equal(all[i].By, []string{"by-a/used:1"})
+	})
+	cancel()
+	tending.Wait()
+	all, err := p.engine.Images(t.Context())
+	must(t, err)
+	for _, i := range all {
+		if i.Disk < 2*i.Size-mega || i.Size < 12*mega || !strings.HasSuffix(i.Name, "/a/used:1") && (len(i.By) > 0 || !i.Used.IsZero()) {
+			t.Errorf("%+v", i)
+		}
+	}
+	would, _, err := p.engine.Prune(t.Context(), true)
+	if must(t, err); len(would) != 2 || !strings.HasSuffix(would[0].Name, "a/old:1") {
+		t.Errorf("would prune %+v", would)
+	}
+	p.images.push(t, "a/next:1", goruntime.GOARCH, random(t, 65, 28*mega))
+	p.mustPull(t, "a/next:1")
+	if has := p.has(t); has != "a/new:1 a/next:1 a/used:1" {
+		t.Errorf("there is %s", has)
+	}
+	p.images.forget()
+	p.mustPull(t, "a/half:1")
+	if _, ranges, _ := p.images.seen(); strings.Join(ranges, "") != "" {
+		t.Errorf("what a broken pull left was there: %q", ranges)
+	}
+	// While nobody can say what is wanted, nothing goes.
+	p.mu.Lock()
+	p.refused = errors.New("shop.yaml:1:1: nonsense")
+	p.mu.Unlock()
+	if gone, _, err := p.engine.Prune(t.Context(), false); err != nil || len(gone) != 0 {
+		t.Errorf("pruned %+v, %v", gone, err)
+	}
+	p.mu.Lock()
+	p.refused = nil
+	p.mu.Unlock()
+	// What does not fit with nothing else there takes nothing away.
+	before := p.has(t)
+	p.images.push(t, "a/hopeless:1", goruntime.GOARCH, random(t, 66, 110*mega))
+	p.fails(t, "a/hopeless:1", workload.ErrFull, "MB are missing")
+	// And what is in use stays, whatever becomes of the pull.
+	if has := p.has(t); has != before {
+		t.Errorf("there is %s, and was %s", has, before)
+	}
+	p.wants("a/used:1", "a/new:1", "a/next:1", "a/half:1", "a/more:1")
+	p.images.push(t, "a/more:1", goruntime.GOARCH, random(t, 67, 30*mega))
+	p.fails(t, "a/more:1", workload.ErrFull)
+	if has := p.has(t); has != before {
+		t.Errorf("there is %s, and was %s", has, before)
+	}
+	gone, _, err := p.engine.Prune(t.Context(), false)
+	if must(t, err); len(gone) != 0 {
+		t.Errorf("pruned %+v", gone)
+	}
+}
+
+// saved is what docker save would write of an image with one layer.
+func saved(t *testing.T, ref string, layer v1.Layer) string {
+	t.Helper()
+	image, err := mutate.AppendLayers(empty.Image, layer)
+	must(t, err)
+	image, err = mutate.ConfigFile(image, &v1.ConfigFile{OS: "linux", Architecture: goruntime.GOARCH, RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{hashOf(t, layer)}}})
+	must(t, err)
+	tag, err := name.NewTag(ref)
+	must(t, err)
+	file := filepath.Join(t.TempDir(), "image.tar")
+	must(t, tarball.WriteToFile(file, tag, image))
+	return file
+}
+
+func hashOf(t *testing.T, layer v1.Layer) v1.Hash {
+	t.Helper()
+	hash, err := layer.DiffID()
+	must(t, err)
+	return hash
+}
+
+// pullOverPreload: a pull that takes the place of a preload has it for good, and no
+// collector takes it.
+func pullOverPreload(t *testing.T, p *puller) {
+	p.wants()
+	ref := p.images.host + "/a/pre:1"
+	file := saved(t, ref, random(t, 70, 1<<20))
+	preload := func() string {
+		t.Helper()
+		names, err := p.engine.Preload(t.Context(), filepath.Dir(file))
+		must(t, err)
+		return strings.Join(names, " ")
+	}
+	if got := preload(); got != ref {
+		t.Fatalf("preloaded %s", got)
+	}
+	digest, _ := p.images.push(t, "a/pre:1", goruntime.GOARCH, random(t, 71, 1<<20))
+	p.mustPull(t, "a/pre:1")
+	_, _, err := p.engine.Prune(t.Context(), false)
+	must(t, err)
+	if got := preload() + p.has(t); got != "a/pre:1" {
+		t.Errorf("preloaded again, or there is %s", got)
+	}
+	if got, err := p.engine.Digest(t.Context(), ref); err != nil || got != digest.String() {
+		t.Errorf("it is %s, want %s (%v)", got, digest, err)
+	}
+	tar, err := os.Open(saved(t, ref, random(t, 72, 1000)))
+	must(t, err)
+	defer tar.Close()
+	_, err = p.engine.Load(t.Context(), tar)
+	must(t, err)
+	if got := preload(); got != "" {
+		t.Errorf("preloaded %s over what was loaded", got)
+	}
+}
+
+// loadOntoFullDisk: a tar that does not fit is given up, and nothing is left of it.
+func loadOntoFullDisk(t *testing.T, p *puller) {
+	before := used(t, p.root)
+	tar, err := os.Open(saved(t, p.images.host+"/a/loaded:1", random(t, 75, diskSize)))
+	must(t, err)
+	defer tar.Close()
+	if _, err := p.engine.Load(t.Context(), tar); !errors.Is(err, workload.ErrFull) {
+		t.Errorf("%v", err)
+	}
+	if has := p.has(t); strings.Contains(has, "loaded") {
+		t.Errorf("there is %s", has)
+	}
+	until(t, "the disk to be as before", func() bool { return used(t, p.root) < before+1<<20 })
+}
+
+// bomb is a small layer with a big file in it.
+func bomb(t *testing.T, size int64) v1.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	must(t, err)
+	w := tar.NewWriter(z)
+	must(t, w.WriteHeader(&tar.Header{Name: "bomb", Mode: 0o644, Size: size, Typeflag: tar.TypeReg}))
+	_, err = io.CopyN(w, zeros{}, size)
+	must(t, err)
+	must(t, w.Close())
+	must(t, z.Close())
+	return static.NewLayer(b.Bytes(), types.OCILayer) // its DiffID is wrong, and nobody gets that far
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// used is how many bytes the files below folder have.
+func used(t *testing.T, folder string) (sum int64) {
+	t.Helper()
+	err := filepath.WalkDir(folder, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // it went while we looked
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			sum += info.Size()
+		}
+		return nil
+	})
+	must(t, err)
+	return sum
+}
