@@ -127,10 +127,11 @@ func (p *pipes) drain() (end func()) {
 }
 
 // quietLimit is how long an output may be silent, after the command has ended, before
-// that is its end: a child that the command left holds it open. maxRest is how much
+// that is its end: a child that the command left holds it open. On a node that has much to
+// do the shim may take its time over the last output, too. maxRest is how much
 // comes still: more than the pipes on the way hold.
 const (
-	quietLimit = time.Second
+	quietLimit = 3 * time.Second
 	maxRest    = 256 << 10
 )
 
