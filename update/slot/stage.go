@@ -147,7 +147,8 @@ func (s *staging) begin(ctx context.Context) (ready bool, err error) {
 	if _, action := phaseOf(old, state.Of(s.slot), false).Step(EventBegin, false); action != ActionRetire {
 		return false, errors.New("the slot cannot be retired")
 	}
-	if now := s.Disk.record(state.Of(s.Running)); records.Slots[s.Running] == nil || records.Slots[s.Running].Verity != now.Verity {
+	now := s.Disk.record(state.Of(s.Running))
+	if before := records.Slots[s.Running]; s.Verity.Blocks > 0 && (before == nil || before.Verity != now.Verity) {
 		records.Slots[s.Running] = now
 	}
 	records.Slots[s.slot] = &s.record
@@ -302,17 +303,18 @@ func hashAll(ctx context.Context, r io.Reader) (sum [sha256.Size]byte, err error
 
 // writeRoot is steps 3 and 4 for the root.
 func (s *staging) writeRoot(ctx context.Context, p Part) error {
-	at := s.record.Written
-	if at <= verity.BlockSize || at > p.Size || at%verity.BlockSize != 0 {
-		at = 0
+	from := s.record.Written
+	if from <= verity.BlockSize || from > p.Size || from%verity.BlockSize != 0 {
+		from = 0
 	}
-	body, err := p.Open(ctx, at)
+	body, err := p.Open(ctx, from)
 	if err != nil {
-		return fmt.Errorf("open at byte %d: %w", at, err)
+		return fmt.Errorf("open at byte %d: %w", from, err)
 	}
 	defer body.Close()
 	sum := sha256.New()
-	if at == 0 {
+	at := from
+	if from == 0 {
 		first := make([]byte, verity.BlockSize)
 		if _, err := readFull(ctx, body, first); err != nil {
 			return err
@@ -329,7 +331,16 @@ func (s *staging) writeRoot(ctx context.Context, p Part) error {
 		return err
 	}
 	if got := [sha256.Size]byte(sum.Sum(nil)); got != p.SHA256 {
-		return fmt.Errorf("%w: its SHA-256 is %x, signed is %x", ErrContent, got, p.SHA256)
+		err := fmt.Errorf("%w: its SHA-256 is %x, signed is %x", ErrContent, got, p.SHA256)
+		if from == 0 {
+			return err
+		}
+		// What an earlier attempt left may have been wrong, and not what came now.
+		s.record.Written, s.record.First = 0, nil
+		if remembered := s.remember(); remembered != nil {
+			return errors.Join(err, remembered)
+		}
+		return s.writeRoot(ctx, p)
 	}
 	if err := s.sync(); err != nil {
 		return err

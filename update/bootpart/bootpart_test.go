@@ -1,0 +1,166 @@
+package bootpart
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/update/fat"
+)
+
+var when = time.Date(2026, 11, 28, 21, 0, 0, 0, time.UTC)
+
+const size, offset = 256 << 10, 4096
+
+// partition makes a file with a volume in it that has one file, count.
+func partition(t *testing.T) Partition {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "disk")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	count := fat.File{Path: "count", Size: 1, Data: strings.NewReader("0")}
+	err = errors.Join(f.Truncate(offset+size), fat.Format(shifted{f}, fat.Spec{Size: size, When: when, Tiny: true}, []fat.File{count}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Partition{Device: name, Offset: offset, Size: size}
+}
+
+type shifted struct{ f *os.File }
+
+func (s shifted) WriteAt(b []byte, at int64) (int, error) { return s.f.WriteAt(b, offset+at) }
+
+func read(t *testing.T, p Partition, name string) string {
+	t.Helper()
+	var content []byte
+	err := p.Read(func(v *fat.Volume) (err error) {
+		content, err = v.ReadFile(name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// TestEditTakesTurns has many writers count to a number that only holds if each saw what
+// the one before it wrote. Locks belong to open files, so goroutines stand for processes.
+func TestEditTakesTurns(t *testing.T) {
+	p := partition(t)
+	var wait sync.WaitGroup
+	failed := make(chan error, 40)
+	for range 20 {
+		wait.Go(func() {
+			failed <- p.Edit(func(v *fat.Volume) error {
+				old, err := v.ReadFile("count")
+				if err != nil {
+					return err
+				}
+				var n int
+				if _, err := fmt.Sscan(string(old), &n); err != nil {
+					return err
+				}
+				return v.WriteFile("count", fmt.Append(nil, n+1), when)
+			})
+		})
+		wait.Go(func() {
+			failed <- p.Read(func(v *fat.Volume) error {
+				report, err := v.Check()
+				if err == nil && !report.Clean() {
+					err = fmt.Errorf("a reader sees %v", report)
+				}
+				return err
+			})
+		})
+	}
+	wait.Wait()
+	close(failed)
+	for err := range failed {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if got := read(t, p, "count"); got != "20" {
+		t.Errorf("20 edits counted to %s", got)
+	}
+}
+
+// TestEditRepairs leaves lost clusters behind, as a power cut does; Edit frees them and
+// Read leaves them alone.
+func TestEditRepairs(t *testing.T) {
+	p := partition(t)
+	f, err := os.OpenFile(p.Device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const reserved = 32 * 512 // of a volume of ours; its FAT begins there
+	if _, err := f.WriteAt([]byte{0xff, 0xff, 0xff, 0x0f}, offset+reserved+100*4); err != nil {
+		t.Fatal(err)
+	}
+	lost := func() (n int) {
+		err := p.Read(func(v *fat.Volume) error {
+			report, err := v.Check()
+			n = report.Lost
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := lost(); n != 1 {
+		t.Fatalf("%d lost clusters, want 1", n)
+	}
+	if err := p.Edit(func(*fat.Volume) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if n := lost(); n != 0 {
+		t.Errorf("%d lost clusters after an Edit", n)
+	}
+	if err := p.DropCaches(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	p := partition(t)
+	mine := errors.New("my own")
+	if err := p.Edit(func(*fat.Volume) error { return mine }); !errors.Is(err, mine) || !strings.Contains(err.Error(), p.Device) {
+		t.Errorf("the error of an edit: %v", err)
+	}
+	gone := Partition{Device: p.Device + ".gone", Size: size}
+	if err := gone.Edit(func(*fat.Volume) error { return nil }); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no device: %v", err)
+	}
+	if err := (Partition{Device: p.Device, Size: size}).Read(func(*fat.Volume) error { return nil }); err == nil {
+		t.Error("a volume where there is none")
+	}
+	// Whoever waits for too long hears why.
+	f, err := os.Open(p.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open(p.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := acquire(other, unix.LOCK_SH, time.Now()); !errors.Is(err, ErrBusy) {
+		t.Errorf("a locked device: %v", err)
+	}
+}
