@@ -76,6 +76,9 @@ func (m Machine) bootArgs() []string {
 			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+comma(u.Code),
 			"-drive", "if=pflash,unit=1,format=raw,file="+varsFile)
 	}
+	if m.BIOS != "" {
+		args = append(args, "-bios", m.BIOS)
+	}
 	if d := m.Direct; d != nil {
 		args = append(args, "-kernel", d.Kernel)
 		if d.Initrd != "" {

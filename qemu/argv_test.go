@@ -44,6 +44,13 @@ var machines = []struct {
 		},
 		Extra: []string{"-device", "isa-debug-exit"},
 	}},
+	{"64-bit ARM by UEFI", Machine{
+		Name: "n6", Arch: "arm64", Disks: []Disk{{Path: "/images/arm.img", Format: "raw"}},
+		UEFI: &UEFI{Code: "/firmware/AAVMF_CODE.fd", Vars: "/firmware/AAVMF_VARS.fd"}, VGA: true,
+	}},
+	{"64-bit ARM by U-Boot, a disk on NVMe", Machine{
+		Name: "n7", Arch: "arm64", Disks: []Disk{{Path: "/images/arm.img", Format: "raw", Bus: "nvme"}}, BIOS: "/firmware/u-boot.bin",
+	}},
 	{"another network card, no serial port", Machine{
 		Name: "n5", Disks: []Disk{{Path: "/images/base.img", Format: "raw"}}, NIC: "e1000e", NoSerial: true,
 	}},

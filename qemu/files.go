@@ -75,6 +75,9 @@ func (m Machine) formats() (Machine, error) {
 // come late and name its options instead of ours.
 func (m Machine) checkFiles() error {
 	files := map[string]string{"node.yaml": m.Seed, "join.yaml": m.Join}
+	if m.BIOS != "" {
+		files["firmware"] = m.BIOS
+	}
 	if m.UEFI != nil {
 		files["firmware"], files["firmware variables"] = m.UEFI.Code, m.UEFI.Vars
 	}

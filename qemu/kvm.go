@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// probed is the architecture of guests that the probe speaks for.
+const probed = "amd64"
+
 // kvmLimit is how long the probe's guest may take to say its byte.
 const kvmLimit = 3 * time.Second
 

@@ -26,7 +26,7 @@ type Machine struct {
 	// Name of the VM and of its folder: lower-case letters, digits and dashes,
 	// at most 32. MAC addresses derive from it.
 	Name string
-	// Arch is Go's name of the architecture. Default amd64, the only one so far.
+	// Arch is Go's name of the architecture: amd64 (default) or arm64.
 	Arch string
 	// MemoryMiB is the guest's memory. Default 1024.
 	MemoryMiB int
@@ -36,8 +36,11 @@ type Machine struct {
 	// Disks in boot order: the first one is tried first.
 	Disks []Disk
 	// UEFI boots through firmware with variables that persist. Excludes Direct.
-	// With neither, the machine's own BIOS boots the first disk.
+	// With neither, the machine's own BIOS boots the first disk; arm64 has none.
 	UEFI *UEFI
+	// BIOS is a file with firmware that keeps no variables, such as U-Boot, instead
+	// of the machine's own BIOS. Excludes UEFI and Direct.
+	BIOS string
 	// Direct has QEMU load a kernel, without firmware menus or boot loader.
 	Direct *Direct
 
@@ -160,6 +163,8 @@ type arch struct {
 	machine string // -machine
 	cpu     string // -cpu under TCG
 	vga     string // -device for a screen
+	sata    bool   // has a controller for it
+	bios    bool   // starts a disk without firmware from outside
 }
 
 var archs = map[string]arch{
@@ -170,8 +175,24 @@ var archs = map[string]arch{
 		// la57: five-level paging costs time and nobody needs it. cx16: QEMU 7.2
 		// leaks flags from its cmpxchg16b, and 3 Linux boots of 10 double-fault.
 		cpu: "max,la57=off,cx16=off",
-		vga: "VGA",
+		vga: "VGA", sata: true, bios: true,
 	},
+	"arm64": {
+		binary: "qemu-system-aarch64",
+		debian: "qemu-system-arm",
+		// The default interrupt controller, version 2, serves 8 processors at most.
+		machine: "virt,gic-version=3",
+		// Armv8.0 as Debian builds for it. "max" spends half of its time on
+		// authenticated pointers.
+		cpu: "cortex-a72",
+		vga: "virtio-gpu-pci",
+	},
+}
+
+// Program returns QEMU's program for the machine, and Debian's package that has it.
+func (m Machine) Program() (program, debian string) {
+	a := archs[or(m.Arch, "amd64")]
+	return a.binary, a.debian
 }
 
 // nics are QEMU's names of network cards.
@@ -194,7 +215,7 @@ func (m Machine) normal() (Machine, error) {
 	}
 	m.Forwards = append([]Forward(nil), m.Forwards...)
 	m.Disks = append([]Disk(nil), m.Disks...)
-	paths := []*string{&m.Seed, &m.Join}
+	paths := []*string{&m.Seed, &m.Join, &m.BIOS}
 	for i := range m.Disks {
 		m.Disks[i].Bus = or(m.Disks[i].Bus, "virtio")
 		paths = append(paths, &m.Disks[i].Path)
@@ -224,15 +245,21 @@ func (m Machine) normal() (Machine, error) {
 func (m Machine) check() error {
 	switch _, known := archs[m.Arch]; {
 	case !known:
-		return fmt.Errorf("architecture %q: only amd64 is known", m.Arch)
+		return fmt.Errorf("architecture %q: want amd64 or arm64", m.Arch)
 	case m.Accel != "tcg" && m.Accel != "kvm" && m.Accel != "auto":
 		return fmt.Errorf("acceleration %q: want tcg, kvm or auto", m.Accel)
+	case m.Accel == "kvm" && m.Arch != probed:
+		return fmt.Errorf("acceleration kvm: it is known for guests of %s only, this one is %s", probed, m.Arch)
 	case m.MemoryMiB < 0 || m.MemoryMiB > 1<<20:
 		return fmt.Errorf("memory of %d MiB", m.MemoryMiB)
 	case m.CPUs < 0 || m.CPUs > 64:
 		return fmt.Errorf("%d processors: want 1 to 64", m.CPUs)
 	case m.UEFI != nil && m.Direct != nil:
 		return errors.New("both firmware and a kernel to load directly")
+	case m.BIOS != "" && (m.UEFI != nil || m.Direct != nil):
+		return errors.New("firmware without variables, and something else that boots")
+	case m.BIOS == "" && m.UEFI == nil && m.Direct == nil && !archs[m.Arch].bios:
+		return fmt.Errorf("a machine of %s starts a disk only by UEFI or other firmware", m.Arch)
 	case m.UEFI != nil && (m.UEFI.Code == "" || m.UEFI.Vars == ""):
 		return errors.New("firmware needs both its code and a template of its variables")
 	case m.Direct != nil && m.Direct.Kernel == "":
@@ -254,6 +281,9 @@ func (m Machine) check() error {
 	for i, d := range m.Disks {
 		if err := d.check(); err != nil {
 			return fmt.Errorf("disk %d: %w", i, err)
+		}
+		if d.Bus == "sata" && !archs[m.Arch].sata {
+			return fmt.Errorf("disk %d: a machine of %s has no controller for sata", i, m.Arch)
 		}
 	}
 	seen := map[string]bool{}

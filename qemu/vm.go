@@ -132,8 +132,10 @@ func (m Machine) prepare(ctx context.Context) (Machine, error) {
 	}
 	if m.Accel == "auto" {
 		m.Accel = "tcg"
-		if ok, _ := ProbeKVM(ctx); ok {
-			m.Accel = "kvm"
+		if m.Arch == probed {
+			if ok, _ := ProbeKVM(ctx); ok {
+				m.Accel = "kvm"
+			}
 		}
 	}
 	return m, nil
