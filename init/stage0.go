@@ -13,6 +13,7 @@ import (
 	"kogge.example/init/module"
 	"kogge.example/init/mount"
 	"kogge.example/init/watchdog"
+	"kogge.example/update/gpt"
 )
 
 // diskWait is how long stage 0 waits for the boot disk to appear: USB sticks and
@@ -62,7 +63,7 @@ func stage0() (boot, *watchdog.Dog, error) {
 	fault("stage 0")
 	var disk mount.Disk
 	var loader mount.Loader
-	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board) })
+	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board, cmdline) })
 	b := boot{Version: cmdline.Version, Board: cmdline.Board, Disk: disk.Name, Trial: cmdline.Trial || loader.CountPath != ""}
 	if errors.Is(err, mount.ErrTwoDisks) {
 		b.Alone = err.Error() + ": unplug one of them"
@@ -77,13 +78,16 @@ func stage0() (boot, *watchdog.Dog, error) {
 }
 
 // findBootDisk loads what the root needs, and drivers until the boot disk is there.
-func findBootDisk(modules *module.Index, board boards.Board) (mount.Disk, mount.Loader, error) {
+func findBootDisk(modules *module.Index, board boards.Board, cmdline mount.Cmdline) (mount.Disk, mount.Loader, error) {
 	if err := modules.LoadAll(board.Root...); err != nil {
 		guard.Kmsg(err.Error()) // the root will not open, and say why
 	}
 	loader, err := readLoader(modules)
 	if err != nil {
 		guard.Kmsg(err.Error()) // as with a loader that tells nothing: proven, and any one disk
+	}
+	if loader.Partition == nil && cmdline.BootPart != (gpt.GUID{}) {
+		loader.Partition = &cmdline.BootPart
 	}
 	disk, err := waitForDisk(modules, loader)
 	return disk, loader, err

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 
+	"kogge.example/update/gpt"
 	"kogge.example/update/verity"
 )
 
@@ -14,6 +15,9 @@ type Cmdline struct {
 	Version string        // kogge.version: the release, as people name it
 	Board   string        // kogge.board
 	Trial   bool          // kogge.trial=1: from boot loaders that cannot say it otherwise
+	// BootPart is the boot partition that the loader started from (kogge.bootpart);
+	// zero from loaders that cannot say it or say it otherwise.
+	BootPart gpt.GUID
 }
 
 // ReadCmdline parses /proc/cmdline.
@@ -41,6 +45,9 @@ func ParseCmdline(line string) (Cmdline, error) {
 			c.Board = value
 		case "kogge.trial":
 			c.Trial = value == "1"
+		case "kogge.bootpart":
+			// One that makes no sense is as good as none: any one disk will do then.
+			c.BootPart, _ = gpt.ParseGUID(value)
 		}
 	}
 	if hash == "" {

@@ -32,6 +32,8 @@ func TestParseCmdline(t *testing.T) {
 		{line: "kogge.trial=0 kogge.verity=" + hash, want: Cmdline{Verity: params}},
 		{line: "kogge.trial kogge.verity=" + hash, want: Cmdline{Verity: params}},
 		{line: "kogge.version=a=b kogge.verity=" + hash, want: Cmdline{Verity: params, Version: "a=b"}},
+		{line: "kogge.verity=" + hash + " kogge.bootpart=C12A7328-f81f-11d2-ba4b-00a0c93ec93b", want: Cmdline{Verity: params, BootPart: gpt.EFISystem}},
+		{line: "kogge.verity=" + hash + " kogge.bootpart=c12a7328", want: Cmdline{Verity: params}},
 		// As everywhere in the kernel, the last word counts.
 		{line: "kogge.verity=x kogge.version=1 kogge.version=2 kogge.verity=" + hash, want: Cmdline{Verity: params, Version: "2"}},
 		{line: "kogge.verity.x=1 xkogge.verity=2 KOGGE.VERITY=3", err: "kogge.verity is missing"},
