@@ -76,7 +76,7 @@ type Board struct {
 }
 
 // All are the boards of this release, in the order in which they are listed.
-var All = []Board{qemuX8664, pcX8664}
+var All = []Board{qemuX8664, pcX8664, qemuArm64, qemuArm64UBoot}
 
 // Find returns the board called name, or an error that lists what there is.
 func Find(name string) (Board, error) {

@@ -12,10 +12,21 @@ import (
 	"kogge.example/image/kernel"
 	"kogge.example/image/program"
 	"kogge.example/image/uki"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/verity"
 )
 
-// buildBoot makes the initramfs and the unified kernel image of a slot.
+// Part is a boot file of a slot: its name, as update/bootloader knows it, and its
+// content.
+type Part struct {
+	Name string
+	Data []byte
+}
+
+// efiNames is how UEFI and systemd write the architectures in file names.
+var efiNames = map[string]string{"amd64": "x64", "arm64": "aa64"}
+
+// buildBoot makes the initramfs and the boot files of a slot.
 func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) error {
 	modules, err := k.Select(slices.Concat(o.Board.Watchdog.Modules, o.Board.Root, o.Board.Drivers), nil)
 	if err != nil {
@@ -44,24 +55,33 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 	if err != nil {
 		return fmt.Errorf("kernel: %w", err)
 	}
-	stub, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/linuxx64.efi.stub")
-	if err != nil {
-		return err
-	}
 	r.built.Kernel = k.Image
 	r.built.Cmdline = cmdline(o.Board, o.Version, r.root.Verity)
 	if o.Fault != "" {
 		r.built.Cmdline += " kogge.fault=" + o.Fault
 	}
-	r.uki, err = uki.Build(stub, uki.Image{OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd})
-	if err != nil {
-		return err
+	switch o.Board.Bootloader {
+	case boards.UBoot:
+		r.boot = []Part{{"kernel", image}, {"initrd", initrd}, {"cmdline", bootloader.UBootCmdline(r.built.Cmdline)}}
+	default:
+		stub, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/linux"+efiNames[o.Board.Arch]+".efi.stub")
+		if err != nil {
+			return err
+		}
+		data, err := uki.Build(stub, uki.Image{OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd})
+		if err != nil {
+			return err
+		}
+		r.boot = []Part{{"uki", data}}
+	}
+	for _, p := range r.boot {
+		r.built.BootBytes += int64(len(p.Data))
 	}
 	st, err := os.Stat(r.root.File)
 	if err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
-	r.built.RootBytes, r.built.InitrdBytes, r.built.UKIBytes = st.Size(), int64(len(initrd)), int64(len(r.uki))
+	r.built.RootBytes, r.built.InitrdBytes = st.Size(), int64(len(initrd))
 	return nil
 }
 

@@ -32,7 +32,7 @@ func (r release) addContents(ctx context.Context, o Options, k *kernel.Kernel, e
 		Packages: r.contributors(k), CompilerUses: []string{"/bin/runc"},
 	}
 	in.Origin = r.origins(k, entries)
-	if in.Compiler, err = program.Compiler(ctx); err != nil {
+	if in.Compiler, err = program.Compiler(ctx, o.Board.Arch); err != nil {
 		return nil, err
 	}
 	licenses, err := r.licenses(ctx, o, modules, in.Packages)

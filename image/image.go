@@ -65,7 +65,7 @@ type Built struct {
 	Initrd  string // path of the initramfs
 	Cmdline string // kernel command line
 	// Sizes of the parts in bytes.
-	RootBytes, InitrdBytes, UKIBytes int64
+	RootBytes, InitrdBytes, BootBytes int64
 }
 
 // Build writes the image to out. The file appears whole, by rename, or not at all.
@@ -106,7 +106,7 @@ type release struct {
 	// sysroot is the C library that runc is linked with.
 	sysroot []debian.File
 	root    slotRoot
-	uki     []byte
+	boot    []Part
 	built   Built
 	when    time.Time
 }
@@ -205,32 +205,45 @@ func (r release) blankState(ctx context.Context, o Options) (string, error) {
 // bootFiles lists the boot partition's files. Whoever calls it closes what they
 // read from.
 func (r release) bootFiles(o Options) (files []fat.File, closeAll func(), err error) {
-	loader, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/systemd-bootx64.efi")
-	if err != nil {
+	if files, err = r.loaderFiles(); err != nil {
 		return nil, nil, err
 	}
 	slots, err := bootloader.For(o.Board.Bootloader)
 	if err != nil {
 		return nil, nil, err
 	}
-	uki, err := slots.Path(bootloader.A, "uki")
-	if err != nil {
-		return nil, nil, err
-	}
 	if err := bootloader.CheckVersion(o.Version); err != nil {
 		return nil, nil, err
 	}
-	files = []fat.File{
-		file("EFI/BOOT/BOOTX64.EFI", loader),
-		file(uki, r.uki),
-		file("loader/loader.conf", []byte("timeout 0\neditor no\nauto-entries no\nauto-firmware no\n")),
-		file("kogge/README.TXT", []byte(seedReadme)),
+	for _, p := range r.boot {
+		path, err := slots.Path(bootloader.A, p.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, file(path, p.Data))
 	}
+	files = append(files, file("kogge/README.TXT", []byte(seedReadme)))
 	files = append(files, slots.Fresh(o.Version)...)
 	if o.Config != nil {
 		files = append(files, file("kogge/node.yaml", o.Config))
 	}
 	return files, func() {}, nil
+}
+
+// loaderFiles are the boot loader itself and what it is told once and for all.
+func (r release) loaderFiles() ([]fat.File, error) {
+	if r.board.Bootloader == boards.UBoot { // which the board brings, but for our script
+		return []fat.File{file(bootloader.ScriptFile, bootloader.BootScript())}, nil
+	}
+	arch := efiNames[r.board.Arch]
+	loader, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/systemd-boot"+arch+".efi")
+	if err != nil {
+		return nil, err
+	}
+	return []fat.File{
+		file("EFI/BOOT/BOOT"+strings.ToUpper(arch)+".EFI", loader),
+		file("loader/loader.conf", []byte("timeout 0\neditor no\nauto-entries no\nauto-firmware no\n")),
+	}, nil
 }
 
 const seedReadme = "Put node.yaml into this folder to configure the node. It is read at the next boot.\r\n"

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ import (
 // none of it.
 func (n *node) testPort() {
 	guard.Go("test port", func() {
-		tty, err := os.OpenFile("/dev/ttyS1", os.O_RDWR|unix.O_NOCTTY, 0)
+		tty, err := os.OpenFile(testTTY(), os.O_RDWR|unix.O_NOCTTY, 0)
 		if err != nil {
 			guard.Kmsg("test port: " + err.Error())
 			return
@@ -47,6 +48,15 @@ func (n *node) testPort() {
 			_, _ = tty.Write(append(data, '\n'))
 		}
 	})
+}
+
+// testTTY is the second serial port. On arm64 the first one is of another kind, so
+// this is the first of its own.
+func testTTY() string {
+	if runtime.GOARCH == "arm64" {
+		return "/dev/ttyS0"
+	}
+	return "/dev/ttyS1"
 }
 
 // raw switches off echo and translation.

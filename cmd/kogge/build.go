@@ -67,8 +67,8 @@ func imageBuildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			say("%s: board %s, root %.1f MB, boot file %.1f MB (initramfs %.1f MB), in %.1f s", out, f.board,
-				float64(built.RootBytes)/1e6, float64(built.UKIBytes)/1e6, float64(built.InitrdBytes)/1e6, time.Since(start).Seconds())
+			say("%s: board %s, root %.1f MB, boot files %.1f MB (initramfs %.1f MB), in %.1f s", out, f.board,
+				float64(built.RootBytes)/1e6, float64(built.BootBytes)/1e6, float64(built.InitrdBytes)/1e6, time.Since(start).Seconds())
 			return nil
 		},
 	}

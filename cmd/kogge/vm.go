@@ -18,9 +18,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
+	"kogge.example/boards"
 	"kogge.example/image"
-	"kogge.example/image/debian"
+	"kogge.example/image/disk"
 	"kogge.example/image/example"
+	"kogge.example/image/firmware"
 	"kogge.example/qemu"
 )
 
@@ -146,8 +148,38 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	return vm.Stop(bounded)
 }
 
-// qemuProgram is what runs the machines of all boards there are.
-const qemuProgram, qemuPackage = "qemu-system-x86_64", "qemu-system-x86"
+// findBoard is the board of the machine: the flag's, or that of the image.
+func (f *runFlags) findBoard() (boards.Board, error) {
+	board, err := boards.Find(f.build.board)
+	if err != nil {
+		return board, hinted{fmt.Errorf("vm run: %w", err), "kogge boards list"}
+	}
+	if f.image == "" {
+		return board, nil
+	}
+	if name := boardOf(f.image); name != "" {
+		return boards.Find(name)
+	}
+	return board, nil
+}
+
+// boardOf is the board that a raw image names, "" where there is none.
+func boardOf(image string) string {
+	file, err := os.Open(image)
+	if err != nil {
+		return "" // whoever opens it next says why
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
+		return ""
+	}
+	c, err := disk.Inspect(file, st.Size())
+	if err != nil {
+		return ""
+	}
+	return c.Board
+}
 
 // check refuses what cannot run before anything is built, downloaded or written.
 func (f *runFlags) check(m qemu.Machine) error {
@@ -171,8 +203,9 @@ func (f *runFlags) check(m qemu.Machine) error {
 	if f.printCommand {
 		return nil // for a machine that need not be this one
 	}
-	if _, err := exec.LookPath(qemuProgram); err != nil {
-		return hinted{fmt.Errorf("vm run: %s: %w", qemuProgram, qemu.ErrNoQEMU), "apt-get install " + qemuPackage}
+	program, pkg := m.Program()
+	if _, err := exec.LookPath(program); err != nil {
+		return hinted{fmt.Errorf("vm run: %s: %w", program, qemu.ErrNoQEMU), "apt-get install " + pkg}
 	}
 	for _, forward := range m.Forwards {
 		if err := tryPort(forward); err != nil {
@@ -215,8 +248,12 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 	if err != nil {
 		return qemu.Machine{}, err
 	}
+	board, err := f.findBoard()
+	if err != nil {
+		return qemu.Machine{}, err
+	}
 	m := qemu.Machine{
-		Name: name, MemoryMiB: f.memory, CPUs: f.cpus, Forwards: forwards, Offline: !f.online, Network: f.net,
+		Name: name, Arch: board.Arch, MemoryMiB: f.memory, CPUs: f.cpus, Forwards: forwards, Offline: !f.online, Network: f.net,
 		Accel: f.accel, Detached: f.detach, Fresh: !f.keep, Seed: f.seed, ReadyLine: "kogge: ",
 	}
 	if err := f.check(m); err != nil {
@@ -245,7 +282,7 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 	m.Disks = []qemu.Disk{{Path: f.image, SizeMiB: int(f.disk >> 20)}}
 	if f.direct {
 		m.Direct = &qemu.Direct{Kernel: built.Kernel, Initrd: built.Initrd, Cmdline: built.Cmdline}
-	} else if m.UEFI, err = firmware(ctx); err != nil {
+	} else if err := addFirmware(ctx, &m, board); err != nil {
 		return qemu.Machine{}, err
 	}
 	return m, nil
@@ -256,22 +293,22 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// firmware returns OVMF from the package cache.
-func firmware(ctx context.Context) (*qemu.UEFI, error) {
+// addFirmware completes the machine with the board's firmware from the package cache.
+func addFirmware(ctx context.Context, m *qemu.Machine, board boards.Board) error {
 	packages, err := packageCache(false)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	lock, err := debian.LoadLock(debian.Firmware)
+	files, err := firmware.Fetch(ctx, packages, board)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	files, err := packages.Fetch(ctx, lock)
-	if err != nil {
-		return nil, err
+	if files.Vars == "" {
+		m.BIOS = files.Code
+		return nil
 	}
-	ovmf := filepath.Join(files[0].Dir, "usr/share/OVMF")
-	return &qemu.UEFI{Code: filepath.Join(ovmf, "OVMF_CODE_4M.fd"), Vars: filepath.Join(ovmf, "OVMF_VARS_4M.fd")}, nil
+	m.UEFI = &qemu.UEFI{Code: files.Code, Vars: files.Vars}
+	return nil
 }
 
 // parsePorts reads HOST:GUEST flags.

@@ -29,7 +29,7 @@ type Package struct {
 func (p Package) String() string { return p.Name + "=" + p.Version + ":" + p.Arch }
 
 // Lock is a named set of packages. The sets are one for each board, "tools" for
-// the programs that the builder runs, and "ovmf" for the firmware of virtual machines.
+// the programs that the builder runs, and "firmware" for virtual machines.
 type Lock struct {
 	Name     string
 	Packages []Package // sorted by name
@@ -43,6 +43,12 @@ func (l Lock) Find(name string) (Package, error) {
 		}
 	}
 	return Package{}, fmt.Errorf("lock %s: package %s is not in it", l.Name, name)
+}
+
+// Only is the lock with nothing but the package called name.
+func (l Lock) Only(name string) (Lock, error) {
+	p, err := l.Find(name)
+	return Lock{Name: l.Name, Packages: []Package{p}}, err
 }
 
 //go:embed lock/*.lock

@@ -15,7 +15,7 @@ type Set struct {
 // Names of the sets that belong to no board.
 const (
 	Tools    = "tools"    // what the builder runs
-	Firmware = "firmware" // UEFI for virtual machines
+	Firmware = "firmware" // UEFI and U-Boot for virtual machines
 	Licenses = "licenses" // texts that copyright files refer to
 )
 
@@ -27,11 +27,15 @@ func Sets(all []boards.Board) []Set {
 	sets := []Set{
 		{Name: Licenses, Arch: "amd64", Packages: []string{"base-files"}},
 		{Name: Tools, Arch: "amd64", Packages: []string{"erofs-utils", "e2fsprogs", "libarchive13t64"}, Closure: true},
-		{Name: Firmware, Arch: "amd64", Packages: []string{"ovmf"}},
+		{Name: Firmware, Arch: "amd64", Packages: []string{"ovmf", "qemu-efi-aarch64", "u-boot-qemu"}},
 	}
 	archs := map[string]bool{}
 	for _, b := range all {
-		sets = append(sets, Set{Name: b.Name, Arch: b.Arch, Packages: []string{b.Kernel, "systemd-boot-efi", "e2fsck-static", "ca-certificates"}})
+		packages := []string{b.Kernel, "e2fsck-static", "ca-certificates"}
+		if b.Bootloader == boards.SystemdBoot {
+			packages = append(packages, "systemd-boot-efi")
+		}
+		sets = append(sets, Set{Name: b.Name, Arch: b.Arch, Packages: packages})
 		if !archs[b.Arch] {
 			archs[b.Arch] = true
 			sets = append(sets, Set{Name: RuncSet(b.Arch), Arch: b.Arch, Packages: []string{"libseccomp-dev", "libc6-dev", "libc6", "linux-libc-dev"}})

@@ -95,7 +95,12 @@ func FuzzKernel(f *testing.F) {
 	f.Add(append([]byte("MZ"), make([]byte, 1000)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var c Contents
-		if err := c.readKernel(bytes.NewReader(data)); err == nil && (c.Board == "" || c.Verity.Blocks == 0) {
+		if err := c.readPE(bytes.NewReader(data)); err == nil && (c.Board == "" || c.Verity.Blocks == 0) {
+			t.Errorf("taken as whole: %+v", c)
+		}
+		c = Contents{}
+		half := len(data) / 2
+		if err := c.readKernel(bytes.NewReader(data[:half]), bytes.NewReader(data[half:])); err == nil && (c.Board == "" || c.Verity.Blocks == 0) {
 			t.Errorf("taken as whole: %+v", c)
 		}
 	})

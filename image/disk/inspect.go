@@ -59,20 +59,18 @@ func Inspect(d Device, size int64) (Contents, error) {
 		return c, err
 	}
 	for _, slot := range []string{"a", "b"} {
-		name := path.Join("EFI/kogge", slot+".efi")
-		r, err := v.Reader(name)
-		if errors.Is(err, fat.ErrNotExist) {
-			continue
+		c.Slot = slot
+		for _, read := range []func(*fat.Volume) error{c.readUKI, c.readFolder} {
+			err := read(v)
+			if err == nil {
+				return c, nil
+			}
+			if !errors.Is(err, fat.ErrNotExist) {
+				return c, fmt.Errorf("%w: kernel of slot %s: %w", ErrDamaged, slot, err)
+			}
 		}
-		if err == nil {
-			c.Slot = slot
-			err = c.readKernel(r)
-		}
-		if err != nil {
-			return c, fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
-		}
-		return c, nil
 	}
+	c.Slot = ""
 	return c, fmt.Errorf("%w: there is no kernel on the boot partition", ErrDamaged)
 }
 
@@ -111,8 +109,56 @@ func Boot(d Device, t gpt.Table) (*fat.Volume, error) {
 	return v, nil
 }
 
-// readKernel learns board, version and root hash from a unified kernel image.
-func (c *Contents) readKernel(r io.ReaderAt) error {
+// maxCmdline is more than any kernel takes.
+const maxCmdline = 64 << 10
+
+// readFolder learns board, version and root hash from a slot whose kernel and command
+// line are files of their own, which is how U-Boot has them. The error wraps
+// fat.ErrNotExist where there is no such slot.
+func (c *Contents) readFolder(v *fat.Volume) error {
+	folder := strings.ToUpper(c.Slot)
+	kernel, err := v.Reader(path.Join(folder, "kernel"))
+	if err != nil {
+		return err
+	}
+	text, err := v.Reader(path.Join(folder, "cmdline"))
+	if err != nil {
+		return fmt.Errorf("command line: %v", err) // there is a slot, so this is damage
+	}
+	return c.readKernel(kernel, text)
+}
+
+// readKernel learns the same from the content of the two files.
+//
+// Source: Documentation/arch/arm64/booting.rst in the kernel tree.
+func (c *Contents) readKernel(kernel io.ReaderAt, cmdline io.Reader) error {
+	magic := make([]byte, 4)
+	if _, err := kernel.ReadAt(magic, 0x38); err != nil && err != io.EOF {
+		return err
+	}
+	if string(magic) != "ARM\x64" {
+		return errors.New("it is not for arm64")
+	}
+	c.Arch = "arm64"
+	line, err := io.ReadAll(io.LimitReader(cmdline, maxCmdline))
+	if err != nil {
+		return err
+	}
+	return c.readCmdline(strings.TrimPrefix(string(line), "bootargs="))
+}
+
+// readUKI learns board, version and root hash from the unified kernel image of the
+// slot. The error wraps fat.ErrNotExist where there is none.
+func (c *Contents) readUKI(v *fat.Volume) error {
+	r, err := v.Reader(path.Join("EFI/kogge", c.Slot+".efi"))
+	if err != nil {
+		return err
+	}
+	return c.readPE(r)
+}
+
+// readPE learns the same from the content of the file.
+func (c *Contents) readPE(r io.ReaderAt) error {
 	f, err := pe.NewFile(r)
 	if err != nil {
 		return err
@@ -123,14 +169,19 @@ func (c *Contents) readKernel(r io.ReaderAt) error {
 		return fmt.Errorf("it is for processors of kind %#x", f.Machine)
 	}
 	s := f.Section(".cmdline")
-	if s == nil || s.VirtualSize > 64<<10 {
+	if s == nil || s.VirtualSize > maxCmdline {
 		return errors.New("it has no command line")
 	}
 	text, err := s.Data()
 	if err != nil {
 		return err
 	}
-	for _, word := range strings.Fields(string(bytes.TrimRight(text, "\x00"))) {
+	return c.readCmdline(string(bytes.TrimRight(text, "\x00")))
+}
+
+// readCmdline learns board, version and root hash from a kernel command line.
+func (c *Contents) readCmdline(line string) (err error) {
+	for _, word := range strings.Fields(line) {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
 		case "kogge.board":

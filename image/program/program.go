@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -60,6 +61,39 @@ type target struct {
 	ld   string
 }
 
+// compiler is the host's C compiler and linker for one architecture.
+type compiler struct {
+	cc, ld string // programs
+	deb    string // the package that has them
+	libs   string // Debian's name of the folder of libraries
+}
+
+// compilerFor returns the native compiler where the architecture is this machine's,
+// otherwise Debian's cross compiler.
+func compilerFor(arch string) (compiler, error) {
+	triples := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+	triple, ok := triples[arch]
+	switch {
+	case !ok:
+		return compiler{}, fmt.Errorf("program %s: no C compiler is known for architecture %q", Runc, arch)
+	case arch == runtime.GOARCH:
+		return compiler{cc: "gcc", ld: "ld", deb: "gcc", libs: triple}, nil
+	}
+	return compiler{cc: triple + "-gcc", ld: triple + "-ld", deb: "gcc-" + strings.ReplaceAll(triple, "_", "-"), libs: triple}, nil
+}
+
+// version returns what one of the compiler's programs says about itself.
+func (c compiler) version(ctx context.Context, program string) (string, error) {
+	out, err := exec.CommandContext(ctx, program, "--version").Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("program %s: the C compiler %s is missing; install it: apt-get install %s", Runc, program, c.deb)
+	}
+	if err != nil {
+		return "", fmt.Errorf("program %s: %s: %w", Runc, program, err)
+	}
+	return string(out), nil
+}
+
 // Options say what to build.
 type Options struct {
 	Source string // top of the checkout
@@ -81,6 +115,11 @@ func Build(ctx context.Context, o Options) (Set, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Set{}, fmt.Errorf("programs: %w", err)
 	}
+	// The C compiler comes last, so it is looked for first.
+	key, err := runcKey(ctx, o)
+	if err != nil {
+		return Set{}, err
+	}
 	pure := []string{"CGO_ENABLED=0"}
 	base := strings.TrimSpace("netgo osusergo grpcnotrace " + o.Tags)
 	targets := []target{
@@ -92,7 +131,7 @@ func Build(ctx context.Context, o Options) (Set, error) {
 	for _, t := range targets {
 		g.Go(func() error { return t.build(ctx, o.Source, filepath.Join(dir, t.name), o.Arch) })
 	}
-	g.Go(func() error { return buildRunc(ctx, o, filepath.Join(dir, Runc)) })
+	g.Go(func() error { return buildRunc(ctx, o, key, filepath.Join(dir, Runc)) })
 	return Set{Dir: dir}, g.Wait()
 }
 
@@ -110,7 +149,7 @@ func (t target) build(ctx context.Context, source, out, arch string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", strings.TrimSpace("-s -w "+t.ld), "-o", out, t.pkg)
 	cmd.Dir = source
 	// GOFLAGS and its like could change the bytes; they are the host's affair.
-	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=v1")
+	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0")
 	cmd.Env = append(cmd.Env, t.env...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -122,8 +161,8 @@ func (t target) build(ctx context.Context, source, out, arch string) error {
 
 // buildRunc compiles runc, static and with seccomp, against the C library of the
 // sysroot. The C compiler is the host's: it is part of the key and of the SBOM.
-func buildRunc(ctx context.Context, o Options, out string) error {
-	key, err := runcKey(ctx, o)
+func buildRunc(ctx context.Context, o Options, key, out string) error {
+	cc, err := compilerFor(o.Arch)
 	if err != nil {
 		return err
 	}
@@ -136,7 +175,7 @@ func buildRunc(ctx context.Context, o Options, out string) error {
 		if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
 			return fmt.Errorf("program %s: %w", Runc, err)
 		}
-		if err := runcTarget(root).build(ctx, o.Source, kept+".new", o.Arch); err != nil {
+		if err := runcTarget(cc, root).build(ctx, o.Source, kept+".new", o.Arch); err != nil {
 			return err
 		}
 		if err := os.Rename(kept+".new", kept); err != nil {
@@ -154,22 +193,23 @@ func buildRunc(ctx context.Context, o Options, out string) error {
 }
 
 // runcTarget is how runc is compiled against the C library at root.
-func runcTarget(root string) target {
+func runcTarget(cc compiler, root string) target {
 	return target{
-		name: Runc, pkg: "github.com/opencontainers/runc", tags: "netgo osusergo seccomp urfave_cli_no_docs runc_nocriu", env: runcEnv(root),
+		name: Runc, pkg: "github.com/opencontainers/runc", tags: "netgo osusergo seccomp urfave_cli_no_docs runc_nocriu", env: cc.env(root),
 		// No build ids: they would hold a hash of the folder that the cache is in.
-		ld: "-buildid= -linkmode external -extldflags '-static --sysroot=" + root + " -Wl,--build-id=none'",
+		ld: "-buildid= -linkmode external -extldflags '-static " + cc.link(root) + " -Wl,--build-id=none'",
 	}
 }
 
-// Compiler says which C compiler links runc, as it says itself.
-func Compiler(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "gcc", "--version").Output()
+// Compiler says which C compiler links runc for an architecture, as it says itself.
+func Compiler(ctx context.Context, arch string) (string, error) {
+	cc, err := compilerFor(arch)
 	if err != nil {
-		return "", fmt.Errorf("program %s: gcc: %w; install gcc", Runc, err)
+		return "", err
 	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	return strings.TrimSpace(line), nil
+	text, err := cc.version(ctx, cc.cc)
+	line, _, _ := strings.Cut(text, "\n")
+	return strings.TrimSpace(line), err
 }
 
 // runcKey names everything that runc's bytes depend on.
@@ -182,14 +222,23 @@ func runcKey(ctx context.Context, o Options) (string, error) {
 		}
 		h.Write(data)
 	}
-	for _, args := range [][]string{{"go", "version"}, {"gcc", "--version"}, {"ld", "--version"}} {
-		out, err := exec.CommandContext(ctx, args[0], args[1:]...).Output()
-		if err != nil {
-			return "", fmt.Errorf("program %s: %s: %w; install gcc", Runc, args[0], err)
-		}
-		h.Write(out)
+	out, err := exec.CommandContext(ctx, "go", "version").Output()
+	if err != nil {
+		return "", fmt.Errorf("program %s: go version: %w", Runc, err)
 	}
-	fmt.Fprintln(h, o.Arch, runcTarget("/sysroot"))
+	h.Write(out)
+	cc, err := compilerFor(o.Arch)
+	if err != nil {
+		return "", err
+	}
+	for _, tool := range []string{cc.cc, cc.ld} {
+		text, err := cc.version(ctx, tool)
+		if err != nil {
+			return "", err
+		}
+		h.Write([]byte(text))
+	}
+	fmt.Fprintln(h, o.Arch, runcTarget(cc, "/sysroot"))
 	for _, f := range o.Sysroot {
 		fmt.Fprintf(h, "%x\n", f.SHA256)
 	}
@@ -229,14 +278,29 @@ func mergeSysroot(files []debian.File, dir string) (string, error) {
 	return root, os.WriteFile(stampFile, []byte(stamp.String()), 0o644)
 }
 
-// runcEnv points the C compiler at the sysroot and at nothing of the host's.
-func runcEnv(root string) []string {
-	lib := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
+// env points the compiler at the sysroot and at nothing of the host's. A cross
+// compiler looks into folders of its own, /usr/aarch64-linux-gnu for one, before it
+// looks into the sysroot: so those of the sysroot are named, and come first.
+func (c compiler) env(root string) []string {
+	lib := filepath.Join(root, "usr/lib", c.libs)
+	cflags := "-O2 -g0 --sysroot=" + root + " -ffile-prefix-map=" + root + "=/sysroot"
+	if c.cc != "gcc" {
+		include := filepath.Join(root, "usr/include")
+		cflags += " -isystem " + filepath.Join(include, c.libs) + " -isystem " + include
+	}
 	return []string{
-		"CGO_ENABLED=1", "CC=gcc",
-		"CGO_CFLAGS=-O2 -g0 --sysroot=" + root + " -ffile-prefix-map=" + root + "=/sysroot",
-		"CGO_LDFLAGS=--sysroot=" + root,
+		"CGO_ENABLED=1", "CC=" + c.cc,
+		"CGO_CFLAGS=" + cflags,
+		"CGO_LDFLAGS=" + c.link(root),
 		"PKG_CONFIG_LIBDIR=" + filepath.Join(lib, "pkgconfig"),
 		"PKG_CONFIG_SYSROOT_DIR=" + root,
 	}
+}
+
+// link are the flags with which the compiler links against the sysroot.
+func (c compiler) link(root string) string {
+	if c.cc == "gcc" {
+		return "--sysroot=" + root
+	}
+	return "--sysroot=" + root + " -B" + filepath.Join(root, "usr/lib", c.libs)
 }

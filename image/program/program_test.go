@@ -2,10 +2,13 @@ package program
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"kogge.example/boards"
 	"kogge.example/image/debian"
 )
 
@@ -75,6 +78,66 @@ func TestMergeSysroot(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(root, "usr/lib", name)); err == nil {
 				t.Errorf("%s of a package that has gone is still there", name)
 			}
+		}
+	}
+}
+
+// TestCompiler wants a compiler for every architecture of the boards, and the line
+// that installs it where it is missing.
+func TestCompiler(t *testing.T) {
+	for _, b := range boards.All {
+		if line, err := Compiler(t.Context(), b.Arch); err != nil || !strings.Contains(line, "gcc") {
+			t.Errorf("board %s: %q, %v", b.Name, line, err)
+		}
+	}
+	if _, err := Compiler(t.Context(), "vax"); err == nil || !strings.Contains(err.Error(), `architecture "vax"`) {
+		t.Errorf("a vax: %v", err)
+	}
+	t.Setenv("PATH", t.TempDir())
+	foreign := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	if _, err := Compiler(t.Context(), foreign); err == nil || !strings.Contains(err.Error(), "install it: apt-get install gcc-") {
+		t.Errorf("without a compiler: %v", err)
+	}
+}
+
+// TestCrossSysroot has the cross compiler look for its parts: all of the C library
+// comes from the sysroot, whatever the host has for the same architecture.
+func TestCrossSysroot(t *testing.T) {
+	cc, err := compilerFor("arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for name, text := range map[string]string{"usr/lib/aarch64-linux-gnu/crt1.o": "", "usr/lib/aarch64-linux-gnu/libc.a": "", "usr/include/stdio.h": "the sysroot's\n"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"crt1.o", "libc.a"} {
+		args := append(strings.Fields(cc.link(root)), "-print-file-name="+file)
+		out, err := exec.Command(cc.cc, args...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := filepath.EvalSymlinks(strings.TrimSpace(string(out))); err != nil || got != filepath.Join(root, "usr/lib/aarch64-linux-gnu", file) {
+			t.Errorf("%s is %s (%v)", file, out, err)
+		}
+	}
+	source := filepath.Join(root, "x.c")
+	if err := os.WriteFile(source, []byte("#include <stdio.h>\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, env := range cc.env(root) {
+		flags, ok := strings.CutPrefix(env, "CGO_CFLAGS=")
+		if !ok {
+			continue
+		}
+		out, err := exec.Command(cc.cc, append(strings.Fields(flags), "-E", source)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "the sysroot's") {
+			t.Errorf("stdio.h: %v\n%s", err, out)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"kogge.example/image"
 	"kogge.example/image/debian"
 	"kogge.example/image/example"
+	"kogge.example/image/firmware"
 	"kogge.example/image/initramfs"
 	"kogge.example/image/program"
 	"kogge.example/qemu"
@@ -75,16 +76,11 @@ func prepare(ctx context.Context) (*bench, error) {
 	if err := os.WriteFile(b.seed, []byte(example.NodeYAML), 0o644); err != nil {
 		return nil, err
 	}
-	lock, err := debian.LoadLock(debian.Firmware)
+	files, err := firmware.Fetch(ctx, packages, board)
 	if err != nil {
 		return nil, err
 	}
-	files, err := packages.Fetch(ctx, lock)
-	if err != nil {
-		return nil, err
-	}
-	ovmf := filepath.Join(files[0].Dir, "usr/share/OVMF")
-	b.uefi = &qemu.UEFI{Code: filepath.Join(ovmf, "OVMF_CODE_4M.fd"), Vars: filepath.Join(ovmf, "OVMF_VARS_4M.fd")}
+	b.uefi = &qemu.UEFI{Code: files.Code, Vars: files.Vars}
 	return b, b.buildHello(ctx)
 }
 

@@ -10,13 +10,14 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"kogge.example/boards"
 	"kogge.example/image/debian"
+	"kogge.example/image/firmware"
 	"kogge.example/qemu"
 	"kogge.example/qemu/bootsector"
 )
@@ -221,29 +222,25 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "kogge"), err
 }
 
-// firmware returns OVMF from the package cache, which fetches it the first time.
-var firmware = sync.OnceValues(func() (*qemu.UEFI, error) {
+// addFirmware completes a machine with a board's firmware from the package cache,
+// which fetches it the first time.
+func addFirmware(m *qemu.Machine, board boards.Board) error {
 	cache, err := cacheDir()
 	if err != nil {
-		return nil, err
-	}
-	lock, err := debian.LoadLock(debian.Firmware)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	files, err := debian.Cache{Dir: filepath.Join(cache, "debian"), Say: say}.Fetch(context.Background(), lock)
+	files, err := firmware.Fetch(context.Background(), debian.Cache{Dir: filepath.Join(cache, "debian"), Say: say}, board)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, f := range files {
-		if f.Name == "ovmf" {
-			share := filepath.Join(f.Dir, "usr/share/OVMF")
-			return &qemu.UEFI{Code: filepath.Join(share, "OVMF_CODE_4M.fd"), Vars: filepath.Join(share, "OVMF_VARS_4M.fd")}, nil
-		}
+	if files.Vars == "" {
+		m.BIOS = files.Code
+		return nil
 	}
-	return nil, errors.New("the firmware's lock has no package ovmf")
-})
+	m.UEFI = &qemu.UEFI{Code: files.Code, Vars: files.Vars}
+	return nil
+}
 
 // kogge runs the CLI of this source tree.
 func kogge(ts *testscript.TestScript, neg bool, args []string) {

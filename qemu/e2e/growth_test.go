@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/boards"
 	"kogge.example/qemu"
 	"kogge.example/qemu/nbd"
 	"kogge.example/update/gpt"
@@ -149,15 +150,18 @@ func withVM(t *testing.T, disk *nbd.Disk, do func(context.Context, *node) error)
 	if err != nil {
 		return err
 	}
-	firmware, err := firmware()
+	board, err := boards.Find("qemu-x86_64")
 	if err != nil {
 		return err
 	}
 	n := &node{dir: filepath.Join(dir, "n1"), sock: filepath.Join(dir, "n1.nbd"), disk: disk, test: true}
 	defer n.end()
 	n.machine = qemu.Machine{
-		Name: "n1", UEFI: firmware, Offline: true, Forwards: []qemu.Forward{{Guest: 8080}},
-		Disks: []qemu.Disk{{NBD: n.sock}}, Extra: testPort,
+		Name: "n1", Offline: true, Forwards: []qemu.Forward{{Guest: 8080}},
+		Disks: []qemu.Disk{{NBD: n.sock}}, Extra: testPort(board.Arch),
+	}
+	if err := addFirmware(&n.machine, board); err != nil {
+		return err
 	}
 	if err := n.serve(); err != nil {
 		return err

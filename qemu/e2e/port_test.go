@@ -17,8 +17,15 @@ import (
 // runs in that folder.
 const testSocket = "test.sock"
 
-// testPort is what QEMU is told about it.
-var testPort = []string{"-chardev", "socket,id=test,path=" + testSocket + ",server=on,wait=off", "-serial", "chardev:test"}
+// testPort is what QEMU is told about it. The machine of arm64 has no place for a
+// second port but on its PCI bus.
+func testPort(arch string) []string {
+	device := []string{"-serial", "chardev:test"}
+	if arch == "arm64" {
+		device = []string{"-device", "pci-serial,chardev=test"}
+	}
+	return append([]string{"-chardev", "socket,id=test,path=" + testSocket + ",server=on,wait=off"}, device...)
+}
 
 // portOpen is what the console says once the node listens on the test port.
 var portOpen = regexp.MustCompile(`kogge: test port open`)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"kogge.example/boards"
 	"kogge.example/qemu"
 	"kogge.example/qemu/nbd"
 )
@@ -269,6 +270,7 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 	flags.StringVar(&m.Join, "join", "", "")
 	onNBD := flags.Bool("nbd", false, "")
 	bios := flags.Bool("bios", false, "")
+	boardName := flags.String("board", "qemu-x86_64", "")
 	var direct qemu.Direct
 	flags.StringVar(&direct.Kernel, "kernel", "", "")
 	flags.StringVar(&direct.Initrd, "initrd", "", "")
@@ -296,12 +298,16 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 	if *cmdline != "" {
 		direct.Cmdline = strings.TrimSpace(ts.ReadFile(*cmdline))
 	}
-	var err error
+	board, err := boards.Find(*boardName)
+	if err != nil {
+		return err
+	}
+	m.Arch = board.Arch
 	switch {
 	case direct.Kernel != "":
 		m.Direct = &direct
 	case !*bios:
-		if m.UEFI, err = firmware(); err != nil {
+		if err := addFirmware(&m, board); err != nil {
 			return err
 		}
 	}
@@ -316,7 +322,7 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 		m.Disks = append(m.Disks, qemu.Disk{Path: path, SizeMiB: disk.SizeMiB, Bus: disk.Bus})
 	}
 	if n.test {
-		m.Extra = append(m.Extra, testPort...)
+		m.Extra = append(m.Extra, testPort(m.Arch)...)
 	}
 	n.machine = m
 	return nil
