@@ -22,7 +22,7 @@ type Verdict string
 const (
 	// Failed: it came up, and its boot assessment was bad.
 	Failed Verdict = "failed"
-	// Crashed: its kernel panicked, or the watchdog reset it.
+	// Crashed: its kernel panicked, the watchdog reset it, or it could not be started.
 	Crashed Verdict = "crashed"
 	// Unproven: its tries ran out and nobody can say why; the power may have failed
 	// three times. It is armed once more by itself.
@@ -106,10 +106,10 @@ func Conclude(t Trial, running bootloader.Slot, state bootloader.State, boots []
 		c.Boots = t.Tries - entry.Left
 	}
 	c.Verdict, c.Why = judge(t, tries(t, boots), e)
-	if c.Verdict == Unproven {
-		if entry.Left > 0 { // a loader that counts and starts would have started it
-			c.Why = fmt.Sprintf("the boot loader did not start it, with %d tries left", entry.Left)
-		}
+	switch {
+	case c.Verdict == Unproven && entry.Left > 0: // one that could would have
+		c.Verdict, c.Why = Crashed, "the boot loader could not start it"
+	case c.Verdict == Unproven:
 		c.Rearm = before == 0
 	}
 	return c
