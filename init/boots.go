@@ -1,58 +1,63 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"kogge.example/init/shutdown"
-	"kogge.example/update/durable"
+	"kogge.example/update/verdict"
 )
 
-// bootsFile is the history of boots: a line when the node comes up, and one when it
-// goes down in order. One that comes up twice in a row lost its power in between, or
-// was reset.
-const bootsFile = ownDir + "/boots"
-
-// maxBoots is how many lines of it are kept.
-const maxBoots = 400
+// historyFile is the history of boots: a line when the node comes up, one when the boot
+// is assessed, and one when it goes down in order. A boot without that lost its power,
+// or was reset.
+var historyFile = filepath.Join(verdict.Dir, verdict.HistoryFile)
 
 func (n *node) noteBoot() error {
-	kernel := strings.TrimSpace(string(readOptional("/proc/sys/kernel/osrelease")))
-	text := fmt.Sprintf("up, slot %s, release %s, board %s, kernel %s", n.boot.Slot, n.boot.Version, n.boot.Board, kernel)
-	if n.boot.Trial {
-		text += ", on trial"
-	}
-	return n.note(text)
+	return n.note(verdict.Event{
+		Kind: verdict.KindUp, Slot: n.slot(), Release: n.boot.Version, Board: n.boot.Board,
+		Kernel: strings.TrimSpace(string(readOptional("/proc/sys/kernel/osrelease"))),
+		Trial:  n.boot.Trial, Left: n.boot.TriesLeft,
+	})
 }
 
 // noteEnd notes why the node goes down. Nobody is left to hear that this did not work.
 func (n *node) noteEnd(how shutdown.How, err error) {
-	text := "down, " + string(how)
+	e := verdict.Event{Kind: verdict.KindDown, End: string(how), Seconds: int(sinceStart() / time.Second)}
 	if err != nil {
-		text += ": " + strings.ReplaceAll(err.Error(), "\n", " ")
+		e.Why = err.Error()
 	}
-	_ = n.note(text)
+	_ = n.note(e)
 }
 
-// note adds a line to the history. After a power cut it has the line or not.
-func (n *node) note(text string) error {
+// note adds a line about this boot to the history. After a power cut it has the line
+// or not.
+func (n *node) note(e verdict.Event) error {
 	if !n.persist {
 		return nil
 	}
-	return durable.Replace(bootsFile, addLine(readOptional(bootsFile), fmt.Sprintf("%s %s", time.Now().UTC().Format(time.RFC3339), text)), 0o600)
+	if e.Boot == "" {
+		e.Boot = bootID()
+	}
+	e.Time = time.Now().UTC().Truncate(time.Second)
+	if err := os.MkdirAll(verdict.Dir, 0o700); err != nil {
+		return err
+	}
+	n.noting.Lock()
+	defer n.noting.Unlock()
+	return verdict.Append(historyFile, e)
 }
 
-// addLine adds a line to the last ones of a text. What an earlier release left there
-// may have any size.
-func addLine(text []byte, line string) []byte {
-	lines := bytes.SplitAfter(text, []byte("\n"))
-	if last := len(lines) - 1; len(lines[last]) == 0 {
-		lines = lines[:last]
-	} else { // no line, and its end is missing
-		lines[last] = append(bytes.Clone(lines[last]), '\n')
-	}
-	lines = append(lines, []byte(line[:min(len(line), 512)]+"\n"))
-	return bytes.Join(lines[max(0, len(lines)-maxBoots):], nil)
+// bootID is the kernel's name of this boot.
+func bootID() string {
+	return strings.TrimSpace(string(readOptional("/proc/sys/kernel/random/boot_id")))
+}
+
+// sinceStart is the time since the kernel started.
+func sinceStart() time.Duration {
+	first, _, _ := strings.Cut(string(readOptional("/proc/uptime")), " ")
+	d, _ := time.ParseDuration(first + "s")
+	return d
 }

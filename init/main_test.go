@@ -77,6 +77,12 @@ func TestBootFacts(t *testing.T) {
 	if want := `{"slot":"A","version":"1.0","board":"pc-x86_64","trial":true,"disk":"sda"}`; err != nil || string(data) != want {
 		t.Errorf("%s, %v", data, err)
 	}
+	b.Loader, b.CountPath, b.TriesLeft = "systemd-boot", "/loader/entries/kogge-a+2-1.conf", 2
+	b.Parts, b.RootHash = map[string]string{"ESP": "/dev/sda1"}, "00ff"
+	data, err = json.Marshal(b)
+	if want := `{"slot":"A","version":"1.0","board":"pc-x86_64","trial":true,"disk":"sda","loader":"systemd-boot","count_path":"/loader/entries/kogge-a+2-1.conf","tries_left":2,"parts":{"ESP":"/dev/sda1"},"root_hash":"00ff"}`; err != nil || string(data) != want {
+		t.Errorf("%s, %v", data, err)
+	}
 }
 
 // TestReadBootPartition looks for a node.yaml on boot partitions good and bad.

@@ -56,6 +56,10 @@ type node struct {
 	persist  bool   // STATE is on the disk
 
 	asking sync.Mutex // held while a wish is left on the boot partition
+	noting sync.Mutex // held while the history gets a line
+
+	tries tries
+	words *lastWords // of a trial; nil otherwise
 }
 
 // pid1 runs the node from the root file system on. It does not return.
@@ -83,8 +87,8 @@ func (n *node) run() (how shutdown.How, err error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
 	if events != nil && n.modules != nil {
 		guard.Go("device events", func() { events.Serve(ctx, n.modules, n.say) })
 	}
@@ -94,14 +98,17 @@ func (n *node) run() (how shutdown.How, err error) {
 	defer stop()
 	restarts := make(chan string)
 	settings := n.keepSettings(restarts)
+	assessment := n.startAssessment(ctx, end)
 	cfg := supervise.Config{
 		Services: n.services(), Dir: runDir, Cgroups: n.cgroups, Dog: n.dog, Budget: &n.budget,
 		Degraded: &n.degraded, Say: n.say, Restarts: restarts,
 		Changed: func(s control.Status) {
 			settings.Observe(s)
+			assessment.observe(s)
 			show(s)
 		},
-		Answer: func(r control.Request) control.Response { return n.answer(settings, r) },
+		Answer: func(r control.Request) control.Response { return n.answer(settings, assessment, r) },
+		Trace:  n.traceTrial(),
 	}
 	if n.persist {
 		cfg.LogDir = filepath.Join(mount.StateDir, "log")
@@ -109,6 +116,7 @@ func (n *node) run() (how shutdown.How, err error) {
 	// What the boot allocated is garbage now; an idle node gives it back.
 	debug.FreeOSMemory()
 	how, err = supervise.Run(ctx, cfg)
+	assessment.over()
 	n.noteEnd(how, err)
 	n.degraded.Add("seed of randomness", n.saveEntropy())
 	return how, err
@@ -131,11 +139,22 @@ func (n *node) setUp() (events *module.Events, err error) {
 	n.degraded.Add("device events", err)
 	n.degraded.Add("modules", n.loadModules())
 	n.degraded.Add("boot disk", n.findDisk())
+	moved, err := n.countBoot()
+	n.degraded.Add("count of boots", err)
+	if moved != nil {
+		return nil, moved
+	}
 	n.degraded.Add("node.yaml", n.configure())
 	n.degraded.Add("clock", n.startClock())
+	moved, err = n.countLater()
+	n.degraded.Add("count of boots", err)
+	if moved != nil {
+		return nil, moved
+	}
 	n.degraded.Add("seed of randomness", n.startEntropy())
 	n.degraded.Add("identity", n.identify())
 	n.degraded.Add("history of boots", n.noteBoot())
+	n.degraded.Add("trial", n.concludeTrial())
 	return events, nil
 }
 

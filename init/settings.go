@@ -29,7 +29,7 @@ func (n *node) keepSettings(restarts chan<- string) *change.Keeper {
 }
 
 // answer answers control requests that are not about services.
-func (n *node) answer(keeper *change.Keeper, r control.Request) (answer control.Response) {
+func (n *node) answer(keeper *change.Keeper, assessment *assessor, r control.Request) (answer control.Response) {
 	defer func() {
 		if v := recover(); v != nil { // one client's trouble is no reason to reboot
 			guard.Kmsg(fmt.Sprintf("control: %s: panic: %v", r.Op, v))
@@ -49,6 +49,8 @@ func (n *node) answer(keeper *change.Keeper, r control.Request) (answer control.
 		answer.Config, err = keeper.Confirm(r.Base)
 	case control.OpUndo:
 		answer.Config, err = keeper.Undo()
+	case control.OpAssess:
+		answer.Assessment = assessment.answer(r)
 	case control.OpReset:
 		err = n.askReset(r, keeper.Kept())
 	default:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,16 @@ type boot struct {
 	// Alone is "" or the reason why no other partition may be used: two disks
 	// carry one image, and writing to either could be the wrong one.
 	Alone string `json:"alone,omitempty"`
+	// Loader is the boot loader that started us, as boards name it; "" where the kernel
+	// was started directly. CountPath is the file on the boot partition whose name has
+	// the tries of this slot, TriesLeft those after this one.
+	Loader    string `json:"loader,omitempty"`
+	CountPath string `json:"count_path,omitempty"`
+	TriesLeft int    `json:"tries_left,omitempty"`
+	// Parts are the device files of the boot disk's partitions, by name.
+	Parts map[string]string `json:"parts,omitempty"`
+	// RootHash names the root file system that runs, in hex.
+	RootHash string `json:"root_hash,omitempty"`
 }
 
 // stage0 is the first code in the machine, in the initramfs: the watchdog, the
@@ -64,7 +75,13 @@ func stage0() (boot, *watchdog.Dog, error) {
 	var disk mount.Disk
 	var loader mount.Loader
 	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board, cmdline) })
-	b := boot{Version: cmdline.Version, Board: cmdline.Board, Disk: disk.Name, Trial: cmdline.Trial || loader.CountPath != ""}
+	b := boot{
+		Version: cmdline.Version, Board: cmdline.Board, Disk: disk.Name, Trial: cmdline.Trial || loader.CountPath != "",
+		CountPath: loader.CountPath, Parts: disk.Parts, RootHash: hex.EncodeToString(cmdline.Verity.Root[:]),
+	}
+	if loader.Partition != nil || board.Bootloader != boards.SystemdBoot {
+		b.Loader = string(board.Bootloader)
+	}
 	if errors.Is(err, mount.ErrTwoDisks) {
 		b.Alone = err.Error() + ": unplug one of them"
 		guard.Kmsg(b.Alone)

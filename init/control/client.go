@@ -97,6 +97,19 @@ func (c *Client) Reset(ctx context.Context, r Request) error {
 	return err
 }
 
+// Assess tells PID 1 the verdict on this boot, "good", "bad" or "pending", and why; ""
+// only asks. The answer is how the assessment stands then.
+func (c *Client) Assess(ctx context.Context, verdict, why string) (*Assessment, error) {
+	answer, err := c.ask(ctx, Request{Op: OpAssess, Verdict: verdict, Why: why[:min(len(why), MaxWhy)]})
+	if err != nil {
+		return nil, err
+	}
+	if answer.Assessment == nil {
+		return nil, errors.New("ask PID 1 for assess: answer has none")
+	}
+	return answer.Assessment, nil
+}
+
 // Logs calls line for each line of a service's log: the last tail ones (0: all
 // that are kept) and, with follow, those to come until ctx is over, which is no
 // error then.

@@ -35,6 +35,10 @@ const (
 	OpConfirm Op = "confirm" // Base; keep the network settings that are tried
 	OpUndo    Op = "undo"    // take them back
 
+	// OpAssess is the agent's word on this boot: Verdict, Why; one Response with
+	// Assessment. Without a Verdict it only asks.
+	OpAssess Op = "assess"
+
 	// OpReset has the next boot make STATE anew: KeepConfig, and File and SHA256 of a
 	// join.yaml; one Response. It does not reboot.
 	OpReset Op = "reset"
@@ -60,7 +64,14 @@ type Request struct {
 	UndoSeconds int `json:"undo_seconds,omitempty"`
 	// KeepConfig has the new STATE begin with the node.yaml that is kept.
 	KeepConfig bool `json:"keep_config,omitempty"`
+	// Verdict is "good", "bad" or "pending", Why the reason of the latter two, at most
+	// MaxWhy bytes.
+	Verdict string `json:"verdict,omitempty"`
+	Why     string `json:"why,omitempty"`
 }
+
+// MaxWhy is the longest reason of a verdict, in bytes.
+const MaxWhy = 512
 
 // Response is one line to a client.
 type Response struct {
@@ -68,6 +79,21 @@ type Response struct {
 	Status *Status `json:"status,omitempty"`
 	Line   *string `json:"line,omitempty"`
 	Config *Config `json:"config,omitempty"`
+
+	Assessment *Assessment `json:"assessment,omitempty"`
+}
+
+// AssessmentPath is the file in which PID 1 keeps the boot assessment of this boot, an
+// [Assessment].
+const AssessmentPath = "/run/kogge/assessment.json"
+
+// Assessment is how this boot is judged.
+type Assessment struct {
+	State string `json:"state"` // assess.State
+	// Why is what is bad, or what a pending one waits for.
+	Why string `json:"why,omitempty"`
+	// Since is when it came into that state, by the node's clock of then.
+	Since time.Time `json:"since"`
 }
 
 // Config is how node.yaml stands. A revision is the SHA-256 of a text in hex.
@@ -155,6 +181,12 @@ func ParseRequest(line []byte) (Request, error) {
 	case OpReset:
 		if r != (Request{Op: r.Op, File: r.File, SHA256: r.SHA256, KeepConfig: r.KeepConfig}) || (r.File == "") != (r.SHA256 == "") {
 			return Request{}, fmt.Errorf("op %q takes keep_config, and a file with its sha256", r.Op)
+		}
+	case OpAssess:
+		said := r.Verdict == "good" && r.Why == "" || (r.Verdict == "bad" || r.Verdict == "pending") && r.Why != ""
+		asked := r.Verdict == "" && r.Why == ""
+		if r != (Request{Op: r.Op, Verdict: r.Verdict, Why: r.Why}) || !said && !asked || len(r.Why) > MaxWhy {
+			return Request{}, fmt.Errorf(`op %q takes a verdict, good, bad or pending, the latter two with why, in %d bytes`, r.Op, MaxWhy)
 		}
 	case OpConfirm:
 		if r != (Request{Op: r.Op, Base: r.Base}) {

@@ -23,6 +23,9 @@ type Loader struct {
 	// CountPath is the entry's file with its tries, as a path on the ESP with
 	// slashes; "" means that this entry is not counted: a proven slot.
 	CountPath string
+	// Selected is the entry that the loader last set out to start, by its file's name;
+	// "" is not known. If that failed, the firmware may have started us all the same.
+	Selected string
 }
 
 // loaderVendor is the vendor GUID of the interface's EFI variables.
@@ -56,7 +59,9 @@ func loaderIn(dir string) (Loader, error) {
 	}
 	path, pathErr := efiString(dir, "LoaderBootCountPath")
 	l.CountPath = strings.ReplaceAll(path, `\`, "/")
-	return l, errors.Join(err, pathErr)
+	var selectedErr error
+	l.Selected, selectedErr = efiString(dir, "LoaderEntrySelected")
+	return l, errors.Join(err, pathErr, selectedErr)
 }
 
 // efiString reads a variable of the interface; "" if it is not set.

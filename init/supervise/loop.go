@@ -59,8 +59,8 @@ func (s *supervisor) loop(ctx context.Context, signals <-chan os.Signal) (shutdo
 			s.ask(shutdown.Reboot, why)
 		case <-over:
 			over = nil
-			s.cause = ctx.Err()
-			s.ask(shutdown.Reboot, ctx.Err().Error())
+			s.cause = context.Cause(ctx)
+			s.ask(shutdown.Reboot, s.cause.Error())
 		case <-beat.C:
 			s.beat(time.Now())
 		case <-timer.C:

@@ -14,6 +14,7 @@ package supervise
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -68,6 +69,9 @@ type Config struct {
 	Answer func(control.Request) control.Response
 	// LogDir gets a bounded copy of each service's log. Default: RAM only.
 	LogDir string
+	// Trace gives somebody who listens for a service's log, beside LogDir; it is asked
+	// once for each service. Default: nobody.
+	Trace func(service string) io.WriteCloser
 	// LogSize is the RAM for each service's log in bytes. Default 256 KiB.
 	LogSize int
 	// InputDir is watched for a power key. Default /dev/input.
@@ -134,7 +138,7 @@ type supervisor struct {
 // SIGTERM (reboot), SIGPWR or SIGUSR2 (poweroff), or a panic in PID 1 (reboot).
 // Then it stops the services, dependents first, within the shutdown's budget, and
 // says how the machine is to end. When ctx is over it does the same and returns
-// its error. Any other error is a wrong definition, found before anything starts.
+// its cause. Any other error is a wrong definition, found before anything starts.
 func Run(ctx context.Context, cfg Config) (shutdown.How, error) {
 	s, err := prepare(cfg)
 	if err != nil {
@@ -251,6 +255,9 @@ func (s *supervisor) open() (stop func()) {
 			s.goes("log file of "+u.Name, func() {
 				u.log.keep(newSpool(s.cfg.LogDir, u.Name))
 			})
+		}
+		if s.cfg.Trace != nil {
+			s.goes("trace of "+u.Name, func() { u.log.keep(s.cfg.Trace(u.Name)) })
 		}
 		fail("sockets of "+u.Name, u.listen())
 		closers = append(closers, u.close)

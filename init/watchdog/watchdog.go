@@ -26,6 +26,7 @@ type timer interface {
 	ping() error
 	setTimeout(time.Duration) error
 	timeout() (time.Duration, error)
+	bootStatus() (int, error)
 }
 
 // Dog is the watchdog of this machine, or the knowledge that it has none: every
@@ -84,6 +85,16 @@ func (d *Dog) Interval() time.Duration {
 	return d.timeout / 3
 }
 
+// Fired says whether the hardware's last reset was the watchdog's doing, as far as the
+// driver can tell.
+func (d *Dog) Fired() bool {
+	if d.hw == nil {
+		return false
+	}
+	status, err := d.hw.bootStatus()
+	return err == nil && status&unix.WDIOF_CARDRESET != 0
+}
+
 // Ping restarts the hardware's count. It is for the straight path of boot and
 // shutdown; while the supervisor runs, [Dog.Keep] does it.
 func (d *Dog) Ping() error {
@@ -132,3 +143,5 @@ func (d device) timeout() (time.Duration, error) {
 	seconds, err := unix.IoctlGetInt(int(d), unix.WDIOC_GETTIMEOUT)
 	return time.Duration(seconds) * time.Second, err
 }
+
+func (d device) bootStatus() (int, error) { return unix.IoctlGetInt(int(d), unix.WDIOC_GETBOOTSTATUS) }

@@ -13,6 +13,7 @@ import (
 
 // hardware is a timer in memory that counts.
 type hardware struct {
+	status int        // why the last reset was
 	mu     sync.Mutex // guards the fields below
 	pings  int
 	time   time.Duration
@@ -35,6 +36,8 @@ func (h *hardware) setTimeout(t time.Duration) error {
 	h.time = t
 	return nil
 }
+
+func (h *hardware) bootStatus() (int, error) { return h.status, nil }
 
 func (h *hardware) timeout() (time.Duration, error) {
 	if h.silent {

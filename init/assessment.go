@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"kogge.example/init/assess"
+	"kogge.example/init/control"
+	"kogge.example/init/guard"
+	"kogge.example/update/durable"
+	"kogge.example/update/verdict"
+)
+
+// assessor owns the boot assessment.
+type assessor struct {
+	n *node
+	// end reboots the node, for a reason.
+	end context.CancelCauseFunc
+
+	mu sync.Mutex // guards the fields below
+	is assess.Assessment
+}
+
+// startAssessment begins to wait for the agent's word. end is called if the boot is to
+// be over.
+func (n *node) startAssessment(ctx context.Context, end context.CancelCauseFunc) *assessor {
+	limit := n.config.Assessment().Timeout
+	a := &assessor{n: n, end: end, is: assess.Assessment{State: assess.Pending, Since: time.Now(), Trial: n.boot.Trial, Limit: limit}}
+	a.publish()
+	guard.Go("boot assessment", func() {
+		over := time.NewTimer(limit)
+		defer over.Stop()
+		select {
+		case <-over.C:
+			a.take(assess.Timeout, "")
+		case <-ctx.Done():
+		}
+	})
+	return a
+}
+
+// answer answers the agent.
+func (a *assessor) answer(r control.Request) *control.Assessment {
+	is := a.now()
+	if r.Verdict != "" {
+		is = a.take(assess.Event(r.Verdict), r.Why)
+	}
+	return &control.Assessment{State: string(is.State), Why: is.Why, Since: is.Since}
+}
+
+// observe looks for vital services that stay failed.
+func (a *assessor) observe(s control.Status) {
+	for _, one := range s.Services {
+		if one.Vital && one.Failing {
+			a.take(assess.Failing, fmt.Sprintf("service %s keeps failing: %s", one.Name, one.LastExit))
+		}
+	}
+}
+
+func (a *assessor) now() assess.Assessment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.is
+}
+
+// take does what [assess.Assessment.Step] says about an event.
+func (a *assessor) take(e assess.Event, why string) assess.Assessment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.is
+	var action assess.Action
+	a.is, action = a.is.Step(e, why, time.Now())
+	if a.is != before {
+		a.publish()
+	}
+	switch action {
+	case assess.Bless:
+		a.n.degraded.Clear(degradedBoot)
+		is := a.is
+		guard.Go("blessing", func() { a.bless(is) })
+	case assess.Alarm:
+		a.tell(a.is)
+	case assess.Reboot:
+		a.tell(a.is)
+		a.end(fmt.Errorf("slot %s did not prove itself: %s", a.n.boot.Slot, a.is.Why))
+	}
+	if a.is.State == assess.Bad && a.is != before {
+		a.n.degraded.Add(degradedBoot, errors.New(a.is.Why))
+	}
+	return a.is
+}
+
+// over is called when the node goes down. A boot that nobody waited for is no bad one.
+func (a *assessor) over() {
+	if a.now().State == assess.Pending {
+		if err := a.n.excuse(); err != nil {
+			guard.Kmsg("count of boots: " + err.Error())
+		}
+	}
+	a.n.words.sync()
+}
+
+// degradedBoot is what a bad boot is called in the status.
+const degradedBoot = "boot assessment"
+
+// tellLimit is how long a verdict may take to be written down. A dead disk must not
+// keep a release on trial.
+const tellLimit = 10 * time.Second
+
+// tell shows a verdict and writes it into the history.
+func (a *assessor) tell(is assess.Assessment) {
+	a.n.say("kogge: " + is.Line(a.n.boot.Slot, a.n.boot.Version))
+	e := verdict.Event{Kind: verdict.KindAssessed, Assessment: verdict.Assessment(is.State), Why: is.Why, Seconds: int(sinceStart() / time.Second)}
+	done := make(chan struct{})
+	guard.Go("history of boots", func() {
+		defer close(done)
+		a.n.degraded.Add("history of boots", a.n.note(e))
+		a.n.words.sync()
+	})
+	select {
+	case <-done:
+	case <-time.After(tellLimit):
+		guard.Kmsg("the history of boots cannot be written within " + tellLimit.String())
+	}
+}
+
+// bless makes the slot a proven one. What keeps that from being written is told and
+// tried again, for as long as the node runs: a good boot is not ended over it.
+func (a *assessor) bless(is assess.Assessment) {
+	said := ""
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		err := a.n.bless()
+		if err == nil {
+			break
+		}
+		if err.Error() != said {
+			said = err.Error()
+			a.n.say(fmt.Sprintf("kogge: slot %s is good, and that cannot be written down: %s; trying again", a.n.boot.Slot, said))
+		}
+		a.n.degraded.Add(degradedBless, err)
+		time.Sleep(pause)
+	}
+	a.n.degraded.Clear(degradedBless)
+	a.tell(is)
+	a.n.settle()
+}
+
+const degradedBless = "blessing of the slot"
+
+// publish writes the assessment down for programs of the node. a.mu is held, or nobody
+// else knows of a.
+func (a *assessor) publish() {
+	data, err := json.Marshal(control.Assessment{State: string(a.is.State), Why: a.is.Why, Since: a.is.Since.UTC()})
+	if err == nil {
+		err = durable.Replace(control.AssessmentPath, append(data, '\n'), 0o644)
+	}
+	a.n.degraded.Add("boot facts", err)
+}

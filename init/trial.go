@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"kogge.example/init/guard"
+	"kogge.example/update/fat"
+	"kogge.example/update/slot"
+	"kogge.example/update/verdict"
+)
+
+// failuresFile is the memory of releases that did not stay.
+var failuresFile = filepath.Join(verdict.Dir, verdict.FailuresFile)
+
+// concludeTrial says, at the start of a boot, what became of the release that was armed
+// last. A cut at any point of it has the next boot come to the same end: the trial is
+// forgotten last, and counts once in the memory of failures.
+func (n *node) concludeTrial() error {
+	if !n.persist || n.tries.loader == nil {
+		return nil
+	}
+	r, mine := n.tries.record, n.slot()
+	if n.boot.Trial && r.Armed == mine && r.Number == n.tries.state.Of(mine).Number {
+		why := fmt.Sprintf("by the node itself: slot %s had %d boots in a row without a good assessment", r.Slot, r.Bad)
+		n.degraded.Add("history of boots", n.note(verdict.Event{Kind: verdict.KindArmed, Slot: mine, Release: n.boot.Version, Why: why}))
+	}
+	memory := slot.Folder(slot.Dir)
+	armed, found, err := slot.ReadTrial(memory)
+	if err != nil || !found {
+		return err
+	}
+	t := verdict.Trial{Slot: armed.Slot, Version: armed.Release, Digest: armed.Digest, Number: armed.Number, Tries: armed.Tries}
+	boots, err := n.history()
+	n.degraded.Add("history of boots", err)
+	failures, err := verdict.LoadFailures(failuresFile)
+	if err != nil {
+		return err
+	}
+	before := 0
+	if f, known := failures.Find(t.Version, t.Digest); known && f.Verdict == verdict.Unproven && f.Arming != t.Number {
+		before = f.Times
+	}
+	e := n.collect(&t)
+	e.Log = readWords(wordsFile)
+	c := verdict.Conclude(t, mine, n.tries.state, boots, e, before)
+	switch c.Stage {
+	case verdict.Passed:
+		_, _, err := slot.Settle(memory)
+		return err
+	case verdict.Stale:
+		return slot.EndTrial(memory)
+	case verdict.Over:
+		return n.endTrial(memory, armed, t, c, failures)
+	}
+	return nil
+}
+
+// endTrial remembers what became of a trial, and tells.
+func (n *node) endTrial(memory slot.Memory, armed slot.Trial, t verdict.Trial, c verdict.Conclusion, failures verdict.Failures) error {
+	n.say(fmt.Sprintf("kogge: release %s %s", t.Version, c))
+	if err := verdict.SaveFailures(failuresFile, failures.Add(t, c, time.Now())); err != nil {
+		return err
+	}
+	e := verdict.Event{Kind: verdict.KindVerdict, Slot: t.Slot, Release: t.Version, Verdict: c.Verdict, Why: c.Why}
+	n.degraded.Add("history of boots", n.note(e))
+	if !c.Rearm {
+		return slot.EndTrial(memory)
+	}
+	err := n.tries.part.Edit(func(v *fat.Volume) error {
+		_, err := slot.Rearm(v, n.tries.loader, memory, armed, time.Now())
+		return err
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("arm release %s once more: %w", t.Version, err), slot.EndTrial(memory))
+	}
+	n.say(fmt.Sprintf("kogge: release %s is armed once more: the next boot tries it", t.Version))
+	e = verdict.Event{Kind: verdict.KindArmed, Slot: t.Slot, Release: t.Version, Why: "once more, for it is not proven to be bad"}
+	return n.note(e)
+}
+
+// passTrial finishes the trial of a slot that has just been blessed.
+func (n *node) passTrial() error {
+	if !n.persist {
+		return nil
+	}
+	memory := slot.Folder(slot.Dir)
+	t, found, err := slot.ReadTrial(memory)
+	if err != nil || !found || t.Slot != n.slot() {
+		return err
+	}
+	_, _, err = slot.Settle(memory)
+	return err
+}
+
+// history are the boots before this one.
+func (n *node) history() ([]verdict.Boot, error) {
+	boots, err := verdict.LoadHistory(historyFile)
+	this := bootID()
+	return slices.DeleteFunc(boots, func(b verdict.Boot) bool { return b.ID == this }), err
+}
+
+// settle is called when the boot is good: it leaves nothing behind, so there is time for
+// how the one before it ended.
+func (n *node) settle() { n.collect(nil) }
+
+// traceTrial begins to keep the last words of a trial, and returns who listens to its
+// services; nil on a proven slot.
+func (n *node) traceTrial() func(service string) io.WriteCloser {
+	if !n.boot.Trial || !n.persist {
+		return nil
+	}
+	entry := n.tries.state.Of(n.slot())
+	words, err := openWords(wordsFile, entry.Done <= 1)
+	if err != nil {
+		n.degraded.Add("log of the trial", err)
+		return nil
+	}
+	n.words = words
+	words.add("init", fmt.Appendf(nil, "%s, %d tries left, boot %s\n", n.boot, entry.Left, bootID()))
+	guard.Go("log of the trial", func() {
+		if err := words.followKernel("/dev/kmsg"); err != nil {
+			guard.Kmsg("log of the trial: " + err.Error())
+		}
+	})
+	return func(service string) io.WriteCloser { return trace{words, service} }
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/boards"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/crashdisk"
+	"kogge.example/update/fat"
+	"kogge.example/update/verdict"
+)
+
+const tinyBoot = 72 << 10
+
+var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// bootDisk is a boot partition with two proven slots, A armed last.
+func bootDisk(t *testing.T, l bootloader.Loader) []byte {
+	t.Helper()
+	d := crashdisk.New(make([]byte, tinyBoot), 1<<20)
+	if err := fat.Format(d, fat.Spec{Size: tinyBoot, Label: "KOGGE", Serial: 1, When: noon, Tiny: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	v := openBoot(t, d)
+	for _, slot := range []bootloader.Slot{"B", "A"} {
+		for _, name := range l.BootFiles() {
+			if err := l.Install(v, slot, name, 4, strings.NewReader("four"), noon); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(l.Arm(v, slot, "1."+string(slot), 3, noon), l.Bless(v, slot, noon)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d.AfterCut(1)
+}
+
+func openBoot(t *testing.T, d *crashdisk.Disk) *fat.Volume {
+	t.Helper()
+	v, err := fat.Open(d, 0, tinyBoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// countOne is what a boot of slot A does to the boot partition.
+func countOne(l bootloader.Loader, v *fat.Volume, now time.Time) (bootloader.Slot, error) {
+	if _, err := v.Repair(); err != nil {
+		return "", err
+	}
+	state, r, err := readTries(l, v)
+	if err != nil {
+		return "", err
+	}
+	r = r.Begin("A")
+	other, _, err := fallBack(l, v, state, &r, now)
+	return other, err
+}
+
+// TestCountPowerCut cuts the power at every write of four boots of a proven slot that
+// is never found good. Each time it goes on counting, and the third boot arms the other
+// slot for one try, or the one after it if the count was torn; never twice.
+func TestCountPowerCut(t *testing.T) {
+	for _, b := range []boards.Bootloader{boards.SystemdBoot, boards.UBoot} {
+		t.Run(string(b), func(t *testing.T) {
+			l, err := bootloader.For(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			start, seen := bootDisk(t, l), map[string]bool{}
+			for writes := 0; ; writes++ {
+				d := crashdisk.New(start, writes)
+				var done int
+				var err error
+				for done = 0; done < 3 && err == nil; done++ {
+					var other bootloader.Slot
+					var v *fat.Volume
+					if v, err = fat.Open(d, 0, tinyBoot); err != nil {
+						break
+					}
+					other, err = countOne(l, v, noon)
+					if err == nil && (other == "B") != (done == 2) {
+						t.Fatalf("boot %d arms %q", done+1, other)
+					}
+				}
+				if err != nil && !errors.Is(err, crashdisk.ErrPowerCut) {
+					t.Fatalf("%d writes: %v", writes, err)
+				}
+				for seed := range uint64(64) {
+					cut := d.AfterCut(seed)
+					if !seen[string(cut)] {
+						seen[string(cut)] = true
+						goesOn(t, fmt.Sprintf("%d writes, seed %d", writes, seed), l, cut)
+					}
+				}
+				if err == nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+// goesOn boots slot A from what a cut left, until the other slot is armed.
+func goesOn(t *testing.T, where string, l bootloader.Loader, cut []byte) {
+	t.Helper()
+	d := crashdisk.New(cut, 1<<20)
+	for boot := 1; ; boot++ {
+		v := openBoot(t, d)
+		state, err := l.State(v)
+		if err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		if e := state.Of("B"); e.Counted { // it is armed
+			if e.Left != 1 || state.Starts != "B" {
+				t.Fatalf("%s: %+v", where, state)
+			}
+			break
+		}
+		if state.Starts != "A" || boot > 4 {
+			t.Fatalf("%s: %d more boots, and %+v", where, boot, state)
+		}
+		if _, err := countOne(l, v, noon); err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+	}
+	v := openBoot(t, d)
+	if report, err := v.Repair(); err != nil || len(report.Damage) > 0 {
+		t.Fatalf("%s: %v, %v", where, report, err)
+	}
+	if report, err := v.Check(); err != nil || !report.Clean() {
+		t.Fatalf("%s: %v, %v", where, report, err)
+	}
+}
+
+// TestRecordInPlace: a count is there at the first boot, survives damage, and is one
+// sector that lies where it lay.
+func TestRecordInPlace(t *testing.T) {
+	l, err := bootloader.For(boards.SystemdBoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := crashdisk.New(bootDisk(t, l), 1<<20)
+	for boot := 1; boot <= 2; boot++ {
+		if _, err := countOne(l, openBoot(t, d), noon); err != nil {
+			t.Fatal(err)
+		}
+		if _, r, err := readTries(l, openBoot(t, d)); err != nil || r != (verdict.Record{Slot: "A", Bad: boot}) {
+			t.Fatalf("boot %d: %+v, %v", boot, r, err)
+		}
+	}
+	for _, damage := range []string{"", "short", string(make([]byte, verdict.RecordSize))} {
+		if err := openBoot(t, d).WriteFile(verdict.RecordFile, []byte(damage), noon); err != nil {
+			t.Fatal(err)
+		}
+		if other, err := countOne(l, openBoot(t, d), noon); err != nil || other != "" {
+			t.Fatalf("%d bytes: %q, %v", len(damage), other, err)
+		}
+		if _, r, err := readTries(l, openBoot(t, d)); err != nil || r.Bad != 1 {
+			t.Errorf("%d bytes: %+v, %v", len(damage), r, err)
+		}
+	}
+}
