@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kogge.example/agent/api"
@@ -76,6 +77,7 @@ func runAgent(ctx context.Context, args []string) error {
 	serving.Go(func() { serve(apiCtx, at, &now) })
 	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "earlier events are forgotten"})
 	serving.Go(func() { watchServices(apiCtx, &now.events) })
+	serving.Go(func() { assessBoot(apiCtx, at, &now) })
 	defer func() {
 		stop()
 		serving.Wait()
@@ -83,7 +85,9 @@ func runAgent(ctx context.Context, args []string) error {
 	own, allow, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
-		return alive(ctx, parent, "workloads refused: "+err.Error())
+		why := "workloads refused: " + err.Error()
+		now.refused.Store(&why)
+		return alive(ctx, parent, why)
 	}
 	network, err := bridge.Open(at.netns)
 	if err != nil {
@@ -117,7 +121,7 @@ func runAgent(ctx context.Context, args []string) error {
 		log.Print("agent: containers get no user namespaces of their own: CAP_SYS_RESOURCE is missing")
 	}
 	report, look := reporter(parent), now.watchContainers()
-	keeper, err := keep(ctx, parent, store, func() *workload.Keeper {
+	keeper, err := keep(ctx, parent, store, &now.refused, func() *workload.Keeper {
 		k := &workload.Keeper{
 			Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
 			Tick: tick(parent.watchdog),
@@ -145,12 +149,14 @@ func runAgent(ctx context.Context, args []string) error {
 // keep runs one keeper after the other, each for what is wanted at its time, until
 // ctx ends, and returns the last: a keeper adopts what runs and is still wanted as it
 // is, and replaces or takes away the rest. While a project is refused, what runs is
-// left as it is.
-func keep(ctx context.Context, parent *supervisor, store *wanted.Store, next func() *workload.Keeper) (last *workload.Keeper, err error) {
+// left as it is, and refused says why.
+func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], next func() *workload.Keeper) (last *workload.Keeper, err error) {
 	for ctx.Err() == nil {
 		containers, err := store.Containers()
+		refused.Store(nil)
 		if err != nil {
 			why := "workloads refused: " + err.Error()
+			refused.Store(&why)
 			log.Print("agent: " + why)
 			parent.tell("READY=1", "STATUS="+why)
 			busy(parent, why, func() {

@@ -24,6 +24,8 @@ type parts struct {
 	store  atomic.Pointer[wanted.Store]
 	engine atomic.Pointer[workload.Engine]
 	events events.Ring
+	// refused is why the workloads cannot be run; nil: they can.
+	refused atomic.Pointer[string]
 }
 
 // An interface around a nil pointer would not be nil, hence these four.

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"kogge.example/agent/assess"
+	"kogge.example/agent/workload"
+	"kogge.example/init/control"
+	"kogge.example/init/nodeconfig"
+)
+
+// assessBoot asks whether this boot is good until it is, and tells PID 1. Outside of a
+// node there is no boot, and nobody to tell.
+func assessBoot(ctx context.Context, at places, now *parts) {
+	if _, err := os.Stat(control.Path); err != nil {
+		return
+	}
+	settings, err := nodeconfig.ReadFile(at.config)
+	if err != nil {
+		log.Printf("agent: boot assessment: %v", err) // PID 1 wrote the file: the checks that need none go on
+	}
+	var boot struct {
+		Version string `json:"version"`
+		Trial   bool   `json:"trial"`
+	}
+	data, err := os.ReadFile(filepath.Join(at.run, "boot.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &boot)
+	}
+	if err != nil {
+		log.Printf("agent: boot assessment: %v", err)
+	}
+	assess.Run(ctx, &assess.Node{
+		Config: settings.Assessment(), API: own(at.api), State: at.state, Run: at.run,
+		Memory: filepath.Join(at.state, assess.MemoryFile), Release: boot.Version, Trial: boot.Trial,
+		Engine: func() (assess.Engine, error) {
+			if e := now.engine.Load(); e != nil {
+				return e, nil
+			}
+			return nil, errors.New("the agent has not reached it yet")
+		},
+		Containers: now.status,
+	}, tellPID1)
+}
+
+// status is what is known of the containers.
+func (p *parts) status() (workload.Status, error) {
+	if why := p.refused.Load(); why != nil {
+		return workload.Status{}, errors.New(*why)
+	}
+	if k := p.keeper.Load(); k != nil {
+		return k.Snapshot(), nil
+	}
+	return workload.Status{}, errors.New("they are not known yet")
+}
+
+// own is where a process of this node reaches an address that it listens on.
+func own(address string) string {
+	if host, port, err := net.SplitHostPort(address); err == nil && host == "" {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return address
+}
+
+// tellLimit is for PID 1 to answer.
+const tellLimit = 10 * time.Second
+
+func tellPID1(ctx context.Context, v assess.Verdict, why string) error {
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
+	defer cancel()
+	c, err := control.Dial(ctx, control.Path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Assess(ctx, string(v), why)
+	return err
+}
