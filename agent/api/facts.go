@@ -6,13 +6,26 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/init/control"
 )
+
+// assessment reads how PID 1 judges this boot.
+func (m Machine) assessment(b *apiv1.Boot) error {
+	var a control.Assessment
+	if err := readJSON(m.run(filepath.Base(control.AssessmentPath)), &a); err != nil {
+		return err
+	}
+	b.Assessment, b.Why, b.Since = a.State, a.Why, timestamppb.New(a.Since)
+	return nil
+}
 
 // links reads what the network service says (init/network writes it).
 func (m Machine) links(s *apiv1.StatusResponse) error {

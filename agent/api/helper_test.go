@@ -193,9 +193,10 @@ func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"boot.json":    `{"slot":"A","version":"1.0","board":"qemu-x86_64","disk":"vda"}`,
-		"network.json": `{"interfaces":[{"name":"eth0","carrier":true,"addresses":["192.0.2.7/24"]},{"name":"eth1"}]}`,
-		"clock.json":   `{"synced":true,"source":"192.0.2.1"}`,
+		"boot.json":       `{"slot":"A","version":"1.0","board":"qemu-x86_64","disk":"vda","trial":true,"loader":"systemd-boot","tries_left":2,"parts":{"ESP":"/dev/vda1"}}`,
+		"assessment.json": `{"state":"pending","why":"web is unhealthy","since":"2026-03-01T12:00:00Z"}`,
+		"network.json":    `{"interfaces":[{"name":"eth0","carrier":true,"addresses":["192.0.2.7/24"]},{"name":"eth1"}]}`,
+		"clock.json":      `{"synced":true,"source":"192.0.2.1"}`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -75,6 +75,7 @@ func (m Machine) status(ctx context.Context) *apiv1.StatusResponse {
 	s.Kernel = readLine("/proc/sys/kernel/osrelease")
 	lacking("supervisor", m.services(ctx, s))
 	lacking("boot facts", readJSON(m.run("boot.json"), s.Boot))
+	lacking("boot assessment", m.assessment(s.Boot))
 	lacking("network", m.links(s))
 	lacking("clock", m.clock(s.Clock))
 	lacking("memory", memory("/proc/meminfo", s.Memory))

@@ -57,6 +57,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	s := m.machine.status(ctx)
 	gauge("node_info", "What runs on this node; always 1.", 1, "release", s.Boot.Version, "slot", s.Boot.Slot, "board", s.Boot.Board, "kernel", s.Kernel)
 	gauge("boot_trial", "1 while the running slot has not proven itself.", truth(s.Boot.Trial))
+	for _, state := range []string{"pending", "good", "bad"} {
+		gauge("boot_assessment", "1 for how this boot is judged: pending, good or bad.", truth(s.Boot.Assessment == state), "state", state)
+	}
 	gauge("uptime_seconds", "Time since the kernel started.", float64(s.UptimeSeconds))
 	gauge("clock_synchronized", "1 if time servers agree on the clock.", truth(s.Clock.Sure))
 	gauge("certificate_expires_timestamp_seconds", "When the node's certificate is over, in seconds since 1970.", float64(m.node.Certificate().Leaf.NotAfter.Unix()))

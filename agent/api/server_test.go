@@ -59,7 +59,8 @@ func TestAdoption(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := answer.Msg
-	if s.Fleet != f.Genesis.ID() || s.Node != "n1" || s.Boot.Slot != "A" || len(s.Links) != 2 || s.Links[0].Addresses[0] != "192.0.2.7/24" ||
+	if s.Fleet != f.Genesis.ID() || s.Node != "n1" || s.Boot.Slot != "A" || !s.Boot.Trial || s.Boot.Loader != "systemd-boot" || s.Boot.TriesLeft != 2 ||
+		s.Boot.Assessment != "pending" || s.Boot.Why != "web is unhealthy" || s.Boot.Since.AsTime().Hour() != 12 || len(s.Links) != 2 || s.Links[0].Addresses[0] != "192.0.2.7/24" ||
 		!s.Clock.Sure || s.Memory.Total == 0 || s.State.Total == 0 || s.Kernel == "" {
 		t.Errorf("status: %v", s)
 	}

@@ -103,7 +103,8 @@ config/    node.yaml and the applied Compose files: keys, and the values that ar
            known to be harmless. Every other value, and every comment, is hidden.
 logs/      what the services of the node said since it booted, and before
 output/    what the containers said (only with --output): it may have secrets
-boot/      which slot runs, and when the node came up and went down (boots)
+boot/      which slot runs, the history of boots, what is staged, armed and failed,
+                                        a kernel's last words and the log of the last trial
 kernel.log, network/, system/           what the kernel and the node's services know
 errors.txt                              what could not be packed, and why
 
@@ -139,7 +140,8 @@ func (p *packer) pack(output bool) {
 			return err
 		}})
 	})
-	p.glob("boot/", maxEntry, m.run("boot.json"), "/usr/lib/kogge/release.json", "/proc/cmdline", "/sys/fs/pstore/*", filepath.Join(m.state(), "kogge", "boots"),
+	p.glob("boot/", maxEntry, m.run("boot.json"), "/usr/lib/kogge/release.json", "/proc/cmdline", "/sys/fs/pstore/*", m.run("assessment.json"),
+		filepath.Join(m.state(), "kogge", "update", "*.json*"), filepath.Join(m.state(), "kogge", "update", "trial.log*"), filepath.Join(m.state(), "kogge", "update", "panic.txt"),
 		"/sys/firmware/efi/efivars/Loader*")
 	p.glob("network/", maxEntry, m.run("network.json"), m.run("etc/resolv.conf"), m.run("etc/hosts"), "/proc/net/dev", "/proc/net/route",
 		"/proc/net/ipv6_route", "/proc/net/if_inet6", "/proc/net/arp", "/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/sockstat")

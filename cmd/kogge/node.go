@@ -81,7 +81,17 @@ func printStatus(w io.Writer, s *apiv1.StatusResponse, now time.Time) {
 		fmt.Fprintf(w, "%-10s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("node", "%s (%s)", s.Node, s.Hostname)
-	row("release", "%s, slot %s, board %s%s", s.Boot.GetVersion(), s.Boot.GetSlot(), s.Boot.GetBoard(), map[bool]string{true: ", on trial"}[s.Boot.GetTrial()])
+	trial := ""
+	if s.Boot.GetTrial() {
+		trial = fmt.Sprintf(", on trial, %d tries left", s.Boot.GetTriesLeft())
+	}
+	row("release", "%s, slot %s, board %s%s", s.Boot.GetVersion(), s.Boot.GetSlot(), s.Boot.GetBoard(), trial)
+	if a := s.Boot.GetAssessment(); a != "" { // older nodes do not say
+		if why := s.Boot.GetWhy(); why != "" {
+			a += ": " + why
+		}
+		row("boot", "%s", a)
+	}
 	row("up", "%s, kernel %s", age(time.Duration(s.UptimeSeconds)*time.Second), s.Kernel)
 	sure := "sure"
 	if !s.Clock.GetSure() {

@@ -277,14 +277,21 @@ func (x *StatusResponse) GetKernel() string {
 	return ""
 }
 
-// Boot is what stage 0 found.
+// Boot is what stage 0 found, and how the boot is judged.
 type Boot struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Slot          string                 `protobuf:"bytes,1,opt,name=slot,proto3" json:"slot,omitempty"`       // A or B
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // of the release
-	Board         string                 `protobuf:"bytes,3,opt,name=board,proto3" json:"board,omitempty"`
-	Trial         bool                   `protobuf:"varint,4,opt,name=trial,proto3" json:"trial,omitempty"`
-	Disk          string                 `protobuf:"bytes,5,opt,name=disk,proto3" json:"disk,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Slot      string                 `protobuf:"bytes,1,opt,name=slot,proto3" json:"slot,omitempty"`       // A or B
+	Version   string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // of the release
+	Board     string                 `protobuf:"bytes,3,opt,name=board,proto3" json:"board,omitempty"`
+	Trial     bool                   `protobuf:"varint,4,opt,name=trial,proto3" json:"trial,omitempty"` // it has not proven itself yet
+	Disk      string                 `protobuf:"bytes,5,opt,name=disk,proto3" json:"disk,omitempty"`
+	Loader    string                 `protobuf:"bytes,6,opt,name=loader,proto3" json:"loader,omitempty"`                         // boot loader; empty where the kernel was started directly
+	TriesLeft int32                  `protobuf:"varint,7,opt,name=tries_left,json=triesLeft,proto3" json:"tries_left,omitempty"` // of a slot on trial, after this boot
+	// assessment is good, bad or pending; why says what is bad, or what a pending one
+	// waits for, and since when it came to that, by the node's clock of then.
+	Assessment    string                 `protobuf:"bytes,8,opt,name=assessment,proto3" json:"assessment,omitempty"`
+	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +359,41 @@ func (x *Boot) GetDisk() string {
 		return x.Disk
 	}
 	return ""
+}
+
+func (x *Boot) GetLoader() string {
+	if x != nil {
+		return x.Loader
+	}
+	return ""
+}
+
+func (x *Boot) GetTriesLeft() int32 {
+	if x != nil {
+		return x.TriesLeft
+	}
+	return 0
+}
+
+func (x *Boot) GetAssessment() string {
+	if x != nil {
+		return x.Assessment
+	}
+	return ""
+}
+
+func (x *Boot) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Boot) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // Service is one program of the node.
@@ -1405,13 +1447,22 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"\x06ending\x18\r \x01(\tR\x06ending\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x0e \x01(\tR\tmachineId\x12\x16\n" +
-	"\x06kernel\x18\x0f \x01(\tR\x06kernel\"t\n" +
+	"\x06kernel\x18\x0f \x01(\tR\x06kernel\"\x8f\x02\n" +
 	"\x04Boot\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
 	"\x05board\x18\x03 \x01(\tR\x05board\x12\x14\n" +
 	"\x05trial\x18\x04 \x01(\bR\x05trial\x12\x12\n" +
-	"\x04disk\x18\x05 \x01(\tR\x04disk\"\x86\x02\n" +
+	"\x04disk\x18\x05 \x01(\tR\x04disk\x12\x16\n" +
+	"\x06loader\x18\x06 \x01(\tR\x06loader\x12\x1d\n" +
+	"\n" +
+	"tries_left\x18\a \x01(\x05R\ttriesLeft\x12\x1e\n" +
+	"\n" +
+	"assessment\x18\b \x01(\tR\n" +
+	"assessment\x12\x10\n" +
+	"\x03why\x18\t \x01(\tR\x03why\x120\n" +
+	"\x05since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x86\x02\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x120\n" +
@@ -1539,32 +1590,33 @@ var file_kogge_v1_node_proto_depIdxs = []int32{
 	7,  // 5: kogge.v1.StatusResponse.state:type_name -> kogge.v1.Disk
 	8,  // 6: kogge.v1.StatusResponse.links:type_name -> kogge.v1.Link
 	9,  // 7: kogge.v1.StatusResponse.clock:type_name -> kogge.v1.Clock
-	23, // 8: kogge.v1.Service.since:type_name -> google.protobuf.Timestamp
-	24, // 9: kogge.v1.least_role:extendee -> google.protobuf.MethodOptions
-	24, // 10: kogge.v1.before_adoption:extendee -> google.protobuf.MethodOptions
-	24, // 11: kogge.v1.expired_too:extendee -> google.protobuf.MethodOptions
-	0,  // 12: kogge.v1.least_role:type_name -> kogge.v1.Role
-	1,  // 13: kogge.v1.NodeService.Status:input_type -> kogge.v1.StatusRequest
-	10, // 14: kogge.v1.NodeService.ServiceLogs:input_type -> kogge.v1.ServiceLogsRequest
-	11, // 15: kogge.v1.NodeService.KernelLog:input_type -> kogge.v1.KernelLogRequest
-	13, // 16: kogge.v1.NodeService.RestartService:input_type -> kogge.v1.RestartServiceRequest
-	15, // 17: kogge.v1.NodeService.Reboot:input_type -> kogge.v1.RebootRequest
-	17, // 18: kogge.v1.NodeService.Adopt:input_type -> kogge.v1.AdoptRequest
-	19, // 19: kogge.v1.NodeService.Renew:input_type -> kogge.v1.RenewRequest
-	21, // 20: kogge.v1.NodeService.Revoke:input_type -> kogge.v1.RevokeRequest
-	2,  // 21: kogge.v1.NodeService.Status:output_type -> kogge.v1.StatusResponse
-	12, // 22: kogge.v1.NodeService.ServiceLogs:output_type -> kogge.v1.LogLines
-	12, // 23: kogge.v1.NodeService.KernelLog:output_type -> kogge.v1.LogLines
-	14, // 24: kogge.v1.NodeService.RestartService:output_type -> kogge.v1.RestartServiceResponse
-	16, // 25: kogge.v1.NodeService.Reboot:output_type -> kogge.v1.RebootResponse
-	18, // 26: kogge.v1.NodeService.Adopt:output_type -> kogge.v1.AdoptResponse
-	20, // 27: kogge.v1.NodeService.Renew:output_type -> kogge.v1.RenewResponse
-	22, // 28: kogge.v1.NodeService.Revoke:output_type -> kogge.v1.RevokeResponse
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	12, // [12:13] is the sub-list for extension type_name
-	9,  // [9:12] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	23, // 8: kogge.v1.Boot.since:type_name -> google.protobuf.Timestamp
+	23, // 9: kogge.v1.Service.since:type_name -> google.protobuf.Timestamp
+	24, // 10: kogge.v1.least_role:extendee -> google.protobuf.MethodOptions
+	24, // 11: kogge.v1.before_adoption:extendee -> google.protobuf.MethodOptions
+	24, // 12: kogge.v1.expired_too:extendee -> google.protobuf.MethodOptions
+	0,  // 13: kogge.v1.least_role:type_name -> kogge.v1.Role
+	1,  // 14: kogge.v1.NodeService.Status:input_type -> kogge.v1.StatusRequest
+	10, // 15: kogge.v1.NodeService.ServiceLogs:input_type -> kogge.v1.ServiceLogsRequest
+	11, // 16: kogge.v1.NodeService.KernelLog:input_type -> kogge.v1.KernelLogRequest
+	13, // 17: kogge.v1.NodeService.RestartService:input_type -> kogge.v1.RestartServiceRequest
+	15, // 18: kogge.v1.NodeService.Reboot:input_type -> kogge.v1.RebootRequest
+	17, // 19: kogge.v1.NodeService.Adopt:input_type -> kogge.v1.AdoptRequest
+	19, // 20: kogge.v1.NodeService.Renew:input_type -> kogge.v1.RenewRequest
+	21, // 21: kogge.v1.NodeService.Revoke:input_type -> kogge.v1.RevokeRequest
+	2,  // 22: kogge.v1.NodeService.Status:output_type -> kogge.v1.StatusResponse
+	12, // 23: kogge.v1.NodeService.ServiceLogs:output_type -> kogge.v1.LogLines
+	12, // 24: kogge.v1.NodeService.KernelLog:output_type -> kogge.v1.LogLines
+	14, // 25: kogge.v1.NodeService.RestartService:output_type -> kogge.v1.RestartServiceResponse
+	16, // 26: kogge.v1.NodeService.Reboot:output_type -> kogge.v1.RebootResponse
+	18, // 27: kogge.v1.NodeService.Adopt:output_type -> kogge.v1.AdoptResponse
+	20, // 28: kogge.v1.NodeService.Renew:output_type -> kogge.v1.RenewResponse
+	22, // 29: kogge.v1.NodeService.Revoke:output_type -> kogge.v1.RevokeResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	13, // [13:14] is the sub-list for extension type_name
+	10, // [10:13] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_node_proto_init() }
