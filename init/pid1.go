@@ -10,8 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/boards"
 	"kogge.example/init/cgroup"
 	"kogge.example/init/control"
+	"kogge.example/init/firmware"
 	"kogge.example/init/guard"
 	"kogge.example/init/module"
 	"kogge.example/init/mount"
@@ -19,6 +21,8 @@ import (
 	"kogge.example/init/shutdown"
 	"kogge.example/init/supervise"
 	"kogge.example/init/watchdog"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/gpt"
 )
 
 // Files at run time.
@@ -94,6 +98,7 @@ func (n *node) run() (how shutdown.How, err error) {
 	}
 	n.testPort()
 	fault("services")
+	guard.Go("boot options", func() { n.degraded.Add("boot options of the firmware", n.nameSlots()) })
 	show, stop := n.startConsole()
 	defer stop()
 	restarts := make(chan string)
@@ -224,6 +229,49 @@ func (n *node) findDisk() error {
 		}
 	}
 	return fmt.Errorf("disk %s, which we booted from, is gone", n.boot.Disk)
+}
+
+// nameSlots has the firmware know both slots, for the day on which the boot loader cannot
+// start one. A slot on trial does not: the order is for slots that have proven themselves.
+func (n *node) nameSlots() error {
+	if n.boot.Trial || n.boot.Alone != "" || n.disk.Name == "" || !mount.HasFirmware() {
+		return nil
+	}
+	board, err := boards.Find(n.boot.Board)
+	if err != nil || board.Bootloader != boards.SystemdBoot {
+		return err
+	}
+	loader, err := bootloader.For(board.Bootloader)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(n.disk.Path())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	table, err := gpt.Read(f, n.disk.Size) // the first boot has given the partitions names of their own
+	if err != nil {
+		return err
+	}
+	esp, err := table.Find(mount.ESP)
+	if err != nil {
+		return err
+	}
+	var missing error
+	path := func(s bootloader.Slot) string {
+		var files []string
+		for _, name := range loader.BootFiles() {
+			file, err := loader.Path(s, name)
+			missing, files = errors.Join(missing, err), append(files, file)
+		}
+		return files[0] // the unified kernel image: all that a slot has there
+	}
+	changed, err := firmware.Keep(mount.EFIVariables, esp, bootloader.Slot(n.boot.Slot), path)
+	if changed {
+		guard.Note("boot options of the firmware: slot " + n.boot.Slot + " first, then the other one")
+	}
+	return errors.Join(err, missing)
 }
 
 // startTimeout is for a board with little memory, which reads its programs from a

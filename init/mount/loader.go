@@ -31,17 +31,25 @@ type Loader struct {
 // loaderVendor is the vendor GUID of the interface's EFI variables.
 const loaderVendor = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 
-const efivars = "/sys/firmware/efi/efivars"
+// EFIVariables is where stage 0 mounts the variables of the firmware.
+const EFIVariables = "/sys/firmware/efi/efivars"
+
+// HasFirmware tells whether the machine was started by UEFI firmware whose variables are
+// there.
+func HasFirmware() bool {
+	names, err := os.ReadDir(EFIVariables)
+	return err == nil && len(names) > 0
+}
 
 // ReadLoader reads the variables. A machine without UEFI gives the zero Loader.
 func ReadLoader() (Loader, error) {
 	if _, err := os.Stat("/sys/firmware/efi"); errors.Is(err, os.ErrNotExist) {
 		return Loader{}, nil
 	}
-	if err := unix.Mount("efivarfs", efivars, "efivarfs", plain, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+	if err := unix.Mount("efivarfs", EFIVariables, "efivarfs", plain, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		return Loader{}, fmt.Errorf("mount EFI variables: %w", err)
 	}
-	return loaderIn(efivars)
+	return loaderIn(EFIVariables)
 }
 
 // loaderIn reads the variables from a folder. What one of them says is good even

@@ -1,0 +1,243 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"kogge.example/qemu"
+	"kogge.example/qemu/nbd"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/fat"
+	"kogge.example/update/verity"
+)
+
+// cellLimit is for all boots of one cell.
+const cellLimit = 12 * time.Minute
+
+// cell is one line of a boot matrix: see testdata/matrix.
+type cell struct {
+	set, fault, how string
+	slot            string // that the node ends in
+	boots           int
+	why             string
+}
+
+func (c cell) String() string { return c.fault + "/" + c.how }
+
+// cells reads a boot matrix.
+func cells(t *testing.T, file string) (all []cell) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) < 6 || f[0] != "short" && f[0] != "long" || f[2] != "trial" && f[2] != "proven" {
+			t.Fatalf("%s: %q is no cell", file, line)
+		}
+		boots, err := strconv.Atoi(f[4])
+		if err != nil {
+			t.Fatalf("%s: %q: boots: %v", file, line, err)
+		}
+		all = append(all, cell{f[0], f[1], f[2], f[3], boots, strings.Join(f[5:], " ")})
+	}
+	return all
+}
+
+// TestMatrix breaks the release of slot B in every way and sees in which slot the node
+// ends, and after how many boots. The tables in testdata/matrix say what is expected and
+// why. Short cells are part of every go test, all of them of KOGGE_E2E=all.
+func TestMatrix(t *testing.T) {
+	for _, board := range []string{"qemu-x86_64"} {
+		t.Run(board, func(t *testing.T) { matrix(t, board) })
+	}
+}
+
+// matrix runs the cells of a board, two at a time, and prints the table as it is.
+func matrix(t *testing.T, board string) {
+	all := cells(t, filepath.Join("testdata", "matrix", board+".txt"))
+	if os.Getenv("KOGGE_E2E") != "all" {
+		all = slices.DeleteFunc(all, func(c cell) bool { return c.set == "long" })
+	}
+	p, err := pairs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex // guards table
+	table := map[string]string{}
+	t.Cleanup(func() {
+		var b strings.Builder
+		for _, c := range all {
+			fmt.Fprintf(&b, "%-18s %-7s %s\n", c.fault, c.how, table[c.String()])
+		}
+		t.Logf("%s: slot A release 1.0 is sound, slot B release 1.1 is not\n%s", board, b.String())
+	})
+	two := make(chan struct{}, 2)
+	for _, c := range all {
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			two <- struct{}{}
+			defer func() { <-two }()
+			disk := p.disk(t)
+			if err := p.prepare(disk, c); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			slot, boots, err := p.outcome(t, disk)
+			mu.Lock()
+			table[c.String()] = fmt.Sprintf("%-2s %d boots %4.0f s  %s", slot, boots, time.Since(began).Seconds(), c.why)
+			mu.Unlock()
+			if err != nil {
+				t.Fatalf("after %d boots, want slot %s after %d: %v", boots, c.slot, c.boots, err)
+			}
+			if slot != c.slot || boots != c.boots {
+				t.Errorf("slot %s after %d boots, want slot %s after %d: %s", slot, boots, c.slot, c.boots, c.why)
+			}
+		})
+	}
+}
+
+// outcome starts the machine and waits until a boot is found good. A disk that never
+// gets there leaves its console log.
+func (p *pair) outcome(t *testing.T, disk *nbd.Disk) (slot string, boots int, err error) {
+	ctx, cancel := context.WithTimeoutCause(t.Context(), cellLimit, fmt.Errorf("nothing within %s", cellLimit))
+	defer cancel()
+	n, err := bootDisk(ctx, disk, p.vars)
+	if err != nil {
+		return "", 0, err
+	}
+	defer n.end()
+	line, err := n.vm.Console().WaitLine(ctx, good)
+	boots = 1 + resets(n.vm)
+	if err != nil {
+		return "-", boots, err
+	}
+	slot = good.FindStringSubmatch(line)[1]
+	if err := n.http(ctx, "8080", "/", "Hello from"); err != nil {
+		return slot, boots, err
+	}
+	return slot, boots, os.RemoveAll(filepath.Dir(n.dir))
+}
+
+// resets counts the resets of a machine so far.
+func resets(vm *qemu.VM) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // what has happened is known at once
+	for n := 0; ; n++ {
+		if _, err := vm.WaitEvent(ctx, "RESET", n+1); err != nil {
+			return n
+		}
+	}
+}
+
+// prepare breaks slot B of a disk and arms it, as a trial or as a slot that was blessed.
+func (p *pair) prepare(disk *nbd.Disk, c cell) error {
+	loader, err := bootloader.For(p.board.Bootloader)
+	if err != nil {
+		return err
+	}
+	if err := p.breakRoot(disk, c.fault); err != nil {
+		return err
+	}
+	return p.edit(disk, func(v *fat.Volume) error {
+		var err error
+		switch c.fault {
+		case "board":
+			err = p.replaceInB(v, loader, "kogge.board="+p.board.Name, "kogge.board="+strings.Repeat("x", len(p.board.Name)))
+		default:
+			err = p.breakB(v, loader, c.fault)
+		}
+		if err == nil {
+			err = loader.Arm(v, bootloader.B, "1.1", bootloader.Tries, written)
+		}
+		if err == nil && c.how == "proven" {
+			err = loader.Bless(v, bootloader.B, written)
+		}
+		if err != nil {
+			return err
+		}
+		return breakFiles(v, loader, c.fault)
+	})
+}
+
+// breakFiles damages what the firmware and the loader read.
+func breakFiles(v *fat.Volume, loader bootloader.Loader, fault string) error {
+	entries := func(prefix string) error {
+		files, err := v.ReadDir("loader/entries")
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, f := range files {
+			if strings.HasPrefix(f.Name, prefix) {
+				found, err = true, errors.Join(err, v.Remove("loader/entries/"+f.Name))
+			}
+		}
+		if !found {
+			return fmt.Errorf("no entry %s", prefix)
+		}
+		return err
+	}
+	switch fault {
+	case "entry-lost":
+		return entries("kogge-b")
+	case "both-entries-lost":
+		return entries("kogge-")
+	case "loader-lost":
+		return v.Remove("EFI/BOOT/BOOTX64.EFI")
+	case "kernel-truncated":
+		name := loader.BootFiles()[0]
+		path, err := loader.Path(bootloader.B, name)
+		if err != nil {
+			return err
+		}
+		r, err := loader.Open(v, bootloader.B, name)
+		if err != nil {
+			return err
+		}
+		data := make([]byte, r.Size()*2/3)
+		if _, err := io.ReadFull(r, data); err != nil {
+			return err
+		}
+		return v.WriteFile(path, data, written)
+	}
+	return nil
+}
+
+// breakRoot damages the root file system of slot B.
+func (p *pair) breakRoot(disk *nbd.Disk, fault string) error {
+	root, err := p.table.Find("ROOT-B")
+	if err != nil {
+		return err
+	}
+	at := root.Offset()
+	switch fault {
+	case "root-data": // the block with the superblock
+	case "root-tree":
+		params, err := parameters(io.NewSectionReader(grid{disk}, root.Offset(), root.Size()))
+		if err != nil {
+			return err
+		}
+		at += int64(params.Blocks) * verity.BlockSize // the tree's top comes first
+	default:
+		return nil
+	}
+	junk := make([]byte, verity.BlockSize)
+	for i := range junk {
+		junk[i] = 0x5a
+	}
+	return disk.Write(junk, at, true)
+}
