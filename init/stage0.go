@@ -14,6 +14,8 @@ import (
 	"kogge.example/init/module"
 	"kogge.example/init/mount"
 	"kogge.example/init/watchdog"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 )
 
@@ -89,7 +91,7 @@ func stage0() (boot, *watchdog.Dog, error) {
 		return boot{}, nil, err
 	}
 	if b.Slot, err = mount.OpenRoot(disk, cmdline.Verity, b.Trial); err != nil {
-		return boot{}, nil, slotError(err, b, dog)
+		return boot{}, nil, slotError(err, b, board, disk, dog)
 	}
 	return b, dog, mount.SwitchRoot()
 }
@@ -158,13 +160,19 @@ func waitForDisk(modules *module.Index, loader mount.Loader) (mount.Disk, error)
 	}
 }
 
-// slotError ends a boot whose root cannot be opened. On a trial the restart uses
-// up a try. A slot that nothing was ever tried beside is a medium written badly:
-// starting over would only hide that, so the message stays on the screen.
-func slotError(err error, b boot, dog *watchdog.Dog) error {
+// slotError ends a boot whose root cannot be opened. On a trial the restart uses up a
+// try. A proven slot that has decayed is left for the other one, if that was proven too.
+// Otherwise it is a medium written badly: starting over would only hide that, so the
+// message stays on the screen.
+func slotError(err error, b boot, board boards.Board, disk mount.Disk, dog *watchdog.Dog) error {
 	if b.Trial {
 		return err
 	}
+	left, leaveErr := leaveSlot(b, board, disk)
+	if leaveErr == nil {
+		return fmt.Errorf("%w; slot %s is marked bad, and the other one starts", err, left)
+	}
+	guard.Kmsg("no other slot to start: " + leaveErr.Error())
 	text := fmt.Sprintf("%v. This medium was written badly or has decayed: flash it again. The machine waits here; switch it off.", err)
 	for {
 		guard.Kmsg(text)
@@ -175,6 +183,35 @@ func slotError(err error, b boot, dog *watchdog.Dog) error {
 			time.Sleep(2 * time.Second)
 		}
 	}
+}
+
+// leaveSlot marks the slot that was just started as bad, if it and the other one are
+// proven, so that the loader starts the other one from now on. It cannot go back and
+// forth: a slot that is bad is not proven.
+func leaveSlot(b boot, board boards.Board, disk mount.Disk) (left bootloader.Slot, err error) {
+	if b.Alone != "" {
+		return "", errors.New(b.Alone)
+	}
+	loader, err := bootloader.For(board.Bootloader)
+	if err != nil {
+		return "", err
+	}
+	partition, err := bootPartition(disk)
+	if err != nil {
+		return "", err
+	}
+	return left, partition.Edit(func(v *fat.Volume) error {
+		state, err := loader.State(v)
+		if err != nil {
+			return err
+		}
+		// Starting a proven slot changes nothing: it is the next one still.
+		left, _ = state.Next()
+		if !state.Of(left).Proven() || !state.Of(left.Other()).Proven() {
+			return fmt.Errorf("slot A: %s; slot B: %s", state.A, state.B)
+		}
+		return loader.MarkBad(v, left, time.Now())
+	})
 }
 
 // publish writes down what stage 0 found, for programs of the node.
