@@ -93,6 +93,11 @@ func stage0() (boot, *watchdog.Dog, error) {
 	if b.Slot, err = mount.OpenRoot(disk, cmdline.Verity, b.Trial); err != nil {
 		return boot{}, nil, slotError(err, b, board, disk, dog)
 	}
+	// The loader may have counted a try of the other slot, failed to start it, and left
+	// the machine to the firmware.
+	if !cmdline.Trial && loader.CountedOther(b.Slot) {
+		b.Trial, b.CountPath = false, ""
+	}
 	return b, dog, mount.SwitchRoot()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"unicode/utf16"
@@ -26,6 +27,13 @@ type Loader struct {
 	// Selected is the entry that the loader last set out to start, by its file's name;
 	// "" is not known. If that failed, the firmware may have started us all the same.
 	Selected string
+}
+
+// CountedOther tells whether the try that the loader counted was one of another slot than
+// the one that runs: the loader could not start that, and the firmware has started ours.
+func (l Loader) CountedOther(slot string) bool {
+	entry, ours := strings.CutPrefix(strings.ToLower(path.Base(l.CountPath)), "kogge-")
+	return ours && !strings.HasPrefix(entry, strings.ToLower(slot)+"+")
 }
 
 // loaderVendor is the vendor GUID of the interface's EFI variables.
@@ -65,11 +73,11 @@ func loaderIn(dir string) (Loader, error) {
 			err = fmt.Errorf("EFI variable LoaderDevicePartUUID: %w", err)
 		}
 	}
-	path, pathErr := efiString(dir, "LoaderBootCountPath")
-	l.CountPath = strings.ReplaceAll(path, `\`, "/")
+	count, countErr := efiString(dir, "LoaderBootCountPath")
+	l.CountPath = strings.ReplaceAll(count, `\`, "/")
 	var selectedErr error
 	l.Selected, selectedErr = efiString(dir, "LoaderEntrySelected")
-	return l, errors.Join(err, pathErr, selectedErr)
+	return l, errors.Join(err, countErr, selectedErr)
 }
 
 // efiString reads a variable of the interface; "" if it is not set.

@@ -281,3 +281,21 @@ func TestDisks(t *testing.T) {
 		t.Errorf("without sysfs: %v", err)
 	}
 }
+
+func TestCountedOther(t *testing.T) {
+	for _, c := range []struct {
+		path, slot string
+		other      bool
+	}{
+		{"", "A", false},
+		{"/loader/entries/kogge-b+2-1.conf", "B", false},
+		{"/loader/entries/kogge-b+2-1.conf", "A", true},
+		{"/loader/entries/KOGGE-A+0-3.CONF", "A", false},
+		{"/loader/entries/KOGGE-A+0-3.CONF", "B", true},
+		{"/EFI/Linux/somebody+2-1.efi", "A", false}, // no entry of ours: it says what it says
+	} {
+		if got := (Loader{CountPath: c.path}).CountedOther(c.slot); got != c.other {
+			t.Errorf("%q, slot %s runs: %v", c.path, c.slot, got)
+		}
+	}
+}
