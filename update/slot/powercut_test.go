@@ -10,6 +10,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
+	"kogge.example/update/verity"
 )
 
 // seeds is how many outcomes of each cut are looked at: KOGGE_CUT_SEEDS, or as many as
@@ -121,6 +122,7 @@ func cutEverywhere(t *testing.T, l bootloader.Loader, start content, whole map[s
 func comesUp(t *testing.T, where string, l bootloader.Loader, c content, whole map[string]made) (*world, booted) {
 	t.Helper()
 	w := on(l, c, forEver)
+	noMixed(t, where, w, whole)
 	var errs []error
 	for range 4 {
 		b, err := w.boot(whole)
@@ -131,6 +133,7 @@ func comesUp(t *testing.T, where string, l bootloader.Loader, c content, whole m
 		if err := w.Edit(func(*fat.Volume) error { return nil }); err != nil {
 			t.Fatalf("%s: repair: %v", where, err)
 		}
+		known(t, where, w, b)
 		if err := w.good(b); err != nil {
 			t.Fatalf("%s: bless %+v: %v", where, b, err)
 		}
@@ -139,6 +142,45 @@ func comesUp(t *testing.T, where string, l bootloader.Loader, c content, whole m
 	}
 	t.Fatalf("%s: dead: %v", where, errors.Join(errs...))
 	return nil, booted{}
+}
+
+// noMixed wants both slots to hold the whole of whatever stage 0 would take them for.
+func noMixed(t *testing.T, where string, w *world, whole map[string]made) {
+	t.Helper()
+	for _, slot := range []bootloader.Slot{bootloader.A, bootloader.B} {
+		dev := window{w.disk, rootAt(slot), rootSize}
+		for version, m := range whole {
+			leads, err := verity.Leads(dev, m.Verity)
+			if err == nil && leads {
+				err = verity.Verify(dev, m.Verity)
+			}
+			if err != nil {
+				t.Fatalf("%s: slot %s is taken for release %s: %v", where, slot, version, err)
+			}
+		}
+	}
+}
+
+// known wants a boot on trial to be one that the node remembers.
+func known(t *testing.T, where string, w *world, b booted) {
+	t.Helper()
+	if !b.trial {
+		return
+	}
+	trial, ok, err := ReadTrial(w.memory())
+	if err != nil || !ok || trial.Slot != b.slot || trial.Release != b.version {
+		t.Fatalf("%s: on trial is %+v, remembered %+v, %v, %v", where, b, trial, ok, err)
+	}
+	err = w.Read(func(v *fat.Volume) error {
+		s, err := w.loader.State(v)
+		if e := s.Of(b.slot); e.Counted && e.Number != trial.Number {
+			t.Fatalf("%s: arming %d is remembered, the loader has %d", where, trial.Number, e.Number)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // clean wants a boot partition on which nothing is lost.

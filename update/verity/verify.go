@@ -44,7 +44,7 @@ func leadsTop(dev io.ReaderAt, p Params) (bool, error) {
 // follow hashes one block after the other, each of which begins with the hash of the
 // next one.
 func follow(dev io.ReaderAt, p Params, path []uint64) (bool, error) {
-	s := newSummer(p.Salt)
+	s := newSummer(p.Salt, 1)
 	want := p.Root
 	for _, block := range path {
 		sums, err := s.hashes(dev, block, 1)

@@ -107,7 +107,7 @@ func HashTree(data io.ReaderAt, blocks uint64, salt [sha256.Size]byte) (tree []b
 		return nil, root, fmt.Errorf("hash tree: %d blocks: want 1 to %d", blocks, maxBlocks)
 	}
 	// Is the data as long as it is said to be? Before a tree of up to 1 GiB is made.
-	if _, err := newSummer(salt).hashes(data, blocks-1, 1); err != nil {
+	if _, err := newSummer(salt, 1).hashes(data, blocks-1, 1); err != nil {
 		return nil, root, fmt.Errorf("hash tree: %w", err)
 	}
 	counts := levels(blocks)
@@ -148,7 +148,7 @@ func eachChunk(data io.ReaderAt, blocks uint64, salt [sha256.Size]byte, each fun
 	failed := make([]error, min(uint64(runtime.GOMAXPROCS(0)), chunks))
 	for w := range failed {
 		wait.Go(func() {
-			s := newSummer(salt)
+			s := newSummer(salt, min(perBlock, blocks))
 			for !stop.Load() {
 				first := (next.Add(1) - 1) * perBlock
 				if first >= blocks {
@@ -176,10 +176,11 @@ type summer struct {
 	sums []byte
 }
 
-func newSummer(salt [sha256.Size]byte) *summer {
+// newSummer hashes at most so many blocks at a time.
+func newSummer(salt [sha256.Size]byte, most uint64) *summer {
 	return &summer{
 		hash: sha256.New(), salt: salt,
-		data: make([]byte, perBlock*BlockSize), sums: make([]byte, 0, BlockSize),
+		data: make([]byte, most*BlockSize), sums: make([]byte, 0, most*sha256.Size),
 	}
 }
 
