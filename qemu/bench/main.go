@@ -59,7 +59,7 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	runs := flag.Int("n", 5, "runs of each boot")
-	only := flag.String("only", "size,boot,phases,three,memory,work,build", "what to measure, comma separated")
+	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated")
 	idle := flag.Duration("idle", 5*time.Minute, "how long a node is left alone before its memory is read")
 	out := flag.String("json", "", "file for the figures as JSON")
 	flag.Parse()
@@ -97,6 +97,7 @@ func measure(ctx context.Context, runs int, idle time.Duration, only []string) (
 		{"three", func() ([]row, error) { return b.three(ctx) }},
 		{"memory", func() ([]row, error) { return b.memory(ctx, idle) }},
 		{"work", func() ([]row, error) { return b.work(ctx, runs, idle) }},
+		{"update", func() ([]row, error) { return b.updates(ctx) }},
 		{"build", func() ([]row, error) { return b.builds(ctx, runs) }},
 	}
 	var all []row

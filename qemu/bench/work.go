@@ -46,10 +46,8 @@ const guestHost = "10.0.2.2"
 func (b *bench) work(ctx context.Context, runs int, idle time.Duration) ([]row, error) {
 	w := &worker{bench: b, socket: filepath.Join(b.dir, "work.sock"), cli: filepath.Join(b.dir, "kogge")}
 	w.env = append(os.Environ(), "KOGGE_CONFIG="+filepath.Join(b.dir, "config"), "KOGGE_CACHE="+b.cache, "KOGGE_FLEET=", "KOGGE_NODE=")
-	build := exec.CommandContext(ctx, "go", "build", "-o", w.cli, "./cmd/kogge")
-	build.Dir = b.source
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build kogge: %w: %s", err, out)
+	if err := w.buildCLI(ctx); err != nil {
+		return nil, err
 	}
 	if err := w.boot(ctx); err != nil {
 		return nil, err
@@ -71,6 +69,15 @@ func (b *bench) work(ctx context.Context, runs int, idle time.Duration) ([]row, 
 		all = append(all, rows...)
 	}
 	return all, nil
+}
+
+func (w *worker) buildCLI(ctx context.Context) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", w.cli, "./cmd/kogge")
+	build.Dir = w.source
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build kogge: %w: %s", err, out)
+	}
+	return nil
 }
 
 // boot starts the node and takes it into a fleet.
