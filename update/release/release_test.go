@@ -55,9 +55,14 @@ func root(t testing.TB) []byte {
 // content is what a board of that name gets: a root of two blocks, and a boot file.
 func content(t testing.TB, board, version string, counter uint64) Content {
 	t.Helper()
-	data := bytes.Repeat([]byte(board+" "+version+"\n"), 2*verity.BlockSize)[:2*verity.BlockSize]
+	return blocks(t, 2, board, version, counter)
+}
+
+func blocks(t testing.TB, n int, board, version string, counter uint64) Content {
+	t.Helper()
+	data := bytes.Repeat([]byte(board+" "+version+"\n"), n*verity.BlockSize)[:n*verity.BlockSize]
 	salt := sha256.Sum256([]byte(board))
-	tree, top, err := verity.HashTree(bytes.NewReader(data), 2, salt)
+	tree, top, err := verity.HashTree(bytes.NewReader(data), uint64(n), salt)
 	must(t, err)
 	file := func(name string, content []byte) File {
 		return File{Name: name, Size: int64(len(content)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }}
@@ -65,7 +70,7 @@ func content(t testing.TB, board, version string, counter uint64) Content {
 	return Content{
 		Facts: Facts{
 			Version: version, Counter: counter, Board: board, Arch: "amd64", Created: created, Schema: StateSchema,
-			Verity: verity.Params{Root: top, Salt: salt, Blocks: 2}.String(),
+			Verity: verity.Params{Root: top, Salt: salt, Blocks: uint64(n)}.String(),
 		},
 		Parts: []File{file("uki", []byte("boots "+board+" "+version)), file(RootPart, append(data, tree...))},
 	}

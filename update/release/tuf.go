@@ -134,7 +134,7 @@ func (f metadataFiles) open(root []byte, refTime time.Time) (*updater.Updater, e
 // for, some of it before it has looked at a signature.
 func unpanic(err *error) {
 	if r := recover(); r != nil {
-		*err = layoutError(fmt.Errorf("signatures: %v", r))
+		*err = layoutError(fmt.Errorf("signatures: something is null or missing in them (%v)", r))
 	}
 }
 
@@ -198,11 +198,13 @@ func (f metadataFiles) walk(root []byte) (version int64, err error) {
 // explain says what go-tuf found in words of this package.
 func (f metadataFiles) explain(err error) error {
 	var missing *metadata.ErrDownloadHTTP
+	var expired *metadata.ErrExpiredMetadata
+	var unsigned *metadata.ErrUnsignedMetadata
 	switch {
-	case errors.Is(err, &metadata.ErrExpiredMetadata{}):
-		return fmt.Errorf("%w: %w", ErrExpired, err)
-	case errors.Is(err, &metadata.ErrUnsignedMetadata{}):
-		return fmt.Errorf("%w: %w", ErrSignatures, err)
+	case errors.As(err, &expired):
+		return fmt.Errorf("%w: %s", ErrExpired, expired.Msg)
+	case errors.As(err, &unsigned):
+		return fmt.Errorf("%w: %s", ErrSignatures, unsigned.Msg)
 	case errors.As(err, &missing):
 		return layoutError(fmt.Errorf("signatures: %s is missing", missing.URL))
 	}
