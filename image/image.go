@@ -46,6 +46,11 @@ type Options struct {
 	// Fault names what the release breaks at each boot, for tests: see init/fault.go
 	// and agent/fault.go. It adds the build tag faults. "" is a sound release.
 	Fault string
+	// Counter orders releases; no node goes below its floor. 0 means When, in seconds
+	// since 1970.
+	Counter uint64
+	// Trust is a root.json of TUF: whose releases the node installs. nil means nobody's.
+	Trust []byte
 	// Say receives a line for each step.
 	Say func(format string, args ...any)
 }
@@ -64,6 +69,8 @@ type Built struct {
 	Kernel  string // path of the kernel file
 	Initrd  string // path of the initramfs
 	Cmdline string // kernel command line
+	// Trust is the size of the root.json in the image; 0 without one.
+	Trust int
 	// Sizes of the parts in bytes.
 	RootBytes, InitrdBytes, BootBytes int64
 }
@@ -115,7 +122,7 @@ type release struct {
 func (r release) seed() string { return r.root.Verity.String() }
 
 func buildRelease(ctx context.Context, o Options) (release, error) {
-	r := release{board: o.Board, when: o.When}
+	r := release{board: o.Board, when: o.When, built: Built{Trust: len(o.Trust)}}
 	var err error
 	if r.files, err = fetch(ctx, o, o.Board.Name); err != nil {
 		return r, err

@@ -36,7 +36,8 @@ type Facts struct {
 	Board   string    `json:"board"`
 	Arch    string    `json:"arch"`
 	Kernel  string    `json:"kernel"`
-	Time    time.Time `json:"time"` // of the commit; no clock of a node goes below it
+	Counter uint64    `json:"counter"` // of the release
+	Time    time.Time `json:"time"`    // of the commit; no clock of a node goes below it
 }
 
 // buildRoot makes the root file system and its verity tree.
@@ -133,7 +134,7 @@ func readParams(name string, salt [32]byte) (verity.Params, error) {
 
 // rootEntries lists every file of the root file system.
 func (r release) rootEntries(o Options, k *kernel.Kernel, programs program.Set) ([]rootfs.Entry, error) {
-	facts, err := json.MarshalIndent(Facts{Version: o.Version, Board: o.Board.Name, Arch: o.Board.Arch, Kernel: k.Release, Time: o.When.UTC()}, "", "\t")
+	facts, err := json.MarshalIndent(Facts{Version: o.Version, Board: o.Board.Name, Arch: o.Board.Arch, Kernel: k.Release, Counter: o.counter(), Time: o.When.UTC()}, "", "\t")
 	if err != nil {
 		return nil, fmt.Errorf("release facts: %w", err)
 	}
@@ -161,6 +162,9 @@ func (r release) rootEntries(o Options, k *kernel.Kernel, programs program.Set) 
 		{Path: "/etc/ssl/certs/ca-certificates.crt", Data: certificates},
 		{Path: "/usr/lib/os-release", Data: osRelease(o)},
 		{Path: "/usr/lib/kogge/release.json", Data: append(facts, '\n')},
+	}
+	if o.Trust != nil {
+		entries = append(entries, rootfs.Entry{Path: TrustFile, Data: o.Trust})
 	}
 	for _, name := range []string{"resolv.conf", "hostname", "hosts", "machine-id"} {
 		entries = append(entries, rootfs.Entry{Path: "/etc/" + name, Link: "../run/kogge/etc/" + name})

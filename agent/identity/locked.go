@@ -1,64 +1,15 @@
 package identity
 
-import (
-	"bytes"
-	"errors"
-	"fmt"
-	"io"
-
-	"filippo.io/age"
-	"filippo.io/age/armor"
-)
+import "kogge.example/update/locked"
 
 // ErrPassphrase says that a passphrase does not open what it was tried on.
-var ErrPassphrase = errors.New("the passphrase is wrong")
+var ErrPassphrase = locked.ErrPassphrase
 
-// scryptWork is the logarithm of scrypt's N for new files: about a second and 256 MiB
-// for each guess.
-const scryptWork = 18
+// scryptWork is what guessing a passphrase of a new file costs.
+const scryptWork = locked.Work
 
-// lock encrypts under a passphrase, as text that the tool age opens too (age -d).
 func lock(plain []byte, passphrase string, work int) ([]byte, error) {
-	recipient, err := age.NewScryptRecipient(passphrase)
-	if err != nil {
-		return nil, err
-	}
-	recipient.SetWorkFactor(work)
-	var text bytes.Buffer
-	armored := armor.NewWriter(&text)
-	w, err := age.Encrypt(armored, recipient)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(plain); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(w.Close(), armored.Close()); err != nil {
-		return nil, err
-	}
-	return text.Bytes(), nil
+	return locked.Lock(plain, passphrase, work)
 }
 
-// unlock decrypts what lock made. A wrong passphrase is [ErrPassphrase].
-func unlock(text []byte, passphrase string) ([]byte, error) {
-	if passphrase == "" {
-		return nil, ErrPassphrase
-	}
-	identity, err := age.NewScryptIdentity(passphrase)
-	if err != nil {
-		return nil, err
-	}
-	r, err := age.Decrypt(armor.NewReader(bytes.NewReader(text)), identity)
-	var none *age.NoIdentityMatchError
-	if errors.As(err, &none) {
-		return nil, ErrPassphrase
-	}
-	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
-	}
-	plain, err := io.ReadAll(io.LimitReader(r, maxGenesis))
-	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
-	}
-	return plain, nil
-}
+func unlock(text []byte, passphrase string) ([]byte, error) { return locked.Unlock(text, passphrase) }

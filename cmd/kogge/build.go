@@ -21,7 +21,7 @@ import (
 // buildFlags are the flags of every command that builds an image.
 type buildFlags struct {
 	board, version, config, format string
-	tags, fault                    string
+	tags, fault, trust             string
 	preload                        []string
 	locked                         bool
 	slotSize                       size
@@ -34,6 +34,7 @@ func (f *buildFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.config, "config", "", "node.yaml to put on the boot partition")
 	cmd.Flags().StringArrayVar(&f.preload, "preload", nil, "OCI archive that the node imports at its first boot (repeatable)")
 	cmd.Flags().BoolVar(&f.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking the current one")
+	cmd.Flags().StringVar(&f.trust, "trust", "", "`FILE` or name of a key set: the root.json whose releases the node installs (default: of the set default, if there is one)")
 	cmd.Flags().StringVar(&f.tags, "tags", "", "further Go build tags of init and agent")
 	cmd.Flags().StringVar(&f.fault, "fault", "", "what the release breaks at each boot")
 	for _, name := range []string{"tags", "fault"} { // for the project's own tests
@@ -66,6 +67,9 @@ func imageBuildCommand() *cobra.Command {
 			built, err := f.build(cmd.Context(), out)
 			if err != nil {
 				return err
+			}
+			if built.Trust == 0 {
+				say("the node installs nobody's releases: there is no key set called default, and no --trust")
 			}
 			say("%s: board %s, root %.1f MB, boot files %.1f MB (initramfs %.1f MB), in %.1f s", out, f.board,
 				float64(built.RootBytes)/1e6, float64(built.BootBytes)/1e6, float64(built.InitrdBytes)/1e6, time.Since(start).Seconds())
@@ -120,6 +124,9 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 		if o.Config, err = readConfig(f.config); err != nil {
 			return o, err
 		}
+	}
+	if o.Trust, err = readTrust(f.trust); err != nil {
+		return o, err
 	}
 	for _, archive := range f.preload {
 		if _, err := os.Stat(archive); err != nil {

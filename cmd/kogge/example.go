@@ -19,6 +19,11 @@ func (f *runFlags) example(ctx context.Context, dir string, m *qemu.Machine) (im
 	if err != nil {
 		return image.Built{}, err
 	}
+	if f.build.trust == "" {
+		if o.Trust, err = devTrust(); err != nil {
+			return image.Built{}, err
+		}
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return image.Built{}, fmt.Errorf("folder of %s: %w", m.Name, err)
 	}

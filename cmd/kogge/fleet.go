@@ -43,6 +43,9 @@ func fleetDir(name string) (string, error) {
 	if err := identity.CheckName(name); err != nil {
 		return "", fmt.Errorf("fleet: %w", err)
 	}
+	if name == releaseFolder {
+		return "", fmt.Errorf("fleet: name %q: the folder of this name has the keys of releases", name)
+	}
 	dir, err := configDir()
 	return filepath.Join(dir, name), err
 }

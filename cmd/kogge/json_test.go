@@ -25,6 +25,9 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/wanted"
 	"kogge.example/update/golden"
+	layout "kogge.example/update/release"
+	"kogge.example/update/release/keys"
+	"kogge.example/update/verity"
 )
 
 // tables are the commands that print JSON when asked, with arguments for TestJSON.
@@ -49,21 +52,23 @@ var tables = map[string]string{
 	"node config set":     "n1.yaml --no-confirm",
 	"node config undo":    "",
 
-	"node history":  "",
-	"node rollback": "n1 --reboot manual",
-	"node services": "",
-	"node slots":    "",
-	"node update":   "n1 usb: --reboot window",
-	"node status":   "",
-	"operator list": "",
-	"projects":      "",
-	"ps":            "n1",
-	"registry ls":   "",
-	"rm":            "shop --no-wait",
-	"top":           "--interval 200ms",
-	"version":       "--node n1",
-	"vm list":       "",
-	"volumes ls":    "",
+	"node history":      "",
+	"node rollback":     "n1 --reboot manual",
+	"node services":     "",
+	"node slots":        "",
+	"node update":       "n1 usb: --reboot window",
+	"node status":       "",
+	"operator list":     "",
+	"projects":          "",
+	"ps":                "n1",
+	"registry ls":       "",
+	"rm":                "shop --no-wait",
+	"release inspect":   "shop.oci",
+	"release keys list": "",
+	"top":               "--interval 200ms",
+	"version":           "--node n1",
+	"vm list":           "",
+	"volumes ls":        "",
 }
 
 // speechless are the commands that print no table: they say what they did, or show
@@ -73,6 +78,7 @@ var speechless = []string{
 	"image build", "image lock", "image seed", "image write", "images rm", "logs",
 	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
+	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
 	"restart", "start", "stop", "volumes rm", "vm console", "vm run", "vm stop",
 }
@@ -195,6 +201,7 @@ func (w *world) open(t *testing.T) {
 	must(t, os.WriteFile("shop.yaml", []byte("name: shop\nservices:\n  web:\n    image: registry.example/web:1\n    ports: [\"80:8080\"]\n"), 0o600))
 	must(t, os.WriteFile("n1.yaml", []byte("hostname: n1\n"), 0o600))
 	must(t, os.WriteFile("images.tar", []byte("a tar"), 0o600))
+	w.release(t, filepath.Join(dir, "config", "release", "default"))
 	fleet, err := identity.Create("hanse", "ada", time.Now())
 	must(t, err)
 	must(t, fleet.Save(filepath.Join(dir, "config", "hanse"), ""))
@@ -248,6 +255,27 @@ func (w *world) open(t *testing.T) {
 		must(t, <-over)
 	})
 	must(t, adopt(t.Context(), fleet, server.Address().String(), "", io.Discard))
+}
+
+// release makes a release to be looked at, signed where there is something.
+func (w *world) release(t *testing.T, dir string) {
+	t.Helper()
+	part := func(name string, size int64) layout.File {
+		return layout.File{Name: name, Size: size, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }}
+	}
+	b, err := layout.New([]layout.Content{{
+		Facts: layout.Facts{Version: "1.1", Counter: 7, Board: "pc-x86_64", Arch: "amd64", Created: time.Unix(1_700_000_000, 0), Schema: layout.StateSchema, Verity: verity.Params{Blocks: 1}.String()},
+		Parts: []layout.File{part("uki", 7), part(layout.RootPart, verity.BlockSize)},
+	}})
+	must(t, err)
+	var roots [][]byte
+	if len(w.units) > 0 {
+		set, err := keys.Create(dir, keys.Plan{Root: keys.Quota{K: 1, N: 1}, Targets: keys.Quota{K: 1, N: 1}}, time.Now())
+		must(t, err)
+		roots = set.Roots
+	}
+	must(t, b.Prepare(time.Now().Add(time.Hour), roots))
+	must(t, b.Write(t.Context(), "shop.oci"))
 }
 
 // settle is PID 1 to those who ask it about an empty node.yaml; to others it says no.

@@ -41,6 +41,7 @@ func rootCommand() *cobra.Command {
 	section(root, "Work", applyCommand(), projectsCommand(), removeCommand(), psCommand(), logsCommand(), eventsCommand(), topCommand(), execCommand(),
 		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
 	section(root, "Images and media", imagesCommand(), registryCommand(), volumesCommand(), imageCommand(), boardsCommand())
+	section(root, "Releases", releaseCommand())
 	section(root, "Fleet and operators", fleetCommand(), operatorCommand())
 	section(root, "Virtual machines", vmCommand())
 	root.AddCommand(pages()...)

@@ -206,9 +206,15 @@ func TestBadInput(t *testing.T) {
 		{"file with ../", entries(func(e []entry) []entry { return append(e, file("../index.json", tar.TypeReg, "")) }), "", created},
 		{"file below /", entries(func(e []entry) []entry { return append(e, file("/index.json", tar.TypeReg, "")) }), "", created},
 		{"hidden by dots", entries(func(e []entry) []entry { return append(e, file("blobs/../index.json", tar.TypeReg, "")) }), "", created},
-		{"symbolic link", entries(func(e []entry) []entry { return append(e, file("blobs/sha256/"+strings.Repeat("0", 64), tar.TypeSymlink, "/etc/passwd")) }), "", created},
-		{"hard link", entries(func(e []entry) []entry { return append(e, file("blobs/sha256/"+strings.Repeat("0", 64), tar.TypeLink, "index.json")) }), "", created},
-		{"device", entries(func(e []entry) []entry { return append(e, file("blobs/sha256/"+strings.Repeat("0", 64), tar.TypeBlock, "")) }), "", created},
+		{"symbolic link", entries(func(e []entry) []entry {
+			return append(e, file("blobs/sha256/"+strings.Repeat("0", 64), tar.TypeSymlink, "/etc/passwd"))
+		}), "", created},
+		{"hard link", entries(func(e []entry) []entry {
+			return append(e, file("blobs/sha256/"+strings.Repeat("0", 64), tar.TypeLink, "index.json"))
+		}), "", created},
+		{"device", entries(func(e []entry) []entry {
+			return append(e, file("blobs/sha256/"+strings.Repeat("0", 64), tar.TypeBlock, ""))
+		}), "", created},
 		{"foreign folder", entries(func(e []entry) []entry { return append([]entry{file("etc/", tar.TypeDir, "")}, e...) }), "", created},
 		{"foreign file", entries(func(e []entry) []entry { return append(e, file("manifest.json", tar.TypeReg, "")) }), "", created},
 		{"index twice", entries(func(e []entry) []entry { return append([]entry{e[0], e[1]}, append([]entry{e[1]}, e[2:]...)...) }), "", created},

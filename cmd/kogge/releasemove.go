@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	layout "kogge.example/update/release"
+	"kogge.example/update/release/remote"
+)
+
+// openRegistry names a place in a registry, with a CA from a file if there is one.
+func openRegistry(reference, caFile string) (*remote.Registry, error) {
+	var ca []byte
+	if caFile != "" {
+		var err error
+		if ca, err = os.ReadFile(caFile); err != nil {
+			return nil, fmt.Errorf("CA: %w", err)
+		}
+	}
+	r, err := remote.Open(reference, ca)
+	if err != nil {
+		return nil, hinted{err, "write it as HOST/NAME:TAG, like registry.example/os:1.1"}
+	}
+	return r, nil
+}
+
+func releasePushCommand() *cobra.Command {
+	var ca string
+	cmd := &cobra.Command{
+		Use: "push RELEASE REF", Short: "Send a release to a registry", Args: exactly("RELEASE", "REF"),
+		Long: "Sends a release to a registry, as one image index with a manifest for each board. What the registry has\n" +
+			"already is not sent again. Credentials are those that docker login or podman login has stored.",
+		Example: "  kogge release push 1.1.oci registry.example/os:1.1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			src, b, err := openStored(cmd.Context(), args[0])
+			if err != nil {
+				return releaseHint(fmt.Errorf("release push: %w", err))
+			}
+			defer src.Close()
+			r, err := openRegistry(args[1], ca)
+			if err != nil {
+				return fmt.Errorf("release push: %w", err)
+			}
+			if err := r.Push(cmd.Context(), b); err != nil {
+				return fmt.Errorf("release push: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s has release %s.\n", r, b.Facts()[0].Version)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&ca, "ca", "", "`FILE` with the certificate of the registry's CA")
+	return cmd
+}
+
+func releasePullCommand() *cobra.Command {
+	var ca, out string
+	cmd := &cobra.Command{
+		Use: "pull REF -o RELEASE", Short: "Get a release from a registry", Args: exactly("REF"), ValidArgsFunction: cobra.NoFileCompletions,
+		Long: "Gets a release from a registry: a folder, or a tar if the name ends in .tar, for a stick or for a node that\n" +
+			"reaches no registry. Its signatures are not checked here; kogge release verify does that, and every node.",
+		Example: "  kogge release pull registry.example/os:1.1 -o 1.1.tar",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if out == "" {
+				return usage{hinted{fmt.Errorf("release pull: no output"), "add: -o 1.1.oci"}}
+			}
+			if err := checkRelease(out); err != nil {
+				return fmt.Errorf("release pull: output: %w", err)
+			}
+			r, err := openRegistry(args[0], ca)
+			if err != nil {
+				return fmt.Errorf("release pull: %w", err)
+			}
+			b, err := layout.Read(cmd.Context(), r)
+			if err != nil {
+				return releaseHint(fmt.Errorf("release pull: %w", err))
+			}
+			if err := b.Write(cmd.Context(), out); err != nil {
+				return fmt.Errorf("release pull: %s: %w", out, err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is release %s.\n", out, b.Facts()[0].Version)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&ca, "ca", "", "`FILE` with the certificate of the registry's CA")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "folder to write, or tar if its name ends in .tar")
+	return cmd
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	layout "kogge.example/update/release"
+	"kogge.example/update/release/keys"
+)
+
+// signFlags say whose keys sign.
+type signFlags struct {
+	set    string
+	files  []string
+	secret passphraseFlags
+}
+
+func (f *signFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.set, "keys", "", "`NAME` of the key set (default: default, or the only one)")
+	completeFlag(cmd, "keys", completeKeysFlag)
+	cmd.Flags().StringArrayVar(&f.files, "key", nil, "`FILE` of a private key to sign with, instead of those of the set (repeatable)")
+	f.secret.register(cmd)
+}
+
+// sign signs with the keys that the flags name. The bundle has its roots already.
+func (f *signFlags) sign(ctx context.Context, b *layout.Bundle, set *keys.Set) error {
+	signers, err := f.signers(ctx, set)
+	if err != nil {
+		return err
+	}
+	raw := b.NewestRoot()
+	if raw == nil {
+		return errors.New("sign: the release has no root.json, and no key set is there to bring it")
+	}
+	root, err := layout.ParseRoot(raw)
+	if err != nil {
+		return err
+	}
+	for _, key := range signers {
+		id, err := layout.KeyID(key.Public().(ed25519.PublicKey))
+		if err != nil {
+			return err
+		}
+		if _, ok := root.Keys(layout.RoleTargets)[id]; !ok {
+			return hinted{fmt.Errorf("sign: key %.12s is none of those that root.json %d has for targets", id, root.Version), "kogge release keys list shows which those are"}
+		}
+		if err := b.Sign(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// signers are the private keys that the flags name.
+func (f *signFlags) signers(ctx context.Context, set *keys.Set) ([]ed25519.PrivateKey, error) {
+	if len(f.files) > 0 {
+		return readKeys(ctx, f.files, &f.secret)
+	}
+	if set == nil {
+		return nil, hinted{errors.New("sign: no key"), "add: --key FILE"}
+	}
+	signers, err := set.Private(layout.RoleTargets, func() (string, error) { return f.secret.known(ctx, "the release keys in "+set.Dir) })
+	if err == nil && len(signers) == 0 {
+		err = hinted{fmt.Errorf("sign: %s has no private key for targets", set.Dir), "add: --key FILE"}
+	}
+	return signers, err
+}
+
+// readKeys reads private keys from files, each with a passphrase of its own unless a
+// file has that.
+func readKeys(ctx context.Context, files []string, secret *passphraseFlags) ([]ed25519.PrivateKey, error) {
+	var all []ed25519.PrivateKey
+	for _, file := range files {
+		key, err := keys.Read(file, func() (string, error) { return secret.known(ctx, file) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, key)
+	}
+	return all, nil
+}
+
+// tellSignatures says how many signatures there are, and how many there have to be.
+func tellSignatures(out io.Writer, b *layout.Bundle) error {
+	root, err := layout.ParseRoot(b.NewestRoot())
+	if err != nil {
+		return err
+	}
+	t := b.Signatures(root)[0]
+	fmt.Fprintf(out, "It has %s, good until %s.\n", t, b.Expires().Format(time.DateOnly))
+	if t.Have < t.Want {
+		fmt.Fprintf(out, "No node installs it before %d more of the %d keys have signed.\n", t.Want-t.Have, t.Of)
+	}
+	return nil
+}
+
+func releaseSignCommand() *cobra.Command {
+	var f signFlags
+	cmd := &cobra.Command{
+		Use: "sign RELEASE", Short: "Add your signature to a release", Args: exactly("RELEASE"),
+		Long: "Signs a release with the keys of a set, or with those that are named, beside the signatures that it has\n" +
+			"already. It brings along every root.json of the set, so that nodes find from the keys that they know to\n" +
+			"those that sign.",
+		Example: "  kogge release sign 1.1.oci\n  kogge release sign 1.1.tar --key bob.key.age",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return releaseHint(signRelease(cmd.Context(), args[0], &f, cmd.OutOrStdout()))
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func signRelease(ctx context.Context, name string, f *signFlags, out io.Writer) error {
+	src, b, err := openStored(ctx, name)
+	if err != nil {
+		return fmt.Errorf("release sign: %w", err)
+	}
+	defer src.Close()
+	set, err := openKeys(f.set)
+	if errors.Is(err, keys.ErrNoSet) && len(f.files) > 0 && f.set == "" {
+		set, err = nil, nil // the release has roots of its own
+	}
+	if err != nil {
+		return err
+	}
+	if set != nil && (len(f.files) == 0 || f.set != "") {
+		if err := b.AddRoots(set.Roots); err != nil {
+			return fmt.Errorf("release sign: %s: %w", name, err)
+		}
+	}
+	if err := f.sign(ctx, b, set); err != nil {
+		return err
+	}
+	if err := b.Write(ctx, name); err != nil {
+		return fmt.Errorf("release sign: %s: %w", name, err)
+	}
+	return tellSignatures(out, b)
+}
+
+func releaseVerifyCommand() *cobra.Command {
+	var trust, board string
+	cmd := &cobra.Command{
+		Use: "verify RELEASE", Short: "Check a release as a node does", Args: exactly("RELEASE"),
+		Long: "Checks the signatures of a release as a node does that trusts a root.json, and each byte of what it would\n" +
+			"install. It does not know what a node has installed before: that may refuse it still.",
+		Example: "  kogge release verify 1.1.oci\n  kogge release verify 1.1.tar --trust root.json --board pc-x86_64",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return releaseHint(verifyRelease(cmd.Context(), args[0], trust, board, cmd.OutOrStdout()))
+		},
+	}
+	cmd.Flags().StringVar(&trust, "trust", "", "`FILE`, or name of a key set: the root.json to begin with (default: that of the set default, or of the only one)")
+	cmd.Flags().StringVar(&board, "board", "", "`BOARD` to check (default: all)")
+	completeFlag(cmd, "board", completeBoardFlag)
+	return cmd
+}
+
+func verifyRelease(ctx context.Context, name, trust, board string, out io.Writer) error {
+	src, b, err := openStored(ctx, name)
+	if err != nil {
+		return fmt.Errorf("release verify: %w", err)
+	}
+	defer src.Close()
+	var root []byte
+	if trust == "" {
+		set, err := openKeys("")
+		if err != nil {
+			return err
+		}
+		root = set.Newest()
+	} else if root, err = readTrust(trust); err != nil {
+		return err
+	}
+	names := []string{board}
+	if board == "" {
+		names = nil
+		for _, f := range b.Facts() {
+			names = append(names, f.Board)
+		}
+	}
+	for _, board := range names {
+		r, err := layout.Verify(ctx, src, root, time.Now(), board)
+		if err != nil {
+			return fmt.Errorf("release verify: %s: %w", name, err)
+		}
+		for _, p := range r.Facts.Parts {
+			if err := verifyPart(ctx, r, p); err != nil {
+				return fmt.Errorf("release verify: %s: board %s: %w", name, board, err)
+			}
+		}
+		fmt.Fprintf(out, "%s: release %s for %s (counter %d) is right: %s\n", name, r.Facts.Version, board, r.Facts.Counter, r.Digest)
+	}
+	newest, err := layout.ParseRoot(root)
+	if err != nil {
+		return err
+	}
+	if raw := b.NewestRoot(); raw != nil { // Verify has walked there
+		if brought, err := layout.ParseRoot(raw); err == nil && brought.Version > newest.Version {
+			newest = brought
+		}
+	}
+	for _, t := range b.Signatures(newest) {
+		fmt.Fprintf(out, "  %s (of %d keys)\n", t, t.Of)
+	}
+	fmt.Fprintf(out, "  good until %s\n", b.Expires().Format(time.DateOnly))
+	return nil
+}
+
+// verifyPart reads a part and compares it with what the facts say.
+func verifyPart(ctx context.Context, r *layout.Release, p layout.Part) error {
+	body, err := r.Open(ctx, p.Name, 0)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, body)
+	if err != nil {
+		return fmt.Errorf("part %s: %w", p.Name, err)
+	}
+	if n != p.Size || layout.Sum(h.Sum(nil)) != p.SHA256 {
+		return fmt.Errorf("part %s: %w: it has other bytes than its digest says", p.Name, layout.ErrLayout)
+	}
+	return nil
+}
