@@ -1,0 +1,196 @@
+package release
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Layout is a release in an OCI image layout over any files. open opens one from
+// offset on; its name is a path with slashes, and one that is not there is
+// [fs.ErrNotExist].
+func Layout(open func(ctx context.Context, name string, offset int64) (io.ReadCloser, error)) Source {
+	return layout{open}
+}
+
+// Web is a layout in a folder of a web server.
+type Web struct {
+	layout
+	base   *url.URL
+	client *http.Client
+	stall  time.Duration
+}
+
+const (
+	// webStall ends a connection over which nothing comes.
+	webStall     = time.Minute
+	maxRedirects = 10
+)
+
+var (
+	errStalled  = errors.New("nothing came for a minute")
+	errPlain    = errors.New("plain HTTP is spoken to this machine only; use https")
+	errCircle   = fmt.Errorf("redirects more than %d times", maxRedirects)
+	errEncoding = errors.New("answer has an encoding that nobody asked for")
+)
+
+// OpenWeb names a layout by the URL of its folder: https, or http to this machine. ca
+// are certificates in PEM that are believed beside the system's; nil for none. Nothing
+// is asked of the server yet.
+func OpenWeb(address string, ca []byte) (*Web, error) {
+	base, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("release: %w", err)
+	case base.Scheme != "https" && base.Scheme != "http" || base.Host == "":
+		return nil, fmt.Errorf("release %s: want https://HOST/FOLDER", base.Redacted())
+	case base.RawQuery != "" || base.Fragment != "":
+		return nil, fmt.Errorf("release %s: a folder has no ? and no #", base.Redacted())
+	}
+	transport := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 15 * time.Second,
+		IdleConnTimeout:     30 * time.Second,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+	if ca != nil {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("release: authorities: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(ca) {
+			return nil, errors.New("release: the CA is no certificate in PEM")
+		}
+		transport.TLSClientConfig.RootCAs = pool
+	}
+	w := &Web{base: base, stall: webStall}
+	w.client = &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) >= maxRedirects {
+			return errCircle
+		}
+		return checkURL(req.URL)
+	}}
+	w.layout = layout{w.get}
+	return w, checkURL(base)
+}
+
+// checkURL refuses what anybody on the way could change: the signatures would show
+// it, but an update could be held back for ever.
+func checkURL(u *url.URL) error {
+	if u.Scheme == "https" {
+		return nil
+	}
+	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback()) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", u.Redacted(), errPlain)
+}
+
+// Close ends the connections that are not in use.
+func (w *Web) Close() error {
+	w.client.CloseIdleConnections()
+	return nil
+}
+
+// get asks for a file of the layout. A server that knows no ranges sends it whole, and
+// what comes before offset is thrown away.
+func (w *Web) get(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
+	at := w.base.JoinPath(strings.Split(name, "/")...)
+	ctx, cancel := context.WithCancelCause(ctx)
+	b := &webBody{cancel: cancel, ctx: ctx, stall: w.stall}
+	b.timer = time.AfterFunc(w.stall, func() { cancel(errStalled) })
+	skip, err := b.ask(w.client, at, offset)
+	if err == nil {
+		_, err = io.CopyN(io.Discard, b, skip)
+	}
+	if err != nil {
+		_ = b.Close()
+		return nil, fmt.Errorf("%s: %w", at.Redacted(), b.why(err))
+	}
+	return b, nil
+}
+
+// webBody is an answer that may not stall.
+type webBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	stall  time.Duration
+}
+
+// ask sends the request, and returns how many bytes come before those that were asked
+// for.
+func (b *webBody) ask(client *http.Client, at *url.URL, offset int64) (skip int64, err error) {
+	req, err := http.NewRequestWithContext(b.ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Accept-Encoding", "identity") // a digest is of the bytes as they are
+	if offset > 0 {
+		req.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		var by *url.Error // which repeats the address
+		if errors.As(err, &by) {
+			err = by.Err
+		}
+		return 0, err
+	}
+	b.timer.Stop()
+	b.ReadCloser = resp.Body
+	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return 0, fmt.Errorf("%w: %.20q", errEncoding, e)
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return offset, nil
+	case http.StatusPartialContent:
+		if want := fmt.Sprintf("bytes %d-", offset); !strings.HasPrefix(resp.Header.Get("Content-Range"), want) {
+			return 0, fmt.Errorf("asked for %s, it sends %.40q", want, resp.Header.Get("Content-Range"))
+		}
+		return 0, nil
+	case http.StatusNotFound, http.StatusGone:
+		return 0, fmt.Errorf("%s: %w", resp.Status, fs.ErrNotExist)
+	}
+	return 0, errors.New(resp.Status)
+}
+
+func (b *webBody) why(err error) error {
+	if errors.Is(context.Cause(b.ctx), errStalled) {
+		return errStalled
+	}
+	return err
+}
+
+func (b *webBody) Read(p []byte) (int, error) {
+	b.timer.Reset(b.stall) // and not while the reader is busy: that is no fault of theirs
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	if err != nil { // a server may end its answer in the moment in which we give it up
+		err = b.why(err)
+	}
+	return n, err
+}
+
+// Close ends the request.
+func (b *webBody) Close() error {
+	b.timer.Stop()
+	b.cancel(nil)
+	if b.ReadCloser == nil {
+		return nil
+	}
+	return b.ReadCloser.Close()
+}
