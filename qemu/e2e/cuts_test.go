@@ -26,19 +26,28 @@ import (
 // what was not flushed lost: each time the boot loader has to have a slot whose release
 // is whole. The model of firmware, loader and stage 0 judges all of them.
 //
-// With KOGGE_E2E=all the machine itself makes the last part of the update, from the
+// With KOGGE_E2E=all it does so for systemd-boot and for U-Boot, the machine itself makes the last part of the update, from the
 // counted boot to the blessing, and real firmware boots at least the first, the last and
 // one more of the states that it can tell apart.
 func TestUpdateCuts(t *testing.T) {
 	all := os.Getenv("KOGGE_E2E") == "all"
-	get := releases
+	get, names := releases, []string{"qemu-x86_64"}
 	if all {
-		get = pairs
+		get, names = pairs, append(names, "qemu-arm64-uboot")
 	}
-	p, err := get("qemu-x86_64")
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			p, err := get(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.cuts(t, all)
+		})
 	}
+}
+
+// cuts is TestUpdateCuts for one board.
+func (p *pair) cuts(t *testing.T, all bool) {
 	entries := p.recordUpdate(t, all)
 	disk, err := nbd.NewDisk(p.bare, p.bare.Size())
 	if err != nil {
