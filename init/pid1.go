@@ -258,20 +258,17 @@ func (n *node) nameSlots() error {
 	if err != nil {
 		return err
 	}
-	var missing error
-	path := func(s bootloader.Slot) string {
-		var files []string
-		for _, name := range loader.BootFiles() {
-			file, err := loader.Path(s, name)
-			missing, files = errors.Join(missing, err), append(files, file)
+	kernels := map[bootloader.Slot]string{}
+	for _, slot := range []bootloader.Slot{bootloader.A, bootloader.B} {
+		if kernels[slot], err = loader.Path(slot, loader.BootFiles()[0]); err != nil {
+			return err
 		}
-		return files[0] // the unified kernel image: all that a slot has there
 	}
-	changed, err := firmware.Keep(mount.EFIVariables, esp, bootloader.Slot(n.boot.Slot), path)
+	changed, err := firmware.Keep(mount.EFIVariables, esp, n.slot(), kernels)
 	if changed {
 		guard.Note("boot options of the firmware: slot " + n.boot.Slot + " first, then the other one")
 	}
-	return errors.Join(err, missing)
+	return err
 }
 
 // startTimeout is for a board with little memory, which reads its programs from a

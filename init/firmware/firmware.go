@@ -41,18 +41,18 @@ type Options struct {
 }
 
 // Keep has the firmware know the slots of the disk with that boot partition. The slot
-// that runs comes first: it is the one that has proven itself most lately. dir is where
-// efivarfs is mounted. It writes only what has to change: the first option, the order,
+// that runs comes first: it is the one that has proven itself most lately. kernels are the
+// paths of the slots' unified kernel images, dir is where efivarfs is mounted. It writes only what has to change: the first option, the order,
 // the second option. After a cut it goes on at the next boot, for an option is missing
 // until the order is there.
-func Keep(dir string, esp gpt.Partition, running bootloader.Slot, path func(bootloader.Slot) string) (changed bool, err error) {
+func Keep(dir string, esp gpt.Partition, running bootloader.Slot, kernels map[bootloader.Slot]string) (changed bool, err error) {
 	have, err := read(dir)
 	if err != nil {
 		return false, err
 	}
 	var want []Option
 	for _, slot := range []bootloader.Slot{running, running.Other()} {
-		want = append(want, Option{Name: "Kogge slot " + string(slot), ESP: esp, Path: path(slot)})
+		want = append(want, Option{Name: "Kogge slot " + string(slot), ESP: esp, Path: kernels[slot]})
 	}
 	set, order, err := plan(have, want)
 	if err != nil {

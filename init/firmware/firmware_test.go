@@ -18,7 +18,7 @@ import (
 
 var esp = gpt.Partition{Number: 1, First: 2048, Last: 1050623, GUID: gpt.DeriveGUID("test", "esp")}
 
-func path(s bootloader.Slot) string { return "EFI/kogge/" + strings.ToLower(string(s)) + ".efi" }
+var kernels = map[bootloader.Slot]string{"A": "EFI/kogge/a.efi", "B": "EFI/kogge/b.efi"}
 
 // machine is an efivarfs: variables by name, without their attributes.
 func machine(t *testing.T, variables map[string][]byte) string {
@@ -78,20 +78,20 @@ func TestKeep(t *testing.T) {
 	} {
 		dir := machine(t, c.variables)
 		for _, running := range []bootloader.Slot{"A", "A", "B"} {
-			changed, err := Keep(dir, esp, running, path)
+			changed, err := Keep(dir, esp, running, kernels)
 			fmt.Fprintf(&out, "%s: slot %s runs: changed %v, %v\n%s", c.name, running, changed, err, show(t, dir))
 		}
 		out.WriteString("\n")
 	}
 	// The loader has failed, and the firmware started a slot by itself.
 	dir := machine(t, map[string][]byte{"Boot0001": other("Disk"), "BootOrder": order(1), "BootCurrent": order(1)})
-	if _, err := Keep(dir, esp, "B", path); err != nil {
+	if _, err := Keep(dir, esp, "B", kernels); err != nil {
 		t.Fatal(err)
 	}
 	if err := write(dir, "BootCurrent", order(2)); err != nil {
 		t.Fatal(err)
 	}
-	changed, err := Keep(dir, esp, "A", path)
+	changed, err := Keep(dir, esp, "A", kernels)
 	fmt.Fprintf(&out, "the firmware came by itself: slot A runs: changed %v, %v\n%s", changed, err, show(t, dir))
 	golden.Compare(t, "keep.txt", out.String())
 }
@@ -100,7 +100,7 @@ func TestKeep(t *testing.T) {
 // HD(1,GPT,…,0x800,0x100000)/File(\EFI\kogge\a.efi), end. Real firmware judges them in
 // the boot matrix of qemu/e2e.
 func TestEncode(t *testing.T) {
-	golden.Compare(t, "option.txt", fmt.Sprintf("% x\n", Option{Name: "Kogge slot A", ESP: esp, Path: path("A")}.encode()))
+	golden.Compare(t, "option.txt", fmt.Sprintf("% x\n", Option{Name: "Kogge slot A", ESP: esp, Path: kernels["A"]}.encode()))
 }
 
 // TestRefused says what it means that the firmware takes no variable.
