@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,7 @@ const cellLimit = 12 * time.Minute
 // cell is one line of a boot matrix: see testdata/matrix.
 type cell struct {
 	set, fault, how string
-	slot            string // that the node ends in
+	slot            string // that the node ends in; "A-bad": it stays there, and says that it is not well
 	boots           int
 	why             string
 }
@@ -115,7 +116,11 @@ func matrix(t *testing.T, board string) {
 	}
 }
 
-// outcome starts the machine and waits until a boot is found good. crashes are the boots
+// decided is the last line of a cell: a good boot, or a bad one of slot A, which was proven
+// before and has nothing to go back to.
+var decided = regexp.MustCompile(`kogge: boot assessment: (?:good, slot ([AB])|bad, slot (A)),`)
+
+// outcome starts the machine and waits until it is decided what becomes of it. crashes are the boots
 // that the emulator lost. A disk that never gets there leaves its console log.
 func (p *pair) outcome(t *testing.T, disk *nbd.Disk) (slot string, boots, crashes int, err error) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), cellLimit, fmt.Errorf("nothing within %s", cellLimit))
@@ -125,12 +130,15 @@ func (p *pair) outcome(t *testing.T, disk *nbd.Disk) (slot string, boots, crashe
 		return "-", 0, 0, err
 	}
 	defer n.end()
-	line, err := n.vm.Console().WaitLine(ctx, good)
+	line, err := n.vm.Console().WaitLine(ctx, decided)
 	boots, crashes = 1+resets(n.vm), n.emulatorCrashes()
 	if err != nil {
 		return "-", boots, crashes, err
 	}
-	slot = good.FindStringSubmatch(line)[1]
+	m := decided.FindStringSubmatch(line)
+	if slot = m[1]; slot == "" {
+		return m[2] + "-bad", boots, crashes, os.RemoveAll(filepath.Dir(n.dir))
+	}
 	if err := n.http(ctx, "8080", "/", "Hello from"); err != nil {
 		return slot, boots, crashes, err
 	}
@@ -169,7 +177,7 @@ func (p *pair) prepare(disk *nbd.Disk, c cell) error {
 	if err != nil {
 		return err
 	}
-	if err := p.breakRoot(disk, c.fault); err != nil {
+	if err := errors.Join(p.breakRoot(disk, c.fault), p.breakState(disk, c.fault)); err != nil {
 		return err
 	}
 	return p.edit(disk, func(v *fat.Volume) error {
@@ -248,6 +256,27 @@ func breakFiles(v *fat.Volume, loader bootloader.Loader, fault string) error {
 	return nil
 }
 
+// breakState destroys every superblock of STATE.
+func (p *pair) breakState(disk *nbd.Disk, fault string) error {
+	if fault != "state-corrupt" {
+		return nil
+	}
+	state, err := p.table.Find("STATE")
+	if err != nil {
+		return err
+	}
+	const group = 32768 * 4096 // bytes: each may begin with a copy
+	for at := int64(0); at < state.Size(); at += group {
+		if err := disk.Write(junk(), state.Offset()+at, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// junk is a block that nothing takes for its own.
+func junk() []byte { return bytes.Repeat([]byte{0x5a}, verity.BlockSize) }
+
 // breakRoot damages the root file system of slot B.
 func (p *pair) breakRoot(disk *nbd.Disk, fault string) error {
 	root, err := p.table.Find("ROOT-B")
@@ -271,9 +300,5 @@ func (p *pair) breakRoot(disk *nbd.Disk, fault string) error {
 	default:
 		return nil
 	}
-	junk := make([]byte, verity.BlockSize)
-	for i := range junk {
-		junk[i] = 0x5a
-	}
-	return disk.Write(junk, at, true)
+	return disk.Write(junk(), at, true)
 }
