@@ -255,6 +255,20 @@ func readFloor(m Memory) (Floor, error) {
 // blessed yet but what an image brought.
 func ReadFloor(m Memory) (Floor, error) { return readFloor(m) }
 
+func writeFloor(m Memory, f Floor) error {
+	return write(m, floorFile, floorJSON{Version: format, Floor: f.Floor, Blessed: f.Blessed, Digest: f.Digest})
+}
+
+// startFloor remembers the release that an image brought as the first one that was
+// blessed, so that the second update raises the floor to it.
+func startFloor(m Memory, counter uint64) error {
+	f, err := readFloor(m)
+	if err != nil || f != (Floor{}) || counter == 0 {
+		return err
+	}
+	return writeFloor(m, Floor{Blessed: counter})
+}
+
 // after is the floor once a release was blessed: that of the release before it, so that
 // one can always go back one step. Going back does not raise it above where one went.
 func (f Floor) after(counter uint64, digest string) Floor {
@@ -280,8 +294,7 @@ func Settle(m Memory) (Trial, bool, error) {
 		return t, true, err
 	}
 	if next := floor.after(t.Counter, t.Digest); next != floor {
-		err := write(m, floorFile, floorJSON{Version: format, Floor: next.Floor, Blessed: next.Blessed, Digest: next.Digest})
-		if err != nil {
+		if err := writeFloor(m, next); err != nil {
 			return t, true, err
 		}
 	}

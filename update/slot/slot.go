@@ -91,6 +91,7 @@ type Disk struct {
 	Running bootloader.Slot
 	Trial   bool          // the running slot is on trial
 	Verity  verity.Params // of the running slot, as its kernel command line has it
+	Counter uint64        // of the running release, where an image brought it; 0: unknown
 	Schema  Schema        // of the running release; the zero value checks nothing
 	// Refused says why a release must not be tried again, and whether that is so. nil:
 	// nothing has failed.

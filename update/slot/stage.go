@@ -33,7 +33,8 @@ type Progress func(part string, done, total int64)
 // A cut, or an error, leaves the slot as it was, retired with some of the release in it,
 // or staged. Stage with the same release goes on where it was:
 //
-//  1. what is to be written, remembered: from here on nobody takes the slot for whole
+//  1. the release that an image brought, remembered as the first one that was blessed;
+//     what is to be written, remembered: from here on nobody takes the slot for whole
 //  2. retired: the loader's Retire, the trial forgotten, the first block of the root
 //     zeroed, sync. A root without its first block is no root to anybody: see verity.Leads
 //  3. the parts in their order, hashed on the way: boot files by the loader's Install;
@@ -158,11 +159,14 @@ func (s *staging) begin(ctx context.Context) (ready bool, err error) {
 // record is what can be said of the running slot where no update has put it there: enough
 // to go back to it, even if its entry is lost.
 func (d Disk) record(e bootloader.Entry) *Record {
-	return &Record{Release: e.Version, Board: d.Board, Verity: d.Verity.String(), Schema: d.Schema, Whole: true}
+	return &Record{Release: e.Version, Board: d.Board, Counter: d.Counter, Verity: d.Verity.String(), Schema: d.Schema, Whole: true}
 }
 
 // retire is steps 1 and 2.
 func (s *staging) retire(records staged) error {
+	if err := startFloor(s.memory, s.Counter); err != nil {
+		return err
+	}
 	if err := write(s.memory, stagedFile, records); err != nil {
 		return err
 	}

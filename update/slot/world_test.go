@@ -157,7 +157,7 @@ func (w *world) as(b booted) Disk {
 			bootloader.A: {window{w.disk, rootAt(bootloader.A), rootSize}, rootSize},
 			bootloader.B: {window{w.disk, rootAt(bootloader.B), rootSize}, rootSize},
 		},
-		Running: b.slot, Trial: b.trial, Verity: b.verity, Schema: Schema{Reads: [2]int{1, 1}, Writes: 1},
+		Running: b.slot, Trial: b.trial, Verity: b.verity, Counter: b.counter, Schema: Schema{Reads: [2]int{1, 1}, Writes: 1},
 	}
 }
 
@@ -238,6 +238,7 @@ type booted struct {
 	slot    bootloader.Slot
 	trial   bool
 	verity  verity.Params
+	counter uint64
 }
 
 // boot is the boot of a world: the loader, as we know it, and then stage 0. An error that
@@ -285,7 +286,7 @@ func (w *world) boot(whole map[string]made) (booted, error) {
 		if err := verity.Verify(dev, p); err != nil {
 			return booted{}, fmt.Errorf("mixed: release %s in slot %s: %w", version, slot, err)
 		}
-		return booted{version, slot, trial, p}, nil
+		return booted{version, slot, trial, p, whole[version].Counter}, nil
 	}
 	return booted{}, fmt.Errorf("release %s: no slot leads to its root hash", version)
 }
