@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"kogge.example/init/mount"
 	"kogge.example/qemu/nbd"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
@@ -318,8 +317,12 @@ func (m *model) rootHash(v *fat.Volume, slot bootloader.Slot) (verity.Params, er
 	if err != nil {
 		return verity.Params{}, err
 	}
-	c, err := mount.ParseCmdline(strings.TrimPrefix(strings.TrimRight(string(line), "\x00\n"), "bootargs="))
-	return c.Verity, err
+	for word := range strings.FieldsSeq(strings.TrimRight(string(line), "\x00")) {
+		if hash, found := strings.CutPrefix(word, "kogge.verity="); found {
+			return verity.ParseParams(hash)
+		}
+	}
+	return verity.Params{}, errors.New("the kernel command line names no root hash")
 }
 
 // commandLine takes it out of a unified kernel image, all of whose sections must be there.
