@@ -80,6 +80,7 @@ func (a *assessor) take(e assess.Event, why string) assess.Assessment {
 	switch action {
 	case assess.Bless:
 		a.n.degraded.Clear(degradedBoot)
+		a.n.degraded.Clear(degradedCount)
 		is := a.is
 		guard.Go("blessing", func() { a.bless(is) })
 	case assess.Alarm:
@@ -106,6 +107,9 @@ func (a *assessor) over() {
 
 // degradedBoot is what a bad boot is called in the status.
 const degradedBoot = "boot assessment"
+
+// degradedCount are too many of them in a row.
+const degradedCount = "boots"
 
 // tellLimit is how long a verdict may take to be written down. A dead disk must not
 // keep a release on trial.

@@ -119,7 +119,7 @@ func (n *node) tellFallback(moved error, why string) {
 		n.say("kogge: " + moved.Error())
 	case why != "":
 		n.say("kogge: " + why)
-		n.degraded.Add("boots", errors.New(why))
+		n.degraded.Add(degradedCount, errors.New(why))
 	}
 }
 

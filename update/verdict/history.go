@@ -100,9 +100,9 @@ const (
 	keep   = 160 << 10
 )
 
-// ReadHistory reads the lines of a history. What it cannot read it leaves out, and
-// says so in the error beside the rest: a line torn by a power cut, or of a later
-// release. The last line may be torn: that alone is no error.
+// ReadHistory reads the lines of a history. A line that was torn by a power cut is left
+// out. So is one that this release does not understand, and that is said in the error
+// beside the rest: a later release may have written it.
 func ReadHistory(text []byte) ([]Event, error) {
 	var events []Event
 	var first error
@@ -113,7 +113,7 @@ func ReadHistory(text []byte) ([]Event, error) {
 		switch {
 		case err == nil:
 			events = append(events, e)
-		case line[len(line)-1] != '\n', len(bytes.Trim(line, "\x00\n ")) == 0: // torn, or what is left of that
+		case !json.Valid(line): // torn, or what is left of that
 		default:
 			bad++
 			if first == nil {
