@@ -107,7 +107,7 @@ func (w *worker) bootUEFI(ctx context.Context) error {
 func (w *worker) assessed(ctx context.Context, slot, release string, times int) error {
 	ctx, cancel := context.WithTimeout(ctx, updateLimit)
 	defer cancel()
-	_, err := w.vm.Console().WaitCount(ctx, regexp.MustCompile(fmt.Sprintf(`boot assessment: good, slot %s, release %s$`, slot, regexp.QuoteMeta(release))), times)
+	_, err := w.vm.Console().WaitCount(ctx, regexp.MustCompile(fmt.Sprintf(`^kogge: boot assessment: good, slot %s, release %s$`, slot, regexp.QuoteMeta(release))), times)
 	return err
 }
 
