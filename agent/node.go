@@ -74,7 +74,9 @@ func runAgent(ctx context.Context, args []string) error {
 	var now parts
 	var serving sync.WaitGroup
 	apiCtx, stop := context.WithCancel(ctx)
-	serving.Go(func() { serve(apiCtx, at, &now) })
+	slots := installer(at, &now)
+	serving.Go(func() { serve(apiCtx, at, &now, slots) })
+	serving.Go(func() { slots.Serve(apiCtx) })
 	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "earlier events are forgotten"})
 	serving.Go(func() { watchServices(apiCtx, &now.events) })
 	serving.Go(func() { assessBoot(apiCtx, at, &now) })
@@ -121,7 +123,10 @@ func runAgent(ctx context.Context, args []string) error {
 		log.Print("agent: containers get no user namespaces of their own: CAP_SYS_RESOURCE is missing")
 	}
 	report, look := reporter(parent), now.watchContainers()
-	keeper, err := keep(ctx, parent, store, &now.refused, func() *workload.Keeper {
+	keepCtx, stopKeeping := context.WithCancel(ctx)
+	defer stopKeeping()
+	now.drain.begin(stopKeeping)
+	keeper, err := keep(keepCtx, parent, store, &now.refused, func() *workload.Keeper {
 		k := &workload.Keeper{
 			Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
 			Tick: tick(parent.watchdog),
@@ -136,6 +141,12 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if limit := now.drain.wanted(); limit != nil && ctx.Err() == nil {
+		if err := drainAll(ctx, limit, parent, &now.drain, keeper); err != nil {
+			return err
+		}
+		keeper = nil // it has nothing left to stop
+	}
 	parent.tell("STOPPING=1")
 	if _, err := os.Stat(at.leaving); err == nil && keeper != nil {
 		log.Print("agent: the node stops, and its containers with it")
@@ -144,6 +155,23 @@ func runAgent(ctx context.Context, args []string) error {
 		keeper.Stop(limited)
 	}
 	return nil
+}
+
+// drainAll stops the containers, and waits for the reboot that this is for.
+func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *workload.Keeper) (err error) {
+	log.Print("agent: the containers stop, for a reboot")
+	if keeper != nil {
+		busy(parent, "stopping containers for a reboot", func() { keeper.Stop(limit) })
+	}
+	close(d.over)
+	busy(parent, "waiting for the reboot", func() {
+		select {
+		case <-ctx.Done():
+		case err = <-d.failed:
+			err = fmt.Errorf("the reboot does not come, so the containers start again: %w", err)
+		}
+	})
+	return err
 }
 
 // keep runs one keeper after the other, each for what is wanted at its time, until

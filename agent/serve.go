@@ -14,6 +14,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/install"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/wanted"
 )
@@ -24,6 +25,7 @@ type parts struct {
 	store  atomic.Pointer[wanted.Store]
 	engine atomic.Pointer[workload.Engine]
 	events events.Ring
+	drain  drain
 	// refused is why the workloads cannot be run; nil: they can.
 	refused atomic.Pointer[string]
 }
@@ -83,17 +85,17 @@ func (p *parts) volumes() api.Volumes {
 
 // serve answers on the API's port until ctx ends. An API that cannot be had is a
 // line in the log, and tried again: containers run without it.
-func serve(ctx context.Context, at places, now *parts) {
+func serve(ctx context.Context, at places, now *parts, slots *install.Installer) {
 	const again = 10 * time.Second
 	for ctx.Err() == nil {
-		if err := serveOnce(ctx, at, now); err != nil && ctx.Err() == nil {
+		if err := serveOnce(ctx, at, now, slots); err != nil && ctx.Err() == nil {
 			log.Printf("agent: %v; next try in %s", err, again)
 			pause(ctx, again)
 		}
 	}
 }
 
-func serveOnce(ctx context.Context, at places, now *parts) error {
+func serveOnce(ctx context.Context, at places, now *parts, slots *install.Installer) error {
 	node, err := identity.OpenNode(filepath.Join(at.state, "identity"))
 	if err != nil {
 		return err
@@ -105,7 +107,7 @@ func serveOnce(ctx context.Context, at places, now *parts) error {
 	server, err := api.Listen(at.api, api.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
-		LogDir: filepath.Join(at.run, "log"),
+		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 	})
 	if err != nil {
 		return err

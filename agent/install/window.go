@@ -1,7 +1,6 @@
 package install
 
 import (
-	"fmt"
 	"slices"
 	"time"
 	_ "time/tzdata" // a node has no zoneinfo
@@ -15,13 +14,13 @@ import (
 // longer.
 func Opens(u nodeconfig.Update, now time.Time) (time.Time, error) {
 	if u.Window.IsZero() {
-		return time.Time{}, fmt.Errorf("%w: node.yaml has no update.window to wait for", ErrRefused)
+		return time.Time{}, refuse("node.yaml has no update.window to wait for")
 	}
 	zone := time.UTC
 	if u.Zone != "" {
 		var err error
 		if zone, err = time.LoadLocation(u.Zone); err != nil {
-			return time.Time{}, fmt.Errorf("%w: node.yaml: update.zone %q: there is no such time zone", ErrRefused, u.Zone)
+			return time.Time{}, refuse("node.yaml: update.zone %q: there is no such time zone", u.Zone)
 		}
 	}
 	local := now.In(zone)
@@ -45,5 +44,5 @@ func Opens(u nodeconfig.Update, now time.Time) (time.Time, error) {
 			return now, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%w: update.window never opens", ErrRefused) // no configuration gets here
+	return time.Time{}, refuse("update.window never opens") // no configuration gets here
 }

@@ -1,0 +1,502 @@
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"kogge.example/init/nodeconfig"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/release"
+	"kogge.example/update/slot"
+	"kogge.example/update/verdict"
+)
+
+// Installer is the node's one way to its slots. Its fields stay as they are once it is
+// in use.
+type Installer struct {
+	Run     string // boot.json, clock.json, node.yaml: /run/kogge
+	State   string // /state
+	Image   string // the root of trust that the image brought: /usr/lib/kogge/tuf/root.json
+	Cmdline string // /proc/cmdline
+
+	// Registry opens a release by its name in a registry; nil: there is none.
+	Registry func(ctx context.Context, name string) (release.Source, error)
+	// Web opens a release in a folder of a web server, by its address.
+	Web func(url string) (release.Stored, error)
+	// Sticks finds a release on the sticks in the node.
+	Sticks func() (release.Stored, error)
+	// Remember notes which workloads are healthy, so that the trial is judged by them.
+	Remember func() error
+	// Drain stops the containers, each in its own way, for as long as ctx lasts.
+	Drain func(ctx context.Context)
+	// Reboot has PID 1 end this boot. It returns before that does.
+	Reboot func(ctx context.Context) error
+
+	Now func() time.Time // default: time.Now
+
+	mu    sync.Mutex // guards the fields below
+	busy  string     // the step of what is being done; "": nothing is
+	woken chan struct{}
+}
+
+func (i *Installer) now() time.Time {
+	if i.Now != nil {
+		return i.Now()
+	}
+	return time.Now()
+}
+
+// memory is what the node remembers of its updates.
+func (i *Installer) memory() slot.Memory { return slot.Folder(i.dir()) }
+
+func (i *Installer) dir() string { return filepath.Join(i.State, "kogge", "update") }
+
+func (i *Installer) trust() trust {
+	return trust{image: i.Image, kept: filepath.Join(i.State, "kogge", "tuf", "root.json")}
+}
+
+// begin wants to be the only one who does something with the slots.
+func (i *Installer) begin(what string) (done func(), err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.busy != "" {
+		return nil, fmt.Errorf("%w: %s", ErrBusy, i.busy)
+	}
+	i.busy = what
+	return func() { i.doing("") }, nil
+}
+
+// doing notes how far it is.
+func (i *Installer) doing(what string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.busy = what
+}
+
+// telling is report, which also says what goes on to those who ask for the slots.
+func (i *Installer) telling(report func(Step)) func(Step) {
+	return func(s Step) {
+		text := s.Step
+		if s.Step == Staging && s.Total > 0 {
+			text = fmt.Sprintf("%s %d %%", s.Step, 100*s.Done/s.Total)
+		}
+		i.doing(strings.TrimSpace(text + " release " + s.Version))
+		report(s)
+	}
+}
+
+// Update carries out an order, each step told by report. What was armed stays armed,
+// whatever happens to whoever gave the order; until then the end of ctx ends it, and
+// the next update of the same release goes on where it was.
+func (i *Installer) Update(ctx context.Context, o Order, report func(Step)) error {
+	done, err := i.begin("looking for a release")
+	if err != nil {
+		return err
+	}
+	defer done()
+	if o.When == InWindow {
+		if _, err := i.opens(); err != nil { // not only once all is written
+			return err
+		}
+	}
+	report = i.telling(report)
+	src, err := i.open(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	d, err := i.openDisk()
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	r, step, err := i.verify(ctx, src, d)
+	if err != nil {
+		return err
+	}
+	report(step)
+	if err := i.stage(ctx, d, r, step, report); err != nil {
+		return err
+	}
+	return i.arm(ctx, step, o.When, o.By, report, func(right slot.Authorisation) (slot.Trial, error) {
+		return slot.Arm(d.Disk, i.memory(), r.Digest, right, i.now())
+	})
+}
+
+// Rollback arms what lies in the other slot, if it was proven once.
+func (i *Installer) Rollback(ctx context.Context, when When, by string, report func(Step)) error {
+	done, err := i.begin("rolling back")
+	if err != nil {
+		return err
+	}
+	defer done()
+	if when == InWindow {
+		if _, err := i.opens(); err != nil {
+			return err
+		}
+	}
+	d, err := i.openDisk()
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	all, err := i.Slots(ctx)
+	if err != nil {
+		return err
+	}
+	var other Slot
+	for _, s := range all.Slots {
+		if !s.Running {
+			other = s
+		}
+	}
+	switch {
+	case other.State == StagedHere, other.State == ArmedHere:
+		// It was never proven; whoever wants it updates to it.
+		return refuse("slot %s holds release %s, which has not proven itself here yet: that is no rollback but an update", other.Slot, other.Version)
+	case other.State == Failed:
+		return refuse("slot %s: %s", other.Slot, other.Text)
+	case other.State != Proven:
+		return refuse("slot %s is %s: there is nothing to go back to", other.Slot, other.State)
+	}
+	step := Step{Slot: other.Slot, Version: other.Version, Digest: other.Digest}
+	return i.arm(ctx, step, when, by, i.telling(report), func(right slot.Authorisation) (slot.Trial, error) {
+		return slot.Rollback(d.Disk, i.memory(), right, i.now())
+	})
+}
+
+// verify reads what the release says of this node, and who vouches for it. No byte of a
+// part is read.
+func (i *Installer) verify(ctx context.Context, src release.Source, d *disk) (*release.Release, Step, error) {
+	root, err := i.trust().root()
+	if err != nil {
+		return nil, Step{}, err
+	}
+	r, err := release.Verify(ctx, src, root, i.refTime(), d.Board)
+	if err != nil {
+		return nil, Step{}, refusedBy(err, release.ErrLayout, release.ErrNoLayout, release.ErrSignatures, release.ErrExpired, release.ErrBoard, release.ErrTrust)
+	}
+	if err := i.trust().keep(r.Root, r.RootVersion); err != nil {
+		return nil, Step{}, err
+	}
+	f := r.Facts
+	return r, Step{
+		Step: Verified, Slot: string(d.Running.Other()), Version: f.Version, Digest: r.Digest, Total: f.Size(),
+		Text: fmt.Sprintf("%s, made %s, %d MiB", f.Board, f.Created.UTC().Format(time.DateOnly), (f.Size()+1<<20-1)>>20),
+	}, nil
+}
+
+// refTime is a time that cannot be before the true one by much: signatures that were
+// good only until before it have expired. It is the floor of the node's clock, which
+// whoever sends it a wrong time cannot move far.
+func (i *Installer) refTime() time.Time {
+	var clock struct {
+		Floor time.Time `json:"floor"`
+	}
+	if err := readJSON(filepath.Join(i.Run, "clock.json"), &clock); err != nil {
+		log.Printf("agent: update: %v", err) // a floor that is not known is below all
+	}
+	return clock.Floor
+}
+
+// partsOf is the release as update/slot wants it.
+func partsOf(r *release.Release) slot.Release {
+	f := r.Facts
+	s := slot.Release{
+		Version: f.Version, Digest: r.Digest, Board: f.Board, Counter: f.Counter, Verity: r.Verity(),
+		Schema: slot.Schema{Reads: f.Schema.Reads, Writes: f.Schema.Writes},
+	}
+	for _, p := range f.Parts {
+		s.Parts = append(s.Parts, slot.Part{
+			Name: p.Name, Size: p.Size, SHA256: p.SHA256,
+			Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) { return r.Open(ctx, p.Name, offset) },
+		})
+	}
+	return s
+}
+
+// tellEvery is how often one who watches hears how far staging is.
+const tellEvery = 250 * time.Millisecond
+
+// stage writes the release into the slot, and reads it back.
+func (i *Installer) stage(ctx context.Context, d *disk, r *release.Release, step Step, report func(Step)) error {
+	var told time.Time
+	began, retired := i.now(), false
+	step.Text = ""
+	err := slot.Stage(ctx, d.Disk, i.memory(), partsOf(r), func(part string, done, total int64) {
+		if !retired {
+			retired = true
+			step.Step = Retired
+			report(step)
+		}
+		if now := time.Now(); done == total || now.Sub(told) > tellEvery {
+			told = now
+			step.Step, step.Done, step.Total, step.Text = Staging, done, total, part
+			if done == total {
+				step.Text = "reading back"
+			}
+			report(step)
+		}
+	})
+	if err != nil {
+		return slotError(err)
+	}
+	step.Step, step.Done, step.Text = Staged, step.Total, "after "+i.now().Sub(began).Round(time.Second).String()
+	if !retired {
+		step.Text = "it was there already"
+	}
+	report(step)
+	return nil
+}
+
+// slotError marks the refusals among the errors of update/slot.
+func slotError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, slot.ErrBusy):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return refusedBy(err, slot.ErrOnTrial, slot.ErrWrongBoard, slot.ErrTooSmall, slot.ErrBelowFloor, slot.ErrSameRoot, slot.ErrFailedBefore,
+		slot.ErrSchema, slot.ErrParts, slot.ErrNotStaged, slot.ErrUnauthorised, slot.ErrContent)
+}
+
+// refusal is an error that is also ErrRefused. It says no more.
+type refusal struct{ error }
+
+func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
+
+func (r refusal) Unwrap() []error { return []error{ErrRefused, r.error} }
+
+func refusedBy(err error, rules ...error) error {
+	for _, rule := range rules {
+		if errors.Is(err, rule) {
+			return refusal{err}
+		}
+	}
+	return err
+}
+
+// arm arms the slot, and does what remains until the reboot.
+func (i *Installer) arm(ctx context.Context, step Step, when When, by string, report func(Step), arm func(slot.Authorisation) (slot.Trial, error)) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	right, err := slot.LoneVoter(i.voters(), "")
+	if err != nil {
+		return slotError(err)
+	}
+	if i.Remember != nil {
+		if err := i.Remember(); err != nil {
+			return fmt.Errorf("note which workloads are healthy: %w", err)
+		}
+	}
+	// A reboot that was asked for before was for something else.
+	if err := i.dropReboot(); err != nil {
+		return err
+	}
+	trial, err := arm(right)
+	if err != nil {
+		return slotError(err)
+	}
+	log.Printf("agent: slot %s is armed: release %s, asked for by %s, authorised by %s", trial.Slot, trial.Release, by, right)
+	step.Step, step.Text, step.Done, step.Total = Armed, fmt.Sprintf("%d tries", trial.Tries), 0, 0
+	report(step)
+	return i.reboot(context.WithoutCancel(ctx), step, when, report)
+}
+
+// voters are how many voters the fleet has. A node that has no ledger is alone.
+func (i *Installer) voters() int {
+	if _, err := os.Stat(filepath.Join(i.State, "kogge", "ledger")); err != nil {
+		return 1
+	}
+	return 0 // more than this release can count
+}
+
+// Slots says what lies in the slots.
+func (i *Installer) Slots(context.Context) (Slots, error) {
+	b, err := i.boot()
+	if err != nil {
+		return Slots{}, err
+	}
+	l, err := b.loader()
+	if err != nil {
+		return Slots{}, err
+	}
+	state, err := b.readLoader(l)
+	if err != nil {
+		return Slots{}, err
+	}
+	records, err := slot.ReadRecords(i.memory())
+	if err != nil {
+		return Slots{}, err
+	}
+	failures, err := verdict.LoadFailures(filepath.Join(i.dir(), verdict.FailuresFile))
+	if err != nil {
+		return Slots{}, err
+	}
+	var all Slots
+	for _, name := range []bootloader.Slot{bootloader.A, bootloader.B} {
+		all.Slots = append(all.Slots, look(b, name, state.Of(name), records[name], failures))
+	}
+	var assessment struct{ State, Why string }
+	if err := readJSON(filepath.Join(i.Run, "assessment.json"), &assessment); err == nil { // not there yet: not known
+		all.Assessment, all.Why = assessment.State, assessment.Why
+	}
+	for n, s := range all.Slots {
+		if s.Running && s.State == OnTrial && all.Assessment == string(verdict.Good) {
+			all.Slots[n].State, all.Slots[n].TriesLeft = Proven, 0
+		}
+	}
+	if p, err := i.pending(); err == nil && p != nil {
+		if opens, err := i.opens(); err == nil {
+			all.RebootAt = opens
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	all.Busy = i.busy
+	return all, nil
+}
+
+// look says what lies in one slot: by the loader's entry, what Stage remembers of it, and
+// what became of its release on this node. It asks nobody else.
+func look(b boot, name bootloader.Slot, e bootloader.Entry, r *slot.Record, failures verdict.Failures) Slot {
+	s := Slot{Slot: string(name), Version: e.Version, Number: e.Number}
+	if e.Counted {
+		s.TriesLeft = e.Left
+	}
+	if r != nil {
+		s.Version, s.Digest, s.Counter = r.Release, r.Digest, r.Counter
+		s.RootHash = rootHash(r.Verity)
+	}
+	failure, failed := failures.Find(s.Version, s.Digest)
+	switch {
+	case b.Slot == string(name):
+		s.Running, s.State, s.Version, s.RootHash, s.TriesLeft = true, Proven, b.Version, b.RootHash, 0
+		if b.Trial {
+			s.State, s.TriesLeft = OnTrial, b.TriesLeft
+		}
+		return s
+	case e.Present && !e.Counted:
+		s.State = Proven
+	case e.Present && e.Left > 0:
+		s.State = ArmedHere
+	case e.Present:
+		s.State, s.Text = Failed, fmt.Sprintf("gave up after %d tries", e.Done)
+	case r == nil:
+		s.State, s.Version = Empty, ""
+	case r.Whole:
+		s.State = StagedHere
+	default:
+		s.State, s.Text = Incomplete, fmt.Sprintf("%d MiB of the root are written", r.Written>>20)
+	}
+	if failed && s.Version != "" && s.State != Proven && s.State != ArmedHere {
+		s.State, s.Text = Failed, failure.String()
+	}
+	return s
+}
+
+// rootHash is the root hash among verity's parameters, as they are written.
+func rootHash(params string) string {
+	hash, _, _ := strings.Cut(params, ":")
+	return hash
+}
+
+// History lists the boots.
+func (i *Installer) History(context.Context) ([]Boot, error) {
+	boots, err := verdict.LoadHistory(filepath.Join(i.dir(), verdict.HistoryFile))
+	if err != nil {
+		if len(boots) == 0 {
+			return nil, err
+		}
+		log.Printf("agent: %v", err) // a line that was torn is no reason to keep the rest to oneself
+	}
+	all := make([]Boot, 0, len(boots))
+	for _, b := range boots {
+		all = append(all, past(b))
+	}
+	return all, nil
+}
+
+// past is a boot as it is listed.
+func past(b verdict.Boot) Boot {
+	one := Boot{
+		Time: b.Time, Slot: string(b.Slot), Version: b.Release, Trial: b.Trial, TriesLeft: b.Left,
+		Verdict: string(b.Assessment), Reason: b.Why, Took: time.Duration(b.Seconds) * time.Second,
+	}
+	if one.Verdict == "" {
+		one.Verdict = string(verdict.None)
+	}
+	for _, more := range append([]string{b.End, b.EndWhy}, b.Notes...) {
+		if more != "" {
+			one.Reason = strings.TrimPrefix(one.Reason+"; "+more, "; ")
+		}
+	}
+	return one
+}
+
+// ForgetFailure lets a release be tried again, by version or digest, and returns the
+// versions that it was about.
+func (i *Installer) ForgetFailure(_ context.Context, name string) ([]string, error) {
+	done, err := i.begin("forgetting a failure")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	file := filepath.Join(i.dir(), verdict.FailuresFile)
+	failures, err := verdict.LoadFailures(file)
+	if err != nil {
+		return nil, err
+	}
+	left, gone := failures.Forget(name)
+	if len(gone) == 0 {
+		return nil, fmt.Errorf("release %.128q: %w", name, ErrNoFailure)
+	}
+	if err := verdict.SaveFailures(file, left); err != nil {
+		return nil, err
+	}
+	var versions []string
+	for _, f := range gone {
+		versions = append(versions, f.Release)
+	}
+	return versions, nil
+}
+
+// settings are those that the node runs with now.
+func (i *Installer) settings() (nodeconfig.Update, error) {
+	c, err := nodeconfig.ReadFile(filepath.Join(i.Run, "node.yaml"))
+	return c.Update, err
+}
+
+// maxFacts is far above what the node's own programs write about themselves.
+const maxFacts = 1 << 20
+
+func readJSON(file string, into any) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFacts+1))
+	switch {
+	case err != nil:
+	case len(data) > maxFacts:
+		err = errors.New("it is too large")
+	default:
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}

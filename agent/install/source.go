@@ -1,0 +1,56 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"kogge.example/init/nodeconfig"
+	"kogge.example/update/release"
+)
+
+// kept is a source that is closed by somebody else, or needs no closing.
+type kept struct{ release.Source }
+
+func (kept) Close() error { return nil }
+
+// open opens the release of an order.
+func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
+	if o.Source != nil {
+		return kept{o.Source}, nil
+	}
+	settings, err := i.settings()
+	if err != nil {
+		return nil, err
+	}
+	from := o.From
+	if from == "source:" {
+		if from = settings.Source; from == "" {
+			return nil, refuse("which release? node.yaml has no update.source to get one from")
+		}
+	}
+	var src release.Stored
+	switch {
+	case strings.HasPrefix(from, "usb:"):
+		if from != "usb:" {
+			return nil, refuse("%.100q: a release on a stick lies in its folder %s, and is called usb:", from, StickFolder)
+		}
+		if settings.USB != nodeconfig.USBAsk && settings.USB != nodeconfig.USBAuto {
+			return nil, refuse("this node reads no sticks: update.usb in its node.yaml is off")
+		}
+		src, err = i.Sticks()
+	case strings.Contains(from, "://") && i.Web != nil:
+		src, err = i.Web(from)
+	case i.Registry == nil:
+		return nil, refuse("%.100q: this node gets no releases from there", from)
+	default:
+		var s release.Source
+		s, err = i.Registry(ctx, from)
+		src = kept{s}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("release %.200s: %w", from, errors.Join(ErrUnreachable, err))
+	}
+	return src, nil
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"log"
+	"path/filepath"
+	"sync"
+
+	"kogge.example/agent/assess"
+	"kogge.example/agent/install"
+	"kogge.example/init/control"
+)
+
+// installer is the node's way to its slots.
+func installer(at places, now *parts) *install.Installer {
+	return &install.Installer{
+		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: "/proc/cmdline",
+		Sticks: install.Sticks{Sys: "/sys", Dev: "/dev"}.Open,
+		Remember: func() error {
+			status, err := now.status()
+			if err != nil {
+				return nil // containers that are not known cannot be missed
+			}
+			return assess.Remember(filepath.Join(at.state, assess.MemoryFile), status)
+		},
+		Drain: now.drain.stop,
+		Reboot: func(ctx context.Context) error {
+			err := reboot(ctx, filepath.Join(at.run, filepath.Base(control.Path)))
+			if err != nil {
+				now.drain.giveUp(err)
+			}
+			return err
+		},
+	}
+}
+
+func reboot(ctx context.Context, socket string) error {
+	c, err := control.Dial(ctx, socket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Reboot(ctx)
+}
+
+// drain has the containers stopped while the agent goes on: for a reboot that may take
+// longer than PID 1 grants a service that stops.
+type drain struct {
+	mu      sync.Mutex // guards the fields below
+	keeping bool       // there are containers to stop
+	limit   context.Context
+	asked   func()        // ends the keeper
+	over    chan struct{} // closed once they have stopped
+	failed  chan error    // the reboot does not come
+}
+
+// begin is called when there are containers to stop. stop ends the one who keeps them.
+func (d *drain) begin(stop func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.keeping, d.asked, d.over, d.failed = true, stop, make(chan struct{}), make(chan error, 1)
+}
+
+// stop stops the containers, and returns when they have, or ctx ends.
+func (d *drain) stop(ctx context.Context) {
+	d.mu.Lock()
+	if !d.keeping || d.limit != nil {
+		d.mu.Unlock()
+		log.Print("agent: no containers are kept: none is stopped before the reboot")
+		return
+	}
+	d.limit = ctx
+	d.asked()
+	d.mu.Unlock()
+	select {
+	case <-d.over:
+	case <-ctx.Done():
+	}
+}
+
+// wanted is the context that says for how long containers have to stop; nil: they go on.
+func (d *drain) wanted() context.Context {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.limit
+}
+
+// giveUp has the agent start anew, and with it the containers.
+func (d *drain) giveUp(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.limit != nil {
+		select {
+		case d.failed <- err:
+		default:
+		}
+	}
+}
