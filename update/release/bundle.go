@@ -143,7 +143,7 @@ func Read(ctx context.Context, src Source) (*Bundle, error) {
 		return nil, err
 	}
 	for _, d := range index.Manifests {
-		if d.ArtifactType == TUFType {
+		if hasSignatures(d) {
 			continue
 		}
 		one, err := loadBoard(ctx, src, d)
@@ -227,7 +227,7 @@ func (b *Bundle) finish() error {
 		return err
 	}
 	signatures := add(ocispec.MediaTypeImageManifest, raw)
-	signatures.ArtifactType = TUFType
+	signatures.ArtifactType, signatures.Annotations = TUFType, map[string]string{ocispec.AnnotationTitle: signaturesTitle}
 	index.Manifests = append(index.Manifests, signatures)
 	for _, one := range b.boards {
 		add(FactsType, one.facts)

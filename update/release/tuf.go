@@ -46,7 +46,7 @@ func readMetadata(ctx context.Context, src Source) (metadataFiles, error) {
 	}
 	var found []ocispec.Descriptor
 	for _, d := range index.Manifests {
-		if d.ArtifactType == TUFType {
+		if hasSignatures(d) {
 			found = append(found, d)
 		}
 	}
@@ -77,6 +77,14 @@ func readMetadata(ctx context.Context, src Source) (metadataFiles, error) {
 		}
 	}
 	return files, nil
+}
+
+// signaturesTitle is what the index calls the manifest of the signatures: some tools
+// that copy an index leave out the artifactType of what it names.
+const signaturesTitle = "signatures"
+
+func hasSignatures(d ocispec.Descriptor) bool {
+	return d.ArtifactType == TUFType || d.Annotations[ocispec.AnnotationTitle] == signaturesTitle
 }
 
 // signed is what the signatures vouch for.
