@@ -260,13 +260,7 @@ func (w *world) open(t *testing.T) {
 // release makes a release to be looked at, signed where there is something.
 func (w *world) release(t *testing.T, dir string) {
 	t.Helper()
-	part := func(name string, size int64) layout.File {
-		return layout.File{Name: name, Size: size, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }}
-	}
-	b, err := layout.New([]layout.Content{{
-		Facts: layout.Facts{Version: "1.1", Counter: 7, Board: "pc-x86_64", Arch: "amd64", Created: time.Unix(1_700_000_000, 0), Schema: layout.StateSchema, Verity: verity.Params{Blocks: 1}.String()},
-		Parts: []layout.File{part("uki", 7), part(layout.RootPart, verity.BlockSize)},
-	}})
+	b, err := smallRelease()
 	must(t, err)
 	var roots [][]byte
 	if len(w.units) > 0 {
@@ -276,6 +270,17 @@ func (w *world) release(t *testing.T, dir string) {
 	}
 	must(t, b.Prepare(time.Now().Add(time.Hour), roots))
 	must(t, b.Write(t.Context(), "shop.oci"))
+}
+
+// smallRelease is release 1.1 for one board, with next to nothing in it.
+func smallRelease() (*layout.Bundle, error) {
+	part := func(name string, size int64) layout.File {
+		return layout.File{Name: name, Size: size, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }}
+	}
+	return layout.New([]layout.Content{{
+		Facts: layout.Facts{Version: "1.1", Counter: 7, Board: "pc-x86_64", Arch: "amd64", Created: time.Unix(1_700_000_000, 0), Schema: layout.StateSchema, Verity: verity.Params{Blocks: 1}.String()},
+		Parts: []layout.File{part("uki", 7), part(layout.RootPart, verity.BlockSize)},
+	}})
 }
 
 // settle is PID 1 to those who ask it about an empty node.yaml; to others it says no.

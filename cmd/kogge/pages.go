@@ -116,6 +116,12 @@ Each fleet has a folder of its own below ~/.config/kogge, for you alone (0700):
 What ends in .age is encrypted under your passphrase. Who was invited has only the first three lines and
 the nodes. Back the folder up like any other secret.
 
+The keys that make releases have a folder for each set, ~/.config/kogge/release/NAME:
+
+  N.root.json                   which keys count, every version since the first; public
+  root-N.key[.age], .pub        say which keys count: put them away, each on a medium of its own
+  targets-N.key[.age], .pub     sign releases
+
 Packages, programs and virtual machines are kept below ~/.cache/kogge, and may be deleted while no VM runs.
 
   KOGGE_CONFIG     the folder of the fleets, instead of ~/.config/kogge

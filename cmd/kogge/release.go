@@ -332,6 +332,7 @@ func releaseHint(err error) error {
 		{layout.ErrExpired, "make it anew: kogge release create"},
 		{layout.ErrTrust, "name a root.json or a key set: --trust"},
 		{layout.ErrNoLayout, "a release is a folder or tar that kogge release create made"},
+		{layout.ErrLayout, "copy it again, or make it anew: a release is a folder or tar that kogge release create made"},
 		{errNoTerminal, "add: --passphrase-file FILE"},
 	}
 	if err == nil || errors.As(err, new(hinted)) || errors.As(err, new(usage)) {

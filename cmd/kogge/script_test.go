@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -40,6 +41,8 @@ func TestMain(m *testing.M) {
 //	halt NODE   switches it off
 //	registry VAR CA  serves a registry that wants user ada with password hunter2; its host and
 //	            port are in VAR, and what it is to be believed by in the file CA
+//	login HOST  lets ada in there, as docker login does below $DOCKER_CONFIG
+//	release NAME  makes release 1.1 for pc-x86_64, small and unsigned
 //
 // $KOGGE is the program for scripts that take PATH away.
 func TestScript(t *testing.T) {
@@ -75,6 +78,17 @@ func TestScript(t *testing.T) {
 			"serve":    serveNode,
 			"halt":     haltNode,
 			"registry": serveRegistry,
+			"login": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := fmt.Sprintf(`{"auths":{%q:{"username":"ada","password":"hunter2"}}}`, args[0])
+				ts.Check(os.MkdirAll(ts.Getenv("DOCKER_CONFIG"), 0o700))
+				ts.Check(os.WriteFile(filepath.Join(ts.Getenv("DOCKER_CONFIG"), "config.json"), []byte(text), 0o600))
+			},
+			"release": func(ts *testscript.TestScript, _ bool, args []string) {
+				b, err := smallRelease()
+				ts.Check(err)
+				ts.Check(b.Prepare(time.Now().Add(time.Hour), nil))
+				ts.Check(b.Write(context.Background(), ts.MkAbs(args[0])))
+			},
 			"untouched": func(ts *testscript.TestScript, _ bool, _ []string) {
 				left, err := os.ReadDir(ts.Getenv("KOGGE_CACHE"))
 				if err == nil && len(left) > 0 {
