@@ -113,6 +113,9 @@ func TestTrial(t *testing.T) {
 				if _, err := n.ask(ctx, command{Op: "write", Args: []string{verdict.Dir + "/trial.json", trial}}); err != nil {
 					t.Fatal(err)
 				}
+				if _, err := n.vm.Console().WaitLine(ctx, good); err != nil { // before it, the power button may not be seen
+					t.Fatal(err)
+				}
 				if err := n.vm.Stop(ctx); err != nil {
 					t.Fatal(err)
 				}
