@@ -45,7 +45,10 @@ func (f folder) Replace(name string, data []byte) error {
 func (f folder) Remove(name string) error { return os.Remove(filepath.Join(string(f), name)) }
 
 // The files of a Memory. Each has a version of its own, and a reader of another version
-// refuses it: a node that does not understand what it remembers must not guess.
+// refuses it: a node that does not understand what it remembers must not guess. Where
+// the disk has made something else of a file, what lies in the slots and what was armed
+// count as forgotten, for a release that is staged anew sets both right and nobody could
+// repair them by hand; a floor that cannot be read is an error.
 const (
 	stagedFile = "staged.json"
 	trialFile  = "trial.json"
@@ -136,22 +139,28 @@ func read(m Memory, name string, into any) (bool, error) {
 	return true, nil
 }
 
+// errDamaged is a file that no release has written.
+var errDamaged = errors.New("damaged")
+
 func decode(data []byte, into any) error {
 	if len(data) > maxMemory {
-		return fmt.Errorf("%d bytes are more than %d", len(data), maxMemory)
+		return fmt.Errorf("%w: %d bytes are more than %d", errDamaged, len(data), maxMemory)
 	}
 	var head struct {
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if head.Version != format {
 		return fmt.Errorf("version %d; this release reads version %d: a newer one wrote it", head.Version, format)
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	return d.Decode(into)
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return nil
 }
 
 func write(m Memory, name string, from any) error {
@@ -166,22 +175,31 @@ func write(m Memory, name string, from any) error {
 }
 
 func readStaged(m Memory) (staged, error) {
-	s := staged{Version: format}
-	if _, err := read(m, stagedFile, &s); err != nil {
+	var s staged
+	_, err := read(m, stagedFile, &s)
+	if errors.Is(err, errDamaged) || err == nil && !s.sound() {
+		s, err = staged{}, nil
+	}
+	if err != nil {
 		return staged{}, err
 	}
-	for slot, r := range s.Slots {
-		if _, err := bootloader.ParseSlot(string(slot)); err != nil || r == nil {
-			return staged{}, fmt.Errorf("what this node remembers: %s: slot %q", stagedFile, slot)
-		}
-		if _, err := verity.ParseParams(r.Verity); err != nil || r.Written < 0 || r.Written > 0 && len(r.First) != verity.BlockSize {
-			return staged{}, fmt.Errorf("what this node remembers: %s: slot %s: verity %q, %d bytes written", stagedFile, slot, r.Verity, r.Written)
-		}
-	}
-	if s.Slots == nil {
+	if s.Version = format; s.Slots == nil {
 		s.Slots = map[bootloader.Slot]*Record{}
 	}
 	return s, nil
+}
+
+// sound tells whether a release may have written it.
+func (s staged) sound() bool {
+	for slot, r := range s.Slots {
+		if _, err := bootloader.ParseSlot(string(slot)); err != nil || r == nil {
+			return false
+		}
+		if _, err := verity.ParseParams(r.Verity); err != nil || r.Written < 0 || r.Written > 0 && len(r.First) != verity.BlockSize {
+			return false
+		}
+	}
+	return true
 }
 
 // ReadRecords returns what Stage put into the slots. A slot that holds what an image
@@ -208,6 +226,9 @@ func writeRecord(m Memory, slot bootloader.Slot, r *Record) error {
 func ReadTrial(m Memory) (Trial, bool, error) {
 	var j trialJSON
 	ok, err := read(m, trialFile, &j)
+	if errors.Is(err, errDamaged) {
+		return Trial{}, false, nil
+	}
 	if !ok || err != nil {
 		return Trial{}, false, err
 	}
@@ -215,9 +236,8 @@ func ReadTrial(m Memory) (Trial, bool, error) {
 	if j.Verity == "" { // what an image brought
 		verityErr = nil
 	}
-	_, slotErr := bootloader.ParseSlot(string(j.Slot))
-	if err := errors.Join(verityErr, slotErr); err != nil {
-		return Trial{}, false, fmt.Errorf("what this node remembers: %s: %w", trialFile, err)
+	if _, err := bootloader.ParseSlot(string(j.Slot)); err != nil || verityErr != nil {
+		return Trial{}, false, nil // damaged, too
 	}
 	return Trial{
 		Slot: j.Slot, Release: j.Release, Digest: j.Digest, Counter: j.Counter, Verity: p,
