@@ -2,6 +2,7 @@ package release
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -286,5 +288,72 @@ func TestCacheOfOthers(t *testing.T) {
 	}
 	if entries, err := os.ReadDir("."); err != nil || len(entries) != len(later.tuf) {
 		t.Errorf("%d files are there, %v", len(entries), err)
+	}
+}
+
+// TestWriteBreaksOff writes a release over another, and breaks off at each of its
+// blobs: the folder and the tar have the old one, whole, and the next try goes through.
+func TestWriteBreaksOff(t *testing.T) {
+	before := bundle(t, "1.0", 6, "targets-1", "targets-2")
+	for _, kind := range []string{"release", "release.tar"} {
+		out := filepath.Join(t.TempDir(), kind)
+		must(t, before.Write(t.Context(), out))
+		installs := func(version string) {
+			t.Helper()
+			src, err := Open(out)
+			must(t, err)
+			defer src.Close()
+			r, err := Verify(t.Context(), src, root(t), created, "qemu-x86_64")
+			must(t, err)
+			if _, err := install(t, r); err != nil || r.Facts.Version != version {
+				t.Fatalf("%s: release %s, %v, want %s", kind, r.Facts.Version, err, version)
+			}
+		}
+		broken := errors.New("the disk is pulled out")
+		for i := 0; ; i++ {
+			after := bundle(t, "1.1", 7, "targets-1", "targets-2")
+			blobs := append(slices.Clone(after.Documents), after.Layers...)
+			if i == len(blobs) {
+				break
+			}
+			breaks := func(context.Context) (io.ReadCloser, error) { return nil, broken }
+			if i < len(after.Documents) {
+				after.Documents[i].Open = breaks
+			} else {
+				after.Layers[i-len(after.Documents)].Open = breaks
+			}
+			// What both have is not read again.
+			if err := after.Write(t.Context(), out); !errors.Is(err, broken) && (err != nil || kind != "release") {
+				t.Fatalf("%s: breaks off at blob %d: %v", kind, i, err)
+			} else if err == nil {
+				installs("1.1")
+				must(t, before.Write(t.Context(), out))
+			}
+			installs("1.0")
+		}
+		must(t, bundle(t, "1.1", 7, "targets-1", "targets-2").Write(t.Context(), out))
+		installs("1.1")
+		if left, err := filepath.Glob(filepath.Join(filepath.Dir(out), ".*")); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v is left over, %v", kind, left, err)
+		}
+		if kind == "release" {
+			blobs, err := os.ReadDir(filepath.Join(out, "blobs", "sha256"))
+			must(t, err)
+			if want := len(bundle(t, "1.1", 7).Documents) + 4 + 1; len(blobs) != want {
+				t.Errorf("%d blobs, want %d", len(blobs), want)
+			}
+		}
+	}
+}
+
+// BenchmarkVerify is what a node spends before it reads the first byte of a layer.
+func BenchmarkVerify(b *testing.B) {
+	src := openArchive(b, archive(b, bundle(b, "1.1", 7, "targets-1", "targets-2")))
+	trusted := root(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Verify(b.Context(), src, trusted, created, "qemu-x86_64"); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -144,7 +144,15 @@ func (b *Bundle) writeTar(ctx context.Context, out string) error {
 	if err := b.WriteTar(ctx, f); err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o644), f.Sync(), f.Close(), os.Rename(f.Name(), out))
+	return errors.Join(f.Chmod(0o644), f.Sync(), f.Close(), os.Rename(f.Name(), out), syncDir(filepath.Dir(out)))
+}
+
+func syncDir(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (b *Bundle) writeDir(ctx context.Context, out string) error {
@@ -154,7 +162,14 @@ func (b *Bundle) writeDir(ctx context.Context, out string) error {
 	if err := b.put(ctx, &dirSink{dir: out}); err != nil {
 		return err
 	}
+	// What index.json names is there for good before it names it.
+	if err := errors.Join(syncDir(filepath.Join(out, "blobs", "sha256")), syncDir(out)); err != nil {
+		return err
+	}
 	if err := os.Rename(filepath.Join(out, indexName+".new"), filepath.Join(out, indexName)); err != nil {
+		return err
+	}
+	if err := syncDir(out); err != nil {
 		return err
 	}
 	named := map[string]bool{string(digestOf(b.Index).Encoded()): true}
