@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -100,7 +101,7 @@ func (c *Client) Reset(ctx context.Context, r Request) error {
 // Assess tells PID 1 the verdict on this boot, "good", "bad" or "pending", and why; ""
 // only asks. The answer is how the assessment stands then.
 func (c *Client) Assess(ctx context.Context, verdict, why string) (*Assessment, error) {
-	answer, err := c.ask(ctx, Request{Op: OpAssess, Verdict: verdict, Why: why[:min(len(why), MaxWhy)]})
+	answer, err := c.ask(ctx, Request{Op: OpAssess, Verdict: verdict, Why: strings.ToValidUTF8(why[:min(len(why), MaxWhy)], "")})
 	if err != nil {
 		return nil, err
 	}
