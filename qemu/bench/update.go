@@ -33,20 +33,25 @@ func (b *bench) updates(ctx context.Context) ([]row, error) {
 	if _, err := w.kogge(ctx, "release", "keys", "create", "bench", "--no-passphrase"); err != nil {
 		return nil, err
 	}
+	counter := time.Now().Unix() // of 1.1: higher than that of the commit, which 1.0 has
+	create := func(version, out string, counter int64, args ...string) error {
+		_, err := w.kogge(ctx, append([]string{"release", "create", "--version", version, "--counter", fmt.Sprint(counter), "--tags", "testport", "--keys", "bench", "-o", out}, args...)...)
+		return err
+	}
 	made := row{What: "release create, signed, nothing changed, wall", Unit: "s", Goal: 10}
 	for i := range 3 {
 		if err := os.RemoveAll(good); err != nil {
 			return nil, err
 		}
 		began := time.Now()
-		if _, err := w.kogge(ctx, "release", "create", "--version", "1.1", "--tags", "testport", "--keys", "bench", "-o", good); err != nil {
+		if err := create("1.1", good, counter); err != nil {
 			return nil, err
 		}
 		if i > 0 { // the first one compiles
 			made.Values = append(made.Values, time.Since(began).Seconds())
 		}
 	}
-	if _, err := w.kogge(ctx, "release", "create", "--version", "1.2", "--tags", "testport", "--fault", "kernel-panic", "--keys", "bench", "-o", bad); err != nil {
+	if err := create("1.2", bad, counter+1, "--fault", "kernel-panic"); err != nil {
 		return nil, err
 	}
 	if err := w.bootUEFI(ctx); err != nil {
