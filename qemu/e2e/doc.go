@@ -3,8 +3,9 @@
 //
 // The scripts are testdata/*.txt, the short set, which is part of every go test,
 // and testdata/long/*.txt, which takes the better part of an hour. KOGGE_E2E=all
-// selects both, the long forms of [TestGrowth] and [TestUpdateCuts] and all cells of [TestMatrix]; `make e2e` sets it. Nothing is ever
-// skipped: a script is in the selected set or it is not. They are in the language of
+// selects both, the long forms of [TestGrowth] and [TestUpdateCuts], and all cells of
+// [TestMatrix]; `make e2e` sets it. Nothing is ever skipped: a script is in the
+// selected set or it is not. They are in the language of
 // github.com/rogpeppe/go-internal/testscript. On top of its commands they have
 //
 //	kogge ARG…                      the CLI of this source tree; images are built after cd $ROOT, into $WORK
