@@ -96,7 +96,7 @@ func Build(ctx context.Context, o Options, out string) (Built, error) {
 		return Built{}, err
 	}
 	err = appear(out, func(f *os.File) error {
-		return disk.Write(f, disk.Spec{Seed: r.seed(), Arch: o.Board.Arch, When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize})
+		return disk.Write(f, disk.Spec{Seed: r.seed(), Arch: o.Board.Arch, BootKind: bootKind(o.Board), When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize})
 	})
 	if err != nil {
 		return Built{}, err
@@ -235,6 +235,15 @@ func (r release) bootFiles(o Options) (files []fat.File, closeAll func(), err er
 		files = append(files, file("kogge/node.yaml", o.Config))
 	}
 	return files, func() {}, nil
+}
+
+// bootKind is the kind of a board's boot partition. On the one of UEFI, U-Boot would
+// keep a file of EFI variables, and it writes that file at every boot that finds none.
+func bootKind(b boards.Board) gpt.GUID {
+	if b.Bootloader == boards.UBoot {
+		return gpt.ExtendedBoot
+	}
+	return gpt.EFISystem
 }
 
 // loaderFiles are the boot loader itself and what it is told once and for all.

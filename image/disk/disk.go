@@ -34,6 +34,8 @@ type Spec struct {
 	Seed string
 	// Arch is Go's name of the architecture; the kind of the root partitions says it.
 	Arch string
+	// BootKind is the kind of the boot partition; zero means gpt.EFISystem.
+	BootKind gpt.GUID
 	// When is the time of every file on the boot partition.
 	When time.Time
 	// Boot are the files of the boot partition.
@@ -51,6 +53,9 @@ type Spec struct {
 func Write(out *os.File, s Spec) error {
 	if s.SlotSize == 0 {
 		s.SlotSize = SlotSize
+	}
+	if s.BootKind == (gpt.GUID{}) {
+		s.BootKind = gpt.EFISystem
 	}
 	state, err := os.Stat(s.State)
 	if err != nil {
@@ -92,7 +97,7 @@ func layout(s Spec, stateSize int64) gpt.Table {
 		kind gpt.GUID
 		size int64
 	}{
-		{"ESP", gpt.EFISystem, BootSize},
+		{"ESP", s.BootKind, BootSize},
 		{"ROOT-A", gpt.Root(s.Arch), s.SlotSize},
 		{"ROOT-B", gpt.Root(s.Arch), s.SlotSize},
 		{"STATE", gpt.LinuxData, stateSize},

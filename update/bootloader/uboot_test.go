@@ -32,6 +32,13 @@ var envs = []struct{ name, text string }{
 	{"torn over an older one", "kogge_left=0\nkogge_slot=B\nogge_slot=A\nkogge_try=B\n"},
 	{"carriage returns", "kogge_left=3\r\nkogge_slot=A\r\nkogge_try=B\r\n"},
 	{"what lies behind 512 bytes", strings.Repeat("x=1\n", 128) + "kogge_left=3\nkogge_slot=A\nkogge_try=B\n"},
+	{"a command in the slot", "kogge_left=0\nkogge_slot=B; reset\n"},
+	{"a quote in the slot", "kogge_left=0\nkogge_slot=\"B\n"},
+	{"words in the slot", "kogge_left=0\nkogge_slot=B -o 1 = 1\n"},
+	{"a command in the try", "kogge_left=3\nkogge_slot=B\nkogge_try=A\" || reset\n"},
+	{"a variable in the try", "kogge_left=3\nkogge_slot=B\nkogge_try=${kogge_slot}\n"},
+	{"a backslash in the tries", "kogge_left=3\\\nkogge_slot=B\nkogge_try=A\n"},
+	{"variables of the loader", "bootargs=x\nkernel_addr_r=0\nkogge_left=0\nkogge_part=mmc 0\nkogge_slot=B\n"},
 	{"noise", "\xff\xfe\x01\x02kogge_try=B"},
 }
 
@@ -41,7 +48,7 @@ func TestUBootDecision(t *testing.T) {
 	l := uBoot{}
 	var out strings.Builder
 	for _, e := range envs {
-		fmt.Fprintf(&out, "%s\n", e.name)
+		fmt.Fprintf(&out, "%s %q\n", e.name, e.text)
 		for _, proven := range []string{"", "A", "B", "AB"} {
 			for _, files := range []string{"AB", "A", "B"} {
 				d := uBootDisk{env: parseEnv([]byte(e.text)[:min(len(e.text), envSize)]), folder: map[Slot]folder{}}
