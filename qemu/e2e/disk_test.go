@@ -45,6 +45,8 @@ func disk(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(damage(f, t, ts.MkAbs(args[0]), args[1]))
 	case verb == "reset" && len(args) == 1:
 		ts.Check(reset(name, t, ts.MkAbs(args[0])))
+	case verb == "trial" && len(args) == 1:
+		ts.Check(trial(name, ts.MkAbs(args[0])))
 	default:
 		ts.Fatalf("disk %s: no such verb, or not its operands", verb)
 	}

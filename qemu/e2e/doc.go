@@ -53,6 +53,8 @@
 //	                                verity tree (tree), or the one of the root file system that has the text
 //	                                WHAT; or with all of STATE destroyed (state)
 //	disk reset IMAGE OUT            makes OUT, a copy that asks on its boot partition for a new STATE
+//	disk trial IMAGE OUT            makes OUT, a copy of an image for U-Boot whose slot B is armed with a kernel
+//	                                that resets the machine
 //
 // The flags of vm start are those of [qemu.Machine]: -seed, -join, -port (may be
 // repeated), -memory, -cpus, -disk MiB, -bus, -network, -nic, -noserial, -rtc,
@@ -66,7 +68,7 @@
 // The images $BASE (runs the example, with the node.yaml $EXAMPLE_YAML on its boot
 // partition) and $RECORDER (runs the recorder) are for the board qemu-x86_64, have
 // the test port and are built once per run. $EXAMPLE_TAR is the example container,
-// $PROBER_TAR the one that tries what is forbidden.
+// $EXAMPLE_ARM64_TAR the same for arm64, $PROBER_TAR the one that tries what is forbidden.
 //
 // Every wait is bounded by KOGGE_E2E_LIMIT (default 5m). A script that fails
 // leaves the folders of its VMs, with console logs, and prints where they are and

@@ -64,6 +64,7 @@ func TestScript(t *testing.T) {
 		env.Setenv("BASE", boots.base)
 		env.Setenv("RECORDER", boots.recorder)
 		env.Setenv("EXAMPLE_TAR", boots.exampleTar)
+		env.Setenv("EXAMPLE_ARM64_TAR", boots.exampleARM)
 		env.Setenv("EXAMPLE_YAML", boots.exampleYAML)
 		env.Setenv("PROBER_TAR", boots.proberTar)
 		env.Setenv("SOURCE_DATE_EPOCH", strconv.Itoa(epoch))

@@ -34,6 +34,7 @@ type imageSet struct {
 	base        string // runs the example, its node.yaml on the boot partition
 	recorder    string // runs the recorder
 	exampleTar  string // OCI archive of the example container
+	exampleARM  string // the same for arm64
 	exampleYAML string // node.yaml that runs it
 	proberTar   string // OCI archive of agent/prober, which tries what is forbidden
 }
@@ -44,6 +45,7 @@ var images = sync.OnceValues(func() (imageSet, error) {
 	s := imageSet{
 		base: filepath.Join(tools, "base.img"), recorder: filepath.Join(tools, "recorder.img"),
 		exampleTar: filepath.Join(tools, "example.tar"), exampleYAML: filepath.Join(tools, "example.yaml"),
+		exampleARM: filepath.Join(tools, "example-arm64.tar"),
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -55,6 +57,10 @@ var images = sync.OnceValues(func() (imageSet, error) {
 	}
 	o := program.Options{Source: root, Cache: filepath.Join(cache, "programs"), Arch: "amd64"}
 	if err := example.Build(context.Background(), o, time.Unix(epoch, 0), s.exampleTar); err != nil {
+		return s, err
+	}
+	o.Arch = "arm64"
+	if err := example.Build(context.Background(), o, time.Unix(epoch, 0), s.exampleARM); err != nil {
 		return s, err
 	}
 	if err := os.WriteFile(s.exampleYAML, []byte(example.NodeYAML), 0o644); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -165,6 +166,26 @@ func nextStart(t *testing.T, c *qemu.Console) (string, *qemu.Console) {
 		m[1] += " on trial"
 	}
 	return m[1], c
+}
+
+// trial makes out, a copy of an image for U-Boot whose slot B is on trial with a kernel
+// that resets the machine.
+func trial(image, out string) error {
+	if text, err := exec.Command("cp", "--sparse=always", image, out).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy image: %w: %s", err, text)
+	}
+	loader, err := bootloader.For(boards.UBoot)
+	if err != nil {
+		return err
+	}
+	return bootPartition(out, func(v *fat.Volume) error {
+		for path, content := range slotFiles("B") {
+			if err := loader.Install(v, bootloader.B, filepath.Base(path), int64(len(content)), bytes.NewReader(content), time.Unix(epoch, 0)); err != nil {
+				return err
+			}
+		}
+		return loader.Arm(v, bootloader.B, "1.1", bootloader.Tries, time.Unix(epoch, 0))
+	})
 }
 
 // decision is one line of the table that update/bootloader holds itself to.
