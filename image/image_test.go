@@ -28,6 +28,7 @@ import (
 	"kogge.example/image/disk"
 	"kogge.example/image/program"
 	"kogge.example/image/sbom"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/verity"
 )
 
@@ -445,6 +446,88 @@ func TestReproducible(t *testing.T) {
 		if a != b {
 			t.Errorf("program %s differs", name)
 		}
+	}
+	if sum(t, first) != sum(t, second) {
+		t.Error("the images differ")
+	}
+}
+
+// TestUBootImage builds for a board of another architecture whose slots are files, twice,
+// with the second build's sources and results in other folders.
+func TestUBootImage(t *testing.T) {
+	_, _, o := build(t)
+	var err error
+	if o.Board, err = boards.Find("qemu-arm64-uboot"); err != nil {
+		t.Fatal(err)
+	}
+	first, second := filepath.Join(work, "uboot1.img"), filepath.Join(work, "uboot2.img")
+	built, err := Build(t.Context(), o, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := disk.Inspect(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Verify(f); err != nil {
+		t.Error(err)
+	}
+	if c.Board != o.Board.Name || c.Version != o.Version || c.Arch != "arm64" || c.Slot != "a" {
+		t.Errorf("the image says %+v", c)
+	}
+	judge(t, "dosfstools", "fsck.fat", "-n", part(t, f, c, "ESP"))
+	boot, err := disk.Boot(f, c.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]byte{
+		"A/cmdline": []byte("bootargs=" + built.Cmdline + "\n"), bootloader.ScriptFile: bootloader.BootScript(),
+		"kogge/node.yaml": o.Config,
+	}
+	for name, path := range map[string]string{"A/kernel": built.Kernel, "A/initrd": built.Initrd} {
+		if want[name], err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, content := range want {
+		if got, err := boot.ReadFile(name); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s has %d bytes that are not those that went in (%v)", name, len(got), err)
+		}
+	}
+	loader, err := bootloader.For(o.Board.Bootloader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := loader.State(boot); err != nil || !s.A.Proven() || s.B.Present || s.Starts != bootloader.A {
+		t.Errorf("the loader is told %+v, %v", s, err)
+	}
+	// Every program is for that architecture.
+	for _, name := range []string{program.Init, program.Agent, program.Shim, program.Runc} {
+		e, err := elf.Open(filepath.Join(o.Cache, "programs/arm64/with-", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if libs, err := e.ImportedLibraries(); e.Machine != elf.EM_AARCH64 || err != nil || len(libs) > 0 {
+			t.Errorf("program %s is for %v and wants %v (%v)", name, e.Machine, libs, err)
+		}
+		e.Close()
+	}
+	o.Source = filepath.Join(work, "another place", "for the sources")
+	if err := copyTree(filepath.Join(work, "first"), o.Source); err != nil {
+		t.Fatal(err)
+	}
+	o.Cache = filepath.Join(work, "cache3")
+	if _, err := Build(t.Context(), o, second); err != nil {
+		t.Fatal(err)
 	}
 	if sum(t, first) != sum(t, second) {
 		t.Error("the images differ")

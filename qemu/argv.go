@@ -30,6 +30,9 @@ func overlay(i int) string { return fmt.Sprintf("disk%d.qcow2", i) }
 func (m Machine) argv() []string {
 	a := archs[m.Arch]
 	machine, cpu := a.machine, a.cpu
+	if m.BIOS != "" {
+		machine += a.noACPI
+	}
 	if m.Accel == "kvm" {
 		cpu = "host"
 	}

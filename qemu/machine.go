@@ -162,6 +162,7 @@ type arch struct {
 	debian  string // the package that has it
 	machine string // -machine
 	cpu     string // -cpu under TCG
+	noACPI  string // added to -machine for firmware that hands on a device tree
 	vga     string // -device for a screen
 	sata    bool   // has a controller for it
 	bios    bool   // starts a disk without firmware from outside
@@ -182,6 +183,8 @@ var archs = map[string]arch{
 		debian: "qemu-system-arm",
 		// The default interrupt controller, version 2, serves 8 processors at most.
 		machine: "virt,gic-version=3",
+		// With ACPI the device tree has no power button.
+		noACPI: ",acpi=off",
 		// Armv8.0 as Debian builds for it. "max" spends half of its time on
 		// authenticated pointers.
 		cpu: "cortex-a72",
