@@ -2,13 +2,20 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log"
+	"os"
+	"path/filepath"
 	"time"
 
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/runtime"
+	"kogge.example/agent/workload/stores"
+	"kogge.example/update/slot"
 )
 
 // runContainerd is the role containerd: serve until told to stop. Its watchdog is
@@ -20,6 +27,8 @@ func runContainerd(ctx context.Context, args []string) error {
 	flags.StringVar(&c.State, "state", "/run/kogge/containerd", "`folder` of what a boot forgets")
 	flags.StringVar(&c.Socket, "socket", "/run/kogge/containerd.sock", "`path` to serve on")
 	flags.StringVar(&c.Bin, "bin", "/bin", "`folder` of containerd-shim-runc-v2")
+	boot := flags.String("boot", "/run/kogge/boot.json", "`path` of what is known of this boot")
+	memory := flags.String("updates", slot.Dir, "`folder` of what is remembered of updates")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -27,6 +36,9 @@ func runContainerd(ctx context.Context, args []string) error {
 	parent, err := newSupervisor()
 	if err != nil {
 		return err
+	}
+	if err := keepStores(c.Root, *boot, *memory); err != nil {
+		log.Printf("containerd: %v", err) // it starts all the same: what it cannot read it says itself
 	}
 	began := time.Now()
 	// Not ctx: its end must not cut the server's own work before Stop.
@@ -43,6 +55,39 @@ func runContainerd(ctx context.Context, args []string) error {
 	}
 	parent.tell("STOPPING=1")
 	return nil
+}
+
+// keepStores copies the databases before a trial, or puts them back after it.
+func keepStores(root, bootFile, memory string) error {
+	var boot struct {
+		Slot  string `json:"slot"`
+		Trial bool   `json:"trial"`
+	}
+	data, err := os.ReadFile(bootFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // no node, or none that was booted from a slot
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &boot)
+	}
+	if err != nil {
+		return err
+	}
+	now := stores.Trial{Slot: boot.Slot, On: boot.Trial}
+	if boot.Trial {
+		trial, there, err := slot.ReadTrial(slot.Folder(memory))
+		if err != nil {
+			return err
+		}
+		if there {
+			now.Number = trial.Number
+		}
+	}
+	did, err := stores.Keep(root, filepath.Join(memory, "containerd"), now)
+	if did != "" {
+		log.Print("containerd: " + did)
+	}
+	return err
 }
 
 // health asks the server whether it serves, as a client would, and feeds the

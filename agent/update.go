@@ -9,12 +9,21 @@ import (
 	"kogge.example/agent/assess"
 	"kogge.example/agent/install"
 	"kogge.example/init/control"
+	"kogge.example/update/release"
 )
 
 // installer is the node's way to its slots.
 func installer(at places, now *parts) *install.Installer {
 	return &install.Installer{
 		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: "/proc/cmdline",
+		Web: func(url string) (release.Stored, error) { return release.OpenWeb(url, nil) },
+		Registry: func(ctx context.Context, name string) (release.Stored, error) {
+			registries, err := at.registries.Read()
+			if err != nil {
+				return nil, err
+			}
+			return registries.OpenRelease(ctx, name)
+		},
 		Sticks: install.Sticks{Sys: "/sys", Dev: "/dev"}.Open,
 		Remember: func() error {
 			status, err := now.status()

@@ -29,7 +29,7 @@ type Installer struct {
 	Cmdline string // /proc/cmdline
 
 	// Registry opens a release by its name in a registry; nil: there is none.
-	Registry func(ctx context.Context, name string) (release.Source, error)
+	Registry func(ctx context.Context, name string) (release.Stored, error)
 	// Web opens a release in a folder of a web server, by its address.
 	Web func(url string) (release.Stored, error)
 	// Sticks finds a release on the sticks in the node.

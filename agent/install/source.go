@@ -45,9 +45,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 	case i.Registry == nil:
 		return nil, refuse("%.100q: this node gets no releases from there", from)
 	default:
-		var s release.Source
-		s, err = i.Registry(ctx, from)
-		src = kept{s}
+		src, err = i.Registry(ctx, from)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("release %.200s: %w", from, errors.Join(ErrUnreachable, err))

@@ -103,7 +103,7 @@ func openStick(device string) (*stick, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &stick{release.At(func(_ context.Context, name string, offset int64) (io.ReadCloser, error) {
+	return &stick{release.Layout(func(_ context.Context, name string, offset int64) (io.ReadCloser, error) {
 		r, err := v.Reader(StickFolder + "/" + name)
 		if errors.Is(err, fat.ErrNotExist) {
 			return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)

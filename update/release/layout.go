@@ -33,13 +33,6 @@ type layout struct {
 	open func(ctx context.Context, name string, offset int64) (io.ReadCloser, error)
 }
 
-// At is the layout whose files open opens, each from an offset on, whatever they lie on.
-// A name is a path with slashes; the error of one that is not there wraps
-// fs.ErrNotExist.
-func At(open func(ctx context.Context, name string, offset int64) (io.ReadCloser, error)) Source {
-	return layout{open}
-}
-
 func (l layout) read(ctx context.Context, name string) ([]byte, error) {
 	f, err := l.open(ctx, name, 0)
 	if err != nil {

@@ -1,4 +1,7 @@
-package install
+// Package stores keeps containerd's two databases apart from a release on trial. In come
+// their folder and how the node boots; out come copies of them, or what was copied in
+// their place. When that is right is told by [Keep]. It never runs beside containerd.
+package stores
 
 import (
 	"encoding/json"
@@ -17,9 +20,9 @@ import (
 	"kogge.example/update/durable"
 )
 
-// stores are containerd's two databases, below its root: which images, containers and
+// files are containerd's two databases, below its root: which images, containers and
 // leases there are, and which snapshots.
-var stores = []string{
+var files = []string{
 	"io.containerd.metadata.v1.bolt/meta.db",
 	"io.containerd.snapshotter.v1.overlayfs/metadata.db",
 }
@@ -40,7 +43,7 @@ type copied struct {
 
 const copiedFile = "copied.json"
 
-// KeepStores is called before containerd starts. STATE is never rolled back; these two
+// Keep is called before containerd starts. STATE is never rolled back; these two
 // files are the exception, because a newer containerd may bring them to a form that
 // the older one takes for something else. So they are copied before the first boot of a
 // trial, and put back when the slot before it runs again, but only if their form has
@@ -56,32 +59,32 @@ const copiedFile = "copied.json"
 //  1. copies, each synced, then the note of them
 //  2. to put back: the note says so, each file whole in the place of the old one, then
 //     the note goes
-func KeepStores(root, dir string, now Trial) (string, error) {
+func Keep(root, dir string, now Trial) (string, error) {
 	note, noted, err := readCopied(filepath.Join(dir, copiedFile))
 	if err != nil {
 		return "", err
 	}
 	switch {
 	case noted && note.Restore:
-		return restoreStores(root, dir)
+		return putBack(root, dir)
 	case now.On && noted && note.Trial.Slot == now.Slot && note.Trial.Number == now.Number:
 		return "", nil // a further try
 	case now.On:
-		return copyStores(root, dir, now)
+		return saveAll(root, dir, now)
 	case !noted:
 		return "", nil
 	case note.Trial.Slot == now.Slot: // it has proven itself
 		return "", dropCopies(dir)
 	}
-	changed, err := storesChanged(root, dir)
-	if err != nil || !changed {
+	other, err := changed(root, dir)
+	if err != nil || !other {
 		return "", errors.Join(err, dropCopies(dir))
 	}
 	note.Restore = true
 	if err := writeCopied(dir, note); err != nil {
 		return "", err
 	}
-	return restoreStores(root, dir)
+	return putBack(root, dir)
 }
 
 func readCopied(file string) (copied, bool, error) {
@@ -117,7 +120,7 @@ func writeCopied(dir string, c copied) error {
 // copyOf is where the copy of a store lies.
 func copyOf(dir, store string) string { return filepath.Join(dir, filepath.Base(store)) }
 
-func copyStores(root, dir string, now Trial) (string, error) {
+func saveAll(root, dir string, now Trial) (string, error) {
 	if err := dropCopies(dir); err != nil {
 		return "", err
 	}
@@ -125,7 +128,7 @@ func copyStores(root, dir string, now Trial) (string, error) {
 		return "", fmt.Errorf("copies of containerd's databases: %w", err)
 	}
 	var size int64
-	for _, store := range stores {
+	for _, store := range files {
 		n, err := copyWhole(filepath.Join(root, store), copyOf(dir, store))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a containerd that has never run
@@ -172,8 +175,8 @@ func syncDir(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func restoreStores(root, dir string) (string, error) {
-	for _, store := range stores {
+func putBack(root, dir string) (string, error) {
+	for _, store := range files {
 		_, err := copyWhole(copyOf(dir, store), filepath.Join(root, store))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("put containerd's database back: %w", err)
@@ -195,10 +198,10 @@ func dropCopies(dir string) error {
 	return nil
 }
 
-// storesChanged says whether any of the stores has another form than its copy, or
+// changed says whether any of the stores has another form than its copy, or
 // cannot be read any more.
-func storesChanged(root, dir string) (bool, error) {
-	for _, store := range stores {
+func changed(root, dir string) (bool, error) {
+	for _, store := range files {
 		before, err := form(copyOf(dir, store))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
