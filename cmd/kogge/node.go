@@ -82,7 +82,7 @@ func printStatus(w io.Writer, s *apiv1.StatusResponse, now time.Time) {
 	}
 	row("node", "%s (%s)", s.Node, s.Hostname)
 	trial := ""
-	if s.Boot.GetTrial() {
+	if s.Boot.GetTrial() && s.Boot.GetAssessment() != "good" { // it was on trial; now it is proven
 		trial = fmt.Sprintf(", on trial, %d tries left", s.Boot.GetTriesLeft())
 	}
 	row("release", "%s, slot %s, board %s%s", s.Boot.GetVersion(), s.Boot.GetSlot(), s.Boot.GetBoard(), trial)
