@@ -15,7 +15,7 @@ import (
 // installer is the node's way to its slots.
 func installer(at places, now *parts) *install.Installer {
 	return &install.Installer{
-		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: "/proc/cmdline",
+		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: "/proc/cmdline", Facts: "/usr/lib/kogge/release.json",
 		Web: func(url string) (release.Stored, error) { return release.OpenWeb(url, nil) },
 		Registry: func(ctx context.Context, name string) (release.Stored, error) {
 			registries, err := at.registries.Read()

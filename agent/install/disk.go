@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,6 +109,13 @@ func (i *Installer) openDisk() (*disk, error) {
 	if b.Trial && i.assessedGood() {
 		d.Trial = false
 	}
+	var facts struct {
+		Counter uint64 `json:"counter"`
+	}
+	if err := readJSON(i.Facts, &facts); err != nil {
+		log.Printf("agent: update: %v", err) // 0 is a release that does not say its counter
+	}
+	d.Counter = facts.Counter
 	if d.Running, err = bootloader.ParseSlot(b.Slot); err != nil {
 		return nil, err
 	}

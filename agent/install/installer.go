@@ -27,6 +27,7 @@ type Installer struct {
 	State   string // /state
 	Image   string // the root of trust that the image brought: /usr/lib/kogge/tuf/root.json
 	Cmdline string // /proc/cmdline
+	Facts   string // of the release that runs: /usr/lib/kogge/release.json
 
 	// Registry opens a release by its name in a registry; nil: there is none.
 	Registry func(ctx context.Context, name string) (release.Stored, error)
