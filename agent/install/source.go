@@ -36,7 +36,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 		if from != "usb:" {
 			return nil, refuse("%.100q: a release on a stick lies in its folder %s, and is called usb:", from, StickFolder)
 		}
-		if settings.USB != nodeconfig.USBAsk && settings.USB != nodeconfig.USBAuto {
+		if settings.USB != nodeconfig.USBAsk {
 			return nil, refuse("this node reads no sticks: update.usb in its node.yaml is off")
 		}
 		src, err = i.Sticks()

@@ -27,7 +27,7 @@ type Update struct {
 	// Default: UTC.
 	Zone string `yaml:"zone,omitempty"`
 
-	// USB says what becomes of a release on a stick that somebody plugs in. Default: off.
+	// USB says whether the node reads a release from a stick. Default: off.
 	USB USB `yaml:"usb,omitempty"`
 
 	// Source is where kogge node update gets the release from when it names none:
@@ -48,9 +48,8 @@ func (d Day) Weekday() time.Weekday { return time.Weekday(slices.Index(days, str
 type USB string
 
 const (
-	USBOff  USB = "off"  // sticks are never read. The empty value means the same.
-	USBAsk  USB = "ask"  // read when an admin asks for it: kogge node update NODE usb:
-	USBAuto USB = "auto" // installed when it is plugged in; the node reboots in its window, without one at once
+	USBOff USB = "off" // sticks are never read. The empty value means the same.
+	USBAsk USB = "ask" // read when an admin asks for it: kogge node update NODE usb:
 )
 
 // Window is a part of the day, from one minute to another; the zero Window is none.
@@ -89,7 +88,7 @@ func (d *decoder) update(n *yaml.Node) Update {
 			})
 		}},
 		{"zone", func(v *yaml.Node) { u.Zone = d.zone(v) }},
-		{"usb", func(v *yaml.Node) { u.USB = USB(d.choice(v, string(USBOff), string(USBAsk), string(USBAuto))) }},
+		{"usb", func(v *yaml.Node) { u.USB = USB(d.choice(v, string(USBOff), string(USBAsk))) }},
 		{"source", func(v *yaml.Node) { u.Source = d.source(v) }},
 	})
 	for _, name := range []string{"days", "zone"} {
@@ -145,7 +144,7 @@ func (d *decoder) source(n *yaml.Node) string {
 	case len(s) > 1024 || s == "" || strings.ContainsAny(s, " \t\n"):
 		d.report(n, "source %.100q is no address", s)
 	case strings.HasPrefix(s, "usb:"):
-		d.report(n, `a stick is no source: "usb: auto" installs from one`)
+		d.report(n, `a stick is no source: with "usb: ask" kogge node update NODE usb: installs from one`)
 	case err == nil && u.User != nil:
 		d.report(n, "source %q has a password in it: secrets do not belong in node.yaml", u.Redacted())
 	case strings.Contains(s, "://") && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == ""):
