@@ -185,8 +185,8 @@ var archs = map[string]arch{
 		machine: "virt,gic-version=3",
 		// With ACPI the device tree has no power button.
 		noACPI: ",acpi=off",
-		// Armv8.0 as Debian builds for it. "max" spends half of its time on
-		// authenticated pointers.
+		// Armv8.0 as Debian builds for it: "max" would have TCG work out authenticated
+		// pointers as well.
 		cpu: "cortex-a72",
 		vga: "virtio-gpu-pci",
 	},
