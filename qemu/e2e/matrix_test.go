@@ -75,7 +75,7 @@ func matrix(t *testing.T, board string) {
 		all = slices.DeleteFunc(all, func(c cell) bool { return c.set == "long" })
 	}
 	if len(all) == 0 {
-		return // the short set has no cell of this board
+		t.Skip("no cell of this board is in the short set: KOGGE_E2E=all runs them")
 	}
 	p, err := pairs(board)
 	if err != nil {
