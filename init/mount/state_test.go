@@ -31,7 +31,7 @@ func TestGrowTablePowerCut(t *testing.T) {
 		}
 		for seed := range uint64(32) {
 			where := fmt.Sprintf("writes=%d seed=%d", writes, seed)
-			after := crashdisk.New(d.AfterCut(seed), 1000)
+			after := d.Again(seed, 1000)
 			found, readErr := gpt.Read(after, grown*gpt.SectorSize)
 			if readErr != nil {
 				t.Fatalf("%s: %v", where, readErr)
@@ -92,7 +92,7 @@ func TestGrowTableOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	// No write is left to a disk that is cut at its first one.
-	again := crashdisk.New(d.AfterCut(0), 0)
+	again := d.Again(0, 0)
 	second, err := growTable(again, grown*gpt.SectorSize, "image")
 	if err != nil || second.DiskGUID != first.DiskGUID {
 		t.Errorf("the second boot: %v", err)

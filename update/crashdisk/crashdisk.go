@@ -26,8 +26,8 @@ var ErrPowerCut = errors.New("power cut")
 // Disk is a disk with a write cache that nothing but Sync empties. It is not
 // safe for concurrent use: a test that cuts power needs one order of writes.
 type Disk struct {
-	synced  []byte  // survives the cut
-	current []byte  // what a reader sees before it
+	synced  image   // survives the cut
+	current image   // what a reader sees before it
 	cache   []write // since the last Sync, oldest first
 	power   *Power
 }
@@ -62,14 +62,14 @@ type write struct {
 	data   []byte
 }
 
-// New returns a disk that holds a copy of content and loses power at the write
-// after the given number of writes. That last write is under way when the power
-// fails: it returns ErrPowerCut, and yet some of it may be on the disk.
+// New returns a disk that holds content, which nobody may change any more, and loses
+// power at the write after the given number of writes. That last write is under way when
+// the power fails: it returns ErrPowerCut, and yet some of it may be on the disk.
 func New(content []byte, writes int) *Disk { return NewOn(content, NewPower(writes)) }
 
 // NewOn is New with the power shared.
 func NewOn(content []byte, power *Power) *Disk {
-	return &Disk{synced: slices.Clone(content), current: slices.Clone(content), power: power}
+	return &Disk{synced: newImage(content), current: newImage(content), power: power}
 }
 
 // ReadAt reads what was written last, synced or not.
@@ -80,10 +80,7 @@ func (d *Disk) ReadAt(p []byte, offset int64) (int, error) {
 	if offset < 0 {
 		return 0, fmt.Errorf("read at %d: negative offset", offset)
 	}
-	if offset >= int64(len(d.current)) {
-		return 0, io.EOF
-	}
-	n := copy(p, d.current[offset:])
+	n := d.current.read(p, offset)
 	if n < len(p) {
 		return n, io.EOF
 	}
@@ -96,14 +93,15 @@ func (d *Disk) WriteAt(p []byte, offset int64) (int, error) {
 	if d.power.cut {
 		return 0, ErrPowerCut
 	}
-	if offset < 0 || offset > int64(len(d.current)) || int64(len(p)) > int64(len(d.current))-offset {
-		return 0, fmt.Errorf("write %d bytes at %d: disk has %d", len(p), offset, len(d.current))
+	if size := d.current.size(); offset < 0 || offset > size || int64(len(p)) > size-offset {
+		return 0, fmt.Errorf("write %d bytes at %d: disk has %d", len(p), offset, size)
 	}
 	d.cache = append(d.cache, write{offset, slices.Clone(p)})
 	if !d.power.write() {
 		return 0, ErrPowerCut
 	}
-	return copy(d.current[offset:], p), nil
+	d.current.write(p, offset)
+	return len(p), nil
 }
 
 // Sync makes every write so far survive the cut.
@@ -112,7 +110,7 @@ func (d *Disk) Sync() error {
 		return ErrPowerCut
 	}
 	for _, w := range d.cache {
-		copy(d.synced[w.offset:], w.data)
+		d.synced.write(w.data, w.offset)
 	}
 	d.cache = nil
 	return nil
@@ -124,21 +122,30 @@ func (d *Disk) Sync() error {
 // turns: the cache was emptied in order until the cut; or in any order, one write
 // at a time; or sector by sector, each with its last content, an older one, or the
 // front of the one over the rest of the other.
-func (d *Disk) AfterCut(seed uint64) []byte {
-	after := slices.Clone(d.synced)
+func (d *Disk) AfterCut(seed uint64) []byte { return d.after(seed).bytes() }
+
+// Again is the disk when the power is back, for so many writes more: AfterCut without a
+// copy of all that nobody wrote to.
+func (d *Disk) Again(seed uint64, writes int) *Disk {
+	after := d.after(seed)
+	return &Disk{synced: after, current: after.clone(), power: NewPower(writes)}
+}
+
+func (d *Disk) after(seed uint64) image {
+	after := d.synced.clone()
 	random := rand.New(rand.NewPCG(seed, uint64(len(d.cache))))
 	switch {
 	case seed == 0:
 	case seed == 1:
 		for _, w := range d.cache {
-			copy(after[w.offset:], w.data)
+			after.write(w.data, w.offset)
 		}
 	case seed%3 == 0:
 		d.inOrder(after, random)
 	case seed%3 == 1:
 		for _, i := range random.Perm(len(d.cache)) {
 			if w := d.cache[i]; random.IntN(2) == 0 {
-				copy(after[w.offset:], w.data)
+				after.write(w.data, w.offset)
 			}
 		}
 	default:
@@ -148,45 +155,39 @@ func (d *Disk) AfterCut(seed uint64) []byte {
 }
 
 // inOrder applies the first writes whole and the next one up to some byte.
-func (d *Disk) inOrder(after []byte, random *rand.Rand) {
+func (d *Disk) inOrder(after image, random *rand.Rand) {
 	whole := random.IntN(len(d.cache) + 1)
 	for _, w := range d.cache[:whole] {
-		copy(after[w.offset:], w.data)
+		after.write(w.data, w.offset)
 	}
 	if whole < len(d.cache) {
 		w := d.cache[whole]
-		copy(after[w.offset:], w.data[:random.IntN(len(w.data)+1)])
+		after.write(w.data[:random.IntN(len(w.data)+1)], w.offset)
 	}
 }
 
 // bySector chooses for each written sector alone.
-func (d *Disk) bySector(after []byte, random *rand.Rand) {
-	content := slices.Clone(d.synced)
+func (d *Disk) bySector(after image, random *rand.Rand) {
+	content := d.synced.clone()
 	versions := map[int64][][]byte{}
 	for _, w := range d.cache {
-		copy(content[w.offset:], w.data)
+		content.write(w.data, w.offset)
 		for s := w.offset / SectorSize; s*SectorSize < w.offset+int64(len(w.data)); s++ {
-			versions[s] = append(versions[s], slices.Clone(sector(content, s)))
+			versions[s] = append(versions[s], content.sector(s))
 		}
 	}
 	for _, s := range slices.Sorted(maps.Keys(versions)) {
-		older := sector(after, s)
 		kept := random.IntN(len(versions[s]) + 1) // of so many writes the last one counts
 		if kept == 0 {
 			continue
 		}
 		newer := versions[s][kept-1]
 		if kept > 1 {
-			copy(older, versions[s][kept-2])
+			after.write(versions[s][kept-2], s*SectorSize)
 		}
 		if random.IntN(4) == 0 {
 			newer = newer[:random.IntN(len(newer))]
 		}
-		copy(older, newer)
+		after.write(newer, s*SectorSize)
 	}
-}
-
-// sector returns sector s of content, which may end in the middle of its last.
-func sector(content []byte, s int64) []byte {
-	return content[s*SectorSize : min((s+1)*SectorSize, int64(len(content)))]
 }

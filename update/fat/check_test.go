@@ -97,7 +97,7 @@ func TestCheck(t *testing.T) {
 		if before.Clean() && !bytes.Equal(d.AfterCut(1), b) {
 			t.Errorf("%s: Repair wrote to a clean volume", test.name)
 		}
-		v := openSmall(t, crashdisk.New(d.AfterCut(0), 0))
+		v := openSmall(t, d.Again(0, 0))
 		after, err := v.Check()
 		if err != nil {
 			t.Fatalf("%s: %v", test.name, err)

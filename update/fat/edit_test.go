@@ -350,7 +350,7 @@ func TestRepairPowerCut(t *testing.T) {
 			t.Fatal("no end")
 		}
 		for seed := range uint64(32) {
-			d := crashdisk.New(d.AfterCut(seed), 1000)
+			d := d.Again(seed, 1000)
 			v := openSmall(t, d)
 			if got := files(t, v); !same(got, want) {
 				t.Fatalf("writes=%d seed=%d: got %v, want %v", writes, seed, sizes(got), sizes(want))

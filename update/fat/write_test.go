@@ -44,7 +44,7 @@ func TestWriteRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v\nwant %s", c.name, err, c.want)
 		}
-		for _, v := range []*Volume{v, openSmall(t, crashdisk.New(d.AfterCut(1), 0))} {
+		for _, v := range []*Volume{v, openSmall(t, d.Again(1, 0))} {
 			if report, err := v.Check(); err != nil || !report.Clean() {
 				t.Errorf("%s: %v, %v", c.name, report, err)
 			}
