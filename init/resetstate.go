@@ -62,6 +62,10 @@ func (n *node) resetState(ctx context.Context) (mounted bool, err error) {
 		n.degraded.Add("reset of STATE", fmt.Errorf("not done: %s on the boot partition: %w", reset.File, err))
 		return false, nil
 	}
+	if err := editBootPartition(n.disk, func(v *fat.Volume) error { return reset.Begin(v, time.Now()) }); err != nil {
+		n.degraded.Add("reset of STATE", fmt.Errorf("not done, as %s could not be taken away afterwards: %w", reset.File, err))
+		return false, nil
+	}
 	n.say("kogge: STATE is made anew: the boot partition has the file " + reset.File)
 	return true, w.Fulfil(&resetting{n, ctx})
 }

@@ -24,6 +24,8 @@ const (
 	Folder   = "kogge"
 	File     = Folder + "/reset-state"
 	JoinFile = Folder + "/join.yaml"
+	// begun is there while a wish is fulfilled.
+	begun = Folder + "/reset-begun"
 )
 
 // Wish is what the file asks for. The zero Wish is a new STATE and nothing else.
@@ -101,11 +103,21 @@ func Ask(v *fat.Volume, w Wish, join []byte, now time.Time) error {
 	return v.WriteFile(File, w.Text(), now)
 }
 
+// Begin proves, before anything is lost, that the wish can be taken away: on a boot
+// partition that takes no writes it would be fulfilled at every boot.
+func Begin(v *fat.Volume, now time.Time) error {
+	return v.WriteFile(begun, []byte("STATE is made anew.\n"), now)
+}
+
 // Forget takes the wish away, and any second one of its name. After a cut it is there,
 // whole, or gone.
 func Forget(v *fat.Volume) error {
+	return errors.Join(remove(v, begun), remove(v, File))
+}
+
+func remove(v *fat.Volume, name string) error {
 	for {
-		if err := v.Remove(File); errors.Is(err, fat.ErrNotExist) {
+		if err := v.Remove(name); errors.Is(err, fat.ErrNotExist) {
 			return nil
 		} else if err != nil {
 			return err

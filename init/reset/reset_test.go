@@ -102,7 +102,7 @@ func TestAskPowerCut(t *testing.T) {
 			err = Ask(v, w, []byte("new\n"), when)
 		}
 		for seed := range uint64(6) {
-			v := open(t, crashdisk.New(d.AfterCut(seed), 1<<30))
+			v := open(t, d.Again(seed, 1<<30))
 			text, join := read(t, v, File), string(read(t, v, JoinFile))
 			switch {
 			case text == nil, string(text) == "please\n":
@@ -159,27 +159,47 @@ func (m *machine) Restore(settings []byte, imported string) error {
 
 func (m *machine) Forget() error { return Forget(open(m.t, m.esp)) }
 
+// fulfil is what PID 1 does.
+func (m *machine) fulfil(w Wish) error {
+	if err := Begin(open(m.t, m.esp), when); err != nil {
+		return err
+	}
+	return w.Fulfil(m)
+}
+
+// TestBeginRefuses a boot partition that takes no writes, before anything is lost.
+func TestBeginRefuses(t *testing.T) {
+	m := &machine{state: "old", esp: crashdisk.New(bootPartition(t, map[string]string{File: "please\n"}), 0), cut: 1 << 30, t: t}
+	if err := m.fulfil(Wish{}); err == nil || m.state != "old" {
+		t.Errorf("STATE is %q, %v", m.state, err)
+	}
+}
+
 // TestFulfilPowerCut cuts the power at every step and every write of a reset, and boots
 // until it is done: the settings are there when the wish is gone.
 func TestFulfilPowerCut(t *testing.T) {
 	w := Wish{Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123"}
 	before := bootPartition(t, map[string]string{File: string(w.Text())})
-	const steps = 3
+	const steps = 3 // of STATE; behind them come the writes of the boot partition
 	for cut := 0; ; cut++ {
-		m := &machine{state: "old", esp: crashdisk.New(before, max(0, cut-steps)), cut: cut, t: t}
-		first := w.Fulfil(m)
+		m := &machine{state: "old", esp: crashdisk.New(before, 1<<30), cut: cut, t: t}
+		if cut >= steps {
+			m.esp, m.cut = crashdisk.New(before, cut-steps), 1<<30
+		}
+		first := m.fulfil(w)
 		for seed := range uint64(6) {
-			again := &machine{state: m.state, esp: crashdisk.New(m.esp.AfterCut(seed), 1<<30), cut: 1 << 30, t: t}
+			again := &machine{state: m.state, esp: m.esp.Again(seed, 1<<30), cut: 1 << 30, t: t}
 			if text := read(t, open(t, again.esp), File); text != nil {
 				w, err := Parse(text)
 				if err == nil {
-					err = w.Fulfil(again)
+					err = again.fulfil(w)
 				}
 				if err != nil {
 					t.Fatalf("cut=%d seed=%d: %v", cut, seed, err)
 				}
 			}
-			if again.state != "kept hostname: n07\n0123" || read(t, open(t, again.esp), File) != nil {
+			v := open(t, again.esp)
+			if again.state != "kept hostname: n07\n0123" || read(t, v, File) != nil || read(t, v, begun) != nil {
 				t.Fatalf("cut=%d seed=%d: STATE is %q", cut, seed, again.state)
 			}
 		}
@@ -197,7 +217,7 @@ func TestForget(t *testing.T) {
 		d := crashdisk.New(before, writes)
 		err := open(t, d).WriteFile(File, []byte("once more\n"), when) // a laptop may replace it
 		for seed := range uint64(3) {
-			v := open(t, crashdisk.New(d.AfterCut(seed), 1<<30))
+			v := open(t, d.Again(seed, 1<<30))
 			if err := Forget(v); err != nil {
 				t.Fatal(err)
 			}
