@@ -37,6 +37,7 @@ var shownNode = []string{
 	"time.servers", "state.onCorrupt",
 	"allow.container", "allow.privileged", "allow.capabilities", "allow.devices", "allow.binds.path", "allow.binds.readOnly", "allow.host", "allow.unconfined",
 	"assess.for", "assess.timeout", "assess.containers", "assess.peers", "assess.checks.tcp", "assess.checks.container",
+	"update.window", "update.days", "update.zone", "update.usb",
 }
 
 // namesNode are maps of node.yaml whose keys are shown though their values are not.

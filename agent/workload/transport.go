@@ -114,8 +114,8 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 		b.left -= int64(n)
 	}
-	if err != nil && err != io.EOF {
-		err = cause(b.ctx, err)
+	if err != nil {
+		err = cause(b.ctx, err) // also for an end: a body that was cut off may seem whole
 	}
 	return n, err
 }
