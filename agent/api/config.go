@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/install"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/compose"
 	"kogge.example/init/control"
@@ -89,6 +90,10 @@ func (s *configService) check(text []byte) ([]string, error) {
 	}
 	if projects := s.projects(); err == nil && projects != nil {
 		_, err = projects.Check(own)
+	}
+	if !config.Update.Window.IsZero() {
+		_, zone := install.Opens(config.Update, time.Now())
+		err = errors.Join(err, zone)
 	}
 	return warnings, err
 }
