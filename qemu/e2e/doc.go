@@ -58,7 +58,7 @@
 //
 // The flags of vm start are those of [qemu.Machine]: -seed, -join, -port (may be
 // repeated), -memory, -cpus, -disk MiB, -bus, -network, -nic, -noserial, -rtc,
-// -ready RE; -further IMAGE adds a disk, -nbd puts the first one behind a server
+// -ready RE; -further IMAGE adds a disk and -stick IMAGE a USB stick, -nbd puts the first one behind a server
 // that can be cut, -test adds the second serial port; -board BOARD is the machine and
 // the firmware of a board other than qemu-x86_64; -bios boots without UEFI, and
 // -kernel, -initrd and -cmdline (a file) without either. A VM that is started once

@@ -265,6 +265,11 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 		further = append(further, ts.MkAbs(s))
 		return nil
 	})
+	var sticks []qemu.Disk
+	flags.Func("stick", "", func(s string) error {
+		sticks = append(sticks, qemu.Disk{Path: ts.MkAbs(s), Bus: "usb"})
+		return nil
+	})
 	flags.StringVar(&m.ReadyLine, "ready", "", "")
 	flags.StringVar(&m.Seed, "seed", "", "")
 	flags.StringVar(&m.Join, "join", "", "")
@@ -321,6 +326,7 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 	for _, path := range further {
 		m.Disks = append(m.Disks, qemu.Disk{Path: path, SizeMiB: disk.SizeMiB, Bus: disk.Bus})
 	}
+	m.Disks = append(m.Disks, sticks...)
 	if n.test {
 		m.Extra = append(m.Extra, testPort(m.Arch)...)
 	}
