@@ -33,6 +33,7 @@ func installer(at places, now *parts) *install.Installer {
 			return assess.Remember(filepath.Join(at.state, assess.MemoryFile), status)
 		},
 		Drain: now.drain.stop,
+		Kexec: install.KernelLoader,
 		Reboot: func(ctx context.Context) error {
 			err := reboot(ctx, filepath.Join(at.run, filepath.Base(control.Path)))
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"kogge.example/update/bootloader"
 	"kogge.example/update/durable"
 )
 
@@ -61,6 +62,13 @@ func (i *Installer) reboot(ctx context.Context, step Step, when When, report fun
 	switch when {
 	case Manual:
 		return nil
+	case Kexec:
+		text := "straight into the kernel of slot " + step.Slot
+		if err := i.loadKernel(bootloader.Slot(step.Slot)); err != nil {
+			log.Printf("agent: kexec: %v", err)
+			text = fmt.Sprintf("into slot %s, through the firmware: kexec: %v", step.Slot, err)
+		}
+		return i.drainAndReboot(ctx, step, text, report)
 	case InWindow:
 		opens, err := i.opens()
 		if err != nil {
@@ -80,10 +88,10 @@ func (i *Installer) reboot(ctx context.Context, step Step, when When, report fun
 			return nil
 		}
 	}
-	return i.drainAndReboot(ctx, step, report)
+	return i.drainAndReboot(ctx, step, "into slot "+step.Slot, report)
 }
 
-func (i *Installer) drainAndReboot(ctx context.Context, step Step, report func(Step)) error {
+func (i *Installer) drainAndReboot(ctx context.Context, step Step, text string, report func(Step)) error {
 	step.Step, step.Text = Draining, fmt.Sprintf("within %s", DrainLimit)
 	report(step)
 	limited, cancel := context.WithTimeout(ctx, DrainLimit)
@@ -95,7 +103,7 @@ func (i *Installer) drainAndReboot(ctx context.Context, step Step, report func(S
 		return fmt.Errorf("reboot into slot %s: %w", step.Slot, err)
 	}
 	log.Printf("agent: reboot into slot %s, release %s", step.Slot, step.Version)
-	step.Step, step.Text = Rebooting, fmt.Sprintf("into slot %s", step.Slot)
+	step.Step, step.Text = Rebooting, text
 	report(step)
 	return nil
 }
@@ -157,6 +165,6 @@ func (i *Installer) rebootIfOpen(ctx context.Context) (time.Duration, error) {
 		return lookAgain, nil // an update of something else goes on, which asks for its own reboot
 	}
 	defer done()
-	err = i.drainAndReboot(ctx, Step{Slot: p.Slot, Version: p.Version}, func(Step) {})
+	err = i.drainAndReboot(ctx, Step{Slot: p.Slot, Version: p.Version}, "", func(Step) {})
 	return lookAgain, err
 }

@@ -22,6 +22,7 @@ var reboots = map[string]apiv1.Reboot{
 	"now":    apiv1.Reboot_REBOOT_NOW,
 	"window": apiv1.Reboot_REBOOT_WINDOW,
 	"manual": apiv1.Reboot_REBOOT_MANUAL,
+	"kexec":  apiv1.Reboot_REBOOT_KEXEC,
 }
 
 // changeSlot is what the commands have in common that have a node boot its other slot.
@@ -34,11 +35,11 @@ type changeSlot struct {
 
 func (f *changeSlot) register(cmd *cobra.Command) {
 	f.target.register(cmd)
-	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, window (that of its node.yaml), or manual (at the next kogge node reboot)")
+	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, kexec (now, straight into the new kernel), window (that of its node.yaml), or manual (at the next kogge node reboot)")
 	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the node reboots, and do not wait for what becomes of it")
 	cmd.Flags().DurationVar(&f.limit, "timeout", followLimit, "how `LONG` to wait for what becomes of the slot")
 	completeFlag(cmd, "reboot", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return []string{"now", "window", "manual"}, cobra.ShellCompDirectiveNoFileComp
+		return []string{"now", "kexec", "window", "manual"}, cobra.ShellCompDirectiveNoFileComp
 	})
 }
 
@@ -46,7 +47,7 @@ func (f *changeSlot) register(cmd *cobra.Command) {
 func (f *changeSlot) when(cmd *cobra.Command) (apiv1.Reboot, error) {
 	reboot, ok := reboots[f.reboot]
 	if !ok {
-		return 0, usage{hinted{fmt.Errorf("--reboot %q: there are now, window and manual", f.reboot), cmd.CommandPath() + " --help tells what they do"}}
+		return 0, usage{hinted{fmt.Errorf("--reboot %q: there are now, kexec, window and manual", f.reboot), cmd.CommandPath() + " --help tells what they do"}}
 	}
 	return reboot, nil
 }
@@ -68,7 +69,13 @@ it from by itself:
 
 Without RELEASE it is what the node.yaml of the node has as update.source. Nothing of a release is
 written before the node has checked its signatures. Containers run on until the node reboots, stop then
-in order, and start again after it. If the line breaks, the same command goes on where it was.`,
+in order, and start again after it. If the line breaks, the same command goes on where it was.
+
+With --reboot kexec the running kernel starts the new one, without firmware and boot loader: containers
+are away for a shorter time. What the two would have stumbled over shows at the next reboot only, and
+devices are not reset as thoroughly. A kernel that does not come up is left as ever: the watchdog resets
+the machine, and the boot loader has the tries that are left. Kernels that cannot do it (Debian's for
+arm64) reboot through the firmware.`,
 		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
 		ValidArgsFunction: f.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,13 +64,16 @@ func (b *bench) updates(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	outage, err := w.outage(ctx)
+	whole, err := w.outage(ctx, trip{"in an update", "B", "1.1", marksOfReboot, []string{"node", "reboot", "n1"}})
+	if err != nil {
+		return nil, err
+	}
+	direct, err := w.outage(ctx, trip{"in one with kexec", "A", "1.0", marksOfKexec, []string{"node", "rollback", "n1", "--reboot", "kexec", "--no-wait"}})
 	if err != nil {
 		return nil, err
 	}
 	back, err := w.wayBack(ctx, bad)
-	rows := append([]row{made}, staging...)
-	return append(append(rows, outage...), back...), err
+	return slices.Concat([]row{made}, staging, whole, direct, back), err
 }
 
 // bootUEFI starts a node of release 1.0 as people's machines start, and takes it into a
@@ -96,7 +100,9 @@ func (w *worker) bootUEFI(ctx context.Context) error {
 	if w.vm, err = qemu.Start(ctx, m, filepath.Join(w.dir, m.Name)); err != nil {
 		return err
 	}
-	if err := w.assessed(ctx, "A", "1.0", 1); err != nil {
+	booting, cancel := context.WithTimeout(ctx, updateLimit)
+	defer cancel()
+	if _, err := w.vm.Console().WaitLine(booting, assessedLine("A", "1.0")); err != nil {
 		return err
 	}
 	port, err := w.vm.Port(apiPort)
@@ -107,13 +113,9 @@ func (w *worker) bootUEFI(ctx context.Context) error {
 	return err
 }
 
-// assessed waits until the console has said so many times that a boot of the release is
-// good.
-func (w *worker) assessed(ctx context.Context, slot, release string, times int) error {
-	ctx, cancel := context.WithTimeout(ctx, updateLimit)
-	defer cancel()
-	_, err := w.vm.Console().WaitCount(ctx, regexp.MustCompile(fmt.Sprintf(`^kogge: boot assessment: good, slot %s, release %s$`, slot, regexp.QuoteMeta(release))), times)
-	return err
+// assessedLine is what the console says of a good boot.
+func assessedLine(slot, release string) *regexp.Regexp {
+	return regexp.MustCompile(fmt.Sprintf(`^kogge: boot assessment: good, slot %s, release %s$`, slot, regexp.QuoteMeta(release)))
 }
 
 // staging has the node take a release, and not boot it yet.
@@ -218,15 +220,30 @@ func (w *worker) anonymous() (float64, error) {
 	return 0, fmt.Errorf("the node's report has no agent")
 }
 
-// marksOfReboot are console lines that divide the time without an answer.
-var marksOfReboot = []struct{ name, line string }{
-	{"services stopped, machine reset", "BdsDxe: loading Boot"},
-	{"boot loader, kernel, stage 0", "kogge: slot"},
+// mark is a console line that divides the time without an answer.
+type mark struct{ name, line string }
+
+var (
+	marksOfReboot = []mark{
+		{"containers and services stopped, machine reset", "BdsDxe: loading Boot"},
+		{"boot loader, kernel, stage 0", "kogge: slot"},
+	}
+	marksOfKexec = []mark{
+		{"containers and services stopped", "reboot: now"},
+		{"kernel, stage 0", "kogge: slot"},
+	}
+)
+
+// trip is a way into the other slot: what it is called, where it ends, and the order.
+type trip struct {
+	name, slot, release string
+	marks               []mark
+	order               []string
 }
 
-// outage reboots the node into the armed slot and measures how long the container does
-// not answer.
-func (w *worker) outage(ctx context.Context) ([]row, error) {
+// outage has the node boot its other slot and measures how long the container does not
+// answer.
+func (w *worker) outage(ctx context.Context, t trip) ([]row, error) {
 	port, err := w.vm.Port(example.Port)
 	if err != nil {
 		return nil, err
@@ -237,11 +254,11 @@ func (w *worker) outage(ctx context.Context) ([]row, error) {
 	}
 	following, stop := context.WithTimeout(ctx, updateLimit)
 	defer stop()
-	times := make([]time.Time, len(marksOfReboot))
+	times := make([]time.Time, len(t.marks))
 	var follower sync.WaitGroup
 	follower.Go(func() {
 		_ = from.Follow(following, func(line string) {
-			for i, m := range marksOfReboot {
+			for i, m := range t.marks {
 				if times[i].IsZero() && strings.Contains(line, m.line) {
 					times[i] = time.Now()
 				}
@@ -249,10 +266,10 @@ func (w *worker) outage(ctx context.Context) ([]row, error) {
 		})
 	})
 	p := poll(following, fmt.Sprintf("http://127.0.0.1:%d/", port))
-	if _, err := w.kogge(ctx, "node", "reboot", "n1"); err != nil {
+	if _, err := w.kogge(ctx, t.order...); err != nil {
 		return nil, err
 	}
-	if err := w.assessed(ctx, "B", "1.1", 1); err != nil {
+	if _, err := from.WaitLine(following, assessedLine(t.slot, t.release)); err != nil {
 		return nil, err
 	}
 	stop()
@@ -261,9 +278,9 @@ func (w *worker) outage(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := []row{{What: "outage of a container in an update, last to next answer", Unit: "s", Values: []float64{first.Sub(last).Seconds()}, Note: "TCG, UEFI"}}
+	rows := []row{{What: "outage of a container " + t.name + ", last to next answer", Unit: "s", Values: []float64{first.Sub(last).Seconds()}, Note: "TCG, UEFI"}}
 	at := last
-	for i, m := range marksOfReboot {
+	for i, m := range t.marks {
 		if times[i].IsZero() {
 			return nil, fmt.Errorf("the console had no line %q", m.line)
 		}
@@ -323,7 +340,7 @@ func (a *answers) gap() (last, first time.Time, err error) {
 	return last, first, nil
 }
 
-// wayBack arms a bad release and waits until the old slot serves again.
+// wayBack arms a bad release and waits until the old slot, A, serves again.
 func (w *worker) wayBack(ctx context.Context, release string) ([]row, error) {
 	resets, err := w.resets()
 	if err != nil {
@@ -332,11 +349,17 @@ func (w *worker) wayBack(ctx context.Context, release string) ([]row, error) {
 	if _, err := w.kogge(ctx, "node", "update", "n1", release, "--reboot", "manual"); err != nil {
 		return nil, err
 	}
+	from, err := w.vm.Console().After()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, updateLimit)
+	defer cancel()
 	began := time.Now()
 	if _, err := w.kogge(ctx, "node", "reboot", "n1"); err != nil {
 		return nil, err
 	}
-	if err := w.assessed(ctx, "B", "1.1", 2); err != nil {
+	if _, err := from.WaitLine(ctx, assessedLine("A", "1.0")); err != nil {
 		return nil, err
 	}
 	took := time.Since(began).Seconds()

@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"bytes"
-	"debug/pe"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -298,50 +296,19 @@ func (m *model) judge(disk io.ReaderAt) (key string, err error) {
 	return fmt.Sprintf("slot %s starts; A: %s; B: %s\n%s", slot, state.A, state.B, files.String()), nil
 }
 
-// rootHash is what the kernel command line of a slot names.
+// rootHash is what the kernel command line of a slot names. All parts of its kernel must
+// be there.
 func (m *model) rootHash(v *fat.Volume, slot bootloader.Slot) (verity.Params, error) {
-	name := "uki"
-	if !slices.Contains(m.loader.BootFiles(), name) {
-		name = "cmdline"
-	}
-	r, err := m.loader.Open(v, slot, name)
+	k, err := bootloader.KernelOf(m.loader, v, slot)
 	if err != nil {
 		return verity.Params{}, err
 	}
-	line := make([]byte, min(r.Size(), 4096))
-	if name == "cmdline" {
-		_, err = io.ReadFull(r, line)
-	} else {
-		line, err = commandLine(r)
-	}
-	if err != nil {
-		return verity.Params{}, err
-	}
-	for word := range strings.FieldsSeq(strings.TrimRight(string(line), "\x00")) {
+	for word := range strings.FieldsSeq(k.Cmdline) {
 		if hash, found := strings.CutPrefix(word, "kogge.verity="); found {
 			return verity.ParseParams(hash)
 		}
 	}
 	return verity.Params{}, errors.New("the kernel command line names no root hash")
-}
-
-// commandLine takes it out of a unified kernel image, all of whose sections must be there.
-func commandLine(r *io.SectionReader) ([]byte, error) {
-	f, err := pe.NewFile(r)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range f.Sections {
-		if int64(s.Offset)+int64(s.Size) > r.Size() {
-			return nil, fmt.Errorf("section %s ends behind the file", s.Name)
-		}
-	}
-	s := f.Section(".cmdline")
-	if s == nil {
-		return nil, errors.New("no section .cmdline")
-	}
-	line, err := s.Data()
-	return line[:min(len(line), int(s.VirtualSize))], err
 }
 
 // root wants the root file system of a slot whole, as stage 0 finds it by its root hash.

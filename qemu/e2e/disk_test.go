@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"debug/pe"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"kogge.example/boards"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 	"kogge.example/update/verity"
@@ -62,25 +63,20 @@ func extractBoot(f *os.File, t gpt.Table, dir string) error {
 	if err != nil {
 		return err
 	}
-	data, err := v.ReadFile("EFI/kogge/a.efi")
+	loader, err := bootloader.For(boards.SystemdBoot)
 	if err != nil {
 		return err
 	}
-	uki, err := pe.NewFile(bytes.NewReader(data))
+	k, err := bootloader.KernelOf(loader, v, bootloader.A)
 	if err != nil {
 		return err
 	}
-	for section, name := range map[string]string{".linux": "kernel", ".initrd": "initrd", ".cmdline": "cmdline"} {
-		s := uki.Section(section)
-		if s == nil {
-			return fmt.Errorf("boot file: no section %s", section)
+	for name, content := range map[string]io.Reader{"kernel": k.Image, "initrd": k.Initrd, "cmdline": strings.NewReader(k.Cmdline)} {
+		data, err := io.ReadAll(content)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
 		}
-		text, err := s.Data()
 		if err != nil {
-			return err
-		}
-		text = text[:min(uint32(len(text)), s.VirtualSize)]
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
 			return err
 		}
 	}

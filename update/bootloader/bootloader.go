@@ -110,6 +110,8 @@ var (
 	// ErrInUse tells of boot files of a slot that the loader may start: it has to be
 	// retired first.
 	ErrInUse = errors.New("the loader may start this slot: retire it first")
+	// ErrNoTry tells of a slot that is not on trial, or whose tries are used up.
+	ErrNoTry = errors.New("the slot has no try to count")
 )
 
 // Loader is one boot loader. After an error of a verb the slot is as it was, or on the
@@ -128,6 +130,10 @@ type Loader interface {
 	// Arm makes the slot the one to be started next, counted, so many times. From then
 	// on it is not proven, even if it was.
 	Arm(f Files, slot Slot, version string, tries int, when time.Time) error
+	// Count takes one try off a slot on trial, as the loader itself does before it starts
+	// that: for whoever starts the slot without it. With none left it refuses with
+	// ErrNoTry.
+	Count(f Files, slot Slot, when time.Time) error
 	// Bless makes the slot the one to be started from now on, uncounted.
 	Bless(f Files, slot Slot, when time.Time) error
 	// MarkBad has the slot never started by itself while the other one can be.

@@ -326,16 +326,27 @@ func (l systemdBoot) put(f Files, all []typeOne, slot Slot, e Entry, when time.T
 // alone. Where there are both, State calls the slot proven; the loader may count once
 // more what is counted, and a second Bless tidies up.
 func (l systemdBoot) Bless(f Files, slot Slot, when time.Time) error {
-	return l.change(f, slot, "bless", when, func(e Entry) Entry { return Entry{Version: e.Version, Number: e.Number} })
+	return l.change(f, slot, "bless", when, func(e Entry) (Entry, error) { return Entry{Version: e.Version, Number: e.Number}, nil })
 }
 
-func (l systemdBoot) MarkBad(f Files, slot Slot, when time.Time) error {
-	return l.change(f, slot, "mark bad", when, func(e Entry) Entry {
-		return Entry{Version: e.Version, Number: e.Number, Counted: true, Done: Tries}
+// Count leaves, at a cut, the entry as it was, or the next one beside it, or that one
+// alone. Where there are both, the loader takes the one with more tries, and State does.
+func (l systemdBoot) Count(f Files, slot Slot, when time.Time) error {
+	return l.change(f, slot, "count a try of", when, func(e Entry) (Entry, error) {
+		if !e.Counted || e.Left == 0 {
+			return e, ErrNoTry
+		}
+		return Entry{Version: e.Version, Number: e.Number, Counted: true, Left: e.Left - 1, Done: e.Done + 1}, nil
 	})
 }
 
-func (l systemdBoot) change(f Files, slot Slot, verb string, when time.Time, next func(Entry) Entry) error {
+func (l systemdBoot) MarkBad(f Files, slot Slot, when time.Time) error {
+	return l.change(f, slot, "mark bad", when, func(e Entry) (Entry, error) {
+		return Entry{Version: e.Version, Number: e.Number, Counted: true, Done: Tries}, nil
+	})
+}
+
+func (l systemdBoot) change(f Files, slot Slot, verb string, when time.Time, next func(Entry) (Entry, error)) error {
 	all, err := l.entries(f)
 	if err != nil {
 		return fmt.Errorf("%s slot %s: %w", verb, slot, err)
@@ -347,9 +358,12 @@ func (l systemdBoot) change(f Files, slot Slot, verb string, when time.Time, nex
 	if t.Version == "" {
 		t.Version = "unknown" // an entry that somebody edited
 	}
-	if want := next(t.Entry); entryName(slot, want) != strings.ToLower(t.name) {
+	want, err := next(t.Entry)
+	switch {
+	case err != nil:
+	case entryName(slot, want) != strings.ToLower(t.name):
 		err = l.put(f, all, slot, want, when)
-	} else {
+	default:
 		err = l.keep(f, all, slot, t.name)
 	}
 	if err != nil {

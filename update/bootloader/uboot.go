@@ -327,6 +327,23 @@ func (l uBoot) arm(f Files, slot Slot, version string, tries int, when time.Time
 	return remove(f, provenFile(slot))
 }
 
+// Count leaves, at a cut, the environment as it was, or with one try less.
+func (l uBoot) Count(f Files, slot Slot, when time.Time) error {
+	d, err := l.read(f)
+	if err == nil && (d.env.try != slot || d.env.left == 0) {
+		err = ErrNoTry
+	}
+	if err == nil {
+		next := d.env
+		next.left--
+		err = f.WriteFile(envFile, next.bytes(), when)
+	}
+	if err != nil {
+		return fmt.Errorf("count a try of slot %s: %w", slot, err)
+	}
+	return nil
+}
+
 // Bless leaves, at a cut, the slot on trial or proven:
 //
 //  1. proven written

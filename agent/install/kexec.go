@@ -1,0 +1,94 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/update/bootloader"
+	"kogge.example/update/fat"
+)
+
+// onTrial is what the kernel's command line has of a slot on trial where no boot loader
+// says so. Stage 0 reads it.
+const onTrial = "kogge.trial=1"
+
+// loadKernel has the next reboot start the kernel of an armed slot directly, and counts
+// that try, as the boot loader would have. A cut after that, or a kernel that does not
+// come up, is a try of the slot that is over: the next boot goes through the firmware.
+func (i *Installer) loadKernel(slot bootloader.Slot) error {
+	if i.Kexec == nil {
+		return errors.New("not here")
+	}
+	b, err := i.boot()
+	if err != nil {
+		return err
+	}
+	l, err := b.loader()
+	if err != nil {
+		return err
+	}
+	part, err := b.bootPart()
+	if err != nil {
+		return err
+	}
+	err = part.Read(func(v *fat.Volume) error {
+		k, err := bootloader.KernelOf(l, v, slot)
+		if err != nil {
+			return err
+		}
+		image, err := inMemory("kernel", k.Image)
+		if err != nil {
+			return err
+		}
+		defer image.Close()
+		initrd, err := inMemory("initrd", k.Initrd)
+		if err != nil {
+			return err
+		}
+		defer initrd.Close()
+		return i.Kexec(image, initrd, k.Cmdline+" "+onTrial)
+	})
+	if err != nil {
+		return err
+	}
+	err = part.Edit(func(v *fat.Volume) error { return l.Count(v, slot, i.now()) })
+	if err != nil {
+		return errors.Join(err, i.Kexec(nil, nil, ""))
+	}
+	return nil
+}
+
+// inMemory is a file that a system call can read: the boot partition is not mounted.
+func inMemory(name string, content io.Reader) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memory for the %s: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := io.Copy(f, content); err != nil {
+		return nil, errors.Join(fmt.Errorf("read the %s: %w", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// KernelLoader is Installer.Kexec on a node.
+func KernelLoader(kernel, initrd *os.File, cmdline string) error {
+	const unload = 1 // KEXEC_FILE_UNLOAD in linux/kexec.h
+	if kernel == nil {
+		return unix.KexecFileLoad(-1, -1, "", unload)
+	}
+	err := unix.KexecFileLoad(int(kernel.Fd()), int(initrd.Fd()), cmdline, 0)
+	switch {
+	case errors.Is(err, unix.ENOSYS):
+		return errors.New("the kernel that runs was built without it")
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EKEYREJECTED), errors.Is(err, unix.ENOKEY):
+		return fmt.Errorf("the kernel that runs refuses to: %w", err)
+	case err != nil:
+		return fmt.Errorf("load the kernel: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package bootloader
+
+import (
+	"debug/pe"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Kernel is what a boot loader hands to a kernel, and the kernel itself.
+type Kernel struct {
+	Image, Initrd *io.SectionReader // of the boot partition
+	Cmdline       string
+}
+
+// maxCmdline bounds a kernel's command line, in bytes: x86 takes half of it.
+const maxCmdline = 4096
+
+// KernelOf finds the kernel of a slot among its boot files, for whoever starts it without
+// the loader. The slot may be one that a stranger's disk has: nothing is believed.
+func KernelOf(l Loader, f Files, slot Slot) (Kernel, error) {
+	k, err := kernelOf(l, f, slot)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("kernel of slot %s: %w", slot, err)
+	}
+	return k, nil
+}
+
+func kernelOf(l Loader, f Files, slot Slot) (k Kernel, err error) {
+	if slices.Contains(l.BootFiles(), "uki") {
+		r, err := l.Open(f, slot, "uki")
+		if err != nil {
+			return k, err
+		}
+		return unifiedKernel(r)
+	}
+	cmdline, err := l.Open(f, slot, "cmdline")
+	if err != nil {
+		return k, err
+	}
+	text, err := line(cmdline)
+	if err != nil {
+		return k, err
+	}
+	args, ours := strings.CutPrefix(text, "bootargs=")
+	if !ours {
+		return k, errors.New("boot file cmdline sets no bootargs")
+	}
+	k.Cmdline = args
+	k.Image, err = l.Open(f, slot, "kernel")
+	if err == nil {
+		k.Initrd, err = l.Open(f, slot, "initrd")
+	}
+	return k, err
+}
+
+// line is a file of one line.
+func line(r *io.SectionReader) (string, error) {
+	if r.Size() > maxCmdline {
+		return "", fmt.Errorf("kernel command line has %d bytes, at most %d make sense", r.Size(), maxCmdline)
+	}
+	b := make([]byte, r.Size())
+	if _, err := io.ReadFull(r, b); err != nil {
+		return "", err
+	}
+	text := strings.TrimRight(string(b), "\x00\n")
+	if strings.ContainsAny(text, "\x00\n") {
+		return "", errors.New("kernel command line has more than one line")
+	}
+	return text, nil
+}
+
+// unifiedKernel takes a unified kernel image apart.
+//
+// Source: uapi-group.org/specifications/specs/unified_kernel_image
+func unifiedKernel(r *io.SectionReader) (k Kernel, err error) {
+	f, err := pe.NewFile(r)
+	if err != nil {
+		return k, err
+	}
+	part := func(name string) (*io.SectionReader, error) {
+		s := f.Section(name)
+		if s == nil {
+			return nil, fmt.Errorf("unified kernel image: no section %s", name)
+		}
+		size := int64(min(s.Size, s.VirtualSize)) // on the disk it is padded
+		if int64(s.Offset)+size > r.Size() {
+			return nil, fmt.Errorf("unified kernel image: section %s ends behind the file", name)
+		}
+		return io.NewSectionReader(r, int64(s.Offset), size), nil
+	}
+	cmdline, err := part(".cmdline")
+	if err != nil {
+		return k, err
+	}
+	if k.Cmdline, err = line(cmdline); err != nil {
+		return k, err
+	}
+	if k.Image, err = part(".linux"); err == nil {
+		k.Initrd, err = part(".initrd")
+	}
+	return k, err
+}
