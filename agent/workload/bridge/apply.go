@@ -35,11 +35,19 @@ func (b *Bridges) Publish(ports []Publish) error {
 	if err != nil {
 		return err
 	}
-	return Apply(r)
+	if err := Apply(r); err != nil {
+		return err
+	}
+	if udp := r.publishesUDP(); udp || b.udp {
+		err = forgetFlows(r)
+		b.udp = udp || err != nil
+	}
+	return err
 }
 
 // Apply makes the table exactly r, in one transaction: there is no moment without
-// it, nor one with half of it. Connections that exist keep their translation.
+// it, nor one with half of it. Connections that exist keep their translation; see
+// forgetFlows.
 func Apply(r Ruleset) error {
 	conn, err := nftables.New()
 	if err != nil {

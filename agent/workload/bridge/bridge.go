@@ -85,6 +85,8 @@ type Bridges struct {
 
 	mu   sync.Mutex // guards made, and changes of bridges
 	made map[string]made
+
+	udp bool // a UDP port is published, or may have been; for Publish alone
 }
 
 // made is a network that is set up.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -140,6 +141,38 @@ func TestNetwork(t *testing.T) {
 			n, _, err := c.ReadFrom(buf)
 			if got := string(buf[:n]); got != want {
 				t.Errorf("from port %d to the world: %q, %v, want %q", port, got, err, want)
+			}
+		}
+	})
+	t.Run("a sender that never pauses", func(t *testing.T) {
+		var c *net.UDPConn
+		must(t, in(t, lan, func() (err error) {
+			c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 5140})
+			return err
+		}))
+		defer c.Close()
+		says := func() string {
+			_, err := c.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5514})
+			must(t, err)
+			must(t, c.SetReadDeadline(time.Now().Add(2*time.Second)))
+			buf := make([]byte, 64)
+			n, _, err := c.ReadFrom(buf)
+			if err != nil {
+				return "nothing"
+			}
+			return string(buf[:n])
+		}
+		for _, c := range []struct {
+			to   netip.Addr
+			want string
+		}{{netip.Addr{}, "nothing"}, {web, "web"}, {other, "other"}, {netip.Addr{}, "nothing"}, {web, "web"}} {
+			now := ports
+			if c.to.IsValid() {
+				now = append(slices.Clone(ports), Publish{Protocol: UDP, HostPort: 5514, To: netip.AddrPortFrom(c.to, 80)})
+			}
+			apply(t, b, now)
+			if got := says(); got != c.want {
+				t.Errorf("led to %s: got %q, want %q", c.to, got, c.want)
 			}
 		}
 	})
