@@ -72,18 +72,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	var now parts
-	var serving sync.WaitGroup
-	apiCtx, stop := context.WithCancel(ctx)
-	slots := installer(at, &now)
-	serving.Go(func() { serve(apiCtx, at, &now, slots) })
-	serving.Go(func() { slots.Serve(apiCtx) })
-	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "earlier events are forgotten"})
-	serving.Go(func() { watchServices(apiCtx, &now.events) })
-	serving.Go(func() { assessBoot(apiCtx, at, &now) })
-	defer func() {
-		stop()
-		serving.Wait()
-	}()
+	defer attend(ctx, at, &now)()
 	own, allow, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
@@ -109,14 +98,10 @@ func runAgent(ctx context.Context, args []string) error {
 	store.Allow = allow
 	engine.Wants(store.Containers)
 	now.engine.Store(engine)
-	var tending sync.WaitGroup
-	tendCtx, stopTending := context.WithCancel(ctx)
-	tending.Go(func() {
-		pause(tendCtx, time.Minute) // a boot is busy enough
-		engine.Tend(tendCtx)
-	})
-	defer tending.Wait()
-	defer stopTending()
+	defer alongside(ctx, func(ctx context.Context) {
+		pause(ctx, time.Minute) // a boot is busy enough
+		engine.Tend(ctx)
+	})()
 	now.store.Store(store)
 	apart := workload.CanSetApart()
 	if !apart {
@@ -155,6 +140,33 @@ func runAgent(ctx context.Context, args []string) error {
 		keeper.Stop(limited)
 	}
 	return nil
+}
+
+// attend starts what answers and watches, with or without containers. The function that
+// it returns ends that.
+func attend(ctx context.Context, at places, now *parts) (end func()) {
+	slots := installer(at, now)
+	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "earlier events are forgotten"})
+	return alongside(ctx,
+		func(ctx context.Context) { serve(ctx, at, now, slots) },
+		slots.Serve,
+		func(ctx context.Context) { watchServices(ctx, &now.events) },
+		func(ctx context.Context) { assessBoot(ctx, at, now) },
+	)
+}
+
+// alongside runs each task in a goroutine of its own. The function that it returns ends
+// them and waits until they have.
+func alongside(ctx context.Context, tasks ...func(context.Context)) (end func()) {
+	ctx, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	for _, task := range tasks {
+		all.Go(func() { task(ctx) })
+	}
+	return func() {
+		stop()
+		all.Wait()
+	}
 }
 
 // drainAll stops the containers, and waits for the reboot that this is for.
