@@ -44,6 +44,7 @@ func (n *node) testIsolation(t *testing.T) {
 	folder := filepath.Join(n.folder, "probers")
 	must(t, os.Mkdir(folder, 0o755))
 	n.imageOf(t, folder, "prober", "prober")
+	n.imageOf(t, folder, "example", "web")
 	outside := filepath.Join(n.folder, "outside")
 	trap := filepath.Join(n.folder, "state", "volumes", "trap")
 	must(t, os.MkdirAll(outside, 0o755))
@@ -98,6 +99,7 @@ func (n *node) testIsolation(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(n.bin, name), text, 0o644))
 	}
 	n.testRequests(t, k)
+	n.testStart(t, k)
 	k.end()
 	n.testRights(t, folder)
 	n.testAbandoned(t)
