@@ -204,6 +204,14 @@ func updateHint(err error) error {
 		}
 	case connect.CodeAborted:
 		return hinted{err, "kogge node slots shows how far it is; one at a time is done"}
+	case connect.CodeFailedPrecondition:
+		// The node says which rule it was in words alone.
+		switch {
+		case strings.Contains(err.Error(), layout.ErrSignatures.Error()):
+			return hinted{err, "it trusts the key set whose root.json came with its image (--trust): sign with that one, kogge release sign --keys NAME"}
+		case strings.Contains(err.Error(), layout.ErrExpired.Error()):
+			return hinted{err, "make it anew, with a later date: kogge release create --expires DATE"}
+		}
 	}
 	return err
 }
