@@ -110,8 +110,10 @@ func findBootDisk(modules *module.Index, board boards.Board, cmdline mount.Cmdli
 	if err != nil {
 		guard.Kmsg(err.Error()) // as with a loader that tells nothing: proven, and any one disk
 	}
-	if loader.Partition == nil && cmdline.BootPart != (gpt.GUID{}) {
-		loader.Partition = &cmdline.BootPart
+	if cmdline.BootPart != (gpt.GUID{}) {
+		// Whoever says it here has started us. After kexec the firmware's variables are
+		// those of an earlier boot.
+		loader = mount.Loader{Partition: &cmdline.BootPart}
 	}
 	disk, err := waitForDisk(modules, loader)
 	return disk, loader, err

@@ -24,6 +24,7 @@ type boot struct {
 	Slot      string            `json:"slot"`
 	Version   string            `json:"version"`
 	Board     string            `json:"board"`
+	Disk      string            `json:"disk"` // that has the partitions
 	Trial     bool              `json:"trial"`
 	Alone     string            `json:"alone"`
 	Loader    string            `json:"loader"`

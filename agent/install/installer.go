@@ -167,7 +167,7 @@ func (i *Installer) Rollback(ctx context.Context, when When, by string, report f
 		// It was never proven; whoever wants it updates to it.
 		return refuse("slot %s holds release %s, which has not proven itself here yet: that is no rollback but an update", other.Slot, other.Version)
 	case other.State == Failed:
-		return refuse("slot %s: %s", other.Slot, other.Text)
+		return refuse("slot %s: release %s %s", other.Slot, other.Version, other.Text)
 	case other.State != Proven:
 		return refuse("slot %s is %s: there is nothing to go back to", other.Slot, other.State)
 	}
@@ -404,7 +404,7 @@ func look(b boot, name bootloader.Slot, e bootloader.Entry, r *slot.Record, fail
 		s.State, s.Text = Incomplete, fmt.Sprintf("%d MiB of the root are written", r.Written>>20)
 	}
 	if failed && s.Version != "" && s.State != Proven && s.State != ArmedHere {
-		s.State, s.Text = Failed, failure.String()
+		s.State, s.Text = Failed, failure.Outcome()
 	}
 	return s
 }

@@ -5,16 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
+	"kogge.example/update/gpt"
 )
-
-// onTrial is what the kernel's command line has of a slot on trial where no boot loader
-// says so. Stage 0 reads it.
-const onTrial = "kogge.trial=1"
 
 // loadKernel has the next reboot start the kernel of an armed slot directly, and counts
 // that try, as the boot loader would have. A cut after that, or a kernel that does not
@@ -35,6 +33,12 @@ func (i *Installer) loadKernel(slot bootloader.Slot) error {
 	if err != nil {
 		return err
 	}
+	id, err := b.bootPartID()
+	if err != nil {
+		return err
+	}
+	// What stage 0 cannot ask a boot loader now.
+	said := fmt.Sprintf(" kogge.trial=1 kogge.bootpart=%s", id)
 	err = part.Read(func(v *fat.Volume) error {
 		k, err := bootloader.KernelOf(l, v, slot)
 		if err != nil {
@@ -50,7 +54,7 @@ func (i *Installer) loadKernel(slot bootloader.Slot) error {
 			return err
 		}
 		defer initrd.Close()
-		return i.Kexec(image, initrd, k.Cmdline+" "+onTrial)
+		return i.Kexec(image, initrd, k.Cmdline+said)
 	})
 	if err != nil {
 		return err
@@ -60,6 +64,26 @@ func (i *Installer) loadKernel(slot bootloader.Slot) error {
 		return errors.Join(err, i.Kexec(nil, nil, ""))
 	}
 	return nil
+}
+
+// bootPartID is the name that the boot partition has by now: the first boot of an image
+// gives it one of its own.
+func (b boot) bootPartID() (gpt.GUID, error) {
+	f, err := os.Open(filepath.Join(filepath.Dir(b.Parts[bootPartition]), b.Disk))
+	if err != nil {
+		return gpt.GUID{}, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return gpt.GUID{}, err
+	}
+	table, err := gpt.Read(f, size)
+	if err != nil {
+		return gpt.GUID{}, err
+	}
+	esp, err := table.Find(bootPartition)
+	return esp.GUID, err
 }
 
 // inMemory is a file that a system call can read: the boot partition is not mounted.

@@ -14,9 +14,9 @@ type Cmdline struct {
 	Verity  verity.Params // kogge.verity: root hash, salt, blocks of the root file system
 	Version string        // kogge.version: the release, as people name it
 	Board   string        // kogge.board
-	Trial   bool          // kogge.trial=1: from boot loaders that cannot say it otherwise
-	// BootPart is the boot partition that the loader started from (kogge.bootpart);
-	// zero from loaders that cannot say it or say it otherwise.
+	Trial   bool          // kogge.trial=1: from boot loaders that cannot say it otherwise, and from kexec
+	// BootPart is the boot partition that the kernel is from (kogge.bootpart); zero from
+	// loaders that cannot say it or say it otherwise.
 	BootPart gpt.GUID
 }
 

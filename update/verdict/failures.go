@@ -30,8 +30,11 @@ type Failure struct {
 }
 
 // String is "release 1.1 failed: agent not ready within 60s (3 boots)".
-func (f Failure) String() string {
-	return fmt.Sprintf("release %s %s", f.Release, Conclusion{Stage: Over, Verdict: f.Verdict, Why: f.Why, Boots: f.Boots})
+func (f Failure) String() string { return fmt.Sprintf("release %s %s", f.Release, f.Outcome()) }
+
+// Outcome is that without the release: "crashed: reset by the watchdog (3 boots)".
+func (f Failure) Outcome() string {
+	return Conclusion{Stage: Over, Verdict: f.Verdict, Why: f.Why, Boots: f.Boots}.String()
 }
 
 // Refused says whether the release is not to be installed or armed again until
