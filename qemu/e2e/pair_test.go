@@ -32,9 +32,9 @@ import (
 // fault that it wants there: so one build serves for all of them.
 const faultWord = "kogge.fault=" + "----------------------------"
 
-// assessYAML is the example's node.yaml with a boot assessment that does not wait for
-// long: a boot is quick, and nobody waits for minutes to see that one is bad.
-const assessYAML = "assess: {for: 3s, timeout: 90s}\n"
+// assessYAML is the example's node.yaml with a boot assessment that is soon good, and has
+// time to be where the machine is slow.
+const assessYAML = "assess: {for: 3s, timeout: 4m}\n"
 
 // pair is a disk that gets two releases: 1.0 in slot A, and 1.1 in slot B. It is only read.
 type pair struct {

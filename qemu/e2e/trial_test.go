@@ -17,7 +17,7 @@ import (
 )
 
 // trialLimit is for all boots of one story.
-const trialLimit = 15 * time.Minute
+const trialLimit = 40 * time.Minute
 
 // TestTrial follows what PID 1 makes of boots that are not good, line by line on the
 // console, and what it remembers of them. The first story is part of every go test, all
@@ -77,13 +77,13 @@ func TestTrial(t *testing.T) {
 				return errors.Join(p.breakB(v, l, "agent-sick"), l.Arm(v, "B", "1.1", 3, written))
 			}, true,
 			[]string{
-				"kogge: boot assessment: bad, slot B, release 1.1: not good within 1m30s: the agent has said nothing",
-				"kogge: boot assessment: bad, slot B, release 1.1: not good within 1m30s: the agent has said nothing",
-				"kogge: boot assessment: bad, slot B, release 1.1: not good within 1m30s: the agent has said nothing",
-				"kogge: release 1.1 failed: not good within 1m30s: the agent has said nothing .3 boots.",
+				"kogge: boot assessment: bad, slot B, release 1.1: not good within 4m0s: the agent has said nothing",
+				"kogge: boot assessment: bad, slot B, release 1.1: not good within 4m0s: the agent has said nothing",
+				"kogge: boot assessment: bad, slot B, release 1.1: not good within 4m0s: the agent has said nothing",
+				"kogge: release 1.1 failed: not good within 4m0s: the agent has said nothing .3 boots.",
 				"kogge: boot assessment: good, slot A, release 1.0",
 			},
-			[]string{`"assessment":"bad","why":"not good within 1m30s: the agent has said nothing"`, `"kind":"verdict".*"release":"1.1".*"verdict":"failed"`},
+			[]string{`"assessment":"bad","why":"not good within 4m0s: the agent has said nothing"`, `"kind":"verdict".*"release":"1.1".*"verdict":"failed"`},
 		},
 	}
 	for _, s := range stories {
