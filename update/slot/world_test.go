@@ -302,8 +302,8 @@ func (w *world) startSlot(v *fat.Volume) (bootloader.Slot, bool, error) {
 
 func (w *world) startSystemdBoot(v *fat.Volume) (bootloader.Slot, bool, error) {
 	type entry struct {
-		file, efi, text            string
-		version, left, done, index int
+		file, efi, text     string
+		version, left, done int
 	}
 	var best *entry
 	files, err := v.ReadDir("loader/entries")
