@@ -181,7 +181,7 @@ func (f *changeSlot) run(cmd *cobra.Command, node string, do func(context.Contex
 	err := f.target.ask(cmd, []string{node}, func(ctx context.Context, c *api.Client) error {
 		answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
 		if err != nil {
-			return err
+			return updateHint(err)
 		}
 		before = answer.Msg
 		return updateHint(do(ctx, c, func(s *apiv1.UpdateStep) error {
