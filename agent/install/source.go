@@ -2,7 +2,6 @@ package install
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -31,6 +30,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 		}
 	}
 	var src release.Stored
+	name := from
 	switch {
 	case strings.HasPrefix(from, "usb:"):
 		if from != "usb:" {
@@ -39,6 +39,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 		if settings.USB != nodeconfig.USBAsk {
 			return nil, refuse("this node reads no sticks: update.usb in its node.yaml is off")
 		}
+		name = "on a stick"
 		src, err = i.Sticks()
 	case strings.Contains(from, "://") && i.Web != nil:
 		src, err = i.Web(from)
@@ -48,7 +49,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 		src, err = i.Registry(ctx, from)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("release %.200s: %w", from, errors.Join(ErrUnreachable, err))
+		return nil, fmt.Errorf("release %.200s: %w: %w", name, ErrUnreachable, err)
 	}
 	return src, nil
 }

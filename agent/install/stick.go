@@ -26,7 +26,10 @@ type Sticks struct {
 	Dev string // /dev
 }
 
-var errNoStick = errors.New("there is no USB stick in the node")
+var (
+	errNoStick = errors.New("there is no USB stick in the node")
+	errNoUSB   = errors.New("the kernel of this node's board knows no USB")
+)
 
 // Open finds the one stick with a release.
 func (s Sticks) Open() (release.Stored, error) {
@@ -35,6 +38,9 @@ func (s Sticks) Open() (release.Stored, error) {
 		return nil, err
 	}
 	if len(devices) == 0 {
+		if _, err := os.Stat(filepath.Join(s.Sys, "bus", "usb")); errors.Is(err, fs.ErrNotExist) {
+			return nil, errNoUSB
+		}
 		return nil, errNoStick
 	}
 	var found []*stick
