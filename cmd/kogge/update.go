@@ -15,6 +15,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	layout "kogge.example/update/release"
+	"kogge.example/update/slot"
 )
 
 // reboots are the values of --reboot.
@@ -211,6 +212,8 @@ func updateHint(err error) error {
 			return hinted{err, "it trusts the key set whose root.json came with its image (--trust): sign with that one, kogge release sign --keys NAME"}
 		case strings.Contains(err.Error(), layout.ErrExpired.Error()):
 			return hinted{err, "make it anew, with a later date: kogge release create --expires DATE"}
+		case strings.Contains(err.Error(), slot.ErrFailedBefore.Error()):
+			return hinted{err, "it is tried again after kogge node forget-failure NODE RELEASE"}
 		}
 	}
 	return err
