@@ -4,7 +4,7 @@
 // The scripts are testdata/*.txt, the short set, which is part of every go test,
 // and testdata/long/*.txt, which takes the better part of an hour. KOGGE_E2E=all
 // selects both, the long forms of [TestGrowth] and [TestUpdateCuts], and all cells of
-// [TestMatrix]; `make e2e` sets it. Nothing is ever skipped: a script is in the
+// [TestMatrix], and [TestTrial]; `make e2e` sets it. No script is ever skipped: it is in the
 // selected set or it is not. They are in the language of
 // github.com/rogpeppe/go-internal/testscript. On top of its commands they have
 //
