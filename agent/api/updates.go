@@ -19,6 +19,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
 	"kogge.example/update/release"
+	"kogge.example/update/slot"
 )
 
 // Updates is what is done to the node's slots.
@@ -115,11 +116,51 @@ func updateError(ctx context.Context, err error) error {
 	case errors.Is(err, install.ErrBusy):
 		return connect.NewError(connect.CodeAborted, err)
 	case errors.Is(err, install.ErrRefused):
-		return connect.NewError(connect.CodeFailedPrecondition, err)
+		return refusal(err)
 	case errors.Is(err, install.ErrUnreachable):
 		return connect.NewError(connect.CodeUnavailable, err)
 	}
 	return connect.NewError(connect.CodeInternal, err)
+}
+
+// rules are the errors by which a caller tells what he can do.
+var rules = []struct {
+	err  error
+	rule apiv1.Rule
+}{
+	{release.ErrSignatures, apiv1.Rule_RULE_SIGNATURES},
+	{release.ErrExpired, apiv1.Rule_RULE_EXPIRED},
+	{slot.ErrFailedBefore, apiv1.Rule_RULE_FAILED_BEFORE},
+}
+
+// refusal is the error of what a rule of the node forbids.
+func refusal(err error) error {
+	said := connect.NewError(connect.CodeFailedPrecondition, err)
+	for _, r := range rules {
+		if !errors.Is(err, r.err) {
+			continue
+		}
+		if detail, err := connect.NewErrorDetail(&apiv1.Refusal{Rule: r.rule}); err == nil { // without it the words are there
+			said.AddDetail(detail)
+		}
+	}
+	return said
+}
+
+// RuleOf is the rule that an error of a call names, RULE_UNSPECIFIED for none.
+func RuleOf(err error) apiv1.Rule {
+	var said *connect.Error
+	if !errors.As(err, &said) {
+		return apiv1.Rule_RULE_UNSPECIFIED
+	}
+	for _, detail := range said.Details() {
+		if value, err := detail.Value(); err == nil {
+			if r, ok := value.(*apiv1.Refusal); ok {
+				return r.Rule
+			}
+		}
+	}
+	return apiv1.Rule_RULE_UNSPECIFIED
 }
 
 func stepMessage(s install.Step) *apiv1.UpdateResponse {

@@ -17,6 +17,8 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/events"
 	"kogge.example/agent/install"
+	"kogge.example/update/release"
+	"kogge.example/update/slot"
 )
 
 // slots stands for the node's slots: update says what becomes of an order.
@@ -246,6 +248,30 @@ type waiting struct{ context.Context }
 func (w waiting) Read([]byte) (int, error) {
 	<-w.Done()
 	return 0, w.Err()
+}
+
+// TestRuleOf: a caller learns over the wire which rule it was.
+func TestRuleOf(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want apiv1.Rule
+	}{
+		{release.ErrSignatures, apiv1.Rule_RULE_SIGNATURES},
+		{release.ErrExpired, apiv1.Rule_RULE_EXPIRED},
+		{slot.ErrFailedBefore, apiv1.Rule_RULE_FAILED_BEFORE},
+		{slot.ErrTooSmall, apiv1.Rule_RULE_UNSPECIFIED},
+	} {
+		c, _ := updating(t, func(context.Context, install.Order, func(install.Step)) error {
+			return fmt.Errorf("%w: release 1.1: %w", install.ErrRefused, test.err)
+		})
+		err := c.Bring(timeout(t), &apiv1.UpdateStart{From: "usb:"}, nil, func(*apiv1.UpdateStep) error { return nil })
+		if connect.CodeOf(err) != connect.CodeFailedPrecondition || RuleOf(err) != test.want || !strings.Contains(err.Error(), test.err.Error()) {
+			t.Errorf("%v: the caller gets rule %s, want %s: %v", test.err, RuleOf(err), test.want, err)
+		}
+	}
+	if got := RuleOf(io.EOF); got != apiv1.Rule_RULE_UNSPECIFIED {
+		t.Errorf("an error of no call names rule %s", got)
+	}
 }
 
 // TestUpdateTalk: what a caller says out of turn ends the call, and a silent one is not

@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -50,6 +51,9 @@ func main() {
 }
 
 func newService(ic *plugin.InitContext) (any, error) {
+	// There is one of us for each container, and nearly always it sleeps. RunShim has set
+	// 40 just before.
+	debug.SetGCPercent(10)
 	publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err

@@ -15,7 +15,6 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	layout "kogge.example/update/release"
-	"kogge.example/update/slot"
 )
 
 // reboots are the values of --reboot.
@@ -206,13 +205,12 @@ func updateHint(err error) error {
 	case connect.CodeAborted:
 		return hinted{err, "kogge node slots shows how far it is; one at a time is done"}
 	case connect.CodeFailedPrecondition:
-		// The node says which rule it was in words alone.
-		switch {
-		case strings.Contains(err.Error(), layout.ErrSignatures.Error()):
+		switch api.RuleOf(err) {
+		case apiv1.Rule_RULE_SIGNATURES:
 			return hinted{err, "it trusts the key set whose root.json came with its image (--trust): sign with that one, kogge release sign --keys NAME"}
-		case strings.Contains(err.Error(), layout.ErrExpired.Error()):
+		case apiv1.Rule_RULE_EXPIRED:
 			return hinted{err, "make it anew, with a later date: kogge release create --expires DATE"}
-		case strings.Contains(err.Error(), slot.ErrFailedBefore.Error()):
+		case apiv1.Rule_RULE_FAILED_BEFORE:
 			return hinted{err, "it is tried again after kogge node forget-failure NODE RELEASE"}
 		}
 	}
