@@ -16,7 +16,13 @@ import (
 func installer(at places, now *parts) *install.Installer {
 	return &install.Installer{
 		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: "/proc/cmdline", Facts: "/usr/lib/kogge/release.json",
-		Web: func(url string) (release.Stored, error) { return release.OpenWeb(url, nil) },
+		Web: func(url string) (release.Stored, error) {
+			registries, err := at.registries.Read()
+			if err != nil {
+				return nil, err
+			}
+			return registries.OpenWebRelease(url)
+		},
 		Registry: func(ctx context.Context, name string) (release.Stored, error) {
 			registries, err := at.registries.Read()
 			if err != nil {

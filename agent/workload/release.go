@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -53,6 +54,22 @@ func (r Registries) OpenRelease(ctx context.Context, ref string) (*Release, erro
 		return nil, explain(err)
 	}
 	return one, nil
+}
+
+// OpenWebRelease names a release in a folder of a web server. Which authorities its
+// certificate may be from, and whether it speaks plain HTTP, is set as for a registry
+// of its host.
+func (r Registries) OpenWebRelease(address string) (*release.Web, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, errors.New("its address cannot be read") // its text may hold a password
+	}
+	own := r[u.Host].Access
+	access := release.Access{Plain: own.Insecure}
+	if own.CA != "" {
+		access.CA = []byte(own.CA)
+	}
+	return release.OpenWeb(address, access)
 }
 
 // Index gets the index of the release.

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bytes"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log"
@@ -75,5 +76,36 @@ func TestRelease(t *testing.T) {
 	}
 	if _, err := (Registries{}).OpenRelease(t.Context(), host+"/os:9.9"); !errors.Is(err, ErrMissing) {
 		t.Errorf("a release that is not there: %v", err)
+	}
+}
+
+// TestWebRelease: what is set for a host holds for its web server as well.
+func TestWebRelease(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	host := strings.TrimPrefix(server.URL, "https://")
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	for _, test := range []struct {
+		what, address string
+		set           Registries
+		want          string // in the error; all of them end without a release
+	}{
+		{"an authority that is set", server.URL + "/os", Registries{host: {Access: Access{CA: string(ca)}}}, "404"},
+		{"one of another host", server.URL + "/os", Registries{"other:443": {Access: Access{CA: string(ca)}}}, "certificate"},
+		{"none", server.URL + "/os", nil, "certificate"},
+		{"plain HTTP", "http://192.0.2.1:1/os", nil, "plain HTTP"},
+		{"no address", "http://a b/", nil, "cannot be read"},
+	} {
+		src, err := test.set.OpenWebRelease(test.address)
+		if err == nil {
+			_, err = src.Index(t.Context())
+		}
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.what, err, test.want)
+		}
+	}
+	if _, err := (Registries{"192.0.2.1:1": {Access: Access{Insecure: true}}}).OpenWebRelease("http://192.0.2.1:1/os"); err != nil {
+		t.Errorf("plain HTTP of a host that is set to be insecure: %v", err)
 	}
 }

@@ -175,7 +175,8 @@ func registrySetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set HOST", Short: "Say how a registry proves itself", Args: exactly("HOST"),
 		Long: "Says which certificate authorities a registry's certificate may be from, besides those that the\n" +
-			"system knows, or that it speaks plain HTTP. While somebody is logged in neither can be changed.",
+			"system knows, or that it speaks plain HTTP. While somebody is logged in neither can be changed.\n" +
+			"It holds for a web server that has releases of the node's system, too (kogge node update).",
 		Example: "  kogge registry set registry.lan:5000 --ca ca.pem\n  kogge registry set 192.0.2.7:5000 --insecure",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &apiv1.SetRegistryRequest{Host: args[0]}

@@ -67,7 +67,8 @@ it from by itself:
   registry.example/os:1.1             a name in a registry
   usb:                                a stick in the node (if its node.yaml says update.usb: ask)
 
-Without RELEASE it is what the node.yaml of the node has as update.source. Nothing of a release is
+A server with a certificate of your own authority, or with plain HTTP, is known to the node by
+kogge registry set HOST. Without RELEASE it is what node.yaml has as update.source. Nothing of a release is
 written before the node has checked its signatures. Containers run on until the node reboots, stop then
 in order, and start again after it. If the line breaks, the same command goes on where it was.
 

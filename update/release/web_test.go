@@ -39,7 +39,7 @@ func TestWeb(t *testing.T) {
 				next.ServeHTTP(w, r)
 			})
 		})
-		src, err := OpenWeb(server.URL+"/os/1.1", ca)
+		src, err := OpenWeb(server.URL+"/os/1.1", Access{CA: ca})
 		must(t, err)
 		defer src.Close()
 		r, err := Verify(t.Context(), src, root(t), created, "qemu-x86_64")
@@ -109,7 +109,7 @@ func TestBadServers(t *testing.T) {
 				next.ServeHTTP(w, r)
 			})
 		})
-		src, err := OpenWeb(server.URL+"/os/1.1/", ca)
+		src, err := OpenWeb(server.URL+"/os/1.1/", Access{CA: ca})
 		must(t, err)
 		src.stall = 300 * time.Millisecond
 		if strings.HasPrefix(c.name, "endless") || c.name == "breaks off" {
@@ -132,7 +132,7 @@ func TestWrongRange(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	src, err := OpenWeb(server.URL+"/os/1.1", ca)
+	src, err := OpenWeb(server.URL+"/os/1.1", Access{CA: ca})
 	must(t, err)
 	r, err := Verify(t.Context(), src, root(t), created, "qemu-x86_64")
 	must(t, err)
@@ -148,16 +148,21 @@ func TestAddresses(t *testing.T) {
 		"http://releases.example/": false, "http://192.0.2.1/": false, "ftp://releases.example/": false, "releases.example/os": false, "https://": false,
 		"https://releases.example/?q": false, "https://releases.example/#q": false, "://": false, "": false,
 	} {
-		if _, err := OpenWeb(address, nil); (err == nil) != ok {
+		if _, err := OpenWeb(address, Access{}); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
-	if _, err := OpenWeb("https://releases.example", []byte("hello")); err == nil {
+	for address, ok := range map[string]bool{"http://192.0.2.1/os": true, "https://192.0.2.1/os": true, "ftp://192.0.2.1/os": false} {
+		if _, err := OpenWeb(address, Access{Plain: true}); (err == nil) != ok {
+			t.Errorf("%q of an insecure host: %v", address, err)
+		}
+	}
+	if _, err := OpenWeb("https://releases.example", Access{CA: []byte("hello")}); err == nil {
 		t.Error("any text is a CA")
 	}
 	server, _ := served(t, func(next http.Handler) http.Handler { return next })
 	server.Config.ErrorLog = nil
-	src, err := OpenWeb(server.URL+"/os/1.1", nil)
+	src, err := OpenWeb(server.URL+"/os/1.1", Access{})
 	must(t, err)
 	if _, err := src.Index(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("server of an unknown CA: %v", err)
