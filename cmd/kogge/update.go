@@ -68,9 +68,9 @@ it from by itself:
   usb:                                a stick in the node (if its node.yaml says update.usb: ask)
 
 A server with a certificate of your own authority, or with plain HTTP, is known to the node by
-kogge registry set HOST. Without RELEASE it is what node.yaml has as update.source. Nothing of a release is
-written before the node has checked its signatures. Containers run on until the node reboots, stop then
-in order, and start again after it. If the line breaks, the same command goes on where it was.
+kogge registry set HOST. Without RELEASE it is what node.yaml has as update.source. Nothing of a release
+is written before the node has checked its signatures. Containers run on until the node reboots, stop
+then in order, and start again after it. If the line breaks, the same command goes on where it was.
 
 With --reboot kexec the running kernel starts the new one, without firmware and boot loader: containers
 are away for a shorter time. What the two would have stumbled over shows at the next reboot only, and
