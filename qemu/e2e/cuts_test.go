@@ -27,6 +27,7 @@ import (
 // counted boot to the blessing, and real firmware boots at least the first, the last and
 // one more of the states that it can tell apart.
 func TestUpdateCuts(t *testing.T) {
+	t.Parallel()
 	all := os.Getenv("KOGGE_E2E") == "all"
 	get, names := releases, []string{"qemu-x86_64"}
 	if all {

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 // TestScript runs each script of testdata: whole systems, two at a time on two
 // processors. With KOGGE_E2E=all those of testdata/long are in the set as well.
 func TestScript(t *testing.T) {
+	t.Parallel()
 	dirs := []string{"testdata"}
 	switch set := os.Getenv("KOGGE_E2E"); set {
 	case "":

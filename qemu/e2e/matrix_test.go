@@ -64,6 +64,7 @@ func cells(t *testing.T, file string) (all []cell) {
 // ends, and after how many boots. The tables in testdata/matrix say what is expected and
 // why. Short cells are part of every go test, all of them of KOGGE_E2E=all.
 func TestMatrix(t *testing.T) {
+	t.Parallel()
 	for _, board := range []string{"qemu-x86_64", "qemu-arm64", "qemu-arm64-uboot"} {
 		all := cells(t, filepath.Join("testdata", "matrix", board+".txt"))
 		if os.Getenv("KOGGE_E2E") != "all" {
