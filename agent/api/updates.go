@@ -131,6 +131,7 @@ var rules = []struct {
 	{release.ErrSignatures, apiv1.Rule_RULE_SIGNATURES},
 	{release.ErrExpired, apiv1.Rule_RULE_EXPIRED},
 	{slot.ErrFailedBefore, apiv1.Rule_RULE_FAILED_BEFORE},
+	{release.ErrServer, apiv1.Rule_RULE_SERVER},
 }
 
 // refusal is the error of what a rule of the node forbids.

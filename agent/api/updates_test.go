@@ -259,6 +259,7 @@ func TestRuleOf(t *testing.T) {
 		{release.ErrSignatures, apiv1.Rule_RULE_SIGNATURES},
 		{release.ErrExpired, apiv1.Rule_RULE_EXPIRED},
 		{slot.ErrFailedBefore, apiv1.Rule_RULE_FAILED_BEFORE},
+		{release.ErrServer, apiv1.Rule_RULE_SERVER},
 		{slot.ErrTooSmall, apiv1.Rule_RULE_UNSPECIFIED},
 	} {
 		c, _ := updating(t, func(context.Context, install.Order, func(install.Step)) error {

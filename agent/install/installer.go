@@ -186,7 +186,7 @@ func (i *Installer) verify(ctx context.Context, src release.Source, d *disk) (*r
 	}
 	r, err := release.Verify(ctx, src, root, i.refTime(), d.Board)
 	if err != nil {
-		return nil, Step{}, refusedBy(err, release.ErrLayout, release.ErrNoLayout, release.ErrSignatures, release.ErrExpired, release.ErrBoard, release.ErrTrust)
+		return nil, Step{}, refusedBy(err, release.ErrLayout, release.ErrNoLayout, release.ErrSignatures, release.ErrExpired, release.ErrBoard, release.ErrTrust, release.ErrServer)
 	}
 	if err := i.trust().keep(r.Root, r.RootVersion); err != nil {
 		return nil, Step{}, err

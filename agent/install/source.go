@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -48,7 +49,10 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 	default:
 		src, err = i.Registry(ctx, from)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, release.ErrServer):
+		return nil, refusal{err}
+	case err != nil:
 		return nil, fmt.Errorf("release %.200s: %w: %w", name, ErrUnreachable, err)
 	}
 	return src, nil

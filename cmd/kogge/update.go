@@ -213,6 +213,8 @@ func updateHint(err error) error {
 			return hinted{err, "make it anew, with a later date: kogge release create --expires DATE"}
 		case apiv1.Rule_RULE_FAILED_BEFORE:
 			return hinted{err, "it is tried again after kogge node forget-failure NODE RELEASE"}
+		case apiv1.Rule_RULE_SERVER:
+			return hinted{err, "kogge registry set HOST has the node believe it: --ca ca.pem for its authority, --insecure for plain HTTP"}
 		}
 	}
 	return err

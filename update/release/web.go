@@ -37,9 +37,13 @@ const (
 	maxRedirects = 10
 )
 
+// ErrServer says that a web server is not believed: its certificate is from nobody that is
+// known, or it has none.
+var ErrServer = errors.New("server is not believed")
+
 var (
 	errStalled  = errors.New("nothing came for a minute")
-	errPlain    = errors.New("plain HTTP is spoken to this machine, and to hosts that are set to be insecure; use https")
+	errPlain    = fmt.Errorf("%w: plain HTTP", ErrServer)
 	errCircle   = fmt.Errorf("redirects more than %d times", maxRedirects)
 	errEncoding = errors.New("answer has an encoding that nobody asked for")
 )
@@ -182,6 +186,9 @@ func (b *webBody) ask(client *http.Client, at *url.URL, offset int64) (skip int6
 func (b *webBody) why(err error) error {
 	if errors.Is(context.Cause(b.ctx), errStalled) {
 		return errStalled
+	}
+	if unknown := (*tls.CertificateVerificationError)(nil); errors.As(err, &unknown) {
+		return fmt.Errorf("%w: %w", ErrServer, unknown.Err)
 	}
 	return err
 }

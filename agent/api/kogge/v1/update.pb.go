@@ -85,6 +85,7 @@ const (
 	Rule_RULE_SIGNATURES    Rule = 1 // too few keys that the node trusts have signed
 	Rule_RULE_EXPIRED       Rule = 2 // its metadata were good until a time that is over
 	Rule_RULE_FAILED_BEFORE Rule = 3 // it failed on this node, and was not forgiven
+	Rule_RULE_SERVER        Rule = 4 // the web server that has it is not believed
 )
 
 // Enum value maps for Rule.
@@ -94,12 +95,14 @@ var (
 		1: "RULE_SIGNATURES",
 		2: "RULE_EXPIRED",
 		3: "RULE_FAILED_BEFORE",
+		4: "RULE_SERVER",
 	}
 	Rule_value = map[string]int32{
 		"RULE_UNSPECIFIED":   0,
 		"RULE_SIGNATURES":    1,
 		"RULE_EXPIRED":       2,
 		"RULE_FAILED_BEFORE": 3,
+		"RULE_SERVER":        4,
 	}
 )
 
@@ -1248,12 +1251,13 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"REBOOT_NOW\x10\x01\x12\x11\n" +
 	"\rREBOOT_WINDOW\x10\x02\x12\x11\n" +
 	"\rREBOOT_MANUAL\x10\x03\x12\x10\n" +
-	"\fREBOOT_KEXEC\x10\x04*[\n" +
+	"\fREBOOT_KEXEC\x10\x04*l\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fRULE_SIGNATURES\x10\x01\x12\x10\n" +
 	"\fRULE_EXPIRED\x10\x02\x12\x16\n" +
-	"\x12RULE_FAILED_BEFORE\x10\x032\x8f\x03\n" +
+	"\x12RULE_FAILED_BEFORE\x10\x03\x12\x0f\n" +
+	"\vRULE_SERVER\x10\x042\x8f\x03\n" +
 	"\rUpdateService\x12E\n" +
 	"\x06Update\x12\x17.kogge.v1.UpdateRequest\x1a\x18.kogge.v1.UpdateResponse\"\x04\xa8\xe3\x18\x03(\x010\x01\x12G\n" +
 	"\bRollback\x12\x19.kogge.v1.RollbackRequest\x1a\x18.kogge.v1.UpdateResponse\"\x04\xa8\xe3\x18\x030\x01\x12M\n" +
