@@ -48,4 +48,5 @@ bench: deps test-deps
 ## make e2e     every script, the long ones too
 e2e: deps test-deps
 	KOGGE_CUT_SEEDS=1000 go test -count=1 -timeout 60m -run PowerCut ./update/slot
-	KOGGE_E2E=all go test -count=1 -timeout 150m -v ./qemu/e2e
+	KOGGE_E2E=all go test -count=1 -run UBootImage ./image
+	KOGGE_E2E=all go test -count=1 -timeout 240m -v ./qemu/e2e
