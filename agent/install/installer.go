@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"path/filepath"
@@ -317,9 +318,10 @@ func (i *Installer) arm(ctx context.Context, step Step, when When, by string, re
 	return i.reboot(context.WithoutCancel(ctx), step, when, report)
 }
 
-// voters are how many voters the fleet has. A node that has no ledger is alone.
+// voters are how many voters the fleet has. A node that has no ledger is alone; one whose
+// ledger cannot be looked for may not be.
 func (i *Installer) voters() int {
-	if _, err := os.Stat(filepath.Join(i.State, "kogge", "ledger")); err != nil {
+	if _, err := os.Stat(filepath.Join(i.State, "kogge", "ledger")); errors.Is(err, fs.ErrNotExist) {
 		return 1
 	}
 	return 0 // more than this release can count

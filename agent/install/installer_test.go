@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -126,6 +127,10 @@ func TestRefused(t *testing.T) {
 		{name: "schema", source: makeRelease(t, "1.1", 2, wish{schema: release.Schema{Reads: [2]int{2, 3}, Writes: 3}}).open(t), want: "reads 2 to 3"},
 		{name: "nobody is trusted", edit: func(m *machine) { m.Image = m.part("nothing") }, source: good.open(t), want: "knows nobody who makes releases"},
 		{name: "several voters", edit: func(m *machine) { m.write("state/kogge/ledger", "") }, source: good.open(t), want: "certificate of their vote"},
+		{name: "voters that nobody can count", edit: func(m *machine) {
+			m.write("state/kogge/other", "")
+			must(m.t, os.Symlink("ledger", m.part("state/kogge/ledger"))) // a loop
+		}, source: good.open(t), want: "certificate of their vote"},
 		{name: "two disks", edit: func(m *machine) { m.write("run/boot.json", `{"slot":"A","alone":"disks vda and vdb are alike"}`) }, source: good.open(t), want: "vda and vdb"},
 		{name: "no loader", edit: func(m *machine) { m.write("run/boot.json", `{"slot":"A"}`) }, source: good.open(t), want: "boot loader"},
 		{name: "no window", source: good.open(t), order: Order{When: InWindow}, want: "no update.window"},
