@@ -72,8 +72,8 @@ kogge registry set HOST. Without RELEASE it is what node.yaml has as update.sour
 is written before the node has checked its signatures. Containers run on until the node reboots, stop
 then in order, and start again after it. If the line breaks, the same command goes on where it was.
 
-With --reboot kexec the running kernel starts the new one, without firmware and boot loader: containers
-are away for a shorter time. What the two would have stumbled over shows at the next reboot only, and
+With --reboot kexec the running kernel starts the new one, without firmware and boot loader, which saves
+the time that they take. What the two would have stumbled over shows at the next reboot only, and
 devices are not reset as thoroughly. A kernel that does not come up is left as ever: the watchdog resets
 the machine, and the boot loader has the tries that are left. Kernels that cannot do it (Debian's for
 arm64) reboot through the firmware.`,
