@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -122,7 +121,7 @@ func (r release) licenses(ctx context.Context, o Options, modules []sbom.Module,
 	}
 	return cached(o, "licenses-"+key+".tar.zst", func(out string) error {
 		o.Say("licences")
-		cmd := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOMODCACHE")
+		cmd := program.Go(ctx, "env", "GOROOT", "GOMODCACHE")
 		cmd.Dir = o.Source
 		text, err := cmd.Output()
 		if err != nil {

@@ -127,7 +127,7 @@ func helpCommand() *cobra.Command {
 
 // page is a command that only has a text.
 func page(name, short, text string) *cobra.Command {
-	return &cobra.Command{Use: name, Short: short, Long: strings.TrimSpace(text)}
+	return &cobra.Command{Use: name, Short: short, Long: strings.Trim(text, "\n")}
 }
 
 // pages are what kogge help tells beside the commands.

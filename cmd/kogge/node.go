@@ -291,7 +291,7 @@ func nodeEndCommand(how string) *cobra.Command {
 			})
 		},
 	}
-	t.nodeFlags(cmd)
+	t.fleetFlag(cmd)
 	return cmd
 }
 

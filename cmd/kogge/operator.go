@@ -47,8 +47,8 @@ func operatorInviteCommand() *cobra.Command {
 		Use:   "invite NAME --role ROLE",
 		Short: "Invite somebody to operate the fleet",
 		Long: "Writes an invitation to send to somebody: the fleet's genesis, a name and a role, and a secret that is\n" +
-			"good for one key. A reader sees everything, an operator also runs, stops and configures, an admin may\n" +
-			"ask a node for anything. Signing and revoking stay with this computer.\n\n" +
+			"good for one key. A reader sees how things are, an operator also changes what runs, an admin may ask a\n" +
+			"node for anything (kogge help roles). Signing and revoking stay with this computer.\n\n" +
 			"The secret keeps out who never saw the file. Who reads it on its way might still come first, with a key\n" +
 			"of their own: hence the two of you compare the key when you sign.",
 		Example: "  kogge operator invite bob --role operator",

@@ -13,8 +13,10 @@ and in a second terminal:
 
 For a machine of your own, make a fleet, an image, and a file that lets the node into the fleet:
 
+  export KOGGE_FLEET=hanse                      # beside dev, that make run has made
   kogge fleet create hanse
   kogge fleet token hanse --node n1             # writes join.yaml
+  kogge release keys create                     # before the image: a node installs what they sign
   kogge image build --board pc-x86_64 -o kogge.img
   kogge image seed kogge.img --join join.yaml
   kogge image write kogge.img /dev/sdX          # the card, stick or disk to boot from
@@ -66,7 +68,8 @@ A command is for one node of one fleet. Where there is only one, nothing needs t
 
   export KOGGE_FLEET=hanse KOGGE_NODE=n1        # for all that follow in this shell
 
-A flag goes before the environment. Commands that end a node want its name in any case:
+A flag goes before the environment. Commands that end a node, or change its release, want its name in any
+case, as an argument:
 
   kogge node reboot n1
 
@@ -81,9 +84,9 @@ With completion (kogge help completion) the Tab key offers them.
 const rolesPage = `
 Each operator of a fleet has a key, a certificate for it that is good for a year, and a role:
 
-  reader      sees everything: status, logs, containers, images, metrics
-  operator    also changes what runs: applies, starts, stops, loads images, restarts services
-  admin       also changes who the node is, and who may operate it
+  reader      sees how things are: status, logs, containers, images, slots, metrics
+  operator    also changes what runs: applies, runs commands, loads images, sets registries, reboots
+  admin       also sees and changes the settings, installs releases, resets nodes, invites others
 
 Who makes a fleet is its first admin, and signs the others:
 

@@ -30,7 +30,7 @@ func imagesPullCommand() *cobra.Command {
 IMAGE is a name as in a Compose file; with @sha256:… it means exactly those bytes.
 Ctrl-C ends the pull, unless a container waits for the image too; what came stays for a
 week, and the next pull goes on there. With --json every line is a report of its own.`,
-		Example: "  kogge images pull caddy:2\n  kogge images pull ghcr.io/ada/app@sha256:9f2c… --node n1",
+		Example: "  kogge images pull caddy:2\n  kogge images pull registry.example/ada/app@sha256:9f2c… --node n1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				stream, err := c.PullImage(ctx, connect.NewRequest(&apiv1.PullImageRequest{Name: args[0], Platform: platform}))

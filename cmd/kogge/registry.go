@@ -85,7 +85,7 @@ The node asks the registry whether it takes the password, and keeps it, encrypte
 STATE. This computer keeps nothing. Nobody can read it back: a pull uses it, and
 kogge registry logout forgets it. HOST is the first part of an image's name;
 docker.io is Docker Hub, whose images have none.`,
-		Example: "  kogge registry login ghcr.io -u ada\n  pass ghcr | kogge registry login ghcr.io -u ada --password-stdin",
+		Example: "  kogge registry login registry.example -u ada\n  pass registry | kogge registry login registry.example -u ada --password-stdin",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			password, err := readPassword(cmd, user, args[0], stdin)
 			if err != nil {
@@ -149,7 +149,7 @@ func registryLogoutCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logout HOST", Short: "Have a node forget the password for a registry",
 		Long:    "Has a node forget the password for a registry. With --all it forgets everything of every\nregistry: passwords, certificate authorities and mirrors.",
-		Example: "  kogge registry logout ghcr.io",
+		Example: "  kogge registry logout registry.example",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all {
 				return cobra.NoArgs(cmd, args)
@@ -225,7 +225,7 @@ func registryMirrorCommand(verb string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb + " HOST URL", Args: exactly("HOST", "URL"),
 		Short:   map[string]string{"add": "Ask a mirror before the registry, after its other mirrors", "rm": "Ask a mirror no more"}[verb],
-		Example: "  kogge registry mirror rm docker.io https://mirror.lan:5000",
+		Example: "  kogge registry mirror rm registry.example https://mirror.lan:5000",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &apiv1.SetRegistryRequest{Host: args[0]}
 			if verb == "add" {
@@ -242,7 +242,7 @@ func registryMirrorCommand(verb string) *cobra.Command {
 https://HOST[:PORT][/PREFIX]; PREFIX comes before the images' names there. A mirror is
 believed as the registry is: it may say what a tag means. Its own password and
 certificate authority are those of its host: kogge registry login, kogge registry set.`
-		cmd.Example = "  kogge registry mirror add docker.io https://mirror.lan:5000"
+		cmd.Example = "  kogge registry mirror add registry.example https://mirror.lan:5000"
 		cmd.Flags().BoolVar(&insecure, "insecure", false, "the URL is plain HTTP, which everybody on the way reads and changes")
 	}
 	return cmd

@@ -116,7 +116,7 @@ func createKeys(ctx context.Context, name, root, targets string, secret newPassp
 	if p.Passphrase == "" {
 		fmt.Fprintf(out, "The keys lie open in the folder: whoever can read it makes releases.\n\n")
 	}
-	fmt.Fprintf(out, "Next, an image that trusts them, and a release:\n  kogge image build --trust %[1]s -o kogge.img\n  kogge release create --keys %[1]s --version 1.1 -o 1.1.oci\n", name)
+	fmt.Fprintf(out, "Next, an image that trusts them, and a release:\n  kogge image build --board BOARD --trust %[1]s -o kogge.img\n  kogge release create --board BOARD --keys %[1]s --version 1.1 -o 1.1.oci\n", name)
 	return nil
 }
 

@@ -53,7 +53,7 @@ func nodeResetCommand() *cobra.Command {
 			return t.afterReset(cmd, r.Join != "")
 		},
 	}
-	t.nodeFlags(cmd)
+	t.fleetFlag(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&keep, "keep-config", false, "begin with the node.yaml that the node has now")
 	flags.BoolVar(&yes, "yes", false, "do not ask for the node's name first")

@@ -131,6 +131,6 @@ for RELEASE by its version: what was wrong with the node has been put right.`,
 			})
 		},
 	}
-	t.nodeFlags(cmd)
+	t.fleetFlag(cmd)
 	return cmd
 }

@@ -34,7 +34,8 @@ type changeSlot struct {
 }
 
 func (f *changeSlot) register(cmd *cobra.Command) {
-	f.target.register(cmd)
+	f.target.fleetFlag(cmd) // the node is an argument
+	jsonFlag(cmd, &f.target.json)
 	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, kexec (now, straight into the new kernel), window (that of its node.yaml), or manual (at the next kogge node reboot)")
 	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the node reboots, and do not wait for what becomes of it")
 	cmd.Flags().DurationVar(&f.limit, "timeout", followLimit, "how `LONG` to wait for what becomes of the slot")

@@ -23,6 +23,17 @@ import (
 // Module is the path of this module, and how a checkout is recognised.
 const Module = "kogge.example"
 
+// Toolchain builds what runs on a node, whichever Go there is on this computer: another
+// one makes other bytes. The Makefile names the same.
+const Toolchain = "go1.26.8"
+
+// Go is the go command of [Toolchain].
+func Go(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN="+Toolchain)
+	return cmd
+}
+
 // Names of the executables in Set.Dir.
 const (
 	Init  = "init"
@@ -146,10 +157,10 @@ func BuildExample(ctx context.Context, o Options) (string, error) {
 }
 
 func (t target) build(ctx context.Context, source, out, arch string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", strings.TrimSpace("-s -w "+t.ld), "-o", out, t.pkg)
+	cmd := Go(ctx, "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", strings.TrimSpace("-s -w "+t.ld), "-o", out, t.pkg)
 	cmd.Dir = source
 	// GOFLAGS and its like could change the bytes; they are the host's affair.
-	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0")
+	cmd.Env = append(cmd.Env, "GOOS=linux", "GOARCH="+arch, "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0")
 	cmd.Env = append(cmd.Env, t.env...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -222,7 +233,7 @@ func runcKey(ctx context.Context, o Options) (string, error) {
 		}
 		h.Write(data)
 	}
-	out, err := exec.CommandContext(ctx, "go", "version").Output()
+	out, err := Go(ctx, "version").Output()
 	if err != nil {
 		return "", fmt.Errorf("program %s: go version: %w", Runc, err)
 	}

@@ -26,6 +26,23 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// TestToolchain: make builds and tests with the toolchain that images are built with, and
+// the environment cannot name another.
+func TestToolchain(t *testing.T) {
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "\nexport GOTOOLCHAIN := " + Toolchain + "\n"; !strings.Contains(string(makefile), want) {
+		t.Errorf("the Makefile lacks the line %q", want)
+	}
+	t.Setenv("GOTOOLCHAIN", "go1.1")
+	out, err := Go(t.Context(), "env", "GOVERSION").Output()
+	if got := strings.TrimSpace(string(out)); err != nil || got != Toolchain {
+		t.Errorf("programs are built by %s, %v", got, err)
+	}
+}
+
 // TestBuildError has the compiler refuse a program: its own words reach the operator.
 func TestBuildError(t *testing.T) {
 	source := t.TempDir()
