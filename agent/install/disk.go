@@ -107,9 +107,6 @@ func (i *Installer) openDisk() (*disk, error) {
 	}
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
 	d.Schema = slot.Schema{Reads: release.StateSchema.Reads, Writes: release.StateSchema.Writes}
-	if b.Trial && i.assessedGood() {
-		d.Trial = false
-	}
 	var facts struct {
 		Counter uint64 `json:"counter"`
 	}
@@ -122,6 +119,13 @@ func (i *Installer) openDisk() (*disk, error) {
 	}
 	if d.Loader, err = b.loader(); err != nil {
 		return nil, err
+	}
+	if b.Trial {
+		over, err := i.blessed(b, d.Loader, d.Running)
+		if err != nil {
+			return nil, err
+		}
+		d.Trial = !over
 	}
 	if d.Verity, err = i.runningVerity(); err != nil {
 		return nil, err
@@ -152,10 +156,19 @@ func (i *Installer) openDisk() (*disk, error) {
 	return d, nil
 }
 
-// assessedGood says whether PID 1 has blessed the slot that booted on trial.
-func (i *Installer) assessedGood() bool {
-	var assessment struct{ State verdict.Assessment }
-	return readJSON(filepath.Join(i.Run, "assessment.json"), &assessment) == nil && assessment.State == verdict.Good
+// blessed says whether PID 1 has blessed the slot that booted on trial, and forgotten the
+// trial. That comes a moment after its assessment: until then the other slot is the only
+// proven one.
+func (i *Installer) blessed(b boot, l bootloader.Loader, running bootloader.Slot) (bool, error) {
+	state, err := b.readLoader(l)
+	if err != nil {
+		return false, err
+	}
+	t, armed, err := slot.ReadTrial(i.memory())
+	if err != nil {
+		return false, err
+	}
+	return state.Of(running).Proven() && !(armed && t.Slot == running), nil
 }
 
 // readOnly is the root partition that runs. It is not opened for writing, so that

@@ -47,9 +47,10 @@ type Installer struct {
 
 	Now func() time.Time // default: time.Now
 
-	mu    sync.Mutex // guards the fields below
-	busy  string     // the step of what is being done; "": nothing is
-	woken chan struct{}
+	mu      sync.Mutex // guards the fields below
+	busy    string     // the step of what is being done; "": nothing is
+	leaving bool       // PID 1 ends this boot
+	woken   chan struct{}
 }
 
 func (i *Installer) now() time.Time {
@@ -72,7 +73,10 @@ func (i *Installer) trust() trust {
 func (i *Installer) begin(what string) (done func(), err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.busy != "" {
+	switch {
+	case i.leaving:
+		return nil, fmt.Errorf("%w: the node reboots", ErrBusy)
+	case i.busy != "":
 		return nil, fmt.Errorf("%w: %s", ErrBusy, i.busy)
 	}
 	i.busy = what

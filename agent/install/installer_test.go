@@ -13,6 +13,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kogge.example/update/fat"
 	"kogge.example/update/golden"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
@@ -53,6 +54,10 @@ func TestUpdates(t *testing.T) {
 	if m.stopped != 1 || m.rebooted != 1 {
 		t.Errorf("containers stopped %d times, %d reboots", m.stopped, m.rebooted)
 	}
+	if err := back(); !errors.Is(err, ErrBusy) {
+		t.Errorf("rollback while PID 1 ends the boot: %v", err)
+	}
+	m.leaving = false // it does not come
 	refused("rollback to what was not tried", back(), ErrRefused)
 	if v := m.boot(); v != "1.1" {
 		t.Fatalf("booted %s", v)
@@ -61,6 +66,10 @@ func TestUpdates(t *testing.T) {
 	_, err := m.update(Order{Source: three.open(t)})
 	refused("update on trial", err, slot.ErrOnTrial)
 	refused("rollback on trial", back(), slot.ErrOnTrial)
+	// PID 1 says that it is good a moment before it has blessed it.
+	m.write("run/assessment.json", `{"state":"good"}`)
+	_, err = m.update(Order{Source: three.open(t)})
+	refused("update before the blessing", err, slot.ErrOnTrial)
 	m.good()
 	tell("1.1 proven")
 	_, err = m.update(Order{Source: two.open(t)})
@@ -241,6 +250,9 @@ func TestOneAtATime(t *testing.T) {
 			return
 		}
 		asked = true
+		if all, err := m.Slots(t.Context()); err != nil || all.Busy == "" {
+			t.Errorf("slots meanwhile: busy %q, %v", all.Busy, err)
+		}
 		if err := m.Update(t.Context(), Order{Source: src}, func(Step) {}); !errors.Is(err, ErrBusy) {
 			t.Errorf("second update: %v", err)
 		}
@@ -333,9 +345,37 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// TestStaleReboot: a reboot that waits is for what was armed then, and for nothing else.
+func TestStaleReboot(t *testing.T) {
+	next := makeRelease(t, "1.1", 2, wish{})
+	m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
+	m.have(next)
+	m.write("run/node.yaml", "update:\n  window: 02:00-04:00\n")
+	m.clock = time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	if _, err := m.update(Order{Source: next.open(t), When: InWindow}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := m.openDisk()
+	must(t, err)
+	must(t, d.Boot.Edit(func(v *fat.Volume) error { return d.Loader.Retire(v, "B") }))
+	must(t, d.Close())
+	m.clock = time.Date(2026, 12, 2, 3, 0, 0, 0, time.UTC)
+	if _, err := m.rebootIfOpen(t.Context()); err != nil || m.rebooted > 0 || m.stopped > 0 {
+		t.Errorf("%v, %d reboots, %d drains", err, m.rebooted, m.stopped)
+	}
+	if p, err := m.pending(); p != nil || err != nil {
+		t.Errorf("still pending: %+v, %v", p, err)
+	}
+}
+
 // TestServe wakes up for a reboot that is asked for while it waits.
 func TestServe(t *testing.T) {
+	next := makeRelease(t, "1.1", 2, wish{})
 	m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
+	m.have(next)
+	if _, err := m.update(Order{Source: next.open(t), When: Manual}); err != nil {
+		t.Fatal(err)
+	}
 	m.write("run/node.yaml", "update:\n  window: 02:00-04:00\n")
 	m.clock = time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 	rebooted := make(chan struct{})

@@ -12,6 +12,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/memfile"
 )
 
 // loadKernel has the next reboot start the kernel of an armed slot directly, and counts
@@ -44,12 +45,12 @@ func (i *Installer) loadKernel(slot bootloader.Slot) error {
 		if err != nil {
 			return err
 		}
-		image, err := inMemory("kernel", k.Image)
+		image, err := memfile.Copy("kernel", k.Image)
 		if err != nil {
 			return err
 		}
 		defer image.Close()
-		initrd, err := inMemory("initrd", k.Initrd)
+		initrd, err := memfile.Copy("initrd", k.Initrd)
 		if err != nil {
 			return err
 		}
@@ -84,19 +85,6 @@ func (b boot) bootPartID() (gpt.GUID, error) {
 	}
 	esp, err := table.Find(bootPartition)
 	return esp.GUID, err
-}
-
-// inMemory is a file that a system call can read: the boot partition is not mounted.
-func inMemory(name string, content io.Reader) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memory for the %s: %w", name, err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := io.Copy(f, content); err != nil {
-		return nil, errors.Join(fmt.Errorf("read the %s: %w", name, err), f.Close())
-	}
-	return f, nil
 }
 
 // KernelLoader is Installer.Kexec on a node.

@@ -241,7 +241,7 @@ func (m *machine) boot() string {
 		}
 		return err
 	}))
-	m.running = next
+	m.running, m.leaving = next, false
 	trial := state.Of(next).Counted
 	facts, err := json.Marshal(boot{
 		Slot: string(next), Version: r.Facts()[0].Version, Board: board, Trial: trial, TriesLeft: state.Of(next).Left, Loader: string(boards.SystemdBoot),

@@ -9,6 +9,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"kogge.example/update/bootloader"
@@ -68,7 +69,11 @@ func (i *Installer) reboot(ctx context.Context, step Step, when When, report fun
 			log.Printf("agent: kexec: %v", err)
 			text = fmt.Sprintf("into slot %s, through the firmware: kexec: %v", step.Slot, err)
 		}
-		return i.drainAndReboot(ctx, step, text, report)
+		err := i.drainAndReboot(ctx, step, text, report)
+		if err != nil && i.Kexec != nil { // another reboot may be for something else
+			err = errors.Join(err, i.Kexec(nil, nil, ""))
+		}
+		return err
 	case InWindow:
 		opens, err := i.opens()
 		if err != nil {
@@ -102,6 +107,10 @@ func (i *Installer) drainAndReboot(ctx context.Context, step Step, text string, 
 	if err := i.Reboot(limited); err != nil {
 		return fmt.Errorf("reboot into slot %s: %w", step.Slot, err)
 	}
+	// What is armed now has to stay so until PID 1 has stopped everything.
+	i.mu.Lock()
+	i.leaving = true
+	i.mu.Unlock()
 	log.Printf("agent: reboot into slot %s, release %s", step.Slot, step.Version)
 	step.Step, step.Text = Rebooting, text
 	report(step)
@@ -165,6 +174,16 @@ func (i *Installer) rebootIfOpen(ctx context.Context) (time.Duration, error) {
 		return lookAgain, nil // an update of something else goes on, which asks for its own reboot
 	}
 	defer done()
+	all, err := i.Slots(ctx)
+	if err != nil {
+		return lookAgain, err
+	}
+	if !slices.ContainsFunc(all.Slots, func(s Slot) bool {
+		return s.Slot == p.Slot && s.Version == p.Version && (s.State == ArmedHere || s.State == Proven)
+	}) {
+		log.Printf("agent: no reboot: slot %s is not armed any more with release %s", p.Slot, p.Version)
+		return idle, i.dropReboot()
+	}
 	err = i.drainAndReboot(ctx, Step{Slot: p.Slot, Version: p.Version}, "", func(Step) {})
 	return lookAgain, err
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/release"
@@ -55,5 +58,44 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 	case err != nil:
 		return nil, fmt.Errorf("release %.200s: %w: %w", name, ErrUnreachable, err)
 	}
-	return src, nil
+	return reached{src}, nil
+}
+
+// reached is a source that says which of its errors are those of the way to it.
+type reached struct{ release.Stored }
+
+func (r reached) Index(ctx context.Context) ([]byte, error) {
+	raw, err := r.Stored.Index(ctx)
+	return raw, unreachable(err)
+}
+
+func (r reached) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	body, err := r.Stored.Blob(ctx, d, offset)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return reachedBody{body}, nil
+}
+
+type reachedBody struct{ io.ReadCloser }
+
+func (b reachedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		return n, err
+	}
+	return n, unreachable(err)
+}
+
+// unreachable marks errors that say nothing of the release itself.
+func unreachable(err error) error {
+	for _, told := range []error{release.ErrLayout, release.ErrNoLayout, release.ErrServer} {
+		if errors.Is(err, told) {
+			return err
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrUnreachable, err)
 }

@@ -295,7 +295,9 @@ func (f releaseFacts) print(out io.Writer, sizes bool) error {
 			said[i] = t.String()
 		}
 		fmt.Fprintf(w, "signed\t%s (by root.json %d, which it brings along)\n", strings.Join(said, ", "), f.Root)
-		fmt.Fprintf(w, "good until\t%s\n", f.Expires.Format(time.DateOnly))
+		if f.Expires != nil {
+			fmt.Fprintf(w, "good until\t%s\n", f.Expires.Format(time.DateOnly))
+		}
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -161,6 +161,9 @@ func (f metadataFiles) verify(root []byte, refTime time.Time, board string) (s s
 	s.root, s.rootVersion = root, t.Root.Signed.Version
 	if s.rootVersion > trusted { // the file of the trusted version itself was not looked at
 		s.root = f[rootName(s.rootVersion)]
+		if _, err := ParseRoot(s.root); err != nil { // whoever keeps it has to read it again
+			return s, err
+		}
 	}
 	targets := t.Targets[metadata.TARGETS]
 	s.version = targets.Signed.Version

@@ -83,11 +83,13 @@ func OpenWeb(address string, access Access) (*Web, error) {
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
+	// Plain HTTP leads nowhere but to the server that was named: what else this machine
+	// listens for is nobody's to call.
 	check := func(u *url.URL) error {
-		if access.Plain && u.Scheme == "http" && u.Host == base.Host {
+		if u.Scheme == "http" && u.Host == base.Host && (access.Plain || loopback(u)) || u.Scheme == "https" {
 			return nil
 		}
-		return checkURL(u)
+		return fmt.Errorf("%s: %w", u.Redacted(), errPlain)
 	}
 	w := &Web{base: base, stall: webStall}
 	w.client = &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
@@ -100,16 +102,12 @@ func OpenWeb(address string, access Access) (*Web, error) {
 	return w, check(base)
 }
 
-// checkURL refuses what anybody on the way could change: the signatures would show
-// it, but an update could be held back for ever.
-func checkURL(u *url.URL) error {
-	if u.Scheme == "https" {
-		return nil
-	}
-	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && (u.Hostname() == "localhost" || ip.IsLoopback()) {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", u.Redacted(), errPlain)
+// loopback says whether a URL is of this machine. Elsewhere anybody on the way could change
+// what comes over plain HTTP: the signatures would show it, but an update could be held
+// back for ever.
+func loopback(u *url.URL) bool {
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip.IsLoopback()
 }
 
 // Close ends the connections that are not in use.

@@ -11,6 +11,7 @@ import (
 
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
+	"kogge.example/update/memfile"
 	"kogge.example/update/verity"
 )
 
@@ -212,21 +213,29 @@ func (s *staging) writeBoot(ctx context.Context, p Part) error {
 	}
 	defer body.Close()
 	sum := sha256.New()
-	content := &partReader{ctx: ctx, body: body, sum: sum, tell: func(n int64) { s.progress(p.Name, s.done+n, s.total()) }}
-	err = s.Boot.Edit(func(v *fat.Volume) error {
-		return s.Loader.Install(v, s.slot, p.Name, p.Size, content, time.Time{})
-	})
+	content := &partReader{ctx: ctx, body: io.LimitReader(body, p.Size+1), sum: sum, tell: func(n int64) { s.progress(p.Name, s.done+n, s.total()) }}
+	// A slow source must not hold the boot partition from others, such as PID 1.
+	whole, err := memfile.Copy(p.Name, content)
+	if err != nil {
+		return err
+	}
+	defer whole.Close()
 	switch {
-	case content.err != nil:
-		return fmt.Errorf("read: %w", content.err)
 	case content.read > p.Size:
 		return fmt.Errorf("%w: it is longer than the %d bytes announced", ErrContent, p.Size)
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, fat.ErrFull):
+	case content.read < p.Size:
+		return fmt.Errorf("it ends after %d of %d bytes: %w", content.read, p.Size, io.ErrUnexpectedEOF)
+	case [sha256.Size]byte(sum.Sum(nil)) != p.SHA256:
+		return fmt.Errorf("%w: its SHA-256 is %x, signed is %x", ErrContent, sum.Sum(nil), p.SHA256)
+	}
+	err = s.Boot.Edit(func(v *fat.Volume) error {
+		return s.Loader.Install(v, s.slot, p.Name, p.Size, whole, time.Time{})
+	})
+	switch {
+	case errors.Is(err, fat.ErrFull):
 		return err
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrSync, err)
-	case [sha256.Size]byte(sum.Sum(nil)) != p.SHA256:
-		return fmt.Errorf("%w: its SHA-256 is %x, signed is %x", ErrContent, sum.Sum(nil), p.SHA256)
 	}
 	s.tell(p, p.Size)
 	return nil
@@ -308,7 +317,7 @@ func hashAll(ctx context.Context, r io.Reader) (sum [sha256.Size]byte, err error
 // writeRoot is steps 3 and 4 for the root.
 func (s *staging) writeRoot(ctx context.Context, p Part) error {
 	from := s.record.Written
-	if from <= verity.BlockSize || from > p.Size || from%verity.BlockSize != 0 {
+	if from <= verity.BlockSize || from >= p.Size || from%verity.BlockSize != 0 {
 		from = 0
 	}
 	body, err := p.Open(ctx, from)
