@@ -43,7 +43,7 @@ func (s Sticks) Open() (release.Stored, error) {
 		}
 		return nil, errNoStick
 	}
-	var found []*stick
+	var found *stick
 	var reasons []string
 	for _, name := range devices {
 		one, err := openStick(filepath.Join(s.Dev, name))
@@ -51,16 +51,18 @@ func (s Sticks) Open() (release.Stored, error) {
 			reasons = append(reasons, name+": "+err.Error())
 			continue
 		}
-		found = append(found, one)
+		if found == nil {
+			found = one
+			continue
+		}
+		// No more are opened: each holds a table of its file system in memory.
+		first := filepath.Base(found.file.Name())
+		return nil, errors.Join(fmt.Errorf("want one stick with a folder %s: %s has a release, and %s has one too", StickFolder, first, name), found.Close(), one.Close())
 	}
-	if len(found) == 1 {
-		return found[0], nil
+	if found != nil {
+		return found, nil
 	}
-	for _, one := range found {
-		reasons = append(reasons, filepath.Base(one.file.Name())+": it has a release too")
-		err = errors.Join(err, one.Close())
-	}
-	return nil, errors.Join(fmt.Errorf("want one stick with a folder %s on a FAT32 file system, as most are formatted: %s", StickFolder, strings.Join(reasons, "; ")), err)
+	return nil, fmt.Errorf("want one stick with a folder %s on a FAT32 file system, as most are formatted: %s", StickFolder, strings.Join(reasons, "; "))
 }
 
 // devices are the partitions of USB disks, and those disks that have none, by name.

@@ -75,7 +75,7 @@ func TestStick(t *testing.T) {
 		{"no USB", func(m *machine) { must(t, os.RemoveAll(filepath.Join(m.dir, "sys/bus"))) }, "knows no USB"},
 		{"no release on it", func(m *machine) { m.plug(usbPort, "sda", without) }, "sda: folder kogge-release"},
 		{"something else on it", func(m *machine) { m.plug(usbPort, "sda", bytes.Repeat([]byte("NTFS    "), 1000)) }, "FAT32"},
-		{"two", func(m *machine) { m.plug(usbPort, "sda", with); m.plug(usbPort+"/3", "sdb", with) }, "sdb: it has a release too"},
+		{"two", func(m *machine) { m.plug(usbPort, "sda", with); m.plug(usbPort+"/3", "sdb", with) }, "sda has a release, and sdb has one too"},
 		{"in another folder", func(m *machine) { m.plug(usbPort, "sda", formatted(t, &next, "release")) }, "folder kogge-release"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -259,6 +259,9 @@ func (f *rotateFlags) register(cmd *cobra.Command) {
 
 // change makes the next root.json of a set. A new key is made if made says so.
 func (f *rotateFlags) change(ctx context.Context, set *keys.Set, c keys.Change, made string, out io.Writer) error {
+	if f.threshold < 0 {
+		return usage{fmt.Errorf("release keys: --threshold %d: at least one key has to sign", f.threshold)}
+	}
 	c.K = f.threshold
 	known := func() (string, error) { return f.secret.known(ctx, "the release keys in "+set.Dir) }
 	if f.secret.none {
@@ -287,8 +290,9 @@ func (f *rotateFlags) change(ctx context.Context, set *keys.Set, c keys.Change, 
 			signers = append(signers, key)
 		}
 	}
+	before := set.Root.Version
 	if err := set.Rotate(c, signers, time.Now()); err != nil {
-		if made != "" { // it counts nowhere
+		if made != "" && set.Root.Version == before { // it counts nowhere
 			for _, suffix := range []string{".key", ".key.age", ".pub"} {
 				if gone := os.Remove(made + suffix); gone != nil && !errors.Is(gone, os.ErrNotExist) {
 					err = errors.Join(err, gone)
@@ -342,7 +346,7 @@ func keysAddCommand() *cobra.Command {
 
 func keysRotateCommand() *cobra.Command {
 	var f rotateFlags
-	var old string
+	var old, role string
 	var drop bool
 	cmd := &cobra.Command{
 		Use: "rotate [NAME] [--replace KEY]", Short: "Replace a key of a set, or renew its root.json", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeKeys,
@@ -360,10 +364,18 @@ func keysRotateCommand() *cobra.Command {
 			if drop && old == "" {
 				return usage{hinted{errors.New("release keys rotate: --drop of which key"), "add: --replace KEY"}}
 			}
+			if old == "" && cmd.Flags().Changed("threshold") {
+				if c.Role = layout.Role(role); c.Role != layout.RoleRoot && c.Role != layout.RoleTargets {
+					return usage{hinted{fmt.Errorf("release keys rotate: --threshold of which role: %q", role), "add: --role targets, or --role root"}}
+				}
+			}
 			if old != "" {
 				key, err := findKey(set, old)
 				if err != nil {
 					return err
+				}
+				if cmd.Flags().Changed("role") && layout.Role(role) != key.Role {
+					return usage{fmt.Errorf("release keys rotate: key %s is for %s, --role says %s", old, key.Role, role)}
 				}
 				c.Role, c.Drop = key.Role, []ed25519.PublicKey{key.Public}
 				if !drop {
@@ -375,6 +387,8 @@ func keysRotateCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&old, "replace", "", "`KEY` that counts no longer: its name, or how its id begins")
 	cmd.Flags().BoolVar(&drop, "drop", false, "make no new key in its place")
+	cmd.Flags().StringVar(&role, "role", string(layout.RoleTargets), "whose --threshold it is: targets or root (with --replace: that key's)")
+	completeFlag(cmd, "role", cobra.FixedCompletions([]string{string(layout.RoleRoot), string(layout.RoleTargets)}, cobra.ShellCompDirectiveNoFileComp))
 	f.register(cmd)
 	return cmd
 }

@@ -184,11 +184,13 @@ func verifyRelease(ctx context.Context, name, trust, board string, out io.Writer
 			names = append(names, f.Board)
 		}
 	}
+	newest := root
 	for _, board := range names {
 		r, err := layout.Verify(ctx, src, root, time.Now(), board)
 		if err != nil {
 			return fmt.Errorf("release verify: %s: %w", name, err)
 		}
+		newest = r.Root
 		for _, p := range r.Facts.Parts {
 			if err := verifyPart(ctx, r, p); err != nil {
 				return fmt.Errorf("release verify: %s: board %s: %w", name, board, err)
@@ -196,16 +198,11 @@ func verifyRelease(ctx context.Context, name, trust, board string, out io.Writer
 		}
 		fmt.Fprintf(out, "%s: release %s for %s (counter %d) is right: %s\n", name, r.Facts.Version, board, r.Facts.Counter, r.Digest)
 	}
-	newest, err := layout.ParseRoot(root)
+	trusted, err := layout.ParseRoot(newest)
 	if err != nil {
 		return err
 	}
-	if raw := b.NewestRoot(); raw != nil { // Verify has walked there
-		if brought, err := layout.ParseRoot(raw); err == nil && brought.Version > newest.Version {
-			newest = brought
-		}
-	}
-	for _, t := range b.Signatures(newest) {
+	for _, t := range b.Signatures(trusted) {
 		fmt.Fprintf(out, "  %s (of %d keys)\n", t, t.Of)
 	}
 	fmt.Fprintf(out, "  good until %s\n", b.Expires().Format(time.DateOnly))

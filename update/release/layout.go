@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -114,7 +115,8 @@ func OpenDir(name string) (*Dir, error) {
 		return nil, fmt.Errorf("release: %w", err)
 	}
 	return &Dir{layout{func(_ context.Context, name string, offset int64) (io.ReadCloser, error) {
-		f, err := root.Open(filepath.FromSlash(name))
+		// A named pipe would keep us waiting for somebody who writes.
+		f, err := root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -355,5 +356,39 @@ func BenchmarkVerify(b *testing.B) {
 		if _, err := Verify(b.Context(), src, trusted, created, "qemu-x86_64"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestWriteStaysInside writes into a folder that somebody else has made: links do not lead
+// out of it, and what is no blob stays.
+func TestWriteStaysInside(t *testing.T) {
+	home, out := t.TempDir(), filepath.Join(t.TempDir(), "1.1.oci")
+	thesis := filepath.Join(home, "thesis.txt")
+	must(t, os.WriteFile(thesis, []byte("my work"), 0o600))
+	must(t, os.MkdirAll(filepath.Join(out, "blobs"), 0o755))
+	must(t, os.Symlink(home, filepath.Join(out, "blobs", "sha256")))
+	b := bundle(t, "1.1", 7, "targets-1", "targets-2")
+	if err := b.Write(t.Context(), out); err == nil {
+		t.Error("it followed a link out of the folder")
+	}
+	must(t, os.Remove(filepath.Join(out, "blobs", "sha256")))
+	must(t, os.MkdirAll(filepath.Join(out, "blobs", "sha256"), 0o755))
+	note := filepath.Join(out, "blobs", "sha256", "README")
+	must(t, os.WriteFile(note, nil, 0o600))
+	must(t, b.Write(t.Context(), out))
+	for _, file := range []string{thesis, note} {
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("it is gone: %v", err)
+		}
+	}
+	// A pipe keeps nobody waiting.
+	blob := filepath.Join(out, "index.json")
+	must(t, os.Remove(blob))
+	must(t, syscall.Mkfifo(blob, 0o600))
+	src, err := OpenDir(out)
+	must(t, err)
+	defer src.Close()
+	if _, err := src.Index(t.Context()); !errors.Is(err, ErrLayout) {
+		t.Errorf("a pipe: %v", err)
 	}
 }

@@ -91,6 +91,9 @@ func TestBadServers(t *testing.T) {
 		{"to plain HTTP", "plain HTTP", "index.json", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound)
 		}},
+		{"to this machine", "plain HTTP", "index.json", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/admin?do=it", http.StatusFound)
+		}},
 		{"compressed", "encoding that nobody asked for", "index.json", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.WriteHeader(200)

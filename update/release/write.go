@@ -9,7 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -155,39 +157,70 @@ func syncDir(name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// blobDir is where a layout has its blobs.
+const blobDir = "blobs/sha256"
+
 func (b *Bundle) writeDir(ctx context.Context, out string) error {
-	if err := os.MkdirAll(filepath.Join(out, "blobs", "sha256"), 0o755); err != nil {
+	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	if err := b.put(ctx, &dirSink{dir: out}); err != nil {
+	// Whoever made the folder may have put links into it: none leads out of it.
+	dir, err := os.OpenRoot(out)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.MkdirAll(blobDir, 0o755); err != nil {
+		return err
+	}
+	if err := b.put(ctx, &dirSink{dir}); err != nil {
 		return err
 	}
 	// What index.json names is there for good before it names it.
-	if err := errors.Join(syncDir(filepath.Join(out, "blobs", "sha256")), syncDir(out)); err != nil {
+	if err := errors.Join(syncIn(dir, blobDir), syncIn(dir, ".")); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(out, indexName+".new"), filepath.Join(out, indexName)); err != nil {
+	if err := dir.Rename(indexName+".new", indexName); err != nil {
 		return err
 	}
-	if err := syncDir(out); err != nil {
+	if err := syncIn(dir, "."); err != nil {
 		return err
 	}
 	named := map[string]bool{string(digestOf(b.Index).Encoded()): true}
 	for _, blob := range append(b.Documents, b.Layers...) {
 		named[blob.Digest.Encoded()] = true
 	}
-	return prune(filepath.Join(out, "blobs", "sha256"), named)
+	return prune(dir, named)
 }
 
-// prune removes the files of a folder that are not named.
-func prune(dir string, named map[string]bool) error {
-	entries, err := os.ReadDir(dir)
+func syncIn(dir *os.Root, name string) error {
+	f, err := dir.Open(name)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !named[e.Name()] {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// begun is how the names of files begin that are not whole yet.
+const begun = ".new-"
+
+// ours are names that only a layout's writer gives.
+var ours = regexp.MustCompile(`^([0-9a-f]{64}|\.new-.*)$`)
+
+// prune removes the blobs that are not named.
+func prune(dir *os.Root, named map[string]bool) error {
+	f, err := dir.Open(blobDir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if ours.MatchString(name) && !named[name] {
+			if err := dir.Remove(blobDir + "/" + name); err != nil {
 				return err
 			}
 		}
@@ -197,27 +230,32 @@ func prune(dir string, named map[string]bool) error {
 
 // dirSink writes a layout into a folder. index.json comes under another name, for
 // what it names is not there yet.
-type dirSink struct{ dir string }
+type dirSink struct{ dir *os.Root }
 
 func (d *dirSink) add(name string, size int64, r io.Reader) error {
-	path := filepath.Join(d.dir, filepath.FromSlash(name))
 	if name == indexName {
-		path += ".new"
+		name += ".new"
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	unfinished := path.Join(path.Dir(name), begun+path.Base(name))
+	_ = d.dir.Remove(unfinished) // of a run that was cut
+	f, err := d.dir.OpenFile(unfinished, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
 	n, err := io.Copy(f, r)
 	if err == nil && n != size {
 		err = layoutError(fmt.Errorf("it has %d bytes instead of %d", n, size))
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = f.Sync()
 	}
-	return errors.Join(f.Chmod(0o644), f.Sync(), f.Close(), os.Rename(f.Name(), path))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = d.dir.Rename(unfinished, name)
+	}
+	if err != nil {
+		_ = d.dir.Remove(unfinished) // or the next run does
+	}
+	return err
 }
 
 // Stored is a layout in a folder or a tar.
@@ -243,7 +281,7 @@ func Open(name string) (Stored, error) {
 
 // has says whether the folder has a blob already, whole.
 func (d *dirSink) has(blob Blob) bool {
-	f, err := os.Open(filepath.Join(d.dir, filepath.FromSlash(blobName(blob.Digest))))
+	f, err := d.dir.Open(blobName(blob.Digest))
 	if err != nil {
 		return false
 	}

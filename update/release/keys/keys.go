@@ -174,12 +174,16 @@ func (s *Set) publish(next release.NewRoot, keys []ed25519.PrivateKey) error {
 		}
 		return err
 	}
-	if err := durable.Replace(filepath.Join(s.Dir, rootName(int(next.Version))), raw, 0o644); err != nil {
+	file := filepath.Join(s.Dir, rootName(int(next.Version)))
+	err = durable.Replace(file, raw, 0o644)
+	if _, there := os.Stat(file); there != nil {
 		return err
 	}
+	// It counts from now on, even if nobody knows whether it would after a cut.
 	s.Roots = roots
-	s.Root, err = release.ParseRoot(raw)
-	return err
+	root, unread := release.ParseRoot(raw)
+	s.Root = root
+	return errors.Join(err, unread)
 }
 
 // Keys are those that the newest root.json names, by role and name. The folder may
@@ -248,6 +252,9 @@ func (s *Set) Private(role release.Role, passphrase func() (string, error)) ([]e
 		if err != nil {
 			return nil, err
 		}
+		if !key.Public.Equal(private.Public()) {
+			return nil, fmt.Errorf("key %s: it is not the private side of %s.pub; is there another %s.key or .key.age?", key.File, key.Name, key.Name)
+		}
 		keys = append(keys, private)
 	}
 	return keys, nil
@@ -278,6 +285,9 @@ type Change struct {
 // root keys of the old one, and enough of the new one.
 func (s *Set) Rotate(c Change, signers []ed25519.PrivateKey, now time.Time) error {
 	next := release.NewRoot{Version: s.Root.Version + 1, Expires: now.Add(RootLife)}
+	if c.Role == "" && (c.K != 0 || len(c.Add)+len(c.Drop) > 0) {
+		return errors.New("a change of keys of no role")
+	}
 	for _, role := range []release.Role{release.RoleRoot, release.RoleTargets} {
 		list := sorted(s.Root.Keys(role))
 		k := s.Root.Threshold(role)
@@ -286,7 +296,7 @@ func (s *Set) Rotate(c Change, signers []ed25519.PrivateKey, now time.Time) erro
 				return slices.ContainsFunc(c.Drop, func(d ed25519.PublicKey) bool { return d.Equal(k) })
 			})
 			list = append(list, c.Add...)
-			if c.K > 0 {
+			if c.K != 0 {
 				k = c.K
 			}
 		}
@@ -349,6 +359,13 @@ func Make(name, passphrase string, work int) (ed25519.PrivateKey, error) {
 	}
 	if der, err = x509.MarshalPKIXPublicKey(public); err != nil {
 		return nil, err
+	}
+	for _, other := range []string{".key", ".key.age"} { // of a run that was cut before it made the .pub
+		if _, err := os.Lstat(name + ".pub"); errors.Is(err, fs.ErrNotExist) && name+other != file {
+			if err := os.Remove(name + other); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+		}
 	}
 	if err := durable.Replace(file, text, 0o600); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +53,9 @@ func TestSet(t *testing.T) {
 	must(t, s.Rotate(add, root[:2], now))
 	if err := s.Rotate(add, root[:2], now); err == nil {
 		t.Error("a key is added twice")
+	}
+	if err := s.Rotate(Change{K: 2}, root[:2], now); err == nil || s.Root.Version != 2 {
+		t.Errorf("a threshold of no role: version %d, %v", s.Root.Version, err)
 	}
 	// A root key is lost: the two others put another in its place.
 	fresh, err := Make(s.FreeName(release.RoleRoot), "", 10)
@@ -143,5 +147,23 @@ func TestBadFiles(t *testing.T) {
 		if q, err := ParseQuota(text); (err == nil) != (want != Quota{}) || err == nil && q != want {
 			t.Errorf("quota %q: %v, %v", text, q, err)
 		}
+	}
+}
+
+// TestMakeAgain makes a key where a run that was cut left half of one, under a passphrase.
+func TestMakeAgain(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "targets-1")
+	_, err := Make(name, "a passphrase", 10)
+	must(t, err)
+	must(t, os.Remove(name+".pub"))
+	again, err := Make(name, "", 10)
+	must(t, err)
+	if _, err := os.Stat(name + ".key.age"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the old half is there: %v", err)
+	}
+	public, err := ReadPublic(name + ".pub")
+	must(t, err)
+	if !public.Equal(again.Public()) {
+		t.Error("another public key")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -49,7 +50,19 @@ func Open(reference string, ca []byte) (*Registry, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &Registry{ref, []remote.Option{remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(transport)}}, nil
+	return &Registry{ref, []remote.Option{remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(guarded{transport})}}, nil
+}
+
+// guarded keeps requests, and the credentials in them, from going over plain HTTP to
+// another computer: the library tries that by itself for addresses of private networks.
+type guarded struct{ http.RoundTripper }
+
+func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
+	host := r.URL.Hostname()
+	if ip := net.ParseIP(host); r.URL.Scheme != "https" && host != "localhost" && !ip.IsLoopback() {
+		return nil, fmt.Errorf("%s: it speaks plain HTTP, which is for this computer only", r.URL.Host)
+	}
+	return g.RoundTripper.RoundTrip(r)
 }
 
 func (r *Registry) with(ctx context.Context) []remote.Option {

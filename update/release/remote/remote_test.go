@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -169,3 +170,27 @@ func TestOtherTools(t *testing.T) {
 		t.Error("what skopeo brought is another release")
 	}
 }
+
+// TestPlainHTTP: neither a release nor a password goes over plain HTTP to another computer.
+func TestPlainHTTP(t *testing.T) {
+	asked := false
+	g := guarded{trip(func(r *http.Request) (*http.Response, error) {
+		asked = true
+		return nil, errors.New("asked")
+	})}
+	for url, goes := range map[string]bool{
+		"http://10.0.0.1:5000/v2/": false, "http://192.168.1.9/v2/": false, "http://x.localhost/v2/": false, "http://registry.example/v2/": false,
+		"http://127.0.0.1:5000/v2/": true, "http://[::1]:5000/v2/": true, "http://localhost:5000/v2/": true, "https://10.0.0.1:5000/v2/": true,
+	} {
+		r, err := http.NewRequest(http.MethodGet, url, nil)
+		must(t, err)
+		asked = false
+		if _, err := g.RoundTrip(r); asked != goes || err == nil {
+			t.Errorf("%s: asked %v, %v", url, asked, err)
+		}
+	}
+}
+
+type trip func(*http.Request) (*http.Response, error)
+
+func (t trip) RoundTrip(r *http.Request) (*http.Response, error) { return t(r) }
