@@ -78,12 +78,10 @@ type NewRoot struct {
 func (n NewRoot) Sign(keys []ed25519.PrivateKey) ([]byte, error) {
 	m := metadata.Root(n.Expires.UTC().Truncate(time.Second))
 	m.Signed.Version, m.Signed.ConsistentSnapshot = n.Version, false
-	for role, list := range map[string][]ed25519.PublicKey{
-		metadata.ROOT: n.Root, metadata.TARGETS: n.Targets, metadata.SNAPSHOT: n.Targets, metadata.TIMESTAMP: n.Targets,
-	} {
-		want := n.TargetsK
+	for _, role := range []string{metadata.ROOT, metadata.TARGETS, metadata.SNAPSHOT, metadata.TIMESTAMP} {
+		want, list := n.TargetsK, n.Targets
 		if role == metadata.ROOT {
-			want = n.RootK
+			want, list = n.RootK, n.Root
 		}
 		if want < 1 || want > len(list) {
 			return nil, fmt.Errorf("root.json: %d of %d keys for %s: want at least one, and no more than there are", want, len(list), role)
