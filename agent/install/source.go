@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -46,6 +47,9 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 		name = "on a stick"
 		src, err = i.Sticks()
 	case strings.Contains(from, "://") && i.Web != nil:
+		if u, err := url.Parse(from); err == nil {
+			name = u.Redacted()
+		}
 		src, err = i.Web(from)
 	case i.Registry == nil:
 		return nil, refuse("%.100q: this node gets no releases from there", from)

@@ -18,7 +18,6 @@ import (
 const (
 	maxEntries = 2048
 	maxPadding = 1 << 20 // zeros behind the end
-	maxMemory  = 4 << 20 // bytes of documents that a stream keeps
 )
 
 // blobForm is the name of a blob in a layout.
@@ -150,93 +149,4 @@ func onlyZeros(r io.Reader) error {
 		return errors.New("there is something behind its end")
 	}
 	return nil
-}
-
-// Stream is a layout in a tar that comes over a line, and is read once: nothing of it
-// is stored but its documents. Layers are to be opened in the order of the parts, one
-// after the other, as [Bundle.WriteTar] has them.
-type Stream struct {
-	layout
-	archive   *tar.Reader
-	documents map[string][]byte
-	seen      map[string]bool
-	memory    int64
-	entries   int
-}
-
-// NewStream reads a tar as it comes.
-func NewStream(r io.Reader) *Stream {
-	s := &Stream{archive: tar.NewReader(r), documents: map[string][]byte{}, seen: map[string]bool{}}
-	s.layout = layout{s.openName}
-	return s
-}
-
-// Close does nothing: the line is the caller's.
-func (s *Stream) Close() error { return nil }
-
-func (s *Stream) openName(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
-	for {
-		if raw, ok := s.documents[name]; ok {
-			return io.NopCloser(bytes.NewReader(raw[min(max(offset, 0), int64(len(raw))):])), nil
-		}
-		if s.seen[name] {
-			return nil, fmt.Errorf("%s has passed already: parts of a stream are read in their order, and once", name)
-		}
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		found, size, err := s.next()
-		if err != nil {
-			return nil, err
-		}
-		if found == "" {
-			if s.entries == 0 {
-				return nil, fmt.Errorf("%w: what comes is no tar, or an empty one", ErrNoLayout)
-			}
-			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-		}
-		if found == name && size > maxDocument { // a layer: it goes to who asked
-			if _, err := io.CopyN(io.Discard, &cancelable{ctx, s.archive}, offset); err != nil {
-				return nil, tarError(err)
-			}
-			return io.NopCloser(&cancelable{ctx, s.archive}), nil
-		}
-	}
-}
-
-// next reads the next file of the tar: a document is kept, and of anything longer only
-// its name is noted. "" is the end.
-func (s *Stream) next() (name string, size int64, err error) {
-	for name == "" {
-		h, err := s.archive.Next()
-		if errors.Is(err, io.EOF) {
-			return "", 0, nil
-		}
-		if err != nil {
-			return "", 0, tarError(err)
-		}
-		if s.entries++; s.entries > maxEntries {
-			return "", 0, tarError(fmt.Errorf("more than %d files", maxEntries))
-		}
-		if name, err = entryName(h); err != nil {
-			return "", 0, tarError(err)
-		}
-		size = h.Size
-	}
-	if s.seen[name] {
-		return "", 0, tarError(fmt.Errorf("%s is there twice", name))
-	}
-	s.seen[name] = true
-	if size > maxDocument {
-		return name, size, nil
-	}
-	if s.memory += size; s.memory > maxMemory {
-		return "", 0, tarError(fmt.Errorf("more than %d bytes of small files", maxMemory))
-	}
-	raw, err := io.ReadAll(s.archive)
-	if err != nil {
-		return "", 0, tarError(err)
-	}
-	s.documents[name] = raw
-	return name, size, nil
 }

@@ -63,6 +63,8 @@ func OpenWeb(address string, access Access) (*Web, error) {
 		return nil, fmt.Errorf("release: %w", err)
 	case base.Scheme != "https" && base.Scheme != "http" || base.Host == "":
 		return nil, fmt.Errorf("release %s: want https://HOST/FOLDER", base.Redacted())
+	case base.User != nil:
+		return nil, fmt.Errorf("release %s: an address with a password in it is not taken", base.Redacted())
 	case base.RawQuery != "" || base.Fragment != "":
 		return nil, fmt.Errorf("release %s: a folder has no ? and no #", base.Redacted())
 	}

@@ -149,7 +149,7 @@ func TestAddresses(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"https://releases.example/os/1.1": true, "https://releases.example": true, "http://127.0.0.1:8080/x": true, "http://localhost/x": true, "http://[::1]/x": true,
 		"http://releases.example/": false, "http://192.0.2.1/": false, "ftp://releases.example/": false, "releases.example/os": false, "https://": false,
-		"https://releases.example/?q": false, "https://releases.example/#q": false, "://": false, "": false,
+		"https://releases.example/?q": false, "https://ada:secret@releases.example/os": false, "https://releases.example/#q": false, "://": false, "": false,
 	} {
 		if _, err := OpenWeb(address, Access{}); (err == nil) != ok {
 			t.Errorf("%q: %v", address, err)

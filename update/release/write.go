@@ -40,9 +40,8 @@ type sink interface {
 	add(name string, size int64, r io.Reader) error
 }
 
-// put writes the whole layout, index.json and the documents first: who reads it as a
-// stream knows what to think of a layer when it comes. Each blob is compared with its
-// digest on the way.
+// put writes the whole layout, index.json and the documents first. Each blob is compared
+// with its digest on the way.
 func (b *Bundle) put(ctx context.Context, s sink) error {
 	outer, err := b.outer()
 	if err != nil {
