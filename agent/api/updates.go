@@ -234,7 +234,7 @@ func (s *updateService) ForgetFailure(ctx context.Context, r *connect.Request[ap
 // Limits of a release that comes over a call.
 const (
 	maxData    = 64 << 10        // bytes of one message
-	maxIndex   = 1 << 20         // bytes of an index
+	maxIndex   = 256 << 10       // bytes of an index; more is none for update/release
 	offerLimit = 2 * time.Minute // without a word from a caller who owes us some
 )
 

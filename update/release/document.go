@@ -81,6 +81,9 @@ func decode(raw []byte, value any) error {
 // parseIndex reads an index.
 func parseIndex(raw []byte) (ocispec.Index, error) {
 	var index ocispec.Index
+	if len(raw) > maxDocument {
+		return index, layoutError(fmt.Errorf("index: more than %d bytes", maxDocument))
+	}
 	if err := decode(raw, &index); err != nil {
 		return index, layoutError(fmt.Errorf("index: %w", err))
 	}
