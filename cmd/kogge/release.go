@@ -84,7 +84,7 @@ A node never goes back below a counter that it has passed. It is the time of the
 
 func (f *createFlags) create(ctx context.Context, out io.Writer) error {
 	start := time.Now()
-	if err := checkRelease(f.out); err != nil {
+	if err := checkRelease(ctx, f.out); err != nil {
 		return fmt.Errorf("release create: output: %w", err)
 	}
 	var set *keys.Set
@@ -177,7 +177,7 @@ func expiry(text string, commit time.Time) (time.Time, error) {
 
 // checkRelease refuses a place where no release can be written, before the minutes
 // that a build takes.
-func checkRelease(out string) error {
+func checkRelease(ctx context.Context, out string) error {
 	st, err := os.Stat(out)
 	switch {
 	case err != nil:
@@ -201,7 +201,15 @@ func checkRelease(out string) error {
 	if _, err := os.Stat(filepath.Join(out, "oci-layout")); err != nil && len(entries) > 0 {
 		return fmt.Errorf("%s has something in it that is no release", out)
 	}
-	return nil
+	if _, err := os.Stat(filepath.Join(out, "index.json")); err != nil {
+		return nil // empty, or of a run that was cut
+	}
+	// What is there is replaced: other tools keep images in such folders, too.
+	src, _, err := openStored(ctx, out)
+	if err != nil {
+		return fmt.Errorf("%s has an OCI layout in it that is no release: %w", out, err)
+	}
+	return src.Close()
 }
 
 // openStored opens a release on this computer and reads its documents.

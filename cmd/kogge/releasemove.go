@@ -65,7 +65,7 @@ func releasePullCommand() *cobra.Command {
 			if out == "" {
 				return usage{hinted{fmt.Errorf("release pull: no output"), "add: -o 1.1.oci"}}
 			}
-			if err := checkRelease(out); err != nil {
+			if err := checkRelease(cmd.Context(), out); err != nil {
 				return fmt.Errorf("release pull: output: %w", err)
 			}
 			r, err := openRegistry(args[0], ca)
