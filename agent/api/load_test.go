@@ -256,19 +256,33 @@ func thousandClients(t *testing.T, l *loaded) {
 		certificates[i] = operator(t, l.fleet, identity.RoleReader, now)
 	}
 	var wait sync.WaitGroup
-	var mu sync.Mutex // guards failed
+	var mu sync.Mutex // guards failed and again
 	var failed []error
+	again := 0
 	for _, certificate := range certificates {
 		c := l.dial(certificate) // keeps its connection until all had theirs
 		wait.Go(func() {
-			if _, err := c.Status(timeout(t), connect.NewRequest(&apiv1.StatusRequest{})); err != nil {
+			ctx := timeout(t)
+			for {
+				_, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
 				mu.Lock()
-				failed = append(failed, err)
+				switch {
+				case err == nil:
+				case connect.CodeOf(err) == connect.CodeUnavailable && ctx.Err() == nil:
+					// Too slow for its handshake, on a busy machine: it had to make room.
+					again++
+					mu.Unlock()
+					continue
+				default:
+					failed = append(failed, err)
+				}
 				mu.Unlock()
+				return
 			}
 		})
 	}
 	wait.Wait()
+	t.Logf("%d times a client had to try again", again)
 	if len(failed) > 0 {
 		t.Errorf("%d of %d clients failed: %v", len(failed), clients, failed[0])
 	}
