@@ -198,11 +198,14 @@ func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process
 	if err == nil {
 		err = start(ctx, p.process)
 	}
+	pipes.release()
+	if err == nil {
+		err = pipes.awaitReader(limited)
+	}
 	if err != nil {
 		p.takeAway(ctx, true, awayLimit)
 		return nil, nil, startError(err)
 	}
-	pipes.release()
 	p.Stdout = &outlet{file: pipes.stdout, ended: p.ended}
 	if pipes.stderr != nil {
 		p.Stderr = &outlet{file: pipes.stderr, ended: p.ended}

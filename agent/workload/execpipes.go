@@ -80,12 +80,37 @@ func (*pipes) Cancel()              {}
 func (*pipes) Wait()                {}
 func (*pipes) Close() error         { return nil }
 
-// release is for when the shim has its ends.
+// release is for when the shim has its ends, but for that of the input: see awaitReader.
 func (p *pipes) release() {
 	for _, f := range p.held {
 		f.Close()
 	}
 	p.held = nil
+}
+
+// readerPoll is how often awaitReader looks.
+const readerPoll = time.Millisecond
+
+// awaitReader waits, after release, until the shim has its end of the input: it says that
+// the command runs before that, and what is written meanwhile would be lost.
+func (p *pipes) awaitReader(ctx context.Context) error {
+	if p.stdin == nil {
+		return nil
+	}
+	for {
+		fd, err := unix.Open(p.config.Stdin, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return unix.Close(fd)
+		}
+		if !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.EINTR) { // ENXIO: nobody reads
+			return fmt.Errorf("fifo %s: %w", p.config.Stdin, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("its shim does not take the input: %w", context.Cause(ctx))
+		case <-time.After(readerPoll):
+		}
+	}
 }
 
 // close lets go of our ends.
