@@ -21,6 +21,7 @@ import (
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 
+	"kogge.example/update/download"
 	"kogge.example/update/golden"
 )
 
@@ -53,7 +54,7 @@ func TestExplain(t *testing.T) {
 	for _, err := range []error{
 		status(401, ""), status(403, `{"errors":[{"code":"DENIED","message":"quota of\tn07\u0007 used up"}]}`), status(404, "no such page"),
 		status(429, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`), status(500, "<html>\n"+strings.Repeat("long ", 100)), status(418, `{"details":"teapot"}`),
-		web(dial), web(io.EOF), web(errStalled), web(errPlain), web(errEndless),
+		web(dial), web(io.EOF), web(download.ErrStalled), web(errPlain), web(errEndless),
 		web(&tls.CertificateVerificationError{Err: errors.New("x509: certificate signed by unknown authority")}),
 		web(&net.OpError{Op: "remote error", Err: tls.AlertError(40)}),
 		web(&net.DNSError{Err: "no such host", Name: "r.example", IsNotFound: true}),
@@ -138,7 +139,7 @@ func TestGuard(t *testing.T) {
 	}))
 	defer server.Close()
 	defer cancel() // before the server waits for its handlers
-	web := &http.Client{Transport: &guard{base: &http.Transport{}, plain: strings.TrimPrefix(server.URL, "http://"), stall: 200 * time.Millisecond}}
+	web := &http.Client{Transport: &guard{base: &download.Transport{Base: &http.Transport{}, Stall: 200 * time.Millisecond}, plain: strings.TrimPrefix(server.URL, "http://")}}
 	for _, c := range []struct {
 		path string
 		size int
@@ -148,10 +149,10 @@ func TestGuard(t *testing.T) {
 		{"/v2/a/manifests/1", maxDocument, errEndless},
 		{"/v2/a/manifests/2", maxDocument, errEndless},
 		{"/plain", 0, errPlain},
-		{"/encoded", 0, errEncoding},
+		{"/encoded", 0, download.ErrEncoding},
 		{"/accept", len("identity"), nil},
-		{"/stall", 0, errStalled},
-		{"/silent", 0, errStalled},
+		{"/stall", 0, download.ErrStalled},
+		{"/silent", 0, download.ErrStalled},
 	} {
 		resp, err := web.Get(server.URL + c.path)
 		n := int64(0)

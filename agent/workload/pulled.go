@@ -26,6 +26,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/update/download"
 )
 
 // pull is the pull of one image: what of it is there, and what is still to come.
@@ -383,7 +385,7 @@ func transient(err error) bool {
 		return false
 	case errors.As(err, &refused):
 		return refused.code >= 500 || refused.code == http.StatusTooManyRequests || refused.code == http.StatusRequestTimeout
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, errStalled),
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, download.ErrStalled),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return true
 	case errors.As(err, &name):

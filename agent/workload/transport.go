@@ -14,28 +14,23 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/opencontainers/go-digest"
+
+	"kogge.example/update/download"
 )
 
 // maxDocument is the size of the largest manifest, configuration or token, in bytes.
 const maxDocument = 8 << 20
 
-// stallLimit ends a connection over which nothing comes.
-const stallLimit = time.Minute
-
 var (
-	errStalled  = errors.New("nothing came for a minute")
-	errPlain    = errors.New("plain HTTP is allowed on loopback and where the settings say insecure")
-	errEndless  = fmt.Errorf("answer is longer than %d bytes", maxDocument)
-	errEncoding = errors.New("answer has an encoding that nobody asked for")
+	errPlain   = errors.New("plain HTTP is allowed on loopback and where the settings say insecure")
+	errEndless = fmt.Errorf("answer is longer than %d bytes", maxDocument)
 )
 
 // guard lets nobody but us decide what a registry's answer costs: it bounds every
-// body that is not bounded by a digest's size, ends connections that stall, and
-// follows no redirection to plain HTTP.
+// body that is not bounded by a digest's size, and follows no redirection to plain HTTP.
 type guard struct {
 	base  http.RoundTripper
-	plain string // the host that plain HTTP is allowed to
-	stall time.Duration
+	plain string                   // the host that plain HTTP is allowed to
 	sends func(blob digest.Digest) // told of blobs that come; may be nil
 }
 
@@ -43,33 +38,15 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && req.URL.Host != g.plain {
 		return nil, fmt.Errorf("%s: %w", req.URL.Host, errPlain)
 	}
-	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(g.stall, func() { cancel(errStalled) })
-	req = req.Clone(ctx)
-	// A blob has its digest as it is; a window of decompression is memory that the
-	// other side chooses.
-	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := g.base.RoundTrip(req)
-	timer.Stop()
-	if err == nil {
-		if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-			resp.Body.Close()
-			err = fmt.Errorf("%s: %w: %.20q", req.URL.Host, errEncoding, e)
-		}
-	}
 	if err != nil {
-		err = cause(ctx, err)
-		cancel(nil)
 		return nil, err
 	}
-	left := int64(maxDocument)
-	if name, ok := blob(req); ok {
-		left = -1
-		if g.sends != nil && resp.StatusCode < http.StatusMultipleChoices {
-			g.sends(name)
-		}
+	if name, ok := blob(req); !ok {
+		resp.Body = &document{resp.Body, maxDocument}
+	} else if g.sends != nil && resp.StatusCode < http.StatusMultipleChoices {
+		g.sends(name)
 	}
-	resp.Body = &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, stall: g.stall, left: left}
 	return resp, nil
 }
 
@@ -84,46 +61,19 @@ func blob(req *http.Request) (digest.Digest, bool) {
 	return digest.Digest(path.Base(req.URL.Path)), ok
 }
 
-func cause(ctx context.Context, err error) error {
-	if context.Cause(ctx) == errStalled {
-		return errStalled
-	}
-	return err
-}
-
-// body is an answer that may not stall, nor be longer than left; negative: no bound.
-type body struct {
+// document is an answer that may not be longer than left.
+type document struct {
 	io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	stall  time.Duration
-	left   int64
+	left int64
 }
 
-func (b *body) Read(p []byte) (int, error) {
-	if b.left >= 0 && int64(len(p)) > b.left+1 {
-		p = p[:b.left+1]
+func (d *document) Read(p []byte) (int, error) {
+	n, err := d.ReadCloser.Read(p[:min(int64(len(p)), d.left+1)])
+	if int64(n) > d.left {
+		return 0, errEndless
 	}
-	b.timer.Reset(b.stall) // and not while the reader is busy: that is no fault of theirs
-	n, err := b.ReadCloser.Read(p)
-	b.timer.Stop()
-	if b.left >= 0 {
-		if int64(n) > b.left {
-			return 0, errEndless
-		}
-		b.left -= int64(n)
-	}
-	if err != nil {
-		err = cause(b.ctx, err) // also for an end: a body that was cut off may seem whole
-	}
+	d.left -= int64(n)
 	return n, err
-}
-
-func (b *body) Close() error {
-	b.timer.Stop()
-	b.cancel(nil)
-	return b.ReadCloser.Close()
 }
 
 // servers are the servers of one registry, with the connections to them.
@@ -156,7 +106,7 @@ func (r Registries) open(host string, mirrors bool, sends func(blob digest.Diges
 			ReadBufferSize:      64 << 10,
 		}
 		s.close = append(s.close, base.CloseIdleConnections)
-		g := &guard{base: base, stall: stallLimit, sends: func(blob digest.Digest) { sends(blob, e.host) }}
+		g := &guard{base: &download.Transport{Base: base, Stall: download.Stall}, sends: func(blob digest.Digest) { sends(blob, e.host) }}
 		if e.scheme == "http" {
 			g.plain = e.host
 		}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"kogge.example/update/download"
 )
 
 // Layout is a release in an OCI image layout over any files. open opens one from
@@ -28,24 +30,17 @@ type Web struct {
 	layout
 	base   *url.URL
 	client *http.Client
-	stall  time.Duration
 }
 
-const (
-	// webStall ends a connection over which nothing comes.
-	webStall     = time.Minute
-	maxRedirects = 10
-)
+const maxRedirects = 10
 
 // ErrServer says that a web server is not believed: its certificate is from nobody that is
 // known, or it has none.
 var ErrServer = errors.New("server is not believed")
 
 var (
-	errStalled  = errors.New("nothing came for a minute")
-	errPlain    = fmt.Errorf("%w: plain HTTP", ErrServer)
-	errCircle   = fmt.Errorf("redirects more than %d times", maxRedirects)
-	errEncoding = errors.New("answer has an encoding that nobody asked for")
+	errPlain  = fmt.Errorf("%w: plain HTTP", ErrServer)
+	errCircle = fmt.Errorf("redirects more than %d times", maxRedirects)
 )
 
 // Access is how a web server is spoken to.
@@ -93,8 +88,8 @@ func OpenWeb(address string, access Access) (*Web, error) {
 		}
 		return fmt.Errorf("%s: %w", u.Redacted(), errPlain)
 	}
-	w := &Web{base: base, stall: webStall}
-	w.client = &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+	w := &Web{base: base}
+	w.client = &http.Client{Transport: &download.Transport{Base: transport, Stall: download.Stall}, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if len(via) >= maxRedirects {
 			return errCircle
 		}
@@ -122,53 +117,44 @@ func (w *Web) Close() error {
 // what comes before offset is thrown away.
 func (w *Web) get(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
 	at := w.base.JoinPath(strings.Split(name, "/")...)
-	ctx, cancel := context.WithCancelCause(ctx)
-	b := &webBody{cancel: cancel, ctx: ctx, stall: w.stall}
-	b.timer = time.AfterFunc(w.stall, func() { cancel(errStalled) })
-	skip, err := b.ask(w.client, at, offset)
+	body, err := w.ask(ctx, at, offset)
 	if err == nil {
-		_, err = io.CopyN(io.Discard, b, skip)
+		return body, nil
 	}
-	if err != nil {
-		_ = b.Close()
-		return nil, fmt.Errorf("%s: %w", at.Redacted(), b.why(err))
+	if by := (*url.Error)(nil); errors.As(err, &by) { // which repeats the address
+		err = by.Err
 	}
-	return b, nil
+	if unknown := (*tls.CertificateVerificationError)(nil); errors.As(err, &unknown) {
+		err = fmt.Errorf("%w: %w", ErrServer, unknown.Err)
+	}
+	return nil, fmt.Errorf("%s: %w", at.Redacted(), err)
 }
 
-// webBody is an answer that may not stall.
-type webBody struct {
-	io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	stall  time.Duration
-}
-
-// ask sends the request, and returns how many bytes come before those that were asked
-// for.
-func (b *webBody) ask(client *http.Client, at *url.URL, offset int64) (skip int64, err error) {
-	req, err := http.NewRequestWithContext(b.ctx, http.MethodGet, at.String(), nil)
+func (w *Web) ask(ctx context.Context, at *url.URL, offset int64) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	req.Header.Set("Accept-Encoding", "identity") // a digest is of the bytes as they are
 	if offset > 0 {
 		req.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
 	}
-	resp, err := client.Do(req)
+	resp, err := w.client.Do(req)
 	if err != nil {
-		var by *url.Error // which repeats the address
-		if errors.As(err, &by) {
-			err = by.Err
-		}
-		return 0, err
+		return nil, err
 	}
-	b.timer.Stop()
-	b.ReadCloser = resp.Body
-	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return 0, fmt.Errorf("%w: %.20q", errEncoding, e)
+	skip, err := begins(resp, offset)
+	if err == nil {
+		_, err = io.CopyN(io.Discard, resp.Body, skip)
 	}
+	if err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// begins says how many bytes of an answer come before those that were asked for.
+func begins(resp *http.Response, offset int64) (int64, error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return offset, nil
@@ -181,34 +167,4 @@ func (b *webBody) ask(client *http.Client, at *url.URL, offset int64) (skip int6
 		return 0, fmt.Errorf("%s: %w", resp.Status, fs.ErrNotExist)
 	}
 	return 0, errors.New(resp.Status)
-}
-
-func (b *webBody) why(err error) error {
-	if errors.Is(context.Cause(b.ctx), errStalled) {
-		return errStalled
-	}
-	if unknown := (*tls.CertificateVerificationError)(nil); errors.As(err, &unknown) {
-		return fmt.Errorf("%w: %w", ErrServer, unknown.Err)
-	}
-	return err
-}
-
-func (b *webBody) Read(p []byte) (int, error) {
-	b.timer.Reset(b.stall) // and not while the reader is busy: that is no fault of theirs
-	n, err := b.ReadCloser.Read(p)
-	b.timer.Stop()
-	if err != nil { // a server may end its answer in the moment in which we give it up
-		err = b.why(err)
-	}
-	return n, err
-}
-
-// Close ends the request.
-func (b *webBody) Close() error {
-	b.timer.Stop()
-	b.cancel(nil)
-	if b.ReadCloser == nil {
-		return nil
-	}
-	return b.ReadCloser.Close()
 }

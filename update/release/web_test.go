@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"kogge.example/update/download"
 )
 
 // served is a release in a folder that a web server shows.
@@ -114,9 +116,8 @@ func TestBadServers(t *testing.T) {
 		})
 		src, err := OpenWeb(server.URL+"/os/1.1/", Access{CA: ca})
 		must(t, err)
-		src.stall = 300 * time.Millisecond
-		if strings.HasPrefix(c.name, "endless") || c.name == "breaks off" {
-			src.stall = time.Minute
+		if strings.HasPrefix(c.name, "stalls") {
+			src.client.Transport.(*download.Transport).Stall = 300 * time.Millisecond
 		}
 		if _, err := Verify(t.Context(), src, root(t), created, "qemu-x86_64"); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.says)
