@@ -402,10 +402,14 @@ func findKey(set *keys.Set, name string) (keys.Key, error) {
 	all = slices.DeleteFunc(all, func(k keys.Key) bool {
 		return k.Name != name && (len(name) < 8 || !strings.HasPrefix(k.ID, name))
 	})
-	if len(all) != 1 {
-		return keys.Key{}, hinted{fmt.Errorf("release keys rotate: the set has no key %s", name), "kogge release keys list shows names and ids"}
+	const hint = "kogge release keys list shows names and ids"
+	switch len(all) {
+	case 0:
+		return keys.Key{}, hinted{fmt.Errorf("release keys rotate: the set has no key %s", name), hint}
+	case 1:
+		return all[0], nil
 	}
-	return all[0], nil
+	return keys.Key{}, hinted{fmt.Errorf("release keys rotate: %s is how the ids of %d keys begin", name, len(all)), hint}
 }
 
 // devTrust is the root.json of the VMs on this computer; its keys are made when they

@@ -86,14 +86,17 @@ arm64) reboot through the firmware.`,
 				return err
 			}
 			start := &apiv1.UpdateStart{Reboot: when, From: fromNodeYAML}
-			var src layout.Source
+			var src layout.Stored
 			if len(args) > 1 {
 				if src, start.From, err = openRelease(args[1]); err != nil {
-					return err
+					return releaseHint(err)
 				}
 			}
+			if src != nil {
+				defer src.Close()
+			}
 			return f.run(cmd, args[0], func(ctx context.Context, c *api.Client, show func(*apiv1.UpdateStep) error) error {
-				return c.Bring(ctx, start, src, show)
+				return releaseHint(c.Bring(ctx, start, src, show))
 			})
 		},
 	}
@@ -124,7 +127,7 @@ func (f *changeSlot) completeRelease(cmd *cobra.Command, args []string, toComple
 
 // openRelease opens a release on this computer, or returns where the node is to get it
 // from. What is there as a file is that.
-func openRelease(name string) (layout.Source, string, error) {
+func openRelease(name string) (layout.Stored, string, error) {
 	_, err := os.Stat(name)
 	switch {
 	case err == nil:
