@@ -115,7 +115,8 @@ var (
 )
 
 // Loader is one boot loader. After an error of a verb the slot is as it was, or on the
-// way: calling the verb again is always right. The other slot is never touched.
+// way: calling the verb again is always right. A cut may leave a slot on trial without its
+// entry, which is ErrEmpty to Count and MarkBad. The other slot is never touched.
 type Loader interface {
 	// State never fails over what somebody wrote there, only over a volume that cannot
 	// be read. What makes no sense to the loader is not Present.

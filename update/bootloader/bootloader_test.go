@@ -160,6 +160,9 @@ func (l systemdBoot) countTry(f Files) (Slot, error) {
 	}
 	next := first.Entry
 	next.Left, next.Done = next.Left-1, next.Done+1
+	if exists(f, entriesDir+"/"+entryName(first.slot, next)) {
+		return "", errors.New("the loader cannot count: a file has that name, and the firmware renames nothing onto one")
+	}
 	if err := f.WriteFile(entriesDir+"/"+entryName(first.slot, next), text, when); err != nil {
 		return "", err
 	}
@@ -380,7 +383,10 @@ func testPowerCut(t *testing.T, l Loader, before []verb, verb verb) {
 		for seed := range uint64(24) {
 			cut := d.AfterCut(seed)
 			s := mustState(t, l, cut)
-			if s.Starts != old.Starts && s.Starts != next.Starts {
+			// A cut may take the entry of a slot on trial away, and with it what was to be
+			// counted or marked: the other slot starts then.
+			lost := (verb.name == count(B).name || verb.name == markBad(B).name) && old.B.Counted && !s.B.Present
+			if s.Starts != old.Starts && s.Starts != next.Starts && !(lost && s.Starts == A) {
 				t.Fatalf("writes=%d seed=%d: starts %q, before %q, after %q", writes, seed, s.Starts, old.Starts, next.Starts)
 			}
 			if s.Of(touched.Other()) != old.Of(touched.Other()) {
@@ -391,7 +397,9 @@ func testPowerCut(t *testing.T, l Loader, before []verb, verb verb) {
 			if _, err := v.Repair(); err != nil {
 				t.Fatal(err)
 			}
-			if err := verb.call(l, v); err != nil {
+			if err := verb.call(l, v); lost && errors.Is(err, ErrEmpty) {
+				continue
+			} else if err != nil {
 				t.Fatalf("writes=%d seed=%d: again: %v", writes, seed, err)
 			}
 			if report, err := open1(t, again).Check(); err != nil || !report.Clean() {

@@ -16,14 +16,17 @@ import (
 // systemdBoot is systemd-boot on UEFI. A slot is a unified kernel image
 // EFI/kogge/{a,b}.efi and a Type #1 entry, loader/entries/kogge-b.conf. The name of an
 // entry that is counted tells its tries, kogge-b+2-1.conf: two left, one done. The
-// loader renames it before it starts it.
+// loader renames it before it starts it, unless there is a file of the new name: the
+// firmware refuses that, and the loader starts an entry that it cannot count all the
+// same. So a counted entry never lies beside another one of its slot.
 //
 // Among its entries the loader starts the one with the highest "version", which is the
 // arming number here, those with no tries left behind all others. An entry whose image
 // is missing is none.
 //
 // Source: uapi-group.org/specifications/specs/boot_loader_specification;
-// boot_entry_compare in src/boot/boot.c of systemd 257.
+// boot_entry_compare and what renames in src/boot/boot.c of systemd 257; FatSetFileInfo
+// in FatPkg/EnhancedFatDxe/Info.c of edk2.
 type systemdBoot struct{}
 
 const (
@@ -278,8 +281,9 @@ func open(l Loader, f Files, slot Slot, name string) (*io.SectionReader, error) 
 	return f.Reader(path)
 }
 
-// Arm leaves, at a cut, the slot's entries as they were, or with the new one beside
-// them, which has the highest number, or the new one alone.
+// Arm leaves, at a cut, the slot's entries as they were, or without those that are
+// counted, or the new one, which has the highest number, beside the uncounted one or
+// alone.
 func (l systemdBoot) Arm(f Files, slot Slot, version string, tries int, when time.Time) error {
 	if err := l.arm(f, slot, version, tries, when); err != nil {
 		return fmt.Errorf("arm slot %s: %w", slot, err)
@@ -310,12 +314,20 @@ func (l systemdBoot) arm(f Files, slot Slot, version string, tries int, when tim
 	return l.put(f, all, slot, e, when)
 }
 
-// put gives a slot one entry in place of those that it has.
+// put gives a slot one entry in place of those that it has. In place of a counted one a
+// counted one comes late rather than early: without any the slot is not started, which
+// costs the slot that does not run no more than another arming.
 func (l systemdBoot) put(f Files, all []typeOne, slot Slot, e Entry, when time.Time) error {
 	if err := f.MkdirAll(entriesDir, when); err != nil {
 		return err
 	}
 	name := entryName(slot, e)
+	if e.Counted {
+		counted := slices.DeleteFunc(slices.Clone(all), func(t typeOne) bool { return !t.Counted })
+		if err := l.keep(f, counted, slot, ""); err != nil {
+			return err
+		}
+	}
 	if err := f.WriteFile(entriesDir+"/"+name, []byte(entryText(slot, e.Version, e.Number)), when); err != nil {
 		return err
 	}
@@ -329,8 +341,7 @@ func (l systemdBoot) Bless(f Files, slot Slot, when time.Time) error {
 	return l.change(f, slot, "bless", when, func(e Entry) (Entry, error) { return Entry{Version: e.Version, Number: e.Number}, nil })
 }
 
-// Count leaves, at a cut, the entry as it was, or the next one beside it, or that one
-// alone. Where there are both, the loader takes the one with more tries, and State does.
+// Count leaves, at a cut, the entry as it was, or none, or the next one.
 func (l systemdBoot) Count(f Files, slot Slot, when time.Time) error {
 	return l.change(f, slot, "count a try of", when, func(e Entry) (Entry, error) {
 		if !e.Counted || e.Left == 0 {
@@ -340,6 +351,8 @@ func (l systemdBoot) Count(f Files, slot Slot, when time.Time) error {
 	})
 }
 
+// MarkBad leaves, at a cut, a proven entry as it was, or with the bad one beside it, or
+// that one alone; one on trial as it was, or none, or the bad one.
 func (l systemdBoot) MarkBad(f Files, slot Slot, when time.Time) error {
 	return l.change(f, slot, "mark bad", when, func(e Entry) (Entry, error) {
 		return Entry{Version: e.Version, Number: e.Number, Counted: true, Done: Tries}, nil

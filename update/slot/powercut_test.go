@@ -66,6 +66,23 @@ func TestUpdatePowerCut(t *testing.T) {
 					return w.update(t, from, newest, whole)
 				}, "1.0", "1.1", "1.2",
 			},
+			{
+				"a release that has failed", []func(*world, booted) (booted, error){
+					func(w *world, from booted) (booted, error) {
+						if err := stage(t.Context(), w.as(from), w.memory(), newer.Release, nil, quick); err != nil {
+							return from, err
+						}
+						_, err := Arm(w.as(from), w.memory(), newer.Digest, lone(t), when)
+						for range bootloader.Tries {
+							if err == nil {
+								_, err = w.boot(whole)
+							}
+						}
+						return from, err
+					},
+				},
+				func(w *world, from booted) (booted, error) { return w.rollback(t, from, whole) }, "1.0", "", "1.1",
+			},
 		} {
 			t.Run(name+"/"+c.name, func(t *testing.T) {
 				start := image
@@ -111,6 +128,7 @@ func cutEverywhere(t *testing.T, l bootloader.Loader, start content, whole map[s
 			}
 			seen[sum] = true
 			where := fmt.Sprintf("writes=%d seed=%d", writes, seed)
+			givesUp(t, where, l, cut, whole)
 			w, b := comesUp(t, where, l, cut, whole)
 			if !slices.Contains(from, b.version) && b.version != to || err == nil && b.version != to {
 				t.Fatalf("%s: came up with release %q", where, b.version)
@@ -155,6 +173,33 @@ func comesUp(t *testing.T, where string, l bootloader.Loader, c content, whole m
 	}
 	t.Fatalf("%s: dead: %v", where, errors.Join(errs...))
 	return nil, booted{}
+}
+
+// givesUp boots a world whose slot on trial is so bad that it does not live to say so: a
+// proven slot has to run after no more tries than a slot has.
+func givesUp(t *testing.T, where string, l bootloader.Loader, c content, whole map[string]made) {
+	t.Helper()
+	w := on(l, c, forEver)
+	var boots []booted
+	for range bootloader.Tries + 1 {
+		b, err := w.boot(whole)
+		if err != nil {
+			t.Fatalf("%s: after %+v: %v", where, boots, err)
+		}
+		boots = append(boots, b)
+		var state bootloader.State
+		err = w.Read(func(v *fat.Volume) (err error) {
+			state, err = l.State(v)
+			return err
+		})
+		if err != nil {
+			t.Fatalf("%s: after %+v: %v", where, boots, err)
+		}
+		if state.Of(b.slot).Proven() {
+			return
+		}
+	}
+	t.Fatalf("%s: a bad release is not given up: %+v", where, boots)
 }
 
 // noMixed wants both slots to hold the whole of whatever stage 0 would take them for.

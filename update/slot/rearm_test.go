@@ -79,6 +79,7 @@ func TestRearmPowerCut(t *testing.T) {
 					if e.Left > 0 && e.Number < remembered.Number {
 						t.Fatalf("%s: an old arming is alive: %+v, remembered %+v", where, e, remembered)
 					}
+					givesUp(t, where, l, cut, whole)
 					comesUp(t, where, l, cut, whole)
 				}
 				if err == nil {

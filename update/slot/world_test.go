@@ -346,12 +346,17 @@ func (w *world) startSystemdBoot(v *fat.Volume) (bootloader.Slot, bool, error) {
 		slot = bootloader.B
 	}
 	if best.left > 0 {
-		// The firmware's FAT driver takes the old name away before it makes the new one.
 		base, _, _ := strings.Cut(best.file, "+")
+		name := fmt.Sprintf("loader/entries/%s+%d-%d.conf", base, best.left-1, best.done+1)
+		if _, err := v.Reader(name); err == nil {
+			// The firmware renames nothing onto a file that is there; the loader takes
+			// that lightly, starts the entry, and tells nobody that it is counted.
+			return slot, false, nil
+		}
+		// The firmware's FAT driver takes the old name away before it makes the new one.
 		if err := v.Remove("loader/entries/" + best.file); err != nil {
 			return "", false, err
 		}
-		name := fmt.Sprintf("loader/entries/%s+%d-%d.conf", base, best.left-1, best.done+1)
 		if err := v.WriteFile(name, []byte(best.text), when); err != nil {
 			return "", false, err
 		}
