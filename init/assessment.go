@@ -95,9 +95,10 @@ func (a *assessor) take(e assess.Event, why string) assess.Assessment {
 	return a.is
 }
 
-// over is called when the node goes down. A boot that nobody waited for is no bad one.
-func (a *assessor) over() {
-	if a.now().State == assess.Pending {
+// over is called when the node goes down. A boot that somebody ended in order before it
+// could be assessed is no bad one; one that ends by its own fault is.
+func (a *assessor) over(inOrder bool) {
+	if inOrder && a.now().State == assess.Pending {
 		if err := a.n.excuse(); err != nil {
 			guard.Kmsg("count of boots: " + err.Error())
 		}
@@ -119,41 +120,57 @@ const tellLimit = 10 * time.Second
 func (a *assessor) tell(is assess.Assessment) {
 	a.n.say("kogge: " + is.Line(a.n.boot.Slot, a.n.boot.Version))
 	e := verdict.Event{Kind: verdict.KindAssessed, Assessment: verdict.Assessment(is.State), Why: is.Why, Seconds: int(sinceStart() / time.Second)}
-	done := make(chan struct{})
-	guard.Go("history of boots", func() {
-		defer close(done)
+	within(tellLimit, "history of boots", func() {
 		a.n.degraded.Add("history of boots", a.n.note(e))
 		a.n.words.sync()
 	})
+}
+
+// within waits for do, but no longer than limit: a disk that does not answer is nobody's to
+// wait for.
+func within(limit time.Duration, name string, do func()) {
+	done := make(chan struct{})
+	guard.Go(name, func() {
+		defer close(done)
+		do()
+	})
 	select {
 	case <-done:
-	case <-time.After(tellLimit):
-		guard.Kmsg("the history of boots cannot be written within " + tellLimit.String())
+	case <-time.After(limit):
+		guard.Kmsg(name + ": not done within " + limit.String())
 	}
 }
 
-// bless makes the slot a proven one. What keeps that from being written is told and
-// tried again, for as long as the node runs: a good boot is not ended over it.
+// bless makes the slot a proven one, and then forgets its trial.
 func (a *assessor) bless(is assess.Assessment) {
+	a.insist("blessing of the slot", a.n.bless)
+	err := a.n.passTrial()
+	a.tell(is)
+	if err != nil {
+		a.insist("end of the trial", a.n.passTrial)
+	}
+	a.n.words.end()
+	a.n.settle()
+}
+
+// insist does what belongs to a good boot. What keeps it from being written down is told,
+// and it is tried again for as long as the node runs: a good boot is not ended over it.
+func (a *assessor) insist(what string, do func() error) {
 	said := ""
 	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
-		err := a.n.bless()
+		err := do()
 		if err == nil {
 			break
 		}
 		if err.Error() != said {
 			said = err.Error()
-			a.n.say(fmt.Sprintf("kogge: slot %s is good, and that cannot be written down: %s; trying again", a.n.boot.Slot, said))
+			a.n.say(fmt.Sprintf("kogge: slot %s is good; %s: %s; trying again", a.n.boot.Slot, what, said))
 		}
-		a.n.degraded.Add(degradedBless, err)
+		a.n.degraded.Add(what, err)
 		time.Sleep(pause)
 	}
-	a.n.degraded.Clear(degradedBless)
-	a.tell(is)
-	a.n.settle()
+	a.n.degraded.Clear(what)
 }
-
-const degradedBless = "blessing of the slot"
 
 // publish writes the assessment down for programs of the node. a.mu is held, or nobody
 // else knows of a.

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"kogge.example/init/guard"
 	"kogge.example/init/shutdown"
 	"kogge.example/update/verdict"
 )
@@ -28,6 +30,9 @@ func (n *node) noteEnd(how shutdown.How, err error) {
 	e := verdict.Event{Kind: verdict.KindDown, End: string(how), Seconds: int(sinceStart() / time.Second)}
 	if err != nil {
 		e.Why = err.Error()
+	}
+	if errors.Is(err, guard.ErrPanic) {
+		e.End = verdict.EndCrashed
 	}
 	_ = n.note(e)
 }

@@ -25,6 +25,8 @@ var faults = map[string]map[string]func(){
 			}
 		},
 	},
+	// Before the services, while hardware is looked for.
+	"drivers": {"drivers-panic": func() { sysrq("c") }},
 	"services": {
 		"kernel-panic": func() { sysrq("c") },
 		// Without the restart after a panic only the watchdog is left.

@@ -107,6 +107,32 @@ func (w *lastWords) write(b []byte) error {
 	return err
 }
 
+// errWordsOver is for what comes when the trial is over: it is no part of its log.
+var errWordsOver = errors.New("the trial is over")
+
+// end closes the log: from here on it costs no write any more.
+func (w *lastWords) end() {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed != nil {
+		return
+	}
+	w.failed = errWordsOver
+	if err := errors.Join(w.file.Sync(), w.file.Close()); err != nil {
+		guard.Kmsg("log of the trial: " + err.Error())
+	}
+}
+
+// over tells whether it keeps nothing any more.
+func (w *lastWords) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed != nil
+}
+
 // sync puts what was added on the disk.
 func (w *lastWords) sync() {
 	if w == nil {
@@ -133,7 +159,8 @@ func (t trace) Write(b []byte) (int, error) {
 
 func (t trace) Close() error { return nil }
 
-// followKernel adds the kernel's log, from its beginning on, until the node is gone.
+// followKernel adds the kernel's log, from its beginning on, until the node is gone or the
+// trial over.
 func (w *lastWords) followKernel(kmsg string) error {
 	// Records come one by read. Without O_NONBLOCK the runtime could not wait for them.
 	f, err := os.OpenFile(kmsg, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -142,7 +169,7 @@ func (w *lastWords) followKernel(kmsg string) error {
 	}
 	defer f.Close()
 	record := make([]byte, 8<<10)
-	for {
+	for !w.over() {
 		n, err := f.Read(record)
 		switch {
 		case errors.Is(err, unix.EPIPE): // some were overwritten: the next read goes on behind
@@ -155,6 +182,7 @@ func (w *lastWords) followKernel(kmsg string) error {
 		text, _, _ = bytes.Cut(text, []byte("\n"))
 		w.add("kernel", kernelLine(head, text))
 	}
+	return nil
 }
 
 // kernelLine is a record as dmesg shows it: its time in seconds, then the text.

@@ -83,7 +83,8 @@ func (n *node) run() (how shutdown.How, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			guard.Kmsg(fmt.Sprintf("panic: %v\n%s", v, debug.Stack()))
-			how, err = shutdown.Reboot, fmt.Errorf("panic: %v", v)
+			how, err = shutdown.Reboot, fmt.Errorf("%w: panic: %v", guard.ErrPanic, v)
+			n.goDown(func() { n.noteEnd(how, err) })
 		}
 	}()
 	var events *module.Events
@@ -121,10 +122,20 @@ func (n *node) run() (how shutdown.How, err error) {
 	// What the boot allocated is garbage now; an idle node gives it back.
 	debug.FreeOSMemory()
 	how, err = supervise.Run(ctx, cfg)
-	assessment.over()
-	n.noteEnd(how, err)
-	n.degraded.Add("seed of randomness", n.saveEntropy())
+	n.goDown(func() {
+		assessment.over(err == nil)
+		n.noteEnd(how, err)
+		n.degraded.Add("seed of randomness", n.saveEntropy())
+	})
 	return how, err
+}
+
+// downLimit is for what is written down when the node goes down: there is no supervisor
+// any more that beats, and a disk that is dead must not keep the node up.
+const downLimit = 20 * time.Second
+
+func (n *node) goDown(write func()) {
+	n.dog.While(downLimit, guard.Go, func() { within(downLimit, "last notes", write) })
 }
 
 // setUp is the part before there are services. The device events that it returns
@@ -140,27 +151,36 @@ func (n *node) setUp() (events *module.Events, err error) {
 	n.degraded.Add("folders", makeFolders())
 	n.degraded.Add("boot facts", n.boot.publish())
 	n.degraded.Add("cgroups", n.openCgroups())
-	events, err = module.Listen()
-	n.degraded.Add("device events", err)
-	n.degraded.Add("modules", n.loadModules())
+	// Before the drivers and STATE, which may be what the boots fail at.
 	n.degraded.Add("boot disk", n.findDisk())
 	moved, err := n.countBoot()
 	n.degraded.Add("count of boots", err)
 	if moved != nil {
 		return nil, moved
 	}
+	fault("drivers")
+	events, err = module.Listen()
+	n.degraded.Add("device events", err)
+	n.degraded.Add("modules", n.loadModules())
 	n.degraded.Add("node.yaml", n.configure())
+	// The check of STATE may have taken longer than the watchdog is fed from outside.
+	n.dog.While(setUpLimit, guard.Go, func() { moved = n.remember() })
+	return events, moved
+}
+
+// remember is the part of setUp that wants STATE. The error ends the boot.
+func (n *node) remember() error {
 	n.degraded.Add("clock", n.startClock())
-	moved, err = n.countLater()
+	moved, err := n.countLater()
 	n.degraded.Add("count of boots", err)
 	if moved != nil {
-		return nil, moved
+		return moved
 	}
 	n.degraded.Add("seed of randomness", n.startEntropy())
 	n.degraded.Add("identity", n.identify())
 	n.degraded.Add("history of boots", n.noteBoot())
 	n.degraded.Add("trial", n.concludeTrial())
-	return events, nil
+	return nil
 }
 
 // say shows a line on the consoles and keeps it in the kernel log.

@@ -91,7 +91,7 @@ func stage0() (boot, *watchdog.Dog, error) {
 		return boot{}, nil, err
 	}
 	if b.Slot, err = mount.OpenRoot(disk, cmdline.Verity, b.Trial); err != nil {
-		return boot{}, nil, slotError(err, b, board, disk, dog)
+		return boot{}, nil, slotError(err, b, board, disk, bootloader.Slot(loader.SelectedSlot()), dog)
 	}
 	// The loader may have counted a try of the other slot, failed to start it, and left
 	// the machine to the firmware.
@@ -171,11 +171,11 @@ func waitForDisk(modules *module.Index, loader mount.Loader) (mount.Disk, error)
 // try. A proven slot that has decayed is left for the other one, if that was proven too.
 // Otherwise it is a medium written badly: starting over would only hide that, so the
 // message stays on the screen.
-func slotError(err error, b boot, board boards.Board, disk mount.Disk, dog *watchdog.Dog) error {
+func slotError(err error, b boot, board boards.Board, disk mount.Disk, selected bootloader.Slot, dog *watchdog.Dog) error {
 	if b.Trial {
 		return err
 	}
-	left, leaveErr := leaveSlot(b, board, disk)
+	left, leaveErr := leaveSlot(b, board, disk, selected)
 	if leaveErr == nil {
 		return fmt.Errorf("%w; slot %s is marked bad, and the other one starts", err, left)
 	}
@@ -194,8 +194,9 @@ func slotError(err error, b boot, board boards.Board, disk mount.Disk, dog *watc
 
 // leaveSlot marks the slot that was just started as bad, if it and the other one are
 // proven, so that the loader starts the other one from now on. It cannot go back and
-// forth: a slot that is bad is not proven.
-func leaveSlot(b boot, board boards.Board, disk mount.Disk) (left bootloader.Slot, err error) {
+// forth: a slot that is bad is not proven. selected is what the loader says that it has
+// started, somebody's choice at its menu maybe; "" is not known.
+func leaveSlot(b boot, board boards.Board, disk mount.Disk, selected bootloader.Slot) (left bootloader.Slot, err error) {
 	if b.Alone != "" {
 		return "", errors.New(b.Alone)
 	}
@@ -212,8 +213,9 @@ func leaveSlot(b boot, board boards.Board, disk mount.Disk) (left bootloader.Slo
 		if err != nil {
 			return err
 		}
-		// Starting a proven slot changes nothing: it is the next one still.
-		left, _ = state.Next()
+		if left = selected; left == "" {
+			left, _ = state.Next() // starting a proven slot changes nothing: it is the next one still
+		}
 		if !state.Of(left).Proven() || !state.Of(left.Other()).Proven() {
 			return fmt.Errorf("slot A: %s; slot B: %s", state.A, state.B)
 		}

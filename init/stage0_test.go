@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"kogge.example/boards"
 	"kogge.example/init/mount"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/bootpart"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 )
@@ -18,35 +20,12 @@ import (
 // TestLeaveSlot wants a proven slot that does not open left for the other one, if that is
 // proven as well, and the loader's word for it; and no going back and forth.
 func TestLeaveSlot(t *testing.T) {
-	const size = 128 << 10
 	for _, name := range []boards.Bootloader{boards.SystemdBoot, boards.UBoot} {
 		loader, err := bootloader.For(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		device := filepath.Join(t.TempDir(), "esp")
-		f, err := os.Create(device)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		files := loader.Fresh("1.0")
-		for _, file := range loader.BootFiles() {
-			path, err := loader.Path(bootloader.A, file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			files = append(files, fat.File{Path: path, Size: 700, Data: bytes.NewReader(make([]byte, 700))})
-		}
-		if err := fat.Format(f, fat.Spec{Size: size, Label: "KOGGE", Serial: 1, When: time.Unix(1_700_000_000, 0), Tiny: true}, files); err != nil {
-			t.Fatal(err)
-		}
-		disk := mount.Disk{Parts: map[string]string{mount.ESP: device}}
-		disk.Table.Partitions = []gpt.Partition{{Number: 1, Name: mount.ESP, First: 0, Last: size/gpt.SectorSize - 1}}
-		part, err := bootPartition(disk)
-		if err != nil {
-			t.Fatal(err)
-		}
+		disk, part := freshDisk(t, loader)
 		board := boards.Board{Bootloader: name}
 		next := func() (slot bootloader.Slot) {
 			t.Helper()
@@ -60,34 +39,81 @@ func TestLeaveSlot(t *testing.T) {
 			}
 			return slot
 		}
-		if _, err := leaveSlot(boot{}, board, disk); err == nil || !strings.Contains(err.Error(), "slot B: empty") {
+		if _, err := leaveSlot(boot{}, board, disk, ""); err == nil || !strings.Contains(err.Error(), "slot B: empty") {
 			t.Errorf("%s: a fresh image: error %v", name, err)
 		}
-		err = part.Edit(func(v *fat.Volume) error {
-			for _, file := range loader.BootFiles() {
-				if err := loader.Install(v, bootloader.B, file, 700, bytes.NewReader(make([]byte, 700)), time.Now()); err != nil {
-					return err
-				}
-			}
-			return loader.Arm(v, bootloader.B, "1.1", bootloader.Tries, time.Now())
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := leaveSlot(boot{}, board, disk); err == nil || !strings.Contains(err.Error(), "on trial") {
+		installB(t, loader, part)
+		if _, err := leaveSlot(boot{}, board, disk, ""); err == nil || !strings.Contains(err.Error(), "on trial") {
 			t.Errorf("%s: slot B is on trial: error %v", name, err)
 		}
 		if err := part.Edit(func(v *fat.Volume) error { return loader.Bless(v, bootloader.B, time.Now()) }); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := leaveSlot(boot{Alone: "two disks"}, board, disk); err == nil || next() != bootloader.B {
+		if _, err := leaveSlot(boot{Alone: "two disks"}, board, disk, ""); err == nil || next() != bootloader.B {
 			t.Errorf("%s: two disks: error %v, slot %s starts next", name, err, next())
 		}
-		if left, err := leaveSlot(boot{}, board, disk); err != nil || left != bootloader.B || next() != bootloader.A {
+		if name == boards.SystemdBoot { // A was chosen at the menu, and does not open: B is as good as it was
+			if left, err := leaveSlot(boot{}, board, disk, bootloader.A); err != nil || left != bootloader.A || next() != bootloader.B {
+				t.Errorf("%s: slot A was chosen: left %s, slot %s starts next, %v", name, left, next(), err)
+			}
+			if err := part.Edit(func(v *fat.Volume) error {
+				return errors.Join(loader.Arm(v, bootloader.A, "1.0", 1, time.Now()), loader.Bless(v, bootloader.A, time.Now()),
+					loader.Arm(v, bootloader.B, "1.1", 1, time.Now()), loader.Bless(v, bootloader.B, time.Now()))
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if left, err := leaveSlot(boot{}, board, disk, ""); err != nil || left != bootloader.B || next() != bootloader.A {
 			t.Errorf("%s: slot B is proven: left %s, slot %s starts next, %v", name, left, next(), err)
 		}
-		if _, err := leaveSlot(boot{}, board, disk); err == nil || next() != bootloader.A {
+		if _, err := leaveSlot(boot{}, board, disk, ""); err == nil || next() != bootloader.A {
 			t.Errorf("%s: slot A does not open either: slot %s starts next, %v", name, next(), err)
 		}
+	}
+}
+
+// freshDisk is the disk of a fresh image, in a file: slot A is proven.
+func freshDisk(t *testing.T, loader bootloader.Loader) (mount.Disk, bootpart.Partition) {
+	t.Helper()
+	const size = 128 << 10
+	device := filepath.Join(t.TempDir(), "esp")
+	f, err := os.Create(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	files := loader.Fresh("1.0")
+	for _, file := range loader.BootFiles() {
+		path, err := loader.Path(bootloader.A, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, fat.File{Path: path, Size: 700, Data: bytes.NewReader(make([]byte, 700))})
+	}
+	if err := fat.Format(f, fat.Spec{Size: size, Label: "KOGGE", Serial: 1, When: time.Unix(1_700_000_000, 0), Tiny: true}, files); err != nil {
+		t.Fatal(err)
+	}
+	disk := mount.Disk{Parts: map[string]string{mount.ESP: device}}
+	disk.Table.Partitions = []gpt.Partition{{Number: 1, Name: mount.ESP, First: 0, Last: size/gpt.SectorSize - 1}}
+	part, err := bootPartition(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk, part
+}
+
+// installB puts a release into slot B and arms it.
+func installB(t *testing.T, loader bootloader.Loader, part bootpart.Partition) {
+	t.Helper()
+	err := part.Edit(func(v *fat.Volume) error {
+		for _, file := range loader.BootFiles() {
+			if err := loader.Install(v, bootloader.B, file, 700, bytes.NewReader(make([]byte, 700)), time.Now()); err != nil {
+				return err
+			}
+		}
+		return loader.Arm(v, bootloader.B, "1.1", bootloader.Tries, time.Now())
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

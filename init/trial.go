@@ -25,7 +25,7 @@ func (n *node) concludeTrial() error {
 		return nil
 	}
 	r, mine := n.tries.record, n.slot()
-	if n.boot.Trial && r.Armed == mine && r.Number == n.tries.state.Of(mine).Number {
+	if n.boot.Trial && r.Armed == mine && r.Holds(n.tries.state.Of(mine)) {
 		why := fmt.Sprintf("by the node itself: slot %s had %d boots in a row without a good assessment", r.Slot, r.Bad)
 		n.degraded.Add("history of boots", n.note(verdict.Event{Kind: verdict.KindArmed, Slot: mine, Release: n.boot.Version, Why: why}))
 	}
@@ -85,7 +85,7 @@ func (n *node) endTrial(memory slot.Memory, armed slot.Trial, t verdict.Trial, c
 
 // passTrial finishes the trial of a slot that has just been blessed.
 func (n *node) passTrial() error {
-	if !n.persist {
+	if !n.persist || !n.boot.Trial {
 		return nil
 	}
 	memory := slot.Folder(slot.Dir)

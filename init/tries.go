@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -44,20 +43,22 @@ func (n *node) countBoot() (moved error, err error) {
 		return nil, err
 	}
 	n.tries.loader, n.tries.part = loader, part
-	if n.boot.Trial {
+	if n.boot.Trial { // counted by the loader, and nothing is written until it is good
 		err = part.Read(func(v *fat.Volume) error {
 			var err error
 			n.tries.state, n.tries.record, err = readTries(loader, v)
 			return err
 		})
-		n.boot.TriesLeft = n.tries.state.Of(n.slot()).Left
-		return nil, errors.Join(err, n.boot.publish())
+		return nil, errors.Join(err, n.tellTrial())
 	}
 	var why string
 	err = part.Edit(func(v *fat.Volume) error {
 		var err error
 		if n.tries.state, n.tries.record, err = readTries(loader, v); err != nil {
 			return err
+		}
+		if mine := n.tries.state.Of(n.slot()); mine.Counted && mine.Left > 0 {
+			return n.countTrial(loader, v)
 		}
 		if err := n.markUnstarted(loader, v); err != nil {
 			return err
@@ -70,7 +71,30 @@ func (n *node) countBoot() (moved error, err error) {
 		return err
 	})
 	n.tellFallback(moved, why)
+	if n.boot.Trial {
+		err = errors.Join(err, n.tellTrial())
+	}
 	return moved, err
+}
+
+// tellTrial tells programs of the node that this slot is on trial.
+func (n *node) tellTrial() error {
+	n.boot.TriesLeft = n.tries.state.Of(n.slot()).Left
+	return n.boot.publish()
+}
+
+// countTrial counts a try that the loader could not count, or that the firmware has
+// started without it: nobody else would see that this slot is on trial, and its tries
+// would have no end.
+func (n *node) countTrial(loader bootloader.Loader, v *fat.Volume) error {
+	n.boot.Trial = true
+	n.say("kogge: slot " + n.boot.Slot + " is on trial, and nobody has counted this try: it is counted now")
+	if err := loader.Count(v, n.slot(), time.Now()); err != nil {
+		return err
+	}
+	var err error
+	n.tries.state, err = loader.State(v)
+	return err
 }
 
 // markUnstarted has the loader pass the other slot over from now on, if it could not
@@ -83,7 +107,7 @@ func (n *node) markUnstarted(loader bootloader.Loader, v *fat.Volume) error {
 	if boards.Bootloader(n.boot.Loader) == boards.SystemdBoot {
 		// Somebody may have chosen the slot that runs at the loader's menu.
 		l, err := mount.ReadLoader()
-		if err != nil || !strings.HasPrefix(l.Selected, "kogge-"+strings.ToLower(string(other))) {
+		if err != nil || l.SelectedSlot() != string(other) {
 			return nil
 		}
 	}
@@ -94,12 +118,19 @@ func (n *node) markUnstarted(loader bootloader.Loader, v *fat.Volume) error {
 }
 
 // countLater decides once more, when the clock is as good as it gets before the
-// services run: a machine without a clock of its own has it from STATE.
+// services run: a machine without a clock of its own has it from STATE. A last arming at a
+// time that cannot have been is taken for one of this very moment.
 func (n *node) countLater() (moved error, err error) {
 	t := &n.tries
-	if other, _ := t.record.Fallback(t.state, time.Now()); t.loader == nil || n.boot.Trial || other == "" {
+	if t.loader == nil || n.boot.Trial {
 		return nil, nil
 	}
+	now := time.Now()
+	dated := t.record.Dated(imageTime(), now)
+	if other, _ := dated.Fallback(t.state, now); dated == t.record && other == "" {
+		return nil, nil
+	}
+	t.record = dated
 	var why string
 	err = t.part.Edit(func(v *fat.Volume) error {
 		other, reason, err := fallBack(t.loader, v, t.state, &t.record, time.Now())
@@ -143,7 +174,7 @@ func fallBack(loader bootloader.Loader, v *fat.Volume, state bootloader.State, r
 	if err != nil {
 		return "", why, err
 	}
-	*r = r.Move(other, armed.Of(other).Number, now)
+	*r = r.Move(other, armed.Of(other), now)
 	return other, why, writeRecord(v, *r)
 }
 
@@ -177,7 +208,8 @@ func writeRecord(v *fat.Volume, r verdict.Record) error {
 }
 
 // bless makes a slot on trial a proven one, and forgets the bad boots of one that was
-// proven before. It may be repeated.
+// proven before. One that runs although its loader knows nothing of it, as nothing else
+// could be started, is proven by that, too. It may be repeated.
 func (n *node) bless() error {
 	t := &n.tries
 	if t.loader == nil {
@@ -193,24 +225,31 @@ func (n *node) bless() error {
 		cleared.Slot = n.slot()
 	}
 	cleared = cleared.Clear()
-	if cleared != t.record || n.boot.Trial {
-		err := t.part.Edit(func(v *fat.Volume) error {
-			if n.boot.Trial {
-				if err := t.loader.Bless(v, n.slot(), time.Now()); err != nil {
-					return err
-				}
-			}
-			return writeRecord(v, cleared)
-		})
+	if cleared == t.record && t.state.Of(n.slot()).Present && !n.boot.Trial {
+		return nil
+	}
+	err := t.part.Edit(func(v *fat.Volume) error {
+		state, err := t.loader.State(v)
 		if err != nil {
 			return err
 		}
+		known := state.Of(n.slot()).Present
+		if !known {
+			if err := t.loader.Arm(v, n.slot(), n.boot.Version, 1, time.Now()); err != nil {
+				return err
+			}
+		}
+		if !known || n.boot.Trial {
+			if err := t.loader.Bless(v, n.slot(), time.Now()); err != nil {
+				return err
+			}
+		}
+		return writeRecord(v, cleared)
+	})
+	if err == nil {
 		t.record = cleared
 	}
-	if !n.boot.Trial {
-		return nil
-	}
-	return n.passTrial()
+	return err
 }
 
 // excuse takes this boot out of the count: somebody ends it in order before it could be

@@ -9,6 +9,7 @@ import (
 
 	"kogge.example/boards"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/bootpart"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
 	"kogge.example/update/verdict"
@@ -165,4 +166,65 @@ func TestRecordInPlace(t *testing.T) {
 			t.Errorf("%d bytes: %+v, %v", len(damage), r, err)
 		}
 	}
+}
+
+// TestBlessUnknown: a slot that runs although its loader knows nothing of it, because
+// nothing else could be started, is proven by a good boot.
+func TestBlessUnknown(t *testing.T) {
+	for _, b := range []boards.Bootloader{boards.SystemdBoot, boards.UBoot} {
+		l, err := bootloader.For(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk, part := freshDisk(t, l)
+		installB(t, l, part)
+		err = part.Edit(func(v *fat.Volume) error {
+			if b == boards.SystemdBoot {
+				return v.Remove("loader/entries/kogge-b+3-0.conf")
+			}
+			return errors.Join(v.Remove("B/armed"), v.Remove("kogge.env"))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &node{boot: boot{Slot: "B", Version: "1.1", Loader: string(b)}, disk: disk, tries: tries{loader: l, part: part}}
+		if err := n.bless(); err != nil {
+			t.Fatal(err)
+		}
+		if s := stateOf(t, l, part); !s.B.Proven() || s.B.Version != "1.1" || s.Starts != "B" || !s.A.Proven() {
+			t.Errorf("%s: %+v", b, s)
+		}
+	}
+}
+
+// TestCountTrial: a try that the loader could not count is counted, and the slot is on
+// trial.
+func TestCountTrial(t *testing.T) {
+	l, err := bootloader.For(boards.SystemdBoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, part := freshDisk(t, l)
+	installB(t, l, part)
+	n := &node{boot: boot{Slot: "B", Version: "1.1", Loader: string(boards.SystemdBoot)}, disk: disk}
+	for left := bootloader.Tries - 1; left >= 0; left-- {
+		if err := part.Edit(func(v *fat.Volume) error { return n.countTrial(l, v) }); err != nil {
+			t.Fatal(err)
+		}
+		if s := stateOf(t, l, part); s.B.Left != left || !n.boot.Trial {
+			t.Errorf("%+v, on trial %v", s, n.boot.Trial)
+		}
+	}
+}
+
+func stateOf(t *testing.T, l bootloader.Loader, part bootpart.Partition) (state bootloader.State) {
+	t.Helper()
+	err := part.Read(func(v *fat.Volume) (err error) {
+		state, err = l.State(v)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
 }

@@ -8,6 +8,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -24,6 +25,9 @@ const Limit = 3 * time.Minute
 const kmsgLine = 900
 
 var broken = make(chan string, 1)
+
+// ErrPanic is PID 1's own fault.
+var ErrPanic = errors.New("PID 1 is broken")
 
 // Broken receives one line for the first panic of a guarded goroutine. Whoever
 // receives it reboots the machine.

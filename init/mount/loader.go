@@ -36,6 +36,15 @@ func (l Loader) CountedOther(slot string) bool {
 	return ours && !strings.HasPrefix(entry, strings.ToLower(slot)+"+")
 }
 
+// SelectedSlot is the slot of the selected entry, "A" or "B"; "" is not known.
+func (l Loader) SelectedSlot() string {
+	id, ours := strings.CutPrefix(strings.ToLower(l.Selected), "kogge-")
+	if !ours || len(id) < 2 || !strings.ContainsRune("ab", rune(id[0])) || !strings.ContainsRune(".+", rune(id[1])) {
+		return ""
+	}
+	return strings.ToUpper(id[:1])
+}
+
 // loaderVendor is the vendor GUID of the interface's EFI variables.
 const loaderVendor = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 

@@ -2,7 +2,6 @@ package supervise
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -55,8 +54,8 @@ func (s *supervisor) loop(ctx context.Context, signals <-chan os.Signal) (shutdo
 		case how := <-s.power:
 			s.ask(how, "power key")
 		case why := <-guard.Broken():
-			s.cause = errors.New(why)
-			s.ask(shutdown.Reboot, why)
+			s.cause = fmt.Errorf("%w: %s", guard.ErrPanic, why)
+			s.ask(shutdown.Reboot, s.cause.Error())
 		case <-over:
 			over = nil
 			s.cause = context.Cause(ctx)

@@ -25,11 +25,12 @@ type Record struct {
 	Slot bootloader.Slot
 	// Bad boots in a row had no good assessment; the present one counts until it has.
 	Bad int
-	// Armed is the slot that was armed because of them, Number its arming, and At the
-	// time by the node's clock. Armed is "" if that never happened.
-	Armed  bootloader.Slot
-	Number int
-	At     time.Time
+	// Armed is the slot that was armed because of them, Number its arming, Release what
+	// lay in it, and At the time by the node's clock. Armed is "" if that never happened.
+	Armed   bootloader.Slot
+	Number  int
+	Release string
+	At      time.Time
 }
 
 const recordHead = "kogge boots 1\n"
@@ -40,7 +41,7 @@ func (r Record) Text() []byte {
 	b.WriteString(recordHead)
 	fmt.Fprintf(&b, "slot %s\nbad %d\n", r.Slot, r.Bad)
 	if r.Armed != "" {
-		fmt.Fprintf(&b, "armed %s %d %d\n", r.Armed, r.Number, r.At.Unix())
+		fmt.Fprintf(&b, "armed %s %d %d %s\n", r.Armed, r.Number, r.At.Unix(), r.Release)
 	}
 	fmt.Fprintf(&b, "sum %08x\n", crc32.ChecksumIEEE(b.Bytes()))
 	for b.Len() < RecordSize-1 {
@@ -71,10 +72,10 @@ func ParseRecord(text []byte) (Record, error) {
 			ok = r.Slot == "A" || r.Slot == "B"
 		case len(f) == 2 && f[0] == "bad":
 			ok = number(f[1], &r.Bad)
-		case len(f) == 4 && f[0] == "armed":
-			r.Armed = bootloader.Slot(f[1])
+		case len(f) == 5 && f[0] == "armed":
+			r.Armed, r.Release = bootloader.Slot(f[1]), f[4]
 			var seconds int
-			ok = (r.Armed == "A" || r.Armed == "B") && number(f[2], &r.Number) && number(f[3], &seconds)
+			ok = (r.Armed == "A" || r.Armed == "B") && number(f[2], &r.Number) && number(f[3], &seconds) && bootloader.CheckVersion(r.Release) == nil
 			r.At = time.Unix(int64(seconds), 0).UTC()
 		}
 		if !ok {
@@ -123,11 +124,27 @@ func (r Record) Clear() Record {
 	return r
 }
 
-// Move notes that the slot with that arming number was armed.
-func (r Record) Move(to bootloader.Slot, number int, now time.Time) Record {
-	r.Armed, r.Number, r.At = to, number, now.UTC().Truncate(time.Second)
+// Move notes that the slot to, with that entry, was armed.
+func (r Record) Move(to bootloader.Slot, armed bootloader.Entry, now time.Time) Record {
+	r.Armed, r.Number, r.Release, r.At = to, armed.Number, armed.Version, now.UTC().Truncate(time.Second)
 	if r.At.Unix() < 0 {
 		r.At = time.Unix(0, 0).UTC()
+	}
+	return r
+}
+
+// Holds says whether an entry is still what was armed. A number alone does not say so: the
+// loader gives that of a slot that was retired once more.
+func (r Record) Holds(e bootloader.Entry) bool {
+	return e.Present && r.Number == e.Number && r.Release == e.Version
+}
+
+// Dated is the record with a time of the last arming that the clock can have had: one
+// behind now, or before since, was taken from a clock that was wrong, and the day begins
+// anew.
+func (r Record) Dated(since, now time.Time) Record {
+	if r.Armed != "" && (r.At.After(now) || r.At.Before(since)) {
+		r.At = now.UTC().Truncate(time.Second)
 	}
 	return r
 }
@@ -143,7 +160,7 @@ func (r Record) Fallback(state bootloader.State, now time.Time) (other bootloade
 	other = r.Slot.Other()
 	entry := state.Of(other)
 	count := fmt.Sprintf("slot %s had %d boots in a row without a good assessment", r.Slot, r.Bad)
-	proven := entry.Present && (!entry.Counted || r.Armed == other && r.Number == entry.Number)
+	proven := entry.Present && (!entry.Counted || r.Armed == other && r.Holds(entry))
 	switch {
 	case !entry.Present:
 		return "", fmt.Sprintf("%s, and slot %s is empty", count, other)

@@ -14,7 +14,7 @@ import (
 func TestRecord(t *testing.T) {
 	r := Record{}.Begin("A").Begin("A")
 	golden.Compare(t, "record-1.txt", string(r.Text()))
-	for _, r := range []Record{r, r.Move("B", 9, noon), r.Clear(), r.Begin("B"), r.Move("B", 1, time.Time{})} {
+	for _, r := range []Record{r, r.Move("B", bootloader.Entry{Number: 9, Version: "1.1"}, noon), r.Clear(), r.Begin("B"), r.Move("B", bootloader.Entry{Number: 1, Version: "unknown"}, time.Time{})} {
 		got, err := ParseRecord(r.Text())
 		if err != nil || got != r {
 			t.Errorf("%+v came back as %+v, %v", r, got, err)
@@ -27,7 +27,7 @@ func TestRecord(t *testing.T) {
 
 // TestRecordFlips changes every byte: the record is damaged then, and says so.
 func TestRecordFlips(t *testing.T) {
-	whole := Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, At: noon}.Text()
+	whole := Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text()
 	for i := range whole {
 		for _, bit := range []byte{1, 0x20, 0x80} {
 			torn := bytes.Clone(whole)
@@ -37,7 +37,7 @@ func TestRecordFlips(t *testing.T) {
 			}
 		}
 	}
-	other := Record{Slot: "A", Bad: 3, Armed: "B", Number: 4, At: noon}.Text()
+	other := Record{Slot: "A", Bad: 3, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text()
 	for cut := range whole { // a torn sector is the front of the one over the rest of the other
 		torn := append(bytes.Clone(other[:cut]), whole[cut:]...)
 		if r, err := ParseRecord(torn); err == nil && r.Bad != 2 && r.Bad != 3 {
@@ -57,7 +57,8 @@ func TestFallback(t *testing.T) {
 		{"empty", bootloader.Entry{}},
 		{"proven", bootloader.Entry{Present: true, Number: 5}},
 		{"bad release", bootloader.Entry{Present: true, Number: 7, Counted: true, Done: 3}},
-		{"tried by us", bootloader.Entry{Present: true, Number: 8, Counted: true, Done: 1}},
+		{"tried by us", bootloader.Entry{Present: true, Version: "1.0", Number: 8, Counted: true, Done: 1}},
+		{"staged since", bootloader.Entry{Present: true, Version: "1.2", Number: 8, Counted: true, Done: 3}},
 	}
 	var b strings.Builder
 	for bad := range maxBad + 1 {
@@ -68,10 +69,10 @@ func TestFallback(t *testing.T) {
 				now time.Time
 			}{
 				{"never armed", Record{}, noon},
-				{"armed an hour ago", Record{Armed: "B", Number: 8, At: noon.Add(-time.Hour)}, noon},
-				{"armed a day ago", Record{Armed: "B", Number: 8, At: noon.Add(-24 * time.Hour)}, noon},
-				{"armed in the future", Record{Armed: "B", Number: 8, At: noon.Add(24 * 365 * time.Hour)}, noon},
-				{"slot A was armed", Record{Armed: "A", Number: 6, At: noon}, noon},
+				{"armed an hour ago", Record{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(-time.Hour)}, noon},
+				{"armed a day ago", Record{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(-24 * time.Hour)}, noon},
+				{"armed in the future", Record{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(24 * 365 * time.Hour)}, noon},
+				{"slot A was armed", Record{Armed: "A", Number: 6, Release: "1.0", At: noon}, noon},
 			} {
 				r := armed.Record
 				r.Slot, r.Bad = "A", bad
@@ -94,7 +95,7 @@ func TestFallback(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	f.Add(Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, At: noon}.Text())
+	f.Add(Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text())
 	f.Add([]byte(recordHead))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, err := ParseRecord(text)
