@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log"
 	"net"
 	"os"
@@ -80,6 +81,9 @@ func tellPID1(ctx context.Context, v assess.Verdict, why string) error {
 		return err
 	}
 	defer c.Close()
-	_, err = c.Assess(ctx, string(v), why)
+	is, err := c.Assess(ctx, string(v), why)
+	if err == nil && v == assess.Good && is.State != string(assess.Good) {
+		return fmt.Errorf("%w: %s: %s", assess.ErrSettled, is.State, is.Why)
+	}
 	return err
 }

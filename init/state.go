@@ -136,7 +136,11 @@ func (n *node) mountState(in seed.Input) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkLimit)
 	defer cancel()
 	var err error
-	n.dog.While(checkLimit, guard.Go, func() { err = n.checkState(ctx, in) })
+	n.dog.While(checkLimit, guard.Go, func() {
+		if err = n.checkState(ctx, in); err == nil {
+			n.degraded.Add("growth of STATE", mount.GrowFileSystem(n.disk))
+		}
+	})
 	if err != nil {
 		return errors.Join(err, mount.Volatile())
 	}

@@ -11,6 +11,7 @@ package assess
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"strings"
@@ -83,6 +84,9 @@ const (
 	again = 5 * time.Second
 )
 
+// ErrSettled is what tell returns where PID 1 has decided otherwise: too late, above all.
+var ErrSettled = errors.New("PID 1 has settled it")
+
 // Run asks node round after round until the boot is good, or ctx ends. tell tells PID 1.
 func Run(ctx context.Context, node *Node, tell func(ctx context.Context, v Verdict, why string) error) {
 	node.began = time.Now()
@@ -105,6 +109,9 @@ func Run(ctx context.Context, node *Node, tell func(ctx context.Context, v Verdi
 				}
 			}
 			switch err := tell(ctx, v, why); {
+			case errors.Is(err, ErrSettled):
+				log.Printf("agent: boot assessment: %v", err)
+				return
 			case err != nil && ctx.Err() == nil:
 				log.Printf("agent: boot assessment: %v; next try in %s", err, again)
 				pause = again

@@ -257,11 +257,17 @@ func TestPeers(t *testing.T) {
 	boot := func(release string, trial bool, peers ...string) (*Node, string) {
 		next := *n
 		next.Release, next.Trial, next.Config.Peers = release, trial, peers
-		next.recall()
+		os.Remove(next.counted()) // a boot forgets it
 		next.blamed = false
+		next.recall()
 		first := wrong(&next)
 		if again := wrong(&next); again != first {
 			t.Errorf("second round: %q after %q", again, first)
+		}
+		next.blamed = false
+		next.recall() // the agent has died and is there again
+		if again := wrong(&next); again != first {
+			t.Errorf("another agent: %q after %q", again, first)
 		}
 		return &next, first
 	}

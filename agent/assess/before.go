@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	"kogge.example/agent/workload"
@@ -127,7 +128,18 @@ func (n *Node) recall() {
 	if n.before, err = LoadBefore(n.Memory); err != nil {
 		log.Printf("agent: what was well at the last good boot is not known: %v", err)
 	}
+	// An agent before this one, in the same boot, has counted it already.
+	if text, err := os.ReadFile(n.counted()); err == nil {
+		n.blamed = true
+		if count, err := strconv.Atoi(string(text)); err == nil && n.before.SentBack[n.Release] > count {
+			n.before.SentBack[n.Release] = count
+		}
+	}
 }
+
+// counted is a file of this boot: it was counted as one to be sent back, and has what the
+// count was before it.
+func (n *Node) counted() string { return filepath.Join(n.Run, "sent-back") }
 
 // remember notes that this boot is good.
 func (n *Node) remember() error {
@@ -189,6 +201,9 @@ func (n *Node) blame() error {
 		if len(counts) < maxSentBack {
 			counts[release] = count
 		}
+	}
+	if err := os.WriteFile(n.counted(), []byte(strconv.Itoa(counts[n.Release])), 0o600); err != nil {
+		return fmt.Errorf("that no peer can be reached is not remembered: %w", err)
 	}
 	counts[n.Release]++
 	b.SentBack = counts

@@ -362,7 +362,8 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 		all.Assessment, all.Why = assessment.State, assessment.Why
 	}
 	for n, s := range all.Slots {
-		if s.Running && s.State == OnTrial && all.Assessment == string(verdict.Good) {
+		// PID 1 says good, and then makes it so: until then the loader counts.
+		if s.Running && s.State == OnTrial && all.Assessment == string(verdict.Good) && state.Of(bootloader.Slot(s.Slot)).Proven() {
 			all.Slots[n].State, all.Slots[n].TriesLeft = Proven, 0
 		}
 	}

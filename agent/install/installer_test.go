@@ -68,6 +68,7 @@ func TestUpdates(t *testing.T) {
 	refused("rollback on trial", back(), slot.ErrOnTrial)
 	// PID 1 says that it is good a moment before it has blessed it.
 	m.write("run/assessment.json", `{"state":"good"}`)
+	tell("1.1 good, and not blessed yet")
 	_, err = m.update(Order{Source: three.open(t)})
 	refused("update before the blessing", err, slot.ErrOnTrial)
 	m.good()

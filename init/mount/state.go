@@ -114,23 +114,33 @@ func resizePartition(disk *os.File, p gpt.Partition) error {
 // even open. Source: e2fsck(8).
 const operational = 8
 
-// MountState checks and mounts STATE, then lets its file system grow to the size
-// of its partition. It returns ErrCorrupt, with what e2fsck said, if the check
-// could not repair it; nothing was then mounted or changed by us.
+// killed is what the status of a program begins at that a signal has ended, as of a shell.
+const killed = 128
+
+// MountState checks and mounts STATE. It returns ErrCorrupt, with what e2fsck said, if
+// the check could not repair it; nothing was then mounted or changed by us. A check that
+// was ended, by the kernel's want of memory above all, says nothing of STATE.
 func MountState(ctx context.Context, d Disk, check Checker) error {
 	dev, ok := d.Parts[State]
 	if !ok {
 		return fmt.Errorf("mount STATE: disk %s has no such partition", d.Path())
 	}
+	fsck := func(args ...string) ([]byte, int, error) {
+		out, status, err := check(ctx, "/bin/e2fsck", append(args, dev)...)
+		if err == nil && status >= killed {
+			err = fmt.Errorf("e2fsck %s was ended by signal %d (9 may be a want of memory); the next boot checks again: %s", dev, status-killed, lastLines(string(out), 5))
+		}
+		return out, status, err
+	}
 	// -p repairs what needs no question: it replays the journal after a power cut.
-	out, status, err := check(ctx, "/bin/e2fsck", "-p", dev)
+	out, status, err := fsck("-p")
 	if err == nil && status&operational != 0 {
 		// The superblock is two sectors, and some of its writes bypass the journal: a
 		// cut between the two leaves neither the old nor the new one. Its first backup
 		// leads to the journal, and replaying that writes it whole; the counts that the
 		// backup does not know are the second run's affair, and so is the verdict.
-		if _, _, err = check(ctx, "/bin/e2fsck", "-p", "-b", "32768", "-B", "4096", dev); err == nil {
-			out, status, err = check(ctx, "/bin/e2fsck", "-f", "-p", dev)
+		if _, _, err = fsck("-p", "-b", "32768", "-B", "4096"); err == nil {
+			out, status, err = fsck("-f", "-p")
 		}
 	}
 	if err != nil {
@@ -144,7 +154,13 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 	if err := unix.Mount(dev, StateDir, "ext4", unix.MS_NOATIME|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		return fmt.Errorf("mount STATE from %s: %w", dev, err)
 	}
-	if err := growFileSystem(dev); err != nil {
+	return nil
+}
+
+// GrowFileSystem lets the file system of STATE, which is mounted, grow to the size of its
+// partition. STATE is as good as before if that fails.
+func GrowFileSystem(d Disk) error {
+	if err := growFileSystem(d.Parts[State]); err != nil {
 		return fmt.Errorf("grow STATE: %w", err)
 	}
 	return nil

@@ -241,6 +241,9 @@ func TestMountStateRefuses(t *testing.T) {
 	}{
 		{name: "no partition", disk: Disk{Name: "vda"}, statuses: []int{0}, want: "disk /dev/vda has no such partition"},
 		{name: "no checker", disk: d, err: os.ErrNotExist, statuses: []int{0}, calls: 1, want: "check STATE: file does not exist"},
+		{name: "out of memory", disk: d, statuses: []int{137}, calls: 1, want: "was ended by signal 9"},
+		{name: "out of memory at the backup", disk: d, statuses: []int{8, 137}, calls: 2, want: "was ended by signal 9"},
+		{name: "out of memory at last", disk: d, statuses: []int{8, 1, 139}, calls: 3, want: "was ended by signal 11"},
 		{name: "beyond repair", disk: d, statuses: []int{4}, calls: 1, want: "exited with 4: two; three; four; five; six", corrupt: true},
 		{name: "backup beyond repair", disk: d, statuses: []int{8, 1, 4}, calls: 3, want: "exited with 4", corrupt: true},
 		{name: "no file system", disk: d, statuses: []int{8}, calls: 3, want: "exited with 8", corrupt: true},
