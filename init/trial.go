@@ -88,13 +88,7 @@ func (n *node) passTrial() error {
 	if !n.persist || !n.boot.Trial {
 		return nil
 	}
-	memory := slot.Folder(slot.Dir)
-	t, found, err := slot.ReadTrial(memory)
-	if err != nil || !found || t.Slot != n.slot() {
-		return err
-	}
-	_, _, err = slot.Settle(memory)
-	return err
+	return slot.Pass(slot.Folder(slot.Dir), n.slot())
 }
 
 // history are the boots before this one.

@@ -132,12 +132,16 @@ func (l systemdBoot) entries(f Files) ([]typeOne, error) {
 		if !ours || file.Dir {
 			continue
 		}
-		if file.Size > 0 && file.Size <= maxEntry {
-			if text, err := f.ReadFile(entriesDir + "/" + file.Name); err == nil { // what the loader cannot read, it passes over
-				uki, _ := l.Path(t.slot, "uki")
-				t.Present = exists(f, uki)
-				t.parseEntryText(string(text))
+		// What the loader cannot follow, it passes over. What only we could not read has a
+		// number all the same, which must not be given again.
+		if r, err := f.Reader(entriesDir + "/" + file.Name); err == nil && r.Size() > 0 && r.Size() <= maxEntry {
+			text, err := io.ReadAll(r)
+			if err != nil {
+				return nil, fmt.Errorf("read %s/%s: %w", entriesDir, file.Name, err)
 			}
+			uki, _ := l.Path(t.slot, "uki")
+			t.Present = exists(f, uki)
+			t.parseEntryText(string(text))
 		}
 		all = append(all, t)
 	}

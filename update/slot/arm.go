@@ -167,23 +167,3 @@ func (d Disk) armIn(v *fat.Volume, m Memory, r *Record, t *Trial, now time.Time)
 	}
 	return nil
 }
-
-// Bless remembers for good that the running slot works, in the loader and then by Settle.
-// A cut leaves it on trial, or blessed; both may be repeated.
-func Bless(d Disk, m Memory, now time.Time) error {
-	err := d.Boot.Edit(func(v *fat.Volume) error { return d.Loader.Bless(v, d.Running, now) })
-	if err != nil {
-		return err
-	}
-	t, ok, err := ReadTrial(m)
-	if err != nil {
-		return fmt.Errorf("bless slot %s: %w", d.Running, err)
-	}
-	if !ok || t.Slot != d.Running {
-		return nil
-	}
-	if _, _, err := Settle(m); err != nil {
-		return fmt.Errorf("bless slot %s: %w", d.Running, err)
-	}
-	return nil
-}

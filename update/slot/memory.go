@@ -236,7 +236,7 @@ func ReadTrial(m Memory) (Trial, bool, error) {
 	if j.Verity == "" { // what an image brought
 		verityErr = nil
 	}
-	if _, err := bootloader.ParseSlot(string(j.Slot)); err != nil || verityErr != nil {
+	if _, err := bootloader.ParseSlot(string(j.Slot)); err != nil || verityErr != nil || j.Tries < 1 || j.Tries > bootloader.Tries {
 		return Trial{}, false, nil // damaged, too
 	}
 	return Trial{
@@ -296,6 +296,16 @@ func (f Floor) after(counter uint64, digest string) Floor {
 		return f
 	}
 	return Floor{Floor: max(f.Floor, min(f.Blessed, counter)), Blessed: counter, Digest: digest}
+}
+
+// Pass is Settle for the slot that runs, and for no other one that was armed.
+func Pass(m Memory, running bootloader.Slot) error {
+	t, ok, err := ReadTrial(m)
+	if err != nil || !ok || t.Slot != running {
+		return err
+	}
+	_, _, err = Settle(m)
+	return err
 }
 
 // Settle remembers that the slot on trial is blessed: call it once the loader's Bless has

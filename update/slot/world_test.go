@@ -479,6 +479,8 @@ func (w *world) good(b booted) error {
 	if !b.trial {
 		return nil
 	}
-	b.trial = false
-	return Bless(w.as(b), w.memory(), when)
+	if err := w.Edit(func(v *fat.Volume) error { return w.loader.Bless(v, b.slot, when) }); err != nil {
+		return err
+	}
+	return Pass(w.memory(), b.slot)
 }

@@ -3,6 +3,7 @@ package verdict
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -49,6 +50,9 @@ type failuresFile struct {
 	Failures []Failure `json:"failures"`
 }
 
+// errDamaged is a file that no release has written.
+var errDamaged = errors.New("damaged")
+
 // ReadFailures reads failures.json; nil text is an empty memory.
 func ReadFailures(text []byte) (Failures, error) {
 	if text == nil {
@@ -58,7 +62,7 @@ func ReadFailures(text []byte) (Failures, error) {
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(text, &version); err != nil {
-		return nil, fmt.Errorf("%s: %w", FailuresFile, err)
+		return nil, fmt.Errorf("%s: %w: %w", FailuresFile, errDamaged, err)
 	}
 	if version.Version != formatVersion {
 		return nil, fmt.Errorf("%s: version %d: this release reads version %d", FailuresFile, version.Version, formatVersion)
@@ -67,11 +71,11 @@ func ReadFailures(text []byte) (Failures, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&file); err != nil {
-		return nil, fmt.Errorf("%s: %w", FailuresFile, err)
+		return nil, fmt.Errorf("%s: %w: %w", FailuresFile, errDamaged, err)
 	}
 	for _, f := range file.Failures {
 		if !slices.Contains([]Verdict{Failed, Crashed, Unproven}, f.Verdict) {
-			return nil, fmt.Errorf("%s: verdict %q is unknown to this release", FailuresFile, f.Verdict)
+			return nil, fmt.Errorf("%s: %w: verdict %q is unknown to this release", FailuresFile, errDamaged, f.Verdict)
 		}
 	}
 	return file.Failures, nil
@@ -144,13 +148,19 @@ func (fs Failures) Forget(name string) (left, gone Failures) {
 // maxFailuresFile is above what Text writes.
 const maxFailuresFile = 1 << 20
 
-// LoadFailures reads the memory at path; empty if there is no file.
+// LoadFailures reads the memory at path; empty if there is no file. Where the disk has
+// made something else of it, what failed is forgotten: nobody could repair that by hand,
+// and a node must not refuse every update over it.
 func LoadFailures(path string) (Failures, error) {
 	text, err := readFile(path, maxFailuresFile)
 	if err != nil {
 		return nil, err
 	}
-	return ReadFailures(text)
+	failures, err := ReadFailures(text)
+	if errors.Is(err, errDamaged) {
+		return nil, nil
+	}
+	return failures, err
 }
 
 // SaveFailures writes the memory to path, whole or not at all.

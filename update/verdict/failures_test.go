@@ -80,6 +80,14 @@ func TestReadFailuresRefuses(t *testing.T) {
 		if _, err := ReadFailures([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
+		path := filepath.Join(t.TempDir(), FailuresFile)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// What is damaged is forgotten; what another release wrote is not ours to.
+		if fs, err := LoadFailures(path); len(fs) > 0 || (err != nil) != strings.HasPrefix(want, "version") {
+			t.Errorf("%s: loads as %v, %v", text, fs, err)
+		}
 	}
 }
 

@@ -121,7 +121,7 @@ func tries(t Trial, boots []Boot) []Boot {
 	for first > 0 && boots[first-1].Trial && boots[first-1].Slot == t.Slot && boots[first-1].Release == t.Version {
 		first--
 	}
-	return boots[max(first, len(boots)-t.Tries):]
+	return boots[max(first, len(boots)-max(t.Tries, 0)):]
 }
 
 // judge finds the reason, the newest first. What the assessment said is the best one:
