@@ -63,14 +63,19 @@ func (v *Volume) Check() (Report, error) {
 
 // Repair does what Check says can be done: lost clusters and the ends of long chains
 // are freed, of two equal names the second goes, the second copy of the FAT is made
-// equal to the first. It returns what it found. Where there is damage nothing is freed:
-// the lost clusters may be all that is left of a file. A cut leaves a volume on which another Repair finishes:
+// equal to the first. It returns what it found. Where there is damage nothing is freed,
+// by Repair or by a later edit of v: the lost clusters may be all that is left of a file,
+// and those of one file may be another's too. A cut leaves a volume on which another
+// Repair finishes:
 //
 //  1. directory entries, and then the long names of those that went, a sync for each
 //  2. the FAT, both copies, sync
 //  3. the free-space summary and, where there is no damage, the dirty mark, sync
 func (v *Volume) Repair() (Report, error) {
 	c, err := v.check()
+	if err == nil {
+		v.damaged = len(c.Damage) > 0
+	}
 	if err == nil && !c.Clean() {
 		err = v.repair(c)
 	}
@@ -100,10 +105,14 @@ func (v *Volume) repair(c *checker) error {
 	}
 	changes := map[uint32]uint32{}
 	for _, end := range c.ends {
-		changes[end] = endOfChain
+		// On a damaged volume a link that leads on may be that of another file, whose
+		// chain this one has run into. One that leads nowhere is of no use to anybody.
+		if _, err := v.next(end); err != nil || !v.damaged {
+			changes[end] = endOfChain
+		}
 	}
 	for n := range v.clusters {
-		if cluster := n + rootCluster; c.lost(cluster) && len(c.Damage) == 0 {
+		if cluster := n + rootCluster; c.lost(cluster) && !v.damaged {
 			changes[cluster] = 0
 		}
 	}
@@ -116,7 +125,7 @@ func (v *Volume) repair(c *checker) error {
 	if err := v.sync(); err != nil {
 		return err
 	}
-	if err := v.clearDirty(len(c.Damage) == 0); err != nil {
+	if err := v.clearDirty(!v.damaged); err != nil {
 		return err
 	}
 	return v.finish()

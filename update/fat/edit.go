@@ -23,7 +23,8 @@ import (
 //  4. the old entry marked deleted, sync
 //  5. its long name and its chain freed, the free-space summary, sync
 //
-// After a cut Repair frees what is lost, and removes the second of the two.
+// After a cut Repair frees what is lost, and removes the second of the two. On a volume
+// where Repair found damage no chain is freed: see drop.
 func (v *Volume) WriteFile(name string, content []byte, when time.Time) error {
 	return v.Write(name, int64(len(content)), bytes.NewReader(content), when)
 }
@@ -373,7 +374,9 @@ func (v *Volume) extend(d *directory, slots int) error {
 	return nil
 }
 
-// drop removes an entry and frees its clusters: the last two steps of WriteFile.
+// drop removes an entry and frees its clusters: the last two steps of WriteFile. On a
+// damaged volume they become lost clusters instead, for they may belong to a file that
+// stays as well. The first Repair that finds no damage any more frees them.
 func (v *Volume) drop(d *directory, e entry) error {
 	d.slot(e.last)[0] = deleted
 	if err := v.syncSlots(d, e.last, e.last+1); err != nil {
@@ -385,7 +388,7 @@ func (v *Volume) drop(d *directory, e entry) error {
 	if err := v.writeSlots(d, e.at, e.last); err != nil {
 		return err
 	}
-	if e.first != 0 {
+	if e.first != 0 && !v.damaged {
 		chain, _ := v.chain(e.first, int64(v.clusters)) // of a broken chain, what there is
 		if err := v.release(chain); err != nil {
 			return err
