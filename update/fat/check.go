@@ -3,6 +3,7 @@ package fat
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -16,7 +17,8 @@ type Report struct {
 	Long       int      // files and directories whose chain of clusters is longer than they are
 	Orphans    int      // slots of long names that belong to no entry
 	Duplicates []string // paths of files that are in their directory twice
-	Copies     bool     // the two copies of the FAT differ
+	Copies     bool     // the two copies of the FAT differ, or one cannot be read
+	BadCopy    string   // what is wrong with the one, where the other may be whole
 	Summary    bool     // the free-space summary is wrong
 	Dirty      bool     // a driver had the volume mounted and did not say goodbye
 	Damage     []string // what nobody can repair without a loss, the first 20 in words
@@ -40,7 +42,8 @@ func (r Report) String() string {
 	say(r.Long > 0, "%d chains too long", r.Long)
 	say(r.Orphans > 0, "%d orphaned slots of long names", r.Orphans)
 	say(len(r.Duplicates) > 0, "twice: %s", strings.Join(r.Duplicates, ", "))
-	say(r.Copies, "copies of the FAT differ")
+	say(r.Copies && r.BadCopy == "", "copies of the FAT differ")
+	say(r.BadCopy != "", "%s", r.BadCopy)
 	say(r.Summary, "free-space summary wrong")
 	say(r.Dirty, "not unmounted")
 	say(len(r.Damage) > 0, "damage: %s", strings.Join(r.Damage, "; "))
@@ -63,18 +66,22 @@ func (v *Volume) Check() (Report, error) {
 
 // Repair does what Check says can be done: lost clusters and the ends of long chains
 // are freed, of two equal names the second goes, the second copy of the FAT is made
-// equal to the first. It returns what it found. Where there is damage nothing is freed,
+// equal to the first. Only where the first shows damage and the second shows none, or
+// where the first cannot be read, it is the other way round; edits write both without a
+// sync between them, but in an order that shows no damage in either after a cut. Where
+// both show damage and differ, both stay. It returns what it found. Where there is damage nothing is freed,
 // by Repair or by a later edit of v: the lost clusters may be all that is left of a file,
 // and those of one file may be another's too. A cut leaves a volume on which another
 // Repair finishes:
 //
 //  1. directory entries, and then the long names of those that went, a sync for each
-//  2. the FAT, both copies, sync
-//  3. the free-space summary and, where there is no damage, the dirty mark, sync
+//  2. where the copies of the FAT differ, the one that goes by the other, sync
+//  3. the FAT, both copies, sync
+//  4. the free-space summary and, where there is no damage, the dirty mark, sync
 func (v *Volume) Repair() (Report, error) {
 	c, err := v.check()
 	if err == nil {
-		v.damaged = len(c.Damage) > 0
+		v.fat, v.copy, v.damaged = c.fat, c.copy, len(c.Damage) > 0
 	}
 	if err == nil && !c.Clean() {
 		err = v.repair(c)
@@ -103,6 +110,29 @@ func (v *Volume) repair(c *checker) error {
 		}
 		c.slots, c.used, c.ends = again.slots, again.used, again.ends
 	}
+	if err := v.repairFAT(c); err != nil {
+		return err
+	}
+	if err := v.clearDirty(!v.damaged); err != nil {
+		return err
+	}
+	return v.finish()
+}
+
+// repairFAT leaves it alone where there is damage and the copies differ: each may hold
+// what is left of a file in the other.
+func (v *Volume) repairFAT(c *checker) error {
+	if v.damaged && c.Copies {
+		return nil
+	}
+	if c.Copies {
+		if err := v.equalCopies(); err != nil {
+			return err
+		}
+		if err := v.sync(); err != nil {
+			return err
+		}
+	}
 	changes := map[uint32]uint32{}
 	for _, end := range c.ends {
 		// On a damaged volume a link that leads on may be that of another file, whose
@@ -119,34 +149,25 @@ func (v *Volume) repair(c *checker) error {
 	if err := v.setFAT(changes); err != nil {
 		return err
 	}
-	if err := v.equalCopies(); err != nil {
-		return err
-	}
-	if err := v.sync(); err != nil {
-		return err
-	}
-	if err := v.clearDirty(!v.damaged); err != nil {
-		return err
-	}
-	return v.finish()
+	return v.sync()
 }
 
-// equalCopies writes those sectors of the FAT in which a copy differs from what is in
-// memory.
+// equalCopies writes those sectors of the other copy of the FAT that differ from what is
+// in memory. One that cannot be read is written in one piece: a disk puts a new sector
+// for a bad one when it is written, and Linux reads what a write has only a part of.
 func (v *Volume) equalCopies() error {
-	for i := int64(1); i < v.fats; i++ {
-		other, err := v.readFAT(i)
-		if err != nil {
-			return err
-		}
-		const perSector = sectorSize / 4
-		for c := uint32(0); c < uint32(len(other)); c++ {
-			if other[c] != v.fat[c] {
-				if err := v.writeFATSector(c / perSector); err != nil {
-					return err
-				}
-				c |= perSector - 1 // on to the next sector
+	const perSector = sectorSize / 4
+	copy := 1 - v.copy
+	other, err := v.readFAT(copy)
+	if err != nil {
+		return v.writeFATSectors(copy, 0, (uint32(len(v.fat))+perSector-1)/perSector)
+	}
+	for c := uint32(0); c < uint32(len(other)); c++ {
+		if other[c] != v.fat[c] {
+			if err := v.writeFATSectors(copy, c/perSector, c/perSector+1); err != nil {
+				return err
 			}
+			c |= perSector - 1 // on to the next sector
 		}
 	}
 	return nil
@@ -207,7 +228,36 @@ type todo struct {
 	chain []uint32
 }
 
+// check walks the tree by the FAT in memory, and by the other copy on disk where that one
+// shows damage: the checker that it returns has the FAT to go by, and v the old one.
 func (v *Volume) check() (*checker, error) {
+	c, err := v.checkTree()
+	if err != nil || v.fats < 2 {
+		return c, err
+	}
+	names := [2]string{"first copy of the FAT", "second copy of the FAT"}
+	other := *v
+	other.copy = 1 - v.copy
+	if other.fat, err = v.readFAT(other.copy); err != nil {
+		c.Copies, c.BadCopy = true, fmt.Sprintf("%s: %v", names[other.copy], err)
+		return c, nil
+	}
+	if slices.Equal(v.fat, other.fat) {
+		return c, nil
+	}
+	c.Copies = true
+	if len(c.Damage) == 0 {
+		return c, nil
+	}
+	if second, err := other.checkTree(); err == nil && len(second.Damage) == 0 {
+		second.Copies, second.BadCopy = true, fmt.Sprintf("%s: %s", names[v.copy], strings.Join(c.Damage, "; "))
+		return second, nil
+	}
+	return c, nil
+}
+
+// checkTree looks at all but the other copy of the FAT.
+func (v *Volume) checkTree() (*checker, error) {
 	c := &checker{Volume: v, used: make([]uint64, (v.clusters+rootCluster+63)/64)}
 	dirs := c.directory(nil, "/", v.root)
 	for len(dirs) > 0 { // each has clusters of its own, so there is an end to them
@@ -221,15 +271,6 @@ func (v *Volume) check() (*checker, error) {
 	for n := range v.clusters {
 		if c.lost(n + rootCluster) {
 			c.Lost++
-		}
-	}
-	for i := int64(1); i < v.fats; i++ {
-		other, err := v.readFAT(i)
-		if err != nil {
-			return nil, err
-		}
-		for n := range other {
-			c.Copies = c.Copies || other[n] != v.fat[n]
 		}
 	}
 	_, wrong, err := v.summary()

@@ -19,8 +19,13 @@ type damaged struct {
 
 func (d damaged) link(cluster, next uint32) {
 	for i := range d.fats {
-		binary.LittleEndian.PutUint32(d.b[(d.reserved+i*d.fatSectors)*sectorSize+int64(cluster)*4:], next)
+		d.linkIn(i, cluster, next)
 	}
+}
+
+// linkIn is link in one copy of the FAT.
+func (d damaged) linkIn(copy int64, cluster, next uint32) {
+	binary.LittleEndian.PutUint32(d.b[(d.reserved+copy*d.fatSectors)*sectorSize+int64(cluster)*4:], next)
 }
 
 // entry returns the short entry of a file as it is on disk.
@@ -73,6 +78,13 @@ func TestCheck(t *testing.T) {
 		{"directory broken", func(t *testing.T, d damaged) { d.link(d.first(t, "dir"), 0x01000000) }},
 		{"long name without its file", func(t *testing.T, d damaged) { d.entry(t, "dir/c.txt")[0] = deleted }},
 		{"copies differ", func(_ *testing.T, d damaged) { d.b[(d.reserved+d.fatSectors)*sectorSize+200] = 1 }},
+		{"second copy damaged", func(t *testing.T, d damaged) { d.linkIn(1, d.first(t, "a.txt"), 0) }},
+		{"first copy damaged", func(t *testing.T, d damaged) { d.linkIn(0, d.first(t, "a.txt"), 0) }},
+		{"first copy lost", func(t *testing.T, d damaged) { clear(d.b[d.reserved*sectorSize:][:sectorSize]) }},
+		{"both copies damaged, each in its way", func(t *testing.T, d damaged) {
+			d.linkIn(0, d.first(t, "a.txt"), 0)
+			d.linkIn(1, d.first(t, "b.txt"), 0)
+		}},
 		{"summary", func(_ *testing.T, d damaged) { d.b[infoSector*sectorSize+488]++ }},
 		{"no summary", func(_ *testing.T, d damaged) { d.b[infoSector*sectorSize] = 0 }},
 		{"dirty", func(_ *testing.T, d damaged) { d.b[dirtyByte] = dirtyBit }},

@@ -406,17 +406,23 @@ func (v *Volume) setFAT(changes map[uint32]uint32) error {
 }
 
 func (v *Volume) writeFATSector(s uint32) error {
-	const perSector = sectorSize / 4
-	b := make([]byte, 0, sectorSize)
-	for _, next := range v.fat[s*perSector : min((s+1)*perSector, uint32(len(v.fat)))] {
-		b = binary.LittleEndian.AppendUint32(b, next)
-	}
 	for i := range v.fats {
-		if err := v.write(b, (v.reserved+i*v.fatSectors+int64(s))*sectorSize); err != nil {
+		if err := v.writeFATSectors(i, s, s+1); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeFATSectors writes sectors of one copy, to excluded, in one piece.
+func (v *Volume) writeFATSectors(copy int64, from, to uint32) error {
+	const perSector = sectorSize / 4
+	part := v.fat[from*perSector : min(to*perSector, uint32(len(v.fat)))]
+	b := make([]byte, 0, 4*len(part))
+	for _, next := range part {
+		b = binary.LittleEndian.AppendUint32(b, next)
+	}
+	return v.write(b, (v.reserved+copy*v.fatSectors+int64(from))*sectorSize)
 }
 
 // finish brings the free-space summary up to date and syncs.

@@ -222,6 +222,11 @@ func small(t testing.TB, files ...File) []byte {
 
 func openSmall(t testing.TB, d *crashdisk.Disk) *Volume {
 	t.Helper()
+	return openDevice(t, d)
+}
+
+func openDevice(t testing.TB, d device) *Volume {
+	t.Helper()
 	v, err := Open(d, 0, 64<<10)
 	if err != nil {
 		t.Fatal(err)
@@ -301,10 +306,19 @@ func afterCut(t *testing.T, where string, cut []byte, old, next map[string][]byt
 	if done && !same(got, next) || !same(got, old) && !same(got, next) {
 		t.Fatalf("%s: got %v, old %v, new %v", where, sizes(got), sizes(old), sizes(next))
 	}
-	if _, err := v.Repair(); err != nil {
-		t.Fatalf("%s: %v", where, err)
+	if report, err := v.Repair(); err != nil || len(report.Damage) > 0 || report.BadCopy != "" {
+		t.Fatalf("%s: %v, %v", where, report, err)
 	}
 	repaired := d.AfterCut(0)
+	// The second copy of the FAT is as good as the first, should that be lost now.
+	second := badFAT(t, cut, 0, 1000)
+	v = openDevice(t, second)
+	if got2 := files(t, v); !same(got, got2) {
+		t.Fatalf("%s: by the second copy %v, by the first %v", where, sizes(got2), sizes(got))
+	}
+	if report, err := v.Repair(); err != nil || len(report.Damage) > 0 {
+		t.Fatalf("%s: by the second copy: %v, %v", where, report, err)
+	}
 	v = openSmall(t, crashdisk.New(repaired, 1000))
 	if report, err := v.Check(); err != nil || !report.Clean() {
 		t.Fatalf("%s: after Repair: %v, %v", where, report, err)

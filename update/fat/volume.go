@@ -37,6 +37,7 @@ type Volume struct {
 	d      device
 	base   int64    // of the volume on d, in bytes
 	fat    []uint32 // with the two entries in front of cluster 2
+	copy   int64    // that fat was read from: 0, or 1 where that one is bad
 	search uint32   // where to look for a free cluster
 	failed error    // of a write: what is in memory may not be what is on disk
 
@@ -46,7 +47,7 @@ type Volume struct {
 }
 
 // Open reads the layout and the FAT of the volume in the size bytes of d from offset
-// on. It writes nothing, and finds no fault but those in the boot sector: see Check.
+// on: the second copy of the FAT, where the first cannot be read. It writes nothing, and finds no fault but those in the boot sector: see Check.
 func Open(d device, offset, size int64) (*Volume, error) {
 	v, err := open(d, offset, size)
 	if err != nil {
@@ -71,7 +72,11 @@ func open(d device, offset, size int64) (*Volume, error) {
 		return nil, fmt.Errorf("%d clusters: at most %d are read", g.clusters, maxOpen)
 	}
 	v := &Volume{geometry: g, d: d, base: offset, search: rootCluster}
-	v.fat, err = v.readFAT(0)
+	if v.fat, err = v.readFAT(0); err != nil && v.fats == 2 {
+		if second, e := v.readFAT(1); e == nil {
+			v.fat, v.copy, err = second, 1, nil
+		}
+	}
 	return v, err
 }
 
