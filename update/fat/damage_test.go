@@ -3,6 +3,7 @@ package fat
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -185,5 +186,26 @@ func TestSecondCopy(t *testing.T) {
 				return
 			}
 		}
+	}
+}
+
+// TestCircle reads a file of 4 GiB, in a circle on a volume of 64 KiB: that may not take
+// the memory of so long a chain.
+func TestCircle(t *testing.T) {
+	b := small(t, file("a", 600))
+	d := damaged{openSmall(t, crashdisk.New(bytes.Clone(b), 0)), b}
+	copy(d.entry(t, "a")[28:], []byte{0xff, 0xff, 0xff, 0xff})
+	d.link(d.first(t, "a")+1, d.first(t, "a"))
+	v := openSmall(t, crashdisk.New(b, 0))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := v.Reader("a")
+	runtime.ReadMemStats(&after)
+	const want = `read "a": 4294967295 bytes need 8388608 clusters, the volume has 94`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 {
+		t.Errorf("%d bytes of memory", used)
 	}
 }

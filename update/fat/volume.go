@@ -135,6 +135,9 @@ func (v *Volume) content(first, size uint32) ([]uint32, error) {
 		return nil, nil
 	}
 	need := v.clustersFor(int64(size))
+	if need > int64(v.clusters) { // a chain in a circle would have so many
+		return nil, fmt.Errorf("%d bytes need %d clusters, the volume has %d", size, need, v.clusters)
+	}
 	chain, err := v.chain(first, need)
 	if int64(len(chain)) == need {
 		return chain, nil // what the last one is followed by does not matter
