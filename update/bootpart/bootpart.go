@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,17 +27,24 @@ var ErrBusy = errors.New("another process is changing the boot partition")
 
 // Edit lends edit the volume in size bytes of the device from offset on. What is lost
 // or half done on it after a power cut is repaired first. Edit waits, at most for Wait,
-// until no other Edit or Read is under way; edit must not call either.
+// until no other Edit or Read is under way; edit must not call either. What no Repair can
+// mend is no reason for Edit to fail, see Partition.Check; but it may be why the volume is
+// full, so a fat.ErrFull comes with it.
 func Edit(dev string, offset, size int64, edit func(*fat.Volume) error) error {
 	err := locked(dev, os.O_RDWR, unix.LOCK_EX, func(f *os.File) error {
 		v, err := fat.Open(f, offset, size)
 		if err != nil {
 			return err
 		}
-		if _, err := v.Repair(); err != nil {
+		report, err := v.Repair()
+		if err != nil {
 			return err
 		}
-		return edit(v)
+		err = edit(v)
+		if errors.Is(err, fat.ErrFull) && len(report.Damage) > 0 {
+			return fmt.Errorf("%w; the volume is damaged, and what is removed from such a one frees nothing: %s", err, strings.Join(report.Damage, "; "))
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("boot partition %s: %w", dev, err)
@@ -124,4 +132,16 @@ func (p Partition) Edit(edit func(*fat.Volume) error) error {
 // Read is the function of that name.
 func (p Partition) Read(read func(*fat.Volume) error) error {
 	return Read(p.Device, p.Offset, p.Size, read)
+}
+
+// Check looks at the whole volume and writes nothing. What a power cut left is in the
+// report, unless an Edit has repaired it since; Damage stays until somebody removes the
+// files that it names. The error is one of reading, or ErrBusy.
+func (p Partition) Check() (fat.Report, error) {
+	var report fat.Report
+	err := p.Read(func(v *fat.Volume) (err error) {
+		report, err = v.Check()
+		return err
+	})
+	return report, err
 }

@@ -1,10 +1,13 @@
 package bootpart
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,6 +133,65 @@ func TestEditRepairs(t *testing.T) {
 	}
 	if err := p.DropCaches(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDamage breaks the chain of a file: Check tells it and writes nothing, edits go on,
+// and the one that finds no room says what may have taken it.
+func TestDamage(t *testing.T) {
+	p := partition(t)
+	kernel := func(v *fat.Volume) error { return v.WriteFile("kernel", make([]byte, 2000), when) }
+	if err := p.Edit(kernel); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := p.Check(); err != nil || !report.Clean() {
+		t.Fatalf("%v, %v", report, err)
+	}
+	full := func(v *fat.Volume) error { return v.WriteFile("more", make([]byte, size), when) }
+	if err := p.Edit(full); !errors.Is(err, fat.ErrFull) || strings.Contains(err.Error(), "damage") {
+		t.Errorf("a sound volume: %v", err)
+	}
+
+	disk, err := os.ReadFile(p.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	volume := disk[offset:]
+	const first = 4 // cluster of the kernel, behind the root and count
+	sectors := int(binary.LittleEndian.Uint32(volume[36:]))
+	for copy := range 2 {
+		clear(volume[(32+copy*sectors)*512+first*4:][:4])
+	}
+	if err := os.WriteFile(p.Device, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const want = `"/kernel" has 1 of 4 clusters`
+	for range 2 {
+		report, err := p.Check()
+		if err != nil || !slices.Equal(report.Damage, []string{want}) || report.Lost != 3 {
+			t.Errorf("%v, %v", report, err)
+		}
+	}
+	if after, err := os.ReadFile(p.Device); err != nil || !bytes.Equal(after, disk) {
+		t.Errorf("Check writes, or %v", err)
+	}
+	if err := p.Edit(full); !errors.Is(err, fat.ErrFull) || !strings.Contains(err.Error(), want) {
+		t.Errorf("a damaged volume that is full: %v", err)
+	} else {
+		t.Log(err)
+	}
+	// The file that is broken goes, and the damage with it.
+	if err := p.Edit(func(v *fat.Volume) error { return v.Remove("kernel") }); err != nil {
+		t.Error(err)
+	}
+	if err := p.Edit(kernel); err != nil {
+		t.Error(err)
+	}
+	if report, err := p.Check(); err != nil || !report.Clean() {
+		t.Errorf("%v, %v", report, err)
+	}
+	if _, err := (Partition{Device: p.Device + ".gone", Size: size}).Check(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no device: %v", err)
 	}
 }
 
