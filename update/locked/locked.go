@@ -20,11 +20,22 @@ var ErrPassphrase = errors.New("the passphrase is wrong")
 // each guess.
 const Work = 18
 
-// maxPlain is how much Unlock returns at most, in bytes.
+// maxWork is what Unlock takes from a file, which somebody else may have made: 512 MiB.
+// The next one would be a GiB.
+const maxWork = Work + 1
+
+// maxPlain is how long a secret may be, in bytes.
 const maxPlain = 64 << 10
 
-// Lock encrypts under a passphrase, with so much work for each guess.
+// Lock encrypts under a passphrase, with so much work for each guess. What Unlock would
+// not open is an error here.
 func Lock(plain []byte, passphrase string, work int) ([]byte, error) {
+	if len(plain) > maxPlain {
+		return nil, fmt.Errorf("a secret of %d bytes: at most %d are kept", len(plain), maxPlain)
+	}
+	if work < 1 || work > maxWork {
+		return nil, fmt.Errorf("a work factor of %d: it is 1 to %d", work, maxWork)
+	}
 	recipient, err := age.NewScryptRecipient(passphrase)
 	if err != nil {
 		return nil, err
@@ -45,7 +56,8 @@ func Lock(plain []byte, passphrase string, work int) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// Unlock decrypts what Lock made. A wrong passphrase is [ErrPassphrase].
+// Unlock decrypts what Lock made. A wrong passphrase is [ErrPassphrase]. It takes neither
+// more memory nor a longer secret than Lock does.
 func Unlock(text []byte, passphrase string) ([]byte, error) {
 	if passphrase == "" {
 		return nil, ErrPassphrase
@@ -54,17 +66,21 @@ func Unlock(text []byte, passphrase string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	identity.SetMaxWorkFactor(maxWork)
 	r, err := age.Decrypt(armor.NewReader(bytes.NewReader(text)), identity)
 	var none *age.NoIdentityMatchError
 	if errors.As(err, &none) {
 		return nil, ErrPassphrase
 	}
 	if err != nil {
-		return nil, fmt.Errorf("damaged: %w", err)
+		return nil, fmt.Errorf("damaged, or not made by Kogge: %w", err)
 	}
-	plain, err := io.ReadAll(io.LimitReader(r, maxPlain))
+	plain, err := io.ReadAll(io.LimitReader(r, maxPlain+1))
 	if err != nil {
 		return nil, fmt.Errorf("damaged: %w", err)
+	}
+	if len(plain) > maxPlain {
+		return nil, fmt.Errorf("not made by Kogge: the secret is longer than %d bytes", maxPlain)
 	}
 	return plain, nil
 }
