@@ -66,13 +66,14 @@ func (v *Volume) Check() (Report, error) {
 
 // Repair does what Check says can be done: lost clusters and the ends of long chains
 // are freed, of two equal names the second goes, the second copy of the FAT is made
-// equal to the first. Only where the first shows damage and the second shows none, or
-// where the first cannot be read, it is the other way round; edits write both without a
-// sync between them, but in an order that shows no damage in either after a cut. Where
-// both show damage and differ, both stay. It returns what it found. Where there is damage nothing is freed,
-// by Repair or by a later edit of v: the lost clusters may be all that is left of a file,
-// and those of one file may be another's too. A cut leaves a volume on which another
-// Repair finishes:
+// equal to the first. It is the other way round where the first cannot be read, or shows
+// damage while the second shows none: edits write both without a sync between them, but
+// in an order that leaves no damage in either after a cut. Where both show damage and
+// differ, Repair leaves both as they are.
+//
+// Where there is damage nothing is freed, by Repair or by a later edit of v: the lost
+// clusters may be all that is left of a file, and those of one file may be another's too.
+// Repair returns what it found. A cut leaves a volume on which another Repair finishes:
 //
 //  1. directory entries, and then the long names of those that went, a sync for each
 //  2. where the copies of the FAT differ, the one that goes by the other, sync
