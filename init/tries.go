@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,6 +55,7 @@ func (n *node) countBoot() (moved error, err error) {
 	}
 	var why string
 	err = part.Edit(func(v *fat.Volume) error {
+		n.tellDamage(v.Found())
 		var err error
 		if n.tries.state, n.tries.record, err = readTries(loader, v); err != nil {
 			return err
@@ -75,6 +78,15 @@ func (n *node) countBoot() (moved error, err error) {
 		err = errors.Join(err, n.tellTrial())
 	}
 	return moved, err
+}
+
+// tellDamage tells of what no repair of the boot partition can mend. The traces of a power
+// cut are none of it.
+func (n *node) tellDamage(found fat.Report) {
+	damage := strings.Join(append(slices.Clone(found.Damage), found.BadCopy), "; ")
+	if damage = strings.Trim(damage, "; "); damage != "" {
+		n.degraded.Add("file system of the boot partition", fmt.Errorf("it is damaged (%s): keep a copy of node.yaml, and write the medium anew or replace it", damage))
+	}
 }
 
 // tellTrial tells programs of the node that this slot is on trial.

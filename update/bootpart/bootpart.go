@@ -28,7 +28,7 @@ var ErrBusy = errors.New("another process is changing the boot partition")
 // Edit lends edit the volume in size bytes of the device from offset on. What is lost
 // or half done on it after a power cut is repaired first. Edit waits, at most for Wait,
 // until no other Edit or Read is under way; edit must not call either. What no Repair can
-// mend is no reason for Edit to fail, see Partition.Check; but it may be why the volume is
+// mend is no reason for Edit to fail, the volume tells of it, see fat.Volume.Found; but it may be why the volume is
 // full, so a fat.ErrFull comes with it.
 func Edit(dev string, offset, size int64, edit func(*fat.Volume) error) error {
 	err := locked(dev, os.O_RDWR, unix.LOCK_EX, func(f *os.File) error {
@@ -132,16 +132,4 @@ func (p Partition) Edit(edit func(*fat.Volume) error) error {
 // Read is the function of that name.
 func (p Partition) Read(read func(*fat.Volume) error) error {
 	return Read(p.Device, p.Offset, p.Size, read)
-}
-
-// Check looks at the whole volume and writes nothing. What a power cut left is in the
-// report, unless an Edit has repaired it since; Damage stays until somebody removes the
-// files that it names. The error is one of reading, or ErrBusy.
-func (p Partition) Check() (fat.Report, error) {
-	var report fat.Report
-	err := p.Read(func(v *fat.Volume) (err error) {
-		report, err = v.Check()
-		return err
-	})
-	return report, err
 }

@@ -82,7 +82,7 @@ func (v *Volume) Check() (Report, error) {
 func (v *Volume) Repair() (Report, error) {
 	c, err := v.check()
 	if err == nil {
-		v.fat, v.copy, v.damaged = c.fat, c.copy, len(c.Damage) > 0
+		v.fat, v.copy, v.found = c.fat, c.copy, c.Report
 	}
 	if err == nil && !c.Clean() {
 		err = v.repair(c)
@@ -92,6 +92,11 @@ func (v *Volume) Repair() (Report, error) {
 	}
 	return c.Report, nil
 }
+
+// Found is what the last Repair of v has found: nothing before one.
+func (v *Volume) Found() Report { return v.found }
+
+func (v *Volume) damaged() bool { return len(v.found.Damage) > 0 }
 
 func (v *Volume) repair(c *checker) error {
 	// The second of two names goes; then its long name, which belongs to nothing any
@@ -114,7 +119,7 @@ func (v *Volume) repair(c *checker) error {
 	if err := v.repairFAT(c); err != nil {
 		return err
 	}
-	if err := v.clearDirty(!v.damaged); err != nil {
+	if err := v.clearDirty(!v.damaged()); err != nil {
 		return err
 	}
 	return v.finish()
@@ -123,7 +128,7 @@ func (v *Volume) repair(c *checker) error {
 // repairFAT leaves it alone where there is damage and the copies differ: each may hold
 // what is left of a file in the other.
 func (v *Volume) repairFAT(c *checker) error {
-	if v.damaged && c.Copies {
+	if v.damaged() && c.Copies {
 		return nil
 	}
 	if c.Copies {
@@ -138,12 +143,12 @@ func (v *Volume) repairFAT(c *checker) error {
 	for _, end := range c.ends {
 		// On a damaged volume a link that leads on may be that of another file, whose
 		// chain this one has run into. One that leads nowhere is of no use to anybody.
-		if _, err := v.next(end); err != nil || !v.damaged {
+		if _, err := v.next(end); err != nil || !v.damaged() {
 			changes[end] = endOfChain
 		}
 	}
 	for n := range v.clusters {
-		if cluster := n + rootCluster; c.lost(cluster) && !v.damaged {
+		if cluster := n + rootCluster; c.lost(cluster) && !v.damaged() {
 			changes[cluster] = 0
 		}
 	}

@@ -388,7 +388,7 @@ func (v *Volume) drop(d *directory, e entry) error {
 	if err := v.writeSlots(d, e.at, e.last); err != nil {
 		return err
 	}
-	if e.first != 0 && !v.damaged {
+	if e.first != 0 && !v.damaged() {
 		chain, _ := v.chain(e.first, int64(v.clusters)) // of a broken chain, what there is
 		if err := v.release(chain); err != nil {
 			return err

@@ -41,9 +41,9 @@ type Volume struct {
 	search uint32   // where to look for a free cluster
 	failed error    // of a write: what is in memory may not be what is on disk
 
-	// damaged is set by a Repair that found damage, and keeps what is removed from being
-	// freed: its clusters may be those of another file.
-	damaged bool
+	// found is what Repair has found. Damage keeps what is removed from being freed: its
+	// clusters may be those of another file.
+	found Report
 }
 
 // Open reads the layout and the FAT of the volume in the size bytes of d from offset
