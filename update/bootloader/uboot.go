@@ -73,12 +73,19 @@ func (e env) bytes() []byte {
 }
 
 // parseEnv reads the file as the script does: any bytes will do, and what is foreign in
-// them is not there.
+// them is not there. Of two lines about one thing the first counts.
+//
+// Source: himport_r in lib/hashtable.c of U-Boot.
 func parseEnv(b []byte) env {
 	var e env
+	seen := map[string]bool{}
 	text, _, _ := bytes.Cut(b, []byte{0})
 	for line := range strings.SplitSeq(string(text), "\n") {
-		key, value, _ := strings.Cut(line, "=")
+		key, value, _ := strings.Cut(strings.TrimLeft(line, " \t"), "=")
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
 		switch key {
 		case "kogge_slot":
 			e.slot, _ = ParseSlot(value)

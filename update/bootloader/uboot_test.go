@@ -39,6 +39,9 @@ var envs = []struct{ name, text string }{
 	{"a variable in the try", "kogge_left=3\nkogge_slot=B\nkogge_try=${kogge_slot}\n"},
 	{"a backslash in the tries", "kogge_left=3\\\nkogge_slot=B\nkogge_try=A\n"},
 	{"variables of the loader", "bootargs=x\nkernel_addr_r=0\nkogge_left=0\nkogge_part=mmc 0\nkogge_slot=B\n"},
+	{"slot twice", "kogge_left=0\nkogge_slot=B\nkogge_slot=A\n"},
+	{"try twice, first nobody's", "kogge_left=3\nkogge_slot=A\nkogge_try=C\nkogge_try=B\n"},
+	{"blanks before the slot", "kogge_left=0\n \tkogge_slot=B\n"},
 	{"noise", "\xff\xfe\x01\x02kogge_try=B"},
 }
 
