@@ -25,60 +25,76 @@ const Wait = time.Minute
 // ErrBusy says that another process had the boot partition for all of Wait.
 var ErrBusy = errors.New("another process is changing the boot partition")
 
-// Edit lends edit the volume in size bytes of the device from offset on. What is lost
-// or half done on it after a power cut is repaired first. Edit waits, at most for Wait,
-// until no other Edit or Read is under way; edit must not call either. What no Repair can
-// mend is no reason for Edit to fail, the volume tells of it, see fat.Volume.Found; but it may be why the volume is
-// full, so a fat.ErrFull comes with it.
-func Edit(dev string, offset, size int64, edit func(*fat.Volume) error) error {
-	err := locked(dev, os.O_RDWR, unix.LOCK_EX, func(f *os.File) error {
-		v, err := fat.Open(f, offset, size)
+// Partition is a boot partition: its device file, and how many bytes it has.
+type Partition struct {
+	Device string
+	Size   int64
+}
+
+// Edit lends edit the volume. What is lost or half done on it after a power cut is
+// repaired first. Edit waits, at most for Wait, until no other Edit or Read is under way;
+// edit must not call either. What no Repair can mend is no reason for Edit to fail, the
+// volume tells of it, see fat.Volume.Found; but it may be why the volume is full, so a
+// fat.ErrFull comes with it.
+func (p Partition) Edit(edit func(*fat.Volume) error) error {
+	return p.locked(os.O_RDWR, unix.LOCK_EX, func(f *os.File) error {
+		v, err := fat.Open(f, 0, p.Size)
 		if err != nil {
 			return err
 		}
-		report, err := v.Repair()
-		if err != nil {
+		if _, err := v.Repair(); err != nil {
 			return err
 		}
 		err = edit(v)
-		if errors.Is(err, fat.ErrFull) && len(report.Damage) > 0 {
-			return fmt.Errorf("%w; the volume is damaged, and what is removed from such a one frees nothing: %s", err, strings.Join(report.Damage, "; "))
+		if damage := v.Found().Damage; errors.Is(err, fat.ErrFull) && len(damage) > 0 {
+			return fmt.Errorf("%w; the volume is damaged, and what is removed from such a one frees nothing: %s", err, strings.Join(damage, "; "))
 		}
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("boot partition %s: %w", dev, err)
-	}
-	return nil
 }
 
 // Read lends read the volume, which it must not change. It writes nothing: what a power
 // cut left is still there.
-func Read(dev string, offset, size int64, read func(*fat.Volume) error) error {
-	err := locked(dev, os.O_RDONLY, unix.LOCK_SH, func(f *os.File) error {
-		v, err := fat.Open(f, offset, size)
+func (p Partition) Read(read func(*fat.Volume) error) error {
+	return p.locked(os.O_RDONLY, unix.LOCK_SH, func(f *os.File) error {
+		v, err := fat.Open(f, 0, p.Size)
 		if err != nil {
 			return err
 		}
 		return read(v)
 	})
-	if err != nil {
-		return fmt.Errorf("boot partition %s: %w", dev, err)
-	}
-	return nil
+}
+
+// DropCaches has the next read of the device come from the disk. What is written by then
+// is on it.
+func (p Partition) DropCaches() error {
+	return p.locked(os.O_RDONLY, unix.LOCK_EX, func(f *os.File) error {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		// Only a block device knows this call; a file in a test does not.
+		err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
+		if err != nil && !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("drop caches: %w", err)
+		}
+		return nil
+	})
 }
 
 // locked opens the device and calls use while it has the lock, which belongs to the
 // open file and goes with it.
-func locked(dev string, mode, lock int, use func(*os.File) error) error {
-	f, err := os.OpenFile(dev, mode, 0)
+func (p Partition) locked(mode, lock int, use func(*os.File) error) error {
+	f, err := os.OpenFile(p.Device, mode, 0)
+	if err == nil {
+		if err = acquire(f, lock, time.Now().Add(Wait)); err == nil {
+			err = use(f)
+		}
+		err = errors.Join(err, f.Close())
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("boot partition %s: %w", p.Device, err)
 	}
-	if err := acquire(f, lock, time.Now().Add(Wait)); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return errors.Join(use(f), f.Close())
+	return nil
 }
 
 // acquire asks again and again: a thread that waits in the kernel could not be called
@@ -96,40 +112,4 @@ func acquire(f *os.File, lock int, until time.Time) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// DropCaches has the next read of the device come from the disk. What is written by then
-// is on it.
-func (p Partition) DropCaches() error {
-	err := locked(p.Device, os.O_RDONLY, unix.LOCK_EX, func(f *os.File) error {
-		if err := f.Sync(); err != nil {
-			return err
-		}
-		// Only a block device knows this call; a file in a test does not.
-		err := unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
-		if err != nil && !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("drop caches: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("boot partition %s: %w", p.Device, err)
-	}
-	return nil
-}
-
-// Partition is a boot partition as a value, for whoever hands it on.
-type Partition struct {
-	Device       string
-	Offset, Size int64 // in bytes
-}
-
-// Edit is the function of that name.
-func (p Partition) Edit(edit func(*fat.Volume) error) error {
-	return Edit(p.Device, p.Offset, p.Size, edit)
-}
-
-// Read is the function of that name.
-func (p Partition) Read(read func(*fat.Volume) error) error {
-	return Read(p.Device, p.Offset, p.Size, read)
 }

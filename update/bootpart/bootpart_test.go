@@ -20,7 +20,7 @@ import (
 
 var when = time.Date(2026, 11, 28, 21, 0, 0, 0, time.UTC)
 
-const size, offset = 256 << 10, 4096
+const size = 256 << 10
 
 // partition makes a file with a volume in it that has one file, count.
 func partition(t *testing.T) Partition {
@@ -32,16 +32,12 @@ func partition(t *testing.T) Partition {
 	}
 	defer f.Close()
 	count := fat.File{Path: "count", Size: 1, Data: strings.NewReader("0")}
-	err = errors.Join(f.Truncate(offset+size), fat.Format(shifted{f}, fat.Spec{Size: size, When: when, Tiny: true}, []fat.File{count}))
+	err = errors.Join(f.Truncate(size), fat.Format(f, fat.Spec{Size: size, When: when, Tiny: true}, []fat.File{count}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Partition{Device: name, Offset: offset, Size: size}
+	return Partition{Device: name, Size: size}
 }
-
-type shifted struct{ f *os.File }
-
-func (s shifted) WriteAt(b []byte, at int64) (int, error) { return s.f.WriteAt(b, offset+at) }
 
 func read(t *testing.T, p Partition, name string) string {
 	t.Helper()
@@ -108,7 +104,7 @@ func TestEditRepairs(t *testing.T) {
 	}
 	defer f.Close()
 	const reserved = 32 * 512 // of a volume of ours; its FAT begins there
-	if _, err := f.WriteAt([]byte{0xff, 0xff, 0xff, 0x0f}, offset+reserved+100*4); err != nil {
+	if _, err := f.WriteAt([]byte{0xff, 0xff, 0xff, 0x0f}, reserved+100*4); err != nil {
 		t.Fatal(err)
 	}
 	lost := func() (n int) {
@@ -156,11 +152,10 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	volume := disk[offset:]
 	const first = 4 // cluster of the kernel, behind the root and count
-	sectors := int(binary.LittleEndian.Uint32(volume[36:]))
+	sectors := int(binary.LittleEndian.Uint32(disk[36:]))
 	for copy := range 2 {
-		clear(volume[(32+copy*sectors)*512+first*4:][:4])
+		clear(disk[(32+copy*sectors)*512+first*4:][:4])
 	}
 	if err := os.WriteFile(p.Device, disk, 0o600); err != nil {
 		t.Fatal(err)
@@ -205,7 +200,10 @@ func TestErrors(t *testing.T) {
 	if err := gone.Edit(func(*fat.Volume) error { return nil }); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no device: %v", err)
 	}
-	if err := (Partition{Device: p.Device, Size: size}).Read(func(*fat.Volume) error { return nil }); err == nil {
+	if err := os.WriteFile(p.Device, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Read(func(*fat.Volume) error { return nil }); err == nil {
 		t.Error("a volume where there is none")
 	}
 	// Whoever waits for too long hears why.
