@@ -232,36 +232,40 @@ func (n *node) bless() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	cleared := t.record
-	if cleared.Slot != n.slot() {
-		cleared.Slot = n.slot()
-	}
-	cleared = cleared.Clear()
+	cleared := t.record.Clear()
+	cleared.Slot = n.slot()
 	if cleared == t.record && t.state.Of(n.slot()).Present && !n.boot.Trial {
 		return nil
 	}
 	err := t.part.Edit(func(v *fat.Volume) error {
-		state, err := t.loader.State(v)
-		if err != nil {
-			return err
-		}
-		known := state.Of(n.slot()).Present
-		if !known {
-			if err := t.loader.Arm(v, n.slot(), n.boot.Version, 1, time.Now()); err != nil {
-				return err
-			}
-		}
-		if !known || n.boot.Trial {
-			if err := t.loader.Bless(v, n.slot(), time.Now()); err != nil {
-				return err
-			}
-		}
-		return writeRecord(v, cleared)
+		return bless(t.loader, v, cleared, n.boot.Trial, n.boot.Version, time.Now())
 	})
 	if err == nil {
 		t.record = cleared
 	}
 	return err
+}
+
+// bless has the loader start the slot of r from now on, and writes r. At a cut the slot is
+// on trial, or proven, and with its bad boots counted or not; one that the loader knew
+// nothing of may have one try.
+func bless(l bootloader.Loader, v *fat.Volume, r verdict.Record, trial bool, version string, now time.Time) error {
+	state, err := l.State(v)
+	if err != nil {
+		return err
+	}
+	known := state.Of(r.Slot).Present
+	if !known {
+		if err := l.Arm(v, r.Slot, version, 1, now); err != nil {
+			return err
+		}
+	}
+	if !known || trial {
+		if err := l.Bless(v, r.Slot, now); err != nil {
+			return err
+		}
+	}
+	return writeRecord(v, r)
 }
 
 // excuse takes this boot out of the count: somebody ends it in order before it could be

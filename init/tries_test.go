@@ -228,3 +228,84 @@ func stateOf(t *testing.T, l bootloader.Loader, part bootpart.Partition) (state 
 	}
 	return state
 }
+
+// TestBlessPowerCut cuts the power at every write of a blessing: of a slot on trial, of one
+// with bad boots, and of one that the loader knows nothing of. Each time a slot starts
+// that is proven, or that is on trial and can be blessed.
+func TestBlessPowerCut(t *testing.T) {
+	for _, b := range []boards.Bootloader{boards.SystemdBoot, boards.UBoot} {
+		l, err := bootloader.For(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct {
+			trial   bool
+			prepare func(v *fat.Volume) error
+		}{
+			"trial": {true, func(v *fat.Volume) error {
+				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Count(v, "B", noon))
+			}},
+			"bad boots": {false, func(v *fat.Volume) error {
+				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Bless(v, "B", noon), writeRecord(v, verdict.Record{Slot: "B", Bad: 2}))
+			}},
+			"unknown": {false, func(v *fat.Volume) error {
+				for _, file := range []string{"loader/entries/kogge-b.conf", "B/proven", "kogge.env"} {
+					if err := v.Remove(file); err != nil && !errors.Is(err, fat.ErrNotExist) {
+						return err
+					}
+				}
+				return nil
+			}},
+		} {
+			t.Run(string(b)+"/"+name, func(t *testing.T) {
+				d := crashdisk.New(bootDisk(t, l), 1<<20)
+				if err := c.prepare(openBoot(t, d)); err != nil {
+					t.Fatal(err)
+				}
+				cutBless(t, l, d.AfterCut(1), c.trial)
+			})
+		}
+	}
+}
+
+func cutBless(t *testing.T, l bootloader.Loader, start []byte, trial bool) {
+	t.Helper()
+	record, seen := verdict.Record{Slot: "B"}, map[string]bool{}
+	for writes := 0; ; writes++ {
+		d := crashdisk.New(start, writes)
+		v, err := fat.Open(d, 0, tinyBoot)
+		if err == nil {
+			err = bless(l, v, record, trial, "1.B", noon)
+		}
+		if err != nil && !errors.Is(err, crashdisk.ErrPowerCut) {
+			t.Fatalf("%d writes: %v", writes, err)
+		}
+		for seed := range uint64(64) {
+			where := fmt.Sprintf("%d writes, seed %d", writes, seed)
+			cut := d.AfterCut(seed)
+			if seen[string(cut)] {
+				continue
+			}
+			seen[string(cut)] = true
+			after := crashdisk.New(cut, 1<<20)
+			v := openBoot(t, after)
+			if _, err := v.Repair(); err != nil {
+				t.Fatalf("%s: %v", where, err)
+			}
+			state, _, err := readTries(l, v)
+			if next, found := state.Next(); err != nil || !found || !state.Of(next).Proven() && state.Of(next).Left == 0 || !state.A.Proven() {
+				t.Fatalf("%s: %+v, %v", where, state, err)
+			}
+			if err := bless(l, v, record, state.B.Counted, "1.B", noon); err != nil {
+				t.Fatalf("%s: once more: %v", where, err)
+			}
+			state, r, err := readTries(l, openBoot(t, after))
+			if err != nil || state.Starts != "B" || !state.B.Proven() || state.B.Version != "1.B" || r != record {
+				t.Fatalf("%s: once more: %+v, %+v, %v", where, state, r, err)
+			}
+		}
+		if err == nil {
+			return
+		}
+	}
+}
