@@ -10,7 +10,7 @@ export GOFLAGS := -buildvcs=false
 RUN_TOOLS  := qemu-system-x86 qemu-utils gcc libc6-dev pkg-config debian-archive-keyring ca-certificates
 TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev qemu-system-arm gcc-aarch64-linux-gnu u-boot-tools skopeo iproute2 zstd bash-completion fish zsh
 
-.PHONY: run test check e2e bench image clean deps test-deps help
+.PHONY: run test check e2e cuts bench image clean deps test-deps help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -50,3 +50,7 @@ e2e: deps test-deps
 	KOGGE_CUT_SEEDS=1000 go test -count=1 -timeout 60m -run PowerCut ./update/slot
 	KOGGE_E2E=all go test -count=1 -run UBootImage ./image
 	KOGGE_E2E=all go test -count=1 -timeout 240m -v ./qemu/e2e
+
+## make cuts    boot what every write of a whole update leaves, on UEFI and U-Boot (an hour and more)
+cuts: deps test-deps
+	KOGGE_E2E=all KOGGE_CUTS=every go test -count=1 -timeout 300m -v -run TestUpdateCuts ./qemu/e2e

@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,9 +27,11 @@ import (
 // what was not flushed lost: each time the boot loader has to have a slot whose release
 // is whole. The model of firmware, loader and stage 0 judges all of them.
 //
-// With KOGGE_E2E=all it does so for systemd-boot and for U-Boot, the machine itself makes the last part of the update, from the
-// counted boot to the blessing, and real firmware boots at least the first, the last and
-// one more of the states that it can tell apart.
+// With KOGGE_E2E=all it does so for systemd-boot and for U-Boot, the machine itself makes
+// the last part of the update, from the counted boot to the blessing, and real firmware
+// boots at least the first, the last and one more of the states that it can tell apart.
+// With KOGGE_CUTS=every as well it boots every prefix, which takes an hour or two: as far
+// as PID 1, and into the slot that the model has named.
 func TestUpdateCuts(t *testing.T) {
 	t.Parallel()
 	all := os.Getenv("KOGGE_E2E") == "all"
@@ -60,6 +66,7 @@ func (p *pair) cuts(t *testing.T, all bool) {
 	}
 	classes := map[string]*class{}
 	var order []string
+	starts := make([]bootloader.Slot, len(entries)) // after each change
 	prefixes, torn, lost := 0, 0, 0
 	began := time.Now()
 	for i, e := range entries {
@@ -75,6 +82,7 @@ func (p *pair) cuts(t *testing.T, all bool) {
 			t.Fatal(err)
 		}
 		prefixes++
+		starts[i] = m.started
 		if !m.touched(e) {
 			if len(order) > 0 {
 				classes[order[len(order)-1]].last = i
@@ -82,6 +90,7 @@ func (p *pair) cuts(t *testing.T, all bool) {
 			continue
 		}
 		key, err := m.judge(grid{disk})
+		starts[i] = m.started
 		if err != nil {
 			t.Errorf("cut after change %d of %d: %v", i, len(entries), err)
 			continue
@@ -109,6 +118,64 @@ func (p *pair) cuts(t *testing.T, all bool) {
 	if all && !t.Failed() {
 		p.bootClasses(t, entries, classes, order)
 	}
+	if all && !t.Failed() && os.Getenv("KOGGE_CUTS") == "every" {
+		p.bootEvery(t, entries, starts)
+	}
+}
+
+// cameUp is what PID 1 says first.
+var cameUp = regexp.MustCompile(`kogge: slot ([AB]), release `)
+
+// bootEvery boots the disk after each write with real firmware, two at a time, until PID 1
+// runs: from the slot that the model expects.
+func (p *pair) bootEvery(t *testing.T, entries []nbd.Entry, starts []bootloader.Slot) {
+	disk, err := nbd.NewDisk(p.bare, p.bare.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var booting sync.WaitGroup
+	two := make(chan struct{}, 2)
+	booted, began := 0, time.Now()
+	for i, e := range entries {
+		if err := apply(disk, e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Op == nbd.OpFlush {
+			continue // the bytes are those of the prefix before
+		}
+		booted++
+		two <- struct{}{}
+		st := disk.AfterCut(1)
+		booting.Go(func() {
+			defer func() { <-two }()
+			slot, log, err := p.comesUp(t.Context(), st)
+			if err != nil || slot != starts[i] {
+				t.Errorf("cut after change %d of %d: slot %q comes up, want %s: %v: console log %s", i, len(entries), slot, starts[i], err, log)
+			}
+		})
+	}
+	booting.Wait()
+	t.Logf("%d prefixes booted, %d of %d changes are flushes, in %.0f s", booted, len(entries)-booted, len(entries), time.Since(began).Seconds())
+}
+
+// comesUp boots a disk as far as PID 1. log is its console log, if there was an error.
+func (p *pair) comesUp(ctx context.Context, st *nbd.State) (slot bootloader.Slot, log string, err error) {
+	disk, err := nbd.NewDisk(st, st.Size())
+	if err != nil {
+		return "", "", err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, errors.New("nothing within ten minutes"))
+	defer cancel()
+	n, err := p.boot(ctx, disk, p.vars)
+	if err != nil {
+		return "", "", err
+	}
+	line, err := n.vm.Console().WaitLine(ctx, cameUp)
+	n.end()
+	if err != nil {
+		return "", filepath.Join(n.dir, "console.log"), err
+	}
+	return bootloader.Slot(cameUp.FindStringSubmatch(line)[1]), "", os.RemoveAll(filepath.Dir(n.dir))
 }
 
 // class is a run of prefixes that firmware, loader and stage 0 cannot tell apart.
