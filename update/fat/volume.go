@@ -47,7 +47,8 @@ type Volume struct {
 }
 
 // Open reads the layout and the FAT of the volume in the size bytes of d from offset
-// on: the second copy of the FAT, where the first cannot be read. It writes nothing, and finds no fault but those in the boot sector: see Check.
+// on: the second copy of the FAT, where the first cannot be read. It writes nothing, and
+// finds no fault but those in the boot sector: see Check.
 func Open(d device, offset, size int64) (*Volume, error) {
 	v, err := open(d, offset, size)
 	if err != nil {
