@@ -340,12 +340,16 @@ func (n *node) keep(t *testing.T, images string, allow []nodeconfig.Allow, wante
 	network, err := bridge.Open(n.folder + "/netns")
 	must(t, err)
 	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Allow: allow}}
+	must(t, k.keeper.Want(wanted))
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- k.keeper.Run(ctx, wanted) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.keeper.Run(ctx)
+	}()
 	k.end = func() {
 		cancel()
-		must(t, <-done)
+		<-done
 		k.keeper.Stop(context.Background())
 		must(t, engine.Close())
 	}

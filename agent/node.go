@@ -107,33 +107,28 @@ func runAgent(ctx context.Context, args []string) error {
 	if !apart {
 		log.Print("agent: containers get no user namespaces of their own: CAP_SYS_RESOURCE is missing")
 	}
-	report, look := reporter(parent), now.watchContainers()
+	keeper := &workload.Keeper{
+		Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
+		Tick: tick(parent.watchdog),
+	}
+	report, look := reporter(parent, &now.refused), now.watchContainers()
+	keeper.Report = func(s workload.Status) {
+		now.keeper.Store(keeper) // from its first word on it knows what runs
+		report(s)
+		look(s)
+	}
 	keepCtx, stopKeeping := context.WithCancel(ctx)
 	defer stopKeeping()
 	now.drain.begin(stopKeeping)
-	keeper, err := keep(keepCtx, parent, store, &now.refused, func() *workload.Keeper {
-		k := &workload.Keeper{
-			Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
-			Tick: tick(parent.watchdog),
-		}
-		k.Report = func(s workload.Status) {
-			now.keeper.Store(k) // from its first word on it knows what runs
-			report(s)
-			look(s)
-		}
-		return k
-	})
-	if err != nil {
-		return err
-	}
-	if limit := now.drain.wanted(); limit != nil && ctx.Err() == nil {
+	keep(keepCtx, parent, store, &now.refused, keeper)
+	limit := now.drain.wanted()
+	if limit != nil && ctx.Err() == nil {
 		if err := drainAll(ctx, limit, parent, &now.drain, keeper); err != nil {
 			return err
 		}
-		keeper = nil // it has nothing left to stop
 	}
 	parent.tell("STOPPING=1")
-	if _, err := os.Stat(at.leaving); err == nil && keeper != nil {
+	if _, err := os.Stat(at.leaving); err == nil && limit == nil {
 		log.Print("agent: the node stops, and its containers with it")
 		limited, cancel := context.WithTimeout(context.Background(), stopLimit)
 		defer cancel()
@@ -172,9 +167,7 @@ func alongside(ctx context.Context, tasks ...func(context.Context)) (end func())
 // drainAll stops the containers, and waits for the reboot that this is for.
 func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *workload.Keeper) (err error) {
 	log.Print("agent: the containers stop, for a reboot")
-	if keeper != nil {
-		busy(parent, "stopping containers for a reboot", func() { keeper.Stop(limit) })
-	}
+	busy(parent, "stopping containers for a reboot", func() { keeper.Stop(limit) })
 	close(d.over)
 	busy(parent, "waiting for the reboot", func() {
 		select {
@@ -186,46 +179,43 @@ func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *
 	return err
 }
 
-// keep runs one keeper after the other, each for what is wanted at its time, until
-// ctx ends, and returns the last: a keeper adopts what runs and is still wanted as it
-// is, and replaces or takes away the rest. While a project is refused, what runs is
-// left as it is, and refused says why.
-func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], next func() *workload.Keeper) (last *workload.Keeper, err error) {
-	for ctx.Err() == nil {
+// keep has keeper run what is wanted, as that changes, until ctx ends. While a project is
+// refused, what runs goes on as it is, and refused says why.
+func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], keeper *workload.Keeper) {
+	want := func() (why string) {
 		containers, err := store.Containers()
-		refused.Store(nil)
-		if err != nil {
-			why := "workloads refused: " + err.Error()
-			refused.Store(&why)
-			log.Print("agent: " + why)
-			parent.tell("READY=1", "STATUS="+why)
-			busy(parent, why, func() {
-				select {
-				case <-ctx.Done():
-				case <-store.Changed():
-				}
-			})
-			continue
+		if err == nil {
+			err = keeper.Want(containers)
 		}
-		run, cancel := context.WithCancel(ctx)
-		var watching sync.WaitGroup
-		watching.Go(func() {
-			defer cancel()
-			select {
-			case <-run.Done():
-			case <-store.Changed():
-				log.Print("agent: other workloads are wanted")
-			}
-		})
-		last = next()
-		err = last.Run(run, containers)
-		cancel()
-		watching.Wait()
-		if err != nil {
-			return last, err
+		if err == nil {
+			refused.Store(nil)
+			return ""
+		}
+		why = "workloads refused: " + err.Error()
+		refused.Store(&why)
+		log.Print("agent: " + why)
+		return why
+	}
+	changed := func(ctx context.Context) {
+		select {
+		case <-ctx.Done():
+		case <-store.Changed():
 		}
 	}
-	return last, nil
+	// Until something is wanted for sure the keeper would take away what runs.
+	for why := want(); why != ""; why = want() {
+		parent.tell("READY=1")
+		busy(parent, why, func() { changed(ctx) })
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	defer alongside(ctx, func(ctx context.Context) {
+		for changed(ctx); ctx.Err() == nil; changed(ctx) {
+			want()
+		}
+	})()
+	keeper.Run(ctx)
 }
 
 // upstream are the node's own name servers, as they are now.
@@ -345,13 +335,17 @@ func alive(ctx context.Context, parent *supervisor, why string) error {
 	return nil
 }
 
-// reporter tells PID 1 what the keeper reports, READY once every container had its
-// first start. What a busy PID 1 did not take it hears with the next report.
-func reporter(parent *supervisor) func(workload.Status) {
+// reporter tells PID 1 what the keeper reports, and why a later set is refused; READY once
+// every container had its first start. What a busy PID 1 did not take it hears with the
+// next report.
+func reporter(parent *supervisor, refused *atomic.Pointer[string]) func(workload.Status) {
 	ready, last := false, ""
 	return func(s workload.Status) {
 		parent.tell("WATCHDOG=1")
 		text := s.String()
+		if why := refused.Load(); why != nil {
+			text = *why + "; " + text
+		}
 		if text != last && parent.tell("STATUS="+text) {
 			last = text
 		}

@@ -9,7 +9,7 @@ import (
 	"kogge.example/init/control"
 )
 
-// watchContainers makes events of what one keeper after the other reports.
+// watchContainers makes events of what the keeper reports.
 func (p *parts) watchContainers() func(workload.Status) {
 	var known workload.Status
 	var at time.Time

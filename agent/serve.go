@@ -30,29 +30,13 @@ type parts struct {
 	refused atomic.Pointer[string]
 }
 
-// An interface around a nil pointer would not be nil, hence these four.
+// An interface around a nil pointer would not be nil, hence these.
 
 func (p *parts) containers() api.Containers {
-	if p.keeper.Load() == nil {
-		return nil
+	if k := p.keeper.Load(); k != nil {
+		return k
 	}
-	return containers{p}
-}
-
-// containers is whichever keeper there is: an apply puts a new one in the place of
-// the old.
-type containers struct{ *parts }
-
-func (c containers) Snapshot() workload.Status { return c.keeper.Load().Snapshot() }
-
-func (c containers) Request(ctx context.Context, id string, want workload.Want) error {
-	for {
-		err := c.keeper.Load().Request(ctx, id, want)
-		if !errors.Is(err, workload.ErrOver) || ctx.Err() != nil {
-			return err
-		}
-		pause(ctx, 50*time.Millisecond) // the next one is on its way
-	}
+	return nil
 }
 
 func (p *parts) projects() api.Projects {

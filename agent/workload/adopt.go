@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"log"
+	"maps"
 	"slices"
+
+	"kogge.example/agent/workload/bridge"
 )
 
 // choose finds out which of what was found of each container is what is wanted, and
@@ -20,17 +23,18 @@ func (k *Keeper) choose(ctx context.Context, found []Found) {
 	}
 	for _, id := range k.ids {
 		u := k.units[id]
-		u.found, u.old, u.Old = nil, nil, Alone
 		if u.State != Waiting {
 			continue
 		}
-		u.now = Instance{}
+		before := u.now.Name
+		u.found, u.old, u.Old, u.now = nil, nil, Alone, Instance{}
 		if Denied(u.want, k.Allow) != nil {
 			u.now.Name = instances(id)[0]
 			continue
 		}
 		all := of[id]
 		slices.SortFunc(all, func(a, b Found) int { return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Name, b.Name)) })
+		all = slices.DeleteFunc(all, func(f Found) bool { _, leaves := k.leaving[f.Name]; return leaves })
 		for i, f := range all {
 			if k.current(ctx, u, f) && (u.found == nil || f.Task == Alive && u.found.Task != Alive) {
 				u.found, u.now = &all[i], f.Instance
@@ -45,17 +49,36 @@ func (k *Keeper) choose(ctx context.Context, found []Found) {
 				u.old, u.Old = &all[i].record, Serving
 			}
 		}
-		for _, name := range instances(id) {
-			if u.now.Name == "" && (u.old == nil || u.old.Name != name) {
-				u.now.Name = name
-			}
+		if u.now.Name == "" {
+			u.now.Name = k.nameFor(u, before)
 		}
 	}
 }
 
-// unwanted are the instances that nobody wants, those of an earlier configuration and
-// those that the node allows no more, also where nothing but their network is left.
-func (k *Keeper) unwanted(found []Found) map[string]record {
+// nameFor is the name of u's next instance: before, the one that it had, where the old
+// instance has another; a start that was given up may have left something of that name,
+// which the next start takes away. Else one that is not just being taken away.
+func (k *Keeper) nameFor(u *unit, before string) (name string) {
+	both := instances(u.want.ID)
+	if u.old != nil {
+		if u.old.Name == both[0] {
+			return both[1]
+		}
+		return both[0]
+	}
+	if before != "" {
+		return before
+	}
+	if _, leaves := k.leaving[both[0]]; leaves {
+		return both[1]
+	}
+	return both[0]
+}
+
+// unwanted are the instances that nobody wants: those of an earlier configuration,
+// former among them, and those that the node allows no more, also where nothing but
+// their network is left. Those that are leaving already are left out.
+func (k *Keeper) unwanted(found []Found, former []record) map[string]record {
 	attached, err := k.Network.Attached()
 	if err != nil {
 		log.Printf("workloads: %v", err)
@@ -73,22 +96,30 @@ func (k *Keeper) unwanted(found []Found) map[string]record {
 			all[name] = record{Instance: Instance{Name: name}}
 		}
 	}
+	for _, r := range former {
+		if !wanted[r.Name] {
+			all[r.Name] = r
+		}
+	}
 	for _, f := range found {
 		if !wanted[f.Name] {
 			all[f.Name] = f.record
 		}
 	}
+	maps.DeleteFunc(all, func(name string, _ record) bool { _, leaves := k.leaving[name]; return leaves })
+	maps.Copy(k.leaving, all)
 	return all
 }
 
 // sweep takes away what nobody wants, and then the networks that are empty.
-func (k *Keeper) sweep(ctx context.Context) {
-	for name, r := range k.leaving {
+func (k *Keeper) sweep(ctx context.Context, all map[string]record) {
+	for name, r := range all {
+		lock := k.locks.queue(name)
 		k.workers.Go(func() {
-			if err := k.takeAway(ctx, r); err != nil && ctx.Err() == nil {
+			if err := k.takeAway(ctx, r, lock); err != nil && ctx.Err() == nil {
 				log.Printf("workloads: remove: %v", err)
 			}
-			k.send(ctx, event{id: name, kind: swept})
+			k.send(ctx, event{name: name, kind: swept})
 		})
 	}
 	if len(k.leaving) == 0 {
@@ -96,7 +127,7 @@ func (k *Keeper) sweep(ctx context.Context) {
 	}
 }
 
-// swept is an event of no unit: an instance that nobody wants has gone.
+// swept is an event of no unit: the instance of that name, which nobody wants, has gone.
 const swept Event = "swept"
 
 // tidy gives the places of a swept instance free.
@@ -109,15 +140,20 @@ func (k *Keeper) tidy(name string) {
 
 // prune removes the networks on which there is nobody any more.
 func (k *Keeper) prune() {
-	if err := k.Network.Prune(k.networks()); err != nil {
+	wanted := k.networks()
+	if err := k.Network.Prune(wanted); err != nil {
 		log.Printf("workloads: %v", err)
 	}
+	maps.DeleteFunc(k.subnets, func(name string, _ bridge.Subnet) bool {
+		return !slices.ContainsFunc(wanted, func(n bridge.Network) bool { return n.Name == name })
+	})
 	k.publish = true
 }
 
-// takeAway stops an instance and leaves nothing of it but its volumes.
-func (k *Keeper) takeAway(ctx context.Context, r record) error {
-	defer k.hands.on(r.Name)()
+// takeAway stops an instance and leaves nothing of it but its volumes. lock is its place
+// in the queue of those who work on the instance.
+func (k *Keeper) takeAway(ctx context.Context, r record, lock func() func()) error {
+	defer lock()()
 	limited, cancel := context.WithTimeout(ctx, r.StopGrace+startLimit)
 	defer cancel()
 	if err := k.Engine.Remove(limited, r.Name, r.StopSignal, r.StopGrace); err != nil {

@@ -9,16 +9,16 @@ import (
 )
 
 // fetch pulls the image of c unless the node has it: what lies on the disk starts
-// without asking anybody. How far it is becomes the reason why c does not run. The
-// pull has no limit of its own: one that stalls ends itself.
-func (k *Keeper) fetch(ctx context.Context, c Container) error {
+// without asking anybody. report is told how far it is. The pull has no limit of its
+// own: one that stalls ends itself.
+func (k *Keeper) fetch(ctx context.Context, c Container, report func(Progress)) error {
 	err := k.Engine.Lacks(ctx, c)
 	if !errors.Is(err, ErrNoImage) {
 		return err
 	}
 	log.Printf("container %s: pulling %s", c.ID, c.Image)
 	began := time.Now()
-	pullErr := k.Engine.Pull(ctx, c.Image, c.Platform, func(p Progress) { k.send(ctx, event{id: c.ID, pull: &p}) })
+	pullErr := k.Engine.Pull(ctx, c.Image, c.Platform, report)
 	if pullErr != nil {
 		return fmt.Errorf("%w: %w", err, pullErr)
 	}

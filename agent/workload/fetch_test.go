@@ -51,17 +51,7 @@ func keepPulling(t *testing.T, r *registryEngine) *Keeper {
 	r.fakeEngine = newFake()
 	r.missing["web:1"] = true
 	k := &Keeper{Engine: r, Network: &fakeNetwork{attached: map[string]bool{}}}
-	ctx, cancel := context.WithCancel(t.Context())
-	over := make(chan error, 1)
-	go func() {
-		over <- k.Run(ctx, []Container{{ID: "web", Image: "web:1", Restart: Restart{Policy: Always}}})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-over; err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(keep(t, k, Container{ID: "web", Image: "web:1", Restart: Restart{Policy: Always}}))
 	return k
 }
 

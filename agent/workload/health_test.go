@@ -190,18 +190,13 @@ func TestHealthHangs(t *testing.T) {
 	b := run(t, f.fakeEngine, web(Always)) // for its network and cleanup
 	b.end()
 	k := &Keeper{Engine: f, Network: b.network, Tick: time.Millisecond}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- k.Run(ctx, []Container{quickly(web(Always))}) }()
+	end := keep(t, k, quickly(web(Always)))
 	<-f.asked
-	if err := k.Request(ctx, "web", WantRestarted); err != nil {
+	if err := k.Request(t.Context(), "web", WantRestarted); err != nil {
 		t.Fatal(err)
 	}
 	<-f.asked // the one of the new container
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	end()
 	if len(f.asked) > 0 {
 		t.Errorf("%d tests beside one that has not ended", len(f.asked))
 	}

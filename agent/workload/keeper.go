@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -49,9 +47,10 @@ type network interface {
 // resolver is the node's name server for containers. [names.Server] fits.
 type resolver interface{ Set(names.Table) }
 
-// Keeper keeps a fixed set of containers running. One goroutine, that of Run, owns
-// all of its state; whatever takes time runs beside it and answers with an event, and
-// whoever wants something of a container (see [Keeper.Request]) asks by a channel too.
+// Keeper keeps a set of containers running. One goroutine, that of Run, owns all of its
+// state; whatever takes time runs beside it and answers with an event, and whoever wants
+// another set (see [Keeper.Want]) or something of one container (see [Keeper.Request])
+// asks by a channel too.
 type Keeper struct {
 	// Engine and Network do the work.
 	Engine  engine
@@ -77,17 +76,20 @@ type Keeper struct {
 	ids     []string                 // of the units, in order
 	subnets map[string]bridge.Subnet // by name of the network
 	leaving map[string]record        // which nobody wants, by name
-	hands   hands
+	locks   locks
 	events  chan event
 	workers sync.WaitGroup
+	runs    int    // the newest run of any unit
 	trouble string // with containerd or the port map, in words
 	publish bool   // the port map is not yet as it should be
 
-	made     sync.Once // makes the two channels
+	made     sync.Once     // makes the channels
+	changed  chan struct{} // of size 1; receives when set is another one
 	requests chan request
 	over     chan struct{} // closed when Run has returned
 
 	mu   sync.Mutex // guards what follows
+	set  []Container
 	last Status
 }
 
@@ -105,10 +107,11 @@ type unit struct {
 	starts int
 	began  time.Time // when the process that runs was started, by the clock
 
-	// run counts how often it came to run and ceased to, and cancel ends what goes on
-	// beside a start or a run: what an earlier run still has to say is not heard.
+	// run is another number whenever it comes to run, ceases to, or is wanted otherwise,
+	// and cancel ends what goes on beside a start or a run: what an earlier run still has
+	// to say is not heard.
 	run    int
-	cancel context.CancelFunc
+	cancel context.CancelFunc // nil before the first start
 
 	health Health // complete; without a Test it has no check
 	check  Check
@@ -123,7 +126,7 @@ type event struct {
 	id     string
 	kind   Event
 	health HealthEvent // instead of kind
-	run    int         // of the unit; 0 for what does not belong to a run
+	run    int         // of the unit; 0 for what concerns it whatever runs
 	code   int
 	err    error
 	took   time.Duration // of a start: from nothing to a running process
@@ -139,15 +142,16 @@ const reconnect = 500 * time.Millisecond
 
 func (k *Keeper) init() {
 	k.made.Do(func() {
+		k.changed = make(chan struct{}, 1)
 		k.requests = make(chan request)
 		k.over = make(chan struct{})
 	})
 }
 
 // Run keeps the wanted containers running, and no others, until ctx ends; then it
-// leaves them running and returns nil. It survives containerd: while that is away
-// nothing is started or stopped. Two containers with one name are an error.
-func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
+// leaves them running. Before the first [Keeper.Want] it touches nothing. It survives
+// containerd: while that is away nothing is started or stopped.
+func (k *Keeper) Run(ctx context.Context) {
 	k.init()
 	defer close(k.over)
 	if k.Tick == 0 {
@@ -156,18 +160,16 @@ func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
 	if k.Now == nil {
 		k.Now = time.Now
 	}
-	k.units = make(map[string]*unit, len(wanted))
-	for _, c := range wanted {
-		if _, twice := k.units[c.ID]; twice {
-			return fmt.Errorf("container %s is wanted twice", c.ID)
-		}
-		k.units[c.ID] = &unit{want: c, Unit: Unit{State: Waiting, Restart: c.Restart}}
+	select {
+	case <-ctx.Done():
+		return
+	case <-k.changed:
+		k.revise(ctx, nil)
 	}
-	k.ids = slices.Sorted(maps.Keys(k.units))
 	for {
 		err := k.session(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		for id := range k.units {
 			k.step(ctx, event{id: id, kind: Lost})
@@ -177,7 +179,7 @@ func (k *Keeper) Run(ctx context.Context, wanted []Container) error {
 			log.Printf("workloads: %v", err)
 		}
 		if !k.rest(ctx) {
-			return nil
+			return
 		}
 	}
 }
@@ -192,6 +194,8 @@ func (k *Keeper) rest(ctx context.Context) bool {
 			return false
 		case <-over:
 			return true
+		case <-k.changed:
+			k.revise(ctx, nil) // the next session finds what is there
 		case r := <-k.requests:
 			k.take(ctx, r, false)
 		}
@@ -215,19 +219,29 @@ func (k *Keeper) session(ctx context.Context) error {
 			k.send(ctx, event{kind: Lost, err: err})
 		}
 	})
-	k.leaving = nil
+	k.leaving = make(map[string]record)
+	k.subnets = make(map[string]bridge.Subnet)
+	for _, u := range k.units {
+		u.now.At = nil
+	}
+	k.arrange(ctx, found, nil)
+	return k.loop(ctx)
+}
+
+// arrange goes from what is there to what is wanted: for the units that wait, all of
+// them in a new session, and for what nobody wants, former among it.
+func (k *Keeper) arrange(ctx context.Context, found []Found, former []record) {
 	k.linkAll(found)
 	k.choose(ctx, found)
-	k.leaving = k.unwanted(found)
+	leave := k.unwanted(found, former)
 	k.placeAll()
 	// Before anything starts: the table keeps networks apart. What was found running
 	// stays published meanwhile.
 	k.publish = true
 	k.publishPorts()
-	k.sweep(ctx)
+	k.sweep(ctx, leave)
 	k.adopt(ctx)
 	k.refresh()
-	return k.loop(ctx)
 }
 
 func (k *Keeper) loop(ctx context.Context) error {
@@ -251,9 +265,13 @@ func (k *Keeper) loop(ctx context.Context) error {
 			case Lost:
 				return e.err
 			case swept:
-				k.tidy(e.id)
+				k.tidy(e.name)
 			default:
 				k.handle(ctx, e)
+			}
+		case <-k.changed:
+			if err := k.change(ctx); err != nil {
+				return err
 			}
 		case r := <-k.requests:
 			k.take(ctx, r, true)
@@ -272,10 +290,14 @@ func (k *Keeper) loop(ctx context.Context) error {
 	}
 }
 
-// stale says whether e is about a run that is over.
+// stale says whether e is about a run that is over, or a container that is not wanted
+// any more.
 func (k *Keeper) stale(e event) bool {
+	if e.id == "" {
+		return false
+	}
 	u := k.units[e.id]
-	return u != nil && (e.run != 0 && e.run != u.run || e.name != "" && (u.old == nil || e.name != u.old.Name))
+	return u == nil || e.run != 0 && e.run != u.run || e.name != "" && (u.old == nil || e.name != u.old.Name)
 }
 
 // next is when a pause ends or a test is due, whichever comes first.
@@ -334,7 +356,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	u.explain(e)
 	if before == Running && (u.State != Running || action == Start) {
 		u.cancel()
-		u.run++
+		u.run = k.nextRun()
 		k.inspect(ctx, u, event{health: Down})
 	}
 	switch u.State {
@@ -373,9 +395,9 @@ func (k *Keeper) step(ctx context.Context, e event) {
 		k.removeOld(ctx, u)
 	case Mark:
 		name := u.now.Name
-		done := k.hands.on(name) // at once: it is not for an instance that is started after it
+		lock := k.locks.queue(name) // at once: it is not for an instance that is started after it
 		k.workers.Go(func() {
-			defer done()
+			defer lock()()
 			if err := k.Engine.Mark(ctx, name, e.code); err != nil && ctx.Err() == nil {
 				log.Printf("workloads: %v", err)
 			}
@@ -404,7 +426,7 @@ func (u *unit) explain(e event) {
 func (k *Keeper) running(ctx context.Context, u *unit, e event) {
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
-	u.run++
+	u.run = k.nextRun()
 	u.follow = false
 	u.health = e.check
 	u.began = e.began
@@ -448,7 +470,7 @@ const startLimit = 2 * time.Minute
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.place(u)
-	c, i, v, old := u.want, u.now, k.view(u, u.now), u.Old == Serving
+	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
@@ -458,10 +480,10 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		}
 		// Before what is left of it goes: of a pull that fails nobody should notice.
 		if err == nil {
-			err = k.fetch(whole, c)
+			err = k.fetch(whole, c, func(p Progress) { k.send(ctx, event{id: c.ID, run: run, pull: &p}) })
 		}
 		if err == nil && old && !c.beside(k.health(whole, c)) {
-			k.send(ctx, event{id: c.ID, kind: MustGo})
+			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
 			return
 		}
 		var took time.Duration
@@ -472,38 +494,42 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 			took, check, err = k.begin(limited, c, i, v)
 		}
 		if err != nil {
-			k.send(ctx, event{id: c.ID, kind: StartFailed, err: err})
+			k.send(ctx, event{id: c.ID, run: run, kind: StartFailed, err: err})
 			return
 		}
-		k.send(ctx, event{id: c.ID, kind: Started, took: took, check: check})
+		k.send(ctx, event{id: c.ID, run: run, kind: Started, took: took, check: check})
 	})
 }
 
 // drop takes a container away at an operator's request.
 func (k *Keeper) drop(ctx context.Context, u *unit) {
-	c, all := u.want, []record{u.record()}
-	if u.old != nil {
-		all = append(all, *u.old)
+	id, run, all := u.want.ID, u.run, u.records()
+	var locks []func() func()
+	for _, r := range all {
+		locks = append(locks, k.locks.queue(r.Name))
 	}
 	k.workers.Go(func() {
 		errs := make([]error, len(all))
 		var both sync.WaitGroup
 		for i, r := range all {
-			both.Go(func() { errs[i] = k.takeAway(ctx, r) })
+			both.Go(func() { errs[i] = k.takeAway(ctx, r, locks[i]) })
 		}
 		both.Wait()
 		if err := errors.Join(errs...); err != nil {
-			k.send(ctx, event{id: c.ID, kind: RemoveFailed, err: err})
+			k.send(ctx, event{id: id, run: run, kind: RemoveFailed, err: err})
 			return
 		}
-		k.send(ctx, event{id: c.ID, kind: Removed})
+		k.send(ctx, event{id: id, run: run, kind: Removed})
 	})
 }
 
 // begin takes away what is left of the instance i of c and starts it. took is the time
 // from there to the running process: container, network, task.
 func (k *Keeper) begin(ctx context.Context, c Container, i Instance, v View) (took time.Duration, check Health, err error) {
-	defer k.hands.on(i.Name)()
+	defer k.locks.queue(i.Name)()()
+	if err := ctx.Err(); err != nil {
+		return 0, Health{}, err // given up: what follows in the queue has nothing to take away
+	}
 	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
 		return 0, Health{}, err
 	}

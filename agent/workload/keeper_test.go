@@ -330,18 +330,28 @@ func runOn(t *testing.T, f *fakeEngine, network *fakeNetwork, wanted ...Containe
 			b.status <- s
 		},
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- k.Run(ctx, wanted) }()
 	b.keeper = k
-	b.end = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	b.end = sync.OnceFunc(keep(t, k, wanted...))
 	t.Cleanup(b.end)
 	return b
+}
+
+// keep has a Keeper run, and returns what ends that and waits for it.
+func keep(t *testing.T, k *Keeper, wanted ...Container) (end func()) {
+	t.Helper()
+	if err := k.Want(wanted); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // until waits for a status that ok likes.
@@ -508,8 +518,11 @@ func TestPortsLater(t *testing.T) {
 }
 
 func TestWantedTwice(t *testing.T) {
-	k := &Keeper{Engine: newFake()}
-	if err := k.Run(t.Context(), []Container{web(No), web(Always)}); err == nil {
+	f := newFake()
+	b := run(t, f, web(Always))
+	b.until(t, "it to run", unitStates("web running"))
+	if err := b.keeper.Want([]Container{web(No), web(Always)}); err == nil {
 		t.Error("accepted")
 	}
+	b.until(t, "it to go on", unitStates("web running"))
 }

@@ -136,16 +136,9 @@ func TestStopOrder(t *testing.T) {
 					close(running)
 				}
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error)
-			go func() {
-				done <- k.Run(ctx, []Container{plain("web", started("app"), started("db")), plain("app", started("db")), plain("db")})
-			}()
+			end := keep(t, k, plain("web", started("app"), started("db")), plain("app", started("db")), plain("db"))
 			<-running
-			cancel()
-			if err := <-done; err != nil {
-				t.Fatal(err)
-			}
+			end()
 			limited, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			k.Stop(limited)

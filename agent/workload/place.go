@@ -14,8 +14,8 @@ import (
 )
 
 // networks are all that containers are to be on, and those that older instances still
-// are on, by name.
-func (k *Keeper) networks() []bridge.Network {
+// are on, there among them, by name.
+func (k *Keeper) networks(there ...Found) []bridge.Network {
 	all := make(map[string]bridge.Network)
 	add := func(attached []Attachment) {
 		for _, a := range attached {
@@ -26,22 +26,27 @@ func (k *Keeper) networks() []bridge.Network {
 	for _, u := range k.units {
 		add(u.want.Networks)
 	}
-	for _, u := range k.units {
-		if u.old == nil {
-			continue
-		}
-		for _, a := range u.old.Networks {
+	older := func(r record) {
+		for _, a := range r.Networks {
 			if _, wanted := all[a.Network]; !wanted { // else it is as it is wanted now
 				add([]Attachment{a})
 			}
 		}
 	}
+	for _, u := range k.units {
+		if u.old != nil {
+			older(*u.old)
+		}
+	}
+	for _, f := range there {
+		older(f.record)
+	}
 	return slices.SortedFunc(maps.Values(all), func(a, b bridge.Network) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// link makes a network, if it is not there.
+// link makes a network, if it is not there as it is wanted.
 func (k *Keeper) link(n bridge.Network) error {
-	if _, ok := k.subnets[n.Name]; ok {
+	if subnet, ok := k.subnets[n.Name]; ok && subnet.Network == n {
 		return nil
 	}
 	made, err := k.Network.Make([]bridge.Network{n})
@@ -54,30 +59,29 @@ func (k *Keeper) link(n bridge.Network) error {
 
 // linkAll makes the networks that are wanted, and finds those of what runs.
 func (k *Keeper) linkAll(found []Found) {
-	k.subnets = make(map[string]bridge.Subnet)
-	for _, u := range k.units {
-		u.now.At, u.old = nil, nil
-	}
+	var there []Found
 	for _, f := range found {
-		if u := k.units[f.ID]; u != nil && f.Task == Alive && u.old == nil {
-			u.old = &f.record // for now: its networks count
+		if u := k.units[f.ID]; u != nil && u.State == Waiting && f.Task == Alive {
+			there = append(there, f)
 		}
 	}
-	for _, n := range k.networks() {
+	for _, n := range k.networks(there...) {
 		if err := k.link(n); err != nil {
 			log.Printf("workloads: %v", err)
 		}
 	}
-	for _, u := range k.units {
-		u.old = nil
-	}
 }
 
 // placeAll gives every container that has no places on its networks free ones. One that
-// gets none says so when it is to start.
+// gets none says so when it is to start. One that is still where it was has its places
+// until its next start.
 func (k *Keeper) placeAll() {
 	for _, id := range k.ids {
-		if err := k.place(k.units[id]); err != nil {
+		u := k.units[id]
+		if u.State != Waiting && len(u.now.At) > 0 {
+			continue
+		}
+		if err := k.place(u); err != nil {
 			log.Printf("container %s: %v", id, err)
 		}
 	}
@@ -118,7 +122,7 @@ func (k *Keeper) used() map[netip.Addr]bool {
 
 // place gives u a place on each of its networks, if it has none.
 func (k *Keeper) place(u *unit) error {
-	if len(u.now.At) == len(u.want.Networks) {
+	if slices.EqualFunc(u.now.At, u.want.Networks, func(a bridge.Address, b Attachment) bool { return a.Network == b.Network }) {
 		return nil
 	}
 	used, all := k.used(), k.networks()

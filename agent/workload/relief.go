@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log"
 	"slices"
-	"sync"
 	"time"
 
 	"kogge.example/init/nodeconfig"
@@ -73,9 +72,9 @@ func (k *Keeper) relieve(ctx context.Context, u *unit) {
 
 // discard takes the new instance away: the old one goes on.
 func (k *Keeper) discard(ctx context.Context, u *unit) {
-	r := u.record()
+	r, lock := u.record(), k.locks.queue(u.now.Name)
 	k.workers.Go(func() {
-		if err := k.takeAway(ctx, r); err != nil && ctx.Err() == nil {
+		if err := k.takeAway(ctx, r, lock); err != nil && ctx.Err() == nil {
 			log.Printf("workloads: %v", err) // the next start tries again
 		}
 	})
@@ -83,10 +82,10 @@ func (k *Keeper) discard(ctx context.Context, u *unit) {
 
 // removeOld stops the old instance and takes it away.
 func (k *Keeper) removeOld(ctx context.Context, u *unit) {
-	id, r := u.want.ID, *u.old
+	id, r, lock := u.want.ID, *u.old, k.locks.queue(u.old.Name)
 	k.workers.Go(func() {
 		e := event{id: id, kind: OldRemoved, name: r.Name}
-		if err := k.takeAway(ctx, r); err != nil {
+		if err := k.takeAway(ctx, r, lock); err != nil {
 			if ctx.Err() == nil {
 				log.Printf("workloads: %v; next try in %s", err, longest)
 			}
@@ -114,39 +113,11 @@ func (u *unit) record() record {
 	return record{u.now, u.want.ID, u.want.Ports, u.want.Networks, u.want.StopSignal, u.want.StopGrace}
 }
 
-// hands are those of the Keeper's workers: of two that are to start or take away one
-// instance the second waits for the first.
-type hands struct {
-	mu   sync.Mutex // guards what follows
-	busy map[string]*hand
-}
-
-// hand is there while somebody works on an instance or waits to.
-type hand struct {
-	sync.Mutex
-	users int
-}
-
-// on waits until nobody else works on an instance, and returns what ends the work.
-func (h *hands) on(name string) (done func()) {
-	h.mu.Lock()
-	one := h.busy[name]
-	if one == nil {
-		if h.busy == nil {
-			h.busy = make(map[string]*hand)
-		}
-		one = new(hand)
-		h.busy[name] = one
+// records are what there is to know of u's instances.
+func (u *unit) records() []record {
+	all := []record{u.record()}
+	if u.old != nil {
+		all = append(all, *u.old)
 	}
-	one.users++
-	h.mu.Unlock()
-	one.Lock()
-	return func() {
-		one.Unlock()
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if one.users--; one.users == 0 {
-			delete(h.busy, name)
-		}
-	}
+	return all
 }

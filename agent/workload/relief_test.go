@@ -69,11 +69,28 @@ func (n *fakeNetwork) leads() string {
 	return n.ports[0].To.Addr().String()
 }
 
-// apply ends the Keeper and starts another one for what is wanted now, as an agent does.
-func (b *bench) apply(t *testing.T, wanted ...Container) *bench {
+// apply tells the Keeper what is wanted now. With anew it ends that one and starts
+// another, as an agent does that was restarted meanwhile.
+func (b *bench) apply(t *testing.T, anew bool, wanted ...Container) *bench {
 	t.Helper()
-	b.end()
-	return runOn(t, b.engine, b.network, wanted...)
+	if anew {
+		b.end()
+		return runOn(t, b.engine, b.network, wanted...)
+	}
+	if err := b.keeper.Want(wanted); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// eitherWay runs a test twice: with a Keeper that goes on, and with one after the other.
+func eitherWay(t *testing.T, test func(t *testing.T, anew bool)) {
+	for name, anew := range map[string]bool{"told": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, anew)
+		})
+	}
 }
 
 // names are the instances that are there.
@@ -90,13 +107,14 @@ func (f *fakeEngine) names() string {
 
 // TestStartFirst: the old instance has the port until the new one is healthy, and time
 // to end what it has begun.
-func TestStartFirst(t *testing.T) {
-	t.Parallel()
+func TestStartFirst(t *testing.T) { eitherWay(t, testStartFirst) }
+
+func testStartFirst(t *testing.T, anew bool) {
 	f := newFake()
 	b := run(t, f, version(1))
 	b.until(t, "the first one", func(s Status) bool { return s.Units[0].Health.State == Healthy })
 	f.sicken("web_2", true)
-	b = b.apply(t, version(2))
+	b = b.apply(t, anew, version(2))
 	b.until(t, "the second one", func(s Status) bool {
 		u := s.Units[0]
 		return u.State == Running && u.OldServes && u.Instance == "web" && u.Health.State == HealthStarting
@@ -115,13 +133,14 @@ func TestStartFirst(t *testing.T) {
 		t.Errorf("the old one had %s", took)
 	}
 	// And back: names and addresses are free again.
-	b = b.apply(t, version(3))
+	b = b.apply(t, anew, version(3))
 	b.until(t, "the third one", func(s Status) bool { return s.Units[0].Instance == "web" && b.network.leads() == "10.88.0.2" })
 }
 
 // TestNewFails: one that fails, whatever the way, leaves the old one where it is.
-func TestNewFails(t *testing.T) {
-	t.Parallel()
+func TestNewFails(t *testing.T) { eitherWay(t, testNewFails) }
+
+func testNewFails(t *testing.T, anew bool) {
 	f := newFake()
 	b := run(t, f, version(1))
 	b.until(t, "the first one", unitStates("web running"))
@@ -134,7 +153,7 @@ func TestNewFails(t *testing.T) {
 	next := version(2)
 	next.Image = "missing"
 	f.missing["missing"] = true
-	b = b.apply(t, next)
+	b = b.apply(t, anew, next)
 	b.until(t, "the image to be missed", func(s Status) bool {
 		return unitStates("web backoff")(s) && strings.HasSuffix(s.Units[0].Reason, "; the old one goes on") && f.did("start web_2") == 0
 	})
@@ -143,7 +162,7 @@ func TestNewFails(t *testing.T) {
 	f.sicken("web_2", true)
 	next = version(3)
 	next.Health.StartPeriod = 0
-	b = b.apply(t, next)
+	b = b.apply(t, anew, next)
 	b.until(t, "it to be unhealthy", func(s Status) bool {
 		return unitStates("web backoff")(s) && strings.HasPrefix(s.Units[0].Reason, `unhealthy: "it hurts"; the old one goes on`)
 	})
@@ -158,7 +177,7 @@ func TestNewFails(t *testing.T) {
 	// The old one fails, and the new one has not come up.
 	f.sicken("web", true)
 	b.until(t, "the old one to go", func(Status) bool { return f.names() == "web_2" })
-	b = b.apply(t, version(4))
+	b = b.apply(t, anew, version(4))
 	b.until(t, "both", func(s Status) bool { return f.names() == "web web_2" && s.Units[0].OldServes })
 	f.exit(t, "web_2", 1)
 	b.until(t, "the new one to have the port", func(s Status) bool {
@@ -168,8 +187,9 @@ func TestNewFails(t *testing.T) {
 
 // TestStopFirst: what cannot run beside the old one waits for its end; a pull that takes
 // long, or fails, is not waited for without it.
-func TestStopFirst(t *testing.T) {
-	t.Parallel()
+func TestStopFirst(t *testing.T) { eitherWay(t, testStopFirst) }
+
+func testStopFirst(t *testing.T, anew bool) {
 	f := newFake()
 	first := web(Always)
 	b := run(t, f, first)
@@ -177,7 +197,7 @@ func TestStopFirst(t *testing.T) {
 	next := web(Always)
 	next.Image = "later"
 	f.missing["later"] = true
-	b = b.apply(t, next)
+	b = b.apply(t, anew, next)
 	b.until(t, "the image to be missed", unitStates("web backoff"))
 	if at := b.network.leads(); at != "10.88.0.2" {
 		t.Errorf("the port leads to %s", at)
@@ -265,13 +285,14 @@ func TestKilledWhileReplacing(t *testing.T) {
 }
 
 // TestStopBoth: an operator who stops a container stops both of its instances.
-func TestStopBoth(t *testing.T) {
-	t.Parallel()
+func TestStopBoth(t *testing.T) { eitherWay(t, testStopBoth) }
+
+func testStopBoth(t *testing.T, anew bool) {
 	f := newFake()
 	b := run(t, f, version(1))
 	b.until(t, "the first one", unitStates("web running"))
 	f.sicken("web_2", true)
-	b = b.apply(t, version(2))
+	b = b.apply(t, anew, version(2))
 	b.until(t, "both", func(s Status) bool { return unitStates("web running")(s) && s.Units[0].OldServes })
 	b.ask(t, "web", WantStopped)
 	b.until(t, "none", func(s Status) bool { return unitStates("web stopped")(s) && f.names() == "" && !s.Units[0].OldServes })
@@ -280,21 +301,21 @@ func TestStopBoth(t *testing.T) {
 	b.until(t, "one", func(s Status) bool { return s.Units[0].Health.State == Healthy && f.names() == "web_2" })
 }
 
-// TestHands: of many who work on the same instances one at a time does, and nothing is
+// TestLocks: of many who work on the same instances one at a time does, and nothing is
 // kept of an instance on which nobody works.
-func TestHands(t *testing.T) {
-	var h hands
+func TestLocks(t *testing.T) {
+	var l locks
 	var all sync.WaitGroup
 	count := map[string]*int{"web": new(int), "db": new(int)}
 	for i := range 200 {
 		name := []string{"web", "db"}[i%2]
 		all.Go(func() {
-			defer h.on(name)()
+			defer l.queue(name)()()
 			*count[name]++ // the race detector sees who does not wait
 		})
 	}
 	all.Wait()
-	if *count["web"] != 100 || *count["db"] != 100 || len(h.busy) != 0 {
-		t.Errorf("%d and %d of 100 each, %d are kept", *count["web"], *count["db"], len(h.busy))
+	if *count["web"] != 100 || *count["db"] != 100 || len(l.last) != 0 {
+		t.Errorf("%d and %d of 100 each, %d are kept", *count["web"], *count["db"], len(l.last))
 	}
 }

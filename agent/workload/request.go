@@ -31,7 +31,7 @@ var ErrUnknown = errors.New("no such container")
 // ErrAway means that containerd does not answer at the moment.
 var ErrAway = errors.New("containerd is away")
 
-// ErrOver means that Run has returned: the agent stops, or another Keeper takes over.
+// ErrOver means that Run has returned: the agent stops.
 var ErrOver = errors.New("its keeper is stopping")
 
 // request is what somebody asks of the Keeper's goroutine.

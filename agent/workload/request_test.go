@@ -100,15 +100,13 @@ func TestStopDuringStart(t *testing.T) {
 		default:
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- k.Run(ctx, []Container{web(Always)}) }()
+	end := keep(t, k, web(Always))
 	for s := range status {
 		if unitStates("web starting")(s) {
 			break
 		}
 	}
-	if err := k.Request(ctx, "web", WantStopped); err != nil {
+	if err := k.Request(t.Context(), "web", WantStopped); err != nil {
 		t.Fatal(err)
 	}
 	for s := range status {
@@ -116,10 +114,7 @@ func TestStopDuringStart(t *testing.T) {
 			break
 		}
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	end()
 }
 
 // blockedEngine starts nothing.

@@ -53,6 +53,14 @@ type Store struct {
 
 	mu  sync.Mutex // guards what is below, and changes on disk
 	own []workload.Container
+	// applied are the projects as they lie on the disk, by name; nil: not read yet.
+	applied map[string]parsed
+}
+
+// parsed is a project's file, parsed once: after that only an apply changes it.
+type parsed struct {
+	containers []workload.Container
+	err        error // this release refuses the file
 }
 
 // Open makes a store of the projects in dir, which need not exist, and of own, the
@@ -117,7 +125,11 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return err
 		}
-		return durable.Replace(s.path(project), text, 0o600)
+		if err := durable.Replace(s.path(project), text, 0o600); err != nil {
+			return err
+		}
+		s.applied[project] = parsed{containers: containers}
+		return nil
 	})
 	if err == nil && !check {
 		s.tell()
@@ -135,6 +147,7 @@ func (s *Store) Remove(project string) (Plan, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("project %s: %w", project, ErrUnknown)
 		}
+		delete(s.applied, project)
 		return err
 	})
 	if err == nil {
@@ -163,7 +176,11 @@ func (s *Store) change(project string, containers []workload.Container, do func(
 	if _, err := merge(projects, project); err != nil {
 		return nil, err
 	}
-	return plan, do()
+	if err := do(); err != nil {
+		s.applied = nil // the disk knows how far it came
+		return nil, err
+	}
+	return plan, nil
 }
 
 func (s *Store) tell() {
@@ -175,24 +192,44 @@ func (s *Store) tell() {
 
 func (s *Store) path(project string) string { return filepath.Join(s.dir, project+suffix) }
 
-// read parses all projects. The one called replaced may have a file that this
-// release refuses: it is about to go.
+// read returns all projects. The one called replaced may have a file that this release
+// refuses: it is about to go.
 func (s *Store) read(replaced string) (map[string][]workload.Container, error) {
-	names, err := s.names()
-	if err != nil {
+	if err := s.parse(); err != nil {
 		return nil, err
 	}
 	projects := map[string][]workload.Container{Node: s.own}
+	for _, name := range slices.Sorted(maps.Keys(s.applied)) {
+		p := s.applied[name]
+		if p.err != nil && name != replaced {
+			return nil, fmt.Errorf("project %s: %w", name, p.err)
+		}
+		projects[name] = p.containers
+	}
+	return projects, nil
+}
+
+// parse reads the projects' files, unless they are known. A disk that fails is asked
+// again the next time.
+func (s *Store) parse() error {
+	if s.applied != nil {
+		return nil
+	}
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
+	applied := make(map[string]parsed, len(names))
 	for _, name := range names {
 		text, err := os.ReadFile(s.path(name))
 		if err != nil {
-			return nil, fmt.Errorf("project %s: %w", name, err)
+			return fmt.Errorf("project %s: %w", name, err)
 		}
-		if projects[name], _, err = compose.Parse(name, name+suffix, text); err != nil && name != replaced {
-			return nil, fmt.Errorf("project %s: %w", name, err)
-		}
+		containers, _, err := compose.Parse(name, name+suffix, text)
+		applied[name] = parsed{containers, err}
 	}
-	return projects, nil
+	s.applied = applied
+	return nil
 }
 
 func (s *Store) names() ([]string, error) {

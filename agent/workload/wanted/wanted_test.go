@@ -192,3 +192,31 @@ func TestApplyAllowed(t *testing.T) {
 		t.Errorf("wanted %s", got)
 	}
 }
+
+// TestParsedOnce: a file is parsed when it is applied, or at the first look after a
+// start, and not again for each question.
+func TestParsedOnce(t *testing.T) {
+	first := store(t)
+	for _, project := range []string{"shop", "blog"} {
+		if _, _, err := first.Apply(project, []byte(db), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := Open(first.dir, nil)
+	if got := ids(t, s); got != "blog.db shop.db" {
+		t.Fatalf("wanted %s", got)
+	}
+	for _, store := range []*Store{first, s} {
+		for _, project := range []string{"shop", "blog"} { // whoever reads them now fails
+			if err := os.WriteFile(s.path(project), []byte("nonsense: ["), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, _, err := store.Apply("data", []byte(db), false); err != nil {
+			t.Error(err)
+		}
+		if got := ids(t, store); got != "blog.db data.db shop.db" {
+			t.Errorf("wanted %s", got)
+		}
+	}
+}
