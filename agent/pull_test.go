@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -85,11 +86,12 @@ const (
 
 // puller is a node as far as pulls go, and a registry.
 type puller struct {
-	engine   *workload.Engine
-	root     string // of containerd
-	settings string
-	images   *library
-	log      locked
+	engine     *workload.Engine
+	root       string // of containerd
+	registries *workload.RegistryStore
+	key        string // that of the registries' settings
+	images     *library
+	log        locked
 
 	mu      sync.Mutex // guards what follows
 	wanted  []workload.Container
@@ -145,7 +147,8 @@ func newPuller(t *testing.T) *puller {
 	must(t, os.Mkdir(disk, 0o755))
 	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
 	t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
-	p := &puller{root: filepath.Join(disk, "containerd"), settings: filepath.Join(disk, "registries.json")}
+	p := &puller{root: filepath.Join(disk, "containerd"), key: filepath.Join(disk, "key")}
+	p.registries = workload.OpenRegistries(filepath.Join(disk, "registries.age"), p.key)
 	t.Setenv("PATH", os.Getenv("PATH")) // the server sets it
 	c := runtime.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
 	server, err := runtime.Start(context.Background(), c)
@@ -153,7 +156,7 @@ func newPuller(t *testing.T) *puller {
 	t.Cleanup(server.Stop)
 	p.engine, err = workload.Connect(workload.Paths{
 		Socket: c.Socket, Images: disk,
-		Registries: workload.OpenRegistries(strings.TrimSuffix(p.settings, ".json")+".age", filepath.Join(disk, "key")),
+		Registries: p.registries,
 	}, "")
 	must(t, err)
 	t.Cleanup(func() { must(t, p.engine.Close()) })
@@ -174,7 +177,13 @@ func (p *puller) set(t *testing.T, r map[string]any) {
 	t.Helper()
 	data, err := json.Marshal(map[string]any{p.images.host: r})
 	must(t, err)
-	must(t, os.WriteFile(p.settings, data, 0o600))
+	settings, err := workload.ParseRegistries(data)
+	must(t, err)
+	must(t, p.registries.Change(func(r workload.Registries) error {
+		clear(r)
+		maps.Copy(r, settings)
+		return nil
+	}))
 }
 
 // pull pulls and returns the last progress before the end.
@@ -230,9 +239,9 @@ func pullWithPassword(t *testing.T, p *puller) {
 		t.Errorf("%d bytes sent of %d", sent, size)
 	}
 	p.set(t, p.images.access(user, password))
-	must(t, os.Chmod(p.settings, 0o644))
+	must(t, os.Chmod(p.key, 0o644))
 	p.fails(t, "a/web:2", nil, "has to be 0600")
-	must(t, os.Chmod(p.settings, 0o600))
+	must(t, os.Chmod(p.key, 0o600))
 }
 
 func pullWithToken(t *testing.T, p *puller) {

@@ -42,17 +42,6 @@ const (
 	labelRelieved = "kogge.example/relieved" // "yes": another instance has taken over
 )
 
-// record is what else an agent has to know of an instance. It is an extension of the
-// container in containerd's store, as it can be larger than labels.
-type record struct {
-	Instance
-	ID         string // of the Container
-	Ports      []Port
-	Networks   []Attachment
-	StopSignal string
-	StopGrace  time.Duration
-}
-
 // extension is a record's name in the store.
 const extension = "kogge.example/instance"
 
@@ -103,30 +92,6 @@ type Engine struct {
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
 }
-
-// Found is a container that containerd knows.
-type Found struct {
-	record         // its ID is empty if an agent of an older release made it
-	Spec    string // Container.Hash of what it was made from
-	Image   string // digest
-	Task    Task
-	Exit    int // if Task is Exited or Over
-	Started time.Time
-	// Relieved says that another instance has taken over from it.
-	Relieved bool
-}
-
-// Task is what a found container does.
-type Task string
-
-// What a found container does.
-const (
-	Absent  Task = "absent"  // nothing: of another boot, or half made
-	Alive   Task = "alive"   // it runs
-	Exited  Task = "exited"  // it ended and nobody has noted it yet
-	Over    Task = "over"    // it ended in this boot and is not to be started again
-	Strange Task = "strange" // paused, or in a state that we do not make
-)
 
 // Connect returns an engine for the containerd at p.Socket, which need not be
 // there yet. boot is the kernel's boot id.
@@ -266,9 +231,6 @@ func (e *Engine) Digest(ctx context.Context, name string) (string, error) {
 	}
 	return img.Target.Digest.String(), nil
 }
-
-// ErrNoImage means that the node does not have the image.
-var ErrNoImage = errors.New("not on this node")
 
 // Start makes and starts an instance of c that is not there: a fresh root file system,
 // the spec, the task, in the namespaces of a place. When it fails,

@@ -9,23 +9,6 @@ import (
 	"time"
 )
 
-// HealthState is what the health check of a running container says:
-//
-//	starting ─Passed─▶ healthy ─Retries × Missed─▶ unhealthy ─Passed─▶ healthy
-//	    └─Retries × Missed, those in the start period left out─▶ unhealthy
-//
-// It is a report, as Compose has it: nobody restarts a container because it is
-// unhealthy. What waits for it to be healthy goes on waiting.
-type HealthState string
-
-// The states of a health check.
-const (
-	Unchecked      HealthState = "" // it has none, or does not run
-	HealthStarting HealthState = "starting"
-	Healthy        HealthState = "healthy"
-	Unhealthy      HealthState = "unhealthy"
-)
-
 // HealthEvent is something that happened to a health check.
 type HealthEvent string
 
@@ -96,33 +79,6 @@ func (c Check) pause(h Health, now time.Time) time.Duration {
 		return max(h.StartInterval, shortest)
 	}
 	return max(h.Interval, shortest)
-}
-
-// complete fills in what h leaves out, and image is the check of its image, if it
-// has one. The second result is false for a container without a check.
-func (h Health) complete(image Health) (Health, bool) {
-	if h.Off || len(h.Test) == 0 && (image.Off || len(image.Test) == 0) {
-		return Health{}, false
-	}
-	if len(h.Test) == 0 {
-		h.Test = image.Test
-	}
-	h.Interval = first(h.Interval, image.Interval, DefaultHealthInterval)
-	h.Timeout = first(h.Timeout, image.Timeout, DefaultHealthTimeout)
-	h.StartPeriod = first(h.StartPeriod, image.StartPeriod)
-	h.StartInterval = first(h.StartInterval, image.StartInterval, DefaultHealthStartInterval)
-	h.Retries = first(h.Retries, image.Retries, DefaultHealthRetries)
-	return h, true
-}
-
-// first is the first of all that is above zero, or zero.
-func first[T int | time.Duration](all ...T) T {
-	for _, v := range all {
-		if v > 0 {
-			return v
-		}
-	}
-	return 0
 }
 
 // health is c's check. A container whose check cannot be read runs without.

@@ -33,7 +33,7 @@ const (
 // An optional dependency is met by whatever is not on its way: one that is missing,
 // stopped, sick or fails does not keep others from starting.
 func judge(d Dependency, s standing, there bool) (verdict, string) {
-	v, why := d.judge(s, there)
+	v, why := judgeRequired(d, s, there)
 	fails := s.Failed || d.Condition == WhenHealthy && s.Health == Unhealthy
 	if d.Optional && (v == never || v == later && fails) {
 		return met, ""
@@ -41,7 +41,8 @@ func judge(d Dependency, s standing, there bool) (verdict, string) {
 	return v, why
 }
 
-func (d Dependency) judge(s standing, there bool) (verdict, string) {
+// judgeRequired is judge of what is not optional.
+func judgeRequired(d Dependency, s standing, there bool) (verdict, string) {
 	switch {
 	case !there:
 		return never, fmt.Sprintf("depends on %s, which is not wanted on this node", d.ID)

@@ -2,9 +2,6 @@ package workload
 
 import (
 	"context"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -14,30 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload/bridge"
-	"kogge.example/init/nodeconfig"
 )
-
-// apart says whether c runs in a user namespace of its own: there its root is nobody on
-// the node. Not so what shares a namespace with the node, what has a device, which
-// belongs to the node's root, and what has a right that counts on the node alone. Nor a
-// user beyond the ids that the namespace has.
-func (c Container) apart() bool {
-	r := c.Rights
-	if r.Privileged || len(r.Host) > 0 || len(r.Devices) > 0 || slices.Contains(r.Unconfined, nodeconfig.SystemPaths) {
-		return false
-	}
-	for _, name := range r.Capabilities {
-		if name != "CAP_NET_ADMIN" && name != "CAP_NET_RAW" {
-			return false
-		}
-	}
-	for id := range strings.SplitSeq(c.User, ":") {
-		if n, err := strconv.ParseUint(id, 10, 32); err == nil && n >= bridge.IDs {
-			return false
-		}
-	}
-	return true
-}
 
 // CanSetApart says whether containers can be started in user namespaces: runc, which has
 // the capabilities of this process, sets limits of a process that is another user's. On a

@@ -165,21 +165,6 @@ func places(at []bridge.Address) string {
 	return b.String()
 }
 
-// View is what an instance sees of the networks that it is on.
-type View struct {
-	Peers []Peer
-	// Resolver is the node's name server there; invalid: there is none.
-	Resolver netip.Addr
-	// Outside says that one of them leads outside.
-	Outside bool
-}
-
-// Peer is one or several names for an address.
-type Peer struct {
-	Addr  netip.Addr
-	Names []string
-}
-
 // view is what the instance i of u sees. A name that it knows by two networks has its
 // address on the first of them; its own is its own.
 func (k *Keeper) view(u *unit, i Instance) View {
@@ -232,26 +217,6 @@ func (u *unit) on(network string) (netip.Addr, []string) {
 		}
 	}
 	return netip.Addr{}, nil
-}
-
-// called are c's names on a network: its service's, its host name, its aliases.
-func (c Container) called(network string) []string {
-	_, service := Split(c.ID)
-	all := []string{service}
-	add := func(name string) {
-		if name != "" && !slices.Contains(all, name) {
-			all = append(all, name)
-		}
-	}
-	add(strings.ToLower(c.Hostname))
-	for _, a := range c.Networks {
-		if a.Network == network {
-			for _, alias := range a.Aliases {
-				add(alias)
-			}
-		}
-	}
-	return all
 }
 
 // table is what the node's name server is to know.

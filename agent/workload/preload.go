@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/distribution/reference"
 )
 
 // labelPreload says which file an image came from: "NAME SIZE MTIME". It lies in
@@ -108,14 +107,4 @@ func fullName(name string) string {
 		return ""
 	}
 	return full
-}
-
-// FullName is what the image store calls the image that people call name: with
-// registry and tag, as Docker completes them.
-func FullName(name string) (string, error) {
-	named, err := reference.ParseDockerRef(name)
-	if err != nil {
-		return "", fmt.Errorf("image name %q: %w", name, err)
-	}
-	return named.String(), nil
 }

@@ -19,61 +19,9 @@ import (
 	"github.com/containerd/errdefs"
 	containerdlog "github.com/containerd/log"
 	"github.com/distribution/reference"
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
-
-// Why a pull is refused or fails for good; everything else may be better at the next
-// try.
-var (
-	// ErrDenied means that the registry wants other credentials, or none would do.
-	ErrDenied = errors.New("access denied")
-	// ErrMissing means that the registry does not have the image.
-	ErrMissing = errors.New("not in the registry")
-	// ErrPlatform means that the image is not for this node.
-	ErrPlatform = errors.New("image is for another platform")
-	// ErrLie means that what came is not what was announced: other bytes than the
-	// digest says, more than the size says, or no image at all.
-	ErrLie = errors.New("registry sends something else than it announced")
-	// ErrFull means that the image does not fit beside the tenth of STATE that stays
-	// free.
-	ErrFull = errors.New("not enough free space")
-)
-
-// Progress is how far a pull is, in bytes of the image as it travels. Total is 0 as
-// long as it is not known. Once Done is Total, layers are still being unpacked.
-type Progress struct {
-	Done, Total int64
-	Layers      []LayerProgress // in the image's order, once Total is known
-}
-
-// LayerProgress is how far one layer is.
-type LayerProgress struct {
-	Digest     digest.Digest
-	Done, Size int64
-	// Before is how much of it was there when the pull began: all of it if another
-	// image has it, or what an earlier pull left, where this one goes on.
-	Before int64
-	// From is the server that sends it, the registry's or a mirror's; "" before that.
-	From string
-}
-
-// String is a line for people.
-func (p Progress) String() string {
-	const mega = 1e6
-	switch {
-	case p.Total == 0:
-		return "pulling"
-	case p.Done >= p.Total:
-		return fmt.Sprintf("unpacking %.1f MB", float64(p.Total)/mega)
-	}
-	return fmt.Sprintf("pulling %.1f of %.1f MB", float64(p.Done)/mega, float64(p.Total)/mega)
-}
-
-// downloads is how many layers come at the same time, of all images together: each
-// costs a connection and a MiB or two here and in containerd.
-const downloads = 4
 
 // reportEvery is how often a pull tells how far it is, and looks at the free space.
 const reportEvery = 500 * time.Millisecond

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/netip"
 	"net/url"
 	"os"
@@ -72,23 +71,6 @@ func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) 
 // maxRegistries is the size of the longest file of settings, in bytes: a hundred
 // registries with their authorities.
 const maxRegistries = 1 << 20
-
-// ReadRegistries reads settings in clear at path (JSON). No file is no settings. A file
-// that others than its owner may read is an error: passwords lie in it.
-func ReadRegistries(path string) (Registries, error) {
-	data, err := readPrivate(path, maxRegistries)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("registries: %w", err)
-	}
-	r, err := ParseRegistries(data)
-	if err != nil {
-		return nil, fmt.Errorf("registries: %s: %w", path, err)
-	}
-	return r, nil
-}
 
 // readPrivate reads a file that only its owner may read. What is longer than most
 // bytes comes with one byte too many.

@@ -3,11 +3,8 @@ package workload
 import (
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,31 +95,6 @@ func TestSecret(t *testing.T) {
 		if strings.Contains(text, "hunter2") {
 			t.Errorf("the password is in %s", text)
 		}
-	}
-}
-
-func TestReadRegistries(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "registries.json")
-	if r, err := ReadRegistries(path); r != nil || err != nil {
-		t.Errorf("no file: %v, %v", r, err)
-	}
-	if err := os.WriteFile(path, []byte(`{"r.example": {"insecure": true}}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if r, err := ReadRegistries(path); err != nil || !r["r.example"].Insecure {
-		t.Errorf("%v, %v", r, err)
-	}
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadRegistries(path); err == nil || !strings.Contains(err.Error(), "has mode 0640") {
-		t.Errorf("a file that the group may read: %v", err)
-	}
-	if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, make([]byte, maxRegistries+1), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadRegistries(path); err == nil || !strings.Contains(err.Error(), "longer than") {
-		t.Errorf("an endless file: %v", err)
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"filippo.io/age"
-	"github.com/distribution/reference"
 
 	"kogge.example/update/durable"
 )
@@ -40,9 +39,7 @@ type RegistryStore struct {
 }
 
 // OpenRegistries makes a store of the settings at path, which need not exist, under
-// the key at key, which is made when first needed. Beside path, with the suffix .json,
-// may lie settings in clear as [ParseRegistries] reads them: whoever asks next takes
-// them, in place of those that were known, encrypts them and removes the file.
+// the key at key, which is made when first needed.
 func OpenRegistries(path, key string) *RegistryStore {
 	return &RegistryStore{path: path, key: key}
 }
@@ -78,35 +75,16 @@ func (s *RegistryStore) Forget() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The key last: without it nobody could read what a power cut left.
-	for _, path := range []string{s.plain(), s.path, s.key} {
-		if err := remove(path); err != nil {
+	for _, path := range []string{s.path, s.key} {
+		if err := durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("registries: %w", err)
 		}
 	}
 	return nil
 }
 
-func (s *RegistryStore) plain() string {
-	return strings.TrimSuffix(s.path, filepath.Ext(s.path)) + ".json"
-}
-
-// read is Read, after the way of settings in clear: (1) the encrypted ones, synced;
-// (2) the clear ones removed; (3) their folder synced. After a cut before the end it
-// begins anew, with the same result.
+// read is Read for who holds mu.
 func (s *RegistryStore) read() (Registries, error) {
-	r, err := ReadRegistries(s.plain())
-	if err != nil {
-		return nil, err
-	}
-	if r != nil {
-		if err := s.write(r); err != nil {
-			return nil, err
-		}
-		if err := remove(s.plain()); err != nil {
-			return nil, fmt.Errorf("registries: %w", err)
-		}
-		return r, nil
-	}
 	sealed, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -119,7 +97,8 @@ func (s *RegistryStore) read() (Registries, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registries: %s: %w", s.path, err)
 	}
-	if r, err = ParseRegistries(data); err != nil {
+	r, err := ParseRegistries(data)
+	if err != nil {
 		return nil, fmt.Errorf("registries: %s: %w", s.path, err)
 	}
 	return r, nil
@@ -155,6 +134,11 @@ func (s *RegistryStore) write(r Registries) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSettings, err)
 	}
+	return s.seal(clear)
+}
+
+// seal is write of what is encoded.
+func (s *RegistryStore) seal(clear []byte) error {
 	identity, err := s.makeKey()
 	if err != nil {
 		return fmt.Errorf("registries: %w", err)
@@ -207,25 +191,6 @@ func readKey(path string) (*age.X25519Identity, error) {
 	return identity, nil
 }
 
-// remove removes a file for good: a power cut does not bring it back. None is no error.
-func remove(path string) error {
-	if err := os.Remove(path); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
-}
-
 // encode is the settings as [ParseRegistries] reads them, passwords in clear.
 func (r Registries) encode() ([]byte, error) {
 	type access struct {
@@ -252,24 +217,4 @@ func (r Registries) encode() ([]byte, error) {
 		all[host] = to
 	}
 	return json.Marshal(all)
-}
-
-// RegistryName is what the settings call the registry that people call name: the
-// part of an image's name that says where it is from.
-func RegistryName(name string) (string, error) {
-	if strings.Contains(name, "@") {
-		return "", errors.New("registry: HOST or HOST:PORT has no @") // a password might stand before it
-	}
-	named, err := reference.ParseNormalizedNamed(name + "/image")
-	if err != nil || strings.Contains(name, "/") {
-		return "", fmt.Errorf("registry %q: is no HOST or HOST:PORT", name)
-	}
-	host := reference.Domain(named)
-	if err := (Registry{}).check(host); err != nil {
-		return "", fmt.Errorf("registry %q: %w", name, err)
-	}
-	if host != name && reference.Path(named) != "library/image" { // index.docker.io is docker.io
-		return "", fmt.Errorf("registry %q: images name a registry by a HOST with a dot, by HOST:PORT or by localhost", name)
-	}
-	return host, nil
 }

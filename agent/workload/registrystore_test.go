@@ -42,7 +42,7 @@ func knows(t *testing.T, s *RegistryStore, want Registries) {
 // secretive fails if a file of the store tells a password, or may be read by others.
 func secretive(t *testing.T, s *RegistryStore) {
 	t.Helper()
-	for _, path := range []string{s.path, s.key, s.path + ".new", s.key + ".new", s.plain()} {
+	for _, path := range []string{s.path, s.key, s.path + ".new", s.key + ".new"} {
 		info, err := os.Stat(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -97,36 +97,6 @@ func TestRegistryStore(t *testing.T) {
 	}
 }
 
-// TestRegistryStoreClear: settings in clear become encrypted ones, from every state
-// that a power cut on that way can leave.
-func TestRegistryStoreClear(t *testing.T) {
-	for _, cut := range []string{"before", "with a key", "with half a file", "before the removal"} {
-		s := newRegistryStore(t)
-		for _, path := range []string{s.path, s.key} {
-			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var err error
-		switch cut {
-		case "with a key":
-			_, err = s.makeKey()
-		case "with half a file":
-			err = os.WriteFile(s.path+".new", []byte("age-encr"), 0o600)
-		case "before the removal":
-			err = s.write(settings(t))
-		}
-		if err := errors.Join(err, os.WriteFile(s.plain(), []byte(settingsInClear), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		knows(t, s, settings(t))
-		secretive(t, s)
-		if _, err := os.Stat(s.plain()); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: the file in clear is still there: %v", cut, err)
-		}
-	}
-}
-
 // TestRegistryStoreLocked: what cannot be opened is an error that says what, is left
 // alone, and can be forgotten.
 func TestRegistryStoreLocked(t *testing.T) {
@@ -157,10 +127,8 @@ func TestRegistryStoreLocked(t *testing.T) {
 			return os.WriteFile(s.path, sealed, 0o600)
 		}},
 		{"an empty file", "registries.age", false, func(s *RegistryStore) error { return os.Truncate(s.path, 0) }},
-		{"settings in clear for all", "has to be 0600", false, func(s *RegistryStore) error { return os.WriteFile(s.plain(), []byte(settingsInClear), 0o644) }},
-		{"nonsense in clear", "registries.json", false, func(s *RegistryStore) error {
-			return os.WriteFile(s.plain(), []byte(`{"r.example": {"password": "hunter2"}}`), 0o600)
-		}},
+		{"an endless file", "longer than", false, func(s *RegistryStore) error { return s.seal(make([]byte, maxRegistries+1)) }},
+		{"nonsense", "registries.age", false, func(s *RegistryStore) error { return s.seal([]byte(`{"r.example": {"password": "hunter2"}}`)) }},
 	} {
 		s := newRegistryStore(t)
 		if err := s.write(settings(t)); err != nil {

@@ -4,27 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"slices"
 	"time"
-
-	"kogge.example/init/nodeconfig"
 )
-
-// beside says whether c can run beside the instance that it replaces: as it was told, or
-// else where its health check tells when it works, and where the two would share
-// nothing that only one can have. check is complete.
-func (c Container) beside(check Health) bool {
-	switch c.Order {
-	case StartFirst:
-		return true
-	case StopFirst:
-		return false
-	}
-	shared := slices.ContainsFunc(c.Volumes, func(v Volume) bool { return !v.ReadOnly }) ||
-		slices.ContainsFunc(c.Rights.Binds, func(b Bind) bool { return !b.ReadOnly }) ||
-		len(c.Rights.Devices) > 0 || c.Rights.Privileged || c.Shares(nodeconfig.HostNetwork)
-	return len(check.Test) > 0 && !shared
-}
 
 // fitness says of an instance that runs whether it is Fit or Unfit to take over; "" is
 // not yet. Without a health check it has to run for as long as its predecessor would

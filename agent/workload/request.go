@@ -7,26 +7,7 @@ import (
 	"log"
 )
 
-// Want is what an operator wants of one container.
-type Want string
-
-// What can be wanted of a container.
-const (
-	// WantStopped: it is stopped, by its own signal and grace, and left so until
-	// something else is wanted, or until this agent is started anew.
-	WantStopped Want = "stopped"
-	// WantStarted: it runs; if it does not, it is started now, whatever it depends on
-	// and however long its pause would still be.
-	WantStarted Want = "started"
-	// WantRestarted: it is stopped and started, and so is what goes by it (see
-	// [Dependency]).
-	WantRestarted Want = "restarted"
-)
-
 var wants = map[Want]Event{WantStopped: StopAsked, WantStarted: StartAsked, WantRestarted: RestartAsked}
-
-// ErrUnknown means that the node has no such container.
-var ErrUnknown = errors.New("no such container")
 
 // ErrAway means that containerd does not answer at the moment.
 var ErrAway = errors.New("containerd is away")

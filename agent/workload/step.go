@@ -2,41 +2,6 @@ package workload
 
 import "time"
 
-// State is where a wanted container stands:
-//
-//	Waiting ─Begin─▶ Pending ─Ready─▶ Starting ─Started─▶ Running ─Exited─▶ Backoff ─Timer─▶ Starting
-//	   │                                 └─StartFailed─▶ Backoff   └─ by its policy ─▶ Ended
-//	   ├─Adopted─▶ Running
-//	   └─Exited, Begin before NotBefore─▶ Backoff
-//
-//	Starting ─MustGo─▶ Replacing ─OldRemoved─▶ Starting
-//
-//	anywhere ─StopAsked─▶ Stopping ─Removed─▶ Stopped ─StartAsked─▶ Starting
-//	Running ─RestartAsked─▶ Starting (which takes away what is there)
-//
-// Pending waits for what the container depends on; a request to start it does not.
-// A minute of running forgets the exits. Lost (containerd went away) leads from
-// everywhere but Ended and Stopped to Waiting: when it is back, what is found there
-// decides, and a stop that was asked for is carried out then.
-//
-// Replacing takes away an older instance that cannot run beside the new one. Where it
-// can, it goes on meanwhile: see [Relief].
-type State string
-
-// The states of a container.
-const (
-	Waiting  State = "waiting"
-	Pending  State = "pending"
-	Starting State = "starting"
-	Running  State = "running"
-	Backoff  State = "backoff"
-	Ended    State = "ended"
-	Stopping State = "stopping"
-	Stopped  State = "stopped"
-
-	Replacing State = "replacing"
-)
-
 // Event is something that happened to a container.
 type Event string
 

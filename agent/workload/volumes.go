@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"kogge.example/update/durable"
 )
 
 // NamedVolume is a volume that is on STATE.
@@ -144,7 +146,7 @@ func (e *Engine) setAside(ctx context.Context, name, gone string) error {
 		return fmt.Errorf("volume %s: %w", name, ErrNoVolume)
 	}
 	if err == nil {
-		err = syncFolder(e.paths.Volumes)
+		err = durable.SyncFolder(e.paths.Volumes)
 	}
 	if err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)

@@ -107,15 +107,6 @@ const (
 	StopFirst  Order = "stop-first"
 )
 
-// Instance is a container as containerd has it. There may be two of one [Container] at a
-// time: see [instances].
-type Instance struct {
-	// Name is its name in containerd, and that of its cgroup (/workload/NAME), its
-	// network namespace and its files.
-	Name string
-	At   []bridge.Address // its places on networks, eth0 first
-}
-
 // DefaultPids is the limit of a container that names none: far above what a
 // server needs and far below what takes the node down.
 const DefaultPids = 4096

@@ -164,15 +164,7 @@ func copyWhole(from, to string) (n int64, err error) {
 	if err != nil {
 		return n, errors.Join(err, os.Remove(part))
 	}
-	return n, syncDir(filepath.Dir(to))
-}
-
-func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return n, durable.SyncFolder(filepath.Dir(to))
 }
 
 func putBack(root, dir string) (string, error) {
@@ -191,7 +183,7 @@ func dropCopies(dir string) error {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("copies of containerd's databases: %w", err)
 		}
-		if err := syncDir(filepath.Dir(filepath.Join(dir, name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := durable.SyncFolder(filepath.Dir(filepath.Join(dir, name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("copies of containerd's databases: %w", err)
 		}
 	}

@@ -143,7 +143,7 @@ func (s *Store) Remove(project string) (Plan, error) {
 		return nil, fmt.Errorf("project %q: %w", project, ErrName)
 	}
 	plan, err := s.change(project, nil, func() error {
-		err := os.Remove(s.path(project))
+		err := durable.Remove(s.path(project))
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("project %s: %w", project, ErrUnknown)
 		}
