@@ -145,7 +145,7 @@ func (s *imageService) PullImage(ctx context.Context, r *connect.Request[apiv1.P
 func pulled(name string, p workload.Progress) *apiv1.PullImageResponse {
 	answer := &apiv1.PullImageResponse{Name: name, Pull: &apiv1.Pull{Done: p.Done, Total: p.Total}}
 	for _, l := range p.Layers {
-		answer.Layers = append(answer.Layers, &apiv1.Layer{Digest: l.Digest.String(), Done: l.Done, Size: l.Size, Before: l.Before, From: l.From})
+		answer.Layers = append(answer.Layers, &apiv1.Layer{Digest: l.Digest, Done: l.Done, Size: l.Size, Before: l.Before, From: l.From})
 	}
 	return answer
 }

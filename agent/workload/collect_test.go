@@ -61,7 +61,7 @@ func TestSpare(t *testing.T) {
 // TestRoomy: who sends a tar is stopped where the room ends.
 func TestRoomy(t *testing.T) {
 	asked := 0
-	r := &roomy{Reader: zeros{}, room: func() error {
+	r := &roomy{Reader: zeroes{}, room: func() error {
 		if asked++; asked > 3 {
 			return ErrFull
 		}
@@ -72,3 +72,8 @@ func TestRoomy(t *testing.T) {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 }
+
+// zeroes is a reader of nothing else.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -419,7 +419,7 @@ func (p *Process) takeAway(ctx context.Context, kill bool, limit time.Duration) 
 		select {
 		case <-p.engine.execs.stop:
 		case <-ctx.Done():
-		case <-time.After(reconnect):
+		case <-time.After(retryPause):
 			continue
 		}
 		p.pipes.close()
@@ -427,6 +427,9 @@ func (p *Process) takeAway(ctx context.Context, kill bool, limit time.Duration) 
 		return
 	}
 }
+
+// retryPause is the pause before containerd is asked again.
+const retryPause = 500 * time.Millisecond
 
 // unknown is the process of a command that somebody else may know.
 const unknown = -1

@@ -10,7 +10,10 @@ import (
 )
 
 // Pull is that of a registry which has nothing.
-func (f *fakeEngine) Pull(context.Context, string, string, func(Progress)) error { return ErrMissing }
+func (f *fakeEngine) Pull(context.Context, string, string, func(Progress)) error { return errMissing }
+
+// errMissing is what a registry's client says.
+var errMissing = errors.New("not in the registry")
 
 func (f *fakeEngine) Lacks(ctx context.Context, c Container) error {
 	_, err := f.Digest(ctx, c.Image)

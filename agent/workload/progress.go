@@ -2,8 +2,6 @@ package workload
 
 import (
 	"fmt"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Progress is how far a pull is, in bytes of the image as it travels. Total is 0 as
@@ -15,7 +13,7 @@ type Progress struct {
 
 // LayerProgress is how far one layer is.
 type LayerProgress struct {
-	Digest     digest.Digest
+	Digest     string
 	Done, Size int64
 	// Before is how much of it was there when the pull began: all of it if another
 	// image has it, or what an earlier pull left, where this one goes on.

@@ -65,7 +65,7 @@ func (p *pull) progress() Progress {
 	sum.Done = min(sum.Done, sum.Total)
 	for _, name := range p.layers {
 		one := p.parts[name]
-		sum.Layers = append(sum.Layers, LayerProgress{name, one.have, one.size, one.before, one.from})
+		sum.Layers = append(sum.Layers, LayerProgress{name.String(), one.have, one.size, one.before, one.from})
 	}
 	return sum
 }
