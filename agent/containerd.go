@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"kogge.example/agent/workload"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/workload/runtime"
 	"kogge.example/agent/workload/stores"
 	"kogge.example/update/slot"
@@ -97,7 +97,7 @@ func health(ctx context.Context, socket string, parent *supervisor) error {
 		<-ctx.Done()
 		return nil
 	}
-	engine, err := workload.Connect(workload.Paths{Socket: socket}, "")
+	engine, err := engine.Connect(engine.Paths{Socket: socket}, "")
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
 	}

@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/engine"
+	"kogge.example/agent/keeper"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
@@ -321,25 +323,25 @@ func after(c workload.Container, deps ...workload.Dependency) workload.Container
 
 // keeping is a Keeper that runs in this process.
 type keeping struct {
-	keeper *workload.Keeper
+	keeper *keeper.Keeper
 	end    func() // stops it and its containers, and leaves nothing
 }
 
 func (n *node) keep(t *testing.T, images string, allow []nodeconfig.Allow, wanted ...workload.Container) *keeping {
 	t.Helper()
 	run, state := filepath.Join(n.folder, "run"), filepath.Join(n.folder, "state")
-	engine, err := workload.Connect(workload.Paths{
+	containerd, err := engine.Connect(engine.Paths{
 		Socket: run + "/containerd.sock", Runc: n.bin + "/runc", Init: n.bin + "/containerd-shim-runc-v2",
 		State: run + "/runc", Logs: run + "/log", Files: run + "/workload", Volumes: state + "/volumes",
 		Data: state + "/data", Binds: run + "/binds",
 		Resolv: run + "/etc/resolv.conf", Cgroup: n.cgroup,
 	}, "this-boot")
 	must(t, err)
-	_, err = engine.Preload(t.Context(), images)
+	_, err = containerd.Preload(t.Context(), images)
 	must(t, err)
 	network, err := bridge.Open(n.folder + "/netns")
 	must(t, err)
-	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Allow: allow}}
+	k := &keeping{keeper: &keeper.Keeper{Engine: containerd, Network: network, Allow: allow}}
 	must(t, k.keeper.Want(wanted))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -351,7 +353,7 @@ func (n *node) keep(t *testing.T, images string, allow []nodeconfig.Allow, wante
 		cancel()
 		<-done
 		k.keeper.Stop(context.Background())
-		must(t, engine.Close())
+		must(t, containerd.Close())
 	}
 	return k
 }

@@ -16,7 +16,10 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
+	"kogge.example/agent/keeper"
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/bridge"
 	"kogge.example/agent/workload/compose"
@@ -37,7 +40,7 @@ type places struct {
 	shims   string // cgroup of the shims
 	api     string // where the API listens
 
-	registries *workload.RegistryStore
+	registries *registry.Store
 }
 
 func (p *places) parse(args []string) error {
@@ -55,7 +58,7 @@ func (p *places) parse(args []string) error {
 		return err
 	}
 	// The key lies apart from what it opens, beside the other secrets of the node.
-	p.registries = workload.OpenRegistries(filepath.Join(p.state, "kogge", "registries.age"), filepath.Join(p.state, "identity", "registries.key"))
+	p.registries = registry.Open(filepath.Join(p.state, "kogge", "registries.age"), filepath.Join(p.state, "identity", "registries.key"))
 	return nil
 }
 
@@ -86,29 +89,29 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	resolver := names.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
-	engine, err := connect(ctx, at, parent)
-	if err != nil || engine == nil {
+	containerd, err := connect(ctx, at, parent)
+	if err != nil || containerd == nil {
 		return err
 	}
-	defer engine.Close()
-	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
-	busy(parent, "looking for commands that were left", func() { endExecs(ctx, engine) })
-	engine.OOM = now.outOfMemory
+	defer containerd.Close()
+	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, "preload")) })
+	busy(parent, "looking for commands that were left", func() { endExecs(ctx, containerd) })
+	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow = allow
-	engine.Wants(store.Containers)
-	now.engine.Store(engine)
+	containerd.Wants(store.Containers)
+	now.engine.Store(containerd)
 	defer alongside(ctx, func(ctx context.Context) {
 		pause(ctx, time.Minute) // a boot is busy enough
-		engine.Tend(ctx)
+		containerd.Tend(ctx)
 	})()
 	now.store.Store(store)
-	apart := workload.CanSetApart()
+	apart := engine.CanSetApart()
 	if !apart {
 		log.Print("agent: containers get no user namespaces of their own: CAP_SYS_RESOURCE is missing")
 	}
-	keeper := &workload.Keeper{
-		Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
+	keeper := &keeper.Keeper{
+		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
 		Tick: tick(parent.watchdog),
 	}
 	report, look := reporter(parent, &now.refused), now.watchContainers()
@@ -165,7 +168,7 @@ func alongside(ctx context.Context, tasks ...func(context.Context)) (end func())
 }
 
 // drainAll stops the containers, and waits for the reboot that this is for.
-func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *workload.Keeper) (err error) {
+func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *keeper.Keeper) (err error) {
 	log.Print("agent: the containers stop, for a reboot")
 	busy(parent, "stopping containers for a reboot", func() { keeper.Stop(limit) })
 	close(d.over)
@@ -181,7 +184,7 @@ func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *
 
 // keep has keeper run what is wanted, as that changes, until ctx ends. While a project is
 // refused, what runs goes on as it is, and refused says why.
-func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], keeper *workload.Keeper) {
+func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], keeper *keeper.Keeper) {
 	want := func() (why string) {
 		containers, err := store.Containers()
 		if err == nil {
@@ -248,7 +251,7 @@ func ownContainers(config string) ([]workload.Container, []nodeconfig.Allow, err
 
 // connect waits for containerd to listen; a dial that fails would only start a
 // pause that grows. It returns nil when ctx ends.
-func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engine, error) {
+func connect(ctx context.Context, at places, parent *supervisor) (*engine.Engine, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("boot id: %w", err)
@@ -266,7 +269,7 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 	if ctx.Err() != nil {
 		return nil, nil
 	}
-	return workload.Connect(workload.Paths{
+	return engine.Connect(engine.Paths{
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
@@ -286,9 +289,9 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 
 // preload imports what lies in folder. A bad file is a line in the log: the
 // workload that wants its image will say so too, and the others go on.
-func preload(ctx context.Context, engine *workload.Engine, folder string) {
+func preload(ctx context.Context, containerd *engine.Engine, folder string) {
 	began := time.Now()
-	names, err := engine.Preload(ctx, folder)
+	names, err := containerd.Preload(ctx, folder)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		log.Printf("agent: %v", err)
 	}
@@ -298,10 +301,10 @@ func preload(ctx context.Context, engine *workload.Engine, folder string) {
 }
 
 // endExecs takes away what operators ran inside containers by an agent that was killed.
-func endExecs(ctx context.Context, engine *workload.Engine) {
+func endExecs(ctx context.Context, containerd *engine.Engine) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := engine.EndExecs(ctx); err != nil && ctx.Err() == nil {
+	if err := containerd.EndExecs(ctx); err != nil && ctx.Err() == nil {
 		log.Printf("agent: %v", err) // they end with their containers
 	}
 }

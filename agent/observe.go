@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
@@ -36,7 +37,7 @@ func (p *parts) outOfMemory(instance string) {
 
 // telling tells of the images that the keeper pulls.
 type telling struct {
-	*workload.Engine
+	*engine.Engine
 	events *events.Ring
 }
 

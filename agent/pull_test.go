@@ -24,7 +24,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/namespace"
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/runtime"
 )
@@ -86,9 +88,9 @@ const (
 
 // puller is a node as far as pulls go, and a registry.
 type puller struct {
-	engine     *workload.Engine
+	engine     *engine.Engine
 	root       string // of containerd
-	registries *workload.RegistryStore
+	registries *registry.Store
 	key        string // that of the registries' settings
 	images     *library
 	log        locked
@@ -148,13 +150,13 @@ func newPuller(t *testing.T) *puller {
 	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
 	t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
 	p := &puller{root: filepath.Join(disk, "containerd"), key: filepath.Join(disk, "key")}
-	p.registries = workload.OpenRegistries(filepath.Join(disk, "registries.age"), p.key)
+	p.registries = registry.Open(filepath.Join(disk, "registries.age"), p.key)
 	t.Setenv("PATH", os.Getenv("PATH")) // the server sets it
 	c := runtime.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
 	server, err := runtime.Start(context.Background(), c)
 	must(t, err)
 	t.Cleanup(server.Stop)
-	p.engine, err = workload.Connect(workload.Paths{
+	p.engine, err = engine.Connect(engine.Paths{
 		Socket: c.Socket, Images: disk,
 		Registries: p.registries,
 	}, "")
@@ -177,9 +179,9 @@ func (p *puller) set(t *testing.T, r map[string]any) {
 	t.Helper()
 	data, err := json.Marshal(map[string]any{p.images.host: r})
 	must(t, err)
-	settings, err := workload.ParseRegistries(data)
+	settings, err := registry.Parse(data)
 	must(t, err)
-	must(t, p.registries.Change(func(r workload.Registries) error {
+	must(t, p.registries.Change(func(r registry.Registries) error {
 		clear(r)
 		maps.Copy(r, settings)
 		return nil
@@ -226,10 +228,10 @@ func (p *puller) fails(t *testing.T, ref string, why error, words ...string) {
 func pullWithPassword(t *testing.T, p *puller) {
 	_, size := p.images.push(t, "a/web:1", goruntime.GOARCH, random(t, 1, 1<<20))
 	p.set(t, map[string]any{"ca": p.images.ca})
-	p.fails(t, "a/web:1", workload.ErrDenied)
+	p.fails(t, "a/web:1", registry.ErrDenied)
 	p.set(t, p.images.access(user, "wrong"))
 	p.images.forget()
-	p.fails(t, "a/web:1", workload.ErrDenied)
+	p.fails(t, "a/web:1", registry.ErrDenied)
 	if n, _, _ := p.images.seen(); n > 5 {
 		t.Errorf("a wrong password was tried in %d requests", n)
 	}
@@ -251,7 +253,7 @@ func pullWithToken(t *testing.T, p *puller) {
 	p.images.mu.Unlock()
 	p.mustPull(t, "a/token:1")
 	p.set(t, p.images.access(user, "wrong"))
-	p.fails(t, "a/token:2", workload.ErrDenied)
+	p.fails(t, "a/token:2", registry.ErrDenied)
 	p.set(t, p.images.access(user, password))
 }
 
@@ -296,7 +298,7 @@ func pullPlatform(t *testing.T, p *puller) {
 	}
 	p.images.push(t, "a/one:1", "386", random(t, 45, 1000))
 	err := p.engine.Pull(t.Context(), p.images.host+"/a/one:1", "linux/amd64", func(workload.Progress) {})
-	if !errors.Is(err, workload.ErrPlatform) || !strings.Contains(err.Error(), "linux/386, and linux/amd64 is asked for") {
+	if !errors.Is(err, registry.ErrPlatform) || !strings.Contains(err.Error(), "linux/386, and linux/amd64 is asked for") {
 		t.Errorf("another one than the image is for: %v", err)
 	}
 }
@@ -316,7 +318,7 @@ func pullPinned(t *testing.T, p *puller) {
 // pullOtherPlatform: an image that cannot run here is refused before its layers come.
 func pullOtherPlatform(t *testing.T, p *puller) {
 	p.images.push(t, "a/other:1", other, random(t, 13, 2<<20))
-	p.fails(t, "a/other:1", workload.ErrPlatform, "linux/"+other, "this node is linux/"+goruntime.GOARCH)
+	p.fails(t, "a/other:1", registry.ErrPlatform, "linux/"+other, "this node is linux/"+goruntime.GOARCH)
 	if _, _, sent := p.images.seen(); sent > 1<<20 {
 		t.Errorf("%d bytes came", sent)
 	}
@@ -324,13 +326,13 @@ func pullOtherPlatform(t *testing.T, p *puller) {
 	p.images.put(t, "a/other:2", types.OCIImageIndex, fmt.Appendf(nil,
 		`{"schemaVersion": 2, "manifests": [{"mediaType": %q, "size": 1, "digest": %q, "platform": {"os": "linux", "architecture": %q}}]}`,
 		types.OCIManifestSchema1, one, other))
-	p.fails(t, "a/other:2", workload.ErrPlatform, "linux/"+other)
+	p.fails(t, "a/other:2", registry.ErrPlatform, "linux/"+other)
 }
 
 // pullRefused: what the registry says is what the operator reads.
 func pullRefused(t *testing.T, p *puller) {
 	p.images.push(t, "a/none:1", goruntime.GOARCH, random(t, 14, 1000))
-	p.fails(t, "a/none:2", workload.ErrMissing)
+	p.fails(t, "a/none:2", registry.ErrMissing)
 	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "/blobs/") {
 			return false
@@ -387,7 +389,7 @@ func pullElsewhere(t *testing.T, p *puller) {
 			})
 		}
 		redirect("")
-		p.fails(t, name+":1", workload.ErrDenied)
+		p.fails(t, name+":1", registry.ErrDenied)
 		redirect("/open")
 		p.mustPull(t, name+":1")
 	}
@@ -445,6 +447,6 @@ func pullStrange(t *testing.T, p *puller) {
 			return err == nil
 		})
 		ref := "a/strange:" + strings.ReplaceAll(name, " ", "")
-		p.fails(t, ref, workload.ErrLie, c.words)
+		p.fails(t, ref, registry.ErrLie, c.words)
 	}
 }

@@ -12,18 +12,19 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
-	"kogge.example/agent/workload"
+	"kogge.example/agent/keeper"
 	"kogge.example/agent/workload/wanted"
 )
 
 // parts are what the API asks, as far as they exist by now.
 type parts struct {
-	keeper atomic.Pointer[workload.Keeper]
+	keeper atomic.Pointer[keeper.Keeper]
 	store  atomic.Pointer[wanted.Store]
-	engine atomic.Pointer[workload.Engine]
+	engine atomic.Pointer[engine.Engine]
 	events events.Ring
 	drain  drain
 	// refused is why the workloads cannot be run; nil: they can.

@@ -17,7 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
 
@@ -125,8 +127,8 @@ func (k *keeper) Request(_ context.Context, id string, want workload.Want) error
 // store is the store of images: it takes every tar and counts its bytes.
 type store struct{}
 
-func (s *store) Images(context.Context) ([]workload.Image, error) {
-	return []workload.Image{
+func (s *store) Images(context.Context) ([]engine.Image, error) {
+	return []engine.Image{
 		{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 42, Disk: 100, Created: now, Used: now, By: []string{"db", "web"}},
 		{Name: "registry.example/own:1", Preload: true, Created: now},
 	}, nil
@@ -150,34 +152,34 @@ func (s *store) Pull(ctx context.Context, name, platform string, report func(wor
 	report(workload.Progress{Total: 300, Done: 300, Layers: layers})
 	switch {
 	case platform != "":
-		return fmt.Errorf("%w: %s", workload.ErrPlatform, platform)
+		return fmt.Errorf("%w: %s", registry.ErrPlatform, platform)
 	case strings.HasPrefix(name, "slow"):
 		<-ctx.Done()
 		return ctx.Err()
 	case !strings.HasPrefix(name, "registry.example/db"):
-		return fmt.Errorf("registry.example: %w", workload.ErrMissing)
+		return fmt.Errorf("registry.example: %w", registry.ErrMissing)
 	}
 	return nil
 }
 
 func (s *store) Digest(context.Context, string) (string, error) { return "sha256:0123", nil }
 
-func (s *store) Prune(_ context.Context, check bool) ([]workload.Image, int64, error) {
-	return []workload.Image{{Name: "registry.example/old:1", Size: 7}}, map[bool]int64{false: 42}[check], nil
+func (s *store) Prune(_ context.Context, check bool) ([]engine.Image, int64, error) {
+	return []engine.Image{{Name: "registry.example/old:1", Size: 7}}, map[bool]int64{false: 42}[check], nil
 }
 
-func (s *store) ListVolumes(context.Context) ([]workload.NamedVolume, error) {
-	return []workload.NamedVolume{{Name: "own", Size: 4096, By: []string{"db"}}, {Name: "shop.data", Size: 1 << 40, Least: true}}, nil
+func (s *store) ListVolumes(context.Context) ([]engine.NamedVolume, error) {
+	return []engine.NamedVolume{{Name: "own", Size: 4096, By: []string{"db"}}, {Name: "shop.data", Size: 1 << 40, Least: true}}, nil
 }
 
 func (s *store) RemoveVolume(_ context.Context, name string) error {
 	switch name {
 	case "own":
-		return fmt.Errorf("volume own: %w: by db", workload.ErrInUse)
+		return fmt.Errorf("volume own: %w: by db", engine.ErrInUse)
 	case "shop.data":
 		return nil
 	}
-	return fmt.Errorf("volume %q: %w", name, workload.ErrNoVolume)
+	return fmt.Errorf("volume %q: %w", name, engine.ErrNoVolume)
 }
 
 func (s *store) Forget(_ context.Context, name string) error {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
 )
@@ -26,7 +27,7 @@ const probeLimit = 10 * time.Second
 // Engine is containerd, as far as it is asked. [workload.Engine] is one.
 type Engine interface {
 	Serving(ctx context.Context) error
-	Exec(ctx context.Context, instance string, c workload.Command) (*workload.Process, error)
+	Exec(ctx context.Context, instance string, c engine.Command) (*engine.Process, error)
 }
 
 // Node is what there is to ask.
@@ -157,11 +158,11 @@ func (n *Node) command(ctx context.Context, c nodeconfig.Check) error {
 	if u := status.Units[i]; u.State != workload.Running {
 		return fmt.Errorf("the container is %s", u.State)
 	}
-	engine, err := n.Engine()
+	containerd, err := n.Engine()
 	if err != nil {
 		return err
 	}
-	p, err := engine.Exec(ctx, status.Units[i].Instance, workload.Command{Args: c.Command})
+	p, err := containerd.Exec(ctx, status.Units[i].Instance, engine.Command{Args: c.Command})
 	if err != nil {
 		return err
 	}

@@ -39,8 +39,8 @@ type Bind struct {
 // Shares says whether the container is in a namespace of its node.
 func (c Container) Shares(n nodeconfig.Namespace) bool { return slices.Contains(c.Rights.Host, n) }
 
-// without says whether the container runs without a profile.
-func (c Container) without(p nodeconfig.Profile) bool {
+// Without says whether the container runs without a profile.
+func (c Container) Without(p nodeconfig.Profile) bool {
 	return c.Rights.Privileged || slices.Contains(c.Rights.Unconfined, p)
 }
 

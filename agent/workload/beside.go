@@ -9,10 +9,10 @@ import (
 	"kogge.example/init/nodeconfig"
 )
 
-// beside says whether c can run beside the instance that it replaces: as it was told, or
+// Beside says whether c can run beside the instance that it replaces: as it was told, or
 // else where its health check tells when it works, and where the two would share
 // nothing that only one can have. check is complete.
-func (c Container) beside(check Health) bool {
+func (c Container) Beside(check Health) bool {
 	switch c.Order {
 	case StartFirst:
 		return true
@@ -25,8 +25,8 @@ func (c Container) beside(check Health) bool {
 	return len(check.Test) > 0 && !shared
 }
 
-// called are c's names on a network: its service's, its host name, its aliases.
-func (c Container) called(network string) []string {
+// Called are c's names on a network: its service's, its host name, its aliases.
+func (c Container) Called(network string) []string {
 	_, service := Split(c.ID)
 	all := []string{service}
 	add := func(name string) {
@@ -45,11 +45,11 @@ func (c Container) called(network string) []string {
 	return all
 }
 
-// apart says whether c runs in a user namespace of its own: there its root is nobody on
+// Apart says whether c runs in a user namespace of its own: there its root is nobody on
 // the node. Not so what shares a namespace with the node, what has a device, which
 // belongs to the node's root, and what has a right that counts on the node alone. Nor a
 // user beyond the ids that the namespace has.
-func (c Container) apart() bool {
+func (c Container) Apart() bool {
 	r := c.Rights
 	if r.Privileged || len(r.Host) > 0 || len(r.Devices) > 0 || slices.Contains(r.Unconfined, nodeconfig.SystemPaths) {
 		return false

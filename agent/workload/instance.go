@@ -12,7 +12,7 @@ import (
 )
 
 // Instance is a container as containerd has it. There may be two of one [Container] at a
-// time: see [instances].
+// time: see [Instances].
 type Instance struct {
 	// Name is its name in containerd, and that of its cgroup (/workload/NAME), its
 	// network namespace and its files.
@@ -20,9 +20,9 @@ type Instance struct {
 	At   []bridge.Address // its places on networks, eth0 first
 }
 
-// record is what else an agent has to know of an instance. It is an extension of the
+// Record is what else an agent has to know of an instance. It is an extension of the
 // container in containerd's store, as it can be larger than labels.
-type record struct {
+type Record struct {
 	Instance
 	ID         string // of the Container
 	Ports      []Port
@@ -31,9 +31,14 @@ type record struct {
 	StopGrace  time.Duration
 }
 
+// RecordOf is the record of the instance i of c.
+func RecordOf(c Container, i Instance) *Record {
+	return &Record{Instance: i, ID: c.ID, Ports: c.Ports, Networks: c.Networks, StopSignal: c.StopSignal, StopGrace: c.StopGrace}
+}
+
 // Found is a container that containerd knows.
 type Found struct {
-	record         // its ID is empty if an agent of an older release made it
+	Record         // its ID is empty if an agent of an older release made it
 	Spec    string // Container.Hash of what it was made from
 	Image   string // digest
 	Task    Task
@@ -70,10 +75,10 @@ type Peer struct {
 	Names []string
 }
 
-// instances are what the instances of the container id are called: there are two at
+// Instances are what the instances of the container id are called: there are two at
 // most, side by side while one takes over from the other. No service's name has an
 // underscore, so that none is that of another container.
-func instances(id string) [2]string {
+func Instances(id string) [2]string {
 	name := id
 	if len(name) > maxInstance-2 || !instanceName.MatchString(name) {
 		sum := sha256.Sum256([]byte(id))

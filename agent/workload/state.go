@@ -1,24 +1,7 @@
 package workload
 
-// State is where a wanted container stands:
-//
-//	Waiting ─Begin─▶ Pending ─Ready─▶ Starting ─Started─▶ Running ─Exited─▶ Backoff ─Timer─▶ Starting
-//	   │                                 └─StartFailed─▶ Backoff   └─ by its policy ─▶ Ended
-//	   ├─Adopted─▶ Running
-//	   └─Exited, Begin before NotBefore─▶ Backoff
-//
-//	Starting ─MustGo─▶ Replacing ─OldRemoved─▶ Starting
-//
-//	anywhere ─StopAsked─▶ Stopping ─Removed─▶ Stopped ─StartAsked─▶ Starting
-//	Running ─RestartAsked─▶ Starting (which takes away what is there)
-//
-// Pending waits for what the container depends on; a request to start it does not.
-// A minute of running forgets the exits. Lost (containerd went away) leads from
-// everywhere but Ended and Stopped to Waiting: when it is back, what is found there
-// decides, and a stop that was asked for is carried out then.
-//
-// Replacing takes away an older instance that cannot run beside the new one. Where it
-// can, it goes on meanwhile: see [Relief].
+// State is where a wanted container stands. How it gets from one state to another is
+// drawn at keeper.Unit.
 type State string
 
 // The states of a container.
@@ -51,13 +34,8 @@ const (
 	WantRestarted Want = "restarted"
 )
 
-// HealthState is what the health check of a running container says:
-//
-//	starting ─Passed─▶ healthy ─Retries × Missed─▶ unhealthy ─Passed─▶ healthy
-//	    └─Retries × Missed, those in the start period left out─▶ unhealthy
-//
-// It is a report, as Compose has it: nobody restarts a container because it is
-// unhealthy. What waits for it to be healthy goes on waiting.
+// HealthState is what the health check of a running container says. It is a report, as
+// Compose has it: nobody restarts a container because it is unhealthy.
 type HealthState string
 
 // The states of a health check.

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/sys/signal"
 	"go.yaml.in/yaml/v4"
 
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
 )
@@ -107,7 +108,7 @@ func (s *service) image(n *yaml.Node) {
 	if name == "" {
 		return
 	}
-	full, err := workload.FullName(name)
+	full, err := registry.FullName(name)
 	if err != nil {
 		s.report(n, "%v", err)
 		return
