@@ -17,10 +17,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/bridge"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )

@@ -16,12 +16,12 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/bridge"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/agent/workload/compose"
 	"kogge.example/agent/workload/names"
 	"kogge.example/agent/workload/wanted"

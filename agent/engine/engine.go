@@ -32,7 +32,6 @@ import (
 
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // namespace is our part of containerd; what lies in others is not ours.
@@ -244,7 +243,7 @@ func (e *Engine) Digest(ctx context.Context, name string) (string, error) {
 // Start makes and starts an instance of c that is not there: a fresh root file system,
 // the spec, the task, in the namespaces of a place. When it fails,
 // what it made is left for Remove.
-func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Instance, at bridge.Place) error {
+func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Place) error {
 	ctx = e.context(ctx)
 	if err := runsHere(c.Platform); err != nil {
 		return err
@@ -346,7 +345,7 @@ func (e *Engine) image(ctx context.Context, name, platform string) (client.Image
 }
 
 // options say also whose the pipes of a container are: it may open them by name.
-func (e *Engine) options(owner bridge.Owner) *options.Options {
+func (e *Engine) options(owner workload.Owner) *options.Options {
 	return &options.Options{
 		BinaryName: e.paths.Runc, Root: e.paths.State, ShimCgroup: e.paths.ShimCgroup, IoUid: owner.First, IoGid: owner.First,
 	}

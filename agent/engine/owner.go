@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/workload/bridge"
+	"kogge.example/agent/workload"
 )
 
 // CanSetApart says whether containers can be started in user namespaces: runc, which has
@@ -24,24 +24,24 @@ func CanSetApart() bool {
 }
 
 // remapped has the root file system show the node's ids of owner for those of the image.
-func remapped(owner bridge.Owner) []snapshots.Opt {
+func remapped(owner workload.Owner) []snapshots.Opt {
 	if owner.File == "" {
 		return nil
 	}
-	return []snapshots.Opt{client.WithRemapperLabels(0, owner.First, 0, owner.First, bridge.IDs)}
+	return []snapshots.Opt{client.WithRemapperLabels(0, owner.First, 0, owner.First, workload.IDs)}
 }
 
 // withOwner puts the container into the user namespace, which by then owns its network.
 // What is mounted keeps its owners, as the container sees them: on the disk a file of
 // the container's user 1000 is one of user 1000.
-func withOwner(owner bridge.Owner) oci.SpecOpts {
+func withOwner(owner workload.Owner) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		if owner.File == "" {
 			return nil
 		}
 		// The mappings again, as containerd lets nobody else into the folder of the root
 		// file system.
-		ids := []specs.LinuxIDMapping{{HostID: owner.First, Size: bridge.IDs}}
+		ids := []specs.LinuxIDMapping{{HostID: owner.First, Size: workload.IDs}}
 		s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: owner.File})
 		for i, m := range s.Mounts {

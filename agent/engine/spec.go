@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -36,7 +35,7 @@ var withheld = []string{"CAP_NET_RAW"}
 // paths and the 14 capabilities that are usual, but neither seccomp nor limits nor
 // a cgroup namespace. The order counts: the image first, then what was asked for,
 // then what nobody is asked about.
-func (e *Engine) spec(c workload.Container, name string, img client.Image, at bridge.Place) []oci.SpecOpts {
+func (e *Engine) spec(c workload.Container, name string, img client.Image, at workload.Place) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithoutRunMount, // an image may have a /run of its own
 		withImage(c, img),

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // choose finds out which of what was found of each container is what is wanted, and
@@ -147,8 +146,8 @@ func (k *Keeper) prune() {
 	if err := k.Network.Prune(wanted); err != nil {
 		log.Printf("workloads: %v", err)
 	}
-	maps.DeleteFunc(k.subnets, func(name string, _ bridge.Subnet) bool {
-		return !slices.ContainsFunc(wanted, func(n bridge.Network) bool { return n.Name == name })
+	maps.DeleteFunc(k.subnets, func(name string, _ workload.Subnet) bool {
+		return !slices.ContainsFunc(wanted, func(n workload.Network) bool { return n.Name == name })
 	})
 	k.publish = true
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // TestNotAllowed: what the node's file allows no more is taken away and says why; the
@@ -16,7 +15,7 @@ func TestNotAllowed(t *testing.T) {
 	asking := workload.Container{ID: "asking", Image: "hello", Restart: workload.Restart{Policy: workload.Always}, Rights: workload.Rights{Privileged: true}}
 	f := newFake()
 	for i, c := range []workload.Container{asking, web(workload.Always)} {
-		at := []bridge.Address{{Network: "default", Addr: netip.AddrFrom4([4]byte{10, 88, 0, byte(7 + i)})}}
+		at := []workload.Address{{Network: "default", Addr: netip.AddrFrom4([4]byte{10, 88, 0, byte(7 + i)})}}
 		f.there[c.ID] = &fakeContainer{exit: make(chan int, 1), Found: workload.Found{
 			Record: workload.Record{Instance: workload.Instance{Name: c.ID, At: at}, ID: c.ID}, Spec: c.Hash(), Image: "sha256:hello", Task: workload.Alive,
 		}}

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/agent/workload/names"
 	"kogge.example/init/nodeconfig"
 )
@@ -33,7 +32,7 @@ type engine interface {
 	Pull(ctx context.Context, image, platform string, report func(workload.Progress)) error
 	Health(ctx context.Context, c workload.Container) (workload.Health, error)
 	Test(ctx context.Context, name string, h workload.Health) (good bool, output string)
-	Start(ctx context.Context, c workload.Container, i workload.Instance, at bridge.Place) error
+	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Place) error
 	Wait(ctx context.Context, name string) (int, error)
 	Mark(ctx context.Context, name string, code int) error
 	Relieve(ctx context.Context, name string) error
@@ -46,12 +45,12 @@ type engine interface {
 // network is the containers' networks. [bridge.Bridges] fits, and so does the one of
 // the tests.
 type network interface {
-	Make(wanted []bridge.Network) (map[string]bridge.Subnet, error)
-	Prune(wanted []bridge.Network) error
-	Attach(id string, at []bridge.Address, apart bool) (bridge.Place, error)
+	Make(wanted []workload.Network) (map[string]workload.Subnet, error)
+	Prune(wanted []workload.Network) error
+	Attach(id string, at []workload.Address, apart bool) (workload.Place, error)
 	Detach(id string) error
 	Attached() ([]string, error)
-	Publish(ports []bridge.Publish) error
+	Publish(ports []workload.Publish) error
 }
 
 // resolver is the node's name server for containers. [names.Server] fits.
@@ -84,7 +83,7 @@ type Keeper struct {
 
 	units   map[string]*unit
 	ids     []string                   // of the units, in order
-	subnets map[string]bridge.Subnet   // by name of the network
+	subnets map[string]workload.Subnet // by name of the network
 	leaving map[string]workload.Record // which nobody wants, by name
 	locks   locks
 	events  chan event
@@ -230,7 +229,7 @@ func (k *Keeper) session(ctx context.Context) error {
 		}
 	})
 	k.leaving = make(map[string]workload.Record)
-	k.subnets = make(map[string]bridge.Subnet)
+	k.subnets = make(map[string]workload.Subnet)
 	for _, u := range k.units {
 		u.now.At = nil
 	}
@@ -555,7 +554,7 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { own = k.health(ctx, c) })
-	var place bridge.Place // the node's
+	var place workload.Place // the node's
 	if !c.Shares(nodeconfig.HostNetwork) {
 		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.Apart()); err != nil {
 			return 0, workload.Health{}, err

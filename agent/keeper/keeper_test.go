@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/bridge"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // fakeEngine is a containerd in memory that goes away, fails and ends containers
@@ -84,7 +84,7 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 	return "sha256:" + image + f.images[image], nil
 }
 
-func (f *fakeEngine) Start(ctx context.Context, c workload.Container, i workload.Instance, _ bridge.Place) error {
+func (f *fakeEngine) Start(ctx context.Context, c workload.Container, i workload.Instance, _ workload.Place) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.do(ctx, "start %s%s", i.Name, places(i.At)); err != nil {
@@ -219,18 +219,18 @@ func (f *fakeEngine) did(what string) int {
 
 type fakeNetwork struct {
 	mu       sync.Mutex
-	made     map[string]bridge.Subnet
+	made     map[string]workload.Subnet
 	full     map[string]bool // networks that cannot be made
 	attached map[string]bool
-	ports    []bridge.Publish
+	ports    []workload.Publish
 	counts   []int // of the ports of each Publish
 	broken   int   // so many calls of Publish fail
 }
 
-func (n *fakeNetwork) Make(wanted []bridge.Network) (map[string]bridge.Subnet, error) {
+func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	made := make(map[string]bridge.Subnet)
+	made := make(map[string]workload.Subnet)
 	for _, one := range wanted {
 		if n.full[one.Name] {
 			return nil, bridge.ErrNoSubnet
@@ -241,29 +241,29 @@ func (n *fakeNetwork) Make(wanted []bridge.Network) (map[string]bridge.Subnet, e
 		}
 		subnet.Network = one
 		if n.made == nil {
-			n.made = make(map[string]bridge.Subnet)
+			n.made = make(map[string]workload.Subnet)
 		}
 		n.made[one.Name], made[one.Name] = subnet, subnet
 	}
 	return made, nil
 }
 
-func (n *fakeNetwork) Prune(wanted []bridge.Network) error {
+func (n *fakeNetwork) Prune(wanted []workload.Network) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name := range n.made {
-		if !slices.ContainsFunc(wanted, func(one bridge.Network) bool { return one.Name == name }) {
+		if !slices.ContainsFunc(wanted, func(one workload.Network) bool { return one.Name == name }) {
 			delete(n.made, name)
 		}
 	}
 	return nil
 }
 
-func (n *fakeNetwork) Attach(id string, _ []bridge.Address, _ bool) (bridge.Place, error) {
+func (n *fakeNetwork) Attach(id string, _ []workload.Address, _ bool) (workload.Place, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.attached[id] = true
-	return bridge.Place{Net: "/netns/" + id}, nil
+	return workload.Place{Net: "/netns/" + id}, nil
 }
 
 func (n *fakeNetwork) Detach(id string) error {
@@ -283,7 +283,7 @@ func (n *fakeNetwork) Attached() ([]string, error) {
 	return ids, nil
 }
 
-func (n *fakeNetwork) Publish(ports []bridge.Publish) error {
+func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.broken > 0 {
@@ -385,7 +385,7 @@ func unitStates(want ...string) func(workload.Status) bool {
 
 func web(policy workload.Policy) workload.Container {
 	return workload.Container{ID: "web", Image: "hello", Hostname: "web", Pids: 10, Restart: workload.Restart{Policy: policy}, Networks: []workload.Attachment{{Network: "default"}},
-		Ports: []workload.Port{{Protocol: bridge.TCP, HostPort: 80, Container: 8080}}}
+		Ports: []workload.Port{{Protocol: workload.TCP, HostPort: 80, Container: 8080}}}
 }
 
 func TestStartAndRestart(t *testing.T) {
@@ -416,8 +416,8 @@ func TestStartAndRestart(t *testing.T) {
 func TestAdopt(t *testing.T) {
 	t.Parallel()
 	c := web(workload.Always)
-	at := func(addr string) []bridge.Address {
-		return []bridge.Address{{Network: "default", Addr: netip.MustParseAddr(addr)}}
+	at := func(addr string) []workload.Address {
+		return []workload.Address{{Network: "default", Addr: netip.MustParseAddr(addr)}}
 	}
 	good := workload.Found{Record: workload.Record{Instance: workload.Instance{Name: "web", At: at("10.88.0.9")}, ID: "web"}, Spec: c.Hash(), Image: "sha256:hello", Task: workload.Alive}
 	for _, tc := range []struct {

@@ -10,18 +10,17 @@ import (
 	"strings"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/agent/workload/names"
 )
 
 // networks are all that containers are to be on, and those that older instances still
 // are on, there among them, by name.
-func (k *Keeper) networks(there ...workload.Found) []bridge.Network {
-	all := make(map[string]bridge.Network)
+func (k *Keeper) networks(there ...workload.Found) []workload.Network {
+	all := make(map[string]workload.Network)
 	add := func(attached []workload.Attachment) {
 		for _, a := range attached {
 			internal := a.Internal && !a.External
-			all[a.Network] = bridge.Network{Name: a.Network, Internal: internal || all[a.Network].Internal}
+			all[a.Network] = workload.Network{Name: a.Network, Internal: internal || all[a.Network].Internal}
 		}
 	}
 	for _, u := range k.units {
@@ -42,15 +41,15 @@ func (k *Keeper) networks(there ...workload.Found) []bridge.Network {
 	for _, f := range there {
 		older(f.Record)
 	}
-	return slices.SortedFunc(maps.Values(all), func(a, b bridge.Network) int { return cmp.Compare(a.Name, b.Name) })
+	return slices.SortedFunc(maps.Values(all), func(a, b workload.Network) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 // link makes a network, if it is not there as it is wanted.
-func (k *Keeper) link(n bridge.Network) error {
+func (k *Keeper) link(n workload.Network) error {
 	if subnet, ok := k.subnets[n.Name]; ok && subnet.Network == n {
 		return nil
 	}
-	made, err := k.Network.Make([]bridge.Network{n})
+	made, err := k.Network.Make([]workload.Network{n})
 	if err != nil {
 		return err
 	}
@@ -89,16 +88,16 @@ func (k *Keeper) placeAll() {
 }
 
 // fits says whether c can have these places, and nobody else has them.
-func (k *Keeper) fits(c workload.Container, at []bridge.Address) bool {
+func (k *Keeper) fits(c workload.Container, at []workload.Address) bool {
 	used := k.used()
-	return slices.EqualFunc(at, c.Networks, func(a bridge.Address, b workload.Attachment) bool {
+	return slices.EqualFunc(at, c.Networks, func(a workload.Address, b workload.Attachment) bool {
 		return a.Network == b.Network && !used[a.Addr] && k.subnets[a.Network].Contains(a.Addr)
 	})
 }
 
 // reached says whether an instance can still be reached where it is.
 func (k *Keeper) reached(f workload.Found) bool {
-	return !slices.ContainsFunc(f.At, func(a bridge.Address) bool { return !k.subnets[a.Network].Contains(a.Addr) })
+	return !slices.ContainsFunc(f.At, func(a workload.Address) bool { return !k.subnets[a.Network].Contains(a.Addr) })
 }
 
 // used are the addresses that somebody has.
@@ -123,21 +122,21 @@ func (k *Keeper) used() map[netip.Addr]bool {
 
 // place gives u a place on each of its networks, if it has none.
 func (k *Keeper) place(u *unit) error {
-	if slices.EqualFunc(u.now.At, u.want.Networks, func(a bridge.Address, b workload.Attachment) bool { return a.Network == b.Network }) {
+	if slices.EqualFunc(u.now.At, u.want.Networks, func(a workload.Address, b workload.Attachment) bool { return a.Network == b.Network }) {
 		return nil
 	}
 	used, all := k.used(), k.networks()
-	var at []bridge.Address
+	var at []workload.Address
 	for _, a := range u.want.Networks {
-		i := slices.IndexFunc(all, func(n bridge.Network) bool { return n.Name == a.Network })
+		i := slices.IndexFunc(all, func(n workload.Network) bool { return n.Name == a.Network })
 		if err := k.link(all[i]); err != nil {
 			return err
 		}
-		addr, err := bridge.Free(k.subnets[a.Network].Prefix, used)
+		addr, err := workload.Free(k.subnets[a.Network].Prefix, used)
 		if err != nil {
 			return fmt.Errorf("network %s: %w", a.Network, err)
 		}
-		at = append(at, bridge.Address{Network: a.Network, Addr: addr})
+		at = append(at, workload.Address{Network: a.Network, Addr: addr})
 	}
 	u.now.At = at
 	return nil
@@ -158,7 +157,7 @@ func (k *Keeper) front(i workload.Instance) (addr netip.Addr) {
 }
 
 // places are addresses for people.
-func places(at []bridge.Address) string {
+func places(at []workload.Address) string {
 	var b strings.Builder
 	for _, a := range at {
 		fmt.Fprintf(&b, ", %s on %s", a.Addr, a.Network)
@@ -199,7 +198,7 @@ func (k *Keeper) view(u *unit, i workload.Instance) workload.View {
 
 // outside says whether one of an instance's networks leads outside.
 func (k *Keeper) outside(i workload.Instance) bool {
-	return slices.ContainsFunc(i.At, func(a bridge.Address) bool { return !k.subnets[a.Network].Internal })
+	return slices.ContainsFunc(i.At, func(a workload.Address) bool { return !k.subnets[a.Network].Internal })
 }
 
 // serving is the instance of u that others are led to.

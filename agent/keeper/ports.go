@@ -5,13 +5,12 @@ import (
 	"net/netip"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // ports are those of running containers: for any other the node itself answers
 // "refused" at once, where a packet to nobody would be waited for.
-func (k *Keeper) ports() []bridge.Publish {
-	var all []bridge.Publish
+func (k *Keeper) ports() []workload.Publish {
+	var all []workload.Publish
 	taken := make(map[workload.Port]bool)
 	add := func(ports []workload.Port, i workload.Instance) {
 		for _, p := range ports {
@@ -20,7 +19,7 @@ func (k *Keeper) ports() []bridge.Publish {
 				continue // by one that is wanted: it goes before one that was
 			}
 			taken[key] = true
-			all = append(all, bridge.Publish{
+			all = append(all, workload.Publish{
 				Protocol: p.Protocol, HostIP: p.HostIP, HostPort: p.HostPort,
 				To: netip.AddrPortFrom(k.front(i), p.Container),
 			})

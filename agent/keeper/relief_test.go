@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -223,7 +222,7 @@ func TestKilledWhileReplacing(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	found := func(name, addr string, c workload.Container, age time.Duration) *fakeContainer {
-		at := []bridge.Address{{Network: "default", Addr: netip.MustParseAddr(addr)}}
+		at := []workload.Address{{Network: "default", Addr: netip.MustParseAddr(addr)}}
 		return &fakeContainer{exit: make(chan int, 1), Found: workload.Found{
 			Record: *workload.RecordOf(c, workload.Instance{Name: name, At: at}), Spec: c.Hash(),
 			Image: "sha256:hello", Task: workload.Alive, Started: now.Add(-age),

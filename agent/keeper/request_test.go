@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 func (b *bench) ask(t *testing.T, id string, want workload.Want) {
@@ -121,7 +120,7 @@ func TestStopDuringStart(t *testing.T) {
 // blockedEngine starts nothing.
 type blockedEngine struct{ *fakeEngine }
 
-func (b *blockedEngine) Start(ctx context.Context, _ workload.Container, _ workload.Instance, _ bridge.Place) error {
+func (b *blockedEngine) Start(ctx context.Context, _ workload.Container, _ workload.Instance, _ workload.Place) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

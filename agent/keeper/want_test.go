@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // want tells the Keeper of another set.
@@ -248,7 +247,7 @@ func TestWantNetworkTurns(t *testing.T) {
 	b.until(t, "the other one", func(s workload.Status) bool { return unitStates("web running")(s) && f.names() == "web_2" })
 	b.network.mu.Lock()
 	defer b.network.mu.Unlock()
-	if b.network.made["default"].Network != (bridge.Network{Name: "default", Internal: true}) {
+	if b.network.made["default"].Network != (workload.Network{Name: "default", Internal: true}) {
 		t.Errorf("made: %+v", b.network.made["default"])
 	}
 }

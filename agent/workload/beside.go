@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -60,7 +59,7 @@ func (c Container) Apart() bool {
 		}
 	}
 	for id := range strings.SplitSeq(c.User, ":") {
-		if n, err := strconv.ParseUint(id, 10, 32); err == nil && n >= bridge.IDs {
+		if n, err := strconv.ParseUint(id, 10, 32); err == nil && n >= IDs {
 			return false
 		}
 	}

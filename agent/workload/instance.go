@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"kogge.example/agent/workload/bridge"
 )
 
 // Instance is a container as containerd has it. There may be two of one [Container] at a
@@ -17,7 +15,7 @@ type Instance struct {
 	// Name is its name in containerd, and that of its cgroup (/workload/NAME), its
 	// network namespace and its files.
 	Name string
-	At   []bridge.Address // its places on networks, eth0 first
+	At   []Address // its places on networks, eth0 first
 }
 
 // Record is what else an agent has to know of an instance. It is an extension of the

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"kogge.example/agent/workload/bridge"
 )
 
 // Status is what the Keeper knows, for people and for the API. Nobody changes one
@@ -27,9 +25,9 @@ type UnitStatus struct {
 	// At and Ports are its.
 	OldServes bool
 	State     State
-	Image     string           // as it was asked for
-	At        []bridge.Address // its places on networks
-	Ports     []Port           // published while it runs
+	Image     string    // as it was asked for
+	At        []Address // its places on networks
+	Ports     []Port    // published while it runs
 	Health    HealthStatus
 	// StartedAt is when the process that runs was started; zero if none runs.
 	StartedAt time.Time

@@ -15,8 +15,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-
-	"kogge.example/agent/workload/bridge"
 )
 
 // Container is one wanted container, complete: every default that does not come
@@ -113,7 +111,7 @@ const DefaultStopGrace = 10 * time.Second
 
 // Port publishes a port of the container on the node.
 type Port struct {
-	Protocol  bridge.Protocol
+	Protocol  Protocol
 	HostIP    netip.Addr // zero: every IPv4 address of the node
 	HostPort  uint16
 	Container uint16

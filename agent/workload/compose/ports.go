@@ -9,7 +9,6 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // maxPorts is how many ports of the node a container can have, ranges counted out.
@@ -64,8 +63,8 @@ func (s *service) longPort(n *yaml.Node) {
 }
 
 func (s *service) port(n *yaml.Node, one types.ServicePortConfig) {
-	port := workload.Port{Protocol: bridge.Protocol(strings.ToLower(one.Protocol)), Container: uint16(one.Target)}
-	if port.Protocol != bridge.TCP && port.Protocol != bridge.UDP {
+	port := workload.Port{Protocol: workload.Protocol(strings.ToLower(one.Protocol)), Container: uint16(one.Target)}
+	if port.Protocol != workload.TCP && port.Protocol != workload.UDP {
 		s.report(n, "port %d: %s is not supported on a node: tcp and udp are", one.Target, one.Protocol)
 		return
 	}

@@ -20,14 +20,15 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/bridge"
 	"kogge.example/agent/namespace"
-	"kogge.example/agent/workload/bridge"
+	"kogge.example/agent/workload"
 	"kogge.example/update/golden"
 )
 
 // fleet is the table that the tests ask: a shop with a network that leads outside and
 // one that does not, and somebody else's.
-func fleet(subnets map[string]bridge.Subnet) Table {
+func fleet(subnets map[string]workload.Subnet) Table {
 	t := Table{Clients: map[netip.Addr]Client{
 		addr("10.88.0.2"): {Networks: []string{"front", "back"}, Outside: true},
 		addr("10.88.1.2"): {Networks: []string{"front", "back"}, Outside: true},
@@ -47,10 +48,10 @@ func fleet(subnets map[string]bridge.Subnet) Table {
 }
 
 // plain are the subnets without anything behind them.
-func plain() map[string]bridge.Subnet {
-	all := make(map[string]bridge.Subnet)
+func plain() map[string]workload.Subnet {
+	all := make(map[string]workload.Subnet)
 	for i, name := range []string{"front", "back", "other"} {
-		all[name] = bridge.Subnet{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(i), 0}), 24)}
+		all[name] = workload.Subnet{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(i), 0}), 24)}
 	}
 	return all
 }
@@ -158,16 +159,16 @@ func TestServer(t *testing.T) {
 	must(t, netlink.LinkSetUp(lo))
 	bridges, err := bridge.Open(filepath.Join(t.TempDir(), "netns"))
 	must(t, err)
-	subnets := make(map[string]bridge.Subnet)
-	for _, n := range []bridge.Network{{Name: "front"}, {Name: "back", Internal: true}, {Name: "other"}} {
-		made, err := bridges.Make([]bridge.Network{n})
+	subnets := make(map[string]workload.Subnet)
+	for _, n := range []workload.Network{{Name: "front"}, {Name: "back", Internal: true}, {Name: "other"}} {
+		made, err := bridges.Make([]workload.Network{n})
 		must(t, err)
 		subnets[n.Name] = made[n.Name]
 	}
 	must(t, bridges.Publish(nil))
-	web := attach(t, bridges, "web", bridge.Address{Network: "front", Addr: addr("10.88.0.2")}, bridge.Address{Network: "back", Addr: addr("10.88.1.2")})
-	db := attach(t, bridges, "db", bridge.Address{Network: "back", Addr: addr("10.88.1.3")})
-	spy := attach(t, bridges, "spy", bridge.Address{Network: "other", Addr: addr("10.88.2.2")})
+	web := attach(t, bridges, "web", workload.Address{Network: "front", Addr: addr("10.88.0.2")}, workload.Address{Network: "back", Addr: addr("10.88.1.2")})
+	db := attach(t, bridges, "db", workload.Address{Network: "back", Addr: addr("10.88.1.3")})
+	spy := attach(t, bridges, "spy", workload.Address{Network: "other", Addr: addr("10.88.2.2")})
 
 	node := newUpstream(t, "127.0.0.54")
 	own := newUpstream(t, "127.0.0.55")
@@ -381,7 +382,7 @@ func ask(t *testing.T, ns, network, server string, q *dns.Msg) (*dns.Msg, error)
 	return a, err
 }
 
-func attach(t *testing.T, b *bridge.Bridges, id string, at ...bridge.Address) string {
+func attach(t *testing.T, b *bridge.Bridges, id string, at ...workload.Address) string {
 	t.Helper()
 	place, err := b.Attach(id, at, false)
 	must(t, err)

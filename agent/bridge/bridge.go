@@ -28,35 +28,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
 )
 
 // Prefix begins the interface name of every bridge of ours, and of nothing else.
 const Prefix = "kogge"
-
-// Network is a network of containers: those on it reach each other, and by no other
-// way than a published port anybody on another one.
-type Network struct {
-	Name string // unique on the node
-	// Internal says that its containers reach nothing outside of it. Whoever asks for
-	// one of their published ports is answered.
-	Internal bool
-}
-
-// Subnet is a network as it is set up.
-type Subnet struct {
-	Network
-	Device string // the bridge
-	netip.Prefix
-}
-
-// Gateway is the node's own address on the network, the first of it.
-func (s Subnet) Gateway() netip.Addr { return s.Masked().Addr().Next() }
-
-// Address is a place of a container on a network.
-type Address struct {
-	Network string
-	Addr    netip.Addr
-}
 
 // pools are what the networks' subnets are taken from, in this order; what a route of
 // the node leads into is left out. They are private (RFC 1918) and rarely handed out.
@@ -91,7 +68,7 @@ type Bridges struct {
 
 // made is a network that is set up.
 type made struct {
-	Subnet
+	workload.Subnet
 	link *netlink.Bridge
 }
 
@@ -120,10 +97,10 @@ func setting(file string) error {
 
 // Make makes the networks, or finds those that an earlier agent made and keeps their
 // subnets, and returns all of them by name. Others stay as they are; see Prune.
-func (b *Bridges) Make(wanted []Network) (map[string]Subnet, error) {
+func (b *Bridges) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := make(map[string]Subnet, len(wanted))
+	all := make(map[string]workload.Subnet, len(wanted))
 	for _, n := range wanted {
 		m, err := b.open(n)
 		if err != nil {
@@ -134,8 +111,8 @@ func (b *Bridges) Make(wanted []Network) (map[string]Subnet, error) {
 	return all, nil
 }
 
-func (b *Bridges) open(n Network) (made, error) {
-	m := made{Subnet: Subnet{Network: n, Device: device(n.Name)}}
+func (b *Bridges) open(n workload.Network) (made, error) {
+	m := made{Subnet: workload.Subnet{Network: n, Device: device(n.Name)}}
 	if err := m.adopt(); err != nil {
 		return m, err
 	}
@@ -257,7 +234,7 @@ func after(s netip.Prefix) netip.Prefix {
 
 // Prune removes the bridges of ours that are not wanted and to which no container is
 // attached any more.
-func (b *Bridges) Prune(wanted []Network) error {
+func (b *Bridges) Prune(wanted []workload.Network) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	links, err := list()
@@ -286,18 +263,6 @@ func (b *Bridges) Prune(wanted []Network) error {
 	return errors.Join(failed...)
 }
 
-// Free returns the lowest address of subnet that is neither the network, the
-// gateway, the broadcast address nor in used.
-func Free(subnet netip.Prefix, used map[netip.Addr]bool) (netip.Addr, error) {
-	first := subnet.Masked().Addr().Next().Next()
-	for a := first; subnet.Contains(a) && subnet.Contains(a.Next()); a = a.Next() {
-		if !used[a] {
-			return a, nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("subnet %s: no free address", subnet)
-}
-
 // Attached lists the containers that have a namespace file here.
 func (b *Bridges) Attached() ([]string, error) {
 	entries, err := os.ReadDir(b.netns)
@@ -312,14 +277,14 @@ func (b *Bridges) Attached() ([]string, error) {
 }
 
 // subnets are the networks that are set up, by name.
-func (b *Bridges) subnets() []Subnet {
+func (b *Bridges) subnets() []workload.Subnet {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var all []Subnet
+	var all []workload.Subnet
 	for _, m := range b.made {
 		all = append(all, m.Subnet)
 	}
-	slices.SortFunc(all, func(a, b Subnet) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b workload.Subnet) int { return cmp.Compare(a.Name, b.Name) })
 	return all
 }
 

@@ -5,46 +5,29 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"kogge.example/agent/workload"
 )
-
-// Protocol of a published port.
-type Protocol string
-
-// The protocols that can be published.
-const (
-	TCP Protocol = "tcp"
-	UDP Protocol = "udp"
-)
-
-// Publish leads a port of the node to a container.
-type Publish struct {
-	Protocol Protocol
-	// HostIP limits the port to one of the node's IPv4 addresses; the zero value
-	// means all of them, 127.0.0.1 included.
-	HostIP   netip.Addr
-	HostPort uint16
-	To       netip.AddrPort // the container
-}
 
 // Ruleset is what the table is to contain: the networks that it is about, by name, and
 // two maps of ports; see [Ruleset.String].
 type Ruleset struct {
-	Networks []Subnet
-	Bound    []Publish // by address, protocol and port; looked up first
-	Any      []Publish // by protocol and port, for every local address
+	Networks []workload.Subnet
+	Bound    []workload.Publish // by address, protocol and port; looked up first
+	Any      []workload.Publish // by protocol and port, for every local address
 }
 
 // Rules sorts the ports into the two maps. A port that is published twice for the
 // same address is an error that names both containers by address.
-func Rules(networks []Subnet, ports []Publish) (Ruleset, error) {
+func Rules(networks []workload.Subnet, ports []workload.Publish) (Ruleset, error) {
 	r := Ruleset{Networks: networks}
 	ports = slices.Clone(ports)
 	slices.SortFunc(ports, compare)
 	for i, p := range ports {
-		if p.Protocol != TCP && p.Protocol != UDP {
+		if p.Protocol != workload.TCP && p.Protocol != workload.UDP {
 			return Ruleset{}, fmt.Errorf("port %d: protocol %q is neither tcp nor udp", p.HostPort, p.Protocol)
 		}
-		if !slices.ContainsFunc(networks, func(n Subnet) bool { return n.Contains(p.To.Addr()) }) {
+		if !slices.ContainsFunc(networks, func(n workload.Subnet) bool { return n.Contains(p.To.Addr()) }) {
 			return Ruleset{}, fmt.Errorf("port %d: container address %s is on no network", p.HostPort, p.To.Addr())
 		}
 		if i > 0 && key(ports[i-1]) == key(p) {
@@ -64,7 +47,7 @@ func Rules(networks []Subnet, ports []Publish) (Ruleset, error) {
 }
 
 // key is what must be unique among published ports.
-func key(p Publish) string {
+func key(p workload.Publish) string {
 	ip := "*"
 	if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
 		ip = p.HostIP.String()
@@ -72,7 +55,7 @@ func key(p Publish) string {
 	return fmt.Sprintf("%s:%d/%s", ip, p.HostPort, p.Protocol)
 }
 
-func compare(a, b Publish) int {
+func compare(a, b workload.Publish) int {
 	return strings.Compare(
 		fmt.Sprintf("%s %05d %s %s", a.Protocol, a.HostPort, key(a), a.To),
 		fmt.Sprintf("%s %05d %s %s", b.Protocol, b.HostPort, key(b), b.To))

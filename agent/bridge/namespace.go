@@ -10,6 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
 )
 
 // nsfsMagic is NSFS_MAGIC of linux/magic.h: the file system that namespace files
@@ -25,7 +27,7 @@ func isNamespace(file string) bool {
 // newNamespace makes a network namespace, mounts it on file and returns it open. With an
 // owner it belongs to a new user namespace, which is mounted on that one's file: only so
 // do the capabilities that a container has there count in its network.
-func newNamespace(file string, owner Owner) (*os.File, error) {
+func newNamespace(file string, owner workload.Owner) (*os.File, error) {
 	files := map[string]string{"net": file}
 	if owner.File != "" {
 		files["user"] = owner.File
@@ -45,7 +47,7 @@ func newNamespace(file string, owner Owner) (*os.File, error) {
 	}
 	var err error
 	if owner.File != "" {
-		ids := fmt.Sprintf("0:%d:%d", owner.First, IDs)
+		ids := fmt.Sprintf("0:%d:%d", owner.First, workload.IDs)
 		err = sys.UnshareAfterEnterUserns(ids, ids, unix.CLONE_NEWNET, func(pid int) error { return mount(fmt.Sprintf("/proc/%d", pid)) })
 	} else {
 		err = unshared(mount)

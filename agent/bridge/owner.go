@@ -7,43 +7,32 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"kogge.example/agent/workload"
 )
 
-// IDs is how many user and group ids a user namespace has: 0 to 65535.
-const IDs = 1 << 16
-
-// Owner is the user namespace that a container's network belongs to. The zero Owner is
-// the node's.
-type Owner struct {
-	File string
-	// First is the id of the node that is 0 in the namespace. No two namespaces that are
-	// there at one time have an id of the node in common, and none has one that the node
-	// itself uses.
-	First uint32
-}
-
 // ownerOf is the user namespace that id has by now; zero if it has none.
-func (b *Bridges) ownerOf(id string) (Owner, error) {
+func (b *Bridges) ownerOf(id string) (workload.Owner, error) {
 	entries, err := os.ReadDir(b.users)
 	if err != nil {
-		return Owner{}, fmt.Errorf("list user namespaces: %w", err)
+		return workload.Owner{}, fmt.Errorf("list user namespaces: %w", err)
 	}
 	for _, e := range entries {
 		if name, slot, ok := ownerName(e.Name()); ok && name == id {
 			return b.owner(name, slot), nil
 		}
 	}
-	return Owner{}, nil
+	return workload.Owner{}, nil
 }
 
 // newOwner reserves ids of the node that nobody has, for id: its file is there then, and
 // newNamespace mounts the namespace on it.
-func (b *Bridges) newOwner(id string) (Owner, error) {
+func (b *Bridges) newOwner(id string) (workload.Owner, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	entries, err := os.ReadDir(b.users)
 	if err != nil {
-		return Owner{}, fmt.Errorf("list user namespaces: %w", err)
+		return workload.Owner{}, fmt.Errorf("list user namespaces: %w", err)
 	}
 	taken := make(map[uint32]bool)
 	for _, e := range entries {
@@ -57,7 +46,7 @@ func (b *Bridges) newOwner(id string) (Owner, error) {
 			return o, touch(o.File)
 		}
 	}
-	return Owner{}, errors.New("no user ids are left")
+	return workload.Owner{}, errors.New("no user ids are left")
 }
 
 // slots is how often IDs fit into what the kernel counts ids with; the last one has -1
@@ -66,8 +55,8 @@ const slots = 1<<16 - 1
 
 // The file of a user namespace is called by its container and its slot.
 
-func (b *Bridges) owner(id string, slot uint32) Owner {
-	return Owner{File: filepath.Join(b.users, fmt.Sprintf("%s.%d", id, slot)), First: slot * IDs}
+func (b *Bridges) owner(id string, slot uint32) workload.Owner {
+	return workload.Owner{File: filepath.Join(b.users, fmt.Sprintf("%s.%d", id, slot)), First: slot * workload.IDs}
 }
 
 func ownerName(file string) (id string, slot uint32, ok bool) {

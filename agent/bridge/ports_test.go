@@ -8,29 +8,30 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"kogge.example/agent/workload"
 	"kogge.example/update/golden"
 )
 
-var networks = []Subnet{
-	{Network: Network{Name: "front"}, Device: "kogge-11111111", Prefix: netip.MustParsePrefix("10.88.0.0/24")},
-	{Network: Network{Name: "shop.back", Internal: true}, Device: "kogge-22222222", Prefix: netip.MustParsePrefix("10.88.1.0/24")},
+var networks = []workload.Subnet{
+	{Network: workload.Network{Name: "front"}, Device: "kogge-11111111", Prefix: netip.MustParsePrefix("10.88.0.0/24")},
+	{Network: workload.Network{Name: "shop.back", Internal: true}, Device: "kogge-22222222", Prefix: netip.MustParsePrefix("10.88.1.0/24")},
 }
 
 func to(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // TestRules shows the table for a few published ports as nft(8) would.
 func TestRules(t *testing.T) {
-	for name, ports := range map[string][]Publish{
+	for name, ports := range map[string][]workload.Publish{
 		"none": nil,
 		"web": {
-			{Protocol: TCP, HostPort: 8080, To: to("10.88.0.2:80")},
+			{Protocol: workload.TCP, HostPort: 8080, To: to("10.88.0.2:80")},
 		},
 		"mixed": {
-			{Protocol: UDP, HostPort: 53, To: to("10.88.0.3:5353")},
-			{Protocol: TCP, HostPort: 53, To: to("10.88.0.3:5353")},
-			{Protocol: TCP, HostPort: 443, HostIP: netip.MustParseAddr("192.0.2.7"), To: to("10.88.0.2:8443")},
-			{Protocol: TCP, HostPort: 443, HostIP: netip.MustParseAddr("127.0.0.1"), To: to("10.88.0.4:443")},
-			{Protocol: TCP, HostPort: 443, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.5:443")},
+			{Protocol: workload.UDP, HostPort: 53, To: to("10.88.0.3:5353")},
+			{Protocol: workload.TCP, HostPort: 53, To: to("10.88.0.3:5353")},
+			{Protocol: workload.TCP, HostPort: 443, HostIP: netip.MustParseAddr("192.0.2.7"), To: to("10.88.0.2:8443")},
+			{Protocol: workload.TCP, HostPort: 443, HostIP: netip.MustParseAddr("127.0.0.1"), To: to("10.88.0.4:443")},
+			{Protocol: workload.TCP, HostPort: 443, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.5:443")},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,20 +47,20 @@ func TestRules(t *testing.T) {
 func TestRulesRefused(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		ports []Publish
+		ports []workload.Publish
 		want  string
 	}{
-		{"twice", []Publish{
-			{Protocol: TCP, HostPort: 80, To: to("10.88.0.2:80")},
-			{Protocol: TCP, HostPort: 80, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.3:80")},
+		{"twice", []workload.Publish{
+			{Protocol: workload.TCP, HostPort: 80, To: to("10.88.0.2:80")},
+			{Protocol: workload.TCP, HostPort: 80, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.3:80")},
 		}, "port *:80/tcp is published by both 10.88.0.2:80 and 10.88.0.3:80"},
-		{"IPv6", []Publish{
-			{Protocol: TCP, HostPort: 80, HostIP: netip.MustParseAddr("::1"), To: to("10.88.0.2:80")},
+		{"IPv6", []workload.Publish{
+			{Protocol: workload.TCP, HostPort: 80, HostIP: netip.MustParseAddr("::1"), To: to("10.88.0.2:80")},
 		}, "port ::1:80/tcp: host address ::1 is not IPv4"},
-		{"elsewhere", []Publish{
-			{Protocol: TCP, HostPort: 80, To: to("10.99.0.2:80")},
+		{"elsewhere", []workload.Publish{
+			{Protocol: workload.TCP, HostPort: 80, To: to("10.99.0.2:80")},
 		}, "port 80: container address 10.99.0.2 is on no network"},
-		{"protocol", []Publish{
+		{"protocol", []workload.Publish{
 			{Protocol: "sctp", HostPort: 80, To: to("10.88.0.2:80")},
 		}, `port 80: protocol "sctp" is neither tcp nor udp`},
 	} {
@@ -107,7 +108,7 @@ func TestFree(t *testing.T) {
 	used := map[netip.Addr]bool{}
 	var got []string
 	for {
-		a, err := Free(small, used)
+		a, err := workload.Free(small, used)
 		if err != nil {
 			break
 		}
@@ -119,7 +120,7 @@ func TestFree(t *testing.T) {
 		t.Errorf("addresses (-want +got):\n%s", diff)
 	}
 	delete(used, netip.MustParseAddr("10.88.0.4"))
-	if a, err := Free(small, used); err != nil || a.String() != "10.88.0.4" {
+	if a, err := workload.Free(small, used); err != nil || a.String() != "10.88.0.4" {
 		t.Errorf("freed address: got %v, %v", a, err)
 	}
 }
@@ -129,7 +130,7 @@ func TestVethName(t *testing.T) {
 	for _, id := range []string{"web", "db", strings.Repeat("long", 16)} {
 		for _, addr := range []string{"10.88.0.2", "10.88.0.254", "192.168.188.2"} {
 			for i, network := range []string{"default", "shop.back"} {
-				name := vethName(id, i, Address{network, netip.MustParseAddr(addr)}, i > 0)
+				name := vethName(id, i, workload.Address{Network: network, Addr: netip.MustParseAddr(addr)}, i > 0)
 				if len(name) > 15 || !strings.HasPrefix(name, vethPrefix(id)) {
 					t.Errorf("%s at %s: bad interface name %q", id, addr, name)
 				}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/namespace"
+	"kogge.example/agent/workload"
 )
 
 // TestNetwork builds the real thing in a network namespace of its own: bridge,
@@ -36,7 +37,7 @@ func TestNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	networks := []Network{{Name: "front"}, {Name: "back", Internal: true}, {Name: "other"}}
+	networks := []workload.Network{{Name: "front"}, {Name: "back", Internal: true}, {Name: "other"}}
 	made, err := b.Make(networks)
 	if err != nil {
 		t.Fatal(err)
@@ -47,25 +48,25 @@ func TestNetwork(t *testing.T) {
 		}
 	}
 	web, db, other := netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("10.88.1.3"), netip.MustParseAddr("10.88.0.3")
-	webAt := []Address{{"front", web}, {"back", netip.MustParseAddr("10.88.1.2")}}
+	webAt := []workload.Address{{Network: "front", Addr: web}, {Network: "back", Addr: netip.MustParseAddr("10.88.1.2")}}
 	webNS := attach(t, b, "web", webAt)
-	otherNS := attach(t, b, "other", []Address{{"front", other}})
-	dbNS := attach(t, b, "db", []Address{{"back", db}})
-	apartNS := attach(t, b, "apart", []Address{{"other", netip.MustParseAddr("10.88.2.2")}})
+	otherNS := attach(t, b, "other", []workload.Address{{Network: "front", Addr: other}})
+	dbNS := attach(t, b, "db", []workload.Address{{Network: "back", Addr: db}})
+	apartNS := attach(t, b, "apart", []workload.Address{{Network: "other", Addr: netip.MustParseAddr("10.88.2.2")}})
 	aloneNS := attach(t, b, "alone", nil)
 	serve(t, webNS, "web")
 	serve(t, otherNS, "other")
 	serve(t, dbNS, "db")
 	serve(t, "", "node")
 	serveOn(t, "", "10.88.0.1:53", "names")
-	ports := []Publish{
-		{Protocol: TCP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
-		{Protocol: UDP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
-		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("127.0.0.1"), To: netip.AddrPortFrom(web, 80)},
-		{Protocol: TCP, HostPort: 9000, HostIP: netip.MustParseAddr("192.0.2.1"), To: netip.AddrPortFrom(other, 80)},
-		{Protocol: TCP, HostPort: 53, To: netip.AddrPortFrom(web, 80)},
-		{Protocol: UDP, HostPort: 53, To: netip.AddrPortFrom(web, 80)},
-		{Protocol: TCP, HostPort: 5432, To: netip.AddrPortFrom(db, 80)},
+	ports := []workload.Publish{
+		{Protocol: workload.TCP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
+		{Protocol: workload.UDP, HostPort: 8080, To: netip.AddrPortFrom(web, 80)},
+		{Protocol: workload.TCP, HostPort: 9000, HostIP: netip.MustParseAddr("127.0.0.1"), To: netip.AddrPortFrom(web, 80)},
+		{Protocol: workload.TCP, HostPort: 9000, HostIP: netip.MustParseAddr("192.0.2.1"), To: netip.AddrPortFrom(other, 80)},
+		{Protocol: workload.TCP, HostPort: 53, To: netip.AddrPortFrom(web, 80)},
+		{Protocol: workload.UDP, HostPort: 53, To: netip.AddrPortFrom(web, 80)},
+		{Protocol: workload.TCP, HostPort: 5432, To: netip.AddrPortFrom(db, 80)},
 	}
 	apply(t, b, ports)
 	for _, link := range []string{device("front"), vethName("web", 0, webAt[0], false)} {
@@ -168,7 +169,7 @@ func TestNetwork(t *testing.T) {
 		}{{netip.Addr{}, "nothing"}, {web, "web"}, {other, "other"}, {netip.Addr{}, "nothing"}, {web, "web"}} {
 			now := ports
 			if c.to.IsValid() {
-				now = append(slices.Clone(ports), Publish{Protocol: UDP, HostPort: 5514, To: netip.AddrPortFrom(c.to, 80)})
+				now = append(slices.Clone(ports), workload.Publish{Protocol: workload.UDP, HostPort: 5514, To: netip.AddrPortFrom(c.to, 80)})
 			}
 			apply(t, b, now)
 			if got := says(); got != c.want {
@@ -177,7 +178,7 @@ func TestNetwork(t *testing.T) {
 		}
 	})
 	t.Run("replace", func(t *testing.T) {
-		apply(t, b, []Publish{{Protocol: TCP, HostPort: 8081, To: netip.AddrPortFrom(web, 80)}})
+		apply(t, b, []workload.Publish{{Protocol: workload.TCP, HostPort: 8081, To: netip.AddrPortFrom(web, 80)}})
 		if got, err := ask(t, lan, "tcp4", "192.0.2.1:8081"); err != nil || got != "web" {
 			t.Errorf("new port: got %q, %v", got, err)
 		}
@@ -242,7 +243,7 @@ func TestNetwork(t *testing.T) {
 	})
 }
 
-func attach(t *testing.T, b *Bridges, id string, at []Address) (ns string) {
+func attach(t *testing.T, b *Bridges, id string, at []workload.Address) (ns string) {
 	t.Helper()
 	place, err := b.Attach(id, at, false)
 	if err != nil {
@@ -252,7 +253,7 @@ func attach(t *testing.T, b *Bridges, id string, at []Address) (ns string) {
 	return place.Net
 }
 
-func apply(t *testing.T, b *Bridges, ports []Publish) {
+func apply(t *testing.T, b *Bridges, ports []workload.Publish) {
 	t.Helper()
 	must(t, b.Publish(ports))
 }
@@ -262,7 +263,7 @@ func apply(t *testing.T, b *Bridges, ports []Publish) {
 func lan(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lan")
-	ns, err := newNamespace(file, Owner{})
+	ns, err := newNamespace(file, workload.Owner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -403,12 +404,12 @@ func ask(t *testing.T, ns, network, addr string) (answer string, err error) {
 // testApart: a network that belongs to a user namespace of its own, with ids that no
 // other has.
 func testApart(t *testing.T, b *Bridges) {
-	at := []Address{{"front", netip.MustParseAddr("10.88.0.77")}}
+	at := []workload.Address{{Network: "front", Addr: netip.MustParseAddr("10.88.0.77")}}
 	first, err := b.Attach("first", at, true)
 	must(t, err)
 	second, err := b.Attach("se.cond", nil, true)
 	must(t, err)
-	if first.Owner.First != IDs || second.Owner.First != 2*IDs || first.Owner.File == second.Owner.File {
+	if first.Owner.First != workload.IDs || second.Owner.First != 2*workload.IDs || first.Owner.File == second.Owner.File {
 		t.Errorf("ids begin at %d and %d", first.Owner.First, second.Owner.First)
 	}
 	ns, err := os.Open(first.Net)
@@ -434,7 +435,7 @@ func testApart(t *testing.T, b *Bridges) {
 		t.Errorf("made anew: %v, %v, was %v", again, err, first)
 	}
 	together, err := b.Attach("first", at, false)
-	if err != nil || together.Owner != (Owner{}) {
+	if err != nil || together.Owner != (workload.Owner{}) {
 		t.Errorf("no longer apart: %v, %v", together, err)
 	}
 	for _, id := range []string{"first", "se.cond"} {

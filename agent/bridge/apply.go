@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
 )
 
 // table is the name of the one nftables table (family ip) that is ours.
@@ -30,7 +32,7 @@ const statusDNAT = 1 << 5
 
 // Publish makes exactly these ports lead to containers, and keeps the networks that are
 // made apart; see [Rules] and [Apply].
-func (b *Bridges) Publish(ports []Publish) error {
+func (b *Bridges) Publish(ports []workload.Publish) error {
 	r, err := Rules(b.subnets(), ports)
 	if err != nil {
 		return err
@@ -106,9 +108,9 @@ func (b *builder) maps(r Ruleset) error {
 }
 
 // portKey is protocol . port, each padded to 4 bytes as the registers hold them.
-func portKey(p Publish) []byte {
+func portKey(p workload.Publish) []byte {
 	proto := byte(unix.IPPROTO_TCP)
-	if p.Protocol == UDP {
+	if p.Protocol == workload.UDP {
 		proto = unix.IPPROTO_UDP
 	}
 	key := []byte{proto, 0, 0, 0}

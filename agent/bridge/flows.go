@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
 )
 
 // A connection keeps its translation for as long as it lives, which is right for TCP: it
@@ -57,12 +59,12 @@ func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 		}
 	}
 	is := netip.AddrPortFrom(answers, f.Reverse.SrcPort)
-	return is != s.rules.leadsTo(UDP, netip.AddrPortFrom(node, f.Forward.DstPort))
+	return is != s.rules.leadsTo(workload.UDP, netip.AddrPortFrom(node, f.Forward.DstPort))
 }
 
 // leadsTo is where a packet for one of the node's ports goes: to a container, or, where
 // none publishes it, to the node itself.
-func (r Ruleset) leadsTo(protocol Protocol, port netip.AddrPort) netip.AddrPort {
+func (r Ruleset) leadsTo(protocol workload.Protocol, port netip.AddrPort) netip.AddrPort {
 	for _, p := range r.Bound {
 		if p.Protocol == protocol && p.HostIP == port.Addr() && p.HostPort == port.Port() {
 			return p.To
@@ -79,7 +81,7 @@ func (r Ruleset) leadsTo(protocol Protocol, port netip.AddrPort) netip.AddrPort 
 // publishesUDP tells whether any of the ports is one.
 func (r Ruleset) publishesUDP() bool {
 	for _, p := range append(r.Bound[:len(r.Bound):len(r.Bound)], r.Any...) {
-		if p.Protocol == UDP {
+		if p.Protocol == workload.UDP {
 			return true
 		}
 	}

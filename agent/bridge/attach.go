@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"kogge.example/agent/workload"
 )
 
 // MaxNetworks is how many networks a container is on at most.
@@ -23,22 +25,22 @@ const MaxNetworks = 16
 // none, and without addresses nothing but a loopback. If it is to be apart, all of that
 // belongs to a user namespace of its own. What is there already under these names and
 // still whole is kept, so that a container that is started anew does not pay for it again.
-func (b *Bridges) Attach(id string, at []Address, apart bool) (Place, error) {
-	p := Place{Net: filepath.Join(b.netns, id)}
+func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload.Place, error) {
+	p := workload.Place{Net: filepath.Join(b.netns, id)}
 	plugs, err := b.plugs(id, at)
 	if err != nil {
-		return Place{}, fmt.Errorf("network of %s: %w", id, err)
+		return workload.Place{}, fmt.Errorf("network of %s: %w", id, err)
 	}
 	if p.Owner, err = b.ownerOf(id); err != nil {
-		return Place{}, err
+		return workload.Place{}, err
 	}
 	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || isNamespace(p.Owner.File)) {
 		return p, nil
 	}
 	if err := b.Detach(id); err != nil {
-		return Place{}, err
+		return workload.Place{}, err
 	}
-	p.Owner = Owner{}
+	p.Owner = workload.Owner{}
 	if apart {
 		p.Owner, err = b.newOwner(id)
 	}
@@ -46,20 +48,13 @@ func (b *Bridges) Attach(id string, at []Address, apart bool) (Place, error) {
 		err = connect(p, id, plugs)
 	}
 	if err != nil {
-		return Place{}, errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
+		return workload.Place{}, errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
 	}
 	return p, nil
 }
 
-// Place is where a container is started: the file of its network namespace and the user
-// namespace that this belongs to. The zero Place is the node's own.
-type Place struct {
-	Net   string
-	Owner Owner
-}
-
 // plugs are the interfaces of id at these addresses.
-func (b *Bridges) plugs(id string, at []Address) ([]plug, error) {
+func (b *Bridges) plugs(id string, at []workload.Address) ([]plug, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []plug
@@ -83,7 +78,7 @@ func whole(file string, plugs []plug) bool {
 	return isNamespace(file)
 }
 
-func connect(at Place, id string, plugs []plug) error {
+func connect(at workload.Place, id string, plugs []plug) error {
 	ns, err := newNamespace(at.Net, at.Owner)
 	if err != nil {
 		return err
@@ -187,7 +182,7 @@ func vethPrefix(id string) string {
 // vethName also names which of id's interfaces it is and where it leads, so that a
 // link made for another network or address is not taken for whole, nor a namespace
 // whose default route leads into a network that is internal by now.
-func vethName(id string, i int, a Address, internal bool) string {
+func vethName(id string, i int, a workload.Address, internal bool) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %v", a.Network, a.Addr, internal))
 	return fmt.Sprintf("%s%x%s", vethPrefix(id), i%MaxNetworks, hex.EncodeToString(sum[:2])[:3])
 }
