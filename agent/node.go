@@ -26,6 +26,7 @@ import (
 	"kogge.example/agent/workload/names"
 	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // places are where the role agent finds things; the defaults are those of a node.
@@ -236,7 +237,7 @@ func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.co
 const stopLimit = 20 * time.Second
 
 // ownContainers reads the workloads out of the settings, and what these allow.
-func ownContainers(config string) ([]workload.Container, []nodeconfig.Allow, error) {
+func ownContainers(config string) ([]workload.Container, []rights.Allow, error) {
 	settings, err := nodeconfig.ReadFile(config)
 	if err != nil {
 		return nil, nil, err

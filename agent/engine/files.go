@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"kogge.example/agent/workload"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // files are the names of what WriteFiles writes, all seen in the container's /etc.
@@ -110,7 +110,7 @@ const maxServers = 3
 // agent is away, and what else the node's own file says.
 func resolvConf(c workload.Container, v workload.View, node string) []byte {
 	var rest, asked []string
-	host := c.Shares(nodeconfig.HostNetwork)
+	host := c.Shares(rights.HostNetwork)
 	for line := range strings.Lines(node) {
 		switch fields := strings.Fields(line); {
 		case len(fields) < 2 || strings.ContainsAny(fields[0][:1], "#;"):

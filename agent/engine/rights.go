@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // withCapabilities is the usual set without what nobody gets and what c drops, and with
@@ -38,10 +38,10 @@ func withCapabilities(c workload.Container) oci.SpecOpts {
 }
 
 // sharedNamespaces are what the specification calls those that a container can share.
-var sharedNamespaces = map[nodeconfig.Namespace]specs.LinuxNamespaceType{
-	nodeconfig.HostNetwork: specs.NetworkNamespace, nodeconfig.HostPID: specs.PIDNamespace,
-	nodeconfig.HostIPC: specs.IPCNamespace, nodeconfig.HostUTS: specs.UTSNamespace,
-	nodeconfig.HostCgroup: specs.CgroupNamespace, nodeconfig.HostUser: specs.UserNamespace,
+var sharedNamespaces = map[rights.Namespace]specs.LinuxNamespaceType{
+	rights.HostNetwork: specs.NetworkNamespace, rights.HostPID: specs.PIDNamespace,
+	rights.HostIPC: specs.IPCNamespace, rights.HostUTS: specs.UTSNamespace,
+	rights.HostCgroup: specs.CgroupNamespace, rights.HostUser: specs.UserNamespace,
 }
 
 // withRights takes away of what keeps a container in what c may be without. Somebody has
@@ -58,7 +58,7 @@ func withRights(c workload.Container) oci.SpecOpts {
 	switch {
 	case c.Rights.Privileged:
 		all = append(all, oci.WithPrivileged, oci.WithAllDevicesAllowed, oci.WithHostDevices, oci.WithNewPrivileges)
-	case c.Without(nodeconfig.SystemPaths):
+	case c.Without(rights.SystemPaths):
 		all = append(all, oci.WithMaskedPaths(nil), oci.WithReadonlyPaths(nil))
 	}
 	return oci.Compose(all...)
@@ -67,17 +67,17 @@ func withRights(c workload.Container) oci.SpecOpts {
 // withoutOwn takes out what only makes sense in a namespace of the container's own.
 func withoutOwn(c workload.Container) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-		if c.Shares(nodeconfig.HostNetwork) {
+		if c.Shares(rights.HostNetwork) {
 			for name := range s.Linux.Sysctl {
 				if strings.HasPrefix(name, "net.") {
 					delete(s.Linux.Sysctl, name)
 				}
 			}
 		}
-		if c.Shares(nodeconfig.HostUTS) {
+		if c.Shares(rights.HostUTS) {
 			s.Hostname, s.Domainname = "", ""
 		}
-		if c.Shares(nodeconfig.HostIPC) {
+		if c.Shares(rights.HostIPC) {
 			for i, m := range s.Mounts {
 				if m.Destination == "/dev/shm" {
 					s.Mounts[i] = specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Destination, Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"}}
@@ -164,7 +164,7 @@ func (e *Engine) hold(c workload.Container, name string) error {
 }
 
 func (e *Engine) holdOne(path, place string) error {
-	if why := nodeconfig.Bindable(path); why != "" {
+	if why := rights.Bindable(path); why != "" {
 		return errors.New(why)
 	}
 	fd, err := e.find(path)
@@ -194,7 +194,7 @@ func (e *Engine) holdOne(path, place string) error {
 // find opens path, which has no symbolic link on its way. What is missing below
 // [nodeconfig.Data] is made, as a folder.
 func (e *Engine) find(path string) (int, error) {
-	rest, data := strings.CutPrefix(path+"/", nodeconfig.Data+"/")
+	rest, data := strings.CutPrefix(path+"/", rights.Data+"/")
 	if !data {
 		return open(unix.AT_FDCWD, path)
 	}

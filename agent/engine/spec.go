@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // defaultShm is the size of /dev/shm of a container that names none.
@@ -74,7 +74,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		withRights(c),
 		withOwner(at.Owner),
 	)
-	if !c.Without(nodeconfig.Seccomp) {
+	if !c.Without(rights.Seccomp) {
 		opts = append(opts, seccomp.WithDefaultProfile()) // last: it depends on the capabilities
 	}
 	return opts

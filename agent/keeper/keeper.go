@@ -19,7 +19,7 @@ import (
 
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/names"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // engine is containerd as the Keeper needs it. engine.Engine fits, and so does the one
@@ -69,7 +69,7 @@ type Keeper struct {
 	Names resolver
 	// Allow is what the node's own file allows containers, see [workload.Denied]. What is not
 	// allowed does not run, and does not go on.
-	Allow []nodeconfig.Allow
+	Allow []rights.Allow
 	// Apart gives containers user namespaces of their own where that goes.
 	Apart bool
 	// Report is called by Run after every change and every Tick, so that silence
@@ -555,7 +555,7 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	defer beside.Wait()
 	beside.Go(func() { own = k.health(ctx, c) })
 	var place workload.Place // the node's
-	if !c.Shares(nodeconfig.HostNetwork) {
+	if !c.Shares(rights.HostNetwork) {
 		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.Apart()); err != nil {
 			return 0, workload.Health{}, err
 		}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"kogge.example/agent/workload"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 	"kogge.example/update/golden"
 )
 
@@ -30,7 +30,7 @@ func TestBesideTable(t *testing.T) {
 		{"a volume to read", workload.Container{Volumes: []workload.Volume{{Name: "data", ReadOnly: true}}}, checked},
 		{"a folder of the node", workload.Container{Rights: workload.Rights{Binds: []workload.Bind{{Path: "/srv"}}}}, checked},
 		{"a device", workload.Container{Rights: workload.Rights{Devices: []workload.Device{{Path: "/dev/ttyS0"}}}}, checked},
-		{"the node's network", workload.Container{Rights: workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}}, checked},
+		{"the node's network", workload.Container{Rights: workload.Rights{Host: []rights.Namespace{rights.HostNetwork}}}, checked},
 		{"stop-first", workload.Container{Order: workload.StopFirst}, checked},
 		{"start-first, no health check", workload.Container{Order: workload.StartFirst}, workload.Health{}},
 		{"start-first, a volume", workload.Container{Order: workload.StartFirst, Volumes: []workload.Volume{{Name: "data"}}}, checked},

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 	"kogge.example/update/golden"
 )
 
@@ -21,9 +22,9 @@ func TestDenied(t *testing.T) {
 		{"privileged", Rights{Privileged: true}},
 		{"privileged, and what that includes", Rights{
 			Privileged: true, Capabilities: []string{"CAP_NET_ADMIN"},
-			Devices: []Device{{"/dev/ttyUSB0", "/dev/ttyUSB0", "rwm"}}, Unconfined: []nodeconfig.Profile{nodeconfig.Seccomp},
+			Devices: []Device{{"/dev/ttyUSB0", "/dev/ttyUSB0", "rwm"}}, Unconfined: []rights.Profile{rights.Seccomp},
 		}},
-		{"privileged on the node's network", Rights{Privileged: true, Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}},
+		{"privileged on the node's network", Rights{Privileged: true, Host: []rights.Namespace{rights.HostNetwork}}},
 		{"two capabilities", Rights{Capabilities: []string{"CAP_NET_ADMIN", "CAP_SYS_TIME"}}},
 		{"all capabilities", Rights{Capabilities: []string{"ALL"}}},
 		{"a device twice", Rights{Devices: []Device{{"/dev/ttyUSB0", "/dev/a", "rw"}, {"/dev/ttyUSB0", "/dev/b", "r"}}}},
@@ -31,8 +32,8 @@ func TestDenied(t *testing.T) {
 		{"a bind to read", Rights{Binds: []Bind{{"/state/data/media", "/media", true}}}},
 		{"a bind to write", Rights{Binds: []Bind{{"/state/data/media", "/media", false}}}},
 		{"a bind below an allowed one", Rights{Binds: []Bind{{"/state/data/media/x", "/media", true}}}},
-		{"namespaces", Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork, nodeconfig.HostPID}}},
-		{"profiles", Rights{Unconfined: nodeconfig.Profiles}},
+		{"namespaces", Rights{Host: []rights.Namespace{rights.HostNetwork, rights.HostPID}}},
+		{"profiles", Rights{Unconfined: rights.Profiles}},
 	}
 	allows := []struct{ name, text string }{
 		{"nothing", ""},
@@ -68,7 +69,7 @@ func TestDenied(t *testing.T) {
 }
 
 // allow parses entries of node.yaml.
-func allow(t *testing.T, entries string) []nodeconfig.Allow {
+func allow(t *testing.T, entries string) []rights.Allow {
 	t.Helper()
 	if entries == "" {
 		return nil

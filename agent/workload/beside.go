@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // Beside says whether c can run beside the instance that it replaces: as it was told, or
@@ -20,7 +20,7 @@ func (c Container) Beside(check Health) bool {
 	}
 	shared := slices.ContainsFunc(c.Volumes, func(v Volume) bool { return !v.ReadOnly }) ||
 		slices.ContainsFunc(c.Rights.Binds, func(b Bind) bool { return !b.ReadOnly }) ||
-		len(c.Rights.Devices) > 0 || c.Rights.Privileged || c.Shares(nodeconfig.HostNetwork)
+		len(c.Rights.Devices) > 0 || c.Rights.Privileged || c.Shares(rights.HostNetwork)
 	return len(check.Test) > 0 && !shared
 }
 
@@ -50,7 +50,7 @@ func (c Container) Called(network string) []string {
 // user beyond the ids that the namespace has.
 func (c Container) Apart() bool {
 	r := c.Rights
-	if r.Privileged || len(r.Host) > 0 || len(r.Devices) > 0 || slices.Contains(r.Unconfined, nodeconfig.SystemPaths) {
+	if r.Privileged || len(r.Host) > 0 || len(r.Devices) > 0 || slices.Contains(r.Unconfined, rights.SystemPaths) {
 		return false
 	}
 	for _, name := range r.Capabilities {

@@ -19,7 +19,7 @@ var doors = map[string][]string{
 	"update": {"boards"},
 	"init":   {"update", "boards"},
 	"image":  {"update", "boards", "init/nodeconfig"},
-	"agent":  {"update", "boards", "init/nodeconfig", "init/control"},
+	"agent":  {"update", "boards", "init/nodeconfig", "init/rights", "init/control"},
 	// Tests of whole systems and the bench build the images they run.
 	"qemu": {"image", "update", "boards", "init/nodeconfig"},
 	"cmd":  {"image", "qemu", "agent/api", "agent/identity", "agent/install", "agent/ledger", "agent/mdns", "agent/namespace", "agent/workload", "update", "boards", "init/nodeconfig"},

@@ -13,7 +13,11 @@
 // small to contain.
 package nodeconfig
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"kogge.example/init/rights"
+)
 
 // Config is a node's settings. The zero Config is a node that was told nothing:
 // DHCP and IPv6 autoconfiguration on every wired link, no workloads.
@@ -41,7 +45,7 @@ type Config struct {
 
 	// Allow says what containers may have that none has by itself. Default: nothing. At
 	// most 64 entries.
-	Allow []Allow `yaml:"allow,omitempty"`
+	Allow []rights.Allow `yaml:"allow,omitempty"`
 
 	Assess Assess `yaml:"assess,omitempty"`
 

@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/workload"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // asks notes that n needs the node's own file to allow it. An operator is told here; a
@@ -29,7 +29,7 @@ func (s *service) privileged(n *yaml.Node) {
 
 // shares reads a key that says whose namespace to be in: the node's, or own, which is
 // the container's own.
-func (s *service) shares(n *yaml.Node, which nodeconfig.Namespace, own string) {
+func (s *service) shares(n *yaml.Node, which rights.Namespace, own string) {
 	if s.text(n) != "host" {
 		s.alone(n, own)
 		return
@@ -42,9 +42,9 @@ func (s *service) securityOpt(n *yaml.Node) {
 	s.list(n, "security_opt", func(item *yaml.Node) {
 		option := s.text(item)
 		name, value, _ := strings.Cut(strings.ReplaceAll(option, "=", ":"), ":")
-		profile := nodeconfig.Profile(name)
+		profile := rights.Profile(name)
 		switch {
-		case slices.Contains(nodeconfig.Profiles, profile) && value == "unconfined":
+		case slices.Contains(rights.Profiles, profile) && value == "unconfined":
 			if !slices.Contains(s.Rights.Unconfined, profile) {
 				s.Rights.Unconfined = append(s.Rights.Unconfined, profile)
 			}
@@ -106,7 +106,7 @@ func (s *service) device(n *yaml.Node, d workload.Device) {
 	if d.Access == "" {
 		d.Access = "rwm"
 	}
-	why := nodeconfig.Device(d.Path)
+	why := rights.Device(d.Path)
 	switch {
 	case d.Path == "": // said by now, or an empty text
 		s.report(n, "devices: a path below /dev is wanted here")
@@ -138,7 +138,7 @@ func (s *service) bind(n *yaml.Node, v types.ServiceVolumeConfig) {
 	if b == nil {
 		b = &types.ServiceVolumeBind{}
 	}
-	why := nodeconfig.Bindable(source)
+	why := rights.Bindable(source)
 	switch {
 	case !path.IsAbs(v.Source):
 		s.report(n, "volume %s: a node has no folder of your computer; use a named volume, or configs for files", v.Source)
@@ -171,19 +171,19 @@ func (s *service) rights(name *yaml.Node) {
 	slices.Sort(r.Capabilities)
 	slices.Sort(r.Host)
 	slices.Sort(r.Unconfined)
-	if s.Shares(nodeconfig.HostNetwork) && len(s.Ports) > 0 {
+	if s.Shares(rights.HostNetwork) && len(s.Ports) > 0 {
 		s.warn(name, "services.%s.ports mean nothing: on the node's network its ports are the node's", s.ID)
 		s.Ports = nil
 	}
 	for key := range s.Sysctls {
-		if strings.HasPrefix(key, "net.") && s.Shares(nodeconfig.HostNetwork) || !strings.HasPrefix(key, "net.") && s.Shares(nodeconfig.HostIPC) {
+		if strings.HasPrefix(key, "net.") && s.Shares(rights.HostNetwork) || !strings.HasPrefix(key, "net.") && s.Shares(rights.HostIPC) {
 			s.report(name, "services.%s: sysctl %s is the node's own where the container shares that namespace", s.ID, key)
 		}
 	}
-	if s.Shares(nodeconfig.HostUTS) && (s.Hostname != s.ID || s.Domainname != "") {
+	if s.Shares(rights.HostUTS) && (s.Hostname != s.ID || s.Domainname != "") {
 		s.report(name, "services.%s: with uts: host the host name is the node's own", s.ID)
 	}
-	if s.Shares(nodeconfig.HostNetwork) && len(s.attached) > 0 {
+	if s.Shares(rights.HostNetwork) && len(s.attached) > 0 {
 		s.report(name, "services.%s: network_mode: host and networks exclude each other", s.ID)
 	}
 }

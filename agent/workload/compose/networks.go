@@ -10,7 +10,7 @@ import (
 
 	"kogge.example/agent/bridge"
 	"kogge.example/agent/workload"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // maxNetworks is how many networks a file declares at most, and maxAliases how many
@@ -154,13 +154,13 @@ func (s *service) networkMode(n *yaml.Node) {
 		s.apart = true
 		return
 	}
-	s.shares(n, nodeconfig.HostNetwork, "bridge")
+	s.shares(n, rights.HostNetwork, "bridge")
 }
 
 // attach puts the container on its networks: the default one unless it says otherwise.
 func (s *service) attach(name *yaml.Node) {
 	switch {
-	case s.Shares(nodeconfig.HostNetwork):
+	case s.Shares(rights.HostNetwork):
 		return
 	case s.apart && len(s.attached) > 0:
 		s.report(s.attachedAt, "%s: networks and network_mode: none exclude each other", s.at.shown)

@@ -12,7 +12,7 @@ import (
 
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // service is one service while it is read.
@@ -38,7 +38,7 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 	return map[string]func(*yaml.Node){
 		"cap_add":           s.capAdd,
 		"cap_drop":          s.capDrop,
-		"cgroup":            func(n *yaml.Node) { s.shares(n, nodeconfig.HostCgroup, "private") },
+		"cgroup":            func(n *yaml.Node) { s.shares(n, rights.HostCgroup, "private") },
 		"command":           func(n *yaml.Node) { s.command(n, &c.Command) },
 		"container_name":    s.containerName,
 		"configs":           func(n *yaml.Node) { s.store(n, s.configs, "config") },
@@ -58,14 +58,14 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 		"hostname":          func(n *yaml.Node) { c.Hostname = s.host(n, "hostname") },
 		"image":             s.image,
 		"init":              func(n *yaml.Node) { c.Init = s.boolean(n) },
-		"ipc":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostIPC, "private") },
+		"ipc":               func(n *yaml.Node) { s.shares(n, rights.HostIPC, "private") },
 		"labels":            s.labels,
 		"links":             s.links,
 		"logging":           s.logging,
 		"mem_limit":         func(n *yaml.Node) { s.memory(n, c) },
 		"network_mode":      s.networkMode,
 		"networks":          s.networks,
-		"pid":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostPID, "") },
+		"pid":               func(n *yaml.Node) { s.shares(n, rights.HostPID, "") },
 		"pids_limit":        func(n *yaml.Node) { s.pids(n, c) },
 		"platform":          s.platform,
 		"ports":             s.ports,
@@ -82,8 +82,8 @@ func (s *service) keys() map[string]func(*yaml.Node) {
 		"tmpfs":             s.tmpfs,
 		"ulimits":           s.ulimits,
 		"user":              s.user,
-		"userns_mode":       func(n *yaml.Node) { s.shares(n, nodeconfig.HostUser, "") },
-		"uts":               func(n *yaml.Node) { s.shares(n, nodeconfig.HostUTS, "") },
+		"userns_mode":       func(n *yaml.Node) { s.shares(n, rights.HostUser, "") },
+		"uts":               func(n *yaml.Node) { s.shares(n, rights.HostUTS, "") },
 		"volumes":           s.volumes,
 		"working_dir":       func(n *yaml.Node) { c.WorkingDir = s.absolute(n) },
 	}
@@ -263,7 +263,7 @@ func (s *service) capability(n *yaml.Node, what string, each func(item *yaml.Nod
 		name := strings.ToUpper(s.text(item))
 		if name != "ALL" {
 			name = strings.TrimPrefix(name, "CAP_")
-			if !slices.Contains(nodeconfig.Capabilities, name) {
+			if !slices.Contains(rights.Capabilities, name) {
 				s.report(item, "%s: there is no capability %s", what, name)
 				return
 			}

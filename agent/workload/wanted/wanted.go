@@ -21,6 +21,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/compose"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 	"kogge.example/update/durable"
 )
 
@@ -46,7 +47,7 @@ var (
 type Store struct {
 	// Allow is what node.yaml allows containers. A project that asks for more is not
 	// taken. Set it before the store is used.
-	Allow []nodeconfig.Allow
+	Allow []rights.Allow
 
 	dir     string
 	changed chan struct{}

@@ -10,6 +10,7 @@ import (
 
 	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 const web = "services:\n  web:\n    image: example.org/web:1\n    ports: [\"80:8080\"]\n"
@@ -180,7 +181,7 @@ func TestBrokenProject(t *testing.T) {
 // TestApplyAllowed: what node.yaml allows one project's container it allows no other's.
 func TestApplyAllowed(t *testing.T) {
 	s := store(t)
-	s.Allow = []nodeconfig.Allow{{Container: "data.db", Rights: nodeconfig.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}}}
+	s.Allow = []rights.Allow{{Container: "data.db", Rights: rights.Rights{Host: []rights.Namespace{rights.HostNetwork}}}}
 	text := []byte(db + "    network_mode: host\n")
 	if _, _, err := s.Apply("data", text, false); err != nil {
 		t.Error(err)
