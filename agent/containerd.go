@@ -12,16 +12,15 @@ import (
 	"path/filepath"
 	"time"
 
+	"kogge.example/agent/containerd"
 	"kogge.example/agent/engine"
-	"kogge.example/agent/workload/runtime"
-	"kogge.example/agent/workload/stores"
 	"kogge.example/update/slot"
 )
 
 // runContainerd is the role containerd: serve until told to stop. Its watchdog is
 // fed only while the server answers over its own socket.
 func runContainerd(ctx context.Context, args []string) error {
-	var c runtime.Config
+	var c containerd.Config
 	flags := flag.NewFlagSet("containerd", flag.ContinueOnError)
 	flags.StringVar(&c.Root, "root", "/state/containerd", "`folder` of images and metadata; on a tmpfs if there is no STATE")
 	flags.StringVar(&c.State, "state", "/run/kogge/containerd", "`folder` of what a boot forgets")
@@ -42,7 +41,7 @@ func runContainerd(ctx context.Context, args []string) error {
 	}
 	began := time.Now()
 	// Not ctx: its end must not cut the server's own work before Stop.
-	server, err := runtime.Start(context.Background(), c)
+	server, err := containerd.Start(context.Background(), c)
 	if err != nil {
 		return err
 	}
@@ -73,7 +72,7 @@ func keepStores(root, bootFile, memory string) error {
 	if err != nil {
 		return err
 	}
-	now := stores.Trial{Slot: boot.Slot, On: boot.Trial}
+	now := containerd.Trial{Slot: boot.Slot, On: boot.Trial}
 	if boot.Trial {
 		trial, there, err := slot.ReadTrial(slot.Folder(memory))
 		if err != nil {
@@ -83,7 +82,7 @@ func keepStores(root, bootFile, memory string) error {
 			now.Number = trial.Number
 		}
 	}
-	did, err := stores.Keep(root, filepath.Join(memory, "containerd"), now)
+	did, err := containerd.KeepStores(root, filepath.Join(memory, "containerd"), now)
 	if did != "" {
 		log.Print("containerd: " + did)
 	}

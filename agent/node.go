@@ -17,14 +17,14 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/bridge"
+	"kogge.example/agent/compose"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
+	"kogge.example/agent/nameserver"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/compose"
-	"kogge.example/agent/workload/names"
-	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
 )
@@ -88,7 +88,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	resolver := names.New(func() []netip.Addr { return upstream(at.run) })
+	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
 	containerd, err := connect(ctx, at, parent)
 	if err != nil || containerd == nil {
@@ -228,7 +228,7 @@ func upstream(run string) []netip.Addr {
 	if err != nil {
 		return nil // a node without a network has none
 	}
-	return names.ReadServers(string(text))
+	return nameserver.ReadServers(string(text))
 }
 
 func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.conf") }

@@ -24,11 +24,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/containerd"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/namespace"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/runtime"
 )
 
 // TestPull pulls images from a real registry into a real containerd: behind TLS and
@@ -152,8 +152,8 @@ func newPuller(t *testing.T) *puller {
 	p := &puller{root: filepath.Join(disk, "containerd"), key: filepath.Join(disk, "key")}
 	p.registries = registry.Open(filepath.Join(disk, "registries.age"), p.key)
 	t.Setenv("PATH", os.Getenv("PATH")) // the server sets it
-	c := runtime.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
-	server, err := runtime.Start(context.Background(), c)
+	c := containerd.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
+	server, err := containerd.Start(context.Background(), c)
 	must(t, err)
 	t.Cleanup(server.Stop)
 	p.engine, err = engine.Connect(engine.Paths{

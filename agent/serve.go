@@ -17,7 +17,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
-	"kogge.example/agent/workload/wanted"
+	"kogge.example/agent/wanted"
 )
 
 // parts are what the API asks, as far as they exist by now.

@@ -24,7 +24,7 @@ import (
 // probeLimit is what one check may take.
 const probeLimit = 10 * time.Second
 
-// Engine is containerd, as far as it is asked. [workload.Engine] is one.
+// Engine is containerd, as far as it is asked. [engine.Engine] is one.
 type Engine interface {
 	Serving(ctx context.Context) error
 	Exec(ctx context.Context, instance string, c engine.Command) (*engine.Process, error)

@@ -17,8 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/agent/nameserver"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/names"
 	"kogge.example/init/rights"
 )
 
@@ -54,7 +54,7 @@ type network interface {
 }
 
 // resolver is the node's name server for containers. [names.Server] fits.
-type resolver interface{ Set(names.Table) }
+type resolver interface{ Set(nameserver.Table) }
 
 // Keeper keeps a set of containers running. One goroutine, that of Run, owns all of its
 // state; whatever takes time runs beside it and answers with an event, and whoever wants

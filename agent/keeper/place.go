@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"kogge.example/agent/nameserver"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/names"
 )
 
 // networks are all that containers are to be on, and those that older instances still
@@ -220,14 +220,14 @@ func (u *unit) on(network string) (netip.Addr, []string) {
 }
 
 // table is what the node's name server is to know.
-func (k *Keeper) table() names.Table {
-	t := names.Table{Clients: make(map[netip.Addr]names.Client)}
+func (k *Keeper) table() nameserver.Table {
+	t := nameserver.Table{Clients: make(map[netip.Addr]nameserver.Client)}
 	for _, n := range k.networks() {
 		subnet, ok := k.subnets[n.Name]
 		if !ok {
 			continue
 		}
-		one := names.Network{Name: n.Name, Device: subnet.Device, Prefix: subnet.Prefix, Gateway: subnet.Gateway(), Names: make(map[string][]netip.Addr)}
+		one := nameserver.Network{Name: n.Name, Device: subnet.Device, Prefix: subnet.Prefix, Gateway: subnet.Gateway(), Names: make(map[string][]netip.Addr)}
 		for _, id := range k.ids {
 			u := k.units[id]
 			addr, called := u.on(n.Name)
@@ -247,8 +247,8 @@ func (k *Keeper) table() names.Table {
 }
 
 // clients puts in how the name server has to treat the instance i of u.
-func (k *Keeper) clients(all map[netip.Addr]names.Client, u *unit, i workload.Instance) {
-	c := names.Client{Outside: k.outside(i), Servers: u.want.DNS}
+func (k *Keeper) clients(all map[netip.Addr]nameserver.Client, u *unit, i workload.Instance) {
+	c := nameserver.Client{Outside: k.outside(i), Servers: u.want.DNS}
 	for _, a := range i.At {
 		c.Networks = append(c.Networks, a.Network)
 	}

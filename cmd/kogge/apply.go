@@ -23,9 +23,9 @@ import (
 
 	"kogge.example/agent/api"
 	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/compose/project"
+	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/compose/project"
-	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
 )
@@ -289,7 +289,7 @@ func (f *applyFlags) verdict(files []string, refused *nodeconfig.Problems) error
 		reasons = "1 reason"
 	}
 	err := fmt.Errorf("apply: %s: refused, for %s", strings.Join(files, ", "), reasons)
-	return hinted{err, "the page What of Compose works has every key: agent/workload/compose/README.md"}
+	return hinted{err, "the page What of Compose works has every key: agent/compose/README.md"}
 }
 
 // composeFiles are those that are named, or the one that Compose looks for.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/compose/project"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/compose/project"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )

@@ -286,7 +286,7 @@ func (s *service) capabilities() {
 }
 
 // ordinary are the capabilities that a container has by itself: Docker's, but for
-// CAP_NET_RAW, which package workload withholds.
+// CAP_NET_RAW, which package engine withholds.
 var ordinary = strings.Fields(`CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD
 	CAP_NET_BIND_SERVICE CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT`)
 

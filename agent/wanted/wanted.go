@@ -18,8 +18,8 @@ import (
 	"strings"
 	"sync"
 
+	"kogge.example/agent/compose"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/compose"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
 	"kogge.example/update/durable"

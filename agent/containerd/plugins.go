@@ -1,4 +1,4 @@
-package runtime
+package containerd
 
 // The plugins that make up the server. Each import registers itself; leaving
 // one out is how a feature is left out, so this list is the whole of it: no

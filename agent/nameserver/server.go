@@ -1,4 +1,4 @@
-// Package names is the name server that the containers of this node ask.
+// Package nameserver is the name server that the containers of this node ask.
 //
 // In comes a [Table] of networks and of the names on them; out come answers to the
 // containers, each about the networks that it is on: A and PTR. What no container is
@@ -9,7 +9,7 @@
 //
 // Containers have the same names in their /etc/hosts: the package is for programs that
 // ask a server themselves, and may be away.
-package names
+package nameserver
 
 import (
 	"cmp"

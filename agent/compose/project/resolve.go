@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"kogge.example/agent/workload/compose"
+	"kogge.example/agent/compose"
 )
 
 // resolver replaces what a node could not know: profiles, files and variables.

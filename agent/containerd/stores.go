@@ -1,7 +1,4 @@
-// Package stores keeps containerd's two databases apart from a release on trial. In come
-// their folder and how the node boots; out come copies of them, or what was copied in
-// their place. When that is right is told by [Keep]. It never runs beside containerd.
-package stores
+package containerd
 
 import (
 	"encoding/json"
@@ -59,7 +56,7 @@ const copiedFile = "copied.json"
 //  1. copies, each synced, then the note of them
 //  2. to put back: the note says so, each file whole in the place of the old one, then
 //     the note goes
-func Keep(root, dir string, now Trial) (string, error) {
+func KeepStores(root, dir string, now Trial) (string, error) {
 	note, noted, err := readCopied(filepath.Join(dir, copiedFile))
 	if err != nil {
 		return "", err

@@ -28,8 +28,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
 
+	"kogge.example/agent/compose"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/compose"
 	"kogge.example/init/nodeconfig"
 )
 

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"kogge.example/agent/workload/compose"
+	"kogge.example/agent/compose"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )

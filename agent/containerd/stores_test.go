@@ -1,4 +1,4 @@
-package stores
+package containerd
 
 import (
 	"fmt"
@@ -79,7 +79,7 @@ func TestKeep(t *testing.T) {
 		root, dir := filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "update", "containerd")
 		must(t, os.MkdirAll(filepath.Dir(dir), 0o700))
 		for i, boot := range story.boots {
-			did, err := Keep(root, dir, boot)
+			did, err := KeepStores(root, dir, boot)
 			must(t, err)
 			did = sized(did)
 			if v := story.versions[i]; v > 0 {
@@ -110,7 +110,7 @@ func sized(did string) string {
 func TestKeepCut(t *testing.T) {
 	root, dir := filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "containerd")
 	write(t, root, 4, "old")
-	_, err := Keep(root, dir, Trial{Slot: "B", Number: 2, On: true})
+	_, err := KeepStores(root, dir, Trial{Slot: "B", Number: 2, On: true})
 	must(t, err)
 	write(t, root, 5, "new")
 	// Between the note that it begins and the end of putting back: one file is back.
@@ -123,17 +123,17 @@ func TestKeepCut(t *testing.T) {
 	if got := words(t, root); !noted || got != "new old" {
 		t.Fatalf("half put back: %q", got)
 	}
-	if did, err := Keep(root, dir, Trial{Slot: "A"}); err != nil || did == "" || words(t, root) != "old old" {
+	if did, err := KeepStores(root, dir, Trial{Slot: "A"}); err != nil || did == "" || words(t, root) != "old old" {
 		t.Errorf("%q, %v, %s", did, err, words(t, root))
 	}
 	// Copies without a note are none.
 	must(t, os.MkdirAll(dir, 0o700))
 	must(t, os.WriteFile(copyOf(dir, files[0]), []byte("half a copy"), 0o600))
-	if did, err := Keep(root, dir, Trial{Slot: "A"}); err != nil || did != "" || words(t, root) != "old old" {
+	if did, err := KeepStores(root, dir, Trial{Slot: "A"}); err != nil || did != "" || words(t, root) != "old old" {
 		t.Errorf("%q, %v, %s", did, err, words(t, root))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, copiedFile), []byte(`{"version":2}`), 0o600))
-	if _, err := Keep(root, dir, Trial{Slot: "A"}); err == nil || !strings.Contains(err.Error(), "version 2") {
+	if _, err := KeepStores(root, dir, Trial{Slot: "A"}); err == nil || !strings.Contains(err.Error(), "version 2") {
 		t.Errorf("a note of a later release: %v", err)
 	}
 }

@@ -147,7 +147,7 @@ func page() string {
 	var b strings.Builder
 	b.WriteString(`# What of Compose works
 
-<!-- Made of keys.go by: go test ./agent/workload/compose -run '^TestPage$' -update -->
+<!-- Made of keys.go by: go test ./agent/compose -run '^TestPage$' -update -->
 
 ` + "`kogge apply --check -f compose.yaml`" + ` says of a file what would be done, warned of and refused, without a node.
 A key that is not in this table is refused as unknown; keys that begin with ` + "`x-`" + ` are nobody's and are passed over.

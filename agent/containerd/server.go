@@ -1,10 +1,11 @@
-// Package runtime is containerd's server as a call: paths come in, a serving
-// gRPC socket goes out. It runs in a process of its own, as the agent's role
-// "containerd"; containers are children of their shims and outlive it.
+// Package containerd is containerd's server as a call, and what becomes of its databases
+// beside a release on trial: paths come in, a serving gRPC socket goes out. It runs in a
+// process of its own, as the agent's role "containerd"; containers are children of their
+// shims and outlive it.
 //
-// It leaves alone what the server is asked to run: package workload is the
-// client. No other package may import containerd's server.
-package runtime
+// It leaves alone what the server is asked to run: package engine is the client. No other
+// package may import containerd's server.
+package containerd
 
 import (
 	"context"

@@ -8,7 +8,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
 
-	"kogge.example/agent/workload/compose"
+	"kogge.example/agent/compose"
 )
 
 // step leads from a node to one below it: to the value of key, or, where list is
