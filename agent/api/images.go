@@ -11,8 +11,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/engine"
+	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
@@ -119,7 +120,7 @@ func (s *imageService) PullImage(ctx context.Context, r *connect.Request[apiv1.P
 	if images == nil {
 		return connect.NewError(connect.CodeUnavailable, errNoKeeper)
 	}
-	name, err := registry.FullName(r.Msg.Name)
+	name, err := imageref.Full(r.Msg.Name)
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
@@ -193,7 +194,7 @@ func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1
 
 // mayGo refuses the removal of an image that will be missed.
 func mayGo(ctx context.Context, images Images, name string) error {
-	full, err := registry.FullName(name)
+	full, err := imageref.Full(name)
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}

@@ -16,9 +16,6 @@ import (
 	"kogge.example/agent/workload"
 )
 
-// MaxNetworks is how many networks a container is on at most.
-const MaxNetworks = 16
-
 // Attach gives the container id a network namespace with an interface at each of these
 // addresses, whose networks are made, and returns where that is. Its default
 // route leads through the first network that is not internal; without any it has
@@ -184,5 +181,5 @@ func vethPrefix(id string) string {
 // whose default route leads into a network that is internal by now.
 func vethName(id string, i int, a workload.Address, internal bool) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %v", a.Network, a.Addr, internal))
-	return fmt.Sprintf("%s%x%s", vethPrefix(id), i%MaxNetworks, hex.EncodeToString(sum[:2])[:3])
+	return fmt.Sprintf("%s%x%s", vethPrefix(id), i%workload.MaxNetworks, hex.EncodeToString(sum[:2])[:3])
 }

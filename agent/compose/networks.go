@@ -8,7 +8,6 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
-	"kogge.example/agent/bridge"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -77,8 +76,8 @@ func (s *service) networks(n *yaml.Node) {
 			declared.Network = workload.Join(s.project, name)
 		case !known && !s.part:
 			s.report(n, "%s: network %s is not declared under \"networks:\" at the top", at.shown, name)
-		case len(s.attached) == bridge.MaxNetworks:
-			s.report(n, "%s: more than %d", at.shown, bridge.MaxNetworks)
+		case len(s.attached) == workload.MaxNetworks:
+			s.report(n, "%s: more than %d", at.shown, workload.MaxNetworks)
 			return nil
 		}
 		if slices.ContainsFunc(s.attached, func(a *attached) bool { return a.Network == declared.Network }) {

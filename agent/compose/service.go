@@ -10,7 +10,7 @@ import (
 	"github.com/moby/sys/signal"
 	"go.yaml.in/yaml/v4"
 
-	"kogge.example/agent/registry"
+	"kogge.example/agent/imageref"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -108,7 +108,7 @@ func (s *service) image(n *yaml.Node) {
 	if name == "" {
 		return
 	}
-	full, err := registry.FullName(name)
+	full, err := imageref.Full(name)
 	if err != nil {
 		s.report(n, "%v", err)
 		return

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
 
@@ -150,23 +149,5 @@ func TestVolumes(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestFullName(t *testing.T) {
-	for name, want := range map[string]string{
-		"hello":                     "docker.io/library/hello:latest",
-		"kogge.example/hello:1":     "kogge.example/hello:1",
-		"registry.example:5000/a/b": "registry.example:5000/a/b:latest",
-		"UPPER":                     "",
-		"":                          "",
-	} {
-		got, err := registry.FullName(name)
-		if (err == nil) != (want != "") || got != want {
-			t.Errorf("%q: %q, %v", name, got, err)
-		}
-	}
-	if got := fullName("1.0"); got != "" {
-		t.Errorf("a bare tag became the image %q", got)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 
+	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
@@ -195,7 +196,7 @@ func (e *Engine) importTar(ctx context.Context, tar io.Reader) ([]images.Image, 
 // Forget removes an image by name; containers that run from it go on. The error
 // wraps [workload.ErrNoImage] where there is none.
 func (e *Engine) Forget(ctx context.Context, name string) error {
-	full, err := registry.FullName(name)
+	full, err := imageref.Full(name)
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
-
-	"kogge.example/agent/registry"
+	"kogge.example/agent/imageref"
 )
 
 // labelPreload says which file an image came from: "NAME SIZE MTIME". It lies in
@@ -104,7 +103,7 @@ func fullName(name string) string {
 	if !strings.ContainsAny(name, ":/@") {
 		return "" // a bare tag names no image
 	}
-	full, err := registry.FullName(name)
+	full, err := imageref.Full(name)
 	if err != nil {
 		return ""
 	}

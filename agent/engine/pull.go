@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
@@ -114,7 +115,7 @@ func (p *pulls) names() map[string]bool {
 // or for the whole new one: (1) blobs, each synced; (2) layers unpacked, synced by file
 // system; (3) the name, synced with containerd's metadata.
 func (e *Engine) Pull(ctx context.Context, ref, platform string, report func(workload.Progress)) error {
-	name, err := registry.FullName(ref)
+	name, err := imageref.Full(ref)
 	if err != nil {
 		return err
 	}

@@ -8,16 +8,6 @@ import (
 	"github.com/distribution/reference"
 )
 
-// FullName is what the image store calls the image that people call name: with
-// registry and tag, as Docker completes them.
-func FullName(name string) (string, error) {
-	named, err := reference.ParseDockerRef(name)
-	if err != nil {
-		return "", fmt.Errorf("image name %q: %w", name, err)
-	}
-	return named.String(), nil
-}
-
 // Name is what the settings call the registry that people call name: the
 // part of an image's name that says where it is from.
 func Name(name string) (string, error) {

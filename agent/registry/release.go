@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kogge.example/agent/imageref"
 	"kogge.example/update/release"
 )
 
@@ -30,7 +31,7 @@ type Release struct {
 // OpenRelease asks the registry of ref for a release, and for nothing but its name yet.
 // Errors do not repeat ref.
 func (r Registries) OpenRelease(ctx context.Context, ref string) (*Release, error) {
-	name, err := FullName(ref)
+	name, err := imageref.Full(ref)
 	if err != nil {
 		return nil, err
 	}

@@ -131,6 +131,9 @@ type Attachment struct {
 	Aliases []string `json:",omitempty"`
 }
 
+// MaxNetworks is how many networks a container is on at most.
+const MaxNetworks = 16
+
 // MaxOnNetwork is how many containers can be on one network: a subnet has 253
 // addresses, and while one replaces another both have one.
 const MaxOnNetwork = 120
