@@ -2,19 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"log"
-	"os"
 	"path/filepath"
 	"time"
 
 	"kogge.example/agent/workload"
 	"kogge.example/agent/workload/runtime"
 	"kogge.example/agent/workload/stores"
+	"kogge.example/init/control"
 	"kogge.example/update/slot"
 )
 
@@ -27,7 +26,7 @@ func runContainerd(ctx context.Context, args []string) error {
 	flags.StringVar(&c.State, "state", "/run/kogge/containerd", "`folder` of what a boot forgets")
 	flags.StringVar(&c.Socket, "socket", "/run/kogge/containerd.sock", "`path` to serve on")
 	flags.StringVar(&c.Bin, "bin", "/bin", "`folder` of containerd-shim-runc-v2")
-	boot := flags.String("boot", "/run/kogge/boot.json", "`path` of what is known of this boot")
+	run := flags.String("run", control.RunDir, "`folder` of what is known of this boot")
 	memory := flags.String("updates", slot.Dir, "`folder` of what is remembered of updates")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -37,7 +36,7 @@ func runContainerd(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := keepStores(c.Root, *boot, *memory); err != nil {
+	if err := keepStores(c.Root, *run, *memory); err != nil {
 		log.Printf("containerd: %v", err) // it starts all the same: what it cannot read it says itself
 	}
 	began := time.Now()
@@ -58,17 +57,10 @@ func runContainerd(ctx context.Context, args []string) error {
 }
 
 // keepStores copies the databases before a trial, or puts them back after it.
-func keepStores(root, bootFile, memory string) error {
-	var boot struct {
-		Slot  string `json:"slot"`
-		Trial bool   `json:"trial"`
-	}
-	data, err := os.ReadFile(bootFile)
+func keepStores(root, run, memory string) error {
+	boot, err := control.ReadBoot(run)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no node, or none that was booted from a slot
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &boot)
 	}
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"kogge.example/init/assess"
 	"kogge.example/init/control"
 	"kogge.example/init/guard"
-	"kogge.example/update/durable"
 	"kogge.example/update/verdict"
 )
 
@@ -175,9 +173,6 @@ func (a *assessor) insist(what string, do func() error) {
 // publish writes the assessment down for programs of the node. a.mu is held, or nobody
 // else knows of a.
 func (a *assessor) publish() {
-	data, err := json.Marshal(control.Assessment{State: string(a.is.State), Why: a.is.Why, Since: a.is.Since.UTC()})
-	if err == nil {
-		err = durable.Replace(control.AssessmentPath, append(data, '\n'), 0o644)
-	}
-	a.n.degraded.Add("boot facts", err)
+	facts := control.Assessment{State: string(a.is.State), Why: a.is.Why, Since: a.is.Since.UTC()}
+	a.n.degraded.Add("boot facts", facts.Write(runDir))
 }

@@ -22,18 +22,17 @@ import (
 	"kogge.example/init/supervise"
 	"kogge.example/init/watchdog"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 )
 
 // Files at run time.
 const (
-	runDir        = "/run/kogge"
-	etcDir        = "/run/kogge/etc"
-	controlSocket = "/run/kogge/init.sock"
-	nodeYAML      = "/run/kogge/node.yaml" // what the node runs with
-	networkJSON   = "/run/kogge/network.json"
-	clockJSON     = "/run/kogge/clock.json"
-	cgroupDir     = "/sys/fs/cgroup"
+	runDir    = control.RunDir
+	etcDir    = runDir + "/etc"
+	nodeYAML  = runDir + "/node.yaml" // what the node runs with
+	cgroupDir = "/sys/fs/cgroup"
 )
 
 // setUpLimit is how long the watchdog is fed before the supervisor's loop does it:
@@ -47,13 +46,13 @@ const self = "/proc/self/exe"
 
 // node is what the steps of a boot hand from one to the next.
 type node struct {
-	boot     boot
+	boot     control.Boot
 	dog      *watchdog.Dog
 	cgroups  cgroup.Tree
 	budget   shutdown.Budget
 	degraded supervise.Degraded
 	modules  *module.Index
-	cmdline  mount.Cmdline
+	cmdline  cmdline.Words
 	disk     mount.Disk
 	config   nodeconfig.Config
 	settings []byte // the text of config
@@ -67,7 +66,7 @@ type node struct {
 }
 
 // pid1 runs the node from the root file system on. It does not return.
-func pid1(b boot, dog *watchdog.Dog) {
+func pid1(b control.Boot, dog *watchdog.Dog) {
 	n := &node{boot: b, dog: dog}
 	how, err := n.run()
 	if err != nil {
@@ -149,7 +148,7 @@ func (n *node) setUp() (events *module.Events, err error) {
 	n.degraded.Add("watchdog", n.dog.Missing())
 	n.degraded.Add("kernel settings", setSysctls("/proc/sys"))
 	n.degraded.Add("folders", makeFolders())
-	n.degraded.Add("boot facts", n.boot.publish())
+	n.degraded.Add("boot facts", n.boot.Write(runDir))
 	n.degraded.Add("cgroups", n.openCgroups())
 	// Before the drivers and STATE, which may be what the boots fail at.
 	n.degraded.Add("boot disk", n.findDisk())
@@ -232,7 +231,7 @@ func (n *node) loadModules() error {
 // findDisk finds the boot disk again, unless stage 0 said to keep away from it.
 func (n *node) findDisk() error {
 	var err error
-	if n.cmdline, err = mount.ReadCmdline(); err != nil {
+	if n.cmdline, err = cmdline.Read(cmdline.File); err != nil {
 		return err
 	}
 	if n.boot.Alone != "" {
@@ -274,7 +273,7 @@ func (n *node) nameSlots() error {
 	if err != nil {
 		return err
 	}
-	esp, err := table.Find(mount.ESP)
+	esp, err := table.Find(partition.ESP)
 	if err != nil {
 		return err
 	}

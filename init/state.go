@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +22,8 @@ import (
 	"kogge.example/update/bootpart"
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
+	"kogge.example/update/osrelease"
+	"kogge.example/update/partition"
 )
 
 // Where a node keeps its own things on STATE.
@@ -39,7 +40,6 @@ const (
 	bootJoin    = reset.JoinFile
 	checkLimit  = 30 * time.Minute // of e2fsck: a large disk after a power cut takes long
 	entropySeed = ownDir + "/seed"
-	releaseJSON = "/usr/lib/kogge/release.json"
 )
 
 // configure reads the seed, brings STATE up and chooses the settings.
@@ -88,11 +88,11 @@ func (n *node) readSeed() seed.Input {
 
 // bootPartition is where the boot partition of a disk lies.
 func bootPartition(d mount.Disk) (bootpart.Partition, error) {
-	p, err := d.Table.Find(mount.ESP)
+	p, err := d.Table.Find(partition.ESP)
 	if err != nil {
 		return bootpart.Partition{}, err
 	}
-	return bootpart.Partition{Device: d.Parts[mount.ESP], Size: p.Size()}, nil
+	return bootpart.Partition{Device: d.Parts[partition.ESP], Size: p.Size()}, nil
 }
 
 // readBootPartition reads one small file; nil if it is not there.
@@ -262,10 +262,8 @@ func (n *node) saveEntropy() error {
 
 // imageTime is the time of the commit that this release was built from.
 func imageTime() time.Time {
-	var facts struct {
-		Time time.Time `json:"time"`
-	}
-	if json.Unmarshal(readOptional(releaseJSON), &facts) != nil {
+	facts, err := osrelease.Read(osrelease.File)
+	if err != nil {
 		return time.Time{}
 	}
 	return facts.Time

@@ -92,7 +92,7 @@ func (n *node) tellDamage(found fat.Report) {
 // tellTrial tells programs of the node that this slot is on trial.
 func (n *node) tellTrial() error {
 	n.boot.TriesLeft = n.tries.state.Of(n.slot()).Left
-	return n.boot.publish()
+	return n.boot.Write(runDir)
 }
 
 // countTrial counts a try that the loader could not count, or that the firmware has

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kogge.example/boards"
+	"kogge.example/init/control"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/bootpart"
 	"kogge.example/update/crashdisk"
@@ -187,7 +188,7 @@ func TestBlessUnknown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &node{boot: boot{Slot: "B", Version: "1.1", Loader: string(b)}, disk: disk, tries: tries{loader: l, part: part}}
+		n := &node{boot: control.Boot{Slot: "B", Version: "1.1", Loader: string(b)}, disk: disk, tries: tries{loader: l, part: part}}
 		if err := n.bless(); err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +207,7 @@ func TestCountTrial(t *testing.T) {
 	}
 	disk, part := freshDisk(t, l)
 	installB(t, l, part)
-	n := &node{boot: boot{Slot: "B", Version: "1.1", Loader: string(boards.SystemdBoot)}, disk: disk}
+	n := &node{boot: control.Boot{Slot: "B", Version: "1.1", Loader: string(boards.SystemdBoot)}, disk: disk}
 	for left := bootloader.Tries - 1; left >= 0; left-- {
 		if err := part.Edit(func(v *fat.Volume) error { return n.countTrial(l, v) }); err != nil {
 			t.Fatal(err)

@@ -3,20 +3,18 @@ package assess
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -235,21 +233,8 @@ func state(u workload.UnitStatus) string {
 	return text
 }
 
-// linkUp reads what the network service says (init/network writes it).
+// linkUp reads what the network service says.
 func linkUp(run string) bool {
-	var status struct {
-		Interfaces []struct {
-			Carrier bool `json:"carrier"`
-		} `json:"interfaces"`
-	}
-	data, err := os.ReadFile(filepath.Join(run, "network.json"))
-	if err != nil || json.Unmarshal(data, &status) != nil {
-		return false
-	}
-	for _, i := range status.Interfaces {
-		if i.Carrier {
-			return true
-		}
-	}
-	return false
+	network, err := control.ReadNetwork(run)
+	return err == nil && slices.ContainsFunc(network.Interfaces, func(i control.Interface) bool { return i.Carrier })
 }

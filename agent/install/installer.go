@@ -2,7 +2,6 @@ package install
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/release"
@@ -24,11 +24,11 @@ import (
 // Installer is the node's one way to its slots. Its fields stay as they are once it is
 // in use.
 type Installer struct {
-	Run     string // boot.json, clock.json, node.yaml: /run/kogge
+	Run     string // facts and node.yaml: control.RunDir
 	State   string // /state
 	Image   string // the root of trust that the image brought: /usr/lib/kogge/tuf/root.json
-	Cmdline string // /proc/cmdline
-	Facts   string // of the release that runs: /usr/lib/kogge/release.json
+	Cmdline string // cmdline.File
+	Facts   string // of the release that runs: osrelease.File
 
 	// Registry opens a release by its name in a registry; nil: there is none.
 	Registry func(ctx context.Context, name string) (release.Stored, error)
@@ -207,10 +207,8 @@ func (i *Installer) verify(ctx context.Context, src release.Source, d *disk) (*r
 // good only until before it have expired. It is the floor of the node's clock, which
 // whoever sends it a wrong time cannot move far.
 func (i *Installer) refTime() time.Time {
-	var clock struct {
-		Floor time.Time `json:"floor"`
-	}
-	if err := readJSON(filepath.Join(i.Run, "clock.json"), &clock); err != nil {
+	clock, err := control.ReadClock(i.Run)
+	if err != nil {
 		log.Printf("agent: update: %v", err) // a floor that is not known is below all
 	}
 	return clock.Floor
@@ -357,8 +355,7 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 	for _, name := range []bootloader.Slot{bootloader.A, bootloader.B} {
 		all.Slots = append(all.Slots, look(b, name, state.Of(name), records[name], failures))
 	}
-	var assessment struct{ State, Why string }
-	if err := readJSON(filepath.Join(i.Run, "assessment.json"), &assessment); err == nil { // not there yet: not known
+	if assessment, err := control.ReadAssessment(i.Run); err == nil { // not there yet: not known
 		all.Assessment, all.Why = assessment.State, assessment.Why
 	}
 	for n, s := range all.Slots {
@@ -486,27 +483,4 @@ func (i *Installer) ForgetFailure(_ context.Context, name string) ([]string, err
 func (i *Installer) settings() (nodeconfig.Update, error) {
 	c, err := nodeconfig.ReadFile(filepath.Join(i.Run, "node.yaml"))
 	return c.Update, err
-}
-
-// maxFacts is far above what the node's own programs write about themselves.
-const maxFacts = 1 << 20
-
-func readJSON(file string, into any) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFacts+1))
-	switch {
-	case err != nil:
-	case len(data) > maxFacts:
-		err = errors.New("it is too large")
-	default:
-		err = json.Unmarshal(data, into)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
 }

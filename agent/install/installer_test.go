@@ -13,6 +13,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kogge.example/init/control"
 	"kogge.example/update/fat"
 	"kogge.example/update/golden"
 	"kogge.example/update/release"
@@ -67,7 +68,7 @@ func TestUpdates(t *testing.T) {
 	refused("update on trial", err, slot.ErrOnTrial)
 	refused("rollback on trial", back(), slot.ErrOnTrial)
 	// PID 1 says that it is good a moment before it has blessed it.
-	m.write("run/assessment.json", `{"state":"good"}`)
+	must(t, control.Assessment{State: "good"}.Write(m.Run))
 	tell("1.1 good, and not blessed yet")
 	_, err = m.update(Order{Source: three.open(t)})
 	refused("update before the blessing", err, slot.ErrOnTrial)
@@ -141,8 +142,8 @@ func TestRefused(t *testing.T) {
 			m.write("state/kogge/other", "")
 			must(m.t, os.Symlink("ledger", m.part("state/kogge/ledger"))) // a loop
 		}, source: good.open(t), want: "certificate of their vote"},
-		{name: "two disks", edit: func(m *machine) { m.write("run/boot.json", `{"slot":"A","alone":"disks vda and vdb are alike"}`) }, source: good.open(t), want: "vda and vdb"},
-		{name: "no loader", edit: func(m *machine) { m.write("run/boot.json", `{"slot":"A"}`) }, source: good.open(t), want: "boot loader"},
+		{name: "two disks", edit: func(m *machine) { must(t, control.Boot{Slot: "A", Alone: "disks vda and vdb are alike"}.Write(m.Run)) }, source: good.open(t), want: "vda and vdb"},
+		{name: "no loader", edit: func(m *machine) { must(t, control.Boot{Slot: "A"}.Write(m.Run)) }, source: good.open(t), want: "boot loader"},
 		{name: "no window", source: good.open(t), order: Order{When: InWindow}, want: "no update.window"},
 		{name: "sticks are off", order: Order{From: "usb:"}, want: "update.usb in its node.yaml is off"},
 		{name: "a path on a stick", order: Order{From: "usb:1.1"}, want: "kogge-release"},
