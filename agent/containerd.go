@@ -14,7 +14,7 @@ import (
 	"kogge.example/agent/workload/runtime"
 	"kogge.example/agent/workload/stores"
 	"kogge.example/init/control"
-	"kogge.example/update/slot"
+	"kogge.example/update/memory"
 )
 
 // runContainerd is the role containerd: serve until told to stop. Its watchdog is
@@ -27,7 +27,7 @@ func runContainerd(ctx context.Context, args []string) error {
 	flags.StringVar(&c.Socket, "socket", "/run/kogge/containerd.sock", "`path` to serve on")
 	flags.StringVar(&c.Bin, "bin", "/bin", "`folder` of containerd-shim-runc-v2")
 	run := flags.String("run", control.RunDir, "`folder` of what is known of this boot")
-	memory := flags.String("updates", slot.Dir, "`folder` of what is remembered of updates")
+	updates := flags.String("updates", memory.Dir, "`folder` of what is remembered of updates")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func runContainerd(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := keepStores(c.Root, *run, *memory); err != nil {
+	if err := keepStores(c.Root, *run, *updates); err != nil {
 		log.Printf("containerd: %v", err) // it starts all the same: what it cannot read it says itself
 	}
 	began := time.Now()
@@ -57,7 +57,7 @@ func runContainerd(ctx context.Context, args []string) error {
 }
 
 // keepStores copies the databases before a trial, or puts them back after it.
-func keepStores(root, run, memory string) error {
+func keepStores(root, run, updates string) error {
 	boot, err := control.ReadBoot(run)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no node, or none that was booted from a slot
@@ -65,9 +65,9 @@ func keepStores(root, run, memory string) error {
 	if err != nil {
 		return err
 	}
-	now := stores.Trial{Slot: boot.Slot, On: boot.Trial}
+	now := stores.Boot{Slot: boot.Slot, Trial: boot.Trial}
 	if boot.Trial {
-		trial, there, err := slot.ReadTrial(slot.Folder(memory))
+		trial, there, err := memory.ReadTrial(memory.In(updates))
 		if err != nil {
 			return err
 		}
@@ -75,7 +75,7 @@ func keepStores(root, run, memory string) error {
 			now.Number = trial.Number
 		}
 	}
-	did, err := stores.Keep(root, filepath.Join(memory, "containerd"), now)
+	did, err := stores.Keep(root, filepath.Join(updates, "containerd"), now)
 	if did != "" {
 		log.Print("containerd: " + did)
 	}

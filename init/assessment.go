@@ -10,7 +10,7 @@ import (
 	"kogge.example/init/assess"
 	"kogge.example/init/control"
 	"kogge.example/init/guard"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
 // assessor owns the boot assessment.
@@ -117,7 +117,7 @@ const tellLimit = 10 * time.Second
 // tell shows a verdict and writes it into the history.
 func (a *assessor) tell(is assess.Assessment) {
 	a.n.say("kogge: " + is.Line(a.n.boot.Slot, a.n.boot.Version))
-	e := verdict.Event{Kind: verdict.KindAssessed, Assessment: verdict.Assessment(is.State), Why: is.Why, Seconds: int(sinceStart() / time.Second)}
+	e := memory.Event{Kind: memory.KindAssessed, Assessment: memory.Assessment(is.State), Why: is.Why, Seconds: int(sinceStart() / time.Second)}
 	within(tellLimit, "history of boots", func() {
 		a.n.degraded.Add("history of boots", a.n.note(e))
 		a.n.words.sync()

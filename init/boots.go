@@ -9,17 +9,17 @@ import (
 
 	"kogge.example/init/guard"
 	"kogge.example/init/shutdown"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
 // historyFile is the history of boots: a line when the node comes up, one when the boot
 // is assessed, and one when it goes down in order. A boot without that lost its power,
 // or was reset.
-var historyFile = filepath.Join(verdict.Dir, verdict.HistoryFile)
+var historyFile = filepath.Join(memory.Dir, memory.HistoryFile)
 
 func (n *node) noteBoot() error {
-	return n.note(verdict.Event{
-		Kind: verdict.KindUp, Slot: n.slot(), Release: n.boot.Version, Board: n.boot.Board,
+	return n.note(memory.Event{
+		Kind: memory.KindUp, Slot: n.slot(), Release: n.boot.Version, Board: n.boot.Board,
 		Kernel: strings.TrimSpace(string(readOptional("/proc/sys/kernel/osrelease"))),
 		Trial:  n.boot.Trial, Left: n.boot.TriesLeft,
 	})
@@ -27,19 +27,19 @@ func (n *node) noteBoot() error {
 
 // noteEnd notes why the node goes down. Nobody is left to hear that this did not work.
 func (n *node) noteEnd(how shutdown.How, err error) {
-	e := verdict.Event{Kind: verdict.KindDown, End: string(how), Seconds: int(sinceStart() / time.Second)}
+	e := memory.Event{Kind: memory.KindDown, End: string(how), Seconds: int(sinceStart() / time.Second)}
 	if err != nil {
 		e.Why = err.Error()
 	}
 	if errors.Is(err, guard.ErrPanic) {
-		e.End = verdict.EndCrashed
+		e.End = memory.EndCrashed
 	}
 	_ = n.note(e)
 }
 
 // note adds a line about this boot to the history. After a power cut it has the line
 // or not.
-func (n *node) note(e verdict.Event) error {
+func (n *node) note(e memory.Event) error {
 	if !n.persist {
 		return nil
 	}
@@ -47,12 +47,12 @@ func (n *node) note(e verdict.Event) error {
 		e.Boot = bootID()
 	}
 	e.Time = time.Now().UTC().Truncate(time.Second)
-	if err := os.MkdirAll(verdict.Dir, 0o700); err != nil {
+	if err := os.MkdirAll(memory.Dir, 0o700); err != nil {
 		return err
 	}
 	n.noting.Lock()
 	defer n.noting.Unlock()
-	return verdict.Append(historyFile, e)
+	return memory.Append(historyFile, e)
 }
 
 // bootID is the kernel's name of this boot.

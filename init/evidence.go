@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"kogge.example/update/durable"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
 const (
@@ -21,7 +21,7 @@ const (
 
 // lastPanic keeps a kernel's last words on STATE: where the firmware holds them there is
 // little room, so they are taken from there.
-var lastPanic = filepath.Join(verdict.Dir, "panic.txt")
+var lastPanic = filepath.Join(memory.Dir, "panic.txt")
 
 // openPstore loads the driver for a kernel's last words, which then are in pstoreDir;
 // from now on those of this one are kept. Where a device tree has room for them, it has
@@ -36,17 +36,17 @@ func (n *node) openPstore() error {
 
 // collect gathers what the boot before this one left behind, and notes in the history
 // how it ended. trial is the release that is being tried, if there is one.
-func (n *node) collect(trial *verdict.Trial) verdict.Evidence {
+func (n *node) collect(trial *memory.Trial) memory.Evidence {
 	n.degraded.Add("memory of panics", n.openPstore())
 	panics, err := takePstore(pstoreDir, lastPanic, n.persist)
 	n.degraded.Add("memory of panics", err)
-	e := verdict.Evidence{Panic: panics, Watchdog: n.dog.Fired()}
+	e := memory.Evidence{Panic: panics, Watchdog: n.dog.Fired()}
 	if e.Panic == "" && !e.Watchdog {
 		return e
 	}
 	boots, err := n.history()
 	n.degraded.Add("history of boots", err)
-	for _, line := range verdict.Attribute(boots, trial, e, bootID()) {
+	for _, line := range memory.Attribute(boots, trial, e, bootID()) {
 		n.degraded.Add("history of boots", n.note(line))
 	}
 	return e

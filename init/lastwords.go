@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/guard"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
 // wordsFile is the log of the last trial, with wordsFile + ".1" before it.
-var wordsFile = filepath.Join(verdict.Dir, "trial.log")
+var wordsFile = filepath.Join(memory.Dir, "trial.log")
 
 const (
 	// wordsHalf is the size in bytes at which wordsFile becomes the older half.

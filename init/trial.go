@@ -4,18 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"kogge.example/init/guard"
 	"kogge.example/update/fat"
-	"kogge.example/update/slot"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
-// failuresFile is the memory of releases that did not stay.
-var failuresFile = filepath.Join(verdict.Dir, verdict.FailuresFile)
+// remembered is what the node remembers of its updates.
+var remembered = memory.In(memory.Dir)
 
 // concludeTrial says, at the start of a boot, what became of the release that was armed
 // last. A cut at any point of it has the next boot come to the same end: the trial is
@@ -27,59 +25,57 @@ func (n *node) concludeTrial() error {
 	r, mine := n.tries.record, n.slot()
 	if n.boot.Trial && r.Armed == mine && r.Holds(n.tries.state.Of(mine)) {
 		why := fmt.Sprintf("by the node itself: slot %s had %d boots in a row without a good assessment", r.Slot, r.Bad)
-		n.degraded.Add("history of boots", n.note(verdict.Event{Kind: verdict.KindArmed, Slot: mine, Release: n.boot.Version, Why: why}))
+		n.degraded.Add("history of boots", n.note(memory.Event{Kind: memory.KindArmed, Slot: mine, Release: n.boot.Version, Why: why}))
 	}
-	memory := slot.Folder(slot.Dir)
-	armed, found, err := slot.ReadTrial(memory)
+	t, found, err := memory.ReadTrial(remembered)
 	if err != nil || !found {
 		return err
 	}
-	t := verdict.Trial{Slot: armed.Slot, Version: armed.Release, Digest: armed.Digest, Number: armed.Number, Tries: armed.Tries}
 	boots, err := n.history()
 	n.degraded.Add("history of boots", err)
-	failures, err := verdict.LoadFailures(failuresFile)
+	failures, err := memory.ReadFailures(remembered)
 	if err != nil {
 		return err
 	}
 	before := 0
-	if f, known := failures.Find(t.Version, t.Digest); known && f.Verdict == verdict.Unproven && f.Arming != t.Number {
+	if f, known := failures.Find(t.Release, t.Digest); known && f.Verdict == memory.Unproven && f.Arming != t.Number {
 		before = f.Times
 	}
 	e := n.collect(&t)
 	e.Log = readWords(wordsFile)
-	c := verdict.Conclude(t, mine, n.tries.state, boots, e, before)
+	c := memory.Conclude(t, mine, n.tries.state, boots, e, before)
 	switch c.Stage {
-	case verdict.Passed:
-		_, _, err := slot.Settle(memory)
+	case memory.TrialPassed:
+		_, _, err := memory.Settle(remembered)
 		return err
-	case verdict.Stale:
-		return slot.EndTrial(memory)
-	case verdict.Over:
-		return n.endTrial(memory, armed, t, c, failures)
+	case memory.TrialStale:
+		return memory.EndTrial(remembered)
+	case memory.TrialOver:
+		return n.endTrial(t, c, failures)
 	}
 	return nil
 }
 
 // endTrial remembers what became of a trial, and tells.
-func (n *node) endTrial(memory slot.Memory, armed slot.Trial, t verdict.Trial, c verdict.Conclusion, failures verdict.Failures) error {
-	n.say(fmt.Sprintf("kogge: release %s %s", t.Version, c))
-	if err := verdict.SaveFailures(failuresFile, failures.Add(t, c, time.Now())); err != nil {
+func (n *node) endTrial(t memory.Trial, c memory.Conclusion, failures memory.Failures) error {
+	n.say(fmt.Sprintf("kogge: release %s %s", t.Release, c))
+	if err := memory.WriteFailures(remembered, failures.Add(t, c, time.Now())); err != nil {
 		return err
 	}
-	e := verdict.Event{Kind: verdict.KindVerdict, Slot: t.Slot, Release: t.Version, Verdict: c.Verdict, Why: c.Why}
+	e := memory.Event{Kind: memory.KindVerdict, Slot: t.Slot, Release: t.Release, Verdict: c.Verdict, Why: c.Why}
 	n.degraded.Add("history of boots", n.note(e))
 	if !c.Rearm {
-		return slot.EndTrial(memory)
+		return memory.EndTrial(remembered)
 	}
 	err := n.tries.part.Edit(func(v *fat.Volume) error {
-		_, err := slot.Rearm(v, n.tries.loader, memory, armed, time.Now())
+		_, err := memory.Rearm(v, n.tries.loader, remembered, t, time.Now())
 		return err
 	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("arm release %s once more: %w", t.Version, err), slot.EndTrial(memory))
+		return errors.Join(fmt.Errorf("arm release %s once more: %w", t.Release, err), memory.EndTrial(remembered))
 	}
-	n.say(fmt.Sprintf("kogge: release %s is armed once more: the next boot tries it", t.Version))
-	e = verdict.Event{Kind: verdict.KindArmed, Slot: t.Slot, Release: t.Version, Why: "once more, for it is not proven to be bad"}
+	n.say(fmt.Sprintf("kogge: release %s is armed once more: the next boot tries it", t.Release))
+	e = memory.Event{Kind: memory.KindArmed, Slot: t.Slot, Release: t.Release, Why: "once more, for it is not proven to be bad"}
 	return n.note(e)
 }
 
@@ -88,14 +84,14 @@ func (n *node) passTrial() error {
 	if !n.persist || !n.boot.Trial {
 		return nil
 	}
-	return slot.Pass(slot.Folder(slot.Dir), n.slot())
+	return memory.Pass(remembered, n.slot())
 }
 
 // history are the boots before this one.
-func (n *node) history() ([]verdict.Boot, error) {
-	boots, err := verdict.LoadHistory(historyFile)
+func (n *node) history() ([]memory.Boot, error) {
+	boots, err := memory.LoadHistory(historyFile)
 	this := bootID()
-	return slices.DeleteFunc(boots, func(b verdict.Boot) bool { return b.ID == this }), err
+	return slices.DeleteFunc(boots, func(b memory.Boot) bool { return b.ID == this }), err
 }
 
 // settle is called when the boot is good: it leaves nothing behind, so there is time for

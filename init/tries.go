@@ -13,7 +13,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/bootpart"
 	"kogge.example/update/fat"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
 // tries is what PID 1 knows of the slots. Its zero value is a machine without a boot
@@ -25,7 +25,7 @@ type tries struct {
 
 	mu sync.Mutex // guards record, and is held while that is written
 	// record counts the boots of a proven slot; on trial it is as it was found.
-	record verdict.Record
+	record memory.Count
 }
 
 // countBoot reads what the boot loader knows, and counts this boot of a proven slot: it
@@ -170,7 +170,7 @@ func (n *node) tellFallback(moved error, why string) {
 // says that it is time. A cut leaves the old record or the new one, and the slot armed or
 // not: one that is armed while the record does not say so counts as on trial, and is not
 // armed a second time by it.
-func fallBack(loader bootloader.Loader, v *fat.Volume, state bootloader.State, r *verdict.Record, now time.Time) (bootloader.Slot, string, error) {
+func fallBack(loader bootloader.Loader, v *fat.Volume, state bootloader.State, r *memory.Count, now time.Time) (bootloader.Slot, string, error) {
 	other, why := r.Fallback(state, now)
 	if other == "" {
 		return "", why, writeRecord(v, *r)
@@ -192,15 +192,15 @@ func fallBack(loader bootloader.Loader, v *fat.Volume, state bootloader.State, r
 
 // readTries reads the loader's state and the count of boots. A count that is damaged or
 // not there is none.
-func readTries(loader bootloader.Loader, v *fat.Volume) (bootloader.State, verdict.Record, error) {
+func readTries(loader bootloader.Loader, v *fat.Volume) (bootloader.State, memory.Count, error) {
 	state, err := loader.State(v)
 	if err != nil {
-		return state, verdict.Record{}, err
+		return state, memory.Count{}, err
 	}
-	var r verdict.Record
-	if text, err := v.ReadFile(verdict.RecordFile); err == nil {
-		if r, err = verdict.ParseRecord(text); err != nil {
-			r = verdict.Record{}
+	var r memory.Count
+	if text, err := v.ReadFile(memory.CountFile); err == nil {
+		if r, err = memory.ParseCount(text); err != nil {
+			r = memory.Count{}
 		}
 	}
 	return state, r, nil
@@ -208,15 +208,15 @@ func readTries(loader bootloader.Loader, v *fat.Volume) (bootloader.State, verdi
 
 // writeRecord replaces the count in its place; a cut leaves the old or the new one, or
 // one that is torn and counts as none. A boot partition without it gets one.
-func writeRecord(v *fat.Volume, r verdict.Record) error {
-	err := v.Overwrite(verdict.RecordFile, r.Text())
+func writeRecord(v *fat.Volume, r memory.Count) error {
+	err := v.Overwrite(memory.CountFile, r.Text())
 	if err == nil || !errors.Is(err, fat.ErrNotExist) && !errors.Is(err, fat.ErrNotSector) {
 		return err
 	}
 	if err := v.MkdirAll("kogge", time.Now()); err != nil {
 		return err
 	}
-	return v.WriteFile(verdict.RecordFile, r.Text(), time.Now())
+	return v.WriteFile(memory.CountFile, r.Text(), time.Now())
 }
 
 // bless makes a slot on trial a proven one, and forgets the bad boots of one that was
@@ -249,7 +249,7 @@ func (n *node) bless() error {
 // bless has the loader start the slot of r from now on, and writes r. At a cut the slot is
 // on trial, or proven, and with its bad boots counted or not; one that the loader knew
 // nothing of may have one try.
-func bless(l bootloader.Loader, v *fat.Volume, r verdict.Record, trial bool, version string, now time.Time) error {
+func bless(l bootloader.Loader, v *fat.Volume, r memory.Count, trial bool, version string, now time.Time) error {
 	state, err := l.State(v)
 	if err != nil {
 		return err

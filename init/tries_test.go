@@ -13,7 +13,7 @@ import (
 	"kogge.example/update/bootpart"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
 const tinyBoot = 72 << 10
@@ -152,12 +152,12 @@ func TestRecordInPlace(t *testing.T) {
 		if _, err := countOne(l, openBoot(t, d), noon); err != nil {
 			t.Fatal(err)
 		}
-		if _, r, err := readTries(l, openBoot(t, d)); err != nil || r != (verdict.Record{Slot: "A", Bad: boot}) {
+		if _, r, err := readTries(l, openBoot(t, d)); err != nil || r != (memory.Count{Slot: "A", Bad: boot}) {
 			t.Fatalf("boot %d: %+v, %v", boot, r, err)
 		}
 	}
-	for _, damage := range []string{"", "short", string(make([]byte, verdict.RecordSize))} {
-		if err := openBoot(t, d).WriteFile(verdict.RecordFile, []byte(damage), noon); err != nil {
+	for _, damage := range []string{"", "short", string(make([]byte, memory.CountSize))} {
+		if err := openBoot(t, d).WriteFile(memory.CountFile, []byte(damage), noon); err != nil {
 			t.Fatal(err)
 		}
 		if other, err := countOne(l, openBoot(t, d), noon); err != nil || other != "" {
@@ -247,7 +247,7 @@ func TestBlessPowerCut(t *testing.T) {
 				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Count(v, "B", noon))
 			}},
 			"bad boots": {false, func(v *fat.Volume) error {
-				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Bless(v, "B", noon), writeRecord(v, verdict.Record{Slot: "B", Bad: 2}))
+				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Bless(v, "B", noon), writeRecord(v, memory.Count{Slot: "B", Bad: 2}))
 			}},
 			"unknown": {false, func(v *fat.Volume) error {
 				for _, file := range []string{"loader/entries/kogge-b.conf", "B/proven", "kogge.env"} {
@@ -271,7 +271,7 @@ func TestBlessPowerCut(t *testing.T) {
 
 func cutBless(t *testing.T, l bootloader.Loader, start []byte, trial bool) {
 	t.Helper()
-	record, seen := verdict.Record{Slot: "B"}, map[string]bool{}
+	record, seen := memory.Count{Slot: "B"}, map[string]bool{}
 	for writes := 0; ; writes++ {
 		d := crashdisk.New(start, writes)
 		v, err := fat.Open(d, 0, tinyBoot)

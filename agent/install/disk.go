@@ -6,7 +6,6 @@ import (
 	"io"
 	"log"
 	"os"
-	"path/filepath"
 
 	"kogge.example/boards"
 	"kogge.example/init/control"
@@ -14,11 +13,11 @@ import (
 	"kogge.example/update/bootpart"
 	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/osrelease"
 	"kogge.example/update/partition"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
-	"kogge.example/update/verdict"
 )
 
 // boot is what is known of this boot, and of the disk that it came from.
@@ -93,7 +92,7 @@ func (i *Installer) openDisk() (*disk, error) {
 		return nil, err
 	}
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
-	d.Schema = slot.Schema{Reads: release.StateSchema.Reads, Writes: release.StateSchema.Writes}
+	d.Schema = memory.Schema(release.StateSchema)
 	facts, err := osrelease.Read(i.Facts)
 	if err != nil {
 		log.Printf("agent: update: %v", err) // 0 is a release that does not say its counter
@@ -120,7 +119,7 @@ func (i *Installer) openDisk() (*disk, error) {
 	if d.Boot, err = b.bootPart(); err != nil {
 		return nil, err
 	}
-	failures, err := verdict.LoadFailures(filepath.Join(i.dir(), verdict.FailuresFile))
+	failures, err := memory.ReadFailures(i.memory())
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +150,7 @@ func (i *Installer) blessed(b boot, l bootloader.Loader, running bootloader.Slot
 	if err != nil {
 		return false, err
 	}
-	t, armed, err := slot.ReadTrial(i.memory())
+	t, armed, err := memory.ReadTrial(i.memory())
 	if err != nil {
 		return false, err
 	}

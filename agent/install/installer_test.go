@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,9 +15,9 @@ import (
 	"kogge.example/init/control"
 	"kogge.example/update/fat"
 	"kogge.example/update/golden"
+	"kogge.example/update/memory"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
-	"kogge.example/update/verdict"
 )
 
 const allSteps = "verified retired staging staged armed draining rebooting"
@@ -94,9 +93,9 @@ func TestUpdates(t *testing.T) {
 	install(three, allSteps)
 	m.boot()
 	m.bad()
-	must(t, verdict.SaveFailures(filepath.Join(m.Installer.dir(), verdict.FailuresFile), verdict.Failures{}.Add(
-		verdict.Trial{Slot: "A", Version: "1.2", Digest: three.Digest(board), Tries: 3},
-		verdict.Conclusion{Stage: verdict.Over, Verdict: verdict.Failed, Why: "agent not ready within 60s", Boots: 3}, created)))
+	must(t, memory.WriteFailures(m.memory(), memory.Failures{}.Add(
+		memory.Trial{Slot: "A", Release: "1.2", Digest: three.Digest(board), Tries: 3},
+		memory.Conclusion{Stage: memory.TrialOver, Verdict: memory.Failed, Why: "agent not ready within 60s", Boots: 3}, created)))
 	if v := m.boot(); v != "1.1" {
 		t.Fatalf("booted %s", v)
 	}

@@ -18,8 +18,8 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/release"
-	"kogge.example/update/slot"
 	"kogge.example/update/verity"
 )
 
@@ -263,7 +263,7 @@ func (m *machine) good() {
 	must(m.t, err)
 	defer d.Close()
 	must(m.t, d.Boot.Edit(func(v *fat.Volume) error { return d.Loader.Bless(v, d.Running, m.clock) }))
-	must(m.t, slot.Pass(m.memory(), d.Running))
+	must(m.t, memory.Pass(m.memory(), d.Running))
 	must(m.t, control.Assessment{State: "good"}.Write(m.Run))
 }
 

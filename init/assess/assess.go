@@ -15,9 +15,9 @@ import (
 //
 //	Pending ─Good─▶ Good                        the slot is blessed
 //	   │
-//	   └─Bad, Failing, Timeout─▶ Bad ─Good─▶ Good    (a proven slot, which goes on)
-//	                              │
-//	                              └─ on trial: the node reboots, which uses up a try
+//	   └─Failing, Timeout─▶ Bad ─Good─▶ Good         (a proven slot, which goes on)
+//	                         │
+//	                         └─ on trial: the node reboots, which uses up a try
 //
 // What happens after Good is a matter of services and containers: it is not the boot's
 // any more. A release on trial that was bad once stays so until it is tried again.
@@ -33,9 +33,9 @@ const (
 type Event string
 
 const (
-	// SaidGood, SaidBad and SaidPending are the agent's words.
+	// SaidGood and SaidPending are the agent's words. Bad is not its to say: it is what
+	// the time that passes makes of pending.
 	SaidGood    Event = "good"
-	SaidBad     Event = "bad"
 	SaidPending Event = "pending"
 	// Failing: a vital service failed too often in a row.
 	Failing Event = "failing"

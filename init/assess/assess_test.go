@@ -15,7 +15,7 @@ func TestStep(t *testing.T) {
 	var b strings.Builder
 	for _, trial := range []bool{true, false} {
 		for _, s := range []State{Pending, Bad, Good} {
-			for _, e := range []Event{SaidGood, SaidBad, SaidPending, Failing, Timeout} {
+			for _, e := range []Event{SaidGood, SaidPending, Failing, Timeout} {
 				for _, before := range []string{"", "web is unhealthy"} {
 					a := Assessment{State: s, Why: before, Since: now.Add(-time.Minute), Trial: trial, Limit: 10 * time.Minute}
 					if s == Good && before != "" {

@@ -24,6 +24,7 @@ import (
 	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/memory"
 	"kogge.example/update/slot"
 	"kogge.example/update/verity"
 )
@@ -211,7 +212,7 @@ func (p *pair) stage(disk *nbd.Disk, image string, arm bool) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	memory := slot.Folder(dir)
+	remembered := memory.In(dir)
 	d := slot.Disk{
 		Board: p.board.Name, Loader: loader, Boot: bootFiles{p, disk}, Running: bootloader.A, Verity: running,
 		Roots: map[bootloader.Slot]slot.Root{},
@@ -220,14 +221,14 @@ func (p *pair) stage(disk *nbd.Disk, image string, arm bool) error {
 		root := p.root(disk, s)
 		d.Roots[s] = slot.Root{Device: section{root, disk}, Size: root.Size()}
 	}
-	if err := slot.Stage(context.Background(), d, memory, r, nil); err != nil || !arm {
-		return err
-	}
 	lone, err := slot.LoneVoter(1, "")
 	if err != nil {
 		return err
 	}
-	_, err = slot.Arm(d, memory, r.Digest, lone, written)
+	if err := slot.Stage(context.Background(), d, remembered, r, lone, nil); err != nil || !arm {
+		return err
+	}
+	_, err = slot.Arm(d, remembered, r.Digest, lone, written)
 	return err
 }
 

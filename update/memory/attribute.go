@@ -1,4 +1,4 @@
-package verdict
+package memory
 
 import "time"
 
@@ -9,7 +9,7 @@ import "time"
 // A boot that ended in order left nothing: then it was one that came after it and was
 // never noted, and while a release is tried that was one of its tries.
 func Attribute(boots []Boot, trial *Trial, e Evidence, this string) []Event {
-	why := PanicLine(e.Panic)
+	why := panicLine(e.Panic)
 	switch {
 	case why != "":
 	case e.Watchdog:
@@ -26,5 +26,5 @@ func Attribute(boots []Boot, trial *Trial, e Evidence, this string) []Event {
 		return nil // a crash while going down, or of some other system
 	}
 	lost.Boot = "before " + this
-	return []Event{{Kind: KindUp, Boot: lost.Boot, Slot: trial.Slot, Release: trial.Version, Trial: true, Time: time.Time{}}, lost}
+	return []Event{{Kind: KindUp, Boot: lost.Boot, Slot: trial.Slot, Release: trial.Release, Trial: true, Time: time.Time{}}, lost}
 }

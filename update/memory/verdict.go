@@ -1,12 +1,4 @@
-// Package verdict is what a node remembers of its boots, and what it concludes from
-// them: which release failed, and when a proven slot has gone bad.
-//
-// In come the lines that PID 1 notes at each boot, the boot loader's state, and what
-// a crash left behind (pstore, the reason of the reset, the last log). Out come the
-// history for people, the verdict on a release that was tried, and the decision to
-// try the other slot. Everything that decides is a pure function; the few that write
-// say what a power cut leaves. Boot partition, devices and clock are the caller's.
-package verdict
+package memory
 
 import (
 	"fmt"
@@ -29,15 +21,6 @@ const (
 	Unproven Verdict = "unproven"
 )
 
-// Trial is a release that was armed, as far as a verdict needs it.
-type Trial struct {
-	Slot    bootloader.Slot
-	Version string // of the release, for people
-	Digest  string // and its name
-	Number  int    // of the arming
-	Tries   int    // that it was given
-}
-
 // Evidence is what the boot before this one left behind.
 type Evidence struct {
 	// Panic is the kernel's last words, from pstore; "": none.
@@ -52,20 +35,20 @@ type Evidence struct {
 type Stage string
 
 const (
-	// Running: this boot is one of its tries.
-	Running Stage = "running"
-	// Passed: its slot has been blessed.
-	Passed Stage = "passed"
-	// Stale: the slot was not armed after all, or armed again since.
-	Stale Stage = "stale"
-	// Over: the tries are used up, and the other slot runs.
-	Over Stage = "over"
+	// TrialRunning: this boot is one of its tries.
+	TrialRunning Stage = "running"
+	// TrialPassed: its slot has been blessed.
+	TrialPassed Stage = "passed"
+	// TrialStale: the slot was not armed after all, or armed again since.
+	TrialStale Stage = "stale"
+	// TrialOver: the tries are used up, and the other slot runs.
+	TrialOver Stage = "over"
 )
 
 // Conclusion is what [Conclude] says of a trial.
 type Conclusion struct {
 	Stage Stage
-	// These are of a trial that is Over.
+	// These are of a trial that is TrialOver.
 	Verdict Verdict
 	Why     string // one line
 	Boots   int    // tries that were used up
@@ -75,7 +58,7 @@ type Conclusion struct {
 
 // String is "failed: agent not ready within 60s (3 boots)".
 func (c Conclusion) String() string {
-	if c.Stage != Over {
+	if c.Stage != TrialOver {
 		return string(c.Stage)
 	}
 	plural := "s"
@@ -95,13 +78,13 @@ func Conclude(t Trial, running bootloader.Slot, state bootloader.State, boots []
 	entry := state.Of(t.Slot)
 	switch {
 	case !entry.Present, entry.Number != t.Number:
-		return Conclusion{Stage: Stale}
+		return Conclusion{Stage: TrialStale}
 	case !entry.Counted:
-		return Conclusion{Stage: Passed}
+		return Conclusion{Stage: TrialPassed}
 	case running == t.Slot:
-		return Conclusion{Stage: Running}
+		return Conclusion{Stage: TrialRunning}
 	}
-	c := Conclusion{Stage: Over, Boots: entry.Done, Log: tail(e.Log, maxLog)}
+	c := Conclusion{Stage: TrialOver, Boots: entry.Done, Log: tail(e.Log, maxLog)}
 	if c.Boots == 0 {
 		c.Boots = t.Tries - entry.Left
 	}
@@ -118,7 +101,7 @@ func Conclude(t Trial, running bootloader.Slot, state bootloader.State, boots []
 // tries are the boots of the trial: the last ones of the history.
 func tries(t Trial, boots []Boot) []Boot {
 	first := len(boots)
-	for first > 0 && boots[first-1].Trial && boots[first-1].Slot == t.Slot && boots[first-1].Release == t.Version {
+	for first > 0 && boots[first-1].Trial && boots[first-1].Slot == t.Slot && boots[first-1].Release == t.Release {
 		first--
 	}
 	return boots[max(first, len(boots)-max(t.Tries, 0)):]
@@ -132,7 +115,7 @@ func judge(t Trial, boots []Boot, e Evidence) (Verdict, string) {
 			return Failed, boots[i].Why
 		}
 	}
-	if line := PanicLine(e.Panic); line != "" {
+	if line := panicLine(e.Panic); line != "" {
 		return Crashed, line
 	}
 	if e.Watchdog {
@@ -153,8 +136,8 @@ func judge(t Trial, boots []Boot, e Evidence) (Verdict, string) {
 // only the end of an oops.
 var panicText = regexp.MustCompile(`(?m)^.*?(Kernel panic - not syncing: [^\n]*|BUG: [^\n]*|Oops: [^\n]*|kogge: panic[^\n]*)$`)
 
-// PanicLine is the line of a kernel's last words that says why, "" if none does.
-func PanicLine(text string) string {
+// panicLine is the line of a kernel's last words that says why, "" if none does.
+func panicLine(text string) string {
 	found := ""
 	for _, m := range panicText.FindAllStringSubmatch(text, -1) {
 		if found == "" || strings.HasPrefix(m[1], "Kernel panic") {

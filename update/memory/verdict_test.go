@@ -1,4 +1,4 @@
-package verdict
+package memory
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ const panicLog = `<4>[    9.1] BUG: unable to handle page fault for address: 000
 // TestConclude prints what becomes of a trial for each state of the loader, each
 // history and each evidence.
 func TestConclude(t *testing.T) {
-	trial := Trial{Slot: "B", Version: "1.1", Digest: "sha256:11", Number: 7, Tries: 3}
+	trial := Trial{Slot: "B", Release: "1.1", Digest: "sha256:11", Number: 7, Tries: 3}
 	a := bootloader.Entry{Present: true, Version: "1.0", Number: 6}
 	entries := []struct {
 		name string
@@ -64,7 +64,7 @@ func TestConclude(t *testing.T) {
 					if again.Rearm || again.Verdict != c.Verdict {
 						t.Errorf("a second time: %+v after %+v", again, c)
 					}
-					if c.Stage != Over {
+					if c.Stage != TrialOver {
 						if c.Verdict != "" || c.Rearm {
 							t.Errorf("%s has a verdict: %+v", c.Stage, c)
 						}
@@ -78,7 +78,7 @@ func TestConclude(t *testing.T) {
 				}
 			}
 			c := Conclude(trial, running, bootloader.State{A: a, B: e.Entry}, nil, Evidence{}, 0)
-			if c.Stage != Over {
+			if c.Stage != TrialOver {
 				fmt.Fprintf(&b, "%-14s slot %s runs: %s\n", e.name+",", running, c.Stage)
 			}
 		}
@@ -96,7 +96,7 @@ func TestPanicLine(t *testing.T) {
 		"Kernel panic - not syncing: " + strings.Repeat("x", 999): "Kernel panic - not syncing: " + strings.Repeat("x", maxWhy-3-28) + "…",
 		"Kernel panic - not syncing: a\x00b\x1b[2J":               "Kernel panic - not syncing: a b [2J",
 	} {
-		if got := PanicLine(text); got != want {
+		if got := panicLine(text); got != want {
 			t.Errorf("%.60q: %q, want %q", text, got, want)
 		}
 	}
@@ -105,7 +105,7 @@ func TestPanicLine(t *testing.T) {
 func FuzzPanicLine(f *testing.F) {
 	f.Add(panicLog)
 	f.Fuzz(func(t *testing.T, text string) {
-		line := PanicLine(text)
+		line := panicLine(text)
 		if len(line) > maxWhy || strings.ContainsAny(line, "\n\r\x1b\x00") {
 			t.Errorf("%q", line)
 		}
@@ -115,7 +115,7 @@ func FuzzPanicLine(f *testing.F) {
 // TestAttribute finds the boot that a panic or a reset belongs to.
 func TestAttribute(t *testing.T) {
 	running, over := Boot{ID: "b1"}, Boot{ID: "b1", End: "reboot"}
-	trial := &Trial{Slot: "B", Version: "1.1"}
+	trial := &Trial{Slot: "B", Release: "1.1"}
 	panicked, reset := Evidence{Panic: panicLog}, Evidence{Watchdog: true}
 	for _, c := range []struct {
 		name  string

@@ -1,4 +1,4 @@
-package verdict
+package memory
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ var sample = []Event{
 	{Kind: KindArmed, Boot: "b4", Time: noon.Add(7 * time.Minute), Slot: "B", Release: "1.1", Why: "once more"},
 }
 
-func write(t *testing.T, path string, events []Event) {
+func writeHistory(t *testing.T, path string, events []Event) {
 	t.Helper()
 	for _, e := range events {
 		if err := Append(path, e); err != nil {
@@ -57,7 +57,7 @@ func TestHistory(t *testing.T) {
 	if boots, err := LoadHistory(path); boots != nil || err != nil {
 		t.Errorf("no file: %v, %v", boots, err)
 	}
-	write(t, path, sample)
+	writeHistory(t, path, sample)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestHistory(t *testing.T) {
 // line is whole.
 func TestHistoryPowerCut(t *testing.T) {
 	path := filepath.Join(t.TempDir(), HistoryFile)
-	write(t, path, sample)
+	writeHistory(t, path, sample)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -91,12 +91,12 @@ func TestHistoryPowerCut(t *testing.T) {
 			if err := os.WriteFile(path, torn, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			write(t, path, []Event{next})
+			writeHistory(t, path, []Event{next})
 			text, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			events, err := ReadHistory(text)
+			events, err := parseHistory(text)
 			if err != nil || len(events) < len(sample) || !same(events[:len(sample)-1], sample[:len(sample)-1]) || !same(events[len(events)-1:], []Event{next}) {
 				t.Fatalf("cut at %d, %d zeros: %d lines: %+v, %v", cut, zeros, len(events), events, err)
 			}
@@ -107,7 +107,7 @@ func TestHistoryPowerCut(t *testing.T) {
 func same(got, want []Event) bool {
 	for i := range want {
 		want := want[i]
-		want.Version = formatVersion
+		want.Version = format
 		if i >= len(got) || !reflect.DeepEqual(got[i], want) {
 			return false
 		}
@@ -129,7 +129,7 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		write(t, path, []Event{{Kind: KindUp, Boot: fmt.Sprint("new ", i), Time: noon}})
+		writeHistory(t, path, []Event{{Kind: KindUp, Boot: fmt.Sprint("new ", i), Time: noon}})
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Size() > keep+3*maxLine {
@@ -146,7 +146,7 @@ func TestHistoryOfLater(t *testing.T) {
 {"version":1,"kind":"up","boot":"y","time":"2026-03-01T12:00:00Z","slot":"A"}
 nonsense
 `
-	events, err := ReadHistory([]byte(text))
+	events, err := parseHistory([]byte(text))
 	if len(events) != 1 || err == nil || !strings.Contains(err.Error(), "1 lines are left out: line 1: version 2: this release reads version 1") {
 		t.Errorf("%d lines, %v", len(events), err)
 	}
@@ -169,8 +169,8 @@ func FuzzHistory(f *testing.F) {
 	f.Add([]byte(`{"version":1,"kind":"up","boot":"y","time":"2026-03-01T12:00:00Z","slot":"A"}` + "\n"))
 	f.Add([]byte("\n\x00\n{"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		events, _ := ReadHistory(text)
-		if len(Fold(events)) > len(events) {
+		events, _ := parseHistory(text)
+		if len(fold(events)) > len(events) {
 			t.Error("more boots than lines")
 		}
 	})

@@ -1,18 +1,13 @@
-package verdict
+package memory
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
-
-	"kogge.example/update/durable"
 )
-
-// FailuresFile is the memory of releases that were tried and did not stay.
-const FailuresFile = "failures.json"
 
 // maxFailures are remembered; the oldest make room.
 const maxFailures = 32
@@ -35,7 +30,7 @@ func (f Failure) String() string { return fmt.Sprintf("release %s %s", f.Release
 
 // Outcome is that without the release: "crashed: reset by the watchdog (3 boots)".
 func (f Failure) Outcome() string {
-	return Conclusion{Stage: Over, Verdict: f.Verdict, Why: f.Why, Boots: f.Boots}.String()
+	return Conclusion{Stage: TrialOver, Verdict: f.Verdict, Why: f.Why, Boots: f.Boots}.String()
 }
 
 // Refused says whether the release is not to be installed or armed again until
@@ -50,28 +45,11 @@ type failuresFile struct {
 	Failures []Failure `json:"failures"`
 }
 
-// errDamaged is a file that no release has written.
-var errDamaged = errors.New("damaged")
-
-// ReadFailures reads failures.json; nil text is an empty memory.
-func ReadFailures(text []byte) (Failures, error) {
-	if text == nil {
-		return nil, nil
-	}
-	var version struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(text, &version); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", FailuresFile, errDamaged, err)
-	}
-	if version.Version != formatVersion {
-		return nil, fmt.Errorf("%s: version %d: this release reads version %d", FailuresFile, version.Version, formatVersion)
-	}
+// parseFailures reads failures.json.
+func parseFailures(text []byte) (Failures, error) {
 	var file failuresFile
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&file); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", FailuresFile, errDamaged, err)
+	if err := decode(FailuresFile, text, &file); err != nil {
+		return nil, err
 	}
 	for _, f := range file.Failures {
 		if !slices.Contains([]Verdict{Failed, Crashed, Unproven}, f.Verdict) {
@@ -86,7 +64,7 @@ func (fs Failures) Text() []byte {
 	if fs == nil {
 		fs = Failures{}
 	}
-	text, err := json.MarshalIndent(failuresFile{formatVersion, fs}, "", "\t")
+	text, err := json.MarshalIndent(failuresFile{format, fs}, "", "\t")
 	if err != nil {
 		panic(err) // strings, numbers and times of years with four digits
 	}
@@ -116,13 +94,13 @@ func (fs Failures) index(version, digest string) int {
 // number of its arming, counts once: a power cut may have come before it was forgotten.
 func (fs Failures) Add(t Trial, c Conclusion, when time.Time) Failures {
 	f := Failure{
-		Release: oneLine(t.Version), Digest: oneLine(t.Digest), Verdict: c.Verdict, Why: oneLine(c.Why), Boots: c.Boots, Arming: t.Number, Times: 1, Last: when.UTC().Truncate(time.Second), Log: c.Log,
+		Release: oneLine(t.Release), Digest: oneLine(t.Digest), Verdict: c.Verdict, Why: oneLine(c.Why), Boots: c.Boots, Arming: t.Number, Times: 1, Last: when.UTC().Truncate(time.Second), Log: c.Log,
 	}
 	if y := f.Last.Year(); y < 0 || y > 9999 { // JSON has no words for it
 		f.Last = time.Time{}
 	}
 	fs = slices.Clone(fs)
-	if i := fs.index(t.Version, t.Digest); i >= 0 {
+	if i := fs.index(t.Release, t.Digest); i >= 0 {
 		f.Times = fs[i].Times
 		if fs[i].Arming != t.Number {
 			f.Times++
@@ -145,25 +123,30 @@ func (fs Failures) Forget(name string) (left, gone Failures) {
 	return left, gone
 }
 
-// maxFailuresFile is above what Text writes.
+// maxFailuresFile is above what Text writes, in bytes.
 const maxFailuresFile = 1 << 20
 
-// LoadFailures reads the memory at path; empty if there is no file. Where the disk has
-// made something else of it, what failed is forgotten: nobody could repair that by hand,
-// and a node must not refuse every update over it.
-func LoadFailures(path string) (Failures, error) {
-	text, err := readFile(path, maxFailuresFile)
-	if err != nil {
+// ReadFailures reads the memory; empty if there is none. Where the disk has made something
+// else of it, what failed is forgotten: nobody could repair that by hand, and a node must
+// not refuse every update over it.
+func ReadFailures(m Folder) (Failures, error) {
+	text, err := m.Read(FailuresFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
 		return nil, err
+	case len(text) > maxFailuresFile:
+		return nil, fmt.Errorf("%s has more than %d bytes", FailuresFile, maxFailuresFile)
 	}
-	failures, err := ReadFailures(text)
+	failures, err := parseFailures(text)
 	if errors.Is(err, errDamaged) {
 		return nil, nil
 	}
 	return failures, err
 }
 
-// SaveFailures writes the memory to path, whole or not at all.
-func SaveFailures(path string, fs Failures) error {
-	return durable.Replace(path, fs.Text(), 0o600)
+// WriteFailures writes the memory, whole or not at all.
+func WriteFailures(m Folder, failures Failures) error {
+	return m.Replace(FailuresFile, failures.Text())
 }

@@ -1,4 +1,4 @@
-package verdict
+package memory
 
 import (
 	"bytes"
@@ -13,15 +13,6 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/durable"
 )
-
-// Dir is where a node keeps what it remembers of its updates, on STATE.
-const Dir = "/state/kogge/update"
-
-// HistoryFile is the history of boots, a JSON object per line.
-const HistoryFile = "history.jsonl"
-
-// formatVersion is of a line of the history, and of failures.json.
-const formatVersion = 1
 
 // Assessment is what was said of a boot: that it is good, or why not.
 type Assessment string
@@ -100,10 +91,10 @@ const (
 	keep   = 160 << 10
 )
 
-// ReadHistory reads the lines of a history. A line that was torn by a power cut is left
+// parseHistory reads the lines of a history. A line that was torn by a power cut is left
 // out. So is one that this release does not understand, and that is said in the error
 // beside the rest: a later release may have written it.
-func ReadHistory(text []byte) ([]Event, error) {
+func parseHistory(text []byte) ([]Event, error) {
 	var events []Event
 	var first error
 	bad, number := 0, 0
@@ -135,15 +126,15 @@ func readEvent(line []byte) (Event, error) {
 	if err := json.Unmarshal(line, &e); err != nil {
 		return Event{}, err
 	}
-	if e.Version != formatVersion {
-		return Event{}, fmt.Errorf("version %d: this release reads version %d", e.Version, formatVersion)
+	if e.Version != format {
+		return Event{}, fmt.Errorf("version %d: this release reads version %d", e.Version, format)
 	}
 	return e, nil
 }
 
-// Fold makes boots of lines, oldest first. Lines about a boot that is not there any
+// fold makes boots of lines, oldest first. Lines about a boot that is not there any
 // more, or was never noted, make one of their own.
-func Fold(events []Event) []Boot {
+func fold(events []Event) []Boot {
 	var boots []Boot
 	at := map[string]int{}
 	for _, e := range events {
@@ -182,7 +173,7 @@ func (b *Boot) add(e Event) {
 //  2. the line, after a newline where the last one was torn, sync
 //  3. of a new file, the sync of its folder
 func Append(path string, e Event) error {
-	e.Version = formatVersion
+	e.Version = format
 	e.Why, e.End, e.Release = oneLine(e.Why), oneLine(e.End), oneLine(e.Release)
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -254,14 +245,14 @@ func trim(path string) error {
 const maxHistory = trimAt + 2*maxLine
 
 // LoadHistory reads the history at path as boots, oldest first; none if there is no
-// file. An error may come beside boots: see [ReadHistory].
+// file. An error may come beside boots: lines that this release does not understand.
 func LoadHistory(path string) ([]Boot, error) {
 	text, err := readFile(path, maxHistory)
 	if err != nil || text == nil {
 		return nil, err
 	}
-	events, err := ReadHistory(text)
-	return Fold(events), err
+	events, err := parseHistory(text)
+	return fold(events), err
 }
 
 // readFile reads a file of at most so many bytes; nil if there is none.

@@ -1,4 +1,4 @@
-package verdict
+package memory
 
 import (
 	"bytes"
@@ -11,36 +11,36 @@ import (
 	"kogge.example/update/golden"
 )
 
-func TestRecord(t *testing.T) {
-	r := Record{}.Begin("A").Begin("A")
-	golden.Compare(t, "record-1.txt", string(r.Text()))
-	for _, r := range []Record{r, r.Move("B", bootloader.Entry{Number: 9, Version: "1.1"}, noon), r.Clear(), r.Begin("B"), r.Move("B", bootloader.Entry{Number: 1, Version: "unknown"}, time.Time{})} {
-		got, err := ParseRecord(r.Text())
+func TestCount(t *testing.T) {
+	r := Count{}.Begin("A").Begin("A")
+	golden.Compare(t, "count-1.txt", string(r.Text()))
+	for _, r := range []Count{r, r.Move("B", bootloader.Entry{Number: 9, Version: "1.1"}, noon), r.Clear(), r.Begin("B"), r.Move("B", bootloader.Entry{Number: 1, Version: "unknown"}, time.Time{})} {
+		got, err := ParseCount(r.Text())
 		if err != nil || got != r {
 			t.Errorf("%+v came back as %+v, %v", r, got, err)
 		}
 	}
-	if r.Bad != 2 || r.Begin("B") != (Record{Slot: "B", Bad: 1}) || r.Excuse().Bad != 1 || r.Clear().Excuse().Bad != 0 {
+	if r.Bad != 2 || r.Begin("B") != (Count{Slot: "B", Bad: 1}) || r.Excuse().Bad != 1 || r.Clear().Excuse().Bad != 0 {
 		t.Error("wrong count")
 	}
 }
 
-// TestRecordFlips changes every byte: the record is damaged then, and says so.
-func TestRecordFlips(t *testing.T) {
-	whole := Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text()
+// TestCountFlips changes every byte: the record is damaged then, and says so.
+func TestCountFlips(t *testing.T) {
+	whole := Count{Slot: "A", Bad: 2, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text()
 	for i := range whole {
 		for _, bit := range []byte{1, 0x20, 0x80} {
 			torn := bytes.Clone(whole)
 			torn[i] ^= bit
-			if r, err := ParseRecord(torn); err == nil {
+			if r, err := ParseCount(torn); err == nil {
 				t.Fatalf("byte %d flipped: %+v", i, r)
 			}
 		}
 	}
-	other := Record{Slot: "A", Bad: 3, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text()
+	other := Count{Slot: "A", Bad: 3, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text()
 	for cut := range whole { // a torn sector is the front of the one over the rest of the other
 		torn := append(bytes.Clone(other[:cut]), whole[cut:]...)
-		if r, err := ParseRecord(torn); err == nil && r.Bad != 2 && r.Bad != 3 {
+		if r, err := ParseCount(torn); err == nil && r.Bad != 2 && r.Bad != 3 {
 			t.Fatalf("torn at %d: %+v", cut, r)
 		}
 	}
@@ -65,16 +65,16 @@ func TestFallback(t *testing.T) {
 		for _, e := range entries {
 			for _, armed := range []struct {
 				name string
-				Record
+				Count
 				now time.Time
 			}{
-				{"never armed", Record{}, noon},
-				{"armed an hour ago", Record{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(-time.Hour)}, noon},
-				{"armed a day ago", Record{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(-24 * time.Hour)}, noon},
-				{"armed in the future", Record{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(24 * 365 * time.Hour)}, noon},
-				{"slot A was armed", Record{Armed: "A", Number: 6, Release: "1.0", At: noon}, noon},
+				{"never armed", Count{}, noon},
+				{"armed an hour ago", Count{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(-time.Hour)}, noon},
+				{"armed a day ago", Count{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(-24 * time.Hour)}, noon},
+				{"armed in the future", Count{Armed: "B", Number: 8, Release: "1.0", At: noon.Add(24 * 365 * time.Hour)}, noon},
+				{"slot A was armed", Count{Armed: "A", Number: 6, Release: "1.0", At: noon}, noon},
 			} {
-				r := armed.Record
+				r := armed.Count
 				r.Slot, r.Bad = "A", bad
 				other, why := r.Fallback(bootloader.State{A: a, B: e.Entry}, armed.now)
 				if other == "" && why == "" {
@@ -94,11 +94,11 @@ func TestFallback(t *testing.T) {
 	golden.Compare(t, "fallback.txt", b.String())
 }
 
-func FuzzRecord(f *testing.F) {
-	f.Add(Record{Slot: "A", Bad: 2, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text())
-	f.Add([]byte(recordHead))
+func FuzzCount(f *testing.F) {
+	f.Add(Count{Slot: "A", Bad: 2, Armed: "B", Number: 4, Release: "1.1", At: noon}.Text())
+	f.Add([]byte(countHead))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r, err := ParseRecord(text)
+		r, err := ParseCount(text)
 		if err == nil && !bytes.Equal(r.Text(), text) {
 			t.Errorf("%q is read as %+v", text, r)
 		}

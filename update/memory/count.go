@@ -1,4 +1,4 @@
-package verdict
+package memory
 
 import (
 	"bytes"
@@ -11,16 +11,16 @@ import (
 	"kogge.example/update/bootloader"
 )
 
-// RecordFile is the count of boots without a good assessment, on the boot partition:
-// it has to be there also when STATE is what a boot fails at. RecordSize is its size
+// CountFile is the count of boots without a good assessment, on the boot partition:
+// it has to be there also when STATE is what a boot fails at. CountSize is its size
 // in bytes, one sector, so that a power cut leaves the old text or the new one.
 const (
-	RecordFile = "kogge/boots.rec"
-	RecordSize = 512
+	CountFile = "kogge/boots.rec"
+	CountSize = 512
 )
 
-// Record counts the boots of a proven slot.
-type Record struct {
+// Count counts the boots of a proven slot.
+type Count struct {
 	// Slot is the one that is counted.
 	Slot bootloader.Slot
 	// Bad boots in a row had no good assessment; the present one counts until it has.
@@ -33,37 +33,37 @@ type Record struct {
 	At      time.Time
 }
 
-const recordHead = "kogge boots 1\n"
+const countHead = "kogge boots 1\n"
 
 // Text is the record as it lies on the boot partition: text for people, then spaces.
-func (r Record) Text() []byte {
+func (r Count) Text() []byte {
 	var b bytes.Buffer
-	b.WriteString(recordHead)
+	b.WriteString(countHead)
 	fmt.Fprintf(&b, "slot %s\nbad %d\n", r.Slot, r.Bad)
 	if r.Armed != "" {
 		fmt.Fprintf(&b, "armed %s %d %d %s\n", r.Armed, r.Number, r.At.Unix(), r.Release)
 	}
 	fmt.Fprintf(&b, "sum %08x\n", crc32.ChecksumIEEE(b.Bytes()))
-	for b.Len() < RecordSize-1 {
+	for b.Len() < CountSize-1 {
 		b.WriteByte(' ')
 	}
 	b.WriteByte('\n')
 	return b.Bytes()
 }
 
-// ParseRecord reads a record. Anything but one whole record is an error, and counts as
+// ParseCount reads a record. Anything but one whole record is an error, and counts as
 // none: a damaged count must not switch slots.
-func ParseRecord(text []byte) (Record, error) {
-	var r Record
-	if len(text) != RecordSize || !strings.HasPrefix(string(text), recordHead) {
-		return Record{}, fmt.Errorf("%s is no record of this release", RecordFile)
+func ParseCount(text []byte) (Count, error) {
+	var r Count
+	if len(text) != CountSize || !strings.HasPrefix(string(text), countHead) {
+		return Count{}, fmt.Errorf("%s is no record of this release", CountFile)
 	}
 	at := bytes.LastIndex(text, []byte("\nsum ")) + 1
 	sum, _, _ := strings.Cut(string(text[at:]), "\n")
 	if at == 0 || sum != fmt.Sprintf("sum %08x", crc32.ChecksumIEEE(text[:at])) {
-		return Record{}, fmt.Errorf("%s is damaged", RecordFile)
+		return Count{}, fmt.Errorf("%s is damaged", CountFile)
 	}
-	for line := range strings.Lines(string(text[len(recordHead):at])) {
+	for line := range strings.Lines(string(text[len(countHead):at])) {
 		f := strings.Fields(line)
 		ok := false
 		switch {
@@ -79,11 +79,11 @@ func ParseRecord(text []byte) (Record, error) {
 			r.At = time.Unix(int64(seconds), 0).UTC()
 		}
 		if !ok {
-			return Record{}, fmt.Errorf("%s: %q is not understood", RecordFile, strings.TrimSuffix(line, "\n"))
+			return Count{}, fmt.Errorf("%s: %q is not understood", CountFile, strings.TrimSuffix(line, "\n"))
 		}
 	}
 	if !bytes.Equal(r.Text(), text) {
-		return Record{}, fmt.Errorf("%s is not in the form that this release writes", RecordFile)
+		return Count{}, fmt.Errorf("%s is not in the form that this release writes", CountFile)
 	}
 	return r, nil
 }
@@ -103,7 +103,7 @@ const (
 )
 
 // Begin counts one more boot of the slot.
-func (r Record) Begin(slot bootloader.Slot) Record {
+func (r Count) Begin(slot bootloader.Slot) Count {
 	if r.Slot != slot {
 		r.Slot, r.Bad = slot, 0
 	}
@@ -113,19 +113,19 @@ func (r Record) Begin(slot bootloader.Slot) Record {
 
 // Excuse takes the present boot out of the count: it was ended in order before it
 // could be assessed.
-func (r Record) Excuse() Record {
+func (r Count) Excuse() Count {
 	r.Bad = max(r.Bad-1, 0)
 	return r
 }
 
 // Clear is the record after a good assessment.
-func (r Record) Clear() Record {
+func (r Count) Clear() Count {
 	r.Bad = 0
 	return r
 }
 
 // Move notes that the slot to, with that entry, was armed.
-func (r Record) Move(to bootloader.Slot, armed bootloader.Entry, now time.Time) Record {
+func (r Count) Move(to bootloader.Slot, armed bootloader.Entry, now time.Time) Count {
 	r.Armed, r.Number, r.Release, r.At = to, armed.Number, armed.Version, now.UTC().Truncate(time.Second)
 	if r.At.Unix() < 0 {
 		r.At = time.Unix(0, 0).UTC()
@@ -135,14 +135,14 @@ func (r Record) Move(to bootloader.Slot, armed bootloader.Entry, now time.Time) 
 
 // Holds says whether an entry is still what was armed. A number alone does not say so: the
 // loader gives that of a slot that was retired once more.
-func (r Record) Holds(e bootloader.Entry) bool {
+func (r Count) Holds(e bootloader.Entry) bool {
 	return e.Present && r.Number == e.Number && r.Release == e.Version
 }
 
 // Dated is the record with a time of the last arming that the clock can have had: one
 // behind now, or before since, was taken from a clock that was wrong, and the day begins
 // anew.
-func (r Record) Dated(since, now time.Time) Record {
+func (r Count) Dated(since, now time.Time) Count {
 	if r.Armed != "" && (r.At.After(now) || r.At.Before(since)) {
 		r.At = now.UTC().Truncate(time.Second)
 	}
@@ -153,7 +153,7 @@ func (r Record) Dated(since, now time.Time) Record {
 // proven slot, had its third boot in a row without a good assessment. Why is empty
 // while there is nothing to say. A clock that stands before the last time proves no
 // day: then nothing is done.
-func (r Record) Fallback(state bootloader.State, now time.Time) (other bootloader.Slot, why string) {
+func (r Count) Fallback(state bootloader.State, now time.Time) (other bootloader.Slot, why string) {
 	if r.Bad < maxBad || r.Slot == "" {
 		return "", ""
 	}
