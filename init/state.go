@@ -22,6 +22,7 @@ import (
 	"kogge.example/update/bootpart"
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/osrelease"
 	"kogge.example/update/partition"
 )
@@ -144,7 +145,7 @@ func (n *node) mountState(in seed.Input) error {
 	if err != nil {
 		return errors.Join(err, mount.Volatile())
 	}
-	n.persist = true
+	n.persist, n.trial.Memory = true, memory.Dir
 	n.degraded.Add("name of STATE", mount.NewStateUUID(n.disk, n.cmdline.Verity.String(), blank.Seed))
 	return os.MkdirAll(ownDir, 0o700)
 }

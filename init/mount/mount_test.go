@@ -15,8 +15,6 @@ import (
 	"kogge.example/update/partition"
 )
 
-var hash = strings.Repeat("ab", 32) + ":" + strings.Repeat("cd", 32) + ":7"
-
 // variable is a text as efivarfs shows it.
 func variable(text string) []byte {
 	data := []byte{7, 0, 0, 0}

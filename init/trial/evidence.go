@@ -1,4 +1,4 @@
-package main
+package trial
 
 import (
 	"errors"
@@ -14,40 +14,28 @@ import (
 )
 
 const (
-	pstoreDir = "/sys/fs/pstore"
 	// maxPstore is how much of a kernel's last words is read, in bytes.
 	maxPstore = 64 << 10
+	// panicFile keeps a kernel's last words on STATE: where the firmware holds them there
+	// is little room, so they are taken from there.
+	panicFile = "panic.txt"
 )
-
-// lastPanic keeps a kernel's last words on STATE: where the firmware holds them there is
-// little room, so they are taken from there.
-var lastPanic = filepath.Join(memory.Dir, "panic.txt")
-
-// openPstore loads the driver for a kernel's last words, which then are in pstoreDir;
-// from now on those of this one are kept. Where a device tree has room for them, it has
-// been loaded with all other drivers.
-func (n *node) openPstore() error {
-	if _, err := os.Stat("/sys/firmware/efi"); err != nil || n.modules == nil {
-		return nil
-	}
-	_, err := n.modules.Load("efi_pstore")
-	return err
-}
 
 // collect gathers what the boot before this one left behind, and notes in the history
 // how it ended. trial is the release that is being tried, if there is one.
-func (n *node) collect(trial *memory.Trial) memory.Evidence {
-	n.degraded.Add("memory of panics", n.openPstore())
-	panics, err := takePstore(pstoreDir, lastPanic, n.persist)
-	n.degraded.Add("memory of panics", err)
-	e := memory.Evidence{Panic: panics, Watchdog: n.dog.Fired()}
+func (b *Boot) collect(trial *memory.Trial) memory.Evidence {
+	dir, err := b.Pstore()
+	b.Degraded.Add("memory of panics", err)
+	panics, err := takePstore(dir, b.file(panicFile), b.Memory != "")
+	b.Degraded.Add("memory of panics", err)
+	e := memory.Evidence{Panic: panics, Watchdog: b.Dog.Fired()}
 	if e.Panic == "" && !e.Watchdog {
 		return e
 	}
-	boots, err := n.history()
-	n.degraded.Add("history of boots", err)
-	for _, line := range memory.Attribute(boots, trial, e, bootID()) {
-		n.degraded.Add("history of boots", n.note(line))
+	boots, err := b.history()
+	b.Degraded.Add("history of boots", err)
+	for _, line := range memory.Attribute(boots, trial, e, b.ID) {
+		b.Degraded.Add("history of boots", b.note(line))
 	}
 	return e
 }
@@ -55,6 +43,9 @@ func (n *node) collect(trial *memory.Trial) memory.Evidence {
 // takePstore returns a kernel's last words and removes them, once they are on STATE. A
 // cut before that leaves them where they are.
 func takePstore(dir, saved string, persist bool) (string, error) {
+	if dir == "" {
+		return "", nil
+	}
 	names, err := filepath.Glob(filepath.Join(dir, "dmesg-*"))
 	if err != nil || len(names) == 0 {
 		return "", err

@@ -1,10 +1,4 @@
-// Package assess is PID 1's side of the boot assessment: what the agent says of this
-// boot, a vital service that stays failed and the time that passes go in; out comes
-// what to do: bless the slot, raise an alarm, or leave a release on trial.
-//
-// [Assessment.Step] decides, and touches nothing. What there is to check is the
-// agent's, how a slot is blessed the boot loader's.
-package assess
+package trial
 
 import (
 	"fmt"

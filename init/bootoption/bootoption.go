@@ -1,4 +1,4 @@
-// Package firmware has UEFI firmware know both slots of a disk, for the day on which
+// Package bootoption has UEFI firmware know both slots of a disk, for the day on which
 // the boot loader cannot start the one that it should: a loader that fails returns to
 // the firmware, and the firmware goes on with its next boot option. Without one of ours
 // a machine ends in the firmware's setup, and nobody is there to choose.
@@ -6,7 +6,7 @@
 // In come the EFI variables and the boot partition; out go two boot options, each with
 // the unified kernel image of one slot, right behind the option that led to us. What
 // else the firmware starts, and in which order, is left alone.
-package firmware
+package bootoption
 
 import (
 	"bytes"

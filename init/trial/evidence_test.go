@@ -1,4 +1,4 @@
-package main
+package trial
 
 import (
 	"os"
@@ -58,10 +58,10 @@ func TestTakePstore(t *testing.T) {
 	}
 }
 
-// TestLastWords: the end of a log is on the disk, whatever comes, in two files at most.
-func TestLastWords(t *testing.T) {
+// TestTrialLog: the end of a log is on the disk, whatever comes, in two files at most.
+func TestTrialLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trial.log")
-	w, err := openWords(path, true)
+	w, err := openLog(path, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,23 +70,23 @@ func TestLastWords(t *testing.T) {
 	}
 	w.add("kernel", kernelLine([]byte("6,339,5140900,-"), []byte("the last line")))
 	w.sync()
-	text := string(readWords(path))
-	if len(text) > 2*wordsHalf+2048 || len(text) < wordsHalf || !strings.HasSuffix(text, "agent: short\nkernel: [5.140900] the last line\n") {
+	text := string(readLog(path))
+	if len(text) > 2*logHalf+2048 || len(text) < logHalf || !strings.HasSuffix(text, "agent: short\nkernel: [5.140900] the last line\n") {
 		t.Errorf("%d bytes, at the end %q", len(text), text[max(0, len(text)-100):])
 	}
 	// The next try goes on, another trial begins anew.
-	if w, err = openWords(path, false); err != nil {
+	if w, err = openLog(path, false); err != nil {
 		t.Fatal(err)
 	}
 	w.add("init", []byte("again\n"))
-	if text := string(readWords(path)); !strings.HasSuffix(text, "the last line\ninit: again\n") {
+	if text := string(readLog(path)); !strings.HasSuffix(text, "the last line\ninit: again\n") {
 		t.Errorf("the next try: %q", text[max(0, len(text)-100):])
 	}
-	if w, err = openWords(path, true); err != nil {
+	if w, err = openLog(path, true); err != nil {
 		t.Fatal(err)
 	}
 	w.add("init", []byte("new"))
-	if text := string(readWords(path)); text != "init: new\n" {
+	if text := string(readLog(path)); text != "init: new\n" {
 		t.Errorf("another trial: %.100q", text)
 	}
 	// A disk that fails is told once, and costs nothing else.
@@ -96,7 +96,7 @@ func TestLastWords(t *testing.T) {
 	if w.sync(); w.failed == nil {
 		t.Error("nobody noticed that the disk is gone")
 	}
-	var none *lastWords
+	var none *trialLog
 	none.add("init", []byte("nobody listens"))
 	none.sync()
 }

@@ -1,8 +1,11 @@
-package main
+package trial
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +58,7 @@ func countOne(l bootloader.Loader, v *fat.Volume, now time.Time) (bootloader.Slo
 	if _, err := v.Repair(); err != nil {
 		return "", err
 	}
-	state, r, err := readTries(l, v)
+	state, r, err := readCount(l, v)
 	if err != nil {
 		return "", err
 	}
@@ -140,9 +143,9 @@ func goesOn(t *testing.T, where string, l bootloader.Loader, cut []byte) {
 	}
 }
 
-// TestRecordInPlace: a count is there at the first boot, survives damage, and is one
+// TestCountInPlace: a count is there at the first boot, survives damage, and is one
 // sector that lies where it lay.
-func TestRecordInPlace(t *testing.T) {
+func TestCountInPlace(t *testing.T) {
 	l, err := bootloader.For(boards.SystemdBoot)
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +155,7 @@ func TestRecordInPlace(t *testing.T) {
 		if _, err := countOne(l, openBoot(t, d), noon); err != nil {
 			t.Fatal(err)
 		}
-		if _, r, err := readTries(l, openBoot(t, d)); err != nil || r != (memory.Count{Slot: "A", Bad: boot}) {
+		if _, r, err := readCount(l, openBoot(t, d)); err != nil || r != (memory.Count{Slot: "A", Bad: boot}) {
 			t.Fatalf("boot %d: %+v, %v", boot, r, err)
 		}
 	}
@@ -163,7 +166,7 @@ func TestRecordInPlace(t *testing.T) {
 		if other, err := countOne(l, openBoot(t, d), noon); err != nil || other != "" {
 			t.Fatalf("%d bytes: %q, %v", len(damage), other, err)
 		}
-		if _, r, err := readTries(l, openBoot(t, d)); err != nil || r.Bad != 1 {
+		if _, r, err := readCount(l, openBoot(t, d)); err != nil || r.Bad != 1 {
 			t.Errorf("%d bytes: %+v, %v", len(damage), r, err)
 		}
 	}
@@ -177,7 +180,7 @@ func TestBlessUnknown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		disk, part := freshDisk(t, l)
+		part := freshPart(t, l)
 		installB(t, l, part)
 		err = part.Edit(func(v *fat.Volume) error {
 			if b == boards.SystemdBoot {
@@ -188,7 +191,7 @@ func TestBlessUnknown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &node{boot: control.Boot{Slot: "B", Version: "1.1", Loader: string(b)}, disk: disk, tries: tries{loader: l, part: part}}
+		n := &Boot{Node: Node{Facts: &control.Boot{Slot: "B", Version: "1.1", Loader: string(b)}, Part: part}, loader: l}
 		if err := n.bless(); err != nil {
 			t.Fatal(err)
 		}
@@ -205,15 +208,15 @@ func TestCountTrial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	disk, part := freshDisk(t, l)
+	part := freshPart(t, l)
 	installB(t, l, part)
-	n := &node{boot: control.Boot{Slot: "B", Version: "1.1", Loader: string(boards.SystemdBoot)}, disk: disk}
+	b := &Boot{Node: Node{Facts: &control.Boot{Slot: "B", Version: "1.1", Loader: string(boards.SystemdBoot)}, Part: part, Say: func(string) {}}}
 	for left := bootloader.Tries - 1; left >= 0; left-- {
-		if err := part.Edit(func(v *fat.Volume) error { return n.countTrial(l, v) }); err != nil {
+		if err := part.Edit(func(v *fat.Volume) error { return b.countTrial(l, v) }); err != nil {
 			t.Fatal(err)
 		}
-		if s := stateOf(t, l, part); s.B.Left != left || !n.boot.Trial {
-			t.Errorf("%+v, on trial %v", s, n.boot.Trial)
+		if s := stateOf(t, l, part); s.B.Left != left || !b.Facts.Trial {
+			t.Errorf("%+v, on trial %v", s, b.Facts.Trial)
 		}
 	}
 }
@@ -247,7 +250,7 @@ func TestBlessPowerCut(t *testing.T) {
 				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Count(v, "B", noon))
 			}},
 			"bad boots": {false, func(v *fat.Volume) error {
-				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Bless(v, "B", noon), writeRecord(v, memory.Count{Slot: "B", Bad: 2}))
+				return errors.Join(l.Arm(v, "B", "1.B", 3, noon), l.Bless(v, "B", noon), writeCount(v, memory.Count{Slot: "B", Bad: 2}))
 			}},
 			"unknown": {false, func(v *fat.Volume) error {
 				for _, file := range []string{"loader/entries/kogge-b.conf", "B/proven", "kogge.env"} {
@@ -293,14 +296,14 @@ func cutBless(t *testing.T, l bootloader.Loader, start []byte, trial bool) {
 			if _, err := v.Repair(); err != nil {
 				t.Fatalf("%s: %v", where, err)
 			}
-			state, _, err := readTries(l, v)
+			state, _, err := readCount(l, v)
 			if next, found := state.Next(); err != nil || !found || !state.Of(next).Proven() && state.Of(next).Left == 0 || !state.A.Proven() {
 				t.Fatalf("%s: %+v, %v", where, state, err)
 			}
 			if err := bless(l, v, record, state.B.Counted, "1.B", noon); err != nil {
 				t.Fatalf("%s: once more: %v", where, err)
 			}
-			state, r, err := readTries(l, openBoot(t, after))
+			state, r, err := readCount(l, openBoot(t, after))
 			if err != nil || state.Starts != "B" || !state.B.Proven() || state.B.Version != "1.B" || r != record {
 				t.Fatalf("%s: once more: %+v, %+v, %v", where, state, r, err)
 			}
@@ -308,5 +311,45 @@ func cutBless(t *testing.T, l bootloader.Loader, start []byte, trial bool) {
 		if err == nil {
 			return
 		}
+	}
+}
+
+// freshPart is the boot partition of a fresh image, in a file: slot A is proven.
+func freshPart(t *testing.T, loader bootloader.Loader) bootpart.Partition {
+	t.Helper()
+	const size = 128 << 10
+	device := filepath.Join(t.TempDir(), "esp")
+	f, err := os.Create(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	files := loader.Fresh("1.0")
+	for _, file := range loader.BootFiles() {
+		path, err := loader.Path(bootloader.A, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, fat.File{Path: path, Size: 700, Data: bytes.NewReader(make([]byte, 700))})
+	}
+	if err := fat.Format(f, fat.Spec{Size: size, Label: "KOGGE", Serial: 1, When: noon, Tiny: true}, files); err != nil {
+		t.Fatal(err)
+	}
+	return bootpart.Partition{Device: device, Size: size}
+}
+
+// installB puts a release into slot B and arms it.
+func installB(t *testing.T, loader bootloader.Loader, part bootpart.Partition) {
+	t.Helper()
+	err := part.Edit(func(v *fat.Volume) error {
+		for _, file := range loader.BootFiles() {
+			if err := loader.Install(v, bootloader.B, file, 700, bytes.NewReader(make([]byte, 700)), noon); err != nil {
+				return err
+			}
+		}
+		return loader.Arm(v, bootloader.B, "1.1", bootloader.Tries, noon)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
