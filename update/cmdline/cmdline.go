@@ -19,7 +19,7 @@ import (
 const File = "/proc/cmdline"
 
 // Words are ours among those of a kernel command line. A zero field is a word that is
-// not there. Boot, Trial and BootPart are never in a release: they say how it was started.
+// not there. Trial and BootPart are never in a release: they say how it was started.
 type Words struct {
 	Board   string        // kogge.board
 	Version string        // kogge.version: the release, as people name it
