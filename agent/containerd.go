@@ -2,19 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"log"
-	"os"
 	"path/filepath"
 	"time"
 
 	"kogge.example/agent/containerd"
 	"kogge.example/agent/engine"
-	"kogge.example/update/slot"
+	"kogge.example/init/control"
+	"kogge.example/update/memory"
 )
 
 // runContainerd is the role containerd: serve until told to stop. Its watchdog is
@@ -26,8 +25,8 @@ func runContainerd(ctx context.Context, args []string) error {
 	flags.StringVar(&c.State, "state", "/run/kogge/containerd", "`folder` of what a boot forgets")
 	flags.StringVar(&c.Socket, "socket", "/run/kogge/containerd.sock", "`path` to serve on")
 	flags.StringVar(&c.Bin, "bin", "/bin", "`folder` of containerd-shim-runc-v2")
-	boot := flags.String("boot", "/run/kogge/boot.json", "`path` of what is known of this boot")
-	memory := flags.String("updates", slot.Dir, "`folder` of what is remembered of updates")
+	run := flags.String("run", control.RunDir, "`folder` of what is known of this boot")
+	updates := flags.String("updates", memory.Dir, "`folder` of what is remembered of updates")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -36,7 +35,7 @@ func runContainerd(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := keepStores(c.Root, *boot, *memory); err != nil {
+	if err := keepStores(c.Root, *run, *updates); err != nil {
 		log.Printf("containerd: %v", err) // it starts all the same: what it cannot read it says itself
 	}
 	began := time.Now()
@@ -57,24 +56,17 @@ func runContainerd(ctx context.Context, args []string) error {
 }
 
 // keepStores copies the databases before a trial, or puts them back after it.
-func keepStores(root, bootFile, memory string) error {
-	var boot struct {
-		Slot  string `json:"slot"`
-		Trial bool   `json:"trial"`
-	}
-	data, err := os.ReadFile(bootFile)
+func keepStores(root, run, updates string) error {
+	boot, err := control.ReadBoot(run)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no node, or none that was booted from a slot
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &boot)
 	}
 	if err != nil {
 		return err
 	}
-	now := containerd.Trial{Slot: boot.Slot, On: boot.Trial}
+	now := containerd.Boot{Slot: boot.Slot, Trial: boot.Trial}
 	if boot.Trial {
-		trial, there, err := slot.ReadTrial(slot.Folder(memory))
+		trial, there, err := memory.ReadTrial(memory.In(updates))
 		if err != nil {
 			return err
 		}
@@ -82,7 +74,7 @@ func keepStores(root, bootFile, memory string) error {
 			now.Number = trial.Number
 		}
 	}
-	did, err := containerd.KeepStores(root, filepath.Join(memory, "containerd"), now)
+	did, err := containerd.KeepStores(root, filepath.Join(updates, "containerd"), now)
 	if did != "" {
 		log.Print("containerd: " + did)
 	}

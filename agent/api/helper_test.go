@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,6 +21,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 )
 
 var now = time.Now()
@@ -194,15 +195,18 @@ func (s *store) Forget(_ context.Context, name string) error {
 func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"boot.json":       `{"slot":"A","version":"1.0","board":"qemu-x86_64","disk":"vda","trial":true,"loader":"systemd-boot","tries_left":2,"parts":{"ESP":"/dev/vda1"}}`,
-		"assessment.json": `{"state":"pending","why":"web is unhealthy","since":"2026-03-01T12:00:00Z"}`,
-		"network.json":    `{"interfaces":[{"name":"eth0","carrier":true,"addresses":["192.0.2.7/24"]},{"name":"eth1"}]}`,
-		"clock.json":      `{"synced":true,"source":"192.0.2.1"}`,
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	err := errors.Join(
+		control.Boot{
+			Slot: "A", Version: "1.0", Board: "qemu-x86_64", Disk: "vda", Trial: true, Loader: "systemd-boot", TriesLeft: 2, Parts: map[string]string{"ESP": "/dev/vda1"},
+		}.Write(dir),
+		control.Assessment{State: "pending", Why: "web is unhealthy", Since: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}.Write(dir),
+		control.Network{Interfaces: []control.Interface{
+			{Name: "eth0", Carrier: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}, {Name: "eth1"},
+		}}.Write(dir),
+		control.Clock{Synced: true, Source: "192.0.2.1"}.Write(dir),
+	)
+	if err != nil {
+		t.Fatal(err)
 	}
 	c := Config{
 		Node: n, Machine: Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Kmsg: filepath.Join(dir, "kmsg")},

@@ -17,6 +17,7 @@ import (
 
 	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -71,7 +72,7 @@ func healthy(t *testing.T) *Node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	if err := os.WriteFile(filepath.Join(dir, "network.json"), []byte(`{"interfaces":[{"name":"eth0","carrier":true}]}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, control.NetworkFile), []byte(`{"interfaces":[{"name":"eth0","carrier":true}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	status := workload.Status{Settled: true, Units: []workload.UnitStatus{

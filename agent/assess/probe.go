@@ -3,14 +3,11 @@ package assess
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -18,6 +15,7 @@ import (
 
 	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -236,21 +234,8 @@ func state(u workload.UnitStatus) string {
 	return text
 }
 
-// linkUp reads what the network service says (init/network writes it).
+// linkUp reads what the network service says.
 func linkUp(run string) bool {
-	var status struct {
-		Interfaces []struct {
-			Carrier bool `json:"carrier"`
-		} `json:"interfaces"`
-	}
-	data, err := os.ReadFile(filepath.Join(run, "network.json"))
-	if err != nil || json.Unmarshal(data, &status) != nil {
-		return false
-	}
-	for _, i := range status.Interfaces {
-		if i.Carrier {
-			return true
-		}
-	}
-	return false
+	network, err := control.ReadNetwork(run)
+	return err == nil && slices.ContainsFunc(network.Interfaces, func(i control.Interface) bool { return i.Carrier })
 }

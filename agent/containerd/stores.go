@@ -24,23 +24,23 @@ var files = []string{
 	"io.containerd.snapshotter.v1.overlayfs/metadata.db",
 }
 
-// Trial says which slot boots, and by which arming.
-type Trial struct {
+// Boot says which slot boots, and by which arming.
+type Boot struct {
 	Slot   string `json:"slot"`
 	Number int    `json:"number"`
-	On     bool   `json:"-"` // it is on trial
+	Trial  bool   `json:"-"` // it is on trial
 }
 
 // copied is what is noted beside copies of the stores.
 type copied struct {
-	Version int   `json:"version"` // 1
-	Trial   Trial `json:"trial"`   // before which they were made
-	Restore bool  `json:"restore"` // they are being put back
+	Version int  `json:"version"` // 1
+	Trial   Boot `json:"trial"`   // before which they were made
+	Restore bool `json:"restore"` // they are being put back
 }
 
 const copiedFile = "copied.json"
 
-// Keep is called before containerd starts. STATE is never rolled back; these two
+// KeepStores is called before containerd starts. STATE is never rolled back; these two
 // files are the exception, because a newer containerd may bring them to a form that
 // the older one takes for something else. So they are copied before the first boot of a
 // trial, and put back when the slot before it runs again, but only if their form has
@@ -56,7 +56,7 @@ const copiedFile = "copied.json"
 //  1. copies, each synced, then the note of them
 //  2. to put back: the note says so, each file whole in the place of the old one, then
 //     the note goes
-func KeepStores(root, dir string, now Trial) (string, error) {
+func KeepStores(root, dir string, now Boot) (string, error) {
 	note, noted, err := readCopied(filepath.Join(dir, copiedFile))
 	if err != nil {
 		return "", err
@@ -64,9 +64,9 @@ func KeepStores(root, dir string, now Trial) (string, error) {
 	switch {
 	case noted && note.Restore:
 		return putBack(root, dir)
-	case now.On && noted && note.Trial.Slot == now.Slot && note.Trial.Number == now.Number:
+	case now.Trial && noted && note.Trial.Slot == now.Slot && note.Trial.Number == now.Number:
 		return "", nil // a further try
-	case now.On:
+	case now.Trial:
 		return saveAll(root, dir, now)
 	case !noted:
 		return "", nil
@@ -117,7 +117,7 @@ func writeCopied(dir string, c copied) error {
 // copyOf is where the copy of a store lies.
 func copyOf(dir, store string) string { return filepath.Join(dir, filepath.Base(store)) }
 
-func saveAll(root, dir string, now Trial) (string, error) {
+func saveAll(root, dir string, now Boot) (string, error) {
 	if err := dropCopies(dir); err != nil {
 		return "", err
 	}

@@ -58,22 +58,22 @@ func words(t testing.TB, root string) string {
 
 // TestKeep shows what becomes of the databases over the boots of an update.
 func TestKeep(t *testing.T) {
-	inA, inB := Trial{Slot: "A"}, Trial{Slot: "B"}
-	tryB, tryA := Trial{Slot: "B", Number: 2, On: true}, Trial{Slot: "A", Number: 3, On: true}
+	inA, inB := Boot{Slot: "A"}, Boot{Slot: "B"}
+	tryB, tryA := Boot{Slot: "B", Number: 2, Trial: true}, Boot{Slot: "A", Number: 3, Trial: true}
 	var b strings.Builder
 	for _, story := range []struct {
 		name  string
-		boots []Trial
+		boots []Boot
 		// What containerd does in each boot: its version, 0 for nothing.
 		versions []byte
 	}{
-		{"no update", []Trial{inA, inA}, []byte{4, 4}},
-		{"a good one", []Trial{inA, tryB, inB, inB}, []byte{4, 5, 5, 5}},
-		{"a sick one in the same form", []Trial{inA, tryB, tryB, tryB, inA}, []byte{4, 4, 4, 4, 4}},
-		{"a sick one in a newer form", []Trial{inA, tryB, tryB, tryB, inA, inA}, []byte{4, 5, 5, 5, 4, 4}},
-		{"one that never starts containerd", []Trial{inA, tryB, tryB, tryB, inA}, []byte{4, 0, 0, 0, 4}},
-		{"forward and back by hand", []Trial{inA, tryB, inB, tryA, inA}, []byte{4, 5, 5, 4, 4}},
-		{"back by hand, and that is sick", []Trial{inB, tryA, inB}, []byte{5, 6, 5}},
+		{"no update", []Boot{inA, inA}, []byte{4, 4}},
+		{"a good one", []Boot{inA, tryB, inB, inB}, []byte{4, 5, 5, 5}},
+		{"a sick one in the same form", []Boot{inA, tryB, tryB, tryB, inA}, []byte{4, 4, 4, 4, 4}},
+		{"a sick one in a newer form", []Boot{inA, tryB, tryB, tryB, inA, inA}, []byte{4, 5, 5, 5, 4, 4}},
+		{"one that never starts containerd", []Boot{inA, tryB, tryB, tryB, inA}, []byte{4, 0, 0, 0, 4}},
+		{"forward and back by hand", []Boot{inA, tryB, inB, tryA, inA}, []byte{4, 5, 5, 4, 4}},
+		{"back by hand, and that is sick", []Boot{inB, tryA, inB}, []byte{5, 6, 5}},
 	} {
 		fmt.Fprintf(&b, "%s\n", story.name)
 		root, dir := filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "update", "containerd")
@@ -91,7 +91,7 @@ func TestKeep(t *testing.T) {
 				did = strings.TrimSpace(fmt.Sprintf("finds %q; %s", before, did))
 			}
 			_, err = os.Stat(dir)
-			fmt.Fprintf(&b, "  slot %s, trial %v: %s; copies: %v\n", boot.Slot, boot.On, did, err == nil)
+			fmt.Fprintf(&b, "  slot %s, trial %v: %s; copies: %v\n", boot.Slot, boot.Trial, did, err == nil)
 		}
 	}
 	golden.Compare(t, "keep.txt", b.String())
@@ -110,7 +110,7 @@ func sized(did string) string {
 func TestKeepCut(t *testing.T) {
 	root, dir := filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "containerd")
 	write(t, root, 4, "old")
-	_, err := KeepStores(root, dir, Trial{Slot: "B", Number: 2, On: true})
+	_, err := KeepStores(root, dir, Boot{Slot: "B", Number: 2, Trial: true})
 	must(t, err)
 	write(t, root, 5, "new")
 	// Between the note that it begins and the end of putting back: one file is back.
@@ -123,17 +123,17 @@ func TestKeepCut(t *testing.T) {
 	if got := words(t, root); !noted || got != "new old" {
 		t.Fatalf("half put back: %q", got)
 	}
-	if did, err := KeepStores(root, dir, Trial{Slot: "A"}); err != nil || did == "" || words(t, root) != "old old" {
+	if did, err := KeepStores(root, dir, Boot{Slot: "A"}); err != nil || did == "" || words(t, root) != "old old" {
 		t.Errorf("%q, %v, %s", did, err, words(t, root))
 	}
 	// Copies without a note are none.
 	must(t, os.MkdirAll(dir, 0o700))
 	must(t, os.WriteFile(copyOf(dir, files[0]), []byte("half a copy"), 0o600))
-	if did, err := KeepStores(root, dir, Trial{Slot: "A"}); err != nil || did != "" || words(t, root) != "old old" {
+	if did, err := KeepStores(root, dir, Boot{Slot: "A"}); err != nil || did != "" || words(t, root) != "old old" {
 		t.Errorf("%q, %v, %s", did, err, words(t, root))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, copiedFile), []byte(`{"version":2}`), 0o600))
-	if _, err := KeepStores(root, dir, Trial{Slot: "A"}); err == nil || !strings.Contains(err.Error(), "version 2") {
+	if _, err := KeepStores(root, dir, Boot{Slot: "A"}); err == nil || !strings.Contains(err.Error(), "version 2") {
 		t.Errorf("a note of a later release: %v", err)
 	}
 }

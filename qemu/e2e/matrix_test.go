@@ -19,6 +19,7 @@ import (
 	"kogge.example/qemu"
 	"kogge.example/qemu/nbd"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/verity"
 )
@@ -189,7 +190,7 @@ func (p *pair) prepare(disk *nbd.Disk, c cell) error {
 		var err error
 		switch c.fault {
 		case "board":
-			err = p.replaceInB(v, loader, "kogge.board="+p.board.Name, "kogge.board="+strings.Repeat("x", len(p.board.Name)))
+			err = p.replaceInB(v, loader, cmdline.Words{Board: p.board.Name}.String(), cmdline.Words{Board: strings.Repeat("x", len(p.board.Name))}.String())
 		default:
 			err = p.breakB(v, loader, c.fault)
 		}
