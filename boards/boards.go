@@ -21,6 +21,11 @@ const (
 	UBoot Bootloader = "u-boot"
 )
 
+// Bootloaders are all of them. What a node has to know of one is in update/bootloader,
+// and what the image builder has to, in image/loader: a file each, and a line where the
+// files are listed.
+var Bootloaders = []Bootloader{SystemdBoot, UBoot}
+
 // Moment says from when on a watchdog guards the boot.
 type Moment string
 

@@ -10,21 +10,10 @@ import (
 	"kogge.example/boards"
 	"kogge.example/image/initramfs"
 	"kogge.example/image/kernel"
+	"kogge.example/image/loader"
 	"kogge.example/image/program"
-	"kogge.example/image/uki"
-	"kogge.example/update/bootloader"
 	"kogge.example/update/verity"
 )
-
-// Part is a boot file of a slot: its name, as update/bootloader knows it, and its
-// content.
-type Part struct {
-	Name string
-	Data []byte
-}
-
-// efiNames is how UEFI and systemd write the architectures in file names.
-var efiNames = map[string]string{"amd64": "x64", "arm64": "aa64"}
 
 // buildBoot makes the initramfs and the boot files of a slot.
 func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) error {
@@ -60,19 +49,10 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 	if o.Fault != "" {
 		r.built.Cmdline += " kogge.fault=" + o.Fault
 	}
-	switch o.Board.Bootloader {
-	case boards.UBoot:
-		r.boot = []Part{{"kernel", image}, {"initrd", initrd}, {"cmdline", bootloader.UBootCmdline(r.built.Cmdline)}}
-	default:
-		stub, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/linux"+efiNames[o.Board.Arch]+".efi.stub")
-		if err != nil {
-			return err
-		}
-		data, err := uki.Build(stub, uki.Image{OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd})
-		if err != nil {
-			return err
-		}
-		r.boot = []Part{{"uki", data}}
+	if r.boot, err = r.loader.Boot(o.Board.Arch, r.packageFile, loader.Release{
+		OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd,
+	}); err != nil {
+		return fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
 	for _, p := range r.boot {
 		r.built.BootBytes += int64(len(p.Data))
