@@ -43,6 +43,17 @@ type typeOne struct {
 
 func (systemdBoot) BootFiles() []string { return []string{"uki"} }
 
+func (systemdBoot) TellsByEFI() bool { return true }
+
+func (systemdBoot) Direct() string { return "uki" }
+
+// SlotOfEntry is the slot of an entry of systemd-boot, by its file's name. Of one that is
+// not ours ok is false.
+func SlotOfEntry(name string) (slot Slot, ok bool) {
+	t, ok := parseEntryName(name)
+	return t.slot, ok
+}
+
 func (systemdBoot) Path(slot Slot, name string) (string, error) {
 	if name != "uki" {
 		return "", fmt.Errorf("boot file %q: systemd-boot starts a uki and nothing else", name)
