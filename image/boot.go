@@ -17,7 +17,7 @@ import (
 
 // buildBoot makes the initramfs and the boot files of a slot.
 func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) error {
-	modules, err := k.Select(slices.Concat(o.Board.Watchdog.Modules, o.Board.Root, o.Board.Drivers), nil)
+	modules, err := k.Select(slices.Concat(o.Board.Watchdog.Modules, o.Board.Root, o.Board.Required, o.Board.Drivers), nil)
 	if err != nil {
 		return fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
@@ -49,8 +49,12 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 	if o.Fault != "" {
 		r.built.Cmdline += " kogge.fault=" + o.Fault
 	}
+	tree, err := r.deviceTree(o.Board, k.Release)
+	if err != nil {
+		return err
+	}
 	if r.boot, err = r.loader.Boot(o.Board.Arch, r.packageFile, loader.Release{
-		OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd,
+		OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd, DTB: tree,
 	}); err != nil {
 		return fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
@@ -63,6 +67,19 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 	}
 	r.built.RootBytes, r.built.InitrdBytes = st.Size(), int64(len(initrd))
 	return nil
+}
+
+// deviceTree is the board's own, from the package of its kernel; nil for a board that
+// leaves it to the firmware.
+func (r *release) deviceTree(b boards.Board, kernel string) ([]byte, error) {
+	if b.DTB == "" {
+		return nil, nil
+	}
+	tree, err := r.packageFile("usr/lib/linux-image-" + kernel + "/" + b.DTB)
+	if err != nil {
+		return nil, fmt.Errorf("board %s: device tree: %w", b.Name, err)
+	}
+	return tree, nil
 }
 
 // initramfsKey names everything that the initramfs depends on.

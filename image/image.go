@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,8 +97,15 @@ func Build(ctx context.Context, o Options, out string) (Built, error) {
 	if err != nil {
 		return Built{}, err
 	}
+	blobs, err := r.blobs(o.Board)
+	if err != nil {
+		return Built{}, err
+	}
 	err = appear(out, func(f *os.File) error {
-		return disk.Write(f, disk.Spec{Seed: r.seed(), Arch: o.Board.Arch, BootKind: r.loader.Partition(), When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize})
+		return disk.Write(f, disk.Spec{
+			Seed: r.seed(), Arch: o.Board.Arch, BootKind: r.loader.Partition(), FirstPartition: o.Board.FirstPartition, Blobs: blobs,
+			When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize,
+		})
 	})
 	if err != nil {
 		return Built{}, err
@@ -125,7 +133,10 @@ func (r release) seed() string { return r.root.Verity.String() }
 func buildRelease(ctx context.Context, o Options) (release, error) {
 	r := release{when: o.When, built: Built{Trust: len(o.Trust)}}
 	var err error
-	if r.loader, err = loader.For(o.Board.Bootloader); err != nil {
+	if r.loader, err = loader.For(o.Board.Bootloader); err == nil {
+		err = checkTable(o.Board)
+	}
+	if err != nil {
 		return r, fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
 	if r.files, err = fetch(ctx, o, o.Board.Name); err != nil {
@@ -243,6 +254,33 @@ func (r release) bootFiles(o Options) (files []fat.File, closeAll func(), err er
 		files = append(files, file("kogge/node.yaml", o.Config))
 	}
 	return files, func() {}, nil
+}
+
+// checkTable refuses what no image can have yet.
+func checkTable(b boards.Board) error {
+	switch b.Table {
+	case "", boards.GPT:
+		return nil
+	case boards.Hybrid, boards.MBR:
+		return fmt.Errorf("partition table %q: images have a plain GPT so far", b.Table)
+	}
+	return fmt.Errorf("partition table %q is unknown", b.Table)
+}
+
+// blobs are what the board's ROM reads beside the partitions.
+func (r release) blobs(b boards.Board) (blobs []disk.Blob, err error) {
+	for _, f := range b.Firmware {
+		i := slices.IndexFunc(r.files, func(p debian.File) bool { return p.Name == f.Package })
+		if i < 0 {
+			return nil, fmt.Errorf("board %s: firmware %s: package %s is not in the board's lock: kogge image lock %[1]s", b.Name, f.File, f.Package)
+		}
+		data, err := readPackageFile(r.files[i:i+1], f.File)
+		if err != nil {
+			return nil, fmt.Errorf("board %s: firmware: %w", b.Name, err)
+		}
+		blobs = append(blobs, disk.Blob{Name: filepath.Base(f.File), Offset: f.Offset, Max: f.Max, Data: data})
+	}
+	return blobs, nil
 }
 
 // packageFile reads a file of the board's packages.

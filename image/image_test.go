@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"debug/pe"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +31,7 @@ import (
 	"kogge.example/image/program"
 	"kogge.example/image/sbom"
 	"kogge.example/update/bootloader"
+	content "kogge.example/update/release"
 	"kogge.example/update/verity"
 )
 
@@ -537,6 +540,76 @@ func TestUBootImage(t *testing.T) {
 	}
 }
 
+// TestBoardFacts builds for a board that has all that real ones need: programs of its own
+// in front of a first partition that begins late, and a device tree.
+func TestBoardFacts(t *testing.T) {
+	_, _, o := build(t)
+	var err error
+	if o.Board, err = boards.Find("qemu-arm64-uboot"); err != nil {
+		t.Fatal(err)
+	}
+	// Any file of the board's packages will do for a loader.
+	const program, offset = "usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt", 64 * boards.Sector
+	o.Board.Firmware = []boards.Blob{{Package: "ca-certificates", File: program, Offset: offset, Max: boards.MiB}}
+	o.Board.FirstPartition = 16 * boards.MiB
+	o.Board.DTB = "rockchip/rk3328-rock64.dtb"
+	name := filepath.Join(work, "facts.img")
+	if _, err := Build(t.Context(), o, name); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := disk.Inspect(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Verify(f); err != nil {
+		t.Error(err)
+	}
+	if at := c.Table.Partitions[0].Offset(); at != o.Board.FirstPartition {
+		t.Errorf("the first partition begins at byte %d", at)
+	}
+	lock, err := debian.LoadLock(o.Board.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := o.Packages.Fetch(t.Context(), lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := readPackageFile(files, program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if _, err := f.ReadAt(got, offset); err != nil || !bytes.Equal(got, want) || len(want) == 0 {
+		t.Errorf("the program is not at byte %d (%v)", offset, err)
+	}
+	boot, err := disk.Boot(f, c.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := boot.ReadFile("A/dtb")
+	if err != nil || len(tree) < 1000 || binary.BigEndian.Uint32(tree) != 0xd00dfeed || !bytes.Contains(tree, []byte("pine64,rock64")) {
+		t.Errorf("the slot's device tree has %d bytes (%v)", len(tree), err)
+	}
+	// A release for the board has it as well.
+	parts, err := Parts(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(parts.Parts, func(f content.File) bool { return f.Name == "dtb" }); i < 0 || parts.Parts[i].Size != int64(len(tree)) {
+		t.Errorf("parts of the release: %+v", parts.Parts)
+	}
+}
+
 func sum(t *testing.T, name string) string {
 	t.Helper()
 	s, _, err := hashFile(name)
@@ -559,7 +632,20 @@ func TestBuildRefuses(t *testing.T) {
 		"missing preload":       {func(o *Options) { o.Preload = []string{"/no/such.tar"} }, "kogge.img", "preload: open /no/such.tar"},
 		"equal preloads":        {func(o *Options) { o.Preload = []string{o.Source + "/go.mod", o.Source + "/go.mod"} }, "kogge.img", "two files of this name"},
 		"board without lock":    {func(o *Options) { o.Board.Name = "toaster" }, "kogge.img", "kogge image lock toaster"},
-		"missing module":        {func(o *Options) { o.Board.Drivers = []string{"warp_drive"} }, "kogge.img", "no module warp_drive"},
+		"unknown boot loader":   {func(o *Options) { o.Board.Bootloader = "third" }, "kogge.img", `board qemu-x86_64: boot loader "third" is unknown`},
+		"MBR":                   {func(o *Options) { o.Board.Table = boards.MBR }, "kogge.img", `board qemu-x86_64: partition table "mbr": images have a plain GPT so far`},
+		"hybrid MBR":            {func(o *Options) { o.Board.Table = boards.Hybrid }, "kogge.img", `partition table "hybrid": images have a plain GPT so far`},
+		"unknown table":         {func(o *Options) { o.Board.Table = "disklabel" }, "kogge.img", `partition table "disklabel" is unknown`},
+		"no device tree":        {func(o *Options) { o.Board.DTB = "acme/toaster.dtb" }, "kogge.img", "board qemu-x86_64: device tree: none of the board's packages has the file usr/lib/linux-image-"},
+		"firmware not locked": {func(o *Options) {
+			o.Board.Firmware = []boards.Blob{{Package: "u-boot-rockchip", File: "x", Offset: 64 * boards.Sector}}
+		}, "kogge.img", "package u-boot-rockchip is not in the board's lock: kogge image lock qemu-x86_64"},
+		"firmware not there": {func(o *Options) {
+			o.Board.Firmware = []boards.Blob{{Package: "ca-certificates", File: "x", Offset: 64 * boards.Sector}}
+		}, "kogge.img", "board qemu-x86_64: firmware: none of the board's packages has the file x"},
+		"first partition": {func(o *Options) { o.Board.FirstPartition = 1000 }, "kogge.img", "the first partition cannot begin at byte 1000"},
+		"required module": {func(o *Options) { o.Board.Required = []string{"warp_regulator"} }, "kogge.img", "no module warp_regulator"},
+		"missing module":  {func(o *Options) { o.Board.Drivers = []string{"warp_drive"} }, "kogge.img", "no module warp_drive"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			o := o

@@ -2,6 +2,7 @@ package debian
 
 import (
 	"fmt"
+	"slices"
 
 	"kogge.example/boards"
 	"kogge.example/image/loader"
@@ -45,6 +46,11 @@ func Sets(all []boards.Board) ([]Set, error) {
 			return nil, fmt.Errorf("board %s: %w", b.Name, err)
 		}
 		packages := append([]string{b.Kernel, "e2fsck-static", "ca-certificates"}, l.Packages()...)
+		for _, f := range b.Firmware {
+			if !slices.Contains(packages, f.Package) {
+				packages = append(packages, f.Package)
+			}
+		}
 		sets = append(sets, Set{Name: b.Name, Arch: b.Arch, Packages: packages})
 		if !archs[b.Arch] {
 			archs[b.Arch] = true
