@@ -68,6 +68,10 @@ func stage0() (boot, *watchdog.Dog, error) {
 	if err != nil {
 		return boot{}, nil, fmt.Errorf("kernel command line: kogge.board: %w", err)
 	}
+	kind, err := bootloader.For(board.Bootloader)
+	if err != nil {
+		return boot{}, nil, err
+	}
 	modules, err := module.Open("/modules")
 	if err != nil {
 		return boot{}, nil, err
@@ -81,7 +85,7 @@ func stage0() (boot, *watchdog.Dog, error) {
 		Version: cmdline.Version, Board: cmdline.Board, Disk: disk.Name, Trial: cmdline.Trial || loader.CountPath != "",
 		CountPath: loader.CountPath, Parts: disk.Parts, RootHash: hex.EncodeToString(cmdline.Verity.Root[:]),
 	}
-	if loader.Partition != nil || board.Bootloader != boards.SystemdBoot {
+	if loader.Partition != nil || !kind.TellsByEFI() {
 		b.Loader = string(board.Bootloader)
 	}
 	if errors.Is(err, mount.ErrTwoDisks) {
@@ -105,6 +109,9 @@ func stage0() (boot, *watchdog.Dog, error) {
 func findBootDisk(modules *module.Index, board boards.Board, cmdline mount.Cmdline) (mount.Disk, mount.Loader, error) {
 	if err := modules.LoadAll(board.Root...); err != nil {
 		guard.Kmsg(err.Error()) // the root will not open, and say why
+	}
+	if err := modules.LoadAll(board.Required...); err != nil {
+		guard.Kmsg(err.Error())
 	}
 	loader, err := readLoader(modules)
 	if err != nil {

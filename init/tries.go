@@ -116,7 +116,7 @@ func (n *node) markUnstarted(loader bootloader.Loader, v *fat.Volume) error {
 	if starts, found := n.tries.state.Next(); !found || starts != other {
 		return nil
 	}
-	if boards.Bootloader(n.boot.Loader) == boards.SystemdBoot {
+	if loader.TellsByEFI() {
 		// Somebody may have chosen the slot that runs at the loader's menu.
 		l, err := mount.ReadLoader()
 		if err != nil || l.SelectedSlot() != string(other) {

@@ -47,11 +47,14 @@ func (systemdBoot) TellsByEFI() bool { return true }
 
 func (systemdBoot) Direct() string { return "uki" }
 
-// SlotOfEntry is the slot of an entry of systemd-boot, by its file's name. Of one that is
-// not ours ok is false.
-func SlotOfEntry(name string) (slot Slot, ok bool) {
-	t, ok := parseEntryName(name)
-	return t.slot, ok
+// SlotOfEntry is the slot of an entry of systemd-boot, by its file's name. One that is not
+// ours has none.
+func SlotOfEntry(name string) (slot Slot, ours bool) {
+	t, ours := parseEntryName(name)
+	if !ours {
+		return "", false
+	}
+	return t.slot, true
 }
 
 func (systemdBoot) Path(slot Slot, name string) (string, error) {
