@@ -2,6 +2,10 @@
 // for: its architecture, kernel, console, watchdog and the drivers it needs.
 // Nothing flows through it. A board is one file with one literal; its sources
 // stand beside the facts. The package needs the standard library alone.
+//
+// To add a board NAME: write its file, add a line to [All], and run
+// `kogge image lock NAME` at the top of the source tree, which writes
+// image/debian/lock/NAME.lock. Tests walk [All] and say what is wrong with it.
 package boards
 
 import (
@@ -21,6 +25,11 @@ const (
 	UBoot Bootloader = "u-boot"
 )
 
+// Bootloaders are all of them. What a node has to know of one is in update/bootloader,
+// and what the image builder has to, in image/loader: a file each, and a line where the
+// files are listed.
+var Bootloaders = []Bootloader{SystemdBoot, UBoot}
+
 // Moment says from when on a watchdog guards the boot.
 type Moment string
 
@@ -38,6 +47,51 @@ type Watchdog struct {
 	// From is the moment from which the watchdog guards the boot.
 	From Moment
 }
+
+// Units of places on a disk, in bytes.
+const (
+	Sector = 512
+	MiB    = 1 << 20
+)
+
+// Blob is a program that the board's own ROM reads from a fixed place of the disk,
+// which belongs to no partition.
+type Blob struct {
+	// Package is the Debian package that has it, and File its path there.
+	Package, File string
+	// Offset is its place, in bytes from the start of the disk: whole sectors.
+	Offset int64
+	// Max is the most bytes that it may have there; 0 means up to what comes next.
+	Max int64
+}
+
+// Table is the kind of a partition table.
+type Table string
+
+const (
+	// GPT is a GUID partition table with a protective MBR.
+	GPT Table = "gpt"
+	// Hybrid is a GPT whose MBR shows some of its partitions, for firmware that reads
+	// nothing else.
+	Hybrid Table = "hybrid"
+	// MBR is a table of four partitions without GUIDs.
+	MBR Table = "mbr"
+)
+
+// Tried says how far images for a board have been tried. Each one is less than the one
+// before it.
+type Tried string
+
+const (
+	OnHardware        Tried = "on hardware"
+	EmulatedWhole     Tried = "emulated: loader, kernel and node"
+	EmulatedWithEdits Tried = "emulated, with a device tree or loader that was edited for it"
+	ReadInPackages    Tried = "read in the packages of kernel and loader, never started"
+	NotTried          Tried = "not tried"
+)
+
+// TriedAll are all of them.
+var TriedAll = []Tried{OnHardware, EmulatedWhole, EmulatedWithEdits, ReadInPackages, NotTried}
 
 // Board is everything that image building and stage 0 need to know about one
 // computer. A zero field means the default that its comment names.
@@ -59,6 +113,9 @@ type Board struct {
 	// Root names the modules that stage 0 loads on every machine: those of the
 	// root file system. Module names, in order.
 	Root []string
+	// Required names the modules that stage 0 loads behind those, in order, because
+	// nothing announces their hardware: a regulator that feeds the card, for instance.
+	Required []string
 	// Drivers names the modules that stage 0 loads if the hardware is there, to
 	// reach the boot disk.
 	Drivers []string
@@ -67,10 +124,23 @@ type Board struct {
 	Modules []string
 	// Without takes folders below kernel/ or modules out of that selection again.
 	Without []string
+	// DTB is the board's device tree, as a path below the kernel package's folder of
+	// them: "rockchip/rk3328-rock64.dtb". It lies in each slot beside its kernel. ""
+	// leaves it to the firmware.
+	DTB string
+	// Firmware lies on the disk outside of the partitions.
+	Firmware []Blob
+	// Table is the kind of the partition table; "" means GPT.
+	Table Table
+	// FirstPartition is where the first partition begins, in bytes: whole MiB. 0 means
+	// 1 MiB.
+	FirstPartition int64
 	// Watchdog guards the boot.
 	Watchdog Watchdog
 	// Kernel command line words beyond the common ones.
 	Cmdline []string
+	// Tried says how far images for the board have been tried; "" means NotTried.
+	Tried Tried
 	// MinMemoryMiB is the least memory that a node with one small container boots with.
 	MinMemoryMiB int
 }

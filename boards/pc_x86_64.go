@@ -48,5 +48,6 @@ var pcX8664 = Board{
 		Timeout: 30 * time.Second,
 		From:    Stage0,
 	},
+	Tried:        EmulatedWhole,
 	MinMemoryMiB: 256,
 }

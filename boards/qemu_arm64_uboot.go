@@ -15,5 +15,6 @@ var qemuArm64UBoot = Board{
 	Drivers:      virtDrivers,
 	Modules:      slices.Concat(virtModules, node),
 	Watchdog:     virtWatchdog,
+	Tried:        EmulatedWhole,
 	MinMemoryMiB: 256,
 }

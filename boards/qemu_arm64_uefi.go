@@ -24,6 +24,7 @@ var qemuArm64 = Board{
 	Modules:     slices.Concat(virtModules, node),
 	Watchdog:    virtWatchdog,
 	// The kernel alone has 40 MB, and firmware and loader hold copies of it.
+	Tried:        EmulatedWhole,
 	MinMemoryMiB: 256,
 }
 

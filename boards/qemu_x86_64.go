@@ -25,6 +25,7 @@ var qemuX8664 = Board{
 		Timeout: 30 * time.Second,
 		From:    Stage0,
 	},
+	Tried:        EmulatedWhole,
 	MinMemoryMiB: 192,
 }
 

@@ -10,25 +10,14 @@ import (
 	"kogge.example/boards"
 	"kogge.example/image/initramfs"
 	"kogge.example/image/kernel"
+	"kogge.example/image/loader"
 	"kogge.example/image/program"
-	"kogge.example/image/uki"
-	"kogge.example/update/bootloader"
 	"kogge.example/update/cmdline"
 )
 
-// Part is a boot file of a slot: its name, as update/bootloader knows it, and its
-// content.
-type Part struct {
-	Name string
-	Data []byte
-}
-
-// efiNames is how UEFI and systemd write the architectures in file names.
-var efiNames = map[string]string{"amd64": "x64", "arm64": "aa64"}
-
 // buildBoot makes the initramfs and the boot files of a slot.
 func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) error {
-	modules, err := k.Select(slices.Concat(o.Board.Watchdog.Modules, o.Board.Root, o.Board.Drivers), nil)
+	modules, err := k.Select(slices.Concat(o.Board.Watchdog.Modules, o.Board.Root, o.Board.Required, o.Board.Drivers), nil)
 	if err != nil {
 		return fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
@@ -57,19 +46,14 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 	}
 	r.built.Kernel = k.Image
 	r.built.Cmdline = kernelLine(o.Board, cmdline.Words{Board: o.Board.Name, Version: o.Version, Verity: r.root.Verity, Fault: o.Fault})
-	switch o.Board.Bootloader {
-	case boards.UBoot:
-		r.boot = []Part{{"kernel", image}, {"initrd", initrd}, {"cmdline", bootloader.UBootCmdline(r.built.Cmdline)}}
-	default:
-		stub, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/linux"+efiNames[o.Board.Arch]+".efi.stub")
-		if err != nil {
-			return err
-		}
-		data, err := uki.Build(stub, uki.Image{OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd})
-		if err != nil {
-			return err
-		}
-		r.boot = []Part{{"uki", data}}
+	tree, err := r.deviceTree(o.Board, k.Release)
+	if err != nil {
+		return err
+	}
+	if r.boot, err = r.loader.Boot(o.Board.Arch, r.packageFile, loader.Release{
+		OSRelease: string(osRelease(o)), Cmdline: r.built.Cmdline, Uname: k.Release, Kernel: image, Initrd: initrd, DTB: tree,
+	}); err != nil {
+		return fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
 	for _, p := range r.boot {
 		r.built.BootBytes += int64(len(p.Data))
@@ -80,6 +64,19 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 	}
 	r.built.RootBytes, r.built.InitrdBytes = st.Size(), int64(len(initrd))
 	return nil
+}
+
+// deviceTree is the board's own, from the package of its kernel; nil for a board that
+// leaves it to the firmware.
+func (r *release) deviceTree(b boards.Board, kernel string) ([]byte, error) {
+	if b.DTB == "" {
+		return nil, nil
+	}
+	tree, err := r.packageFile("usr/lib/linux-image-" + kernel + "/" + b.DTB)
+	if err != nil {
+		return nil, fmt.Errorf("board %s: device tree: %w", b.Name, err)
+	}
+	return tree, nil
 }
 
 // initramfsKey names everything that the initramfs depends on.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"kogge.example/image/debian"
 	"kogge.example/image/disk"
 	"kogge.example/image/kernel"
+	"kogge.example/image/loader"
 	"kogge.example/image/program"
 	"kogge.example/image/rootfs"
 	"kogge.example/update/blank"
@@ -95,8 +97,15 @@ func Build(ctx context.Context, o Options, out string) (Built, error) {
 	if err != nil {
 		return Built{}, err
 	}
+	blobs, err := r.blobs(o.Board)
+	if err != nil {
+		return Built{}, err
+	}
 	err = appear(out, func(f *os.File) error {
-		return disk.Write(f, disk.Spec{Seed: r.seed(), Arch: o.Board.Arch, BootKind: bootKind(o.Board), When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize})
+		return disk.Write(f, disk.Spec{
+			Seed: r.seed(), Arch: o.Board.Arch, BootKind: r.loader.Partition(), FirstPartition: o.Board.FirstPartition, Blobs: blobs,
+			When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize,
+		})
 	})
 	if err != nil {
 		return Built{}, err
@@ -107,13 +116,13 @@ func Build(ctx context.Context, o Options, out string) (Built, error) {
 // release is what an update exchanges: everything that depends on commit, board
 // and version, and on nothing that a user configures.
 type release struct {
-	board boards.Board
-	tools debian.Toolbox
-	files []debian.File
+	loader loader.Loader
+	tools  debian.Toolbox
+	files  []debian.File
 	// sysroot is the C library that runc is linked with.
 	sysroot []debian.File
 	root    slotRoot
-	boot    []Part
+	boot    []loader.File // of a slot
 	built   Built
 	when    time.Time
 }
@@ -122,8 +131,14 @@ type release struct {
 func (r release) seed() string { return r.root.Verity.String() }
 
 func buildRelease(ctx context.Context, o Options) (release, error) {
-	r := release{board: o.Board, when: o.When, built: Built{Trust: len(o.Trust)}}
+	r := release{when: o.When, built: Built{Trust: len(o.Trust)}}
 	var err error
+	if r.loader, err = loader.For(o.Board.Bootloader); err == nil {
+		err = checkTable(o.Board)
+	}
+	if err != nil {
+		return r, fmt.Errorf("board %s: %w", o.Board.Name, err)
+	}
 	if r.files, err = fetch(ctx, o, o.Board.Name); err != nil {
 		return r, err
 	}
@@ -212,8 +227,12 @@ func (r release) blankState(ctx context.Context, o Options) (string, error) {
 // bootFiles lists the boot partition's files. Whoever calls it closes what they
 // read from.
 func (r release) bootFiles(o Options) (files []fat.File, closeAll func(), err error) {
-	if files, err = r.loaderFiles(); err != nil {
-		return nil, nil, err
+	own, err := r.loader.Files(o.Board.Arch, r.packageFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("board %s: %w", o.Board.Name, err)
+	}
+	for _, f := range own {
+		files = append(files, file(f.Name, f.Data))
 	}
 	slots, err := bootloader.For(o.Board.Bootloader)
 	if err != nil {
@@ -237,30 +256,35 @@ func (r release) bootFiles(o Options) (files []fat.File, closeAll func(), err er
 	return files, func() {}, nil
 }
 
-// bootKind is the kind of a board's boot partition. On the one of UEFI, U-Boot would
-// keep a file of EFI variables, and it writes that file at every boot that finds none.
-func bootKind(b boards.Board) gpt.GUID {
-	if b.Bootloader == boards.UBoot {
-		return gpt.ExtendedBoot
+// checkTable refuses what no image can have yet.
+func checkTable(b boards.Board) error {
+	switch b.Table {
+	case "", boards.GPT:
+		return nil
+	case boards.Hybrid, boards.MBR:
+		return fmt.Errorf("partition table %q: images have a plain GPT so far", b.Table)
 	}
-	return gpt.EFISystem
+	return fmt.Errorf("partition table %q is unknown", b.Table)
 }
 
-// loaderFiles are the boot loader itself and what it is told once and for all.
-func (r release) loaderFiles() ([]fat.File, error) {
-	if r.board.Bootloader == boards.UBoot { // which the board brings, but for our script
-		return []fat.File{file(bootloader.ScriptFile, bootloader.BootScript())}, nil
+// blobs are what the board's ROM reads beside the partitions.
+func (r release) blobs(b boards.Board) (blobs []disk.Blob, err error) {
+	for _, f := range b.Firmware {
+		i := slices.IndexFunc(r.files, func(p debian.File) bool { return p.Name == f.Package })
+		if i < 0 {
+			return nil, fmt.Errorf("board %s: firmware %s: package %s is not in the board's lock: kogge image lock %[1]s", b.Name, f.File, f.Package)
+		}
+		data, err := readPackageFile(r.files[i:i+1], f.File)
+		if err != nil {
+			return nil, fmt.Errorf("board %s: firmware: %w", b.Name, err)
+		}
+		blobs = append(blobs, disk.Blob{Name: filepath.Base(f.File), Offset: f.Offset, Max: f.Max, Data: data})
 	}
-	arch := efiNames[r.board.Arch]
-	loader, err := readPackageFile(r.files, "usr/lib/systemd/boot/efi/systemd-boot"+arch+".efi")
-	if err != nil {
-		return nil, err
-	}
-	return []fat.File{
-		file("EFI/BOOT/BOOT"+strings.ToUpper(arch)+".EFI", loader),
-		file("loader/loader.conf", []byte("timeout 0\neditor no\nauto-entries no\nauto-firmware no\n")),
-	}, nil
+	return blobs, nil
 }
+
+// packageFile reads a file of the board's packages.
+func (r release) packageFile(path string) ([]byte, error) { return readPackageFile(r.files, path) }
 
 const seedReadme = "Put node.yaml into this folder to configure the node. It is read at the next boot.\r\n"
 

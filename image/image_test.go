@@ -6,14 +6,18 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"debug/pe"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,9 +30,12 @@ import (
 	"kogge.example/boards"
 	"kogge.example/image/debian"
 	"kogge.example/image/disk"
+	"kogge.example/image/firmware"
+	"kogge.example/image/loader"
 	"kogge.example/image/program"
 	"kogge.example/image/sbom"
 	"kogge.example/update/bootloader"
+	content "kogge.example/update/release"
 	"kogge.example/update/verity"
 )
 
@@ -537,6 +544,76 @@ func TestUBootImage(t *testing.T) {
 	}
 }
 
+// TestBoardFacts builds for a board that has all that real ones need: programs of its own
+// in front of a first partition that begins late, and a device tree.
+func TestBoardFacts(t *testing.T) {
+	_, _, o := build(t)
+	var err error
+	if o.Board, err = boards.Find("qemu-arm64-uboot"); err != nil {
+		t.Fatal(err)
+	}
+	// Any file of the board's packages will do for a loader.
+	const program, offset = "usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt", 64 * boards.Sector
+	o.Board.Firmware = []boards.Blob{{Package: "ca-certificates", File: program, Offset: offset, Max: boards.MiB}}
+	o.Board.FirstPartition = 16 * boards.MiB
+	o.Board.DTB = "rockchip/rk3328-rock64.dtb"
+	name := filepath.Join(work, "facts.img")
+	if _, err := Build(t.Context(), o, name); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := disk.Inspect(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Verify(f); err != nil {
+		t.Error(err)
+	}
+	if at := c.Table.Partitions[0].Offset(); at != o.Board.FirstPartition {
+		t.Errorf("the first partition begins at byte %d", at)
+	}
+	lock, err := debian.LoadLock(o.Board.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := o.Packages.Fetch(t.Context(), lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := readPackageFile(files, program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if _, err := f.ReadAt(got, offset); err != nil || !bytes.Equal(got, want) || len(want) == 0 {
+		t.Errorf("the program is not at byte %d (%v)", offset, err)
+	}
+	boot, err := disk.Boot(f, c.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := boot.ReadFile("A/dtb")
+	if err != nil || len(tree) < 1000 || binary.BigEndian.Uint32(tree) != 0xd00dfeed || !bytes.Contains(tree, []byte("pine64,rock64")) {
+		t.Errorf("the slot's device tree has %d bytes (%v)", len(tree), err)
+	}
+	// A release for the board has it as well.
+	parts, err := Parts(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(parts.Parts, func(f content.File) bool { return f.Name == "dtb" }); i < 0 || parts.Parts[i].Size != int64(len(tree)) {
+		t.Errorf("parts of the release: %+v", parts.Parts)
+	}
+}
+
 func sum(t *testing.T, name string) string {
 	t.Helper()
 	s, _, err := hashFile(name)
@@ -559,7 +636,20 @@ func TestBuildRefuses(t *testing.T) {
 		"missing preload":       {func(o *Options) { o.Preload = []string{"/no/such.tar"} }, "kogge.img", "preload: open /no/such.tar"},
 		"equal preloads":        {func(o *Options) { o.Preload = []string{o.Source + "/go.mod", o.Source + "/go.mod"} }, "kogge.img", "two files of this name"},
 		"board without lock":    {func(o *Options) { o.Board.Name = "toaster" }, "kogge.img", "kogge image lock toaster"},
-		"missing module":        {func(o *Options) { o.Board.Drivers = []string{"warp_drive"} }, "kogge.img", "no module warp_drive"},
+		"unknown boot loader":   {func(o *Options) { o.Board.Bootloader = "third" }, "kogge.img", `board qemu-x86_64: boot loader "third" is unknown`},
+		"MBR":                   {func(o *Options) { o.Board.Table = boards.MBR }, "kogge.img", `board qemu-x86_64: partition table "mbr": images have a plain GPT so far`},
+		"hybrid MBR":            {func(o *Options) { o.Board.Table = boards.Hybrid }, "kogge.img", `partition table "hybrid": images have a plain GPT so far`},
+		"unknown table":         {func(o *Options) { o.Board.Table = "disklabel" }, "kogge.img", `partition table "disklabel" is unknown`},
+		"no device tree":        {func(o *Options) { o.Board.DTB = "acme/toaster.dtb" }, "kogge.img", "board qemu-x86_64: device tree: none of the board's packages has the file usr/lib/linux-image-"},
+		"firmware not locked": {func(o *Options) {
+			o.Board.Firmware = []boards.Blob{{Package: "u-boot-rockchip", File: "x", Offset: 64 * boards.Sector}}
+		}, "kogge.img", "package u-boot-rockchip is not in the board's lock: kogge image lock qemu-x86_64"},
+		"firmware not there": {func(o *Options) {
+			o.Board.Firmware = []boards.Blob{{Package: "ca-certificates", File: "x", Offset: 64 * boards.Sector}}
+		}, "kogge.img", "board qemu-x86_64: firmware: none of the board's packages has the file x"},
+		"first partition": {func(o *Options) { o.Board.FirstPartition = 1000 }, "kogge.img", "the first partition cannot begin at byte 1000"},
+		"required module": {func(o *Options) { o.Board.Required = []string{"warp_regulator"} }, "kogge.img", "no module warp_regulator"},
+		"missing module":  {func(o *Options) { o.Board.Drivers = []string{"warp_drive"} }, "kogge.img", "no module warp_drive"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			o := o
@@ -573,5 +663,94 @@ func TestBuildRefuses(t *testing.T) {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestThirdLoader adds a boot loader that nobody knows to the list, and asks everything
+// that depends on the boot loader: each says that it does not know it, and none takes it
+// for another one.
+func TestThirdLoader(t *testing.T) {
+	const third boards.Bootloader = "third"
+	known := boards.Bootloaders
+	boards.Bootloaders = append(slices.Clone(known), third)
+	defer func() { boards.Bootloaders = known }()
+	board := boards.All[0]
+	board.Bootloader = third
+	o := Options{
+		Board: board, Version: "1.0", When: time.Unix(0, 0), Source: t.TempDir(), Cache: t.TempDir(),
+		Packages: debian.Cache{Dir: t.TempDir()}, Say: func(string, ...any) {},
+	}
+	empty := filepath.Join(t.TempDir(), "empty.img")
+	f, err := os.Create(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	part := filepath.Join(t.TempDir(), "part")
+	if err := os.WriteFile(part, make([]byte, disk.MiB), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Write(f, disk.Spec{Seed: "seed", Root: part, State: part, SlotSize: disk.MiB}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for place, ask := range map[string]func() error{
+		"the node's verbs":                 func() error { _, err := bootloader.For(third); return err },
+		"the builder's":                    func() error { _, err := loader.For(third); return err },
+		"the packages of firmware":         func() error { _, err := loader.FirmwarePackages(); return err },
+		"the locks of the boards":          func() error { _, err := debian.Sets([]boards.Board{board}); return err },
+		"the firmware of virtual machines": func() error { _, err := firmware.Fetch(t.Context(), o.Packages, board); return err },
+		"an image":                         func() error { _, err := Build(t.Context(), o, filepath.Join(t.TempDir(), "x.img")); return err },
+		"a release":                        func() error { _, err := Parts(t.Context(), o); return err },
+		"what an image says of itself":     func() error { _, err := disk.Inspect(f, st.Size()); return err },
+	} {
+		if err := ask(); err == nil || !strings.Contains(err.Error(), `boot loader "third" is unknown`) {
+			t.Errorf("%s: %v", place, err)
+		}
+	}
+}
+
+// TestLoadersByName holds the source to it that only the two packages with a file per boot
+// loader, and the boards, call one by its name: elsewhere a question would have a silent
+// answer for the next one.
+func TestLoadersByName(t *testing.T) {
+	source, err := program.Source(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := regexp.MustCompile(`\bboards\.(SystemdBoot|UBoot)\b|boards\.Bootloader\("|== "(systemd-boot|u-boot)"`)
+	looked := 0
+	err = filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {
+		rel, relErr := filepath.Rel(source, path)
+		if err = errors.Join(err, relErr); err != nil {
+			return err
+		}
+		switch {
+		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") || strings.HasPrefix(d.Name(), "_") || d.Name() == "testdata") && rel != ".":
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(rel, ".go") || strings.HasSuffix(rel, "_test.go"):
+			return nil
+		}
+		switch filepath.ToSlash(filepath.Dir(rel)) {
+		case "update/bootloader", "image/loader", "boards":
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		looked++
+		for n, line := range strings.Split(string(text), "\n") {
+			if byName.MatchString(line) {
+				t.Errorf("%s:%d: %s: let update/bootloader or image/loader say it", rel, n+1, strings.TrimSpace(line))
+			}
+		}
+		return nil
+	})
+	if err != nil || looked < 200 {
+		t.Errorf("%d files, %v", looked, err)
 	}
 }

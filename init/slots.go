@@ -43,11 +43,11 @@ func (n *node) nameSlots() error {
 		return nil
 	}
 	board, err := boards.Find(n.boot.Board)
-	if err != nil || board.Bootloader != boards.SystemdBoot {
+	if err != nil {
 		return err
 	}
 	loader, err := bootloader.For(board.Bootloader)
-	if err != nil {
+	if err != nil || loader.Direct() == "" {
 		return err
 	}
 	f, err := os.Open(n.disk.Path())
@@ -65,7 +65,7 @@ func (n *node) nameSlots() error {
 	}
 	kernels := map[bootloader.Slot]string{}
 	for _, slot := range []bootloader.Slot{bootloader.A, bootloader.B} {
-		if kernels[slot], err = loader.Path(slot, loader.BootFiles()[0]); err != nil {
+		if kernels[slot], err = loader.Path(slot, loader.Direct()); err != nil {
 			return err
 		}
 	}

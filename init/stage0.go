@@ -43,6 +43,10 @@ func stage0() (control.Boot, *watchdog.Dog, error) {
 	if err != nil {
 		return control.Boot{}, nil, fmt.Errorf("kernel command line: kogge.board: %w", err)
 	}
+	kind, err := bootloader.For(board.Bootloader)
+	if err != nil {
+		return control.Boot{}, nil, err
+	}
 	modules, err := module.Open("/modules")
 	if err != nil {
 		return control.Boot{}, nil, err
@@ -56,7 +60,7 @@ func stage0() (control.Boot, *watchdog.Dog, error) {
 		Version: words.Version, Board: words.Board, Disk: disk.Name, Trial: words.Trial || loader.CountPath != "",
 		Parts: disk.Parts, RootHash: hex.EncodeToString(words.Verity.Root[:]),
 	}
-	if loader.Partition != nil || board.Bootloader != boards.SystemdBoot {
+	if loader.Partition != nil || !kind.TellsByEFI() {
 		b.Loader = string(board.Bootloader)
 	}
 	if errors.Is(err, mount.ErrTwoDisks) {
@@ -80,6 +84,9 @@ func stage0() (control.Boot, *watchdog.Dog, error) {
 func findBootDisk(modules *module.Index, board boards.Board, words cmdline.Words) (mount.Disk, mount.Loader, error) {
 	if err := modules.LoadAll(board.Root...); err != nil {
 		guard.Kmsg(err.Error()) // the root will not open, and say why
+	}
+	if err := modules.LoadAll(board.Required...); err != nil {
+		guard.Kmsg(err.Error())
 	}
 	loader, err := readLoader(modules)
 	if err != nil {

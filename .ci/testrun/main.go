@@ -1,115 +1,124 @@
 // Command testrun runs go test with the given arguments and shows what a person
 // wants to know of it: the output of failures, each package's time, the five
-// slowest tests, and a last line that counts.
+// slowest tests, and a last line that counts. At its limit it ends everything and
+// says what was running and what had not begun.
+//
+//	testrun [-limit 75m] [--] ARGUMENT…    go test ARGUMENT…
+//	testrun -e2e PART                      one part of the end-to-end tests, see parts
+//	testrun -e2e rest                      the parts that have not passed on this commit, in turn
+//	testrun -e2e state                     what has passed on this commit
+//
+// Results of parts are kept in _e2e/COMMIT, at the top of the checkout.
 package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"sort"
-	"strings"
+	"os/signal"
+	"slices"
+	"syscall"
 	"time"
 )
 
-// event is one line of go test -json. Source: go doc test2json
-type event struct {
-	Action, Package, Test, Output string
-	Elapsed                       float64 // seconds
-}
-
-// id names one test.
-type id struct{ pkg, test string }
-
-// tally is what the events add up to.
-type tally struct {
-	output                  map[id][]string
-	took                    map[id]float64
-	passed, failed, skipped int
-}
+// grace is how long a run may take to end itself once it is told to.
+const grace = 20 * time.Second
 
 func main() {
-	start := time.Now()
-	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
+	limit := flag.Duration("limit", 75*time.Minute, "the time after which everything is ended")
+	e2e := flag.String("e2e", "", "a `part` of the end-to-end tests, or rest, or state")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if *e2e != "" {
+		err = endToEnd(ctx, os.Stdout, *e2e)
+	} else {
+		start := time.Now()
+		t := newTally(os.Stdout)
+		err = t.run(ctx, *limit, nil, flag.Args())
+		t.summary(time.Since(start))
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "testrun: go test: %v\n", err)
+		fmt.Fprintf(os.Stderr, "testrun: %v\n", err)
 		os.Exit(1)
 	}
-	t := tally{output: map[id][]string{}, took: map[id]float64{}}
+}
+
+// errFailed says that tests failed: which, has been printed.
+var errFailed = errors.New("there are failures")
+
+// run runs go test with args and more environment, and prints and counts what it
+// says. At the limit, or when ctx ends, all processes of the run are ended.
+func (t *tally) run(ctx context.Context, limit time.Duration, env, args []string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the limit of %v is over", limit))
+	defer cancel()
+	if err := t.expect(ctx, env, args); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// The tests are in the group of go test. What they start in groups of its own goes with
+	// them: virtual machines have a death signal.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = grace
+	out, w := io.Pipe()
+	cmd.Stdout = w
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("go test: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		err := cmd.Wait()
+		if ctx.Err() != nil {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what is left of the group
+		}
+		w.Close()
+		ended <- err
+	}()
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		var e event
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			fmt.Println(lines.Text()) // the compiler's own words
+			fmt.Fprintln(t.out, lines.Text()) // the compiler's own words
 			continue
 		}
 		t.add(e)
 	}
-	err = cmd.Wait()
-	t.slowest(5)
-	fmt.Printf("tests took %.0f s\n", time.Since(start).Seconds())
-	fmt.Printf("%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
-	if err != nil || t.failed > 0 {
-		os.Exit(1)
+	err := errors.Join(lines.Err(), <-ended)
+	switch {
+	case ctx.Err() != nil:
+		t.unfinished()
+		return context.Cause(ctx)
+	case t.failed > 0:
+		return errFailed
 	}
+	return err
 }
 
-func (t *tally) add(e event) {
-	k := id{e.Package, e.Test}
-	switch e.Action {
-	case "output", "build-output":
-		t.output[k] = append(t.output[k], e.Output)
-	case "build-fail":
-		fmt.Print(strings.Join(t.output[k], ""))
-	case "pass", "fail", "skip":
-		t.end(k, e)
+// expect notes which packages args name, so that one that never began is missed.
+func (t *tally) expect(ctx context.Context, env, args []string) error {
+	list := append([]string{"list", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}"}, packages(args)...)
+	cmd := exec.CommandContext(ctx, "go", list...)
+	cmd.Env, cmd.Stderr = append(os.Environ(), env...), os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("go list: %w", err)
 	}
-}
-
-// end counts a test, or prints the line of a package.
-func (t *tally) end(k id, e event) {
-	text := strings.Join(t.output[k], "")
-	delete(t.output, k)
-	if k.test == "" {
-		if e.Action == "fail" {
-			fmt.Print(text)
-		}
-		if e.Action != "skip" {
-			fmt.Printf("%-4s %6.1f s  %s\n", e.Action, e.Elapsed, k.pkg)
-		}
-		return
-	}
-	t.took[k] = e.Elapsed
-	switch e.Action {
-	case "pass":
-		t.passed++
-	case "fail":
-		t.failed++
-		fmt.Print(text)
-	case "skip":
-		t.skipped++
-		fmt.Print(text) // a test that did not run says why
-	}
-}
-
-func (t *tally) slowest(n int) {
-	var all []id
-	for k := range t.took {
-		if !strings.Contains(k.test, "/") {
-			all = append(all, k)
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		if pkg := lines.Text(); pkg != "" && !slices.Contains(t.pending, pkg) {
+			t.pending = append(t.pending, pkg)
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return t.took[all[i]] > t.took[all[j]] })
-	fmt.Println("slowest tests:")
-	for _, k := range all[:min(n, len(all))] {
-		fmt.Printf("  %6.1f s  %s %s\n", t.took[k], k.pkg, k.test)
-	}
+	return nil
 }

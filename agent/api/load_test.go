@@ -44,6 +44,9 @@ func TestLoad(t *testing.T) {
 		serveLoad(t, folder)
 		return
 	}
+	if testing.Short() {
+		t.Skip("takes a minute: left out by -short")
+	}
 	f := newFleet(t, "hanse")
 	l := newLoaded(t, f)
 	for _, test := range []struct {

@@ -97,7 +97,7 @@ func onDisk(state string) error {
 	if err := unix.Statfs(state, &st); err != nil {
 		return fmt.Errorf("%s: %w", state, err)
 	}
-	if st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC {
+	if kind := uint32(st.Type); kind == unix.TMPFS_MAGIC || kind == unix.RAMFS_MAGIC { // int32 on arm
 		return errors.New("is in memory, not on the disk")
 	}
 	return nil

@@ -29,7 +29,7 @@ const insideEnv = "KOGGE_TEST_NAMESPACE"
 //	}
 //
 // Outside it returns false once the second run has ended, with its output in the log;
-// the test fails if that run failed. A second run does not outlive the first. Inside,
+// the test fails if that run failed. With -short there is none, and the test is skipped. A second run does not outlive the first. Inside,
 // CLONE_NEWNS brings mounts that the host does not see, and CLONE_NEWPID, which needs
 // CLONE_NEWNS, a /proc to match; its end takes every process with it.
 func Run(t *testing.T, flags uintptr, env ...string) (inside bool) {
@@ -39,6 +39,9 @@ func Run(t *testing.T, flags uintptr, env ...string) (inside bool) {
 			t.Fatalf("enter namespaces: %v", err)
 		}
 		return true
+	}
+	if testing.Short() {
+		t.Skip("runs as root in namespaces of its own: left out by -short")
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(append(os.Environ(), env...), insideEnv+"=1")

@@ -122,7 +122,7 @@ var kernel = group{"the kernel", []attempt{
 		return unix.ClockSettime(unix.CLOCK_REALTIME, &now)
 	}},
 	{name: "adjust the clock", try: func() error { _, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_TICK, Tick: 10000}); return err }},
-	{name: "reboot(2): what Ctrl-Alt-Del does", try: func() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_ON) }},
+	{name: "reboot(2): what Ctrl-Alt-Del does", try: func() error { return unix.Reboot(int(int32(cadOn))) }},
 	{name: "kexec_load", try: call(unix.SYS_KEXEC_LOAD)},
 	{name: "swapon", try: call(unix.SYS_SWAPON)},
 	{name: "swapoff", try: call(unix.SYS_SWAPOFF)},
@@ -131,6 +131,9 @@ var kernel = group{"the kernel", []attempt{
 	{name: "name_to_handle_at and open_by_handle_at", try: handle},
 	{name: "personality: no address randomisation", try: call(unix.SYS_PERSONALITY, 0x0040000)},
 }}
+
+// cadOn has the command's 32 bits: where an int has no more, the constant does not fit.
+var cadOn = uint32(unix.LINUX_REBOOT_CMD_CAD_ON)
 
 var processes = group{"processes", []attempt{
 	{name: "see any but its own, to signal or trace it", try: others},

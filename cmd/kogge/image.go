@@ -59,7 +59,11 @@ func imageLockCommand() *cobra.Command {
 			for _, a := range args {
 				want[a] = true
 			}
-			for _, set := range debian.Sets(boards.All) {
+			sets, err := debian.Sets(boards.All)
+			if err != nil {
+				return err
+			}
+			for _, set := range sets {
 				if len(args) > 0 && !want[set.Name] {
 					continue
 				}

@@ -60,7 +60,11 @@ func FuzzParseLock(f *testing.F) {
 // TestLocks checks the locks of this source tree: each set has one, and it reads.
 func TestLocks(t *testing.T) {
 	names := map[string]bool{}
-	for _, s := range Sets(boards.All) {
+	sets, err := Sets(boards.All)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sets {
 		names[s.Name] = true
 		l, err := LoadLock(s.Name)
 		if err != nil {

@@ -1,6 +1,12 @@
 package debian
 
-import "kogge.example/boards"
+import (
+	"fmt"
+	"slices"
+
+	"kogge.example/boards"
+	"kogge.example/image/loader"
+)
 
 // Set says what a lock is made from.
 type Set struct {
@@ -23,17 +29,27 @@ const (
 func RuncSet(arch string) string { return "runc-" + arch }
 
 // Sets lists every lock of this release.
-func Sets(all []boards.Board) []Set {
+func Sets(all []boards.Board) ([]Set, error) {
+	firmware, err := loader.FirmwarePackages()
+	if err != nil {
+		return nil, err
+	}
 	sets := []Set{
 		{Name: Licenses, Arch: "amd64", Packages: []string{"base-files"}},
 		{Name: Tools, Arch: "amd64", Packages: []string{"erofs-utils", "e2fsprogs", "libarchive13t64"}, Closure: true},
-		{Name: Firmware, Arch: "amd64", Packages: []string{"ovmf", "qemu-efi-aarch64", "u-boot-qemu"}},
+		{Name: Firmware, Arch: "amd64", Packages: firmware},
 	}
 	archs := map[string]bool{}
 	for _, b := range all {
-		packages := []string{b.Kernel, "e2fsck-static", "ca-certificates"}
-		if b.Bootloader == boards.SystemdBoot {
-			packages = append(packages, "systemd-boot-efi")
+		l, err := loader.For(b.Bootloader)
+		if err != nil {
+			return nil, fmt.Errorf("board %s: %w", b.Name, err)
+		}
+		packages := append([]string{b.Kernel, "e2fsck-static", "ca-certificates"}, l.Packages()...)
+		for _, f := range b.Firmware {
+			if !slices.Contains(packages, f.Package) {
+				packages = append(packages, f.Package)
+			}
 		}
 		sets = append(sets, Set{Name: b.Name, Arch: b.Arch, Packages: packages})
 		if !archs[b.Arch] {
@@ -41,5 +57,5 @@ func Sets(all []boards.Board) []Set {
 			sets = append(sets, Set{Name: RuncSet(b.Arch), Arch: b.Arch, Packages: []string{"libseccomp-dev", "libc6-dev", "libc6", "linux-libc-dev"}})
 		}
 	}
-	return sets
+	return sets, nil
 }

@@ -5,10 +5,12 @@
 package disk
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"kogge.example/update/blank"
@@ -37,6 +39,11 @@ type Spec struct {
 	Arch string
 	// BootKind is the kind of the boot partition; zero means gpt.EFISystem.
 	BootKind gpt.GUID
+	// FirstPartition is where the boot partition begins, in bytes: whole MiB. 0 means
+	// 1 MiB.
+	FirstPartition int64
+	// Blobs lie outside of the partitions.
+	Blobs []Blob
 	// When is the time of every file on the boot partition.
 	When time.Time
 	// Boot are the files of the boot partition.
@@ -47,6 +54,14 @@ type Spec struct {
 	State string
 	// SlotSize is the size of ROOT-A and of ROOT-B; 0 means SlotSize.
 	SlotSize int64
+}
+
+// Blob is a program that the board's ROM reads from a fixed place of the disk.
+type Blob struct {
+	Name   string
+	Offset int64 // in bytes: whole sectors
+	Max    int64 // the most bytes that it may have; 0 means no such bound
+	Data   []byte
 }
 
 // Write makes the image in out, which must be empty. What is zero is not written.
@@ -69,12 +84,20 @@ func Write(out *os.File, s Spec) error {
 	if root.Size() > s.SlotSize {
 		return fmt.Errorf("image: the root file system has %d MiB, the slot %d MiB: make it smaller or choose a larger --slot-size", root.Size()/MiB, s.SlotSize/MiB)
 	}
-	t := layout(s, state.Size())
+	t, err := layout(s, state.Size())
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
 	if err := out.Truncate(int64(t.Sectors) * gpt.SectorSize); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
 	if err := gpt.Write(sparse{out}, t); err != nil {
 		return fmt.Errorf("image: %w", err)
+	}
+	for _, b := range s.Blobs {
+		if _, err := out.WriteAt(b.Data, b.Offset); err != nil {
+			return fmt.Errorf("image: %s: %w", b.Name, err)
+		}
 	}
 	guid := gpt.DeriveGUID(s.Seed, "serial")
 	spec := fat.Spec{Size: BootSize, Label: "KOGGE", Serial: binary.LittleEndian.Uint32(guid[:]), When: s.When}
@@ -89,10 +112,18 @@ func Write(out *os.File, s Spec) error {
 	return nil
 }
 
-// layout places the partitions one behind the other from the first MiB.
-func layout(s Spec, stateSize int64) gpt.Table {
+// layout places the partitions one behind the other, and wants everything else to be in
+// front of them.
+func layout(s Spec, stateSize int64) (gpt.Table, error) {
 	t := gpt.Table{DiskGUID: gpt.DeriveGUID(s.Seed, "disk")}
-	next := uint64(MiB / gpt.SectorSize)
+	first := cmp.Or(s.FirstPartition, MiB)
+	if first < MiB || first%MiB != 0 {
+		return t, fmt.Errorf("the first partition cannot begin at byte %d: want whole MiB", first)
+	}
+	if err := inFront(s.Blobs, first); err != nil {
+		return t, err
+	}
+	next := uint64(first / gpt.SectorSize)
 	for _, p := range []struct {
 		name string
 		kind gpt.GUID
@@ -110,7 +141,33 @@ func layout(s Spec, stateSize int64) gpt.Table {
 		next += sectors
 	}
 	t.Sectors = next + MiB/gpt.SectorSize // the backup table lies in the last MiB
-	return t
+	return t, nil
+}
+
+// inFront wants the blobs behind the partition table, in front of the first partition and
+// beside each other.
+func inFront(blobs []Blob, first int64) error {
+	blobs = slices.Clone(blobs)
+	slices.SortStableFunc(blobs, func(a, b Blob) int { return cmp.Compare(a.Offset, b.Offset) })
+	end, before := int64(gpt.FirstUsable*gpt.SectorSize), "the partition table"
+	for _, b := range blobs {
+		size := int64(len(b.Data))
+		switch {
+		case size == 0:
+			return fmt.Errorf("%s is empty", b.Name)
+		case b.Max > 0 && size > b.Max:
+			return fmt.Errorf("%s has %d bytes, at most %d have room", b.Name, size, b.Max)
+		case b.Offset%gpt.SectorSize != 0:
+			return fmt.Errorf("%s cannot begin at byte %d: want whole sectors", b.Name, b.Offset)
+		case b.Offset < end:
+			return fmt.Errorf("%s begins at byte %d, within %s, which ends at byte %d", b.Name, b.Offset, before, end)
+		}
+		end, before = b.Offset+size, b.Name
+	}
+	if end > first {
+		return fmt.Errorf("%s ends at byte %d, behind the beginning of the first partition at byte %d", before, end, first)
+	}
+	return nil
 }
 
 // offset is a writer into one partition.

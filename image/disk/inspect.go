@@ -1,14 +1,13 @@
 package disk
 
 import (
-	"bytes"
-	"debug/pe"
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 
+	"kogge.example/boards"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
@@ -57,19 +56,26 @@ func Inspect(d Device, size int64) (Contents, error) {
 	if err != nil {
 		return c, err
 	}
-	for _, slot := range []string{"a", "b"} {
-		c.Slot = slot
-		for _, read := range []func(*fat.Volume) error{c.readUKI, c.readFolder} {
-			err := read(v)
-			if err == nil {
-				return c, nil
+	for _, slot := range []bootloader.Slot{bootloader.A, bootloader.B} {
+		for _, name := range boards.Bootloaders {
+			l, err := bootloader.For(name)
+			if err != nil {
+				return c, err
 			}
-			if !errors.Is(err, fat.ErrNotExist) {
+			if _, err := l.Open(v, slot, l.BootFiles()[0]); errors.Is(err, fat.ErrNotExist) {
+				continue
+			}
+			c.Slot = strings.ToLower(string(slot))
+			k, err := bootloader.KernelOf(l, v, slot)
+			if err != nil {
+				return c, fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+			if err := c.read(k); err != nil {
 				return c, fmt.Errorf("%w: kernel of slot %s: %w", ErrDamaged, slot, err)
 			}
+			return c, nil
 		}
 	}
-	c.Slot = ""
 	return c, fmt.Errorf("%w: there is no kernel on the boot partition", ErrDamaged)
 }
 
@@ -108,74 +114,13 @@ func Boot(d Device, t gpt.Table) (*fat.Volume, error) {
 	return v, nil
 }
 
-// maxCmdline is more than any kernel takes.
-const maxCmdline = 64 << 10
-
-// readFolder learns board, version and root hash from a slot whose kernel and command
-// line are files of their own, which is how U-Boot has them. The error wraps
-// fat.ErrNotExist where there is no such slot.
-func (c *Contents) readFolder(v *fat.Volume) error {
-	folder := strings.ToUpper(c.Slot)
-	kernel, err := v.Reader(path.Join(folder, "kernel"))
-	if err != nil {
-		return err
+// read learns what a kernel says: its architecture, and board, version and root hash on
+// its command line.
+func (c *Contents) read(k bootloader.Kernel) error {
+	if c.Arch = k.Arch; c.Arch == "" {
+		return errors.New("it is for no architecture that is known here")
 	}
-	text, err := v.Reader(path.Join(folder, "cmdline"))
-	if err != nil {
-		return fmt.Errorf("command line: %v", err) // there is a slot, so this is damage
-	}
-	return c.readKernel(kernel, text)
-}
-
-// readKernel learns the same from the content of the two files.
-//
-// Source: Documentation/arch/arm64/booting.rst in the kernel tree.
-func (c *Contents) readKernel(kernel io.ReaderAt, cmdline io.Reader) error {
-	magic := make([]byte, 4)
-	if _, err := kernel.ReadAt(magic, 0x38); err != nil && err != io.EOF {
-		return err
-	}
-	if string(magic) != "ARM\x64" {
-		return errors.New("it is not for arm64")
-	}
-	c.Arch = "arm64"
-	line, err := io.ReadAll(io.LimitReader(cmdline, maxCmdline))
-	if err != nil {
-		return err
-	}
-	return c.readCmdline(strings.TrimPrefix(string(line), "bootargs="))
-}
-
-// readUKI learns board, version and root hash from the unified kernel image of the
-// slot. The error wraps fat.ErrNotExist where there is none.
-func (c *Contents) readUKI(v *fat.Volume) error {
-	r, err := v.Reader(path.Join("EFI/kogge", c.Slot+".efi"))
-	if err != nil {
-		return err
-	}
-	return c.readPE(r)
-}
-
-// readPE learns the same from the content of the file.
-func (c *Contents) readPE(r io.ReaderAt) error {
-	f, err := pe.NewFile(r)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	archs := map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_FILE_MACHINE_ARM64: "arm64"}
-	if c.Arch = archs[f.Machine]; c.Arch == "" {
-		return fmt.Errorf("it is for processors of kind %#x", f.Machine)
-	}
-	s := f.Section(".cmdline")
-	if s == nil || s.VirtualSize > maxCmdline {
-		return errors.New("it has no command line")
-	}
-	text, err := s.Data()
-	if err != nil {
-		return err
-	}
-	return c.readCmdline(string(bytes.TrimRight(text, "\x00")))
+	return c.readCmdline(k.Cmdline)
 }
 
 // readCmdline learns board, version and root hash from a kernel command line.

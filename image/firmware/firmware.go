@@ -10,6 +10,7 @@ import (
 
 	"kogge.example/boards"
 	"kogge.example/image/debian"
+	"kogge.example/image/loader"
 )
 
 // Files are the firmware of a virtual machine, as paths.
@@ -20,24 +21,14 @@ type Files struct {
 	Vars string
 }
 
-// file is where a package has firmware.
-type file struct{ pkg, code, vars string }
-
-// places are the packages' files, by boot loader and architecture.
-var places = map[boards.Bootloader]map[string]file{
-	boards.SystemdBoot: {
-		"amd64": {"ovmf", "usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"},
-		"arm64": {"qemu-efi-aarch64", "usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", "usr/share/AAVMF/AAVMF_VARS.fd"},
-	},
-	boards.UBoot: {
-		"arm64": {"u-boot-qemu", "usr/lib/u-boot/qemu_arm64/u-boot.bin", ""},
-	},
-}
-
 // Fetch returns the firmware for virtual machines like the board. What is not in the
 // cache is downloaded.
 func Fetch(ctx context.Context, packages debian.Cache, b boards.Board) (Files, error) {
-	want, ok := places[b.Bootloader][b.Arch]
+	l, err := loader.For(b.Bootloader)
+	if err != nil {
+		return Files{}, fmt.Errorf("board %s: %w", b.Name, err)
+	}
+	want, ok := l.Firmware(b.Arch)
 	if !ok {
 		return Files{}, fmt.Errorf("board %s: there is no firmware for virtual machines with %s on %s", b.Name, b.Bootloader, b.Arch)
 	}
@@ -45,16 +36,16 @@ func Fetch(ctx context.Context, packages debian.Cache, b boards.Board) (Files, e
 	if err != nil {
 		return Files{}, err
 	}
-	if lock, err = lock.Only(want.pkg); err != nil {
+	if lock, err = lock.Only(want.Package); err != nil {
 		return Files{}, err
 	}
 	files, err := packages.Fetch(ctx, lock)
 	if err != nil {
 		return Files{}, err
 	}
-	f := Files{Code: filepath.Join(files[0].Dir, want.code)}
-	if want.vars != "" {
-		f.Vars = filepath.Join(files[0].Dir, want.vars)
+	f := Files{Code: filepath.Join(files[0].Dir, want.Code)}
+	if want.Vars != "" {
+		f.Vars = filepath.Join(files[0].Dir, want.Vars)
 	}
 	return f, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"kogge.example/boards"
 	"kogge.example/image/debian"
+	"kogge.example/image/loader"
 )
 
 // TestPlaces wants the package of every firmware in the lock, and firmware for every
@@ -15,15 +16,32 @@ func TestPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for loader, archs := range places {
-		for arch, file := range archs {
-			if _, err := lock.Only(file.pkg); err != nil {
-				t.Errorf("%s on %s: %v", loader, arch, err)
+	for _, name := range boards.Bootloaders {
+		l, err := loader.For(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		archs := 0
+		for _, arch := range []string{"amd64", "arm64"} {
+			f, ok := l.Firmware(arch)
+			if !ok {
+				continue
 			}
+			archs++
+			if _, err := lock.Only(f.Package); err != nil {
+				t.Errorf("%s on %s: %v", name, arch, err)
+			}
+		}
+		if archs == 0 {
+			t.Errorf("no virtual machine starts with %s", name)
 		}
 	}
 	for _, b := range boards.All {
-		if _, ok := places[b.Bootloader][b.Arch]; !ok && strings.HasPrefix(b.Name, "qemu-") {
+		l, err := loader.For(b.Bootloader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := l.Firmware(b.Arch); !ok && strings.HasPrefix(b.Name, "qemu-") {
 			t.Errorf("board %s has no firmware", b.Name)
 		}
 	}

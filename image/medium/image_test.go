@@ -140,3 +140,18 @@ func file(t *testing.T, name string, data []byte) string {
 	}
 	return path
 }
+
+// TestPlanFront wants all of what is in front of the first partition on the medium.
+func TestPlanFront(t *testing.T) {
+	const front, size = 16 * disk.MiB, 17 * disk.MiB
+	image := make(memory, size)
+	image[9*disk.MiB] = 1
+	c := disk.Contents{Table: gpt.Table{Partitions: []gpt.Partition{{Name: "STATE", First: front / gpt.SectorSize, Last: size/gpt.SectorSize - 1}}}}
+	chunks, err := plan(image, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum(chunks) != size || len(chunks) != 17 || chunks[9].zero || !chunks[8].zero {
+		t.Errorf("%d bytes in %d chunks: %+v", sum(chunks), len(chunks), chunks)
+	}
+}

@@ -63,7 +63,13 @@ func plan(image io.ReaderAt, c disk.Contents) ([]chunk, error) {
 
 func spans(image io.ReaderAt, c disk.Contents) ([]span, error) {
 	// In front of the first partition lies what some boards boot from.
-	spans := []span{{0, disk.MiB, true}}
+	front := int64(disk.MiB)
+	for i, p := range c.Table.Partitions {
+		if i == 0 || p.Offset() < front {
+			front = p.Offset()
+		}
+	}
+	spans := []span{{0, front, true}}
 	for _, p := range c.Table.Partitions {
 		end := p.Offset() + p.Size()
 		var first int64 // so many bytes are exact

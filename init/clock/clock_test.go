@@ -116,8 +116,13 @@ func TestHand(t *testing.T) {
 	ask := func(to time.Time, back bool) (control.ClockSet, error) {
 		return control.AskClock(ctx, paths.Socket, control.SetClock{To: to, Back: back})
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) { // the socket comes after the status
-		if _, err := os.Stat(paths.Socket); err == nil || time.Now().After(end) {
+	// The socket comes after the status, and its file before somebody listens.
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("unix", paths.Socket)
+		if err == nil {
+			conn.Close()
+		}
+		if err == nil || time.Now().After(end) {
 			break
 		}
 	}

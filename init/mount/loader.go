@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/update/bootloader"
 	"kogge.example/update/gpt"
 )
 
@@ -32,17 +33,14 @@ type Loader struct {
 // CountedOther tells whether the try that the loader counted was one of another slot than
 // the one that runs: the loader could not start that, and the firmware has started ours.
 func (l Loader) CountedOther(slot string) bool {
-	entry, ours := strings.CutPrefix(strings.ToLower(path.Base(l.CountPath)), "kogge-")
-	return ours && !strings.HasPrefix(entry, strings.ToLower(slot)+"+")
+	counted, ours := bootloader.SlotOfEntry(path.Base(l.CountPath))
+	return ours && string(counted) != slot
 }
 
 // SelectedSlot is the slot of the selected entry, "A" or "B"; "" is not known.
 func (l Loader) SelectedSlot() string {
-	id, ours := strings.CutPrefix(strings.ToLower(l.Selected), "kogge-")
-	if !ours || len(id) < 2 || !strings.ContainsRune("ab", rune(id[0])) || !strings.ContainsRune(".+", rune(id[1])) {
-		return ""
-	}
-	return strings.ToUpper(id[:1])
+	slot, _ := bootloader.SlotOfEntry(l.Selected)
+	return string(slot)
 }
 
 // loaderVendor is the vendor GUID of the interface's EFI variables.

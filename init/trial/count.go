@@ -97,7 +97,7 @@ func (b *Boot) markUnstarted(loader bootloader.Loader, v *fat.Volume) error {
 	if starts, found := b.state.Next(); !found || starts != other {
 		return nil
 	}
-	if boards.Bootloader(b.Facts.Loader) == boards.SystemdBoot {
+	if loader.TellsByEFI() {
 		// Somebody may have chosen the slot that runs at the loader's menu.
 		if selected, err := b.Selected(); err != nil || selected != string(other) {
 			return nil

@@ -34,6 +34,7 @@ import (
 // With KOGGE_CUTS=every as well it boots every prefix, which takes an hour or two: as far
 // as PID 1, and into the slot that the model has named.
 func TestUpdateCuts(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	all := os.Getenv("KOGGE_E2E") == "all"
 	get, names := releases, []string{"qemu-x86_64"}
@@ -212,7 +213,7 @@ func (p *pair) bootClasses(t *testing.T, entries []nbd.Entry, classes map[string
 			if err != nil {
 				t.Fatal(err)
 			}
-			slot, boots, crashes, err := p.outcome(t, again)
+			slot, boots, crashes, err := p.outcome(t, again, cell{})
 			if err != nil || boots > 4+crashes {
 				t.Errorf("slot %s after %d boots: %v", slot, boots, err)
 			}
@@ -237,7 +238,7 @@ func (p *pair) recordUpdate(t *testing.T, real bool) (entries []nbd.Entry) {
 		t.Fatal(err)
 	}
 	if real {
-		slot, boots, crashes, err := p.outcome(t, disk)
+		slot, boots, crashes, err := p.outcome(t, disk, cell{})
 		if err != nil || slot != "B" || boots > 1+crashes {
 			t.Fatalf("the update itself: slot %s after %d boots: %v", slot, boots, err)
 		}
@@ -443,6 +444,7 @@ func (readOnly) Sync() error                        { return errors.New("a judge
 // TestModelSeesDamage has the model call a disk dead whose only entry is gone, whose
 // root file system has one wrong byte, and whose kernel is cut off.
 func TestModelSeesDamage(t *testing.T) {
+	whole(t)
 	p, err := releases("qemu-x86_64")
 	if err != nil {
 		t.Fatal(err)

@@ -2,10 +2,11 @@
 // virtual machines in, pass or a kept log out. It holds tests only.
 //
 // The scripts are testdata/*.txt, the short set, which is part of every go test,
-// and testdata/long/*.txt, which takes the better part of an hour. KOGGE_E2E=all
-// selects both, the long forms of [TestGrowth] and [TestUpdateCuts], and all cells of
-// [TestMatrix], and [TestTrial]; `make e2e` sets it. No script is ever skipped: it is in the
-// selected set or it is not. They are in the language of
+// and those in the folders of testdata/long. KOGGE_E2E=all selects both, the long forms
+// of [TestGrowth], [TestUpdateCuts] and [TestUBootDecisions], all cells of [TestMatrix],
+// and [TestTrial]: that takes hours. `make e2e` does it in parts of an hour at most, which
+// are listed in .ci/e2e.txt. With -short nothing is started. No script is ever skipped: it
+// is in the selected set or it is not. They are in the language of
 // github.com/rogpeppe/go-internal/testscript. On top of its commands they have
 //
 //	kogge ARG…                      the CLI of this source tree; images are built after cd $ROOT, into $WORK

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,26 +38,46 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// whole leaves a test to runs without -short: it starts virtual machines.
+func whole(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts virtual machines: left out by -short")
+	}
+}
+
+// scriptFolders are the folders of scripts by the name of their subtest. With
+// KOGGE_E2E=all all of them are in the set, otherwise short alone.
+var scriptFolders = map[string]string{
+	"short":   "testdata",
+	"node":    filepath.Join("testdata", "long", "node"),
+	"updates": filepath.Join("testdata", "long", "updates"),
+}
+
 // TestScript runs each script of testdata: whole systems, two at a time on two
-// processors. With KOGGE_E2E=all those of testdata/long are in the set as well.
+// processors.
 func TestScript(t *testing.T) {
+	whole(t)
 	t.Parallel()
-	dirs := []string{"testdata"}
+	names := []string{"short"}
 	switch set := os.Getenv("KOGGE_E2E"); set {
 	case "":
 	case "all":
-		dirs = append(dirs, filepath.Join("testdata", "long"))
+		names = slices.Sorted(maps.Keys(scriptFolders))
 	default:
 		t.Fatalf("KOGGE_E2E=%s: want all, or nothing for the short set", set)
 	}
-	p := params(t, "")
-	for _, dir := range dirs {
-		scripts, err := filepath.Glob(filepath.Join(dir, "*.txt"))
-		if err != nil || len(scripts) == 0 {
-			t.Fatalf("scripts in %s: none, %v", dir, err)
-		}
-		p.Files = append(p.Files, scripts...)
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scripts(t, scriptFolders[name])
+		})
 	}
+}
+
+// scripts runs the scripts of a folder.
+func scripts(t *testing.T, dir string) {
+	p := params(t, dir)
 	boots, err := images()
 	if err != nil {
 		t.Fatal(err)
@@ -76,6 +98,7 @@ func TestScript(t *testing.T) {
 
 // TestBench runs scripts about the bench itself, with a guest of one sector.
 func TestBench(t *testing.T) {
+	whole(t)
 	dir := filepath.Join("testdata", "bench")
 	if fails := os.Getenv("KOGGE_E2E_FAILS"); fails != "" {
 		dir = fails // TestFailureReport runs us
@@ -94,6 +117,7 @@ func TestBench(t *testing.T) {
 // TestFailureReport runs a script that fails in another process: its output has
 // to name a console log that is there, and the command that runs it again.
 func TestFailureReport(t *testing.T) {
+	whole(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

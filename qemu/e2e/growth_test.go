@@ -30,6 +30,7 @@ const growthLimit = 5 * time.Minute
 // long form, a few more have to boot and serve. With
 // KOGGE_E2E=all it takes every prefix of the writes, else a few dozen.
 func TestGrowth(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	boots, err := images()
 	if err != nil {

@@ -10,17 +10,18 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"kogge.example/image/example"
 	"kogge.example/qemu"
 	"kogge.example/qemu/nbd"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -28,51 +29,23 @@ import (
 // assessment is over, and one more.
 const cellLimit = 30 * time.Minute
 
-// cell is one line of a boot matrix: see testdata/matrix.
-type cell struct {
-	set, fault, how string
-	slot            string // that the node ends in; "A-bad": it stays there, and says that it is not well
-	boots           int
-	why             string
-}
-
-func (c cell) String() string { return c.fault + "/" + c.how }
-
-// cells reads a boot matrix.
-func cells(t *testing.T, file string) (all []cell) {
-	data, err := os.ReadFile(file)
+// TestMatrix breaks the release of slot B in every way and sees in which slot the node
+// ends, and after how many boots. The tables in testdata/matrix say what is expected and
+// why. KOGGE_E2E=all runs all cells; every other go test has one of each fault, see [once].
+func TestMatrix(t *testing.T) {
+	whole(t)
+	t.Parallel()
+	all, err := allCells()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
-			continue
-		}
-		f := strings.Fields(line)
-		if len(f) < 6 || f[0] != "short" && f[0] != "long" || f[2] != "trial" && f[2] != "proven" {
-			t.Fatalf("%s: %q is no cell", file, line)
-		}
-		boots, err := strconv.Atoi(f[4])
-		if err != nil {
-			t.Fatalf("%s: %q: boots: %v", file, line, err)
-		}
-		all = append(all, cell{f[0], f[1], f[2], f[3], boots, strings.Join(f[5:], " ")})
+	if os.Getenv("KOGGE_E2E") != "all" {
+		all = once(all, loaderOf)
 	}
-	return all
-}
-
-// TestMatrix breaks the release of slot B in every way and sees in which slot the node
-// ends, and after how many boots. The tables in testdata/matrix say what is expected and
-// why. Short cells are part of every go test, all of them of KOGGE_E2E=all.
-func TestMatrix(t *testing.T) {
-	t.Parallel()
-	for _, board := range []string{"qemu-x86_64", "qemu-arm64", "qemu-arm64-uboot"} {
-		all := cells(t, filepath.Join("testdata", "matrix", board+".txt"))
-		if os.Getenv("KOGGE_E2E") != "all" {
-			all = slices.DeleteFunc(all, func(c cell) bool { return c.set == "long" })
-		}
-		if len(all) > 0 {
-			t.Run(board, func(t *testing.T) { matrix(t, board, all) })
+	for _, board := range matrixBoards {
+		its := slices.DeleteFunc(slices.Clone(all), func(c cell) bool { return c.board != board })
+		if len(its) > 0 {
+			t.Run(board, func(t *testing.T) { matrix(t, board, its) })
 		}
 	}
 }
@@ -103,7 +76,7 @@ func matrix(t *testing.T, board string, all []cell) {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			slot, boots, crashes, err := p.outcome(t, disk)
+			slot, boots, crashes, err := p.outcome(t, disk, c)
 			mu.Lock()
 			table[c.String()] = fmt.Sprintf("%-2s %d boots %4.0f s  %s", slot, boots, time.Since(began).Seconds(), c.why)
 			mu.Unlock()
@@ -122,12 +95,26 @@ func matrix(t *testing.T, board string, all []cell) {
 // before and has nothing to go back to.
 var decided = regexp.MustCompile(`kogge: boot assessment: (?:good, slot ([AB])|bad, slot (A)),`)
 
+// upInA is what PID 1 of slot A says first.
+var upInA = regexp.MustCompile(`kogge: slot (A), release 1\.0`)
+
+// soonBad ends the boot assessment of a release that never gets good. The slot that the
+// node ends in is not waited for until it is.
+const soonBad = "assess: {for: 3s, timeout: 30s}\n"
+
 // outcome starts the machine and waits until it is decided what becomes of it. crashes are the boots
 // that the emulator lost. A disk that never gets there leaves its console log.
-func (p *pair) outcome(t *testing.T, disk *nbd.Disk) (slot string, boots, crashes int, err error) {
+func (p *pair) outcome(t *testing.T, disk *nbd.Disk, c cell) (slot string, boots, crashes int, err error) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), cellLimit, fmt.Errorf("nothing within %s", cellLimit))
 	defer cancel()
-	n, err := p.boot(ctx, disk, p.vars)
+	end, seed := decided, ""
+	if c.once && c.slot == "A" {
+		end, seed = upInA, filepath.Join(t.TempDir(), "node.yaml")
+		if err := os.WriteFile(seed, []byte(example.NodeYAML+soonBad), 0o644); err != nil {
+			return "-", 0, 0, err
+		}
+	}
+	n, err := p.bootWith(ctx, disk, p.vars, seed)
 	if err != nil {
 		return "-", 0, 0, err
 	}
@@ -139,13 +126,16 @@ func (p *pair) outcome(t *testing.T, disk *nbd.Disk) (slot string, boots, crashe
 		os.RemoveAll(filepath.Dir(n.dir))
 	})
 	defer n.end()
-	line, err := n.vm.Console().WaitLine(ctx, decided)
+	line, err := n.vm.Console().WaitLine(ctx, end)
 	boots, crashes = 1+resets(n.vm), n.emulatorCrashes()
 	if err != nil {
 		return "-", boots, crashes, err
 	}
-	m := decided.FindStringSubmatch(line)
-	if slot = m[1]; slot == "" {
+	m := end.FindStringSubmatch(line)
+	if slot = m[1]; end == upInA {
+		return slot, boots, crashes, nil
+	}
+	if slot == "" {
 		return m[2] + "-bad", boots, crashes, nil
 	}
 	return slot, boots, crashes, n.http(ctx, "8080", "/", "Hello from")
@@ -194,11 +184,18 @@ func (p *pair) prepare(disk *nbd.Disk, c cell) error {
 		default:
 			err = p.breakB(v, loader, c.fault)
 		}
+		tries := bootloader.Tries
+		if c.once {
+			tries = 1
+		}
 		if err == nil {
-			err = loader.Arm(v, bootloader.B, "1.1", bootloader.Tries, written)
+			err = loader.Arm(v, bootloader.B, "1.1", tries, written)
 		}
 		if err == nil && c.how == "proven" {
 			err = loader.Bless(v, bootloader.B, written)
+			if err == nil && c.once {
+				err = v.WriteFile(memory.CountFile, memory.Count{Slot: "B", Bad: bootloader.Tries - 1}.Text(), written)
+			}
 		}
 		if err != nil {
 			return err

@@ -414,6 +414,11 @@ func (g grid) Sync() error { return g.Disk.Flush() }
 // boot starts the pair's machine on a disk. vars are the variables of its firmware, ""
 // for fresh ones. Whoever calls it ends the node.
 func (p *pair) boot(ctx context.Context, disk *nbd.Disk, vars string) (*node, error) {
+	return p.bootWith(ctx, disk, vars, "")
+}
+
+// bootWith is boot with a node.yaml that QEMU hands over; "" is none.
+func (p *pair) bootWith(ctx context.Context, disk *nbd.Disk, vars, seed string) (*node, error) {
 	dir, err := os.MkdirTemp("", "kogge-e2e-") // short: it holds sockets
 	if err != nil {
 		return nil, err
@@ -421,7 +426,7 @@ func (p *pair) boot(ctx context.Context, disk *nbd.Disk, vars string) (*node, er
 	n := &node{dir: filepath.Join(dir, "n1"), sock: filepath.Join(dir, "n1.nbd"), disk: disk, test: true}
 	n.machine = qemu.Machine{
 		Name: "n1", Arch: p.board.Arch, Offline: true, Forwards: []qemu.Forward{{Guest: 8080}},
-		Disks: []qemu.Disk{{NBD: n.sock}}, Extra: testPort(p.board.Arch),
+		Disks: []qemu.Disk{{NBD: n.sock}}, Extra: testPort(p.board.Arch), Seed: seed,
 	}
 	if err := addFirmware(&n.machine, p.board); err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ const trialLimit = 40 * time.Minute
 // TestTrial follows what PID 1 makes of boots that are not good, line by line on the
 // console, and what it remembers of them. Only KOGGE_E2E=all has the time for it.
 func TestTrial(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	if os.Getenv("KOGGE_E2E") != "all" {
 		t.Skip("many boots: KOGGE_E2E=all runs them")

@@ -226,6 +226,7 @@ func decisions(t *testing.T) []decision {
 // empty, torn and foreign environments boot a proven slot. A dozen of them run
 // always, one for each kind of trouble; with KOGGE_E2E=all it is every one.
 func TestUBootDecisions(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	few := map[string]bool{
 		"none/A/AB": true, "slot B/AB/AB": true, "slot A, try B, 3 left/A/AB": true, "slot A, try B, 1 left/A/A": true,
@@ -269,6 +270,7 @@ func TestUBootDecisions(t *testing.T) {
 // each try counted in a file that the verbs understand; then A starts by itself, and
 // goes on to.
 func TestUBootTries(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	loader, err := bootloader.For(boards.UBoot)
 	if err != nil {

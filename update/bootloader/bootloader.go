@@ -143,6 +143,14 @@ type Loader interface {
 	BootFiles() []string
 	// Path is where a boot file of a slot lies on the boot partition.
 	Path(slot Slot, name string) (string, error)
+	// TellsByEFI says whether the loader tells by EFI variables which partition it was
+	// started from and which entry it started.
+	//
+	// Source: systemd.io/BOOT_LOADER_INTERFACE
+	TellsByEFI() bool
+	// Direct is the boot file of a slot that UEFI firmware can start without the loader;
+	// "" where there is none.
+	Direct() string
 	// Fresh are the files that say, on a new boot partition, that slot A is proven: all
 	// but its boot files and the loader itself.
 	Fresh(version string) []fat.File

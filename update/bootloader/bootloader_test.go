@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -454,5 +455,41 @@ func TestParseSlot(t *testing.T) {
 	}
 	if A.Other() != B || B.Other() != A {
 		t.Error("Other")
+	}
+}
+
+func TestSlotOfEntry(t *testing.T) {
+	for name, want := range map[string]Slot{
+		"kogge-a.conf": A, "KOGGE-B+0-3.CONF": B, "kogge-b+3.conf": B,
+		"": "", "kogge-c.conf": "", "kogge-b": "", "kogge-b+x.conf": "", "b.conf": "", "somebody.conf": "", "kogge-ab.conf": "",
+	} {
+		if got, ours := SlotOfEntry(name); got != want || ours != (want != "") {
+			t.Errorf("%q: %q, %v", name, got, ours)
+		}
+	}
+}
+
+// TestEveryLoader wants an answer of each boot loader that a board can have, and an error
+// for any other.
+func TestEveryLoader(t *testing.T) {
+	for _, name := range boards.Bootloaders {
+		l, err := For(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, file := range append(slices.Clone(l.BootFiles()), l.Direct()) {
+			if file == "" {
+				continue // the firmware starts none of them
+			}
+			if path, err := l.Path(A, file); err != nil || path == "" {
+				t.Errorf("%s: %q, %v", name, path, err)
+			}
+		}
+	}
+	for _, name := range []boards.Bootloader{"", "third"} {
+		if l, err := For(name); err == nil || !strings.Contains(err.Error(), "is unknown here") {
+			t.Errorf("%q: %v, %v", name, l, err)
+		}
 	}
 }

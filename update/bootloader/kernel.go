@@ -13,6 +13,9 @@ import (
 type Kernel struct {
 	Image, Initrd *io.SectionReader // of the boot partition
 	Cmdline       string
+	// Arch is Go's name of the architecture that the kernel is for; "" where it says none
+	// that we know.
+	Arch string
 }
 
 // maxCmdline bounds a kernel's command line, in bytes: x86 takes half of it.
@@ -49,12 +52,31 @@ func kernelOf(l Loader, f Files, slot Slot) (k Kernel, err error) {
 		return k, errors.New("boot file cmdline sets no bootargs")
 	}
 	k.Cmdline = args
-	k.Image, err = l.Open(f, slot, "kernel")
-	if err == nil {
+	if k.Image, err = l.Open(f, slot, "kernel"); err != nil {
+		return k, err
+	}
+	if k.Arch, err = archOf(k.Image); err == nil {
 		k.Initrd, err = l.Open(f, slot, "initrd")
 	}
 	return k, err
 }
+
+// archOf reads the architecture from the head of a kernel that is started as it is.
+//
+// Source: Documentation/arch/arm64/booting.rst in the kernel tree.
+func archOf(kernel io.ReaderAt) (string, error) {
+	magic := make([]byte, 4)
+	if _, err := kernel.ReadAt(magic, 0x38); err != nil && err != io.EOF {
+		return "", err
+	}
+	if string(magic) == "ARM\x64" {
+		return "arm64", nil
+	}
+	return "", nil
+}
+
+// efiArchs are the architectures by their number in EFI programs.
+var efiArchs = map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_FILE_MACHINE_ARM64: "arm64"}
 
 // line is a file of one line.
 func line(r *io.SectionReader) (string, error) {
@@ -80,6 +102,7 @@ func unifiedKernel(r *io.SectionReader) (k Kernel, err error) {
 	if err != nil {
 		return k, err
 	}
+	k.Arch = efiArchs[f.Machine]
 	part := func(name string) (*io.SectionReader, error) {
 		s := f.Section(name)
 		if s == nil {

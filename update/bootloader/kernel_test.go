@@ -89,6 +89,9 @@ func TestKernelOf(t *testing.T) {
 		}
 		image, imageErr := io.ReadAll(k.Image)
 		initrd, initrdErr := io.ReadAll(k.Initrd)
+		if arch := map[Loader]string{systemdBoot{}: "amd64"}[c.loader]; k.Arch != arch {
+			t.Errorf("%q: the kernel is for %q, want %q", c.files, k.Arch, arch)
+		}
 		if string(image) != "kernel" || string(initrd) != "initrd" || k.Cmdline != "quiet x=1" || imageErr != nil || initrdErr != nil {
 			t.Errorf("%q, %q, %q, %v, %v", image, initrd, k.Cmdline, imageErr, initrdErr)
 		}

@@ -43,6 +43,20 @@ type typeOne struct {
 
 func (systemdBoot) BootFiles() []string { return []string{"uki"} }
 
+func (systemdBoot) TellsByEFI() bool { return true }
+
+func (systemdBoot) Direct() string { return "uki" }
+
+// SlotOfEntry is the slot of an entry of systemd-boot, by its file's name. One that is not
+// ours has none.
+func SlotOfEntry(name string) (slot Slot, ours bool) {
+	t, ours := parseEntryName(name)
+	if !ours {
+		return "", false
+	}
+	return t.slot, true
+}
+
 func (systemdBoot) Path(slot Slot, name string) (string, error) {
 	if name != "uki" {
 		return "", fmt.Errorf("boot file %q: systemd-boot starts a uki and nothing else", name)

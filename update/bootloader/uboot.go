@@ -32,6 +32,10 @@ const (
 
 func (uBoot) BootFiles() []string { return []string{"kernel", "initrd", "cmdline"} }
 
+func (uBoot) TellsByEFI() bool { return false }
+
+func (uBoot) Direct() string { return "" }
+
 func (uBoot) Path(slot Slot, name string) (string, error) {
 	switch name {
 	case "kernel", "initrd", "cmdline", "dtb":

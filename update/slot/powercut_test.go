@@ -16,10 +16,13 @@ import (
 )
 
 // seeds is how many outcomes of each cut are looked at: KOGGE_CUT_SEEDS, or as many as
-// `make test` has time for.
+// `make test` has time for; with -short a few.
 func seeds(t *testing.T) uint64 {
 	text := os.Getenv("KOGGE_CUT_SEEDS")
-	if text == "" {
+	switch {
+	case text == "" && testing.Short():
+		return 8
+	case text == "":
 		return 64
 	}
 	n, err := strconv.ParseUint(text, 10, 32)

@@ -166,7 +166,7 @@ func inWords(err error, shown string) error {
 // expanded counts the nodes below n, those behind aliases each time, and finds an
 // alias that is inside of what it stands for.
 func expanded(n *yaml.Node) (int, *yaml.Node) {
-	const most = 1 << 40
+	const most = 1<<30 - 1 // twice it fits an int of 32 bits
 	known := make(map[*yaml.Node]int)
 	open := make(map[*yaml.Node]bool)
 	var circle *yaml.Node
