@@ -93,7 +93,7 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s is a node of fleet %s now: kogge node status %s\n", name, fleet.Genesis.Name, name)
+	fmt.Fprintf(out, "node %s has joined fleet %s: kogge node status %s\n", name, fleet.Genesis.Name, name)
 	return nil
 }
 
@@ -122,7 +122,7 @@ func acquaint(fleet *identity.Fleet, address string, is identity.Peer, name stri
 		nodes[is.Name] = n
 	})
 	if err == nil {
-		fmt.Fprintf(out, "%s is a node of fleet %s: kogge node status %s\n", is.Name, fleet.Genesis.Name, is.Name)
+		fmt.Fprintf(out, "node %s is in fleet %s: kogge node status %s\n", is.Name, fleet.Genesis.Name, is.Name)
 	}
 	return err
 }
