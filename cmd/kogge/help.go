@@ -18,7 +18,7 @@ func teach(root *cobra.Command) {
 	cobra.EnableCommandSorting = false // a group shows its commands in the order in which one needs them
 	cobra.AddTemplateFunc("fill", func(text string) string { return fill(text, width()) })
 	cobra.AddTemplateFunc("flags", func(f *pflag.FlagSet) string { return f.FlagUsagesWrapped(width()) })
-	root.SetHelpTemplate(`{{fill (or .Long .Short)}}{{if or .Runnable .HasSubCommands}}
+	root.SetHelpTemplate(`{{if .IsAdditionalHelpTopicCommand}}{{.Long}}{{else}}{{fill (or .Long .Short)}}{{end}}{{if or .Runnable .HasSubCommands}}
 
 {{.UsageString}}{{else}}
 {{end}}`)
@@ -122,23 +122,5 @@ func helpCommand() *cobra.Command {
 			at.SetOut(cmd.OutOrStdout())
 			return at.Help()
 		},
-	}
-}
-
-// page is a command that only has a text.
-func page(name, short, text string) *cobra.Command {
-	return &cobra.Command{Use: name, Short: short, Long: strings.Trim(text, "\n")}
-}
-
-// pages are what kogge help tells beside the commands.
-func pages() []*cobra.Command {
-	return []*cobra.Command{
-		page("first-steps", "From nothing to a node that runs your containers", firstStepsPage),
-		page("compose", "What happens to a Compose file", composePage),
-		page("contexts", "Which fleet, and which node of it", contextsPage),
-		page("roles", "Who may do what", rolesPage),
-		page("files", "What lies where on this computer", filesPage),
-		page("json", "Answers for programs", jsonPage),
-		page("exit-codes", "What a script learns from a command", exitCodesPage),
 	}
 }

@@ -6,19 +6,20 @@ import (
 	"testing"
 )
 
-// TestReadme holds the example of the README to what a node accepts: people copy it.
-func TestReadme(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+// TestPage holds the example of kogge help node-yaml to what a node accepts: people
+// copy it.
+func TestPage(t *testing.T) {
+	const page = "../../cmd/kogge/pages/node-yaml.md"
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, found := strings.Cut(string(text), "## node.yaml\n")
-	_, rest, begins := strings.Cut(rest, "```yaml\n")
+	_, rest, begins := strings.Cut(string(text), "```yaml\n")
 	example, _, ends := strings.Cut(rest, "```\n")
-	if !found || !begins || !ends {
-		t.Fatal("README.md has no example below its heading node.yaml")
+	if !begins || !ends {
+		t.Fatal(page + " has no example")
 	}
-	if _, err := Parse("README.md", []byte(example)); err != nil {
+	if _, err := Parse("node-yaml.md", []byte(example)); err != nil {
 		t.Error(err)
 	}
 }
