@@ -41,7 +41,7 @@ Flags:
 Pages (kogge help PAGE):{{range .Commands}}{{if .IsAdditionalHelpTopicCommand}}
   {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
 
-{{.CommandPath}} COMMAND --help tells about one of them.{{end}}
+{{.CommandPath}} COMMAND --help explains a command.{{end}}
 `)
 }
 
@@ -96,7 +96,7 @@ func section(root *cobra.Command, title string, commands ...*cobra.Command) {
 
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "help [COMMAND|PAGE]", Short: "Tell about a command, or show a page",
+		Use: "help [COMMAND|PAGE]", Short: "Show help for a command, or a page",
 		Example: "  kogge help\n  kogge help vm run\n  kogge help first-steps",
 		Args:    cobra.ArbitraryArgs,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

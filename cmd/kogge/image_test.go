@@ -48,9 +48,9 @@ func TestBadInput(t *testing.T) {
 		want, hint string
 	}{
 		{[]string{"build"}, "no output file", "-o kogge.img"},
-		{[]string{"build", "-o", out, "--format", "vmdk"}, `format "vmdk" is unknown`, ""},
+		{[]string{"build", "-o", out, "--format", "vmdk"}, `unknown format "vmdk"`, ""},
 		{[]string{"build", "-o", out, "--board", "toaster"}, `board "toaster" is unknown; there are: qemu-x86_64`, "kogge boards list"},
-		{[]string{"build", "-o", out, "--slot-size", "big"}, `"big" is no size`, ""},
+		{[]string{"build", "-o", out, "--slot-size", "big"}, `"big" is not a size`, ""},
 		{[]string{"build", "-o", out, "--config", bad}, "node.yaml:1:1: unknown key", ""},
 		{[]string{"build", "-o", out, "--config", "/no/such.yaml"}, "configuration: open /no/such.yaml", ""},
 		{[]string{"seed", text}, "image seed: nothing to write", "--config node.yaml"},

@@ -51,7 +51,7 @@ func jsonFlag(cmd *cobra.Command, on *bool) {
 
 // fleetFlag adds the flag for a command that is for no node.
 func (t *target) fleetFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "`FLEET` that the node is in (default: KOGGE_FLEET, or the only one)")
+	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "`FLEET` to use (default: KOGGE_FLEET, or the only one)")
 	completeFlag(cmd, "fleet", completeFleetFlag)
 }
 
