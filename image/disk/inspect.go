@@ -16,7 +16,7 @@ import (
 
 var (
 	// ErrNoImage says that there is something else in a file or on a medium.
-	ErrNoImage = errors.New("this is no Kogge image")
+	ErrNoImage = errors.New("this is not a Kogge image")
 	// ErrQcow2 says that an image is in QEMU's format: its bytes are not those of a disk.
 	ErrQcow2 = errors.New("this is a qcow2 file, not a raw image")
 	// ErrDamaged says that an image is not what was built.
@@ -166,11 +166,11 @@ func (c *Contents) readPE(r io.ReaderAt) error {
 	defer f.Close()
 	archs := map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_FILE_MACHINE_ARM64: "arm64"}
 	if c.Arch = archs[f.Machine]; c.Arch == "" {
-		return fmt.Errorf("it is for processors of kind %#x", f.Machine)
+		return fmt.Errorf("it is for another processor (machine type %#x)", f.Machine)
 	}
 	s := f.Section(".cmdline")
 	if s == nil || s.VirtualSize > maxCmdline {
-		return errors.New("it has no command line")
+		return errors.New("it has no kernel command line")
 	}
 	text, err := s.Data()
 	if err != nil {
