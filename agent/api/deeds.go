@@ -11,7 +11,7 @@ import (
 
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/events"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // deeds makes events of what operators have done: of every call that changes something
@@ -24,7 +24,7 @@ type deeds struct {
 
 // changes says whether a method is for more than looking.
 func (d *deeds) changes(procedure string) bool {
-	return d.methods[procedure].least != identity.RoleReader
+	return d.methods[procedure].least != fleet.RoleReader
 }
 
 // note adds the event that a request and its answer amount to.
@@ -41,7 +41,7 @@ func (d *deeds) note(ctx context.Context, procedure string, request, answer any)
 	if e.Kind == "" {
 		e = events.Event{Kind: events.Node, Object: path.Base(procedure), What: "called"}
 	}
-	if peer, ok := ctx.Value(peerKey{}).(identity.Peer); ok {
+	if peer, ok := ctx.Value(peerKey{}).(fleet.Peer); ok {
 		e.By = peer.Name
 	}
 	d.events.Add(e)
@@ -160,7 +160,7 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 	case *apiv1.RevokeRequest:
 		var keys []string
 		for _, k := range q.Keys {
-			keys = append(keys, identity.Short(k))
+			keys = append(keys, fleet.Short(k))
 		}
 		return events.Event{Kind: events.Operator, Object: strings.Join(keys, " "), What: "revoked"}, true
 	case *apiv1.RenewRequest:

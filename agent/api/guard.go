@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // guard lets a call through if its caller may make it. It looks at nothing but the
@@ -42,30 +43,30 @@ var errNotAdopted = errors.New("this node is not in a fleet yet: kogge node adop
 var errNoCertificate = errors.New("a client certificate is required: the fleet's operator CA signs it")
 
 // errRevoked is the answer to a caller whose key is revoked.
-var errRevoked = connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", identity.ErrRevoked))
+var errRevoked = connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", fleet.ErrRevoked))
 
 // admit says why the caller may not make the call, or nil, and who it is.
-func (g *guard) admit(path string, state *tls.ConnectionState) (identity.Peer, error) {
+func (g *guard) admit(path string, state *tls.ConnectionState) (fleet.Peer, error) {
 	m, known := g.methods[path]
 	if !known {
-		return identity.Peer{}, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("there is no method %s", path))
+		return fleet.Peer{}, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("there is no method %s", path))
 	}
 	genesis := g.node.Genesis()
 	switch {
 	case genesis == nil:
-		return identity.Peer{}, connect.NewError(connect.CodeFailedPrecondition, errors.New("this node has no join.yaml, and trusts nobody yet: kogge fleet token makes one"))
+		return fleet.Peer{}, connect.NewError(connect.CodeFailedPrecondition, errors.New("this node has no join.yaml, and trusts nobody yet: kogge fleet token makes one"))
 	case state == nil || len(state.PeerCertificates) == 0:
-		return identity.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
+		return fleet.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
 	}
 	certificates := state.PeerCertificates
 	peer, err := genesis.VerifyPeer(certificates[0], certificates[1:], g.now(), g.clockSure(), g.node.Revoked)
-	if m.expiredToo && errors.Is(err, identity.ErrExpired) {
+	if m.expiredToo && errors.Is(err, fleet.ErrExpired) {
 		err = nil
 	}
 	switch {
 	case err != nil:
 		return peer, connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", err))
-	case peer.Kind != identity.KindOperator:
+	case peer.Kind != fleet.KindOperator:
 		return peer, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s is a node: nodes do not operate each other", peer.Name))
 	case !peer.Role.AtLeast(m.least):
 		return peer, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s is %s: this needs %s", peer.Name, peer.Role, m.least))
@@ -88,7 +89,7 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			g.refuse(w, r, connect.NewError(connect.CodeResourceExhausted, err))
 			return
 		}
-		if m := g.methods[r.URL.Path]; m.least != identity.RoleReader {
+		if m := g.methods[r.URL.Path]; m.least != fleet.RoleReader {
 			log.Printf("api: %s (%s) from %s: %s", peer.Name, peer.Role, r.RemoteAddr, r.URL.Path)
 		}
 		stream := g.methods[r.URL.Path].stream

@@ -6,12 +6,12 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // method is what the contract says about who may call.
 type method struct {
-	least          identity.Role
+	least          fleet.Role
 	beforeAdoption bool
 	expiredToo     bool
 	stream         bool // goes on for as long as its caller likes
@@ -27,7 +27,7 @@ var files = []protoreflect.FileDescriptor{
 // methods reads the contract: path of a call → who may make it. A method that names
 // no role is left out, so that nobody may.
 func methods() map[string]method {
-	all := map[string]method{metricsPath: {least: identity.RoleReader}}
+	all := map[string]method{metricsPath: {least: fleet.RoleReader}}
 	for _, file := range files {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
@@ -50,8 +50,8 @@ func methods() map[string]method {
 	return all
 }
 
-var roles = map[apiv1.Role]identity.Role{
-	apiv1.Role_ROLE_READER:   identity.RoleReader,
-	apiv1.Role_ROLE_OPERATOR: identity.RoleOperator,
-	apiv1.Role_ROLE_ADMIN:    identity.RoleAdmin,
+var roles = map[apiv1.Role]fleet.Role{
+	apiv1.Role_ROLE_READER:   fleet.RoleReader,
+	apiv1.Role_ROLE_OPERATOR: fleet.RoleOperator,
+	apiv1.Role_ROLE_ADMIN:    fleet.RoleAdmin,
 }

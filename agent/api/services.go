@@ -20,6 +20,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/fleet"
 )
 
 // nodeService answers for the machine.
@@ -145,8 +146,8 @@ func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.Revok
 // spares wants that the caller's own key is not among keys: with it he might lock the
 // last admin out.
 func spares(ctx context.Context, keys []string) error {
-	if peer, ok := ctx.Value(peerKey{}).(identity.Peer); ok && slices.Contains(keys, peer.Key) {
-		return fmt.Errorf("revoke key %s: it is your own", identity.Short(peer.Key))
+	if peer, ok := ctx.Value(peerKey{}).(fleet.Peer); ok && slices.Contains(keys, peer.Key) {
+		return fmt.Errorf("revoke key %s: it is your own", fleet.Short(peer.Key))
 	}
 	return nil
 }

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
+	"kogge.example/update/fleet"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
 )
@@ -84,7 +84,7 @@ func (s *updateService) Rollback(ctx context.Context, r *connect.Request[apiv1.R
 
 // caller is the name of whoever makes the call.
 func caller(ctx context.Context) string {
-	peer, _ := ctx.Value(peerKey{}).(identity.Peer)
+	peer, _ := ctx.Value(peerKey{}).(fleet.Peer)
 	return peer.Name
 }
 

@@ -12,7 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 func nodeAdoptCommand() *cobra.Command {
@@ -30,11 +31,11 @@ adopted the node, or when it has moved.`,
 		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt kogge-3f2a9c.local\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
 		Args:    exactly("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fleet, err := t.openFleet()
+			ring, err := t.openFleet()
 			if err != nil {
 				return err
 			}
-			return adopt(cmd.Context(), fleet, args[0], name, cmd.OutOrStdout())
+			return adopt(cmd.Context(), ring, args[0], name, cmd.OutOrStdout())
 		},
 	}
 	t.fleetFlag(cmd)
@@ -44,7 +45,7 @@ adopted the node, or when it has moved.`,
 
 // adopt takes the node at address into the fleet and remembers it as name, or by
 // its host name.
-func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out io.Writer) error {
+func adopt(ctx context.Context, ring *keyring.Keyring, address, name string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	address = withPort(address)
@@ -52,89 +53,89 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	if err != nil {
 		return nodeError("at "+address, hinted{err, "is the node on? kogge node find looks for nodes on this computer's networks"})
 	}
-	if is, ours := nodeOf(fleet.Genesis, chain); ours {
-		return acquaint(fleet, address, is, name, chain[0], out)
+	if is, ours := nodeOf(ring.Genesis, chain); ours {
+		return acquaint(ring, address, is, name, chain[0], out)
 	}
-	revoked, err := revokedKeys(fleet)
+	revoked, err := revokedKeys(ring)
 	if err != nil {
 		return err
 	}
 	var signed *x509.Certificate
 	err = api.Adopt(ctx, address, api.Adoption{
-		Genesis: fleet.Genesis, Certificate: fleet.Certificate(), Revoked: revoked,
+		Genesis: ring.Genesis, Certificate: ring.Certificate(), Revoked: revoked,
 		Sign: func(request, nonce, mac []byte, hostname string) ([]byte, error) {
 			if name == "" {
 				var err error
-				if name, err = defaultName(fleet, request, nonce, mac, hostname); err != nil {
+				if name, err = defaultName(ring, request, nonce, mac, hostname); err != nil {
 					return nil, err
 				}
 			}
-			der, err := fleet.AdoptNode(request, nonce, mac, name, time.Now())
+			der, err := ring.AdoptNode(request, nonce, mac, name, time.Now())
 			if err == nil {
 				signed, err = x509.ParseCertificate(der)
 			}
 			return der, err
 		},
 	})
-	if errors.Is(err, identity.ErrTokenUnknown) {
+	if errors.Is(err, keyring.ErrTokenUnknown) {
 		return hinted{fmt.Errorf("node at %s: %w", address, err), "kogge fleet token makes a join.yaml; the node reads it at its next boot"}
 	}
 	if err != nil {
 		return nodeError("at "+address, err)
 	}
-	if err := rememberNode(fleet, name, knownNode{Address: address, Adopted: time.Now().UTC().Truncate(time.Second), Until: signed.NotAfter.UTC()}); err != nil {
+	if err := rememberNode(ring, name, knownNode{Address: address, Adopted: time.Now().UTC().Truncate(time.Second), Until: signed.NotAfter.UTC()}); err != nil {
 		return err
 	}
 	// Who revokes tells the nodes of nodes.json: a key that was revoked since we asked
 	// is for us to tell.
-	late, err := revokedKeys(fleet)
+	late, err := revokedKeys(ring)
 	if err == nil && len(late) > len(revoked) {
-		err = nodeError(name, tellNode(ctx, fleet, name, address, late))
+		err = nodeError(name, tellNode(ctx, ring, name, address, late))
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "node %s has joined fleet %s: kogge node status %s\n", name, fleet.Genesis.Name, name)
+	fmt.Fprintf(out, "node %s has joined fleet %s: kogge node status %s\n", name, ring.Genesis.Name, name)
 	return nil
 }
 
 // nodeOf says whether who shows chain is a node of the fleet already, and which. Its
 // certificate may be over.
-func nodeOf(genesis *identity.Genesis, chain []*x509.Certificate) (identity.Peer, bool) {
+func nodeOf(genesis *fleet.Genesis, chain []*x509.Certificate) (fleet.Peer, bool) {
 	if len(chain) == 0 {
-		return identity.Peer{}, false
+		return fleet.Peer{}, false
 	}
 	peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Time{}, false, nil)
-	return peer, err == nil && peer.Kind == identity.KindNode
+	return peer, err == nil && peer.Kind == fleet.KindNode
 }
 
 // acquaint remembers a node that is one of the fleet already: another computer adopted
 // it, or it was known here by another address.
-func acquaint(fleet *identity.Fleet, address string, is identity.Peer, name string, shown *x509.Certificate, out io.Writer) error {
+func acquaint(ring *keyring.Keyring, address string, is fleet.Peer, name string, shown *x509.Certificate, out io.Writer) error {
 	if name != "" && name != is.Name {
 		return hinted{fmt.Errorf("node at %s: %w: its name is %s", address, api.ErrAdopted, is.Name), "a node keeps its name; leave --name away"}
 	}
-	err := changeNodes(fleet, func(nodes map[string]knownNode) {
+	err := changeNodes(ring, func(nodes map[string]knownNode) {
 		n := nodes[is.Name]
 		n.Address, n.Until = address, shown.NotAfter.UTC()
 		if n.Adopted.IsZero() {
-			n.Adopted = shown.NotBefore.Add(identity.Backdate).UTC()
+			n.Adopted = shown.NotBefore.Add(fleet.Backdate).UTC()
 		}
 		nodes[is.Name] = n
 	})
 	if err == nil {
-		fmt.Fprintf(out, "node %s is in fleet %s: kogge node status %s\n", is.Name, fleet.Genesis.Name, is.Name)
+		fmt.Fprintf(out, "node %s is in fleet %s: kogge node status %s\n", is.Name, ring.Genesis.Name, is.Name)
 	}
 	return err
 }
 
 // defaultName is the one that the node's token was made for, or its host name.
-func defaultName(fleet *identity.Fleet, request, nonce, mac []byte, hostname string) (string, error) {
-	_, key, err := identity.RequestKey(request)
+func defaultName(ring *keyring.Keyring, request, nonce, mac []byte, hostname string) (string, error) {
+	_, key, err := fleet.RequestKey(request)
 	if err != nil {
 		return "", err
 	}
-	token, err := fleet.FindToken(key, nonce, mac)
+	token, err := ring.FindToken(key, nonce, mac)
 	if err != nil {
 		return "", err
 	}

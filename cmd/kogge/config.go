@@ -303,11 +303,11 @@ func (f *configChange) dial() (*api.Client, error) {
 		c, _, err := f.target.dial()
 		return c, err
 	}
-	fleet, err := f.target.openFleet()
+	ring, err := f.target.openFleet()
 	if err != nil {
 		return nil, err
 	}
-	return api.Dial(withPort(f.address), f.target.node, fleet.Genesis, fleet.Certificate()), nil
+	return api.Dial(withPort(f.address), f.target.node, ring.Genesis, ring.Certificate()), nil
 }
 
 // remember notes the node's new address.
@@ -315,11 +315,11 @@ func (f *configChange) remember() error {
 	if f.address == "" {
 		return nil
 	}
-	fleet, err := f.target.openFleet()
+	ring, err := f.target.openFleet()
 	if err != nil {
 		return err
 	}
-	return changeNodes(fleet, func(nodes map[string]knownNode) {
+	return changeNodes(ring, func(nodes map[string]knownNode) {
 		known := nodes[f.target.node]
 		known.Address = withPort(f.address)
 		nodes[f.target.node] = known

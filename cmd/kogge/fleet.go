@@ -14,7 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 func fleetCommand() *cobra.Command {
@@ -40,7 +41,7 @@ func configDir() (string, error) {
 
 // fleetDir is the folder of the fleet called name, whether it is there or not.
 func fleetDir(name string) (string, error) {
-	if err := identity.CheckName(name); err != nil {
+	if err := fleet.CheckName(name); err != nil {
 		return "", fmt.Errorf("fleet: %w", err)
 	}
 	if name == releaseFolder {
@@ -52,16 +53,16 @@ func fleetDir(name string) (string, error) {
 
 // loadFleet reads the folder of the fleet called name, and renews the operator's
 // certificate if it is time and the key for it lies open.
-func loadFleet(name string) (*identity.Fleet, error) {
+func loadFleet(name string) (*keyring.Keyring, error) {
 	dir, err := fleetDir(name)
 	if err != nil {
 		return nil, err
 	}
-	f, err := identity.LoadFleet(dir)
+	f, err := keyring.Load(dir)
 	if err != nil {
 		return nil, fleetHint(err, name)
 	}
-	if identity.RenewDue(f.Certificate().Leaf, f.Genesis.OperatorCA, time.Now()) {
+	if fleet.RenewDue(f.Certificate().Leaf, f.Genesis.OperatorCA, time.Now()) {
 		say("%s", renew(f))
 	}
 	return f, nil
@@ -69,15 +70,15 @@ func loadFleet(name string) (*identity.Fleet, error) {
 
 // renew renews the operator's certificate and tells how it went. It is no error if it
 // cannot be: the old one may do for months.
-func renew(f *identity.Fleet) string {
+func renew(f *keyring.Keyring) string {
 	err := f.RenewOperator(time.Now())
 	yours := fmt.Sprintf("your certificate for fleet %s is good until %s", f.Genesis.Name, f.Certificate().Leaf.NotAfter.Local().Format(time.DateOnly))
 	switch {
 	case err == nil:
 		return "renewed: " + yours
-	case errors.Is(err, identity.ErrLocked):
+	case errors.Is(err, keyring.ErrLocked):
 		return yours + "; to renew it with the passphrase: kogge fleet renew " + f.Genesis.Name
-	case errors.Is(err, identity.ErrNoKey):
+	case errors.Is(err, keyring.ErrNoKey):
 		return yours + "; to ask for a new one: kogge operator renew --fleet " + filepath.Base(f.Dir)
 	}
 	return fmt.Sprintf("%s; %v", yours, err)
@@ -123,10 +124,10 @@ func fleetHint(err error, name string) error {
 		is   error
 		hint string
 	}{
-		{identity.ErrNoFleet, "kogge fleet list lists the fleets; kogge fleet create " + name + " creates this one"},
-		{identity.ErrExists, "kogge fleet show " + name},
-		{identity.ErrNoKey, "do this on the computer where the fleet was created; kogge fleet show " + name + " lists the keys that are here"},
-		{identity.ErrSheet, "compare the file with the paper: a line is four groups of four, letters A to Z and digits 2 to 7"},
+		{keyring.ErrNoFleet, "kogge fleet list lists the fleets; kogge fleet create " + name + " creates this one"},
+		{keyring.ErrExists, "kogge fleet show " + name},
+		{keyring.ErrNoKey, "do this on the computer where the fleet was created; kogge fleet show " + name + " lists the keys that are here"},
+		{keyring.ErrSheet, "compare the file with the paper: a line is four groups of four, letters A to Z and digits 2 to 7"},
 		{errNoTerminal, "add: --passphrase-file FILE"},
 	}
 	if errors.As(err, new(hinted)) {
@@ -188,7 +189,7 @@ func fleetCreateCommand() *cobra.Command {
 // defaultOperator is the user's name, if it is one an operator may have.
 func defaultOperator() string {
 	name := strings.ToLower(os.Getenv("USER"))
-	if name == "root" || identity.CheckOperatorName(name) != nil {
+	if name == "root" || fleet.CheckOperatorName(name) != nil {
 		return "admin"
 	}
 	return name
@@ -199,12 +200,12 @@ func createFleet(ctx context.Context, name, operator string, secret newPassphras
 	if err != nil {
 		return err
 	}
-	f, err := identity.Create(name, operator, time.Now())
+	f, err := keyring.Create(name, operator, time.Now())
 	if err != nil {
 		return err
 	}
 	if _, err := os.Lstat(dir); err == nil { // before anybody thinks of a passphrase; Save makes sure
-		return fmt.Errorf("fleet %s %w: %s", name, identity.ErrExists, dir)
+		return fmt.Errorf("fleet %s %w: %s", name, keyring.ErrExists, dir)
 	}
 	passphrase, err := secret.get(ctx, name)
 	if err != nil {
@@ -227,19 +228,19 @@ func createFleet(ctx context.Context, name, operator string, secret newPassphras
 
 // fleetRow is what kogge fleet list says of a fleet.
 type fleetRow struct {
-	Name        string              `json:"name"`
-	ID          string              `json:"id,omitempty"`
-	Folder      string              `json:"folder"`
-	Operator    string              `json:"operator,omitempty"`
-	Role        identity.Role       `json:"role,omitempty"`
-	Certificate *time.Time          `json:"certificateUntil,omitempty"`
-	Signs       []identity.PeerKind `json:"signs"` // whom the CA keys at hand can sign
-	Problem     string              `json:"problem,omitempty"`
+	Name        string           `json:"name"`
+	ID          string           `json:"id,omitempty"`
+	Folder      string           `json:"folder"`
+	Operator    string           `json:"operator,omitempty"`
+	Role        fleet.Role       `json:"role,omitempty"`
+	Certificate *time.Time       `json:"certificateUntil,omitempty"`
+	Signs       []fleet.PeerKind `json:"signs"` // whom the CA keys at hand can sign
+	Problem     string           `json:"problem,omitempty"`
 }
 
 func newFleetRow(name, dir string) fleetRow {
-	row := fleetRow{Name: name, Folder: dir, Signs: []identity.PeerKind{}}
-	f, err := identity.LoadFleet(dir)
+	row := fleetRow{Name: name, Folder: dir, Signs: []fleet.PeerKind{}}
+	f, err := keyring.Load(dir)
 	if err != nil {
 		row.Problem = err.Error()
 		return row
@@ -247,8 +248,8 @@ func newFleetRow(name, dir string) fleetRow {
 	row.ID, row.Operator, row.Role = f.Genesis.ID(), f.Operator().Name, f.Operator().Role
 	until := f.Certificate().Leaf.NotAfter
 	row.Certificate = &until
-	for _, kind := range []identity.PeerKind{identity.KindOperator, identity.KindNode} {
-		if f.HoldsCA(kind) != identity.Elsewhere {
+	for _, kind := range []fleet.PeerKind{fleet.KindOperator, fleet.KindNode} {
+		if f.HoldsCA(kind) != keyring.Elsewhere {
 			row.Signs = append(row.Signs, kind)
 		}
 	}
@@ -265,7 +266,7 @@ func fleetListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			names, err := identity.List(dir)
+			names, err := keyring.List(dir)
 			if err != nil {
 				return err
 			}
@@ -302,7 +303,7 @@ func printFleets(out io.Writer, rows []fleetRow) error {
 		if signs == nil {
 			signs = []string{"nobody"}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, identity.Short(r.ID), r.Operator, r.Role, r.Certificate.Format(time.DateOnly), strings.Join(signs, ", "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, fleet.Short(r.ID), r.Operator, r.Role, r.Certificate.Format(time.DateOnly), strings.Join(signs, ", "))
 	}
 	return w.Flush()
 }
@@ -314,7 +315,7 @@ func printJSON(out io.Writer, value any) error {
 }
 
 func fleetTokenCommand() *cobra.Command {
-	var terms identity.Terms
+	var terms keyring.Terms
 	var out string
 	cmd := &cobra.Command{
 		Use:   "token NAME",
@@ -329,12 +330,12 @@ func fleetTokenCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&terms.Node, "node", "", "the only name that the node may have in the fleet (default: any)")
 	cmd.Flags().IntVar(&terms.Count, "count", 1, "number of nodes that the token lets in")
-	cmd.Flags().DurationVar(&terms.Life, "expires", identity.TokenLife, "time until the token expires")
-	cmd.Flags().StringVarP(&out, "output", "o", identity.JoinName, "file to write; - prints it")
+	cmd.Flags().DurationVar(&terms.Life, "expires", keyring.TokenLife, "time until the token expires")
+	cmd.Flags().StringVarP(&out, "output", "o", fleet.JoinName, "file to write; - prints it")
 	return cmd
 }
 
-func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) error {
+func writeJoin(name string, terms keyring.Terms, out string, stdout io.Writer) error {
 	if terms.Count < 1 || terms.Life <= 0 {
 		return fmt.Errorf("fleet token: --count and --expires must be positive")
 	}
@@ -347,7 +348,7 @@ func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) 
 		if err != nil {
 			return err
 		}
-		_, err = stdout.Write(identity.MarshalJoin(&identity.Join{Genesis: f.Genesis, Token: t.Token}))
+		_, err = stdout.Write(fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: f.Genesis, Token: t.Token}))
 		return err
 	}
 	file, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -359,7 +360,7 @@ func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) 
 	}
 	t, err := f.NewToken(terms, time.Now())
 	if err == nil {
-		_, err = file.Write(identity.MarshalJoin(&identity.Join{Genesis: f.Genesis, Token: t.Token}))
+		_, err = file.Write(fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: f.Genesis, Token: t.Token}))
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, os.Remove(out))
@@ -372,7 +373,7 @@ func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) 
 		whom = fmt.Sprintf("%d nodes", t.Count)
 	}
 	fmt.Fprintf(stdout, "%s lets %s into fleet %s until %s (token %s).\n", out, whom, name, t.Expires.Local().Format("2006-01-02 15:04"), t.ID)
-	fmt.Fprintf(stdout, "Put it beside node.yaml, as kogge/%s on the node's boot partition, and start the node.\nThen find the node and adopt it:\n  kogge node find\n  kogge node adopt ADDRESS\n", identity.JoinName)
+	fmt.Fprintf(stdout, "Put it beside node.yaml, as kogge/%s on the node's boot partition, and start the node.\nThen find the node and adopt it:\n  kogge node find\n  kogge node adopt ADDRESS\n", fleet.JoinName)
 	return nil
 }
 

@@ -9,7 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // fleetFacts are what kogge fleet show says of a fleet. There is no secret in it.
@@ -22,19 +23,19 @@ type fleetFacts struct {
 }
 
 type keyFacts struct {
-	Key         string           `json:"key"`
-	Fingerprint string           `json:"fingerprint"` // SHA-256 of the public key
-	Where       identity.Holding `json:"where"`
-	Until       *time.Time       `json:"until,omitempty"`
+	Key         string          `json:"key"`
+	Fingerprint string          `json:"fingerprint"` // SHA-256 of the public key
+	Where       keyring.Holding `json:"where"`
+	Until       *time.Time      `json:"until,omitempty"`
 }
 
 type tokenFacts struct {
-	ID      string         `json:"id"`
-	State   string         `json:"state"`
-	Node    string         `json:"node,omitempty"`
-	Count   int            `json:"count"`
-	Expires time.Time      `json:"expires"`
-	Used    []identity.Use `json:"used"`
+	ID      string        `json:"id"`
+	State   string        `json:"state"`
+	Node    string        `json:"node,omitempty"`
+	Count   int           `json:"count"`
+	Expires time.Time     `json:"expires"`
+	Used    []keyring.Use `json:"used"`
 }
 
 func fleetShowCommand() *cobra.Command {
@@ -62,20 +63,20 @@ func fleetShowCommand() *cobra.Command {
 	return cmd
 }
 
-func newFleetFacts(name string, f *identity.Fleet) (fleetFacts, error) {
+func newFleetFacts(name string, f *keyring.Keyring) (fleetFacts, error) {
 	g := f.Genesis
 	facts := fleetFacts{fleetRow: newFleetRow(name, f.Dir), Threshold: g.Threshold, Sheets: append([]string{}, f.Sheets()...), Tokens: []tokenFacts{}}
 	own := f.Certificate().Leaf
 	facts.Keys = append(facts.Keys,
-		keyFacts{f.Operator().String(), f.Operator().Key, identity.Open, &own.NotAfter},
-		keyFacts{"operator CA", identity.KeyID(g.OperatorCA.RawSubjectPublicKeyInfo), f.HoldsCA(identity.KindOperator), &g.OperatorCA.NotAfter},
-		keyFacts{"node CA", identity.KeyID(g.NodeCA.RawSubjectPublicKeyInfo), f.HoldsCA(identity.KindNode), &g.NodeCA.NotAfter})
+		keyFacts{f.Operator().String(), f.Operator().Key, keyring.Open, &own.NotAfter},
+		keyFacts{"operator CA", fleet.KeyID(g.OperatorCA.RawSubjectPublicKeyInfo), f.HoldsCA(fleet.KindOperator), &g.OperatorCA.NotAfter},
+		keyFacts{"node CA", fleet.KeyID(g.NodeCA.RawSubjectPublicKeyInfo), f.HoldsCA(fleet.KindNode), &g.NodeCA.NotAfter})
 	for i := range g.Owners {
 		facts.Keys = append(facts.Keys, keyFacts{Key: fmt.Sprintf("owner key %d", i+1), Fingerprint: g.OwnerKeyID(i + 1), Where: f.HoldsOwner(i + 1)})
 	}
 	tokens, err := f.Tokens()
 	for _, t := range tokens {
-		facts.Tokens = append(facts.Tokens, tokenFacts{t.ID, t.State(time.Now()), t.Node, t.Count, t.Expires, append([]identity.Use{}, t.Used...)})
+		facts.Tokens = append(facts.Tokens, tokenFacts{t.ID, t.State(time.Now()), t.Node, t.Count, t.Expires, append([]keyring.Use{}, t.Used...)})
 	}
 	return facts, err
 }
@@ -89,7 +90,7 @@ func (f fleetFacts) print(out io.Writer) error {
 		if k.Until != nil {
 			until = k.Until.Format(time.DateOnly)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Key, identity.Short(k.Fingerprint), until, k.Where)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Key, fleet.Short(k.Fingerprint), until, k.Where)
 	}
 	if err := w.Flush(); err != nil {
 		return err

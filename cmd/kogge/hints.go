@@ -8,7 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // nodeError puts the node's name before what went wrong, and a hint behind it.
@@ -38,11 +38,11 @@ func nodeHint(said *connect.Error) string {
 	switch said.Code() {
 	case connect.CodeUnavailable, connect.CodeUnauthenticated, connect.CodeUnknown:
 		switch {
-		case has(identity.ErrRevoked):
+		case has(fleet.ErrRevoked):
 			return "this key is revoked: to return, ask for an invitation and make a new key"
-		case has(identity.ErrExpired):
+		case has(fleet.ErrExpired):
 			return "kogge fleet list shows until when yours is good; kogge fleet renew or kogge operator renew gets a new one"
-		case has(identity.ErrForeign):
+		case has(fleet.ErrForeign):
 			return "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets"
 		case has(api.ErrOtherNode):
 			return "the node has moved: kogge node adopt ADDRESS records its new address"

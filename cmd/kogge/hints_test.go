@@ -9,7 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )
 
@@ -24,11 +24,11 @@ func TestNodeHint(t *testing.T) {
 	}{
 		{connect.CodeUnavailable, false, "dial tcp 192.0.2.7:7443: connect: connection refused"},
 		{connect.CodeUnavailable, false, fmt.Sprintf("%v: n2", api.ErrOtherNode)},
-		{connect.CodeUnavailable, false, fmt.Sprintf("the node's certificate: node n1: %v: it is of fleet 0123", identity.ErrForeign)},
+		{connect.CodeUnavailable, false, fmt.Sprintf("the node's certificate: node n1: %v: it is of fleet 0123", fleet.ErrForeign)},
 		{connect.CodeUnavailable, true, "the containers are not known yet: containerd is still starting"},
-		{connect.CodeUnauthenticated, true, fmt.Sprintf("your certificate: operator bob: %v", identity.ErrRevoked)},
-		{connect.CodeUnauthenticated, true, fmt.Sprintf("your certificate: operator bob: %v: over since 2026-01-01", identity.ErrExpired)},
-		{connect.CodeUnauthenticated, true, fmt.Sprintf("your certificate: operator eve: %v: it is of fleet 0123", identity.ErrForeign)},
+		{connect.CodeUnauthenticated, true, fmt.Sprintf("your certificate: operator bob: %v", fleet.ErrRevoked)},
+		{connect.CodeUnauthenticated, true, fmt.Sprintf("your certificate: operator bob: %v: over since 2026-01-01", fleet.ErrExpired)},
+		{connect.CodeUnauthenticated, true, fmt.Sprintf("your certificate: operator eve: %v: it is of fleet 0123", fleet.ErrForeign)},
 		{connect.CodePermissionDenied, true, "bob is reader: this needs operator"},
 		{connect.CodeDeadlineExceeded, false, "context deadline exceeded"},
 		{connect.CodeUnimplemented, true, "there is no method /kogge.v1.NodeService/Dance"},

@@ -38,13 +38,13 @@ func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context,
 	if len(args) > 0 {
 		t.node = args[0]
 	}
-	fleet, known, err := t.resolve()
+	ring, known, err := t.resolve()
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
-	return nodeError(t.node, reach(ctx, fleet, t.node, known.Address, do))
+	return nodeError(t.node, reach(ctx, ring, t.node, known.Address, do))
 }
 
 // asks is ask with a limit.
@@ -482,11 +482,11 @@ func nodeListCommand() *cobra.Command {
 		Use: "list", Short: "List the nodes of the fleet that this computer knows", Args: cobra.NoArgs,
 		Example: "  kogge node list\n  kogge node list --fleet hanse --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fleet, err := t.openFleet()
+			ring, err := t.openFleet()
 			if err != nil {
 				return err
 			}
-			nodes, err := readNodes(fleet)
+			nodes, err := readNodes(ring)
 			if err != nil {
 				return err
 			}

@@ -17,8 +17,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/mdns"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // defaultFindTime is enough for an answer, and for another one where the first was lost.
@@ -107,17 +108,17 @@ func knownFleets() (map[string]map[string]knownNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := identity.List(root)
+	names, err := keyring.List(root)
 	if err != nil {
 		return nil, err
 	}
 	all := make(map[string]map[string]knownNode)
 	for _, name := range names {
-		f, err := identity.LoadFleet(filepath.Join(root, name))
+		f, err := keyring.Load(filepath.Join(root, name))
 		if err != nil {
 			continue // a damaged folder does not hide the others: kogge fleet list shows it
 		}
-		if all[identity.Short(f.Genesis.ID())], err = readNodes(f); err != nil {
+		if all[fleet.Short(f.Genesis.ID())], err = readNodes(f); err != nil {
 			return nil, err
 		}
 	}

@@ -18,6 +18,8 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/mdns"
 	"kogge.example/agent/namespace"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )
 
@@ -77,14 +79,14 @@ func TestFindAndAdopt(t *testing.T) {
 	if err := kogge(t, quietly(fleetCommand()), "create", "hanse", "--no-passphrase", "--operator", "ada"); err != nil {
 		t.Fatal(err)
 	}
-	fleet, err := loadFleet("hanse")
+	ring, err := loadFleet("hanse")
 	must(t, err)
-	token, err := fleet.NewToken(identity.Terms{Node: "n1"}, time.Now())
+	token, err := ring.NewToken(keyring.Terms{Node: "n1"}, time.Now())
 	must(t, err)
 	state := t.TempDir()
 	node, err := identity.OpenNode(filepath.Join(state, "identity"))
 	must(t, err)
-	must(t, node.Join(&identity.Join{Genesis: fleet.Genesis, Token: token.Token}))
+	must(t, node.Join(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token}))
 
 	// The node's thread is in a namespace of its own, from which its sockets come.
 	away, server := make(chan *os.File), make(chan *api.Server)
@@ -122,7 +124,7 @@ func TestFindAndAdopt(t *testing.T) {
 					return []mdns.Link{{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}}
 				},
 				Announcement: func() mdns.Announcement {
-					return mdns.Announcement{Host: "kogge-012345", Port: 7443, Node: node.Name(), Fleet: "hanse", FleetID: identity.Short(fleet.Genesis.ID()), Release: "1.0", Board: "pc-x86_64"}
+					return mdns.Announcement{Host: "kogge-012345", Port: 7443, Node: node.Name(), Fleet: "hanse", FleetID: fleet.Short(ring.Genesis.ID()), Release: "1.0", Board: "pc-x86_64"}
 				},
 			})
 			return nil

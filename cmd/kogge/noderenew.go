@@ -15,7 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // renewLimit bounds a renewal that comes by the way.
@@ -24,7 +25,7 @@ const renewLimit = 10 * time.Second
 // reach has do call the node called name. A node whose certificate is over gets a new
 // one before, and one whose certificate will be over soon gets it afterwards, where
 // this computer has the key to sign it.
-func reach(ctx context.Context, f *identity.Fleet, name, address string, do func(context.Context, *api.Client) error) error {
+func reach(ctx context.Context, f *keyring.Keyring, name, address string, do func(context.Context, *api.Client) error) error {
 	client := api.Dial(address, name, f.Genesis, f.Certificate())
 	defer client.Close()
 	err := do(ctx, client)
@@ -32,7 +33,7 @@ func reach(ctx context.Context, f *identity.Fleet, name, address string, do func
 	if shown == nil || ctx.Err() != nil {
 		return err
 	}
-	if errors.Is(err, identity.ErrExpired) {
+	if errors.Is(err, fleet.ErrExpired) {
 		if !renewsNodes(f) {
 			return hinted{err, "renew its certificate on the computer where the fleet was created, or have another admin with the node CA's key do it: kogge node renew " + name}
 		}
@@ -45,7 +46,7 @@ func reach(ctx context.Context, f *identity.Fleet, name, address string, do func
 		client.Close()
 		return do(ctx, client)
 	}
-	if renewsNodes(f) && identity.RenewDue(shown, f.Genesis.NodeCA, time.Now()) {
+	if renewsNodes(f) && fleet.RenewDue(shown, f.Genesis.NodeCA, time.Now()) {
 		limited, cancel := context.WithTimeout(ctx, renewLimit)
 		defer cancel()
 		next, failed := renewNode(limited, f, name, address)
@@ -63,16 +64,16 @@ func reach(ctx context.Context, f *identity.Fleet, name, address string, do func
 }
 
 // renewsNodes says whether this computer can give nodes their certificates.
-func renewsNodes(f *identity.Fleet) bool {
-	return f.HoldsCA(identity.KindNode) == identity.Open && f.Operator().Role == identity.RoleAdmin
+func renewsNodes(f *keyring.Keyring) bool {
+	return f.HoldsCA(fleet.KindNode) == keyring.Open && f.Operator().Role == fleet.RoleAdmin
 }
 
 // renewNode gives a node a new certificate, and returns it.
-func renewNode(ctx context.Context, f *identity.Fleet, name, address string) (*x509.Certificate, error) {
+func renewNode(ctx context.Context, f *keyring.Keyring, name, address string) (*x509.Certificate, error) {
 	next, err := api.Renew(ctx, address, name, f.Genesis, f.Certificate(), func(old *x509.Certificate) ([]byte, error) {
 		return f.RenewNode(old, time.Now())
 	})
-	if errors.Is(err, identity.ErrClock) {
+	if errors.Is(err, fleet.ErrClock) {
 		err = hinted{err, "set the clock of this computer, or wait until it is set"}
 	}
 	if err != nil {
@@ -82,7 +83,7 @@ func renewNode(ctx context.Context, f *identity.Fleet, name, address string) (*x
 }
 
 // noteUntil remembers until when a node's certificate is good.
-func noteUntil(f *identity.Fleet, name string, shown *x509.Certificate) error {
+func noteUntil(f *keyring.Keyring, name string, shown *x509.Certificate) error {
 	nodes, err := readNodes(f)
 	if err != nil || nodes[name].Until.Equal(shown.NotAfter) {
 		return err
@@ -143,7 +144,7 @@ func nodeRenewCommand() *cobra.Command {
 }
 
 // renewNodes renews the certificates of nodes, and prints how it went.
-func renewNodes(ctx context.Context, f *identity.Fleet, nodes map[string]knownNode, out io.Writer) error {
+func renewNodes(ctx context.Context, f *keyring.Keyring, nodes map[string]knownNode, out io.Writer) error {
 	names := slices.Sorted(maps.Keys(nodes))
 	until, failed := make([]time.Time, len(names)), make([]error, len(names))
 	each(len(names), func(i int) {

@@ -11,15 +11,17 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // agedNode serves a node that was adopted months ago, into a fleet of that day which is
 // this computer's only one, and returns both.
-func agedNode(t *testing.T, months int) (*identity.Fleet, *identity.Node) {
+func agedNode(t *testing.T, months int) (*keyring.Keyring, *identity.Node) {
 	t.Helper()
 	root, state, then := t.TempDir(), t.TempDir(), time.Now().AddDate(0, -months, 0)
 	t.Setenv("KOGGE_CONFIG", root)
-	f, err := identity.Create("hanse", "ada", then)
+	f, err := keyring.Create("hanse", "ada", then)
 	if err == nil {
 		err = f.Save(filepath.Join(root, "hanse"), "")
 	}
@@ -30,9 +32,9 @@ func agedNode(t *testing.T, months int) (*identity.Fleet, *identity.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := f.NewToken(identity.Terms{}, then)
+	token, err := f.NewToken(keyring.Terms{}, then)
 	if err == nil {
-		err = node.Join(&identity.Join{Genesis: f.Genesis, Token: token.Token})
+		err = node.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token})
 	}
 	if err != nil {
 		t.Fatal(err)

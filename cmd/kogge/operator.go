@@ -16,7 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 func operatorCommand() *cobra.Command {
@@ -62,35 +63,35 @@ func operatorInviteCommand() *cobra.Command {
 	}
 	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&role, "role", "", "reader, operator or admin")
-	cmd.Flags().DurationVar(&life, "expires", identity.InvitationLife, "time until the invitation expires")
+	cmd.Flags().DurationVar(&life, "expires", keyring.InvitationLife, "time until the invitation expires")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: FLEET-NAME.invite)")
 	completeFlag(cmd, "role", cobra.FixedCompletions([]string{"reader", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func invite(f *identity.Fleet, name, role string, life time.Duration, out string, stdout io.Writer) error {
+func invite(f *keyring.Keyring, name, role string, life time.Duration, out string, stdout io.Writer) error {
 	if role == "" {
 		return usage{hinted{errors.New("operator invite: no role"), "add: --role reader, --role operator or --role admin"}}
 	}
 	if life <= 0 {
 		return errors.New("operator invite: --expires must be positive")
 	}
-	parsed, err := identity.ParseRole(role)
+	parsed, err := fleet.ParseRole(role)
 	if err != nil {
 		return fmt.Errorf("operator invite: %w", err)
 	}
-	if err := identity.CheckOperatorName(name); err != nil { // before it becomes the name of a file
+	if err := fleet.CheckOperatorName(name); err != nil { // before it becomes the name of a file
 		return fmt.Errorf("operator invite: %w", err)
 	}
 	if out == "" {
 		out = f.Genesis.Name + "-" + name + ".invite"
 	}
-	var i *identity.Invitation
+	var i *keyring.Invitation
 	err = writeSecret(out, func() ([]byte, error) {
 		if i, err = f.Invite(name, parsed, life, time.Now()); err != nil {
 			return nil, err
 		}
-		return identity.MarshalInvitation(i)
+		return keyring.MarshalInvitation(i)
 	})
 	if err != nil {
 		return err
@@ -154,7 +155,7 @@ func joinFleet(file, as, out string, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("operator join: %w", err)
 	}
-	i, err := identity.ParseInvitation(text)
+	i, err := keyring.ParseInvitation(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -168,11 +169,11 @@ func joinFleet(file, as, out string, stdout io.Writer) error {
 	if out == "" {
 		out = i.Genesis.Name + "-" + i.Name + ".request"
 	}
-	j, err := identity.StartJoining(root, as, i, time.Now())
+	j, err := keyring.Accept(root, as, i, time.Now())
 	switch {
-	case errors.Is(err, identity.ErrExists):
+	case errors.Is(err, keyring.ErrExists):
 		return hinted{err, "if you are in the fleet already: kogge operator renew; if another fleet has this name: add --as NAME"}
-	case errors.Is(err, identity.ErrInvitationExpired):
+	case errors.Is(err, keyring.ErrInvitationExpired):
 		return hinted{err, "ask for another one"}
 	case err != nil:
 		return err
@@ -187,8 +188,8 @@ func joinFleet(file, as, out string, stdout io.Writer) error {
 }
 
 // writeRequest writes a request, which is no secret, over an earlier one.
-func writeRequest(name string, r *identity.OperatorRequest) error {
-	text, err := identity.MarshalRequest(r)
+func writeRequest(name string, r *keyring.OperatorRequest) error {
+	text, err := keyring.MarshalRequest(r)
 	if err != nil {
 		return err
 	}
@@ -221,7 +222,7 @@ func sign(cmd *cobra.Command, file, compared, out string, secret *passphraseFlag
 	if err != nil {
 		return fmt.Errorf("operator sign: %w", err)
 	}
-	r, err := identity.ParseRequest(text)
+	r, err := keyring.ParseRequest(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -248,7 +249,7 @@ func sign(cmd *cobra.Command, file, compared, out string, secret *passphraseFlag
 	if err != nil {
 		return requestHint(fleetHint(err, name), r, name)
 	}
-	if err := os.WriteFile(out, identity.EncodeCertificate(der), 0o644); err != nil {
+	if err := os.WriteFile(out, keyring.EncodeCertificate(der), 0o644); err != nil {
 		return err // the same request is signed again at any time
 	}
 	what := "makes " + r.Name + " " + string(r.Role) + " of fleet " + f.Genesis.Name
@@ -260,17 +261,17 @@ func sign(cmd *cobra.Command, file, compared, out string, secret *passphraseFlag
 }
 
 // requestHint adds what to do about a request that is not signed.
-func requestHint(err error, r *identity.OperatorRequest, fleet string) error {
-	again := fmt.Sprintf("to let them in: kogge operator invite %s --role %s --fleet %s", r.Name, r.Role, fleet)
+func requestHint(err error, r *keyring.OperatorRequest, fleetName string) error {
+	again := fmt.Sprintf("to let them in: kogge operator invite %s --role %s --fleet %s", r.Name, r.Role, fleetName)
 	for _, h := range []struct {
 		is   error
 		hint string
 	}{
-		{identity.ErrNotInvited, "invitations are signed where they were made; " + again},
-		{identity.ErrInvitationExpired, again},
-		{identity.ErrInvitationUsed, "did " + r.Name + " make the other key? if not, a stranger read the mail: kogge operator revoke " + r.Name + " --fleet " + fleet},
-		{identity.ErrAskedOther, "the file was changed on its way: ask for it again"},
-		{identity.ErrRevoked, "an operator who returns makes a new key; " + again},
+		{keyring.ErrNotInvited, "invitations are signed where they were made; " + again},
+		{keyring.ErrInvitationExpired, again},
+		{keyring.ErrInvitationUsed, "did " + r.Name + " make the other key? if not, a stranger read the mail: kogge operator revoke " + r.Name + " --fleet " + fleetName},
+		{keyring.ErrAskedOther, "the file was changed on its way: ask for it again"},
+		{fleet.ErrRevoked, "an operator who returns makes a new key; " + again},
 	} {
 		if errors.Is(err, h.is) {
 			return hinted{err, h.hint}
@@ -280,26 +281,26 @@ func requestHint(err error, r *identity.OperatorRequest, fleet string) error {
 }
 
 // fleetByID finds the folder of a fleet, and what it is called here.
-func fleetByID(id string) (string, *identity.Fleet, error) {
+func fleetByID(id string) (string, *keyring.Keyring, error) {
 	root, err := configDir()
 	if err != nil {
 		return "", nil, err
 	}
-	names, err := identity.List(root)
+	names, err := keyring.List(root)
 	if err != nil {
 		return "", nil, err
 	}
 	for _, name := range names {
-		if f, err := identity.LoadFleet(filepath.Join(root, name)); err == nil && f.Genesis.ID() == id {
+		if f, err := keyring.Load(filepath.Join(root, name)); err == nil && f.Genesis.ID() == id {
 			f, err := loadFleet(name) // which also renews
 			return name, f, err
 		}
 	}
-	return "", nil, hinted{fmt.Errorf("it is for fleet %s, which this computer does not have", identity.Short(id)), "kogge fleet list lists the fleets"}
+	return "", nil, hinted{fmt.Errorf("it is for fleet %s, which this computer does not have", fleet.Short(id)), "kogge fleet list lists the fleets"}
 }
 
 // unlock opens the operator CA's key, if it is under a passphrase.
-func unlock(ctx context.Context, f *identity.Fleet, name string, secret *passphraseFlags) error {
+func unlock(ctx context.Context, f *keyring.Keyring, name string, secret *passphraseFlags) error {
 	if !f.Locked() {
 		return nil
 	}
@@ -311,7 +312,7 @@ func unlock(ctx context.Context, f *identity.Fleet, name string, secret *passphr
 }
 
 // compare wants that somebody has compared the key of a request with who made it.
-func compare(ctx context.Context, r *identity.OperatorRequest, fleet, told string) error {
+func compare(ctx context.Context, r *keyring.OperatorRequest, fleet, told string) error {
 	own := fingerprint(r.Key())
 	if told != "" {
 		if plain := strings.NewReplacer(" ", "", ":", "").Replace; plain(strings.ToLower(told)) != plain(own) {
@@ -369,7 +370,7 @@ func operatorInstallCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("operator install: %w", err)
 			}
-			cert, err := identity.DecodeCertificate(text)
+			cert, err := keyring.DecodeCertificate(text)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -377,8 +378,8 @@ func operatorInstallCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			f, err := identity.InstallOperator(root, cert, time.Now())
-			if errors.Is(err, identity.ErrNoKey) {
+			f, err := keyring.InstallOperator(root, cert, time.Now())
+			if errors.Is(err, keyring.ErrNoKey) {
 				return hinted{fmt.Errorf("%s: %w", args[0], err), "install it where kogge operator join made the key"}
 			}
 			if err != nil {
@@ -407,7 +408,7 @@ func operatorRenewCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if f.HoldsCA(identity.KindOperator) != identity.Elsewhere {
+			if f.HoldsCA(fleet.KindOperator) != keyring.Elsewhere {
 				return hinted{fmt.Errorf("operator renew: this computer signs the operators of fleet %s", t.fleet), "kogge fleet renew " + t.fleet}
 			}
 			r, err := f.RenewalRequest()
@@ -433,16 +434,16 @@ func operatorRenewCommand() *cobra.Command {
 // operatorRow is what kogge operator list says of one key of one operator, or of an
 // invitation.
 type operatorRow struct {
-	Name    string        `json:"name"`
-	Role    identity.Role `json:"role"`
-	Key     string        `json:"key,omitempty"` // "": an invitation that nobody has used
-	Until   time.Time     `json:"until"`         // of the certificate, or the invitation
-	Revoked *time.Time    `json:"revoked,omitempty"`
-	State   string        `json:"state"` // valid, expired, revoked or invited
-	You     bool          `json:"you,omitempty"`
+	Name    string     `json:"name"`
+	Role    fleet.Role `json:"role"`
+	Key     string     `json:"key,omitempty"` // "": an invitation that nobody has used
+	Until   time.Time  `json:"until"`         // of the certificate, or the invitation
+	Revoked *time.Time `json:"revoked,omitempty"`
+	State   string     `json:"state"` // valid, expired, revoked or invited
+	You     bool       `json:"you,omitempty"`
 }
 
-func operatorRows(f *identity.Fleet, now time.Time) ([]operatorRow, error) {
+func operatorRows(f *keyring.Keyring, now time.Time) ([]operatorRow, error) {
 	people, err := f.Operators()
 	if err != nil {
 		return nil, err
@@ -508,7 +509,7 @@ func printOperators(out io.Writer, rows []operatorRow) error {
 	for _, r := range rows {
 		key, state := "-", r.State
 		if r.Key != "" {
-			key = identity.Short(r.Key)
+			key = fleet.Short(r.Key)
 		}
 		if r.Revoked != nil {
 			state += " " + r.Revoked.Local().Format(time.DateOnly)

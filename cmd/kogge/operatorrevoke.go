@@ -16,7 +16,8 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 func operatorRevokeCommand() *cobra.Command {
@@ -58,26 +59,26 @@ func (t *target) completeOperators(_ *cobra.Command, args []string, _ string) ([
 	return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
 }
 
-func revoke(ctx context.Context, f *identity.Fleet, fleet, name string, out io.Writer) error {
-	if f.HoldsCA(identity.KindOperator) == identity.Elsewhere {
-		return hinted{fmt.Errorf("operator revoke: another computer signs the operators of fleet %s", fleet), "do this on the computer where " + name + " was signed"}
+func revoke(ctx context.Context, f *keyring.Keyring, fleetName, name string, out io.Writer) error {
+	if f.HoldsCA(fleet.KindOperator) == keyring.Elsewhere {
+		return hinted{fmt.Errorf("operator revoke: another computer signs the operators of fleet %s", fleetName), "do this on the computer where " + name + " was signed"}
 	}
 	withdrawn, err := f.Withdraw(name)
 	if err != nil {
 		return err
 	}
 	mine, err := f.RevokeOperator(name, time.Now())
-	if errors.Is(err, identity.ErrNoOperator) && withdrawn > 0 {
-		fmt.Fprintf(out, "The invitation of %s into fleet %s is withdrawn; nobody had used it.\n", name, fleet)
+	if errors.Is(err, keyring.ErrNoOperator) && withdrawn > 0 {
+		fmt.Fprintf(out, "The invitation of %s into fleet %s is withdrawn; nobody had used it.\n", name, fleetName)
 		return nil
 	}
-	if errors.Is(err, identity.ErrNoOperator) {
-		return hinted{err, "kogge operator list " + fleet}
+	if errors.Is(err, keyring.ErrNoOperator) {
+		return hinted{err, "kogge operator list " + fleetName}
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s is revoked in fleet %s (%s).\n", name, fleet, count(len(mine), "key"))
+	fmt.Fprintf(out, "%s is revoked in fleet %s (%s).\n", name, fleetName, count(len(mine), "key"))
 	if withdrawn > 0 {
 		fmt.Fprintf(out, "%s withdrawn.\n", count(withdrawn, "open invitation"))
 	}
@@ -98,7 +99,7 @@ func revoke(ctx context.Context, f *identity.Fleet, fleet, name string, out io.W
 		return err
 	}
 	err = fmt.Errorf("operator %s: %d of %s not told: %s", name, len(missed), count(len(nodes), "node"), strings.Join(missed, ", "))
-	return hinted{err, name + " can still operate them; repeat this when they can be reached: kogge operator revoke " + name + " --fleet " + fleet}
+	return hinted{err, name + " can still operate them; repeat this when they can be reached: kogge operator revoke " + name + " --fleet " + fleetName}
 }
 
 // count is a number of things.
@@ -110,7 +111,7 @@ func count(n int, thing string) string {
 }
 
 // revokedKeys are all keys that the fleet's folder has as revoked.
-func revokedKeys(f *identity.Fleet) ([]string, error) {
+func revokedKeys(f *keyring.Keyring) ([]string, error) {
 	people, err := f.Operators()
 	if err != nil {
 		return nil, err
@@ -126,7 +127,7 @@ func revokedKeys(f *identity.Fleet) ([]string, error) {
 
 // tellNodes tells every node which keys are revoked, a few at a time, prints how it
 // went and returns the names of those that do not know.
-func tellNodes(ctx context.Context, f *identity.Fleet, nodes map[string]knownNode, keys []string, out io.Writer) ([]string, error) {
+func tellNodes(ctx context.Context, f *keyring.Keyring, nodes map[string]knownNode, keys []string, out io.Writer) ([]string, error) {
 	names := slices.Sorted(maps.Keys(nodes))
 	answers := make([]error, len(names))
 	each(len(names), func(i int) { answers[i] = tellNode(ctx, f, names[i], nodes[names[i]].Address, keys) })
@@ -144,7 +145,7 @@ func tellNodes(ctx context.Context, f *identity.Fleet, nodes map[string]knownNod
 }
 
 // tellNode tells one node.
-func tellNode(ctx context.Context, f *identity.Fleet, name, address string, keys []string) error {
+func tellNode(ctx context.Context, f *keyring.Keyring, name, address string, keys []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	err := reach(ctx, f, name, address, func(ctx context.Context, c *api.Client) error {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 	"kogge.example/update/locked"
 	layout "kogge.example/update/release"
 	"kogge.example/update/release/keys"
@@ -24,7 +24,7 @@ import (
 
 // checkKeysName says what is wrong with the name of a key set.
 func checkKeysName(name string) error {
-	if err := identity.CheckName(name); err != nil {
+	if err := fleet.CheckName(name); err != nil {
 		return fmt.Errorf("key set: %w", err)
 	}
 	return nil

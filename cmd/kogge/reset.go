@@ -31,7 +31,7 @@ func nodeResetCommand() *cobra.Command {
 			if joinFile != "" {
 				text, err := os.ReadFile(joinFile)
 				if err == nil {
-					_, err = identity.ParseJoin(filepath.Base(joinFile), text)
+					_, err = identity.ParseJoinFile(filepath.Base(joinFile), text)
 				}
 				if err != nil {
 					return fmt.Errorf("node reset: %w", err)
@@ -63,12 +63,12 @@ func nodeResetCommand() *cobra.Command {
 
 // afterReset forgets the node, and says how to go on with it.
 func (t *target) afterReset(cmd *cobra.Command, joins bool) error {
-	fleet, err := t.openFleet()
+	ring, err := t.openFleet()
 	if err != nil {
 		return err
 	}
 	var address string
-	err = changeNodes(fleet, func(nodes map[string]knownNode) {
+	err = changeNodes(ring, func(nodes map[string]knownNode) {
 		address = nodes[t.node].Address
 		delete(nodes, t.node)
 	})

@@ -69,7 +69,7 @@ func readJoin(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
-	if _, err := identity.ParseJoin(name, data); err != nil {
+	if _, err := identity.ParseJoinFile(name, data); err != nil {
 		return nil, fmt.Errorf("join:\n%w", err)
 	}
 	return data, nil

@@ -102,7 +102,7 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fleet, err := f.invite(dir, &m)
+	ring, err := f.invite(dir, &m)
 	if err != nil {
 		return fmt.Errorf("vm run: %w", err)
 	}
@@ -123,7 +123,7 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	defer vm.Close()
 	if f.detach {
 		fmt.Fprintf(out, "%s runs; kogge vm console %s shows it, kogge vm stop %s ends it\n", name, name, name)
-		if port, err := vm.Port(api.Port); fleet != nil && err == nil {
+		if port, err := vm.Port(api.Port); ring != nil && err == nil {
 			fmt.Fprintf(out, "kogge node adopt 127.0.0.1:%d --fleet %s takes it into its fleet\n", port, f.fleet)
 		}
 		return nil
@@ -134,8 +134,8 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 		go copyConsole(follow, vm, os.Stderr)
 	}
 	go f.announce(ctx, vm, out)
-	if fleet != nil {
-		go joinVM(ctx, vm, fleet, name, out)
+	if ring != nil {
+		go joinVM(ctx, vm, ring, name, out)
 	}
 	select {
 	case <-vm.Done():

@@ -13,8 +13,9 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/qemu"
+	"kogge.example/update/fleet"
 )
 
 // devFleet is the fleet of the VMs on this computer, unless they are told another.
@@ -25,22 +26,22 @@ const tokenLife = 24 * time.Hour
 
 // invite has the VM boot with a join.yaml of its fleet, and makes the fleet called
 // dev when it is absent. Without a fleet it does nothing and returns nil.
-func (f *runFlags) invite(dir string, m *qemu.Machine) (*identity.Fleet, error) {
+func (f *runFlags) invite(dir string, m *qemu.Machine) (*keyring.Keyring, error) {
 	if f.fleet == "" {
 		return nil, nil
 	}
-	fleet, err := loadFleet(f.fleet)
-	if errors.Is(err, identity.ErrNoFleet) && f.fleet == devFleet {
-		fleet, err = createDevFleet()
+	ring, err := loadFleet(f.fleet)
+	if errors.Is(err, keyring.ErrNoFleet) && f.fleet == devFleet {
+		ring, err = createDevFleet()
 	}
 	if err != nil {
 		return nil, err
 	}
 	m.Forwards = append(m.Forwards, qemu.Forward{Guest: api.Port})
 	if f.keep {
-		return fleet, nil // the disk knows its fleet
+		return ring, nil // the disk knows its fleet
 	}
-	token, err := fleet.NewToken(identity.Terms{Node: m.Name, Life: tokenLife}, time.Now())
+	token, err := ring.NewToken(keyring.Terms{Node: m.Name, Life: tokenLife}, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -48,25 +49,25 @@ func (f *runFlags) invite(dir string, m *qemu.Machine) (*identity.Fleet, error) 
 		return nil, fmt.Errorf("folder of %s: %w", m.Name, err)
 	}
 	m.Join = filepath.Join(dir, "join.yaml")
-	if err := os.WriteFile(m.Join, identity.MarshalJoin(&identity.Join{Genesis: fleet.Genesis, Token: token.Token}), 0o600); err != nil {
+	if err := os.WriteFile(m.Join, fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token}), 0o600); err != nil {
 		return nil, fmt.Errorf("join.yaml of %s: %w", m.Name, err)
 	}
-	return fleet, nil
+	return ring, nil
 }
 
 // createDevFleet makes the fleet for trying things out: no passphrase, since nobody
 // was asked for one, and nothing in it that matters.
-func createDevFleet() (*identity.Fleet, error) {
+func createDevFleet() (*keyring.Keyring, error) {
 	dir, err := fleetDir(devFleet)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := identity.Create(devFleet, defaultOperator(), time.Now())
+	ring, err := keyring.Create(devFleet, defaultOperator(), time.Now())
 	if err != nil {
 		return nil, err
 	}
 	say("fleet %s is created for the VMs of this computer: %s", devFleet, dir)
-	return fleet, fleet.Save(dir, "")
+	return ring, ring.Save(dir, "")
 }
 
 // booting says whether err is that of a node which does not answer yet. QEMU takes
@@ -82,20 +83,20 @@ func booting(err error) bool {
 const joinPause = 500 * time.Millisecond
 
 // joinVM takes the VM into the fleet as soon as it answers, and says so.
-func joinVM(ctx context.Context, vm *qemu.VM, fleet *identity.Fleet, name string, out io.Writer) {
+func joinVM(ctx context.Context, vm *qemu.VM, ring *keyring.Keyring, name string, out io.Writer) {
 	port, err := vm.Port(api.Port)
 	if err != nil {
 		return // the VM has ended
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	for ctx.Err() == nil {
-		err := adopt(ctx, fleet, address, name, out)
+		err := adopt(ctx, ring, address, name, out)
 		switch {
 		case err == nil:
 			return
 		case booting(err):
 		default:
-			say("%s does not join fleet %s: %v", name, fleet.Genesis.Name, err)
+			say("%s does not join fleet %s: %v", name, ring.Genesis.Name, err)
 			return
 		}
 		select {

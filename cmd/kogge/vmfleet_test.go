@@ -7,15 +7,15 @@ import (
 	"testing"
 	"time"
 
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
 )
 
 // TestBooting: a port that nobody serves, and one that resets what comes in, are
 // those of a node that still boots.
 func TestBooting(t *testing.T) {
-	fleet, err := identity.Create("dev", "ada", time.Now())
+	ring, err := keyring.Create("dev", "ada", time.Now())
 	if err == nil {
-		err = fleet.Save(filepath.Join(t.TempDir(), "dev"), "")
+		err = ring.Save(filepath.Join(t.TempDir(), "dev"), "")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestBooting(t *testing.T) {
 	}()
 	for _, what := range []string{"resets", "serves nothing"} {
 		var out bytes.Buffer
-		if err := adopt(t.Context(), fleet, listener.Addr().String(), "n1", &out); !booting(err) {
+		if err := adopt(t.Context(), ring, listener.Addr().String(), "n1", &out); !booting(err) {
 			t.Errorf("a port that %s: %v", what, err)
 		}
 		listener.Close()
