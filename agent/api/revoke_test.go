@@ -7,7 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/fleet"
 )
 

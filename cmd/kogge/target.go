@@ -190,3 +190,9 @@ func withPort(address string) string {
 	}
 	return net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(api.Port))
 }
+
+func printJSON(out io.Writer, value any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(value)
+}
