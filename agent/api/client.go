@@ -238,7 +238,7 @@ func Adopt(ctx context.Context, address string, a Adoption) error {
 		return nil
 	})
 	defer c.Close()
-	nonce := make([]byte, nonceSize)
+	nonce := make([]byte, NonceSize)
 	rand.Read(nonce) // never fails: it ends the program instead
 	answer, err := c.Adopt(ctx, connect.NewRequest(&apiv1.AdoptRequest{Nonce: nonce}))
 	if connect.CodeOf(err) == connect.CodeAlreadyExists {

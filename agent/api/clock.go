@@ -26,19 +26,6 @@ type upkeepService struct {
 	packing sync.Mutex // held while an archive is packed
 }
 
-// clockText says in words what the clock goes by.
-func clockText(c control.Clock) string {
-	switch {
-	case c.Synced:
-		return "follows " + c.Source
-	case c.Problem != "":
-		return c.Problem
-	case !c.ByHand.IsZero():
-		return "set by hand on " + c.ByHand.UTC().Format(time.DateOnly)
-	}
-	return "on its own"
-}
-
 func (s *upkeepService) GetTime(context.Context, *connect.Request[apiv1.GetTimeRequest]) (*connect.Response[apiv1.GetTimeResponse], error) {
 	c, err := control.ReadClock(s.machine.folder())
 	if err != nil {

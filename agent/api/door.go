@@ -128,6 +128,13 @@ func (d *door) drop(p *place) {
 	}
 }
 
+// Connections is how many there are, those that still wait included.
+func (d *door) Connections() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.conns)
+}
+
 // Close ends the connection and gives its place to the next.
 func (g *guest) Close() error {
 	g.door.mu.Lock()
@@ -140,8 +147,8 @@ func (g *guest) Close() error {
 	return nil
 }
 
-// turned hears from the server whether a connection has calls that run.
-func (d *door) turned(conn net.Conn, state http.ConnState) {
+// ConnState hears from the server whether a connection has calls that run.
+func (d *door) ConnState(conn net.Conn, state http.ConnState) {
 	if g := guestOf(conn); g != nil && (state == http.StateActive || state == http.StateIdle) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -163,7 +170,8 @@ func guestOf(conn net.Conn) *guest {
 // guestKey finds the connection of a call in its context.
 type guestKey struct{}
 
-func withPlace(ctx context.Context, conn net.Conn) context.Context {
+// withConn puts a connection of the door into the context of its calls.
+func withConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, guestKey{}, guestOf(conn))
 }
 

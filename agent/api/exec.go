@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
 	"path"
 	"strings"
 	"sync"
@@ -26,11 +25,9 @@ type Commands interface {
 	Exec(ctx context.Context, instance string, c engine.Command) (*engine.Process, error)
 }
 
-// Limits of a session, in bytes.
+// Limits of a session, in bytes, besides those of the contract.
 const (
 	maxCommand = 128 << 10 // a command with its environment
-	maxInput   = 32 << 10  // of one message
-	inputAhead = 256 << 10 // that a command has not taken yet
 	frameSize  = 16 << 10  // of its output
 )
 
@@ -64,10 +61,10 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 			return s, errors.New("input for a command that was started without input")
 		case s.ended:
 			return s, errors.New("input after the end of input")
-		case len(part.Stdin) > maxInput:
-			return s, fmt.Errorf("%d bytes of input in one message: at most %d", len(part.Stdin), maxInput)
-		case s.ahead+len(part.Stdin) > inputAhead:
-			return s, fmt.Errorf("more than %d bytes of input that the command has not read", inputAhead)
+		case len(part.Stdin) > MaxInput:
+			return s, fmt.Errorf("%d bytes of input in one message: at most %d", len(part.Stdin), MaxInput)
+		case s.ahead+len(part.Stdin) > InputAhead:
+			return s, fmt.Errorf("more than %d bytes of input that the command has not read", InputAhead)
 		}
 		s.ahead += len(part.Stdin)
 	case *apiv1.ExecRequest_End:
@@ -283,7 +280,7 @@ func (t *talk) run(ctx context.Context) error {
 
 // cut ends what is still being received.
 func cut(ctx context.Context) {
-	if control, ok := ctx.Value(controlKey{}).(*http.ResponseController); ok {
+	if control := streamControl(ctx); control != nil {
 		_ = control.SetReadDeadline(time.Unix(1, 0))
 	}
 }

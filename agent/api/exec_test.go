@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/golden"
 )
 
@@ -21,8 +21,8 @@ var messages = []struct {
 	{"start, input", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Start{Start: &apiv1.ExecStart{Stdin: true}}}},
 	{"start, terminal", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Start{Start: &apiv1.ExecStart{Stdin: true, Terminal: &apiv1.TerminalSize{}}}}},
 	{"start of nothing", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Start{}}},
-	{"input", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Stdin{Stdin: make([]byte, maxInput)}}},
-	{"input, too much", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Stdin{Stdin: make([]byte, maxInput+1)}}},
+	{"input", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Stdin{Stdin: make([]byte, MaxInput)}}},
+	{"input, too much", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Stdin{Stdin: make([]byte, MaxInput+1)}}},
 	{"end", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_End{End: true}}},
 	{"end, none", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_End{}}},
 	{"size", &apiv1.ExecRequest{Part: &apiv1.ExecRequest_Size{Size: &apiv1.TerminalSize{Width: 80, Height: 25}}}},
@@ -44,7 +44,7 @@ func TestSession(t *testing.T) {
 		{"new", session{}},
 		{"open, without input", session{open: true, ended: true}},
 		{"open", session{open: true, stdin: true}},
-		{"open, nothing taken for long", session{open: true, stdin: true, ahead: inputAhead - maxInput + 1}},
+		{"open, nothing taken for long", session{open: true, stdin: true, ahead: InputAhead - MaxInput + 1}},
 		{"its input has ended", session{open: true, stdin: true, ended: true}},
 		{"with a terminal", session{open: true, stdin: true, terminal: true}},
 	} {
@@ -113,7 +113,7 @@ func FuzzSession(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if s = next; s.ahead > inputAhead || !s.open {
+			if s = next; s.ahead > InputAhead || !s.open {
 				t.Fatalf("session %+v", s)
 			}
 			if start := m.GetStart(); start != nil {

@@ -24,14 +24,15 @@ type guard struct {
 	node    *identity.Node
 	// clockSure says whether the node's clock may refuse a certificate.
 	clockSure func() bool
-	now       func() time.Time
+	// Now is the node's clock. Default: time.Now.
+	Now       func() time.Time
 	lookAgain time.Duration
 	errors    *connect.ErrorWriter
 	calls     calls
 }
 
 func newGuard(node *identity.Node, clockSure func() bool) *guard {
-	return &guard{methods: methods(), node: node, clockSure: clockSure, now: time.Now, lookAgain: lookAgain, errors: connect.NewErrorWriter(),
+	return &guard{methods: methods(), node: node, clockSure: clockSure, Now: time.Now, lookAgain: lookAgain, errors: connect.NewErrorWriter(),
 		calls: calls{turns: make(chan struct{}, maxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
 }
 
@@ -58,7 +59,7 @@ func (g *guard) admit(path string, state *tls.ConnectionState) (identity.Peer, e
 		return identity.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
 	}
 	certificates := state.PeerCertificates
-	peer, err := genesis.VerifyPeer(certificates[0], certificates[1:], g.now(), g.clockSure(), g.node.Revoked)
+	peer, err := genesis.VerifyPeer(certificates[0], certificates[1:], g.Now(), g.clockSure(), g.node.Revoked)
 	if m.expiredToo && errors.Is(err, identity.ErrExpired) {
 		err = nil
 	}
@@ -75,8 +76,8 @@ func (g *guard) admit(path string, state *tls.ConnectionState) (identity.Peer, e
 	return peer, nil
 }
 
-// wrap puts the guard before next.
-func (g *guard) wrap(next http.Handler) http.Handler {
+// Wrap puts the guard before next.
+func (g *guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, err := g.admit(r.URL.Path, r.TLS)
 		if err != nil {
@@ -88,7 +89,7 @@ func (g *guard) wrap(next http.Handler) http.Handler {
 			g.refuse(w, r, connect.NewError(connect.CodeResourceExhausted, err))
 			return
 		}
-		if m := g.methods[r.URL.Path]; m.least != identity.RoleReader {
+		if g.Changes(r.URL.Path) {
 			log.Printf("api: %s (%s) from %s: %s", peer.Name, peer.Role, r.RemoteAddr, r.URL.Path)
 		}
 		stream := g.methods[r.URL.Path].stream
@@ -127,6 +128,12 @@ const (
 
 // controlKey finds what a stream can be cut with in its context.
 type controlKey struct{}
+
+// streamControl is what can cut the stream of that context off; nil for other calls.
+func streamControl(ctx context.Context) *http.ResponseController {
+	control, _ := ctx.Value(controlKey{}).(*http.ResponseController)
+	return control
+}
 
 // attend looks after a stream: its context ends when the caller may not make the call
 // any more, as when his certificate is over, and what then still waits for him is cut
@@ -198,6 +205,8 @@ const (
 	maxStreamsOfAll = 128
 	maxStreamsOfKey = 48
 	bodyLimit       = 30 * time.Second
+
+	maxRequest = 2 << 20 // bytes; a Compose file with its secrets
 )
 
 // calls are the calls that run, so that those of a revoked key end: a log that is
@@ -307,6 +316,20 @@ func (c *calls) end(keys []string) {
 
 // peerKey finds the caller in a call's context.
 type peerKey struct{}
+
+// caller is who makes the call of that context; zero behind no guard.
+func caller(ctx context.Context) identity.Peer {
+	peer, _ := ctx.Value(peerKey{}).(identity.Peer)
+	return peer
+}
+
+// Changes says whether a method is for more than looking.
+func (g *guard) Changes(procedure string) bool {
+	return g.methods[procedure].least != identity.RoleReader
+}
+
+// End ends the calls of keys, which are revoked.
+func (g *guard) End(keys []string) { g.calls.end(keys) }
 
 // refuse answers in the caller's own dialect, and in plain HTTP where that is none.
 func (g *guard) refuse(w http.ResponseWriter, r *http.Request, err error) {

@@ -126,7 +126,7 @@ func TestGuardClock(t *testing.T) {
 	n := newNode(t, f)
 	adoptNode(t, f, n, "n1")
 	g := newGuard(n, func() bool { return false })
-	g.now = func() time.Time { return time.Unix(0, 0) }
+	g.Now = func() time.Time { return time.Unix(0, 0) }
 	admin := operator(t, f, identity.RoleAdmin, now)
 	if _, err := g.admit("/kogge.v1.NodeService/Status", stateOf(t, &admin)); err != nil {
 		t.Error(err)

@@ -88,7 +88,7 @@ func newNode(t testing.TB, f *identity.Fleet) *identity.Node {
 // adoptNode has the node join its fleet without a server.
 func adoptNode(t testing.TB, f *identity.Fleet, n *identity.Node, name string) {
 	t.Helper()
-	nonce := make([]byte, nonceSize)
+	nonce := make([]byte, NonceSize)
 	csr, mac, err := n.Answer(nonce)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"

@@ -43,7 +43,8 @@ func (m Machine) kmsg() string {
 	return m.Kmsg
 }
 
-func (m Machine) cgroups() string { return cmp.Or(m.Cgroups, "/sys/fs/cgroup") }
+// groups are the groups of processes of the node.
+func (m Machine) groups() cgroups { return openCgroups(cmp.Or(m.Cgroups, "/sys/fs/cgroup")) }
 
 // containerGroup is the cgroup of a container's instance.
 func (m Machine) containerGroup(instance string) string {

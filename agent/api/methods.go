@@ -17,6 +17,9 @@ type method struct {
 	stream         bool // goes on for as long as its caller likes
 }
 
+// metricsPath answers Prometheus. It needs a certificate as every call does.
+const metricsPath = "/metrics"
+
 // files are the contract.
 var files = []protoreflect.FileDescriptor{
 	apiv1.File_kogge_v1_node_proto, apiv1.File_kogge_v1_workload_proto, apiv1.File_kogge_v1_registry_proto,

@@ -13,9 +13,6 @@ import (
 	"kogge.example/agent/workload"
 )
 
-// metricsPath answers Prometheus. It needs a certificate as every call does.
-const metricsPath = "/metrics"
-
 // metricsLimit bounds one scrape; Prometheus gives up after as long.
 const metricsLimit = 10 * time.Second
 
@@ -77,7 +74,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	if keeper == nil {
 		return
 	}
-	groups := openCgroups(m.machine.cgroups())
+	groups := m.machine.groups()
 	for _, u := range keeper.Snapshot().Units {
 		gauge("container_running", "1 if the container runs.", truth(u.State == workload.Running), "container", u.ID, "image", u.Image)
 		counter("container_restarts_total", "Starts of the container after the first, since the agent started.", float64(u.Restarts), "container", u.ID)

@@ -21,7 +21,6 @@ import (
 const (
 	maxStreams  = 32 // of one connection
 	maxHeader   = 16 << 10
-	maxRequest  = 2 << 20          // bytes; a Compose file with its secrets
 	headerLimit = 10 * time.Second // for the TLS handshake too
 	idleLimit   = 2 * time.Minute
 )
@@ -69,14 +68,14 @@ func Listen(address string, c Config) (*Server, error) {
 func newServer(listener net.Listener, c Config) *Server {
 	mux, guard := http.NewServeMux(), newGuard(c.Node, c.ClockSure)
 	if c.Now != nil {
-		guard.now = c.Now
+		guard.Now = c.Now
 	}
 	if c.Events == nil {
 		c.Events = new(events.Ring)
 	}
 	options := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithRecover(recovered), connect.WithConditionalHandlerOptions(plain),
-		connect.WithInterceptors(&deeds{c.Events, guard.methods})}
-	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.calls.end}, options...))
+		connect.WithInterceptors(&audit{c.Events, guard.Changes})}
+	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.End}, options...))
 	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.Commands, c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
 	mux.Handle(apiv1connect.NewRegistryServiceHandler(&registryService{c.Registries}, options...))
@@ -86,11 +85,11 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewVolumeServiceHandler(&volumeService{c.Volumes}, options...))
 	mux.Handle(apiv1connect.NewUpdateServiceHandler(&updateService{c.Updates}, options...))
 	mux.Handle(metricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
-	door := newDoor(listener)
+	conns := newDoor(listener)
 	s := &http.Server{
-		Handler:           guard.wrap(mux),
-		ConnContext:       withPlace,
-		ConnState:         door.turned,
+		Handler:           guard.Wrap(mux),
+		ConnContext:       withConn,
+		ConnState:         conns.ConnState,
 		ReadHeaderTimeout: headerLimit,
 		IdleTimeout:       idleLimit,
 		MaxHeaderBytes:    maxHeader,
@@ -112,7 +111,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			SessionTicketsDisabled: true,
 		},
 	}
-	return &Server{s, door}
+	return &Server{s, conns}
 }
 
 // Address is where the server listens.

@@ -91,12 +91,9 @@ func (s *nodeService) ask(ctx context.Context, what func(*control.Client) error)
 	return nil
 }
 
-// nonceSize is what a fresh nonce has, in bytes.
-const nonceSize = 32
-
 func (s *nodeService) Adopt(ctx context.Context, r *connect.Request[apiv1.AdoptRequest]) (*connect.Response[apiv1.AdoptResponse], error) {
-	if len(r.Msg.Nonce) != nonceSize {
-		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("nonce has %d bytes, want %d", len(r.Msg.Nonce), nonceSize))
+	if len(r.Msg.Nonce) != NonceSize {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("nonce has %d bytes, want %d", len(r.Msg.Nonce), NonceSize))
 	}
 	answer := &apiv1.AdoptResponse{Hostname: s.machine.hostname()}
 	if len(r.Msg.Certificate) > 0 {
@@ -145,7 +142,7 @@ func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.Revok
 // spares wants that the caller's own key is not among keys: with it he might lock the
 // last admin out.
 func spares(ctx context.Context, keys []string) error {
-	if peer, ok := ctx.Value(peerKey{}).(identity.Peer); ok && slices.Contains(keys, peer.Key) {
+	if peer := caller(ctx); slices.Contains(keys, peer.Key) {
 		return fmt.Errorf("revoke key %s: it is your own", identity.Short(peer.Key))
 	}
 	return nil

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
@@ -61,8 +60,8 @@ func (s *updateService) Update(ctx context.Context, stream *connect.BidiStream[a
 		return err
 	}
 	o := &offer{stream: stream, quiet: offerLimit}
-	o.control, _ = ctx.Value(controlKey{}).(*http.ResponseController)
-	order := install.Order{From: start.From, When: when, By: caller(ctx)}
+	o.control = streamControl(ctx)
+	order := install.Order{From: start.From, When: when, By: caller(ctx).Name}
 	if start.From == "" {
 		order.Source = o
 	}
@@ -77,15 +76,9 @@ func (s *updateService) Rollback(ctx context.Context, r *connect.Request[apiv1.R
 	if err := s.ready(); err != nil {
 		return err
 	}
-	return updateError(ctx, s.updates.Rollback(ctx, when, caller(ctx), func(step install.Step) {
+	return updateError(ctx, s.updates.Rollback(ctx, when, caller(ctx).Name, func(step install.Step) {
 		_ = stream.Send(stepMessage(step)) // who has gone away need not know; the order stands
 	}))
-}
-
-// caller is the name of whoever makes the call.
-func caller(ctx context.Context) string {
-	peer, _ := ctx.Value(peerKey{}).(identity.Peer)
-	return peer.Name
 }
 
 func whenOf(r apiv1.Reboot) (install.When, error) {

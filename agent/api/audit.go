@@ -14,21 +14,16 @@ import (
 	"kogge.example/agent/identity"
 )
 
-// deeds makes events of what operators have done: of every call that changes something
+// audit makes events of what operators have done: of every call that changes something
 // and went well. What a call is about is told by [deed]; of one that it does not know
 // the name of its method is.
-type deeds struct {
+type audit struct {
 	events  *events.Ring
-	methods map[string]method
-}
-
-// changes says whether a method is for more than looking.
-func (d *deeds) changes(procedure string) bool {
-	return d.methods[procedure].least != identity.RoleReader
+	changes func(procedure string) bool // a method that is for more than looking
 }
 
 // note adds the event that a request and its answer amount to.
-func (d *deeds) note(ctx context.Context, procedure string, request, answer any) bool {
+func (d *audit) note(ctx context.Context, procedure string, request, answer any) bool {
 	q, ok := request.(proto.Message)
 	if !ok {
 		return false
@@ -41,14 +36,12 @@ func (d *deeds) note(ctx context.Context, procedure string, request, answer any)
 	if e.Kind == "" {
 		e = events.Event{Kind: events.Node, Object: path.Base(procedure), What: "called"}
 	}
-	if peer, ok := ctx.Value(peerKey{}).(identity.Peer); ok {
-		e.By = peer.Name
-	}
+	e.By = caller(ctx).Name
 	d.events.Add(e)
 	return true
 }
 
-func (d *deeds) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+func (d *audit) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 		answer, err := next(ctx, r)
 		if err == nil && d.changes(r.Spec().Procedure) {
@@ -58,33 +51,33 @@ func (d *deeds) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-func (d *deeds) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (d *audit) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-func (d *deeds) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (d *audit) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if !d.changes(conn.Spec().Procedure) {
 			return next(ctx, conn)
 		}
-		n := &noted{StreamingHandlerConn: conn, ctx: ctx, deeds: d}
+		n := &auditedStream{StreamingHandlerConn: conn, ctx: ctx, audit: d}
 		err := next(ctx, n)
 		n.over(err)
 		return err
 	}
 }
 
-// noted is a stream whose first request and whose answers are looked at.
-type noted struct {
+// auditedStream is a stream whose first request and whose answers are looked at.
+type auditedStream struct {
 	connect.StreamingHandlerConn
 	ctx     context.Context
-	deeds   *deeds
+	audit   *audit
 	request any
 	last    any
 	told    bool
 }
 
-func (n *noted) Receive(m any) error {
+func (n *auditedStream) Receive(m any) error {
 	err := n.StreamingHandlerConn.Receive(m)
 	if err == nil && n.request == nil {
 		if n.request = m; n.Spec().StreamType == connect.StreamTypeClient {
@@ -94,24 +87,24 @@ func (n *noted) Receive(m any) error {
 	return err
 }
 
-func (n *noted) Send(m any) error {
+func (n *auditedStream) Send(m any) error {
 	err := n.StreamingHandlerConn.Send(m)
 	n.last = m
 	if part, ok := m.(*apiv1.ExecResponse); ok && (part.GetStarted() || part.GetEnd() != nil) {
-		n.told = n.deeds.note(n.ctx, n.Spec().Procedure, n.request, m)
+		n.told = n.audit.note(n.ctx, n.Spec().Procedure, n.request, m)
 	}
 	return err
 }
 
 // over is the end of the stream: of a command that was told of already, and did not end
 // by itself, that it was cut off.
-func (n *noted) over(err error) {
+func (n *auditedStream) over(err error) {
 	part, command := n.last.(*apiv1.ExecResponse)
 	switch {
 	case command && n.told && part.GetEnd() == nil:
-		n.deeds.note(n.ctx, n.Spec().Procedure, n.request, &apiv1.ExecResponse{})
+		n.audit.note(n.ctx, n.Spec().Procedure, n.request, &apiv1.ExecResponse{})
 	case err == nil && !command:
-		n.deeds.note(n.ctx, n.Spec().Procedure, n.request, n.last)
+		n.audit.note(n.ctx, n.Spec().Procedure, n.request, n.last)
 	}
 }
 
@@ -229,4 +222,4 @@ func commandDeed(q *apiv1.ExecRequest, answer proto.Message) (events.Event, bool
 	return e, true
 }
 
-var _ connect.Interceptor = (*deeds)(nil)
+var _ connect.Interceptor = (*audit)(nil)
