@@ -24,7 +24,7 @@ func LoneVoter(voters int, fleet string) (Authorisation, error) {
 		return Authorisation{}, fmt.Errorf("%w: this fleet has %d voters: an update needs the certificate of their vote", ErrUnauthorised, voters)
 	}
 	if strings.ContainsFunc(fleet, func(r rune) bool { return r < ' ' }) || len(fleet) > 128 {
-		return Authorisation{}, fmt.Errorf("%w: %q is no fleet's name", ErrUnauthorised, fleet)
+		return Authorisation{}, fmt.Errorf("%w: %q is not the name of a fleet", ErrUnauthorised, fleet)
 	}
 	if fleet == "" {
 		return Authorisation{"the only voter"}, nil
@@ -34,13 +34,13 @@ func LoneVoter(voters int, fleet string) (Authorisation, error) {
 
 // Certificate is the right that a fleet's vote gives. No release of Kogge votes yet.
 func Certificate([]byte) (Authorisation, error) {
-	return Authorisation{}, fmt.Errorf("%w: certificates of a vote are not understood by this release", ErrUnauthorised)
+	return Authorisation{}, fmt.Errorf("%w: this release does not understand certificates of a vote", ErrUnauthorised)
 }
 
 // BreakGlass is the right of owners in an emergency, for which their keys are needed. No
 // release of Kogge has these yet.
 func BreakGlass([]byte) (Authorisation, error) {
-	return Authorisation{}, fmt.Errorf("%w: break-glass orders are not understood by this release", ErrUnauthorised)
+	return Authorisation{}, fmt.Errorf("%w: this release does not understand break-glass orders", ErrUnauthorised)
 }
 
 // Arm has the loader start, at the next boot, the release of that digest, which Stage has

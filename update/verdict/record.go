@@ -56,7 +56,7 @@ func (r Record) Text() []byte {
 func ParseRecord(text []byte) (Record, error) {
 	var r Record
 	if len(text) != RecordSize || !strings.HasPrefix(string(text), recordHead) {
-		return Record{}, fmt.Errorf("%s is no record of this release", RecordFile)
+		return Record{}, fmt.Errorf("%s is not a record that this release can read", RecordFile)
 	}
 	at := bytes.LastIndex(text, []byte("\nsum ")) + 1
 	sum, _, _ := strings.Cut(string(text[at:]), "\n")
