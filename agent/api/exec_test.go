@@ -69,11 +69,11 @@ func TestSession(t *testing.T) {
 func TestCommandOf(t *testing.T) {
 	for want, edit := range map[string]func(*apiv1.ExecStart){
 		"":                              func(*apiv1.ExecStart) {},
-		"is no name of a container":     func(s *apiv1.ExecStart) { s.Container = "../db" },
+		"is not the name of a container":     func(s *apiv1.ExecStart) { s.Container = "../db" },
 		"no command":                    func(s *apiv1.ExecStart) { s.Command = nil },
 		"no command ":                   func(s *apiv1.ExecStart) { s.Command = []string{""} },
-		"has a zero in it":              func(s *apiv1.ExecStart) { s.Command = []string{"/app", "a\x00b"} },
-		"has a zero in it ":             func(s *apiv1.ExecStart) { s.User = "a\x00b" },
+		"contains a zero byte":              func(s *apiv1.ExecStart) { s.Command = []string{"/app", "a\x00b"} },
+		"contains a zero byte ":             func(s *apiv1.ExecStart) { s.User = "a\x00b" },
 		"at most 131072":                func(s *apiv1.ExecStart) { s.Env = []string{"A=" + strings.Repeat("x", maxCommand)} },
 		`environment "A" is not`:        func(s *apiv1.ExecStart) { s.Env = []string{"A"} },
 		`environment "=a" is not`:       func(s *apiv1.ExecStart) { s.Env = []string{"=a"} },

@@ -203,12 +203,12 @@ func (n *Node) blame() error {
 		}
 	}
 	if err := os.WriteFile(n.counted(), []byte(strconv.Itoa(counts[n.Release])), 0o600); err != nil {
-		return fmt.Errorf("that no peer can be reached is not remembered: %w", err)
+		return fmt.Errorf("record unreachable peers: %w", err)
 	}
 	counts[n.Release]++
 	b.SentBack = counts
 	if err := b.save(n.Memory); err != nil {
-		return fmt.Errorf("that no peer can be reached is not remembered: %w", err)
+		return fmt.Errorf("record unreachable peers: %w", err)
 	}
 	return nil
 }
