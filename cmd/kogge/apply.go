@@ -53,7 +53,7 @@ refused. It exits with 1 if anything is refused, else with 0.
 
 Variables come from the environment, then from --env-file, or else from .env beside
 the first file.`,
-		Example: "  kogge apply -f compose.yaml --node n1\n  kogge apply --check -f compose.yaml -f compose.prod.yaml --profile debug --json",
+		Example: "  kogge apply -f compose.yaml --node n1\n  kogge apply --check -f compose.yaml -f prod.yaml --profile debug --json",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}

@@ -51,7 +51,7 @@ func imageBuildCommand() *cobra.Command {
 		Short: "Build a disk image from this source tree",
 		Long: "Builds a disk image for a board from this source tree. The same commit gives the same bytes, whoever " +
 			"builds it. Without a node.yaml a node uses DHCP on every wired link and runs no containers.",
-		Example: "  kogge image build --board pc-x86_64 -o kogge.img\n  kogge image build --config node.yaml --preload web.tar --format qcow2 -o kogge.qcow2",
+		Example: "  kogge image build --board pc-x86_64 -o kogge.img\n  kogge image build --preload web.tar --format qcow2 -o kogge.qcow2",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {

@@ -26,11 +26,11 @@ func operatorCommand() *cobra.Command {
 	cmd.Long = `Lets other people operate a fleet. Each makes a key on their own computer, where it stays. Three files go
 between you and them, by e-mail if you like:
 
-  you    kogge operator invite bob --role operator    writes dev-bob.invite: send it to bob
-  bob    kogge operator join dev-bob.invite           makes a key, writes dev-bob.request for you
-  you    kogge operator sign dev-bob.request          compares the key with bob, writes
-                                                      dev-bob.certificate: send it
-  bob    kogge operator install dev-bob.certificate   done
+  you    kogge operator invite bob --role operator   send dev-bob.invite to bob
+  bob    kogge operator join dev-bob.invite          send dev-bob.request back
+  you    kogge operator sign dev-bob.request         compare the key with bob,
+                                                     send dev-bob.certificate
+  bob    kogge operator install dev-bob.certificate  done
 
 A certificate is good for a year. To get the next one, start with kogge operator renew, which writes a request.`
 	return cmd

@@ -56,7 +56,7 @@ enough keys of the set whose root.json is in the node's image have signed (kogge
 
 The counter keeps a node from going back below a release that it has passed. It is the time of the commit,
 in seconds since 1970, unless --counter gives another number.`,
-		Example: "  kogge release create --board pc-x86_64 --version 1.1 -o 1.1.oci\n  kogge release create --board pc-x86_64 --board qemu-x86_64 --version 1.1 --no-sign -o 1.1.tar",
+		Example: "  kogge release create --board pc-x86_64 --version 1.1 -o 1.1.oci\n  kogge release create --board pc-x86_64 --board qemu-x86_64 --no-sign -o 1.1.tar",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.out == "" {

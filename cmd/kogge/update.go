@@ -64,9 +64,10 @@ before: this command then says why, and exits with 1.
 RELEASE is the folder or tar of an OCI layout (kogge release create makes one), or a place from which the
 node fetches it by itself:
 
-  https://releases.example/os/1.1     a folder that holds the layout
-  registry.example/os:1.1             a name in a registry
-  usb:                                a stick in the node (if its node.yaml says update.usb: ask)
+  https://releases.example/os/1.1   a folder that holds the layout
+  registry.example/os:1.1           a name in a registry
+  usb:                              a stick in the node, if its node.yaml has
+                                    update: {usb: ask}
 
 Without RELEASE, update.source of the node's node.yaml is used. For a server with plain HTTP, or with a
 certificate of your own authority, use kogge registry set HOST first.
