@@ -44,9 +44,9 @@ func (s space) enough(need int64) error {
 	case s.missing(need) <= 0:
 		return nil
 	case need == 0:
-		return fmt.Errorf("%w: %.1f MB are free, and %.1f MB have to stay so", ErrFull, free, stay)
+		return fmt.Errorf("%w: %.1f MB free, %.1f MB reserved", ErrFull, free, stay)
 	}
-	return fmt.Errorf("%w: %.1f MB are missing, %.1f MB are free and %.1f MB of them stay so", ErrFull, float64(need)/mega, free, stay)
+	return fmt.Errorf("%w: %.1f MB needed, %.1f MB free, %.1f MB reserved", ErrFull, float64(need)/mega, free, stay)
 }
 
 // space returns that of the images, or nothing where no bound is set.
