@@ -171,7 +171,7 @@ func TestBringFails(t *testing.T) {
 	has(t, err, "failed_precondition", "the slot is 768 MiB")
 
 	update = func(context.Context, install.Order) error { return install.ErrBusy }
-	has(t, bring(s, &apiv1.UpdateStart{}), "aborted", "another update goes on")
+	has(t, bring(s, &apiv1.UpdateStart{}), "aborted", "another update is running")
 
 	update = func(context.Context, install.Order) error { return errors.New("sync: input/output error") }
 	has(t, bring(s, &apiv1.UpdateStart{}), "internal", "input/output error")

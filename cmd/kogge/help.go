@@ -116,7 +116,7 @@ func helpCommand() *cobra.Command {
 			at, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
 				err := fmt.Errorf("help: there is no command or page %q", strings.Join(args, " "))
-				return usage{hinted{err, "kogge help lists what there is"}}
+				return usage{hinted{err, "kogge help lists the commands and pages"}}
 			}
 			at.InitDefaultHelpFlag()
 			at.SetOut(cmd.OutOrStdout())

@@ -86,7 +86,7 @@ func group(name, short string, below ...*cobra.Command) *cobra.Command {
 				return nil
 			}
 			err := fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0])
-			return hinted{err, cmd.CommandPath() + " --help lists what there is"}
+			return hinted{err, cmd.CommandPath() + " --help lists the commands"}
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -267,7 +267,7 @@ func newReleaseFacts(b *layout.Bundle) (releaseFacts, error) {
 func releaseInspectCommand() *cobra.Command {
 	var asJSON, sizes bool
 	cmd := &cobra.Command{
-		Use: "inspect RELEASE", Short: "Show what is in a release", Args: exactly("RELEASE"),
+		Use: "inspect RELEASE", Short: "Show the content of a release", Args: exactly("RELEASE"),
 		Long: "Shows what a release says about itself: version, counter, boards and signers. Only its completeness is\n" +
 			"checked; kogge release verify checks the signatures.",
 		Example: "  kogge release inspect 1.1.oci\n  kogge release inspect 1.1.tar --sizes",
@@ -336,7 +336,7 @@ func releaseHint(err error) error {
 		is   error
 		hint string
 	}{
-		{keys.ErrNoSet, "kogge release keys create makes one; kogge release keys list shows what there is"},
+		{keys.ErrNoSet, "kogge release keys create makes one; kogge release keys list lists the sets"},
 		{keys.ErrExists, "kogge release keys list shows it"},
 		{keys.ErrTooFew, "name the others: --key FILE, once for each; they may be on other media"},
 		{layout.ErrSignatures, "kogge release inspect shows who has signed; kogge release sign adds a signature"},

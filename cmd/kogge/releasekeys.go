@@ -171,7 +171,7 @@ func keysListCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
 			if len(rows) == 0 {
-				say("there are no release keys yet; kogge release keys create makes some")
+				say("there are no release keys yet; kogge release keys create makes a set")
 				return nil
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
@@ -322,7 +322,7 @@ func keysAddCommand() *cobra.Command {
 			}
 			c := keys.Change{Role: layout.Role(f.role)}
 			if c.Role != layout.RoleRoot && c.Role != layout.RoleTargets {
-				return usage{hinted{fmt.Errorf("release keys add: role %q is unknown", f.role), "there are root and targets"}}
+				return usage{hinted{fmt.Errorf("release keys add: role %q is unknown", f.role), "use root or targets"}}
 			}
 			made := ""
 			if public == "" {

@@ -123,7 +123,7 @@ func (t *target) openFleet() (*identity.Fleet, error) {
 		case 1:
 			t.fleet = names[0]
 		default:
-			return nil, hinted{fmt.Errorf("which fleet? there are %s", strings.Join(names, ", ")), "add: --fleet " + names[0] + ", or set KOGGE_FLEET"}
+			return nil, hinted{fmt.Errorf("which fleet? this computer knows %s", strings.Join(names, ", ")), "add: --fleet " + names[0] + ", or set KOGGE_FLEET"}
 		}
 	}
 	return loadFleet(t.fleet)
@@ -156,7 +156,7 @@ func (t *target) resolve() (*identity.Fleet, knownNode, error) {
 		case 1:
 			t.node = names[0]
 		default:
-			return nil, none, hinted{fmt.Errorf("which node? there are %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
+			return nil, none, hinted{fmt.Errorf("which node? this computer knows %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
 		}
 	}
 	known, ok := nodes[t.node]
