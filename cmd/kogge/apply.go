@@ -287,7 +287,7 @@ func (f *applyFlags) verdict(files []string, refused *nodeconfig.Problems) error
 		reasons = "1 reason"
 	}
 	err := fmt.Errorf("apply: %s: refused for %s", strings.Join(files, ", "), reasons)
-	return hinted{err, "the page What of Compose works has every key: agent/workload/compose/README.md"}
+	return hinted{err, "kogge help compose-keys lists every key"}
 }
 
 // composeFiles are those that are named, or the one that Compose looks for.
