@@ -74,7 +74,7 @@ certificate of your own authority, use kogge registry set HOST first.
 
 The node writes nothing of a release before it has checked the signatures. Containers keep running until the
 node reboots. Then they stop in order, and start again after the reboot. If the connection breaks, the same
-command continues where it stopped. kogge help updates says more, also about --reboot kexec.`,
+command continues where it stopped. kogge help updates has the details, also of --reboot kexec.`,
 		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
 		ValidArgsFunction: f.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
