@@ -204,6 +204,10 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 	}
 }
 
+// SetHandshakeLimit has c wait for longer, or less, than usual until a node that is busy
+// has taken its connection. It comes before the first call.
+func (c *Client) SetHandshakeLimit(d time.Duration) { c.transport.TLSHandshakeTimeout = d }
+
 // Close ends the connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 

@@ -9,4 +9,6 @@ const (
 	// InputAhead is how much input may be on its way that the command has not taken yet,
 	// in bytes.
 	InputAhead = 256 << 10
+	// PartSize is how much of a file goes in one message, in bytes.
+	PartSize = 256 << 10
 )

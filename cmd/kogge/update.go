@@ -14,6 +14,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/serve"
 	layout "kogge.example/update/release"
 )
 
@@ -208,7 +209,7 @@ func updateHint(err error) error {
 	case connect.CodeAborted:
 		return hinted{err, "one update runs at a time; kogge node slots shows how far it is"}
 	case connect.CodeFailedPrecondition:
-		switch api.RuleOf(err) {
+		switch serve.RuleOf(err) {
 		case apiv1.Rule_RULE_SIGNATURES:
 			return hinted{err, "the node trusts the key set whose root.json is in its image (--trust): sign with that set, kogge release sign --keys NAME"}
 		case apiv1.Rule_RULE_EXPIRED:
