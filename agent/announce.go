@@ -2,23 +2,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"net/netip"
 	"os"
-	"path/filepath"
 
 	"kogge.example/agent/identity"
 	"kogge.example/agent/mdns"
+	"kogge.example/init/control"
 )
 
 // announce has the node found on its own links, until ctx ends: those that the network
 // service has set up, and not the containers'. run is the folder of what the node's
 // other services say.
 func announce(ctx context.Context, node *identity.Node, run string, port int) {
-	var boot struct{ Version, Board string }
-	readFacts(filepath.Join(run, "boot.json"), &boot)
+	boot, _ := control.ReadBoot(run) // outside of a node nothing is known of it
 	mdns.Run(ctx, mdns.Config{
-		Links: func() []mdns.Link { return links(filepath.Join(run, "network.json")) },
+		Links: func() []mdns.Link { return links(run) },
 		Announcement: func() mdns.Announcement {
 			a := mdns.Announcement{Port: port, Node: node.Name(), Release: boot.Version, Board: boot.Board, Key: identity.Short(node.Key())}
 			if host, err := os.Hostname(); err == nil && identity.CheckName(host) == nil {
@@ -33,29 +30,16 @@ func announce(ctx context.Context, node *identity.Node, run string, port int) {
 }
 
 // links are those on which the node may say its name, and is connected.
-func links(file string) []mdns.Link {
-	var status struct {
-		Interfaces []struct {
-			Name      string
-			Carrier   bool
-			MDNS      bool
-			Addresses []netip.Prefix
-		}
+func links(run string) []mdns.Link {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
 	}
-	readFacts(file, &status)
 	var all []mdns.Link
-	for _, i := range status.Interfaces {
+	for _, i := range network.Interfaces {
 		if i.MDNS && i.Carrier {
 			all = append(all, mdns.Link{Name: i.Name, Addresses: i.Addresses})
 		}
 	}
 	return all
-}
-
-// readFacts reads a file that another service of the node wrote; what is not there yet
-// is nothing so far.
-func readFacts(file string, into any) {
-	if data, err := os.ReadFile(file); err == nil {
-		_ = json.Unmarshal(data, into)
-	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -27,14 +26,7 @@ func assessBoot(ctx context.Context, at places, now *parts) {
 	if err != nil {
 		log.Printf("agent: boot assessment: %v", err) // PID 1 wrote the file: the checks that need none go on
 	}
-	var boot struct {
-		Version string `json:"version"`
-		Trial   bool   `json:"trial"`
-	}
-	data, err := os.ReadFile(filepath.Join(at.run, "boot.json"))
-	if err == nil {
-		err = json.Unmarshal(data, &boot)
-	}
+	boot, err := control.ReadBoot(at.run)
 	if err != nil {
 		log.Printf("agent: boot assessment: %v", err)
 	}

@@ -2,33 +2,31 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"log"
-	"os"
 	"path/filepath"
 	"time"
 
-	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/runtime"
-	"kogge.example/agent/workload/stores"
-	"kogge.example/update/slot"
+	"kogge.example/agent/containerd"
+	"kogge.example/agent/engine"
+	"kogge.example/init/control"
+	"kogge.example/update/memory"
 )
 
 // runContainerd is the role containerd: serve until told to stop. Its watchdog is
 // fed only while the server answers over its own socket.
 func runContainerd(ctx context.Context, args []string) error {
-	var c runtime.Config
+	var c containerd.Config
 	flags := flag.NewFlagSet("containerd", flag.ContinueOnError)
 	flags.StringVar(&c.Root, "root", "/state/containerd", "`folder` of images and metadata; on a tmpfs if there is no STATE")
 	flags.StringVar(&c.State, "state", "/run/kogge/containerd", "`folder` of what a boot forgets")
 	flags.StringVar(&c.Socket, "socket", "/run/kogge/containerd.sock", "`path` to serve on")
 	flags.StringVar(&c.Bin, "bin", "/bin", "`folder` of containerd-shim-runc-v2")
-	boot := flags.String("boot", "/run/kogge/boot.json", "`path` of what is known of this boot")
-	memory := flags.String("updates", slot.Dir, "`folder` of what is remembered of updates")
+	run := flags.String("run", control.RunDir, "`folder` of what is known of this boot")
+	updates := flags.String("updates", memory.Dir, "`folder` of what is remembered of updates")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -37,12 +35,12 @@ func runContainerd(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := keepStores(c.Root, *boot, *memory); err != nil {
+	if err := keepStores(c.Root, *run, *updates); err != nil {
 		log.Printf("containerd: %v", err) // it starts all the same: what it cannot read it says itself
 	}
 	began := time.Now()
 	// Not ctx: its end must not cut the server's own work before Stop.
-	server, err := runtime.Start(context.Background(), c)
+	server, err := containerd.Start(context.Background(), c)
 	if err != nil {
 		return err
 	}
@@ -58,24 +56,17 @@ func runContainerd(ctx context.Context, args []string) error {
 }
 
 // keepStores copies the databases before a trial, or puts them back after it.
-func keepStores(root, bootFile, memory string) error {
-	var boot struct {
-		Slot  string `json:"slot"`
-		Trial bool   `json:"trial"`
-	}
-	data, err := os.ReadFile(bootFile)
+func keepStores(root, run, updates string) error {
+	boot, err := control.ReadBoot(run)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no node, or none that was booted from a slot
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &boot)
 	}
 	if err != nil {
 		return err
 	}
-	now := stores.Trial{Slot: boot.Slot, On: boot.Trial}
+	now := containerd.Boot{Slot: boot.Slot, Trial: boot.Trial}
 	if boot.Trial {
-		trial, there, err := slot.ReadTrial(slot.Folder(memory))
+		trial, there, err := memory.ReadTrial(memory.In(updates))
 		if err != nil {
 			return err
 		}
@@ -83,7 +74,7 @@ func keepStores(root, bootFile, memory string) error {
 			now.Number = trial.Number
 		}
 	}
-	did, err := stores.Keep(root, filepath.Join(memory, "containerd"), now)
+	did, err := containerd.KeepStores(root, filepath.Join(updates, "containerd"), now)
 	if did != "" {
 		log.Print("containerd: " + did)
 	}
@@ -97,7 +88,7 @@ func health(ctx context.Context, socket string, parent *supervisor) error {
 		<-ctx.Done()
 		return nil
 	}
-	engine, err := workload.Connect(workload.Paths{Socket: socket}, "")
+	engine, err := engine.Connect(engine.Paths{Socket: socket}, "")
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
 	}

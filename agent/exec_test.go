@@ -23,9 +23,9 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/namespace"
-	"kogge.example/agent/workload"
 )
 
 // TestExec runs commands inside real containers, from a client of the API to a process
@@ -552,7 +552,7 @@ func execBusy(t *testing.T, e *execs) {
 
 func execTooMany(t *testing.T, e *execs) {
 	var all []*called
-	for range workload.MaxExecsOfOne {
+	for range engine.MaxExecsOfOne {
 		all = append(all, e.run(t, e.ada, nil, "interrupted"))
 	}
 	for _, r := range all {

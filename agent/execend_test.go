@@ -9,8 +9,8 @@ import (
 	rpc "connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
-	"kogge.example/agent/workload"
 )
 
 // execCallerGone cuts the call of a command that wants to stay: it goes, and its child.
@@ -40,7 +40,7 @@ func execCallerGone(t *testing.T, e *execs) {
 func execCallerGoneEarly(t *testing.T, e *execs) {
 	for round := range 3 {
 		var all []*called
-		for i := range workload.MaxExecsOfOne {
+		for i := range engine.MaxExecsOfOne {
 			r := e.run(t, e.ada, func(r *called) { r.Start.Terminal = &apiv1.TerminalSize{} }, "stubborn")
 			time.AfterFunc(time.Duration(3*i+round)*10*time.Millisecond, r.cancel)
 			all = append(all, r)

@@ -6,8 +6,8 @@ import (
 	"context"
 	"errors"
 	"log"
-	"os"
-	"strings"
+
+	"kogge.example/update/cmdline"
 )
 
 // faults are what kogge.fault=NAME on the kernel command line makes of a role; tests
@@ -31,16 +31,13 @@ var faults = map[string]map[string]func(context.Context) error{
 // fault carries out what the kernel command line names for this role. It says false
 // where there is nothing to break.
 func fault(ctx context.Context, role string) (broken bool, err error) {
-	data, err := os.ReadFile("/proc/cmdline")
+	words, err := cmdline.Read(cmdline.File)
 	if err != nil {
 		return true, err
 	}
-	for _, word := range strings.Fields(string(data)) {
-		name, ours := strings.CutPrefix(word, "kogge.fault=")
-		if do := faults[role][name]; ours && do != nil {
-			log.Printf("fault %s: this image is for tests", name)
-			return true, do(ctx)
-		}
+	if do := faults[role][words.Fault]; do != nil {
+		log.Printf("fault %s: this image is for tests", words.Fault)
+		return true, do(ctx)
 	}
 	return false, nil
 }

@@ -17,9 +17,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/bridge"
+	"kogge.example/agent/engine"
+	"kogge.example/agent/keeper"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
-	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 	"kogge.example/update/golden"
 )
 
@@ -105,23 +107,23 @@ func (n *node) testIsolation(t *testing.T) {
 	n.testAbandoned(t)
 }
 
-// rights are what containers ask for, one thing each.
-var rights = []struct {
+// asked are what containers ask for, one thing each.
+var asked = []struct {
 	id string
 	workload.Rights
 }{
-	{"bind", workload.Rights{Binds: []workload.Bind{{Path: nodeconfig.Data + "/shared/deep", Target: "/given"}}}},
-	{"bind-to-read", workload.Rights{Binds: []workload.Bind{{Path: nodeconfig.Data + "/shared/deep", Target: "/given", ReadOnly: true}}}},
+	{"bind", workload.Rights{Binds: []workload.Bind{{Path: rights.Data + "/shared/deep", Target: "/given"}}}},
+	{"bind-to-read", workload.Rights{Binds: []workload.Bind{{Path: rights.Data + "/shared/deep", Target: "/given", ReadOnly: true}}}},
 	{"capability", workload.Rights{Capabilities: []string{"CAP_NET_ADMIN", "CAP_NET_RAW"}}},
-	{"cgroup", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostCgroup}}},
+	{"cgroup", workload.Rights{Host: []rights.Namespace{rights.HostCgroup}}},
 	{"device", workload.Rights{Devices: []workload.Device{{Path: "/dev/kmsg", Target: "/dev/log", Access: "w"}}}},
 	{"every-capability", workload.Rights{Capabilities: []string{"ALL"}}},
-	{"ipc", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostIPC}}},
-	{"network", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}},
-	{"pid", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostPID}}},
+	{"ipc", workload.Rights{Host: []rights.Namespace{rights.HostIPC}}},
+	{"network", workload.Rights{Host: []rights.Namespace{rights.HostNetwork}}},
+	{"pid", workload.Rights{Host: []rights.Namespace{rights.HostPID}}},
 	{"privileged", workload.Rights{Privileged: true}},
-	{"unconfined", workload.Rights{Unconfined: nodeconfig.Profiles}},
-	{"uts", workload.Rights{Host: []nodeconfig.Namespace{nodeconfig.HostUTS}}},
+	{"unconfined", workload.Rights{Unconfined: rights.Profiles}},
+	{"uts", workload.Rights{Host: []rights.Namespace{rights.HostUTS}}},
 }
 
 // testRights runs containers that ask for what only node.yaml allows: as long as it does
@@ -140,16 +142,16 @@ func (n *node) testRights(t *testing.T, images string) {
 		linked(probing("linked", "whoami"), "/out/state"), linked(probing("linked-at-the-end", "whoami"), "/out"),
 		linked(probing("made", "whoami"), "/new/folder"),
 	}
-	allow := []nodeconfig.Allow{{Container: "*", Rights: nodeconfig.Rights{Binds: []nodeconfig.Bind{
-		{Path: nodeconfig.Data + "/out/state"}, {Path: nodeconfig.Data + "/out"}, {Path: nodeconfig.Data + "/new/folder"},
+	allow := []rights.Allow{{Container: "*", Rights: rights.Rights{Binds: []rights.Bind{
+		{Path: rights.Data + "/out/state"}, {Path: rights.Data + "/out"}, {Path: rights.Data + "/new/folder"},
 	}}}}
 	wanted = append(wanted, probing("nothing", "rights", "/data/rights-of-nothing"))
-	for _, r := range rights {
+	for _, r := range asked {
 		c := probing(r.id, "rights", "/data/rights-of-"+r.id)
 		c.Hostname, c.Rights = "nothing", r.Rights
 		wanted = append(wanted, c)
 		if needs := c.Needs(); !needs.None() {
-			allow = append(allow, nodeconfig.Allow{Container: c.ID, Rights: needs})
+			allow = append(allow, rights.Allow{Container: c.ID, Rights: needs})
 		}
 	}
 
@@ -166,7 +168,7 @@ func (n *node) testRights(t *testing.T, images string) {
 
 	k = n.keep(t, images, allow, wanted...)
 	got := k.wait(t, "every one to end", func(s map[string]workload.UnitStatus) bool {
-		for _, r := range rights {
+		for _, r := range asked {
 			if s[r.id].State != workload.Ended {
 				return false
 			}
@@ -176,7 +178,7 @@ func (n *node) testRights(t *testing.T, images string) {
 	var table strings.Builder
 	usual := n.rightsOf(t, "nothing")
 	fmt.Fprintf(&table, "nothing\n%s\n", strings.Join(usual, ""))
-	for _, r := range rights {
+	for _, r := range asked {
 		fmt.Fprintf(&table, "%s\n", r.id)
 		for i, line := range n.rightsOf(t, r.id) {
 			if line != usual[i] {
@@ -216,7 +218,7 @@ func (n *node) rightsOf(t *testing.T, id string) []string {
 
 // linked asks for a bind below the folder of the node's data.
 func linked(c workload.Container, path string) workload.Container {
-	c.Rights.Binds = []workload.Bind{{Path: nodeconfig.Data + path, Target: "/given"}}
+	c.Rights.Binds = []workload.Bind{{Path: rights.Data + path, Target: "/given"}}
 	return c
 }
 
@@ -321,33 +323,37 @@ func after(c workload.Container, deps ...workload.Dependency) workload.Container
 
 // keeping is a Keeper that runs in this process.
 type keeping struct {
-	keeper *workload.Keeper
+	keeper *keeper.Keeper
 	end    func() // stops it and its containers, and leaves nothing
 }
 
-func (n *node) keep(t *testing.T, images string, allow []nodeconfig.Allow, wanted ...workload.Container) *keeping {
+func (n *node) keep(t *testing.T, images string, allow []rights.Allow, wanted ...workload.Container) *keeping {
 	t.Helper()
 	run, state := filepath.Join(n.folder, "run"), filepath.Join(n.folder, "state")
-	engine, err := workload.Connect(workload.Paths{
+	containerd, err := engine.Connect(engine.Paths{
 		Socket: run + "/containerd.sock", Runc: n.bin + "/runc", Init: n.bin + "/containerd-shim-runc-v2",
 		State: run + "/runc", Logs: run + "/log", Files: run + "/workload", Volumes: state + "/volumes",
 		Data: state + "/data", Binds: run + "/binds",
 		Resolv: run + "/etc/resolv.conf", Cgroup: n.cgroup,
 	}, "this-boot")
 	must(t, err)
-	_, err = engine.Preload(t.Context(), images)
+	_, err = containerd.Preload(t.Context(), images)
 	must(t, err)
 	network, err := bridge.Open(n.folder + "/netns")
 	must(t, err)
-	k := &keeping{keeper: &workload.Keeper{Engine: engine, Network: network, Allow: allow}}
+	k := &keeping{keeper: &keeper.Keeper{Engine: containerd, Network: network, Allow: allow}}
+	must(t, k.keeper.Want(wanted))
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- k.keeper.Run(ctx, wanted) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.keeper.Run(ctx)
+	}()
 	k.end = func() {
 		cancel()
-		must(t, <-done)
+		<-done
 		k.keeper.Stop(context.Background())
-		must(t, engine.Close())
+		must(t, containerd.Close())
 	}
 	return k
 }

@@ -16,13 +16,17 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/bridge"
+	"kogge.example/agent/compose"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
+	"kogge.example/agent/keeper"
+	"kogge.example/agent/nameserver"
+	"kogge.example/agent/registry"
+	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
-	"kogge.example/agent/workload/compose"
-	"kogge.example/agent/workload/names"
-	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // places are where the role agent finds things; the defaults are those of a node.
@@ -37,7 +41,7 @@ type places struct {
 	shims   string // cgroup of the shims
 	api     string // where the API listens
 
-	registries *workload.RegistryStore
+	registries *registry.Store
 }
 
 func (p *places) parse(args []string) error {
@@ -55,7 +59,7 @@ func (p *places) parse(args []string) error {
 		return err
 	}
 	// The key lies apart from what it opens, beside the other secrets of the node.
-	p.registries = workload.OpenRegistries(filepath.Join(p.state, "kogge", "registries.age"), filepath.Join(p.state, "identity", "registries.key"))
+	p.registries = registry.Open(filepath.Join(p.state, "kogge", "registries.age"), filepath.Join(p.state, "identity", "registries.key"))
 	return nil
 }
 
@@ -84,56 +88,51 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	resolver := names.New(func() []netip.Addr { return upstream(at.run) })
+	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
-	engine, err := connect(ctx, at, parent)
-	if err != nil || engine == nil {
+	containerd, err := connect(ctx, at, parent)
+	if err != nil || containerd == nil {
 		return err
 	}
-	defer engine.Close()
-	busy(parent, "importing images", func() { preload(ctx, engine, filepath.Join(at.state, "preload")) })
-	busy(parent, "looking for commands that were left", func() { endExecs(ctx, engine) })
-	engine.OOM = now.outOfMemory
+	defer containerd.Close()
+	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, "preload")) })
+	busy(parent, "looking for commands that were left", func() { endExecs(ctx, containerd) })
+	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow = allow
-	engine.Wants(store.Containers)
-	now.engine.Store(engine)
+	containerd.Wants(store.Containers)
+	now.engine.Store(containerd)
 	defer alongside(ctx, func(ctx context.Context) {
 		pause(ctx, time.Minute) // a boot is busy enough
-		engine.Tend(ctx)
+		containerd.Tend(ctx)
 	})()
 	now.store.Store(store)
-	apart := workload.CanSetApart()
+	apart := engine.CanSetApart()
 	if !apart {
 		log.Print("agent: containers get no user namespaces of their own: CAP_SYS_RESOURCE is missing")
 	}
-	report, look := reporter(parent), now.watchContainers()
+	keeper := &keeper.Keeper{
+		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
+		Tick: tick(parent.watchdog),
+	}
+	report, look := reporter(parent, &now.refused), now.watchContainers()
+	keeper.Report = func(s workload.Status) {
+		now.keeper.Store(keeper) // from its first word on it knows what runs
+		report(s)
+		look(s)
+	}
 	keepCtx, stopKeeping := context.WithCancel(ctx)
 	defer stopKeeping()
 	now.drain.begin(stopKeeping)
-	keeper, err := keep(keepCtx, parent, store, &now.refused, func() *workload.Keeper {
-		k := &workload.Keeper{
-			Engine: telling{engine, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
-			Tick: tick(parent.watchdog),
-		}
-		k.Report = func(s workload.Status) {
-			now.keeper.Store(k) // from its first word on it knows what runs
-			report(s)
-			look(s)
-		}
-		return k
-	})
-	if err != nil {
-		return err
-	}
-	if limit := now.drain.wanted(); limit != nil && ctx.Err() == nil {
+	keep(keepCtx, parent, store, &now.refused, keeper)
+	limit := now.drain.wanted()
+	if limit != nil && ctx.Err() == nil {
 		if err := drainAll(ctx, limit, parent, &now.drain, keeper); err != nil {
 			return err
 		}
-		keeper = nil // it has nothing left to stop
 	}
 	parent.tell("STOPPING=1")
-	if _, err := os.Stat(at.leaving); err == nil && keeper != nil {
+	if _, err := os.Stat(at.leaving); err == nil && limit == nil {
 		log.Print("agent: the node stops, and its containers with it")
 		limited, cancel := context.WithTimeout(context.Background(), stopLimit)
 		defer cancel()
@@ -170,11 +169,9 @@ func alongside(ctx context.Context, tasks ...func(context.Context)) (end func())
 }
 
 // drainAll stops the containers, and waits for the reboot that this is for.
-func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *workload.Keeper) (err error) {
+func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *keeper.Keeper) (err error) {
 	log.Print("agent: the containers stop, for a reboot")
-	if keeper != nil {
-		busy(parent, "stopping containers for a reboot", func() { keeper.Stop(limit) })
-	}
+	busy(parent, "stopping containers for a reboot", func() { keeper.Stop(limit) })
 	close(d.over)
 	busy(parent, "waiting for the reboot", func() {
 		select {
@@ -186,46 +183,43 @@ func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *
 	return err
 }
 
-// keep runs one keeper after the other, each for what is wanted at its time, until
-// ctx ends, and returns the last: a keeper adopts what runs and is still wanted as it
-// is, and replaces or takes away the rest. While a project is refused, what runs is
-// left as it is, and refused says why.
-func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], next func() *workload.Keeper) (last *workload.Keeper, err error) {
-	for ctx.Err() == nil {
+// keep has keeper run what is wanted, as that changes, until ctx ends. While a project is
+// refused, what runs goes on as it is, and refused says why.
+func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], keeper *keeper.Keeper) {
+	want := func() (why string) {
 		containers, err := store.Containers()
-		refused.Store(nil)
-		if err != nil {
-			why := "workloads refused: " + err.Error()
-			refused.Store(&why)
-			log.Print("agent: " + why)
-			parent.tell("READY=1", "STATUS="+why)
-			busy(parent, why, func() {
-				select {
-				case <-ctx.Done():
-				case <-store.Changed():
-				}
-			})
-			continue
+		if err == nil {
+			err = keeper.Want(containers)
 		}
-		run, cancel := context.WithCancel(ctx)
-		var watching sync.WaitGroup
-		watching.Go(func() {
-			defer cancel()
-			select {
-			case <-run.Done():
-			case <-store.Changed():
-				log.Print("agent: other workloads are wanted")
-			}
-		})
-		last = next()
-		err = last.Run(run, containers)
-		cancel()
-		watching.Wait()
-		if err != nil {
-			return last, err
+		if err == nil {
+			refused.Store(nil)
+			return ""
+		}
+		why = "workloads refused: " + err.Error()
+		refused.Store(&why)
+		log.Print("agent: " + why)
+		return why
+	}
+	changed := func(ctx context.Context) {
+		select {
+		case <-ctx.Done():
+		case <-store.Changed():
 		}
 	}
-	return last, nil
+	// Until something is wanted for sure the keeper would take away what runs.
+	for why := want(); why != ""; why = want() {
+		parent.tell("READY=1")
+		busy(parent, why, func() { changed(ctx) })
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	defer alongside(ctx, func(ctx context.Context) {
+		for changed(ctx); ctx.Err() == nil; changed(ctx) {
+			want()
+		}
+	})()
+	keeper.Run(ctx)
 }
 
 // upstream are the node's own name servers, as they are now.
@@ -234,7 +228,7 @@ func upstream(run string) []netip.Addr {
 	if err != nil {
 		return nil // a node without a network has none
 	}
-	return names.ReadServers(string(text))
+	return nameserver.ReadServers(string(text))
 }
 
 func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.conf") }
@@ -243,7 +237,7 @@ func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.co
 const stopLimit = 20 * time.Second
 
 // ownContainers reads the workloads out of the settings, and what these allow.
-func ownContainers(config string) ([]workload.Container, []nodeconfig.Allow, error) {
+func ownContainers(config string) ([]workload.Container, []rights.Allow, error) {
 	settings, err := nodeconfig.ReadFile(config)
 	if err != nil {
 		return nil, nil, err
@@ -258,7 +252,7 @@ func ownContainers(config string) ([]workload.Container, []nodeconfig.Allow, err
 
 // connect waits for containerd to listen; a dial that fails would only start a
 // pause that grows. It returns nil when ctx ends.
-func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engine, error) {
+func connect(ctx context.Context, at places, parent *supervisor) (*engine.Engine, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("boot id: %w", err)
@@ -276,7 +270,7 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 	if ctx.Err() != nil {
 		return nil, nil
 	}
-	return workload.Connect(workload.Paths{
+	return engine.Connect(engine.Paths{
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
@@ -296,9 +290,9 @@ func connect(ctx context.Context, at places, parent *supervisor) (*workload.Engi
 
 // preload imports what lies in folder. A bad file is a line in the log: the
 // workload that wants its image will say so too, and the others go on.
-func preload(ctx context.Context, engine *workload.Engine, folder string) {
+func preload(ctx context.Context, containerd *engine.Engine, folder string) {
 	began := time.Now()
-	names, err := engine.Preload(ctx, folder)
+	names, err := containerd.Preload(ctx, folder)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		log.Printf("agent: %v", err)
 	}
@@ -308,10 +302,10 @@ func preload(ctx context.Context, engine *workload.Engine, folder string) {
 }
 
 // endExecs takes away what operators ran inside containers by an agent that was killed.
-func endExecs(ctx context.Context, engine *workload.Engine) {
+func endExecs(ctx context.Context, containerd *engine.Engine) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := engine.EndExecs(ctx); err != nil && ctx.Err() == nil {
+	if err := containerd.EndExecs(ctx); err != nil && ctx.Err() == nil {
 		log.Printf("agent: %v", err) // they end with their containers
 	}
 }
@@ -345,13 +339,17 @@ func alive(ctx context.Context, parent *supervisor, why string) error {
 	return nil
 }
 
-// reporter tells PID 1 what the keeper reports, READY once every container had its
-// first start. What a busy PID 1 did not take it hears with the next report.
-func reporter(parent *supervisor) func(workload.Status) {
+// reporter tells PID 1 what the keeper reports, and why a later set is refused; READY once
+// every container had its first start. What a busy PID 1 did not take it hears with the
+// next report.
+func reporter(parent *supervisor, refused *atomic.Pointer[string]) func(workload.Status) {
 	ready, last := false, ""
 	return func(s workload.Status) {
 		parent.tell("WATCHDOG=1")
 		text := s.String()
+		if why := refused.Load(); why != nil {
+			text = *why + "; " + text
+		}
 		if text != last && parent.tell("STATUS="+text) {
 			last = text
 		}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"time"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 )
 
-// watchContainers makes events of what one keeper after the other reports.
+// watchContainers makes events of what the keeper reports.
 func (p *parts) watchContainers() func(workload.Status) {
 	var known workload.Status
 	var at time.Time
@@ -36,7 +37,7 @@ func (p *parts) outOfMemory(instance string) {
 
 // telling tells of the images that the keeper pulls.
 type telling struct {
-	*workload.Engine
+	*engine.Engine
 	events *events.Ring
 }
 

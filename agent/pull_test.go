@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,9 +24,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/containerd"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/namespace"
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/runtime"
 )
 
 // TestPull pulls images from a real registry into a real containerd: behind TLS and
@@ -85,11 +88,12 @@ const (
 
 // puller is a node as far as pulls go, and a registry.
 type puller struct {
-	engine   *workload.Engine
-	root     string // of containerd
-	settings string
-	images   *library
-	log      locked
+	engine     *engine.Engine
+	root       string // of containerd
+	registries *registry.Store
+	key        string // that of the registries' settings
+	images     *library
+	log        locked
 
 	mu      sync.Mutex // guards what follows
 	wanted  []workload.Container
@@ -145,15 +149,16 @@ func newPuller(t *testing.T) *puller {
 	must(t, os.Mkdir(disk, 0o755))
 	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
 	t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
-	p := &puller{root: filepath.Join(disk, "containerd"), settings: filepath.Join(disk, "registries.json")}
+	p := &puller{root: filepath.Join(disk, "containerd"), key: filepath.Join(disk, "key")}
+	p.registries = registry.Open(filepath.Join(disk, "registries.age"), p.key)
 	t.Setenv("PATH", os.Getenv("PATH")) // the server sets it
-	c := runtime.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
-	server, err := runtime.Start(context.Background(), c)
+	c := containerd.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
+	server, err := containerd.Start(context.Background(), c)
 	must(t, err)
 	t.Cleanup(server.Stop)
-	p.engine, err = workload.Connect(workload.Paths{
+	p.engine, err = engine.Connect(engine.Paths{
 		Socket: c.Socket, Images: disk,
-		Registries: workload.OpenRegistries(strings.TrimSuffix(p.settings, ".json")+".age", filepath.Join(disk, "key")),
+		Registries: p.registries,
 	}, "")
 	must(t, err)
 	t.Cleanup(func() { must(t, p.engine.Close()) })
@@ -174,7 +179,13 @@ func (p *puller) set(t *testing.T, r map[string]any) {
 	t.Helper()
 	data, err := json.Marshal(map[string]any{p.images.host: r})
 	must(t, err)
-	must(t, os.WriteFile(p.settings, data, 0o600))
+	settings, err := registry.Parse(data)
+	must(t, err)
+	must(t, p.registries.Change(func(r registry.Registries) error {
+		clear(r)
+		maps.Copy(r, settings)
+		return nil
+	}))
 }
 
 // pull pulls and returns the last progress before the end.
@@ -217,10 +228,10 @@ func (p *puller) fails(t *testing.T, ref string, why error, words ...string) {
 func pullWithPassword(t *testing.T, p *puller) {
 	_, size := p.images.push(t, "a/web:1", goruntime.GOARCH, random(t, 1, 1<<20))
 	p.set(t, map[string]any{"ca": p.images.ca})
-	p.fails(t, "a/web:1", workload.ErrDenied)
+	p.fails(t, "a/web:1", registry.ErrDenied)
 	p.set(t, p.images.access(user, "wrong"))
 	p.images.forget()
-	p.fails(t, "a/web:1", workload.ErrDenied)
+	p.fails(t, "a/web:1", registry.ErrDenied)
 	if n, _, _ := p.images.seen(); n > 5 {
 		t.Errorf("a wrong password was tried in %d requests", n)
 	}
@@ -230,9 +241,9 @@ func pullWithPassword(t *testing.T, p *puller) {
 		t.Errorf("%d bytes sent of %d", sent, size)
 	}
 	p.set(t, p.images.access(user, password))
-	must(t, os.Chmod(p.settings, 0o644))
+	must(t, os.Chmod(p.key, 0o644))
 	p.fails(t, "a/web:2", nil, "has to be 0600")
-	must(t, os.Chmod(p.settings, 0o600))
+	must(t, os.Chmod(p.key, 0o600))
 }
 
 func pullWithToken(t *testing.T, p *puller) {
@@ -242,7 +253,7 @@ func pullWithToken(t *testing.T, p *puller) {
 	p.images.mu.Unlock()
 	p.mustPull(t, "a/token:1")
 	p.set(t, p.images.access(user, "wrong"))
-	p.fails(t, "a/token:2", workload.ErrDenied)
+	p.fails(t, "a/token:2", registry.ErrDenied)
 	p.set(t, p.images.access(user, password))
 }
 
@@ -287,7 +298,7 @@ func pullPlatform(t *testing.T, p *puller) {
 	}
 	p.images.push(t, "a/one:1", "386", random(t, 45, 1000))
 	err := p.engine.Pull(t.Context(), p.images.host+"/a/one:1", "linux/amd64", func(workload.Progress) {})
-	if !errors.Is(err, workload.ErrPlatform) || !strings.Contains(err.Error(), "linux/386, and linux/amd64 is asked for") {
+	if !errors.Is(err, registry.ErrPlatform) || !strings.Contains(err.Error(), "linux/386, and linux/amd64 is asked for") {
 		t.Errorf("another one than the image is for: %v", err)
 	}
 }
@@ -307,7 +318,7 @@ func pullPinned(t *testing.T, p *puller) {
 // pullOtherPlatform: an image that cannot run here is refused before its layers come.
 func pullOtherPlatform(t *testing.T, p *puller) {
 	p.images.push(t, "a/other:1", other, random(t, 13, 2<<20))
-	p.fails(t, "a/other:1", workload.ErrPlatform, "linux/"+other, "this node is linux/"+goruntime.GOARCH)
+	p.fails(t, "a/other:1", registry.ErrPlatform, "linux/"+other, "this node is linux/"+goruntime.GOARCH)
 	if _, _, sent := p.images.seen(); sent > 1<<20 {
 		t.Errorf("%d bytes came", sent)
 	}
@@ -315,13 +326,13 @@ func pullOtherPlatform(t *testing.T, p *puller) {
 	p.images.put(t, "a/other:2", types.OCIImageIndex, fmt.Appendf(nil,
 		`{"schemaVersion": 2, "manifests": [{"mediaType": %q, "size": 1, "digest": %q, "platform": {"os": "linux", "architecture": %q}}]}`,
 		types.OCIManifestSchema1, one, other))
-	p.fails(t, "a/other:2", workload.ErrPlatform, "linux/"+other)
+	p.fails(t, "a/other:2", registry.ErrPlatform, "linux/"+other)
 }
 
 // pullRefused: what the registry says is what the operator reads.
 func pullRefused(t *testing.T, p *puller) {
 	p.images.push(t, "a/none:1", goruntime.GOARCH, random(t, 14, 1000))
-	p.fails(t, "a/none:2", workload.ErrMissing)
+	p.fails(t, "a/none:2", registry.ErrMissing)
 	p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "/blobs/") {
 			return false
@@ -378,7 +389,7 @@ func pullElsewhere(t *testing.T, p *puller) {
 			})
 		}
 		redirect("")
-		p.fails(t, name+":1", workload.ErrDenied)
+		p.fails(t, name+":1", registry.ErrDenied)
 		redirect("/open")
 		p.mustPull(t, name+":1")
 	}
@@ -436,6 +447,6 @@ func pullStrange(t *testing.T, p *puller) {
 			return err == nil
 		})
 		ref := "a/strange:" + strings.ReplaceAll(name, " ", "")
-		p.fails(t, ref, workload.ErrLie, c.words)
+		p.fails(t, ref, registry.ErrLie, c.words)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
 
@@ -209,7 +210,7 @@ func pullLies(t *testing.T, p *puller) {
 		return false
 	}
 	p.images.bends(liar)
-	p.fails(t, "a/lie:1", workload.ErrLie)
+	p.fails(t, "a/lie:1", registry.ErrLie)
 	p.images.bends(nil)
 	p.mustPull(t, "a/lie:1") // nothing of the lie is left
 
@@ -238,7 +239,7 @@ func (w *twisted) Write(p []byte) (int, error) {
 // pullEndless: bodies that do not end are left.
 func pullEndless(t *testing.T, p *puller) {
 	p.images.push(t, "a/endless:1", goruntime.GOARCH, random(t, 12, 1<<20))
-	for what, why := range map[string]string{"/blobs/": workload.ErrLie.Error(), "/manifests/": "longer than"} {
+	for what, why := range map[string]string{"/blobs/": registry.ErrLie.Error(), "/manifests/": "longer than"} {
 		p.images.forget()
 		p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, what) {

@@ -25,7 +25,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"kogge.example/agent/workload"
+	"kogge.example/agent/engine"
+	"kogge.example/agent/registry"
 )
 
 // pullOntoFullDisk: what does not fit is refused, or given up and cleared away.
@@ -33,12 +34,12 @@ func pullOntoFullDisk(t *testing.T, p *puller) {
 	before := used(t, p.root)
 	p.images.forget()
 	p.images.push(t, "a/big:1", goruntime.GOARCH, random(t, 15, diskSize-8<<20))
-	p.fails(t, "a/big:1", workload.ErrFull, "MB are missing")
+	p.fails(t, "a/big:1", registry.ErrFull, "MB are missing")
 	if _, _, sent := p.images.seen(); sent > 1<<20 {
 		t.Errorf("%d bytes came", sent)
 	}
 	p.images.push(t, "a/bomb:1", goruntime.GOARCH, bomb(t, diskSize+diskSize/4))
-	p.fails(t, "a/bomb:1", workload.ErrFull)
+	p.fails(t, "a/bomb:1", registry.ErrFull)
 	until(t, "the disk to be as before", func() bool { return used(t, p.root) < before+1<<20 })
 }
 
@@ -81,7 +82,7 @@ func pullCollects(t *testing.T, p *puller) {
 	until(t, "a note of use", func() bool {
 		all, err := p.engine.Images(t.Context())
 		must(t, err)
-		i := slices.IndexFunc(all, func(i workload.Image) bool { return strings.HasSuffix(i.Name, "/a/used:1") })
+		i := slices.IndexFunc(all, func(i engine.Image) bool { return strings.HasSuffix(i.Name, "/a/used:1") })
 		return !all[i].Used.IsZero() && slices.Equal(all[i].By, []string{"by-a/used:1"})
 	})
 	cancel()
@@ -120,14 +121,14 @@ func pullCollects(t *testing.T, p *puller) {
 	// What does not fit with nothing else there takes nothing away.
 	before := p.has(t)
 	p.images.push(t, "a/hopeless:1", goruntime.GOARCH, random(t, 66, 110*mega))
-	p.fails(t, "a/hopeless:1", workload.ErrFull, "MB are missing")
+	p.fails(t, "a/hopeless:1", registry.ErrFull, "MB are missing")
 	// And what is in use stays, whatever becomes of the pull.
 	if has := p.has(t); has != before {
 		t.Errorf("there is %s, and was %s", has, before)
 	}
 	p.wants("a/used:1", "a/new:1", "a/next:1", "a/half:1", "a/more:1")
 	p.images.push(t, "a/more:1", goruntime.GOARCH, random(t, 67, 30*mega))
-	p.fails(t, "a/more:1", workload.ErrFull)
+	p.fails(t, "a/more:1", registry.ErrFull)
 	if has := p.has(t); has != before {
 		t.Errorf("there is %s, and was %s", has, before)
 	}
@@ -199,7 +200,7 @@ func loadOntoFullDisk(t *testing.T, p *puller) {
 	tar, err := os.Open(saved(t, p.images.host+"/a/loaded:1", random(t, 75, diskSize)))
 	must(t, err)
 	defer tar.Close()
-	if _, err := p.engine.Load(t.Context(), tar); !errors.Is(err, workload.ErrFull) {
+	if _, err := p.engine.Load(t.Context(), tar); !errors.Is(err, registry.ErrFull) {
 		t.Errorf("%v", err)
 	}
 	if has := p.has(t); strings.Contains(has, "loaded") {

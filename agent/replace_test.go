@@ -56,6 +56,7 @@ func TestReplace(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(n.folder, "run", "etc", "resolv.conf"), []byte("nameserver 127.0.0.53\n"), 0o644))
 	e.testNetworks(t)
 	e.testReplace(t)
+	e.testStopLasts(t)
 	n.kill(t, "agent")
 	n.kill(t, "containerd")
 }
@@ -114,6 +115,37 @@ volumes: {app: , job: , alone: {name: node-wide}}
 		fmt.Fprintf(&b, "%s\n%s\n", c.name, text)
 	}
 	must(t, os.WriteFile(filepath.Join(e.node.bin, reachTable), []byte(b.String()), 0o644))
+	for _, project := range []string{"shop", "other"} {
+		_, err := e.ada.RemoveProject(t.Context(), rpc.NewRequest(&apiv1.RemoveProjectRequest{Project: project}))
+		must(t, err)
+	}
+	until(t, "all to go", func() bool { return len(processes(t, "/app")) == 0 && len(e.list(t)) == 0 })
+}
+
+// testStopLasts: what an operator stopped stays stopped whatever else is applied, and what
+// failed is as far in its pauses as it was.
+func (e *execs) testStopLasts(t *testing.T) {
+	const image = "image: example.invalid/prober:1, stop_grace_period: 0s, "
+	e.apply(t, "shop", "services:\n  web: {"+image+"command: [/app, hang]}\n  bad: {"+image+"command: [/app, nonsense], restart: always}\n")
+	until(t, "web to run and bad to fail", func() bool {
+		all := e.list(t)
+		return all["shop.web"].GetState() == "running" && all["shop.bad"].GetExits() >= 2
+	})
+	_, err := e.ada.Run(t.Context(), rpc.NewRequest(&apiv1.RunRequest{Container: "shop.web", Action: apiv1.Action_ACTION_STOP}))
+	must(t, err)
+	until(t, "web to stop", func() bool { return e.list(t)["shop.web"].GetState() == "stopped" })
+	exits := e.list(t)["shop.bad"].GetExits()
+	for i := range 5 {
+		e.apply(t, "other", fmt.Sprintf("services: {job%d: {%scommand: [/app, hang]}}\n", i, image))
+		until(t, "the other project to run", func() bool {
+			all := e.list(t)
+			return len(all) == 3 && all[fmt.Sprintf("other.job%d", i)].GetState() == "running"
+		})
+		all := e.list(t)
+		if all["shop.web"].GetState() != "stopped" || all["shop.bad"].GetExits() < exits {
+			t.Fatalf("apply %d: web is %s, bad has %d exits of %d", i, all["shop.web"].GetState(), all["shop.bad"].GetExits(), exits)
+		}
+	}
 	for _, project := range []string{"shop", "other"} {
 		_, err := e.ada.RemoveProject(t.Context(), rpc.NewRequest(&apiv1.RemoveProjectRequest{Project: project}))
 		must(t, err)

@@ -12,47 +12,32 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
-	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/wanted"
+	"kogge.example/agent/keeper"
+	"kogge.example/agent/wanted"
 )
 
 // parts are what the API asks, as far as they exist by now.
 type parts struct {
-	keeper atomic.Pointer[workload.Keeper]
+	keeper atomic.Pointer[keeper.Keeper]
 	store  atomic.Pointer[wanted.Store]
-	engine atomic.Pointer[workload.Engine]
+	engine atomic.Pointer[engine.Engine]
 	events events.Ring
 	drain  drain
 	// refused is why the workloads cannot be run; nil: they can.
 	refused atomic.Pointer[string]
 }
 
-// An interface around a nil pointer would not be nil, hence these four.
+// An interface around a nil pointer would not be nil, hence these.
 
 func (p *parts) containers() api.Containers {
-	if p.keeper.Load() == nil {
-		return nil
+	if k := p.keeper.Load(); k != nil {
+		return k
 	}
-	return containers{p}
-}
-
-// containers is whichever keeper there is: an apply puts a new one in the place of
-// the old.
-type containers struct{ *parts }
-
-func (c containers) Snapshot() workload.Status { return c.keeper.Load().Snapshot() }
-
-func (c containers) Request(ctx context.Context, id string, want workload.Want) error {
-	for {
-		err := c.keeper.Load().Request(ctx, id, want)
-		if !errors.Is(err, workload.ErrOver) || ctx.Err() != nil {
-			return err
-		}
-		pause(ctx, 50*time.Millisecond) // the next one is on its way
-	}
+	return nil
 }
 
 func (p *parts) projects() api.Projects {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
 )
 
 // testStart starts the same container a few times and says how long that took: from the
@@ -24,7 +23,7 @@ func (n *node) testStart(t *testing.T, k *keeping) {
 			Networks: []workload.Attachment{{Network: "default"}},
 		}
 		at := netip.AddrFrom4([4]byte{10, 88, 0, byte(100 + i)})
-		instance := workload.Instance{Name: fmt.Sprintf("quick.%d", i), At: []bridge.Address{{Network: "default", Addr: at}}}
+		instance := workload.Instance{Name: fmt.Sprintf("quick.%d", i), At: []workload.Address{{Network: "default", Addr: at}}}
 		began := time.Now()
 		place, err := k.keeper.Network.Attach(instance.Name, instance.At, false)
 		must(t, err)

@@ -9,13 +9,15 @@ import (
 	"kogge.example/agent/assess"
 	"kogge.example/agent/install"
 	"kogge.example/init/control"
+	"kogge.example/update/cmdline"
+	"kogge.example/update/osrelease"
 	"kogge.example/update/release"
 )
 
 // installer is the node's way to its slots.
 func installer(at places, now *parts) *install.Installer {
 	return &install.Installer{
-		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: "/proc/cmdline", Facts: "/usr/lib/kogge/release.json",
+		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: cmdline.File, Facts: osrelease.File,
 		Web: func(url string) (release.Stored, error) {
 			registries, err := at.registries.Read()
 			if err != nil {

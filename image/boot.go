@@ -12,7 +12,7 @@ import (
 	"kogge.example/image/kernel"
 	"kogge.example/image/loader"
 	"kogge.example/image/program"
-	"kogge.example/update/verity"
+	"kogge.example/update/cmdline"
 )
 
 // buildBoot makes the initramfs and the boot files of a slot.
@@ -45,10 +45,7 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 		return fmt.Errorf("kernel: %w", err)
 	}
 	r.built.Kernel = k.Image
-	r.built.Cmdline = cmdline(o.Board, o.Version, r.root.Verity)
-	if o.Fault != "" {
-		r.built.Cmdline += " kogge.fault=" + o.Fault
-	}
+	r.built.Cmdline = kernelLine(o.Board, cmdline.Words{Board: o.Board.Name, Version: o.Version, Verity: r.root.Verity, Fault: o.Fault})
 	tree, err := r.deviceTree(o.Board, k.Release)
 	if err != nil {
 		return err
@@ -100,20 +97,19 @@ func initramfsKey(init, release string, modules []kernel.Module) (string, error)
 	return fmt.Sprintf("initramfs-%x.zst", h.Sum(nil)[:16]), nil
 }
 
-// cmdline is the kernel command line of a release. It names content, never a slot.
+// kernelLine is the kernel command line of a release. It names content, never a slot.
 //
 //   - panic=10 and the two that turn oopses and lockups into panics: a sick kernel
 //     starts over, which uses up a try.
 //   - huge pages off: with them the Go heaps and the kernel's reserve take about
 //     130 MiB more of an idle node.
 //   - gpt: a damaged protective MBR must not hide the partitions.
-func cmdline(b boards.Board, version string, p verity.Params) string {
+func kernelLine(b boards.Board, ours cmdline.Words) string {
 	var words []string
 	for _, c := range b.Consoles {
 		words = append(words, "console="+c)
 	}
 	words = append(words, "quiet", "loglevel=4", "panic=10", "oops=panic", "softlockup_panic=1", "transparent_hugepage=never", "gpt")
 	words = append(words, b.Cmdline...)
-	words = append(words, "kogge.board="+b.Name, "kogge.version="+version, "kogge.verity="+p.String())
-	return strings.Join(words, " ")
+	return strings.Join(append(words, ours.String()), " ")
 }

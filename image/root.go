@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"time"
 
 	"kogge.example/image/debian"
 	"kogge.example/image/kernel"
@@ -20,6 +18,7 @@ import (
 	"kogge.example/image/rootfs"
 	"kogge.example/update/blank"
 	"kogge.example/update/fat"
+	"kogge.example/update/osrelease"
 	"kogge.example/update/verity"
 )
 
@@ -27,17 +26,6 @@ import (
 type slotRoot struct {
 	File   string // path
 	Verity verity.Params
-}
-
-// Facts is the file /usr/lib/kogge/release.json: what the running system knows
-// about itself.
-type Facts struct {
-	Version string    `json:"version"`
-	Board   string    `json:"board"`
-	Arch    string    `json:"arch"`
-	Kernel  string    `json:"kernel"`
-	Counter uint64    `json:"counter"` // of the release
-	Time    time.Time `json:"time"`    // of the commit; no clock of a node goes below it
 }
 
 // buildRoot makes the root file system and its verity tree.
@@ -134,9 +122,9 @@ func readParams(name string, salt [32]byte) (verity.Params, error) {
 
 // rootEntries lists every file of the root file system.
 func (r release) rootEntries(o Options, k *kernel.Kernel, programs program.Set) ([]rootfs.Entry, error) {
-	facts, err := json.MarshalIndent(Facts{Version: o.Version, Board: o.Board.Name, Arch: o.Board.Arch, Kernel: k.Release, Counter: o.counter(), Time: o.When.UTC()}, "", "\t")
+	facts, err := osrelease.Facts{Version: o.Version, Board: o.Board.Name, Arch: o.Board.Arch, Kernel: k.Release, Counter: o.counter(), Time: o.When}.Text()
 	if err != nil {
-		return nil, fmt.Errorf("release facts: %w", err)
+		return nil, err
 	}
 	certificates, err := caBundle(r.files)
 	if err != nil {
@@ -161,7 +149,7 @@ func (r release) rootEntries(o Options, k *kernel.Kernel, programs program.Set) 
 		{Path: "/etc/group", Data: []byte("root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")},
 		{Path: "/etc/ssl/certs/ca-certificates.crt", Data: certificates},
 		{Path: "/usr/lib/os-release", Data: osRelease(o)},
-		{Path: "/usr/lib/kogge/release.json", Data: append(facts, '\n')},
+		{Path: osrelease.File, Data: facts},
 	}
 	if o.Trust != nil {
 		entries = append(entries, rootfs.Entry{Path: TrustFile, Data: o.Trust})

@@ -5,10 +5,10 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"kogge.example/init/guard"
+	"kogge.example/update/cmdline"
 )
 
 // faults are what kogge.fault=NAME on the kernel command line breaks, by the moment
@@ -43,17 +43,14 @@ var faults = map[string]map[string]func(){
 
 // fault breaks what the kernel command line names, if its moment is this one.
 func fault(moment string) {
-	data, err := os.ReadFile("/proc/cmdline")
+	words, err := cmdline.Read(cmdline.File)
 	if err != nil {
 		guard.Kmsg("fault: " + err.Error())
 		return
 	}
-	for _, word := range strings.Fields(string(data)) {
-		name, ours := strings.CutPrefix(word, "kogge.fault=")
-		if do := faults[moment][name]; ours && do != nil {
-			guard.Kmsg(fmt.Sprintf("fault %s: this image is for tests", name))
-			do()
-		}
+	if do := faults[moment][words.Fault]; do != nil {
+		guard.Kmsg(fmt.Sprintf("fault %s: this image is for tests", words.Fault))
+		do()
 	}
 }
 

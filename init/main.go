@@ -104,7 +104,7 @@ func openModules() (*module.Index, error) {
 func end(how string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	c, err := control.Dial(ctx, controlSocket)
+	c, err := control.Dial(ctx, control.Path)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -15,6 +14,7 @@ import (
 
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 )
 
 // TestRoles calls the program under names and with roles that are none of its own:
@@ -63,28 +63,6 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// TestBootFacts is what programs of the node read about the boot.
-func TestBootFacts(t *testing.T) {
-	b := boot{Slot: "A", Version: "1.0", Board: "pc-x86_64", Disk: "sda"}
-	if got, want := b.String(), "slot A, release 1.0, board pc-x86_64"; got != want {
-		t.Errorf("%q", got)
-	}
-	b.Trial = true
-	if got, want := b.String(), "slot A, release 1.0, board pc-x86_64, on trial"; got != want {
-		t.Errorf("%q", got)
-	}
-	data, err := json.Marshal(b)
-	if want := `{"slot":"A","version":"1.0","board":"pc-x86_64","trial":true,"disk":"sda"}`; err != nil || string(data) != want {
-		t.Errorf("%s, %v", data, err)
-	}
-	b.Loader, b.CountPath, b.TriesLeft = "systemd-boot", "/loader/entries/kogge-a+2-1.conf", 2
-	b.Parts, b.RootHash = map[string]string{"ESP": "/dev/sda1"}, "00ff"
-	data, err = json.Marshal(b)
-	if want := `{"slot":"A","version":"1.0","board":"pc-x86_64","trial":true,"disk":"sda","loader":"systemd-boot","count_path":"/loader/entries/kogge-a+2-1.conf","tries_left":2,"parts":{"ESP":"/dev/sda1"},"root_hash":"00ff"}`; err != nil || string(data) != want {
-		t.Errorf("%s, %v", data, err)
-	}
-}
-
 // TestReadBootPartition looks for a node.yaml on boot partitions good and bad.
 func TestReadBootPartition(t *testing.T) {
 	const size = 40 << 20
@@ -109,7 +87,7 @@ func TestReadBootPartition(t *testing.T) {
 	if err := os.WriteFile(garbage, make([]byte, size), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	table := gpt.Table{Partitions: []gpt.Partition{{Number: 1, Name: mount.ESP, First: 64, Last: 64 + size/gpt.SectorSize - 1}}}
+	table := gpt.Table{Partitions: []gpt.Partition{{Number: 1, Name: partition.ESP, First: 64, Last: 64 + size/gpt.SectorSize - 1}}}
 	for _, c := range []struct {
 		name string
 		disk mount.Disk
@@ -117,11 +95,11 @@ func TestReadBootPartition(t *testing.T) {
 		err  bool
 	}{
 		{name: "no disk"},
-		{name: "a seed", disk: mount.Disk{Name: "x", Parts: map[string]string{mount.ESP: with(map[string]string{bootSeed: "hostname: x\n"})}, Table: table}, want: "hostname: x\n"},
-		{name: "no seed", disk: mount.Disk{Name: "x", Parts: map[string]string{mount.ESP: with(nil)}, Table: table}},
-		{name: "no FAT", disk: mount.Disk{Name: "x", Parts: map[string]string{mount.ESP: garbage}, Table: table}, err: true},
-		{name: "no device", disk: mount.Disk{Name: "x", Parts: map[string]string{mount.ESP: garbage + ".gone"}, Table: table}, err: true},
-		{name: "no partition", disk: mount.Disk{Name: "x", Parts: map[string]string{mount.ESP: garbage}}, err: true},
+		{name: "a seed", disk: mount.Disk{Name: "x", Parts: map[string]string{partition.ESP: with(map[string]string{bootSeed: "hostname: x\n"})}, Table: table}, want: "hostname: x\n"},
+		{name: "no seed", disk: mount.Disk{Name: "x", Parts: map[string]string{partition.ESP: with(nil)}, Table: table}},
+		{name: "no FAT", disk: mount.Disk{Name: "x", Parts: map[string]string{partition.ESP: garbage}, Table: table}, err: true},
+		{name: "no device", disk: mount.Disk{Name: "x", Parts: map[string]string{partition.ESP: garbage + ".gone"}, Table: table}, err: true},
+		{name: "no partition", disk: mount.Disk{Name: "x", Parts: map[string]string{partition.ESP: garbage}}, err: true},
 	} {
 		data, err := readBootPartition(c.disk, bootSeed)
 		if string(data) != c.want || (data == nil) != (c.want == "") || (err != nil) != c.err {

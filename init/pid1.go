@@ -10,30 +10,25 @@ import (
 	"sync"
 	"time"
 
-	"kogge.example/boards"
 	"kogge.example/init/cgroup"
 	"kogge.example/init/control"
-	"kogge.example/init/firmware"
 	"kogge.example/init/guard"
 	"kogge.example/init/module"
 	"kogge.example/init/mount"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/shutdown"
 	"kogge.example/init/supervise"
+	"kogge.example/init/trial"
 	"kogge.example/init/watchdog"
-	"kogge.example/update/bootloader"
-	"kogge.example/update/gpt"
+	"kogge.example/update/cmdline"
 )
 
 // Files at run time.
 const (
-	runDir        = "/run/kogge"
-	etcDir        = "/run/kogge/etc"
-	controlSocket = "/run/kogge/init.sock"
-	nodeYAML      = "/run/kogge/node.yaml" // what the node runs with
-	networkJSON   = "/run/kogge/network.json"
-	clockJSON     = "/run/kogge/clock.json"
-	cgroupDir     = "/sys/fs/cgroup"
+	runDir    = control.RunDir
+	etcDir    = runDir + "/etc"
+	nodeYAML  = runDir + "/node.yaml" // what the node runs with
+	cgroupDir = "/sys/fs/cgroup"
 )
 
 // setUpLimit is how long the watchdog is fed before the supervisor's loop does it:
@@ -47,28 +42,28 @@ const self = "/proc/self/exe"
 
 // node is what the steps of a boot hand from one to the next.
 type node struct {
-	boot     boot
+	boot     control.Boot
 	dog      *watchdog.Dog
 	cgroups  cgroup.Tree
 	budget   shutdown.Budget
 	degraded supervise.Degraded
 	modules  *module.Index
-	cmdline  mount.Cmdline
+	cmdline  cmdline.Words
 	disk     mount.Disk
 	config   nodeconfig.Config
 	settings []byte // the text of config
 	persist  bool   // STATE is on the disk
 
 	asking sync.Mutex // held while a wish is left on the boot partition
-	noting sync.Mutex // held while the history gets a line
-
-	tries tries
-	words *lastWords // of a trial; nil otherwise
+	trial  trial.Boot // what of this boot concerns the slots
 }
 
 // pid1 runs the node from the root file system on. It does not return.
-func pid1(b boot, dog *watchdog.Dog) {
+func pid1(b control.Boot, dog *watchdog.Dog) {
 	n := &node{boot: b, dog: dog}
+	n.trial.Node = trial.Node{
+		Facts: &n.boot, Run: runDir, ID: bootID(), Selected: selectedSlot, Pstore: n.openPstore, Dog: dog, Degraded: &n.degraded, Say: n.say,
+	}
 	how, err := n.run()
 	if err != nil {
 		guard.Kmsg("boot: " + err.Error())
@@ -84,7 +79,7 @@ func (n *node) run() (how shutdown.How, err error) {
 		if v := recover(); v != nil {
 			guard.Kmsg(fmt.Sprintf("panic: %v\n%s", v, debug.Stack()))
 			how, err = shutdown.Reboot, fmt.Errorf("%w: panic: %v", guard.ErrPanic, v)
-			n.goDown(func() { n.noteEnd(how, err) })
+			n.goDown(func() { n.trial.NoteDown(string(how), err) })
 		}
 	}()
 	var events *module.Events
@@ -104,17 +99,17 @@ func (n *node) run() (how shutdown.How, err error) {
 	defer stop()
 	restarts := make(chan string)
 	settings := n.keepSettings(restarts)
-	assessment := n.startAssessment(ctx, end)
+	assessment := n.trial.Assess(ctx, n.config.Assessment().Timeout, end)
 	cfg := supervise.Config{
 		Services: n.services(), Dir: runDir, Cgroups: n.cgroups, Dog: n.dog, Budget: &n.budget,
 		Degraded: &n.degraded, Say: n.say, Restarts: restarts,
 		Changed: func(s control.Status) {
 			settings.Observe(s)
-			assessment.observe(s)
+			assessment.Observe(s)
 			show(s)
 		},
 		Answer: func(r control.Request) control.Response { return n.answer(settings, assessment, r) },
-		Trace:  n.traceTrial(),
+		Trace:  n.trial.Trace(),
 	}
 	if n.persist {
 		cfg.LogDir = filepath.Join(mount.StateDir, "log")
@@ -123,8 +118,8 @@ func (n *node) run() (how shutdown.How, err error) {
 	debug.FreeOSMemory()
 	how, err = supervise.Run(ctx, cfg)
 	n.goDown(func() {
-		assessment.over(err == nil)
-		n.noteEnd(how, err)
+		assessment.Over(err == nil)
+		n.trial.NoteDown(string(how), err)
 		n.degraded.Add("seed of randomness", n.saveEntropy())
 	})
 	return how, err
@@ -135,7 +130,7 @@ func (n *node) run() (how shutdown.How, err error) {
 const downLimit = 20 * time.Second
 
 func (n *node) goDown(write func()) {
-	n.dog.While(downLimit, guard.Go, func() { within(downLimit, "last notes", write) })
+	n.dog.While(downLimit, guard.Go, func() { guard.Within(downLimit, "last notes", write) })
 }
 
 // setUp is the part before there are services. The device events that it returns
@@ -149,11 +144,11 @@ func (n *node) setUp() (events *module.Events, err error) {
 	n.degraded.Add("watchdog", n.dog.Missing())
 	n.degraded.Add("kernel settings", setSysctls("/proc/sys"))
 	n.degraded.Add("folders", makeFolders())
-	n.degraded.Add("boot facts", n.boot.publish())
+	n.degraded.Add("boot facts", n.boot.Write(runDir))
 	n.degraded.Add("cgroups", n.openCgroups())
 	// Before the drivers and STATE, which may be what the boots fail at.
 	n.degraded.Add("boot disk", n.findDisk())
-	moved, err := n.countBoot()
+	moved, err := n.trial.Count()
 	n.degraded.Add("count of boots", err)
 	if moved != nil {
 		return nil, moved
@@ -171,15 +166,15 @@ func (n *node) setUp() (events *module.Events, err error) {
 // remember is the part of setUp that wants STATE. The error ends the boot.
 func (n *node) remember() error {
 	n.degraded.Add("clock", n.startClock())
-	moved, err := n.countLater()
+	moved, err := n.trial.CountAgain(imageTime())
 	n.degraded.Add("count of boots", err)
 	if moved != nil {
 		return moved
 	}
 	n.degraded.Add("seed of randomness", n.startEntropy())
 	n.degraded.Add("identity", n.identify())
-	n.degraded.Add("history of boots", n.noteBoot())
-	n.degraded.Add("trial", n.concludeTrial())
+	n.degraded.Add("history of boots", n.trial.NoteUp())
+	n.degraded.Add("trial", n.trial.Conclude())
 	return nil
 }
 
@@ -232,7 +227,7 @@ func (n *node) loadModules() error {
 // findDisk finds the boot disk again, unless stage 0 said to keep away from it.
 func (n *node) findDisk() error {
 	var err error
-	if n.cmdline, err = mount.ReadCmdline(); err != nil {
+	if n.cmdline, err = cmdline.Read(cmdline.File); err != nil {
 		return err
 	}
 	if n.boot.Alone != "" {
@@ -245,50 +240,15 @@ func (n *node) findDisk() error {
 	for _, d := range disks {
 		if d.Name == n.boot.Disk {
 			n.disk = d
+			part, err := bootPartition(d)
+			if err != nil {
+				return err
+			}
+			n.trial.Part = part
 			return nil
 		}
 	}
 	return fmt.Errorf("disk %s, which we booted from, is gone", n.boot.Disk)
-}
-
-// nameSlots has the firmware know both slots, for the day on which the boot loader cannot
-// start one. A slot on trial does not: the order is for slots that have proven themselves.
-func (n *node) nameSlots() error {
-	if n.boot.Trial || n.boot.Alone != "" || n.disk.Name == "" || !mount.HasFirmware() {
-		return nil
-	}
-	board, err := boards.Find(n.boot.Board)
-	if err != nil {
-		return err
-	}
-	loader, err := bootloader.For(board.Bootloader)
-	if err != nil || loader.Direct() == "" {
-		return err
-	}
-	f, err := os.Open(n.disk.Path())
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	table, err := gpt.Read(f, n.disk.Size) // the first boot has given the partitions names of their own
-	if err != nil {
-		return err
-	}
-	esp, err := table.Find(mount.ESP)
-	if err != nil {
-		return err
-	}
-	kernels := map[bootloader.Slot]string{}
-	for _, slot := range []bootloader.Slot{bootloader.A, bootloader.B} {
-		if kernels[slot], err = loader.Path(slot, loader.Direct()); err != nil {
-			return err
-		}
-	}
-	changed, err := firmware.Keep(mount.EFIVariables, esp, n.slot(), kernels)
-	if changed {
-		guard.Note("boot options of the firmware: slot " + n.boot.Slot + " first, then the other one")
-	}
-	return err
 }
 
 // startTimeout is for a board with little memory, which reads its programs from a

@@ -9,7 +9,6 @@ import (
 	"kogge.example/init/console"
 	"kogge.example/init/control"
 	"kogge.example/init/guard"
-	"kogge.example/init/network"
 )
 
 // consoles writes to every console of the kernel command line. Their descriptors
@@ -71,7 +70,7 @@ func (n *node) startConsole() (show func(control.Status), stop func()) {
 
 // addresses reads what the network service wrote, for people.
 func addresses() []string {
-	status, err := network.ReadStatus(networkJSON)
+	status, err := control.ReadNetwork(runDir)
 	if err != nil {
 		return nil // not up yet
 	}

@@ -11,6 +11,7 @@ import (
 	"kogge.example/init/change"
 	"kogge.example/init/control"
 	"kogge.example/init/guard"
+	"kogge.example/init/trial"
 )
 
 // keepSettings makes the keeper of node.yaml. Services that it wants to start anew
@@ -29,7 +30,7 @@ func (n *node) keepSettings(restarts chan<- string) *change.Keeper {
 }
 
 // answer answers control requests that are not about services.
-func (n *node) answer(keeper *change.Keeper, assessment *assessor, r control.Request) (answer control.Response) {
+func (n *node) answer(keeper *change.Keeper, assessment *trial.Assessor, r control.Request) (answer control.Response) {
 	defer func() {
 		if v := recover(); v != nil { // one client's trouble is no reason to reboot
 			guard.Kmsg(fmt.Sprintf("control: %s: panic: %v", r.Op, v))
@@ -50,7 +51,7 @@ func (n *node) answer(keeper *change.Keeper, assessment *assessor, r control.Req
 	case control.OpUndo:
 		answer.Config, err = keeper.Undo()
 	case control.OpAssess:
-		answer.Assessment = assessment.answer(r)
+		answer.Assessment = assessment.Answer(r)
 	case control.OpReset:
 		err = n.askReset(r, keeper.Kept())
 	default:

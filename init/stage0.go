@@ -2,19 +2,19 @@ package main
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"kogge.example/boards"
+	"kogge.example/init/control"
 	"kogge.example/init/guard"
 	"kogge.example/init/module"
 	"kogge.example/init/mount"
 	"kogge.example/init/watchdog"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 )
@@ -27,63 +27,38 @@ const diskWait = 60 * time.Second
 // looked for: some drivers of storage probe their buses for a minute each.
 const findLimit = diskWait + 4*time.Minute
 
-// bootJSON tells programs of the node what stage 0 found.
-const bootJSON = "/run/kogge/boot.json"
-
-// boot is what stage 0 found, and what the rest of the system is told about it.
-type boot struct {
-	Slot    string `json:"slot"`    // "A" or "B"
-	Version string `json:"version"` // of the release
-	Board   string `json:"board"`
-	Trial   bool   `json:"trial"` // this slot has not proven itself yet
-	Disk    string `json:"disk"`  // kernel's name of the boot disk
-	// Alone is "" or the reason why no other partition may be used: two disks
-	// carry one image, and writing to either could be the wrong one.
-	Alone string `json:"alone,omitempty"`
-	// Loader is the boot loader that started us, as boards name it; "" where the kernel
-	// was started directly. CountPath is the file on the boot partition whose name has
-	// the tries of this slot, TriesLeft those after this one.
-	Loader    string `json:"loader,omitempty"`
-	CountPath string `json:"count_path,omitempty"`
-	TriesLeft int    `json:"tries_left,omitempty"`
-	// Parts are the device files of the boot disk's partitions, by name.
-	Parts map[string]string `json:"parts,omitempty"`
-	// RootHash names the root file system that runs, in hex.
-	RootHash string `json:"root_hash,omitempty"`
-}
-
 // stage0 is the first code in the machine, in the initramfs: the watchdog, the
 // modules, the disk, the slot. Then the root file system is the root of everything
 // and the initramfs is gone but for this program, which goes on as PID 1: a second
 // exec would read the same program from the slot once more.
-func stage0() (boot, *watchdog.Dog, error) {
+func stage0() (control.Boot, *watchdog.Dog, error) {
 	if err := mount.Stage0(); err != nil {
-		return boot{}, nil, fmt.Errorf("early file systems: %w", err)
+		return control.Boot{}, nil, fmt.Errorf("early file systems: %w", err)
 	}
-	cmdline, err := mount.ReadCmdline()
+	words, err := cmdline.Read(cmdline.File)
 	if err != nil {
-		return boot{}, nil, err
+		return control.Boot{}, nil, err
 	}
-	board, err := boards.Find(cmdline.Board)
+	board, err := boards.Find(words.Board)
 	if err != nil {
-		return boot{}, nil, fmt.Errorf("kernel command line: kogge.board: %w", err)
+		return control.Boot{}, nil, fmt.Errorf("kernel command line: kogge.board: %w", err)
 	}
 	kind, err := bootloader.For(board.Bootloader)
 	if err != nil {
-		return boot{}, nil, err
+		return control.Boot{}, nil, err
 	}
 	modules, err := module.Open("/modules")
 	if err != nil {
-		return boot{}, nil, err
+		return control.Boot{}, nil, err
 	}
 	dog := startWatchdog(modules, board)
 	fault("stage 0")
 	var disk mount.Disk
 	var loader mount.Loader
-	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board, cmdline) })
-	b := boot{
-		Version: cmdline.Version, Board: cmdline.Board, Disk: disk.Name, Trial: cmdline.Trial || loader.CountPath != "",
-		CountPath: loader.CountPath, Parts: disk.Parts, RootHash: hex.EncodeToString(cmdline.Verity.Root[:]),
+	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board, words) })
+	b := control.Boot{
+		Version: words.Version, Board: words.Board, Disk: disk.Name, Trial: words.Trial || loader.CountPath != "",
+		Parts: disk.Parts, RootHash: hex.EncodeToString(words.Verity.Root[:]),
 	}
 	if loader.Partition != nil || !kind.TellsByEFI() {
 		b.Loader = string(board.Bootloader)
@@ -92,21 +67,21 @@ func stage0() (boot, *watchdog.Dog, error) {
 		b.Alone = err.Error() + ": unplug one of them"
 		guard.Kmsg(b.Alone)
 	} else if err != nil {
-		return boot{}, nil, err
+		return control.Boot{}, nil, err
 	}
-	if b.Slot, err = mount.OpenRoot(disk, cmdline.Verity, b.Trial); err != nil {
-		return boot{}, nil, slotError(err, b, board, disk, bootloader.Slot(loader.SelectedSlot()), dog)
+	if b.Slot, err = mount.OpenRoot(disk, words.Verity, b.Trial); err != nil {
+		return control.Boot{}, nil, slotError(err, b, board, disk, bootloader.Slot(loader.SelectedSlot()), dog)
 	}
 	// The loader may have counted a try of the other slot, failed to start it, and left
 	// the machine to the firmware.
-	if !cmdline.Trial && loader.CountedOther(b.Slot) {
-		b.Trial, b.CountPath = false, ""
+	if !words.Trial && loader.CountedOther(b.Slot) {
+		b.Trial = false
 	}
 	return b, dog, mount.SwitchRoot()
 }
 
 // findBootDisk loads what the root needs, and drivers until the boot disk is there.
-func findBootDisk(modules *module.Index, board boards.Board, cmdline mount.Cmdline) (mount.Disk, mount.Loader, error) {
+func findBootDisk(modules *module.Index, board boards.Board, words cmdline.Words) (mount.Disk, mount.Loader, error) {
 	if err := modules.LoadAll(board.Root...); err != nil {
 		guard.Kmsg(err.Error()) // the root will not open, and say why
 	}
@@ -117,10 +92,10 @@ func findBootDisk(modules *module.Index, board boards.Board, cmdline mount.Cmdli
 	if err != nil {
 		guard.Kmsg(err.Error()) // as with a loader that tells nothing: proven, and any one disk
 	}
-	if cmdline.BootPart != (gpt.GUID{}) {
+	if words.BootPart != (gpt.GUID{}) {
 		// Whoever says it here has started us. After kexec the firmware's variables are
 		// those of an earlier boot.
-		loader = mount.Loader{Partition: &cmdline.BootPart}
+		loader = mount.Loader{Partition: &words.BootPart}
 	}
 	disk, err := waitForDisk(modules, loader)
 	return disk, loader, err
@@ -178,7 +153,7 @@ func waitForDisk(modules *module.Index, loader mount.Loader) (mount.Disk, error)
 // try. A proven slot that has decayed is left for the other one, if that was proven too.
 // Otherwise it is a medium written badly: starting over would only hide that, so the
 // message stays on the screen.
-func slotError(err error, b boot, board boards.Board, disk mount.Disk, selected bootloader.Slot, dog *watchdog.Dog) error {
+func slotError(err error, b control.Boot, board boards.Board, disk mount.Disk, selected bootloader.Slot, dog *watchdog.Dog) error {
 	if b.Trial {
 		return err
 	}
@@ -203,7 +178,7 @@ func slotError(err error, b boot, board boards.Board, disk mount.Disk, selected 
 // proven, so that the loader starts the other one from now on. It cannot go back and
 // forth: a slot that is bad is not proven. selected is what the loader says that it has
 // started, somebody's choice at its menu maybe; "" is not known.
-func leaveSlot(b boot, board boards.Board, disk mount.Disk, selected bootloader.Slot) (left bootloader.Slot, err error) {
+func leaveSlot(b control.Boot, board boards.Board, disk mount.Disk, selected bootloader.Slot) (left bootloader.Slot, err error) {
 	if b.Alone != "" {
 		return "", errors.New(b.Alone)
 	}
@@ -228,22 +203,4 @@ func leaveSlot(b boot, board boards.Board, disk mount.Disk, selected bootloader.
 		}
 		return loader.MarkBad(v, left, time.Now())
 	})
-}
-
-// publish writes down what stage 0 found, for programs of the node.
-func (b boot) publish() error {
-	data, err := json.Marshal(b)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(bootJSON, data, 0o644)
-}
-
-// String is "slot A, release 1.0, board pc-x86_64", as people are told.
-func (b boot) String() string {
-	s := fmt.Sprintf("slot %s, release %s, board %s", b.Slot, b.Version, b.Board)
-	if b.Trial {
-		s += ", on trial"
-	}
-	return strings.TrimSpace(s)
 }

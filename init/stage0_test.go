@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"kogge.example/boards"
+	"kogge.example/init/control"
 	"kogge.example/init/mount"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/bootpart"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 )
 
 // TestLeaveSlot wants a proven slot that does not open left for the other one, if that is
@@ -39,21 +41,21 @@ func TestLeaveSlot(t *testing.T) {
 			}
 			return slot
 		}
-		if _, err := leaveSlot(boot{}, board, disk, ""); err == nil || !strings.Contains(err.Error(), "slot B: empty") {
+		if _, err := leaveSlot(control.Boot{}, board, disk, ""); err == nil || !strings.Contains(err.Error(), "slot B: empty") {
 			t.Errorf("%s: a fresh image: error %v", name, err)
 		}
 		installB(t, loader, part)
-		if _, err := leaveSlot(boot{}, board, disk, ""); err == nil || !strings.Contains(err.Error(), "on trial") {
+		if _, err := leaveSlot(control.Boot{}, board, disk, ""); err == nil || !strings.Contains(err.Error(), "on trial") {
 			t.Errorf("%s: slot B is on trial: error %v", name, err)
 		}
 		if err := part.Edit(func(v *fat.Volume) error { return loader.Bless(v, bootloader.B, time.Now()) }); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := leaveSlot(boot{Alone: "two disks"}, board, disk, ""); err == nil || next() != bootloader.B {
+		if _, err := leaveSlot(control.Boot{Alone: "two disks"}, board, disk, ""); err == nil || next() != bootloader.B {
 			t.Errorf("%s: two disks: error %v, slot %s starts next", name, err, next())
 		}
 		if name == boards.SystemdBoot { // A was chosen at the menu, and does not open: B is as good as it was
-			if left, err := leaveSlot(boot{}, board, disk, bootloader.A); err != nil || left != bootloader.A || next() != bootloader.B {
+			if left, err := leaveSlot(control.Boot{}, board, disk, bootloader.A); err != nil || left != bootloader.A || next() != bootloader.B {
 				t.Errorf("%s: slot A was chosen: left %s, slot %s starts next, %v", name, left, next(), err)
 			}
 			if err := part.Edit(func(v *fat.Volume) error {
@@ -63,10 +65,10 @@ func TestLeaveSlot(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if left, err := leaveSlot(boot{}, board, disk, ""); err != nil || left != bootloader.B || next() != bootloader.A {
+		if left, err := leaveSlot(control.Boot{}, board, disk, ""); err != nil || left != bootloader.B || next() != bootloader.A {
 			t.Errorf("%s: slot B is proven: left %s, slot %s starts next, %v", name, left, next(), err)
 		}
-		if _, err := leaveSlot(boot{}, board, disk, ""); err == nil || next() != bootloader.A {
+		if _, err := leaveSlot(control.Boot{}, board, disk, ""); err == nil || next() != bootloader.A {
 			t.Errorf("%s: slot A does not open either: slot %s starts next, %v", name, next(), err)
 		}
 	}
@@ -93,8 +95,8 @@ func freshDisk(t *testing.T, loader bootloader.Loader) (mount.Disk, bootpart.Par
 	if err := fat.Format(f, fat.Spec{Size: size, Label: "KOGGE", Serial: 1, When: time.Unix(1_700_000_000, 0), Tiny: true}, files); err != nil {
 		t.Fatal(err)
 	}
-	disk := mount.Disk{Parts: map[string]string{mount.ESP: device}}
-	disk.Table.Partitions = []gpt.Partition{{Number: 1, Name: mount.ESP, First: 0, Last: size/gpt.SectorSize - 1}}
+	disk := mount.Disk{Parts: map[string]string{partition.ESP: device}}
+	disk.Table.Partitions = []gpt.Partition{{Number: 1, Name: partition.ESP, First: 0, Last: size/gpt.SectorSize - 1}}
 	part, err := bootPartition(disk)
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +22,9 @@ import (
 	"kogge.example/update/bootpart"
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
+	"kogge.example/update/osrelease"
+	"kogge.example/update/partition"
 )
 
 // Where a node keeps its own things on STATE.
@@ -39,7 +41,6 @@ const (
 	bootJoin    = reset.JoinFile
 	checkLimit  = 30 * time.Minute // of e2fsck: a large disk after a power cut takes long
 	entropySeed = ownDir + "/seed"
-	releaseJSON = "/usr/lib/kogge/release.json"
 )
 
 // configure reads the seed, brings STATE up and chooses the settings.
@@ -88,11 +89,11 @@ func (n *node) readSeed() seed.Input {
 
 // bootPartition is where the boot partition of a disk lies.
 func bootPartition(d mount.Disk) (bootpart.Partition, error) {
-	p, err := d.Table.Find(mount.ESP)
+	p, err := d.Table.Find(partition.ESP)
 	if err != nil {
 		return bootpart.Partition{}, err
 	}
-	return bootpart.Partition{Device: d.Parts[mount.ESP], Size: p.Size()}, nil
+	return bootpart.Partition{Device: d.Parts[partition.ESP], Size: p.Size()}, nil
 }
 
 // readBootPartition reads one small file; nil if it is not there.
@@ -144,7 +145,7 @@ func (n *node) mountState(in seed.Input) error {
 	if err != nil {
 		return errors.Join(err, mount.Volatile())
 	}
-	n.persist = true
+	n.persist, n.trial.Memory = true, memory.Dir
 	n.degraded.Add("name of STATE", mount.NewStateUUID(n.disk, n.cmdline.Verity.String(), blank.Seed))
 	return os.MkdirAll(ownDir, 0o700)
 }
@@ -262,10 +263,8 @@ func (n *node) saveEntropy() error {
 
 // imageTime is the time of the commit that this release was built from.
 func imageTime() time.Time {
-	var facts struct {
-		Time time.Time `json:"time"`
-	}
-	if json.Unmarshal(readOptional(releaseJSON), &facts) != nil {
+	facts, err := osrelease.Read(osrelease.File)
+	if err != nil {
 		return time.Time{}
 	}
 	return facts.Time

@@ -158,7 +158,7 @@ func findMatching(text string) (string, error) {
 func status() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	c, err := control.Dial(ctx, controlSocket)
+	c, err := control.Dial(ctx, control.Path)
 	if err != nil {
 		return "", err
 	}

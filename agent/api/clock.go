@@ -26,49 +26,21 @@ type upkeepService struct {
 	packing sync.Mutex // held while an archive is packed
 }
 
-// clockStatus is what the clock service says (init/clock writes it).
-type clockStatus struct {
-	Synced  bool      `json:"synced"`
-	Source  string    `json:"source"`
-	Single  bool      `json:"single"`
-	Offset  string    `json:"offset"`
-	Polled  time.Time `json:"polled"`
-	Servers []string  `json:"servers"`
-	Answers []struct {
-		Server  string `json:"server"`
-		Stratum int32  `json:"stratum"`
-		Offset  string `json:"offset"`
-		Error   string `json:"error"`
-	} `json:"answers"`
-	Problem string    `json:"problem"`
-	Floor   time.Time `json:"floor"`
-	SavedAt time.Time `json:"savedAt"`
-	Jump    string    `json:"jump"`
-	JumpAt  time.Time `json:"jumpAt"`
-	ByHand  time.Time `json:"byHand"`
-}
-
-func (m Machine) clockStatus() (clockStatus, error) {
-	var s clockStatus
-	err := readJSON(m.run("clock.json"), &s)
-	return s, err
-}
-
-// text says in words what the clock goes by.
-func (s clockStatus) text() string {
+// clockText says in words what the clock goes by.
+func clockText(c control.Clock) string {
 	switch {
-	case s.Synced:
-		return "follows " + s.Source
-	case s.Problem != "":
-		return s.Problem
-	case !s.ByHand.IsZero():
-		return "set by hand on " + s.ByHand.UTC().Format(time.DateOnly)
+	case c.Synced:
+		return "follows " + c.Source
+	case c.Problem != "":
+		return c.Problem
+	case !c.ByHand.IsZero():
+		return "set by hand on " + c.ByHand.UTC().Format(time.DateOnly)
 	}
 	return "on its own"
 }
 
 func (s *upkeepService) GetTime(context.Context, *connect.Request[apiv1.GetTimeRequest]) (*connect.Response[apiv1.GetTimeResponse], error) {
-	c, err := s.machine.clockStatus()
+	c, err := control.ReadClock(s.machine.folder())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
@@ -78,7 +50,7 @@ func (s *upkeepService) GetTime(context.Context, *connect.Request[apiv1.GetTimeR
 		Jumped: moment(c.JumpAt), Jump: duration(c.Jump), ByHand: moment(c.ByHand),
 	}
 	for _, a := range c.Answers {
-		answer.Answers = append(answer.Answers, &apiv1.TimeAnswer{Server: a.Server, Stratum: a.Stratum, Offset: duration(a.Offset), Error: duration(a.Error)})
+		answer.Answers = append(answer.Answers, &apiv1.TimeAnswer{Server: a.Server, Stratum: int32(a.Stratum), Offset: duration(a.Offset), Error: duration(a.Error)})
 	}
 	return connect.NewResponse(answer), nil
 }

@@ -61,11 +61,11 @@ func TestTime(t *testing.T) {
 
 	for text, want := range map[string]string{
 		`{"synced":true,"source":"192.0.2.1","offset":"-1.5ms","servers":["192.0.2.1","a"],"answers":[{"server":"192.0.2.1","stratum":2,"offset":"-1.5ms","error":"20ms"}]}`: "follows 192.0.2.1",
-		`{"byHand":"2026-11-25T22:00:00Z","jump":"720h0m0s","jumpAt":"2026-11-25T22:00:00Z"}`:                                                                                "set by hand on 2026-11-25",
-		`{"problem":"the servers are split in halves","byHand":"2026-11-25T22:00:00Z"}`:                                                                                      "the servers are split in halves",
+		`{"by_hand":"2026-11-25T22:00:00Z","jump":"720h0m0s","jump_at":"2026-11-25T22:00:00Z"}`:                                                                              "set by hand on 2026-11-25",
+		`{"problem":"the servers are split in halves","by_hand":"2026-11-25T22:00:00Z"}`:                                                                                     "the servers are split in halves",
 		`{}`: "on its own",
 	} {
-		if err := os.WriteFile(filepath.Join(run, "clock.json"), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(run, control.ClockFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		status, err := c.Status(timeout(t), connect.NewRequest(&apiv1.StatusRequest{}))
@@ -80,7 +80,7 @@ func TestTime(t *testing.T) {
 			t.Errorf("%s: %v", text, answer.Msg)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(run, "clock.json"), []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(run, control.ClockFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err = c.GetTime(timeout(t), connect.NewRequest(&apiv1.GetTimeRequest{}))

@@ -12,9 +12,9 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/compose"
 	"kogge.example/agent/install"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/compose"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )

@@ -13,7 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/workload/wanted"
+	"kogge.example/agent/wanted"
 	"kogge.example/init/control"
 )
 

@@ -18,12 +18,12 @@ import (
 	"github.com/moby/sys/signal"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/workload"
+	"kogge.example/agent/engine"
 )
 
 // Commands runs commands inside containers.
 type Commands interface {
-	Exec(ctx context.Context, instance string, c workload.Command) (*workload.Process, error)
+	Exec(ctx context.Context, instance string, c engine.Command) (*engine.Process, error)
 }
 
 // Limits of a session, in bytes.
@@ -107,16 +107,16 @@ func signalOf(text string) (syscall.Signal, error) {
 	return s, err
 }
 
-func sizeOf(s *apiv1.TerminalSize) (workload.Size, error) {
+func sizeOf(s *apiv1.TerminalSize) (engine.Size, error) {
 	if w, h := s.GetWidth(), s.GetHeight(); w > math.MaxUint16 || h > math.MaxUint16 {
-		return workload.Size{}, fmt.Errorf("a terminal of %d × %d characters", w, h)
+		return engine.Size{}, fmt.Errorf("a terminal of %d × %d characters", w, h)
 	}
-	return workload.Size{Width: uint16(s.GetWidth()), Height: uint16(s.GetHeight())}, nil
+	return engine.Size{Width: uint16(s.GetWidth()), Height: uint16(s.GetHeight())}, nil
 }
 
 // commandOf is what start asks for.
-func commandOf(start *apiv1.ExecStart) (workload.Command, error) {
-	c := workload.Command{Args: start.Command, Env: start.Env, User: start.User, WorkingDir: start.WorkingDir, Input: start.Stdin}
+func commandOf(start *apiv1.ExecStart) (engine.Command, error) {
+	c := engine.Command{Args: start.Command, Env: start.Env, User: start.User, WorkingDir: start.WorkingDir, Input: start.Stdin}
 	size := len(start.User) + len(start.WorkingDir)
 	for _, text := range append(append([]string{start.User, start.WorkingDir}, start.Command...), start.Env...) {
 		if size += len(text) + 1; strings.ContainsRune(text, 0) {
@@ -176,16 +176,16 @@ func (s *workloadService) Exec(ctx context.Context, stream *connect.BidiStream[a
 // any other error, and for none.
 func notStarted(err error) int32 {
 	switch {
-	case errors.Is(err, workload.ErrNoProgram):
+	case errors.Is(err, engine.ErrNoProgram):
 		return 127
-	case errors.Is(err, workload.ErrNotExecutable):
+	case errors.Is(err, engine.ErrNotExecutable):
 		return 126
 	}
 	return 0
 }
 
 // exec starts the command.
-func (s *workloadService) exec(ctx context.Context, start *apiv1.ExecStart, command workload.Command) (*workload.Process, error) {
+func (s *workloadService) exec(ctx context.Context, start *apiv1.ExecStart, command engine.Command) (*engine.Process, error) {
 	keeper, commands := s.containers(), s.commands()
 	if keeper == nil || commands == nil {
 		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
@@ -197,12 +197,12 @@ func (s *workloadService) exec(ctx context.Context, start *apiv1.ExecStart, comm
 	start.Container = u.ID // for the events
 	process, err := commands.Exec(ctx, u.Instance, command)
 	switch {
-	case errors.Is(err, workload.ErrNotRunning):
+	case errors.Is(err, engine.ErrNotRunning):
 		state := strings.TrimSuffix(string(u.State)+", "+u.Reason, ", ")
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("container %s does not run: %s", u.ID, state))
-	case errors.Is(err, workload.ErrTooMany):
+	case errors.Is(err, engine.ErrTooMany):
 		return nil, connect.NewError(connect.CodeResourceExhausted, err)
-	case errors.Is(err, workload.ErrNoUser):
+	case errors.Is(err, engine.ErrNoUser):
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
@@ -217,7 +217,7 @@ func (s *workloadService) exec(ctx context.Context, start *apiv1.ExecStart, comm
 // command up and nothing else, and one whose command takes no input can still signal it.
 type talk struct {
 	stream  *connect.BidiStream[apiv1.ExecRequest, apiv1.ExecResponse]
-	process *workload.Process
+	process *engine.Process
 	out     chan *apiv1.ExecResponse
 	more    chan struct{} // there is input, or its end
 

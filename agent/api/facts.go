@@ -1,12 +1,8 @@
 package api
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -19,25 +15,29 @@ import (
 
 // assessment reads how PID 1 judges this boot.
 func (m Machine) assessment(b *apiv1.Boot) error {
-	var a control.Assessment
-	if err := readJSON(m.run(filepath.Base(control.AssessmentPath)), &a); err != nil {
+	a, err := control.ReadAssessment(m.folder())
+	if err != nil {
 		return err
 	}
 	b.Assessment, b.Why, b.Since = a.State, a.Why, timestamppb.New(a.Since)
 	return nil
 }
 
-// links reads what the network service says (init/network writes it).
-func (m Machine) links(s *apiv1.StatusResponse) error {
-	var status struct {
-		Interfaces []struct {
-			Name      string         `json:"name"`
-			Carrier   bool           `json:"carrier"`
-			Addresses []netip.Prefix `json:"addresses"`
-			Problem   string         `json:"problem"`
-		} `json:"interfaces"`
+// boot says what stage 0 found out about this boot.
+func (m Machine) boot(b *apiv1.Boot) error {
+	facts, err := control.ReadBoot(m.folder())
+	if err != nil {
+		return err
 	}
-	if err := readJSON(m.run("network.json"), &status); err != nil {
+	b.Slot, b.Version, b.Board, b.Trial = facts.Slot, facts.Version, facts.Board, facts.Trial
+	b.Disk, b.Loader, b.TriesLeft = facts.Disk, facts.Loader, int32(facts.TriesLeft)
+	return nil
+}
+
+// links reads what the network service says.
+func (m Machine) links(s *apiv1.StatusResponse) error {
+	status, err := control.ReadNetwork(m.folder())
+	if err != nil {
 		return err
 	}
 	for _, i := range status.Interfaces {
@@ -58,9 +58,9 @@ func (m Machine) links(s *apiv1.StatusResponse) error {
 
 // clock says in short what the clock service says.
 func (m Machine) clock(c *apiv1.Clock) error {
-	status, err := m.clockStatus()
+	facts, err := control.ReadClock(m.folder())
 	if err == nil {
-		c.Sure, c.Text = status.Synced, status.text()
+		c.Sure, c.Text = facts.Synced, clockText(facts)
 	}
 	return err
 }
@@ -107,27 +107,6 @@ func (m Machine) disk(into *apiv1.Disk) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	into.Total, into.Available = st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
-	return nil
-}
-
-// maxFacts is far above what the node's own programs write about themselves.
-const maxFacts = 1 << 20
-
-func readJSON(file string, into any) error {
-	info, err := os.Stat(file)
-	if err != nil {
-		return err
-	}
-	if info.Size() > maxFacts {
-		return errors.New(file + " is too large")
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
 	return nil
 }
 

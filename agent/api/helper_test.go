@@ -10,15 +10,18 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 )
 
 var now = time.Now()
@@ -125,8 +128,8 @@ func (k *keeper) Request(_ context.Context, id string, want workload.Want) error
 // store is the store of images: it takes every tar and counts its bytes.
 type store struct{}
 
-func (s *store) Images(context.Context) ([]workload.Image, error) {
-	return []workload.Image{
+func (s *store) Images(context.Context) ([]engine.Image, error) {
+	return []engine.Image{
 		{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 42, Disk: 100, Created: now, Used: now, By: []string{"db", "web"}},
 		{Name: "registry.example/own:1", Preload: true, Created: now},
 	}, nil
@@ -150,34 +153,34 @@ func (s *store) Pull(ctx context.Context, name, platform string, report func(wor
 	report(workload.Progress{Total: 300, Done: 300, Layers: layers})
 	switch {
 	case platform != "":
-		return fmt.Errorf("%w: %s", workload.ErrPlatform, platform)
+		return fmt.Errorf("%w: %s", registry.ErrPlatform, platform)
 	case strings.HasPrefix(name, "slow"):
 		<-ctx.Done()
 		return ctx.Err()
 	case !strings.HasPrefix(name, "registry.example/db"):
-		return fmt.Errorf("registry.example: %w", workload.ErrMissing)
+		return fmt.Errorf("registry.example: %w", registry.ErrMissing)
 	}
 	return nil
 }
 
 func (s *store) Digest(context.Context, string) (string, error) { return "sha256:0123", nil }
 
-func (s *store) Prune(_ context.Context, check bool) ([]workload.Image, int64, error) {
-	return []workload.Image{{Name: "registry.example/old:1", Size: 7}}, map[bool]int64{false: 42}[check], nil
+func (s *store) Prune(_ context.Context, check bool) ([]engine.Image, int64, error) {
+	return []engine.Image{{Name: "registry.example/old:1", Size: 7}}, map[bool]int64{false: 42}[check], nil
 }
 
-func (s *store) ListVolumes(context.Context) ([]workload.NamedVolume, error) {
-	return []workload.NamedVolume{{Name: "own", Size: 4096, By: []string{"db"}}, {Name: "shop.data", Size: 1 << 40, Least: true}}, nil
+func (s *store) ListVolumes(context.Context) ([]engine.NamedVolume, error) {
+	return []engine.NamedVolume{{Name: "own", Size: 4096, By: []string{"db"}}, {Name: "shop.data", Size: 1 << 40, Least: true}}, nil
 }
 
 func (s *store) RemoveVolume(_ context.Context, name string) error {
 	switch name {
 	case "own":
-		return fmt.Errorf("volume own: %w: by db", workload.ErrInUse)
+		return fmt.Errorf("volume own: %w: by db", engine.ErrInUse)
 	case "shop.data":
 		return nil
 	}
-	return fmt.Errorf("volume %q: %w", name, workload.ErrNoVolume)
+	return fmt.Errorf("volume %q: %w", name, engine.ErrNoVolume)
 }
 
 func (s *store) Forget(_ context.Context, name string) error {
@@ -192,15 +195,18 @@ func (s *store) Forget(_ context.Context, name string) error {
 func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"boot.json":       `{"slot":"A","version":"1.0","board":"qemu-x86_64","disk":"vda","trial":true,"loader":"systemd-boot","tries_left":2,"parts":{"ESP":"/dev/vda1"}}`,
-		"assessment.json": `{"state":"pending","why":"web is unhealthy","since":"2026-03-01T12:00:00Z"}`,
-		"network.json":    `{"interfaces":[{"name":"eth0","carrier":true,"addresses":["192.0.2.7/24"]},{"name":"eth1"}]}`,
-		"clock.json":      `{"synced":true,"source":"192.0.2.1"}`,
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	err := errors.Join(
+		control.Boot{
+			Slot: "A", Version: "1.0", Board: "qemu-x86_64", Disk: "vda", Trial: true, Loader: "systemd-boot", TriesLeft: 2, Parts: map[string]string{"ESP": "/dev/vda1"},
+		}.Write(dir),
+		control.Assessment{State: "pending", Why: "web is unhealthy", Since: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}.Write(dir),
+		control.Network{Interfaces: []control.Interface{
+			{Name: "eth0", Carrier: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}, {Name: "eth1"},
+		}}.Write(dir),
+		control.Clock{Synced: true, Source: "192.0.2.1"}.Write(dir),
+	)
+	if err != nil {
+		t.Fatal(err)
 	}
 	c := Config{
 		Node: n, Machine: Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Kmsg: filepath.Join(dir, "kmsg")},

@@ -11,18 +11,21 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/engine"
+	"kogge.example/agent/imageref"
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
 
 // Images is the store of the node's images.
 type Images interface {
-	Images(ctx context.Context) ([]workload.Image, error)
+	Images(ctx context.Context) ([]engine.Image, error)
 	Load(ctx context.Context, tar io.Reader) ([]string, error)
 	Pull(ctx context.Context, name, platform string, report func(workload.Progress)) error
 	Digest(ctx context.Context, name string) (string, error)
 	Forget(ctx context.Context, name string) error
-	Prune(ctx context.Context, check bool) (gone []workload.Image, freed int64, err error)
+	Prune(ctx context.Context, check bool) (gone []engine.Image, freed int64, err error)
 }
 
 // imageService answers for the images.
@@ -45,7 +48,7 @@ func (s *imageService) ListImages(ctx context.Context, _ *connect.Request[apiv1.
 }
 
 // image is one line of the list.
-func image(i workload.Image) *apiv1.Image {
+func image(i engine.Image) *apiv1.Image {
 	one := &apiv1.Image{
 		Name: i.Name, Digest: i.Digest, Size: i.Size, Disk: i.Disk, Created: timestamppb.New(i.Created),
 		UsedBy: i.By, Preload: i.Preload, Pulling: i.Pulling,
@@ -83,7 +86,7 @@ func (s *imageService) LoadImages(ctx context.Context, in *connect.ClientStream[
 			return nil, in.Err() // the caller went away; the rest follows from that
 		}
 		code := connect.CodeInvalidArgument
-		if errors.Is(err, workload.ErrFull) {
+		if errors.Is(err, registry.ErrFull) {
 			code = connect.CodeResourceExhausted
 		}
 		return nil, connect.NewError(code, err)
@@ -117,7 +120,7 @@ func (s *imageService) PullImage(ctx context.Context, r *connect.Request[apiv1.P
 	if images == nil {
 		return connect.NewError(connect.CodeUnavailable, errNoKeeper)
 	}
-	name, err := workload.FullName(r.Msg.Name)
+	name, err := imageref.Full(r.Msg.Name)
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
@@ -145,7 +148,7 @@ func (s *imageService) PullImage(ctx context.Context, r *connect.Request[apiv1.P
 func pulled(name string, p workload.Progress) *apiv1.PullImageResponse {
 	answer := &apiv1.PullImageResponse{Name: name, Pull: &apiv1.Pull{Done: p.Done, Total: p.Total}}
 	for _, l := range p.Layers {
-		answer.Layers = append(answer.Layers, &apiv1.Layer{Digest: l.Digest.String(), Done: l.Done, Size: l.Size, Before: l.Before, From: l.From})
+		answer.Layers = append(answer.Layers, &apiv1.Layer{Digest: l.Digest, Done: l.Done, Size: l.Size, Before: l.Before, From: l.From})
 	}
 	return answer
 }
@@ -154,15 +157,15 @@ func pulled(name string, p workload.Progress) *apiv1.PullImageResponse {
 func pullError(err error) error {
 	code := connect.CodeAborted // the registry's, or of the way there
 	switch {
-	case errors.Is(err, workload.ErrDenied):
+	case errors.Is(err, registry.ErrDenied):
 		code = connect.CodePermissionDenied
-	case errors.Is(err, workload.ErrMissing):
+	case errors.Is(err, registry.ErrMissing):
 		code = connect.CodeNotFound
-	case errors.Is(err, workload.ErrPlatform), errors.Is(err, workload.ErrLocked):
+	case errors.Is(err, registry.ErrPlatform), errors.Is(err, registry.ErrLocked):
 		code = connect.CodeFailedPrecondition
-	case errors.Is(err, workload.ErrLie):
+	case errors.Is(err, registry.ErrLie):
 		code = connect.CodeDataLoss
-	case errors.Is(err, workload.ErrFull):
+	case errors.Is(err, registry.ErrFull):
 		code = connect.CodeResourceExhausted
 	case errors.Is(err, context.Canceled):
 		code = connect.CodeCanceled
@@ -191,7 +194,7 @@ func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1
 
 // mayGo refuses the removal of an image that will be missed.
 func mayGo(ctx context.Context, images Images, name string) error {
-	full, err := workload.FullName(name)
+	full, err := imageref.Full(name)
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}

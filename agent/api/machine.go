@@ -16,7 +16,7 @@ import (
 // Machine is where the facts of the machine lie; the zero value is a node's.
 type Machine struct {
 	Control string // PID 1's socket; default: control.Path
-	Run     string // boot.json, network.json, clock.json, etc/; default: /run/kogge
+	Run     string // facts and etc/; default: control.RunDir
 	State   string // default: /state
 	Kmsg    string // default: /dev/kmsg
 	Cgroups string // where they are mounted; default: /sys/fs/cgroup
@@ -24,12 +24,10 @@ type Machine struct {
 	Workload string
 }
 
-func (m Machine) run(name string) string {
-	if m.Run == "" {
-		m.Run = "/run/kogge"
-	}
-	return filepath.Join(m.Run, name)
-}
+// folder is where the node's programs leave what they tell others.
+func (m Machine) folder() string { return cmp.Or(m.Run, control.RunDir) }
+
+func (m Machine) run(name string) string { return filepath.Join(m.folder(), name) }
 
 func (m Machine) state() string {
 	if m.State == "" {
@@ -74,7 +72,7 @@ func (m Machine) status(ctx context.Context) *apiv1.StatusResponse {
 	s.MachineId = readLine(m.run("etc/machine-id"))
 	s.Kernel = readLine("/proc/sys/kernel/osrelease")
 	lacking("supervisor", m.services(ctx, s))
-	lacking("boot facts", readJSON(m.run("boot.json"), s.Boot))
+	lacking("boot facts", m.boot(s.Boot))
 	lacking("boot assessment", m.assessment(s.Boot))
 	lacking("network", m.links(s))
 	lacking("clock", m.clock(s.Clock))

@@ -10,7 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/workload/wanted"
+	"kogge.example/agent/wanted"
 )
 
 // TestApply sends Compose files to a node that keeps them.

@@ -12,13 +12,13 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/workload"
+	"kogge.example/agent/registry"
 )
 
 // Registries are the node's settings of image registries. workload.RegistryStore fits.
 type Registries interface {
-	Read() (workload.Registries, error)
-	Change(edit func(workload.Registries) error) error
+	Read() (registry.Registries, error)
+	Change(edit func(registry.Registries) error) error
 	Forget() error
 }
 
@@ -53,7 +53,7 @@ func (s *registryService) ListRegistries(context.Context, *connect.Request[apiv1
 }
 
 func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.LoginRequest]) (*connect.Response[apiv1.LoginResponse], error) {
-	host, err := workload.RegistryName(r.Msg.Host)
+	host, err := registry.Name(r.Msg.Host)
 	switch {
 	case err != nil:
 	case r.Msg.User == "" || r.Msg.Password == "":
@@ -72,7 +72,7 @@ func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.Lo
 	}
 	before := all[host].Access
 	access := before
-	access.User, access.Password = r.Msg.User, workload.Secret(r.Msg.Password)
+	access.User, access.Password = r.Msg.User, registry.Secret(r.Msg.Password)
 	if !r.Msg.Unchecked {
 		ctx, cancel := context.WithTimeout(ctx, checkLimit)
 		defer cancel()
@@ -80,7 +80,7 @@ func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.Lo
 			return nil, checkError(host, err)
 		}
 	}
-	err = s.registries.Change(func(all workload.Registries) error {
+	err = s.registries.Change(func(all registry.Registries) error {
 		one := all[host]
 		if one.Access != before {
 			return connect.NewError(connect.CodeAborted, fmt.Errorf("the settings of %s changed meanwhile: try again", host))
@@ -99,9 +99,9 @@ func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.Lo
 func checkError(host string, err error) error {
 	code := connect.CodeFailedPrecondition
 	switch {
-	case errors.Is(err, workload.ErrDenied):
+	case errors.Is(err, registry.ErrDenied):
 		code = connect.CodePermissionDenied
-	case errors.Is(err, workload.ErrSettings):
+	case errors.Is(err, registry.ErrSettings):
 		code = connect.CodeInvalidArgument
 	}
 	return connect.NewError(code, fmt.Errorf("log in to %s: %w", host, err))
@@ -117,11 +117,11 @@ func (s *registryService) Logout(_ context.Context, r *connect.Request[apiv1.Log
 		}
 		return connect.NewResponse(&apiv1.LogoutResponse{}), nil
 	}
-	host, err := workload.RegistryName(r.Msg.Host)
+	host, err := registry.Name(r.Msg.Host)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	err = s.registries.Change(func(all workload.Registries) error {
+	err = s.registries.Change(func(all registry.Registries) error {
 		one := all[host]
 		if one.User == "" {
 			return connect.NewError(connect.CodeNotFound, fmt.Errorf("nobody is logged in to %s here", host))
@@ -137,8 +137,8 @@ func (s *registryService) Logout(_ context.Context, r *connect.Request[apiv1.Log
 }
 
 // keep puts a registry among all, unless nothing is known of it.
-func keep(all workload.Registries, host string, one workload.Registry) {
-	if one.Access == (workload.Access{}) && len(one.Mirrors) == 0 {
+func keep(all registry.Registries, host string, one registry.Registry) {
+	if one.Access == (registry.Access{}) && len(one.Mirrors) == 0 {
 		delete(all, host)
 		return
 	}
@@ -146,11 +146,11 @@ func keep(all workload.Registries, host string, one workload.Registry) {
 }
 
 func (s *registryService) SetRegistry(_ context.Context, r *connect.Request[apiv1.SetRegistryRequest]) (*connect.Response[apiv1.SetRegistryResponse], error) {
-	host, err := workload.RegistryName(r.Msg.Host)
+	host, err := registry.Name(r.Msg.Host)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	err = s.registries.Change(func(all workload.Registries) error {
+	err = s.registries.Change(func(all registry.Registries) error {
 		one, err := set(host, all[host], r.Msg)
 		if err != nil {
 			return err
@@ -165,7 +165,7 @@ func (s *registryService) SetRegistry(_ context.Context, r *connect.Request[apiv
 }
 
 // set makes what r asks for of a registry.
-func set(host string, one workload.Registry, r *apiv1.SetRegistryRequest) (workload.Registry, error) {
+func set(host string, one registry.Registry, r *apiv1.SetRegistryRequest) (registry.Registry, error) {
 	before := one.Access
 	if r.Ca != nil {
 		one.CA = *r.Ca
@@ -179,7 +179,7 @@ func set(host string, one workload.Registry, r *apiv1.SetRegistryRequest) (workl
 	}
 	one.Mirrors = slices.Clone(one.Mirrors)
 	known := func(url string) int {
-		return slices.IndexFunc(one.Mirrors, func(m workload.Mirror) bool { return m.URL == url })
+		return slices.IndexFunc(one.Mirrors, func(m registry.Mirror) bool { return m.URL == url })
 	}
 	for _, url := range r.RemoveMirrors {
 		i := known(url)
@@ -189,7 +189,7 @@ func set(host string, one workload.Registry, r *apiv1.SetRegistryRequest) (workl
 		one.Mirrors = slices.Delete(one.Mirrors, i, i+1)
 	}
 	for _, m := range r.AddMirrors {
-		mirror := workload.Mirror{URL: m.Url, Access: workload.Access{Insecure: m.Insecure}}
+		mirror := registry.Mirror{URL: m.Url, Access: registry.Access{Insecure: m.Insecure}}
 		if i := known(m.Url); i >= 0 {
 			one.Mirrors[i] = mirror
 		} else {
@@ -205,9 +205,9 @@ func registryError(err error) error {
 	switch {
 	case errors.As(err, &said):
 		return said
-	case errors.Is(err, workload.ErrLocked):
+	case errors.Is(err, registry.ErrLocked):
 		return connect.NewError(connect.CodeFailedPrecondition, err)
-	case errors.Is(err, workload.ErrSettings):
+	case errors.Is(err, registry.ErrSettings):
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return connect.NewError(connect.CodeInternal, err)

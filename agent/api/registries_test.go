@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/workload"
+	"kogge.example/agent/registry"
 )
 
 const secret = "correct horse battery"
@@ -121,7 +121,7 @@ func TestRegistries(t *testing.T) {
 	}
 }
 
-func newRegistries(t testing.TB) *workload.RegistryStore {
+func newRegistries(t testing.TB) *registry.Store {
 	dir := t.TempDir()
-	return workload.OpenRegistries(filepath.Join(dir, "registries.age"), filepath.Join(dir, "key"))
+	return registry.Open(filepath.Join(dir, "registries.age"), filepath.Join(dir, "key"))
 }

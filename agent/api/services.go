@@ -16,8 +16,8 @@ import (
 
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )

@@ -26,6 +26,8 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/redaction"
 	"kogge.example/init/control"
+	"kogge.example/update/cmdline"
+	"kogge.example/update/osrelease"
 )
 
 // Bounds of an archive: of a file in it and of all together, in bytes, and of the time
@@ -140,12 +142,12 @@ func (p *packer) pack(output bool) {
 			return err
 		}})
 	})
-	p.glob("boot/", maxEntry, m.run("boot.json"), "/usr/lib/kogge/release.json", "/proc/cmdline", "/sys/fs/pstore/*", m.run("assessment.json"),
+	p.glob("boot/", maxEntry, m.run(control.BootFile), osrelease.File, cmdline.File, "/sys/fs/pstore/*", m.run(control.AssessmentFile),
 		filepath.Join(m.state(), "kogge", "update", "*.json*"), filepath.Join(m.state(), "kogge", "update", "trial.log*"), filepath.Join(m.state(), "kogge", "update", "panic.txt"),
 		"/sys/firmware/efi/efivars/Loader*")
-	p.glob("network/", maxEntry, m.run("network.json"), m.run("etc/resolv.conf"), m.run("etc/hosts"), "/proc/net/dev", "/proc/net/route",
+	p.glob("network/", maxEntry, m.run(control.NetworkFile), m.run("etc/resolv.conf"), m.run("etc/hosts"), "/proc/net/dev", "/proc/net/route",
 		"/proc/net/ipv6_route", "/proc/net/if_inet6", "/proc/net/arp", "/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/sockstat")
-	p.glob("system/", maxEntry, m.run("clock.json"), "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/stat", "/proc/vmstat", "/proc/mounts",
+	p.glob("system/", maxEntry, m.run(control.ClockFile), "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/stat", "/proc/vmstat", "/proc/mounts",
 		"/proc/partitions", "/proc/diskstats", "/proc/modules", "/proc/version")
 	p.glob("system/pressure/", maxEntry, "/proc/pressure/*")
 	p.write("system/processes.txt", processes)

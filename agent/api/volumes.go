@@ -7,12 +7,13 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
 )
 
 // Volumes are the node's volumes.
 type Volumes interface {
-	ListVolumes(ctx context.Context) ([]workload.NamedVolume, error)
+	ListVolumes(ctx context.Context) ([]engine.NamedVolume, error)
 	RemoveVolume(ctx context.Context, name string) error
 }
 
@@ -42,9 +43,9 @@ func (s *volumeService) RemoveVolume(ctx context.Context, r *connect.Request[api
 		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
 	}
 	switch err := volumes.RemoveVolume(ctx, r.Msg.Name); {
-	case errors.Is(err, workload.ErrNoVolume):
+	case errors.Is(err, engine.ErrNoVolume):
 		return nil, connect.NewError(connect.CodeNotFound, err)
-	case errors.Is(err, workload.ErrInUse):
+	case errors.Is(err, engine.ErrInUse):
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeInternal, err)

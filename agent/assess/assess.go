@@ -5,7 +5,7 @@
 // What is asked is local: containerd and the API answer, STATE is on the disk, a link is
 // up if one was, the containers are well that were, and the checks of node.yaml pass. It
 // needs no other node, with one exception that counts once: see [nodeconfig.Assess].Peers.
-// [Judge.Step] decides and asks nothing; package workload does what there is to do to a
+// [Judge.Step] decides and asks nothing; package keeper does what there is to do to a
 // container.
 package assess
 

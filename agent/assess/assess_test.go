@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -49,15 +51,15 @@ func TestJudge(t *testing.T) {
 	golden.Compare(t, "judge.txt", b.String())
 }
 
-// engine is a containerd whose answers a test chooses.
-type engine struct {
+// fakeEngine is a containerd whose answers a test chooses.
+type fakeEngine struct {
 	serving error
 	exec    error
 }
 
-func (e engine) Serving(context.Context) error { return e.serving }
+func (e fakeEngine) Serving(context.Context) error { return e.serving }
 
-func (e engine) Exec(context.Context, string, workload.Command) (*workload.Process, error) {
+func (e fakeEngine) Exec(context.Context, string, engine.Command) (*engine.Process, error) {
 	return nil, e.exec // a process needs a real containerd: qemu/e2e has one
 }
 
@@ -70,7 +72,7 @@ func healthy(t *testing.T) *Node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	if err := os.WriteFile(filepath.Join(dir, "network.json"), []byte(`{"interfaces":[{"name":"eth0","carrier":true}]}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, control.NetworkFile), []byte(`{"interfaces":[{"name":"eth0","carrier":true}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	status := workload.Status{Settled: true, Units: []workload.UnitStatus{
@@ -80,7 +82,7 @@ func healthy(t *testing.T) *Node {
 	}}
 	return &Node{
 		Config: nodeconfig.Config{}.Assessment(), API: l.Addr().String(), State: "/", Run: dir, Memory: filepath.Join(dir, "update", "before.json"), Release: "1.1", began: time.Now(),
-		Engine:     func() (Engine, error) { return engine{}, nil },
+		Engine:     func() (Engine, error) { return fakeEngine{}, nil },
 		Containers: func() (workload.Status, error) { return status, nil },
 	}
 }
@@ -138,7 +140,7 @@ func TestChecks(t *testing.T) {
 		{"STATE is gone", func(n *Node) { n.State = "/nowhere" }, "STATE: /nowhere: no such file"},
 		{"no API", func(n *Node) { n.API = nobody }, "API: dial tcp"},
 		{"containerd is away", func(n *Node) {
-			n.Engine = func() (Engine, error) { return engine{serving: errors.New("not serving")}, nil }
+			n.Engine = func() (Engine, error) { return fakeEngine{serving: errors.New("not serving")}, nil }
 		}, "containerd: not serving"},
 		{"no engine", func(n *Node) { n.Engine = func() (Engine, error) { return nil, errors.New("is not there yet") } }, "containerd: is not there yet"},
 		{"workloads refused", func(n *Node) {
@@ -179,7 +181,7 @@ func TestChecks(t *testing.T) {
 		{"command in none", check(nodeconfig.Check{Container: "x", Command: []string{"true", "secret"}}), "command true in x: there is no such container"},
 		{"command in one that ended", check(nodeconfig.Check{Container: "job", Command: []string{"true"}}), "command true in job: the container is ended"},
 		{"command that is not there", func(n *Node) {
-			n.Engine = func() (Engine, error) { return engine{exec: workload.ErrNoProgram}, nil }
+			n.Engine = func() (Engine, error) { return fakeEngine{exec: engine.ErrNoProgram}, nil }
 			check(nodeconfig.Check{Container: "web", Command: []string{"true"}})(n)
 		}, "command true in web: no such program"},
 	} {
@@ -202,7 +204,7 @@ func TestRun(t *testing.T) {
 		if calls++; calls < 2 {
 			return nil, errors.New("is not there yet")
 		}
-		return engine{}, nil
+		return fakeEngine{}, nil
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -3,30 +3,29 @@ package assess
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
 // probeLimit is what one check may take.
 const probeLimit = 10 * time.Second
 
-// Engine is containerd, as far as it is asked. [workload.Engine] is one.
+// Engine is containerd, as far as it is asked. [engine.Engine] is one.
 type Engine interface {
 	Serving(ctx context.Context) error
-	Exec(ctx context.Context, instance string, c workload.Command) (*workload.Process, error)
+	Exec(ctx context.Context, instance string, c engine.Command) (*engine.Process, error)
 }
 
 // Node is what there is to ask.
@@ -157,11 +156,11 @@ func (n *Node) command(ctx context.Context, c nodeconfig.Check) error {
 	if u := status.Units[i]; u.State != workload.Running {
 		return fmt.Errorf("the container is %s", u.State)
 	}
-	engine, err := n.Engine()
+	containerd, err := n.Engine()
 	if err != nil {
 		return err
 	}
-	p, err := engine.Exec(ctx, status.Units[i].Instance, workload.Command{Args: c.Command})
+	p, err := containerd.Exec(ctx, status.Units[i].Instance, engine.Command{Args: c.Command})
 	if err != nil {
 		return err
 	}
@@ -235,21 +234,8 @@ func state(u workload.UnitStatus) string {
 	return text
 }
 
-// linkUp reads what the network service says (init/network writes it).
+// linkUp reads what the network service says.
 func linkUp(run string) bool {
-	var status struct {
-		Interfaces []struct {
-			Carrier bool `json:"carrier"`
-		} `json:"interfaces"`
-	}
-	data, err := os.ReadFile(filepath.Join(run, "network.json"))
-	if err != nil || json.Unmarshal(data, &status) != nil {
-		return false
-	}
-	for _, i := range status.Interfaces {
-		if i.Carrier {
-			return true
-		}
-	}
-	return false
+	network, err := control.ReadNetwork(run)
+	return err == nil && slices.ContainsFunc(network.Interfaces, func(i control.Interface) bool { return i.Carrier })
 }

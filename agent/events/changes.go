@@ -11,7 +11,7 @@ import (
 
 // OfContainers says what happened between two looks at the containers, the first of
 // them at a time, zero for none. known is what is known of them after the second: of
-// one that waits, because containerd went away or an apply has begun, what was before.
+// one that waits, because containerd went away, what was before.
 // One that runs since before the first look was only found again.
 func OfContainers(before, after workload.Status, at time.Time) (all []Event, known workload.Status) {
 	was := make(map[string]workload.UnitStatus, len(before.Units))

@@ -6,44 +6,30 @@ import (
 	"io"
 	"log"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"kogge.example/boards"
+	"kogge.example/init/control"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/bootpart"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
+	"kogge.example/update/osrelease"
+	"kogge.example/update/partition"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
-	"kogge.example/update/verdict"
-	"kogge.example/update/verity"
 )
 
-// boot is what stage 0 and PID 1 found out about this boot (boot.json).
-type boot struct {
-	Slot      string            `json:"slot"`
-	Version   string            `json:"version"`
-	Board     string            `json:"board"`
-	Disk      string            `json:"disk"` // that has the partitions
-	Trial     bool              `json:"trial"`
-	Alone     string            `json:"alone"`
-	Loader    string            `json:"loader"`
-	TriesLeft int               `json:"tries_left"`
-	Parts     map[string]string `json:"parts"` // device by the name of the partition
-	RootHash  string            `json:"root_hash"`
-}
-
-// Names of the partitions that an update writes.
-const bootPartition = "ESP"
-
-var rootPartition = map[bootloader.Slot]string{bootloader.A: "ROOT-A", bootloader.B: "ROOT-B"}
+// boot is what is known of this boot, and of the disk that it came from.
+type boot struct{ control.Boot }
 
 // errNoDisk means that the slots are out of reach.
 var errNoDisk = refuse("this node has no slots that it may write")
 
 func (i *Installer) boot() (boot, error) {
-	var b boot
-	if err := readJSON(filepath.Join(i.Run, "boot.json"), &b); err != nil {
+	facts, err := control.ReadBoot(i.Run)
+	b := boot{facts}
+	if err != nil {
 		return b, err
 	}
 	switch {
@@ -52,7 +38,7 @@ func (i *Installer) boot() (boot, error) {
 	case b.Loader == "":
 		return b, fmt.Errorf("%w: it was not started by a boot loader that counts tries", errNoDisk)
 	}
-	for _, name := range []string{bootPartition, rootPartition[bootloader.A], rootPartition[bootloader.B]} {
+	for _, name := range []string{partition.ESP, partition.RootA, partition.RootB} {
 		if b.Parts[name] == "" {
 			return b, fmt.Errorf("%w: its disk has no partition %s", errNoDisk, name)
 		}
@@ -64,7 +50,7 @@ func (b boot) loader() (bootloader.Loader, error) { return bootloader.For(boards
 
 // bootPart is the boot partition, whole.
 func (b boot) bootPart() (bootpart.Partition, error) {
-	p := bootpart.Partition{Device: b.Parts[bootPartition]}
+	p := bootpart.Partition{Device: b.Parts[partition.ESP]}
 	f, err := os.Open(p.Device)
 	if err != nil {
 		return p, fmt.Errorf("boot partition: %w", err)
@@ -106,11 +92,9 @@ func (i *Installer) openDisk() (*disk, error) {
 		return nil, err
 	}
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
-	d.Schema = slot.Schema{Reads: release.StateSchema.Reads, Writes: release.StateSchema.Writes}
-	var facts struct {
-		Counter uint64 `json:"counter"`
-	}
-	if err := readJSON(i.Facts, &facts); err != nil {
+	d.Schema = memory.Schema(release.StateSchema)
+	facts, err := osrelease.Read(i.Facts)
+	if err != nil {
 		log.Printf("agent: update: %v", err) // 0 is a release that does not say its counter
 	}
 	d.Counter = facts.Counter
@@ -127,13 +111,15 @@ func (i *Installer) openDisk() (*disk, error) {
 		}
 		d.Trial = !over
 	}
-	if d.Verity, err = i.runningVerity(); err != nil {
+	words, err := cmdline.Read(i.Cmdline)
+	if err != nil {
 		return nil, err
 	}
+	d.Verity = words.Verity
 	if d.Boot, err = b.bootPart(); err != nil {
 		return nil, err
 	}
-	failures, err := verdict.LoadFailures(filepath.Join(i.dir(), verdict.FailuresFile))
+	failures, err := memory.ReadFailures(i.memory())
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +127,12 @@ func (i *Installer) openDisk() (*disk, error) {
 		f, found := failures.Find(version, digest)
 		return f.String(), found && f.Refused()
 	}
-	target, err := slot.OpenPartition(b.Parts[rootPartition[d.Running.Other()]])
+	target, err := slot.OpenPartition(b.Parts[partition.Root(string(d.Running.Other()))])
 	if err != nil {
 		return nil, slotError(err)
 	}
 	d.closers = append(d.closers, target)
-	running, err := openRoot(b.Parts[rootPartition[d.Running]])
+	running, err := openRoot(b.Parts[partition.Root(string(d.Running))])
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -164,7 +150,7 @@ func (i *Installer) blessed(b boot, l bootloader.Loader, running bootloader.Slot
 	if err != nil {
 		return false, err
 	}
-	t, armed, err := slot.ReadTrial(i.memory())
+	t, armed, err := memory.ReadTrial(i.memory())
 	if err != nil {
 		return false, err
 	}
@@ -188,18 +174,4 @@ func openRoot(device string) (readOnly, error) {
 		return readOnly{}, errors.Join(fmt.Errorf("running root partition: %w", err), f.Close())
 	}
 	return readOnly{f, size}, nil
-}
-
-// runningVerity is what the kernel was told about the root that runs.
-func (i *Installer) runningVerity() (verity.Params, error) {
-	line, err := os.ReadFile(i.Cmdline)
-	if err != nil {
-		return verity.Params{}, fmt.Errorf("kernel command line: %w", err)
-	}
-	for word := range strings.FieldsSeq(string(line)) {
-		if text, ok := strings.CutPrefix(word, "kogge.verity="); ok {
-			return verity.ParseParams(text)
-		}
-	}
-	return verity.Params{}, errors.New("kernel command line: kogge.verity is missing")
 }

@@ -4,7 +4,7 @@
 // In comes an order: a release, or where it is to be had, and when to reboot. Out go a
 // slot that is armed, a node that has stopped its containers and reboots, and each step
 // on the way. It looks at the release by update/release, writes by update/slot, reads
-// what PID 1 keeps by update/verdict, and decides nothing about any of them: what is
+// what PID 1 keeps by update/memory, and decides nothing about any of them: what is
 // refused they refuse. Whether the release is any good is found out by the next boot.
 package install
 

@@ -2,7 +2,6 @@ package install
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,21 +13,22 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/memory"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
-	"kogge.example/update/verdict"
 )
 
 // Installer is the node's one way to its slots. Its fields stay as they are once it is
 // in use.
 type Installer struct {
-	Run     string // boot.json, clock.json, node.yaml: /run/kogge
+	Run     string // facts and node.yaml: control.RunDir
 	State   string // /state
 	Image   string // the root of trust that the image brought: /usr/lib/kogge/tuf/root.json
-	Cmdline string // /proc/cmdline
-	Facts   string // of the release that runs: /usr/lib/kogge/release.json
+	Cmdline string // cmdline.File
+	Facts   string // of the release that runs: osrelease.File
 
 	// Registry opens a release by its name in a registry; nil: there is none.
 	Registry func(ctx context.Context, name string) (release.Stored, error)
@@ -61,7 +61,7 @@ func (i *Installer) now() time.Time {
 }
 
 // memory is what the node remembers of its updates.
-func (i *Installer) memory() slot.Memory { return slot.Folder(i.dir()) }
+func (i *Installer) memory() memory.Folder { return memory.In(i.dir()) }
 
 func (i *Installer) dir() string { return filepath.Join(i.State, "kogge", "update") }
 
@@ -132,10 +132,14 @@ func (i *Installer) Update(ctx context.Context, o Order, report func(Step)) erro
 		return err
 	}
 	report(step)
-	if err := i.stage(ctx, d, r, step, report); err != nil {
+	right, err := i.right()
+	if err != nil {
 		return err
 	}
-	return i.arm(ctx, step, o.When, o.By, report, func(right slot.Authorisation) (slot.Trial, error) {
+	if err := i.stage(ctx, d, right, r, step, report); err != nil {
+		return err
+	}
+	return i.arm(ctx, step, o.When, o.By, report, func() (memory.Trial, error) {
 		return slot.Arm(d.Disk, i.memory(), r.Digest, right, i.now())
 	})
 }
@@ -177,7 +181,11 @@ func (i *Installer) Rollback(ctx context.Context, when When, by string, report f
 		return refuse("slot %s is %s: there is nothing to go back to", other.Slot, other.State)
 	}
 	step := Step{Slot: other.Slot, Version: other.Version, Digest: other.Digest}
-	return i.arm(ctx, step, when, by, i.telling(report), func(right slot.Authorisation) (slot.Trial, error) {
+	right, err := i.right()
+	if err != nil {
+		return err
+	}
+	return i.arm(ctx, step, when, by, i.telling(report), func() (memory.Trial, error) {
 		return slot.Rollback(d.Disk, i.memory(), right, i.now())
 	})
 }
@@ -207,10 +215,8 @@ func (i *Installer) verify(ctx context.Context, src release.Source, d *disk) (*r
 // good only until before it have expired. It is the floor of the node's clock, which
 // whoever sends it a wrong time cannot move far.
 func (i *Installer) refTime() time.Time {
-	var clock struct {
-		Floor time.Time `json:"floor"`
-	}
-	if err := readJSON(filepath.Join(i.Run, "clock.json"), &clock); err != nil {
+	clock, err := control.ReadClock(i.Run)
+	if err != nil {
 		log.Printf("agent: update: %v", err) // a floor that is not known is below all
 	}
 	return clock.Floor
@@ -221,7 +227,7 @@ func partsOf(r *release.Release) slot.Release {
 	f := r.Facts
 	s := slot.Release{
 		Version: f.Version, Digest: r.Digest, Board: f.Board, Counter: f.Counter, Verity: r.Verity(),
-		Schema: slot.Schema{Reads: f.Schema.Reads, Writes: f.Schema.Writes},
+		Schema: memory.Schema(f.Schema),
 	}
 	for _, p := range f.Parts {
 		s.Parts = append(s.Parts, slot.Part{
@@ -236,11 +242,11 @@ func partsOf(r *release.Release) slot.Release {
 const tellEvery = 250 * time.Millisecond
 
 // stage writes the release into the slot, and reads it back.
-func (i *Installer) stage(ctx context.Context, d *disk, r *release.Release, step Step, report func(Step)) error {
+func (i *Installer) stage(ctx context.Context, d *disk, right slot.Authorisation, r *release.Release, step Step, report func(Step)) error {
 	var told time.Time
 	began, retired := i.now(), false
 	step.Text = ""
-	err := slot.Stage(ctx, d.Disk, i.memory(), partsOf(r), func(part string, done, total int64) {
+	err := slot.Stage(ctx, d.Disk, i.memory(), partsOf(r), right, func(part string, done, total int64) {
 		if !retired {
 			retired = true
 			step.Step = Retired
@@ -295,13 +301,9 @@ func refusedBy(err error, rules ...error) error {
 }
 
 // arm arms the slot, and does what remains until the reboot.
-func (i *Installer) arm(ctx context.Context, step Step, when When, by string, report func(Step), arm func(slot.Authorisation) (slot.Trial, error)) error {
+func (i *Installer) arm(ctx context.Context, step Step, when When, by string, report func(Step), arm func() (memory.Trial, error)) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
-	}
-	right, err := slot.LoneVoter(i.voters(), "")
-	if err != nil {
-		return slotError(err)
 	}
 	if i.Remember != nil {
 		if err := i.Remember(); err != nil {
@@ -312,14 +314,20 @@ func (i *Installer) arm(ctx context.Context, step Step, when When, by string, re
 	if err := i.dropReboot(); err != nil {
 		return err
 	}
-	trial, err := arm(right)
+	trial, err := arm()
 	if err != nil {
 		return slotError(err)
 	}
-	log.Printf("agent: slot %s is armed: release %s, asked for by %s, authorised by %s", trial.Slot, trial.Release, by, right)
+	log.Printf("agent: slot %s is armed: release %s, asked for by %s, authorised by %s", trial.Slot, trial.Release, by, trial.By)
 	step.Step, step.Text, step.Done, step.Total = Armed, fmt.Sprintf("%d tries", trial.Tries), 0, 0
 	report(step)
 	return i.reboot(context.WithoutCancel(ctx), step, when, report)
+}
+
+// right is the right to write a slot and to arm it.
+func (i *Installer) right() (slot.Authorisation, error) {
+	right, err := slot.LoneVoter(i.voters(), "")
+	return right, slotError(err)
 }
 
 // voters are how many voters the fleet has. A node that has no ledger is alone; one whose
@@ -345,11 +353,11 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 	if err != nil {
 		return Slots{}, err
 	}
-	records, err := slot.ReadRecords(i.memory())
+	records, err := memory.ReadStaged(i.memory())
 	if err != nil {
 		return Slots{}, err
 	}
-	failures, err := verdict.LoadFailures(filepath.Join(i.dir(), verdict.FailuresFile))
+	failures, err := memory.ReadFailures(i.memory())
 	if err != nil {
 		return Slots{}, err
 	}
@@ -357,13 +365,12 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 	for _, name := range []bootloader.Slot{bootloader.A, bootloader.B} {
 		all.Slots = append(all.Slots, look(b, name, state.Of(name), records[name], failures))
 	}
-	var assessment struct{ State, Why string }
-	if err := readJSON(filepath.Join(i.Run, "assessment.json"), &assessment); err == nil { // not there yet: not known
+	if assessment, err := control.ReadAssessment(i.Run); err == nil { // not there yet: not known
 		all.Assessment, all.Why = assessment.State, assessment.Why
 	}
 	for n, s := range all.Slots {
 		// PID 1 says good, and then makes it so: until then the loader counts.
-		if s.Running && s.State == OnTrial && all.Assessment == string(verdict.Good) && state.Of(bootloader.Slot(s.Slot)).Proven() {
+		if s.Running && s.State == OnTrial && all.Assessment == string(memory.Good) && state.Of(bootloader.Slot(s.Slot)).Proven() {
 			all.Slots[n].State, all.Slots[n].TriesLeft = Proven, 0
 		}
 	}
@@ -380,7 +387,7 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 
 // look says what lies in one slot: by the loader's entry, what Stage remembers of it, and
 // what became of its release on this node. It asks nobody else.
-func look(b boot, name bootloader.Slot, e bootloader.Entry, r *slot.Record, failures verdict.Failures) Slot {
+func look(b boot, name bootloader.Slot, e bootloader.Entry, r *memory.Staged, failures memory.Failures) Slot {
 	s := Slot{Slot: string(name), Version: e.Version, Number: e.Number}
 	if e.Counted {
 		s.TriesLeft = e.Left
@@ -424,7 +431,7 @@ func rootHash(params string) string {
 
 // History lists the boots.
 func (i *Installer) History(context.Context) ([]Boot, error) {
-	boots, err := verdict.LoadHistory(filepath.Join(i.dir(), verdict.HistoryFile))
+	boots, err := memory.LoadHistory(filepath.Join(i.dir(), memory.HistoryFile))
 	if err != nil {
 		if len(boots) == 0 {
 			return nil, err
@@ -439,13 +446,13 @@ func (i *Installer) History(context.Context) ([]Boot, error) {
 }
 
 // past is a boot as it is listed.
-func past(b verdict.Boot) Boot {
+func past(b memory.Boot) Boot {
 	one := Boot{
 		Time: b.Time, Slot: string(b.Slot), Version: b.Release, Trial: b.Trial, TriesLeft: b.Left,
 		Verdict: string(b.Assessment), Reason: b.Why, Took: time.Duration(b.Seconds) * time.Second,
 	}
 	if one.Verdict == "" {
-		one.Verdict = string(verdict.None)
+		one.Verdict = string(memory.None)
 	}
 	for _, more := range append([]string{b.End, b.EndWhy}, b.Notes...) {
 		if more != "" {
@@ -463,8 +470,7 @@ func (i *Installer) ForgetFailure(_ context.Context, name string) ([]string, err
 		return nil, err
 	}
 	defer done()
-	file := filepath.Join(i.dir(), verdict.FailuresFile)
-	failures, err := verdict.LoadFailures(file)
+	failures, err := memory.ReadFailures(i.memory())
 	if err != nil {
 		return nil, err
 	}
@@ -472,7 +478,7 @@ func (i *Installer) ForgetFailure(_ context.Context, name string) ([]string, err
 	if len(gone) == 0 {
 		return nil, fmt.Errorf("release %.128q: %w", name, ErrNoFailure)
 	}
-	if err := verdict.SaveFailures(file, left); err != nil {
+	if err := memory.WriteFailures(i.memory(), left); err != nil {
 		return nil, err
 	}
 	var versions []string
@@ -486,27 +492,4 @@ func (i *Installer) ForgetFailure(_ context.Context, name string) ([]string, err
 func (i *Installer) settings() (nodeconfig.Update, error) {
 	c, err := nodeconfig.ReadFile(filepath.Join(i.Run, "node.yaml"))
 	return c.Update, err
-}
-
-// maxFacts is far above what the node's own programs write about themselves.
-const maxFacts = 1 << 20
-
-func readJSON(file string, into any) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFacts+1))
-	switch {
-	case err != nil:
-	case len(data) > maxFacts:
-		err = errors.New("it is too large")
-	default:
-		err = json.Unmarshal(data, into)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
 }

@@ -6,18 +6,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kogge.example/init/control"
 	"kogge.example/update/fat"
 	"kogge.example/update/golden"
+	"kogge.example/update/memory"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
-	"kogge.example/update/verdict"
 )
 
 const allSteps = "verified retired staging staged armed draining rebooting"
@@ -67,7 +67,7 @@ func TestUpdates(t *testing.T) {
 	refused("update on trial", err, slot.ErrOnTrial)
 	refused("rollback on trial", back(), slot.ErrOnTrial)
 	// PID 1 says that it is good a moment before it has blessed it.
-	m.write("run/assessment.json", `{"state":"good"}`)
+	must(t, control.Assessment{State: "good"}.Write(m.Run))
 	tell("1.1 good, and not blessed yet")
 	_, err = m.update(Order{Source: three.open(t)})
 	refused("update before the blessing", err, slot.ErrOnTrial)
@@ -93,9 +93,9 @@ func TestUpdates(t *testing.T) {
 	install(three, allSteps)
 	m.boot()
 	m.bad()
-	must(t, verdict.SaveFailures(filepath.Join(m.Installer.dir(), verdict.FailuresFile), verdict.Failures{}.Add(
-		verdict.Trial{Slot: "A", Version: "1.2", Digest: three.Digest(board), Tries: 3},
-		verdict.Conclusion{Stage: verdict.Over, Verdict: verdict.Failed, Why: "agent not ready within 60s", Boots: 3}, created)))
+	must(t, memory.WriteFailures(m.memory(), memory.Failures{}.Add(
+		memory.Trial{Slot: "A", Release: "1.2", Digest: three.Digest(board), Tries: 3},
+		memory.Conclusion{Stage: memory.TrialOver, Verdict: memory.Failed, Why: "agent not ready within 60s", Boots: 3}, created)))
 	if v := m.boot(); v != "1.1" {
 		t.Fatalf("booted %s", v)
 	}
@@ -141,8 +141,8 @@ func TestRefused(t *testing.T) {
 			m.write("state/kogge/other", "")
 			must(m.t, os.Symlink("ledger", m.part("state/kogge/ledger"))) // a loop
 		}, source: good.open(t), want: "certificate of their vote"},
-		{name: "two disks", edit: func(m *machine) { m.write("run/boot.json", `{"slot":"A","alone":"disks vda and vdb are alike"}`) }, source: good.open(t), want: "vda and vdb"},
-		{name: "no loader", edit: func(m *machine) { m.write("run/boot.json", `{"slot":"A"}`) }, source: good.open(t), want: "boot loader"},
+		{name: "two disks", edit: func(m *machine) { must(t, control.Boot{Slot: "A", Alone: "disks vda and vdb are alike"}.Write(m.Run)) }, source: good.open(t), want: "vda and vdb"},
+		{name: "no loader", edit: func(m *machine) { must(t, control.Boot{Slot: "A"}.Write(m.Run)) }, source: good.open(t), want: "boot loader"},
 		{name: "no window", source: good.open(t), order: Order{When: InWindow}, want: "no update.window"},
 		{name: "sticks are off", order: Order{From: "usb:"}, want: "update.usb in its node.yaml is off"},
 		{name: "a path on a stick", order: Order{From: "usb:1.1"}, want: "kogge-release"},

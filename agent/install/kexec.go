@@ -10,9 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 	"kogge.example/update/memfile"
+	"kogge.example/update/partition"
 )
 
 // loadKernel has the next reboot start the kernel of an armed slot directly, and counts
@@ -39,7 +41,7 @@ func (i *Installer) loadKernel(slot bootloader.Slot) error {
 		return err
 	}
 	// What stage 0 cannot ask a boot loader now.
-	said := fmt.Sprintf(" kogge.trial=1 kogge.bootpart=%s", id)
+	said := cmdline.Words{Trial: true, BootPart: id}
 	err = part.Read(func(v *fat.Volume) error {
 		k, err := bootloader.KernelOf(l, v, slot)
 		if err != nil {
@@ -55,7 +57,7 @@ func (i *Installer) loadKernel(slot bootloader.Slot) error {
 			return err
 		}
 		defer initrd.Close()
-		return i.Kexec(image, initrd, k.Cmdline+said)
+		return i.Kexec(image, initrd, k.Cmdline+" "+said.String())
 	})
 	if err != nil {
 		return err
@@ -70,7 +72,7 @@ func (i *Installer) loadKernel(slot bootloader.Slot) error {
 // bootPartID is the name that the boot partition has by now: the first boot of an image
 // gives it one of its own.
 func (b boot) bootPartID() (gpt.GUID, error) {
-	f, err := os.Open(filepath.Join(filepath.Dir(b.Parts[bootPartition]), b.Disk))
+	f, err := os.Open(filepath.Join(filepath.Dir(b.Parts[partition.ESP]), b.Disk))
 	if err != nil {
 		return gpt.GUID{}, err
 	}
@@ -83,7 +85,7 @@ func (b boot) bootPartID() (gpt.GUID, error) {
 	if err != nil {
 		return gpt.GUID{}, err
 	}
-	esp, err := table.Find(bootPartition)
+	esp, err := table.Find(partition.ESP)
 	return esp.GUID, err
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,10 +14,12 @@ import (
 	"time"
 
 	"kogge.example/boards"
+	"kogge.example/init/control"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/release"
-	"kogge.example/update/slot"
 	"kogge.example/update/verity"
 )
 
@@ -170,8 +171,8 @@ func newMachine(t testing.TB, first made, slotSize int64) *machine {
 	must(t, os.Truncate(m.part("ROOT-B"), slotSize))
 	m.write("image/root.json", string(rootOf(t, "hanse", 1, "hanse")))
 	m.write("run/node.yaml", "hostname: n1\n")
-	m.write("run/clock.json", fmt.Sprintf(`{"floor":%q}`, created.Format(time.RFC3339)))
 	m.Installer = m.installer()
+	must(t, control.Clock{Floor: created}.Write(m.Run))
 	m.have(first)
 	m.boot()
 	return m
@@ -206,7 +207,7 @@ func (m *machine) have(all ...made) {
 // loaderState is what the boot loader would do.
 func (m *machine) loaderState() bootloader.State {
 	m.t.Helper()
-	b := boot{Loader: string(boards.SystemdBoot), Parts: map[string]string{"ESP": m.part("ESP")}}
+	b := boot{control.Boot{Loader: string(boards.SystemdBoot), Parts: map[string]string{"ESP": m.part("ESP")}}}
 	l, err := b.loader()
 	must(m.t, err)
 	state, err := b.readLoader(l)
@@ -232,7 +233,7 @@ func (m *machine) boot() string {
 	if !bytes.HasPrefix(root, r.root) {
 		m.t.Fatalf("the root of slot %s is not that of release %s", next, r.Facts()[0].Version)
 	}
-	p, err := boot{Parts: map[string]string{"ESP": m.part("ESP")}}.bootPart()
+	p, err := boot{control.Boot{Parts: map[string]string{"ESP": m.part("ESP")}}}.bootPart()
 	must(m.t, err)
 	must(m.t, p.Read(func(v *fat.Volume) error {
 		uki, err := v.ReadFile("EFI/kogge/" + strings.ToLower(string(next)) + ".efi")
@@ -243,15 +244,14 @@ func (m *machine) boot() string {
 	}))
 	m.running, m.leaving = next, false
 	trial := state.Of(next).Counted
-	facts, err := json.Marshal(boot{
+	facts := control.Boot{
 		Slot: string(next), Version: r.Facts()[0].Version, Board: board, Trial: trial, TriesLeft: state.Of(next).Left, Loader: string(boards.SystemdBoot),
 		Parts:    map[string]string{"ESP": m.part("ESP"), "ROOT-A": m.part("ROOT-A"), "ROOT-B": m.part("ROOT-B")},
 		RootHash: rootHash(r.verity.String()),
-	})
-	must(m.t, err)
-	m.write("run/boot.json", string(facts))
-	m.write("cmdline", "quiet kogge.verity="+r.verity.String()+" kogge.board="+board)
-	m.write("run/assessment.json", `{"state":"pending"}`)
+	}
+	must(m.t, facts.Write(m.Run))
+	m.write("cmdline", "quiet "+cmdline.Words{Board: board, Verity: r.verity}.String())
+	must(m.t, control.Assessment{State: "pending"}.Write(m.Run))
 	must(m.t, m.dropReboot())
 	return r.Facts()[0].Version
 }
@@ -263,8 +263,8 @@ func (m *machine) good() {
 	must(m.t, err)
 	defer d.Close()
 	must(m.t, d.Boot.Edit(func(v *fat.Volume) error { return d.Loader.Bless(v, d.Running, m.clock) }))
-	must(m.t, slot.Pass(m.memory(), d.Running))
-	m.write("run/assessment.json", `{"state":"good"}`)
+	must(m.t, memory.Pass(m.memory(), d.Running))
+	must(m.t, control.Assessment{State: "good"}.Write(m.Run))
 }
 
 // bad has the loader give the slot on trial up.

@@ -34,12 +34,18 @@ func (i *Installer) pendingFile() string { return filepath.Join(i.Run, "update-r
 
 // pending returns nil if no reboot waits.
 func (i *Installer) pending() (*pendingReboot, error) {
-	var p pendingReboot
-	err := readJSON(i.pendingFile(), &p)
+	text, err := os.ReadFile(i.pendingFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return &p, err
+	var p pendingReboot
+	if err == nil {
+		err = json.Unmarshal(text, &p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reboot that waits: %w", err)
+	}
+	return &p, nil
 }
 
 func (i *Installer) dropReboot() error {

@@ -22,7 +22,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
-	"kogge.example/agent/workload/compose"
+	"kogge.example/agent/compose"
 )
 
 // Hidden stands for a value that is not shown.

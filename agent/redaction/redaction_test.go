@@ -9,7 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
-	"kogge.example/agent/workload/compose"
+	"kogge.example/agent/compose"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )

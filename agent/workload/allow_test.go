@@ -3,12 +3,11 @@ package workload
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 
-	"kogge.example/agent/workload/bridge"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 	"kogge.example/update/golden"
 )
 
@@ -23,9 +22,9 @@ func TestDenied(t *testing.T) {
 		{"privileged", Rights{Privileged: true}},
 		{"privileged, and what that includes", Rights{
 			Privileged: true, Capabilities: []string{"CAP_NET_ADMIN"},
-			Devices: []Device{{"/dev/ttyUSB0", "/dev/ttyUSB0", "rwm"}}, Unconfined: []nodeconfig.Profile{nodeconfig.Seccomp},
+			Devices: []Device{{"/dev/ttyUSB0", "/dev/ttyUSB0", "rwm"}}, Unconfined: []rights.Profile{rights.Seccomp},
 		}},
-		{"privileged on the node's network", Rights{Privileged: true, Host: []nodeconfig.Namespace{nodeconfig.HostNetwork}}},
+		{"privileged on the node's network", Rights{Privileged: true, Host: []rights.Namespace{rights.HostNetwork}}},
 		{"two capabilities", Rights{Capabilities: []string{"CAP_NET_ADMIN", "CAP_SYS_TIME"}}},
 		{"all capabilities", Rights{Capabilities: []string{"ALL"}}},
 		{"a device twice", Rights{Devices: []Device{{"/dev/ttyUSB0", "/dev/a", "rw"}, {"/dev/ttyUSB0", "/dev/b", "r"}}}},
@@ -33,8 +32,8 @@ func TestDenied(t *testing.T) {
 		{"a bind to read", Rights{Binds: []Bind{{"/state/data/media", "/media", true}}}},
 		{"a bind to write", Rights{Binds: []Bind{{"/state/data/media", "/media", false}}}},
 		{"a bind below an allowed one", Rights{Binds: []Bind{{"/state/data/media/x", "/media", true}}}},
-		{"namespaces", Rights{Host: []nodeconfig.Namespace{nodeconfig.HostNetwork, nodeconfig.HostPID}}},
-		{"profiles", Rights{Unconfined: nodeconfig.Profiles}},
+		{"namespaces", Rights{Host: []rights.Namespace{rights.HostNetwork, rights.HostPID}}},
+		{"profiles", Rights{Unconfined: rights.Profiles}},
 	}
 	allows := []struct{ name, text string }{
 		{"nothing", ""},
@@ -70,7 +69,7 @@ func TestDenied(t *testing.T) {
 }
 
 // allow parses entries of node.yaml.
-func allow(t *testing.T, entries string) []nodeconfig.Allow {
+func allow(t *testing.T, entries string) []rights.Allow {
 	t.Helper()
 	if entries == "" {
 		return nil
@@ -80,26 +79,4 @@ func allow(t *testing.T, entries string) []nodeconfig.Allow {
 		t.Fatal(err)
 	}
 	return c.Allow
-}
-
-// TestNotAllowed: what the node's file allows no more is taken away and says why; the
-// others go on.
-func TestNotAllowed(t *testing.T) {
-	t.Parallel()
-	asking := Container{ID: "asking", Image: "hello", Restart: Restart{Policy: Always}, Rights: Rights{Privileged: true}}
-	f := newFake()
-	for i, c := range []Container{asking, web(Always)} {
-		at := []bridge.Address{{Network: "default", Addr: netip.AddrFrom4([4]byte{10, 88, 0, byte(7 + i)})}}
-		f.there[c.ID] = &fakeContainer{exit: make(chan int, 1), Found: Found{
-			record: record{Instance: Instance{Name: c.ID, At: at}, ID: c.ID}, Spec: c.Hash(), Image: "sha256:hello", Task: Alive,
-		}}
-	}
-	b := run(t, f, asking, web(Always))
-	b.until(t, "the one to go and the other to stay", func(s Status) bool {
-		return unitStates("asking backoff", "web running")(s) && f.did("remove asking") == 1 &&
-			strings.Contains(s.Units[0].Reason, "not allowed by the node's node.yaml")
-	})
-	if f.did("start") != 0 || f.did("remove web") != 0 {
-		t.Errorf("got:\n%s", strings.Join(f.log, "\n"))
-	}
 }

@@ -1,11 +1,8 @@
 package workload
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -26,29 +23,6 @@ func Split(id string) (project, service string) {
 	}
 	return "", id
 }
-
-// instances are what the instances of the container id are called: there are two at
-// most, side by side while one takes over from the other. No service's name has an
-// underscore, so that none is that of another container.
-func instances(id string) [2]string {
-	name := id
-	if len(name) > maxInstance-2 || !instanceName.MatchString(name) {
-		sum := sha256.Sum256([]byte(id))
-		name = strings.Trim(separators.ReplaceAllString(id, "-"), "-")
-		name = strings.TrimRight(name[:min(len(name), 50)], "-") + "_" + hex.EncodeToString(sum[:8])
-	}
-	return [2]string{name, name + "_2"}
-}
-
-// maxInstance is the longest name that containerd takes, and instanceName its form.
-//
-// Source: pkg/identifiers/validate.go of containerd.
-const maxInstance = 76
-
-var (
-	instanceName = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
-	separators   = regexp.MustCompile(`[._-]+`)
-)
 
 // ErrAmbiguous means that a name is that of a service in several projects.
 var ErrAmbiguous = errors.New("it is in several projects")
@@ -75,3 +49,9 @@ func (s Status) Find(name string) (UnitStatus, error) {
 	}
 	return UnitStatus{}, fmt.Errorf("container %s: %w: %s", name, ErrAmbiguous, strings.Join(ids, ", "))
 }
+
+// ErrUnknown means that the node has no such container.
+var ErrUnknown = errors.New("no such container")
+
+// ErrNoImage means that the node does not have the image.
+var ErrNoImage = errors.New("not on this node")

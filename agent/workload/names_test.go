@@ -17,7 +17,7 @@ func TestInstances(t *testing.T) {
 			if p, s := Split(id); p != project || s != service {
 				t.Errorf("%s is %q and %q", id, p, s)
 			}
-			for _, name := range instances(id) {
+			for _, name := range Instances(id) {
 				if len(name) > maxInstance || !instanceName.MatchString(name) {
 					t.Errorf("%s: containerd takes no %s", id, name)
 				}
@@ -29,7 +29,7 @@ func TestInstances(t *testing.T) {
 		}
 	}
 	for id, want := range map[string]string{"web": "web", "shop.web": "shop.web", "a--b.web": "a-b-web_"} {
-		if got := instances(id)[0]; !strings.HasPrefix(got, want) || len(got) > len(want) && want[len(want)-1] != '_' {
+		if got := Instances(id)[0]; !strings.HasPrefix(got, want) || len(got) > len(want) && want[len(want)-1] != '_' {
 			t.Errorf("%s is called %s", id, got)
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"kogge.example/agent/workload/bridge"
 )
 
 // Status is what the Keeper knows, for people and for the API. Nobody changes one
@@ -27,9 +25,9 @@ type UnitStatus struct {
 	// At and Ports are its.
 	OldServes bool
 	State     State
-	Image     string           // as it was asked for
-	At        []bridge.Address // its places on networks
-	Ports     []Port           // published while it runs
+	Image     string    // as it was asked for
+	At        []Address // its places on networks
+	Ports     []Port    // published while it runs
 	Health    HealthStatus
 	// StartedAt is when the process that runs was started; zero if none runs.
 	StartedAt time.Time
@@ -72,52 +70,4 @@ func (s Status) String() string {
 	}
 	parts = append(parts, fmt.Sprintf("%d of %d containers running", running, len(s.Units)))
 	return strings.Join(parts, "; ")
-}
-
-// Snapshot is the newest status. Any goroutine may ask, at any time.
-func (k *Keeper) Snapshot() Status {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.last
-}
-
-func (k *Keeper) report() {
-	s := Status{Settled: true, Trouble: k.trouble}
-	for _, id := range k.ids {
-		u := k.units[id]
-		s.Settled = s.Settled && k.settled(u)
-		s.Units = append(s.Units, u.status())
-	}
-	k.mu.Lock()
-	k.last = s
-	k.mu.Unlock()
-	if k.Report != nil {
-		k.Report(s)
-	}
-}
-
-func (u *unit) status() UnitStatus {
-	s := UnitStatus{
-		ID: u.want.ID, Instance: u.serving().Name, State: u.State, Image: u.want.Image, At: u.serving().At, OldServes: u.Old == Serving,
-		Exits: u.Exits, Restarts: max(u.starts-1, 0), ExitCode: u.code, Reason: u.reason,
-	}
-	switch {
-	case u.Old == Serving && u.State == Running:
-		s.Reason = "the old one goes on until it is healthy"
-	case u.Old == Serving && s.Reason != "":
-		s.Reason += "; the old one goes on"
-	case u.Old == Serving:
-		s.Reason = "the old one goes on"
-	}
-	if u.State == Running {
-		s.Ports, s.StartedAt = u.want.Ports, u.began
-		s.Health = HealthStatus{State: u.check.State, Failures: u.check.Failures, At: u.tested, Output: u.output}
-	}
-	if u.Old == Serving {
-		s.Ports = u.old.Ports
-	}
-	if u.State == Starting {
-		s.Pull = u.pull
-	}
-	return s
 }

@@ -1,14 +1,11 @@
-// Package workload keeps the wanted containers of this node running.
+// Package workload says what a container is: how it is wanted ([Container]), what there is
+// of it ([Instance], [Found]), where its networks lead ([Network], [Publish]), and how it
+// is doing ([Status]).
 //
-// In come containers as [Container], from a Compose file by way of package
-// compose; out go tasks of containerd with their network, files and limits, and a
-// [Status] of each. A [Keeper] owns their states and decides by [Unit.Step], which
-// is pure; an [Engine] carries out and is the only door to containerd.
-//
-// Containers are children of their shims: they go on while the agent or
-// containerd is restarted, and the Keeper adopts them. A container starts from
-// its image each time; what is to last lies in a volume. The package leaves alone
-// what is not in its containerd namespace.
+// It is plain data and what follows from it alone. Package compose makes containers of
+// Compose files, package keeper keeps them running, package engine carries that out on
+// containerd. Nothing here opens a file, a socket or a namespace, so that whoever only
+// talks of containers, the operator's command line too, imports none of that.
 package workload
 
 import (
@@ -18,8 +15,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-
-	"kogge.example/agent/workload/bridge"
 )
 
 // Container is one wanted container, complete: every default that does not come
@@ -60,7 +55,7 @@ type Container struct {
 	StopGrace  time.Duration // from StopSignal to SIGKILL
 
 	// Order says whether the container that this one replaces goes on until this one
-	// works; "": see [Container.beside].
+	// works; "": see [Container.Beside].
 	Order Order `json:",omitempty"`
 
 	// DropCaps are capabilities ("CAP_CHOWN") taken out of the default set, or
@@ -86,7 +81,7 @@ type Container struct {
 	DNSOptions []string     `json:",omitempty"`
 	// Ulimits replace the node's defaults, sorted by name.
 	Ulimits []Ulimit `json:",omitempty"`
-	// Sysctls are settings of the container's own namespaces: [compose] takes no
+	// Sysctls are settings of the container's own namespaces: package compose takes no
 	// other ones.
 	Sysctls map[string]string `json:",omitempty"`
 	// Files are read-only files that lie in memory, sorted by target.
@@ -107,15 +102,6 @@ const (
 	StopFirst  Order = "stop-first"
 )
 
-// Instance is a container as containerd has it. There may be two of one [Container] at a
-// time: see [instances].
-type Instance struct {
-	// Name is its name in containerd, and that of its cgroup (/workload/NAME), its
-	// network namespace and its files.
-	Name string
-	At   []bridge.Address // its places on networks, eth0 first
-}
-
 // DefaultPids is the limit of a container that names none: far above what a
 // server needs and far below what takes the node down.
 const DefaultPids = 4096
@@ -125,7 +111,7 @@ const DefaultStopGrace = 10 * time.Second
 
 // Port publishes a port of the container on the node.
 type Port struct {
-	Protocol  bridge.Protocol
+	Protocol  Protocol
 	HostIP    netip.Addr // zero: every IPv4 address of the node
 	HostPort  uint16
 	Container uint16
@@ -144,6 +130,9 @@ type Attachment struct {
 	// sorted and in lower case.
 	Aliases []string `json:",omitempty"`
 }
+
+// MaxNetworks is how many networks a container is on at most.
+const MaxNetworks = 16
 
 // MaxOnNetwork is how many containers can be on one network: a subnet has 253
 // addresses, and while one replaces another both have one.

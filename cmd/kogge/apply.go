@@ -22,11 +22,12 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/compose/project"
+	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/compose/project"
-	"kogge.example/agent/workload/wanted"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
 )
 
 // applyFlags are what kogge apply is told.
@@ -288,7 +289,7 @@ func (f *applyFlags) verdict(files []string, refused *nodeconfig.Problems) error
 		reasons = "1 reason"
 	}
 	err := fmt.Errorf("apply: %s: refused, for %s", strings.Join(files, ", "), reasons)
-	return hinted{err, "the page What of Compose works has every key: agent/workload/compose/README.md"}
+	return hinted{err, "the page What of Compose works has every key: agent/compose/README.md"}
 }
 
 // composeFiles are those that are named, or the one that Compose looks for.
@@ -347,7 +348,7 @@ func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 func neededEntries(all []workload.Container) (entries []string) {
 	for _, c := range all {
 		if needs := c.Needs(); !needs.None() {
-			entries = append(entries, workload.Entry(c.ID, needs))
+			entries = append(entries, "- "+rights.Allow{Container: c.ID, Rights: needs}.String())
 		}
 	}
 	return entries

@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/compose/project"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/bridge"
-	"kogge.example/agent/workload/compose/project"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -21,7 +20,7 @@ func TestJSONAnswer(t *testing.T) {
 	c := workload.Container{
 		ID: "shop.web", Image: "registry.example/web:1", Env: []string{"COLOUR=blue"}, WorkingDir: "/srv", Hostname: "web",
 		Networks: []workload.Attachment{{Network: "shop.default", Aliases: []string{"www"}}},
-		Ports:    []workload.Port{{Protocol: bridge.TCP, HostIP: netip.MustParseAddr("192.0.2.7"), HostPort: 80, Container: 8080}},
+		Ports:    []workload.Port{{Protocol: workload.TCP, HostIP: netip.MustParseAddr("192.0.2.7"), HostPort: 80, Container: 8080}},
 		Restart:  workload.Restart{Policy: workload.OnFailure, Max: 3},
 		ReadOnly: true, Tmpfs: []workload.Tmpfs{{Target: "/tmp", NoExec: true, UID: 7}},
 		Volumes: []workload.Volume{{Name: "shop.data", Target: "/data", NoCopy: true}},

@@ -20,10 +20,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
+	"kogge.example/agent/registry"
+	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
-	"kogge.example/agent/workload/wanted"
 	"kogge.example/update/golden"
 	layout "kogge.example/update/release"
 	"kogge.example/update/release/keys"
@@ -103,9 +105,9 @@ func TestJSON(t *testing.T) {
 				Ports: []workload.Port{{HostPort: 5432, Container: 5432, Protocol: "tcp"}}},
 			{ID: "web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
 		},
-		images: []workload.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 1 << 40, Created: time.Unix(1_700_000_000, 0),
+		images: []engine.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 1 << 40, Created: time.Unix(1_700_000_000, 0),
 			Used: time.Unix(1_700_000_000, 0), By: []string{"db"}}},
-		volumes: []workload.NamedVolume{{Name: "shop.data", Size: 1 << 40, By: []string{"shop.db"}}},
+		volumes: []engine.NamedVolume{{Name: "shop.data", Size: 1 << 40, By: []string{"shop.db"}}},
 	}, "nothing": {}}
 	said := map[string]string{}
 	for name, w := range worlds {
@@ -131,8 +133,8 @@ func TestJSON(t *testing.T) {
 // true store of projects.
 type world struct {
 	units   []workload.UnitStatus
-	images  []workload.Image
-	volumes []workload.NamedVolume
+	images  []engine.Image
+	volumes []engine.NamedVolume
 	// pid1 answers at a socket; nil: settle.
 	pid1 func(t *testing.T, socket string)
 }
@@ -169,18 +171,18 @@ func (w *world) ForgetFailure(context.Context, string) ([]string, error) {
 
 func (w *world) Snapshot() workload.Status                            { return workload.Status{Units: w.units} }
 func (w *world) Request(context.Context, string, workload.Want) error { return workload.ErrUnknown }
-func (w *world) Images(context.Context) ([]workload.Image, error)     { return w.images, nil }
+func (w *world) Images(context.Context) ([]engine.Image, error)       { return w.images, nil }
 func (w *world) Digest(context.Context, string) (string, error)       { return "sha256:0123", nil }
 func (w *world) Pull(_ context.Context, _, _ string, report func(workload.Progress)) error {
 	report(workload.Progress{Total: 7, Layers: []workload.LayerProgress{{Digest: "sha256:4567", Size: 7}}})
 	return nil
 }
-func (w *world) Prune(context.Context, bool) ([]workload.Image, int64, error) {
+func (w *world) Prune(context.Context, bool) ([]engine.Image, int64, error) {
 	return w.images, 0, nil
 }
-func (w *world) ListVolumes(context.Context) ([]workload.NamedVolume, error) { return w.volumes, nil }
-func (w *world) RemoveVolume(context.Context, string) error                  { return workload.ErrNoVolume }
-func (w *world) Forget(context.Context, string) error                        { return workload.ErrNoImage }
+func (w *world) ListVolumes(context.Context) ([]engine.NamedVolume, error) { return w.volumes, nil }
+func (w *world) RemoveVolume(context.Context, string) error                { return engine.ErrNoVolume }
+func (w *world) Forget(context.Context, string) error                      { return workload.ErrNoImage }
 func (w *world) Load(_ context.Context, r io.Reader) ([]string, error) {
 	_, err := io.Copy(io.Discard, r)
 	var names []string
@@ -217,7 +219,7 @@ func (w *world) open(t *testing.T) {
 	node, err := identity.OpenNode(filepath.Join(dir, "identity"))
 	must(t, err)
 	must(t, node.Join(&identity.Join{Genesis: fleet.Genesis, Token: token.Token}))
-	registries := workload.OpenRegistries(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key"))
+	registries := registry.Open(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key"))
 	store := wanted.Open(filepath.Join(dir, "projects"), nil)
 	for name, text := range map[string]string{
 		"boot.json":    `{"slot":"A","version":"1.0","board":"qemu-x86_64","disk":"vda"}`,

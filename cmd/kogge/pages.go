@@ -53,7 +53,7 @@ Several -f are merged, the later over the earlier. Variables come from the envir
 
 Nothing is ignored in silence: what a node does not do is refused with its line, and what means nothing on
 a node is warned of. Every key of the Compose specification has its row in the source tree, in
-agent/workload/compose/README.md.
+agent/compose/README.md.
 
 Images are those that the node has (kogge images ls); one that it lacks it pulls from its registry. Without
 a network, bring them along:

@@ -16,7 +16,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/workload"
+	"kogge.example/agent/registry"
 )
 
 func imagesPullCommand() *cobra.Command {
@@ -60,7 +60,7 @@ week, and the next pull goes on there. With --json every line is a report of its
 func pullHint(image string, err error) error {
 	switch connect.CodeOf(err) {
 	case connect.CodePermissionDenied:
-		if strings.Contains(err.Error(), workload.ErrDenied.Error()) || strings.Contains(err.Error(), "answers 40") {
+		if strings.Contains(err.Error(), registry.ErrDenied.Error()) || strings.Contains(err.Error(), "answers 40") {
 			return hinted{err, "kogge registry login has the node keep a password for " + registryOf(image)}
 		}
 	case connect.CodeResourceExhausted:

@@ -18,12 +18,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
+	fakeregistry "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
-	"kogge.example/agent/workload"
+	"kogge.example/agent/registry"
 	"kogge.example/update/golden"
 )
 
@@ -122,7 +122,7 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
 		Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
 		Volumes:    func() api.Volumes { return nil },
-		Registries: workload.OpenRegistries(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key")),
+		Registries: registry.Open(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key")),
 		Commands:   func() api.Commands { return nil },
 	})
 	ts.Check(err)
@@ -141,7 +141,7 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 // serveRegistry is a registry behind TLS and a password.
 func serveRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	quiet := log.New(io.Discard, "", 0)
-	images := registry.New(registry.Logger(quiet))
+	images := fakeregistry.New(fakeregistry.Logger(quiet))
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "ada" || password != "hunter2" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)

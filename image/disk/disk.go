@@ -16,6 +16,7 @@ import (
 	"kogge.example/update/blank"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 )
 
 // MiB is the unit that partitions are aligned to.
@@ -100,10 +101,10 @@ func Write(out *os.File, s Spec) error {
 	}
 	guid := gpt.DeriveGUID(s.Seed, "serial")
 	spec := fat.Spec{Size: BootSize, Label: "KOGGE", Serial: binary.LittleEndian.Uint32(guid[:]), When: s.When}
-	if err := fat.Format(offset(out, t, "ESP"), spec, s.Boot); err != nil {
+	if err := fat.Format(offset(out, t, partition.ESP), spec, s.Boot); err != nil {
 		return fmt.Errorf("image: boot partition: %w", err)
 	}
-	for name, file := range map[string]string{"ROOT-A": s.Root, "STATE": s.State} {
+	for name, file := range map[string]string{partition.RootA: s.Root, partition.State: s.State} {
 		if err := copySparse(offset(out, t, name), file); err != nil {
 			return fmt.Errorf("image: %s: %w", name, err)
 		}
@@ -128,10 +129,10 @@ func layout(s Spec, stateSize int64) (gpt.Table, error) {
 		kind gpt.GUID
 		size int64
 	}{
-		{"ESP", s.BootKind, BootSize},
-		{"ROOT-A", gpt.Root(s.Arch), s.SlotSize},
-		{"ROOT-B", gpt.Root(s.Arch), s.SlotSize},
-		{"STATE", gpt.LinuxData, stateSize},
+		{partition.ESP, s.BootKind, BootSize},
+		{partition.RootA, gpt.Root(s.Arch), s.SlotSize},
+		{partition.RootB, gpt.Root(s.Arch), s.SlotSize},
+		{partition.State, gpt.LinuxData, stateSize},
 	} {
 		sectors := uint64(p.size / gpt.SectorSize)
 		t.Partitions = append(t.Partitions, gpt.Partition{

@@ -8,8 +8,10 @@ import (
 
 	"kogge.example/boards"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 	"kogge.example/update/verity"
 )
 
@@ -40,9 +42,6 @@ type Contents struct {
 	// Verity leads to the root file system of that slot.
 	Verity verity.Params
 }
-
-// partitions are the names that make a disk one of ours.
-var partitions = []string{"ESP", "ROOT-A", "ROOT-B", "STATE"}
 
 // Inspect reads what is in the image of size bytes on d. It writes nothing, and
 // looks at names only: that the content is whole is for Verify to say. The error
@@ -94,7 +93,7 @@ func Table(r io.ReaderAt, size int64) (gpt.Table, error) {
 	if err != nil {
 		return gpt.Table{}, fmt.Errorf("%w: %w", ErrNoImage, err)
 	}
-	for _, name := range partitions {
+	for _, name := range partition.All() {
 		if _, err := t.Find(name); err != nil {
 			return gpt.Table{}, fmt.Errorf("%w: %w", ErrNoImage, err)
 		}
@@ -104,7 +103,7 @@ func Table(r io.ReaderAt, size int64) (gpt.Table, error) {
 
 // Boot opens the boot partition of a disk with table t.
 func Boot(d Device, t gpt.Table) (*fat.Volume, error) {
-	p, err := t.Find("ESP")
+	p, err := t.Find(partition.ESP)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoImage, err)
 	}
@@ -125,29 +124,21 @@ func (c *Contents) read(k bootloader.Kernel) error {
 }
 
 // readCmdline learns board, version and root hash from a kernel command line.
-func (c *Contents) readCmdline(line string) (err error) {
-	for _, word := range strings.Fields(line) {
-		key, value, _ := strings.Cut(word, "=")
-		switch key {
-		case "kogge.board":
-			c.Board = value
-		case "kogge.version":
-			c.Version = value
-		case "kogge.verity":
-			if c.Verity, err = verity.ParseParams(value); err != nil {
-				return err
-			}
-		}
+func (c *Contents) readCmdline(line string) error {
+	words, err := cmdline.Parse(line)
+	if err != nil && !errors.Is(err, cmdline.ErrNoRoot) {
+		return err
 	}
-	if c.Board == "" || c.Version == "" || c.Verity.Blocks == 0 {
+	if err != nil || words.Board == "" || words.Version == "" {
 		return errors.New("its command line names no board, version or root hash")
 	}
+	c.Board, c.Version, c.Verity = words.Board, words.Version, words.Verity
 	return nil
 }
 
 // Root returns the partition of the slot that the release is in.
 func (c Contents) Root() (gpt.Partition, error) {
-	return c.Table.Find("ROOT-" + strings.ToUpper(c.Slot))
+	return c.Table.Find(partition.Root(c.Slot))
 }
 
 // Verify reads everything that has to be right for the first boot: both copies of
@@ -175,7 +166,7 @@ func (c Contents) Verify(d Device) error {
 	if err := verity.Verify(io.NewSectionReader(d, root.Offset(), root.Size()), c.Verity); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, root.Name, err)
 	}
-	state, err := c.Table.Find("STATE")
+	state, err := c.Table.Find(partition.State)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoImage, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"kogge.example/image/disk"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 	"kogge.example/update/verity"
 )
 
@@ -74,12 +75,12 @@ func spans(image io.ReaderAt, c disk.Contents) ([]span, error) {
 		var first int64 // so many bytes are exact
 		last := int64(0)
 		switch {
-		case p.Name == "ESP":
+		case p.Name == partition.ESP:
 			var err error
 			if first, err = fatEnd(io.NewSectionReader(image, p.Offset(), p.Size())); err != nil {
 				return nil, fmt.Errorf("boot partition: %w", err)
 			}
-		case p.Name == "STATE":
+		case p.Name == partition.State:
 			first = p.Size()
 		case isRoot(c, p):
 			first = int64((c.Verity.Blocks + verity.TreeSize(c.Verity.Blocks)/verity.BlockSize) * verity.BlockSize)

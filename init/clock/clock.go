@@ -3,8 +3,8 @@
 //
 // In come floors (times that have certainly passed: the image's commit, the seed,
 // the last saved time, what certificates say) and samples of NTP servers; out go
-// the system clock, the hardware clock, the saved time on STATE, and [Status] in
-// /run/kogge/clock.json.
+// the system clock, the hardware clock, the saved time on STATE, and [control.Clock] in
+// /run/kogge.
 //
 // It asks no server that neither node.yaml nor DHCP names. Nothing about booting,
 // falling back or voting looks at the clock; this package makes it right for

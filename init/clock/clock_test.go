@@ -3,7 +3,6 @@ package clock
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -106,14 +105,14 @@ func TestByHand(t *testing.T) {
 func TestHand(t *testing.T) {
 	dir := t.TempDir()
 	clock := clockAt(image)
-	paths := Paths{Saved: filepath.Join(dir, "clock"), Status: filepath.Join(dir, "clock.json"), Socket: filepath.Join(dir, "sock")}
+	paths := Paths{Saved: filepath.Join(dir, "clock"), Run: dir, Socket: filepath.Join(dir, "sock")}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	ended := make(chan error)
 	go func() {
 		ended <- Run(ctx, nodeconfig.Config{}, Options{Floor: NewFloor(time.Time{}, image), Clock: clock, Paths: paths})
 	}()
-	waitStatus(t, paths.Status, func(Status) bool { return true })
+	waitStatus(t, paths.Run, func(control.Clock) bool { return true })
 	ask := func(to time.Time, back bool) (control.ClockSet, error) {
 		return control.AskClock(ctx, paths.Socket, control.SetClock{To: to, Back: back})
 	}
@@ -143,7 +142,7 @@ func TestHand(t *testing.T) {
 	if err != nil || set.Now.Sub(truth).Abs() > time.Minute || set.Was.Sub(image).Abs() > time.Minute {
 		t.Errorf("set: %+v, %v", set, err)
 	}
-	status := waitStatus(t, paths.Status, func(s Status) bool { return !s.ByHand.IsZero() })
+	status := waitStatus(t, paths.Run, func(s control.Clock) bool { return !s.ByHand.IsZero() })
 	if status.Synced || status.SavedAt.IsZero() || clock.rtc.Sub(truth).Abs() > time.Minute {
 		t.Errorf("status %+v, hardware clock %s", status, clock.rtc)
 	}
@@ -270,7 +269,7 @@ func TestRun(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			o := Options{Floor: NewFloor(time.Time{}, image), Clock: clockAt(c.start), first: time.Millisecond,
-				Paths: Paths{Saved: filepath.Join(dir, "clock"), Status: filepath.Join(dir, "clock.json"), Network: filepath.Join(dir, "network.json")}}
+				Paths: Paths{Saved: filepath.Join(dir, "clock"), Run: dir}}
 			var cfg nodeconfig.Config
 			for i, kind := range c.kinds {
 				source := real
@@ -284,7 +283,7 @@ func TestRun(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			ended := make(chan error)
 			go func() { ended <- Run(ctx, cfg, o) }()
-			status := waitStatus(t, o.Paths.Status, func(s Status) bool {
+			status := waitStatus(t, o.Paths.Run, func(s control.Clock) bool {
 				return s.Synced || !c.synced && len(s.Servers) > 0 && s.Received > 0 || c.kinds[0] == "silent" && len(s.Servers) > 0
 			})
 			cancel()
@@ -310,16 +309,15 @@ func TestRun(t *testing.T) {
 }
 
 // waitStatus waits until the status file is as wanted, two minutes at most.
-func waitStatus(t *testing.T, file string, ok func(Status) bool) Status {
+func waitStatus(t *testing.T, run string, ok func(control.Clock) bool) control.Clock {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		var s Status
-		data, err := os.ReadFile(file)
-		if err == nil && json.Unmarshal(data, &s) == nil && ok(s) {
+		s, err := control.ReadClock(run)
+		if err == nil && ok(s) {
 			return s
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain, status %s", data)
+			t.Fatalf("waited in vain, status %+v, %v", s, err)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package clock
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log"
 	"os"
@@ -13,20 +12,18 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"kogge.example/init/control"
-	"kogge.example/init/network"
 	"kogge.example/init/nodeconfig"
 )
 
 // Paths says which files the service uses.
 type Paths struct {
-	Saved   string // last saved time, on STATE; "" or a missing folder: nothing is saved
-	Status  string // where Status goes
-	Network string // the network's status, with the servers of DHCP
-	Socket  string // where people's words for the time come in; "": nowhere
+	Saved  string // last saved time, on STATE; "" or a missing folder: nothing is saved
+	Run    string // folder for control.Clock, and of control.Network with the servers of DHCP
+	Socket string // where people's words for the time come in; "": nowhere
 }
 
 // NodePaths are the paths on a node.
-var NodePaths = Paths{Saved: "/state/kogge/clock", Status: "/run/kogge/clock.json", Network: "/run/kogge/network.json", Socket: control.ClockPath}
+var NodePaths = Paths{Saved: "/state/kogge/clock", Run: control.RunDir, Socket: control.ClockPath}
 
 // Options are what Run needs to know beside the settings.
 type Options struct {
@@ -36,32 +33,6 @@ type Options struct {
 
 	port  int           // of the servers; zero: 123
 	first time.Duration // first pause between polls; zero: firstPause
-}
-
-// Status is what /run/kogge/clock.json says.
-type Status struct {
-	Synced   bool      `json:"synced"`
-	Source   string    `json:"source,omitempty"` // the servers that agree
-	Single   bool      `json:"single,omitempty"` // one server is configured, and believed alone
-	Offset   string    `json:"offset,omitempty"` // of the last poll, as a duration
-	Polled   time.Time `json:"polled,omitzero"`
-	Floor    time.Time `json:"floor"`
-	Jump     string    `json:"jump,omitempty"`    // the last time the clock was set: by how much
-	JumpAt   time.Time `json:"jumpAt,omitzero"`   // and when, by the clock after it
-	Problem  string    `json:"problem,omitempty"` // why the clock does not follow servers
-	Servers  []string  `json:"servers,omitempty"`
-	SavedAt  time.Time `json:"savedAt,omitzero"`
-	Received int       `json:"received"` // good answers to the last poll
-	Answers  []Answer  `json:"answers,omitempty"`
-	ByHand   time.Time `json:"byHand,omitzero"` // when a person set the clock, by the clock after it
-}
-
-// Answer is what one server said to the last poll.
-type Answer struct {
-	Server  string `json:"server"`
-	Stratum int    `json:"stratum"` // 1: it has a clock of its own; each server in between adds one
-	Offset  string `json:"offset"`  // as a duration
-	Error   string `json:"error"`   // how wrong Offset may be, as a duration
 }
 
 const (
@@ -162,12 +133,12 @@ type service struct {
 	cfg     nodeconfig.Config
 	o       Options
 	state   State
-	status  Status
-	last    Status // as written
-	polls   int    // good ones in a row
-	silent  int    // those without agreement in a row
-	good    bool   // whether the time may be saved
-	savedOK bool   // whether this run saved a synced time already
+	status  control.Clock
+	last    control.Clock // as written
+	polls   int           // good ones in a row
+	silent  int           // those without agreement in a row
+	good    bool          // whether the time may be saved
+	savedOK bool          // whether this run saved a synced time already
 }
 
 // servers are those of node.yaml, else those of DHCP.
@@ -175,7 +146,7 @@ func (s *service) servers() []string {
 	if len(s.cfg.Time.Servers) > 0 {
 		return s.cfg.Time.Servers
 	}
-	status, err := network.ReadStatus(s.o.Paths.Network)
+	status, err := control.ReadNetwork(s.o.Paths.Run)
 	if err != nil {
 		return nil // no network yet
 	}
@@ -206,8 +177,9 @@ func (s *service) polled(samples []Sample) {
 	s.state, s.good = next, a.Save
 	s.status.Received, s.status.Answers = len(samples), nil
 	for _, a := range samples {
-		s.status.Answers = append(s.status.Answers, Answer{
-			a.Server, a.Stratum, a.Offset.Round(time.Microsecond).String(), a.Error.Round(time.Microsecond).String(),
+		s.status.Answers = append(s.status.Answers, control.ClockAnswer{
+			Server: a.Server, Stratum: a.Stratum,
+			Offset: a.Offset.Round(time.Microsecond).String(), Error: a.Error.Round(time.Microsecond).String(),
 		})
 	}
 	err := s.carryOut(a)
@@ -287,21 +259,13 @@ func (s *service) write(now time.Time) bool {
 	return true
 }
 
-// publish writes the status if it says something new.
+// publish writes the facts if they say something new.
 func (s *service) publish() error {
 	if fmt.Sprint(s.status) == fmt.Sprint(s.last) {
 		return nil
 	}
-	data, err := json.MarshalIndent(s.status, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", s.o.Paths.Status, err)
-	}
-	temp := s.o.Paths.Status + ".new"
-	if err := os.WriteFile(temp, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write clock status: %w", err)
-	}
-	if err := os.Rename(temp, s.o.Paths.Status); err != nil {
-		return fmt.Errorf("write clock status: %w", err)
+	if err := s.status.Write(s.o.Paths.Run); err != nil {
+		return err
 	}
 	s.last = s.status
 	return nil

@@ -12,7 +12,7 @@ import (
 )
 
 // ClockPath is where the clock service listens on a node. Its socket is root's alone.
-const ClockPath = "/run/kogge/clock.sock"
+const ClockPath = RunDir + "/clock.sock"
 
 // SetClock is the one line that a client of the clock service sends: what time it is,
 // by the word of a person.

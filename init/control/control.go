@@ -1,7 +1,10 @@
-// Package control is the language of PID 1's control socket.
+// Package control is what PID 1 and its services say to the other programs of a node, and
+// what these may ask: one type for each thing that one process tells another.
 //
-// One JSON object per line goes in, one or more come out; package supervise
-// answers, [Dial] asks. The socket is root's alone. It decides nothing.
+// On PID 1's control socket one JSON object per line goes in, one or more come out; package
+// supervise answers, [Dial] asks. The socket is root's alone, as that of the clock service
+// is ([AskClock]). What all may know lies in files in [RunDir]: [Boot], [Assessment],
+// [Network] and [Clock]. It decides nothing.
 package control
 
 import (
@@ -14,7 +17,7 @@ import (
 )
 
 // Path is where the socket lies on a node.
-const Path = "/run/kogge/init.sock"
+const Path = RunDir + "/init.sock"
 
 // MaxRequest is the longest request line, its newline included, in bytes.
 const MaxRequest = 4096
@@ -64,8 +67,7 @@ type Request struct {
 	UndoSeconds int `json:"undo_seconds,omitempty"`
 	// KeepConfig has the new STATE begin with the node.yaml that is kept.
 	KeepConfig bool `json:"keep_config,omitempty"`
-	// Verdict is "good", "bad" or "pending", Why the reason of the latter two, at most
-	// MaxWhy bytes.
+	// Verdict is "good" or "pending", Why what the latter waits for, at most MaxWhy bytes.
 	Verdict string `json:"verdict,omitempty"`
 	Why     string `json:"why,omitempty"`
 }
@@ -81,19 +83,6 @@ type Response struct {
 	Config *Config `json:"config,omitempty"`
 
 	Assessment *Assessment `json:"assessment,omitempty"`
-}
-
-// AssessmentPath is the file in which PID 1 keeps the boot assessment of this boot, an
-// [Assessment].
-const AssessmentPath = "/run/kogge/assessment.json"
-
-// Assessment is how this boot is judged.
-type Assessment struct {
-	State string `json:"state"` // assess.State
-	// Why is what is bad, or what a pending one waits for.
-	Why string `json:"why,omitempty"`
-	// Since is when it came into that state, by the node's clock of then.
-	Since time.Time `json:"since"`
 }
 
 // Config is how node.yaml stands. A revision is the SHA-256 of a text in hex.
@@ -183,10 +172,10 @@ func ParseRequest(line []byte) (Request, error) {
 			return Request{}, fmt.Errorf("op %q takes keep_config, and a file with its sha256", r.Op)
 		}
 	case OpAssess:
-		said := r.Verdict == "good" && r.Why == "" || (r.Verdict == "bad" || r.Verdict == "pending") && r.Why != ""
+		said := r.Verdict == "good" && r.Why == "" || r.Verdict == "pending" && r.Why != ""
 		asked := r.Verdict == "" && r.Why == ""
 		if r != (Request{Op: r.Op, Verdict: r.Verdict, Why: r.Why}) || !said && !asked || len(r.Why) > MaxWhy {
-			return Request{}, fmt.Errorf(`op %q takes a verdict, good, bad or pending, the latter two with why, in %d bytes`, r.Op, MaxWhy)
+			return Request{}, fmt.Errorf(`op %q takes a verdict, good or pending, the latter with why, in %d bytes`, r.Op, MaxWhy)
 		}
 	case OpConfirm:
 		if r != (Request{Op: r.Op, Base: r.Base}) {

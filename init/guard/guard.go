@@ -41,6 +41,21 @@ func Go(name string, f func()) {
 	}()
 }
 
+// Within runs f and waits for it, but no longer than limit: a disk that does not answer is
+// nobody's to wait for. name stands in the log if f panics or takes longer.
+func Within(limit time.Duration, name string, f func()) {
+	done := make(chan struct{})
+	Go(name, func() {
+		defer close(done)
+		f()
+	})
+	select {
+	case <-done:
+	case <-time.After(limit):
+		Kmsg(name + ": not done within " + limit.String())
+	}
+}
+
 // Recover is deferred by a goroutine that was not started by [Go], above all by
 // main: it turns a panic into a request to reboot.
 func Recover(name string) {

@@ -10,14 +10,7 @@ import (
 	"strings"
 
 	"kogge.example/update/gpt"
-)
-
-// Partition names of a Kogge disk.
-const (
-	ESP   = "ESP"
-	RootA = "ROOT-A"
-	RootB = "ROOT-B"
-	State = "STATE"
+	"kogge.example/update/partition"
 )
 
 // ErrTwoDisks says that nothing tells which of several disks the loader came from.
@@ -77,10 +70,10 @@ func openDisk(name, sys, dev string, size int64) (Disk, bool) {
 		return Disk{}, false
 	}
 	d := Disk{Name: name, Size: size, Table: t, Parts: map[string]string{}}
-	for _, want := range []string{ESP, RootA, RootB, State} {
+	for _, want := range partition.All() {
 		p, err := t.Find(want)
 		if err != nil {
-			if want == State {
+			if want == partition.State {
 				continue // boots without
 			}
 			return Disk{}, false
@@ -126,7 +119,7 @@ func sysNumber(dir, attribute string) int64 {
 func BootDisk(disks []Disk, loader *gpt.GUID) (Disk, error) {
 	var match []Disk
 	for _, d := range disks {
-		esp, err := d.Table.Find(ESP)
+		esp, err := d.Table.Find(partition.ESP)
 		if err == nil && (loader == nil || esp.GUID == *loader) {
 			match = append(match, d)
 		}

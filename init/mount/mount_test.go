@@ -12,60 +12,8 @@ import (
 
 	"kogge.example/update/golden"
 	"kogge.example/update/gpt"
-	"kogge.example/update/verity"
+	"kogge.example/update/partition"
 )
-
-var hash = strings.Repeat("ab", 32) + ":" + strings.Repeat("cd", 32) + ":7"
-
-func TestParseCmdline(t *testing.T) {
-	params, err := verity.ParseParams(hash)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		line string
-		want Cmdline
-		err  string
-	}{
-		{line: "quiet kogge.board=b kogge.version=1.0 kogge.verity=" + hash + "\n", want: Cmdline{Verity: params, Version: "1.0", Board: "b"}},
-		{line: "kogge.verity=" + hash + " kogge.trial=1", want: Cmdline{Verity: params, Trial: true}},
-		{line: "kogge.trial=0 kogge.verity=" + hash, want: Cmdline{Verity: params}},
-		{line: "kogge.trial kogge.verity=" + hash, want: Cmdline{Verity: params}},
-		{line: "kogge.version=a=b kogge.verity=" + hash, want: Cmdline{Verity: params, Version: "a=b"}},
-		{line: "kogge.verity=" + hash + " kogge.bootpart=C12A7328-f81f-11d2-ba4b-00a0c93ec93b", want: Cmdline{Verity: params, BootPart: gpt.EFISystem}},
-		{line: "kogge.verity=" + hash + " kogge.bootpart=c12a7328", want: Cmdline{Verity: params}},
-		// As everywhere in the kernel, the last word counts.
-		{line: "kogge.verity=x kogge.version=1 kogge.version=2 kogge.verity=" + hash, want: Cmdline{Verity: params, Version: "2"}},
-		{line: "kogge.verity.x=1 xkogge.verity=2 KOGGE.VERITY=3", err: "kogge.verity is missing"},
-		{line: "", err: "kogge.verity is missing"},
-		{line: "kogge.verity=", err: "kogge.verity is missing"},
-		{line: "kogge.verity", err: "kogge.verity is missing"},
-		{line: "kogge.verity=x", err: `kogge.verity: verity parameters "x"`},
-		{line: "kogge.verity=" + strings.ToUpper(hash), err: "not in the usual form"},
-	} {
-		got, err := ParseCmdline(c.line)
-		if got != c.want || (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
-			t.Errorf("%q: %+v, %v", c.line, got, err)
-		}
-	}
-}
-
-func FuzzParseCmdline(f *testing.F) {
-	f.Add("quiet kogge.board=b kogge.version=1.0 kogge.trial=1 kogge.verity=" + hash)
-	f.Add("kogge.verity== kogge.= =")
-	f.Fuzz(func(t *testing.T, line string) {
-		c, err := ParseCmdline(line)
-		if err != nil {
-			if c != (Cmdline{}) {
-				t.Errorf("%v, and yet %+v", err, c)
-			}
-			return
-		}
-		if !strings.Contains(line, c.Verity.String()) {
-			t.Errorf("%v is not in the line", c.Verity)
-		}
-	})
-}
 
 // variable is a text as efivarfs shows it.
 func variable(text string) []byte {
@@ -155,7 +103,7 @@ func TestLoader(t *testing.T) {
 func imageTable(seed string, without ...string) gpt.Table {
 	const MiB = 1 << 20 / gpt.SectorSize
 	t := gpt.Table{DiskGUID: gpt.DeriveGUID(seed, "disk"), Sectors: 6 * MiB}
-	for i, name := range []string{ESP, RootA, RootB, State} {
+	for i, name := range partition.All() {
 		if strings.Contains(strings.Join(without, " "), name) {
 			continue
 		}
@@ -185,7 +133,7 @@ func content(t testing.TB, table gpt.Table, sectors uint64) []byte {
 func TestBootDisk(t *testing.T) {
 	image := func(name string) Disk { return Disk{Name: name, Table: imageTable("image")} }
 	written := func(name string) Disk { return Disk{Name: name, Table: imageTable(name)} }
-	esp := func(seed string) *gpt.GUID { g := gpt.DeriveGUID(seed, ESP); return &g }
+	esp := func(seed string) *gpt.GUID { g := gpt.DeriveGUID(seed, partition.ESP); return &g }
 	var out strings.Builder
 	for _, loader := range []struct {
 		name string
@@ -248,7 +196,7 @@ func TestDisks(t *testing.T) {
 		write(filepath.Join(dev, name), string(data))
 	}
 	same := func(n int) int { return n }
-	whole, noState, noRootB := imageTable("x"), imageTable("x", State), imageTable("x", RootB)
+	whole, noState, noRootB := imageTable("x"), imageTable("x", partition.State), imageTable("x", partition.RootB)
 	add("vda", &whole, same, "")
 	add("mmcblk0", &whole, same, "p")
 	add("sdb", &noState, same, "")
@@ -271,7 +219,7 @@ func TestDisks(t *testing.T) {
 	var out strings.Builder
 	for _, d := range disks {
 		fmt.Fprintf(&out, "%s: %d bytes", d.Path(), d.Size)
-		for _, name := range []string{ESP, RootA, RootB, State} {
+		for _, name := range partition.All() {
 			fmt.Fprintf(&out, ", %s %s", name, d.Parts[name])
 		}
 		fmt.Fprintln(&out)

@@ -13,13 +13,14 @@ import (
 
 	"kogge.example/update/blank"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 )
 
 // Reformat replaces the STATE file system of d by an empty one: identity and data
 // are gone. A cut at any point leaves the old file system, an empty one, or none
 // that e2fsck accepts; a caller that reformats for such a reason does it again.
 func Reformat(d Disk) error {
-	dev, ok := d.Parts[State]
+	dev, ok := d.Parts[partition.State]
 	if !ok {
 		return fmt.Errorf("reformat STATE: disk %s has no such partition", d.Path())
 	}
@@ -33,7 +34,7 @@ func Reformat(d Disk) error {
 		return fmt.Errorf("reformat STATE: %w", err)
 	}
 	defer template.Close()
-	if err := reformat(partition{f}, template, blank.Size); err != nil {
+	if err := reformat(blockDevice{f}, template, blank.Size); err != nil {
 		return fmt.Errorf("reformat STATE on %s: %w", dev, err)
 	}
 	return nil
@@ -81,12 +82,12 @@ func reformat(d eraser, template io.Reader, size int64) error {
 	return d.Sync()
 }
 
-// partition is a block device.
-type partition struct{ *os.File }
+// blockDevice is a partition that can be discarded.
+type blockDevice struct{ *os.File }
 
 const blkZeroOut = 0x127f // BLKZEROOUT, source: include/uapi/linux/fs.h
 
-func (p partition) Zero(offset, size int64) error {
+func (p blockDevice) Zero(offset, size int64) error {
 	area := [2]uint64{uint64(offset), uint64(size)}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, p.Fd(), blkZeroOut, uintptr(unsafe.Pointer(&area))); errno != 0 {
 		return fmt.Errorf("overwrite with zeros: %w", errno)
@@ -100,7 +101,7 @@ const ext4SetUUID = 0x4008662c
 // NewStateUUID gives the mounted STATE a UUID of its own if it still has that of
 // the image or the template, which seed names: no two nodes share one.
 func NewStateUUID(d Disk, seeds ...string) error {
-	f, err := os.Open(d.Parts[State])
+	f, err := os.Open(d.Parts[partition.State])
 	if err != nil {
 		return fmt.Errorf("name of STATE: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/update/partition"
 	"kogge.example/update/verity"
 )
 
@@ -31,7 +32,7 @@ func OpenRoot(d Disk, p verity.Params, trial bool) (slot string, err error) {
 	if trial {
 		policy = verity.Restart
 	}
-	dev, err := verity.Open("root", d.Parts["ROOT-"+slot], p, policy)
+	dev, err := verity.Open("root", d.Parts[partition.Root(slot)], p, policy)
 	if err != nil {
 		return "", fmt.Errorf("slot %s: %w", slot, err)
 	}
@@ -39,7 +40,7 @@ func OpenRoot(d Disk, p verity.Params, trial bool) (slot string, err error) {
 		return "", fmt.Errorf("slot %s: %w", slot, err)
 	}
 	if err := unix.Mount(dev, rootDir, "erofs", unix.MS_RDONLY, ""); err != nil {
-		return "", fmt.Errorf("slot %s: mount the root file system of %s: %w", slot, d.Parts["ROOT-"+slot], err)
+		return "", fmt.Errorf("slot %s: mount the root file system of %s: %w", slot, d.Parts[partition.Root(slot)], err)
 	}
 	return slot, nil
 }
@@ -47,7 +48,7 @@ func OpenRoot(d Disk, p verity.Params, trial bool) (slot string, err error) {
 func findSlot(d Disk, p verity.Params) (string, error) {
 	var errs []error
 	for _, slot := range []string{"A", "B"} {
-		dev := d.Parts["ROOT-"+slot]
+		dev := d.Parts[partition.Root(slot)]
 		ok, err := leads(dev, p)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("slot %s (%s): %w", slot, dev, err))

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 )
 
 // StateDir is where STATE is mounted.
@@ -40,8 +41,8 @@ func GrowState(d *Disk, seed string) error {
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", d.Path(), err)
 	}
-	old, errOld := d.Table.Find(State)
-	p, err := t.Find(State)
+	old, errOld := d.Table.Find(partition.State)
+	p, err := t.Find(partition.State)
 	if err := errors.Join(errOld, err); err != nil {
 		return fmt.Errorf("grow STATE: %w", err)
 	}
@@ -65,7 +66,7 @@ type device interface {
 // growTable is what GrowState does to a disk of size bytes, and the table that is
 // then on it.
 func growTable(dev device, size int64, seed string) (gpt.Table, error) {
-	t, err := gpt.Grow(dev, size, State)
+	t, err := gpt.Grow(dev, size, partition.State)
 	if err != nil {
 		return gpt.Table{}, fmt.Errorf("grow STATE: %w", err)
 	}
@@ -121,7 +122,7 @@ const killed = 128
 // the check could not repair it; nothing was then mounted or changed by us. A check that
 // was ended, by the kernel's want of memory above all, says nothing of STATE.
 func MountState(ctx context.Context, d Disk, check Checker) error {
-	dev, ok := d.Parts[State]
+	dev, ok := d.Parts[partition.State]
 	if !ok {
 		return fmt.Errorf("mount STATE: disk %s has no such partition", d.Path())
 	}
@@ -160,7 +161,7 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 // GrowFileSystem lets the file system of STATE, which is mounted, grow to the size of its
 // partition. STATE is as good as before if that fails.
 func GrowFileSystem(d Disk) error {
-	if err := growFileSystem(d.Parts[State]); err != nil {
+	if err := growFileSystem(d.Parts[partition.State]); err != nil {
 		return fmt.Errorf("grow STATE: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/gpt"
+	"kogge.example/update/partition"
 )
 
 // grown is the size, in sectors, of the disk that an image was written to.
@@ -59,10 +60,10 @@ func TestGrowTablePowerCut(t *testing.T) {
 // kernel find them by these places.
 func sameSlots(t *testing.T, where string, image, got gpt.Table) {
 	t.Helper()
-	for _, name := range []string{ESP, RootA, RootB, State} {
+	for _, name := range partition.All() {
 		want, err1 := image.Find(name)
 		p, err2 := got.Find(name)
-		if err := errors.Join(err1, err2); err != nil || p.First != want.First || p.Number != want.Number || name != State && p.Last != want.Last {
+		if err := errors.Join(err1, err2); err != nil || p.First != want.First || p.Number != want.Number || name != partition.State && p.Last != want.Last {
 			t.Fatalf("%s: %s is at %d to %d, %v", where, name, p.First, p.Last, err)
 		}
 	}
@@ -71,7 +72,7 @@ func sameSlots(t *testing.T, where string, image, got gpt.Table) {
 func finished(t *testing.T, where string, image, got gpt.Table) {
 	t.Helper()
 	sameSlots(t, where, image, got)
-	state, _ := got.Find(State)
+	state, _ := got.Find(partition.State)
 	if state.Last < grown-(2<<20)/gpt.SectorSize {
 		t.Fatalf("%s: STATE ends at %d of %d", where, state.Last, uint64(grown))
 	}
@@ -128,7 +129,7 @@ func TestGrowState(t *testing.T) {
 	if after, err := os.ReadFile(name); err != nil || string(after) != string(before) {
 		t.Errorf("the second time wrote something (%v)", err)
 	}
-	if err := os.WriteFile(name, content(t, imageTable("image", State), grown), 0o644); err != nil {
+	if err := os.WriteFile(name, content(t, imageTable("image", partition.State), grown), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := GrowState(&d, "image"); err == nil || !strings.Contains(err.Error(), "grow STATE") {
@@ -221,7 +222,7 @@ func FuzzExt4Blocks(f *testing.F) {
 
 // TestMountStateRefuses is MountState up to the mount: what e2fsck says of STATE.
 func TestMountStateRefuses(t *testing.T) {
-	d := Disk{Name: "vda", Parts: map[string]string{State: "/dev/no-such-partition"}}
+	d := Disk{Name: "vda", Parts: map[string]string{partition.State: "/dev/no-such-partition"}}
 	checker := func(err error, statuses ...int) (Checker, *[]string) {
 		var calls []string
 		return func(_ context.Context, path string, args ...string) ([]byte, int, error) {

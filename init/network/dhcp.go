@@ -11,6 +11,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+
+	"kogge.example/init/control"
 )
 
 // exchange is one question to DHCP servers and its answer. The real one speaks on
@@ -18,7 +20,7 @@ import (
 type exchange interface {
 	// ask does Discover, Confirm, Renew or Rebind. It returns errNak if a server
 	// refuses the lease.
-	ask(ctx context.Context, a Action, lease *Lease) (*Lease, error)
+	ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error)
 }
 
 // errNak means that the server took the lease back.
@@ -26,7 +28,7 @@ var errNak = errors.New("the server refuses the lease")
 
 // runDHCP runs a client on one link until ctx ends. It tells every change of the
 // lease, nil for none.
-func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tell func(*Lease)) {
+func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tell func(*control.Lease)) {
 	// Nothing is sent before the link is known to have a carrier.
 	c.Down = true
 	c.Next = time.Now()
@@ -106,7 +108,7 @@ func newClient(f Facts, hostname string) *client {
 	return &client{name: f.Name, mac: mac, hostname: hostname, err: err}
 }
 
-func (x *client) ask(ctx context.Context, a Action, lease *Lease) (*Lease, error) {
+func (x *client) ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error) {
 	if x.err != nil {
 		return nil, x.err
 	}
@@ -145,7 +147,7 @@ func (x *client) ask(ctx context.Context, a Action, lease *Lease) (*Lease, error
 }
 
 // again asks for an address that we have, or had.
-func (x *client) again(ctx context.Context, c *nclient4.Client, a Action, to *net.UDPAddr, lease *Lease, want []dhcpv4.Modifier) (*Lease, error) {
+func (x *client) again(ctx context.Context, c *nclient4.Client, a Action, to *net.UDPAddr, lease *control.Lease, want []dhcpv4.Modifier) (*control.Lease, error) {
 	address := net.IP(lease.Address.Addr().AsSlice())
 	want = append(want, dhcpv4.WithHwAddr(x.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest))
 	if a == Confirm {

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -240,8 +241,8 @@ func routeOf(f Facts, r Route) *netlink.Route {
 
 // describe says what the status file has about a link. IPv6 addresses of every
 // kind are in it, link-local ones last.
-func (k *kernel) describe(f Facts) (Interface, error) {
-	i := Interface{Name: f.Name, MAC: f.MAC, Carrier: f.Carrier}
+func (k *kernel) describe(f Facts) (control.Interface, error) {
+	i := control.Interface{Name: f.Name, MAC: f.MAC, Carrier: f.Carrier}
 	l, err := netlink.LinkByIndex(f.Index)
 	if err != nil {
 		return i, err

@@ -10,33 +10,12 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
-// Lease is what a DHCPv4 server gave us, checked.
-type Lease struct {
-	Address netip.Prefix       `json:"address"`
-	Server  netip.Addr         `json:"server"`
-	Routes  []nodeconfig.Route `json:"routes,omitempty"` // default route included
-	DNS     []netip.Addr       `json:"dns,omitempty"`
-	Search  []string           `json:"search,omitempty"`
-	NTP     []netip.Addr       `json:"ntp,omitempty"`
-	MTU     int                `json:"mtu,omitempty"`
-
-	// Since is when it was given or last renewed; after Renew the server is asked
-	// again, after Rebind any server, after Valid it is over. By the clock of the
-	// node; within the process the monotonic one.
-	Since  time.Time     `json:"since"`
-	Renew  time.Duration `json:"renew"`
-	Rebind time.Duration `json:"rebind"`
-	Valid  time.Duration `json:"valid"`
-}
-
-// Expires is when the lease is over.
-func (l *Lease) Expires() time.Time { return l.Since.Add(l.Valid) }
-
-// equal says whether two leases configure the same; times do not count.
-func (l *Lease) equal(o *Lease) bool {
+// sameLease says whether two leases configure the same; times do not count.
+func sameLease(l, o *control.Lease) bool {
 	if l == nil || o == nil {
 		return l == o
 	}
@@ -56,7 +35,7 @@ const (
 // an error; of the options, what makes no sense is left out.
 //
 // Sources: RFC 2131, RFC 2132, RFC 3397 (search), RFC 3442 (classless routes).
-func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
+func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*control.Lease, error) {
 	address := addrOf(ack.YourIPAddr)
 	if !address.Is4() || !usable(address) {
 		return nil, fmt.Errorf("server offers %v, which is no machine's address", ack.YourIPAddr)
@@ -66,7 +45,7 @@ func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 		// No mask, or one with holes: RFC 950 would guess by class, 24 is what is meant.
 		bits = 24
 	}
-	l := &Lease{Address: netip.PrefixFrom(address, bits), Server: addrOf(ack.ServerIdentifier()), Since: now}
+	l := &control.Lease{Address: netip.PrefixFrom(address, bits), Server: addrOf(ack.ServerIdentifier()), Since: now}
 	l.Routes = leaseRoutes(ack)
 	l.DNS = addresses(ack.DNS(), 3)
 	l.NTP = addresses(ack.NTPServers(), 4)

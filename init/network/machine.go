@@ -2,6 +2,8 @@ package network
 
 import (
 	"time"
+
+	"kogge.example/init/control"
 )
 
 // DHCP is where a DHCPv4 client stands:
@@ -56,15 +58,15 @@ const (
 // Client is the state of a DHCPv4 client.
 type Client struct {
 	State    DHCP
-	Lease    *Lease // nil in Selecting
-	Down     bool   // no carrier
-	Failures int    // in a row, in Selecting
+	Lease    *control.Lease // nil in Selecting
+	Down     bool           // no carrier
+	Failures int            // in a row, in Selecting
 	Next     time.Time
 }
 
 // Step says what event e makes of the client and what is to be done. lease is the
 // one that Got brings. It sends nothing and reads no clock.
-func (c Client) Step(e Event, lease *Lease, now time.Time) (Client, Action) {
+func (c Client) Step(e Event, lease *control.Lease, now time.Time) (Client, Action) {
 	switch e {
 	case CarrierDown:
 		c.Down = true

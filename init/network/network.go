@@ -2,8 +2,8 @@
 //
 // In come the settings of node.yaml and what the kernel tells about links; out go
 // addresses, routes and MTUs in the kernel, resolv.conf, hosts and hostname in
-// /run/kogge/etc, and [Status] in /run/kogge/network.json for the console, the
-// clock and the agent.
+// /run/kogge/etc, and [control.Network] in /run/kogge for the console, the clock and the
+// agent.
 //
 // A link that an earlier run of the same boot set up, and that no entry of the
 // settings matches any more, is put back as it was found: down and without addresses.
@@ -27,17 +27,18 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
 // Paths says where Run writes.
 type Paths struct {
-	Etc    string // folder for resolv.conf, hosts and hostname
-	Status string // file for Status
+	Etc string // folder for resolv.conf, hosts and hostname
+	Run string // folder for control.Network
 }
 
 // NodePaths are the paths on a node.
-var NodePaths = Paths{Etc: "/run/kogge/etc", Status: "/run/kogge/network.json"}
+var NodePaths = Paths{Etc: control.RunDir + "/etc", Run: control.RunDir}
 
 // readyAfter is how long a boot waits for a first address before it goes on.
 const readyAfter = 10 * time.Second
@@ -69,7 +70,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 			l.stop()
 		}
 	}()
-	if old, err := ReadStatus(paths.Status); err == nil {
+	if old, err := control.ReadNetwork(paths.Run); err == nil {
 		m.before = old.Interfaces
 	}
 	if err := k.loopbackUp(); err != nil {
@@ -88,17 +89,17 @@ type manager struct {
 	kernel *kernel
 	links  map[int]*link // those that an entry matches, by index
 	leases chan leaseEvent
-	before []Interface // from the status file of an earlier run
+	before []control.Interface // from the status file of an earlier run
 	ready  bool
-	told   string  // status, as the supervisor knows it
-	last   *Status // as written; nil: not yet
+	told   string           // status, as the supervisor knows it
+	last   *control.Network // as written; nil: not yet
 }
 
 // link is one link that the settings are about.
 type link struct {
 	facts   Facts
 	entry   nodeconfig.Interface
-	lease   *Lease
+	lease   *control.Lease
 	rdnss   rdnss
 	problem string // the last operation that did not work, once logged
 	carrier chan bool
@@ -109,7 +110,7 @@ type link struct {
 // leaseEvent says that link index now has this lease, or none.
 type leaseEvent struct {
 	index int
-	lease *Lease
+	lease *control.Lease
 }
 
 func (l *link) stop() {
@@ -246,8 +247,8 @@ func (m *manager) sync(ctx context.Context) error {
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one
 // of its links.
-func (m *manager) earlier(facts Facts) *Interface {
-	i := slices.IndexFunc(m.before, func(i Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+func (m *manager) earlier(facts Facts) *control.Interface {
+	i := slices.IndexFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
 	if i < 0 {
 		return nil
 	}
@@ -269,7 +270,7 @@ func (m *manager) leave(facts Facts) {
 		return // once more at the next change
 	}
 	log.Printf("network: %s is left alone from now on", facts.Name)
-	m.before = slices.DeleteFunc(m.before, func(i Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
 }
 
 // change brings a link from its actual to its wanted state, as far as it can.
@@ -310,7 +311,7 @@ func (m *manager) startDHCP(ctx context.Context, l *link) {
 	}
 	go func(done chan struct{}, carrier <-chan bool) {
 		defer close(done)
-		runDHCP(ctx, client, machine, carrier, func(lease *Lease) {
+		runDHCP(ctx, client, machine, carrier, func(lease *control.Lease) {
 			select {
 			case m.leases <- leaseEvent{index, lease}:
 			case <-ctx.Done():
@@ -321,7 +322,7 @@ func (m *manager) startDHCP(ctx context.Context, l *link) {
 
 // publish writes resolv.conf and the status file if they say something new.
 func (m *manager) publish() error {
-	status := Status{}
+	status := control.Network{}
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
 		l := m.links[index]
 		i, err := m.kernel.describe(l.facts)
@@ -331,18 +332,18 @@ func (m *manager) publish() error {
 		i.Match, i.Lease, i.Problem, i.FirstMTU = l.entry.Match, l.lease, l.problem, l.facts.MTU
 		i.MDNS = l.entry.MDNS
 		status.Interfaces = append(status.Interfaces, i)
-		status.merge(l.entry, l.lease, l.rdnss.current(time.Now()))
+		merge(&status, l.entry, l.lease, l.rdnss.current(time.Now()))
 	}
 	if address, ok := status.FirstAddress(); ok {
 		m.tellReady("address " + address.String())
 	}
-	if m.last != nil && status.equal(*m.last) {
+	if m.last != nil && equal(status, *m.last) {
 		return nil
 	}
 	if err := writeResolvConf(m.paths.Etc, status); err != nil {
 		return err
 	}
-	if err := writeStatus(m.paths.Status, status); err != nil {
+	if err := status.Write(m.paths.Run); err != nil {
 		return err
 	}
 	m.last = &status

@@ -12,14 +12,15 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
 
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func office() *Lease {
-	return &Lease{
+func office() *control.Lease {
+	return &control.Lease{
 		Address: netip.MustParsePrefix("192.0.2.50/24"), Server: netip.MustParseAddr("192.0.2.1"),
 		Routes: []nodeconfig.Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1")}},
 		MTU:    1400, Since: t0, Renew: 30 * time.Minute, Rebind: 52 * time.Minute, Valid: time.Hour,
@@ -33,7 +34,7 @@ func TestPlan(t *testing.T) {
 	for _, c := range []struct {
 		name, yaml string
 		facts      Facts
-		lease      *Lease
+		lease      *control.Lease
 	}{
 		{"default, no lease yet", "", wired, nil},
 		{"default, lease", "", wired, office()},
@@ -86,7 +87,7 @@ func TestDiff(t *testing.T) {
 	actual := Want(e, facts, office())
 	for _, c := range []struct {
 		name  string
-		lease *Lease
+		lease *control.Lease
 	}{{"same lease", office()}, {"other mask and router", other}, {"lease lost", nil}} {
 		fmt.Fprintf(&out, "%s\n", c.name)
 		for _, op := range Diff(Want(e, facts, c.lease), actual) {
@@ -194,7 +195,7 @@ func FuzzLease(f *testing.F) {
 		if !l.Address.IsValid() || !usable(l.Address.Addr()) {
 			t.Errorf("address %s", l.Address)
 		}
-		conf := resolvConf(Status{DNS: l.DNS, Search: l.Search})
+		conf := resolvConf(control.Network{DNS: l.DNS, Search: l.Search})
 		for _, line := range strings.Split(strings.TrimSuffix(conf, "\n"), "\n") {
 			if line != "" && !strings.HasPrefix(line, "search ") && !strings.HasPrefix(line, "nameserver ") {
 				t.Errorf("a line got in: %q", conf)
@@ -249,25 +250,25 @@ func FuzzAdvertisement(f *testing.F) {
 	})
 }
 
-func TestStatusFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "run", "network.json")
+func TestFacts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
 	lease := office()
-	in := Status{Interfaces: []Interface{{Name: "eth0", MAC: "52:54:00:12:34:56", Lease: lease, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64"), lease.Address}}}}
-	in.merge(nodeconfig.DefaultInterface, lease, nil)
-	if err := writeStatus(file, in); err != nil {
+	in := control.Network{Interfaces: []control.Interface{{Name: "eth0", MAC: "52:54:00:12:34:56", Lease: lease, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64"), lease.Address}}}}
+	merge(&in, nodeconfig.DefaultInterface, lease, nil)
+	if err := in.Write(dir); err != nil {
 		t.Fatal(err)
 	}
-	out, err := ReadStatus(file)
-	if err != nil || !out.equal(in) {
+	out, err := control.ReadNetwork(dir)
+	if err != nil || !equal(out, in) {
 		t.Errorf("read back %+v, %v", out, err)
 	}
 	if a, ok := out.FirstAddress(); !ok || a != lease.Address.Addr() {
 		t.Errorf("first address %s", a)
 	}
-	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, control.NetworkFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadStatus(file); err == nil {
+	if _, err := control.ReadNetwork(dir); err == nil {
 		t.Error("half a file is accepted")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -83,7 +84,7 @@ func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool)
 func metric(f Facts) int { return 100 + min(f.Index, 900) }
 
 // Want says how a link is to be, given its entry and its lease, or nil.
-func Want(e nodeconfig.Interface, f Facts, lease *Lease) State {
+func Want(e nodeconfig.Interface, f Facts, lease *control.Lease) State {
 	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto)}
 	want.Addresses = slices.Clone(e.Addresses)
 	add := func(r Route) {

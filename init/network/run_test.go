@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -245,7 +246,7 @@ func gateways(t *testing.T) []string {
 
 func tempPaths(t *testing.T) Paths {
 	dir := t.TempDir()
-	return Paths{Etc: filepath.Join(dir, "etc"), Status: filepath.Join(dir, "network.json")}
+	return Paths{Etc: filepath.Join(dir, "etc"), Run: dir}
 }
 
 // TestDHCP follows a node through cable faults: a late interface, a lease, a
@@ -267,9 +268,9 @@ func TestDHCP(t *testing.T) {
 		data, _ := os.ReadFile(filepath.Join(paths.Etc, "resolv.conf"))
 		return string(data) == "search lan.example\nnameserver 192.0.2.1\n"
 	})
-	var status Status
+	var status control.Network
 	until(t, "the status file", func() bool {
-		status, _ = ReadStatus(paths.Status)
+		status, _ = control.ReadNetwork(paths.Run)
 		return len(status.Interfaces) == 1 && len(status.Interfaces[0].Gateway) == 1 && status.Interfaces[0].MTU == 1400
 	})
 	if len(status.NTP) != 1 || status.NTP[0] != netip.MustParseAddr("192.0.2.1") || status.Interfaces[0].Lease == nil {
@@ -279,7 +280,7 @@ func TestDHCP(t *testing.T) {
 	// The unicast renewal, half an hour early.
 	x := newClient(Facts{Name: "lan0", MAC: status.Interfaces[0].MAC}, "n07")
 	renewed, err := x.ask(context.Background(), Renew, status.Interfaces[0].Lease)
-	if err != nil || !renewed.equal(status.Interfaces[0].Lease) {
+	if err != nil || !sameLease(renewed, status.Interfaces[0].Lease) {
 		t.Errorf("renew: %+v, %v", renewed, err)
 	}
 
@@ -299,7 +300,7 @@ func TestDHCP(t *testing.T) {
 	before = len(office.log())
 	cable(t, office, "port0", false)
 	until(t, "the status without carrier", func() bool {
-		s, _ := ReadStatus(paths.Status)
+		s, _ := control.ReadNetwork(paths.Run)
 		return len(s.Interfaces) == 1 && !s.Interfaces[0].Carrier
 	})
 	if !has("lan0", "192.0.2.50/24") {
@@ -311,7 +312,7 @@ func TestDHCP(t *testing.T) {
 	// The cable comes back in another network, whose server refuses the address.
 	cable(t, office, "port0", false)
 	until(t, "the status without carrier", func() bool {
-		s, _ := ReadStatus(paths.Status)
+		s, _ := control.ReadNetwork(paths.Run)
 		return len(s.Interfaces) == 1 && !s.Interfaces[0].Carrier
 	})
 	office.set("198.51.100.9/24", false)
@@ -374,7 +375,7 @@ func TestOtherSettings(t *testing.T) {
 	stop := node(t, "network: [{match: lan0, mtu: 1300}]", paths)
 	until(t, "an address of lan0", func() bool { return has("lan0", "192.0.2.50/24") && mtu("lan0") == 1300 })
 	until(t, "its status", func() bool {
-		s, _ := ReadStatus(paths.Status)
+		s, _ := control.ReadNetwork(paths.Run)
 		return len(s.Interfaces) == 1 && s.Interfaces[0].Lease != nil
 	})
 	stop()
@@ -386,7 +387,7 @@ func TestOtherSettings(t *testing.T) {
 	stop = node(t, "network: [{match: lan7}]", paths)
 	until(t, "lan1 put back", func() bool { return !has("lan1", "203.0.113.7/24") && !up("lan1") })
 	until(t, "a status of no links", func() bool {
-		s, err := ReadStatus(paths.Status)
+		s, err := control.ReadNetwork(paths.Run)
 		return err == nil && len(s.Interfaces) == 0
 	})
 	stop()
@@ -402,7 +403,7 @@ func TestStatic(t *testing.T) {
 		return
 	}
 	paths := tempPaths(t)
-	supervisor, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(filepath.Dir(paths.Status), "notify"), Net: "unixgram"})
+	supervisor, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(paths.Run, "notify"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -435,9 +436,9 @@ network:
 	if n, err := supervisor.Read(told); err != nil || string(told[:n]) != "READY=1\nSTATUS=address 192.0.2.7" {
 		t.Errorf("the supervisor was told %q, %v", told[:n], err)
 	}
-	var s Status
+	var s control.Network
 	until(t, "the status file", func() bool {
-		s, _ = ReadStatus(paths.Status)
+		s, _ = control.ReadNetwork(paths.Run)
 		return len(s.Interfaces) == 1 && len(s.Interfaces[0].Gateway) == 2
 	})
 	if s.Interfaces[0].Problem != "" || s.Interfaces[0].MTU != 1400 {

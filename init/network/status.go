@@ -10,63 +10,13 @@ import (
 	"slices"
 	"strings"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
 
-// Status is what /run/kogge/network.json says: the network as it is.
-type Status struct {
-	Interfaces []Interface  `json:"interfaces"`
-	DNS        []netip.Addr `json:"dns,omitempty"`    // in use, best first
-	Search     []string     `json:"search,omitempty"` // domains tried behind short names
-	NTP        []netip.Addr `json:"ntp,omitempty"`    // time servers that DHCP named
-}
-
-// Interface is one link that the settings match.
-type Interface struct {
-	Name      string         `json:"name"`
-	MAC       string         `json:"mac"`
-	Match     string         `json:"match"` // the entry that counts
-	Carrier   bool           `json:"carrier"`
-	MTU       int            `json:"mtu"` // bytes
-	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	Gateway   []netip.Addr   `json:"gateway,omitempty"`
-	Lease     *Lease         `json:"lease,omitempty"`
-	Problem   string         `json:"problem,omitempty"`  // the change that did not work
-	MDNS      bool           `json:"mdns"`               // the node may say its name there
-	FirstMTU  int            `json:"firstMTU,omitempty"` // as the driver had it, for the next run
-}
-
-// ReadStatus reads a status file.
-func ReadStatus(file string) (Status, error) {
-	var s Status
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return s, err
-	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		return Status{}, fmt.Errorf("read %s: %w", file, err)
-	}
-	return s, nil
-}
-
-// FirstAddress returns an address at which others can reach the node, IPv4 before
-// IPv6.
-func (s Status) FirstAddress() (netip.Addr, bool) {
-	var best netip.Addr
-	for _, i := range s.Interfaces {
-		for _, p := range i.Addresses {
-			a := p.Addr()
-			if !a.IsLinkLocalUnicast() && (!best.IsValid() || best.Is6() && a.Is4()) {
-				best = a
-			}
-		}
-	}
-	return best, best.IsValid()
-}
-
 // merge adds what one link says about resolvers, domains and time servers. What
 // the file sets replaces what the network says.
-func (s *Status) merge(e nodeconfig.Interface, lease *Lease, advertised []netip.Addr) {
+func merge(s *control.Network, e nodeconfig.Interface, lease *control.Lease, advertised []netip.Addr) {
 	dns, search := e.DNS, e.Search
 	if e.DHCP && lease != nil {
 		s.NTP = appendNew(s.NTP, lease.NTP)
@@ -93,26 +43,18 @@ func appendNew[T comparable](all, more []T) []T {
 	return all
 }
 
-func (s Status) equal(o Status) bool {
-	a, errA := json.Marshal(s)
-	b, errB := json.Marshal(o)
-	return errA == nil && errB == nil && bytes.Equal(a, b)
-}
-
-func writeStatus(file string, s Status) error {
-	data, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	return writeFile(file, append(data, '\n'))
+func equal(a, b control.Network) bool {
+	textA, errA := json.Marshal(a)
+	textB, errB := json.Marshal(b)
+	return errA == nil && errB == nil && bytes.Equal(textA, textB)
 }
 
 // writeResolvConf names the three resolvers that a resolver library reads.
-func writeResolvConf(etc string, s Status) error {
+func writeResolvConf(etc string, s control.Network) error {
 	return writeFile(filepath.Join(etc, "resolv.conf"), []byte(resolvConf(s)))
 }
 
-func resolvConf(s Status) string {
+func resolvConf(s control.Network) string {
 	var b strings.Builder
 	if len(s.Search) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(s.Search, " "))

@@ -13,7 +13,11 @@
 // small to contain.
 package nodeconfig
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"kogge.example/init/rights"
+)
 
 // Config is a node's settings. The zero Config is a node that was told nothing:
 // DHCP and IPv6 autoconfiguration on every wired link, no workloads.
@@ -41,7 +45,7 @@ type Config struct {
 
 	// Allow says what containers may have that none has by itself. Default: nothing. At
 	// most 64 entries.
-	Allow []Allow `yaml:"allow,omitempty"`
+	Allow []rights.Allow `yaml:"allow,omitempty"`
 
 	Assess Assess `yaml:"assess,omitempty"`
 
@@ -112,12 +116,12 @@ const (
 // Route sends packets for a network to a router.
 type Route struct {
 	// To is the network, without host bits; in the file also "default".
-	To netip.Prefix `yaml:"to"`
+	To netip.Prefix `yaml:"to" json:"to"`
 	// Via is the router. Default: none, the network is on the link itself.
-	Via netip.Addr `yaml:"via,omitempty"`
+	Via netip.Addr `yaml:"via,omitempty" json:"via,omitzero"`
 	// Metric chooses between routes to the same network, the lowest wins; 0 to
 	// 4294967294. Default: the one of the link, see init/network.
-	Metric uint32 `yaml:"metric,omitempty"`
+	Metric uint32 `yaml:"metric,omitempty" json:"metric,omitempty"`
 }
 
 // Time says where the node gets its clock from.

@@ -8,9 +8,12 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v4"
 
+	"kogge.example/init/rights"
 	"kogge.example/update/golden"
 )
 
@@ -165,5 +168,37 @@ func FuzzParse(f *testing.F) {
 		}
 		roundTrip(t, c)
 		keepsLines(t, data, c.Workloads)
+	})
+}
+
+// FuzzAllowLine: the line that an error asks for in node.yaml is taken there, and means
+// what it was made of.
+func FuzzAllowLine(f *testing.F) {
+	f.Add("shop.web", true, "NET_ADMIN", "/dev/ttyUSB0", "/state/data/media", true)
+	f.Add("*", false, "ALL", "/dev/a b", "/state/data/it's: {a}, \"b\" #c\u2028\x7f", false)
+	f.Add("no", false, "", "/dev/x", "/srv/\U0001F600", false)
+	f.Add("7", false, "", "", "", true)
+	f.Fuzz(func(t *testing.T, container string, privileged bool, capability, device, path string, readOnly bool) {
+		if !utf8.ValidString(container + capability + device + path) {
+			return // a Compose file is valid UTF-8
+		}
+		want := rights.Allow{Container: container}
+		want.Privileged = privileged
+		if capability != "" {
+			want.Capabilities = []string{capability}
+		}
+		if device != "" {
+			want.Devices = []string{device}
+		}
+		if path != "" {
+			want.Binds = []rights.Bind{{Path: path, ReadOnly: readOnly}}
+		}
+		c, err := Parse("node.yaml", []byte("allow:\n  - "+want.String()+"\n"))
+		if err != nil {
+			return // no such container, capability, device or path
+		}
+		if len(c.Allow) != 1 || !cmp.Equal(c.Allow[0], want) {
+			t.Errorf("%s\nis %+v, want %+v", want, c.Allow, want)
+		}
 	})
 }

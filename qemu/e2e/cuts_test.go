@@ -17,6 +17,7 @@ import (
 
 	"kogge.example/qemu/nbd"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 	"kogge.example/update/verity"
@@ -372,12 +373,8 @@ func (m *model) rootHash(v *fat.Volume, slot bootloader.Slot) (verity.Params, er
 	if err != nil {
 		return verity.Params{}, err
 	}
-	for word := range strings.FieldsSeq(k.Cmdline) {
-		if hash, found := strings.CutPrefix(word, "kogge.verity="); found {
-			return verity.ParseParams(hash)
-		}
-	}
-	return verity.Params{}, errors.New("the kernel command line names no root hash")
+	words, err := cmdline.Parse(k.Cmdline)
+	return words.Verity, err
 }
 
 // root wants the root file system of a slot whole, as stage 0 finds it by its root hash.

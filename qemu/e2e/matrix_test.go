@@ -19,8 +19,9 @@ import (
 	"kogge.example/qemu"
 	"kogge.example/qemu/nbd"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -179,7 +180,7 @@ func (p *pair) prepare(disk *nbd.Disk, c cell) error {
 		var err error
 		switch c.fault {
 		case "board":
-			err = p.replaceInB(v, loader, "kogge.board="+p.board.Name, "kogge.board="+strings.Repeat("x", len(p.board.Name)))
+			err = p.replaceInB(v, loader, cmdline.Words{Board: p.board.Name}.String(), cmdline.Words{Board: strings.Repeat("x", len(p.board.Name))}.String())
 		default:
 			err = p.breakB(v, loader, c.fault)
 		}
@@ -193,7 +194,7 @@ func (p *pair) prepare(disk *nbd.Disk, c cell) error {
 		if err == nil && c.how == "proven" {
 			err = loader.Bless(v, bootloader.B, written)
 			if err == nil && c.once {
-				err = v.WriteFile(verdict.RecordFile, verdict.Record{Slot: "B", Bad: bootloader.Tries - 1}.Text(), written)
+				err = v.WriteFile(memory.CountFile, memory.Count{Slot: "B", Bad: bootloader.Tries - 1}.Text(), written)
 			}
 		}
 		if err != nil {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,15 +21,17 @@ import (
 	"kogge.example/qemu"
 	"kogge.example/qemu/nbd"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/cmdline"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/memory"
 	"kogge.example/update/slot"
 	"kogge.example/update/verity"
 )
 
-// faultWord is what the release of slot B has on its command line. A test puts the
+// noFault is what the release of slot B has to break by its command line. A test puts the
 // fault that it wants there: so one build serves for all of them.
-const faultWord = "kogge.fault=" + "----------------------------"
+const noFault = "----------------------------"
 
 // assessYAML is the example's node.yaml with a boot assessment that is soon good, and has
 // time to be where the machine is slow.
@@ -109,7 +110,7 @@ func newPair(name string) (*pair, error) {
 	a, b := filepath.Join(tools, name+"-1.0.img"), filepath.Join(tools, name+"-1.1.img")
 	err = errors.Join(
 		buildRelease(name, "1.0", a, "--config", config, "--preload", container),
-		buildRelease(name, "1.1", b, "--fault", strings.TrimPrefix(faultWord, "kogge.fault=")))
+		buildRelease(name, "1.1", b, "--fault", noFault))
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +212,7 @@ func (p *pair) stage(disk *nbd.Disk, image string, arm bool) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	memory := slot.Folder(dir)
+	remembered := memory.In(dir)
 	d := slot.Disk{
 		Board: p.board.Name, Loader: loader, Boot: bootFiles{p, disk}, Running: bootloader.A, Verity: running,
 		Roots: map[bootloader.Slot]slot.Root{},
@@ -220,14 +221,14 @@ func (p *pair) stage(disk *nbd.Disk, image string, arm bool) error {
 		root := p.root(disk, s)
 		d.Roots[s] = slot.Root{Device: section{root, disk}, Size: root.Size()}
 	}
-	if err := slot.Stage(context.Background(), d, memory, r, nil); err != nil || !arm {
-		return err
-	}
 	lone, err := slot.LoneVoter(1, "")
 	if err != nil {
 		return err
 	}
-	_, err = slot.Arm(d, memory, r.Digest, lone, written)
+	if err := slot.Stage(context.Background(), d, remembered, r, lone, nil); err != nil || !arm {
+		return err
+	}
+	_, err = slot.Arm(d, remembered, r.Digest, lone, written)
 	return err
 }
 
@@ -337,11 +338,10 @@ func (p *pair) edit(disk *nbd.Disk, change func(*fat.Volume) error) error {
 
 // breakB has slot B carry out a fault at each boot.
 func (p *pair) breakB(v *fat.Volume, loader bootloader.Loader, fault string) error {
-	word := "kogge.fault=" + fault
-	if len(word) > len(faultWord) {
-		return fmt.Errorf("fault %q is longer than %d characters", fault, len(faultWord)-len("kogge.fault="))
+	if len(fault) > len(noFault) {
+		return fmt.Errorf("fault %q is longer than %d characters", fault, len(noFault))
 	}
-	return p.replaceInB(v, loader, faultWord, word)
+	return p.replaceInB(v, loader, cmdline.Words{Fault: noFault}.String(), cmdline.Words{Fault: fault}.String())
 }
 
 // replaceInB exchanges words on the kernel command line of slot B. The boot file keeps

@@ -13,7 +13,7 @@ import (
 
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
-	"kogge.example/update/verdict"
+	"kogge.example/update/memory"
 )
 
 // trialLimit is for all boots of one story.
@@ -111,7 +111,7 @@ func TestTrial(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer n.end()
-				if _, err := n.ask(ctx, command{Op: "write", Args: []string{verdict.Dir + "/trial.json", trial}}); err != nil {
+				if _, err := n.ask(ctx, command{Op: "write", Args: []string{memory.Dir + "/trial.json", trial}}); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := n.vm.Console().WaitLine(ctx, good); err != nil { // before it, the power button may not be seen
@@ -136,7 +136,7 @@ func TestTrial(t *testing.T) {
 					t.Fatalf("%v; console log %s", err, filepath.Join(n.dir, "console.log"))
 				}
 			}
-			text, err := n.ask(ctx, command{Op: "read", Args: []string{verdict.Dir + "/" + verdict.HistoryFile}})
+			text, err := n.ask(ctx, command{Op: "read", Args: []string{memory.Dir + "/" + memory.HistoryFile}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,7 +165,7 @@ func (p *pair) provenB(v *fat.Volume, l bootloader.Loader) error {
 
 // twoBad has slot A look back on two boots without a good assessment.
 func twoBad(v *fat.Volume) error {
-	return v.WriteFile(verdict.RecordFile, verdict.Record{Slot: "A", Bad: 2}.Text(), written)
+	return v.WriteFile(memory.CountFile, memory.Count{Slot: "A", Bad: 2}.Text(), written)
 }
 
 // rememberTrial is trial.json of slot B as it is about to be armed.

@@ -6,8 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"kogge.example/update/cmdline"
+	"kogge.example/update/gpt"
 )
 
 // TestBootScript has U-Boot's own tool judge the wrapping.
@@ -39,6 +44,21 @@ func TestBootScript(t *testing.T) {
 		}
 		if out, err := exec.Command("mkimage", "-l", file).CombinedOutput(); err == nil && strings.Contains(string(out), "Linux Script") {
 			t.Errorf("byte %d changed, and mkimage takes it for a script:\n%s", at, out)
+		}
+	}
+}
+
+// TestScriptSays: what the script puts on the kernel command line is what stage 0 reads there.
+func TestScriptSays(t *testing.T) {
+	words := regexp.MustCompile(`kogge\.\w+=[\w-]*`).FindAllString(uBootScript, -1)
+	if len(words) == 0 {
+		t.Fatal("it says nothing")
+	}
+	own := strings.Fields(cmdline.Words{Trial: true, BootPart: gpt.EFISystem}.String())
+	for _, word := range words {
+		key, value, _ := strings.Cut(word, "=")
+		if !slices.ContainsFunc(own, func(o string) bool { return o == word || value == "" && strings.HasPrefix(o, key+"=") }) {
+			t.Errorf("%q is none of %q", word, own)
 		}
 	}
 }

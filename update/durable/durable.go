@@ -1,5 +1,5 @@
-// Package durable replaces small files of a node so that a power cut leaves the
-// old content or the new one, whole. In come a name and bytes; the file on the disk
+// Package durable replaces and removes small files of a node so that a power cut leaves
+// the old content or the new one, whole. In come a name and bytes; the file on the disk
 // goes out. What the bytes mean, and when to write them, is the caller's.
 package durable
 
@@ -49,6 +49,23 @@ func ReplaceIn(fsys Files, name string, data []byte, mode fs.FileMode) error {
 	}
 	return nil
 }
+
+// Remove removes a file for good: once it returns nil, no power cut brings the file back.
+// After a cut before that the file is there, whole, or is not. What is missing is an error
+// that is [fs.ErrNotExist].
+func Remove(name string) error {
+	if err := os.Remove(name); err != nil {
+		return err
+	}
+	if err := (disk{}).Sync(filepath.Dir(name)); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// SyncFolder makes the names in a folder last: those that were made, and those that were
+// removed.
+func SyncFolder(name string) error { return disk{}.Sync(name) }
 
 // disk is the file system of the machine.
 type disk struct{}

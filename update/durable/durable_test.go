@@ -139,3 +139,17 @@ func TestReplace(t *testing.T) {
 		t.Errorf("without a folder: %v", err)
 	}
 }
+
+// TestRemove: what is removed is gone, and what is missing is said to be.
+func TestRemove(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	if err := Replace(name, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(name); err != nil {
+		t.Error(err)
+	}
+	if err := Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("removed twice: %v", err)
+	}
+}

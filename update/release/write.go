@@ -17,6 +17,7 @@ import (
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"kogge.example/update/durable"
 )
 
 func compareText(x, y string) int { return strings.Compare(x, y) }
@@ -145,15 +146,7 @@ func (b *Bundle) writeTar(ctx context.Context, out string) error {
 	if err := b.WriteTar(ctx, f); err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o644), f.Sync(), f.Close(), os.Rename(f.Name(), out), syncDir(filepath.Dir(out)))
-}
-
-func syncDir(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(f.Chmod(0o644), f.Sync(), f.Close(), os.Rename(f.Name(), out), durable.SyncFolder(filepath.Dir(out)))
 }
 
 // blobDir is where a layout has its blobs.

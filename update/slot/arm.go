@@ -8,14 +8,28 @@ import (
 
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
-// Authorisation is the right to arm a slot. Only the functions below make one.
+// Authorisation is the right to write a release into a slot and to arm it. Stage asks for
+// it before its first write, which destroys what the node could fall back to, and Arm asks
+// once more, with the same value. Only this package makes one, out of what it was shown:
+// LoneVoter is the one way there is. A decision of a fleet that votes is to be another one
+// here, made of what update/fleet has verified, and then also says which release and which
+// node it is for.
 type Authorisation struct{ by string }
 
 // String says who gave it.
 func (a Authorisation) String() string { return a.by }
+
+// check wants one that somebody gave.
+func (a Authorisation) check() error {
+	if a.by == "" {
+		return ErrUnauthorised
+	}
+	return nil
+}
 
 // LoneVoter is the right of whoever operates a fleet of one voter: what that one wants
 // is what the fleet has voted. fleet names it; it may be "" before a node has one.
@@ -32,17 +46,6 @@ func LoneVoter(voters int, fleet string) (Authorisation, error) {
 	return Authorisation{"the only voter of fleet " + fleet}, nil
 }
 
-// Certificate is the right that a fleet's vote gives. No release of Kogge votes yet.
-func Certificate([]byte) (Authorisation, error) {
-	return Authorisation{}, fmt.Errorf("%w: certificates of a vote are not understood by this release", ErrUnauthorised)
-}
-
-// BreakGlass is the right of owners in an emergency, for which their keys are needed. No
-// release of Kogge has these yet.
-func BreakGlass([]byte) (Authorisation, error) {
-	return Authorisation{}, fmt.Errorf("%w: break-glass orders are not understood by this release", ErrUnauthorised)
-}
-
 // Arm has the loader start, at the next boot, the release of that digest, which Stage has
 // put into the slot that does not run, or which an update has left there. It asks
 // again what Stage asked. At a cut the slot is armed or not; from step 2 on the loader
@@ -50,30 +53,30 @@ func BreakGlass([]byte) (Authorisation, error) {
 //
 //  1. what is armed, remembered
 //  2. the loader's Arm
-func Arm(d Disk, m Memory, digest string, by Authorisation, now time.Time) (Trial, error) {
-	records, err := readStaged(m)
+func Arm(d Disk, m memory.Folder, digest string, by Authorisation, now time.Time) (memory.Trial, error) {
+	records, err := memory.ReadStaged(m)
 	if err != nil {
-		return Trial{}, fmt.Errorf("arm slot %s: %w", d.target(), err)
+		return memory.Trial{}, fmt.Errorf("arm slot %s: %w", d.target(), err)
 	}
-	r := records.Slots[d.target()]
+	r := records[d.target()]
 	if r == nil || r.Digest != digest {
-		return Trial{}, fmt.Errorf("arm slot %s: %w: stage %s first", d.target(), ErrNotStaged, digest)
+		return memory.Trial{}, fmt.Errorf("arm slot %s: %w: stage %s first", d.target(), ErrNotStaged, digest)
 	}
 	t, err := d.arm(m, r, bootloader.Tries, by, now)
 	if err != nil {
-		return Trial{}, fmt.Errorf("arm release %s in slot %s: %w", r.Release, d.target(), err)
+		return memory.Trial{}, fmt.Errorf("arm release %s in slot %s: %w", r.Release, d.target(), err)
 	}
 	return t, nil
 }
 
 // Rollback arms what the slot that does not run holds, staged or proven, without staging
 // it anew.
-func Rollback(d Disk, m Memory, by Authorisation, now time.Time) (Trial, error) {
-	records, err := readStaged(m)
+func Rollback(d Disk, m memory.Folder, by Authorisation, now time.Time) (memory.Trial, error) {
+	records, err := memory.ReadStaged(m)
 	if err != nil {
-		return Trial{}, fmt.Errorf("roll back to slot %s: %w", d.target(), err)
+		return memory.Trial{}, fmt.Errorf("roll back to slot %s: %w", d.target(), err)
 	}
-	r := records.Slots[d.target()]
+	r := records[d.target()]
 	if r == nil { // what an image brought: the loader knows its name, and that is all
 		var s bootloader.State
 		err := d.Boot.Read(func(v *fat.Volume) (err error) {
@@ -81,74 +84,74 @@ func Rollback(d Disk, m Memory, by Authorisation, now time.Time) (Trial, error) 
 			return err
 		})
 		if err != nil {
-			return Trial{}, fmt.Errorf("roll back to slot %s: %w", d.target(), err)
+			return memory.Trial{}, fmt.Errorf("roll back to slot %s: %w", d.target(), err)
 		}
 		e := s.Of(d.target())
 		if !e.Present {
-			return Trial{}, fmt.Errorf("roll back to slot %s: %w: it holds no release", d.target(), ErrNotStaged)
+			return memory.Trial{}, fmt.Errorf("roll back to slot %s: %w: it holds no release", d.target(), ErrNotStaged)
 		}
-		r = &Record{Release: e.Version, Board: d.Board, Whole: true}
+		r = &memory.Staged{Release: e.Version, Board: d.Board, Whole: true}
 	}
 	t, err := d.arm(m, r, bootloader.Tries, by, now)
 	if err != nil {
-		return Trial{}, fmt.Errorf("roll back to release %s in slot %s: %w", r.Release, d.target(), err)
+		return memory.Trial{}, fmt.Errorf("roll back to release %s in slot %s: %w", r.Release, d.target(), err)
 	}
 	return t, nil
 }
 
-func (d Disk) arm(m Memory, r *Record, tries int, by Authorisation, now time.Time) (Trial, error) {
-	if by.by == "" {
-		return Trial{}, ErrUnauthorised
+func (d Disk) arm(m memory.Folder, r *memory.Staged, tries int, by Authorisation, now time.Time) (memory.Trial, error) {
+	if err := by.check(); err != nil {
+		return memory.Trial{}, err
 	}
 	if d.Trial {
-		return Trial{}, ErrOnTrial
+		return memory.Trial{}, ErrOnTrial
 	}
-	floor, err := readFloor(m)
+	floor, err := memory.ReadFloor(m)
 	if err != nil {
-		return Trial{}, err
+		return memory.Trial{}, err
 	}
-	if r.Counter < floor.Floor {
-		return Trial{}, fmt.Errorf("%w: its counter is %d, the floor is %d", ErrBelowFloor, r.Counter, floor.Floor)
+	if r.Counter < floor.Lowest {
+		return memory.Trial{}, fmt.Errorf("%w: its counter is %d, the floor is %d", ErrBelowFloor, r.Counter, floor.Lowest)
 	}
 	if d.Refused != nil {
 		if why, refused := d.Refused(r.Release, r.Digest); refused {
-			return Trial{}, fmt.Errorf("%w: %s", ErrFailedBefore, why)
+			return memory.Trial{}, fmt.Errorf("%w: %s", ErrFailedBefore, why)
 		}
 	}
 	if err := compatible(r.Schema, d.Schema); err != nil {
-		return Trial{}, err
+		return memory.Trial{}, err
 	}
-	t := Trial{
+	t := memory.Trial{
 		Slot: d.target(), Release: r.Release, Digest: r.Digest, Counter: r.Counter,
 		Tries: tries, Armed: now, By: by.by,
 	}
-	if r.Verity != "" {
-		if t.Verity, err = verity.ParseParams(r.Verity); err != nil {
-			return Trial{}, err
+	if t.Verity = r.Verity; t.Verity != "" {
+		params, err := verity.ParseParams(t.Verity)
+		if err != nil {
+			return memory.Trial{}, err
 		}
-		if leads, err := verity.Leads(d.Roots[t.Slot], t.Verity); err != nil {
-			return Trial{}, fmt.Errorf("root partition: %w", err)
+		if leads, err := verity.Leads(d.Roots[t.Slot], params); err != nil {
+			return memory.Trial{}, fmt.Errorf("root partition: %w", err)
 		} else if !leads {
-			return Trial{}, fmt.Errorf("%w: its root partition holds something else", ErrNotStaged)
+			return memory.Trial{}, fmt.Errorf("%w: its root partition holds something else", ErrNotStaged)
 		}
 	}
 	return t, d.Boot.Edit(func(v *fat.Volume) error { return d.armIn(v, m, r, &t, now) })
 }
 
-func (d Disk) armIn(v *fat.Volume, m Memory, r *Record, t *Trial, now time.Time) error {
+func (d Disk) armIn(v *fat.Volume, m memory.Folder, r *memory.Staged, t *memory.Trial, now time.Time) error {
 	before, err := d.Loader.State(v)
 	if err != nil {
 		return err
 	}
-	phase := phaseOf(r, before.Of(t.Slot), false)
-	if _, action := phase.Step(EventArm, false); action != ActionArm {
-		return fmt.Errorf("%w: the slot is %s", ErrNotStaged, phase)
+	if !r.Whole && !before.Of(t.Slot).Present {
+		return fmt.Errorf("%w: only some of it was written", ErrNotStaged)
 	}
 	if before.Starts != d.Running && before.Starts != t.Slot {
 		return fmt.Errorf("the loader starts neither slot: there is nothing to fall back to")
 	}
 	t.Number = 1 + max(before.A.Number, before.B.Number)
-	if err := writeTrial(m, *t); err != nil {
+	if err := memory.WriteTrial(m, *t); err != nil {
 		return err
 	}
 	if err := d.Loader.Arm(v, t.Slot, t.Release, t.Tries, now); err != nil {
@@ -163,7 +166,7 @@ func (d Disk) armIn(v *fat.Volume, m Memory, r *Record, t *Trial, now time.Time)
 	}
 	if number := after.Of(t.Slot).Number; number != t.Number { // of an entry without its image
 		t.Number = number
-		return writeTrial(m, *t)
+		return memory.WriteTrial(m, *t)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -228,7 +229,7 @@ func known(t *testing.T, where string, w *world, b booted) {
 	if !b.trial {
 		return
 	}
-	trial, ok, err := ReadTrial(w.memory())
+	trial, ok, err := memory.ReadTrial(w.memory())
 	if err != nil || !ok || trial.Slot != b.slot || trial.Release != b.version {
 		t.Fatalf("%s: on trial is %+v, remembered %+v, %v, %v", where, b, trial, ok, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 )
 
 // TestRearmPowerCut arms a release once more whose tries ran out, and cuts the power at
@@ -45,7 +46,7 @@ func TestRearmPowerCut(t *testing.T) {
 						t.Fatalf("after its tries %+v runs", b)
 					}
 					err = w.Edit(func(v *fat.Volume) error {
-						again, err := Rearm(v, l, w.memory(), first, when)
+						again, err := memory.Rearm(v, l, w.memory(), first, when)
 						if err == nil && again.Number <= first.Number {
 							err = fmt.Errorf("arming %d after %d", again.Number, first.Number)
 						}
@@ -63,7 +64,7 @@ func TestRearmPowerCut(t *testing.T) {
 					}
 					seen[cut.sum()] = true
 					after := on(l, cut, forEver)
-					remembered, found, readErr := ReadTrial(after.memory())
+					remembered, found, readErr := memory.ReadTrial(after.memory())
 					var state bootloader.State
 					stateErr := after.Read(func(v *fat.Volume) (err error) {
 						state, err = l.State(v)
@@ -90,10 +91,10 @@ func TestRearmPowerCut(t *testing.T) {
 			stale := first
 			stale.Number += 5
 			err = w.Edit(func(v *fat.Volume) error {
-				_, err := Rearm(v, l, w.memory(), stale, when)
+				_, err := memory.Rearm(v, l, w.memory(), stale, when)
 				return err
 			})
-			if !errors.Is(err, ErrNotStaged) {
+			if !errors.Is(err, memory.ErrArmedSince) {
 				t.Errorf("another arming than the loader's: %v", err)
 			}
 		})

@@ -1,12 +1,21 @@
 // Package slot puts a release into the slot that does not run, and arms it.
 //
 // In come a release, verified, whose parts can be opened; the boot partition and the
-// two root partitions; and what the node remembers of earlier updates. Out comes a slot
-// that the boot loader starts on trial, and that it gives up by itself. Whatever
-// happens on the way, the running slot is not written, and a cut leaves a node that
-// comes up with the old release or the whole of the new one. Signatures are
-// update/release's, whether a boot was good is the agent's, and verdicts on what failed
-// are update/verdict's.
+// two root partitions; the right to do it ([Authorisation]); and what the node remembers of
+// earlier updates (update/memory). Out comes a slot that the boot loader starts on trial,
+// and that it gives up by itself. Whatever happens on the way, the running slot is not
+// written, and a cut leaves a node that comes up with the old release or the whole of the
+// new one. This is what becomes of the slot that does not run, and by whom:
+//
+//	empty ─Stage─▶ writing ─Stage─▶ staged ─Arm─▶ armed ─loader─▶ trial ─PID 1: good─▶ proven
+//	                                                ▲               │ tries over          │
+//	                                                └─────Arm────  bad ◀───marked bad─────┘
+//
+// Stage may begin anew in each of these places, and from its first byte until the blessing
+// the loader's only other choice is the slot that runs. No variable holds the place: the
+// loader's entry says armed, trial, proven and bad, and what is remembered tells the rest
+// apart. Signatures are update/release's, whether a boot was good is for the agent and PID 1
+// (init/trial), and verdicts on what failed are update/memory's.
 package slot
 
 import (
@@ -18,6 +27,7 @@ import (
 
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -34,15 +44,6 @@ type Part struct {
 	Open func(ctx context.Context, offset int64) (io.ReadCloser, error)
 }
 
-// Schema says which formats of what lies on STATE a release reads, and which one it
-// writes.
-type Schema struct {
-	Reads  [2]int `json:"reads"` // the lowest and the highest
-	Writes int    `json:"writes"`
-}
-
-func (s Schema) reads(format int) bool { return s.Reads[0] <= format && format <= s.Reads[1] }
-
 // Release is what goes into a slot.
 type Release struct {
 	Version string
@@ -50,7 +51,7 @@ type Release struct {
 	Board   string
 	Counter uint64
 	Verity  verity.Params
-	Schema  Schema
+	Schema  memory.Schema
 	Parts   []Part
 }
 
@@ -92,7 +93,7 @@ type Disk struct {
 	Trial   bool          // the running slot is on trial
 	Verity  verity.Params // of the running slot, as its kernel command line has it
 	Counter uint64        // of the running release, where an image brought it; 0: unknown
-	Schema  Schema        // of the running release; the zero value checks nothing
+	Schema  memory.Schema // of the running release; the zero value checks nothing
 	// Refused says why a release must not be tried again, and whether that is so. nil:
 	// nothing has failed.
 	Refused func(version, digest string) (why string, refused bool)
@@ -126,7 +127,7 @@ type facts struct {
 	size    int64 // of the target's root partition
 	running verity.Params
 	floor   uint64
-	schema  Schema
+	schema  memory.Schema
 	loader  bootloader.Loader
 	refused string // why it must not be tried again; "": it may
 }
@@ -163,16 +164,20 @@ func admit(r Release, f facts) error {
 
 // compatible wants each of two releases to read what the other one writes: state never
 // goes back, and either may run tomorrow.
-func compatible(next, running Schema) error {
+func compatible(next, running memory.Schema) error {
 	switch {
-	case running == Schema{} || next == Schema{}: // an image that says nothing of it
+	case running == memory.Schema{} || next == memory.Schema{}: // an image that says nothing of it
 		return nil
-	case !next.reads(running.Writes):
+	case !understands(next, running.Writes):
 		return fmt.Errorf("%w: the running one writes format %d, the new one reads %d to %d", ErrSchema, running.Writes, next.Reads[0], next.Reads[1])
-	case !running.reads(next.Writes):
+	case !understands(running, next.Writes):
 		return fmt.Errorf("%w: the new one writes format %d, the running one reads %d to %d", ErrSchema, next.Writes, running.Reads[0], running.Reads[1])
 	}
 	return nil
+}
+
+func understands(s memory.Schema, format int) bool {
+	return s.Reads[0] <= format && format <= s.Reads[1]
 }
 
 // whole wants every boot file that the loader needs, none that it does not know, and a
@@ -214,18 +219,18 @@ func mebibytes(n int64) string {
 }
 
 // admit asks admit about this disk.
-func (d Disk) admit(m Memory, r Release) error {
+func (d Disk) admit(m memory.Folder, r Release) error {
 	target, running := d.Roots[d.target()], d.Roots[d.Running]
 	if d.Running != bootloader.A && d.Running != bootloader.B || target.Device == nil || running.Device == nil {
 		return fmt.Errorf("this node does not run from a slot of its disk: there is nothing to update")
 	}
-	floor, err := readFloor(m)
+	floor, err := memory.ReadFloor(m)
 	if err != nil {
 		return err
 	}
 	f := facts{
 		board: d.Board, trial: d.Trial, size: target.Size, running: d.Verity,
-		floor: floor.Floor, schema: d.Schema, loader: d.Loader,
+		floor: floor.Lowest, schema: d.Schema, loader: d.Loader,
 	}
 	if d.Refused != nil {
 		if why, refused := d.Refused(r.Version, r.Digest); refused {

@@ -12,54 +12,10 @@ import (
 	"time"
 
 	"kogge.example/update/bootloader"
-	"kogge.example/update/crashdisk"
 	"kogge.example/update/golden"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
-
-// TestStep prints the answer to every phase and event, for the slot that runs and the one
-// that does not.
-func TestStep(t *testing.T) {
-	var out strings.Builder
-	for _, runs := range []bool{false, true} {
-		fmt.Fprintf(&out, "the slot that runs: %v\n", runs)
-		for _, p := range phases {
-			for _, e := range events {
-				next, action := p.Step(e, runs)
-				if action == ActionRefuse {
-					if next != p {
-						t.Errorf("%s %s is refused and leads to %s", p, e, next)
-					}
-					continue
-				}
-				fmt.Fprintf(&out, "    %-8s %-7s → %-8s %s\n", p, e, next, action)
-			}
-		}
-	}
-	fmt.Fprintln(&out, "everything else is refused")
-	golden.Compare(t, "steps.txt", out.String())
-}
-
-// TestPhase prints where a slot stands by what is remembered and what the loader says.
-func TestPhase(t *testing.T) {
-	var out strings.Builder
-	for _, record := range []struct {
-		name string
-		*Record
-	}{{"nothing", nil}, {"some of a release", &Record{}}, {"a whole release", &Record{Whole: true}}} {
-		fmt.Fprintf(&out, "remembered: %s\n", record.name)
-		for _, e := range []bootloader.Entry{
-			{},
-			{Present: true, Version: "1.1", Number: 2},
-			{Present: true, Version: "1.1", Number: 2, Counted: true, Left: 3},
-			{Present: true, Version: "1.1", Number: 2, Counted: true, Left: 1, Done: 2},
-			{Present: true, Version: "1.1", Number: 2, Counted: true, Done: 3},
-		} {
-			fmt.Fprintf(&out, "    %-58s %-8s  if it runs: %s\n", e, phaseOf(record.Record, e, false), phaseOf(record.Record, e, true))
-		}
-	}
-	golden.Compare(t, "phases.txt", out.String())
-}
 
 // TestAuthorisation: nobody but a lone voter can make one in this release.
 func TestAuthorisation(t *testing.T) {
@@ -77,11 +33,21 @@ func TestAuthorisation(t *testing.T) {
 	if _, err := LoneVoter(1, "a\nb"); err == nil {
 		t.Error("a name of two lines")
 	}
-	if _, err := Certificate([]byte("x")); !errors.Is(err, ErrUnauthorised) {
-		t.Errorf("certificate: %v", err)
+}
+
+// TestStageUnauthorised: without a right not a byte is written.
+func TestStageUnauthorised(t *testing.T) {
+	l := loaders(t)["systemd-boot"]
+	old, newer := release(t, l, "1.0", 1, 7), release(t, l, "1.1", 2, 9)
+	w := on(l, flash(t, l, old), forEver)
+	from := running(t, w, map[string]made{"1.0": old})
+	before := w.off(1)
+	err := Stage(t.Context(), w.as(from), w.memory(), newer.Release, Authorisation{}, nil)
+	if !errors.Is(err, ErrUnauthorised) {
+		t.Errorf("got %v, want %v", err, ErrUnauthorised)
 	}
-	if _, err := BreakGlass([]byte("x")); !errors.Is(err, ErrUnauthorised) {
-		t.Errorf("break-glass: %v", err)
+	if w.off(1).sum() != before.sum() {
+		t.Error("and yet something was written")
 	}
 }
 
@@ -105,18 +71,28 @@ func TestArm(t *testing.T) {
 		want   error
 	}{
 		{"by nobody", func(_ *world, _ *Disk, _ *string, a *Authorisation) { *a = Authorisation{} }, ErrUnauthorised},
+		{"only some of it is written", func(w *world, _ *Disk, _ *string, _ *Authorisation) {
+			records, err := memory.ReadStaged(w.memory())
+			if err != nil {
+				t.Fatal(err)
+			}
+			records["B"].Whole = false
+			if err := memory.WriteStaged(w.memory(), records); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrNotStaged},
 		{"another release", func(_ *world, _ *Disk, digest *string, _ *Authorisation) { *digest = "sha256:1.2" }, ErrNotStaged},
 		{"on trial", func(_ *world, d *Disk, _ *string, _ *Authorisation) { d.Trial = true }, ErrOnTrial},
 		{"failed since", func(_ *world, d *Disk, _ *string, _ *Authorisation) {
 			d.Refused = func(string, string) (string, bool) { return "kernel panic", true }
 		}, ErrFailedBefore},
 		{"the floor rose since", func(w *world, _ *Disk, _ *string, _ *Authorisation) {
-			if err := w.memory().Replace(floorFile, []byte(`{"version": 1, "floor": 3}`)); err != nil {
+			if err := w.memory().Replace(memory.FloorFile, []byte(`{"version": 1, "floor": 3}`)); err != nil {
 				t.Fatal(err)
 			}
 		}, ErrBelowFloor},
 		{"the running release changed its schema", func(_ *world, d *Disk, _ *string, _ *Authorisation) {
-			d.Schema = Schema{Reads: [2]int{2, 3}, Writes: 2}
+			d.Schema = memory.Schema{Reads: [2]int{2, 3}, Writes: 2}
 		}, ErrSchema},
 		{"the root was overwritten since", func(w *world, _ *Disk, _ *string, _ *Authorisation) {
 			if _, err := w.disk.WriteAt(make([]byte, 4096), rootAt("B")); err != nil {
@@ -159,15 +135,15 @@ func TestLife(t *testing.T) {
 			b := running(t, w, whole)
 			var out strings.Builder
 			note := func(what string, err error) {
-				f, floorErr := ReadFloor(w.memory())
+				f, floorErr := memory.ReadFloor(w.memory())
 				if floorErr != nil {
 					t.Fatal(floorErr)
 				}
 				if err != nil {
 					fmt.Fprintf(&out, "%-30s %v\n", what, err)
 				}
-				fmt.Fprintf(&out, "%-30s runs %s from slot %s, floor %d, blessed %d\n", what, b.version, b.slot, f.Floor, f.Blessed)
-				if _, ok, err := ReadTrial(w.memory()); ok || err != nil {
+				fmt.Fprintf(&out, "%-30s runs %s from slot %s, floor %d, blessed %d\n", what, b.version, b.slot, f.Lowest, f.Blessed)
+				if _, ok, err := memory.ReadTrial(w.memory()); ok || err != nil {
 					t.Errorf("%s: a trial is left: %v", what, err)
 				}
 				clean(t, what, w)
@@ -258,128 +234,14 @@ func TestMemory(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%s\n%s\n", name, data)
 	}
-	show(stagedFile)
-	show(trialFile)
+	show(memory.StagedFile)
+	show(memory.TrialFile)
 	b := running(t, w, whole)
 	if err := w.good(b); err != nil {
 		t.Fatal(err)
 	}
-	show(floorFile)
+	show(memory.FloorFile)
 	golden.Compare(t, "memory.txt", out.String())
-}
-
-// TestMemoryReleased reads what releases of Kogge have written: every later one does.
-func TestMemoryReleased(t *testing.T) {
-	m := Folder(filepath.Join("testdata", "released-1"))
-	records, err := ReadRecords(m)
-	if err != nil || len(records) != 2 || !records[bootloader.B].Whole || records[bootloader.B].Counter != 2 {
-		t.Errorf("%s: %+v, %v", stagedFile, records, err)
-	}
-	trial, ok, err := ReadTrial(m)
-	if err != nil || !ok || trial.Slot != bootloader.B || trial.Number != 2 || trial.Tries != 3 || trial.Verity.Blocks != 9 || trial.By != "the only voter of fleet shelf" {
-		t.Errorf("%s: %+v, %v, %v", trialFile, trial, ok, err)
-	}
-	floor, err := ReadFloor(m)
-	if want := (Floor{Floor: 0, Blessed: 2, Digest: "sha256:1.1"}); err != nil || floor != want {
-		t.Errorf("%s: %+v, %v", floorFile, floor, err)
-	}
-}
-
-// TestMemoryRefuses reads what no release has written.
-func TestMemoryRefuses(t *testing.T) {
-	m := Folder(t.TempDir())
-	for _, c := range []struct{ name, text, want string }{
-		{floorFile, `{"version": 2, "floor": 5}`, "version 2; this release reads version 1"},
-		{floorFile, `{"floor": 5}`, "version 0"},
-		{floorFile, `{"version": 1, "flor": 5}`, `unknown field "flor"`},
-		{floorFile, `{"version": 1, "floor": -1}`, "floor"},
-		{floorFile, ``, "end of JSON"},
-		{floorFile, strings.Repeat(" ", maxMemory+1), "bytes are more than"},
-		{stagedFile, `{"version": 2, "slots": {"A": {}}}`, "version 2; this release reads version 1: a newer one wrote it"},
-		{trialFile, `{"version": 2}`, "version 2"},
-		// Damaged: forgotten.
-		{stagedFile, `{"version": 1, "slots": {"C": {}}}`, ""},
-		{stagedFile, `{"version": 1, "slots": {"A": null}}`, ""},
-		{stagedFile, `{"version": 1, "slots": {"A": {"verity": "x"}}}`, ""},
-		{stagedFile, `{"version": 1, "slots": {"A": {"verity": "` + strings.Repeat("0", 64) + ":" + strings.Repeat("0", 64) + `:1", "written": 8192}}}`, ""},
-		{stagedFile, "\x00\x00\x00", ""},
-		{trialFile, `{"version": 1, "slot": "C"}`, ""},
-		{trialFile, `{"version": 1, "slot": "A", "verity": "x"}`, ""},
-		{trialFile, ``, ""},
-	} {
-		if err := m.Replace(c.name, []byte(c.text)); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		var found bool
-		switch c.name {
-		case floorFile:
-			_, err = ReadFloor(m)
-		case stagedFile:
-			var records map[bootloader.Slot]*Record
-			records, err = ReadRecords(m)
-			found = len(records) > 0
-		case trialFile:
-			_, found, err = ReadTrial(m)
-		}
-		switch {
-		case c.want == "" && (err != nil || found):
-			t.Errorf("%s %.60s: %v, %v", c.name, c.text, found, err)
-		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.name)):
-			t.Errorf("%s %.60s: %v", c.name, c.text, err)
-		}
-		if err := m.Remove(c.name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, ok, err := ReadTrial(m); ok || err != nil {
-		t.Errorf("nothing: %v, %v", ok, err)
-	}
-	if err := EndTrial(m); err != nil {
-		t.Errorf("end no trial: %v", err)
-	}
-	if _, err := m.Read("none"); !errors.Is(err, fs.ErrNotExist) {
-		t.Error(err)
-	}
-}
-
-// FuzzMemory reads any bytes for what is remembered: no panic, and what is accepted is
-// written back as something that is accepted.
-func FuzzMemory(f *testing.F) {
-	for _, name := range []string{stagedFile, trialFile, floorFile} {
-		data, err := os.ReadFile(filepath.Join("testdata", "released-1", name))
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m := remembered{crashdisk.NewFiles(map[string][]byte{stagedFile: data, trialFile: data, floorFile: data}, crashdisk.NewPower(forEver))}
-		if s, err := readStaged(m); err == nil {
-			if err := write(m, stagedFile, s); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := readStaged(m); err != nil && len(data) < maxMemory/4 {
-				t.Errorf("what was written is refused: %v", err)
-			}
-		}
-		if trial, ok, err := ReadTrial(m); err == nil && ok {
-			if trial.Armed.Year() < 0 || trial.Armed.Year() > 9999 {
-				return // JSON has no such times
-			}
-			if err := writeTrial(m, trial); err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := ReadTrial(m); err != nil && len(data) < maxMemory/4 {
-				t.Errorf("what was written is refused: %v", err)
-			}
-		}
-		if floor, err := ReadFloor(m); err == nil {
-			if next := floor.after(floor.Blessed+1, "sha256:next"); next.Floor < floor.Floor {
-				t.Errorf("the floor went from %d to %d", floor.Floor, next.Floor)
-			}
-		}
-	})
 }
 
 // TestPartition locks a partition against a second update.

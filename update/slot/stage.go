@@ -12,6 +12,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/memfile"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -47,11 +48,14 @@ type Progress func(part string, done, total int64)
 //
 // A sync that fails is the end of the attempt, because what the disk holds then is
 // unknown: the next one begins with step 2.
-func Stage(ctx context.Context, d Disk, m Memory, r Release, progress Progress) error {
+func Stage(ctx context.Context, d Disk, m memory.Folder, r Release, by Authorisation, progress Progress) error {
+	if err := by.check(); err != nil {
+		return fmt.Errorf("stage release %s in slot %s: %w", r.Version, d.target(), err)
+	}
 	return stage(ctx, d, m, r, progress, usual)
 }
 
-func stage(ctx context.Context, d Disk, m Memory, r Release, progress Progress, p pace) error {
+func stage(ctx context.Context, d Disk, m memory.Folder, r Release, progress Progress, p pace) error {
 	if progress == nil {
 		progress = func(string, int64, int64) {}
 	}
@@ -64,13 +68,13 @@ func stage(ctx context.Context, d Disk, m Memory, r Release, progress Progress, 
 
 type staging struct {
 	Disk
-	memory   Memory
+	memory   memory.Folder
 	release  Release
 	slot     bootloader.Slot
 	root     Root
 	progress Progress
 	pace     pace
-	record   Record
+	record   memory.Staged
 	done     int64
 }
 
@@ -114,12 +118,20 @@ func (s *staging) failed(err error) error {
 	return err
 }
 
-func (s *staging) remember() error { return writeRecord(s.memory, s.slot, &s.record) }
+// remember writes what there is of the release in the slot.
+func (s *staging) remember() error {
+	records, err := memory.ReadStaged(s.memory)
+	if err != nil {
+		return err
+	}
+	records[s.slot] = &s.record
+	return memory.WriteStaged(s.memory, records)
+}
 
 // begin finds out how much of the release is in the slot already, and retires the slot
 // if that is nothing. ready: all of it is there, and is what it should be.
 func (s *staging) begin(ctx context.Context) (ready bool, err error) {
-	records, err := readStaged(s.memory)
+	records, err := memory.ReadStaged(s.memory)
 	if err != nil {
 		return false, err
 	}
@@ -132,8 +144,8 @@ func (s *staging) begin(ctx context.Context) (ready bool, err error) {
 		return false, err
 	}
 	r := s.release
-	s.record = Record{Release: r.Version, Digest: r.Digest, Board: r.Board, Counter: r.Counter, Verity: r.Verity.String(), Schema: r.Schema}
-	old := records.Slots[s.slot]
+	s.record = memory.Staged{Release: r.Version, Digest: r.Digest, Board: r.Board, Counter: r.Counter, Verity: r.Verity.String(), Schema: r.Schema}
+	old := records[s.slot]
 	if old != nil && old.Digest == r.Digest && old.Verity == s.record.Verity {
 		if old.Whole && s.readBack(ctx) == nil {
 			return true, nil
@@ -146,38 +158,35 @@ func (s *staging) begin(ctx context.Context) (ready bool, err error) {
 			return false, nil
 		}
 	}
-	if _, action := phaseOf(old, state.Of(s.slot), false).Step(EventBegin, false); action != ActionRetire {
-		return false, errors.New("the slot cannot be retired")
-	}
 	now := s.Disk.record(state.Of(s.Running))
-	if before := records.Slots[s.Running]; s.Verity.Blocks > 0 && (before == nil || before.Verity != now.Verity) {
-		records.Slots[s.Running] = now
+	if before := records[s.Running]; s.Verity.Blocks > 0 && (before == nil || before.Verity != now.Verity) {
+		records[s.Running] = now
 	}
-	records.Slots[s.slot] = &s.record
+	records[s.slot] = &s.record
 	return false, s.retire(records)
 }
 
 // record is what can be said of the running slot where no update has put it there: enough
 // to go back to it, even if its entry is lost.
-func (d Disk) record(e bootloader.Entry) *Record {
-	return &Record{Release: e.Version, Board: d.Board, Counter: d.Counter, Verity: d.Verity.String(), Schema: d.Schema, Whole: true}
+func (d Disk) record(e bootloader.Entry) *memory.Staged {
+	return &memory.Staged{Release: e.Version, Board: d.Board, Counter: d.Counter, Verity: d.Verity.String(), Schema: d.Schema, Whole: true}
 }
 
 // retire is steps 1 and 2.
-func (s *staging) retire(records staged) error {
-	if err := startFloor(s.memory, s.Counter); err != nil {
+func (s *staging) retire(records map[bootloader.Slot]*memory.Staged) error {
+	if err := memory.StartFloor(s.memory, s.Counter); err != nil {
 		return err
 	}
-	if err := write(s.memory, stagedFile, records); err != nil {
+	if err := memory.WriteStaged(s.memory, records); err != nil {
 		return err
 	}
 	if err := s.Boot.Edit(func(v *fat.Volume) error { return s.Loader.Retire(v, s.slot) }); err != nil {
 		return err
 	}
-	if t, ok, err := ReadTrial(s.memory); err != nil {
+	if t, ok, err := memory.ReadTrial(s.memory); err != nil {
 		return err
 	} else if ok && t.Slot == s.slot {
-		if err := EndTrial(s.memory); err != nil {
+		if err := memory.EndTrial(s.memory); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -158,7 +159,7 @@ func TestStageRefuses(t *testing.T) {
 	old, newer := release(t, l, "1.0", 1, 7), release(t, l, "1.1", 2, 9)
 	whole := map[string]made{"1.0": old, "1.1": newer}
 	image := flash(t, l, old)
-	image.files = map[string][]byte{floorFile: []byte(`{"version": 1, "floor": 2, "blessed": 2, "digest": "sha256:1.1"}`)}
+	image.files = map[string][]byte{memory.FloorFile: []byte(`{"version": 1, "floor": 2, "blessed": 2, "digest": "sha256:1.1"}`)}
 	for _, c := range []struct {
 		name    string
 		release func(*Release)
@@ -181,8 +182,8 @@ func TestStageRefuses(t *testing.T) {
 				return "agent not ready within 60s (3 boots)", version == "1.1"
 			}
 		}, ErrFailedBefore, "agent not ready within 60s (3 boots)"},
-		{"writes what the running one cannot read", func(r *Release) { r.Schema = Schema{Reads: [2]int{1, 2}, Writes: 2} }, nil, ErrSchema, "the new one writes format 2, the running one reads 1 to 1"},
-		{"cannot read what there is", func(r *Release) { r.Schema = Schema{Reads: [2]int{2, 2}, Writes: 2} }, nil, ErrSchema, "the running one writes format 1, the new one reads 2 to 2"},
+		{"writes what the running one cannot read", func(r *Release) { r.Schema = memory.Schema{Reads: [2]int{1, 2}, Writes: 2} }, nil, ErrSchema, "the new one writes format 2, the running one reads 1 to 1"},
+		{"cannot read what there is", func(r *Release) { r.Schema = memory.Schema{Reads: [2]int{2, 2}, Writes: 2} }, nil, ErrSchema, "the running one writes format 1, the new one reads 2 to 2"},
 		{"no boot file", func(r *Release) { r.Parts = r.Parts[1:] }, nil, ErrParts, `part "uki" is missing`},
 		{"no root", func(r *Release) { r.Parts = r.Parts[:1] }, nil, ErrParts, `part "root" is missing`},
 		{"a part twice", func(r *Release) { r.Parts = append(bytesOf(r.Parts), r.Parts[0]) }, nil, ErrParts, `part "uki" is there twice`},
@@ -254,7 +255,7 @@ func TestStageBadDisk(t *testing.T) {
 			t.Fatalf("sync %d fails: %v", syncs, err)
 		}
 		untouched(t, w, image)
-		if r, err := ReadRecords(w.memory()); err != nil || r[bootloader.B] == nil || r[bootloader.B].Written != 0 || r[bootloader.B].Whole {
+		if r, err := memory.ReadStaged(w.memory()); err != nil || r[bootloader.B] == nil || r[bootloader.B].Written != 0 || r[bootloader.B].Whole {
 			t.Errorf("sync %d fails: %+v, %v", syncs, r[bootloader.B], err)
 		}
 		if b, err := w.update(t, from, newer, whole); err != nil || b.version != "1.1" {
@@ -571,7 +572,7 @@ func TestStageCost(t *testing.T) {
 			written = 0
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			if err := Stage(context.Background(), d, m, r, nil); err != nil {
+			if err := Stage(context.Background(), d, m, r, lone(t), nil); err != nil {
 				t.Fatal(err)
 			}
 			runtime.ReadMemStats(&after)
@@ -619,11 +620,11 @@ func partOf(t *testing.T, name string, open func() io.Reader, size int64) Part {
 }
 
 type countingMemory struct {
-	Memory
+	memory.Folder
 	written *int64
 }
 
 func (c countingMemory) Replace(name string, data []byte) error {
 	*c.written += int64(len(data))
-	return c.Memory.Replace(name, data)
+	return c.Folder.Replace(name, data)
 }

@@ -19,6 +19,7 @@ import (
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -92,7 +93,7 @@ func (c content) sum() uint64 {
 	var h maphash.Hash
 	h.SetSeed(hashSeed)
 	h.Write(c.disk)
-	for _, name := range []string{stagedFile, trialFile, floorFile} {
+	for _, name := range []string{memory.StagedFile, memory.TrialFile, memory.FloorFile} {
 		data, ok := c.files[name]
 		fmt.Fprintf(&h, "%s %v %d\n", name, ok, len(data))
 		h.Write(data)
@@ -147,7 +148,7 @@ func (r remembered) Remove(name string) error {
 	return r.files.Remove(name)
 }
 
-func (w *world) memory() Memory { return remembered{w.files} }
+func (w *world) memory() memory.Folder { return remembered{w.files} }
 
 // as is the disk of a world for the software of one boot.
 func (w *world) as(b booted) Disk {
@@ -157,7 +158,7 @@ func (w *world) as(b booted) Disk {
 			bootloader.A: {window{w.disk, rootAt(bootloader.A), rootSize}, rootSize},
 			bootloader.B: {window{w.disk, rootAt(bootloader.B), rootSize}, rootSize},
 		},
-		Running: b.slot, Trial: b.trial, Verity: b.verity, Counter: b.counter, Schema: Schema{Reads: [2]int{1, 1}, Writes: 1},
+		Running: b.slot, Trial: b.trial, Verity: b.verity, Counter: b.counter, Schema: memory.Schema{Reads: [2]int{1, 1}, Writes: 1},
 	}
 }
 
@@ -186,7 +187,7 @@ func release(t testing.TB, l bootloader.Loader, version string, counter uint64, 
 	m := made{
 		Release: Release{
 			Version: version, Digest: "sha256:" + version, Board: board, Counter: counter, Verity: p,
-			Schema: Schema{Reads: [2]int{1, 1}, Writes: 1},
+			Schema: memory.Schema{Reads: [2]int{1, 1}, Writes: 1},
 		},
 		content: map[string][]byte{},
 	}
@@ -482,5 +483,5 @@ func (w *world) good(b booted) error {
 	if err := w.Edit(func(v *fat.Volume) error { return w.loader.Bless(v, b.slot, when) }); err != nil {
 		return err
 	}
-	return Pass(w.memory(), b.slot)
+	return memory.Pass(w.memory(), b.slot)
 }

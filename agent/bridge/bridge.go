@@ -1,0 +1,324 @@
+// Package bridge is the network of the containers of one node: a bridge for each
+// network, a namespace with its addresses for each container, and one nftables table
+// that leads the node's ports to them and keeps networks apart.
+//
+// In come networks, container names, addresses and published ports; out come
+// namespaces to start containers in. Everything lives in the kernel, so containers
+// keep their network while the agent is down, and a new agent finds it again by name.
+//
+// It leaves every other interface, route and table of the node alone. Containers
+// have IPv4; published ports answer on IPv4 (a container without an IPv6 address
+// cannot be the target of an IPv6 translation).
+package bridge
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
+)
+
+// Prefix begins the interface name of every bridge of ours, and of nothing else.
+const Prefix = "kogge"
+
+// pools are what the networks' subnets are taken from, in this order; what a route of
+// the node leads into is left out. They are private (RFC 1918) and rarely handed out.
+var pools = []netip.Prefix{
+	netip.MustParsePrefix("10.88.0.0/16"),
+	netip.MustParsePrefix("172.29.0.0/16"),
+	netip.MustParsePrefix("192.168.128.0/17"),
+	netip.MustParsePrefix("10.188.0.0/16"),
+}
+
+// unreachable are destinations that no container has any business with: the node's
+// loopback, and link-local addresses, which no router may forward to (RFC 3927).
+var unreachable = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16")}
+
+// subnetBits is the size of a subnet: 253 containers.
+const subnetBits = 24
+
+// ErrNoSubnet means that the node has routes into all that there is for containers.
+var ErrNoSubnet = errors.New("every container subnet is in use on this node's network")
+
+// Bridges are the containers' networks of this node. Its methods may be called from
+// any goroutine.
+type Bridges struct {
+	netns string // folder of the namespace files
+	users string // that of user namespaces
+
+	mu   sync.Mutex // guards made, and changes of bridges
+	made map[string]made
+
+	udp bool // a UDP port is published, or may have been; for Publish alone
+}
+
+// made is a network that is set up.
+type made struct {
+	workload.Subnet
+	link *netlink.Bridge
+}
+
+// Open lets the node forward. Namespace files go to the folder netns, and userns beside
+// it, which are made if they are missing.
+func Open(netns string) (*Bridges, error) {
+	users := filepath.Join(filepath.Dir(netns), "userns")
+	for _, folder := range []string{netns, users} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return nil, fmt.Errorf("folder of namespaces: %w", err)
+		}
+	}
+	if err := setting("ip_forward"); err != nil {
+		return nil, err
+	}
+	return &Bridges{netns: netns, users: users, made: make(map[string]made)}, nil
+}
+
+// setting turns a setting of net.ipv4 on.
+func setting(file string) error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/"+file, []byte("1"), 0o644); err != nil {
+		return fmt.Errorf("net.ipv4 setting %s: %w", file, err)
+	}
+	return nil
+}
+
+// Make makes the networks, or finds those that an earlier agent made and keeps their
+// subnets, and returns all of them by name. Others stay as they are; see Prune.
+func (b *Bridges) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make(map[string]workload.Subnet, len(wanted))
+	for _, n := range wanted {
+		m, err := b.open(n)
+		if err != nil {
+			return nil, fmt.Errorf("network %s: %w", n.Name, err)
+		}
+		b.made[n.Name], all[n.Name] = m, m.Subnet
+	}
+	return all, nil
+}
+
+func (b *Bridges) open(n workload.Network) (made, error) {
+	m := made{Subnet: workload.Subnet{Network: n, Device: device(n.Name)}}
+	if err := m.adopt(); err != nil {
+		return m, err
+	}
+	if !m.IsValid() {
+		subnet, err := pick()
+		if err != nil {
+			return m, err
+		}
+		m.Prefix = subnet
+		addr := &netlink.Addr{IPNet: ipNet(m.Gateway(), subnet.Bits())}
+		if err := netlink.AddrAdd(m.link, addr); err != nil {
+			return m, fmt.Errorf("bridge %s: add address %s: %w", m.Device, addr, err)
+		}
+	}
+	// Otherwise a container could make itself the node's IPv6 router.
+	if err := noIPv6(m.Device); err != nil {
+		return m, err
+	}
+	if err := netlink.LinkSetUp(m.link); err != nil {
+		return m, fmt.Errorf("bridge %s: set up: %w", m.Device, err)
+	}
+	// 127.0.0.1:PORT of the node leads to containers too; the table drops what comes
+	// from a container with such a destination.
+	return m, setting("conf/" + m.Device + "/route_localnet")
+}
+
+// noIPv6 makes link ignore IPv6, on a kernel that knows it at all.
+func noIPv6(link string) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+link+"/disable_ipv6", []byte("1"), 0o644)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("link %s: disable IPv6: %w", link, err)
+	}
+	return nil
+}
+
+// adopt finds or makes the link, and reads the subnet of one that has an address.
+func (m *made) adopt() error {
+	link, err := netlink.LinkByName(m.Device)
+	var missing netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &missing):
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = m.Device
+		attrs.Alias = m.Name // for people: ip link shows it
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			return fmt.Errorf("bridge %s: add: %w", m.Device, err)
+		}
+		if link, err = netlink.LinkByName(m.Device); err != nil {
+			return fmt.Errorf("bridge %s: %w", m.Device, err)
+		}
+	case err != nil:
+		return fmt.Errorf("bridge %s: %w", m.Device, err)
+	}
+	br, ok := link.(*netlink.Bridge)
+	if !ok {
+		return fmt.Errorf("interface %s is a %s, not a bridge", m.Device, link.Type())
+	}
+	m.link = br
+	addrs, err := netlink.AddrList(br, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("bridge %s: list addresses: %w", m.Device, err)
+	}
+	for _, a := range addrs {
+		if p, ok := prefix(a.IPNet); ok {
+			m.Prefix = p.Masked()
+		}
+	}
+	return nil
+}
+
+// pick asks the kernel which subnets are taken.
+func pick() (netip.Prefix, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("list routes: %w", err)
+	}
+	var taken []netip.Prefix
+	for _, r := range routes {
+		if p, ok := prefix(r.Dst); ok {
+			taken = append(taken, p)
+		}
+	}
+	// A link that is down has an address and no route.
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if p, ok := prefix(a.IPNet); ok {
+			taken = append(taken, p.Masked())
+		}
+	}
+	return choose(pools, taken)
+}
+
+// choose returns the first subnet of pools that overlaps with none of taken, default
+// routes (/0) left out: they overlap with everything and mean nothing.
+func choose(pools, taken []netip.Prefix) (netip.Prefix, error) {
+	for _, pool := range pools {
+		s := netip.PrefixFrom(pool.Masked().Addr(), subnetBits)
+		for pool.Contains(s.Addr()) {
+			if !slices.ContainsFunc(taken, func(t netip.Prefix) bool { return t.Bits() > 0 && s.Overlaps(t) }) {
+				return s, nil
+			}
+			s = after(s)
+		}
+	}
+	return netip.Prefix{}, ErrNoSubnet
+}
+
+// after is the subnet behind s.
+func after(s netip.Prefix) netip.Prefix {
+	a := s.Addr().As4()
+	if a[2]++; a[2] == 0 {
+		a[1]++
+	}
+	return netip.PrefixFrom(netip.AddrFrom4(a), s.Bits())
+}
+
+// Prune removes the bridges of ours that are not wanted and to which no container is
+// attached any more.
+func (b *Bridges) Prune(wanted []workload.Network) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	links, err := list()
+	if err != nil {
+		return err
+	}
+	busy := make(map[int]bool)
+	for _, l := range links {
+		busy[l.Attrs().MasterIndex] = true
+	}
+	keep := make(map[string]bool)
+	for _, n := range wanted {
+		keep[device(n.Name)] = true
+	}
+	var failed []error
+	for _, l := range links {
+		name := l.Attrs().Name
+		if l.Type() != "bridge" || !strings.HasPrefix(name, Prefix) || keep[name] || busy[l.Attrs().Index] {
+			continue
+		}
+		if err := netlink.LinkDel(l); err != nil {
+			failed = append(failed, fmt.Errorf("delete bridge %s: %w", name, err))
+		}
+		maps.DeleteFunc(b.made, func(_ string, m made) bool { return m.Device == name })
+	}
+	return errors.Join(failed...)
+}
+
+// Attached lists the containers that have a namespace file here.
+func (b *Bridges) Attached() ([]string, error) {
+	entries, err := os.ReadDir(b.netns)
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids, nil
+}
+
+// subnets are the networks that are set up, by name.
+func (b *Bridges) subnets() []workload.Subnet {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []workload.Subnet
+	for _, m := range b.made {
+		all = append(all, m.Subnet)
+	}
+	slices.SortFunc(all, func(a, b workload.Subnet) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// device is the name of a network's bridge, within the 15 bytes of an interface name.
+func device(network string) string {
+	sum := sha256.Sum256([]byte(network))
+	return Prefix + "-" + hex.EncodeToString(sum[:4])
+}
+
+// list returns all links. The kernel may say that some came or went meanwhile, as
+// they do while other containers start: then it is asked again.
+func list() ([]netlink.Link, error) {
+	for try := 0; ; try++ {
+		links, err := netlink.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 100 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list links: %w", err)
+		}
+		return links, nil
+	}
+}
+
+func ipNet(a netip.Addr, bits int) *net.IPNet {
+	return &net.IPNet{IP: net.IP(a.AsSlice()), Mask: net.CIDRMask(bits, 32)}
+}
+
+// prefix is the other way round; false for what is none.
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	ip, ok := netip.AddrFromSlice(n.IP.To4())
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(ip, ones), ok
+}

@@ -1,0 +1,262 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/registry"
+	"kogge.example/agent/workload"
+)
+
+// Below a tenth of free space images go that nobody uses, so that the next one fits.
+// Which ones is decided by expendable and spare, which are pure; makeRoom carries out.
+// It runs before and during each pull and load, and every minute; a pull that finds the
+// disk full all the same has images removed one by one.
+
+// labelUsed says when an image was last in use (RFC 3339), to the hour while it is.
+const labelUsed = "kogge.example/used"
+
+// notedEvery is how often the use of an image is written down.
+const notedEvery = time.Hour
+
+// reserve is the part of STATE that images leave free.
+const reserve = 10 // one tenth
+
+// space is that of the file system on which images lie, in bytes.
+type space struct{ free, size int64 }
+
+// missing is how many bytes have to become free for need more; 0 or less: none.
+func (s space) missing(need int64) int64 { return need + s.size/reserve - s.free }
+
+// enough says whether need bytes fit, in words.
+func (s space) enough(need int64) error {
+	const mega = 1e6
+	free, stay := float64(s.free)/mega, float64(s.size/reserve)/mega
+	switch {
+	case s.missing(need) <= 0:
+		return nil
+	case need == 0:
+		return fmt.Errorf("%w: %.1f MB are free, and %.1f MB have to stay so", registry.ErrFull, free, stay)
+	}
+	return fmt.Errorf("%w: %.1f MB are missing, %.1f MB are free and %.1f MB of them stay so", registry.ErrFull, float64(need)/mega, free, stay)
+}
+
+// space returns that of the images, or nothing where no bound is set.
+func (e *Engine) space() (space, error) {
+	if e.paths.Images == "" {
+		return space{}, nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(e.paths.Images, &st); err != nil {
+		return space{}, fmt.Errorf("free space of %s: %w", e.paths.Images, err)
+	}
+	block := int64(st.Bsize)
+	return space{free: int64(st.Bavail) * block, size: int64(st.Blocks) * block}, nil
+}
+
+// expendable are the images that may go, the one whose last use is longest ago first:
+// no container is wanted or there that is made from it, it does not come from a
+// preload, which the next boot would import again, and nobody is pulling it.
+func expendable(all []Image) []Image {
+	var may []Image
+	for _, i := range all {
+		if len(i.By) == 0 && !i.Preload && !i.Pulling {
+			may = append(may, i)
+		}
+	}
+	slices.SortFunc(may, func(a, b Image) int {
+		return cmp.Or(a.last().Compare(b.last()), strings.Compare(a.Name, b.Name))
+	})
+	return may
+}
+
+// last is when an image was last used, or came.
+func (i Image) last() time.Time {
+	if i.Used.After(i.Created) {
+		return i.Used
+	}
+	return i.Created
+}
+
+// spare is the image that goes first for need more bytes, if that is of use: with all
+// that may go there would be room. Need 0 is the tenth that stays free, for which
+// every bit is of use.
+func spare(s space, need int64, all []Image) (Image, bool) {
+	may := expendable(all)
+	if s.missing(need) <= 0 || len(may) == 0 {
+		return Image{}, false
+	}
+	most := s.free
+	for _, i := range may {
+		most += i.Disk // what two of them share is counted twice: it is the most
+	}
+	if need > 0 && (space{most, s.size}).missing(need) > 0 {
+		return Image{}, false
+	}
+	return may[0], true
+}
+
+// makeRoom sees to it that need bytes more fit on the file system of the images beside
+// the tenth that stays free: first it lets go of what pulls left that broke off, then
+// of images.
+func (e *Engine) makeRoom(ctx context.Context, need int64) error {
+	s, err := e.space()
+	if err != nil || s.missing(need) <= 0 {
+		return err
+	}
+	e.collecting.Lock()
+	defer e.collecting.Unlock()
+	ctx = e.context(ctx)
+	if _, err := e.dropHalves(ctx); err != nil {
+		return err
+	}
+	for {
+		if s, err = e.space(); err != nil || s.missing(need) <= 0 {
+			return err
+		}
+		all, err := e.Images(ctx)
+		if err != nil {
+			return fmt.Errorf("%w; %w", s.enough(need), err)
+		}
+		i, ok := spare(s, need, all)
+		if !ok {
+			return s.enough(need)
+		}
+		if err := e.drop(ctx, i); err != nil {
+			return fmt.Errorf("%w; %w", s.enough(need), err)
+		}
+	}
+}
+
+// spareOne removes what broken pulls left or else the image that may go first, if there
+// is one: for a pull that found the disk full between two looks at it, and took more than
+// anybody could foresee.
+func (e *Engine) spareOne(ctx context.Context) (bool, error) {
+	e.collecting.Lock()
+	defer e.collecting.Unlock()
+	if gone, err := e.dropHalves(ctx); gone || err != nil {
+		return gone, err
+	}
+	all, err := e.Images(ctx)
+	if err != nil {
+		return false, err
+	}
+	may := expendable(all)
+	if len(may) == 0 {
+		return false, nil
+	}
+	return true, e.drop(ctx, may[0])
+}
+
+// drop removes an image that may go.
+func (e *Engine) drop(ctx context.Context, i Image) error {
+	if err := e.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
+		return err
+	}
+	log.Printf("image %s: removed to make room, last used %s", i.Name, i.last().UTC().Format(time.DateTime))
+	return nil
+}
+
+// dropHalves lets go of what pulls left that are not under way, and says whether there
+// was any.
+func (e *Engine) dropHalves(ctx context.Context) (gone bool, err error) {
+	service := e.client.LeasesService()
+	all, err := service.List(ctx, fmt.Sprintf("labels.%q", labelPull))
+	if err != nil {
+		return false, fmt.Errorf("list leases: %w", err)
+	}
+	pulling := e.pulls.names()
+	for _, l := range all {
+		if pulling[l.Labels[labelPull]] {
+			continue
+		}
+		if err := service.Delete(ctx, l, leases.SynchronousDelete); err != nil && !errdefs.IsNotFound(err) {
+			return gone, fmt.Errorf("lease: %w", err)
+		}
+		gone = true
+		log.Printf("image %s: what a broken pull left is removed to make room", l.Labels[labelPull])
+	}
+	return gone, nil
+}
+
+// Prune removes every image that may go and what broken pulls left, and returns the
+// images and how much space that freed. With check it only says which images those are.
+func (e *Engine) Prune(ctx context.Context, check bool) (gone []Image, freed int64, err error) {
+	e.collecting.Lock()
+	defer e.collecting.Unlock()
+	all, err := e.Images(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	before, err := e.space()
+	may := expendable(all)
+	if check || err != nil {
+		return may, 0, err
+	}
+	if _, err := e.dropHalves(e.context(ctx)); err != nil {
+		return nil, 0, err
+	}
+	for n, i := range may {
+		if err := e.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
+			return may[:n], 0, err
+		}
+	}
+	after, err := e.space()
+	return may, max(0, after.free-before.free), err
+}
+
+// Tend keeps a tenth of the file system free, and notes which images are in use, once
+// a minute until ctx ends.
+func (e *Engine) Tend(ctx context.Context) {
+	if err := e.sweepVolumes(); err != nil {
+		log.Print(err)
+	}
+	used := make(map[string]bool) // at the last look
+	for tick := time.NewTicker(time.Minute); ; {
+		if err := e.tend(ctx, used, time.Now()); err != nil && ctx.Err() == nil {
+			log.Printf("images: %v", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		}
+	}
+}
+
+// tend is one round. Containerd may be away, and be back at the next.
+func (e *Engine) tend(ctx context.Context, used map[string]bool, now time.Time) error {
+	all, err := e.Images(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, i := range all {
+		if slices.Contains(i.By, notKnown) {
+			continue
+		}
+		is, was := len(i.By) > 0, used[i.Name]
+		used[i.Name] = is
+		if is && now.Sub(i.Used).Abs() >= notedEvery || was && !is {
+			note := images.Image{Name: i.Name, Labels: map[string]string{labelUsed: now.UTC().Format(time.RFC3339)}}
+			if _, err := e.client.ImageService().Update(e.context(ctx), note, "labels."+labelUsed); err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("note the use of %s: %w", i.Name, err)
+			}
+		}
+	}
+	if err := e.makeRoom(ctx, 0); err != nil && !errors.Is(err, registry.ErrFull) {
+		return err
+	}
+	return nil // that STATE is full, its numbers say
+}

@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/agent/registry"
+	"kogge.example/update/golden"
+)
+
+// TestSpare prints which images go, in order, until there is room: for each state of
+// the disk and each wish, with what the removal of each frees.
+func TestSpare(t *testing.T) {
+	const mega = 1_000_000
+	day := func(n int) time.Time { return time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC) }
+	image := func(name string, disk int64, edit func(*Image)) Image {
+		i := Image{Name: name, Disk: disk * mega, Created: day(1)}
+		edit(&i)
+		return i
+	}
+	all := []Image{
+		image("in-use", 100, func(i *Image) { i.By = []string{"web"} }),
+		image("preload", 100, func(i *Image) { i.Preload = true }),
+		image("coming", 100, func(i *Image) { i.Pulling = true }),
+		image("used-long-ago", 100, func(i *Image) { i.Used = day(3) }),
+		image("used-lately", 100, func(i *Image) { i.Used = day(20) }),
+		image("never-used", 50, func(i *Image) { i.Created = day(10) }),
+		image("never-used-too", 50, func(i *Image) { i.Created = day(10) }),
+		image("used-by-a-wrong-clock", 10, func(i *Image) { i.Created, i.Used = day(4), time.Unix(0, 0) }),
+		image("empty", 0, func(i *Image) { i.Created = day(30) }),
+	}
+	var b strings.Builder
+	for _, c := range []struct {
+		free, size, need int64
+		all              []Image
+	}{
+		{200, 1000, 0, all}, {100, 1000, 0, all}, {99, 1000, 0, all}, {0, 1000, 0, all}, {0, 10000, 0, all},
+		{200, 1000, 100, all}, {200, 1000, 101, all}, {200, 1000, 250, all}, {200, 1000, 410, all}, {200, 1000, 411, all},
+		{0, 1000, 1 << 40, all}, {0, 1000, 0, all[:3]}, {0, 1000, 10, all[:3]}, {0, 1000, 0, nil}, {0, 0, 0, all},
+	} {
+		s, left := space{c.free * mega, c.size * mega}, slices.Clone(c.all)
+		fmt.Fprintf(&b, "%d images, free %d of %d, need %d MB:", len(left), c.free, c.size, c.need)
+		for {
+			i, ok := spare(s, c.need*mega, left)
+			if !ok {
+				break
+			}
+			fmt.Fprintf(&b, " %s", i.Name)
+			s.free += i.Disk
+			left = slices.DeleteFunc(left, func(o Image) bool { return o.Name == i.Name })
+		}
+		fmt.Fprintf(&b, " — %v\n", s.enough(c.need*mega))
+	}
+	golden.Compare(t, "spare.txt", b.String())
+}
+
+// TestRoomy: who sends a tar is stopped where the room ends.
+func TestRoomy(t *testing.T) {
+	asked := 0
+	r := &roomy{Reader: zeroes{}, room: func() error {
+		if asked++; asked > 3 {
+			return registry.ErrFull
+		}
+		return nil
+	}}
+	n, err := io.Copy(io.Discard, r)
+	if !errors.Is(err, registry.ErrFull) || !errors.Is(r.err, registry.ErrFull) || n < 3*4<<20 || n > 3*5<<20 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// zeroes is a reader of nothing else.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
+	continuity "github.com/containerd/continuity/fs"
+	"github.com/opencontainers/image-spec/identity"
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
+)
+
+// fill gives each volume of c that is empty what the image has at its place: the
+// files, and the owner where that is not root. Images that run as somebody else count
+// on it: a database refuses to live in a folder of another user. It looks at the image and
+// not at the container's own root file system, which shows the ids of its namespace: a
+// volume keeps those of the image (see withOwner). name is the instance's.
+func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Image, name string) error {
+	e.filling.Lock() // two containers may begin with one volume
+	defer e.filling.Unlock()
+	var empty []workload.Volume
+	for _, v := range c.Volumes {
+		if err := resume(filepath.Join(e.paths.Volumes, v.Name)); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+		if entries, err := os.ReadDir(filepath.Join(e.paths.Volumes, v.Name)); err == nil && len(entries) == 0 && !v.NoCopy {
+			empty = append(empty, v)
+		}
+	}
+	if empty == nil {
+		return nil
+	}
+	layers, err := img.RootFS(ctx)
+	if err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	snapshots, view := e.client.SnapshotService(snapshotter), name+"-image"
+	_ = snapshots.Remove(ctx, view) // an agent that was killed may have left it
+	mounts, err := snapshots.View(ctx, view, identity.ChainID(layers).String())
+	if err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	defer snapshots.Remove(context.WithoutCancel(ctx), view)
+	return mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
+		for _, v := range empty {
+			if err := fillOne(filepath.Join(e.paths.Volumes, v.Name), root, v.Target); err != nil {
+				return fmt.Errorf("volume %s: %w", v.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// What is to become a volume, or is copied into one, lies beside it under these names; no
+// volume's begins with a dot. Under the first two it is of no use after a power cut, under
+// the third it is whole.
+func newOf(volume string) string {
+	return filepath.Join(filepath.Dir(volume), "."+filepath.Base(volume)+".new")
+}
+func partOf(volume string) string {
+	return filepath.Join(filepath.Dir(volume), "."+filepath.Base(volume)+".part")
+}
+func wholeOf(volume string) string {
+	return filepath.Join(filepath.Dir(volume), "."+filepath.Base(volume)+".whole")
+}
+
+// fillOne copies what is at target below root into an empty volume. After a power cut
+// the volume is empty, or [resume] makes it whole:
+//
+//  1. copy into another folder
+//  2. sync it, and give it the name that says so
+//  3. move its entries, and remove it
+func fillOne(volume, root, target string) error {
+	from, err := continuity.RootPath(root, target) // a link of the image leads nowhere else
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(from)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil // the image has nothing to say about it
+	}
+	if err != nil {
+		return err
+	}
+	part := partOf(volume)
+	if err := os.RemoveAll(part); err != nil {
+		return err
+	}
+	err = continuity.CopyDir(part, from)
+	if err == nil {
+		err = syncFS(part)
+	}
+	if err == nil {
+		err = os.Rename(part, wholeOf(volume))
+	}
+	if err == nil {
+		err = syncFS(filepath.Dir(volume))
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(part))
+	}
+	return resume(volume)
+}
+
+// resume finishes what fillOne began, if there is anything.
+func resume(volume string) error {
+	whole := wholeOf(volume)
+	entries, err := os.ReadDir(whole)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(whole)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := os.Rename(filepath.Join(whole, entry.Name()), filepath.Join(volume, entry.Name())); err != nil {
+			return err
+		}
+	}
+	// One of root's stays open to all: the container's user may be another.
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {
+		if err := errors.Join(os.Chown(volume, int(owner.Uid), int(owner.Gid)), os.Chmod(volume, info.Mode())); err != nil {
+			return err
+		}
+	}
+	return os.Remove(whole)
+}
+
+// syncFS writes out the file system that path is on.
+func syncFS(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}

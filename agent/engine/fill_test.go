@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// listing is what is at folder: modes, owners, names.
+func listing(t *testing.T, folder string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(folder, path)
+		fmt.Fprintf(&b, "%s %d %s\n", info.Mode(), info.Sys().(*syscall.Stat_t).Uid, name)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestFill gives an empty volume what an image has there, as if the power had been cut
+// at each step of the time before.
+func TestFill(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("run as root: it gives files to other users")
+	}
+	root := t.TempDir()
+	put := func(folder, name, text string) {
+		t.Helper()
+		path := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := filepath.Join(root, "var/lib/data")
+	put(data, "a", "a")
+	put(data, "sub/b", "b")
+	for _, name := range []string{"", "a", "sub"} {
+		if err := os.Chown(filepath.Join(data, name), 999, 999); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/var/lib/data", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	put(root, "plain/c", "c")
+	const want = "drwx------ 999 .\n-rw-r----- 999 a\ndrwxr-xr-x 999 sub\n-rw-r----- 0 sub/b\n"
+	const open = "drwxrwxrwx 0 .\n"
+	for _, test := range []struct {
+		name, target string
+		before       func(volume string)
+		want         string
+	}{
+		{"for the first time", "/var/lib/data", func(string) {}, want},
+		{"by a link, which stays below the image's root", "/link", func(string) {}, want},
+		{"of which the image knows nothing", "/nothing", func(string) {}, open},
+		{"which is a file in the image", "/plain/c", func(string) {}, open},
+		{"of root, which others write to", "/plain", func(string) {}, open + "-rw-r----- 0 c\n"},
+		{"after a cut in the copying", "/var/lib/data", func(volume string) { put(partOf(volume), "half", "") }, want},
+		{"after a cut before the moving", "/var/lib/data", func(volume string) {
+			err := fillOne(volume, root, "/var/lib/data")
+			if err == nil {
+				err = os.Rename(volume, wholeOf(volume))
+			}
+			if err == nil {
+				err = os.Mkdir(volume, 0o777)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, want},
+		{"after a cut in the moving", "/var/lib/data", func(volume string) {
+			err := fillOne(volume, root, "/var/lib/data")
+			if err == nil {
+				err = os.Mkdir(wholeOf(volume), 0o700)
+			}
+			if err == nil {
+				err = os.Rename(filepath.Join(volume, "sub"), filepath.Join(wholeOf(volume), "sub"))
+			}
+			if err == nil {
+				err = os.Chown(wholeOf(volume), 999, 999)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, want},
+	} {
+		volume := filepath.Join(t.TempDir(), "data")
+		if err := makeVolume(volume); err != nil {
+			t.Fatal(err)
+		}
+		test.before(volume)
+		err := resume(volume)
+		if entries, _ := os.ReadDir(volume); err == nil && len(entries) == 0 { // as Engine.fill decides
+			err = fillOne(volume, root, test.target)
+		}
+		if err != nil {
+			t.Errorf("a volume %s: %v", test.name, err)
+			continue
+		}
+		if got := listing(t, volume); got != test.want {
+			t.Errorf("a volume %s:\n%swant:\n%s", test.name, got, test.want)
+		}
+		if beside, err := os.ReadDir(filepath.Dir(volume)); err != nil || len(beside) != 1 {
+			t.Errorf("a volume %s: beside it is %v, %v", test.name, beside, err)
+		}
+	}
+}

@@ -1,0 +1,211 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+
+	"kogge.example/agent/imageref"
+	"kogge.example/agent/registry"
+	"kogge.example/agent/workload"
+)
+
+// Image is an image that the node has.
+type Image struct {
+	Name    string
+	Digest  string
+	Size    int64 // bytes, compressed, of what this platform needs; 0: some of it is missing
+	Disk    int64 // bytes, compressed and unpacked, of all that is here; other images may share some
+	Created time.Time
+	Used    time.Time // last use, to the hour while it lasts; zero: never
+	By      []string  // IDs of the containers that are wanted or there, and made from it
+	Preload bool      // it comes from a preload
+	Pulling bool
+}
+
+// errWants means that nobody can tell which containers are wanted: a project's file is
+// refused by this release. Then nothing is removed.
+var errWants = errors.New("which containers are wanted is not known")
+
+// notKnown stands for the containers then.
+const notKnown = "(not known)"
+
+// Wants tells e how to find out which containers are wanted. It comes before the first
+// call from another goroutine.
+func (e *Engine) Wants(list func() ([]workload.Container, error)) { e.wants = list }
+
+func (e *Engine) wantedNow() ([]workload.Container, error) {
+	if e.wants == nil {
+		return nil, errWants
+	}
+	wanted, err := e.wants()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errWants, err)
+	}
+	return wanted, nil
+}
+
+// Images lists the images of the node by name.
+func (e *Engine) Images(ctx context.Context) ([]Image, error) {
+	ctx = e.context(ctx)
+	known, err := e.client.ListImages(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	by, err := e.usedBy(ctx)
+	unsure := errors.Is(err, errWants)
+	if err != nil && !unsure {
+		return nil, err
+	}
+	pulling := e.pulls.names()
+	// A container may be made from what another name stands for, too.
+	for _, i := range known {
+		if digest := i.Target().Digest.String(); !unsure {
+			by[digest] = append(by[digest], by[i.Name()]...)
+		}
+	}
+	var all []Image
+	for _, i := range known {
+		one := Image{
+			Name: i.Name(), Digest: i.Target().Digest.String(), Created: i.Metadata().CreatedAt,
+			Preload: i.Labels()[labelPreload] != "", Pulling: pulling[i.Name()],
+		}
+		if one.Size, err = i.Size(ctx); err != nil {
+			one.Size = 0
+		}
+		if one.Disk, err = i.Usage(ctx, client.WithSnapshotUsage()); err != nil {
+			one.Disk = one.Size
+		}
+		// What we did not write is as good as nothing.
+		one.Used, _ = time.Parse(time.RFC3339, i.Labels()[labelUsed])
+		one.By = slices.Compact(slices.Sorted(slices.Values(by[one.Digest])))
+		if unsure {
+			one.By = []string{notKnown}
+		}
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// usedBy returns which containers use an image: by name those that are wanted, by
+// digest those that are there.
+func (e *Engine) usedBy(ctx context.Context) (map[string][]string, error) {
+	wanted, err := e.wantedNow()
+	if err != nil {
+		return nil, err
+	}
+	there, err := e.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	by := make(map[string][]string)
+	for _, c := range wanted {
+		by[c.Image] = append(by[c.Image], c.ID)
+	}
+	for _, f := range there {
+		by[f.Image] = append(by[f.Image], f.ID)
+	}
+	return by, nil
+}
+
+// Load imports and unpacks the images of a tar (an OCI layout or what `docker save`
+// writes) and returns their names. What cannot be unpacked, or does not fit, leaves no
+// name behind, and its content is collected. What replaces a preload is not replaced by
+// it at the next boot.
+func (e *Engine) Load(ctx context.Context, tar io.Reader) ([]string, error) {
+	ctx = e.context(ctx)
+	before, err := e.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	ctx, done, err := e.client.WithLease(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("lease: %w", err)
+	}
+	defer done(context.WithoutCancel(ctx))
+	bounded := &roomy{Reader: tar, room: func() error { return e.makeRoom(ctx, 0) }}
+	imported, err := e.importTar(ctx, bounded)
+	if bounded.err != nil {
+		err = bounded.err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load images: %w", registry.Full(err))
+	}
+	var names []string
+	for _, i := range imported {
+		names = append(names, i.Name)
+		was := slices.IndexFunc(before, func(b images.Image) bool { return b.Name == i.Name })
+		if was < 0 || before[was].Labels[labelPreload] == "" {
+			continue
+		}
+		if err := e.mark(ctx, i, before[was].Labels[labelPreload]); err != nil {
+			return names, err
+		}
+	}
+	return names, nil
+}
+
+// roomy is a reader that ends when there is no more room.
+type roomy struct {
+	io.Reader
+	room func() error
+	left int // bytes until it looks again
+	err  error
+}
+
+func (r *roomy) Read(p []byte) (int, error) {
+	const every = 4 << 20
+	if r.left <= 0 {
+		if r.err = r.room(); r.err != nil {
+			return 0, r.err
+		}
+		r.left = every
+	}
+	n, err := r.Reader.Read(p)
+	r.left -= n
+	return n, err
+}
+
+// importTar is what Load and preloads have in common; ctx has a lease.
+func (e *Engine) importTar(ctx context.Context, tar io.Reader) ([]images.Image, error) {
+	imported, err := e.client.Import(ctx, tar, client.WithImageRefTranslator(fullName), client.WithSkipMissing())
+	if err != nil {
+		return nil, fmt.Errorf("import: %w", err)
+	}
+	if len(imported) == 0 {
+		return nil, errors.New("no image with a name in it")
+	}
+	for _, i := range imported {
+		if err := client.NewImage(e.client, i).Unpack(ctx, snapshotter); err != nil {
+			// A name whose layers are not there would fail each start of it.
+			return nil, errors.Join(fmt.Errorf("unpack %s: %w", i.Name, err), e.Forget(ctx, i.Name))
+		}
+	}
+	return imported, nil
+}
+
+// Forget removes an image by name; containers that run from it go on. The error
+// wraps [workload.ErrNoImage] where there is none.
+func (e *Engine) Forget(ctx context.Context, name string) error {
+	full, err := imageref.Full(name)
+	if err != nil {
+		return err
+	}
+	err = e.client.ImageService().Delete(e.context(ctx), full, images.SynchronousDelete())
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("image %s: %w", full, workload.ErrNoImage)
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", full, err)
+	}
+	return nil
+}

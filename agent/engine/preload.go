@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"kogge.example/agent/imageref"
+)
+
+// labelPreload says which file an image came from: "NAME SIZE MTIME". It lies in
+// containerd's store beside the image, so the memory of an import and its result
+// are there together or not at all.
+const labelPreload = "kogge.example/preload"
+
+// Preload imports and unpacks the image tars in folder (OCI layouts or what
+// `docker save` writes) that were not imported yet, and returns the names of the
+// new images. A file that cannot be read is an error beside which the others are
+// still imported. No folder means no preloads.
+//
+// After a power cut at any point a file counts as imported only if its images are
+// unpacked and synced: (1) blobs, each synced; (2) layers unpacked, synced by file
+// system; (3) the label, synced with containerd's metadata.
+func (e *Engine) Preload(ctx context.Context, folder string) ([]string, error) {
+	ctx = e.context(ctx)
+	paths, err := filepath.Glob(filepath.Join(folder, "*.tar"))
+	if err != nil {
+		return nil, fmt.Errorf("preloads in %s: %w", folder, err)
+	}
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	known, err := e.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var names []string
+	var failed []error
+	for _, path := range paths {
+		st, err := os.Stat(path)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("preload: %w", err))
+			continue
+		}
+		mark := fmt.Sprintf("%s %d %d", st.Name(), st.Size(), st.ModTime().UnixNano())
+		if slices.ContainsFunc(known, func(i images.Image) bool { return i.Labels[labelPreload] == mark }) {
+			continue
+		}
+		imported, err := e.preload(ctx, path, mark)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("preload %s: %w", path, err))
+			continue
+		}
+		names = append(names, imported...)
+	}
+	return names, errors.Join(failed...)
+}
+
+func (e *Engine) preload(ctx context.Context, path, mark string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	ctx, done, err := e.client.WithLease(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("lease: %w", err)
+	}
+	defer done(context.WithoutCancel(ctx))
+	imported, err := e.importTar(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, i := range imported {
+		names = append(names, i.Name)
+	}
+	for _, i := range imported {
+		if err := e.mark(ctx, i, mark); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// mark says of an image which preload it came from, or took the place of.
+func (e *Engine) mark(ctx context.Context, i images.Image, mark string) error {
+	note := images.Image{Name: i.Name, Labels: map[string]string{labelPreload: mark}}
+	if _, err := e.client.ImageService().Update(ctx, note, "labels."+labelPreload); err != nil {
+		return fmt.Errorf("label %s: %w", i.Name, err)
+	}
+	return nil
+}
+
+// fullName makes the name of an image in a layout ("hello:1", or a bare tag) what
+// a Compose file means by it; a name that is none is not imported.
+func fullName(name string) string {
+	if !strings.ContainsAny(name, ":/@") {
+		return "" // a bare tag names no image
+	}
+	full, err := imageref.Full(name)
+	if err != nil {
+		return ""
+	}
+	return full
+}

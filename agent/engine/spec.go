@@ -1,0 +1,321 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
+	"kogge.example/init/rights"
+)
+
+// defaultShm is the size of /dev/shm of a container that names none.
+const defaultShm = 64 << 20
+
+// withheld are capabilities of the usual 14 that no container has by itself: with NET_RAW
+// it could speak ARP for its neighbours on the bridge, and send from their addresses.
+// Ping works without.
+var withheld = []string{"CAP_NET_RAW"}
+
+// spec is what a container gets from us over containerd's plain default, which
+// has own pid, ipc, uts, mount and network namespaces, no new privileges, masked
+// paths and the 14 capabilities that are usual, but neither seccomp nor limits nor
+// a cgroup namespace. The order counts: the image first, then what was asked for,
+// then what nobody is asked about.
+func (e *Engine) spec(c workload.Container, name string, img client.Image, at workload.Place) []oci.SpecOpts {
+	opts := []oci.SpecOpts{
+		oci.WithoutRunMount, // an image may have a /run of its own
+		withImage(c, img),
+		oci.WithHostname(c.Hostname),
+		oci.WithEnv([]string{"HOSTNAME=" + c.Hostname}),
+		oci.WithEnv(c.Env),
+	}
+	if c.WorkingDir != "" {
+		opts = append(opts, oci.WithProcessCwd(c.WorkingDir))
+	}
+	if c.User != "" {
+		opts = append(opts, oci.WithUser(c.User), oci.WithAdditionalGIDs(c.User))
+	}
+	if len(c.GroupAdd) > 0 {
+		opts = append(opts, oci.WithAppendAdditionalGroups(c.GroupAdd...))
+	}
+	if c.ReadOnly {
+		opts = append(opts, oci.WithRootFSReadonly())
+	}
+	shm := c.ShmBytes
+	if shm == 0 {
+		shm = defaultShm
+	}
+	opts = append(opts, oci.WithDevShmSize(shm/1024), oci.WithMounts(e.mounts(c, name)))
+	if c.Init {
+		opts = append(opts, withInit)
+	}
+	opts = append(opts,
+		withCapabilities(c),
+		oci.WithNoNewPrivileges,
+		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: at.Net}),
+		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
+		withLimits(c, filepath.Join(e.paths.Cgroup, name)),
+		withUlimits(c),
+		withSettings(c),
+		withRights(c),
+		withOwner(at.Owner),
+	)
+	if !c.Without(rights.Seccomp) {
+		opts = append(opts, seccomp.WithDefaultProfile()) // last: it depends on the capabilities
+	}
+	return opts
+}
+
+// withImage takes user, folder, environment and arguments from the image, and the
+// arguments from c where it has any.
+func withImage(c workload.Container, img client.Image) oci.SpecOpts {
+	return func(ctx context.Context, cl oci.Client, cc *containers.Container, s *oci.Spec) error {
+		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
+			return err
+		}
+		if c.Entrypoint != nil {
+			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
+		}
+		if len(s.Process.Args) == 0 {
+			return fmt.Errorf("neither the image nor the workload says what to run")
+		}
+		return nil
+	}
+}
+
+func withLimits(c workload.Container, cgroup string) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		s.Linux.CgroupsPath = cgroup
+		// Said, as it would have containerd's by descent: then the node's services would
+		// be killed for memory before it.
+		score := 0
+		s.Process.OOMScoreAdj = &score
+		r := s.Linux.Resources
+		pids := c.Pids
+		r.Pids = &specs.LinuxPids{Limit: &pids}
+		if c.Memory > 0 {
+			// Memory and swap in one: a node with swap must not give more of it.
+			memory := c.Memory
+			r.Memory = &specs.LinuxMemory{Limit: &memory, Swap: &memory}
+		}
+		if c.CPUs > 0 {
+			period := uint64(100_000) // microseconds; the kernel's default
+			quota := max(int64(float64(c.CPUs)*float64(period)), 1_000)
+			r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+		}
+		return nil
+	}
+}
+
+// withUlimits limits each process: to what c says, else to enough file descriptors,
+// and never beyond this process's own hard limits, which on a node are those that PID 1
+// gives every service. A value that is cut down is a line in the log.
+func withUlimits(c workload.Container) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		all := c.Ulimits
+		if !slices.ContainsFunc(all, func(u workload.Ulimit) bool { return u.Name == "nofile" }) {
+			all = append(slices.Clone(all), workload.Ulimit{Name: "nofile", Soft: 1024, Hard: 524288})
+		}
+		s.Process.Rlimits = nil
+		for _, u := range all {
+			number, known := rlimits[u.Name]
+			if !known {
+				return fmt.Errorf("ulimit %s: there is none of that name", u.Name)
+			}
+			var own unix.Rlimit
+			if err := unix.Getrlimit(number, &own); err != nil {
+				return fmt.Errorf("ulimit %s: %w", u.Name, err)
+			}
+			r := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: min(amount(u.Soft), own.Max), Hard: min(amount(u.Hard), own.Max)}
+			if len(c.Ulimits) > 0 && (amount(u.Hard) > own.Max || amount(u.Soft) > own.Max) {
+				log.Printf("container %s: ulimit %s cut down to the node's %d", c.ID, u.Name, own.Max)
+			}
+			if r.Soft > r.Hard {
+				return fmt.Errorf("ulimit %s: soft %d is above hard %d", u.Name, r.Soft, r.Hard)
+			}
+			s.Process.Rlimits = append(s.Process.Rlimits, r)
+		}
+		return nil
+	}
+}
+
+// amount is a limit as the kernel counts it.
+func amount(n int64) uint64 {
+	if n < 0 {
+		return unix.RLIM_INFINITY
+	}
+	return uint64(n)
+}
+
+// rlimits are the limits of setrlimit(2).
+var rlimits = map[string]int{
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
+	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
+	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
+	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+// withSettings sets the kernel's settings of the container's own namespaces: what c
+// asks for, low ports without a capability, and ping without CAP_NET_RAW. runc refuses
+// what is not the container's own.
+func withSettings(c workload.Container) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		s.Linux.Sysctl = map[string]string{
+			"net.ipv4.ip_unprivileged_port_start": "0",
+			"net.ipv4.ping_group_range":           "0 2147483647",
+		}
+		maps.Copy(s.Linux.Sysctl, c.Sysctls)
+		s.Domainname = c.Domainname
+		return nil
+	}
+}
+
+// initTarget is where a container with [Container.Init] sees process 1: /dev is made
+// anew for each, so no image has a file there and none gets one.
+const initTarget = "/dev/init"
+
+// withInit puts our process 1 before the arguments; see package shim.
+func withInit(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Process.Args = slices.Concat([]string{initTarget}, s.Process.Args)
+	return nil
+}
+
+// mounts are the files that we write for the container, and what it asked for: the
+// shorter path first, so that none hides another.
+func (e *Engine) mounts(c workload.Container, name string) []specs.Mount {
+	// Its own cgroup, to read: runtimes size themselves by the limits there.
+	all := []specs.Mount{{
+		Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+		Options: []string{"ro", "nosuid", "nodev", "noexec", "relatime"},
+	}}
+	for _, f := range files {
+		all = append(all, specs.Mount{
+			Destination: "/etc/" + f, Type: "bind", Source: filepath.Join(e.paths.Files, name, f),
+			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
+		})
+	}
+	if c.Init {
+		all = append(all, specs.Mount{
+			Destination: initTarget, Type: "bind", Source: e.paths.Init,
+			Options: []string{"bind", "ro", "nosuid", "nodev"},
+		})
+	}
+	return append(all, e.wanted(c, name)...)
+}
+
+// wanted are the mounts that c asked for.
+func (e *Engine) wanted(c workload.Container, name string) []specs.Mount {
+	var all []specs.Mount
+	for _, t := range c.Tmpfs {
+		mode := t.Mode
+		if mode == 0 {
+			mode = 0o1777
+		}
+		options := []string{"nosuid", "nodev", fmt.Sprintf("mode=%o", mode)}
+		if t.Size > 0 {
+			options = append(options, fmt.Sprintf("size=%d", t.Size))
+		}
+		if t.UID != 0 || t.GID != 0 {
+			options = append(options, fmt.Sprintf("uid=%d", t.UID), fmt.Sprintf("gid=%d", t.GID))
+		}
+		if t.NoExec {
+			options = append(options, "noexec")
+		}
+		all = append(all, specs.Mount{Destination: t.Target, Type: "tmpfs", Source: "tmpfs", Options: options})
+	}
+	for _, v := range c.Volumes {
+		access := "rw"
+		if v.ReadOnly {
+			access = "ro"
+		}
+		all = append(all, specs.Mount{
+			Destination: v.Target, Type: "bind", Source: filepath.Join(e.paths.Volumes, v.Name),
+			Options: []string{"bind", access, "nosuid", "nodev"},
+		})
+	}
+	for i, b := range c.Rights.Binds {
+		access := "rw"
+		if b.ReadOnly {
+			access = "ro"
+		}
+		all = append(all, specs.Mount{
+			Destination: b.Target, Type: "bind", Source: e.held(name, i),
+			Options: []string{"bind", access, "nosuid", "nodev"},
+		})
+	}
+	for i, f := range c.Files {
+		all = append(all, specs.Mount{
+			Destination: f.Target, Type: "bind", Source: e.given(name, i),
+			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
+		})
+	}
+	slices.SortStableFunc(all, func(a, b specs.Mount) int { return cmp.Compare(depth(a.Destination), depth(b.Destination)) })
+	return all
+}
+
+func depth(path string) int { return strings.Count(filepath.Clean(path), "/") }
+
+// Prepare makes what the instance name of c needs on the node before it starts: its
+// volumes, binds, configs and secrets. An earlier instance of that name is gone.
+func (e *Engine) Prepare(c workload.Container, name string) error {
+	if err := e.Volumes(c); err != nil {
+		return err
+	}
+	if err := e.hold(c, name); err != nil {
+		return err
+	}
+	return e.give(c, name)
+}
+
+// Volumes makes the folders of c's volumes. They are never removed here.
+func (e *Engine) Volumes(c workload.Container) error {
+	e.volumes.Lock()
+	defer e.volumes.Unlock()
+	for _, v := range c.Volumes {
+		folder := filepath.Join(e.paths.Volumes, v.Name)
+		if _, err := os.Stat(folder); err == nil {
+			continue
+		}
+		if err := makeVolume(folder); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+// makeVolume makes an empty volume for any user: the container's is not known yet, and
+// the parent is root's. It is not sticky, where a container's root could not go on writing
+// a file that it has given to its user (fs.protected_regular). After a power cut the
+// volume is there for any user or not there:
+//
+//  1. make a folder under another name, which a cut may leave
+//  2. open it to all
+//  3. give it its name
+func makeVolume(folder string) error {
+	fresh := newOf(folder)
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(fresh, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(fresh, 0o777); err != nil {
+		return err
+	}
+	return os.Rename(fresh, folder)
+}

@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/workload"
+)
+
+// limits applies withUlimits and returns what it makes.
+func limits(t *testing.T, all ...workload.Ulimit) ([]specs.POSIXRlimit, error) {
+	t.Helper()
+	s := &oci.Spec{Process: &specs.Process{}}
+	err := withUlimits(workload.Container{ID: "web", Ulimits: all})(t.Context(), nil, nil, s)
+	return s.Process.Rlimits, err
+}
+
+func TestUlimits(t *testing.T) {
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		t.Fatal(err)
+	}
+	got, err := limits(t)
+	if err != nil || len(got) != 1 || got[0] != (specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: min(1024, own.Max), Hard: min(524288, own.Max)}) {
+		t.Errorf("without: %v, %v", got, err)
+	}
+	got, err = limits(t, workload.Ulimit{Name: "core", Soft: 0, Hard: 0}, workload.Ulimit{Name: "nofile", Soft: 10, Hard: 20})
+	if err != nil || len(got) != 2 || got[0].Type != "RLIMIT_CORE" || got[1] != (specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: 10, Hard: 20}) {
+		t.Errorf("two: %v, %v", got, err)
+	}
+	// Unlimited is as much as this process may have itself, never more.
+	got, err = limits(t, workload.Ulimit{Name: "nofile", Soft: -1, Hard: -1})
+	if err != nil || got[0].Soft != own.Max || got[0].Hard != own.Max {
+		t.Errorf("unlimited: %v, %v, own %d", got, err, own.Max)
+	}
+	for _, u := range []workload.Ulimit{{Name: "files", Soft: 1, Hard: 1}, {Name: "nofile", Soft: 20, Hard: 10}} {
+		if got, err := limits(t, u); err == nil || !strings.Contains(err.Error(), "ulimit "+u.Name) {
+			t.Errorf("%v: %v, %v", u, got, err)
+		}
+	}
+}
+
+// TestMounts: what lies deeper is mounted later, whatever kind it is of.
+func TestMounts(t *testing.T) {
+	e := &Engine{paths: Paths{Files: "/run/kogge/workload", Volumes: "/state/volumes", Init: "/bin/shim"}}
+	c := workload.Container{
+		ID: "web", Init: true,
+		Tmpfs:   []workload.Tmpfs{{Target: "/data/cache/"}},
+		Volumes: []workload.Volume{{Name: "deep", Target: "/data/cache/deep"}, {Name: "data", Target: "/data", ReadOnly: true}},
+		Files:   []workload.File{{Target: "/data/app.conf"}},
+	}
+	var got strings.Builder
+	for _, m := range e.mounts(c, "web") {
+		got.WriteString(m.Destination + " " + m.Source + " " + strings.Join(m.Options, ",") + "\n")
+	}
+	const want = `/sys/fs/cgroup cgroup ro,nosuid,nodev,noexec,relatime
+/etc/resolv.conf /run/kogge/workload/web/resolv.conf bind,ro,nosuid,nodev,noexec
+/etc/hosts /run/kogge/workload/web/hosts bind,ro,nosuid,nodev,noexec
+/etc/hostname /run/kogge/workload/web/hostname bind,ro,nosuid,nodev,noexec
+/dev/init /bin/shim bind,ro,nosuid,nodev
+/data /state/volumes/data bind,ro,nosuid,nodev
+/data/cache/ tmpfs nosuid,nodev,mode=1777
+/data/app.conf /run/kogge/workload/web/given/0 bind,ro,nosuid,nodev,noexec
+/data/cache/deep /state/volumes/deep bind,rw,nosuid,nodev
+`
+	if got.String() != want {
+		t.Errorf("mounts:\n%s", got.String())
+	}
+}
+
+func TestPlatform(t *testing.T) {
+	for _, p := range []string{"", "linux"} {
+		if err := runsHere(p); err != nil {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+	for _, p := range []string{"linux/s390x", "windows/amd64", "linux/amd64/v2/x", "/"} {
+		if err := runsHere(p); err == nil || !strings.Contains(err.Error(), "platform") || !strings.Contains(err.Error(), p) {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+}

@@ -1,0 +1,238 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"kogge.example/update/durable"
+)
+
+// NamedVolume is a volume that is on STATE.
+type NamedVolume struct {
+	Name string // [workload.Join] of its project and what that calls it
+	// Size is what it takes of the disk, in bytes. Least says that it may be more: its
+	// files were too many to be counted in time, or changed meanwhile.
+	Size  int64
+	Least bool
+	By    []string // IDs of the containers that are wanted or there, and mount it
+}
+
+// Why a volume is not removed.
+var (
+	ErrNoVolume = errors.New("no such volume")
+	ErrInUse    = errors.New("in use")
+)
+
+// countLimit bounds the counting of all volumes' files.
+const countLimit = 10 * time.Second
+
+// removedPrefix begins the name of a volume whose files are being removed.
+const removedPrefix = ".removed-"
+
+// ListVolumes lists the volumes by name.
+func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
+	by, err := e.mountedBy(ctx)
+	unsure := errors.Is(err, errWants)
+	if err != nil && !unsure {
+		return nil, err
+	}
+	entries, err := os.ReadDir(e.paths.Volumes)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("volumes: %w", err)
+	}
+	counting, cancel := context.WithTimeout(ctx, countLimit)
+	defer cancel()
+	var all []NamedVolume
+	for _, entry := range entries { // by name
+		name := entry.Name()
+		if !entry.IsDir() || strings.HasPrefix(name, ".") {
+			continue // what is being removed, or filled
+		}
+		v := NamedVolume{Name: name, By: by[name]}
+		if unsure {
+			v.By = []string{notKnown}
+		}
+		v.Size, v.Least = diskUsage(counting, filepath.Join(e.paths.Volumes, name))
+		all = append(all, v)
+	}
+	return all, ctx.Err()
+}
+
+// mountedBy returns for every volume that is used which containers use it, sorted.
+func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
+	wanted, err := e.wantedNow()
+	if err != nil {
+		return nil, err
+	}
+	by := make(map[string][]string)
+	add := func(volume, id string) {
+		if at, there := slices.BinarySearch(by[volume], id); !there {
+			by[volume] = slices.Insert(by[volume], at, id)
+		}
+	}
+	for _, c := range wanted {
+		for _, v := range c.Volumes {
+			add(v.Name, c.ID)
+		}
+	}
+	ctx = e.context(ctx)
+	there, err := e.client.Containers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	for _, c := range there {
+		spec, err := c.Spec(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("container %s: spec: %w", c.ID(), err)
+		}
+		for _, m := range spec.Mounts {
+			if filepath.Dir(m.Source) == filepath.Clean(e.paths.Volumes) {
+				add(filepath.Base(m.Source), c.ID())
+			}
+		}
+	}
+	return by, nil
+}
+
+// RemoveVolume removes a volume that no container uses, with all that is in it. The
+// error wraps [ErrNoVolume] or [ErrInUse]. After a power cut the volume is there as a
+// whole or not at all: (1) it gets another name; (2) the folder is synced; (3) its files
+// go, then or at the next start.
+func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
+	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
+		return fmt.Errorf("volume %q: %w", name, ErrNoVolume)
+	}
+	gone := filepath.Join(e.paths.Volumes, removedPrefix+name)
+	if err := e.setAside(ctx, name, gone); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(gone); err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	log.Printf("volume %s: removed by request", name)
+	return nil
+}
+
+// setAside renames a volume that nobody uses. Nobody can begin to, meanwhile: a start
+// makes the volumes of its container first.
+func (e *Engine) setAside(ctx context.Context, name, gone string) error {
+	e.volumes.Lock()
+	defer e.volumes.Unlock()
+	by, err := e.mountedBy(ctx)
+	if err != nil {
+		return err
+	}
+	if len(by[name]) > 0 {
+		return fmt.Errorf("volume %s: %w: by %s", name, ErrInUse, strings.Join(by[name], ", "))
+	}
+	whole := filepath.Join(e.paths.Volumes, name)
+	for _, left := range []string{gone, newOf(whole), partOf(whole), wholeOf(whole)} {
+		if err := os.RemoveAll(left); err != nil {
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+	}
+	err = os.Rename(whole, gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("volume %s: %w", name, ErrNoVolume)
+	}
+	if err == nil {
+		err = durable.SyncFolder(e.paths.Volumes)
+	}
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// sweepVolumes removes the files of volumes that were being removed when the agent
+// ended.
+func (e *Engine) sweepVolumes() error {
+	left, err := filepath.Glob(filepath.Join(e.paths.Volumes, removedPrefix+"*"))
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	if err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	return nil
+}
+
+// diskUsage is what the files below folder take of the disk. A container may change
+// them meanwhile, but lead nobody out of the folder. least says that it may be more.
+func diskUsage(ctx context.Context, folder string) (sum int64, least bool) {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return 0, true
+	}
+	defer root.Close()
+	for todo := []string{"."}; len(todo) > 0 && ctx.Err() == nil; {
+		at := todo[len(todo)-1]
+		more, n, err := countFolder(ctx, root, at, maxFolders-len(todo))
+		todo = append(todo[:len(todo)-1], more...)
+		sum, least = sum+n, least || err != nil
+	}
+	return sum, least || ctx.Err() != nil
+}
+
+// maxFolders is how many folders wait to be counted: their names take memory.
+const maxFolders = 1 << 14
+
+var errFolders = errors.New("too many folders")
+
+// countFolder returns the folders in a folder, and what it and its files take.
+func countFolder(ctx context.Context, root *os.Root, at string, most int) (folders []string, sum int64, err error) {
+	f, err := root.Open(at)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	if info, statErr := f.Stat(); statErr == nil {
+		sum += taken(info)
+	}
+	for ctx.Err() == nil {
+		entries, readErr := f.ReadDir(512)
+		for _, entry := range entries {
+			info, infoErr := entry.Info()
+			switch {
+			case entry.IsDir() && len(folders) >= most:
+				err = errFolders
+			case entry.IsDir():
+				folders = append(folders, filepath.Join(at, entry.Name()))
+			case infoErr != nil:
+				err = infoErr
+			default:
+				sum += taken(info)
+			}
+		}
+		if errors.Is(readErr, io.EOF) {
+			return folders, sum, err
+		}
+		if readErr != nil {
+			return folders, sum, readErr
+		}
+	}
+	return folders, sum, ctx.Err()
+}
+
+// taken is what a file takes of the disk; of one with several names, the share of one
+// name.
+func taken(info fs.FileInfo) int64 {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok:
+		return info.Size()
+	case info.IsDir() || st.Nlink < 2:
+		return st.Blocks * 512
+	}
+	return st.Blocks * 512 / int64(st.Nlink)
+}

@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"kogge.example/agent/workload"
+)
+
+// TestMakeVolume makes a volume after each cut that an earlier try may have met, and the
+// process's own mask makes none of it less open.
+func TestMakeVolume(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	for _, left := range []os.FileMode{0, 0o700, 0o777} { // of the folder under its first name; 0: none
+		e := &Engine{paths: Paths{Volumes: filepath.Join(t.TempDir(), "volumes")}}
+		fresh := filepath.Join(e.paths.Volumes, ".data.new")
+		if left != 0 {
+			if err := errors.Join(os.MkdirAll(fresh, 0o700), os.Chmod(fresh, left)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // the second time it is there
+			if err := e.Volumes(workload.Container{Volumes: []workload.Volume{{Name: "data"}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		info, err := os.Stat(filepath.Join(e.paths.Volumes, "data"))
+		if err != nil || info.Mode() != os.ModeDir|0o777 {
+			t.Errorf("after %v: %v, %v", left, info.Mode(), err)
+		}
+		if all, err := os.ReadDir(e.paths.Volumes); err != nil || len(all) != 1 {
+			t.Errorf("after %v there are %v, %v", left, all, err)
+		}
+	}
+}
+
+// TestDiskUsage counts what is there, once, and nothing that a link leads to.
+func TestDiskUsage(t *testing.T) {
+	outside, folder := t.TempDir(), t.TempDir()
+	write := func(path string, size int) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(outside, "big"), 8<<20)
+	empty, least := diskUsage(t.Context(), folder)
+	if least || empty > 64<<10 {
+		t.Errorf("an empty folder takes %d bytes (least %v)", empty, least)
+	}
+	write(filepath.Join(folder, "a", "b", "c"), 1<<20)
+	for i := range 600 { // more than one ReadDir gives
+		write(filepath.Join(folder, "many", fmt.Sprint(i)), 1)
+	}
+	for from, to := range map[string]string{"away": outside, "up": "..", "round": ".", "a/file": filepath.Join(outside, "big")} {
+		if err := os.Symlink(to, filepath.Join(folder, from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 8 {
+		if err := os.Link(filepath.Join(folder, "a", "b", "c"), filepath.Join(folder, fmt.Sprint("name", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, least := diskUsage(t.Context(), folder)
+	if low, high := int64(1<<20+600*512), int64(1<<20+600*64<<10); least || got < low || got > high {
+		t.Errorf("%d bytes (least %v), want between %d and %d", got, least, low, high)
+	}
+	if _, least := diskUsage(t.Context(), filepath.Join(folder, "none")); !least {
+		t.Error("a folder that is not there takes so much and no more")
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, least := diskUsage(over, folder); !least {
+		t.Errorf("without time %d bytes are all there is", got)
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if folders, _, err := countFolder(t.Context(), root, ".", 1); len(folders) != 1 || err == nil {
+		t.Errorf("of two folders, and room for one: %q, %v", folders, err)
+	}
+}

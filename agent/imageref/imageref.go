@@ -1,0 +1,19 @@
+// Package imageref is what images are called: in comes a name as people write it, out goes
+// the one name that the image store has for it, or a refusal. It asks nobody.
+package imageref
+
+import (
+	"fmt"
+
+	"github.com/distribution/reference"
+)
+
+// Full is what the image store calls the image that people call name: with registry and
+// tag, as Docker completes them.
+func Full(name string) (string, error) {
+	named, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %w", name, err)
+	}
+	return named.String(), nil
+}

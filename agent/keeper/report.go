@@ -1,0 +1,53 @@
+package keeper
+
+import (
+	"kogge.example/agent/workload"
+)
+
+// Snapshot is the newest status. Any goroutine may ask, at any time.
+func (k *Keeper) Snapshot() workload.Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.last
+}
+
+func (k *Keeper) report() {
+	s := workload.Status{Settled: true, Trouble: k.trouble}
+	for _, id := range k.ids {
+		u := k.units[id]
+		s.Settled = s.Settled && k.settled(u)
+		s.Units = append(s.Units, u.status())
+	}
+	k.mu.Lock()
+	k.last = s
+	k.mu.Unlock()
+	if k.Report != nil {
+		k.Report(s)
+	}
+}
+
+func (u *unit) status() workload.UnitStatus {
+	s := workload.UnitStatus{
+		ID: u.want.ID, Instance: u.serving().Name, State: u.State, Image: u.want.Image, At: u.serving().At, OldServes: u.Old == Serving,
+		Exits: u.Exits, Restarts: max(u.starts-1, 0), ExitCode: u.code, Reason: u.reason,
+	}
+	switch {
+	case u.Old == Serving && u.State == workload.Running:
+		s.Reason = "the old one goes on until it is healthy"
+	case u.Old == Serving && s.Reason != "":
+		s.Reason += "; the old one goes on"
+	case u.Old == Serving:
+		s.Reason = "the old one goes on"
+	}
+	if u.State == workload.Running {
+		s.Ports, s.StartedAt = u.want.Ports, u.began
+		s.Health = workload.HealthStatus{State: u.check.State, Failures: u.check.Failures, At: u.tested, Output: u.output}
+	}
+	if u.Old == Serving {
+		s.Ports = u.old.Ports
+	}
+	if u.State == workload.Starting {
+		s.Pull = u.pull
+	}
+	return s
+}

@@ -1,0 +1,327 @@
+// Package wanted says which containers a node is to run: those of its node.yaml and
+// those of the Compose files that operators applied to it, each file a project.
+//
+// In come texts of Compose files; out goes one list of containers in which no port of
+// the node is given twice, and a [Plan] that says what an apply would
+// change. Applied files lie on STATE, one for each project, each written whole or
+// not at all. The package starts nothing.
+package wanted
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"kogge.example/agent/compose"
+	"kogge.example/agent/workload"
+	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
+	"kogge.example/update/durable"
+)
+
+// Node is the project of node.yaml's own workloads. Nobody applies to it.
+const Node = "node.yaml"
+
+// suffix of the files on STATE.
+const suffix = ".yaml"
+
+// MaxText is the size of a Compose file that a node takes, in bytes.
+const MaxText = 1 << 20
+
+// Why an apply is refused.
+var (
+	ErrName     = errors.New("a project is called by lower-case letters, digits, hyphens and underscores, at most 63")
+	ErrConflict = errors.New("another project has it")
+	ErrSize     = fmt.Errorf("a Compose file has at most %d bytes", MaxText)
+	ErrUnknown  = errors.New("no such project")
+	ErrFull     = fmt.Errorf("at most %d containers can be on one network", workload.MaxOnNetwork)
+)
+
+// Store keeps the projects of a node. Its methods may be called from any goroutine.
+type Store struct {
+	// Allow is what node.yaml allows containers. A project that asks for more is not
+	// taken. Set it before the store is used.
+	Allow []rights.Allow
+
+	dir     string
+	changed chan struct{}
+
+	mu  sync.Mutex // guards what is below, and changes on disk
+	own []workload.Container
+	// applied are the projects as they lie on the disk, by name; nil: not read yet.
+	applied map[string]parsed
+}
+
+// parsed is a project's file, parsed once: after that only an apply changes it.
+type parsed struct {
+	containers []workload.Container
+	err        error // this release refuses the file
+}
+
+// Open makes a store of the projects in dir, which need not exist, and of own, the
+// containers of node.yaml.
+func Open(dir string, own []workload.Container) *Store {
+	return &Store{dir: dir, own: own, changed: make(chan struct{}, 1)}
+}
+
+// Changed receives after an apply or removal; several in a row may be one.
+func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// Containers is all that is wanted. An applied file that this release refuses is an
+// error: what runs of it is better left alone than taken down.
+func (s *Store) Containers() ([]workload.Container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	projects, err := s.read("")
+	if err != nil {
+		return nil, err
+	}
+	return merge(projects, "")
+}
+
+// Projects are the names of the applied projects, in order.
+func (s *Store) Projects() ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.names()
+}
+
+// Apply makes text the Compose file of the project: its containers take the place of
+// those that the project had. With check nothing changes. Warnings are what the file
+// says that means nothing here. The error is *[nodeconfig.Problems] for a mistake in
+// the file, or wraps one of this package's or [workload.ErrNotAllowed].
+//
+// After a power cut the project has its old file or the new one, and once Apply has
+// returned it has the new one.
+func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconfig.Problem, error) {
+	switch {
+	case !validName(project):
+		return nil, nil, fmt.Errorf("project %q: %w", project, ErrName)
+	case len(text) > MaxText:
+		return nil, nil, fmt.Errorf("project %s: %w", project, ErrSize)
+	}
+	containers, warnings, err := compose.Parse(project, project+suffix, text)
+	if err != nil {
+		return nil, warnings, err
+	}
+	var denied []error
+	for _, c := range containers {
+		if err := workload.Denied(c, s.Allow); err != nil {
+			denied = append(denied, fmt.Errorf("container %s: %w", c.ID, err))
+		}
+	}
+	if err := errors.Join(denied...); err != nil {
+		return nil, warnings, err
+	}
+	plan, err := s.change(project, containers, func() error {
+		if check {
+			return nil
+		}
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return err
+		}
+		if err := durable.Replace(s.path(project), text, 0o600); err != nil {
+			return err
+		}
+		s.applied[project] = parsed{containers: containers}
+		return nil
+	})
+	if err == nil && !check {
+		s.tell()
+	}
+	return plan, warnings, err
+}
+
+// Remove forgets the project: its containers are to go, its volumes stay.
+func (s *Store) Remove(project string) (Plan, error) {
+	if !validName(project) {
+		return nil, fmt.Errorf("project %q: %w", project, ErrName)
+	}
+	plan, err := s.change(project, nil, func() error {
+		err := durable.Remove(s.path(project))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("project %s: %w", project, ErrUnknown)
+		}
+		delete(s.applied, project)
+		return err
+	})
+	if err == nil {
+		s.tell()
+	}
+	return plan, err
+}
+
+// Check says what would become of the containers of node.yaml if own were in their
+// place, and whether that goes with the projects.
+func (s *Store) Check(own []workload.Container) (Plan, error) {
+	return s.change(Node, own, func() error { return nil })
+}
+
+// change has the project consist of containers, if that goes with the others, and
+// then does what makes it last.
+func (s *Store) change(project string, containers []workload.Container, do func() error) (Plan, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	projects, err := s.read(project)
+	if err != nil {
+		return nil, err
+	}
+	plan := difference(projects[project], containers)
+	projects[project] = containers
+	if _, err := merge(projects, project); err != nil {
+		return nil, err
+	}
+	if err := do(); err != nil {
+		s.applied = nil // the disk knows how far it came
+		return nil, err
+	}
+	return plan, nil
+}
+
+func (s *Store) tell() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // it was told already and has not looked yet
+	}
+}
+
+func (s *Store) path(project string) string { return filepath.Join(s.dir, project+suffix) }
+
+// read returns all projects. The one called replaced may have a file that this release
+// refuses: it is about to go.
+func (s *Store) read(replaced string) (map[string][]workload.Container, error) {
+	if err := s.parse(); err != nil {
+		return nil, err
+	}
+	projects := map[string][]workload.Container{Node: s.own}
+	for _, name := range slices.Sorted(maps.Keys(s.applied)) {
+		p := s.applied[name]
+		if p.err != nil && name != replaced {
+			return nil, fmt.Errorf("project %s: %w", name, p.err)
+		}
+		projects[name] = p.containers
+	}
+	return projects, nil
+}
+
+// parse reads the projects' files, unless they are known. A disk that fails is asked
+// again the next time.
+func (s *Store) parse() error {
+	if s.applied != nil {
+		return nil
+	}
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
+	applied := make(map[string]parsed, len(names))
+	for _, name := range names {
+		text, err := os.ReadFile(s.path(name))
+		if err != nil {
+			return fmt.Errorf("project %s: %w", name, err)
+		}
+		containers, _, err := compose.Parse(name, name+suffix, text)
+		applied[name] = parsed{containers, err}
+	}
+	s.applied = applied
+	return nil
+}
+
+func (s *Store) names() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("projects: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && validName(name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil // ReadDir sorts
+}
+
+// validName is what compose-go makes of project names, and a file name.
+func validName(name string) bool {
+	if name == "" || len(name) > 63 || name+suffix == Node {
+		return false
+	}
+	for i, r := range name {
+		inside := r == '-' || r == '_'
+		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || inside && i > 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// merge is all projects' containers by name. Two that publish one port are an error
+// that names both projects; newest, if it is one of them, is the one that asks for what
+// another has.
+func merge(projects map[string][]workload.Container, newest string) ([]workload.Container, error) {
+	names := slices.Sorted(maps.Keys(projects))
+	if i := slices.Index(names, newest); i >= 0 {
+		names = append(slices.Delete(names, i, i+1), newest)
+	}
+	var all []workload.Container
+	ports, shared := make(map[string]string), make(networks)
+	for _, name := range names {
+		for _, c := range projects[name] {
+			for _, p := range c.Ports {
+				key := fmt.Sprintf("port %d/%s", p.HostPort, p.Protocol)
+				if other, taken := ports[key]; taken && other != name {
+					// Within a project the parser knows addresses and lines.
+					return nil, fmt.Errorf("%s of project %s: %w: %s", key, name, ErrConflict, other)
+				}
+				ports[key] = name
+			}
+			for _, a := range c.Networks {
+				if err := shared.add(name, a); err != nil {
+					return nil, err
+				}
+			}
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b workload.Container) int { return strings.Compare(a.ID, b.ID) })
+	return all, nil
+}
+
+// networks are what projects say of those that they share, by name.
+type networks map[string]*shared
+
+type shared struct {
+	owner    string // the first project whose it is; "": only others' so far
+	internal bool
+	members  int
+}
+
+// add puts a container of the project on a network. Two projects that differ over where
+// it leads are an error that names both.
+func (n networks) add(project string, a workload.Attachment) error {
+	one := n[a.Network]
+	if one == nil {
+		one = &shared{}
+		n[a.Network] = one
+	}
+	if one.members++; one.members > workload.MaxOnNetwork {
+		return fmt.Errorf("network %s of project %s: %w", a.Network, project, ErrFull)
+	}
+	switch {
+	case a.External:
+	case one.owner == "":
+		one.owner, one.internal = project, a.Internal
+	case one.internal != a.Internal:
+		return fmt.Errorf("network %s of project %s, internal or not: %w: %s", a.Network, project, ErrConflict, one.owner)
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+package wanted
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"kogge.example/agent/workload"
+	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
+)
+
+const web = "services:\n  web:\n    image: example.org/web:1\n    ports: [\"80:8080\"]\n"
+const db = "services:\n  db:\n    image: example.org/db:1\n"
+
+func store(t *testing.T, own ...workload.Container) *Store {
+	return Open(filepath.Join(t.TempDir(), "projects"), own)
+}
+
+func ids(t *testing.T, s *Store) string {
+	t.Helper()
+	all, err := s.Containers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, c := range all {
+		names = append(names, c.ID)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestApply walks a node through a day of applies.
+func TestApply(t *testing.T) {
+	s := store(t, workload.Container{ID: "own"})
+	apply := func(project, text, plan, wanted string) {
+		t.Helper()
+		got, _, err := s.Apply(project, []byte(text), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(got) != plan {
+			t.Errorf("plan %v, want %s", got, plan)
+		}
+		if all := ids(t, s); all != wanted {
+			t.Errorf("wanted %s, want %s", all, wanted)
+		}
+		select {
+		case <-s.Changed():
+		default:
+			t.Error("nobody was told")
+		}
+	}
+	apply("shop", web+"  cache:\n    image: example.org/cache:1\n", "[{shop.cache example.org/cache:1 new} {shop.web example.org/web:1 new}]", "own shop.cache shop.web")
+	apply("data", db, "[{data.db example.org/db:1 new}]", "data.db own shop.cache shop.web")
+	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{shop.cache  gone} {shop.web example.org/web:2 replaced}]", "data.db own shop.web")
+	apply("shop", strings.Replace(web, "web:1", "web:2", 1), "[{shop.web example.org/web:2 unchanged}]", "data.db own shop.web")
+	again := Open(s.dir, []workload.Container{{ID: "own"}})
+	if got := ids(t, again); got != "data.db own shop.web" {
+		t.Errorf("after a restart: %s", got)
+	}
+	plan, err := s.Remove("shop")
+	if err != nil || fmt.Sprint(plan) != "[{shop.web  gone}]" || ids(t, s) != "data.db own" {
+		t.Errorf("%v, %v, %s", plan, err, ids(t, s))
+	}
+	if _, err := s.Remove("shop"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("removed twice: %v", err)
+	}
+	if names, err := s.Projects(); err != nil || fmt.Sprint(names) != "[data]" {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// TestApplyRefused leaves everything as it was.
+func TestApplyRefused(t *testing.T) {
+	s := store(t, workload.Container{ID: "own", Ports: []workload.Port{{HostPort: 443, Protocol: "tcp"}}})
+	if _, _, err := s.Apply("shop", []byte(web), false); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		project, text string
+		want          error
+		words         string
+	}{
+		{"other", web, ErrConflict, "port 80/tcp of project other: another project has it: shop"},
+		{"other", strings.Replace(db, "image", "ports: [\"80:1\"]\n    image", 1), ErrConflict, "port 80/tcp"},
+		{"other", strings.Replace(db, "image", "ports: [\"443:1\"]\n    image", 1), ErrConflict, "node.yaml"},
+		{"other", db + "    privileged: true\n    pid: host\n", workload.ErrNotAllowed, "container other.db: not allowed by the node's node.yaml, which would need under \"allow:\" the line - {container: other.db, privileged: true, host: [pid]}"},
+		{"", db, ErrName, ""},
+		{"../x", db, ErrName, ""},
+		{"node", db, ErrName, ""},
+		{"Shop", db, ErrName, ""},
+		{strings.Repeat("x", 64), db, ErrName, ""},
+		{"other", "# " + strings.Repeat("x", MaxText), ErrSize, ""},
+		{"other", "services:\n  db:\n    build: .\n", nil, "other.yaml:3:5"},
+		{"other", "nonsense: [", nil, "other.yaml"},
+	} {
+		_, _, err := s.Apply(test.project, []byte(test.text), false)
+		var problems *nodeconfig.Problems
+		if err == nil || test.want != nil && !errors.Is(err, test.want) || test.want == nil && !errors.As(err, &problems) || !strings.Contains(err.Error(), test.words) {
+			t.Errorf("%s: got %v, want %v and %q", test.project, err, test.want, test.words)
+		}
+		if got := ids(t, s); got != "own shop.web" {
+			t.Fatalf("%s: wanted %s afterwards", test.project, got)
+		}
+	}
+	if _, _, err := s.Apply("more", []byte(db), true); err != nil || ids(t, s) != "own shop.web" {
+		t.Errorf("a check changed something, or failed: %v", err)
+	}
+}
+
+// TestSameService: projects do not know of each other's names.
+func TestSameService(t *testing.T) {
+	s := store(t, workload.Container{ID: "db"})
+	for _, project := range []string{"shop", "blog"} {
+		if _, _, err := s.Apply(project, []byte(db), false); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := ids(t, s); got != "blog.db db shop.db" {
+		t.Errorf("wanted %s", got)
+	}
+}
+
+// TestSharedNetwork: projects on one network agree on where it leads, and fit in.
+func TestSharedNetwork(t *testing.T) {
+	s := store(t)
+	file := func(network string, services int) []byte {
+		var b strings.Builder
+		b.WriteString("networks: {default: {" + network + "}}\nservices:\n")
+		for i := range services {
+			fmt.Fprintf(&b, "  s%d: {image: a}\n", i)
+		}
+		return []byte(b.String())
+	}
+	for _, step := range []struct {
+		project, network string
+		services         int
+		want             string
+	}{
+		{"a", "name: lan, internal: true", 1, ""},
+		{"b", "name: lan", 1, "network lan of project b, internal or not: another project has it: a"},
+		{"b", "name: lan, external: true", 1, ""},
+		{"c", "name: lan, internal: true", workload.MaxOnNetwork, "network lan of project c: at most 120 containers"},
+		{"c", "name: lan, internal: true", workload.MaxOnNetwork - 2, ""},
+		{"d", "", workload.MaxOnNetwork, ""},
+	} {
+		_, _, err := s.Apply(step.project, file(step.network, step.services), false)
+		if (err == nil) != (step.want == "") || err != nil && !strings.Contains(err.Error(), step.want) {
+			t.Errorf("%s on %s: %v, want %q", step.project, step.network, err, step.want)
+		}
+	}
+}
+
+// TestBrokenProject: what an older release took and this one refuses is an error,
+// not an order to stop what runs.
+func TestBrokenProject(t *testing.T) {
+	s := store(t)
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"shop.yaml": "services: {web: {nonsense: 1}}", "README": "no project", ".x.yaml": "{"} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Containers(); err == nil || !strings.Contains(err.Error(), "project shop") {
+		t.Errorf("%v", err)
+	}
+	if _, _, err := s.Apply("data", []byte(db), false); err == nil || !strings.Contains(err.Error(), "project shop") {
+		t.Errorf("applied beside what cannot be read: %v", err)
+	}
+	if _, _, err := s.Apply("shop", []byte(web), false); err != nil || ids(t, s) != "shop.web" {
+		t.Errorf("a better file does not help: %v", err)
+	}
+}
+
+// TestApplyAllowed: what node.yaml allows one project's container it allows no other's.
+func TestApplyAllowed(t *testing.T) {
+	s := store(t)
+	s.Allow = []rights.Allow{{Container: "data.db", Rights: rights.Rights{Host: []rights.Namespace{rights.HostNetwork}}}}
+	text := []byte(db + "    network_mode: host\n")
+	if _, _, err := s.Apply("data", text, false); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := s.Apply("shop", text, true); !errors.Is(err, workload.ErrNotAllowed) {
+		t.Errorf("a check of another project: %v", err)
+	}
+	if got := ids(t, s); got != "data.db" {
+		t.Errorf("wanted %s", got)
+	}
+}
+
+// TestParsedOnce: a file is parsed when it is applied, or at the first look after a
+// start, and not again for each question.
+func TestParsedOnce(t *testing.T) {
+	first := store(t)
+	for _, project := range []string{"shop", "blog"} {
+		if _, _, err := first.Apply(project, []byte(db), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := Open(first.dir, nil)
+	if got := ids(t, s); got != "blog.db shop.db" {
+		t.Fatalf("wanted %s", got)
+	}
+	for _, store := range []*Store{first, s} {
+		for _, project := range []string{"shop", "blog"} { // whoever reads them now fails
+			if err := os.WriteFile(s.path(project), []byte("nonsense: ["), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, _, err := store.Apply("data", []byte(db), false); err != nil {
+			t.Error(err)
+		}
+		if got := ids(t, store); got != "blog.db data.db shop.db" {
+			t.Errorf("wanted %s", got)
+		}
+	}
+}

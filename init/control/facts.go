@@ -1,0 +1,209 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// RunDir is the folder of what the programs of a node tell each other. A boot forgets it.
+const RunDir = "/run/kogge"
+
+// The facts that lie in RunDir, a JSON object each. Whoever a file is of replaces it whole,
+// everybody else reads it. All are of one release, for each boot runs one: so the files
+// have no version. Keys are words with underscores, as on the socket.
+const (
+	BootFile       = "boot.json"       // Boot, of PID 1
+	AssessmentFile = "assessment.json" // Assessment, of PID 1
+	NetworkFile    = "network.json"    // Network, of the network service
+	ClockFile      = "clock.json"      // Clock, of the clock service
+)
+
+// Boot is what stage 0 found out about this boot.
+type Boot struct {
+	Slot    string `json:"slot"`    // "A" or "B"
+	Version string `json:"version"` // of the release
+	Board   string `json:"board"`
+	Trial   bool   `json:"trial"` // this slot has not proven itself yet
+	Disk    string `json:"disk"`  // kernel's name of the boot disk
+	// Alone is "" or the reason why no other partition may be used: two disks
+	// carry one image, and writing to either could be the wrong one.
+	Alone string `json:"alone,omitempty"`
+	// Loader is the boot loader that started us, as boards name it; "" where the kernel
+	// was started directly. TriesLeft are the tries of this slot after this one.
+	Loader    string `json:"loader,omitempty"`
+	TriesLeft int    `json:"tries_left,omitempty"`
+	// Parts are the device files of the boot disk's partitions, by name.
+	Parts map[string]string `json:"parts,omitempty"`
+	// RootHash names the root file system that runs, in hex.
+	RootHash string `json:"root_hash,omitempty"`
+}
+
+// String is "slot A, release 1.0, board pc-x86_64", as people are told.
+func (b Boot) String() string {
+	s := fmt.Sprintf("slot %s, release %s, board %s", b.Slot, b.Version, b.Board)
+	if b.Trial {
+		s += ", on trial"
+	}
+	return s
+}
+
+// Assessment is how this boot is judged.
+type Assessment struct {
+	State string `json:"state"` // good, bad or pending
+	// Why is what is bad, or what a pending one waits for.
+	Why string `json:"why,omitempty"`
+	// Since is when it came into that state, by the node's clock of then.
+	Since time.Time `json:"since"`
+}
+
+// Network is the network as it is.
+type Network struct {
+	Interfaces []Interface  `json:"interfaces"`
+	DNS        []netip.Addr `json:"dns,omitempty"`    // in use, best first
+	Search     []string     `json:"search,omitempty"` // domains tried behind short names
+	NTP        []netip.Addr `json:"ntp,omitempty"`    // time servers that DHCP named
+}
+
+// Interface is one link that the settings match.
+type Interface struct {
+	Name      string         `json:"name"`
+	MAC       string         `json:"mac"`
+	Match     string         `json:"match"` // the entry that counts
+	Carrier   bool           `json:"carrier"`
+	MTU       int            `json:"mtu"` // bytes
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Gateway   []netip.Addr   `json:"gateway,omitempty"`
+	Lease     *Lease         `json:"lease,omitempty"`
+	Problem   string         `json:"problem,omitempty"`   // the change that did not work
+	MDNS      bool           `json:"mdns"`                // the node may say its name there
+	FirstMTU  int            `json:"first_mtu,omitempty"` // as the driver had it, for the next run
+}
+
+// Lease is what a DHCPv4 server gave us, checked.
+type Lease struct {
+	Address netip.Prefix       `json:"address"`
+	Server  netip.Addr         `json:"server"`
+	Routes  []nodeconfig.Route `json:"routes,omitempty"` // default route included
+	DNS     []netip.Addr       `json:"dns,omitempty"`
+	Search  []string           `json:"search,omitempty"`
+	NTP     []netip.Addr       `json:"ntp,omitempty"`
+	MTU     int                `json:"mtu,omitempty"`
+
+	// Since is when it was given or last renewed; after Renew the server is asked
+	// again, after Rebind any server, after Valid it is over. By the clock of the
+	// node; within the process the monotonic one.
+	Since  time.Time     `json:"since"`
+	Renew  time.Duration `json:"renew"`
+	Rebind time.Duration `json:"rebind"`
+	Valid  time.Duration `json:"valid"`
+}
+
+// Expires is when the lease is over.
+func (l *Lease) Expires() time.Time { return l.Since.Add(l.Valid) }
+
+// FirstAddress returns an address at which others can reach the node, IPv4 before
+// IPv6.
+func (n Network) FirstAddress() (netip.Addr, bool) {
+	var best netip.Addr
+	for _, i := range n.Interfaces {
+		for _, p := range i.Addresses {
+			a := p.Addr()
+			if !a.IsLinkLocalUnicast() && (!best.IsValid() || best.Is6() && a.Is4()) {
+				best = a
+			}
+		}
+	}
+	return best, best.IsValid()
+}
+
+// Clock is what the node's clock goes by.
+type Clock struct {
+	Synced   bool          `json:"synced"`
+	Source   string        `json:"source,omitempty"` // the servers that agree
+	Single   bool          `json:"single,omitempty"` // one server is configured, and believed alone
+	Offset   string        `json:"offset,omitempty"` // of the last poll, as a duration
+	Polled   time.Time     `json:"polled,omitzero"`
+	Floor    time.Time     `json:"floor"`
+	Jump     string        `json:"jump,omitempty"`    // the last time the clock was set: by how much
+	JumpAt   time.Time     `json:"jump_at,omitzero"`  // and when, by the clock after it
+	Problem  string        `json:"problem,omitempty"` // why the clock does not follow servers
+	Servers  []string      `json:"servers,omitempty"`
+	SavedAt  time.Time     `json:"saved_at,omitzero"`
+	Received int           `json:"received"` // good answers to the last poll
+	Answers  []ClockAnswer `json:"answers,omitempty"`
+	ByHand   time.Time     `json:"by_hand,omitzero"` // when a person set the clock, by the clock after it
+}
+
+// ClockAnswer is what one time server said to the last poll.
+type ClockAnswer struct {
+	Server  string `json:"server"`
+	Stratum int    `json:"stratum"` // 1: it has a clock of its own; each server in between adds one
+	Offset  string `json:"offset"`  // as a duration
+	Error   string `json:"error"`   // how wrong Offset may be, as a duration
+}
+
+// These read the facts in the folder dir: RunDir, but for tests. The error wraps
+// fs.ErrNotExist where nobody has written them yet.
+func ReadBoot(dir string) (Boot, error)             { return read[Boot](dir, BootFile) }
+func ReadAssessment(dir string) (Assessment, error) { return read[Assessment](dir, AssessmentFile) }
+func ReadNetwork(dir string) (Network, error)       { return read[Network](dir, NetworkFile) }
+func ReadClock(dir string) (Clock, error)           { return read[Clock](dir, ClockFile) }
+
+// Write replaces the facts in the folder dir, for whom they are of. A reader sees the old
+// ones or the new ones. They are in memory, and nothing is synced.
+func (b Boot) Write(dir string) error       { return write(dir, BootFile, b) }
+func (a Assessment) Write(dir string) error { return write(dir, AssessmentFile, a) }
+func (n Network) Write(dir string) error    { return write(dir, NetworkFile, n) }
+func (c Clock) Write(dir string) error      { return write(dir, ClockFile, c) }
+
+// maxFacts is far above what the node's own programs write about themselves, in bytes.
+const maxFacts = 1 << 20
+
+func read[T any](dir, name string) (T, error) {
+	var facts, none T
+	file := filepath.Join(dir, name)
+	f, err := os.Open(file)
+	if err != nil {
+		return none, err // it names the file
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFacts+1))
+	switch {
+	case err != nil:
+	case len(data) > maxFacts:
+		err = errors.New("it is too large")
+	default:
+		err = json.Unmarshal(data, &facts)
+	}
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", file, err)
+	}
+	return facts, nil
+}
+
+func write(dir, name string, facts any) error {
+	file := filepath.Join(dir, name)
+	data, err := json.MarshalIndent(facts, "", "  ")
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	temp := file + ".new"
+	if err == nil {
+		err = os.WriteFile(temp, append(data, '\n'), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(temp, file)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	return nil
+}
