@@ -186,7 +186,7 @@ func (p *pair) prepare(disk *nbd.Disk, c cell) error {
 			err = p.breakB(v, loader, c.fault)
 		}
 		tries := bootloader.Tries
-		if c.once {
+		if c.once && c.slot == "A" { // a sound release has a try left for a boot that the emulator loses
 			tries = 1
 		}
 		if err == nil {
