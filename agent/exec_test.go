@@ -299,7 +299,7 @@ func execErrors(t *testing.T, e *execs) {
 		}
 	}
 	of(func(s *apiv1.ExecStart) { s.Container = "nonsense" }).fails(t, "there is no container nonsense here")
-	of(func(s *apiv1.ExecStart) { s.Container = "../web" }).fails(t, "no name of a container")
+	of(func(s *apiv1.ExecStart) { s.Container = "../web" }).fails(t, "not the name of a container")
 	of(func(s *apiv1.ExecStart) { s.Container = "job" }).fails(t, "container job does not run: ended, exit code 0")
 	of(func(s *apiv1.ExecStart) { s.User = "nobody" }).fails(t, `user "nobody"`)
 	of(func(s *apiv1.ExecStart) { s.User = "1:2:3" }).fails(t, `user "1:2:3"`)
@@ -570,7 +570,7 @@ func execTooMany(t *testing.T, e *execs) {
 // execOutOfTurn says what nobody may say.
 func execOutOfTurn(t *testing.T, e *execs) {
 	for want, messages := range map[string][]*apiv1.ExecRequest{
-		"the first message says what to run": {{Part: &apiv1.ExecRequest_End{End: true}}},
+		"the first message has to say what to run": {{Part: &apiv1.ExecRequest_End{End: true}}},
 		"at most 32768": {{Part: &apiv1.ExecRequest_Start{Start: &apiv1.ExecStart{Container: "web", Command: []string{"/app", "command", "cat"}, Stdin: true}}},
 			{Part: &apiv1.ExecRequest_Stdin{Stdin: make([]byte, 64<<10)}}},
 		"a size without a terminal": {{Part: &apiv1.ExecRequest_Start{Start: &apiv1.ExecStart{Container: "web", Command: []string{"/app", "command", "cat"}, Stdin: true}}},

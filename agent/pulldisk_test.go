@@ -34,7 +34,7 @@ func pullOntoFullDisk(t *testing.T, p *puller) {
 	before := used(t, p.root)
 	p.images.forget()
 	p.images.push(t, "a/big:1", goruntime.GOARCH, random(t, 15, diskSize-8<<20))
-	p.fails(t, "a/big:1", registry.ErrFull, "MB are missing")
+	p.fails(t, "a/big:1", registry.ErrFull, "MB needed")
 	if _, _, sent := p.images.seen(); sent > 1<<20 {
 		t.Errorf("%d bytes came", sent)
 	}
@@ -121,7 +121,7 @@ func pullCollects(t *testing.T, p *puller) {
 	// What does not fit with nothing else there takes nothing away.
 	before := p.has(t)
 	p.images.push(t, "a/hopeless:1", goruntime.GOARCH, random(t, 66, 110*mega))
-	p.fails(t, "a/hopeless:1", registry.ErrFull, "MB are missing")
+	p.fails(t, "a/hopeless:1", registry.ErrFull, "MB needed")
 	// And what is in use stays, whatever becomes of the pull.
 	if has := p.has(t); has != before {
 		t.Errorf("there is %s, and was %s", has, before)

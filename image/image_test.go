@@ -640,13 +640,13 @@ func TestBuildRefuses(t *testing.T) {
 		"MBR":                   {func(o *Options) { o.Board.Table = boards.MBR }, "kogge.img", `board qemu-x86_64: partition table "mbr": images have a plain GPT so far`},
 		"hybrid MBR":            {func(o *Options) { o.Board.Table = boards.Hybrid }, "kogge.img", `partition table "hybrid": images have a plain GPT so far`},
 		"unknown table":         {func(o *Options) { o.Board.Table = "disklabel" }, "kogge.img", `partition table "disklabel" is unknown`},
-		"no device tree":        {func(o *Options) { o.Board.DTB = "acme/toaster.dtb" }, "kogge.img", "board qemu-x86_64: device tree: none of the board's packages has the file usr/lib/linux-image-"},
+		"no device tree":        {func(o *Options) { o.Board.DTB = "acme/toaster.dtb" }, "kogge.img", "board qemu-x86_64: device tree: none of the board's packages contains the file usr/lib/linux-image-"},
 		"firmware not locked": {func(o *Options) {
 			o.Board.Firmware = []boards.Blob{{Package: "u-boot-rockchip", File: "x", Offset: 64 * boards.Sector}}
 		}, "kogge.img", "package u-boot-rockchip is not in the board's lock: kogge image lock qemu-x86_64"},
 		"firmware not there": {func(o *Options) {
 			o.Board.Firmware = []boards.Blob{{Package: "ca-certificates", File: "x", Offset: 64 * boards.Sector}}
-		}, "kogge.img", "board qemu-x86_64: firmware: none of the board's packages has the file x"},
+		}, "kogge.img", "board qemu-x86_64: firmware: none of the board's packages contains the file x"},
 		"first partition": {func(o *Options) { o.Board.FirstPartition = 1000 }, "kogge.img", "the first partition cannot begin at byte 1000"},
 		"required module": {func(o *Options) { o.Board.Required = []string{"warp_regulator"} }, "kogge.img", "no module warp_regulator"},
 		"missing module":  {func(o *Options) { o.Board.Drivers = []string{"warp_drive"} }, "kogge.img", "no module warp_drive"},

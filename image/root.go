@@ -80,7 +80,7 @@ func appendTree(name string, salt [32]byte) error {
 		return fmt.Errorf("verity tree: %w", err)
 	}
 	if st.Size()%verity.BlockSize != 0 {
-		return fmt.Errorf("verity tree: %s has %d bytes, no whole number of blocks", filepath.Base(name), st.Size())
+		return fmt.Errorf("verity tree: %s has %d bytes, which is not a whole number of blocks", filepath.Base(name), st.Size())
 	}
 	blocks := uint64(st.Size() / verity.BlockSize)
 	tree, root, err := verity.HashTree(f, blocks, salt)
@@ -200,7 +200,7 @@ func caBundle(files []debian.File) ([]byte, error) {
 		}
 		return b.Bytes(), nil
 	}
-	return nil, fmt.Errorf("certificate authorities: none of the board's packages has them")
+	return nil, fmt.Errorf("certificate authorities: none of the board's packages contains them")
 }
 
 // packageFile returns the path of a file in one of the packages.
@@ -211,7 +211,7 @@ func packageFile(files []debian.File, name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("none of the board's packages has the file %s", name)
+	return "", fmt.Errorf("none of the board's packages contains the file %s", name)
 }
 
 func readPackageFile(files []debian.File, name string) ([]byte, error) {

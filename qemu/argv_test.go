@@ -94,7 +94,7 @@ func TestBadMachines(t *testing.T) {
 		"firmware needs both":               {Name: "n1", Disks: disk, UEFI: &UEFI{Code: "c"}},
 		"no kernel to load":                 {Name: "n1", Direct: &Direct{}},
 		`network card "ne2000"`:             {Name: "n1", Disks: disk, NIC: "ne2000"},
-		"a console that is left out":        {Name: "n1", Disks: disk, ReadyLine: "x", NoSerial: true},
+		"ReadyLine needs a console":         {Name: "n1", Disks: disk, ReadyLine: "x", NoSerial: true},
 		"forbids it":                        {Name: "n1", Disks: disk, ReadyLine: "x", NoReboot: true},
 		"missing closing )":                 {Name: "n1", Disks: disk, ReadyLine: "("},
 		"there is none":                     {Name: "n1", Disks: disk, Pcap: true},

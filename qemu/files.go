@@ -61,7 +61,7 @@ func (m Machine) formats() (Machine, error) {
 		f.Close()
 		switch {
 		case err != nil:
-			return m, fmt.Errorf("disk %d of %s: %s holds no image: %w", i, m.Name, d.Path, err)
+			return m, fmt.Errorf("disk %d of %s: %s is not an image: %w", i, m.Name, d.Path, err)
 		case string(magic[:]) == "QFI\xfb":
 			m.Disks[i].Format = "qcow2"
 		default:
@@ -112,7 +112,7 @@ func (m Machine) checkFile(path string) error {
 		return &fs.PathError{Op: "open", Path: path, Err: syscall.EISDIR}
 	}
 	if got := archOf(f); got != "" && got != m.Arch {
-		return fmt.Errorf("%s: %w: it is for %s, this VM is %s", path, ErrArch, got, m.Arch)
+		return fmt.Errorf("%s: %w: it is for %s, and this VM is %s", path, ErrArch, got, m.Arch)
 	}
 	return nil
 }

@@ -90,11 +90,11 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"a missing image", func(m *Machine) { m.Disks = []Disk{{Path: missing}} }, os.ErrNotExist, "disk 0 of n1: open " + missing},
 		{"a missing image of known format", func(m *Machine) { m.Disks = []Disk{{Path: missing, Format: "raw"}} }, os.ErrNotExist, "disk 0 of n1"},
-		{"an empty image", func(m *Machine) { m.Disks = []Disk{{Path: os.DevNull}} }, nil, "holds no image"},
+		{"an empty image", func(m *Machine) { m.Disks = []Disk{{Path: os.DevNull}} }, nil, "is not an image"},
 		{"a folder for an image", func(m *Machine) { m.Disks = []Disk{{Path: t.TempDir(), Format: "raw"}} }, nil, "is a directory"},
 		{"a missing seed", func(m *Machine) { m.Seed = missing }, os.ErrNotExist, "node.yaml of n1"},
 		{"missing firmware", func(m *Machine) { m.UEFI = &UEFI{Code: missing, Vars: image} }, os.ErrNotExist, "firmware of n1"},
-		{"an arm64 kernel", func(m *Machine) { m.Direct = &Direct{Kernel: write(t, "Image", kernelOf("arm64"))} }, ErrArch, "it is for arm64, this VM is amd64"},
+		{"an arm64 kernel", func(m *Machine) { m.Direct = &Direct{Kernel: write(t, "Image", kernelOf("arm64"))} }, ErrArch, "it is for arm64, and this VM is amd64"},
 		{"an arm64 disk", func(m *Machine) { m.Disks = []Disk{{Path: write(t, "a", diskOf("arm64"))}} }, ErrArch, "it is for arm64"},
 		{"a port in use", func(m *Machine) { m.Forwards = []Forward{{Guest: 81}, {Host: port, Guest: 80}} }, ErrPortInUse,
 			fmt.Sprintf("vm n1: forward to guest port 80: host tcp 127.0.0.1:%d: port is in use", port)},

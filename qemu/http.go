@@ -19,7 +19,7 @@ func (v *VM) Port(guest int) (int, error) {
 			return f.Host, nil
 		}
 	}
-	return 0, fmt.Errorf("vm %s: no forward to guest port %d", v.Name, guest)
+	return 0, fmt.Errorf("vm %s: no port is forwarded to guest port %d", v.Name, guest)
 }
 
 // WaitHTTP asks for http://127.0.0.1:PORT/path, where PORT leads to the guest's

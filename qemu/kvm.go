@@ -61,7 +61,7 @@ func probeKVM(ctx context.Context, modules, accel, cpu string) (ok bool, why str
 	// The firmware says this on the same port before it jumps to the sector.
 	_, after, jumped := bytes.Cut(said, []byte("Booting from 0000:7c00"))
 	if !jumped || !bytes.Contains(after, []byte("K")) {
-		return false, fmt.Sprintf("a boot sector under %s said nothing within %s", accel, kvmLimit)
+		return false, fmt.Sprintf("a boot sector under %s printed nothing within %s", accel, kvmLimit)
 	}
 	return true, ""
 }

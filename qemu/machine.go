@@ -252,7 +252,7 @@ func (m Machine) check() error {
 	case m.Accel != "tcg" && m.Accel != "kvm" && m.Accel != "auto":
 		return fmt.Errorf("acceleration %q: want tcg, kvm or auto", m.Accel)
 	case m.Accel == "kvm" && m.Arch != probed:
-		return fmt.Errorf("acceleration kvm: it is known for guests of %s only, this one is %s", probed, m.Arch)
+		return fmt.Errorf("acceleration kvm: it runs only %s guests, and this one is %s", probed, m.Arch)
 	case m.MemoryMiB < 0 || m.MemoryMiB > 1<<20:
 		return fmt.Errorf("memory of %d MiB", m.MemoryMiB)
 	case m.CPUs < 0 || m.CPUs > 64:
@@ -260,7 +260,7 @@ func (m Machine) check() error {
 	case m.UEFI != nil && m.Direct != nil:
 		return errors.New("both firmware and a kernel to load directly")
 	case m.BIOS != "" && (m.UEFI != nil || m.Direct != nil):
-		return errors.New("firmware without variables, and something else that boots")
+		return errors.New("firmware without variables, and another way to boot")
 	case m.BIOS == "" && m.UEFI == nil && m.Direct == nil && !archs[m.Arch].bios:
 		return fmt.Errorf("a machine of %s starts a disk only by UEFI or other firmware", m.Arch)
 	case m.UEFI != nil && (m.UEFI.Code == "" || m.UEFI.Vars == ""):
@@ -272,11 +272,11 @@ func (m Machine) check() error {
 	case nics[or(m.NIC, "virtio")] == "":
 		return fmt.Errorf("network card %q: want virtio, e1000e, e1000, rtl8139 or vmxnet3", m.NIC)
 	case m.ReadyLine != "" && m.NoSerial:
-		return errors.New("ReadyLine is looked for on a console that is left out")
+		return errors.New("ReadyLine needs a console, and there is none")
 	case m.ReadyLine != "" && m.NoReboot:
 		return errors.New("ReadyLine resets the guest, NoReboot forbids it")
 	case m.Pcap && m.Network == "":
-		return errors.New("the pcap file records the private network, and there is none")
+		return errors.New("the pcap file records the private network, but there is none")
 	}
 	if _, err := regexp.Compile(m.ReadyLine); err != nil {
 		return fmt.Errorf("ready line: %w", err)

@@ -53,7 +53,7 @@ func parseRecord(path string, data []byte) (record, error) {
 		return record{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if r.Version != recordVersion {
-		return record{}, fmt.Errorf("%s: version %d is not known, only %d", path, r.Version, recordVersion)
+		return record{}, fmt.Errorf("%s: version %d is not supported, only %d", path, r.Version, recordVersion)
 	}
 	return r, nil
 }

@@ -327,7 +327,7 @@ func (v *VM) Restarts() int { return int(v.restarts.Load()) }
 // was started and returns it. Only the process that started a VM hears its events.
 func (v *VM) WaitEvent(ctx context.Context, name string, n int) (Event, error) {
 	if !v.owned {
-		return Event{}, fmt.Errorf("vm %s: events are for the process that started it", v.Name)
+		return Event{}, fmt.Errorf("vm %s: only the process that started it gets its events", v.Name)
 	}
 	for {
 		v.mu.Lock()

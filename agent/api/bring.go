@@ -100,7 +100,7 @@ func (b *bringer) answer(ctx context.Context, w *apiv1.Want) {
 // feed sends what w asks for. Its errors are those of the release.
 func (b *bringer) feed(ctx context.Context, w *apiv1.Want) error {
 	if b.src == nil {
-		return errors.New("the node asks for a release that it was to get elsewhere")
+		return errors.New("the node asks this computer for a release that it should get elsewhere")
 	}
 	if w.Digest == "" {
 		index, err := b.src.Index(ctx)

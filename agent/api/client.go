@@ -83,7 +83,7 @@ func verifyNode(chain []*x509.Certificate, name string, genesis *identity.Genesi
 	case err != nil && !errors.Is(err, identity.ErrExpired):
 		return fmt.Errorf("the node's certificate: %w", err)
 	case peer.Kind != identity.KindNode:
-		return errors.New("the other side is no node")
+		return errors.New("the other side is not a node")
 	case peer.Name != name:
 		return fmt.Errorf("%w: %s", ErrOtherNode, peer.Name)
 	case err != nil:
@@ -220,7 +220,7 @@ type Adoption struct {
 }
 
 // ErrAdopted means that the node is one of the fleet already.
-var ErrAdopted = errors.New("it is a node of the fleet already")
+var ErrAdopted = errors.New("the node is already in the fleet")
 
 // Adopt takes the node at address into the fleet. Before the node has proved its
 // token nothing but a nonce was sent to it, and the token itself never is.
@@ -254,7 +254,7 @@ func Adopt(ctx context.Context, address string, a Adoption) error {
 		return err
 	}
 	if !bytes.Equal(asked, key) {
-		return errors.New("the node asks for a certificate of another key than its own")
+		return errors.New("the node asks for a certificate for a key that is not its own")
 	}
 	certificate, err := a.Sign(answer.Msg.Request, nonce, answer.Msg.Mac, answer.Msg.Hostname)
 	if err != nil {

@@ -30,7 +30,7 @@ func (s *observeService) Events(ctx context.Context, r *connect.Request[apiv1.Ev
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	if r.Msg.Tail < 0 || r.Msg.Since.AsDuration() < 0 {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New("tail or since is less than 0"))
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("tail or since is negative"))
 	}
 	now, _, more := s.events.After(0)
 	last := uint64(0)
@@ -75,7 +75,7 @@ func (s *observeService) Events(ctx context.Context, r *connect.Request[apiv1.Ev
 func wantedKinds(kinds []string) (func(events.Event) bool, error) {
 	for _, k := range kinds {
 		if !slices.Contains(events.Kinds, events.Kind(k)) {
-			return nil, fmt.Errorf("there are no events of kind %q: there are %v", k, events.Kinds)
+			return nil, fmt.Errorf("unknown kind of event %q: want one of %v", k, events.Kinds)
 		}
 	}
 	return func(e events.Event) bool { return len(kinds) == 0 || slices.Contains(kinds, string(e.Kind)) }, nil

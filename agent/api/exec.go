@@ -51,7 +51,7 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 	start, starts := m.Part.(*apiv1.ExecRequest_Start)
 	if !s.open {
 		if !starts || start.Start == nil {
-			return s, errors.New("the first message says what to run")
+			return s, errors.New("the first message has to say what to run")
 		}
 		return session{open: true, stdin: start.Start.Stdin, ended: !start.Start.Stdin, terminal: start.Start.Terminal != nil}, nil
 	}
@@ -61,23 +61,23 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 	case *apiv1.ExecRequest_Stdin:
 		switch {
 		case !s.stdin:
-			return s, errors.New("input for a command that was to have none")
+			return s, errors.New("input for a command that was started without input")
 		case s.ended:
-			return s, errors.New("input after its end")
+			return s, errors.New("input after the end of input")
 		case len(part.Stdin) > maxInput:
 			return s, fmt.Errorf("%d bytes of input in one message: at most %d", len(part.Stdin), maxInput)
 		case s.ahead+len(part.Stdin) > inputAhead:
-			return s, fmt.Errorf("more than %d bytes of input that the command has not taken", inputAhead)
+			return s, fmt.Errorf("more than %d bytes of input that the command has not read", inputAhead)
 		}
 		s.ahead += len(part.Stdin)
 	case *apiv1.ExecRequest_End:
 		switch {
 		case !part.End:
-			return s, errors.New("an end that is none")
+			return s, errors.New("end flag is false")
 		case s.terminal:
-			return s, errors.New("a terminal's input has no end")
+			return s, errors.New("the input of a terminal cannot be ended")
 		case s.ended:
-			return s, errors.New("a second end of the input")
+			return s, errors.New("the input has ended already")
 		}
 		s.ended = true
 	case *apiv1.ExecRequest_Size:
@@ -90,7 +90,7 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 		_, err := signalOf(part.Signal)
 		return s, err
 	default:
-		return s, errors.New("a message with nothing in it")
+		return s, errors.New("empty message")
 	}
 	return s, nil
 }
@@ -102,7 +102,7 @@ const lastSignal = 64
 func signalOf(text string) (syscall.Signal, error) {
 	s, err := signal.ParseSignal(text)
 	if err == nil && (s < 1 || s > lastSignal) {
-		err = fmt.Errorf("there is no signal %.20q: names, and numbers to %d", text, lastSignal)
+		err = fmt.Errorf("unknown signal %.20q: want a name, or a number up to %d", text, lastSignal)
 	}
 	return s, err
 }
@@ -120,12 +120,12 @@ func commandOf(start *apiv1.ExecStart) (engine.Command, error) {
 	size := len(start.User) + len(start.WorkingDir)
 	for _, text := range append(append([]string{start.User, start.WorkingDir}, start.Command...), start.Env...) {
 		if size += len(text) + 1; strings.ContainsRune(text, 0) {
-			return c, fmt.Errorf("%.40q has a zero in it", text)
+			return c, fmt.Errorf("%.40q contains a zero byte", text)
 		}
 	}
 	switch {
 	case !containerName.MatchString(start.Container):
-		return c, fmt.Errorf("%.100q is no name of a container", start.Container)
+		return c, fmt.Errorf("%.100q is not the name of a container", start.Container)
 	case len(start.Command) == 0 || start.Command[0] == "":
 		return c, errors.New("no command")
 	case size > maxCommand:

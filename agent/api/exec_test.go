@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/golden"
 )
 
@@ -68,17 +68,17 @@ func TestSession(t *testing.T) {
 // TestCommandOf refuses what can be no command.
 func TestCommandOf(t *testing.T) {
 	for want, edit := range map[string]func(*apiv1.ExecStart){
-		"":                              func(*apiv1.ExecStart) {},
-		"is no name of a container":     func(s *apiv1.ExecStart) { s.Container = "../db" },
-		"no command":                    func(s *apiv1.ExecStart) { s.Command = nil },
-		"no command ":                   func(s *apiv1.ExecStart) { s.Command = []string{""} },
-		"has a zero in it":              func(s *apiv1.ExecStart) { s.Command = []string{"/app", "a\x00b"} },
-		"has a zero in it ":             func(s *apiv1.ExecStart) { s.User = "a\x00b" },
-		"at most 131072":                func(s *apiv1.ExecStart) { s.Env = []string{"A=" + strings.Repeat("x", maxCommand)} },
-		`environment "A" is not`:        func(s *apiv1.ExecStart) { s.Env = []string{"A"} },
-		`environment "=a" is not`:       func(s *apiv1.ExecStart) { s.Env = []string{"=a"} },
-		`"tmp" is not absolute`:         func(s *apiv1.ExecStart) { s.WorkingDir = "tmp" },
-		"a terminal of 70000 × 0 chara": func(s *apiv1.ExecStart) { s.Terminal = &apiv1.TerminalSize{Width: 70000} },
+		"":                               func(*apiv1.ExecStart) {},
+		"is not the name of a container": func(s *apiv1.ExecStart) { s.Container = "../db" },
+		"no command":                     func(s *apiv1.ExecStart) { s.Command = nil },
+		"no command ":                    func(s *apiv1.ExecStart) { s.Command = []string{""} },
+		"contains a zero byte":           func(s *apiv1.ExecStart) { s.Command = []string{"/app", "a\x00b"} },
+		"contains a zero byte ":          func(s *apiv1.ExecStart) { s.User = "a\x00b" },
+		"at most 131072":                 func(s *apiv1.ExecStart) { s.Env = []string{"A=" + strings.Repeat("x", maxCommand)} },
+		`environment "A" is not`:         func(s *apiv1.ExecStart) { s.Env = []string{"A"} },
+		`environment "=a" is not`:        func(s *apiv1.ExecStart) { s.Env = []string{"=a"} },
+		`"tmp" is not absolute`:          func(s *apiv1.ExecStart) { s.WorkingDir = "tmp" },
+		"a terminal of 70000 × 0 chara":  func(s *apiv1.ExecStart) { s.Terminal = &apiv1.TerminalSize{Width: 70000} },
 	} {
 		start := &apiv1.ExecStart{Container: "db", Command: []string{"/app", "-v"}, Env: []string{"A="}, User: "0", WorkingDir: "/tmp"}
 		edit(start)

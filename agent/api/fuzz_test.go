@@ -66,7 +66,7 @@ func FuzzCall(f *testing.F) {
 		r.Header.Set("Grpc-Encoding", encoding)
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
-		if strings.Contains(w.Body.String()+w.Result().Trailer.Get("Grpc-Message"), "the node made a mistake") {
+		if strings.Contains(w.Body.String()+w.Result().Trailer.Get("Grpc-Message"), "internal error of the node") {
 			t.Errorf("%s panics", r.URL.Path)
 		}
 	})

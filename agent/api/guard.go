@@ -36,7 +36,7 @@ func newGuard(node *identity.Node, clockSure func() bool) *guard {
 }
 
 // errNotAdopted is the answer of a node that belongs to no fleet yet.
-var errNotAdopted = errors.New("this node belongs to no fleet yet: kogge node adopt")
+var errNotAdopted = errors.New("this node is not in a fleet yet: kogge node adopt")
 
 // errNoCertificate is the answer to a caller without one.
 var errNoCertificate = errors.New("a client certificate is required: the fleet's operator CA signs it")
@@ -53,7 +53,7 @@ func (g *guard) admit(path string, state *tls.ConnectionState) (identity.Peer, e
 	genesis := g.node.Genesis()
 	switch {
 	case genesis == nil:
-		return identity.Peer{}, connect.NewError(connect.CodeFailedPrecondition, errors.New("this node has no join.yaml, so it knows nobody: kogge fleet token makes one"))
+		return identity.Peer{}, connect.NewError(connect.CodeFailedPrecondition, errors.New("this node has no join.yaml, and trusts nobody yet: kogge fleet token makes one"))
 	case state == nil || len(state.PeerCertificates) == 0:
 		return identity.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
 	}
@@ -273,7 +273,7 @@ func (c *calls) enter(one *call) (chan struct{}, error) {
 	case one.stream && own >= maxStreamsOfKey:
 		return nil, fmt.Errorf("%d logs and other streams are open with your certificate: end one of them", own)
 	case one.stream && all >= maxStreamsOfAll:
-		return nil, fmt.Errorf("%d logs and other streams are open: the node takes no more", all)
+		return nil, fmt.Errorf("%d logs and other streams are open: the node accepts no more", all)
 	}
 	c.running[one] = true
 	if c.own[one.key] == nil {

@@ -58,16 +58,16 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge("node_info", "What runs on this node; always 1.", 1, "release", s.Boot.Version, "slot", s.Boot.Slot, "board", s.Boot.Board, "kernel", s.Kernel)
 	gauge("boot_trial", "1 while the running slot has not proven itself.", truth(s.Boot.Trial))
 	for _, state := range []string{"pending", "good", "bad"} {
-		gauge("boot_assessment", "1 for how this boot is judged: pending, good or bad.", truth(s.Boot.Assessment == state), "state", state)
+		gauge("boot_assessment", "1 for the boot assessment: pending, good or bad.", truth(s.Boot.Assessment == state), "state", state)
 	}
 	gauge("uptime_seconds", "Time since the kernel started.", float64(s.UptimeSeconds))
 	gauge("clock_synchronized", "1 if time servers agree on the clock.", truth(s.Clock.Sure))
-	gauge("certificate_expires_timestamp_seconds", "When the node's certificate is over, in seconds since 1970.", float64(m.node.Certificate().Leaf.NotAfter.Unix()))
+	gauge("certificate_expires_timestamp_seconds", "When the node's certificate expires, in seconds since 1970.", float64(m.node.Certificate().Leaf.NotAfter.Unix()))
 	gauge("memory_total_bytes", "Memory of the node.", float64(s.Memory.Total))
-	gauge("memory_available_bytes", "Memory that programs can still have.", float64(s.Memory.Available))
+	gauge("memory_available_bytes", "Memory that is available to programs.", float64(s.Memory.Available))
 	gauge("state_total_bytes", "Size of the file system STATE.", float64(s.State.Total))
 	gauge("state_available_bytes", "Room on STATE.", float64(s.State.Available))
-	gauge("degraded", "Things of the machine that do not work.", float64(len(s.Degraded)))
+	gauge("degraded", "Parts of the machine that do not work.", float64(len(s.Degraded)))
 	for _, one := range s.Services {
 		gauge("service_running", "1 if the service runs.", truth(one.State == "running"), "service", one.Name)
 		counter("service_starts_total", "Starts of the service since boot.", float64(one.Starts), "service", one.Name)
@@ -80,7 +80,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	groups := openCgroups(m.machine.cgroups())
 	for _, u := range keeper.Snapshot().Units {
 		gauge("container_running", "1 if the container runs.", truth(u.State == workload.Running), "container", u.ID, "image", u.Image)
-		counter("container_restarts_total", "Starts of the container after the first, since the agent runs.", float64(u.Restarts), "container", u.ID)
+		counter("container_restarts_total", "Starts of the container after the first, since the agent started.", float64(u.Restarts), "container", u.ID)
 		if u.Health.State != "" {
 			gauge("container_healthy", "1 if the container's health check says so.", truth(u.Health.State == workload.Healthy), "container", u.ID)
 		}

@@ -74,7 +74,7 @@ func TestImages(t *testing.T) {
 	if err != nil || len(list.Msg.Images) != 2 || list.Msg.Images[0].Size != 42 || len(list.Msg.Images[0].UsedBy) != 2 || list.Msg.Images[1].Used != nil || !list.Msg.Images[1].Preload {
 		t.Errorf("%v, %v", list, err)
 	}
-	for name, why := range map[string]string{"registry.example/db:1": "is in use by db, web", "registry.example/own:1": "comes from a preload"} {
+	for name, why := range map[string]string{"registry.example/db:1": "is in use by db, web", "registry.example/own:1": "was preloaded"} {
 		_, err = c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: name}))
 		has(t, err, "failed_precondition", why)
 	}

@@ -61,7 +61,7 @@ func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.Lo
 	case len(r.Msg.User) > maxUser || len(r.Msg.Password) > maxPassword:
 		err = fmt.Errorf("user or password is longer than %d or %d bytes", maxUser, maxPassword)
 	case strings.ContainsAny(r.Msg.User, ":\r\n\x00"):
-		err = errors.New("user has a colon or a newline in it, which no registry takes")
+		err = errors.New("the user name contains a colon or a newline, which no registry accepts")
 	}
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
@@ -83,7 +83,7 @@ func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.Lo
 	err = s.registries.Change(func(all registry.Registries) error {
 		one := all[host]
 		if one.Access != before {
-			return connect.NewError(connect.CodeAborted, fmt.Errorf("the settings of %s changed meanwhile: try again", host))
+			return connect.NewError(connect.CodeAborted, fmt.Errorf("the settings of %s have changed meanwhile: try again", host))
 		}
 		one.Access = access
 		all[host] = one
@@ -110,7 +110,7 @@ func checkError(host string, err error) error {
 func (s *registryService) Logout(_ context.Context, r *connect.Request[apiv1.LogoutRequest]) (*connect.Response[apiv1.LogoutResponse], error) {
 	if r.Msg.All {
 		if r.Msg.Host != "" {
-			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("all registries, or one: not both"))
+			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("give one registry or all of them, not both"))
 		}
 		if err := s.registries.Forget(); err != nil {
 			return nil, registryError(err)
@@ -175,7 +175,7 @@ func set(host string, one registry.Registry, r *apiv1.SetRegistryRequest) (regis
 	}
 	if one.Access != before && one.User != "" {
 		// Whoever may say how a server proves itself could else read what it is sent.
-		return one, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is logged in to %s: a password is kept for the way that it was given for, so log out first", one.User, host))
+		return one, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is logged in to %s: its settings cannot change while a password is stored, so log out first", one.User, host))
 	}
 	one.Mirrors = slices.Clone(one.Mirrors)
 	known := func(url string) int {

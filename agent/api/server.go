@@ -154,7 +154,7 @@ func plain(spec connect.Spec) []connect.HandlerOption {
 // recovered turns a panic of one call into its error.
 func recovered(_ context.Context, spec connect.Spec, _ http.Header, v any) error {
 	log.Printf("api: %s: panic: %v", spec.Procedure, v)
-	return connect.NewError(connect.CodeInternal, errors.New("the node made a mistake; its agent's log says more"))
+	return connect.NewError(connect.CodeInternal, errors.New("internal error of the node; its agent's log says more"))
 }
 
 // quiet drops what net/http says about every scanner that cannot speak TLS: in a

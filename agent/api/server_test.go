@@ -219,7 +219,7 @@ func TestCalls(t *testing.T) {
 	if text, err := all(t, stream, err); text != "" || err != nil {
 		t.Errorf("logs of a container that said nothing: %q, %v", text, err)
 	}
-	for name, want := range map[string]string{"cache": "there is no container cache", "../../etc/passwd": "no name of a container", "": "no name"} {
+	for name, want := range map[string]string{"cache": "there is no container cache", "../../etc/passwd": "not the name of a container", "": "not the name"} {
 		stream, err = c.Logs(timeout(t), connect.NewRequest(&apiv1.LogsRequest{Container: name}))
 		_, err = all(t, stream, err)
 		has(t, err, want)

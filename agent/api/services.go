@@ -126,7 +126,7 @@ func (s *nodeService) Renew(_ context.Context, r *connect.Request[apiv1.RenewReq
 	if err := s.node.Renew(r.Msg.Certificate); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	log.Printf("api: the certificate of this node is good until %s now", s.node.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
+	log.Printf("api: the certificate of this node is now good until %s", s.node.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
 	return connect.NewResponse(&apiv1.RenewResponse{}), nil
 }
 
@@ -235,10 +235,10 @@ func find(keeper Containers, name string) (workload.UnitStatus, error) {
 
 func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.LogsRequest], out *connect.ServerStream[apiv1.LogLines]) error {
 	if !containerName.MatchString(r.Msg.Container) {
-		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q is no name of a container", r.Msg.Container))
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q is not the name of a container", r.Msg.Container))
 	}
 	if r.Msg.Tail < 0 {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New("tail is less than 0"))
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("tail is negative"))
 	}
 	id := r.Msg.Container
 	if keeper := s.containers(); keeper != nil {

@@ -41,7 +41,7 @@ const (
 
 // errPacking is the answer while another one packs: one archive takes a core, and
 // several MiB of memory.
-var errPacking = errors.New("an archive is being packed for somebody else: try again in a minute")
+var errPacking = errors.New("an archive is being made for somebody else: try again in a minute")
 
 func (s *upkeepService) Support(ctx context.Context, r *connect.Request[apiv1.SupportRequest], out *connect.ServerStream[apiv1.SupportPart]) error {
 	if !s.packing.TryLock() {
@@ -99,16 +99,16 @@ type packer struct {
 	errors bytes.Buffer      // what could not be packed, and why
 }
 
-const aboutSupport = `A Kogge node packed this for whoever is to find out what is wrong with it.
+const aboutSupport = `A Kogge node made this archive to help find out what is wrong with it.
 
 config/    node.yaml and the applied Compose files: keys, and the values that are
            known to be harmless. Every other value, and every comment, is hidden.
-logs/      what the services of the node said since it booted, and before
-output/    what the containers said (only with --output): it may have secrets
+logs/      the logs of the node's services, since it booted and before
+output/    the output of the containers (only with --output): it may hold secrets
 boot/      which slot runs, the history of boots, what is staged, armed and failed,
                                         a kernel's last words and the log of the last trial
 kernel.log, network/, system/           what the kernel and the node's services know
-errors.txt                              what could not be packed, and why
+errors.txt                              what is missing from the archive, and why
 
 Values that config/ hides are hidden in all other files as well.
 `

@@ -184,7 +184,7 @@ func TestSupport(t *testing.T) {
 		"config/projects/shop.yaml": "PASSWORD=<hidden>",
 		"config/state.json":         `"state":"kept"`,
 		"boot/history.jsonl":        `"kind":"up","slot":"A"`,
-		"errors.txt":                "config/projects/torn.yaml: this is no YAML",
+		"errors.txt":                "config/projects/torn.yaml: this is not YAML",
 		"system/disk.txt":           "volumes/data",
 		"system/processes.txt":      "PID\tPARENT",
 	} {

@@ -51,7 +51,7 @@ func (s *updateService) Update(ctx context.Context, stream *connect.BidiStream[a
 	}
 	start := first.GetStart()
 	if start == nil {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New("the first message says what to install"))
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("the first message has to say what to install"))
 	}
 	when, err := whenOf(start.Reboot)
 	if err != nil {
@@ -99,7 +99,7 @@ func whenOf(r apiv1.Reboot) (install.When, error) {
 	case apiv1.Reboot_REBOOT_KEXEC:
 		return install.Kexec, nil
 	}
-	return "", connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("there is no way to reboot of number %d", r))
+	return "", connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("unknown way to reboot: number %d", r))
 }
 
 // updateError gives an error of an update its code: what a caller may repeat as it is,
@@ -321,7 +321,7 @@ func (o *offer) next(number uint32) ([]byte, error) {
 	for {
 		m, err := o.stream.Receive()
 		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("the caller went away: %w", io.ErrUnexpectedEOF)
+			return nil, fmt.Errorf("the caller disconnected: %w", io.ErrUnexpectedEOF)
 		}
 		if err != nil {
 			return nil, err
@@ -346,6 +346,6 @@ func (o *offer) next(number uint32) ([]byte, error) {
 				return nil, fmt.Errorf("from the caller: %.300s", part.Lacking)
 			}
 		}
-		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a message that answers nothing that was asked for"))
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a message that answers no question of the node"))
 	}
 }

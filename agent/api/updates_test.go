@@ -171,7 +171,7 @@ func TestBringFails(t *testing.T) {
 	has(t, err, "failed_precondition", "the slot is 768 MiB")
 
 	update = func(context.Context, install.Order) error { return install.ErrBusy }
-	has(t, bring(s, &apiv1.UpdateStart{}), "aborted", "another update goes on")
+	has(t, bring(s, &apiv1.UpdateStart{}), "aborted", "another update is running")
 
 	update = func(context.Context, install.Order) error { return errors.New("sync: input/output error") }
 	has(t, bring(s, &apiv1.UpdateStart{}), "internal", "input/output error")
@@ -183,7 +183,7 @@ func TestBringFails(t *testing.T) {
 	has(t, bring(s, &apiv1.UpdateStart{}), "there is no blob sha256:0000")
 
 	// The node was to fetch it, and asks all the same.
-	has(t, bring(nil, &apiv1.UpdateStart{}), "was to get elsewhere")
+	has(t, bring(nil, &apiv1.UpdateStart{}), "should get elsewhere")
 
 	var from string
 	update = func(_ context.Context, o install.Order) error {
@@ -195,7 +195,7 @@ func TestBringFails(t *testing.T) {
 	if err := bring(nil, &apiv1.UpdateStart{From: "usb:"}); err != nil || from != "usb:" {
 		t.Errorf("from %q: %v", from, err)
 	}
-	has(t, bring(nil, &apiv1.UpdateStart{From: "usb:", Reboot: 17}), "invalid_argument", "no way to reboot of number 17")
+	has(t, bring(nil, &apiv1.UpdateStart{From: "usb:", Reboot: 17}), "invalid_argument", "unknown way to reboot: number 17")
 
 	// The caller goes away in the middle: the node hears it where it reads.
 	heard := make(chan error, 1)
@@ -303,11 +303,11 @@ func TestUpdateTalk(t *testing.T) {
 	}{
 		{"as it should be", []*apiv1.UpdateRequest{start, data(1, "x"), end}, ""},
 		{"of an older want", []*apiv1.UpdateRequest{start, data(0, "y"), data(1, "x"), end}, ""},
-		{"no start", []*apiv1.UpdateRequest{data(1, "x")}, "the first message says what to install"},
-		{"nothing at all", []*apiv1.UpdateRequest{{}}, "the first message says what to install"},
-		{"two starts", []*apiv1.UpdateRequest{start, start}, "answers nothing"},
-		{"of a later want", []*apiv1.UpdateRequest{start, data(2, "x")}, "answers nothing"},
-		{"an end that is none", []*apiv1.UpdateRequest{start, {Part: &apiv1.UpdateRequest_End{}, Want: 1}}, "answers nothing"},
+		{"no start", []*apiv1.UpdateRequest{data(1, "x")}, "the first message has to say what to install"},
+		{"nothing at all", []*apiv1.UpdateRequest{{}}, "the first message has to say what to install"},
+		{"two starts", []*apiv1.UpdateRequest{start, start}, "answers no question"},
+		{"of a later want", []*apiv1.UpdateRequest{start, data(2, "x")}, "answers no question"},
+		{"an end that is none", []*apiv1.UpdateRequest{start, {Part: &apiv1.UpdateRequest_End{}, Want: 1}}, "answers no question"},
 		{"too much at once", []*apiv1.UpdateRequest{start, data(1, strings.Repeat("x", maxData+1))}, "at most 65536"},
 		{"lacking", []*apiv1.UpdateRequest{start, {Part: &apiv1.UpdateRequest_Lacking{Lacking: "the disk is broken"}, Want: 1}}, "from the caller: the disk is broken"},
 		{"silence", []*apiv1.UpdateRequest{start}, "."},

@@ -72,7 +72,7 @@ func (j Judge) Step(results []Result, now time.Time) (next Judge, v Verdict, why
 	if now.Sub(j.Since) >= j.For {
 		return j, Good, ""
 	}
-	return j, Pending, fmt.Sprintf("all is well, and has to be for %s", j.For)
+	return j, Pending, fmt.Sprintf("all is well, and has to stay so for %s", j.For)
 }
 
 const (

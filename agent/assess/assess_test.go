@@ -178,7 +178,7 @@ func TestChecks(t *testing.T) {
 		{"http nobody", check(nodeconfig.Check{HTTP: "http://" + nobody + "/?token=secret"}), "http http://" + nobody + "/: dial tcp"},
 		{"tcp", check(nodeconfig.Check{TCP: web.Listener.Addr().String()}), ""},
 		{"tcp nobody", check(nodeconfig.Check{TCP: nobody}), "tcp " + nobody + ": dial tcp"},
-		{"command in none", check(nodeconfig.Check{Container: "x", Command: []string{"true", "secret"}}), "command true in x: there is no such container"},
+		{"command in none", check(nodeconfig.Check{Container: "x", Command: []string{"true", "secret"}}), "command true in x: no such container"},
 		{"command in one that ended", check(nodeconfig.Check{Container: "job", Command: []string{"true"}}), "command true in job: the container is ended"},
 		{"command that is not there", func(n *Node) {
 			n.Engine = func() (Engine, error) { return fakeEngine{exec: engine.ErrNoProgram}, nil }
@@ -216,7 +216,7 @@ func TestRun(t *testing.T) {
 		}
 		return nil
 	})
-	want := []string{"pending containerd: is not there yet", "pending all is well, and has to be for 1ns", "good"}
+	want := []string{"pending containerd: is not there yet", "pending all is well, and has to stay so for 1ns", "good"}
 	if !reflect.DeepEqual(told, want) {
 		t.Errorf("told %q", told)
 	}

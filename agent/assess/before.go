@@ -126,7 +126,7 @@ func names(status workload.Status) []string {
 func (n *Node) recall() {
 	var err error
 	if n.before, err = LoadBefore(n.Memory); err != nil {
-		log.Printf("agent: what was well at the last good boot is not known: %v", err)
+		log.Printf("agent: state of the last good boot: %v", err)
 	}
 	// An agent before this one, in the same boot, has counted it already.
 	if text, err := os.ReadFile(n.counted()); err == nil {
@@ -156,7 +156,7 @@ func (n *Node) remember() error {
 		return nil // a boot like the one before it writes nothing
 	}
 	if err := b.save(n.Memory); err != nil {
-		return fmt.Errorf("what is well is not remembered: %w", err)
+		return fmt.Errorf("record what is well: %w", err)
 	}
 	return nil
 }
@@ -203,12 +203,12 @@ func (n *Node) blame() error {
 		}
 	}
 	if err := os.WriteFile(n.counted(), []byte(strconv.Itoa(counts[n.Release])), 0o600); err != nil {
-		return fmt.Errorf("that no peer can be reached is not remembered: %w", err)
+		return fmt.Errorf("record unreachable peers: %w", err)
 	}
 	counts[n.Release]++
 	b.SentBack = counts
 	if err := b.save(n.Memory); err != nil {
-		return fmt.Errorf("that no peer can be reached is not remembered: %w", err)
+		return fmt.Errorf("record unreachable peers: %w", err)
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func get(ctx context.Context, url string) error {
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return errors.New("no request can be made of this URL")
+		return errors.New("no request can be made from this URL")
 	}
 	request.Header.Set("User-Agent", "kogge-assess")
 	answer, err := client.Do(request)
@@ -151,7 +151,7 @@ func (n *Node) command(ctx context.Context, c nodeconfig.Check) error {
 	}
 	i := slices.IndexFunc(status.Units, func(u workload.UnitStatus) bool { return u.ID == c.Container })
 	if i < 0 {
-		return errors.New("there is no such container")
+		return errors.New("no such container")
 	}
 	if u := status.Units[i]; u.State != workload.Running {
 		return fmt.Errorf("the container is %s", u.State)

@@ -2,9 +2,9 @@
 //
 // In comes its text; out come complete [workload.Container]s and warnings, or
 // [nodeconfig.Problems] with line and caret. It is strict: [Keys] says of every key
-// of the specification whether it is done, warned of or refused, README.md is that
-// table for people, and nothing is ignored, x- keys excepted, which are nobody's by
-// definition. Values are read by compose-go's own types, so that sizes, durations,
+// of the specification whether it is done, warned of or refused (kogge help
+// compose-keys is that table for people), and nothing is ignored, x- keys excepted,
+// which are nobody's by definition. Values are read by compose-go's own types, so that sizes, durations,
 // ports and commands mean here what they mean everywhere; its loader is left out, as
 // a JSON schema validator would cost each start of the agent more than all other
 // packages together and knows no lines. On an operator's machine, which has time and

@@ -48,7 +48,7 @@ const (
 )
 
 // keys is the one list of what a node does with each key: the parser decides by
-// it, and README.md is made of it.
+// it, and kogge help compose-keys is made of it.
 var keys = []Key{
 	{Path: "version", Verdict: Warned, Note: "it is out of use"},
 	{Path: "name", Verdict: Done, Note: "the project that kogge apply makes of the file; its containers are called PROJECT.SERVICE"},

@@ -47,9 +47,9 @@ func (s space) enough(need int64) error {
 	case s.missing(need) <= 0:
 		return nil
 	case need == 0:
-		return fmt.Errorf("%w: %.1f MB are free, and %.1f MB have to stay so", registry.ErrFull, free, stay)
+		return fmt.Errorf("%w: %.1f MB free, %.1f MB reserved", registry.ErrFull, free, stay)
 	}
-	return fmt.Errorf("%w: %.1f MB are missing, %.1f MB are free and %.1f MB of them stay so", registry.ErrFull, float64(need)/mega, free, stay)
+	return fmt.Errorf("%w: %.1f MB needed, %.1f MB free, %.1f MB reserved", registry.ErrFull, float64(need)/mega, free, stay)
 }
 
 // space returns that of the images, or nothing where no bound is set.

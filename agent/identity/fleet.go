@@ -53,8 +53,8 @@ type Fleet struct {
 // Why a folder cannot do what was asked.
 var (
 	ErrNoFleet = errors.New("no such fleet here")
-	ErrExists  = errors.New("is there already")
-	ErrLocked  = errors.New("the key is under a passphrase")
+	ErrExists  = errors.New("exists already")
+	ErrLocked  = errors.New("the key is encrypted")
 	ErrNoKey   = errors.New("the key is not in this folder")
 	// ErrNotOwner is of a key that the genesis does not name.
 	ErrNotOwner = errors.New("not an owner key")
@@ -435,7 +435,7 @@ func (f *Fleet) Recover(sheet []byte, passphrase string, check bool) (int, error
 	}
 	i := f.Genesis.owner(key.Public().(ed25519.PublicKey))
 	if i == 0 {
-		return 0, fmt.Errorf("%w of fleet %s: the sheet is read well, and belongs to another", ErrNotOwner, f.Genesis.Name)
+		return 0, fmt.Errorf("%w of fleet %s: the sheet is sound, but belongs to another", ErrNotOwner, f.Genesis.Name)
 	}
 	if check {
 		return i, nil

@@ -98,7 +98,7 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 		return nil, err
 	}
 	if again, err := encodeJSON(f); err != nil || !bytes.Equal(again, raw) {
-		return nil, errors.New("its bytes are not those that kogge writes: it was edited or reformatted")
+		return nil, errors.New("kogge would write it in another form: it was edited or reformatted")
 	}
 	g := &Genesis{Name: f.Name, Threshold: f.Threshold, raw: bytes.Clone(raw)}
 	sum := sha256.Sum256(raw)
@@ -171,13 +171,13 @@ func parseCA(der []byte) (*x509.Certificate, error) {
 		return nil, err
 	}
 	if !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return nil, errors.New("it is no CA certificate")
+		return nil, errors.New("it is not a CA certificate")
 	}
 	if c.SignatureAlgorithm != x509.ECDSAWithSHA256 {
 		return nil, fmt.Errorf("signed with %v: ECDSA-SHA256 wanted", c.SignatureAlgorithm)
 	}
 	if err := c.CheckSignatureFrom(c); err != nil {
-		return nil, fmt.Errorf("it did not sign itself: %w", err)
+		return nil, fmt.Errorf("it is not signed by itself: %w", err)
 	}
 	return c, nil
 }
@@ -223,12 +223,12 @@ func (g *Genesis) VerifyPeer(cert *x509.Certificate, intermediates []*x509.Certi
 	}
 	if err := verifyChain(cert, intermediates, own, nil); err != nil {
 		if verifyChain(cert, intermediates, other, nil) == nil {
-			return Peer{}, fmt.Errorf("%s: %w: the other CA signed it", peer, ErrKind)
+			return Peer{}, fmt.Errorf("%s: %w: the wrong CA signed it", peer, ErrKind)
 		}
 		return Peer{}, fmt.Errorf("%s: %w: %w", peer, ErrForeign, err)
 	}
 	if cert.IsCA || !sameUsages(cert.ExtKeyUsage, usages(peer.Kind)) {
-		return Peer{}, fmt.Errorf("%s: %w: it is not for what a peer of that kind does", peer, ErrKind)
+		return Peer{}, fmt.Errorf("%s: %w: it is not made for a peer of that kind", peer, ErrKind)
 	}
 	if revoked != nil && revoked(peer.Key) {
 		return Peer{}, fmt.Errorf("%s: %w", peer, ErrRevoked)
@@ -254,7 +254,7 @@ func outOfTime(chain []*x509.Certificate, now time.Time) string {
 				c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly), now.UTC().Format(time.DateTime))
 		}
 	}
-	return "no chain of certificates holds today"
+	return "no chain of certificates is valid today"
 }
 
 // verifyChain wants that a chain of signatures leads from cert to ca, at a time, or
@@ -310,7 +310,7 @@ func plainly(err error) error {
 	case !errors.As(err, &kind):
 		return err
 	case kind.Field == "":
-		return fmt.Errorf("it is a JSON %s, and no object", kind.Value)
+		return fmt.Errorf("it is a JSON %s, not an object", kind.Value)
 	}
 	return fmt.Errorf("field %q has the wrong type: %s", kind.Field, kind.Value)
 }

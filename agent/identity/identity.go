@@ -69,7 +69,7 @@ func ParseRole(text string) (Role, error) {
 	if r := Role(text); r.rank() > 0 {
 		return r, nil
 	}
-	return "", fmt.Errorf("role %q is unknown: there are reader, operator and admin", text)
+	return "", fmt.Errorf("role %q is unknown: use reader, operator or admin", text)
 }
 
 // PeerKind is what is at the other end of a connection.

@@ -132,7 +132,7 @@ var (
 	ErrNotInvited        = errors.New("no invitation of this fleet matches")
 	ErrInvitationUsed    = errors.New("the invitation is used up")
 	ErrInvitationExpired = errors.New("the invitation has expired")
-	ErrAskedOther        = errors.New("it asks for something else than it was given")
+	ErrAskedOther        = errors.New("it asks for something else than it may have")
 )
 
 // IssuedInvitation is an invitation that this folder gave out.
@@ -158,7 +158,7 @@ func (i IssuedInvitation) admits(name string, role Role, key string, now time.Ti
 	case i.Key == key:
 		return nil
 	case i.Key != "":
-		return fmt.Errorf("%w: key %s came by it", ErrInvitationUsed, Short(i.Key))
+		return fmt.Errorf("%w: key %s has used it", ErrInvitationUsed, Short(i.Key))
 	case now.After(i.Expires):
 		return fmt.Errorf("%w on %s", ErrInvitationExpired, i.Expires.Format(time.DateOnly))
 	}
@@ -199,7 +199,7 @@ func (f *Fleet) invite(name string, role Role, life time.Duration, now time.Time
 	}
 	switch {
 	case name == f.peer.Name:
-		return nil, errors.New("it is you, and nobody can revoke himself: give your other computer a name of its own")
+		return nil, errors.New("it is you, and you cannot revoke yourself: give your other computer a name of its own")
 	case life < 0:
 		return nil, fmt.Errorf("an invitation that expired %v ago", -life)
 	case life == 0:

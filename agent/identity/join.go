@@ -64,7 +64,7 @@ func (p *joinParser) parse(text []byte) *Join {
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-		return p.whole("is no UTF-8 text: a torn write, or a wrong file")
+		return p.whole("is not UTF-8 text: a torn write, or a wrong file")
 	}
 	plain := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(text))
 	empty := true
@@ -129,7 +129,7 @@ func (p *joinParser) values(doc *yaml.Node) map[string]*yaml.Node {
 		case !known:
 			p.report(k, "unknown key: join.yaml has %s", strings.Join(joinKeys, ", "))
 		case values[k.Value] != nil:
-			p.report(k, "key %q is at line %d already", k.Value, values[k.Value].Line)
+			p.report(k, "key %q is on line %d already", k.Value, values[k.Value].Line)
 		case v.Kind != yaml.ScalarNode || v.Tag != "!!str":
 			p.report(k, "the value of %q has to be a text", k.Value)
 			values[k.Value] = v // it is not missing

@@ -80,7 +80,7 @@ func (f *Fleet) noteOperator(der []byte) error {
 			return append(all, issuedOperator(peer, cert)), nil
 		}
 		if all[i].Revoked != nil {
-			return nil, fmt.Errorf("%w, since %s: who returns makes a new key", ErrRevoked, all[i].Revoked.Format(time.DateOnly))
+			return nil, fmt.Errorf("%w, since %s: an operator who returns makes a new key", ErrRevoked, all[i].Revoked.Format(time.DateOnly))
 		}
 		all[i] = issuedOperator(peer, cert)
 		return all, nil

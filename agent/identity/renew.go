@@ -19,7 +19,7 @@ var (
 	// ErrNoRenewal is of a certificate that does not follow on the one that is there.
 	ErrNoRenewal = errors.New("not a renewal")
 	// ErrClock is of a clock by which nothing can be signed.
-	ErrClock = errors.New("this computer's clock is wrong, or the certificate's time is over")
+	ErrClock = errors.New("this computer's clock is wrong, or the certificate has expired")
 )
 
 // RenewDue says whether less than a third of a certificate's life is left, and the CA

@@ -39,12 +39,12 @@ What it is    One of the %d owner keys of this fleet. Any %d of them together ar
               owner: they found the fleet, and with its voters admit, expel and change
               keys. One alone is of no use to anybody.
 What to do    Print it, or copy the four lines by hand. Keep it where the others are
-              not: who finds %d has your fleet, who keeps fewer than %d has lost it.
+              not: whoever finds %d has your fleet; with fewer than %d you have lost it.
               Then delete the file. Nobody can make it again.
 To use it     Type the four lines, with their numbers, into a file, and:
                   kogge fleet recover %s --sheet FILE
-              They have the letters A to Z and the digits 2 to 7 only, and each line
-              ends with a check of its own. Add --check to see only whether it is right.
+              They have only the letters A to Z and the digits 2 to 7, and each line
+              ends with a checksum. Add --check to check the sheet and do no more.
 `, len(g.Owners), g.Threshold, g.Threshold, g.Threshold, g.Name)
 	return b.Bytes()
 }
@@ -71,7 +71,7 @@ func ParseSheet(text []byte) (ed25519.PrivateKey, error) {
 			continue
 		}
 		if seed[i] != nil {
-			return nil, fmt.Errorf("%w: line %s is there twice", ErrSheet, number)
+			return nil, fmt.Errorf("%w: line %s appears twice", ErrSheet, number)
 		}
 		data, err := sheetLine(i, rest)
 		if err != nil {
@@ -97,7 +97,7 @@ func sheetLine(i int, text string) ([]byte, error) {
 	}
 	raw, err := base32.StdEncoding.DecodeString(chars)
 	if err != nil || len(raw) != sheetData+sheetCheck {
-		return nil, errors.New("it has the letters A to Z and the digits 2 to 7 only")
+		return nil, errors.New("it has only the letters A to Z and the digits 2 to 7")
 	}
 	data := raw[:sheetData]
 	if !bytes.Equal(raw[sheetData:], lineCheck(i, data)) {

@@ -90,7 +90,7 @@ func ParseToken(text string) (Token, error) {
 	}
 	raw, err := base32Lower.DecodeString(body)
 	if err != nil || len(raw) != 32+tokenCheck {
-		return Token{}, fmt.Errorf("%w: it has letters and the digits 2 to 7 only", ErrToken)
+		return Token{}, fmt.Errorf("%w: it has only letters and the digits 2 to 7", ErrToken)
 	}
 	sum := sha256.Sum256(message("kogge/token/v1", raw[:32]))
 	if !bytes.Equal(sum[:tokenCheck], raw[32:]) {

@@ -86,7 +86,7 @@ func (t IssuedToken) admits(node, key string, now time.Time) error {
 	}
 	if len(t.Used) >= t.Count {
 		last := t.Used[len(t.Used)-1]
-		return fmt.Errorf("token %s: %w: node %s came in by it on %s", t.ID, ErrTokenUsed, last.Node, last.At.Format(time.DateOnly))
+		return fmt.Errorf("token %s: %w: node %s used it on %s", t.ID, ErrTokenUsed, last.Node, last.At.Format(time.DateOnly))
 	}
 	if now.After(t.Expires) {
 		return fmt.Errorf("token %s: %w on %s", t.ID, ErrTokenExpired, t.Expires.Format(time.DateOnly))
@@ -127,7 +127,7 @@ func (t Terms) check() error {
 			return err
 		}
 		if t.Count > 1 {
-			return fmt.Errorf("a token for node %s lets in that one, not %d", t.Node, t.Count)
+			return fmt.Errorf("a token for node %s lets in one node, not %d", t.Node, t.Count)
 		}
 	}
 	if t.Count < 0 || t.Count > 10_000 {

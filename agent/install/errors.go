@@ -3,8 +3,8 @@ package install
 import "errors"
 
 var (
-	// ErrBusy means that another update goes on.
-	ErrBusy = errors.New("another update goes on")
+	// ErrBusy means that another update is running.
+	ErrBusy = errors.New("another update is running")
 	// ErrRefused means that a rule of the node stands against what was asked for; it
 	// says which.
 	ErrRefused = errors.New("refused")
@@ -12,5 +12,5 @@ var (
 	// it was to come from.
 	ErrUnreachable = errors.New("cannot be read")
 	// ErrNoFailure means that nothing failed of that name.
-	ErrNoFailure = errors.New("no failure of that release is known")
+	ErrNoFailure = errors.New("this node knows no failure of that release")
 )

@@ -174,11 +174,11 @@ func (i *Installer) Rollback(ctx context.Context, when When, by string, report f
 	switch {
 	case other.State == StagedHere, other.State == ArmedHere:
 		// It was never proven; whoever wants it updates to it.
-		return refuse("slot %s holds release %s, which has not proven itself here yet: that is no rollback but an update", other.Slot, other.Version)
+		return refuse("slot %s holds release %s, which has not proven itself here yet: use an update, not a rollback", other.Slot, other.Version)
 	case other.State == Failed:
 		return refuse("slot %s: release %s %s", other.Slot, other.Version, other.Text)
 	case other.State != Proven:
-		return refuse("slot %s is %s: there is nothing to go back to", other.Slot, other.State)
+		return refuse("slot %s is %s: there is nothing to roll back to", other.Slot, other.State)
 	}
 	step := Step{Slot: other.Slot, Version: other.Version, Digest: other.Digest}
 	right, err := i.right()

@@ -98,9 +98,9 @@ func KernelLoader(kernel, initrd *os.File, cmdline string) error {
 	err := unix.KexecFileLoad(int(kernel.Fd()), int(initrd.Fd()), cmdline, 0)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
-		return errors.New("the kernel that runs was built without it")
+		return errors.New("the running kernel was built without it")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EKEYREJECTED), errors.Is(err, unix.ENOKEY):
-		return fmt.Errorf("the kernel that runs refuses to: %w", err)
+		return fmt.Errorf("the running kernel refuses: %w", err)
 	case err != nil:
 		return fmt.Errorf("load the kernel: %w", err)
 	}

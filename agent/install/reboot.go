@@ -150,7 +150,7 @@ func (i *Installer) Serve(ctx context.Context) {
 		wait, err := i.rebootIfOpen(ctx)
 		if err != nil && err.Error() != said {
 			said = err.Error()
-			log.Printf("agent: reboot into what is armed: %v", err)
+			log.Printf("agent: reboot into the armed slot: %v", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -187,7 +187,7 @@ func (i *Installer) rebootIfOpen(ctx context.Context) (time.Duration, error) {
 	if !slices.ContainsFunc(all.Slots, func(s Slot) bool {
 		return s.Slot == p.Slot && s.Version == p.Version && (s.State == ArmedHere || s.State == Proven)
 	}) {
-		log.Printf("agent: no reboot: slot %s is not armed any more with release %s", p.Slot, p.Version)
+		log.Printf("agent: no reboot: slot %s is no longer armed with release %s", p.Slot, p.Version)
 		return idle, i.dropReboot()
 	}
 	err = i.drainAndReboot(ctx, Step{Slot: p.Slot, Version: p.Version}, "", func(Step) {})

@@ -31,7 +31,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 	from := o.From
 	if from == "source:" {
 		if from = settings.Source; from == "" {
-			return nil, refuse("which release? node.yaml has no update.source to get one from")
+			return nil, refuse("no release was named, and node.yaml has no update.source")
 		}
 	}
 	var src release.Stored
@@ -39,7 +39,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 	switch {
 	case strings.HasPrefix(from, "usb:"):
 		if from != "usb:" {
-			return nil, refuse("%.100q: a release on a stick lies in its folder %s, and is called usb:", from, StickFolder)
+			return nil, refuse("%.100q: a release on a stick is in its folder %s, and is called usb:", from, StickFolder)
 		}
 		if settings.USB != nodeconfig.USBAsk {
 			return nil, refuse("this node reads no sticks: update.usb in its node.yaml is off")
@@ -52,7 +52,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 		}
 		src, err = i.Web(from)
 	case i.Registry == nil:
-		return nil, refuse("%.100q: this node gets no releases from there", from)
+		return nil, refuse("%.100q: this node cannot get releases from there", from)
 	default:
 		src, err = i.Registry(ctx, from)
 	}

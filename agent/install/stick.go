@@ -28,7 +28,7 @@ type Sticks struct {
 
 var (
 	errNoStick = errors.New("there is no USB stick in the node")
-	errNoUSB   = errors.New("the kernel of this node's board knows no USB")
+	errNoUSB   = errors.New("the kernel of this node's board does not support USB")
 )
 
 // Open finds the one stick with a release.
@@ -62,7 +62,7 @@ func (s Sticks) Open() (release.Stored, error) {
 	if found != nil {
 		return found, nil
 	}
-	return nil, fmt.Errorf("want one stick with a folder %s on a FAT32 file system, as most are formatted: %s", StickFolder, strings.Join(reasons, "; "))
+	return nil, fmt.Errorf("want one stick with a folder %s on a FAT32 file system: %s", StickFolder, strings.Join(reasons, "; "))
 }
 
 // devices are the partitions of USB disks, and those disks that have none, by name.

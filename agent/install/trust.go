@@ -21,7 +21,7 @@ type trust struct {
 }
 
 // errNoTrust means that nobody may make releases for this node.
-var errNoTrust = refuse("this node knows nobody who makes releases: its image has no root of trust")
+var errNoTrust = refuse("this node trusts no keys for releases: its image has no root of trust")
 
 // root returns the newest root.json.
 func (t trust) root() ([]byte, error) {

@@ -57,7 +57,7 @@ func Find(ctx context.Context) ([]Found, error) {
 }
 
 // ErrNobody says that a name is nobody's.
-var ErrNobody = errors.New("nobody on this computer's networks has the name")
+var ErrNobody = errors.New("no machine on this computer's networks has the name")
 
 // Lookup asks for the addresses of HOST.local until somebody answers, or ctx ends.
 func Lookup(ctx context.Context, host string) ([]netip.Addr, error) {

@@ -219,7 +219,7 @@ func TestFindNodes(t *testing.T) {
 		}
 		short, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if _, err := Lookup(short, "n9.local"); err == nil || !strings.Contains(err.Error(), "nobody on this computer's networks has the name") {
+		if _, err := Lookup(short, "n9.local"); err == nil || !strings.Contains(err.Error(), "no machine on this computer's networks has the name") {
 			t.Errorf("n9.local: %v", err)
 		}
 		return nil

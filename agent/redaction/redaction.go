@@ -128,7 +128,7 @@ func Compose(text []byte) (Text, error) { return redact(text, composeKeys()) }
 func redact(text []byte, known *keys) (Text, error) {
 	var doc yaml.Node
 	if yaml.Unmarshal(text, &doc) != nil {
-		return Text{}, errors.New("this is no YAML, and is left out")
+		return Text{}, errors.New("this is not YAML, and is left out")
 	}
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
 		return Text{Shown: []byte("{}\n")}, nil

@@ -92,9 +92,9 @@ func TestWebRelease(t *testing.T) {
 		want          string // in the error; all of them end without a release
 	}{
 		{"an authority that is set", server.URL + "/os", Registries{host: {Access: Access{CA: string(ca)}}}, "404"},
-		{"one of another host", server.URL + "/os", Registries{"other:443": {Access: Access{CA: string(ca)}}}, "not believed: x509"},
-		{"none", server.URL + "/os", nil, "not believed: x509"},
-		{"plain HTTP", "http://192.0.2.1:1/os", nil, "not believed: plain HTTP"},
+		{"one of another host", server.URL + "/os", Registries{"other:443": {Access: Access{CA: string(ca)}}}, "server is not trusted: x509"},
+		{"none", server.URL + "/os", nil, "server is not trusted: x509"},
+		{"plain HTTP", "http://192.0.2.1:1/os", nil, "server is not trusted: plain HTTP"},
 		{"no address", "http://a b/", nil, "cannot be read"},
 	} {
 		src, err := test.set.OpenWebRelease(test.address)

@@ -21,11 +21,12 @@ func nodeAdoptCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt ADDRESS",
 		Short: "Take a new node into the fleet",
-		Long: "Takes the node at ADDRESS (HOST or HOST:PORT; kogge node find shows HOST.local) into the fleet. It has to have booted with a\n" +
-			"join.yaml of the fleet (kogge fleet token): it proves the token in it without sending it, gets a\n" +
-			"certificate for the key that it made itself, and is known by that from then on.\n\n" +
-			"Of a node that is in the fleet already, this computer remembers the address: so it is for an operator who\n" +
-			"did not adopt it, and for a node that has moved.",
+		Long: `Takes the node at ADDRESS (HOST or HOST:PORT; kogge node find shows HOST.local) into the fleet. The node
+has to have booted with a join.yaml of the fleet (kogge fleet token). It proves the token in join.yaml
+without sending it, and gets a certificate for a key that it made itself.
+
+If the node is already in the fleet, only its address is recorded here: use this when another operator
+adopted the node, or when it has moved.`,
 		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt kogge-3f2a9c.local\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
 		Args:    exactly("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,7 +38,7 @@ func nodeAdoptCommand() *cobra.Command {
 		},
 	}
 	t.fleetFlag(cmd)
-	cmd.Flags().StringVar(&name, "name", "", "name of the node in the fleet (default: the one its token is for, else its host name)")
+	cmd.Flags().StringVar(&name, "name", "", "name of the node in the fleet (default: the name in its token, else its host name)")
 	return cmd
 }
 
@@ -49,7 +50,7 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	address = withPort(address)
 	chain, err := api.Meet(ctx, address)
 	if err != nil {
-		return nodeError("at "+address, hinted{err, "is it on? kogge node find looks for nodes on this computer's networks"})
+		return nodeError("at "+address, hinted{err, "is the node on? kogge node find looks for nodes on this computer's networks"})
 	}
 	if is, ours := nodeOf(fleet.Genesis, chain); ours {
 		return acquaint(fleet, address, is, name, chain[0], out)
@@ -93,7 +94,7 @@ func adopt(ctx context.Context, fleet *identity.Fleet, address, name string, out
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s is a node of fleet %s now: kogge node status %s\n", name, fleet.Genesis.Name, name)
+	fmt.Fprintf(out, "node %s has joined fleet %s: kogge node status %s\n", name, fleet.Genesis.Name, name)
 	return nil
 }
 
@@ -122,7 +123,7 @@ func acquaint(fleet *identity.Fleet, address string, is identity.Peer, name stri
 		nodes[is.Name] = n
 	})
 	if err == nil {
-		fmt.Fprintf(out, "%s is a node of fleet %s: kogge node status %s\n", is.Name, fleet.Genesis.Name, is.Name)
+		fmt.Fprintf(out, "node %s is in fleet %s: kogge node status %s\n", is.Name, fleet.Genesis.Name, is.Name)
 	}
 	return err
 }

@@ -41,32 +41,31 @@ type applyFlags struct {
 func applyCommand() *cobra.Command {
 	var f applyFlags
 	cmd := &cobra.Command{
-		Use: "apply", Short: "Have a node run the containers of a Compose file",
-		Long: `Have a node run the containers of a Compose file.
+		Use: "apply", Short: "Run the containers of a Compose file on a node",
+		Long: `Runs the containers of a Compose file on a node, as a project.
 
-The file becomes a project of the node, called by --project, the file's name: or its
-folder. Containers that did not change go on; changed ones are replaced; those that
-are in the file no more go, and their volumes stay. kogge rm PROJECT takes it all
-away.
+--project names the project; without it, the name is the file's name: or its folder.
+Only containers that changed are replaced. Containers that are no longer in the file
+are removed; their volumes stay. kogge rm PROJECT removes all of them.
 
---check needs no node: it says what would be done, what is warned of because it
-means nothing on a node, what a node's own node.yaml has to allow, and what is
+--check needs no node. It lists what would be done, what is warned of because it
+means nothing on a node, what the node's own node.yaml has to allow, and what is
 refused. It exits with 1 if anything is refused, else with 0.
 
 Variables come from the environment, then from --env-file, or else from .env beside
 the first file.`,
-		Example: "  kogge apply -f compose.yaml --node n1\n  kogge apply --check -f compose.yaml -f compose.prod.yaml --profile debug --json",
+		Example: "  kogge apply -f compose.yaml --node n1\n  kogge apply --check -f compose.yaml -f prod.yaml --profile debug --json",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.target.register(cmd)
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&f.files, "file", "f", nil, "Compose `FILE`; of several, later ones override earlier ones (default: compose.yaml or docker-compose.yml)")
+	flags.StringArrayVarP(&f.files, "file", "f", nil, "Compose `FILE`; later files override earlier ones (default: compose.yaml or docker-compose.yml)")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` with variables, instead of .env")
 	flags.StringArrayVar(&f.profiles, "profile", nil, "also the services of profile `NAME`; * is all")
 	flags.StringVarP(&f.project, "project", "p", "", "`NAME` of the project (default: name: of the file, or its folder)")
-	flags.BoolVar(&f.check, "check", false, "only say what would be done, warned of and refused")
-	flags.BoolVar(&f.noWait, "no-wait", false, "return once the node has taken the file")
+	flags.BoolVar(&f.check, "check", false, "only list what would be done, warned of and refused")
+	flags.BoolVar(&f.noWait, "no-wait", false, "return once the node has accepted the file")
 	return cmd
 }
 
@@ -123,7 +122,7 @@ func (f *applyFlags) projectName(file string) (string, error) {
 	}
 	name := loader.NormalizeProjectName(filepath.Base(filepath.Dir(path)))
 	if name == "" {
-		return "", hinted{fmt.Errorf("apply: the folder of %s makes no name for a project", file), "add: --project NAME"}
+		return "", hinted{fmt.Errorf("apply: the folder of %s cannot name a project", file), "add: --project NAME"}
 	}
 	return name, nil
 }
@@ -198,7 +197,7 @@ func arrived(steps []*apiv1.Step, containers []*apiv1.Container) (bool, error) {
 		case c == nil:
 			there = false // the node has not come to it
 		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
-			return false, hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node goes on trying: kogge ps, kogge logs " + c.Name}
+			return false, hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node keeps trying: kogge ps, kogge logs " + c.Name}
 		case c.OldServes || c.State != string(workload.Running) && c.State != string(workload.Ended):
 			there = false
 		}
@@ -210,9 +209,9 @@ func removeCommand() *cobra.Command {
 	var t target
 	var noWait bool
 	cmd := &cobra.Command{
-		Use: "rm PROJECT", Short: "Take a project's containers off a node", Args: exactly("PROJECT"),
+		Use: "rm PROJECT", Short: "Remove a project's containers from a node", Args: exactly("PROJECT"),
 		Example: "  kogge rm shop", ValidArgsFunction: t.completeWith(projectNames),
-		Long: "Stops the containers of a project that kogge apply made, and forgets them. Their volumes stay.",
+		Long: "Stops and removes the containers of a project that kogge apply made. Their volumes stay.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, runLimit)
@@ -233,7 +232,7 @@ func removeCommand() *cobra.Command {
 		},
 	}
 	t.register(cmd)
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return once the node has taken the order")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is done")
 	return cmd
 }
 
@@ -288,8 +287,8 @@ func (f *applyFlags) verdict(files []string, refused *nodeconfig.Problems) error
 	case 1:
 		reasons = "1 reason"
 	}
-	err := fmt.Errorf("apply: %s: refused, for %s", strings.Join(files, ", "), reasons)
-	return hinted{err, "the page What of Compose works has every key: agent/compose/README.md"}
+	err := fmt.Errorf("apply: %s: refused for %s", strings.Join(files, ", "), reasons)
+	return hinted{err, "kogge help compose-keys lists every key"}
 }
 
 // composeFiles are those that are named, or the one that Compose looks for.

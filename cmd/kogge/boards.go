@@ -12,7 +12,7 @@ import (
 )
 
 func boardsCommand() *cobra.Command {
-	return group("boards", "The computers that images can be made for", boardsListCommand(), boardsShowCommand())
+	return group("boards", "Show the boards that images can be built for", boardsListCommand(), boardsShowCommand())
 }
 
 // boardFacts are what kogge boards says of a board.
@@ -96,6 +96,6 @@ func printBoard(out io.Writer, b boards.Board) error {
 	row("kernel package", b.Kernel)
 	row("consoles", strings.Join(b.Consoles, ", "))
 	row("watchdog", fmt.Sprintf("%s, %v, watches from %s", strings.Join(b.Watchdog.Modules, " or "), b.Watchdog.Timeout, b.Watchdog.From))
-	row("least memory", fmt.Sprintf("%d MiB", b.MinMemoryMiB))
+	row("minimum memory", fmt.Sprintf("%d MiB", b.MinMemoryMiB))
 	return w.Flush()
 }

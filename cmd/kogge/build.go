@@ -34,7 +34,7 @@ func (f *buildFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.config, "config", "", "node.yaml to put on the boot partition")
 	cmd.Flags().StringArrayVar(&f.preload, "preload", nil, "OCI archive that the node imports at its first boot (repeatable)")
 	cmd.Flags().BoolVar(&f.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking the current one")
-	cmd.Flags().StringVar(&f.trust, "trust", "", "`FILE` or name of a key set: the root.json whose releases the node installs (default: of the set default, if there is one)")
+	cmd.Flags().StringVar(&f.trust, "trust", "", "root.json of the keys that the node trusts: a `FILE` or the name of a key set (default: the set default, if there is one)")
 	cmd.Flags().StringVar(&f.tags, "tags", "", "further Go build tags of init and agent")
 	cmd.Flags().StringVar(&f.fault, "fault", "", "what the release breaks at each boot")
 	for _, name := range []string{"tags", "fault"} { // for the project's own tests
@@ -49,16 +49,16 @@ func imageBuildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build -o FILE",
 		Short: "Build a disk image from this source tree",
-		Long: "Builds a disk image from this source tree, for a board. The same commit gives the same bytes, whoever " +
-			"builds it. Without a node.yaml a node takes DHCP on every wired link and runs nothing.",
-		Example: "  kogge image build --board pc-x86_64 -o kogge.img\n  kogge image build --config node.yaml --preload web.tar --format qcow2 -o kogge.qcow2",
+		Long: "Builds a disk image for a board from this source tree. The same commit gives the same bytes, whoever " +
+			"builds it. Without a node.yaml a node uses DHCP on every wired link and runs no containers.",
+		Example: "  kogge image build --board pc-x86_64 -o kogge.img\n  kogge image build --preload web.tar --format qcow2 -o kogge.qcow2",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if out == "" {
 				return usage{hinted{fmt.Errorf("image build: no output file"), "add: -o kogge.img"}}
 			}
 			if f.format != "raw" && f.format != "qcow2" {
-				return fmt.Errorf("image build: format %q is unknown; there are raw and qcow2", f.format)
+				return fmt.Errorf("image build: unknown format %q: use raw or qcow2", f.format)
 			}
 			if err := checkOutput(out); err != nil {
 				return fmt.Errorf("image build: output: %w", err)
@@ -69,7 +69,7 @@ func imageBuildCommand() *cobra.Command {
 				return err
 			}
 			if built.Trust == 0 {
-				say("the node installs nobody's releases: there is no key set called default, and no --trust")
+				say("the node will trust no keys and install no release: there is no key set called default, and no --trust")
 			}
 			say("%s: board %s, root %.1f MB, boot files %.1f MB (initramfs %.1f MB), in %.1f s", out, f.board,
 				float64(built.RootBytes)/1e6, float64(built.BootBytes)/1e6, float64(built.InitrdBytes)/1e6, time.Since(start).Seconds())
@@ -90,7 +90,7 @@ func checkOutput(out string) error {
 	if st, err := os.Stat(folder); err != nil {
 		return hinted{err, "mkdir -p " + folder}
 	} else if !st.IsDir() {
-		return fmt.Errorf("%s is no folder", folder)
+		return fmt.Errorf("%s is not a folder", folder)
 	}
 	switch st, err := os.Stat(out); {
 	case err != nil || st.Mode().IsRegular(): // it is made, or replaced
@@ -98,7 +98,7 @@ func checkOutput(out string) error {
 	case st.IsDir():
 		return hinted{fmt.Errorf("%s is a folder", out), "add the name of a file: -o " + filepath.Join(out, "kogge.img")}
 	default:
-		return hinted{fmt.Errorf("%s is a device, and builds only make files", out), "build to a file, then: kogge image write FILE " + out}
+		return hinted{fmt.Errorf("%s is a device, and a build writes to a file", out), "build to a file, then: kogge image write FILE " + out}
 	}
 }
 
@@ -197,7 +197,7 @@ func commitTime(ctx context.Context, source string) (time.Time, error) {
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || seconds <= 0 {
-		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q is no number of seconds since 1970", text)
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q is not a number of seconds since 1970", text)
 	}
 	return time.Unix(seconds, 0).UTC(), nil
 }
@@ -235,5 +235,5 @@ func (s *size) Set(text string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is no size; write it like 768MiB or 1GiB", text)
+	return fmt.Errorf("%q is not a size; write it like 768MiB or 1GiB", text)
 }

@@ -28,11 +28,11 @@ var shells = map[string]func(*cobra.Command) error{
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
-		Short: "Have your shell complete commands and names",
-		Long: `Prints a script that has your shell complete commands, flags, and the names of fleets, nodes, containers,
-projects and images: a node is asked for those, and left alone if it does not answer within a second.
+		Short: "Print a script that makes your shell complete commands",
+		Long: `Prints a script that makes your shell complete commands, flags, and the names of fleets, nodes,
+containers, projects and images. The node has a second to answer when such a name is completed.
 
-Put it where your shell looks for it, and start the shell anew:
+Save the script where your shell looks for it, and start a new shell:
 
   bash         kogge completion bash > ~/.local/share/bash-completion/completions/kogge
                (needs the package bash-completion)

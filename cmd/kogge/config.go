@@ -21,7 +21,7 @@ import (
 )
 
 func nodeConfigCommand() *cobra.Command {
-	return group("config", "See and change a node's settings, its node.yaml",
+	return group("config", "Show and change a node's settings (node.yaml)",
 		configGetCommand(), configSetCommand(), configEditCommand(), configConfirmCommand(), configUndoCommand())
 }
 
@@ -34,7 +34,7 @@ const (
 func configGetCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "get [NODE]", Short: "Print the node.yaml that a node runs with", Args: cobra.MaximumNArgs(1),
+		Use: "get [NODE]", Short: "Print a node's present node.yaml", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge node config get n1 > n1.yaml", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -43,7 +43,7 @@ func configGetCommand() *cobra.Command {
 					return err
 				}
 				if s := answer.Msg.State; s.State != configKept {
-					say("kogge: these network settings are undone in %s unless they are confirmed: kogge node config confirm", seconds(s.UndoSeconds))
+					say("kogge: these network settings are undone in %s unless you confirm them: kogge node config confirm", seconds(s.UndoSeconds))
 				}
 				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { fmt.Fprint(w, answer.Msg.Text) })
 			})
@@ -68,24 +68,24 @@ type configChange struct {
 func (f *configChange) register(cmd *cobra.Command) {
 	f.target.nodeFlags(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&f.check, "check", false, "only say what is wrong with the text, or what it would change")
-	flags.BoolVar(&f.noConfirm, "no-confirm", false, "return at once, and leave it to kogge node config confirm to keep other network settings")
-	flags.DurationVar(&f.undo, "undo-after", 2*time.Minute, "undo other network settings after this `TIME`, 10s to 1h")
-	flags.StringVar(&f.address, "address", "", "`ADDRESS` at which the node answers with the new settings (default: the old one)")
+	flags.BoolVar(&f.check, "check", false, "only check the text, and say what it would change")
+	flags.BoolVar(&f.noConfirm, "no-confirm", false, "do not confirm new network settings; kogge node config confirm does")
+	flags.DurationVar(&f.undo, "undo-after", 2*time.Minute, "undo new network settings after this `TIME` without confirmation, 10s to 1h")
+	flags.StringVar(&f.address, "address", "", "`ADDRESS` of the node with the new settings (default: the old one)")
 }
 
-const configLong = `The node checks the text and takes it as a whole or not at all. Services that read
-what has changed start anew; containers that stay the same go on.
+const configLong = `The node checks the text and accepts all of it or nothing. Services restart if they read
+a setting that changed. Containers that did not change keep running.
 
-Where the network section differs, the node tries it for two minutes. Reached over a
-new connection in that time, it keeps it; else it goes back to the settings before,
-as it does after a power cut or reboot.`
+The node tries new network settings for two minutes. kogge confirms them by reaching the
+node over a new connection. If it cannot, the node returns to its old settings, as it
+does after a power cut or reboot.`
 
 func configSetCommand() *cobra.Command {
 	var f configChange
 	cmd := &cobra.Command{
-		Use: "set FILE", Short: "Give a node another node.yaml", Args: exactly("FILE"),
-		Long:    "Gives a node the node.yaml in FILE, or from standard input where FILE is -.\n\n" + configLong,
+		Use: "set FILE", Short: "Replace a node's node.yaml", Args: exactly("FILE"),
+		Long:    "Replaces a node's node.yaml with FILE, or with standard input if FILE is -.\n\n" + configLong,
 		Example: "  kogge node config get n1 > n1.yaml\n  kogge node config set n1.yaml --node n1 --check\n  kogge node config set n1.yaml --node n1 --address 192.0.2.7",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := readSettings(args[0])
@@ -97,7 +97,7 @@ func configSetCommand() *cobra.Command {
 	}
 	f.register(cmd)
 	jsonFlag(cmd, &f.target.json)
-	cmd.Flags().StringVar(&f.base, "base", "", "refuse if the node has another `REVISION` by now (kogge node config get --json shows it)")
+	cmd.Flags().StringVar(&f.base, "base", "", "refuse unless the node still has this `REVISION` (kogge node config get --json shows it)")
 	return cmd
 }
 
@@ -148,7 +148,7 @@ func (f *configChange) set(cmd *cobra.Command, text []byte) error {
 		say("warning: %s", w)
 	}
 	if state.State != configKept && !f.check && !f.noConfirm {
-		say("kogge: node %s tries other network settings; waiting for it to answer over a new connection", f.target.node)
+		say("kogge: node %s tries the new network settings; waiting for it to answer over a new connection", f.target.node)
 		if state, err = f.confirm(cmd.Context(), state); err != nil {
 			return nodeError(f.target.node, err)
 		}
@@ -164,7 +164,7 @@ func (f *configChange) set(cmd *cobra.Command, text []byte) error {
 // restartLimit is for services that take their time to stop.
 const restartLimit = 2 * time.Minute
 
-// await waits until the services have started anew, so that the node answers as it
+// await waits until the services have restarted, so that the node answers as it
 // will. before is how it was.
 func (f *configChange) await(ctx context.Context, services []string, before *apiv1.StatusResponse) error {
 	ctx, cancel := context.WithTimeout(ctx, restartLimit)
@@ -177,7 +177,7 @@ func (f *configChange) await(ctx context.Context, services []string, before *api
 		select {
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("it is kept, but not all of %s have started anew", strings.Join(services, ", "))
+				err = fmt.Errorf("the settings are kept, but not all of these services have restarted: %s", strings.Join(services, ", "))
 			}
 			return hinted{err, "kogge node services"}
 		case <-time.After(confirmPause):
@@ -224,21 +224,21 @@ func restarted(services []string, before, now *apiv1.StatusResponse) bool {
 // tell says for people what became of the text.
 func (f *configChange) tell(w io.Writer, s *apiv1.ConfigState) {
 	node := f.target.node
-	services := "no service starts anew"
+	services := "no service restarts"
 	if len(s.Restarts) > 0 {
-		services = strings.Join(s.Restarts, ", ") + " start anew"
+		services = "restarting: " + strings.Join(s.Restarts, ", ")
 	}
 	switch {
 	case f.check && s.State == configKept:
-		fmt.Fprintf(w, "node %s would keep it at once; %s\n", node, services)
+		fmt.Fprintf(w, "node %s would keep these settings at once; %s\n", node, services)
 	case f.check:
-		fmt.Fprintf(w, "node %s would undo the other network settings after %s unless they are confirmed; %s\n", node, f.undo, services)
+		fmt.Fprintf(w, "node %s would undo the new network settings after %s unless you confirm them; %s\n", node, f.undo, services)
 	case s.State != configKept:
-		fmt.Fprintf(w, "node %s undoes the other network settings in %s unless they are confirmed: kogge node config confirm; %s\n", node, seconds(s.UndoSeconds), services)
+		fmt.Fprintf(w, "node %s undoes the new network settings in %s unless you confirm them: kogge node config confirm; %s\n", node, seconds(s.UndoSeconds), services)
 	case f.noConfirm:
-		fmt.Fprintf(w, "node %s keeps it; %s\n", node, services)
+		fmt.Fprintf(w, "node %s keeps these settings; %s\n", node, services)
 	default:
-		fmt.Fprintf(w, "node %s keeps it; %s\n", node, strings.Replace(services, " start anew", " have started anew", 1))
+		fmt.Fprintf(w, "node %s keeps these settings; %s\n", node, strings.Replace(services, "restarting: ", "restarted: ", 1))
 	}
 }
 
@@ -269,7 +269,7 @@ func (f *configChange) confirm(ctx context.Context, asked *apiv1.ConfigState) (*
 				err = errors.New("the network service does not start")
 			}
 			return nil, hinted{fmt.Errorf("not confirmed within %s: %w", seconds(asked.UndoSeconds), err),
-				"the node goes back to the settings before; with a new address, add: --address ADDRESS"}
+				"the node returns to its old settings; if its address changes, add: --address ADDRESS"}
 		case <-time.After(confirmPause):
 		}
 	}
@@ -331,7 +331,7 @@ func configEditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "edit [NODE]", Short: "Edit a node's node.yaml", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge node config edit n1\n  EDITOR=nano kogge node config edit n1", ValidArgsFunction: f.target.completeNodes,
-		Long: "Opens the node.yaml of a node in VISUAL or EDITOR (else vi), and gives it back to the node\nonce the editor has ended.\n\n" + configLong,
+		Long: "Opens a node's node.yaml in VISUAL or EDITOR (else vi), and sends it back to the node\nwhen the editor ends.\n\n" + configLong,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var before []byte
 			err := f.target.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -395,7 +395,7 @@ func editor() string {
 func configConfirmCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "confirm [NODE]", Short: "Keep the network settings that a node tries", Args: cobra.MaximumNArgs(1),
+		Use: "confirm [NODE]", Short: "Confirm the network settings that a node is trying", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge node config confirm n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -403,7 +403,7 @@ func configConfirmCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return t.print(cmd.OutOrStdout(), answer.Msg.State, func(w io.Writer) { fmt.Fprintf(w, "node %s keeps them\n", t.node) })
+				return t.print(cmd.OutOrStdout(), answer.Msg.State, func(w io.Writer) { fmt.Fprintf(w, "node %s keeps the new network settings\n", t.node) })
 			})
 		},
 	}
@@ -414,7 +414,7 @@ func configConfirmCommand() *cobra.Command {
 func configUndoCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "undo [NODE]", Short: "Take back the network settings that a node tries", Args: cobra.MaximumNArgs(1),
+		Use: "undo [NODE]", Short: "Undo the network settings that a node is trying", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge node config undo n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -422,7 +422,7 @@ func configUndoCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return t.print(cmd.OutOrStdout(), answer.Msg.State, func(w io.Writer) { fmt.Fprintf(w, "node %s goes back to the settings before\n", t.node) })
+				return t.print(cmd.OutOrStdout(), answer.Msg.State, func(w io.Writer) { fmt.Fprintf(w, "node %s returns to its old network settings\n", t.node) })
 			})
 		},
 	}

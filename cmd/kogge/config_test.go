@@ -68,7 +68,7 @@ func TestConfigEdit(t *testing.T) {
 	if out, err := edit(before); err != nil || out != "" {
 		t.Errorf("the same text: %q, %v", out, err)
 	}
-	if out, err := edit(renamed); err != nil || out != "node n1 keeps it; agent, network have started anew\n" {
+	if out, err := edit(renamed); err != nil || out != "node n1 keeps these settings; restarted: agent, network\n" {
 		t.Errorf("another name: %q, %v", out, err)
 	}
 	files(renamed)
@@ -95,7 +95,7 @@ func TestConfigEdit(t *testing.T) {
 	_, port, err := net.SplitHostPort(address())
 	must(t, err)
 	next := net.JoinHostPort("localhost", port)
-	if out, err := edit(other, "--address", next); err != nil || out != "node n1 keeps it; network have started anew\n" {
+	if out, err := edit(other, "--address", next); err != nil || out != "node n1 keeps these settings; restarted: network\n" {
 		t.Errorf("another network: %q, %v", out, err)
 	}
 	files(other)

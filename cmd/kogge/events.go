@@ -22,18 +22,18 @@ var workKinds = []string{"container", "command", "project", "image"}
 
 func eventsCommand() *cobra.Command {
 	return observe(&cobra.Command{
-		Use: "events [NODE]", Short: "Show what happened to the containers of a node", Args: cobra.MaximumNArgs(1),
-		Long: "Shows what happened lately to the containers, projects and images of a node, and which commands were run " +
-			"in them. kogge node events shows everything else, too. A node keeps the newest thousand events since its agent started.",
+		Use: "events [NODE]", Short: "Show the events of a node's containers", Args: cobra.MaximumNArgs(1),
+		Long: "Shows recent events of a node's containers, projects and images, and the commands that were run in containers. " +
+			"kogge node events shows all events. A node keeps the newest thousand since its agent started.",
 		Example: "  kogge events\n  kogge events -f --kind container\n  kogge events --since 10m --json",
 	}, workKinds)
 }
 
 func nodeEventsCommand() *cobra.Command {
 	return observe(&cobra.Command{
-		Use: "events [NODE]", Short: "Show what happened on a node", Args: cobra.MaximumNArgs(1),
-		Long: "Shows what happened lately on a node: its services, its settings, its operators, and what kogge events shows. " +
-			"A node keeps the newest thousand events since its agent started.",
+		Use: "events [NODE]", Short: "Show all events of a node", Args: cobra.MaximumNArgs(1),
+		Long: "Shows recent events of a node: of its services, settings and operators, and all that kogge events shows. " +
+			"A node keeps the newest thousand since its agent started.",
 		Example: "  kogge node events -n 20\n  kogge node events -f --kind service,node",
 	}, nil)
 }
@@ -66,9 +66,9 @@ func observe(cmd *cobra.Command, kinds []string) *cobra.Command {
 		})
 	}
 	t.register(cmd)
-	cmd.Flags().BoolVarP(&r.Follow, "follow", "f", false, "go on until Ctrl-C")
-	cmd.Flags().Int32VarP(&r.Tail, "tail", "n", 0, "begin with the last events, so many of them (0: all that are kept)")
-	cmd.Flags().DurationVar(&since, "since", 0, "begin with events that are not older: 10m, 2h")
+	cmd.Flags().BoolVarP(&r.Follow, "follow", "f", false, "keep printing until Ctrl-C")
+	cmd.Flags().Int32VarP(&r.Tail, "tail", "n", 0, "`NUMBER` of events from the end to start with (0: all)")
+	cmd.Flags().DurationVar(&since, "since", 0, "start with events that are no older than this `TIME`: 10m, 2h")
 	cmd.Flags().StringSliceVar(&r.Kinds, "kind", kinds, "only these `KINDS`: container, command, project, image, registry, service, operator, node")
 	return cmd
 }
@@ -76,7 +76,7 @@ func observe(cmd *cobra.Command, kinds []string) *cobra.Command {
 // printEvents writes a line for each event; with JSON an object.
 func (t *target) printEvents(w, errs io.Writer, m *apiv1.EventsResponse, zone *time.Location) error {
 	if m.Missed > 0 {
-		fmt.Fprintf(errs, "kogge: %d events were missed: they came faster than they were read\n", m.Missed)
+		fmt.Fprintf(errs, "kogge: %d events are missing: they came faster than they were read\n", m.Missed)
 	}
 	for _, e := range m.Events {
 		if t.json {

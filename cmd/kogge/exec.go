@@ -26,9 +26,9 @@ func execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [-it] CONTAINER COMMAND [ARGUMENT...]",
 		Short: "Run a command in a running container",
-		Long: "Run a command in a running container, beside its own process and with no more rights.\n\n" +
-			"The exit code is the command's; 125 if something goes wrong before, 126 if the command\n" +
-			"cannot be run, 127 if the container has none of that name. It ends when this program does.",
+		Long: "Runs a command in a running container, beside the container's own process and with no more rights.\n\n" +
+			"The exit code is that of the command; 125 if kogge fails first, 126 if the command cannot be run, 127 if the\n" +
+			"container has no such command. The command ends when this program ends.",
 		Example: "  kogge exec -it web /bin/sh\n  kogge exec -u root -e LANG=C db psql -c 'select 1'", ValidArgsFunction: t.completeWith(containerNames),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -51,11 +51,11 @@ func execCommand() *cobra.Command {
 	})
 	flags := cmd.Flags()
 	flags.SetInterspersed(false) // what follows the container is the command's
-	flags.BoolVarP(&input, "interactive", "i", false, "pass on this program's input")
+	flags.BoolVarP(&input, "interactive", "i", false, "pass standard input on to the command")
 	flags.BoolVarP(&terminal, "tty", "t", false, "give the command a terminal")
-	flags.StringVarP(&start.User, "user", "u", "", "`USER`, a name or a number, and :GROUP (default: the container's)")
+	flags.StringVarP(&start.User, "user", "u", "", "`USER` to run it as: a name or number, and :GROUP (default: the container's)")
 	flags.StringVarP(&start.WorkingDir, "workdir", "w", "", "`FOLDER` to run it in (default: the container's)")
-	flags.StringArrayVarP(&start.Env, "env", "e", nil, "`NAME=VALUE` for its environment; NAME alone takes the value from here")
+	flags.StringArrayVarP(&start.Env, "env", "e", nil, "set `NAME=VALUE` in its environment; NAME alone takes the value from here")
 	return cmd
 }
 
@@ -117,7 +117,7 @@ func (t *target) converse(ctx context.Context, start *apiv1.ExecStart) error {
 func ownTerminal(s *api.Session) (restore func(), err error) {
 	in, out := int(os.Stdin.Fd()), int(os.Stdout.Fd())
 	if !term.IsTerminal(out) || s.Start.Stdin && !term.IsTerminal(in) {
-		return nil, hinted{errors.New("exec -t: input and output are not a terminal"), "leave -t out where a file or another program is at the other end"}
+		return nil, hinted{errors.New("exec -t: input and output are not a terminal"), "leave out -t when input or output is a file or a pipe"}
 	}
 	width, height, err := term.GetSize(out)
 	if err != nil {

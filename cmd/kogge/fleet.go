@@ -18,7 +18,7 @@ import (
 )
 
 func fleetCommand() *cobra.Command {
-	return group("fleet", "Make fleets, and let nodes into them",
+	return group("fleet", "Create fleets, and let nodes into them",
 		fleetCreateCommand(), fleetListCommand(), fleetShowCommand(), fleetTokenCommand(), fleetRenewCommand(), fleetRecoverCommand())
 }
 
@@ -44,7 +44,7 @@ func fleetDir(name string) (string, error) {
 		return "", fmt.Errorf("fleet: %w", err)
 	}
 	if name == releaseFolder {
-		return "", fmt.Errorf("fleet: name %q: the folder of this name has the keys of releases", name)
+		return "", fmt.Errorf("fleet: name %q: a folder of this name holds the keys of releases", name)
 	}
 	dir, err := configDir()
 	return filepath.Join(dir, name), err
@@ -76,9 +76,9 @@ func renew(f *identity.Fleet) string {
 	case err == nil:
 		return "renewed: " + yours
 	case errors.Is(err, identity.ErrLocked):
-		return yours + "; a new one takes the passphrase: kogge fleet renew " + f.Genesis.Name
+		return yours + "; to renew it with the passphrase: kogge fleet renew " + f.Genesis.Name
 	case errors.Is(err, identity.ErrNoKey):
-		return yours + "; this asks for a new one: kogge operator renew --fleet " + filepath.Base(f.Dir)
+		return yours + "; to ask for a new one: kogge operator renew --fleet " + filepath.Base(f.Dir)
 	}
 	return fmt.Sprintf("%s; %v", yours, err)
 }
@@ -88,8 +88,8 @@ func fleetRenewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew NAME",
 		Short: "Renew your certificate for a fleet",
-		Long: "Gives you a certificate for another year, with the operator CA's key in this folder. Where that key lies\n" +
-			"open, every command does it in time by itself; under a passphrase it takes this one.",
+		Long: "Gives you a certificate for another year, signed with the operator CA's key in this folder. If that key is not\n" +
+			"encrypted, every command renews the certificate in time; if it is, use this command.",
 		Example: "  kogge fleet renew hanse",
 		Args:    exactly("NAME"), ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -123,9 +123,9 @@ func fleetHint(err error, name string) error {
 		is   error
 		hint string
 	}{
-		{identity.ErrNoFleet, "kogge fleet list shows the fleets there are; kogge fleet create " + name + " makes this one"},
+		{identity.ErrNoFleet, "kogge fleet list lists the fleets; kogge fleet create " + name + " creates this one"},
 		{identity.ErrExists, "kogge fleet show " + name},
-		{identity.ErrNoKey, "do this on the computer where the fleet was made; kogge fleet show " + name + " says what is here"},
+		{identity.ErrNoKey, "do this on the computer where the fleet was created; kogge fleet show " + name + " lists the keys that are here"},
 		{identity.ErrSheet, "compare the file with the paper: a line is four groups of four, letters A to Z and digits 2 to 7"},
 		{errNoTerminal, "add: --passphrase-file FILE"},
 	}
@@ -148,7 +148,7 @@ type newPassphrase struct {
 
 func (p *newPassphrase) register(cmd *cobra.Command) {
 	p.passphraseFlags.register(cmd)
-	cmd.Flags().BoolVar(&p.none, "no-passphrase", false, "leave the keys open on this disk: for trying things out")
+	cmd.Flags().BoolVar(&p.none, "no-passphrase", false, "store the keys unencrypted: for trying things out")
 	cmd.MarkFlagsMutuallyExclusive("passphrase-file", "no-passphrase")
 }
 
@@ -159,7 +159,7 @@ func (p *newPassphrase) get(ctx context.Context, fleet string) (string, error) {
 	}
 	passphrase, err := p.fresh(ctx, "the keys of fleet "+fleet)
 	if errors.Is(err, errNoTerminal) {
-		err = hinted{err, "add: --passphrase-file FILE, or --no-passphrase to leave the keys open on this disk"}
+		err = hinted{err, "add: --passphrase-file FILE, or --no-passphrase to store the keys unencrypted"}
 	}
 	return passphrase, err
 }
@@ -169,11 +169,11 @@ func fleetCreateCommand() *cobra.Command {
 	var operator string
 	cmd := &cobra.Command{
 		Use:   "create NAME",
-		Short: "Make a fleet: its keys, and you as its first admin",
-		Long: "Makes a fleet in a folder of its own below ~/.config/kogge (or $KOGGE_CONFIG): three owner keys, of which\n" +
-			"any two are the owner; a CA for operators and one for nodes; your certificate as its first admin. One owner\n" +
-			"key and the operator CA's key are encrypted under a passphrase, the other two owner keys are recovery\n" +
-			"sheets to print. There are no nodes in it yet: kogge fleet token lets them in.",
+		Short: "Create a fleet: its keys, and you as its first admin",
+		Long: "Creates a fleet in a folder of its own below ~/.config/kogge (or $KOGGE_CONFIG): three owner keys, any two of\n" +
+			"which act as the owner; a CA for operators and one for nodes; and your certificate as the first admin. One\n" +
+			"owner key and the operator CA's key are encrypted under a passphrase. The other two owner keys are recovery\n" +
+			"sheets to print. The fleet has no nodes yet: kogge fleet token lets them in.",
 		Example: "  kogge fleet create hanse\n  kogge fleet create try --no-passphrase",
 		Args:    exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -213,13 +213,13 @@ func createFleet(ctx context.Context, name, operator string, secret newPassphras
 	if err := f.Save(dir, passphrase); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Fleet %s is made, with %s as its first admin.\n  id      %s\n  folder  %s\n\n", name, operator, f.Genesis.ID(), dir)
-	fmt.Fprintf(out, "Print these recovery sheets, keep them in two places, and delete the files. With the\nowner key in the folder, any two of the three are the owner of the fleet:\n")
+	fmt.Fprintf(out, "Fleet %s is created, with %s as its first admin.\n  id      %s\n  folder  %s\n\n", name, operator, f.Genesis.ID(), dir)
+	fmt.Fprintf(out, "Print these recovery sheets, keep them in two places, and delete the files. There are\nthree owner keys, these and one in the folder; any two act as the owner of the fleet:\n")
 	for _, sheet := range f.Sheets() {
 		fmt.Fprintf(out, "  %s\n", sheet)
 	}
 	if passphrase == "" {
-		fmt.Fprintf(out, "\nThe keys lie open in the folder: whoever can read it has the fleet.\n")
+		fmt.Fprintf(out, "\nThe keys are not encrypted: whoever can read the folder controls the fleet.\n")
 	}
 	fmt.Fprintf(out, "\nNext, a file that lets a node in:\n  kogge fleet token %s\n", name)
 	return nil
@@ -318,25 +318,25 @@ func fleetTokenCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use:   "token NAME",
-		Short: "Write a join.yaml, with which a node can be adopted",
-		Long: "Writes a join.yaml: the fleet's id and genesis, and a token that lets one node in. The node proves the\n" +
-			"token when it is adopted, never sends it, and forgets it then. The file is a secret until that day.",
+		Short: "Write a join.yaml that lets a node into the fleet",
+		Long: "Writes a join.yaml: the fleet's id and genesis, and a token that lets one node in. When the node is adopted,\n" +
+			"it proves the token without sending it, and then forgets it. Until then, keep the file secret.",
 		Example: "  kogge fleet token hanse --node n1\n  kogge fleet token hanse --count 20 --expires 72h -o - > join.yaml",
 		Args:    exactly("NAME"), ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return fleetHint(writeJoin(args[0], terms, out, cmd.OutOrStdout()), args[0])
 		},
 	}
-	cmd.Flags().StringVar(&terms.Node, "node", "", "the one name that a node may be adopted under (default: any)")
-	cmd.Flags().IntVar(&terms.Count, "count", 1, "how many nodes the token lets in")
-	cmd.Flags().DurationVar(&terms.Life, "expires", identity.TokenLife, "from when on it lets no node in")
+	cmd.Flags().StringVar(&terms.Node, "node", "", "the only name that the node may have in the fleet (default: any)")
+	cmd.Flags().IntVar(&terms.Count, "count", 1, "number of nodes that the token lets in")
+	cmd.Flags().DurationVar(&terms.Life, "expires", identity.TokenLife, "time until the token expires")
 	cmd.Flags().StringVarP(&out, "output", "o", identity.JoinName, "file to write; - prints it")
 	return cmd
 }
 
 func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) error {
 	if terms.Count < 1 || terms.Life <= 0 {
-		return fmt.Errorf("fleet token: --count and --expires are more than nothing")
+		return fmt.Errorf("fleet token: --count and --expires must be positive")
 	}
 	f, err := loadFleet(name)
 	if err != nil {
@@ -352,7 +352,7 @@ func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) 
 	}
 	file, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return hinted{fmt.Errorf("fleet token: %s is there already, and may hold a token", out), "delete it, or add: -o FILE"}
+		return hinted{fmt.Errorf("fleet token: %s exists already, and may hold a token", out), "delete it, or add: -o FILE"}
 	}
 	if err != nil {
 		return fmt.Errorf("fleet token: %w", err)
@@ -372,7 +372,7 @@ func writeJoin(name string, terms identity.Terms, out string, stdout io.Writer) 
 		whom = fmt.Sprintf("%d nodes", t.Count)
 	}
 	fmt.Fprintf(stdout, "%s lets %s into fleet %s until %s (token %s).\n", out, whom, name, t.Expires.Local().Format("2006-01-02 15:04"), t.ID)
-	fmt.Fprintf(stdout, "Put it beside node.yaml, as kogge/%s on the node's boot partition, and start the node.\nThen look where it is, and take it in:\n  kogge node find\n  kogge node adopt ADDRESS\n", identity.JoinName)
+	fmt.Fprintf(stdout, "Put it beside node.yaml, as kogge/%s on the node's boot partition, and start the node.\nThen find the node and adopt it:\n  kogge node find\n  kogge node adopt ADDRESS\n", identity.JoinName)
 	return nil
 }
 
@@ -382,9 +382,9 @@ func fleetRecoverCommand() *cobra.Command {
 	var check bool
 	cmd := &cobra.Command{
 		Use:   "recover NAME --sheet FILE",
-		Short: "Read a recovery sheet back into an owner key",
-		Long: "Reads the four lines of a recovery sheet, as it was printed or as somebody typed them, and puts the owner\n" +
-			"key into the fleet's folder. With --check it only says which of the keys it is.",
+		Short: "Restore an owner key from its recovery sheet",
+		Long: "Reads the four lines of a recovery sheet, printed or typed, and writes the owner key to the fleet's folder.\n" +
+			"With --check it only says which key the sheet holds.",
 		Example: "  kogge fleet recover hanse --sheet typed.txt --check",
 		Args:    exactly("NAME"), ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -396,7 +396,7 @@ func fleetRecoverCommand() *cobra.Command {
 	}
 	secret.register(cmd)
 	cmd.Flags().StringVar(&sheet, "sheet", "", "file with the four lines")
-	cmd.Flags().BoolVar(&check, "check", false, "only say whether the sheet is right")
+	cmd.Flags().BoolVar(&check, "check", false, "only check the sheet")
 	return cmd
 }
 
@@ -414,7 +414,7 @@ func recoverOwner(ctx context.Context, name, sheet string, check bool, secret ne
 		return fmt.Errorf("%s: %w", sheet, err)
 	}
 	if check {
-		fmt.Fprintf(out, "%s is right: it is owner key %d of %d of fleet %s.\n", sheet, i, len(f.Genesis.Owners), name)
+		fmt.Fprintf(out, "%s is correct: it is owner key %d of %d of fleet %s.\n", sheet, i, len(f.Genesis.Owners), name)
 		return nil
 	}
 	passphrase, err := secret.get(ctx, name)

@@ -23,7 +23,7 @@ func TestRenew(t *testing.T) {
 		{"young", "", 7, false, "renewed: your certificate for fleet young is good until"},
 		{"open", "", 10, true, "good until"},
 		{"over", "", 30, true, "good until"},
-		{"locked", "correct horse", 10, false, "; a new one takes the passphrase: kogge fleet renew locked"},
+		{"locked", "correct horse", 10, false, "; to renew it with the passphrase: kogge fleet renew locked"},
 	} {
 		made, err := identity.Create(c.name, "ada", now.AddDate(0, -c.age, 0))
 		if err != nil {

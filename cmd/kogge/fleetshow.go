@@ -40,7 +40,7 @@ type tokenFacts struct {
 func fleetShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "show NAME", Short: "Show a fleet's keys and tokens, without a secret", Args: exactly("NAME"),
+		Use: "show NAME", Short: "Show a fleet's keys and tokens, but no secrets", Args: exactly("NAME"),
 		Example:           "  kogge fleet show hanse --json",
 		ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -116,7 +116,7 @@ func (f fleetFacts) print(out io.Writer) error {
 		}
 	}
 	if len(f.Sheets) > 0 {
-		fmt.Fprintf(out, "\nStill on this disk, to be printed, kept in two places and deleted:\n  %s\n", strings.Join(f.Sheets, "\n  "))
+		fmt.Fprintf(out, "\nStill on this disk: print them, keep them in two places, and delete the files:\n  %s\n", strings.Join(f.Sheets, "\n  "))
 	}
 	return nil
 }

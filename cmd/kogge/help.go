@@ -18,7 +18,7 @@ func teach(root *cobra.Command) {
 	cobra.EnableCommandSorting = false // a group shows its commands in the order in which one needs them
 	cobra.AddTemplateFunc("fill", func(text string) string { return fill(text, width()) })
 	cobra.AddTemplateFunc("flags", func(f *pflag.FlagSet) string { return f.FlagUsagesWrapped(width()) })
-	root.SetHelpTemplate(`{{fill (or .Long .Short)}}{{if or .Runnable .HasSubCommands}}
+	root.SetHelpTemplate(`{{if .IsAdditionalHelpTopicCommand}}{{.Long}}{{else}}{{fill (or .Long .Short)}}{{end}}{{if or .Runnable .HasSubCommands}}
 
 {{.UsageString}}{{else}}
 {{end}}`)
@@ -41,7 +41,7 @@ Flags:
 Pages (kogge help PAGE):{{range .Commands}}{{if .IsAdditionalHelpTopicCommand}}
   {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
 
-{{.CommandPath}} COMMAND --help tells about one of them.{{end}}
+{{.CommandPath}} COMMAND --help explains a command.{{end}}
 `)
 }
 
@@ -96,7 +96,7 @@ func section(root *cobra.Command, title string, commands ...*cobra.Command) {
 
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "help [COMMAND|PAGE]", Short: "Tell about a command, or show a page",
+		Use: "help [COMMAND|PAGE]", Short: "Show help for a command, or a page",
 		Example: "  kogge help\n  kogge help vm run\n  kogge help first-steps",
 		Args:    cobra.ArbitraryArgs,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -116,29 +116,11 @@ func helpCommand() *cobra.Command {
 			at, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
 				err := fmt.Errorf("help: there is no command or page %q", strings.Join(args, " "))
-				return usage{hinted{err, "kogge help lists what there is"}}
+				return usage{hinted{err, "kogge help lists the commands and pages"}}
 			}
 			at.InitDefaultHelpFlag()
 			at.SetOut(cmd.OutOrStdout())
 			return at.Help()
 		},
-	}
-}
-
-// page is a command that only has a text.
-func page(name, short, text string) *cobra.Command {
-	return &cobra.Command{Use: name, Short: short, Long: strings.Trim(text, "\n")}
-}
-
-// pages are what kogge help tells beside the commands.
-func pages() []*cobra.Command {
-	return []*cobra.Command{
-		page("first-steps", "From nothing to a node that runs your containers", firstStepsPage),
-		page("compose", "What happens to a Compose file", composePage),
-		page("contexts", "Which fleet, and which node of it", contextsPage),
-		page("roles", "Who may do what", rolesPage),
-		page("files", "What lies where on this computer", filesPage),
-		page("json", "Answers for programs", jsonPage),
-		page("exit-codes", "What a script learns from a command", exitCodesPage),
 	}
 }

@@ -31,12 +31,15 @@ func plain(t *testing.T) {
 	}
 }
 
-// TestHelp holds every page of help, so that a change of their words is read, and
-// that no line is too long for a terminal.
+// TestHelp holds the help of every command, so that a change of its words is read, and
+// that no line is too long for a terminal. [TestPages] does so for the pages.
 func TestHelp(t *testing.T) {
 	plain(t)
 	var all strings.Builder
 	everyCommand(rootCommand(), func(cmd *cobra.Command) {
+		if cmd.IsAdditionalHelpTopicCommand() {
+			return
+		}
 		var b bytes.Buffer
 		cmd.SetOut(&b)
 		if err := cmd.Help(); err != nil {
@@ -85,6 +88,9 @@ var gap = regexp.MustCompile(` {2,}| # `)
 func TestExamples(t *testing.T) {
 	found := 0
 	everyCommand(rootCommand(), func(cmd *cobra.Command) {
+		if cmd.IsAdditionalHelpTopicCommand() {
+			return // see TestPages
+		}
 		for line := range strings.Lines(cmd.Long + "\n" + cmd.Example) {
 			if !strings.HasPrefix(line, "  ") {
 				continue

@@ -39,22 +39,22 @@ func nodeHint(said *connect.Error) string {
 	case connect.CodeUnavailable, connect.CodeUnauthenticated, connect.CodeUnknown:
 		switch {
 		case has(identity.ErrRevoked):
-			return "who signed you has revoked this key; to return takes an invitation and another one"
+			return "this key is revoked: to return, ask for an invitation and make a new key"
 		case has(identity.ErrExpired):
-			return "kogge fleet list shows until when yours is good; kogge fleet renew, or kogge operator renew, gets another"
+			return "kogge fleet list shows until when yours is good; kogge fleet renew or kogge operator renew gets a new one"
 		case has(identity.ErrForeign):
-			return "the node is in another fleet than --fleet says: kogge fleet list shows those that there are"
+			return "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets"
 		case has(api.ErrOtherNode):
-			return "it has moved: kogge node adopt ADDRESS has this computer remember where it is now"
+			return "the node has moved: kogge node adopt ADDRESS records its new address"
 		case connect.IsWireError(said): // it is there, and says what it waits for
 			return ""
 		}
-		return "is it on, and is its address right? kogge node list shows the address"
+		return "is the node on, and is its address right? kogge node list shows the address"
 	case connect.CodeDeadlineExceeded:
-		return "it is there, or it was: is the line slow, or the node busy? kogge node status tells"
+		return "is the connection slow, or the node busy? kogge node status shows more"
 	case connect.CodePermissionDenied:
 		if strings.Contains(text, ": this needs ") { // and not a registry that refuses the node
-			return "kogge help roles tells who may do what; who signed you can give you another role"
+			return "kogge help roles explains the roles; whoever signed you can give you another one"
 		}
 	case connect.CodeUnimplemented:
 		return "the node's release is older than this program: kogge version --node NODE shows both"

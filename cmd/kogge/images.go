@@ -18,13 +18,13 @@ import (
 )
 
 func imagesCommand() *cobra.Command {
-	return group("images", "See to the container images of a node", imagesListCommand(), imagesPullCommand(), imagesLoadCommand(), imagesRemoveCommand(), imagesPruneCommand())
+	return group("images", "Manage a node's container images", imagesListCommand(), imagesPullCommand(), imagesLoadCommand(), imagesRemoveCommand(), imagesPruneCommand())
 }
 
 func imagesListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "ls [NODE]", Short: "List the images that a node has", Args: cobra.MaximumNArgs(1),
+		Use: "ls [NODE]", Short: "List the images of a node", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge images ls n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -68,11 +68,10 @@ func imagesPruneCommand() *cobra.Command {
 	var t target
 	var check bool
 	cmd := &cobra.Command{
-		Use: "prune [NODE]", Short: "Remove the images that no container uses", Args: cobra.MaximumNArgs(1),
-		Long: `Removes every image that no container uses, and what broken pulls left. Images of
-preloads stay, and so do those that are being pulled. A node does the same by itself,
-image by image, the one whose last use is longest ago first, when less than a tenth
-of its STATE is free.`,
+		Use: "prune [NODE]", Short: "Remove images that no container uses", Args: cobra.MaximumNArgs(1),
+		Long: `Removes images that no container uses, and the remains of broken pulls. Preloaded images stay,
+and so do images that are being pulled. When less than a tenth of its STATE is free, a node does
+the same by itself, least recently used first.`,
 		Example: "  kogge images prune --check\n  kogge images prune n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -94,7 +93,7 @@ of its STATE is free.`,
 		},
 	}
 	t.register(cmd)
-	cmd.Flags().BoolVar(&check, "check", false, "only say which would go")
+	cmd.Flags().BoolVar(&check, "check", false, "only list what would be removed")
 	return cmd
 }
 
@@ -105,7 +104,7 @@ func imagesLoadCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use:   "load FILE",
-		Short: "Put the images of a tar on a node",
+		Short: "Send the images in a tar to a node",
 		Long: "Sends a tar of images to the node: an OCI layout, or what docker save and podman save write. FILE\n" +
 			"may be - for standard input.",
 		Example: "  kogge images load web.tar\n  docker save web:1 | kogge images load - --node n1",
@@ -194,19 +193,19 @@ func imagesRemoveCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "rm IMAGE", Short: "Remove an image from a node", Args: exactly("IMAGE"),
-		Long:    "Forgets an image. One that a container uses, or that comes from a preload, takes --force: containers\nthat run go on, but their next start pulls it again.",
+		Long:    "Removes an image. If a container uses it, or if it was preloaded, add --force: running containers go\non, but their next start pulls the image again.",
 		Example: "  kogge images rm registry.example/web:1", ValidArgsFunction: t.completeWith(imageNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				_, err := c.RemoveImage(ctx, connect.NewRequest(&apiv1.RemoveImageRequest{Name: args[0], Force: force}))
 				if connect.CodeOf(err) == connect.CodeFailedPrecondition {
-					return hinted{err, "--force removes it all the same"}
+					return hinted{err, "--force removes it anyway"}
 				}
 				return err
 			})
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVar(&force, "force", false, "also one that is in use, or comes from a preload")
+	cmd.Flags().BoolVar(&force, "force", false, "also if it is in use, or was preloaded")
 	return cmd
 }

@@ -32,8 +32,8 @@ func main() {
 // rootCommand is the whole command line, in the order in which kogge help shows it.
 func rootCommand() *cobra.Command {
 	root := group("kogge", "Build images, run them, and operate fleets of nodes")
-	root.Long = "Kogge builds images, runs them in virtual machines or writes them to media, takes the machines that boot " +
-		"from them into a fleet, and gives them work. kogge help first-steps goes all the way once."
+	root.Long = "Kogge builds images, runs them in virtual machines or writes them to media, adopts the machines that boot " +
+		"from them into a fleet, and gives them work. kogge help first-steps shows the whole way once."
 	help := helpCommand()
 	root.SetHelpCommand(help)
 	section(root, "First steps", help, completionCommand(), versionCommand())
@@ -86,7 +86,7 @@ func group(name, short string, below ...*cobra.Command) *cobra.Command {
 				return nil
 			}
 			err := fmt.Errorf("there is no command %q", cmd.CommandPath()+" "+args[0])
-			return hinted{err, cmd.CommandPath() + " --help lists what there is"}
+			return hinted{err, cmd.CommandPath() + " --help lists the commands"}
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 func nodeCommand() *cobra.Command {
-	return group("node", "Adopt nodes and ask them",
+	return group("node", "Adopt, watch, configure and update nodes",
 		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(), nodeEventsCommand(), nodeTopCommand(),
 		nodeUpdateCommand(), nodeSlotsCommand(), nodeRollbackCommand(), nodeHistoryCommand(), nodeForgetFailureCommand(),
 		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
@@ -59,7 +59,7 @@ func (t *target) asks(cmd *cobra.Command, args []string, do func(context.Context
 func nodeStatusCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "status [NODE]", Short: "Show how a node is", Args: cobra.MaximumNArgs(1),
+		Use: "status [NODE]", Short: "Show a node's status", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge node status\n  kogge node status n1 --json", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -222,7 +222,7 @@ func nodeLogsCommand() *cobra.Command {
 	var follow bool
 	var tail int32
 	cmd := &cobra.Command{
-		Use: "logs SERVICE", Short: "Show the log of a service of the node", Args: exactly("SERVICE"),
+		Use: "logs SERVICE", Short: "Show the log of a node's service", Args: exactly("SERVICE"),
 		Example: "  kogge node logs agent -n 20\n  kogge node logs -f network --node n1", ValidArgsFunction: t.completeWith(serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
@@ -232,8 +232,8 @@ func nodeLogsCommand() *cobra.Command {
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
-	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "begin with the last lines, so many of them (0: all that are kept)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing until Ctrl-C")
+	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "`NUMBER` of lines from the end to start with (0: all)")
 	return cmd
 }
 
@@ -241,7 +241,7 @@ func nodeDmesgCommand() *cobra.Command {
 	var t target
 	var follow bool
 	cmd := &cobra.Command{
-		Use: "dmesg [NODE]", Short: "Show the kernel's log", Args: cobra.MaximumNArgs(1),
+		Use: "dmesg [NODE]", Short: "Show a node's kernel log", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge node dmesg n1\n  kogge node dmesg -f", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -251,15 +251,15 @@ func nodeDmesgCommand() *cobra.Command {
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing until Ctrl-C")
 	return cmd
 }
 
 func nodeRestartCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "restart SERVICE", Short: "Restart a service of the node", Args: exactly("SERVICE"),
-		Long:    "Restarts a service of the node itself. Containers go on while containerd or agent restart; kogge restart is for containers.",
+		Use: "restart SERVICE", Short: "Restart one of a node's services", Args: exactly("SERVICE"),
+		Long:    "Restarts one of a node's own services. Containers keep running while containerd or agent restart. For a container, use kogge restart.",
 		Example: "  kogge node restart clock --node n1", ValidArgsFunction: t.completeWith(serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
@@ -277,10 +277,10 @@ func nodeEndCommand(how string) *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use:   how + " NODE",
-		Short: map[string]string{"reboot": "Restart a node in order", "poweroff": "Shut a node down and switch it off"}[how],
+		Short: map[string]string{"reboot": "Shut down cleanly and reboot", "poweroff": "Shut down cleanly and power off"}[how],
 		Long: map[string]string{
-			"reboot":   "Has a node stop its containers and services, sync its disk and start anew.",
-			"poweroff": "Has a node stop its containers and services, sync its disk and switch itself off. From here nobody switches it on again.",
+			"reboot":   "Stops a node's containers and services, syncs its disk and reboots it.",
+			"poweroff": "Stops a node's containers and services, syncs its disk and switches it off. Only somebody at the machine can switch it on again.",
 		}[how],
 		Example: "  kogge node " + how + " n1",
 		Args:    exactly("NODE"), ValidArgsFunction: t.completeNodes,
@@ -362,7 +362,7 @@ func logsCommand() *cobra.Command {
 	var follow bool
 	var tail int32
 	cmd := &cobra.Command{
-		Use: "logs CONTAINER", Short: "Show the output of a container", Args: exactly("CONTAINER"),
+		Use: "logs CONTAINER", Short: "Show a container's output", Args: exactly("CONTAINER"),
 		Example: "  kogge logs web\n  kogge logs -f -n 100 web --node n1", ValidArgsFunction: t.completeWith(containerNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
@@ -372,8 +372,8 @@ func logsCommand() *cobra.Command {
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
-	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "begin with the last lines, so many of them (0: all that are kept)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing until Ctrl-C")
+	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "`NUMBER` of lines from the end to start with (0: all)")
 	return cmd
 }
 
@@ -385,7 +385,7 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 		Use: verb + " CONTAINER", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a container", Args: exactly("CONTAINER"),
 		Long: map[string]string{
 			"start":   "Starts a container that was stopped, or has ended, and waits until it runs.",
-			"stop":    "Stops a container and waits until it has. It stays stopped until kogge start, or until the node's agent starts anew, as at a reboot.",
+			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, or until the node's agent restarts, as at a reboot.",
 			"restart": "Stops a container, starts it again, and waits until it runs.",
 		}[verb],
 		Example: "  kogge " + verb + " web\n  kogge " + verb + " web --node n1 --no-wait", ValidArgsFunction: t.completeWith(containerNames),
@@ -405,7 +405,7 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return once the node has taken the order")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is done")
 	return cmd
 }
 

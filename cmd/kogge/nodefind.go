@@ -54,16 +54,16 @@ func nodeFindCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "find",
 		Short: "Look for nodes on this computer's networks",
-		Long: "Asks on every network of this computer which nodes there are, by multicast DNS, and lists those that answer:\n" +
-			"new ones that wait to be adopted, those of your fleets, and those of others. Nobody checks what they say of\n" +
-			"themselves: a node proves who it is when it is adopted or called.\n\n" +
-			"A node answers to HOST.local, too, unless its node.yaml says mdns: false. Routers pass none of this on, so\n" +
-			"nodes of other networks are not found, nor VMs without a network of their own.",
+		Long: "Asks all networks of this computer for nodes, by multicast DNS, and lists those that answer: new nodes that wait\n" +
+			"to be adopted, nodes of your fleets, and nodes of other fleets. Their answers are not verified: a node proves\n" +
+			"who it is when it is adopted or called.\n\n" +
+			"A node also answers to HOST.local, unless its node.yaml says mdns: false. Routers pass none of this on: nodes on\n" +
+			"other networks are not found, nor are VMs without a network of their own.",
 		Example: "  kogge node find\n  kogge node adopt kogge-3f2a9c.local\n  kogge node find --timeout 10s --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if wait <= 0 {
-				return usage{errors.New("node find: --timeout is more than nothing")}
+				return usage{errors.New("node find: --timeout must be positive")}
 			}
 			fleets, err := knownFleets()
 			if err != nil {
@@ -83,7 +83,7 @@ func nodeFindCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
 			if len(rows) == 0 {
-				say("no node answered within %s; those on this computer's own networks can be found, and no others", wait)
+				say("no node answered within %s; only nodes on this computer's own networks can be found", wait)
 				return nil
 			}
 			if err := printFound(cmd.OutOrStdout(), rows); err != nil {
@@ -95,7 +95,7 @@ func nodeFindCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "timeout", defaultFindTime, "how long to wait for answers")
+	cmd.Flags().DurationVar(&wait, "timeout", defaultFindTime, "time to wait for answers")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -221,8 +221,8 @@ func foundHints(rows []foundNode) []string {
 	for _, h := range []struct{ state, one, more string }{
 		{foundWaits, "%[2]s waits to be adopted: kogge node adopt %[2]s", "%[1]d nodes wait to be adopted: kogge node adopt %[2]s, and so on"},
 		{foundNoJoin, "%[2]s has no join.yaml: kogge fleet token writes one, kogge image seed puts it on its disk", "%[1]d nodes have no join.yaml: kogge fleet token writes one, kogge image seed puts it on a disk"},
-		{foundNew, "%[2]s is in a fleet of yours: kogge node adopt %[2]s has this computer remember it", "%[1]d nodes of your fleets are not known here: kogge node adopt %[2]s, and so on, has this computer remember them"},
-		{foundMoved, "%[2]s has another address now: kogge node adopt %[2]s has this computer remember it", "%[1]d nodes have other addresses now: kogge node adopt %[2]s, and so on, has this computer remember them"},
+		{foundNew, "%[2]s is in a fleet of yours: kogge node adopt %[2]s records its address here", "%[1]d nodes of your fleets are not known here: kogge node adopt %[2]s, and so on, records their addresses"},
+		{foundMoved, "%[2]s has a new address: kogge node adopt %[2]s records it", "%[1]d nodes have new addresses: kogge node adopt %[2]s, and so on, records their addresses"},
 	} {
 		switch n := first[h.state]; count[h.state] {
 		case 0:

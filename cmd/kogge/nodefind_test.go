@@ -161,7 +161,7 @@ func TestFindAndAdopt(t *testing.T) {
 		t.Fatalf("found %q, want %q", got, want)
 	}
 	found("kogge-012345 192.0.2.7 hanse 1.0 pc-x86_64 waits to be adopted")
-	if got := say("adopt", "kogge-012345.local"); !strings.Contains(got, "n1 is a node of fleet hanse now") {
+	if got := say("adopt", "kogge-012345.local"); !strings.Contains(got, "n1 has joined fleet hanse") {
 		t.Error(got)
 	}
 	if got := say("status", "n1"); !strings.Contains(got, "node       n1 (") {

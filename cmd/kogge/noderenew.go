@@ -34,14 +34,14 @@ func reach(ctx context.Context, f *identity.Fleet, name, address string, do func
 	}
 	if errors.Is(err, identity.ErrExpired) {
 		if !renewsNodes(f) {
-			return hinted{err, "its certificate is renewed where the fleet was made, or by another admin with the node CA's key: kogge node renew " + name}
+			return hinted{err, "renew its certificate on the computer where the fleet was created, or have another admin with the node CA's key do it: kogge node renew " + name}
 		}
 		limited, cancel := context.WithTimeout(ctx, renewLimit)
 		defer cancel()
 		if shown, err = renewNode(limited, f, name, address); err != nil {
 			return err
 		}
-		say("renewed: the certificate of node %s was over, and is good until %s now", name, shown.NotAfter.Local().Format(time.DateOnly))
+		say("renewed: the certificate of node %s had expired, and is now good until %s", name, shown.NotAfter.Local().Format(time.DateOnly))
 		client.Close()
 		return do(ctx, client)
 	}
@@ -101,9 +101,9 @@ func nodeRenewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew [NODE]",
 		Short: "Renew a node's certificate",
-		Long: "Gives a node a certificate for another year, with the node CA's key in this folder, or with --all each node\n" +
-			"that this computer knows. Every call to a node does it by itself once two thirds of a certificate's life\n" +
-			"are over, and after any absence: this is for nodes that are seldom called.",
+		Long: "Gives a node a certificate for another year, signed with the node CA's key in this folder; with --all each node\n" +
+			"that this computer knows. Any call to a node does so by itself in the last third of a certificate's life, and\n" +
+			"after it has expired: this command is for nodes that are seldom called.",
 		Example: "  kogge node renew n1\n  kogge node renew --all",
 		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -111,14 +111,14 @@ func nodeRenewCommand() *cobra.Command {
 				t.node = args[0]
 			}
 			if all && t.node != "" {
-				return errors.New("node renew: a node, or --all of them")
+				return errors.New("node renew: name a node or add --all, not both")
 			}
 			f, err := t.openFleet()
 			if err != nil {
 				return err
 			}
 			if !renewsNodes(f) {
-				return hinted{fmt.Errorf("node renew: fleet %s: nodes are signed for by an admin who has the node CA's key", t.fleet), "do this on the computer where the fleet was made; kogge fleet show " + t.fleet + " says what is here"}
+				return hinted{fmt.Errorf("node renew: fleet %s: only an admin who has the node CA's key can sign nodes", t.fleet), "do this on the computer where the fleet was created; kogge fleet show " + t.fleet + " lists the keys that are here"}
 			}
 			nodes, err := readNodes(f)
 			if err != nil {

@@ -137,7 +137,7 @@ func TestNodeRenewElsewhere(t *testing.T) {
 	}
 	before := node.Certificate().Leaf
 	for _, c := range []struct{ verb, says, hint string }{
-		{"status", "not valid now", "kogge node renew n1"}, {"renew", "nodes are signed for by an admin", "where the fleet was made"},
+		{"status", "not valid now", "kogge node renew n1"}, {"renew", "only an admin who has the node CA's key", "where the fleet was created"},
 	} {
 		err := kogge(t, quietly(nodeCommand()), c.verb, "n1")
 		var h hinted

@@ -20,19 +20,19 @@ import (
 )
 
 func operatorCommand() *cobra.Command {
-	cmd := group("operator", "Let people operate a fleet, and stop them",
+	cmd := group("operator", "Invite, sign and revoke the operators of a fleet",
 		operatorInviteCommand(), operatorJoinCommand(), operatorSignCommand(), operatorInstallCommand(),
 		operatorRenewCommand(), operatorListCommand(), operatorRevokeCommand())
 	cmd.Long = `Lets other people operate a fleet. Each makes a key on their own computer, where it stays. Three files go
-between the two, by e-mail if you like:
+between you and them, by e-mail if you like:
 
-  you    kogge operator invite bob --role operator    writes dev-bob.invite: send it to bob
-  bob    kogge operator join dev-bob.invite           makes a key, writes dev-bob.request for you
-  you    kogge operator sign dev-bob.request          compares the key with bob, writes
-                                                      dev-bob.certificate: send it
-  bob    kogge operator install dev-bob.certificate   done
+  you    kogge operator invite bob --role operator   send dev-bob.invite to bob
+  bob    kogge operator join dev-bob.invite          send dev-bob.request back
+  you    kogge operator sign dev-bob.request         compare the key with bob,
+                                                     send dev-bob.certificate
+  bob    kogge operator install dev-bob.certificate  done
 
-A certificate is good for a year. Its successor goes the same way: kogge operator renew writes the request.`
+A certificate is good for a year. To get the next one, start with kogge operator renew, which writes a request.`
 	return cmd
 }
 
@@ -46,11 +46,10 @@ func operatorInviteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invite NAME --role ROLE",
 		Short: "Invite somebody to operate the fleet",
-		Long: "Writes an invitation to send to somebody: the fleet's genesis, a name and a role, and a secret that is\n" +
-			"good for one key. A reader sees how things are, an operator also changes what runs, an admin may ask a\n" +
-			"node for anything (kogge help roles). Signing and revoking stay with this computer.\n\n" +
-			"The secret keeps out who never saw the file. Who reads it on its way might still come first, with a key\n" +
-			"of their own: hence the two of you compare the key when you sign.",
+		Long: "Writes an invitation to send to somebody: the fleet's genesis, a name, a role (kogge help roles explains\n" +
+			"them), and a secret that is good for one key. Signing and revoking stay with this computer.\n\n" +
+			"Without the file, nobody can use the invitation. Somebody who reads the file on its way could come first,\n" +
+			"with a key of their own: so compare the key with each other when you sign.",
 		Example: "  kogge operator invite bob --role operator",
 		Args:    exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -63,7 +62,7 @@ func operatorInviteCommand() *cobra.Command {
 	}
 	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&role, "role", "", "reader, operator or admin")
-	cmd.Flags().DurationVar(&life, "expires", identity.InvitationLife, "from when on it lets nobody in")
+	cmd.Flags().DurationVar(&life, "expires", identity.InvitationLife, "time until the invitation expires")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: FLEET-NAME.invite)")
 	completeFlag(cmd, "role", cobra.FixedCompletions([]string{"reader", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -74,7 +73,7 @@ func invite(f *identity.Fleet, name, role string, life time.Duration, out string
 		return usage{hinted{errors.New("operator invite: no role"), "add: --role reader, --role operator or --role admin"}}
 	}
 	if life <= 0 {
-		return errors.New("operator invite: --expires is more than nothing")
+		return errors.New("operator invite: --expires must be positive")
 	}
 	parsed, err := identity.ParseRole(role)
 	if err != nil {
@@ -98,7 +97,7 @@ func invite(f *identity.Fleet, name, role string, life time.Duration, out string
 	}
 	fmt.Fprintf(stdout, "%s invites %s into fleet %s as %s, until %s.\nSend it to %s, who types:\n  kogge operator join %s\n",
 		out, name, f.Genesis.Name, parsed, i.Expires.Local().Format(minute), name, filepath.Base(out))
-	fmt.Fprintf(stdout, "and compares with you, by telephone say, the id of the fleet:\n  %s\n", fingerprint(f.Genesis.ID()))
+	fmt.Fprintf(stdout, "Compare the id of the fleet with each other, for example by telephone:\n  %s\n", fingerprint(f.Genesis.ID()))
 	return nil
 }
 
@@ -107,7 +106,7 @@ func invite(f *identity.Fleet, name, role string, life time.Duration, out string
 func writeSecret(name string, content func() ([]byte, error)) error {
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return hinted{fmt.Errorf("%s is there already", name), "delete it, or add: -o FILE"}
+		return hinted{fmt.Errorf("%s exists already", name), "delete it, or add: -o FILE"}
 	}
 	if err != nil {
 		return err
@@ -136,16 +135,16 @@ func operatorJoinCommand() *cobra.Command {
 	var as, out string
 	cmd := &cobra.Command{
 		Use:   "join INVITATION",
-		Short: "Make your key for a fleet you are invited to, and ask for a certificate",
-		Long: "Makes your key on this computer, which it never leaves, and writes a request to send back. There is no\n" +
-			"secret in that. With the certificate that comes of it, kogge operator install makes the fleet's folder.",
+		Short: "Accept an invitation: make your key, and ask for a certificate",
+		Long: "Makes your key on this computer, where it stays, and writes a request to send back. The request holds no\n" +
+			"secret. When the certificate comes back, kogge operator install creates the fleet's folder.",
 		Example: "  kogge operator join hanse-bob.invite",
 		Args:    exactly("INVITATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return joinFleet(args[0], as, out, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&as, "as", "", "what to call the fleet on this computer (default: as its founder does)")
+	cmd.Flags().StringVar(&as, "as", "", "`NAME` of the fleet on this computer (default: the name in the invitation)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: FLEET-NAME.request)")
 	return cmd
 }
@@ -172,7 +171,7 @@ func joinFleet(file, as, out string, stdout io.Writer) error {
 	j, err := identity.StartJoining(root, as, i, time.Now())
 	switch {
 	case errors.Is(err, identity.ErrExists):
-		return hinted{err, "if you are in the fleet: kogge operator renew; if another has its name: add --as NAME"}
+		return hinted{err, "if you are in the fleet already: kogge operator renew; if another fleet has this name: add --as NAME"}
 	case errors.Is(err, identity.ErrInvitationExpired):
 		return hinted{err, "ask for another one"}
 	case err != nil:
@@ -181,7 +180,7 @@ func joinFleet(file, as, out string, stdout io.Writer) error {
 	if err := writeRequest(out, j.Request); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s asks to be %s of fleet %s, as %s. Send it back, and compare with who\ninvited you, by telephone say:\n", out, i.Name, i.Genesis.Name, i.Role)
+	fmt.Fprintf(stdout, "%s asks to be %s of fleet %s, as %s. Send it back, and compare with\nwhoever invited you, for example by telephone:\n", out, i.Name, i.Genesis.Name, i.Role)
 	fmt.Fprintf(stdout, "  your key   %s\n  the fleet  %s\n", fingerprint(j.Request.Key()), fingerprint(i.Genesis.ID()))
 	fmt.Fprintf(stdout, "You get a certificate back:\n  kogge operator install %s-%s.certificate\n", i.Genesis.Name, i.Name)
 	return nil
@@ -201,10 +200,10 @@ func operatorSignCommand() *cobra.Command {
 	var compared, out string
 	cmd := &cobra.Command{
 		Use:   "sign REQUEST",
-		Short: "Give who was invited his certificate",
-		Long: "Signs the request of somebody who was invited, or who is an operator and wants a new certificate. Of a\n" +
-			"new key it shows the fingerprint, which you compare by telephone: files may be changed on their way. In\n" +
-			"scripts --fingerprint is what you were told.",
+		Short: "Sign an invited operator's request",
+		Long: "Signs the request of somebody who was invited, or of an operator who wants a new certificate. If the key is\n" +
+			"new, its fingerprint is shown: compare it by telephone, because a file can be changed on its way. In scripts,\n" +
+			"--fingerprint gives the fingerprint that you were told.",
 		Example: "  kogge operator sign hanse-bob.request",
 		Args:    exactly("REQUEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -212,7 +211,7 @@ func operatorSignCommand() *cobra.Command {
 		},
 	}
 	secret.register(cmd)
-	cmd.Flags().StringVar(&compared, "fingerprint", "", "the key's fingerprint, as you were told it (default: ask on the terminal)")
+	cmd.Flags().StringVar(&compared, "fingerprint", "", "fingerprint of the key that you were told (default: ask on the terminal)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: FLEET-NAME.certificate)")
 	return cmd
 }
@@ -269,9 +268,9 @@ func requestHint(err error, r *identity.OperatorRequest, fleet string) error {
 	}{
 		{identity.ErrNotInvited, "invitations are signed where they were made; " + again},
 		{identity.ErrInvitationExpired, again},
-		{identity.ErrInvitationUsed, "was the other key " + r.Name + "'s? if not, a stranger had the mail: kogge operator revoke " + r.Name + " --fleet " + fleet},
-		{identity.ErrAskedOther, "somebody edited the file on its way: have it sent again"},
-		{identity.ErrRevoked, "who returns makes a new key; " + again},
+		{identity.ErrInvitationUsed, "did " + r.Name + " make the other key? if not, a stranger read the mail: kogge operator revoke " + r.Name + " --fleet " + fleet},
+		{identity.ErrAskedOther, "the file was changed on its way: ask for it again"},
+		{identity.ErrRevoked, "an operator who returns makes a new key; " + again},
 	} {
 		if errors.Is(err, h.is) {
 			return hinted{err, h.hint}
@@ -296,7 +295,7 @@ func fleetByID(id string) (string, *identity.Fleet, error) {
 			return name, f, err
 		}
 	}
-	return "", nil, hinted{fmt.Errorf("it is for fleet %s, which this computer does not have", identity.Short(id)), "kogge fleet list shows the fleets there are"}
+	return "", nil, hinted{fmt.Errorf("it is for fleet %s, which this computer does not have", identity.Short(id)), "kogge fleet list lists the fleets"}
 }
 
 // unlock opens the operator CA's key, if it is under a passphrase.
@@ -324,7 +323,7 @@ func compare(ctx context.Context, r *identity.OperatorRequest, fleet, told strin
 		return hinted{fmt.Errorf("request of operator %s: there is no terminal to ask whether its key was compared", r.Name), "add what you were told: --fingerprint '…'"}
 	}
 	say("%s wants to be %s of fleet %s. The key in this request is\n\n    %s\n", r.Name, r.Role, fleet, own)
-	fmt.Fprintf(os.Stderr, "Does %s see the same? Ask, and not by the way the file came (yes or no): ", r.Name)
+	fmt.Fprintf(os.Stderr, "Does %s see the same? Ask, but not over the way that the file came (yes or no): ", r.Name)
 	answer, err := askLine(ctx)
 	if err != nil {
 		return err
@@ -360,9 +359,9 @@ func askLine(ctx context.Context) (string, error) {
 func operatorInstallCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "install CERTIFICATE",
-		Short: "Use the certificate that came back",
-		Long: "Puts a certificate where its key is. After kogge operator join that makes the fleet's folder, and every\n" +
-			"command can be used with the fleet; after kogge operator renew the new certificate replaces the old one.",
+		Short: "Install the certificate that came back",
+		Long: "Puts a certificate beside its key. After kogge operator join this creates the fleet's folder, and every\n" +
+			"command works with the fleet. After kogge operator renew it replaces the old certificate.",
 		Example: "  kogge operator install hanse-bob.certificate",
 		Args:    exactly("CERTIFICATE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -398,8 +397,8 @@ func operatorRenewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew",
 		Short: "Ask for a new certificate for the key you have",
-		Long: "Writes a request for another year, to send to who signed the last one. It does not matter whether that is\n" +
-			"over already. kogge operator install then takes the certificate that comes back. Where the fleet was made,\n" +
+		Long: "Writes a request for another year, to send to whoever signed you. The old certificate may have expired.\n" +
+			"When the new one comes back, use kogge operator install. On the computer where the fleet was created,\n" +
 			"kogge fleet renew does it at once.",
 		Example: "  kogge operator renew --fleet hanse",
 		Args:    cobra.NoArgs,
@@ -409,7 +408,7 @@ func operatorRenewCommand() *cobra.Command {
 				return err
 			}
 			if f.HoldsCA(identity.KindOperator) != identity.Elsewhere {
-				return hinted{fmt.Errorf("operator renew: fleet %s is signed for on this computer", t.fleet), "kogge fleet renew " + t.fleet}
+				return hinted{fmt.Errorf("operator renew: this computer signs the operators of fleet %s", t.fleet), "kogge fleet renew " + t.fleet}
 			}
 			r, err := f.RenewalRequest()
 			if err != nil {
@@ -421,7 +420,7 @@ func operatorRenewCommand() *cobra.Command {
 			if err := writeRequest(out, r); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s asks for another year as %s of fleet %s. Send it to who signed you before, who types:\n  kogge operator sign %s\n",
+			fmt.Fprintf(cmd.OutOrStdout(), "%s asks for another year as %s of fleet %s. Send it to whoever signed you before, who types:\n  kogge operator sign %s\n",
 				out, r.Role, f.Genesis.Name, filepath.Base(out))
 			return nil
 		},
@@ -474,7 +473,7 @@ func operatorRows(f *identity.Fleet, now time.Time) ([]operatorRow, error) {
 func operatorListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "list [FLEET]", Short: "List the operators whom this computer signed or invited", Args: cobra.MaximumNArgs(1),
+		Use: "list [FLEET]", Short: "List the operators that this computer signed or invited", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge operator list\n  kogge operator list hanse --json", ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -492,7 +491,7 @@ func operatorListCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
 			if len(rows) == 0 {
-				say("fleet %s is signed for elsewhere: who signed you has the list; you are %s", t.fleet, f.Operator())
+				say("another computer signs the operators of fleet %s, and has their list; you are %s", t.fleet, f.Operator())
 				return nil
 			}
 			return printOperators(cmd.OutOrStdout(), rows)

@@ -43,7 +43,7 @@ func TestOperatorAfterAbsence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said := renew(folder); !strings.Contains(said, "this asks for a new one: kogge operator renew --fleet hanse") {
+	if said := renew(folder); !strings.Contains(said, "to ask for a new one: kogge operator renew --fleet hanse") {
 		t.Errorf("says %q", said)
 	}
 

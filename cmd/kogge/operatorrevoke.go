@@ -23,12 +23,12 @@ func operatorRevokeCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "Stop somebody operating the fleet",
-		Long: "Notes that every key of an operator is revoked, forgets his open invitations, and tells each node that\n" +
-			"this computer knows (kogge node list); what runs under those keys there ends. A node that is adopted later\n" +
-			"learns it then. One that cannot be reached is named: repeat the command until all know. It tells all that\n" +
-			"were ever revoked.\n" +
-			"There is no way back: who returns is invited anew, and makes another key.",
+		Short: "Revoke an operator",
+		Long: "Revokes every key of an operator, withdraws their open invitations, and tells each node that this computer\n" +
+			"knows (kogge node list). Nodes end what runs under those keys. A node that is adopted later learns of it then.\n" +
+			"If a node cannot be reached, it is named: repeat the command until all of them know. Each time it passes on\n" +
+			"all revocations so far.\n" +
+			"Revoking is final: an operator who returns needs a new invitation, and makes a new key.",
 		Example: "  kogge operator revoke bob --fleet hanse",
 		Args:    exactly("NAME"), ValidArgsFunction: t.completeOperators,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,7 +60,7 @@ func (t *target) completeOperators(_ *cobra.Command, args []string, _ string) ([
 
 func revoke(ctx context.Context, f *identity.Fleet, fleet, name string, out io.Writer) error {
 	if f.HoldsCA(identity.KindOperator) == identity.Elsewhere {
-		return hinted{fmt.Errorf("operator revoke: fleet %s is signed for elsewhere", fleet), "do this on the computer where " + name + " was signed"}
+		return hinted{fmt.Errorf("operator revoke: another computer signs the operators of fleet %s", fleet), "do this on the computer where " + name + " was signed"}
 	}
 	withdrawn, err := f.Withdraw(name)
 	if err != nil {
@@ -68,7 +68,7 @@ func revoke(ctx context.Context, f *identity.Fleet, fleet, name string, out io.W
 	}
 	mine, err := f.RevokeOperator(name, time.Now())
 	if errors.Is(err, identity.ErrNoOperator) && withdrawn > 0 {
-		fmt.Fprintf(out, "The invitation of %s into fleet %s is withdrawn; nobody had come by it.\n", name, fleet)
+		fmt.Fprintf(out, "The invitation of %s into fleet %s is withdrawn; nobody had used it.\n", name, fleet)
 		return nil
 	}
 	if errors.Is(err, identity.ErrNoOperator) {
@@ -90,7 +90,7 @@ func revoke(ctx context.Context, f *identity.Fleet, fleet, name string, out io.W
 		return err
 	}
 	if len(nodes) == 0 {
-		fmt.Fprintf(out, "This computer knows no node of the fleet; those to come are told when they are adopted.\n")
+		fmt.Fprintf(out, "This computer knows no node of the fleet. Nodes that are adopted later learn of it then.\n")
 		return nil
 	}
 	missed, err := tellNodes(ctx, f, nodes, keys, out)
@@ -98,7 +98,7 @@ func revoke(ctx context.Context, f *identity.Fleet, fleet, name string, out io.W
 		return err
 	}
 	err = fmt.Errorf("operator %s: %d of %s not told: %s", name, len(missed), count(len(nodes), "node"), strings.Join(missed, ", "))
-	return hinted{err, name + " still operates those; repeat it once they can be reached: kogge operator revoke " + name + " --fleet " + fleet}
+	return hinted{err, name + " can still operate them; repeat this when they can be reached: kogge operator revoke " + name + " --fleet " + fleet}
 }
 
 // count is a number of things.

@@ -15,7 +15,7 @@ import (
 type passphraseFlags struct{ file string }
 
 func (p *passphraseFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&p.file, "passphrase-file", "", "file whose one line is the passphrase (default: ask on the terminal)")
+	cmd.Flags().StringVar(&p.file, "passphrase-file", "", "file with the passphrase as its only line (default: ask on the terminal)")
 }
 
 // fresh asks for a new passphrase, twice. what is what it will protect.
@@ -28,11 +28,11 @@ func (p *passphraseFlags) fresh(ctx context.Context, what string) (string, error
 		return "", fmt.Errorf("passphrase: %w", err)
 	}
 	if first == "" {
-		return "", errors.New("passphrase: it is empty")
+		return "", errors.New("the passphrase is empty")
 	}
-	second, err := askSecret(ctx, "the same again: ")
+	second, err := askSecret(ctx, "passphrase again: ")
 	if err == nil && first != second {
-		err = errors.New("the two are not the same")
+		err = errors.New("the two differ")
 	}
 	if err != nil {
 		return "", fmt.Errorf("passphrase: %w", err)

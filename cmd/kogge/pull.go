@@ -23,13 +23,14 @@ func imagesPullCommand() *cobra.Command {
 	var t target
 	var platform string
 	cmd := &cobra.Command{
-		Use: "pull IMAGE", Short: "Have a node pull an image from its registry",
+		Use: "pull IMAGE", Short: "Pull an image from its registry to a node",
 		Args: exactly("IMAGE"), ValidArgsFunction: t.completeWith(imageNames),
-		Long: `Has a node pull an image from its registry, whether or not it has one of that name.
+		Long: `Makes a node pull an image from its registry, even if the node has one of that name.
 
 IMAGE is a name as in a Compose file; with @sha256:… it means exactly those bytes.
-Ctrl-C ends the pull, unless a container waits for the image too; what came stays for a
-week, and the next pull goes on there. With --json every line is a report of its own.`,
+Ctrl-C ends the pull, unless a container waits for the image too. The bytes received so
+far stay for a week, and the next pull continues there. With --json every line is a
+report of its own.`,
 		Example: "  kogge images pull caddy:2\n  kogge images pull registry.example/ada/app@sha256:9f2c… --node n1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
@@ -52,7 +53,7 @@ week, and the next pull goes on there. With --json every line is a report of its
 		},
 	}
 	t.register(cmd)
-	cmd.Flags().StringVar(&platform, "platform", "", "of an image for several, the one for `OS/ARCH`, which the node has to be able to run")
+	cmd.Flags().StringVar(&platform, "platform", "", "pull the image for `OS/ARCH`, which the node has to be able to run")
 	return cmd
 }
 
@@ -188,7 +189,7 @@ func whence(l *apiv1.Layer) string {
 	case l.Before >= l.Size:
 		return "here already"
 	case l.Before > 0:
-		return fmt.Sprintf("from %s, which went on at %s", l.From, iec(uint64(l.Before)))
+		return fmt.Sprintf("from %s, which continued at %s", l.From, iec(uint64(l.Before)))
 	case l.From == "":
 		return "pulled"
 	}

@@ -18,15 +18,15 @@ import (
 )
 
 func registryCommand() *cobra.Command {
-	return group("registry", "Say where a node pulls images from, and as whom",
+	return group("registry", "Manage a node's registries: passwords, CAs, mirrors",
 		registryListCommand(), registryLoginCommand(), registryLogoutCommand(), registrySetCommand(),
-		group("mirror", "Say which mirrors of a registry are asked first", registryMirrorCommand("add"), registryMirrorCommand("rm")))
+		group("mirror", "Manage the mirrors of a registry", registryMirrorCommand("add"), registryMirrorCommand("rm")))
 }
 
 func registryListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "ls [NODE]", Short: "List what a node knows of registries, but no password", Args: cobra.MaximumNArgs(1),
+		Use: "ls [NODE]", Short: "List a node's registry settings, but no passwords", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge registry ls n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -68,7 +68,7 @@ func printRegistries(w io.Writer, all []*apiv1.Registry) {
 // lockedHint says what to do about settings that cannot be decrypted.
 func lockedHint(err error) error {
 	if connect.CodeOf(err) == connect.CodeFailedPrecondition && strings.Contains(err.Error(), "not encrypted to the key") {
-		return hinted{err, "forget them, and log in again: kogge registry logout --all"}
+		return hinted{err, "delete them, and log in again: kogge registry logout --all"}
 	}
 	return err
 }
@@ -78,13 +78,13 @@ func registryLoginCommand() *cobra.Command {
 	var user string
 	var stdin, unchecked bool
 	cmd := &cobra.Command{
-		Use: "login HOST", Short: "Have a node keep a password for a registry", Args: exactly("HOST"),
-		Long: `Have a node keep a password, or a token, for a registry.
+		Use: "login HOST", Short: "Store a password for a registry on a node", Args: exactly("HOST"),
+		Long: `Stores a password, or a token, for a registry on a node.
 
-The node asks the registry whether it takes the password, and keeps it, encrypted, on
-STATE. This computer keeps nothing. Nobody can read it back: a pull uses it, and
-kogge registry logout forgets it. HOST is the first part of an image's name;
-docker.io is Docker Hub, whose images have none.`,
+The node tries the password with the registry, and keeps it encrypted on STATE. This
+computer does not keep it. Nobody can read it back: pulls use it, and kogge registry
+logout deletes it. HOST is the first part of an image's name; use docker.io for Docker
+Hub, whose images have no such part.`,
 		Example: "  kogge registry login registry.example -u ada\n  pass registry | kogge registry login registry.example -u ada --password-stdin",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			password, err := readPassword(cmd, user, args[0], stdin)
@@ -97,16 +97,16 @@ docker.io is Docker Hub, whose images have none.`,
 					fmt.Fprintf(cmd.OutOrStdout(), "node %s keeps a password of %s for %s, encrypted on its STATE\n", t.node, user, args[0])
 				}
 				if connect.CodeOf(err) == connect.CodeFailedPrecondition && lockedHint(err) == err {
-					return hinted{err, "is the node's way there right? --no-check keeps the password without asking the registry"}
+					return hinted{err, "can the node reach the registry? --no-check keeps the password without trying it"}
 				}
 				return lockedHint(err)
 			})
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().StringVarP(&user, "username", "u", "", "`NAME` that the registry knows")
+	cmd.Flags().StringVarP(&user, "username", "u", "", "user `NAME` at the registry")
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input (default: ask on the terminal)")
-	cmd.Flags().BoolVar(&unchecked, "no-check", false, "do not ask the registry whether it takes the password")
+	cmd.Flags().BoolVar(&unchecked, "no-check", false, "do not try the password with the registry")
 	return cmd
 }
 
@@ -117,7 +117,7 @@ const maxPassword = 64 << 10
 // which every process of this computer could read.
 func readPassword(cmd *cobra.Command, user, host string, stdin bool) (string, error) {
 	if user == "" {
-		return "", hinted{errors.New("registry login: who logs in?"), "add: --username NAME"}
+		return "", hinted{errors.New("registry login: no user name"), "add: --username NAME"}
 	}
 	if !stdin {
 		password, err := askSecret(cmd.Context(), fmt.Sprintf("password of %s for %s: ", user, host))
@@ -138,7 +138,7 @@ func readPassword(cmd *cobra.Command, user, host string, stdin bool) (string, er
 	}
 	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 	if len(text) == 0 || len(text) > maxPassword {
-		return "", fmt.Errorf("registry login: the password on standard input has %d bytes, which is none or too many", len(text))
+		return "", fmt.Errorf("registry login: the password on standard input is empty or too long: %d bytes", len(text))
 	}
 	return string(text), nil
 }
@@ -147,8 +147,8 @@ func registryLogoutCommand() *cobra.Command {
 	var t target
 	var all bool
 	cmd := &cobra.Command{
-		Use: "logout HOST", Short: "Have a node forget the password for a registry",
-		Long:    "Has a node forget the password for a registry. With --all it forgets everything of every\nregistry: passwords, certificate authorities and mirrors.",
+		Use: "logout HOST", Short: "Delete a node's password for a registry",
+		Long:    "Deletes a node's password for a registry. With --all it deletes all registry settings: passwords,\ncertificate authorities and mirrors.",
 		Example: "  kogge registry logout registry.example",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all {
@@ -164,7 +164,7 @@ func registryLogoutCommand() *cobra.Command {
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVar(&all, "all", false, "forget everything of every registry")
+	cmd.Flags().BoolVar(&all, "all", false, "delete all settings of all registries")
 	return cmd
 }
 
@@ -173,10 +173,10 @@ func registrySetCommand() *cobra.Command {
 	var ca string
 	var noCA, insecure bool
 	cmd := &cobra.Command{
-		Use: "set HOST", Short: "Say how a registry proves itself", Args: exactly("HOST"),
-		Long: "Says which certificate authorities a registry's certificate may be from, besides those that the\n" +
-			"system knows, or that it speaks plain HTTP. While somebody is logged in neither can be changed.\n" +
-			"It holds for a web server that has releases of the node's system, too (kogge node update).",
+		Use: "set HOST", Short: "Set which CA a registry's certificate must come from", Args: exactly("HOST"),
+		Long: "Sets which certificate authorities may sign a registry's certificate, besides those of the system, or\n" +
+			"that the registry uses plain HTTP. Neither can be changed while a password is stored: log out first.\n" +
+			"The settings also hold for a web server with releases (kogge node update).",
 		Example: "  kogge registry set registry.lan:5000 --ca ca.pem\n  kogge registry set 192.0.2.7:5000 --insecure",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &apiv1.SetRegistryRequest{Host: args[0]}
@@ -196,15 +196,15 @@ func registrySetCommand() *cobra.Command {
 				pem := string(text)
 				r.Ca = &pem
 			case r.Insecure == nil:
-				return hinted{errors.New("registry set: what is to change?"), cmd.CommandPath() + " --help lists the flags"}
+				return hinted{errors.New("registry set: nothing to set"), cmd.CommandPath() + " --help lists the flags"}
 			}
 			return t.setRegistry(cmd, r)
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().StringVar(&ca, "ca", "", "`FILE` of certificate authorities (PEM) to believe besides the system's")
-	cmd.Flags().BoolVar(&noCA, "no-ca", false, "believe the system's only")
-	cmd.Flags().BoolVar(&insecure, "insecure", false, "speak plain HTTP, which everybody on the way reads and changes")
+	cmd.Flags().StringVar(&ca, "ca", "", "`FILE` of certificate authorities (PEM) to trust besides the system's")
+	cmd.Flags().BoolVar(&noCA, "no-ca", false, "trust only the system's certificate authorities")
+	cmd.Flags().BoolVar(&insecure, "insecure", false, "use plain HTTP, which everybody on the way can read and change")
 	return cmd
 }
 
@@ -224,7 +224,7 @@ func registryMirrorCommand(verb string) *cobra.Command {
 	var insecure bool
 	cmd := &cobra.Command{
 		Use: verb + " HOST URL", Args: exactly("HOST", "URL"),
-		Short:   map[string]string{"add": "Ask a mirror before the registry, after its other mirrors", "rm": "Ask a mirror no more"}[verb],
+		Short:   map[string]string{"add": "Add a mirror, to be asked before the registry", "rm": "Remove a mirror"}[verb],
 		Example: "  kogge registry mirror rm registry.example https://mirror.lan:5000",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &apiv1.SetRegistryRequest{Host: args[0]}
@@ -238,12 +238,13 @@ func registryMirrorCommand(verb string) *cobra.Command {
 	}
 	t.nodeFlags(cmd)
 	if verb == "add" {
-		cmd.Long = `Asks a mirror before the registry, after its other mirrors. URL is
-https://HOST[:PORT][/PREFIX]; PREFIX comes before the images' names there. A mirror is
-believed as the registry is: it may say what a tag means. Its own password and
-certificate authority are those of its host: kogge registry login, kogge registry set.`
+		cmd.Long = `Adds a mirror. The node asks it before the registry, and after the mirrors that were
+added earlier. URL is https://HOST[:PORT][/PREFIX]; PREFIX comes before the images' names
+there. The node trusts a mirror like the registry: a mirror decides what a tag means. The
+password and the certificate authority of a mirror are those of its host: kogge registry
+login, kogge registry set.`
 		cmd.Example = "  kogge registry mirror add registry.example https://mirror.lan:5000"
-		cmd.Flags().BoolVar(&insecure, "insecure", false, "the URL is plain HTTP, which everybody on the way reads and changes")
+		cmd.Flags().BoolVar(&insecure, "insecure", false, "the URL is plain HTTP, which everybody on the way can read and change")
 	}
 	return cmd
 }

@@ -20,10 +20,10 @@ import (
 )
 
 func releaseCommand() *cobra.Command {
-	return group("release", "Make releases, sign them, and carry them around",
+	return group("release", "Build, sign and distribute releases",
 		releaseCreateCommand(), releaseSignCommand(), releaseInspectCommand(), releaseVerifyCommand(),
 		releasePushCommand(), releasePullCommand(),
-		group("keys", "Keep the keys that make releases",
+		group("keys", "Manage the keys that sign releases",
 			keysCreateCommand(), keysListCommand(), keysMakeCommand(), keysAddCommand(), keysRotateCommand()))
 }
 
@@ -47,15 +47,16 @@ func releaseCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create -o RELEASE",
 		Short: "Build a release from this source tree, and sign it",
-		Long: `Builds what nodes install: for each board the kernel and the root file system, in one OCI image layout,
-a folder, or a tar if the name ends in .tar. The same commit gives the same bytes, whoever builds it.
+		Long: `Builds a release: for each board the kernel and the root file system, in one OCI image layout. The
+layout is a folder, or a tar if the name ends in .tar. The same commit gives the same bytes, whoever
+builds it.
 
-It is signed with the keys of the set that kogge release keys create made. Nodes install what is signed by
-enough keys of the set whose root.json is in their image (kogge image build --trust).
+The release is signed with the keys of the set that kogge release keys create made. A node installs it if
+enough keys of the set whose root.json is in the node's image have signed (kogge image build --trust).
 
-A node never goes back below a counter that it has passed. It is the time of the commit, in seconds since
-1970, unless --counter says another number.`,
-		Example: "  kogge release create --board pc-x86_64 --version 1.1 -o 1.1.oci\n  kogge release create --board pc-x86_64 --board qemu-x86_64 --version 1.1 --no-sign -o 1.1.tar",
+The counter keeps a node from going back below a release that it has passed. It is the time of the commit,
+in seconds since 1970, unless --counter gives another number.`,
+		Example: "  kogge release create --board pc-x86_64 --version 1.1 -o 1.1.oci\n  kogge release create --board pc-x86_64 --board qemu-x86_64 --no-sign -o 1.1.tar",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.out == "" {
@@ -68,15 +69,15 @@ A node never goes back below a counter that it has passed. It is the time of the
 	completeFlag(cmd, "board", completeBoardFlag)
 	cmd.Flags().StringVar(&f.build.version, "version", "", "version of the release (default: from git)")
 	cmd.Flags().Uint64Var(&f.counter, "counter", 0, "release counter (default: time of the commit in seconds)")
-	cmd.Flags().StringVar(&f.expires, "expires", "", "`DATE` from which no node installs it any more (default: a year after the commit)")
+	cmd.Flags().StringVar(&f.expires, "expires", "", "`DATE` from which nodes no longer install it (default: a year after the commit)")
 	cmd.Flags().BoolVar(&f.build.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking the current one")
-	cmd.Flags().StringVar(&f.build.trust, "trust", "", "`FILE` or name of a key set: the root.json in the root file system (default: of the keys that sign)")
+	cmd.Flags().StringVar(&f.build.trust, "trust", "", "root.json for the root file system: a `FILE` or the name of a key set (default: of the keys that sign)")
 	cmd.Flags().StringVar(&f.build.tags, "tags", "", "further Go build tags of init and agent")
 	cmd.Flags().StringVar(&f.build.fault, "fault", "", "what the release breaks at each boot")
 	for _, name := range []string{"tags", "fault"} { // for the project's own tests
 		_ = cmd.Flags().MarkHidden(name)
 	}
-	cmd.Flags().BoolVar(&f.noSign, "no-sign", false, "leave the signatures to kogge release sign")
+	cmd.Flags().BoolVar(&f.noSign, "no-sign", false, "do not sign; kogge release sign does it later")
 	cmd.Flags().StringVarP(&f.out, "output", "o", "", "folder to write, or tar if its name ends in .tar")
 	f.signer.register(cmd)
 	return cmd
@@ -117,7 +118,7 @@ func (f *createFlags) create(ctx context.Context, out io.Writer) error {
 		fmt.Fprintf(out, "%s: release %s for %s, %.1f MB, %s\n", f.out, facts.Version, facts.Board, float64(facts.Size())/1e6, b.Digest(facts.Board))
 	}
 	if f.noSign {
-		fmt.Fprintf(out, "It is not signed. Whoever has a key of the targets does: kogge release sign %s\n", f.out)
+		fmt.Fprintf(out, "It is not signed. Sign it with a targets key: kogge release sign %s\n", f.out)
 	} else if err := tellSignatures(out, b); err != nil {
 		return err
 	}
@@ -170,7 +171,7 @@ func expiry(text string, commit time.Time) (time.Time, error) {
 		}
 	}
 	if !until.After(time.Now()) {
-		return until, hinted{fmt.Errorf("signatures would be over on %s already", until.Format(time.DateOnly)), "add: --expires " + time.Now().AddDate(1, 0, 0).Format(time.DateOnly)}
+		return until, hinted{fmt.Errorf("signatures would have expired on %s already", until.Format(time.DateOnly)), "add: --expires " + time.Now().AddDate(1, 0, 0).Format(time.DateOnly)}
 	}
 	return until, nil
 }
@@ -184,11 +185,11 @@ func checkRelease(ctx context.Context, out string) error {
 		if st, err := os.Stat(filepath.Dir(out)); err != nil {
 			return hinted{err, "mkdir -p " + filepath.Dir(out)}
 		} else if !st.IsDir() {
-			return fmt.Errorf("%s is no folder", filepath.Dir(out))
+			return fmt.Errorf("%s is not a folder", filepath.Dir(out))
 		}
 		return nil
 	case layout.IsTar(out) && !st.Mode().IsRegular():
-		return fmt.Errorf("%s is there and is no file", out)
+		return fmt.Errorf("%s exists and is not a file", out)
 	case layout.IsTar(out):
 		return nil
 	case !st.IsDir():
@@ -199,7 +200,7 @@ func checkRelease(ctx context.Context, out string) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(out, "oci-layout")); err != nil && len(entries) > 0 {
-		return fmt.Errorf("%s has something in it that is no release", out)
+		return fmt.Errorf("%s holds something that is not a release", out)
 	}
 	if _, err := os.Stat(filepath.Join(out, "index.json")); err != nil {
 		return nil // empty, or of a run that was cut
@@ -207,7 +208,7 @@ func checkRelease(ctx context.Context, out string) error {
 	// What is there is replaced: other tools keep images in such folders, too.
 	src, _, err := openStored(ctx, out)
 	if err != nil {
-		return fmt.Errorf("%s has an OCI layout in it that is no release: %w", out, err)
+		return fmt.Errorf("%s holds an OCI layout that is not a release: %w", out, err)
 	}
 	return src.Close()
 }
@@ -266,9 +267,9 @@ func newReleaseFacts(b *layout.Bundle) (releaseFacts, error) {
 func releaseInspectCommand() *cobra.Command {
 	var asJSON, sizes bool
 	cmd := &cobra.Command{
-		Use: "inspect RELEASE", Short: "Show what is in a release", Args: exactly("RELEASE"),
-		Long: "Shows what a release says of itself: version, counter, boards and who has signed. Nothing of it is checked\n" +
-			"but that it is whole; kogge release verify does that.",
+		Use: "inspect RELEASE", Short: "Show the content of a release", Args: exactly("RELEASE"),
+		Long: "Shows what a release says about itself: version, counter, boards and signers. Only its completeness is\n" +
+			"checked; kogge release verify checks the signatures.",
 		Example: "  kogge release inspect 1.1.oci\n  kogge release inspect 1.1.tar --sizes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, b, err := openStored(cmd.Context(), args[0])
@@ -335,14 +336,14 @@ func releaseHint(err error) error {
 		is   error
 		hint string
 	}{
-		{keys.ErrNoSet, "kogge release keys create makes one; kogge release keys list shows what there is"},
+		{keys.ErrNoSet, "kogge release keys create makes one; kogge release keys list lists the sets"},
 		{keys.ErrExists, "kogge release keys list shows it"},
-		{keys.ErrTooFew, "name the others: --key FILE, once for each; they may lie on other media"},
+		{keys.ErrTooFew, "name the others: --key FILE, once for each; they may be on other media"},
 		{layout.ErrSignatures, "kogge release inspect shows who has signed; kogge release sign adds a signature"},
-		{layout.ErrExpired, "make it anew: kogge release create"},
+		{layout.ErrExpired, "make it again: kogge release create"},
 		{layout.ErrTrust, "name a root.json or a key set: --trust"},
 		{layout.ErrNoLayout, "a release is a folder or tar that kogge release create made"},
-		{layout.ErrLayout, "copy it again, or make it anew: a release is a folder or tar that kogge release create made"},
+		{layout.ErrLayout, "copy it again, or make it again: a release is a folder or tar that kogge release create made"},
 		{errNoTerminal, "add: --passphrase-file FILE"},
 	}
 	if err == nil || errors.As(err, new(hinted)) || errors.As(err, new(usage)) {
@@ -430,7 +431,7 @@ func readTrust(name string) ([]byte, error) {
 		}
 	}
 	if strings.ContainsAny(name, "/.") {
-		return nil, fmt.Errorf("trust: %s is no file", name)
+		return nil, fmt.Errorf("trust: %s is not a file", name)
 	}
 	set, err := openKeys(cmp.Or(name, defaultKeys))
 	if errors.Is(err, keys.ErrNoSet) && name == "" {

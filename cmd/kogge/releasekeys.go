@@ -54,21 +54,21 @@ func keysCreateCommand() *cobra.Command {
 	var secret newPassphrase
 	root, targets := "2/3", "1/1"
 	cmd := &cobra.Command{
-		Use: "create [NAME]", Short: "Make a set of keys for releases",
-		Long: `Makes a set of keys in a folder of its own below ~/.config/kogge/release (or $KOGGE_CONFIG/release). Keys for
-targets sign releases. Keys for root say which keys those are, and are needed only to replace some: put
+		Use: "create [NAME]", Short: "Create a set of keys that sign releases",
+		Long: `Creates a set of keys in a folder of its own below ~/.config/kogge/release (or $KOGGE_CONFIG/release).
+Targets keys sign releases. Root keys say which keys those are, and are needed only to replace keys: put
 their files away, on media of their own, and keep root.json. NAME is default unless another is given.
 
-K/N means that K of N keys have to sign. With more than one key for targets, release sign is done on the
-computers of several people: release keys make makes a key there, release keys add has it count.`,
+K/N means that K of N keys have to sign. With more than one targets key, several people sign, each on their
+own computer: kogge release keys make makes a key there, kogge release keys add adds it to the set.`,
 		Example: "  kogge release keys create\n  kogge release keys create shop --root 3/5 --targets 2/3\n  kogge release keys create try --no-passphrase",
 		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return releaseHint(createKeys(cmd.Context(), oneName(args), root, targets, secret, cmd.OutOrStdout()))
 		},
 	}
-	cmd.Flags().StringVar(&root, "root", root, "`K/N`: how many root keys there are, and how many have to sign")
-	cmd.Flags().StringVar(&targets, "targets", targets, "`K/N`: how many keys for targets there are, and how many have to sign")
+	cmd.Flags().StringVar(&root, "root", root, "`K/N`: K of N root keys have to sign")
+	cmd.Flags().StringVar(&targets, "targets", targets, "`K/N`: K of N targets keys have to sign")
 	secret.register(cmd)
 	return cmd
 }
@@ -99,7 +99,7 @@ func createKeys(ctx context.Context, name, root, targets string, secret newPassp
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Key set %s is made: %s root keys, %s keys for targets.\n  folder  %s\n\n", name, p.Root, p.Targets, dir)
+	fmt.Fprintf(out, "Key set %s is created: %s root keys, %s targets keys.\n  folder  %s\n\n", name, p.Root, p.Targets, dir)
 	if p.Root.N > 1 {
 		fmt.Fprintf(out, "Put the private root keys away, each on a medium of its own; releases do not need them:\n")
 		all, err := set.Keys()
@@ -114,7 +114,7 @@ func createKeys(ctx context.Context, name, root, targets string, secret newPassp
 		fmt.Fprintln(out)
 	}
 	if p.Passphrase == "" {
-		fmt.Fprintf(out, "The keys lie open in the folder: whoever can read it makes releases.\n\n")
+		fmt.Fprintf(out, "The keys are not encrypted: whoever can read the folder can sign releases.\n\n")
 	}
 	fmt.Fprintf(out, "Next, an image that trusts them, and a release:\n  kogge image build --board BOARD --trust %[1]s -o kogge.img\n  kogge release create --board BOARD --keys %[1]s --version 1.1 -o 1.1.oci\n", name)
 	return nil
@@ -127,7 +127,7 @@ func newKeyPassphrase(ctx context.Context, secret *newPassphrase) (string, error
 	}
 	passphrase, err := secret.fresh(ctx, "the release keys")
 	if errors.Is(err, errNoTerminal) {
-		err = hinted{err, "add: --passphrase-file FILE, or --no-passphrase to leave the keys open on this disk"}
+		err = hinted{err, "add: --passphrase-file FILE, or --no-passphrase to store the keys unencrypted"}
 	}
 	return passphrase, err
 }
@@ -148,8 +148,8 @@ type keyRow struct {
 func keysListCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "list [NAME]", Short: "List the keys that make releases", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeKeys,
-		Long:    "Lists the keys of a set, or of all: which role they have, and whether this computer can sign with them.",
+		Use: "list [NAME]", Short: "List the keys that sign releases", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeKeys,
+		Long:    "Lists the keys of one set or of all: their roles, and whether this computer can sign with them.",
 		Example: "  kogge release keys list\n  kogge release keys list shop --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names := args
@@ -171,7 +171,7 @@ func keysListCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
 			if len(rows) == 0 {
-				say("there are no release keys yet; kogge release keys create makes some")
+				say("there are no release keys yet; kogge release keys create makes a set")
 				return nil
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
@@ -213,14 +213,14 @@ func keysMakeCommand() *cobra.Command {
 	var secret newPassphrase
 	cmd := &cobra.Command{
 		Use: "make FILE", Short: "Make a key of your own, for somebody else's set",
-		Long: "Makes a key: FILE.key, or FILE.key.age under a passphrase, and FILE.pub. Give FILE.pub to who keeps the set;\n" +
-			"kogge release keys add has it count there, and kogge release sign --key signs with it here.",
+		Long: "Makes a key: FILE.key (FILE.key.age if it is encrypted) and FILE.pub. Give FILE.pub to the keeper of the set,\n" +
+			"who adds it with kogge release keys add. Here, sign with it: kogge release sign --key.",
 		Example: "  kogge release keys make bob", Args: exactly("FILE"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := strings.TrimSuffix(args[0], ".key")
 			for _, suffix := range []string{".key", ".key.age", ".pub"} {
 				if _, err := os.Lstat(name + suffix); err == nil {
-					return fmt.Errorf("release keys make: %s is there already", name+suffix)
+					return fmt.Errorf("release keys make: %s exists already", name+suffix)
 				}
 			}
 			passphrase, err := newKeyPassphrase(cmd.Context(), &secret)
@@ -235,7 +235,7 @@ func keysMakeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Key %.12s is made. Give %s.pub to who keeps the set:\n  kogge release keys add --public %s.pub\n", id, name, filepath.Base(name))
+			fmt.Fprintf(cmd.OutOrStdout(), "Key %.12s is made. Give %s.pub to the keeper of the set:\n  kogge release keys add --public %s.pub\n", id, name, filepath.Base(name))
 			return nil
 		},
 	}
@@ -252,7 +252,7 @@ type rotateFlags struct {
 }
 
 func (f *rotateFlags) register(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&f.threshold, "threshold", 0, "how many keys of the role have to sign from now on (default: as many as before)")
+	cmd.Flags().IntVar(&f.threshold, "threshold", 0, "number of keys of the role that have to sign from now on (default: as before)")
 	cmd.Flags().StringArrayVar(&f.files, "key", nil, "`FILE` of a private root key that is not in the folder (repeatable)")
 	f.secret.register(cmd)
 }
@@ -265,7 +265,7 @@ func (f *rotateFlags) change(ctx context.Context, set *keys.Set, c keys.Change, 
 	c.K = f.threshold
 	known := func() (string, error) { return f.secret.known(ctx, "the release keys in "+set.Dir) }
 	if f.secret.none {
-		known = func() (string, error) { return "", errors.New("--no-passphrase, but a key is locked") }
+		known = func() (string, error) { return "", errors.New("--no-passphrase, but a key is encrypted") }
 	}
 	signers, err := set.Private(layout.RoleRoot, known)
 	if err != nil {
@@ -301,7 +301,7 @@ func (f *rotateFlags) change(ctx context.Context, set *keys.Set, c keys.Change, 
 		}
 		return err
 	}
-	fmt.Fprintf(out, "Version %d of root.json is made: %d of %d root keys, %d of %d keys for targets, good until %s.\n", set.Root.Version,
+	fmt.Fprintf(out, "Version %d of root.json is made: %d of %d root keys, %d of %d targets keys, good until %s.\n", set.Root.Version,
 		set.Root.Threshold(layout.RoleRoot), len(set.Root.Keys(layout.RoleRoot)), set.Root.Threshold(layout.RoleTargets), len(set.Root.Keys(layout.RoleTargets)), set.Root.Expires.Format(time.DateOnly))
 	fmt.Fprintf(out, "Releases that are signed from now on bring it to the nodes.\n")
 	return nil
@@ -312,8 +312,8 @@ func keysAddCommand() *cobra.Command {
 	var public string
 	cmd := &cobra.Command{
 		Use: "add [NAME]", Short: "Add a key to a set", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeKeys,
-		Long: "Adds a key to a set: one that somebody made elsewhere (--public), or a new one in this folder. It takes as\n" +
-			"many root keys as root.json asks for; name those that lie elsewhere with --key.",
+		Long: "Adds a key to a set: one that somebody made elsewhere (--public), or a new one in this folder. As many root\n" +
+			"keys have to sign as root.json asks for; name those that are elsewhere with --key.",
 		Example: "  kogge release keys add --public bob.pub --threshold 2\n  kogge release keys add shop --role root --key /media/stick/root-2.key.age",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set, err := openKeys(oneName(args))
@@ -322,7 +322,7 @@ func keysAddCommand() *cobra.Command {
 			}
 			c := keys.Change{Role: layout.Role(f.role)}
 			if c.Role != layout.RoleRoot && c.Role != layout.RoleTargets {
-				return usage{hinted{fmt.Errorf("release keys add: role %q is unknown", f.role), "there are root and targets"}}
+				return usage{hinted{fmt.Errorf("release keys add: role %q is unknown", f.role), "use root or targets"}}
 			}
 			made := ""
 			if public == "" {
@@ -337,7 +337,7 @@ func keysAddCommand() *cobra.Command {
 			return releaseHint(f.change(cmd.Context(), set, c, made, cmd.OutOrStdout()))
 		},
 	}
-	cmd.Flags().StringVar(&f.role, "role", string(layout.RoleTargets), "targets (makes releases) or root (says whose keys count)")
+	cmd.Flags().StringVar(&f.role, "role", string(layout.RoleTargets), "targets (signs releases) or root (says which keys count)")
 	completeFlag(cmd, "role", cobra.FixedCompletions([]string{string(layout.RoleRoot), string(layout.RoleTargets)}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().StringVar(&public, "public", "", "`FILE` with the public key (default: make one)")
 	f.register(cmd)
@@ -350,9 +350,9 @@ func keysRotateCommand() *cobra.Command {
 	var drop bool
 	cmd := &cobra.Command{
 		Use: "rotate [NAME] [--replace KEY]", Short: "Replace a key of a set, or renew its root.json", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeKeys,
-		Long: "Makes the next root.json of a set, signed by enough root keys of the old one and of the new one. With\n" +
-			"--replace a new key takes the place of an old one, which counts no longer; with --drop as well, none does.\n" +
-			"Without, only the date until which root.json is good moves on.",
+		Long: "Makes the next root.json of a set, signed by enough root keys of the old version and of the new one. With\n" +
+			"--replace a new key takes the place of an old one, which no longer counts; with --drop as well, there is no\n" +
+			"new key. Without --replace only the date changes until which root.json is good.",
 		Example: "  kogge release keys rotate\n  kogge release keys rotate --replace targets-1\n  kogge release keys rotate shop --replace 5ce9d3508aa1 --drop --threshold 1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set, err := openKeys(oneName(args))
@@ -362,11 +362,11 @@ func keysRotateCommand() *cobra.Command {
 			var c keys.Change
 			made := ""
 			if drop && old == "" {
-				return usage{hinted{errors.New("release keys rotate: --drop of which key"), "add: --replace KEY"}}
+				return usage{hinted{errors.New("release keys rotate: --drop without a key"), "add: --replace KEY"}}
 			}
 			if old == "" && cmd.Flags().Changed("threshold") {
 				if c.Role = layout.Role(role); c.Role != layout.RoleRoot && c.Role != layout.RoleTargets {
-					return usage{hinted{fmt.Errorf("release keys rotate: --threshold of which role: %q", role), "add: --role targets, or --role root"}}
+					return usage{hinted{fmt.Errorf("release keys rotate: --threshold for role %q", role), "add: --role targets, or --role root"}}
 				}
 			}
 			if old != "" {
@@ -375,7 +375,7 @@ func keysRotateCommand() *cobra.Command {
 					return err
 				}
 				if cmd.Flags().Changed("role") && layout.Role(role) != key.Role {
-					return usage{fmt.Errorf("release keys rotate: key %s is for %s, --role says %s", old, key.Role, role)}
+					return usage{fmt.Errorf("release keys rotate: key %s is a %s key, but --role is %s", old, key.Role, role)}
 				}
 				c.Role, c.Drop = key.Role, []ed25519.PublicKey{key.Public}
 				if !drop {
@@ -385,9 +385,9 @@ func keysRotateCommand() *cobra.Command {
 			return releaseHint(f.change(cmd.Context(), set, c, made, cmd.OutOrStdout()))
 		},
 	}
-	cmd.Flags().StringVar(&old, "replace", "", "`KEY` that counts no longer: its name, or how its id begins")
-	cmd.Flags().BoolVar(&drop, "drop", false, "make no new key in its place")
-	cmd.Flags().StringVar(&role, "role", string(layout.RoleTargets), "whose --threshold it is: targets or root (with --replace: that key's)")
+	cmd.Flags().StringVar(&old, "replace", "", "`KEY` that no longer counts: its name, or the first digits of its id")
+	cmd.Flags().BoolVar(&drop, "drop", false, "do not make a new key in its place")
+	cmd.Flags().StringVar(&role, "role", string(layout.RoleTargets), "role whose --threshold changes: targets or root (with --replace: that key's)")
 	completeFlag(cmd, "role", cobra.FixedCompletions([]string{string(layout.RoleRoot), string(layout.RoleTargets)}, cobra.ShellCompDirectiveNoFileComp))
 	f.register(cmd)
 	return cmd
@@ -409,7 +409,7 @@ func findKey(set *keys.Set, name string) (keys.Key, error) {
 	case 1:
 		return all[0], nil
 	}
-	return keys.Key{}, hinted{fmt.Errorf("release keys rotate: %s is how the ids of %d keys begin", name, len(all)), hint}
+	return keys.Key{}, hinted{fmt.Errorf("release keys rotate: %s begins the ids of %d keys", name, len(all)), hint}
 }
 
 // devTrust is the root.json of the VMs on this computer; its keys are made when they
@@ -429,6 +429,6 @@ func devTrust() ([]byte, error) {
 	if set, err = keys.Create(filepath.Join(dir, devKeys), keys.Plan{Root: keys.Quota{K: 1, N: 1}, Targets: keys.Quota{K: 1, N: 1}}, time.Now()); err != nil {
 		return nil, err
 	}
-	say("the release keys %s are made for the VMs of this computer: %s", devKeys, set.Dir)
+	say("release keys %s are created for the VMs of this computer: %s", devKeys, set.Dir)
 	return set.Newest(), nil
 }

@@ -30,8 +30,8 @@ func releasePushCommand() *cobra.Command {
 	var ca string
 	cmd := &cobra.Command{
 		Use: "push RELEASE REF", Short: "Send a release to a registry", Args: exactly("RELEASE", "REF"),
-		Long: "Sends a release to a registry, as one image index with a manifest for each board. What the registry has\n" +
-			"already is not sent again. Credentials are those that docker login or podman login has stored.",
+		Long: "Sends a release to a registry, as one image index with a manifest for each board. What the registry already\n" +
+			"has is not sent again. Credentials are those of docker login or podman login.",
 		Example: "  kogge release push 1.1.oci registry.example/os:1.1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, b, err := openStored(cmd.Context(), args[0])
@@ -58,8 +58,8 @@ func releasePullCommand() *cobra.Command {
 	var ca, out string
 	cmd := &cobra.Command{
 		Use: "pull REF -o RELEASE", Short: "Get a release from a registry", Args: exactly("REF"), ValidArgsFunction: cobra.NoFileCompletions,
-		Long: "Gets a release from a registry: a folder, or a tar if the name ends in .tar, for a stick or for a node that\n" +
-			"reaches no registry. Its signatures are not checked here; kogge release verify does that, and every node.",
+		Long: "Gets a release from a registry, into a folder, or a tar if the name ends in .tar: for a stick, or for a node\n" +
+			"that reaches no registry. Signatures are not checked here; kogge release verify and every node check them.",
 		Example: "  kogge release pull registry.example/os:1.1 -o 1.1.tar",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {

@@ -23,7 +23,7 @@ type signFlags struct {
 }
 
 func (f *signFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.set, "keys", "", "`NAME` of the key set (default: default, or the only one)")
+	cmd.Flags().StringVar(&f.set, "keys", "", "`NAME` of the key set (default: the set default, or the only one)")
 	completeFlag(cmd, "keys", completeKeysFlag)
 	cmd.Flags().StringArrayVar(&f.files, "key", nil, "`FILE` of a private key to sign with, instead of those of the set (repeatable)")
 	f.secret.register(cmd)
@@ -37,7 +37,7 @@ func (f *signFlags) sign(ctx context.Context, b *layout.Bundle, set *keys.Set) e
 	}
 	raw := b.NewestRoot()
 	if raw == nil {
-		return errors.New("sign: the release has no root.json, and no key set is there to bring it")
+		return errors.New("sign: the release has no root.json, and there is no key set to add one")
 	}
 	root, err := layout.ParseRoot(raw)
 	if err != nil {
@@ -49,7 +49,7 @@ func (f *signFlags) sign(ctx context.Context, b *layout.Bundle, set *keys.Set) e
 			return err
 		}
 		if _, ok := root.Keys(layout.RoleTargets)[id]; !ok {
-			return hinted{fmt.Errorf("sign: key %.12s is none of those that root.json %d has for targets", id, root.Version), "kogge release keys list shows which those are"}
+			return hinted{fmt.Errorf("sign: key %.12s is not a targets key of root.json %d", id, root.Version), "kogge release keys list shows the targets keys"}
 		}
 		if err := b.Sign(key); err != nil {
 			return err
@@ -68,7 +68,7 @@ func (f *signFlags) signers(ctx context.Context, set *keys.Set) ([]ed25519.Priva
 	}
 	signers, err := set.Private(layout.RoleTargets, func() (string, error) { return f.secret.known(ctx, "the release keys in "+set.Dir) })
 	if err == nil && len(signers) == 0 {
-		err = hinted{fmt.Errorf("sign: %s has no private key for targets", set.Dir), "add: --key FILE"}
+		err = hinted{fmt.Errorf("sign: %s has no private targets key", set.Dir), "add: --key FILE"}
 	}
 	return signers, err
 }
@@ -105,9 +105,8 @@ func releaseSignCommand() *cobra.Command {
 	var f signFlags
 	cmd := &cobra.Command{
 		Use: "sign RELEASE", Short: "Add your signature to a release", Args: exactly("RELEASE"),
-		Long: "Signs a release with the keys of a set, or with those that are named, beside the signatures that it has\n" +
-			"already. It brings along every root.json of the set, so that nodes find from the keys that they know to\n" +
-			"those that sign.",
+		Long: "Signs a release with the keys of a set, or with the keys that --key names; other signatures stay. It also adds\n" +
+			"every root.json of the set, which leads nodes from the keys that they know to those that sign.",
 		Example: "  kogge release sign 1.1.oci\n  kogge release sign 1.1.tar --key bob.key.age",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return releaseHint(signRelease(cmd.Context(), args[0], &f, cmd.OutOrStdout()))
@@ -148,14 +147,14 @@ func releaseVerifyCommand() *cobra.Command {
 	var trust, board string
 	cmd := &cobra.Command{
 		Use: "verify RELEASE", Short: "Check a release as a node does", Args: exactly("RELEASE"),
-		Long: "Checks the signatures of a release as a node does that trusts a root.json, and each byte of what it would\n" +
-			"install. It does not know what a node has installed before: that may refuse it still.",
+		Long: "Checks the signatures of a release as a node that trusts a root.json does, and each byte of what it would\n" +
+			"install. It does not know what a node has installed before, so the node may still refuse the release.",
 		Example: "  kogge release verify 1.1.oci\n  kogge release verify 1.1.tar --trust root.json --board pc-x86_64",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return releaseHint(verifyRelease(cmd.Context(), args[0], trust, board, cmd.OutOrStdout()))
 		},
 	}
-	cmd.Flags().StringVar(&trust, "trust", "", "`FILE`, or name of a key set: the root.json to begin with (default: that of the set default, or of the only one)")
+	cmd.Flags().StringVar(&trust, "trust", "", "root.json to begin with: a `FILE` or the name of a key set (default: the set default, or the only one)")
 	cmd.Flags().StringVar(&board, "board", "", "`BOARD` to check (default: all)")
 	completeFlag(cmd, "board", completeBoardFlag)
 	return cmd
@@ -196,7 +195,7 @@ func verifyRelease(ctx context.Context, name, trust, board string, out io.Writer
 				return fmt.Errorf("release verify: %s: board %s: %w", name, board, err)
 			}
 		}
-		fmt.Fprintf(out, "%s: release %s for %s (counter %d) is right: %s\n", name, r.Facts.Version, board, r.Facts.Counter, r.Digest)
+		fmt.Fprintf(out, "%s: release %s for %s (counter %d) is correct: %s\n", name, r.Facts.Version, board, r.Facts.Counter, r.Digest)
 	}
 	trusted, err := layout.ParseRoot(newest)
 	if err != nil {
@@ -222,7 +221,7 @@ func verifyPart(ctx context.Context, r *layout.Release, p layout.Part) error {
 		return fmt.Errorf("part %s: %w", p.Name, err)
 	}
 	if n != p.Size || layout.Sum(h.Sum(nil)) != p.SHA256 {
-		return fmt.Errorf("part %s: %w: it has other bytes than its digest says", p.Name, layout.ErrLayout)
+		return fmt.Errorf("part %s: %w: its bytes do not match its digest", p.Name, layout.ErrLayout)
 	}
 	return nil
 }

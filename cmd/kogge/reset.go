@@ -19,11 +19,11 @@ func nodeResetCommand() *cobra.Command {
 	var keep, yes bool
 	var joinFile string
 	cmd := &cobra.Command{
-		Use: "reset NODE", Short: "Make a node new again: its data and identity are lost", Args: exactly("NODE"),
-		Long: "Restarts a node and makes its STATE anew: volumes, images, projects, identity and place in the fleet are\n" +
-			"gone for good. It comes up with the node.yaml of its boot partition, or with --keep-config with the one\n" +
-			"that it has now, and makes itself a new key. With --join it can be adopted at once; else it needs a\n" +
-			"join.yaml on its boot partition first.",
+		Use: "reset NODE", Short: "Reset a node: its data and identity are lost", Args: exactly("NODE"),
+		Long: "Restarts a node with a new STATE: volumes, images, projects, identity and membership in the fleet are lost\n" +
+			"for good. The node starts with the node.yaml of its boot partition, or with --keep-config with its present one,\n" +
+			"and makes a new key. With --join it can be adopted at once; otherwise it first needs a join.yaml on its boot\n" +
+			"partition.",
 		Example:           "  kogge fleet token hanse --node n1 -o join.yaml\n  kogge node reset n1 --keep-config --join join.yaml",
 		ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,7 +40,7 @@ func nodeResetCommand() *cobra.Command {
 			}
 			if !yes {
 				if err := confirm(cmd.InOrStdin(), args[0]); err != nil {
-					return hinted{err, "where nobody can type, add: --yes"}
+					return hinted{err, "in scripts, add: --yes"}
 				}
 			}
 			err := t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -55,9 +55,9 @@ func nodeResetCommand() *cobra.Command {
 	}
 	t.fleetFlag(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&keep, "keep-config", false, "begin with the node.yaml that the node has now")
+	flags.BoolVar(&keep, "keep-config", false, "start with the node's present node.yaml")
 	flags.BoolVar(&yes, "yes", false, "do not ask for the node's name first")
-	flags.StringVar(&joinFile, "join", "", "the join.yaml in `FILE` for its next adoption (kogge fleet token makes one)")
+	flags.StringVar(&joinFile, "join", "", "join.yaml `FILE` for its next adoption (kogge fleet token makes one)")
 	return cmd
 }
 
@@ -79,6 +79,6 @@ func (t *target) afterReset(cmd *cobra.Command, joins bool) error {
 	if !joins {
 		next = "it can be adopted once it has a join.yaml on its boot partition"
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s restarts and makes its STATE anew; %s\n", t.node, next)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s restarts with a new STATE; %s\n", t.node, next)
 	return err
 }

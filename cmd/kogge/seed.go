@@ -19,7 +19,7 @@ func imageSeedCommand() *cobra.Command {
 		Use:   "seed FILE [--config node.yaml] [--join join.yaml]",
 		Short: "Put a node.yaml or join.yaml on the boot partition of an image",
 		Long: "Checks node.yaml and join.yaml and writes them to the boot partition of an image file, or of a card or\n" +
-			"disk that an image was written to. A node reads them at its next boot, and takes join.yaml away then.",
+			"disk with an image. A node reads them at its next boot, and then removes join.yaml.",
 		Example: "  kogge image seed kogge.img --config node.yaml\n  kogge image seed /dev/sdX --join join.yaml",
 		Args:    exactly("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -53,7 +53,7 @@ func imageSeedCommand() *cobra.Command {
 				say("%s: %s kogge/node.yaml on the boot partition (%d bytes from %s)", args[0], what, len(files.Node), config)
 			}
 			if files.Join != nil {
-				say("%s: written kogge/join.yaml on the boot partition: delete %s now, it holds a token", args[0], join)
+				say("%s: wrote kogge/join.yaml on the boot partition: delete %s now, it holds a token", args[0], join)
 			}
 			return nil
 		},

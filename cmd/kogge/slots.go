@@ -18,9 +18,9 @@ import (
 func nodeSlotsCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "slots [NODE]", Short: "Show what lies in a node's two slots", Args: cobra.MaximumNArgs(1),
-		Long: `Shows the two slots of a node: which release each has, whether it is proven, on trial, armed or failed,
-and how many tries it has left. The one that runs has a *.`,
+		Use: "slots [NODE]", Short: "Show a node's two slots", Args: cobra.MaximumNArgs(1),
+		Long: `Shows the two slots of a node: their releases, whether each is proven, on trial, armed or failed, and
+how many tries it has left. A * marks the running slot.`,
 		Example: "  kogge node slots n1\n  kogge node slots n1 --json", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -77,9 +77,9 @@ func printSlots(w io.Writer, all *apiv1.ListSlotsResponse) {
 func nodeHistoryCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "history [NODE]", Short: "List the boots of a node, and what became of each", Args: cobra.MaximumNArgs(1),
-		Long: `Lists the last boots of a node: which slot and release it booted, whether on trial and with how many
-tries left, and whether the boot was assessed good or bad, after how long, and why.`,
+		Use: "history [NODE]", Short: "List a node's last boots and their verdicts", Args: cobra.MaximumNArgs(1),
+		Long: `Lists the last boots of a node: the slot and release, how many tries were left if it was on trial, and
+whether the boot was assessed good or bad, after how long, and why.`,
 		Example: "  kogge node history n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -114,9 +114,9 @@ func printHistory(w io.Writer, boots []*apiv1.PastBoot) {
 func nodeForgetFailureCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "forget-failure NODE RELEASE", Short: "Let a node try a release again that failed on it", Args: exactly("NODE", "RELEASE"),
-		Long: `A release that failed on a node, or crashed it, is refused from then on. This has the node forget that,
-for RELEASE by its version: what was wrong with the node has been put right.`,
+		Use: "forget-failure NODE RELEASE", Short: "Allow a release that failed on a node", Args: exactly("NODE", "RELEASE"),
+		Long: `A node refuses a release that failed on it or crashed it. This command makes the node forget the failure
+of RELEASE, a version: use it when the cause was the node, and has been put right.`,
 		Example: "  kogge node forget-failure n1 1.1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args[:1], func(ctx context.Context, c *api.Client) error {

@@ -17,11 +17,11 @@ func nodeSupportCommand() *cobra.Command {
 	var file string
 	var output bool
 	cmd := &cobra.Command{
-		Use: "support [NODE]", Short: "Pack what tells what is wrong with a node", Args: cobra.MaximumNArgs(1),
-		Long: "Packs the logs of a node, its kernel log, states of services, containers, network, disk and clock, and\n" +
-			"its settings into one archive, for somebody who is to find out what is wrong. Settings are in it without\n" +
-			"secrets: of node.yaml and Compose files it has the keys, and the values that are known to be harmless.\n" +
-			"What containers said is in it only with --output, and may have secrets.",
+		Use: "support [NODE]", Short: "Collect diagnostics from a node", Args: cobra.MaximumNArgs(1),
+		Long: "Collects diagnostics from a node into one archive: logs, the kernel log, the state of services, containers,\n" +
+			"network, disk and clock, and the settings. Secrets are left out: of node.yaml and Compose files, only keys\n" +
+			"are included, and values that are known to be harmless. The output of containers is included only with\n" +
+			"--output, and may hold secrets.",
 		Example:           "  kogge node support n1\n  kogge node support n1 -o - > n1.tar.gz",
 		ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,7 +44,7 @@ func nodeSupportCommand() *cobra.Command {
 	}
 	t.nodeFlags(cmd)
 	cmd.Flags().StringVarP(&file, "file", "o", "", "`FILE` to write, - for standard output (default: kogge-NODE-TIME.tar.gz)")
-	cmd.Flags().BoolVar(&output, "output", false, "with the newest output of the containers, which may have secrets")
+	cmd.Flags().BoolVar(&output, "output", false, "include the newest output of containers, which may hold secrets")
 	return cmd
 }
 

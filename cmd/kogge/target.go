@@ -51,7 +51,7 @@ func jsonFlag(cmd *cobra.Command, on *bool) {
 
 // fleetFlag adds the flag for a command that is for no node.
 func (t *target) fleetFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "`FLEET` that the node is in (default: KOGGE_FLEET, or the only one)")
+	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "`FLEET` to use (default: KOGGE_FLEET, or the only one)")
 	completeFlag(cmd, "fleet", completeFleetFlag)
 }
 
@@ -123,7 +123,7 @@ func (t *target) openFleet() (*identity.Fleet, error) {
 		case 1:
 			t.fleet = names[0]
 		default:
-			return nil, hinted{fmt.Errorf("which fleet? there are %s", strings.Join(names, ", ")), "add: --fleet " + names[0] + ", or set KOGGE_FLEET"}
+			return nil, hinted{fmt.Errorf("which fleet? this computer knows %s", strings.Join(names, ", ")), "add: --fleet " + names[0] + ", or set KOGGE_FLEET"}
 		}
 	}
 	return loadFleet(t.fleet)
@@ -156,7 +156,7 @@ func (t *target) resolve() (*identity.Fleet, knownNode, error) {
 		case 1:
 			t.node = names[0]
 		default:
-			return nil, none, hinted{fmt.Errorf("which node? there are %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
+			return nil, none, hinted{fmt.Errorf("which node? this computer knows %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
 		}
 	}
 	known, ok := nodes[t.node]

@@ -20,7 +20,7 @@ import (
 func nodeTimeCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "time [NODE]", Short: "Show what a node's clock goes by, or set it", Args: cobra.MaximumNArgs(1),
+		Use: "time [NODE]", Short: "Show a node's clock and its time source, or set it", Args: cobra.MaximumNArgs(1),
 		Example: "  kogge node time n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -118,19 +118,19 @@ func timeSetCommand() *cobra.Command {
 	var fromHere, back bool
 	cmd := &cobra.Command{
 		Use: "set [TIME]", Short: "Set a node's clock by hand", Args: cobra.MaximumNArgs(1),
-		Long: "Sets the clock of a node that has no battery and reaches no time server. TIME is written as in\n" +
-			"2026-11-25T22:00:00Z; --from-here takes this computer's. It holds until time servers agree on another\n" +
-			"one; a node whose clock follows servers refuses.",
+		Long: "Sets the clock of a node that has no battery for it and reaches no time server. TIME is written as in\n" +
+			"2026-11-25T22:00:00Z; --from-here takes this computer's. The time holds until time servers agree on\n" +
+			"another. A node whose clock follows servers refuses.",
 		Example: "  kogge node time set --from-here --node n1\n  kogge node time set 2026-11-25T22:00:00Z --node n1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var to time.Time
 			switch {
 			case fromHere == (len(args) == 1):
-				return hinted{errors.New("node time set: want a TIME or --from-here, one of the two"), cmd.UseLine()}
+				return hinted{errors.New("node time set: give a TIME or --from-here, one of the two"), cmd.UseLine()}
 			case !fromHere:
 				var err error
 				if to, err = time.Parse(time.RFC3339, args[0]); err != nil {
-					return hinted{fmt.Errorf("node time set: %q is no time", args[0]), "write it as " + time.Now().UTC().Format(time.RFC3339)}
+					return hinted{fmt.Errorf("node time set: %q is not a time", args[0]), "write it as " + time.Now().UTC().Format(time.RFC3339)}
 				}
 			}
 			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
@@ -154,7 +154,7 @@ func timeSetCommand() *cobra.Command {
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVar(&fromHere, "from-here", false, "the time of this computer")
-	cmd.Flags().BoolVar(&back, "back", false, "also a time before the one that the node saved last")
+	cmd.Flags().BoolVar(&fromHere, "from-here", false, "take the time of this computer")
+	cmd.Flags().BoolVar(&back, "back", false, "accept a time before the one that the node saved last")
 	return cmd
 }

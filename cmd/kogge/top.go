@@ -21,8 +21,8 @@ import (
 func topCommand() *cobra.Command {
 	return usageCommand(&cobra.Command{
 		Use: "top [NODE]", Short: "Show what the containers of a node use", Args: cobra.MaximumNArgs(1),
-		Long: "Shows processor time, memory and network traffic of the containers that run on a node, again and again on " +
-			"a terminal and once elsewhere. 100 % are one processor. Memory is without cache that may be dropped at once.",
+		Long: "Shows CPU time, memory and network traffic of a node's running containers: continuously on a terminal, once " +
+			"elsewhere. 100% is one CPU. Memory does not include cache that can be dropped at once.",
 		Example: "  kogge top\n  kogge top n1 --once",
 	}, func(u *apiv1.UsageResponse) *apiv1.UsageResponse {
 		return &apiv1.UsageResponse{Clock: u.Clock, Processors: u.Processors, Containers: u.Containers}
@@ -32,9 +32,8 @@ func topCommand() *cobra.Command {
 func nodeTopCommand() *cobra.Command {
 	return usageCommand(&cobra.Command{
 		Use: "top [NODE]", Short: "Show what a node, its services and its containers use", Args: cobra.MaximumNArgs(1),
-		Long: "Shows processor time, memory and network traffic of a whole node, of its services and of its containers, " +
-			"again and again on a terminal and once elsewhere. 100 % are one processor. Memory is without cache that may " +
-			"be dropped at once.",
+		Long: "Shows CPU time, memory and network traffic of a node, its services and its containers: continuously on a " +
+			"terminal, once elsewhere. 100% is one CPU. Memory does not include cache that can be dropped at once.",
 		Example: "  kogge node top\n  kogge node top n1 --json",
 	}, func(u *apiv1.UsageResponse) *apiv1.UsageResponse { return u })
 }
@@ -84,8 +83,8 @@ func usageCommand(cmd *cobra.Command, choose func(*apiv1.UsageResponse) *apiv1.U
 		})
 	}
 	t.register(cmd)
-	cmd.Flags().BoolVar(&once, "once", false, "show it once, on a terminal too")
-	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between two looks, of which the difference is shown")
+	cmd.Flags().BoolVar(&once, "once", false, "show it only once, on a terminal as well")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between two measurements")
 	return cmd
 }
 

@@ -36,9 +36,9 @@ type changeSlot struct {
 func (f *changeSlot) register(cmd *cobra.Command) {
 	f.target.fleetFlag(cmd) // the node is an argument
 	jsonFlag(cmd, &f.target.json)
-	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, kexec (now, straight into the new kernel), window (that of its node.yaml), or manual (at the next kogge node reboot)")
-	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the node reboots, and do not wait for what becomes of it")
-	cmd.Flags().DurationVar(&f.limit, "timeout", followLimit, "how `LONG` to wait for what becomes of the slot")
+	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, kexec (now, straight into the new kernel), window (the one in its node.yaml), or manual (at the next kogge node reboot)")
+	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the node reboots; do not wait for the boot assessment")
+	cmd.Flags().DurationVar(&f.limit, "timeout", followLimit, "`DURATION` to wait for the boot assessment")
 	completeFlag(cmd, "reboot", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"now", "kexec", "window", "manual"}, cobra.ShellCompDirectiveNoFileComp
 	})
@@ -48,7 +48,7 @@ func (f *changeSlot) register(cmd *cobra.Command) {
 func (f *changeSlot) when(cmd *cobra.Command) (apiv1.Reboot, error) {
 	reboot, ok := reboots[f.reboot]
 	if !ok {
-		return 0, usage{hinted{fmt.Errorf("--reboot %q: there are now, kexec, window and manual", f.reboot), cmd.CommandPath() + " --help tells what they do"}}
+		return 0, usage{hinted{fmt.Errorf("--reboot %q: use now, kexec, window or manual", f.reboot), cmd.CommandPath() + " --help explains them"}}
 	}
 	return reboot, nil
 }
@@ -56,28 +56,25 @@ func (f *changeSlot) when(cmd *cobra.Command) (apiv1.Reboot, error) {
 func nodeUpdateCommand() *cobra.Command {
 	var f changeSlot
 	cmd := &cobra.Command{
-		Use: "update NODE [RELEASE]", Short: "Put a release on a node, and have it boot that on trial", Args: oneOrTwo("NODE", "RELEASE"),
-		Long: `Puts a release into the slot of a node that does not run, has the node boot it on trial, and waits for
-what becomes of it. A release that proves itself is there to stay; one that does not is left by itself
-after three tries, and the node runs what it ran before: this command then says why, and exits with 1.
+		Use: "update NODE [RELEASE]", Short: "Install a release on a node, and boot it on trial", Args: oneOrTwo("NODE", "RELEASE"),
+		Long: `Writes a release to a node's inactive slot, boots it on trial, and waits for the boot assessment. A release
+that proves itself stays. One that does not is given up after three tries, and the node runs what it ran
+before: this command then says why, and exits with 1.
 
-RELEASE is the folder or tar of an OCI layout (kogge release create makes one), or where the node gets
-it from by itself:
+RELEASE is the folder or tar of an OCI layout (kogge release create makes one), or a place from which the
+node fetches it by itself:
 
-  https://releases.example/os/1.1     a folder that has the layout
-  registry.example/os:1.1             a name in a registry
-  usb:                                a stick in the node (if its node.yaml says update.usb: ask)
+  https://releases.example/os/1.1   a folder that holds the layout
+  registry.example/os:1.1           a name in a registry
+  usb:                              a stick in the node, if its node.yaml has
+                                    update: {usb: ask}
 
-A server with a certificate of your own authority, or with plain HTTP, is known to the node by
-kogge registry set HOST. Without RELEASE it is what node.yaml has as update.source. Nothing of a release
-is written before the node has checked its signatures. Containers run on until the node reboots, stop
-then in order, and start again after it. If the line breaks, the same command goes on where it was.
+Without RELEASE, update.source of the node's node.yaml is used. For a server with plain HTTP, or with a
+certificate of your own authority, use kogge registry set HOST first.
 
-With --reboot kexec the running kernel starts the new one, without firmware and boot loader, which saves
-the time that they take. What the two would have stumbled over shows at the next reboot only, and
-devices are not reset as thoroughly. A kernel that does not come up is left as ever: the watchdog resets
-the machine, and the boot loader has the tries that are left. Kernels that cannot do it (Debian's for
-arm64) reboot through the firmware.`,
+The node writes nothing of a release before it has checked the signatures. Containers keep running until the
+node reboots. Then they stop in order, and start again after the reboot. If the connection breaks, the same
+command continues where it stopped. kogge help updates says more, also about --reboot kexec.`,
 		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
 		ValidArgsFunction: f.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -144,9 +141,10 @@ func openRelease(name string) (layout.Stored, string, error) {
 func nodeRollbackCommand() *cobra.Command {
 	var f changeSlot
 	cmd := &cobra.Command{
-		Use: "rollback NODE", Short: "Have a node boot the release in its other slot", Args: exactly("NODE"),
-		Long: `Has a node boot what lies in its other slot, without sending anything: that has to be whole, and to have
-proven itself once. It is booted on trial like an update, and a second rollback returns to where it was.`,
+		Use: "rollback NODE", Short: "Boot the release in a node's other slot", Args: exactly("NODE"),
+		Long: `Boots the release in a node's other slot, without sending anything. That release has to be whole, and to
+have proven itself once. It is booted on trial, like an update. A second rollback goes back to where the
+node was.`,
 		Example: "  kogge node rollback n1\n  kogge node rollback n1 --reboot window", ValidArgsFunction: f.target.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			when, err := f.when(cmd)
@@ -205,20 +203,20 @@ func updateHint(err error) error {
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded:
 		if err != nil && !errors.Is(err, context.Canceled) {
-			return hinted{err, "the same command goes on where it was"}
+			return hinted{err, "the same command continues where it stopped"}
 		}
 	case connect.CodeAborted:
-		return hinted{err, "kogge node slots shows how far it is; one at a time is done"}
+		return hinted{err, "one update runs at a time; kogge node slots shows how far it is"}
 	case connect.CodeFailedPrecondition:
 		switch api.RuleOf(err) {
 		case apiv1.Rule_RULE_SIGNATURES:
-			return hinted{err, "it trusts the key set whose root.json came with its image (--trust): sign with that one, kogge release sign --keys NAME"}
+			return hinted{err, "the node trusts the key set whose root.json is in its image (--trust): sign with that set, kogge release sign --keys NAME"}
 		case apiv1.Rule_RULE_EXPIRED:
-			return hinted{err, "make it anew, with a later date: kogge release create --expires DATE"}
+			return hinted{err, "make it again, with a later date: kogge release create --expires DATE"}
 		case apiv1.Rule_RULE_FAILED_BEFORE:
-			return hinted{err, "it is tried again after kogge node forget-failure NODE RELEASE"}
+			return hinted{err, "to try it again: kogge node forget-failure NODE RELEASE"}
 		case apiv1.Rule_RULE_SERVER:
-			return hinted{err, "kogge registry set HOST has the node believe it: --ca ca.pem for its authority, --insecure for plain HTTP"}
+			return hinted{err, "kogge registry set HOST makes the node trust it: --ca ca.pem for its authority, --insecure for plain HTTP"}
 		}
 	}
 	return err
@@ -266,8 +264,8 @@ func (f *changeSlot) follow(cmd *cobra.Command, before *apiv1.ListSlotsResponse,
 			if err == nil {
 				err = errors.New(trip.where())
 			}
-			return hinted{errors.Join(fmt.Errorf("node %s: what became of slot %s is not known after %s: %w", node, armed.Slot, f.limit, err), show(nil)),
-				"a node that comes back says more: kogge node slots " + node + ", kogge node history " + node}
+			return hinted{errors.Join(fmt.Errorf("node %s: no boot assessment of slot %s after %s: %w", node, armed.Slot, f.limit, err), show(nil)),
+				"when the node is back: kogge node slots " + node + ", kogge node history " + node}
 		case <-time.After(followEvery):
 		}
 	}

@@ -46,7 +46,7 @@ func versionCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "version", Short: "Show the version of this program, and of a node",
-		Long:    "Shows what this program was built from and with. With --node it asks that node for its release, too.",
+		Long:    "Shows what this program was built from and with. With --node it also shows that node's release.",
 		Example: "  kogge version\n  kogge version --node n1 --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -62,16 +62,16 @@ func vmRunCommand() *cobra.Command {
 	}
 	f.build.register(cmd)
 	cmd.Flags().StringVar(&f.image, "image", "", "image file to boot (default: build one with the example container)")
-	cmd.Flags().StringVar(&f.seed, "seed", "", "node.yaml handed to the node by QEMU (default: one that runs the example)")
+	cmd.Flags().StringVar(&f.seed, "seed", "", "node.yaml that QEMU hands to the node (default: one that runs the example)")
 	cmd.Flags().IntVarP(&f.memory, "memory", "m", 1024, "memory in MiB")
 	cmd.Flags().IntVar(&f.cpus, "cpus", 2, "virtual processors")
 	cmd.Flags().Var(&f.disk, "disk", "size of the disk (default 4GiB)")
-	cmd.Flags().StringArrayVarP(&f.ports, "port", "p", nil, "HOST:GUEST, a port on 127.0.0.1 that leads into the node; HOST 0 chooses one (default 0:8080)")
-	cmd.Flags().StringVar(&f.accel, "accel", "auto", "tcg, kvm, or auto: kvm where it really works")
+	cmd.Flags().StringArrayVarP(&f.ports, "port", "p", nil, "HOST:GUEST: a port on 127.0.0.1 and the node's port that it leads to; HOST 0 picks a free one (default 0:8080)")
+	cmd.Flags().StringVar(&f.accel, "accel", "auto", "tcg, kvm, or auto: kvm if it really works")
 	completeFlag(cmd, "accel", cobra.FixedCompletions([]string{"auto", "kvm", "tcg"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.Flags().StringVar(&f.fleet, "fleet", "", "fleet that the node joins (default: "+devFleet+", made when absent; with --image none)")
+	cmd.Flags().StringVar(&f.fleet, "fleet", "", "fleet that the node joins (default: "+devFleet+", created if missing; with --image none)")
 	completeFlag(cmd, "fleet", completeFleetFlag)
-	cmd.Flags().StringVar(&f.net, "network", "", "second network card on a private network shared by all VMs of this name")
+	cmd.Flags().StringVar(&f.net, "network", "", "second network card, on the private network of this name, which VMs share")
 	cmd.Flags().BoolVar(&f.direct, "direct", false, "start the kernel without firmware and boot loader")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave the VM running in the background")
 	cmd.Flags().BoolVar(&f.keep, "keep", false, "keep the disk of the last run")
@@ -435,7 +435,7 @@ func vmStopCommand() *cobra.Command {
 			return vm.Stop(ctx)
 		},
 	}
-	cmd.Flags().BoolVar(&kill, "kill", false, "pull the plug instead")
+	cmd.Flags().BoolVar(&kill, "kill", false, "cut the power instead")
 	return cmd
 }
 
@@ -461,7 +461,7 @@ func vmConsoleCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVarP(&followFlag, "follow", "f", false, "go on until the VM ends")
+	cmd.Flags().BoolVarP(&followFlag, "follow", "f", false, "keep printing until the VM ends")
 	return cmd
 }
 

@@ -65,7 +65,7 @@ func createDevFleet() (*identity.Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	say("the fleet %s is made for the VMs of this computer: %s", devFleet, dir)
+	say("fleet %s is created for the VMs of this computer: %s", devFleet, dir)
 	return fleet, fleet.Save(dir, "")
 }
 

@@ -14,16 +14,16 @@ import (
 )
 
 func volumesCommand() *cobra.Command {
-	return group("volumes", "See to the volumes of a node", volumesListCommand(), volumesRemoveCommand())
+	return group("volumes", "Manage a node's volumes", volumesListCommand(), volumesRemoveCommand())
 }
 
 func volumesListCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
 		Use: "ls [NODE]", Short: "List the volumes of a node", Args: cobra.MaximumNArgs(1),
-		Long: "Lists the volumes of a node, what they take of the disk, and which containers use them. A volume\n" +
-			"is called PROJECT.VOLUME; those of node.yaml have no project. A size with a + may be larger: the\n" +
-			"files were too many to be counted in ten seconds.",
+		Long: "Lists the volumes of a node, their sizes, and the containers that use them. A volume is called\n" +
+			"PROJECT.VOLUME; volumes of node.yaml have no project. A + after a size means at least: there were too\n" +
+			"many files to count in ten seconds.",
 		Example: "  kogge volumes ls n1", ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, args, func(ctx context.Context, c *api.Client) error {
@@ -53,8 +53,8 @@ func volumesListCommand() *cobra.Command {
 func volumesRemoveCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{
-		Use: "rm VOLUME", Short: "Remove a volume and all that is in it", Args: exactly("VOLUME"),
-		Long:    "Removes a volume and all that is in it, for good. One that a container uses stays: kogge rm\ntakes the project away first.",
+		Use: "rm VOLUME", Short: "Remove a volume and its content", Args: exactly("VOLUME"),
+		Long:    "Removes a volume and its content for good. A volume that a container uses stays: remove its\nproject first (kogge rm).",
 		Example: "  kogge volumes rm shop.data --node n1", ValidArgsFunction: t.completeWith(volumeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.asks(cmd, nil, func(ctx context.Context, c *api.Client) error {
@@ -63,7 +63,7 @@ func volumesRemoveCommand() *cobra.Command {
 				case connect.CodeNotFound:
 					return hinted{err, "kogge volumes ls lists them"}
 				case connect.CodeFailedPrecondition:
-					return hinted{err, "kogge rm PROJECT takes its containers away"}
+					return hinted{err, "kogge rm PROJECT removes its containers"}
 				}
 				return err
 			})

@@ -28,8 +28,8 @@ func imageWriteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "write FILE DEVICE",
 		Short: "Write an image to an SD card, a USB stick or a disk",
-		Long: "Shows what DEVICE is, asks, writes the image to it and reads everything back. All that is on\n" +
-			"DEVICE is lost. A device that is mounted or holds the running system is refused.",
+		Long: "Shows what DEVICE is, asks, writes the image to it and reads everything back. All data on DEVICE is\n" +
+			"lost. A device that is mounted or holds the running system is refused.",
 		Example: "  kogge image write kogge.img /dev/sdX\n  kogge image write kogge.img /dev/sdX --config n1.yaml --yes",
 		Args:    exactly("FILE", "DEVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,7 +40,7 @@ func imageWriteCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&f.yes, "yes", false, "do not ask")
-	cmd.Flags().BoolVar(&f.file, "file", false, "DEVICE is an ordinary file that exists, taken as a disk of its size")
+	cmd.Flags().BoolVar(&f.file, "file", false, "DEVICE is an existing ordinary file, used as a disk of its size")
 	cmd.Flags().StringVar(&f.config, "config", "", "node.yaml to put on the boot partition")
 	return cmd
 }
@@ -90,14 +90,14 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", device, err)
 	}
-	say("%s: ready; %d MB written, read back and equal. STATE grows to the whole medium at the first boot.", device, (r.Written+r.Zeroed)/1e6)
+	say("%s: ready; %d MB written, read back and compared. STATE grows to the whole medium at the first boot.", device, (r.Written+r.Zeroed)/1e6)
 	return nil
 }
 
 // confirm has the operator type the name of the device.
 func confirm(in io.Reader, device string) error {
 	base := filepath.Base(device)
-	fmt.Fprintf(os.Stderr, "All that is on %s will be lost. Type %s to go on: ", device, base)
+	fmt.Fprintf(os.Stderr, "All data on %s will be lost. Type %s to continue: ", device, base)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("confirmation: %w", err)

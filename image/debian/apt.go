@@ -154,7 +154,7 @@ func (c Cache) download(ctx context.Context, l Lock, missing []Package) (map[str
 		}
 		if want != p {
 			replaced[p.Name] = want
-			c.Say("WARNING: package %s has left the mirror; building with %s instead, which no lock names. Run: kogge image lock", p, want)
+			c.Say("WARNING: package %s has left the mirror; building with %s instead, which is not in the lock. Run: kogge image lock", p, want)
 		}
 		if ok, err := c.have(want); err != nil || ok {
 			if err != nil {
@@ -331,7 +331,7 @@ func (a apt) kernel(ctx context.Context, meta string) (string, error) {
 			return dep, nil
 		}
 	}
-	return "", fmt.Errorf("package %s depends on no kernel", meta)
+	return "", fmt.Errorf("package %s does not depend on a kernel", meta)
 }
 
 // closure adds all dependencies, as apt would install them on an empty system.

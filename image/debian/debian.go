@@ -123,7 +123,7 @@ func (c Cache) add(path string, p Package) error {
 	}
 	if sum != p.SHA256 || size != p.Size {
 		return fmt.Errorf("package %s: the mirror sent SHA-256 %x (%d bytes), the lock says %x (%d bytes): "+
-			"the mirror or the lock is wrong; nothing was used of it", p, sum, size, p.SHA256, p.Size)
+			"the mirror or the lock is wrong; the download was not used", p, sum, size, p.SHA256, p.Size)
 	}
 	if err := os.MkdirAll(filepath.Dir(c.deb(p)), 0o755); err != nil {
 		return fmt.Errorf("package cache: %w", err)

@@ -190,7 +190,7 @@ func TestCacheHash(t *testing.T) {
 		return path
 	}
 	err := c.add(put([]byte("something else")), p)
-	if err == nil || !strings.Contains(err.Error(), "nothing was used of it") || !strings.Contains(err.Error(), hexOf(p)) {
+	if err == nil || !strings.Contains(err.Error(), "the download was not used") || !strings.Contains(err.Error(), hexOf(p)) {
 		t.Errorf("wrong bytes from the mirror: %v", err)
 	}
 	if ok, err := c.have(p); ok || err != nil {

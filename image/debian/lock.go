@@ -58,7 +58,7 @@ var locks embed.FS
 func LoadLock(name string) (Lock, error) {
 	data, err := locks.ReadFile("lock/" + name + ".lock")
 	if errors.Is(err, fs.ErrNotExist) {
-		return Lock{}, fmt.Errorf("lock %s: there is none; make it with: kogge image lock %s", name, name)
+		return Lock{}, fmt.Errorf("lock %s: there is none yet; make it with: kogge image lock %s", name, name)
 	}
 	if err != nil {
 		return Lock{}, fmt.Errorf("lock %s: %w", name, err)
@@ -82,15 +82,15 @@ func ParseLock(name string, data []byte) (Lock, error) {
 		}
 		p := Package{Name: f[0], Arch: f[1], Version: f[2]}
 		if !plain(p.Name) || !plain(p.Arch) || !plain(p.Version) {
-			return Lock{}, fmt.Errorf("lock %s: line %d: %q is no package name, architecture or version", name, n, text)
+			return Lock{}, fmt.Errorf("lock %s: line %d: %q is not a package name, architecture or version", name, n, text)
 		}
 		sum, err := hex.DecodeString(f[3])
 		if err != nil || len(sum) != len(p.SHA256) {
-			return Lock{}, fmt.Errorf("lock %s: line %d: %q is no SHA-256", name, n, f[3])
+			return Lock{}, fmt.Errorf("lock %s: line %d: %q is not a SHA-256", name, n, f[3])
 		}
 		copy(p.SHA256[:], sum)
 		if p.Size, err = strconv.ParseInt(f[4], 10, 64); err != nil || p.Size <= 0 {
-			return Lock{}, fmt.Errorf("lock %s: line %d: %q is no size", name, n, f[4])
+			return Lock{}, fmt.Errorf("lock %s: line %d: %q is not a size", name, n, f[4])
 		}
 		l.Packages = append(l.Packages, p)
 	}

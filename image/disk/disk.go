@@ -82,7 +82,7 @@ func Write(out *os.File, s Spec) error {
 		return fmt.Errorf("image: root file system: %w", err)
 	}
 	if root.Size() > s.SlotSize {
-		return fmt.Errorf("image: the root file system has %d MiB, the slot %d MiB: make it smaller or choose a larger --slot-size", root.Size()/MiB, s.SlotSize/MiB)
+		return fmt.Errorf("image: the root file system is %d MiB, the slot %d MiB: make the root file system smaller, or choose a larger --slot-size", root.Size()/MiB, s.SlotSize/MiB)
 	}
 	t, err := layout(s, state.Size())
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 var (
 	// ErrNoImage says that there is something else in a file or on a medium.
-	ErrNoImage = errors.New("this is no Kogge image")
+	ErrNoImage = errors.New("this is not a Kogge image")
 	// ErrQcow2 says that an image is in QEMU's format: its bytes are not those of a disk.
 	ErrQcow2 = errors.New("this is a qcow2 file, not a raw image")
 	// ErrDamaged says that an image is not what was built.

@@ -54,7 +54,7 @@ func Open(files []debian.File, cacheDir string) (*Kernel, error) {
 		}
 		return k, nil
 	}
-	return nil, errors.New("kernel: none of the board's packages has one")
+	return nil, errors.New("kernel: none of the board's packages contains one")
 }
 
 // index learns which modules there are and what is built in.

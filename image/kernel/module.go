@@ -136,7 +136,7 @@ func (k *Kernel) unpackTo(file, source string) error {
 			return err
 		}
 	case ".zst":
-		return fmt.Errorf("compression of %s is not read yet", filepath.Base(source))
+		return fmt.Errorf("the compression of %s is not supported", filepath.Base(source))
 	}
 	tmp, err := os.CreateTemp(k.cache, ".module-*")
 	if err != nil {

@@ -276,5 +276,5 @@ func holds(name string, size int64) string {
 			return "something without a partition table of this kind"
 		}
 	}
-	return "nothing at its beginning"
+	return "nothing at its start"
 }

@@ -69,7 +69,7 @@ var (
 	ErrBusy     = errors.New("the device is in use")
 	ErrSystem   = errors.New("the device holds the running system")
 	ErrTooSmall = errors.New("the device is too small")
-	ErrKind     = errors.New("this is no whole disk")
+	ErrKind     = errors.New("this is not a whole disk")
 	ErrReadOnly = errors.New("the device is write-protected")
 )
 
@@ -95,7 +95,7 @@ func Decide(f Facts, need int64, file bool) error {
 	case f.Kind == Block && f.Size == 0:
 		return fmt.Errorf("%s: %w: there is no medium in the drive", f.Path, ErrTooSmall)
 	case f.Sector > 512:
-		return fmt.Errorf("%s: %w: it has sectors of %d bytes, an image is made for 512", f.Path, ErrKind, f.Sector)
+		return fmt.Errorf("%s: %w: its sectors are %d bytes, an image needs 512", f.Path, ErrKind, f.Sector)
 	case f.Size < need:
 		return fmt.Errorf("%s: %w: it has %s, the image needs %s", f.Path, ErrTooSmall, bytesText(f.Size), bytesText(need))
 	}

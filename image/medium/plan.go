@@ -113,7 +113,7 @@ func fatEnd(volume *io.SectionReader) (int64, error) {
 	fats, fatSectors := int64(boot[16]), int64(binary.LittleEndian.Uint32(boot[36:]))
 	data := (reserved + fats*fatSectors) * gpt.SectorSize
 	if data > volume.Size() {
-		return 0, fmt.Errorf("its tables have %d bytes, the partition %d", data, volume.Size())
+		return 0, fmt.Errorf("its tables need %d bytes, the partition has %d", data, volume.Size())
 	}
 	table := make([]byte, fatSectors*gpt.SectorSize)
 	if _, err := volume.ReadAt(table, reserved*gpt.SectorSize); err != nil {

@@ -15,10 +15,10 @@ import (
 )
 
 // ErrUnusable says that a medium has lost what it held and is no Kogge medium either.
-var ErrUnusable = errors.New("the medium is not usable now: write it again")
+var ErrUnusable = errors.New("the medium is unusable now: write the image again")
 
 // ErrReadBack says that a medium does not give back what was written to it.
-var ErrReadBack = errors.New("the medium gives back other bytes than were written: it is worn out, badly plugged in or a fake")
+var ErrReadBack = errors.New("the medium returns other bytes than were written: it is worn out, badly plugged in or a fake")
 
 // target is a medium. *Device fits, and so does a crashdisk.Disk that is told how
 // to be read afresh.
@@ -185,7 +185,7 @@ func readBack(ctx context.Context, chunks []chunk, to target, progress func(Step
 	first := int64(-1)
 	for _, c := range chunks {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("stopped at %d %% of reading back", percent(done, total))
+			return fmt.Errorf("stopped after %d %% was read back", percent(done, total))
 		}
 		b := buf.b[:c.size]
 		if n, err := fresh.ReadAt(b, c.at); n < len(b) {
@@ -217,7 +217,7 @@ func (r *Report) readBackTable(to target, size int64, config []byte) error {
 		err = t.Damage
 	}
 	if err == nil && t.DiskGUID != r.Table.DiskGUID {
-		err = errors.New("it is another partition table")
+		err = errors.New("it is a different partition table")
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrReadBack, err)

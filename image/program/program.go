@@ -60,7 +60,7 @@ func Source(ctx context.Context) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", errors.New("source tree: this folder is in no checkout of Kogge; change into one")
+	return "", errors.New("source tree: this folder is not in a checkout of Kogge; change into one")
 }
 
 // target is one run of the Go compiler.

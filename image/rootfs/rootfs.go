@@ -118,7 +118,7 @@ func withParents(entries []Entry) ([]Entry, error) {
 	all := map[string]Entry{}
 	for _, e := range entries {
 		if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
-			return nil, fmt.Errorf("%q is no clean absolute path", e.Path)
+			return nil, fmt.Errorf("%q is not a clean absolute path", e.Path)
 		}
 		if old, ok := all[e.Path]; ok && !(old.Dir && e.Dir) {
 			return nil, fmt.Errorf("%s is there twice", e.Path)
@@ -136,7 +136,7 @@ func withParents(entries []Entry) ([]Entry, error) {
 			if e, ok := all[dir]; !ok {
 				all[dir] = Entry{Path: dir, Mode: 0o755, Dir: true}
 			} else if !e.Dir {
-				return nil, fmt.Errorf("%s is below %s, which is no folder", p, dir)
+				return nil, fmt.Errorf("%s is below %s, which is not a folder", p, dir)
 			}
 		}
 	}

@@ -33,12 +33,12 @@ func TestLayout(t *testing.T) {
 		{[]Entry{{Path: "/d", Dir: true}, {Path: "/d", Dir: true}}, "/d:dir:755", ""},
 		{[]Entry{{Path: "/a", Data: []byte{}}, {Path: "/a", Data: []byte{}}}, "", "/a is there twice"},
 		{[]Entry{{Path: "/a", Data: []byte{}}, {Path: "/a", Dir: true}}, "", "/a is there twice"},
-		{[]Entry{{Path: "/a", Data: []byte{}}, {Path: "/a/b", Data: []byte{}}}, "", "/a/b is below /a, which is no folder"},
-		{[]Entry{{Path: "/l", Link: "x"}, {Path: "/l/b", Dir: true}}, "", "/l/b is below /l, which is no folder"},
-		{[]Entry{{Path: "a", Dir: true}}, "", `"a" is no clean absolute path`},
-		{[]Entry{{Path: "/a/../b", Dir: true}}, "", `"/a/../b" is no clean absolute path`},
-		{[]Entry{{Path: "/a/", Dir: true}}, "", `"/a/" is no clean absolute path`},
-		{[]Entry{{Path: "", Dir: true}}, "", `"" is no clean absolute path`},
+		{[]Entry{{Path: "/a", Data: []byte{}}, {Path: "/a/b", Data: []byte{}}}, "", "/a/b is below /a, which is not a folder"},
+		{[]Entry{{Path: "/l", Link: "x"}, {Path: "/l/b", Dir: true}}, "", "/l/b is below /l, which is not a folder"},
+		{[]Entry{{Path: "a", Dir: true}}, "", `"a" is not a clean absolute path`},
+		{[]Entry{{Path: "/a/../b", Dir: true}}, "", `"/a/../b" is not a clean absolute path`},
+		{[]Entry{{Path: "/a/", Dir: true}}, "", `"/a/" is not a clean absolute path`},
+		{[]Entry{{Path: "", Dir: true}}, "", `"" is not a clean absolute path`},
 	} {
 		got, err := Layout(c.entries)
 		if c.err != "" {

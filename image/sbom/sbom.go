@@ -144,7 +144,7 @@ func (d *builder) origins(f File) ([]string, error) {
 	for _, name := range d.in.Origin(f.Path) {
 		id, ok := d.debs[name]
 		if !ok {
-			return nil, fmt.Errorf("%s: package %s is not among those of the image", f.Path, name)
+			return nil, fmt.Errorf("%s: package %s is not part of the image", f.Path, name)
 		}
 		ids = append(ids, id)
 	}
@@ -152,7 +152,7 @@ func (d *builder) origins(f File) ([]string, error) {
 		ids = append(ids, d.module(m))
 	}
 	if len(ids) == 0 {
-		return nil, fmt.Errorf("%s: nobody knows what this executable was made from", f.Path)
+		return nil, fmt.Errorf("%s: the source of this executable is unknown", f.Path)
 	}
 	return ids, nil
 }

@@ -189,7 +189,7 @@ func TestDocumentUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.Origin = func(string) []string { return nil }
-	if _, err := Document(in, files); err == nil || !strings.Contains(err.Error(), "/lib/modules/a.ko: nobody knows") {
+	if _, err := Document(in, files); err == nil || !strings.Contains(err.Error(), "/lib/modules/a.ko: the source of this executable is unknown") {
 		t.Errorf("got %v", err)
 	}
 	in.Origin = func(string) []string { return []string{"ghost"} }

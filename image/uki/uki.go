@@ -127,7 +127,7 @@ func (p *peFile) add(name string, data []byte) error {
 		return fmt.Errorf("the stub has no room for another section header")
 	}
 	if uint64(p.nextVA)+uint64(len(data)) > maxImage || len(p.b)+len(data) > maxImage {
-		return fmt.Errorf("%d bytes are more than fits an image of 1 GiB", len(data))
+		return fmt.Errorf("%d bytes do not fit into an image of 1 GiB", len(data))
 	}
 	for uint32(len(p.b))%p.fileAlign != 0 {
 		p.b = append(p.b, 0)

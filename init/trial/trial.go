@@ -84,20 +84,29 @@ type Boot struct {
 	noting sync.Mutex // held while the history gets a line
 
 	log *trialLog // nil on a proven slot
+
+	folder memory.Folder // of tests; nil: the one at Memory
 }
 
 // slot is the one that runs.
 func (b *Boot) slot() bootloader.Slot { return bootloader.Slot(b.Facts.Slot) }
 
 // remembered is what the node remembers of its updates.
-func (b *Boot) remembered() memory.Folder { return memory.In(b.Memory) }
+func (b *Boot) remembered() memory.Folder {
+	if b.folder != nil {
+		return b.folder
+	}
+	return memory.In(b.Memory)
+}
 
 // file is a file beside that.
 func (b *Boot) file(name string) string { return filepath.Join(b.Memory, name) }
 
 // Conclude says, at the start of a boot, what became of the release that was armed
 // last. A cut at any point of it has the next boot come to the same end: the trial is
-// forgotten last, and counts once in the memory of failures.
+// forgotten last, and counts once in the memory of failures. Only a cut in the middle of
+// arming it once more may count as that trial, over before it began: then the release waits
+// for somebody to forget its failure.
 func (b *Boot) Conclude() error {
 	if b.Memory == "" || b.loader == nil {
 		return nil

@@ -457,7 +457,7 @@ func TestModelSeesDamage(t *testing.T) {
 		{"entry", "nothing to start", func(d *nbd.Disk) error {
 			return p.edit(d, func(v *fat.Volume) error { return v.Remove("loader/entries/kogge-a.conf") })
 		}},
-		{"kernel", "ends behind the file", func(d *nbd.Disk) error {
+		{"kernel", "ends after the file", func(d *nbd.Disk) error {
 			return p.edit(d, func(v *fat.Volume) error {
 				data, err := v.ReadFile("EFI/kogge/a.efi")
 				return errors.Join(err, v.WriteFile("EFI/kogge/a.efi", data[:len(data)/2], written))

@@ -106,7 +106,7 @@ var (
 	// ErrEmpty tells of a slot without what the verb needs: an entry, or boot files.
 	ErrEmpty = errors.New("the slot is empty")
 	// ErrLast says that the slot is the only one that the loader can start.
-	ErrLast = errors.New("the other slot is empty: this one is all that starts")
+	ErrLast = errors.New("the other slot is empty: this is the only one that starts")
 	// ErrInUse tells of boot files of a slot that the loader may start: it has to be
 	// retired first.
 	ErrInUse = errors.New("the loader may start this slot: retire it first")

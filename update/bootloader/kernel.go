@@ -81,7 +81,7 @@ var efiArchs = map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_
 // line is a file of one line.
 func line(r *io.SectionReader) (string, error) {
 	if r.Size() > maxCmdline {
-		return "", fmt.Errorf("kernel command line has %d bytes, at most %d make sense", r.Size(), maxCmdline)
+		return "", fmt.Errorf("kernel command line has %d bytes: at most %d", r.Size(), maxCmdline)
 	}
 	b := make([]byte, r.Size())
 	if _, err := io.ReadFull(r, b); err != nil {
@@ -110,7 +110,7 @@ func unifiedKernel(r *io.SectionReader) (k Kernel, err error) {
 		}
 		size := int64(min(s.Size, s.VirtualSize)) // on the disk it is padded
 		if int64(s.Offset)+size > r.Size() {
-			return nil, fmt.Errorf("unified kernel image: section %s ends behind the file", name)
+			return nil, fmt.Errorf("unified kernel image: section %s ends after the file", name)
 		}
 		return io.NewSectionReader(r, int64(s.Offset), size), nil
 	}

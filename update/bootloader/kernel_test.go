@@ -59,7 +59,7 @@ func TestKernelOf(t *testing.T) {
 		want   string // of the error; "": none
 	}{
 		{systemdBoot{}, uki(sound), ""},
-		{systemdBoot{}, uki(sound[:len(sound)-600]), "section .initrd ends behind the file"},
+		{systemdBoot{}, uki(sound[:len(sound)-600]), "section .initrd ends after the file"},
 		{systemdBoot{}, uki(unified(t, map[string]string{".cmdline": "x", ".linux": "kernel"})), "no section .initrd"},
 		{systemdBoot{}, uki(unified(t, map[string]string{".linux": "kernel", ".initrd": "initrd"})), "no section .cmdline"},
 		{systemdBoot{}, uki(unified(t, map[string]string{".cmdline": "a\nb", ".linux": "kernel", ".initrd": "initrd"})), "more than one line"},

@@ -59,7 +59,7 @@ func SlotOfEntry(name string) (slot Slot, ours bool) {
 
 func (systemdBoot) Path(slot Slot, name string) (string, error) {
 	if name != "uki" {
-		return "", fmt.Errorf("boot file %q: systemd-boot starts a uki and nothing else", name)
+		return "", fmt.Errorf("boot file %q: systemd-boot starts only a uki", name)
 	}
 	return "EFI/kogge/" + lower(slot) + ".efi", nil
 }
@@ -108,7 +108,7 @@ func parseEntryName(name string) (typeOne, bool) {
 // parseNumber reads digits, and nothing else that Go takes for a number.
 func parseNumber(text string) (int, error) {
 	if text == "" || len(text) > 9 || strings.Trim(text, "0123456789") != "" {
-		return 0, fmt.Errorf("%q is no number", text)
+		return 0, fmt.Errorf("%q is not a number", text)
 	}
 	return strconv.Atoi(text)
 }

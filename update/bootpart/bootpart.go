@@ -47,7 +47,7 @@ func (p Partition) Edit(edit func(*fat.Volume) error) error {
 		}
 		err = edit(v)
 		if damage := v.Found().Damage; errors.Is(err, fat.ErrFull) && len(damage) > 0 {
-			return fmt.Errorf("%w; the volume is damaged, and what is removed from such a one frees nothing: %s", err, strings.Join(damage, "; "))
+			return fmt.Errorf("%w; deleting files frees no space on a damaged volume: %s", err, strings.Join(damage, "; "))
 		}
 		return err
 	})

@@ -18,8 +18,8 @@ const Stall = time.Minute
 // ErrStalled says that the other side has fallen silent, and ErrEncoding that it sends
 // something else than the bytes themselves.
 var (
-	ErrStalled  = errors.New("nothing came for a minute")
-	ErrEncoding = errors.New("answer has an encoding that nobody asked for")
+	ErrStalled  = errors.New("no data for a minute")
+	ErrEncoding = errors.New("the answer has an encoding that was not asked for")
 )
 
 // Transport asks for bodies without an encoding of their own, and ends requests that

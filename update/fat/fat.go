@@ -183,13 +183,13 @@ func parseBoot(b []byte, size int64) (geometry, error) {
 	}
 	switch {
 	case b[510] != 0x55 || b[511] != 0xaa:
-		return g, errors.New("no FAT32 volume: no boot signature")
+		return g, errors.New("not a FAT32 volume: no boot signature")
 	case binary.LittleEndian.Uint16(b[11:]) != sectorSize:
-		return g, fmt.Errorf("sectors of %d bytes: only %d are known", binary.LittleEndian.Uint16(b[11:]), sectorSize)
+		return g, fmt.Errorf("sectors of %d bytes: only %d are supported", binary.LittleEndian.Uint16(b[11:]), sectorSize)
 	case binary.LittleEndian.Uint16(b[22:]) != 0 || g.fatSectors == 0:
-		return g, errors.New("no FAT32 volume: FAT12, FAT16 or something else")
+		return g, errors.New("not a FAT32 volume: FAT12, FAT16 or something else")
 	case binary.LittleEndian.Uint16(b[40:])&0x80 != 0:
-		return g, errors.New("FAT mirroring is off: not known here")
+		return g, errors.New("FAT mirroring is off, which is not supported")
 	case g.perCluster == 0 || g.perCluster&(g.perCluster-1) != 0:
 		return g, fmt.Errorf("%d sectors per cluster", g.perCluster)
 	case g.reserved == 0 || g.fats < 1 || g.fats > 2:

@@ -95,7 +95,7 @@ func tree(files []File) (*node, error) {
 				child = &node{name: name, dir: !last || dir, file: f}
 				at.children = append(at.children, child)
 			case !child.dir || last && !dir:
-				return nil, fmt.Errorf("%s: there is a file or directory %q already", f.Path, child.name)
+				return nil, fmt.Errorf("%s: a file or directory %q exists already", f.Path, child.name)
 			case child.name != name:
 				return nil, fmt.Errorf("%s: %q is spelled %q elsewhere", f.Path, name, child.name)
 			}

@@ -35,7 +35,7 @@ func checkName(name string) error {
 	}
 	for _, r := range name {
 		if r < 0x20 || r == 0x7f || strings.ContainsRune(`"*/:<>?\|`, r) {
-			return fmt.Errorf("name %q: FAT knows no %q", name, r)
+			return fmt.Errorf("name %q: FAT does not allow %q", name, r)
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ const MaxReadFile = 64 << 20
 // ErrNotExist and ErrExist tell of a name that is not there, or is and is in the way.
 var (
 	ErrNotExist = errors.New("no such file or directory")
-	ErrExist    = errors.New("there is a file or directory of that name")
+	ErrExist    = errors.New("a file or directory of that name exists")
 )
 
 // Volume is an open FAT32 volume. It holds the FAT in memory, so nobody else may
@@ -282,7 +282,7 @@ func (v *Volume) lookupDir(name string) (*directory, error) {
 			return nil, fmt.Errorf("%q: %w", part, ErrNotExist)
 		}
 		if !e.isDir() {
-			return nil, fmt.Errorf("%q is no directory", part)
+			return nil, fmt.Errorf("%q is not a directory", part)
 		}
 		if d, err = v.readDirectory(e.first); err != nil {
 			return nil, fmt.Errorf("directory %q: %w", part, err)

@@ -88,7 +88,7 @@ func (t Table) index(name string) (int, error) {
 			continue
 		}
 		if found >= 0 {
-			return 0, fmt.Errorf("partition %q: there are two, number %d and %d", name, t.Partitions[found].Number, p.Number)
+			return 0, fmt.Errorf("partition %q: two have this name, number %d and %d", name, t.Partitions[found].Number, p.Number)
 		}
 		found = i
 	}

@@ -200,7 +200,7 @@ func TestGrowRefuses(t *testing.T) {
 		want      string
 	}{
 		{"unknown", "DATA", sectors * SectorSize, `partition "DATA": not in the table`},
-		{"not last", "ROOT-A", sectors * SectorSize, `partition "ROOT-A": "STATE" lies behind it`},
+		{"not last", "ROOT-A", sectors * SectorSize, `partition "ROOT-A": "STATE" comes after it`},
 		{"smaller disk", "STATE", 4 * unit * SectorSize,
 			`partition table: partition "STATE": sectors 192 to 255 are not within 34 to 222`},
 		{"no disk", "STATE", 0, `primary: a disk of 0 bytes is too small; backup: a disk of 0 bytes is too small`},

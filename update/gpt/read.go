@@ -69,7 +69,7 @@ func readCopies(r io.ReaderAt, size int64) copies {
 		c.backup.Sectors = backupAt + 1
 	}
 	if err == nil && c.primaryErr == nil && !equal(c.primary, c.backup) {
-		err = errors.New("is not equal to the primary")
+		err = errors.New("differs from the primary")
 	}
 	c.backupErr = err
 	return c
@@ -91,7 +91,7 @@ type header struct {
 
 func readHeader(r io.ReaderAt, at, sectors uint64) (header, error) {
 	if at >= sectors {
-		return header{}, fmt.Errorf("lies at sector %d, the disk has %d", at, sectors)
+		return header{}, fmt.Errorf("is at sector %d, the disk has %d", at, sectors)
 	}
 	b := make([]byte, SectorSize)
 	if _, err := r.ReadAt(b, int64(at)*SectorSize); err != nil && err != io.EOF {
@@ -114,10 +114,10 @@ func parseHeader(b []byte, at, sectors uint64) (header, error) {
 		return header{}, fmt.Errorf("wrong checksum of the header in sector %d", at)
 	}
 	if got := binary.LittleEndian.Uint32(b[8:]); got != revision {
-		return header{}, fmt.Errorf("revision %#x: only 1.0 is known", got)
+		return header{}, fmt.Errorf("revision %#x: only 1.0 is supported", got)
 	}
 	if my := binary.LittleEndian.Uint64(b[24:]); my != at {
-		return header{}, fmt.Errorf("header in sector %d says it lies in %d", at, my)
+		return header{}, fmt.Errorf("header in sector %d says that it is in %d", at, my)
 	}
 	h := header{
 		other:       binary.LittleEndian.Uint64(b[32:]),

@@ -82,7 +82,7 @@ func Grow(d device, newSize int64, name string) (Table, error) {
 		}
 		for _, p := range t.Partitions {
 			if p.First > t.Partitions[i].First {
-				return fmt.Errorf("partition %q: %q lies behind it", name, p.Name)
+				return fmt.Errorf("partition %q: %q comes after it", name, p.Name)
 			}
 		}
 		end := (LastUsable(t.Sectors) + 1) / align * align

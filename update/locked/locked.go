@@ -31,10 +31,10 @@ const maxPlain = 64 << 10
 // not open is an error here.
 func Lock(plain []byte, passphrase string, work int) ([]byte, error) {
 	if len(plain) > maxPlain {
-		return nil, fmt.Errorf("a secret of %d bytes: at most %d are kept", len(plain), maxPlain)
+		return nil, fmt.Errorf("a secret of %d bytes: at most %d", len(plain), maxPlain)
 	}
 	if work < 1 || work > maxWork {
-		return nil, fmt.Errorf("a work factor of %d: it is 1 to %d", work, maxWork)
+		return nil, fmt.Errorf("work factor %d: want 1 to %d", work, maxWork)
 	}
 	recipient, err := age.NewScryptRecipient(passphrase)
 	if err != nil {

@@ -56,7 +56,7 @@ func (r Count) Text() []byte {
 func ParseCount(text []byte) (Count, error) {
 	var r Count
 	if len(text) != CountSize || !strings.HasPrefix(string(text), countHead) {
-		return Count{}, fmt.Errorf("%s is no record of this release", CountFile)
+		return Count{}, fmt.Errorf("%s is not a record that this release can read", CountFile)
 	}
 	at := bytes.LastIndex(text, []byte("\nsum ")) + 1
 	sum, _, _ := strings.Cut(string(text[at:]), "\n")

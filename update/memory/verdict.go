@@ -73,7 +73,8 @@ func (c Conclusion) String() string {
 // often the release was unproven already.
 //
 // A trial's boots follow each other: the loader starts nothing else until they are
-// used up. So they are the last ones of the history.
+// used up. So they are the last ones of the history, but for boots of the other slot that
+// lost their power before they could conclude the trial.
 func Conclude(t Trial, running bootloader.Slot, state bootloader.State, boots []Boot, e Evidence, before int) Conclusion {
 	entry := state.Of(t.Slot)
 	switch {
@@ -98,8 +99,13 @@ func Conclude(t Trial, running bootloader.Slot, state bootloader.State, boots []
 	return c
 }
 
-// tries are the boots of the trial: the last ones of the history.
+// tries are the boots of the trial: the last ones of the history, but for those that were
+// cut on the way to a conclusion. One that got further is not passed over: before it lies
+// an earlier trial, maybe of the same release.
 func tries(t Trial, boots []Boot) []Boot {
+	for last := len(boots) - 1; last >= 0 && boots[last].Slot != t.Slot && boots[last].Assessment == None && boots[last].End == ""; last-- {
+		boots = boots[:last]
+	}
 	first := len(boots)
 	for first > 0 && boots[first-1].Trial && boots[first-1].Slot == t.Slot && boots[first-1].Release == t.Release {
 		first--

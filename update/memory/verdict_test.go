@@ -33,6 +33,7 @@ func TestConclude(t *testing.T) {
 	old := Boot{Slot: "A", Release: "1.0", Assessment: Good, End: "reboot"}
 	earlier := Boot{Slot: "B", Release: "1.1", Trial: true, Assessment: Bad, Why: "of an earlier arming"}
 	try := Boot{Slot: "B", Release: "1.1", Trial: true, Assessment: None}
+	cut := Boot{Slot: "A", Release: "1.0", Assessment: None}
 	bad, crashed := try, try
 	bad.Assessment, bad.Why, bad.End = Bad, "agent not ready within 1m0s", "reboot"
 	crashed.End, crashed.EndWhy = EndCrashed, "Kernel panic - not syncing: hung_task: blocked tasks"
@@ -44,6 +45,8 @@ func TestConclude(t *testing.T) {
 		{"three tries, no word", []Boot{earlier, old, try, try, try}},
 		{"one bad, then no word", []Boot{earlier, old, bad, try, try}},
 		{"one crashed", []Boot{old, try, crashed, try}},
+		{"one bad, then a cut in slot A", []Boot{earlier, old, bad, try, try, cut, cut}},
+		{"no try noted, then a cut in A", []Boot{earlier, old, cut}},
 		{"earlier arming, straight before", []Boot{earlier, try, try, try}},
 	}
 	evidence := []struct {

@@ -73,7 +73,7 @@ func New(contents []Content) (*Bundle, error) {
 		case one.Facts.Board == first.Board:
 			return nil, fmt.Errorf("board %s is there twice", first.Board)
 		case one.Facts.Version != first.Version || one.Facts.Counter != first.Counter:
-			return nil, fmt.Errorf("boards %s and %s have other versions or counters", first.Board, one.Facts.Board)
+			return nil, fmt.Errorf("boards %s and %s differ in version or counter", first.Board, one.Facts.Board)
 		}
 	}
 	return b, nil
@@ -153,7 +153,7 @@ func Read(ctx context.Context, src Source) (*Bundle, error) {
 		b.boards = append(b.boards, one)
 	}
 	if len(b.boards) == 0 {
-		return nil, layoutError(fmt.Errorf("index: there is no board"))
+		return nil, layoutError(fmt.Errorf("index: it has no board"))
 	}
 	if err := b.finish(); err != nil {
 		return nil, err

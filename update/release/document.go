@@ -20,7 +20,7 @@ var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 // so many bytes long.
 func checkDescriptor(d ocispec.Descriptor, most int64) error {
 	if !digestForm.MatchString(string(d.Digest)) {
-		return fmt.Errorf("digest %.80q is no SHA-256", string(d.Digest))
+		return fmt.Errorf("digest %.80q is not a SHA-256", string(d.Digest))
 	}
 	if d.Size < 1 || d.Size > most {
 		return fmt.Errorf("%s: %d bytes: want 1 to %d", d.Digest, d.Size, most)
@@ -46,7 +46,7 @@ func document(ctx context.Context, src Source, d ocispec.Descriptor) ([]byte, er
 		return nil, fmt.Errorf("%s: %w", d.Digest, err)
 	}
 	if int64(len(raw)) != d.Size || Sum(sha256.Sum256(raw)).Digest() != string(d.Digest) {
-		return nil, layoutError(fmt.Errorf("%s: it has other bytes than its digest says", d.Digest))
+		return nil, layoutError(fmt.Errorf("%s: its bytes do not match its digest", d.Digest))
 	}
 	return raw, nil
 }
@@ -73,7 +73,7 @@ func decode(raw []byte, value any) error {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("there is something behind its end")
+		return fmt.Errorf("there are bytes after its end")
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func parseIndex(raw []byte) (ocispec.Index, error) {
 		return index, layoutError(fmt.Errorf("index: %w", err))
 	}
 	if index.SchemaVersion != 2 || index.MediaType != "" && index.MediaType != ocispec.MediaTypeImageIndex {
-		return index, layoutError(fmt.Errorf("index: schema version %d, media type %.80q: it is no OCI image index", index.SchemaVersion, index.MediaType))
+		return index, layoutError(fmt.Errorf("index: schema version %d, media type %.80q: it is not an OCI image index", index.SchemaVersion, index.MediaType))
 	}
 	if len(index.Manifests) > maxBoards+1 {
 		return index, layoutError(fmt.Errorf("index: %d manifests: %d at most", len(index.Manifests), maxBoards+1))
@@ -104,7 +104,7 @@ func parseManifest(raw []byte, artifact, config string) (ocispec.Manifest, error
 	}
 	switch {
 	case m.SchemaVersion != 2 || m.MediaType != ocispec.MediaTypeImageManifest:
-		return m, layoutError(fmt.Errorf("manifest: schema version %d, media type %.80q: it is no OCI image manifest", m.SchemaVersion, m.MediaType))
+		return m, layoutError(fmt.Errorf("manifest: schema version %d, media type %.80q: it is not an OCI image manifest", m.SchemaVersion, m.MediaType))
 	case m.ArtifactType != artifact:
 		return m, layoutError(fmt.Errorf("manifest: artifact type %.80q: want %s", m.ArtifactType, artifact))
 	case m.Config.MediaType != config:

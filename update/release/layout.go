@@ -16,7 +16,7 @@ import (
 )
 
 // ErrNoLayout says that there is no OCI image layout at all.
-var ErrNoLayout = errors.New("no OCI image layout")
+var ErrNoLayout = errors.New("not an OCI image layout")
 
 func digestOf(raw []byte) digest.Digest { return digest.SHA256.FromBytes(raw) }
 
@@ -81,7 +81,7 @@ func (l layout) release(ctx context.Context) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, fmt.Errorf("%s: %w", indexName, err)
 	}
 	if len(outer.Manifests) != 1 {
-		return ocispec.Descriptor{}, layoutError(fmt.Errorf("%s: it names %d things: want one release", indexName, len(outer.Manifests)))
+		return ocispec.Descriptor{}, layoutError(fmt.Errorf("%s: it has %d entries: want one release", indexName, len(outer.Manifests)))
 	}
 	d := outer.Manifests[0]
 	if d.MediaType != ocispec.MediaTypeImageIndex {
@@ -122,7 +122,7 @@ func OpenDir(name string) (*Dir, error) {
 		}
 		st, err := f.Stat()
 		if err == nil && !st.Mode().IsRegular() {
-			err = layoutError(fmt.Errorf("%s is no regular file", name))
+			err = layoutError(fmt.Errorf("%s is not a regular file", name))
 		}
 		if err == nil {
 			_, err = f.Seek(offset, io.SeekStart)

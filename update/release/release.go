@@ -105,7 +105,7 @@ func (s *Sum) UnmarshalText(text []byte) error {
 	var read Sum
 	n, err := hex.Decode(read[:], text[:min(len(text), 2*len(read))])
 	if err != nil || n != len(read) || hex.EncodeToString(read[:]) != string(text) {
-		return fmt.Errorf("%q is no SHA-256 in hex digits", text)
+		return fmt.Errorf("%q is not a SHA-256 in hex digits", text)
 	}
 	*s = read
 	return nil
@@ -158,7 +158,7 @@ func (r *Release) Open(ctx context.Context, part string, offset int64) (io.ReadC
 		return nil, fmt.Errorf("release %s has no part %q", r.Facts.Version, part)
 	}
 	if offset < 0 || offset > d.Size {
-		return nil, fmt.Errorf("part %s: offset %d is outside of its %d bytes", part, offset, d.Size)
+		return nil, fmt.Errorf("part %s: offset %d is outside its %d bytes", part, offset, d.Size)
 	}
 	body, err := r.source.Blob(ctx, d, offset)
 	if err != nil {
@@ -227,7 +227,7 @@ func (f Facts) check() error {
 		return err
 	}
 	if len(f.Board) > maxText || !words.MatchString(f.Board) {
-		return fmt.Errorf("board %.140q is no name", f.Board)
+		return fmt.Errorf("board %.140q is not a name", f.Board)
 	}
 	p, err := f.verity()
 	if err != nil {
@@ -243,7 +243,7 @@ func (f Facts) check() error {
 	for _, part := range f.Parts {
 		switch {
 		case len(part.Name) > maxText || !words.MatchString(part.Name):
-			return fmt.Errorf("part %.140q is no name", part.Name)
+			return fmt.Errorf("part %.140q is not a name", part.Name)
 		case seen[part.Name]:
 			return fmt.Errorf("part %s is there twice", part.Name)
 		case part.Size < 1 || part.Size > maxPart:

@@ -53,11 +53,11 @@ func ParseRoot(raw []byte) (Root, error) {
 		for _, id := range role.KeyIDs {
 			key, ok := m.Signed.Keys[id]
 			if !ok || key == nil || key.Type != metadata.KeyTypeEd25519 {
-				return Root{}, fmt.Errorf("root.json: %w: key %.16q of role %.40q is no Ed25519 key", ErrLayout, id, name)
+				return Root{}, fmt.Errorf("root.json: %w: key %.16q of role %.40q is not an Ed25519 key", ErrLayout, id, name)
 			}
 			public, err := hex.DecodeString(key.Value.PublicKey)
 			if err != nil || len(public) != ed25519.PublicKeySize {
-				return Root{}, fmt.Errorf("root.json: %w: key %.16q of role %.40q is no Ed25519 key", ErrLayout, id, name)
+				return Root{}, fmt.Errorf("root.json: %w: key %.16q of role %.40q is not an Ed25519 key", ErrLayout, id, name)
 			}
 			r.keys[name][id] = public
 		}

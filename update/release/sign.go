@@ -39,7 +39,7 @@ func (f metadataFiles) names() []string {
 // lead to the keys, the first one in front.
 func (b *Bundle) Prepare(expires time.Time, roots [][]byte) error {
 	if len(b.boards) == 0 {
-		return errors.New("prepare signatures: there is no board")
+		return errors.New("prepare signatures: the release has no board")
 	}
 	expires = expires.UTC().Truncate(time.Second)
 	counter := int64(b.boards[0].Facts.Counter)
@@ -86,7 +86,7 @@ func (b *Bundle) AddRoots(roots [][]byte) error {
 		}
 		name := rootName(root.Version)
 		if have, ok := b.tuf[name]; ok && string(have) != string(raw) {
-			return fmt.Errorf("the release has another %s: it belongs to other keys", name)
+			return fmt.Errorf("the release has a different %s: it belongs to other keys", name)
 		}
 		b.tuf[name] = raw
 	}

@@ -33,7 +33,7 @@ func entryName(h *tar.Header) (string, error) {
 		case ".", "blobs", "blobs/sha256":
 			return "", nil
 		}
-		return "", fmt.Errorf("folder %.80q belongs to no layout", h.Name)
+		return "", fmt.Errorf("folder %.80q is not part of a layout", h.Name)
 	case tar.TypeReg:
 	default:
 		return "", fmt.Errorf("%.80q is neither a file nor a folder (type %q)", h.Name, h.Typeflag)
@@ -44,7 +44,7 @@ func entryName(h *tar.Header) (string, error) {
 		}
 	}
 	if name != "oci-layout" && name != indexName && !blobForm.MatchString(name) {
-		return "", fmt.Errorf("file %.80q belongs to no layout", h.Name)
+		return "", fmt.Errorf("file %.80q is not part of a layout", h.Name)
 	}
 	if h.Size < 0 || h.Size > maxPart {
 		return "", fmt.Errorf("%s: %d bytes: %d at most", name, h.Size, int64(maxPart))
@@ -114,7 +114,7 @@ func NewTar(r io.ReaderAt, size int64) (*Tar, error) {
 		places[name] = place{at, h.Size}
 	}
 	if entries == 0 {
-		return nil, fmt.Errorf("%w: the file is no tar, or an empty one", ErrNoLayout)
+		return nil, fmt.Errorf("%w: the file is not a tar, or it is empty", ErrNoLayout)
 	}
 	if err := onlyZeros(all); err != nil {
 		return nil, tarError(err)
@@ -146,7 +146,7 @@ func onlyZeros(r io.Reader) error {
 		return err
 	}
 	if len(rest) > maxPadding || len(bytes.TrimLeft(rest, "\x00")) > 0 {
-		return errors.New("there is something behind its end")
+		return errors.New("there are bytes after its end")
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ func (f metadataFiles) open(root []byte, refTime time.Time) (*updater.Updater, e
 // for, some of it before it has looked at a signature.
 func unpanic(err *error) {
 	if r := recover(); r != nil {
-		*err = layoutError(fmt.Errorf("signatures: something is null or missing in them (%v)", r))
+		*err = layoutError(fmt.Errorf("signatures: a part of them is null or missing (%v)", r))
 	}
 }
 
@@ -176,7 +176,7 @@ func (f metadataFiles) verify(root []byte, refTime time.Time, board string) (s s
 	}
 	sum := target.Hashes["sha256"]
 	if len(target.Hashes) != 1 || len(sum) != len(Sum{}) {
-		return s, layoutError(fmt.Errorf("signatures: %s has no SHA-256 alone", targetName(board)))
+		return s, layoutError(fmt.Errorf("signatures: %s needs a SHA-256 and no other hash", targetName(board)))
 	}
 	if s.custom, err = parseCustom(target.Custom); err != nil {
 		return s, layoutError(fmt.Errorf("signatures: %s: %w", targetName(board), err))

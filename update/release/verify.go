@@ -32,7 +32,7 @@ func Verify(ctx context.Context, src Source, root []byte, refTime time.Time, boa
 	}
 	f := r.Facts
 	if f.Board != board || f.Version != said.Version || f.Counter != said.Counter || int64(f.Counter) != said.version {
-		return nil, layoutError(fmt.Errorf("board %s: its facts are those of %s %s (counter %d), the signatures are for %s (counter %d) and have version %d",
+		return nil, layoutError(fmt.Errorf("board %s: its facts are of %s %s (counter %d), the signatures are for %s (counter %d) and have version %d",
 			board, f.Board, f.Version, f.Counter, said.Version, said.Counter, said.version))
 	}
 	r.Root, r.RootVersion = said.root, said.rootVersion

@@ -36,7 +36,7 @@ const maxRedirects = 10
 
 // ErrServer says that a web server is not believed: its certificate is from nobody that is
 // known, or it has none.
-var ErrServer = errors.New("server is not believed")
+var ErrServer = errors.New("server is not trusted")
 
 var (
 	errPlain  = fmt.Errorf("%w: plain HTTP", ErrServer)
@@ -59,7 +59,7 @@ func OpenWeb(address string, access Access) (*Web, error) {
 	case base.Scheme != "https" && base.Scheme != "http" || base.Host == "":
 		return nil, fmt.Errorf("release %s: want https://HOST/FOLDER", base.Redacted())
 	case base.User != nil:
-		return nil, fmt.Errorf("release %s: an address with a password in it is not taken", base.Redacted())
+		return nil, fmt.Errorf("release %s: an address with a password is not accepted", base.Redacted())
 	case base.RawQuery != "" || base.Fragment != "":
 		return nil, fmt.Errorf("release %s: a folder has no ? and no #", base.Redacted())
 	}
@@ -76,7 +76,7 @@ func OpenWeb(address string, access Access) (*Web, error) {
 			return nil, fmt.Errorf("release: authorities: %w", err)
 		}
 		if !pool.AppendCertsFromPEM(access.CA) {
-			return nil, errors.New("release: the CA is no certificate in PEM")
+			return nil, errors.New("release: the CA is not a certificate in PEM")
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}

@@ -76,17 +76,17 @@ func TestBadServers(t *testing.T) {
 		at         string // which file; "" is all
 		answer     http.HandlerFunc
 	}{
-		{"nothing there", "no OCI image layout", "", http.NotFound},
+		{"nothing there", "not an OCI image layout", "", http.NotFound},
 		{"server is sick", "500 Internal Server Error", "", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }},
 		{"endless layout", "more than 262144 bytes", "oci-layout", endless},
 		{"endless index", "more than 262144 bytes", "index.json", endless},
 		{"endless blob", "more than", "blobs", endless},
-		{"stalls", "nothing came", "index.json", func(w http.ResponseWriter, r *http.Request) {
+		{"stalls", "no data for a minute", "index.json", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(200)
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
 		}},
-		{"stalls before it answers", "nothing came", "index.json", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		{"stalls before it answers", "no data for a minute", "index.json", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
 		{"circle", "redirects more than 10 times", "index.json", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.String(), http.StatusFound)
 		}},
@@ -96,7 +96,7 @@ func TestBadServers(t *testing.T) {
 		{"to this machine", "plain HTTP", "index.json", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/admin?do=it", http.StatusFound)
 		}},
-		{"compressed", "encoding that nobody asked for", "index.json", func(w http.ResponseWriter, r *http.Request) {
+		{"compressed", "encoding that was not asked for", "index.json", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.WriteHeader(200)
 		}},

@@ -78,7 +78,7 @@ func putBlob(ctx context.Context, s sink, blob Blob) error {
 		return err
 	}
 	if !checked.Verified() {
-		return layoutError(errors.New("it has other bytes than its digest says"))
+		return layoutError(errors.New("its bytes do not match its digest"))
 	}
 	return nil
 }

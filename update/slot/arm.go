@@ -38,7 +38,7 @@ func LoneVoter(voters int, fleet string) (Authorisation, error) {
 		return Authorisation{}, fmt.Errorf("%w: this fleet has %d voters: an update needs the certificate of their vote", ErrUnauthorised, voters)
 	}
 	if strings.ContainsFunc(fleet, func(r rune) bool { return r < ' ' }) || len(fleet) > 128 {
-		return Authorisation{}, fmt.Errorf("%w: %q is no fleet's name", ErrUnauthorised, fleet)
+		return Authorisation{}, fmt.Errorf("%w: %q is not the name of a fleet", ErrUnauthorised, fleet)
 	}
 	if fleet == "" {
 		return Authorisation{"the only voter"}, nil

@@ -103,7 +103,7 @@ func (d Disk) target() bootloader.Slot { return d.Running.Other() }
 
 // These are what a caller decides on; the error says the rest.
 var (
-	ErrOnTrial      = errors.New("the running slot is on trial: it is the only one that is left if it fails")
+	ErrOnTrial      = errors.New("the running slot is on trial: if it fails, only the other slot is left")
 	ErrWrongBoard   = errors.New("the release is for another board")
 	ErrTooSmall     = errors.New("the slot is too small")
 	ErrBelowFloor   = errors.New("the release is older than this node may go back to")
@@ -222,7 +222,7 @@ func mebibytes(n int64) string {
 func (d Disk) admit(m memory.Folder, r Release) error {
 	target, running := d.Roots[d.target()], d.Roots[d.Running]
 	if d.Running != bootloader.A && d.Running != bootloader.B || target.Device == nil || running.Device == nil {
-		return fmt.Errorf("this node does not run from a slot of its disk: there is nothing to update")
+		return fmt.Errorf("this node does not run from a slot of its disk: no update is possible")
 	}
 	floor, err := memory.ReadFloor(m)
 	if err != nil {

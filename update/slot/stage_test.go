@@ -192,7 +192,7 @@ func TestStageRefuses(t *testing.T) {
 		{"a huge part", func(r *Release) { r.Parts = bytesOf(r.Parts); r.Parts[0].Size = 1 << 62 }, nil, ErrParts, "uki"},
 		{"a root of other blocks", func(r *Release) { r.Verity.Blocks++ }, nil, ErrParts, "a root of 10 blocks and their tree does not have 40960 bytes"},
 		{"a root of endless blocks", func(r *Release) { r.Verity.Blocks = 1<<64 - 1 }, nil, ErrParts, "root"},
-		{"no slot runs", nil, func(d *Disk) { d.Running = "" }, nil, "there is nothing to update"},
+		{"no slot runs", nil, func(d *Disk) { d.Running = "" }, nil, "no update is possible"},
 		{"a name that breaks lines", func(r *Release) { r.Version = "1.1\nefi /x" }, nil, nil, "only printable ASCII"},
 	} {
 		w := on(l, image, forEver)

@@ -165,7 +165,7 @@ const (
 // checkName wants what fits the call and, below /dev/mapper, one path element.
 func checkName(name string) error {
 	if len(name) >= nameSize || strings.Trim(name, ".") == "" || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("%q is no name for a mapping", name)
+		return fmt.Errorf("%q is not a name for a mapping", name)
 	}
 	return nil
 }

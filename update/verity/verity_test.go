@@ -291,10 +291,10 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	p := Params{Blocks: 1}
 	for _, bad := range []string{"", ".", "..", "a/b", "/", "a\x00b", strings.Repeat("x", nameSize)} {
-		if _, err := Open(bad, path, p, EIO); err == nil || !strings.Contains(err.Error(), "is no name for a mapping") {
+		if _, err := Open(bad, path, p, EIO); err == nil || !strings.Contains(err.Error(), "is not a name for a mapping") {
 			t.Errorf("Open as %q: %v", bad, err)
 		}
-		if err := Close(bad); err == nil || !strings.Contains(err.Error(), "is no name for a mapping") {
+		if err := Close(bad); err == nil || !strings.Contains(err.Error(), "is not a name for a mapping") {
 			t.Errorf("Close %q: %v", bad, err)
 		}
 	}

@@ -37,7 +37,7 @@ var (
 	// ErrExists says that there is one.
 	ErrExists = errors.New("there is a key set already")
 	// ErrTooFew says that keys are missing to make a new root.json.
-	ErrTooFew = errors.New("too few root keys are at hand")
+	ErrTooFew = errors.New("too few root keys are here")
 )
 
 // RootLife is how long a root.json is good. Each new version begins it anew.
@@ -253,7 +253,7 @@ func (s *Set) Private(role release.Role, passphrase func() (string, error)) ([]e
 			return nil, err
 		}
 		if !key.Public.Equal(private.Public()) {
-			return nil, fmt.Errorf("key %s: it is not the private side of %s.pub; is there another %s.key or .key.age?", key.File, key.Name, key.Name)
+			return nil, fmt.Errorf("key %s: it does not belong to %s.pub; is there another %s.key or .key.age?", key.File, key.Name, key.Name)
 		}
 		keys = append(keys, private)
 	}
@@ -286,7 +286,7 @@ type Change struct {
 func (s *Set) Rotate(c Change, signers []ed25519.PrivateKey, now time.Time) error {
 	next := release.NewRoot{Version: s.Root.Version + 1, Expires: now.Add(RootLife)}
 	if c.Role == "" && (c.K != 0 || len(c.Add)+len(c.Drop) > 0) {
-		return errors.New("a change of keys of no role")
+		return errors.New("a change of keys without a role")
 	}
 	for _, role := range []release.Role{release.RoleRoot, release.RoleTargets} {
 		list := sorted(s.Root.Keys(role))
@@ -393,7 +393,7 @@ func Read(file string, passphrase func() (string, error)) (ed25519.PrivateKey, e
 	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != privateBlock || len(rest) > 0 {
-		return nil, fmt.Errorf("key %s: it is no private key in PEM", file)
+		return nil, fmt.Errorf("key %s: it is not a private key in PEM", file)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -401,7 +401,7 @@ func Read(file string, passphrase func() (string, error)) (ed25519.PrivateKey, e
 	}
 	private, ok := key.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("key %s: it is no Ed25519 key", file)
+		return nil, fmt.Errorf("key %s: it is not an Ed25519 key", file)
 	}
 	return private, nil
 }
@@ -414,7 +414,7 @@ func ReadPublic(file string) (ed25519.PublicKey, error) {
 	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != publicBlock || len(rest) > 0 {
-		return nil, fmt.Errorf("key %s: it is no public key in PEM", file)
+		return nil, fmt.Errorf("key %s: it is not a public key in PEM", file)
 	}
 	key, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
@@ -422,7 +422,7 @@ func ReadPublic(file string) (ed25519.PublicKey, error) {
 	}
 	public, ok := key.(ed25519.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("key %s: it is no Ed25519 key", file)
+		return nil, fmt.Errorf("key %s: it is not an Ed25519 key", file)
 	}
 	return public, nil
 }
@@ -433,7 +433,7 @@ func readFile(file string) ([]byte, error) {
 		return nil, fmt.Errorf("key: %w", err)
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxFile {
-		return nil, fmt.Errorf("key %s: it is no file of at most %d bytes", file, maxFile)
+		return nil, fmt.Errorf("key %s: it is not a file of at most %d bytes", file, maxFile)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -46,7 +46,7 @@ func Open(reference string, ca []byte) (*Registry, error) {
 			return nil, err
 		}
 		if !pool.AppendCertsFromPEM(ca) {
-			return nil, errors.New("the CA is no certificate in PEM")
+			return nil, errors.New("the CA is not a certificate in PEM")
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
@@ -60,7 +60,7 @@ type guarded struct{ http.RoundTripper }
 func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	host := r.URL.Hostname()
 	if ip := net.ParseIP(host); r.URL.Scheme != "https" && host != "localhost" && !ip.IsLoopback() {
-		return nil, fmt.Errorf("%s: it speaks plain HTTP, which is for this computer only", r.URL.Host)
+		return nil, fmt.Errorf("%s: it uses plain HTTP, which is accepted only on this computer", r.URL.Host)
 	}
 	return g.RoundTripper.RoundTrip(r)
 }
@@ -138,7 +138,7 @@ func (r *Registry) Index(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", r, err)
 	}
 	if d.MediaType != types.OCIImageIndex {
-		return nil, fmt.Errorf("%s: %w: it is %.80q, no image index", r, release.ErrLayout, d.MediaType)
+		return nil, fmt.Errorf("%s: %w: it is %.80q, not an image index", r, release.ErrLayout, d.MediaType)
 	}
 	return d.Manifest, nil
 }

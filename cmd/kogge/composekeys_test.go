@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"text/template"
+
+	"kogge.example/agent/compose"
+	"kogge.example/update/golden"
+)
+
+// TestComposeKeysPage: the page compose-keys says what the tables of package compose
+// say. Its prose is in testdata/compose-keys.tmpl; -update makes the page of both.
+func TestComposeKeysPage(t *testing.T) {
+	page, err := template.ParseFiles("testdata/compose-keys.tmpl")
+	must(t, err)
+	var b strings.Builder
+	must(t, page.Execute(&b, map[string]string{"Keys": keySections(), "Sysctls": sysctlGroups()}))
+	golden.Compare(t, "../pages/compose-keys.md", b.String())
+}
+
+// keySections are the keys, a line for each, below a heading for each part of a file.
+func keySections() string {
+	var b strings.Builder
+	section := ""
+	for _, k := range compose.Keys() {
+		top, _, nested := strings.Cut(k.Path, ".")
+		if top == "services" && !nested {
+			continue
+		}
+		title := section
+		switch {
+		case nested && top == "services":
+			title = "Keys of a service"
+		case section == "":
+			title = "Keys at the top"
+		case k.Path == "jobs":
+			title = "Networks, volumes, configs, secrets and others"
+		}
+		if title != section {
+			section = title
+			fmt.Fprintf(&b, "\n## %s\n\n", title)
+		}
+		b.WriteString(item(keyLine(k)))
+	}
+	return b.String()
+}
+
+// keyLine is a key, what becomes of it, and why or how.
+func keyLine(k compose.Key) string {
+	line := "`" + strings.ReplaceAll(strings.TrimPrefix(k.Path, "services.*."), ".*", ".NAME") + "`"
+	if k.Whole {
+		line += " and below"
+	}
+	if k.Own {
+		line += " (Kogge's own)"
+	}
+	switch k.Verdict {
+	case compose.Resolved:
+		line += ": by apply"
+	case compose.Refused:
+		line += ": **refused**"
+	default:
+		line += ": " + string(k.Verdict)
+	}
+	if k.Note != "" {
+		line += "; " + k.Note
+	}
+	return line
+}
+
+// sysctlGroups are the sysctls that a container can set, a line for each folder.
+func sysctlGroups() string {
+	groups := make(map[string][]string)
+	for _, name := range compose.Sysctls() {
+		group := strings.Join(strings.Split(name, ".")[:2], ".")
+		if !strings.HasPrefix(name, "net.") {
+			group, _, _ = strings.Cut(name, ".")
+		}
+		groups[group] = append(groups[group], strings.TrimPrefix(name, group+"."))
+	}
+	var lines []string
+	for group, names := range groups {
+		lines = append(lines, item(fmt.Sprintf("`%s.`: %s", group, strings.Join(names, ", "))))
+	}
+	slices.Sort(lines)
+	return strings.TrimSuffix(strings.Join(lines, ""), "\n")
+}
+
+// item is text as an entry of a list, broken into lines.
+func item(text string) string {
+	return "- " + strings.ReplaceAll(fill(text, pageWidth-2), "\n", "\n  ") + "\n"
+}
