@@ -45,12 +45,18 @@ func TestMatrix(t *testing.T) {
 	for _, board := range matrixBoards {
 		its := slices.DeleteFunc(slices.Clone(all), func(c cell) bool { return c.board != board })
 		if len(its) > 0 {
-			t.Run(board, func(t *testing.T) { matrix(t, board, its) })
+			t.Run(board, func(t *testing.T) {
+				t.Parallel()
+				matrix(t, board, its)
+			})
 		}
 	}
 }
 
-// matrix runs cells of a board, two at a time, and prints the table as it is.
+// twoCells has two cells run at a time, whatever boards they are of.
+var twoCells = make(chan struct{}, 2)
+
+// matrix runs cells of a board and prints the table as it is.
 func matrix(t *testing.T, board string, all []cell) {
 	p, err := pairs(board)
 	if err != nil {
@@ -65,12 +71,11 @@ func matrix(t *testing.T, board string, all []cell) {
 		}
 		t.Logf("%s: slot A release 1.0 is sound, slot B release 1.1 is not\n%s", board, b.String())
 	})
-	two := make(chan struct{}, 2)
 	for _, c := range all {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
-			two <- struct{}{}
-			defer func() { <-two }()
+			twoCells <- struct{}{}
+			defer func() { <-twoCells }()
 			disk := p.disk(t)
 			if err := p.prepare(disk, c); err != nil {
 				t.Fatal(err)
