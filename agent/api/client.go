@@ -204,6 +204,10 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 	}
 }
 
+// SetHandshakeLimit has c wait for longer, or less, than usual until a node that is busy
+// has taken its connection. It comes before the first call.
+func (c *Client) SetHandshakeLimit(d time.Duration) { c.transport.TLSHandshakeTimeout = d }
+
 // Close ends the connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
@@ -238,7 +242,7 @@ func Adopt(ctx context.Context, address string, a Adoption) error {
 		return nil
 	})
 	defer c.Close()
-	nonce := make([]byte, nonceSize)
+	nonce := make([]byte, NonceSize)
 	rand.Read(nonce) // never fails: it ends the program instead
 	answer, err := c.Adopt(ctx, connect.NewRequest(&apiv1.AdoptRequest{Nonce: nonce}))
 	if connect.CodeOf(err) == connect.CodeAlreadyExists {

@@ -69,7 +69,7 @@ func printTime(w io.Writer, s *apiv1.GetTimeResponse, now time.Time) {
 		source = "set by hand at " + stamp(s.ByHand)
 	}
 	row("source", "%s", source)
-	row("sure", "%s", map[bool]string{true: "yes", false: "no: certificates are not refused by their dates"}[s.Sure])
+	row("in sync", "%s", map[bool]string{true: "yes", false: "no: the dates of certificates are not checked"}[s.Sure])
 	if s.Polled != nil {
 		row("offset", "%s at %s", signed(s.Offset.AsDuration()), stamp(s.Polled))
 	}

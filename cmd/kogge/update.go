@@ -14,6 +14,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/serve"
 	layout "kogge.example/update/release"
 )
 
@@ -74,7 +75,7 @@ certificate of your own authority, use kogge registry set HOST first.
 
 The node writes nothing of a release before it has checked the signatures. Containers keep running until the
 node reboots. Then they stop in order, and start again after the reboot. If the connection breaks, the same
-command continues where it stopped. kogge help updates says more, also about --reboot kexec.`,
+command continues where it stopped. kogge help updates has the details, also of --reboot kexec.`,
 		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
 		ValidArgsFunction: f.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -208,7 +209,7 @@ func updateHint(err error) error {
 	case connect.CodeAborted:
 		return hinted{err, "one update runs at a time; kogge node slots shows how far it is"}
 	case connect.CodeFailedPrecondition:
-		switch api.RuleOf(err) {
+		switch serve.RuleOf(err) {
 		case apiv1.Rule_RULE_SIGNATURES:
 			return hinted{err, "the node trusts the key set whose root.json is in its image (--trust): sign with that set, kogge release sign --keys NAME"}
 		case apiv1.Rule_RULE_EXPIRED:
