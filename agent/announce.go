@@ -7,6 +7,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/mdns"
 	"kogge.example/init/control"
+	"kogge.example/update/fleet"
 )
 
 // announce has the node found on its own links, until ctx ends: those that the network
@@ -17,12 +18,12 @@ func announce(ctx context.Context, node *identity.Node, run string, port int) {
 	mdns.Run(ctx, mdns.Config{
 		Links: func() []mdns.Link { return links(run) },
 		Announcement: func() mdns.Announcement {
-			a := mdns.Announcement{Port: port, Node: node.Name(), Release: boot.Version, Board: boot.Board, Key: identity.Short(node.Key())}
-			if host, err := os.Hostname(); err == nil && identity.CheckName(host) == nil {
+			a := mdns.Announcement{Port: port, Node: node.Name(), Release: boot.Version, Board: boot.Board, Key: fleet.Short(node.Key())}
+			if host, err := os.Hostname(); err == nil && fleet.CheckName(host) == nil {
 				a.Host = host
 			}
 			if g := node.Genesis(); g != nil {
-				a.Fleet, a.FleetID = g.Name, identity.Short(g.ID())
+				a.Fleet, a.FleetID = g.Name, fleet.Short(g.ID())
 			}
 			return a
 		},

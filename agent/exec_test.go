@@ -24,8 +24,9 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/engine"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/namespace"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // TestExec runs commands inside real containers, from a client of the API to a process
@@ -67,12 +68,12 @@ func TestExec(t *testing.T) {
       mem_limit: 32m
       restart: "no"
 `)
-	fleet := n.invite(t)
+	ring := n.invite(t)
 	n.start(t, "containerd")
 	n.start(t, "agent")
 	until(t, "web to run and job to end", func() bool { return len(hanging(t)) == 1 })
 	n.wait(t, "STATUS=", "job ended")
-	e := &execs{node: n, fleet: fleet}
+	e := &execs{node: n, fleet: ring}
 	e.ada = e.adopt(t)
 	for _, test := range []struct {
 		name string
@@ -114,7 +115,7 @@ func TestExec(t *testing.T) {
 // execs is a node with an operator.
 type execs struct {
 	node  *node
-	fleet *identity.Fleet
+	fleet *keyring.Keyring
 	ada   *api.Client
 }
 
@@ -122,15 +123,15 @@ type execs struct {
 var apiAddress = fmt.Sprintf("127.0.0.1:%d", api.Port)
 
 // invite makes a fleet and gives the node its join.yaml.
-func (n *node) invite(t *testing.T) *identity.Fleet {
+func (n *node) invite(t *testing.T) *keyring.Keyring {
 	t.Helper()
-	f, err := identity.Create("hanse", "ada", time.Now())
+	f, err := keyring.Create("hanse", "ada", time.Now())
 	must(t, err)
 	must(t, f.Save(filepath.Join(n.folder, "hanse"), ""))
-	token, err := f.NewToken(identity.Terms{}, time.Now())
+	token, err := f.NewToken(keyring.Terms{}, time.Now())
 	must(t, err)
 	must(t, os.MkdirAll(filepath.Join(n.folder, "state", "kogge"), 0o700))
-	must(t, os.WriteFile(filepath.Join(n.folder, "state", "kogge", "join.yaml"), identity.MarshalJoin(&identity.Join{Genesis: f.Genesis, Token: token.Token}), 0o600))
+	must(t, os.WriteFile(filepath.Join(n.folder, "state", "kogge", "join.yaml"), fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}), 0o600))
 	return f
 }
 
@@ -153,19 +154,19 @@ func (e *execs) adopt(t *testing.T) *api.Client {
 }
 
 // operator makes another one, with his key.
-func (e *execs) operator(t *testing.T, name string, role identity.Role) (*api.Client, string) {
+func (e *execs) operator(t *testing.T, name string, role fleet.Role) (*api.Client, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	request, err := identity.NewRequest(key)
+	request, err := fleet.NewRequest(key)
 	must(t, err)
 	der, err := e.fleet.SignOperator(request, name, role, time.Now())
 	must(t, err)
-	_, spki, err := identity.RequestKey(request)
+	_, spki, err := fleet.RequestKey(request)
 	must(t, err)
 	c := api.Dial(apiAddress, "n1", e.fleet.Genesis, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
 	t.Cleanup(c.Close)
-	return c, identity.KeyID(spki)
+	return c, fleet.KeyID(spki)
 }
 
 // called is a command that runs.
@@ -303,7 +304,7 @@ func execErrors(t *testing.T, e *execs) {
 	of(func(s *apiv1.ExecStart) { s.Container = "job" }).fails(t, "container job does not run: ended, exit code 0")
 	of(func(s *apiv1.ExecStart) { s.User = "nobody" }).fails(t, `user "nobody"`)
 	of(func(s *apiv1.ExecStart) { s.User = "1:2:3" }).fails(t, `user "1:2:3"`)
-	reader, _ := e.operator(t, "rita", identity.RoleReader)
+	reader, _ := e.operator(t, "rita", fleet.RoleReader)
 	e.run(t, reader, nil, "exit", "0").fails(t, "rita is reader: this needs operator")
 }
 

@@ -10,7 +10,7 @@ import (
 
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/engine"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // execCallerGone cuts the call of a command that wants to stay: it goes, and its child.
@@ -27,7 +27,7 @@ func execCallerGone(t *testing.T, e *execs) {
 		until(t, "both to be gone, "+name, func() bool { return len(commands(t)) == 0 })
 	}
 	// A whole connection ends without a word.
-	bob, _ := e.operator(t, "bob", identity.RoleOperator)
+	bob, _ := e.operator(t, "bob", fleet.RoleOperator)
 	r := e.run(t, bob, nil, "flood")
 	r.says(t, "x")
 	r.cancel()
@@ -53,7 +53,7 @@ func execCallerGoneEarly(t *testing.T, e *execs) {
 }
 
 func execRevoked(t *testing.T, e *execs) {
-	bob, key := e.operator(t, "bob", identity.RoleOperator)
+	bob, key := e.operator(t, "bob", fleet.RoleOperator)
 	r := e.run(t, bob, nil, "stubborn")
 	r.says(t, "ready")
 	s := &stuck{came: make(chan struct{}), free: make(chan struct{})}

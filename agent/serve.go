@@ -120,7 +120,7 @@ func join(node *identity.Node, path string) error {
 	if err != nil {
 		return err
 	}
-	parsed, err := identity.ParseJoin("join.yaml", text)
+	parsed, err := identity.ParseJoinFile("join.yaml", text)
 	if err == nil {
 		err = node.Join(parsed)
 	}

@@ -19,8 +19,8 @@ import (
 
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/mdns"
+	"kogge.example/update/fleet"
 )
 
 // Client is one operator's way to one node.
@@ -58,12 +58,12 @@ const lookupLimit = 5 * time.Second
 // Dial makes a client for the node called name at address ("192.0.2.7:7443"), as
 // the operator whom certificate names. The node is known by its certificate, not by
 // its address. Nothing is sent before the first call. Where the node's certificate is
-// over, the error of a call wraps [identity.ErrExpired]: [Renew].
-func Dial(address, name string, genesis *identity.Genesis, certificate tls.Certificate) *Client {
+// over, the error of a call wraps [fleet.ErrExpired]: [Renew].
+func Dial(address, name string, genesis *fleet.Genesis, certificate tls.Certificate) *Client {
 	var c *Client
 	c = newClient(address, certificate, func(state tls.ConnectionState) error {
 		err := verifyNode(state.PeerCertificates, name, genesis)
-		if err == nil || errors.Is(err, identity.ErrExpired) {
+		if err == nil || errors.Is(err, fleet.ErrExpired) {
 			c.shown.Store(state.PeerCertificates[0])
 		}
 		return err
@@ -72,17 +72,17 @@ func Dial(address, name string, genesis *identity.Genesis, certificate tls.Certi
 }
 
 // verifyNode wants the node called name at the other end. The error wraps
-// [identity.ErrExpired] where nothing else is wrong.
-func verifyNode(chain []*x509.Certificate, name string, genesis *identity.Genesis) error {
+// [fleet.ErrExpired] where nothing else is wrong.
+func verifyNode(chain []*x509.Certificate, name string, genesis *fleet.Genesis) error {
 	if len(chain) == 0 {
 		return errors.New("the node shows no certificate")
 	}
 	// The operator's clock is sure; that of a node was not when it was adopted.
 	peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Now(), true, nil)
 	switch {
-	case err != nil && !errors.Is(err, identity.ErrExpired):
+	case err != nil && !errors.Is(err, fleet.ErrExpired):
 		return fmt.Errorf("the node's certificate: %w", err)
-	case peer.Kind != identity.KindNode:
+	case peer.Kind != fleet.KindNode:
 		return errors.New("the other side is not a node")
 	case peer.Name != name:
 		return fmt.Errorf("%w: %s", ErrOtherNode, peer.Name)
@@ -139,7 +139,7 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 
 // Renew gives the node called name the certificate (DER) that sign makes to follow on
 // its own, which may be over, and returns that.
-func Renew(ctx context.Context, address, name string, genesis *identity.Genesis, certificate tls.Certificate, sign func(old *x509.Certificate) ([]byte, error)) (*x509.Certificate, error) {
+func Renew(ctx context.Context, address, name string, genesis *fleet.Genesis, certificate tls.Certificate, sign func(old *x509.Certificate) ([]byte, error)) (*x509.Certificate, error) {
 	chain, err := Meet(ctx, address)
 	if err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func Renew(ctx context.Context, address, name string, genesis *identity.Genesis,
 	verify := func(now []*x509.Certificate) error {
 		err := verifyNode(now, name, genesis)
 		switch {
-		case err != nil && !errors.Is(err, identity.ErrExpired):
+		case err != nil && !errors.Is(err, fleet.ErrExpired):
 			return err
 		case !bytes.Equal(now[0].RawSubjectPublicKeyInfo, chain[0].RawSubjectPublicKeyInfo):
 			return errKeyChanged
@@ -213,12 +213,12 @@ func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // Adoption is what an operator needs to take a node into the fleet.
 type Adoption struct {
-	Genesis     *identity.Genesis
+	Genesis     *fleet.Genesis
 	Certificate tls.Certificate
 	// Sign checks that mac proves one of the fleet's tokens over the key of request
 	// and nonce, and makes the node's certificate (DER).
 	Sign func(request, nonce, mac []byte, hostname string) (certificate []byte, err error)
-	// Revoked are the keys that the fleet has revoked, as in identity.Peer.Key: a new
+	// Revoked are the keys that the fleet has revoked, as in fleet.Peer.Key: a new
 	// node knows them from its first day.
 	Revoked []string
 }
@@ -253,7 +253,7 @@ func Adopt(ctx context.Context, address string, a Adoption) error {
 	}
 	// Who answers holds the key of the connection, asks for a certificate of the
 	// same key, and knows a token: so nobody stands in between.
-	_, asked, err := identity.RequestKey(answer.Msg.Request)
+	_, asked, err := fleet.RequestKey(answer.Msg.Request)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // Refuse is the error of a call whose caller can do something about it: [ReasonOf] finds
@@ -38,11 +38,11 @@ func ReasonOf(err error) apiv1.Reason {
 // certificateReason is what an error about a certificate means to whoever has it.
 func certificateReason(err error) apiv1.Reason {
 	switch {
-	case errors.Is(err, identity.ErrRevoked):
+	case errors.Is(err, fleet.ErrRevoked):
 		return apiv1.Reason_REASON_KEY_REVOKED
-	case errors.Is(err, identity.ErrExpired):
+	case errors.Is(err, fleet.ErrExpired):
 		return apiv1.Reason_REASON_CERTIFICATE_EXPIRED
-	case errors.Is(err, identity.ErrForeign):
+	case errors.Is(err, fleet.ErrForeign):
 		return apiv1.Reason_REASON_OTHER_FLEET
 	}
 	return apiv1.Reason_REASON_UNSPECIFIED

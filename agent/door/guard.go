@@ -24,6 +24,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // Guard lets a call through if its caller may make it. It looks at nothing but the
@@ -55,30 +56,30 @@ var errNoJoinFile = errors.New("this node has no join.yaml, and trusts nobody ye
 var errNoCertificate = errors.New("a client certificate is required: the fleet's operator CA signs it")
 
 // errRevoked is the answer to a caller whose key is revoked.
-var errRevoked = api.RefuseCertificate(fmt.Errorf("your certificate: %w", identity.ErrRevoked))
+var errRevoked = api.RefuseCertificate(fmt.Errorf("your certificate: %w", fleet.ErrRevoked))
 
 // admit says why the caller may not make the call, or nil, and who it is.
-func (g *Guard) admit(path string, state *tls.ConnectionState) (identity.Peer, error) {
+func (g *Guard) admit(path string, state *tls.ConnectionState) (fleet.Peer, error) {
 	m, known := g.methods[path]
 	if !known {
-		return identity.Peer{}, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("there is no method %s", path))
+		return fleet.Peer{}, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("there is no method %s", path))
 	}
 	genesis := g.node.Genesis()
 	switch {
 	case genesis == nil:
-		return identity.Peer{}, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NO_JOIN_FILE, errNoJoinFile)
+		return fleet.Peer{}, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NO_JOIN_FILE, errNoJoinFile)
 	case state == nil || len(state.PeerCertificates) == 0:
-		return identity.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
+		return fleet.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
 	}
 	certificates := state.PeerCertificates
 	peer, err := genesis.VerifyPeer(certificates[0], certificates[1:], g.Now(), g.clockSure(), g.node.Revoked)
-	if m.expiredToo && errors.Is(err, identity.ErrExpired) {
+	if m.expiredToo && errors.Is(err, fleet.ErrExpired) {
 		err = nil
 	}
 	switch {
 	case err != nil:
 		return peer, api.RefuseCertificate(fmt.Errorf("your certificate: %w", err))
-	case peer.Kind != identity.KindOperator:
+	case peer.Kind != fleet.KindOperator:
 		return peer, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s is a node: nodes do not operate each other", peer.Name))
 	case !peer.Role.AtLeast(m.least):
 		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, fmt.Errorf("%s is %s: this needs %s", peer.Name, peer.Role, m.least))
@@ -237,7 +238,7 @@ type line struct {
 	calls int
 }
 
-// call is one of them, with the key of its caller as in identity.Peer.Key.
+// call is one of them, with the key of its caller as in fleet.Peer.Key.
 type call struct {
 	key    string
 	stream bool
@@ -330,14 +331,14 @@ func (c *calls) end(keys []string) {
 type peerKey struct{}
 
 // Caller is who makes the call of that context; zero behind no guard.
-func Caller(ctx context.Context) identity.Peer {
-	peer, _ := ctx.Value(peerKey{}).(identity.Peer)
+func Caller(ctx context.Context) fleet.Peer {
+	peer, _ := ctx.Value(peerKey{}).(fleet.Peer)
 	return peer
 }
 
 // Changes says whether a method is for more than looking.
 func (g *Guard) Changes(procedure string) bool {
-	return g.methods[procedure].least != identity.RoleReader
+	return g.methods[procedure].least != fleet.RoleReader
 }
 
 // End ends the calls of keys, which are revoked.

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )
 
@@ -31,16 +32,16 @@ func TestMethods(t *testing.T) {
 		certificate *tls.Certificate
 	}{
 		{"nobody", nil},
-		{"foreign CA", pointer(operator(t, foreign, identity.RoleAdmin, now))},
+		{"foreign CA", pointer(operator(t, foreign, fleet.RoleAdmin, now))},
 		{"foreign node", pointer(foreignNode.Certificate())},
 		{"node", pointer(adopted.Certificate())},
 		{"self-signed", pointer(joined.Certificate())},
-		{"expired", pointer(operator(t, f, identity.RoleAdmin, old))},
-		{"reader", pointer(operator(t, f, identity.RoleReader, now))},
-		{"operator", pointer(operator(t, f, identity.RoleOperator, now))},
-		{"admin", pointer(operator(t, f, identity.RoleAdmin, now))},
+		{"expired", pointer(operator(t, f, fleet.RoleAdmin, old))},
+		{"reader", pointer(operator(t, f, fleet.RoleReader, now))},
+		{"operator", pointer(operator(t, f, fleet.RoleOperator, now))},
+		{"admin", pointer(operator(t, f, fleet.RoleAdmin, now))},
 	}
-	revoked := operator(t, f, identity.RoleAdmin, now)
+	revoked := operator(t, f, fleet.RoleAdmin, now)
 	if err := adopted.Revoke(keyOf(t, revoked)); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func leaf(t *testing.T, c tls.Certificate) *x509.Certificate {
 }
 
 func keyOf(t *testing.T, c tls.Certificate) string {
-	return identity.KeyID(leaf(t, c).RawSubjectPublicKeyInfo)
+	return fleet.KeyID(leaf(t, c).RawSubjectPublicKeyInfo)
 }
 
 func stateOf(t *testing.T, c *tls.Certificate) *tls.ConnectionState {
@@ -127,7 +128,7 @@ func TestGuardClock(t *testing.T) {
 	adoptNode(t, f, n, "n1")
 	g := NewGuard(n, func() bool { return false })
 	g.Now = func() time.Time { return time.Unix(0, 0) }
-	admin := operator(t, f, identity.RoleAdmin, now)
+	admin := operator(t, f, fleet.RoleAdmin, now)
 	if _, err := g.admit("/kogge.v1.NodeService/Status", stateOf(t, &admin)); err != nil {
 		t.Error(err)
 	}

@@ -14,14 +14,16 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 var now = time.Now()
 
 // newFleet makes a fleet with its folder, which was founded four years ago.
-func newFleet(t testing.TB, name string) *identity.Fleet {
+func newFleet(t testing.TB, name string) *keyring.Keyring {
 	t.Helper()
-	f, err := identity.Create(name, "ada", now.AddDate(-4, 0, 0))
+	f, err := keyring.Create(name, "ada", now.AddDate(-4, 0, 0))
 	if err == nil {
 		err = f.Save(filepath.Join(t.TempDir(), name), "")
 	}
@@ -35,13 +37,13 @@ func newFleet(t testing.TB, name string) *identity.Fleet {
 }
 
 // operator makes a certificate of a role, as it was signed at a time.
-func operator(t testing.TB, f *identity.Fleet, role identity.Role, at time.Time) tls.Certificate {
+func operator(t testing.TB, f *keyring.Keyring, role fleet.Role, at time.Time) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := identity.NewRequest(key)
+	csr, err := fleet.NewRequest(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +55,7 @@ func operator(t testing.TB, f *identity.Fleet, role identity.Role, at time.Time)
 }
 
 // newNode makes a node; with a fleet it has that fleet's join.yaml.
-func newNode(t testing.TB, f *identity.Fleet) *identity.Node {
+func newNode(t testing.TB, f *keyring.Keyring) *identity.Node {
 	t.Helper()
 	n, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
 	if err != nil {
@@ -62,18 +64,18 @@ func newNode(t testing.TB, f *identity.Fleet) *identity.Node {
 	if f == nil {
 		return n
 	}
-	token, err := f.NewToken(identity.Terms{}, now)
+	token, err := f.NewToken(keyring.Terms{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Join(&identity.Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}); err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
 // adoptNode has the node join its fleet without a server.
-func adoptNode(t testing.TB, f *identity.Fleet, n *identity.Node, name string) {
+func adoptNode(t testing.TB, f *keyring.Keyring, n *identity.Node, name string) {
 	t.Helper()
 	nonce := make([]byte, api.NonceSize)
 	csr, mac, err := n.Answer(nonce)

@@ -6,12 +6,12 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // method is what the contract says about who may call.
 type method struct {
-	least          identity.Role
+	least          fleet.Role
 	beforeAdoption bool
 	expiredToo     bool
 	stream         bool // goes on for as long as its caller likes
@@ -30,7 +30,7 @@ var files = []protoreflect.FileDescriptor{
 // Methods reads the contract: path of a call → who may make it. A method that names
 // no role is left out, so that nobody may.
 func Methods() map[string]method {
-	all := map[string]method{MetricsPath: {least: identity.RoleReader}}
+	all := map[string]method{MetricsPath: {least: fleet.RoleReader}}
 	for _, file := range files {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
@@ -53,8 +53,8 @@ func Methods() map[string]method {
 	return all
 }
 
-var roles = map[apiv1.Role]identity.Role{
-	apiv1.Role_ROLE_READER:   identity.RoleReader,
-	apiv1.Role_ROLE_OPERATOR: identity.RoleOperator,
-	apiv1.Role_ROLE_ADMIN:    identity.RoleAdmin,
+var roles = map[apiv1.Role]fleet.Role{
+	apiv1.Role_ROLE_READER:   fleet.RoleReader,
+	apiv1.Role_ROLE_OPERATOR: fleet.RoleOperator,
+	apiv1.Role_ROLE_ADMIN:    fleet.RoleAdmin,
 }

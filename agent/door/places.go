@@ -30,7 +30,7 @@ const (
 // yields when it is idle.
 type place struct {
 	address     netip.Prefix // whose turn it takes
-	key         string       // of the certificate, as in identity.Peer.Key, once it is known
+	key         string       // of the certificate, as in fleet.Peer.Key, once it is known
 	known, busy bool
 	since       time.Time // of the last change
 }

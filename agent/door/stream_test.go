@@ -13,7 +13,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // followed is a log that goes on for ever, or as loudly as can be.
@@ -43,9 +43,9 @@ func (f *followed) Logs(ctx context.Context, _ *connect.Request[apiv1.LogsReques
 // TestStreamOutlivesNobody ends streams whose caller's certificate is over meanwhile,
 // and cuts those off whose caller does not even read any more.
 func TestStreamOutlivesNobody(t *testing.T) {
-	fleet := newFleet(t, "hanse")
-	n := newNode(t, fleet)
-	adoptNode(t, fleet, n, "n1")
+	ring := newFleet(t, "hanse")
+	n := newNode(t, ring)
+	adoptNode(t, ring, n, "n1")
 	for name, loud := range map[string]bool{"quiet": false, "stuck": true} {
 		t.Run(name, func(t *testing.T) {
 			g := NewGuard(n, func() bool { return true })
@@ -60,7 +60,7 @@ func TestStreamOutlivesNobody(t *testing.T) {
 			server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{n.Certificate()}}
 			server.StartTLS()
 			defer server.Close()
-			c := api.Dial(server.Listener.Addr().String(), "n1", fleet.Genesis, operator(t, fleet, identity.RoleReader, now))
+			c := api.Dial(server.Listener.Addr().String(), "n1", ring.Genesis, operator(t, ring, fleet.RoleReader, now))
 			defer c.Close()
 			stream, err := c.Logs(timeout(t), connect.NewRequest(&apiv1.LogsRequest{Container: "db", Follow: true}))
 			if err != nil || !stream.Receive() {

@@ -11,34 +11,13 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/fleet"
 )
 
-// JoinName is the file beside node.yaml that lets a node into a fleet.
-const JoinName = "join.yaml"
-
-// Join is what join.yaml says.
-type Join struct {
-	Genesis *Genesis
-	Token   Token
-}
-
-// MarshalJoin writes join.yaml. The text holds the token: it is a secret.
-func MarshalJoin(j *Join) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Lets a node into the fleet %q. The token is a secret: keep this file to yourself,\n", j.Genesis.Name)
-	b.WriteString("# and delete it when the node is in. It lies beside node.yaml on the boot partition.\n")
-	fmt.Fprintf(&b, "fleet: %s\ntoken: %s\n", j.Genesis.ID(), j.Token.Text())
-	b.WriteString("# How the fleet began, with the certificates that the node believes. To the byte:\n# the fleet's id is its SHA-256.\ngenesis: |\n")
-	for line := range strings.Lines(string(j.Genesis.Bytes())) {
-		b.WriteString("  " + line)
-	}
-	return b.Bytes()
-}
-
-// ParseJoin reads join.yaml; file is how problems call it. A file as a Windows editor
+// ParseJoinFile reads join.yaml; file is how problems call it. A file as a Windows editor
 // saves it (byte order mark, CR LF) is fine. The error is always
 // [*nodeconfig.Problems], and shows no token.
-func ParseJoin(file string, text []byte) (*Join, error) {
+func ParseJoinFile(file string, text []byte) (*fleet.JoinFile, error) {
 	p := joinParser{file: file}
 	j := p.parse(text)
 	if len(p.problems.List) > 0 {
@@ -58,9 +37,9 @@ type joinParser struct {
 // joinKeys are all keys of the file. Each is there once.
 var joinKeys = []string{"fleet", "token", "genesis"}
 
-func (p *joinParser) parse(text []byte) *Join {
-	if len(text) > 2*maxGenesis {
-		return p.whole("larger than %d KiB: is this the right file?", 2*maxGenesis>>10)
+func (p *joinParser) parse(text []byte) *fleet.JoinFile {
+	if len(text) > 2*fleet.MaxGenesis {
+		return p.whole("larger than %d KiB: is this the right file?", 2*fleet.MaxGenesis>>10)
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
@@ -84,24 +63,24 @@ func (p *joinParser) parse(text []byte) *Join {
 	if values == nil {
 		return nil
 	}
-	j := &Join{}
+	j := &fleet.JoinFile{}
 	var err error
 	if n := values["token"]; n != nil {
-		if j.Token, err = ParseToken(n.Value); err != nil {
+		if j.Token, err = fleet.ParseToken(n.Value); err != nil {
 			p.report(n, "%v: copy the file again, or make another: kogge fleet token", err)
 		}
 	}
 	if n := values["genesis"]; n != nil {
-		if j.Genesis, err = ParseGenesis([]byte(n.Value)); err != nil {
+		if j.Genesis, err = fleet.ParseGenesis([]byte(n.Value)); err != nil {
 			p.report(n, "%v", err)
 		}
 	}
 	if n := values["fleet"]; n != nil {
 		switch {
-		case !isHash(n.Value):
+		case !fleet.IsHash(n.Value):
 			p.report(n, "a fleet's id has 64 hexadecimal digits in lower case")
 		case j.Genesis != nil && j.Genesis.ID() != n.Value:
-			p.report(n, "the genesis in this file is that of %s…: it was edited, or belongs to another fleet", Short(j.Genesis.ID()))
+			p.report(n, "the genesis in this file is that of %s…: it was edited, or belongs to another fleet", fleet.Short(j.Genesis.ID()))
 		}
 	}
 	return j
@@ -149,7 +128,7 @@ func (p *joinParser) values(doc *yaml.Node) map[string]*yaml.Node {
 }
 
 // syntax reports what the YAML parser could not read.
-func (p *joinParser) syntax(err error) *Join {
+func (p *joinParser) syntax(err error) *fleet.JoinFile {
 	var load *yaml.LoadError
 	if !errors.As(err, &load) || load.Mark.Line == 0 {
 		return p.whole("is not YAML: copy the file again, or make another: kogge fleet token")
@@ -169,7 +148,7 @@ func (p *joinParser) report(n *yaml.Node, format string, args ...any) {
 }
 
 // whole adds a problem about the file as a whole.
-func (p *joinParser) whole(format string, args ...any) *Join {
+func (p *joinParser) whole(format string, args ...any) *fleet.JoinFile {
 	p.at(0, 0, 0, format, args...)
 	return nil
 }
@@ -200,7 +179,7 @@ func hideSecret(line string) string {
 		for to < len(runes) && (runes[to] >= 'a' && runes[to] <= 'z' || runes[to] >= 'A' && runes[to] <= 'Z' || runes[to] >= '0' && runes[to] <= '9') {
 			to++
 		}
-		if to-from > tail && !isHash(string(runes[from:to])) {
+		if to-from > tail && !fleet.IsHash(string(runes[from:to])) {
 			for i := from + 4; i < to; i++ {
 				runes[i] = '·'
 			}

@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )
 
 func version1Join(t testing.TB) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", "v1", JoinName))
+	text, err := os.ReadFile(filepath.Join("testdata", "v1", fleet.JoinName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,14 +25,14 @@ func version1Join(t testing.TB) string {
 // TestJoin writes a join.yaml and reads it, also as other editors save it.
 func TestJoin(t *testing.T) {
 	f := newFleet(t, "dev")
-	token := newToken()
-	text := string(MarshalJoin(&Join{Genesis: f.Genesis, Token: token}))
+	token := fleet.NewToken()
+	text := string(fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: f.Genesis, Token: token}))
 	for name, text := range map[string]string{
 		"as written": text, "Windows": "\ufeff" + strings.ReplaceAll(text, "\n", "\r\n"),
 		"quoted": strings.Replace(text, token.Text(), `"`+token.Text()+`"`, 1), "capitals": strings.Replace(text, token.Text(), strings.ToUpper(token.Text()), 1),
 		"more comments": "# mine\n" + text + "# the end\n",
 	} {
-		j, err := ParseJoin(JoinName, []byte(text))
+		j, err := ParseJoinFile(fleet.JoinName, []byte(text))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -40,12 +41,12 @@ func TestJoin(t *testing.T) {
 			t.Errorf("%s: %+v", name, j)
 		}
 	}
-	golden.Compare(t, "join.txt", string(MarshalJoin(mustJoin(t, version1Join(t)))))
+	golden.Compare(t, "join.txt", string(fleet.MarshalJoinFile(mustJoin(t, version1Join(t)))))
 }
 
-func mustJoin(t *testing.T, text string) *Join {
+func mustJoin(t *testing.T, text string) *fleet.JoinFile {
 	t.Helper()
-	j, err := ParseJoin(JoinName, []byte(text))
+	j, err := ParseJoinFile(fleet.JoinName, []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,9 +89,9 @@ func TestJoinRefused(t *testing.T) {
 		{"an alias", "fleet: &a x\ntoken: *a\ngenesis: x\n"},
 		{"a NUL", good[:50] + "\x00" + good[51:]},
 		{"Latin-1", "fleet: \xe4\n"},
-		{"too large", strings.Repeat("#", 2*maxGenesis+1)},
+		{"too large", strings.Repeat("#", 2*fleet.MaxGenesis+1)},
 	} {
-		_, err := ParseJoin(JoinName, []byte(c.text))
+		_, err := ParseJoinFile(fleet.JoinName, []byte(c.text))
 		var problems *nodeconfig.Problems
 		if !errors.As(err, &problems) || len(problems.List) == 0 {
 			t.Errorf("%s: %v", c.title, err)
@@ -99,7 +100,7 @@ func TestJoinRefused(t *testing.T) {
 		if c.title == "another fleet" {
 			err = errors.New(strings.ReplaceAll(err.Error(), twin.Genesis.ID(), "TWIN"))
 		}
-		for at := len(tokenPrefix) + 4; at+8 < len(token); at++ {
+		for at := len("kogge-") + 4; at+8 < len(token); at++ {
 			if strings.Contains(strings.ToLower(err.Error()), token[at:at+8]) {
 				t.Errorf("%s: the token is shown: %v", c.title, err)
 				break
@@ -117,13 +118,13 @@ func FuzzJoin(f *testing.F) {
 	f.Add([]byte("fleet: &a [*a]\ntoken: *a\ngenesis: |\n  x\n"))
 	f.Add([]byte("fleet: x\nfleet: y\n---\nz"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		j, err := ParseJoin(JoinName, text)
+		j, err := ParseJoinFile(fleet.JoinName, text)
 		var problems *nodeconfig.Problems
 		switch {
 		case err == nil && (j.Genesis == nil || j.Token.IsZero()):
 			t.Errorf("%q is accepted, and says nothing", text)
 		case err == nil:
-			if _, err := ParseJoin(JoinName, MarshalJoin(j)); err != nil {
+			if _, err := ParseJoinFile(fleet.JoinName, fleet.MarshalJoinFile(j)); err != nil {
 				t.Error(err)
 			}
 		case !errors.As(err, &problems) || len(problems.List) == 0 || problems.Error() == "":

@@ -1,3 +1,12 @@
+// Package identity says who a node is and whom it believes: its key, its certificate, the
+// genesis that it pins and the keys that were revoked.
+//
+// In come a join.yaml, certificates that somebody else signed, and the folder on STATE that
+// holds the one key that the node made for itself; out go that folder's files, and answers
+// to "who am I?". The key never leaves the folder, and a token is proved, never sent.
+//
+// The package opens no connection, reads no clock and no environment. What a certificate
+// has to say is update/fleet's; who signs it is an operator's keyring.
 package identity
 
 import (
@@ -17,10 +26,9 @@ import (
 	"time"
 
 	"kogge.example/update/durable"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 )
-
-// NodeDir is where a node keeps its identity.
-const NodeDir = "/state/identity"
 
 // Why a node does not do what was asked.
 var (
@@ -50,9 +58,9 @@ type Node struct {
 
 // membership is a node's place in a fleet.
 type membership struct {
-	genesis *Genesis
-	token   Token    // until the node is adopted
-	chain   [][]byte // the node's certificate in DER, and intermediates; nil until adopted
+	genesis *fleet.Genesis
+	token   fleet.Token // until the node is adopted
+	chain   [][]byte    // the node's certificate in DER, and intermediates; nil until adopted
 }
 
 // files is the node's folder on STATE. The tests have one that loses power.
@@ -102,10 +110,10 @@ func openNode(files files) (*Node, error) {
 	case err != nil:
 		return nil, err
 	default:
-		if n.key, err = decodeKey[*ecdsa.PrivateKey](text); err != nil {
+		if n.key, err = document.DecodeKey[*ecdsa.PrivateKey](text); err != nil {
 			return nil, fmt.Errorf("%s: %w", nodeKeyName, err)
 		}
-		if _, err := p256(&n.key.PublicKey); err != nil {
+		if _, err := fleet.P256(&n.key.PublicKey); err != nil {
 			return nil, fmt.Errorf("%s: %w", nodeKeyName, err)
 		}
 	}
@@ -141,11 +149,11 @@ func (n *Node) readMembership() error {
 }
 
 func (n *Node) makeKey() error {
-	key, err := newKey()
+	key, err := fleet.NewKey()
 	if err != nil {
 		return err
 	}
-	text, err := encodeKey(key)
+	text, err := document.EncodeKey(key)
 	if err != nil {
 		return err
 	}
@@ -174,16 +182,16 @@ func selfSigned(key *ecdsa.PrivateKey) (tls.Certificate, error) {
 
 func parseMembership(raw []byte) (membership, error) {
 	var m membership
-	if len(raw) > 8*maxGenesis {
-		return m, fmt.Errorf("%d bytes: %d at most", len(raw), 8*maxGenesis)
+	if len(raw) > 8*fleet.MaxGenesis {
+		return m, fmt.Errorf("%d bytes: %d at most", len(raw), 8*fleet.MaxGenesis)
 	}
 	var f membershipFile
-	err := decodeStrict(raw, membershipVersion, &f)
+	err := document.Decode(raw, membershipVersion, &f)
 	if err == nil {
-		m.genesis, err = ParseGenesis(f.Genesis)
+		m.genesis, err = fleet.ParseGenesis(f.Genesis)
 	}
 	if err == nil && f.Token != "" {
-		m.token, err = ParseToken(f.Token)
+		m.token, err = fleet.ParseToken(f.Token)
 	}
 	if len(f.Certificates) > 0 {
 		m.chain = f.Certificates
@@ -220,10 +228,10 @@ func (n *Node) verify(m membership) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if peer.Kind != KindNode {
-		return nil, fmt.Errorf("%s: %w: a node's wanted", peer, ErrKind)
+	if peer.Kind != fleet.KindNode {
+		return nil, fmt.Errorf("%s: %w: a node's wanted", peer, fleet.ErrKind)
 	}
-	if peer.Key != KeyID(n.spki) {
+	if peer.Key != fleet.KeyID(n.spki) {
 		return nil, fmt.Errorf("%s: the certificate is for another key", peer)
 	}
 	return certs[0], nil
@@ -236,7 +244,7 @@ func (n *Node) change(m membership) error {
 		return err
 	}
 	f := membershipFile{Version: membershipVersion, Genesis: m.genesis.Bytes(), Token: m.token.Text(), Certificates: m.chain}
-	text, err := encodeJSON(f)
+	text, err := document.Encode(f)
 	if err == nil {
 		err = n.files.Replace(membershipName, text)
 	}
@@ -249,12 +257,12 @@ func (n *Node) change(m membership) error {
 // Join remembers the fleet and token of a join.yaml, durably: once it returns nil, the
 // file on the boot partition may go. A node that is adopted keeps what it has; of
 // another fleet's join.yaml it says [ErrOtherFleet].
-func (n *Node) Join(j *Join) error {
+func (n *Node) Join(j *fleet.JoinFile) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain != nil {
 		if n.m.genesis.ID() != j.Genesis.ID() {
-			return fmt.Errorf("join fleet %s: %w, %s (%s)", j.Genesis.Name, ErrOtherFleet, n.m.genesis.Name, Short(n.m.genesis.ID()))
+			return fmt.Errorf("join fleet %s: %w, %s (%s)", j.Genesis.Name, ErrOtherFleet, n.m.genesis.Name, fleet.Short(n.m.genesis.ID()))
 		}
 		return nil
 	}
@@ -265,7 +273,7 @@ func (n *Node) Join(j *Join) error {
 }
 
 // Answer is what a node that wants in says to whoever may adopt it: a certificate
-// request in DER for its key, and the proof of its token by [Mac]. Ask first whether
+// request in DER for its key, and the proof of its token by [fleet.Mac]. Ask first whether
 // the other one is an operator of [Node.Genesis]. The error wraps [ErrAdopted] or
 // [ErrNoJoin], or is about the nonce.
 func (n *Node) Answer(nonce []byte) (csr, mac []byte, err error) {
@@ -277,18 +285,18 @@ func (n *Node) Answer(nonce []byte) (csr, mac []byte, err error) {
 		return nil, nil, fmt.Errorf("answer: %w", ErrAdopted)
 	case m.token.IsZero():
 		return nil, nil, fmt.Errorf("answer: %w", ErrNoJoin)
-	case len(nonce) != NonceSize:
-		return nil, nil, fmt.Errorf("answer: nonce has %d bytes: %d wanted", len(nonce), NonceSize)
+	case len(nonce) != fleet.NonceSize:
+		return nil, nil, fmt.Errorf("answer: nonce has %d bytes: %d wanted", len(nonce), fleet.NonceSize)
 	}
 	if csr, err = n.Request(); err != nil {
 		return nil, nil, err
 	}
-	return csr, Mac(m.token, m.genesis.ID(), n.spki, nonce), nil
+	return csr, fleet.Mac(m.token, m.genesis.ID(), n.spki, nonce), nil
 }
 
 // Request is a certificate request in DER for the node's key, as a renewal needs it.
 func (n *Node) Request() ([]byte, error) {
-	csr, err := NewRequest(n.key)
+	csr, err := fleet.NewRequest(n.key)
 	if err != nil {
 		return nil, fmt.Errorf("certificate request of this node: %w", err)
 	}
@@ -342,12 +350,12 @@ func (n *Node) Renew(certDER []byte, chain ...[]byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain == nil {
-		return fmt.Errorf("renew: %w: the node is not adopted", ErrNoRenewal)
+		return fmt.Errorf("renew: %w: the node is not adopted", fleet.ErrNoRenewal)
 	}
 	m := n.m.with(certDER, chain)
 	next, err := n.verify(m)
 	if err == nil {
-		err = follows(n.cert.Leaf, next)
+		err = fleet.Follows(n.cert.Leaf, next)
 	}
 	if err == nil {
 		err = n.change(m)
@@ -376,7 +384,7 @@ func (n *Node) Certificate() tls.Certificate {
 }
 
 // Genesis is that of the fleet that the node joins or has joined; nil: of none.
-func (n *Node) Genesis() *Genesis {
+func (n *Node) Genesis() *fleet.Genesis {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.m.genesis
@@ -396,7 +404,7 @@ func (n *Node) Name() string {
 	if n.m.chain == nil {
 		return ""
 	}
-	peer, err := PeerOf(n.cert.Leaf)
+	peer, err := fleet.PeerOf(n.cert.Leaf)
 	if err != nil {
 		return "" // set has seen that there is one
 	}
@@ -406,19 +414,19 @@ func (n *Node) Name() string {
 // String says who the node is, and nothing secret: "node n1 of fleet dev
 // (0123456789ab), key ba9876543210".
 func (n *Node) String() string {
-	key := "key " + Short(n.Key())
+	key := "key " + fleet.Short(n.Key())
 	g := n.Genesis()
 	switch {
 	case g == nil:
 		return "node of no fleet, " + key
 	case !n.Adopted():
-		return fmt.Sprintf("node that waits for fleet %s (%s) to adopt it, %s", g.Name, Short(g.ID()), key)
+		return fmt.Sprintf("node that waits for fleet %s (%s) to adopt it, %s", g.Name, fleet.Short(g.ID()), key)
 	}
-	return fmt.Sprintf("node %s of fleet %s (%s), %s", n.Name(), g.Name, Short(g.ID()), key)
+	return fmt.Sprintf("node %s of fleet %s (%s), %s", n.Name(), g.Name, fleet.Short(g.ID()), key)
 }
 
 // Key is the node's key as in Peer.Key: what its owner compares by eye.
-func (n *Node) Key() string { return KeyID(n.spki) }
+func (n *Node) Key() string { return fleet.KeyID(n.spki) }
 
 // folder is a folder of the machine's file system.
 type folder string
@@ -434,5 +442,5 @@ func makeFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return userDisk{}.Sync(filepath.Dir(dir))
+	return durable.SyncFolder(filepath.Dir(dir))
 }

@@ -2,9 +2,12 @@ package identity
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -12,16 +15,20 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 )
 
 // adopted lets a node into a fleet, as an operator does it.
-func adopted(t testing.TB, f *Fleet, n *Node, name string) {
+func adopted(t testing.TB, f *keyring.Keyring, n *Node, name string) {
 	t.Helper()
-	token, err := f.NewToken(Terms{}, today)
+	token, err := f.NewToken(keyring.Terms{}, today)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Join(&Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Adopt(sign(t, f, n, name)); err != nil {
@@ -30,9 +37,9 @@ func adopted(t testing.TB, f *Fleet, n *Node, name string) {
 }
 
 // sign asks a node for its answer and has the fleet sign it.
-func sign(t testing.TB, f *Fleet, n *Node, name string) []byte {
+func sign(t testing.TB, f *keyring.Keyring, n *Node, name string) []byte {
 	t.Helper()
-	nonce := make([]byte, NonceSize)
+	nonce := make([]byte, fleet.NonceSize)
 	rand.Read(nonce)
 	csr, mac, err := n.Answer(nonce)
 	if err != nil {
@@ -43,15 +50,6 @@ func sign(t testing.TB, f *Fleet, n *Node, name string) []byte {
 		t.Fatal(err)
 	}
 	return der
-}
-
-func savedFleet(t testing.TB, name string) *Fleet {
-	t.Helper()
-	f := newFleet(t, name)
-	if err := f.Save(filepath.Join(t.TempDir(), name), ""); err != nil {
-		t.Fatal(err)
-	}
-	return f
 }
 
 func openedNode(t testing.TB, dir string) *Node {
@@ -68,29 +66,29 @@ func TestAdoption(t *testing.T) {
 	f, dir := savedFleet(t, "dev"), filepath.Join(t.TempDir(), "identity")
 	n := openedNode(t, dir)
 	key := n.Key()
-	if n.Adopted() || n.Genesis() != nil || n.Name() != "" || n.String() != "node of no fleet, key "+Short(key) {
+	if n.Adopted() || n.Genesis() != nil || n.Name() != "" || n.String() != "node of no fleet, key "+fleet.Short(key) {
 		t.Fatalf("a new node is %v", n)
 	}
 	leaf := n.Certificate().Leaf
-	if KeyID(leaf.RawSubjectPublicKeyInfo) != key || leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) != nil {
+	if fleet.KeyID(leaf.RawSubjectPublicKeyInfo) != key || leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) != nil {
 		t.Fatal("its first certificate is not its own")
 	}
-	if _, err := f.Genesis.VerifyPeer(leaf, nil, today, false, nil); !errors.Is(err, ErrForeign) {
+	if _, err := f.Genesis.VerifyPeer(leaf, nil, today, false, nil); !errors.Is(err, fleet.ErrForeign) {
 		t.Fatalf("the fleet says of it: %v", err)
 	}
-	if _, _, err := n.Answer(make([]byte, NonceSize)); !errors.Is(err, ErrNoJoin) {
+	if _, _, err := n.Answer(make([]byte, fleet.NonceSize)); !errors.Is(err, ErrNoJoin) {
 		t.Fatalf("it answers: %v", err)
 	}
-	if err := n.Adopt(f.testNode(t, "n1", today).Raw); !errors.Is(err, ErrNoJoin) {
+	if err := n.Adopt(otherNode(t, f, "n1", today)); !errors.Is(err, ErrNoJoin) {
 		t.Fatalf("it is adopted by anybody: %v", err)
 	}
 
 	// join.yaml is read, and the node restarts.
-	token, err := f.NewToken(Terms{Node: "n1"}, today)
+	token, err := f.NewToken(keyring.Terms{Node: "n1"}, today)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := ParseJoin(JoinName, MarshalJoin(&Join{Genesis: f.Genesis, Token: token.Token}))
+	j, err := ParseJoinFile(fleet.JoinName, fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,16 +114,16 @@ func TestAdoption(t *testing.T) {
 			t.Fatalf("after adoption it is %v", n)
 		}
 		peer, err := f.Genesis.VerifyPeer(n.Certificate().Leaf, nil, today, true, nil)
-		if err != nil || peer.Kind != KindNode || peer.Name != "n1" || peer.Key != key {
+		if err != nil || peer.Kind != fleet.KindNode || peer.Name != "n1" || peer.Key != key {
 			t.Fatalf("%v, %v", peer, err)
 		}
-		if _, _, err := n.Answer(make([]byte, NonceSize)); !errors.Is(err, ErrAdopted) {
+		if _, _, err := n.Answer(make([]byte, fleet.NonceSize)); !errors.Is(err, ErrAdopted) {
 			t.Fatalf("it answers again: %v", err)
 		}
 		n = openedNode(t, dir)
 	}
 	for _, name := range []string{membershipName, nodeKeyName} {
-		if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Contains(text, []byte(tokenPrefix)) {
+		if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || bytes.Contains(text, []byte("kogge-")) {
 			t.Errorf("%s: %v, or the token is still there", name, err)
 		}
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
@@ -138,13 +136,13 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("the same join.yaml: %v", err)
 	}
 	other := savedFleet(t, "other")
-	if err := n.Join(&Join{Genesis: other.Genesis, Token: newToken()}); !errors.Is(err, ErrOtherFleet) {
+	if err := n.Join(&fleet.JoinFile{Genesis: other.Genesis, Token: fleet.NewToken()}); !errors.Is(err, ErrOtherFleet) {
 		t.Errorf("another fleet's join.yaml: %v", err)
 	}
 
 	// Three years later the certificate is long over, and is renewed all the same.
 	later := today.AddDate(3, 0, 0)
-	if _, err := f.Genesis.VerifyPeer(n.Certificate().Leaf, nil, later, true, nil); !errors.Is(err, ErrExpired) {
+	if _, err := f.Genesis.VerifyPeer(n.Certificate().Leaf, nil, later, true, nil); !errors.Is(err, fleet.ErrExpired) {
 		t.Error(err)
 	}
 	der, err := f.RenewNode(n.Certificate().Leaf, later)
@@ -163,15 +161,15 @@ func TestAdoption(t *testing.T) {
 func TestAdoptRefused(t *testing.T) {
 	f, other := savedFleet(t, "dev"), savedFleet(t, "other")
 	n := openedNode(t, t.TempDir())
-	token, err := f.NewToken(Terms{}, today)
+	token, err := f.NewToken(keyring.Terms{}, today)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Join(&Join{Genesis: other.Genesis, Token: newToken()}); err != nil {
+	if err := n.Join(&fleet.JoinFile{Genesis: other.Genesis, Token: fleet.NewToken()}); err != nil {
 		t.Fatal(err)
 	}
 	// Not adopted yet, it follows the later join.yaml.
-	if err := n.Join(&Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}); err != nil {
 		t.Fatal(err)
 	}
 	csr, err := n.Request()
@@ -182,12 +180,12 @@ func TestAdoptRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	operator, err := f.SignOperator(csr, "n1", RoleAdmin, today)
+	operator, err := f.SignOperator(csr, "n1", fleet.RoleAdmin, today)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, der := range map[string][]byte{
-		"of another fleet": foreign, "an operator's": operator, "for another key": f.testNode(t, "n1", today).Raw,
+		"of another fleet": foreign, "an operator's": operator, "for another key": otherNode(t, f, "n1", today),
 		"its own": n.Certificate().Certificate[0], "none": nil, "garbage": []byte("certificate"),
 	} {
 		if err := n.Adopt(der); err == nil {
@@ -205,15 +203,15 @@ func TestAdoptRefused(t *testing.T) {
 // TestMemberSigns adopts a node by the key of a member below the node CA.
 func TestMemberSigns(t *testing.T) {
 	f, n := savedFleet(t, "dev"), openedNode(t, t.TempDir())
-	member, memberKey := forge(t, f.Genesis.NodeCA, f.nodeCA, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
-	if err := n.Join(&Join{Genesis: f.Genesis, Token: newToken()}); err != nil {
+	member, memberKey := signMember(t, f)
+	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: fleet.NewToken()}); err != nil {
 		t.Fatal(err)
 	}
-	der, err := signPeer(Peer{Kind: KindNode, Name: "n1", Fleet: f.Genesis.ID()}, &n.key.PublicKey, member, memberKey, today)
+	der, err := fleet.SignPeer(fleet.Peer{Kind: fleet.KindNode, Name: "n1", Fleet: f.Genesis.ID()}, &n.key.PublicKey, member, memberKey, today)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Adopt(der); !errors.Is(err, ErrForeign) {
+	if err := n.Adopt(der); !errors.Is(err, fleet.ErrForeign) {
 		t.Errorf("without the member's certificate: %v", err)
 	}
 	if err := n.Adopt(der, member.Raw); err != nil {
@@ -231,8 +229,6 @@ type memoryFiles struct {
 	left  int
 	lands bool
 }
-
-var errCut = errors.New("power cut")
 
 func (m *memoryFiles) Read(name string) ([]byte, error) {
 	if text, ok := m.disk[name]; ok {
@@ -257,11 +253,11 @@ func (m *memoryFiles) Replace(name string, data []byte) error {
 // key that it had shown to anybody, and goes on from there.
 func TestNodePowerCut(t *testing.T) {
 	f := savedFleet(t, "dev")
-	token, err := f.NewToken(Terms{Count: 100}, today)
+	token, err := f.NewToken(keyring.Terms{Count: 100}, today)
 	if err != nil {
 		t.Fatal(err)
 	}
-	eve := KeyID([]byte("eve"))
+	eve := fleet.KeyID([]byte("eve"))
 	// life goes on from wherever the node is; shown is the key that others have seen.
 	life := func(files *memoryFiles, shown *string) error {
 		n, err := openNode(files)
@@ -273,7 +269,7 @@ func TestNodePowerCut(t *testing.T) {
 		}
 		*shown = n.Key()
 		if !n.Adopted() {
-			if err := n.Join(&Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+			if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}); err != nil {
 				return err
 			}
 			if err := n.Adopt(sign(t, f, n, "n1")); err != nil {
@@ -314,15 +310,15 @@ func TestNodePowerCut(t *testing.T) {
 // keys: an adopted node knows them all. A call that is refused leaves none of them.
 func TestAdoptKnowing(t *testing.T) {
 	f := savedFleet(t, "dev")
-	token, err := f.NewToken(Terms{Count: 100}, today)
+	token, err := f.NewToken(keyring.Terms{Count: 100}, today)
 	if err != nil {
 		t.Fatal(err)
 	}
-	revoked := []string{KeyID([]byte("eve")), KeyID([]byte("mallory"))}
+	revoked := []string{fleet.KeyID([]byte("eve")), fleet.KeyID([]byte("mallory"))}
 	ready := func(files *memoryFiles) *Node {
 		n, err := openNode(files)
 		if err == nil {
-			err = n.Join(&Join{Genesis: f.Genesis, Token: token.Token})
+			err = n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -333,13 +329,13 @@ func TestAdoptKnowing(t *testing.T) {
 	n := ready(m)
 	good := sign(t, f, n, "n1")
 	for title, err := range map[string]error{
-		"a bad certificate":  n.AdoptKnowing(revoked, f.testOperator(t, "bob", RoleReader, today).Raw),
+		"a bad certificate":  n.AdoptKnowing(revoked, operator(t, f, "bob", fleet.RoleReader)),
 		"no certificate":     n.AdoptKnowing(revoked, []byte("x")),
 		"the node's own key": n.AdoptKnowing([]string{revoked[0], n.Key()}, good),
 		"a key that is none": n.AdoptKnowing([]string{revoked[0], "eve"}, good),
 	} {
-		if err == nil || n.Adopted() || len(n.RevokedKeys()) != 0 || m.disk[revokedName] != "" {
-			t.Errorf("%s: %v; knows %v", title, err, n.RevokedKeys())
+		if err == nil || n.Adopted() || len(n.revoked) != 0 || m.disk[revokedName] != "" {
+			t.Errorf("%s: %v; knows %v", title, err, n.revoked)
 		}
 	}
 	for writes := 0; ; writes++ {
@@ -354,8 +350,8 @@ func TestAdoptKnowing(t *testing.T) {
 				t.Fatal(err)
 			}
 			after, err := openNode(&memoryFiles{disk: maps.Clone(m.disk), left: 100})
-			if err != nil || after.Adopted() && len(after.RevokedKeys()) != 2 || done && !after.Adopted() {
-				t.Fatalf("writes=%d lands=%v: %v knows %v, %v", writes, lands, after, after.RevokedKeys(), err)
+			if err != nil || after.Adopted() && len(after.revoked) != 2 || done && !after.Adopted() {
+				t.Fatalf("writes=%d lands=%v: %v knows %v, %v", writes, lands, after, after.revoked, err)
 			}
 			if err := after.AdoptKnowing(revoked, der); err != nil || !after.Adopted() || !after.Revoked(revoked[1]) {
 				t.Fatalf("writes=%d lands=%v: after the cut: %v", writes, lands, err)
@@ -374,7 +370,7 @@ func TestNodeDamaged(t *testing.T) {
 	good := filepath.Join(t.TempDir(), "good")
 	n := openedNode(t, good)
 	adopted(t, f, n, "n1")
-	if err := n.Revoke(KeyID([]byte("eve"))); err != nil {
+	if err := n.Revoke(fleet.KeyID([]byte("eve"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(good, nodeKeyName), filepath.Join(good, "old.key")); err != nil {
@@ -430,26 +426,26 @@ func TestRevoke(t *testing.T) {
 			t.Errorf("key %q is revoked", key)
 		}
 	}
-	a, b := KeyID([]byte("a")), KeyID([]byte("b"))
+	a, b := fleet.KeyID([]byte("a")), fleet.KeyID([]byte("b"))
 	for _, key := range []string{a, b, a} {
 		if err := n.Revoke(key); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c := KeyID([]byte("c"))
+	c := fleet.KeyID([]byte("c"))
 	if err := n.Revoke(c, "eve"); err == nil || n.Revoked(c) {
 		t.Errorf("half of a list is revoked: %v", err)
 	}
 	many := make([]string, maxRevoked+1)
 	for i := range many {
-		many[i] = KeyID([]byte{byte(i), byte(i >> 8)})
+		many[i] = fleet.KeyID([]byte{byte(i), byte(i >> 8)})
 	}
-	if err := n.Revoke(many...); err == nil || len(n.RevokedKeys()) != 2 {
+	if err := n.Revoke(many...); err == nil || len(n.revoked) != 2 {
 		t.Errorf("%d keys: %v", len(many), err)
 	}
 	n = openedNode(t, dir)
-	if !n.Revoked(a) || !n.Revoked(b) || n.Revoked(n.Key()) || len(n.RevokedKeys()) != 2 {
-		t.Errorf("%v", n.RevokedKeys())
+	if !n.Revoked(a) || !n.Revoked(b) || n.Revoked(n.Key()) || len(n.revoked) != 2 {
+		t.Errorf("%v", n.revoked)
 	}
 }
 
@@ -474,9 +470,61 @@ func TestNodeAtOnce(t *testing.T) {
 		})
 	}
 	adopted(t, f, n, "n1")
-	if err := n.Revoke(KeyID([]byte("eve"))); err != nil {
+	if err := n.Revoke(fleet.KeyID([]byte("eve"))); err != nil {
 		t.Error(err)
 	}
 	close(stop)
 	asked.Wait()
+}
+
+// signMember makes a member of a fleet below its node CA, which signs nodes.
+func signMember(t *testing.T, f *keyring.Keyring) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(f.Dir, "node-ca.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caKey, err := document.DecodeKey[*ecdsa.PrivateKey](text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := fleet.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		NotBefore: today, NotAfter: today.AddDate(1, 0, 0), BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, f.Genesis.NodeCA, key.Public(), caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
+}
+
+// TestTokenHidden prints a node that waits for its fleet in every way there is.
+func TestTokenHidden(t *testing.T) {
+	token, err := fleet.ParseToken("kogge-aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dyp5clio")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := membership{token: token}
+	var printed strings.Builder
+	for _, value := range []any{m, &m, &Node{m: m, spki: []byte("x")}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%b", "%c", "%U", "%p"} {
+			fmt.Fprintf(&printed, verb+"\n", value)
+		}
+		text, err := json.Marshal(value)
+		fmt.Fprintf(&printed, "%s %v\n", text, err)
+	}
+	for _, form := range []string{token.Text()[10:20], "05060708090a", "5 6 7 8", "0x5, 0x6, 0x7", "5,6,7"} {
+		if at := strings.Index(strings.ToLower(printed.String()), form); at >= 0 {
+			t.Errorf("the token is printed: %s", printed.String()[max(0, at-60):at+20])
+		}
+	}
 }

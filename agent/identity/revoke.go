@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 )
 
 // revokedName is the file of a node that lists the keys it no longer believes.
@@ -37,10 +40,10 @@ func (n *Node) revoke(keys []string) error {
 	all := maps.Clone(n.revoked)
 	for _, key := range keys {
 		switch {
-		case !isHash(key):
-			return fmt.Errorf("key %s: a key is named by 64 hexadecimal digits", Short(key))
+		case !fleet.IsHash(key):
+			return fmt.Errorf("key %s: a key is named by 64 hexadecimal digits", fleet.Short(key))
 		case key == n.Key():
-			return fmt.Errorf("key %s: it is this node's own", Short(key))
+			return fmt.Errorf("key %s: it is this node's own", fleet.Short(key))
 		}
 		all[key] = true
 	}
@@ -50,7 +53,7 @@ func (n *Node) revoke(keys []string) error {
 	case len(all) > maxRevoked:
 		return fmt.Errorf("%d keys: %d at most", len(all), maxRevoked)
 	}
-	text, err := encodeJSON(revokedFile{revokedVersion, slices.Sorted(maps.Keys(all))})
+	text, err := document.Encode(revokedFile{revokedVersion, slices.Sorted(maps.Keys(all))})
 	if err == nil {
 		err = n.files.Replace(revokedName, text)
 	}
@@ -61,18 +64,11 @@ func (n *Node) revoke(keys []string) error {
 	return nil
 }
 
-// Revoked says whether the key was withdrawn. It fits [Genesis.VerifyPeer].
+// Revoked says whether the key was withdrawn. It fits [fleet.Genesis.VerifyPeer].
 func (n *Node) Revoked(key string) bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.revoked[key]
-}
-
-// RevokedKeys are all keys that were withdrawn, sorted.
-func (n *Node) RevokedKeys() []string {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return slices.Sorted(maps.Keys(n.revoked))
 }
 
 // readRevoked reads the list. One that cannot be read is an error, for an empty one
@@ -95,11 +91,11 @@ func (n *Node) readRevoked() error {
 
 func parseRevoked(raw []byte) ([]string, error) {
 	var f revokedFile
-	if err := decodeStrict(raw, revokedVersion, &f); err != nil {
+	if err := document.Decode(raw, revokedVersion, &f); err != nil {
 		return nil, err
 	}
 	for _, k := range f.Keys {
-		if !isHash(k) {
+		if !fleet.IsHash(k) {
 			return nil, fmt.Errorf("%q names no key", k)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/update/fleet"
 )
 
 // wire leads from a caller to a server until it is cut: then nothing comes through,
@@ -88,7 +88,7 @@ func TestVanished(t *testing.T) {
 	}
 	w := &wire{Listener: between, to: listener.Addr().String(), cut: make(chan struct{}), end: make(chan struct{})}
 	w.passing.Go(w.lead)
-	c := api.Dial(between.Addr().String(), "n1", f.Genesis, operator(t, f, identity.RoleReader, now))
+	c := api.Dial(between.Addr().String(), "n1", f.Genesis, operator(t, f, fleet.RoleReader, now))
 	stream, err := c.Logs(timeout(t), connect.NewRequest(&apiv1.LogsRequest{Container: "db", Follow: true}))
 	if err != nil || !stream.Receive() {
 		t.Fatal(err, stream.Err())

@@ -12,7 +12,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
 	"kogge.example/agent/events"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 )
 
 // audit makes events of what operators have done: of every call that changes something
@@ -154,7 +154,7 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 	case *apiv1.RevokeRequest:
 		var keys []string
 		for _, k := range q.Keys {
-			keys = append(keys, identity.Short(k))
+			keys = append(keys, fleet.Short(k))
 		}
 		return events.Event{Kind: events.Operator, Object: strings.Join(keys, " "), What: "revoked"}, true
 	case *apiv1.RenewRequest:

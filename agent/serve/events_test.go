@@ -15,7 +15,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/events"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )
 
@@ -74,15 +74,15 @@ func TestDeeds(t *testing.T) {
 }
 
 // newEvents serves a node with a ring, to a client of each role.
-func newEvents(t *testing.T) (*events.Ring, map[identity.Role]*api.Client) {
+func newEvents(t *testing.T) (*events.Ring, map[fleet.Role]*api.Client) {
 	t.Helper()
 	f := newFleet(t, "hanse")
 	n := newNode(t, f)
 	adoptNode(t, f, n, "n1")
 	ring := new(events.Ring)
 	address := start(t, n, func(c *Config) { c.Events = ring })
-	clients := map[identity.Role]*api.Client{}
-	for _, role := range []identity.Role{identity.RoleReader, identity.RoleOperator} {
+	clients := map[fleet.Role]*api.Client{}
+	for _, role := range []fleet.Role{fleet.RoleReader, fleet.RoleOperator} {
 		clients[role] = api.Dial(address, "n1", f.Genesis, operator(t, f, role, now))
 		t.Cleanup(clients[role].Close)
 	}
@@ -112,11 +112,11 @@ func askEvents(t *testing.T, c *api.Client, r *apiv1.EventsRequest) string {
 // TestEvents asks for some of what happened.
 func TestEvents(t *testing.T) {
 	ring, clients := newEvents(t)
-	reader := clients[identity.RoleReader]
-	if _, err := clients[identity.RoleOperator].Run(timeout(t), connect.NewRequest(&apiv1.RunRequest{Container: "web", Action: apiv1.Action_ACTION_STOP})); err != nil {
+	reader := clients[fleet.RoleReader]
+	if _, err := clients[fleet.RoleOperator].Run(timeout(t), connect.NewRequest(&apiv1.RunRequest{Container: "web", Action: apiv1.Action_ACTION_STOP})); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := clients[identity.RoleOperator].Run(timeout(t), connect.NewRequest(&apiv1.RunRequest{Container: "none", Action: apiv1.Action_ACTION_STOP})); err == nil {
+	if _, err := clients[fleet.RoleOperator].Run(timeout(t), connect.NewRequest(&apiv1.RunRequest{Container: "none", Action: apiv1.Action_ACTION_STOP})); err == nil {
 		t.Fatal("no error")
 	}
 	if _, err := reader.List(timeout(t), connect.NewRequest(&apiv1.ListRequest{})); err != nil {
@@ -149,7 +149,7 @@ func TestEventsFollow(t *testing.T) {
 	ring, clients := newEvents(t)
 	ctx, cancel := context.WithCancel(timeout(t))
 	defer cancel()
-	stream, err := clients[identity.RoleReader].Events(ctx, connect.NewRequest(&apiv1.EventsRequest{Follow: true, Kinds: []string{"node"}}))
+	stream, err := clients[fleet.RoleReader].Events(ctx, connect.NewRequest(&apiv1.EventsRequest{Follow: true, Kinds: []string{"node"}}))
 	if err != nil {
 		t.Fatal(err)
 	}

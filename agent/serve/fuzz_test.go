@@ -15,16 +15,16 @@ import (
 	"time"
 
 	"kogge.example/agent/door"
-	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/update/fleet"
 )
 
 // FuzzCall calls every method with any bytes, in each of the dialects: the node answers,
 // and never by a mistake of its own.
 func FuzzCall(f *testing.F) {
-	fleet := newFleet(f, "hanse")
-	node := newNode(f, fleet)
-	adoptNode(f, fleet, node, "n1")
+	ring := newFleet(f, "hanse")
+	node := newNode(f, ring)
+	adoptNode(f, ring, node, "n1")
 	dir := f.TempDir()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -39,7 +39,7 @@ func FuzzCall(f *testing.F) {
 		Registries: newRegistries(f),
 		Commands:   func() Commands { return nil },
 	}).http.Handler
-	operator := operator(f, fleet, identity.RoleAdmin, now)
+	operator := operator(f, ring, fleet.RoleAdmin, now)
 	leaf, err := x509.ParseCertificate(operator.Certificate[0])
 	if err != nil {
 		f.Fatal(err)

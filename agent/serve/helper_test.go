@@ -23,15 +23,17 @@ import (
 	"kogge.example/agent/machine"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/init/control"
+	"kogge.example/update/fleet"
 )
 
 var now = time.Now()
 
 // newFleet makes a fleet with its folder, which was founded four years ago.
-func newFleet(t testing.TB, name string) *identity.Fleet {
+func newFleet(t testing.TB, name string) *keyring.Keyring {
 	t.Helper()
-	f, err := identity.Create(name, "ada", now.AddDate(-4, 0, 0))
+	f, err := keyring.Create(name, "ada", now.AddDate(-4, 0, 0))
 	if err == nil {
 		err = f.Save(filepath.Join(t.TempDir(), name), "")
 	}
@@ -45,7 +47,7 @@ func newFleet(t testing.TB, name string) *identity.Fleet {
 }
 
 // operator makes a certificate of a role, as it was signed at a time.
-func operator(t testing.TB, f *identity.Fleet, role identity.Role, at time.Time) tls.Certificate {
+func operator(t testing.TB, f *keyring.Keyring, role fleet.Role, at time.Time) tls.Certificate {
 	t.Helper()
 	return certificate(t, func(csr []byte) ([]byte, error) { return f.SignOperator(csr, "op-"+string(role), role, at) })
 }
@@ -56,7 +58,7 @@ func certificate(t testing.TB, sign func(csr []byte) ([]byte, error)) tls.Certif
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := identity.NewRequest(key)
+	csr, err := fleet.NewRequest(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +70,7 @@ func certificate(t testing.TB, sign func(csr []byte) ([]byte, error)) tls.Certif
 }
 
 // newNode makes a node; with a fleet it has that fleet's join.yaml.
-func newNode(t testing.TB, f *identity.Fleet) *identity.Node {
+func newNode(t testing.TB, f *keyring.Keyring) *identity.Node {
 	t.Helper()
 	n, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
 	if err != nil {
@@ -77,18 +79,18 @@ func newNode(t testing.TB, f *identity.Fleet) *identity.Node {
 	if f == nil {
 		return n
 	}
-	token, err := f.NewToken(identity.Terms{}, now)
+	token, err := f.NewToken(keyring.Terms{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Join(&identity.Join{Genesis: f.Genesis, Token: token.Token}); err != nil {
+	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}); err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
 // adoptNode has the node join its fleet without a server.
-func adoptNode(t testing.TB, f *identity.Fleet, n *identity.Node, name string) {
+func adoptNode(t testing.TB, f *keyring.Keyring, n *identity.Node, name string) {
 	t.Helper()
 	nonce := make([]byte, api.NonceSize)
 	csr, mac, err := n.Answer(nonce)

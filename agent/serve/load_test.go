@@ -29,6 +29,8 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
 	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // loadEnv names the folder of the node for the run that is the server: a process of
@@ -90,7 +92,7 @@ func serveLoad(t *testing.T, folder string) {
 
 // loaded is the server under load.
 type loaded struct {
-	fleet   *identity.Fleet
+	fleet   *keyring.Keyring
 	address string
 	pid     int
 	ask     func() int // goroutines, after it has cleaned up
@@ -105,16 +107,16 @@ func (l *loaded) dial(certificate tls.Certificate) *api.Client {
 	return c
 }
 
-func newLoaded(t *testing.T, f *identity.Fleet) *loaded {
+func newLoaded(t *testing.T, f *keyring.Keyring) *loaded {
 	t.Helper()
 	folder := t.TempDir()
 	n, err := identity.OpenNode(filepath.Join(folder, "identity"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := f.NewToken(identity.Terms{}, now)
+	token, err := f.NewToken(keyring.Terms{}, now)
 	if err == nil {
-		err = n.Join(&identity.Join{Genesis: f.Genesis, Token: token.Token})
+		err = n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +260,7 @@ func thousandClients(t *testing.T, l *loaded) {
 	const clients = 1000
 	certificates := make([]tls.Certificate, clients)
 	for i := range certificates {
-		certificates[i] = operator(t, l.fleet, identity.RoleReader, now)
+		certificates[i] = operator(t, l.fleet, fleet.RoleReader, now)
 	}
 	var wait sync.WaitGroup
 	var mu sync.Mutex // guards failed and again
@@ -299,7 +301,7 @@ func slowReaders(t *testing.T, l *loaded) {
 	ctx, cancel := context.WithCancel(timeout(t))
 	defer cancel()
 	for range 5 {
-		certificate := operator(t, l.fleet, identity.RoleReader, now)
+		certificate := operator(t, l.fleet, fleet.RoleReader, now)
 		for range 30 {
 			c := l.dial(certificate)
 			stream, err := c.Logs(ctx, connect.NewRequest(&apiv1.LogsRequest{Container: "db", Follow: true}))
@@ -345,7 +347,7 @@ type endless struct{}
 func (endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func endlessBodies(t *testing.T, l *loaded) {
-	for name, certificates := range map[string][]tls.Certificate{"a stranger": nil, "an operator": {operator(t, l.fleet, identity.RoleOperator, now)}} {
+	for name, certificates := range map[string][]tls.Certificate{"a stranger": nil, "an operator": {operator(t, l.fleet, fleet.RoleOperator, now)}} {
 		for _, http2 := range []bool{false, true} {
 			client := &http.Client{Timeout: limit, Transport: &http.Transport{
 				ForceAttemptHTTP2: http2, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: certificates},
@@ -373,7 +375,7 @@ func endlessBodies(t *testing.T, l *loaded) {
 }
 
 func drippingBodies(t *testing.T, l *loaded) {
-	certificate := operator(t, l.fleet, identity.RoleReader, now)
+	certificate := operator(t, l.fleet, fleet.RoleReader, now)
 	for range 2 * door.MaxCalls {
 		conn := l.speak(t, "http/1.1", certificate)
 		if _, err := io.WriteString(conn, "POST /kogge.v1.NodeService/Status HTTP/1.1\r\nHost: n1\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
@@ -386,7 +388,7 @@ func drippingBodies(t *testing.T, l *loaded) {
 // busyOperator has one certificate call on more connections than a node serves: those
 // beyond its share are told so, and take no place from the others.
 func busyOperator(t *testing.T, l *loaded) {
-	certificate := operator(t, l.fleet, identity.RoleReader, now)
+	certificate := operator(t, l.fleet, fleet.RoleReader, now)
 	told := 0
 	for range 2 * door.MaxConnections {
 		conn := l.speak(t, "http/1.1", certificate)
@@ -438,7 +440,7 @@ func manyHeaders(t *testing.T, l *loaded) {
 // that lets it say it.
 func (l *loaded) framer(t *testing.T, settings ...http2.Setting) (*http2.Framer, func(path string) []byte) {
 	t.Helper()
-	conn := l.speak(t, "h2", operator(t, l.fleet, identity.RoleReader, now))
+	conn := l.speak(t, "h2", operator(t, l.fleet, fleet.RoleReader, now))
 	_ = conn.SetDeadline(time.Now().Add(limit))
 	f := http2.NewFramer(conn, conn)
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {

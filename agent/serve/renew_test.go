@@ -11,10 +11,12 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // adoptedAt makes a node that was adopted at a time.
-func adoptedAt(t *testing.T, f *identity.Fleet, name string, at time.Time) *identity.Node {
+func adoptedAt(t *testing.T, f *keyring.Keyring, name string, at time.Time) *identity.Node {
 	t.Helper()
 	n := newNode(t, f)
 	csr, err := n.Request()
@@ -60,7 +62,7 @@ func TestRenew(t *testing.T) {
 				}
 				return err
 			}
-			if err := status(); !errors.Is(err, identity.ErrExpired) {
+			if err := status(); !errors.Is(err, fleet.ErrExpired) {
 				t.Fatalf("a certificate that is over: %v", err)
 			}
 			sign := func(old *x509.Certificate) ([]byte, error) { return f.RenewNode(old, now) }
@@ -92,23 +94,23 @@ func TestRenewRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	as := func(f *identity.Fleet, name string) func(*x509.Certificate) ([]byte, error) {
+	as := func(f *keyring.Keyring, name string) func(*x509.Certificate) ([]byte, error) {
 		return func(*x509.Certificate) ([]byte, error) { return f.SignNode(csr, name, now) }
 	}
 	for name, c := range map[string]struct {
 		node string
-		who  identity.Role
+		who  fleet.Role
 		sign func(*x509.Certificate) ([]byte, error)
 		want string
 	}{
-		"another node answers": {"n2", identity.RoleAdmin, sign, "another node answers there: n1"},
-		"by an operator":       {"n1", identity.RoleOperator, sign, "this needs admin"},
-		"another name":         {"n1", identity.RoleAdmin, as(f, "n2"), "not a renewal: it is for node n2"},
-		"another fleet":        {"n1", identity.RoleAdmin, as(other, "n1"), "not a certificate of this fleet"},
-		"an older one": {"n1", identity.RoleAdmin, func(*x509.Certificate) ([]byte, error) {
+		"another node answers": {"n2", fleet.RoleAdmin, sign, "another node answers there: n1"},
+		"by an operator":       {"n1", fleet.RoleOperator, sign, "this needs admin"},
+		"another name":         {"n1", fleet.RoleAdmin, as(f, "n2"), "not a renewal: it is for node n2"},
+		"another fleet":        {"n1", fleet.RoleAdmin, as(other, "n1"), "not a certificate of this fleet"},
+		"an older one": {"n1", fleet.RoleAdmin, func(*x509.Certificate) ([]byte, error) {
 			return f.SignNode(csr, "n1", now.AddDate(0, -11, 0))
 		}, "not a renewal: it is good until"},
-		"the key is missing": {"n1", identity.RoleAdmin, func(*x509.Certificate) ([]byte, error) { return nil, identity.ErrNoKey }, "the key is not in this folder"},
+		"the key is missing": {"n1", fleet.RoleAdmin, func(*x509.Certificate) ([]byte, error) { return nil, keyring.ErrNoKey }, "the key is not in this folder"},
 	} {
 		_, err := api.Renew(timeout(t), address, c.node, f.Genesis, operator(t, f, c.who, now), c.sign)
 		if has(t, err, c.want); !n.Certificate().Leaf.Equal(before) || n.Name() != "n1" {

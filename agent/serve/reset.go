@@ -20,7 +20,7 @@ func (s *upkeepService) Reset(ctx context.Context, r *connect.Request[apiv1.Rese
 	wish := control.Request{KeepConfig: r.Msg.KeepConfig}
 	if r.Msg.Join != "" {
 		join := []byte(r.Msg.Join)
-		if _, err := identity.ParseJoin("join.yaml", join); err != nil {
+		if _, err := identity.ParseJoinFile("join.yaml", join); err != nil {
 			return nil, connect.NewError(connect.CodeInvalidArgument, err)
 		}
 		file, err := s.machine.HandOver(join)

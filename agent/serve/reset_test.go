@@ -9,8 +9,9 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/init/control"
+	"kogge.example/update/fleet"
 )
 
 // TestReset asks for the end of all that a node has: only by its name, and with a
@@ -34,11 +35,11 @@ func TestReset(t *testing.T) {
 	if len(pid1.asked) > 0 {
 		t.Fatalf("PID 1 was asked %+v", pid1.asked)
 	}
-	token, err := f.NewToken(identity.Terms{}, now)
+	token, err := f.NewToken(keyring.Terms{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	join := identity.MarshalJoin(&identity.Join{Genesis: f.Genesis, Token: token.Token})
+	join := fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token})
 	if err := reset(&apiv1.ResetRequest{Node: "n1", KeepConfig: true, Join: string(join)}); err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,9 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/init/control"
+	"kogge.example/update/fleet"
 )
 
 // limit bounds waits; a busy machine may need long.
@@ -33,7 +34,7 @@ func timeout(t *testing.T) context.Context {
 	return ctx
 }
 
-func adoption(f *identity.Fleet, name string) api.Adoption {
+func adoption(f *keyring.Keyring, name string) api.Adoption {
 	return api.Adoption{Genesis: f.Genesis, Certificate: f.Certificate(), Sign: func(request, nonce, mac []byte, _ string) ([]byte, error) {
 		return f.AdoptNode(request, nonce, mac, name, now)
 	}}
@@ -86,7 +87,7 @@ func TestAdoptionRefused(t *testing.T) {
 	has(t, api.Adopt(timeout(t), address, a), "not a certificate of this fleet")
 
 	a = adoption(f, "n1")
-	a.Certificate = operator(t, f, identity.RoleOperator, now)
+	a.Certificate = operator(t, f, fleet.RoleOperator, now)
 	has(t, api.Adopt(timeout(t), address, a), "this needs admin")
 
 	// Somebody stands in between: the key of the connection is not the node's.
@@ -100,8 +101,8 @@ func TestAdoptionRefused(t *testing.T) {
 		}
 		return f.AdoptNode(request, nonce, mac, "n1", now)
 	}
-	if err := api.Adopt(timeout(t), relay, a); !errors.Is(err, identity.ErrTokenUnknown) {
-		t.Errorf("got %v, want %v", err, identity.ErrTokenUnknown)
+	if err := api.Adopt(timeout(t), relay, a); !errors.Is(err, keyring.ErrTokenUnknown) {
+		t.Errorf("got %v, want %v", err, keyring.ErrTokenUnknown)
 	}
 
 	has(t, api.Adopt(timeout(t), start(t, newNode(t, nil), nil), adoption(f, "n1")), "no join.yaml")
@@ -160,7 +161,7 @@ func answer(conn net.Conn) {
 }
 
 // ready is a server of an adopted node, and its fleet.
-func ready(t *testing.T, edit func(*Config)) (string, *identity.Fleet, *Config) {
+func ready(t *testing.T, edit func(*Config)) (string, *keyring.Keyring, *Config) {
 	t.Helper()
 	f := newFleet(t, "hanse")
 	n := newNode(t, f)
@@ -295,7 +296,7 @@ func TestPlainHTTP(t *testing.T) {
 	}{
 		{"status", client(f.Certificate()), "/kogge.v1.NodeService/Status", 200, `"node":"n1"`},
 		{"no certificate", client(), "/kogge.v1.NodeService/Status", 401, "a client certificate is required"},
-		{"too little a role", client(operator(t, f, identity.RoleReader, now)), "/kogge.v1.NodeService/Reboot", 403, "this needs operator"},
+		{"too little a role", client(operator(t, f, fleet.RoleReader, now)), "/kogge.v1.NodeService/Reboot", 403, "this needs operator"},
 		{"no such method", client(f.Certificate()), "/kogge.v1.NodeService/Destroy", 501, "there is no method"},
 		{"no method at all", client(f.Certificate()), "/", 501, "there is no method /"},
 	} {

@@ -23,6 +23,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/fleet"
 )
 
 // nodeService answers for the machine.
@@ -146,7 +147,7 @@ func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.Revok
 // last admin out.
 func spares(ctx context.Context, keys []string) error {
 	if peer := door.Caller(ctx); slices.Contains(keys, peer.Key) {
-		return fmt.Errorf("revoke key %s: it is your own", identity.Short(peer.Key))
+		return fmt.Errorf("revoke key %s: it is your own", fleet.Short(peer.Key))
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
 	"kogge.example/boards"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/qemu"
 )
 
@@ -140,11 +140,11 @@ func (t *target) completeNodes(cmd *cobra.Command, args []string, toComplete str
 }
 
 func (t *target) completeNodeFlag(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	fleet, err := t.openFleet()
+	ring, err := t.openFleet()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	nodes, _ := readNodes(fleet)
+	nodes, _ := readNodes(ring)
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(nodes)) {
 		names = append(names, cobra.CompletionWithDesc(name, nodes[name].Address))
@@ -165,7 +165,7 @@ func completeFleetFlag(*cobra.Command, []string, string) ([]string, cobra.ShellC
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	names, _ := identity.List(dir)
+	names, _ := keyring.List(dir)
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
 )
 
 // TestRenew loads fleets that were made a while ago.
@@ -25,7 +25,7 @@ func TestRenew(t *testing.T) {
 		{"over", "", 30, true, "good until"},
 		{"locked", "correct horse", 10, false, "; to renew it with the passphrase: kogge fleet renew locked"},
 	} {
-		made, err := identity.Create(c.name, "ada", now.AddDate(0, -c.age, 0))
+		made, err := keyring.Create(c.name, "ada", now.AddDate(0, -c.age, 0))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/identity"
+	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )
 
@@ -30,7 +30,7 @@ func TestNodeHint(t *testing.T) {
 	for _, err := range []*connect.Error{
 		here(connect.CodeUnavailable, errors.New("dial tcp 192.0.2.7:7443: connect: connection refused")),
 		here(connect.CodeUnavailable, fmt.Errorf("%w: n2", api.ErrOtherNode)),
-		here(connect.CodeUnavailable, fmt.Errorf("the node's certificate: node n1: %w: it is of fleet 0123", identity.ErrForeign)),
+		here(connect.CodeUnavailable, fmt.Errorf("the node's certificate: node n1: %w: it is of fleet 0123", fleet.ErrForeign)),
 		node(connect.CodeUnavailable, apiv1.Reason_REASON_NOT_READY, "the containers are not known yet: containerd is still starting"),
 		node(connect.CodeUnavailable, apiv1.Reason_REASON_UNSPECIFIED, "STATE is full"),
 		node(connect.CodeUnauthenticated, apiv1.Reason_REASON_KEY_REVOKED, "your certificate: operator bob: words that may change"),

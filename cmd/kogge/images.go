@@ -2,16 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
@@ -95,97 +92,6 @@ the same by itself, least recently used first.`,
 	t.register(cmd)
 	cmd.Flags().BoolVar(&check, "check", false, "only list what would be removed")
 	return cmd
-}
-
-// loadLimit bounds the upload of images: a slow board on a slow line takes long.
-const loadLimit = time.Hour
-
-func imagesLoadCommand() *cobra.Command {
-	var t target
-	cmd := &cobra.Command{
-		Use:   "load FILE",
-		Short: "Send the images in a tar to a node",
-		Long: "Sends a tar of images to the node: an OCI layout, or what docker save and podman save write. FILE\n" +
-			"may be - for standard input.",
-		Example: "  kogge images load web.tar\n  docker save web:1 | kogge images load - --node n1",
-		Args:    exactly("FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			in, size, err := openTar(args[0])
-			if err != nil {
-				return err
-			}
-			defer in.Close()
-			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
-				ctx, cancel := context.WithTimeout(ctx, loadLimit)
-				defer cancel()
-				names, err := c.Load(ctx, &meter{r: in, total: size, w: os.Stderr, show: term.IsTerminal(int(os.Stderr.Fd()))})
-				if connect.CodeOf(err) == connect.CodeResourceExhausted {
-					return hinted{err, spaceHint}
-				}
-				if t.json && err == nil {
-					return printJSON(cmd.OutOrStdout(), loadedImages{append([]string{}, names...)})
-				}
-				for _, name := range names {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
-				}
-				return err
-			})
-		},
-	}
-	t.register(cmd)
-	return cmd
-}
-
-// loadedImages is what kogge images load answers programs.
-type loadedImages struct {
-	Images []string `json:"images"`
-}
-
-// openTar opens a file, or standard input, whose size is 0.
-func openTar(name string) (io.ReadCloser, int64, error) {
-	if name == "-" {
-		return os.Stdin, 0, nil
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, 0, fmt.Errorf("images load: %w", err)
-	}
-	info, err := f.Stat()
-	if err == nil && info.IsDir() {
-		err = hinted{fmt.Errorf("%s is a folder", name), "pack the layout into a tar: tar -C " + name + " -cf images.tar ."}
-	}
-	if err != nil {
-		return nil, 0, errors.Join(fmt.Errorf("images load: %w", err), f.Close())
-	}
-	return f, info.Size(), nil
-}
-
-// meter shows on a terminal how much of a file was read.
-type meter struct {
-	r           io.Reader
-	done, total int64 // bytes; total 0: not known
-	w           io.Writer
-	show        bool
-	shown       time.Time
-}
-
-func (m *meter) Read(b []byte) (int, error) {
-	n, err := m.r.Read(b)
-	m.done += int64(n)
-	if !m.show {
-		return n, err
-	}
-	if now := time.Now(); err != nil {
-		fmt.Fprint(m.w, "\r\x1b[K")
-	} else if now.Sub(m.shown) > 200*time.Millisecond {
-		m.shown = now
-		of := ""
-		if m.total > 0 {
-			of = fmt.Sprintf(" of %s, %d %%", iec(uint64(m.total)), m.done*100/m.total)
-		}
-		fmt.Fprintf(m.w, "\r\x1b[Ksent %s%s", iec(uint64(m.done)), of)
-	}
-	return n, err
 }
 
 func imagesRemoveCommand() *cobra.Command {

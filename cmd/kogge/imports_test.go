@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -25,11 +26,28 @@ var doors = map[string][]string{
 	"cmd":  {"image", "qemu", "agent/api", "agent/compose", "agent/engine", "agent/machine", "agent/identity", "agent/install", "agent/mdns", "agent/namespace", "agent/registry", "agent/serve", "agent/wanted", "agent/workload", "update", "boards", "init/nodeconfig", "init/rights"},
 }
 
-// TestArrows walks every package of the module and the arrows between them, those
-// of its tests included.
-func TestArrows(t *testing.T) {
-	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, program.Module+"/...")
-	out, err := cmd.Output()
+// testDoors are what the tests of a folder may import besides.
+var testDoors = map[string][]string{
+	// A node is adopted and asked by operators, and their side of it is the keyring.
+	"agent": {"cmd/kogge/keyring"},
+}
+
+// TestArrows walks every package of the module and the arrows between them.
+func TestArrows(t *testing.T) { arrows(t, `{{.ImportPath}} {{join .Imports " "}}`, doors) }
+
+// TestArrowsOfTests does the same for what only tests import.
+func TestArrowsOfTests(t *testing.T) {
+	all := maps.Clone(doors)
+	for top, more := range testDoors {
+		all[top] = slices.Concat(all[top], more)
+	}
+	arrows(t, `{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}`, all)
+}
+
+// arrows lists packages by a format, a line each with the package first and then what it
+// imports, and wants that each import goes through a door.
+func arrows(t *testing.T, format string, doors map[string][]string) {
+	out, err := exec.Command("go", "list", "-f", format, program.Module+"/...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -49,6 +67,27 @@ func TestArrows(t *testing.T) {
 				t.Errorf("package %s imports %s: %s may import only %v", pkg, imported, top, allowed)
 			}
 		}
+	}
+}
+
+// TestFleetIsPure wants that the rules of a fleet need the standard library and x/mod
+// alone: update/slot asks them before it arms, and whoever checks a vote elsewhere can
+// read all that they rest on.
+func TestFleetIsPure(t *testing.T) {
+	const rules = program.Module + "/update/fleet"
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", rules+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	found := false
+	for path := range strings.FieldsSeq(string(out)) {
+		found = found || path == rules
+		if path != rules && !strings.HasPrefix(path, rules+"/") && !strings.HasPrefix(path, "golang.org/x/mod/") {
+			t.Errorf("update/fleet needs %s", path)
+		}
+	}
+	if !found {
+		t.Errorf("go list does not name %s", rules)
 	}
 }
 

@@ -27,6 +27,8 @@ import (
 	"kogge.example/agent/serve"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 	layout "kogge.example/update/release"
 	"kogge.example/update/release/keys"
@@ -205,9 +207,9 @@ func (w *world) open(t *testing.T) {
 	must(t, os.WriteFile("n1.yaml", []byte("hostname: n1\n"), 0o600))
 	must(t, os.WriteFile("images.tar", []byte("a tar"), 0o600))
 	w.release(t, filepath.Join(dir, "config", "release", "default"))
-	fleet, err := identity.Create("hanse", "ada", time.Now())
+	ring, err := keyring.Create("hanse", "ada", time.Now())
 	must(t, err)
-	must(t, fleet.Save(filepath.Join(dir, "config", "hanse"), ""))
+	must(t, ring.Save(filepath.Join(dir, "config", "hanse"), ""))
 	if len(w.units) == 0 { // a VM that stopped is there in a world that has something
 		must(t, os.MkdirAll(filepath.Join(dir, "cache", "vm"), 0o700))
 	} else {
@@ -215,11 +217,11 @@ func (w *world) open(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, "cache", "vm", "broken", "vm.json"), []byte("{"), 0o600))
 	}
 
-	token, err := fleet.NewToken(identity.Terms{Node: "n1"}, time.Now())
+	token, err := ring.NewToken(keyring.Terms{Node: "n1"}, time.Now())
 	must(t, err)
 	node, err := identity.OpenNode(filepath.Join(dir, "identity"))
 	must(t, err)
-	must(t, node.Join(&identity.Join{Genesis: fleet.Genesis, Token: token.Token}))
+	must(t, node.Join(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token}))
 	registries := registry.Open(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key"))
 	store := wanted.Open(filepath.Join(dir, "projects"), nil)
 	for name, text := range map[string]string{
@@ -257,7 +259,7 @@ func (w *world) open(t *testing.T) {
 		cancel()
 		must(t, <-over)
 	})
-	must(t, adopt(t.Context(), fleet, server.Address().String(), "", io.Discard))
+	must(t, adopt(t.Context(), ring, server.Address().String(), "", io.Discard))
 }
 
 // release makes a release to be looked at, signed where there is something.

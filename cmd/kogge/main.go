@@ -1,6 +1,8 @@
 // Command kogge is the one command line of Kogge: it builds images, writes them
-// to media and runs them in QEMU. A file here holds each verb; the work is done in
-// the packages beside it.
+// to media and runs them in QEMU, and it operates fleets of nodes. A file here holds each
+// verb and is named NOUN_VERB.go, for what people say less of too: kogge ps is
+// container_ps.go. NOUN.go has what the verbs of a noun share; events.go and top.go have
+// the same verb for two of them. The work is done in the packages beside it.
 package main
 
 import (
@@ -141,3 +143,8 @@ type hinted struct {
 }
 
 func (h hinted) Unwrap() error { return h.error }
+
+// say prints one line of progress.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}

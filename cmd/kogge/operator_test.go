@@ -8,7 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 )
 
 // TestOperatorAfterAbsence renews bob's certificate a year and a half after it was
@@ -16,18 +17,18 @@ import (
 func TestOperatorAfterAbsence(t *testing.T) {
 	ada, bob, letters := t.TempDir(), t.TempDir(), t.TempDir()
 	then := time.Now().AddDate(0, -30, 0)
-	f, err := identity.Create("hanse", "ada", then)
+	f, err := keyring.Create("hanse", "ada", then)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Save(filepath.Join(ada, "hanse"), ""); err != nil {
 		t.Fatal(err)
 	}
-	i, err := f.Invite("bob", identity.RoleReader, 0, then)
+	i, err := f.Invite("bob", fleet.RoleReader, 0, then)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := identity.StartJoining(bob, "hanse", i, then)
+	j, err := keyring.Accept(bob, "hanse", i, then)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,11 +36,11 @@ func TestOperatorAfterAbsence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, err := identity.DecodeCertificate(identity.EncodeCertificate(der))
+	old, err := keyring.DecodeCertificate(keyring.EncodeCertificate(der))
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, err := identity.InstallOperator(bob, old, then)
+	folder, err := keyring.InstallOperator(bob, old, then)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func TestOperatorAfterAbsence(t *testing.T) {
 			t.Fatalf("%v: %v", step.args, err)
 		}
 	}
-	renewed, err := identity.LoadFleet(folder.Dir)
+	renewed, err := keyring.Load(folder.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}

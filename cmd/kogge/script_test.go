@@ -114,7 +114,7 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 	node, err := identity.OpenNode(filepath.Join(dir, "identity"))
 	ts.Check(err)
 	if len(args) > 1 {
-		j, err := identity.ParseJoin(args[1], []byte(ts.ReadFile(args[1])))
+		j, err := identity.ParseJoinFile(args[1], []byte(ts.ReadFile(args[1])))
 		ts.Check(err)
 		ts.Check(node.Join(j))
 	}

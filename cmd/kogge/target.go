@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/durable"
 )
 
@@ -66,7 +66,7 @@ type knownNode struct {
 const nodesFile = "nodes.json"
 
 // readNodes returns the nodes of a fleet's folder, by name.
-func readNodes(f *identity.Fleet) (map[string]knownNode, error) {
+func readNodes(f *keyring.Keyring) (map[string]knownNode, error) {
 	nodes := make(map[string]knownNode)
 	data, err := os.ReadFile(filepath.Join(f.Dir, nodesFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -82,13 +82,13 @@ func readNodes(f *identity.Fleet) (map[string]knownNode, error) {
 }
 
 // rememberNode adds a node to the fleet's folder, or replaces it.
-func rememberNode(f *identity.Fleet, name string, n knownNode) error {
+func rememberNode(f *keyring.Keyring, name string, n knownNode) error {
 	return changeNodes(f, func(nodes map[string]knownNode) { nodes[name] = n })
 }
 
 // changeNodes changes what the fleet's folder remembers of nodes, while no other
 // program does. After a power cut that is as it was before or after.
-func changeNodes(f *identity.Fleet, change func(nodes map[string]knownNode)) error {
+func changeNodes(f *keyring.Keyring, change func(nodes map[string]knownNode)) error {
 	return f.Alone(func() error {
 		nodes, err := readNodes(f)
 		if err != nil {
@@ -107,13 +107,13 @@ func changeNodes(f *identity.Fleet, change func(nodes map[string]knownNode)) err
 }
 
 // openFleet opens the fleet that t names, or the only one.
-func (t *target) openFleet() (*identity.Fleet, error) {
+func (t *target) openFleet() (*keyring.Keyring, error) {
 	if t.fleet == "" {
 		root, err := configDir()
 		if err != nil {
 			return nil, err
 		}
-		names, err := identity.List(root)
+		names, err := keyring.List(root)
 		if err != nil {
 			return nil, err
 		}
@@ -131,21 +131,21 @@ func (t *target) openFleet() (*identity.Fleet, error) {
 
 // dial makes a client for the node that t names, or the only one.
 func (t *target) dial() (*api.Client, string, error) {
-	fleet, known, err := t.resolve()
+	ring, known, err := t.resolve()
 	if err != nil {
 		return nil, "", err
 	}
-	return api.Dial(known.Address, t.node, fleet.Genesis, fleet.Certificate()), t.node, nil
+	return api.Dial(known.Address, t.node, ring.Genesis, ring.Certificate()), t.node, nil
 }
 
 // resolve finds the node that t names, or the only one, which t names then.
-func (t *target) resolve() (*identity.Fleet, knownNode, error) {
+func (t *target) resolve() (*keyring.Keyring, knownNode, error) {
 	var none knownNode
-	fleet, err := t.openFleet()
+	ring, err := t.openFleet()
 	if err != nil {
 		return nil, none, err
 	}
-	nodes, err := readNodes(fleet)
+	nodes, err := readNodes(ring)
 	if err != nil {
 		return nil, none, err
 	}
@@ -163,7 +163,7 @@ func (t *target) resolve() (*identity.Fleet, knownNode, error) {
 	if !ok {
 		return nil, none, hinted{fmt.Errorf("fleet %s has no node %s", t.fleet, t.node), "kogge node list --fleet " + t.fleet}
 	}
-	return fleet, known, nil
+	return ring, known, nil
 }
 
 // answerJSON is how what a node answers is written for programs: every list and every plain
@@ -189,4 +189,10 @@ func withPort(address string) string {
 		return address
 	}
 	return net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(api.Port))
+}
+
+func printJSON(out io.Writer, value any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(value)
 }

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/workload"
+)
+
+// runCommand is start, stop or restart of a container.
+func runCommand(verb string, action apiv1.Action) *cobra.Command {
+	var t target
+	var noWait bool
+	cmd := &cobra.Command{
+		Use: verb + " CONTAINER", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a container", Args: exactly("CONTAINER"),
+		Long: map[string]string{
+			"start":   "Starts a container that was stopped, or has ended, and waits until it runs.",
+			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, or until the node's agent restarts, as at a reboot.",
+			"restart": "Stops a container, starts it again, and waits until it runs.",
+		}[verb],
+		Example: "  kogge " + verb + " web\n  kogge " + verb + " web --node n1 --no-wait", ValidArgsFunction: t.completeWith(containerNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+				ctx, cancel := context.WithTimeout(ctx, runLimit)
+				defer cancel()
+				before, err := find(ctx, c, args[0])
+				if err != nil {
+					return err
+				}
+				if _, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: before.Name, Action: action})); err != nil || noWait {
+					return err
+				}
+				return await(ctx, c, action, before)
+			})
+		},
+	}
+	t.nodeFlags(cmd)
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is done")
+	return cmd
+}
+
+// runLimit is for containers that take their time to stop.
+const runLimit = 5 * time.Minute
+
+// find returns the container of the node that people call name.
+func find(ctx context.Context, c *api.Client, name string) (*apiv1.Container, error) {
+	answer, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	var known workload.Status
+	for _, one := range answer.Msg.Containers {
+		known.Units = append(known.Units, workload.UnitStatus{ID: one.Name})
+	}
+	u, err := known.Find(name)
+	if errors.Is(err, workload.ErrUnknown) {
+		err = hinted{fmt.Errorf("there is no container %s", name), "kogge ps lists them"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(answer.Msg.Containers, func(one *apiv1.Container) bool { return one.Name == u.ID })
+	return answer.Msg.Containers[i], nil
+}
+
+// await waits until the container is as the action wants it.
+func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv1.Container) error {
+	for {
+		now, err := find(ctx, c, before.Name)
+		if err != nil {
+			return err
+		}
+		if done, err := settled(action, before, now); done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("container %s is still %s", now.Name, now.State)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// settled says whether the action on a container, as it was before, has come to its
+// end, and if that is a bad one, why.
+func settled(action apiv1.Action, before, now *apiv1.Container) (bool, error) {
+	if action == apiv1.Action_ACTION_STOP {
+		return now.State == string(workload.Stopped), nil
+	}
+	again := now.Started.GetSeconds() != before.Started.GetSeconds() || now.Started.GetNanos() != before.Started.GetNanos()
+	switch workload.State(now.State) {
+	case workload.Running:
+		return again || action == apiv1.Action_ACTION_START, nil
+	case workload.Backoff, workload.Ended:
+		// What it was before it was asked is no answer.
+		if now.State != before.State || now.Exits != before.Exits {
+			return true, fmt.Errorf("container %s does not run: %s", now.Name, now.Reason)
+		}
+	}
+	return false, nil
+}

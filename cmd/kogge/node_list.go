@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// nodeRow is what kogge node list says of a node.
+type nodeRow struct {
+	Name string `json:"name"`
+	knownNode
+}
+
+func nodeListCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the nodes of the fleet that this computer knows", Args: cobra.NoArgs,
+		Example: "  kogge node list\n  kogge node list --fleet hanse --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ring, err := t.openFleet()
+			if err != nil {
+				return err
+			}
+			nodes, err := readNodes(ring)
+			if err != nil {
+				return err
+			}
+			rows := []nodeRow{}
+			for _, name := range slices.Sorted(maps.Keys(nodes)) {
+				rows = append(rows, nodeRow{name, nodes[name]})
+			}
+			if t.json {
+				return printJSON(cmd.OutOrStdout(), rows)
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED\tCERTIFICATE UNTIL")
+			for _, n := range rows {
+				until := "-"
+				if !n.Until.IsZero() {
+					until = n.Until.Local().Format(time.DateOnly)
+				}
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", n.Name, n.Address, n.Adopted.Local().Format(time.DateOnly), until)
+			}
+			return tw.Flush()
+		},
+	}
+	t.fleetFlag(cmd)
+	jsonFlag(cmd, &t.json)
+	return cmd
+}

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	layout "kogge.example/update/release"
+)
+
+// reboots are the values of --reboot.
+var reboots = map[string]apiv1.Reboot{
+	"now":    apiv1.Reboot_REBOOT_NOW,
+	"window": apiv1.Reboot_REBOOT_WINDOW,
+	"manual": apiv1.Reboot_REBOOT_MANUAL,
+	"kexec":  apiv1.Reboot_REBOOT_KEXEC,
+}
+
+// changeSlot is what the commands have in common that have a node boot its other slot.
+type changeSlot struct {
+	target target
+	reboot string
+	noWait bool
+	limit  time.Duration // of the wait for the assessment
+}
+
+func (f *changeSlot) register(cmd *cobra.Command) {
+	f.target.fleetFlag(cmd) // the node is an argument
+	jsonFlag(cmd, &f.target.json)
+	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, kexec (now, straight into the new kernel), window (the one in its node.yaml), or manual (at the next kogge node reboot)")
+	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the node reboots; do not wait for the boot assessment")
+	cmd.Flags().DurationVar(&f.limit, "timeout", followLimit, "`DURATION` to wait for the boot assessment")
+	completeFlag(cmd, "reboot", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{"now", "kexec", "window", "manual"}, cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// when is what --reboot says.
+func (f *changeSlot) when(cmd *cobra.Command) (apiv1.Reboot, error) {
+	reboot, ok := reboots[f.reboot]
+	if !ok {
+		return 0, usage{hinted{fmt.Errorf("--reboot %q: use now, kexec, window or manual", f.reboot), cmd.CommandPath() + " --help explains them"}}
+	}
+	return reboot, nil
+}
+
+func nodeUpdateCommand() *cobra.Command {
+	var f changeSlot
+	cmd := &cobra.Command{
+		Use: "update NODE [RELEASE]", Short: "Install a release on a node, and boot it on trial", Args: oneOrTwo("NODE", "RELEASE"),
+		Long: `Writes a release to a node's inactive slot, boots it on trial, and waits for the boot assessment. A release
+that proves itself stays. One that does not is given up after three tries, and the node runs what it ran
+before: this command then says why, and exits with 1.
+
+RELEASE is the folder or tar of an OCI layout (kogge release create makes one), or a place from which the
+node fetches it by itself:
+
+  https://releases.example/os/1.1   a folder that holds the layout
+  registry.example/os:1.1           a name in a registry
+  usb:                              a stick in the node, if its node.yaml has
+                                    update: {usb: ask}
+
+Without RELEASE, update.source of the node's node.yaml is used. For a server with plain HTTP, or with a
+certificate of your own authority, use kogge registry set HOST first.
+
+The node writes nothing of a release before it has checked the signatures. Containers keep running until the
+node reboots. Then they stop in order, and start again after the reboot. If the connection breaks, the same
+command continues where it stopped. kogge help updates has the details, also of --reboot kexec.`,
+		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
+		ValidArgsFunction: f.completeRelease,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			when, err := f.when(cmd)
+			if err != nil {
+				return err
+			}
+			start := &apiv1.UpdateStart{Reboot: when, From: fromNodeYAML}
+			var src layout.Stored
+			if len(args) > 1 {
+				if src, start.From, err = openRelease(args[1]); err != nil {
+					return releaseHint(err)
+				}
+			}
+			if src != nil {
+				defer src.Close()
+			}
+			return f.run(cmd, args[0], func(ctx context.Context, c *api.Client, show func(*apiv1.UpdateStep) error) error {
+				return releaseHint(c.Bring(ctx, start, src, show))
+			})
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// fromNodeYAML has the node look for a release where its own settings say.
+const fromNodeYAML = "source:"
+
+// oneOrTwo wants the first of two arguments.
+func oneOrTwo(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return nil
+		}
+		return exactly(names...)(cmd, args)
+	}
+}
+
+// completeRelease offers nodes, then files.
+func (f *changeSlot) completeRelease(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 1 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return f.target.completeNodes(cmd, args, toComplete)
+}
+
+// openRelease opens a release on this computer, or returns where the node is to get it
+// from. What is there as a file is that.
+func openRelease(name string) (layout.Stored, string, error) {
+	_, err := os.Stat(name)
+	switch {
+	case err == nil:
+		src, err := layout.Open(name)
+		return src, "", err
+	case strings.HasPrefix(name, "https://"), strings.HasPrefix(name, "http://"), strings.HasPrefix(name, "usb:"):
+		return nil, name, nil
+	case filepath.IsAbs(name), strings.HasPrefix(name, "."), !strings.Contains(name, "/"), strings.HasSuffix(name, ".tar"), strings.HasSuffix(name, ".oci"):
+		return nil, "", hinted{err, "a release is the folder or tar of an OCI layout, https://…, usb:, or a registry's name with a / in it"}
+	}
+	return nil, name, nil
+}
+
+// followLimit is for three tries of a slow board, each with ten minutes to prove itself.
+const followLimit = time.Hour
+
+// run has the node do it, shows its steps, and follows it through the reboot.
+func (f *changeSlot) run(cmd *cobra.Command, node string, do func(context.Context, *api.Client, func(*apiv1.UpdateStep) error) error) error {
+	show := showSteps(cmd.OutOrStdout(), node)
+	if f.target.json {
+		show = jsonSteps(cmd.OutOrStdout())
+	}
+	var last *apiv1.UpdateStep
+	var before *apiv1.ListSlotsResponse
+	err := f.target.ask(cmd, []string{node}, func(ctx context.Context, c *api.Client) error {
+		answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
+		if err != nil {
+			return updateHint(err)
+		}
+		before = answer.Msg
+		return updateHint(do(ctx, c, func(s *apiv1.UpdateStep) error {
+			last = s
+			return show(s)
+		}))
+	})
+	if errors.Join(err, show(nil)) != nil || last.GetStep() != "rebooting" || f.noWait {
+		return err
+	}
+	return f.follow(cmd, before, last, show)
+}
+
+// updateHint says what to do about an update that broke off.
+func updateHint(err error) error {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded:
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return hinted{err, "the same command continues where it stopped"}
+		}
+	case connect.CodeAborted:
+		return hinted{err, "one update runs at a time; kogge node slots shows how far it is"}
+	case connect.CodeFailedPrecondition:
+		switch api.ReasonOf(err) {
+		case apiv1.Reason_REASON_SIGNATURES:
+			return hinted{err, "the node trusts the key set whose root.json is in its image (--trust): sign with that set, kogge release sign --keys NAME"}
+		case apiv1.Reason_REASON_EXPIRED:
+			return hinted{err, "make it again, with a later date: kogge release create --expires DATE"}
+		case apiv1.Reason_REASON_FAILED_BEFORE:
+			return hinted{err, "to try it again: kogge node forget-failure NODE RELEASE"}
+		case apiv1.Reason_REASON_SERVER:
+			return hinted{err, "kogge registry set HOST makes the node trust it: --ca ca.pem for its authority, --insecure for plain HTTP"}
+		}
+	}
+	return err
+}
+
+// followEvery is how often a node that reboots is asked, followTry the limit of an answer.
+const (
+	followEvery = time.Second
+	followTry   = 10 * time.Second
+)
+
+// follow waits until the slot has proven itself, or the node has left it.
+func (f *changeSlot) follow(cmd *cobra.Command, before *apiv1.ListSlotsResponse, armed *apiv1.UpdateStep, show func(*apiv1.UpdateStep) error) error {
+	node := f.target.node
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.limit)
+	defer cancel()
+	trip := journey{from: before, armed: armed}
+	began := time.Now()
+	for {
+		var now *apiv1.ListSlotsResponse
+		err := f.target.ask(cmd, []string{node}, func(ctx context.Context, c *api.Client) error {
+			ctx, cancel := context.WithTimeout(ctx, followTry)
+			defer cancel()
+			answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
+			if err == nil {
+				now = answer.Msg
+			}
+			return err
+		})
+		step, over, failed := trip.next(now, err)
+		if step == nil {
+			step = &apiv1.UpdateStep{Step: "following", Slot: armed.Slot, Version: armed.Version, Text: fmt.Sprintf("%s for %s", trip.where(), age(time.Since(began)))}
+		}
+		if err := show(step); err != nil {
+			return err
+		}
+		if over {
+			return errors.Join(nodeError(node, failed), show(nil))
+		}
+		select {
+		case <-ctx.Done():
+			if cmd.Context().Err() != nil {
+				return errors.Join(cmd.Context().Err(), show(nil))
+			}
+			if err == nil {
+				err = errors.New(trip.where())
+			}
+			return hinted{errors.Join(fmt.Errorf("node %s: no boot assessment of slot %s after %s: %w", node, armed.Slot, f.limit, err), show(nil)),
+				"when the node is back: kogge node slots " + node + ", kogge node history " + node}
+		case <-time.After(followEvery):
+		}
+	}
+}
+
+// journey is a node on its way into its other slot, as one sees it from outside:
+//
+//	leaving ─other boot─▶ trying ─good─▶ proven
+//	   └────(silence)───────┴────back in the old slot──▶ failed
+//
+// It may be seen in the new slot several times, once for each try, or never.
+type journey struct {
+	from  *apiv1.ListSlotsResponse // before it began
+	armed *apiv1.UpdateStep        // with the slot that it goes to
+
+	silent bool
+	boot   string // the last one that was seen, by its id
+	told   string
+}
+
+// next is what a look at the node says: the step to show, nil if nothing is new, whether
+// that is the end, and why it is not a good one. now is nil where the node did not
+// answer, with err.
+func (j *journey) next(now *apiv1.ListSlotsResponse, err error) (step *apiv1.UpdateStep, over bool, failed error) {
+	j.silent = now == nil
+	if now == nil || now.BootId == j.from.BootId {
+		return nil, false, nil
+	}
+	tell := func(what, format string, args ...any) *apiv1.UpdateStep {
+		text := fmt.Sprintf(format, args...)
+		if key := now.BootId + what + text; key != j.told {
+			j.told = key
+			return &apiv1.UpdateStep{Step: what, Slot: j.armed.Slot, Version: j.armed.Version, Digest: j.armed.Digest, Text: text}
+		}
+		return nil
+	}
+	j.boot = now.BootId
+	slot, other := slotsOf(now, j.armed.Slot)
+	switch {
+	case slot == nil || other == nil:
+		return nil, true, errors.New("it does not say which slot it runs")
+	case !slot.Running:
+		why := slot.Text
+		if why == "" {
+			why = "it did not prove itself"
+		}
+		failed := fmt.Errorf("release %s in slot %s: %s; slot %s runs release %s as before", j.armed.Version, j.armed.Slot, why, other.Slot, other.Version)
+		return tell("failed", "slot %s runs release %s as before", other.Slot, other.Version), true, failed
+	case now.Assessment == "good":
+		return tell("proven", "boot assessment: good, slot %s, release %s", slot.Slot, slot.Version), true, nil
+	case now.Assessment == "bad":
+		return tell("bad", "boot assessment: bad: %s", now.Why), false, nil
+	}
+	return tell("trying", "slot %s runs release %s on trial, tries left: %d", slot.Slot, slot.Version, slot.TriesLeft), false, nil
+}
+
+// where is what the node is waited for to do.
+func (j *journey) where() string {
+	switch {
+	case j.boot == "" && !j.silent:
+		return "it stops its containers and services"
+	case j.silent:
+		return "it reboots"
+	}
+	return "it is on trial"
+}
+
+// slotsOf returns the slot of a name and the other one.
+func slotsOf(all *apiv1.ListSlotsResponse, name string) (slot, other *apiv1.Slot) {
+	for _, s := range all.Slots {
+		if s.Slot == name {
+			slot = s
+		} else {
+			other = s
+		}
+	}
+	return slot, other
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/qemu"
+	"kogge.example/update/fleet"
+)
+
+// devFleet is the fleet of the VMs on this computer, unless they are told another.
+const devFleet = "dev"
+
+// tokenLife is how long a VM may take to boot and join.
+const tokenLife = 24 * time.Hour
+
+// invite has the VM boot with a join.yaml of its fleet, and makes the fleet called
+// dev when it is absent. Without a fleet it does nothing and returns nil.
+func (f *runFlags) invite(dir string, m *qemu.Machine) (*keyring.Keyring, error) {
+	if f.fleet == "" {
+		return nil, nil
+	}
+	ring, err := loadFleet(f.fleet)
+	if errors.Is(err, keyring.ErrNoFleet) && f.fleet == devFleet {
+		ring, err = createDevFleet()
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.Forwards = append(m.Forwards, qemu.Forward{Guest: api.Port})
+	if f.keep {
+		return ring, nil // the disk knows its fleet
+	}
+	token, err := ring.NewToken(keyring.Terms{Node: m.Name, Life: tokenLife}, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("folder of %s: %w", m.Name, err)
+	}
+	m.Join = filepath.Join(dir, "join.yaml")
+	if err := os.WriteFile(m.Join, fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token}), 0o600); err != nil {
+		return nil, fmt.Errorf("join.yaml of %s: %w", m.Name, err)
+	}
+	return ring, nil
+}
+
+// createDevFleet makes the fleet for trying things out: no passphrase, since nobody
+// was asked for one, and nothing in it that matters.
+func createDevFleet() (*keyring.Keyring, error) {
+	dir, err := fleetDir(devFleet)
+	if err != nil {
+		return nil, err
+	}
+	ring, err := keyring.Create(devFleet, defaultOperator(), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	say("fleet %s is created for the VMs of this computer: %s", devFleet, dir)
+	return ring, ring.Save(dir, "")
+}
+
+// booting says whether err is that of a node which does not answer yet. QEMU takes
+// connections before the node does, and resets them, which counts as canceled.
+func booting(err error) bool {
+	var said *connect.Error
+	return errors.As(err, &said) && slices.Contains([]connect.Code{
+		connect.CodeUnavailable, connect.CodeUnknown, connect.CodeCanceled, connect.CodeDeadlineExceeded,
+	}, said.Code())
+}
+
+// joinPause is between two tries to reach a VM that is still booting.
+const joinPause = 500 * time.Millisecond
+
+// joinVM takes the VM into the fleet as soon as it answers, and says so.
+func joinVM(ctx context.Context, vm *qemu.VM, ring *keyring.Keyring, name string, out io.Writer) {
+	port, err := vm.Port(api.Port)
+	if err != nil {
+		return // the VM has ended
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	for ctx.Err() == nil {
+		err := adopt(ctx, ring, address, name, out)
+		switch {
+		case err == nil:
+			return
+		case booting(err):
+		default:
+			say("%s does not join fleet %s: %v", name, ring.Genesis.Name, err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-vm.Done():
+			return
+		case <-time.After(joinPause):
+		}
+	}
+}

@@ -1,0 +1,63 @@
+// Package document is the one spelling of what a fleet writes down: a file of JSON with a
+// version, a PEM block, the bytes that are hashed or signed. In come values, or bytes that
+// somebody else wrote; out go bytes, or an error in words without Go's types. What a
+// document means is its reader's, and where it lies too.
+package document
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// Encode writes a file of ours: one value, indented, and a newline.
+func Encode(value any) ([]byte, error) {
+	raw, err := json.MarshalIndent(value, "", "  ")
+	return append(raw, '\n'), err
+}
+
+// Decode reads one JSON value that starts with a version: an unknown field or
+// anything behind it is an error, and another version is refused in words.
+func Decode(raw []byte, version int, into any) error {
+	var head struct {
+		Version *int `json:"version"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return plainly(err)
+	}
+	if head.Version == nil {
+		return errors.New("it has no version")
+	}
+	if *head.Version != version {
+		return fmt.Errorf("its format is version %d, and this kogge reads version %d", *head.Version, version)
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	return plainly(d.Decode(into)) // json.Unmarshal has seen to what follows
+}
+
+// plainly says without Go's types what is wrong with JSON.
+func plainly(err error) error {
+	var kind *json.UnmarshalTypeError
+	switch {
+	case !errors.As(err, &kind):
+		return err
+	case kind.Field == "":
+		return fmt.Errorf("it is a JSON %s, not an object", kind.Value)
+	}
+	return fmt.Errorf("field %q has the wrong type: %s", kind.Field, kind.Value)
+}
+
+// Message is what is hashed or signed: what it is for, then each field behind its length, so
+// that no two lists of fields make the same bytes.
+func Message(tag string, fields ...[]byte) []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(tag)))
+	b = append(b, tag...)
+	for _, f := range fields {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(f)))
+		b = append(b, f...)
+	}
+	return b
+}

@@ -1,0 +1,279 @@
+package fleet
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"kogge.example/update/fleet/document"
+)
+
+// Genesis is how a fleet began. Every node pins it: the SHA-256 of its bytes is the
+// fleet's id, so nothing in it ever changes. It has no nodes in it and no secrets.
+// What a Genesis points to is read-only.
+type Genesis struct {
+	Name          string              // the founder's name for the fleet; fleets are told apart by id
+	Owners        []ed25519.PublicKey // numbered from 1, as on the recovery sheets
+	Threshold     int                 // how many owners' signatures count as the owner's
+	OperatorCA    *x509.Certificate   // signs people, and gives them roles
+	NodeCA        *x509.Certificate   // signs nodes, and no role
+	FirstOperator *ecdsa.PublicKey    // who made the fleet
+
+	raw []byte
+	id  string
+}
+
+// What a genesis may hold.
+const (
+	MaxGenesis     = 64 << 10 // bytes
+	maxOwners      = 16
+	genesisVersion = 1
+)
+
+// genesisFile is a genesis on disk: this struct as [document.Encode] writes it. No other bytes
+// are a genesis.
+type genesisFile struct {
+	Version       int      `json:"version"`
+	Name          string   `json:"name"`
+	Random        []byte   `json:"random"` // 32 bytes: two fleets never have one id
+	Owners        [][]byte `json:"owners"` // Ed25519, 32 bytes each
+	Threshold     int      `json:"threshold"`
+	OperatorCA    []byte   `json:"operatorCA"`    // X.509 in DER
+	NodeCA        []byte   `json:"nodeCA"`        // X.509 in DER
+	FirstOperator []byte   `json:"firstOperator"` // P-256 SubjectPublicKeyInfo in DER
+}
+
+// NewGenesis writes the genesis of a fleet that begins now. Of the owners' keys any
+// threshold together are the owner; the CAs are certificates in DER, as [NewCA] makes them,
+// and first is the key of the founder.
+func NewGenesis(name string, keys []ed25519.PublicKey, threshold int, operatorCA, nodeCA []byte, first *ecdsa.PublicKey) (*Genesis, error) {
+	spki, err := x509.MarshalPKIXPublicKey(first)
+	if err != nil {
+		return nil, fmt.Errorf("first operator's key: %w", err)
+	}
+	f := genesisFile{
+		Version: genesisVersion, Name: name, Random: make([]byte, 32), Threshold: threshold,
+		OperatorCA: operatorCA, NodeCA: nodeCA, FirstOperator: spki,
+	}
+	rand.Read(f.Random) // never fails: it ends the program instead
+	for _, k := range keys {
+		f.Owners = append(f.Owners, k)
+	}
+	raw, err := document.Encode(f)
+	if err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	return ParseGenesis(raw)
+}
+
+// ParseGenesis reads a genesis and checks all that can be checked without knowing the
+// fleet. It is strict: one genesis has one spelling, and only that is accepted.
+func ParseGenesis(raw []byte) (*Genesis, error) {
+	g, err := parseGenesis(raw)
+	if err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	return g, nil
+}
+
+func parseGenesis(raw []byte) (*Genesis, error) {
+	if len(raw) > MaxGenesis {
+		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), MaxGenesis)
+	}
+	var f genesisFile
+	if err := document.Decode(raw, genesisVersion, &f); err != nil {
+		return nil, err
+	}
+	if again, err := document.Encode(f); err != nil || !bytes.Equal(again, raw) {
+		return nil, errors.New("kogge would write it in another form: it was edited or reformatted")
+	}
+	g := &Genesis{Name: f.Name, Threshold: f.Threshold, raw: bytes.Clone(raw)}
+	sum := sha256.Sum256(raw)
+	g.id = hex.EncodeToString(sum[:])
+	if err := CheckName(f.Name); err != nil {
+		return nil, err
+	}
+	if len(f.Random) != 32 {
+		return nil, fmt.Errorf("%d random bytes: 32 wanted", len(f.Random))
+	}
+	if err := g.setOwners(f.Owners); err != nil {
+		return nil, err
+	}
+	var err error
+	if g.OperatorCA, err = parseCA(f.OperatorCA); err != nil {
+		return nil, fmt.Errorf("operator CA: %w", err)
+	}
+	if g.NodeCA, err = parseCA(f.NodeCA); err != nil {
+		return nil, fmt.Errorf("node CA: %w", err)
+	}
+	if bytes.Equal(g.OperatorCA.RawSubjectPublicKeyInfo, g.NodeCA.RawSubjectPublicKeyInfo) {
+		return nil, errors.New("operator CA and node CA have the same key")
+	}
+	first, err := x509.ParsePKIXPublicKey(f.FirstOperator)
+	if err != nil {
+		return nil, fmt.Errorf("first operator's key: %w", err)
+	}
+	if g.FirstOperator, err = P256(first); err != nil {
+		return nil, fmt.Errorf("first operator's key: %w", err)
+	}
+	return g, nil
+}
+
+func (g *Genesis) setOwners(keys [][]byte) error {
+	if len(keys) < 1 || len(keys) > maxOwners {
+		return fmt.Errorf("%d owner keys: 1 to %d", len(keys), maxOwners)
+	}
+	if g.Threshold < 1 || g.Threshold > len(keys) {
+		return fmt.Errorf("threshold %d with %d owner keys", g.Threshold, len(keys))
+	}
+	for i, k := range keys {
+		if len(k) != ed25519.PublicKeySize {
+			return fmt.Errorf("owner key %d has %d bytes: %d wanted", i+1, len(k), ed25519.PublicKeySize)
+		}
+		if before := g.Owner(k); before > 0 {
+			return fmt.Errorf("owner keys %d and %d are the same", before, i+1)
+		}
+		g.Owners = append(g.Owners, k)
+	}
+	return nil
+}
+
+// owner is the number of an owner key, from 1; 0: it is none of them.
+func (g *Genesis) Owner(key ed25519.PublicKey) int {
+	for i, k := range g.Owners {
+		if k.Equal(key) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// parseCA reads the certificate of a CA that signs itself.
+func parseCA(der []byte) (*x509.Certificate, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := P256(c.PublicKey); err != nil {
+		return nil, err
+	}
+	if !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return nil, errors.New("it is not a CA certificate")
+	}
+	if c.SignatureAlgorithm != x509.ECDSAWithSHA256 {
+		return nil, fmt.Errorf("signed with %v: ECDSA-SHA256 wanted", c.SignatureAlgorithm)
+	}
+	if err := c.CheckSignatureFrom(c); err != nil {
+		return nil, fmt.Errorf("it is not signed by itself: %w", err)
+	}
+	return c, nil
+}
+
+// Bytes are the genesis as it lies on disk, to the last byte. Do not change them.
+func (g *Genesis) Bytes() []byte { return g.raw }
+
+// ID is the fleet's id: the SHA-256 of Bytes as 64 hexadecimal digits. [Short] is for
+// people.
+func (g *Genesis) ID() string { return g.id }
+
+// VerifyPeer says who is at the other end of a connection. cert is the certificate
+// that the peer proved to hold (TLS does that) and intermediates what it sent besides.
+// A peer is verified by CA and name, never by address.
+//
+// now is the verifier's time. Where its clock was not set since it booted, clockSure
+// is false, and the dates in the certificates of our CAs then refuse nobody. revoked
+// says whether a key, as in Peer.Key, was withdrawn; nil: none was.
+//
+// The error wraps [ErrForeign], [ErrKind], [ErrRevoked] or [ErrExpired]. Only with
+// ErrExpired is the Peer told all the same: everything else about it holds, and a
+// renewal may go on from there.
+func (g *Genesis) VerifyPeer(cert *x509.Certificate, intermediates []*x509.Certificate, now time.Time, clockSure bool, revoked func(key string) bool) (Peer, error) {
+	peer, err := PeerOf(cert)
+	if err != nil {
+		return Peer{}, err
+	}
+	if peer.Fleet != g.id {
+		return Peer{}, fmt.Errorf("%s: %w: it is of fleet %s", peer, ErrForeign, Short(peer.Fleet))
+	}
+	own, other := g.NodeCA, g.OperatorCA
+	if peer.Kind == KindOperator {
+		own, other = other, own
+	}
+	if err := verifyChain(cert, intermediates, own, nil); err != nil {
+		if verifyChain(cert, intermediates, other, nil) == nil {
+			return Peer{}, fmt.Errorf("%s: %w: the wrong CA signed it", peer, ErrKind)
+		}
+		return Peer{}, fmt.Errorf("%s: %w: %w", peer, ErrForeign, err)
+	}
+	if cert.IsCA || !sameUsages(cert.ExtKeyUsage, usages(peer.Kind)) {
+		return Peer{}, fmt.Errorf("%s: %w: it is not made for a peer of that kind", peer, ErrKind)
+	}
+	if revoked != nil && revoked(peer.Key) {
+		return Peer{}, fmt.Errorf("%s: %w", peer, ErrRevoked)
+	}
+	if !clockSure {
+		return peer, nil
+	}
+	if err := verifyChain(cert, intermediates, own, &now); err != nil {
+		return peer, fmt.Errorf("%s: %w: %s", peer, ErrExpired, outOfTime(append(slices.Concat([]*x509.Certificate{cert}, intermediates), own), now))
+	}
+	return peer, nil
+}
+
+// outOfTime says of the first certificate that is not valid now when it would be.
+func outOfTime(chain []*x509.Certificate, now time.Time) string {
+	for i, c := range chain {
+		if now.Before(c.NotBefore) || now.After(c.NotAfter) {
+			which := "it is"
+			if i > 0 {
+				which = "one above it is"
+			}
+			return fmt.Sprintf("%s for %s to %s, and now is %s", which,
+				c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly), now.UTC().Format(time.DateTime))
+		}
+	}
+	return "no chain of certificates is valid today"
+}
+
+// verifyChain wants that a chain of signatures leads from cert to ca, at a time, or
+// with nil at any.
+func verifyChain(cert *x509.Certificate, intermediates []*x509.Certificate, ca *x509.Certificate, at *time.Time) error {
+	dated := func(c *x509.Certificate) *x509.Certificate { return c }
+	if at == nil {
+		// A copy that is valid always: signatures are checked over the raw bytes.
+		middle := time.Unix(0, 0)
+		dated = func(c *x509.Certificate) *x509.Certificate {
+			timeless := *c
+			timeless.NotBefore, timeless.NotAfter = middle, middle
+			return &timeless
+		}
+		at = &middle
+	}
+	options := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: *at,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, // all our peers have it, and may have more
+	}
+	options.Roots.AddCert(dated(ca))
+	for _, c := range intermediates {
+		options.Intermediates.AddCert(dated(c))
+	}
+	_, err := dated(cert).Verify(options)
+	return err
+}
+
+// OwnerKeyID is the fingerprint of owner key i, from 1, as in Peer.Key.
+func (g *Genesis) OwnerKeyID(i int) string {
+	spki, err := x509.MarshalPKIXPublicKey(g.Owners[i-1])
+	if err != nil {
+		panic(err) // there is no other outcome for an Ed25519 key of 32 bytes
+	}
+	return KeyID(spki)
+}
