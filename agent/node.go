@@ -147,7 +147,7 @@ func attend(ctx context.Context, at places, now *parts) (end func()) {
 	slots := installer(at, now)
 	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "earlier events are forgotten"})
 	return alongside(ctx,
-		func(ctx context.Context) { serve(ctx, at, now, slots) },
+		func(ctx context.Context) { serveAPI(ctx, at, now, slots) },
 		slots.Serve,
 		func(ctx context.Context) { watchServices(ctx, &now.events) },
 		func(ctx context.Context) { assessBoot(ctx, at, now) },

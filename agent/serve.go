@@ -11,12 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
+	"kogge.example/agent/machine"
+	"kogge.example/agent/serve"
 	"kogge.example/agent/wanted"
 )
 
@@ -33,44 +34,44 @@ type parts struct {
 
 // An interface around a nil pointer would not be nil, hence these.
 
-func (p *parts) containers() api.Containers {
+func (p *parts) containers() serve.Containers {
 	if k := p.keeper.Load(); k != nil {
 		return k
 	}
 	return nil
 }
 
-func (p *parts) projects() api.Projects {
+func (p *parts) projects() serve.Projects {
 	if s := p.store.Load(); s != nil {
 		return s
 	}
 	return nil
 }
 
-func (p *parts) images() api.Images {
+func (p *parts) images() serve.Images {
 	if e := p.engine.Load(); e != nil {
 		return e
 	}
 	return nil
 }
 
-func (p *parts) commands() api.Commands {
+func (p *parts) commands() serve.Commands {
 	if e := p.engine.Load(); e != nil {
 		return e
 	}
 	return nil
 }
 
-func (p *parts) volumes() api.Volumes {
+func (p *parts) volumes() serve.Volumes {
 	if e := p.engine.Load(); e != nil {
 		return e
 	}
 	return nil
 }
 
-// serve answers on the API's port until ctx ends. An API that cannot be had is a
+// serveAPI answers on the API's port until ctx ends. An API that cannot be had is a
 // line in the log, and tried again: containers run without it.
-func serve(ctx context.Context, at places, now *parts, slots *install.Installer) {
+func serveAPI(ctx context.Context, at places, now *parts, slots *install.Installer) {
 	const again = 10 * time.Second
 	for ctx.Err() == nil {
 		if err := serveOnce(ctx, at, now, slots); err != nil && ctx.Err() == nil {
@@ -88,8 +89,8 @@ func serveOnce(ctx context.Context, at places, now *parts, slots *install.Instal
 	if err := join(node, filepath.Join(at.state, "kogge", "join.yaml")); err != nil {
 		log.Printf("agent: %v", err) // who is known already goes on being known
 	}
-	machine := api.Machine{Run: at.run, State: at.state, Workload: at.cgroup}
-	server, err := api.Listen(at.api, api.Config{
+	machine := machine.Machine{Run: at.run, State: at.state, Workload: at.cgroup}
+	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,

@@ -97,13 +97,9 @@ func Build(ctx context.Context, o Options, out string) (Built, error) {
 	if err != nil {
 		return Built{}, err
 	}
-	blobs, err := r.blobs(o.Board)
-	if err != nil {
-		return Built{}, err
-	}
 	err = appear(out, func(f *os.File) error {
 		return disk.Write(f, disk.Spec{
-			Seed: r.seed(), Arch: o.Board.Arch, BootKind: r.loader.Partition(), FirstPartition: o.Board.FirstPartition, Blobs: blobs,
+			Seed: r.seed(), Arch: o.Board.Arch, BootKind: r.loader.Partition(), FirstPartition: o.Board.FirstPartition, Blobs: r.blobs,
 			When: o.When, Boot: boot, Root: r.root.File, State: state, SlotSize: o.SlotSize,
 		})
 	})
@@ -119,6 +115,7 @@ type release struct {
 	loader loader.Loader
 	tools  debian.Toolbox
 	files  []debian.File
+	blobs  []disk.Blob
 	// sysroot is the C library that runc is linked with.
 	sysroot []debian.File
 	root    slotRoot
@@ -140,6 +137,9 @@ func buildRelease(ctx context.Context, o Options) (release, error) {
 		return r, fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
 	if r.files, err = fetch(ctx, o, o.Board.Name); err != nil {
+		return r, err
+	}
+	if r.blobs, err = firmwareOf(o.Board, r.files); err != nil {
 		return r, err
 	}
 	toolFiles, err := fetch(ctx, o, debian.Tools)
@@ -267,14 +267,15 @@ func checkTable(b boards.Board) error {
 	return fmt.Errorf("partition table %q is unknown", b.Table)
 }
 
-// blobs are what the board's ROM reads beside the partitions.
-func (r release) blobs(b boards.Board) (blobs []disk.Blob, err error) {
+// firmwareOf is what the board's ROM reads beside the partitions, from the board's
+// packages.
+func firmwareOf(b boards.Board, packages []debian.File) (blobs []disk.Blob, err error) {
 	for _, f := range b.Firmware {
-		i := slices.IndexFunc(r.files, func(p debian.File) bool { return p.Name == f.Package })
+		i := slices.IndexFunc(packages, func(p debian.File) bool { return p.Name == f.Package })
 		if i < 0 {
 			return nil, fmt.Errorf("board %s: firmware %s: package %s is not in the board's lock: kogge image lock %[1]s", b.Name, f.File, f.Package)
 		}
-		data, err := readPackageFile(r.files[i:i+1], f.File)
+		data, err := readPackageFile(packages[i:i+1], f.File)
 		if err != nil {
 			return nil, fmt.Errorf("board %s: firmware: %w", b.Name, err)
 		}

@@ -45,7 +45,7 @@ func TestRecordVersion1(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := parseRecord("vm.json", []byte(`{"version": 2}`)); err == nil || !strings.Contains(err.Error(), "version 2 is not known") {
+	if _, err := parseRecord("vm.json", []byte(`{"version": 2}`)); err == nil || !strings.Contains(err.Error(), "version 2 is not supported, only 1") {
 		t.Errorf("version 2: %v", err)
 	}
 }

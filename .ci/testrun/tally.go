@@ -110,8 +110,8 @@ func (t *tally) end(k id, e event) {
 	}
 }
 
-// unfinished says what a run that was ended has left undone. The packages that have
-// ended have a line each already.
+// unfinished says what a run that was ended has left undone, and counts each package that
+// has not ended as failed. Those that have ended have a line each already.
 func (t *tally) unfinished() {
 	fmt.Fprintln(t.out, "the run was ended before all had run")
 	say := func(what string, names []string) {
@@ -139,6 +139,7 @@ func (t *tally) unfinished() {
 			running = append(running, name)
 		}
 	}
+	t.failed += len(t.pending)
 	say("tests that were running", running)
 	say("tests that waited for their turn", waiting)
 	say("packages that have not ended", cut)

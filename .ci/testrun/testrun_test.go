@@ -110,7 +110,7 @@ func TestLimit(t *testing.T) {
 		"tests that waited for their turn:\n  m\\.example/b TestHangs/inside\n",
 		"packages that have not ended:\n  m\\.example/b\n",
 		"packages that have not begun:\n  m\\.example/c\n",
-		`2 packages did not end\ntests took 1 s\n1 passed, \d failed, 0 skipped\n$`,
+		`2 packages did not end\ntests took 1 s\n1 passed, 2 failed, 0 skipped\n$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("the output lacks %s", want)

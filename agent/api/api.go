@@ -1,11 +1,8 @@
-// Package api is the node's API: the contract in kogge/v1, its handlers, and the client
-// side that the command line uses.
+// Package api is the node's API as both sides see it: the contract in kogge/v1, and the
+// client that the command line uses. Its handlers are in package serve.
 //
-// Calls come in over TLS on one port, as Connect, gRPC or plain JSON; each is let
-// through by the role in the caller's certificate, before a byte of its body is
-// read. Answers come from PID 1's control socket, the kernel's files and the keeper
-// of the containers. The package decides nothing about workloads and stores nothing
-// but what adoption brings.
+// Calls go over TLS to one port, as Connect, gRPC or plain JSON; the role in the caller's
+// certificate says which of them he may make.
 package api
 
 //go:generate ./generate

@@ -204,6 +204,10 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 	}
 }
 
+// SetHandshakeLimit has c wait for longer, or less, than usual until a node that is busy
+// has taken its connection. It comes before the first call.
+func (c *Client) SetHandshakeLimit(d time.Duration) { c.transport.TLSHandshakeTimeout = d }
+
 // Close ends the connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
@@ -214,7 +218,7 @@ type Adoption struct {
 	// Sign checks that mac proves one of the fleet's tokens over the key of request
 	// and nonce, and makes the node's certificate (DER).
 	Sign func(request, nonce, mac []byte, hostname string) (certificate []byte, err error)
-	// Revoked are the keys that the fleet has revoked, as in identity.Peer.Key: a new
+	// Revoked are the keys that the fleet has revoked, as in fleet.Peer.Key: a new
 	// node knows them from its first day.
 	Revoked []string
 }
@@ -238,7 +242,7 @@ func Adopt(ctx context.Context, address string, a Adoption) error {
 		return nil
 	})
 	defer c.Close()
-	nonce := make([]byte, nonceSize)
+	nonce := make([]byte, NonceSize)
 	rand.Read(nonce) // never fails: it ends the program instead
 	answer, err := c.Adopt(ctx, connect.NewRequest(&apiv1.AdoptRequest{Nonce: nonce}))
 	if connect.CodeOf(err) == connect.CodeAlreadyExists {

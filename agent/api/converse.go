@@ -44,7 +44,7 @@ func (c *Client) Converse(ctx context.Context, s Session) (*apiv1.ExecEnd, error
 	// While the request has no end, nothing but this tells the transport of ctx's.
 	stop := context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })
 	defer stop()
-	ahead := &window{left: inputAhead, more: make(chan struct{}, 1)}
+	ahead := &window{left: InputAhead, more: make(chan struct{}, 1)}
 	for {
 		m, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
@@ -134,7 +134,7 @@ func (w *window) take(ctx context.Context, n int) error {
 
 // feed sends what comes from in, and its end if that is one for the command.
 func (w *window) feed(ctx context.Context, in io.Reader, ends bool, send func(*apiv1.ExecRequest) error) error {
-	buffer := make([]byte, maxInput)
+	buffer := make([]byte, MaxInput)
 	for {
 		n, err := in.Read(buffer)
 		if n > 0 {

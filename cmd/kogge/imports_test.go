@@ -23,7 +23,7 @@ var doors = map[string][]string{
 	"agent":  {"update", "boards", "init/nodeconfig", "init/rights", "init/control"},
 	// Tests of whole systems and the bench build the images they run.
 	"qemu": {"image", "update", "boards", "init/nodeconfig"},
-	"cmd":  {"image", "qemu", "agent/api", "agent/compose", "agent/engine", "agent/identity", "agent/install", "agent/mdns", "agent/namespace", "agent/registry", "agent/wanted", "agent/workload", "update", "boards", "init/nodeconfig", "init/rights"},
+	"cmd":  {"image", "qemu", "agent/api", "agent/compose", "agent/engine", "agent/machine", "agent/identity", "agent/install", "agent/mdns", "agent/namespace", "agent/registry", "agent/serve", "agent/wanted", "agent/workload", "update", "boards", "init/nodeconfig", "init/rights"},
 }
 
 // testDoors are what the tests of a folder may import besides.

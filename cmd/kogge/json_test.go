@@ -19,11 +19,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
+	"kogge.example/agent/machine"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/serve"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/keyring"
@@ -243,11 +244,11 @@ func (w *world) open(t *testing.T) {
 	}
 	must(t, os.MkdirAll(filepath.Join(dir, "cgroup", "system"), 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "cgroup", "cgroup.controllers"), nil, 0o600))
-	machine := api.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
-	server, err := api.Listen("127.0.0.1:0", api.Config{
+	machine := machine.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
+	server, err := serve.Listen("127.0.0.1:0", serve.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
-		Containers: func() api.Containers { return w }, Projects: func() api.Projects { return store }, Images: func() api.Images { return w },
-		Volumes:    func() api.Volumes { return w },
+		Containers: func() serve.Containers { return w }, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
+		Volumes:    func() serve.Volumes { return w },
 		Registries: registries, Updates: w,
 	})
 	must(t, err)
@@ -293,7 +294,7 @@ func settle(t *testing.T, socket string) {
 	l, err := net.Listen("unix", socket)
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
-	revision := api.Revision(nil)
+	revision := serve.Revision(nil)
 	go func() {
 		for {
 			conn, err := l.Accept()

@@ -12,8 +12,8 @@ import (
 	"sync"
 	"testing"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/serve"
 )
 
 // TestConfigEdit edits the node.yaml of a node whose PID 1 keeps it as a real one does: the
@@ -158,7 +158,7 @@ func (p *pid1) answer(q question) map[string]any {
 	}
 	revision := func(file string) string {
 		text, _ := os.ReadFile(file) // it is there, or no revision fits
-		return api.Revision(text)
+		return serve.Revision(text)
 	}
 	state := map[bool]string{false: configKept, true: configTried}[p.tried]
 	return map[string]any{"config": map[string]any{

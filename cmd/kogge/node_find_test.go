@@ -14,10 +14,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
 	"kogge.example/agent/mdns"
 	"kogge.example/agent/namespace"
+	"kogge.example/agent/serve"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
@@ -90,7 +91,7 @@ func TestFindAndAdopt(t *testing.T) {
 	must(t, node.Join(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token}))
 
 	// The node's thread is in a namespace of its own, from which its sockets come.
-	away, server := make(chan *os.File), make(chan *api.Server)
+	away, server := make(chan *os.File), make(chan *serve.Server)
 	plugged := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
@@ -112,9 +113,9 @@ func TestFindAndAdopt(t *testing.T) {
 			if err := addressed("eth0", "192.0.2.7/24", "fe80::7/64"); err != nil {
 				return err
 			}
-			s, err := api.Listen(":7443", api.Config{
-				Node: node, Machine: api.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
-				Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
+			s, err := serve.Listen(":7443", serve.Config{
+				Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
+				Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
 			})
 			if err != nil {
 				return err

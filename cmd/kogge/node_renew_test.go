@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
+	"kogge.example/agent/serve"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
@@ -51,9 +52,9 @@ func agedNode(t *testing.T, months int) (*keyring.Keyring, *identity.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := api.Listen("127.0.0.1:0", api.Config{
-		Node: node, Machine: api.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
-		Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
+	server, err := serve.Listen("127.0.0.1:0", serve.Config{
+		Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
+		Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -51,9 +51,9 @@ func printStatus(w io.Writer, s *apiv1.StatusResponse, now time.Time) {
 		row("boot", "%s", a)
 	}
 	row("up", "%s, kernel %s", age(time.Duration(s.UptimeSeconds)*time.Second), s.Kernel)
-	sure := "sure"
+	sure := "in sync"
 	if !s.Clock.GetSure() {
-		sure = "not sure"
+		sure = "not in sync"
 	}
 	if text := s.Clock.GetText(); text != "" {
 		sure += " (" + text + ")"

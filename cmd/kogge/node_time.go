@@ -69,7 +69,7 @@ func printTime(w io.Writer, s *apiv1.GetTimeResponse, now time.Time) {
 		source = "set by hand at " + stamp(s.ByHand)
 	}
 	row("source", "%s", source)
-	row("sure", "%s", map[bool]string{true: "yes", false: "no: certificates are not refused by their dates"}[s.Sure])
+	row("in sync", "%s", map[bool]string{true: "yes", false: "no: the dates of certificates are not checked"}[s.Sure])
 	if s.Polled != nil {
 		row("offset", "%s at %s", signed(s.Offset.AsDuration()), stamp(s.Polled))
 	}
@@ -142,7 +142,7 @@ func timeSetCommand() *cobra.Command {
 					to = time.Now().Add(way)
 				}
 				answer, err := c.SetTime(ctx, connect.NewRequest(&apiv1.SetTimeRequest{Time: timestamppb.New(to), Back: back}))
-				if err != nil && !back && strings.Contains(err.Error(), "the node saved") {
+				if err != nil && !back && api.ReasonOf(err) == apiv1.Reason_REASON_BEFORE_SAVED_TIME {
 					return hinted{err, "if that time was wrong, add: --back"}
 				}
 				if err != nil {

@@ -75,7 +75,7 @@ certificate of your own authority, use kogge registry set HOST first.
 
 The node writes nothing of a release before it has checked the signatures. Containers keep running until the
 node reboots. Then they stop in order, and start again after the reboot. If the connection breaks, the same
-command continues where it stopped. kogge help updates says more, also about --reboot kexec.`,
+command continues where it stopped. kogge help updates has the details, also of --reboot kexec.`,
 		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
 		ValidArgsFunction: f.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -177,14 +177,14 @@ func updateHint(err error) error {
 	case connect.CodeAborted:
 		return hinted{err, "one update runs at a time; kogge node slots shows how far it is"}
 	case connect.CodeFailedPrecondition:
-		switch api.RuleOf(err) {
-		case apiv1.Rule_RULE_SIGNATURES:
+		switch api.ReasonOf(err) {
+		case apiv1.Reason_REASON_SIGNATURES:
 			return hinted{err, "the node trusts the key set whose root.json is in its image (--trust): sign with that set, kogge release sign --keys NAME"}
-		case apiv1.Rule_RULE_EXPIRED:
+		case apiv1.Reason_REASON_EXPIRED:
 			return hinted{err, "make it again, with a later date: kogge release create --expires DATE"}
-		case apiv1.Rule_RULE_FAILED_BEFORE:
+		case apiv1.Reason_REASON_FAILED_BEFORE:
 			return hinted{err, "to try it again: kogge node forget-failure NODE RELEASE"}
-		case apiv1.Rule_RULE_SERVER:
+		case apiv1.Reason_REASON_SERVER:
 			return hinted{err, "kogge registry set HOST makes the node trust it: --ca ca.pem for its authority, --insecure for plain HTTP"}
 		}
 	}

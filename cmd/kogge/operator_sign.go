@@ -34,7 +34,7 @@ func operatorSignCommand() *cobra.Command {
 		},
 	}
 	secret.register(cmd)
-	cmd.Flags().StringVar(&compared, "fingerprint", "", "fingerprint of the key that you were told (default: ask on the terminal)")
+	cmd.Flags().StringVar(&compared, "fingerprint", "", "fingerprint that you were told (default: ask on the terminal)")
 	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default: FLEET-NAME.certificate)")
 	return cmd
 }

@@ -352,7 +352,7 @@ func keysRotateCommand() *cobra.Command {
 		Use: "rotate [NAME] [--replace KEY]", Short: "Replace a key of a set, or renew its root.json", Args: cobra.MaximumNArgs(1), ValidArgsFunction: completeKeys,
 		Long: "Makes the next root.json of a set, signed by enough root keys of the old version and of the new one. With\n" +
 			"--replace a new key takes the place of an old one, which no longer counts; with --drop as well, there is no\n" +
-			"new key. Without --replace only the date changes until which root.json is good.",
+			"new key. Without --replace only the expiry date of root.json changes.",
 		Example: "  kogge release keys rotate\n  kogge release keys rotate --replace targets-1\n  kogge release keys rotate shop --replace 5ce9d3508aa1 --drop --threshold 1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set, err := openKeys(oneName(args))

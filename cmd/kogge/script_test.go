@@ -21,9 +21,10 @@ import (
 	fakeregistry "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/serve"
 	"kogge.example/update/golden"
 )
 
@@ -117,13 +118,13 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		ts.Check(node.Join(j))
 	}
-	machine := api.Machine{Run: dir, State: dir}
-	server, err := api.Listen(cmp.Or(ts.Getenv(name), "127.0.0.1:0"), api.Config{
+	machine := machine.Machine{Run: dir, State: dir}
+	server, err := serve.Listen(cmp.Or(ts.Getenv(name), "127.0.0.1:0"), serve.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
-		Containers: func() api.Containers { return nil }, Projects: func() api.Projects { return nil }, Images: func() api.Images { return nil },
-		Volumes:    func() api.Volumes { return nil },
+		Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
+		Volumes:    func() serve.Volumes { return nil },
 		Registries: registry.Open(filepath.Join(dir, "registries.age"), filepath.Join(dir, "identity", "registries.key")),
-		Commands:   func() api.Commands { return nil },
+		Commands:   func() serve.Commands { return nil },
 	})
 	ts.Check(err)
 	ts.Setenv(name, server.Address().String())

@@ -66,7 +66,7 @@ func vmRunCommand() *cobra.Command {
 	completeFlag(cmd, "accel", cobra.FixedCompletions([]string{"auto", "kvm", "tcg"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().StringVar(&f.fleet, "fleet", "", "fleet that the node joins (default: "+devFleet+", created if missing; with --image none)")
 	completeFlag(cmd, "fleet", completeFleetFlag)
-	cmd.Flags().StringVar(&f.net, "network", "", "second network card, on the private network of this name, which VMs share")
+	cmd.Flags().StringVar(&f.net, "network", "", "private network for a second network card; VMs that name the same one share it")
 	cmd.Flags().BoolVar(&f.direct, "direct", false, "start the kernel without firmware and boot loader")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave the VM running in the background")
 	cmd.Flags().BoolVar(&f.keep, "keep", false, "keep the disk of the last run")

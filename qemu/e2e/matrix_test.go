@@ -45,12 +45,18 @@ func TestMatrix(t *testing.T) {
 	for _, board := range matrixBoards {
 		its := slices.DeleteFunc(slices.Clone(all), func(c cell) bool { return c.board != board })
 		if len(its) > 0 {
-			t.Run(board, func(t *testing.T) { matrix(t, board, its) })
+			t.Run(board, func(t *testing.T) {
+				t.Parallel()
+				matrix(t, board, its)
+			})
 		}
 	}
 }
 
-// matrix runs cells of a board, two at a time, and prints the table as it is.
+// twoCells has two cells run at a time, whatever boards they are of.
+var twoCells = make(chan struct{}, 2)
+
+// matrix runs cells of a board and prints the table as it is.
 func matrix(t *testing.T, board string, all []cell) {
 	p, err := pairs(board)
 	if err != nil {
@@ -65,12 +71,11 @@ func matrix(t *testing.T, board string, all []cell) {
 		}
 		t.Logf("%s: slot A release 1.0 is sound, slot B release 1.1 is not\n%s", board, b.String())
 	})
-	two := make(chan struct{}, 2)
 	for _, c := range all {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
-			two <- struct{}{}
-			defer func() { <-two }()
+			twoCells <- struct{}{}
+			defer func() { <-twoCells }()
 			disk := p.disk(t)
 			if err := p.prepare(disk, c); err != nil {
 				t.Fatal(err)
@@ -142,8 +147,9 @@ func (p *pair) outcome(t *testing.T, disk *nbd.Disk, c cell) (slot string, boots
 }
 
 // emulatorCrash is what a kernel says that QEMU has emulated badly: a patched instruction
-// or a stack that it took for another one. None of our faults reads like this.
-var emulatorCrash = regexp.MustCompile(`Oops: int3|(?i:double fault)`)
+// or a stack that it took for another one, or a timer that did not tick in time because
+// the host was busy. None of our faults reads like this.
+var emulatorCrash = regexp.MustCompile(`Oops: int3|(?i:double fault)|IO-APIC \+ timer doesn't work`)
 
 // emulatorCrashes counts the boots that were lost by it.
 func (n *node) emulatorCrashes() (count int) {
@@ -185,7 +191,7 @@ func (p *pair) prepare(disk *nbd.Disk, c cell) error {
 			err = p.breakB(v, loader, c.fault)
 		}
 		tries := bootloader.Tries
-		if c.once {
+		if c.once && c.slot == "A" { // a sound release has a try left for a boot that the emulator loses
 			tries = 1
 		}
 		if err == nil {

@@ -34,7 +34,7 @@ type Web struct {
 
 const maxRedirects = 10
 
-// ErrServer says that a web server is not believed: its certificate is from nobody that is
+// ErrServer says that a web server is not trusted: its certificate is from nobody that is
 // known, or it has none.
 var ErrServer = errors.New("server is not trusted")
 

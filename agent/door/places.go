@@ -1,0 +1,226 @@
+package door
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Limits of the places. A connection costs some 60 KiB once it speaks, and next to
+// nothing while it waits for a place.
+const (
+	MaxConnections = 256  // that have a place
+	maxStrangers   = 64   // of them, before an operator's first call: the others are kept for those known
+	maxOfAddress   = 32   // strangers of one address
+	maxOfKey       = 32   // those known by one certificate
+	maxWaiting     = 1024 // that have none yet
+
+	// How long one keeps its place while others wait: a stranger for a handshake and
+	// a call, an idle connection for another call.
+	strangerGrace = 2 * time.Second
+	idleGrace     = 500 * time.Millisecond
+)
+
+// place is one connection that speaks, or waits until it may:
+//
+//	waiting ─Next─▶ stranger ─Known─▶ known ─Busy/Idle─▶ …
+//	    └──────────────┴──────────────────┴──▶ gone
+//
+// A stranger has shown nothing yet and yields when others wait; one that is known
+// yields when it is idle.
+type place struct {
+	address     netip.Prefix // whose turn it takes
+	key         string       // of the certificate, as in fleet.Peer.Key, once it is known
+	known, busy bool
+	since       time.Time // of the last change
+}
+
+// places says who speaks. It opens and closes nothing and reads no clock.
+type places struct {
+	held    []*place
+	waiting []*place // in the order in which they came
+	served  map[netip.Prefix]int
+	count   int // of turns
+}
+
+// Arrive lets p wait. It returns who has to leave the full waiting room: the last to
+// come of the address that has most of it, and nil while there is room.
+func (s *places) Arrive(p *place) *place {
+	s.waiting = append(s.waiting, p)
+	if len(s.waiting) <= maxWaiting {
+		return nil
+	}
+	return s.last(crowd(s.waiting))
+}
+
+// last is the last to come of the address that has most of the waiting room.
+func (s *places) last(of map[netip.Prefix]int) *place {
+	var last *place
+	for _, p := range s.waiting {
+		if last == nil || of[p.address] >= of[last.address] {
+			last = p
+		}
+	}
+	return last
+}
+
+// Next gives a place to one of those who wait: of the address that has had its turn
+// the longest ago, the last to come, because who has waited for long has most likely
+// given up. yield is who has to be gone before; with next nil nobody can be served
+// before the time again (zero: before something changes).
+func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
+	strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
+	of := crowd(strangers)
+	for _, p := range s.front() {
+		var candidates []*place
+		switch {
+		case of[p.address] >= maxOfAddress:
+			candidates = slices.DeleteFunc(slices.Clone(strangers), func(q *place) bool { return q.address != p.address })
+		case len(strangers) >= maxStrangers:
+			candidates = strangers
+		case len(s.held) >= MaxConnections:
+			candidates = s.held
+		default:
+			s.seat(p, now)
+			return p, nil, time.Time{}
+		}
+		out, at := weakest(candidates, of, now)
+		if out != nil {
+			s.Leave(out)
+			s.seat(p, now)
+			return p, out, time.Time{}
+		}
+		if again.IsZero() || !at.IsZero() && at.Before(again) {
+			again = at
+		}
+	}
+	return nil, nil, again
+}
+
+// front is the last to come of each address, in the order of their turns.
+func (s *places) front() []*place {
+	var all []*place
+	seen := map[netip.Prefix]bool{}
+	for _, p := range slices.Backward(s.waiting) {
+		if !seen[p.address] {
+			seen[p.address] = true
+			all = append(all, p)
+		}
+	}
+	slices.Reverse(all)
+	slices.SortStableFunc(all, func(p, q *place) int { return s.served[p.address] - s.served[q.address] })
+	return all
+}
+
+// seat gives p its place.
+func (s *places) seat(p *place, now time.Time) {
+	s.waiting = slices.DeleteFunc(s.waiting, func(q *place) bool { return p == q })
+	s.held = append(s.held, p)
+	p.since = now
+	s.turn(p.address)
+}
+
+// turn notes that address has had its turn, and forgets those that do not wait: as
+// new ones they come before all who do.
+func (s *places) turn(address netip.Prefix) {
+	s.count++
+	now := map[netip.Prefix]int{}
+	for _, p := range s.waiting {
+		now[p.address] = s.served[p.address]
+	}
+	if _, waits := now[address]; waits {
+		now[address] = s.count
+	}
+	s.served = now
+}
+
+// Know notes whose certificate a stranger has shown. Where key has all the places that
+// it may, its longest idle one yields; if all are busy, p is no better than a stranger
+// and ok is false.
+func (s *places) Know(p *place, key string, now time.Time) (yield *place, ok bool) {
+	mine := 0
+	for _, q := range s.held {
+		if !q.known || q.key != key {
+			continue
+		}
+		mine++
+		if !q.busy && (yield == nil || q.since.Before(yield.since)) {
+			yield = q
+		}
+	}
+	switch {
+	case mine < maxOfKey:
+		yield = nil
+	case yield == nil:
+		return nil, false
+	default:
+		s.Leave(yield)
+	}
+	p.key, p.known, p.since = key, true, now
+	return yield, true
+}
+
+// weakest is who yields: a stranger of the address that has most of them, the oldest
+// first; then who has been idle the longest. If all are within their grace it
+// returns when the first of them will not be; zero if all are busy.
+func weakest(held []*place, of map[netip.Prefix]int, now time.Time) (*place, time.Time) {
+	var out *place
+	var again time.Time
+	for _, p := range held {
+		if p.known && p.busy {
+			continue
+		}
+		grace := strangerGrace
+		if p.known {
+			grace = idleGrace
+		}
+		if end := p.since.Add(grace); now.Before(end) {
+			if again.IsZero() || end.Before(again) {
+				again = end
+			}
+			continue
+		}
+		if out == nil || weaker(p, out, of) {
+			out = p
+		}
+	}
+	return out, again
+}
+
+func weaker(p, q *place, of map[netip.Prefix]int) bool {
+	switch {
+	case p.known != q.known:
+		return q.known
+	case !p.known && of[p.address] != of[q.address]:
+		return of[p.address] > of[q.address]
+	}
+	return p.since.Before(q.since)
+}
+
+// Leave forgets p.
+func (s *places) Leave(p *place) {
+	same := func(q *place) bool { return p == q }
+	s.held = slices.DeleteFunc(s.held, same)
+	s.waiting = slices.DeleteFunc(s.waiting, same)
+}
+
+// crowd counts the places of each address.
+func crowd(all []*place) map[netip.Prefix]int {
+	of := map[netip.Prefix]int{}
+	for _, p := range all {
+		of[p.address]++
+	}
+	return of
+}
+
+// turnOf is who shares a turn: one IPv4 address, or one IPv6 network, of which a
+// single machine may have every address.
+func turnOf(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits) // an invalid address is the zero one, as good as any
+	return p
+}

@@ -1,0 +1,252 @@
+package door
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/update/golden"
+)
+
+// TestPlaces tells who gets a place and who loses one, as places decides it.
+func TestPlaces(t *testing.T) {
+	var out strings.Builder
+	for _, story := range []struct {
+		name string
+		tell func(*stage)
+	}{
+		{"one comes", func(s *stage) { s.come("a", 1); s.fill() }},
+		{"one address has its share, another comes", func(s *stage) {
+			s.come("a", maxOfAddress+2)
+			s.come("b", 1)
+			s.fill()
+		}},
+		{"a share that stays silent", func(s *stage) {
+			s.come("a", maxOfAddress+2)
+			s.fill()
+			s.pass(strangerGrace)
+			s.fill()
+		}},
+		{"strangers of two addresses, then a third", func(s *stage) {
+			s.come("a", maxOfAddress)
+			s.come("b", maxOfAddress)
+			s.fill()
+			s.come("c", 1)
+			s.fill()
+			s.pass(strangerGrace)
+			s.fill()
+		}},
+		{"known ones have all places and are idle", func(s *stage) {
+			s.known("a", MaxConnections, false)
+			s.come("b", 2)
+			s.fill()
+			s.pass(idleGrace)
+			s.fill()
+		}},
+		{"known ones have all places and are busy", func(s *stage) {
+			s.known("a", MaxConnections, true)
+			s.come("b", 1)
+			s.fill()
+			s.pass(time.Hour)
+			s.fill()
+		}},
+		{"strangers yield before those who are known", func(s *stage) {
+			s.known("a", MaxConnections-1, false)
+			s.come("b", 1)
+			s.fill()
+			s.pass(strangerGrace)
+			s.come("c", 1)
+			s.fill()
+		}},
+		{"turns", func(s *stage) {
+			s.known("k", MaxConnections, true)
+			s.come("a", 3)
+			s.come("b", 1)
+			for range 3 {
+				s.places.Leave(s.places.held[0])
+				s.fill()
+			}
+		}},
+		{"one certificate has its share, and is busy", func(s *stage) {
+			s.known("k", maxOfKey, true)
+			s.come("a", 2)
+			s.fill()
+			s.know("a", "k")
+			s.know("a", "other")
+			s.pass(strangerGrace)
+			s.come("a", maxOfAddress)
+			s.fill()
+		}},
+		{"one certificate has its share, and the second is idle", func(s *stage) {
+			s.known("k", maxOfKey, true)
+			s.places.held[1].busy = false
+			s.come("a", 2)
+			s.fill()
+			s.know("a", "k")
+			s.know("a", "k")
+		}},
+		{"a full waiting room", func(s *stage) {
+			s.known("k", MaxConnections, true)
+			s.come("b", 1)
+			s.come("a", maxWaiting-1)
+			s.come("b", 1)
+		}},
+	} {
+		fmt.Fprintf(&out, "%s\n", story.name)
+		story.tell(&stage{out: &out})
+	}
+	golden.Compare(t, "places.txt", out.String())
+}
+
+// stage is where a story is told.
+type stage struct {
+	out    *strings.Builder
+	places places
+	names  map[*place]string
+	now    time.Time
+}
+
+func (s *stage) of(address string, n int) []*place {
+	var all []*place
+	for range n {
+		p := &place{address: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, address[0]}), 32), since: s.now}
+		if s.names == nil {
+			s.names = map[*place]string{}
+		}
+		s.names[p] = fmt.Sprintf("%s%d", address, len(s.names)+1)
+		all = append(all, p)
+	}
+	return all
+}
+
+func (s *stage) come(address string, n int) {
+	for _, p := range s.of(address, n) {
+		if out := s.places.Arrive(p); out != nil {
+			fmt.Fprintf(s.out, "    %s comes, %s has to leave\n", s.names[p], s.names[out])
+			s.places.Leave(out)
+		}
+	}
+}
+
+// known are connections that have their places.
+func (s *stage) known(address string, n int, busy bool) {
+	for _, p := range s.of(address, n) {
+		p.key, p.known, p.busy = address, true, busy
+		s.places.held = append(s.places.held, p)
+	}
+}
+
+// know has the oldest stranger of an address show a certificate, and call.
+func (s *stage) know(address, key string) {
+	for _, p := range s.places.held {
+		if p.known || !strings.HasPrefix(s.names[p], address) {
+			continue
+		}
+		p.busy = true
+		switch yield, ok := s.places.Know(p, key, s.now); {
+		case !ok:
+			fmt.Fprintf(s.out, "    %s shows %s, and is refused\n", s.names[p], key)
+			p.busy = false
+		case yield != nil:
+			fmt.Fprintf(s.out, "    %s shows %s, %s has to leave\n", s.names[p], key, s.names[yield])
+		default:
+			fmt.Fprintf(s.out, "    %s shows %s\n", s.names[p], key)
+		}
+		return
+	}
+}
+
+func (s *stage) pass(d time.Duration) { s.now = s.now.Add(d) }
+
+// fill gives away the places that can be had now.
+func (s *stage) fill() {
+	var got []string
+	for {
+		next, yield, again := s.places.Next(s.now)
+		if next == nil {
+			text := strings.Join(got, " ")
+			if len(got) > 8 {
+				text = fmt.Sprintf("%s … %s (%d)", strings.Join(got[:2], " "), strings.Join(got[len(got)-2:], " "), len(got))
+			}
+			when := "all are served"
+			switch {
+			case len(s.places.waiting) > 0 && again.IsZero():
+				when = fmt.Sprintf("%d wait until one leaves", len(s.places.waiting))
+			case len(s.places.waiting) > 0:
+				when = fmt.Sprintf("%d wait for %s", len(s.places.waiting), again.Sub(s.now))
+			}
+			fmt.Fprintf(s.out, "    served: %s; %s\n", text, when)
+			return
+		}
+		name := s.names[next]
+		if yield != nil {
+			name += " for " + s.names[yield]
+		}
+		got = append(got, name)
+	}
+}
+
+// TestTurnOf: a machine has many IPv6 addresses, and one turn.
+func TestTurnOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32",
+		"2001:db8::7": "2001:db8::/64", "fe80::1%eth0": "fe80::/64",
+	} {
+		if got := turnOf(netip.MustParseAddr(text)).String(); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	if got := turnOf(netip.Addr{}); got.IsValid() {
+		t.Errorf("no address: %s", got)
+	}
+}
+
+// FuzzPlaces does anything in any order: nobody is served twice, and no limit breaks.
+func FuzzPlaces(f *testing.F) {
+	f.Add([]byte("aaaabbbb\x00\x01\x02\x03zzzz"))
+	f.Fuzz(func(t *testing.T, deeds []byte) {
+		var s places
+		var now time.Time
+		all := map[*place]bool{}
+		for _, d := range deeds {
+			switch {
+			case d < 100:
+				for range d {
+					p := &place{address: netip.PrefixFrom(netip.AddrFrom4([4]byte{d % 7}), 32)}
+					if out := s.Arrive(p); out != nil {
+						s.Leave(out)
+					}
+				}
+			case d < 150:
+				for next, yield, _ := s.Next(now); next != nil; next, yield, _ = s.Next(now) {
+					if all[next] || yield == next {
+						t.Fatal("served twice")
+					}
+					all[next] = true
+				}
+			case d < 180 && len(s.held) > 0:
+				p := s.held[int(d)%len(s.held)]
+				if p.busy = d%2 == 0; !p.known {
+					s.Know(p, string('a'+rune(d%9)), now)
+				}
+			case d < 200 && len(s.held) > 0:
+				s.Leave(s.held[int(d)%len(s.held)])
+			default:
+				now = now.Add(time.Duration(d) * 10 * time.Millisecond)
+			}
+			strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
+			of := map[string]int{}
+			for _, p := range s.held {
+				if of[p.key]++; p.known && of[p.key] > maxOfKey {
+					t.Fatalf("more than %d places of certificate %s", maxOfKey, p.key)
+				}
+			}
+			if len(s.held) > MaxConnections || len(strangers) > maxStrangers || len(s.waiting) > maxWaiting {
+				t.Fatalf("%d places, %d strangers, %d wait", len(s.held), len(strangers), len(s.waiting))
+			}
+		}
+	})
+}
