@@ -14,7 +14,6 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/cmd/kogge/operate"
 )
 
 // ourFault is the exit code of exec where not the command fails, but we do before it.
@@ -79,11 +78,11 @@ func fromHere(env []string) []string {
 
 // converse calls the node and runs the command.
 func (t *target) converse(ctx context.Context, start *apiv1.ExecStart) error {
-	ring, known, err := t.resolve()
+	remote, err := t.remote()
 	if err != nil {
 		return exited{ourFault, err}
 	}
-	err = operate.Call(ctx, ring, t.node, known.Address, notice, func(ctx context.Context, c *api.Client) error {
+	err = remote.Call(ctx, func(ctx context.Context, c *api.Client) error {
 		return t.execute(ctx, c, start)
 	})
 	if err != nil && !errors.As(err, new(exited)) {

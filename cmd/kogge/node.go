@@ -14,7 +14,6 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/cmd/kogge/operate"
 )
 
 func nodeCommand() *cobra.Command {
@@ -33,13 +32,13 @@ func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context,
 	if len(args) > 0 {
 		t.node = args[0]
 	}
-	ring, known, err := t.resolve()
+	remote, err := t.remote()
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
-	return nodeError(t.node, overHint(t.node, operate.Call(ctx, ring, t.node, known.Address, notice, do)))
+	return nodeError(t.node, overHint(t.node, remote.Call(ctx, do)))
 }
 
 // asks is ask with a limit.

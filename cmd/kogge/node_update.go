@@ -193,12 +193,12 @@ func updateHint(err error) error {
 
 // follow waits until the slot has proven itself, or the node has left it.
 func (f *changeSlot) follow(cmd *cobra.Command, trip operate.Journey, show func(*apiv1.UpdateStep) error) error {
-	ring, known, err := f.target.resolve()
+	remote, err := f.target.remote()
 	if err != nil {
 		return errors.Join(err, show(nil))
 	}
 	node := f.target.node
-	err = operate.Follow(cmd.Context(), ring, node, known.Address, trip, f.limit, notice, func(step *apiv1.UpdateStep, waited time.Duration) error {
+	err = remote.Follow(cmd.Context(), trip, f.limit, func(step *apiv1.UpdateStep, waited time.Duration) error {
 		if step.Step == "following" {
 			step.Text += " for " + age(waited)
 		}

@@ -84,6 +84,12 @@ func (t *target) dial() (*api.Client, string, error) {
 	return api.Dial(known.Address, t.node, ring.Genesis, ring.Certificate()), t.node, nil
 }
 
+// remote is the node that t names, or the only one, to be called.
+func (t *target) remote() (operate.Remote, error) {
+	ring, known, err := t.resolve()
+	return operate.Remote{Keys: ring, Name: t.node, Address: known.Address, Tell: notice}, err
+}
+
 // resolve finds the node that t names, or the only one, which t names then.
 func (t *target) resolve() (*keyring.Keyring, operate.Node, error) {
 	var none operate.Node

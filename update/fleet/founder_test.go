@@ -112,6 +112,9 @@ func forge(t testing.TB, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, 
 		parent, parentKey = c, key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), parentKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatal(err)

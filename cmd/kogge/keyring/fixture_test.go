@@ -53,13 +53,6 @@ func (k *Keyring) testNode(t testing.TB, name string, now time.Time) *x509.Certi
 	return parse(t, der, err)
 }
 
-func (k *Keyring) testOperator(t testing.TB, name string, role fleet.Role, now time.Time) *x509.Certificate {
-	t.Helper()
-	csr, _ := request(t)
-	der, err := k.SignOperator(csr, name, role, now)
-	return parse(t, der, err)
-}
-
 func savedFleet(t testing.TB, name string) *Keyring {
 	t.Helper()
 	k := newFleet(t, name)

@@ -39,8 +39,8 @@ func issuedOperator(p fleet.Peer, cert *x509.Certificate) IssuedOperator {
 func (k *Keyring) Operators() ([]IssuedOperator, error) { return operatorList.all(k) }
 
 // RevokeOperator notes, durably, that all keys of an operator are revoked, and returns
-// them, those of earlier calls too: the nodes have to be told (Revoke of agent/identity). Whose
-// folder this is cannot be revoked in it.
+// them, those of earlier calls too: the nodes have to be told. Whose folder this is cannot
+// be revoked in it.
 func (k *Keyring) RevokeOperator(name string, now time.Time) ([]string, error) {
 	var keys []string
 	err := operatorList.edit(k, func(all []IssuedOperator) ([]IssuedOperator, error) {

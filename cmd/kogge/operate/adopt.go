@@ -83,7 +83,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	// is for us to tell.
 	late, err := RevokedKeys(k)
 	if err == nil && len(late) > len(revoked) {
-		if err = tellRevoked(ctx, k, is.Name, address, late, tell); err != nil {
+		if err = (Remote{k, is.Name, address, tell}).tellRevoked(ctx, late); err != nil {
 			err = Untold{is.Name, err}
 		}
 	}

@@ -10,7 +10,6 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/cmd/kogge/keyring"
 )
 
 // followEvery is how often a node that reboots is asked, followTry the limit of an answer.
@@ -27,13 +26,13 @@ var ErrNoAssessment = errors.New("no boot assessment")
 // left it, which is an error. show is told each step, and each second what the node is
 // waited for to do and for how long: the step "following". An error of show ends it. When ctx
 // is over by itself, the error is ctx's; after limit it wraps [ErrNoAssessment].
-func Follow(ctx context.Context, k *keyring.Keyring, name, address string, trip Journey, limit time.Duration, tell func(Notice), show func(step *apiv1.UpdateStep, waited time.Duration) error) error {
+func (r Remote) Follow(ctx context.Context, trip Journey, limit time.Duration, show func(step *apiv1.UpdateStep, waited time.Duration) error) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	began := time.Now()
 	for {
 		var now *apiv1.ListSlotsResponse
-		err := Call(limited, k, name, address, tell, func(ctx context.Context, c *api.Client) error {
+		err := r.Call(limited, func(ctx context.Context, c *api.Client) error {
 			ctx, cancel := context.WithTimeout(ctx, followTry)
 			defer cancel()
 			answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))

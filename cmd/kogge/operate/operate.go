@@ -36,11 +36,18 @@ type Notice struct {
 	Err   error     // why it was not renewed, or not noted; nil: it was renewed
 }
 
-// Call has do call the node called name at address, as the operator of k.
+// Remote is a node as an operator calls it.
+type Remote struct {
+	Keys          *keyring.Keyring // the operator's, for the node's fleet
+	Name, Address string           // in the fleet; host:port
+	Tell          func(Notice)     // hears what happens by the way, from any goroutine
+}
+
+// Call has do call the node.
 //
 // This is the one place where a certificate of a node is renewed without being asked for:
 // before the call, if the node's certificate is in the last third of its life or over, and
-// this computer can sign the next one ([CanRenew]). tell hears that it was renewed, or why
+// this computer can sign the next one ([CanRenew]). Tell hears that it was renewed, or why
 // it could not be. In the latter case the call goes on with the certificate that there is,
 // unless that is over. Where nobody here can renew it and it is over, the error wraps
 // [fleet.ErrExpired].
@@ -48,16 +55,16 @@ type Notice struct {
 // Whether it is time is looked up in nodes.json, which has the date that the node showed
 // last: a certificate is only ever followed by one that is good for longer, so the node is
 // asked for it once a year and not before each call.
-func Call(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice), do func(context.Context, *api.Client) error) error {
-	if err := renewFirst(ctx, k, name, address, tell); err != nil {
+func (r Remote) Call(ctx context.Context, do func(context.Context, *api.Client) error) error {
+	if err := r.renewFirst(ctx); err != nil {
 		return err
 	}
-	client := api.Dial(address, name, k.Genesis, k.Certificate())
+	client := api.Dial(r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate())
 	defer client.Close()
 	err := do(ctx, client)
 	if shown := client.Shown(); shown != nil && ctx.Err() == nil {
-		if failed := noteUntil(k, name, shown); failed != nil {
-			tell(Notice{Node: name, Err: failed})
+		if failed := r.noteUntil(shown); failed != nil {
+			r.Tell(Notice{Node: r.Name, Err: failed})
 		}
 	}
 	return err
@@ -68,35 +75,35 @@ func Call(ctx context.Context, k *keyring.Keyring, name, address string, tell fu
 const lastThird = 123 * 24 * time.Hour
 
 // renewFirst is what Call does before the call.
-func renewFirst(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) error {
-	if !CanRenew(k) {
+func (r Remote) renewFirst(ctx context.Context) error {
+	if !CanRenew(r.Keys) {
 		return nil
 	}
-	nodes, err := Nodes(k)
+	nodes, err := Nodes(r.Keys)
 	if err != nil {
 		return err
 	}
-	if time.Until(nodes[name].Until) > lastThird {
+	if time.Until(nodes[r.Name].Until) > lastThird {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewLimit)
 	defer cancel()
-	chain, err := api.PeerCertificates(ctx, address)
+	chain, err := api.PeerCertificates(ctx, r.Address)
 	if err != nil {
 		return nil // the call will say so, in its own words
 	}
-	if is, ours := nodeOf(k.Genesis, chain); !ours || is.Name != name || !fleet.RenewDue(chain[0], k.Genesis.NodeCA, time.Now()) {
+	if is, ours := nodeOf(r.Keys.Genesis, chain); !ours || is.Name != r.Name || !fleet.RenewDue(chain[0], r.Keys.Genesis.NodeCA, time.Now()) {
 		return nil
 	}
 	over := time.Now().After(chain[0].NotAfter)
-	next, err := Renew(ctx, k, name, address)
+	next, err := r.Renew(ctx)
 	switch {
 	case err == nil:
-		tell(Notice{Node: name, Until: next.NotAfter, Over: over})
+		r.Tell(Notice{Node: r.Name, Until: next.NotAfter, Over: over})
 	case over:
 		return err
 	default:
-		tell(Notice{Node: name, Until: chain[0].NotAfter, Err: err})
+		r.Tell(Notice{Node: r.Name, Until: chain[0].NotAfter, Err: err})
 	}
 	return nil
 }
@@ -107,16 +114,16 @@ func CanRenew(k *keyring.Keyring) bool {
 	return k.HoldsCA(fleet.KindNode) == keyring.Open && k.Operator().Role == fleet.RoleAdmin
 }
 
-// Renew gives a node a new certificate, notes until when it is good, and returns it. The
+// Renew gives the node a new certificate, notes until when it is good, and returns it. The
 // error wraps [fleet.ErrClock] where this computer's clock must be wrong.
-func Renew(ctx context.Context, k *keyring.Keyring, name, address string) (*x509.Certificate, error) {
-	next, err := api.Renew(ctx, address, name, k.Genesis, k.Certificate(), func(old *x509.Certificate) ([]byte, error) {
-		return k.RenewNode(old, time.Now())
+func (r Remote) Renew(ctx context.Context) (*x509.Certificate, error) {
+	next, err := api.Renew(ctx, r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate(), func(old *x509.Certificate) ([]byte, error) {
+		return r.Keys.RenewNode(old, time.Now())
 	})
 	if err != nil {
 		return nil, err
 	}
-	return next, noteUntil(k, name, next)
+	return next, r.noteUntil(next)
 }
 
 // Renewed is how the renewal of one node's certificate went.
@@ -134,7 +141,7 @@ func RenewAll(ctx context.Context, k *keyring.Keyring, nodes map[string]Node) []
 	each(len(names), func(i int) {
 		limited, cancel := context.WithTimeout(ctx, callLimit)
 		defer cancel()
-		next, err := Renew(limited, k, names[i], nodes[names[i]].Address)
+		next, err := Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address}.Renew(limited)
 		if all[i] = (Renewed{Node: names[i], Err: err}); err == nil {
 			all[i].Until = next.NotAfter
 		}
@@ -142,16 +149,16 @@ func RenewAll(ctx context.Context, k *keyring.Keyring, nodes map[string]Node) []
 	return all
 }
 
-// noteUntil remembers until when a node's certificate is good.
-func noteUntil(k *keyring.Keyring, name string, shown *x509.Certificate) error {
-	nodes, err := Nodes(k)
-	if err != nil || nodes[name].Until.Equal(shown.NotAfter) {
+// noteUntil remembers until when the node's certificate is good.
+func (r Remote) noteUntil(shown *x509.Certificate) error {
+	nodes, err := Nodes(r.Keys)
+	if err != nil || nodes[r.Name].Until.Equal(shown.NotAfter) {
 		return err
 	}
-	return ChangeNodes(k, func(nodes map[string]Node) {
-		if n, known := nodes[name]; known {
+	return ChangeNodes(r.Keys, func(nodes map[string]Node) {
+		if n, known := nodes[r.Name]; known {
 			n.Until = shown.NotAfter.UTC()
-			nodes[name] = n
+			nodes[r.Name] = n
 		}
 	})
 }

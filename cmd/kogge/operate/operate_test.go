@@ -114,7 +114,7 @@ func TestCall(t *testing.T) {
 			var heard []Notice
 			for i := range 2 {
 				called := false
-				err := Call(t.Context(), k, "n1", address, func(n Notice) { heard = append(heard, n) }, func(ctx context.Context, client *api.Client) error {
+				err := Remote{k, "n1", address, func(n Notice) { heard = append(heard, n) }}.Call(t.Context(), func(ctx context.Context, client *api.Client) error {
 					if now := node.Certificate().Leaf.NotAfter; now.After(before) != c.renewed {
 						t.Errorf("call %d comes when the certificate is good until %s, before that %s", i, now, before)
 					}
@@ -150,7 +150,7 @@ func TestCallRenewalFails(t *testing.T) {
 	}
 	var heard []Notice
 	called := false
-	err := Call(t.Context(), k, "n1", address, func(n Notice) { heard = append(heard, n) }, func(context.Context, *api.Client) error {
+	err := Remote{k, "n1", address, func(n Notice) { heard = append(heard, n) }}.Call(t.Context(), func(context.Context, *api.Client) error {
 		called = true
 		return nil
 	})
@@ -250,7 +250,7 @@ func TestFollow(t *testing.T) {
 	none := func(n Notice) { t.Errorf("heard %+v", n) }
 	trip := Journey{From: &apiv1.ListSlotsResponse{BootId: "before"}, Armed: &apiv1.UpdateStep{Slot: "B", Version: "1.1"}}
 	steps := 0
-	err := Follow(t.Context(), k, "n2", "127.0.0.1:1", trip, 10*time.Millisecond, none, func(s *apiv1.UpdateStep, _ time.Duration) error {
+	err := Remote{k, "n2", "127.0.0.1:1", none}.Follow(t.Context(), trip, 10*time.Millisecond, func(s *apiv1.UpdateStep, _ time.Duration) error {
 		if steps++; s.Step != "following" || s.Text != "it reboots" {
 			t.Errorf("step %v", s)
 		}
@@ -259,13 +259,14 @@ func TestFollow(t *testing.T) {
 	if !errors.Is(err, ErrNoAssessment) || steps == 0 || !strings.Contains(err.Error(), "no boot assessment of slot B after 10ms") {
 		t.Errorf("%d steps: %v", steps, err)
 	}
+	n1 := Remote{k, "n1", address, none}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Follow(over, k, "n1", address, trip, time.Minute, none, func(*apiv1.UpdateStep, time.Duration) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := n1.Follow(over, trip, time.Minute, func(*apiv1.UpdateStep, time.Duration) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("after Ctrl-C: %v", err)
 	}
 	broken := errors.New("broken pipe")
-	if err := Follow(t.Context(), k, "n1", address, trip, time.Minute, none, func(*apiv1.UpdateStep, time.Duration) error { return broken }); !errors.Is(err, broken) {
+	if err := n1.Follow(t.Context(), trip, time.Minute, func(*apiv1.UpdateStep, time.Duration) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("whom nobody reads: %v", err)
 	}
 }

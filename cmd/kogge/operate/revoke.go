@@ -60,7 +60,7 @@ func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]
 	names := sorted(nodes)
 	all := make([]Told, len(names))
 	each(len(names), func(i int) {
-		all[i] = Told{names[i], tellRevoked(ctx, k, names[i], nodes[names[i]].Address, keys, tell)}
+		all[i] = Told{names[i], Remote{k, names[i], nodes[names[i]].Address, tell}.tellRevoked(ctx, keys)}
 	})
 	return all, nil
 }
@@ -80,11 +80,11 @@ func RevokedKeys(k *keyring.Keyring) ([]string, error) {
 	return keys, nil
 }
 
-// tellRevoked tells one node.
-func tellRevoked(ctx context.Context, k *keyring.Keyring, name, address string, keys []string, tell func(Notice)) error {
+// tellRevoked tells one node which keys are revoked.
+func (r Remote) tellRevoked(ctx context.Context, keys []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	return Call(ctx, k, name, address, tell, func(ctx context.Context, c *api.Client) error {
+	return r.Call(ctx, func(ctx context.Context, c *api.Client) error {
 		_, err := c.Revoke(ctx, connect.NewRequest(&apiv1.RevokeRequest{Keys: keys}))
 		return err
 	})
