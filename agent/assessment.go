@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"kogge.example/agent/assess"
+	"kogge.example/agent/probe"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -30,10 +30,10 @@ func assessBoot(ctx context.Context, at places, now *parts) {
 	if err != nil {
 		log.Printf("agent: boot assessment: %v", err)
 	}
-	assess.Run(ctx, &assess.Node{
+	probe.Run(ctx, &probe.Node{
 		Config: settings.Assessment(), API: own(at.api), State: at.state, Run: at.run,
-		Memory: filepath.Join(at.state, assess.MemoryFile), Release: boot.Version, Trial: boot.Trial,
-		Engine: func() (assess.Engine, error) {
+		Memory: filepath.Join(at.state, probe.MemoryFile), Release: boot.Version, Trial: boot.Trial,
+		Engine: func() (probe.Engine, error) {
 			if e := now.engine.Load(); e != nil {
 				return e, nil
 			}
@@ -65,7 +65,7 @@ func own(address string) string {
 // tellLimit is for PID 1 to answer.
 const tellLimit = 10 * time.Second
 
-func tellPID1(ctx context.Context, v assess.Verdict, why string) error {
+func tellPID1(ctx context.Context, v probe.Verdict, why string) error {
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
 	c, err := control.Dial(ctx, control.Path)
@@ -74,8 +74,8 @@ func tellPID1(ctx context.Context, v assess.Verdict, why string) error {
 	}
 	defer c.Close()
 	is, err := c.Assess(ctx, string(v), why)
-	if err == nil && v == assess.Good && is.State != string(assess.Good) {
-		return fmt.Errorf("%w: %s: %s", assess.ErrSettled, is.State, is.Why)
+	if err == nil && v == probe.Good && is.State != string(probe.Good) {
+		return fmt.Errorf("%w: %s: %s", probe.ErrSettled, is.State, is.Why)
 	}
 	return err
 }

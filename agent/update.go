@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 
-	"kogge.example/agent/assess"
 	"kogge.example/agent/install"
+	"kogge.example/agent/probe"
 	"kogge.example/init/control"
 	"kogge.example/update/cmdline"
 	"kogge.example/update/osrelease"
@@ -38,7 +38,7 @@ func installer(at places, now *parts) *install.Installer {
 			if err != nil {
 				return nil // containers that are not known cannot be missed
 			}
-			return assess.Remember(filepath.Join(at.state, assess.MemoryFile), status)
+			return probe.Remember(filepath.Join(at.state, probe.MemoryFile), status)
 		},
 		Drain: now.drain.stop,
 		Kexec: install.KernelLoader,

@@ -21,6 +21,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
 )
 
@@ -44,13 +46,16 @@ func NewGuard(node *identity.Node, clockSure func() bool) *Guard {
 }
 
 // errNotAdopted is the answer of a node that belongs to no fleet yet.
-var errNotAdopted = errors.New("this node is not in a fleet yet: kogge node adopt")
+var errNotAdopted = errors.New("this node is not in a fleet yet")
+
+// errNoJoinFile is the answer of a node that could not even be adopted.
+var errNoJoinFile = errors.New("this node has no join.yaml, and trusts nobody yet")
 
 // errNoCertificate is the answer to a caller without one.
 var errNoCertificate = errors.New("a client certificate is required: the fleet's operator CA signs it")
 
 // errRevoked is the answer to a caller whose key is revoked.
-var errRevoked = connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", identity.ErrRevoked))
+var errRevoked = api.RefuseCertificate(fmt.Errorf("your certificate: %w", identity.ErrRevoked))
 
 // admit says why the caller may not make the call, or nil, and who it is.
 func (g *Guard) admit(path string, state *tls.ConnectionState) (identity.Peer, error) {
@@ -61,7 +66,7 @@ func (g *Guard) admit(path string, state *tls.ConnectionState) (identity.Peer, e
 	genesis := g.node.Genesis()
 	switch {
 	case genesis == nil:
-		return identity.Peer{}, connect.NewError(connect.CodeFailedPrecondition, errors.New("this node has no join.yaml, and trusts nobody yet: kogge fleet token makes one"))
+		return identity.Peer{}, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NO_JOIN_FILE, errNoJoinFile)
 	case state == nil || len(state.PeerCertificates) == 0:
 		return identity.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
 	}
@@ -72,13 +77,13 @@ func (g *Guard) admit(path string, state *tls.ConnectionState) (identity.Peer, e
 	}
 	switch {
 	case err != nil:
-		return peer, connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("your certificate: %w", err))
+		return peer, api.RefuseCertificate(fmt.Errorf("your certificate: %w", err))
 	case peer.Kind != identity.KindOperator:
 		return peer, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s is a node: nodes do not operate each other", peer.Name))
 	case !peer.Role.AtLeast(m.least):
-		return peer, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s is %s: this needs %s", peer.Name, peer.Role, m.least))
+		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, fmt.Errorf("%s is %s: this needs %s", peer.Name, peer.Role, m.least))
 	case !g.node.Adopted() && !m.beforeAdoption:
-		return peer, connect.NewError(connect.CodeFailedPrecondition, errNotAdopted)
+		return peer, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NOT_ADOPTED, errNotAdopted)
 	}
 	return peer, nil
 }

@@ -307,6 +307,28 @@ func (p *Process) Wait() (int, error) {
 // Ended is closed when Wait would return.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
+// Run runs a command inside a running container, without input and with no regard for
+// its output, until it ends or ctx does, and returns its exit code.
+func (e *Engine) Run(ctx context.Context, instance string, command []string) (exit int, err error) {
+	p, err := e.Exec(ctx, instance, Command{Args: command})
+	if err != nil {
+		return 0, err
+	}
+	// It may write what it likes, but somebody has to read it.
+	var heard sync.WaitGroup
+	defer heard.Wait()
+	defer p.Close()
+	for _, r := range []io.Reader{p.Stdout, p.Stderr} {
+		heard.Go(func() { _, _ = io.Copy(io.Discard, r) })
+	}
+	select {
+	case <-p.Ended():
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	return p.Wait()
+}
+
 // Close ends the command if it runs. When it returns, nothing is left of it, or there
 // is a line in the log.
 func (p *Process) Close() {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
@@ -71,6 +72,9 @@ func (s *upkeepService) SetTime(ctx context.Context, r *connect.Request[apiv1.Se
 	defer cancel()
 	set, err := control.AskClock(ctx, s.machine.RunFile("clock.sock"), control.SetClock{To: r.Msg.Time.AsTime(), Back: r.Msg.Back})
 	if err != nil {
+		if errors.Is(err, control.ErrBeforeSaved) {
+			return nil, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_BEFORE_SAVED_TIME, err)
+		}
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	return connect.NewResponse(&apiv1.SetTimeResponse{Was: timestamppb.New(set.Was), Now: timestamppb.New(set.Now)}), nil

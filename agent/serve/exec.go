@@ -185,9 +185,13 @@ func notStarted(err error) int32 {
 
 // exec starts the command.
 func (s *workloadService) exec(ctx context.Context, start *apiv1.ExecStart, command engine.Command) (*engine.Process, error) {
-	keeper, commands := s.containers(), s.commands()
-	if keeper == nil || commands == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	keeper, err := known(s.containers)
+	if err != nil {
+		return nil, err
+	}
+	commands, err := known(s.commands)
+	if err != nil {
+		return nil, err
 	}
 	u, err := find(keeper, start.Container)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/imageref"
@@ -32,9 +33,9 @@ type Images interface {
 type imageService struct{ images func() Images }
 
 func (s *imageService) ListImages(ctx context.Context, _ *connect.Request[apiv1.ListImagesRequest]) (*connect.Response[apiv1.ListImagesResponse], error) {
-	images := s.images()
-	if images == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	images, err := known(s.images)
+	if err != nil {
+		return nil, err
 	}
 	all, err := images.Images(ctx)
 	if err != nil {
@@ -60,9 +61,9 @@ func image(i engine.Image) *apiv1.Image {
 }
 
 func (s *imageService) PruneImages(ctx context.Context, r *connect.Request[apiv1.PruneImagesRequest]) (*connect.Response[apiv1.PruneImagesResponse], error) {
-	images := s.images()
-	if images == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	images, err := known(s.images)
+	if err != nil {
+		return nil, err
 	}
 	gone, freed, err := images.Prune(ctx, r.Msg.Check)
 	if err != nil {
@@ -76,9 +77,9 @@ func (s *imageService) PruneImages(ctx context.Context, r *connect.Request[apiv1
 }
 
 func (s *imageService) LoadImages(ctx context.Context, in *connect.ClientStream[apiv1.LoadImagesRequest]) (*connect.Response[apiv1.LoadImagesResponse], error) {
-	images := s.images()
-	if images == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	images, err := known(s.images)
+	if err != nil {
+		return nil, err
 	}
 	names, err := images.Load(ctx, &parts{stream: in})
 	if err != nil {
@@ -116,9 +117,9 @@ func (p *parts) Read(b []byte) (int, error) {
 }
 
 func (s *imageService) PullImage(ctx context.Context, r *connect.Request[apiv1.PullImageRequest], out *connect.ServerStream[apiv1.PullImageResponse]) error {
-	images := s.images()
-	if images == nil {
-		return connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	images, err := known(s.images)
+	if err != nil {
+		return err
 	}
 	name, err := imageref.Full(r.Msg.Name)
 	if err != nil {
@@ -158,10 +159,12 @@ func pullError(err error) error {
 	code := connect.CodeAborted // the registry's, or of the way there
 	switch {
 	case errors.Is(err, registry.ErrDenied):
-		code = connect.CodePermissionDenied
+		return api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_REGISTRY_CREDENTIALS, err)
+	case errors.Is(err, registry.ErrLocked):
+		return api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_REGISTRIES_LOCKED, err)
 	case errors.Is(err, registry.ErrMissing):
 		code = connect.CodeNotFound
-	case errors.Is(err, registry.ErrPlatform), errors.Is(err, registry.ErrLocked):
+	case errors.Is(err, registry.ErrPlatform):
 		code = connect.CodeFailedPrecondition
 	case errors.Is(err, registry.ErrLie):
 		code = connect.CodeDataLoss
@@ -174,9 +177,9 @@ func pullError(err error) error {
 }
 
 func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1.RemoveImageRequest]) (*connect.Response[apiv1.RemoveImageResponse], error) {
-	images := s.images()
-	if images == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	images, err := known(s.images)
+	if err != nil {
+		return nil, err
 	}
 	if !r.Msg.Force {
 		if err := mayGo(ctx, images, r.Msg.Name); err != nil {
@@ -185,7 +188,7 @@ func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1
 	}
 	switch err := images.Forget(ctx, r.Msg.Name); {
 	case errors.Is(err, workload.ErrNoImage):
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("image %q is not on this node", r.Msg.Name))
+		return nil, api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_IMAGE, fmt.Errorf("image %q is not on this node", r.Msg.Name))
 	case err != nil:
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}

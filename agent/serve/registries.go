@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/registry"
 )
@@ -206,7 +207,7 @@ func registryError(err error) error {
 	case errors.As(err, &said):
 		return said
 	case errors.Is(err, registry.ErrLocked):
-		return connect.NewError(connect.CodeFailedPrecondition, err)
+		return api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_REGISTRIES_LOCKED, err)
 	case errors.Is(err, registry.ErrSettings):
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}

@@ -57,7 +57,7 @@ func (s *nodeService) ServiceLogs(ctx context.Context, r *connect.Request[apiv1.
 		}
 	})
 	if err != nil {
-		return connect.NewError(connect.CodeNotFound, err)
+		return api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_SERVICE, err)
 	}
 	return b.flush()
 }
@@ -175,13 +175,22 @@ type workloadService struct {
 	logs       string
 }
 
-// errNoKeeper is the answer before containerd serves.
-var errNoKeeper = errors.New("the containers are not known yet: containerd is still starting, or the workloads were refused (kogge node logs agent)")
+// errNotReady is the answer before containerd serves.
+var errNotReady = errors.New("the containers are not known yet: containerd is still starting, or the workloads were refused")
+
+// known is what get returns, or the answer of a node that has nothing there yet.
+func known[T comparable](get func() T) (T, error) {
+	var none T
+	if got := get(); got != none {
+		return got, nil
+	}
+	return none, api.Refuse(connect.CodeUnavailable, apiv1.Reason_REASON_NOT_READY, errNotReady)
+}
 
 func (s *workloadService) List(context.Context, *connect.Request[apiv1.ListRequest]) (*connect.Response[apiv1.ListResponse], error) {
-	keeper := s.containers()
-	if keeper == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	keeper, err := known(s.containers)
+	if err != nil {
+		return nil, err
 	}
 	status := keeper.Snapshot()
 	answer := &apiv1.ListResponse{Trouble: status.Trouble}
@@ -228,7 +237,7 @@ func find(keeper Containers, name string) (workload.UnitStatus, error) {
 	case errors.Is(err, workload.ErrAmbiguous):
 		err = connect.NewError(connect.CodeInvalidArgument, err)
 	case err != nil:
-		err = connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no container %s here", name))
+		err = api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_CONTAINER, fmt.Errorf("there is no container %s here", name))
 	}
 	return u, err
 }
@@ -262,9 +271,9 @@ func (s *workloadService) Run(ctx context.Context, r *connect.Request[apiv1.RunR
 	if !ok {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("no action: start, stop or restart"))
 	}
-	keeper := s.containers()
-	if keeper == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	keeper, err := known(s.containers)
+	if err != nil {
+		return nil, err
 	}
 	u, err := find(keeper, r.Msg.Container)
 	if err != nil {
@@ -273,7 +282,7 @@ func (s *workloadService) Run(ctx context.Context, r *connect.Request[apiv1.RunR
 	r.Msg.Container = u.ID // for the event
 	switch err := keeper.Request(ctx, u.ID, want); {
 	case errors.Is(err, workload.ErrUnknown):
-		return nil, connect.NewError(connect.CodeNotFound, err)
+		return nil, api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_CONTAINER, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
@@ -281,9 +290,9 @@ func (s *workloadService) Run(ctx context.Context, r *connect.Request[apiv1.RunR
 }
 
 func (s *workloadService) Apply(_ context.Context, r *connect.Request[apiv1.ApplyRequest]) (*connect.Response[apiv1.ApplyResponse], error) {
-	projects := s.projects()
-	if projects == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	projects, err := known(s.projects)
+	if err != nil {
+		return nil, err
 	}
 	plan, warnings, err := projects.Apply(r.Msg.Project, []byte(r.Msg.Text), r.Msg.Check)
 	if err != nil {
@@ -297,9 +306,9 @@ func (s *workloadService) Apply(_ context.Context, r *connect.Request[apiv1.Appl
 }
 
 func (s *workloadService) RemoveProject(_ context.Context, r *connect.Request[apiv1.RemoveProjectRequest]) (*connect.Response[apiv1.ApplyResponse], error) {
-	projects := s.projects()
-	if projects == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	projects, err := known(s.projects)
+	if err != nil {
+		return nil, err
 	}
 	plan, err := projects.Remove(r.Msg.Project)
 	if err != nil {
@@ -309,9 +318,9 @@ func (s *workloadService) RemoveProject(_ context.Context, r *connect.Request[ap
 }
 
 func (s *workloadService) ListProjects(context.Context, *connect.Request[apiv1.ListProjectsRequest]) (*connect.Response[apiv1.ListProjectsResponse], error) {
-	projects := s.projects()
-	if projects == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	projects, err := known(s.projects)
+	if err != nil {
+		return nil, err
 	}
 	names, err := projects.Projects()
 	if err != nil {
@@ -333,7 +342,7 @@ func projectError(err error) error {
 	var problems *nodeconfig.Problems
 	switch {
 	case errors.Is(err, wanted.ErrUnknown):
-		return connect.NewError(connect.CodeNotFound, err)
+		return api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_PROJECT, err)
 	case errors.Is(err, wanted.ErrConflict):
 		return connect.NewError(connect.CodeAlreadyExists, err)
 	case errors.Is(err, workload.ErrNotAllowed):

@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
 	"kogge.example/agent/install"
@@ -117,45 +118,25 @@ func updateError(ctx context.Context, err error) error {
 	return connect.NewError(connect.CodeInternal, err)
 }
 
-// rules are the errors by which a caller tells what he can do.
-var rules = []struct {
-	err  error
-	rule apiv1.Rule
+// reasons are the errors by which a caller tells what he can do.
+var reasons = []struct {
+	err    error
+	reason apiv1.Reason
 }{
-	{release.ErrSignatures, apiv1.Rule_RULE_SIGNATURES},
-	{release.ErrExpired, apiv1.Rule_RULE_EXPIRED},
-	{slot.ErrFailedBefore, apiv1.Rule_RULE_FAILED_BEFORE},
-	{release.ErrServer, apiv1.Rule_RULE_SERVER},
+	{release.ErrSignatures, apiv1.Reason_REASON_SIGNATURES},
+	{release.ErrExpired, apiv1.Reason_REASON_EXPIRED},
+	{slot.ErrFailedBefore, apiv1.Reason_REASON_FAILED_BEFORE},
+	{release.ErrServer, apiv1.Reason_REASON_SERVER},
 }
 
 // refusal is the error of what a rule of the node forbids.
 func refusal(err error) error {
-	said := connect.NewError(connect.CodeFailedPrecondition, err)
-	for _, r := range rules {
-		if !errors.Is(err, r.err) {
-			continue
-		}
-		if detail, err := connect.NewErrorDetail(&apiv1.Refusal{Rule: r.rule}); err == nil { // without it the words are there
-			said.AddDetail(detail)
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			return api.Refuse(connect.CodeFailedPrecondition, r.reason, err)
 		}
 	}
-	return said
-}
-
-// RuleOf is the rule that an error of a call names, RULE_UNSPECIFIED for none.
-func RuleOf(err error) apiv1.Rule {
-	var said *connect.Error
-	if !errors.As(err, &said) {
-		return apiv1.Rule_RULE_UNSPECIFIED
-	}
-	for _, detail := range said.Details() {
-		if value, err := detail.Value(); err == nil {
-			if r, ok := value.(*apiv1.Refusal); ok {
-				return r.Rule
-			}
-		}
-	}
-	return apiv1.Rule_RULE_UNSPECIFIED
+	return connect.NewError(connect.CodeFailedPrecondition, err)
 }
 
 func stepMessage(s install.Step) *apiv1.UpdateResponse {

@@ -251,27 +251,27 @@ func (w waiting) Read([]byte) (int, error) {
 	return 0, w.Err()
 }
 
-// TestRuleOf: a caller learns over the wire which rule it was.
-func TestRuleOf(t *testing.T) {
+// TestReasonOf: a caller learns over the wire what is in the way.
+func TestReasonOf(t *testing.T) {
 	for _, test := range []struct {
 		err  error
-		want apiv1.Rule
+		want apiv1.Reason
 	}{
-		{release.ErrSignatures, apiv1.Rule_RULE_SIGNATURES},
-		{release.ErrExpired, apiv1.Rule_RULE_EXPIRED},
-		{slot.ErrFailedBefore, apiv1.Rule_RULE_FAILED_BEFORE},
-		{release.ErrServer, apiv1.Rule_RULE_SERVER},
-		{slot.ErrTooSmall, apiv1.Rule_RULE_UNSPECIFIED},
+		{release.ErrSignatures, apiv1.Reason_REASON_SIGNATURES},
+		{release.ErrExpired, apiv1.Reason_REASON_EXPIRED},
+		{slot.ErrFailedBefore, apiv1.Reason_REASON_FAILED_BEFORE},
+		{release.ErrServer, apiv1.Reason_REASON_SERVER},
+		{slot.ErrTooSmall, apiv1.Reason_REASON_UNSPECIFIED},
 	} {
 		c, _ := updating(t, func(context.Context, install.Order, func(install.Step)) error {
 			return fmt.Errorf("%w: release 1.1: %w", install.ErrRefused, test.err)
 		})
 		err := c.Bring(timeout(t), &apiv1.UpdateStart{From: "usb:"}, nil, func(*apiv1.UpdateStep) error { return nil })
-		if connect.CodeOf(err) != connect.CodeFailedPrecondition || RuleOf(err) != test.want || !strings.Contains(err.Error(), test.err.Error()) {
-			t.Errorf("%v: the caller gets rule %s, want %s: %v", test.err, RuleOf(err), test.want, err)
+		if connect.CodeOf(err) != connect.CodeFailedPrecondition || api.ReasonOf(err) != test.want || !strings.Contains(err.Error(), test.err.Error()) {
+			t.Errorf("%v: the caller gets reason %s, want %s: %v", test.err, api.ReasonOf(err), test.want, err)
 		}
 	}
-	if got := RuleOf(io.EOF); got != apiv1.Rule_RULE_UNSPECIFIED {
+	if got := api.ReasonOf(io.EOF); got != apiv1.Reason_REASON_UNSPECIFIED {
 		t.Errorf("an error of no call names rule %s", got)
 	}
 }

@@ -21,9 +21,9 @@ type Volumes interface {
 type volumeService struct{ volumes func() Volumes }
 
 func (s *volumeService) ListVolumes(ctx context.Context, _ *connect.Request[apiv1.ListVolumesRequest]) (*connect.Response[apiv1.ListVolumesResponse], error) {
-	volumes := s.volumes()
-	if volumes == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	volumes, err := known(s.volumes)
+	if err != nil {
+		return nil, err
 	}
 	all, err := volumes.ListVolumes(ctx)
 	if err != nil {
@@ -38,9 +38,9 @@ func (s *volumeService) ListVolumes(ctx context.Context, _ *connect.Request[apiv
 }
 
 func (s *volumeService) RemoveVolume(ctx context.Context, r *connect.Request[apiv1.RemoveVolumeRequest]) (*connect.Response[apiv1.RemoveVolumeResponse], error) {
-	volumes := s.volumes()
-	if volumes == nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errNoKeeper)
+	volumes, err := known(s.volumes)
+	if err != nil {
+		return nil, err
 	}
 	switch err := volumes.RemoveVolume(ctx, r.Msg.Name); {
 	case errors.Is(err, engine.ErrNoVolume):

@@ -3,12 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/identity"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 // nodeError puts the node's name before what went wrong, and a hint behind it.
@@ -33,18 +32,13 @@ func nodeError(name string, err error) error {
 // nodeHint is what to do about an error of a node, or of the way there; "" if the
 // error says it all.
 func nodeHint(said *connect.Error) string {
-	text := said.Message()
-	has := func(err error) bool { return strings.Contains(text, err.Error()) }
+	if hint := reasonHints[api.ReasonOf(said)]; hint != "" {
+		return hint
+	}
 	switch said.Code() {
 	case connect.CodeUnavailable, connect.CodeUnauthenticated, connect.CodeUnknown:
 		switch {
-		case has(identity.ErrRevoked):
-			return "this key is revoked: to return, ask for an invitation and make a new key"
-		case has(identity.ErrExpired):
-			return "kogge fleet list shows until when yours is good; kogge fleet renew or kogge operator renew gets a new one"
-		case has(identity.ErrForeign):
-			return "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets"
-		case has(api.ErrOtherNode):
+		case errors.Is(said, api.ErrOtherNode):
 			return "the node has moved: kogge node adopt ADDRESS records its new address"
 		case connect.IsWireError(said): // it is there, and says what it waits for
 			return ""
@@ -52,22 +46,26 @@ func nodeHint(said *connect.Error) string {
 		return "is the node on, and is its address right? kogge node list shows the address"
 	case connect.CodeDeadlineExceeded:
 		return "is the connection slow, or the node busy? kogge node status shows more"
-	case connect.CodePermissionDenied:
-		if strings.Contains(text, ": this needs ") { // and not a registry that refuses the node
-			return "kogge help roles explains the roles; whoever signed you can give you another one"
-		}
 	case connect.CodeUnimplemented:
 		return "the node's release is older than this program: kogge version --node NODE shows both"
-	case connect.CodeNotFound:
-		for _, of := range []struct{ thing, list string }{
-			{"container", "kogge ps"}, {"project", "kogge projects"}, {"image", "kogge images ls"}, {"service", "kogge node services"},
-		} {
-			if strings.Contains(text, of.thing+" ") {
-				return of.list + " lists them"
-			}
-		}
 	}
 	return ""
+}
+
+// reasonHints is what to do about a refusal wherever it comes from; the commands that it
+// is most often about say more.
+var reasonHints = map[apiv1.Reason]string{
+	apiv1.Reason_REASON_KEY_REVOKED:         "this key is revoked: to return, ask for an invitation and make a new key",
+	apiv1.Reason_REASON_CERTIFICATE_EXPIRED: "kogge fleet list shows until when yours is good; kogge fleet renew or kogge operator renew gets a new one",
+	apiv1.Reason_REASON_OTHER_FLEET:         "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets",
+	apiv1.Reason_REASON_ROLE:                "kogge help roles explains the roles; whoever signed you can give you another one",
+	apiv1.Reason_REASON_NOT_ADOPTED:         "kogge node adopt ADDRESS takes it into its fleet",
+	apiv1.Reason_REASON_NO_JOIN_FILE:        "kogge fleet token makes a join.yaml, kogge image seed puts it on the node's disk",
+	apiv1.Reason_REASON_NOT_READY:           "kogge node logs agent says more",
+	apiv1.Reason_REASON_NO_CONTAINER:        "kogge ps lists them",
+	apiv1.Reason_REASON_NO_PROJECT:          "kogge projects lists them",
+	apiv1.Reason_REASON_NO_IMAGE:            "kogge images ls lists them",
+	apiv1.Reason_REASON_NO_SERVICE:          "kogge node services lists them",
 }
 
 // answered is an error of the API in its own words, without the name of its code.

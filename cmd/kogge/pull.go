@@ -16,7 +16,6 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/registry"
 )
 
 func imagesPullCommand() *cobra.Command {
@@ -59,12 +58,10 @@ report of its own.`,
 
 // pullHint says what to do about a pull that failed.
 func pullHint(image string, err error) error {
-	switch connect.CodeOf(err) {
-	case connect.CodePermissionDenied:
-		if strings.Contains(err.Error(), registry.ErrDenied.Error()) || strings.Contains(err.Error(), "answers 40") {
-			return hinted{err, "kogge registry login has the node keep a password for " + registryOf(image)}
-		}
-	case connect.CodeResourceExhausted:
+	switch {
+	case api.ReasonOf(err) == apiv1.Reason_REASON_REGISTRY_CREDENTIALS:
+		return hinted{err, "kogge registry login has the node keep a password for " + registryOf(image)}
+	case connect.CodeOf(err) == connect.CodeResourceExhausted:
 		return hinted{err, spaceHint}
 	}
 	return err

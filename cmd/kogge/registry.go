@@ -67,7 +67,7 @@ func printRegistries(w io.Writer, all []*apiv1.Registry) {
 
 // lockedHint says what to do about settings that cannot be decrypted.
 func lockedHint(err error) error {
-	if connect.CodeOf(err) == connect.CodeFailedPrecondition && strings.Contains(err.Error(), "not encrypted to the key") {
+	if api.ReasonOf(err) == apiv1.Reason_REASON_REGISTRIES_LOCKED {
 		return hinted{err, "delete them, and log in again: kogge registry logout --all"}
 	}
 	return err

@@ -142,7 +142,7 @@ func timeSetCommand() *cobra.Command {
 					to = time.Now().Add(way)
 				}
 				answer, err := c.SetTime(ctx, connect.NewRequest(&apiv1.SetTimeRequest{Time: timestamppb.New(to), Back: back}))
-				if err != nil && !back && strings.Contains(err.Error(), "the node saved") {
+				if err != nil && !back && api.ReasonOf(err) == apiv1.Reason_REASON_BEFORE_SAVED_TIME {
 					return hinted{err, "if that time was wrong, add: --back"}
 				}
 				if err != nil {

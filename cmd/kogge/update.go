@@ -14,7 +14,6 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/serve"
 	layout "kogge.example/update/release"
 )
 
@@ -209,14 +208,14 @@ func updateHint(err error) error {
 	case connect.CodeAborted:
 		return hinted{err, "one update runs at a time; kogge node slots shows how far it is"}
 	case connect.CodeFailedPrecondition:
-		switch serve.RuleOf(err) {
-		case apiv1.Rule_RULE_SIGNATURES:
+		switch api.ReasonOf(err) {
+		case apiv1.Reason_REASON_SIGNATURES:
 			return hinted{err, "the node trusts the key set whose root.json is in its image (--trust): sign with that set, kogge release sign --keys NAME"}
-		case apiv1.Rule_RULE_EXPIRED:
+		case apiv1.Reason_REASON_EXPIRED:
 			return hinted{err, "make it again, with a later date: kogge release create --expires DATE"}
-		case apiv1.Rule_RULE_FAILED_BEFORE:
+		case apiv1.Reason_REASON_FAILED_BEFORE:
 			return hinted{err, "to try it again: kogge node forget-failure NODE RELEASE"}
-		case apiv1.Rule_RULE_SERVER:
+		case apiv1.Reason_REASON_SERVER:
 			return hinted{err, "kogge registry set HOST makes the node trust it: --ca ca.pem for its authority, --insecure for plain HTTP"}
 		}
 	}

@@ -103,6 +103,8 @@ type Action struct {
 	Save   bool   // the time is good enough to be the next floor
 	Source string // the servers that agree, for the status
 	Why    string // for the log, where there is something to say
+	// BeforeSaved says of a refusal that a person could insist.
+	BeforeSaved bool
 }
 
 // Step says what the samples of one poll make of the clock. configured is how many

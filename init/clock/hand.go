@@ -36,7 +36,9 @@ func (s State) ByHand(now, to time.Time, back bool) (State, Action) {
 	case !to.Before(latest):
 		return refuse("%s is after %s: nothing here lasts that long", stamp, latest.Format(time.RFC3339))
 	case to.Before(s.Floor.Saved) && !back:
-		return refuse("%s is before %s, the last time that the node saved", stamp, s.Floor.Saved.UTC().Format(time.RFC3339))
+		refused, a := refuse("%s is before %s, the last time that the node saved", stamp, s.Floor.Saved.UTC().Format(time.RFC3339))
+		a.BeforeSaved = true
+		return refused, a
 	}
 	s.Floor.Saved, s.Synced, s.Single = to, time.Time{}, false
 	return s, Action{Verb: Set, Offset: to.Sub(now), Save: true, Why: fmt.Sprintf("clock set by hand, by %s", to.Sub(now).Round(time.Millisecond))}
@@ -111,7 +113,7 @@ func (s *service) setByHand(h control.SetClock) control.ClockSet {
 	answer := control.ClockSet{Was: s.o.Clock.Now().UTC()}
 	next, a := s.state.ByHand(answer.Was, h.To, h.Back)
 	if a.Verb == Refuse {
-		return control.ClockSet{Error: a.Why}
+		return control.ClockSet{Error: a.Why, BeforeSaved: a.BeforeSaved}
 	}
 	if err := s.carryOut(a); err != nil {
 		return control.ClockSet{Error: err.Error()}

@@ -24,9 +24,12 @@ type SetClock struct {
 
 // ClockSet is the answer: what the clock said before and after, or why it was not set.
 type ClockSet struct {
-	Error string    `json:"error,omitempty"`
-	Was   time.Time `json:"was,omitzero"`
-	Now   time.Time `json:"now,omitzero"`
+	Error string `json:"error,omitempty"`
+	// BeforeSaved says of the error that it is [ErrBeforeSaved].
+	BeforeSaved bool `json:"before_saved,omitempty"`
+
+	Was time.Time `json:"was,omitzero"`
+	Now time.Time `json:"now,omitzero"`
 }
 
 // ParseSetClock reads a client's line.
@@ -71,8 +74,21 @@ func AskClock(ctx context.Context, path string, s SetClock) (ClockSet, error) {
 	if err != nil {
 		return answer, fmt.Errorf("ask the clock service: %w", err)
 	}
+	if answer.BeforeSaved {
+		return answer, beforeSaved(answer.Error)
+	}
 	if answer.Error != "" {
 		return answer, errors.New(answer.Error)
 	}
 	return answer, nil
 }
+
+// ErrBeforeSaved means that the time is before the last one that the node saved, which
+// SetClock.Back allows.
+var ErrBeforeSaved = errors.New("before the last time that the node saved")
+
+// beforeSaved is ErrBeforeSaved in the service's words.
+type beforeSaved string
+
+func (b beforeSaved) Error() string        { return string(b) }
+func (b beforeSaved) Is(target error) bool { return target == ErrBeforeSaved }

@@ -78,61 +78,6 @@ func (Reboot) EnumDescriptor() ([]byte, []int) {
 	return file_kogge_v1_update_proto_rawDescGZIP(), []int{0}
 }
 
-type Rule int32
-
-const (
-	Rule_RULE_UNSPECIFIED   Rule = 0
-	Rule_RULE_SIGNATURES    Rule = 1 // too few keys that the node trusts have signed
-	Rule_RULE_EXPIRED       Rule = 2 // its metadata were good until a time that is over
-	Rule_RULE_FAILED_BEFORE Rule = 3 // it failed on this node, and was not forgiven
-	Rule_RULE_SERVER        Rule = 4 // the web server that has it is not believed
-)
-
-// Enum value maps for Rule.
-var (
-	Rule_name = map[int32]string{
-		0: "RULE_UNSPECIFIED",
-		1: "RULE_SIGNATURES",
-		2: "RULE_EXPIRED",
-		3: "RULE_FAILED_BEFORE",
-		4: "RULE_SERVER",
-	}
-	Rule_value = map[string]int32{
-		"RULE_UNSPECIFIED":   0,
-		"RULE_SIGNATURES":    1,
-		"RULE_EXPIRED":       2,
-		"RULE_FAILED_BEFORE": 3,
-		"RULE_SERVER":        4,
-	}
-)
-
-func (x Rule) Enum() *Rule {
-	p := new(Rule)
-	*p = x
-	return p
-}
-
-func (x Rule) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Rule) Descriptor() protoreflect.EnumDescriptor {
-	return file_kogge_v1_update_proto_enumTypes[1].Descriptor()
-}
-
-func (Rule) Type() protoreflect.EnumType {
-	return &file_kogge_v1_update_proto_enumTypes[1]
-}
-
-func (x Rule) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Rule.Descriptor instead.
-func (Rule) EnumDescriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{1}
-}
-
 // UpdateRequest is what the caller of Update says.
 type UpdateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -567,52 +512,6 @@ func (x *UpdateStep) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// Refusal comes with the error FAILED_PRECONDITION of an update, and says which rule it
-// was where a caller can do something about that.
-type Refusal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rule          Rule                   `protobuf:"varint,1,opt,name=rule,proto3,enum=kogge.v1.Rule" json:"rule,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Refusal) Reset() {
-	*x = Refusal{}
-	mi := &file_kogge_v1_update_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Refusal) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Refusal) ProtoMessage() {}
-
-func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
-func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *Refusal) GetRule() Rule {
-	if x != nil {
-		return x.Rule
-	}
-	return Rule_RULE_UNSPECIFIED
-}
-
 type RollbackRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reboot        Reboot                 `protobuf:"varint,1,opt,name=reboot,proto3,enum=kogge.v1.Reboot" json:"reboot,omitempty"`
@@ -622,7 +521,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_kogge_v1_update_proto_msgTypes[6]
+	mi := &file_kogge_v1_update_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +533,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[6]
+	mi := &file_kogge_v1_update_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +546,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{6}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RollbackRequest) GetReboot() Reboot {
@@ -665,7 +564,7 @@ type ListSlotsRequest struct {
 
 func (x *ListSlotsRequest) Reset() {
 	*x = ListSlotsRequest{}
-	mi := &file_kogge_v1_update_proto_msgTypes[7]
+	mi := &file_kogge_v1_update_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +576,7 @@ func (x *ListSlotsRequest) String() string {
 func (*ListSlotsRequest) ProtoMessage() {}
 
 func (x *ListSlotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[7]
+	mi := &file_kogge_v1_update_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +589,7 @@ func (x *ListSlotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSlotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSlotsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{7}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{6}
 }
 
 type ListSlotsResponse struct {
@@ -709,7 +608,7 @@ type ListSlotsResponse struct {
 
 func (x *ListSlotsResponse) Reset() {
 	*x = ListSlotsResponse{}
-	mi := &file_kogge_v1_update_proto_msgTypes[8]
+	mi := &file_kogge_v1_update_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +620,7 @@ func (x *ListSlotsResponse) String() string {
 func (*ListSlotsResponse) ProtoMessage() {}
 
 func (x *ListSlotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[8]
+	mi := &file_kogge_v1_update_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +633,7 @@ func (x *ListSlotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSlotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSlotsResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{8}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListSlotsResponse) GetSlots() []*Slot {
@@ -799,7 +698,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_kogge_v1_update_proto_msgTypes[9]
+	mi := &file_kogge_v1_update_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +710,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[9]
+	mi := &file_kogge_v1_update_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +723,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{9}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Slot) GetSlot() string {
@@ -905,7 +804,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_kogge_v1_update_proto_msgTypes[10]
+	mi := &file_kogge_v1_update_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +816,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[10]
+	mi := &file_kogge_v1_update_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +829,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{10}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{9}
 }
 
 type HistoryResponse struct {
@@ -942,7 +841,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_kogge_v1_update_proto_msgTypes[11]
+	mi := &file_kogge_v1_update_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +853,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[11]
+	mi := &file_kogge_v1_update_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +866,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{11}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HistoryResponse) GetBoots() []*PastBoot {
@@ -995,7 +894,7 @@ type PastBoot struct {
 
 func (x *PastBoot) Reset() {
 	*x = PastBoot{}
-	mi := &file_kogge_v1_update_proto_msgTypes[12]
+	mi := &file_kogge_v1_update_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +906,7 @@ func (x *PastBoot) String() string {
 func (*PastBoot) ProtoMessage() {}
 
 func (x *PastBoot) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[12]
+	mi := &file_kogge_v1_update_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +919,7 @@ func (x *PastBoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PastBoot.ProtoReflect.Descriptor instead.
 func (*PastBoot) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{12}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PastBoot) GetTime() *timestamppb.Timestamp {
@@ -1088,7 +987,7 @@ type ForgetFailureRequest struct {
 
 func (x *ForgetFailureRequest) Reset() {
 	*x = ForgetFailureRequest{}
-	mi := &file_kogge_v1_update_proto_msgTypes[13]
+	mi := &file_kogge_v1_update_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +999,7 @@ func (x *ForgetFailureRequest) String() string {
 func (*ForgetFailureRequest) ProtoMessage() {}
 
 func (x *ForgetFailureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[13]
+	mi := &file_kogge_v1_update_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1012,7 @@ func (x *ForgetFailureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetFailureRequest.ProtoReflect.Descriptor instead.
 func (*ForgetFailureRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{13}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ForgetFailureRequest) GetRelease() string {
@@ -1132,7 +1031,7 @@ type ForgetFailureResponse struct {
 
 func (x *ForgetFailureResponse) Reset() {
 	*x = ForgetFailureResponse{}
-	mi := &file_kogge_v1_update_proto_msgTypes[14]
+	mi := &file_kogge_v1_update_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1043,7 @@ func (x *ForgetFailureResponse) String() string {
 func (*ForgetFailureResponse) ProtoMessage() {}
 
 func (x *ForgetFailureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_update_proto_msgTypes[14]
+	mi := &file_kogge_v1_update_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1056,7 @@ func (x *ForgetFailureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetFailureResponse.ProtoReflect.Descriptor instead.
 func (*ForgetFailureResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_update_proto_rawDescGZIP(), []int{14}
+	return file_kogge_v1_update_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ForgetFailureResponse) GetForgotten() []string {
@@ -1200,9 +1099,7 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\x03R\x04done\x12\x14\n" +
 	"\x05total\x18\a \x01(\x03R\x05total\x12*\n" +
-	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"-\n" +
-	"\aRefusal\x12\"\n" +
-	"\x04rule\x18\x01 \x01(\x0e2\x0e.kogge.v1.RuleR\x04rule\";\n" +
+	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\";\n" +
 	"\x0fRollbackRequest\x12(\n" +
 	"\x06reboot\x18\x01 \x01(\x0e2\x10.kogge.v1.RebootR\x06reboot\"\x12\n" +
 	"\x10ListSlotsRequest\"\xd1\x01\n" +
@@ -1251,13 +1148,7 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"REBOOT_NOW\x10\x01\x12\x11\n" +
 	"\rREBOOT_WINDOW\x10\x02\x12\x11\n" +
 	"\rREBOOT_MANUAL\x10\x03\x12\x10\n" +
-	"\fREBOOT_KEXEC\x10\x04*l\n" +
-	"\x04Rule\x12\x14\n" +
-	"\x10RULE_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fRULE_SIGNATURES\x10\x01\x12\x10\n" +
-	"\fRULE_EXPIRED\x10\x02\x12\x16\n" +
-	"\x12RULE_FAILED_BEFORE\x10\x03\x12\x0f\n" +
-	"\vRULE_SERVER\x10\x042\x8f\x03\n" +
+	"\fREBOOT_KEXEC\x10\x042\x8f\x03\n" +
 	"\rUpdateService\x12E\n" +
 	"\x06Update\x12\x17.kogge.v1.UpdateRequest\x1a\x18.kogge.v1.UpdateResponse\"\x04\xa8\xe3\x18\x03(\x010\x01\x12G\n" +
 	"\bRollback\x12\x19.kogge.v1.RollbackRequest\x1a\x18.kogge.v1.UpdateResponse\"\x04\xa8\xe3\x18\x030\x01\x12M\n" +
@@ -1277,55 +1168,52 @@ func file_kogge_v1_update_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_update_proto_rawDescData
 }
 
-var file_kogge_v1_update_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_kogge_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_kogge_v1_update_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_kogge_v1_update_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_kogge_v1_update_proto_goTypes = []any{
 	(Reboot)(0),                   // 0: kogge.v1.Reboot
-	(Rule)(0),                     // 1: kogge.v1.Rule
-	(*UpdateRequest)(nil),         // 2: kogge.v1.UpdateRequest
-	(*UpdateStart)(nil),           // 3: kogge.v1.UpdateStart
-	(*UpdateResponse)(nil),        // 4: kogge.v1.UpdateResponse
-	(*Want)(nil),                  // 5: kogge.v1.Want
-	(*UpdateStep)(nil),            // 6: kogge.v1.UpdateStep
-	(*Refusal)(nil),               // 7: kogge.v1.Refusal
-	(*RollbackRequest)(nil),       // 8: kogge.v1.RollbackRequest
-	(*ListSlotsRequest)(nil),      // 9: kogge.v1.ListSlotsRequest
-	(*ListSlotsResponse)(nil),     // 10: kogge.v1.ListSlotsResponse
-	(*Slot)(nil),                  // 11: kogge.v1.Slot
-	(*HistoryRequest)(nil),        // 12: kogge.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 13: kogge.v1.HistoryResponse
-	(*PastBoot)(nil),              // 14: kogge.v1.PastBoot
-	(*ForgetFailureRequest)(nil),  // 15: kogge.v1.ForgetFailureRequest
-	(*ForgetFailureResponse)(nil), // 16: kogge.v1.ForgetFailureResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*UpdateRequest)(nil),         // 1: kogge.v1.UpdateRequest
+	(*UpdateStart)(nil),           // 2: kogge.v1.UpdateStart
+	(*UpdateResponse)(nil),        // 3: kogge.v1.UpdateResponse
+	(*Want)(nil),                  // 4: kogge.v1.Want
+	(*UpdateStep)(nil),            // 5: kogge.v1.UpdateStep
+	(*RollbackRequest)(nil),       // 6: kogge.v1.RollbackRequest
+	(*ListSlotsRequest)(nil),      // 7: kogge.v1.ListSlotsRequest
+	(*ListSlotsResponse)(nil),     // 8: kogge.v1.ListSlotsResponse
+	(*Slot)(nil),                  // 9: kogge.v1.Slot
+	(*HistoryRequest)(nil),        // 10: kogge.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 11: kogge.v1.HistoryResponse
+	(*PastBoot)(nil),              // 12: kogge.v1.PastBoot
+	(*ForgetFailureRequest)(nil),  // 13: kogge.v1.ForgetFailureRequest
+	(*ForgetFailureResponse)(nil), // 14: kogge.v1.ForgetFailureResponse
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_kogge_v1_update_proto_depIdxs = []int32{
-	3,  // 0: kogge.v1.UpdateRequest.start:type_name -> kogge.v1.UpdateStart
+	2,  // 0: kogge.v1.UpdateRequest.start:type_name -> kogge.v1.UpdateStart
 	0,  // 1: kogge.v1.UpdateStart.reboot:type_name -> kogge.v1.Reboot
-	5,  // 2: kogge.v1.UpdateResponse.want:type_name -> kogge.v1.Want
-	6,  // 3: kogge.v1.UpdateResponse.step:type_name -> kogge.v1.UpdateStep
-	17, // 4: kogge.v1.UpdateStep.at:type_name -> google.protobuf.Timestamp
-	1,  // 5: kogge.v1.Refusal.rule:type_name -> kogge.v1.Rule
-	0,  // 6: kogge.v1.RollbackRequest.reboot:type_name -> kogge.v1.Reboot
-	11, // 7: kogge.v1.ListSlotsResponse.slots:type_name -> kogge.v1.Slot
-	17, // 8: kogge.v1.ListSlotsResponse.reboot_at:type_name -> google.protobuf.Timestamp
-	14, // 9: kogge.v1.HistoryResponse.boots:type_name -> kogge.v1.PastBoot
-	17, // 10: kogge.v1.PastBoot.time:type_name -> google.protobuf.Timestamp
-	2,  // 11: kogge.v1.UpdateService.Update:input_type -> kogge.v1.UpdateRequest
-	8,  // 12: kogge.v1.UpdateService.Rollback:input_type -> kogge.v1.RollbackRequest
-	9,  // 13: kogge.v1.UpdateService.ListSlots:input_type -> kogge.v1.ListSlotsRequest
-	12, // 14: kogge.v1.UpdateService.History:input_type -> kogge.v1.HistoryRequest
-	15, // 15: kogge.v1.UpdateService.ForgetFailure:input_type -> kogge.v1.ForgetFailureRequest
-	4,  // 16: kogge.v1.UpdateService.Update:output_type -> kogge.v1.UpdateResponse
-	4,  // 17: kogge.v1.UpdateService.Rollback:output_type -> kogge.v1.UpdateResponse
-	10, // 18: kogge.v1.UpdateService.ListSlots:output_type -> kogge.v1.ListSlotsResponse
-	13, // 19: kogge.v1.UpdateService.History:output_type -> kogge.v1.HistoryResponse
-	16, // 20: kogge.v1.UpdateService.ForgetFailure:output_type -> kogge.v1.ForgetFailureResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	4,  // 2: kogge.v1.UpdateResponse.want:type_name -> kogge.v1.Want
+	5,  // 3: kogge.v1.UpdateResponse.step:type_name -> kogge.v1.UpdateStep
+	15, // 4: kogge.v1.UpdateStep.at:type_name -> google.protobuf.Timestamp
+	0,  // 5: kogge.v1.RollbackRequest.reboot:type_name -> kogge.v1.Reboot
+	9,  // 6: kogge.v1.ListSlotsResponse.slots:type_name -> kogge.v1.Slot
+	15, // 7: kogge.v1.ListSlotsResponse.reboot_at:type_name -> google.protobuf.Timestamp
+	12, // 8: kogge.v1.HistoryResponse.boots:type_name -> kogge.v1.PastBoot
+	15, // 9: kogge.v1.PastBoot.time:type_name -> google.protobuf.Timestamp
+	1,  // 10: kogge.v1.UpdateService.Update:input_type -> kogge.v1.UpdateRequest
+	6,  // 11: kogge.v1.UpdateService.Rollback:input_type -> kogge.v1.RollbackRequest
+	7,  // 12: kogge.v1.UpdateService.ListSlots:input_type -> kogge.v1.ListSlotsRequest
+	10, // 13: kogge.v1.UpdateService.History:input_type -> kogge.v1.HistoryRequest
+	13, // 14: kogge.v1.UpdateService.ForgetFailure:input_type -> kogge.v1.ForgetFailureRequest
+	3,  // 15: kogge.v1.UpdateService.Update:output_type -> kogge.v1.UpdateResponse
+	3,  // 16: kogge.v1.UpdateService.Rollback:output_type -> kogge.v1.UpdateResponse
+	8,  // 17: kogge.v1.UpdateService.ListSlots:output_type -> kogge.v1.ListSlotsResponse
+	11, // 18: kogge.v1.UpdateService.History:output_type -> kogge.v1.HistoryResponse
+	14, // 19: kogge.v1.UpdateService.ForgetFailure:output_type -> kogge.v1.ForgetFailureResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_update_proto_init() }
@@ -1349,8 +1237,8 @@ func file_kogge_v1_update_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_update_proto_rawDesc), len(file_kogge_v1_update_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   15,
+			NumEnums:      1,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

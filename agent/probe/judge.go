@@ -1,4 +1,4 @@
-// Package assess says whether this boot is good: health probes in, a word to PID 1 out,
+// Package probe says whether this boot is good: health probes in, a word to PID 1 out,
 // "good", or "pending" with what is missing. PID 1 blesses the slot at the first, and
 // gives the second up when its time is over.
 //
@@ -7,7 +7,7 @@
 // needs no other node, with one exception that counts once: see [nodeconfig.Assess].Peers.
 // [Judge.Step] decides and asks nothing; package keeper does what there is to do to a
 // container.
-package assess
+package probe
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package assess
+package probe
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -59,8 +58,11 @@ type fakeEngine struct {
 
 func (e fakeEngine) Serving(context.Context) error { return e.serving }
 
-func (e fakeEngine) Exec(context.Context, string, engine.Command) (*engine.Process, error) {
-	return nil, e.exec // a process needs a real containerd: qemu/e2e has one
+func (e fakeEngine) Run(_ context.Context, _ string, command []string) (int, error) {
+	if e.exec == nil && command[0] == "false" {
+		return 1, nil
+	}
+	return 0, e.exec
 }
 
 // healthy is a node on which all is well.
@@ -181,9 +183,11 @@ func TestChecks(t *testing.T) {
 		{"command in none", check(nodeconfig.Check{Container: "x", Command: []string{"true", "secret"}}), "command true in x: no such container"},
 		{"command in one that ended", check(nodeconfig.Check{Container: "job", Command: []string{"true"}}), "command true in job: the container is ended"},
 		{"command that is not there", func(n *Node) {
-			n.Engine = func() (Engine, error) { return fakeEngine{exec: engine.ErrNoProgram}, nil }
+			n.Engine = func() (Engine, error) { return fakeEngine{exec: errors.New("no such program")}, nil }
 			check(nodeconfig.Check{Container: "web", Command: []string{"true"}})(n)
 		}, "command true in web: no such program"},
+		{"command that ends well", check(nodeconfig.Check{Container: "web", Command: []string{"true"}}), ""},
+		{"command that fails", check(nodeconfig.Check{Container: "web", Command: []string{"false"}}), "command false in web: ended with 1"},
 	} {
 		n := healthy(t)
 		c.change(n)

@@ -1,4 +1,4 @@
-package assess
+package probe
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/engine"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -22,10 +21,11 @@ import (
 // probeLimit is what one check may take.
 const probeLimit = 10 * time.Second
 
-// Engine is containerd, as far as it is asked. [engine.Engine] is one.
+// Engine is containerd, as far as it is asked. engine.Engine is one.
 type Engine interface {
 	Serving(ctx context.Context) error
-	Exec(ctx context.Context, instance string, c engine.Command) (*engine.Process, error)
+	// Run runs a command inside a container until it ends or ctx does.
+	Run(ctx context.Context, instance string, command []string) (exit int, err error)
 }
 
 // Node is what there is to ask.
@@ -160,29 +160,12 @@ func (n *Node) command(ctx context.Context, c nodeconfig.Check) error {
 	if err != nil {
 		return err
 	}
-	p, err := containerd.Exec(ctx, status.Units[i].Instance, engine.Command{Args: c.Command})
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	// It may write what it likes, but somebody has to read it.
-	heard := make(chan struct{}, 2)
-	for _, r := range []io.Reader{p.Stdout, p.Stderr} {
-		go func() {
-			_, _ = io.Copy(io.Discard, r)
-			heard <- struct{}{}
-		}()
-	}
-	defer func() { <-heard; <-heard }()
-	defer p.Close()
-	select {
-	case <-p.Ended():
-	case <-ctx.Done():
+	code, err := containerd.Run(ctx, status.Units[i].Instance, c.Command)
+	switch {
+	case ctx.Err() != nil:
 		return fmt.Errorf("not over within %s", probeLimit)
-	}
-	code, err := p.Wait()
-	if err == nil && code != 0 {
-		err = fmt.Errorf("ended with %d", code)
+	case err == nil && code != 0:
+		return fmt.Errorf("ended with %d", code)
 	}
 	return err
 }
