@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -268,4 +269,56 @@ func inside(path string) (pkg, top string) {
 	}
 	top, _, _ = strings.Cut(pkg, "/")
 	return pkg, top
+}
+
+// TestTree holds README's tree to the folders: each package has its row, and each name in
+// it is a package, or a folder, of the part where it stands.
+func TestTree(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := bytes.Cut(text, []byte("\n## The tree\n"))
+	if !found {
+		t.Fatal("README.md has no tree")
+	}
+	name := regexp.MustCompile(`[a-z0-9]+(/[a-z0-9]+)*/`)
+	rows := make(map[string][]string) // names by the top folder under which they stand
+	top := ""
+	for line := range strings.Lines(string(text)) {
+		row, ok := strings.CutPrefix(line, "    ")
+		if !ok && strings.TrimSpace(line) != "" && top != "" {
+			break
+		}
+		names := name.FindAllString(row, -1)
+		if row != strings.TrimLeft(row, " ") {
+			rows[top] = append(rows[top], names...)
+		} else if len(names) > 0 {
+			top, _, _ = strings.Cut(names[0], "/")
+			rows[top] = append(rows[top], names...)
+		}
+	}
+	known := make(map[string]bool) // names of folders that are packages
+	out, err := exec.Command("go", "list", program.Module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for path := range strings.FieldsSeq(string(out)) {
+		pkg, top := inside(path)
+		last := pkg[strings.LastIndexByte(pkg, '/')+1:] + "/"
+		known[top+" "+last] = true
+		inner := strings.Contains(pkg, "/kogge/v1") || strings.HasPrefix(pkg, "qemu/e2e/programs/") // generated, and of a test
+		if !inner && !slices.Contains(rows[top], last) && !slices.Contains(rows[top], pkg+"/") {
+			t.Errorf("README's tree has no row for %s", pkg)
+		}
+	}
+	for top, names := range rows {
+		for _, one := range names {
+			if _, err := os.Stat(filepath.Join("..", "..", one)); err != nil && !known[top+" "+one] {
+				if _, err := os.Stat(filepath.Join("..", "..", top, one)); err != nil && one != "pages/" {
+					t.Errorf("README's tree has %s under %s, where nothing is called so", one, top)
+				}
+			}
+		}
+	}
 }
