@@ -142,7 +142,7 @@ func (e *execs) adopt(t *testing.T) *api.Client {
 		err := api.Adopt(t.Context(), apiAddress, api.Adoption{
 			Genesis: e.fleet.Genesis, Certificate: e.fleet.Certificate(),
 			Sign: func(request, nonce, mac []byte, _ string) ([]byte, error) {
-				return e.fleet.AdoptNode(request, nonce, mac, "n1", time.Now())
+				return e.fleet.AdoptNode(request, nonce, mac, "n1", "", time.Now())
 			},
 		})
 		if err != nil && rpc.CodeOf(err) != rpc.CodeUnavailable {

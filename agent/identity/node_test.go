@@ -45,7 +45,7 @@ func sign(t testing.TB, f *keyring.Keyring, n *Node, name string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := f.AdoptNode(csr, nonce, mac, name, today)
+	der, err := f.AdoptNode(csr, nonce, mac, name, "", today)
 	if err != nil {
 		t.Fatal(err)
 	}

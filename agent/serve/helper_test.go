@@ -97,7 +97,7 @@ func adoptNode(t testing.TB, f *keyring.Keyring, n *identity.Node, name string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := f.AdoptNode(csr, nonce, mac, name, now)
+	der, err := f.AdoptNode(csr, nonce, mac, name, "", now)
 	if err == nil {
 		err = n.Adopt(der)
 	}

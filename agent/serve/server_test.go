@@ -36,7 +36,7 @@ func timeout(t *testing.T) context.Context {
 
 func adoption(f *keyring.Keyring, name string) api.Adoption {
 	return api.Adoption{Genesis: f.Genesis, Certificate: f.Certificate(), Sign: func(request, nonce, mac []byte, _ string) ([]byte, error) {
-		return f.AdoptNode(request, nonce, mac, name, now)
+		return f.AdoptNode(request, nonce, mac, name, "", now)
 	}}
 }
 
@@ -99,7 +99,7 @@ func TestAdoptionRefused(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		return f.AdoptNode(request, nonce, mac, "n1", now)
+		return f.AdoptNode(request, nonce, mac, "n1", "", now)
 	}
 	if err := api.Adopt(timeout(t), relay, a); !errors.Is(err, keyring.ErrTokenUnknown) {
 		t.Errorf("got %v, want %v", err, keyring.ErrTokenUnknown)

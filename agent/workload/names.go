@@ -31,23 +31,36 @@ var ErrAmbiguous = errors.New("it is in several projects")
 // if no other project has one of that name. The error is [ErrUnknown], or
 // [ErrAmbiguous] with the names to choose from.
 func (s Status) Find(name string) (UnitStatus, error) {
-	var found []UnitStatus
-	var ids []string
-	for _, u := range s.Units {
-		if u.ID == name {
-			return u, nil
+	ids := make([]string, len(s.Units))
+	for i, u := range s.Units {
+		ids[i] = u.ID
+	}
+	i, err := Choose(ids, name)
+	if err != nil {
+		return UnitStatus{}, err
+	}
+	return s.Units[i], nil
+}
+
+// Choose is [Status.Find] among ids of containers, and returns the place in that list.
+func Choose(ids []string, name string) (int, error) {
+	found := -1
+	var all []string
+	for i, id := range ids {
+		if id == name {
+			return i, nil
 		}
-		if _, service := Split(u.ID); service == name {
-			found, ids = append(found, u), append(ids, u.ID)
+		if _, service := Split(id); service == name {
+			found, all = i, append(all, id)
 		}
 	}
-	switch len(found) {
+	switch len(all) {
 	case 0:
-		return UnitStatus{}, fmt.Errorf("container %s: %w", name, ErrUnknown)
+		return 0, fmt.Errorf("container %s: %w", name, ErrUnknown)
 	case 1:
-		return found[0], nil
+		return found, nil
 	}
-	return UnitStatus{}, fmt.Errorf("container %s: %w: %s", name, ErrAmbiguous, strings.Join(ids, ", "))
+	return 0, fmt.Errorf("container %s: %w: %s", name, ErrAmbiguous, strings.Join(all, ", "))
 }
 
 // ErrUnknown means that the node has no such container.

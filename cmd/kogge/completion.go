@@ -14,6 +14,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/boards"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/qemu"
 )
 
@@ -144,7 +145,7 @@ func (t *target) completeNodeFlag(*cobra.Command, []string, string) ([]string, c
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	nodes, _ := readNodes(ring)
+	nodes, _ := operate.Nodes(ring)
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(nodes)) {
 		names = append(names, cobra.CompletionWithDesc(name, nodes[name].Address))

@@ -95,7 +95,7 @@ func TestCompletion(t *testing.T) {
 func TestCompletionWithoutNode(t *testing.T) {
 	w := &world{}
 	w.open(t)
-	must(t, os.WriteFile(filepath.Join(os.Getenv("KOGGE_CONFIG"), "hanse", nodesFile), []byte(`{"n1": {"address": "192.0.2.1:7443"}}`), 0o600))
+	must(t, os.WriteFile(filepath.Join(os.Getenv("KOGGE_CONFIG"), "hanse", "nodes.json"), []byte(`{"n1": {"address": "192.0.2.1:7443"}}`), 0o600))
 	began := time.Now()
 	out, err := exec.Command("kogge", "__complete", "logs", "").Output()
 	if err != nil || !strings.HasPrefix(string(out), ":4\n") {

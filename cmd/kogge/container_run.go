@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -57,18 +56,17 @@ func find(ctx context.Context, c *api.Client, name string) (*apiv1.Container, er
 	if err != nil {
 		return nil, err
 	}
-	var known workload.Status
-	for _, one := range answer.Msg.Containers {
-		known.Units = append(known.Units, workload.UnitStatus{ID: one.Name})
+	ids := make([]string, len(answer.Msg.Containers))
+	for i, one := range answer.Msg.Containers {
+		ids[i] = one.Name
 	}
-	u, err := known.Find(name)
+	i, err := workload.Choose(ids, name)
 	if errors.Is(err, workload.ErrUnknown) {
 		err = hinted{fmt.Errorf("there is no container %s", name), "kogge ps lists them"}
 	}
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(answer.Msg.Containers, func(one *apiv1.Container) bool { return one.Name == u.ID })
 	return answer.Msg.Containers[i], nil
 }
 

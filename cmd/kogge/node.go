@@ -14,6 +14,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
 )
 
 func nodeCommand() *cobra.Command {
@@ -38,7 +39,7 @@ func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context,
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
-	return nodeError(t.node, reach(ctx, ring, t.node, known.Address, do))
+	return nodeError(t.node, overHint(t.node, operate.Call(ctx, ring, t.node, known.Address, notice, do)))
 }
 
 // asks is ask with a limit.

@@ -17,6 +17,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -319,7 +320,7 @@ func (f *configChange) remember() error {
 	if err != nil {
 		return err
 	}
-	return changeNodes(ring, func(nodes map[string]knownNode) {
+	return operate.ChangeNodes(ring, func(nodes map[string]operate.Node) {
 		known := nodes[f.target.node]
 		known.Address = withPort(f.address)
 		nodes[f.target.node] = known

@@ -19,6 +19,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/mdns"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
 )
 
@@ -103,7 +104,7 @@ func nodeFindCommand() *cobra.Command {
 
 // knownFleets are the addresses of the nodes that this computer knows, by name, of each
 // of its fleets, by the first digits of its id.
-func knownFleets() (map[string]map[string]knownNode, error) {
+func knownFleets() (map[string]map[string]operate.Node, error) {
 	root, err := configDir()
 	if err != nil {
 		return nil, err
@@ -112,20 +113,20 @@ func knownFleets() (map[string]map[string]knownNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make(map[string]map[string]knownNode)
+	all := make(map[string]map[string]operate.Node)
 	for _, name := range names {
 		f, err := keyring.Load(filepath.Join(root, name))
 		if err != nil {
 			continue // a damaged folder does not hide the others: kogge fleet list shows it
 		}
-		if all[fleet.Short(f.Genesis.ID())], err = readNodes(f); err != nil {
+		if all[fleet.Short(f.Genesis.ID())], err = operate.Nodes(f); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
 }
 
-func newFoundNode(f mdns.Found, fleets map[string]map[string]knownNode) foundNode {
+func newFoundNode(f mdns.Found, fleets map[string]map[string]operate.Node) foundNode {
 	row := foundNode{
 		Name: cmp.Or(f.Node, f.Host), Host: f.Host, Addresses: []string{}, Fleet: f.Fleet, FleetID: f.FleetID, Key: f.Key,
 		Release: f.Release, Board: f.Board, Adopted: f.Node != "", State: foundNoJoin,

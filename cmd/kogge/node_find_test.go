@@ -20,6 +20,7 @@ import (
 	"kogge.example/agent/namespace"
 	"kogge.example/agent/serve"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )
@@ -27,7 +28,7 @@ import (
 // TestFound shows what people see of the nodes on their network.
 func TestFound(t *testing.T) {
 	const ours, other = "0123456789ab", "ffffffffffff"
-	fleets := map[string]map[string]knownNode{ours: {
+	fleets := map[string]map[string]operate.Node{ours: {
 		"n1": {Address: "192.0.2.7:7443", Adopted: time.Now()}, "n2": {Address: "192.0.2.200:7443"}, "n5": {Address: "n5.example.org:7443"}, "n6": {Address: "web.local:7443"},
 	}}
 	node := func(host, name, fleet, id string, addresses ...string) mdns.Found {

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"kogge.example/cmd/kogge/operate"
 )
 
 // nodeRow is what kogge node list says of a node.
 type nodeRow struct {
 	Name string `json:"name"`
-	knownNode
+	operate.Node
 }
 
 func nodeListCommand() *cobra.Command {
@@ -26,7 +28,7 @@ func nodeListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			nodes, err := readNodes(ring)
+			nodes, err := operate.Nodes(ring)
 			if err != nil {
 				return err
 			}

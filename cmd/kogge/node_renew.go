@@ -2,98 +2,44 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"sync"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
 )
 
-// renewLimit bounds a renewal that comes by the way.
-const renewLimit = 10 * time.Second
+// notice says on a line what operate does by the way of a call.
+func notice(n operate.Notice) {
+	until := n.Until.Local().Format(time.DateOnly)
+	switch {
+	case n.Err != nil && n.Until.IsZero():
+		say("%v", n.Err)
+	case n.Err != nil: // no error of what was asked: the old one may do for months
+		say("the certificate of node %s is good until %s; renew it: %v", n.Node, until, nodeError(n.Node, n.Err))
+	case n.Over:
+		say("renewed: the certificate of node %s had expired, and is now good until %s", n.Node, until)
+	default:
+		say("renewed: the certificate of node %s is good until %s", n.Node, until)
+	}
+}
 
-// reach has do call the node called name. A node whose certificate is over gets a new
-// one before, and one whose certificate will be over soon gets it afterwards, where
-// this computer has the key to sign it.
-func reach(ctx context.Context, f *keyring.Keyring, name, address string, do func(context.Context, *api.Client) error) error {
-	client := api.Dial(address, name, f.Genesis, f.Certificate())
-	defer client.Close()
-	err := do(ctx, client)
-	shown := client.Shown()
-	if shown == nil || ctx.Err() != nil {
-		return err
-	}
-	if errors.Is(err, fleet.ErrExpired) {
-		if !renewsNodes(f) {
-			return hinted{err, "renew its certificate on the computer where the fleet was created, or have another admin with the node CA's key do it: kogge node renew " + name}
-		}
-		limited, cancel := context.WithTimeout(ctx, renewLimit)
-		defer cancel()
-		if shown, err = renewNode(limited, f, name, address); err != nil {
-			return err
-		}
-		say("renewed: the certificate of node %s had expired, and is now good until %s", name, shown.NotAfter.Local().Format(time.DateOnly))
-		client.Close()
-		return do(ctx, client)
-	}
-	if renewsNodes(f) && fleet.RenewDue(shown, f.Genesis.NodeCA, time.Now()) {
-		limited, cancel := context.WithTimeout(ctx, renewLimit)
-		defer cancel()
-		next, failed := renewNode(limited, f, name, address)
-		if failed != nil { // no error of what was asked: the old one may do for months
-			say("the certificate of node %s is good until %s; renew it: %v", name, shown.NotAfter.Local().Format(time.DateOnly), nodeError(name, failed))
-			return err
-		}
-		say("renewed: the certificate of node %s is good until %s", name, next.NotAfter.Local().Format(time.DateOnly))
-		return err
-	}
-	if failed := noteUntil(f, name, shown); failed != nil {
-		say("%v", failed)
+// overHint adds what to do about a node whose certificate is over, where this computer
+// cannot renew it, or where its clock is wrong.
+func overHint(name string, err error) error {
+	switch {
+	case errors.Is(err, fleet.ErrExpired):
+		return hinted{err, "renew its certificate on the computer where the fleet was created, or have another admin with the node CA's key do it: kogge node renew " + name}
+	case errors.Is(err, fleet.ErrClock):
+		return hinted{err, "set the clock of this computer, or wait until it is set"}
 	}
 	return err
-}
-
-// renewsNodes says whether this computer can give nodes their certificates.
-func renewsNodes(f *keyring.Keyring) bool {
-	return f.HoldsCA(fleet.KindNode) == keyring.Open && f.Operator().Role == fleet.RoleAdmin
-}
-
-// renewNode gives a node a new certificate, and returns it.
-func renewNode(ctx context.Context, f *keyring.Keyring, name, address string) (*x509.Certificate, error) {
-	next, err := api.Renew(ctx, address, name, f.Genesis, f.Certificate(), func(old *x509.Certificate) ([]byte, error) {
-		return f.RenewNode(old, time.Now())
-	})
-	if errors.Is(err, fleet.ErrClock) {
-		err = hinted{err, "set the clock of this computer, or wait until it is set"}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return next, noteUntil(f, name, next)
-}
-
-// noteUntil remembers until when a node's certificate is good.
-func noteUntil(f *keyring.Keyring, name string, shown *x509.Certificate) error {
-	nodes, err := readNodes(f)
-	if err != nil || nodes[name].Until.Equal(shown.NotAfter) {
-		return err
-	}
-	return changeNodes(f, func(nodes map[string]knownNode) {
-		if n, known := nodes[name]; known {
-			n.Until = shown.NotAfter.UTC()
-			nodes[name] = n
-		}
-	})
 }
 
 func nodeRenewCommand() *cobra.Command {
@@ -118,10 +64,10 @@ func nodeRenewCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !renewsNodes(f) {
+			if !operate.CanRenew(f) {
 				return hinted{fmt.Errorf("node renew: fleet %s: only an admin who has the node CA's key can sign nodes", t.fleet), "do this on the computer where the fleet was created; kogge fleet show " + t.fleet + " lists the keys that are here"}
 			}
-			nodes, err := readNodes(f)
+			nodes, err := operate.Nodes(f)
 			if err != nil {
 				return err
 			}
@@ -130,7 +76,7 @@ func nodeRenewCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				nodes = map[string]knownNode{t.node: known}
+				nodes = map[string]operate.Node{t.node: known}
 			}
 			if len(nodes) == 0 {
 				say("this computer knows no node of fleet %s yet", t.fleet)
@@ -144,47 +90,23 @@ func nodeRenewCommand() *cobra.Command {
 }
 
 // renewNodes renews the certificates of nodes, and prints how it went.
-func renewNodes(ctx context.Context, f *keyring.Keyring, nodes map[string]knownNode, out io.Writer) error {
-	names := slices.Sorted(maps.Keys(nodes))
-	until, failed := make([]time.Time, len(names)), make([]error, len(names))
-	each(len(names), func(i int) {
-		limited, cancel := context.WithTimeout(ctx, callLimit)
-		defer cancel()
-		next, err := renewNode(limited, f, names[i], nodes[names[i]].Address)
-		if failed[i] = err; err == nil {
-			until[i] = next.NotAfter
-		}
-	})
-	if len(names) == 1 && failed[0] != nil {
-		return nodeError(names[0], failed[0])
+func renewNodes(ctx context.Context, ring *keyring.Keyring, nodes map[string]operate.Node, out io.Writer) error {
+	all := operate.RenewAll(ctx, ring, nodes)
+	if len(all) == 1 && all[0].Err != nil {
+		return nodeError(all[0].Node, overHint(all[0].Node, all[0].Err))
 	}
 	missed := 0
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	for i, name := range names {
-		if failed[i] != nil {
+	for _, r := range all {
+		if r.Err != nil {
 			missed++
-			fmt.Fprintf(w, "%s\tnot renewed: %v\n", name, failed[i])
+			fmt.Fprintf(w, "%s\tnot renewed: %v\n", r.Node, r.Err)
 			continue
 		}
-		fmt.Fprintf(w, "%s\tgood until %s\n", name, until[i].Local().Format(time.DateOnly))
+		fmt.Fprintf(w, "%s\tgood until %s\n", r.Node, r.Until.Local().Format(time.DateOnly))
 	}
 	if err := w.Flush(); err != nil || missed == 0 {
 		return err
 	}
-	return fmt.Errorf("node renew: %d of %s not renewed", missed, count(len(names), "node"))
-}
-
-// each does something for every number below n, a few at a time.
-func each(n int, do func(i int)) {
-	const atOnce = 16
-	places := make(chan struct{}, atOnce)
-	var done sync.WaitGroup
-	for i := range n {
-		places <- struct{}{}
-		done.Go(func() {
-			defer func() { <-places }()
-			do(i)
-		})
-	}
-	done.Wait()
+	return fmt.Errorf("node renew: %d of %s not renewed", missed, count(len(all), "node"))
 }

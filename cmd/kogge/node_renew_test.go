@@ -13,6 +13,7 @@ import (
 	"kogge.example/agent/machine"
 	"kogge.example/agent/serve"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
 )
 
@@ -67,7 +68,7 @@ func agedNode(t *testing.T, months int) (*keyring.Keyring, *identity.Node) {
 			t.Error(err)
 		}
 	})
-	if err := rememberNode(f, "n1", knownNode{Address: server.Address().String(), Adopted: then}); err != nil {
+	if err := operate.RememberNode(f, "n1", operate.Node{Address: server.Address().String(), Adopted: then}); err != nil {
 		t.Fatal(err)
 	}
 	return f, node
@@ -112,7 +113,7 @@ func TestNodeRenews(t *testing.T) {
 // TestNodeRenewAll renews what can be reached, and names what cannot.
 func TestNodeRenewAll(t *testing.T) {
 	f, node := agedNode(t, 20)
-	if err := rememberNode(f, "n2", knownNode{Address: "127.0.0.1:1", Adopted: time.Now()}); err != nil {
+	if err := operate.RememberNode(f, "n2", operate.Node{Address: "127.0.0.1:1", Adopted: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder

@@ -12,6 +12,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/operate"
 )
 
 func nodeResetCommand() *cobra.Command {
@@ -68,7 +69,7 @@ func (t *target) afterReset(cmd *cobra.Command, joins bool) error {
 		return err
 	}
 	var address string
-	err = changeNodes(ring, func(nodes map[string]knownNode) {
+	err = operate.ChangeNodes(ring, func(nodes map[string]operate.Node) {
 		address = nodes[t.node].Address
 		delete(nodes, t.node)
 	})

@@ -14,6 +14,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
 	layout "kogge.example/update/release"
 )
 
@@ -163,7 +164,7 @@ func (f *changeSlot) run(cmd *cobra.Command, node string, do func(context.Contex
 	if errors.Join(err, show(nil)) != nil || last.GetStep() != "rebooting" || f.noWait {
 		return err
 	}
-	return f.follow(cmd, before, last, show)
+	return f.follow(cmd, operate.Journey{From: before, Armed: last}, show)
 }
 
 // updateHint says what to do about an update that broke off.
@@ -190,125 +191,27 @@ func updateHint(err error) error {
 	return err
 }
 
-// followEvery is how often a node that reboots is asked, followTry the limit of an answer.
-const (
-	followEvery = time.Second
-	followTry   = 10 * time.Second
-)
-
 // follow waits until the slot has proven itself, or the node has left it.
-func (f *changeSlot) follow(cmd *cobra.Command, before *apiv1.ListSlotsResponse, armed *apiv1.UpdateStep, show func(*apiv1.UpdateStep) error) error {
+func (f *changeSlot) follow(cmd *cobra.Command, trip operate.Journey, show func(*apiv1.UpdateStep) error) error {
+	ring, known, err := f.target.resolve()
+	if err != nil {
+		return errors.Join(err, show(nil))
+	}
 	node := f.target.node
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.limit)
-	defer cancel()
-	trip := journey{from: before, armed: armed}
-	began := time.Now()
-	for {
-		var now *apiv1.ListSlotsResponse
-		err := f.target.ask(cmd, []string{node}, func(ctx context.Context, c *api.Client) error {
-			ctx, cancel := context.WithTimeout(ctx, followTry)
-			defer cancel()
-			answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
-			if err == nil {
-				now = answer.Msg
-			}
-			return err
-		})
-		step, over, failed := trip.next(now, err)
-		if step == nil {
-			step = &apiv1.UpdateStep{Step: "following", Slot: armed.Slot, Version: armed.Version, Text: fmt.Sprintf("%s for %s", trip.where(), age(time.Since(began)))}
+	err = operate.Follow(cmd.Context(), ring, node, known.Address, trip, f.limit, notice, func(step *apiv1.UpdateStep, waited time.Duration) error {
+		if step.Step == "following" {
+			step.Text += " for " + age(waited)
 		}
-		if err := show(step); err != nil {
-			return err
-		}
-		if over {
-			return errors.Join(nodeError(node, failed), show(nil))
-		}
-		select {
-		case <-ctx.Done():
-			if cmd.Context().Err() != nil {
-				return errors.Join(cmd.Context().Err(), show(nil))
-			}
-			if err == nil {
-				err = errors.New(trip.where())
-			}
-			return hinted{errors.Join(fmt.Errorf("node %s: no boot assessment of slot %s after %s: %w", node, armed.Slot, f.limit, err), show(nil)),
-				"when the node is back: kogge node slots " + node + ", kogge node history " + node}
-		case <-time.After(followEvery):
-		}
-	}
-}
-
-// journey is a node on its way into its other slot, as one sees it from outside:
-//
-//	leaving ─other boot─▶ trying ─good─▶ proven
-//	   └────(silence)───────┴────back in the old slot──▶ failed
-//
-// It may be seen in the new slot several times, once for each try, or never.
-type journey struct {
-	from  *apiv1.ListSlotsResponse // before it began
-	armed *apiv1.UpdateStep        // with the slot that it goes to
-
-	silent bool
-	boot   string // the last one that was seen, by its id
-	told   string
-}
-
-// next is what a look at the node says: the step to show, nil if nothing is new, whether
-// that is the end, and why it is not a good one. now is nil where the node did not
-// answer, with err.
-func (j *journey) next(now *apiv1.ListSlotsResponse, err error) (step *apiv1.UpdateStep, over bool, failed error) {
-	j.silent = now == nil
-	if now == nil || now.BootId == j.from.BootId {
-		return nil, false, nil
-	}
-	tell := func(what, format string, args ...any) *apiv1.UpdateStep {
-		text := fmt.Sprintf(format, args...)
-		if key := now.BootId + what + text; key != j.told {
-			j.told = key
-			return &apiv1.UpdateStep{Step: what, Slot: j.armed.Slot, Version: j.armed.Version, Digest: j.armed.Digest, Text: text}
-		}
-		return nil
-	}
-	j.boot = now.BootId
-	slot, other := slotsOf(now, j.armed.Slot)
+		return show(step)
+	})
+	ended := show(nil)
 	switch {
-	case slot == nil || other == nil:
-		return nil, true, errors.New("it does not say which slot it runs")
-	case !slot.Running:
-		why := slot.Text
-		if why == "" {
-			why = "it did not prove itself"
-		}
-		failed := fmt.Errorf("release %s in slot %s: %s; slot %s runs release %s as before", j.armed.Version, j.armed.Slot, why, other.Slot, other.Version)
-		return tell("failed", "slot %s runs release %s as before", other.Slot, other.Version), true, failed
-	case now.Assessment == "good":
-		return tell("proven", "boot assessment: good, slot %s, release %s", slot.Slot, slot.Version), true, nil
-	case now.Assessment == "bad":
-		return tell("bad", "boot assessment: bad: %s", now.Why), false, nil
+	case err == nil:
+		return ended
+	case cmd.Context().Err() != nil:
+		return errors.Join(err, ended)
+	case errors.Is(err, operate.ErrNoAssessment):
+		return hinted{errors.Join(fmt.Errorf("node %s: %w", node, err), ended), "when the node is back: kogge node slots " + node + ", kogge node history " + node}
 	}
-	return tell("trying", "slot %s runs release %s on trial, tries left: %d", slot.Slot, slot.Version, slot.TriesLeft), false, nil
-}
-
-// where is what the node is waited for to do.
-func (j *journey) where() string {
-	switch {
-	case j.boot == "" && !j.silent:
-		return "it stops its containers and services"
-	case j.silent:
-		return "it reboots"
-	}
-	return "it is on trial"
-}
-
-// slotsOf returns the slot of a name and the other one.
-func slotsOf(all *apiv1.ListSlotsResponse, name string) (slot, other *apiv1.Slot) {
-	for _, s := range all.Slots {
-		if s.Slot == name {
-			slot = s
-		} else {
-			other = s
-		}
-	}
-	return slot, other
+	return errors.Join(nodeError(node, err), ended)
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/golden"
 )
 
@@ -44,14 +45,14 @@ func TestJourney(t *testing.T) {
 		{"no answer worth the name", []*apiv1.ListSlotsResponse{{BootId: "boot 1"}}},
 	} {
 		fmt.Fprintf(&b, "%s\n", trip.name)
-		j := journey{from: from, armed: &apiv1.UpdateStep{Slot: "B", Version: "1.1"}}
+		j := operate.Journey{From: from, Armed: &apiv1.UpdateStep{Slot: "B", Version: "1.1"}}
 		for i, look := range trip.looks {
 			var err error
 			if look == nil {
 				err = errors.New("connection refused")
 			}
-			step, over, failed := j.next(look, err)
-			line := "(" + j.where() + ")"
+			step, over, failed := j.Next(look, err)
+			line := "(" + j.Where() + ")"
 			if step != nil {
 				line, _ = stepLine("n1", step)
 			}

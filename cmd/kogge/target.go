@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -21,7 +18,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
-	"kogge.example/update/durable"
+	"kogge.example/cmd/kogge/operate"
 )
 
 // target is which node of which fleet a command is for: by flag, by environment, or
@@ -53,57 +50,6 @@ func jsonFlag(cmd *cobra.Command, on *bool) {
 func (t *target) fleetFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&t.fleet, "fleet", os.Getenv("KOGGE_FLEET"), "`FLEET` to use (default: KOGGE_FLEET, or the only one)")
 	completeFlag(cmd, "fleet", completeFleetFlag)
-}
-
-// knownNode is what this computer remembers of a node that it adopted.
-type knownNode struct {
-	Address string    `json:"address"` // host:port
-	Adopted time.Time `json:"adopted"`
-	Until   time.Time `json:"until,omitzero"` // its certificate is good, when it was last seen
-}
-
-// nodesFile lies in a fleet's folder.
-const nodesFile = "nodes.json"
-
-// readNodes returns the nodes of a fleet's folder, by name.
-func readNodes(f *keyring.Keyring) (map[string]knownNode, error) {
-	nodes := make(map[string]knownNode)
-	data, err := os.ReadFile(filepath.Join(f.Dir, nodesFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nodes, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &nodes)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("nodes of fleet %s: %w", f.Genesis.Name, err)
-	}
-	return nodes, nil
-}
-
-// rememberNode adds a node to the fleet's folder, or replaces it.
-func rememberNode(f *keyring.Keyring, name string, n knownNode) error {
-	return changeNodes(f, func(nodes map[string]knownNode) { nodes[name] = n })
-}
-
-// changeNodes changes what the fleet's folder remembers of nodes, while no other
-// program does. After a power cut that is as it was before or after.
-func changeNodes(f *keyring.Keyring, change func(nodes map[string]knownNode)) error {
-	return f.Alone(func() error {
-		nodes, err := readNodes(f)
-		if err != nil {
-			return err
-		}
-		change(nodes)
-		data, err := json.MarshalIndent(nodes, "", "\t")
-		if err == nil {
-			err = durable.Replace(filepath.Join(f.Dir, nodesFile), append(data, '\n'), 0o600)
-		}
-		if err != nil {
-			return fmt.Errorf("nodes of fleet %s: %w", f.Genesis.Name, err)
-		}
-		return nil
-	})
 }
 
 // openFleet opens the fleet that t names, or the only one.
@@ -139,13 +85,13 @@ func (t *target) dial() (*api.Client, string, error) {
 }
 
 // resolve finds the node that t names, or the only one, which t names then.
-func (t *target) resolve() (*keyring.Keyring, knownNode, error) {
-	var none knownNode
+func (t *target) resolve() (*keyring.Keyring, operate.Node, error) {
+	var none operate.Node
 	ring, err := t.openFleet()
 	if err != nil {
 		return nil, none, err
 	}
-	nodes, err := readNodes(ring)
+	nodes, err := operate.Nodes(ring)
 	if err != nil {
 		return nil, none, err
 	}

@@ -441,18 +441,18 @@ func TestAdoptNode(t *testing.T) {
 		{"another fleet's", csr, nonce, fleet.Mac(token.Token, strings.Repeat("0", 64), spki, nonce), "n1", ErrTokenUnknown},
 		{"another name", csr, nonce, mac, "n2", ErrTokenNode},
 	} {
-		if der, err := k.AdoptNode(c.csr, c.nonce, c.mac, c.name, today); !errors.Is(err, c.want) || der != nil {
+		if der, err := k.AdoptNode(c.csr, c.nonce, c.mac, c.name, "", today); !errors.Is(err, c.want) || der != nil {
 			t.Errorf("%s: %v", c.title, err)
 		}
 	}
 	for range 2 { // the answer may be lost on the way
-		der, err := k.AdoptNode(csr, nonce, mac, "n1", today)
+		der, err := k.AdoptNode(csr, nonce, mac, "n1", "", today)
 		if peer, err := fleet.PeerOf(parse(t, der, err)); err != nil || peer.Name != "n1" {
 			t.Errorf("%v, %v", peer, err)
 		}
 	}
 	mac = fleet.Mac(token.Token, k.Genesis.ID(), mustSPKI(t, other), nonce)
-	if _, err := k.AdoptNode(other, nonce, mac, "n1", today); !errors.Is(err, ErrTokenUsed) {
+	if _, err := k.AdoptNode(other, nonce, mac, "n1", "", today); !errors.Is(err, ErrTokenUsed) {
 		t.Errorf("a second node: %v", err)
 	}
 }

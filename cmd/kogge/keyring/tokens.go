@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -184,17 +185,19 @@ func (k *Keyring) UseToken(id, node, key string, now time.Time) error {
 
 // AdoptNode takes a node's answer to nonce: it finds the token that mac proves, signs
 // the request's key as name and notes the use before it returns the certificate in
-// DER. That the answer came from who holds the key is for the connection to show: the
-// key of the TLS certificate has to be the request's, see [fleet.RequestKey].
-func (k *Keyring) AdoptNode(csr, nonce, mac []byte, name string, now time.Time) ([]byte, error) {
+// DER. A name of "" is that of the token, or else the node's own, hostname. That the
+// answer came from who holds the key is for the connection to show: the key of the TLS
+// certificate has to be the request's, see [fleet.RequestKey].
+func (k *Keyring) AdoptNode(csr, nonce, mac []byte, name, hostname string, now time.Time) ([]byte, error) {
 	_, spki, err := fleet.RequestKey(csr)
 	if err != nil {
-		return nil, fmt.Errorf("fleet %s: node %s: %w", k.Genesis.Name, name, err)
+		return nil, fmt.Errorf("fleet %s: certificate of a node: %w", k.Genesis.Name, err)
 	}
 	t, err := k.FindToken(spki, nonce, mac)
 	if err != nil {
 		return nil, err
 	}
+	name = cmp.Or(name, t.Node, hostname)
 	der, err := k.SignNode(csr, name, now)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,104 @@
+package operate
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"kogge.example/agent/api"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
+)
+
+// Adopted is a node that is in the fleet, and that this computer knows now.
+type Adopted struct {
+	Name   string
+	Before bool // it was in the fleet already: only its address was recorded
+}
+
+// Unanswered is the error of an address at which nobody answers.
+type Unanswered struct{ Err error }
+
+func (e Unanswered) Error() string { return e.Err.Error() }
+func (e Unanswered) Unwrap() error { return e.Err }
+
+// Untold is of a node that was adopted, but not told of a key that was revoked in the
+// meantime.
+type Untold struct {
+	Node string
+	Err  error
+}
+
+func (e Untold) Error() string { return e.Err.Error() }
+func (e Untold) Unwrap() error { return e.Err }
+
+// Adopt takes the node at address (host:port) into the fleet, and remembers it: by name,
+// or, if that is "", by the name that its token is for, or by its host name. A node that
+// is in the fleet already keeps its name, and only its address is recorded; with another
+// name the error wraps [api.ErrAdopted]. A node learns of all revoked keys at once.
+//
+// Before the node has proved its token nothing but a nonce was sent to it. The error may be
+// [Unanswered], and wraps [keyring.ErrTokenUnknown] or another of its ErrToken….
+func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell func(Notice)) (Adopted, error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	chain, err := api.Meet(ctx, address)
+	if err != nil {
+		return Adopted{}, Unanswered{err}
+	}
+	if is, ours := nodeOf(k.Genesis, chain); ours {
+		if name != "" && name != is.Name {
+			return Adopted{Name: is.Name}, fmt.Errorf("%w: its name is %s", api.ErrAdopted, is.Name)
+		}
+		return Adopted{Name: is.Name, Before: true}, recordAddress(k, address, is.Name, chain[0])
+	}
+	revoked, err := RevokedKeys(k)
+	if err != nil {
+		return Adopted{}, err
+	}
+	var signed *x509.Certificate
+	err = api.Adopt(ctx, address, api.Adoption{
+		Genesis: k.Genesis, Certificate: k.Certificate(), Revoked: revoked,
+		Sign: func(request, nonce, mac []byte, hostname string) ([]byte, error) {
+			der, err := k.AdoptNode(request, nonce, mac, name, hostname, time.Now())
+			if err == nil {
+				signed, err = x509.ParseCertificate(der)
+			}
+			return der, err
+		},
+	})
+	if err != nil {
+		return Adopted{}, err
+	}
+	is, err := fleet.PeerOf(signed)
+	if err != nil {
+		return Adopted{}, err
+	}
+	node := Node{Address: address, Adopted: time.Now().UTC().Truncate(time.Second), Until: signed.NotAfter.UTC()}
+	if err := RememberNode(k, is.Name, node); err != nil {
+		return Adopted{}, err
+	}
+	// Who revokes tells the nodes of nodes.json: a key that was revoked since we asked
+	// is for us to tell.
+	late, err := RevokedKeys(k)
+	if err == nil && len(late) > len(revoked) {
+		if err = tellRevoked(ctx, k, is.Name, address, late, tell); err != nil {
+			err = Untold{is.Name, err}
+		}
+	}
+	return Adopted{Name: is.Name}, err
+}
+
+// recordAddress remembers a node that is one of the fleet already: another computer adopted
+// it, or it was known here by another address.
+func recordAddress(k *keyring.Keyring, address, name string, shown *x509.Certificate) error {
+	return ChangeNodes(k, func(nodes map[string]Node) {
+		n := nodes[name]
+		n.Address, n.Until = address, shown.NotAfter.UTC()
+		if n.Adopted.IsZero() {
+			n.Adopted = shown.NotBefore.Add(fleet.Backdate).UTC()
+		}
+		nodes[name] = n
+	})
+}
