@@ -156,7 +156,7 @@ type parser struct {
 	advise   bool // there is no node that knows what it allows
 	problems nodeconfig.Problems
 	warnings []nodeconfig.Problem
-	at       place
+	at       position
 	volumes  map[string]string // declared at the top, with the folder's name
 	// declaredNetworks are those of the top level.
 	declaredNetworks map[string]workload.Attachment
@@ -169,15 +169,15 @@ type parser struct {
 }
 
 // place is where the parser stands: path as in [Key], shown with the file's names.
-type place struct{ path, shown string }
+type position struct{ path, shown string }
 
-func (a place) below(key string) place { return a.named(key, key) }
+func (a position) below(key string) position { return a.named(key, key) }
 
-func (a place) named(pattern, key string) place {
+func (a position) named(pattern, key string) position {
 	if a.path == "" {
-		return place{pattern, key}
+		return position{pattern, key}
 	}
-	return place{a.path + "." + pattern, a.shown + "." + key}
+	return position{a.path + "." + pattern, a.shown + "." + key}
 }
 
 func (p *parser) report(n *yaml.Node, format string, args ...any) {
@@ -357,7 +357,7 @@ func (p *parser) top(root *yaml.Node) []workload.Container {
 		}
 		return nil
 	}
-	p.at = place{"services", "services"}
+	p.at = position{"services", "services"}
 	var all []workload.Container
 	wanted := make(map[string][]dependency)
 	p.names(services, func(k, v *yaml.Node) {

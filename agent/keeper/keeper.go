@@ -28,11 +28,11 @@ type engine interface {
 	List(ctx context.Context) ([]workload.Found, error)
 	Lost(ctx context.Context) error
 	Digest(ctx context.Context, image string) (string, error)
-	Lacks(ctx context.Context, c workload.Container) error
+	CheckImage(ctx context.Context, c workload.Container) error
 	Pull(ctx context.Context, image, platform string, report func(workload.Progress)) error
 	Health(ctx context.Context, c workload.Container) (workload.Health, error)
 	Test(ctx context.Context, name string, h workload.Health) (good bool, output string)
-	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Place) error
+	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Namespaces) error
 	Wait(ctx context.Context, name string) (int, error)
 	Mark(ctx context.Context, name string, code int) error
 	Relieve(ctx context.Context, name string) error
@@ -47,7 +47,7 @@ type engine interface {
 type network interface {
 	Make(wanted []workload.Network) (map[string]workload.Subnet, error)
 	Prune(wanted []workload.Network) error
-	Attach(id string, at []workload.Address, apart bool) (workload.Place, error)
+	Attach(id string, at []workload.Address, apart bool) (workload.Namespaces, error)
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
@@ -243,7 +243,7 @@ func (k *Keeper) arrange(ctx context.Context, found []workload.Found, former []w
 	k.linkAll(found)
 	k.choose(ctx, found)
 	leave := k.unwanted(found, former)
-	k.placeAll()
+	k.assignAll()
 	// Before anything starts: the table keeps networks apart. What was found running
 	// stays published meanwhile.
 	k.publish = true
@@ -478,7 +478,7 @@ func (k *Keeper) note(e event, u *unit) {
 const startLimit = 2 * time.Minute
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
-	err := k.place(u)
+	err := k.assign(u)
 	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
@@ -554,7 +554,7 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { own = k.health(ctx, c) })
-	var place workload.Place // the node's
+	var place workload.Namespaces // the node's
 	if !c.Shares(rights.HostNetwork) {
 		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.Apart()); err != nil {
 			return 0, workload.Health{}, err

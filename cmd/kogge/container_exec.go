@@ -95,7 +95,7 @@ func (t *target) converse(ctx context.Context, start *apiv1.ExecStart) error {
 		defer restore()
 	}
 	defer takeSignals(&session, cancel)()
-	end, err := client.Converse(before, session)
+	end, err := client.ExecSession(before, session)
 	restore() // before anything is said
 	if err != nil {
 		if cause := context.Cause(before); cause != nil {
