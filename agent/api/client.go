@@ -96,10 +96,10 @@ func verifyNode(chain []*x509.Certificate, name string, genesis *fleet.Genesis) 
 // it was not that of the node.
 func (c *Client) Shown() *x509.Certificate { return c.shown.Load() }
 
-// Meet returns the certificates that whoever answers at address shows, its own first.
-// It has the key of that one; whether it is a node, and of which fleet, is not looked
-// at.
-func Meet(ctx context.Context, address string) ([]*x509.Certificate, error) {
+// PeerCertificates returns the certificates that whoever answers at address shows, its own
+// first. It has the key of that one; whether it is a node, and of which fleet, is not
+// looked at.
+func PeerCertificates(ctx context.Context, address string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
 	raw, err := dial(ctx, address)
@@ -140,7 +140,7 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 // Renew gives the node called name the certificate (DER) that sign makes to follow on
 // its own, which may be over, and returns that.
 func Renew(ctx context.Context, address, name string, genesis *fleet.Genesis, certificate tls.Certificate, sign func(old *x509.Certificate) ([]byte, error)) (*x509.Certificate, error) {
-	chain, err := Meet(ctx, address)
+	chain, err := PeerCertificates(ctx, address)
 	if err != nil {
 		return nil, err
 	}

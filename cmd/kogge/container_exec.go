@@ -14,6 +14,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
 )
 
 // ourFault is the exit code of exec where not the command fails, but we do before it.
@@ -76,19 +77,30 @@ func fromHere(env []string) []string {
 	return all
 }
 
-// converse runs the command. Signals, also that of Ctrl-C, are for the command once it
-// runs.
+// converse calls the node and runs the command.
 func (t *target) converse(ctx context.Context, start *apiv1.ExecStart) error {
-	client, name, err := t.dial()
+	ring, known, err := t.resolve()
 	if err != nil {
 		return exited{ourFault, err}
 	}
-	defer client.Close()
+	err = operate.Call(ctx, ring, t.node, known.Address, notice, func(ctx context.Context, c *api.Client) error {
+		return t.execute(ctx, c, start)
+	})
+	if err != nil && !errors.As(err, new(exited)) {
+		err = exited{ourFault, nodeError(t.node, overHint(t.node, err))}
+	}
+	return err
+}
+
+// execute runs the command. Signals, also that of Ctrl-C, are for the command once it
+// runs.
+func (t *target) execute(ctx context.Context, client *api.Client, start *apiv1.ExecStart) error {
 	before, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	session := api.Session{Start: start, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	restore := func() {}
 	if start.Terminal != nil {
+		var err error
 		if restore, err = ownTerminal(&session); err != nil {
 			return exited{ourFault, err}
 		}
@@ -101,7 +113,7 @@ func (t *target) converse(ctx context.Context, start *apiv1.ExecStart) error {
 		if cause := context.Cause(before); cause != nil {
 			err = cause
 		}
-		return exited{ourFault, nodeError(name, err)}
+		return exited{ourFault, nodeError(t.node, overHint(t.node, err))}
 	}
 	if end.Reason != "" {
 		return exited{int(end.Code), fmt.Errorf("container %s: %s", start.Container, end.Reason)}

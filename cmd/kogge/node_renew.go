@@ -49,8 +49,8 @@ func nodeRenewCommand() *cobra.Command {
 		Use:   "renew [NODE]",
 		Short: "Renew a node's certificate",
 		Long: "Gives a node a certificate for another year, signed with the node CA's key in this folder; with --all each node\n" +
-			"that this computer knows. Any call to a node does so by itself in the last third of a certificate's life, and\n" +
-			"after it has expired: this command is for nodes that are seldom called.",
+			"that this computer knows. In the last third of a certificate's life, and after it has expired, any command that\n" +
+			"calls the node renews it first, and says so: this command is for nodes that are seldom called.",
 		Example: "  kogge node renew n1\n  kogge node renew --all",
 		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -43,7 +43,7 @@ func (e Untold) Unwrap() error { return e.Err }
 func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell func(Notice)) (Adopted, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	chain, err := api.Meet(ctx, address)
+	chain, err := api.PeerCertificates(ctx, address)
 	if err != nil {
 		return Adopted{}, Unanswered{err}
 	}

@@ -81,7 +81,7 @@ func renewFirst(ctx context.Context, k *keyring.Keyring, name, address string, t
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewLimit)
 	defer cancel()
-	chain, err := api.Meet(ctx, address)
+	chain, err := api.PeerCertificates(ctx, address)
 	if err != nil {
 		return nil // the call will say so, in its own words
 	}
