@@ -256,7 +256,7 @@ func (p *parser) names(n *yaml.Node, each func(name, v *yaml.Node)) {
 func (p *parser) pairs(n *yaml.Node, what string, each func(k, v *yaml.Node)) {
 	n = resolve(n)
 	if n.Kind != yaml.MappingNode {
-		p.report(n, "%s has keys and values, this is %s", what, describe(n))
+		p.report(n, "%s: expected keys and values, got %s", what, describe(n))
 		return
 	}
 	own := make(map[string]bool)
@@ -268,7 +268,7 @@ func (p *parser) pairs(n *yaml.Node, what string, each func(k, v *yaml.Node)) {
 			continue
 		}
 		if k.Kind != yaml.ScalarNode {
-			p.report(k, "a key is a plain word")
+			p.report(k, "expected a plain word as a key")
 			continue
 		}
 		if own[k.Value] {
@@ -311,7 +311,7 @@ func (p *parser) merge(m *yaml.Node, own map[string]bool, each func(k, v *yaml.N
 			}
 		}
 	default:
-		p.report(m, "only keys and values can be merged")
+		p.report(m, "only groups of keys and values can be merged")
 	}
 }
 
@@ -334,7 +334,7 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	case yaml.ScalarNode:
 		if n.Tag == "!!null" {
-			return "empty"
+			return "nothing"
 		}
 		return fmt.Sprintf("%q", n.Value)
 	}
@@ -353,7 +353,7 @@ func (p *parser) top(root *yaml.Node) []workload.Container {
 	})
 	if services == nil || services.Tag == "!!null" {
 		if p.reported() == 0 && services == nil && !p.part {
-			p.report(root, "no services: a Compose file has its containers under \"services:\"")
+			p.report(root, "no services: a Compose file lists its containers under \"services:\"")
 		}
 		return nil
 	}
