@@ -54,6 +54,9 @@ func newService(ic *plugin.InitContext) (any, error) {
 	// There is one of us for each container, and nearly always it sleeps. RunShim has set
 	// 40 just before.
 	debug.SetGCPercent(10)
+	if err := hurryRunc(); err != nil {
+		return nil, err
+	}
 	publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err
@@ -67,6 +70,13 @@ func newService(ic *plugin.InitContext) (any, error) {
 		return nil, err
 	}
 	return &service{TTRPCTaskService: s, outputs: make(map[key]*output), held: make(map[key][]*os.File)}, nil
+}
+
+// hurryRunc is for the calls of runc that this process will make: each lives for a few
+// milliseconds, in which a second processor and a collector only cost. None may grow
+// without bounds for that.
+func hurryRunc() error {
+	return errors.Join(os.Setenv("GOMAXPROCS", "1"), os.Setenv("GOGC", "off"), os.Setenv("GOMEMLIMIT", "64MiB"))
 }
 
 // service is containerd's task service, whose containers write into rings.
