@@ -224,6 +224,9 @@ func testNode(t *testing.T, bin string) {
 	t.Log("containers that try everything, and that ask for everything")
 	n.testIsolation(t)
 
+	t.Log("what the shim says of runc is what runc says")
+	n.testFeatures(t)
+
 	t.Log("a reboot: images and volumes are there, everything else is made anew")
 	n.config(t, workloads)
 	n.start(t, "agent")
