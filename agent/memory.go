@@ -31,8 +31,10 @@ const settled = 20 * time.Second
 
 // rest is for when the start is over: collect as usual, and give the node what the
 // start needed.
-func rest() {
-	if totalMemory() < roomy {
+func rest() { restWith(totalMemory()) }
+
+func restWith(memory int64) {
+	if memory < roomy {
 		debug.FreeOSMemory()
 		return
 	}
