@@ -18,7 +18,7 @@ import (
 
 // assessBoot asks whether this boot is good until it is, and tells PID 1. Outside of a
 // node there is no boot, and nobody to tell.
-func assessBoot(ctx context.Context, at places, now *parts) {
+func assessBoot(ctx context.Context, at paths, now *parts) {
 	if _, err := os.Stat(control.Path); err != nil {
 		return
 	}

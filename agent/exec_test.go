@@ -196,7 +196,7 @@ func (e *execs) run(t *testing.T, c *api.Client, edit func(*called), args ...str
 	go func() {
 		defer close(r.done)
 		defer cancel()
-		r.end, r.failed = c.Converse(ctx, r.Session)
+		r.end, r.failed = c.ExecSession(ctx, r.Session)
 	}()
 	t.Cleanup(func() {
 		cancel()

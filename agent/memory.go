@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime/debug"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,13 +25,23 @@ func hurry() {
 // in use.
 const frugal = 40
 
+// settled is how long after its start a process with memory to spare goes on to hurry: by
+// then the first container answers, which a collection would hold up.
+const settled = 20 * time.Second
+
 // rest is for when the start is over: collect as usual, and give the node what the
 // start needed.
-func rest() {
-	if totalMemory() >= roomy {
-		debug.SetGCPercent(100)
+func rest() { restWith(totalMemory()) }
+
+func restWith(memory int64) {
+	if memory < roomy {
+		debug.FreeOSMemory()
+		return
 	}
-	debug.FreeOSMemory()
+	time.AfterFunc(settled, func() {
+		debug.SetGCPercent(100)
+		debug.FreeOSMemory()
+	})
 }
 
 // limitMemory makes the collector work harder as the process nears a part of the

@@ -29,8 +29,8 @@ import (
 	"kogge.example/init/rights"
 )
 
-// places are where the role agent finds things; the defaults are those of a node.
-type places struct {
+// paths are where the role agent finds things; the defaults are those of a node.
+type paths struct {
 	config  string // node.yaml, written by PID 1
 	state   string // STATE: preload/, volumes/
 	run     string // run-time files: workload/, log/, containerd.sock
@@ -44,7 +44,7 @@ type places struct {
 	registries *registry.Store
 }
 
-func (p *places) parse(args []string) error {
+func (p *paths) parse(args []string) error {
 	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
 	flags.StringVar(&p.config, "config", "/run/kogge/node.yaml", "`path` of the settings")
 	flags.StringVar(&p.state, "state", "/state", "`folder` that outlives a boot")
@@ -66,7 +66,7 @@ func (p *places) parse(args []string) error {
 // runAgent is the role agent: settings in, running containers out, until told to
 // stop. Then containers stay, unless the whole node stops.
 func runAgent(ctx context.Context, args []string) error {
-	var at places
+	var at paths
 	if err := at.parse(args); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func runAgent(ctx context.Context, args []string) error {
 
 // attend starts what answers and watches, with or without containers. The function that
 // it returns ends that.
-func attend(ctx context.Context, at places, now *parts) (end func()) {
+func attend(ctx context.Context, at paths, now *parts) (end func()) {
 	slots := installer(at, now)
 	now.events.Add(events.Event{Kind: events.Service, Object: "agent", What: "started", Text: "earlier events are forgotten"})
 	return alongside(ctx,
@@ -252,7 +252,7 @@ func ownContainers(config string) ([]workload.Container, []rights.Allow, error) 
 
 // connect waits for containerd to listen; a dial that fails would only start a
 // pause that grows. It returns nil when ctx ends.
-func connect(ctx context.Context, at places, parent *supervisor) (*engine.Engine, error) {
+func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("boot id: %w", err)

@@ -88,7 +88,7 @@ func build(t *testing.T, bin string) {
 		out, cgo string
 		args     []string
 	}{
-		{"agent", "0", append(slices.Clone(static), "kogge.example/agent")},
+		{"agent", "0", []string{"-trimpath", "-ldflags=-s -w", "-tags=netgo osusergo grpcnotrace no_rdt", "kogge.example/agent"}},
 		{"containerd-shim-runc-v2", "0", []string{"-trimpath", "-ldflags=-s -w", "-tags=netgo osusergo grpcnotrace no_grpc", "kogge.example/agent/shim"}},
 		{"example", "0", append(slices.Clone(static), "kogge.example/agent/example")},
 		{"prober", "0", append(slices.Clone(static), "kogge.example/agent/prober")},
@@ -223,6 +223,9 @@ func testNode(t *testing.T, bin string) {
 
 	t.Log("containers that try everything, and that ask for everything")
 	n.testIsolation(t)
+
+	t.Log("what the shim says of runc is what runc says")
+	n.testFeatures(t)
 
 	t.Log("a reboot: images and volumes are there, everything else is made anew")
 	n.config(t, workloads)

@@ -277,7 +277,7 @@ func pullPlatform(t *testing.T, p *puller) {
 	has := func(platforms ...string) {
 		t.Helper()
 		for _, platform := range []string{"", "linux/amd64", "linux/386"} {
-			err := p.engine.Lacks(t.Context(), workload.Container{Image: name, Platform: platform})
+			err := p.engine.CheckImage(t.Context(), workload.Container{Image: name, Platform: platform})
 			if err != nil && !errors.Is(err, workload.ErrNoImage) || (err == nil) != slices.Contains(platforms, platform) {
 				t.Errorf("platform %q: %v", platform, err)
 			}

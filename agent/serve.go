@@ -71,7 +71,7 @@ func (p *parts) volumes() serve.Volumes {
 
 // serveAPI answers on the API's port until ctx ends. An API that cannot be had is a
 // line in the log, and tried again: containers run without it.
-func serveAPI(ctx context.Context, at places, now *parts, slots *install.Installer) {
+func serveAPI(ctx context.Context, at paths, now *parts, slots *install.Installer) {
 	const again = 10 * time.Second
 	for ctx.Err() == nil {
 		if err := serveOnce(ctx, at, now, slots); err != nil && ctx.Err() == nil {
@@ -81,7 +81,7 @@ func serveAPI(ctx context.Context, at places, now *parts, slots *install.Install
 	}
 }
 
-func serveOnce(ctx context.Context, at places, now *parts, slots *install.Installer) error {
+func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Installer) error {
 	node, err := identity.OpenNode(filepath.Join(at.state, "identity"))
 	if err != nil {
 		return err

@@ -1,12 +1,21 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/typeurl/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"google.golang.org/protobuf/proto"
 
 	"kogge.example/agent/workload"
 )
@@ -48,4 +57,22 @@ func (n *node) testStart(t *testing.T, k *keeping) {
 	}
 	slices.Sort(took)
 	t.Logf("a container from the order to its first answer: median %v of %d (%v to %v)", took[starts/2], starts, took[0], took[starts-1])
+}
+
+// testFeatures asks runc itself for what the shim answers from memory.
+func (n *node) testFeatures(t *testing.T) {
+	said, err := exec.Command(filepath.Join(n.bin, "containerd-shim-runc-v2"), "-info").Output()
+	must(t, err)
+	var info types.RuntimeInfo
+	must(t, proto.Unmarshal(said, &info))
+	ours, err := typeurl.UnmarshalAny(info.Features)
+	must(t, err)
+	text, err := exec.Command(filepath.Join(n.bin, "runc"), "features").Output()
+	must(t, err)
+	var theirs features.Features
+	must(t, json.Unmarshal(text, &theirs))
+	want := &features.Features{Linux: &features.Linux{MountExtensions: theirs.Linux.MountExtensions}}
+	if diff := cmp.Diff(want, ours); diff != "" || !*theirs.Linux.MountExtensions.IDMap.Enabled {
+		t.Errorf("of mounts with mapped owners:\n%s", diff)
+	}
 }

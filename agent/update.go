@@ -15,7 +15,7 @@ import (
 )
 
 // installer is the node's way to its slots.
-func installer(at places, now *parts) *install.Installer {
+func installer(at paths, now *parts) *install.Installer {
 	return &install.Installer{
 		Run: at.run, State: at.state, Image: "/usr/lib/kogge/tuf/root.json", Cmdline: cmdline.File, Facts: osrelease.File,
 		Web: func(url string) (release.Stored, error) {

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdxlib"
 
@@ -295,6 +296,41 @@ func unpackRoot(t *testing.T, path string, o Options) string {
 		t.Fatalf("fsck.erofs: %v\n%s", err, out)
 	}
 	return dir
+}
+
+// TestModulesAreUnsigned looks at every module of root and initramfs: the check of each
+// signature would be paid for at each boot.
+func TestModulesAreUnsigned(t *testing.T) {
+	path, built, o := build(t)
+	trailer := []byte("~Module signature appended~")
+	modules := 0
+	err := filepath.WalkDir(unpackRoot(t, path, o), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".ko" {
+			return err
+		}
+		modules++
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, trailer) {
+			t.Errorf("%s has a signature", path)
+		}
+		return err
+	})
+	if err != nil || modules < 50 {
+		t.Errorf("the root has %d modules (%v)", modules, err)
+	}
+	packed, err := os.ReadFile(built.Initrd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	archive, err := z.DecodeAll(packed, nil)
+	if err != nil || bytes.Count(archive, []byte(".ko\x00")) < 5 || bytes.Contains(archive, trailer) {
+		t.Errorf("the initramfs has %d modules, with a signature: %v (%v)", bytes.Count(archive, []byte(".ko\x00")), bytes.Contains(archive, trailer), err)
+	}
 }
 
 // TestManifest compares the manifest with the files that are really in the root, and

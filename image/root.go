@@ -165,6 +165,9 @@ func (r release) rootEntries(o Options, k *kernel.Kernel, programs program.Set) 
 	if err != nil {
 		return nil, fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
+	if err := noAccelerator(modules); err != nil {
+		return nil, fmt.Errorf("board %s: %w", o.Board.Name, err)
+	}
 	dir := "/lib/modules/" + k.Release
 	for _, m := range modules {
 		entries = append(entries, rootfs.Entry{Path: dir + "/" + m.Path, File: m.File})

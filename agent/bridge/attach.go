@@ -22,20 +22,20 @@ import (
 // none, and without addresses nothing but a loopback. If it is to be apart, all of that
 // belongs to a user namespace of its own. What is there already under these names and
 // still whole is kept, so that a container that is started anew does not pay for it again.
-func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload.Place, error) {
-	p := workload.Place{Net: filepath.Join(b.netns, id)}
+func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload.Namespaces, error) {
+	p := workload.Namespaces{Net: filepath.Join(b.netns, id)}
 	plugs, err := b.plugs(id, at)
 	if err != nil {
-		return workload.Place{}, fmt.Errorf("network of %s: %w", id, err)
+		return workload.Namespaces{}, fmt.Errorf("network of %s: %w", id, err)
 	}
 	if p.Owner, err = b.ownerOf(id); err != nil {
-		return workload.Place{}, err
+		return workload.Namespaces{}, err
 	}
 	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || isNamespace(p.Owner.File)) {
 		return p, nil
 	}
 	if err := b.Detach(id); err != nil {
-		return workload.Place{}, err
+		return workload.Namespaces{}, err
 	}
 	p.Owner = workload.Owner{}
 	if apart {
@@ -45,7 +45,7 @@ func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload
 		err = connect(p, id, plugs)
 	}
 	if err != nil {
-		return workload.Place{}, errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
+		return workload.Namespaces{}, errors.Join(fmt.Errorf("network of %s: %w", id, err), b.Detach(id))
 	}
 	return p, nil
 }
@@ -75,7 +75,7 @@ func whole(file string, plugs []plug) bool {
 	return isNamespace(file)
 }
 
-func connect(at workload.Place, id string, plugs []plug) error {
+func connect(at workload.Namespaces, id string, plugs []plug) error {
 	ns, err := newNamespace(at.Net, at.Owner)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 // node knows that file, and says no or nothing.
 func (s *service) asks(n *yaml.Node) {
 	if s.advise {
-		s.warn(n, "%s: only a node whose node.yaml allows it runs this", s.at.shown)
+		s.warn(n, "%s: only a node whose node.yaml allows this runs it", s.at.shown)
 	}
 }
 
@@ -109,15 +109,15 @@ func (s *service) device(n *yaml.Node, d workload.Device) {
 	why := rights.Device(d.Path)
 	switch {
 	case d.Path == "": // said by now, or an empty text
-		s.report(n, "devices: a path below /dev is wanted here")
+		s.report(n, "devices: expected a path below /dev")
 	case !path.IsAbs(d.Path):
 		s.report(n, "devices: %s: name a device by its path: CDI is not supported on a node", d.Path)
 	case why != "":
 		s.report(n, "devices: %s %s", d.Path, why)
 	case !strings.HasPrefix(path.Clean(d.Target), "/dev/") || strings.ContainsRune(d.Target, 0):
-		s.report(n, "devices: %s: a device lies below /dev of the container, not on %s", d.Path, d.Target)
+		s.report(n, "devices: %s: the target must be below /dev, not %s", d.Path, d.Target)
 	case !access(d.Access):
-		s.report(n, "devices: %s: permissions are of r, w and m, not %q", d.Path, d.Access)
+		s.report(n, "devices: %s: permissions are made of r, w and m, got %q", d.Path, d.Access)
 	default:
 		d.Target = path.Clean(d.Target)
 		s.Rights.Devices = append(s.Rights.Devices, d)
@@ -177,11 +177,11 @@ func (s *service) rights(name *yaml.Node) {
 	}
 	for key := range s.Sysctls {
 		if strings.HasPrefix(key, "net.") && s.Shares(rights.HostNetwork) || !strings.HasPrefix(key, "net.") && s.Shares(rights.HostIPC) {
-			s.report(name, "services.%s: sysctl %s is the node's own where the container shares that namespace", s.ID, key)
+			s.report(name, "services.%s: sysctl %s belongs to the node: the container shares that namespace with it", s.ID, key)
 		}
 	}
 	if s.Shares(rights.HostUTS) && (s.Hostname != s.ID || s.Domainname != "") {
-		s.report(name, "services.%s: with uts: host the host name is the node's own", s.ID)
+		s.report(name, "services.%s: with uts: host the host name is the node's", s.ID)
 	}
 	if s.Shares(rights.HostNetwork) && len(s.attached) > 0 {
 		s.report(name, "services.%s: network_mode: host and networks exclude each other", s.ID)

@@ -156,7 +156,7 @@ type parser struct {
 	advise   bool // there is no node that knows what it allows
 	problems nodeconfig.Problems
 	warnings []nodeconfig.Problem
-	at       place
+	at       position
 	volumes  map[string]string // declared at the top, with the folder's name
 	// declaredNetworks are those of the top level.
 	declaredNetworks map[string]workload.Attachment
@@ -169,15 +169,15 @@ type parser struct {
 }
 
 // place is where the parser stands: path as in [Key], shown with the file's names.
-type place struct{ path, shown string }
+type position struct{ path, shown string }
 
-func (a place) below(key string) place { return a.named(key, key) }
+func (a position) below(key string) position { return a.named(key, key) }
 
-func (a place) named(pattern, key string) place {
+func (a position) named(pattern, key string) position {
 	if a.path == "" {
-		return place{pattern, key}
+		return position{pattern, key}
 	}
-	return place{a.path + "." + pattern, a.shown + "." + key}
+	return position{a.path + "." + pattern, a.shown + "." + key}
 }
 
 func (p *parser) report(n *yaml.Node, format string, args ...any) {
@@ -256,7 +256,7 @@ func (p *parser) names(n *yaml.Node, each func(name, v *yaml.Node)) {
 func (p *parser) pairs(n *yaml.Node, what string, each func(k, v *yaml.Node)) {
 	n = resolve(n)
 	if n.Kind != yaml.MappingNode {
-		p.report(n, "%s has keys and values, this is %s", what, describe(n))
+		p.report(n, "%s: expected keys and values, got %s", what, describe(n))
 		return
 	}
 	own := make(map[string]bool)
@@ -268,7 +268,7 @@ func (p *parser) pairs(n *yaml.Node, what string, each func(k, v *yaml.Node)) {
 			continue
 		}
 		if k.Kind != yaml.ScalarNode {
-			p.report(k, "a key is a plain word")
+			p.report(k, "expected a plain word as a key")
 			continue
 		}
 		if own[k.Value] {
@@ -311,7 +311,7 @@ func (p *parser) merge(m *yaml.Node, own map[string]bool, each func(k, v *yaml.N
 			}
 		}
 	default:
-		p.report(m, "only keys and values can be merged")
+		p.report(m, "only groups of keys and values can be merged")
 	}
 }
 
@@ -334,7 +334,7 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	case yaml.ScalarNode:
 		if n.Tag == "!!null" {
-			return "empty"
+			return "nothing"
 		}
 		return fmt.Sprintf("%q", n.Value)
 	}
@@ -353,11 +353,11 @@ func (p *parser) top(root *yaml.Node) []workload.Container {
 	})
 	if services == nil || services.Tag == "!!null" {
 		if p.reported() == 0 && services == nil && !p.part {
-			p.report(root, "no services: a Compose file has its containers under \"services:\"")
+			p.report(root, "no services: a Compose file lists its containers under \"services:\"")
 		}
 		return nil
 	}
-	p.at = place{"services", "services"}
+	p.at = position{"services", "services"}
 	var all []workload.Container
 	wanted := make(map[string][]dependency)
 	p.names(services, func(k, v *yaml.Node) {

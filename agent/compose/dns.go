@@ -40,9 +40,9 @@ func (s *service) dns(n *yaml.Node) {
 		a, err := netip.ParseAddr(text)
 		switch {
 		case err != nil || a.Zone() != "" || a.IsUnspecified():
-			s.report(item, "dns: %q is no address of a name server", text)
+			s.report(item, "dns: %q is not the address of a name server", text)
 		case a.IsLoopback():
-			s.warn(item, "dns: %s is left out: it is the container itself", text)
+			s.warn(item, "dns: %s is left out: it means the container itself", text)
 		case !slices.Contains(s.DNS, a):
 			s.DNS = append(s.DNS, a)
 		}
@@ -52,7 +52,7 @@ func (s *service) dns(n *yaml.Node) {
 func (s *service) dnsSearch(n *yaml.Node) {
 	s.texts(n, maxDomains, func(item *yaml.Node, text string) {
 		if domain := strings.ToLower(strings.TrimSuffix(text, ".")); domain != "" && !hostName(domain) {
-			s.report(item, "dns_search: %q is no domain", text)
+			s.report(item, "dns_search: %q is not a domain", text)
 			return
 		}
 		s.Search = append(s.Search, text)
@@ -65,7 +65,7 @@ var dnsOption = regexp.MustCompile(`^[a-z0-9-]{1,32}(:[0-9]{1,3})?$`)
 func (s *service) dnsOptions(n *yaml.Node) {
 	s.texts(n, 20, func(item *yaml.Node, text string) {
 		if !dnsOption.MatchString(text) {
-			s.report(item, "dns_opt: %q is no option of resolv.conf", text)
+			s.report(item, "dns_opt: %q is not an option of resolv.conf", text)
 			return
 		}
 		s.DNSOptions = append(s.DNSOptions, text)

@@ -46,7 +46,7 @@ func (p *parser) stores(n *yaml.Node, to map[string]stored) {
 		})
 		one.bad = p.reported() > before
 		if !given && !one.bad && !p.part {
-			p.report(k, "%s: it has no content", p.at.shown)
+			p.report(k, "%s has no content", p.at.shown)
 			one.bad = true
 		}
 		to[k.Value] = one
@@ -58,7 +58,7 @@ func (p *parser) content(n *yaml.Node) []byte {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!binary" {
 		data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
 		if err != nil {
-			p.report(n, "this is no base64: %v", err)
+			p.report(n, "this is not base64: %v", err)
 		}
 		return data
 	}
@@ -93,7 +93,7 @@ func (s *service) store(n *yaml.Node, from map[string]stored, kind string) {
 			s.report(item, "%s: %s %s is not declared under \"%ss:\" at the top", at.shown, kind, m.source, kind)
 			return
 		case m.file.Mode&^0o777 != 0:
-			s.report(item, "%s: mode %#o: only permissions, up to 0777", at.shown, m.file.Mode)
+			s.report(item, "%s: mode %#o: it sets permissions only, up to 0777", at.shown, m.file.Mode)
 			return
 		}
 		target = cmp.Or(target, m.source)
@@ -122,7 +122,7 @@ func (p *parser) mode(n *yaml.Node) uint32 {
 	}
 	mode, err := strconv.ParseUint(digits, base, 12)
 	if err != nil {
-		p.report(n, "a mode is such as 0440, this is %s", describe(n))
+		p.report(n, "expected a mode such as 0440, got %s", describe(n))
 	}
 	return uint32(mode)
 }

@@ -61,7 +61,7 @@ func (s *service) test(n *yaml.Node, h *workload.Health) (off bool) {
 		return false
 	}
 	var words []string
-	s.list(n, "a test", func(item *yaml.Node) { words = append(words, s.text(item)) })
+	s.list(n, "test", func(item *yaml.Node) { words = append(words, s.text(item)) })
 	switch {
 	case len(words) == 0:
 	case words[0] == "NONE" && len(words) == 1:
@@ -73,7 +73,7 @@ func (s *service) test(n *yaml.Node, h *workload.Health) (off bool) {
 		h.Test = shell(words[1])
 		return false
 	}
-	s.report(n, `a test is a line for the shell, ["CMD", PROGRAM, ARGUMENT …], ["CMD-SHELL", LINE] or ["NONE"]`)
+	s.report(n, `test: expected a line for the shell, ["CMD", PROGRAM, ARGUMENT …], ["CMD-SHELL", LINE] or ["NONE"]`)
 	return false
 }
 
@@ -101,7 +101,7 @@ func (s *service) dependsOn(n *yaml.Node) {
 				case "service_completed_successfully":
 					d.Condition = workload.WhenCompleted
 				default:
-					s.report(n, "condition is service_started, service_healthy or service_completed_successfully, this is %s", describe(n))
+					s.report(n, "condition: expected service_started, service_healthy or service_completed_successfully, got %s", describe(n))
 				}
 			},
 			"required": func(n *yaml.Node) { d.Optional = !s.boolean(n) },

@@ -18,7 +18,7 @@ var limits = strings.Fields("as core cpu data fsize locks memlock msgqueue nice 
 func (s *service) ulimits(n *yaml.Node) {
 	s.names(n, func(k, v *yaml.Node) {
 		if !slices.Contains(limits, k.Value) {
-			s.report(k, "ulimits: there is no limit %q; there are %s", k.Value, strings.Join(limits, ", "))
+			s.report(k, "ulimits: unknown limit %q: expected one of %s", k.Value, strings.Join(limits, ", "))
 			return
 		}
 		u := workload.Ulimit{Name: k.Value}
@@ -34,7 +34,7 @@ func (s *service) ulimits(n *yaml.Node) {
 				"hard": func(n *yaml.Node) { u.Hard, hard = value(n), n },
 			})
 			if soft == nil || hard == nil {
-				s.report(k, "%s: it takes both soft and hard", s.at.shown)
+				s.report(k, "%s: set both soft and hard", s.at.shown)
 			}
 		}
 		if s.reported() == before && u.Hard >= 0 && (u.Soft > u.Hard || u.Soft < 0) {
@@ -85,9 +85,9 @@ func (s *service) sysctls(n *yaml.Node) {
 	set := func(at *yaml.Node, name, value string) {
 		switch {
 		case !slices.Contains(sysctls, name):
-			s.report(at, "sysctls: %s is not one that a container can set: only some of its own network and IPC are", name)
+			s.report(at, "sysctls: a container cannot set %s, only some of its own network and IPC namespaces", name)
 		case !sysctlValue.MatchString(value):
-			s.report(at, "sysctls: %s: %q is no value", name, value)
+			s.report(at, "sysctls: %s: %q is not a value", name, value)
 		default:
 			values[name] = value
 		}
@@ -119,7 +119,7 @@ func (s *service) extraHosts(n *yaml.Node) {
 				name, address, found = strings.Cut(text, ":")
 			}
 			if !found {
-				s.report(item, "extra_hosts: NAME=ADDRESS is wanted here, this is %s", describe(item))
+				s.report(item, "extra_hosts: expected NAME=ADDRESS, got %s", describe(item))
 				return
 			}
 			s.extraHost(item, strings.TrimSpace(name), strings.TrimSpace(address))
@@ -140,7 +140,7 @@ func (s *service) extraHosts(n *yaml.Node) {
 func (s *service) extraHost(n *yaml.Node, name, address string) {
 	for part := range strings.SplitSeq(strings.ToLower(name), ".") {
 		if !label(strings.ReplaceAll(part, "_", "-")) || len(name) > 253 {
-			s.report(n, "extra_hosts: %q is no host name", name)
+			s.report(n, "extra_hosts: %q is not a host name", name)
 			return
 		}
 	}
@@ -151,7 +151,7 @@ func (s *service) extraHost(n *yaml.Node, name, address string) {
 	addr, err := netip.ParseAddr(strings.Trim(address, "[]"))
 	switch {
 	case err != nil || addr.Zone() != "":
-		s.report(n, "extra_hosts: %s: %q is no address", name, address)
+		s.report(n, "extra_hosts: %s: %q is not an address", name, address)
 	case len(s.ExtraHosts) == maxHosts:
 		s.report(n, "extra_hosts: more than %d", maxHosts)
 	default:

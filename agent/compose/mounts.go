@@ -79,7 +79,7 @@ func (s *service) tmpfs(n *yaml.Node) {
 			case "mode":
 				mode, err := strconv.ParseUint(value, 8, 12)
 				if err != nil {
-					s.report(item, "tmpfs: %q is no mode", value)
+					s.report(item, "tmpfs: %q is not a mode", value)
 				}
 				t.Mode = uint32(mode)
 			case "uid":
@@ -103,7 +103,7 @@ func (s *service) tmpfs(n *yaml.Node) {
 func (s *service) owner(n *yaml.Node, what, value string) uint32 {
 	id, err := strconv.ParseUint(value, 10, 31)
 	if err != nil {
-		s.report(n, "tmpfs: %s %q is no number", what, value)
+		s.report(n, "tmpfs: %s: %q is not a number", what, value)
 	}
 	return uint32(id)
 }
@@ -111,7 +111,7 @@ func (s *service) owner(n *yaml.Node, what, value string) uint32 {
 func (s *service) tmpfsSize(n *yaml.Node, value string) int64 {
 	var u types.UnitBytes
 	if err := u.DecodeMapstructure(value); err != nil || u <= 0 {
-		s.report(n, "tmpfs: %q is no size", value)
+		s.report(n, "tmpfs: %q is not a size", value)
 		return 0
 	}
 	return int64(u)
@@ -182,7 +182,7 @@ func (s *service) volume(n *yaml.Node, m mount) {
 			s.Tmpfs = append(s.Tmpfs, m.tmpfs)
 		}
 	case m.Type != types.VolumeTypeVolume:
-		s.report(n, "volume: type %q is not supported on a node: volume, tmpfs and bind are", m.Type)
+		s.report(n, "volume: type %q is not supported on a node: use volume, tmpfs or bind", m.Type)
 	case m.Source == "":
 		s.report(n, "volume on %s: give it a name, or use tmpfs", m.Target)
 	case !declared && !s.part:

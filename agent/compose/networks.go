@@ -118,7 +118,7 @@ func (s *service) aliases(n *yaml.Node, a *attached) {
 		switch {
 		case alias == "":
 		case !hostName(alias):
-			s.report(item, "%s: %s is no host name", s.at.shown, describe(item))
+			s.report(item, "%s: %s is not a host name", s.at.shown, describe(item))
 		case len(a.Aliases) == maxAliases:
 			s.report(item, "%s: more than %d", s.at.shown, maxAliases)
 		case !slices.Contains(a.Aliases, alias):
@@ -142,7 +142,7 @@ func hostName(s string) bool {
 func (s *service) containerName(n *yaml.Node) {
 	given := s.text(n)
 	if given != "" && !hostName(strings.ToLower(given)) {
-		s.report(n, "container_name: %s is no host name", describe(n))
+		s.report(n, "container_name: %s is not a host name", describe(n))
 		return
 	}
 	s.known = strings.ToLower(given)
@@ -166,7 +166,7 @@ func (s *service) attach(name *yaml.Node) {
 		return
 	case s.apart:
 		if len(s.Ports) > 0 {
-			s.report(name, "%s: ports, and no network: network_mode is none", s.at.shown)
+			s.report(name, "%s: ports need a network, and network_mode is none", s.at.shown)
 		}
 		return
 	case len(s.attached) == 0:

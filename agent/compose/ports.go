@@ -53,7 +53,7 @@ func (s *service) longPort(n *yaml.Node) {
 		"protocol":  func(v *yaml.Node) { one.Protocol = s.text(v) },
 		"mode": func(v *yaml.Node) {
 			if mode := s.text(v); mode != "host" && mode != "ingress" {
-				s.report(v, "mode is host or ingress, this is %s", describe(v))
+				s.report(v, "mode: expected host or ingress, got %s", describe(v))
 			}
 		},
 	})
@@ -65,7 +65,7 @@ func (s *service) longPort(n *yaml.Node) {
 func (s *service) port(n *yaml.Node, one types.ServicePortConfig) {
 	port := workload.Port{Protocol: workload.Protocol(strings.ToLower(one.Protocol)), Container: uint16(one.Target)}
 	if port.Protocol != workload.TCP && port.Protocol != workload.UDP {
-		s.report(n, "port %d: %s is not supported on a node: tcp and udp are", one.Target, one.Protocol)
+		s.report(n, "port %d: protocol %s is not supported on a node: use tcp or udp", one.Target, one.Protocol)
 		return
 	}
 	if one.Target < 1 || one.Target > 65535 {
@@ -73,19 +73,19 @@ func (s *service) port(n *yaml.Node, one types.ServicePortConfig) {
 		return
 	}
 	if one.Published == "" || one.Published == "0" {
-		s.report(n, "port %d: say which port of the node leads there, such as %d:%d", one.Target, one.Target, one.Target)
+		s.report(n, "port %d: say which port of the node leads to it, such as %d:%d", one.Target, one.Target, one.Target)
 		return
 	}
 	number, err := strconv.ParseUint(one.Published, 10, 16)
 	if err != nil || number == 0 {
-		s.report(n, "port %d: %q is not one port of the node", one.Target, one.Published)
+		s.report(n, "port %d: expected one port of the node, got %q", one.Target, one.Published)
 		return
 	}
 	port.HostPort = uint16(number)
 	if one.HostIP != "" {
 		ip, err := netip.ParseAddr(one.HostIP)
 		if err != nil {
-			s.report(n, "port %d: %q is no address", one.Target, one.HostIP)
+			s.report(n, "port %d: %q is not an address", one.Target, one.HostIP)
 			return
 		}
 		if !ip.Is4() {

@@ -127,7 +127,7 @@ func (s *service) environment(n *yaml.Node) {
 		case v == nil:
 			s.report(n, "environment: %s has no value, and a node has no environment to take it from", k)
 		case k == "" || strings.ContainsAny(k, "\x00=") || strings.ContainsAny(*v, "\x00"):
-			s.report(n, "environment: %q is no variable", k+"="+*v)
+			s.report(n, "environment: %q is not a variable", k+"="+*v)
 		default:
 			s.Env = append(s.Env, k+"="+*v)
 		}
@@ -146,9 +146,9 @@ func (s *service) labels(n *yaml.Node) {
 	for k, v := range m {
 		switch {
 		case strings.HasPrefix(k, ownLabels):
-			s.report(n, "labels: %s: names that begin with %s are the node's own", k, ownLabels)
+			s.report(n, "labels: %s: names that begin with %s are reserved for the node", k, ownLabels)
 		case k == "" || len(k)+len(v) > 4096: // containerd's limit
-			s.report(n, "labels: %q: a label has a name, and with it at most 4096 bytes", k)
+			s.report(n, "labels: %q: a label needs a name, and has at most 4096 bytes with it", k)
 		}
 	}
 	if len(m) > 0 {
@@ -171,10 +171,10 @@ func (s *service) restarts(n *yaml.Node) {
 		}
 		var err error
 		if s.Restart.Max, err = strconv.Atoi(limit); err != nil || s.Restart.Max < 1 {
-			s.report(n, "restart: %q is no number of tries", limit)
+			s.report(n, "restart: %q is not a number of tries", limit)
 		}
 	default:
-		s.report(n, `restart is "no", always, unless-stopped or on-failure[:TRIES], this is %s`, describe(n))
+		s.report(n, `restart: expected "no", always, unless-stopped or on-failure[:TRIES], got %s`, describe(n))
 	}
 }
 
@@ -192,7 +192,7 @@ func (p *parser) host(n *yaml.Node, what string) string {
 func (s *service) user(n *yaml.Node) {
 	u := s.text(n)
 	if u == "" || strings.Count(u, ":") > 1 || strings.ContainsAny(u, " \t\n/") {
-		s.report(n, "user is NAME or ID, with :GROUP if need be, this is %s", describe(n))
+		s.report(n, "user: expected NAME or ID, with :GROUP if needed, got %s", describe(n))
 		return
 	}
 	s.User = u
@@ -202,7 +202,7 @@ func (s *service) groupAdd(n *yaml.Node) {
 	s.list(n, "group_add", func(item *yaml.Node) {
 		g := s.text(item)
 		if g == "" || strings.ContainsAny(g, " \t\n/:") {
-			s.report(item, "a group is a NAME or an ID, this is %s", describe(item))
+			s.report(item, "expected the NAME or ID of a group, got %s", describe(item))
 			return
 		}
 		if !slices.Contains(s.GroupAdd, g) {
@@ -214,7 +214,7 @@ func (s *service) groupAdd(n *yaml.Node) {
 func (s *service) stopSignal(n *yaml.Node) {
 	name := s.text(n)
 	if _, err := signal.ParseSignal(name); err != nil {
-		s.report(n, "stop_signal: there is no signal %s", describe(n))
+		s.report(n, "stop_signal: unknown signal %s", describe(n))
 		return
 	}
 	s.StopSignal = name
@@ -229,7 +229,7 @@ func (s *service) platform(n *yaml.Node) {
 	}
 	switch {
 	case !good:
-		s.report(n, "platform is such as linux/arm64, this is %s", describe(n))
+		s.report(n, "platform: expected one such as linux/arm64, got %s", describe(n))
 	case parts[0] != "linux":
 		s.report(n, "platform %s: a node runs linux", name)
 	default:
@@ -264,7 +264,7 @@ func (s *service) capability(n *yaml.Node, what string, each func(item *yaml.Nod
 		if name != "ALL" {
 			name = strings.TrimPrefix(name, "CAP_")
 			if !slices.Contains(rights.Capabilities, name) {
-				s.report(item, "%s: there is no capability %s", what, name)
+				s.report(item, "%s: unknown capability %s", what, name)
 				return
 			}
 			name = "CAP_" + name
@@ -302,7 +302,7 @@ func (s *service) deploy(n *yaml.Node) {
 		"replicas": s.one,
 		"mode": func(n *yaml.Node) {
 			if mode := s.text(n); mode != "replicated" && mode != "global" {
-				s.report(n, "%s: %s is not supported on a node: use restart: \"no\" for what ends", s.at.shown, describe(n))
+				s.report(n, "%s: %s is not supported on a node: use restart: \"no\" for a container that ends by itself", s.at.shown, describe(n))
 			}
 		},
 		"resources": func(n *yaml.Node) {
@@ -318,7 +318,7 @@ func (s *service) deploy(n *yaml.Node) {
 				case workload.StartFirst, workload.StopFirst:
 					c.Order = order
 				default:
-					s.report(n, "order is start-first or stop-first, this is %s", describe(n))
+					s.report(n, "order: expected start-first or stop-first, got %s", describe(n))
 				}
 			}})
 		},
@@ -338,7 +338,7 @@ func (s *service) restartPolicy(n *yaml.Node) {
 			case "none":
 				r.Policy = workload.No
 			default:
-				s.report(n, "condition is none, on-failure or any, this is %s", describe(n))
+				s.report(n, "condition: expected none, on-failure or any, got %s", describe(n))
 			}
 		},
 		"max_attempts": func(n *yaml.Node) {

@@ -15,12 +15,12 @@ import (
 // text is a scalar with $$ made $. A variable is a problem.
 func (p *parser) text(n *yaml.Node) string {
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
-		p.report(n, "a text is wanted here, this is %s", describe(n))
+		p.report(n, "expected text, got %s", describe(n))
 		return ""
 	}
 	s, ok := dollars(n.Value)
 	if !ok {
-		p.report(n, "a node has no variables: write the value, or $$ for a dollar")
+		p.report(n, "a node has no variables: write the value, or $$ for a dollar sign")
 		return ""
 	}
 	return s
@@ -41,14 +41,14 @@ func (p *parser) boolean(n *yaml.Node) bool {
 	case "false":
 		return false
 	}
-	p.report(n, "this is true or false, not %s", describe(n))
+	p.report(n, "expected true or false, got %s", describe(n))
 	return false
 }
 
 func (p *parser) integer(n *yaml.Node, low, high int64) int64 {
 	i, err := strconv.ParseInt(p.text(n), 10, 64)
 	if err != nil || i < low || i > high {
-		p.report(n, "a number from %d to %d is wanted here, this is %s", low, high, describe(n))
+		p.report(n, "expected a number from %d to %d, got %s", low, high, describe(n))
 		return 0
 	}
 	return i
@@ -58,7 +58,7 @@ func (p *parser) integer(n *yaml.Node, low, high int64) int64 {
 func (p *parser) bytes(n *yaml.Node) int64 {
 	var u types.UnitBytes
 	if err := u.DecodeMapstructure(p.text(n)); err != nil || u < 4096 {
-		p.report(n, "a size of at least 4k is wanted here, such as 64m, this is %s", describe(n))
+		p.report(n, "expected a size of at least 4k, such as 64m, got %s", describe(n))
 		return 0
 	}
 	return int64(u)
@@ -67,7 +67,7 @@ func (p *parser) bytes(n *yaml.Node) int64 {
 func (p *parser) duration(n *yaml.Node, most time.Duration) time.Duration {
 	var d types.Duration
 	if err := d.DecodeMapstructure(p.text(n)); err != nil || d < 0 || time.Duration(d) > most {
-		p.report(n, "a time of at most %s is wanted here, such as 30s, this is %s", most, describe(n))
+		p.report(n, "expected a time of at most %s, such as 30s, got %s", most, describe(n))
 		return 0
 	}
 	return time.Duration(d)
@@ -93,9 +93,9 @@ func (p *parser) cpus(n *yaml.Node, c *workload.Container) {
 	err := v.DecodeMapstructure(p.text(n))
 	switch {
 	case err != nil || !(v >= 0.01 && v <= 1024):
-		p.report(n, "a number of CPUs from 0.01 is wanted here, such as 0.5, this is %s", describe(n))
+		p.report(n, "expected a number of CPUs, 0.01 or more, such as 0.5, got %s", describe(n))
 	case c.CPUs != 0 && c.CPUs != float32(v):
-		p.report(n, "two different limits of cpus")
+		p.report(n, "two different limits on CPUs")
 	default:
 		c.CPUs = float32(v)
 	}
@@ -104,7 +104,7 @@ func (p *parser) cpus(n *yaml.Node, c *workload.Container) {
 func (p *parser) pids(n *yaml.Node, c *workload.Container) {
 	v := p.integer(n, 1, 1<<22) // PID_MAX_LIMIT of the kernel
 	if c.Pids != 0 && v != 0 && c.Pids != v {
-		p.report(n, "two different limits of pids")
+		p.report(n, "two different limits on processes")
 		return
 	}
 	c.Pids = v
@@ -114,7 +114,7 @@ func (p *parser) pids(n *yaml.Node, c *workload.Container) {
 func (p *parser) absolute(n *yaml.Node) string {
 	s := p.text(n)
 	if s != "" && (!path.IsAbs(s) || strings.ContainsRune(s, 0)) {
-		p.report(n, "a path of the container begins with /, this is %s", describe(n))
+		p.report(n, "expected a path in the container that begins with /, got %s", describe(n))
 		return ""
 	}
 	return path.Clean(s)
@@ -126,9 +126,9 @@ func (p *parser) target(n *yaml.Node, s string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(s, "/"), "/")
 	switch {
 	case !path.IsAbs(s) || s == "/":
-		p.report(n, "a mount lies on a path of the container below /, this is %q", s)
+		p.report(n, "expected a path in the container below / to mount on, got %q", s)
 	case strings.ContainsRune(s, 0):
-		p.report(n, "this is no path: %q", s)
+		p.report(n, "%q is not a path", s)
 	case first == "proc" || first == "sys" || s == "/dev" || s == "/etc/hosts" || s == "/etc/resolv.conf" || s == "/etc/hostname":
 		p.report(n, "nothing can be mounted on %s: the node fills it", s)
 	default:
@@ -141,7 +141,7 @@ func (p *parser) target(n *yaml.Node, s string) string {
 func (p *parser) command(n *yaml.Node, to *[]string) {
 	if n.Kind == yaml.SequenceNode {
 		args := []string{}
-		p.list(n, "a command", func(item *yaml.Node) { args = append(args, p.text(item)) })
+		p.list(n, "command", func(item *yaml.Node) { args = append(args, p.text(item)) })
 		if len(args) == 0 {
 			p.report(n, "an empty command: leave it out for the image's")
 		}
@@ -151,7 +151,7 @@ func (p *parser) command(n *yaml.Node, to *[]string) {
 	var c types.ShellCommand
 	s := p.text(n)
 	if err := c.DecodeMapstructure(s); err != nil || len(c) == 0 {
-		p.report(n, "this is no command line: %s", describe(n))
+		p.report(n, "%s is not a command line", describe(n))
 		return
 	}
 	*to = c
@@ -164,10 +164,10 @@ func (p *parser) list(n *yaml.Node, what string, each func(*yaml.Node)) {
 		for _, item := range n.Content {
 			each(resolve(item))
 		}
-	case n.Kind == yaml.ScalarNode && n.Tag != "!!null" && (what == "tmpfs" || what == "a test"):
+	case n.Kind == yaml.ScalarNode && n.Tag != "!!null" && (what == "tmpfs" || what == "test"):
 		each(n)
 	default:
-		p.report(n, "%s is a list, this is %s", what, describe(n))
+		p.report(n, "%s: expected a list, got %s", what, describe(n))
 	}
 }
 

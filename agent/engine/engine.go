@@ -90,7 +90,7 @@ type Engine struct {
 	paths  Paths
 	boot   string
 	client *client.Client
-	turns  *turns // of health checks and commands that are starting
+	turns  *limiter // of health checks and commands that are starting
 	execs  *execs
 	pulls  pulls
 	wants  func() ([]workload.Container, error)
@@ -108,7 +108,7 @@ func Connect(p Paths, boot string) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
-	return &Engine{paths: p, boot: boot, client: c, turns: newTurns(), execs: newExecs()}, nil
+	return &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}, nil
 }
 
 // connectLimit is for one try; the Keeper tries again.
@@ -243,7 +243,7 @@ func (e *Engine) Digest(ctx context.Context, name string) (string, error) {
 // Start makes and starts an instance of c that is not there: a fresh root file system,
 // the spec, the task, in the namespaces of a place. When it fails,
 // what it made is left for Remove.
-func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Place) error {
+func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Namespaces) error {
 	ctx = e.context(ctx)
 	if err := runsHere(c.Platform); err != nil {
 		return err
@@ -314,9 +314,9 @@ func platformOf(platform string) platforms.MatchComparer {
 	return platforms.OnlyStrict(p)
 }
 
-// Lacks returns an error that wraps [workload.ErrNoImage] unless the node has the image of c, for
+// CheckImage returns an error that wraps [workload.ErrNoImage] unless the node has the image of c, for
 // the platform of c; [registry.ErrPlatform], if it cannot run what is for that.
-func (e *Engine) Lacks(ctx context.Context, c workload.Container) error {
+func (e *Engine) CheckImage(ctx context.Context, c workload.Container) error {
 	if err := runsHere(c.Platform); err != nil {
 		return err
 	}

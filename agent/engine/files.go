@@ -52,9 +52,9 @@ func (e *Engine) given(name string, n int) string {
 	return filepath.Join(e.paths.Files, name, "given", strconv.Itoa(n))
 }
 
-// give writes c's configs and secrets, anew for each start. Their folder lies in memory
+// writeConfigs writes c's configs and secrets, anew for each start. Their folder lies in memory
 // and nobody but root may enter it: a container sees the file itself, mounted.
-func (e *Engine) give(c workload.Container, name string) error {
+func (e *Engine) writeConfigs(c workload.Container, name string) error {
 	folder := filepath.Join(e.paths.Files, name, "given")
 	if err := os.RemoveAll(folder); err != nil {
 		return fmt.Errorf("files of %s: %w", c.ID, err)
@@ -91,7 +91,7 @@ func write(path string, f workload.File) error {
 // RemoveFiles removes what WriteFiles and Prepare wrote for an instance; none is no
 // error.
 func (e *Engine) RemoveFiles(name string) error {
-	if err := e.unhold(name); err != nil {
+	if err := e.unmountBinds(name); err != nil {
 		return fmt.Errorf("files of %s: %w", name, err)
 	}
 	if err := os.RemoveAll(filepath.Join(e.paths.Files, name)); err != nil {

@@ -148,22 +148,22 @@ func (e *Engine) held(name string, n int) string {
 	return filepath.Join(e.paths.Binds, name, strconv.Itoa(n))
 }
 
-// hold finds the files and folders of the node that c gets and mounts them at places of
+// bindMounts finds the files and folders of the node that c gets and mounts them at places of
 // ours, from where runc takes them: whatever another container that may write there does
 // to the path meanwhile, it is what was found, and no symbolic link was on the way.
-func (e *Engine) hold(c workload.Container, name string) error {
-	if err := e.unhold(name); err != nil {
+func (e *Engine) bindMounts(c workload.Container, name string) error {
+	if err := e.unmountBinds(name); err != nil {
 		return err
 	}
 	for i, b := range c.Rights.Binds {
-		if err := e.holdOne(b.Path, e.held(name, i)); err != nil {
+		if err := e.bindMount(b.Path, e.held(name, i)); err != nil {
 			return fmt.Errorf("bind of %s: %w", b.Path, err)
 		}
 	}
 	return nil
 }
 
-func (e *Engine) holdOne(path, place string) error {
+func (e *Engine) bindMount(path, place string) error {
 	if why := rights.Bindable(path); why != "" {
 		return errors.New(why)
 	}
@@ -229,9 +229,9 @@ func open(at int, path string) (int, error) {
 	return fd, err
 }
 
-// unhold lets go of what hold mounted for an instance. Nothing is removed but our own
+// unmountBinds lets go of what hold mounted for an instance. Nothing is removed but our own
 // places: what is still mounted on one stops it.
-func (e *Engine) unhold(name string) error {
+func (e *Engine) unmountBinds(name string) error {
 	folder := filepath.Join(e.paths.Binds, name)
 	places, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -35,7 +35,7 @@ var withheld = []string{"CAP_NET_RAW"}
 // paths and the 14 capabilities that are usual, but neither seccomp nor limits nor
 // a cgroup namespace. The order counts: the image first, then what was asked for,
 // then what nobody is asked about.
-func (e *Engine) spec(c workload.Container, name string, img client.Image, at workload.Place) []oci.SpecOpts {
+func (e *Engine) spec(c workload.Container, name string, img client.Image, at workload.Namespaces) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithoutRunMount, // an image may have a /run of its own
 		withImage(c, img),
@@ -276,10 +276,10 @@ func (e *Engine) Prepare(c workload.Container, name string) error {
 	if err := e.Volumes(c); err != nil {
 		return err
 	}
-	if err := e.hold(c, name); err != nil {
+	if err := e.bindMounts(c, name); err != nil {
 		return err
 	}
-	return e.give(c, name)
+	return e.writeConfigs(c, name)
 }
 
 // Volumes makes the folders of c's volumes. They are never removed here.

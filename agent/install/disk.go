@@ -92,7 +92,7 @@ func (i *Installer) openDisk() (*disk, error) {
 		return nil, err
 	}
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
-	d.Schema = memory.Schema(release.StateSchema)
+	d.Schema = release.StateSchema
 	facts, err := osrelease.Read(i.Facts)
 	if err != nil {
 		log.Printf("agent: update: %v", err) // 0 is a release that does not say its counter

@@ -227,7 +227,7 @@ func partsOf(r *release.Release) slot.Release {
 	f := r.Facts
 	s := slot.Release{
 		Version: f.Version, Digest: r.Digest, Board: f.Board, Counter: f.Counter, Verity: r.Verity(),
-		Schema: memory.Schema(f.Schema),
+		Schema: f.Schema,
 	}
 	for _, p := range f.Parts {
 		s.Parts = append(s.Parts, slot.Part{

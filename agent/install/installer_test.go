@@ -134,7 +134,7 @@ func TestRefused(t *testing.T) {
 		{name: "other board", source: makeRelease(t, "1.1", 2, wish{board: "pc-x86_64"}).open(t), want: "board"},
 		{name: "expired", source: makeRelease(t, "1.1", 2, wish{expires: created.AddDate(0, 0, -1)}).open(t), want: "expired"},
 		{name: "too large", source: makeRelease(t, "1.1", 2, wish{blocks: 2100}).open(t), want: "slot is 8 MiB"},
-		{name: "schema", source: makeRelease(t, "1.1", 2, wish{schema: release.Schema{Reads: [2]int{2, 3}, Writes: 3}}).open(t), want: "reads 2 to 3"},
+		{name: "schema", source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{2, 3}, Writes: 3}}).open(t), want: "reads 2 to 3"},
 		{name: "nobody is trusted", edit: func(m *machine) { m.Image = m.part("nothing") }, source: good.open(t), want: "trusts no keys for releases"},
 		{name: "several voters", edit: func(m *machine) { m.write("state/kogge/ledger", "") }, source: good.open(t), want: "certificate of their vote"},
 		{name: "voters that nobody can count", edit: func(m *machine) {

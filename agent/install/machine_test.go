@@ -73,7 +73,7 @@ type wish struct {
 	expires time.Time
 	roots   [][]byte // default: rootOf(maker, 1, maker)
 	targets string   // default: maker
-	schema  release.Schema
+	schema  memory.Schema
 }
 
 // makeRelease makes a release whose bytes follow from its version.

@@ -14,7 +14,7 @@ import (
 // without asking anybody. report is told how far it is. The pull has no limit of its
 // own: one that stalls ends itself.
 func (k *Keeper) fetch(ctx context.Context, c workload.Container, report func(workload.Progress)) error {
-	err := k.Engine.Lacks(ctx, c)
+	err := k.Engine.CheckImage(ctx, c)
 	if !errors.Is(err, workload.ErrNoImage) {
 		return err
 	}

@@ -19,7 +19,7 @@ func (f *fakeEngine) Pull(context.Context, string, string, func(workload.Progres
 // errMissing is what a registry's client says.
 var errMissing = errors.New("not in the registry")
 
-func (f *fakeEngine) Lacks(ctx context.Context, c workload.Container) error {
+func (f *fakeEngine) CheckImage(ctx context.Context, c workload.Container) error {
 	_, err := f.Digest(ctx, c.Image)
 	return err
 }

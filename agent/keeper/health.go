@@ -99,7 +99,7 @@ func (k *Keeper) health(ctx context.Context, c workload.Container) workload.Heal
 
 // inspect does what Check.Step says about an event of u's health check.
 func (k *Keeper) inspect(ctx context.Context, u *unit, e event) {
-	defer k.weigh(ctx, u)
+	defer k.considerHandover(ctx, u)
 	if len(u.health.Test) == 0 {
 		return
 	}

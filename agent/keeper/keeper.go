@@ -11,7 +11,6 @@ package keeper
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"sync"
@@ -28,11 +27,11 @@ type engine interface {
 	List(ctx context.Context) ([]workload.Found, error)
 	Lost(ctx context.Context) error
 	Digest(ctx context.Context, image string) (string, error)
-	Lacks(ctx context.Context, c workload.Container) error
+	CheckImage(ctx context.Context, c workload.Container) error
 	Pull(ctx context.Context, image, platform string, report func(workload.Progress)) error
 	Health(ctx context.Context, c workload.Container) (workload.Health, error)
 	Test(ctx context.Context, name string, h workload.Health) (good bool, output string)
-	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Place) error
+	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Namespaces) error
 	Wait(ctx context.Context, name string) (int, error)
 	Mark(ctx context.Context, name string, code int) error
 	Relieve(ctx context.Context, name string) error
@@ -47,7 +46,7 @@ type engine interface {
 type network interface {
 	Make(wanted []workload.Network) (map[string]workload.Subnet, error)
 	Prune(wanted []workload.Network) error
-	Attach(id string, at []workload.Address, apart bool) (workload.Place, error)
+	Attach(id string, at []workload.Address, apart bool) (workload.Namespaces, error)
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
@@ -146,9 +145,6 @@ type event struct {
 	name   string             // of the old instance that it is about
 }
 
-// reconnect is the pause before containerd is asked again.
-const reconnect = 500 * time.Millisecond
-
 func (k *Keeper) init() {
 	k.made.Do(func() {
 		k.changed = make(chan struct{}, 1)
@@ -191,147 +187,6 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// rest is the pause before the next session. It returns false when ctx ends.
-func (k *Keeper) rest(ctx context.Context) bool {
-	over := time.After(reconnect)
-	for {
-		k.report()
-		select {
-		case <-ctx.Done():
-			return false
-		case <-over:
-			return true
-		case <-k.changed:
-			k.revise(ctx, nil) // the next session finds what is there
-		case r := <-k.requests:
-			k.take(ctx, r, false)
-		}
-	}
-}
-
-// session lasts as long as containerd does: it finds out what is there, makes it
-// what is wanted and keeps it so. It returns why it had to end.
-func (k *Keeper) session(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer k.workers.Wait()
-	defer cancel()
-	found, err := k.Engine.List(ctx)
-	if err != nil {
-		return err
-	}
-	k.trouble = ""
-	k.events = make(chan event)
-	k.workers.Go(func() {
-		if err := k.Engine.Lost(ctx); err != nil {
-			k.send(ctx, event{kind: Lost, err: err})
-		}
-	})
-	k.leaving = make(map[string]workload.Record)
-	k.subnets = make(map[string]workload.Subnet)
-	for _, u := range k.units {
-		u.now.At = nil
-	}
-	k.arrange(ctx, found, nil)
-	return k.loop(ctx)
-}
-
-// arrange goes from what is there to what is wanted: for the units that wait, all of
-// them in a new session, and for what nobody wants, former among it.
-func (k *Keeper) arrange(ctx context.Context, found []workload.Found, former []workload.Record) {
-	k.linkAll(found)
-	k.choose(ctx, found)
-	leave := k.unwanted(found, former)
-	k.placeAll()
-	// Before anything starts: the table keeps networks apart. What was found running
-	// stays published meanwhile.
-	k.publish = true
-	k.publishPorts()
-	k.sweep(ctx, leave)
-	k.adopt(ctx)
-	k.refresh()
-}
-
-func (k *Keeper) loop(ctx context.Context) error {
-	tick := time.NewTicker(k.Tick)
-	defer tick.Stop()
-	for {
-		k.publishPorts()
-		k.report()
-		var timer <-chan time.Time
-		if next, ok := k.next(); ok {
-			timer = time.After(next.Sub(k.Now()))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case e := <-k.events:
-			if k.stale(e) {
-				continue
-			}
-			switch e.kind {
-			case Lost:
-				return e.err
-			case swept:
-				k.tidy(e.name)
-			default:
-				k.handle(ctx, e)
-			}
-		case <-k.changed:
-			if err := k.change(ctx); err != nil {
-				return err
-			}
-		case r := <-k.requests:
-			k.take(ctx, r, true)
-		case <-timer:
-			for id, u := range k.units {
-				e := event{id: id, kind: Timer}
-				if u.State == workload.Running {
-					k.step(ctx, event{id: id, health: Due})
-				}
-				k.step(ctx, e)
-			}
-			k.advance(ctx)
-		case <-tick.C:
-			k.refresh()
-		}
-	}
-}
-
-// stale says whether e is about a run that is over, or a container that is not wanted
-// any more.
-func (k *Keeper) stale(e event) bool {
-	if e.id == "" {
-		return false
-	}
-	u := k.units[e.id]
-	return u == nil || e.run != 0 && e.run != u.run || e.name != "" && (u.old == nil || e.name != u.old.Name)
-}
-
-// next is when a pause ends or a test is due, whichever comes first.
-func (k *Keeper) next() (earliest time.Time, ok bool) {
-	for _, u := range k.units {
-		var all [3]time.Time
-		switch {
-		case u.State == workload.Backoff || u.State == workload.Stopping:
-			all[0] = u.NotBefore
-		case u.State == workload.Running && !u.check.Testing:
-			all[0] = u.check.Next
-		}
-		switch {
-		case u.Old == Draining || u.Old == Leaving:
-			all[1] = u.Until
-		case u.Old == Serving && u.State == workload.Running && len(u.health.Test) == 0:
-			all[2] = u.Since.Add(drain)
-		}
-		for _, t := range all {
-			if !t.IsZero() && (!ok || t.Before(earliest)) {
-				earliest, ok = t, true
-			}
-		}
-	}
-	return earliest, ok
 }
 
 func exit(id string, code int) event {
@@ -471,117 +326,6 @@ func (k *Keeper) note(e event, u *unit) {
 	case workload.Replacing:
 		log.Printf("container %s: %s has to go first", e.id, u.old.Name)
 	}
-}
-
-// startLimit is generous: a slow disk unpacks nothing here, but a slow machine
-// runs three programs.
-const startLimit = 2 * time.Minute
-
-func (k *Keeper) start(ctx context.Context, u *unit) {
-	err := k.place(u)
-	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
-	whole, cancel := context.WithCancel(ctx)
-	u.cancel = cancel
-	k.workers.Go(func() {
-		defer cancel()
-		if err == nil {
-			err = workload.Denied(c, k.Allow)
-		}
-		// Before what is left of it goes: of a pull that fails nobody should notice.
-		if err == nil {
-			err = k.fetch(whole, c, func(p workload.Progress) { k.send(ctx, event{id: c.ID, run: run, pull: &p}) })
-		}
-		if err == nil && old && !c.Beside(k.health(whole, c)) {
-			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
-			return
-		}
-		var took time.Duration
-		var check workload.Health
-		if err == nil {
-			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
-			defer done()
-			took, check, err = k.begin(limited, c, i, v)
-		}
-		if err != nil {
-			k.send(ctx, event{id: c.ID, run: run, kind: StartFailed, err: err})
-			return
-		}
-		k.send(ctx, event{id: c.ID, run: run, kind: Started, took: took, check: check})
-	})
-}
-
-// drop takes a container away at an operator's request.
-func (k *Keeper) drop(ctx context.Context, u *unit) {
-	id, run, all := u.want.ID, u.run, u.records()
-	var locks []func() func()
-	for _, r := range all {
-		locks = append(locks, k.locks.queue(r.Name))
-	}
-	k.workers.Go(func() {
-		errs := make([]error, len(all))
-		var both sync.WaitGroup
-		for i, r := range all {
-			both.Go(func() { errs[i] = k.takeAway(ctx, r, locks[i]) })
-		}
-		both.Wait()
-		if err := errors.Join(errs...); err != nil {
-			k.send(ctx, event{id: id, run: run, kind: RemoveFailed, err: err})
-			return
-		}
-		k.send(ctx, event{id: id, run: run, kind: Removed})
-	})
-}
-
-// begin takes away what is left of the instance i of c and starts it. took is the time
-// from there to the running process: container, network, task.
-func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Instance, v workload.View) (took time.Duration, check workload.Health, err error) {
-	defer k.locks.queue(i.Name)()()
-	if err := ctx.Err(); err != nil {
-		return 0, workload.Health{}, err // given up: what follows in the queue has nothing to take away
-	}
-	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
-		return 0, workload.Health{}, err
-	}
-	began := time.Now()
-	if err := k.Engine.Prepare(c, i.Name); err != nil {
-		return 0, workload.Health{}, err
-	}
-	if err := k.Engine.WriteFiles(c, i.Name, v); err != nil {
-		return 0, workload.Health{}, err
-	}
-	// Beside the start: it reads the image's configuration.
-	var own workload.Health
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	beside.Go(func() { own = k.health(ctx, c) })
-	var place workload.Place // the node's
-	if !c.Shares(rights.HostNetwork) {
-		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.Apart()); err != nil {
-			return 0, workload.Health{}, err
-		}
-	}
-	if err := k.Engine.Start(ctx, c, i, place); err != nil {
-		return 0, workload.Health{}, err
-	}
-	took = time.Since(began)
-	beside.Wait()
-	return took, own, nil
-}
-
-// watch waits for the exit of a running container; ctx is that of its run. When
-// waiting itself fails, only a look at everything tells whether the container is gone
-// or containerd is.
-func (k *Keeper) watch(ctx context.Context, u *unit) {
-	id, name, run := u.want.ID, u.now.Name, u.run
-	k.workers.Go(func() {
-		code, err := k.Engine.Wait(ctx, name)
-		e := exit(id, code)
-		if err != nil {
-			e = event{id: id, kind: Lost, err: err}
-		}
-		e.run = run
-		k.send(ctx, e)
-	})
 }
 
 // send gives up when the session does.

@@ -84,7 +84,7 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 	return "sha256:" + image + f.images[image], nil
 }
 
-func (f *fakeEngine) Start(ctx context.Context, c workload.Container, i workload.Instance, _ workload.Place) error {
+func (f *fakeEngine) Start(ctx context.Context, c workload.Container, i workload.Instance, _ workload.Namespaces) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.do(ctx, "start %s%s", i.Name, places(i.At)); err != nil {
@@ -259,11 +259,11 @@ func (n *fakeNetwork) Prune(wanted []workload.Network) error {
 	return nil
 }
 
-func (n *fakeNetwork) Attach(id string, _ []workload.Address, _ bool) (workload.Place, error) {
+func (n *fakeNetwork) Attach(id string, _ []workload.Address, _ bool) (workload.Namespaces, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.attached[id] = true
-	return workload.Place{Net: "/netns/" + id}, nil
+	return workload.Namespaces{Net: "/netns/" + id}, nil
 }
 
 func (n *fakeNetwork) Detach(id string) error {

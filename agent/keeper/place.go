@@ -72,16 +72,16 @@ func (k *Keeper) linkAll(found []workload.Found) {
 	}
 }
 
-// placeAll gives every container that has no places on its networks free ones. One that
+// assignAll gives every container that has no places on its networks free ones. One that
 // gets none says so when it is to start. One that is still where it was has its places
 // until its next start.
-func (k *Keeper) placeAll() {
+func (k *Keeper) assignAll() {
 	for _, id := range k.ids {
 		u := k.units[id]
 		if u.State != workload.Waiting && len(u.now.At) > 0 {
 			continue
 		}
-		if err := k.place(u); err != nil {
+		if err := k.assign(u); err != nil {
 			log.Printf("container %s: %v", id, err)
 		}
 	}
@@ -120,8 +120,8 @@ func (k *Keeper) used() map[netip.Addr]bool {
 	return used
 }
 
-// place gives u a place on each of its networks, if it has none.
-func (k *Keeper) place(u *unit) error {
+// assign gives u a place on each of its networks, if it has none.
+func (k *Keeper) assign(u *unit) error {
 	if slices.EqualFunc(u.now.At, u.want.Networks, func(a workload.Address, b workload.Attachment) bool { return a.Network == b.Network }) {
 		return nil
 	}

@@ -22,8 +22,8 @@ func fitness(tested bool, h workload.HealthState, since, now time.Time) Event {
 	return ""
 }
 
-// weigh lets a new instance take over from the old one, or takes it away again.
-func (k *Keeper) weigh(ctx context.Context, u *unit) {
+// considerHandover lets a new instance take over from the old one, or takes it away again.
+func (k *Keeper) considerHandover(ctx context.Context, u *unit) {
 	if u.State != workload.Running || u.Old != Serving {
 		return
 	}

@@ -120,7 +120,7 @@ func TestStopDuringStart(t *testing.T) {
 // blockedEngine starts nothing.
 type blockedEngine struct{ *fakeEngine }
 
-func (b *blockedEngine) Start(ctx context.Context, _ workload.Container, _ workload.Instance, _ workload.Place) error {
+func (b *blockedEngine) Start(ctx context.Context, _ workload.Container, _ workload.Instance, _ workload.Namespaces) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

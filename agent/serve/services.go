@@ -101,7 +101,7 @@ func (s *nodeService) Adopt(ctx context.Context, r *connect.Request[apiv1.AdoptR
 	}
 	answer := &apiv1.AdoptResponse{Hostname: s.machine.Hostname()}
 	if len(r.Msg.Certificate) > 0 {
-		err := spares(ctx, r.Msg.Revoked)
+		err := notOwnKey(ctx, r.Msg.Revoked)
 		if err == nil {
 			err = s.node.AdoptKnowing(r.Msg.Revoked, r.Msg.Certificate)
 		}
@@ -132,7 +132,7 @@ func (s *nodeService) Renew(_ context.Context, r *connect.Request[apiv1.RenewReq
 }
 
 func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.RevokeRequest]) (*connect.Response[apiv1.RevokeResponse], error) {
-	err := spares(ctx, r.Msg.Keys)
+	err := notOwnKey(ctx, r.Msg.Keys)
 	if err == nil {
 		err = s.node.Revoke(r.Msg.Keys...)
 	}
@@ -143,9 +143,9 @@ func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.Revok
 	return connect.NewResponse(&apiv1.RevokeResponse{}), nil
 }
 
-// spares wants that the caller's own key is not among keys: with it he might lock the
+// notOwnKey wants that the caller's own key is not among keys: with it he might lock the
 // last admin out.
-func spares(ctx context.Context, keys []string) error {
+func notOwnKey(ctx context.Context, keys []string) error {
 	if peer := door.Caller(ctx); slices.Contains(keys, peer.Key) {
 		return fmt.Errorf("revoke key %s: it is your own", fleet.Short(peer.Key))
 	}

@@ -94,9 +94,9 @@ func updating(t *testing.T, update func(context.Context, install.Order, func(ins
 	return c, ring
 }
 
-// TestBring has a node read a release from its caller: some of it twice, some of it not
+// TestSendRelease has a node read a release from its caller: some of it twice, some of it not
 // to its end, and from the middle on.
-func TestBring(t *testing.T) {
+func TestSendRelease(t *testing.T) {
 	s := &shelf{index: []byte(strings.Repeat("an index ", 20_000)), blobs: map[digest.Digest][]byte{}}
 	small, large, none := s.add(1), s.add(3<<20+17), s.add(0)
 	var order install.Order
@@ -131,7 +131,7 @@ func TestBring(t *testing.T) {
 		return nil
 	})
 	var steps []string
-	err := c.Bring(timeout(t), &apiv1.UpdateStart{Reboot: apiv1.Reboot_REBOOT_MANUAL}, s, func(s *apiv1.UpdateStep) error {
+	err := c.SendRelease(timeout(t), &apiv1.UpdateStart{Reboot: apiv1.Reboot_REBOOT_MANUAL}, s, func(s *apiv1.UpdateStep) error {
 		steps = append(steps, s.Step)
 		return nil
 	})
@@ -162,7 +162,7 @@ func TestBringFails(t *testing.T) {
 		if src != nil {
 			from = src
 		}
-		return c.Bring(timeout(t), start, from, func(*apiv1.UpdateStep) error { return nil })
+		return c.SendRelease(timeout(t), start, from, func(*apiv1.UpdateStep) error { return nil })
 	}
 
 	update = func(_ context.Context, o install.Order) error {
@@ -215,7 +215,7 @@ func TestBringFails(t *testing.T) {
 		heard <- err
 		return err
 	}
-	if err := c.Bring(ctx, &apiv1.UpdateStart{}, &slow{s}, func(*apiv1.UpdateStep) error { return nil }); err == nil {
+	if err := c.SendRelease(ctx, &apiv1.UpdateStart{}, &slow{s}, func(*apiv1.UpdateStep) error { return nil }); err == nil {
 		t.Error("left, and no error")
 	}
 	if err := <-heard; err == nil || strings.Contains(err.Error(), "before") {
@@ -266,7 +266,7 @@ func TestReasonOf(t *testing.T) {
 		c, _ := updating(t, func(context.Context, install.Order, func(install.Step)) error {
 			return fmt.Errorf("%w: release 1.1: %w", install.ErrRefused, test.err)
 		})
-		err := c.Bring(timeout(t), &apiv1.UpdateStart{From: "usb:"}, nil, func(*apiv1.UpdateStep) error { return nil })
+		err := c.SendRelease(timeout(t), &apiv1.UpdateStart{From: "usb:"}, nil, func(*apiv1.UpdateStep) error { return nil })
 		if connect.CodeOf(err) != connect.CodeFailedPrecondition || api.ReasonOf(err) != test.want || !strings.Contains(err.Error(), test.err.Error()) {
 			t.Errorf("%v: the caller gets reason %s, want %s: %v", test.err, api.ReasonOf(err), test.want, err)
 		}

@@ -61,9 +61,9 @@ type Publish struct {
 	To       netip.AddrPort // the container
 }
 
-// Place is where a container is started: the file of its network namespace and the user
-// namespace that this belongs to. The zero Place is the node's own.
-type Place struct {
+// Namespaces are those that a container is started in: the file of its network namespace,
+// and the user namespace that this belongs to. Zero are the node's own.
+type Namespaces struct {
 	Net   string
 	Owner Owner
 }

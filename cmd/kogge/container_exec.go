@@ -106,7 +106,7 @@ func (t *target) execute(ctx context.Context, client *api.Client, start *apiv1.E
 		defer restore()
 	}
 	defer takeSignals(&session, cancel)()
-	end, err := client.Converse(before, session)
+	end, err := client.ExecSession(before, session)
 	restore() // before anything is said
 	if err != nil {
 		if cause := context.Cause(before); cause != nil {

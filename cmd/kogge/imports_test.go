@@ -3,8 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -70,6 +77,169 @@ func arrows(t *testing.T, format string, doors map[string][]string) {
 	}
 }
 
+// worlds are what lies outside of this program, each with the packages that are its door:
+// nobody else imports what begins with one of these paths.
+var worlds = []struct {
+	paths []string
+	doors []string
+}{
+	// Of containerd's repository, the package that makes user namespaces talks to nobody.
+	{[]string{"github.com/containerd/containerd/v2/pkg/sys"}, []string{"agent/bridge", "agent/engine", "agent/containerd", "agent/registry", "agent/shim"}},
+	// containerd: its client, its server, the registries' protocol, the shim.
+	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/containerd", "agent/registry", "agent/shim"}},
+	// The kernel's networks: those of containers, and the node's own.
+	{[]string{"github.com/vishvananda/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
+	{[]string{"go.etcd.io/etcd/"}, []string{"agent/etcd"}},
+	// The boot partition, while the node runs.
+	{[]string{program.Module + "/update/bootpart"}, []string{"init", "agent/install"}},
+}
+
+// TestDoors wants each world to be entered by its doors alone.
+func TestDoors(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, program.Module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	used := make(map[string]bool)
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		pkg, _ := inside(f[0])
+		for _, w := range worlds {
+			i := slices.IndexFunc(f[1:], func(path string) bool { return below(path, w.paths) })
+			switch {
+			case i < 0:
+			case slices.Contains(w.doors, pkg):
+				used[pkg] = true
+				f = slices.DeleteFunc(f, func(path string) bool { return below(path, w.paths) })
+			default:
+				t.Errorf("package %s imports %s: the doors there are %v", pkg, f[1+i], w.doors)
+			}
+		}
+	}
+	if len(used) < 7 {
+		t.Errorf("of the doors only these are used: %v", slices.Sorted(maps.Keys(used)))
+	}
+}
+
+// below says whether path is one of paths, or a package below it.
+func below(path string, paths []string) bool {
+	return slices.ContainsFunc(paths, func(p string) bool { return path == p || strings.HasPrefix(path, strings.TrimSuffix(p, "/")+"/") })
+}
+
+// TestDescriptions wants what only says what a thing is, and whoever talks of it, to reach
+// no door, however many packages lie between.
+func TestDescriptions(t *testing.T) {
+	for _, pkg := range []string{
+		"agent/workload", "agent/compose", "agent/compose/project", "agent/wanted", "agent/events", "agent/redaction", "agent/probe", "agent/keeper", "agent/imageref",
+		"agent/api", "agent/door", "cmd/kogge",
+	} {
+		out, err := exec.Command("go", "list", "-deps", program.Module+"/"+pkg).Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		for path := range strings.FieldsSeq(string(out)) {
+			for _, w := range worlds {
+				if own, _ := inside(path); own == "" && below(path, w.paths) {
+					t.Errorf("package %s needs %s", pkg, path)
+				}
+			}
+		}
+	}
+}
+
+// TestBootPartitionByItsDoor wants nobody on a node to open the FAT of the boot partition
+// past its door, which holds the lock.
+func TestBootPartitionByItsDoor(t *testing.T) {
+	allowed := map[string]string{
+		"agent/install/stick.go": "the FAT of somebody's USB stick",
+	}
+	read := 0
+	for _, top := range []string{"init", "agent"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", top), func(file string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			read++
+			name := filepath.ToSlash(strings.TrimPrefix(file, filepath.Join("..", "..")+string(filepath.Separator)))
+			if bytes.Contains(text, []byte("fat.Open(")) && allowed[name] == "" {
+				t.Errorf("%s opens a FAT volume: the boot partition is edited by update/bootpart alone", name)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read < 100 {
+		t.Errorf("only %d files were read", read)
+	}
+}
+
+// large are packages with more exported names than a reader keeps in mind, or more lines
+// than one subject needs, and why they are no two packages.
+var large = map[string]string{
+	"agent/workload": "the vocabulary of containers: most names are the words of a state, an event or a policy",
+	"agent/engine":   "one door to containerd: containers, commands, volumes and images share its client, its leases and the room on STATE",
+	"agent/serve":    "a handler for each call of the contract, and nothing else",
+	"cmd/kogge":      "a file for each verb of the command line",
+}
+
+// Limits of a package that has no line above: exported names without methods, and lines
+// without tests and generated code.
+const (
+	maxExported = 60
+	maxLines    = 3000
+)
+
+// TestLarge counts.
+func TestLarge(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{.Dir}} {{join .GoFiles " "}}`, program.Module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	over := make(map[string]bool)
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		pkg, _ := inside(f[0])
+		exported, lines := 0, 0
+		for _, file := range f[2:] {
+			if strings.HasSuffix(file, ".pb.go") || strings.HasSuffix(file, ".connect.go") {
+				continue
+			}
+			text, err := os.ReadFile(filepath.Join(f[1], file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, text, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines += bytes.Count(text, []byte("\n"))
+			for _, o := range parsed.Scope.Objects {
+				if ast.IsExported(o.Name) {
+					exported++
+				}
+			}
+		}
+		if exported <= maxExported && lines <= maxLines {
+			continue
+		}
+		over[pkg] = true
+		if large[pkg] == "" {
+			t.Errorf("package %s has %d exported names and %d lines: split it, or say here why not", pkg, exported, lines)
+		}
+	}
+	for pkg := range large {
+		if !over[pkg] {
+			t.Errorf("package %s is not large any more: its line here can go", pkg)
+		}
+	}
+}
+
 // TestFleetIsPure wants that the rules of a fleet need the standard library and x/mod
 // alone: update/slot asks them before it arms, and whoever checks a vote elsewhere can
 // read all that they rest on.
@@ -99,4 +269,56 @@ func inside(path string) (pkg, top string) {
 	}
 	top, _, _ = strings.Cut(pkg, "/")
 	return pkg, top
+}
+
+// TestTree holds README's tree to the folders: each package has its row, and each name in
+// it is a package, or a folder, of the part where it stands.
+func TestTree(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := bytes.Cut(text, []byte("\n## The tree\n"))
+	if !found {
+		t.Fatal("README.md has no tree")
+	}
+	name := regexp.MustCompile(`[a-z0-9]+(/[a-z0-9]+)*/`)
+	rows := make(map[string][]string) // names by the top folder under which they stand
+	top := ""
+	for line := range strings.Lines(string(text)) {
+		row, ok := strings.CutPrefix(line, "    ")
+		if !ok && strings.TrimSpace(line) != "" && top != "" {
+			break
+		}
+		names := name.FindAllString(row, -1)
+		if row != strings.TrimLeft(row, " ") {
+			rows[top] = append(rows[top], names...)
+		} else if len(names) > 0 {
+			top, _, _ = strings.Cut(names[0], "/")
+			rows[top] = append(rows[top], names...)
+		}
+	}
+	known := make(map[string]bool) // names of folders that are packages
+	out, err := exec.Command("go", "list", program.Module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for path := range strings.FieldsSeq(string(out)) {
+		pkg, top := inside(path)
+		last := pkg[strings.LastIndexByte(pkg, '/')+1:] + "/"
+		known[top+" "+last] = true
+		inner := strings.Contains(pkg, "/kogge/v1") || strings.HasPrefix(pkg, "qemu/e2e/programs/") // generated, and of a test
+		if !inner && !slices.Contains(rows[top], last) && !slices.Contains(rows[top], pkg+"/") {
+			t.Errorf("README's tree has no row for %s", pkg)
+		}
+	}
+	for top, names := range rows {
+		for _, one := range names {
+			if _, err := os.Stat(filepath.Join("..", "..", one)); err != nil && !known[top+" "+one] {
+				if _, err := os.Stat(filepath.Join("..", "..", top, one)); err != nil && one != "pages/" {
+					t.Errorf("README's tree has %s under %s, where nothing is called so", one, top)
+				}
+			}
+		}
+	}
 }

@@ -94,7 +94,7 @@ command continues where it stopped. kogge help updates has the details, also of 
 				defer src.Close()
 			}
 			return f.run(cmd, args[0], func(ctx context.Context, c *api.Client, show func(*apiv1.UpdateStep) error) error {
-				return releaseHint(c.Bring(ctx, start, src, show))
+				return releaseHint(c.SendRelease(ctx, start, src, show))
 			})
 		},
 	}

@@ -1,7 +1,7 @@
 // Package kernel turns a Debian kernel package into the kernel file and the
 // modules that a board needs: selection in, modules with their dependencies in
 // load order out. Modules come out decompressed, so that the initramfs and the
-// root file system compress them once; signatures stay attached.
+// root file system compress them once, and without their signatures.
 package kernel
 
 import (
@@ -47,7 +47,7 @@ func Open(files []debian.File, cacheDir string) (*Kernel, error) {
 			modules: filepath.Join(f.Dir, "usr/lib/modules", release),
 			paths:   map[string]string{},
 			builtin: map[string]bool{},
-			cache:   filepath.Join(cacheDir, fmt.Sprintf("%x", f.SHA256[:8])),
+			cache:   filepath.Join(cacheDir, fmt.Sprintf("%x-unsigned", f.SHA256[:8])),
 		}
 		if err := k.index(); err != nil {
 			return nil, fmt.Errorf("kernel %s: %w", f.Package, err)

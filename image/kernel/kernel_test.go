@@ -203,6 +203,55 @@ func TestDepmodOrder(t *testing.T) {
 	}
 }
 
+// signature is what a kernel's build appends to a module, with these bytes of names and
+// key in front of the lengths.
+func signature(signer, key, sig int) []byte {
+	b := bytes.Repeat([]byte{0xaa}, signer+key+sig)
+	b = append(b, 0, 0, 2, byte(signer), byte(key), 0, 0, 0)
+	return append(binary.BigEndian.AppendUint32(b, uint32(sig)), signed...)
+}
+
+func TestWithoutSignature(t *testing.T) {
+	module := koFile("license=GPL")
+	for name, data := range map[string][]byte{
+		"unsigned": module, "PKCS#7": append(slices.Clone(module), signature(0, 0, 300)...), "with names": append(slices.Clone(module), signature(7, 20, 300)...),
+	} {
+		if got, err := withoutSignature(data); err != nil || !bytes.Equal(got, module) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(module), err)
+		}
+	}
+	for name, data := range map[string][]byte{
+		"nothing else": []byte(signed), "cut short": append([]byte("abc"), signed...), "longer than the file": signature(0, 0, 300)[1:],
+	} {
+		if _, err := withoutSignature(data); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestUnpackWithoutSignature is the whole way from the package to the file that an image
+// takes.
+func TestUnpackWithoutSignature(t *testing.T) {
+	k := fakeKernel(t, map[string][]string{"kernel/a.ko": {"depends="}}, "", "")
+	path := filepath.Join(k.modules, k.paths["a"])
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(signature(0, 0, 256)); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	all, err := k.Select([]string{"a"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := koFile("depends=")
+	if got, err := os.ReadFile(all[0].File); err != nil || !bytes.Equal(got, want) || all[0].Size != int64(len(want)) {
+		t.Errorf("%d bytes, size %d, want %d (%v)", len(got), all[0].Size, len(want), err)
+	}
+}
+
 func TestDepmod(t *testing.T) {
 	got := Depmod([]Module{
 		{Name: "b", Path: "kernel/b.ko", Depends: []string{"a", "builtin"}, Aliases: []string{"pci:v1*", "fs-b"}, Softdeps: []string{"x", "y"}},

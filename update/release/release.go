@@ -27,6 +27,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
 
@@ -68,22 +69,14 @@ type Facts struct {
 	Arch    string    `json:"arch"`    // Go's name
 	Created time.Time `json:"created"` // time of the commit
 	// Verity is the value of kogge.verity on the command line of this release.
-	Verity string `json:"verity"`
-	Schema Schema `json:"schema"`
+	Verity string        `json:"verity"`
+	Schema memory.Schema `json:"schema"`
 	// Parts are in the order of the layers: the boot files, and then the root.
 	Parts []Part `json:"parts"`
 }
 
-// Schema says which formats of what lies on STATE a release reads, and which it
-// writes. State never goes back: a release is installed only if the one beside it
-// reads what it writes.
-type Schema struct {
-	Reads  [2]int `json:"reads"` // the lowest and the highest
-	Writes int    `json:"writes"`
-}
-
 // StateSchema is that of the release this source tree makes.
-var StateSchema = Schema{Reads: [2]int{1, 1}, Writes: 1}
+var StateSchema = memory.Schema{Reads: [2]int{1, 1}, Writes: 1}
 
 // Part is one thing that a release puts on a disk.
 type Part struct {

@@ -67,7 +67,7 @@ const (
 // the warnings alone.
 func Load(ctx context.Context, files []string, o Options) (*Answer, error) {
 	if len(files) == 0 {
-		return nil, errors.New("no Compose file is named")
+		return nil, errors.New("name a Compose file")
 	}
 	s, err := explore(files, o)
 	if err != nil {
@@ -98,7 +98,7 @@ func Load(ctx context.Context, files []string, o Options) (*Answer, error) {
 	// What the node reads is this text, and not the nodes it was made of.
 	again, _, err := compose.Parse(o.Project, "", text.Bytes())
 	if err == nil && !slices.EqualFunc(containers, again, same) {
-		err = errors.New("it means something else then")
+		err = errors.New("the resolved file would mean something else")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be written as one file: %w", files[0], err)
@@ -161,7 +161,7 @@ func (s *survey) load(ctx context.Context, files []string) (map[string]any, erro
 func safely(ctx context.Context, details types.ConfigDetails, options func(*loader.Options)) (model map[string]any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			model, err = nil, fmt.Errorf("something in the file has not the form that it should have: %v", r)
+			model, err = nil, fmt.Errorf("something in the file has the wrong form: %v", r)
 		}
 	}()
 	return loader.LoadModelWithContext(ctx, details, options)

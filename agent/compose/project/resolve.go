@@ -77,7 +77,7 @@ func (r *resolver) choose(services map[string]any) {
 			how, _ := after[other].(map[string]any)
 			if profile := off[other]; profile != "" && how["required"] != false {
 				r.report(r.at("services", name, "depends_on", other),
-					"services.%s.depends_on: %s is of the profile %s, which is not wanted: --profile", name, other, profile)
+					"services.%s.depends_on: %s has the profile %s, which is not enabled: use --profile", name, other, profile)
 			}
 		}
 	}
@@ -121,7 +121,7 @@ func (r *resolver) variables(name string, service map[string]any) {
 		if v == nil {
 			value, set := r.env[k]
 			if !set {
-				r.warn(r.at("services", name, "environment", k), "variable %s is not set, and the container gets none", k)
+				r.warn(r.at("services", name, "environment", k), "variable %s is not set: the container does not get it", k)
 				delete(all, k)
 				continue
 			}
@@ -173,7 +173,7 @@ func (r *resolver) envFile(name string, entry any, values map[string]string) {
 		required = entry["required"] != false
 	}
 	if path == "" {
-		r.report(at, "services.%s.env_file: a path is wanted here", name)
+		r.report(at, "services.%s.env_file: expected a path", name)
 		return
 	}
 	full := join(r.dir, path)
@@ -184,7 +184,7 @@ func (r *resolver) envFile(name string, entry any, values map[string]string) {
 	case "raw":
 		err = readRaw(full, r.display(full), values)
 	default:
-		err = fmt.Errorf("format %q: raw is the only one that has a name", format)
+		err = fmt.Errorf("format %q: the only named format is raw", format)
 	}
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return

@@ -105,7 +105,7 @@ func (s *survey) read(path, shown, dir string, env map[string]string) (*source, 
 		return nil, &s.problems
 	}
 	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
-		return nil, s.whole(src, "there is a second document in it (a line ---): give each a file")
+		return nil, s.whole(src, "it has a second document (behind a line ---): give each a file of its own")
 	}
 	src.root = &yaml.Node{Kind: yaml.MappingNode, Line: 1, Column: 1}
 	if len(doc.Content) > 0 {
@@ -114,7 +114,7 @@ func (s *survey) read(path, shown, dir string, env map[string]string) (*source, 
 	nodes, circle := expanded(src.root)
 	switch {
 	case circle != nil:
-		return nil, s.refuse(src, circle, "alias *%s is inside of what it stands for", circle.Value)
+		return nil, s.refuse(src, circle, "alias *%s contains itself", circle.Value)
 	case nodes > maxNodes/4:
 		return nil, s.whole(src, "it has %d keys and values, those behind aliases counted each time: at most %d", nodes, maxNodes/4)
 	}
@@ -142,7 +142,7 @@ func contents(path, shown string) ([]byte, error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file", shown)
+		return nil, fmt.Errorf("%s is not a file", shown)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *survey) included(src *source, item *yaml.Node, trail []*source) {
 	}
 	for i, path := range paths {
 		if path.Kind != yaml.ScalarNode {
-			s.report(src.origin(path), "include has paths of files")
+			s.report(src.origin(path), "include: expected paths of files")
 			continue
 		}
 		name := s.expand(src, path.Value)
@@ -251,7 +251,7 @@ func (s *survey) included(src *source, item *yaml.Node, trail []*source) {
 // add reads the file name that src mentions at node, unless it has been read.
 func (s *survey) add(src *source, node *yaml.Node, name, dir string, env map[string]string, part bool, trail []*source) {
 	if strings.Contains(name, "://") || strings.HasPrefix(name, "git@") {
-		s.report(src.origin(node), "%s: only files of this machine are read", name)
+		s.report(src.origin(node), "%s: only files on this machine are read", name)
 		return
 	}
 	path := join(src.dir, name)

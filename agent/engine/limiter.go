@@ -10,31 +10,31 @@ import (
 // each boot.
 const starts = 2
 
-// turns are who may start something in an instance, one at a time in each: two starts
-// that fail together would take each other's reason out of runc's log.
-type turns struct {
+// limiter lets one caller at a time start something in an instance: two starts that fail
+// together would take each other's reason out of runc's log.
+type limiter struct {
 	all chan struct{}
 
 	mu sync.Mutex // guards of
-	of map[string]*turn
+	of map[string]*instanceLimit
 }
 
-// turn is that of one instance; it is there while somebody wants it.
-type turn struct {
+// instanceLimit is the turn in one instance; it is there while somebody wants it.
+type instanceLimit struct {
 	taken  chan struct{}
 	wanted int
 }
 
-func newTurns() *turns {
-	return &turns{all: make(chan struct{}, starts), of: make(map[string]*turn)}
+func newLimiter() *limiter {
+	return &limiter{all: make(chan struct{}, starts), of: make(map[string]*instanceLimit)}
 }
 
 // take returns when it is the caller's turn in an instance, until done.
-func (t *turns) take(ctx context.Context, instance string) (done func(), err error) {
+func (t *limiter) take(ctx context.Context, instance string) (done func(), err error) {
 	t.mu.Lock()
 	own := t.of[instance]
 	if own == nil {
-		own = &turn{taken: make(chan struct{}, 1)}
+		own = &instanceLimit{taken: make(chan struct{}, 1)}
 		t.of[instance] = own
 	}
 	own.wanted++

@@ -23,9 +23,9 @@ type Session struct {
 // errCut means that a session had no end.
 var errCut = errors.New("the node ended the session without saying how the command ended")
 
-// Converse runs a command in a container and returns how it ended. It ends with ctx, and
+// ExecSession runs a command in a container and returns how it ended. It ends with ctx, and
 // the command with it.
-func (c *Client) Converse(ctx context.Context, s Session) (*apiv1.ExecEnd, error) {
+func (c *Client) ExecSession(ctx context.Context, s Session) (*apiv1.ExecEnd, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var passing sync.WaitGroup
 	defer passing.Wait()

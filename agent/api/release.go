@@ -13,11 +13,11 @@ import (
 	"kogge.example/update/release"
 )
 
-// Bring has the node install a release: the one in src, of which it sends what the node
+// SendRelease has the node install a release: the one in src, of which it sends what the node
 // asks for, or where src is nil the one that start names. show gets each step. It
 // returns nil once the node has done all that start asks for; a call that broke goes on
 // where it was when it is made again.
-func (c *Client) Bring(ctx context.Context, start *apiv1.UpdateStart, src release.Source, show func(*apiv1.UpdateStep) error) error {
+func (c *Client) SendRelease(ctx context.Context, start *apiv1.UpdateStart, src release.Source, show func(*apiv1.UpdateStep) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	stream := c.Update(ctx)
 	b := &bringer{src: src, send: stream.Send}

@@ -1,0 +1,152 @@
+package keeper
+
+import (
+	"context"
+	"time"
+
+	"kogge.example/agent/workload"
+)
+
+// reconnect is the pause before containerd is asked again.
+const reconnect = 500 * time.Millisecond
+
+// session lasts as long as containerd does: it finds out what is there, makes it
+// what is wanted and keeps it so. It returns why it had to end.
+func (k *Keeper) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer k.workers.Wait()
+	defer cancel()
+	found, err := k.Engine.List(ctx)
+	if err != nil {
+		return err
+	}
+	k.trouble = ""
+	k.events = make(chan event)
+	k.workers.Go(func() {
+		if err := k.Engine.Lost(ctx); err != nil {
+			k.send(ctx, event{kind: Lost, err: err})
+		}
+	})
+	k.leaving = make(map[string]workload.Record)
+	k.subnets = make(map[string]workload.Subnet)
+	for _, u := range k.units {
+		u.now.At = nil
+	}
+	k.arrange(ctx, found, nil)
+	return k.loop(ctx)
+}
+
+// arrange goes from what is there to what is wanted: for the units that wait, all of
+// them in a new session, and for what nobody wants, former among it.
+func (k *Keeper) arrange(ctx context.Context, found []workload.Found, former []workload.Record) {
+	k.linkAll(found)
+	k.choose(ctx, found)
+	leave := k.unwanted(found, former)
+	k.assignAll()
+	// Before anything starts: the table keeps networks apart. What was found running
+	// stays published meanwhile.
+	k.publish = true
+	k.publishPorts()
+	k.sweep(ctx, leave)
+	k.adopt(ctx)
+	k.refresh()
+}
+
+// rest is the pause before the next session. It returns false when ctx ends.
+func (k *Keeper) rest(ctx context.Context) bool {
+	over := time.After(reconnect)
+	for {
+		k.report()
+		select {
+		case <-ctx.Done():
+			return false
+		case <-over:
+			return true
+		case <-k.changed:
+			k.revise(ctx, nil) // the next session finds what is there
+		case r := <-k.requests:
+			k.take(ctx, r, false)
+		}
+	}
+}
+
+func (k *Keeper) loop(ctx context.Context) error {
+	tick := time.NewTicker(k.Tick)
+	defer tick.Stop()
+	for {
+		k.publishPorts()
+		k.report()
+		var timer <-chan time.Time
+		if next, ok := k.next(); ok {
+			timer = time.After(next.Sub(k.Now()))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e := <-k.events:
+			if k.stale(e) {
+				continue
+			}
+			switch e.kind {
+			case Lost:
+				return e.err
+			case swept:
+				k.tidy(e.name)
+			default:
+				k.handle(ctx, e)
+			}
+		case <-k.changed:
+			if err := k.change(ctx); err != nil {
+				return err
+			}
+		case r := <-k.requests:
+			k.take(ctx, r, true)
+		case <-timer:
+			for id, u := range k.units {
+				e := event{id: id, kind: Timer}
+				if u.State == workload.Running {
+					k.step(ctx, event{id: id, health: Due})
+				}
+				k.step(ctx, e)
+			}
+			k.advance(ctx)
+		case <-tick.C:
+			k.refresh()
+		}
+	}
+}
+
+// stale says whether e is about a run that is over, or a container that is not wanted
+// any more.
+func (k *Keeper) stale(e event) bool {
+	if e.id == "" {
+		return false
+	}
+	u := k.units[e.id]
+	return u == nil || e.run != 0 && e.run != u.run || e.name != "" && (u.old == nil || e.name != u.old.Name)
+}
+
+// next is when a pause ends or a test is due, whichever comes first.
+func (k *Keeper) next() (earliest time.Time, ok bool) {
+	for _, u := range k.units {
+		var all [3]time.Time
+		switch {
+		case u.State == workload.Backoff || u.State == workload.Stopping:
+			all[0] = u.NotBefore
+		case u.State == workload.Running && !u.check.Testing:
+			all[0] = u.check.Next
+		}
+		switch {
+		case u.Old == Draining || u.Old == Leaving:
+			all[1] = u.Until
+		case u.Old == Serving && u.State == workload.Running && len(u.health.Test) == 0:
+			all[2] = u.Since.Add(drain)
+		}
+		for _, t := range all {
+			if !t.IsZero() && (!ok || t.Before(earliest)) {
+				earliest, ok = t, true
+			}
+		}
+	}
+	return earliest, ok
+}

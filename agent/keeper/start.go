@@ -1,0 +1,122 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"kogge.example/agent/workload"
+	"kogge.example/init/rights"
+)
+
+// startLimit is generous: a slow disk unpacks nothing here, but a slow machine
+// runs three programs.
+const startLimit = 2 * time.Minute
+
+func (k *Keeper) start(ctx context.Context, u *unit) {
+	err := k.assign(u)
+	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
+	whole, cancel := context.WithCancel(ctx)
+	u.cancel = cancel
+	k.workers.Go(func() {
+		defer cancel()
+		if err == nil {
+			err = workload.Denied(c, k.Allow)
+		}
+		// Before what is left of it goes: of a pull that fails nobody should notice.
+		if err == nil {
+			err = k.fetch(whole, c, func(p workload.Progress) { k.send(ctx, event{id: c.ID, run: run, pull: &p}) })
+		}
+		if err == nil && old && !c.Beside(k.health(whole, c)) {
+			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
+			return
+		}
+		var took time.Duration
+		var check workload.Health
+		if err == nil {
+			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
+			defer done()
+			took, check, err = k.begin(limited, c, i, v)
+		}
+		if err != nil {
+			k.send(ctx, event{id: c.ID, run: run, kind: StartFailed, err: err})
+			return
+		}
+		k.send(ctx, event{id: c.ID, run: run, kind: Started, took: took, check: check})
+	})
+}
+
+// begin takes away what is left of the instance i of c and starts it. took is the time
+// from there to the running process: container, network, task.
+func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Instance, v workload.View) (took time.Duration, check workload.Health, err error) {
+	defer k.locks.queue(i.Name)()()
+	if err := ctx.Err(); err != nil {
+		return 0, workload.Health{}, err // given up: what follows in the queue has nothing to take away
+	}
+	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
+		return 0, workload.Health{}, err
+	}
+	began := time.Now()
+	if err := k.Engine.Prepare(c, i.Name); err != nil {
+		return 0, workload.Health{}, err
+	}
+	if err := k.Engine.WriteFiles(c, i.Name, v); err != nil {
+		return 0, workload.Health{}, err
+	}
+	// Beside the start: it reads the image's configuration.
+	var own workload.Health
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { own = k.health(ctx, c) })
+	var place workload.Namespaces // the node's
+	if !c.Shares(rights.HostNetwork) {
+		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.Apart()); err != nil {
+			return 0, workload.Health{}, err
+		}
+	}
+	if err := k.Engine.Start(ctx, c, i, place); err != nil {
+		return 0, workload.Health{}, err
+	}
+	took = time.Since(began)
+	beside.Wait()
+	return took, own, nil
+}
+
+// drop takes a container away at an operator's request.
+func (k *Keeper) drop(ctx context.Context, u *unit) {
+	id, run, all := u.want.ID, u.run, u.records()
+	var locks []func() func()
+	for _, r := range all {
+		locks = append(locks, k.locks.queue(r.Name))
+	}
+	k.workers.Go(func() {
+		errs := make([]error, len(all))
+		var both sync.WaitGroup
+		for i, r := range all {
+			both.Go(func() { errs[i] = k.takeAway(ctx, r, locks[i]) })
+		}
+		both.Wait()
+		if err := errors.Join(errs...); err != nil {
+			k.send(ctx, event{id: id, run: run, kind: RemoveFailed, err: err})
+			return
+		}
+		k.send(ctx, event{id: id, run: run, kind: Removed})
+	})
+}
+
+// watch waits for the exit of a running container; ctx is that of its run. When
+// waiting itself fails, only a look at everything tells whether the container is gone
+// or containerd is.
+func (k *Keeper) watch(ctx context.Context, u *unit) {
+	id, name, run := u.want.ID, u.now.Name, u.run
+	k.workers.Go(func() {
+		code, err := k.Engine.Wait(ctx, name)
+		e := exit(id, code)
+		if err != nil {
+			e = event{id: id, kind: Lost, err: err}
+		}
+		e.run = run
+		k.send(ctx, e)
+	})
+}
