@@ -358,9 +358,9 @@ func (k *Keyring) signKey(p fleet.Peer, public *ecdsa.PublicKey, now time.Time) 
 	return fleet.SignPeer(p, public, ca, key, now)
 }
 
-// InstallCertificate puts a new certificate for this folder's key in the place of the
+// installCertificate puts a new certificate for this folder's key in the place of the
 // old one, durably.
-func (k *Keyring) InstallCertificate(der []byte) error {
+func (k *Keyring) installCertificate(der []byte) error {
 	next := *k
 	key, _ := k.me.PrivateKey.(*ecdsa.PrivateKey)
 	err := next.setOperator(der, key)
@@ -431,7 +431,7 @@ func (k *Keyring) holds(name string) Holding {
 // passphrase or, with "", open, and returns its number. With check it only says which
 // it is. A key that the genesis does not name is refused, and so is one that is here.
 func (k *Keyring) Recover(sheet []byte, passphrase string, check bool) (int, error) {
-	key, err := ParseSheet(sheet)
+	key, err := parseSheet(sheet)
 	if err != nil {
 		return 0, err
 	}

@@ -271,10 +271,10 @@ func TestOperatorFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := bob.InstallCertificate(der); err != nil {
+	if err := bob.installCertificate(der); err != nil {
 		t.Fatal(err)
 	}
-	if err := bob.InstallCertificate(founder.me.Certificate[0]); err == nil {
+	if err := bob.installCertificate(founder.me.Certificate[0]); err == nil {
 		t.Error("ada's certificate is bob's now")
 	}
 	if err := founder.RenewOperator(later); err != nil {
@@ -326,7 +326,7 @@ func TestRecover(t *testing.T) {
 		t.Errorf("in another fleet: %v", err)
 	}
 	var key ed25519.PrivateKey
-	if key, err = ParseSheet(text); err != nil || other.Genesis.Owner(key.Public().(ed25519.PublicKey)) != 0 {
+	if key, err = parseSheet(text); err != nil || other.Genesis.Owner(key.Public().(ed25519.PublicKey)) != 0 {
 		t.Error(err)
 	}
 }
@@ -379,7 +379,7 @@ func TestTokens(t *testing.T) {
 		{"brief: n1 comes", brief.ID, "n1", "k1", later},
 		{"unknown: n1 comes", "000000000000", "n1", "k1", later},
 	} {
-		err := k.UseToken(c.id, c.node, c.key, c.now)
+		err := k.useToken(c.id, c.node, c.key, c.now)
 		answer := "yes"
 		if err != nil {
 			answer = err.Error()
@@ -488,7 +488,7 @@ func TestTokensAtOnce(t *testing.T) {
 				if _, err := mine.NewToken(Terms{}, today); err != nil {
 					t.Error(err)
 				}
-				err := mine.UseToken(shared.ID, "n", fmt.Sprint(i, j), today)
+				err := mine.useToken(shared.ID, "n", fmt.Sprint(i, j), today)
 				if err == nil {
 					mu.Lock()
 					came++

@@ -259,7 +259,7 @@ func (k *Keyring) renewWith(cert *x509.Certificate, now time.Time) error {
 	if cert.NotAfter.Before(k.me.Leaf.NotAfter) {
 		return fmt.Errorf("the folder has a later one, until %s", k.me.Leaf.NotAfter.Format(time.DateOnly))
 	}
-	return k.InstallCertificate(cert.Raw)
+	return k.installCertificate(cert.Raw)
 }
 
 // finish makes the fleet's folder.

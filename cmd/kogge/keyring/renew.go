@@ -21,7 +21,7 @@ func (k *Keyring) RenewOperator(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return k.InstallCertificate(der)
+	return k.installCertificate(der)
 }
 
 func (k *Keyring) operatorRequest(now time.Time) ([]byte, error) {

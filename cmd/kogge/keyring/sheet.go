@@ -24,7 +24,7 @@ const (
 	sheetChars = (sheetData + sheetCheck) * 8 / 5
 )
 
-// ErrSheet is the error of [ParseSheet]. What was read is never in the message.
+// ErrSheet is the error of parseSheet. What was read is never in the message.
 var ErrSheet = errors.New("recovery sheet")
 
 // sheetText writes the sheet of an owner key, to be printed.
@@ -58,11 +58,11 @@ func lineCheck(i int, data []byte) []byte {
 	return sum[:sheetCheck]
 }
 
-// ParseSheet reads the key from a recovery sheet, or from its four numbered lines as
+// parseSheet reads the key from a recovery sheet, or from its four numbered lines as
 // somebody typed them: capitals or not, with or without spaces. Other lines are
 // passed over. [Keyring.Recover] says whether the key is one of a fleet's. The error
 // wraps [ErrSheet] and names the line.
-func ParseSheet(text []byte) (ed25519.PrivateKey, error) {
+func parseSheet(text []byte) (ed25519.PrivateKey, error) {
 	if len(text) > fleet.MaxGenesis {
 		return nil, fmt.Errorf("%w: %d bytes: is this the right file?", ErrSheet, len(text))
 	}

@@ -33,7 +33,7 @@ func TestSheet(t *testing.T) {
 		"no spaces": strings.ReplaceAll(lines, " ", ""), "hyphens": strings.ReplaceAll(lines, " ", "-"), "another order": reverse(lines),
 		"Windows": strings.ReplaceAll(lines, "\n", "\r\n"), "digits for letters": strings.NewReplacer("O", "0", "I", "1", "B", "8").Replace(lines),
 	} {
-		got, err := ParseSheet([]byte(typed))
+		got, err := parseSheet([]byte(typed))
 		if err != nil || !got.Equal(key) {
 			t.Errorf("%s: %v\n%s", name, err, typed)
 		}
@@ -76,7 +76,7 @@ func TestSheetTypos(t *testing.T) {
 				continue
 			}
 			tries++
-			_, err := ParseSheet([]byte(with(1, lines[1][:at]+string(c)+lines[1][at+1:])))
+			_, err := parseSheet([]byte(with(1, lines[1][:at]+string(c)+lines[1][at+1:])))
 			if err == nil {
 				missed++
 			} else if !errors.Is(err, ErrSheet) || !strings.Contains(err.Error(), "line 2: a character is wrong") {
@@ -99,7 +99,7 @@ func TestSheetTypos(t *testing.T) {
 		{"not our letters", with(0, "1: äöüß ÄÖÜß äöüß ÄÖÜß")},
 		{"another file", strings.Repeat("x", fleet.MaxGenesis+1)},
 	} {
-		_, err := ParseSheet([]byte(c.text))
+		_, err := parseSheet([]byte(c.text))
 		if !errors.Is(err, ErrSheet) {
 			t.Fatalf("%s: %v", c.title, err)
 		}
@@ -115,12 +115,12 @@ func FuzzSheet(f *testing.F) {
 	f.Add(sheetText(g, key, today))
 	f.Add([]byte("1: AAAA\n2:\n3:\n4:"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		key, err := ParseSheet(text)
+		key, err := parseSheet(text)
 		if err != nil {
 			return
 		}
 		g := &fleet.Genesis{Name: "x", Owners: []ed25519.PublicKey{key.Public().(ed25519.PublicKey)}, Threshold: 1}
-		if again, err := ParseSheet(sheetText(g, key, today)); err != nil || !bytes.Equal(again, key) {
+		if again, err := parseSheet(sheetText(g, key, today)); err != nil || !bytes.Equal(again, key) {
 			t.Errorf("%q: %v", text, err)
 		}
 	})

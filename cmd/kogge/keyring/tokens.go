@@ -146,9 +146,9 @@ func (t Terms) check() error {
 // Tokens are the tokens that were given out, the oldest first.
 func (k *Keyring) Tokens() ([]IssuedToken, error) { return tokenList.all(k) }
 
-// FindToken returns the token that a node proved with mac. The error wraps
+// findToken returns the token that a node proved with mac. The error wraps
 // [ErrTokenUnknown].
-func (k *Keyring) FindToken(spki, nonce, mac []byte) (IssuedToken, error) {
+func (k *Keyring) findToken(spki, nonce, mac []byte) (IssuedToken, error) {
 	all, err := k.Tokens()
 	if err != nil {
 		return IssuedToken{}, err
@@ -161,9 +161,9 @@ func (k *Keyring) FindToken(spki, nonce, mac []byte) (IssuedToken, error) {
 	return IssuedToken{}, fmt.Errorf("fleet %s: %w", k.Genesis.Name, ErrTokenUnknown)
 }
 
-// UseToken notes, durably, that a node came in by the token called id. The same key
+// useToken notes, durably, that a node came in by the token called id. The same key
 // may come again. The error wraps ErrToken… where the token does not let it in.
-func (k *Keyring) UseToken(id, node, key string, now time.Time) error {
+func (k *Keyring) useToken(id, node, key string, now time.Time) error {
 	err := tokenList.edit(k, func(all []IssuedToken) ([]IssuedToken, error) {
 		i := slices.IndexFunc(all, func(t IssuedToken) bool { return t.ID == id })
 		if i < 0 {
@@ -193,7 +193,7 @@ func (k *Keyring) AdoptNode(csr, nonce, mac []byte, name, hostname string, now t
 	if err != nil {
 		return nil, fmt.Errorf("fleet %s: certificate of a node: %w", k.Genesis.Name, err)
 	}
-	t, err := k.FindToken(spki, nonce, mac)
+	t, err := k.findToken(spki, nonce, mac)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func (k *Keyring) AdoptNode(csr, nonce, mac []byte, name, hostname string, now t
 	if err != nil {
 		return nil, err
 	}
-	if err := k.UseToken(t.ID, name, fleet.KeyID(spki), now); err != nil {
+	if err := k.useToken(t.ID, name, fleet.KeyID(spki), now); err != nil {
 		return nil, err
 	}
 	return der, nil
