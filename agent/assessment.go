@@ -37,7 +37,7 @@ func assessBoot(ctx context.Context, at paths, now *parts) {
 			if e := now.engine.Load(); e != nil {
 				return e, nil
 			}
-			return nil, errors.New("the agent has not reached it yet")
+			return nil, errors.New("the agent has no connection to containerd yet")
 		},
 		Containers: now.status,
 	}, tellPID1)
@@ -51,7 +51,7 @@ func (p *parts) status() (workload.Status, error) {
 	if k := p.keeper.Load(); k != nil {
 		return k.Snapshot(), nil
 	}
-	return workload.Status{}, errors.New("they are not known yet")
+	return workload.Status{}, errors.New("the containers are not known yet")
 }
 
 // own is where a process of this node reaches an address that it listens on.

@@ -305,7 +305,7 @@ func execErrors(t *testing.T, e *execs) {
 	of(func(s *apiv1.ExecStart) { s.User = "nobody" }).fails(t, `user "nobody"`)
 	of(func(s *apiv1.ExecStart) { s.User = "1:2:3" }).fails(t, `user "1:2:3"`)
 	reader, _ := e.operator(t, "rita", fleet.RoleReader)
-	e.run(t, reader, nil, "exit", "0").fails(t, "rita is reader: this needs operator")
+	e.run(t, reader, nil, "exit", "0").fails(t, "rita has the role reader: this needs operator")
 }
 
 func execInput(t *testing.T, e *execs) {
@@ -559,7 +559,7 @@ func execTooMany(t *testing.T, e *execs) {
 	for _, r := range all {
 		r.says(t, "ready")
 	}
-	e.run(t, e.ada, nil, "exit", "0").fails(t, "too many commands run there: at most 16 in one container")
+	e.run(t, e.ada, nil, "exit", "0").fails(t, "too many commands are running: at most 16 in one container")
 	for _, r := range all {
 		r.signals <- "INT"
 		r.ends(t, 3)

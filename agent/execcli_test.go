@@ -32,7 +32,7 @@ func execEvents(t *testing.T, e *execs) {
 		"container  web               started: example.invalid/prober:1\n",
 		"container  job               exited: exit code 0\n",
 		"container  hungry            exited: exit code 137\n",
-		"container  hungry            out of memory: the kernel has killed a process of it\n",
+		"container  hungry            out of memory: the kernel killed one of its processes\n",
 		"command    web               started: /app (ada)\n",
 		"command    web               ended: /app: exit code 7 (ada)\n",
 		"command    web               start failed: no such program: \"nonsense\": executable file not found in $PATH (ada)\n",

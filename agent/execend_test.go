@@ -93,7 +93,7 @@ func execContainerdKilled(t *testing.T, e *execs) {
 	r.says(t, "ready")
 	e.node.kill(t, "containerd")
 	e.node.start(t, "containerd")
-	r.fails(t, "lost sight of the command")
+	r.fails(t, "lost contact with the command")
 	until(t, "it to be gone", func() bool { return len(commands(t)) == 0 })
 	e.works(t)
 }

@@ -78,7 +78,7 @@ func (n *node) testIsolation(t *testing.T) {
 	for id, want := range map[string]string{
 		"prober": "exit code 0", "facts": "exit code 0", "trapped": "exit code 0", "late": "exit code 0",
 		"orphan":   "exit code 7",
-		"platform": "image is for another platform: linux/s390x is asked for, and this node is linux/" + runtime.GOARCH,
+		"platform": "image is for another platform: linux/s390x was requested, this node is linux/" + runtime.GOARCH,
 	} {
 		if !strings.HasPrefix(got[id].Reason, want) {
 			t.Errorf("%s: %q, want %q", id, got[id].Reason, want)
@@ -189,7 +189,7 @@ func (n *node) testRights(t *testing.T, images string) {
 	}
 	must(t, os.WriteFile(filepath.Join(n.bin, "rights.txt"), []byte(table.String()), 0o644))
 	for _, id := range []string{"linked", "linked-at-the-end"} {
-		if why := got[id].Reason; !strings.HasSuffix(why, "a symbolic link is on the way") {
+		if why := got[id].Reason; !strings.HasSuffix(why, "its path has a symbolic link") {
 			t.Errorf("%s: %q", id, why)
 		}
 	}

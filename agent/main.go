@@ -36,7 +36,7 @@ func run(args []string, stderr io.Writer) int {
 	case "containerd":
 		start = runContainerd
 	default:
-		fmt.Fprintf(stderr, "agent: unknown role %q: there are agent and containerd\n", role)
+		fmt.Fprintf(stderr, "agent: unknown role %q: expected agent or containerd\n", role)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

@@ -96,7 +96,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	defer containerd.Close()
 	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, "preload")) })
-	busy(parent, "looking for commands that were left", func() { endExecs(ctx, containerd) })
+	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow = allow
@@ -109,7 +109,7 @@ func runAgent(ctx context.Context, args []string) error {
 	now.store.Store(store)
 	apart := engine.CanSetApart()
 	if !apart {
-		log.Print("agent: containers get no user namespaces of their own: CAP_SYS_RESOURCE is missing")
+		log.Print("agent: containers get no user namespaces of their own: the agent lacks CAP_SYS_RESOURCE")
 	}
 	keeper := &keeper.Keeper{
 		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
@@ -170,14 +170,14 @@ func alongside(ctx context.Context, tasks ...func(context.Context)) (end func())
 
 // drainAll stops the containers, and waits for the reboot that this is for.
 func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *keeper.Keeper) (err error) {
-	log.Print("agent: the containers stop, for a reboot")
+	log.Print("agent: the containers stop for a reboot")
 	busy(parent, "stopping containers for a reboot", func() { keeper.Stop(limit) })
 	close(d.over)
 	busy(parent, "waiting for the reboot", func() {
 		select {
 		case <-ctx.Done():
 		case err = <-d.failed:
-			err = fmt.Errorf("the reboot does not come, so the containers start again: %w", err)
+			err = fmt.Errorf("the reboot did not happen, so the containers start again: %w", err)
 		}
 	})
 	return err

@@ -32,7 +32,7 @@ func (p *parts) outOfMemory(instance string) {
 			}
 		}
 	}
-	p.events.Add(events.Event{Kind: events.Container, Object: id, What: "out of memory", Text: "the kernel has killed a process of it"})
+	p.events.Add(events.Event{Kind: events.Container, Object: id, What: "out of memory", Text: "the kernel killed one of its processes"})
 }
 
 // telling tells of the images that the keeper pulls.

@@ -242,7 +242,7 @@ func pullWithPassword(t *testing.T, p *puller) {
 	}
 	p.set(t, p.images.access(user, password))
 	must(t, os.Chmod(p.key, 0o644))
-	p.fails(t, "a/web:2", nil, "has to be 0600")
+	p.fails(t, "a/web:2", nil, "must be 0600")
 	must(t, os.Chmod(p.key, 0o600))
 }
 
@@ -291,14 +291,14 @@ func pullPlatform(t *testing.T, p *puller) {
 	has("linux/386")
 	must(t, pull(""))
 	has("", "linux/386", "linux/amd64")
-	for platform, words := range map[string]string{"linux/" + other: "linux/" + other + " is asked for, and this node is linux/amd64", "windows/amd64": "this node is", "x/y/z/a": "platform"} {
+	for platform, words := range map[string]string{"linux/" + other: "linux/" + other + " was requested, this node is linux/amd64", "windows/amd64": "this node is", "x/y/z/a": "platform"} {
 		if err := pull(platform); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("platform %s: %v", platform, err)
 		}
 	}
 	p.images.push(t, "a/one:1", "386", random(t, 45, 1000))
 	err := p.engine.Pull(t.Context(), p.images.host+"/a/one:1", "linux/amd64", func(workload.Progress) {})
-	if !errors.Is(err, registry.ErrPlatform) || !strings.Contains(err.Error(), "linux/386, and linux/amd64 is asked for") {
+	if !errors.Is(err, registry.ErrPlatform) || !strings.Contains(err.Error(), "it is for linux/386, but linux/amd64 was requested") {
 		t.Errorf("another one than the image is for: %v", err)
 	}
 }
@@ -430,13 +430,13 @@ func pullStrange(t *testing.T, p *puller) {
 	}{
 		"page":     {"text/html", []byte("<html>please log in to the hotel's network</html>"), "text/html"},
 		"schema1":  {string(types.DockerManifestSchema1), []byte(`{"schemaVersion": 1}`), "manifest.v1+json"},
-		"nothing":  {string(types.OCIManifestSchema1), []byte(`{}`), "it is no container image"},
+		"nothing":  {string(types.OCIManifestSchema1), []byte(`{}`), "it is not a container image"},
 		"text":     {string(types.OCIManifestSchema1), []byte(`"`), "that cannot be read"},
 		"deep":     {string(types.OCIImageIndex), []byte(strings.Repeat(`{"manifests":[`, 100_000)), "that cannot be read"},
 		"negative": {string(types.OCIManifestSchema1), manifest(string(types.OCIConfigJSON), "-1"), "part of -1 bytes"},
 		"huge":     {string(types.OCIManifestSchema1), manifest(string(types.OCIConfigJSON), "9223372036854775807"), "part of 9223372036854775807 bytes"},
-		"no image": {string(types.OCIManifestSchema1), manifest("application/vnd.example.chart", "2"), "it is no container image"},
-		"empty":    {string(types.OCIImageIndex), []byte(`{"schemaVersion": 2, "manifests": []}`), "an index of no image"},
+		"no image": {string(types.OCIManifestSchema1), manifest("application/vnd.example.chart", "2"), "it is not a container image"},
+		"empty":    {string(types.OCIImageIndex), []byte(`{"schemaVersion": 2, "manifests": []}`), "an index without images"},
 	} {
 		p.images.bends(func(w http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, "/manifests/") {

@@ -246,7 +246,7 @@ func (e *execs) testReplace(t *testing.T) {
 	e.apply(t, "shop", version("sick", "http://127.0.0.1:81/"))
 	until(t, "the third one to be found unhealthy", func() bool {
 		c := e.list(t)["shop.web"]
-		return c.GetState() == "backoff" && strings.HasPrefix(c.Reason, "unhealthy: ") && strings.HasSuffix(c.Reason, "; the old one goes on") && c.OldServes
+		return c.GetState() == "backoff" && strings.HasPrefix(c.Reason, "unhealthy: ") && strings.HasSuffix(c.Reason, "; the old one keeps running") && c.OldServes
 	})
 	before := l.count("two")
 	until(t, "answers of the second one still", func() bool { return l.count("two") > before+400 })

@@ -72,8 +72,8 @@ func TestStore(t *testing.T) {
 
 	s.kogge(t, " from "+r, "images", "pull", r+"/a/spare:1")
 	s.kogge(t, `"done":"`, "images", "pull", r+"/a/spare:1", "--json")
-	s.fails(t, "image is for another platform: linux/"+other+", and this node is linux/"+goruntime.GOARCH, "", "images", "pull", r+"/a/foreign:1")
-	s.fails(t, "linux/"+other+" is asked for", "", "images", "pull", r+"/a/spare:1", "--platform", "linux/"+other)
+	s.fails(t, "image is for another platform: it is for linux/"+other+", but this node is linux/"+goruntime.GOARCH, "", "images", "pull", r+"/a/foreign:1")
+	s.fails(t, "linux/"+other+" was requested", "", "images", "pull", r+"/a/spare:1", "--platform", "linux/"+other)
 	s.fails(t, "not in the registry", "", "images", "pull", r+"/a/none:1")
 
 	// While the image of a container comes, ps shows how far it is.

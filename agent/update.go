@@ -84,7 +84,7 @@ func (d *drain) stop(ctx context.Context) {
 	d.mu.Lock()
 	if !d.keeping || d.limit != nil {
 		d.mu.Unlock()
-		log.Print("agent: no containers are kept: none is stopped before the reboot")
+		log.Print("agent: no containers are running: none has to stop before the reboot")
 		return
 	}
 	d.limit = ctx

@@ -58,7 +58,7 @@ func (b *Bridges) plugs(id string, at []workload.Address) ([]plug, error) {
 	for i, a := range at {
 		m, ok := b.made[a.Network]
 		if !ok {
-			return nil, fmt.Errorf("network %s is not there", a.Network)
+			return nil, fmt.Errorf("network %s does not exist", a.Network)
 		}
 		all = append(all, plug{made: m, veth: vethName(id, i, a, m.Internal), inside: fmt.Sprintf("eth%d", i), addr: a.Addr})
 	}

@@ -52,7 +52,7 @@ var unreachable = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.Mus
 const subnetBits = 24
 
 // ErrNoSubnet means that the node has routes into all that there is for containers.
-var ErrNoSubnet = errors.New("every container subnet is in use on this node's network")
+var ErrNoSubnet = errors.New("all subnets for containers are in use on this node's network")
 
 // Bridges are the containers' networks of this node. Its methods may be called from
 // any goroutine.

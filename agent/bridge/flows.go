@@ -32,7 +32,7 @@ func forgetFlows(r Ruleset) error {
 	}
 	_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, staleFlows{r, local})
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // of those that came in between the rules are new
-		return fmt.Errorf("forget UDP flows to containers that are replaced: %w", err)
+		return fmt.Errorf("forget UDP flows to replaced containers: %w", err)
 	}
 	return nil
 }

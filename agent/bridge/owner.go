@@ -46,7 +46,7 @@ func (b *Bridges) newOwner(id string) (workload.Owner, error) {
 			return o, touch(o.File)
 		}
 	}
-	return workload.Owner{}, errors.New("no user ids are left")
+	return workload.Owner{}, errors.New("no user IDs are left")
 }
 
 // slots is how often IDs fit into what the kernel counts ids with; the last one has -1

@@ -28,7 +28,7 @@ func Rules(networks []workload.Subnet, ports []workload.Publish) (Ruleset, error
 			return Ruleset{}, fmt.Errorf("port %d: protocol %q is neither tcp nor udp", p.HostPort, p.Protocol)
 		}
 		if !slices.ContainsFunc(networks, func(n workload.Subnet) bool { return n.Contains(p.To.Addr()) }) {
-			return Ruleset{}, fmt.Errorf("port %d: container address %s is on no network", p.HostPort, p.To.Addr())
+			return Ruleset{}, fmt.Errorf("port %d: container address %s is not on a network", p.HostPort, p.To.Addr())
 		}
 		if i > 0 && key(ports[i-1]) == key(p) {
 			return Ruleset{}, fmt.Errorf("port %s is published by both %s and %s", key(p), ports[i-1].To, p.To)

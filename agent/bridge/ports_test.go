@@ -59,7 +59,7 @@ func TestRulesRefused(t *testing.T) {
 		}, "port ::1:80/tcp: host address ::1 is not IPv4"},
 		{"elsewhere", []workload.Publish{
 			{Protocol: workload.TCP, HostPort: 80, To: to("10.99.0.2:80")},
-		}, "port 80: container address 10.99.0.2 is on no network"},
+		}, "port 80: container address 10.99.0.2 is not on a network"},
 		{"protocol", []workload.Publish{
 			{Protocol: "sctp", HostPort: 80, To: to("10.88.0.2:80")},
 		}, `port 80: protocol "sctp" is neither tcp nor udp`},

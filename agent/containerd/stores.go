@@ -94,7 +94,7 @@ func readCopied(file string) (copied, bool, error) {
 		err = json.Unmarshal(raw, &c)
 	}
 	if err == nil && c.Version != 1 {
-		err = fmt.Errorf("version %d is none that this release reads", c.Version)
+		err = fmt.Errorf("this release cannot read version %d", c.Version)
 	}
 	if err != nil {
 		return c, false, fmt.Errorf("copies of containerd's databases: %s: %w", file, err)
@@ -168,10 +168,10 @@ func putBack(root, dir string) (string, error) {
 	for _, store := range files {
 		_, err := copyWhole(copyOf(dir, store), filepath.Join(root, store))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("put containerd's database back: %w", err)
+			return "", fmt.Errorf("restore containerd's database: %w", err)
 		}
 	}
-	return "put its databases back as they were before the trial, which had changed their form", dropCopies(dir)
+	return "restored its databases from before the trial, which had changed their format", dropCopies(dir)
 }
 
 // dropCopies takes the note away first: copies without one are none.

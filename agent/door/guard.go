@@ -53,7 +53,7 @@ var errNotAdopted = errors.New("this node is not in a fleet yet")
 var errNoJoinFile = errors.New("this node has no join.yaml, and trusts nobody yet")
 
 // errNoCertificate is the answer to a caller without one.
-var errNoCertificate = errors.New("a client certificate is required: the fleet's operator CA signs it")
+var errNoCertificate = errors.New("a client certificate is required, signed by the fleet's operator CA")
 
 // errRevoked is the answer to a caller whose key is revoked.
 var errRevoked = api.RefuseCertificate(fmt.Errorf("your certificate: %w", fleet.ErrRevoked))
@@ -82,7 +82,7 @@ func (g *Guard) admit(path string, state *tls.ConnectionState) (fleet.Peer, erro
 	case peer.Kind != fleet.KindOperator:
 		return peer, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s is a node: nodes do not operate each other", peer.Name))
 	case !peer.Role.AtLeast(m.least):
-		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, fmt.Errorf("%s is %s: this needs %s", peer.Name, peer.Role, m.least))
+		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, fmt.Errorf("%s has the role %s: this needs %s", peer.Name, peer.Role, m.least))
 	case !g.node.Adopted() && !m.beforeAdoption:
 		return peer, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NOT_ADOPTED, errNotAdopted)
 	}

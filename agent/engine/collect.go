@@ -185,7 +185,7 @@ func (e *Engine) dropHalves(ctx context.Context) (gone bool, err error) {
 			return gone, fmt.Errorf("lease: %w", err)
 		}
 		gone = true
-		log.Printf("image %s: what a broken pull left is removed to make room", l.Labels[labelPull])
+		log.Printf("image %s: removed the remains of a broken pull to make room", l.Labels[labelPull])
 	}
 	return gone, nil
 }
@@ -251,7 +251,7 @@ func (e *Engine) tend(ctx context.Context, used map[string]bool, now time.Time) 
 		if is && now.Sub(i.Used).Abs() >= notedEvery || was && !is {
 			note := images.Image{Name: i.Name, Labels: map[string]string{labelUsed: now.UTC().Format(time.RFC3339)}}
 			if _, err := e.client.ImageService().Update(e.context(ctx), note, "labels."+labelUsed); err != nil && !errdefs.IsNotFound(err) {
-				return fmt.Errorf("note the use of %s: %w", i.Name, err)
+				return fmt.Errorf("record the use of %s: %w", i.Name, err)
 			}
 		}
 	}

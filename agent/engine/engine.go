@@ -299,7 +299,7 @@ func runsHere(platform string) error {
 		return fmt.Errorf("platform %q: %w", platform, err)
 	}
 	if !platforms.Default().Match(p) {
-		return fmt.Errorf("%w: %s is asked for, and this node is %s", registry.ErrPlatform, platform, platforms.Format(platforms.DefaultSpec()))
+		return fmt.Errorf("%w: %s was requested, this node is %s", registry.ErrPlatform, platform, platforms.Format(platforms.DefaultSpec()))
 	}
 	return nil
 }
@@ -433,7 +433,7 @@ func (e *Engine) Relieve(ctx context.Context, name string) error {
 		_, err = c.SetLabels(ctx, map[string]string{labelRelieved: "yes"})
 	}
 	if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("container %s: note that it is relieved: %w", name, err)
+		return fmt.Errorf("container %s: record that it is replaced: %w", name, err)
 	}
 	return nil
 }

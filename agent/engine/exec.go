@@ -56,7 +56,7 @@ const (
 // What keeps a command from running.
 var (
 	ErrNotRunning    = errors.New("it does not run")
-	ErrTooMany       = fmt.Errorf("too many commands run there: at most %d in one container and %d on a node", MaxExecsOfOne, MaxExecs)
+	ErrTooMany       = fmt.Errorf("too many commands are running: at most %d in one container and %d on a node", MaxExecsOfOne, MaxExecs)
 	ErrNoUser        = errors.New("user") // not in the container
 	ErrNoProgram     = errors.New("no such program")
 	ErrNotExecutable = errors.New("cannot be run") // though it is there
@@ -178,7 +178,7 @@ func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process
 	}
 	done, err := e.turns.take(limited, instance)
 	if err != nil {
-		return nil, nil, fmt.Errorf("health checks and other commands are starting there: %w", err)
+		return nil, nil, fmt.Errorf("health checks and other commands are starting in it: %w", err)
 	}
 	defer done()
 	name := strings.ToLower(rand.Text()[:12])
@@ -388,7 +388,7 @@ func (p *Process) attend(ctx context.Context, exit <-chan client.ExitStatus) {
 func (p *Process) note(status client.ExitStatus) {
 	p.code = int(status.ExitCode())
 	if err := status.Error(); err != nil && p.err == nil {
-		p.err = fmt.Errorf("lost sight of the command: %w", err)
+		p.err = fmt.Errorf("lost contact with the command: %w", err)
 	}
 	close(p.ended)
 }
@@ -445,7 +445,7 @@ func (p *Process) takeAway(ctx context.Context, kill bool, limit time.Duration) 
 			continue
 		}
 		p.pipes.close()
-		log.Printf("container %s: a command in it is left for the next start of the agent: %v", p.instance, err)
+		log.Printf("container %s: a command in it is still running, the agent ends it at its next start: %v", p.instance, err)
 		return
 	}
 }

@@ -107,7 +107,7 @@ func (p *pipes) awaitReader(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("its shim does not take the input: %w", context.Cause(ctx))
+			return fmt.Errorf("its shim does not accept the input: %w", context.Cause(ctx))
 		case <-time.After(readerPoll):
 		}
 	}

@@ -33,7 +33,7 @@ type Image struct {
 
 // errWants means that nobody can tell which containers are wanted: a project's file is
 // refused by this release. Then nothing is removed.
-var errWants = errors.New("which containers are wanted is not known")
+var errWants = errors.New("the node's containers are not known")
 
 // notKnown stands for the containers then.
 const notKnown = "(not known)"
@@ -182,7 +182,7 @@ func (e *Engine) importTar(ctx context.Context, tar io.Reader) ([]images.Image, 
 		return nil, fmt.Errorf("import: %w", err)
 	}
 	if len(imported) == 0 {
-		return nil, errors.New("no image with a name in it")
+		return nil, errors.New("it has no image with a name")
 	}
 	for _, i := range imported {
 		if err := client.NewImage(e.client, i).Unpack(ctx, snapshotter); err != nil {

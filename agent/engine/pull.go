@@ -213,7 +213,7 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 		return ctx.Err() // what is there is for the next try
 	}
 	if kept := e.release(ctx, lease, err); kept != nil {
-		log.Printf("image %s: what a pull left stays for now: %v", p.name, kept)
+		log.Printf("image %s: the remains of a pull stay for now: %v", p.name, kept)
 	}
 	return err
 }

@@ -50,7 +50,7 @@ type part struct {
 func newPull(w wish, cancel context.CancelFunc) *pull {
 	want := "this node is " + platforms.Format(platforms.DefaultSpec())
 	if w.platform != "" {
-		want = w.platform + " is asked for"
+		want = w.platform + " was requested"
 	}
 	return &pull{
 		name: w.name, platform: platformOf(w.platform), want: want, cancel: cancel,
@@ -129,7 +129,7 @@ func (p *pull) check(fetch images.Handler) images.Handler {
 			return nil, fmt.Errorf("%w: %s of %d bytes", registry.ErrLie, desc.MediaType, desc.Size)
 		}
 		if !layer && !images.IsIndexType(desc.MediaType) && !images.IsManifestType(desc.MediaType) && !images.IsConfigType(desc.MediaType) {
-			return nil, fmt.Errorf("%w: a %.100q is no part of a container image", registry.ErrLie, desc.MediaType)
+			return nil, fmt.Errorf("%w: a %.100q is not part of a container image", registry.ErrLie, desc.MediaType)
 		}
 		desc.URLs = nil // other places that a manifest names are none of ours to ask
 		children, err := fetch.Handle(ctx, desc)
@@ -140,7 +140,7 @@ func (p *pull) check(fetch images.Handler) images.Handler {
 			// What came has no future: the next try starts this part anew.
 			_ = p.store.Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, desc))
 			p.have(desc.Digest, 0)
-			err = fmt.Errorf("%w: it is not %s (%s, %d bytes)", registry.ErrLie, desc.Digest, desc.MediaType, desc.Size)
+			err = fmt.Errorf("%w: the bytes do not match %s (%s, %d bytes)", registry.ErrLie, desc.Digest, desc.MediaType, desc.Size)
 		}
 		var syntax *json.SyntaxError
 		var kind *json.UnmarshalTypeError
@@ -181,7 +181,7 @@ func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children [
 			continue
 		}
 		if c.Size < 0 || c.Size > 1<<50 {
-			return fmt.Errorf("%w: part of %d bytes", registry.ErrLie, c.Size)
+			return fmt.Errorf("%w: a part of %d bytes", registry.ErrLie, c.Size)
 		}
 		one := &part{ref: remotes.MakeRefKey(ctx, c), size: c.Size}
 		if _, err := p.store.Info(ctx, c.Digest); err == nil {
@@ -198,7 +198,7 @@ func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children [
 		missing += one.size - one.have
 	}
 	if !config {
-		return fmt.Errorf("%w: it is no container image", registry.ErrLie)
+		return fmt.Errorf("%w: it is not a container image", registry.ErrLie)
 	}
 	if err := p.room(ctx, missing); err != nil {
 		return err
@@ -242,7 +242,7 @@ func (p *pull) noMatch(ctx context.Context, desc ocispec.Descriptor, err error) 
 		return err
 	}
 	if len(index.Manifests) == 0 {
-		return fmt.Errorf("%w: an index of no image", registry.ErrLie)
+		return fmt.Errorf("%w: an index without images", registry.ErrLie)
 	}
 	var names []string
 	for _, m := range index.Manifests {
@@ -255,5 +255,5 @@ func (p *pull) noMatch(ctx context.Context, desc ocispec.Descriptor, err error) 
 
 // other says what the image is for, instead of what it should be for.
 func (p *pull) other(what string) error {
-	return fmt.Errorf("%w: %s, and %s", registry.ErrPlatform, what, p.want)
+	return fmt.Errorf("%w: it is for %s, but %s", registry.ErrPlatform, what, p.want)
 }

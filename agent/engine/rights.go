@@ -101,7 +101,7 @@ func withDevice(d workload.Device) oci.SpecOpts {
 }
 
 // errInUse means that a container would get what the node itself runs from.
-var errInUse = errors.New("the node itself runs from it: no container gets it")
+var errInUse = errors.New("the node itself runs from it: no container may have it")
 
 // free is an error unless the node does without the device, or each of the folder.
 func free(path string) error {
@@ -224,7 +224,7 @@ func open(at int, path string) (int, error) {
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if errors.Is(err, unix.ELOOP) {
-		return -1, errors.New("a symbolic link is on the way")
+		return -1, errors.New("its path has a symbolic link")
 	}
 	return fd, err
 }
@@ -245,7 +245,7 @@ func (e *Engine) unmountBinds(name string) error {
 		for unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
 		}
 		if err := os.Remove(place); err != nil {
-			return fmt.Errorf("let go of a bind: %w", err)
+			return fmt.Errorf("release a bind mount: %w", err)
 		}
 	}
 	return os.Remove(folder)

@@ -91,7 +91,7 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
 		}
 		if len(s.Process.Args) == 0 {
-			return fmt.Errorf("neither the image nor the workload says what to run")
+			return fmt.Errorf("no command: neither the image nor the project sets one")
 		}
 		return nil
 	}
@@ -134,7 +134,7 @@ func withUlimits(c workload.Container) oci.SpecOpts {
 		for _, u := range all {
 			number, known := rlimits[u.Name]
 			if !known {
-				return fmt.Errorf("ulimit %s: there is none of that name", u.Name)
+				return fmt.Errorf("ulimit %s does not exist", u.Name)
 			}
 			var own unix.Rlimit
 			if err := unix.Getrlimit(number, &own); err != nil {
@@ -142,7 +142,7 @@ func withUlimits(c workload.Container) oci.SpecOpts {
 			}
 			r := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: min(amount(u.Soft), own.Max), Hard: min(amount(u.Hard), own.Max)}
 			if len(c.Ulimits) > 0 && (amount(u.Hard) > own.Max || amount(u.Soft) > own.Max) {
-				log.Printf("container %s: ulimit %s cut down to the node's %d", c.ID, u.Name, own.Max)
+				log.Printf("container %s: ulimit %s lowered to the node's %d", c.ID, u.Name, own.Max)
 			}
 			if r.Soft > r.Hard {
 				return fmt.Errorf("ulimit %s: soft %d is above hard %d", u.Name, r.Soft, r.Hard)

@@ -127,7 +127,7 @@ func TestOfContainers(t *testing.T) {
 		{"the agent starts", workload.Status{Units: []workload.UnitStatus{unit(workload.Waiting, nil)}}},
 		{"it was there", workload.Status{Units: []workload.UnitStatus{runs(-60)}}},
 		{"nothing", workload.Status{Units: []workload.UnitStatus{runs(-60)}}},
-		{"containerd goes away", workload.Status{Trouble: "containerd is away", Units: []workload.UnitStatus{unit(workload.Waiting, nil)}}},
+		{"containerd goes away", workload.Status{Trouble: "containerd does not answer", Units: []workload.UnitStatus{unit(workload.Waiting, nil)}}},
 		{"containerd comes back", workload.Status{Units: []workload.UnitStatus{runs(-61)}}},
 		{"it exits", workload.Status{Units: []workload.UnitStatus{exits(workload.Backoff, 1, "exit code 1")}}},
 		{"it is starting", workload.Status{Units: []workload.UnitStatus{exits(workload.Starting, 1, "")}}},

@@ -36,7 +36,7 @@ func (i *Installer) boot() (boot, error) {
 	case b.Alone != "":
 		return b, fmt.Errorf("%w: %s", errNoDisk, b.Alone)
 	case b.Loader == "":
-		return b, fmt.Errorf("%w: it was not started by a boot loader that counts tries", errNoDisk)
+		return b, fmt.Errorf("%w: its boot loader does not count tries", errNoDisk)
 	}
 	for _, name := range []string{partition.ESP, partition.RootA, partition.RootB} {
 		if b.Parts[name] == "" {

@@ -12,5 +12,5 @@ var (
 	// it was to come from.
 	ErrUnreachable = errors.New("cannot be read")
 	// ErrNoFailure means that nothing failed of that name.
-	ErrNoFailure = errors.New("this node knows no failure of that release")
+	ErrNoFailure = errors.New("this release has no recorded failure on this node")
 )

@@ -75,7 +75,7 @@ func (i *Installer) begin(what string) (done func(), err error) {
 	defer i.mu.Unlock()
 	switch {
 	case i.leaving:
-		return nil, fmt.Errorf("%w: the node reboots", ErrBusy)
+		return nil, fmt.Errorf("%w: the node is about to reboot", ErrBusy)
 	case i.busy != "":
 		return nil, fmt.Errorf("%w: %s", ErrBusy, i.busy)
 	}
@@ -174,7 +174,7 @@ func (i *Installer) Rollback(ctx context.Context, when When, by string, report f
 	switch {
 	case other.State == StagedHere, other.State == ArmedHere:
 		// It was never proven; whoever wants it updates to it.
-		return refuse("slot %s holds release %s, which has not proven itself here yet: use an update, not a rollback", other.Slot, other.Version)
+		return refuse("slot %s has release %s, which has not proven itself here yet: use an update, not a rollback", other.Slot, other.Version)
 	case other.State == Failed:
 		return refuse("slot %s: release %s %s", other.Slot, other.Version, other.Text)
 	case other.State != Proven:
@@ -307,7 +307,7 @@ func (i *Installer) arm(ctx context.Context, step Step, when When, by string, re
 	}
 	if i.Remember != nil {
 		if err := i.Remember(); err != nil {
-			return fmt.Errorf("note which workloads are healthy: %w", err)
+			return fmt.Errorf("record which workloads are healthy: %w", err)
 		}
 	}
 	// A reboot that was asked for before was for something else.
@@ -318,7 +318,7 @@ func (i *Installer) arm(ctx context.Context, step Step, when When, by string, re
 	if err != nil {
 		return slotError(err)
 	}
-	log.Printf("agent: slot %s is armed: release %s, asked for by %s, authorised by %s", trial.Slot, trial.Release, by, trial.By)
+	log.Printf("agent: slot %s is armed: release %s, requested by %s, authorised by %s", trial.Slot, trial.Release, by, trial.By)
 	step.Step, step.Text, step.Done, step.Total = Armed, fmt.Sprintf("%d tries", trial.Tries), 0, 0
 	report(step)
 	return i.reboot(context.WithoutCancel(ctx), step, when, report)
@@ -415,7 +415,7 @@ func look(b boot, name bootloader.Slot, e bootloader.Entry, r *memory.Staged, fa
 	case r.Whole:
 		s.State = StagedHere
 	default:
-		s.State, s.Text = Incomplete, fmt.Sprintf("%d MiB of the root are written", r.Written>>20)
+		s.State, s.Text = Incomplete, fmt.Sprintf("%d MiB of the root file system are written", r.Written>>20)
 	}
 	if failed && s.Version != "" && s.State != Proven && s.State != ArmedHere {
 		s.State, s.Text = Failed, failure.Outcome()

@@ -39,7 +39,7 @@ func (i *Installer) open(ctx context.Context, o Order) (release.Stored, error) {
 	switch {
 	case strings.HasPrefix(from, "usb:"):
 		if from != "usb:" {
-			return nil, refuse("%.100q: a release on a stick is in its folder %s, and is called usb:", from, StickFolder)
+			return nil, refuse("%.100q: a release on a stick is called usb: alone, and lies in the folder %s", from, StickFolder)
 		}
 		if settings.USB != nodeconfig.USBAsk {
 			return nil, refuse("this node reads no sticks: update.usb in its node.yaml is off")

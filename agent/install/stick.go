@@ -27,7 +27,7 @@ type Sticks struct {
 }
 
 var (
-	errNoStick = errors.New("there is no USB stick in the node")
+	errNoStick = errors.New("the node has no USB stick")
 	errNoUSB   = errors.New("the kernel of this node's board does not support USB")
 )
 
@@ -57,12 +57,12 @@ func (s Sticks) Open() (release.Stored, error) {
 		}
 		// No more are opened: each holds a table of its file system in memory.
 		first := filepath.Base(found.file.Name())
-		return nil, errors.Join(fmt.Errorf("want one stick with a folder %s: %s has a release, and %s has one too", StickFolder, first, name), found.Close(), one.Close())
+		return nil, errors.Join(fmt.Errorf("expected one stick with a folder %s: %s has a release, and %s has one too", StickFolder, first, name), found.Close(), one.Close())
 	}
 	if found != nil {
 		return found, nil
 	}
-	return nil, fmt.Errorf("want one stick with a folder %s on a FAT32 file system: %s", StickFolder, strings.Join(reasons, "; "))
+	return nil, fmt.Errorf("expected one stick with a folder %s on a FAT32 file system: %s", StickFolder, strings.Join(reasons, "; "))
 }
 
 // devices are the partitions of USB disks, and those disks that have none, by name.

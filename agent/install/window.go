@@ -20,7 +20,7 @@ func Opens(u nodeconfig.Update, now time.Time) (time.Time, error) {
 	if u.Zone != "" {
 		var err error
 		if zone, err = time.LoadLocation(u.Zone); err != nil {
-			return time.Time{}, refuse("node.yaml: update.zone %q: there is no such time zone", u.Zone)
+			return time.Time{}, refuse("node.yaml: update.zone %q: unknown time zone", u.Zone)
 		}
 	}
 	local := now.In(zone)

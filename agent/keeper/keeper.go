@@ -324,7 +324,7 @@ func (k *Keeper) note(e event, u *unit) {
 	case workload.Stopped:
 		log.Printf("container %s: stopped by request", e.id)
 	case workload.Replacing:
-		log.Printf("container %s: %s has to go first", e.id, u.old.Name)
+		log.Printf("container %s: %s has to stop first", e.id, u.old.Name)
 	}
 }
 

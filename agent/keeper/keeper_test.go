@@ -38,7 +38,7 @@ func newFake() *fakeEngine {
 	return &fakeEngine{there: map[string]*fakeContainer{}, missing: map[string]bool{}, sick: map[string]bool{}, images: map[string]string{}, down: make(chan struct{})}
 }
 
-var errAway = errors.New("containerd is away")
+var errAway = errors.New("containerd does not answer")
 
 func (f *fakeEngine) do(ctx context.Context, format string, args ...any) error {
 	f.log = append(f.log, fmt.Sprintf(format, args...))

@@ -47,7 +47,7 @@ func judge(d workload.Dependency, s standing, there bool) (verdict, string) {
 func judgeRequired(d workload.Dependency, s standing, there bool) (verdict, string) {
 	switch {
 	case !there:
-		return never, fmt.Sprintf("depends on %s, which is not wanted on this node", d.ID)
+		return never, fmt.Sprintf("depends on %s, which no project of this node has", d.ID)
 	case s.State == workload.Stopped || s.State == workload.Stopping:
 		return never, fmt.Sprintf("depends on %s, which was stopped", d.ID)
 	case d.Condition == workload.WhenCompleted:
@@ -61,9 +61,9 @@ func judgeRequired(d workload.Dependency, s standing, there bool) (verdict, stri
 	case d.Condition == workload.WhenHealthy:
 		switch {
 		case !s.Tested && s.State == workload.Running:
-			return never, fmt.Sprintf("depends on %s to be healthy, which has no health check", d.ID)
+			return never, fmt.Sprintf("depends on %s to be healthy, and it has no health check", d.ID)
 		case s.State == workload.Ended:
-			return never, fmt.Sprintf("depends on %s to be healthy, which ended with exit code %d", d.ID, s.Exit)
+			return never, fmt.Sprintf("depends on %s to be healthy, and it ended with exit code %d", d.ID, s.Exit)
 		case s.State == workload.Running && s.Health == workload.Healthy:
 			return met, ""
 		case s.State == workload.Running:

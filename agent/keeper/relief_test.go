@@ -155,7 +155,7 @@ func testNewFails(t *testing.T, anew bool) {
 	f.missing["missing"] = true
 	b = b.apply(t, anew, next)
 	b.until(t, "the image to be missed", func(s workload.Status) bool {
-		return unitStates("web backoff")(s) && strings.HasSuffix(s.Units[0].Reason, "; the old one goes on") && f.did("start web_2") == 0
+		return unitStates("web backoff")(s) && strings.HasSuffix(s.Units[0].Reason, "; the old one keeps running") && f.did("start web_2") == 0
 	})
 	still("no image")
 
@@ -164,7 +164,7 @@ func testNewFails(t *testing.T, anew bool) {
 	next.Health.StartPeriod = 0
 	b = b.apply(t, anew, next)
 	b.until(t, "it to be unhealthy", func(s workload.Status) bool {
-		return unitStates("web backoff")(s) && strings.HasPrefix(s.Units[0].Reason, `unhealthy: "it hurts"; the old one goes on`)
+		return unitStates("web backoff")(s) && strings.HasPrefix(s.Units[0].Reason, `unhealthy: "it hurts"; the old one keeps running`)
 	})
 	still("unhealthy")
 	b.until(t, "it to be taken away", func(workload.Status) bool { return f.names() == "web" })

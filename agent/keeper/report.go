@@ -33,11 +33,11 @@ func (u *unit) status() workload.UnitStatus {
 	}
 	switch {
 	case u.Old == Serving && u.State == workload.Running:
-		s.Reason = "the old one goes on until it is healthy"
+		s.Reason = "the old one keeps running until it is healthy"
 	case u.Old == Serving && s.Reason != "":
-		s.Reason += "; the old one goes on"
+		s.Reason += "; the old one keeps running"
 	case u.Old == Serving:
-		s.Reason = "the old one goes on"
+		s.Reason = "the old one keeps running"
 	}
 	if u.State == workload.Running {
 		s.Ports, s.StartedAt = u.want.Ports, u.began

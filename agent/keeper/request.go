@@ -12,10 +12,10 @@ import (
 var wants = map[workload.Want]Event{workload.WantStopped: StopAsked, workload.WantStarted: StartAsked, workload.WantRestarted: RestartAsked}
 
 // ErrAway means that containerd does not answer at the moment.
-var ErrAway = errors.New("containerd is away")
+var ErrAway = errors.New("containerd does not answer")
 
 // ErrOver means that Run has returned: the agent stops.
-var ErrOver = errors.New("its keeper is stopping")
+var ErrOver = errors.New("the node's agent is stopping")
 
 // request is what somebody asks of the Keeper's goroutine.
 type request struct {
@@ -31,7 +31,7 @@ type request struct {
 func (k *Keeper) Request(ctx context.Context, id string, want workload.Want) error {
 	kind, ok := wants[want]
 	if !ok {
-		return fmt.Errorf("container %s: %q cannot be wanted", id, want)
+		return fmt.Errorf("container %s: unknown request %q", id, want)
 	}
 	k.init()
 	answer := make(chan error, 1)

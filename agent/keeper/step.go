@@ -17,13 +17,13 @@ const (
 	Started      Event = "started" // a Start succeeded
 	StartFailed  Event = "start failed"
 	Succeeded    Event = "exit 0"
-	Failed       Event = "exit 1"     // any other code, or a signal
-	Timer        Event = "timer"      // NotBefore has come
-	Lost         Event = "lost"       // containerd does not answer any more
-	StopAsked    Event = "stop asked" // by an operator
-	StartAsked   Event = "start asked"
-	RestartAsked Event = "restart asked" // or what it depends on was replaced
-	Removed      Event = "removed"       // a Remove succeeded
+	Failed       Event = "exit 1"         // any other code, or a signal
+	Timer        Event = "timer"          // NotBefore has come
+	Lost         Event = "lost"           // containerd does not answer any more
+	StopAsked    Event = "stop requested" // by an operator
+	StartAsked   Event = "start requested"
+	RestartAsked Event = "restart requested" // or what it depends on was replaced
+	Removed      Event = "removed"           // a Remove succeeded
 	RemoveFailed Event = "remove failed"
 
 	MustGo     Event = "must go"     // the new instance can be started once the old one has gone

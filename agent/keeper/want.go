@@ -19,7 +19,7 @@ func (k *Keeper) Want(set []workload.Container) error {
 	known := make(map[string]bool, len(set))
 	for _, c := range set {
 		if known[c.ID] {
-			return fmt.Errorf("container %s is wanted twice", c.ID)
+			return fmt.Errorf("container %s is defined twice", c.ID)
 		}
 		known[c.ID] = true
 	}
@@ -36,7 +36,7 @@ func (k *Keeper) Want(set []workload.Container) error {
 
 // change goes over to another set in the middle of a session. The error is containerd's.
 func (k *Keeper) change(ctx context.Context) error {
-	log.Print("workloads: another set of containers is wanted")
+	log.Print("workloads: the set of containers has changed")
 	found, err := k.Engine.List(ctx)
 	former := k.revise(ctx, found)
 	if err != nil {

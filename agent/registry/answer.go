@@ -31,7 +31,7 @@ var (
 	ErrPlatform = errors.New("image is for another platform")
 	// ErrLie means that what came is not what was announced: other bytes than the
 	// digest says, more than the size says, or no image at all.
-	ErrLie = errors.New("registry sends something else than it announced")
+	ErrLie = errors.New("registry sent other content than it announced")
 	// ErrFull means that the image does not fit beside the tenth of STATE that stays
 	// free.
 	ErrFull = errors.New("not enough free space")
@@ -79,7 +79,7 @@ func Explain(err error) error {
 		}
 		return &answer{host: host, code: status.StatusCode, words: said(status.Body)}
 	case errors.Is(err, docker.ErrInvalidAuthorization):
-		return fmt.Errorf("%w: the registry takes no such credentials, or the image does not exist", ErrDenied)
+		return fmt.Errorf("%w: the registry does not accept these credentials, or the image does not exist", ErrDenied)
 	case errors.As(err, &web) && (errors.Is(err, errCircle) || errors.Is(err, errCarry)):
 		return web.Err // it says who does that
 	case errors.As(err, &web):

@@ -93,7 +93,7 @@ func readPrivate(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %#o: it may hold secrets, so it has to be 0600", path, st.Mode().Perm())
+		return nil, fmt.Errorf("%s has mode %#o: it may hold secrets, so its mode must be 0600", path, st.Mode().Perm())
 	}
 	return io.ReadAll(io.LimitReader(f, most+1))
 }
@@ -115,7 +115,7 @@ func Parse(data []byte) (Registries, error) {
 		return nil, err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("something follows the settings")
+		return nil, errors.New("there is more text after the settings")
 	}
 	for name, registry := range r {
 		if err := registry.check(name); err != nil {
@@ -127,7 +127,7 @@ func Parse(data []byte) (Registries, error) {
 
 func (r Registry) check(name string) error {
 	if u, err := url.Parse("//" + name); err != nil || u.Host != name || u.Hostname() == "" {
-		return errors.New("is no HOST or HOST:PORT")
+		return errors.New("expected HOST or HOST:PORT")
 	}
 	if err := r.Access.check(); err != nil {
 		return err
@@ -143,11 +143,11 @@ func (r Registry) check(name string) error {
 func (a Access) check() error {
 	switch {
 	case (a.User == "") != (a.Password == ""):
-		return errors.New("user and password come together")
+		return errors.New("set both user and password, or neither")
 	case a.Insecure && a.CA != "":
-		return errors.New("insecure is plain HTTP, which has no ca")
+		return errors.New("insecure means plain HTTP, which has no ca")
 	case a.Insecure && a.User != "":
-		return errors.New("insecure is plain HTTP, which would tell the password to everybody")
+		return errors.New("insecure means plain HTTP, which would send the password in the clear")
 	}
 	_, err := a.authorities()
 	return err
@@ -184,17 +184,17 @@ func (m Mirror) endpoint() (endpoint, error) {
 	case err != nil:
 		return endpoint{}, errors.New("url cannot be read") // its text may hold a password
 	case u.User != nil:
-		return endpoint{}, errors.New("url holds a user: that has a field of its own")
+		return endpoint{}, errors.New("url holds a user: set it in the field user")
 	case u.RawQuery != "" || u.Fragment != "":
-		return endpoint{}, errors.New("url has more than https://HOST[:PORT][/PREFIX]") // such as a token
+		return endpoint{}, errors.New("expected a url https://HOST[:PORT][/PREFIX], with nothing behind it") // such as a token
 	case u.Hostname() == "":
-		return endpoint{}, fmt.Errorf("url %q is no https://HOST[:PORT][/PREFIX]", m.URL)
+		return endpoint{}, fmt.Errorf("url %q is not https://HOST[:PORT][/PREFIX]", m.URL)
 	case u.Scheme == "http" && !m.Insecure && !loopback(u.Host):
 		return endpoint{}, fmt.Errorf("url %q is plain HTTP, which needs insecure", m.URL)
 	case u.Scheme == "https" && m.Insecure:
-		return endpoint{}, fmt.Errorf("url %q is HTTPS, and insecure is plain HTTP", m.URL)
+		return endpoint{}, fmt.Errorf("url %q is HTTPS, and insecure means plain HTTP", m.URL)
 	case u.Scheme != "http" && u.Scheme != "https":
-		return endpoint{}, fmt.Errorf("url %q is no https://HOST[:PORT][/PREFIX]", m.URL)
+		return endpoint{}, fmt.Errorf("url %q is not https://HOST[:PORT][/PREFIX]", m.URL)
 	}
 	return endpoint{scheme: u.Scheme, host: u.Host, path: "/v2" + strings.TrimRight(u.Path, "/"), Access: m.Access}, nil
 }

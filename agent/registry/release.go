@@ -63,7 +63,7 @@ func (r Registries) OpenRelease(ctx context.Context, ref string) (*Release, erro
 func (r Registries) OpenWebRelease(address string) (*release.Web, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, errors.New("its address cannot be read") // its text may hold a password
+		return nil, errors.New("its address cannot be parsed") // its text may hold a password
 	}
 	own := r[u.Host].Access
 	access := release.Access{Plain: own.Insecure}
@@ -76,7 +76,7 @@ func (r Registries) OpenWebRelease(address string) (*release.Web, error) {
 // Index gets the index of the release.
 func (o *Release) Index(ctx context.Context) ([]byte, error) {
 	if o.index.MediaType != ocispec.MediaTypeImageIndex || o.index.Size > MaxDocument {
-		return nil, fmt.Errorf("%w: it is %.80q of %d bytes, no image index", release.ErrLayout, o.index.MediaType, o.index.Size)
+		return nil, fmt.Errorf("%w: it is %.80q of %d bytes, not an image index", release.ErrLayout, o.index.MediaType, o.index.Size)
 	}
 	body, err := o.Blob(ctx, o.index, 0)
 	if err != nil {

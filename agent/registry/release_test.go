@@ -95,7 +95,7 @@ func TestWebRelease(t *testing.T) {
 		{"one of another host", server.URL + "/os", Registries{"other:443": {Access: Access{CA: string(ca)}}}, "server is not trusted: x509"},
 		{"none", server.URL + "/os", nil, "server is not trusted: x509"},
 		{"plain HTTP", "http://192.0.2.1:1/os", nil, "server is not trusted: plain HTTP"},
-		{"no address", "http://a b/", nil, "cannot be read"},
+		{"no address", "http://a b/", nil, "cannot be parsed"},
 	} {
 		src, err := test.set.OpenWebRelease(test.address)
 		if err == nil {

@@ -186,7 +186,7 @@ func readKey(path string) (*age.X25519Identity, error) {
 	}
 	identity, err := age.ParseX25519Identity(strings.TrimSpace(string(text)))
 	if err != nil {
-		return nil, fmt.Errorf("%s is no key", path) // the reason might repeat some of it
+		return nil, fmt.Errorf("%s is not a key", path) // the reason might repeat some of it
 	}
 	return identity, nil
 }

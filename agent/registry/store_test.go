@@ -116,8 +116,8 @@ func TestRegistryStoreLocked(t *testing.T) {
 			other = identity.String()
 			return os.WriteFile(s.key, []byte(other), 0o600)
 		}},
-		{"a broken key", "is no key", false, func(s *Store) error { return os.WriteFile(s.key, []byte("AGE-SECRET-KEY-1HUNTER2"), 0o600) }},
-		{"a key for all", "has to be 0600", false, func(s *Store) error { return os.Chmod(s.key, 0o644) }},
+		{"a broken key", "is not a key", false, func(s *Store) error { return os.WriteFile(s.key, []byte("AGE-SECRET-KEY-1HUNTER2"), 0o600) }},
+		{"a key for all", "must be 0600", false, func(s *Store) error { return os.Chmod(s.key, 0o644) }},
 		{"a changed file", "registries.age", false, func(s *Store) error {
 			sealed, err := os.ReadFile(s.path)
 			if err != nil {

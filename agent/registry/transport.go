@@ -22,7 +22,7 @@ import (
 const MaxDocument = 8 << 20
 
 var (
-	errPlain   = errors.New("plain HTTP is allowed on loopback and where the settings say insecure")
+	errPlain   = errors.New("plain HTTP is allowed only on loopback and where the settings say insecure")
 	errEndless = fmt.Errorf("answer is longer than %d bytes", MaxDocument)
 )
 

@@ -47,7 +47,7 @@ func (s *configService) GetConfig(ctx context.Context, _ *connect.Request[apiv1.
 			return connect.NewResponse(&apiv1.GetConfigResponse{Text: string(text), State: state}), nil
 		}
 		if tries == 8 { // it may have changed in between, but not each time
-			return nil, connect.NewError(connect.CodeUnavailable, errors.New("node.yaml is being changed"))
+			return nil, connect.NewError(connect.CodeUnavailable, errors.New("somebody else is changing node.yaml"))
 		}
 	}
 }

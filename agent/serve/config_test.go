@@ -121,7 +121,7 @@ func TestConfig(t *testing.T) {
 		"hostnam: x\n": "node.yaml:1:1: unknown key \"hostnam\": did you mean \"hostname\"?\n  1 | hostnam: x\n    | ^^^^^^^",
 		"hostname: n07\nworkloads:\n  services:\n    web: {imag: x}\n": "node.yaml:4:11",
 		web: "another project has it: shop",
-		"update: {window: '02:00-04:00', zone: Europe/Kogge}\n": "there is no such time zone",
+		"update: {window: '02:00-04:00', zone: Europe/Kogge}\n": "unknown time zone",
 	} {
 		_, err := set(&apiv1.SetConfigRequest{Text: text})
 		if has(t, err, want); connect.CodeOf(err) != connect.CodeInvalidArgument {

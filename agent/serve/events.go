@@ -76,7 +76,7 @@ func (s *observeService) Events(ctx context.Context, r *connect.Request[apiv1.Ev
 func wantedKinds(kinds []string) (func(events.Event) bool, error) {
 	for _, k := range kinds {
 		if !slices.Contains(events.Kinds, events.Kind(k)) {
-			return nil, fmt.Errorf("unknown kind of event %q: want one of %v", k, events.Kinds)
+			return nil, fmt.Errorf("unknown kind of event %q: expected one of %v", k, events.Kinds)
 		}
 	}
 	return func(e events.Event) bool { return len(kinds) == 0 || slices.Contains(kinds, string(e.Kind)) }, nil

@@ -134,7 +134,7 @@ func TestEvents(t *testing.T) {
 		"kind":        {&apiv1.EventsRequest{Kinds: []string{"container"}, Tail: 1}, db},
 		"kinds":       {&apiv1.EventsRequest{Kinds: []string{"service", "node"}}, clock},
 		"since":       {&apiv1.EventsRequest{Since: durationpb.New(time.Minute)}, web + clock},
-		"no kind":     {&apiv1.EventsRequest{Kinds: []string{"nonsense"}}, `invalid_argument: unknown kind of event "nonsense": want one of [container command project image registry service operator node]`},
+		"no kind":     {&apiv1.EventsRequest{Kinds: []string{"nonsense"}}, `invalid_argument: unknown kind of event "nonsense": expected one of [container command project image registry service operator node]`},
 		"less than 0": {&apiv1.EventsRequest{Tail: -1}, "invalid_argument: tail or since is negative"},
 	} {
 		if got := askEvents(t, reader, c.r); got != c.want {

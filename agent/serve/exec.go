@@ -62,7 +62,7 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 		case !s.stdin:
 			return s, errors.New("input for a command that was started without input")
 		case s.ended:
-			return s, errors.New("input after the end of input")
+			return s, errors.New("input after the end of the input")
 		case len(part.Stdin) > api.MaxInput:
 			return s, fmt.Errorf("%d bytes of input in one message: at most %d", len(part.Stdin), api.MaxInput)
 		case s.ahead+len(part.Stdin) > api.InputAhead:
@@ -81,7 +81,7 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 		s.ended = true
 	case *apiv1.ExecRequest_Size:
 		if !s.terminal {
-			return s, errors.New("a size without a terminal")
+			return s, errors.New("a size for a command without a terminal")
 		}
 		_, err := sizeOf(part.Size)
 		return s, err
@@ -101,14 +101,14 @@ const lastSignal = 64
 func signalOf(text string) (syscall.Signal, error) {
 	s, err := signal.ParseSignal(text)
 	if err == nil && (s < 1 || s > lastSignal) {
-		err = fmt.Errorf("unknown signal %.20q: want a name, or a number up to %d", text, lastSignal)
+		err = fmt.Errorf("unknown signal %.20q: expected a name, or a number up to %d", text, lastSignal)
 	}
 	return s, err
 }
 
 func sizeOf(s *apiv1.TerminalSize) (engine.Size, error) {
 	if w, h := s.GetWidth(), s.GetHeight(); w > math.MaxUint16 || h > math.MaxUint16 {
-		return engine.Size{}, fmt.Errorf("a terminal of %d × %d characters", w, h)
+		return engine.Size{}, fmt.Errorf("a terminal of %d × %d characters is too large", w, h)
 	}
 	return engine.Size{Width: uint16(s.GetWidth()), Height: uint16(s.GetHeight())}, nil
 }

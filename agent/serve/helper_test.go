@@ -142,7 +142,7 @@ func (s *store) Images(context.Context) ([]engine.Image, error) {
 func (s *store) Load(_ context.Context, tar io.Reader) ([]string, error) {
 	n, err := io.Copy(io.Discard, tar)
 	if err == nil && n == 0 {
-		err = errors.New("no image with a name in it")
+		err = errors.New("it has no image with a name")
 	}
 	return []string{fmt.Sprintf("registry.example/of:%d", n)}, err
 }

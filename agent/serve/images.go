@@ -211,7 +211,7 @@ func mayGo(ctx context.Context, images Images, name string) error {
 		case len(i.By) > 0:
 			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s is in use by %s", full, strings.Join(i.By, ", ")))
 		case i.Preload:
-			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s was preloaded, and would be back after the next boot", full))
+			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s is preloaded: it would be back after the next boot", full))
 		}
 	}
 	return nil

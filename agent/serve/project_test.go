@@ -41,7 +41,7 @@ func TestApply(t *testing.T) {
 	for name, test := range map[string]struct{ project, text, want string }{
 		"a mistake":  {"shop", "services:\n  web:\n    imag: x\n", "shop.yaml:3:5"},
 		"a conflict": {"other", text, "another project has it: shop"},
-		"a name":     {"../x", text, "a project is called by"},
+		"a name":     {"../x", text, "a project name has"},
 	} {
 		_, err := apply(test.project, test.text, false)
 		if has(t, err, test.want); connect.CodeOf(err) == connect.CodeInternal {
@@ -70,12 +70,12 @@ func TestImages(t *testing.T) {
 		t.Errorf("%v, %v", names, err)
 	}
 	_, err = c.Load(timeout(t), strings.NewReader(""))
-	has(t, err, "no image with a name in it")
+	has(t, err, "it has no image with a name")
 	list, err := c.ListImages(timeout(t), connect.NewRequest(&apiv1.ListImagesRequest{}))
 	if err != nil || len(list.Msg.Images) != 2 || list.Msg.Images[0].Size != 42 || len(list.Msg.Images[0].UsedBy) != 2 || list.Msg.Images[1].Used != nil || !list.Msg.Images[1].Preload {
 		t.Errorf("%v, %v", list, err)
 	}
-	for name, why := range map[string]string{"registry.example/db:1": "is in use by db, web", "registry.example/own:1": "was preloaded"} {
+	for name, why := range map[string]string{"registry.example/db:1": "is in use by db, web", "registry.example/own:1": "is preloaded"} {
 		_, err = c.RemoveImage(timeout(t), connect.NewRequest(&apiv1.RemoveImageRequest{Name: name}))
 		has(t, err, "failed_precondition", why)
 	}

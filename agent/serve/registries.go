@@ -60,7 +60,7 @@ func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.Lo
 	case r.Msg.User == "" || r.Msg.Password == "":
 		err = errors.New("a login needs a user and a password")
 	case len(r.Msg.User) > maxUser || len(r.Msg.Password) > maxPassword:
-		err = fmt.Errorf("user or password is longer than %d or %d bytes", maxUser, maxPassword)
+		err = fmt.Errorf("the user is longer than %d bytes, or the password is longer than %d", maxUser, maxPassword)
 	case strings.ContainsAny(r.Msg.User, ":\r\n\x00"):
 		err = errors.New("the user name contains a colon or a newline, which no registry accepts")
 	}
@@ -84,7 +84,7 @@ func (s *registryService) Login(ctx context.Context, r *connect.Request[apiv1.Lo
 	err = s.registries.Change(func(all registry.Registries) error {
 		one := all[host]
 		if one.Access != before {
-			return connect.NewError(connect.CodeAborted, fmt.Errorf("the settings of %s have changed meanwhile: try again", host))
+			return connect.NewError(connect.CodeAborted, fmt.Errorf("the settings of %s were changed by somebody else: try again", host))
 		}
 		one.Access = access
 		all[host] = one
@@ -111,7 +111,7 @@ func checkError(host string, err error) error {
 func (s *registryService) Logout(_ context.Context, r *connect.Request[apiv1.LogoutRequest]) (*connect.Response[apiv1.LogoutResponse], error) {
 	if r.Msg.All {
 		if r.Msg.Host != "" {
-			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("give one registry or all of them, not both"))
+			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("name one registry or all of them, not both"))
 		}
 		if err := s.registries.Forget(); err != nil {
 			return nil, registryError(err)

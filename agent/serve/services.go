@@ -97,7 +97,7 @@ func (s *nodeService) ask(ctx context.Context, what func(*control.Client) error)
 
 func (s *nodeService) Adopt(ctx context.Context, r *connect.Request[apiv1.AdoptRequest]) (*connect.Response[apiv1.AdoptResponse], error) {
 	if len(r.Msg.Nonce) != api.NonceSize {
-		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("nonce has %d bytes, want %d", len(r.Msg.Nonce), api.NonceSize))
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("nonce has %d bytes, expected %d", len(r.Msg.Nonce), api.NonceSize))
 	}
 	answer := &apiv1.AdoptResponse{Hostname: s.machine.Hostname()}
 	if len(r.Msg.Certificate) > 0 {
@@ -127,7 +127,7 @@ func (s *nodeService) Renew(_ context.Context, r *connect.Request[apiv1.RenewReq
 	if err := s.node.Renew(r.Msg.Certificate); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	log.Printf("api: the certificate of this node is now good until %s", s.node.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
+	log.Printf("api: the certificate of this node is now valid until %s", s.node.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
 	return connect.NewResponse(&apiv1.RenewResponse{}), nil
 }
 
@@ -147,7 +147,7 @@ func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.Revok
 // last admin out.
 func notOwnKey(ctx context.Context, keys []string) error {
 	if peer := door.Caller(ctx); slices.Contains(keys, peer.Key) {
-		return fmt.Errorf("revoke key %s: it is your own", fleet.Short(peer.Key))
+		return fmt.Errorf("revoke key %s: it is your own key", fleet.Short(peer.Key))
 	}
 	return nil
 }
@@ -270,7 +270,7 @@ func (s *workloadService) Run(ctx context.Context, r *connect.Request[apiv1.RunR
 		apiv1.Action_ACTION_START: workload.WantStarted, apiv1.Action_ACTION_STOP: workload.WantStopped, apiv1.Action_ACTION_RESTART: workload.WantRestarted,
 	}[r.Msg.Action]
 	if !ok {
-		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("no action: start, stop or restart"))
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("no action: expected start, stop or restart"))
 	}
 	keeper, err := known(s.containers)
 	if err != nil {

@@ -43,7 +43,7 @@ const (
 
 // errPacking is the answer while another one packs: one archive takes a core, and
 // several MiB of memory.
-var errPacking = errors.New("an archive is being made for somebody else: try again in a minute")
+var errPacking = errors.New("the node is making an archive for somebody else: try again in a minute")
 
 func (s *upkeepService) Support(ctx context.Context, r *connect.Request[apiv1.SupportRequest], out *connect.ServerStream[apiv1.SupportPart]) error {
 	if !s.packing.TryLock() {
@@ -272,7 +272,7 @@ func (p *packer) write(name string, what func(io.Writer) error) {
 		p.text(name, b.Bytes())
 	}
 	if b.left > 0 {
-		p.noted(name, fmt.Errorf("%d bytes are left out", b.left))
+		p.noted(name, fmt.Errorf("%d bytes were left out", b.left))
 	}
 }
 
@@ -292,7 +292,7 @@ func (l *limited) Write(b []byte) (int, error) {
 // text packs one file, if there is room.
 func (p *packer) text(name string, content []byte) {
 	if p.size+int64(len(content)) > maxArchive {
-		p.noted(name, errors.New("left out: the archive is large enough"))
+		p.noted(name, errors.New("left out: the archive is full"))
 		return
 	}
 	p.size += int64(len(content))
@@ -399,7 +399,7 @@ func usage(ctx context.Context, w io.Writer, state string) error {
 			return ctx.Err() // a folder that went away meanwhile is none
 		}
 		if count++; count > maxWalk {
-			return fmt.Errorf("more than %d files: the rest is not counted", maxWalk)
+			return fmt.Errorf("more than %d files: the rest are not counted", maxWalk)
 		}
 		info, err := d.Info()
 		if err != nil {

@@ -242,7 +242,7 @@ func TestSupportBounds(t *testing.T) {
 	if size := archive.Len(); size < maxArchive/2 || size > maxArchive+1<<20 {
 		t.Errorf("%d bytes", size)
 	}
-	if files := unpack(t, &archive); !strings.Contains(files["support/errors.txt"], "left out: the archive is large enough") {
+	if files := unpack(t, &archive); !strings.Contains(files["support/errors.txt"], "left out: the archive is full") {
 		t.Errorf("errors: %.300s", files["support/errors.txt"])
 	}
 	// A caller who hangs up lets the next one in.

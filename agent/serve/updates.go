@@ -318,9 +318,9 @@ func (o *offer) next(number uint32) ([]byte, error) {
 			}
 		case *apiv1.UpdateRequest_Lacking:
 			if m.Want == number {
-				return nil, fmt.Errorf("from the caller: %.300s", part.Lacking)
+				return nil, fmt.Errorf("the caller says: %.300s", part.Lacking)
 			}
 		}
-		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a message that answers no question of the node"))
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("a message that the node did not ask for"))
 	}
 }

@@ -36,7 +36,7 @@ const MaxText = 1 << 20
 
 // Why an apply is refused.
 var (
-	ErrName     = errors.New("a project is called by lower-case letters, digits, hyphens and underscores, at most 63")
+	ErrName     = errors.New("a project name has lower-case letters, digits, hyphens and underscores, at most 63")
 	ErrConflict = errors.New("another project has it")
 	ErrSize     = fmt.Errorf("a Compose file has at most %d bytes", MaxText)
 	ErrUnknown  = errors.New("no such project")

@@ -100,7 +100,7 @@ func TestPrint(t *testing.T) {
 		Degraded: []*apiv1.Degraded{{What: "watchdog", Why: "open watchdog /dev/watchdog: no such file or directory"}},
 	}, now)
 	b.WriteString("\n")
-	printContainers(&b, &apiv1.ListResponse{Trouble: "containerd is away", Containers: []*apiv1.Container{
+	printContainers(&b, &apiv1.ListResponse{Trouble: "containerd does not answer", Containers: []*apiv1.Container{
 		{Name: "shop.db", Project: "shop", Image: "registry.example/db:1", State: "running", Health: "healthy", Networks: []*apiv1.ContainerNetwork{{Name: "shop.back", Address: "10.88.0.2"}, {Name: "lan", Address: "10.88.3.2"}}, Started: timestamppb.New(now.Add(-time.Hour))},
 		{Name: "web", Image: "registry.example/web:2", State: "backoff", Exits: 3, Reason: "exit status 1"},
 	}}, now)
