@@ -41,7 +41,6 @@ func installer(at paths, now *parts) *install.Installer {
 			return probe.Remember(filepath.Join(at.state, probe.MemoryFile), status)
 		},
 		Drain: now.drain.stop,
-		Kexec: install.KernelLoader,
 		Reboot: func(ctx context.Context) error {
 			err := reboot(ctx, filepath.Join(at.run, filepath.Base(control.Path)))
 			if err != nil {

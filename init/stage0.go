@@ -93,8 +93,7 @@ func findBootDisk(modules *module.Index, board boards.Board, words cmdline.Words
 		guard.Kmsg(err.Error()) // as with a loader that tells nothing: proven, and any one disk
 	}
 	if words.BootPart != (gpt.GUID{}) {
-		// Whoever says it here has started us. After kexec the firmware's variables are
-		// those of an earlier boot.
+		// Whoever says it here has started us, and has no variables to say it in.
 		loader = mount.Loader{Partition: &words.BootPart}
 	}
 	disk, err := waitForDisk(modules, loader)

@@ -3,11 +3,16 @@ package bridge
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 	"kogge.example/update/golden"
 )
@@ -19,29 +24,42 @@ var networks = []workload.Subnet{
 
 func to(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-// TestRules shows the table for a few published ports as nft(8) would.
-func TestRules(t *testing.T) {
-	for name, ports := range map[string][]workload.Publish{
-		"none": nil,
-		"web": {
-			{Protocol: workload.TCP, HostPort: 8080, To: to("10.88.0.2:80")},
-		},
-		"mixed": {
-			{Protocol: workload.UDP, HostPort: 53, To: to("10.88.0.3:5353")},
-			{Protocol: workload.TCP, HostPort: 53, To: to("10.88.0.3:5353")},
-			{Protocol: workload.TCP, HostPort: 443, HostIP: netip.MustParseAddr("192.0.2.7"), To: to("10.88.0.2:8443")},
-			{Protocol: workload.TCP, HostPort: 443, HostIP: netip.MustParseAddr("127.0.0.1"), To: to("10.88.0.4:443")},
-			{Protocol: workload.TCP, HostPort: 443, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.5:443")},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r, err := Rules(networks, ports)
-			if err != nil {
-				t.Fatal(err)
-			}
-			golden.Compare(t, name+".nft", r.String())
-		})
+// tableEnv names the file that TestTable writes inside and compares outside.
+const tableEnv = "KOGGE_TEST_TABLE"
+
+// TestTable shows what the kernel has once a table is made: nft(8) reads it back. Of the
+// table before it nothing is left.
+func TestTable(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes an nftables table in a network namespace")
 	}
+	file := filepath.Join(t.TempDir(), "table.nft")
+	if !namespace.Run(t, unix.CLONE_NEWNET, tableEnv+"="+file) {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		golden.Compare(t, "table.nft", string(text))
+		return
+	}
+	for _, ports := range [][]workload.Publish{{
+		{Protocol: workload.TCP, HostPort: 8080, To: to("10.88.0.2:80")},
+	}, {
+		{Protocol: workload.UDP, HostPort: 53, To: to("10.88.0.3:5353")},
+		{Protocol: workload.TCP, HostPort: 53, To: to("10.88.0.3:5353")},
+		{Protocol: workload.TCP, HostPort: 443, HostIP: netip.MustParseAddr("192.0.2.7"), To: to("10.88.0.2:8443")},
+		{Protocol: workload.TCP, HostPort: 443, HostIP: netip.MustParseAddr("127.0.0.1"), To: to("10.88.0.4:443")},
+		{Protocol: workload.TCP, HostPort: 443, HostIP: netip.IPv4Unspecified(), To: to("10.88.0.5:443")},
+	}} {
+		r, err := Rules(networks, ports)
+		must(t, err)
+		must(t, Apply(r))
+	}
+	nft := exec.CommandContext(t.Context(), "nft", "--numeric-priority", "list", "ruleset")
+	nft.Stderr = os.Stderr
+	text, err := nft.Output()
+	if err != nil {
+		t.Fatalf("%v (make test-deps installs it)", err)
+	}
+	must(t, os.WriteFile(os.Getenv(tableEnv), text, 0o600))
 }
 
 func TestRulesRefused(t *testing.T) {

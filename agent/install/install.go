@@ -21,11 +21,6 @@ const (
 	Now      When = "now"
 	InWindow When = "window" // when the window of node.yaml opens next
 	Manual   When = "manual" // when somebody asks for it
-	// Kexec is now, and the kernel of the slot is started by the one that runs: without
-	// firmware and boot loader, which take a good part of a reboot. What they would have
-	// found wrong is found at the next reboot. Where the kernel cannot do it (Debian's for
-	// arm64 is one) it is Now.
-	Kexec When = "kexec"
 )
 
 // Order is what somebody wants installed.

@@ -42,8 +42,6 @@ type Installer struct {
 	Drain func(ctx context.Context)
 	// Reboot has PID 1 end this boot. It returns before that does.
 	Reboot func(ctx context.Context) error
-	// Kexec has that reboot start a kernel directly; nil files: no longer.
-	Kexec func(kernel, initrd *os.File, cmdline string) error
 
 	Now func() time.Time // default: time.Now
 

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"kogge.example/update/bootloader"
 	"kogge.example/update/durable"
 )
 
@@ -69,17 +68,6 @@ func (i *Installer) reboot(ctx context.Context, step Step, when When, report fun
 	switch when {
 	case Manual:
 		return nil
-	case Kexec:
-		text := "straight into the kernel of slot " + step.Slot
-		if err := i.loadKernel(bootloader.Slot(step.Slot)); err != nil {
-			log.Printf("agent: kexec: %v", err)
-			text = fmt.Sprintf("into slot %s, through the firmware: kexec: %v", step.Slot, err)
-		}
-		err := i.drainAndReboot(ctx, step, text, report)
-		if err != nil && i.Kexec != nil { // another reboot may be for something else
-			err = errors.Join(err, i.Kexec(nil, nil, ""))
-		}
-		return err
 	case InWindow:
 		opens, err := i.opens()
 		if err != nil {
@@ -99,10 +87,10 @@ func (i *Installer) reboot(ctx context.Context, step Step, when When, report fun
 			return nil
 		}
 	}
-	return i.drainAndReboot(ctx, step, "into slot "+step.Slot, report)
+	return i.drainAndReboot(ctx, step, report)
 }
 
-func (i *Installer) drainAndReboot(ctx context.Context, step Step, text string, report func(Step)) error {
+func (i *Installer) drainAndReboot(ctx context.Context, step Step, report func(Step)) error {
 	step.Step, step.Text = Draining, fmt.Sprintf("within %s", DrainLimit)
 	report(step)
 	limited, cancel := context.WithTimeout(ctx, DrainLimit)
@@ -118,7 +106,7 @@ func (i *Installer) drainAndReboot(ctx context.Context, step Step, text string, 
 	i.leaving = true
 	i.mu.Unlock()
 	log.Printf("agent: reboot into slot %s, release %s", step.Slot, step.Version)
-	step.Step, step.Text = Rebooting, text
+	step.Step, step.Text = Rebooting, "into slot "+step.Slot
 	report(step)
 	return nil
 }
@@ -190,6 +178,6 @@ func (i *Installer) rebootIfOpen(ctx context.Context) (time.Duration, error) {
 		log.Printf("agent: no reboot: slot %s is no longer armed with release %s", p.Slot, p.Version)
 		return idle, i.dropReboot()
 	}
-	err = i.drainAndReboot(ctx, Step{Slot: p.Slot, Version: p.Version}, "", func(Step) {})
+	err = i.drainAndReboot(ctx, Step{Slot: p.Slot, Version: p.Version}, func(Step) {})
 	return lookAgain, err
 }

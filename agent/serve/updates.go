@@ -91,8 +91,6 @@ func whenOf(r apiv1.Reboot) (install.When, error) {
 		return install.InWindow, nil
 	case apiv1.Reboot_REBOOT_MANUAL:
 		return install.Manual, nil
-	case apiv1.Reboot_REBOOT_KEXEC:
-		return install.Kexec, nil
 	}
 	return "", connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("unknown way to reboot: number %d", r))
 }

@@ -23,7 +23,6 @@ var reboots = map[string]apiv1.Reboot{
 	"now":    apiv1.Reboot_REBOOT_NOW,
 	"window": apiv1.Reboot_REBOOT_WINDOW,
 	"manual": apiv1.Reboot_REBOOT_MANUAL,
-	"kexec":  apiv1.Reboot_REBOOT_KEXEC,
 }
 
 // changeSlot is what the commands have in common that have a node boot its other slot.
@@ -37,11 +36,11 @@ type changeSlot struct {
 func (f *changeSlot) register(cmd *cobra.Command) {
 	f.target.fleetFlag(cmd) // the node is an argument
 	jsonFlag(cmd, &f.target.json)
-	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, kexec (now, straight into the new kernel), window (the one in its node.yaml), or manual (at the next kogge node reboot)")
+	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, window (the one in its node.yaml), or manual (at the next kogge node reboot)")
 	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the node reboots; do not wait for the boot assessment")
 	cmd.Flags().DurationVar(&f.limit, "timeout", followLimit, "`DURATION` to wait for the boot assessment")
 	completeFlag(cmd, "reboot", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return []string{"now", "kexec", "window", "manual"}, cobra.ShellCompDirectiveNoFileComp
+		return []string{"now", "window", "manual"}, cobra.ShellCompDirectiveNoFileComp
 	})
 }
 
@@ -49,7 +48,7 @@ func (f *changeSlot) register(cmd *cobra.Command) {
 func (f *changeSlot) when(cmd *cobra.Command) (apiv1.Reboot, error) {
 	reboot, ok := reboots[f.reboot]
 	if !ok {
-		return 0, usage{hinted{fmt.Errorf("--reboot %q: use now, kexec, window or manual", f.reboot), cmd.CommandPath() + " --help explains them"}}
+		return 0, usage{hinted{fmt.Errorf("--reboot %q: use now, window or manual", f.reboot), cmd.CommandPath() + " --help explains them"}}
 	}
 	return reboot, nil
 }
@@ -75,7 +74,7 @@ certificate of your own authority, use kogge registry set HOST first.
 
 The node writes nothing of a release before it has checked the signatures. Containers keep running until the
 node reboots. Then they stop in order, and start again after the reboot. If the connection breaks, the same
-command continues where it stopped. kogge help updates has the details, also of --reboot kexec.`,
+command continues where it stopped. kogge help updates has the details.`,
 		Example:           "  kogge node update n1 1.1.oci\n  kogge node update n1 https://releases.example/os/1.1 --reboot window\n  kogge node update n1 usb: --no-wait",
 		ValidArgsFunction: f.completeRelease,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -94,18 +94,7 @@ func (kernel) reboot(how How) error {
 	if how == Poweroff {
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	}
-	if kernelLoaded() {
-		// It does not return if it works. If not, the firmware starts what is armed.
-		guard.Kmsg(fmt.Sprintf("reboot: kexec: %v", unix.Reboot(unix.LINUX_REBOOT_CMD_KEXEC)))
-	}
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-}
-
-// kernelLoaded tells whether the agent has had a kernel loaded, to be started without
-// firmware and boot loader (kogge node update --reboot kexec).
-func kernelLoaded() bool {
-	loaded, err := os.ReadFile("/sys/kernel/kexec_loaded")
-	return err == nil && strings.TrimSpace(string(loaded)) == "1"
 }
 
 // within runs a system call that may hang in the kernel and waits for it until

@@ -21,8 +21,8 @@ type Kernel struct {
 // maxCmdline bounds a kernel's command line, in bytes: x86 takes half of it.
 const maxCmdline = 4096
 
-// KernelOf finds the kernel of a slot among its boot files, for whoever starts it without
-// the loader. The slot may be one that a stranger's disk has: nothing is believed.
+// KernelOf finds the kernel of a slot among its boot files, for whoever looks into an
+// image. The slot may be one that a stranger's disk has: nothing is believed.
 func KernelOf(l Loader, f Files, slot Slot) (Kernel, error) {
 	k, err := kernelOf(l, f, slot)
 	if err != nil {

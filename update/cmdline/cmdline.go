@@ -1,8 +1,8 @@
 // Package cmdline is what a release and its boot loader tell the node on the kernel
 // command line: the words that begin with "kogge.".
 //
-// The image builder, boot loaders and kexec write them, stage 0, PID 1 and the agent read
-// them, and whoever inspects an image does. The kernel's own words are left alone.
+// The image builder and boot loaders write them, stage 0, PID 1 and the agent read them,
+// and whoever inspects an image does. The kernel's own words are left alone.
 package cmdline
 
 import (
@@ -24,8 +24,7 @@ type Words struct {
 	Board   string        // kogge.board
 	Version string        // kogge.version: the release, as people name it
 	Verity  verity.Params // kogge.verity: root hash, salt, blocks of the root file system
-	// Trial is kogge.trial=1: from boot loaders that cannot say it otherwise, and from
-	// kexec.
+	// Trial is kogge.trial=1, from boot loaders that cannot say it otherwise.
 	Trial bool
 	// BootPart is the boot partition that the kernel is from (kogge.bootpart); zero from
 	// loaders that cannot say it or say it otherwise.

@@ -82,7 +82,7 @@ func TestString(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
-		// What kexec says comes behind the words of a release.
+		// What a boot loader says comes behind the words of a release.
 		back, err := Parse("quiet kogge.verity=" + hash + " " + got)
 		if c.words.Verity = params; err != nil || back != c.words {
 			t.Errorf("%q: read back as %+v, %v", got, back, err)

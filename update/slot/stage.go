@@ -11,7 +11,6 @@ import (
 
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
-	"kogge.example/update/memfile"
 	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
@@ -224,7 +223,7 @@ func (s *staging) writeBoot(ctx context.Context, p Part) error {
 	sum := sha256.New()
 	content := &partReader{ctx: ctx, body: io.LimitReader(body, p.Size+1), sum: sum, tell: func(n int64) { s.progress(p.Name, s.done+n, s.total()) }}
 	// A slow source must not hold the boot partition from others, such as PID 1.
-	whole, err := memfile.Copy(p.Name, content)
+	whole, err := memfile(p.Name, content)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,6 @@ const (
 	Reboot_REBOOT_NOW         Reboot = 1
 	Reboot_REBOOT_WINDOW      Reboot = 2 // when the window of its node.yaml opens next
 	Reboot_REBOOT_MANUAL      Reboot = 3 // when somebody asks for it
-	Reboot_REBOOT_KEXEC       Reboot = 4 // now, without firmware and boot loader where the kernel can
 )
 
 // Enum value maps for Reboot.
@@ -40,14 +39,12 @@ var (
 		1: "REBOOT_NOW",
 		2: "REBOOT_WINDOW",
 		3: "REBOOT_MANUAL",
-		4: "REBOOT_KEXEC",
 	}
 	Reboot_value = map[string]int32{
 		"REBOOT_UNSPECIFIED": 0,
 		"REBOOT_NOW":         1,
 		"REBOOT_WINDOW":      2,
 		"REBOOT_MANUAL":      3,
-		"REBOOT_KEXEC":       4,
 	}
 )
 
@@ -1141,14 +1138,13 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"\x14ForgetFailureRequest\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\tR\arelease\"5\n" +
 	"\x15ForgetFailureResponse\x12\x1c\n" +
-	"\tforgotten\x18\x01 \x03(\tR\tforgotten*h\n" +
+	"\tforgotten\x18\x01 \x03(\tR\tforgotten*\\\n" +
 	"\x06Reboot\x12\x16\n" +
 	"\x12REBOOT_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"REBOOT_NOW\x10\x01\x12\x11\n" +
 	"\rREBOOT_WINDOW\x10\x02\x12\x11\n" +
-	"\rREBOOT_MANUAL\x10\x03\x12\x10\n" +
-	"\fREBOOT_KEXEC\x10\x042\x8f\x03\n" +
+	"\rREBOOT_MANUAL\x10\x03\"\x04\b\x04\x10\x042\x8f\x03\n" +
 	"\rUpdateService\x12E\n" +
 	"\x06Update\x12\x17.kogge.v1.UpdateRequest\x1a\x18.kogge.v1.UpdateResponse\"\x04\xa8\xe3\x18\x03(\x010\x01\x12G\n" +
 	"\bRollback\x12\x19.kogge.v1.RollbackRequest\x1a\x18.kogge.v1.UpdateResponse\"\x04\xa8\xe3\x18\x030\x01\x12M\n" +

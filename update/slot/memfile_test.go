@@ -1,4 +1,4 @@
-package memfile
+package slot
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"testing/iotest"
 )
 
-func TestCopy(t *testing.T) {
-	f, err := Copy("kernel", strings.NewReader("boots"))
+func TestMemfile(t *testing.T) {
+	f, err := memfile("kernel", strings.NewReader("boots"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -18,7 +18,7 @@ func TestCopy(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	broken := errors.New("the line broke")
-	if _, err := Copy("kernel", iotest.ErrReader(broken)); !errors.Is(err, broken) || !strings.Contains(err.Error(), "read the kernel") {
+	if _, err := memfile("kernel", iotest.ErrReader(broken)); !errors.Is(err, broken) || !strings.Contains(err.Error(), "read the kernel") {
 		t.Errorf("a source that breaks: %v", err)
 	}
 }
