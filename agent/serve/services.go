@@ -18,6 +18,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/logs"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
@@ -47,11 +48,11 @@ func (s *nodeService) ServiceLogs(ctx context.Context, r *connect.Request[apiv1.
 	defer c.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := &batch{send: out.Send}
+	b := &logs.Batch{Send: out.Send}
 	err = c.Logs(ctx, r.Msg.Service, int(r.Msg.Tail), r.Msg.Follow, func(line string) {
-		err := b.add(line)
+		err := b.Add(line)
 		if err == nil && r.Msg.Follow {
-			err = b.flush()
+			err = b.Flush()
 		}
 		if err != nil {
 			cancel(err) // the caller has gone
@@ -60,11 +61,11 @@ func (s *nodeService) ServiceLogs(ctx context.Context, r *connect.Request[apiv1.
 	if err != nil {
 		return api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_SERVICE, err)
 	}
-	return b.flush()
+	return b.Flush()
 }
 
 func (s *nodeService) KernelLog(ctx context.Context, r *connect.Request[apiv1.KernelLogRequest], out *connect.ServerStream[apiv1.LogLines]) error {
-	return kernelLog(ctx, s.machine.KernelLog(), r.Msg.Follow, &batch{send: out.Send})
+	return logs.Kernel(ctx, s.machine.KernelLog(), r.Msg.Follow, &logs.Batch{Send: out.Send})
 }
 
 func (s *nodeService) RestartService(ctx context.Context, r *connect.Request[apiv1.RestartServiceRequest]) (*connect.Response[apiv1.RestartServiceResponse], error) {
@@ -258,8 +259,8 @@ func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.Log
 		}
 		id = u.ID
 	}
-	o := &output{file: filepath.Join(s.logs, id+".log"), b: &batch{send: out.Send}}
-	if err := o.send(ctx, int(r.Msg.Tail), r.Msg.Follow); err != nil && !errors.Is(err, errNoOutput) {
+	o := &logs.Output{File: filepath.Join(s.logs, id+".log"), To: &logs.Batch{Send: out.Send}}
+	if err := o.Send(ctx, int(r.Msg.Tail), r.Msg.Follow); err != nil && !errors.Is(err, logs.ErrNoOutput) {
 		return err
 	}
 	return nil

@@ -25,6 +25,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/logs"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/redaction"
 	"kogge.example/init/control"
@@ -124,7 +125,7 @@ func (p *packer) pack(output bool) {
 	}
 	p.glob("logs/before/", maxSpool, filepath.Join(m.StateDir(), "log", "*.log*"))
 	p.write("kernel.log", func(w io.Writer) error {
-		return kernelLog(p.ctx, m.KernelLog(), false, &batch{send: func(l *apiv1.LogLines) error {
+		return logs.Kernel(p.ctx, m.KernelLog(), false, &logs.Batch{Send: func(l *apiv1.LogLines) error {
 			_, err := fmt.Fprintln(w, strings.Join(l.Lines, "\n"))
 			return err
 		}})

@@ -184,7 +184,6 @@ func TestBootPartitionByItsDoor(t *testing.T) {
 var large = map[string]string{
 	"agent/workload": "the vocabulary of containers: most names are the words of a state, an event or a policy",
 	"agent/engine":   "one door to containerd: containers, commands, volumes and images share its client, its leases and the room on STATE",
-	"agent/serve":    "a handler for each call of the contract, and nothing else",
 	"cmd/kogge":      "a file for each verb of the command line",
 }
 

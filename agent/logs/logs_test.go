@@ -1,4 +1,4 @@
-package serve
+package logs
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 )
 
 // collect is a batch whose lines go to a channel.
-func collect() (*batch, chan string) {
+func collect() (*Batch, chan string) {
 	got := make(chan string, 1000)
-	return &batch{send: func(m *apiv1.LogLines) error {
+	return &Batch{Send: func(m *apiv1.LogLines) error {
 		for _, l := range m.Lines {
 			got <- l
 		}
@@ -72,7 +72,7 @@ func TestOutputTail(t *testing.T) {
 			}
 			write(t, file, test.now)
 			b, got := collect()
-			if err := (&output{file: file, b: b}).send(t.Context(), test.tail, false); err != nil {
+			if err := (&Output{File: file, To: b}).Send(t.Context(), test.tail, false); err != nil {
 				t.Fatal(err)
 			}
 			if s := strings.Join(drain(got), " "); s != test.want {
@@ -89,7 +89,7 @@ func TestOutputFollow(t *testing.T) {
 	b, got := collect()
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
-	go func() { over <- (&output{file: file, b: b}).send(ctx, 0, true) }()
+	go func() { over <- (&Output{File: file, To: b}).Send(ctx, 0, true) }()
 	want := func(lines ...string) {
 		t.Helper()
 		for _, line := range lines {
@@ -124,7 +124,7 @@ func TestOutputLongLines(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.log")
 	write(t, file, strings.Repeat("x", 3*maxLine+5))
 	b, got := collect()
-	if err := (&output{file: file, b: b}).send(t.Context(), 0, false); err != nil {
+	if err := (&Output{File: file, To: b}).Send(t.Context(), 0, false); err != nil {
 		t.Fatal(err)
 	}
 	lines := drain(got)
@@ -136,7 +136,7 @@ func TestOutputLongLines(t *testing.T) {
 // TestBatch sends bounded messages of valid text.
 func TestBatch(t *testing.T) {
 	var sizes []int
-	b := &batch{send: func(m *apiv1.LogLines) error {
+	b := &Batch{Send: func(m *apiv1.LogLines) error {
 		n := 0
 		for _, l := range m.Lines {
 			n += len(l)
@@ -145,11 +145,11 @@ func TestBatch(t *testing.T) {
 		return nil
 	}}
 	for i := range 5000 {
-		if err := b.add(fmt.Sprintf("%030d", i)); err != nil {
+		if err := b.Add(fmt.Sprintf("%030d", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := b.flush(); err != nil {
+	if err := b.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	total := 0
@@ -163,7 +163,7 @@ func TestBatch(t *testing.T) {
 		t.Errorf("%d bytes in %d messages", total, len(sizes))
 	}
 	c, got := collect()
-	if err := c.add("a\xffb"); err != nil || c.flush() != nil {
+	if err := c.Add("a\xffb"); err != nil || c.Flush() != nil {
 		t.Fatal(err)
 	}
 	if l := <-got; l != "a\uFFFDb" {

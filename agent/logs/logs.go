@@ -1,4 +1,7 @@
-package serve
+// Package logs reads logs: the output that the shims keep of containers, and the kernel's
+// records. In comes a file, out go lines in messages of the API, those to come too for
+// whoever follows. It writes nothing.
+package logs
 
 import (
 	"bytes"
@@ -16,11 +19,11 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 )
 
-// batch gathers lines into messages: one for each line would cost a slow node more
+// Batch gathers lines into messages: one for each line would cost a slow node more
 // than the lines do. A reader that does not keep up holds up the sender, and no
 // more than one batch waits.
-type batch struct {
-	send  func(*apiv1.LogLines) error
+type Batch struct {
+	Send  func(*apiv1.LogLines) error
 	lines []string
 	bytes int
 }
@@ -28,19 +31,21 @@ type batch struct {
 // maxBatch is when a batch is sent though more is there, in bytes.
 const maxBatch = 32 << 10
 
-func (b *batch) add(line string) error {
+// Add puts a line into the next message.
+func (b *Batch) Add(line string) error {
 	b.lines = append(b.lines, strings.ToValidUTF8(line, "\uFFFD"))
 	if b.bytes += len(line) + 1; b.bytes < maxBatch {
 		return nil
 	}
-	return b.flush()
+	return b.Flush()
 }
 
-func (b *batch) flush() error {
+// Flush sends what there is.
+func (b *Batch) Flush() error {
 	if len(b.lines) == 0 {
 		return nil
 	}
-	err := b.send(&apiv1.LogLines{Lines: b.lines})
+	err := b.Send(&apiv1.LogLines{Lines: b.lines})
 	b.lines, b.bytes = nil, 0
 	return err
 }
@@ -48,24 +53,24 @@ func (b *batch) flush() error {
 // followPause is how long a follower waits before it looks for more.
 const followPause = 250 * time.Millisecond
 
-// output reads a container's kept output: file+".1", the older part, then file, into
+// Output reads a container's kept output: file+".1", the older part, then file, into
 // which the shim goes on to write; when that is full, it becomes the older part and
 // a new one begins.
-type output struct {
-	file string
-	b    *batch
+type Output struct {
+	File string
+	To   *Batch
 	rest []byte // of a line without its newline yet
 }
 
-// errNoOutput means that the container has written nothing since it was made.
-var errNoOutput = errors.New("no output yet")
+// ErrNoOutput means that the container has written nothing since it was made.
+var ErrNoOutput = errors.New("no output yet")
 
-// send sends the last tail lines (0: all) and, with follow, those to come until ctx
+// Send sends the last tail lines (0: all) and, with follow, those to come until ctx
 // ends. A reader that does not keep up costs two open files and a batch.
-func (o *output) send(ctx context.Context, tail int, follow bool) error {
+func (o *Output) Send(ctx context.Context, tail int, follow bool) error {
 	old, f, err := o.begin(tail)
 	if errors.Is(err, fs.ErrNotExist) && !follow {
-		return errNoOutput
+		return ErrNoOutput
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -107,12 +112,12 @@ func (o *output) send(ctx context.Context, tail int, follow bool) error {
 
 // begin opens both parts, where their last tail lines begin. old is nil when there is
 // none.
-func (o *output) begin(tail int) (old, now *os.File, err error) {
-	old, err = os.Open(o.file + ".1")
+func (o *Output) begin(tail int) (old, now *os.File, err error) {
+	old, err = os.Open(o.File + ".1")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
-	now, err = os.Open(o.file)
+	now, err = os.Open(o.File)
 	if err == nil {
 		err = seek(old, now, tail)
 	}
@@ -183,7 +188,7 @@ func last(old, now io.ReaderAt, seam, size int64, n int) (int64, error) {
 }
 
 // copy sends what is left in f.
-func (o *output) copy(f *os.File) error {
+func (o *Output) copy(f *os.File) error {
 	buffer := make([]byte, maxBatch)
 	for {
 		n, err := f.Read(buffer)
@@ -203,7 +208,7 @@ func (o *output) copy(f *os.File) error {
 const maxLine = 16 << 10
 
 // take sends the whole lines of data and keeps the rest.
-func (o *output) take(data []byte) error {
+func (o *Output) take(data []byte) error {
 	o.rest = append(o.rest, data...)
 	for {
 		at := bytes.IndexByte(o.rest, '\n')
@@ -213,13 +218,13 @@ func (o *output) take(data []byte) error {
 		}
 		if at < 0 || at > maxLine {
 			at = maxLine
-			if err := o.b.add(string(o.rest[:at])); err != nil {
+			if err := o.To.Add(string(o.rest[:at])); err != nil {
 				return err
 			}
 			o.rest = o.rest[at:]
 			continue
 		}
-		if err := o.b.add(strings.TrimSuffix(string(o.rest[:at]), "\r")); err != nil {
+		if err := o.To.Add(strings.TrimSuffix(string(o.rest[:at]), "\r")); err != nil {
 			return err
 		}
 		o.rest = o.rest[at+1:]
@@ -227,19 +232,19 @@ func (o *output) take(data []byte) error {
 }
 
 // flush sends what waits; at the end also a line without its newline.
-func (o *output) flush(end bool) error {
+func (o *Output) flush(end bool) error {
 	if end && len(o.rest) > 0 {
-		if err := o.b.add(string(o.rest)); err != nil {
+		if err := o.To.Add(string(o.rest)); err != nil {
 			return err
 		}
 		o.rest = nil
 	}
-	return o.b.flush()
+	return o.To.Flush()
 }
 
 // turned opens the file that took f's place; nil while f is still the one.
-func (o *output) turned(f *os.File) *os.File {
-	next, err := os.Open(o.file)
+func (o *Output) turned(f *os.File) *os.File {
+	next, err := os.Open(o.File)
 	if err != nil {
 		return nil
 	}
@@ -255,11 +260,11 @@ func (o *output) turned(f *os.File) *os.File {
 	return next
 }
 
-// kernelLog sends the kernel's records and, with follow, those to come until ctx
+// Kernel sends the kernel's records and, with follow, those to come until ctx
 // ends. Each line begins with the seconds since the kernel started.
 //
 // Source: Documentation/ABI/testing/dev-kmsg in the kernel tree.
-func kernelLog(ctx context.Context, path string, follow bool, b *batch) error {
+func Kernel(ctx context.Context, path string, follow bool, b *Batch) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -278,7 +283,7 @@ func kernelLog(ctx context.Context, path string, follow bool, b *batch) error {
 		case errors.Is(err, unix.EPIPE):
 			continue // the next read goes on with the oldest that is left
 		case errors.Is(err, os.ErrDeadlineExceeded), err == io.EOF:
-			return b.flush()
+			return b.Flush()
 		case err != nil:
 			return err
 		}
@@ -286,11 +291,11 @@ func kernelLog(ctx context.Context, path string, follow bool, b *batch) error {
 		if !ok {
 			continue
 		}
-		if err := b.add(line); err != nil {
+		if err := b.Add(line); err != nil {
 			return err
 		}
 		if follow {
-			if err := b.flush(); err != nil {
+			if err := b.Flush(); err != nil {
 				return err
 			}
 		}
