@@ -25,7 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"kogge.example/agent/engine"
+	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 )
 
@@ -82,7 +82,7 @@ func pullCollects(t *testing.T, p *puller) {
 	until(t, "a note of use", func() bool {
 		all, err := p.engine.Images(t.Context())
 		must(t, err)
-		i := slices.IndexFunc(all, func(i engine.Image) bool { return strings.HasSuffix(i.Name, "/a/used:1") })
+		i := slices.IndexFunc(all, func(i images.Image) bool { return strings.HasSuffix(i.Name, "/a/used:1") })
 		return !all[i].Used.IsZero() && slices.Equal(all[i].By, []string{"by-a/used:1"})
 	})
 	cancel()

@@ -1,5 +1,6 @@
-// Package engine is the one door to containerd: it carries out what package keeper
-// decides, and what operators ask of images, volumes and commands inside containers.
+// Package engine is the door to containerd for containers: it carries out what package
+// keeper decides, and what operators ask of volumes and of commands inside containers.
+// Their images are package images'.
 //
 // In come containers, the instance that is to be made of them, and where its network is;
 // out go tasks of containerd with their files, rights and limits. A container starts from
@@ -8,10 +9,10 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"maps"
 	"strconv"
 	"strings"
@@ -26,19 +27,13 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
 
+	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
-
-// namespace is our part of containerd; what lies in others is not ours.
-const namespace = "kogge"
-
-// snapshotter makes root file systems out of image layers.
-const snapshotter = "overlayfs"
 
 // Labels that a container carries in containerd's store, so that an agent that
 // knows nothing finds out everything.
@@ -83,6 +78,8 @@ type Paths struct {
 
 // Engine carries out on containerd what the Keeper decides.
 type Engine struct {
+	// Store is the images of the node.
+	*images.Store
 	// OOM, if there is one, is called when the kernel has killed a process of an
 	// instance for its memory limit. It is set before the first use.
 	OOM func(instance string)
@@ -92,11 +89,8 @@ type Engine struct {
 	client *client.Client
 	turns  *limiter // of health checks and commands that are starting
 	execs  *execs
-	pulls  pulls
-	wants  func() ([]workload.Container, error)
 
-	collecting sync.Mutex // held while images are removed to make room
-	volumes    sync.Mutex // held while the folder of a volume is made or set aside
+	volumes sync.Mutex // held while the folder of a volume is made or set aside
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
 }
@@ -104,11 +98,13 @@ type Engine struct {
 // Connect returns an engine for the containerd at p.Socket, which need not be
 // there yet. boot is the kernel's boot id.
 func Connect(p Paths, boot string) (*Engine, error) {
-	c, err := client.New(p.Socket, client.WithDefaultNamespace(namespace), client.WithTimeout(connectLimit))
+	c, err := client.New(p.Socket, client.WithDefaultNamespace(images.Namespace), client.WithTimeout(connectLimit))
 	if err != nil {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
-	return &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}, nil
+	e := &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}
+	e.Store = images.New(c, p.Images, p.Registries, e.List)
+	return e, nil
 }
 
 // connectLimit is for one try; the Keeper tries again.
@@ -121,7 +117,16 @@ func (e *Engine) Close() error {
 }
 
 func (e *Engine) context(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, namespace)
+	return namespaces.WithNamespace(ctx, images.Namespace)
+}
+
+// Tend looks after images until ctx ends (see [images.Store.Tend]), and first removes what
+// was left of volumes.
+func (e *Engine) Tend(ctx context.Context) {
+	if err := e.sweepVolumes(); err != nil {
+		log.Print(err)
+	}
+	e.Store.Tend(ctx)
 }
 
 // Serving says whether containerd answers.
@@ -228,27 +233,15 @@ func (e *Engine) found(ctx context.Context, c client.Container) (workload.Found,
 	return f, nil
 }
 
-// Digest returns the digest of the image that name stands for on this node.
-func (e *Engine) Digest(ctx context.Context, name string) (string, error) {
-	img, err := e.client.ImageService().Get(e.context(ctx), name)
-	if errdefs.IsNotFound(err) {
-		return "", fmt.Errorf("image %s: %w", name, workload.ErrNoImage)
-	}
-	if err != nil {
-		return "", fmt.Errorf("image %s: %w", name, err)
-	}
-	return img.Target.Digest.String(), nil
-}
-
 // Start makes and starts an instance of c that is not there: a fresh root file system,
 // the spec, the task, in the namespaces of a place. When it fails,
 // what it made is left for Remove.
 func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Namespaces) error {
 	ctx = e.context(ctx)
-	if err := runsHere(c.Platform); err != nil {
+	if err := images.RunsHere(c.Platform); err != nil {
 		return err
 	}
-	img, err := e.image(ctx, c.Image, c.Platform)
+	img, err := e.Image(ctx, c.Image, c.Platform)
 	if err != nil {
 		return err
 	}
@@ -263,7 +256,7 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	maps.Copy(labels, map[string]string{labelSpec: c.Hash(), labelImage: img.Target().Digest.String()})
 	created, err := e.client.NewContainer(ctx, i.Name,
 		client.WithImage(img),
-		client.WithSnapshotter(snapshotter),
+		client.WithSnapshotter(images.Snapshotter),
 		client.WithNewSnapshot(i.Name, img, remapped(at.Owner)...),
 		client.WithImageStopSignal(img, "SIGTERM"),
 		client.WithAdditionalContainerLabels(labels),
@@ -287,61 +280,6 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 		return fmt.Errorf("start: %w", err)
 	}
 	return nil
-}
-
-// runsHere says that this node can run what is made for platform ("": for it).
-func runsHere(platform string) error {
-	if platform == "" {
-		return nil
-	}
-	p, err := platforms.Parse(platform)
-	if err != nil {
-		return fmt.Errorf("platform %q: %w", platform, err)
-	}
-	if !platforms.Default().Match(p) {
-		return fmt.Errorf("%w: %s was requested, this node is %s", registry.ErrPlatform, platform, platforms.Format(platforms.DefaultSpec()))
-	}
-	return nil
-}
-
-// platformOf are the platforms that an image for platform, which runs here, is
-// for; the best one first. "" is this node's.
-func platformOf(platform string) platforms.MatchComparer {
-	p, err := platforms.Parse(platform)
-	if platform == "" || err != nil {
-		return platforms.Default()
-	}
-	return platforms.OnlyStrict(p)
-}
-
-// CheckImage returns an error that wraps [workload.ErrNoImage] unless the node has the image of c, for
-// the platform of c; [registry.ErrPlatform], if it cannot run what is for that.
-func (e *Engine) CheckImage(ctx context.Context, c workload.Container) error {
-	if err := runsHere(c.Platform); err != nil {
-		return err
-	}
-	ctx = e.context(ctx)
-	img, err := e.image(ctx, c.Image, c.Platform)
-	if err != nil {
-		return err
-	}
-	if _, err := img.Config(ctx); errdefs.IsNotFound(err) {
-		return fmt.Errorf("image %s for %s: %w", c.Image, cmp.Or(c.Platform, platforms.Format(platforms.DefaultSpec())), workload.ErrNoImage)
-	} else if err != nil {
-		return fmt.Errorf("image %s: %w", c.Image, err)
-	}
-	return nil
-}
-
-func (e *Engine) image(ctx context.Context, name, platform string) (client.Image, error) {
-	img, err := e.client.ImageService().Get(ctx, name)
-	if errdefs.IsNotFound(err) {
-		return nil, fmt.Errorf("image %s: %w", name, workload.ErrNoImage)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", name, err)
-	}
-	return client.NewImageWithPlatform(e.client, img, platformOf(platform)), nil
 }
 
 // options say also whose the pipes of a container are: it may open them by name.
@@ -445,7 +383,7 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	c, err := e.client.LoadContainer(ctx, name)
 	if errdefs.IsNotFound(err) {
 		// A start that failed early may have left a root file system.
-		if err := e.client.SnapshotService(snapshotter).Remove(ctx, name); err != nil && !errdefs.IsNotFound(err) {
+		if err := e.client.SnapshotService(images.Snapshotter).Remove(ctx, name); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("container %s: root file system: %w", name, err)
 		}
 		return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/images"
 	"kogge.example/agent/workload"
 )
 
@@ -42,7 +43,7 @@ func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Imag
 	if err != nil {
 		return fmt.Errorf("volumes: %w", err)
 	}
-	snapshots, view := e.client.SnapshotService(snapshotter), name+"-image"
+	snapshots, view := e.client.SnapshotService(images.Snapshotter), name+"-image"
 	_ = snapshots.Remove(ctx, view) // an agent that was killed may have left it
 	mounts, err := snapshots.View(ctx, view, identity.ChainID(layers).String())
 	if err != nil {

@@ -51,7 +51,7 @@ func (e *Engine) Health(ctx context.Context, c workload.Container) (workload.Hea
 // imageHealth reads Docker's HEALTHCHECK, which is no part of OCI's image format but
 // lies in many images' configuration.
 func (e *Engine) imageHealth(ctx context.Context, name, platform string) (workload.Health, error) {
-	img, err := e.image(ctx, name, platform)
+	img, err := e.Image(ctx, name, platform)
 	if err != nil {
 		return workload.Health{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"kogge.example/agent/images"
 	"kogge.example/update/durable"
 )
 
@@ -42,7 +43,7 @@ const removedPrefix = ".removed-"
 // ListVolumes lists the volumes by name.
 func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 	by, err := e.mountedBy(ctx)
-	unsure := errors.Is(err, errWants)
+	unsure := errors.Is(err, images.ErrWants)
 	if err != nil && !unsure {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 		}
 		v := NamedVolume{Name: name, By: by[name]}
 		if unsure {
-			v.By = []string{notKnown}
+			v.By = []string{images.NotKnown}
 		}
 		v.Size, v.Least = diskUsage(counting, filepath.Join(e.paths.Volumes, name))
 		all = append(all, v)
@@ -70,7 +71,7 @@ func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 
 // mountedBy returns for every volume that is used which containers use it, sorted.
 func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
-	wanted, err := e.wantedNow()
+	wanted, err := e.Wanted()
 	if err != nil {
 		return nil, err
 	}

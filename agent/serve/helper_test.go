@@ -21,6 +21,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/images"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
@@ -133,8 +134,8 @@ func (k *keeper) Request(_ context.Context, id string, want workload.Want) error
 // store is the store of images: it takes every tar and counts its bytes.
 type store struct{}
 
-func (s *store) Images(context.Context) ([]engine.Image, error) {
-	return []engine.Image{
+func (s *store) Images(context.Context) ([]images.Image, error) {
+	return []images.Image{
 		{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 42, Disk: 100, Created: now, Used: now, By: []string{"db", "web"}},
 		{Name: "registry.example/own:1", Preload: true, Created: now},
 	}, nil
@@ -170,8 +171,8 @@ func (s *store) Pull(ctx context.Context, name, platform string, report func(wor
 
 func (s *store) Digest(context.Context, string) (string, error) { return "sha256:0123", nil }
 
-func (s *store) Prune(_ context.Context, check bool) ([]engine.Image, int64, error) {
-	return []engine.Image{{Name: "registry.example/old:1", Size: 7}}, map[bool]int64{false: 42}[check], nil
+func (s *store) Prune(_ context.Context, check bool) ([]images.Image, int64, error) {
+	return []images.Image{{Name: "registry.example/old:1", Size: 7}}, map[bool]int64{false: 42}[check], nil
 }
 
 func (s *store) ListVolumes(context.Context) ([]engine.NamedVolume, error) {

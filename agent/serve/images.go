@@ -13,20 +13,20 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/agent/engine"
 	"kogge.example/agent/imageref"
+	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
 
 // Images is the store of the node's images.
 type Images interface {
-	Images(ctx context.Context) ([]engine.Image, error)
+	Images(ctx context.Context) ([]images.Image, error)
 	Load(ctx context.Context, tar io.Reader) ([]string, error)
 	Pull(ctx context.Context, name, platform string, report func(workload.Progress)) error
 	Digest(ctx context.Context, name string) (string, error)
 	Forget(ctx context.Context, name string) error
-	Prune(ctx context.Context, check bool) (gone []engine.Image, freed int64, err error)
+	Prune(ctx context.Context, check bool) (gone []images.Image, freed int64, err error)
 }
 
 // imageService answers for the images.
@@ -49,7 +49,7 @@ func (s *imageService) ListImages(ctx context.Context, _ *connect.Request[apiv1.
 }
 
 // image is one line of the list.
-func image(i engine.Image) *apiv1.Image {
+func image(i images.Image) *apiv1.Image {
 	one := &apiv1.Image{
 		Name: i.Name, Digest: i.Digest, Size: i.Size, Disk: i.Disk, Created: timestamppb.New(i.Created),
 		UsedBy: i.By, Preload: i.Preload, Pulling: i.Pulling,

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"kogge.example/agent/engine"
+	"kogge.example/agent/images"
 	"kogge.example/agent/workload"
 )
 
@@ -46,7 +46,7 @@ var description = regexp.MustCompile(`(\t|  +\(|:).*`)
 func TestCompletion(t *testing.T) {
 	w := &world{
 		units:  []workload.UnitStatus{{ID: "db", State: workload.Running}, {ID: "web", State: workload.Stopped}},
-		images: []engine.Image{{Name: "registry.example/db", Size: 42, Created: time.Now()}, {Name: "registry.example/web", Created: time.Now()}},
+		images: []images.Image{{Name: "registry.example/db", Size: 42, Created: time.Now()}, {Name: "registry.example/web", Created: time.Now()}},
 	}
 	w.open(t)
 	for shell, command := range completers {

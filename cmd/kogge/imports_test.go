@@ -30,7 +30,7 @@ var doors = map[string][]string{
 	"agent":  {"update", "boards", "init/nodeconfig", "init/rights", "init/control"},
 	// Tests of whole systems and the bench build the images they run.
 	"qemu": {"image", "update", "boards", "init/nodeconfig"},
-	"cmd":  {"image", "qemu", "agent/api", "agent/compose", "agent/engine", "agent/machine", "agent/identity", "agent/install", "agent/mdns", "agent/namespace", "agent/registry", "agent/serve", "agent/wanted", "agent/workload", "update", "boards", "init/nodeconfig", "init/rights"},
+	"cmd":  {"image", "qemu", "agent/api", "agent/compose", "agent/engine", "agent/images", "agent/machine", "agent/identity", "agent/install", "agent/mdns", "agent/namespace", "agent/registry", "agent/serve", "agent/wanted", "agent/workload", "update", "boards", "init/nodeconfig", "init/rights"},
 }
 
 // testDoors are what the tests of a folder may import besides.
@@ -84,9 +84,9 @@ var worlds = []struct {
 	doors []string
 }{
 	// Of containerd's repository, the package that makes user namespaces talks to nobody.
-	{[]string{"github.com/containerd/containerd/v2/pkg/sys"}, []string{"agent/bridge", "agent/engine", "agent/containerd", "agent/registry", "agent/shim"}},
+	{[]string{"github.com/containerd/containerd/v2/pkg/sys"}, []string{"agent/bridge", "agent/engine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
 	// containerd: its client, its server, the registries' protocol, the shim.
-	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/containerd", "agent/registry", "agent/shim"}},
+	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
 	// The kernel's networks: those of containers, and the node's own.
 	{[]string{"github.com/vishvananda/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
 	{[]string{"go.etcd.io/etcd/"}, []string{"agent/etcd"}},
@@ -183,7 +183,6 @@ func TestBootPartitionByItsDoor(t *testing.T) {
 // than one subject needs, and why they are no two packages.
 var large = map[string]string{
 	"agent/workload": "the vocabulary of containers: most names are the words of a state, an event or a policy",
-	"agent/engine":   "one door to containerd: containers, commands, volumes and images share its client, its leases and the room on STATE",
 	"cmd/kogge":      "a file for each verb of the command line",
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/images"
 	"kogge.example/agent/install"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/registry"
@@ -108,7 +109,7 @@ func TestJSON(t *testing.T) {
 				Ports: []workload.Port{{HostPort: 5432, Container: 5432, Protocol: "tcp"}}},
 			{ID: "web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
 		},
-		images: []engine.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 1 << 40, Created: time.Unix(1_700_000_000, 0),
+		images: []images.Image{{Name: "registry.example/db:1", Digest: "sha256:0123", Size: 1 << 40, Created: time.Unix(1_700_000_000, 0),
 			Used: time.Unix(1_700_000_000, 0), By: []string{"db"}}},
 		volumes: []engine.NamedVolume{{Name: "shop.data", Size: 1 << 40, By: []string{"shop.db"}}},
 	}, "nothing": {}}
@@ -136,7 +137,7 @@ func TestJSON(t *testing.T) {
 // true store of projects.
 type world struct {
 	units   []workload.UnitStatus
-	images  []engine.Image
+	images  []images.Image
 	volumes []engine.NamedVolume
 	// pid1 answers at a socket; nil: settle.
 	pid1 func(t *testing.T, socket string)
@@ -174,13 +175,13 @@ func (w *world) ForgetFailure(context.Context, string) ([]string, error) {
 
 func (w *world) Snapshot() workload.Status                            { return workload.Status{Units: w.units} }
 func (w *world) Request(context.Context, string, workload.Want) error { return workload.ErrUnknown }
-func (w *world) Images(context.Context) ([]engine.Image, error)       { return w.images, nil }
+func (w *world) Images(context.Context) ([]images.Image, error)       { return w.images, nil }
 func (w *world) Digest(context.Context, string) (string, error)       { return "sha256:0123", nil }
 func (w *world) Pull(_ context.Context, _, _ string, report func(workload.Progress)) error {
 	report(workload.Progress{Total: 7, Layers: []workload.LayerProgress{{Digest: "sha256:4567", Size: 7}}})
 	return nil
 }
-func (w *world) Prune(context.Context, bool) ([]engine.Image, int64, error) {
+func (w *world) Prune(context.Context, bool) ([]images.Image, int64, error) {
 	return w.images, 0, nil
 }
 func (w *world) ListVolumes(context.Context) ([]engine.NamedVolume, error) { return w.volumes, nil }

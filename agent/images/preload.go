@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"context"
@@ -26,8 +26,8 @@ const labelPreload = "kogge.example/preload"
 // After a power cut at any point a file counts as imported only if its images are
 // unpacked and synced: (1) blobs, each synced; (2) layers unpacked, synced by file
 // system; (3) the label, synced with containerd's metadata.
-func (e *Engine) Preload(ctx context.Context, folder string) ([]string, error) {
-	ctx = e.context(ctx)
+func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
+	ctx = s.context(ctx)
 	paths, err := filepath.Glob(filepath.Join(folder, "*.tar"))
 	if err != nil {
 		return nil, fmt.Errorf("preloads in %s: %w", folder, err)
@@ -35,7 +35,7 @@ func (e *Engine) Preload(ctx context.Context, folder string) ([]string, error) {
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	known, err := e.client.ImageService().List(ctx)
+	known, err := s.client.ImageService().List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
@@ -51,7 +51,7 @@ func (e *Engine) Preload(ctx context.Context, folder string) ([]string, error) {
 		if slices.ContainsFunc(known, func(i images.Image) bool { return i.Labels[labelPreload] == mark }) {
 			continue
 		}
-		imported, err := e.preload(ctx, path, mark)
+		imported, err := s.preload(ctx, path, mark)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("preload %s: %w", path, err))
 			continue
@@ -61,18 +61,18 @@ func (e *Engine) Preload(ctx context.Context, folder string) ([]string, error) {
 	return names, errors.Join(failed...)
 }
 
-func (e *Engine) preload(ctx context.Context, path, mark string) ([]string, error) {
+func (s *Store) preload(ctx context.Context, path, mark string) ([]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	ctx, done, err := e.client.WithLease(ctx)
+	ctx, done, err := s.client.WithLease(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	imported, err := e.importTar(ctx, f)
+	imported, err := s.importTar(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (e *Engine) preload(ctx context.Context, path, mark string) ([]string, erro
 		names = append(names, i.Name)
 	}
 	for _, i := range imported {
-		if err := e.mark(ctx, i, mark); err != nil {
+		if err := s.mark(ctx, i, mark); err != nil {
 			return nil, err
 		}
 	}
@@ -89,9 +89,9 @@ func (e *Engine) preload(ctx context.Context, path, mark string) ([]string, erro
 }
 
 // mark says of an image which preload it came from, or took the place of.
-func (e *Engine) mark(ctx context.Context, i images.Image, mark string) error {
+func (s *Store) mark(ctx context.Context, i images.Image, mark string) error {
 	note := images.Image{Name: i.Name, Labels: map[string]string{labelPreload: mark}}
-	if _, err := e.client.ImageService().Update(ctx, note, "labels."+labelPreload); err != nil {
+	if _, err := s.client.ImageService().Update(ctx, note, "labels."+labelPreload); err != nil {
 		return fmt.Errorf("label %s: %w", i.Name, err)
 	}
 	return nil

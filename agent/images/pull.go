@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"context"
@@ -114,18 +114,18 @@ func (p *pulls) names() map[string]bool {
 // After a power cut at any point the name stands for the old image, if there was one,
 // or for the whole new one: (1) blobs, each synced; (2) layers unpacked, synced by file
 // system; (3) the name, synced with containerd's metadata.
-func (e *Engine) Pull(ctx context.Context, ref, platform string, report func(workload.Progress)) error {
+func (s *Store) Pull(ctx context.Context, ref, platform string, report func(workload.Progress)) error {
 	name, err := imageref.Full(ref)
 	if err != nil {
 		return err
 	}
-	if err := runsHere(platform); err != nil {
+	if err := RunsHere(platform); err != nil {
 		return err
 	}
 	for {
-		p := e.pulls.join(ctx, wish{name, platform}, e.pull)
+		p := s.pulls.join(ctx, wish{name, platform}, s.pull)
 		err := p.follow(ctx, report)
-		e.pulls.leave(p)
+		s.pulls.leave(p)
 		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
 			continue // it was ending when we came
 		}
@@ -158,8 +158,8 @@ const (
 )
 
 // pull does the work of Pull.
-func (e *Engine) pull(ctx context.Context, p *pull) error {
-	registries, err := e.paths.Registries.Read()
+func (s *Store) pull(ctx context.Context, p *pull) error {
+	registries, err := s.registries.Read()
 	if err != nil {
 		return err
 	}
@@ -168,12 +168,12 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 		return err
 	}
 	host := reference.Domain(named)
-	if err := e.makeRoom(ctx, 0); err != nil {
+	if err := s.makeRoom(ctx, 0); err != nil {
 		return err
 	}
-	p.store, p.room = e.client.ContentStore(), e.makeRoom
-	ctx = e.context(ctx)
-	lease, err := e.pullLease(ctx, p.name)
+	p.store, p.room = s.client.ContentStore(), s.makeRoom
+	ctx = s.context(ctx)
+	lease, err := s.pullLease(ctx, p.name)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 	mirrors := len(registries[host].Mirrors) > 0
 	var best int64
 	for failed := 0; ; {
-		err = e.pullOnce(ctx, p, registries, host, mirrors)
+		err = s.pullOnce(ctx, p, registries, host, mirrors)
 		if err == nil || ctx.Err() != nil {
 			break
 		}
@@ -192,7 +192,7 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 		}
 		if errors.Is(err, unix.ENOSPC) {
 			var more bool
-			if more, err = e.moreRoom(ctx, p, err); more {
+			if more, err = s.moreRoom(ctx, p, err); more {
 				continue
 			}
 			break
@@ -212,7 +212,7 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // what is there is for the next try
 	}
-	if kept := e.release(ctx, lease, err); kept != nil {
+	if kept := s.release(ctx, lease, err); kept != nil {
 		log.Printf("image %s: the remains of a pull stay for now: %v", p.name, kept)
 	}
 	return err
@@ -220,8 +220,8 @@ func (e *Engine) pull(ctx context.Context, p *pull) error {
 
 // moreRoom removes an image after a pull found the disk full, and says whether that may
 // have helped; else it returns why not.
-func (e *Engine) moreRoom(ctx context.Context, p *pull, full error) (bool, error) {
-	gone, err := e.spareOne(ctx)
+func (s *Store) moreRoom(ctx context.Context, p *pull, full error) (bool, error) {
+	gone, err := s.spareOne(ctx)
 	if err != nil {
 		return false, fmt.Errorf("%w; %w", full, err)
 	}
@@ -232,7 +232,7 @@ func (e *Engine) moreRoom(ctx context.Context, p *pull, full error) (bool, error
 }
 
 // pullOnce is one try.
-func (e *Engine) pullOnce(ctx context.Context, p *pull, registries registry.Registries, host string, mirrors bool) error {
+func (s *Store) pullOnce(ctx context.Context, p *pull, registries registry.Registries, host string, mirrors bool) error {
 	servers, err := registries.Open(host, mirrors, p.from)
 	if err != nil {
 		return err
@@ -242,7 +242,7 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries registry.Regi
 		Hosts:   func(string) ([]docker.RegistryHost, error) { return servers.Hosts, nil },
 		Headers: http.Header{"User-Agent": {"kogge"}},
 	})
-	kept, err := e.keptLabels(ctx, p.name)
+	kept, err := s.keptLabels(ctx, p.name)
 	if err != nil {
 		return err
 	}
@@ -251,14 +251,14 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries registry.Regi
 	watching.Go(func() { p.watch(ctx, cancel) })
 	defer watching.Wait()
 	defer cancel(nil)
-	_, err = e.client.Pull(ctx, p.name,
+	_, err = s.client.Pull(ctx, p.name,
 		client.WithPlatformMatcher(p.platform),
 		client.WithPullLabels(kept),
 		client.WithResolver(resolver),
 		client.WithPullUnpack,
-		client.WithPullSnapshotter(snapshotter),
-		client.WithDownloadLimiter(e.pulls.downloads),
-		client.WithUnpackOpts([]client.UnpackOpt{client.WithUnpackLimiter(e.pulls.unpacks)}),
+		client.WithPullSnapshotter(Snapshotter),
+		client.WithDownloadLimiter(s.pulls.downloads),
+		client.WithUnpackOpts([]client.UnpackOpt{client.WithUnpackLimiter(s.pulls.unpacks)}),
 		client.WithImageHandlerWrapper(p.check),
 	)
 	if why := context.Cause(ctx); err != nil && why != nil && !errors.Is(why, context.Canceled) {
@@ -272,8 +272,8 @@ func (e *Engine) pullOnce(ctx context.Context, p *pull, registries registry.Regi
 
 // keptLabels are those of an image that outlive a pull of it. What takes the place of a
 // preload is not replaced by it at the next boot.
-func (e *Engine) keptLabels(ctx context.Context, name string) (map[string]string, error) {
-	old, err := e.client.ImageService().Get(ctx, name)
+func (s *Store) keptLabels(ctx context.Context, name string) (map[string]string, error) {
+	old, err := s.client.ImageService().Get(ctx, name)
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, fmt.Errorf("image: %w", err)
 	}
@@ -295,8 +295,8 @@ const labelPull = "kogge.example/pull"
 
 // pullLease returns the lease of the pulls of name: that of the last try, so that
 // what this one left is still there, unless it ends soon.
-func (e *Engine) pullLease(ctx context.Context, name string) (leases.Lease, error) {
-	service := e.client.LeasesService()
+func (s *Store) pullLease(ctx context.Context, name string) (leases.Lease, error) {
+	service := s.client.LeasesService()
 	old, err := service.List(ctx, fmt.Sprintf("labels.%q==%q", labelPull, name))
 	if err != nil {
 		return leases.Lease{}, fmt.Errorf("list leases: %w", err)
@@ -319,7 +319,7 @@ func (e *Engine) pullLease(ctx context.Context, name string) (leases.Lease, erro
 
 // release gives back what a pull that ended with err held: all of it, unless the
 // next try can go on there. After ErrFull the collector has run when it returns.
-func (e *Engine) release(ctx context.Context, lease leases.Lease, err error) error {
+func (s *Store) release(ctx context.Context, lease leases.Lease, err error) error {
 	var how []leases.DeleteOpt
 	switch {
 	case errors.Is(err, registry.ErrFull):
@@ -327,7 +327,7 @@ func (e *Engine) release(ctx context.Context, lease leases.Lease, err error) err
 	case err != nil && !registry.Final(err):
 		return nil
 	}
-	if err := e.client.LeasesService().Delete(ctx, lease, how...); err != nil && !errdefs.IsNotFound(err) {
+	if err := s.client.LeasesService().Delete(ctx, lease, how...); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("lease: %w", err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"context"
@@ -31,41 +31,41 @@ type Image struct {
 	Pulling bool
 }
 
-// errWants means that nobody can tell which containers are wanted: a project's file is
+// ErrWants means that nobody can tell which containers are wanted: a project's file is
 // refused by this release. Then nothing is removed.
-var errWants = errors.New("the node's containers are not known")
+var ErrWants = errors.New("the node's containers are not known")
 
-// notKnown stands for the containers then.
-const notKnown = "(not known)"
+// NotKnown stands for the containers then.
+const NotKnown = "(not known)"
 
-// Wants tells e how to find out which containers are wanted. It comes before the first
+// Wants tells s how to find out which containers are wanted. It comes before the first
 // call from another goroutine.
-func (e *Engine) Wants(list func() ([]workload.Container, error)) { e.wants = list }
+func (s *Store) Wants(list func() ([]workload.Container, error)) { s.wants = list }
 
-func (e *Engine) wantedNow() ([]workload.Container, error) {
-	if e.wants == nil {
-		return nil, errWants
+func (s *Store) Wanted() ([]workload.Container, error) {
+	if s.wants == nil {
+		return nil, ErrWants
 	}
-	wanted, err := e.wants()
+	wanted, err := s.wants()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errWants, err)
+		return nil, fmt.Errorf("%w: %w", ErrWants, err)
 	}
 	return wanted, nil
 }
 
 // Images lists the images of the node by name.
-func (e *Engine) Images(ctx context.Context) ([]Image, error) {
-	ctx = e.context(ctx)
-	known, err := e.client.ListImages(ctx)
+func (s *Store) Images(ctx context.Context) ([]Image, error) {
+	ctx = s.context(ctx)
+	known, err := s.client.ListImages(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	by, err := e.usedBy(ctx)
-	unsure := errors.Is(err, errWants)
+	by, err := s.usedBy(ctx)
+	unsure := errors.Is(err, ErrWants)
 	if err != nil && !unsure {
 		return nil, err
 	}
-	pulling := e.pulls.names()
+	pulling := s.pulls.names()
 	// A container may be made from what another name stands for, too.
 	for _, i := range known {
 		if digest := i.Target().Digest.String(); !unsure {
@@ -88,7 +88,7 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 		one.Used, _ = time.Parse(time.RFC3339, i.Labels()[labelUsed])
 		one.By = slices.Compact(slices.Sorted(slices.Values(by[one.Digest])))
 		if unsure {
-			one.By = []string{notKnown}
+			one.By = []string{NotKnown}
 		}
 		all = append(all, one)
 	}
@@ -98,12 +98,12 @@ func (e *Engine) Images(ctx context.Context) ([]Image, error) {
 
 // usedBy returns which containers use an image: by name those that are wanted, by
 // digest those that are there.
-func (e *Engine) usedBy(ctx context.Context) (map[string][]string, error) {
-	wanted, err := e.wantedNow()
+func (s *Store) usedBy(ctx context.Context) (map[string][]string, error) {
+	wanted, err := s.Wanted()
 	if err != nil {
 		return nil, err
 	}
-	there, err := e.List(ctx)
+	there, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -121,19 +121,19 @@ func (e *Engine) usedBy(ctx context.Context) (map[string][]string, error) {
 // writes) and returns their names. What cannot be unpacked, or does not fit, leaves no
 // name behind, and its content is collected. What replaces a preload is not replaced by
 // it at the next boot.
-func (e *Engine) Load(ctx context.Context, tar io.Reader) ([]string, error) {
-	ctx = e.context(ctx)
-	before, err := e.client.ImageService().List(ctx)
+func (s *Store) Load(ctx context.Context, tar io.Reader) ([]string, error) {
+	ctx = s.context(ctx)
+	before, err := s.client.ImageService().List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	ctx, done, err := e.client.WithLease(ctx)
+	ctx, done, err := s.client.WithLease(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	bounded := &roomy{Reader: tar, room: func() error { return e.makeRoom(ctx, 0) }}
-	imported, err := e.importTar(ctx, bounded)
+	bounded := &roomy{Reader: tar, room: func() error { return s.makeRoom(ctx, 0) }}
+	imported, err := s.importTar(ctx, bounded)
 	if bounded.err != nil {
 		err = bounded.err
 	}
@@ -147,7 +147,7 @@ func (e *Engine) Load(ctx context.Context, tar io.Reader) ([]string, error) {
 		if was < 0 || before[was].Labels[labelPreload] == "" {
 			continue
 		}
-		if err := e.mark(ctx, i, before[was].Labels[labelPreload]); err != nil {
+		if err := s.mark(ctx, i, before[was].Labels[labelPreload]); err != nil {
 			return names, err
 		}
 	}
@@ -176,8 +176,8 @@ func (r *roomy) Read(p []byte) (int, error) {
 }
 
 // importTar is what Load and preloads have in common; ctx has a lease.
-func (e *Engine) importTar(ctx context.Context, tar io.Reader) ([]images.Image, error) {
-	imported, err := e.client.Import(ctx, tar, client.WithImageRefTranslator(fullName), client.WithSkipMissing())
+func (s *Store) importTar(ctx context.Context, tar io.Reader) ([]images.Image, error) {
+	imported, err := s.client.Import(ctx, tar, client.WithImageRefTranslator(fullName), client.WithSkipMissing())
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}
@@ -185,9 +185,9 @@ func (e *Engine) importTar(ctx context.Context, tar io.Reader) ([]images.Image, 
 		return nil, errors.New("it has no image with a name")
 	}
 	for _, i := range imported {
-		if err := client.NewImage(e.client, i).Unpack(ctx, snapshotter); err != nil {
+		if err := client.NewImage(s.client, i).Unpack(ctx, Snapshotter); err != nil {
 			// A name whose layers are not there would fail each start of it.
-			return nil, errors.Join(fmt.Errorf("unpack %s: %w", i.Name, err), e.Forget(ctx, i.Name))
+			return nil, errors.Join(fmt.Errorf("unpack %s: %w", i.Name, err), s.Forget(ctx, i.Name))
 		}
 	}
 	return imported, nil
@@ -195,12 +195,12 @@ func (e *Engine) importTar(ctx context.Context, tar io.Reader) ([]images.Image, 
 
 // Forget removes an image by name; containers that run from it go on. The error
 // wraps [workload.ErrNoImage] where there is none.
-func (e *Engine) Forget(ctx context.Context, name string) error {
+func (s *Store) Forget(ctx context.Context, name string) error {
 	full, err := imageref.Full(name)
 	if err != nil {
 		return err
 	}
-	err = e.client.ImageService().Delete(e.context(ctx), full, images.SynchronousDelete())
+	err = s.client.ImageService().Delete(s.context(ctx), full, images.SynchronousDelete())
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("image %s: %w", full, workload.ErrNoImage)
 	}

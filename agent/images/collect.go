@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"cmp"
@@ -53,13 +53,13 @@ func (s space) enough(need int64) error {
 }
 
 // space returns that of the images, or nothing where no bound is set.
-func (e *Engine) space() (space, error) {
-	if e.paths.Images == "" {
+func (s *Store) space() (space, error) {
+	if s.folder == "" {
 		return space{}, nil
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(e.paths.Images, &st); err != nil {
-		return space{}, fmt.Errorf("free space of %s: %w", e.paths.Images, err)
+	if err := unix.Statfs(s.folder, &st); err != nil {
+		return space{}, fmt.Errorf("free space of %s: %w", s.folder, err)
 	}
 	block := int64(st.Bsize)
 	return space{free: int64(st.Bavail) * block, size: int64(st.Blocks) * block}, nil
@@ -110,31 +110,31 @@ func spare(s space, need int64, all []Image) (Image, bool) {
 // makeRoom sees to it that need bytes more fit on the file system of the images beside
 // the tenth that stays free: first it lets go of what pulls left that broke off, then
 // of images.
-func (e *Engine) makeRoom(ctx context.Context, need int64) error {
-	s, err := e.space()
-	if err != nil || s.missing(need) <= 0 {
+func (s *Store) makeRoom(ctx context.Context, need int64) error {
+	now, err := s.space()
+	if err != nil || now.missing(need) <= 0 {
 		return err
 	}
-	e.collecting.Lock()
-	defer e.collecting.Unlock()
-	ctx = e.context(ctx)
-	if _, err := e.dropHalves(ctx); err != nil {
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	ctx = s.context(ctx)
+	if _, err := s.dropHalves(ctx); err != nil {
 		return err
 	}
 	for {
-		if s, err = e.space(); err != nil || s.missing(need) <= 0 {
+		if now, err = s.space(); err != nil || now.missing(need) <= 0 {
 			return err
 		}
-		all, err := e.Images(ctx)
+		all, err := s.Images(ctx)
 		if err != nil {
-			return fmt.Errorf("%w; %w", s.enough(need), err)
+			return fmt.Errorf("%w; %w", now.enough(need), err)
 		}
-		i, ok := spare(s, need, all)
+		i, ok := spare(now, need, all)
 		if !ok {
-			return s.enough(need)
+			return now.enough(need)
 		}
-		if err := e.drop(ctx, i); err != nil {
-			return fmt.Errorf("%w; %w", s.enough(need), err)
+		if err := s.drop(ctx, i); err != nil {
+			return fmt.Errorf("%w; %w", now.enough(need), err)
 		}
 	}
 }
@@ -142,13 +142,13 @@ func (e *Engine) makeRoom(ctx context.Context, need int64) error {
 // spareOne removes what broken pulls left or else the image that may go first, if there
 // is one: for a pull that found the disk full between two looks at it, and took more than
 // anybody could foresee.
-func (e *Engine) spareOne(ctx context.Context) (bool, error) {
-	e.collecting.Lock()
-	defer e.collecting.Unlock()
-	if gone, err := e.dropHalves(ctx); gone || err != nil {
+func (s *Store) spareOne(ctx context.Context) (bool, error) {
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	if gone, err := s.dropHalves(ctx); gone || err != nil {
 		return gone, err
 	}
-	all, err := e.Images(ctx)
+	all, err := s.Images(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -156,12 +156,12 @@ func (e *Engine) spareOne(ctx context.Context) (bool, error) {
 	if len(may) == 0 {
 		return false, nil
 	}
-	return true, e.drop(ctx, may[0])
+	return true, s.drop(ctx, may[0])
 }
 
 // drop removes an image that may go.
-func (e *Engine) drop(ctx context.Context, i Image) error {
-	if err := e.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
+func (s *Store) drop(ctx context.Context, i Image) error {
+	if err := s.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
 		return err
 	}
 	log.Printf("image %s: removed to make room, last used %s", i.Name, i.last().UTC().Format(time.DateTime))
@@ -170,13 +170,13 @@ func (e *Engine) drop(ctx context.Context, i Image) error {
 
 // dropHalves lets go of what pulls left that are not under way, and says whether there
 // was any.
-func (e *Engine) dropHalves(ctx context.Context) (gone bool, err error) {
-	service := e.client.LeasesService()
+func (s *Store) dropHalves(ctx context.Context) (gone bool, err error) {
+	service := s.client.LeasesService()
 	all, err := service.List(ctx, fmt.Sprintf("labels.%q", labelPull))
 	if err != nil {
 		return false, fmt.Errorf("list leases: %w", err)
 	}
-	pulling := e.pulls.names()
+	pulling := s.pulls.names()
 	for _, l := range all {
 		if pulling[l.Labels[labelPull]] {
 			continue
@@ -192,39 +192,36 @@ func (e *Engine) dropHalves(ctx context.Context) (gone bool, err error) {
 
 // Prune removes every image that may go and what broken pulls left, and returns the
 // images and how much space that freed. With check it only says which images those are.
-func (e *Engine) Prune(ctx context.Context, check bool) (gone []Image, freed int64, err error) {
-	e.collecting.Lock()
-	defer e.collecting.Unlock()
-	all, err := e.Images(ctx)
+func (s *Store) Prune(ctx context.Context, check bool) (gone []Image, freed int64, err error) {
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	all, err := s.Images(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	before, err := e.space()
+	before, err := s.space()
 	may := expendable(all)
 	if check || err != nil {
 		return may, 0, err
 	}
-	if _, err := e.dropHalves(e.context(ctx)); err != nil {
+	if _, err := s.dropHalves(s.context(ctx)); err != nil {
 		return nil, 0, err
 	}
 	for n, i := range may {
-		if err := e.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
+		if err := s.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
 			return may[:n], 0, err
 		}
 	}
-	after, err := e.space()
+	after, err := s.space()
 	return may, max(0, after.free-before.free), err
 }
 
 // Tend keeps a tenth of the file system free, and notes which images are in use, once
 // a minute until ctx ends.
-func (e *Engine) Tend(ctx context.Context) {
-	if err := e.sweepVolumes(); err != nil {
-		log.Print(err)
-	}
+func (s *Store) Tend(ctx context.Context) {
 	used := make(map[string]bool) // at the last look
 	for tick := time.NewTicker(time.Minute); ; {
-		if err := e.tend(ctx, used, time.Now()); err != nil && ctx.Err() == nil {
+		if err := s.tend(ctx, used, time.Now()); err != nil && ctx.Err() == nil {
 			log.Printf("images: %v", err)
 		}
 		select {
@@ -237,25 +234,25 @@ func (e *Engine) Tend(ctx context.Context) {
 }
 
 // tend is one round. Containerd may be away, and be back at the next.
-func (e *Engine) tend(ctx context.Context, used map[string]bool, now time.Time) error {
-	all, err := e.Images(ctx)
+func (s *Store) tend(ctx context.Context, used map[string]bool, now time.Time) error {
+	all, err := s.Images(ctx)
 	if err != nil {
 		return nil
 	}
 	for _, i := range all {
-		if slices.Contains(i.By, notKnown) {
+		if slices.Contains(i.By, NotKnown) {
 			continue
 		}
 		is, was := len(i.By) > 0, used[i.Name]
 		used[i.Name] = is
 		if is && now.Sub(i.Used).Abs() >= notedEvery || was && !is {
 			note := images.Image{Name: i.Name, Labels: map[string]string{labelUsed: now.UTC().Format(time.RFC3339)}}
-			if _, err := e.client.ImageService().Update(e.context(ctx), note, "labels."+labelUsed); err != nil && !errdefs.IsNotFound(err) {
+			if _, err := s.client.ImageService().Update(s.context(ctx), note, "labels."+labelUsed); err != nil && !errdefs.IsNotFound(err) {
 				return fmt.Errorf("record the use of %s: %w", i.Name, err)
 			}
 		}
 	}
-	if err := e.makeRoom(ctx, 0); err != nil && !errors.Is(err, registry.ErrFull) {
+	if err := s.makeRoom(ctx, 0); err != nil && !errors.Is(err, registry.ErrFull) {
 		return err
 	}
 	return nil // that STATE is full, its numbers say
