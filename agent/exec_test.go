@@ -574,7 +574,7 @@ func execOutOfTurn(t *testing.T, e *execs) {
 		"the first message has to say what to run": {{Part: &apiv1.ExecRequest_End{End: true}}},
 		"at most 32768": {{Part: &apiv1.ExecRequest_Start{Start: &apiv1.ExecStart{Container: "web", Command: []string{"/app", "command", "cat"}, Stdin: true}}},
 			{Part: &apiv1.ExecRequest_Stdin{Stdin: make([]byte, 64<<10)}}},
-		"a size without a terminal": {{Part: &apiv1.ExecRequest_Start{Start: &apiv1.ExecStart{Container: "web", Command: []string{"/app", "command", "cat"}, Stdin: true}}},
+		"a size for a command without a terminal": {{Part: &apiv1.ExecRequest_Start{Start: &apiv1.ExecStart{Container: "web", Command: []string{"/app", "command", "cat"}, Stdin: true}}},
 			{Part: &apiv1.ExecRequest_Size{Size: &apiv1.TerminalSize{}}}},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
