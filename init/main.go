@@ -52,7 +52,7 @@ func main() {
 // unknown ends a call under a name that we do not know. It touches nothing: the
 // kernel may call us for reasons of its own.
 func unknown(name string) {
-	fmt.Fprintf(os.Stderr, "init: %q is no role of this program\n", name)
+	fmt.Fprintf(os.Stderr, "init: %q is not a role of this program\n", name)
 	os.Exit(2)
 }
 

@@ -29,15 +29,15 @@ func TestRoles(t *testing.T) {
 		exit int
 		err  string
 	}{
-		{[]string{"foo"}, 2, `init: "foo" is no role of this program`},
-		{[]string{"/sbin/foo", "network"}, 2, `init: "foo" is no role of this program`},
-		{[]string{""}, 2, `init: "." is no role of this program`},
-		{[]string{"init"}, 2, `init: "" is no role of this program`},
-		{[]string{"/init", "foo"}, 2, `init: "foo" is no role of this program`},
-		{[]string{"init", "--help"}, 2, `init: "--help" is no role of this program`},
-		{[]string{"init", "", "network"}, 2, `init: "" is no role of this program`},
-		{[]string{"exe", "pid1"}, 2, `init: "pid1" is no role of this program`},
-		{[]string{"init", "modprobe"}, 2, `init: "modprobe" is no role of this program`},
+		{[]string{"foo"}, 2, `init: "foo" is not a role of this program`},
+		{[]string{"/sbin/foo", "network"}, 2, `init: "foo" is not a role of this program`},
+		{[]string{""}, 2, `init: "." is not a role of this program`},
+		{[]string{"init"}, 2, `init: "" is not a role of this program`},
+		{[]string{"/init", "foo"}, 2, `init: "foo" is not a role of this program`},
+		{[]string{"init", "--help"}, 2, `init: "--help" is not a role of this program`},
+		{[]string{"init", "", "network"}, 2, `init: "" is not a role of this program`},
+		{[]string{"exe", "pid1"}, 2, `init: "pid1" is not a role of this program`},
+		{[]string{"init", "modprobe"}, 2, `init: "modprobe" is not a role of this program`},
 		{[]string{"init", "launch"}, 1, "init: "},
 		// On a machine without our modules, or without this one.
 		{[]string{"/sbin/modprobe", "-q", "--", "kogge-no-such-module"}, 1, ""},

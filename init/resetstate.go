@@ -22,7 +22,7 @@ import (
 func (n *node) askReset(r control.Request, kept []byte) error {
 	switch {
 	case n.disk.Name == "":
-		return errors.New("there is no boot disk that may be written")
+		return errors.New("the node has no boot disk that it may write to")
 	case r.KeepConfig && !n.persist:
 		return errors.New("STATE is not on the disk, so there are no settings to keep")
 	case r.File != "" && readOptional(fwcfgJoin) != nil:
@@ -45,7 +45,7 @@ func (n *node) askReset(r control.Request, kept []byte) error {
 	if err != nil {
 		return fmt.Errorf("boot partition: %w", err)
 	}
-	n.say("kogge: the next boot makes STATE anew, as was asked for")
+	n.say("kogge: the next boot formats STATE, as requested")
 	return nil
 }
 
@@ -63,10 +63,10 @@ func (n *node) resetState(ctx context.Context) (mounted bool, err error) {
 		return false, nil
 	}
 	if err := editBootPartition(n.disk, func(v *fat.Volume) error { return reset.Begin(v, time.Now()) }); err != nil {
-		n.degraded.Add("reset of STATE", fmt.Errorf("not done, as %s could not be taken away afterwards: %w", reset.File, err))
+		n.degraded.Add("reset of STATE", fmt.Errorf("not done, as %s could not be removed: %w", reset.File, err))
 		return false, nil
 	}
-	n.say("kogge: STATE is made anew: the boot partition has the file " + reset.File)
+	n.say("kogge: STATE is formatted: the boot partition has the file " + reset.File)
 	return true, w.Fulfil(&resetting{n, ctx})
 }
 

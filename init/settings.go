@@ -34,7 +34,7 @@ func (n *node) answer(keeper *change.Keeper, assessment *trial.Assessor, r contr
 	defer func() {
 		if v := recover(); v != nil { // one client's trouble is no reason to reboot
 			guard.Kmsg(fmt.Sprintf("control: %s: panic: %v", r.Op, v))
-			answer = control.Response{Error: "PID 1 made a mistake; the kernel log says more"}
+			answer = control.Response{Error: "internal error of PID 1; the kernel log says more"}
 		}
 	}()
 	var err error

@@ -165,7 +165,7 @@ func (n *node) checkState(ctx context.Context, in seed.Input) error {
 	if in.Seed == nil || parseErr != nil || cfg.State.OnCorrupt != nodeconfig.Reformat {
 		return fmt.Errorf("%w; it is left as it is (state.onCorrupt: hold)", err)
 	}
-	n.say("kogge: STATE is made anew (state.onCorrupt: reformat): " + err.Error())
+	n.say("kogge: STATE is formatted (state.onCorrupt: reformat): " + err.Error())
 	if err := mount.Reformat(n.disk); err != nil {
 		return err
 	}

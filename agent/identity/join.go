@@ -108,9 +108,9 @@ func (p *joinParser) values(doc *yaml.Node) map[string]*yaml.Node {
 		case !known:
 			p.report(k, "unknown key: join.yaml has %s", strings.Join(joinKeys, ", "))
 		case values[k.Value] != nil:
-			p.report(k, "key %q is on line %d already", k.Value, values[k.Value].Line)
+			p.report(k, "key %q is already on line %d", k.Value, values[k.Value].Line)
 		case v.Kind != yaml.ScalarNode || v.Tag != "!!str":
-			p.report(k, "the value of %q has to be a text", k.Value)
+			p.report(k, "the value of %q must be text", k.Value)
 			values[k.Value] = v // it is not missing
 		default:
 			values[k.Value] = v

@@ -33,7 +33,7 @@ import (
 // Why a node does not do what was asked.
 var (
 	ErrNoJoin     = errors.New("node has no token: it needs a join.yaml")
-	ErrAdopted    = errors.New("node is adopted already")
+	ErrAdopted    = errors.New("node is already adopted")
 	ErrOtherFleet = errors.New("node belongs to another fleet")
 )
 
@@ -229,7 +229,7 @@ func (n *Node) verify(m membership) (*x509.Certificate, error) {
 		return nil, err
 	}
 	if peer.Kind != fleet.KindNode {
-		return nil, fmt.Errorf("%s: %w: a node's wanted", peer, fleet.ErrKind)
+		return nil, fmt.Errorf("%s: %w: expected that of a node", peer, fleet.ErrKind)
 	}
 	if peer.Key != fleet.KeyID(n.spki) {
 		return nil, fmt.Errorf("%s: the certificate is for another key", peer)
@@ -286,7 +286,7 @@ func (n *Node) Answer(nonce []byte) (csr, mac []byte, err error) {
 	case m.token.IsZero():
 		return nil, nil, fmt.Errorf("answer: %w", ErrNoJoin)
 	case len(nonce) != fleet.NonceSize:
-		return nil, nil, fmt.Errorf("answer: nonce has %d bytes: %d wanted", len(nonce), fleet.NonceSize)
+		return nil, nil, fmt.Errorf("answer: nonce has %d bytes, expected %d", len(nonce), fleet.NonceSize)
 	}
 	if csr, err = n.Request(); err != nil {
 		return nil, nil, err

@@ -157,7 +157,7 @@ func indexOf(name string) (int, bool) {
 func (l *link) open(packets chan<- packet) error {
 	index, there := indexOf(l.Name)
 	if !there {
-		return errors.New("the link is not there")
+		return errors.New("the link does not exist")
 	}
 	var err error
 	if l.sockets, err = open(l.Name, Port); err != nil {

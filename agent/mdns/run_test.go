@@ -425,7 +425,7 @@ func TestMissingLink(t *testing.T) {
 		r.refresh(t0)
 		r.work(t0)
 	}
-	if n := strings.Count(said.String(), "mdns: nowhere0: the link is not there"); n != 1 || len(r.links) != 0 {
+	if n := strings.Count(said.String(), "mdns: nowhere0: the link does not exist"); n != 1 || len(r.links) != 0 {
 		t.Errorf("said %d times:\n%s", n, said.String())
 	}
 }

@@ -163,7 +163,7 @@ func (n *Node) command(ctx context.Context, c nodeconfig.Check) error {
 	code, err := containerd.Run(ctx, status.Units[i].Instance, c.Command)
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("not over within %s", probeLimit)
+		return fmt.Errorf("not finished within %s", probeLimit)
 	case err == nil && code != 0:
 		return fmt.Errorf("ended with %d", code)
 	}
@@ -188,7 +188,7 @@ func (n *Node) containers() error {
 		}
 	}
 	if !status.Settled && time.Since(n.began) < settleLimit {
-		return errors.New("not all have had their first start")
+		return errors.New("not all have started yet")
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func TestChecks(t *testing.T) {
 		{"a new one does not start", units(func(s *workload.Status) {
 			s.Units = append(s.Units, workload.UnitStatus{ID: "new", State: workload.Backoff})
 		}), ""},
-		{"not settled", units(func(s *workload.Status) { s.Settled = false }), "containers: not all have had their first start"},
+		{"not settled", units(func(s *workload.Status) { s.Settled = false }), "containers: not all have started yet"},
 		{"not settled for long", func(n *Node) {
 			units(func(s *workload.Status) { s.Settled = false })(n)
 			n.began = time.Now().Add(-settleLimit)

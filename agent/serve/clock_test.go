@@ -63,7 +63,7 @@ func TestTime(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"synced":true,"source":"192.0.2.1","offset":"-1.5ms","servers":["192.0.2.1","a"],"answers":[{"server":"192.0.2.1","stratum":2,"offset":"-1.5ms","error":"20ms"}]}`: "follows 192.0.2.1",
 		`{"by_hand":"2026-11-25T22:00:00Z","jump":"720h0m0s","jump_at":"2026-11-25T22:00:00Z"}`:                                                                              "set by hand on 2026-11-25",
-		`{"problem":"the servers are split in halves","by_hand":"2026-11-25T22:00:00Z"}`:                                                                                     "the servers are split in halves",
+		`{"problem":"the servers disagree, half against half","by_hand":"2026-11-25T22:00:00Z"}`:                                                                             "the servers disagree, half against half",
 		`{}`: "on its own",
 	} {
 		if err := os.WriteFile(filepath.Join(run, control.ClockFile), []byte(text), 0o600); err != nil {

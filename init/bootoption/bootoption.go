@@ -263,7 +263,7 @@ func write(dir, name string, content []byte) error {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("EFI variable %s: %w; without it the firmware does not start the other slot where the boot loader fails", name, err)
+		return fmt.Errorf("EFI variable %s: %w; without it the firmware does not start the other slot if the boot loader fails", name, err)
 	}
 	return nil
 }

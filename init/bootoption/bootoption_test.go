@@ -106,7 +106,7 @@ func TestEncode(t *testing.T) {
 // TestRefused says what it means that the firmware takes no variable.
 func TestRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
-	if err := write(dir, "BootOrder", order(1)); err == nil || !strings.Contains(err.Error(), "does not start the other slot where the boot loader fails") {
+	if err := write(dir, "BootOrder", order(1)); err == nil || !strings.Contains(err.Error(), "does not start the other slot if the boot loader fails") {
 		t.Errorf("error %v", err)
 	}
 }

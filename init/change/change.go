@@ -84,5 +84,5 @@ func (s State) refusal(e Event) error {
 	case e == Confirm:
 		return errors.New("too early to confirm: the network service has not started with the new settings yet")
 	}
-	return errors.New("other network settings are being tried: confirm or undo them first")
+	return errors.New("new network settings are being tried: confirm or undo them first")
 }

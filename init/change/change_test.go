@@ -245,7 +245,7 @@ func TestConfirm(t *testing.T) {
 	b.started()
 	b.is(Tried)
 	_, err = b.Confirm(strings.Repeat("0", 64))
-	refused(t, err, "does not run here")
+	refused(t, err, "is not in use here")
 	if s, err := b.Confirm(s.Running); err != nil || s.State != "kept" || s.Kept != s.Running {
 		t.Errorf("confirm: %+v, %v", s, err)
 	}
@@ -359,7 +359,7 @@ func TestReadFile(t *testing.T) {
 	}
 	for _, name := range []string{"", ".", "..", "../" + filepath.Base(dir) + "/new", "/etc/passwd", "a\x00b"} {
 		_, err := ReadFile(dir, control.Request{File: name, SHA256: hash})
-		refused(t, err, "is no name of a file")
+		refused(t, err, "is not the name of a file")
 	}
 	_, err := ReadFile(dir, control.Request{File: "new", SHA256: "00"})
 	refused(t, err, "the request says 00")

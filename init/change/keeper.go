@@ -163,7 +163,7 @@ func (k *Keeper) Set(r control.Request, content []byte) (*control.Config, error)
 		if state == Kept {
 			k.tell("changed")
 		} else {
-			k.tell("other network settings are tried for " + undo.String())
+			k.tell("new network settings are tried for " + undo.String())
 			k.undoAt = time.Now().Add(undo)
 			k.timer = time.AfterFunc(undo, func() { guard.Go("undo of node.yaml", k.over) })
 		}
@@ -182,7 +182,7 @@ func (k *Keeper) Confirm(revision string) (*control.Config, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if revision != "" && revision != k.running.revision() {
-		return nil, fmt.Errorf("revision %.12s does not run here: %.12s does", revision, k.running.revision())
+		return nil, fmt.Errorf("revision %.12s is not in use here: %.12s is", revision, k.running.revision())
 	}
 	return k.end(Confirm, "confirmed")
 }
@@ -191,7 +191,7 @@ func (k *Keeper) Confirm(revision string) (*control.Config, error) {
 func (k *Keeper) Undo() (*control.Config, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.end(Undo, "the change was undone, as was asked for")
+	return k.end(Undo, "the change was undone on request")
 }
 
 // over is called when the time to confirm is over.
@@ -292,7 +292,7 @@ func (k *Keeper) tell(what string) {
 // request names.
 func ReadFile(dir string, r control.Request) ([]byte, error) {
 	if r.File == "" || strings.ContainsAny(r.File, "/\x00") || r.File == "." || r.File == ".." {
-		return nil, fmt.Errorf("%q is no name of a file in %s", r.File, dir)
+		return nil, fmt.Errorf("%q is not the name of a file in %s", r.File, dir)
 	}
 	f, err := os.Open(filepath.Join(dir, r.File))
 	if err != nil {

@@ -119,7 +119,7 @@ func (s State) Step(now time.Time, configured int, samples []Sample) (State, Act
 			why = fmt.Sprintf("%d of %d servers answer, and no two agree", len(samples), configured)
 		}
 		if 2*len(group) == len(samples) && len(group) > 1 {
-			why = "the servers are split in halves"
+			why = "the servers disagree, half against half"
 		}
 		return s, Action{Verb: Nothing, Save: s.saves(now), Why: why}
 	}

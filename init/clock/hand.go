@@ -30,11 +30,11 @@ func (s State) ByHand(now, to time.Time, back bool) (State, Action) {
 	stamp := to.UTC().Format(time.RFC3339)
 	switch {
 	case s.IsSynced(now):
-		return refuse("the clock follows time servers, which know better than a hand")
+		return refuse("the clock follows time servers and is not set by hand")
 	case to.Before(s.Floor.Hard):
 		return refuse("%s is before %s, when this release was made", stamp, s.Floor.Hard.UTC().Format(time.RFC3339))
 	case !to.Before(latest):
-		return refuse("%s is after %s: nothing here lasts that long", stamp, latest.Format(time.RFC3339))
+		return refuse("%s is after %s: too far in the future", stamp, latest.Format(time.RFC3339))
 	case to.Before(s.Floor.Saved) && !back:
 		refused, a := refuse("%s is before %s, the last time that the node saved", stamp, s.Floor.Saved.UTC().Format(time.RFC3339))
 		a.BeforeSaved = true
@@ -64,7 +64,7 @@ func listenHands(path string, out chan<- hand) (*net.UnixListener, error) {
 		err = os.Chmod(path, 0o600)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listen for people's words: %w", err)
+		return nil, fmt.Errorf("listen for manual settings: %w", err)
 	}
 	go func() {
 		for {

@@ -32,7 +32,7 @@ func load(file string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, strings.TrimSuffix(string(data), "\n"))
 	if err != nil {
-		return time.Time{}, fmt.Errorf("load saved time: %s has no time in it", file)
+		return time.Time{}, fmt.Errorf("load saved time: %s does not hold a time", file)
 	}
 	return t, nil
 }

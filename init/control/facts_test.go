@@ -37,7 +37,7 @@ func TestFacts(t *testing.T) {
 		DNS: []netip.Addr{address}, Search: []string{"lan.example"}, NTP: []netip.Addr{address},
 	}
 	clock := Clock{
-		Synced: true, Source: "192.0.2.1", Single: true, Offset: "-1.5ms", Polled: at, Floor: at, Jump: "720h0m0s", JumpAt: at, Problem: "the servers are split in halves",
+		Synced: true, Source: "192.0.2.1", Single: true, Offset: "-1.5ms", Polled: at, Floor: at, Jump: "720h0m0s", JumpAt: at, Problem: "the servers disagree, half against half",
 		Servers: []string{"192.0.2.1"}, SavedAt: at, Received: 1, Answers: []ClockAnswer{{Server: "192.0.2.1", Stratum: 2, Offset: "-1.5ms", Error: "20ms"}}, ByHand: at,
 	}
 	dir := filepath.Join(t.TempDir(), "run")

@@ -82,7 +82,7 @@ func load(fsys files, p pool, file string) (bool, error) {
 	case len(old) != Size:
 		return false, fmt.Errorf("load seed: %s is not %d bytes long", file, Size)
 	case bytes.Count(old, old[:1]) == Size:
-		return false, fmt.Errorf("load seed: %s holds one byte over and over", file)
+		return false, fmt.Errorf("load seed: %s is one byte repeated", file)
 	}
 	fresh := make([]byte, 64)
 	bits := credit

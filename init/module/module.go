@@ -196,7 +196,7 @@ func (x *Index) LoadAll(names ...string) error {
 	for _, name := range names {
 		found, err := x.Load(name)
 		if err == nil && !found {
-			err = fmt.Errorf("module %s: there is none", name)
+			err = fmt.Errorf("module %s does not exist", name)
 		}
 		errs = append(errs, err)
 	}
@@ -234,7 +234,7 @@ func (x *Index) load(name string, seen map[string]bool) error {
 	}
 	file := x.files[name]
 	if file == "" {
-		return fmt.Errorf("module %s: there is none", name)
+		return fmt.Errorf("module %s does not exist", name)
 	}
 	return x.insert(filepath.Join(x.dir, file))
 }

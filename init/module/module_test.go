@@ -161,7 +161,7 @@ softdep c post: left
 		{request: "pci:v1d2", broken: "b.ko", want: "a right left", err: "unknown symbol in b.ko"},
 		{request: "c", broken: "a.ko", err: "unknown symbol in a.ko"},
 		{request: "needs_soft", broken: "soft.ko", want: "a needs_soft"}, // does without
-		{request: "hole", err: "module gone: there is none"},
+		{request: "hole", err: "module gone does not exist"},
 		{request: "pci:v2", want: ""},
 	} {
 		x, order := open(t, dep, alias, soft, c.broken)
@@ -187,7 +187,7 @@ func TestLoadAll(t *testing.T) {
 	if got := strings.Join(*order, " "); got != "a c" {
 		t.Errorf("loaded %q", got)
 	}
-	for _, want := range []string{"module nothing: there is none", "unknown symbol in b.ko"} {
+	for _, want := range []string{"module nothing does not exist", "unknown symbol in b.ko"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v lacks %q", err, want)
 		}

@@ -107,7 +107,7 @@ func efiString(dir, name string) (string, error) {
 // then UTF-16 with or without a final zero, into a string.
 func decodeEFI(data []byte) (string, error) {
 	if len(data) < 4 || len(data)%2 != 0 {
-		return "", fmt.Errorf("%d bytes are no text", len(data))
+		return "", fmt.Errorf("%d bytes are not text", len(data))
 	}
 	units := make([]uint16, 0, len(data)/2)
 	for rest := data[4:]; len(rest) > 0; rest = rest[2:] {

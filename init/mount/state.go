@@ -129,7 +129,7 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 	fsck := func(args ...string) ([]byte, int, error) {
 		out, status, err := check(ctx, "/bin/e2fsck", append(args, dev)...)
 		if err == nil && status >= killed {
-			err = fmt.Errorf("e2fsck %s was ended by signal %d (9 may be a want of memory); the next boot checks again: %s", dev, status-killed, lastLines(string(out), 5))
+			err = fmt.Errorf("e2fsck %s was ended by signal %d (9 may mean that memory ran out); the next boot checks again: %s", dev, status-killed, lastLines(string(out), 5))
 		}
 		return out, status, err
 	}
@@ -222,7 +222,7 @@ func ext4Blocks(r io.ReaderAt) (uint64, error) {
 	}
 	le := binary.LittleEndian
 	if le.Uint16(super[0x38:]) != 0xef53 || le.Uint32(super[0x18:]) != 2 {
-		return 0, errors.New("no ext4 with blocks of 4096 bytes")
+		return 0, errors.New("not ext4 with blocks of 4096 bytes")
 	}
 	return uint64(le.Uint32(super[0x150:]))<<32 | uint64(le.Uint32(super[0x4:])), nil
 }

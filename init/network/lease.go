@@ -38,7 +38,7 @@ const (
 func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*control.Lease, error) {
 	address := addrOf(ack.YourIPAddr)
 	if !address.Is4() || !usable(address) {
-		return nil, fmt.Errorf("server offers %v, which is no machine's address", ack.YourIPAddr)
+		return nil, fmt.Errorf("server offers %v, which is not a host address", ack.YourIPAddr)
 	}
 	bits, width := ack.SubnetMask().Size()
 	if width != 32 || bits < 1 {

@@ -151,7 +151,7 @@ func (m *manager) loop(ctx context.Context) error {
 			return fmt.Errorf("listen to the kernel's network messages: %w", err)
 		case <-late.C:
 			if !m.ready {
-				m.tellReady("no address yet, going on without")
+				m.tellReady("no address yet, continuing without one")
 			}
 		case <-again.C:
 		case <-alive:
@@ -220,7 +220,7 @@ func (m *manager) sync(ctx context.Context) error {
 				facts.MTU = cmp.Or(old.FirstMTU, facts.MTU)
 			}
 			m.links[facts.Index] = l
-			log.Printf("network: %s: %s, as %q says", facts.Name, facts.MAC, entry.Match)
+			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
 		}
 		l.facts = facts
 		m.apply(l)
@@ -266,10 +266,10 @@ func (m *manager) leave(facts Facts) {
 		err = m.change(facts, State{MTU: old.FirstMTU, IPv6: actual.IPv6}, actual)
 	}
 	if err != nil {
-		log.Printf("network: leave %s: %v", facts.Name, err)
+		log.Printf("network: give up %s: %v", facts.Name, err)
 		return // once more at the next change
 	}
-	log.Printf("network: %s is left alone from now on", facts.Name)
+	log.Printf("network: %s is no longer configured", facts.Name)
 	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
 }
 

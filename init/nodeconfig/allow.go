@@ -51,7 +51,7 @@ func (d *decoder) allowed(n *yaml.Node) (a rights.Allow, ok bool) {
 	case d.count() > before:
 		return a, false
 	case a.Container == "":
-		d.report(n, `this entry needs "container": a name as kogge ps shows it, or "*" for every one`)
+		d.report(n, `this entry needs "container": a name as kogge ps shows it, or "*" for every container`)
 		return a, false
 	case a.Rights.None():
 		d.report(n, "this entry allows nothing")
@@ -68,7 +68,7 @@ func add[T comparable](d *decoder, n *yaml.Node, all []T, one T) []T {
 		return all
 	}
 	if slices.Contains(all, one) {
-		d.report(n, "this is in the list already")
+		d.report(n, "this entry is already in the list")
 		return all
 	}
 	return append(all, one)
@@ -90,7 +90,7 @@ func (d *decoder) containerName(n *yaml.Node) string {
 	}
 	for part := range strings.SplitSeq(s, ".") {
 		if strings.Trim(part, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || part == "" || len(s) > 128 {
-			d.report(n, `container %q: a name as kogge ps shows it, such as shop.web, or "*" for every one`, s)
+			d.report(n, `container %q: expected a name as kogge ps shows it, such as shop.web, or "*" for every container`, s)
 			return ""
 		}
 	}
@@ -104,7 +104,7 @@ func (d *decoder) capability(n *yaml.Node) string {
 	}
 	name := strings.TrimPrefix(strings.ToUpper(s), "CAP_")
 	if name != "ALL" && !slices.Contains(rights.Capabilities, name) {
-		d.report(n, "there is no capability %q", s)
+		d.report(n, "unknown capability %q", s)
 		return ""
 	}
 	return name

@@ -116,7 +116,7 @@ func (d *decoder) assess(n *yaml.Node) (a Assess) {
 			d.list(v, "peers", maxPeers, func(v *yaml.Node) {
 				s, ok := d.hostPort(v)
 				if ok && slices.Contains(a.Peers, s) {
-					d.report(v, "%s is in the list already", s)
+					d.report(v, "%s is already in the list", s)
 				}
 				a.Peers = append(a.Peers, s)
 			})
@@ -167,13 +167,13 @@ func (d *decoder) check(n *yaml.Node) (c Check) {
 	}
 	switch {
 	case kinds != 1:
-		d.report(n, `a check is one of "http: URL", "tcp: host:port", or "container" with "command"`)
+		d.report(n, `expected one of "http: URL", "tcp: host:port", or "container" with "command"`)
 	case c.Container == "" && len(c.Command) > 0:
 		d.report(n, `this check needs "container", the one to run its command in`)
 	case c.Container != "" && len(c.Command) == 0:
 		d.report(n, `this check needs "command", a list of words`)
 	case len(c.Command) > 0 && c.Command[0] == "":
-		d.report(d.find(n, "command"), "the first word of a command is a program, this one is empty")
+		d.report(d.find(n, "command"), "the first word of a command is its program, and here it is empty")
 	}
 	return c
 }
@@ -201,7 +201,7 @@ func (d *decoder) hostPort(n *yaml.Node) (string, bool) {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		d.report(n, "%q is no host:port, like db.example.net:5432 or [2001:db8::7]:443", s)
+		d.report(n, "%q is not a host:port, like db.example.net:5432 or [2001:db8::7]:443", s)
 		return "", false
 	}
 	if problem := hostProblem(host); problem != "" {
@@ -209,7 +209,7 @@ func (d *decoder) hostPort(n *yaml.Node) (string, bool) {
 		return "", false
 	}
 	if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
-		d.report(n, "port %q: a number from 1 to 65535", port)
+		d.report(n, "port %q: expected a number from 1 to 65535", port)
 		return "", false
 	}
 	return s, true
@@ -221,7 +221,7 @@ func hostProblem(s string) string {
 	if a, err := netip.ParseAddr(s); err == nil {
 		switch {
 		case a.IsUnspecified():
-			return "is no machine's address"
+			return "is not a host address"
 		case a.IsMulticast():
 			return "is a multicast address"
 		}
@@ -238,7 +238,7 @@ func (d *decoder) httpURL(n *yaml.Node) string {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(s) > maxWord:
-		d.report(n, "%q is no URL, like http://127.0.0.1:8080/health", s)
+		d.report(n, "%q is not a URL, like http://127.0.0.1:8080/health", s)
 	case u.User != nil:
 		d.report(n, "secrets do not belong in node.yaml: this URL has a user")
 	case u.Fragment != "":

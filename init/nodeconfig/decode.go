@@ -40,8 +40,8 @@ type key struct {
 // effect would be a lie.
 var later = map[string]map[string]string{
 	"node.yaml": {
-		"vote":   "a node on its own does not vote: not in this release",
-		"health": "what a boot must pass is said by assess.checks; workloads have Compose healthchecks",
+		"vote":   "not in this release: a node on its own does not vote",
+		"health": "assess.checks says what a boot must pass; workloads have Compose healthchecks",
 		"log":    "not in this release: logs are kept in memory and in a bounded spool",
 		"logs":   "not in this release: logs are kept in memory and in a bounded spool",
 		"wifi":   "Wi-Fi is not available in this release: connect the node by cable",
@@ -96,7 +96,7 @@ func (d *decoder) network(n *yaml.Node) []Interface {
 			return
 		}
 		if first, twice := seen[entry.Match]; twice {
-			d.report(d.find(v, "match"), "match %q is in the entry at line %d already", entry.Match, first)
+			d.report(d.find(v, "match"), "match %q is already in the entry at line %d", entry.Match, first)
 		}
 		seen[entry.Match] = v.Line
 		all = append(all, entry)
@@ -118,7 +118,7 @@ func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 			d.list(v, "addresses", maxAddresses, func(v *yaml.Node) {
 				if p, ok := d.address(v); ok {
 					if slices.ContainsFunc(e.Addresses, func(q netip.Prefix) bool { return q.Addr() == p.Addr() }) {
-						d.report(v, "address %s is in the list already", p.Addr())
+						d.report(v, "address %s is already in the list", p.Addr())
 					}
 					e.Addresses = append(e.Addresses, p)
 				}
@@ -204,7 +204,7 @@ func (d *decoder) gateways(n *yaml.Node) []netip.Addr {
 	}
 	all := d.addrs(n, "gateway", 2)
 	if len(all) == 2 && all[0].Is4() == all[1].Is4() {
-		d.report(n, "two gateways of one family: one for IPv4 and one for IPv6 at most")
+		d.report(n, "two gateways of one address family: at most one for IPv4 and one for IPv6")
 	}
 	return all
 }
@@ -236,7 +236,7 @@ func (d *decoder) route(n *yaml.Node) (Route, bool) {
 			r.To = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
 	case r.Via.IsValid() && r.Via.Is4() != r.To.Addr().Is4():
-		d.report(d.find(n, "via"), "%s and %s are of two families", r.To, r.Via)
+		d.report(d.find(n, "via"), "%s and %s are of different address families", r.To, r.Via)
 	}
 	return r, d.count() == before
 }
@@ -244,7 +244,7 @@ func (d *decoder) route(n *yaml.Node) (Route, bool) {
 func (d *decoder) labels(n *yaml.Node) map[string]string {
 	n = resolve(n)
 	if n.Kind != yaml.MappingNode {
-		d.report(n, "labels are key: value pairs, this is %s", describe(n))
+		d.report(n, "labels: expected key: value pairs, got %s", describe(n))
 		return nil
 	}
 	if len(n.Content)/2 > maxLabels {
@@ -275,7 +275,7 @@ func (d *decoder) servers(n *yaml.Node) []string {
 	d.list(n, "servers", maxServers, func(v *yaml.Node) {
 		s, ok := d.host(v)
 		if ok && slices.Contains(all, s) {
-			d.report(v, "server %s is in the list already: it cannot confirm itself", s)
+			d.report(v, "server %s is already in the list: it cannot confirm itself", s)
 		}
 		if ok {
 			all = append(all, s)
@@ -314,11 +314,11 @@ func (d *decoder) pairs(n *yaml.Node, each func(k, v *yaml.Node)) {
 		k, v := resolve(n.Content[i]), n.Content[i+1]
 		switch {
 		case k.Kind != yaml.ScalarNode:
-			d.report(k, "a key is a word, this is %s", describe(k))
+			d.report(k, "expected a word as a key, got %s", describe(k))
 		case k.Tag == "!!merge":
 			d.report(k, "merge keys are not used in settings: write the keys out")
 		case seen[k.Value] > 0:
-			d.report(k, "key %q is at line %d already", k.Value, seen[k.Value])
+			d.report(k, "key %q is already at line %d", k.Value, seen[k.Value])
 		default:
 			seen[k.Value] = k.Line
 			each(k, v)
@@ -349,7 +349,7 @@ func (d *decoder) list(n *yaml.Node, what string, most int, each func(*yaml.Node
 	n = resolve(n)
 	switch {
 	case n.Kind != yaml.SequenceNode:
-		d.report(n, "%s is a list (each entry behind a \"- \"), this is %s", what, describe(n))
+		d.report(n, "%s: expected a list (each entry behind a \"- \"), got %s", what, describe(n))
 	case len(n.Content) == 0:
 		d.report(n, "%s is empty: leave the key out for its default", what)
 	case len(n.Content) > most:
@@ -393,7 +393,7 @@ func describe(n *yaml.Node) string {
 	}
 	switch n.Tag {
 	case "!!null":
-		return "empty"
+		return "nothing"
 	case "!!int", "!!float":
 		return "the number " + n.Value
 	case "!!bool":

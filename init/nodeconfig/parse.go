@@ -137,12 +137,12 @@ func (d *decoder) syntax(err error) bool {
 	case strings.Contains(message, "cannot start any token"):
 		message = "this character cannot start a value: put the value in quotes"
 		if line := d.line(mark.Line); strings.Contains(line[:indent(line)], "\t") {
-			message = "a tab indents this line: YAML wants spaces"
+			message = "a tab indents this line: YAML needs spaces"
 		}
 	case strings.Contains(message, "mapping values are not allowed"):
 		message = "a second ': ' in one line: put the value in quotes, or the key on a line of its own"
 	case strings.Contains(message, "did not find expected key"):
-		message = "this line is indented like none above it"
+		message = "the indentation of this line matches no line above it"
 	case strings.Contains(message, "unexpected end of stream") && load.ContextMark.Line > 0:
 		message, mark = "the quote that opens here is never closed", load.ContextMark
 	case strings.Contains(message, "did not find expected ','") && load.ContextMark.Line > 0:

@@ -81,7 +81,7 @@ func (d *decoder) update(n *yaml.Node) Update {
 				day := Day(d.choice(v, append(slices.Clone(days[1:]), days[0])...))
 				switch {
 				case slices.Contains(u.Days, day):
-					d.report(v, "day %s is in the list already", day)
+					d.report(v, "day %s is already in the list", day)
 				case day != "":
 					u.Days = append(u.Days, day)
 				}
@@ -93,7 +93,7 @@ func (d *decoder) update(n *yaml.Node) Update {
 	})
 	for _, name := range []string{"days", "zone"} {
 		if at := d.find(n, name); at != nil && d.find(n, "window") == nil {
-			d.report(at, "%q is about the window: there is none", name)
+			d.report(at, "%q needs a window, and there is none", name)
 		}
 	}
 	return u
@@ -115,7 +115,7 @@ func (d *decoder) window(n *yaml.Node) Window {
 	}
 	w := Window{at(m[1], m[2]), at(m[3], m[4])}
 	if w.From == w.To {
-		d.report(n, "window %q ends when it begins", s)
+		d.report(n, "window %q ends at the time at which it begins", s)
 		return Window{}
 	}
 	return w
@@ -142,13 +142,13 @@ func (d *decoder) source(n *yaml.Node) string {
 	u, err := url.Parse(s)
 	switch {
 	case len(s) > 1024 || s == "" || strings.ContainsAny(s, " \t\n"):
-		d.report(n, "source %.100q is no address", s)
+		d.report(n, "source %.100q is not an address", s)
 	case strings.HasPrefix(s, "usb:"):
-		d.report(n, `a stick is no source: with "usb: ask" kogge node update NODE usb: installs from one`)
+		d.report(n, `a stick is not a source: set "usb: ask", and kogge node update NODE usb: installs from a stick`)
 	case err == nil && u.User != nil:
 		d.report(n, "source %q has a password in it: secrets do not belong in node.yaml", u.Redacted())
 	case strings.Contains(s, "://") && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == ""):
-		d.report(n, "source %q: expected https://… or a registry's name of the release", s)
+		d.report(n, "source %q: expected https://… or the release's name in a registry", s)
 	default:
 		return s
 	}

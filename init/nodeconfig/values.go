@@ -22,7 +22,7 @@ func (d *decoder) text1(n *yaml.Node, what string) (string, bool) {
 	case v.Kind == yaml.ScalarNode && slices.Contains([]string{"!!int", "!!float", "!!bool", "!!timestamp"}, v.Tag):
 		d.report(n, "%s is text: put it in quotes, \"%s\"", what, v.Value)
 	default:
-		d.report(n, "%s is text, this is %s", what, describe(v))
+		d.report(n, "expected text for %s, got %s", what, describe(v))
 	}
 	return "", false
 }
@@ -83,7 +83,7 @@ func (d *decoder) hostname(n *yaml.Node) string {
 	case problem != "":
 		d.report(n, "host name %q %s", s, problem)
 	case s == "localhost":
-		d.report(n, "host name %q means every machine itself: choose another", s)
+		d.report(n, "host name %q means the local machine, on every machine: choose another", s)
 	case strings.Trim(s, "0123456789") == "":
 		d.report(n, "host name %q would be taken for an address: add a letter", s)
 	default:
@@ -115,7 +115,7 @@ func (d *decoder) host(n *yaml.Node) (string, bool) {
 		return s, d.usable(n, a)
 	}
 	if strings.ContainsAny(s, ":/") {
-		d.report(n, "server %q: the name or address alone, NTP is always on port 123", s)
+		d.report(n, "server %q: give the name or address alone: NTP always uses port 123", s)
 		return "", false
 	}
 	if problem := domain(s); problem != "" {
@@ -123,7 +123,7 @@ func (d *decoder) host(n *yaml.Node) (string, bool) {
 		return "", false
 	}
 	if last := s[strings.LastIndexByte(s, '.')+1:]; strings.Trim(last, "0123456789") == "" {
-		d.report(n, "server %q is neither a name nor a whole address", s)
+		d.report(n, "server %q is neither a name nor a complete address", s)
 		return "", false
 	}
 	return strings.ToLower(s), true
@@ -140,9 +140,9 @@ func (d *decoder) match(n *yaml.Node) string {
 		mac, err := net.ParseMAC(s)
 		switch {
 		case err != nil || len(mac) != 6:
-			d.report(n, "%q is no MAC address: six pairs of hex digits, like 52:54:00:12:34:56", s)
+			d.report(n, "%q is not a MAC address: expected six pairs of hex digits, like 52:54:00:12:34:56", s)
 		case mac[0]&1 != 0:
-			d.report(n, "%q is a group's MAC address, no interface has it", s)
+			d.report(n, "%q is a multicast MAC address: no interface has one", s)
 		default:
 			return mac.String()
 		}
@@ -150,13 +150,13 @@ func (d *decoder) match(n *yaml.Node) string {
 	}
 	switch _, err := path.Match(s, "eth0"); {
 	case s == "":
-		d.report(n, "match is empty: wired, an interface name like eth0, or a MAC address")
+		d.report(n, "match is empty: expected wired, an interface name like eth0, or a MAC address")
 	case err != nil:
-		d.report(n, "%q is no pattern: *, ? and [abc] are allowed, a [ needs its ]", s)
+		d.report(n, "%q is not a pattern: *, ? and [abc] are allowed, and a [ needs its ]", s)
 	case len(s) > 15 && !strings.ContainsAny(s, "*?["):
 		d.report(n, "interface name %q is longer than 15 characters", s)
 	case len(s) > 64 || strings.ContainsAny(s, "/: \t\\") || !ascii(s):
-		d.report(n, "%q is no interface name", s)
+		d.report(n, "%q is not an interface name", s)
 	case s == "lo":
 		d.report(n, "the loopback interface sets itself up")
 	default:
@@ -174,9 +174,9 @@ func (d *decoder) address(n *yaml.Node) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		if a, err := netip.ParseAddr(s); err == nil {
-			d.report(n, "address %s lacks the length of its prefix: %s/%d, say", s, s, map[bool]int{true: 24, false: 64}[a.Is4()])
+			d.report(n, "address %s lacks its prefix length: write it like %s/%d", s, s, map[bool]int{true: 24, false: 64}[a.Is4()])
 		} else {
-			d.report(n, "%q is no address with prefix length, like 192.0.2.7/24 or 2001:db8::7/64", s)
+			d.report(n, "%q is not an address with prefix length, like 192.0.2.7/24 or 2001:db8::7/64", s)
 		}
 		return p, false
 	}
@@ -186,7 +186,7 @@ func (d *decoder) address(n *yaml.Node) (netip.Prefix, bool) {
 	if a := p.Addr(); a.Is4() && p.Bits() < 31 {
 		switch {
 		case a == p.Masked().Addr():
-			d.report(n, "%s is the name of the network, not an address in it", s)
+			d.report(n, "%s is the address of the network itself, not of a host in it", s)
 			return p, false
 		case a == broadcast(p):
 			d.report(n, "%s is the broadcast address of its network", s)
@@ -214,11 +214,11 @@ func (d *decoder) prefix(n *yaml.Node) netip.Prefix {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil:
-		d.report(n, "%q is no network, like 10.0.0.0/8 or 2001:db8::/32", s)
+		d.report(n, "%q is not a network, like 10.0.0.0/8 or 2001:db8::/32", s)
 	case p.Addr().Is4In6():
-		d.report(n, "%s is an IPv4 network in IPv6's writing", s)
+		d.report(n, "%s is an IPv4 network written as IPv6", s)
 	case p != p.Masked():
-		d.report(n, "%s has bits behind its prefix: the network is %s", s, p.Masked())
+		d.report(n, "%s has bits set after its prefix: the network is %s", s, p.Masked())
 	case p.Addr().IsMulticast():
 		d.report(n, "%s is a multicast network", s)
 	}
@@ -231,7 +231,7 @@ func (d *decoder) addrs(n *yaml.Node, what string, most int) []netip.Addr {
 	d.list(n, what, most, func(v *yaml.Node) {
 		a, ok := d.addr(v)
 		if ok && slices.Contains(all, a) {
-			d.report(v, "%s is in the list already", a)
+			d.report(v, "%s is already in the list", a)
 		}
 		if ok {
 			all = append(all, a)
@@ -248,9 +248,9 @@ func (d *decoder) addr(n *yaml.Node) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(s)
 	if err != nil {
 		if p, err := netip.ParsePrefix(s); err == nil {
-			d.report(n, "%s has a prefix length: the address alone, %s", s, p.Addr())
+			d.report(n, "%s has a prefix length: give the address alone, %s", s, p.Addr())
 		} else {
-			d.report(n, "%q is no IP address", s)
+			d.report(n, "%q is not an IP address", s)
 		}
 		return a, false
 	}
@@ -261,11 +261,11 @@ func (d *decoder) addr(n *yaml.Node) (netip.Addr, bool) {
 func (d *decoder) usable(n *yaml.Node, a netip.Addr) bool {
 	switch {
 	case a.Zone() != "":
-		d.report(n, "%s names an interface: leave out %%%s, the entry's own is meant", a, a.Zone())
+		d.report(n, "%s names an interface: leave out %%%s, the entry says which interface", a, a.Zone())
 	case a.Is4In6():
-		d.report(n, "%s is an IPv4 address in IPv6's writing: %s", a, a.Unmap())
+		d.report(n, "%s is an IPv4 address written as IPv6: write %s", a, a.Unmap())
 	case a.IsUnspecified():
-		d.report(n, "%s is no machine's address", a)
+		d.report(n, "%s is not a host address", a)
 	case a.IsMulticast():
 		d.report(n, "%s is a multicast address", a)
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
@@ -337,7 +337,7 @@ func labelValue(s string) string {
 	}
 	for _, r := range s {
 		if !strconv.IsPrint(r) {
-			return "has " + strconv.QuoteRune(r) + ", which does not print"
+			return "has " + strconv.QuoteRune(r) + ", which is not printable"
 		}
 	}
 	return ""

@@ -14,7 +14,7 @@ func (d *decoder) workloads(root, n *yaml.Node) Workloads {
 	case n.Kind == yaml.AliasNode:
 		d.report(n, "write the workloads here: an alias cannot carry them")
 	case n.Kind != yaml.MappingNode:
-		d.report(n, `workloads is a Compose file (with "services:"), this is %s`, describe(n))
+		d.report(n, `workloads: expected a Compose file (with "services:"), got %s`, describe(n))
 	case n.Style&yaml.FlowStyle != 0 || root.Style&yaml.FlowStyle != 0:
 		d.report(n, "write the workloads as an indented block, not in { }: messages about them name lines")
 	case strings.TrimSpace(string([]rune(d.line(n.Line))[:n.Column-1])) != "":
@@ -56,7 +56,7 @@ func (d *decoder) inside(n *yaml.Node, own map[*yaml.Node]bool) {
 	own[n] = true
 	if n.Kind == yaml.AliasNode {
 		if !own[n.Alias] {
-			d.report(n, "the anchor &%s is outside of the workloads", n.Value)
+			d.report(n, "the anchor &%s is outside the workloads", n.Value)
 		}
 		return
 	}
@@ -68,7 +68,7 @@ func (d *decoder) inside(n *yaml.Node, own map[*yaml.Node]bool) {
 				continue
 			}
 			if line, twice := seen[k.Tag+k.Value]; twice {
-				d.report(k, "key %q is at line %d already", k.Value, line)
+				d.report(k, "key %q is already at line %d", k.Value, line)
 			}
 			seen[k.Tag+k.Value] = k.Line
 		}

@@ -106,7 +106,7 @@ func Ask(v *fat.Volume, w Wish, join []byte, now time.Time) error {
 // Begin proves, before anything is lost, that the wish can be taken away: on a boot
 // partition that takes no writes it would be fulfilled at every boot.
 func Begin(v *fat.Volume, now time.Time) error {
-	return v.WriteFile(begun, []byte("STATE is made anew.\n"), now)
+	return v.WriteFile(begun, []byte("STATE is formatted.\n"), now)
 }
 
 // Forget takes the wish away, and any second one of its name. After a cut it is there,

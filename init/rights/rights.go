@@ -154,17 +154,17 @@ var unbound = []string{"/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/t
 func Bindable(p string) string {
 	switch {
 	case !path.IsAbs(p) || path.Clean(p) != p || strings.ContainsRune(p, 0):
-		return "is no plain absolute path"
+		return "is not a plain absolute path"
 	case p == "/":
-		return "is all of the node: no container gets that"
+		return "is the whole node: no container may have it"
 	case within(p, Data):
 		return ""
 	case within(p, "/state"):
-		return "is the node's own: no container gets anything of /state but volumes and what is below " + Data
+		return "belongs to the node: of /state a container may have only volumes and what is below " + Data
 	}
 	for _, folder := range unbound {
 		if within(p, folder) {
-			return "is the node's own: no container gets anything of " + folder
+			return "belongs to the node: no container may have anything of " + folder
 		}
 	}
 	return ""
@@ -177,9 +177,9 @@ func within(p, folder string) bool { return p == folder || strings.HasPrefix(p, 
 func Device(p string) string {
 	switch {
 	case path.Clean(p) != p || !strings.HasPrefix(p, "/dev/") || strings.ContainsRune(p, 0):
-		return "is no path below /dev"
+		return "is not a path below /dev"
 	case slices.Contains([]string{"/dev/mem", "/dev/kmem", "/dev/port"}, p) || strings.HasPrefix(p, "/dev/watchdog"):
-		return "is the node's own: no container gets it"
+		return "belongs to the node: no container may have it"
 	}
 	return ""
 }

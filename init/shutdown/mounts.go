@@ -40,7 +40,7 @@ func parseMounts(text string) ([]mount, error) {
 		before, after, ok := strings.Cut(line, " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
 		if !ok || len(left) < 6 || len(right) < 1 {
-			return nil, fmt.Errorf("read mountinfo: line %q is none", line)
+			return nil, fmt.Errorf("read mountinfo: line %q is not a mount", line)
 		}
 		mounts = append(mounts, mount{target: unescape(left[4]), fsType: right[0]})
 	}

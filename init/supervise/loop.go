@@ -281,7 +281,7 @@ func (s *supervisor) answer(r control.Request, now time.Time) control.Response {
 		if s.ending != "" {
 			return control.Response{Error: "the machine is going down"}
 		}
-		s.say("service " + u.Name + ": restart was asked for")
+		s.say("service " + u.Name + ": restart requested")
 		s.apply(u, Restart, now)
 	case control.OpReboot:
 		s.ask(shutdown.Reboot, "request")

@@ -154,7 +154,7 @@ func (srv *server) ask(r control.Request) (control.Response, bool) {
 		return control.Response{}, false
 	}
 	if srv.s.cfg.Answer == nil {
-		return control.Response{Error: fmt.Sprintf("nobody here answers op %q", r.Op)}, true
+		return control.Response{Error: fmt.Sprintf("unknown op %q", r.Op)}, true
 	}
 	return srv.s.cfg.Answer(r), true
 }

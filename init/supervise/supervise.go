@@ -174,7 +174,7 @@ func (s *supervisor) wait() {
 	select {
 	case <-over:
 	case <-time.After(max(time.Second, s.cfg.Budget.Share(time.Now(), goroutinesShare))):
-		guard.Kmsg("supervisor: a log or a listener hangs, going on without it")
+		guard.Kmsg("supervisor: a log or a listener hangs, continuing without it")
 	}
 }
 

@@ -424,7 +424,7 @@ func TestOthersAnswer(t *testing.T) {
 func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	n := run(t, nil, service("good"))
-	if _, err := n.client.Config(context.Background()); err == nil || !strings.Contains(err.Error(), `nobody here answers op "config"`) {
+	if _, err := n.client.Config(context.Background()); err == nil || !strings.Contains(err.Error(), `unknown op "config"`) {
 		t.Error(err)
 	}
 }

@@ -66,7 +66,7 @@ func (b *Boot) Count() (moved error, err error) {
 func (b *Boot) tellDamage(found fat.Report) {
 	damage := strings.Join(append(slices.Clone(found.Damage), found.BadCopy), "; ")
 	if damage = strings.Trim(damage, "; "); damage != "" {
-		b.Degraded.Add("file system of the boot partition", fmt.Errorf("it is damaged (%s): keep a copy of node.yaml, and write the medium anew or replace it", damage))
+		b.Degraded.Add("file system of the boot partition", fmt.Errorf("it is damaged (%s): keep a copy of node.yaml, and write the medium again or replace it", damage))
 	}
 }
 
@@ -81,7 +81,7 @@ func (b *Boot) tellTrial() error {
 // would have no end.
 func (b *Boot) countTrial(loader bootloader.Loader, v *fat.Volume) error {
 	b.Facts.Trial = true
-	b.Say("kogge: slot " + b.Facts.Slot + " is on trial, and nobody has counted this try: it is counted now")
+	b.Say("kogge: slot " + b.Facts.Slot + " is on trial, and this try was not counted: counting it now")
 	if err := loader.Count(v, b.slot(), time.Now()); err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (b *Boot) markUnstarted(loader bootloader.Loader, v *fat.Volume) error {
 			return nil
 		}
 	}
-	why := fmt.Sprintf("the boot loader could not start slot %s, release %s: it is passed over from now on", other, b.state.Of(other).Version)
+	why := fmt.Sprintf("the boot loader could not start slot %s, release %s: it is skipped from now on", other, b.state.Of(other).Version)
 	b.Say("kogge: " + why)
 	b.Degraded.Add("slot "+string(other), errors.New(why))
 	return loader.MarkBad(v, other, time.Now())
@@ -204,7 +204,7 @@ func writeCount(v *fat.Volume, r memory.Count) error {
 func (b *Boot) bless() error {
 	if b.loader == nil {
 		if b.Facts.Trial {
-			return errors.New("the boot partition is out of reach")
+			return errors.New("the boot partition cannot be reached")
 		}
 		return nil
 	}

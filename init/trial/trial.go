@@ -164,7 +164,7 @@ func (b *Boot) endTrial(t memory.Trial, c memory.Conclusion, failures memory.Fai
 		return errors.Join(fmt.Errorf("arm release %s once more: %w", t.Release, err), memory.EndTrial(b.remembered()))
 	}
 	b.Say(fmt.Sprintf("kogge: release %s is armed once more: the next boot tries it", t.Release))
-	e = memory.Event{Kind: memory.KindArmed, Slot: t.Slot, Release: t.Release, Why: "once more, for it is not proven to be bad"}
+	e = memory.Event{Kind: memory.KindArmed, Slot: t.Slot, Release: t.Release, Why: "once more, because it has not been proven bad"}
 	return b.note(e)
 }
 

@@ -20,7 +20,7 @@ type Beat struct {
 func Verdict(b Beat, now time.Time, timeout time.Duration) (ping bool, why string) {
 	if age := now.Sub(b.At); age > timeout {
 		// Whatever lay this long on the way says nothing about now.
-		return false, fmt.Sprintf("beat of the supervisor is %v old, timeout is %v", age.Round(time.Second), timeout)
+		return false, fmt.Sprintf("the supervisor's last beat is %v old, the timeout is %v", age.Round(time.Second), timeout)
 	}
 	if len(b.Stuck) > 0 {
 		return false, "vital services cannot be killed: " + strings.Join(b.Stuck, ", ")

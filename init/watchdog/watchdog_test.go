@@ -69,9 +69,9 @@ func TestVerdict(t *testing.T) {
 		{5 * time.Second, nil, ""},
 		{15 * time.Second, nil, ""},
 		{-time.Hour, nil, ""}, // clocks are monotonic; if not, a live loop counts for more
-		{16 * time.Second, nil, "beat of the supervisor is 16s old, timeout is 15s"},
+		{16 * time.Second, nil, "the supervisor's last beat is 16s old, the timeout is 15s"},
 		{0, []string{"containerd", "agent"}, "vital services cannot be killed: containerd, agent"},
-		{time.Hour, []string{"agent"}, "beat of the supervisor is 1h0m0s old, timeout is 15s"},
+		{time.Hour, []string{"agent"}, "the supervisor's last beat is 1h0m0s old, the timeout is 15s"},
 	} {
 		ping, why := Verdict(Beat{At: now.Add(-c.age), Stuck: c.stuck}, now, 15*time.Second)
 		if ping != (c.why == "") || why != c.why {
@@ -122,7 +122,7 @@ func TestKeep(t *testing.T) {
 	if got := h.count() - 1; got != 3 { // one is from the start
 		t.Errorf("%d pings, want 3", got)
 	}
-	if len(lines) != 3 || !strings.Contains(lines[2], "old, timeout is 1m0s") {
+	if len(lines) != 3 || !strings.Contains(lines[2], "old, the timeout is 1m0s") {
 		t.Errorf("said: %q", lines)
 	}
 }

@@ -55,7 +55,7 @@ func (k *Keyring) renewNode(old *x509.Certificate, now time.Time) ([]byte, error
 	case err != nil:
 		return nil, err
 	case peer.Kind != fleet.KindNode:
-		return nil, fmt.Errorf("%s: %w: a node's wanted", peer, fleet.ErrKind)
+		return nil, fmt.Errorf("%s: %w: expected that of a node", peer, fleet.ErrKind)
 	case now.Before(old.NotBefore):
 		return nil, fmt.Errorf("%s: %w", peer, fleet.ClockError(old, now))
 	}
