@@ -70,8 +70,6 @@ type Facts struct {
 	// Verity is the value of kogge.verity on the command line of this release.
 	Verity string `json:"verity"`
 	Schema Schema `json:"schema"`
-	// Etcd is the minor version of etcd in this release ("3.7"); "" without one.
-	Etcd string `json:"etcd,omitempty"`
 	// Parts are in the order of the layers: the boot files, and then the root.
 	Parts []Part `json:"parts"`
 }
