@@ -12,6 +12,9 @@ import (
 
 // monitor is a connection to QEMU's machine protocol.
 //
+// It is our own, and not digitalocean/go-qemu: that has no release, its commands cannot be
+// ended by a context, and it brings libvirt's client along.
+//
 // Source: docs/interop/qmp-spec.txt in QEMU 7.2.
 type monitor struct {
 	conn net.Conn
