@@ -29,7 +29,8 @@ import (
 	"kogge.example/init/rights"
 )
 
-// paths are where the role agent finds things; the defaults are those of a node.
+// paths are where the role agent finds things. The defaults are those of a node; others
+// are for tests, which run the role without one.
 type paths struct {
 	config  string // node.yaml, written by PID 1
 	state   string // STATE: preload/, volumes/

@@ -65,9 +65,6 @@ func (m Machine) argv() []string {
 	if !m.RTC.IsZero() {
 		args = append(args, "-rtc", "base="+m.RTC.UTC().Format("2006-01-02T15:04:05"))
 	}
-	if m.VGA {
-		args = append(args, "-device", a.vga)
-	}
 	return append(args, m.Extra...)
 }
 

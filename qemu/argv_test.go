@@ -36,8 +36,8 @@ var machines = []struct {
 		Offline: true, NoReboot: true, NoWatchdog: true, Accel: "kvm",
 		Seed: "/seed/a, b.yaml",
 	}},
-	{"every bus, a screen, a private network, 4 GiB", Machine{
-		Name: "n4", MemoryMiB: 4096, CPUs: 4, VGA: true, Network: "fleet", Pcap: true,
+	{"every bus, a private network, 4 GiB", Machine{
+		Name: "n4", MemoryMiB: 4096, CPUs: 4, Network: "fleet", Pcap: true,
 		Disks: []Disk{
 			{Path: "/images/a.img", Format: "raw", Bus: "sata"}, {Path: "/images/b.qcow2", Format: "qcow2", Bus: "sata", InPlace: true},
 			{Path: "/images/c.img", Format: "raw", Bus: "nvme"}, {Path: "/images/d.img", Format: "raw", Bus: "usb"},
@@ -46,7 +46,7 @@ var machines = []struct {
 	}},
 	{"64-bit ARM by UEFI", Machine{
 		Name: "n6", Arch: "arm64", Disks: []Disk{{Path: "/images/arm.img", Format: "raw"}},
-		UEFI: &UEFI{Code: "/firmware/AAVMF_CODE.fd", Vars: "/firmware/AAVMF_VARS.fd"}, VGA: true,
+		UEFI: &UEFI{Code: "/firmware/AAVMF_CODE.fd", Vars: "/firmware/AAVMF_VARS.fd"},
 	}},
 	{"64-bit ARM by U-Boot, a disk on NVMe", Machine{
 		Name: "n7", Arch: "arm64", Disks: []Disk{{Path: "/images/arm.img", Format: "raw", Bus: "nvme"}}, BIOS: "/firmware/u-boot.bin",

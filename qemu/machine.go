@@ -69,8 +69,6 @@ type Machine struct {
 	NoWatchdog bool
 	// NoSerial leaves out the first serial port, and with it the console's log.
 	NoSerial bool
-	// VGA adds a screen, for [VM.Screenshot]. Default: serial console only.
-	VGA bool
 
 	// Accel is tcg (default), kvm, or auto: kvm where [ProbeKVM] finds that it
 	// really runs a guest, else tcg.
@@ -163,7 +161,6 @@ type arch struct {
 	machine string // -machine
 	cpu     string // -cpu under TCG
 	noACPI  string // added to -machine for firmware that hands on a device tree
-	vga     string // -device for a screen
 	sata    bool   // has a controller for it
 	bios    bool   // starts a disk without firmware from outside
 }
@@ -175,8 +172,8 @@ var archs = map[string]arch{
 		machine: "q35",
 		// la57: five-level paging costs time and nobody needs it. cx16: QEMU 7.2
 		// leaks flags from its cmpxchg16b, and 3 Linux boots of 10 double-fault.
-		cpu: "max,la57=off,cx16=off",
-		vga: "VGA", sata: true, bios: true,
+		cpu:  "max,la57=off,cx16=off",
+		sata: true, bios: true,
 	},
 	"arm64": {
 		binary: "qemu-system-aarch64",
@@ -188,7 +185,6 @@ var archs = map[string]arch{
 		// Armv8.0 as Debian builds for it: "max" would have TCG work out authenticated
 		// pointers as well.
 		cpu: "cortex-a72",
-		vga: "virtio-gpu-pci",
 	},
 }
 

@@ -5,15 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 )
 
 // monitor is a connection to QEMU's machine protocol.
+//
+// It is our own, and not digitalocean/go-qemu: that has no release, its commands cannot be
+// ended by a context, and it brings libvirt's client along.
 //
 // Source: docs/interop/qmp-spec.txt in QEMU 7.2.
 type monitor struct {
@@ -162,28 +162,4 @@ func (v *VM) Powerdown(ctx context.Context) error {
 // hands and reaches the disk: a reset is no power cut.
 func (v *VM) Reset(ctx context.Context) error {
 	return v.Monitor(ctx, "system_reset", nil, nil)
-}
-
-// Quit ends QEMU in good order, whatever the guest is doing, and waits for it.
-func (v *VM) Quit(ctx context.Context) error {
-	err := v.Monitor(ctx, "quit", nil, nil)
-	// QEMU may close the line before its answer is read.
-	if err != nil && v.Running() && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		return err
-	}
-	select {
-	case <-v.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("vm %s: quit: %w", v.Name, context.Cause(ctx))
-	}
-}
-
-// Screenshot writes the guest's screen to a PNG file. It needs [Machine.VGA].
-func (v *VM) Screenshot(ctx context.Context, file string) error {
-	file, err := filepath.Abs(file) // QEMU's working directory is another
-	if err != nil {
-		return fmt.Errorf("vm %s: screenshot: %w", v.Name, err)
-	}
-	return v.Monitor(ctx, "screendump", map[string]string{"filename": file, "format": "png"}, nil)
 }

@@ -177,16 +177,6 @@ type Info struct {
 	Err error
 }
 
-// DefaultDir is the folder that holds one folder per VM of this user:
-// kogge/vm in the user's cache folder.
-func DefaultDir() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("folder for VMs: %w", err)
-	}
-	return filepath.Join(cache, "kogge", "vm"), nil
-}
-
 // List returns the VMs whose folders lie in dir, by name, running or not. A dir
 // that is missing holds none.
 func List(dir string) ([]Info, error) {

@@ -9,6 +9,9 @@
 // there. That a node proves with its key, when it is called or adopted. The package
 // opens a socket on the links that it is given and on no others, answers nobody from
 // outside of them, and keeps nothing on disk.
+//
+// The messages are read and written by miekg/dns. The rest is our own, and not
+// brutella/dnssd: that listens with one socket on all links of the machine.
 package mdns
 
 import (

@@ -16,6 +16,7 @@ import (
 
 	"kogge.example/image/disk"
 	"kogge.example/update/gpt"
+	"kogge.example/update/mountinfo"
 )
 
 // Look collects the facts about what is at name.
@@ -150,8 +151,8 @@ func (h host) uses(dir string) ([]Use, error) {
 		}
 		seen[name] = true
 		for _, m := range mounts {
-			if m.number == h.text(at, "dev") || m.device == name {
-				uses = append(uses, Use{name, mounted, m.point})
+			if m.Device == h.text(at, "dev") || strings.HasPrefix(m.Source, "/dev/") && h.nodeName(m.Source) == name {
+				uses = append(uses, Use{name, mounted, m.Target})
 			}
 		}
 		if slices.Contains(swaps, name) {
@@ -169,41 +170,14 @@ func (h host) uses(dir string) ([]Use, error) {
 	return uses, nil
 }
 
-// mount is one line of mountinfo.
-type mount struct {
-	number string // major:minor of the device; a made-up one for btrfs and its like
-	device string // kernel's name of the source, where that is a device
-	point  string
-}
-
-// mounts reads /proc/self/mountinfo.
-//
-// Source: proc_pid_mountinfo(5): id parent major:minor root point options [tags] - type source …
-func (h host) mounts() ([]mount, error) {
+// mounts reads /proc/self/mountinfo. Lines of another form are passed over.
+func (h host) mounts() ([]mountinfo.Mount, error) {
 	data, err := os.ReadFile(h.path("proc/self/mountinfo"))
 	if err != nil {
 		return nil, err
 	}
-	return parseMounts(string(data), h.nodeName), nil
-}
-
-// parseMounts reads the lines; name turns a device file into the kernel's name.
-// Lines of another form are passed over.
-func parseMounts(text string, name func(string) string) []mount {
-	var all []mount
-	for line := range strings.Lines(text) {
-		front, back, ok := strings.Cut(line, " - ")
-		f, source := strings.Fields(front), strings.Fields(back)
-		if !ok || len(f) < 5 || len(source) < 2 {
-			continue
-		}
-		m := mount{number: f[2], point: unescape(f[4])}
-		if dev := unescape(source[1]); strings.HasPrefix(dev, "/dev/") {
-			m.device = name(dev)
-		}
-		all = append(all, m)
-	}
-	return all
+	mounts, _ := mountinfo.Parse(string(data))
+	return mounts, nil
 }
 
 // nodeName is the kernel's name of the device at a path below /dev, which may be a
@@ -227,26 +201,10 @@ func (h host) swaps() ([]string, error) {
 	var names []string
 	for line := range strings.Lines(string(data)) {
 		if f := strings.Fields(line); len(f) > 1 && f[1] == "partition" {
-			names = append(names, h.nodeName(unescape(f[0])))
+			names = append(names, h.nodeName(mountinfo.Unescape(f[0])))
 		}
 	}
 	return names, nil
-}
-
-// unescape turns the kernel's \040 into a blank, and so on.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // holds describes for people what is on a medium; what cannot be read is unknown.

@@ -146,15 +146,3 @@ func TestLookHere(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func FuzzParseMounts(f *testing.F) {
-	f.Add("22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n")
-	f.Add("22 1 8:1 / /a\\040b rw - ext4 /dev/\\0 rw\n- \n - - -\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		for _, m := range parseMounts(text, filepath.Base) {
-			if m.number == "" || m.point == "" {
-				t.Errorf("%q gives %+v", text, m)
-			}
-		}
-	})
-}

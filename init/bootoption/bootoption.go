@@ -6,6 +6,9 @@
 // In come the EFI variables and the boot partition; out go two boot options, each with
 // the unified kernel image of one slot, right behind the option that led to us. What
 // else the firmware starts, and in which order, is left alone.
+//
+// The code is our own, and not that of foxboron/go-uefi, because PID 1 links it: go-uefi
+// reads boot options and writes none, and ends the program at a damaged device path.
 package bootoption
 
 import (

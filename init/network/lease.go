@@ -14,15 +14,6 @@ import (
 	"kogge.example/init/nodeconfig"
 )
 
-// sameLease says whether two leases configure the same; times do not count.
-func sameLease(l, o *control.Lease) bool {
-	if l == nil || o == nil {
-		return l == o
-	}
-	return l.Address == o.Address && l.MTU == o.MTU && slices.Equal(l.Routes, o.Routes) &&
-		slices.Equal(l.DNS, o.DNS) && slices.Equal(l.Search, o.Search) && slices.Equal(l.NTP, o.NTP)
-}
-
 const (
 	// shortest is the least time that a lease is taken to be valid for: a server
 	// that says less would have us ask without end.

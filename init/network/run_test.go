@@ -332,6 +332,15 @@ func TestDHCP(t *testing.T) {
 	stop()
 }
 
+// sameLease says whether two leases configure the same; times do not count.
+func sameLease(l, o *control.Lease) bool {
+	if l == nil || o == nil {
+		return l == o
+	}
+	return l.Address == o.Address && l.MTU == o.MTU && slices.Equal(l.Routes, o.Routes) &&
+		slices.Equal(l.DNS, o.DNS) && slices.Equal(l.Search, o.Search) && slices.Equal(l.NTP, o.NTP)
+}
+
 // cable plugs the far end in or out.
 func cable(t *testing.T, l *lan, port string, in bool) {
 	t.Helper()

@@ -12,6 +12,7 @@ import (
 
 	"kogge.example/init/cgroup"
 	"kogge.example/init/guard"
+	"kogge.example/update/mountinfo"
 )
 
 // kernel is the machine that we run on.
@@ -67,12 +68,20 @@ func (kernel) sync(limit time.Duration) error {
 	return within(limit, func() error { unix.Sync(); return nil })
 }
 
-func (kernel) mounts() ([]mount, error) {
+func (kernel) mounts() ([]string, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	return parseMounts(string(b))
+	mounts, err := mountinfo.Parse(string(b))
+	if err != nil {
+		return nil, err
+	}
+	var targets []string
+	for _, m := range mounts {
+		targets = append(targets, m.Target)
+	}
+	return targets, nil
 }
 
 func (kernel) unmount(target string, limit time.Duration) error {

@@ -9,6 +9,7 @@ package shutdown
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +59,8 @@ type machine interface {
 	// sync writes all disks' caches, unmount and readonly change one mount. They
 	// return after limit at the latest, though the kernel may go on.
 	sync(limit time.Duration) error
-	mounts() ([]mount, error)
+	// mounts are the targets of all mounts, the oldest first.
+	mounts() ([]string, error)
 	unmount(target string, limit time.Duration) error
 	readonly(target string, limit time.Duration) error
 	// patience gives the hardware watchdog its longest time.
@@ -198,4 +200,21 @@ func unmountAll(m machine, state string, limit time.Duration) error {
 			m.pause(poll)
 		}
 	}
+}
+
+// leave returns the targets that a shutdown unmounts, in its order: the newest
+// first. The root and the kernel's own file systems stay: nothing on them is
+// written to a disk, and the last lines of PID 1 need them.
+func leave(mounts []string) []string {
+	var targets []string
+	for _, target := range slices.Backward(mounts) {
+		stays := target == "/" || target == "/run"
+		for _, own := range []string{"/dev", "/proc", "/sys"} {
+			stays = stays || target == own || strings.HasPrefix(target, own+"/")
+		}
+		if !stays {
+			targets = append(targets, target)
+		}
+	}
+	return targets
 }

@@ -115,25 +115,6 @@ func blockDevice(device string, p Params) (dev uint64, err error) {
 	return uint64(stat.Rdev), nil
 }
 
-// Close removes a mapping that Open made, and its node. Nothing may have it open.
-func Close(name string) error {
-	if err := checkName(name); err != nil {
-		return fmt.Errorf("close mapping: %w", err)
-	}
-	control, err := openControl()
-	if err != nil {
-		return fmt.Errorf("close mapping %q: %w", name, err)
-	}
-	defer unix.Close(control)
-	if err := ioctl(control, devRemove, encodeRequest(name)); err != nil {
-		return fmt.Errorf("close mapping %q: %w", name, err)
-	}
-	if err := os.Remove(filepath.Join(mapper, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("close mapping %q: %w", name, err)
-	}
-	return nil
-}
-
 func openControl() (int, error) {
 	control, err := unix.Open(filepath.Join(mapper, "control"), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
