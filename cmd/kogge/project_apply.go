@@ -17,7 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/compose-spec/compose-go/v2/loader"
-	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
@@ -263,7 +263,7 @@ func projectsCommand() *cobra.Command {
 // answer with its warnings alone.
 func (f *applyFlags) load(cmd *cobra.Command, name string, files []string) (*project.Answer, *nodeconfig.Problems, error) {
 	// compose-go logs what is said below with file and line, or better.
-	log.L.Logger.SetOutput(io.Discard)
+	logrus.SetOutput(io.Discard)
 	answer, err := project.Load(cmd.Context(), files, project.Options{
 		Project: name, EnvFiles: f.envFiles, Profiles: f.profiles, Environ: os.Environ(),
 	})
