@@ -59,12 +59,10 @@ func runContainerd(ctx context.Context, args []string) error {
 	return nil
 }
 
-// hurryShims is for the shims that this process will start, and their runc: a call lives
-// for a few milliseconds, one processor is enough for it, and what it allocates is less
-// than a collection costs. The shim that stays sets both for itself.
-func hurryShims() error {
-	return errors.Join(os.Setenv("GOMAXPROCS", "1"), os.Setenv("GOGC", "off"))
-}
+// hurryShims is for the shims that this process will start: a call of one lives for a few
+// milliseconds, and what it allocates is less than a collection costs. The shim that stays
+// sets a collector for itself. How many processors a shim uses containerd says.
+func hurryShims() error { return os.Setenv("GOGC", "off") }
 
 // keepStores copies the databases before a trial, or puts them back after it.
 func keepStores(root, run, updates string) error {

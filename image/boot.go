@@ -117,8 +117,9 @@ func noAccelerator(modules []kernel.Module) error {
 //   - gpt: a damaged protective MBR must not hide the partitions.
 //   - cryptomgr.notests: the kernel tries none of its ciphers and hashes on known answers
 //     before their first use, which takes 0.5 of 9.3 CPU seconds of an emulated boot. What
-//     it would find is an accelerator that computes wrongly, and noAccelerator keeps
-//     drivers of them out. A SHA-256 that is wrong still opens no root: the first block's hash differs.
+//     it would find is hardware that computes wrongly. noAccelerator keeps drivers of
+//     devices out; what the processor's own instructions compute is not tried, but a
+//     SHA-256 that is wrong opens no root: the first block's hash differs.
 func kernelLine(b boards.Board, ours cmdline.Words) string {
 	var words []string
 	for _, c := range b.Consoles {

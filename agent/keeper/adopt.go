@@ -38,7 +38,7 @@ func (k *Keeper) choose(ctx context.Context, found []workload.Found) {
 		})
 		all = slices.DeleteFunc(all, func(f workload.Found) bool { _, leaves := k.leaving[f.Name]; return leaves })
 		for i, f := range all {
-			if k.current(ctx, u, f) && (u.found == nil || f.Task == workload.Alive && u.found.Task != workload.Alive) {
+			if !f.Relieved && k.current(ctx, u, f) && (u.found == nil || f.Task == workload.Alive && u.found.Task != workload.Alive) {
 				u.found, u.now = &all[i], f.Instance
 			}
 		}
@@ -77,10 +77,20 @@ func (k *Keeper) nameFor(u *unit, before string) (name string) {
 	return both[0]
 }
 
+// leaver is an instance that is being taken away.
+type leaver struct {
+	workload.Record
+	gone chan struct{} // closed when it is no more, or could not be taken away: then err is set
+	err  error
+}
+
 // unwanted are the instances that nobody wants: those of an earlier configuration,
 // former among them, and those that the node allows no more, also where nothing but
 // their network is left. Those that are leaving already are left out.
-func (k *Keeper) unwanted(found []workload.Found, former []workload.Record) map[string]workload.Record {
+//
+// half are those whose start was given up. One may come up all the same, so each leaves
+// unless it is what serves, also where the next instance has its name again.
+func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record) map[string]*leaver {
 	attached, err := k.Network.Attached()
 	if err != nil {
 		log.Printf("workloads: %v", err)
@@ -92,35 +102,56 @@ func (k *Keeper) unwanted(found []workload.Found, former []workload.Record) map[
 			wanted[u.old.Name] = true
 		}
 	}
-	all := make(map[string]workload.Record)
+	all := make(map[string]*leaver)
+	leave := func(r workload.Record) {
+		if k.leaving[r.Name] == nil {
+			all[r.Name] = &leaver{Record: r, gone: make(chan struct{})}
+		}
+	}
 	for _, name := range attached {
 		if !wanted[name] {
-			all[name] = workload.Record{Instance: workload.Instance{Name: name}}
+			leave(workload.Record{Instance: workload.Instance{Name: name}})
 		}
 	}
 	for _, r := range former {
 		if !wanted[r.Name] {
-			all[r.Name] = r
+			leave(r)
 		}
 	}
 	for _, f := range found {
 		if !wanted[f.Name] {
-			all[f.Name] = f.Record
+			leave(f.Record)
 		}
 	}
-	maps.DeleteFunc(all, func(name string, _ workload.Record) bool { _, leaves := k.leaving[name]; return leaves })
+	serves := make(map[string]bool)
+	for _, u := range k.units {
+		if u.State == workload.Waiting && u.found != nil {
+			serves[u.now.Name] = true
+		}
+		if u.old != nil {
+			serves[u.old.Name] = true
+		}
+	}
+	for _, r := range half {
+		if !serves[r.Name] {
+			leave(r)
+		}
+	}
 	maps.Copy(k.leaving, all)
 	return all
 }
 
 // sweep takes away what nobody wants, and then the networks that are empty.
-func (k *Keeper) sweep(ctx context.Context, all map[string]workload.Record) {
-	for name, r := range all {
+func (k *Keeper) sweep(ctx context.Context, all map[string]*leaver) {
+	for name, l := range all {
 		lock := k.locks.queue(name)
 		k.workers.Go(func() {
-			if err := k.takeAway(ctx, r, lock); err != nil && ctx.Err() == nil {
-				log.Printf("workloads: remove: %v", err)
+			// Until the loop has heard of it: it takes what leaves for what will be gone.
+			defer lock()()
+			if l.err = k.takeAway(ctx, l.Record); l.err != nil && ctx.Err() == nil {
+				log.Printf("workloads: remove: %v", l.err)
 			}
+			close(l.gone)
 			k.send(ctx, event{name: name, kind: swept})
 		})
 	}
@@ -152,10 +183,9 @@ func (k *Keeper) prune() {
 	k.publish = true
 }
 
-// takeAway stops an instance and leaves nothing of it but its volumes. lock is its place
-// in the queue of those who work on the instance.
-func (k *Keeper) takeAway(ctx context.Context, r workload.Record, lock func() func()) error {
-	defer lock()()
+// takeAway stops an instance and leaves nothing of it but its volumes. Whoever calls it
+// has the lock of the instance.
+func (k *Keeper) takeAway(ctx context.Context, r workload.Record) error {
 	limited, cancel := context.WithTimeout(ctx, r.StopGrace+startLimit)
 	defer cancel()
 	if err := k.Engine.Remove(limited, r.Name, r.StopSignal, r.StopGrace); err != nil {

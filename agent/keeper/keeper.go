@@ -83,11 +83,12 @@ type Keeper struct {
 	units   map[string]*unit
 	ids     []string                   // of the units, in order
 	subnets map[string]workload.Subnet // by name of the network
-	leaving map[string]workload.Record // which nobody wants, by name
+	leaving map[string]*leaver         // which nobody wants, by name
 	locks   locks
 	events  chan event
 	workers sync.WaitGroup
 	runs    int    // the newest run of any unit
+	behind  bool   // set is another one than that of units
 	trouble string // with containerd or the port map, in words
 	publish bool   // the port map is not yet as it should be
 
@@ -175,6 +176,9 @@ func (k *Keeper) Run(ctx context.Context) {
 		err := k.session(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if k.behind {
+			k.revise(ctx, nil) // the next session finds what is there
 		}
 		for id := range k.units {
 			k.step(ctx, event{id: id, kind: Lost})

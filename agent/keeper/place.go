@@ -114,15 +114,18 @@ func (k *Keeper) used() map[netip.Addr]bool {
 			take(u.old.Instance)
 		}
 	}
-	for _, r := range k.leaving {
-		take(r.Instance)
+	for _, l := range k.leaving {
+		take(l.Instance)
 	}
 	return used
 }
 
 // assign gives u a place on each of its networks, if it has none.
 func (k *Keeper) assign(u *unit) error {
-	if slices.EqualFunc(u.now.At, u.want.Networks, func(a workload.Address, b workload.Attachment) bool { return a.Network == b.Network }) {
+	if slices.EqualFunc(u.now.At, u.want.Networks, func(a workload.Address, b workload.Attachment) bool {
+		subnet, made := k.subnets[a.Network] // it may be another one by now
+		return a.Network == b.Network && made && subnet.Contains(a.Addr)
+	}) {
 		return nil
 	}
 	used, all := k.used(), k.networks()

@@ -57,7 +57,8 @@ func (k *Keeper) relieve(ctx context.Context, u *unit) {
 func (k *Keeper) discard(ctx context.Context, u *unit) {
 	r, lock := u.record(), k.locks.queue(u.now.Name)
 	k.workers.Go(func() {
-		if err := k.takeAway(ctx, r, lock); err != nil && ctx.Err() == nil {
+		defer lock()()
+		if err := k.takeAway(ctx, r); err != nil && ctx.Err() == nil {
 			log.Printf("workloads: %v", err) // the next start tries again
 		}
 	})
@@ -68,7 +69,10 @@ func (k *Keeper) removeOld(ctx context.Context, u *unit) {
 	id, r, lock := u.want.ID, *u.old, k.locks.queue(u.old.Name)
 	k.workers.Go(func() {
 		e := event{id: id, kind: OldRemoved, name: r.Name}
-		if err := k.takeAway(ctx, r, lock); err != nil {
+		unlock := lock()
+		err := k.takeAway(ctx, r)
+		unlock()
+		if err != nil {
 			if ctx.Err() == nil {
 				log.Printf("workloads: %v; next try in %s", err, longest)
 			}

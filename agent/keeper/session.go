@@ -27,21 +27,21 @@ func (k *Keeper) session(ctx context.Context) error {
 			k.send(ctx, event{kind: Lost, err: err})
 		}
 	})
-	k.leaving = make(map[string]workload.Record)
+	k.leaving = make(map[string]*leaver)
 	k.subnets = make(map[string]workload.Subnet)
 	for _, u := range k.units {
 		u.now.At = nil
 	}
-	k.arrange(ctx, found, nil)
+	k.arrange(ctx, found, nil, nil)
 	return k.loop(ctx)
 }
 
 // arrange goes from what is there to what is wanted: for the units that wait, all of
-// them in a new session, and for what nobody wants, former among it.
-func (k *Keeper) arrange(ctx context.Context, found []workload.Found, former []workload.Record) {
+// them in a new session, and for what nobody wants, former and half among it.
+func (k *Keeper) arrange(ctx context.Context, found []workload.Found, former, half []workload.Record) {
 	k.linkAll(found)
 	k.choose(ctx, found)
-	leave := k.unwanted(found, former)
+	leave := k.unwanted(found, former, half)
 	k.assignAll()
 	// Before anything starts: the table keeps networks apart. What was found running
 	// stays published meanwhile.
@@ -73,6 +73,7 @@ func (k *Keeper) rest(ctx context.Context) bool {
 func (k *Keeper) loop(ctx context.Context) error {
 	tick := time.NewTicker(k.Tick)
 	defer tick.Stop()
+	var again <-chan time.Time // when a set is tried once more
 	for {
 		k.publishPorts()
 		k.report()
@@ -96,9 +97,9 @@ func (k *Keeper) loop(ctx context.Context) error {
 				k.handle(ctx, e)
 			}
 		case <-k.changed:
-			if err := k.change(ctx); err != nil {
-				return err
-			}
+			again = k.change(ctx)
+		case <-again:
+			again = k.change(ctx)
 		case r := <-k.requests:
 			k.take(ctx, r, true)
 		case <-timer:

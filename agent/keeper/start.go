@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -17,6 +18,12 @@ const startLimit = 2 * time.Minute
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.assign(u)
 	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
+	var leavers []*leaver // of the same container
+	for _, name := range workload.Instances(c.ID) {
+		if l := k.leaving[name]; l != nil {
+			leavers = append(leavers, l)
+		}
+	}
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
@@ -31,6 +38,9 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		if err == nil && old && !c.Beside(k.health(whole, c)) {
 			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
 			return
+		}
+		if err == nil && len(leavers) > 0 && !c.Beside(k.health(whole, c)) {
+			err = awaitGone(whole, leavers)
 		}
 		var took time.Duration
 		var check workload.Health
@@ -83,6 +93,23 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	return took, own, nil
 }
 
+// awaitGone waits until earlier instances of a container are no more, each with a grace of
+// its own: two of them must not share what only one can have. One that could not be taken
+// away is an error.
+func awaitGone(ctx context.Context, all []*leaver) error {
+	for _, l := range all {
+		select {
+		case <-l.gone:
+			if l.err != nil {
+				return fmt.Errorf("%s has to go first: %w", l.Name, l.err)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // drop takes a container away at an operator's request.
 func (k *Keeper) drop(ctx context.Context, u *unit) {
 	id, run, all := u.want.ID, u.run, u.records()
@@ -94,7 +121,10 @@ func (k *Keeper) drop(ctx context.Context, u *unit) {
 		errs := make([]error, len(all))
 		var both sync.WaitGroup
 		for i, r := range all {
-			both.Go(func() { errs[i] = k.takeAway(ctx, r, locks[i]) })
+			both.Go(func() {
+				defer locks[i]()()
+				errs[i] = k.takeAway(ctx, r)
+			})
 		}
 		both.Wait()
 		if err := errors.Join(errs...); err != nil {

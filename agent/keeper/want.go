@@ -6,6 +6,7 @@ import (
 	"log"
 	"maps"
 	"slices"
+	"time"
 
 	"kogge.example/agent/workload"
 )
@@ -34,25 +35,39 @@ func (k *Keeper) Want(set []workload.Container) error {
 	return nil
 }
 
-// change goes over to another set in the middle of a session. The error is containerd's.
-func (k *Keeper) change(ctx context.Context) error {
-	log.Print("workloads: the set of containers has changed")
+// change goes over to another set in the middle of a session. One container that cannot
+// be looked at at the moment is no reason to end that, and with it every start and pull:
+// then it returns when to try again.
+func (k *Keeper) change(ctx context.Context) (again <-chan time.Time) {
+	k.behind = true
 	found, err := k.Engine.List(ctx)
-	former := k.revise(ctx, found)
 	if err != nil {
-		return err // the next session looks at everything
+		if ctx.Err() == nil {
+			log.Printf("workloads: the new set of containers waits: %v", err)
+		}
+		return time.After(reconnect)
 	}
-	k.arrange(ctx, found, former)
+	log.Print("workloads: the set of containers has changed")
+	former, half := k.revise(ctx, found)
+	k.arrange(ctx, found, former, half)
 	return nil
 }
 
 // revise makes units of the set that is wanted, new ones only where something changed:
 // those wait. It returns what such units had before, and those that nobody wants any
-// more. found is nil where containerd is away.
-func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former []workload.Record) {
+// more; half are those of them that were just being started, and may still come up. found
+// is nil where containerd is away.
+func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former, half []workload.Record) {
+	k.behind = false
 	k.mu.Lock()
 	set := k.set
 	k.mu.Unlock()
+	giveUp := func(u *unit) {
+		if u.State == workload.Starting {
+			half = append(half, u.record())
+		}
+		former = append(former, k.giveUp(u, found)...)
+	}
 	units := make(map[string]*unit, len(set))
 	for _, c := range set {
 		u := k.units[c.ID]
@@ -64,7 +79,7 @@ func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former []w
 		case u.State == workload.Stopping || u.State == workload.Stopped || u.State == workload.Replacing:
 			u.want, u.Restart = c, c.Restart // for its next start
 		default:
-			former = append(former, k.giveUp(u, found)...)
+			giveUp(u)
 			next := k.newUnit(c)
 			next.Held, next.now.Name = u.Held, u.now.Name
 			u = next
@@ -72,10 +87,10 @@ func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former []w
 		units[c.ID] = u
 	}
 	for _, u := range k.units {
-		former = append(former, k.giveUp(u, found)...)
+		giveUp(u)
 	}
 	k.units, k.ids = units, slices.Sorted(maps.Keys(units))
-	return former
+	return former, half
 }
 
 func (k *Keeper) newUnit(c workload.Container) *unit {

@@ -143,7 +143,7 @@ func answer(conn net.Conn) {
 		}
 		switch {
 		case r.Service == "nonsense":
-			_ = out.Encode(control.Response{Error: `there is no service "nonsense"`})
+			_ = out.Encode(control.Response{Error: `there is no service "nonsense"`, NoService: true})
 		case r.Op == control.OpStatus:
 			_ = out.Encode(control.Response{Status: &control.Status{UptimeSeconds: 7, Services: []control.Service{{Name: "agent", State: "running", PID: 42, Starts: 1}}}})
 		case r.Op == control.OpLogs:

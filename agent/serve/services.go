@@ -58,8 +58,11 @@ func (s *nodeService) ServiceLogs(ctx context.Context, r *connect.Request[apiv1.
 			cancel(err) // the caller has gone
 		}
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, control.ErrNoService):
 		return api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_SERVICE, err)
+	case err != nil:
+		return connect.NewError(connect.CodeUnavailable, err)
 	}
 	return b.Flush()
 }

@@ -179,6 +179,7 @@ func (s *Store) change(project string, containers []workload.Container, do func(
 	}
 	if err := do(); err != nil {
 		s.applied = nil // the disk knows how far it came
+		s.tell()
 		return nil, err
 	}
 	return plan, nil

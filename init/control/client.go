@@ -169,8 +169,20 @@ func (c *Client) receive(op Op) (Response, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, fmt.Errorf("ask PID 1 for %s: %w", op, err)
 	}
+	if r.NoService {
+		return r, fmt.Errorf("ask PID 1 for %s: %w", op, noService(r.Error))
+	}
 	if r.Error != "" {
 		return r, fmt.Errorf("ask PID 1 for %s: %s", op, r.Error)
 	}
 	return r, nil
 }
+
+// ErrNoService means that PID 1 has no service of that name.
+var ErrNoService = errors.New("no such service")
+
+// noService is ErrNoService in PID 1's words.
+type noService string
+
+func (n noService) Error() string        { return string(n) }
+func (n noService) Is(target error) bool { return target == ErrNoService }

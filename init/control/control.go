@@ -77,7 +77,10 @@ const MaxWhy = 512
 
 // Response is one line to a client.
 type Response struct {
-	Error  string  `json:"error,omitempty"`
+	Error string `json:"error,omitempty"`
+	// NoService says of the error that it is [ErrNoService].
+	NoService bool `json:"no_service,omitempty"`
+
 	Status *Status `json:"status,omitempty"`
 	Line   *string `json:"line,omitempty"`
 	Config *Config `json:"config,omitempty"`

@@ -308,6 +308,11 @@ func TestDHCP(t *testing.T) {
 	}
 	cable(t, office, "port0", true)
 	until(t, "the lease confirmed", func() bool { return slices.Contains(office.log()[before:], "CONFIRM") })
+	// Else the next wait would take the status of this loss for that of the next one.
+	until(t, "the status with carrier", func() bool {
+		s, _ := control.ReadNetwork(paths.Run)
+		return len(s.Interfaces) == 1 && s.Interfaces[0].Carrier
+	})
 
 	// The cable comes back in another network, whose server refuses the address.
 	cable(t, office, "port0", false)

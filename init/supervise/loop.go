@@ -276,7 +276,7 @@ func (s *supervisor) answer(r control.Request, now time.Time) control.Response {
 	case control.OpRestart:
 		u := s.byName[r.Service]
 		if u == nil {
-			return control.Response{Error: fmt.Sprintf("no service %q", r.Service)}
+			return control.Response{Error: fmt.Sprintf("no service %q", r.Service), NoService: true}
 		}
 		if s.ending != "" {
 			return control.Response{Error: "the machine is going down"}

@@ -163,7 +163,7 @@ func (srv *server) ask(r control.Request) (control.Response, bool) {
 func (srv *server) logs(conn *net.UnixConn, r control.Request) error {
 	u := srv.s.byName[r.Service] // the map never changes
 	if u == nil {
-		return reply(conn, control.Response{Error: fmt.Sprintf("no service %q", r.Service)})
+		return reply(conn, control.Response{Error: fmt.Sprintf("no service %q", r.Service), NoService: true})
 	}
 	gone := make(chan struct{})
 	if r.Follow { // whatever the client says now, or does not, is good-bye

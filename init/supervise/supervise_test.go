@@ -332,8 +332,8 @@ func TestControl(t *testing.T) {
 		"{}\n":                                  `{"error":"unknown op \"\""}`,
 		"{\"op\":\"assessment\"}\n":             `{"error":"unknown op \"assessment\""}`,
 		"{\"op\":\"restart\"}\n":                `{"error":"op \"restart\" takes a service and no further keys"}`,
-		`{"op":"restart","service":"x"}` + "\n": `{"error":"no service \"x\""}`,
-		`{"op":"logs","service":"x"}` + "\n":    `{"error":"no service \"x\""}`,
+		`{"op":"restart","service":"x"}` + "\n": `{"error":"no service \"x\"","no_service":true}`,
+		`{"op":"logs","service":"x"}` + "\n":    `{"error":"no service \"x\"","no_service":true}`,
 		strings.Repeat("x", 10000):              `{"error":"request is longer than 4096 bytes"}`,
 	} {
 		if got := ask(line); got != want {
