@@ -26,8 +26,8 @@ const (
 )
 
 // Bootloaders are all of them. What a node has to know of one is in update/bootloader,
-// and what the image builder has to, in image/loader: a file each, and a line where the
-// files are listed.
+// and what the image builder has to, in image/loader: a file in each, and a case in its
+// For. Tests find every other place that would have to know one.
 var Bootloaders = []Bootloader{SystemdBoot, UBoot}
 
 // Moment says from when on a watchdog guards the boot.

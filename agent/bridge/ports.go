@@ -60,3 +60,20 @@ func compare(a, b workload.Publish) int {
 		fmt.Sprintf("%s %05d %s %s", a.Protocol, a.HostPort, key(a), a.To),
 		fmt.Sprintf("%s %05d %s %s", b.Protocol, b.HostPort, key(b), b.To))
 }
+
+// Publish makes exactly these ports lead to containers, and keeps the networks that are
+// made apart; see [Rules] and [Apply].
+func (b *Bridges) Publish(ports []workload.Publish) error {
+	r, err := Rules(b.subnets(), ports)
+	if err != nil {
+		return err
+	}
+	if err := Apply(r); err != nil {
+		return err
+	}
+	if udp := r.publishesUDP(); udp || b.udp {
+		err = forgetFlows(r)
+		b.udp = udp || err != nil
+	}
+	return err
+}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
+
 	"kogge.example/agent/imageref"
 )
 

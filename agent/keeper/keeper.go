@@ -52,7 +52,7 @@ type network interface {
 	Publish(ports []workload.Publish) error
 }
 
-// resolver is the node's name server for containers. [names.Server] fits.
+// resolver is the node's name server for containers. nameserver.Server fits.
 type resolver interface{ Set(nameserver.Table) }
 
 // Keeper keeps a set of containers running. One goroutine, that of Run, owns all of its

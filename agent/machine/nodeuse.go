@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
 	"kogge.example/agent/api/kogge/v1"
 )
 

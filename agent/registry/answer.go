@@ -17,6 +17,7 @@ import (
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
 	"kogge.example/update/download"
 )
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/door"
 	"kogge.example/agent/events"

@@ -3,6 +3,11 @@
 // its device for the whole of a change, and reads the volume anew, with what the other
 // one has written.
 //
+// Of PID 1, init/trial writes counts of boots and blessings, and init itself what belongs
+// to a reset (resetstate.go) and to joining a fleet (state.go). Of the agent, update/slot
+// writes a release and its arming, by a Partition that agent/install opens (disk.go).
+// Nobody else does; cmd/kogge/imports_test.go holds who imports this package.
+//
 // In come the device and a function; the function gets the volume, repaired of what a
 // power cut left. What it does with the files is the caller's.
 package bootpart

@@ -17,6 +17,7 @@ import (
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"kogge.example/update/durable"
 )
 

@@ -30,23 +30,6 @@ const mdnsPort = 5353
 // statusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const statusDNAT = 1 << 5
 
-// Publish makes exactly these ports lead to containers, and keeps the networks that are
-// made apart; see [Rules] and [Apply].
-func (b *Bridges) Publish(ports []workload.Publish) error {
-	r, err := Rules(b.subnets(), ports)
-	if err != nil {
-		return err
-	}
-	if err := Apply(r); err != nil {
-		return err
-	}
-	if udp := r.publishesUDP(); udp || b.udp {
-		err = forgetFlows(r)
-		b.udp = udp || err != nil
-	}
-	return err
-}
-
 // Apply makes the table exactly r, in one transaction: there is no moment without
 // it, nor one with half of it. Connections that exist keep their translation; see
 // forgetFlows.
