@@ -306,6 +306,8 @@ type bench struct {
 	engine  *fakeEngine
 	network *fakeNetwork
 	status  chan workload.Status
+	first   workload.Status // the first one that was reported; there once status has had one
+	told    sync.Once
 	keeper  *Keeper
 	end     func() // ends Run and waits for it
 }
@@ -324,6 +326,7 @@ func runOn(t *testing.T, f *fakeEngine, network *fakeNetwork, wanted ...workload
 	k := &Keeper{
 		Engine: f, Network: b.network, Tick: 10 * time.Millisecond,
 		Report: func(s workload.Status) {
+			b.told.Do(func() { b.first = s })
 			select {
 			case <-b.status: // only the newest counts
 			default:

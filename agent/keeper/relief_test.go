@@ -264,14 +264,11 @@ func TestKilledWhileReplacing(t *testing.T) {
 			f := newFake()
 			tc.there(f)
 			b := run(t, f, version(2))
-			serves := ""
 			b.until(t, "one to stay", func(s workload.Status) bool {
-				if serves == "" {
-					serves = s.Units[0].Instance
-				}
 				u := s.Units[0]
 				return u.State == workload.Running && !u.OldServes && u.Instance == tc.stays && f.names() == tc.stays
 			})
+			serves := b.first.Units[0].Instance
 			if !strings.Contains(tc.serves, serves) {
 				t.Errorf("at first %s served, want %s", serves, tc.serves)
 			}
