@@ -17,7 +17,8 @@ type gatedEngine struct {
 	gates   sync.Mutex // guards what follows
 	removal map[string]chan struct{}
 	start   map[string]chan struct{}
-	begun   chan string // "remove NAME" or "start NAME", of those that wait
+	list    map[string]chan struct{} // by ""
+	begun   chan string              // "remove NAME", "start NAME" or "list", of those that wait
 }
 
 // hold makes the removals, or starts, of an instance wait until release is called.
@@ -45,6 +46,19 @@ func (g *gatedEngine) Remove(ctx context.Context, name, signal string, grace tim
 		}
 	}
 	return g.fakeEngine.Remove(ctx, name, signal, grace)
+}
+
+// List shows what was there when it was called.
+func (g *gatedEngine) List(ctx context.Context) ([]workload.Found, error) {
+	all, err := g.fakeEngine.List(ctx)
+	g.gates.Lock()
+	gate := g.list[""]
+	g.gates.Unlock()
+	if gate != nil {
+		g.begun <- "list"
+		<-gate
+	}
+	return all, err
 }
 
 // Start goes on, as containerd may, when its caller has gone.
@@ -189,27 +203,55 @@ func TestStoppedMovesNetwork(t *testing.T) {
 	}
 }
 
-// TestGoneThreeTimes: what is taken out and put back while its instances end leaves
-// nothing when it is taken out for good.
-func TestGoneThreeTimes(t *testing.T) {
+// TestGoneBehindItsRemoval: a start that waits for the removal of an instance of its name
+// ends with the wish for it, also where the removal is over before the Keeper has heard of
+// either.
+func TestGoneBehindItsRemoval(t *testing.T) {
 	t.Parallel()
 	b, g := runGated(t, version(1))
 	b.until(t, "it to run", unitStates("web running"))
-	var release []func()
-	for _, name := range []string{"web", "web_2"} {
-		one := g.hold(&g.removal, name)
-		release = append(release, one)
-		defer one()
+	next := func(want string) {
+		t.Helper()
+		for got := range g.begun {
+			if got == want {
+				return
+			}
+		}
 	}
-	for range 3 {
-		b.want(t)
-		b.want(t, version(1))
-		b.until(t, "it to be there again", func(s workload.Status) bool { return len(s.Units) == 1 && s.Units[0].State != workload.Waiting })
-	}
+	first := g.hold(&g.removal, "web")
+	defer first()
 	b.want(t)
-	for _, one := range release {
-		one()
+	next("remove web")
+	b.want(t, version(1)) // beside the one that goes
+	b.until(t, "the second one", func(s workload.Status) bool { return unitStates("web running")(s) && s.Units[0].Instance == "web_2" })
+	second := g.hold(&g.removal, "web_2")
+	defer second()
+	b.want(t)
+	next("remove web_2")
+	b.want(t, version(1))
+	b.until(t, "the third one to be on its way", unitStates("web starting"))
+	looked, started := g.hold(&g.list, ""), g.hold(&g.start, "web_2")
+	defer looked()
+	defer started()
+	b.want(t)
+	next("list") // from here on the Keeper hears nothing
+	second()
+	// The removal ends, and with it whatever kept the third one from starting.
+	deadline := time.After(200 * time.Millisecond)
+wait:
+	for {
+		select {
+		case got := <-g.begun:
+			if got == "start web_2" {
+				break wait // it must be taken away then
+			}
+		case <-deadline:
+			break wait // it waits on: that nothing happens is no condition to wait for
+		}
 	}
+	looked()
+	started()
+	first()
 	b.until(t, "nothing to be left", func(s workload.Status) bool {
 		b.network.mu.Lock()
 		defer b.network.mu.Unlock()
@@ -217,22 +259,27 @@ func TestGoneThreeTimes(t *testing.T) {
 	})
 }
 
-// TestSetWaitsForLook: an engine that cannot list its containers at the moment does not
-// cost anybody a start, and gets the set later.
+// TestSetWaitsForLook: an engine that cannot list its containers at the moment ends no
+// start that is under way, and gets the set later.
 func TestSetWaitsForLook(t *testing.T) {
 	t.Parallel()
-	b, g := runGated(t, web(workload.Always))
-	b.until(t, "it to run", unitStates("web running"))
-	unlisted := &unlistedEngine{gatedEngine: g}
+	b, g := runGated(t)
 	b.end()
-	k := &Keeper{Engine: unlisted, Network: b.network, Tick: 10 * time.Millisecond, Report: b.keeper.Report}
-	b.keeper = k
-	defer keep(t, k, web(workload.Always))()
-	b.until(t, "it to be adopted", unitStates("web running"))
+	slow := workload.Container{ID: "slow", Image: "slow"}
+	release := g.hold(&g.start, "slow")
+	defer release()
+	unlisted := &unlistedEngine{gatedEngine: g}
+	b.keeper = &Keeper{Engine: unlisted, Network: b.network, Tick: 10 * time.Millisecond, Report: b.keeper.Report}
+	end := keep(t, b.keeper, web(workload.Always), slow)
+	defer end()
+	defer release() // before the end, which waits for it
+	b.until(t, "one to run and one to be on its way", unitStates("slow starting", "web running"))
 	unlisted.fail(3)
-	b.want(t, web(workload.Always), workload.Container{ID: "job", Image: "job"})
-	b.until(t, "the set", unitStates("job running", "web running"))
-	if g.did("start web") != 1 || g.did("remove web") != 0 || unlisted.left() != 0 {
+	b.want(t, web(workload.Always), slow, workload.Container{ID: "job", Image: "job"})
+	b.until(t, "the set", unitStates("job running", "slow starting", "web running"))
+	release()
+	b.until(t, "the slow one", unitStates("job running", "slow running", "web running"))
+	if g.did("start web") != 1 || g.did("start slow") != 1 || g.did("remove") != 0 || unlisted.left() != 0 {
 		t.Errorf("got:\n%s", strings.Join(g.log, "\n"))
 	}
 }
