@@ -4,6 +4,11 @@
 // the containers' networks, and a [workload.Status] of each container. A [Keeper] owns
 // their states and decides by [Unit.Step], which is pure.
 //
+// A set of wanted containers goes this way: [Keeper.Want] takes it (want.go), the Keeper's
+// loop compares it with what there is and arranges networks and places (session.go, want.go),
+// adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
+// [Keeper.step]). A step that starts one is in start.go: fetch, prepare, attach, engine.Start.
+//
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
 // kernel's networks: packages engine and bridge are their doors.

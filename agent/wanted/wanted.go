@@ -4,7 +4,8 @@
 // In come texts of Compose files; out goes one list of containers in which no port of
 // the node is given twice, and a [Plan] that says what an apply would
 // change. Applied files lie on STATE, one for each project, each written whole or
-// not at all. The package starts nothing.
+// not at all. The package starts nothing: the agent (keep in agent/node.go) waits for
+// [Store.Changed] and gives [Store.Containers] to the keeper's Want.
 package wanted
 
 import (

@@ -19,6 +19,10 @@ import (
 
 // Container is one wanted container, complete: every default that does not come
 // from its image is filled in.
+//
+// A new field is added here, with omitempty or omitzero (see [Container.Hash]); read from its
+// key in agent/compose (keys.go, service.go); carried out in agent/engine/spec.go; and shown
+// or hidden by agent/redaction. What a node must allow is in init/rights as well.
 type Container struct {
 	// ID is its name, unique on the node, and that of its log: [Join] of a project
 	// and a service, which is a DNS label and what other containers call it.
