@@ -7,7 +7,8 @@
 // A set of wanted containers goes this way: [Keeper.Want] takes it (want.go), the Keeper's
 // loop compares it with what there is and arranges networks and places (session.go, want.go),
 // adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
-// [Keeper.step]). A step that starts one is in start.go: fetch, prepare, attach, engine.Start.
+// step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
+// fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
 //
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
