@@ -19,9 +19,10 @@ import (
 	"kogge.example/agent/workload"
 )
 
-// fill gives each volume of c that is empty what the image has at its place: the
-// files, and the owner where that is not root. Images that run as somebody else count
-// on it: a database refuses to live in a folder of another user. It looks at the image and
+// fill gives each volume of c that is empty what the image has at its place, as Docker does:
+// the files, and the owner and the mode of the folder. Images count on it: a database
+// refuses to live in a folder of another user, and a server to trust one that all can
+// write to. It looks at the image and
 // not at the container's own root file system, which shows the ids of its namespace: a
 // volume keeps those of the image (see withOwner). name is the instance's.
 func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Image, name string) error {
@@ -130,11 +131,9 @@ func resume(volume string) error {
 			return err
 		}
 	}
-	// One of root's stays open to all: the container's user may be another.
-	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {
-		if err := errors.Join(os.Chown(volume, int(owner.Uid), int(owner.Gid)), os.Chmod(volume, info.Mode())); err != nil {
-			return err
-		}
+	owner := info.Sys().(*syscall.Stat_t)
+	if err := errors.Join(os.Chown(volume, int(owner.Uid), int(owner.Gid)), os.Chmod(volume, info.Mode())); err != nil {
+		return err
 	}
 	return os.Remove(whole)
 }
