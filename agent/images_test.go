@@ -109,7 +109,7 @@ func (i *imaged) finds(t *testing.T, image, text, volumes string, paths ...strin
 	i.services++
 	service := fmt.Sprintf("s%d", i.services)
 	file := i.volume("pg.out", service)
-	i.apply(t, service, "image: example.invalid/"+image+":1, command: [app, found, /out/"+service+", "+strings.Join(paths, ", ")+"], restart: 'no', volumes: [out:/out"+volumes+"]"+text, "out", "log", "ssh", "db", "new")
+	i.apply(t, service, "image: example.invalid/"+image+":1, command: [app, found, /out/"+service+", "+strings.Join(paths, ", ")+"], restart: 'no', volumes: [out:/out"+volumes+"]"+text, "out", "log", "ssh", "db", "new", "own")
 	until(t, image+" to say what it finds", func() bool {
 		_, err := os.Stat(file)
 		if err != nil && strings.Contains(i.kogge(t, "", "ps"), " backoff ") {
@@ -135,5 +135,9 @@ func (i *imaged) testFound(t *testing.T) {
 	got = i.finds(t, "bare", "", ", log:/var/log, ssh:/root/.ssh, db:/var/db, new:/new", "/var/log", "/root/.ssh", "/root/.ssh/key", "/var/db", "/new")
 	if want := "/var/log 040755 0:0\n/root/.ssh 040700 0:0\n/root/.ssh/key 100600 0:0 \"hush\"\n/var/db 042750 1000:50\n/new 040755 0:0\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("volumes on folders of the image:\n%swant:\n%s", got, want)
+	}
+	got = i.finds(t, "bare", ", user: '0:7'", ", own:/own", "/own")
+	if want := "/own 040755 0:7\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("a volume on no folder of the image: %s", got)
 	}
 }
