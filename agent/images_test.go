@@ -40,6 +40,7 @@ func TestImages(t *testing.T) {
 	nodes := fmt.Sprintf(`{"n1": {"address": %q, "adopted": "2026-11-25T00:00:00Z"}}`, apiAddress)
 	must(t, os.WriteFile(filepath.Join(n.folder, "hanse", "nodes.json"), []byte(nodes), 0o600))
 	i.testFound(t)
+	i.testVolumes(t)
 	n.stop(t, "agent")
 	n.stop(t, "containerd")
 }
@@ -139,5 +140,53 @@ func (i *imaged) testFound(t *testing.T) {
 	got = i.finds(t, "bare", ", user: '0:7'", ", own:/own", "/own")
 	if want := "/own 040755 0:7\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("a volume on no folder of the image: %s", got)
+	}
+}
+
+// testVolumes: what an image declares as its volumes lasts, from one start to the next and
+// to that of another image, and is removed as all volumes are.
+func (i *imaged) testVolumes(t *testing.T) {
+	declared := map[string]any{"Volumes": map[string]any{"/data": struct{}{}, "var/lib/own/": struct{}{}, "/named": struct{}{}, "/proc": struct{}{}}, "Cmd": []string{"app", "starts", "/data/n", "/var/lib/own/n", "/n"}}
+	i.load(t, "kept", declared, tar.Header{Name: "data/", Mode: 0o750}, tar.Header{Name: "data/seed", Mode: 0o600}, tar.Header{Name: "var/lib/own/", Mode: 0o755, Uid: 1000, Gid: 50})
+	i.apply(t, "db", "image: example.invalid/kept:1, restart: always, stop_grace_period: 0s, volumes: [mine:/named]", "mine")
+	atLeast := func(bytes int) func() bool {
+		return func() bool {
+			data, err1 := os.ReadFile(i.volume("pg.db-data", "n"))
+			own, err2 := os.ReadFile(i.volume("pg.db-var-lib-own", "n"))
+			return err1 == nil && err2 == nil && min(len(data), len(own)) >= bytes
+		}
+	}
+	until(t, "the volumes to outlive three starts", atLeast(3))
+	if text, err := os.ReadFile(i.volume("pg.db-data", "seed")); err != nil || string(text) != "hush" {
+		t.Errorf("what the image has in its volume: %q, %v", text, err)
+	}
+	info, err := os.Stat(i.volume("pg.db-data", ""))
+	if err != nil || info.Mode().Perm() != 0o750 {
+		t.Errorf("the image's volume: %v, %v", info, err)
+	}
+	i.row(t, "volumes ls", "pg.db-data", "pg.db")
+	i.row(t, "volumes ls", "pg.db-var-lib-own", "pg.db")
+	if all := i.kogge(t, "", "volumes", "ls"); strings.Contains(all, "pg.db-named") || strings.Contains(all, "pg.db-proc") {
+		t.Errorf("volumes that are none of the image's: %s", all)
+	}
+
+	t.Log("kill -9 of both, and another image")
+	i.n.kill(t, "agent")
+	i.n.kill(t, "containerd")
+	i.n.start(t, "containerd")
+	i.n.start(t, "agent")
+	data, err := os.ReadFile(i.volume("pg.db-data", "n"))
+	must(t, err)
+	declared["Labels"] = map[string]string{"another": "one"}
+	i.load(t, "kept", declared)
+	i.apply(t, "db", "image: example.invalid/kept:1, restart: always, stop_grace_period: 0s, volumes: [mine:/named]", "mine")
+	until(t, "the volumes to be there for another image", atLeast(len(data)+2))
+
+	i.kogge(t, "", "stop", "pg.db")
+	i.fails(t, "volume pg.db-data: in use: by pg.db", "kogge rm PROJECT", "volumes", "rm", "pg.db-data")
+	i.kogge(t, "", "rm", "pg")
+	until(t, "the volumes to be free", func() bool { return !strings.Contains(i.kogge(t, "", "volumes", "ls"), "pg.db\n") })
+	for _, name := range []string{"pg.db-data", "pg.db-var-lib-own", "pg.mine"} {
+		i.kogge(t, "", "volumes", "rm", name)
 	}
 }
