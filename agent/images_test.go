@@ -40,6 +40,7 @@ func TestImages(t *testing.T) {
 	nodes := fmt.Sprintf(`{"n1": {"address": %q, "adopted": "2026-11-25T00:00:00Z"}}`, apiAddress)
 	must(t, os.WriteFile(filepath.Join(n.folder, "hanse", "nodes.json"), []byte(nodes), 0o600))
 	i.testFound(t)
+	i.testTag(t)
 	i.testVolumes(t)
 	n.stop(t, "agent")
 	n.stop(t, "containerd")
@@ -189,4 +190,26 @@ func (i *imaged) testVolumes(t *testing.T) {
 	for _, name := range []string{"pg.db-data", "pg.db-var-lib-own", "pg.mine"} {
 		i.kogge(t, "", "volumes", "rm", name)
 	}
+}
+
+// testTag: what runs from an image whose name stands for another one by now is replaced, and
+// said to be.
+func (i *imaged) testTag(t *testing.T) {
+	const service = "image: example.invalid/tag:1, restart: always, stop_grace_period: 0s"
+	says := func(change string) {
+		t.Helper()
+		file := filepath.Join(i.n.folder, "compose.yaml")
+		if said := i.kogge(t, "pg.web", "apply", "-f", file); !strings.Contains(said, "pg.web  "+change) {
+			t.Errorf("%q, want %s", said, change)
+		}
+	}
+	i.load(t, "tag", map[string]any{"Cmd": []string{"app", "hang"}})
+	i.apply(t, "web", service)
+	until(t, "it to run", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
+	says("unchanged")
+	i.load(t, "tag", map[string]any{"Cmd": []string{"app", "hang"}, "Labels": map[string]string{"another": "one"}})
+	says("replaced")
+	until(t, "it to run from the other one", func() bool {
+		return strings.Contains(i.kogge(t, "", "ps"), " running ") && strings.Contains(i.kogge(t, "", "apply", "-f", filepath.Join(i.n.folder, "compose.yaml")), "unchanged")
+	})
 }

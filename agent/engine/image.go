@@ -7,6 +7,7 @@ import (
 	"log"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -39,6 +40,32 @@ func (e *Engine) complete(ctx context.Context, c workload.Container) (whole work
 	volumes, cannot := workload.VolumesOf(c, slices.Collect(maps.Keys(its.Config.Volumes)))
 	return c.With(workload.FromImage{Volumes: volumes}), cannot, nil
 }
+
+// Outdated says of which of all, by ID, there is a container that runs, or has ended for
+// good, and was made from another image than the name stands for by now. What cannot be
+// found out in time is not outdated.
+func (e *Engine) Outdated(all []workload.Container) map[string]bool {
+	ctx, cancel := context.WithTimeout(context.Background(), outdatedLimit)
+	defer cancel()
+	found, err := e.List(ctx)
+	if err != nil {
+		return nil
+	}
+	outdated := make(map[string]bool)
+	for _, c := range all {
+		for _, f := range found {
+			if f.ID != c.ID || f.Relieved || f.Task != workload.Alive && f.Task != workload.Over {
+				continue
+			}
+			if digest, err := e.Digest(ctx, c.Image); err == nil && digest != f.Image {
+				outdated[c.ID] = true
+			}
+		}
+	}
+	return outdated
+}
+
+const outdatedLimit = 5 * time.Second
 
 // configuration is that of an image, as it is written.
 func (e *Engine) configuration(ctx context.Context, name, platform string) ([]byte, error) {
