@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -73,7 +72,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		withOwner(at.Owner),
 	)
 	if !c.Without(rights.Seccomp) {
-		opts = append(opts, seccomp.WithDefaultProfile()) // last: it depends on the capabilities
+		opts = append(opts, withSeccomp) // last: it depends on the capabilities
 	}
 	return opts
 }

@@ -103,6 +103,8 @@ func main() {
 			}
 		}
 		os.Exit(1)
+	case "compat":
+		fmt.Print(compat(file))
 	case "parent":
 		parent()
 	default:
