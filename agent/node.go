@@ -100,7 +100,7 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
-	store.Allow = allow
+	store.Allow, store.Outdated = allow, containerd.Outdated
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
 	defer alongside(ctx, func(ctx context.Context) {

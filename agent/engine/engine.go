@@ -269,7 +269,11 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	if err := e.fill(ctx, c, img, i.Name); err != nil {
+	made, err := created.Spec(ctx)
+	if err != nil {
+		return fmt.Errorf("spec: %w", err)
+	}
+	if err := e.fill(ctx, c, img, i.Name, made.Process.User); err != nil {
 		return err
 	}
 	task, err := created.NewTask(ctx, e.output(c.ID))

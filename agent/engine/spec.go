@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -40,8 +39,6 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		oci.WithoutRunMount, // an image may have a /run of its own
 		withImage(c, img),
 		oci.WithHostname(c.Hostname),
-		oci.WithEnv([]string{"HOSTNAME=" + c.Hostname}),
-		oci.WithEnv(c.Env),
 	}
 	if c.WorkingDir != "" {
 		opts = append(opts, oci.WithProcessCwd(c.WorkingDir))
@@ -75,7 +72,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		withOwner(at.Owner),
 	)
 	if !c.Without(rights.Seccomp) {
-		opts = append(opts, seccomp.WithDefaultProfile()) // last: it depends on the capabilities
+		opts = append(opts, withSeccomp) // last: it depends on the capabilities
 	}
 	return opts
 }
@@ -87,6 +84,7 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
 			return err
 		}
+		s.Process.Env = environment(s.Process.Env, c)
 		if c.Entrypoint != nil {
 			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
 		}
@@ -95,6 +93,30 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		}
 		return nil
 	}
+}
+
+// defaultPath is where programs are looked for when neither the image nor the file says.
+//
+// Source: DefaultPathEnvUnix in github.com/moby/moby/v2/daemon/pkg/oci.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment is the image's environment, over what every container has, below c's own. A
+// name without a value takes it away, as with Docker.
+func environment(image []string, c workload.Container) []string {
+	all := []string{"PATH=" + defaultPath, "HOSTNAME=" + c.Hostname}
+	for _, one := range slices.Concat(image, c.Env) {
+		name, _, given := strings.Cut(one, "=")
+		at := slices.IndexFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+		switch {
+		case at >= 0 && given:
+			all[at] = one
+		case at >= 0:
+			all = slices.Delete(all, at, at+1)
+		case given:
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 func withLimits(c workload.Container, cgroup string) oci.SpecOpts {
@@ -298,13 +320,12 @@ func (e *Engine) Volumes(c workload.Container) error {
 	return nil
 }
 
-// makeVolume makes an empty volume for any user: the container's is not known yet, and
-// the parent is root's. It is not sticky, where a container's root could not go on writing
-// a file that it has given to its user (fs.protected_regular). After a power cut the
-// volume is there for any user or not there:
+// makeVolume makes an empty volume, root's and not to be written by others, as Docker does;
+// where the image has a folder, fill makes it like that. After a power cut the volume is
+// there as a whole or not there:
 //
 //  1. make a folder under another name, which a cut may leave
-//  2. open it to all
+//  2. open it to read
 //  3. give it its name
 func makeVolume(folder string) error {
 	fresh := newOf(folder)
@@ -314,7 +335,7 @@ func makeVolume(folder string) error {
 	if err := os.MkdirAll(fresh, 0o700); err != nil {
 		return err
 	}
-	if err := os.Chmod(fresh, 0o777); err != nil {
+	if err := os.Chmod(fresh, 0o755); err != nil {
 		return err
 	}
 	return os.Rename(fresh, folder)

@@ -35,6 +35,7 @@ type engine interface {
 	Digest(ctx context.Context, image string) (string, error)
 	CheckImage(ctx context.Context, c workload.Container) error
 	Pull(ctx context.Context, image, platform string, report func(workload.Progress)) error
+	Complete(ctx context.Context, c workload.Container) (workload.Container, error)
 	Health(ctx context.Context, c workload.Container) (workload.Health, error)
 	Test(ctx context.Context, name string, h workload.Health) (good bool, output string)
 	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Namespaces) error

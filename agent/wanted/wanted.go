@@ -49,6 +49,10 @@ type Store struct {
 	// Allow is what node.yaml allows containers. A project that asks for more is not
 	// taken. Set it before the store is used.
 	Allow []rights.Allow
+	// Outdated says of which of all, by ID, there is a container that runs from another
+	// image than the name stands for by now: an apply replaces it too. nil: of none. Set it
+	// before the store is used.
+	Outdated func(all []workload.Container) map[string]bool
 
 	dir     string
 	changed chan struct{}
@@ -120,6 +124,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	if err := errors.Join(denied...); err != nil {
 		return nil, warnings, err
 	}
+	outdated := s.outdated(containers) // before they are replaced
 	plan, err := s.change(project, containers, func() error {
 		if check {
 			return nil
@@ -136,7 +141,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	if err == nil && !check {
 		s.tell()
 	}
-	return plan, warnings, err
+	return plan.with(outdated), warnings, err
 }
 
 // Remove forgets the project: its containers are to go, its volumes stay.
@@ -161,7 +166,15 @@ func (s *Store) Remove(project string) (Plan, error) {
 // Check says what would become of the containers of node.yaml if own were in their
 // place, and whether that goes with the projects.
 func (s *Store) Check(own []workload.Container) (Plan, error) {
-	return s.change(Node, own, func() error { return nil })
+	plan, err := s.change(Node, own, func() error { return nil })
+	return plan.with(s.outdated(own)), err
+}
+
+func (s *Store) outdated(all []workload.Container) map[string]bool {
+	if s.Outdated == nil {
+		return nil
+	}
+	return s.Outdated(all)
 }
 
 // change has the project consist of containers, if that goes with the others, and

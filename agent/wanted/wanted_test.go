@@ -74,6 +74,37 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestApplyOutdated: a container that is wanted as before is replaced where its image's name
+// stands for another one by now, and the plan says so.
+func TestApplyOutdated(t *testing.T) {
+	s := store(t, workload.Container{ID: "own", Image: "example.org/own:1"})
+	var asked []string
+	s.Outdated = func(all []workload.Container) map[string]bool {
+		for _, c := range all {
+			asked = append(asked, c.ID)
+		}
+		return map[string]bool{"shop.web": true, "own": true, "shop.cache": true}
+	}
+	for _, want := range []string{
+		"[{shop.cache example.org/cache:1 new} {shop.web example.org/web:1 new}]",
+		"[{shop.cache example.org/cache:1 replaced} {shop.web example.org/web:1 replaced}]",
+	} {
+		plan, _, err := s.Apply("shop", []byte(web+"  cache:\n    image: example.org/cache:1\n"), false)
+		if err != nil || fmt.Sprint(plan) != want {
+			t.Errorf("%v, %v, want %s", plan, err, want)
+		}
+	}
+	if plan, _, err := s.Apply("shop", []byte(web), true); err != nil || fmt.Sprint(plan) != "[{shop.cache  gone} {shop.web example.org/web:1 replaced}]" {
+		t.Errorf("checked: %v, %v", plan, err)
+	}
+	if plan, err := s.Check([]workload.Container{{ID: "own", Image: "example.org/own:1"}}); err != nil || fmt.Sprint(plan) != "[{own example.org/own:1 replaced}]" {
+		t.Errorf("node.yaml: %v, %v", plan, err)
+	}
+	if got := strings.Join(asked, " "); got != "shop.cache shop.web shop.cache shop.web shop.web own" {
+		t.Errorf("asked of %s", got)
+	}
+}
+
 // TestApplyRefused leaves everything as it was.
 func TestApplyRefused(t *testing.T) {
 	s := store(t, workload.Container{ID: "own", Ports: []workload.Port{{HostPort: 443, Protocol: "tcp"}}})

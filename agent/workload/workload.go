@@ -95,6 +95,8 @@ type Container struct {
 	// After are containers of the same file that come first, sorted by ID. They
 	// make no cycle.
 	After []Dependency `json:",omitempty"`
+
+	hash string // see [Container.With]
 }
 
 // Order is which of two instances comes first when one replaces the other.
@@ -278,6 +280,9 @@ const (
 // stored with running containers, so a change of its input makes an agent of a
 // new release start them anew.
 func (c Container) Hash() string {
+	if c.hash != "" {
+		return c.hash
+	}
 	data, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("container is not JSON: %v", err)) // a struct of plain values
