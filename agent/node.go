@@ -21,6 +21,7 @@ import (
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
+	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/wanted"
@@ -39,6 +40,7 @@ type paths struct {
 	netns   string
 	leaving string // exists when the whole node stops
 	cgroup  string // parent of the containers' cgroups
+	cgroups string // where cgroups are mounted
 	shims   string // cgroup of the shims
 	api     string // where the API listens
 
@@ -54,6 +56,7 @@ func (p *paths) parse(args []string) error {
 	flags.StringVar(&p.netns, "netns", "/run/netns", "`folder` of network namespaces")
 	flags.StringVar(&p.leaving, "leaving", "/run/kogge/leaving", "`path` of the file that says that the node stops")
 	flags.StringVar(&p.cgroup, "cgroup", "/workload", "parent `cgroup` of the containers")
+	flags.StringVar(&p.cgroups, "cgroups", "/sys/fs/cgroup", "`folder` where cgroups are mounted")
 	flags.StringVar(&p.shims, "shims", "/system/shims", "`cgroup` of the shims; empty: containerd's")
 	flags.StringVar(&p.api, "api", fmt.Sprintf(":%d", api.Port), "`address` of the API")
 	if err := flags.Parse(args); err != nil {
@@ -271,7 +274,9 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	if ctx.Err() != nil {
 		return nil, nil
 	}
+	all, _ := machine.OpenGroups(at.cgroups).Of(at.cgroup) // one without bounds, or none, sets none
 	return engine.Connect(engine.Paths{
+		Most:       engine.MostOf(all.Limit, all.MostOfThem),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),

@@ -74,6 +74,23 @@ type Paths struct {
 	ShimCgroup string
 	// Cgroup is the parent of the containers' cgroups.
 	Cgroup string
+	// Most is what one container can have at the most.
+	Most Most
+}
+
+// Most is the largest part of what all containers have together that one of them can have,
+// so that the others go on when it takes all it can get; 0: no bound.
+type Most struct {
+	Memory int64 // bytes
+	Tasks  int64 // processes and threads
+}
+
+// MostOf is what one container can have of what all have, which is memory bytes and tasks
+// processes and threads; 0: no bound. It is three quarters: with less, a node that runs one
+// large container would have bought memory for nothing; with more, the others would be
+// those that the kernel kills when one holds memory that it has no process to kill for.
+func MostOf(memory, tasks uint64) Most {
+	return Most{Memory: int64(memory / 4 * 3), Tasks: int64(tasks / 4 * 3)}
 }
 
 // Engine carries out on containerd what the Keeper decides.

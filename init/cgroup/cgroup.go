@@ -2,8 +2,8 @@
 //
 // A mounted hierarchy comes in; the groups /init, /system/<service>,
 // /system/shims and /workload/<id> go out, with the controllers that containers
-// need switched on. It mounts nothing, sets no limits, and leaves the groups
-// below /workload to the agent.
+// need switched on, and with bounds that keep room for the node whatever containers
+// do ([Bounds]). It mounts nothing, and leaves the groups below /workload to the agent.
 //
 // Source: Documentation/admin-guide/cgroup-v2.rst in the kernel tree.
 package cgroup
