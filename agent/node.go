@@ -24,6 +24,7 @@ import (
 	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/removal"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
@@ -291,6 +292,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
+		Remove:     removal.By,
 	}, strings.TrimSpace(string(boot)))
 }
 

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"maps"
 	"strconv"
 	"strings"
@@ -76,6 +75,8 @@ type Paths struct {
 	Cgroup string
 	// Most is what one container can have at the most.
 	Most Most
+	// Remove removes a folder of very many files; nil: this process does.
+	Remove func(ctx context.Context, folder string) error
 }
 
 // Most is the largest part of what all containers have together that one of them can have,
@@ -110,6 +111,11 @@ type Engine struct {
 	volumes sync.Mutex // held while the folder of a volume is made or set aside
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
+
+	open     context.Context // ends with the engine
+	close    context.CancelFunc
+	sweeps   sync.WaitGroup
+	sweeping sync.Mutex // held by the one who removes what was discarded
 }
 
 // Connect returns an engine for the containerd at p.Socket, which need not be
@@ -120,6 +126,7 @@ func Connect(p Paths, boot string) (*Engine, error) {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
 	e := &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}
+	e.open, e.close = context.WithCancel(context.Background())
 	e.Store = images.New(c, p.Images, p.Registries, e.List)
 	return e, nil
 }
@@ -127,9 +134,12 @@ func Connect(p Paths, boot string) (*Engine, error) {
 // connectLimit is for one try; the Keeper tries again.
 const connectLimit = 10 * time.Second
 
-// Close ends the commands that run in containers and leaves containerd; containers go on.
+// Close ends the commands that run in containers, and removals, and leaves containerd;
+// containers go on.
 func (e *Engine) Close() error {
 	e.execs.end()
+	e.close()
+	e.sweeps.Wait()
 	return e.client.Close()
 }
 
@@ -137,13 +147,13 @@ func (e *Engine) context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, images.Namespace)
 }
 
-// Tend looks after images until ctx ends (see [images.Store.Tend]), and first removes what
-// was left of volumes.
+// Tend looks after images until ctx ends (see [images.Store.Tend]), and removes what is
+// left of volumes and containers.
 func (e *Engine) Tend(ctx context.Context) {
-	if err := e.sweepVolumes(); err != nil {
-		log.Print(err)
-	}
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() { e.sweepOften(ctx) })
 	e.Store.Tend(ctx)
+	sweeping.Wait()
 }
 
 // Serving says whether containerd answers.
@@ -400,6 +410,7 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	c, err := e.client.LoadContainer(ctx, name)
 	if errdefs.IsNotFound(err) {
 		// A start that failed early may have left a root file system.
+		e.emptySnapshot(ctx, name)
 		if err := e.client.SnapshotService(images.Snapshotter).Remove(ctx, name); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("container %s: root file system: %w", name, err)
 		}
@@ -413,6 +424,7 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	}
 	ctx, cancel := unbroken(ctx)
 	defer cancel()
+	e.emptySnapshot(ctx, name)
 	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("container %s: delete: %w", name, err)
 	}

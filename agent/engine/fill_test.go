@@ -78,7 +78,7 @@ func TestFill(t *testing.T) {
 		{"of root, which others write to", "/plain", func(string) {}, open + "-rw-r----- 0 c\n"},
 		{"after a cut in the copying", "/var/lib/data", func(volume string) { put(partOf(volume), "half", "") }, want},
 		{"after a cut before the moving", "/var/lib/data", func(volume string) {
-			err := fillOne(volume, root, "/var/lib/data")
+			err := fillOne(t.Context(), volume, root, "/var/lib/data")
 			if err == nil {
 				err = os.Rename(volume, wholeOf(volume))
 			}
@@ -90,7 +90,7 @@ func TestFill(t *testing.T) {
 			}
 		}, want},
 		{"after a cut in the moving", "/var/lib/data", func(volume string) {
-			err := fillOne(volume, root, "/var/lib/data")
+			err := fillOne(t.Context(), volume, root, "/var/lib/data")
 			if err == nil {
 				err = os.Mkdir(wholeOf(volume), 0o700)
 			}
@@ -112,7 +112,7 @@ func TestFill(t *testing.T) {
 		test.before(volume)
 		err := resume(volume)
 		if entries, _ := os.ReadDir(volume); err == nil && len(entries) == 0 { // as Engine.fill decides
-			err = fillOne(volume, root, test.target)
+			err = fillOne(t.Context(), volume, root, test.target)
 		}
 		if err != nil {
 			t.Errorf("a volume %s: %v", test.name, err)
