@@ -42,6 +42,9 @@ func Bounds(memory, tasks int64) []Bound {
 	if memory > 0 {
 		reserve := Reserve(memory)
 		add(Workload, "memory.max", memory-reserve)
+		// Where containers have used that up, the pages of shims are not those that go: a
+		// container could not be stopped without its shim.
+		all = append(all, Bound{Shims, "memory.low", "max"})
 		add(System, "memory.min", reserve/2)
 		add(System, "memory.low", reserve)
 		add(Init, "memory.min", min(initReserve, reserve/4))
