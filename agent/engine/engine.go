@@ -12,7 +12,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log"
 	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -320,7 +325,7 @@ func (e *Engine) options(owner workload.Owner) *options.Options {
 // alive, a plain file has no bound, and a logger process costs 5 MiB for each
 // container; the ring is a goroutine of the shim, 100 KiB.
 func (e *Engine) output(id string) cio.Creator {
-	uri := "ring://" + e.paths.Logs + "/" + id + ".log"
+	uri := "ring://" + e.logOf(id)
 	return func(string) (cio.IO, error) { return output{uri}, nil }
 }
 
@@ -425,11 +430,37 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	ctx, cancel := unbroken(ctx)
 	defer cancel()
 	e.emptySnapshot(ctx, name)
+	f, known := e.found(ctx, c)
 	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("container %s: delete: %w", name, err)
 	}
+	if known == nil {
+		e.dropOutput(f.ID)
+	}
 	return nil
 }
+
+// dropOutput removes what a container has written, if nobody wants one of that name any
+// more. What a job wrote stays for as long as its project does. Of one that nobody can tell
+// about it stays too.
+func (e *Engine) dropOutput(id string) {
+	if id == "" || id != filepath.Base(id) {
+		return // of an older release's agent
+	}
+	wanted, err := e.Wanted()
+	if err != nil || slices.ContainsFunc(wanted, func(c workload.Container) bool { return c.ID == id }) {
+		return
+	}
+	for _, name := range []string{e.logOf(id), e.logOf(id) + ".1"} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			log.Printf("container %s: output: %v", id, err)
+		}
+	}
+}
+
+// logOf is where the output of a container goes, until it is full; then that is put aside
+// under this name with ".1" behind it.
+func (e *Engine) logOf(id string) string { return filepath.Join(e.paths.Logs, id+".log") }
 
 // end stops and deletes the task of c, if it has one.
 func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace time.Duration) error {

@@ -18,6 +18,7 @@ import (
 
 	"kogge.example/agent/images"
 	"kogge.example/agent/removal"
+	"kogge.example/agent/workload"
 )
 
 // What a container made may be so deep or so much that removing it takes minutes. So it
@@ -93,10 +94,30 @@ func (e *Engine) sweepOften(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		e.sweep(ctx)
+		e.sweepOutput(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// sweepOutput removes the output of containers that are neither there nor wanted: an agent
+// that was killed may have left it.
+func (e *Engine) sweepOutput(ctx context.Context) {
+	found, err := e.List(ctx)
+	if err != nil {
+		return // containerd is away
+	}
+	files, err := os.ReadDir(e.paths.Logs)
+	if err != nil {
+		return // nobody has written anything
+	}
+	for _, f := range files {
+		id, ok := strings.CutSuffix(strings.TrimSuffix(f.Name(), ".1"), ".log")
+		if ok && !slices.ContainsFunc(found, func(f workload.Found) bool { return f.ID == id }) {
+			e.dropOutput(id)
 		}
 	}
 }
