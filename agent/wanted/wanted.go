@@ -32,6 +32,13 @@ const Node = "node.yaml"
 // suffix of the files on STATE.
 const suffix = ".yaml"
 
+// perContainer is the least memory that a container takes, in bytes: its shim, its tables in
+// the kernel, the end of its output.
+const perContainer = 6 << 20
+
+// MostOf is how many containers fit into memory, in bytes; 0: not known, any number.
+func MostOf(memory uint64) int { return int(min(memory/perContainer, 4096)) }
+
 // MaxText is the size of a Compose file that a node takes, in bytes.
 const MaxText = 1 << 20
 
@@ -41,6 +48,7 @@ var (
 	ErrConflict = errors.New("another project has it")
 	ErrSize     = fmt.Errorf("a Compose file has at most %d bytes", MaxText)
 	ErrUnknown  = errors.New("no such project")
+	ErrMany     = errors.New("too many containers for this node's memory")
 	ErrFull     = fmt.Errorf("at most %d containers can be on one network", workload.MaxOnNetwork)
 )
 
@@ -53,6 +61,9 @@ type Store struct {
 	// image than the name stands for by now: an apply replaces it too. nil: of none. Set it
 	// before the store is used.
 	Outdated func(all []workload.Container) map[string]bool
+	// Most is how many containers there can be; 0: any number. What is wanted by then stays
+	// wanted. Set it before the store is used.
+	Most int
 
 	dir     string
 	changed chan struct{}
@@ -187,9 +198,14 @@ func (s *Store) change(project string, containers []workload.Container, do func(
 		return nil, err
 	}
 	plan := difference(projects[project], containers)
+	before := len(projects[project])
 	projects[project] = containers
-	if _, err := merge(projects, project); err != nil {
+	all, err := merge(projects, project)
+	if err != nil {
 		return nil, err
+	}
+	if s.Most > 0 && len(all) > s.Most && len(containers) > before {
+		return nil, fmt.Errorf("project %s: %w: at most %d, with it there would be %d", project, ErrMany, s.Most, len(all))
 	}
 	if err := do(); err != nil {
 		s.applied = nil // the disk knows how far it came

@@ -147,7 +147,7 @@ const MaxOnNetwork = 120
 // Tmpfs is an empty file system in memory.
 type Tmpfs struct {
 	Target string
-	Size   int64  `json:",omitempty"` // bytes; 0: the kernel's default, half of the memory
+	Size   int64  `json:",omitempty"` // bytes; 0: half of the memory that the container can have
 	Mode   uint32 `json:",omitempty"` // 0: 01777
 	UID    uint32 `json:",omitempty"` // whose it is
 	GID    uint32 `json:",omitempty"`
