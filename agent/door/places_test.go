@@ -146,7 +146,7 @@ func (s *stage) know(address, key string) {
 			continue
 		}
 		p.busy = true
-		switch yield, ok := s.places.Know(p, key, s.now); {
+		switch yield, ok := s.places.Know(p, key, false, s.now); {
 		case !ok:
 			fmt.Fprintf(s.out, "    %s shows %s, and is refused\n", s.names[p], key)
 			p.busy = false
@@ -230,7 +230,7 @@ func FuzzPlaces(f *testing.F) {
 			case d < 180 && len(s.held) > 0:
 				p := s.held[int(d)%len(s.held)]
 				if p.busy = d%2 == 0; !p.known {
-					s.Know(p, string('a'+rune(d%9)), now)
+					s.Know(p, string('a'+rune(d%9)), d%3 == 0, now)
 				}
 			case d < 200 && len(s.held) > 0:
 				s.Leave(s.held[int(d)%len(s.held)])
