@@ -15,6 +15,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,6 +40,7 @@ const (
 type Server struct {
 	http     *http.Server
 	listener *door.Listener
+	passed   *witness
 }
 
 // Config is what a server stands on.
@@ -80,6 +82,8 @@ func newServer(listener net.Listener, c Config) *Server {
 	if c.Now != nil {
 		guard.Now = c.Now
 	}
+	passed := &witness{machine: c.Machine, node: c.Node, more: make(chan struct{}, 1)}
+	guard.Floor, guard.Seen = c.Machine.ClockFloor, passed.see
 	if c.Events == nil {
 		c.Events = new(events.Ring)
 	}
@@ -121,7 +125,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			SessionTicketsDisabled: true,
 		},
 	}
-	return &Server{s, conns}
+	return &Server{s, conns, passed}
 }
 
 // Address is where the server listens.
@@ -132,6 +136,11 @@ func (s *Server) Port() int { return s.Address().(*net.TCPAddr).Port }
 
 // Serve answers until ctx ends; then running calls have a moment to end.
 func (s *Server) Serve(ctx context.Context) error {
+	var telling sync.WaitGroup
+	tellCtx, stopTelling := context.WithCancel(ctx)
+	telling.Go(func() { s.passed.tell(tellCtx) })
+	defer telling.Wait()
+	defer stopTelling()
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
