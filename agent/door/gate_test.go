@@ -121,7 +121,7 @@ func doorOf(t *testing.T, g *Guard, node tls.Certificate, next http.Handler) (ad
 	conns := NewListener(listener)
 	s := &http.Server{
 		Handler: g.Wrap(next), ConnContext: WithConn, ConnState: conns.ConnState,
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{node}},
+		TLSConfig: TLS(&tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{node}}),
 	}
 	over := make(chan struct{})
 	go func() {

@@ -72,6 +72,26 @@ func (g *guest) Write(p []byte) (int, error) {
 	return g.Conn.Write(p)
 }
 
+// TLS is base for the connections of a door, which learns from it when a stranger's
+// handshake is over but for its last words.
+func TLS(base *tls.Config) *tls.Config {
+	base.NextProtos = []string{"h2", "http/1.1"}
+	outer := base.Clone()
+	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		g := guestOf(hello.Conn)
+		if g == nil {
+			return nil, nil
+		}
+		own := base.Clone()
+		own.VerifyConnection = func(tls.ConnectionState) error {
+			g.spoken.Store(true)
+			return nil
+		}
+		return own, nil
+	}
+	return outer
+}
+
 // over ends the turn of the connection.
 func (g *guest) over() {
 	if t := g.turn.Swap(nil); t != nil {
@@ -200,7 +220,6 @@ func (g *guest) Close() error {
 // ConnState hears from the server whether a connection has calls that run.
 func (d *Listener) ConnState(conn net.Conn, state http.ConnState) {
 	if g := guestOf(conn); g != nil && (state == http.StateActive || state == http.StateIdle) {
-		g.spoken.Store(true)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if g.place.busy = state == http.StateActive; g.place.known {

@@ -111,7 +111,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			// Nothing else tells that a caller's machine has gone, with a command still running for it.
 			SendPingTimeout: time.Minute, PingTimeout: time.Minute},
 		ErrorLog: log.New(quiet{}, "", 0),
-		TLSConfig: &tls.Config{
+		TLSConfig: door.TLS(&tls.Config{
 			MinVersion: tls.VersionTLS13,
 			// Asked for, not demanded: who has none gets an answer that says so.
 			ClientAuth: tls.RequestClientCert,
@@ -123,7 +123,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			// A resumed session would skip nothing of the guard, but keep the
 			// certificate of a caller from before a renewal.
 			SessionTicketsDisabled: true,
-		},
+		}),
 	}
 	return &Server{s, conns, passed}
 }

@@ -131,7 +131,7 @@ type Clock struct {
 	Single   bool          `json:"single,omitempty"` // one server is configured, and believed alone
 	Offset   string        `json:"offset,omitempty"` // of the last poll, as a duration
 	Polled   time.Time     `json:"polled,omitzero"`
-	Floor    time.Time     `json:"floor"` // has passed for sure; it rises while the node runs
+	Floor    time.Time     `json:"floor"`             // has passed for sure; it rises while the node runs
 	Jump     string        `json:"jump,omitempty"`    // the last time the clock was set: by how much
 	JumpAt   time.Time     `json:"jump_at,omitzero"`  // and when, by the clock after it
 	Problem  string        `json:"problem,omitempty"` // why the clock does not follow servers
