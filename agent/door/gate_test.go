@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -120,7 +121,7 @@ func doorOf(t *testing.T, g *Guard, node tls.Certificate, next http.Handler) (ad
 	}
 	conns := NewListener(listener)
 	s := &http.Server{
-		Handler: g.Wrap(next), ConnContext: WithConn, ConnState: conns.ConnState,
+		Handler: g.Wrap(next), ErrorLog: log.New(io.Discard, "", 0), ConnContext: WithConn, ConnState: conns.ConnState,
 		TLSConfig: TLS(&tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{node}}),
 	}
 	over := make(chan struct{})

@@ -2,6 +2,7 @@ package door
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -51,11 +52,15 @@ type place struct {
 // places says who speaks. It opens and closes nothing and reads no clock.
 type places struct {
 	held    []*place
-	waiting []*place // in the order in which they came
+	waiting []*place             // in the order in which they came
+	waits   map[netip.Prefix]int // how many of each address
 	served  map[netip.Prefix]int
 	count   int // of turns
 	// addresses are those of callers of the fleet, the latest one last.
 	addresses []netip.Prefix
+	// full is until when strangers have all places that they may, unless one leaves: while
+	// many come, who waits is not looked through for each of them.
+	full time.Time
 }
 
 // Familiar says whether a caller of the fleet came from address.
@@ -74,21 +79,27 @@ func (s *places) remember(address netip.Prefix) {
 // come of the address that has most of it, and nil while there is room.
 func (s *places) Arrive(p *place) *place {
 	s.waiting = append(s.waiting, p)
+	if s.waits == nil {
+		s.waits = map[netip.Prefix]int{}
+	}
+	if s.waits[p.address]++; p.familiar {
+		s.full = time.Time{}
+	}
 	if len(s.waiting) <= maxWaiting {
 		return nil
 	}
-	return s.last(crowd(s.waiting))
+	return s.last()
 }
 
-// last is the last to come of the address that has most of the waiting room.
-func (s *places) last(of map[netip.Prefix]int) *place {
-	var last *place
-	for _, p := range s.waiting {
-		if last == nil || of[p.address] >= of[last.address] {
-			last = p
+// last is the last to come of the addresses that have most of the waiting room.
+func (s *places) last() *place {
+	most := slices.Max(slices.Collect(maps.Values(s.waits)))
+	for _, p := range slices.Backward(s.waiting) {
+		if s.waits[p.address] == most {
+			return p
 		}
 	}
-	return last
+	return nil
 }
 
 // Next gives a place to one of those who wait: of the address that has had its turn
@@ -96,6 +107,9 @@ func (s *places) last(of map[netip.Prefix]int) *place {
 // given up. yield is who has to be gone before; with next nil nobody can be served
 // before the time again (zero: before something changes).
 func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
+	if now.Before(s.full) {
+		return nil, nil, s.full
+	}
 	strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
 	of := crowd(strangers)
 	unknown := slices.DeleteFunc(slices.Clone(strangers), func(p *place) bool { return p.familiar })
@@ -124,6 +138,9 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 			again = at
 		}
 	}
+	if len(unknown) >= maxStrangers {
+		s.full = again
+	}
 	return nil, nil, again
 }
 
@@ -150,7 +167,7 @@ func (s *places) front() []*place {
 
 // seat gives p its place.
 func (s *places) seat(p *place, now time.Time) {
-	s.waiting = slices.DeleteFunc(s.waiting, func(q *place) bool { return p == q })
+	s.stop(p)
 	s.held = append(s.held, p)
 	p.since = now
 	s.turn(p.address)
@@ -161,8 +178,8 @@ func (s *places) seat(p *place, now time.Time) {
 func (s *places) turn(address netip.Prefix) {
 	s.count++
 	now := map[netip.Prefix]int{}
-	for _, p := range s.waiting {
-		now[p.address] = s.served[p.address]
+	for waits := range s.waits {
+		now[waits] = s.served[waits]
 	}
 	if _, waits := now[address]; waits {
 		now[address] = s.count
@@ -190,7 +207,7 @@ func (s *places) Know(p *place, key string, admin bool, now time.Time) (yield *p
 	case !ok:
 		return nil, false
 	}
-	p.key, p.admin, p.known, p.since = key, admin, true, now
+	p.key, p.admin, p.known, p.since, s.full = key, admin, true, now, time.Time{}
 	s.remember(p.address)
 	return yield, true
 }
@@ -256,9 +273,23 @@ func weaker(p, q *place, of map[netip.Prefix]int) bool {
 
 // Leave forgets p.
 func (s *places) Leave(p *place) {
-	same := func(q *place) bool { return p == q }
-	s.held = slices.DeleteFunc(s.held, same)
-	s.waiting = slices.DeleteFunc(s.waiting, same)
+	s.stop(p)
+	if i := slices.Index(s.held, p); i >= 0 {
+		s.held = slices.Delete(s.held, i, i+1)
+		s.full = time.Time{}
+	}
+}
+
+// stop has p wait no longer.
+func (s *places) stop(p *place) {
+	i := slices.Index(s.waiting, p)
+	if i < 0 {
+		return
+	}
+	s.waiting = slices.Delete(s.waiting, i, i+1)
+	if s.waits[p.address]--; s.waits[p.address] == 0 {
+		delete(s.waits, p.address)
+	}
 }
 
 // crowd counts the places of each address.
