@@ -53,11 +53,6 @@ func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	if node, answers = node.Unmap(), answers.Unmap(); !ok || !also || !s.local[node] {
 		return false
 	}
-	for _, n := range s.rules.Networks {
-		if node == n.Gateway() && f.Forward.DstPort == namePort {
-			return false // the node's name server, whoever publishes that port
-		}
-	}
 	is := netip.AddrPortFrom(answers, f.Reverse.SrcPort)
 	return is != s.rules.leadsTo(workload.UDP, netip.AddrPortFrom(node, f.Forward.DstPort))
 }
@@ -65,6 +60,9 @@ func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 // leadsTo is where a packet for one of the node's ports goes: to a container, or, where
 // none publishes it, to the node itself.
 func (r Ruleset) leadsTo(protocol workload.Protocol, port netip.AddrPort) netip.AddrPort {
+	if _, own := workload.NodeOwns(protocol, port.Port()); own {
+		return port
+	}
 	for _, p := range r.Bound {
 		if p.Protocol == protocol && p.HostIP == port.Addr() && p.HostPort == port.Port() {
 			return p.To
