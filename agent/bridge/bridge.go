@@ -63,8 +63,9 @@ type Bridges struct {
 	// Routed are the node's own links between which it routes, by name. Default: none.
 	Routed func() []string
 
-	netns string // folder of the namespace files
-	users string // that of user namespaces
+	netns  string // folder of the namespace files
+	users  string // that of user namespaces
+	bounds bounds // of each network
 
 	mu   sync.Mutex // guards made, and changes of bridges
 	made map[string]made
@@ -92,7 +93,11 @@ func Open(netns string) (*Bridges, error) {
 	if err := setting("ip_forward"); err != nil {
 		return nil, err
 	}
-	return &Bridges{netns: netns, users: users, made: make(map[string]made)}, nil
+	all, err := memory()
+	if err != nil {
+		return nil, err
+	}
+	return &Bridges{netns: netns, users: users, bounds: boundsFor(all), made: make(map[string]made)}, nil
 }
 
 // setting turns a setting of net.ipv4 on.

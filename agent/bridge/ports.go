@@ -79,6 +79,9 @@ func (b *Bridges) Publish(ports []workload.Publish) error {
 		return err
 	}
 	r.Routed = b.routed()
+	if err := b.bounds.bound(len(r.Networks)); err != nil {
+		return err
+	}
 	if err := Apply(r); err != nil {
 		return err
 	}

@@ -31,8 +31,11 @@ const (
 	dhcpServerPort = 67
 )
 
-// statusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
-const statusDNAT = 1 << 5
+// These are IPS_CONFIRMED and IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
+const (
+	statusConfirmed = 1 << 3
+	statusDNAT      = 1 << 5
+)
 
 // Apply makes the table exactly r, in one transaction: there is no moment without
 // it, nor one with half of it. Connections that exist keep their translation; see
@@ -226,6 +229,7 @@ func (b *builder) filter(r Ruleset) {
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	b.rule(forward, answered, verdict(expr.VerdictAccept))
 	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq))
+	b.rule(forward, out, ct(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop)) // of no flow that is counted
 	b.rule(forward, out, port(b.own, source), verdict(expr.VerdictDrop))
 	for _, number := range []uint16{mdnsPort, dhcpServerPort} { // nobody answers or asks in the node's name
 		b.rule(forward, out, protocol(unix.IPPROTO_UDP), toPort(number), verdict(expr.VerdictDrop))
@@ -318,12 +322,15 @@ func protocol(number byte) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}}}
 }
 
-// ct matches connections with any of the bits set.
-func ct(key expr.CtKey, bits uint32) []expr.Any {
+// ct matches connections with any of the bits set, noCt those with none.
+func ct(key expr.CtKey, bits uint32) []expr.Any   { return ctBits(key, bits, expr.CmpOpNeq) }
+func noCt(key expr.CtKey, bits uint32) []expr.Any { return ctBits(key, bits, expr.CmpOpEq) }
+
+func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: key, Register: 1},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		&expr.Cmp{Op: op, Register: 1, Data: make([]byte, 4)},
 	}
 }
 
