@@ -27,6 +27,7 @@ import (
 	"kogge.example/agent/removal"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
 )
@@ -99,6 +100,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
 	containerd, err := connect(ctx, at, parent)
@@ -243,6 +245,20 @@ func upstream(run string) []netip.Addr {
 	return nameserver.ReadServers(string(text))
 }
 
+// routed are the links between which node.yaml has the node route.
+func routed(run string) (links []string) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	for _, i := range network.Interfaces {
+		if i.Forward {
+			links = append(links, i.Name)
+		}
+	}
+	return links
+}
+
 func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.conf") }
 
 // stopLimit is below what PID 1 grants a service that stops.
@@ -255,7 +271,7 @@ func ownContainers(config string) ([]workload.Container, []rights.Allow, error) 
 		return nil, nil, err
 	}
 	w := settings.Workloads
-	own, warnings, err := compose.Parse("", w.File, w.Text)
+	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %v", warning)
 	}

@@ -57,6 +57,7 @@ type network interface {
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
+	Follow() error
 }
 
 // resolver is the node's name server for containers. nameserver.Server fits.
@@ -97,6 +98,7 @@ type Keeper struct {
 	runs    int    // the newest run of any unit
 	behind  bool   // set is another one than that of units
 	trouble string // with containerd or the port map, in words
+	links   string // trouble with the node's own links, in words
 	publish bool   // the port map is not yet as it should be
 
 	made     sync.Once     // makes the channels

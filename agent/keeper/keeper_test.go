@@ -230,6 +230,7 @@ type fakeNetwork struct {
 	ports    []workload.Publish
 	counts   []int // of the ports of each Publish
 	broken   int   // so many calls of Publish fail
+	follow   error // what Follow says
 }
 
 func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
@@ -298,6 +299,12 @@ func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	n.ports = ports
 	n.counts = append(n.counts, len(ports))
 	return nil
+}
+
+func (n *fakeNetwork) Follow() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.follow
 }
 
 func (n *fakeNetwork) published() int {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -257,7 +258,10 @@ func (s *Store) parse() error {
 		if err != nil {
 			return fmt.Errorf("project %s: %w", name, err)
 		}
-		containers, _, err := compose.Parse(name, name+suffix, text)
+		containers, warnings, err := compose.ParseTaken(name, name+suffix, text)
+		for _, w := range warnings {
+			log.Printf("project %s: %v", name, w)
+		}
 		applied[name] = parsed{containers, err}
 	}
 	s.applied = applied

@@ -295,3 +295,24 @@ func TestMany(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnPorts: an apply that would publish the node's API is refused; a file that an
+// earlier release has taken keeps no other project from running, nor its own container.
+func TestOwnPorts(t *testing.T) {
+	const takes = "services:\n  web:\n    image: example.org/web:1\n    ports: [\"7443:8080\", \"80:8080\"]\n"
+	s := store(t)
+	var p *nodeconfig.Problems
+	if _, _, err := s.Apply("shop", []byte(takes), false); !errors.As(err, &p) || p.List[0].Line != 4 {
+		t.Errorf("applied: %v", err)
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.path("shop"), []byte(takes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := Open(s.dir, nil).Containers()
+	if err != nil || len(all) != 1 || len(all[0].Ports) != 1 || all[0].Ports[0].HostPort != 80 {
+		t.Errorf("taken before: %+v, %v", all, err)
+	}
+}

@@ -330,7 +330,7 @@ func (m *manager) publish() error {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 		i.Match, i.Lease, i.Problem, i.FirstMTU = l.entry.Match, l.lease, l.problem, l.facts.MTU
-		i.MDNS = l.entry.MDNS
+		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		status.Interfaces = append(status.Interfaces, i)
 		merge(&status, l.entry, l.lease, l.rdnss.current(time.Now()))
 	}
