@@ -40,6 +40,7 @@ func TestImages(t *testing.T) {
 	nodes := fmt.Sprintf(`{"n1": {"address": %q, "adopted": "2026-11-25T00:00:00Z"}}`, apiAddress)
 	must(t, os.WriteFile(filepath.Join(n.folder, "hanse", "nodes.json"), []byte(nodes), 0o600))
 	i.testFound(t)
+	i.testCapabilities(t)
 	i.testTag(t)
 	i.testVolumes(t)
 	n.stop(t, "agent")
@@ -52,13 +53,18 @@ type imaged struct {
 	services int
 }
 
-// load gives the node the image example.invalid/NAME:1: the prober at /bin/app, and what
-// else is in its layers.
+// load gives the node the image example.invalid/NAME:1: the prober at /bin/app, at /bin/ping
+// with the capabilities net_raw and net_bind_service, at /bin/server with the latter alone,
+// and what else is in its layers.
 func (i *imaged) load(t *testing.T, name string, config map[string]any, more ...tar.Header) {
 	t.Helper()
 	program, err := os.ReadFile(filepath.Join(i.n.bin, "prober"))
 	must(t, err)
-	layers := [][]byte{layerOf(t, string(program), tar.Header{Name: "bin/app", Mode: 0o755})}
+	layers := [][]byte{layerOf(t, string(program), tar.Header{Name: "bin/app", Mode: 0o755}, tar.Header{
+		Name: "bin/ping", Mode: 0o755, PAXRecords: map[string]string{capabilityRecord: "\x01\x00\x00\x02\x00\x24\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+	}, tar.Header{
+		Name: "bin/server", Mode: 0o755, PAXRecords: map[string]string{capabilityRecord: "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+	})}
 	if len(more) > 0 {
 		layers = append(layers, layerOf(t, "hush", more...))
 	}
@@ -66,6 +72,9 @@ func (i *imaged) load(t *testing.T, name string, config map[string]any, more ...
 	i.n.imageWith(t, file, "example.invalid/"+name+":1", config, layers...)
 	i.kogge(t, "example.invalid/"+name+":1", "images", "load", file)
 }
+
+// capabilityRecord is how a layer has the capabilities of a file.
+const capabilityRecord = "SCHILY.xattr.security.capability"
 
 // layerOf has files, all with the same text, and folders: those whose names end in a slash.
 func layerOf(t *testing.T, text string, all ...tar.Header) []byte {
@@ -212,4 +221,19 @@ func (i *imaged) testTag(t *testing.T) {
 	until(t, "it to run from the other one", func() bool {
 		return strings.Contains(i.kogge(t, "", "ps"), " running ") && strings.Contains(i.kogge(t, "", "apply", "-f", filepath.Join(i.n.folder, "compose.yaml")), "unchanged")
 	})
+}
+
+// testCapabilities: a program whose file has more capabilities than the container is not
+// run by the kernel, and the node says which.
+func (i *imaged) testCapabilities(t *testing.T) {
+	i.load(t, "capable", map[string]any{"Cmd": []string{"ping", "hang"}})
+	i.apply(t, "web", "image: example.invalid/capable:1, stop_grace_period: 0s")
+	const why = "/bin/ping: the file has the capability NET_RAW (setcap), which the container does not have"
+	until(t, "the capability to be named", func() bool {
+		return strings.Contains(i.kogge(t, "", "ps"), why+`, and the kernel runs it only with all of them: it needs cap_add: [NET_RAW], and under "allow:" in node.yaml the line - {container: pg.web, capabilities: [NET_RAW]}`)
+	})
+	i.apply(t, "web", "image: example.invalid/capable:1, command: [server, hang], stop_grace_period: 0s")
+	until(t, "a server to run", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
+	i.fails(t, why, "", "exec", "web", "ping", "whoami")
+	i.kogge(t, "0", "exec", "web", "server", "whoami")
 }

@@ -263,7 +263,7 @@ func (n *node) reboot(t *testing.T) {
 // end kills containers and shims and unmounts what was mounted for them.
 func (n *node) end(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{filepath.Join(n.bin, "containerd-shim-runc-v2"), "/app"} {
+	for _, name := range []string{filepath.Join(n.bin, "containerd-shim-runc-v2"), "/app", "app", "server"} {
 		for _, pid := range processes(t, name) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}

@@ -280,6 +280,9 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	if err != nil {
 		return fmt.Errorf("create task: %w", err)
 	}
+	if err := wantsMore(c, task.Pid(), made); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
 	if err := task.Start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}

@@ -54,7 +54,7 @@ func (e *Engine) Outdated(all []workload.Container) map[string]bool {
 	outdated := make(map[string]bool)
 	for _, c := range all {
 		for _, f := range found {
-			if f.ID != c.ID || f.Relieved || f.Task != workload.Alive && f.Task != workload.Over {
+			if f.ID != c.ID || f.Spec != c.Hash() || f.Relieved || f.Task != workload.Alive && f.Task != workload.Over {
 				continue
 			}
 			if digest, err := e.Digest(ctx, c.Image); err == nil && digest != f.Image {

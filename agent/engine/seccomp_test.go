@@ -31,7 +31,9 @@ func TestShut(t *testing.T) {
 		if !denied || p.DefaultAction != specs.ActErrno {
 			t.Errorf("%v: socketcall is not denied", capabilities)
 		}
-		if i := slices.IndexFunc(p.Syscalls, func(r specs.LinuxSyscall) bool { return slices.Contains(r.Names, "socket") && meets(r.Args[0], unix.AF_INET) }); i < 0 {
+		if i := slices.IndexFunc(p.Syscalls, func(r specs.LinuxSyscall) bool {
+			return slices.Contains(r.Names, "socket") && meets(r.Args[0], unix.AF_INET)
+		}); i < 0 {
 			t.Errorf("%v: no IPv4", capabilities)
 		}
 	}
