@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,10 +28,15 @@ func TestImages(t *testing.T) {
 		}
 		bin = programs(t)
 	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID, binEnv+"="+bin) {
+	// In a user namespace it has the right to start containers in theirs, wherever it runs.
+	if !namespace.Run(t, unix.CLONE_NEWUSER|unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID, binEnv+"="+bin) {
 		return
 	}
-	n := newNode(t, bin)
+	folder, err := os.MkdirTemp("/tmp", "i")
+	must(t, err)
+	t.Cleanup(func() { must(t, errors.Join(unix.Unmount(folder, unix.MNT_DETACH), os.Remove(folder))) })
+	must(t, unix.Mount("tmpfs", folder, "tmpfs", 0, "mode=711")) // one whose owners can be mapped
+	n := newNodeIn(t, bin, folder)
 	n.config(t, "\n  services: {}\n")
 	i := &imaged{stored: stored{n: n}}
 	e := &execs{node: n, fleet: n.invite(t)}
@@ -40,6 +46,7 @@ func TestImages(t *testing.T) {
 	nodes := fmt.Sprintf(`{"n1": {"address": %q, "adopted": "2026-11-25T00:00:00Z"}}`, apiAddress)
 	must(t, os.WriteFile(filepath.Join(n.folder, "hanse", "nodes.json"), []byte(nodes), 0o600))
 	i.testFound(t)
+	i.testIDs(t)
 	i.testCapabilities(t)
 	i.testTag(t)
 	i.testVolumes(t)
@@ -119,8 +126,13 @@ func (i *imaged) finds(t *testing.T, image, text, volumes string, paths ...strin
 	t.Helper()
 	i.services++
 	service := fmt.Sprintf("s%d", i.services)
-	file := i.volume("pg.out", service)
-	i.apply(t, service, "image: example.invalid/"+image+":1, command: [app, found, /out/"+service+", "+strings.Join(paths, ", ")+"], restart: 'no', volumes: [out:/out"+volumes+"]"+text, "out", "log", "ssh", "db", "new", "own")
+	file, declared := i.volume("pg.out", service), []string{"out"}
+	for entry := range strings.SplitSeq(volumes, ", ") {
+		if name, _, ok := strings.Cut(entry, ":"); ok {
+			declared = append(declared, name)
+		}
+	}
+	i.apply(t, service, "image: example.invalid/"+image+":1, command: [app, found, /out/"+service+", "+strings.Join(paths, ", ")+"], restart: 'no', volumes: [out:/out"+volumes+"]"+text, declared...)
 	until(t, image+" to say what it finds", func() bool {
 		_, err := os.Stat(file)
 		if err != nil && strings.Contains(i.kogge(t, "", "ps"), " backoff ") {
@@ -236,4 +248,62 @@ func (i *imaged) testCapabilities(t *testing.T) {
 	until(t, "a server to run", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
 	i.fails(t, why, "", "exec", "web", "ping", "whoami")
 	i.kogge(t, "0", "exec", "web", "server", "whoami")
+}
+
+// testIDs: ids beyond those that every container has, of files, of users and groups of the
+// image, and of the Compose file. Each is itself inside, and nobody on the node.
+func (i *imaged) testIDs(t *testing.T) {
+	const far = 1516583083 // as directories of companies have them
+	i.load(t, "far", map[string]any{"User": "0:70001", "Volumes": map[string]any{"/kept": struct{}{}}},
+		tar.Header{Name: "srv/data", Mode: 0o640, Uid: far, Gid: far}, tar.Header{Name: "srv/app", Mode: 0o700, Uid: 100000, Gid: 0},
+		tar.Header{Name: "kept/", Mode: 0o750, Uid: far, Gid: 65536}, tar.Header{Name: "kept/seed", Mode: 0o600, Uid: far, Gid: 65536})
+	got := i.finds(t, "far", "", ", far:/own", "/srv/data", "/srv/app", "/kept", "/kept/seed", "/proc/self/uid_map")
+	service := fmt.Sprintf("s%d", i.services)
+	for _, want := range []string{
+		"user 0:70001 [70001]\n",
+		"/srv/data 100640 1516583083:1516583083 \"hush\"\n", "/srv/app 100700 100000:0 \"hush\"\n",
+		"/kept 040750 1516583083:65536\n", "/kept/seed 100600 1516583083:65536 \"hush\"\n", "     65536 ",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("an image of far ids: %s\nwant %s", got, want)
+		}
+	}
+	// On the disk a volume has the ids that the container sees, whatever it is mapped to.
+	for volume, want := range map[string]string{"pg." + service + "-kept": "1516583083:65536", "pg.far": "0:70001"} {
+		var st unix.Stat_t
+		must(t, unix.Stat(i.volume(volume, ""), &st))
+		if got := fmt.Sprintf("%d:%d", st.Uid, st.Gid); got != want {
+			t.Errorf("volume %s is of %s, want %s", volume, got, want)
+		}
+	}
+	i.apply(t, "box", "image: example.invalid/far:1, user: '0:65536', group_add: ['80000'], command: [app, hang], stop_grace_period: 0s, volumes: ["+service+"-kept:/kept]", service+"-kept")
+	until(t, "it to run", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
+	pid := processes(t, "app")
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", pid[0]))
+	if f := strings.Fields(string(table)); err != nil || len(pid) != 1 || len(f) < 6 || f[0] != "0" || f[1] == "0" {
+		t.Errorf("root of a container with user 0:65536: %s, %v", table, err)
+	}
+	// Another container, and another user in it: the volume is as it was.
+	got = i.kogge(t, "", "exec", "--user", "100000:65536", "box", "app", "found", "-", "/kept", "/kept/seed", "/srv/app")
+	for _, want := range []string{"user 100000:65536 [65536]\n", "/kept 040750 1516583083:65536\n", "/kept/seed 100600 1516583083:65536 open /kept/seed: permission denied\n", "/srv/app 100700 100000:0 \"hush\"\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("another user: %s\nwant %s", got, want)
+		}
+	}
+	if got := i.kogge(t, "", "exec", "box", "app", "found", "-", "/kept/seed"); !strings.Contains(got, "user 0:65536 [65536 80000]\n") || !strings.Contains(got, `"hush"`) {
+		t.Errorf("its root: %s", got)
+	}
+	i.fails(t, `user "90000": there is no ID 90000 in the container: above 65535 it has those that its image and its Compose file name`, "", "exec", "--user", "90000", "box", "app", "whoami")
+
+	var many []tar.Header
+	for n := range 301 {
+		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: 100_000 + n})
+	}
+	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many...)
+	i.apply(t, "box", "image: example.invalid/many:1, stop_grace_period: 0s")
+	until(t, "the right to be named", func() bool {
+		return strings.Contains(i.kogge(t, "", "ps"), `it has more user and group IDs above 65535 than a node can map: 300, and fewer where they are far apart: not allowed by the node's node.yaml, which would need under "allow:" the line - {container: pg.box, host: [user]}`)
+	})
+	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many[:300]...)
+	until(t, "300 to be mapped", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
 }

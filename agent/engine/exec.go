@@ -264,6 +264,9 @@ func (e *Engine) process(ctx context.Context, instance string, c Command) (clien
 				return nil, nil, fmt.Errorf("%w %q: %w", ErrNoUser, c.User, err)
 			}
 		}
+		if err := unmapped(spec); err != nil {
+			return nil, nil, fmt.Errorf("%w %q: %w", ErrNoUser, c.User, err)
+		}
 	}
 	if c.Terminal != nil && !slices.ContainsFunc(spec.Process.Env, func(s string) bool { return strings.HasPrefix(s, "TERM=") }) {
 		spec.Process.Env = append(spec.Process.Env, "TERM=xterm")
