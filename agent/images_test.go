@@ -67,7 +67,7 @@ func (i *imaged) load(t *testing.T, name string, config map[string]any, more ...
 	t.Helper()
 	program, err := os.ReadFile(filepath.Join(i.n.bin, "prober"))
 	must(t, err)
-	layers := [][]byte{layerOf(t, string(program), tar.Header{Name: "bin/app", Mode: 0o755}, tar.Header{
+	layers := [][]byte{accounts(t), layerOf(t, string(program), tar.Header{Name: "bin/app", Mode: 0o755}, tar.Header{
 		Name: "bin/ping", Mode: 0o755, PAXRecords: map[string]string{capabilityRecord: "\x01\x00\x00\x02\x00\x24\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
 	}, tar.Header{
 		Name: "bin/server", Mode: 0o755, PAXRecords: map[string]string{capabilityRecord: "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
@@ -78,6 +78,15 @@ func (i *imaged) load(t *testing.T, name string, config map[string]any, more ...
 	file := filepath.Join(i.n.folder, name+".tar")
 	i.n.imageWith(t, file, "example.invalid/"+name+":1", config, layers...)
 	i.kogge(t, "example.invalid/"+name+":1", "images", "load", file)
+}
+
+// accounts is a layer with users and groups.
+func accounts(t *testing.T) []byte {
+	t.Helper()
+	return tarOf(t, map[string][]byte{
+		"etc/passwd": []byte("root:x:0:0::/root:/bin/sh\napp:x:1000:50::/home/app:/bin/sh\n"),
+		"etc/group":  []byte("root:x:0:\nstaff:x:50:\naudio:x:29:app\nvideo:x:44:app\n"),
+	})
 }
 
 // capabilityRecord is how a layer has the capabilities of a file.
@@ -145,6 +154,23 @@ func (i *imaged) finds(t *testing.T, image, text, volumes string, paths ...strin
 	return string(said)
 }
 
+// says waits until a container has ended, and returns what it has said.
+func (i *imaged) says(t *testing.T, text string) string {
+	t.Helper()
+	i.services++
+	service := fmt.Sprintf("s%d", i.services)
+	i.apply(t, service, text)
+	until(t, service+" to end", func() bool {
+		for line := range strings.Lines(i.kogge(t, "", "ps")) {
+			if strings.HasPrefix(line, "pg."+service+" ") && strings.Contains(line, " ended ") {
+				return true
+			}
+		}
+		return false
+	})
+	return i.kogge(t, "", "logs", service)
+}
+
 // testFound: environment, user, folder and volumes of an image.
 func (i *imaged) testFound(t *testing.T) {
 	const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -152,12 +178,29 @@ func (i *imaged) testFound(t *testing.T) {
 		tar.Header{Name: "var/log/", Mode: 0o755}, tar.Header{Name: "root/.ssh/", Mode: 0o700}, tar.Header{Name: "root/.ssh/key", Mode: 0o600},
 		tar.Header{Name: "var/db/", Mode: 0o2750, Uid: 1000, Gid: 50})
 	got := i.finds(t, "bare", "", "", "/made/here")
-	if want := "env FOO=bar HOME=/ HOSTNAME=s1 " + path + "\nuser 0:0 [0]\nin /made/here\n/made/here 040755 0:0\n"; got != want {
+	if want := "env FOO=bar HOME=/root HOSTNAME=s1 " + path + "\nuser 0:0 [0]\nin /made/here\n/made/here 040755 0:0\n"; got != want {
 		t.Errorf("of an image with little to say:\n%swant:\n%s", got, want)
 	}
 	got = i.finds(t, "bare", "", ", log:/var/log, ssh:/root/.ssh, db:/var/db, new:/new", "/var/log", "/root/.ssh", "/root/.ssh/key", "/var/db", "/new")
 	if want := "/var/log 040755 0:0\n/root/.ssh 040700 0:0\n/root/.ssh/key 100600 0:0 \"hush\"\n/var/db 042750 1000:50\n/new 040755 0:0\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("volumes on folders of the image:\n%swant:\n%s", got, want)
+	}
+	for _, c := range []struct{ user, more, want string }{
+		{"app", "", "HOME=/home/app HOSTNAME=here " + path + "\nuser 1000:50 [29 44 50]\nin /made/there\n/made/there 040755 0:0\n"},
+		{"app:audio", "", "\nuser 1000:29 [29]\n"},
+		{"1000", "", "\nuser 1000:50 [29 44 50]\n"},
+		{"1000:0", "", "\nuser 1000:0 [0]\n"},
+		{"2000", "", "\nuser 2000:0 [0]\n"},
+		{"app", ", user: root", "\nuser 0:0 [0]\n"},
+		{"root", ", user: 'app:video', working_dir: /tmp", "\nuser 1000:44 [44]\nin /tmp\n"},
+		{"root", ", user: app, group_add: [root]", "\nuser 1000:50 [0 29 44 50]\n"},
+	} {
+		i.load(t, "user", map[string]any{"User": c.user, "WorkingDir": "/made/there", "Env": []string{"HOSTNAME=here"}, "Entrypoint": []string{"app", "found", "-"}, "Cmd": []string{"/made/there"}},
+			tar.Header{Name: "out/", Mode: 0o777})
+		got := i.says(t, "image: example.invalid/user:1, restart: 'no', read_only: true"+c.more)
+		if !strings.Contains(got, c.want) {
+			t.Errorf("user %q%s of an image: %swant %s", c.user, c.more, got, c.want)
+		}
 	}
 	got = i.finds(t, "bare", ", user: '0:7'", ", own:/own", "/own")
 	if want := "/own 040755 0:7\n"; !strings.HasSuffix(got, want) {

@@ -85,6 +85,14 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 			return err
 		}
 		s.Process.Env = environment(s.Process.Env, c)
+		its, err := img.Spec(ctx)
+		if err != nil {
+			return err
+		}
+		if _, _, group := strings.Cut(its.Config.User, ":"); group {
+			// Who names a group is in that alone, as with Docker.
+			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
+		}
 		if c.Entrypoint != nil {
 			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
 		}
