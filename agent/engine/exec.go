@@ -22,6 +22,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kogge.example/agent/confine"
 )
 
 // Command is what somebody wants to run inside a running container.
@@ -176,8 +178,8 @@ func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process
 	if err != nil {
 		return nil, nil, err
 	}
-	if program, missing := unmet(task.Pid(), spec); len(missing) > 0 {
-		return nil, nil, fmt.Errorf("%w: %s: %s", ErrNotExecutable, program, lacking(missing))
+	if program, missing := confine.Unmet(task.Pid(), c.Args, spec); len(missing) > 0 {
+		return nil, nil, fmt.Errorf("%w: %s: %s", ErrNotExecutable, program, confine.Lacking(missing))
 	}
 	done, err := e.turns.take(limited, instance)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/confine"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -75,6 +76,11 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		opts = append(opts, withSeccomp) // last: it depends on the capabilities
 	}
 	return opts
+}
+
+func withSeccomp(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Linux.Seccomp = confine.Seccomp(s)
+	return nil
 }
 
 // withImage takes user, folder, environment and arguments from the image, and the

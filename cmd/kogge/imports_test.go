@@ -84,7 +84,7 @@ var worlds = []struct {
 	doors []string
 }{
 	// containerd: its client, its server, the registries' protocol, the shim.
-	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
+	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/confine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
 	// The kernel's networks: those of containers, and the node's own.
 	{[]string{"github.com/vishvananda/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
 	{[]string{"go.etcd.io/etcd/"}, []string{"agent/etcd"}},

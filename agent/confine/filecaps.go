@@ -1,4 +1,4 @@
-package engine
+package confine
 
 import (
 	"encoding/binary"
@@ -9,26 +9,15 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/cap"
-	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
 
-// wantsMore is an error if the kernel will not run the program of s because its file has
-// capabilities that the container does not have: all that the kernel itself says is EPERM.
-// pid is a process in the container's file system.
-func wantsMore(c workload.Container, pid uint32, s *oci.Spec) error {
-	program, missing := unmet(pid, s)
-	if len(missing) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%s: %s", program, remedy(c, missing))
-}
-
-// remedy says what to do about capabilities that the file of a program has, and c lacks.
-func remedy(c workload.Container, missing []string) string {
+// Remedy says what to do about capabilities that the file of a program has, and c lacks.
+func Remedy(c workload.Container, missing []string) string {
 	var dropped []string
 	for _, name := range missing {
 		if slices.Contains(c.DropCaps, name) || slices.Contains(c.DropCaps, "ALL") {
@@ -36,14 +25,14 @@ func remedy(c workload.Container, missing []string) string {
 		}
 	}
 	if len(dropped) > 0 {
-		return lacking(missing) + fmt.Sprintf(": cap_drop takes %s away", plain(dropped))
+		return Lacking(missing) + fmt.Sprintf(": cap_drop takes %s away", plain(dropped))
 	}
 	allow := rights.Allow{Container: c.ID, Rights: rights.Rights{Capabilities: strings.Split(plain(missing), ", ")}}
-	return lacking(missing) + fmt.Sprintf(": it needs cap_add: [%s], and under \"allow:\" in node.yaml the line - %s", plain(missing), allow)
+	return Lacking(missing) + fmt.Sprintf(": it needs cap_add: [%s], and under \"allow:\" in node.yaml the line - %s", plain(missing), allow)
 }
 
-// lacking says what keeps the kernel from running a program.
-func lacking(missing []string) string {
+// Lacking says what keeps the kernel from running a program.
+func Lacking(missing []string) string {
 	return fmt.Sprintf("the file has the capability %s (setcap), which the container does not have, and the kernel runs it only with all of them", plain(missing))
 }
 
@@ -52,14 +41,10 @@ func plain(names []string) string {
 	return strings.ReplaceAll(strings.Join(names, ", "), "CAP_", "")
 }
 
-// unmet finds the program that s runs, in the file system of process pid, and the
-// capabilities without which the kernel does not run it. It does not say why it found
-// none: what is not there, or cannot be run for another reason, is runc's to say.
-func unmet(pid uint32, s *oci.Spec) (program string, missing []string) {
-	args := s.Process.Args
-	if len(args) > 1 && args[0] == initTarget {
-		args = args[1:]
-	}
+// Unmet finds the program args[0] of the container s, in the file system of its process pid,
+// and the capabilities without which the kernel does not run it. It does not say why it
+// found none: what is not there, or cannot be run for another reason, is runc's to say.
+func Unmet(pid uint32, args []string, s *specs.Spec) (program string, missing []string) {
 	if len(args) == 0 || s.Process.Capabilities == nil {
 		return "", nil
 	}
