@@ -95,7 +95,7 @@ func owned(owner workload.Owner, mount func(process string) error) error {
 		// The thread has another user for good: it stays locked, so it ends with this
 		// goroutine and runs no other. Until then it traces the process.
 		runtime.LockOSThread()
-		process, err := hold(int(owner.First), ids)
+		process, err := held(int(owner.First), ids)
 		if err == nil {
 			err = mount(fmt.Sprintf("/proc/%d", process.Pid))
 			_ = process.Kill()
@@ -107,10 +107,10 @@ func owned(owner workload.Owner, mount func(process string) error) error {
 	return <-done
 }
 
-// hold starts a process in new namespaces, as the user id, but with this one's capabilities,
+// held starts a process in new namespaces, as the user id, but with this one's capabilities,
 // without which nobody maps ids. The process stands still: it is traced from before its
 // program begins.
-func hold(id int, ids []syscall.SysProcIDMap) (*os.Process, error) {
+func held(id int, ids []syscall.SysProcIDMap) (*os.Process, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var has [2]unix.CapUserData
 	if err := unix.Capget(&header, &has[0]); err != nil {

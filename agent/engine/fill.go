@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/images"
+	"kogge.example/agent/removal"
 	"kogge.example/agent/workload"
 )
 
@@ -64,7 +65,7 @@ func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Imag
 	defer snapshots.Remove(context.WithoutCancel(ctx), view)
 	return mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		for _, v := range empty {
-			if err := fillOne(filepath.Join(e.paths.Volumes, v.Name), root, v.Target, user); err != nil {
+			if err := fillOne(ctx, filepath.Join(e.paths.Volumes, v.Name), root, v.Target, user); err != nil {
 				return fmt.Errorf("volume %s: %w", v.Name, err)
 			}
 		}
@@ -91,7 +92,7 @@ func wholeOf(volume string) string {
 //  1. copy into another folder
 //  2. sync it, and give it the name that says so
 //  3. move its entries, and remove it
-func fillOne(volume, root, target string, user specs.User) error {
+func fillOne(ctx context.Context, volume, root, target string, user specs.User) error {
 	from, err := continuity.RootPath(root, target) // a link of the image leads nowhere else
 	if err != nil {
 		return err
@@ -104,7 +105,7 @@ func fillOne(volume, root, target string, user specs.User) error {
 		return err
 	}
 	part := partOf(volume)
-	if err := os.RemoveAll(part); err != nil {
+	if err := removal.All(ctx, part); err != nil {
 		return err
 	}
 	err = continuity.CopyDir(part, from)
@@ -118,7 +119,7 @@ func fillOne(volume, root, target string, user specs.User) error {
 		err = syncFS(filepath.Dir(volume))
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(part))
+		return errors.Join(err, removal.All(context.WithoutCancel(ctx), part))
 	}
 	return resume(volume)
 }

@@ -89,7 +89,7 @@ func TestFill(t *testing.T) {
 		{"of root's that all write to", "/spool", func(string) {}, "dtrwxrwxrwx 0 .\n"},
 		{"after a cut in the copying", "/var/lib/data", func(volume string) { put(partOf(volume), "half", "") }, want},
 		{"after a cut before the moving", "/var/lib/data", func(volume string) {
-			err := fillOne(volume, root, "/var/lib/data", specs.User{})
+			err := fillOne(t.Context(), volume, root, "/var/lib/data", specs.User{})
 			if err == nil {
 				err = os.Rename(volume, wholeOf(volume))
 			}
@@ -101,7 +101,7 @@ func TestFill(t *testing.T) {
 			}
 		}, want},
 		{"after a cut in the moving", "/var/lib/data", func(volume string) {
-			err := fillOne(volume, root, "/var/lib/data", specs.User{})
+			err := fillOne(t.Context(), volume, root, "/var/lib/data", specs.User{})
 			if err == nil {
 				err = os.Mkdir(wholeOf(volume), 0o700)
 			}
@@ -123,7 +123,7 @@ func TestFill(t *testing.T) {
 		test.before(volume)
 		err := resume(volume)
 		if entries, _ := os.ReadDir(volume); err == nil && len(entries) == 0 { // as Engine.fill decides
-			err = fillOne(volume, root, test.target, specs.User{UID: 1000, GID: 50})
+			err = fillOne(t.Context(), volume, root, test.target, specs.User{UID: 1000, GID: 50})
 		}
 		if err != nil {
 			t.Errorf("a volume %s: %v", test.name, err)

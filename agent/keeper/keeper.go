@@ -4,6 +4,12 @@
 // the containers' networks, and a [workload.Status] of each container. A [Keeper] owns
 // their states and decides by [Unit.Step], which is pure.
 //
+// A set of wanted containers goes this way: [Keeper.Want] takes it (want.go), the Keeper's
+// loop compares it with what there is and arranges networks and places (session.go, want.go),
+// adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
+// step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
+// fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
+//
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
 // kernel's networks: packages engine and bridge are their doors.
@@ -51,6 +57,7 @@ type network interface {
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
+	Follow() error
 }
 
 // resolver is the node's name server for containers. nameserver.Server fits.
@@ -91,6 +98,7 @@ type Keeper struct {
 	runs    int    // the newest run of any unit
 	behind  bool   // set is another one than that of units
 	trouble string // with containerd or the port map, in words
+	links   string // trouble with the node's own links, in words
 	publish bool   // the port map is not yet as it should be
 
 	made     sync.Once     // makes the channels

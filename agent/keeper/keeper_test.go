@@ -231,6 +231,7 @@ type fakeNetwork struct {
 	ports    []workload.Publish
 	counts   []int              // of the ports of each Publish
 	broken   int                // so many calls of Publish fail
+	follow   error              // what Follow says
 	more     []workload.Extents // of each that was attached
 }
 
@@ -301,6 +302,12 @@ func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	n.ports = ports
 	n.counts = append(n.counts, len(ports))
 	return nil
+}
+
+func (n *fakeNetwork) Follow() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.follow
 }
 
 func (n *fakeNetwork) published() int {
