@@ -48,7 +48,7 @@ const closedFor = 2 * time.Second
 func boundsFor(memory uint64) bounds {
 	share := int(min(max(memory>>17, 2048), 8192))
 	return bounds{
-		share: share, own: 4 * share,
+		share: share, own: int(min(max(memory>>15, 8192), 262144)),
 		// What is open, what has been closed for less than closedFor, and a burst.
 		flows: uint32(share / 2), pace: uint64(share / 8), burst: uint32(share / 4),
 		neighbours: int(min(max(memory>>15, 8192), 65536)), seek: 32, seekBurst: 128,

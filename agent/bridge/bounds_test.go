@@ -181,7 +181,7 @@ func hold(t *testing.T, ns string) {
 // open begins n connections at a time, and returns what ends those that there are.
 func open(t *testing.T, ns, to string, n int) (end func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	var mu sync.Mutex
 	var all []net.Conn

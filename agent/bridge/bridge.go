@@ -30,7 +30,6 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
 )
@@ -67,8 +66,9 @@ type Bridges struct {
 	users  string // that of user namespaces
 	bounds bounds // of each network
 
-	mu   sync.Mutex // guards made, and changes of bridges
+	mu   sync.Mutex // guards what follows, and changes of bridges
 	made map[string]made
+	mtu  int // of containers' links; see fit
 
 	// For Publish and Follow alone, which are not called at one time.
 	udp     bool    // a UDP port is published, or may have been
@@ -114,6 +114,11 @@ func (b *Bridges) Make(wanted []workload.Network) (map[string]workload.Subnet, e
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[string]workload.Subnet, len(wanted))
+	out, err := ways()
+	if err != nil {
+		return nil, err
+	}
+	b.mtu = narrowest(out)
 	for _, n := range wanted {
 		m, err := b.open(n)
 		if err != nil {
@@ -139,6 +144,9 @@ func (b *Bridges) open(n workload.Network) (made, error) {
 		if err := netlink.AddrAdd(m.link, addr); err != nil {
 			return m, fmt.Errorf("bridge %s: add address %s: %w", m.Device, addr, err)
 		}
+	}
+	if err := netlink.LinkSetMTU(m.link, b.mtu); err != nil {
+		return m, fmt.Errorf("bridge %s: set MTU %d: %w", m.Device, b.mtu, err)
 	}
 	// Otherwise a container could make itself the node's IPv6 router.
 	if err := noIPv6(m.Device); err != nil {
@@ -198,9 +206,9 @@ func (m *made) adopt() error {
 
 // pick asks the kernel which subnets are taken.
 func pick() (netip.Prefix, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := routes()
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("list routes: %w", err)
+		return netip.Prefix{}, err
 	}
 	var taken []netip.Prefix
 	for _, r := range routes {

@@ -69,12 +69,19 @@ func TestNetwork(t *testing.T) {
 		{Protocol: workload.TCP, HostPort: 5432, To: netip.AddrPortFrom(db, 80)},
 	}
 	apply(t, b, ports)
-	for _, link := range []string{device("front"), vethName("web", 0, webAt[0], false)} {
-		l, err := netlink.LinkByName(link)
+	for _, end := range []struct {
+		h    *netlink.Handle
+		link string
+		want int // IPv6 addresses
+	}{
+		{&netlink.Handle{}, device("front"), 0}, {&netlink.Handle{}, vethName("web", 0, webAt[0], false), 0},
+		{inside(t, webNS), "eth0", 0}, {inside(t, webNS), "eth1", 0}, {inside(t, webNS), "lo", 1},
+	} {
+		l, err := end.h.LinkByName(end.link)
 		must(t, err)
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
-		if err != nil || len(addrs) > 0 {
-			t.Errorf("%s listens to IPv6: %v, %v", link, addrs, err)
+		addrs, err := end.h.AddrList(l, netlink.FAMILY_V6)
+		if err != nil || len(addrs) != end.want {
+			t.Errorf("%s has IPv6 addresses: %v, %v", end.link, addrs, err)
 		}
 	}
 

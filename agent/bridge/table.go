@@ -227,6 +227,7 @@ func (b *builder) filter(r Ruleset) {
 	b.rule(input, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}})
 
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	b.rule(forward, fitSegments)
 	b.rule(forward, answered, verdict(expr.VerdictAccept))
 	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq))
 	b.rule(forward, out, ct(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop)) // of no flow that is counted
@@ -246,6 +247,26 @@ func (b *builder) filter(r Ruleset) {
 		[]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}}, member, verdict(expr.VerdictAccept))
 	b.rule(forward, verdict(expr.VerdictDrop))
 }
+
+// fitSegments has both ends of a TCP connection send what fits through the narrowest link
+// that the node knows on the way: a router behind it that drops what is longer need not say
+// so. It is nft's "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu", and
+// makes no segment longer.
+var fitSegments = slices.Concat(protocol(unix.IPPROTO_TCP), []expr.Any{
+	&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+	&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{synFlag | rstFlag}, Xor: []byte{0}},
+	&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{synFlag}},
+	&expr.Rt{Register: 1, Key: expr.RtTCPMSS},
+	&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 2, Size: 2},
+	&expr.Exthdr{SourceRegister: 1, Op: expr.ExthdrOpTcpopt, Type: maxSegmentOption, Offset: 2, Len: 2},
+})
+
+// Flags of a TCP header, and the option that says the longest segment (RFC 9293).
+const (
+	synFlag          = 1 << 1
+	rstFlag          = 1 << 2
+	maxSegmentOption = 2
+)
 
 // masquerade makes answers come back: to the node itself for its own loopback, to
 // a container that reached another of its network (or itself) by the node's address,
