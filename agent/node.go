@@ -27,7 +27,6 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
-	"kogge.example/init/rights"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -79,7 +78,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	var now parts
 	defer attend(ctx, at, &now)()
-	own, allow, err := ownContainers(at.config)
+	own, settings, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
 		why := "workloads refused: " + err.Error()
@@ -90,6 +89,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	network.Pool = settings.Containers.Pool
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
@@ -102,7 +102,7 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
-	store.Allow = allow
+	store.Allow = settings.Allow
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
 	defer alongside(ctx, func(ctx context.Context) {
@@ -115,7 +115,7 @@ func runAgent(ctx context.Context, args []string) error {
 		log.Print("agent: containers get no user namespaces of their own: the agent lacks CAP_SYS_RESOURCE")
 	}
 	keeper := &keeper.Keeper{
-		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
+		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: settings.Allow, Apart: apart,
 		Tick: tick(parent.watchdog),
 	}
 	report, look := reporter(parent, &now.refused), now.watchContainers()
@@ -253,18 +253,18 @@ func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.co
 // stopLimit is below what PID 1 grants a service that stops.
 const stopLimit = 20 * time.Second
 
-// ownContainers reads the workloads out of the settings, and what these allow.
-func ownContainers(config string) ([]workload.Container, []rights.Allow, error) {
+// ownContainers reads the settings, and the workloads out of them.
+func ownContainers(config string) ([]workload.Container, nodeconfig.Config, error) {
 	settings, err := nodeconfig.ReadFile(config)
 	if err != nil {
-		return nil, nil, err
+		return nil, settings, err
 	}
 	w := settings.Workloads
 	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %v", warning)
 	}
-	return own, settings.Allow, err
+	return own, settings, err
 }
 
 // connect waits for containerd to listen; a dial that fails would only start a

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,6 +42,18 @@ func TestBoundsFor(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "bounds.txt", text)
+	page, err := os.ReadFile(reachPage)
+	must(t, err)
+	small, middle, large := boundsFor(256<<20), boundsFor(512<<20), boundsFor(1<<30)
+	for _, row := range []string{
+		fmt.Sprintf("    open connections and UDP flows  %7d   %7d         %7d\n", small.flows, middle.flows, large.flows),
+		fmt.Sprintf("    new ones in a second            %7d   %7d         %7d\n", small.pace, middle.pace, large.pace),
+		fmt.Sprintf("a network sends to %d\nnew ones in a second", large.seek),
+	} {
+		if !strings.Contains(string(page), row) {
+			t.Errorf("%s lacks %q", reachPage, row)
+		}
+	}
 }
 
 // TestBounds lets a container do its worst to the kernel's tables, and others beside it.

@@ -13,12 +13,15 @@ import (
 )
 
 // Follow brings what rests on the node's own links up to date: how long packets of
-// containers may be, and between which links the node routes.
-func (b *Bridges) Follow() error {
+// containers may be, and between which links the node routes. It also says, in words,
+// which networks are to move: the node has an address in their subnets by now, or a route,
+// and Make gives them others. A network that would have to and cannot is an error.
+func (b *Bridges) Follow() (moving []string, err error) {
 	b.mu.Lock()
-	err := b.fit()
+	err = b.fit()
 	b.mu.Unlock()
-	return errors.Join(err, b.route())
+	moving, stuck := b.moving()
+	return moving, errors.Join(err, b.route(), stuck)
 }
 
 // route is for the links between which the node routes. Before the first Publish there is

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,7 +95,8 @@ func TestRouted(t *testing.T) {
 		open   bool // between office and machines
 	}{{nil, false}, {[]string{"machines", "office"}, true}, {[]string{"machines"}, false}} {
 		routed = step.routed
-		must(t, b.Follow())
+		follow(t, b)
+		var together sync.WaitGroup
 		for _, c := range []struct {
 			from, to string
 			answered bool
@@ -109,10 +111,13 @@ func TestRouted(t *testing.T) {
 			if c.answered {
 				limit = 20 * time.Second
 			}
-			if got, ok := first(t, c.from, limit, packet{network: "tcp4", to: c.to}); ok != c.answered {
-				t.Errorf("routed %v: from %s to %s: %q", step.routed, filepath.Base(c.from), c.to, got)
-			}
+			together.Go(func() {
+				if got, ok := first(t, c.from, limit, packet{network: "tcp4", to: c.to}); ok != c.answered {
+					t.Errorf("routed %v: from %s to %s: %q", step.routed, filepath.Base(c.from), c.to, got)
+				}
+			})
 		}
+		together.Wait()
 	}
 }
 
@@ -189,7 +194,7 @@ func TestMTU(t *testing.T) {
 	uplink := &netlink.Handle{}
 	set(uplink, "uplink", 1400)
 	expect("a lease says less, and nobody has looked yet", 1400, false)
-	must(t, b.Follow())
+	follow(t, b)
 	expect("once somebody has", 1400, true)
 	must(t, b.Detach("web"))
 	again, err := b.Attach("web", []workload.Address{{Network: "front", Addr: netip.MustParseAddr("10.88.0.2")}}, false)
@@ -198,20 +203,20 @@ func TestMTU(t *testing.T) {
 	expect("a container that starts then", 1400, true)
 	neighbour(t, "tunnel", "198.51.100.1/24", "198.51.100.2/24")
 	set(uplink, "tunnel", 1280)
-	must(t, b.Follow())
+	follow(t, b)
 	expect("a second link that is narrower", 1280, true)
 	tunnel, err := netlink.LinkByName("tunnel")
 	must(t, err)
 	must(t, netlink.LinkDel(tunnel))
 	set(uplink, "uplink", 9000)
-	must(t, b.Follow())
+	follow(t, b)
 	expect("and wider than Ethernet", 1500, true)
 	eth, err := netlink.LinkByName("uplink")
 	must(t, err)
 	_, beyond, err := net.ParseCIDR("203.0.113.0/24")
 	must(t, err)
 	must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: beyond, Gw: net.IPv4(192, 0, 2, 2), MTU: 1300}))
-	must(t, b.Follow())
+	follow(t, b)
 	expect("a route that says less", 1300, true)
 }
 
@@ -243,5 +248,13 @@ func TestNarrowest(t *testing.T) {
 		if got := narrowest(c.ways); got != c.want {
 			t.Errorf("%v: %d, want %d", c.ways, got, c.want)
 		}
+	}
+}
+
+// follow wants no network to move.
+func follow(t *testing.T, b *Bridges) {
+	t.Helper()
+	if moving, err := b.Follow(); err != nil || len(moving) > 0 {
+		t.Fatalf("follow: %q, %v", moving, err)
 	}
 }

@@ -50,7 +50,7 @@ type network interface {
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
-	Follow() error
+	Follow() (moving []string, err error)
 }
 
 // resolver is the node's name server for containers. nameserver.Server fits.

@@ -223,9 +223,10 @@ type fakeNetwork struct {
 	full     map[string]bool // networks that cannot be made
 	attached map[string]bool
 	ports    []workload.Publish
-	counts   []int // of the ports of each Publish
-	broken   int   // so many calls of Publish fail
-	follow   error // what Follow says
+	counts   []int  // of the ports of each Publish
+	broken   int    // so many calls of Publish fail
+	follow   error  // what Follow says
+	move     string // this network is elsewhere when it is made the next time
 }
 
 func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
@@ -237,7 +238,9 @@ func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subne
 			return nil, bridge.ErrNoSubnet
 		}
 		subnet, ok := n.made[one.Name]
-		if !ok {
+		if n.move == one.Name {
+			subnet.Prefix, n.move = netip.MustParsePrefix("172.29.0.0/24"), ""
+		} else if !ok {
 			subnet.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(len(n.made)), 0}), 24)
 		}
 		subnet.Network = one
@@ -296,10 +299,13 @@ func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	return nil
 }
 
-func (n *fakeNetwork) Follow() error {
+func (n *fakeNetwork) Follow() (moving []string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.follow
+	if n.move != "" {
+		moving = []string{"network " + n.move}
+	}
+	return moving, n.follow
 }
 
 func (n *fakeNetwork) published() int {
