@@ -78,7 +78,7 @@ func Open(netns string) (*Bridges, error) {
 			return nil, fmt.Errorf("folder of namespaces: %w", err)
 		}
 	}
-	if err := setting("ip_forward"); err != nil {
+	if err := enable("ip_forward"); err != nil {
 		return nil, err
 	}
 	all, err := memory()
@@ -88,8 +88,8 @@ func Open(netns string) (*Bridges, error) {
 	return &Bridges{netns: netns, users: users, bounds: boundsFor(all), made: make(map[string]made)}, nil
 }
 
-// setting turns a setting of net.ipv4 on.
-func setting(file string) error {
+// enable turns a setting of net.ipv4 on.
+func enable(file string) error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/"+file, []byte("1"), 0o644); err != nil {
 		return fmt.Errorf("net.ipv4 setting %s: %w", file, err)
 	}
@@ -138,7 +138,7 @@ func (b *Bridges) open(n workload.Network) (made, error) {
 	}
 	// 127.0.0.1:PORT of the node leads to containers too; the table drops what comes
 	// from a container with such a destination.
-	return m, setting("conf/" + m.Device + "/route_localnet")
+	return m, enable("conf/" + m.Device + "/route_localnet")
 }
 
 // noIPv6 makes link ignore IPv6, on a kernel that knows it at all.

@@ -90,12 +90,27 @@ func TestRouted(t *testing.T) {
 	var routed []string
 	b.Routed = func() []string { return routed }
 	apply(t, b, []workload.Publish{{Protocol: workload.TCP, HostPort: 8080, To: netip.MustParseAddrPort("10.88.0.2:80")}})
+	flow := datagrams(t, office) // one that goes on all the time
+	goes := func(limit time.Duration) bool {
+		_, err := flow.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(198, 51, 100, 2), Port: 80})
+		must(t, err)
+		must(t, flow.SetReadDeadline(time.Now().Add(limit)))
+		_, _, err = flow.ReadFrom(make([]byte, 64))
+		return err == nil
+	}
 	for _, step := range []struct {
 		routed []string
 		open   bool // between office and machines
 	}{{nil, false}, {[]string{"machines", "office"}, true}, {[]string{"machines"}, false}} {
 		routed = step.routed
 		follow(t, b)
+		limit := time.Second
+		if step.open {
+			limit = 20 * time.Second
+		}
+		if goes(limit) != step.open {
+			t.Errorf("routed %v: a flow goes on: %v", step.routed, !step.open)
+		}
 		var together sync.WaitGroup
 		for _, c := range []struct {
 			from, to string
