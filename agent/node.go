@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	network.Pool = settings.Containers.Pool
+	network.Asked = func() []netip.Addr { return serversOf(at.run) }
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
@@ -232,6 +234,21 @@ func upstream(run string) []netip.Addr {
 		return nil // a node without a network has none
 	}
 	return nameserver.ReadServers(string(text))
+}
+
+// serversOf are the servers that the network names to the node.
+func serversOf(run string) (all []netip.Addr) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	all = slices.Concat(network.DNS, network.NTP)
+	for _, i := range network.Interfaces {
+		if i.Lease != nil {
+			all = append(all, i.Lease.Server)
+		}
+	}
+	return all
 }
 
 // routed are the links between which node.yaml has the node route.

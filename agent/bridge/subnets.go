@@ -40,7 +40,7 @@ type ground struct {
 // subnet of containers that overlaps with it would keep the node from reaching it.
 type obstacle struct {
 	netip.Prefix
-	link string
+	what string // it is, for people
 }
 
 // everywhere is how many bits a route has at least that says where a network is: shorter
@@ -80,7 +80,7 @@ func (g ground) conflict(s netip.Prefix) string {
 	}
 	for _, o := range g.taken {
 		if s.Overlaps(o.Prefix) && g.hinders(pool, o) {
-			return fmt.Sprintf("overlaps with %s of link %s", o.Prefix, o.link)
+			return fmt.Sprintf("overlaps with %s, %s", o.Prefix, o.what)
 		}
 	}
 	return ""
@@ -118,7 +118,7 @@ func (b *Bridges) ground() (ground, error) {
 			case strings.HasPrefix(name, Prefix):
 				g.ours = append(g.ours, p.Masked())
 			default:
-				g.taken = append(g.taken, obstacle{p.Masked(), name})
+				g.taken = append(g.taken, obstacle{p.Masked(), "where link " + name + " leads"})
 			}
 		}
 	}
@@ -148,6 +148,13 @@ func (b *Bridges) ground() (ground, error) {
 	for _, a := range addrs {
 		if p, ok := prefix(a.IPNet); ok {
 			add(a.LinkIndex, p, netip.PrefixFrom(p.Addr(), 32))
+		}
+	}
+	if b.Asked != nil {
+		for _, a := range b.Asked() {
+			if a = a.Unmap(); a.Is4() && !a.IsLoopback() {
+				g.taken = append(g.taken, obstacle{netip.PrefixFrom(a, 32), "a server that the node asks"})
+			}
 		}
 	}
 	return g, nil

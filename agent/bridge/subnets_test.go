@@ -65,19 +65,19 @@ func TestMoves(t *testing.T) {
 		{name: "another network", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.1.7/24", "10.88.1.1/24") }, want: "10.88.0.0/24", reach: "10.88.1.1:80"},
 		{
 			name: "a lease of the same network", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.88/24", "10.88.0.1/24") },
-			want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.0/24 of link uplink", reach: "10.88.0.1:80",
+			want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.0/24, where link uplink leads", reach: "10.88.0.1:80",
 		},
 		{
 			name: "a lease of a part of it", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.130/30", "10.88.0.129/30") },
-			want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.128/30 of link uplink", reach: "10.88.0.129:80",
+			want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.128/30, where link uplink leads", reach: "10.88.0.129:80",
 		},
 		{
 			name: "a lease of a wider one", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.5.5/16", "10.88.0.1/16") },
-			want: "172.29.0.0/24", why: "overlaps with 10.88.0.0/16 of link uplink", reach: "10.88.0.1:80",
+			want: "172.29.0.0/24", why: "overlaps with 10.88.0.0/16, where link uplink leads", reach: "10.88.0.1:80",
 		},
-		{name: "a route", later: func(t *testing.T, _ *Bridges) { route(t, "10.0.0.0/8", "192.0.2.2") }, want: "172.29.0.0/24", why: "10.0.0.0/8 of link uplink"},
-		{name: "a route to one host", later: func(t *testing.T, _ *Bridges) { route(t, "10.88.0.9/32", "192.0.2.2") }, want: "10.88.1.0/24", why: "10.88.0.9/32 of link uplink"},
-		{name: "a router in it", later: func(t *testing.T, _ *Bridges) { route(t, "203.0.113.0/24", "10.88.0.254") }, want: "10.88.1.0/24", why: "10.88.0.254/32 of link uplink"},
+		{name: "a route", later: func(t *testing.T, _ *Bridges) { route(t, "10.0.0.0/8", "192.0.2.2") }, want: "172.29.0.0/24", why: "10.0.0.0/8, where link uplink leads"},
+		{name: "a route to one host", later: func(t *testing.T, _ *Bridges) { route(t, "10.88.0.9/32", "192.0.2.2") }, want: "10.88.1.0/24", why: "10.88.0.9/32, where link uplink leads"},
+		{name: "a router in it", later: func(t *testing.T, _ *Bridges) { route(t, "203.0.113.0/24", "10.88.0.254") }, want: "10.88.1.0/24", why: "10.88.0.254/32, where link uplink leads"},
 		{
 			name: "routes of a tunnel that takes all", later: func(t *testing.T, _ *Bridges) {
 				route(t, "0.0.0.0/1", "192.0.2.2")
@@ -95,7 +95,14 @@ func TestMoves(t *testing.T) {
 		{name: "a wider route than the given pool", pool: "10.88.0.0/22", later: func(t *testing.T, _ *Bridges) { route(t, "10.0.0.0/8", "192.0.2.2") }, want: "10.88.0.0/24"},
 		{
 			name: "a lease inside of the given pool", pool: "10.88.0.0/22", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.88/23", "10.88.1.1/23") },
-			want: "10.88.2.0/24", why: "10.88.0.0/23 of link uplink", reach: "10.88.1.1:80",
+			want: "10.88.2.0/24", why: "10.88.0.0/23, where link uplink leads", reach: "10.88.1.1:80",
+		},
+		{
+			name: "a resolver behind a router", later: func(_ *testing.T, b *Bridges) {
+				b.Asked = func() []netip.Addr {
+					return []netip.Addr{netip.MustParseAddr("10.88.0.53"), netip.MustParseAddr("fd00::53")}
+				}
+			}, want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.53/32, a server that the node asks",
 		},
 		{
 			name: "another pool", later: func(_ *testing.T, b *Bridges) { b.Pool = []netip.Prefix{netip.MustParsePrefix("172.30.4.0/23")} },
@@ -136,13 +143,13 @@ func TestMoves(t *testing.T) {
 			if text := strings.Join(moving, " "); (c.why != "") != (len(moving) > 0) || !strings.Contains(text, c.why) {
 				t.Errorf("moves: %q, want %q", text, c.why)
 			}
-			if (err != nil) != c.stuck || c.stuck && !strings.Contains(err.Error(), "network front: 10.88.0.0/24 overlaps with 10.0.0.0/8 of link uplink: all subnets") {
+			if (err != nil) != c.stuck || c.stuck && !strings.Contains(err.Error(), "network front: 10.88.0.0/24 overlaps with 10.0.0.0/8, where link uplink leads: all subnets") {
 				t.Errorf("cannot move: %v", err)
 			}
 			// A new agent comes to the same as one that goes on.
 			again, err := Open(b.netns)
 			must(t, err)
-			again.Pool = b.Pool
+			again.Pool, again.Asked = b.Pool, b.Asked
 			b = again
 			made, err = b.Make(front)
 			must(t, err)
