@@ -6,8 +6,10 @@
 // namespaces to start containers in. Everything lives in the kernel, so containers
 // keep their network while the agent is down, and a new agent finds it again by name.
 //
-// [Bridges.Publish] replaces the whole table in one transaction (table.go builds it). So
-// nothing removes a port: the next table lacks it, and flows that it led are forgotten.
+// The keeper says which ports there are, whenever a container begins or ends to run
+// (publishPorts in agent/keeper/ports.go). [Bridges.Publish] replaces the whole table with
+// them in one transaction (ports.go; table.go builds it). So nothing removes a port: the
+// next table lacks it. UDP flows that it led are forgotten; TCP connections go on.
 //
 // It leaves every other interface, route and table of the node alone. Containers
 // have IPv4; published ports answer on IPv4 (a container without an IPv6 address

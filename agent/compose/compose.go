@@ -191,7 +191,7 @@ type parser struct {
 	merges  int
 }
 
-// place is where the parser stands: path as in [Key], shown with the file's names.
+// position is where the parser stands: path as in [Key], shown with the file's names.
 type position struct{ path, shown string }
 
 func (a position) below(key string) position { return a.named(key, key) }

@@ -89,6 +89,7 @@ var worlds = []struct {
 	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
 	// The kernel's networks: those of containers, and the node's own.
 	{[]string{"github.com/vishvananda/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
+	// etcd: nobody enters yet; this is where its door will be.
 	{[]string{"go.etcd.io/etcd/"}, []string{"agent/etcd"}},
 	// The boot partition, while the node runs.
 	{[]string{program.Module + "/update/bootpart"}, []string{"init", "agent/install"}},

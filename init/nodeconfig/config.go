@@ -83,11 +83,13 @@ type Interface struct {
 	Routes []Route `yaml:"routes,omitempty"`
 
 	// DNS are resolvers by address, instead of those that DHCP and router
-	// advertisements name. Default: none. At most 3, as resolvers read no more.
+	// advertisements name. A link-local one is on each link of the entry, or on the
+	// one that it names ("fe80::1%eth0"). Default: none. At most 3, as resolvers read
+	// no more.
 	DNS []netip.Addr `yaml:"dns,omitempty,flow"`
 
-	// Search are domains tried behind short names, instead of those that DHCP
-	// names. Default: none. At most 6.
+	// Search are domains tried behind short names, instead of those that DHCP and
+	// router advertisements name. Default: none. At most 6.
 	Search []string `yaml:"search,omitempty,flow"`
 
 	// MTU in bytes, 576 to 65535, and at least 1280 unless IPv6 is off.

@@ -137,7 +137,7 @@ func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 				}
 			})
 		}},
-		{"dns", func(v *yaml.Node) { e.DNS = d.addrs(v, "dns", maxDNS) }},
+		{"dns", func(v *yaml.Node) { e.DNS = d.addrs(v, "dns", maxDNS, d.resolver) }},
 		{"search", func(v *yaml.Node) {
 			d.list(v, "search", maxSearch, func(v *yaml.Node) {
 				if s, ok := d.domain(v); ok {
@@ -232,7 +232,7 @@ func (d *decoder) gateways(n *yaml.Node) []netip.Addr {
 		}
 		return nil
 	}
-	all := d.addrs(n, "gateway", 2)
+	all := d.addrs(n, "gateway", 2, d.addr)
 	if len(all) == 2 && all[0].Is4() == all[1].Is4() {
 		d.report(n, "two gateways of one address family: at most one for IPv4 and one for IPv6")
 	}
