@@ -265,23 +265,16 @@ func (b *builder) filter(r Ruleset) {
 
 // fitSegments has both ends of a TCP connection send what fits through the narrowest link
 // that the node knows on the way: a router behind it that drops what is longer need not say
-// so. It is nft's "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu", and
-// makes no segment longer.
+// so. It is nft's "tcp option maxseg size set rt mtu", finds that option in the first packet
+// of each side alone, and makes no segment longer.
 var fitSegments = slices.Concat(protocol(unix.IPPROTO_TCP), []expr.Any{
-	&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-	&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{synFlag | rstFlag}, Xor: []byte{0}},
-	&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{synFlag}},
 	&expr.Rt{Register: 1, Key: expr.RtTCPMSS},
 	&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 2, Size: 2},
 	&expr.Exthdr{SourceRegister: 1, Op: expr.ExthdrOpTcpopt, Type: maxSegmentOption, Offset: 2, Len: 2},
 })
 
-// Flags of a TCP header, and the option that says the longest segment (RFC 9293).
-const (
-	synFlag          = 1 << 1
-	rstFlag          = 1 << 2
-	maxSegmentOption = 2
-)
+// maxSegmentOption is the option of TCP that says the longest segment (RFC 9293).
+const maxSegmentOption = 2
 
 // masquerade makes answers come back: to the node itself for its own loopback, to
 // a container that reached another of its network (or itself) by the node's address,
