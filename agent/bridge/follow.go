@@ -13,10 +13,11 @@ import (
 )
 
 // Follow brings what rests on the node's own links up to date: how long packets of
-// containers may be, and between which links the node routes. It also says, in words,
-// which networks are to move: the node has an address in their subnets by now, or a route,
-// and Make gives them others. A network that would have to and cannot is an error.
-func (b *Bridges) Follow() (moving []string, err error) {
+// containers may be, and between which links the node routes. It also says which networks
+// are to move, by name, and in words why: the node has an address in their subnets by now,
+// or a route, and Make gives them others. A network that would have to and cannot is an
+// error.
+func (b *Bridges) Follow() (moving map[string]string, err error) {
 	b.mu.Lock()
 	err = b.fit()
 	b.mu.Unlock()

@@ -270,6 +270,6 @@ func TestNarrowest(t *testing.T) {
 func follow(t *testing.T, b *Bridges) {
 	t.Helper()
 	if moving, err := b.Follow(); err != nil || len(moving) > 0 {
-		t.Fatalf("follow: %q, %v", moving, err)
+		t.Fatalf("follow: %v, %v", moving, err)
 	}
 }

@@ -207,22 +207,23 @@ func (b *Bridges) settle(m *made) error {
 	return nil
 }
 
-// moving are the networks whose subnets something has come in the way of, each in words.
-// For those that cannot go elsewhere it is an error.
-func (b *Bridges) moving() (all []string, err error) {
+// moving are the networks whose subnets something has come in the way of, by name, and
+// what that is. For those that cannot go elsewhere it is an error.
+func (b *Bridges) moving() (all map[string]string, err error) {
 	g, err := b.ground()
 	if err != nil {
 		return nil, err
 	}
 	_, full := g.choose()
 	var stuck []error
+	all = make(map[string]string)
 	for _, n := range b.subnets() {
 		switch why := g.conflict(n.Prefix); {
 		case why == "":
 		case full != nil:
 			stuck = append(stuck, fmt.Errorf("network %s: %s %s: %w", n.Name, n.Prefix, why, full))
 		default:
-			all = append(all, fmt.Sprintf("network %s: %s %s", n.Name, n.Prefix, why))
+			all[n.Name] = fmt.Sprintf("%s %s", n.Prefix, why)
 		}
 	}
 	return all, errors.Join(stuck...)

@@ -231,6 +231,7 @@ type fakeNetwork struct {
 	counts   []int  // of the ports of each Publish
 	broken   int    // so many calls of Publish fail
 	follow   error  // what Follow says
+	follows  int    // how often it was asked
 	move     string // this network is elsewhere when it is made the next time
 }
 
@@ -304,11 +305,12 @@ func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	return nil
 }
 
-func (n *fakeNetwork) Follow() (moving []string, err error) {
+func (n *fakeNetwork) Follow() (moving map[string]string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.follows++
 	if n.move != "" {
-		moving = []string{"network " + n.move}
+		moving = map[string]string{n.move: "somebody else has its subnet"}
 	}
 	return moving, n.follow
 }

@@ -41,6 +41,18 @@ func TestNetworkMoves(t *testing.T) {
 		return len(b.network.ports) == 1 && moved.Contains(b.network.ports[0].To.Addr())
 	})
 
+	// One that nobody wants is made anew by nobody, and no reason to begin anew.
+	set("left over", nil)
+	ticks := func() int { b.network.mu.Lock(); defer b.network.mu.Unlock(); return b.network.follows }
+	for now := ticks(); ticks() < now+5; {
+		b.until(t, "a tick", func(s workload.Status) bool {
+			if s.Trouble != "" || !unitStates("both running", "other running", "web running")(s) {
+				t.Errorf("a network that nobody wants moves: %s", s)
+			}
+			return true
+		})
+	}
+
 	set("", errors.New("network default: nowhere to go"))
 	b.until(t, "trouble", func(s workload.Status) bool {
 		return s.Trouble == "network default: nowhere to go" && strings.HasPrefix(s.String(), s.Trouble)

@@ -3,7 +3,9 @@ package keeper
 import (
 	"fmt"
 	"log"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"kogge.example/agent/workload"
@@ -56,8 +58,14 @@ func (k *Keeper) follow() error {
 		}
 	}
 	k.links = trouble
-	if len(moving) > 0 {
-		return fmt.Errorf("networks move, and their containers are restarted: %s", strings.Join(moving, "; "))
+	var why []string
+	for _, name := range slices.Sorted(maps.Keys(moving)) {
+		if _, linked := k.subnets[name]; linked { // nobody makes any other one anew
+			why = append(why, "network "+name+": "+moving[name])
+		}
+	}
+	if len(why) > 0 {
+		return fmt.Errorf("networks move, and their containers are restarted: %s", strings.Join(why, "; "))
 	}
 	return nil
 }
