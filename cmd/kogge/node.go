@@ -21,7 +21,7 @@ func nodeCommand() *cobra.Command {
 	return group("node", "Adopt, watch, configure and update nodes",
 		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(), nodeEventsCommand(), nodeTopCommand(),
 		nodeUpdateCommand(), nodeSlotsCommand(), nodeRollbackCommand(), nodeHistoryCommand(), nodeForgetFailureCommand(),
-		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
+		nodeDmesgCommand(), nodeRenewCommand(), nodeRevokeCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
 		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand(), nodeResetCommand())
 }
 
