@@ -92,7 +92,7 @@ func runAgent(ctx context.Context, args []string) error {
 	own, settings, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
-		why := "workloads refused: " + err.Error()
+		why := "workloads refused: " + nodeconfig.Public(err)
 		now.refused.Store(&why)
 		return alive(ctx, parent, why)
 	}
@@ -211,7 +211,7 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused 
 			refused.Store(nil)
 			return ""
 		}
-		why = "workloads refused: " + err.Error()
+		why = "workloads refused: " + nodeconfig.Public(err)
 		refused.Store(&why)
 		log.Print("agent: " + why)
 		return why
@@ -290,7 +290,7 @@ func ownContainers(config string) ([]workload.Container, nodeconfig.Config, erro
 	w := settings.Workloads
 	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
-		log.Printf("agent: %v", warning)
+		log.Printf("agent: %s", nodeconfig.Public(warning))
 	}
 	return own, settings, err
 }
