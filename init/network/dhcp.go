@@ -7,6 +7,7 @@ import (
 	"log"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -21,14 +22,16 @@ type exchange interface {
 	// ask does Discover, Confirm, Renew or Rebind. It returns errNak if a server
 	// refuses the lease.
 	ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error)
+	// decline tells the lease's server that somebody else has the address.
+	decline(ctx context.Context, lease *control.Lease) error
 }
 
 // errNak means that the server took the lease back.
 var errNak = errors.New("the server refuses the lease")
 
 // runDHCP runs a client on one link until ctx ends. It tells every change of the
-// lease, nil for none.
-func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tell func(*control.Lease)) {
+// lease, nil for none. An address that taken brings is given back, if it is the lease's.
+func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, taken <-chan netip.Addr, tell func(*control.Lease)) {
 	// Nothing is sent before the link is known to have a carrier.
 	c.Down = true
 	c.Next = time.Now()
@@ -57,6 +60,14 @@ func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tel
 				event = CarrierUp
 			}
 			c, action = c.Step(event, nil, time.Now())
+		case a := <-taken:
+			if c.Lease == nil || c.Lease.Address.Addr() != a {
+				continue
+			}
+			if err := x.decline(ctx, c.Lease); err != nil {
+				log.Printf("network: dhcp: decline %s: %v", a, err)
+			}
+			c, action = c.Step(Declined, nil, time.Now())
 		case <-timer:
 			c, action = c.Step(Timer, nil, time.Now())
 		}
@@ -144,6 +155,28 @@ func (x *client) ask(ctx context.Context, a Action, lease *control.Lease) (*cont
 		return leaseFrom(answer.ACK, time.Now())
 	}
 	return x.again(ctx, c, a, to, lease, want)
+}
+
+// decline needs no answer, and there is none.
+//
+// Source: RFC 2131, section 4.4.4 and table 5.
+func (x *client) decline(_ context.Context, lease *control.Lease) error {
+	if x.err != nil {
+		return x.err
+	}
+	c, err := nclient4.NewRawUDPConn(x.name, nclient4.ClientPort)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	m, err := dhcpv4.New(dhcpv4.WithHwAddr(x.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline),
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(lease.Address.Addr().AsSlice())),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(lease.Server.AsSlice())))
+	if err != nil {
+		return err
+	}
+	_, err = c.WriteTo(m.ToBytes(), nclient4.DefaultServers)
+	return err
 }
 
 // again asks for an address that we have, or had.

@@ -142,6 +142,7 @@ func (k *kernel) links() ([]Facts, error) {
 		facts = append(facts, Facts{
 			Index: a.Index, Name: a.Name, MAC: a.HardwareAddr.String(),
 			Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, MTU: a.MTU,
+			ARP: a.EncapType == "ether" && a.RawFlags&unix.IFF_NOARP == 0,
 			// Whatever software makes has a kind: bridge, veth, tun, vlan …
 			Wired: l.Type() == "device" && a.EncapType == "ether" && err != nil,
 		})
@@ -162,6 +163,9 @@ func (k *kernel) read(f Facts) (State, error) {
 	}
 	for _, a := range addrs {
 		p := prefixOf(a.IPNet)
+		if a.Flags&unix.IFA_F_DADFAILED != 0 {
+			s.Taken = append(s.Taken, p.Addr())
+		}
 		// Of IPv6, the link-local address and those with a lifetime are the kernel's.
 		if p.Addr().Is6() && (p.Addr().IsLinkLocalUnicast() || a.Flags&unix.IFA_F_PERMANENT == 0) {
 			continue
@@ -211,13 +215,7 @@ func (k *kernel) do(f Facts, op Op) error {
 	case op.DelAddress.IsValid():
 		return netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(op.DelAddress)})
 	case op.AddAddress.IsValid():
-		a := &netlink.Addr{IPNet: ipNet(op.AddAddress)}
-		if op.AddAddress.Addr().Is6() {
-			// The operator chose it: waiting for duplicate detection would only keep
-			// services from binding it at boot.
-			a.Flags = unix.IFA_F_NODAD
-		}
-		return netlink.AddrReplace(l, a)
+		return netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(op.AddAddress)})
 	case op.DelRoute != nil:
 		return netlink.RouteDel(routeOf(f, *op.DelRoute))
 	case op.ReplaceRoute != nil:
@@ -275,15 +273,15 @@ func (k *kernel) describe(f Facts) (control.Interface, error) {
 }
 
 // settings are the sysctls of a link by what IPv6 is to be. accept_ra 2 holds also
-// on a node that forwards packets for its containers.
+// on a node that forwards packets for its containers; ndisc_notify announces addresses.
 func settings(v nodeconfig.IPv6) [][2]string {
 	switch v {
 	case nodeconfig.IPv6Off:
 		return [][2]string{{"disable_ipv6", "1"}}
 	case nodeconfig.IPv6Static:
-		return [][2]string{{"accept_ra", "0"}, {"autoconf", "0"}, {"disable_ipv6", "0"}}
+		return [][2]string{{"accept_ra", "0"}, {"autoconf", "0"}, {"ndisc_notify", "1"}, {"disable_ipv6", "0"}}
 	}
-	return [][2]string{{"accept_ra", "2"}, {"autoconf", "1"}, {"disable_ipv6", "0"}}
+	return [][2]string{{"accept_ra", "2"}, {"autoconf", "1"}, {"ndisc_notify", "1"}, {"disable_ipv6", "0"}}
 }
 
 // passOver are the files that say whether routes of a link without a carrier count.

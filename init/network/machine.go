@@ -18,7 +18,8 @@ import (
 //
 // A lost carrier changes nothing: the lease is kept, and asked about when the
 // carrier is back, since the cable may end in another network now. Failures in
-// Selecting make the pauses grow, up to a minute.
+// Selecting make the pauses grow, up to a minute. A lease whose address somebody else has
+// is declined, from wherever it stands, and the next is asked for ten seconds later.
 //
 // Source: RFC 2131, section 4.4.
 type DHCP string
@@ -39,6 +40,7 @@ const (
 	Got         Event = "got"          // a lease came
 	Nak         Event = "nak"          // the server takes the lease back
 	Failed      Event = "failed"       // no answer
+	Declined    Event = "declined"     // somebody else has the address
 	CarrierUp   Event = "carrier up"   // the link can send
 	CarrierDown Event = "carrier down" // it cannot
 )
@@ -87,6 +89,12 @@ func (c Client) Step(e Event, lease *control.Lease, now time.Time) (Client, Acti
 		return c, Wait
 	case Nak:
 		return c.drop(now)
+	case Declined:
+		next, action := c.drop(now)
+		if least := now.Add(declinePause); next.Next.Before(least) {
+			next.Next = least
+		}
+		return next, action
 	case Failed:
 		c.Failures++
 		return c.wait(now)
@@ -119,6 +127,10 @@ func (c Client) Step(e Event, lease *control.Lease, now time.Time) (Client, Acti
 	}
 	return c, Discover
 }
+
+// declinePause is the least time to the next question after a lease was declined (RFC
+// 2131, 3.1): a pool may be full of such addresses.
+const declinePause = 10 * time.Second
 
 // drop gives the lease up and starts anew.
 func (c Client) drop(now time.Time) (Client, Action) {

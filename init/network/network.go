@@ -13,6 +13,9 @@
 // routes of IPv6 router advertisements are the kernel's work, and resolvers and search
 // domains from them (RFC 8106) are taken over.
 //
+// An address is asked for before it is used, announced, and defended later. One that
+// somebody else has is not used, and named in the link's problem; a lease is declined.
+//
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
 // resolvers are asked last, until the cable is back.
 package network
@@ -26,6 +29,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -64,7 +68,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}
 	m := &manager{
 		cfg: cfg, paths: paths, kernel: k,
-		links: make(map[int]*link), leases: make(chan leaseEvent),
+		links: make(map[int]*link), leases: make(chan leaseEvent), heard: make(chan arpEvent, 16),
 	}
 	// The kernel's messages end with ctx; the clients are waited for.
 	defer func() {
@@ -92,6 +96,8 @@ type manager struct {
 	kernel *kernel
 	links  map[int]*link // those that an entry matches, by index
 	leases chan leaseEvent
+	heard  chan arpEvent
+	own    map[string]bool     // MAC addresses of this node's links
 	before []control.Interface // from the status file of an earlier run
 	ready  bool
 	told   string           // status, as the supervisor knows it
@@ -105,7 +111,12 @@ type link struct {
 	lease   *control.Lease
 	routers advertised
 	problem string // the last operation that did not work, once logged
+	claims  map[netip.Addr]Claim
+	arp     *arpSocket // nil: the link has no ARP, or it cannot be heard
+	given   string     // a lease that was declined, in words, until there is another
+	again   bool       // look anew for whoever had our IPv6 addresses
 	carrier chan bool
+	taken   chan netip.Addr    // leased addresses that somebody else has
 	cancel  context.CancelFunc // ends the DHCP client; nil without one
 	done    chan struct{}
 }
@@ -121,6 +132,10 @@ func (l *link) stop() {
 		l.cancel()
 		<-l.done
 		l.cancel = nil
+	}
+	if l.arp != nil {
+		l.arp.Close()
+		l.arp = nil
 	}
 }
 
@@ -138,6 +153,23 @@ func (m *manager) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.due():
+			now := time.Now()
+			for _, l := range m.links {
+				for a, c := range l.claims {
+					if !c.Next.IsZero() && !now.Before(c.Next) {
+						l.step(a, Timer, "", now)
+					}
+				}
+			}
+		case event := <-m.heard:
+			if l := m.links[event.index]; l != nil {
+				for a := range l.claims {
+					if e := heard(event.arp, a, m.own); e != "" {
+						l.step(a, e, event.arp.senderMAC.String(), time.Now())
+					}
+				}
+			}
 		case <-m.kernel.changed:
 		case advert := <-m.kernel.resolvers:
 			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
@@ -157,6 +189,9 @@ func (m *manager) loop(ctx context.Context) error {
 				m.tellReady("no address yet, continuing without one")
 			}
 		case <-again.C:
+			for _, l := range m.links {
+				l.again = true
+			}
 		case <-alive:
 			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
 				log.Printf("network: ping supervisor: %v", err)
@@ -200,6 +235,10 @@ func (m *manager) sync(ctx context.Context) error {
 		return err
 	}
 	seen := make(map[int]bool)
+	m.own = make(map[string]bool)
+	for _, facts := range all {
+		m.own[facts.MAC] = true
+	}
 	for _, facts := range all {
 		entry, ok := Match(m.cfg.Interfaces(), facts)
 		if !ok {
@@ -215,7 +254,7 @@ func (m *manager) sync(ctx context.Context) error {
 		if l != nil {
 			facts.MTU = l.facts.MTU
 		} else {
-			l = &link{entry: entry, carrier: make(chan bool, 1)}
+			l = &link{entry: entry, claims: make(map[netip.Addr]Claim), carrier: make(chan bool, 1), taken: make(chan netip.Addr, 1)}
 			if old := m.earlier(facts); old != nil {
 				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
 					l.lease = old.Lease
@@ -224,9 +263,25 @@ func (m *manager) sync(ctx context.Context) error {
 			}
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
+			if facts.ARP {
+				if l.arp, err = openARP(facts, m.heard); err != nil {
+					log.Printf("network: %s: %v", facts.Name, err)
+				}
+			}
 		}
-		if facts.Carrier && !l.facts.Carrier {
-			l.routers.doubt(time.Now())
+		event := CarrierDown
+		if facts.Carrier {
+			event = CarrierUp
+		}
+		if changed := facts.Carrier != l.facts.Carrier; changed {
+			now := time.Now()
+			for a := range l.claims {
+				l.step(a, event, "", now)
+			}
+			if event == CarrierUp {
+				l.routers.doubt(now)
+				l.again = true
+			}
 		}
 		l.facts = facts
 		m.apply(l)
@@ -294,17 +349,108 @@ func (m *manager) change(facts Facts, want, actual State) error {
 // and tried again at the next change, or within a minute.
 func (m *manager) apply(l *link) {
 	actual, err := m.kernel.read(l.facts)
+	var problems []string
 	if err == nil {
-		err = m.change(l.facts, Want(l.entry, l.facts, l.lease), actual)
+		all := Want(l.entry, l.facts, l.lease)
+		without := l.claim(all.Addresses, actual.Addresses)
+		if l.again && len(actual.Taken) > 0 {
+			// What leaves and comes is probed anew.
+			gone := func(p netip.Prefix) bool { return slices.Contains(actual.Taken, p.Addr()) }
+			rest := actual
+			rest.Addresses = slices.DeleteFunc(slices.Clone(actual.Addresses), gone)
+			err = m.change(l.facts, rest, actual)
+			actual = rest
+		}
+		l.again = false
+		err = errors.Join(err, m.change(l.facts, Want(l.entry, l.facts, l.lease, without...), actual))
+		for _, a := range actual.Taken {
+			problems = append(problems, fmt.Sprintf("%s is not used: another machine has it", a))
+		}
 	}
-	problem := ""
+	if l.given != "" {
+		problems = append(problems, l.given)
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(l.claims), netip.Addr.Compare) {
+		if text := l.claims[a].dispute(a); text != "" && l.given == "" {
+			problems = append(problems, text)
+		}
+	}
 	if err != nil {
-		problem = err.Error()
+		problems = append(problems, err.Error())
 	}
+	problem := strings.Join(problems, "; ")
 	if problem != "" && problem != l.problem {
 		log.Printf("network: %s: %s", l.facts.Name, problem)
 	}
 	l.problem = problem
+}
+
+// claim brings the claims in line with the wanted addresses and returns those that may not
+// be used, or not yet. A link where nobody can be heard uses all.
+func (l *link) claim(wanted, actual []netip.Prefix) (without []netip.Addr) {
+	if l.arp == nil {
+		return nil
+	}
+	cares := []netip.Addr{}
+	for _, p := range wanted {
+		a := p.Addr()
+		if !a.Is4() {
+			continue
+		}
+		cares = append(cares, a)
+		c, ok := l.claims[a]
+		if leased := !slices.Contains(l.entry.Addresses, p); !ok || c.Leased != leased {
+			used := slices.ContainsFunc(actual, func(p netip.Prefix) bool { return p.Addr() == a })
+			c = claim(leased, used, l.facts.Carrier, time.Now())
+			l.claims[a] = c
+		}
+		if !c.InUse() {
+			without = append(without, a)
+		}
+	}
+	maps.DeleteFunc(l.claims, func(a netip.Addr, _ Claim) bool { return !slices.Contains(cares, a) })
+	l.arp.cares.Store(&cares)
+	return without
+}
+
+// step has event e befall the claim on a, and does what follows.
+func (l *link) step(a netip.Addr, e Event, by string, now time.Time) {
+	c, action := l.claims[a].Step(e, by, now)
+	l.claims[a] = c
+	if c.Leased && c.InUse() {
+		l.given = ""
+	}
+	switch action {
+	case Probe, Announce:
+		if err := l.arp.send(action, a); err != nil && l.facts.Carrier {
+			log.Printf("network: %s: %v", l.facts.Name, err)
+		}
+	case GiveUp:
+		log.Printf("network: %s: %s", l.facts.Name, c.dispute(a))
+		if c.Leased {
+			l.given = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
+			select {
+			case l.taken <- a:
+			default: // it has been told
+			}
+		}
+	}
+}
+
+// due ticks when the next claim is to be looked at.
+func (m *manager) due() <-chan time.Time {
+	var next time.Time
+	for _, l := range m.links {
+		for _, c := range l.claims {
+			if !c.Next.IsZero() && (next.IsZero() || c.Next.Before(next)) {
+				next = c.Next
+			}
+		}
+	}
+	if next.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(next))
 }
 
 func (m *manager) startDHCP(ctx context.Context, l *link) {
@@ -315,15 +461,15 @@ func (m *manager) startDHCP(ctx context.Context, l *link) {
 	if l.lease != nil {
 		machine = Client{State: Confirming, Lease: l.lease}
 	}
-	go func(done chan struct{}, carrier <-chan bool) {
+	go func(done chan struct{}, carrier <-chan bool, taken <-chan netip.Addr) {
 		defer close(done)
-		runDHCP(ctx, client, machine, carrier, func(lease *control.Lease) {
+		runDHCP(ctx, client, machine, carrier, taken, func(lease *control.Lease) {
 			select {
 			case m.leases <- leaseEvent{index, lease}:
 			case <-ctx.Done():
 			}
 		})
-	}(l.done, l.carrier)
+	}(l.done, l.carrier, l.taken)
 }
 
 // publish writes resolv.conf and the status file if they say something new.

@@ -117,7 +117,7 @@ func TestStep(t *testing.T) {
 	for _, s := range []DHCP{Selecting, Bound, Renewing, Rebinding, Confirming} {
 		for _, down := range []bool{false, true} {
 			fmt.Fprintf(&out, "%s, carrier %v\n", s, map[bool]string{false: "up", true: "down"}[down])
-			for _, e := range []Event{Timer, Got, Nak, Failed, CarrierUp, CarrierDown} {
+			for _, e := range []Event{Timer, Got, Nak, Failed, Declined, CarrierUp, CarrierDown} {
 				for _, at := range []time.Duration{40 * time.Minute, 53 * time.Minute, 61 * time.Minute} {
 					if e != Timer && at != 40*time.Minute {
 						continue

@@ -19,6 +19,7 @@ type Facts struct {
 	MAC     string // as 52:54:00:12:34:56
 	Carrier bool   // a cable with something at its other end
 	Wired   bool   // Ethernet with hardware (or a virtual machine's) behind it
+	ARP     bool   // an Ethernet, where two machines may have one address
 	MTU     int    // bytes, as the link had it when it was first seen
 }
 
@@ -38,6 +39,7 @@ type State struct {
 	IPv6      nodeconfig.IPv6
 	PassOver  bool // routes do not count while there is no carrier
 	Addresses []netip.Prefix
+	Taken     []netip.Addr // IPv6 addresses that the kernel found to be somebody else's; no wish
 	Routes    []Route
 }
 
@@ -85,12 +87,24 @@ func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool)
 // routes to those of router advertisements (1024).
 func metric(f Facts) int { return 100 + min(f.Index, 900) }
 
-// Want says how a link is to be, given its entry and its lease, or nil.
-func Want(e nodeconfig.Interface, f Facts, lease *control.Lease) State {
+// Want says how a link is to be, given its entry and its lease, or nil. The addresses of
+// without are not to be used, nor routes that rest on them.
+func Want(e nodeconfig.Interface, f Facts, lease *control.Lease, without ...netip.Addr) State {
 	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto), PassOver: true}
 	want.Addresses = slices.Clone(e.Addresses)
+	if e.DHCP && lease != nil && !slices.ContainsFunc(want.Addresses, func(p netip.Prefix) bool { return p.Addr() == lease.Address.Addr() }) {
+		want.Addresses = append(want.Addresses, lease.Address)
+	}
+	all := slices.Clone(want.Addresses)
+	want.Addresses = slices.DeleteFunc(want.Addresses, func(p netip.Prefix) bool { return slices.Contains(without, p.Addr()) })
+	// sender says whether the link has an address to send by the route from. Where none is
+	// configured, others are: those of the kernel, or of another link.
+	sender := func(r Route) bool {
+		same := func(p netip.Prefix) bool { return p.Addr().Is4() == r.To.Addr().Is4() }
+		return !slices.ContainsFunc(all, same) || slices.ContainsFunc(want.Addresses, same)
+	}
 	add := func(r Route) {
-		if !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
+		if sender(r) && !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
 			want.Routes = append(want.Routes, r)
 		}
 	}
@@ -105,9 +119,6 @@ func Want(e nodeconfig.Interface, f Facts, lease *control.Lease) State {
 		add(Route{To: r.To, Via: r.Via, Metric: cmp.Or(int(r.Metric), metric(f)), OnLink: r.Via.IsValid() && !reachable(r.Via)})
 	}
 	if e.DHCP && lease != nil {
-		if !slices.ContainsFunc(want.Addresses, func(p netip.Prefix) bool { return p.Addr() == lease.Address.Addr() }) {
-			want.Addresses = append(want.Addresses, lease.Address)
-		}
 		if e.MTU == 0 && lease.MTU > 0 && (lease.MTU >= 1280 || want.IPv6 == nodeconfig.IPv6Off) {
 			want.MTU = lease.MTU
 		}

@@ -42,8 +42,8 @@ func lookup(paths Paths, name string) ([]string, error) {
 	return r.LookupHost(ctx, name)
 }
 
-// heard is what the echo at an address says: the address that we ask from.
-func heard(at string) (string, error) {
+// echoed is what the echo at an address says: the address that we ask from.
+func echoed(at string) (string, error) {
 	d := net.Dialer{Timeout: time.Second}
 	c, err := d.Dial("tcp", at)
 	if err != nil {
@@ -140,7 +140,7 @@ func unplugged(t *testing.T, yaml, far, first, other string) {
 	node(t, yaml, paths)
 	by := func(prefix string) func() bool {
 		return func() bool {
-			from, err := heard(net.JoinHostPort(far, "7"))
+			from, err := echoed(net.JoinHostPort(far, "7"))
 			return err == nil && strings.HasPrefix(from, prefix)
 		}
 	}
