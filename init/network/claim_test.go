@@ -208,7 +208,7 @@ func TestProbed(t *testing.T) {
 	// Somebody takes it later, once the node holds it.
 	last := time.Now()
 	until(t, "the address to be disputed and kept", func() bool {
-		if time.Since(last) > 10*time.Second {
+		if time.Since(last) > 5*time.Second {
 			s.say("192.0.2.7")
 			last = time.Now()
 		}

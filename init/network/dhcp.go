@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,16 +30,71 @@ type exchange interface {
 // errNak means that the server took the lease back.
 var errNak = errors.New("the server refuses the lease")
 
-// runDHCP runs a client on one link until ctx ends. It tells every change of the
-// lease, nil for none. An address that taken brings is given back, if it is the lease's.
-func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, taken <-chan netip.Addr, tell func(*control.Lease)) {
+// conversation is a client that runs on one link, and what it hears from there.
+type conversation struct {
+	name    string // dhcp or dhcpv6, for the log
+	carrier chan carrier
+	taken   chan netip.Addr // leased addresses that somebody else has
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+// converse starts a client. It tells every change of the lease, nil for none, as long as
+// the context that comes with it lasts.
+func converse(ctx context.Context, name string, x exchange, c Client, tell func(context.Context, *control.Lease)) *conversation {
+	v := &conversation{name: name, carrier: make(chan carrier, 1), taken: make(chan netip.Addr, 1), done: make(chan struct{})}
+	ctx, v.cancel = context.WithCancel(ctx)
+	go func() {
+		defer close(v.done)
+		v.run(ctx, x, c, tell)
+	}()
+	return v
+}
+
+// stop ends the client and waits for it; nil has none.
+func (v *conversation) stop() {
+	if v != nil {
+		v.cancel()
+		<-v.done
+	}
+}
+
+// carrier is whether a link has one, and how often it has come.
+type carrier struct {
+	up    bool
+	plugs int
+}
+
+// tellCarrier has the newest fact count.
+func (v *conversation) tellCarrier(now carrier) {
+	select {
+	case <-v.carrier:
+	default:
+	}
+	v.carrier <- now
+}
+
+// tellTaken says that somebody else has the address.
+func (v *conversation) tellTaken(a netip.Addr) {
+	if v == nil {
+		return
+	}
+	select {
+	case v.taken <- a:
+	default: // it has been told
+	}
+}
+
+// run runs the client until ctx ends. An address that taken brings is given back, if it is
+// the lease's.
+func (v *conversation) run(ctx context.Context, x exchange, c Client, tell func(context.Context, *control.Lease)) {
 	// Nothing is sent before the link is known to have a carrier.
 	c.Down = true
 	c.Next = time.Now()
 	if c.Lease != nil {
 		c.Next = c.Lease.Expires()
 	}
-	quiet := false
+	quiet, plugs := false, 0
 	for {
 		action := Wait
 		// Up to a tenth more, or a street of nodes asks at once after a power cut.
@@ -51,21 +107,21 @@ func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tak
 		select {
 		case <-ctx.Done():
 			return
-		case up := <-carrier:
-			if up == !c.Down {
+		case now := <-v.carrier:
+			if now.up == !c.Down && now.plugs == plugs {
 				continue
 			}
-			event := CarrierDown
-			if up {
-				event = CarrierUp
+			// It may have been away while we waited for an answer.
+			if c, action = c.Step(CarrierDown, nil, time.Now()); now.up {
+				c, action = c.Step(CarrierUp, nil, time.Now())
 			}
-			c, action = c.Step(event, nil, time.Now())
-		case a := <-taken:
+			plugs = now.plugs
+		case a := <-v.taken:
 			if c.Lease == nil || c.Lease.Address.Addr() != a {
 				continue
 			}
 			if err := x.decline(ctx, c.Lease); err != nil {
-				log.Printf("network: dhcp: decline %s: %v", a, err)
+				log.Printf("network: %s: decline %s: %v", v.name, a, err)
 			}
 			c, action = c.Step(Declined, nil, time.Now())
 		case <-timer:
@@ -75,7 +131,7 @@ func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tak
 		case Wait:
 			continue
 		case Drop:
-			tell(nil)
+			tell(ctx, nil)
 			continue
 		}
 		lease, err := x.ask(ctx, action, c.Lease)
@@ -91,16 +147,18 @@ func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tak
 		}
 		// A silent network is one line in the log, not one a minute.
 		if err != nil && !quiet {
-			log.Printf("network: dhcp: %s: %v", action, err)
+			log.Printf("network: %s: %s: %v", v.name, action, err)
 		}
 		quiet = err != nil
 		c, action = c.Step(event, lease, time.Now())
 		switch {
 		case event == Got:
-			log.Printf("network: dhcp: %s from %s for %s", lease.Address, lease.Server, lease.Valid)
-			tell(lease)
+			if lease.Address.IsValid() {
+				log.Printf("network: %s: %s from %s for %s", v.name, lease.Address, cmp.Or(lease.ServerID, lease.Server.String()), lease.Valid)
+			}
+			tell(ctx, lease)
 		case action == Drop:
-			tell(nil)
+			tell(ctx, nil)
 		}
 	}
 }

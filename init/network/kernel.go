@@ -2,8 +2,10 @@ package network
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -52,7 +54,7 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to addresses: %w", err)
 	}
-	adverts, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_ND_USEROPT)
+	adverts, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_ND_USEROPT, unix.RTNLGRP_IPV6_IFINFO)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to router advertisements: %w", err)
 	}
@@ -82,7 +84,7 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
-// listen passes resolvers on until ctx ends.
+// listen passes resolvers on, and that a router's flags changed, until ctx ends.
 func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 	for ctx.Err() == nil {
 		messages, _, err := s.Receive()
@@ -95,6 +97,12 @@ func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 			continue
 		}
 		for _, m := range messages {
+			if m.Header.Type == unix.RTM_NEWLINK {
+				select {
+				case k.changed <- struct{}{}:
+				default:
+				}
+			}
 			if m.Header.Type != unix.RTM_NEWNDUSEROPT {
 				continue
 			}
@@ -150,6 +158,39 @@ func (k *kernel) links() ([]Facts, error) {
 	return facts, nil
 }
 
+// flags are those of the last router advertisement on each link, by index.
+//
+// Source: IFLA_INET6_FLAGS in include/uapi/linux/if_link.h, IF_RA_* in include/net/if_inet6.h
+// of the kernel tree.
+func (k *kernel) flags() (map[int]Flags, error) {
+	const inet6Flags, otherConf, managed = 1, 0x80, 0x40
+	messages, err := dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_INET6))
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routers' flags: %w", err)
+	}
+	all := make(map[int]Flags)
+	for _, m := range messages {
+		if len(m) < unix.SizeofIfInfomsg {
+			continue
+		}
+		index := int(nl.DeserializeIfInfomsg(m).Index)
+		attributes, err := nl.ParseRouteAttrAsMap(m[unix.SizeofIfInfomsg:])
+		if err != nil {
+			continue
+		}
+		inner, err := nl.ParseRouteAttrAsMap(attributes[unix.IFLA_PROTINFO].Value)
+		if v := inner[inet6Flags].Value; err == nil && len(v) == 4 {
+			bits := binary.NativeEndian.Uint32(v)
+			all[index] = Flags{Managed: bits&managed != 0, Other: bits&otherConf != 0}
+		}
+	}
+	return all, nil
+}
+
 // read returns the state of a link, as far as it is ours to change.
 func (k *kernel) read(f Facts) (State, error) {
 	l, err := netlink.LinkByIndex(f.Index)
@@ -171,6 +212,9 @@ func (k *kernel) read(f Facts) (State, error) {
 			continue
 		}
 		s.Addresses = append(s.Addresses, p)
+		if a.Flags&unix.IFA_F_DEPRECATED != 0 {
+			s.Deprecated = p
+		}
 	}
 	routes, err := dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_ALL,
@@ -216,6 +260,8 @@ func (k *kernel) do(f Facts, op Op) error {
 		return netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(op.DelAddress)})
 	case op.AddAddress.IsValid():
 		return netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(op.AddAddress)})
+	case op.Deprecate.IsValid():
+		return deprecate(f, op.Deprecate)
 	case op.DelRoute != nil:
 		return netlink.RouteDel(routeOf(f, *op.DelRoute))
 	case op.ReplaceRoute != nil:
@@ -224,6 +270,20 @@ func (k *kernel) do(f Facts, op Op) error {
 		return netlink.LinkSetDown(l)
 	}
 	return nil
+}
+
+// deprecate has the kernel prefer other addresses to send from. The address stays valid for
+// ever, as it is ours to remove; on 32-bit computers netlink.Addr has no room for that.
+func deprecate(f Facts, p netip.Prefix) error {
+	m := nl.NewIfAddrmsg(unix.AF_INET6)
+	m.Index, m.Prefixlen = uint32(f.Index), uint8(p.Bits())
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	req.AddData(m)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+	times := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: math.MaxUint32}}
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, times.Serialize()))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 func routeOf(f Facts, r Route) *netlink.Route {

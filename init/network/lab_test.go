@@ -161,7 +161,7 @@ func (s *segment) address(addresses ...string) {
 		l, err := netlink.LinkByName(s.port)
 		for _, a := range addresses {
 			if err == nil {
-				err = netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a))})
+				err = netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a)), Flags: unix.IFA_F_NODAD})
 			}
 		}
 		return err

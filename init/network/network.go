@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -108,31 +109,32 @@ type manager struct {
 type link struct {
 	facts   Facts
 	entry   nodeconfig.Interface
-	lease   *control.Lease
+	leases  Leases
+	dhcp    *conversation // nil: none
+	mode    Mode          // of dhcp6
+	dhcp6   *conversation // nil: none
+	plugged time.Time     // when the carrier came
+	plugs   int           // how often it has come
 	routers advertised
 	problem string // the last operation that did not work, once logged
 	claims  map[netip.Addr]Claim
 	arp     *arpSocket // nil: the link has no ARP, or it cannot be heard
+	given6  string     // the same of DHCPv6
 	given   string     // a lease that was declined, in words, until there is another
 	again   bool       // look anew for whoever had our IPv6 addresses
-	carrier chan bool
-	taken   chan netip.Addr    // leased addresses that somebody else has
-	cancel  context.CancelFunc // ends the DHCP client; nil without one
-	done    chan struct{}
 }
 
 // leaseEvent says that link index now has this lease, or none.
 type leaseEvent struct {
 	index int
+	v6    bool
 	lease *control.Lease
 }
 
 func (l *link) stop() {
-	if l.cancel != nil {
-		l.cancel()
-		<-l.done
-		l.cancel = nil
-	}
+	l.dhcp.stop()
+	l.dhcp6.stop()
+	l.dhcp, l.dhcp6 = nil, nil
 	if l.arp != nil {
 		l.arp.Close()
 		l.arp = nil
@@ -176,8 +178,14 @@ func (m *manager) loop(ctx context.Context) error {
 				l.routers.add(advert, time.Now())
 			}
 		case event := <-m.leases:
-			if l := m.links[event.index]; l != nil {
-				l.lease = event.lease
+			switch l := m.links[event.index]; {
+			case l == nil:
+			case !event.v6:
+				l.leases.V4 = event.lease
+			case l.mode != NoDHCPv6:
+				if l.leases.V6 = event.lease; event.lease != nil {
+					l.given6 = ""
+				}
 			}
 		case err := <-m.kernel.failed:
 			if ctx.Err() != nil {
@@ -234,6 +242,10 @@ func (m *manager) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	flags, err := m.kernel.flags()
+	if err != nil {
+		return err
+	}
 	seen := make(map[int]bool)
 	m.own = make(map[string]bool)
 	for _, facts := range all {
@@ -254,10 +266,13 @@ func (m *manager) sync(ctx context.Context) error {
 		if l != nil {
 			facts.MTU = l.facts.MTU
 		} else {
-			l = &link{entry: entry, claims: make(map[netip.Addr]Claim), carrier: make(chan bool, 1), taken: make(chan netip.Addr, 1)}
+			l = &link{entry: entry, claims: make(map[netip.Addr]Claim)}
 			if old := m.earlier(facts); old != nil {
 				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
-					l.lease = old.Lease
+					l.leases.V4 = old.Lease
+				}
+				if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
+					l.leases.V6 = old.Lease6
 				}
 				facts.MTU = cmp.Or(old.FirstMTU, facts.MTU)
 			}
@@ -280,20 +295,17 @@ func (m *manager) sync(ctx context.Context) error {
 			}
 			if event == CarrierUp {
 				l.routers.doubt(now)
-				l.again = true
+				l.again, l.plugged = true, now
+				l.plugs++
 			}
 		}
 		l.facts = facts
+		m.converse(ctx, l, flags[facts.Index])
 		m.apply(l)
-		if l.entry.DHCP && l.cancel == nil {
-			m.startDHCP(ctx, l)
-		}
-		if l.entry.DHCP {
-			select { // the newest fact is what counts
-			case <-l.carrier:
-			default:
+		for _, v := range []*conversation{l.dhcp, l.dhcp6} {
+			if v != nil {
+				v.tellCarrier(carrier{facts.Carrier, l.plugs})
 			}
-			l.carrier <- facts.Carrier
 		}
 	}
 	for index, l := range m.links {
@@ -351,7 +363,8 @@ func (m *manager) apply(l *link) {
 	actual, err := m.kernel.read(l.facts)
 	var problems []string
 	if err == nil {
-		all := Want(l.entry, l.facts, l.lease)
+		now := time.Now()
+		all := Want(l.entry, l.facts, l.leases, now)
 		without := l.claim(all.Addresses, actual.Addresses)
 		if l.again && len(actual.Taken) > 0 {
 			// What leaves and comes is probed anew.
@@ -362,13 +375,20 @@ func (m *manager) apply(l *link) {
 			actual = rest
 		}
 		l.again = false
-		err = errors.Join(err, m.change(l.facts, Want(l.entry, l.facts, l.lease, without...), actual))
+		err = errors.Join(err, m.change(l.facts, Want(l.entry, l.facts, l.leases, now, without...), actual))
 		for _, a := range actual.Taken {
+			if l.leases.V6 != nil && a == l.leases.V6.Address.Addr() && l.dhcp6 != nil {
+				l.given6 = fmt.Sprintf("the lease of %s was declined: another machine has the address", a)
+				l.dhcp6.tellTaken(a)
+				continue
+			}
 			problems = append(problems, fmt.Sprintf("%s is not used: another machine has it", a))
 		}
 	}
-	if l.given != "" {
-		problems = append(problems, l.given)
+	for _, text := range []string{l.given, l.given6} {
+		if text != "" {
+			problems = append(problems, text)
+		}
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(l.claims), netip.Addr.Compare) {
 		if text := l.claims[a].dispute(a); text != "" && l.given == "" {
@@ -422,17 +442,14 @@ func (l *link) step(a netip.Addr, e Event, by string, now time.Time) {
 	}
 	switch action {
 	case Probe, Announce:
-		if err := l.arp.send(action, a); err != nil && l.facts.Carrier {
+		if err := l.arp.send(action, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 	case GiveUp:
 		log.Printf("network: %s: %s", l.facts.Name, c.dispute(a))
 		if c.Leased {
 			l.given = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
-			select {
-			case l.taken <- a:
-			default: // it has been told
-			}
+			l.dhcp.tellTaken(a)
 		}
 	}
 }
@@ -453,23 +470,42 @@ func (m *manager) due() <-chan time.Time {
 	return time.After(time.Until(next))
 }
 
-func (m *manager) startDHCP(ctx context.Context, l *link) {
-	ctx, l.cancel = context.WithCancel(ctx)
-	l.done = make(chan struct{})
-	index, client := l.facts.Index, newClient(l.facts, m.cfg.Hostname)
-	machine := Client{State: Selecting}
-	if l.lease != nil {
-		machine = Client{State: Confirming, Lease: l.lease}
+// settle is how long after a cable was plugged in its routers are listened to anew.
+const settle = 15 * time.Second
+
+// converse has the link's DHCP clients be those that the settings and its routers ask for.
+func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
+	if l.entry.DHCP && l.dhcp == nil {
+		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
-	go func(done chan struct{}, carrier <-chan bool, taken <-chan netip.Addr) {
-		defer close(done)
-		runDHCP(ctx, client, machine, carrier, taken, func(lease *control.Lease) {
-			select {
-			case m.leases <- leaseEvent{index, lease}:
-			case <-ctx.Done():
-			}
-		})
-	}(l.done, l.carrier, l.taken)
+	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > settle)
+	if mode == NoDHCPv6 {
+		l.leases.V6, l.given6 = nil, "" // also of an earlier run
+	}
+	if mode == l.mode && (mode == NoDHCPv6) == (l.dhcp6 == nil) {
+		return
+	}
+	l.dhcp6.stop()
+	l.dhcp6, l.mode = nil, mode
+	if old := l.leases.V6; old != nil && old.Address.IsValid() != (mode == Stateful) {
+		l.leases.V6 = nil
+	}
+	if mode != NoDHCPv6 {
+		l.dhcp6 = m.client(ctx, "dhcpv6", newClient6(l.facts, mode), l.facts.Index, true, l.leases.V6)
+	}
+}
+
+func (m *manager) client(ctx context.Context, name string, x exchange, index int, v6 bool, lease *control.Lease) *conversation {
+	machine := Client{State: Selecting}
+	if lease != nil {
+		machine = Client{State: Confirming, Lease: lease}
+	}
+	return converse(ctx, name, x, machine, func(ctx context.Context, lease *control.Lease) {
+		select {
+		case m.leases <- leaseEvent{index, v6, lease}:
+		case <-ctx.Done():
+		}
+	})
 }
 
 // publish writes resolv.conf and the status file if they say something new.
@@ -483,11 +519,11 @@ func (m *manager) publish() error {
 		if err != nil {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
-		i.Match, i.Lease, i.Problem, i.FirstMTU = l.entry.Match, l.lease, l.problem, l.facts.MTU
+		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
 		i.MDNS = l.entry.MDNS
 		status.Interfaces = append(status.Interfaces, i)
 		sources = append(sources, source{
-			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, lease: l.lease,
+			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
 			advertised: l.routers.resolvers.current(now), search: l.routers.domains.current(now),
 		})
 	}
