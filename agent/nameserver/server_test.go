@@ -266,8 +266,14 @@ func TestServer(t *testing.T) {
 		table := fleet(subnets)
 		local.table.Store(&table)
 		for _, tcp := range []bool{false, true} {
-			if a := local.answer("front", addr("10.88.0.2"), new(dns.Msg).SetQuestion("example.org.", dns.TypeA), tcp); shown(a) != "NOERROR 192.0.2.80" {
-				t.Errorf("by tcp %v: %s", tcp, shown(a))
+			got := ""
+			for range 10 { // a busy machine takes longer than the node waits for a server
+				if got = shown(local.answer("front", addr("10.88.0.2"), new(dns.Msg).SetQuestion("example.org.", dns.TypeA), tcp)); got != "SERVFAIL" {
+					break
+				}
+			}
+			if got != "NOERROR 192.0.2.80" {
+				t.Errorf("by tcp %v: %s", tcp, got)
 			}
 		}
 	})

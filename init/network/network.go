@@ -520,7 +520,7 @@ func (m *manager) publish() error {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
-		i.MDNS = l.entry.MDNS
+		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		status.Interfaces = append(status.Interfaces, i)
 		sources = append(sources, source{
 			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
