@@ -58,6 +58,7 @@ func Apply(r Ruleset) error {
 	b.translate(r)
 	b.filter(r)
 	b.masquerade(r)
+	b.uplinks()
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("replace nftables table %s: %w", table, err)
 	}

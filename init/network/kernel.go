@@ -38,7 +38,7 @@ type kernel struct {
 // time.
 func openKernel(ctx context.Context) (*kernel, error) {
 	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), failed: make(chan error, 2)}
-	links, addrs := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16)
+	links, addrs, routes := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16), make(chan netlink.RouteUpdate, 16)
 	// An overrun ends the library's loop with an error here; the service restarts.
 	fail := func(err error) {
 		select {
@@ -54,13 +54,25 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to addresses: %w", err)
 	}
+	err = netlink.RouteSubscribeWithOptions(routes, ctx.Done(), netlink.RouteSubscribeOptions{ErrorCallback: fail})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to routes: %w", err)
+	}
 	adverts, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_ND_USEROPT, unix.RTNLGRP_IPV6_IFINFO)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to router advertisements: %w", err)
 	}
 	go func() {
-		for links != nil || addrs != nil {
+		for links != nil || addrs != nil || routes != nil {
 			select {
+			case r, ok := <-routes:
+				if !ok {
+					routes = nil
+				}
+				// Of routes only the routers of advertisements change by themselves.
+				if ok && r.Protocol != unix.RTPROT_RA {
+					continue
+				}
 			case _, ok := <-links:
 				if !ok {
 					links = nil
@@ -216,14 +228,17 @@ func (k *kernel) read(f Facts) (State, error) {
 			s.Deprecated = p
 		}
 	}
-	routes, err := dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL,
-			&netlink.Route{LinkIndex: f.Index, Protocol: ours, Table: unix.RT_TABLE_MAIN},
-			netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	})
+	s.Routes, err = k.routes(&netlink.Route{LinkIndex: f.Index, Protocol: ours, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	return s, err
+}
+
+// routes lists those that match.
+func (k *kernel) routes(like *netlink.Route, by uint64) ([]Route, error) {
+	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteListFiltered(netlink.FAMILY_ALL, like, by) })
 	if err != nil {
-		return s, fmt.Errorf("list routes: %w", err)
+		return nil, fmt.Errorf("list routes: %w", err)
 	}
+	var all []Route
 	for _, r := range routes {
 		out := Route{Metric: r.Priority, OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
 		if r.Gw != nil {
@@ -236,9 +251,123 @@ func (k *kernel) read(f Facts) (State, error) {
 		} else {
 			out.To = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
-		s.Routes = append(s.Routes, out)
+		all = append(all, out)
 	}
-	return s, nil
+	return all, nil
+}
+
+// uplink is what counts of a link for the choice between several.
+func (k *kernel) uplink(f Facts) (Uplink, error) {
+	u := Uplink{Link: f.Index}
+	l, err := netlink.LinkByIndex(f.Index)
+	if err != nil {
+		return u, err
+	}
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
+	if err != nil {
+		return u, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
+			u.Addresses = append(u.Addresses, addrOf(a.IP))
+		}
+	}
+	all, err := k.routes(&netlink.Route{LinkIndex: f.Index, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	for _, r := range all {
+		if r.To.Bits() == 0 && r.Via.IsValid() {
+			r.OnLink = r.Via.Is4() // the table has no other routes that lead to it
+			u.Defaults = append(u.Defaults, r)
+		}
+	}
+	return u, err
+}
+
+// direct makes the rules between firstRule and lastRule these, and the tables of the links
+// in routes, or of our rules until now, those. Routes come before the rules that lead to
+// them and leave after them.
+func (k *kernel) direct(rules []Rule, routes map[int][]Route) error {
+	all, err := dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("list rules: %w", err)
+	}
+	var errs []error
+	have := make(map[Rule]bool)
+	links := make(map[int]bool)
+	for link := range routes {
+		links[link] = true
+	}
+	for _, r := range all {
+		if r.Priority < firstRule || r.Priority > lastRule {
+			continue
+		}
+		// The kernel's 0 is no mark.
+		one := Rule{Priority: r.Priority, V6: r.Family == netlink.FAMILY_V6, Link: int(r.Mark), Table: r.Table}
+		if r.Src != nil {
+			one.From = addrOf(r.Src.IP)
+		}
+		if slices.Contains(rules, one) {
+			have[one] = true
+			continue
+		}
+		if r.Table != mainTable {
+			links[r.Table-firstTable] = true
+		}
+		errs = append(errs, netlink.RuleDel(&r))
+	}
+	for link := range links {
+		errs = append(errs, k.table(link, routes[link]))
+	}
+	for _, r := range rules {
+		if have[r] {
+			continue
+		}
+		add := netlink.NewRule()
+		add.Priority, add.Table, add.Family, add.Mark = r.Priority, r.Table, netlink.FAMILY_V4, uint32(r.Link)
+		if r.V6 {
+			add.Family = netlink.FAMILY_V6
+		}
+		if r.From.IsValid() {
+			add.Src = ipNet(netip.PrefixFrom(r.From, r.From.BitLen()))
+		}
+		if r.Table == mainTable {
+			add.SuppressPrefixlen = 0
+		}
+		if err := netlink.RuleAdd(add); err != nil && !errors.Is(err, os.ErrExist) {
+			errs = append(errs, fmt.Errorf("add rule %s: %w", r, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// table makes the routes of a link's own table these.
+func (k *kernel) table(link int, want []Route) error {
+	like := &netlink.Route{Table: tableOf(link)}
+	have, err := k.routes(like, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return err
+	}
+	same := func(r Route) func(Route) bool {
+		return func(o Route) bool { return o.To == r.To && o.Via == r.Via && o.Metric == r.Metric }
+	}
+	var errs []error
+	change := func(r Route, do func(*netlink.Route) error, what string) {
+		out := routeOf(Facts{Index: link}, r)
+		out.Table = tableOf(link)
+		if err := do(out); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("%s route %s of table %d: %w", what, r, out.Table, err))
+		}
+	}
+	for _, r := range have {
+		if !slices.ContainsFunc(want, same(r)) {
+			change(r, netlink.RouteDel, "remove")
+		}
+	}
+	for _, r := range want {
+		if !slices.ContainsFunc(have, same(r)) {
+			change(r, netlink.RouteReplace, "set")
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // do carries out one operation.

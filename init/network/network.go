@@ -16,6 +16,8 @@
 // An address is asked for before it is used, announced, and defended later. One that
 // somebody else has is not used, and named in the link's problem; a lease is declined.
 //
+// With several uplinks, what others ask by one is answered by the same.
+//
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
 // resolvers are asked last, until the cable is back.
 package network
@@ -92,17 +94,18 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 
 // manager is the state of the service. One goroutine owns it.
 type manager struct {
-	cfg    nodeconfig.Config
-	paths  Paths
-	kernel *kernel
-	links  map[int]*link // those that an entry matches, by index
-	leases chan leaseEvent
-	heard  chan arpEvent
-	own    map[string]bool     // MAC addresses of this node's links
-	before []control.Interface // from the status file of an earlier run
-	ready  bool
-	told   string           // status, as the supervisor knows it
-	last   *control.Network // as written; nil: not yet
+	cfg     nodeconfig.Config
+	paths   Paths
+	kernel  *kernel
+	links   map[int]*link // those that an entry matches, by index
+	leases  chan leaseEvent
+	heard   chan arpEvent
+	own     map[string]bool     // MAC addresses of this node's links
+	before  []control.Interface // from the status file of an earlier run
+	problem string              // of the rules between several uplinks, once logged
+	ready   bool
+	told    string           // status, as the supervisor knows it
+	last    *control.Network // as written; nil: not yet
 }
 
 // link is one link that the settings are about.
@@ -315,7 +318,26 @@ func (m *manager) sync(ctx context.Context) error {
 			delete(m.links, index)
 		}
 	}
+	m.direct()
 	return m.publish()
+}
+
+// direct has answers leave by the uplink of the question.
+func (m *manager) direct() {
+	var uplinks []Uplink
+	for _, index := range slices.Sorted(maps.Keys(m.links)) {
+		if u, err := m.kernel.uplink(m.links[index].facts); err == nil { // else it is about to go
+			uplinks = append(uplinks, u)
+		}
+	}
+	problem := ""
+	if err := m.kernel.direct(RulesOf(uplinks)); err != nil {
+		problem = err.Error()
+	}
+	if problem != "" && problem != m.problem {
+		log.Printf("network: several uplinks: %s", problem)
+	}
+	m.problem = problem
 }
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one
