@@ -1,9 +1,6 @@
 package network
 
 import (
-	"bytes"
-	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,118 +10,21 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"kogge.example/init/control"
-	"kogge.example/update/golden"
+	"kogge.example/init/network/claim"
 )
 
-const stranger = "02:00:00:00:00:99"
-
-// TestClaimStep shows the answer of a claim to every event in every state, of a lease and
-// of an address from node.yaml.
-func TestClaimStep(t *testing.T) {
-	var out strings.Builder
-	for _, leased := range []bool{false, true} {
-		for _, s := range []Standing{Waiting, Probing, New, Held, Checking, Taken} {
-			fmt.Fprintf(&out, "%s, %s\n", s, map[bool]string{false: "from node.yaml", true: "leased"}[leased])
-			for _, e := range []Event{Timer, Conflict, Asked, CarrierUp, CarrierDown} {
-				got, action := Claim{State: s, Leased: leased, Next: t0}.Step(e, stranger, t0)
-				fmt.Fprintf(&out, "  %-12s → %-8s %s\n", e, action, shownClaim(got))
-			}
-			for _, after := range []time.Duration{9 * time.Second, 11 * time.Second} {
-				if s == Held {
-					got, action := Claim{State: s, Leased: leased, By: stranger, Conflict: t0}.Step(Conflict, stranger, t0.Add(after))
-					fmt.Fprintf(&out, "  %-12s → %-8s %s\n", fmt.Sprintf("again, %s", after), action, shownClaim(got))
-				}
-			}
-		}
-	}
-	golden.Compare(t, "claim-step.txt", out.String())
-}
-
-func shownClaim(c Claim) string {
-	next := "-"
-	if !c.Next.IsZero() {
-		next = c.Next.Sub(t0).String()
-	}
-	return fmt.Sprintf("%-9s next %-6s %s", c.State, next, c.By)
-}
-
-// TestClaimTimes walks a claim whose address nobody else has to its rest.
-func TestClaimTimes(t *testing.T) {
-	var got []string
-	c, now := claim(false, false, true, t0), t0
-	for i := 0; !c.Next.IsZero() && i < 100; i++ {
-		var action Action
-		now = c.Next
-		if c, action = c.Step(Timer, "", now); action != Wait {
-			got = append(got, fmt.Sprintf("%s %s %v", now.Sub(t0), action, c.InUse()))
-		}
-	}
-	want := []string{"0s probe false", "60ms probe false", "120ms probe false", "200ms announce true", "1.2s probe true", "2.2s announce true", "4.2s probe true"}
-	if c.State != Held || !slices.Equal(got, want) || now.Sub(t0) < 7*time.Second {
-		t.Errorf("%s after %s: %q, want %q", c.State, now.Sub(t0), got, want)
-	}
-}
-
-// TestHeard: who has the address, who asks, and who is one of us.
-func TestHeard(t *testing.T) {
-	a, other := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.1")
-	none := netip.IPv4Unspecified()
-	foreign, _ := net.ParseMAC(stranger)
-	mine, _ := net.ParseMAC("02:00:00:00:00:01")
-	own := map[string]bool{mine.String(): true}
-	for _, c := range []struct {
-		p    arp
-		want Event
-	}{
-		{arp{false, foreign, a, other}, Conflict}, // an answer
-		{arp{true, foreign, a, a}, Conflict},      // an announcement
-		{arp{true, foreign, a, other}, Conflict},  // a question by whoever has it
-		{arp{true, foreign, none, a}, Asked},
-		{arp{true, foreign, other, a}, ""}, // somebody looks for us
-		{arp{true, foreign, none, other}, ""},
-		{arp{false, mine, a, other}, ""},
-		{arp{true, mine, none, a}, ""},
-	} {
-		if got := heard(c.p, a, own); got != c.want {
-			t.Errorf("%+v: %q, want %q", c.p, got, c.want)
-		}
-	}
-}
-
-func FuzzARP(f *testing.F) {
-	mac, _ := net.ParseMAC(stranger)
-	whole := arp{true, mac, netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.1")}.bytes()
-	f.Add(whole)
-	f.Add(whole[:27])
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		p, ok := parseARP(data)
-		if !ok {
-			return
-		}
-		if len(p.senderMAC) != 6 || !p.sender.Is4() || !p.target.Is4() {
-			t.Errorf("%+v", p)
-		}
-		again, ok := parseARP(p.bytes())
-		if !ok || !bytes.Equal(again.senderMAC, p.senderMAC) || again.sender != p.sender || again.target != p.target || !again.request {
-			t.Errorf("%+v became %+v", p, again)
-		}
-	})
-}
-
 // listen hears in a segment what is said about addresses until the test ends.
-func (s *segment) listen(about ...string) <-chan arpEvent {
+func (s *segment) listen(about ...string) <-chan claim.Heard {
 	s.t.Helper()
-	told := make(chan arpEvent, 100)
+	told := make(chan claim.Heard, 100)
 	s.in(func() error {
 		l, err := netlink.LinkByName(s.port)
 		if err != nil {
 			return err
 		}
-		sock, err := openARP(Facts{Index: l.Attrs().Index, Name: s.port, MAC: l.Attrs().HardwareAddr.String()}, told)
+		sock, err := claim.Open(l.Attrs().Index, l.Attrs().HardwareAddr, told)
 		if err == nil {
-			cares := addrs(strings.Join(about, " "))
-			sock.cares.Store(&cares)
+			sock.Care(addrs(strings.Join(about, " ")))
 			s.t.Cleanup(sock.Close)
 		}
 		return err
@@ -140,12 +40,12 @@ func (s *segment) say(a string) {
 		if err != nil {
 			return err
 		}
-		sock, err := openARP(Facts{Index: l.Attrs().Index, Name: s.port, MAC: l.Attrs().HardwareAddr.String()}, nil)
+		sock, err := claim.Open(l.Attrs().Index, l.Attrs().HardwareAddr, nil)
 		if err != nil {
 			return err
 		}
 		defer sock.Close()
-		return sock.send(Announce, netip.MustParseAddr(a))
+		return sock.Send(claim.Announce, netip.MustParseAddr(a))
 	})
 }
 
@@ -180,24 +80,24 @@ func TestProbed(t *testing.T) {
 	s := newPeer(t, "lan0", "192.0.2.1/24")
 	told := s.listen("192.0.2.7")
 	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24], gateway: 192.0.2.1, ipv6: off}]", paths)
-	next := func(what string) (p arp) {
+	next := func(what string) (p claim.Packet) {
 		t.Helper()
 		select {
 		case e := <-told:
-			p = e.arp
+			p = e.Packet
 		case <-time.After(2 * time.Minute):
 			t.Fatalf("no %s", what)
 		}
 		return p
 	}
-	for range probes {
-		if p := next("probe"); !p.request || !p.sender.IsUnspecified() || p.target.String() != "192.0.2.7" {
+	for range 3 {
+		if p := next("probe"); !p.Request || !p.Sender.IsUnspecified() || p.Target.String() != "192.0.2.7" {
 			t.Fatalf("no probe: %+v", p)
 		}
 	}
 	announced := func(what string) {
 		t.Helper()
-		if p := next(what); p.sender.String() != "192.0.2.7" || p.target != p.sender || !has("lan0", "192.0.2.7/24") {
+		if p := next(what); p.Sender.String() != "192.0.2.7" || p.Target != p.Sender || !has("lan0", "192.0.2.7/24") {
 			t.Fatalf("no %s, or not in use: %+v", what, p)
 		}
 	}

@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -38,6 +39,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/claim"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -71,7 +73,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}
 	m := &manager{
 		cfg: cfg, paths: paths, kernel: k,
-		links: make(map[int]*link), leases: make(chan leaseEvent), heard: make(chan arpEvent, 16),
+		links: make(map[int]*link), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
 	}
 	// The kernel's messages end with ctx; the clients are waited for.
 	defer func() {
@@ -99,7 +101,7 @@ type manager struct {
 	kernel  *kernel
 	links   map[int]*link // those that an entry matches, by index
 	leases  chan leaseEvent
-	heard   chan arpEvent
+	heard   chan claim.Heard
 	own     map[string]bool     // MAC addresses of this node's links
 	before  []control.Interface // from the status file of an earlier run
 	problem string              // of the rules between several uplinks, once logged
@@ -120,11 +122,11 @@ type link struct {
 	plugs   int           // how often it has come
 	routers advertised
 	problem string // the last operation that did not work, once logged
-	claims  map[netip.Addr]Claim
-	arp     *arpSocket // nil: the link has no ARP, or it cannot be heard
-	given6  string     // the same of DHCPv6
-	given   string     // a lease that was declined, in words, until there is another
-	again   bool       // look anew for whoever had our IPv6 addresses
+	claims  map[netip.Addr]claim.Claim
+	arp     *claim.Socket // nil: the link has no ARP, or it cannot be heard
+	given6  string        // the same of DHCPv6
+	given   string        // a lease that was declined, in words, until there is another
+	again   bool          // look anew for whoever had our IPv6 addresses
 }
 
 // leaseEvent says that link index now has this lease, or none.
@@ -163,15 +165,15 @@ func (m *manager) loop(ctx context.Context) error {
 			for _, l := range m.links {
 				for a, c := range l.claims {
 					if !c.Next.IsZero() && !now.Before(c.Next) {
-						l.step(a, Timer, "", now)
+						l.step(a, claim.Timer, "", now)
 					}
 				}
 			}
 		case event := <-m.heard:
-			if l := m.links[event.index]; l != nil {
+			if l := m.links[event.Link]; l != nil {
 				for a := range l.claims {
-					if e := heard(event.arp, a, m.own); e != "" {
-						l.step(a, e, event.arp.senderMAC.String(), time.Now())
+					if e := event.Packet.Means(a, m.own); e != "" {
+						l.step(a, e, event.Packet.SenderMAC.String(), time.Now())
 					}
 				}
 			}
@@ -269,7 +271,7 @@ func (m *manager) sync(ctx context.Context) error {
 		if l != nil {
 			facts.MTU = l.facts.MTU
 		} else {
-			l = &link{entry: entry, claims: make(map[netip.Addr]Claim)}
+			l = &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
 			if old := m.earlier(facts); old != nil {
 				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
 					l.leases.V4 = old.Lease
@@ -282,21 +284,22 @@ func (m *manager) sync(ctx context.Context) error {
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
 			if facts.ARP {
-				if l.arp, err = openARP(facts, m.heard); err != nil {
+				mac, _ := net.ParseMAC(facts.MAC) // Open says what is wrong with it
+				if l.arp, err = claim.Open(facts.Index, mac, m.heard); err != nil {
 					log.Printf("network: %s: %v", facts.Name, err)
 				}
 			}
 		}
-		event := CarrierDown
+		event := claim.CarrierDown
 		if facts.Carrier {
-			event = CarrierUp
+			event = claim.CarrierUp
 		}
 		if changed := facts.Carrier != l.facts.Carrier; changed {
 			now := time.Now()
 			for a := range l.claims {
 				l.step(a, event, "", now)
 			}
-			if event == CarrierUp {
+			if event == claim.CarrierUp {
 				l.routers.doubt(now)
 				l.again, l.plugged = true, now
 				l.plugs++
@@ -387,7 +390,7 @@ func (m *manager) apply(l *link) {
 	if err == nil {
 		now := time.Now()
 		all := Want(l.entry, l.facts, l.leases, now)
-		without := l.claim(all.Addresses, actual.Addresses)
+		without := l.settle(all.Addresses, actual.Addresses)
 		if l.again && len(actual.Taken) > 0 {
 			// What leaves and comes is probed anew.
 			gone := func(p netip.Prefix) bool { return slices.Contains(actual.Taken, p.Addr()) }
@@ -413,7 +416,7 @@ func (m *manager) apply(l *link) {
 		}
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(l.claims), netip.Addr.Compare) {
-		if text := l.claims[a].dispute(a); text != "" && l.given == "" {
+		if text := l.claims[a].Dispute(a); text != "" && l.given == "" {
 			problems = append(problems, text)
 		}
 	}
@@ -427,9 +430,9 @@ func (m *manager) apply(l *link) {
 	l.problem = problem
 }
 
-// claim brings the claims in line with the wanted addresses and returns those that may not
+// settle brings the claims in line with the wanted addresses and returns those that may not
 // be used, or not yet. A link where nobody can be heard uses all.
-func (l *link) claim(wanted, actual []netip.Prefix) (without []netip.Addr) {
+func (l *link) settle(wanted, actual []netip.Prefix) (without []netip.Addr) {
 	if l.arp == nil {
 		return nil
 	}
@@ -443,32 +446,32 @@ func (l *link) claim(wanted, actual []netip.Prefix) (without []netip.Addr) {
 		c, ok := l.claims[a]
 		if leased := !slices.Contains(l.entry.Addresses, p); !ok || c.Leased != leased {
 			used := slices.ContainsFunc(actual, func(p netip.Prefix) bool { return p.Addr() == a })
-			c = claim(leased, used, l.facts.Carrier, time.Now())
+			c = claim.Begin(leased, used, l.facts.Carrier, time.Now())
 			l.claims[a] = c
 		}
 		if !c.InUse() {
 			without = append(without, a)
 		}
 	}
-	maps.DeleteFunc(l.claims, func(a netip.Addr, _ Claim) bool { return !slices.Contains(cares, a) })
-	l.arp.cares.Store(&cares)
+	maps.DeleteFunc(l.claims, func(a netip.Addr, _ claim.Claim) bool { return !slices.Contains(cares, a) })
+	l.arp.Care(cares)
 	return without
 }
 
 // step has event e befall the claim on a, and does what follows.
-func (l *link) step(a netip.Addr, e Event, by string, now time.Time) {
+func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 	c, action := l.claims[a].Step(e, by, now)
 	l.claims[a] = c
 	if c.Leased && c.InUse() {
 		l.given = ""
 	}
 	switch action {
-	case Probe, Announce:
-		if err := l.arp.send(action, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
+	case claim.Probe, claim.Announce:
+		if err := l.arp.Send(action, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
-	case GiveUp:
-		log.Printf("network: %s: %s", l.facts.Name, c.dispute(a))
+	case claim.GiveUp:
+		log.Printf("network: %s: %s", l.facts.Name, c.Dispute(a))
 		if c.Leased {
 			l.given = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
 			l.dhcp.tellTaken(a)
@@ -492,15 +495,15 @@ func (m *manager) due() <-chan time.Time {
 	return time.After(time.Until(next))
 }
 
-// settle is how long after a cable was plugged in its routers are listened to anew.
-const settle = 15 * time.Second
+// listen is how long after a cable was plugged in its routers are listened to anew.
+const listen = 15 * time.Second
 
 // converse has the link's DHCP clients be those that the settings and its routers ask for.
 func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
 	if l.entry.DHCP && l.dhcp == nil {
 		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
-	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > settle)
+	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > listen)
 	if mode == NoDHCPv6 {
 		l.leases.V6, l.given6 = nil, "" // also of an earlier run
 	}

@@ -1,4 +1,10 @@
-package network
+// Package claim keeps two machines from using one IPv4 address.
+//
+// In come what happens to an address that a link is to have and, from a [Socket], the ARP
+// packets about it; out come whether the link may use it, and packets that ask for it,
+// announce and defend it. Who sets addresses, and who is told of a conflict, is init/network's
+// to know; addresses of IPv6 are the kernel's.
+package claim
 
 import (
 	"fmt"
@@ -8,19 +14,19 @@ import (
 
 // Standing is where an IPv4 address stands that the node is to have on a link:
 //
-//	Waiting ─CarrierUp─▶ Probing ─Timer─▶ New ─Timer─▶ Held ◀─Timer─ Checking
-//	   ▲                  │  ▲             │            │ └─CarrierUp──▶ │
-//	   └───CarrierDown────┘  │ Timer       │            │                │
-//	                         └── Taken ◀───┴─Conflict───┴────────────────┘
+//	Waiting ─CarrierUp─▶ Probing ─Timer─▶ Fresh ─Timer──▶ Held
+//	   ▲                  │  ▲             ▲  └─CarrierUp─┐  │ CarrierUp
+//	   └───CarrierDown────┘  │             └────Timer─── Checking
+//	                         └─Timer─ Taken ◀─Conflict─ Probing, Fresh, Checking; Held if leased
 //
-// It is used in New, Held and Checking. A short while after it came into use, an answer to
+// It is used in Fresh, Held and Checking. A short while after it came into use, an answer to
 // the question whether somebody has it may still be on its way. Later the node defends it:
 // of a lease, against one conflict in ten seconds; one from node.yaml it never gives up,
 // as others know it, and two packets of a stranger would take the node from its network.
 //
 // The times between probes are short, as on wired networks an answer takes milliseconds.
 // A switch may take a second until it passes packets on, though: so the address is probed
-// again while it is new, for as long as RFC 5227 would have us wait for it.
+// again while it is fresh, for as long as RFC 5227 would have us wait for it.
 //
 // Source: RFC 5227, sections 2.1 to 2.4.
 type Standing string
@@ -28,20 +34,28 @@ type Standing string
 const (
 	Waiting  Standing = "waiting"  // for a carrier
 	Probing  Standing = "probing"  // does anybody have it?
-	New      Standing = "new"      // in use and announced
+	Fresh    Standing = "fresh"    // in use and announced
 	Held     Standing = "held"     // in use
 	Checking Standing = "checking" // in use, and probed: the network may be another one now
 	Taken    Standing = "taken"    // somebody else has it
 )
 
-// These are further events, beside those of DHCP: Timer, CarrierUp, CarrierDown.
+// Event is what happens to a claim.
+type Event string
+
 const (
-	Conflict Event = "conflict" // somebody else says that the address is his
-	Asked    Event = "asked"    // somebody else asks whether anybody has it
+	Timer       Event = "timer"        // Next is reached
+	Conflict    Event = "conflict"     // somebody else says that the address is his
+	Asked       Event = "asked"        // somebody else asks whether anybody has it
+	CarrierUp   Event = "carrier up"   // the link can send
+	CarrierDown Event = "carrier down" // it cannot
 )
 
-// And these further actions, beside Wait.
+// Action is what to do about an event.
+type Action string
+
 const (
+	Wait     Action = "wait"     // until Next
 	Probe    Action = "probe"    // ask whether anybody has the address
 	Announce Action = "announce" // say that it is ours
 	GiveUp   Action = "give up"  // use it no more; of a lease: decline it
@@ -55,8 +69,8 @@ const (
 	quiet     = time.Minute           // without a conflict: it is over
 )
 
-// whileNew is what is done while an address is new, each so long before the next.
-var whileNew = []struct {
+// whileFresh is what is done while an address is fresh, each so long before the next.
+var whileFresh = []struct {
 	do   Action
 	wait time.Duration
 }{{Announce, time.Second}, {Probe, time.Second}, {Announce, 2 * time.Second}, {Probe, 3 * time.Second}}
@@ -73,11 +87,11 @@ type Claim struct {
 }
 
 // InUse says whether the link may have the address.
-func (c Claim) InUse() bool { return c.State == New || c.State == Held || c.State == Checking }
+func (c Claim) InUse() bool { return c.State == Fresh || c.State == Held || c.State == Checking }
 
-// claim is one that begins now. used says that the link has the address already, from an
+// Begin is a claim that begins now. used says that the link has the address already, from an
 // earlier run.
-func claim(leased, used, carrier bool, now time.Time) Claim {
+func Begin(leased, used, carrier bool, now time.Time) Claim {
 	c := Claim{State: Probing, Leased: leased, Next: now}
 	switch {
 	case used && carrier:
@@ -99,9 +113,9 @@ func (c Claim) Step(e Event, by string, now time.Time) (Claim, Action) {
 		to(Waiting, time.Time{})
 	case e == CarrierUp && (c.State == Waiting || c.State == Taken && !c.Leased):
 		to(Probing, now)
-	case e == CarrierUp && (c.State == New || c.State == Held):
+	case e == CarrierUp && (c.State == Fresh || c.State == Held):
 		to(Checking, now)
-	case e == Asked && c.State == Probing && !c.Leased, e == Conflict && (c.State == Probing || c.State == New || c.State == Checking):
+	case e == Asked && c.State == Probing && !c.Leased, e == Conflict && (c.State == Probing || c.State == Fresh || c.State == Checking):
 		return c.taken(by, now)
 	case e == Conflict && c.State == Held:
 		return c.defend(by, now)
@@ -111,8 +125,8 @@ func (c Claim) Step(e Event, by string, now time.Time) (Claim, Action) {
 	return c, Wait
 }
 
-// dispute says, for people, who else has the address a; "": nobody is known.
-func (c Claim) dispute(a netip.Addr) string {
+// Dispute says, for people, who else has the address a; "": nobody is known.
+func (c Claim) Dispute(a netip.Addr) string {
 	switch {
 	case c.By == "":
 		return ""
@@ -133,10 +147,10 @@ func (c Claim) timer(now time.Time) (Claim, Action) {
 			}
 			return c, Probe
 		}
-		c.State, c.Sent, c.Next, c.By = New, 0, now, ""
-	case New:
-		if c.Sent < len(whileNew) {
-			one := whileNew[c.Sent]
+		c.State, c.Sent, c.Next, c.By = Fresh, 0, now, ""
+	case Fresh:
+		if c.Sent < len(whileFresh) {
+			one := whileFresh[c.Sent]
 			c.Sent++
 			c.Next = now.Add(one.wait)
 			return c, one.do
@@ -176,17 +190,7 @@ func (c Claim) defend(by string, now time.Time) (Claim, Action) {
 	return c, Announce
 }
 
-// heard says what a packet means for a claim on the address a; own are the MAC addresses
-// of the node's links, since one of them may answer for another.
-//
-// Sources: RFC 5227, 2.1.1 and 2.4.
-func heard(p arp, a netip.Addr, own map[string]bool) Event {
-	switch {
-	case own[p.senderMAC.String()]:
-	case p.sender == a:
-		return Conflict
-	case p.request && p.sender.IsUnspecified() && p.target == a:
-		return Asked
-	}
-	return ""
+// pause grows with the conflicts in a row: 1, 2, 4 … 60 seconds.
+func pause(failures int) time.Duration {
+	return min(time.Second<<min(failures-1, 6), time.Minute)
 }
