@@ -38,7 +38,7 @@ type kernel struct {
 // time.
 func openKernel(ctx context.Context) (*kernel, error) {
 	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), failed: make(chan error, 2)}
-	links, addrs, routes := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16), make(chan netlink.RouteUpdate, 16)
+	links, addrs := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16)
 	// An overrun ends the library's loop with an error here; the service restarts.
 	fail := func(err error) {
 		select {
@@ -54,25 +54,13 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to addresses: %w", err)
 	}
-	err = netlink.RouteSubscribeWithOptions(routes, ctx.Done(), netlink.RouteSubscribeOptions{ErrorCallback: fail})
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to routes: %w", err)
-	}
-	adverts, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_ND_USEROPT, unix.RTNLGRP_IPV6_IFINFO)
+	adverts, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_ND_USEROPT, unix.RTNLGRP_IPV6_IFINFO, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to router advertisements: %w", err)
 	}
 	go func() {
-		for links != nil || addrs != nil || routes != nil {
+		for links != nil || addrs != nil {
 			select {
-			case r, ok := <-routes:
-				if !ok {
-					routes = nil
-				}
-				// Of routes only the routers of advertisements change by themselves.
-				if ok && r.Protocol != unix.RTPROT_RA {
-					continue
-				}
 			case _, ok := <-links:
 				if !ok {
 					links = nil
@@ -96,7 +84,7 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
-// listen passes resolvers on, and that a router's flags changed, until ctx ends.
+// listen passes resolvers on, and that a router's flags or routes changed, until ctx ends.
 func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 	for ctx.Err() == nil {
 		messages, _, err := s.Receive()
@@ -109,7 +97,9 @@ func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 			continue
 		}
 		for _, m := range messages {
-			if m.Header.Type == unix.RTM_NEWLINK {
+			const protocol = 5 // in struct rtmsg
+			route := m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_DELROUTE
+			if m.Header.Type == unix.RTM_NEWLINK || route && len(m.Data) > protocol && m.Data[protocol] == unix.RTPROT_RA {
 				select {
 				case k.changed <- struct{}{}:
 				default:
@@ -390,7 +380,7 @@ func (k *kernel) do(f Facts, op Op) error {
 	case op.AddAddress.IsValid():
 		return netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(op.AddAddress)})
 	case op.Deprecate.IsValid():
-		return deprecate(f, op.Deprecate)
+		return deprecate(f, op.Deprecate, math.MaxUint32, 0) // it is ours to remove
 	case op.DelRoute != nil:
 		return netlink.RouteDel(routeOf(f, *op.DelRoute))
 	case op.ReplaceRoute != nil:
@@ -401,15 +391,61 @@ func (k *kernel) do(f Facts, op Op) error {
 	return nil
 }
 
-// deprecate has the kernel prefer other addresses to send from. The address stays valid for
-// ever, as it is ours to remove; on 32-bit computers netlink.Addr has no room for that.
-func deprecate(f Facts, p netip.Prefix) error {
+// solicit asks the routers on a link to advertise themselves: the kernel does so when a link
+// is set up, and not when its cable comes back.
+//
+// Source: RFC 4861, sections 4.1 and 6.3.7.
+func (k *kernel) solicit(f Facts) error {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
+	if err != nil {
+		return fmt.Errorf("solicit routers: %w", err)
+	}
+	defer unix.Close(fd)
+	const solicitation, most = 133, 255 // hops: who is further away is not listened to
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, f.Index),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, most),
+		// The kernel puts in the checksum.
+		unix.Sendto(fd, []byte{solicitation, 0, 0, 0, 0, 0, 0, 0}, unix.MSG_DONTWAIT,
+			&unix.SockaddrInet6{Addr: netip.MustParseAddr("ff02::2").As16(), ZoneId: uint32(f.Index)}),
+	)
+	if err != nil {
+		return fmt.Errorf("solicit routers: %w", err)
+	}
+	return nil
+}
+
+// doubt has the kernel send from other addresses than those that routers of before gave
+// the link, unless they advertise them again.
+func (k *kernel) doubt(f Facts) error {
+	l, err := netlink.LinkByIndex(f.Index)
+	if err != nil {
+		return err
+	}
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	var all []error
+	for _, a := range addrs {
+		if a.Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_DEPRECATED|unix.IFA_F_TENTATIVE) == 0 {
+			flags := a.Flags & (unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE)
+			all = append(all, deprecate(f, prefixOf(a.IPNet), uint32(a.ValidLft), uint32(flags)))
+		}
+	}
+	return errors.Join(all...)
+}
+
+// deprecate has the kernel prefer other addresses to send from, though this one is valid
+// for so many seconds; on 32-bit computers netlink.Addr has no room for all of them.
+func deprecate(f Facts, p netip.Prefix, valid, flags uint32) error {
 	m := nl.NewIfAddrmsg(unix.AF_INET6)
 	m.Index, m.Prefixlen = uint32(f.Index), uint8(p.Bits())
 	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_REPLACE|unix.NLM_F_ACK)
 	req.AddData(m)
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
-	times := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: math.MaxUint32}}
+	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+	times := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: valid}}
 	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, times.Serialize()))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err

@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,6 +23,15 @@ import (
 // This file is the network lab: cables to segments, each a network namespace with the real
 // dnsmasq and radvd in it.
 
+// TestMain lets more tests run at a time than there are processors: they wait for networks.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // segment is what is at the other end of a cable: a switch with a machine of its own.
 type segment struct {
 	t    *testing.T
@@ -30,6 +40,8 @@ type segment struct {
 	plug string // this end of it
 	port string // where its addresses are
 	dir  string
+
+	radvds int // that were started
 }
 
 // newSegment makes a segment at the other end of link, which it makes as well, with these
@@ -255,8 +267,11 @@ func (s *segment) dnsmasq(lines ...string) (stop func()) {
 // radvd advertises what lines, of the section of the interface, say.
 func (s *segment) radvd(lines ...string) (stop func()) {
 	s.t.Helper()
-	text := append([]string{"interface " + s.port + " {", "AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"}, lines...)
-	return s.start("radvd", "-n", "-m", "stderr", "-p", filepath.Join(s.dir, "radvd.pid"), "-C", s.file("radvd.conf", append(text, "};")...))
+	text := append([]string{"interface " + s.port + " {", "AdvSendAdvert on; MinRtrAdvInterval 200; MaxRtrAdvInterval 600;"}, lines...)
+	conf := s.file("radvd.conf", append(text, "};")...)
+	// A helper of it lives, and locks the file, for a moment longer than it.
+	s.radvds++
+	return s.start("radvd", "-n", "-m", "stderr", "-p", fmt.Sprintf("%s.%d.pid", conf, s.radvds), "-C", conf)
 }
 
 func (s *segment) file(name string, lines ...string) string {

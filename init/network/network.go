@@ -120,13 +120,17 @@ type link struct {
 	dhcp6   *conversation // nil: none
 	plugged time.Time     // when the carrier came
 	plugs   int           // how often it has come
-	routers advertised
-	problem string // the last operation that did not work, once logged
-	claims  map[netip.Addr]claim.Claim
-	arp     *claim.Socket // nil: the link has no ARP, or it cannot be heard
-	given6  string        // the same of DHCPv6
-	given   string        // a lease that was declined, in words, until there is another
-	again   bool          // look anew for whoever had our IPv6 addresses
+	doubted bool          // no router has spoken since then
+	// solicits are how often routers are still to be asked, next at nextSolicit.
+	solicits    int
+	nextSolicit time.Time
+	routers     advertised
+	problem     string // the last operation that did not work, once logged
+	claims      map[netip.Addr]claim.Claim
+	arp         *claim.Socket // nil: the link has no ARP, or it cannot be heard
+	given6      string        // the same of DHCPv6
+	given       string        // a lease that was declined, in words, until there is another
+	again       bool          // look anew for whoever had our IPv6 addresses
 }
 
 // leaseEvent says that link index now has this lease, or none.
@@ -163,6 +167,7 @@ func (m *manager) loop(ctx context.Context) error {
 		case <-m.due():
 			now := time.Now()
 			for _, l := range m.links {
+				m.solicit(l, now)
 				for a, c := range l.claims {
 					if !c.Next.IsZero() && !now.Before(c.Next) {
 						l.step(a, claim.Timer, "", now)
@@ -180,7 +185,12 @@ func (m *manager) loop(ctx context.Context) error {
 		case <-m.kernel.changed:
 		case advert := <-m.kernel.resolvers:
 			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
-				l.routers.add(advert, time.Now())
+				now := time.Now()
+				if l.doubted {
+					l.routers.doubt(now)
+					l.doubted, l.solicits = false, 0
+				}
+				l.routers.add(advert, now)
 			}
 		case event := <-m.leases:
 			switch l := m.links[event.index]; {
@@ -300,9 +310,10 @@ func (m *manager) sync(ctx context.Context) error {
 				l.step(a, event, "", now)
 			}
 			if event == claim.CarrierUp {
-				l.routers.doubt(now)
 				l.again, l.plugged = true, now
-				l.plugs++
+				if l.plugs++; l.plugs > 1 {
+					m.replugged(l, now)
+				}
 			}
 		}
 		l.facts = facts
@@ -342,6 +353,33 @@ func (m *manager) direct() {
 	}
 	m.problem = problem
 }
+
+// replugged asks the routers at the link's cable who they are. What those of before said
+// is over soon after the first has answered, unless it is said again.
+func (m *manager) replugged(l *link, now time.Time) {
+	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
+		return
+	}
+	l.doubted, l.solicits, l.nextSolicit = true, len(solicitGaps), now
+	if err := m.kernel.doubt(l.facts); err != nil {
+		log.Printf("network: %s: %v", l.facts.Name, err)
+	}
+}
+
+// solicit asks once more, when it is time.
+func (m *manager) solicit(l *link, now time.Time) {
+	if l.solicits == 0 || now.Before(l.nextSolicit) || !l.facts.Carrier {
+		return
+	}
+	l.nextSolicit = now.Add(solicitGaps[len(solicitGaps)-l.solicits])
+	l.solicits--
+	if err := m.kernel.solicit(l.facts); err != nil {
+		log.Printf("network: %s: %v", l.facts.Name, err)
+	}
+}
+
+// solicitGaps grow: a switch may take half a minute until it passes packets on (RFC 7559).
+var solicitGaps = []time.Duration{time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 128 * time.Second}
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one
 // of its links.
@@ -479,15 +517,23 @@ func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 	}
 }
 
-// due ticks when the next claim is to be looked at.
+// due ticks when something is to be done next.
 func (m *manager) due() <-chan time.Time {
+	now := time.Now()
 	var next time.Time
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
 	for _, l := range m.links {
 		for _, c := range l.claims {
-			if !c.Next.IsZero() && (next.IsZero() || c.Next.Before(next)) {
-				next = c.Next
-			}
+			sooner(c.Next)
 		}
+		if l.solicits > 0 && l.facts.Carrier {
+			sooner(l.nextSolicit)
+		}
+		sooner(l.routers.next(now))
 	}
 	if next.IsZero() {
 		return nil

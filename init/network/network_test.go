@@ -264,8 +264,8 @@ func TestAdvertisement(t *testing.T) {
 	}
 	r.add(got[1], t0)
 	r.doubt(t0)
-	if n := counts(t0.Add(15 * time.Second)); n != [2]int{} {
-		t.Errorf("%d resolvers and domains 15 s after a cable was out", n)
+	if n := counts(t0.Add(8 * time.Second)); n != [2]int{} {
+		t.Errorf("%d resolvers and domains 8 s after a cable was out", n)
 	}
 }
 

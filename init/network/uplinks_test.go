@@ -168,6 +168,41 @@ func unplugged(t *testing.T, yaml, far, first, other string) {
 	until(t, "its resolver first again", asks(first))
 }
 
+// TestMovedAdvertised takes a link that lives by router advertisements into another
+// network: what the old one said counts no more, though its times are not over. Routers
+// there have to be asked, as they speak up every ten minutes.
+func TestMovedAdvertised(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "2001:db8:1::1/64", "2001:db8:2::1/64", "fe80::1/64", far6+"/128")
+	s.echo(net.JoinHostPort(far6, "7"))
+	stop := s.radvd("prefix 2001:db8:1::/64 {};", "RDNSS 2001:db8:1::1 {};")
+	node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	by := func(prefix string) func() bool {
+		return func() bool {
+			from, err := echoed(net.JoinHostPort(far6, "7"))
+			return err == nil && strings.HasPrefix(from, prefix)
+		}
+	}
+	until(t, "the way out", by("2001:db8:1:"))
+	plug := func(in bool) {
+		s.cable(in)
+		until(t, "the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return n.Interfaces[0].Carrier == in })
+	}
+	// In the same network all is as it was.
+	plug(false)
+	plug(true)
+	until(t, "the way out again", by("2001:db8:1:"))
+	plug(false)
+	stop()
+	s.radvd("prefix 2001:db8:2::/64 {};", "RDNSS 2001:db8:2::1 {};")
+	plug(true)
+	until(t, "the way out from an address of the new network", by("2001:db8:2:"))
+	until(t, "the new resolver alone", func() bool { return slices.Equal(resolvers(paths), []string{"2001:db8:2::1"}) })
+}
+
 // TestRulesOf shows by which rules and routes several uplinks are kept apart.
 func TestRulesOf(t *testing.T) {
 	to := func(via string, metric int) Route {
