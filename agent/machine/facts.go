@@ -48,6 +48,7 @@ func (m Machine) links(s *apiv1.StatusResponse) error {
 		}
 		if i.Problem != "" {
 			link.State += ", " + i.Problem
+			s.Degraded = append(s.Degraded, &apiv1.Degraded{What: "link " + i.Name, Why: i.Problem})
 		}
 		for _, a := range i.Addresses {
 			link.Addresses = append(link.Addresses, a.String())
