@@ -83,7 +83,7 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	}
 	m, err := f.machine(ctx, name, dir)
 	if err != nil {
-		return err
+		return buildHint(err)
 	}
 	ring, err := f.invite(dir, &m)
 	if err != nil {
@@ -250,7 +250,7 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 	m.Disks = []qemu.Disk{{Path: f.image, SizeMiB: int(f.disk >> 20)}}
 	if f.direct {
 		m.Direct = &qemu.Direct{Kernel: built.Kernel, Initrd: built.Initrd, Cmdline: built.Cmdline}
-	} else if err := addFirmware(ctx, &m, board); err != nil {
+	} else if err := f.addFirmware(ctx, &m, board); err != nil {
 		return qemu.Machine{}, err
 	}
 	return m, nil
@@ -262,8 +262,8 @@ func isFile(path string) bool {
 }
 
 // addFirmware completes the machine with the board's firmware from the package cache.
-func addFirmware(ctx context.Context, m *qemu.Machine, board boards.Board) error {
-	packages, err := packageCache(false)
+func (f *runFlags) addFirmware(ctx context.Context, m *qemu.Machine, board boards.Board) error {
+	packages, err := packageCache(f.build.locked, f.build.without...)
 	if err != nil {
 		return err
 	}
