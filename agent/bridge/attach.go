@@ -153,8 +153,13 @@ func (p plug) in(ns *os.File, inside *netlink.Handle, id string) (netlink.Link, 
 	return eth, nil
 }
 
-// Detach takes the network of container id away; none is no error.
+// Detach takes the network of container id away, and what the kernel knows of its flows:
+// whoever gets its addresses next is not their end. None is no error.
 func (b *Bridges) Detach(id string) error {
+	its, err := b.addressesOf(id)
+	if err != nil {
+		return err
+	}
 	links, err := list()
 	if err != nil {
 		return err
@@ -166,7 +171,7 @@ func (b *Bridges) Detach(id string) error {
 			}
 		}
 	}
-	return errors.Join(removeNamespace(filepath.Join(b.netns, id)), b.disown(id))
+	return errors.Join(its.forget(), removeNamespace(filepath.Join(b.netns, id)), b.disown(id))
 }
 
 // vethPrefix is a name for id within the 15 bytes of an interface name, with room

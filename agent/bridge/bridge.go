@@ -62,13 +62,19 @@ var ErrNoSubnet = errors.New("all subnets for containers are in use on this node
 // Bridges are the containers' networks of this node. Its methods may be called from
 // any goroutine.
 type Bridges struct {
-	netns string // folder of the namespace files
-	users string // that of user namespaces
+	// Routed are the node's own links between which it routes, by name. Default: none.
+	Routed func() []string
+
+	netns  string // folder of the namespace files
+	users  string // that of user namespaces
+	bounds bounds // of each network
 
 	mu   sync.Mutex // guards made, and changes of bridges
 	made map[string]made
 
-	udp bool // a UDP port is published, or may have been; for Publish alone
+	// For Publish and Follow alone, which are not called at one time.
+	udp     bool    // a UDP port is published, or may have been
+	applied Ruleset // by the last Publish
 }
 
 // made is a network that is set up.
@@ -89,7 +95,11 @@ func Open(netns string) (*Bridges, error) {
 	if err := setting("ip_forward"); err != nil {
 		return nil, err
 	}
-	return &Bridges{netns: netns, users: users, made: make(map[string]made)}, nil
+	all, err := memory()
+	if err != nil {
+		return nil, err
+	}
+	return &Bridges{netns: netns, users: users, bounds: boundsFor(all), made: make(map[string]made)}, nil
 }
 
 // setting turns a setting of net.ipv4 on.

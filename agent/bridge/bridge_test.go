@@ -93,7 +93,7 @@ func TestNetwork(t *testing.T) {
 		{"container by the node's address", otherNS, "tcp4", "192.0.2.1:8080", "web"},
 		{"container to itself by the node's address", webNS, "tcp4", "192.0.2.1:8080", "web"},
 		{"container by the gateway", otherNS, "tcp4", "10.88.0.1:8080", "web"},
-		{"container to the world", webNS, "tcp4", "192.0.2.2:80", "lan"},
+		{"container to the world", webNS, "tcp4", "192.0.2.2:80", "uplink"},
 		{"container to its second network", webNS, "tcp4", "10.88.1.3:80", "db"},
 		{"internal network among itself", dbNS, "tcp4", "10.88.1.2:80", "web"},
 		{"published port of an internal network", lan, "tcp4", "192.0.2.1:5432", "db"},
@@ -128,7 +128,7 @@ func TestNetwork(t *testing.T) {
 	}
 
 	t.Run("multicast DNS", func(t *testing.T) {
-		for port, want := range map[int]string{5352: "lan", mdnsPort: ""} {
+		for port, want := range map[int]string{5352: "uplink", mdnsPort: ""} {
 			var c *net.UDPConn
 			must(t, in(t, webNS, func() (err error) {
 				c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
@@ -259,29 +259,10 @@ func apply(t *testing.T, b *Bridges, ports []workload.Publish) {
 }
 
 // lan makes a neighbour, 192.0.2.2, beside the node's 192.0.2.1, and returns its
-// namespace. It has a route into the containers' subnet, as a nosy one would.
+// namespace. It routes by the node, into the containers' subnet too, as a nosy one would.
 func lan(t *testing.T) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "lan")
-	ns, err := newNamespace(file, workload.Owner{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { must(t, removeNamespace(file)) })
-	defer ns.Close()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "uplink"
-	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
-	address(t, nil, "uplink", "192.0.2.1/24")
-	h, err := handleAt(ns)
-	must(t, err)
-	defer h.Close()
-	address(t, h, "eth0", "192.0.2.2/24")
-	_, dst, err := net.ParseCIDR("10.88.0.0/16")
-	must(t, err)
-	must(t, h.RouteAdd(&netlink.Route{Dst: dst, Gw: net.IPv4(192, 0, 2, 1)}))
-	serve(t, file, "lan")
-	return file
+	return neighbour(t, "uplink", "192.0.2.1/24", "192.0.2.2/24")
 }
 
 func address(t *testing.T, h *netlink.Handle, link, addr string) {

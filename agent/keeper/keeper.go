@@ -7,7 +7,8 @@
 // A set of wanted containers goes this way: [Keeper.Want] takes it (want.go), the Keeper's
 // loop compares it with what there is and arranges networks and places (session.go, want.go),
 // adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
-// [Keeper.step]). A step that starts one is in start.go: fetch, prepare, attach, engine.Start.
+// step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
+// fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
 //
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
@@ -34,6 +35,7 @@ type engine interface {
 	Digest(ctx context.Context, image string) (string, error)
 	CheckImage(ctx context.Context, c workload.Container) error
 	Pull(ctx context.Context, image, platform string, report func(workload.Progress)) error
+	Complete(ctx context.Context, c workload.Container) (workload.Container, error)
 	Health(ctx context.Context, c workload.Container) (workload.Health, error)
 	Test(ctx context.Context, name string, h workload.Health) (good bool, output string)
 	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Namespaces) error
@@ -55,6 +57,7 @@ type network interface {
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
+	Follow() error
 }
 
 // resolver is the node's name server for containers. nameserver.Server fits.
@@ -95,6 +98,7 @@ type Keeper struct {
 	runs    int    // the newest run of any unit
 	behind  bool   // set is another one than that of units
 	trouble string // with containerd or the port map, in words
+	links   string // trouble with the node's own links, in words
 	publish bool   // the port map is not yet as it should be
 
 	made     sync.Once     // makes the channels

@@ -26,7 +26,8 @@ type fakeEngine struct {
 	// stubborn is how many removals are to fail.
 	stubborn int
 	images   map[string]string
-	log      []string // what was done, in order
+	volumes  map[string][]workload.Volume // of images
+	log      []string                     // what was done, in order
 }
 
 type fakeContainer struct {
@@ -82,6 +83,10 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 		return "", workload.ErrNoImage
 	}
 	return "sha256:" + image + f.images[image], nil
+}
+
+func (f *fakeEngine) Complete(_ context.Context, c workload.Container) (workload.Container, error) {
+	return c.With(workload.FromImage{Volumes: f.volumes[c.Image]}), nil
 }
 
 func (f *fakeEngine) Start(ctx context.Context, c workload.Container, i workload.Instance, _ workload.Namespaces) error {
@@ -225,6 +230,7 @@ type fakeNetwork struct {
 	ports    []workload.Publish
 	counts   []int // of the ports of each Publish
 	broken   int   // so many calls of Publish fail
+	follow   error // what Follow says
 }
 
 func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
@@ -293,6 +299,12 @@ func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	n.ports = ports
 	n.counts = append(n.counts, len(ports))
 	return nil
+}
+
+func (n *fakeNetwork) Follow() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.follow
 }
 
 func (n *fakeNetwork) published() int {

@@ -217,6 +217,28 @@ func testStopFirst(t *testing.T, anew bool) {
 	}
 }
 
+// TestImageVolume: a volume that the image declares is one that two instances do not share,
+// whatever the file says of none.
+func TestImageVolume(t *testing.T) { eitherWay(t, testImageVolume) }
+
+func testImageVolume(t *testing.T, anew bool) {
+	f := newFake()
+	f.volumes = map[string][]workload.Volume{version(1).Image: {{Name: "web-data", Target: "/data"}}}
+	b := run(t, f, version(1))
+	b.until(t, "the first one", func(s workload.Status) bool { return s.Units[0].Health.State == workload.Healthy })
+	b = b.apply(t, anew, version(2))
+	b.until(t, "the second one", func(s workload.Status) bool {
+		return f.names() == "web_2" && s.Units[0].Health.State == workload.Healthy
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gone := slices.IndexFunc(f.log, func(line string) bool { return strings.HasPrefix(line, "remove web") })
+	came := slices.IndexFunc(f.log, func(line string) bool { return strings.HasPrefix(line, "start web_2") })
+	if gone < 0 || came < gone {
+		t.Errorf("the new one came before the old one had gone: %q", f.log)
+	}
+}
+
 // TestKilledWhileReplacing: an agent that starts in the middle ends it right.
 func TestKilledWhileReplacing(t *testing.T) {
 	t.Parallel()

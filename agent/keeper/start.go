@@ -35,6 +35,9 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		if err == nil {
 			err = k.fetch(whole, c, func(p workload.Progress) { k.send(ctx, event{id: c.ID, run: run, pull: &p}) })
 		}
+		if err == nil {
+			c, err = k.Engine.Complete(whole, c)
+		}
 		if err == nil && old && !c.Beside(k.health(whole, c)) {
 			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
 			return

@@ -100,7 +100,11 @@ func lacking(c Container, allow []rights.Allow) rights.Rights {
 			lacks.Binds = append(lacks.Binds, want)
 		}
 	}
-	for _, n := range r.Host {
+	host := r.Host
+	if c.couldBeApart() && c.beyond() {
+		host = []rights.Namespace{rights.HostUser} // where its ids are
+	}
+	for _, n := range host {
 		if !may(func(a rights.Allow) bool { return slices.Contains(a.Host, n) }) {
 			lacks.Host = append(lacks.Host, n)
 		}

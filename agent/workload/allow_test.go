@@ -68,6 +68,29 @@ func TestDenied(t *testing.T) {
 	golden.Compare(t, "allow.txt", b.String())
 }
 
+// TestDeniedIDs: no number of a user or a group is a way into the node's user namespace past
+// what node.yaml allows.
+func TestDeniedIDs(t *testing.T) {
+	const line = "which would need under \"allow:\" the line - {container: shop.web, host: [user]}"
+	for _, c := range []Container{
+		{User: "65536"}, {User: "0:65536"}, {User: "65536:0"}, {User: "app:100000"}, {User: "4294967294"}, {User: "+65536"}, {User: "000065536"},
+		{GroupAdd: []string{"audio", "65536"}},
+	} {
+		c.ID = "shop.web"
+		if err := Denied(c, nil); err == nil || !strings.HasSuffix(err.Error(), line) {
+			t.Errorf("user %q, groups %q: %v", c.User, c.GroupAdd, err)
+		}
+		if err := Denied(c, allow(t, "- {container: shop.web, host: [user]}")); err != nil {
+			t.Errorf("user %q, groups %q, allowed: %v", c.User, c.GroupAdd, err)
+		}
+	}
+	for _, user := range []string{"", "0", "65535:65535", "app", "app:audio"} {
+		if err := Denied(Container{ID: "shop.web", User: user}, nil); err != nil {
+			t.Errorf("user %q: %v", user, err)
+		}
+	}
+}
+
 // allow parses entries of node.yaml.
 func allow(t *testing.T, entries string) []rights.Allow {
 	t.Helper()

@@ -48,7 +48,9 @@ func (c Container) Called(network string) []string {
 // the node. Not so what shares a namespace with the node, what has a device, which
 // belongs to the node's root, and what has a right that counts on the node alone. Nor a
 // user beyond the ids that the namespace has.
-func (c Container) Apart() bool {
+func (c Container) Apart() bool { return c.couldBeApart() && !c.beyond() }
+
+func (c Container) couldBeApart() bool {
 	r := c.Rights
 	if r.Privileged || len(r.Host) > 0 || len(r.Devices) > 0 || slices.Contains(r.Unconfined, rights.SystemPaths) {
 		return false
@@ -58,10 +60,14 @@ func (c Container) Apart() bool {
 			return false
 		}
 	}
-	for id := range strings.SplitSeq(c.User, ":") {
-		if n, err := strconv.ParseUint(id, 10, 32); err == nil && n >= IDs {
-			return false
-		}
-	}
 	return true
+}
+
+// beyond says whether c names a user or a group that a user namespace of its own does not
+// have.
+func (c Container) beyond() bool {
+	return slices.ContainsFunc(append(strings.Split(c.User, ":"), c.GroupAdd...), func(id string) bool {
+		n, err := strconv.Atoi(id) // as the containers' engine reads it
+		return err == nil && n >= IDs
+	})
 }

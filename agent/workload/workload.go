@@ -95,6 +95,8 @@ type Container struct {
 	// After are containers of the same file that come first, sorted by ID. They
 	// make no cycle.
 	After []Dependency `json:",omitempty"`
+
+	hash string // see [Container.With]
 }
 
 // Order is which of two instances comes first when one replaces the other.
@@ -145,7 +147,7 @@ const MaxOnNetwork = 120
 // Tmpfs is an empty file system in memory.
 type Tmpfs struct {
 	Target string
-	Size   int64  `json:",omitempty"` // bytes; 0: the kernel's default, half of the memory
+	Size   int64  `json:",omitempty"` // bytes; 0: half of the memory that the container can have
 	Mode   uint32 `json:",omitempty"` // 0: 01777
 	UID    uint32 `json:",omitempty"` // whose it is
 	GID    uint32 `json:",omitempty"`
@@ -278,6 +280,9 @@ const (
 // stored with running containers, so a change of its input makes an agent of a
 // new release start them anew.
 func (c Container) Hash() string {
+	if c.hash != "" {
+		return c.hash
+	}
 	data, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("container is not JSON: %v", err)) // a struct of plain values
