@@ -106,7 +106,7 @@ func (s *Store) Changed() <-chan struct{} { return s.changed }
 func (s *Store) Containers() ([]workload.Container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	projects, err := s.read("")
+	projects, err := s.read(func(string) bool { return false })
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,8 @@ func (s *Store) outdated(all []workload.Container) map[string]bool {
 func (s *Store) change(project string, containers []workload.Container, do func() error) (Plan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	projects, err := s.read(project)
+	removed := project != Node && containers == nil
+	projects, err := s.read(func(name string) bool { return removed || name == project })
 	if err != nil {
 		return nil, err
 	}
@@ -236,16 +237,17 @@ func (s *Store) tell() {
 
 func (s *Store) path(project string) string { return filepath.Join(s.dir, project+suffix) }
 
-// read returns all projects. The one called replaced may have a file that this release
-// refuses: it is about to go.
-func (s *Store) read(replaced string) (map[string][]workload.Container, error) {
+// read returns all projects. Those that may have a file that this release refuses have no
+// containers then: one that is about to go, and all of them while one is removed. What goes
+// stands in nobody's way, and several that are refused could never go otherwise.
+func (s *Store) read(may func(name string) bool) (map[string][]workload.Container, error) {
 	if err := s.parse(); err != nil {
 		return nil, err
 	}
 	projects := map[string][]workload.Container{Node: s.own}
 	for _, name := range slices.Sorted(maps.Keys(s.applied)) {
 		p := s.applied[name]
-		if p.err != nil && name != replaced {
+		if p.err != nil && !may(name) {
 			return nil, fmt.Errorf("project %s: %w", name, p.err)
 		}
 		projects[name] = p.containers
