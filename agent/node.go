@@ -26,10 +26,15 @@ import (
 	"kogge.example/agent/nameserver"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/removal"
+	"kogge.example/agent/sealed"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/init/rights"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/memory"
+	"kogge.example/update/release"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -75,6 +80,27 @@ func (p *paths) bounds() machine.Use {
 	return all
 }
 
+// seals says whether applied projects are written sealed: neither slot has a release that
+// would not read them. Outside of a node they are not.
+func (p *paths) seals() bool {
+	boot, err := control.ReadBoot(p.run)
+	if err != nil {
+		return false
+	}
+	staged, err := memory.ReadStaged(memory.In(filepath.Join(p.state, "kogge", "update")))
+	return err == nil && sealable(bootloader.Slot(boot.Slot), staged)
+}
+
+// sealable is the decision: staged is what was put into the slots. An image brings slot A
+// alone, so that slot B is empty as long as nothing is known of it.
+func sealable(runs bootloader.Slot, staged map[bootloader.Slot]*memory.Staged) bool {
+	other := staged[runs.Other()]
+	if other == nil {
+		return runs == bootloader.A
+	}
+	return other.Schema.Reads[0] <= release.SealedProjects && release.SealedProjects <= other.Schema.Reads[1]
+}
+
 // runAgent is the role agent: settings in, running containers out, until told to
 // stop. Then containers stay, unless the whole node stops.
 func runAgent(ctx context.Context, args []string) error {
@@ -115,6 +141,7 @@ func runAgent(ctx context.Context, args []string) error {
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow, store.Outdated = settings.Allow, containerd.Outdated
+	store.Key, store.Seal = sealed.Key(filepath.Join(at.state, wanted.KeyFile)), at.seals()
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)

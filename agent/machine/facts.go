@@ -32,6 +32,7 @@ func (m Machine) boot(b *apiv1.Boot) error {
 	}
 	b.Slot, b.Version, b.Board, b.Trial = facts.Slot, facts.Version, facts.Board, facts.Trial
 	b.Disk, b.Loader, b.TriesLeft = facts.Disk, facts.Loader, int32(facts.TriesLeft)
+	b.Marks = facts.Marks
 	return nil
 }
 
