@@ -114,6 +114,9 @@ func runAgent(ctx context.Context, args []string) error {
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
+	reserving, unreserve := context.WithCancel(ctx)
+	reserved := containerd.KeepReserve(reserving)
+	defer func() { unreserve(); reserved() }()
 	defer alongside(ctx, func(ctx context.Context) {
 		pause(ctx, time.Minute) // a boot is busy enough
 		containerd.Tend(ctx)

@@ -308,6 +308,11 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	if err != nil {
 		return fmt.Errorf("create task: %w", err)
 	}
+	// Only now: what has to be there before its first process, the container has of the
+	// node's reserve.
+	if err := e.bindRoot(ctx, i.Name); err != nil {
+		return err
+	}
 	if err := task.Start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}

@@ -96,7 +96,14 @@ func fillOne(ctx context.Context, volume, root, target string) error {
 	if err := removal.All(ctx, part); err != nil {
 		return err
 	}
-	err = continuity.CopyDir(part, from)
+	// Made before it is filled, so that all in it counts as the volume's.
+	err = os.Mkdir(part, 0o700)
+	if err == nil {
+		err = count(part)
+	}
+	if err == nil {
+		err = continuity.CopyDir(part, from)
+	}
 	if err == nil {
 		err = syncFS(part)
 	}

@@ -363,6 +363,9 @@ func makeVolume(folder string) error {
 	if err := os.MkdirAll(fresh, 0o700); err != nil {
 		return err
 	}
+	if err := count(fresh); err != nil {
+		return err
+	}
 	if err := os.Chmod(fresh, 0o777); err != nil {
 		return err
 	}

@@ -161,9 +161,16 @@ func upperOf(mounts []mount.Mount) string {
 		if m.Type == "bind" && slices.Contains(m.Options, "rw") { // of an image without layers
 			return m.Source
 		}
+	}
+	return optionOf(mounts, "upperdir=")
+}
+
+// optionOf is the value of an option of a mount; "" if there is none.
+func optionOf(mounts []mount.Mount, name string) string {
+	for _, m := range mounts {
 		for _, o := range m.Options {
-			if upper, ok := strings.CutPrefix(o, "upperdir="); ok {
-				return upper
+			if value, ok := strings.CutPrefix(o, name); ok {
+				return value
 			}
 		}
 	}

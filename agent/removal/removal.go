@@ -142,7 +142,7 @@ func (p *pit) sink(folder *os.File, name string, depth int) error {
 		switch {
 		case err == nil:
 			return nil
-		case !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.EMLINK) || depth == maxDepth:
+		case !stays(err) || depth == maxDepth:
 			return fmt.Errorf("%s: %w", strconv.Quote(name), err)
 		}
 	}
@@ -168,6 +168,12 @@ func (p *pit) sink(folder *os.File, name string, depth int) error {
 	}
 	p.most--
 	return nil
+}
+
+// stays says that a folder cannot be moved up and can be emptied where it is: there is no
+// room at the top, or the two belong to different projects of ext4's quotas.
+func stays(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV)
 }
 
 // lift moves a folder up to the top.
