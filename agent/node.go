@@ -23,8 +23,9 @@ import (
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
+	"kogge.example/agent/quota"
 	"kogge.example/agent/registry"
-	"kogge.example/agent/removal"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
@@ -115,7 +116,7 @@ func runAgent(ctx context.Context, args []string) error {
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
 	reserving, unreserve := context.WithCancel(ctx)
-	reserved := containerd.KeepReserve(reserving)
+	reserved := quota.Keep(reserving, at.state)
 	defer func() { unreserve(); reserved() }()
 	defer alongside(ctx, func(ctx context.Context) {
 		pause(ctx, time.Minute) // a boot is busy enough
@@ -302,7 +303,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
-		Remove:     removal.By,
+		Remove:     trees.By,
 	}, strings.TrimSpace(string(boot)))
 }
 

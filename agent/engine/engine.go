@@ -36,6 +36,7 @@ import (
 
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/workload"
 )
 
@@ -116,11 +117,7 @@ type Engine struct {
 	volumes sync.Mutex // held while the folder of a volume is made or set aside
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
-
-	open     context.Context // ends with the engine
-	close    context.CancelFunc
-	sweeps   sync.WaitGroup
-	sweeping sync.Mutex // held by the one who removes what was discarded
+	bin     *trees.Bin // beside the volumes
 }
 
 // Connect returns an engine for the containerd at p.Socket, which need not be
@@ -131,7 +128,7 @@ func Connect(p Paths, boot string) (*Engine, error) {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
 	e := &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}
-	e.open, e.close = context.WithCancel(context.Background())
+	e.bin = trees.OpenBin(p.Volumes, p.Remove)
 	e.Store = images.New(c, p.Images, p.Registries, e.List)
 	return e, nil
 }
@@ -143,8 +140,7 @@ const connectLimit = 10 * time.Second
 // containers go on.
 func (e *Engine) Close() error {
 	e.execs.end()
-	e.close()
-	e.sweeps.Wait()
+	e.bin.Close()
 	return e.client.Close()
 }
 
@@ -156,7 +152,7 @@ func (e *Engine) context(ctx context.Context) context.Context {
 // left of volumes and containers.
 func (e *Engine) Tend(ctx context.Context) {
 	var sweeping sync.WaitGroup
-	sweeping.Go(func() { e.sweepOften(ctx) })
+	sweeping.Go(func() { e.sweep(ctx) })
 	e.Store.Tend(ctx)
 	sweeping.Wait()
 }

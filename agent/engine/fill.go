@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/images"
-	"kogge.example/agent/removal"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/workload"
 )
 
@@ -93,7 +93,7 @@ func fillOne(ctx context.Context, volume, root, target string) error {
 		return err
 	}
 	part := partOf(volume)
-	if err := removal.All(ctx, part); err != nil {
+	if err := trees.All(ctx, part); err != nil {
 		return err
 	}
 	// Made before it is filled, so that all in it counts as the volume's.
@@ -114,7 +114,7 @@ func fillOne(ctx context.Context, volume, root, target string) error {
 		err = syncFS(filepath.Dir(volume))
 	}
 	if err != nil {
-		return errors.Join(err, removal.All(context.WithoutCancel(ctx), part))
+		return errors.Join(err, trees.All(context.WithoutCancel(ctx), part))
 	}
 	return resume(volume)
 }

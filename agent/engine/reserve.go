@@ -4,58 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
-	"time"
 
 	"kogge.example/agent/images"
 	"kogge.example/agent/quota"
 )
-
-// bindEvery is how often the bound of what containers write follows how full STATE is.
-const bindEvery = 5 * time.Second
-
-// KeepReserve sees to it that containers leave a reserve of STATE, in bytes and files, until
-// ctx ends. The first time it does so before it returns.
-func (e *Engine) KeepReserve(ctx context.Context) (wait func()) {
-	if e.paths.Images == "" {
-		return func() {}
-	}
-	last := ""
-	bind := func() bool {
-		err := quota.Bind(e.paths.Images)
-		text := ""
-		switch {
-		case errors.Is(err, quota.ErrNone):
-			text = "STATE has no project quotas, as it was made by an older release: containers can use all of it up; kogge node reset makes a new one"
-		case err != nil:
-			text = err.Error()
-		}
-		if text != "" && text != last {
-			log.Print("agent: " + text)
-		}
-		last = text
-		return !errors.Is(err, quota.ErrNone)
-	}
-	done := make(chan struct{})
-	if !bind() {
-		close(done)
-		return func() {}
-	}
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(bindEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				bind()
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return func() { <-done }
-}
 
 // bindRoot has what an instance will write to its root file system count as containers'.
 func (e *Engine) bindRoot(ctx context.Context, name string) error {

@@ -1,13 +1,14 @@
-// Package removal takes away trees of files that containers made: of any depth and width,
-// with any names, whole or as far as a bound goes.
+// Package trees removes and counts trees of files that containers made: of any depth and
+// width, with any names, whole or as far as a bound goes.
 //
-// In comes a folder; out of the file system goes what is in it. The usual way, which
+// In comes a folder; out of the file system goes what is in it, or out comes what it takes
+// of the disk. The usual way of removal, which
 // [os.RemoveAll] goes too, holds a descriptor for each level, and a container makes half a
 // million levels in seconds. Here what lies deeper is moved up beside the top, a folder at
 // a time, so a few descriptors and one batch of names are all that it takes. Nothing has to
 // be remembered: who is interrupted begins again. Links are removed and never followed, and
 // nothing below a mount point is touched.
-package removal
+package trees
 
 import (
 	"context"
