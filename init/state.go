@@ -84,6 +84,12 @@ func (n *node) readSeed() seed.Input {
 	}
 	data, err := readBootPartition(n.disk, bootSeed)
 	n.degraded.Add("boot partition", err)
+	if err := misnamed(n.disk); err != nil {
+		n.degraded.Add("files on the boot partition", err)
+		for line := range strings.Lines(err.Error()) {
+			n.say("kogge: boot partition: " + strings.TrimRight(line, "\n"))
+		}
+	}
 	return seed.Input{Seed: data, From: "the boot partition"}
 }
 
@@ -114,6 +120,32 @@ func readBootPartition(d mount.Disk, name string) ([]byte, error) {
 		return nil, nil
 	}
 	return data, err
+}
+
+// misnamed says which files on the boot partition nobody reads. What cannot be listed, other
+// reads complain of.
+func misnamed(d mount.Disk) error {
+	if d.Name == "" {
+		return nil
+	}
+	p, err := bootPartition(d)
+	if err != nil {
+		return nil
+	}
+	var root, folder []string
+	_ = p.Read(func(v *fat.Volume) error {
+		for path, names := range map[string]*[]string{"": &root, reset.Folder: &folder} {
+			entries, err := v.ReadDir(path)
+			if err != nil {
+				continue
+			}
+			for _, e := range entries {
+				*names = append(*names, e.Name)
+			}
+		}
+		return nil
+	})
+	return seed.Misnamed(root, folder)
 }
 
 // editBootPartition changes the boot partition. Nobody has it mounted.
