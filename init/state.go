@@ -17,7 +17,6 @@ import (
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/reset"
 	"kogge.example/init/seed"
-	"kogge.example/init/supervise"
 	"kogge.example/update/blank"
 	"kogge.example/update/bootpart"
 	"kogge.example/update/durable"
@@ -171,7 +170,9 @@ func (n *node) mountState(in seed.Input) error {
 	var err error
 	n.dog.While(checkLimit, guard.Go, func() {
 		if err = n.checkState(ctx, in); err == nil {
-			n.degraded.Add("growth of STATE", mount.GrowFileSystem(n.disk))
+			var grown error
+			n.telling("STATE grows to the size of the disk", func() { grown = mount.GrowFileSystem(n.disk) })
+			n.degraded.Add("growth of STATE", grown)
 		}
 	})
 	if err != nil {
@@ -189,7 +190,7 @@ func (n *node) checkState(ctx context.Context, in seed.Input) error {
 	if mounted, err := n.resetState(ctx); mounted || err != nil {
 		return err
 	}
-	err := mount.MountState(ctx, n.disk, supervise.Command)
+	err := mount.MountState(ctx, n.disk, n.check)
 	if !errors.Is(err, mount.ErrCorrupt) {
 		return err
 	}
@@ -198,10 +199,10 @@ func (n *node) checkState(ctx context.Context, in seed.Input) error {
 		return fmt.Errorf("%w; it is left as it is (state.onCorrupt: hold)", err)
 	}
 	n.say("kogge: STATE is formatted (state.onCorrupt: reformat): " + err.Error())
-	if err := mount.Reformat(n.disk); err != nil {
+	if err := n.reformat(n.disk); err != nil {
 		return err
 	}
-	return mount.MountState(ctx, n.disk, supervise.Command)
+	return mount.MountState(ctx, n.disk, n.check)
 }
 
 // importConfig replaces the copy on STATE, then the record of its hash. A cut in
