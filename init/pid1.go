@@ -173,6 +173,9 @@ func (n *node) remember() error {
 	}
 	n.degraded.Add("seed of randomness", n.startEntropy())
 	n.degraded.Add("identity", n.identify())
+	if n.persist {
+		n.degraded.Add("machine", compareMachine(machineRecord, machineOf("/")))
+	}
 	n.degraded.Add("history of boots", n.trial.NoteUp())
 	n.degraded.Add("trial", n.trial.Conclude())
 	return nil
