@@ -18,6 +18,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/bridge"
 	"kogge.example/agent/compose"
+	"kogge.example/agent/confine"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
@@ -28,6 +29,7 @@ import (
 	"kogge.example/agent/trees"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
 )
@@ -100,6 +102,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
 	containerd, err := connect(ctx, at, parent)
@@ -111,7 +114,7 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
-	store.Allow = allow
+	store.Allow, store.Outdated = allow, containerd.Outdated
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
@@ -247,6 +250,20 @@ func upstream(run string) []netip.Addr {
 	return nameserver.ReadServers(string(text))
 }
 
+// routed are the links between which node.yaml has the node route.
+func routed(run string) (links []string) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	for _, i := range network.Interfaces {
+		if i.Forward {
+			links = append(links, i.Name)
+		}
+	}
+	return links
+}
+
 func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.conf") }
 
 // stopLimit is below what PID 1 grants a service that stops.
@@ -259,7 +276,7 @@ func ownContainers(config string) ([]workload.Container, []rights.Allow, error) 
 		return nil, nil, err
 	}
 	w := settings.Workloads
-	own, warnings, err := compose.Parse("", w.File, w.Text)
+	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %v", warning)
 	}
@@ -288,7 +305,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	}
 	all := at.bounds()
 	return engine.Connect(engine.Paths{
-		Most:       engine.MostOf(all.Limit, all.MostOfThem),
+		Most:       confine.MostOf(all.Limit, all.MostOfThem),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),

@@ -10,6 +10,7 @@ package door
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -35,7 +36,15 @@ type Guard struct {
 	// clockSure says whether the node's clock may refuse a certificate.
 	clockSure func() bool
 	// Now is the node's clock. Default: time.Now.
-	Now       func() time.Time
+	Now func() time.Time
+	// Floor is the earliest that the time can be, which counts while the clock is not
+	// sure. Default: none is known.
+	Floor func() time.Time
+	// Seen hears since when callers' certificates count, of those that the fleet signed
+	// and has not revoked. It returns at once. Default: nobody listens.
+	Seen func(notBefore time.Time)
+
+	identify  func(*fleet.Genesis, []*x509.Certificate) (fleet.Identity, error)
 	lookAgain time.Duration
 	errors    *connect.ErrorWriter
 	calls     calls
@@ -43,6 +52,7 @@ type Guard struct {
 
 func NewGuard(node *identity.Node, clockSure func() bool) *Guard {
 	return &Guard{methods: Methods(), node: node, clockSure: clockSure, Now: time.Now, lookAgain: lookAgain, errors: connect.NewErrorWriter(),
+		Floor: func() time.Time { return time.Time{} }, Seen: func(time.Time) {}, identify: identify,
 		calls: calls{turns: make(chan struct{}, MaxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
 }
 
@@ -58,8 +68,39 @@ var errNoCertificate = errors.New("a client certificate is required, signed by t
 // errRevoked is the answer to a caller whose key is revoked.
 var errRevoked = api.RefuseCertificate(fmt.Errorf("your certificate: %w", fleet.ErrRevoked))
 
-// admit says why the caller may not make the call, or nil, and who it is.
-func (g *Guard) admit(path string, state *tls.ConnectionState) (fleet.Peer, error) {
+func identify(genesis *fleet.Genesis, certificates []*x509.Certificate) (fleet.Identity, error) {
+	return genesis.Identify(certificates[0], certificates[1:])
+}
+
+// peer is whom the certificates of a connection are of, and whether they count now. Their
+// signatures are verified once for a connection; what may change is asked every time.
+func (g *Guard) peer(conn *guest, genesis *fleet.Genesis, certificates []*x509.Certificate) (fleet.Peer, error) {
+	ask := func() (fleet.Identity, error) { return g.identify(genesis, certificates) }
+	var who fleet.Identity
+	var err error
+	if conn == nil {
+		who, err = ask()
+	} else {
+		who, err = conn.identity.ask(genesis, ask)
+	}
+	if err != nil {
+		return fleet.Peer{}, err
+	}
+	sure := g.clockSure()
+	now := g.Now()
+	if !sure {
+		now = g.Floor()
+	}
+	peer, err := who.Check(now, sure, g.node.Revoked)
+	if err == nil {
+		g.Seen(who.NotBefore)
+	}
+	return peer, err
+}
+
+// admit says why the caller may not make the call, or nil, and who it is. conn is his
+// connection; nil: there is none to remember anything for.
+func (g *Guard) admit(conn *guest, path string, state *tls.ConnectionState) (fleet.Peer, error) {
 	m, known := g.methods[path]
 	if !known {
 		return fleet.Peer{}, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("there is no method %s", path))
@@ -71,8 +112,7 @@ func (g *Guard) admit(path string, state *tls.ConnectionState) (fleet.Peer, erro
 	case state == nil || len(state.PeerCertificates) == 0:
 		return fleet.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
 	}
-	certificates := state.PeerCertificates
-	peer, err := genesis.VerifyPeer(certificates[0], certificates[1:], g.Now(), g.clockSure(), g.node.Revoked)
+	peer, err := g.peer(conn, genesis, state.PeerCertificates)
 	if m.expiredToo && errors.Is(err, fleet.ErrExpired) {
 		err = nil
 	}
@@ -92,12 +132,16 @@ func (g *Guard) admit(path string, state *tls.ConnectionState) (fleet.Peer, erro
 // Wrap puts the guard before next.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peer, err := g.admit(r.URL.Path, r.TLS)
+		conn := connOf(r.Context())
+		peer, err := g.admit(conn, r.URL.Path, r.TLS)
 		if err != nil {
+			if conn.refuse() {
+				w.Header().Set("Connection", "close")
+			}
 			g.refuse(w, r, err)
 			return
 		}
-		if err := keepPlace(r.Context(), peer.Key); err != nil {
+		if err := conn.keepPlace(peer.Key, peer.Role.AtLeast(fleet.RoleAdmin)); err != nil {
 			w.Header().Set("Connection", "close")
 			g.refuse(w, r, connect.NewError(connect.CodeResourceExhausted, err))
 			return
@@ -119,7 +163,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		if stream {
 			var over func()
 			ctx, over = g.attend(ctx, http.NewResponseController(w), func() error {
-				_, err := g.admit(r.URL.Path, r.TLS)
+				_, err := g.admit(conn, r.URL.Path, r.TLS)
 				return err
 			})
 			defer over()

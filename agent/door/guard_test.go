@@ -65,7 +65,7 @@ func TestMethods(t *testing.T) {
 		for _, path := range append(slices.Sorted(maps.Keys(g.methods)), "/kogge.v1.NodeService/Nonsense") {
 			fmt.Fprintf(&table, "%-34s", strings.TrimPrefix(path, "/kogge.v1."))
 			for _, c := range callers {
-				_, err := g.admit(path, stateOf(t, c.certificate))
+				_, err := g.admit(nil, path, stateOf(t, c.certificate))
 				answer := "yes"
 				if err != nil {
 					answer = short[connect.CodeOf(err)]
@@ -129,10 +129,10 @@ func TestGuardClock(t *testing.T) {
 	g := NewGuard(n, func() bool { return false })
 	g.Now = func() time.Time { return time.Unix(0, 0) }
 	admin := operator(t, f, fleet.RoleAdmin, now)
-	if _, err := g.admit("/kogge.v1.NodeService/Status", stateOf(t, &admin)); err != nil {
+	if _, err := g.admit(nil, "/kogge.v1.NodeService/Status", stateOf(t, &admin)); err != nil {
 		t.Error(err)
 	}
 	g.clockSure = func() bool { return true }
-	_, err := g.admit("/kogge.v1.NodeService/Status", stateOf(t, &admin))
+	_, err := g.admit(nil, "/kogge.v1.NodeService/Status", stateOf(t, &admin))
 	has(t, err, "not valid now")
 }

@@ -8,13 +8,17 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"kogge.example/update/fleet"
 )
 
 // Listener is a listener that takes every connection at once and hands them on as
 // [places] says, so that strangers who say nothing do not keep operators out.
 type Listener struct {
 	net.Listener
+	gate   *gate
 	mu     sync.Mutex // guards what follows
 	places places
 	conns  map[*place]*guest
@@ -25,15 +29,78 @@ type Listener struct {
 	once   sync.Once
 }
 
-// guest is a connection of the door.
+// guest is a connection of the door. Until its caller is known to be one of the fleet, what
+// it sends is bounded, and is worked on when it is its turn: from a Read that brings bytes
+// to whatever the server does with the connection next.
 type guest struct {
 	net.Conn
 	door  *Listener
 	place *place
+	gone  chan struct{} // closed when the connection is
+
+	known   atomic.Bool          // as in place
+	spoken  atomic.Bool          // the handshake is over
+	early   atomic.Int64         // bytes before that
+	refused atomic.Int32         // requests in vain, while it is not known
+	turn    atomic.Pointer[turn] // that works
+
+	identity verdict
+}
+
+// errEarly is of a stranger who sends more than a handshake has.
+var errEarly = fmt.Errorf("more than %d bytes before the end of the handshake", maxEarly)
+
+func (g *guest) Read(p []byte) (int, error) {
+	g.over()
+	n, err := g.Conn.Read(p)
+	if n == 0 || g.known.Load() {
+		return n, err
+	}
+	if !g.spoken.Load() && g.early.Add(int64(n)) > maxEarly {
+		return 0, errEarly
+	}
+	t := g.door.gate.enter(g.place.address, g.place.familiar, g.gone)
+	if t == nil {
+		return 0, net.ErrClosed
+	}
+	g.turn.Store(t)
+	return n, err
+}
+
+func (g *guest) Write(p []byte) (int, error) {
+	g.over()
+	return g.Conn.Write(p)
+}
+
+// TLS is base for the connections of a door, which learns from it when a stranger's
+// handshake is over but for its last words.
+func TLS(base *tls.Config) *tls.Config {
+	base.NextProtos = []string{"h2", "http/1.1"}
+	outer := base.Clone()
+	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		g := guestOf(hello.Conn)
+		if g == nil {
+			return nil, nil
+		}
+		own := base.Clone()
+		own.VerifyConnection = func(tls.ConnectionState) error {
+			g.spoken.Store(true)
+			return nil
+		}
+		return own, nil
+	}
+	return outer
+}
+
+// over ends the turn of the connection.
+func (g *guest) over() {
+	if t := g.turn.Swap(nil); t != nil {
+		g.door.gate.over(t)
+	}
 }
 
 func NewListener(l net.Listener) *Listener {
-	d := &Listener{Listener: l, conns: map[*place]*guest{}, next: make(chan *guest, MaxConnections), failed: make(chan error, 1)}
+	d := &Listener{Listener: l, gate: newGate(), conns: map[*place]*guest{}, next: make(chan *guest, MaxConnections), failed: make(chan error, 1)}
 	d.timer = time.AfterFunc(time.Hour, d.look)
 	d.timer.Stop()
 	return d
@@ -70,8 +137,9 @@ func (d *Listener) take() {
 		if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 			address = tcp.AddrPort().Addr()
 		}
-		g := &guest{conn, d, &place{address: turnOf(address)}}
+		g := &guest{Conn: conn, door: d, place: &place{address: turnOf(address)}, gone: make(chan struct{})}
 		d.mu.Lock()
+		g.place.familiar = d.places.Familiar(g.place.address)
 		d.conns[g.place] = g
 		if p := d.places.Arrive(g.place); p != nil {
 			d.drop(p)
@@ -124,6 +192,8 @@ func (d *Listener) drop(p *place) {
 	if g := d.conns[p]; g != nil {
 		delete(d.conns, p)
 		d.places.Leave(p)
+		close(g.gone)
+		g.over()
 		_ = g.Conn.Close()
 	}
 }
@@ -175,10 +245,16 @@ func WithConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, guestKey{}, guestOf(conn))
 }
 
-// keepPlace notes that the caller is one of the fleet, and by which certificate.
-func keepPlace(ctx context.Context, key string) error {
+// connOf is the connection of the door in a call's context; nil in one that has none.
+func connOf(ctx context.Context) *guest {
 	g, _ := ctx.Value(guestKey{}).(*guest)
-	if g == nil {
+	return g
+}
+
+// keepPlace notes that the caller is one of the fleet, by which certificate, and whether he
+// is an admin.
+func (g *guest) keepPlace(key string, admin bool) error {
+	if g == nil || g.known.Load() {
 		return nil
 	}
 	g.door.mu.Lock()
@@ -186,13 +262,48 @@ func keepPlace(ctx context.Context, key string) error {
 	if g.place.known || g.door.conns[g.place] == nil {
 		return nil
 	}
-	yield, ok := g.door.places.Know(g.place, key, time.Now())
+	yield, ok := g.door.places.Know(g.place, key, admin, time.Now())
 	if !ok {
-		return fmt.Errorf("%d connections are busy with your certificate: end one of them", maxOfKey)
+		return errBusy
 	}
+	g.known.Store(true)
+	g.over()
 	if yield != nil {
 		g.door.drop(yield)
 	}
 	g.door.fill()
 	return nil
+}
+
+// refuse counts a request in vain. last says that it is the last one on the connection,
+// whose caller is to be told so; after that the connection is gone.
+func (g *guest) refuse() (last bool) {
+	if g == nil || g.known.Load() {
+		return false
+	}
+	n := g.refused.Add(1)
+	if n > maxRefused {
+		_ = g.Close()
+	}
+	return n == maxRefused
+}
+
+// verdict is whom the certificates of a connection are of: TLS binds them to it, so that it
+// is found out once.
+type verdict struct {
+	mu       sync.Mutex // guards what follows, and is held while it is found out
+	genesis  *fleet.Genesis
+	identity fleet.Identity
+	err      error
+}
+
+// ask returns what identify says, which it asks once for a genesis.
+func (v *verdict) ask(genesis *fleet.Genesis, identify func() (fleet.Identity, error)) (fleet.Identity, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.genesis != genesis {
+		v.identity, v.err = identify()
+		v.genesis = genesis
+	}
+	return v.identity, v.err
 }

@@ -1,6 +1,8 @@
 package door
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,15 +13,25 @@ import (
 const (
 	MaxConnections = 256  // that have a place
 	maxStrangers   = 64   // of them, before an operator's first call: the others are kept for those known
+	maxFamiliar    = 16   // strangers beyond those, of addresses from which a caller of the fleet came
 	maxOfAddress   = 32   // strangers of one address
 	maxOfKey       = 32   // those known by one certificate
 	maxWaiting     = 1024 // that have none yet
+	// maxCommon are those known who are no admins: readers and operators never have all
+	// places, so that an admin's connection finds one, as a stranger first.
+	maxCommon = MaxConnections - maxStrangers - maxFamiliar
+	// maxAddresses is how many addresses are remembered as familiar.
+	maxAddresses = 256
 
 	// How long one keeps its place while others wait: a stranger for a handshake and
-	// a call, an idle connection for another call.
-	strangerGrace = 2 * time.Second
+	// a call, which is one journey there and back, an idle connection for another call.
+	strangerGrace = time.Second
 	idleGrace     = 500 * time.Millisecond
 )
+
+// errBusy is the answer to a caller for whose connection there is no place beside those of
+// his certificate, or of all who are no admins.
+var errBusy = fmt.Errorf("%d connections are busy with your certificate, or %d with those of readers and operators: end one of them", maxOfKey, maxCommon)
 
 // place is one connection that speaks, or waits until it may:
 //
@@ -30,7 +42,9 @@ const (
 // yields when it is idle.
 type place struct {
 	address     netip.Prefix // whose turn it takes
+	familiar    bool         // a caller of the fleet came from that address before
 	key         string       // of the certificate, as in fleet.Peer.Key, once it is known
+	admin       bool         // by that certificate
 	known, busy bool
 	since       time.Time // of the last change
 }
@@ -38,30 +52,54 @@ type place struct {
 // places says who speaks. It opens and closes nothing and reads no clock.
 type places struct {
 	held    []*place
-	waiting []*place // in the order in which they came
+	waiting []*place             // in the order in which they came
+	waits   map[netip.Prefix]int // how many of each address
 	served  map[netip.Prefix]int
 	count   int // of turns
+	// addresses are those of callers of the fleet, the latest one last.
+	addresses []netip.Prefix
+	// full is until when strangers have all places that they may, unless one leaves: while
+	// many come, who waits is not looked through for each of them.
+	full time.Time
+}
+
+// Familiar says whether a caller of the fleet came from address.
+func (s *places) Familiar(address netip.Prefix) bool { return slices.Contains(s.addresses, address) }
+
+// remember makes address a familiar one.
+func (s *places) remember(address netip.Prefix) {
+	s.addresses = slices.DeleteFunc(s.addresses, func(a netip.Prefix) bool { return a == address })
+	s.addresses = append(s.addresses, address)
+	if len(s.addresses) > maxAddresses {
+		s.addresses = slices.Delete(s.addresses, 0, 1)
+	}
 }
 
 // Arrive lets p wait. It returns who has to leave the full waiting room: the last to
 // come of the address that has most of it, and nil while there is room.
 func (s *places) Arrive(p *place) *place {
 	s.waiting = append(s.waiting, p)
+	if s.waits == nil {
+		s.waits = map[netip.Prefix]int{}
+	}
+	if s.waits[p.address]++; p.familiar {
+		s.full = time.Time{}
+	}
 	if len(s.waiting) <= maxWaiting {
 		return nil
 	}
-	return s.last(crowd(s.waiting))
+	return s.last()
 }
 
-// last is the last to come of the address that has most of the waiting room.
-func (s *places) last(of map[netip.Prefix]int) *place {
-	var last *place
-	for _, p := range s.waiting {
-		if last == nil || of[p.address] >= of[last.address] {
-			last = p
+// last is the last to come of the addresses that have most of the waiting room.
+func (s *places) last() *place {
+	most := slices.Max(slices.Collect(maps.Values(s.waits)))
+	for _, p := range slices.Backward(s.waiting) {
+		if s.waits[p.address] == most {
+			return p
 		}
 	}
-	return last
+	return nil
 }
 
 // Next gives a place to one of those who wait: of the address that has had its turn
@@ -69,14 +107,20 @@ func (s *places) last(of map[netip.Prefix]int) *place {
 // given up. yield is who has to be gone before; with next nil nobody can be served
 // before the time again (zero: before something changes).
 func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
+	if now.Before(s.full) {
+		return nil, nil, s.full
+	}
 	strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
 	of := crowd(strangers)
+	unknown := slices.DeleteFunc(slices.Clone(strangers), func(p *place) bool { return p.familiar })
 	for _, p := range s.front() {
 		var candidates []*place
 		switch {
 		case of[p.address] >= maxOfAddress:
 			candidates = slices.DeleteFunc(slices.Clone(strangers), func(q *place) bool { return q.address != p.address })
-		case len(strangers) >= maxStrangers:
+		case !p.familiar && len(unknown) >= maxStrangers:
+			candidates = unknown
+		case len(strangers) >= maxStrangers+maxFamiliar:
 			candidates = strangers
 		case len(s.held) >= MaxConnections:
 			candidates = s.held
@@ -94,10 +138,14 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 			again = at
 		}
 	}
+	if len(unknown) >= maxStrangers {
+		s.full = again
+	}
 	return nil, nil, again
 }
 
-// front is the last to come of each address, in the order of their turns.
+// front is the last to come of each address, familiar ones first, in the order of their
+// turns.
 func (s *places) front() []*place {
 	var all []*place
 	seen := map[netip.Prefix]bool{}
@@ -108,13 +156,18 @@ func (s *places) front() []*place {
 		}
 	}
 	slices.Reverse(all)
-	slices.SortStableFunc(all, func(p, q *place) int { return s.served[p.address] - s.served[q.address] })
+	slices.SortStableFunc(all, func(p, q *place) int {
+		if p.familiar != q.familiar {
+			return map[bool]int{true: -1, false: 1}[p.familiar]
+		}
+		return s.served[p.address] - s.served[q.address]
+	})
 	return all
 }
 
 // seat gives p its place.
 func (s *places) seat(p *place, now time.Time) {
-	s.waiting = slices.DeleteFunc(s.waiting, func(q *place) bool { return p == q })
+	s.stop(p)
 	s.held = append(s.held, p)
 	p.since = now
 	s.turn(p.address)
@@ -125,8 +178,8 @@ func (s *places) seat(p *place, now time.Time) {
 func (s *places) turn(address netip.Prefix) {
 	s.count++
 	now := map[netip.Prefix]int{}
-	for _, p := range s.waiting {
-		now[p.address] = s.served[p.address]
+	for waits := range s.waits {
+		now[waits] = s.served[waits]
 	}
 	if _, waits := now[address]; waits {
 		now[address] = s.count
@@ -134,30 +187,51 @@ func (s *places) turn(address netip.Prefix) {
 	s.served = now
 }
 
-// Know notes whose certificate a stranger has shown. Where key has all the places that
-// it may, its longest idle one yields; if all are busy, p is no better than a stranger
-// and ok is false.
-func (s *places) Know(p *place, key string, now time.Time) (yield *place, ok bool) {
-	mine := 0
-	for _, q := range s.held {
-		if !q.known || q.key != key {
-			continue
-		}
-		mine++
-		if !q.busy && (yield == nil || q.since.Before(yield.since)) {
-			yield = q
-		}
+// Know notes whose certificate a stranger has shown, and whether it is that of an admin.
+// Where key, or those who are no admins, have all the places that they may, the longest idle
+// one of them yields; if all are busy, p is no better than a stranger and ok is false.
+func (s *places) Know(p *place, key string, admin bool, now time.Time) (yield *place, ok bool) {
+	own := func(q *place) bool { return q.known && q.key == key }
+	common := func(q *place) bool { return q.known && !q.admin }
+	switch {
+	case s.among(own) >= maxOfKey:
+		yield = s.idle(own)
+	case !admin && s.among(common) >= maxCommon:
+		yield = s.idle(common)
+	default:
+		ok = true
 	}
 	switch {
-	case mine < maxOfKey:
-		yield = nil
-	case yield == nil:
-		return nil, false
-	default:
+	case yield != nil:
 		s.Leave(yield)
+	case !ok:
+		return nil, false
 	}
-	p.key, p.known, p.since = key, true, now
+	p.key, p.admin, p.known, p.since, s.full = key, admin, true, now, time.Time{}
+	s.remember(p.address)
 	return yield, true
+}
+
+// among counts those who have places and are as is says.
+func (s *places) among(is func(*place) bool) int {
+	n := 0
+	for _, p := range s.held {
+		if is(p) {
+			n++
+		}
+	}
+	return n
+}
+
+// idle is who of those has been idle the longest; nil: all are busy.
+func (s *places) idle(is func(*place) bool) *place {
+	var out *place
+	for _, p := range s.held {
+		if is(p) && !p.busy && (out == nil || p.since.Before(out.since)) {
+			out = p
+		}
+	}
+	return out
 }
 
 // weakest is who yields: a stranger of the address that has most of them, the oldest
@@ -199,9 +273,23 @@ func weaker(p, q *place, of map[netip.Prefix]int) bool {
 
 // Leave forgets p.
 func (s *places) Leave(p *place) {
-	same := func(q *place) bool { return p == q }
-	s.held = slices.DeleteFunc(s.held, same)
-	s.waiting = slices.DeleteFunc(s.waiting, same)
+	s.stop(p)
+	if i := slices.Index(s.held, p); i >= 0 {
+		s.held = slices.Delete(s.held, i, i+1)
+		s.full = time.Time{}
+	}
+}
+
+// stop has p wait no longer.
+func (s *places) stop(p *place) {
+	i := slices.Index(s.waiting, p)
+	if i < 0 {
+		return
+	}
+	s.waiting = slices.Delete(s.waiting, i, i+1)
+	if s.waits[p.address]--; s.waits[p.address] == 0 {
+		delete(s.waits, p.address)
+	}
 }
 
 // crowd counts the places of each address.

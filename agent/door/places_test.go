@@ -88,6 +88,33 @@ func TestPlaces(t *testing.T) {
 			s.know("a", "k")
 			s.know("a", "k")
 		}},
+		{"a familiar one while strangers have all places", func(s *stage) {
+			s.come("a", maxOfAddress)
+			s.come("b", maxOfAddress)
+			s.come("c", 1)
+			s.fill()
+			s.places.remember(s.of("k", 1)[0].address)
+			s.come("k", 2)
+			s.come("c", 1)
+			s.fill()
+		}},
+		{"a familiar address is no better than any beyond its share", func(s *stage) {
+			s.places.remember(s.of("a", 1)[0].address)
+			s.come("a", maxOfAddress+1)
+			s.fill()
+		}},
+		{"readers have all places that they may, and are busy; an admin comes", func(s *stage) {
+			for i := range maxCommon / maxOfKey {
+				s.known(string('d'+rune(i)), maxOfKey, true)
+			}
+			s.known("c", maxCommon%maxOfKey, true)
+			s.come("a", 1)
+			s.come("b", 1)
+			s.fill()
+			s.know("a", "reader")
+			s.admin = true
+			s.know("b", "admin")
+		}},
 		{"a full waiting room", func(s *stage) {
 			s.known("k", MaxConnections, true)
 			s.come("b", 1)
@@ -106,6 +133,7 @@ type stage struct {
 	out    *strings.Builder
 	places places
 	names  map[*place]string
+	admin  bool // whose certificate is shown
 	now    time.Time
 }
 
@@ -113,6 +141,7 @@ func (s *stage) of(address string, n int) []*place {
 	var all []*place
 	for range n {
 		p := &place{address: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, address[0]}), 32), since: s.now}
+		p.familiar = s.places.Familiar(p.address)
 		if s.names == nil {
 			s.names = map[*place]string{}
 		}
@@ -146,7 +175,7 @@ func (s *stage) know(address, key string) {
 			continue
 		}
 		p.busy = true
-		switch yield, ok := s.places.Know(p, key, s.now); {
+		switch yield, ok := s.places.Know(p, key, s.admin, s.now); {
 		case !ok:
 			fmt.Fprintf(s.out, "    %s shows %s, and is refused\n", s.names[p], key)
 			p.busy = false
@@ -216,6 +245,7 @@ func FuzzPlaces(f *testing.F) {
 			case d < 100:
 				for range d {
 					p := &place{address: netip.PrefixFrom(netip.AddrFrom4([4]byte{d % 7}), 32)}
+					p.familiar = s.Familiar(p.address)
 					if out := s.Arrive(p); out != nil {
 						s.Leave(out)
 					}
@@ -230,7 +260,7 @@ func FuzzPlaces(f *testing.F) {
 			case d < 180 && len(s.held) > 0:
 				p := s.held[int(d)%len(s.held)]
 				if p.busy = d%2 == 0; !p.known {
-					s.Know(p, string('a'+rune(d%9)), now)
+					s.Know(p, string('a'+rune(d%9)), d%3 == 0, now)
 				}
 			case d < 200 && len(s.held) > 0:
 				s.Leave(s.held[int(d)%len(s.held)])
@@ -238,13 +268,25 @@ func FuzzPlaces(f *testing.F) {
 				now = now.Add(time.Duration(d) * 10 * time.Millisecond)
 			}
 			strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
+			unknown, common := 0, 0
+			for _, p := range s.held {
+				if !p.known && !p.familiar {
+					unknown++
+				}
+				if p.known && !p.admin {
+					common++
+				}
+			}
+			if unknown > maxStrangers || common > maxCommon {
+				t.Fatalf("%d places of strangers, %d of readers and operators", unknown, common)
+			}
 			of := map[string]int{}
 			for _, p := range s.held {
 				if of[p.key]++; p.known && of[p.key] > maxOfKey {
 					t.Fatalf("more than %d places of certificate %s", maxOfKey, p.key)
 				}
 			}
-			if len(s.held) > MaxConnections || len(strangers) > maxStrangers || len(s.waiting) > maxWaiting {
+			if len(s.held) > MaxConnections || len(strangers) > maxStrangers+maxFamiliar || len(s.waiting) > maxWaiting {
 				t.Fatalf("%d places, %d strangers, %d wait", len(s.held), len(strangers), len(s.waiting))
 			}
 		}

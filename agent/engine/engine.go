@@ -34,6 +34,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
 
+	"kogge.example/agent/confine"
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/trees"
@@ -80,24 +81,9 @@ type Paths struct {
 	// Cgroup is the parent of the containers' cgroups.
 	Cgroup string
 	// Most is what one container can have at the most.
-	Most Most
+	Most confine.Most
 	// Remove removes a folder of very many files; nil: this process does.
 	Remove func(ctx context.Context, folder string) error
-}
-
-// Most is the largest part of what all containers have together that one of them can have,
-// so that the others go on when it takes all it can get; 0: no bound.
-type Most struct {
-	Memory int64 // bytes
-	Tasks  int64 // processes and threads
-}
-
-// MostOf is what one container can have of what all have, which is memory bytes and tasks
-// processes and threads; 0: no bound. It is three quarters: with less, a node that runs one
-// large container would have bought memory for nothing; with more, the others would be
-// those that the kernel kills when one holds memory that it has no process to kill for.
-func MostOf(memory, tasks uint64) Most {
-	return Most{Memory: int64(memory / 4 * 3), Tasks: int64(tasks / 4 * 3)}
 }
 
 // Engine carries out on containerd what the Keeper decides.
@@ -297,7 +283,11 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	if err := e.fill(ctx, c, img, i.Name); err != nil {
+	made, err := created.Spec(ctx)
+	if err != nil {
+		return fmt.Errorf("spec: %w", err)
+	}
+	if err := e.fill(ctx, c, img, i.Name, made.Process.User); err != nil {
 		return err
 	}
 	task, err := created.NewTask(ctx, e.output(c.ID))
@@ -308,6 +298,14 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	// node's reserve.
 	if err := e.bindRoot(ctx, i.Name); err != nil {
 		return err
+	}
+	args := made.Process.Args
+	if c.Init {
+		args = args[1:]
+	}
+	// All that the kernel would say is EPERM.
+	if program, missing := confine.Unmet(task.Pid(), args, made); len(missing) > 0 {
+		return fmt.Errorf("start: %s: %s", program, confine.Remedy(c, missing))
 	}
 	if err := task.Start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)

@@ -78,7 +78,9 @@ func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
 		}
 	}
 	for _, c := range wanted {
-		for _, v := range c.Volumes {
+		// An image that is not here, or cannot be read, has nothing mounted either.
+		whole, _, _ := e.complete(ctx, c)
+		for _, v := range whole.Volumes {
 			add(v.Name, c.ID)
 		}
 	}

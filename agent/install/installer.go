@@ -209,15 +209,14 @@ func (i *Installer) verify(ctx context.Context, src release.Source, d *disk) (*r
 	}, nil
 }
 
-// refTime is a time that cannot be before the true one by much: signatures that were
-// good only until before it have expired. It is the floor of the node's clock, which
-// whoever sends it a wrong time cannot move far.
+// refTime is the time by which signatures of a release are over: see
+// [control.Clock.Reference]. Whoever sends the node a wrong time cannot move it far.
 func (i *Installer) refTime() time.Time {
 	clock, err := control.ReadClock(i.Run)
 	if err != nil {
 		log.Printf("agent: update: %v", err) // a floor that is not known is below all
 	}
-	return clock.Floor
+	return clock.Reference(i.now())
 }
 
 // partsOf is the release as update/slot wants it.

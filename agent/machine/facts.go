@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -69,6 +70,15 @@ func (m Machine) clock(c *apiv1.Clock) error {
 func (m Machine) ClockSure() bool {
 	var c apiv1.Clock
 	return m.clock(&c) == nil && c.Sure
+}
+
+// ClockFloor is the earliest that the time can be: it has passed for sure. Zero: not known.
+func (m Machine) ClockFloor() time.Time {
+	facts, err := control.ReadClock(m.Folder())
+	if err != nil {
+		return time.Time{}
+	}
+	return facts.Floor
 }
 
 // memory reads total and available memory.

@@ -4,7 +4,9 @@
 // In come requests of callers who may make them; out go answers from PID 1, the kernel's
 // files, the keeper, the engine and the installer, each by an interface that is declared
 // here. The package decides nothing about workloads and stores nothing but what adoption
-// brings.
+// brings. Handlers lie in the files of what they are about: kogge apply sends a Compose file
+// (cmd/kogge/project_apply.go), Apply in projects.go gives it to wanted.Store.Apply, which
+// keeps it on STATE and tells the agent's keep (agent/node.go), and that the keeper.
 package serve
 
 import (
@@ -15,6 +17,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,6 +42,7 @@ const (
 type Server struct {
 	http     *http.Server
 	listener *door.Listener
+	passed   *witness
 }
 
 // Config is what a server stands on.
@@ -80,6 +84,8 @@ func newServer(listener net.Listener, c Config) *Server {
 	if c.Now != nil {
 		guard.Now = c.Now
 	}
+	passed := &witness{machine: c.Machine, node: c.Node, more: make(chan struct{}, 1)}
+	guard.Floor, guard.Seen = c.Machine.ClockFloor, passed.see
 	if c.Events == nil {
 		c.Events = new(events.Ring)
 	}
@@ -107,7 +113,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			// Nothing else tells that a caller's machine has gone, with a command still running for it.
 			SendPingTimeout: time.Minute, PingTimeout: time.Minute},
 		ErrorLog: log.New(quiet{}, "", 0),
-		TLSConfig: &tls.Config{
+		TLSConfig: door.TLS(&tls.Config{
 			MinVersion: tls.VersionTLS13,
 			// Asked for, not demanded: who has none gets an answer that says so.
 			ClientAuth: tls.RequestClientCert,
@@ -119,9 +125,9 @@ func newServer(listener net.Listener, c Config) *Server {
 			// A resumed session would skip nothing of the guard, but keep the
 			// certificate of a caller from before a renewal.
 			SessionTicketsDisabled: true,
-		},
+		}),
 	}
-	return &Server{s, conns}
+	return &Server{s, conns, passed}
 }
 
 // Address is where the server listens.
@@ -132,6 +138,11 @@ func (s *Server) Port() int { return s.Address().(*net.TCPAddr).Port }
 
 // Serve answers until ctx ends; then running calls have a moment to end.
 func (s *Server) Serve(ctx context.Context) error {
+	var telling sync.WaitGroup
+	tellCtx, stopTelling := context.WithCancel(ctx)
+	telling.Go(func() { s.passed.tell(tellCtx) })
+	defer telling.Wait()
+	defer stopTelling()
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)

@@ -4,13 +4,15 @@
 // In come texts of Compose files; out goes one list of containers in which no port of
 // the node is given twice, and a [Plan] that says what an apply would
 // change. Applied files lie on STATE, one for each project, each written whole or
-// not at all. The package starts nothing.
+// not at all. The package starts nothing: the agent (keep in agent/node.go) waits for
+// [Store.Changed] and gives [Store.Containers] to the keeper's Want.
 package wanted
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -56,6 +58,10 @@ type Store struct {
 	// Allow is what node.yaml allows containers. A project that asks for more is not
 	// taken. Set it before the store is used.
 	Allow []rights.Allow
+	// Outdated says of which of all, by ID, there is a container that runs from another
+	// image than the name stands for by now: an apply replaces it too. nil: of none. Set it
+	// before the store is used.
+	Outdated func(all []workload.Container) map[string]bool
 	// Most is how many containers there can be; 0: any number. What is wanted by then stays
 	// wanted. Set it before the store is used.
 	Most int
@@ -130,6 +136,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	if err := errors.Join(denied...); err != nil {
 		return nil, warnings, err
 	}
+	outdated := s.outdated(containers) // before they are replaced
 	plan, err := s.change(project, containers, func() error {
 		if check {
 			return nil
@@ -146,7 +153,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	if err == nil && !check {
 		s.tell()
 	}
-	return plan, warnings, err
+	return plan.with(outdated), warnings, err
 }
 
 // Remove forgets the project: its containers are to go, its volumes stay.
@@ -171,7 +178,15 @@ func (s *Store) Remove(project string) (Plan, error) {
 // Check says what would become of the containers of node.yaml if own were in their
 // place, and whether that goes with the projects.
 func (s *Store) Check(own []workload.Container) (Plan, error) {
-	return s.change(Node, own, func() error { return nil })
+	plan, err := s.change(Node, own, func() error { return nil })
+	return plan.with(s.outdated(own)), err
+}
+
+func (s *Store) outdated(all []workload.Container) map[string]bool {
+	if s.Outdated == nil {
+		return nil
+	}
+	return s.Outdated(all)
 }
 
 // change has the project consist of containers, if that goes with the others, and
@@ -243,7 +258,10 @@ func (s *Store) parse() error {
 		if err != nil {
 			return fmt.Errorf("project %s: %w", name, err)
 		}
-		containers, _, err := compose.Parse(name, name+suffix, text)
+		containers, warnings, err := compose.ParseTaken(name, name+suffix, text)
+		for _, w := range warnings {
+			log.Printf("project %s: %v", name, w)
+		}
 		applied[name] = parsed{containers, err}
 	}
 	s.applied = applied

@@ -12,15 +12,20 @@
 package clock
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
 
-// Floor is the earliest that the time can be. The saved time stands apart: agreeing
-// servers may go below it, for a node may have saved a wrong time.
+// Floor is the earliest that the time can be. What stands apart from the hard floor may
+// have been a mistake, and agreeing servers may go below it.
 type Floor struct {
-	Hard  time.Time // latest of image, seed and verified certificates
-	Saved time.Time // last saved time; zero without one
+	Hard time.Time // of the image
+	// Passed is what has passed by the word of servers that agreed, or of whoever signs
+	// the fleet's certificates, and by the hours that the node ran since: enough to call
+	// what ended before it over. Zero: nobody said.
+	Passed time.Time
+	Saved  time.Time // last saved time, which may be that of a broken clock; zero without one
 }
 
 // NewFloor returns the floor of a node: the latest of the times that are certain,
@@ -35,12 +40,46 @@ func NewFloor(saved time.Time, certain ...time.Time) Floor {
 	return f
 }
 
-// Time is the floor as a time.
-func (f Floor) Time() time.Time {
-	if f.Saved.After(f.Hard) {
-		return f.Saved
+// Time is the floor as a time: no clock starts below it.
+func (f Floor) Time() time.Time { return later(f.Certain(), f.Saved) }
+
+// Certain is the floor without the saved time: who was not let in because of a clock that
+// was wrong could not set it right.
+func (f Floor) Certain() time.Time { return later(f.Hard, f.Passed) }
+
+// Run is the floor after the node ran for so long.
+func (f Floor) Run(d time.Duration) Floor {
+	if at := f.Certain(); d > 0 && !at.IsZero() {
+		f.Passed = at.Add(d)
 	}
-	return f.Hard
+	return f
+}
+
+// maxWitness is how far the certificates of a fleet may raise the floor at a time. They live
+// for a year; whoever signs them may have a wrong clock, or somebody else's key.
+const maxWitness = 2 * 366 * 24 * time.Hour
+
+// Witness is the floor once a certificate that the fleet's CA signed says that t has passed.
+func (f Floor) Witness(t time.Time) (Floor, error) {
+	at := f.Certain()
+	switch {
+	case !t.After(at):
+		return f, nil
+	case at.IsZero():
+		return f, errors.New("the node knows of no time that has passed for sure")
+	case t.Sub(at) > maxWitness:
+		return f, fmt.Errorf("a certificate begins at %s, over two years after %s, which is all that is known to have passed: it does not count",
+			t.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+	}
+	f.Passed = t
+	return f, nil
+}
+
+func later(t, u time.Time) time.Time {
+	if u.After(t) {
+		return u
+	}
+	return t
 }
 
 const (
@@ -146,12 +185,15 @@ func (s State) Step(now time.Time, configured int, samples []Sample) (State, Act
 		// What was saved is proved wrong; the next save writes the truth.
 		s.Floor.Saved = truth
 	}
+	if action.Save {
+		s.Floor.Passed = truth // be it before what was believed until now
+	}
 	return s, action
 }
 
 // saves says whether an unsynced clock may become the next floor.
 func (s State) saves(now time.Time) bool {
-	return !far(now, s.Floor) && now.After(s.Floor.Time())
+	return !far(now, s.Floor) && now.After(later(s.Floor.Hard, s.Floor.Saved))
 }
 
 // far says whether t is over ten years ahead of the floor. Without any floor

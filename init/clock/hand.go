@@ -41,6 +41,9 @@ func (s State) ByHand(now, to time.Time, back bool) (State, Action) {
 		return refused, a
 	}
 	s.Floor.Saved, s.Synced, s.Single = to, time.Time{}, false
+	if to.Before(s.Floor.Passed) {
+		s.Floor.Passed = to // a person knows better
+	}
 	return s, Action{Verb: Set, Offset: to.Sub(now), Save: true, Why: fmt.Sprintf("clock set by hand, by %s", to.Sub(now).Round(time.Millisecond))}
 }
 
@@ -111,6 +114,10 @@ func serveHand(conn net.Conn, out chan<- hand) {
 // setByHand carries out a person's word.
 func (s *service) setByHand(h control.SetClock) control.ClockSet {
 	answer := control.ClockSet{Was: s.o.Clock.Now().UTC()}
+	s.ran()
+	if !h.Passed.IsZero() {
+		return s.witness(h.Passed)
+	}
 	next, a := s.state.ByHand(answer.Was, h.To, h.Back)
 	if a.Verb == Refuse {
 		return control.ClockSet{Error: a.Why, BeforeSaved: a.BeforeSaved}
@@ -121,9 +128,31 @@ func (s *service) setByHand(h control.SetClock) control.ClockSet {
 	log.Printf("clock: %s", a.Why)
 	s.state, s.polls, s.good = next, 0, true
 	answer.Now = s.o.Clock.Now().UTC()
-	s.status.Floor, s.status.Synced, s.status.Single, s.status.Source = s.state.Floor.Time(), false, false, ""
+	s.status.Synced, s.status.Single, s.status.Source = false, false, ""
 	s.status.Jump, s.status.JumpAt = a.Offset.Round(time.Microsecond).String(), answer.Now.Truncate(time.Second)
 	s.status.ByHand = s.status.JumpAt
 	s.write(answer.Now)
+	return answer
+}
+
+// witness takes a time that has passed, by certificates that the agent has verified. A clock
+// that is behind it is wrong.
+func (s *service) witness(t time.Time) control.ClockSet {
+	now := s.o.Clock.Now()
+	floor, err := s.state.Floor.Witness(t)
+	if err != nil {
+		return control.ClockSet{Error: err.Error()}
+	}
+	answer := control.ClockSet{Was: now.UTC()}
+	s.state.Floor = floor
+	if to, wrong := Start(now, Floor{Passed: t}); wrong && !s.state.IsSynced(now) {
+		if err := s.o.Clock.Set(to); err != nil {
+			return control.ClockSet{Error: err.Error()}
+		}
+		log.Printf("clock: set to %s, which has passed by the fleet's certificates", to.UTC().Format(time.RFC3339))
+		s.begin()
+	}
+	s.write(time.Time{})
+	answer.Now = s.o.Clock.Now().UTC()
 	return answer
 }

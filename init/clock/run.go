@@ -2,10 +2,13 @@ package clock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/beevik/ntp"
@@ -17,7 +20,7 @@ import (
 
 // Paths says which files the service uses.
 type Paths struct {
-	Saved  string // last saved time, on STATE; "" or a missing folder: nothing is saved
+	Saved  string // last saved time, on STATE, and beside it what has passed for sure; "" or a missing folder: nothing is saved
 	Run    string // folder for control.Clock, and of control.Network with the servers of DHCP
 	Socket string // where people's words for the time come in; "": nowhere
 }
@@ -50,6 +53,9 @@ const (
 func SetFloor(c Clock, saved string, certain ...time.Time) (Floor, error) {
 	t, err := load(saved)
 	f := NewFloor(t, certain...)
+	var passedErr error
+	f.Passed, passedErr = load(passedFile(saved))
+	err = errors.Join(err, passedErr)
 	if to, wrong := Start(c.Now(), f); wrong {
 		if setErr := c.Set(to); setErr != nil {
 			return f, setErr
@@ -69,7 +75,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 		o.Paths = NodePaths
 	}
 	s := &service{cfg: cfg, o: o, state: State{Floor: o.Floor}}
-	s.status.Floor = o.Floor.Time()
+	s.begin()
+	s.ran()
 	if err := s.publish(); err != nil {
 		return err
 	}
@@ -122,9 +129,24 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 		case h := <-hands:
 			h.answer <- s.setByHand(h.SetClock)
 		}
+		s.ran()
 		if err := s.publish(); err != nil {
 			return err
 		}
+	}
+}
+
+// begin notes what the clock says now: the node runs on from there.
+func (s *service) begin() { s.since = s.o.Clock.Now() }
+
+// ran raises the floor by the time for which the node ran. The clock of a machine counts
+// that apart from what it is set to; where ours sets it, [service.begin] follows.
+func (s *service) ran() {
+	now := s.o.Clock.Now()
+	s.state.Floor = s.state.Floor.Run(now.Sub(s.since))
+	s.since = now
+	if floor := s.state.Floor.Certain(); floor.Before(s.status.Floor) || floor.Sub(s.status.Floor) >= time.Minute {
+		s.status.Floor = floor.UTC().Truncate(time.Second) // each word of it is a file written
 	}
 }
 
@@ -138,21 +160,33 @@ type service struct {
 	polls   int           // good ones in a row
 	silent  int           // those without agreement in a row
 	good    bool          // whether the time may be saved
+	since   time.Time     // by the clock: the floor is that of then
 	savedOK bool          // whether this run saved a synced time already
 }
 
-// servers are those of node.yaml, else those of DHCP.
+// servers are those of node.yaml, else those that the network names.
 func (s *service) servers() []string {
-	if len(s.cfg.Time.Servers) > 0 {
-		return s.cfg.Time.Servers
-	}
 	status, err := control.ReadNetwork(s.o.Paths.Run)
-	if err != nil {
+	if err != nil && len(s.cfg.Time.Servers) == 0 {
 		return nil // no network yet
 	}
-	var names []string
-	for _, a := range status.NTP {
-		names = append(names, a.String())
+	return servers(s.cfg.Time.Servers, status)
+}
+
+// servers are those that were set, else those that the network names. A link-local one
+// that names no link is on the first that is connected.
+func servers(set []string, network control.Network) []string {
+	names := slices.Clone(set)
+	if len(set) == 0 {
+		for _, a := range network.NTP {
+			names = append(names, a.String())
+		}
+	}
+	up := slices.IndexFunc(network.Interfaces, func(i control.Interface) bool { return i.Carrier })
+	for n, name := range names {
+		if a, err := netip.ParseAddr(name); err == nil && up >= 0 && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
+			names[n] = a.WithZone(network.Interfaces[up].Name).String()
+		}
 	}
 	return names
 }
@@ -172,6 +206,7 @@ func (s *service) pause() time.Duration {
 
 // polled acts on the answers of one poll.
 func (s *service) polled(samples []Sample) {
+	s.ran()
 	now := s.o.Clock.Now()
 	next, a := s.state.Step(now, len(s.status.Servers), samples)
 	s.state, s.good = next, a.Save
@@ -210,6 +245,7 @@ func (s *service) polled(samples []Sample) {
 }
 
 func (s *service) carryOut(a Action) error {
+	defer s.begin()
 	switch a.Verb {
 	case Set:
 		if err := s.o.Clock.Set(s.o.Clock.Now().Add(a.Offset)); err != nil {
@@ -234,22 +270,38 @@ func (s *service) carryOut(a Action) error {
 
 // save writes the time to STATE, if it may be the next floor and STATE is there.
 func (s *service) save() {
+	s.ran()
 	now := s.o.Clock.Now()
 	if s.polls == 0 {
 		s.good = s.state.saves(now)
 	}
-	if s.good && s.write(now) {
+	if !s.good {
+		now = time.Time{}
+	}
+	if s.write(now) {
 		s.savedOK = s.savedOK || s.polls > 0
 	}
 }
 
-// write writes the time to STATE, if that is there, and says whether it did.
+// write writes to STATE, if that is there, what has passed for sure, and the time, unless it
+// is zero. It says whether the time is there.
+//
+// The two are files of their own, each old or new after a cut, and either is good without
+// the other.
 func (s *service) write(now time.Time) bool {
 	if s.o.Paths.Saved == "" {
 		return false
 	}
 	if _, err := os.Stat(filepath.Dir(s.o.Paths.Saved)); err != nil {
 		return false // no STATE: PID 1 says so
+	}
+	if at := s.state.Floor.Passed; !at.IsZero() {
+		if err := save(passedFile(s.o.Paths.Saved), at); err != nil {
+			log.Printf("clock: %v", err)
+		}
+	}
+	if now.IsZero() {
+		return false
 	}
 	if err := save(s.o.Paths.Saved, now); err != nil {
 		log.Printf("clock: %v", err)

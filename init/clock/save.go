@@ -21,6 +21,9 @@ func save(file string, t time.Time) error {
 	return nil
 }
 
+// passedFile is where Floor.Passed is kept, beside the saved time.
+func passedFile(saved string) string { return saved + ".passed" }
+
 // load reads the saved time: zero without a file, an error for one that is no time.
 func load(file string) (time.Time, error) {
 	data, err := readStart(file)

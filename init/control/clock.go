@@ -15,11 +15,14 @@ import (
 const ClockPath = RunDir + "/clock.sock"
 
 // SetClock is the one line that a client of the clock service sends: what time it is,
-// by the word of a person.
+// by the word of a person, or what time has passed, by that of certificates.
 type SetClock struct {
-	To time.Time `json:"to"`
+	To time.Time `json:"to,omitzero"`
 	// Back allows a time before the one that the node saved last.
 	Back bool `json:"back,omitempty"`
+	// Passed is when a certificate begins that the fleet's CA signed and that was verified.
+	// It stands alone: it raises the floor, within bounds, and sets no clock back.
+	Passed time.Time `json:"passed,omitzero"`
 }
 
 // ClockSet is the answer: what the clock said before and after, or why it was not set.
@@ -43,8 +46,11 @@ func ParseSetClock(line []byte) (SetClock, error) {
 	if err := dec.Decode(&s); err != nil {
 		return SetClock{}, fmt.Errorf("read request: %w", err)
 	}
-	if s.To.IsZero() {
+	switch {
+	case s.To.IsZero() && s.Passed.IsZero():
 		return SetClock{}, errors.New("request has no time")
+	case !s.Passed.IsZero() && (!s.To.IsZero() || s.Back):
+		return SetClock{}, errors.New("request says what time it is, and what time has passed: one of them")
 	}
 	return s, nil
 }

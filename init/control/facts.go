@@ -84,6 +84,7 @@ type Interface struct {
 	Lease     *Lease         `json:"lease,omitempty"`
 	Problem   string         `json:"problem,omitempty"`   // the change that did not work
 	MDNS      bool           `json:"mdns"`                // the node may say its name there
+	Forward   bool           `json:"forward,omitempty"`   // the node routes between those that say so
 	FirstMTU  int            `json:"first_mtu,omitempty"` // as the driver had it, for the next run
 }
 
@@ -131,7 +132,7 @@ type Clock struct {
 	Single   bool          `json:"single,omitempty"` // one server is configured, and believed alone
 	Offset   string        `json:"offset,omitempty"` // of the last poll, as a duration
 	Polled   time.Time     `json:"polled,omitzero"`
-	Floor    time.Time     `json:"floor"`
+	Floor    time.Time     `json:"floor"`             // has passed for sure; it rises while the node runs
 	Jump     string        `json:"jump,omitempty"`    // the last time the clock was set: by how much
 	JumpAt   time.Time     `json:"jump_at,omitzero"`  // and when, by the clock after it
 	Problem  string        `json:"problem,omitempty"` // why the clock does not follow servers
@@ -140,6 +141,19 @@ type Clock struct {
 	Received int           `json:"received"` // good answers to the last poll
 	Answers  []ClockAnswer `json:"answers,omitempty"`
 	ByHand   time.Time     `json:"by_hand,omitzero"` // when a person set the clock, by the clock after it
+}
+
+// Reference is the time by which signatures are over: none that was good only until before
+// it is good now, unless the node's clock has been far ahead. now is that clock.
+func (c Clock) Reference(now time.Time) time.Time {
+	at := c.Floor
+	if c.SavedAt.After(at) {
+		at = c.SavedAt
+	}
+	if c.Synced && now.After(at) {
+		at = now
+	}
+	return at
 }
 
 // ClockAnswer is what one time server said to the last poll.

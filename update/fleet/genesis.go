@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"kogge.example/update/fleet/document"
@@ -184,89 +183,143 @@ func (g *Genesis) Bytes() []byte { return g.raw }
 // people.
 func (g *Genesis) ID() string { return g.id }
 
-// VerifyPeer says who is at the other end of a connection. cert is the certificate
-// that the peer proved to hold (TLS does that) and intermediates what it sent besides.
-// A peer is verified by CA and name, never by address.
-//
-// now is the verifier's time. Where its clock was not set since it booted, clockSure
-// is false, and the dates in the certificates of our CAs then refuse nobody. revoked
-// says whether a key, as in Peer.Key, was withdrawn; nil: none was.
-//
-// The error wraps [ErrForeign], [ErrKind], [ErrRevoked] or [ErrExpired]. Only with
-// ErrExpired is the Peer told all the same: everything else about it holds, and a
-// renewal may go on from there.
+// VerifyPeer says who is at the other end of a connection: [Genesis.Identify], and then
+// [Identity.Check]. The error wraps [ErrForeign], [ErrKind], [ErrRevoked] or [ErrExpired].
+// Only with ErrExpired is the Peer told all the same: everything else about it holds, and
+// a renewal may go on from there.
 func (g *Genesis) VerifyPeer(cert *x509.Certificate, intermediates []*x509.Certificate, now time.Time, clockSure bool, revoked func(key string) bool) (Peer, error) {
-	peer, err := PeerOf(cert)
+	i, err := g.Identify(cert, intermediates)
 	if err != nil {
 		return Peer{}, err
 	}
-	if peer.Fleet != g.id {
-		return Peer{}, fmt.Errorf("%s: %w: it is of fleet %s", peer, ErrForeign, Short(peer.Fleet))
-	}
-	own, other := g.NodeCA, g.OperatorCA
-	if peer.Kind == KindOperator {
-		own, other = other, own
-	}
-	if err := verifyChain(cert, intermediates, own, nil); err != nil {
-		if verifyChain(cert, intermediates, other, nil) == nil {
-			return Peer{}, fmt.Errorf("%s: %w: the wrong CA signed it", peer, ErrKind)
-		}
-		return Peer{}, fmt.Errorf("%s: %w: %w", peer, ErrForeign, err)
-	}
-	if cert.IsCA || !sameUsages(cert.ExtKeyUsage, usages(peer.Kind)) {
-		return Peer{}, fmt.Errorf("%s: %w: it is not made for a peer of that kind", peer, ErrKind)
-	}
-	if revoked != nil && revoked(peer.Key) {
-		return Peer{}, fmt.Errorf("%s: %w", peer, ErrRevoked)
-	}
-	if !clockSure {
-		return peer, nil
-	}
-	if err := verifyChain(cert, intermediates, own, &now); err != nil {
-		return peer, fmt.Errorf("%s: %w: %s", peer, ErrExpired, outOfTime(append(slices.Concat([]*x509.Certificate{cert}, intermediates), own), now))
-	}
-	return peer, nil
+	return i.Check(now, clockSure, revoked)
 }
 
-// outOfTime says of the first certificate that is not valid now when it would be.
-func outOfTime(chain []*x509.Certificate, now time.Time) string {
+// Identity is whom certificates name whose signatures lead to a CA of the fleet. Of what
+// is to be known about a connection it is the part that stays as it is: whoever keeps it
+// asks [Identity.Check] again.
+type Identity struct {
+	Peer
+	// NotBefore is when the peer's certificate begins: a day before it was signed. It is
+	// the word of whoever holds the CA.
+	NotBefore time.Time
+
+	chains [][]*x509.Certificate // those that hold, each from the peer's to the CA's
+}
+
+// Identify says whom certificates are of, at no time in particular. cert is the
+// certificate that the peer proved to hold (TLS does that) and intermediates what it sent
+// besides. A peer is verified by CA and name, never by address.
+//
+// A stranger decides how many certificates he sends and what is in them. What no
+// certificate of a fleet has is refused before any signature is looked at: so at most
+// five signatures are verified, all by keys of the one kind that the CAs sign.
+//
+// The error wraps [ErrForeign] or [ErrKind].
+func (g *Genesis) Identify(cert *x509.Certificate, intermediates []*x509.Certificate) (Identity, error) {
+	peer, err := PeerOf(cert)
+	if err != nil {
+		return Identity{}, err
+	}
+	if peer.Fleet != g.id {
+		return Identity{}, fmt.Errorf("%s: %w: it is of fleet %s", peer, ErrForeign, Short(peer.Fleet))
+	}
+	own, other, most := g.NodeCA, g.OperatorCA, 1 // of the members who will sign nodes
+	if peer.Kind == KindOperator {
+		own, other, most = other, own, 0
+	}
+	if len(intermediates) > most {
+		return Identity{}, fmt.Errorf("%s: %w: it was sent with %d others, and those of the fleet come with %d at most", peer, ErrForeign, len(intermediates), most)
+	}
+	for _, c := range append([]*x509.Certificate{cert}, intermediates...) {
+		if _, err := P256(c.PublicKey); err != nil {
+			return Identity{}, fmt.Errorf("%s: %w: %w", peer, ErrForeign, err)
+		}
+		if c.SignatureAlgorithm != x509.ECDSAWithSHA256 {
+			return Identity{}, fmt.Errorf("%s: %w: signed with %v, and the fleet's CAs sign with ECDSA-SHA256", peer, ErrForeign, c.SignatureAlgorithm)
+		}
+	}
+	chains, err := chainsTo(cert, intermediates, own)
+	if err != nil {
+		// Of the other CA nothing but its key is tried: it says whose mistake it is.
+		if other.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil {
+			return Identity{}, fmt.Errorf("%s: %w: the wrong CA signed it", peer, ErrKind)
+		}
+		return Identity{}, fmt.Errorf("%s: %w: %w", peer, ErrForeign, err)
+	}
+	if cert.IsCA || !sameUsages(cert.ExtKeyUsage, usages(peer.Kind)) {
+		return Identity{}, fmt.Errorf("%s: %w: it is not made for a peer of that kind", peer, ErrKind)
+	}
+	return Identity{Peer: peer, NotBefore: cert.NotBefore, chains: chains}, nil
+}
+
+// Check says whether the identity counts now. It verifies no signature.
+//
+// now is the time. Where the clock was not set since it booted, clockSure is false, and
+// now is the earliest that the time can be: what ended before is over whatever the clock
+// says, and what begins later is good, for all that is known. The zero time is of one who
+// knows none. revoked says whether a key, as in Peer.Key, was withdrawn; nil: none was.
+//
+// The error wraps [ErrRevoked] or [ErrExpired]; with ErrExpired the Peer is told too.
+func (i Identity) Check(now time.Time, clockSure bool, revoked func(key string) bool) (Peer, error) {
+	if revoked != nil && revoked(i.Key) {
+		return Peer{}, fmt.Errorf("%s: %w", i.Peer, ErrRevoked)
+	}
+	why := ""
+	for _, chain := range i.chains {
+		if why = outOfTime(chain, now, clockSure); why == "" {
+			return i.Peer, nil
+		}
+	}
+	return i.Peer, fmt.Errorf("%s: %w: %s", i.Peer, ErrExpired, why)
+}
+
+// outOfTime says of the first certificate that is not valid now when it would be; "" if
+// all are. Where now is not sure it is the earliest that the time can be.
+func outOfTime(chain []*x509.Certificate, now time.Time, sure bool) string {
 	for i, c := range chain {
-		if now.Before(c.NotBefore) || now.After(c.NotAfter) {
-			which := "it is"
+		if now.After(c.NotAfter) || sure && now.Before(c.NotBefore) {
+			which, latest := "it is", "now is"
 			if i > 0 {
 				which = "one above it is"
 			}
-			return fmt.Sprintf("%s for %s to %s, and now is %s", which,
-				c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly), now.UTC().Format(time.DateTime))
+			if !sure {
+				latest = "now is not before"
+			}
+			return fmt.Sprintf("%s for %s to %s, and %s %s", which,
+				c.NotBefore.UTC().Format(time.DateOnly), c.NotAfter.UTC().Format(time.DateOnly), latest, now.UTC().Format(time.DateTime))
 		}
 	}
-	return "no chain of certificates is valid today"
+	return ""
 }
 
-// verifyChain wants that a chain of signatures leads from cert to ca, at a time, or
-// with nil at any.
-func verifyChain(cert *x509.Certificate, intermediates []*x509.Certificate, ca *x509.Certificate, at *time.Time) error {
-	dated := func(c *x509.Certificate) *x509.Certificate { return c }
-	if at == nil {
-		// A copy that is valid always: signatures are checked over the raw bytes.
-		middle := time.Unix(0, 0)
-		dated = func(c *x509.Certificate) *x509.Certificate {
-			timeless := *c
-			timeless.NotBefore, timeless.NotAfter = middle, middle
-			return &timeless
-		}
-		at = &middle
+// chainsTo are the chains of signatures that lead from cert to ca, at no time in
+// particular. There is at least one, or an error.
+func chainsTo(cert *x509.Certificate, intermediates []*x509.Certificate, ca *x509.Certificate) ([][]*x509.Certificate, error) {
+	// Copies that are valid always: signatures are checked over the raw bytes.
+	middle := time.Unix(0, 0)
+	dated := map[*x509.Certificate]*x509.Certificate{} // the certificate of each copy
+	timeless := func(c *x509.Certificate) *x509.Certificate {
+		copied := *c
+		copied.NotBefore, copied.NotAfter = middle, middle
+		dated[&copied] = c
+		return &copied
 	}
 	options := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: *at,
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: middle,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, // all our peers have it, and may have more
 	}
-	options.Roots.AddCert(dated(ca))
+	options.Roots.AddCert(timeless(ca))
 	for _, c := range intermediates {
-		options.Intermediates.AddCert(dated(c))
+		options.Intermediates.AddCert(timeless(c))
 	}
-	_, err := dated(cert).Verify(options)
-	return err
+	chains, err := timeless(cert).Verify(options)
+	for _, chain := range chains {
+		for i, c := range chain {
+			chain[i] = dated[c]
+		}
+	}
+	return chains, err
 }
 
 // OwnerKeyID is the fingerprint of owner key i, from 1, as in Peer.Key.

@@ -29,7 +29,7 @@ func RenewDue(cert, ca *x509.Certificate, now time.Time) bool {
 
 // ClockError says by which certificate now cannot be.
 func ClockError(c *x509.Certificate, now time.Time) error {
-	return fmt.Errorf("%w: %s", ErrClock, outOfTime([]*x509.Certificate{c}, now))
+	return fmt.Errorf("%w: %s", ErrClock, outOfTime([]*x509.Certificate{c}, now, true))
 }
 
 // Follows wants that next is what a renewal of old brings.

@@ -1,0 +1,160 @@
+package door
+
+import (
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Limits of the work for those who have shown nothing yet: handshakes, and the requests
+// that are refused after them.
+const (
+	// maxTurn is the longest that one of them is worked for before the next one's turn,
+	// whether or not it is done.
+	maxTurn = 250 * time.Millisecond
+	// maxEarly is what a stranger may send before the handshake is over, in bytes. Ours
+	// takes 2 KiB; a chain of certificates that is only there to be read takes more.
+	maxEarly = 16 << 10
+	// maxRefused is how many requests a stranger may make in vain on one connection.
+	maxRefused = 8
+)
+
+// turn is the work for what one stranger's connection has sent:
+//
+//	waiting ─next─▶ working ─over─▶ resting ─rested─▶ gone
+//	    └──────────────┴────────────────────────────────▲
+//
+// While it rests its room stays empty for as long as it worked: strangers get half of the
+// time of a processor, however many they are and however slow it is. One of a familiar
+// address needs no rest.
+type turn struct {
+	address  netip.Prefix
+	familiar bool // a caller of the fleet came from there
+	began    time.Time
+	start    chan struct{} // closed when it may work
+}
+
+// turns says whose turn it is. It waits for nothing and reads no clock.
+type turns struct {
+	rooms   int // for strangers who work or rest; a familiar one has one more
+	working []*turn
+	waiting []*turn // in the order in which they came
+	served  map[netip.Prefix]int
+	count   int // of turns
+}
+
+// Next gives a room to one of those who wait: a familiar one before the others, then of the
+// address that has had its turn the longest ago the first to come. nil: nobody can work now.
+func (s *turns) Next(now time.Time) *turn {
+	var next *turn
+	for _, t := range s.waiting {
+		if s.before(t, next) {
+			next = t
+		}
+	}
+	rooms := s.rooms
+	if next != nil && next.familiar {
+		rooms++
+	}
+	if next == nil || len(s.working) >= rooms {
+		return nil
+	}
+	s.waiting = without(s.waiting, next)
+	s.working = append(s.working, next)
+	next.began = now
+	s.count++
+	still := map[netip.Prefix]int{} // who does not wait is forgotten, and comes first the next time
+	for _, t := range s.waiting {
+		still[t.address] = s.served[t.address]
+	}
+	if _, waits := still[next.address]; waits {
+		still[next.address] = s.count
+	}
+	s.served = still
+	return next
+}
+
+func (s *turns) before(t, other *turn) bool {
+	switch {
+	case other == nil:
+		return true
+	case t.familiar != other.familiar:
+		return t.familiar
+	}
+	return s.served[t.address] < s.served[other.address]
+}
+
+// Over ends the work of t, and returns for how long its room stays empty.
+func (s *turns) Over(t *turn, now time.Time) time.Duration {
+	if t.familiar || !slices.Contains(s.working, t) {
+		return 0
+	}
+	return min(now.Sub(t.began), maxTurn)
+}
+
+// Leave forgets t.
+func (s *turns) Leave(t *turn) {
+	s.waiting, s.working = without(s.waiting, t), without(s.working, t)
+}
+
+func without(all []*turn, t *turn) []*turn {
+	return slices.DeleteFunc(all, func(o *turn) bool { return o == t })
+}
+
+// gate carries out what [turns] says.
+type gate struct {
+	mu    sync.Mutex // guards turns
+	turns turns
+}
+
+func newGate() *gate { return &gate{turns: turns{rooms: max(1, runtime.GOMAXPROCS(0)/2)}} }
+
+// enter waits until what has come from address may be worked on; nil if gone is closed
+// before.
+func (g *gate) enter(address netip.Prefix, familiar bool, gone <-chan struct{}) *turn {
+	t := &turn{address: address, familiar: familiar, start: make(chan struct{})}
+	g.mu.Lock()
+	g.turns.waiting = append(g.turns.waiting, t)
+	g.fill()
+	g.mu.Unlock()
+	select {
+	case <-t.start:
+		return t
+	case <-gone:
+		g.leave(t)
+		return nil
+	}
+}
+
+// over ends a turn, if it is not over yet.
+func (g *gate) over(t *turn) {
+	g.mu.Lock()
+	rest := g.turns.Over(t, time.Now())
+	g.mu.Unlock()
+	if rest > 0 {
+		time.AfterFunc(rest, func() { g.leave(t) })
+		return
+	}
+	g.leave(t)
+}
+
+func (g *gate) leave(t *turn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.turns.Leave(t)
+	g.fill()
+}
+
+// fill lets all work that can. The caller holds mu.
+func (g *gate) fill() {
+	for {
+		t := g.turns.Next(time.Now())
+		if t == nil {
+			return
+		}
+		close(t.start)
+		time.AfterFunc(maxTurn, func() { g.leave(t) }) // nothing of ours takes that long
+	}
+}

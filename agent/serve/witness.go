@@ -1,0 +1,85 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
+	"kogge.example/init/control"
+)
+
+// witness tells the clock service what time has passed by the certificates that this node
+// has verified: its own, those of the fleet's CAs, and those of its callers.
+type witness struct {
+	machine machine.Machine
+	node    *identity.Node
+	latest  atomic.Int64  // of callers, in seconds of Unix
+	more    chan struct{} // room for one
+}
+
+// witnessEvery is how often the clock service is told again what it may have forgotten.
+const witnessEvery = time.Minute
+
+// see hears of a caller's certificate.
+func (w *witness) see(notBefore time.Time) {
+	for {
+		latest := w.latest.Load()
+		if notBefore.Unix() <= latest {
+			return
+		}
+		if w.latest.CompareAndSwap(latest, notBefore.Unix()) {
+			break
+		}
+	}
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+}
+
+// passed is the latest time that has passed by what is known here.
+func (w *witness) passed() time.Time {
+	latest := time.Unix(w.latest.Load(), 0)
+	consider := func(t time.Time) {
+		if t.After(latest) {
+			latest = t
+		}
+	}
+	if g := w.node.Genesis(); g != nil {
+		consider(g.OperatorCA.NotBefore)
+		consider(g.NodeCA.NotBefore)
+	}
+	if w.node.Adopted() {
+		consider(w.node.Certificate().Leaf.NotBefore)
+	}
+	return latest
+}
+
+// tell tells it until ctx ends.
+func (w *witness) tell(ctx context.Context) {
+	again := time.NewTicker(witnessEvery)
+	defer again.Stop()
+	var refused time.Time
+	for {
+		if at := w.passed(); at.After(w.machine.ClockFloor()) && !at.Equal(refused) {
+			limited, cancel := context.WithTimeout(ctx, clockLimit)
+			_, err := control.AskClock(limited, w.machine.RunFile("clock.sock"), control.SetClock{Passed: at})
+			if err != nil && !errors.As(err, new(*net.OpError)) { // one that does not listen hears of it later
+				log.Printf("api: clock: %v", err)
+				refused = at
+			}
+			cancel()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.more:
+		case <-again.C:
+		}
+	}
+}
