@@ -381,18 +381,28 @@ func (n *node) imageOf(t *testing.T, folder, program, name string) {
 	t.Helper()
 	binary, err := os.ReadFile(filepath.Join(n.bin, program))
 	must(t, err)
-	layer := tarOf(t, map[string][]byte{"app": binary})
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Cmd": []string{"/app"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
+	n.imageWith(t, filepath.Join(folder, name+".tar"), "example.invalid/"+name+":1", map[string]any{"Cmd": []string{"/app"}}, tarOf(t, map[string][]byte{"app": binary}))
+}
+
+// imageWith writes what `docker save` writes of an image with this name, configuration
+// and layers, to file.
+func (n *node) imageWith(t *testing.T, file, name string, config map[string]any, layers ...[]byte) {
+	t.Helper()
+	files := map[string][]byte{}
+	var sums, names []string
+	for i, layer := range layers {
+		sums = append(sums, fmt.Sprintf("sha256:%x", sha256.Sum256(layer)))
+		names = append(names, fmt.Sprintf("layer%d.tar", i))
+		files[names[i]] = layer
+	}
+	text, err := json.Marshal(map[string]any{
+		"architecture": runtime.GOARCH, "os": "linux", "config": config,
+		"rootfs": map[string]any{"type": "layers", "diff_ids": sums},
 	})
 	must(t, err)
-	file := fmt.Sprintf("%x.json", sha256.Sum256(config))
-	manifest, err := json.Marshal([]map[string]any{{
-		"Config": file, "RepoTags": []string{"example.invalid/" + name + ":1"}, "Layers": []string{"layer.tar"},
-	}})
+	configFile := fmt.Sprintf("%x.json", sha256.Sum256(text))
+	files[configFile] = text
+	files["manifest.json"], err = json.Marshal([]map[string]any{{"Config": configFile, "RepoTags": []string{name}, "Layers": names}})
 	must(t, err)
-	data := tarOf(t, map[string][]byte{"manifest.json": manifest, file: config, "layer.tar": layer})
-	must(t, os.WriteFile(filepath.Join(folder, name+".tar"), data, 0o644))
+	must(t, os.WriteFile(file, tarOf(t, files), 0o644))
 }

@@ -3,6 +3,7 @@
 //
 //	agent agent        node.yaml and preloaded images in, running containers out
 //	agent containerd   the container engine, serving on its socket
+//	agent remove       a folder that a container filled → gone; the first starts it
 //
 // PID 1 starts, watches and restarts each by itself (sd_notify, watchdog), and
 // containers outlive both. An unknown role exits 2 and touches nothing.
@@ -16,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"kogge.example/agent/removal"
 )
 
 func main() {
@@ -35,8 +38,10 @@ func run(args []string, stderr io.Writer) int {
 		start = runAgent
 	case "containerd":
 		start = runContainerd
+	case removal.Role:
+		start = removal.Helper
 	default:
-		fmt.Fprintf(stderr, "agent: unknown role %q: expected agent or containerd\n", role)
+		fmt.Fprintf(stderr, "agent: unknown role %q: expected agent, containerd or remove\n", role)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

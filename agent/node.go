@@ -21,10 +21,13 @@ import (
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
+	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/removal"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
 )
@@ -39,6 +42,7 @@ type paths struct {
 	netns   string
 	leaving string // exists when the whole node stops
 	cgroup  string // parent of the containers' cgroups
+	cgroups string // where cgroups are mounted
 	shims   string // cgroup of the shims
 	api     string // where the API listens
 
@@ -54,7 +58,8 @@ func (p *paths) parse(args []string) error {
 	flags.StringVar(&p.netns, "netns", "/run/netns", "`folder` of network namespaces")
 	flags.StringVar(&p.leaving, "leaving", "/run/kogge/leaving", "`path` of the file that says that the node stops")
 	flags.StringVar(&p.cgroup, "cgroup", "/workload", "parent `cgroup` of the containers")
-	flags.StringVar(&p.shims, "shims", "/system/shims", "`cgroup` of the shims; empty: containerd's")
+	flags.StringVar(&p.cgroups, "cgroups", "/sys/fs/cgroup", "`folder` where cgroups are mounted")
+	flags.StringVar(&p.shims, "shims", "/workload/.shims", "`cgroup` of the shims; empty: containerd's")
 	flags.StringVar(&p.api, "api", fmt.Sprintf(":%d", api.Port), "`address` of the API")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -62,6 +67,12 @@ func (p *paths) parse(args []string) error {
 	// The key lies apart from what it opens, beside the other secrets of the node.
 	p.registries = registry.Open(filepath.Join(p.state, "kogge", "registries.age"), filepath.Join(p.state, "identity", "registries.key"))
 	return nil
+}
+
+// bounds is what all containers together can have; none is set where there are no groups.
+func (p *paths) bounds() machine.Use {
+	all, _ := machine.OpenGroups(p.cgroups).Of(p.cgroup)
+	return all
 }
 
 // runAgent is the role agent: settings in, running containers out, until told to
@@ -89,6 +100,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
 	containerd, err := connect(ctx, at, parent)
@@ -100,7 +112,8 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
-	store.Allow = allow
+	store.Allow, store.Outdated = allow, containerd.Outdated
+	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
 	defer alongside(ctx, func(ctx context.Context) {
@@ -232,6 +245,20 @@ func upstream(run string) []netip.Addr {
 	return nameserver.ReadServers(string(text))
 }
 
+// routed are the links between which node.yaml has the node route.
+func routed(run string) (links []string) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	for _, i := range network.Interfaces {
+		if i.Forward {
+			links = append(links, i.Name)
+		}
+	}
+	return links
+}
+
 func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.conf") }
 
 // stopLimit is below what PID 1 grants a service that stops.
@@ -244,7 +271,7 @@ func ownContainers(config string) ([]workload.Container, []rights.Allow, error) 
 		return nil, nil, err
 	}
 	w := settings.Workloads
-	own, warnings, err := compose.Parse("", w.File, w.Text)
+	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %s", nodeconfig.Public(warning))
 	}
@@ -271,7 +298,9 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	if ctx.Err() != nil {
 		return nil, nil
 	}
+	all := at.bounds()
 	return engine.Connect(engine.Paths{
+		Most:       engine.MostOf(all.Limit, all.MostOfThem),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
@@ -286,6 +315,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
+		Remove:     removal.By,
 	}, strings.TrimSpace(string(boot)))
 }
 

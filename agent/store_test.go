@@ -19,6 +19,21 @@ import (
 	"kogge.example/agent/namespace"
 )
 
+// deepen makes a chain of folders below folder, each in the one before.
+func deepen(t *testing.T, folder string, levels int) {
+	t.Helper()
+	at, err := unix.Open(folder, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range levels {
+		must(t, unix.Mkdirat(at, "d", 0o700))
+		next, err := unix.Openat(at, "d", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err)
+		unix.Close(at)
+		at = next
+	}
+	unix.Close(at)
+}
+
 // TestStore goes the way of an operator whose images are in a registry with a password,
 // by kogge's command line and a real agent: login, pull, apply, volumes, prune.
 func TestStore(t *testing.T) {
@@ -114,15 +129,34 @@ func TestStore(t *testing.T) {
 		t.Errorf("prune --check: %q", got)
 	}
 	s.kogge(t, " freed", "images", "prune")
+	// What a container leaves goes with it: its output, and folders of any depth.
+	output := filepath.Join(n.folder, "run", "log")
+	must(t, os.WriteFile(filepath.Join(output, "shop.app.log.1"), []byte("said long ago\n"), 0o600))
+	kept := filepath.Join(output, "web.log.1")
+	must(t, os.WriteFile(kept, []byte("said by another\n"), 0o600))
+	uppers, err := filepath.Glob(filepath.Join(n.folder, "state", "containerd", "io.containerd.snapshotter.v1.overlayfs", "snapshots", "*", "fs", "data"))
+	if must(t, err); len(uppers) != 1 {
+		t.Fatalf("root file systems with a place for web's volume: %q", uppers)
+	}
+	for _, folder := range []string{filepath.Join(n.folder, "state", "volumes", "shop.db"), uppers[0]} {
+		deepen(t, folder, 3000)
+	}
 	s.kogge(t, "", "rm", "shop")
+	until(t, "the output of the container to go with it", func() bool {
+		all, err := filepath.Glob(filepath.Join(output, "shop.app*"))
+		return err == nil && len(all) == 0
+	})
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("the output of another container: %v", err)
+	}
 	until(t, "the volume to be free", func() bool {
 		return strings.Contains(s.kogge(t, "", "volumes", "ls"), "\nshop.db") && !strings.Contains(s.kogge(t, "", "volumes", "ls"), "shop.app")
 	})
 	s.kogge(t, "", "volumes", "rm", "shop.db")
-	left, err := os.ReadDir(filepath.Join(n.folder, "state", "volumes"))
-	if must(t, err); len(left) != 1 || left[0].Name() != "data" {
-		t.Errorf("volumes on the disk: %v", left)
-	}
+	until(t, "the files of the volume to be gone", func() bool {
+		left, err := os.ReadDir(filepath.Join(n.folder, "state", "volumes"))
+		return err == nil && len(left) == 1 && left[0].Name() == "data"
+	})
 	s.kogge(t, r+"/a/app:1\n", "images", "prune")
 	if got := s.kogge(t, "", "images", "ls"); strings.Contains(got, r) || !strings.Contains(got, "example.invalid/prober:1") {
 		t.Errorf("after prune: %s", got)

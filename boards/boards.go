@@ -3,7 +3,7 @@
 // Nothing flows through it. A board is one file with one literal; its sources
 // stand beside the facts. The package needs the standard library alone.
 //
-// To add a board NAME: write its file, add a line to [All], and run
+// To add a board NAME: write its file, add a line to [All] below, and run
 // `kogge image lock NAME` at the top of the source tree, which writes
 // image/debian/lock/NAME.lock. Tests walk [All] and say what is wrong with it.
 package boards

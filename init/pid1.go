@@ -199,7 +199,9 @@ func (n *node) openCgroups() error {
 		return err
 	}
 	n.cgroups = tree
-	return tree.Setup()
+	err = tree.Setup()
+	memory, tasks := machineSize("/proc/sys/kernel")
+	return errors.Join(err, tree.Bind(cgroup.Bounds(memory, tasks)))
 }
 
 // wanted are modules that every node needs sooner or later. Loading them here
@@ -259,10 +261,10 @@ const startTimeout = 10 * time.Minute
 func (n *node) services() []supervise.Service {
 	return []supervise.Service{
 		{
-			Name: "network", Path: self, Args: []string{"network"}, Notify: true, WatchdogTimeout: 2 * time.Minute,
+			Name: "network", Path: self, Args: []string{"network"}, Notify: true, WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -900,
 		},
 		{
-			Name: "clock", Path: self, Args: []string{"clock"}, Notify: true, WatchdogTimeout: 5 * time.Minute,
+			Name: "clock", Path: self, Args: []string{"clock"}, Notify: true, WatchdogTimeout: 5 * time.Minute, OOMScoreAdj: -900,
 		},
 		{
 			Name: "containerd", Path: "/bin/agent", Args: []string{"containerd"}, Vital: true, Notify: true, StartTimeout: startTimeout,

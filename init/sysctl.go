@@ -2,10 +2,14 @@ package main
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // sysctls are the kernel's settings that every node has. Names have dots for
@@ -22,6 +26,17 @@ var sysctls = []struct{ name, value string }{
 	// The kernel's addresses and log are for the node's own programs.
 	{"kernel.kptr_restrict", "1"},
 	{"kernel.dmesg_restrict", "1"},
+	// Counts for the whole kernel, or for all user namespaces that root has made: one
+	// container could use them up for all others and for the node. What they count is
+	// charged to the container's memory, which is what bounds it. systemd does so with the
+	// first: NEWS of version 240.
+	{"fs.file-max", strconv.Itoa(math.MaxInt)}, // a long
+	{"fs.aio-max-nr", strconv.Itoa(math.MaxInt32)},
+	{"fs.inotify.max_user_instances", strconv.Itoa(math.MaxInt32)}, // an int, as the next
+	{"fs.inotify.max_user_watches", strconv.Itoa(math.MaxInt32)},
+	// By itself the kernel takes a number that goes by its memory: at 256 MiB one
+	// container may have more processes than that. See cgroup.Bounds.
+	{"kernel.threads-max", "32768"},
 }
 
 // isaReserve frees what the kernel keeps for ISA cards: of each GiB, 4 MB that no
@@ -42,4 +57,27 @@ func setSysctls(root string) error {
 		errs = append(errs, set("vm.lowmem_reserve_ratio", isaReserve))
 	}
 	return errors.Join(errs...)
+}
+
+// machineSize is what programs can have of this machine: bytes of memory, and processes and
+// threads by the settings of the kernel in folder. 0 is what it does not say.
+func machineSize(folder string) (memory, tasks int64) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err == nil {
+		memory = int64(info.Totalram) * int64(info.Unit)
+	}
+	for _, name := range []string{"threads-max", "pid_max"} {
+		text, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			return memory, 0
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if err != nil {
+			return memory, 0
+		}
+		if tasks == 0 || n < tasks {
+			tasks = n
+		}
+	}
+	return memory, tasks
 }

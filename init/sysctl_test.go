@@ -2,8 +2,10 @@ package main
 
 import (
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -12,7 +14,7 @@ import (
 // is not there.
 func TestSetSysctls(t *testing.T) {
 	root := t.TempDir()
-	for _, dir := range []string{"fs", "kernel", "vm"} {
+	for _, dir := range []string{"fs", "fs/inotify", "kernel", "vm"} {
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -20,7 +22,12 @@ func TestSetSysctls(t *testing.T) {
 	if err := setSysctls(root); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"fs/protected_symlinks": "1", "kernel/kptr_restrict": "1"} {
+	for name, want := range map[string]string{
+		"fs/protected_symlinks": "1", "kernel/kptr_restrict": "1",
+		// No container uses up what is counted for all.
+		"fs/file-max": strconv.Itoa(math.MaxInt), "fs/aio-max-nr": "2147483647",
+		"fs/inotify/max_user_instances": "2147483647", "fs/inotify/max_user_watches": "2147483647",
+	} {
 		if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
 		}
@@ -36,5 +43,37 @@ func TestSetSysctls(t *testing.T) {
 	}
 	if _, err := fs.Stat(os.DirFS(root), "fs/protected_fifos"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestMachineSize: the smaller of the kernel's two numbers of tasks counts, and one that
+// it does not tell sets no bound.
+func TestMachineSize(t *testing.T) {
+	for _, c := range []struct {
+		threads, pids string
+		want          int64
+	}{{"32768\n", "4194304\n", 32768}, {"32768\n", "16384\n", 16384}, {"1720", "many", 0}, {"", "32768", 0}} {
+		folder := t.TempDir()
+		for name, text := range map[string]string{"threads-max": c.threads, "pid_max": c.pids} {
+			if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if memory, tasks := machineSize(folder); tasks != c.want || memory <= 0 {
+			t.Errorf("%q, %q: %d tasks, %d bytes; want %d", c.threads, c.pids, tasks, memory, c.want)
+		}
+	}
+	if _, tasks := machineSize(t.TempDir()); tasks != 0 {
+		t.Errorf("%d tasks of no kernel", tasks)
+	}
+}
+
+// TestServicesOutliveContainers: when memory runs out, no service of the node goes before
+// a container.
+func TestServicesOutliveContainers(t *testing.T) {
+	for _, s := range (&node{}).services() {
+		if s.OOMScoreAdj > -900 {
+			t.Errorf("service %s has OOM score %d", s.Name, s.OOMScoreAdj)
+		}
 	}
 }

@@ -7,5 +7,7 @@ package api
 
 //go:generate ./generate
 
+import "kogge.example/agent/workload"
+
 // Port is where a node answers, TCP.
-const Port = 7443
+const Port = workload.APIPort

@@ -6,8 +6,10 @@
 // namespaces to start containers in. Everything lives in the kernel, so containers
 // keep their network while the agent is down, and a new agent finds it again by name.
 //
-// [Bridges.Publish] replaces the whole table in one transaction (table.go builds it). So
-// nothing removes a port: the next table lacks it, and flows that it led are forgotten.
+// The keeper says which ports there are, whenever a container begins or ends to run
+// (publishPorts in agent/keeper/ports.go). [Bridges.Publish] replaces the whole table with
+// them in one transaction (ports.go; table.go builds it). So nothing removes a port: the
+// next table lacks it. UDP flows that it led are forgotten; TCP connections go on.
 //
 // It leaves every other interface, route and table of the node alone. Containers
 // have IPv4; published ports answer on IPv4 (a container without an IPv6 address
@@ -60,13 +62,19 @@ var ErrNoSubnet = errors.New("all subnets for containers are in use on this node
 // Bridges are the containers' networks of this node. Its methods may be called from
 // any goroutine.
 type Bridges struct {
-	netns string // folder of the namespace files
-	users string // that of user namespaces
+	// Routed are the node's own links between which it routes, by name. Default: none.
+	Routed func() []string
+
+	netns  string // folder of the namespace files
+	users  string // that of user namespaces
+	bounds bounds // of each network
 
 	mu   sync.Mutex // guards made, and changes of bridges
 	made map[string]made
 
-	udp bool // a UDP port is published, or may have been; for Publish alone
+	// For Publish and Follow alone, which are not called at one time.
+	udp     bool    // a UDP port is published, or may have been
+	applied Ruleset // by the last Publish
 }
 
 // made is a network that is set up.
@@ -87,7 +95,11 @@ func Open(netns string) (*Bridges, error) {
 	if err := setting("ip_forward"); err != nil {
 		return nil, err
 	}
-	return &Bridges{netns: netns, users: users, made: make(map[string]made)}, nil
+	all, err := memory()
+	if err != nil {
+		return nil, err
+	}
+	return &Bridges{netns: netns, users: users, bounds: boundsFor(all), made: make(map[string]made)}, nil
 }
 
 // setting turns a setting of net.ipv4 on.

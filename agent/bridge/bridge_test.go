@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -93,7 +96,7 @@ func TestNetwork(t *testing.T) {
 		{"container by the node's address", otherNS, "tcp4", "192.0.2.1:8080", "web"},
 		{"container to itself by the node's address", webNS, "tcp4", "192.0.2.1:8080", "web"},
 		{"container by the gateway", otherNS, "tcp4", "10.88.0.1:8080", "web"},
-		{"container to the world", webNS, "tcp4", "192.0.2.2:80", "lan"},
+		{"container to the world", webNS, "tcp4", "192.0.2.2:80", "uplink"},
 		{"container to its second network", webNS, "tcp4", "10.88.1.3:80", "db"},
 		{"internal network among itself", dbNS, "tcp4", "10.88.1.2:80", "web"},
 		{"published port of an internal network", lan, "tcp4", "192.0.2.1:5432", "db"},
@@ -128,7 +131,7 @@ func TestNetwork(t *testing.T) {
 	}
 
 	t.Run("multicast DNS", func(t *testing.T) {
-		for port, want := range map[int]string{5352: "lan", mdnsPort: ""} {
+		for port, want := range map[int]string{5352: "uplink", mdnsPort: ""} {
 			var c *net.UDPConn
 			must(t, in(t, webNS, func() (err error) {
 				c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
@@ -259,29 +262,10 @@ func apply(t *testing.T, b *Bridges, ports []workload.Publish) {
 }
 
 // lan makes a neighbour, 192.0.2.2, beside the node's 192.0.2.1, and returns its
-// namespace. It has a route into the containers' subnet, as a nosy one would.
+// namespace. It routes by the node, into the containers' subnet too, as a nosy one would.
 func lan(t *testing.T) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "lan")
-	ns, err := newNamespace(file, workload.Owner{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { must(t, removeNamespace(file)) })
-	defer ns.Close()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "uplink"
-	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
-	address(t, nil, "uplink", "192.0.2.1/24")
-	h, err := handleAt(ns)
-	must(t, err)
-	defer h.Close()
-	address(t, h, "eth0", "192.0.2.2/24")
-	_, dst, err := net.ParseCIDR("10.88.0.0/16")
-	must(t, err)
-	must(t, h.RouteAdd(&netlink.Route{Dst: dst, Gw: net.IPv4(192, 0, 2, 1)}))
-	serve(t, file, "lan")
-	return file
+	return neighbour(t, "uplink", "192.0.2.1/24", "192.0.2.2/24")
 }
 
 func address(t *testing.T, h *netlink.Handle, link, addr string) {
@@ -401,6 +385,31 @@ func ask(t *testing.T, ns, network, addr string) (answer string, err error) {
 	return string(all), err
 }
 
+// testIDs wants a user namespace to have the ids of owner, by a process in it, and to be
+// that of its own root.
+func testIDs(t *testing.T, owner workload.Owner) {
+	t.Helper()
+	file, err := os.Open(owner.File)
+	must(t, err)
+	defer file.Close()
+	const getOwner = 0xb704 // NS_GET_OWNER_UID of linux/nsfs.h
+	var uid uint32
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), getOwner, uintptr(unsafe.Pointer(&uid))); errno != 0 || uid != owner.First {
+		t.Errorf("the namespace is user %d's, want %d: %v", uid, owner.First, errno)
+	}
+	out, err := exec.Command("nsenter", "--user="+owner.File, "cat", "/proc/self/uid_map", "/proc/self/gid_map").Output()
+	must(t, err)
+	var want []string
+	for range 2 {
+		for _, m := range owner.Mappings() {
+			want = append(want, fmt.Sprint(m.Inside), fmt.Sprint(m.Node), fmt.Sprint(m.Size))
+		}
+	}
+	if got := strings.Fields(string(out)); !slices.Equal(got, want) {
+		t.Errorf("ids %v, want %v", got, want)
+	}
+}
+
 // testApart: a network that belongs to a user namespace of its own, with ids that no
 // other has.
 func testApart(t *testing.T, b *Bridges) {
@@ -433,6 +442,22 @@ func testApart(t *testing.T, b *Bridges) {
 	again, err := b.Attach("first", at, true)
 	if err != nil || again != first {
 		t.Errorf("made anew: %v, %v, was %v", again, err, first)
+	}
+	testIDs(t, first.Owner)
+	const more = "65536:1,70000:2,1516583083:1"
+	further, err := b.Attach("first", at, true, more)
+	if err != nil || further.Owner == first.Owner || further.Owner.More != more {
+		t.Errorf("with further ids: %v, %v", further, err)
+	}
+	testIDs(t, further.Owner)
+	if again, err := b.Attach("first", at, true, more); err != nil || again != further {
+		t.Errorf("with further ids, once more: %v, %v, was %v", again, err, further)
+	}
+	if other, err := b.Attach("first", at, true, "70000:1"); err != nil || other.Owner == further.Owner {
+		t.Errorf("with others: %v, %v", other, err)
+	}
+	if all, err := os.ReadDir(b.users); err != nil || len(all) != 2 {
+		t.Errorf("there are %v, %v", all, err)
 	}
 	together, err := b.Attach("first", at, false)
 	if err != nil || together.Owner != (workload.Owner{}) {

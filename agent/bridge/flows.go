@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -53,11 +56,6 @@ func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	if node, answers = node.Unmap(), answers.Unmap(); !ok || !also || !s.local[node] {
 		return false
 	}
-	for _, n := range s.rules.Networks {
-		if node == n.Gateway() && f.Forward.DstPort == namePort {
-			return false // the node's name server, whoever publishes that port
-		}
-	}
 	is := netip.AddrPortFrom(answers, f.Reverse.SrcPort)
 	return is != s.rules.leadsTo(workload.UDP, netip.AddrPortFrom(node, f.Forward.DstPort))
 }
@@ -65,6 +63,9 @@ func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 // leadsTo is where a packet for one of the node's ports goes: to a container, or, where
 // none publishes it, to the node itself.
 func (r Ruleset) leadsTo(protocol workload.Protocol, port netip.AddrPort) netip.AddrPort {
+	if _, own := workload.NodeOwns(protocol, port.Port()); own {
+		return port
+	}
 	for _, p := range r.Bound {
 		if p.Protocol == protocol && p.HostIP == port.Addr() && p.HostPort == port.Port() {
 			return p.To
@@ -86,4 +87,57 @@ func (r Ruleset) publishesUDP() bool {
 		}
 	}
 	return false
+}
+
+// flowsOf picks the flows that one of the addresses began or answers: those of a container
+// that is gone would count for its network, and lead to whom has its addresses next.
+type flowsOf map[netip.Addr]bool
+
+// addressesOf are those that the container id has in its namespace; none without one.
+func (b *Bridges) addressesOf(id string) (flowsOf, error) {
+	file := filepath.Join(b.netns, id)
+	if !isNamespace(file) {
+		return nil, nil
+	}
+	ns, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("namespace of %s: %w", id, err)
+	}
+	defer ns.Close()
+	inside, err := handleAt(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer inside.Close()
+	addrs, err := inside.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("addresses of %s: %w", id, err)
+	}
+	its := make(flowsOf)
+	for _, a := range addrs {
+		// What else it has given itself is somebody else's.
+		if p, ok := prefix(a.IPNet); ok && slices.ContainsFunc(b.subnets(), func(s workload.Subnet) bool { return s.Contains(p.Addr()) && s.Gateway() != p.Addr() }) {
+			its[p.Addr()] = true
+		}
+	}
+	return its, nil
+}
+
+// forget has the kernel forget them.
+func (all flowsOf) forget() error {
+	if len(all) == 0 {
+		return nil
+	}
+	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, all)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("forget flows: %w", err)
+	}
+	return nil
+}
+
+// MatchConntrackFlow is for [netlink.CustomConntrackFilter].
+func (all flowsOf) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	began, _ := netip.AddrFromSlice(f.Forward.SrcIP)
+	answers, _ := netip.AddrFromSlice(f.Reverse.SrcIP)
+	return all[began.Unmap()] || all[answers.Unmap()]
 }

@@ -15,6 +15,8 @@ type Ruleset struct {
 	Networks []workload.Subnet
 	Bound    []workload.Publish // by address, protocol and port; looked up first
 	Any      []workload.Publish // by protocol and port, for every local address
+	// Routed are the node's own links between which it routes, by name.
+	Routed []string
 }
 
 // Rules sorts the ports into the two maps. A port that is published twice for the
@@ -61,6 +63,14 @@ func compare(a, b workload.Publish) int {
 		fmt.Sprintf("%s %05d %s %s", b.Protocol, b.HostPort, key(b), b.To))
 }
 
+// routed are the links between which the node routes, by name.
+func (b *Bridges) routed() []string {
+	if b.Routed == nil {
+		return nil
+	}
+	return slices.Compact(slices.Sorted(slices.Values(b.Routed())))
+}
+
 // Publish makes exactly these ports lead to containers, and keeps the networks that are
 // made apart; see [Rules] and [Apply].
 func (b *Bridges) Publish(ports []workload.Publish) error {
@@ -68,9 +78,14 @@ func (b *Bridges) Publish(ports []workload.Publish) error {
 	if err != nil {
 		return err
 	}
+	r.Routed = b.routed()
+	if err := b.bounds.bound(len(r.Networks)); err != nil {
+		return err
+	}
 	if err := Apply(r); err != nil {
 		return err
 	}
+	b.applied = r
 	if udp := r.publishesUDP(); udp || b.udp {
 		err = forgetFlows(r)
 		b.udp = udp || err != nil

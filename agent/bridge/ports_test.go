@@ -51,6 +51,7 @@ func TestTable(t *testing.T) {
 	}} {
 		r, err := Rules(networks, ports)
 		must(t, err)
+		must(t, boundsFor(512<<20).bound(len(networks)))
 		must(t, Apply(r))
 	}
 	nft := exec.CommandContext(t.Context(), "nft", "--numeric-priority", "list", "ruleset")

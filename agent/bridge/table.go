@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -24,11 +25,17 @@ const (
 	reg2 = unix.NFT_REG32_02
 )
 
-// mdnsPort is that of multicast DNS.
-const mdnsPort = 5353
+// Ports of others that are answered by whom they take for the node.
+const (
+	mdnsPort       = 5353
+	dhcpServerPort = 67
+)
 
-// statusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
-const statusDNAT = 1 << 5
+// These are IPS_CONFIRMED and IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
+const (
+	statusConfirmed = 1 << 3
+	statusDNAT      = 1 << 5
+)
 
 // Apply makes the table exactly r, in one transaction: there is no moment without
 // it, nor one with half of it. Connections that exist keep their translation; see
@@ -44,11 +51,11 @@ func Apply(r Ruleset) error {
 	conn.DelTable(t)
 	t = conn.AddTable(t)
 	b := builder{conn: conn, table: t}
-	if err := b.maps(r); err != nil {
+	if err := b.sets(r); err != nil {
 		return err
 	}
-	b.translate(r, "prerouting", nftables.ChainHookPrerouting)
-	b.translate(Ruleset{}, "output", nftables.ChainHookOutput)
+	b.untracked(r)
+	b.translate(r)
 	b.filter(r)
 	b.masquerade(r)
 	if err := conn.Flush(); err != nil {
@@ -60,7 +67,36 @@ func Apply(r Ruleset) error {
 type builder struct {
 	conn       *nftables.Conn
 	table      *nftables.Table
-	bound, any *nftables.Set
+	bound, any *nftables.Set // ports that lead to containers
+	own, names *nftables.Set // ports of the node, and of its name server
+	routed     *nftables.Set // links
+}
+
+// sets adds what the rules look up.
+func (b *builder) sets(r Ruleset) error {
+	port := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+	b.own = &nftables.Set{Table: b.table, Name: "own", Concatenation: true, KeyType: port}
+	b.names = &nftables.Set{Table: b.table, Name: "names", Concatenation: true, KeyType: port}
+	b.routed = &nftables.Set{Table: b.table, Name: "routed", KeyType: nftables.TypeIFName}
+	var own, names, routed []nftables.SetElement
+	for _, p := range workload.NodePorts {
+		own = append(own, nftables.SetElement{Key: portKey(p.Protocol, p.Port)})
+	}
+	for _, protocol := range []workload.Protocol{workload.TCP, workload.UDP} {
+		names = append(names, nftables.SetElement{Key: portKey(protocol, workload.NamePort)})
+	}
+	for _, link := range r.Routed {
+		routed = append(routed, nftables.SetElement{Key: exact(link)})
+	}
+	for _, s := range []struct {
+		set      *nftables.Set
+		elements []nftables.SetElement
+	}{{b.own, own}, {b.names, names}, {b.routed, routed}} {
+		if err := b.conn.AddSet(s.set, s.elements); err != nil {
+			return fmt.Errorf("nftables set %s: %w", s.set.Name, err)
+		}
+	}
+	return b.maps(r)
 }
 
 func (b *builder) maps(r Ruleset) error {
@@ -76,10 +112,10 @@ func (b *builder) maps(r Ruleset) error {
 	var bound, anywhere []nftables.SetElement
 	for _, p := range r.Bound {
 		ip := p.HostIP.As4()
-		bound = append(bound, nftables.SetElement{Key: append(ip[:], portKey(p)...), Val: target4(p.To)})
+		bound = append(bound, nftables.SetElement{Key: append(ip[:], portKey(p.Protocol, p.HostPort)...), Val: target4(p.To)})
 	}
 	for _, p := range r.Any {
-		anywhere = append(anywhere, nftables.SetElement{Key: portKey(p), Val: target4(p.To)})
+		anywhere = append(anywhere, nftables.SetElement{Key: portKey(p.Protocol, p.HostPort), Val: target4(p.To)})
 	}
 	if err := b.conn.AddSet(b.bound, bound); err != nil {
 		return fmt.Errorf("nftables map bound: %w", err)
@@ -91,13 +127,13 @@ func (b *builder) maps(r Ruleset) error {
 }
 
 // portKey is protocol . port, each padded to 4 bytes as the registers hold them.
-func portKey(p workload.Publish) []byte {
+func portKey(protocol workload.Protocol, port uint16) []byte {
 	proto := byte(unix.IPPROTO_TCP)
-	if p.Protocol == workload.UDP {
+	if protocol == workload.UDP {
 		proto = unix.IPPROTO_UDP
 	}
 	key := []byte{proto, 0, 0, 0}
-	key = binary.BigEndian.AppendUint16(key, p.HostPort)
+	key = binary.BigEndian.AppendUint16(key, port)
 	return append(key, 0, 0)
 }
 
@@ -118,72 +154,97 @@ func (b *builder) rule(c *nftables.Chain, parts ...[]expr.Any) {
 	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: all})
 }
 
-// translate adds the two lookups: for one address, then for all local ones. What a
-// container asks its own gateway for names stays there, whoever publishes that port. A
-// packet of another protocol than tcp and udp finds no element: protocol is part
-// of the key. (Its bytes where the port would be are loaded and mean nothing.)
-func (b *builder) translate(r Ruleset, name string, hook *nftables.ChainHook) {
-	c := b.chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest)
+// untracked is what needs no connection tracking, so that a full table closes none of it:
+// the node's own ports, and the questions of containers for names. It also drops what no
+// container has any business with, and what bears an address that is not of its network.
+func (b *builder) untracked(r Ruleset) {
+	notrack := []expr.Any{&expr.Notrack{}}
+	in := b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	out := b.chain("answers", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	for _, p := range unreachable {
+		b.rule(in, iif(ours, expr.CmpOpEq), network(destination, p), verdict(expr.VerdictDrop))
+	}
 	for _, n := range r.Networks {
-		b.rule(c, iif(exact(n.Device), expr.CmpOpEq), network(16, netip.PrefixFrom(n.Gateway(), 32)), toPort(namePort), verdict(expr.VerdictAccept))
+		gateway := netip.PrefixFrom(n.Gateway(), 32)
+		b.rule(in, iif(exact(n.Device), expr.CmpOpEq), notNetwork(source, n.Prefix), verdict(expr.VerdictDrop))
+		b.rule(in, iif(exact(n.Device), expr.CmpOpEq), network(destination, gateway), port(b.names, destination), notrack)
+		b.rule(out, oif(exact(n.Device), expr.CmpOpEq), network(source, gateway), port(b.names, source), notrack)
 	}
-	local := []expr.Any{
-		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
-	}
-	dnat := []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg1, Specified: true}}
-	b.rule(c, local, []expr.Any{
-		&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
-		&expr.Payload{DestRegister: reg2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: b.bound.Name, SetID: b.bound.ID},
-	}, dnat)
-	b.rule(c, local, []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
-		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: b.any.Name, SetID: b.any.ID},
-	}, dnat)
+	b.rule(in, addressed(expr.CmpOpNeq, unix.RTN_UNICAST), port(b.own, destination), notrack) // local, or to all
+	b.rule(out, addressed(expr.CmpOpEq, unix.RTN_LOCAL), port(b.own, destination), notrack)
+	b.rule(out, port(b.own, source), notrack)
 }
 
-// filter keeps the promises of the networks: a container reaches nothing that listens
-// on the node but a name server, neither on its loopback nor elsewhere, nor what only a
-// cloud's machine itself may ask (metadata, on link-local addresses); nobody from outside
-// and from another network reaches a port of a container that is not published; from an
-// internal network nobody gets out, and from none anybody who speaks for the node.
-func (b *builder) filter(r Ruleset) {
-	guard := b.chain("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	for _, p := range unreachable {
-		b.rule(guard, iif(ours, expr.CmpOpEq), network(16, p), verdict(expr.VerdictDrop))
+// translate adds the two lookups: for one address, then for all local ones. The node's
+// own ports pass before them, and so does all that comes from an internal network: a
+// published port would be its way out. A packet of another protocol than tcp and udp finds
+// no element: protocol is part of the key. (Its bytes where the port would be are loaded
+// and mean nothing.)
+func (b *builder) translate(r Ruleset) {
+	in := b.chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+	out := b.chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	for _, n := range r.Networks {
+		if n.Internal {
+			b.rule(in, iif(exact(n.Device), expr.CmpOpEq), verdict(expr.VerdictAccept))
+		}
 	}
+	local := addressed(expr.CmpOpEq, unix.RTN_LOCAL)
+	dnat := []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg1, Specified: true}}
+	for _, c := range []*nftables.Chain{in, out} {
+		b.rule(c, local, port(b.own, destination), verdict(expr.VerdictAccept))
+		b.rule(c, local, []expr.Any{
+			&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+			&expr.Payload{DestRegister: reg2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: b.bound.Name, SetID: b.bound.ID},
+		}, dnat)
+		b.rule(c, local, []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
+			&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: b.any.Name, SetID: b.any.ID},
+		}, dnat)
+	}
+}
+
+// filter says what may; the rest is dropped, or refused where it is the node that is
+// called. A container reaches of its node a name server, by its gateway, and an echo; of
+// an internal network only the former. Nobody from outside and from another network
+// reaches a port of a container that is not published; from an internal network nobody
+// gets out, and from none anybody who speaks for the node. Between links of the node
+// nothing is routed but between those of r.Routed.
+func (b *builder) filter(r Ruleset) {
+	answered := ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 	input := b.chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	b.rule(input, iif(ours, expr.CmpOpNeq), verdict(expr.VerdictAccept))
-	b.rule(input, ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
-	b.rule(input, []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMP}},
-	}, verdict(expr.VerdictAccept))
-	b.rule(input, toPort(namePort), verdict(expr.VerdictAccept))
+	b.rule(input, answered, verdict(expr.VerdictAccept))
+	for _, n := range r.Networks {
+		b.rule(input, iif(exact(n.Device), expr.CmpOpEq), network(destination, netip.PrefixFrom(n.Gateway(), 32)), port(b.names, destination), verdict(expr.VerdictAccept))
+		if !n.Internal {
+			b.rule(input, iif(exact(n.Device), expr.CmpOpEq), protocol(unix.IPPROTO_ICMP), verdict(expr.VerdictAccept))
+		}
+	}
 	// Whoever calls is told at once: port unreachable.
 	b.rule(input, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}})
+
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
-	b.rule(forward, ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))
-	// Nobody from a container answers the node's neighbours in its name (multicast DNS).
-	for _, offset := range []uint32{0, 2} { // source, destination
-		b.rule(forward, iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq), []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(mdnsPort)},
-		}, verdict(expr.VerdictDrop))
+	b.rule(forward, answered, verdict(expr.VerdictAccept))
+	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq))
+	b.rule(forward, out, ct(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop)) // of no flow that is counted
+	b.rule(forward, out, port(b.own, source), verdict(expr.VerdictDrop))
+	for _, number := range []uint16{mdnsPort, dhcpServerPort} { // nobody answers or asks in the node's name
+		b.rule(forward, out, protocol(unix.IPPROTO_UDP), toPort(number), verdict(expr.VerdictDrop))
 	}
 	b.rule(forward, oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), verdict(expr.VerdictAccept))
 	for _, n := range r.Networks {
 		b.rule(forward, iif(exact(n.Device), expr.CmpOpEq), oif(exact(n.Device), expr.CmpOpEq), verdict(expr.VerdictAccept))
-		if n.Internal {
-			b.rule(forward, iif(exact(n.Device), expr.CmpOpEq), verdict(expr.VerdictDrop))
+		if !n.Internal {
+			b.rule(forward, iif(exact(n.Device), expr.CmpOpEq), oif(ours, expr.CmpOpNeq), verdict(expr.VerdictAccept))
 		}
 	}
-	b.rule(forward, oif(ours, expr.CmpOpEq), verdict(expr.VerdictDrop))
+	member := []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: b.routed.Name, SetID: b.routed.ID}}
+	b.rule(forward, []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}}, member,
+		[]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}}, member, verdict(expr.VerdictAccept))
+	b.rule(forward, verdict(expr.VerdictDrop))
 }
 
 // masquerade makes answers come back: to the node itself for its own loopback, to
@@ -192,14 +253,14 @@ func (b *builder) filter(r Ruleset) {
 func (b *builder) masquerade(r Ruleset) {
 	c := b.chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	masq := []expr.Any{&expr.Masq{}}
-	b.rule(c, oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), network(12, netip.MustParsePrefix("127.0.0.0/8")), masq)
+	b.rule(c, oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), network(source, netip.MustParsePrefix("127.0.0.0/8")), masq)
 	for _, n := range r.Networks {
-		from := network(12, n.Prefix)
+		from := network(source, n.Prefix)
 		if n.Internal { // without a route to anybody else it could not answer
 			from = nil
 		}
 		b.rule(c, oif(exact(n.Device), expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT), from, masq)
-		b.rule(c, oif(ours, expr.CmpOpNeq), network(12, n.Prefix), masq)
+		b.rule(c, oif(ours, expr.CmpOpNeq), network(source, n.Prefix), masq)
 	}
 }
 
@@ -220,30 +281,58 @@ func interfaceName(key expr.MetaKey, name []byte, op expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: name}}
 }
 
-// network compares the IPv4 address at offset (12 source, 16 destination) of the
-// network header.
-func network(offset uint32, p netip.Prefix) []expr.Any {
+// end is one of the two ends of a packet.
+type end struct{ addr, port uint32 } // offsets in the network and the transport header
+
+var source, destination = end{12, 0}, end{16, 2}
+
+// network wants the address of the end to lie in p, notNetwork to lie elsewhere.
+func network(e end, p netip.Prefix) []expr.Any    { return inNetwork(e, p, expr.CmpOpEq) }
+func notNetwork(e end, p netip.Prefix) []expr.Any { return inNetwork(e, p, expr.CmpOpNeq) }
+
+func inNetwork(e end, p netip.Prefix, op expr.CmpOp) []expr.Any {
 	ip := p.Masked().Addr().As4()
 	mask := make([]byte, 4)
 	binary.BigEndian.PutUint32(mask, ^uint32(0)<<(32-p.Bits()))
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: e.addr, Len: 4},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ip[:]},
+		&expr.Cmp{Op: op, Register: 1, Data: ip[:]},
 	}
 }
 
-// ct matches connections with any of the bits set.
-func ct(key expr.CtKey, bits uint32) []expr.Any {
+// addressed compares what the destination address is to the node (RTN_LOCAL, …).
+func addressed(op expr.CmpOp, kind uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: op, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(kind)},
+	}
+}
+
+// port wants protocol and port of the end to be in a set.
+func port(set *nftables.Set, e end) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: e.port, Len: 2},
+		&expr.Lookup{SourceRegister: reg0, SetName: set.Name, SetID: set.ID},
+	}
+}
+
+func protocol(number byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}}}
+}
+
+// ct matches connections with any of the bits set, noCt those with none.
+func ct(key expr.CtKey, bits uint32) []expr.Any   { return ctBits(key, bits, expr.CmpOpNeq) }
+func noCt(key expr.CtKey, bits uint32) []expr.Any { return ctBits(key, bits, expr.CmpOpEq) }
+
+func ctBits(key expr.CtKey, bits uint32, op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: key, Register: 1},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		&expr.Cmp{Op: op, Register: 1, Data: make([]byte, 4)},
 	}
 }
-
-// namePort is a name server's.
-const namePort = 53
 
 // toPort compares the destination port of what has one.
 func toPort(port uint16) []expr.Any {

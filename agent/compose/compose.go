@@ -35,6 +35,28 @@ import (
 // called file in messages, and returns its containers by name, and warnings, these also
 // with an error. The error is a *[nodeconfig.Problems]. Empty text means no containers.
 func Parse(project, file string, text []byte) ([]workload.Container, []nodeconfig.Problem, error) {
+	p, doc, err := load(project, file, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.parse(doc)
+}
+
+// ParseTaken is Parse for a text that the node has taken before. An earlier release may
+// have let it publish what is the node's own port: that is a warning then, and the port
+// is left out, for a node that runs nothing any more after an update is no better.
+func ParseTaken(project, file string, text []byte) ([]workload.Container, []nodeconfig.Problem, error) {
+	p, doc, err := load(project, file, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.taken = true
+	return p.parse(doc)
+}
+
+// load makes a parser for text, and the document to parse. The error is a
+// *[nodeconfig.Problems].
+func load(project, file string, text []byte) (*parser, *yaml.Node, error) {
 	var doc yaml.Node
 	lines := strings.Split(string(text), "\n")
 	if err := yaml.Unmarshal(text, &doc); err != nil {
@@ -42,7 +64,7 @@ func Parse(project, file string, text []byte) ([]workload.Container, []nodeconfi
 	}
 	p := newParser(project, func(n *yaml.Node) Origin { return Origin{File: file, Lines: lines, Node: n} })
 	p.most = 10 // the first ones tell, and a node's console is small
-	return p.parse(&doc)
+	return p, &doc, nil
 }
 
 // yamlLine is how the YAML parser names a line.
@@ -153,6 +175,7 @@ type parser struct {
 	most     int  // problems that are kept
 	part     bool // the file does not stand alone
 	advise   bool // there is no node that knows what it allows
+	taken    bool // a node has taken it before
 	problems nodeconfig.Problems
 	warnings []nodeconfig.Problem
 	at       position
@@ -167,7 +190,7 @@ type parser struct {
 	merges  int
 }
 
-// place is where the parser stands: path as in [Key], shown with the file's names.
+// position is where the parser stands: path as in [Key], shown with the file's names.
 type position struct{ path, shown string }
 
 func (a position) below(key string) position { return a.named(key, key) }

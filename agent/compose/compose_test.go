@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -104,4 +105,32 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOwnPorts: a node publishes none of its own ports. A file that it has taken before,
+// of an earlier release, is no reason to run nothing: it is told, and left out.
+func TestOwnPorts(t *testing.T) {
+	for _, own := range workload.NodePorts {
+		for _, spelled := range []string{
+			fmt.Sprintf("%d:80/%s", own.Port, own.Protocol),
+			fmt.Sprintf("192.0.2.7:%d:80/%s", own.Port, own.Protocol),
+			fmt.Sprintf("%d-%d:%[1]d-%d/%[3]s", own.Port-1, own.Port+1, own.Protocol),
+		} {
+			text := fmt.Appendf(nil, "services:\n  web:\n    image: a\n    ports:\n      - %q\n", spelled)
+			containers, _, err := Parse("shop", "shop.yaml", text)
+			if want := fmt.Sprintf("shop.yaml:5:9: port %d/%s of the node is its own (%s)", own.Port, own.Protocol, own.What); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, %v, want %s", spelled, containers, err, want)
+			}
+			containers, warnings, err := ParseTaken("shop", "shop.yaml", text)
+			if err != nil || len(containers) != 1 || len(warnings) != 1 || warnings[0].Line != 5 {
+				t.Errorf("%s, taken before: %v, %v, %v", spelled, containers, warnings, err)
+				continue
+			}
+			for _, p := range containers[0].Ports {
+				if p.HostPort == own.Port {
+					t.Errorf("%s, taken before: is published", spelled)
+				}
+			}
+		}
+	}
 }

@@ -41,6 +41,8 @@ func (s *service) dns(n *yaml.Node) {
 		switch {
 		case err != nil || a.Zone() != "" || a.IsUnspecified():
 			s.report(item, "dns: %q is not the address of a name server", text)
+		case a.Is6() && a.IsLinkLocalUnicast():
+			s.warn(item, "dns: %s is left out: it is valid on one link alone, and a container is on none of the node's", text)
 		case a.IsLoopback():
 			s.warn(item, "dns: %s is left out: it means the container itself", text)
 		case !slices.Contains(s.DNS, a):

@@ -181,7 +181,7 @@ var keys = []Key{
 	{Path: "services.*.ports.mode", Verdict: Done, Note: "host or ingress, which is the same on one node"},
 	{Path: "services.*.ports.name", Verdict: Done, Note: "for people to read"},
 	{Path: "services.*.ports.protocol", Verdict: Done},
-	{Path: "services.*.ports.published", Verdict: Done, Note: "one port, not a range"},
+	{Path: "services.*.ports.published", Verdict: Done, Note: "one port, not a range, and none of the node's own"},
 	{Path: "services.*.ports.target", Verdict: Done},
 	{Path: "services.*.post_start", Verdict: Refused, Whole: true, Note: "let the container's program do it, or another service that depends on it"},
 	{Path: "services.*.pre_start", Verdict: Refused, Whole: true, Note: "use a service of its own, and depends_on with service_completed_successfully"},

@@ -82,6 +82,14 @@ func (s *service) port(n *yaml.Node, one types.ServicePortConfig) {
 		return
 	}
 	port.HostPort = uint16(number)
+	if own, ok := workload.NodeOwns(port.Protocol, port.HostPort); ok {
+		if s.taken {
+			s.warn(n, "port %d/%s of the node is its own (%s): it is not published", port.HostPort, port.Protocol, own.What)
+			return
+		}
+		s.report(n, "port %d/%s of the node is its own (%s): choose another one, such as %d:%d", port.HostPort, port.Protocol, own.What, free(port), one.Target)
+		return
+	}
 	if one.HostIP != "" {
 		ip, err := netip.ParseAddr(one.HostIP)
 		if err != nil {
@@ -97,4 +105,13 @@ func (s *service) port(n *yaml.Node, one types.ServicePortConfig) {
 		}
 	}
 	s.Ports = append(s.Ports, port)
+}
+
+// free is a port to suggest in place of one that is the node's own.
+func free(p workload.Port) uint16 {
+	for n := p.HostPort%50000 + 10000; ; n++ {
+		if _, owned := workload.NodeOwns(p.Protocol, n); !owned {
+			return n
+		}
+	}
 }

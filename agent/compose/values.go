@@ -123,13 +123,12 @@ func (p *parser) absolute(n *yaml.Node) string {
 // target is a folder inside the container on which something can be mounted.
 func (p *parser) target(n *yaml.Node, s string) string {
 	s = path.Clean(s)
-	first, _, _ := strings.Cut(strings.TrimPrefix(s, "/"), "/")
 	switch {
 	case !path.IsAbs(s) || s == "/":
 		p.report(n, "expected a path in the container below / to mount on, got %q", s)
 	case strings.ContainsRune(s, 0):
 		p.report(n, "%q is not a path", s)
-	case first == "proc" || first == "sys" || s == "/dev" || s == "/etc/hosts" || s == "/etc/resolv.conf" || s == "/etc/hostname":
+	case workload.Reserved(s):
 		p.report(n, "nothing can be mounted on %s: the node fills it", s)
 	default:
 		return s

@@ -12,8 +12,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +34,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
 
+	"kogge.example/agent/confine"
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
@@ -74,6 +79,25 @@ type Paths struct {
 	ShimCgroup string
 	// Cgroup is the parent of the containers' cgroups.
 	Cgroup string
+	// Most is what one container can have at the most.
+	Most Most
+	// Remove removes a folder of very many files; nil: this process does.
+	Remove func(ctx context.Context, folder string) error
+}
+
+// Most is the largest part of what all containers have together that one of them can have,
+// so that the others go on when it takes all it can get; 0: no bound.
+type Most struct {
+	Memory int64 // bytes
+	Tasks  int64 // processes and threads
+}
+
+// MostOf is what one container can have of what all have, which is memory bytes and tasks
+// processes and threads; 0: no bound. It is three quarters: with less, a node that runs one
+// large container would have bought memory for nothing; with more, the others would be
+// those that the kernel kills when one holds memory that it has no process to kill for.
+func MostOf(memory, tasks uint64) Most {
+	return Most{Memory: int64(memory / 4 * 3), Tasks: int64(tasks / 4 * 3)}
 }
 
 // Engine carries out on containerd what the Keeper decides.
@@ -93,6 +117,11 @@ type Engine struct {
 	volumes sync.Mutex // held while the folder of a volume is made or set aside
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
+
+	open     context.Context // ends with the engine
+	close    context.CancelFunc
+	sweeps   sync.WaitGroup
+	sweeping sync.Mutex // held by the one who removes what was discarded
 }
 
 // Connect returns an engine for the containerd at p.Socket, which need not be
@@ -103,6 +132,7 @@ func Connect(p Paths, boot string) (*Engine, error) {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
 	e := &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}
+	e.open, e.close = context.WithCancel(context.Background())
 	e.Store = images.New(c, p.Images, p.Registries, e.List)
 	return e, nil
 }
@@ -110,9 +140,12 @@ func Connect(p Paths, boot string) (*Engine, error) {
 // connectLimit is for one try; the Keeper tries again.
 const connectLimit = 10 * time.Second
 
-// Close ends the commands that run in containers and leaves containerd; containers go on.
+// Close ends the commands that run in containers, and removals, and leaves containerd;
+// containers go on.
 func (e *Engine) Close() error {
 	e.execs.end()
+	e.close()
+	e.sweeps.Wait()
 	return e.client.Close()
 }
 
@@ -120,13 +153,13 @@ func (e *Engine) context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, images.Namespace)
 }
 
-// Tend looks after images until ctx ends (see [images.Store.Tend]), and first removes what
-// was left of volumes.
+// Tend looks after images until ctx ends (see [images.Store.Tend]), and removes what is
+// left of volumes and containers.
 func (e *Engine) Tend(ctx context.Context) {
-	if err := e.sweepVolumes(); err != nil {
-		log.Print(err)
-	}
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() { e.sweepOften(ctx) })
 	e.Store.Tend(ctx)
+	sweeping.Wait()
 }
 
 // Serving says whether containerd answers.
@@ -269,12 +302,24 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	if err := e.fill(ctx, c, img, i.Name); err != nil {
+	made, err := created.Spec(ctx)
+	if err != nil {
+		return fmt.Errorf("spec: %w", err)
+	}
+	if err := e.fill(ctx, c, img, i.Name, made.Process.User); err != nil {
 		return err
 	}
 	task, err := created.NewTask(ctx, e.output(c.ID))
 	if err != nil {
 		return fmt.Errorf("create task: %w", err)
+	}
+	args := made.Process.Args
+	if c.Init {
+		args = args[1:]
+	}
+	// All that the kernel would say is EPERM.
+	if program, missing := confine.Unmet(task.Pid(), args, made); len(missing) > 0 {
+		return fmt.Errorf("start: %s: %s", program, confine.Remedy(c, missing))
 	}
 	if err := task.Start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)
@@ -293,7 +338,7 @@ func (e *Engine) options(owner workload.Owner) *options.Options {
 // alive, a plain file has no bound, and a logger process costs 5 MiB for each
 // container; the ring is a goroutine of the shim, 100 KiB.
 func (e *Engine) output(id string) cio.Creator {
-	uri := "ring://" + e.paths.Logs + "/" + id + ".log"
+	uri := "ring://" + e.logOf(id)
 	return func(string) (cio.IO, error) { return output{uri}, nil }
 }
 
@@ -383,6 +428,7 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	c, err := e.client.LoadContainer(ctx, name)
 	if errdefs.IsNotFound(err) {
 		// A start that failed early may have left a root file system.
+		e.emptySnapshot(ctx, name)
 		if err := e.client.SnapshotService(images.Snapshotter).Remove(ctx, name); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("container %s: root file system: %w", name, err)
 		}
@@ -396,11 +442,38 @@ func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Durati
 	}
 	ctx, cancel := unbroken(ctx)
 	defer cancel()
+	e.emptySnapshot(ctx, name)
+	f, known := e.found(ctx, c)
 	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("container %s: delete: %w", name, err)
 	}
+	if known == nil {
+		e.dropOutput(f.ID)
+	}
 	return nil
 }
+
+// dropOutput removes what a container has written, if nobody wants one of that name any
+// more. What a job wrote stays for as long as its project does. Of one that nobody can tell
+// about it stays too.
+func (e *Engine) dropOutput(id string) {
+	if id == "" || id != filepath.Base(id) {
+		return // of an older release's agent
+	}
+	wanted, err := e.Wanted()
+	if err != nil || slices.ContainsFunc(wanted, func(c workload.Container) bool { return c.ID == id }) {
+		return
+	}
+	for _, name := range []string{e.logOf(id), e.logOf(id) + ".1"} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			log.Printf("container %s: output: %v", id, err)
+		}
+	}
+}
+
+// logOf is where the output of a container goes, until it is full; then that is put aside
+// under this name with ".1" behind it.
+func (e *Engine) logOf(id string) string { return filepath.Join(e.paths.Logs, id+".log") }
 
 // end stops and deletes the task of c, if it has one.
 func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace time.Duration) error {

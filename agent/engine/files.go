@@ -115,8 +115,9 @@ func resolvConf(c workload.Container, v workload.View, node string) []byte {
 		switch fields := strings.Fields(line); {
 		case len(fields) < 2 || strings.ContainsAny(fields[0][:1], "#;"):
 		case fields[0] == "nameserver":
-			// What is on the node's loopback a container does not reach.
-			if a, err := netip.ParseAddr(fields[1]); err == nil && (host || !a.IsLoopback()) {
+			// What is on the node's loopback a container does not reach, nor what is on a
+			// link of the node: an eth0 of its own is another one.
+			if a, err := netip.ParseAddr(fields[1]); err == nil && (host || !a.IsLoopback() && a.Zone() == "") {
 				asked = append(asked, fields[1])
 			}
 		case (fields[0] == "search" || fields[0] == "domain") && c.Search != nil, fields[0] == "options" && c.DNSOptions != nil:

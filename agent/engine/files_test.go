@@ -43,7 +43,7 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := "search lan\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 192.0.2.53\n"
+	node := "search lan\nnameserver 127.0.0.53\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver 192.0.2.53\n"
 	if err := os.WriteFile(resolv, []byte(node), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -13,18 +13,23 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/opencontainers/image-spec/identity"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/images"
+	"kogge.example/agent/removal"
 	"kogge.example/agent/workload"
 )
 
-// fill gives each volume of c that is empty what the image has at its place: the
-// files, and the owner where that is not root. Images that run as somebody else count
-// on it: a database refuses to live in a folder of another user. It looks at the image and
+// fill gives each volume of c that is empty what the image has at its place, as Docker does:
+// the files, and the owner and the mode of the folder. Images count on it: a database
+// refuses to live in a folder of another user, and a server to trust one that all can
+// write to. A folder that the image does not have is the user's whom the container runs as,
+// as Podman does: Docker leaves it to root, and whoever else runs there writes nothing. It
+// looks at the image and
 // not at the container's own root file system, which shows the ids of its namespace: a
 // volume keeps those of the image (see withOwner). name is the instance's.
-func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Image, name string) error {
+func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Image, name string, user specs.User) error {
 	e.filling.Lock() // two containers may begin with one volume
 	defer e.filling.Unlock()
 	var empty []workload.Volume
@@ -32,7 +37,15 @@ func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Imag
 		if err := resume(filepath.Join(e.paths.Volumes, v.Name)); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
-		if entries, err := os.ReadDir(filepath.Join(e.paths.Volumes, v.Name)); err == nil && len(entries) == 0 && !v.NoCopy {
+		folder := filepath.Join(e.paths.Volumes, v.Name)
+		entries, err := os.ReadDir(folder)
+		switch {
+		case err != nil || len(entries) > 0:
+		case v.NoCopy:
+			if err := os.Chown(folder, int(user.UID), int(user.GID)); err != nil {
+				return fmt.Errorf("volume %s: %w", v.Name, err)
+			}
+		default:
 			empty = append(empty, v)
 		}
 	}
@@ -52,7 +65,7 @@ func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Imag
 	defer snapshots.Remove(context.WithoutCancel(ctx), view)
 	return mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		for _, v := range empty {
-			if err := fillOne(filepath.Join(e.paths.Volumes, v.Name), root, v.Target); err != nil {
+			if err := fillOne(ctx, filepath.Join(e.paths.Volumes, v.Name), root, v.Target, user); err != nil {
 				return fmt.Errorf("volume %s: %w", v.Name, err)
 			}
 		}
@@ -73,26 +86,26 @@ func wholeOf(volume string) string {
 	return filepath.Join(filepath.Dir(volume), "."+filepath.Base(volume)+".whole")
 }
 
-// fillOne copies what is at target below root into an empty volume. After a power cut
-// the volume is empty, or [resume] makes it whole:
+// fillOne copies what is at target below root into an empty volume; user's is a folder that
+// is not there. After a power cut the volume is empty, or [resume] makes it whole:
 //
 //  1. copy into another folder
 //  2. sync it, and give it the name that says so
 //  3. move its entries, and remove it
-func fillOne(volume, root, target string) error {
+func fillOne(ctx context.Context, volume, root, target string, user specs.User) error {
 	from, err := continuity.RootPath(root, target) // a link of the image leads nowhere else
 	if err != nil {
 		return err
 	}
 	info, err := os.Stat(from)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return nil // the image has nothing to say about it
+		return os.Chown(volume, int(user.UID), int(user.GID))
 	}
 	if err != nil {
 		return err
 	}
 	part := partOf(volume)
-	if err := os.RemoveAll(part); err != nil {
+	if err := removal.All(ctx, part); err != nil {
 		return err
 	}
 	err = continuity.CopyDir(part, from)
@@ -106,7 +119,7 @@ func fillOne(volume, root, target string) error {
 		err = syncFS(filepath.Dir(volume))
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(part))
+		return errors.Join(err, removal.All(context.WithoutCancel(ctx), part))
 	}
 	return resume(volume)
 }
@@ -130,11 +143,9 @@ func resume(volume string) error {
 			return err
 		}
 	}
-	// One of root's stays open to all: the container's user may be another.
-	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {
-		if err := errors.Join(os.Chown(volume, int(owner.Uid), int(owner.Gid)), os.Chmod(volume, info.Mode())); err != nil {
-			return err
-		}
+	owner := info.Sys().(*syscall.Stat_t)
+	if err := errors.Join(os.Chown(volume, int(owner.Uid), int(owner.Gid)), os.Chmod(volume, info.Mode())); err != nil {
+		return err
 	}
 	return os.Remove(whole)
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // listing is what is at folder: modes, owners, names.
@@ -64,8 +67,14 @@ func TestFill(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(root, "plain/c", "c")
+	for name, mode := range map[string]os.FileMode{"private": 0o700, "spool": 0o777 | os.ModeSticky} {
+		if err := errors.Join(os.Mkdir(filepath.Join(root, name), 0o700), os.Chmod(filepath.Join(root, name), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	const want = "drwx------ 999 .\n-rw-r----- 999 a\ndrwxr-xr-x 999 sub\n-rw-r----- 0 sub/b\n"
-	const open = "drwxrwxrwx 0 .\n"
+	const plain = "drwxr-xr-x 0 .\n"
+	const users = "drwxr-xr-x 1000 .\n"
 	for _, test := range []struct {
 		name, target string
 		before       func(volume string)
@@ -73,24 +82,26 @@ func TestFill(t *testing.T) {
 	}{
 		{"for the first time", "/var/lib/data", func(string) {}, want},
 		{"by a link, which stays below the image's root", "/link", func(string) {}, want},
-		{"of which the image knows nothing", "/nothing", func(string) {}, open},
-		{"which is a file in the image", "/plain/c", func(string) {}, open},
-		{"of root, which others write to", "/plain", func(string) {}, open + "-rw-r----- 0 c\n"},
+		{"of which the image knows nothing", "/nothing", func(string) {}, users},
+		{"which is a file in the image", "/plain/c", func(string) {}, users},
+		{"of root's", "/plain", func(string) {}, plain + "-rw-r----- 0 c\n"},
+		{"of root's that only he enters", "/private", func(string) {}, "drwx------ 0 .\n"},
+		{"of root's that all write to", "/spool", func(string) {}, "dtrwxrwxrwx 0 .\n"},
 		{"after a cut in the copying", "/var/lib/data", func(volume string) { put(partOf(volume), "half", "") }, want},
 		{"after a cut before the moving", "/var/lib/data", func(volume string) {
-			err := fillOne(volume, root, "/var/lib/data")
+			err := fillOne(t.Context(), volume, root, "/var/lib/data", specs.User{})
 			if err == nil {
 				err = os.Rename(volume, wholeOf(volume))
 			}
 			if err == nil {
-				err = os.Mkdir(volume, 0o777)
+				err = os.Mkdir(volume, 0o755)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
 		}, want},
 		{"after a cut in the moving", "/var/lib/data", func(volume string) {
-			err := fillOne(volume, root, "/var/lib/data")
+			err := fillOne(t.Context(), volume, root, "/var/lib/data", specs.User{})
 			if err == nil {
 				err = os.Mkdir(wholeOf(volume), 0o700)
 			}
@@ -112,7 +123,7 @@ func TestFill(t *testing.T) {
 		test.before(volume)
 		err := resume(volume)
 		if entries, _ := os.ReadDir(volume); err == nil && len(entries) == 0 { // as Engine.fill decides
-			err = fillOne(volume, root, test.target)
+			err = fillOne(t.Context(), volume, root, test.target, specs.User{UID: 1000, GID: 50})
 		}
 		if err != nil {
 			t.Errorf("a volume %s: %v", test.name, err)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
 
@@ -51,17 +50,9 @@ func (e *Engine) Health(ctx context.Context, c workload.Container) (workload.Hea
 // imageHealth reads Docker's HEALTHCHECK, which is no part of OCI's image format but
 // lies in many images' configuration.
 func (e *Engine) imageHealth(ctx context.Context, name, platform string) (workload.Health, error) {
-	img, err := e.Image(ctx, name, platform)
+	data, err := e.configuration(ctx, name, platform)
 	if err != nil {
 		return workload.Health{}, err
-	}
-	desc, err := img.Config(ctx)
-	if err != nil {
-		return workload.Health{}, fmt.Errorf("image %s: configuration: %w", name, err)
-	}
-	data, err := content.ReadBlob(ctx, img.ContentStore(), desc)
-	if err != nil {
-		return workload.Health{}, fmt.Errorf("image %s: configuration: %w", name, err)
 	}
 	h, err := parseHealth(data)
 	if err != nil {

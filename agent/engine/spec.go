@@ -12,12 +12,12 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/confine"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -40,8 +40,6 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		oci.WithoutRunMount, // an image may have a /run of its own
 		withImage(c, img),
 		oci.WithHostname(c.Hostname),
-		oci.WithEnv([]string{"HOSTNAME=" + c.Hostname}),
-		oci.WithEnv(c.Env),
 	}
 	if c.WorkingDir != "" {
 		opts = append(opts, oci.WithProcessCwd(c.WorkingDir))
@@ -59,7 +57,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 	if shm == 0 {
 		shm = defaultShm
 	}
-	opts = append(opts, oci.WithDevShmSize(shm/1024), oci.WithMounts(e.mounts(c, name)))
+	opts = append(opts, oci.WithDevShmSize(shm/1024), withFewTerminals, oci.WithMounts(e.mounts(c, name)))
 	if c.Init {
 		opts = append(opts, withInit)
 	}
@@ -68,16 +66,21 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		oci.WithNoNewPrivileges,
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: at.Net}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
-		withLimits(c, filepath.Join(e.paths.Cgroup, name)),
+		withLimits(c, filepath.Join(e.paths.Cgroup, name), e.paths.Most),
 		withUlimits(c),
 		withSettings(c),
 		withRights(c),
 		withOwner(at.Owner),
 	)
 	if !c.Without(rights.Seccomp) {
-		opts = append(opts, seccomp.WithDefaultProfile()) // last: it depends on the capabilities
+		opts = append(opts, withSeccomp) // last: it depends on the capabilities
 	}
 	return opts
+}
+
+func withSeccomp(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Linux.Seccomp = confine.Seccomp(s)
+	return nil
 }
 
 // withImage takes user, folder, environment and arguments from the image, and the
@@ -86,6 +89,15 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 	return func(ctx context.Context, cl oci.Client, cc *containers.Container, s *oci.Spec) error {
 		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
 			return err
+		}
+		s.Process.Env = environment(s.Process.Env, c)
+		its, err := img.Spec(ctx)
+		if err != nil {
+			return err
+		}
+		if _, _, group := strings.Cut(its.Config.User, ":"); group {
+			// Who names a group is in that alone, as with Docker.
+			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
 		}
 		if c.Entrypoint != nil {
 			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
@@ -97,19 +109,52 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 	}
 }
 
-func withLimits(c workload.Container, cgroup string) oci.SpecOpts {
+// defaultPath is where programs are looked for when neither the image nor the file says.
+//
+// Source: DefaultPathEnvUnix in github.com/moby/moby/v2/daemon/pkg/oci.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment is the image's environment, over what every container has, below c's own. A
+// name without a value takes it away, as with Docker.
+func environment(image []string, c workload.Container) []string {
+	all := []string{"PATH=" + defaultPath, "HOSTNAME=" + c.Hostname}
+	for _, one := range slices.Concat(image, c.Env) {
+		name, _, given := strings.Cut(one, "=")
+		at := slices.IndexFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+		switch {
+		case at >= 0 && given:
+			all[at] = one
+		case at >= 0:
+			all = slices.Delete(all, at, at+1)
+		case given:
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// oomScore puts a container's processes before those of the node, and before its shim, when
+// the kernel has to kill somebody for memory.
+const oomScore = 200
+
+// withLimits bounds what c takes of the node: to what it says, and never to more than most.
+func withLimits(c workload.Container, cgroup string, most Most) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		s.Linux.CgroupsPath = cgroup
-		// Said, as it would have containerd's by descent: then the node's services would
-		// be killed for memory before it.
-		score := 0
+		score := oomScore
 		s.Process.OOMScoreAdj = &score
 		r := s.Linux.Resources
-		pids := c.Pids
+		pids := atMost(c.Pids, most.Tasks)
+		if pids != c.Pids {
+			log.Printf("container %s: pids_limit lowered to %d: what others and the node need is kept", c.ID, pids)
+		}
 		r.Pids = &specs.LinuxPids{Limit: &pids}
-		if c.Memory > 0 {
+		memory := atMost(c.Memory, most.Memory)
+		if c.Memory > 0 && memory != c.Memory {
+			log.Printf("container %s: mem_limit lowered to %d bytes: what others and the node need is kept", c.ID, memory)
+		}
+		if memory > 0 {
 			// Memory and swap in one: a node with swap must not give more of it.
-			memory := c.Memory
 			r.Memory = &specs.LinuxMemory{Limit: &memory, Swap: &memory}
 		}
 		if c.CPUs > 0 {
@@ -121,14 +166,48 @@ func withLimits(c workload.Container, cgroup string) oci.SpecOpts {
 	}
 }
 
-// withUlimits limits each process: to what c says, else to enough file descriptors,
-// and never beyond this process's own hard limits, which on a node are those that PID 1
+// atMost is limit, but no more than most; of either 0 means none.
+func atMost(limit, most int64) int64 {
+	if most > 0 && (limit <= 0 || limit > most) {
+		return most
+	}
+	return limit
+}
+
+// terminals is how many a container can have at a time. What is written to one waits in
+// memory of the kernel that is charged to nobody, up to 128 KiB, and there are 3072 for all
+// containers together.
+const terminals = 128
+
+func withFewTerminals(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	for i, m := range s.Mounts {
+		if m.Type == "devpts" {
+			s.Mounts[i].Options = append(m.Options, fmt.Sprintf("max=%d", terminals))
+		}
+	}
+	return nil
+}
+
+// defaultUlimits are those of a process that c does not name. The soft limit of files stays
+// where programs with select(2) still work. Pending signals, message queues and locked memory
+// are the kernel's own for a machine of 1 GiB: the node's programs have no limit there, and
+// a container would inherit that.
+var defaultUlimits = []workload.Ulimit{
+	{Name: "nofile", Soft: 1024, Hard: 65536},
+	{Name: "memlock", Soft: 8 << 20, Hard: 8 << 20},
+	{Name: "msgqueue", Soft: 819200, Hard: 819200},
+	{Name: "sigpending", Soft: 4096, Hard: 4096},
+}
+
+// withUlimits limits each process: to what c says, else to [defaultUlimits], and never beyond this process's own hard limits, which on a node are those that PID 1
 // gives every service. A value that is cut down is a line in the log.
 func withUlimits(c workload.Container) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-		all := c.Ulimits
-		if !slices.ContainsFunc(all, func(u workload.Ulimit) bool { return u.Name == "nofile" }) {
-			all = append(slices.Clone(all), workload.Ulimit{Name: "nofile", Soft: 1024, Hard: 524288})
+		all := slices.Clone(c.Ulimits)
+		for _, d := range defaultUlimits {
+			if !slices.ContainsFunc(all, func(u workload.Ulimit) bool { return u.Name == d.Name }) {
+				all = append(all, d)
+			}
 		}
 		s.Process.Rlimits = nil
 		for _, u := range all {
@@ -227,8 +306,14 @@ func (e *Engine) wanted(c workload.Container, name string) []specs.Mount {
 			mode = 0o1777
 		}
 		options := []string{"nosuid", "nodev", fmt.Sprintf("mode=%o", mode)}
-		if t.Size > 0 {
+		switch {
+		case t.Size > 0:
 			options = append(options, fmt.Sprintf("size=%d", t.Size))
+		case e.paths.Most.Memory > 0 || c.Memory > 0:
+			// The kernel's default goes by the node's memory, and a file too large would end
+			// the container: half of what that has, and a file for each page, as theirs is.
+			half := atMost(c.Memory, e.paths.Most.Memory) / 2
+			options = append(options, fmt.Sprintf("size=%d", half), fmt.Sprintf("nr_inodes=%d", max(half/4096, 1)))
 		}
 		if t.UID != 0 || t.GID != 0 {
 			options = append(options, fmt.Sprintf("uid=%d", t.UID), fmt.Sprintf("gid=%d", t.GID))
@@ -298,13 +383,12 @@ func (e *Engine) Volumes(c workload.Container) error {
 	return nil
 }
 
-// makeVolume makes an empty volume for any user: the container's is not known yet, and
-// the parent is root's. It is not sticky, where a container's root could not go on writing
-// a file that it has given to its user (fs.protected_regular). After a power cut the
-// volume is there for any user or not there:
+// makeVolume makes an empty volume, root's and not to be written by others, as Docker does;
+// where the image has a folder, fill makes it like that. After a power cut the volume is
+// there as a whole or not there:
 //
 //  1. make a folder under another name, which a cut may leave
-//  2. open it to all
+//  2. open it to read
 //  3. give it its name
 func makeVolume(folder string) error {
 	fresh := newOf(folder)
@@ -314,7 +398,7 @@ func makeVolume(folder string) error {
 	if err := os.MkdirAll(fresh, 0o700); err != nil {
 		return err
 	}
-	if err := os.Chmod(fresh, 0o777); err != nil {
+	if err := os.Chmod(fresh, 0o755); err != nil {
 		return err
 	}
 	return os.Rename(fresh, folder)

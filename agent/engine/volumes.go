@@ -37,9 +37,6 @@ var (
 // countLimit bounds the counting of all volumes' files.
 const countLimit = 10 * time.Second
 
-// removedPrefix begins the name of a volume whose files are being removed.
-const removedPrefix = ".removed-"
-
 // ListVolumes lists the volumes by name.
 func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 	by, err := e.mountedBy(ctx)
@@ -82,7 +79,9 @@ func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
 		}
 	}
 	for _, c := range wanted {
-		for _, v := range c.Volumes {
+		// An image that is not here, or cannot be read, has nothing mounted either.
+		whole, _, _ := e.complete(ctx, c)
+		for _, v := range whole.Volumes {
 			add(v.Name, c.ID)
 		}
 	}
@@ -108,25 +107,23 @@ func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
 // RemoveVolume removes a volume that no container uses, with all that is in it. The
 // error wraps [ErrNoVolume] or [ErrInUse]. After a power cut the volume is there as a
 // whole or not at all: (1) it gets another name; (2) the folder is synced; (3) its files
-// go, then or at the next start.
+// go, then or at the next start. A volume with very many files is gone when RemoveVolume
+// returns, and its files are a while later.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return fmt.Errorf("volume %q: %w", name, ErrNoVolume)
 	}
-	gone := filepath.Join(e.paths.Volumes, removedPrefix+name)
-	if err := e.setAside(ctx, name, gone); err != nil {
+	if err := e.setAside(ctx, name); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(gone); err != nil {
-		return fmt.Errorf("volume %s: %w", name, err)
-	}
 	log.Printf("volume %s: removed by request", name)
+	e.sweep(ctx)
 	return nil
 }
 
 // setAside renames a volume that nobody uses. Nobody can begin to, meanwhile: a start
 // makes the volumes of its container first.
-func (e *Engine) setAside(ctx context.Context, name, gone string) error {
+func (e *Engine) setAside(ctx context.Context, name string) error {
 	e.volumes.Lock()
 	defer e.volumes.Unlock()
 	by, err := e.mountedBy(ctx)
@@ -137,12 +134,12 @@ func (e *Engine) setAside(ctx context.Context, name, gone string) error {
 		return fmt.Errorf("volume %s: %w: by %s", name, ErrInUse, strings.Join(by[name], ", "))
 	}
 	whole := filepath.Join(e.paths.Volumes, name)
-	for _, left := range []string{gone, newOf(whole), partOf(whole), wholeOf(whole)} {
-		if err := os.RemoveAll(left); err != nil {
+	for _, left := range []string{newOf(whole), partOf(whole), wholeOf(whole)} {
+		if err := e.discard(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("volume %s: %w", name, err)
 		}
 	}
-	err = os.Rename(whole, gone)
+	err = e.discard(whole)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("volume %s: %w", name, ErrNoVolume)
 	}
@@ -151,19 +148,6 @@ func (e *Engine) setAside(ctx context.Context, name, gone string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("volume %s: %w", name, err)
-	}
-	return nil
-}
-
-// sweepVolumes removes the files of volumes that were being removed when the agent
-// ended.
-func (e *Engine) sweepVolumes() error {
-	left, err := filepath.Glob(filepath.Join(e.paths.Volumes, removedPrefix+"*"))
-	for _, path := range left {
-		err = errors.Join(err, os.RemoveAll(path))
-	}
-	if err != nil {
-		return fmt.Errorf("volumes: %w", err)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // TestMakeVolume makes a volume after each cut that an earlier try may have met, and the
-// process's own mask makes none of it less open.
+// process's own mask makes none of it less open to readers.
 func TestMakeVolume(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	for _, left := range []os.FileMode{0, 0o700, 0o777} { // of the folder under its first name; 0: none
@@ -30,7 +30,7 @@ func TestMakeVolume(t *testing.T) {
 			}
 		}
 		info, err := os.Stat(filepath.Join(e.paths.Volumes, "data"))
-		if err != nil || info.Mode() != os.ModeDir|0o777 {
+		if err != nil || info.Mode() != os.ModeDir|0o755 {
 			t.Errorf("after %v: %v, %v", left, info.Mode(), err)
 		}
 		if all, err := os.ReadDir(e.paths.Volumes); err != nil || len(all) != 1 {

@@ -4,6 +4,12 @@
 // the containers' networks, and a [workload.Status] of each container. A [Keeper] owns
 // their states and decides by [Unit.Step], which is pure.
 //
+// A set of wanted containers goes this way: [Keeper.Want] takes it (want.go), the Keeper's
+// loop compares it with what there is and arranges networks and places (session.go, want.go),
+// adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
+// step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
+// fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
+//
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
 // kernel's networks: packages engine and bridge are their doors.
@@ -29,6 +35,7 @@ type engine interface {
 	Digest(ctx context.Context, image string) (string, error)
 	CheckImage(ctx context.Context, c workload.Container) error
 	Pull(ctx context.Context, image, platform string, report func(workload.Progress)) error
+	Complete(ctx context.Context, c workload.Container) (workload.Container, error)
 	Health(ctx context.Context, c workload.Container) (workload.Health, error)
 	Test(ctx context.Context, name string, h workload.Health) (good bool, output string)
 	Start(ctx context.Context, c workload.Container, i workload.Instance, at workload.Namespaces) error
@@ -46,10 +53,11 @@ type engine interface {
 type network interface {
 	Make(wanted []workload.Network) (map[string]workload.Subnet, error)
 	Prune(wanted []workload.Network) error
-	Attach(id string, at []workload.Address, apart bool) (workload.Namespaces, error)
+	Attach(id string, at []workload.Address, apart bool, more ...workload.Extents) (workload.Namespaces, error)
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
+	Follow() error
 }
 
 // resolver is the node's name server for containers. nameserver.Server fits.
@@ -90,6 +98,7 @@ type Keeper struct {
 	runs    int    // the newest run of any unit
 	behind  bool   // set is another one than that of units
 	trouble string // with containerd or the port map, in words
+	links   string // trouble with the node's own links, in words
 	publish bool   // the port map is not yet as it should be
 
 	made     sync.Once     // makes the channels

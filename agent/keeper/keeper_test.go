@@ -26,6 +26,8 @@ type fakeEngine struct {
 	// stubborn is how many removals are to fail.
 	stubborn int
 	images   map[string]string
+	volumes  map[string][]workload.Volume // of images
+	ids      map[string][]uint32
 	log      []string // what was done, in order
 }
 
@@ -82,6 +84,10 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 		return "", workload.ErrNoImage
 	}
 	return "sha256:" + image + f.images[image], nil
+}
+
+func (f *fakeEngine) Complete(_ context.Context, c workload.Container) (workload.Container, error) {
+	return c.With(workload.FromImage{Volumes: f.volumes[c.Image], IDs: f.ids[c.Image]}), nil
 }
 
 func (f *fakeEngine) Start(ctx context.Context, c workload.Container, i workload.Instance, _ workload.Namespaces) error {
@@ -223,8 +229,10 @@ type fakeNetwork struct {
 	full     map[string]bool // networks that cannot be made
 	attached map[string]bool
 	ports    []workload.Publish
-	counts   []int // of the ports of each Publish
-	broken   int   // so many calls of Publish fail
+	counts   []int              // of the ports of each Publish
+	broken   int                // so many calls of Publish fail
+	follow   error              // what Follow says
+	more     []workload.Extents // of each that was attached
 }
 
 func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
@@ -259,10 +267,11 @@ func (n *fakeNetwork) Prune(wanted []workload.Network) error {
 	return nil
 }
 
-func (n *fakeNetwork) Attach(id string, _ []workload.Address, _ bool) (workload.Namespaces, error) {
+func (n *fakeNetwork) Attach(id string, _ []workload.Address, _ bool, more ...workload.Extents) (workload.Namespaces, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.attached[id] = true
+	n.more = append(n.more, more...)
 	return workload.Namespaces{Net: "/netns/" + id}, nil
 }
 
@@ -293,6 +302,12 @@ func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	n.ports = ports
 	n.counts = append(n.counts, len(ports))
 	return nil
+}
+
+func (n *fakeNetwork) Follow() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.follow
 }
 
 func (n *fakeNetwork) published() int {

@@ -41,6 +41,18 @@ func (k *Keeper) ports() []workload.Publish {
 	return all
 }
 
+// follow has the networks go by what the node's own links have become.
+func (k *Keeper) follow() {
+	trouble := ""
+	if err := k.Network.Follow(); err != nil {
+		trouble = err.Error()
+		if trouble != k.links {
+			log.Printf("workloads: %s", trouble)
+		}
+	}
+	k.links = trouble
+}
+
 // publishPorts makes the port map what it should be, if it is not known to be.
 // Without it containers may still be of use to each other, so it is tried again
 // and stops nothing.

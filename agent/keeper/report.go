@@ -1,6 +1,8 @@
 package keeper
 
 import (
+	"cmp"
+
 	"kogge.example/agent/workload"
 )
 
@@ -12,7 +14,7 @@ func (k *Keeper) Snapshot() workload.Status {
 }
 
 func (k *Keeper) report() {
-	s := workload.Status{Settled: true, Trouble: k.trouble}
+	s := workload.Status{Settled: true, Trouble: cmp.Or(k.trouble, k.links)}
 	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)

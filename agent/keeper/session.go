@@ -112,6 +112,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 			}
 			k.advance(ctx)
 		case <-tick.C:
+			k.follow()
 			k.refresh()
 		}
 	}

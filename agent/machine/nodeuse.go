@@ -14,7 +14,8 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 )
 
-// Services are the groups of PID 1 and of the node's services; see init/cgroup.
+// Services are the groups of PID 1, of the node's services and of the containers' shims;
+// see init/cgroup.
 func (c Groups) Services() []string {
 	groups := []string{"init"}
 	entries, err := os.ReadDir(filepath.Dir(c.file("system/any", "memory", "", "")))
@@ -25,6 +26,10 @@ func (c Groups) Services() []string {
 		if e.IsDir() {
 			groups = append(groups, path.Join("system", e.Name()))
 		}
+	}
+	const shims = "workload/.shims"
+	if _, ok := c.Of(shims); ok {
+		groups = append(groups, shims)
 	}
 	return groups
 }

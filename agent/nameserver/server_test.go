@@ -255,6 +255,28 @@ func TestServer(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a server that is link-local", func(t *testing.T) {
+		must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan0"}, PeerName: "lan1"}))
+		lan, err := netlink.LinkByName("lan0")
+		must(t, err)
+		must(t, netlink.LinkSetUp(lan))
+		must(t, netlink.AddrAdd(lan, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP("fe80::53"), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}))
+		newUpstream(t, "fe80::53%lan0")
+		local := New(func() []netip.Addr { return ReadServers("nameserver fe80::53%lan0\n") })
+		table := fleet(subnets)
+		local.table.Store(&table)
+		for _, tcp := range []bool{false, true} {
+			got := ""
+			for range 10 { // a busy machine takes longer than the node waits for a server
+				if got = shown(local.answer("front", addr("10.88.0.2"), new(dns.Msg).SetQuestion("example.org.", dns.TypeA), tcp)); got != "SERVFAIL" {
+					break
+				}
+			}
+			if got != "NOERROR 192.0.2.80" {
+				t.Errorf("by tcp %v: %s", tcp, got)
+			}
+		}
+	})
 	t.Run("a liar", func(t *testing.T) {
 		// What comes with a number that was not asked, or to another question, is no answer.
 		node.lie.Store(true)
@@ -324,9 +346,9 @@ type upstream struct {
 func newUpstream(t *testing.T, at string) *upstream {
 	t.Helper()
 	u := &upstream{}
-	packets, err := net.ListenPacket("udp4", at+":53")
+	packets, err := net.ListenPacket("udp", net.JoinHostPort(at, "53"))
 	must(t, err)
-	streams, err := net.Listen("tcp4", at+":53")
+	streams, err := net.Listen("tcp", net.JoinHostPort(at, "53"))
 	must(t, err)
 	for _, s := range []*dns.Server{{PacketConn: packets, Handler: u}, {Listener: streams, Handler: u}} {
 		started := make(chan struct{})

@@ -14,6 +14,8 @@
 //	serve TEXT      TEXT on port 80, until it is told to stop
 //	get URL         what is served there, on standard output
 //	reach FILE NAME …  what the container knows of others, and reaches of them, to FILE
+//	found FILE PATH …  its environment, user and folder, and what each path is, to FILE
+//	starts PATH …   a byte more in each file, and exit code 1
 //	orphan          exit code 7 if process 1 reaps what others left, else 8
 //
 // No attempt would harm a machine that lets it through.
@@ -92,6 +94,17 @@ func main() {
 		}
 	case "reach":
 		save(file, reach(os.Args[3:]))
+	case "found":
+		save(file, found(os.Args[3:]))
+	case "starts":
+		for _, path := range os.Args[2:] {
+			if err := grow(path); err != nil {
+				log.Print(err)
+			}
+		}
+		os.Exit(1)
+	case "compat":
+		fmt.Print(compat(file))
 	case "parent":
 		parent()
 	default:
@@ -99,8 +112,12 @@ func main() {
 	}
 }
 
-// save makes the file appear with all of the text.
+// save makes the file appear with all of the text; "-" is standard output.
 func save(path, text string) {
+	if path == "-" {
+		fmt.Print(text)
+		return
+	}
 	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
 		log.Fatal(err)
 	}

@@ -129,6 +129,7 @@ var kernel = group{"the kernel", []attempt{
 	{name: "acct", try: call(unix.SYS_ACCT)},
 	{name: "quotactl", try: call(unix.SYS_QUOTACTL)},
 	{name: "name_to_handle_at and open_by_handle_at", try: handle},
+	{name: "all of these and some more, by 32-bit calls", try: narrow("all")},
 	{name: "personality: no address randomisation", try: call(unix.SYS_PERSONALITY, 0x0040000)},
 }}
 
@@ -189,6 +190,11 @@ var network = group{"the network", []attempt{
 	{name: "its own firewall (nftables)", try: func() error { return netlink(unix.NETLINK_NETFILTER, 10<<8, 0) }},
 	{name: "a socket to the virtual machine's host (vsock)", try: socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)},
 	{name: "the kernel's ciphers (AF_ALG)", try: socket(unix.AF_ALG, unix.SOCK_SEQPACKET, 0)},
+	{name: "the kernel's ciphers, by socketpair(2)", try: func() error { _, err := unix.Socketpair(unix.AF_ALG, unix.SOCK_SEQPACKET, 0); return err }},
+	{name: "the kernel's ciphers, by 32-bit socketcall(2)", try: narrow("socketcall")},
+	{name: "the kernel's ciphers, by 32-bit socket(2)", try: narrow("socket")},
+	{name: "the kernel's ciphers, by 32-bit socketpair(2)", try: narrow("socketpair")},
+	{name: "the kernel's ciphers, by x32 socket(2)", try: narrow("x32")},
 	{name: "take connections that are for others (IP_TRANSPARENT)", try: transparent},
 	{name: "the node's API (port 7443 of the gateway)", try: connect("10.88.0.1:7443")},
 	{name: "a cloud's metadata (169.254.169.254)", try: connect("169.254.169.254:80")},

@@ -32,7 +32,7 @@ const Hidden = "<hidden>"
 // of lists, with a * for each name that the file gives.
 var shownNode = []string{
 	"hostname",
-	"network.match", "network.dhcp", "network.ipv6", "network.addresses", "network.gateway", "network.dns", "network.search", "network.mtu", "network.mdns",
+	"network.match", "network.dhcp", "network.ipv6", "network.addresses", "network.gateway", "network.dns", "network.search", "network.mtu", "network.mdns", "network.forward", "containers.pool",
 	"network.routes.to", "network.routes.via", "network.routes.metric",
 	"time.servers", "state.onCorrupt",
 	"allow.container", "allow.privileged", "allow.capabilities", "allow.devices", "allow.binds.path", "allow.binds.readOnly", "allow.host", "allow.unconfined",

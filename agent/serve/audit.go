@@ -116,7 +116,7 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 	switch q := request.(type) {
 	case *apiv1.RunRequest:
 		what := strings.ToLower(strings.TrimPrefix(q.Action.String(), "ACTION_"))
-		return events.Event{Kind: events.Container, Object: q.Container, What: what + " asked for"}, true
+		return events.Event{Kind: events.Container, Object: q.Container, What: what + " requested"}, true
 	case *apiv1.ApplyRequest:
 		a, _ := answer.(*apiv1.ApplyResponse)
 		return events.Event{Kind: events.Project, Object: q.Project, What: "applied", Text: steps(a)}, !q.Check
@@ -140,9 +140,9 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 	case *apiv1.SetRegistryRequest:
 		return events.Event{Kind: events.Registry, Object: q.Host, What: "set"}, true
 	case *apiv1.RestartServiceRequest:
-		return events.Event{Kind: events.Service, Object: q.Service, What: "restart asked for"}, true
+		return events.Event{Kind: events.Service, Object: q.Service, What: "restart requested"}, true
 	case *apiv1.RebootRequest:
-		return events.Event{Kind: events.Node, Object: map[bool]string{false: "reboot", true: "poweroff"}[q.Poweroff], What: "asked for"}, true
+		return events.Event{Kind: events.Node, Object: map[bool]string{false: "reboot", true: "poweroff"}[q.Poweroff], What: "requested"}, true
 	case *apiv1.UpdateRequest:
 		return slotDeed(answer)
 	case *apiv1.RollbackRequest:
@@ -168,7 +168,7 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 	case *apiv1.SupportRequest:
 		return events.Event{Kind: events.Node, Object: "support", What: "packed"}, true
 	case *apiv1.ResetRequest:
-		return events.Event{Kind: events.Node, Object: "reset", What: "asked for"}, true
+		return events.Event{Kind: events.Node, Object: "reset", What: "requested"}, true
 	case *apiv1.ConfirmConfigRequest:
 		return events.Event{Kind: events.Node, Object: "node.yaml", What: "confirmed"}, true
 	case *apiv1.UndoConfigRequest:

@@ -124,7 +124,7 @@ func TestEvents(t *testing.T) {
 	}
 	ring.Add(events.Event{Kind: events.Container, Object: "db", What: "exited", Text: "exit code 1", Time: time.Now().Add(-time.Hour)})
 	ring.Add(events.Event{Kind: events.Service, Object: "clock", What: "started"})
-	const web, db, clock = "1 container shop.web stop asked for op-operator \n", "2 container db exited  exit code 1\n", "3 service clock started  \n"
+	const web, db, clock = "1 container shop.web stop requested op-operator \n", "2 container db exited  exit code 1\n", "3 service clock started  \n"
 	for name, c := range map[string]struct {
 		r    *apiv1.EventsRequest
 		want string

@@ -68,7 +68,7 @@ func projectError(err error) error {
 		return api.Refuse(connect.CodeNotFound, apiv1.Reason_REASON_NO_PROJECT, err)
 	case errors.Is(err, wanted.ErrConflict):
 		return connect.NewError(connect.CodeAlreadyExists, err)
-	case errors.Is(err, workload.ErrNotAllowed):
+	case errors.Is(err, workload.ErrNotAllowed), errors.Is(err, wanted.ErrMany):
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	case errors.As(err, &problems), errors.Is(err, wanted.ErrName), errors.Is(err, wanted.ErrSize), errors.Is(err, wanted.ErrFull):
 		return connect.NewError(connect.CodeInvalidArgument, err)

@@ -4,7 +4,9 @@
 // In come requests of callers who may make them; out go answers from PID 1, the kernel's
 // files, the keeper, the engine and the installer, each by an interface that is declared
 // here. The package decides nothing about workloads and stores nothing but what adoption
-// brings.
+// brings. Handlers lie in the files of what they are about: kogge apply sends a Compose file
+// (cmd/kogge/project_apply.go), Apply in projects.go gives it to wanted.Store.Apply, which
+// keeps it on STATE and tells the agent's keep (agent/node.go), and that the keeper.
 package serve
 
 import (

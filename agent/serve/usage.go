@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 	"runtime"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -21,7 +22,7 @@ func (s *observeService) Usage(context.Context, *connect.Request[apiv1.UsageRequ
 	groups := s.machine.Groups()
 	for _, group := range groups.Services() {
 		if u, ok := groups.Of(group); ok {
-			answer.Services = append(answer.Services, useOf(path.Base(group), u))
+			answer.Services = append(answer.Services, useOf(strings.TrimPrefix(path.Base(group), "."), u))
 		}
 	}
 	if keeper := s.containers(); keeper != nil {

@@ -51,3 +51,14 @@ func difference(before, after []workload.Container) Plan {
 	slices.SortFunc(plan, func(a, b Step) int { return strings.Compare(a.Container, b.Container) })
 	return plan
 }
+
+// with is the plan where these containers, unchanged by themselves, are replaced for their
+// images.
+func (p Plan) with(outdated map[string]bool) Plan {
+	for i, step := range p {
+		if step.Change == Unchanged && outdated[step.Container] {
+			p[i].Change = Replaced
+		}
+	}
+	return p
+}

@@ -4,13 +4,15 @@
 // In come texts of Compose files; out goes one list of containers in which no port of
 // the node is given twice, and a [Plan] that says what an apply would
 // change. Applied files lie on STATE, one for each project, each written whole or
-// not at all. The package starts nothing.
+// not at all. The package starts nothing: the agent (keep in agent/node.go) waits for
+// [Store.Changed] and gives [Store.Containers] to the keeper's Want.
 package wanted
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -31,6 +33,13 @@ const Node = "node.yaml"
 // suffix of the files on STATE.
 const suffix = ".yaml"
 
+// perContainer is the least memory that a container takes, in bytes: its shim, its tables in
+// the kernel, the end of its output.
+const perContainer = 6 << 20
+
+// MostOf is how many containers fit into memory, in bytes; 0: not known, any number.
+func MostOf(memory uint64) int { return int(min(memory/perContainer, 4096)) }
+
 // MaxText is the size of a Compose file that a node takes, in bytes.
 const MaxText = 1 << 20
 
@@ -40,6 +49,7 @@ var (
 	ErrConflict = errors.New("another project has it")
 	ErrSize     = fmt.Errorf("a Compose file has at most %d bytes", MaxText)
 	ErrUnknown  = errors.New("no such project")
+	ErrMany     = errors.New("too many containers for this node's memory")
 	ErrFull     = fmt.Errorf("at most %d containers can be on one network", workload.MaxOnNetwork)
 )
 
@@ -48,6 +58,13 @@ type Store struct {
 	// Allow is what node.yaml allows containers. A project that asks for more is not
 	// taken. Set it before the store is used.
 	Allow []rights.Allow
+	// Outdated says of which of all, by ID, there is a container that runs from another
+	// image than the name stands for by now: an apply replaces it too. nil: of none. Set it
+	// before the store is used.
+	Outdated func(all []workload.Container) map[string]bool
+	// Most is how many containers there can be; 0: any number. What is wanted by then stays
+	// wanted. Set it before the store is used.
+	Most int
 
 	dir     string
 	changed chan struct{}
@@ -119,6 +136,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	if err := errors.Join(denied...); err != nil {
 		return nil, warnings, err
 	}
+	outdated := s.outdated(containers) // before they are replaced
 	plan, err := s.change(project, containers, func() error {
 		if check {
 			return nil
@@ -135,7 +153,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	if err == nil && !check {
 		s.tell()
 	}
-	return plan, warnings, err
+	return plan.with(outdated), warnings, err
 }
 
 // Remove forgets the project: its containers are to go, its volumes stay.
@@ -160,7 +178,15 @@ func (s *Store) Remove(project string) (Plan, error) {
 // Check says what would become of the containers of node.yaml if own were in their
 // place, and whether that goes with the projects.
 func (s *Store) Check(own []workload.Container) (Plan, error) {
-	return s.change(Node, own, func() error { return nil })
+	plan, err := s.change(Node, own, func() error { return nil })
+	return plan.with(s.outdated(own)), err
+}
+
+func (s *Store) outdated(all []workload.Container) map[string]bool {
+	if s.Outdated == nil {
+		return nil
+	}
+	return s.Outdated(all)
 }
 
 // change has the project consist of containers, if that goes with the others, and
@@ -173,9 +199,14 @@ func (s *Store) change(project string, containers []workload.Container, do func(
 		return nil, err
 	}
 	plan := difference(projects[project], containers)
+	before := len(projects[project])
 	projects[project] = containers
-	if _, err := merge(projects, project); err != nil {
+	all, err := merge(projects, project)
+	if err != nil {
 		return nil, err
+	}
+	if s.Most > 0 && len(all) > s.Most && len(containers) > before {
+		return nil, fmt.Errorf("project %s: %w: at most %d, with it there would be %d", project, ErrMany, s.Most, len(all))
 	}
 	if err := do(); err != nil {
 		s.applied = nil // the disk knows how far it came
@@ -227,7 +258,10 @@ func (s *Store) parse() error {
 		if err != nil {
 			return fmt.Errorf("project %s: %w", name, err)
 		}
-		containers, _, err := compose.Parse(name, name+suffix, text)
+		containers, warnings, err := compose.ParseTaken(name, name+suffix, text)
+		for _, w := range warnings {
+			log.Printf("project %s: %v", name, w)
+		}
 		applied[name] = parsed{containers, err}
 	}
 	s.applied = applied

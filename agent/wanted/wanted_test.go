@@ -74,6 +74,37 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestApplyOutdated: a container that is wanted as before is replaced where its image's name
+// stands for another one by now, and the plan says so.
+func TestApplyOutdated(t *testing.T) {
+	s := store(t, workload.Container{ID: "own", Image: "example.org/own:1"})
+	var asked []string
+	s.Outdated = func(all []workload.Container) map[string]bool {
+		for _, c := range all {
+			asked = append(asked, c.ID)
+		}
+		return map[string]bool{"shop.web": true, "own": true, "shop.cache": true}
+	}
+	for _, want := range []string{
+		"[{shop.cache example.org/cache:1 new} {shop.web example.org/web:1 new}]",
+		"[{shop.cache example.org/cache:1 replaced} {shop.web example.org/web:1 replaced}]",
+	} {
+		plan, _, err := s.Apply("shop", []byte(web+"  cache:\n    image: example.org/cache:1\n"), false)
+		if err != nil || fmt.Sprint(plan) != want {
+			t.Errorf("%v, %v, want %s", plan, err, want)
+		}
+	}
+	if plan, _, err := s.Apply("shop", []byte(web), true); err != nil || fmt.Sprint(plan) != "[{shop.cache  gone} {shop.web example.org/web:1 replaced}]" {
+		t.Errorf("checked: %v, %v", plan, err)
+	}
+	if plan, err := s.Check([]workload.Container{{ID: "own", Image: "example.org/own:1"}}); err != nil || fmt.Sprint(plan) != "[{own example.org/own:1 replaced}]" {
+		t.Errorf("node.yaml: %v, %v", plan, err)
+	}
+	if got := strings.Join(asked, " "); got != "shop.cache shop.web shop.cache shop.web shop.web own" {
+		t.Errorf("asked of %s", got)
+	}
+}
+
 // TestApplyRefused leaves everything as it was.
 func TestApplyRefused(t *testing.T) {
 	s := store(t, workload.Container{ID: "own", Ports: []workload.Port{{HostPort: 443, Protocol: "tcp"}}})
@@ -219,5 +250,69 @@ func TestParsedOnce(t *testing.T) {
 		if got := ids(t, store); got != "blog.db data.db shop.db" {
 			t.Errorf("wanted %s", got)
 		}
+	}
+}
+
+// TestMany: no more containers than the node has memory for, but what is there may be
+// changed, and made less, whatever their number.
+func TestMany(t *testing.T) {
+	dir := t.TempDir()
+	file := func(services ...string) []byte {
+		text := "services:\n"
+		for _, name := range services {
+			text += "  " + name + ": {image: example.org/a:1}\n"
+		}
+		return []byte(text)
+	}
+	s := Open(dir, nil)
+	s.Most = 3
+	for _, step := range []struct {
+		project  string
+		services []string
+		full     bool
+	}{
+		{"one", []string{"a", "b"}, false}, {"two", []string{"a", "b"}, true}, {"two", []string{"a"}, false},
+		{"three", []string{"a"}, true}, {"one", []string{"a", "c"}, false}, {"one", []string{"a", "b", "c"}, true},
+		{"one", []string{"a"}, false}, {"three", []string{"a"}, false},
+	} {
+		_, _, err := s.Apply(step.project, file(step.services...), false)
+		if errors.Is(err, ErrMany) != step.full || !step.full && err != nil {
+			t.Errorf("%s of %q: %v", step.project, step.services, err)
+		}
+	}
+	// A node that has less memory than before runs what was wanted, and lets it be changed.
+	s = Open(dir, nil)
+	s.Most = 1
+	if all, err := s.Containers(); err != nil || len(all) != 3 {
+		t.Errorf("%d containers, %v", len(all), err)
+	}
+	if _, _, err := s.Apply("one", file("b"), false); err != nil {
+		t.Error(err)
+	}
+	for memory, want := range map[uint64]int{0: 0, 124 << 20: 20, 347 << 20: 57, 1 << 40: 4096} {
+		if got := MostOf(memory); got != want {
+			t.Errorf("%d bytes: %d containers, want %d", memory, got, want)
+		}
+	}
+}
+
+// TestOwnPorts: an apply that would publish the node's API is refused; a file that an
+// earlier release has taken keeps no other project from running, nor its own container.
+func TestOwnPorts(t *testing.T) {
+	const takes = "services:\n  web:\n    image: example.org/web:1\n    ports: [\"7443:8080\", \"80:8080\"]\n"
+	s := store(t)
+	var p *nodeconfig.Problems
+	if _, _, err := s.Apply("shop", []byte(takes), false); !errors.As(err, &p) || p.List[0].Line != 4 {
+		t.Errorf("applied: %v", err)
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.path("shop"), []byte(takes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := Open(s.dir, nil).Containers()
+	if err != nil || len(all) != 1 || len(all[0].Ports) != 1 || all[0].Ports[0].HostPort != 80 {
+		t.Errorf("taken before: %+v, %v", all, err)
 	}
 }

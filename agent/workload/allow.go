@@ -55,6 +55,9 @@ func Denied(c Container, allow []rights.Allow) error {
 	if lacks.None() {
 		return nil
 	}
+	if err := c.tooMany(); err != nil && slices.Contains(lacks.Host, rights.HostUser) {
+		return fmt.Errorf("it has %w: %w, which would need under \"allow:\" the line - %s", err, ErrNotAllowed, rights.Allow{Container: c.ID, Rights: lacks})
+	}
 	return fmt.Errorf("%w, which would need under \"allow:\" the line - %s", ErrNotAllowed, rights.Allow{Container: c.ID, Rights: lacks})
 }
 
@@ -100,7 +103,11 @@ func lacking(c Container, allow []rights.Allow) rights.Rights {
 			lacks.Binds = append(lacks.Binds, want)
 		}
 	}
-	for _, n := range r.Host {
+	host := r.Host
+	if c.tooMany() != nil {
+		host = []rights.Namespace{rights.HostUser} // where all ids are
+	}
+	for _, n := range host {
 		if !may(func(a rights.Allow) bool { return slices.Contains(a.Host, n) }) {
 			lacks.Host = append(lacks.Host, n)
 		}

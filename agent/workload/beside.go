@@ -2,7 +2,6 @@ package workload
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"kogge.example/init/rights"
@@ -46,9 +45,12 @@ func (c Container) Called(network string) []string {
 
 // Apart says whether c runs in a user namespace of its own: there its root is nobody on
 // the node. Not so what shares a namespace with the node, what has a device, which
-// belongs to the node's root, and what has a right that counts on the node alone. Nor a
+// belongs to the node's root, and what has a right that counts on the node alone; nor what
+// has more ids than such a namespace can, which is a right of its own (see [Denied]). Nor a
 // user beyond the ids that the namespace has.
-func (c Container) Apart() bool {
+func (c Container) Apart() bool { return c.couldBeApart() && c.tooMany() == nil }
+
+func (c Container) couldBeApart() bool {
 	r := c.Rights
 	if r.Privileged || len(r.Host) > 0 || len(r.Devices) > 0 || slices.Contains(r.Unconfined, rights.SystemPaths) {
 		return false
@@ -58,10 +60,15 @@ func (c Container) Apart() bool {
 			return false
 		}
 	}
-	for id := range strings.SplitSeq(c.User, ":") {
-		if n, err := strconv.ParseUint(id, 10, 32); err == nil && n >= IDs {
-			return false
-		}
-	}
 	return true
+}
+
+// tooMany is why c cannot be in a user namespace of its own where nothing else keeps it out:
+// it has more ids than that can have.
+func (c Container) tooMany() error {
+	if !c.couldBeApart() {
+		return nil
+	}
+	_, err := c.Beyond()
+	return err
 }

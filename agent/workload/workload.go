@@ -19,6 +19,10 @@ import (
 
 // Container is one wanted container, complete: every default that does not come
 // from its image is filled in.
+//
+// A new field is added here, with omitempty or omitzero (see [Container.Hash]); read from its
+// key in agent/compose (keys.go, service.go); carried out in agent/engine/spec.go; and shown
+// or hidden by agent/redaction. What a node must allow is in init/rights as well.
 type Container struct {
 	// ID is its name, unique on the node, and that of its log: [Join] of a project
 	// and a service, which is a DNS label and what other containers call it.
@@ -91,6 +95,9 @@ type Container struct {
 	// After are containers of the same file that come first, sorted by ID. They
 	// make no cycle.
 	After []Dependency `json:",omitempty"`
+
+	hash string   // see [Container.With]
+	ids  []uint32 // so too
 }
 
 // Order is which of two instances comes first when one replaces the other.
@@ -141,7 +148,7 @@ const MaxOnNetwork = 120
 // Tmpfs is an empty file system in memory.
 type Tmpfs struct {
 	Target string
-	Size   int64  `json:",omitempty"` // bytes; 0: the kernel's default, half of the memory
+	Size   int64  `json:",omitempty"` // bytes; 0: half of the memory that the container can have
 	Mode   uint32 `json:",omitempty"` // 0: 01777
 	UID    uint32 `json:",omitempty"` // whose it is
 	GID    uint32 `json:",omitempty"`
@@ -274,6 +281,9 @@ const (
 // stored with running containers, so a change of its input makes an agent of a
 // new release start them anew.
 func (c Container) Hash() string {
+	if c.hash != "" {
+		return c.hash
+	}
 	data, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("container is not JSON: %v", err)) // a struct of plain values

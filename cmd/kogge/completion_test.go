@@ -58,7 +58,7 @@ func TestCompletion(t *testing.T) {
 				"kogge node st":                 "status",
 				"kogge vm run --acc":            "--accel",
 				"kogge vm run --accel ":         "auto kvm tcg",
-				"kogge boards show ":            "pc-x86_64 qemu-arm64 qemu-arm64-uboot qemu-x86_64",
+				"kogge boards show p":           "pc-x86_64",
 				"kogge help first":              "first-steps",
 				"kogge logs ":                   "db web",
 				"kogge restart w":               "web",

@@ -23,7 +23,7 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 		Use: verb + " CONTAINER", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a container", Args: exactly("CONTAINER"),
 		Long: map[string]string{
 			"start":   "Starts a container that was stopped, or has ended, and waits until it runs.",
-			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, or until the node's agent restarts, as at a reboot.",
+			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, until the node's agent restarts, as at a reboot, or until its project is removed and applied again.",
 			"restart": "Stops a container, starts it again, and waits until it runs.",
 		}[verb],
 		Example: "  kogge " + verb + " web\n  kogge " + verb + " web --node n1 --no-wait", ValidArgsFunction: t.completeWith(containerNames),

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 )
 
@@ -28,32 +25,6 @@ func nodeCommand() *cobra.Command {
 // rawFlag is for commands that print logs.
 func rawFlag(cmd *cobra.Command, on *bool) {
 	cmd.Flags().BoolVar(on, "raw", false, "print control characters as they are, on a terminal as well: it obeys them")
-}
-
-// callLimit bounds a call that is answered at once.
-const callLimit = 30 * time.Second
-
-// ask dials the node that the flags name and calls do.
-func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context, *api.Client) error) error {
-	if len(args) > 0 {
-		t.node = args[0]
-	}
-	remote, err := t.remote()
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
-	defer stop()
-	return nodeError(t.node, overHint(t.node, remote.Call(ctx, do)))
-}
-
-// asks is ask with a limit.
-func (t *target) asks(cmd *cobra.Command, args []string, do func(context.Context, *api.Client) error) error {
-	return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
-		ctx, cancel := context.WithTimeout(ctx, callLimit)
-		defer cancel()
-		return do(ctx, c)
-	})
 }
 
 // age is a duration as people say it: "3d4h", "5h10m", "42s".

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"kogge.example/agent/workload"
 )
 
 // TestPages: kogge help PAGE prints the file as it is, every file is a page, and its
@@ -187,3 +190,16 @@ func TestPagesLinks(t *testing.T) {
 
 // inSource are the files of the source tree that a text names by their path.
 var inSource = regexp.MustCompile(`\b(?:agent|init|image|update|qemu|boards|cmd)/[\w./-]+\.(?:md|go)\b`)
+
+// TestPagesNodePorts: page compose lists the node's own ports, and no others.
+func TestPagesNodePorts(t *testing.T) {
+	_, text, _ := strings.Cut(content(t, "pages/compose.md"), "node's own ports cannot be published:\n\n")
+	text, _, _ = strings.Cut(text, "\n\n")
+	var want strings.Builder
+	for _, p := range workload.NodePorts {
+		fmt.Fprintf(&want, "    %-8s  %s\n", fmt.Sprintf("%d/%s", p.Port, p.Protocol), p.What)
+	}
+	if got := text + "\n"; got != want.String() {
+		t.Errorf("the page says\n%swant\n%s", got, &want)
+	}
+}

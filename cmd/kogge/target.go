@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,9 +9,11 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -89,6 +92,32 @@ func (t *target) dial() (*api.Client, string, error) {
 func (t *target) remote() (operate.Remote, error) {
 	ring, known, err := t.resolve()
 	return operate.Remote{Keys: ring, Name: t.node, Address: known.Address, Tell: notice}, err
+}
+
+// callLimit bounds a call that is answered at once.
+const callLimit = 30 * time.Second
+
+// ask dials the node that the flags name and calls do.
+func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context, *api.Client) error) error {
+	if len(args) > 0 {
+		t.node = args[0]
+	}
+	remote, err := t.remote()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
+	defer stop()
+	return nodeError(t.node, overHint(t.node, remote.Call(ctx, do)))
+}
+
+// asks is ask with a limit.
+func (t *target) asks(cmd *cobra.Command, args []string, do func(context.Context, *api.Client) error) error {
+	return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, callLimit)
+		defer cancel()
+		return do(ctx, c)
+	})
 }
 
 // resolve finds the node that t names, or the only one, which t names then.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -63,26 +64,49 @@ func archiveURIs(lines string) []string {
 	return uris
 }
 
-// sources is the sources.list for the uris. The security archive has a suite of
-// its own; the main one also carries the updates between point releases.
-func (m mirror) sources() string {
-	var b strings.Builder
+// source is one suite of one archive.
+type source struct{ uri, suite string }
+
+func (s source) String() string { return s.suite + " of " + s.uri }
+
+// Suites are what packages come from: that of the release, its updates between point
+// releases, and its security updates.
+func Suites() []string { return []string{Suite, Suite + "-updates", Suite + "-security"} }
+
+// sources are the suites that the archives have, but for those left out. The security
+// archive has a suite of its own; the main one has the others.
+func (m mirror) sources(without []string) []source {
+	var all []source
 	for _, uri := range m.uris {
-		suites := []string{Suite, Suite + "-updates"}
-		if strings.HasSuffix(strings.TrimRight(uri, "/"), "-security") {
-			suites = []string{Suite + "-security"}
+		security := strings.HasSuffix(strings.TrimRight(uri, "/"), "-security")
+		for _, suite := range Suites() {
+			if strings.HasSuffix(suite, "-security") == security && !slices.Contains(without, suite) {
+				all = append(all, source{uri, suite})
+			}
 		}
-		for _, s := range suites {
-			fmt.Fprintf(&b, "deb [signed-by=%s] %s %s main\n", m.keyring, uri, s)
-		}
+	}
+	return all
+}
+
+// list is the sources.list for the sources.
+func (m mirror) list(sources []source) string {
+	var b strings.Builder
+	for _, s := range sources {
+		fmt.Fprintf(&b, "deb [signed-by=%s] %s %s main\n", m.keyring, s.uri, s.suite)
 	}
 	return b.String()
 }
 
 // apt runs apt tools against a state directory of our own.
-type apt struct{ conf string }
+type apt struct {
+	dir, conf string
+	// gone are the suites that do not load, with the reason of each. Nothing comes from
+	// them, but what they have is not known.
+	gone []error
+}
 
-// openApt makes the state directory for one architecture and updates its lists.
+// openApt makes the state directory for one architecture and updates its lists. It is
+// no error yet if only some of the suites load.
 func (c Cache) openApt(ctx context.Context, arch string) (apt, error) {
 	m, err := hostMirror(ctx)
 	if err != nil {
@@ -94,11 +118,10 @@ func (c Cache) openApt(ctx context.Context, arch string) (apt, error) {
 			return apt{}, fmt.Errorf("package cache: %w", err)
 		}
 	}
-	a := apt{conf: filepath.Join(dir, "apt.conf")}
+	a := apt{dir: dir, conf: filepath.Join(dir, "apt.conf")}
 	// An empty status file: nothing counts as installed, so dependencies are whole.
 	files := map[string]string{
-		"state/status":     "",
-		"etc/sources.list": m.sources(),
+		"state/status": "",
 		"apt.conf": fmt.Sprintf(`Dir %q; Dir::State "state"; Dir::State::status %q; Dir::Cache %q; Dir::Etc "etc"; Dir::Etc::sourceparts "-";
 APT::Architecture %q; APT::Architectures { %q; }; APT::Sandbox::User ""; Acquire::Languages "none"; Acquire::Retries "3"; APT::Get::AllowUnauthenticated "false";
 `, dir, filepath.Join(dir, "state/status"), filepath.Join(dir, "cache"), arch, arch),
@@ -109,10 +132,56 @@ APT::Architecture %q; APT::Architectures { %q; }; APT::Sandbox::User ""; Acquire
 		}
 	}
 	c.Say("package lists of Debian %s for %s", Suite, arch)
-	if _, err := a.run(ctx, "apt-get", "update", "-q", "--error-on=any"); err != nil {
+	if err := a.update(ctx, m, m.sources(c.Without)); err != nil {
 		return apt{}, fmt.Errorf("package lists from %s: %w; is the network up? KOGGE_MIRROR names another mirror", strings.Join(m.uris, ", "), err)
 	}
 	return a, nil
+}
+
+// update loads the lists of the sources. If that fails it tries them one by one, and
+// goes on with those that load: which of them failed is not to be read out of what apt
+// says to people.
+func (a *apt) update(ctx context.Context, m mirror, sources []source) error {
+	err := a.load(ctx, m, sources)
+	if err == nil || len(sources) < 2 {
+		return err
+	}
+	var good []source
+	for _, s := range sources {
+		switch one := a.load(ctx, m, []source{s}); {
+		case ctx.Err() != nil:
+			return one
+		case one != nil:
+			a.gone = append(a.gone, fmt.Errorf("suite %s does not load: %w", s, one))
+		default:
+			good = append(good, s)
+		}
+	}
+	if len(good) == 0 {
+		return err
+	}
+	return a.name(m, good)
+}
+
+// load makes the sources those of apt, and updates their lists.
+func (a *apt) load(ctx context.Context, m mirror, sources []source) error {
+	if len(sources) == 0 {
+		return errors.New("no suite is left")
+	}
+	if err := a.name(m, sources); err != nil {
+		return err
+	}
+	// What was loaded for other sources stays, and is not looked at.
+	_, err := a.run(ctx, "apt-get", "update", "-q", "--error-on=any", "-o", "APT::Get::List-Cleanup=false")
+	return err
+}
+
+// name makes the sources those of apt.
+func (a *apt) name(m mirror, sources []source) error {
+	if err := os.WriteFile(filepath.Join(a.dir, "etc/sources.list"), []byte(m.list(sources)), 0o644); err != nil {
+		return fmt.Errorf("package cache: %w", err)
+	}
+	return nil
 }
 
 func (a apt) run(ctx context.Context, name string, args ...string) ([]byte, error) {
@@ -142,51 +211,64 @@ func (c Cache) download(ctx context.Context, l Lock, missing []Package) (map[str
 	if err != nil {
 		return nil, err
 	}
+	want := make([]Package, len(missing))
 	replaced := map[string]Package{}
-	for _, p := range missing {
-		have, err := a.successors(ctx, p, l)
+	for i, p := range missing {
+		have, err := a.candidates(ctx, p, l)
 		if err != nil {
 			return nil, err
 		}
-		want, err := choose(p, have, c.Locked)
-		if err != nil {
+		want[i], err = choose(p, have, c.Locked)
+		switch {
+		case len(a.gone) > 0 && (err != nil || want[i] != p):
+			// The suite may have the locked package, or a newer one than the others.
+			return nil, fmt.Errorf("package %s is not in the suites that load: %w", p, errors.Join(a.gone...))
+		case err != nil:
 			return nil, err
+		case want[i] != p:
+			replaced[p.Name] = want[i]
+			c.Say("WARNING: package %s has left the mirror; building with the newer %s, which is not in the lock. The image is unlocked: it cannot become a release. Run: kogge image lock", p, want[i])
 		}
-		if want != p {
-			replaced[p.Name] = want
-			c.Say("WARNING: package %s has left the mirror; building with %s instead, which is not in the lock. Run: kogge image lock", p, want)
-		}
-		if ok, err := c.have(want); err != nil || ok {
+	}
+	for _, err := range a.gone {
+		c.Say("WARNING: %v; the others have each locked package", err)
+	}
+	for _, p := range want {
+		if ok, err := c.have(p); err != nil || ok {
 			if err != nil {
 				return nil, err
 			}
 			continue
 		}
-		c.Say("download %s (%.1f MB)", want, float64(want.Size)/1e6)
-		if err := c.downloadOne(ctx, a, want); err != nil {
+		c.Say("download %s (%.1f MB)", p, float64(p.Size)/1e6)
+		if err := c.downloadOne(ctx, a, p); err != nil {
 			return nil, err
 		}
 	}
 	return replaced, nil
 }
 
-// successors lists what the mirror has of p, newest first. A kernel carries its
+// candidates lists what the mirror has that may stand for p. A kernel carries its
 // version in its name, so the next one is found by the meta package in the lock.
-func (a apt) successors(ctx context.Context, p Package, l Lock) ([]Package, error) {
+func (a apt) candidates(ctx context.Context, p Package, l Lock) ([]Package, error) {
 	have, err := a.versions(ctx, p.Name)
-	if err != nil || len(have) > 0 || !isKernel(p.Name) {
+	if err != nil || !isKernel(p.Name) {
 		return have, err
+	}
+	if _, err := choose(p, have, false); err == nil {
+		return have, nil
 	}
 	for _, meta := range l.Packages {
 		if strings.HasPrefix(meta.Name, "linux-image-") && !isKernel(meta.Name) {
 			next, err := a.kernel(ctx, meta.Name)
 			if err != nil {
-				return nil, err
+				return have, nil // none of the suites that load has the meta package
 			}
-			return a.versions(ctx, next)
+			more, err := a.versions(ctx, next)
+			return append(have, more...), err
 		}
 	}
-	return nil, nil
+	return have, nil
 }
 
 // isKernel tells linux-image-6.12.1+deb13-amd64 from the meta package linux-image-amd64.
@@ -195,19 +277,40 @@ func isKernel(name string) bool {
 	return ok && rest != "" && rest[0] >= '0' && rest[0] <= '9'
 }
 
-// choose picks what to take for a locked package of what the mirror has, newest
-// first: the package itself, or else the newest one, unless only the locked one will
-// do. The error wraps ErrGone.
+// choose picks what to take for a locked package of what the mirror has: the package
+// itself, or else the newest of those that are newer, unless only the locked one will
+// do. An older one is never taken: a mirror that has fallen behind, and whoever answers
+// with an old copy of it, show signatures that are as good as today's. The error wraps
+// ErrGone.
 func choose(want Package, have []Package, locked bool) (Package, error) {
+	locks, err := parseVersion(want.Version)
+	if err != nil {
+		return Package{}, fmt.Errorf("package %s: %w", want, err)
+	}
+	var best Package
+	newest, older := locks, ""
 	for _, p := range have {
 		if p.Version == want.Version && p.Arch == want.Arch {
 			return want, nil
 		}
+		v, err := parseVersion(p.Version)
+		if err != nil || p.Arch != want.Arch && p.Arch != "all" && want.Arch != "all" {
+			continue
+		}
+		switch c := v.compare(newest); {
+		case c > 0:
+			best, newest = p, v
+		case v.compare(locks) < 0:
+			older = p.Version
+		}
 	}
-	if len(have) == 0 || locked {
-		return Package{}, fmt.Errorf("package %s: %w; take the current one with: kogge image lock", want, ErrGone)
+	switch {
+	case best != Package{} && !locked:
+		return best, nil
+	case best == Package{} && older != "":
+		return Package{}, fmt.Errorf("package %s: %w, only %s, which is older: an older package is never taken; the mirror has fallen behind, or somebody answers with an old copy: KOGGE_MIRROR names another one", want, ErrGone, older)
 	}
-	return have[0], nil
+	return Package{}, fmt.Errorf("package %s: %w; take the current one with: kogge image lock", want, ErrGone)
 }
 
 func (c Cache) downloadOne(ctx context.Context, a apt, p Package) error {
@@ -229,7 +332,7 @@ func (c Cache) downloadOne(ctx context.Context, a apt, p Package) error {
 	return c.add(found[0], p)
 }
 
-// versions lists what the mirror has of a package, newest first.
+// versions lists what the mirror has of a package.
 func (a apt) versions(ctx context.Context, name string) ([]Package, error) {
 	out, err := a.run(ctx, "apt-cache", "show", name)
 	if err != nil {
@@ -288,6 +391,9 @@ func (c Cache) Resolve(ctx context.Context, set Set) (Lock, error) {
 	}
 	defer unlock()
 	a, err := c.openApt(ctx, set.Arch)
+	if err == nil {
+		err = errors.Join(a.gone...) // it may have what is newer
+	}
 	if err != nil {
 		return Lock{}, err
 	}

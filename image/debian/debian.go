@@ -29,6 +29,8 @@ type Cache struct {
 	Dir string
 	// Locked refuses to replace a locked version that has left the mirror.
 	Locked bool
+	// Without are suites to go on without: neither loaded nor missed.
+	Without []string
 	// Say receives one line for each step that takes time, and for each warning.
 	Say func(format string, args ...any)
 }
@@ -36,14 +38,19 @@ type Cache struct {
 // File is a package's place in the cache.
 type File struct {
 	Package
-	Deb string // path of the .deb
-	Dir string // path of the folder it is unpacked in; read only
+	// Instead is the locked package that it was taken instead of; zero if it is the
+	// locked one itself.
+	Instead Package
+	Deb     string // path of the .deb
+	Dir     string // path of the folder it is unpacked in; read only
 }
 
 // Fetch makes sure that every package of l is in the cache, verified and
 // unpacked, and returns them in the order of l. A package that is neither cached
-// nor on the mirror is replaced by the mirror's current version with a warning,
-// or is an error wrapping ErrGone if the cache is Locked.
+// nor on the mirror is replaced by the mirror's newest version with a warning, if that
+// is newer than the locked one; it is an error wrapping ErrGone if it is not, and if the
+// cache is Locked. A suite that does not load is an error too, unless the others have
+// every missing package as it is locked.
 //
 // A cut at any point leaves whole packages or none: files appear by rename.
 func (c Cache) Fetch(ctx context.Context, l Lock) ([]File, error) {
@@ -73,14 +80,15 @@ func (c Cache) Fetch(ctx context.Context, l Lock) ([]File, error) {
 	}
 	files := make([]File, len(l.Packages))
 	for i, p := range l.Packages {
+		var instead Package
 		if r, ok := replaced[p.Name]; ok {
-			p = r
+			p, instead = r, p
 		}
 		dir, err := c.unpack(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		files[i] = File{Package: p, Deb: c.deb(p), Dir: dir}
+		files[i] = File{Package: p, Instead: instead, Deb: c.deb(p), Dir: dir}
 	}
 	return files, nil
 }

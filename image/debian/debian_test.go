@@ -115,8 +115,11 @@ func TestArchiveURIs(t *testing.T) {
 	m := mirror{uris: []string{"http://a/debian", "http://b/debian-security"}, keyring: "/k"}
 	want := "deb [signed-by=/k] http://a/debian trixie main\ndeb [signed-by=/k] http://a/debian trixie-updates main\n" +
 		"deb [signed-by=/k] http://b/debian-security trixie-security main\n"
-	if diff := cmp.Diff(want, m.sources()); diff != "" {
+	if diff := cmp.Diff(want, m.list(m.sources(nil))); diff != "" {
 		t.Error(diff)
+	}
+	if got := fmt.Sprint(m.sources([]string{"trixie-updates", "trixie-security"})); got != "[trixie of http://a/debian]" {
+		t.Errorf("without two suites: %s", got)
 	}
 }
 
@@ -143,27 +146,37 @@ func TestParseShow(t *testing.T) {
 	}
 }
 
+// TestChoose asks what is taken of what a mirror has; TestMirrors asks real ones.
 func TestChoose(t *testing.T) {
-	want := Package{Name: "ovmf", Arch: "all", Version: "1"}
-	newer := Package{Name: "ovmf", Arch: "all", Version: "2"}
-	other := Package{Name: "ovmf", Arch: "arm64", Version: "1"}
+	p := func(version, arch string) Package { return Package{Name: "ovmf", Arch: arch, Version: version} }
 	for _, c := range []struct {
+		want   Package
 		have   []Package
 		locked bool
 		got    Package
 		err    error
 	}{
-		{[]Package{newer, want}, true, want, nil},
-		{[]Package{newer, want}, false, want, nil},
-		{[]Package{newer}, false, newer, nil},
-		{[]Package{newer}, true, Package{}, ErrGone},
-		{[]Package{other}, true, Package{}, ErrGone},
-		{nil, false, Package{}, ErrGone},
-		{nil, true, Package{}, ErrGone},
+		{p("1", "all"), []Package{p("2", "all"), p("1", "all")}, true, p("1", "all"), nil},
+		{p("1", "all"), []Package{p("2", "all"), p("1", "all")}, false, p("1", "all"), nil},
+		{p("1", "all"), []Package{p("2", "all")}, false, p("2", "all"), nil},
+		{p("1", "all"), []Package{p("2", "all")}, true, Package{}, ErrGone},
+		{p("1", "amd64"), []Package{p("1", "arm64")}, true, Package{}, ErrGone},
+		{p("1", "amd64"), []Package{p("2", "arm64")}, false, Package{}, ErrGone},
+		{p("1", "amd64"), []Package{p("2", "all")}, false, p("2", "all"), nil},
+		{p("1", "all"), []Package{p("2", "amd64")}, false, p("2", "amd64"), nil},
+		{p("1", "all"), nil, false, Package{}, ErrGone},
+		{p("1", "all"), nil, true, Package{}, ErrGone},
+		{p("9", "all"), []Package{p("8", "all"), p("10", "all"), p("9.1", "all")}, false, p("10", "all"), nil},
+		{p("9", "all"), []Package{p("8", "all"), p("9~rc", "all")}, false, Package{}, ErrGone},
+		{p("9", "all"), []Package{p("9-0", "all")}, false, Package{}, ErrGone}, // equal by dpkg's order, and other bytes
+		{p("9", "all"), []Package{p("v10", "all"), p("", "all")}, false, Package{}, ErrGone},
 	} {
-		if got, err := choose(want, c.have, c.locked); got != c.got || !errors.Is(err, c.err) {
-			t.Errorf("%v locked=%v: got %v, %v", c.have, c.locked, got, err)
+		if got, err := choose(c.want, c.have, c.locked); got != c.got || !errors.Is(err, c.err) {
+			t.Errorf("%v of %v locked=%v: got %v, %v", c.want, c.have, c.locked, got, err)
 		}
+	}
+	if got, err := choose(p("v1", "all"), []Package{p("2", "all")}, false); err == nil {
+		t.Errorf("instead of what is no version: %v", got)
 	}
 }
 

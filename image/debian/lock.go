@@ -100,6 +100,29 @@ func ParseLock(name string, data []byte) (Lock, error) {
 	return l, nil
 }
 
+// NotBefore says which package of l is older than it was in another lock of the same
+// set: the mirror that l was made from has fallen behind, or somebody answers with an
+// old copy of it.
+func (l Lock) NotBefore(old Lock) error {
+	for _, p := range l.Packages {
+		for _, was := range old.Packages {
+			// Kernels follow each other under different names.
+			if was.Name != p.Name && !(isKernel(was.Name) && isKernel(p.Name)) {
+				continue
+			}
+			v, err := parseVersion(p.Version)
+			w, other := parseVersion(was.Version)
+			if err := errors.Join(err, other); err != nil {
+				return fmt.Errorf("lock %s: package %s: %w", l.Name, p.Name, err)
+			}
+			if v.compare(w) < 0 {
+				return fmt.Errorf("lock %s: package %s is older than the locked %s", l.Name, p, was.Version)
+			}
+		}
+	}
+	return nil
+}
+
 // plain says whether s is safe as a word of a command and of a file name.
 func plain(s string) bool {
 	if s == "" || strings.ContainsAny(s[:1], "-.+~") || strings.Contains(s, "..") {

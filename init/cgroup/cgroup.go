@@ -1,9 +1,9 @@
 // Package cgroup keeps the node's cgroup v2 layout.
 //
 // A mounted hierarchy comes in; the groups /init, /system/<service>,
-// /system/shims and /workload/<id> go out, with the controllers that containers
-// need switched on. It mounts nothing, sets no limits, and leaves the groups
-// below /workload to the agent.
+// /workload/.shims and /workload/<id> go out, with the controllers that containers
+// need switched on, and with bounds that keep room for the node whatever containers
+// do ([Bounds]). It mounts nothing, and leaves the groups below /workload to the agent.
 //
 // Source: Documentation/admin-guide/cgroup-v2.rst in the kernel tree.
 package cgroup
@@ -26,8 +26,10 @@ import (
 const (
 	Init     = "init"
 	System   = "system"
-	Shims    = "system/shims"
 	Workload = "workload"
+	// Shims lies with the containers, as there is a shim for each: what they need is part
+	// of what all containers can have. No container's name begins with a dot.
+	Shims = Workload + "/.shims"
 )
 
 // controllers are those that a container's limits need; see [Tree.Setup].
@@ -58,7 +60,7 @@ func (t Tree) None() bool { return t == "" }
 // that the kernel lacks are named in the error; the rest is done all the same.
 func (t Tree) Setup() error {
 	var errs []error
-	for _, name := range []string{Init, System, Shims, Workload} {
+	for _, name := range []string{Init, System, Workload, Shims} {
 		errs = append(errs, t.Make(name))
 	}
 	// A group with processes of its own cannot hand controllers down, so PID 1

@@ -11,15 +11,16 @@ import (
 // readers are the services that read each part of node.yaml when they start. The
 // names are those of [nodeconfig.Config]'s fields.
 var readers = map[string][]string{
-	"Hostname":  {network, "agent"}, // DHCP and /etc/hosts; the name on the LAN
-	"Network":   {network},
-	"Time":      {"clock"},
-	"State":     nil, // see warnings
-	"Update":    nil, // the agent reads it when it is about to reboot, or a stick is plugged in
-	"Labels":    {"agent"},
-	"Allow":     {"agent"},
-	"Assess":    {"agent"}, // and PID 1 at the next boot: its timeout is running, or over
-	"Workloads": {"agent"}, // containers outlive it, and those that stay the same go on
+	"Hostname":   {network, "agent"}, // DHCP and /etc/hosts; the name on the LAN
+	"Network":    {network},
+	"Time":       {"clock"},
+	"State":      nil, // see warnings
+	"Update":     nil, // the agent reads it when it is about to reboot, or a stick is plugged in
+	"Labels":     {"agent"},
+	"Allow":      {"agent"},
+	"Containers": {"agent"}, // it moves their networks
+	"Assess":     {"agent"}, // and PID 1 at the next boot: its timeout is running, or over
+	"Workloads":  {"agent"}, // containers outlive it, and those that stay the same go on
 }
 
 // network is the service whose start tells that other settings are in use.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -318,6 +319,29 @@ func waitStatus(t *testing.T, run string, ok func(control.Clock) bool) control.C
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain, status %+v, %v", s, err)
+		}
+	}
+}
+
+// TestServers: those of node.yaml before those of the network, and none that is link-local
+// without its link.
+func TestServers(t *testing.T) {
+	network := control.Network{
+		NTP:        []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fe80::2%eth1")},
+		Interfaces: []control.Interface{{Name: "eth0"}, {Name: "eth1", Carrier: true}},
+	}
+	for _, c := range []struct {
+		set  []string
+		in   control.Network
+		want string
+	}{
+		{nil, network, "[192.0.2.1 fe80::2%eth1]"},
+		{[]string{"ntp.example", "fe80::1", "fe80::1%eth0", "169.254.1.1"}, network, "[ntp.example fe80::1%eth1 fe80::1%eth0 169.254.1.1]"},
+		{[]string{"fe80::1"}, control.Network{}, "[fe80::1]"},
+		{nil, control.Network{}, "[]"},
+	} {
+		if got := fmt.Sprint(servers(c.set, c.in)); got != c.want {
+			t.Errorf("%v: %s, want %s", c.set, got, c.want)
 		}
 	}
 }

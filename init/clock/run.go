@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/beevik/ntp"
@@ -162,18 +164,29 @@ type service struct {
 	savedOK bool          // whether this run saved a synced time already
 }
 
-// servers are those of node.yaml, else those of DHCP.
+// servers are those of node.yaml, else those that the network names.
 func (s *service) servers() []string {
-	if len(s.cfg.Time.Servers) > 0 {
-		return s.cfg.Time.Servers
-	}
 	status, err := control.ReadNetwork(s.o.Paths.Run)
-	if err != nil {
+	if err != nil && len(s.cfg.Time.Servers) == 0 {
 		return nil // no network yet
 	}
-	var names []string
-	for _, a := range status.NTP {
-		names = append(names, a.String())
+	return servers(s.cfg.Time.Servers, status)
+}
+
+// servers are those that were set, else those that the network names. A link-local one
+// that names no link is on the first that is connected.
+func servers(set []string, network control.Network) []string {
+	names := slices.Clone(set)
+	if len(set) == 0 {
+		for _, a := range network.NTP {
+			names = append(names, a.String())
+		}
+	}
+	up := slices.IndexFunc(network.Interfaces, func(i control.Interface) bool { return i.Carrier })
+	for n, name := range names {
+		if a, err := netip.ParseAddr(name); err == nil && up >= 0 && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
+			names[n] = a.WithZone(network.Interfaces[up].Name).String()
+		}
 	}
 	return names
 }

@@ -84,6 +84,7 @@ type Interface struct {
 	Lease     *Lease         `json:"lease,omitempty"`
 	Problem   string         `json:"problem,omitempty"`   // the change that did not work
 	MDNS      bool           `json:"mdns"`                // the node may say its name there
+	Forward   bool           `json:"forward,omitempty"`   // the node routes between those that say so
 	FirstMTU  int            `json:"first_mtu,omitempty"` // as the driver had it, for the next run
 }
 

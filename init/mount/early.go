@@ -33,7 +33,8 @@ var pid1 = []fileSystem{
 	{"/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
 	{"/dev/mqueue", "mqueue", plain, ""},
 	{"/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-	{"/sys/fs/cgroup", "cgroup2", plain, "nsdelegate"},
+	// What a group is guaranteed holds for the groups below it too.
+	{"/sys/fs/cgroup", "cgroup2", plain, "nsdelegate,memory_recursiveprot"},
 	{"/sys/kernel/security", "securityfs", plain, ""},
 }
 

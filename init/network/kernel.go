@@ -155,7 +155,7 @@ func (k *kernel) read(f Facts) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	s := State{Up: l.Attrs().RawFlags&unix.IFF_UP != 0, MTU: l.Attrs().MTU, IPv6: readIPv6(f.Name)}
+	s := State{Up: l.Attrs().RawFlags&unix.IFF_UP != 0, MTU: l.Attrs().MTU, IPv6: readIPv6(f.Name), PassOver: readPassOver(f.Name)}
 	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return s, fmt.Errorf("list addresses: %w", err)
@@ -202,6 +202,8 @@ func (k *kernel) do(f Facts, op Op) error {
 	switch {
 	case op.IPv6 != "":
 		return writeIPv6(f.Name, op.IPv6)
+	case op.PassOver:
+		return writePassOver(f.Name)
 	case op.MTU != 0:
 		return netlink.LinkSetMTU(l, op.MTU)
 	case op.Up:
@@ -284,8 +286,33 @@ func settings(v nodeconfig.IPv6) [][2]string {
 	return [][2]string{{"accept_ra", "2"}, {"autoconf", "1"}, {"disable_ipv6", "0"}}
 }
 
-func sysctl(link, name string) string {
-	return filepath.Join("/proc/sys/net/ipv6/conf", link, name)
+// passOver are the files that say whether routes of a link without a carrier count.
+// A kernel without IPv6 lacks the second.
+//
+// Source: Documentation/networking/ip-sysctl.rst in the kernel tree.
+func passOver(link string) []string {
+	return []string{sysctl("ipv4", link, "ignore_routes_with_linkdown"), sysctl("ipv6", link, "ignore_routes_with_linkdown")}
+}
+
+func readPassOver(link string) bool {
+	return !slices.ContainsFunc(passOver(link), func(file string) bool {
+		have, err := os.ReadFile(file)
+		return !errors.Is(err, os.ErrNotExist) && strings.TrimSpace(string(have)) != "1"
+	})
+}
+
+func writePassOver(link string) error {
+	var all []error
+	for _, file := range passOver(link) {
+		if err := os.WriteFile(file, []byte("1"), 0); !errors.Is(err, os.ErrNotExist) {
+			all = append(all, err)
+		}
+	}
+	return errors.Join(all...)
+}
+
+func sysctl(family, link, name string) string {
+	return filepath.Join("/proc/sys/net", family, "conf", link, name)
 }
 
 // readIPv6 returns which of the three a link is set to, or "" for none. A kernel
@@ -296,7 +323,7 @@ func readIPv6(link string) nodeconfig.IPv6 {
 	}
 	for _, v := range []nodeconfig.IPv6{nodeconfig.IPv6Off, nodeconfig.IPv6Static, nodeconfig.IPv6Auto} {
 		if !slices.ContainsFunc(settings(v), func(s [2]string) bool {
-			have, err := os.ReadFile(sysctl(link, s[0]))
+			have, err := os.ReadFile(sysctl("ipv6", link, s[0]))
 			return err != nil || strings.TrimSpace(string(have)) != s[1]
 		}) {
 			return v
@@ -310,7 +337,7 @@ func writeIPv6(link string, v nodeconfig.IPv6) error {
 		return fmt.Errorf("this kernel has no IPv6: %w", err)
 	}
 	for _, s := range settings(v) {
-		if err := os.WriteFile(sysctl(link, s[0]), []byte(s[1]), 0); err != nil {
+		if err := os.WriteFile(sysctl("ipv6", link, s[0]), []byte(s[1]), 0); err != nil {
 			return err
 		}
 	}

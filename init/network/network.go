@@ -10,8 +10,11 @@
 // The package leaves alone every other link that no entry matches (containers' links
 // and bridges are the agent's), routes that others made, IP forwarding, and
 // the kernel's host name, which PID 1 sets. It speaks DHCPv4 itself; addresses and
-// routes of IPv6 router advertisements are the kernel's work, and resolvers from
-// them (RFC 8106) are taken over.
+// routes of IPv6 router advertisements are the kernel's work, and resolvers and search
+// domains from them (RFC 8106) are taken over.
+//
+// A link without a carrier keeps what it has. The kernel passes over its routes, and its
+// resolvers are asked last, until the cable is back.
 package network
 
 import (
@@ -100,7 +103,7 @@ type link struct {
 	facts   Facts
 	entry   nodeconfig.Interface
 	lease   *control.Lease
-	rdnss   rdnss
+	routers advertised
 	problem string // the last operation that did not work, once logged
 	carrier chan bool
 	cancel  context.CancelFunc // ends the DHCP client; nil without one
@@ -138,7 +141,7 @@ func (m *manager) loop(ctx context.Context) error {
 		case <-m.kernel.changed:
 		case advert := <-m.kernel.resolvers:
 			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
-				l.rdnss.add(advert, time.Now())
+				l.routers.add(advert, time.Now())
 			}
 		case event := <-m.leases:
 			if l := m.links[event.index]; l != nil {
@@ -214,13 +217,16 @@ func (m *manager) sync(ctx context.Context) error {
 		} else {
 			l = &link{entry: entry, carrier: make(chan bool, 1)}
 			if old := m.earlier(facts); old != nil {
-				if old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
+				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
 					l.lease = old.Lease
 				}
 				facts.MTU = cmp.Or(old.FirstMTU, facts.MTU)
 			}
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
+		}
+		if facts.Carrier && !l.facts.Carrier {
+			l.routers.doubt(time.Now())
 		}
 		l.facts = facts
 		m.apply(l)
@@ -323,6 +329,8 @@ func (m *manager) startDHCP(ctx context.Context, l *link) {
 // publish writes resolv.conf and the status file if they say something new.
 func (m *manager) publish() error {
 	status := control.Network{}
+	var sources []source
+	now := time.Now()
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
 		l := m.links[index]
 		i, err := m.kernel.describe(l.facts)
@@ -330,10 +338,14 @@ func (m *manager) publish() error {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 		i.Match, i.Lease, i.Problem, i.FirstMTU = l.entry.Match, l.lease, l.problem, l.facts.MTU
-		i.MDNS = l.entry.MDNS
+		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		status.Interfaces = append(status.Interfaces, i)
-		merge(&status, l.entry, l.lease, l.rdnss.current(time.Now()))
+		sources = append(sources, source{
+			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, lease: l.lease,
+			advertised: l.routers.resolvers.current(now), search: l.routers.domains.current(now),
+		})
 	}
+	merge(&status, sources)
 	if address, ok := status.FirstAddress(); ok {
 		m.tellReady("address " + address.String())
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,14 +196,25 @@ func FuzzLease(f *testing.F) {
 		if !l.Address.IsValid() || !usable(l.Address.Addr()) {
 			t.Errorf("address %s", l.Address)
 		}
-		conf := resolvConf(control.Network{DNS: l.DNS, Search: l.Search})
-		for _, line := range strings.Split(strings.TrimSuffix(conf, "\n"), "\n") {
-			if line != "" && !strings.HasPrefix(line, "search ") && !strings.HasPrefix(line, "nameserver ") {
-				t.Errorf("a line got in: %q", conf)
-			}
-		}
+		checkResolvConf(t, control.Network{DNS: l.DNS, Search: l.Search})
 		Diff(Want(nodeconfig.DefaultInterface, Facts{Index: 2}, l), State{})
 	})
+}
+
+// checkResolvConf wants nothing but servers and domains in it, and no server without the
+// link that it needs.
+func checkResolvConf(t *testing.T, s control.Network) {
+	t.Helper()
+	conf := resolvConf(s)
+	for _, line := range strings.Split(strings.TrimSuffix(conf, "\n"), "\n") {
+		address, server := strings.CutPrefix(line, "nameserver ")
+		if line != "" && !strings.HasPrefix(line, "search ") && !server {
+			t.Errorf("a line got in: %q", conf)
+		}
+		if strings.HasPrefix(address, "fe80:") && server && !strings.HasSuffix(address, "%eth0") {
+			t.Errorf("without its link: %q", conf)
+		}
+	}
 }
 
 // advert is a message with one RDNSS option for two resolvers, and a DNSSL before.
@@ -219,20 +231,31 @@ func advert(lifetime byte) []byte {
 
 func TestAdvertisement(t *testing.T) {
 	got := parseAdvertisement(advert(60))
-	if len(got) != 1 || got[0].index != 7 || got[0].lifetime != time.Minute || len(got[0].resolvers) != 2 {
+	if len(got) != 2 || got[0].index != 7 || !slices.Equal(got[0].domains, []string{"x"}) || got[0].lifetime != 9*time.Second ||
+		got[1].index != 7 || got[1].lifetime != time.Minute || len(got[1].resolvers) != 2 {
 		t.Fatalf("parsed %+v", got)
 	}
-	var r rdnss
-	r.add(got[0], t0)
-	if n := len(r.current(t0.Add(59 * time.Second))); n != 2 {
-		t.Errorf("%d resolvers within their lifetime", n)
+	var r advertised
+	for _, a := range got {
+		r.add(a, t0)
 	}
-	if n := len(r.current(t0.Add(time.Minute))); n != 0 {
-		t.Errorf("%d resolvers after their lifetime", n)
+	counts := func(at time.Time) [2]int { return [2]int{len(r.resolvers.current(at)), len(r.domains.current(at))} }
+	if n := counts(t0.Add(8 * time.Second)); n != [2]int{2, 1} {
+		t.Errorf("%d resolvers and domains within their lifetimes", n)
 	}
-	r.add(parseAdvertisement(advert(0))[0], t0)
-	if n := len(r.current(t0)); n != 0 {
-		t.Errorf("%d resolvers after they were taken back", n)
+	if n := counts(t0.Add(time.Minute)); n != [2]int{} {
+		t.Errorf("%d resolvers and domains after their lifetimes", n)
+	}
+	for _, a := range parseAdvertisement(advert(0)) {
+		r.add(a, t0)
+	}
+	if n := counts(t0); n != [2]int{0, 1} {
+		t.Errorf("%d resolvers and domains after the resolvers were taken back", n)
+	}
+	r.add(got[1], t0)
+	r.doubt(t0)
+	if n := counts(t0.Add(15 * time.Second)); n != [2]int{} {
+		t.Errorf("%d resolvers and domains 15 s after a cable was out", n)
 	}
 }
 
@@ -240,21 +263,67 @@ func FuzzAdvertisement(f *testing.F) {
 	f.Add(advert(60))
 	f.Add(advert(0)[:40])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var r rdnss
+		var r advertised
 		for _, a := range parseAdvertisement(data) {
 			r.add(a, t0)
 		}
-		if len(r.until) > maxResolvers {
-			t.Errorf("%d resolvers kept", len(r.until))
+		if len(r.resolvers.all) > maxResolvers || len(r.domains.all) > maxDomains {
+			t.Errorf("%d resolvers and %d domains kept", len(r.resolvers.all), len(r.domains.all))
 		}
+		var s control.Network
+		merge(&s, []source{{link: "eth0", advertised: r.resolvers.current(t0), search: r.domains.current(t0)}})
+		checkResolvConf(t, s)
 	})
+}
+
+// TestMerge shows what several links together say.
+func TestMerge(t *testing.T) {
+	lease := func(dns, ntp, search string) *control.Lease {
+		return &control.Lease{DNS: addrs(dns), NTP: addrs(ntp), Search: strings.Fields(search)}
+	}
+	var out strings.Builder
+	for _, c := range []struct {
+		name  string
+		links []source
+	}{
+		{"one link", []source{{link: "eth0", carrier: true, lease: lease("192.0.2.1", "192.0.2.1", "a.example")}}},
+		{"link-local servers of all kinds", []source{{
+			link: "eth0", carrier: true, lease: lease("fe80::2 2001:db8::53 169.254.7.7", "fe80::2", ""),
+			advertised: addrs("fe80::1 2001:db8::53"),
+		}}},
+		{"the same link-local router on two links", []source{
+			{link: "eth0", carrier: true, advertised: addrs("fe80::1")}, {link: "eth1", carrier: true, advertised: addrs("fe80::1")},
+		}},
+		{"of the file, with a link and without", []source{{
+			link: "eth0", carrier: true, entry: nodeconfig.Interface{DNS: addrs("fe80::53 fe80::54%eth7"), Search: []string{"own.example"}},
+			lease: lease("192.0.2.1", "192.0.2.1", "a.example"), advertised: addrs("fe80::1"), search: []string{"b.example"},
+		}}},
+		{"first link unplugged", []source{
+			{link: "eth0", lease: lease("192.0.2.1 192.0.2.2", "192.0.2.1", "a.example"), advertised: addrs("fe80::1")},
+			{link: "eth1", carrier: true, lease: lease("203.0.113.1", "203.0.113.1", "b.example")},
+		}},
+		{"only link unplugged", []source{{link: "eth0", lease: lease("192.0.2.1", "", "")}}},
+	} {
+		var s control.Network
+		merge(&s, c.links)
+		fmt.Fprintf(&out, "%s\n  dns %v ntp %v search %v\n", c.name, s.DNS, s.NTP, s.Search)
+	}
+	golden.Compare(t, "merge.txt", out.String())
+}
+
+func addrs(text string) []netip.Addr {
+	var all []netip.Addr
+	for _, one := range strings.Fields(text) {
+		all = append(all, netip.MustParseAddr(one))
+	}
+	return all
 }
 
 func TestFacts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	lease := office()
 	in := control.Network{Interfaces: []control.Interface{{Name: "eth0", MAC: "52:54:00:12:34:56", Lease: lease, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64"), lease.Address}}}}
-	merge(&in, nodeconfig.DefaultInterface, lease, nil)
+	merge(&in, []source{{link: "eth0", carrier: true, entry: nodeconfig.DefaultInterface, lease: lease}})
 	if err := in.Write(dir); err != nil {
 		t.Fatal(err)
 	}

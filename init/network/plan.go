@@ -36,6 +36,7 @@ type State struct {
 	Up        bool
 	MTU       int
 	IPv6      nodeconfig.IPv6
+	PassOver  bool // routes do not count while there is no carrier
 	Addresses []netip.Prefix
 	Routes    []Route
 }
@@ -43,6 +44,7 @@ type State struct {
 // Op is one change of a link. Exactly one field is set.
 type Op struct {
 	IPv6         nodeconfig.IPv6
+	PassOver     bool
 	MTU          int
 	Up           bool
 	DelRoute     *Route
@@ -85,7 +87,7 @@ func metric(f Facts) int { return 100 + min(f.Index, 900) }
 
 // Want says how a link is to be, given its entry and its lease, or nil.
 func Want(e nodeconfig.Interface, f Facts, lease *control.Lease) State {
-	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto)}
+	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto), PassOver: true}
 	want.Addresses = slices.Clone(e.Addresses)
 	add := func(r Route) {
 		if !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
@@ -131,6 +133,9 @@ func Diff(want, actual State) []Op {
 	var ops []Op
 	if want.IPv6 != actual.IPv6 {
 		ops = append(ops, Op{IPv6: want.IPv6})
+	}
+	if want.PassOver && !actual.PassOver {
+		ops = append(ops, Op{PassOver: true})
 	}
 	if want.MTU != 0 && want.MTU != actual.MTU {
 		ops = append(ops, Op{MTU: want.MTU})
@@ -190,6 +195,8 @@ func (op Op) String() string {
 	switch {
 	case op.IPv6 != "":
 		return "set ipv6 " + string(op.IPv6)
+	case op.PassOver:
+		return "pass over routes while there is no carrier"
 	case op.MTU != 0:
 		return fmt.Sprintf("set mtu %d", op.MTU)
 	case op.Up:

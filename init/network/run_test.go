@@ -2,17 +2,14 @@ package network
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,35 +21,6 @@ import (
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
-
-// inNamespace runs the calling test again in a network of its own, and says
-// whether this is that run. Without root a user namespace gives the rights for it.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	const marker = "KOGGE_TEST_NETNS"
-	if os.Getenv(marker) != "" {
-		return true
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
-	cmd.Env = append(os.Environ(), marker+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case err != nil && !errors.As(err, &exit):
-		t.Skipf("this kernel gives no network namespace to uid %d: %v (run as root, or allow user namespaces)", os.Getuid(), err)
-	case err != nil:
-		t.Errorf("in the namespace: %v\n%s", err, out)
-	default:
-		t.Logf("%s", out)
-	}
-	return false
-}
 
 // until waits for a condition, two minutes at most.
 func until(t *testing.T, what string, ok func() bool) {
@@ -459,7 +427,7 @@ network:
 		t.Errorf("status: %+v", s.Interfaces[0])
 	}
 	for file, want := range map[string]string{"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0"} {
-		got, err := os.ReadFile(sysctl("lan0", file))
+		got, err := os.ReadFile(sysctl("ipv6", "lan0", file))
 		if err != nil || strings.TrimSpace(string(got)) != want {
 			t.Errorf("%s is %q, %v", file, got, err)
 		}

@@ -14,24 +14,54 @@ import (
 	"kogge.example/init/nodeconfig"
 )
 
-// merge adds what one link says about resolvers, domains and time servers. What
-// the file sets replaces what the network says.
-func merge(s *control.Network, e nodeconfig.Interface, lease *control.Lease, advertised []netip.Addr) {
-	dns, search := e.DNS, e.Search
-	if e.DHCP && lease != nil {
-		s.NTP = appendNew(s.NTP, lease.NTP)
+// source is what one link says about resolvers, domains and time servers.
+type source struct {
+	link       string // its name
+	carrier    bool
+	entry      nodeconfig.Interface
+	lease      *control.Lease
+	advertised []netip.Addr // resolvers of routers
+	search     []string     // domains of routers
+}
+
+// merge puts together what the links say. What the file sets replaces what the network
+// says. Links without a carrier come last: their servers may be reached by another link,
+// and a question first asked of a dead one takes seconds.
+func merge(s *control.Network, all []source) {
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b source) int { return btoi(b.carrier) - btoi(a.carrier) })
+	for _, one := range all {
+		e, dns, search := one.entry, one.entry.DNS, one.entry.Search
+		if one.lease != nil {
+			s.NTP = appendNew(s.NTP, zoned(one.lease.NTP, one.link))
+			if len(e.DNS) == 0 {
+				dns = one.lease.DNS
+			}
+			if len(e.Search) == 0 {
+				search = one.lease.Search
+			}
+		}
 		if len(e.DNS) == 0 {
-			dns = lease.DNS
+			dns = slices.Concat(dns, one.advertised)
 		}
 		if len(e.Search) == 0 {
-			search = lease.Search
+			search = slices.Concat(search, one.search)
+		}
+		s.DNS = appendNew(s.DNS, zoned(dns, one.link))
+		s.Search = appendNew(s.Search, search)
+	}
+}
+
+// zoned gives the link-local ones among addresses the link that they are valid on, as
+// fe80::1%eth0: without it nobody can send to them. One that has a zone keeps it.
+func zoned(all []netip.Addr, link string) []netip.Addr {
+	all = slices.Clone(all)
+	for i, a := range all {
+		if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
+			all[i] = a.WithZone(link)
 		}
 	}
-	if len(e.DNS) == 0 {
-		dns = slices.Concat(dns, advertised)
-	}
-	s.DNS = appendNew(s.DNS, dns)
-	s.Search = appendNew(s.Search, search)
+	return all
 }
 
 func appendNew[T comparable](all, more []T) []T {

@@ -47,6 +47,8 @@ type Config struct {
 	// most 64 entries.
 	Allow []rights.Allow `yaml:"allow,omitempty"`
 
+	Containers Containers `yaml:"containers,omitempty"`
+
 	Assess Assess `yaml:"assess,omitempty"`
 
 	// Workloads are the containers of a node that is on its own. Default: none.
@@ -81,11 +83,13 @@ type Interface struct {
 	Routes []Route `yaml:"routes,omitempty"`
 
 	// DNS are resolvers by address, instead of those that DHCP and router
-	// advertisements name. Default: none. At most 3, as resolvers read no more.
+	// advertisements name. A link-local one is on each link of the entry, or on the
+	// one that it names ("fe80::1%eth0"). Default: none. At most 3, as resolvers read
+	// no more.
 	DNS []netip.Addr `yaml:"dns,omitempty,flow"`
 
-	// Search are domains tried behind short names, instead of those that DHCP
-	// names. Default: none. At most 6.
+	// Search are domains tried behind short names, instead of those that DHCP and
+	// router advertisements name. Default: none. At most 6.
 	Search []string `yaml:"search,omitempty,flow"`
 
 	// MTU in bytes, 576 to 65535, and at least 1280 unless IPv6 is off.
@@ -95,6 +99,11 @@ type Interface struct {
 	// MDNS has the node answer to its name on these links, <hostname>.local, and to
 	// those who look for nodes (kogge node find). Default: true.
 	MDNS bool `yaml:"mdns"`
+
+	// Forward lets the node route IPv4 between these links and others that say the same.
+	// Without it nothing is routed between the node's links, only from containers to
+	// them. Addresses are not translated. Default: false.
+	Forward bool `yaml:"forward,omitempty"`
 }
 
 // DefaultInterface is what a node without a network section does.
@@ -122,6 +131,16 @@ type Route struct {
 	// Metric chooses between routes to the same network, the lowest wins; 0 to
 	// 4294967294. Default: the one of the link, see init/network.
 	Metric uint32 `yaml:"metric,omitempty" json:"metric,omitempty"`
+}
+
+// Containers are settings of all containers together.
+type Containers struct {
+	// Pool are the IPv4 networks that the networks of containers are made in: each gets
+	// a /24 that overlaps with nothing that the node has an address in or a route to. A
+	// network that is wider than the pool is no obstacle: within it the pool is said to
+	// be free. 8 to 24 bits each. Default: what is in use least of the private ones, see
+	// agent/bridge. At most 8.
+	Pool []netip.Prefix `yaml:"pool,omitempty,flow"`
 }
 
 // Time says where the node gets its clock from.

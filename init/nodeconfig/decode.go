@@ -20,6 +20,7 @@ const (
 	maxSearch     = 6
 	maxServers    = 8
 	maxLabels     = 64
+	maxPool       = 8
 )
 
 // decoder walks the YAML tree of one file and collects what is wrong with it.
@@ -56,6 +57,7 @@ var later = map[string]map[string]string{
 		"vlan":     "VLANs are not available in this release",
 		"vlans":    "VLANs are not available in this release",
 		"bond":     "bonds are not available in this release",
+		"pool":     `containers have the pool: say "containers: {pool: [10.88.0.0/16]}" at the top`,
 	},
 }
 
@@ -82,6 +84,9 @@ func (d *decoder) config(n *yaml.Node, c *Config) {
 		}},
 		{"update", func(v *yaml.Node) { c.Update = d.update(v) }},
 		{"allow", func(v *yaml.Node) { c.Allow = d.allow(v) }},
+		{"containers", func(v *yaml.Node) {
+			d.mapping(v, "containers", []key{{"pool", func(v *yaml.Node) { c.Containers.Pool = d.pool(v) }}})
+		}},
 		{"assess", func(v *yaml.Node) { c.Assess = d.assess(v) }},
 		{"workloads", func(v *yaml.Node) { c.Workloads = d.workloads(n, v) }},
 	})
@@ -106,7 +111,7 @@ func (d *decoder) network(n *yaml.Node) []Interface {
 
 func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 	var e Interface
-	var dhcp, mdns *bool
+	var dhcp, mdns, forward *bool
 	before := d.count()
 	d.mapping(n, "network entry", []key{
 		{"match", func(v *yaml.Node) { e.Match = d.match(v) }},
@@ -132,7 +137,7 @@ func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 				}
 			})
 		}},
-		{"dns", func(v *yaml.Node) { e.DNS = d.addrs(v, "dns", maxDNS) }},
+		{"dns", func(v *yaml.Node) { e.DNS = d.addrs(v, "dns", maxDNS, d.resolver) }},
 		{"search", func(v *yaml.Node) {
 			d.list(v, "search", maxSearch, func(v *yaml.Node) {
 				if s, ok := d.domain(v); ok {
@@ -142,6 +147,7 @@ func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 		}},
 		{"mtu", func(v *yaml.Node) { e.MTU = int(d.number(v, 576, 65535)) }},
 		{"mdns", func(v *yaml.Node) { mdns = d.boolean(v) }},
+		{"forward", func(v *yaml.Node) { forward = d.boolean(v) }},
 	})
 	if d.count() > before {
 		return e, false // checks across keys would only repeat it
@@ -151,6 +157,7 @@ func (d *decoder) entry(n *yaml.Node) (Interface, bool) {
 		return e, false
 	}
 	e.MDNS = mdns == nil || *mdns
+	e.Forward = forward != nil && *forward
 	d.together(resolve(n), &e, dhcp)
 	return e, true
 }
@@ -195,6 +202,29 @@ func (d *decoder) together(n *yaml.Node, e *Interface, dhcp *bool) {
 	}
 }
 
+func (d *decoder) pool(n *yaml.Node) []netip.Prefix {
+	var all []netip.Prefix
+	d.list(n, "pool", maxPool, func(v *yaml.Node) {
+		before := d.count()
+		p := d.prefix(v)
+		i := slices.IndexFunc(all, p.Overlaps)
+		switch {
+		case d.count() > before:
+		case !p.Addr().Is4():
+			d.report(v, "%s is an IPv6 network: containers have IPv4", p)
+		case p.Bits() < 8 || p.Bits() > 24:
+			d.report(v, "%s: expected 8 to 24 bits: each network of containers gets a /24 of it", p)
+		case p.Addr().IsLoopback(), p.Addr().IsLinkLocalUnicast(), p.Addr().As4()[0] == 0, p.Addr().As4()[0] >= 224:
+			d.report(v, "%s is not a network that hosts can be in", p)
+		case i >= 0:
+			d.report(v, "%s overlaps with %s", p, all[i])
+		default:
+			all = append(all, p)
+		}
+	})
+	return all
+}
+
 func (d *decoder) gateways(n *yaml.Node) []netip.Addr {
 	if resolve(n).Kind == yaml.ScalarNode {
 		if a, ok := d.addr(n); ok {
@@ -202,7 +232,7 @@ func (d *decoder) gateways(n *yaml.Node) []netip.Addr {
 		}
 		return nil
 	}
-	all := d.addrs(n, "gateway", 2)
+	all := d.addrs(n, "gateway", 2, d.addr)
 	if len(all) == 2 && all[0].Is4() == all[1].Is4() {
 		d.report(n, "two gateways of one address family: at most one for IPv4 and one for IPv6")
 	}

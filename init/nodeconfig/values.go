@@ -112,7 +112,7 @@ func (d *decoder) host(n *yaml.Node) (string, bool) {
 		return "", false
 	}
 	if a, err := netip.ParseAddr(s); err == nil {
-		return s, d.usable(n, a)
+		return s, d.server(n, a)
 	}
 	if strings.ContainsAny(s, ":/") {
 		d.report(n, "server %q: give the name or address alone: NTP always uses port 123", s)
@@ -225,11 +225,11 @@ func (d *decoder) prefix(n *yaml.Node) netip.Prefix {
 	return p
 }
 
-// addrs returns a list of addresses, none twice.
-func (d *decoder) addrs(n *yaml.Node, what string, most int) []netip.Addr {
+// addrs returns a list of addresses, none twice, each as one reads it.
+func (d *decoder) addrs(n *yaml.Node, what string, most int, one func(*yaml.Node) (netip.Addr, bool)) []netip.Addr {
 	var all []netip.Addr
 	d.list(n, what, most, func(v *yaml.Node) {
-		a, ok := d.addr(v)
+		a, ok := one(v)
 		if ok && slices.Contains(all, a) {
 			d.report(v, "%s is already in the list", a)
 		}
@@ -240,7 +240,19 @@ func (d *decoder) addrs(n *yaml.Node, what string, most int) []netip.Addr {
 	return all
 }
 
+// addr returns an address on the links of the entry.
 func (d *decoder) addr(n *yaml.Node) (netip.Addr, bool) {
+	a, ok := d.parseAddr(n)
+	return a, ok && d.usable(n, a)
+}
+
+// resolver returns the address of a resolver.
+func (d *decoder) resolver(n *yaml.Node) (netip.Addr, bool) {
+	a, ok := d.parseAddr(n)
+	return a, ok && d.server(n, a)
+}
+
+func (d *decoder) parseAddr(n *yaml.Node) (netip.Addr, bool) {
 	s, ok := d.text1(n, "an address")
 	if !ok {
 		return netip.Addr{}, false
@@ -252,9 +264,23 @@ func (d *decoder) addr(n *yaml.Node) (netip.Addr, bool) {
 		} else {
 			d.report(n, "%q is not an IP address", s)
 		}
-		return a, false
 	}
-	return a, d.usable(n, a)
+	return a, err == nil
+}
+
+// server reports addresses that no server has. A link-local one may name its link.
+func (d *decoder) server(n *yaml.Node, a netip.Addr) bool {
+	zone := a.Zone()
+	switch {
+	case zone == "":
+	case !a.Is6() || !a.IsLinkLocalUnicast():
+		d.report(n, "%s is no link-local address: leave out %%%s", a, zone)
+		return false
+	case len(zone) > 15 || strings.ContainsAny(zone, "/:%\\") || !ascii(zone):
+		d.report(n, "%s names an interface, and %q is not an interface name", a, zone)
+		return false
+	}
+	return d.usable(n, a.WithZone(""))
 }
 
 // usable reports addresses that no machine on a network has.

@@ -154,6 +154,13 @@ func Run(ctx context.Context, cfg Config) (shutdown.How, error) {
 		s.cfg.Degraded.Add("ctrl-alt-del", unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF))
 		lim := syscall.Rlimit{Cur: softNoFile, Max: DefaultNoFile}
 		s.cfg.Degraded.Add("open files", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lim))
+		// A user namespace has those of the process that made it, the agent, as the bound of
+		// all containers' together: one would use it up for the others. Each container has
+		// its own limits, and its memory.
+		for name, which := range map[string]int{"locked memory": unix.RLIMIT_MEMLOCK, "message queues": unix.RLIMIT_MSGQUEUE, "pending signals": unix.RLIMIT_SIGPENDING} {
+			unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+			s.cfg.Degraded.Add("limit of "+name, unix.Setrlimit(which, &unlimited))
+		}
 	}
 	stop := s.open()
 	how, err := s.loop(ctx, signals)

@@ -7,13 +7,14 @@
 // one has gone bad, the history of boots, the log of a trial, and the facts that programs
 // of the node read. Mounts, services and the watchdog's pings are PID 1's own.
 //
-// Four decide in turn whether a boot was good. The agent says so: its Judge says "good" once
-// all probes have been well for long enough, and can say nothing worse than "pending". PID 1
-// decides: [Assessment.Step] makes a bad boot of the time that ran out, or of a vital
-// service that keeps failing, and has a good one blessed. The boot loader makes it so: after
-// its Bless (update/bootloader) it starts the slot uncounted. What became of a trial that
-// was not blessed is concluded at a later boot, when the other slot runs again, by
-// memory.Conclude: see [Boot.Conclude].
+// Four decide in turn whether a boot was good. The agent says so: its Judge.Step
+// (agent/probe/judge.go) says "good" once all probes have been well for long enough, and can
+// say nothing worse than "pending". PID 1 decides: [Assessment.Step] (assess.go) makes a bad
+// boot of the time that ran out, or of a vital service that keeps failing, and has a good one
+// blessed (count.go). The boot loader makes it so: after its Bless (update/bootloader) it
+// starts the slot uncounted. What became of a trial that was not blessed is concluded at a
+// later boot, when the other slot runs again, by memory.Conclude (update/memory/verdict.go):
+// see [Boot.Conclude].
 //
 // PID 1 takes these steps in this order, each once: [Boot.Count], with the boot partition and
 // before drivers and STATE; [Boot.CountAgain], with the clock; [Boot.NoteUp] and

@@ -5,7 +5,7 @@
 // In come the files of the boot partition, which nobody has mounted; out comes a State,
 // or a changed boot partition that a power cut at any write leaves with a slot that
 // starts. It knows nothing of the root file systems, of signatures, and of why a slot
-// is armed or blessed: that is update/slot's.
+// is armed (update/slot says so) or blessed (init/trial).
 package bootloader
 
 import (

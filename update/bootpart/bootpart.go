@@ -4,9 +4,10 @@
 // one has written.
 //
 // Of PID 1, init/trial writes counts of boots and blessings, and init itself what belongs
-// to a reset (resetstate.go) and to joining a fleet (state.go). Of the agent, update/slot
-// writes a release and its arming, by a Partition that agent/install opens (disk.go).
-// Nobody else does; cmd/kogge/imports_test.go holds who imports this package.
+// to a reset (resetstate.go) and to joining a fleet (state.go), and the mark of a slot whose
+// root does not open (stage0.go). Of the agent, update/slot writes a release and its arming
+// (stage.go, arm.go), by a Partition that agent/install opens (disk.go). Nobody else does;
+// cmd/kogge/imports_test.go holds who imports this package, and that nobody writes past it.
 //
 // In come the device and a function; the function gets the volume, repaired of what a
 // power cut left. What it does with the files is the caller's.

@@ -1,0 +1,161 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// boundsTable is the name of the nftables table (family ip) that counts. It is made once
+// and not replaced with the other one: what has been counted would be forgotten.
+const boundsTable = "kogge-bounds"
+
+// bounds are what the containers of one network can use up of what the kernel has for
+// all: each network has its own, so nobody uses up what is the node's or another's.
+//
+// A flow counts for the network of the container that begins it, or else for that of the
+// container that it goes to, until the kernel forgets it; of a closed one of TCP that is
+// after closedFor. So the flows of a network are never more than share.
+type bounds struct {
+	flows uint32 // not closed, at a time
+	pace  uint64 // new ones in a second
+	burst uint32 // and so many at once
+	// share is what a network takes up of the kernel's table at most, and own what is kept
+	// there for the node itself.
+	share, own int
+	// neighbours is how many addresses the kernel can know of links at a time, of all.
+	// Of those that nobody has, a network asks for seek in a second and seekBurst at once,
+	// and the kernel forgets them after some seconds.
+	neighbours int
+	seek       uint64
+	seekBurst  uint32
+}
+
+// closedFor is how long the kernel keeps a flow of TCP that is closed. Its default of two
+// minutes would let a network with quick connections fill the table.
+const closedFor = 2 * time.Second
+
+// boundsFor are those of a node with so much memory, in bytes: a flow takes up about 400
+// of them, a neighbour 500.
+func boundsFor(memory uint64) bounds {
+	share := int(min(max(memory>>17, 2048), 8192))
+	return bounds{
+		share: share, own: 4 * share,
+		// What is open, what has been closed for less than closedFor, and a burst.
+		flows: uint32(share / 2), pace: uint64(share / 8), burst: uint32(share / 4),
+		neighbours: int(min(max(memory>>15, 8192), 65536)), seek: 32, seekBurst: 128,
+	}
+}
+
+// table is how many flows the kernel has to be able to track, with so many networks.
+func (b bounds) table(networks int) int { return b.own + networks*b.share }
+
+// memory is the node's, in bytes.
+func memory() (uint64, error) {
+	var i unix.Sysinfo_t
+	if err := unix.Sysinfo(&i); err != nil {
+		return 0, os.NewSyscallError("sysinfo", err)
+	}
+	return uint64(i.Totalram) * uint64(i.Unit), nil
+}
+
+// bound makes the table that counts, unless it is there, and gives the kernel room for
+// what so many networks may use.
+func (b bounds) bound(networks int) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return fmt.Errorf("list nftables tables: %w", err)
+	}
+	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == boundsTable }) {
+		if err := b.count(conn); err != nil {
+			return err
+		}
+	}
+	for _, s := range []struct {
+		file  string
+		value int
+	}{
+		{"netfilter/nf_conntrack_buckets", b.own},
+		{"netfilter/nf_conntrack_max", b.table(networks)},
+		{"netfilter/nf_conntrack_tcp_timeout_time_wait", int(closedFor.Seconds())},
+		{"netfilter/nf_conntrack_tcp_timeout_close", int(closedFor.Seconds())},
+		{"ipv4/neigh/default/gc_thresh3", b.neighbours},
+		{"ipv4/neigh/default/gc_thresh2", b.neighbours / 2},
+	} {
+		if err := kernelRoom(s.file, s.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kernelRoom sets a setting below net. Those that are one for all network namespaces can
+// be set in the first one alone: elsewhere, in tests, they stay.
+func kernelRoom(file string, value int) error {
+	err := os.WriteFile("/proc/sys/net/"+file, []byte(strconv.Itoa(value)), 0o644)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("net setting %s: %w", file, err)
+	}
+	return nil
+}
+
+// count makes the table.
+func (b bounds) count(conn *nftables.Conn) error {
+	t := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: boundsTable})
+	c := builder{conn: conn, table: t}
+	// Elements are bridges, each with its own count and pace. Of one that is gone, they go.
+	flows := &nftables.Set{Table: t, Name: "flows", KeyType: nftables.TypeIFName, Dynamic: true}
+	pace := &nftables.Set{Table: t, Name: "pace", KeyType: nftables.TypeIFName, Dynamic: true, HasTimeout: true, Timeout: time.Minute}
+	seek := &nftables.Set{Table: t, Name: "seek", KeyType: nftables.TypeIFName, Dynamic: true, HasTimeout: true, Timeout: time.Minute}
+	// Those that were asked for lately. The first packet after that pays once more.
+	hops := &nftables.Set{Table: t, Name: "hops", KeyType: nftables.TypeIPAddr, Dynamic: true, HasTimeout: true, Timeout: 5 * time.Second}
+	for _, s := range []*nftables.Set{flows, pace, seek, hops} {
+		if err := conn.AddSet(s, nil); err != nil {
+			return fmt.Errorf("nftables set %s: %w", s.Name, err)
+		}
+	}
+	over := func(set *nftables.Set, op uint32, key expr.MetaKey, what expr.Any) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: key, Register: 1},
+			&expr.Dynset{SrcRegKey: 1, SetName: set.Name, SetID: set.ID, Operation: op, Exprs: []expr.Any{what}},
+		}
+	}
+	limit := func(rate uint64, burst uint32) expr.Any {
+		return &expr.Limit{Type: expr.LimitTypePkts, Rate: rate, Unit: expr.LimitTimeSecond, Burst: burst, Over: true}
+	}
+	// The first packet of a flow, once: the kernel knows no flow by then.
+	first := slices.Concat(ct(expr.CtKeySTATE, expr.CtStateBitNEW), noCt(expr.CtKeySTATUS, statusConfirmed))
+	take := func(chain *nftables.Chain, of []expr.Any, key expr.MetaKey) {
+		c.rule(chain, of, first, over(pace, unix.NFT_DYNSET_OP_UPDATE, key, limit(b.pace, b.burst)), verdict(expr.VerdictDrop))
+		c.rule(chain, of, first, over(flows, unix.NFT_DYNSET_OP_ADD, key, &expr.Connlimit{Count: b.flows, Flags: expr.NFT_CONNLIMIT_F_INV}), verdict(expr.VerdictDrop))
+	}
+	from := c.chain("from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle)
+	take(from, iif(ours, expr.CmpOpEq), expr.MetaKeyIIFNAME)
+	to := c.chain("to", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityMangle)
+	take(to, slices.Concat(iif(ours, expr.CmpOpNeq), oif(ours, expr.CmpOpEq)), expr.MetaKeyOIFNAME)
+	// Whom nobody has answered yet may be nobody: each asks for one more neighbour.
+	hop := []expr.Any{&expr.Rt{Register: 1, Key: expr.RtNexthop4}}
+	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq), ct(expr.CtKeySTATE, expr.CtStateBitNEW))
+	c.rule(to, out, hop, []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: hops.Name, SetID: hops.ID}}, verdict(expr.VerdictAccept))
+	c.rule(to, out, over(seek, unix.NFT_DYNSET_OP_UPDATE, expr.MetaKeyIIFNAME, limit(b.seek, b.seekBurst)), verdict(expr.VerdictDrop))
+	c.rule(to, out, hop, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: hops.Name, SetID: hops.ID, Operation: unix.NFT_DYNSET_OP_ADD}})
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("make nftables table %s: %w", boundsTable, err)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/namespace"
+	"kogge.example/agent/workload"
+	"kogge.example/update/golden"
+)
+
+// TestBoundsFor shows what nodes of some sizes grant, and wants the sum of what networks
+// may use up to leave the node's own share, whatever they do.
+func TestBoundsFor(t *testing.T) {
+	text := "memory   flows  new/s  burst  share  neighbours  kernel's table with 0, 10, 100 networks\n"
+	for _, mib := range []uint64{192, 256, 512, 1024, 4096, 65536} {
+		b := boundsFor(mib << 20)
+		text += fmt.Sprintf("%5d MiB %5d %6d %6d %6d %11d %9d %7d %7d\n", mib, b.flows, b.pace, b.burst, b.share, b.neighbours, b.table(0), b.table(10), b.table(100))
+		most := int(b.flows) + int(b.burst) + int(b.pace)*int(closedFor.Seconds())
+		if most > b.share {
+			t.Errorf("%d MiB: a network can use up %d, and its share is %d", mib, most, b.share)
+		}
+		// What is asked for within the seconds until the kernel may forget it, of many networks.
+		if asked := 20 * (int(b.seekBurst) + 5*int(b.seek)); asked > b.neighbours {
+			t.Errorf("%d MiB: 20 networks can ask for %d neighbours, and the kernel knows %d", mib, asked, b.neighbours)
+		}
+		if used := b.table(10) * 400; uint64(used) > mib<<20/8 {
+			t.Errorf("%d MiB: ten networks can use up %d bytes", mib, used)
+		}
+	}
+	golden.Compare(t, "bounds.txt", text)
+}
+
+// TestBounds lets a container do its worst to the kernel's tables, and others beside it.
+func TestBounds(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces, bridges and an nftables table")
+	}
+	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		return
+	}
+	up(t, "lo")
+	lan := lan(t)
+	neighbour(t, "wide", "198.18.0.1/16", "198.18.0.2/16")
+	b, err := Open(filepath.Join(t.TempDir(), "netns"))
+	must(t, err)
+	b.bounds.flows, b.bounds.pace, b.bounds.burst, b.bounds.seek, b.bounds.seekBurst = 40, 1000, 1000, 1, 20
+	_, err = b.Make([]workload.Network{{Name: "bad"}, {Name: "good"}})
+	must(t, err)
+	hogAddr, goodAddr := netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("10.88.1.2")
+	hog := attach(t, b, "hog", []workload.Address{{Network: "bad", Addr: hogAddr}})
+	good := attach(t, b, "good", []workload.Address{{Network: "good", Addr: goodAddr}})
+	hold(t, hog)
+	serve(t, good, "good")
+	ports := []workload.Publish{
+		{Protocol: workload.TCP, HostPort: 9000, To: netip.AddrPortFrom(hogAddr, 81)},
+		{Protocol: workload.TCP, HostPort: 8080, To: netip.AddrPortFrom(goodAddr, 80)},
+	}
+	apply(t, b, ports)
+	others := func(t *testing.T) {
+		t.Helper()
+		for _, c := range []struct{ from, to, want string }{
+			{good, "192.0.2.2:80", "uplink"}, {lan, "192.0.2.1:8080", "good"}, {"", "192.0.2.2:80", "uplink"}, {"", "127.0.0.1:8080", "good"},
+		} {
+			if got, ok := first(t, c.from, 20*time.Second, packet{network: "tcp4", to: c.to}); !ok || got != c.want {
+				t.Errorf("from %q to %s: %q", filepath.Base(c.from), c.to, got)
+			}
+		}
+	}
+	const most = 40 + 1 // the kernel counts those that were there before
+	t.Run("to itself by its gateway, and held", func(t *testing.T) {
+		closeAll := open(t, hog, "10.88.0.1:9000", 3*most)
+		if n := tracked(t, hogAddr); n < most/2 || n > most {
+			t.Errorf("%d flows of the hog are tracked, %d may be", n, most)
+		}
+		others(t)
+		// Another table of ports forgets nothing that was counted.
+		apply(t, b, ports)
+		defer open(t, hog, "192.0.2.1:9000", 2*most)()
+		if n := tracked(t, hogAddr); n > most {
+			t.Errorf("%d flows of the hog are tracked after another Publish, %d may be", n, most)
+		}
+		closeAll()
+	})
+	t.Run("from outside", func(t *testing.T) {
+		defer open(t, lan, "192.0.2.1:9000", 3*most)()
+		if n := tracked(t, hogAddr); n > most {
+			t.Errorf("%d flows to the hog are tracked, %d may be", n, most)
+		}
+		others(t)
+	})
+	t.Run("what is closed", func(t *testing.T) {
+		// It is free for others soon, and the hog may begin anew.
+		for limit := time.Now().Add(time.Minute); ; {
+			if _, ok := first(t, hog, time.Second, packet{network: "tcp4", to: "192.0.2.2:80"}); ok {
+				break
+			}
+			if time.Now().After(limit) {
+				t.Fatal("the hog gets no flow any more")
+			}
+		}
+	})
+	t.Run("neighbours", func(t *testing.T) {
+		c := datagrams(t, hog)
+		begun := time.Now()
+		for i := range 400 {
+			_, err := c.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(198, 18, byte(1+i/200), byte(1+i%200)), Port: 9})
+			must(t, err)
+		}
+		asked := neighbours(t, "wide")
+		if most := 20 + 2 + int(time.Since(begun).Seconds()+1); asked > most || asked == 0 {
+			t.Errorf("the node asks for %d neighbours, and %d may be", asked, most)
+		}
+		if got, ok := first(t, good, 20*time.Second, packet{network: "tcp4", to: "198.18.0.2:80"}); !ok || got != "wide" {
+			t.Errorf("another container to a neighbour: %q", got)
+		}
+	})
+	t.Run("a container that is gone", func(t *testing.T) {
+		before := tracked(t, goodAddr)
+		if before == 0 {
+			t.Error("nothing of it was tracked")
+		}
+		must(t, b.Detach("good"))
+		if n := tracked(t, goodAddr); n > 0 {
+			t.Errorf("%d flows of it are left", n)
+		}
+	})
+	t.Run("pace", func(t *testing.T) {
+		// Bounds of another boot: those that are there do not change.
+		conn, err := nftables.New()
+		must(t, err)
+		conn.DelTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: boundsTable})
+		must(t, conn.Flush())
+		b.bounds.flows, b.bounds.pace, b.bounds.burst = 1000, 1, 20
+		apply(t, b, ports)
+		before, begun := tracked(t, hogAddr), time.Now()
+		c := datagrams(t, hog)
+		for i := range 200 {
+			_, err := c.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 1000 + i})
+			must(t, err)
+		}
+		n := tracked(t, hogAddr) - before
+		if most := 20 + int(time.Since(begun).Seconds()+1); n > most || n == 0 {
+			t.Errorf("%d new flows of the hog, %d may be", n, most)
+		}
+	})
+}
+
+// hold takes all connections to port 81 and keeps them for as long as their other ends do.
+func hold(t *testing.T, ns string) {
+	t.Helper()
+	var l net.Listener
+	must(t, in(t, ns, func() (err error) { l, err = net.Listen("tcp4", ":81"); return err }))
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(io.Discard, c) // until the other end closes
+				c.Close()
+			}()
+		}
+	}()
+}
+
+// open begins n connections at a time, and returns what ends those that there are.
+func open(t *testing.T, ns, to string, n int) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var all []net.Conn
+	var dials sync.WaitGroup
+	for range n {
+		dials.Go(func() {
+			_ = in(t, ns, func() error {
+				c, err := new(net.Dialer).DialContext(ctx, "tcp4", to)
+				if err == nil {
+					mu.Lock()
+					all = append(all, c)
+					mu.Unlock()
+				}
+				return err
+			})
+		})
+	}
+	dials.Wait()
+	return func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}
+}
+
+// tracked is how many flows the kernel knows that the container at addr began or answers.
+func tracked(t *testing.T, addr netip.Addr) (n int) {
+	t.Helper()
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	must(t, err)
+	for _, f := range flows {
+		from, _ := netip.AddrFromSlice(f.Forward.SrcIP.To4())
+		to, _ := netip.AddrFromSlice(f.Reverse.SrcIP.To4())
+		if from == addr || to == addr {
+			n++
+		}
+	}
+	return n
+}
+
+func neighbours(t *testing.T, link string) int {
+	t.Helper()
+	l, err := netlink.LinkByName(link)
+	must(t, err)
+	all, err := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_V4)
+	must(t, err)
+	return len(all)
+}
+
+func datagrams(t *testing.T, ns string) (c *net.UDPConn) {
+	t.Helper()
+	must(t, in(t, ns, func() (err error) { c, err = net.ListenUDP("udp4", nil); return err }))
+	t.Cleanup(func() { c.Close() })
+	return c
+}

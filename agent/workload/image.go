@@ -1,0 +1,89 @@
+package workload
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// FromImage is what a container gets of its image's configuration and files besides its
+// root file system.
+type FromImage struct {
+	Volumes []Volume // see [VolumesOf]
+	IDs     []uint32 // of its users, groups and files beyond [IDs], in any order
+}
+
+// With is c as it is started from its image. Its [Container.Hash] stays that of what was
+// wanted.
+func (c Container) With(i FromImage) Container {
+	c.hash = c.Hash()
+	c.Volumes = slices.Concat(c.Volumes, i.Volumes)
+	c.ids = slices.Concat(c.ids, i.IDs)
+	return c
+}
+
+// MaxImageVolumes is how many volumes an image declares at most.
+const MaxImageVolumes = 64
+
+// VolumesOf are the volumes for the paths that c's image declares as such (VOLUME), but
+// for those on which c has something else mounted. They are called as a volume
+// SERVICE-PATH of c's project is, where all is kept that a path has ever had: if the file
+// declares one of that name, it is the same. cannot are the paths that cannot be kept.
+func VolumesOf(c Container, paths []string) (all []Volume, cannot []string) {
+	project, service := Split(c.ID)
+	for _, p := range slices.Sorted(slices.Values(paths)) {
+		target := path.Join("/", p)
+		switch {
+		case c.mounts(target) || slices.ContainsFunc(all, func(v Volume) bool { return v.Target == target }):
+		case strings.ContainsRune(p, 0) || Reserved(target) || len(target) > maxTarget:
+			cannot = append(cannot, p)
+		default:
+			all = append(all, Volume{Name: Join(project, service+"-"+volumeName(target)), Target: target})
+		}
+	}
+	return all, cannot
+}
+
+// maxTarget is the longest path that is mounted on: the kernel's PATH_MAX without its zero.
+const maxTarget = 4095
+
+// Reserved says that target, a clean path, is none to mount on: the node fills it.
+func Reserved(target string) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(target, "/"), "/")
+	return target == "/" || first == "proc" || first == "sys" || target == "/dev" ||
+		target == "/etc/hosts" || target == "/etc/resolv.conf" || target == "/etc/hostname"
+}
+
+// mounts says whether c has something mounted on target.
+func (c Container) mounts(target string) bool {
+	at := func(other string) bool { return path.Clean(other) == target }
+	return slices.ContainsFunc(c.Volumes, func(v Volume) bool { return at(v.Target) }) ||
+		slices.ContainsFunc(c.Tmpfs, func(t Tmpfs) bool { return at(t.Target) }) ||
+		slices.ContainsFunc(c.Files, func(f File) bool { return at(f.Target) }) ||
+		slices.ContainsFunc(c.Rights.Binds, func(b Bind) bool { return at(b.Target) })
+}
+
+// volumeName is a path as part of a volume's name: /var/lib/db is var-lib-db. What cannot
+// be told from another path so has some of its SHA-256 behind it.
+func volumeName(target string) string {
+	plain := true
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r == '/':
+			return '-'
+		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r == '_', r == '.':
+			return r
+		}
+		plain = false
+		return '-'
+	}, strings.TrimPrefix(target, "/"))
+	const longest = 40
+	if plain && len(name) <= longest {
+		return name
+	}
+	sum := sha256.Sum256([]byte(target))
+	return fmt.Sprintf("%s-%s", strings.Trim(name[:min(len(name), longest)], "-"), hex.EncodeToString(sum[:4]))
+}

@@ -1,0 +1,53 @@
+package workload
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestVolumesOf: what becomes of the VOLUMEs of an image.
+func TestVolumesOf(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		Container
+		paths  []string
+		want   string
+		cannot []string
+	}{
+		{"without", Container{ID: "shop.db"}, nil, "[]", nil},
+		{"of a project", Container{ID: "shop.db"}, []string{"/var/lib/db", "/data"}, "[{shop.db-data /data false false} {shop.db-var-lib-db /var/lib/db false false}]", nil},
+		{"of node.yaml", Container{ID: "db"}, []string{"/data/"}, "[{db-data /data false false}]", nil},
+		{"that is one of the file's", Container{ID: "db", Volumes: []Volume{{Name: "mine", Target: "/data"}}}, []string{"/data/", "/data/deep"}, "[{db-data-deep /data/deep false false}]", nil},
+		{"with something else on it", Container{
+			ID: "db", Tmpfs: []Tmpfs{{Target: "/a/"}}, Files: []File{{Target: "/b"}}, Rights: Rights{Binds: []Bind{{Path: "/state/data/c", Target: "/c"}}},
+		}, []string{"/a", "/b", "/c"}, "[]", nil},
+		{"twice", Container{ID: "db"}, []string{"/data", "/data/", "//data", "data"}, "[{db-data /data false false}]", nil},
+		{"that climbs", Container{ID: "db"}, []string{"/../../data"}, "[{db-data /data false false}]", nil},
+		{"whose names would be one", Container{ID: "db"}, []string{"/a/b", "/a-b", "/a b"}, "[{db-a-b-73c9c45d /a b false false} {db-a-b-590bb8f6 /a-b false false} {db-a-b /a/b false false}]", nil},
+		{"that none can be", Container{ID: "db"}, []string{"/", "", ".", "/proc/x", "/sys", "/dev", "/etc/hosts", "/a\x00b", "/ok"}, "[{db-ok /ok false false}]",
+			[]string{"", ".", "/", "/a\x00b", "/dev", "/etc/hosts", "/proc/x", "/sys"}},
+	} {
+		got, cannot := VolumesOf(c.Container, c.paths)
+		if fmt.Sprint(got) != c.want || !slices.Equal(cannot, c.cannot) {
+			t.Errorf("a volume %s: %v %q, want %s %q", c.name, got, cannot, c.want, c.cannot)
+		}
+	}
+	long := strings.Repeat("/long", 100)
+	if got, _ := VolumesOf(Container{ID: "db"}, []string{long, long + "er"}); len(got) != 2 || got[0].Name == got[1].Name || len(got[0].Name) > 60 {
+		t.Errorf("long ones: %v", got)
+	}
+}
+
+// TestWith: what an image adds makes no other container of the one that was wanted.
+func TestWith(t *testing.T) {
+	c := Container{ID: "db", Image: "example.org/db:1", Volumes: []Volume{{Name: "a", Target: "/a"}}}
+	more := c.With(FromImage{Volumes: []Volume{{Name: "db-b", Target: "/b"}}})
+	if more.Hash() != c.Hash() || len(more.Volumes) != 2 || len(c.Volumes) != 1 {
+		t.Errorf("%v with more is %v", c, more)
+	}
+	if other := (Container{ID: "db", Image: "example.org/db:1", Volumes: more.Volumes}); other.Hash() == c.Hash() {
+		t.Error("what the file says of volumes does not count")
+	}
+}

@@ -1,0 +1,156 @@
+package network
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// advertisement is the resolvers or the search domains that a router named, and for how
+// long. A lifetime of zero takes them back.
+type advertisement struct {
+	index     int
+	lifetime  time.Duration
+	resolvers []netip.Addr
+	domains   []string
+}
+
+// parseAdvertisement reads the RDNSS and DNSSL options of one RTM_NEWNDUSEROPT message.
+// What is cut short or of another kind is left out.
+//
+// Sources: struct nduseroptmsg in include/uapi/linux/rtnetlink.h; RFC 8106, 5.1 and 5.2.
+func parseAdvertisement(data []byte) []advertisement {
+	const header, rdnssOption, dnsslOption = 16, 25, 31
+	if len(data) < header {
+		return nil
+	}
+	length := int(binary.NativeEndian.Uint16(data[2:]))
+	index := int(int32(binary.NativeEndian.Uint32(data[4:])))
+	options := data[header:]
+	if length > len(options) {
+		return nil
+	}
+	options = options[:length]
+	var all []advertisement
+	for len(options) >= 8 {
+		size := int(options[1]) * 8
+		if size == 0 || size > len(options) {
+			break
+		}
+		one := options[:size]
+		options = options[size:]
+		a := advertisement{index: index, lifetime: time.Duration(binary.BigEndian.Uint32(one[4:])) * time.Second}
+		switch one[0] {
+		case rdnssOption:
+			for rest := one[8:]; len(rest) >= 16; rest = rest[16:] {
+				if addr := addrOf(rest[:16]); usable(addr) && addr.Is6() {
+					a.resolvers = append(a.resolvers, addr)
+				}
+			}
+		case dnsslOption:
+			a.domains = domains(one[8:])
+		}
+		if len(a.resolvers)+len(a.domains) > 0 {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// domains reads names in the form of DNS, one after the other, to the padding behind the
+// last. A name that is no domain's is left out.
+func domains(data []byte) []string {
+	var all []string
+	for len(data) > 0 && data[0] != 0 {
+		var labels []string
+		for len(data) > 0 && data[0] != 0 {
+			n := int(data[0])
+			if n > 63 || n >= len(data) { // a pointer, or cut short
+				return all
+			}
+			labels = append(labels, string(data[1:1+n]))
+			data = data[1+n:]
+		}
+		if len(data) == 0 {
+			return all
+		}
+		data = data[1:]
+		if name := strings.ToLower(strings.Join(labels, ".")); isDomain(name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// advertised is what the routers of one link have named.
+type advertised struct {
+	resolvers dated[netip.Addr]
+	domains   dated[string]
+}
+
+// Bounds of what a hostile router can have us keep.
+const (
+	maxResolvers = 16
+	maxDomains   = 6
+)
+
+func (r *advertised) add(a advertisement, now time.Time) {
+	r.resolvers.add(a.resolvers, a.lifetime, maxResolvers, now)
+	r.domains.add(a.domains, a.lifetime, maxDomains, now)
+}
+
+// doubt lets all end soon unless a router names it again: the cable has been out, and may
+// be in another network. The kernel asks for routers then.
+func (r *advertised) doubt(now time.Time) {
+	const soon = 15 * time.Second
+	r.resolvers.until(now.Add(soon))
+	r.domains.until(now.Add(soon))
+}
+
+// dated are values with the times that they are good until, in the order in which they
+// came.
+type dated[T comparable] struct {
+	all []value[T]
+}
+
+type value[T comparable] struct {
+	is    T
+	until time.Time
+}
+
+func (d *dated[T]) add(more []T, lifetime time.Duration, most int, now time.Time) {
+	d.all = slices.DeleteFunc(d.all, func(v value[T]) bool { return !now.Before(v.until) })
+	for _, one := range more {
+		i := slices.IndexFunc(d.all, func(v value[T]) bool { return v.is == one })
+		switch {
+		case i >= 0 && lifetime == 0:
+			d.all = slices.Delete(d.all, i, i+1)
+		case i >= 0:
+			d.all[i].until = now.Add(lifetime)
+		case lifetime > 0 && len(d.all) < most:
+			d.all = append(d.all, value[T]{one, now.Add(lifetime)})
+		}
+	}
+}
+
+// until ends what would be good for longer.
+func (d *dated[T]) until(end time.Time) {
+	for i, v := range d.all {
+		if v.until.After(end) {
+			d.all[i].until = end
+		}
+	}
+}
+
+// current returns what is good now.
+func (d *dated[T]) current(now time.Time) []T {
+	var good []T
+	for _, v := range d.all {
+		if now.Before(v.until) {
+			good = append(good, v.is)
+		}
+	}
+	return good
+}

@@ -1,0 +1,253 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// This file is the network lab: cables to segments, each a network namespace with the real
+// dnsmasq and radvd in it.
+
+// segment is what is at the other end of a cable.
+type segment struct {
+	t    *testing.T
+	ns   netns.NsHandle
+	link string // the node's end of the cable
+	port string // the segment's
+	dir  string
+}
+
+// newSegment makes a segment at the other end of link, which it makes as well, with these
+// addresses ("192.0.2.1/24") of its own.
+func newSegment(t *testing.T, link string, addresses ...string) *segment {
+	t.Helper()
+	s := &segment{t: t, link: link, port: "port-" + link, dir: t.TempDir()}
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with its namespace
+		made <- func() error {
+			home, err := netns.Get()
+			if err != nil {
+				return err
+			}
+			defer home.Close()
+			if s.ns, err = netns.New(); err != nil {
+				return err
+			}
+			if err := netns.Set(home); err != nil {
+				return err
+			}
+			return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: link}, PeerName: s.port, PeerNamespace: netlink.NsFd(int(s.ns))})
+		}()
+	}()
+	if err := <-made; err != nil {
+		t.Fatalf("make a segment: %v", err)
+	}
+	t.Cleanup(func() { s.ns.Close() })
+	s.in(func() error {
+		// Its own addresses are its own: nobody has to be asked.
+		if err := os.WriteFile(sysctl("ipv6", s.port, "accept_dad"), []byte("0"), 0); err != nil {
+			return err
+		}
+		if err := os.WriteFile(sysctl("ipv6", "all", "forwarding"), []byte("1"), 0); err != nil {
+			return err
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+	s.address(addresses...)
+	s.cable(true)
+	return s
+}
+
+// in runs f on a thread in the segment's namespace, and fails the test with its error.
+func (s *segment) in(f func() error) {
+	s.t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread is of no more use
+		err := netns.Set(s.ns)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		s.t.Fatalf("in the segment of %s: %v", s.link, err)
+	}
+}
+
+// address gives the segment's port these addresses beside those that it has.
+func (s *segment) address(addresses ...string) {
+	s.t.Helper()
+	s.in(func() error {
+		l, err := netlink.LinkByName(s.port)
+		for _, a := range addresses {
+			if err == nil {
+				err = netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a))})
+			}
+		}
+		return err
+	})
+}
+
+// cable plugs the cable in or out at the segment's end.
+func (s *segment) cable(in bool) {
+	s.t.Helper()
+	s.in(func() error {
+		l, err := netlink.LinkByName(s.port)
+		if err != nil {
+			return err
+		}
+		if in {
+			return netlink.LinkSetUp(l)
+		}
+		// The segment's own IPv6 addresses are to outlive it.
+		if err := os.WriteFile(sysctl("ipv6", s.port, "keep_addr_on_down"), []byte("1"), 0); err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(l)
+	})
+}
+
+// start runs a program in the segment until the test, or stop, ends it. Its output is in
+// the log of a test that fails.
+func (s *segment) start(name string, args ...string) (stop func()) {
+	s.t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		path = "/usr/sbin/" + name // not in everybody's PATH
+	}
+	out, err := os.CreateTemp(s.dir, name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	started := make(chan error)
+	ended := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer close(ended)
+		err := netns.Set(s.ns)
+		if err == nil {
+			// The thread waits for it, or its end would be the program's.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			err = cmd.Start()
+		}
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		s.t.Fatalf("start %s in the segment of %s (make test-deps installs it): %v", name, s.link, err)
+	}
+	stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+		out.Close()
+		if text, err := os.ReadFile(out.Name()); err == nil && s.t.Failed() {
+			s.t.Logf("%s at %s:\n%s", name, s.link, text)
+		}
+	})
+	s.t.Cleanup(stop)
+	return stop
+}
+
+// dnsmasq runs dnsmasq with these lines of its configuration.
+func (s *segment) dnsmasq(lines ...string) (stop func()) {
+	s.t.Helper()
+	own := []string{
+		"interface=" + s.port, "bind-dynamic", "no-resolv", "no-hosts", "no-ping", "log-dhcp", "log-queries", "dhcp-authoritative",
+		"dhcp-leasefile=" + filepath.Join(s.dir, "leases"),
+	}
+	return s.start("dnsmasq", "--no-daemon", "--conf-file="+s.file("dnsmasq.conf", append(own, lines...)...))
+}
+
+// radvd advertises what lines, of the section of the interface, say.
+func (s *segment) radvd(lines ...string) (stop func()) {
+	s.t.Helper()
+	text := append([]string{"interface " + s.port + " {", "AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"}, lines...)
+	return s.start("radvd", "-n", "-m", "stderr", "-p", filepath.Join(s.dir, "radvd.pid"), "-C", s.file("radvd.conf", append(text, "};")...))
+}
+
+func (s *segment) file(name string, lines ...string) string {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// echo answers on an address of the segment, TCP, with the address of who asks.
+func (s *segment) echo(at string) {
+	s.t.Helper()
+	var l net.Listener
+	s.in(func() (err error) {
+		l, err = net.Listen("tcp", at)
+		return err
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "%s", c.RemoteAddr().(*net.TCPAddr).IP)
+			c.Close()
+		}
+	}()
+	s.t.Cleanup(func() { l.Close(); <-done })
+}
+
+// inNamespace runs the calling test again in a network of its own, beside others, and says
+// whether this is that run. Without root a user namespace gives the rights for it.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	const marker = "KOGGE_TEST_NETNS"
+	if os.Getenv(marker) != "" {
+		return true
+	}
+	t.Parallel()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+	cmd.Env = append(os.Environ(), marker+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err != nil && !errors.As(err, &exit):
+		t.Fatalf("this kernel gives no network namespace to uid %d: %v\nrun as root, or: sysctl user.max_user_namespaces=10000 user.max_net_namespaces=10000 "+
+			"(Debian: kernel.unprivileged_userns_clone=1, Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)", os.Getuid(), err)
+	case err != nil:
+		t.Errorf("in the namespace: %v\n%s", err, out)
+	default:
+		t.Logf("%s", out)
+	}
+	return false
+}

@@ -1,0 +1,160 @@
+package network
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/init/control"
+)
+
+// resolvers are the servers in the node's resolv.conf.
+func resolvers(paths Paths) []string {
+	text, _ := os.ReadFile(filepath.Join(paths.Etc, "resolv.conf"))
+	var all []string
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "nameserver" {
+			all = append(all, f[1])
+		}
+	}
+	return all
+}
+
+// lookup asks the first server of resolv.conf for a name.
+func lookup(paths Paths, name string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		all := resolvers(paths)
+		if len(all) == 0 {
+			return nil, os.ErrNotExist
+		}
+		return d.DialContext(ctx, network, net.JoinHostPort(all[0], "53"))
+	}}
+	return r.LookupHost(ctx, name)
+}
+
+// heard is what the echo at an address says: the address that we ask from.
+func heard(at string) (string, error) {
+	d := net.Dialer{Timeout: time.Second}
+	c, err := d.Dial("tcp", at)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	text, err := io.ReadAll(c)
+	return string(text), err
+}
+
+// TestLinkLocalResolver has a router that names its own link-local address as resolver, as
+// home routers do, on two links at once, beside one of node.yaml. A name resolves by it.
+func TestLinkLocalResolver(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	for i, link := range []string{"lan0", "lan1"} {
+		s := newSegment(t, link, "fe80::1/64", []string{"fd77::1/64", "fd78::1/64"}[i])
+		s.dnsmasq("address=/lan.test/fd77::1")
+		s.radvd([]string{"prefix fd77::/64 {};", "prefix fd78::/64 {};"}[i], "RDNSS fe80::1 {};", "DNSSL lan.test {};")
+	}
+	node(t, "network: [{match: lan0, dhcp: false}, {match: lan1, dhcp: false}]", paths)
+	until(t, "both resolvers, each with its link", func() bool {
+		return slices.Equal(resolvers(paths), []string{"fe80::1%lan0", "fe80::1%lan1"})
+	})
+	until(t, "a name to resolve", func() bool {
+		got, err := lookup(paths, "registry.lan.test")
+		return err == nil && slices.Equal(got, []string{"fd77::1"})
+	})
+	status, err := control.ReadNetwork(paths.Run)
+	if want := netip.MustParseAddr("fe80::1%lan0"); err != nil || len(status.DNS) != 2 || status.DNS[0] != want {
+		t.Errorf("the status says %v, %v", status.DNS, err)
+	}
+	until(t, "the search domain of the router", func() bool {
+		status, _ := control.ReadNetwork(paths.Run)
+		return slices.Equal(status.Search, []string{"lan.test"})
+	})
+}
+
+// TestStaticLinkLocalResolver has it in node.yaml, by address alone and with its link.
+func TestStaticLinkLocalResolver(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "fe80::1/64", "fe80::2/64")
+	s.dnsmasq("address=/lan.test/fd77::1")
+	node(t, "network: [{match: 'lan*', dhcp: false, dns: ['fe80::1', 'fe80::2%lan0']}]", paths)
+	until(t, "a name to resolve", func() bool {
+		got, err := lookup(paths, "registry.lan.test")
+		return err == nil && slices.Equal(got, []string{"fd77::1"}) && slices.Equal(resolvers(paths), []string{"fe80::1%lan0", "fe80::2%lan0"})
+	})
+}
+
+// These pull the cable of the first of two uplinks, which come by DHCP, stand in node.yaml
+// and come by router advertisements in turn. They want the node to reach out by the other,
+// to ask the other's resolver first, and all of it back with the cable.
+func TestUnpluggedLeases(t *testing.T) {
+	unplugged(t, "network: [{match: 'lan*', ipv6: off}]", far4, "192.0.2.", "203.0.113.")
+}
+
+func TestUnpluggedStatic(t *testing.T) {
+	unplugged(t, `
+network:
+  - {match: lan0, addresses: [192.0.2.7/24], gateway: 192.0.2.1, dns: [192.0.2.1], ipv6: off}
+  - {match: lan1, addresses: [203.0.113.7/24], gateway: 203.0.113.1, dns: [203.0.113.1], ipv6: off}
+`, far4, "192.0.2.", "203.0.113.")
+}
+
+func TestUnpluggedAdvertised(t *testing.T) {
+	unplugged(t, "network: [{match: 'lan*', dhcp: false}]", far6, "2001:db8:1:", "2001:db8:2:")
+}
+
+// far4 and far6 are beyond the routers of both segments.
+const far4, far6 = "198.51.100.1", "2001:db8:ffff::1"
+
+// first and other are what the node's addresses at either segment, and its routers', begin
+// with.
+func unplugged(t *testing.T, yaml, far, first, other string) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	a := newSegment(t, "lan0", "192.0.2.1/24", "2001:db8:1::1/64", "fe80::a/64", far4+"/32", far6+"/128")
+	b := newSegment(t, "lan1", "203.0.113.1/24", "2001:db8:2::1/64", "fe80::b/64", far4+"/32", far6+"/128")
+	a.dnsmasq("dhcp-range=192.0.2.50,192.0.2.50,1h")
+	b.dnsmasq("dhcp-range=203.0.113.50,203.0.113.50,1h")
+	a.radvd("AdvDefaultPreference high;", "prefix 2001:db8:1::/64 {};", "RDNSS 2001:db8:1::1 {};")
+	b.radvd("prefix 2001:db8:2::/64 {};", "RDNSS 2001:db8:2::1 {};")
+	a.echo(net.JoinHostPort(far, "7"))
+	b.echo(net.JoinHostPort(far, "7"))
+	node(t, yaml, paths)
+	by := func(prefix string) func() bool {
+		return func() bool {
+			from, err := heard(net.JoinHostPort(far, "7"))
+			return err == nil && strings.HasPrefix(from, prefix)
+		}
+	}
+	asks := func(prefix string) func() bool {
+		return func() bool { all := resolvers(paths); return len(all) == 2 && strings.HasPrefix(all[0], prefix) }
+	}
+	until(t, "both uplinks", asks(first))
+	until(t, "the way out by the first", by(first))
+	pulled := time.Now()
+	a.cable(false)
+	until(t, "the way out by the other", by(other))
+	until(t, "the other's resolver first", asks(other))
+	t.Logf("by the other uplink %s after the cable was pulled", time.Since(pulled).Round(time.Millisecond))
+	a.cable(true)
+	until(t, "the way out by the first again", by(first))
+	until(t, "its resolver first again", asks(first))
+}
