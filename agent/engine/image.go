@@ -9,10 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
 
@@ -37,7 +35,7 @@ func (e *Engine) Complete(ctx context.Context, c workload.Container) (workload.C
 }
 
 func (e *Engine) complete(ctx context.Context, c workload.Container) (whole workload.Container, cannot []string, err error) {
-	data, err := e.configuration(e.context(ctx), c.Image, c.Platform)
+	data, err := e.Configuration(ctx, c.Image, c.Platform)
 	if err != nil {
 		return c, nil, err
 	}
@@ -77,23 +75,3 @@ func (e *Engine) Outdated(all []workload.Container) map[string]bool {
 }
 
 const outdatedLimit = 5 * time.Second
-
-// configuration is that of an image, as it is written.
-func (e *Engine) configuration(ctx context.Context, name, platform string) ([]byte, error) {
-	img, err := e.Image(ctx, name, platform)
-	if err != nil {
-		return nil, err
-	}
-	desc, err := img.Config(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
-	}
-	if desc.Size > registry.MaxDocument {
-		return nil, fmt.Errorf("image %s: configuration: it has %d bytes", name, desc.Size)
-	}
-	data, err := content.ReadBlob(ctx, img.ContentStore(), desc)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
-	}
-	return data, nil
-}

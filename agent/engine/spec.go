@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/confine"
+	"kogge.example/agent/volume"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -90,7 +91,7 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
 			return err
 		}
-		s.Process.Env = environment(s.Process.Env, c)
+		s.Process.Env = c.Environment(s.Process.Env)
 		its, err := img.Spec(ctx)
 		if err != nil {
 			return err
@@ -107,30 +108,6 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		}
 		return nil
 	}
-}
-
-// defaultPath is where programs are looked for when neither the image nor the file says.
-//
-// Source: DefaultPathEnvUnix in github.com/moby/moby/v2/daemon/pkg/oci.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// environment is the image's environment, over what every container has, below c's own. A
-// name without a value takes it away, as with Docker.
-func environment(image []string, c workload.Container) []string {
-	all := []string{"PATH=" + defaultPath, "HOSTNAME=" + c.Hostname}
-	for _, one := range slices.Concat(image, c.Env) {
-		name, _, given := strings.Cut(one, "=")
-		at := slices.IndexFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") })
-		switch {
-		case at >= 0 && given:
-			all[at] = one
-		case at >= 0:
-			all = slices.Delete(all, at, at+1)
-		case given:
-			all = append(all, one)
-		}
-	}
-	return all
 }
 
 // oomScore puts a container's processes before those of the node, and before its shim, when
@@ -376,30 +353,9 @@ func (e *Engine) Volumes(c workload.Container) error {
 		if _, err := os.Stat(folder); err == nil {
 			continue
 		}
-		if err := makeVolume(folder); err != nil {
+		if err := volume.Make(folder); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
-}
-
-// makeVolume makes an empty volume, root's and not to be written by others, as Docker does;
-// where the image has a folder, fill makes it like that. After a power cut the volume is
-// there as a whole or not there:
-//
-//  1. make a folder under another name, which a cut may leave
-//  2. open it to read
-//  3. give it its name
-func makeVolume(folder string) error {
-	fresh := newOf(folder)
-	if err := os.RemoveAll(fresh); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(fresh, 0o700); err != nil {
-		return err
-	}
-	if err := os.Chmod(fresh, 0o755); err != nil {
-		return err
-	}
-	return os.Rename(fresh, folder)
 }

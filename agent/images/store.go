@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -95,6 +96,27 @@ func (s *Store) Image(ctx context.Context, name, platform string) (client.Image,
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
 	return client.NewImageWithPlatform(s.client, img, platformOf(platform)), nil
+}
+
+// Configuration is that of an image, as it is written.
+func (s *Store) Configuration(ctx context.Context, name, platform string) ([]byte, error) {
+	ctx = s.context(ctx)
+	img, err := s.Image(ctx, name, platform)
+	if err != nil {
+		return nil, err
+	}
+	desc, err := img.Config(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
+	}
+	if desc.Size > registry.MaxDocument {
+		return nil, fmt.Errorf("image %s: configuration: it has %d bytes", name, desc.Size)
+	}
+	data, err := content.ReadBlob(ctx, img.ContentStore(), desc)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
+	}
+	return data, nil
 }
 
 // Digest returns the digest of the image that name stands for on this node.

@@ -87,3 +87,27 @@ func volumeName(target string) string {
 	sum := sha256.Sum256([]byte(target))
 	return fmt.Sprintf("%s-%s", strings.Trim(name[:min(len(name), longest)], "-"), hex.EncodeToString(sum[:4]))
 }
+
+// defaultPath is where programs are looked for when neither the image nor the file says.
+//
+// Source: DefaultPathEnvUnix in github.com/moby/moby/v2/daemon/pkg/oci.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Environment is the image's environment, over what every container has, below c's own. A
+// name without a value takes it away, as with Docker.
+func (c Container) Environment(image []string) []string {
+	all := []string{"PATH=" + defaultPath, "HOSTNAME=" + c.Hostname}
+	for _, one := range slices.Concat(image, c.Env) {
+		name, _, given := strings.Cut(one, "=")
+		at := slices.IndexFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+		switch {
+		case at >= 0 && given:
+			all[at] = one
+		case at >= 0:
+			all = slices.Delete(all, at, at+1)
+		case given:
+			all = append(all, one)
+		}
+	}
+	return all
+}
