@@ -49,7 +49,7 @@ func (e *Engine) Health(ctx context.Context, c workload.Container) (workload.Hea
 // imageHealth reads Docker's HEALTHCHECK, which is no part of OCI's image format but
 // lies in many images' configuration.
 func (e *Engine) imageHealth(ctx context.Context, name, platform string) (workload.Health, error) {
-	data, err := e.Configuration(ctx, name, platform)
+	data, _, err := e.Configuration(ctx, name, platform)
 	if err != nil {
 		return workload.Health{}, err
 	}

@@ -92,11 +92,7 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 			return err
 		}
 		s.Process.Env = c.Environment(s.Process.Env)
-		its, err := img.Spec(ctx)
-		if err != nil {
-			return err
-		}
-		if _, _, group := strings.Cut(its.Config.User, ":"); group {
+		if c.OneGroup() {
 			// Who names a group is in that alone, as with Docker.
 			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
 		}

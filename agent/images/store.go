@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
@@ -98,25 +99,25 @@ func (s *Store) Image(ctx context.Context, name, platform string) (client.Image,
 	return client.NewImageWithPlatform(s.client, img, platformOf(platform)), nil
 }
 
-// Configuration is that of an image, as it is written.
-func (s *Store) Configuration(ctx context.Context, name, platform string) ([]byte, error) {
+// Configuration is that of an image, as it is written, and its digest.
+func (s *Store) Configuration(ctx context.Context, name, platform string) ([]byte, digest.Digest, error) {
 	ctx = s.context(ctx)
 	img, err := s.Image(ctx, name, platform)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	desc, err := img.Config(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
+		return nil, "", fmt.Errorf("image %s: configuration: %w", name, err)
 	}
 	if desc.Size > registry.MaxDocument {
-		return nil, fmt.Errorf("image %s: configuration: it has %d bytes", name, desc.Size)
+		return nil, "", fmt.Errorf("image %s: configuration: it has %d bytes", name, desc.Size)
 	}
 	data, err := content.ReadBlob(ctx, img.ContentStore(), desc)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
+		return nil, "", fmt.Errorf("image %s: configuration: %w", name, err)
 	}
-	return data, nil
+	return data, desc.Digest, nil
 }
 
 // Digest returns the digest of the image that name stands for on this node.
