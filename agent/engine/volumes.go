@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"kogge.example/agent/images"
-	"kogge.example/agent/volume"
+	"kogge.example/agent/trees"
 	"kogge.example/update/durable"
 )
 
@@ -59,7 +59,7 @@ func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 		if unsure {
 			v.By = []string{images.NotKnown}
 		}
-		v.Size, v.Least = volume.Usage(counting, filepath.Join(e.paths.Volumes, name))
+		v.Size, v.Least = trees.Usage(counting, filepath.Join(e.paths.Volumes, name))
 		all = append(all, v)
 	}
 	return all, ctx.Err()
@@ -72,9 +72,9 @@ func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
 		return nil, err
 	}
 	by := make(map[string][]string)
-	add := func(name, id string) {
-		if at, there := slices.BinarySearch(by[name], id); !there {
-			by[name] = slices.Insert(by[name], at, id)
+	add := func(volume, id string) {
+		if at, there := slices.BinarySearch(by[volume], id); !there {
+			by[volume] = slices.Insert(by[volume], at, id)
 		}
 	}
 	for _, c := range wanted {
@@ -116,7 +116,7 @@ func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 		return err
 	}
 	log.Printf("volume %s: removed by request", name)
-	e.sweep(ctx)
+	e.bin.Empty(ctx)
 	return nil
 }
 
@@ -133,12 +133,12 @@ func (e *Engine) setAside(ctx context.Context, name string) error {
 		return fmt.Errorf("volume %s: %w: by %s", name, ErrInUse, strings.Join(by[name], ", "))
 	}
 	whole := filepath.Join(e.paths.Volumes, name)
-	for _, left := range volume.Beside(whole) {
-		if err := e.discard(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, left := range []string{newOf(whole), partOf(whole), wholeOf(whole)} {
+		if err := e.bin.Discard(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("volume %s: %w", name, err)
 		}
 	}
-	err = e.discard(whole)
+	err = e.bin.Discard(whole)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("volume %s: %w", name, ErrNoVolume)
 	}

@@ -1,4 +1,4 @@
-package volume
+package engine
 
 import (
 	"errors"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // listing is what is at folder: modes, owners, names.
@@ -87,7 +89,7 @@ func TestFill(t *testing.T) {
 		{"of root's that all write to", "/spool", func(string) {}, "dtrwxrwxrwx 0 .\n"},
 		{"after a cut in the copying", "/var/lib/data", func(volume string) { put(partOf(volume), "half", "") }, want},
 		{"after a cut before the moving", "/var/lib/data", func(volume string) {
-			err := Fill(t.Context(), volume, root, "/var/lib/data", 0, 0)
+			err := fillOne(t.Context(), volume, root, "/var/lib/data", specs.User{})
 			if err == nil {
 				err = os.Rename(volume, wholeOf(volume))
 			}
@@ -99,7 +101,7 @@ func TestFill(t *testing.T) {
 			}
 		}, want},
 		{"after a cut in the moving", "/var/lib/data", func(volume string) {
-			err := Fill(t.Context(), volume, root, "/var/lib/data", 0, 0)
+			err := fillOne(t.Context(), volume, root, "/var/lib/data", specs.User{})
 			if err == nil {
 				err = os.Mkdir(wholeOf(volume), 0o700)
 			}
@@ -115,13 +117,13 @@ func TestFill(t *testing.T) {
 		}, want},
 	} {
 		volume := filepath.Join(t.TempDir(), "data")
-		if err := Make(volume); err != nil {
+		if err := makeVolume(volume); err != nil {
 			t.Fatal(err)
 		}
 		test.before(volume)
-		err := Resume(volume)
+		err := resume(volume)
 		if entries, _ := os.ReadDir(volume); err == nil && len(entries) == 0 { // as Engine.fill decides
-			err = Fill(t.Context(), volume, root, test.target, 1000, 50)
+			err = fillOne(t.Context(), volume, root, test.target, specs.User{UID: 1000, GID: 50})
 		}
 		if err != nil {
 			t.Errorf("a volume %s: %v", test.name, err)

@@ -1,4 +1,4 @@
-package volume
+package trees
 
 import (
 	"context"
