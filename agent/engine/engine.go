@@ -28,8 +28,10 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
@@ -270,6 +272,7 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	labels := map[string]string{}
 	maps.Copy(labels, c.Labels)
 	maps.Copy(labels, map[string]string{labelSpec: c.Hash(), labelImage: img.Target().Digest.String()})
+	var made *oci.Spec
 	created, err := e.client.NewContainer(ctx, i.Name,
 		client.WithImage(img),
 		client.WithSnapshotter(images.Snapshotter),
@@ -280,14 +283,13 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 		// By name, found in containerd's PATH: for a path it would first run shim
 		// and runc once more to ask what they can do.
 		client.WithRuntime("io.containerd.runc.v2", e.options(at.Owner)),
-		client.WithNewSpec(e.spec(c, i.Name, img, at)...),
+		client.WithNewSpec(append(e.spec(c, i.Name, img, at), func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+			made = s
+			return nil
+		})...),
 	)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
-	}
-	made, err := created.Spec(ctx)
-	if err != nil {
-		return fmt.Errorf("spec: %w", err)
 	}
 	if err := e.fill(ctx, c, img, i.Name, made.Process.User); err != nil {
 		return err

@@ -88,12 +88,8 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
 			return err
 		}
-		s.Process.Env = environment(s.Process.Env, c)
-		its, err := img.Spec(ctx)
-		if err != nil {
-			return err
-		}
-		if _, _, group := strings.Cut(its.Config.User, ":"); group {
+		s.Process.Env = c.Environment(s.Process.Env)
+		if c.OneGroup() {
 			// Who names a group is in that alone, as with Docker.
 			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
 		}
@@ -105,30 +101,6 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		}
 		return nil
 	}
-}
-
-// defaultPath is where programs are looked for when neither the image nor the file says.
-//
-// Source: DefaultPathEnvUnix in github.com/moby/moby/v2/daemon/pkg/oci.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// environment is the image's environment, over what every container has, below c's own. A
-// name without a value takes it away, as with Docker.
-func environment(image []string, c workload.Container) []string {
-	all := []string{"PATH=" + defaultPath, "HOSTNAME=" + c.Hostname}
-	for _, one := range slices.Concat(image, c.Env) {
-		name, _, given := strings.Cut(one, "=")
-		at := slices.IndexFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") })
-		switch {
-		case at >= 0 && given:
-			all[at] = one
-		case at >= 0:
-			all = slices.Delete(all, at, at+1)
-		case given:
-			all = append(all, one)
-		}
-	}
-	return all
 }
 
 // withSettings sets the kernel's settings of the container's own namespaces: what c

@@ -79,7 +79,7 @@ func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
 	}
 	for _, c := range wanted {
 		// An image that is not here, or cannot be read, has nothing mounted either.
-		whole, _, _ := e.complete(ctx, c)
+		whole, _, _ := e.complete(ctx, c, false)
 		for _, v := range whole.Volumes {
 			add(v.Name, c.ID)
 		}
