@@ -24,7 +24,7 @@ func assessBoot(ctx context.Context, at paths, now *parts) {
 	}
 	settings, err := nodeconfig.ReadFile(at.config)
 	if err != nil {
-		log.Printf("agent: boot assessment: %v", err) // PID 1 wrote the file: the checks that need none go on
+		log.Printf("agent: boot assessment: %s", nodeconfig.Public(err)) // PID 1 wrote the file: the checks that need none go on
 	}
 	boot, err := control.ReadBoot(at.run)
 	if err != nil {

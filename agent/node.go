@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,6 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
-	"kogge.example/init/rights"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -89,10 +89,10 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	var now parts
 	defer attend(ctx, at, &now)()
-	own, allow, err := ownContainers(at.config)
+	own, settings, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
-		why := "workloads refused: " + err.Error()
+		why := "workloads refused: " + nodeconfig.Public(err)
 		now.refused.Store(&why)
 		return alive(ctx, parent, why)
 	}
@@ -100,6 +100,8 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	network.Pool = settings.Containers.Pool
+	network.Asked = func() []netip.Addr { return serversOf(at.run) }
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
@@ -112,7 +114,7 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
-	store.Allow, store.Outdated = allow, containerd.Outdated
+	store.Allow, store.Outdated = settings.Allow, containerd.Outdated
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
@@ -126,7 +128,7 @@ func runAgent(ctx context.Context, args []string) error {
 		log.Print("agent: containers get no user namespaces of their own: the agent lacks CAP_SYS_RESOURCE")
 	}
 	keeper := &keeper.Keeper{
-		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
+		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: settings.Allow, Apart: apart,
 		Tick: tick(parent.watchdog),
 	}
 	report, look := reporter(parent, &now.refused), now.watchContainers()
@@ -209,7 +211,7 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused 
 			refused.Store(nil)
 			return ""
 		}
-		why = "workloads refused: " + err.Error()
+		why = "workloads refused: " + nodeconfig.Public(err)
 		refused.Store(&why)
 		log.Print("agent: " + why)
 		return why
@@ -245,6 +247,21 @@ func upstream(run string) []netip.Addr {
 	return nameserver.ReadServers(string(text))
 }
 
+// serversOf are the servers that the network names to the node.
+func serversOf(run string) (all []netip.Addr) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	all = slices.Concat(network.DNS, network.NTP)
+	for _, i := range network.Interfaces {
+		if i.Lease != nil {
+			all = append(all, i.Lease.Server)
+		}
+	}
+	return all
+}
+
 // routed are the links between which node.yaml has the node route.
 func routed(run string) (links []string) {
 	network, err := control.ReadNetwork(run)
@@ -264,18 +281,18 @@ func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.co
 // stopLimit is below what PID 1 grants a service that stops.
 const stopLimit = 20 * time.Second
 
-// ownContainers reads the workloads out of the settings, and what these allow.
-func ownContainers(config string) ([]workload.Container, []rights.Allow, error) {
+// ownContainers reads the settings, and the workloads out of them.
+func ownContainers(config string) ([]workload.Container, nodeconfig.Config, error) {
 	settings, err := nodeconfig.ReadFile(config)
 	if err != nil {
-		return nil, nil, err
+		return nil, settings, err
 	}
 	w := settings.Workloads
 	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
-		log.Printf("agent: %v", warning)
+		log.Printf("agent: %s", nodeconfig.Public(warning))
 	}
-	return own, settings.Allow, err
+	return own, settings, err
 }
 
 // connect waits for containerd to listen; a dial that fails would only start a

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/namespace"
@@ -203,6 +204,20 @@ func testNode(t *testing.T, bin string) {
 	}
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
 
+	t.Log("a late lease has the containers' network: that moves, and its containers with it")
+	before := processes(t, "/app")
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	late, err := netlink.ParseAddr("10.88.0.88/24")
+	must(t, err)
+	must(t, netlink.AddrAdd(lo, late))
+	until(t, "web to be another process", func() bool {
+		now := processes(t, "/app")
+		return len(now) == 1 && now[0] != before[0]
+	})
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+	must(t, netlink.AddrDel(lo, late))
+
 	t.Log("a container that is not wanted any more goes, with its network")
 	n.kill(t, "agent")
 	n.config(t, "\n  services: {}\n")
@@ -263,7 +278,7 @@ func (n *node) reboot(t *testing.T) {
 // end kills containers and shims and unmounts what was mounted for them.
 func (n *node) end(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{filepath.Join(n.bin, "containerd-shim-runc-v2"), "/app"} {
+	for _, name := range []string{filepath.Join(n.bin, "containerd-shim-runc-v2"), "/app", "app", "server"} {
 		for _, pid := range processes(t, name) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -280,7 +295,13 @@ func (n *node) end(t *testing.T) {
 
 func newNode(t *testing.T, bin string) *node {
 	t.Helper()
-	folder, err := os.MkdirTemp("/tmp", "k") // short: sockets lie in it
+	return newNodeIn(t, bin, "/tmp")
+}
+
+// newNodeIn makes a node in a folder with a short name.
+func newNodeIn(t *testing.T, bin, parent string) *node {
+	t.Helper()
+	folder, err := os.MkdirTemp(parent, "k") // short: sockets lie in it
 	must(t, err)
 	must(t, os.Chmod(folder, 0o711)) // as /run is: a container's root is another user
 	t.Cleanup(func() { must(t, os.RemoveAll(folder)) })

@@ -8,11 +8,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -69,12 +73,19 @@ func TestNetwork(t *testing.T) {
 		{Protocol: workload.TCP, HostPort: 5432, To: netip.AddrPortFrom(db, 80)},
 	}
 	apply(t, b, ports)
-	for _, link := range []string{device("front"), vethName("web", 0, webAt[0], false)} {
-		l, err := netlink.LinkByName(link)
+	for _, end := range []struct {
+		h    *netlink.Handle
+		link string
+		want int // IPv6 addresses
+	}{
+		{&netlink.Handle{}, device("front"), 0}, {&netlink.Handle{}, vethName("web", 0, webAt[0], false), 0},
+		{inside(t, webNS), "eth0", 0}, {inside(t, webNS), "eth1", 0}, {inside(t, webNS), "lo", 1},
+	} {
+		l, err := end.h.LinkByName(end.link)
 		must(t, err)
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
-		if err != nil || len(addrs) > 0 {
-			t.Errorf("%s listens to IPv6: %v, %v", link, addrs, err)
+		addrs, err := end.h.AddrList(l, netlink.FAMILY_V6)
+		if err != nil || len(addrs) != end.want {
+			t.Errorf("%s has IPv6 addresses: %v, %v", end.link, addrs, err)
 		}
 	}
 
@@ -107,6 +118,7 @@ func TestNetwork(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}
+	var together sync.WaitGroup
 	for _, c := range []struct{ name, from, addr string }{
 		{"port that is not published", lan, "192.0.2.1:8082"},
 		{"neighbour straight into the subnet", lan, "10.88.0.2:80"},
@@ -122,10 +134,13 @@ func TestNetwork(t *testing.T) {
 		{"an internal network to its node", dbNS, "10.88.1.1:80"},
 		{"container to a cloud's metadata", webNS, "169.254.169.254:80"},
 	} {
-		if got, err := ask(t, c.from, "tcp4", c.addr); err == nil {
-			t.Errorf("%s: got an answer: %q", c.name, got)
-		}
+		together.Go(func() {
+			if got, err := ask(t, c.from, "tcp4", c.addr); err == nil {
+				t.Errorf("%s: got an answer: %q", c.name, got)
+			}
+		})
 	}
+	together.Wait()
 
 	t.Run("multicast DNS", func(t *testing.T) {
 		for port, want := range map[int]string{5352: "uplink", mdnsPort: ""} {
@@ -382,6 +397,31 @@ func ask(t *testing.T, ns, network, addr string) (answer string, err error) {
 	return string(all), err
 }
 
+// testIDs wants a user namespace to have the ids of owner, by a process in it, and to be
+// that of its own root.
+func testIDs(t *testing.T, owner workload.Owner) {
+	t.Helper()
+	file, err := os.Open(owner.File)
+	must(t, err)
+	defer file.Close()
+	const getOwner = 0xb704 // NS_GET_OWNER_UID of linux/nsfs.h
+	var uid uint32
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), getOwner, uintptr(unsafe.Pointer(&uid))); errno != 0 || uid != owner.First {
+		t.Errorf("the namespace is user %d's, want %d: %v", uid, owner.First, errno)
+	}
+	out, err := exec.Command("nsenter", "--user="+owner.File, "cat", "/proc/self/uid_map", "/proc/self/gid_map").Output()
+	must(t, err)
+	var want []string
+	for range 2 {
+		for _, m := range owner.Mappings() {
+			want = append(want, fmt.Sprint(m.Inside), fmt.Sprint(m.Node), fmt.Sprint(m.Size))
+		}
+	}
+	if got := strings.Fields(string(out)); !slices.Equal(got, want) {
+		t.Errorf("ids %v, want %v", got, want)
+	}
+}
+
 // testApart: a network that belongs to a user namespace of its own, with ids that no
 // other has.
 func testApart(t *testing.T, b *Bridges) {
@@ -414,6 +454,22 @@ func testApart(t *testing.T, b *Bridges) {
 	again, err := b.Attach("first", at, true)
 	if err != nil || again != first {
 		t.Errorf("made anew: %v, %v, was %v", again, err, first)
+	}
+	testIDs(t, first.Owner)
+	const more = "65536:1,70000:2,1516583083:1"
+	further, err := b.Attach("first", at, true, more)
+	if err != nil || further.Owner == first.Owner || further.Owner.More != more {
+		t.Errorf("with further ids: %v, %v", further, err)
+	}
+	testIDs(t, further.Owner)
+	if again, err := b.Attach("first", at, true, more); err != nil || again != further {
+		t.Errorf("with further ids, once more: %v, %v, was %v", again, err, further)
+	}
+	if other, err := b.Attach("first", at, true, "70000:1"); err != nil || other.Owner == further.Owner {
+		t.Errorf("with others: %v, %v", other, err)
+	}
+	if all, err := os.ReadDir(b.users); err != nil || len(all) != 2 {
+		t.Errorf("there are %v, %v", all, err)
 	}
 	together, err := b.Attach("first", at, false)
 	if err != nil || together.Owner != (workload.Owner{}) {

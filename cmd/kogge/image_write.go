@@ -97,7 +97,7 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 // confirm has the operator type the name of the device.
 func confirm(in io.Reader, device string) error {
 	base := filepath.Base(device)
-	fmt.Fprintf(os.Stderr, "All data on %s will be lost. Type %s to continue: ", device, base)
+	fmt.Fprintf(errorOutput(), "All data on %s will be lost. Type %s to continue: ", device, base)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("confirmation: %w", err)

@@ -114,7 +114,7 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	if f.console {
 		follow, stop := context.WithCancel(ctx)
 		defer stop()
-		go copyConsole(follow, vm, os.Stderr)
+		go copyConsole(follow, vm, errorOutput())
 	}
 	go f.announce(ctx, vm, out)
 	if ring != nil {
