@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/namespace"
@@ -202,6 +203,20 @@ func testNode(t *testing.T, bin string) {
 		}
 	}
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+
+	t.Log("a late lease has the containers' network: that moves, and its containers with it")
+	before := processes(t, "/app")
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	late, err := netlink.ParseAddr("10.88.0.88/24")
+	must(t, err)
+	must(t, netlink.AddrAdd(lo, late))
+	until(t, "web to be another process", func() bool {
+		now := processes(t, "/app")
+		return len(now) == 1 && now[0] != before[0]
+	})
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+	must(t, netlink.AddrDel(lo, late))
 
 	t.Log("a container that is not wanted any more goes, with its network")
 	n.kill(t, "agent")

@@ -66,7 +66,7 @@ func (b *Bridges) plugs(id string, at []workload.Address) ([]plug, error) {
 		if !ok {
 			return nil, fmt.Errorf("network %s does not exist", a.Network)
 		}
-		all = append(all, plug{made: m, veth: vethName(id, i, a, m.Internal), inside: fmt.Sprintf("eth%d", i), addr: a.Addr})
+		all = append(all, plug{made: m, veth: vethName(id, i, a, m.Internal), inside: fmt.Sprintf("eth%d", i), addr: a.Addr, mtu: b.mtu})
 	}
 	return all, nil
 }
@@ -92,6 +92,10 @@ func connect(at workload.Namespaces, id string, plugs []plug) error {
 		return err
 	}
 	defer inside.Close()
+	// Its links get no IPv6 addresses; its loopback, which is there, has one.
+	if err := within(ns, func() error { return noIPv6("default") }); err != nil {
+		return err
+	}
 	lo, err := inside.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("loopback: %w", err)
@@ -121,12 +125,13 @@ type plug struct {
 	made
 	veth, inside string // its names on the node, and in the container
 	addr         netip.Addr
+	mtu          int
 }
 
 // in makes the interface and returns the container's end of it.
 func (p plug) in(ns *os.File, inside *netlink.Handle, id string) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex, attrs.Alias = p.veth, p.link.Index, id
+	attrs.Name, attrs.MasterIndex, attrs.Alias, attrs.MTU = p.veth, p.link.Index, id, p.mtu
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: p.inside, PeerNamespace: netlink.NsFd(int(ns.Fd()))}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return nil, fmt.Errorf("add link %s: %w", p.veth, err)
