@@ -21,7 +21,8 @@ import (
 // route leads through the first network that is not internal; without any it has
 // none, and without addresses nothing but a loopback. If it is to be apart, all of that
 // belongs to a user namespace of its own. What is there already under these names and
-// still whole is kept, so that a container that is started anew does not pay for it again.
+// still whole is kept, so that a container that is started anew does not pay for it again;
+// but for the flows of the one before.
 func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload.Namespaces, error) {
 	p := workload.Namespaces{Net: filepath.Join(b.netns, id)}
 	plugs, err := b.plugs(id, at)
@@ -32,7 +33,11 @@ func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload
 		return workload.Namespaces{}, err
 	}
 	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || isNamespace(p.Owner.File)) {
-		return p, nil
+		its := make(flowsOf)
+		for _, a := range at {
+			its[a.Addr] = true
+		}
+		return p, its.forget()
 	}
 	if err := b.Detach(id); err != nil {
 		return workload.Namespaces{}, err
