@@ -278,7 +278,7 @@ func (n *node) reboot(t *testing.T) {
 // end kills containers and shims and unmounts what was mounted for them.
 func (n *node) end(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{filepath.Join(n.bin, "containerd-shim-runc-v2"), "/app"} {
+	for _, name := range []string{filepath.Join(n.bin, "containerd-shim-runc-v2"), "/app", "app", "server"} {
 		for _, pid := range processes(t, name) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -295,7 +295,13 @@ func (n *node) end(t *testing.T) {
 
 func newNode(t *testing.T, bin string) *node {
 	t.Helper()
-	folder, err := os.MkdirTemp("/tmp", "k") // short: sockets lie in it
+	return newNodeIn(t, bin, "/tmp")
+}
+
+// newNodeIn makes a node in a folder with a short name.
+func newNodeIn(t *testing.T, bin, parent string) *node {
+	t.Helper()
+	folder, err := os.MkdirTemp(parent, "k") // short: sockets lie in it
 	must(t, err)
 	must(t, os.Chmod(folder, 0o711)) // as /run is: a container's root is another user
 	t.Cleanup(func() { must(t, os.RemoveAll(folder)) })

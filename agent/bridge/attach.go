@@ -20,19 +20,25 @@ import (
 // addresses, whose networks are made, and returns where that is. Its default
 // route leads through the first network that is not internal; without any it has
 // none, and without addresses nothing but a loopback. If it is to be apart, all of that
-// belongs to a user namespace of its own. What is there already under these names and
+// belongs to a user namespace of its own, which has ids beyond those that all have if more
+// says so. What is there already under these names and
 // still whole is kept, so that a container that is started anew does not pay for it again;
 // but for the flows of the one before.
-func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload.Namespaces, error) {
+func (b *Bridges) Attach(id string, at []workload.Address, apart bool, more ...workload.Extents) (workload.Namespaces, error) {
+	ids := workload.Extents("")
+	if len(more) > 0 {
+		ids = more[0]
+	}
 	p := workload.Namespaces{Net: filepath.Join(b.netns, id)}
 	plugs, err := b.plugs(id, at)
 	if err != nil {
 		return workload.Namespaces{}, fmt.Errorf("network of %s: %w", id, err)
 	}
-	if p.Owner, err = b.ownerOf(id); err != nil {
+	var same bool
+	if p.Owner, same, err = b.ownerOf(id, ids); err != nil {
 		return workload.Namespaces{}, err
 	}
-	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || isNamespace(p.Owner.File)) {
+	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || same && isNamespace(p.Owner.File)) {
 		its := make(flowsOf)
 		for _, a := range at {
 			its[a.Addr] = true
@@ -44,7 +50,7 @@ func (b *Bridges) Attach(id string, at []workload.Address, apart bool) (workload
 	}
 	p.Owner = workload.Owner{}
 	if apart {
-		p.Owner, err = b.newOwner(id)
+		p.Owner, err = b.newOwner(id, ids)
 	}
 	if err == nil {
 		err = connect(p, id, plugs)

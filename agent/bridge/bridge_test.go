@@ -8,12 +8,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -394,6 +397,31 @@ func ask(t *testing.T, ns, network, addr string) (answer string, err error) {
 	return string(all), err
 }
 
+// testIDs wants a user namespace to have the ids of owner, by a process in it, and to be
+// that of its own root.
+func testIDs(t *testing.T, owner workload.Owner) {
+	t.Helper()
+	file, err := os.Open(owner.File)
+	must(t, err)
+	defer file.Close()
+	const getOwner = 0xb704 // NS_GET_OWNER_UID of linux/nsfs.h
+	var uid uint32
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), getOwner, uintptr(unsafe.Pointer(&uid))); errno != 0 || uid != owner.First {
+		t.Errorf("the namespace is user %d's, want %d: %v", uid, owner.First, errno)
+	}
+	out, err := exec.Command("nsenter", "--user="+owner.File, "cat", "/proc/self/uid_map", "/proc/self/gid_map").Output()
+	must(t, err)
+	var want []string
+	for range 2 {
+		for _, m := range owner.Mappings() {
+			want = append(want, fmt.Sprint(m.Inside), fmt.Sprint(m.Node), fmt.Sprint(m.Size))
+		}
+	}
+	if got := strings.Fields(string(out)); !slices.Equal(got, want) {
+		t.Errorf("ids %v, want %v", got, want)
+	}
+}
+
 // testApart: a network that belongs to a user namespace of its own, with ids that no
 // other has.
 func testApart(t *testing.T, b *Bridges) {
@@ -426,6 +454,22 @@ func testApart(t *testing.T, b *Bridges) {
 	again, err := b.Attach("first", at, true)
 	if err != nil || again != first {
 		t.Errorf("made anew: %v, %v, was %v", again, err, first)
+	}
+	testIDs(t, first.Owner)
+	const more = "65536:1,70000:2,1516583083:1"
+	further, err := b.Attach("first", at, true, more)
+	if err != nil || further.Owner == first.Owner || further.Owner.More != more {
+		t.Errorf("with further ids: %v, %v", further, err)
+	}
+	testIDs(t, further.Owner)
+	if again, err := b.Attach("first", at, true, more); err != nil || again != further {
+		t.Errorf("with further ids, once more: %v, %v, was %v", again, err, further)
+	}
+	if other, err := b.Attach("first", at, true, "70000:1"); err != nil || other.Owner == further.Owner {
+		t.Errorf("with others: %v, %v", other, err)
+	}
+	if all, err := os.ReadDir(b.users); err != nil || len(all) != 2 {
+		t.Errorf("there are %v, %v", all, err)
 	}
 	together, err := b.Attach("first", at, false)
 	if err != nil || together.Owner != (workload.Owner{}) {

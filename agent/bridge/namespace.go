@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 
-	"github.com/containerd/containerd/v2/pkg/sys"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -47,8 +47,7 @@ func newNamespace(file string, owner workload.Owner) (*os.File, error) {
 	}
 	var err error
 	if owner.File != "" {
-		ids := fmt.Sprintf("0:%d:%d", owner.First, workload.IDs)
-		err = sys.UnshareAfterEnterUserns(ids, ids, unix.CLONE_NEWNET, func(pid int) error { return mount(fmt.Sprintf("/proc/%d", pid)) })
+		err = owned(owner, mount)
 	} else {
 		err = unshared(mount)
 	}
@@ -80,6 +79,55 @@ func unshared(mount func(process string) error) error {
 		done <- err
 	}()
 	return <-done
+}
+
+// owned calls mount with the folder in /proc of a process that is in a user namespace of
+// owner's ids and a network namespace of that. The namespace is that user's who is root in
+// it: what its processes hold of the kernel is counted as his, and not root's for all
+// containers.
+func owned(owner workload.Owner, mount func(process string) error) error {
+	var ids []syscall.SysProcIDMap
+	for _, m := range owner.Mappings() {
+		ids = append(ids, syscall.SysProcIDMap{ContainerID: int(m.Inside), HostID: int(m.Node), Size: int(m.Size)})
+	}
+	done := make(chan error)
+	go func() {
+		// The thread has another user for good: it stays locked, so it ends with this
+		// goroutine and runs no other. Until then it traces the process.
+		runtime.LockOSThread()
+		process, err := held(int(owner.First), ids)
+		if err == nil {
+			err = mount(fmt.Sprintf("/proc/%d", process.Pid))
+			_ = process.Kill()
+			_, waited := process.Wait()
+			err = errors.Join(err, waited)
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// held starts a process in new namespaces, as the user id, but with this one's capabilities,
+// without which nobody maps ids. The process stands still: it is traced from before its
+// program begins.
+func held(id int, ids []syscall.SysProcIDMap) (*os.Process, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var has [2]unix.CapUserData
+	if err := unix.Capget(&header, &has[0]); err != nil {
+		return nil, os.NewSyscallError("capget", err)
+	}
+	const same = ^uintptr(0)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(id), same); errno != 0 { // of this thread alone
+		return nil, os.NewSyscallError("setresuid", errno)
+	}
+	if err := unix.Capset(&header, &has[0]); err != nil {
+		return nil, os.NewSyscallError("capset", err)
+	}
+	return os.StartProcess("/proc/self/exe", []string{"namespace"}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: unix.CLONE_NEWNET,
+		UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+		Ptrace: true, Pdeathsig: unix.SIGKILL,
+	}})
 }
 
 // within calls f on a thread inside the network namespace: what lies below /proc/sys/net

@@ -34,6 +34,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
 
+	"kogge.example/agent/confine"
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
@@ -311,6 +312,14 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	task, err := created.NewTask(ctx, e.output(c.ID))
 	if err != nil {
 		return fmt.Errorf("create task: %w", err)
+	}
+	args := made.Process.Args
+	if c.Init {
+		args = args[1:]
+	}
+	// All that the kernel would say is EPERM.
+	if program, missing := confine.Unmet(task.Pid(), args, made); len(missing) > 0 {
+		return fmt.Errorf("start: %s: %s", program, confine.Remedy(c, missing))
 	}
 	if err := task.Start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)

@@ -22,6 +22,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"kogge.example/agent/confine"
 )
 
 // Command is what somebody wants to run inside a running container.
@@ -172,9 +174,12 @@ func (e *Engine) Exec(ctx context.Context, instance string, c Command) (*Process
 func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process, <-chan client.ExitStatus, error) {
 	limited, cancel := context.WithTimeout(ctx, testStart)
 	defer cancel()
-	task, process, err := e.process(limited, instance, c)
+	task, spec, err := e.process(limited, instance, c)
 	if err != nil {
 		return nil, nil, err
+	}
+	if program, missing := confine.Unmet(task.Pid(), c.Args, spec); len(missing) > 0 {
+		return nil, nil, fmt.Errorf("%w: %s: %s", ErrNotExecutable, program, confine.Lacking(missing))
 	}
 	done, err := e.turns.take(limited, instance)
 	if err != nil {
@@ -190,7 +195,7 @@ func (e *Engine) exec(ctx context.Context, instance string, c Command) (*Process
 		engine: e, instance: instance, pipes: pipes, ended: make(chan struct{}), closed: make(chan struct{}), gone: make(chan struct{}),
 	}
 	var exit <-chan client.ExitStatus
-	p.process, err = task.Exec(limited, name, process, func(string) (cio.IO, error) { return pipes, nil })
+	p.process, err = task.Exec(limited, name, spec.Process, func(string) (cio.IO, error) { return pipes, nil })
 	if err == nil {
 		// Its end has to be seen when that of ctx has come.
 		exit, err = p.process.Wait(context.WithoutCancel(ctx))
@@ -224,8 +229,8 @@ func start(ctx context.Context, process client.Process) error {
 	return process.Start(limited)
 }
 
-// process is the container's own, with what c says in its place.
-func (e *Engine) process(ctx context.Context, instance string, c Command) (client.Task, *specs.Process, error) {
+// process is the container's own specification, with what c says in place of its process.
+func (e *Engine) process(ctx context.Context, instance string, c Command) (client.Task, *oci.Spec, error) {
 	container, err := e.client.LoadContainer(ctx, instance)
 	if errdefs.IsNotFound(err) {
 		return nil, nil, fmt.Errorf("container %s: %w", instance, ErrNotRunning)
@@ -261,6 +266,9 @@ func (e *Engine) process(ctx context.Context, instance string, c Command) (clien
 				return nil, nil, fmt.Errorf("%w %q: %w", ErrNoUser, c.User, err)
 			}
 		}
+		if err := unmapped(spec); err != nil {
+			return nil, nil, fmt.Errorf("%w %q: %w", ErrNoUser, c.User, err)
+		}
 	}
 	if c.Terminal != nil && !slices.ContainsFunc(spec.Process.Env, func(s string) bool { return strings.HasPrefix(s, "TERM=") }) {
 		spec.Process.Env = append(spec.Process.Env, "TERM=xterm")
@@ -276,7 +284,7 @@ func (e *Engine) process(ctx context.Context, instance string, c Command) (clien
 	if c.Terminal != nil {
 		process.ConsoleSize = &specs.Box{Width: uint(c.Terminal.Width), Height: uint(c.Terminal.Height)}
 	}
-	return task, process, nil
+	return task, spec, nil
 }
 
 // startError finds out of runc's words why it did not start the command.

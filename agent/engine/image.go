@@ -22,7 +22,18 @@ func (e *Engine) Complete(ctx context.Context, c workload.Container) (workload.C
 	for _, path := range cannot {
 		log.Printf("container %s: what it writes to %q is not kept: its image declares a volume there, and there can be none", c.ID, path)
 	}
-	return whole, err
+	if err != nil || !whole.Apart() {
+		return whole, err
+	}
+	img, err := e.Image(e.context(ctx), c.Image, c.Platform)
+	if err != nil {
+		return whole, err
+	}
+	ids, err := e.IDs(ctx, img)
+	if err != nil {
+		return whole, fmt.Errorf("image %s: the owners of its files: %w", c.Image, err)
+	}
+	return whole.With(workload.FromImage{IDs: ids}), nil
 }
 
 func (e *Engine) complete(ctx context.Context, c workload.Container) (whole workload.Container, cannot []string, err error) {
@@ -38,7 +49,7 @@ func (e *Engine) complete(ctx context.Context, c workload.Container) (whole work
 		return c, nil, fmt.Errorf("image %s: it declares %d volumes, a node takes %d at most", c.Image, n, workload.MaxImageVolumes)
 	}
 	volumes, cannot := workload.VolumesOf(c, slices.Collect(maps.Keys(its.Config.Volumes)))
-	return c.With(workload.FromImage{Volumes: volumes}), cannot, nil
+	return c.With(workload.FromImage{Volumes: volumes, IDs: workload.NumberedIDs(its.Config.User)}), cannot, nil
 }
 
 // Outdated says of which of all, by ID, there is a container that runs, or has ended for
@@ -54,7 +65,7 @@ func (e *Engine) Outdated(all []workload.Container) map[string]bool {
 	outdated := make(map[string]bool)
 	for _, c := range all {
 		for _, f := range found {
-			if f.ID != c.ID || f.Relieved || f.Task != workload.Alive && f.Task != workload.Over {
+			if f.ID != c.ID || f.Spec != c.Hash() || f.Relieved || f.Task != workload.Alive && f.Task != workload.Over {
 				continue
 			}
 			if digest, err := e.Digest(ctx, c.Image); err == nil && digest != f.Image {

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -28,7 +30,31 @@ func remapped(owner workload.Owner) []snapshots.Opt {
 	if owner.File == "" {
 		return nil
 	}
-	return []snapshots.Opt{client.WithRemapperLabels(0, owner.First, 0, owner.First, workload.IDs)}
+	ids := mappings(owner)
+	return []snapshots.Opt{client.WithUserNSRemapperLabels(ids, ids)}
+}
+
+// mappings are owner's ids as the specification has them.
+func mappings(owner workload.Owner) (ids []specs.LinuxIDMapping) {
+	for _, m := range owner.Mappings() {
+		ids = append(ids, specs.LinuxIDMapping{ContainerID: m.Inside, HostID: m.Node, Size: m.Size})
+	}
+	return ids
+}
+
+// unmapped is an error if the process of s would be somebody, or of a group, that the user
+// namespace of s does not have: the kernel's word for it is EINVAL.
+func unmapped(s *oci.Spec) error {
+	if s.Linux == nil || len(s.Linux.UIDMappings) == 0 {
+		return nil
+	}
+	u := s.Process.User
+	for _, id := range append([]uint32{u.UID, u.GID}, u.AdditionalGids...) {
+		if !slices.ContainsFunc(s.Linux.UIDMappings, func(m specs.LinuxIDMapping) bool { return id >= m.ContainerID && id-m.ContainerID < m.Size }) {
+			return fmt.Errorf("there is no ID %d in the container: above %d it has those that its image and its Compose file name", id, workload.IDs-1)
+		}
+	}
+	return nil
 }
 
 // withOwner puts the container into the user namespace, which by then owns its network.
@@ -41,15 +67,19 @@ func withOwner(owner workload.Owner) oci.SpecOpts {
 		}
 		// The mappings again, as containerd lets nobody else into the folder of the root
 		// file system.
-		ids := []specs.LinuxIDMapping{{HostID: owner.First, Size: workload.IDs}}
+		ids := mappings(owner)
 		s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+		if err := unmapped(s); err != nil {
+			return err
+		}
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: owner.File})
 		for i, m := range s.Mounts {
 			if m.Type == "bind" && m.Destination != initTarget { // that one is everybody's
 				s.Mounts[i].Options = append(m.Options, "idmap")
 			}
 		}
-		s.Linux.Sysctl["net.ipv4.ping_group_range"] = "0 65535" // all that there are
+		last := ids[len(ids)-1]
+		s.Linux.Sysctl["net.ipv4.ping_group_range"] = fmt.Sprintf("0 %d", last.ContainerID+(last.Size-1)) // all that there are
 		return nil
 	}
 }

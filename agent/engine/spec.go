@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/confine"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -77,6 +78,11 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 	return opts
 }
 
+func withSeccomp(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	s.Linux.Seccomp = confine.Seccomp(s)
+	return nil
+}
+
 // withImage takes user, folder, environment and arguments from the image, and the
 // arguments from c where it has any.
 func withImage(c workload.Container, img client.Image) oci.SpecOpts {
@@ -85,6 +91,14 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 			return err
 		}
 		s.Process.Env = environment(s.Process.Env, c)
+		its, err := img.Spec(ctx)
+		if err != nil {
+			return err
+		}
+		if _, _, group := strings.Cut(its.Config.User, ":"); group {
+			// Who names a group is in that alone, as with Docker.
+			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
+		}
 		if c.Entrypoint != nil {
 			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
 		}

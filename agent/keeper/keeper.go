@@ -53,7 +53,7 @@ type engine interface {
 type network interface {
 	Make(wanted []workload.Network) (map[string]workload.Subnet, error)
 	Prune(wanted []workload.Network) error
-	Attach(id string, at []workload.Address, apart bool) (workload.Namespaces, error)
+	Attach(id string, at []workload.Address, apart bool, more ...workload.Extents) (workload.Namespaces, error)
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error

@@ -27,7 +27,8 @@ type fakeEngine struct {
 	stubborn int
 	images   map[string]string
 	volumes  map[string][]workload.Volume // of images
-	log      []string                     // what was done, in order
+	ids      map[string][]uint32
+	log      []string // what was done, in order
 }
 
 type fakeContainer struct {
@@ -86,7 +87,7 @@ func (f *fakeEngine) Digest(_ context.Context, image string) (string, error) {
 }
 
 func (f *fakeEngine) Complete(_ context.Context, c workload.Container) (workload.Container, error) {
-	return c.With(workload.FromImage{Volumes: f.volumes[c.Image]}), nil
+	return c.With(workload.FromImage{Volumes: f.volumes[c.Image], IDs: f.ids[c.Image]}), nil
 }
 
 func (f *fakeEngine) Start(ctx context.Context, c workload.Container, i workload.Instance, _ workload.Namespaces) error {
@@ -228,11 +229,12 @@ type fakeNetwork struct {
 	full     map[string]bool // networks that cannot be made
 	attached map[string]bool
 	ports    []workload.Publish
-	counts   []int  // of the ports of each Publish
-	broken   int    // so many calls of Publish fail
-	follow   error  // what Follow says
-	follows  int    // how often it was asked
-	move     string // this network is elsewhere when it is made the next time
+	counts   []int              // of the ports of each Publish
+	broken   int                // so many calls of Publish fail
+	follow   error              // what Follow says
+	more     []workload.Extents // of each that was attached
+	follows  int                // how often it was asked
+	move     string             // this network is elsewhere when it is made the next time
 }
 
 func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
@@ -269,10 +271,11 @@ func (n *fakeNetwork) Prune(wanted []workload.Network) error {
 	return nil
 }
 
-func (n *fakeNetwork) Attach(id string, _ []workload.Address, _ bool) (workload.Namespaces, error) {
+func (n *fakeNetwork) Attach(id string, _ []workload.Address, _ bool, more ...workload.Extents) (workload.Namespaces, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.attached[id] = true
+	n.more = append(n.more, more...)
 	return workload.Namespaces{Net: "/netns/" + id}, nil
 }
 

@@ -239,6 +239,30 @@ func testImageVolume(t *testing.T, anew bool) {
 	}
 }
 
+// TestImageIDs: ids of an image are mapped where that goes, and need the node's word where it
+// does not.
+func TestImageIDs(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	many := make([]uint32, workload.MaxBeyond+1)
+	for i := range many {
+		many[i] = workload.IDs + uint32(i)
+	}
+	f.ids = map[string][]uint32{"few": {100_000, 70_000}, "many": many}
+	few, lot := web(workload.Always), web(workload.Always)
+	few.ID, few.Image, few.Ports = "few", "few", nil
+	lot.ID, lot.Image, lot.Ports = "many", "many", nil
+	b := run(t, f, few, lot)
+	b.until(t, "one to run and the other to be refused", func(s workload.Status) bool {
+		return unitStates("few running", "many backoff")(s) && strings.Contains(s.Units[1].Reason, "it has more user and group IDs above 65535 than a node can map: 300, and fewer where they are far apart: not allowed by the node's node.yaml, which would need under \"allow:\" the line - {container: many, host: [user]}")
+	})
+	b.network.mu.Lock()
+	defer b.network.mu.Unlock()
+	if len(b.network.more) != 1 || b.network.more[0] != "70000:1,100000:1" {
+		t.Errorf("attached with %q", b.network.more)
+	}
+}
+
 // TestKilledWhileReplacing: an agent that starts in the middle ends it right.
 func TestKilledWhileReplacing(t *testing.T) {
 	t.Parallel()

@@ -38,6 +38,9 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		if err == nil {
 			c, err = k.Engine.Complete(whole, c)
 		}
+		if err == nil {
+			err = workload.Denied(c, k.Allow) // its image may need more
+		}
 		if err == nil && old && !c.Beside(k.health(whole, c)) {
 			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
 			return
@@ -84,7 +87,8 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	beside.Go(func() { own = k.health(ctx, c) })
 	var place workload.Namespaces // the node's
 	if !c.Shares(rights.HostNetwork) {
-		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.Apart()); err != nil {
+		more, _ := c.Beyond() // if they are too many, c is not apart
+		if place, err = k.Network.Attach(i.Name, i.At, k.Apart && c.Apart(), more); err != nil {
 			return 0, workload.Health{}, err
 		}
 	}

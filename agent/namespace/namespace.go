@@ -30,6 +30,7 @@ const insideEnv = "KOGGE_TEST_NAMESPACE"
 //
 // Outside it returns false once the second run has ended, with its output in the log;
 // the test fails if that run failed. With -short there is none, and the test is skipped. A second run does not outlive the first. Inside,
+// CLONE_NEWUSER brings all capabilities, over what belongs to the namespaces,
 // CLONE_NEWNS brings mounts that the host does not see, and CLONE_NEWPID, which needs
 // CLONE_NEWNS, a /proc to match; its end takes every process with it.
 func Run(t *testing.T, flags uintptr, env ...string) (inside bool) {
@@ -46,6 +47,11 @@ func Run(t *testing.T, flags uintptr, env ...string) (inside bool) {
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(append(os.Environ(), env...), insideEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		// All ids but one: whoever compares the table with the host's can tell.
+		ids := []syscall.SysProcIDMap{{Size: 1<<32 - 2}}
+		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings, cmd.SysProcAttr.GidMappingsEnableSetgroups = ids, ids, true
+	}
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

@@ -112,8 +112,12 @@ func main() {
 	}
 }
 
-// save makes the file appear with all of the text.
+// save makes the file appear with all of the text; "-" is standard output.
 func save(path, text string) {
+	if path == "-" {
+		fmt.Print(text)
+		return
+	}
 	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
 		log.Fatal(err)
 	}

@@ -55,6 +55,9 @@ func Denied(c Container, allow []rights.Allow) error {
 	if lacks.None() {
 		return nil
 	}
+	if err := c.tooMany(); err != nil && slices.Contains(lacks.Host, rights.HostUser) {
+		return fmt.Errorf("it has %w: %w, which would need under \"allow:\" the line - %s", err, ErrNotAllowed, rights.Allow{Container: c.ID, Rights: lacks})
+	}
 	return fmt.Errorf("%w, which would need under \"allow:\" the line - %s", ErrNotAllowed, rights.Allow{Container: c.ID, Rights: lacks})
 }
 
@@ -101,8 +104,8 @@ func lacking(c Container, allow []rights.Allow) rights.Rights {
 		}
 	}
 	host := r.Host
-	if c.couldBeApart() && c.beyond() {
-		host = []rights.Namespace{rights.HostUser} // where its ids are
+	if c.tooMany() != nil {
+		host = []rights.Namespace{rights.HostUser} // where all ids are
 	}
 	for _, n := range host {
 		if !may(func(a rights.Allow) bool { return slices.Contains(a.Host, n) }) {

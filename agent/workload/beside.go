@@ -2,7 +2,6 @@ package workload
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"kogge.example/init/rights"
@@ -46,9 +45,10 @@ func (c Container) Called(network string) []string {
 
 // Apart says whether c runs in a user namespace of its own: there its root is nobody on
 // the node. Not so what shares a namespace with the node, what has a device, which
-// belongs to the node's root, and what has a right that counts on the node alone. Nor a
+// belongs to the node's root, and what has a right that counts on the node alone; nor what
+// has more ids than such a namespace can, which is a right of its own (see [Denied]). Nor a
 // user beyond the ids that the namespace has.
-func (c Container) Apart() bool { return c.couldBeApart() && !c.beyond() }
+func (c Container) Apart() bool { return c.couldBeApart() && c.tooMany() == nil }
 
 func (c Container) couldBeApart() bool {
 	r := c.Rights
@@ -63,11 +63,12 @@ func (c Container) couldBeApart() bool {
 	return true
 }
 
-// beyond says whether c names a user or a group that a user namespace of its own does not
-// have.
-func (c Container) beyond() bool {
-	return slices.ContainsFunc(append(strings.Split(c.User, ":"), c.GroupAdd...), func(id string) bool {
-		n, err := strconv.Atoi(id) // as the containers' engine reads it
-		return err == nil && n >= IDs
-	})
+// tooMany is why c cannot be in a user namespace of its own where nothing else keeps it out:
+// it has more ids than that can have.
+func (c Container) tooMany() error {
+	if !c.couldBeApart() {
+		return nil
+	}
+	_, err := c.Beyond()
+	return err
 }

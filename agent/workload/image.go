@@ -13,6 +13,7 @@ import (
 // root file system.
 type FromImage struct {
 	Volumes []Volume // see [VolumesOf]
+	IDs     []uint32 // of its users, groups and files beyond [IDs], in any order
 }
 
 // With is c as it is started from its image. Its [Container.Hash] stays that of what was
@@ -20,6 +21,7 @@ type FromImage struct {
 func (c Container) With(i FromImage) Container {
 	c.hash = c.Hash()
 	c.Volumes = slices.Concat(c.Volumes, i.Volumes)
+	c.ids = slices.Concat(c.ids, i.IDs)
 	return c
 }
 

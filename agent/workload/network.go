@@ -76,7 +76,6 @@ type Owner struct {
 	// there at one time have an id of the node in common, and none has one that the node
 	// itself uses.
 	First uint32
+	// More are its ids beyond [IDs]; see [Owner.Mappings].
+	More Extents
 }
-
-// IDs is how many user and group ids a user namespace has: 0 to 65535.
-const IDs = 1 << 16

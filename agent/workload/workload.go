@@ -96,7 +96,8 @@ type Container struct {
 	// make no cycle.
 	After []Dependency `json:",omitempty"`
 
-	hash string // see [Container.With]
+	hash string   // see [Container.With]
+	ids  []uint32 // so too
 }
 
 // Order is which of two instances comes first when one replaces the other.

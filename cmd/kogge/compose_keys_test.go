@@ -8,6 +8,7 @@ import (
 	"text/template"
 
 	"kogge.example/agent/compose"
+	"kogge.example/agent/workload"
 	"kogge.example/update/golden"
 )
 
@@ -19,6 +20,25 @@ func TestComposeKeysPage(t *testing.T) {
 	var b strings.Builder
 	must(t, page.Execute(&b, map[string]string{"Keys": keySections(), "Sysctls": sysctlGroups()}))
 	golden.Compare(t, "../pages/compose-keys.md", b.String())
+}
+
+// TestImagesPage: the page image-keys says what the table of package workload says. Its prose is
+// in testdata/image-keys.tmpl; -update makes the page of both.
+func TestImagesPage(t *testing.T) {
+	page, err := template.ParseFiles("testdata/image-keys.tmpl")
+	must(t, err)
+	var keys strings.Builder
+	for _, docker := range []bool{false, true} {
+		keys.WriteString(map[bool]string{false: "\n## Keys of the OCI's specification\n\n", true: "\n## Keys that Docker adds\n\n"}[docker])
+		for _, k := range workload.ImageKeys() {
+			if k.Docker == docker {
+				keys.WriteString(item("`" + strings.TrimPrefix(k.Path, "config.") + "`: " + k.What))
+			}
+		}
+	}
+	var b strings.Builder
+	must(t, page.Execute(&b, map[string]string{"Keys": keys.String()}))
+	golden.Compare(t, "../pages/image-keys.md", b.String())
 }
 
 // keySections are the keys, a line for each, below a heading for each part of a file.

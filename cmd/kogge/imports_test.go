@@ -83,10 +83,8 @@ var worlds = []struct {
 	paths []string
 	doors []string
 }{
-	// Of containerd's repository, the package that makes user namespaces talks to nobody.
-	{[]string{"github.com/containerd/containerd/v2/pkg/sys"}, []string{"agent/bridge", "agent/engine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
 	// containerd: its client, its server, the registries' protocol, the shim.
-	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
+	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/confine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
 	// The kernel's networks: those of containers, and the node's own.
 	{[]string{"github.com/vishvananda/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
 	// etcd: nobody enters yet; this is where its door will be.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 	"time"
 
@@ -77,32 +78,87 @@ func (e env) bytes() []byte {
 }
 
 // parseEnv reads the file as the script does: any bytes will do, and what is foreign in
-// them is not there. Of two lines about one thing the first counts.
-//
-// Source: himport_r in lib/hashtable.c of U-Boot.
+// them is not there. Of two entries about one thing the first counts.
 func parseEnv(b []byte) env {
 	var e env
 	seen := map[string]bool{}
-	text, _, _ := bytes.Cut(b, []byte{0})
-	for line := range strings.SplitSeq(string(text), "\n") {
-		key, value, _ := strings.Cut(strings.TrimLeft(line, " \t"), "=")
-		if seen[key] {
+	for name, value := range entries(b) {
+		if seen[name] {
 			continue
 		}
-		seen[key] = true
-		switch key {
+		seen[name] = true
+		value = unescaped(value) // once more: the script's shell does so with each word
+		switch name {
 		case "kogge_slot":
 			e.slot, _ = ParseSlot(value)
 		case "kogge_try":
 			e.try, _ = ParseSlot(value)
 		case "kogge_left":
-			e.left = 0
 			if n, err := parseNumber(value); err == nil && len(value) == 1 && n <= Tries {
 				e.left = n
 			}
 		}
 	}
 	return e
+}
+
+// entries are the names and values in the bytes that "env import -t" is given, as U-Boot
+// finds them. An entry ends at a line feed or at a zero, and an empty one is skipped or is
+// the end of all: a zero where an entry would begin. In a value a backslash takes the next
+// byte as it is, a line feed too. An entry that has a value and no name ends the import.
+//
+// Source: himport_r in lib/hashtable.c of U-Boot.
+func entries(b []byte) iter.Seq2[string, string] {
+	at := func(i int) byte { // behind the end are zeros
+		if i < len(b) {
+			return b[i]
+		}
+		return 0
+	}
+	text := func(from, to int) string { return string(b[min(from, to, len(b)):min(to, len(b))]) }
+	ends := func(c byte) bool { return c == 0 || c == '\n' }
+	return func(yield func(name, value string) bool) {
+		for i := 0; ; {
+			for at(i) == ' ' || at(i) == '\t' {
+				i++
+			}
+			start := i
+			comment := at(i) == '#'
+			for !ends(at(i)) && (comment || at(i) != '=') {
+				i++
+			}
+			name, value := text(start, i), i+1
+			if at(i) == '=' {
+				for i++; !ends(at(i)); i++ {
+					if at(i) == '\\' && at(i+1) != 0 {
+						i++
+					}
+				}
+			}
+			said := unescaped(text(value, i))
+			i++ // the entry's end
+			switch {
+			case comment:
+			case name == "" && said != "", !yield(name, said):
+				return
+			}
+			if at(i) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// unescaped takes away each backslash that has a byte behind it, and leaves that byte.
+func unescaped(text string) string {
+	var out []byte
+	for i := 0; i < len(text); i++ {
+		if text[i] == '\\' && i+1 < len(text) {
+			i++
+		}
+		out = append(out, text[i])
+	}
+	return string(out)
 }
 
 func readEnv(f Files) (env, error) {

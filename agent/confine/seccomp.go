@@ -1,22 +1,21 @@
-package engine
+// Package confine is what keeps a container in where the kernel asks for it: the system calls
+// that it may make, and the capabilities that the files of its programs want.
+//
+// In comes a container's specification; out go its seccomp profile, and why the kernel will
+// not run a program of it. The package looks at files of containers, and starts none.
+package confine
 
 import (
-	"context"
 	"slices"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
-	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// withSeccomp is containerd's profile without its second doors. It depends on the
-// capabilities.
-func withSeccomp(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-	s.Linux.Seccomp = shut(seccomp.DefaultProfile(s))
-	return nil
-}
+// Seccomp is containerd's profile for the container s, without its second doors. It depends
+// on the capabilities.
+func Seccomp(s *specs.Spec) *specs.LinuxSeccomp { return shut(seccomp.DefaultProfile(s)) }
 
 // shut closes the ways around the filter of socket(2), which keeps containers from
 // address families of the kernel that are dangerous (AF_ALG) or lead to others (AF_VSOCK):

@@ -1,0 +1,237 @@
+package images
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"math"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/image-spec/identity"
+
+	"kogge.example/agent/workload"
+)
+
+// Bounds of the search for an image's ids: what an image can have is more than a node may
+// want to look at.
+const (
+	maxEntries = 1 << 20                // files and folders
+	maxPending = 1 << 16                // folders that wait to be looked at
+	maxLines   = 1 << 20                // bytes of /etc/passwd, and of /etc/group
+	idsLimit   = 3 * time.Minute        // for all of it
+	enoughIDs  = workload.MaxBeyond + 1 // more are too many in any case
+)
+
+// labelIDs marks the configuration of an image, and with it these very layers, with the ids
+// that were found: numbers with commas between them. A search that was broken off has "+"
+// behind them.
+const labelIDs = "kogge.example/ids"
+
+// IDs are the users and groups beyond [workload.IDs] that the files of an image belong to,
+// or that its /etc/passwd and /etc/group know; of very many only some, which are too many.
+// The first call of an image looks at all of its files.
+func (s *Store) IDs(ctx context.Context, img client.Image) ([]uint32, error) {
+	ctx = s.context(ctx)
+	config, err := img.Config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.client.ContentStore().Info(ctx, config.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if text, known := info.Labels[labelIDs]; known {
+		return parseIDs(text), nil
+	}
+	layers, err := img.RootFS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, done, err := s.client.WithLease(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("lease: %w", err)
+	}
+	defer done(context.WithoutCancel(ctx))
+	// Under a name of its own: two containers of one image may begin at a time. What an agent
+	// leaves that is killed goes with the lease.
+	snapshots, view := s.client.SnapshotService(Snapshotter), "ids-"+strings.ToLower(rand.Text())
+	mounts, err := snapshots.View(ctx, view, identity.ChainID(layers).String())
+	if err != nil {
+		return nil, err
+	}
+	defer snapshots.Remove(context.WithoutCancel(ctx), view)
+	var ids []uint32
+	var broken error
+	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
+		limited, cancel := context.WithTimeout(ctx, idsLimit)
+		defer cancel()
+		ids, broken = findIDs(limited, root)
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	text := formatIDs(ids)
+	if broken != nil {
+		log.Printf("image %s: not all of its files were looked at, those of other users above %d may be nobody's: %v", img.Name(), workload.IDs-1, broken)
+		text += "+"
+	}
+	_, err = s.client.ContentStore().Update(ctx, content.Info{Digest: config.Digest, Labels: map[string]string{labelIDs: text}}, "labels."+labelIDs)
+	return ids, err
+}
+
+// formatIDs and parseIDs are the text of labelIDs. What others wrote there is no ids.
+func formatIDs(ids []uint32) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatUint(uint64(id), 10))
+	}
+	return b.String()
+}
+
+func parseIDs(text string) (ids []uint32) {
+	for one := range strings.SplitSeq(strings.TrimSuffix(text, "+"), ",") {
+		if id, err := strconv.ParseUint(one, 10, 32); err == nil {
+			ids = append(ids, uint32(id))
+		}
+	}
+	return ids
+}
+
+// found are ids by number.
+type found map[uint32]bool
+
+func (f found) add(ids ...uint32) {
+	for _, id := range ids {
+		if id >= workload.IDs && id != math.MaxUint32 && len(f) < enoughIDs {
+			f[id] = true
+		}
+	}
+}
+
+var errBounds = fmt.Errorf("it has more than %d, or too many folders beside each other", maxEntries)
+
+// findIDs looks at the files below root, which nobody changes meanwhile. It follows no link.
+// The error says why it did not look at all of them.
+func findIDs(ctx context.Context, root string) ([]uint32, error) {
+	top, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	ids, left := make(found), maxEntries
+	for _, file := range []string{"etc/passwd", "etc/group"} {
+		ids.add(idsIn(top, file)...)
+	}
+	if info, err := top.Stat("."); err == nil {
+		ids.add(ownersOf(info)...)
+	}
+	err = nil
+	for todo := []string{"."}; len(todo) > 0 && err == nil; {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		err = eachEntry(ctx, top, at, func(info fs.FileInfo) error {
+			ids.add(ownersOf(info)...)
+			if left--; left < 0 || len(todo) >= maxPending {
+				return errBounds
+			}
+			if info.IsDir() {
+				todo = append(todo, path.Join(at, info.Name()))
+			}
+			return nil
+		})
+	}
+	all := make([]uint32, 0, len(ids))
+	for id := range ids {
+		all = append(all, id)
+	}
+	slices.Sort(all)
+	return all, err
+}
+
+// eachEntry calls each for what is in a folder, a part of it at a time.
+func eachEntry(ctx context.Context, top *os.Root, folder string, each func(fs.FileInfo) error) error {
+	f, err := top.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		entries, err := f.ReadDir(512)
+		for _, entry := range entries {
+			info, err := entry.Info()
+			if err == nil {
+				err = each(info)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return ctx.Err()
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+	}
+}
+
+func ownersOf(info fs.FileInfo) []uint32 {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return []uint32{st.Uid, st.Gid}
+}
+
+// idsIn are the numbers of a file like /etc/passwd; none of what is no file.
+func idsIn(top *os.Root, file string) []uint32 {
+	f, err := top.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	return parseAccounts(io.LimitReader(f, maxLines))
+}
+
+// parseAccounts reads NAME:PASSWORD:UID:GID:… or NAME:PASSWORD:GID:…, a line each.
+func parseAccounts(r io.Reader) []uint32 {
+	ids := make(found)
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		fields := strings.SplitN(lines.Text(), ":", 5)
+		for _, field := range fields[min(2, len(fields)):min(4, len(fields))] {
+			if id, err := strconv.ParseUint(strings.TrimSpace(field), 10, 32); err == nil {
+				ids.add(uint32(id))
+			}
+		}
+	}
+	all := make([]uint32, 0, len(ids))
+	for id := range ids {
+		all = append(all, id)
+	}
+	slices.Sort(all)
+	return all
+}
