@@ -64,8 +64,8 @@ type Bridges struct {
 	mtu  int // of containers' links; see fit
 
 	// For Publish and Follow alone, which are not called at one time.
-	udp     bool    // a UDP port is published, or may have been
-	applied Ruleset // by the last Publish
+	udp     bool     // a UDP port is published, or may have been
+	applied *Ruleset // the last one; nil before the first Publish
 }
 
 // made is a network that is set up.

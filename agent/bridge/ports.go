@@ -83,7 +83,7 @@ func (b *Bridges) Publish(ports []workload.Publish) error {
 	if err := Apply(r); err != nil {
 		return err
 	}
-	b.applied = r
+	b.applied = &r
 	// Ports without bounds are better than neither.
 	err = b.bounds.bound(len(r.Networks))
 	if udp := r.publishesUDP(); udp || b.udp {
