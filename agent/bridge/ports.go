@@ -83,6 +83,11 @@ func (b *Bridges) Publish(ports []workload.Publish) error {
 	if err := Apply(r); err != nil {
 		return err
 	}
+	if b.applied == nil { // before there is a table that says what may, nothing is forwarded
+		if err := enable("ip_forward"); err != nil {
+			return err
+		}
+	}
 	b.applied = &r
 	// Ports without bounds are better than neither.
 	err = b.bounds.bound(len(r.Networks))
