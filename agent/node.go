@@ -26,10 +26,14 @@ import (
 	"kogge.example/agent/nameserver"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/removal"
+	"kogge.example/agent/sealed"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/memory"
+	"kogge.example/update/release"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -75,6 +79,27 @@ func (p *paths) bounds() machine.Use {
 	return all
 }
 
+// seals says whether applied projects are written sealed: neither slot has a release that
+// would not read them. Outside of a node they are not.
+func (p *paths) seals() bool {
+	boot, err := control.ReadBoot(p.run)
+	if err != nil {
+		return false
+	}
+	staged, err := memory.ReadStaged(memory.In(filepath.Join(p.state, "kogge", "update")))
+	return err == nil && sealable(bootloader.Slot(boot.Slot), staged)
+}
+
+// sealable is the decision: staged is what was put into the slots. An image brings slot A
+// alone, so that slot B is empty as long as nothing is known of it.
+func sealable(runs bootloader.Slot, staged map[bootloader.Slot]*memory.Staged) bool {
+	other := staged[runs.Other()]
+	if other == nil {
+		return runs == bootloader.A
+	}
+	return other.Schema.Reads[0] <= release.SealedProjects && release.SealedProjects <= other.Schema.Reads[1]
+}
+
 // runAgent is the role agent: settings in, running containers out, until told to
 // stop. Then containers stay, unless the whole node stops.
 func runAgent(ctx context.Context, args []string) error {
@@ -92,7 +117,7 @@ func runAgent(ctx context.Context, args []string) error {
 	own, settings, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
-		why := "workloads refused: " + err.Error()
+		why := "workloads refused: " + nodeconfig.Public(err)
 		now.refused.Store(&why)
 		return alive(ctx, parent, why)
 	}
@@ -115,6 +140,7 @@ func runAgent(ctx context.Context, args []string) error {
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow, store.Outdated = settings.Allow, containerd.Outdated
+	store.Key, store.Seal = sealed.Key(filepath.Join(at.state, wanted.KeyFile)), at.seals()
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
@@ -211,7 +237,7 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused 
 			refused.Store(nil)
 			return ""
 		}
-		why = "workloads refused: " + err.Error()
+		why = "workloads refused: " + nodeconfig.Public(err)
 		refused.Store(&why)
 		log.Print("agent: " + why)
 		return why
@@ -290,7 +316,7 @@ func ownContainers(config string) ([]workload.Container, nodeconfig.Config, erro
 	w := settings.Workloads
 	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
-		log.Printf("agent: %v", warning)
+		log.Printf("agent: %s", nodeconfig.Public(warning))
 	}
 	return own, settings, err
 }

@@ -52,9 +52,10 @@ func (n *node) configure() error {
 	}
 	c := seed.Choose(in)
 	n.config = c.Config
-	n.degraded.Add("node.yaml", c.Problem)
-	if c.Problem != nil { // the caret stands under its line, so the status screen will not do
-		for line := range strings.Lines(c.Problem.Error()) {
+	if c.Problem != nil { // more lines than the status screen shows; without what the file says, which may be secret
+		why := nodeconfig.Public(c.Problem)
+		n.degraded.Add("node.yaml", errors.New(why))
+		for line := range strings.Lines(why) {
 			n.say(strings.TrimRight(line, "\n"))
 		}
 	}

@@ -36,6 +36,7 @@ type Client struct {
 	apiv1connect.UpdateServiceClient
 	transport *http.Transport
 	shown     atomic.Pointer[x509.Certificate]
+	revoked   func(key string) bool
 }
 
 // ErrOtherNode means that another node of the fleet answered than the one asked for.
@@ -62,7 +63,7 @@ const lookupLimit = 5 * time.Second
 func Dial(address, name string, genesis *fleet.Genesis, certificate tls.Certificate) *Client {
 	var c *Client
 	c = newClient(address, certificate, func(state tls.ConnectionState) error {
-		err := verifyNode(state.PeerCertificates, name, genesis)
+		err := verifyNode(state.PeerCertificates, name, genesis, c.revoked)
 		if err == nil || errors.Is(err, fleet.ErrExpired) {
 			c.shown.Store(state.PeerCertificates[0])
 		}
@@ -71,15 +72,24 @@ func Dial(address, name string, genesis *fleet.Genesis, certificate tls.Certific
 	return c
 }
 
-// verifyNode wants the node called name at the other end. The error wraps
-// [fleet.ErrExpired] where nothing else is wrong.
-func verifyNode(chain []*x509.Certificate, name string, genesis *fleet.Genesis) error {
+// ErrNodeRevoked means that the key of the node that answered was revoked.
+var ErrNodeRevoked = errors.New("the node's key was revoked, and it is not called")
+
+// SetRevoked has c turn away a node whose key revoked says was withdrawn, as in
+// fleet.Peer.Key. It comes before the first call.
+func (c *Client) SetRevoked(revoked func(key string) bool) { c.revoked = revoked }
+
+// verifyNode wants the node called name at the other end, whose key is not revoked. The
+// error wraps [fleet.ErrExpired] where nothing else is wrong.
+func verifyNode(chain []*x509.Certificate, name string, genesis *fleet.Genesis, revoked func(key string) bool) error {
 	if len(chain) == 0 {
 		return errors.New("the node shows no certificate")
 	}
 	// The operator's clock is sure; that of a node was not when it was adopted.
-	peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Now(), true, nil)
+	peer, err := genesis.VerifyPeer(chain[0], chain[1:], time.Now(), true, revoked)
 	switch {
+	case errors.Is(err, fleet.ErrRevoked):
+		return fmt.Errorf("%w: %w", ErrNodeRevoked, err)
 	case err != nil && !errors.Is(err, fleet.ErrExpired):
 		return fmt.Errorf("the node's certificate: %w", err)
 	case peer.Kind != fleet.KindNode:
@@ -145,7 +155,7 @@ func Renew(ctx context.Context, address, name string, genesis *fleet.Genesis, ce
 		return nil, err
 	}
 	verify := func(now []*x509.Certificate) error {
-		err := verifyNode(now, name, genesis)
+		err := verifyNode(now, name, genesis, nil) // sign knows who was revoked
 		switch {
 		case err != nil && !errors.Is(err, fleet.ErrExpired):
 			return err

@@ -53,6 +53,7 @@ func Apply(r Ruleset) error {
 	b.translate(r)
 	b.filter(r)
 	b.masquerade(r)
+	b.uplinks()
 	newTable(conn, nftables.TableFamilyARP).known(r)
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("replace nftables table %s: %w", table, err)

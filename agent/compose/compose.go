@@ -82,7 +82,7 @@ func Syntax(file string, lines []string, err error) nodeconfig.Problem {
 		}
 		text = text[len(found[0]):]
 	}
-	return Origin{File: file, Lines: lines, Node: at}.Problem("%s", text)
+	return Origin{File: file, Lines: lines, Node: at}.Problem("%s", nodeconfig.Prose(text))
 }
 
 // Origin is where a node was written.
@@ -102,10 +102,9 @@ func (o Origin) Problem(format string, args ...any) nodeconfig.Problem {
 	if at.Kind == yaml.ScalarNode && !strings.ContainsAny(at.Value, "\n") {
 		width = max(1, len([]rune(at.Value)))
 	}
-	return nodeconfig.Problem{
+	return nodeconfig.NewProblem(nodeconfig.Problem{
 		File: o.File, Line: at.Line, Column: at.Column, Width: width, Source: source,
-		Message: fmt.Sprintf(format, args...),
-	}
+	}, o.Lines, at.Value, format, args...)
 }
 
 // ParseNode is Parse for a document that somebody else put together; origin says of
@@ -142,7 +141,7 @@ func (p *parser) parse(doc *yaml.Node) ([]workload.Container, []nodeconfig.Probl
 	if len(p.problems.List) > 0 {
 		slices.SortStableFunc(p.problems.List, inOrder)
 		// What several services extend is wrong once.
-		p.problems.List = slices.CompactFunc(p.problems.List, func(a, b nodeconfig.Problem) bool { return a == b })
+		p.problems.List = slices.CompactFunc(p.problems.List, nodeconfig.Problem.Same)
 		return nil, p.warnings, &p.problems
 	}
 	p.qualify(all)

@@ -53,7 +53,7 @@ type Guard struct {
 func NewGuard(node *identity.Node, clockSure func() bool) *Guard {
 	return &Guard{methods: Methods(), node: node, clockSure: clockSure, Now: time.Now, lookAgain: lookAgain, errors: connect.NewErrorWriter(),
 		Floor: func() time.Time { return time.Time{} }, Seen: func(time.Time) {}, identify: identify,
-		calls: calls{turns: make(chan struct{}, MaxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
+		calls: calls{turns: make(chan struct{}, MaxCalls+adminCalls), common: make(chan struct{}, MaxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
 }
 
 // errNotAdopted is the answer of a node that belongs to no fleet yet.
@@ -150,7 +150,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			log.Printf("api: %s (%s) from %s: %s", peer.Name, peer.Role, r.RemoteAddr, r.URL.Path)
 		}
 		stream := g.methods[r.URL.Path].stream
-		ctx, done, err := g.calls.begin(context.WithValue(r.Context(), peerKey{}, peer), peer.Key, stream)
+		ctx, done, err := g.calls.begin(context.WithValue(r.Context(), peerKey{}, peer), peer, stream)
 		if err != nil {
 			g.refuse(w, r, err)
 			return
@@ -255,12 +255,15 @@ func (b *timedBody) Read(p []byte) (int, error) {
 // Limits of the calls that run. A request is in memory as a whole, so no more of them
 // than maxCalls are there at a time, and of one caller than maxCallsOfKey; further
 // ones wait for their turn. A stream costs some 150 KiB and lasts as long as its caller
-// likes: one too many is refused.
+// likes: one too many is refused. Admins have a few of both beyond those of everybody, so
+// that nobody else keeps them from their work.
 const (
 	MaxCalls        = 32
 	MaxCallsOfKey   = 8
 	MaxStreamsOfAll = 128
 	maxStreamsOfKey = 48
+	adminCalls      = 8
+	adminStreams    = 32
 	bodyLimit       = 30 * time.Second
 
 	MaxRequest = 2 << 20 // bytes; a Compose file with its secrets
@@ -269,7 +272,8 @@ const (
 // calls are the calls that run, so that those of a revoked key end: a log that is
 // followed would go on for ever.
 type calls struct {
-	turns chan struct{} // room for maxCalls
+	turns  chan struct{} // room for all that run
+	common chan struct{} // for those of them whose callers are no admins
 
 	mu      sync.Mutex // guards what follows
 	running map[*call]bool
@@ -285,14 +289,15 @@ type line struct {
 // call is one of them, with the key of its caller as in fleet.Peer.Key.
 type call struct {
 	key    string
+	admin  bool
 	stream bool
 	cancel context.CancelCauseFunc
 }
 
 // begin enters a call, which done takes out again, once it is its turn.
-func (c *calls) begin(ctx context.Context, key string, stream bool) (_ context.Context, done func(), err error) {
+func (c *calls) begin(ctx context.Context, caller fleet.Peer, stream bool) (_ context.Context, done func(), err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	one := &call{key, stream, cancel}
+	one := &call{caller.Key, caller.Role.AtLeast(fleet.RoleAdmin), stream, cancel}
 	own, err := c.enter(one)
 	if err != nil {
 		cancel(nil)
@@ -309,7 +314,11 @@ func (c *calls) begin(ctx context.Context, key string, stream bool) (_ context.C
 	if stream {
 		return ctx, leave, nil
 	}
-	for _, turns := range []chan struct{}{own, c.turns} {
+	wanted := []chan struct{}{own, c.common, c.turns}
+	if one.admin {
+		wanted = []chan struct{}{own, c.turns}
+	}
+	for _, turns := range wanted {
 		select {
 		case turns <- struct{}{}:
 			held = append(held, turns)
@@ -326,7 +335,10 @@ func (c *calls) begin(ctx context.Context, key string, stream bool) (_ context.C
 func (c *calls) enter(one *call) (chan struct{}, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all, own := 0, 0
+	all, own, most := 0, 0, MaxStreamsOfAll
+	if one.admin {
+		most += adminStreams
+	}
 	for other := range c.running {
 		if other.stream {
 			all++
@@ -338,7 +350,7 @@ func (c *calls) enter(one *call) (chan struct{}, error) {
 	switch {
 	case one.stream && own >= maxStreamsOfKey:
 		return nil, fmt.Errorf("%d logs and other streams are open with your certificate: end one of them", own)
-	case one.stream && all >= MaxStreamsOfAll:
+	case one.stream && all >= most:
 		return nil, fmt.Errorf("%d logs and other streams are open: the node accepts no more", all)
 	}
 	c.running[one] = true

@@ -136,3 +136,20 @@ func TestGuardClock(t *testing.T) {
 	_, err := g.admit(nil, "/kogge.v1.NodeService/Status", stateOf(t, &admin))
 	has(t, err, "not valid now")
 }
+
+// TestRevokedNode: a node whose key was revoked is told so by other nodes, whatever it asks.
+func TestRevokedNode(t *testing.T) {
+	f := newFleet(t, "hanse")
+	n, stolen := newNode(t, f), newNode(t, f)
+	adoptNode(t, f, n, "n1")
+	adoptNode(t, f, stolen, "n2")
+	if err := n.Revoke(stolen.Key()); err != nil {
+		t.Fatal(err)
+	}
+	g := NewGuard(n, func() bool { return false })
+	certificate := stolen.Certificate()
+	for path := range g.methods {
+		_, err := g.admit(nil, path, stateOf(t, &certificate))
+		has(t, err, "unauthenticated", "certificate is revoked")
+	}
+}

@@ -85,3 +85,51 @@ func TestStreamOutlivesNobody(t *testing.T) {
 		})
 	}
 }
+
+// TestRoomForAdmins: whatever readers and operators hold, streams or calls that never end,
+// an admin's stream and call begin.
+func TestRoomForAdmins(t *testing.T) {
+	g := NewGuard(newNode(t, nil), func() bool { return true })
+	peer := func(role fleet.Role, i int) fleet.Peer {
+		return fleet.Peer{Role: role, Key: string(role) + string(rune('a'+i))}
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	streams, calls := 0, 0
+	for i := range 26 {
+		role := fleet.RoleReader
+		if i%2 == 1 {
+			role = fleet.RoleOperator
+		}
+		for range maxStreamsOfKey {
+			if _, _, err := g.calls.begin(t.Context(), peer(role, i), true); err == nil {
+				streams++
+			}
+		}
+		for range MaxCallsOfKey {
+			ctx := t.Context()
+			if calls == MaxCalls {
+				ctx = over // who does not wait has no turn
+			}
+			if _, _, err := g.calls.begin(ctx, peer(role, i), false); err == nil {
+				calls++
+			}
+		}
+	}
+	if streams != MaxStreamsOfAll || calls != MaxCalls {
+		t.Fatalf("%d streams, %d calls", streams, calls)
+	}
+	for range adminStreams {
+		if _, _, err := g.calls.begin(t.Context(), peer(fleet.RoleAdmin, 0), true); err != nil {
+			t.Fatalf("an admin's stream: %v", err)
+		}
+	}
+	for range adminCalls {
+		if _, _, err := g.calls.begin(timeout(t), peer(fleet.RoleAdmin, 0), false); err != nil {
+			t.Fatalf("an admin's call: %v", err)
+		}
+	}
+	if _, _, err := g.calls.begin(t.Context(), peer(fleet.RoleAdmin, 1), true); err == nil {
+		t.Error("streams have no end")
+	}
+}

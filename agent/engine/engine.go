@@ -63,7 +63,9 @@ type Paths struct {
 	State  string // folder of runc's state; forgotten by a boot, as containers are
 	Logs   string // folder of the containers' output
 	// Files is the folder of their resolv.conf, hosts, hostname, configs and secrets. It
-	// has to lie in memory: what is secret never touches the disk.
+	// has to lie in memory, so that no secret of a container touches the disk here. As they
+	// were applied, sealed, secrets lie on STATE (package wanted), and the environment of a
+	// container in the clear in containerd's database.
 	Files   string
 	Volumes string // folder of named volumes
 	// Data is the folder that [nodeconfig.Data] stands for. On Binds it and other folders

@@ -232,9 +232,9 @@ type fakeNetwork struct {
 	counts   []int              // of the ports of each Publish
 	broken   int                // so many calls of Publish fail
 	follow   error              // what Follow says
-	more     []workload.Extents // of each that was attached
 	follows  int                // how often it was asked
 	move     string             // this network is elsewhere when it is made the next time
+	more     []workload.Extents // of each that was attached
 }
 
 func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {

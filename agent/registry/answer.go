@@ -102,13 +102,15 @@ func Full(err error) error {
 	return fmt.Errorf("%w: %w", ErrFull, unix.ENOSPC)
 }
 
-// said is what a registry's answer says, in a line: its messages, or its beginning.
+// said is what a registry's answer says, in a line: its messages, as registries and those
+// that make tokens for them put them. Another one's answer is not repeated: whoever may
+// name a registry could read with the node's eyes.
 func said(body []byte) string {
 	var known struct {
 		Errors  []struct{ Code, Message string } `json:"errors"`
 		Details string                           `json:"details"`
 	}
-	text := string(body)
+	text := ""
 	if json.Unmarshal(body, &known) == nil {
 		var parts []string
 		for _, e := range known.Errors {

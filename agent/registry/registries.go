@@ -17,14 +17,14 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 )
 
 // Registries are the node's settings of image registries, by the name that an image
 // has before its first slash ("docker.io" for images that have none). A registry that
 // is not among them is asked by HTTPS, with the system's certificate authorities and
-// without a name or password; one on loopback by plain HTTP.
+// without a name or password. The node's own loopback is no exception, for its services
+// believe whoever comes from there.
 type Registries map[string]Registry
 
 // Registry is how the images of one registry are had.
@@ -79,24 +79,6 @@ func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) 
 // maxRegistries is the size of the longest file of settings, in bytes: a hundred
 // registries with their authorities.
 const maxRegistries = 1 << 20
-
-// readPrivate reads a file that only its owner may read. What is longer than most
-// bytes comes with one byte too many.
-func readPrivate(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %#o: it may hold secrets, so its mode must be 0600", path, st.Mode().Perm())
-	}
-	return io.ReadAll(io.LimitReader(f, most+1))
-}
 
 // Parse reads settings as they lie in their file:
 //
@@ -189,7 +171,7 @@ func (m Mirror) endpoint() (endpoint, error) {
 		return endpoint{}, errors.New("expected a url https://HOST[:PORT][/PREFIX], with nothing behind it") // such as a token
 	case u.Hostname() == "":
 		return endpoint{}, fmt.Errorf("url %q is not https://HOST[:PORT][/PREFIX]", m.URL)
-	case u.Scheme == "http" && !m.Insecure && !loopback(u.Host):
+	case u.Scheme == "http" && !m.Insecure && !Loopback(u.Host): // as files of before have it
 		return endpoint{}, fmt.Errorf("url %q is plain HTTP, which needs insecure", m.URL)
 	case u.Scheme == "https" && m.Insecure:
 		return endpoint{}, fmt.Errorf("url %q is HTTPS, and insecure means plain HTTP", m.URL)
@@ -217,7 +199,7 @@ func (r Registries) endpoints(host string, mirrors bool) ([]endpoint, error) {
 		}
 	}
 	own := endpoint{scheme: "https", host: host, path: "/v2", Access: registry.Access}
-	if own.Insecure || loopback(host) && own.CA == "" {
+	if own.Insecure {
 		own.scheme = "http"
 	}
 	if host == "docker.io" {
@@ -226,8 +208,8 @@ func (r Registries) endpoints(host string, mirrors bool) ([]endpoint, error) {
 	return append(all, own), nil
 }
 
-// loopback says whether a host, with or without port, is this node.
-func loopback(host string) bool {
+// Loopback says whether a host, with or without port, is this node by its name.
+func Loopback(host string) bool {
 	u, err := url.Parse("//" + host)
 	if err != nil {
 		return false
@@ -236,5 +218,17 @@ func loopback(host string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddr(u.Hostname())
-	return err == nil && addr.IsLoopback()
+	return err == nil && inside(addr)
+}
+
+// inside says whether an address leads to what listens on this node alone.
+func inside(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsLoopback() || addr.IsUnspecified()
+}
+
+// Inside says whether a mirror is this node by its name, and spoken to by plain HTTP.
+func (m Mirror) Inside() bool {
+	u, err := url.Parse(m.URL)
+	return err == nil && u.Scheme == "http" && Loopback(u.Host)
 }

@@ -121,10 +121,10 @@ func FuzzParseRegistries(f *testing.F) {
 			t.Errorf("written and read again, %q is %q: %v", data, again, err)
 		}
 		for _, e := range endpoints {
-			if e.scheme == "http" && !e.Insecure && !loopback(e.host) {
+			if e.scheme == "http" && !e.Insecure && !Loopback(e.host) {
 				t.Errorf("plain HTTP to %s", e.host)
 			}
-			if e.User != "" && e.scheme == "http" && !loopback(e.host) {
+			if e.User != "" && e.scheme == "http" && !Loopback(e.host) {
 				t.Errorf("password over plain HTTP to %s", e.host)
 			}
 		}

@@ -57,7 +57,7 @@ func TestRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	src, err := Registries{}.OpenRelease(t.Context(), host+"/os:1.1")
+	src, err := Registries{host: {Access: Access{Insecure: true}}}.OpenRelease(t.Context(), host+"/os:1.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestRelease(t *testing.T) {
 	if err = errors.Join(err, body.Close()); err != nil || !bytes.Equal(got, uki[5:]) || ranges.Load() != 1 {
 		t.Errorf("from the middle: %q, %v, %d ranges", got, err, ranges.Load())
 	}
-	if _, err := (Registries{}).OpenRelease(t.Context(), host+"/os:9.9"); !errors.Is(err, ErrMissing) {
+	if _, err := (Registries{host: {Access: Access{Insecure: true}}}).OpenRelease(t.Context(), host+"/os:9.9"); !errors.Is(err, ErrMissing) {
 		t.Errorf("a release that is not there: %v", err)
 	}
 }

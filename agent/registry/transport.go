@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -22,7 +24,8 @@ import (
 const MaxDocument = 8 << 20
 
 var (
-	errPlain   = errors.New("plain HTTP is allowed only on loopback and where the settings say insecure")
+	errPlain   = errors.New("plain HTTP is allowed only where the settings say insecure")
+	errInside  = errors.New("leads to this node's own loopback, which its name does not say")
 	errEndless = fmt.Errorf("answer is longer than %d bytes", MaxDocument)
 )
 
@@ -96,7 +99,7 @@ func (r Registries) Open(host string, mirrors bool, sends func(blob digest.Diges
 			return nil, fmt.Errorf("registry %s: %w", e.host, err)
 		}
 		base := &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			DialContext:         (&net.Dialer{Timeout: 10 * time.Second, Control: outside(e.host)}).DialContext,
 			TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout: 15 * time.Second,
 			IdleConnTimeout:     30 * time.Second,
@@ -118,6 +121,17 @@ func (r Registries) Open(host string, mirrors bool, sends func(blob digest.Diges
 		})
 	}
 	return &s, nil
+}
+
+// outside keeps connections away from the node's own loopback, to which a name, or a
+// redirection of somebody else's, may lead, unless host is there by its name.
+func outside(host string) func(network, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		if to, err := netip.ParseAddrPort(address); err != nil || inside(to.Addr()) && !Loopback(host) {
+			return errInside
+		}
+		return nil
+	}
 }
 
 // maxRedirects is how often one request is sent elsewhere.

@@ -13,7 +13,9 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/door"
 	"kogge.example/agent/registry"
+	"kogge.example/update/fleet"
 )
 
 // Registries are the node's settings of image registries. workload.RegistryStore fits.
@@ -146,10 +148,18 @@ func keep(all registry.Registries, host string, one registry.Registry) {
 	all[host] = one
 }
 
-func (s *registryService) SetRegistry(_ context.Context, r *connect.Request[apiv1.SetRegistryRequest]) (*connect.Response[apiv1.SetRegistryResponse], error) {
+func (s *registryService) SetRegistry(ctx context.Context, r *connect.Request[apiv1.SetRegistryRequest]) (*connect.Response[apiv1.SetRegistryResponse], error) {
 	host, err := registry.Name(r.Msg.Host)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	within := r.Msg.GetInsecure() && registry.Loopback(host)
+	for _, m := range r.Msg.AddMirrors {
+		within = within || registry.Mirror{URL: m.Url}.Inside()
+	}
+	if caller := door.Caller(ctx); within && !caller.Role.AtLeast(fleet.RoleAdmin) {
+		// What listens there alone believes whoever comes from there.
+		return nil, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, fmt.Errorf("%s has the role %s: plain HTTP to the node itself needs admin", caller.Name, caller.Role))
 	}
 	err = s.registries.Change(func(all registry.Registries) error {
 		one, err := set(host, all[host], r.Msg)

@@ -1,7 +1,9 @@
 package serve
 
 import (
+	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/registry"
+	"kogge.example/update/fleet"
 )
 
 const secret = "correct horse battery"
@@ -25,7 +28,7 @@ func TestRegistries(t *testing.T) {
 	c := api.Dial(address, "n1", f.Genesis, f.Certificate())
 	defer c.Close()
 	asked := 0
-	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked++
 		if user, password, _ := r.BasicAuth(); r.URL.Path != "/v2/" || user != "ada" || password != secret {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
@@ -33,7 +36,8 @@ func TestRegistries(t *testing.T) {
 		}
 	}))
 	defer registry.Close()
-	host := strings.TrimPrefix(registry.URL, "http://")
+	host := strings.TrimPrefix(registry.URL, "https://")
+	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: registry.Certificate().Raw}))
 	login := func(r *apiv1.LoginRequest) error {
 		_, err := c.Login(timeout(t), connect.NewRequest(r))
 		if err != nil && r.Password != "" && strings.Contains(err.Error(), r.Password) {
@@ -56,6 +60,12 @@ func TestRegistries(t *testing.T) {
 			t.Errorf("the password is in %s", text)
 		}
 		return text
+	}
+	// Which authority the registry has is set before: the node's own loopback is asked by
+	// HTTPS as any other place.
+	has(t, login(&apiv1.LoginRequest{Host: host, User: "ada", Password: secret}), "failed_precondition", "certificate")
+	if err := set(&apiv1.SetRegistryRequest{Host: host, Ca: &authority}); err != nil {
+		t.Fatal(err)
 	}
 	if err := login(&apiv1.LoginRequest{Host: host, User: "ada", Password: "wrong horse"}); connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Errorf("a wrong password: %v", err)
@@ -125,4 +135,52 @@ func TestRegistries(t *testing.T) {
 func newRegistries(t testing.TB) *registry.Store {
 	dir := t.TempDir()
 	return registry.Open(filepath.Join(dir, "registries.age"), filepath.Join(dir, "key"))
+}
+
+// TestLoginReachesNothing: an operator can have the node ask a registry, and not what listens
+// on the node alone, and hears nothing of what else would answer him.
+func TestLoginReachesNothing(t *testing.T) {
+	settings := newRegistries(t)
+	address, f, _ := ready(t, func(c *Config) { c.Registries = settings })
+	asked := 0
+	inner := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		http.Error(w, "the words of an inner service", http.StatusTeapot)
+	}))
+	defer inner.Close()
+	host := strings.TrimPrefix(inner.URL, "http://")
+	_, port, err := net.SplitHostPort(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := api.Dial(address, "n1", f.Genesis, operator(t, f, fleet.RoleOperator, now))
+	defer c.Close()
+	for _, name := range []string{host, "localhost:" + port, "[::1]:" + port, "0.0.0.0:" + port, "[::]:" + port, "[::ffff:127.0.0.1]:" + port} {
+		_, err := c.Login(timeout(t), connect.NewRequest(&apiv1.LoginRequest{Host: name, User: "ada", Password: secret}))
+		if err == nil || asked > 0 || strings.Contains(err.Error(), "inner service") {
+			t.Errorf("%s: %v, asked %d times", name, err, asked)
+		}
+	}
+	yes := true
+	for _, r := range []*apiv1.SetRegistryRequest{
+		{Host: host, Insecure: &yes}, {Host: "localhost:" + port, Insecure: &yes}, {Host: "r.example", AddMirrors: []*apiv1.Mirror{{Url: inner.URL}}},
+		{Host: "r.example", AddMirrors: []*apiv1.Mirror{{Url: inner.URL, Insecure: true}}},
+	} {
+		_, err := c.SetRegistry(timeout(t), connect.NewRequest(r))
+		has(t, err, "permission_denied", "plain HTTP to the node itself needs admin")
+	}
+	admin := api.Dial(address, "n1", f.Genesis, f.Certificate())
+	defer admin.Close()
+	if _, err := admin.SetRegistry(timeout(t), connect.NewRequest(&apiv1.SetRegistryRequest{Host: host, Insecure: &yes})); err != nil {
+		t.Error(err)
+	}
+	all, err := settings.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = all[host].Check(timeout(t), host)
+	has(t, err, "418")
+	if asked == 0 || strings.Contains(err.Error(), "inner service") {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
 }

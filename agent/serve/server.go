@@ -17,7 +17,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -42,7 +41,6 @@ const (
 type Server struct {
 	http     *http.Server
 	listener *door.Listener
-	passed   *witness
 }
 
 // Config is what a server stands on.
@@ -52,7 +50,10 @@ type Config struct {
 	// certificate by its dates.
 	ClockSure func() bool
 	Now       func() time.Time // the node's clock; nil: time.Now
-	Machine   machine.Machine
+	// Seen hears since when callers' certificates count, of those that were verified. It
+	// returns at once. nil: nobody listens.
+	Seen    func(notBefore time.Time)
+	Machine machine.Machine
 	// Containers returns the keeper of the containers; nil while there is none.
 	Containers func() Containers
 	// What these return is nil until containerd serves.
@@ -84,8 +85,9 @@ func newServer(listener net.Listener, c Config) *Server {
 	if c.Now != nil {
 		guard.Now = c.Now
 	}
-	passed := &witness{machine: c.Machine, node: c.Node, more: make(chan struct{}, 1)}
-	guard.Floor, guard.Seen = c.Machine.ClockFloor, passed.see
+	if guard.Floor = c.Machine.ClockFloor; c.Seen != nil {
+		guard.Seen = c.Seen
+	}
 	if c.Events == nil {
 		c.Events = new(events.Ring)
 	}
@@ -127,7 +129,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			SessionTicketsDisabled: true,
 		}),
 	}
-	return &Server{s, conns, passed}
+	return &Server{s, conns}
 }
 
 // Address is where the server listens.
@@ -138,11 +140,6 @@ func (s *Server) Port() int { return s.Address().(*net.TCPAddr).Port }
 
 // Serve answers until ctx ends; then running calls have a moment to end.
 func (s *Server) Serve(ctx context.Context) error {
-	var telling sync.WaitGroup
-	tellCtx, stopTelling := context.WithCancel(ctx)
-	telling.Go(func() { s.passed.tell(tellCtx) })
-	defer telling.Wait()
-	defer stopTelling()
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)

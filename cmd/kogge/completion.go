@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -72,6 +73,8 @@ func (t *target) completeWith(names func(context.Context, *api.Client) ([]string
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeLimit)
 		defer cancel()
 		found, _ := names(ctx, client)
+		// The shell prints them, and takes one into its line.
+		found = slices.DeleteFunc(found, func(name string) bool { return clean(name) != name || strings.Contains(name, "\n") })
 		return found, cobra.ShellCompDirectiveNoFileComp
 	}
 }

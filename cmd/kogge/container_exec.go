@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -28,7 +29,8 @@ func execCommand() *cobra.Command {
 		Short: "Run a command in a running container",
 		Long: "Runs a command in a running container, beside the container's own process and with no more rights.\n\n" +
 			"The exit code is that of the command; 125 if kogge fails first, 126 if the command cannot be run, 127 if the\n" +
-			"container has no such command. The command ends when this program ends.",
+			"container has no such command. The command ends when this program ends. On a terminal " +
+			"its control characters are shown and not obeyed, but with -t.",
 		Example: "  kogge exec -it web /bin/sh\n  kogge exec -u root -e LANG=C db psql -c 'select 1'", ValidArgsFunction: t.completeWith(containerNames),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -97,6 +99,15 @@ func (t *target) execute(ctx context.Context, client *api.Client, start *apiv1.E
 	before, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	session := api.Session{Start: start, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if start.Terminal == nil { // else the command has this terminal for its own
+		for _, w := range []*io.Writer{&session.Stdout, &session.Stderr} {
+			if isTerminal(*w) != nil {
+				h := &harmless{w: *w}
+				*w = h
+				defer h.flush()
+			}
+		}
+	}
 	restore := func() {}
 	if start.Terminal != nil {
 		var err error
@@ -166,11 +177,11 @@ func takeSignals(s *api.Session, cancel context.CancelCauseFunc) func() {
 		signal.Notify(came, syscall.SIGWINCH)
 	}
 	running, over := make(chan struct{}), make(chan struct{})
-	raw := s.Started
+	owned := s.Started
 	s.Sizes, s.Signals = sizes, signals
 	s.Started = func() {
-		if raw != nil {
-			raw()
+		if owned != nil {
+			owned()
 		}
 		close(running)
 	}

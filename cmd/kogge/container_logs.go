@@ -12,7 +12,7 @@ import (
 
 func logsCommand() *cobra.Command {
 	var t target
-	var follow bool
+	var follow, all bool
 	var tail int32
 	cmd := &cobra.Command{
 		Use: "logs CONTAINER", Short: "Show a container's output", Args: exactly("CONTAINER"),
@@ -20,12 +20,13 @@ func logsCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				stream, err := c.Logs(ctx, connect.NewRequest(&apiv1.LogsRequest{Container: args[0], Tail: tail, Follow: follow}))
-				return lines(cmd.OutOrStdout(), stream, err)
+				return lines(cmd.OutOrStdout(), all, stream, err)
 			})
 		},
 	}
 	t.nodeFlags(cmd)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing until Ctrl-C")
+	rawFlag(cmd, &all)
 	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "`NUMBER` of lines from the end to start with (0: all)")
 	return cmd
 }

@@ -95,7 +95,7 @@ func TestPrint(t *testing.T) {
 	b.WriteString("\n")
 	printStatus(&b, &apiv1.StatusResponse{
 		Hostname: "kogge-012345", Time: timestamppb.New(time.Unix(0, 0)), Ending: "reboot",
-		Boot:     &apiv1.Boot{Slot: "B", Version: "1.1", Board: "pc-x86_64", Trial: true, TriesLeft: 2, Assessment: "pending", Why: "web is unhealthy"},
+		Boot:     &apiv1.Boot{Slot: "B", Version: "1.1", Board: "pc-x86_64", Marks: "unlocked,without-trixie-security", Trial: true, TriesLeft: 2, Assessment: "pending", Why: "web is unhealthy"},
 		Services: []*apiv1.Service{{Name: "agent", State: "backoff"}},
 		Degraded: []*apiv1.Degraded{{What: "watchdog", Why: "open watchdog /dev/watchdog: no such file or directory"}},
 	}, now)

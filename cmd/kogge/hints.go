@@ -32,6 +32,9 @@ func nodeError(name string, err error) error {
 // nodeHint is what to do about an error of a node, or of the way there; "" if the
 // error says it all.
 func nodeHint(said *connect.Error) string {
+	if errors.Is(said, api.ErrNodeRevoked) {
+		return lostHint
+	}
 	if hint := reasonHints[api.ReasonOf(said)]; hint != "" {
 		return hint
 	}
@@ -51,6 +54,9 @@ func nodeHint(said *connect.Error) string {
 	}
 	return ""
 }
+
+// lostHint is what to do about a node whose key was revoked.
+const lostHint = "kogge help roles tells how a node comes back: its STATE is reset, and it is adopted anew"
 
 // reasonHints is what to do about a refusal wherever it comes from; the commands that it
 // is most often about say more.

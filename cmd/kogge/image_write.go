@@ -67,7 +67,7 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 			return fmt.Errorf("%s: this is the image itself", device)
 		}
 	}
-	say("%s: Kogge %s for board %s (%s)", name, contents.Version, contents.Board, contents.Arch)
+	say("%s: %s, %s", name, contents, contents.Arch)
 	say("%s", facts.Describe())
 	if err := medium.Decide(facts, int64(contents.Table.Sectors)*512, f.file); err != nil {
 		return err
@@ -97,7 +97,7 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 // confirm has the operator type the name of the device.
 func confirm(in io.Reader, device string) error {
 	base := filepath.Base(device)
-	fmt.Fprintf(os.Stderr, "All data on %s will be lost. Type %s to continue: ", device, base)
+	fmt.Fprintf(errorOutput(), "All data on %s will be lost. Type %s to continue: ", device, base)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("confirmation: %w", err)

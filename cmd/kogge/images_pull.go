@@ -99,8 +99,11 @@ const plainEvery = 10 * time.Second
 // showPull prints reports for people: a line for each layer that is complete, and
 // below them, on a terminal, bars of those that come. nil is the end.
 func showPull(w io.Writer) func(*apiv1.PullImageResponse) error {
-	f, _ := w.(*os.File)
-	bars := f != nil && term.IsTerminal(int(f.Fd()))
+	f := isTerminal(w)
+	bars := f != nil
+	if bars {
+		w = raw(w) // for the cursor
+	}
 	var view pullView
 	shown, told := 0, time.Now()
 	return func(p *apiv1.PullImageResponse) error {
@@ -111,6 +114,11 @@ func showPull(w io.Writer) func(*apiv1.PullImageResponse) error {
 		}
 		if p != nil {
 			lines, live := view.next(p)
+			for _, all := range [][]string{lines, live} {
+				for i := range all {
+					all[i] = clean(all[i])
+				}
+			}
 			if !bars && time.Since(told) > plainEvery && p.Digest == "" {
 				lines = append(lines, live[len(live)-1])
 			}

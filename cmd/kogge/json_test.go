@@ -82,7 +82,7 @@ var tables = map[string]string{
 var speechless = []string{
 	"completion", "exec", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "logs",
-	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node reset", "node restart", "node support", "node time set",
+	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",

@@ -54,6 +54,7 @@ func rootCommand() *cobra.Command {
 	})
 	teach(root)
 	checkUsage(root)
+	tame(root)
 	return root
 }
 
@@ -111,11 +112,20 @@ func exactly(names ...string) cobra.PositionalArgs {
 
 // report prints an error for the operator, with a hint where there is one.
 func report(err error) {
-	fmt.Fprintf(os.Stderr, "kogge: %v\n", err)
+	for i, line := range strings.Split(err.Error(), "\n") {
+		line = cut(line, maxErrorLine)
+		switch {
+		case i == 0:
+			line = "kogge: " + line
+		case strings.HasPrefix(line, "kogge:"):
+			line = "  " + line // it is not ours, and shall not look so
+		}
+		say("%s", line)
+	}
 	var h hinted
 	if errors.As(err, &h) {
 		for line := range strings.Lines(h.hint) {
-			fmt.Fprintf(os.Stderr, "kogge: hint: %s\n", strings.TrimSuffix(line, "\n"))
+			say("kogge: hint: %s", strings.TrimSuffix(line, "\n"))
 		}
 	}
 }
@@ -146,5 +156,5 @@ func (h hinted) Unwrap() error { return h.error }
 
 // say prints one line of progress.
 func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, format+"\n", args...)
+	fmt.Fprintf(errorOutput(), format+"\n", args...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -17,8 +18,13 @@ func nodeCommand() *cobra.Command {
 	return group("node", "Adopt, watch, configure and update nodes",
 		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(), nodeEventsCommand(), nodeTopCommand(),
 		nodeUpdateCommand(), nodeSlotsCommand(), nodeRollbackCommand(), nodeHistoryCommand(), nodeForgetFailureCommand(),
-		nodeDmesgCommand(), nodeRenewCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
+		nodeDmesgCommand(), nodeRenewCommand(), nodeRevokeCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
 		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand(), nodeResetCommand())
+}
+
+// rawFlag is for commands that print logs.
+func rawFlag(cmd *cobra.Command, on *bool) {
+	cmd.Flags().BoolVar(on, "raw", false, "print control characters as they are, on a terminal as well: it obeys them")
 }
 
 // age is a duration as people say it: "3d4h", "5h10m", "42s".
@@ -47,15 +53,16 @@ func iec(n uint64) string {
 	return fmt.Sprintf("%.1f %ciB", value, "KMGTP"[i])
 }
 
-// lines prints a stream of log lines until it or the user ends it.
-func lines(w io.Writer, stream *connect.ServerStreamForClient[apiv1.LogLines], err error) error {
+// lines prints a stream of log lines until it or the user ends it; see [logPrinter].
+func lines(w io.Writer, all bool, stream *connect.ServerStreamForClient[apiv1.LogLines], err error) error {
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
+	show := logPrinter(w, all)
 	for stream.Receive() {
 		for _, line := range stream.Msg().Lines {
-			if _, err := fmt.Fprintln(w, line); err != nil {
+			if err := show(line); err != nil {
 				return err
 			}
 		}
@@ -64,4 +71,20 @@ func lines(w io.Writer, stream *connect.ServerStreamForClient[apiv1.LogLines], e
 		return nil // Ctrl-C is how one leaves
 	}
 	return stream.Err()
+}
+
+// logPrinter prints lines of logs as they are; but on a terminal, to which they may give no
+// orders, with escapes, and no longer than is of use, unless all of them is wanted.
+func logPrinter(w io.Writer, all bool) func(line string) error {
+	if isTerminal(w) == nil || all {
+		w = raw(w)
+		return func(line string) error {
+			_, err := fmt.Fprintln(w, line)
+			return err
+		}
+	}
+	return func(line string) error {
+		_, err := fmt.Fprintln(w, cut(clean(strings.TrimSuffix(line, "\r")), maxLogLine))
+		return err
+	}
 }

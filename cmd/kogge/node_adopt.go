@@ -11,6 +11,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet"
 )
 
 func nodeAdoptCommand() *cobra.Command {
@@ -49,6 +50,8 @@ func adopt(ctx context.Context, ring *keyring.Keyring, address, name string, out
 		return nodeError("at "+address, hinted{err, "is the node on? kogge node find looks for nodes on this computer's networks"})
 	case errors.Is(err, keyring.ErrTokenUnknown):
 		return hinted{fmt.Errorf("node at %s: %w", address, err), "kogge fleet token makes a join.yaml; the node reads it at its next boot"}
+	case errors.Is(err, api.ErrNodeRevoked), errors.Is(err, fleet.ErrRevoked):
+		return hinted{fmt.Errorf("node at %s: %w", address, err), lostHint}
 	case errors.Is(err, api.ErrAdopted) && node.Name != "":
 		return hinted{fmt.Errorf("node at %s: %w", address, err), "a node keeps its name; leave --name away"}
 	case errors.As(err, new(operate.Untold)):

@@ -308,7 +308,7 @@ func (f *configChange) dial() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.Dial(withPort(f.address), f.target.node, ring.Genesis, ring.Certificate()), nil
+	return operate.Dial(ring, withPort(f.address), f.target.node)
 }
 
 // remember notes the node's new address.

@@ -43,7 +43,11 @@ func printStatus(w io.Writer, s *apiv1.StatusResponse, now time.Time) {
 	if s.Boot.GetTrial() && s.Boot.GetAssessment() != "good" { // it was on trial; now it is proven
 		trial = fmt.Sprintf(", on trial, %d tries left", s.Boot.GetTriesLeft())
 	}
-	row("release", "%s, slot %s, board %s%s", s.Boot.GetVersion(), s.Boot.GetSlot(), s.Boot.GetBoard(), trial)
+	marks := ""
+	if m := s.Boot.GetMarks(); m != "" {
+		marks = " (" + strings.ReplaceAll(m, ",", ", ") + ")"
+	}
+	row("release", "%s%s, slot %s, board %s%s", s.Boot.GetVersion(), marks, s.Boot.GetSlot(), s.Boot.GetBoard(), trial)
 	if a := s.Boot.GetAssessment(); a != "" { // older nodes do not say
 		if why := s.Boot.GetWhy(); why != "" {
 			a += ": " + why

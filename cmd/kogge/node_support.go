@@ -29,7 +29,7 @@ func nodeSupportCommand() *cobra.Command {
 				ctx, cancel := context.WithTimeout(ctx, supportLimit)
 				defer cancel()
 				if file == "-" {
-					return c.PackSupport(ctx, output, cmd.OutOrStdout())
+					return c.PackSupport(ctx, output, raw(cmd.OutOrStdout()))
 				}
 				if file == "" {
 					file = fmt.Sprintf("kogge-%s-%s.tar.gz", t.node, time.Now().UTC().Format("20060102T150405Z"))

@@ -3,11 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"kogge.example/agent/api/kogge/v1"
@@ -30,8 +28,11 @@ func jsonSteps(w io.Writer) func(*apiv1.UpdateStep) error {
 // showSteps prints steps for people: a line for each that is over and, on a terminal,
 // one below for what goes on; without one, that every ten seconds. nil is the end.
 func showSteps(w io.Writer, node string) func(*apiv1.UpdateStep) error {
-	f, _ := w.(*os.File)
-	live := f != nil && term.IsTerminal(int(f.Fd()))
+	f := isTerminal(w)
+	live := f != nil
+	if live {
+		w = raw(w) // for the cursor
+	}
 	shown, told := false, time.Now()
 	return func(s *apiv1.UpdateStep) error {
 		var b strings.Builder
@@ -41,6 +42,7 @@ func showSteps(w io.Writer, node string) func(*apiv1.UpdateStep) error {
 		}
 		if s != nil {
 			line, passing := stepLine(node, s)
+			line = clean(line)
 			switch {
 			case passing && live:
 				b.WriteString(fit([]string{line}, f)[0] + "\n")

@@ -146,7 +146,7 @@ func compare(ctx context.Context, r *keyring.OperatorRequest, fleet, told string
 		return hinted{fmt.Errorf("request of operator %s: there is no terminal to ask whether its key was compared", r.Name), "add what you were told: --fingerprint '…'"}
 	}
 	say("%s wants to be %s of fleet %s. The key in this request is\n\n    %s\n", r.Name, r.Role, fleet, own)
-	fmt.Fprintf(os.Stderr, "Does %s see the same? Ask, but not over the way that the file came (yes or no): ", r.Name)
+	fmt.Fprintf(errorOutput(), "Does %s see the same? Ask, but not over the way that the file came (yes or no): ", r.Name)
 	answer, err := askLine(ctx)
 	if err != nil {
 		return err

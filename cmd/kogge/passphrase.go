@@ -79,12 +79,12 @@ func askSecret(ctx context.Context, prompt string) (string, error) {
 		err  error
 	}
 	answered := make(chan answer, 1)
-	fmt.Fprint(os.Stderr, prompt)
+	fmt.Fprint(errorOutput(), prompt)
 	go func() { // it cannot be called off: after Ctrl-C it ends with the program
 		text, err := term.ReadPassword(fd)
 		answered <- answer{text, err}
 	}()
-	defer fmt.Fprintln(os.Stderr) // the user's Enter was not shown
+	defer fmt.Fprintln(errorOutput()) // the user's Enter was not shown
 	select {
 	case a := <-answered:
 		if a.err != nil {

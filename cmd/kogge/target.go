@@ -84,7 +84,8 @@ func (t *target) dial() (*api.Client, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return api.Dial(known.Address, t.node, ring.Genesis, ring.Certificate()), t.node, nil
+	c, err := operate.Dial(ring, known.Address, t.node)
+	return c, t.node, err
 }
 
 // remote is the node that t names, or the only one, to be called.

@@ -69,10 +69,9 @@ func usageCommand(cmd *cobra.Command, choose func(*apiv1.UsageResponse) *apiv1.U
 				}
 				// All at once, or it would flicker.
 				var screen bytes.Buffer
-				screen.WriteString("\x1b[H\x1b[2J")
 				fmt.Fprintf(&screen, "node %s, %s, up %s\n\n", t.node, time.Now().Format(time.TimeOnly), age(now.Clock.AsDuration()))
 				printUsage(&screen, shown)
-				if _, err := cmd.OutOrStdout().Write(screen.Bytes()); err != nil {
+				if _, err := io.WriteString(raw(cmd.OutOrStdout()), "\x1b[H\x1b[2J"+clean(screen.String())); err != nil {
 					return err
 				}
 			}

@@ -3,7 +3,6 @@ package nodeconfig
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -120,7 +119,7 @@ func (d *decoder) text(data []byte) (string, bool) {
 func (d *decoder) syntax(err error) bool {
 	var load *yaml.LoadError
 	if !errors.As(err, &load) {
-		d.whole("%v", err)
+		d.whole("%v", Prose(err.Error()))
 		return false
 	}
 	message, mark := load.Message, load.Mark
@@ -151,10 +150,10 @@ func (d *decoder) syntax(err error) bool {
 		message = "alias without an anchor of that name (a value that starts with '*' needs quotes)"
 	}
 	if mark.Line == 0 {
-		d.whole("%s", message)
+		d.whole("%s", Prose(message))
 		return false
 	}
-	d.at(mark.Line, mark.Column, 1, "%s", message)
+	d.at(mark.Line, mark.Column, 1, "%s", Prose(message))
 	return false
 }
 
@@ -191,7 +190,7 @@ func (e *expansion) check(n *yaml.Node) *yaml.Node {
 
 // report adds a problem about node n.
 func (d *decoder) report(n *yaml.Node, format string, args ...any) {
-	d.at(n.Line, n.Column, d.width(n), format, args...)
+	d.place(n.Line, n.Column, d.width(n), n.Value, format, args...)
 }
 
 // whole adds a problem about the file as a whole.
@@ -199,14 +198,17 @@ func (d *decoder) whole(format string, args ...any) { d.at(0, 0, 0, format, args
 
 // at adds a problem about a place in the text.
 func (d *decoder) at(line, column, width int, format string, args ...any) {
+	d.place(line, column, width, "", format, args...)
+}
+
+func (d *decoder) place(line, column, width int, value, format string, args ...any) {
 	if len(d.problems.List) == maxProblems {
 		d.problems.More++
 		return
 	}
-	d.problems.List = append(d.problems.List, Problem{
-		File: d.file, Line: line, Column: column, Width: width,
-		Source: d.line(line), Message: fmt.Sprintf(format, args...),
-	})
+	d.problems.List = append(d.problems.List, NewProblem(Problem{
+		File: d.file, Line: line, Column: column, Width: width, Source: d.line(line),
+	}, d.lines, value, format, args...))
 }
 
 // line returns the text of a line counted from 1, or "" for one that is not there.

@@ -18,6 +18,14 @@ type Problem struct {
 	Width   int    // characters that the caret underlines, at least 1
 	Source  string // the line as it stands in the file
 	Message string // what is wrong, and what would be right
+
+	made *made // how Message was made; nil: there are no words of the file in it
+}
+
+// Same says whether p and other say the same of the same place.
+func (p Problem) Same(other Problem) bool {
+	p.made, other.made = nil, nil
+	return p == other
 }
 
 // Problems is what Parse returns for a file it refuses: never empty, in the order

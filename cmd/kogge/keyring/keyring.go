@@ -84,6 +84,7 @@ const (
 	nodeCAKey        = "node-ca.key"
 	tokensName       = "tokens.json"
 	operatorsName    = "operators.json"
+	revokedNodesName = "revoked-nodes.json"
 	invitationsName  = "invitations.json"
 	lockName         = ".lock" // empty; held by who changes a file
 	lockedSuffix     = ".age"
@@ -299,8 +300,16 @@ func openKey[K any](k *Keyring, name, passphrase string) (K, error) {
 }
 
 // SignNode signs the key of a certificate request as the node called name, for a year,
-// and returns the certificate in DER. The same key may come again at any time.
+// and returns the certificate in DER. The same key may come again at any time; one that was
+// revoked is [fleet.ErrRevoked].
 func (k *Keyring) SignNode(csr []byte, name string, now time.Time) ([]byte, error) {
+	_, spki, err := fleet.RequestKey(csr)
+	if err == nil {
+		err = k.trustsNode(fleet.KeyID(spki))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fleet %s: sign node %s: %w", k.Genesis.Name, name, err)
+	}
 	der, err := k.sign(csr, fleet.Peer{Kind: fleet.KindNode, Name: name, Fleet: k.Genesis.ID()}, now)
 	if err != nil {
 		return nil, fmt.Errorf("fleet %s: sign node %s: %w", k.Genesis.Name, name, err)

@@ -22,6 +22,7 @@ func TestLists(t *testing.T) {
 	}{
 		{tokensName, tokenList.most, func() error { return second(k.Tokens()) }, func() error { return second(k.NewToken(Terms{}, today)) }},
 		{invitationsName, invitationList.most, func() error { return second(k.Invitations()) }, func() error { return second(k.Invite("bob", fleet.RoleReader, 0, today)) }},
+		{revokedNodesName, revokedNodeList.most, func() error { return second(k.RevokedNodes()) }, func() error { return second(k.RevokeNode("n1", []string{strings.Repeat("0", 64)}, today)) }},
 		{operatorsName, operatorList.most, func() error { return second(k.Operators()) }, func() error { return k.RenewOperator(today) }},
 	} {
 		if err := l.add(); err != nil {

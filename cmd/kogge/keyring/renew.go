@@ -60,6 +60,9 @@ func (k *Keyring) renewNode(old *x509.Certificate, now time.Time) ([]byte, error
 		return nil, fmt.Errorf("%s: %w", peer, fleet.ClockError(old, now))
 	}
 	key, err := fleet.P256(old.PublicKey)
+	if err == nil {
+		err = k.trustsNode(peer.Key)
+	}
 	if err != nil {
 		return nil, err
 	}

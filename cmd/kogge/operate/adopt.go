@@ -48,6 +48,11 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		return Adopted{}, Unanswered{err}
 	}
 	if is, ours := nodeOf(k.Genesis, chain); ours {
+		if lost, err := revokedNodes(k); err != nil {
+			return Adopted{}, err
+		} else if lost(is.Key) {
+			return Adopted{Name: is.Name}, fmt.Errorf("%w: %s, key %s", api.ErrNodeRevoked, is, fleet.Short(is.Key))
+		}
 		if name != "" && name != is.Name {
 			return Adopted{Name: is.Name}, fmt.Errorf("%w: its name is %s", api.ErrAdopted, is.Name)
 		}
@@ -75,7 +80,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	if err != nil {
 		return Adopted{}, err
 	}
-	node := Node{Address: address, Adopted: time.Now().UTC().Truncate(time.Second), Until: signed.NotAfter.UTC()}
+	node := Node{Address: address, Adopted: time.Now().UTC().Truncate(time.Second), Until: signed.NotAfter.UTC(), Key: is.Key}
 	if err := RememberNode(k, is.Name, node); err != nil {
 		return Adopted{}, err
 	}
@@ -95,7 +100,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 func recordAddress(k *keyring.Keyring, address, name string, shown *x509.Certificate) error {
 	return ChangeNodes(k, func(nodes map[string]Node) {
 		n := nodes[name]
-		n.Address, n.Until = address, shown.NotAfter.UTC()
+		n.Address, n.Until, n.Key = address, shown.NotAfter.UTC(), fleet.KeyID(shown.RawSubjectPublicKeyInfo)
 		if n.Adopted.IsZero() {
 			n.Adopted = shown.NotBefore.Add(fleet.Backdate).UTC()
 		}

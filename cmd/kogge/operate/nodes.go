@@ -20,6 +20,7 @@ type Node struct {
 	Address string    `json:"address"` // host:port
 	Adopted time.Time `json:"adopted"`
 	Until   time.Time `json:"until,omitzero"` // its certificate is good, when it was last seen
+	Key     string    `json:"key,omitempty"`  // that it showed then, as in fleet.Peer.Key
 }
 
 // nodesFile lies in a fleet's folder.

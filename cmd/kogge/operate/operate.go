@@ -1,5 +1,5 @@
 // Package operate is what an operator does to the nodes of a fleet: adopt them, call them,
-// renew their certificates, revoke an operator on all of them, follow one through an
+// renew their certificates, revoke an operator or a node on all of them, follow one through an
 // update. It needs no terminal: a command line, a script and a page can use it alike.
 //
 // In come an operator's keyring and the name or address of a node; out go calls of the
@@ -59,15 +59,30 @@ func (r Remote) Call(ctx context.Context, do func(context.Context, *api.Client) 
 	if err := r.renewFirst(ctx); err != nil {
 		return err
 	}
-	client := api.Dial(r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate())
+	client, err := Dial(r.Keys, r.Address, r.Name)
+	if err != nil {
+		return err
+	}
 	defer client.Close()
-	err := do(ctx, client)
+	err = do(ctx, client)
 	if shown := client.Shown(); shown != nil && ctx.Err() == nil {
 		if failed := r.noteUntil(shown); failed != nil {
 			r.Tell(Notice{Node: r.Name, Err: failed})
 		}
 	}
 	return err
+}
+
+// Dial makes a client for the node called name at address, which turns away a node whose
+// key was revoked in the fleet's folder. It renews nothing; see [api.Dial].
+func Dial(k *keyring.Keyring, address, name string) (*api.Client, error) {
+	revoked, err := revokedNodes(k)
+	if err != nil {
+		return nil, err
+	}
+	c := api.Dial(address, name, k.Genesis, k.Certificate())
+	c.SetRevoked(revoked)
+	return c, nil
 }
 
 // lastThird is a little longer than a third of the life of a node's certificate, which is
@@ -152,12 +167,13 @@ func RenewAll(ctx context.Context, k *keyring.Keyring, nodes map[string]Node) []
 // noteUntil remembers until when the node's certificate is good.
 func (r Remote) noteUntil(shown *x509.Certificate) error {
 	nodes, err := Nodes(r.Keys)
-	if err != nil || nodes[r.Name].Until.Equal(shown.NotAfter) {
+	key := fleet.KeyID(shown.RawSubjectPublicKeyInfo)
+	if n := nodes[r.Name]; err != nil || n.Until.Equal(shown.NotAfter) && n.Key == key {
 		return err
 	}
 	return ChangeNodes(r.Keys, func(nodes map[string]Node) {
 		if n, known := nodes[r.Name]; known {
-			n.Until = shown.NotAfter.UTC()
+			n.Until, n.Key = shown.NotAfter.UTC(), key
 			nodes[r.Name] = n
 		}
 	})

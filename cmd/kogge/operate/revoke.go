@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -65,7 +66,52 @@ func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]
 	return all, nil
 }
 
-// RevokedKeys are all keys that the fleet's folder has as revoked, as in Peer.Key.
+// RevokeNode revokes the keys of a node in the fleet's folder, durably, and forgets the
+// node: neither is it called from here any more, nor is anything signed for it. No other node
+// knows it yet: see [TellRevoked]. The keys are those that this computer has seen of the
+// node; where it has seen none, that of who answers at the node's address. It returns how
+// many there are. The error wraps [keyring.ErrNoNode] where no key is known.
+func RevokeNode(ctx context.Context, k *keyring.Keyring, name string, now time.Time) (int, error) {
+	nodes, err := Nodes(k)
+	if err != nil {
+		return 0, err
+	}
+	var known []string
+	if n, ok := nodes[name]; ok {
+		if n.Key == "" {
+			limited, cancel := context.WithTimeout(ctx, callLimit)
+			defer cancel()
+			if chain, err := api.PeerCertificates(limited, n.Address); err == nil { // else a token may tell
+				if is, ours := nodeOf(k.Genesis, chain); ours && is.Name == name {
+					n.Key = is.Key
+				}
+			}
+		}
+		if n.Key != "" {
+			known = append(known, n.Key)
+		}
+	}
+	keys, err := k.RevokeNode(name, known, now)
+	if err != nil {
+		return 0, err
+	}
+	return len(keys), ChangeNodes(k, func(nodes map[string]Node) {
+		if n := nodes[name]; n.Key == "" || slices.Contains(keys, n.Key) {
+			delete(nodes, name)
+		}
+	})
+}
+
+// revokedNodes says which keys of nodes are revoked in the fleet's folder.
+func revokedNodes(k *keyring.Keyring) (func(key string) bool, error) {
+	all, err := k.RevokedNodes()
+	return func(key string) bool {
+		return slices.ContainsFunc(all, func(n keyring.RevokedNode) bool { return n.Key == key })
+	}, err
+}
+
+// RevokedKeys are all keys that the fleet's folder has as revoked, of operators and of
+// nodes, as in Peer.Key.
 func RevokedKeys(k *keyring.Keyring) ([]string, error) {
 	people, err := k.Operators()
 	if err != nil {
@@ -77,7 +123,11 @@ func RevokedKeys(k *keyring.Keyring) ([]string, error) {
 			keys = append(keys, o.Key)
 		}
 	}
-	return keys, nil
+	lost, err := k.RevokedNodes()
+	for _, n := range lost {
+		keys = append(keys, n.Key)
+	}
+	return keys, err
 }
 
 // tellRevoked tells one node which keys are revoked.

@@ -1,4 +1,4 @@
-package serve
+package main
 
 import (
 	"context"
@@ -22,8 +22,16 @@ type witness struct {
 	more    chan struct{} // room for one
 }
 
+// clockLimit bounds a word to the clock service: it may set a hardware clock for it.
+const clockLimit = 20 * time.Second
+
 // witnessEvery is how often the clock service is told again what it may have forgotten.
 const witnessEvery = time.Minute
+
+// newWitness is one of a node that is called by nobody yet.
+func newWitness(node *identity.Node, machine machine.Machine) *witness {
+	return &witness{machine: machine, node: node, more: make(chan struct{}, 1)}
+}
 
 // see hears of a caller's certificate.
 func (w *witness) see(notBefore time.Time) {
@@ -70,7 +78,7 @@ func (w *witness) tell(ctx context.Context) {
 			limited, cancel := context.WithTimeout(ctx, clockLimit)
 			_, err := control.AskClock(limited, w.machine.RunFile("clock.sock"), control.SetClock{Passed: at})
 			if err != nil && !errors.As(err, new(*net.OpError)) { // one that does not listen hears of it later
-				log.Printf("api: clock: %v", err)
+				log.Printf("agent: clock: %v", err)
 				refused = at
 			}
 			cancel()

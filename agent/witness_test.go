@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/init/control"
+	"kogge.example/update/fleet"
+)
+
+// TestWitness: the clock service hears what has passed by the certificates of the node and
+// of its callers, and nothing that it knows already.
+func TestWitness(t *testing.T) {
+	now := time.Now()
+	ring, err := keyring.Create("hanse", "ada", now.AddDate(-1, 0, 0))
+	if err == nil {
+		err = ring.Save(filepath.Join(t.TempDir(), "hanse"), "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	node, err := identity.OpenNode(filepath.Join(dir, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := ring.NewToken(keyring.Terms{}, now)
+	if err == nil {
+		err = node.Join(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token})
+	}
+	nonce := make([]byte, api.NonceSize)
+	csr, mac, err2 := node.Answer(nonce)
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	der, err := ring.AdoptNode(csr, nonce, mac, "n1", "", now)
+	if err == nil {
+		err = node.Adopt(der)
+	}
+	if err == nil {
+		err = control.Clock{Floor: now.AddDate(0, -1, 0)}.Write(dir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(dir, "clock.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	heard := make(chan time.Time)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(conn).ReadSlice('\n')
+			said, err := control.ParseSetClock(line)
+			if err == nil {
+				err = control.Clock{Floor: said.Passed}.Write(dir)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			_ = json.NewEncoder(conn).Encode(control.ClockSet{})
+			conn.Close()
+			heard <- said.Passed
+		}
+	}()
+	w := newWitness(node, machine.Machine{Run: dir})
+	defer alongside(t.Context(), w.tell)()
+	if at := <-heard; !at.Equal(node.Certificate().Leaf.NotBefore) {
+		t.Errorf("heard %s, the node's certificate is of %s", at, node.Certificate().Leaf.NotBefore)
+	}
+	next := now.Add(time.Hour).Truncate(time.Second)
+	for _, at := range []time.Time{now.AddDate(-2, 0, 0), next, now.AddDate(0, -1, 0)} {
+		w.see(at)
+	}
+	if at := <-heard; !at.Equal(next) {
+		t.Errorf("heard %s, want %s", at, next)
+	}
+}

@@ -1,0 +1,115 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
+)
+
+// TestRevokeNode has a thief answer at a node's address with its key, which was revoked:
+// nobody calls it, nothing is signed for it, and other nodes turn it away. The machine comes
+// back with a key of its own.
+func TestRevokeNode(t *testing.T) {
+	k, node, address := aged(t, 9) // whose certificate is due to be renewed
+	if _, err := RevokeNode(t.Context(), k, "n9", time.Now()); !errors.Is(err, keyring.ErrNoNode) {
+		t.Errorf("nobody: %v", err)
+	}
+	var heard []Notice
+	thief := Remote{k, "n1", address, func(n Notice) { heard = append(heard, n) }}
+	status := func(ctx context.Context, c *api.Client) error {
+		_, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+		return err
+	}
+	before := node.Certificate().Leaf
+	if n, err := RevokeNode(t.Context(), k, "n1", time.Now()); n != 1 || err != nil {
+		t.Fatalf("%d keys, %v", n, err)
+	}
+	if n, err := RevokeNode(t.Context(), k, "n1", time.Now()); n != 1 || err != nil {
+		t.Errorf("again: %d keys, %v", n, err)
+	}
+	if nodes, err := Nodes(k); err != nil || len(nodes) != 0 {
+		t.Errorf("still known: %v, %v", nodes, err)
+	}
+	if err := thief.Call(t.Context(), status); !errors.Is(err, api.ErrNodeRevoked) || !errors.Is(err, fleet.ErrRevoked) {
+		t.Errorf("a call: %v", err)
+	}
+	if _, err := thief.Renew(t.Context()); !errors.Is(err, fleet.ErrRevoked) {
+		t.Errorf("a renewal: %v", err)
+	}
+	if node.Certificate().Leaf != before {
+		t.Error("the thief has a new certificate")
+	}
+	for _, n := range heard {
+		if n.Err == nil {
+			t.Errorf("heard %+v", n)
+		}
+	}
+	if _, err := Adopt(t.Context(), k, address, "", func(Notice) {}); !errors.Is(err, api.ErrNodeRevoked) {
+		t.Errorf("its address is recorded: %v", err)
+	}
+	csr, err := node.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.SignNode(csr, "n2", time.Now()); !errors.Is(err, fleet.ErrRevoked) {
+		t.Errorf("another name for the same key: %v", err)
+	}
+	if keys, err := RevokedKeys(k); err != nil || len(keys) != 1 || keys[0] != node.Key() {
+		t.Errorf("told: %v, %v", keys, err)
+	}
+	again, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
+	if err == nil {
+		csr, err = again.Request()
+	}
+	if err == nil {
+		_, err = k.SignNode(csr, "n1", time.Now())
+	}
+	if err != nil {
+		t.Errorf("a new key for the name: %v", err)
+	}
+	text, err := os.ReadFile(filepath.Join(k.Dir, "revoked-nodes.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(k.Dir, "revoked-nodes.json"), text[:len(text)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := thief.Call(t.Context(), status); err == nil || !strings.Contains(err.Error(), "revoked-nodes.json") {
+		t.Errorf("with a list that cannot be read: %v", err)
+	}
+}
+
+// TestRevokeNodeByToken knows a node's key by the token that let it in, though it answers no
+// more, and tells a node that is adopted later.
+func TestRevokeNodeByToken(t *testing.T) {
+	k, node, address := served(t, 0)
+	if _, err := Adopt(t.Context(), k, address, "", func(Notice) {}); err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := Nodes(k)
+	if err != nil || nodes["n1"].Key != node.Key() {
+		t.Errorf("%+v, %v", nodes, err)
+	}
+	if err := ChangeNodes(k, func(nodes map[string]Node) { clear(nodes) }); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := RevokeNode(t.Context(), k, "n1", time.Now()); n != 1 || err != nil {
+		t.Fatalf("%d keys, %v", n, err)
+	}
+	keys, err := RevokedKeys(k)
+	if err != nil || len(keys) != 1 || keys[0] != node.Key() {
+		t.Errorf("%v, %v", keys, err)
+	}
+}
