@@ -19,14 +19,16 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/bridge"
 	"kogge.example/agent/compose"
+	"kogge.example/agent/confine"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
+	"kogge.example/agent/quota"
 	"kogge.example/agent/registry"
-	"kogge.example/agent/removal"
 	"kogge.example/agent/sealed"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
@@ -144,6 +146,9 @@ func runAgent(ctx context.Context, args []string) error {
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
+	reserving, unreserve := context.WithCancel(ctx)
+	reserved := quota.Keep(reserving, at.state)
+	defer func() { unreserve(); reserved() }()
 	defer alongside(ctx, func(ctx context.Context) {
 		pause(ctx, time.Minute) // a boot is busy enough
 		containerd.Tend(ctx)
@@ -343,7 +348,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	}
 	all := at.bounds()
 	return engine.Connect(engine.Paths{
-		Most:       engine.MostOf(all.Limit, all.MostOfThem),
+		Most:       confine.MostOf(all.Limit, all.MostOfThem),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
@@ -358,7 +363,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
-		Remove:     removal.By,
+		Remove:     trees.By,
 	}, strings.TrimSpace(string(boot)))
 }
 

@@ -43,6 +43,9 @@ func TestPull(t *testing.T) {
 // diskSize is that of the disk that images are pulled to.
 const diskSize = 128 << 20
 
+// diskFiles is how many files it can have.
+const diskFiles = 20_000
+
 func testPull(t *testing.T) {
 	loopbackUp(t)
 	p := newPuller(t)
@@ -150,7 +153,7 @@ func newPuller(t *testing.T) *puller {
 	t.Cleanup(func() { must(t, os.RemoveAll(folder)) })
 	disk := filepath.Join(folder, "state")
 	must(t, os.Mkdir(disk, 0o755))
-	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
+	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d,nr_inodes=%d", diskSize, diskFiles)))
 	t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
 	p := &puller{root: filepath.Join(disk, "containerd"), key: filepath.Join(disk, "key"), socket: filepath.Join(folder, "c.sock")}
 	p.registries = registry.Open(filepath.Join(disk, "registries.age"), p.key)

@@ -37,6 +37,7 @@ import (
 	"kogge.example/agent/confine"
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/workload"
 )
 
@@ -82,24 +83,9 @@ type Paths struct {
 	// Cgroup is the parent of the containers' cgroups.
 	Cgroup string
 	// Most is what one container can have at the most.
-	Most Most
+	Most confine.Most
 	// Remove removes a folder of very many files; nil: this process does.
 	Remove func(ctx context.Context, folder string) error
-}
-
-// Most is the largest part of what all containers have together that one of them can have,
-// so that the others go on when it takes all it can get; 0: no bound.
-type Most struct {
-	Memory int64 // bytes
-	Tasks  int64 // processes and threads
-}
-
-// MostOf is what one container can have of what all have, which is memory bytes and tasks
-// processes and threads; 0: no bound. It is three quarters: with less, a node that runs one
-// large container would have bought memory for nothing; with more, the others would be
-// those that the kernel kills when one holds memory that it has no process to kill for.
-func MostOf(memory, tasks uint64) Most {
-	return Most{Memory: int64(memory / 4 * 3), Tasks: int64(tasks / 4 * 3)}
 }
 
 // Engine carries out on containerd what the Keeper decides.
@@ -119,11 +105,7 @@ type Engine struct {
 	volumes sync.Mutex // held while the folder of a volume is made or set aside
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
-
-	open     context.Context // ends with the engine
-	close    context.CancelFunc
-	sweeps   sync.WaitGroup
-	sweeping sync.Mutex // held by the one who removes what was discarded
+	bin     *trees.Bin // beside the volumes
 }
 
 // Connect returns an engine for the containerd at p.Socket, which need not be
@@ -134,7 +116,7 @@ func Connect(p Paths, boot string) (*Engine, error) {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
 	e := &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}
-	e.open, e.close = context.WithCancel(context.Background())
+	e.bin = trees.OpenBin(p.Volumes, p.Remove)
 	e.Store = images.New(c, p.Images, p.Registries, e.List)
 	return e, nil
 }
@@ -146,8 +128,7 @@ const connectLimit = 10 * time.Second
 // containers go on.
 func (e *Engine) Close() error {
 	e.execs.end()
-	e.close()
-	e.sweeps.Wait()
+	e.bin.Close()
 	return e.client.Close()
 }
 
@@ -159,7 +140,7 @@ func (e *Engine) context(ctx context.Context) context.Context {
 // left of volumes and containers.
 func (e *Engine) Tend(ctx context.Context) {
 	var sweeping sync.WaitGroup
-	sweeping.Go(func() { e.sweepOften(ctx) })
+	sweeping.Go(func() { e.sweep(ctx) })
 	e.Store.Tend(ctx)
 	sweeping.Wait()
 }
@@ -314,6 +295,11 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	task, err := created.NewTask(ctx, e.output(c.ID))
 	if err != nil {
 		return fmt.Errorf("create task: %w", err)
+	}
+	// Only now: what has to be there before its first process, the container has of the
+	// node's reserve.
+	if err := e.bindRoot(ctx, i.Name); err != nil {
+		return err
 	}
 	args := made.Process.Args
 	if c.Init {

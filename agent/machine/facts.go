@@ -119,6 +119,7 @@ func (m Machine) disk(into *apiv1.Disk) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	into.Total, into.Available = st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
+	into.Files, into.FilesAvailable = st.Files, st.Ffree
 	return nil
 }
 

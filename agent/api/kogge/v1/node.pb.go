@@ -628,13 +628,15 @@ func (x *Memory) GetAvailable() uint64 {
 	return 0
 }
 
-// Disk is the file system of STATE, in bytes.
+// Disk is the file system of STATE, in bytes, and in the files that it can have.
 type Disk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Total         uint64                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
-	Available     uint64                 `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Total          uint64                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	Available      uint64                 `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
+	Files          uint64                 `protobuf:"varint,3,opt,name=files,proto3" json:"files,omitempty"` // 0: any number
+	FilesAvailable uint64                 `protobuf:"varint,4,opt,name=files_available,json=filesAvailable,proto3" json:"files_available,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Disk) Reset() {
@@ -677,6 +679,20 @@ func (x *Disk) GetTotal() uint64 {
 func (x *Disk) GetAvailable() uint64 {
 	if x != nil {
 		return x.Available
+	}
+	return 0
+}
+
+func (x *Disk) GetFiles() uint64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Disk) GetFilesAvailable() uint64 {
+	if x != nil {
+		return x.FilesAvailable
 	}
 	return 0
 }
@@ -1491,10 +1507,12 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"\x03why\x18\x02 \x01(\tR\x03why\"<\n" +
 	"\x06Memory\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x1c\n" +
-	"\tavailable\x18\x02 \x01(\x04R\tavailable\":\n" +
+	"\tavailable\x18\x02 \x01(\x04R\tavailable\"y\n" +
 	"\x04Disk\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x1c\n" +
-	"\tavailable\x18\x02 \x01(\x04R\tavailable\"N\n" +
+	"\tavailable\x18\x02 \x01(\x04R\tavailable\x12\x14\n" +
+	"\x05files\x18\x03 \x01(\x04R\x05files\x12'\n" +
+	"\x0ffiles_available\x18\x04 \x01(\x04R\x0efilesAvailable\"N\n" +
 	"\x04Link\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n" +
