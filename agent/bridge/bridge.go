@@ -61,7 +61,8 @@ type Bridges struct {
 
 	mu   sync.Mutex // guards what follows, and changes of bridges
 	made map[string]made
-	mtu  int // of containers' links; see fit
+	mtu  int     // of containers' links; see fit
+	left flowsIn // subnets that networks have moved from
 
 	// For Publish and Follow alone, which are not called at one time.
 	udp     bool     // a UDP port is published, or may have been

@@ -199,6 +199,7 @@ func (b *Bridges) settle(m *made) error {
 		if err := netlink.AddrDel(m.link, addr(had)); err != nil {
 			return fmt.Errorf("bridge %s: remove address %s: %w", m.Device, addr(had), err)
 		}
+		b.left = append(b.left, had)
 	}
 	m.Prefix = next
 	if err := netlink.AddrAdd(m.link, addr(next)); err != nil {

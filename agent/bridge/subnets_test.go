@@ -28,6 +28,7 @@ func TestMoves(t *testing.T) {
 	up(t, "lo")
 	lan := lan(t)
 	his := inside(t, lan)
+	hold(t, lan)
 	route := func(t *testing.T, to, via string) {
 		t.Helper()
 		_, dst, err := net.ParseCIDR(to)
@@ -138,6 +139,11 @@ func TestMoves(t *testing.T) {
 			})
 			start()
 			follow(t, b)
+			was := served
+			defer open(t, filepath.Join(b.netns, "web"), "192.0.2.2:81", 1)()
+			if tracked(t, was) == 0 {
+				t.Error("nothing of it is tracked")
+			}
 			c.later(t, b)
 			moving, err := b.Follow()
 			if text := moving["front"]; (c.why != "") != (len(moving) > 0) || !strings.Contains(text, c.why) {
@@ -159,6 +165,9 @@ func TestMoves(t *testing.T) {
 			start()
 			if !c.stuck {
 				follow(t, b)
+			}
+			if n := tracked(t, was); c.why != "" && n > 0 {
+				t.Errorf("%d flows of the subnet that it left are tracked", n)
 			}
 			for _, one := range []struct{ from, to, want string }{{lan, "192.0.2.1:8080", "web"}, {"", c.reach, "uplink"}} {
 				if one.to == "" {
