@@ -129,6 +129,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	network.Pool = settings.Containers.Pool
 	network.Asked = func() []netip.Addr { return serversOf(at.run) }
+	network.Last = filepath.Join(at.state, "kogge", "subnets.json")
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()

@@ -5,6 +5,7 @@
 // In come networks, container names, addresses and published ports; out come
 // namespaces to start containers in. Everything lives in the kernel, so containers
 // keep their network while the agent is down, and a new agent finds it again by name.
+// Which subnets networks have outlives a boot (last.go).
 //
 // The keeper says which ports there are, whenever a container begins or ends to run
 // (publishPorts in agent/keeper/ports.go). [Bridges.Publish] replaces the whole table with
@@ -55,17 +56,23 @@ type Bridges struct {
 	Asked func() []netip.Addr
 	// Routed are the node's own links between which it routes, by name. Default: none.
 	Routed func() []string
+	// Last is the file that keeps which subnets networks have: they have the same at the next
+	// boot, if those are free. Default: none.
+	Last string
 
 	netns  string // folder of the namespace files
 	users  string // that of user namespaces
 	bounds bounds // of each network
 	now    func() time.Time
 
-	mu    sync.Mutex // guards what follows, and changes of bridges
-	made  map[string]made
-	mtu   int                  // of containers' links; see fit
-	left  flowsIn              // subnets that networks have moved from
-	since map[string]time.Time // when a conflict that a network has was first seen, by name
+	mu       sync.Mutex // guards what follows, and changes of bridges
+	made     map[string]made
+	mtu      int                  // of containers' links; see fit
+	left     flowsIn              // subnets that networks have moved from
+	since    map[string]time.Time // when a conflict that a network has was first seen, by name
+	last     subnets              // what the file says
+	recalled bool                 // it was read
+	told     string               // why it could not be written, in words
 
 	// For Publish and Follow alone, which are not called at one time.
 	udp     bool     // a UDP port is published, or may have been
@@ -109,6 +116,7 @@ func (b *Bridges) Make(wanted []workload.Network) (map[string]workload.Subnet, e
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[string]workload.Subnet, len(wanted))
+	b.recall()
 	out, err := ways()
 	if err != nil {
 		return nil, err

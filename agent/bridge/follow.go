@@ -16,11 +16,13 @@ import (
 // containers may be, and between which links the node routes. It also says which networks
 // are to move, by name, and in words why: the node has an address in their subnets by now,
 // or has had a route into them or a server there for a while (see patience), and Make gives
-// them others. A network that would have to and cannot is an error.
+// them others. A network that would have to and cannot is an error. Where networks are is
+// written to the file Last.
 func (b *Bridges) Follow() (moving map[string]string, err error) {
 	b.mu.Lock()
 	err = b.fit()
 	b.mu.Unlock()
+	b.remember()
 	moving, stuck := b.moving()
 	return moving, errors.Join(err, b.route(), stuck)
 }

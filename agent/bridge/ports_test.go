@@ -116,7 +116,7 @@ func TestChoose(t *testing.T) {
 		for _, s := range strings.Fields(c.taken) {
 			g.taken = append(g.taken, obstacle{netip.MustParsePrefix(s), "eth0", false})
 		}
-		got, err := g.choose()
+		got, err := g.choose("")
 		if c.want == "" {
 			if !errors.Is(err, ErrNoSubnet) {
 				t.Errorf("taken %s: %v, %v", c.taken, got, err)
@@ -132,11 +132,40 @@ func TestChoose(t *testing.T) {
 	}
 	last := ground{pools: []netip.Prefix{netip.MustParsePrefix("223.255.254.0/23")}, given: true}
 	last.ours = []netip.Prefix{netip.MustParsePrefix("223.255.254.0/24"), netip.MustParsePrefix("223.255.255.0/24")}
-	if got, err := last.choose(); !errors.Is(err, ErrNoSubnet) {
+	if got, err := last.choose(""); !errors.Is(err, ErrNoSubnet) {
 		t.Errorf("behind the last: %v, %v", got, err)
 	}
 	if why := last.conflict(netip.MustParsePrefix("10.88.0.0/24")).why; why != "is not in containers.pool" {
 		t.Errorf("a subnet of another pool: %q", why)
+	}
+}
+
+// TestChooseLast: a network gets what it had, if it can, and leaves to others what they had.
+func TestChooseLast(t *testing.T) {
+	pool := []netip.Prefix{netip.MustParsePrefix("10.88.0.0/22")}
+	for _, c := range []struct{ last, taken, want string }{
+		{"front 10.88.2.0/24", "", "10.88.2.0/24"},
+		{"front 10.88.2.0/24", "10.88.2.9/32", "10.88.0.0/24"},
+		{"back 10.88.0.0/24", "", "10.88.1.0/24"},
+		{"back 10.88.0.0/23", "", "10.88.2.0/24"},
+		{"back 10.88.0.0/16", "", "10.88.0.0/24"}, // others had all: one of theirs
+		{"back 10.88.0.0/16", "10.88.0.0/24", "10.88.1.0/24"},
+		{"front 10.88.2.0/25", "", "10.88.0.0/24"}, // not one that choose gives; last itself is not in the way
+		{"front 10.88.2.1/24", "", "10.88.0.0/24"},
+		{"front 10.99.0.0/24", "", "10.88.0.0/24"},
+		{"front 0.0.0.0/0", "", "10.88.0.0/24"},
+		{"front fd00::/24", "", "10.88.0.0/24"},
+	} {
+		name, had, _ := strings.Cut(c.last, " ")
+		for _, given := range []bool{false, true} {
+			g := ground{pools: pool, given: given, last: subnets{name: netip.MustParsePrefix(had)}}
+			if c.taken != "" {
+				g.taken = []obstacle{{netip.MustParsePrefix(c.taken), "eth0", false}}
+			}
+			if got, err := g.choose("front"); err != nil || got.String() != c.want {
+				t.Errorf("last %s, taken %q, given %v: %v, %v, want %s", c.last, c.taken, given, got, err, c.want)
+			}
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ type ground struct {
 	given bool // by node.yaml
 	taken []obstacle
 	ours  []netip.Prefix // subnets of networks of ours
+	last  subnets        // which networks had
 }
 
 // obstacle is a network that the node has an address in or a route to, or one host. A
@@ -88,16 +89,37 @@ func (g ground) hinders(pool netip.Prefix, o obstacle) bool {
 	return o.Bits() >= everywhere
 }
 
-// choose returns the first subnet that is free.
-func (g ground) choose() (netip.Prefix, error) {
+// choose returns a subnet that is free: the one that the network had last, or else the
+// first that none had, or else the first.
+func (g ground) choose(network string) (netip.Prefix, error) {
+	free := func(s netip.Prefix) bool { return !slices.ContainsFunc(g.ours, s.Overlaps) && g.conflict(s).why == "" }
+	if had := g.last[network]; g.possible(had) && free(had) {
+		return had, nil
+	}
+	var first netip.Prefix
 	for _, pool := range g.pools {
 		for s := netip.PrefixFrom(pool.Masked().Addr(), subnetBits); pool.Contains(s.Addr()); s = after(s) {
-			if !slices.ContainsFunc(g.ours, s.Overlaps) && g.conflict(s).why == "" {
+			if !free(s) {
+				continue
+			}
+			if !g.last.has(s) {
 				return s, nil
+			}
+			if !first.IsValid() {
+				first = s
 			}
 		}
 	}
-	return netip.Prefix{}, ErrNoSubnet
+	if !first.IsValid() {
+		return netip.Prefix{}, ErrNoSubnet
+	}
+	return first, nil
+}
+
+// possible says whether s is one of those that choose goes through.
+func (g ground) possible(s netip.Prefix) bool {
+	return s.IsValid() && s.Bits() == subnetBits && s == s.Masked() &&
+		slices.ContainsFunc(g.pools, func(p netip.Prefix) bool { return p.Bits() <= s.Bits() && p.Contains(s.Addr()) })
 }
 
 // conflict is what keeps s from being a subnet of containers (any longer).
@@ -222,7 +244,8 @@ func (b *Bridges) settle(m *made) error {
 	if had.IsValid() && !b.due(m.Name, g.conflict(had)) {
 		return nil
 	}
-	next, err := g.choose()
+	g.last = b.last
+	next, err := g.choose(m.Name)
 	if err != nil {
 		if had.IsValid() {
 			return nil // Follow says so
@@ -253,7 +276,7 @@ func (b *Bridges) moving() (all map[string]string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	_, full := g.choose()
+	_, full := g.choose("") // for any
 	var stuck []error
 	all = make(map[string]string)
 	networks := b.subnets()
