@@ -343,8 +343,12 @@ func (i *imaged) testIDs(t *testing.T) {
 	i.fails(t, `user "90000": there is no ID 90000 in the container: above 65535 it has those that its image and its Compose file name`, "", "exec", "--user", "90000", "box", "app", "whoami")
 
 	var many []tar.Header
-	for n := range 301 {
-		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: 100_000 + n})
+	for n := range 301 { // with a table that is nearly as long as the kernel takes it
+		uid := 100_000 + n
+		if n < 160 {
+			uid = 100_000_000 + n*10_000_019
+		}
+		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: uid})
 	}
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many...)
 	i.apply(t, "many", "image: example.invalid/many:1, stop_grace_period: 0s")
@@ -353,4 +357,10 @@ func (i *imaged) testIDs(t *testing.T) {
 	})
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many[:300]...)
 	until(t, "300 to be mapped", func() bool { return i.line(t, "pg.many", " running ") })
+	got = i.kogge(t, "", "exec", "many", "app", "found", "-", "/srv/0", "/srv/159", "/srv/299")
+	for _, want := range []string{"/srv/0 100600 100000000:0 \"hush\"\n", "/srv/159 100600 1690003021:0 \"hush\"\n", "/srv/299 100600 100299:0 \"hush\"\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("300 ids: %s\nwant %s", got, want)
+		}
+	}
 }
