@@ -363,6 +363,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
+		Cgroups:    at.cgroups,
 		Remove:     trees.By,
 	}, strings.TrimSpace(string(boot)))
 }

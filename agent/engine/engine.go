@@ -82,8 +82,8 @@ type Paths struct {
 	// ShimCgroup takes the shims out of containerd's own cgroup, so that ending
 	// that one ends no container; "" leaves them there.
 	ShimCgroup string
-	// Cgroup is the parent of the containers' cgroups.
-	Cgroup string
+	// Cgroup is the parent of the containers' cgroups, and Cgroups where these are mounted.
+	Cgroup, Cgroups string
 	// Most is what one container can have at the most.
 	Most confine.Most
 	// Remove removes a folder of very many files; nil: this process does.
@@ -479,9 +479,11 @@ func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace 
 	if err != nil {
 		return fmt.Errorf("task: %w", err)
 	}
-	if err := stop(ctx, c, task, sig, grace); err != nil {
+	if err := stop(ctx, c, task, sig, grace); err != nil && !strings.Contains(err.Error(), syscall.EAGAIN.Error()) {
 		return err
 	}
+	// By ourselves: where there are as many processes as there can be, runc cannot start.
+	confine.Kill(e.paths.Cgroups, filepath.Join(e.paths.Cgroup, c.ID()))
 	ctx, cancel := unbroken(ctx)
 	defer cancel()
 	if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {

@@ -327,3 +327,39 @@ func TestAnswers(t *testing.T) {
 		return err == nil && !slices.ContainsFunc(all, func(r netlink.Rule) bool { return r.Priority >= firstRule && r.Priority <= lastRule })
 	})
 }
+
+// TestLateLease has a DHCP server that begins to serve when the node has long been up, and
+// refuses the lease once the network is another one.
+func TestLateLease(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "192.0.2.1/24")
+	node(t, "network: [{match: lan0, ipv6: off}]", paths)
+	carrier := func(up bool) {
+		t.Helper()
+		until(t, "the carrier", func() bool {
+			n, err := control.ReadNetwork(paths.Run)
+			return err == nil && len(n.Interfaces) == 1 && n.Interfaces[0].Carrier == up
+		})
+	}
+	carrier(true)
+	stop := s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.50,2m", "domain=old.test")
+	until(t, "a lease, its router and its domain", func() bool {
+		n, _ := control.ReadNetwork(paths.Run)
+		return has("lan0", "192.0.2.50/24") && slices.Equal(gateways(t), []string{"192.0.2.1"}) && slices.Equal(n.Search, []string{"old.test"})
+	})
+	s.cable(false)
+	carrier(false)
+	stop()
+	s.remove("192.0.2.1/24")
+	s.address("203.0.113.1/24")
+	s.dnsmasq("dhcp-range=203.0.113.50,203.0.113.50,2m", "domain=new.test")
+	s.cable(true)
+	until(t, "the new lease alone", func() bool {
+		n, _ := control.ReadNetwork(paths.Run)
+		return has("lan0", "203.0.113.50/24") && !has("lan0", "192.0.2.50/24") && slices.Equal(gateways(t), []string{"203.0.113.1"}) &&
+			slices.Equal(resolvers(paths), []string{"203.0.113.1"}) && slices.Equal(n.Search, []string{"new.test"})
+	})
+}
