@@ -19,17 +19,23 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/bridge"
 	"kogge.example/agent/compose"
+	"kogge.example/agent/confine"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
+	"kogge.example/agent/quota"
 	"kogge.example/agent/registry"
-	"kogge.example/agent/removal"
+	"kogge.example/agent/sealed"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/memory"
+	"kogge.example/update/release"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -75,6 +81,27 @@ func (p *paths) bounds() machine.Use {
 	return all
 }
 
+// seals says whether applied projects are written sealed: neither slot has a release that
+// would not read them. Outside of a node they are not.
+func (p *paths) seals() bool {
+	boot, err := control.ReadBoot(p.run)
+	if err != nil {
+		return false
+	}
+	staged, err := memory.ReadStaged(memory.In(filepath.Join(p.state, "kogge", "update")))
+	return err == nil && sealable(bootloader.Slot(boot.Slot), staged)
+}
+
+// sealable is the decision: staged is what was put into the slots. An image brings slot A
+// alone, so that slot B is empty as long as nothing is known of it.
+func sealable(runs bootloader.Slot, staged map[bootloader.Slot]*memory.Staged) bool {
+	other := staged[runs.Other()]
+	if other == nil {
+		return runs == bootloader.A
+	}
+	return other.Schema.Reads[0] <= release.SealedProjects && release.SealedProjects <= other.Schema.Reads[1]
+}
+
 // runAgent is the role agent: settings in, running containers out, until told to
 // stop. Then containers stay, unless the whole node stops.
 func runAgent(ctx context.Context, args []string) error {
@@ -115,9 +142,13 @@ func runAgent(ctx context.Context, args []string) error {
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
 	store.Allow, store.Outdated = settings.Allow, containerd.Outdated
+	store.Key, store.Seal = sealed.Key(filepath.Join(at.state, wanted.KeyFile)), at.seals()
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
+	reserving, unreserve := context.WithCancel(ctx)
+	reserved := quota.Keep(reserving, at.state)
+	defer func() { unreserve(); reserved() }()
 	defer alongside(ctx, func(ctx context.Context) {
 		pause(ctx, time.Minute) // a boot is busy enough
 		containerd.Tend(ctx)
@@ -317,7 +348,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	}
 	all := at.bounds()
 	return engine.Connect(engine.Paths{
-		Most:       engine.MostOf(all.Limit, all.MostOfThem),
+		Most:       confine.MostOf(all.Limit, all.MostOfThem),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
@@ -332,7 +363,8 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
-		Remove:     removal.By,
+		Cgroups:    at.cgroups,
+		Remove:     trees.By,
 	}, strings.TrimSpace(string(boot)))
 }
 

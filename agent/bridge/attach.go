@@ -22,7 +22,8 @@ import (
 // none, and without addresses nothing but a loopback. If it is to be apart, all of that
 // belongs to a user namespace of its own, which has ids beyond those that all have if more
 // says so. What is there already under these names and
-// still whole is kept, so that a container that is started anew does not pay for it again.
+// still whole is kept, so that a container that is started anew does not pay for it again;
+// but for the flows of the one before.
 func (b *Bridges) Attach(id string, at []workload.Address, apart bool, more ...workload.Extents) (workload.Namespaces, error) {
 	ids := workload.Extents("")
 	if len(more) > 0 {
@@ -38,7 +39,11 @@ func (b *Bridges) Attach(id string, at []workload.Address, apart bool, more ...w
 		return workload.Namespaces{}, err
 	}
 	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || same && isNamespace(p.Owner.File)) {
-		return p, nil
+		its := make(flowsOf)
+		for _, a := range at {
+			its[a.Addr] = true
+		}
+		return p, its.forget()
 	}
 	if err := b.Detach(id); err != nil {
 		return workload.Namespaces{}, err

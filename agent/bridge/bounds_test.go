@@ -163,6 +163,19 @@ func TestBounds(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a container that is started anew", func(t *testing.T) {
+		end := open(t, hog, "10.88.0.1:9000", most)
+		defer end()
+		before := tracked(t, hogAddr)
+		place, err := b.Attach("hog", []workload.Address{{Network: "bad", Addr: hogAddr}}, false)
+		must(t, err)
+		if n := tracked(t, hogAddr); before == 0 || n > 0 || place.Net != hog {
+			t.Errorf("%d flows before, %d after, in %s", before, n, place.Net)
+		}
+		if _, ok := first(t, hog, 20*time.Second, packet{network: "tcp4", to: "192.0.2.2:80"}); !ok {
+			t.Error("it gets no flow")
+		}
+	})
 	t.Run("a container that is gone", func(t *testing.T) {
 		if _, ok := first(t, good, 20*time.Second, packet{network: "udp4", to: "192.0.2.2:80"}); !ok || tracked(t, goodAddr) == 0 {
 			t.Error("nothing of it was tracked")

@@ -64,8 +64,8 @@ type Bridges struct {
 	mtu  int // of containers' links; see fit
 
 	// For Publish and Follow alone, which are not called at one time.
-	udp     bool    // a UDP port is published, or may have been
-	applied Ruleset // by the last Publish
+	udp     bool     // a UDP port is published, or may have been
+	applied *Ruleset // the last one; nil before the first Publish
 }
 
 // made is a network that is set up.
@@ -74,17 +74,14 @@ type made struct {
 	link *netlink.Bridge
 }
 
-// Open lets the node forward. Namespace files go to the folder netns, and userns beside
-// it, which are made if they are missing.
+// Open returns the networks of this node. Namespace files go to the folder netns, and
+// userns beside it, which are made if they are missing.
 func Open(netns string) (*Bridges, error) {
 	users := filepath.Join(filepath.Dir(netns), "userns")
 	for _, folder := range []string{netns, users} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return nil, fmt.Errorf("folder of namespaces: %w", err)
 		}
-	}
-	if err := enable("ip_forward"); err != nil {
-		return nil, err
 	}
 	all, err := memory()
 	if err != nil {

@@ -28,10 +28,10 @@ func (b *Bridges) Follow() (moving map[string]string, err error) {
 // route is for the links between which the node routes. Before the first Publish there is
 // no table.
 func (b *Bridges) route() error {
-	r := b.applied
-	if r.Networks == nil && r.Routed == nil {
+	if b.applied == nil {
 		return nil
 	}
+	r := *b.applied
 	r.Routed = b.routed()
 	if slices.Equal(r.Routed, b.applied.Routed) {
 		return nil
@@ -39,7 +39,7 @@ func (b *Bridges) route() error {
 	if err := Apply(r); err != nil {
 		return err
 	}
-	b.applied = r
+	b.applied = &r
 	return nil
 }
 

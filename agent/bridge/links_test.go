@@ -81,8 +81,19 @@ func TestRouted(t *testing.T) {
 	office := neighbour(t, "office", "192.0.2.1/24", "192.0.2.2/24")
 	machines := neighbour(t, "machines", "198.51.100.1/24", "198.51.100.2/24")
 	third := neighbour(t, "third", "203.0.113.1/24", "203.0.113.2/24")
+	must(t, writeSetting("ipv4/ip_forward", "0")) // as a node begins
+	// A node without containers, whose network service speaks late.
 	b, err := Open(filepath.Join(t.TempDir(), "netns"))
 	must(t, err)
+	if got, ok := first(t, office, time.Second, packet{network: "tcp4", to: "198.51.100.2:80"}); ok {
+		t.Errorf("before there is a table: %q", got)
+	}
+	apply(t, b, nil)
+	b.Routed = func() []string { return []string{"machines", "office"} }
+	follow(t, b)
+	if got, ok := first(t, office, 20*time.Second, packet{network: "tcp4", to: "198.51.100.2:80"}); !ok || got != "machines" {
+		t.Errorf("without containers: %q", got)
+	}
 	_, err = b.Make([]workload.Network{{Name: "front"}})
 	must(t, err)
 	inside := attach(t, b, "web", []workload.Address{{Network: "front", Addr: netip.MustParseAddr("10.88.0.2")}})

@@ -83,7 +83,12 @@ func (b *Bridges) Publish(ports []workload.Publish) error {
 	if err := Apply(r); err != nil {
 		return err
 	}
-	b.applied = r
+	if b.applied == nil { // before there is a table that says what may, nothing is forwarded
+		if err := enable("ip_forward"); err != nil {
+			return err
+		}
+	}
+	b.applied = &r
 	// Ports without bounds are better than neither.
 	err = b.bounds.bound(len(r.Networks))
 	if udp := r.publishesUDP(); udp || b.udp {

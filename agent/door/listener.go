@@ -85,6 +85,9 @@ func TLS(base *tls.Config) *tls.Config {
 		own := base.Clone()
 		own.VerifyConnection = func(tls.ConnectionState) error {
 			g.spoken.Store(true)
+			g.door.mu.Lock()
+			defer g.door.mu.Unlock()
+			g.place.greet(time.Now())
 			return nil
 		}
 		return own, nil

@@ -26,6 +26,7 @@ const (
 	// How long one keeps its place while others wait: a stranger for a handshake and
 	// a call, which is one journey there and back, an idle connection for another call.
 	strangerGrace = time.Second
+	callGrace     = strangerGrace / 2 // of that, from the end of the handshake on
 	idleGrace     = 500 * time.Millisecond
 )
 
@@ -185,6 +186,13 @@ func (s *places) turn(address netip.Prefix) {
 		now[address] = s.count
 	}
 	s.served = now
+}
+
+// greet notes that the handshake of a stranger is over: a call comes at once, or never.
+func (p *place) greet(now time.Time) {
+	if since := now.Add(callGrace - strangerGrace); !p.known && since.After(p.since) {
+		p.since = since
+	}
 }
 
 // Know notes whose certificate a stranger has shown, and whether it is that of an admin.

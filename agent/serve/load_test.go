@@ -270,7 +270,8 @@ func thousandClients(t *testing.T, l *loaded) {
 	for _, certificate := range certificates {
 		c := l.dial(certificate) // keeps its connection until all had theirs
 		wait.Go(func() {
-			ctx := timeout(t)
+			ctx, cancel := context.WithTimeout(context.Background(), 4*limit) // for all of them together
+			defer cancel()
 			for {
 				_, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
 				mu.Lock()

@@ -25,6 +25,9 @@ func nodeSupportCommand() *cobra.Command {
 		Example:           "  kogge node support n1\n  kogge node support n1 -o - > n1.tar.gz",
 		ValidArgsFunction: t.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if file == "-" && isTerminal(cmd.OutOrStdout()) != nil {
+				return usage{hinted{errors.New("node support: the archive is not for a terminal"), "kogge node support -o - > FILE"}}
+			}
 			return t.ask(cmd, args, func(ctx context.Context, c *api.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, supportLimit)
 				defer cancel()

@@ -44,6 +44,9 @@ type Boot struct {
 	Parts map[string]string `json:"parts,omitempty"`
 	// RootHash names the root file system that runs, in hex.
 	RootHash string `json:"root_hash,omitempty"`
+	// Marks are in which ways the image is not what its commit and its lock say,
+	// separated by commas; "" for a release.
+	Marks string `json:"marks,omitempty"`
 }
 
 // String is "slot A, release 1.0, board pc-x86_64", as people are told.
