@@ -8,8 +8,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
+	"kogge.example/agent/engine"
 	"kogge.example/agent/probe"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
@@ -30,17 +32,48 @@ func assessBoot(ctx context.Context, at paths, now *parts) {
 	if err != nil {
 		log.Printf("agent: boot assessment: %v", err)
 	}
+	p := probed{parts: now, socket: filepath.Join(at.run, "containerd.sock")}
+	defer p.close()
 	probe.Run(ctx, &probe.Node{
 		Config: settings.Assessment(), API: own(at.api), State: at.state, Run: at.run,
 		Memory: filepath.Join(at.state, probe.MemoryFile), Release: boot.Version, Trial: boot.Trial,
-		Engine: func() (probe.Engine, error) {
-			if e := now.engine.Load(); e != nil {
-				return e, nil
-			}
-			return nil, errors.New("the agent has no connection to containerd yet")
-		},
-		Containers: now.status,
+		Engine: p.engine, Containers: now.status,
 	}, tellPID1)
+}
+
+// probed is containerd as the assessment asks it. An agent that refuses its workloads has no
+// connection to it, and the node is as well as ever: then it is one of its own.
+type probed struct {
+	parts  *parts
+	socket string
+
+	mu   sync.Mutex // guards the field below
+	lone *engine.Engine
+}
+
+func (a *probed) engine() (probe.Engine, error) {
+	if e := a.parts.engine.Load(); e != nil {
+		return e, nil
+	}
+	if a.parts.refused.Load() == nil {
+		return nil, errors.New("the agent has no connection to containerd yet")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lone == nil {
+		e, err := engine.Connect(engine.Paths{Socket: a.socket}, "")
+		if err != nil {
+			return nil, err
+		}
+		a.lone = e
+	}
+	return a.lone, nil
+}
+
+func (a *probed) close() {
+	if a.lone != nil {
+		_ = a.lone.Close()
+	}
 }
 
 // status is what is known of the containers.

@@ -154,20 +154,24 @@ func (i *imaged) finds(t *testing.T, image, text, volumes string, paths ...strin
 	return string(said)
 }
 
+// line says whether kogge ps has a line of the container with this text in it.
+func (i *imaged) line(t *testing.T, container, text string) bool {
+	t.Helper()
+	for line := range strings.Lines(i.kogge(t, "", "ps")) {
+		if strings.HasPrefix(line, container+" ") && strings.Contains(line, text) {
+			return true
+		}
+	}
+	return false
+}
+
 // says waits until a container has ended, and returns what it has said.
 func (i *imaged) says(t *testing.T, text string) string {
 	t.Helper()
 	i.services++
 	service := fmt.Sprintf("s%d", i.services)
 	i.apply(t, service, text)
-	until(t, service+" to end", func() bool {
-		for line := range strings.Lines(i.kogge(t, "", "ps")) {
-			if strings.HasPrefix(line, "pg."+service+" ") && strings.Contains(line, " ended ") {
-				return true
-			}
-		}
-		return false
-	})
+	until(t, service+" to end", func() bool { return i.line(t, "pg."+service, " ended ") })
 	return i.kogge(t, "", "logs", service)
 }
 
@@ -263,18 +267,18 @@ func (i *imaged) testTag(t *testing.T) {
 	says := func(change string) {
 		t.Helper()
 		file := filepath.Join(i.n.folder, "compose.yaml")
-		if said := i.kogge(t, "pg.web", "apply", "-f", file); !strings.Contains(said, "pg.web  "+change) {
+		if said := i.kogge(t, "pg.tagged", "apply", "-f", file); !strings.Contains(said, "pg.tagged  "+change) {
 			t.Errorf("%q, want %s", said, change)
 		}
 	}
 	i.load(t, "tag", map[string]any{"Cmd": []string{"app", "hang"}})
-	i.apply(t, "web", service)
-	until(t, "it to run", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
+	i.apply(t, "tagged", service)
+	until(t, "it to run", func() bool { return i.line(t, "pg.tagged", " running ") })
 	says("unchanged")
 	i.load(t, "tag", map[string]any{"Cmd": []string{"app", "hang"}, "Labels": map[string]string{"another": "one"}})
 	says("replaced")
 	until(t, "it to run from the other one", func() bool {
-		return strings.Contains(i.kogge(t, "", "ps"), " running ") && strings.Contains(i.kogge(t, "", "apply", "-f", filepath.Join(i.n.folder, "compose.yaml")), "unchanged")
+		return i.line(t, "pg.tagged", " running ") && strings.Contains(i.kogge(t, "", "apply", "-f", filepath.Join(i.n.folder, "compose.yaml")), "unchanged")
 	})
 }
 
@@ -287,10 +291,10 @@ func (i *imaged) testCapabilities(t *testing.T) {
 	until(t, "the capability to be named", func() bool {
 		return strings.Contains(i.kogge(t, "", "ps"), why+`, and the kernel runs it only with all of them: it needs cap_add: [NET_RAW], and under "allow:" in node.yaml the line - {container: pg.web, capabilities: [NET_RAW]}`)
 	})
-	i.apply(t, "web", "image: example.invalid/capable:1, command: [server, hang], stop_grace_period: 0s")
-	until(t, "a server to run", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
-	i.fails(t, why, "", "exec", "web", "ping", "whoami")
-	i.kogge(t, "0", "exec", "web", "server", "whoami")
+	i.apply(t, "server", "image: example.invalid/capable:1, command: [server, hang], stop_grace_period: 0s")
+	until(t, "a server to run", func() bool { return i.line(t, "pg.server", " running ") })
+	i.fails(t, why, "", "exec", "server", "ping", "whoami")
+	i.kogge(t, "0", "exec", "server", "server", "whoami")
 }
 
 // testIDs: ids beyond those that every container has, of files, of users and groups of the
@@ -320,7 +324,7 @@ func (i *imaged) testIDs(t *testing.T) {
 		}
 	}
 	i.apply(t, "box", "image: example.invalid/far:1, user: '0:65536', group_add: ['80000'], command: [app, hang], stop_grace_period: 0s, volumes: ["+service+"-kept:/kept]", service+"-kept")
-	until(t, "it to run", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
+	until(t, "it to run", func() bool { return i.line(t, "pg.box", " running ") })
 	pid := processes(t, "app")
 	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", pid[0]))
 	if f := strings.Fields(string(table)); err != nil || len(pid) != 1 || len(f) < 6 || f[0] != "0" || f[1] == "0" {
@@ -343,10 +347,10 @@ func (i *imaged) testIDs(t *testing.T) {
 		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: 100_000 + n})
 	}
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many...)
-	i.apply(t, "box", "image: example.invalid/many:1, stop_grace_period: 0s")
+	i.apply(t, "many", "image: example.invalid/many:1, stop_grace_period: 0s")
 	until(t, "the right to be named", func() bool {
-		return strings.Contains(i.kogge(t, "", "ps"), `it has more user and group IDs above 65535 than a node can map: 300, and fewer where they are far apart: not allowed by the node's node.yaml, which would need under "allow:" the line - {container: pg.box, host: [user]}`)
+		return strings.Contains(i.kogge(t, "", "ps"), `it has more user and group IDs above 65535 than a node can map: 300, and fewer where they are far apart: not allowed by the node's node.yaml, which would need under "allow:" the line - {container: pg.many, host: [user]}`)
 	})
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many[:300]...)
-	until(t, "300 to be mapped", func() bool { return strings.Contains(i.kogge(t, "", "ps"), " running ") })
+	until(t, "300 to be mapped", func() bool { return i.line(t, "pg.many", " running ") })
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -19,6 +20,25 @@ func TestNodePorts(t *testing.T) {
 		if _, own := workload.NodeOwns(p.protocol, uint16(p.port)); !own {
 			t.Errorf("%d/%s is not among the node's own ports", p.port, p.protocol)
 		}
+	}
+}
+
+// TestAsked: the servers that the network names are the node's, and of containers nobody's.
+func TestAsked(t *testing.T) {
+	run := t.TempDir()
+	if got := serversOf(run); got != nil {
+		t.Errorf("before the network is up: %v", got)
+	}
+	addr := netip.MustParseAddr
+	status := control.Network{
+		Interfaces: []control.Interface{{Name: "eth0", Lease: &control.Lease{Server: addr("10.88.0.1")}}, {Name: "eth1"}},
+		DNS:        []netip.Addr{addr("10.88.0.53")}, NTP: []netip.Addr{addr("10.88.0.123")},
+	}
+	if err := status.Write(run); err != nil {
+		t.Fatal(err)
+	}
+	if got := serversOf(run); !slices.Equal(got, []netip.Addr{addr("10.88.0.53"), addr("10.88.0.123"), addr("10.88.0.1")}) {
+		t.Errorf("servers: %v", got)
 	}
 }
 

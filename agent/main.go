@@ -18,7 +18,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"kogge.example/agent/removal"
+	"kogge.example/agent/trees"
 )
 
 func main() {
@@ -38,8 +38,8 @@ func run(args []string, stderr io.Writer) int {
 		start = runAgent
 	case "containerd":
 		start = runContainerd
-	case removal.Role:
-		start = removal.Helper
+	case trees.Role:
+		start = trees.Helper
 	default:
 		fmt.Fprintf(stderr, "agent: unknown role %q: expected agent, containerd or remove\n", role)
 		return 2

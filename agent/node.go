@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,18 +19,23 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/bridge"
 	"kogge.example/agent/compose"
+	"kogge.example/agent/confine"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
+	"kogge.example/agent/quota"
 	"kogge.example/agent/registry"
-	"kogge.example/agent/removal"
+	"kogge.example/agent/sealed"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
-	"kogge.example/init/rights"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/memory"
+	"kogge.example/update/release"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -75,6 +81,27 @@ func (p *paths) bounds() machine.Use {
 	return all
 }
 
+// seals says whether applied projects are written sealed: neither slot has a release that
+// would not read them. Outside of a node they are not.
+func (p *paths) seals() bool {
+	boot, err := control.ReadBoot(p.run)
+	if err != nil {
+		return false
+	}
+	staged, err := memory.ReadStaged(memory.In(filepath.Join(p.state, "kogge", "update")))
+	return err == nil && sealable(bootloader.Slot(boot.Slot), staged)
+}
+
+// sealable is the decision: staged is what was put into the slots. An image brings slot A
+// alone, so that slot B is empty as long as nothing is known of it.
+func sealable(runs bootloader.Slot, staged map[bootloader.Slot]*memory.Staged) bool {
+	other := staged[runs.Other()]
+	if other == nil {
+		return runs == bootloader.A
+	}
+	return other.Schema.Reads[0] <= release.SealedProjects && release.SealedProjects <= other.Schema.Reads[1]
+}
+
 // runAgent is the role agent: settings in, running containers out, until told to
 // stop. Then containers stay, unless the whole node stops.
 func runAgent(ctx context.Context, args []string) error {
@@ -89,7 +116,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	var now parts
 	defer attend(ctx, at, &now)()
-	own, allow, err := ownContainers(at.config)
+	own, settings, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
 		why := "workloads refused: " + nodeconfig.Public(err)
@@ -100,6 +127,8 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	network.Pool = settings.Containers.Pool
+	network.Asked = func() []netip.Addr { return serversOf(at.run) }
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
@@ -112,10 +141,14 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(filepath.Join(at.state, "projects"), own)
-	store.Allow, store.Outdated = allow, containerd.Outdated
+	store.Allow, store.Outdated = settings.Allow, containerd.Outdated
+	store.Key, store.Seal = sealed.Key(filepath.Join(at.state, wanted.KeyFile)), at.seals()
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
 	now.engine.Store(containerd)
+	reserving, unreserve := context.WithCancel(ctx)
+	reserved := quota.Keep(reserving, at.state)
+	defer func() { unreserve(); reserved() }()
 	defer alongside(ctx, func(ctx context.Context) {
 		pause(ctx, time.Minute) // a boot is busy enough
 		containerd.Tend(ctx)
@@ -126,7 +159,7 @@ func runAgent(ctx context.Context, args []string) error {
 		log.Print("agent: containers get no user namespaces of their own: the agent lacks CAP_SYS_RESOURCE")
 	}
 	keeper := &keeper.Keeper{
-		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: allow, Apart: apart,
+		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: settings.Allow, Apart: apart,
 		Tick: tick(parent.watchdog),
 	}
 	report, look := reporter(parent, &now.refused), now.watchContainers()
@@ -245,6 +278,21 @@ func upstream(run string) []netip.Addr {
 	return nameserver.ReadServers(string(text))
 }
 
+// serversOf are the servers that the network names to the node.
+func serversOf(run string) (all []netip.Addr) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	all = slices.Concat(network.DNS, network.NTP)
+	for _, i := range network.Interfaces {
+		if i.Lease != nil {
+			all = append(all, i.Lease.Server)
+		}
+	}
+	return all
+}
+
 // routed are the links between which node.yaml has the node route.
 func routed(run string) (links []string) {
 	network, err := control.ReadNetwork(run)
@@ -264,18 +312,18 @@ func resolvConf(run string) string { return filepath.Join(run, "etc", "resolv.co
 // stopLimit is below what PID 1 grants a service that stops.
 const stopLimit = 20 * time.Second
 
-// ownContainers reads the workloads out of the settings, and what these allow.
-func ownContainers(config string) ([]workload.Container, []rights.Allow, error) {
+// ownContainers reads the settings, and the workloads out of them.
+func ownContainers(config string) ([]workload.Container, nodeconfig.Config, error) {
 	settings, err := nodeconfig.ReadFile(config)
 	if err != nil {
-		return nil, nil, err
+		return nil, settings, err
 	}
 	w := settings.Workloads
 	own, warnings, err := compose.ParseTaken("", w.File, w.Text)
 	for _, warning := range warnings {
 		log.Printf("agent: %s", nodeconfig.Public(warning))
 	}
-	return own, settings.Allow, err
+	return own, settings, err
 }
 
 // connect waits for containerd to listen; a dial that fails would only start a
@@ -300,7 +348,7 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	}
 	all := at.bounds()
 	return engine.Connect(engine.Paths{
-		Most:       engine.MostOf(all.Limit, all.MostOfThem),
+		Most:       confine.MostOf(all.Limit, all.MostOfThem),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
@@ -315,7 +363,8 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 		Images:     at.state,
 		ShimCgroup: at.shims,
 		Cgroup:     at.cgroup,
-		Remove:     removal.By,
+		Cgroups:    at.cgroups,
+		Remove:     trees.By,
 	}, strings.TrimSpace(string(boot)))
 }
 

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/namespace"
@@ -227,10 +228,24 @@ func testNode(t *testing.T, bin string) {
 	t.Log("what the shim says of runc is what runc says")
 	n.testFeatures(t)
 
-	t.Log("a reboot: images and volumes are there, everything else is made anew")
+	t.Log("a late lease has the containers' network: that moves, and its containers with it")
 	n.config(t, workloads)
 	n.start(t, "agent")
 	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+	before := processes(t, "/app")
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	late, err := netlink.ParseAddr("10.88.0.88/24")
+	must(t, err)
+	must(t, netlink.AddrAdd(lo, late))
+	until(t, "web to be another process", func() bool {
+		now := processes(t, "/app")
+		return len(now) == 1 && now[0] != before[0]
+	})
+	n.answers(t, "Hello from web.\nrelease 1.0\nrequest 1\n")
+	must(t, netlink.AddrDel(lo, late))
+
+	t.Log("a reboot: images and volumes are there, everything else is made anew")
 	n.reboot(t)
 	must(t, os.RemoveAll(filepath.Join(n.folder, "state", "preload"))) // it was read once
 	n.start(t, "containerd")

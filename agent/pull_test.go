@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	containerdlog "github.com/containerd/log"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -42,6 +43,9 @@ func TestPull(t *testing.T) {
 // diskSize is that of the disk that images are pulled to.
 const diskSize = 128 << 20
 
+// diskFiles is how many files it can have.
+const diskFiles = 20_000
+
 func testPull(t *testing.T) {
 	loopbackUp(t)
 	p := newPuller(t)
@@ -49,6 +53,7 @@ func testPull(t *testing.T) {
 		name string
 		run  func(*testing.T, *puller)
 	}{
+		{"assessed", assessRefused},
 		{"password", pullWithPassword},
 		{"token", pullWithToken},
 		{"cuts", pullThroughCuts},
@@ -90,6 +95,7 @@ const (
 type puller struct {
 	engine     *engine.Engine
 	root       string // of containerd
+	socket     string
 	registries *registry.Store
 	key        string // that of the registries' settings
 	images     *library
@@ -147,12 +153,12 @@ func newPuller(t *testing.T) *puller {
 	t.Cleanup(func() { must(t, os.RemoveAll(folder)) })
 	disk := filepath.Join(folder, "state")
 	must(t, os.Mkdir(disk, 0o755))
-	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
+	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d,nr_inodes=%d", diskSize, diskFiles)))
 	t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
-	p := &puller{root: filepath.Join(disk, "containerd"), key: filepath.Join(disk, "key")}
+	p := &puller{root: filepath.Join(disk, "containerd"), key: filepath.Join(disk, "key"), socket: filepath.Join(folder, "c.sock")}
 	p.registries = registry.Open(filepath.Join(disk, "registries.age"), p.key)
 	t.Setenv("PATH", os.Getenv("PATH")) // the server sets it
-	c := containerd.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: filepath.Join(folder, "c.sock"), Bin: folder}
+	c := containerd.Config{Root: p.root, State: filepath.Join(folder, "run"), Socket: p.socket, Bin: folder}
 	server, err := containerd.Start(context.Background(), c)
 	must(t, err)
 	t.Cleanup(server.Stop)
@@ -172,6 +178,32 @@ func newPuller(t *testing.T) *puller {
 	log.SetOutput(io.MultiWriter(&p.log, os.Stderr))
 	containerdlog.L.Logger.SetOutput(io.MultiWriter(&p.log, os.Stderr))
 	return p
+}
+
+// assessRefused: what the assessment hears of containerd does not hang on workloads that
+// are refused, which are none of the node's own faults.
+func assessRefused(t *testing.T, p *puller) {
+	a := probed{parts: &parts{}, socket: p.socket}
+	defer a.close()
+	if e, err := a.engine(); err == nil || !strings.Contains(err.Error(), "no connection to containerd yet") {
+		t.Errorf("before the agent is there: %v, %v", e, err)
+	}
+	why := "workloads refused: shop.yaml:1:1: nonsense"
+	a.parts.refused.Store(&why)
+	for range 2 {
+		e, err := a.engine()
+		must(t, err)
+		must(t, e.Serving(t.Context()))
+	}
+	none := probed{parts: a.parts, socket: p.socket + ".none"}
+	defer none.close()
+	e, err := none.engine()
+	must(t, err)
+	limited, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := e.Serving(limited); err == nil {
+		t.Error("a containerd that is not there serves")
+	}
 }
 
 // set writes the settings of the registry.

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -40,6 +41,8 @@ func pullOntoFullDisk(t *testing.T, p *puller) {
 	}
 	p.images.push(t, "a/bomb:1", goruntime.GOARCH, bomb(t, diskSize+diskSize/4))
 	p.fails(t, "a/bomb:1", registry.ErrFull)
+	p.images.push(t, "a/crumbs:1", goruntime.GOARCH, crumbs(t, 2*diskFiles))
+	p.fails(t, "a/crumbs:1", registry.ErrFull)
 	until(t, "the disk to be as before", func() bool { return used(t, p.root) < before+1<<20 })
 }
 
@@ -194,17 +197,22 @@ func pullOverPreload(t *testing.T, p *puller) {
 	}
 }
 
-// loadOntoFullDisk: a tar that does not fit is given up, and nothing is left of it.
+// loadOntoFullDisk: a tar that does not fit, as it comes or unpacked, in bytes or in files,
+// is given up, and nothing is left of it.
 func loadOntoFullDisk(t *testing.T, p *puller) {
 	before := used(t, p.root)
-	tar, err := os.Open(saved(t, p.images.host+"/a/loaded:1", random(t, 75, diskSize)))
-	must(t, err)
-	defer tar.Close()
-	if _, err := p.engine.Load(t.Context(), tar); !errors.Is(err, registry.ErrFull) {
-		t.Errorf("%v", err)
-	}
-	if has := p.has(t); strings.Contains(has, "loaded") {
-		t.Errorf("there is %s", has)
+	p.wants("a/used:1", "a/new:1", "a/next:1", "a/half:1", "a/more:1")
+	stay := p.has(t)
+	for _, layer := range []v1.Layer{random(t, 75, diskSize), bomb(t, 2*diskSize), crumbs(t, 2*diskFiles)} {
+		tar, err := os.Open(saved(t, p.images.host+"/a/loaded:1", layer))
+		must(t, err)
+		defer tar.Close()
+		if _, err := p.engine.Load(t.Context(), tar); !errors.Is(err, registry.ErrFull) {
+			t.Errorf("%v", err)
+		}
+		if has := p.has(t); has != stay {
+			t.Errorf("there is %s, and was %s", has, stay)
+		}
 	}
 	until(t, "the disk to be as before", func() bool { return used(t, p.root) < before+1<<20 })
 }
@@ -222,6 +230,21 @@ func bomb(t *testing.T, size int64) v1.Layer {
 	must(t, w.Close())
 	must(t, z.Close())
 	return static.NewLayer(b.Bytes(), types.OCILayer) // its DiffID is wrong, and nobody gets that far
+}
+
+// crumbs is a small layer with many empty files in it.
+func crumbs(t *testing.T, files int) v1.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	must(t, err)
+	w := tar.NewWriter(z)
+	for n := range files {
+		must(t, w.WriteHeader(&tar.Header{Name: fmt.Sprint(n), Mode: 0o644, Typeflag: tar.TypeReg}))
+	}
+	must(t, w.Close())
+	must(t, z.Close())
+	return static.NewLayer(b.Bytes(), types.OCILayer) // as that of bomb
 }
 
 type zeros struct{}

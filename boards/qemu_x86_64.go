@@ -33,7 +33,7 @@ var qemuX8664 = Board{
 // network, time and the kernel's own requests.
 var node = []string{
 	"vfat", "nls_cp437", "nls_ascii", "nls_utf8",
-	"overlay", "loop", "fuse", "qemu_fw_cfg",
+	"overlay", "loop", "fuse", "qemu_fw_cfg", "quota_v2",
 	"bridge", "br_netfilter", "veth", "dummy", "macvlan", "tun", "vxlan", "wireguard",
 	"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_redir", "nft_fib_ipv4", "nft_fib_ipv6", "nft_fib_inet", "nft_ct", "nft_connlimit", "nft_limit", "nft_log", "nft_reject", "nft_reject_ipv4", "nft_reject_ipv6", "nft_reject_inet",
 	"nf_conntrack", "nf_conntrack_netlink", "nf_nat", "nfnetlink", "tcp_bbr", "sch_fq", "sch_fq_codel",

@@ -45,7 +45,7 @@ func (r *release) buildBoot(o Options, k *kernel.Kernel, programs program.Set) e
 		return fmt.Errorf("kernel: %w", err)
 	}
 	r.built.Kernel = k.Image
-	r.built.Cmdline = kernelLine(o.Board, cmdline.Words{Board: o.Board.Name, Version: o.Version, Verity: r.root.Verity, Fault: o.Fault})
+	r.built.Cmdline = kernelLine(o.Board, cmdline.Words{Board: o.Board.Name, Version: o.Version, Verity: r.root.Verity, Fault: o.Fault, Marks: r.built.Marks})
 	tree, err := r.deviceTree(o.Board, k.Release)
 	if err != nil {
 		return err

@@ -110,11 +110,7 @@ func (r release) origins(k *kernel.Kernel, entries []rootfs.Entry) func(string) 
 
 // licenses returns the file with the licence texts.
 func (r release) licenses(ctx context.Context, o Options, modules []sbom.Module, packages []debian.File) (string, error) {
-	common, err := fetch(ctx, o, debian.Licenses)
-	if err != nil {
-		return "", err
-	}
-	s := sbom.Sources{Checkout: o.Source, Common: common}
+	s := sbom.Sources{Checkout: o.Source, Common: r.common}
 	key, err := sbom.LicensesKey(modules, packages, s, o.When)
 	if err != nil {
 		return "", err

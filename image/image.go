@@ -26,6 +26,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/osrelease"
 )
 
 // Options say which image to build.
@@ -73,6 +74,9 @@ type Built struct {
 	Cmdline string // kernel command line
 	// Trust is the size of the root.json in the image; 0 without one.
 	Trust int
+	// Marks are in which ways the image is not what its commit and its lock say, as
+	// osrelease.Facts have them; "" for none.
+	Marks string
 	// Sizes of the parts in bytes.
 	RootBytes, InitrdBytes, BootBytes int64
 }
@@ -116,12 +120,16 @@ type release struct {
 	tools  debian.Toolbox
 	files  []debian.File
 	blobs  []disk.Blob
-	// sysroot is the C library that runc is linked with.
-	sysroot []debian.File
-	root    slotRoot
-	boot    []loader.File // of a slot
-	built   Built
-	when    time.Time
+	// sysroot is the C library that runc is linked with, common the licences that
+	// packages refer to.
+	sysroot, common []debian.File
+	// unlocked are the packages of all those that are not the locked ones, as
+	// osrelease.Facts name them, sorted.
+	unlocked []string
+	root     slotRoot
+	boot     []loader.File // of a slot
+	built    Built
+	when     time.Time
 }
 
 // seed names the content of the release.
@@ -136,22 +144,26 @@ func buildRelease(ctx context.Context, o Options) (release, error) {
 	if err != nil {
 		return r, fmt.Errorf("board %s: %w", o.Board.Name, err)
 	}
-	if r.files, err = fetch(ctx, o, o.Board.Name); err != nil {
+	if r.files, err = r.fetch(ctx, o, o.Board.Name); err != nil {
 		return r, err
 	}
 	if r.blobs, err = firmwareOf(o.Board, r.files); err != nil {
 		return r, err
 	}
-	toolFiles, err := fetch(ctx, o, debian.Tools)
+	toolFiles, err := r.fetch(ctx, o, debian.Tools)
 	if err != nil {
 		return r, err
 	}
 	if r.tools, err = debian.OpenTools(toolFiles); err != nil {
 		return r, err
 	}
-	if r.sysroot, err = fetch(ctx, o, debian.RuncSet(o.Board.Arch)); err != nil {
+	if r.sysroot, err = r.fetch(ctx, o, debian.RuncSet(o.Board.Arch)); err != nil {
 		return r, err
 	}
+	if r.common, err = r.fetch(ctx, o, debian.Licenses); err != nil {
+		return r, err
+	}
+	r.built.Marks = r.facts(o).Marks()
 	o.Say("programs for %s", o.Board.Arch)
 	programs, err := program.Build(ctx, program.Options{Source: o.Source, Cache: filepath.Join(o.Cache, "programs"), Arch: o.Board.Arch, Sysroot: r.sysroot, Tags: o.tags()})
 	if err != nil {
@@ -167,12 +179,29 @@ func buildRelease(ctx context.Context, o Options) (release, error) {
 	return r, r.buildBoot(o, k, programs)
 }
 
-func fetch(ctx context.Context, o Options, set string) ([]debian.File, error) {
+// fetch returns the packages of a set, and notes which of them are not the locked ones.
+func (r *release) fetch(ctx context.Context, o Options, set string) ([]debian.File, error) {
 	lock, err := debian.LoadLock(set)
 	if err != nil {
 		return nil, err
 	}
-	return o.Packages.Fetch(ctx, lock)
+	files, err := o.Packages.Fetch(ctx, lock)
+	for _, f := range files {
+		if f.Instead != (debian.Package{}) {
+			r.unlocked = append(r.unlocked, fmt.Sprintf("%s instead of %s", f.Package, f.Instead))
+		}
+	}
+	slices.Sort(r.unlocked)
+	r.unlocked = slices.Compact(r.unlocked) // sets share packages
+	return files, err
+}
+
+// facts are what the root file system says of the release; its kernel is not known yet.
+func (r *release) facts(o Options) osrelease.Facts {
+	return osrelease.Facts{
+		Version: o.Version, Board: o.Board.Name, Arch: o.Board.Arch, Counter: o.counter(), Time: o.When,
+		Unlocked: r.unlocked, WithoutSuites: o.Packages.Without,
+	}
 }
 
 // state makes the STATE file system with the preloads. It is at least as large as

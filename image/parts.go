@@ -3,9 +3,11 @@ package image
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"kogge.example/update/bootloader"
 	content "kogge.example/update/release"
@@ -16,11 +18,20 @@ import (
 // believes as long as it knows no newer one.
 const TrustFile = "/usr/lib/kogge/tuf/root.json"
 
+// ErrMarked says that a build is not what its commit and its lock say: it may be put
+// on a disk, and is no release.
+var ErrMarked = errors.New("no release can be made of it")
+
 // Parts makes what a release has for one board: the same boot files and root file
-// system that [Build] puts into slot A. What it returns reads from the cache.
+// system that [Build] puts into slot A. What it returns reads from the cache. The error
+// wraps [ErrMarked] where others could not build the same: a package is not the locked
+// one, or a suite was left out.
 func Parts(ctx context.Context, o Options) (content.Content, error) {
 	if err := bootloader.CheckVersion(o.Version); err != nil {
 		return content.Content{}, err
+	}
+	if len(o.Packages.Without) > 0 {
+		return content.Content{}, fmt.Errorf("board %s: built without the suite %s: %w", o.Board.Name, strings.Join(o.Packages.Without, ", "), ErrMarked)
 	}
 	unlock, err := lockCache(ctx, o)
 	if err != nil {
@@ -30,6 +41,9 @@ func Parts(ctx context.Context, o Options) (content.Content, error) {
 	r, err := buildRelease(ctx, o)
 	if err != nil {
 		return content.Content{}, err
+	}
+	if len(r.unlocked) > 0 {
+		return content.Content{}, fmt.Errorf("board %s: unlocked, it has %s: %w", o.Board.Name, strings.Join(r.unlocked, ", "), ErrMarked)
 	}
 	c := content.Content{Facts: content.Facts{
 		Version: o.Version, Counter: o.counter(), Board: o.Board.Name, Arch: o.Board.Arch, Created: o.When,

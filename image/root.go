@@ -122,7 +122,9 @@ func readParams(name string, salt [32]byte) (verity.Params, error) {
 
 // rootEntries lists every file of the root file system.
 func (r release) rootEntries(o Options, k *kernel.Kernel, programs program.Set) ([]rootfs.Entry, error) {
-	facts, err := osrelease.Facts{Version: o.Version, Board: o.Board.Name, Arch: o.Board.Arch, Kernel: k.Release, Counter: o.counter(), Time: o.When}.Text()
+	of := r.facts(o)
+	of.Kernel = k.Release
+	facts, err := of.Text()
 	if err != nil {
 		return nil, err
 	}

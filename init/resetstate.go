@@ -12,7 +12,6 @@ import (
 	"kogge.example/init/control"
 	"kogge.example/init/mount"
 	"kogge.example/init/reset"
-	"kogge.example/init/supervise"
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
 )
@@ -76,9 +75,9 @@ type resetting struct {
 	ctx context.Context
 }
 
-func (r *resetting) Reformat() error { return mount.Reformat(r.disk) }
+func (r *resetting) Reformat() error { return r.reformat(r.disk) }
 
-func (r *resetting) Mount() error { return mount.MountState(r.ctx, r.disk, supervise.Command) }
+func (r *resetting) Mount() error { return mount.MountState(r.ctx, r.disk, r.check) }
 
 func (r *resetting) Restore(settings []byte, imported string) error {
 	if err := os.MkdirAll(ownDir, 0o700); err != nil {

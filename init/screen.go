@@ -79,6 +79,9 @@ func addresses() []string {
 		for _, a := range i.Addresses {
 			all = append(all, i.Name+" "+a.String())
 		}
+		if i.Problem != "" {
+			all = append(all, i.Name+" "+i.Problem)
+		}
 	}
 	return all
 }

@@ -58,7 +58,7 @@ func stage0() (control.Boot, *watchdog.Dog, error) {
 	dog.While(findLimit, guard.Go, func() { disk, loader, err = findBootDisk(modules, board, words) })
 	b := control.Boot{
 		Version: words.Version, Board: words.Board, Disk: disk.Name, Trial: words.Trial || loader.CountPath != "",
-		Parts: disk.Parts, RootHash: hex.EncodeToString(words.Verity.Root[:]),
+		Parts: disk.Parts, RootHash: hex.EncodeToString(words.Verity.Root[:]), Marks: words.Marks,
 	}
 	if loader.Partition != nil || !kind.TellsByEFI() {
 		b.Loader = string(board.Bootloader)

@@ -17,7 +17,6 @@ import (
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/reset"
 	"kogge.example/init/seed"
-	"kogge.example/init/supervise"
 	"kogge.example/update/blank"
 	"kogge.example/update/bootpart"
 	"kogge.example/update/durable"
@@ -85,6 +84,12 @@ func (n *node) readSeed() seed.Input {
 	}
 	data, err := readBootPartition(n.disk, bootSeed)
 	n.degraded.Add("boot partition", err)
+	if err := misnamed(n.disk); err != nil {
+		n.degraded.Add("files on the boot partition", err)
+		for line := range strings.Lines(err.Error()) {
+			n.say("kogge: boot partition: " + strings.TrimRight(line, "\n"))
+		}
+	}
 	return seed.Input{Seed: data, From: "the boot partition"}
 }
 
@@ -117,6 +122,32 @@ func readBootPartition(d mount.Disk, name string) ([]byte, error) {
 	return data, err
 }
 
+// misnamed says which files on the boot partition nobody reads. What cannot be listed, other
+// reads complain of.
+func misnamed(d mount.Disk) error {
+	if d.Name == "" {
+		return nil
+	}
+	p, err := bootPartition(d)
+	if err != nil {
+		return nil
+	}
+	var root, folder []string
+	_ = p.Read(func(v *fat.Volume) error {
+		for path, names := range map[string]*[]string{"": &root, reset.Folder: &folder} {
+			entries, err := v.ReadDir(path)
+			if err != nil {
+				continue
+			}
+			for _, e := range entries {
+				*names = append(*names, e.Name)
+			}
+		}
+		return nil
+	})
+	return seed.Misnamed(root, folder)
+}
+
 // editBootPartition changes the boot partition. Nobody has it mounted.
 func editBootPartition(d mount.Disk, edit func(*fat.Volume) error) error {
 	p, err := bootPartition(d)
@@ -140,7 +171,9 @@ func (n *node) mountState(in seed.Input) error {
 	var err error
 	n.dog.While(checkLimit, guard.Go, func() {
 		if err = n.checkState(ctx, in); err == nil {
-			n.degraded.Add("growth of STATE", mount.GrowFileSystem(n.disk))
+			var grown error
+			n.telling("STATE grows to the size of the disk", func() { grown = mount.GrowFileSystem(n.disk) })
+			n.degraded.Add("growth of STATE", grown)
 		}
 	})
 	if err != nil {
@@ -158,7 +191,7 @@ func (n *node) checkState(ctx context.Context, in seed.Input) error {
 	if mounted, err := n.resetState(ctx); mounted || err != nil {
 		return err
 	}
-	err := mount.MountState(ctx, n.disk, supervise.Command)
+	err := mount.MountState(ctx, n.disk, n.check)
 	if !errors.Is(err, mount.ErrCorrupt) {
 		return err
 	}
@@ -167,10 +200,10 @@ func (n *node) checkState(ctx context.Context, in seed.Input) error {
 		return fmt.Errorf("%w; it is left as it is (state.onCorrupt: hold)", err)
 	}
 	n.say("kogge: STATE is formatted (state.onCorrupt: reformat): " + err.Error())
-	if err := mount.Reformat(n.disk); err != nil {
+	if err := n.reformat(n.disk); err != nil {
 		return err
 	}
-	return mount.MountState(ctx, n.disk, supervise.Command)
+	return mount.MountState(ctx, n.disk, n.check)
 }
 
 // importConfig replaces the copy on STATE, then the record of its hash. A cut in

@@ -34,6 +34,7 @@ var sysctls = []struct{ name, value string }{
 	{"fs.aio-max-nr", strconv.Itoa(math.MaxInt32)},
 	{"fs.inotify.max_user_instances", strconv.Itoa(math.MaxInt32)}, // an int, as the next
 	{"fs.inotify.max_user_watches", strconv.Itoa(math.MaxInt32)},
+	{"net.ipv4.tcp_max_orphans", strconv.Itoa(math.MaxInt32)},
 	// By itself the kernel takes a number that goes by its memory: at 256 MiB one
 	// container may have more processes than that. See cgroup.Bounds.
 	{"kernel.threads-max", "32768"},
@@ -52,6 +53,14 @@ func setSysctls(root string) error {
 	var errs []error
 	for _, s := range sysctls {
 		errs = append(errs, set(s.name, s.value))
+	}
+	// What all sockets may hold, in pages of memory: a tenth of it by itself, for all network
+	// namespaces. It too is charged to the container that holds it.
+	if memory, _ := machineSize(""); memory > 0 {
+		pages := strconv.FormatInt(memory/int64(os.Getpagesize()), 10)
+		for _, name := range []string{"net.ipv4.tcp_mem", "net.ipv4.udp_mem"} {
+			errs = append(errs, set(name, pages+" "+pages+" "+pages))
+		}
 	}
 	if runtime.GOARCH == "amd64" {
 		errs = append(errs, set("vm.lowmem_reserve_ratio", isaReserve))

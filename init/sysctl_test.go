@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -14,8 +15,8 @@ import (
 // is not there.
 func TestSetSysctls(t *testing.T) {
 	root := t.TempDir()
-	for _, dir := range []string{"fs", "fs/inotify", "kernel", "vm"} {
-		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+	for _, dir := range []string{"fs", "fs/inotify", "kernel", "net/ipv4", "vm"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -32,12 +33,17 @@ func TestSetSysctls(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
 		}
 	}
+	var memory [3]int64
+	text, err := os.ReadFile(filepath.Join(root, "net/ipv4/tcp_mem"))
+	if _, scanErr := fmt.Sscan(string(text), &memory[0], &memory[1], &memory[2]); err != nil || scanErr != nil || memory[0] < 1000 || memory[2] < memory[0] {
+		t.Errorf("memory of sockets: %q, %v, %v", text, err, scanErr)
+	}
 	// A kernel without some of them: the others are set, and the error says which.
 	root = t.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "fs"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := setSysctls(root)
+	err = setSysctls(root)
 	if err == nil || !strings.Contains(err.Error(), "kernel/dmesg_restrict") {
 		t.Errorf("error %v does not name kernel/dmesg_restrict", err)
 	}

@@ -22,7 +22,8 @@ import (
 // none, and without addresses nothing but a loopback. If it is to be apart, all of that
 // belongs to a user namespace of its own, which has ids beyond those that all have if more
 // says so. What is there already under these names and
-// still whole is kept, so that a container that is started anew does not pay for it again.
+// still whole is kept, so that a container that is started anew does not pay for it again;
+// but for the flows of the one before.
 func (b *Bridges) Attach(id string, at []workload.Address, apart bool, more ...workload.Extents) (workload.Namespaces, error) {
 	ids := workload.Extents("")
 	if len(more) > 0 {
@@ -38,7 +39,11 @@ func (b *Bridges) Attach(id string, at []workload.Address, apart bool, more ...w
 		return workload.Namespaces{}, err
 	}
 	if whole(p.Net, plugs) && apart == (p.Owner.File != "") && (!apart || same && isNamespace(p.Owner.File)) {
-		return p, nil
+		its := make(flowsOf)
+		for _, a := range at {
+			its[a.Addr] = true
+		}
+		return p, its.forget()
 	}
 	if err := b.Detach(id); err != nil {
 		return workload.Namespaces{}, err
@@ -66,7 +71,7 @@ func (b *Bridges) plugs(id string, at []workload.Address) ([]plug, error) {
 		if !ok {
 			return nil, fmt.Errorf("network %s does not exist", a.Network)
 		}
-		all = append(all, plug{made: m, veth: vethName(id, i, a, m.Internal), inside: fmt.Sprintf("eth%d", i), addr: a.Addr})
+		all = append(all, plug{made: m, veth: vethName(id, i, a, m.Internal), inside: fmt.Sprintf("eth%d", i), addr: a.Addr, mtu: b.mtu})
 	}
 	return all, nil
 }
@@ -92,6 +97,10 @@ func connect(at workload.Namespaces, id string, plugs []plug) error {
 		return err
 	}
 	defer inside.Close()
+	// Its links get no IPv6 addresses; its loopback, which is there, has one.
+	if err := within(ns, func() error { return noIPv6("default") }); err != nil {
+		return err
+	}
 	lo, err := inside.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("loopback: %w", err)
@@ -121,12 +130,13 @@ type plug struct {
 	made
 	veth, inside string // its names on the node, and in the container
 	addr         netip.Addr
+	mtu          int
 }
 
 // in makes the interface and returns the container's end of it.
 func (p plug) in(ns *os.File, inside *netlink.Handle, id string) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex, attrs.Alias = p.veth, p.link.Index, id
+	attrs.Name, attrs.MasterIndex, attrs.Alias, attrs.MTU = p.veth, p.link.Index, id, p.mtu
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: p.inside, PeerNamespace: netlink.NsFd(int(ns.Fd()))}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return nil, fmt.Errorf("add link %s: %w", p.veth, err)

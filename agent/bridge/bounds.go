@@ -7,9 +7,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -48,7 +50,7 @@ const closedFor = 2 * time.Second
 func boundsFor(memory uint64) bounds {
 	share := int(min(max(memory>>17, 2048), 8192))
 	return bounds{
-		share: share, own: 4 * share,
+		share: share, own: int(min(max(memory>>15, 8192), 262144)),
 		// What is open, what has been closed for less than closedFor, and a burst.
 		flows: uint32(share / 2), pace: uint64(share / 8), burst: uint32(share / 4),
 		neighbours: int(min(max(memory>>15, 8192), 65536)), seek: 32, seekBurst: 128,
@@ -86,29 +88,37 @@ func (b bounds) bound(networks int) error {
 	for _, s := range []struct {
 		file  string
 		value int
+		fits  func(now, value int) bool
 	}{
-		{"netfilter/nf_conntrack_buckets", b.own},
-		{"netfilter/nf_conntrack_max", b.table(networks)},
-		{"netfilter/nf_conntrack_tcp_timeout_time_wait", int(closedFor.Seconds())},
-		{"netfilter/nf_conntrack_tcp_timeout_close", int(closedFor.Seconds())},
-		{"ipv4/neigh/default/gc_thresh3", b.neighbours},
-		{"ipv4/neigh/default/gc_thresh2", b.neighbours / 2},
+		{"netfilter/nf_conntrack_buckets", b.own, atLeast},
+		{"netfilter/nf_conntrack_max", b.table(networks), atLeast},
+		{"netfilter/nf_conntrack_tcp_timeout_time_wait", int(closedFor.Seconds()), atMost},
+		{"netfilter/nf_conntrack_tcp_timeout_close", int(closedFor.Seconds()), atMost},
+		{"ipv4/neigh/default/gc_thresh3", b.neighbours, atLeast},
+		{"ipv4/neigh/default/gc_thresh2", b.neighbours / 2, atLeast},
 	} {
-		if err := kernelRoom(s.file, s.value); err != nil {
+		if err := setting(s.file, s.value, s.fits); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// kernelRoom sets a setting below net. Those that are one for all network namespaces can
-// be set in the first one alone: elsewhere, in tests, they stay.
-func kernelRoom(file string, value int) error {
-	err := os.WriteFile("/proc/sys/net/"+file, []byte(strconv.Itoa(value)), 0o644)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return nil
+func atLeast(now, value int) bool { return now >= value }
+func atMost(now, value int) bool  { return now <= value }
+
+// setting sets a number below net that does not fit. Those that are one for all network
+// namespaces can be set in the first one alone: elsewhere, in tests, they stay.
+func setting(file string, value int, fits func(now, value int) bool) error {
+	path := "/proc/sys/net/" + file
+	text, err := os.ReadFile(path)
+	if err == nil {
+		if now, bad := strconv.Atoi(strings.TrimSpace(string(text))); bad == nil && fits(now, value) {
+			return nil
+		}
+		err = os.WriteFile(path, []byte(strconv.Itoa(value)), 0o644)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("net setting %s: %w", file, err)
 	}
 	return nil
@@ -150,7 +160,9 @@ func (b bounds) count(conn *nftables.Conn) error {
 	take(to, slices.Concat(iif(ours, expr.CmpOpNeq), oif(ours, expr.CmpOpEq)), expr.MetaKeyOIFNAME)
 	// Whom nobody has answered yet may be nobody: each asks for one more neighbour.
 	hop := []expr.Any{&expr.Rt{Register: 1, Key: expr.RtNexthop4}}
-	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq), ct(expr.CtKeySTATE, expr.CtStateBitNEW))
+	// A link that leads to one other host alone asks for none.
+	asks := []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFTYPE, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)}}
+	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq), asks, ct(expr.CtKeySTATE, expr.CtStateBitNEW))
 	c.rule(to, out, hop, []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: hops.Name, SetID: hops.ID}}, verdict(expr.VerdictAccept))
 	c.rule(to, out, over(seek, unix.NFT_DYNSET_OP_UPDATE, expr.MetaKeyIIFNAME, limit(b.seek, b.seekBurst)), verdict(expr.VerdictDrop))
 	c.rule(to, out, hop, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: hops.Name, SetID: hops.ID, Operation: unix.NFT_DYNSET_OP_ADD}})

@@ -32,7 +32,6 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
 )
@@ -40,28 +39,19 @@ import (
 // Prefix begins the interface name of every bridge of ours, and of nothing else.
 const Prefix = "kogge"
 
-// pools are what the networks' subnets are taken from, in this order; what a route of
-// the node leads into is left out. They are private (RFC 1918) and rarely handed out.
-var pools = []netip.Prefix{
-	netip.MustParsePrefix("10.88.0.0/16"),
-	netip.MustParsePrefix("172.29.0.0/16"),
-	netip.MustParsePrefix("192.168.128.0/17"),
-	netip.MustParsePrefix("10.188.0.0/16"),
-}
-
 // unreachable are destinations that no container has any business with: the node's
 // loopback, and link-local addresses, which no router may forward to (RFC 3927).
 var unreachable = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16")}
 
-// subnetBits is the size of a subnet: 253 containers.
-const subnetBits = 24
-
-// ErrNoSubnet means that the node has routes into all that there is for containers.
-var ErrNoSubnet = errors.New("all subnets for containers are in use on this node's network")
-
 // Bridges are the containers' networks of this node. Its methods may be called from
 // any goroutine.
 type Bridges struct {
+	// Pool are the networks that those of containers are made in. Default: some that are
+	// private, see pools.
+	Pool []netip.Prefix
+	// Asked are servers that the node itself needs, which may lie behind a router where
+	// the node sees no network. Default: none.
+	Asked func() []netip.Addr
 	// Routed are the node's own links between which it routes, by name. Default: none.
 	Routed func() []string
 
@@ -69,12 +59,13 @@ type Bridges struct {
 	users  string // that of user namespaces
 	bounds bounds // of each network
 
-	mu   sync.Mutex // guards made, and changes of bridges
+	mu   sync.Mutex // guards what follows, and changes of bridges
 	made map[string]made
+	mtu  int // of containers' links; see fit
 
 	// For Publish and Follow alone, which are not called at one time.
-	udp     bool    // a UDP port is published, or may have been
-	applied Ruleset // by the last Publish
+	udp     bool     // a UDP port is published, or may have been
+	applied *Ruleset // the last one; nil before the first Publish
 }
 
 // made is a network that is set up.
@@ -83,17 +74,14 @@ type made struct {
 	link *netlink.Bridge
 }
 
-// Open lets the node forward. Namespace files go to the folder netns, and userns beside
-// it, which are made if they are missing.
+// Open returns the networks of this node. Namespace files go to the folder netns, and
+// userns beside it, which are made if they are missing.
 func Open(netns string) (*Bridges, error) {
 	users := filepath.Join(filepath.Dir(netns), "userns")
 	for _, folder := range []string{netns, users} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return nil, fmt.Errorf("folder of namespaces: %w", err)
 		}
-	}
-	if err := setting("ip_forward"); err != nil {
-		return nil, err
 	}
 	all, err := memory()
 	if err != nil {
@@ -102,20 +90,26 @@ func Open(netns string) (*Bridges, error) {
 	return &Bridges{netns: netns, users: users, bounds: boundsFor(all), made: make(map[string]made)}, nil
 }
 
-// setting turns a setting of net.ipv4 on.
-func setting(file string) error {
+// enable turns a setting of net.ipv4 on.
+func enable(file string) error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/"+file, []byte("1"), 0o644); err != nil {
 		return fmt.Errorf("net.ipv4 setting %s: %w", file, err)
 	}
 	return nil
 }
 
-// Make makes the networks, or finds those that an earlier agent made and keeps their
-// subnets, and returns all of them by name. Others stay as they are; see Prune.
+// Make makes the networks, or finds those that an earlier agent made, and returns all of
+// them by name. A subnet stays unless something has come in its way; see [Bridges.Follow].
+// Others stay as they are; see Prune.
 func (b *Bridges) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := make(map[string]workload.Subnet, len(wanted))
+	out, err := ways()
+	if err != nil {
+		return nil, err
+	}
+	b.mtu = narrowest(out)
 	for _, n := range wanted {
 		m, err := b.open(n)
 		if err != nil {
@@ -131,16 +125,11 @@ func (b *Bridges) open(n workload.Network) (made, error) {
 	if err := m.adopt(); err != nil {
 		return m, err
 	}
-	if !m.IsValid() {
-		subnet, err := pick()
-		if err != nil {
-			return m, err
-		}
-		m.Prefix = subnet
-		addr := &netlink.Addr{IPNet: ipNet(m.Gateway(), subnet.Bits())}
-		if err := netlink.AddrAdd(m.link, addr); err != nil {
-			return m, fmt.Errorf("bridge %s: add address %s: %w", m.Device, addr, err)
-		}
+	if err := b.settle(&m); err != nil {
+		return m, err
+	}
+	if err := netlink.LinkSetMTU(m.link, b.mtu); err != nil {
+		return m, fmt.Errorf("bridge %s: set MTU %d: %w", m.Device, b.mtu, err)
 	}
 	// Otherwise a container could make itself the node's IPv6 router.
 	if err := noIPv6(m.Device); err != nil {
@@ -151,7 +140,7 @@ func (b *Bridges) open(n workload.Network) (made, error) {
 	}
 	// 127.0.0.1:PORT of the node leads to containers too; the table drops what comes
 	// from a container with such a destination.
-	return m, setting("conf/" + m.Device + "/route_localnet")
+	return m, enable("conf/" + m.Device + "/route_localnet")
 }
 
 // noIPv6 makes link ignore IPv6, on a kernel that knows it at all.
@@ -196,55 +185,6 @@ func (m *made) adopt() error {
 		}
 	}
 	return nil
-}
-
-// pick asks the kernel which subnets are taken.
-func pick() (netip.Prefix, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("list routes: %w", err)
-	}
-	var taken []netip.Prefix
-	for _, r := range routes {
-		if p, ok := prefix(r.Dst); ok {
-			taken = append(taken, p)
-		}
-	}
-	// A link that is down has an address and no route.
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		if p, ok := prefix(a.IPNet); ok {
-			taken = append(taken, p.Masked())
-		}
-	}
-	return choose(pools, taken)
-}
-
-// choose returns the first subnet of pools that overlaps with none of taken, default
-// routes (/0) left out: they overlap with everything and mean nothing.
-func choose(pools, taken []netip.Prefix) (netip.Prefix, error) {
-	for _, pool := range pools {
-		s := netip.PrefixFrom(pool.Masked().Addr(), subnetBits)
-		for pool.Contains(s.Addr()) {
-			if !slices.ContainsFunc(taken, func(t netip.Prefix) bool { return t.Bits() > 0 && s.Overlaps(t) }) {
-				return s, nil
-			}
-			s = after(s)
-		}
-	}
-	return netip.Prefix{}, ErrNoSubnet
-}
-
-// after is the subnet behind s.
-func after(s netip.Prefix) netip.Prefix {
-	a := s.Addr().As4()
-	if a[2]++; a[2] == 0 {
-		a[1]++
-	}
-	return netip.PrefixFrom(netip.AddrFrom4(a), s.Bits())
 }
 
 // Prune removes the bridges of ours that are not wanted and to which no container is

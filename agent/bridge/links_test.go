@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,8 +81,19 @@ func TestRouted(t *testing.T) {
 	office := neighbour(t, "office", "192.0.2.1/24", "192.0.2.2/24")
 	machines := neighbour(t, "machines", "198.51.100.1/24", "198.51.100.2/24")
 	third := neighbour(t, "third", "203.0.113.1/24", "203.0.113.2/24")
+	must(t, writeSetting("ipv4/ip_forward", "0")) // as a node begins
+	// A node without containers, whose network service speaks late.
 	b, err := Open(filepath.Join(t.TempDir(), "netns"))
 	must(t, err)
+	if got, ok := first(t, office, time.Second, packet{network: "tcp4", to: "198.51.100.2:80"}); ok {
+		t.Errorf("before there is a table: %q", got)
+	}
+	apply(t, b, nil)
+	b.Routed = func() []string { return []string{"machines", "office"} }
+	follow(t, b)
+	if got, ok := first(t, office, 20*time.Second, packet{network: "tcp4", to: "198.51.100.2:80"}); !ok || got != "machines" {
+		t.Errorf("without containers: %q", got)
+	}
 	_, err = b.Make([]workload.Network{{Name: "front"}})
 	must(t, err)
 	inside := attach(t, b, "web", []workload.Address{{Network: "front", Addr: netip.MustParseAddr("10.88.0.2")}})
@@ -89,12 +101,28 @@ func TestRouted(t *testing.T) {
 	var routed []string
 	b.Routed = func() []string { return routed }
 	apply(t, b, []workload.Publish{{Protocol: workload.TCP, HostPort: 8080, To: netip.MustParseAddrPort("10.88.0.2:80")}})
+	flow := datagrams(t, office) // one that goes on all the time
+	goes := func(limit time.Duration) bool {
+		_, err := flow.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(198, 51, 100, 2), Port: 80})
+		must(t, err)
+		must(t, flow.SetReadDeadline(time.Now().Add(limit)))
+		_, _, err = flow.ReadFrom(make([]byte, 64))
+		return err == nil
+	}
 	for _, step := range []struct {
 		routed []string
 		open   bool // between office and machines
 	}{{nil, false}, {[]string{"machines", "office"}, true}, {[]string{"machines"}, false}} {
 		routed = step.routed
-		must(t, b.Follow())
+		follow(t, b)
+		limit := time.Second
+		if step.open {
+			limit = 20 * time.Second
+		}
+		if goes(limit) != step.open {
+			t.Errorf("routed %v: a flow goes on: %v", step.routed, !step.open)
+		}
+		var together sync.WaitGroup
 		for _, c := range []struct {
 			from, to string
 			answered bool
@@ -109,10 +137,13 @@ func TestRouted(t *testing.T) {
 			if c.answered {
 				limit = 20 * time.Second
 			}
-			if got, ok := first(t, c.from, limit, packet{network: "tcp4", to: c.to}); ok != c.answered {
-				t.Errorf("routed %v: from %s to %s: %q", step.routed, filepath.Base(c.from), c.to, got)
-			}
+			together.Go(func() {
+				if got, ok := first(t, c.from, limit, packet{network: "tcp4", to: c.to}); ok != c.answered {
+					t.Errorf("routed %v: from %s to %s: %q", step.routed, filepath.Base(c.from), c.to, got)
+				}
+			})
 		}
+		together.Wait()
 	}
 }
 
@@ -138,4 +169,118 @@ func neighbour(t *testing.T, link, node, his string) string {
 	must(t, h.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.IP(netip.MustParsePrefix(node).Addr().AsSlice())}))
 	serve(t, file, link)
 	return file
+}
+
+// TestMTU: containers' packets fit through the node's narrowest link, from the beginning,
+// after it has become another one, and where they are the server; whoever still says
+// more is made to say less.
+func TestMTU(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
+	}
+	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		return
+	}
+	up(t, "lo")
+	lan := lan(t)
+	b, err := Open(filepath.Join(t.TempDir(), "netns"))
+	must(t, err)
+	_, err = b.Make([]workload.Network{{Name: "front"}})
+	must(t, err)
+	web := attach(t, b, "web", []workload.Address{{Network: "front", Addr: netip.MustParseAddr("10.88.0.2")}})
+	serve(t, web, "web")
+	apply(t, b, []workload.Publish{{Protocol: workload.TCP, HostPort: 8080, To: netip.MustParseAddrPort("10.88.0.2:80")}})
+	set := func(h *netlink.Handle, link string, mtu int) {
+		l, err := h.LinkByName(link)
+		must(t, err)
+		must(t, h.LinkSetMTU(l, mtu))
+	}
+	const headers = 40
+	expect := func(when string, want int, links bool) {
+		t.Helper()
+		if links {
+			for _, end := range []struct {
+				h    *netlink.Handle
+				link string
+			}{{&netlink.Handle{}, device("front")}, {inside(t, web), "eth0"}} {
+				l, err := end.h.LinkByName(end.link)
+				must(t, err)
+				if l.Attrs().MTU != want {
+					t.Errorf("%s: %s has MTU %d, want %d", when, end.link, l.Attrs().MTU, want)
+				}
+			}
+		}
+		for _, c := range []struct{ who, from, to string }{{"as client", web, "192.0.2.2:80"}, {"as server", lan, "192.0.2.1:8080"}} {
+			if got := segment(t, c.from, c.to); got > want-headers {
+				t.Errorf("%s, the container %s: segments of %d bytes, want %d", when, c.who, got, want-headers)
+			}
+		}
+	}
+	expect("at first", 1500, true)
+	uplink := &netlink.Handle{}
+	set(uplink, "uplink", 1400)
+	expect("a lease says less, and nobody has looked yet", 1400, false)
+	follow(t, b)
+	expect("once somebody has", 1400, true)
+	must(t, b.Detach("web"))
+	again, err := b.Attach("web", []workload.Address{{Network: "front", Addr: netip.MustParseAddr("10.88.0.2")}}, false)
+	must(t, err)
+	serve(t, again.Net, "web")
+	expect("a container that starts then", 1400, true)
+	neighbour(t, "tunnel", "198.51.100.1/24", "198.51.100.2/24")
+	set(uplink, "tunnel", 1280)
+	follow(t, b)
+	expect("a second link that is narrower", 1280, true)
+	tunnel, err := netlink.LinkByName("tunnel")
+	must(t, err)
+	must(t, netlink.LinkDel(tunnel))
+	set(uplink, "uplink", 9000)
+	follow(t, b)
+	expect("and wider than Ethernet", 1500, true)
+	eth, err := netlink.LinkByName("uplink")
+	must(t, err)
+	_, beyond, err := net.ParseCIDR("203.0.113.0/24")
+	must(t, err)
+	must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: beyond, Gw: net.IPv4(192, 0, 2, 2), MTU: 1300}))
+	follow(t, b)
+	expect("a route that says less", 1300, true)
+}
+
+// segment is the longest one that a connection from ns to there sends, in bytes.
+func segment(t *testing.T, ns, to string) (size int) {
+	t.Helper()
+	var c net.Conn
+	must(t, in(t, ns, func() (err error) {
+		c, err = net.DialTimeout("tcp4", to, 20*time.Second)
+		return err
+	}))
+	defer c.Close()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) { size, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) }))
+	must(t, err)
+	return size
+}
+
+// TestNarrowest is the choice of an MTU.
+func TestNarrowest(t *testing.T) {
+	for _, c := range []struct {
+		ways []way
+		want int
+	}{
+		{nil, 1500}, {[]way{{"eth0", 1500}}, 1500}, {[]way{{"eth0", 1500}, {"ppp0", 1492}}, 1492},
+		{[]way{{"eth0", 9000}}, 1500}, {[]way{{"sl0", 296}}, 576}, {[]way{{"eth0", 1400}, {"eth1", 9000}}, 1400},
+	} {
+		if got := narrowest(c.ways); got != c.want {
+			t.Errorf("%v: %d, want %d", c.ways, got, c.want)
+		}
+	}
+}
+
+// follow wants no network to move.
+func follow(t *testing.T, b *Bridges) {
+	t.Helper()
+	if moving, err := b.Follow(); err != nil || len(moving) > 0 {
+		t.Fatalf("follow: %v, %v", moving, err)
+	}
 }

@@ -130,6 +130,21 @@ func held(id int, ids []syscall.SysProcIDMap) (*os.Process, error) {
 	}})
 }
 
+// within calls f on a thread inside the network namespace: what lies below /proc/sys/net
+// is that of whoever asks.
+func within(ns *os.File, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked, as above
+		err := os.NewSyscallError("setns", unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET))
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
 // touch makes an empty file to mount a namespace on, if there is none.
 func touch(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)

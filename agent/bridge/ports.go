@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -79,16 +80,21 @@ func (b *Bridges) Publish(ports []workload.Publish) error {
 		return err
 	}
 	r.Routed = b.routed()
-	if err := b.bounds.bound(len(r.Networks)); err != nil {
-		return err
-	}
 	if err := Apply(r); err != nil {
 		return err
 	}
-	b.applied = r
+	if b.applied == nil { // before there is a table that says what may, nothing is forwarded
+		if err := enable("ip_forward"); err != nil {
+			return err
+		}
+	}
+	b.applied = &r
+	// Ports without bounds are better than neither.
+	err = b.bounds.bound(len(r.Networks))
 	if udp := r.publishesUDP(); udp || b.udp {
-		err = forgetFlows(r)
-		b.udp = udp || err != nil
+		stale := forgetFlows(r)
+		b.udp = udp || stale != nil
+		err = errors.Join(err, stale)
 	}
 	return err
 }

@@ -94,22 +94,29 @@ func TestRulesRefused(t *testing.T) {
 func TestChoose(t *testing.T) {
 	all := []netip.Prefix{netip.MustParsePrefix("10.88.254.0/23"), netip.MustParsePrefix("172.29.0.0/16")}
 	for _, c := range []struct {
+		given bool
 		taken string
 		want  string
 	}{
-		{"", "10.88.254.0/24"},
-		{"192.168.1.0/24 0.0.0.0/0", "10.88.254.0/24"},
-		{"10.88.254.0/24", "10.88.255.0/24"},
-		{"10.88.254.0/24 10.88.255.128/25", "172.29.0.0/24"},
-		{"10.0.0.0/8", "172.29.0.0/24"},
-		{"10.0.0.0/8 172.29.0.0/17", "172.29.128.0/24"},
-		{"10.0.0.0/8 172.16.0.0/12", ""},
+		{false, "", "10.88.254.0/24"},
+		{false, "192.168.1.0/24 0.0.0.0/0", "10.88.254.0/24"},
+		{false, "0.0.0.0/1 128.0.0.0/1", "10.88.254.0/24"},
+		{false, "10.88.254.0/24", "10.88.255.0/24"},
+		{false, "10.88.254.77/32", "10.88.255.0/24"},
+		{false, "10.88.254.0/24 10.88.255.128/25", "172.29.0.0/24"},
+		{false, "10.0.0.0/8", "172.29.0.0/24"},
+		{false, "10.0.0.0/8 172.29.0.0/17", "172.29.128.0/24"},
+		{false, "10.0.0.0/8 172.16.0.0/12", ""},
+		{true, "10.0.0.0/8 172.16.0.0/12", "10.88.254.0/24"},
+		{true, "10.0.0.0/8 10.88.254.0/23 172.16.0.0/12", "172.29.0.0/24"},
+		{true, "10.88.254.0/23 172.29.0.0/16", ""},
+		{true, "10.88.254.1/32", "10.88.255.0/24"},
 	} {
-		var taken []netip.Prefix
+		g := ground{pools: all, given: c.given}
 		for _, s := range strings.Fields(c.taken) {
-			taken = append(taken, netip.MustParsePrefix(s))
+			g.taken = append(g.taken, obstacle{netip.MustParsePrefix(s), "eth0"})
 		}
-		got, err := choose(all, taken)
+		got, err := g.choose()
 		if c.want == "" {
 			if !errors.Is(err, ErrNoSubnet) {
 				t.Errorf("taken %s: %v, %v", c.taken, got, err)
@@ -117,8 +124,19 @@ func TestChoose(t *testing.T) {
 			continue
 		}
 		if err != nil || got.String() != c.want {
-			t.Errorf("taken %s: %v, %v, want %s", c.taken, got, err, c.want)
+			t.Errorf("given %v, taken %s: %v, %v, want %s", c.given, c.taken, got, err, c.want)
 		}
+		if why := g.conflict(got); why != "" {
+			t.Errorf("given %v, taken %s: chosen all the same: %s", c.given, c.taken, why)
+		}
+	}
+	last := ground{pools: []netip.Prefix{netip.MustParsePrefix("223.255.254.0/23")}, given: true}
+	last.ours = []netip.Prefix{netip.MustParsePrefix("223.255.254.0/24"), netip.MustParsePrefix("223.255.255.0/24")}
+	if got, err := last.choose(); !errors.Is(err, ErrNoSubnet) {
+		t.Errorf("behind the last: %v, %v", got, err)
+	}
+	if why := last.conflict(netip.MustParsePrefix("10.88.0.0/24")); why != "is not in containers.pool" {
+		t.Errorf("a subnet of another pool: %q", why)
 	}
 }
 

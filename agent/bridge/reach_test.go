@@ -180,6 +180,7 @@ func TestReach(t *testing.T) {
 				packet{"udp4", from, netip.AddrPortFrom(made[p.network].Gateway(), workload.NamePort).String()})
 		},
 		"IPv6": func(p place) (string, bool) {
+			must(t, in(t, p.ns, func() error { return writeSetting("ipv6/conf/eth0/disable_ipv6", "0") })) // as one may that has the right to
 			return call(p, "udp6", 80, linkLocal(t, made[p.network].Device), "2001:db8::1", "ff02::1%eth0")
 		},
 	}

@@ -14,7 +14,7 @@ import (
 	"kogge.example/agent/workload"
 )
 
-// table is the name of the one nftables table (family ip) that is ours.
+// table is the name of our nftables tables that Apply makes (families ip and arp).
 const table = "kogge"
 
 // Registers of the nftables machine: the concatenated key of a lookup is built in
@@ -37,20 +37,15 @@ const (
 	statusDNAT      = 1 << 5
 )
 
-// Apply makes the table exactly r, in one transaction: there is no moment without
-// it, nor one with half of it. Connections that exist keep their translation; see
+// Apply makes the tables exactly r, in one transaction: there is no moment without
+// them, nor one with half of them. Connections that exist keep their translation; see
 // forgetFlows.
 func Apply(r Ruleset) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	// A table cannot be deleted unless it exists, hence the first line.
-	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: table}
-	conn.AddTable(t)
-	conn.DelTable(t)
-	t = conn.AddTable(t)
-	b := builder{conn: conn, table: t}
+	b := newTable(conn, nftables.TableFamilyIPv4)
 	if err := b.sets(r); err != nil {
 		return err
 	}
@@ -58,10 +53,20 @@ func Apply(r Ruleset) error {
 	b.translate(r)
 	b.filter(r)
 	b.masquerade(r)
+	b.uplinks()
+	newTable(conn, nftables.TableFamilyARP).known(r)
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("replace nftables table %s: %w", table, err)
 	}
 	return nil
+}
+
+// newTable adds our table of a family in place of the one that is there.
+func newTable(conn *nftables.Conn, family nftables.TableFamily) *builder {
+	t := &nftables.Table{Family: family, Name: table}
+	conn.AddTable(t) // one cannot be deleted unless it exists
+	conn.DelTable(t)
+	return &builder{conn: conn, table: conn.AddTable(t)}
 }
 
 type builder struct {
@@ -175,6 +180,15 @@ func (b *builder) untracked(r Ruleset) {
 	b.rule(out, port(b.own, source), notrack)
 }
 
+// known lets nobody tell the node of neighbours that are not of his network: the kernel
+// keeps those who ask for it, and has room for so many of all links together.
+func (b *builder) known(r Ruleset) {
+	in := b.chain("input", nftables.ChainTypeFilter, nftables.ChainHookRef(0), nftables.ChainPriorityFilter) // NF_ARP_IN
+	for _, n := range r.Networks {
+		b.rule(in, iif(exact(n.Device), expr.CmpOpEq), notNetwork(arpSender, n.Prefix), verdict(expr.VerdictDrop))
+	}
+}
+
 // translate adds the two lookups: for one address, then for all local ones. The node's
 // own ports pass before them, and so does all that comes from an internal network: a
 // published port would be its way out. A packet of another protocol than tcp and udp finds
@@ -227,7 +241,10 @@ func (b *builder) filter(r Ruleset) {
 	b.rule(input, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3}})
 
 	forward := b.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
-	b.rule(forward, answered, verdict(expr.VerdictAccept))
+	b.rule(forward, fitSegments)
+	// What is routed between links is asked packet by packet: it ends when node.yaml says so.
+	b.rule(forward, iif(ours, expr.CmpOpEq), answered, verdict(expr.VerdictAccept))
+	b.rule(forward, oif(ours, expr.CmpOpEq), answered, verdict(expr.VerdictAccept))
 	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq))
 	b.rule(forward, out, ct(expr.CtKeySTATE, expr.CtStateBitINVALID), verdict(expr.VerdictDrop)) // of no flow that is counted
 	b.rule(forward, out, port(b.own, source), verdict(expr.VerdictDrop))
@@ -246,6 +263,19 @@ func (b *builder) filter(r Ruleset) {
 		[]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}}, member, verdict(expr.VerdictAccept))
 	b.rule(forward, verdict(expr.VerdictDrop))
 }
+
+// fitSegments has both ends of a TCP connection send what fits through the narrowest link
+// that the node knows on the way: a router behind it that drops what is longer need not say
+// so. It is nft's "tcp option maxseg size set rt mtu", finds that option in the first packet
+// of each side alone, and makes no segment longer.
+var fitSegments = slices.Concat(protocol(unix.IPPROTO_TCP), []expr.Any{
+	&expr.Rt{Register: 1, Key: expr.RtTCPMSS},
+	&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 2, Size: 2},
+	&expr.Exthdr{SourceRegister: 1, Op: expr.ExthdrOpTcpopt, Type: maxSegmentOption, Offset: 2, Len: 2},
+})
+
+// maxSegmentOption is the option of TCP that says the longest segment (RFC 9293).
+const maxSegmentOption = 2
 
 // masquerade makes answers come back: to the node itself for its own loopback, to
 // a container that reached another of its network (or itself) by the node's address,
@@ -285,6 +315,9 @@ func interfaceName(key expr.MetaKey, name []byte, op expr.CmpOp) []expr.Any {
 type end struct{ addr, port uint32 } // offsets in the network and the transport header
 
 var source, destination = end{12, 0}, end{16, 2}
+
+// arpSender is who asks or answers in a packet of ARP; it has no port.
+var arpSender = end{addr: 14}
 
 // network wants the address of the end to lie in p, notNetwork to lie elsewhere.
 func network(e end, p netip.Prefix) []expr.Any    { return inNetwork(e, p, expr.CmpOpEq) }

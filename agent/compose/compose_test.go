@@ -85,7 +85,18 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("services: &a\n  web: *a\n"))
 	f.Add([]byte("a: &a {<<: *a}\nservices: {web: *a}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		taken, _, takenErr := ParseTaken("shop", "fuzz.yaml", text)
+		for _, c := range taken {
+			for _, p := range c.Ports {
+				if _, own := workload.NodeOwns(p.Protocol, p.HostPort); own {
+					t.Errorf("%s publishes the node's own port %d", c.ID, p.HostPort)
+				}
+			}
+		}
 		one, _, err := Parse("shop", "fuzz.yaml", text)
+		if err == nil && (takenErr != nil || !reflect.DeepEqual(one, taken)) {
+			t.Errorf("refused or different where it was taken before: %v", takenErr)
+		}
 		if err != nil {
 			if err.Error() == "" {
 				t.Error("refused without a word")

@@ -1,8 +1,9 @@
 // Package confine is what keeps a container in where the kernel asks for it: the system calls
-// that it may make, and the capabilities that the files of its programs want.
+// that it may make, what it may use up, and the capabilities that the files of its programs
+// want.
 //
-// In comes a container's specification; out go its seccomp profile, and why the kernel will
-// not run a program of it. The package looks at files of containers, and starts none.
+// In comes a container's specification; out go its seccomp profile, its limits, and why the
+// kernel will not run a program of it. The package looks at files of containers, and starts none.
 package confine
 
 import (

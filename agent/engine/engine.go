@@ -28,8 +28,10 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
@@ -37,6 +39,7 @@ import (
 	"kogge.example/agent/confine"
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/workload"
 )
 
@@ -63,7 +66,9 @@ type Paths struct {
 	State  string // folder of runc's state; forgotten by a boot, as containers are
 	Logs   string // folder of the containers' output
 	// Files is the folder of their resolv.conf, hosts, hostname, configs and secrets. It
-	// has to lie in memory: what is secret never touches the disk.
+	// has to lie in memory, so that no secret of a container touches the disk here. As they
+	// were applied, sealed, secrets lie on STATE (package wanted), and the environment of a
+	// container in the clear in containerd's database.
 	Files   string
 	Volumes string // folder of named volumes
 	// Data is the folder that [nodeconfig.Data] stands for. On Binds it and other folders
@@ -77,27 +82,12 @@ type Paths struct {
 	// ShimCgroup takes the shims out of containerd's own cgroup, so that ending
 	// that one ends no container; "" leaves them there.
 	ShimCgroup string
-	// Cgroup is the parent of the containers' cgroups.
-	Cgroup string
+	// Cgroup is the parent of the containers' cgroups, and Cgroups where these are mounted.
+	Cgroup, Cgroups string
 	// Most is what one container can have at the most.
-	Most Most
+	Most confine.Most
 	// Remove removes a folder of very many files; nil: this process does.
 	Remove func(ctx context.Context, folder string) error
-}
-
-// Most is the largest part of what all containers have together that one of them can have,
-// so that the others go on when it takes all it can get; 0: no bound.
-type Most struct {
-	Memory int64 // bytes
-	Tasks  int64 // processes and threads
-}
-
-// MostOf is what one container can have of what all have, which is memory bytes and tasks
-// processes and threads; 0: no bound. It is three quarters: with less, a node that runs one
-// large container would have bought memory for nothing; with more, the others would be
-// those that the kernel kills when one holds memory that it has no process to kill for.
-func MostOf(memory, tasks uint64) Most {
-	return Most{Memory: int64(memory / 4 * 3), Tasks: int64(tasks / 4 * 3)}
 }
 
 // Engine carries out on containerd what the Keeper decides.
@@ -117,11 +107,7 @@ type Engine struct {
 	volumes sync.Mutex // held while the folder of a volume is made or set aside
 	// filling is held by who fills empty volumes.
 	filling sync.Mutex
-
-	open     context.Context // ends with the engine
-	close    context.CancelFunc
-	sweeps   sync.WaitGroup
-	sweeping sync.Mutex // held by the one who removes what was discarded
+	bin     *trees.Bin // beside the volumes
 }
 
 // Connect returns an engine for the containerd at p.Socket, which need not be
@@ -132,7 +118,7 @@ func Connect(p Paths, boot string) (*Engine, error) {
 		return nil, fmt.Errorf("containerd at %s: %w", p.Socket, err)
 	}
 	e := &Engine{paths: p, boot: boot, client: c, turns: newLimiter(), execs: newExecs()}
-	e.open, e.close = context.WithCancel(context.Background())
+	e.bin = trees.OpenBin(p.Volumes, p.Remove)
 	e.Store = images.New(c, p.Images, p.Registries, e.List)
 	return e, nil
 }
@@ -144,8 +130,7 @@ const connectLimit = 10 * time.Second
 // containers go on.
 func (e *Engine) Close() error {
 	e.execs.end()
-	e.close()
-	e.sweeps.Wait()
+	e.bin.Close()
 	return e.client.Close()
 }
 
@@ -157,7 +142,7 @@ func (e *Engine) context(ctx context.Context) context.Context {
 // left of volumes and containers.
 func (e *Engine) Tend(ctx context.Context) {
 	var sweeping sync.WaitGroup
-	sweeping.Go(func() { e.sweepOften(ctx) })
+	sweeping.Go(func() { e.sweep(ctx) })
 	e.Store.Tend(ctx)
 	sweeping.Wait()
 }
@@ -287,6 +272,7 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	labels := map[string]string{}
 	maps.Copy(labels, c.Labels)
 	maps.Copy(labels, map[string]string{labelSpec: c.Hash(), labelImage: img.Target().Digest.String()})
+	var made *oci.Spec
 	created, err := e.client.NewContainer(ctx, i.Name,
 		client.WithImage(img),
 		client.WithSnapshotter(images.Snapshotter),
@@ -297,14 +283,13 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 		// By name, found in containerd's PATH: for a path it would first run shim
 		// and runc once more to ask what they can do.
 		client.WithRuntime("io.containerd.runc.v2", e.options(at.Owner)),
-		client.WithNewSpec(e.spec(c, i.Name, img, at)...),
+		client.WithNewSpec(append(e.spec(c, i.Name, img, at), func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+			made = s
+			return nil
+		})...),
 	)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
-	}
-	made, err := created.Spec(ctx)
-	if err != nil {
-		return fmt.Errorf("spec: %w", err)
 	}
 	if err := e.fill(ctx, c, img, i.Name, made.Process.User); err != nil {
 		return err
@@ -312,6 +297,11 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	task, err := created.NewTask(ctx, e.output(c.ID))
 	if err != nil {
 		return fmt.Errorf("create task: %w", err)
+	}
+	// Only now: what has to be there before its first process, the container has of the
+	// node's reserve.
+	if err := e.bindRoot(ctx, i.Name); err != nil {
+		return err
 	}
 	args := made.Process.Args
 	if c.Init {
@@ -489,9 +479,11 @@ func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace 
 	if err != nil {
 		return fmt.Errorf("task: %w", err)
 	}
-	if err := stop(ctx, c, task, sig, grace); err != nil {
+	if err := stop(ctx, c, task, sig, grace); err != nil && !strings.Contains(err.Error(), syscall.EAGAIN.Error()) {
 		return err
 	}
+	// By ourselves: where there are as many processes as there can be, runc cannot start.
+	confine.Kill(e.paths.Cgroups, filepath.Join(e.paths.Cgroup, c.ID()))
 	ctx, cancel := unbroken(ctx)
 	defer cancel()
 	if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/images"
-	"kogge.example/agent/removal"
+	"kogge.example/agent/trees"
 	"kogge.example/agent/workload"
 )
 
@@ -105,10 +105,17 @@ func fillOne(ctx context.Context, volume, root, target string, user specs.User) 
 		return err
 	}
 	part := partOf(volume)
-	if err := removal.All(ctx, part); err != nil {
+	if err := trees.All(ctx, part); err != nil {
 		return err
 	}
-	err = continuity.CopyDir(part, from)
+	// Made before it is filled, so that all in it counts as the volume's.
+	err = os.Mkdir(part, 0o700)
+	if err == nil {
+		err = count(part)
+	}
+	if err == nil {
+		err = continuity.CopyDir(part, from)
+	}
 	if err == nil {
 		err = syncFS(part)
 	}
@@ -119,7 +126,7 @@ func fillOne(ctx context.Context, volume, root, target string, user specs.User) 
 		err = syncFS(filepath.Dir(volume))
 	}
 	if err != nil {
-		return errors.Join(err, removal.All(context.WithoutCancel(ctx), part))
+		return errors.Join(err, trees.All(context.WithoutCancel(ctx), part))
 	}
 	return resume(volume)
 }

@@ -7,37 +7,27 @@ import (
 	"log"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 )
 
 // Complete is c with what its image, which is here, has for it.
 func (e *Engine) Complete(ctx context.Context, c workload.Container) (workload.Container, error) {
-	whole, cannot, err := e.complete(ctx, c)
+	whole, cannot, err := e.complete(ctx, c, true)
 	for _, path := range cannot {
 		log.Printf("container %s: what it writes to %q is not kept: its image declares a volume there, and there can be none", c.ID, path)
 	}
-	if err != nil || !whole.Apart() {
-		return whole, err
-	}
-	img, err := e.Image(e.context(ctx), c.Image, c.Platform)
-	if err != nil {
-		return whole, err
-	}
-	ids, err := e.IDs(ctx, img)
-	if err != nil {
-		return whole, fmt.Errorf("image %s: the owners of its files: %w", c.Image, err)
-	}
-	return whole.With(workload.FromImage{IDs: ids}), nil
+	return whole, err
 }
 
-func (e *Engine) complete(ctx context.Context, c workload.Container) (whole workload.Container, cannot []string, err error) {
-	data, err := e.configuration(e.context(ctx), c.Image, c.Platform)
+// complete is Complete, but for the ids of its files if files is false. cannot are the
+// volumes of the image that cannot be.
+func (e *Engine) complete(ctx context.Context, c workload.Container, files bool) (whole workload.Container, cannot []string, err error) {
+	data, config, err := e.Configuration(ctx, c.Image, c.Platform)
 	if err != nil {
 		return c, nil, err
 	}
@@ -48,8 +38,17 @@ func (e *Engine) complete(ctx context.Context, c workload.Container) (whole work
 	if n := len(its.Config.Volumes); n > workload.MaxImageVolumes {
 		return c, nil, fmt.Errorf("image %s: it declares %d volumes, a node takes %d at most", c.Image, n, workload.MaxImageVolumes)
 	}
-	volumes, cannot := workload.VolumesOf(c, slices.Collect(maps.Keys(its.Config.Volumes)))
-	return c.With(workload.FromImage{Volumes: volumes, IDs: workload.NumberedIDs(its.Config.User)}), cannot, nil
+	said := workload.FromImage{IDs: workload.NumberedIDs(its.Config.User)}
+	_, _, said.OneGroup = strings.Cut(its.Config.User, ":")
+	said.Volumes, cannot = workload.VolumesOf(c, slices.Collect(maps.Keys(its.Config.Volumes)))
+	if files && c.Apart() {
+		ids, err := e.IDs(ctx, config, its.RootFS.DiffIDs)
+		if err != nil {
+			return c, cannot, fmt.Errorf("image %s: the owners of its files: %w", c.Image, err)
+		}
+		said.IDs = append(said.IDs, ids...)
+	}
+	return c.With(said), cannot, nil
 }
 
 // Outdated says of which of all, by ID, there is a container that runs, or has ended for
@@ -77,23 +76,3 @@ func (e *Engine) Outdated(all []workload.Container) map[string]bool {
 }
 
 const outdatedLimit = 5 * time.Second
-
-// configuration is that of an image, as it is written.
-func (e *Engine) configuration(ctx context.Context, name, platform string) ([]byte, error) {
-	img, err := e.Image(ctx, name, platform)
-	if err != nil {
-		return nil, err
-	}
-	desc, err := img.Config(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
-	}
-	if desc.Size > registry.MaxDocument {
-		return nil, fmt.Errorf("image %s: configuration: it has %d bytes", name, desc.Size)
-	}
-	data, err := content.ReadBlob(ctx, img.ContentStore(), desc)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: configuration: %w", name, err)
-	}
-	return data, nil
-}

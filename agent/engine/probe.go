@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,56 +49,13 @@ func (e *Engine) Health(ctx context.Context, c workload.Container) (workload.Hea
 // imageHealth reads Docker's HEALTHCHECK, which is no part of OCI's image format but
 // lies in many images' configuration.
 func (e *Engine) imageHealth(ctx context.Context, name, platform string) (workload.Health, error) {
-	data, err := e.configuration(ctx, name, platform)
+	data, _, err := e.Configuration(ctx, name, platform)
 	if err != nil {
 		return workload.Health{}, err
 	}
-	h, err := parseHealth(data)
+	h, err := workload.ParseHealth(data)
 	if err != nil {
 		return workload.Health{}, fmt.Errorf("image %s: health check: %w", name, err)
-	}
-	return h, nil
-}
-
-// parseHealth reads the health check out of an image's configuration; none is zero.
-// Times are in nanoseconds.
-//
-// Source: HealthcheckConfig in github.com/moby/docker-image-spec/specs-go/v1.
-func parseHealth(config []byte) (workload.Health, error) {
-	var image struct {
-		Config struct {
-			Healthcheck struct {
-				Test                                          []string
-				Interval, Timeout, StartPeriod, StartInterval time.Duration
-				Retries                                       int
-			}
-			Shell []string
-		} `json:"config"`
-	}
-	if err := json.Unmarshal(config, &image); err != nil {
-		return workload.Health{}, err
-	}
-	check := image.Config.Healthcheck
-	h := workload.Health{
-		Interval: check.Interval, Timeout: check.Timeout, StartPeriod: check.StartPeriod,
-		StartInterval: check.StartInterval, Retries: check.Retries,
-	}
-	if len(check.Test) == 0 {
-		return h, nil
-	}
-	switch kind, rest := check.Test[0], check.Test[1:]; {
-	case kind == "NONE":
-		return workload.Health{Off: true}, nil
-	case kind == "CMD" && len(rest) > 0:
-		h.Test = rest
-	case kind == "CMD-SHELL" && len(rest) == 1:
-		shell := image.Config.Shell
-		if len(shell) == 0 {
-			shell = []string{"/bin/sh", "-c"}
-		}
-		h.Test = append(append([]string{}, shell...), rest...)
-	default:
-		return workload.Health{}, fmt.Errorf("%q is neither NONE, CMD nor CMD-SHELL", check.Test)
 	}
 	return h, nil
 }

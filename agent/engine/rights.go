@@ -201,6 +201,9 @@ func (e *Engine) find(path string) (int, error) {
 	if err := os.MkdirAll(e.paths.Data, 0o755); err != nil {
 		return -1, err
 	}
+	if err := count(e.paths.Data); err != nil {
+		return -1, err
+	}
 	fd, err := open(unix.AT_FDCWD, e.paths.Data)
 	for part := range strings.SplitSeq(rest, "/") {
 		if err != nil || part == "" {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/confine"
 	"kogge.example/agent/workload"
@@ -57,7 +55,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 	if shm == 0 {
 		shm = defaultShm
 	}
-	opts = append(opts, oci.WithDevShmSize(shm/1024), withFewTerminals, oci.WithMounts(e.mounts(c, name)))
+	opts = append(opts, oci.WithDevShmSize(shm/1024), confine.FewTerminals, oci.WithMounts(e.mounts(c, name)))
 	if c.Init {
 		opts = append(opts, withInit)
 	}
@@ -66,8 +64,8 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 		oci.WithNoNewPrivileges,
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: at.Net}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
-		withLimits(c, filepath.Join(e.paths.Cgroup, name), e.paths.Most),
-		withUlimits(c),
+		confine.Limits(c, filepath.Join(e.paths.Cgroup, name), e.paths.Most),
+		confine.Ulimits(c),
 		withSettings(c),
 		withRights(c),
 		withOwner(at.Owner),
@@ -90,12 +88,8 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
 			return err
 		}
-		s.Process.Env = environment(s.Process.Env, c)
-		its, err := img.Spec(ctx)
-		if err != nil {
-			return err
-		}
-		if _, _, group := strings.Cut(its.Config.User, ":"); group {
+		s.Process.Env = c.Environment(s.Process.Env)
+		if c.OneGroup() {
 			// Who names a group is in that alone, as with Docker.
 			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
 		}
@@ -107,146 +101,6 @@ func withImage(c workload.Container, img client.Image) oci.SpecOpts {
 		}
 		return nil
 	}
-}
-
-// defaultPath is where programs are looked for when neither the image nor the file says.
-//
-// Source: DefaultPathEnvUnix in github.com/moby/moby/v2/daemon/pkg/oci.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// environment is the image's environment, over what every container has, below c's own. A
-// name without a value takes it away, as with Docker.
-func environment(image []string, c workload.Container) []string {
-	all := []string{"PATH=" + defaultPath, "HOSTNAME=" + c.Hostname}
-	for _, one := range slices.Concat(image, c.Env) {
-		name, _, given := strings.Cut(one, "=")
-		at := slices.IndexFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") })
-		switch {
-		case at >= 0 && given:
-			all[at] = one
-		case at >= 0:
-			all = slices.Delete(all, at, at+1)
-		case given:
-			all = append(all, one)
-		}
-	}
-	return all
-}
-
-// oomScore puts a container's processes before those of the node, and before its shim, when
-// the kernel has to kill somebody for memory.
-const oomScore = 200
-
-// withLimits bounds what c takes of the node: to what it says, and never to more than most.
-func withLimits(c workload.Container, cgroup string, most Most) oci.SpecOpts {
-	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-		s.Linux.CgroupsPath = cgroup
-		score := oomScore
-		s.Process.OOMScoreAdj = &score
-		r := s.Linux.Resources
-		pids := atMost(c.Pids, most.Tasks)
-		if pids != c.Pids {
-			log.Printf("container %s: pids_limit lowered to %d: what others and the node need is kept", c.ID, pids)
-		}
-		r.Pids = &specs.LinuxPids{Limit: &pids}
-		memory := atMost(c.Memory, most.Memory)
-		if c.Memory > 0 && memory != c.Memory {
-			log.Printf("container %s: mem_limit lowered to %d bytes: what others and the node need is kept", c.ID, memory)
-		}
-		if memory > 0 {
-			// Memory and swap in one: a node with swap must not give more of it.
-			r.Memory = &specs.LinuxMemory{Limit: &memory, Swap: &memory}
-		}
-		if c.CPUs > 0 {
-			period := uint64(100_000) // microseconds; the kernel's default
-			quota := max(int64(float64(c.CPUs)*float64(period)), 1_000)
-			r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
-		}
-		return nil
-	}
-}
-
-// atMost is limit, but no more than most; of either 0 means none.
-func atMost(limit, most int64) int64 {
-	if most > 0 && (limit <= 0 || limit > most) {
-		return most
-	}
-	return limit
-}
-
-// terminals is how many a container can have at a time. What is written to one waits in
-// memory of the kernel that is charged to nobody, up to 128 KiB, and there are 3072 for all
-// containers together.
-const terminals = 128
-
-func withFewTerminals(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-	for i, m := range s.Mounts {
-		if m.Type == "devpts" {
-			s.Mounts[i].Options = append(m.Options, fmt.Sprintf("max=%d", terminals))
-		}
-	}
-	return nil
-}
-
-// defaultUlimits are those of a process that c does not name. The soft limit of files stays
-// where programs with select(2) still work. Pending signals, message queues and locked memory
-// are the kernel's own for a machine of 1 GiB: the node's programs have no limit there, and
-// a container would inherit that.
-var defaultUlimits = []workload.Ulimit{
-	{Name: "nofile", Soft: 1024, Hard: 65536},
-	{Name: "memlock", Soft: 8 << 20, Hard: 8 << 20},
-	{Name: "msgqueue", Soft: 819200, Hard: 819200},
-	{Name: "sigpending", Soft: 4096, Hard: 4096},
-}
-
-// withUlimits limits each process: to what c says, else to [defaultUlimits], and never beyond this process's own hard limits, which on a node are those that PID 1
-// gives every service. A value that is cut down is a line in the log.
-func withUlimits(c workload.Container) oci.SpecOpts {
-	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-		all := slices.Clone(c.Ulimits)
-		for _, d := range defaultUlimits {
-			if !slices.ContainsFunc(all, func(u workload.Ulimit) bool { return u.Name == d.Name }) {
-				all = append(all, d)
-			}
-		}
-		s.Process.Rlimits = nil
-		for _, u := range all {
-			number, known := rlimits[u.Name]
-			if !known {
-				return fmt.Errorf("ulimit %s does not exist", u.Name)
-			}
-			var own unix.Rlimit
-			if err := unix.Getrlimit(number, &own); err != nil {
-				return fmt.Errorf("ulimit %s: %w", u.Name, err)
-			}
-			r := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: min(amount(u.Soft), own.Max), Hard: min(amount(u.Hard), own.Max)}
-			if len(c.Ulimits) > 0 && (amount(u.Hard) > own.Max || amount(u.Soft) > own.Max) {
-				log.Printf("container %s: ulimit %s lowered to the node's %d", c.ID, u.Name, own.Max)
-			}
-			if r.Soft > r.Hard {
-				return fmt.Errorf("ulimit %s: soft %d is above hard %d", u.Name, r.Soft, r.Hard)
-			}
-			s.Process.Rlimits = append(s.Process.Rlimits, r)
-		}
-		return nil
-	}
-}
-
-// amount is a limit as the kernel counts it.
-func amount(n int64) uint64 {
-	if n < 0 {
-		return unix.RLIM_INFINITY
-	}
-	return uint64(n)
-}
-
-// rlimits are the limits of setrlimit(2).
-var rlimits = map[string]int{
-	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
-	"fsize": unix.RLIMIT_FSIZE, "locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK,
-	"msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE,
-	"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
-	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
 // withSettings sets the kernel's settings of the container's own namespaces: what c
@@ -312,7 +166,7 @@ func (e *Engine) wanted(c workload.Container, name string) []specs.Mount {
 		case e.paths.Most.Memory > 0 || c.Memory > 0:
 			// The kernel's default goes by the node's memory, and a file too large would end
 			// the container: half of what that has, and a file for each page, as theirs is.
-			half := atMost(c.Memory, e.paths.Most.Memory) / 2
+			half := confine.AtMost(c.Memory, e.paths.Most.Memory) / 2
 			options = append(options, fmt.Sprintf("size=%d", half), fmt.Sprintf("nr_inodes=%d", max(half/4096, 1)))
 		}
 		if t.UID != 0 || t.GID != 0 {
@@ -396,6 +250,9 @@ func makeVolume(folder string) error {
 		return err
 	}
 	if err := os.MkdirAll(fresh, 0o700); err != nil {
+		return err
+	}
+	if err := count(fresh); err != nil {
 		return err
 	}
 	if err := os.Chmod(fresh, 0o755); err != nil {

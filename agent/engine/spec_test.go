@@ -1,97 +1,17 @@
 package engine
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/pkg/oci"
-	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
-
+	"kogge.example/agent/confine"
 	"kogge.example/agent/workload"
 )
 
-// limits applies withUlimits and returns what it makes.
-func limits(t *testing.T, all ...workload.Ulimit) ([]specs.POSIXRlimit, error) {
-	t.Helper()
-	s := &oci.Spec{Process: &specs.Process{}}
-	err := withUlimits(workload.Container{ID: "web", Ulimits: all})(t.Context(), nil, nil, s)
-	return s.Process.Rlimits, err
-}
-
-func TestUlimits(t *testing.T) {
-	var own unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
-		t.Fatal(err)
-	}
-	got, err := limits(t)
-	if err != nil || len(got) != len(defaultUlimits) || got[0] != (specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: min(1024, own.Max), Hard: min(65536, own.Max)}) {
-		t.Errorf("without: %v, %v", got, err)
-	}
-	for _, r := range got { // the node's programs have no limit there
-		if r.Hard == unix.RLIM_INFINITY {
-			t.Errorf("%s is unlimited", r.Type)
-		}
-	}
-	got, err = limits(t, workload.Ulimit{Name: "core", Soft: 0, Hard: 0}, workload.Ulimit{Name: "nofile", Soft: 10, Hard: 20})
-	if err != nil || len(got) != 1+len(defaultUlimits) || got[0].Type != "RLIMIT_CORE" || got[1] != (specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: 10, Hard: 20}) {
-		t.Errorf("two: %v, %v", got, err)
-	}
-	// Unlimited is as much as this process may have itself, never more.
-	got, err = limits(t, workload.Ulimit{Name: "nofile", Soft: -1, Hard: -1})
-	if err != nil || got[0].Soft != own.Max || got[0].Hard != own.Max {
-		t.Errorf("unlimited: %v, %v, own %d", got, err, own.Max)
-	}
-	for _, u := range []workload.Ulimit{{Name: "files", Soft: 1, Hard: 1}, {Name: "nofile", Soft: 20, Hard: 10}} {
-		if got, err := limits(t, u); err == nil || !strings.Contains(err.Error(), "ulimit "+u.Name) {
-			t.Errorf("%v: %v, %v", u, got, err)
-		}
-	}
-}
-
-// bounded applies withLimits for a node whose containers have 400 MiB and 24576 tasks.
-func bounded(t *testing.T, c workload.Container) *specs.Spec {
-	t.Helper()
-	s := &oci.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
-	if err := withLimits(c, "/workload/web", MostOf(400<<20, 24576))(t.Context(), nil, nil, s); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// TestLimits: no container gets so much that nothing is left for the others, whatever it
-// says or does not say.
-func TestLimits(t *testing.T) {
-	for _, c := range []struct{ memory, pids, wantMemory, wantPids int64 }{
-		{0, workload.DefaultPids, 300 << 20, 4096},
-		{64 << 20, 10, 64 << 20, 10},
-		{300 << 20, 18432, 300 << 20, 18432},
-		{1 << 40, 1 << 22, 300 << 20, 18432},
-	} {
-		s := bounded(t, workload.Container{ID: "web", Memory: c.memory, Pids: c.pids})
-		r := s.Linux.Resources
-		if r.Memory == nil || *r.Memory.Limit != c.wantMemory || *r.Memory.Swap != c.wantMemory || *r.Pids.Limit != c.wantPids {
-			t.Errorf("%d bytes, %d tasks: %+v, %+v", c.memory, c.pids, r.Memory, r.Pids)
-		}
-		if *s.Process.OOMScoreAdj <= 0 {
-			t.Errorf("OOM score %d: the node's services would go first", *s.Process.OOMScoreAdj)
-		}
-	}
-	// A machine without such bounds, as that of the tests, sets none.
-	s := &oci.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
-	if err := withLimits(workload.Container{Pids: 7}, "/workload/web", MostOf(0, 0))(t.Context(), nil, nil, s); err != nil {
-		t.Fatal(err)
-	}
-	if s.Linux.Resources.Memory != nil || *s.Linux.Resources.Pids.Limit != 7 {
-		t.Errorf("%+v", s.Linux.Resources)
-	}
-}
-
 // TestTmpfsBound: a file system in memory that names no size is bounded by the container's
-// memory, in bytes and in files, and terminals are few.
+// memory, in bytes and in files.
 func TestTmpfsBound(t *testing.T) {
-	e := &Engine{paths: Paths{Most: MostOf(400<<20, 0)}}
+	e := &Engine{paths: Paths{Most: confine.MostOf(400<<20, 0)}}
 	for _, c := range []struct {
 		memory, size int64
 		want         string
@@ -104,10 +24,6 @@ func TestTmpfsBound(t *testing.T) {
 		if got := strings.Join(all[0].Options, ","); got != c.want {
 			t.Errorf("%d bytes of memory, size %d: %s, want %s", c.memory, c.size, got, c.want)
 		}
-	}
-	s := &oci.Spec{Mounts: []specs.Mount{{Type: "devpts", Options: []string{"newinstance"}}, {Type: "tmpfs"}}}
-	if err := withFewTerminals(t.Context(), nil, nil, s); err != nil || strings.Join(s.Mounts[0].Options, ",") != "newinstance,max=128" || s.Mounts[1].Options != nil {
-		t.Errorf("%v, %v", s.Mounts, err)
 	}
 }
 
@@ -136,29 +52,5 @@ func TestMounts(t *testing.T) {
 `
 	if got.String() != want {
 		t.Errorf("mounts:\n%s", got.String())
-	}
-}
-
-// TestEnvironment: what Docker gives a container, whatever its image leaves out.
-func TestEnvironment(t *testing.T) {
-	const path = "PATH=" + defaultPath
-	for _, c := range []struct {
-		name             string
-		image, own, want []string
-	}{
-		{"of an image that says nothing", nil, nil, []string{path, "HOSTNAME=web"}},
-		{"of an image without PATH", []string{"FOO=bar"}, nil, []string{path, "HOSTNAME=web", "FOO=bar"}},
-		{"of an image with PATH", []string{"PATH=/opt/bin", "A=1"}, nil, []string{"PATH=/opt/bin", "HOSTNAME=web", "A=1"}},
-		{"of an image with an empty PATH", []string{"PATH="}, nil, []string{"PATH=", "HOSTNAME=web"}},
-		{"of an image with PATHS alone", []string{"PATHS=x"}, nil, []string{path, "HOSTNAME=web", "PATHS=x"}},
-		{"of an image with a host name", []string{"HOSTNAME=image"}, nil, []string{path, "HOSTNAME=image"}},
-		{"of a file", []string{"A=1", "B=2"}, []string{"A=3", "PATH=/bin", "HOSTNAME=own"}, []string{"PATH=/bin", "HOSTNAME=own", "A=3", "B=2"}},
-		{"of a file that takes away", []string{"A=1"}, []string{"A", "PATH", "C"}, []string{"HOSTNAME=web"}},
-		{"of a file that gives nothing", []string{"A=1"}, []string{"A="}, []string{path, "HOSTNAME=web", "A="}},
-		{"twice", []string{"A=1", "A=2"}, nil, []string{path, "HOSTNAME=web", "A=2"}},
-	} {
-		if got := environment(c.image, workload.Container{Hostname: "web", Env: c.own}); !slices.Equal(got, c.want) {
-			t.Errorf("environment %s: %q, want %q", c.name, got, c.want)
-		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/image-spec/identity"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/registry"
@@ -33,19 +34,28 @@ const notedEvery = time.Hour
 // reserve is the part of STATE that images leave free.
 const reserve = 10 // one tenth
 
-// space is that of the file system on which images lie, in bytes.
-type space struct{ free, size int64 }
+// space is that of the file system on which images lie, in bytes, and in the files that it
+// can have: ext4 has a number of those for good.
+type space struct{ free, size, freeFiles, files int64 }
 
 // missing is how many bytes have to become free for need more; 0 or less: none.
 func (s space) missing(need int64) int64 { return need + s.size/reserve - s.free }
+
+// missingFiles is how many files have to go; 0 or less: none.
+func (s space) missingFiles() int64 { return s.files/reserve - s.freeFiles }
+
+// roomy says that need bytes more fit.
+func (s space) roomy(need int64) bool { return s.missing(need) <= 0 && s.missingFiles() <= 0 }
 
 // enough says whether need bytes fit, in words.
 func (s space) enough(need int64) error {
 	const mega = 1e6
 	free, stay := float64(s.free)/mega, float64(s.size/reserve)/mega
 	switch {
-	case s.missing(need) <= 0:
+	case s.roomy(need):
 		return nil
+	case s.missing(need) <= 0:
+		return fmt.Errorf("%w: it can have %d more files, of which %d are reserved", registry.ErrFull, s.freeFiles, s.files/reserve)
 	case need == 0:
 		return fmt.Errorf("%w: %.1f MB free, %.1f MB reserved", registry.ErrFull, free, stay)
 	}
@@ -62,7 +72,9 @@ func (s *Store) space() (space, error) {
 		return space{}, fmt.Errorf("free space of %s: %w", s.folder, err)
 	}
 	block := int64(st.Bsize)
-	return space{free: int64(st.Bavail) * block, size: int64(st.Blocks) * block}, nil
+	return space{
+		free: int64(st.Bavail) * block, size: int64(st.Blocks) * block, freeFiles: int64(st.Ffree), files: int64(st.Files),
+	}, nil
 }
 
 // expendable are the images that may go, the one whose last use is longest ago first:
@@ -91,17 +103,19 @@ func (i Image) last() time.Time {
 
 // spare is the image that goes first for need more bytes, if that is of use: with all
 // that may go there would be room. Need 0 is the tenth that stays free, for which
-// every bit is of use.
+// every bit is of use. Where files are what is missing, and images have not got them, none
+// goes.
 func spare(s space, need int64, all []Image) (Image, bool) {
 	may := expendable(all)
-	if s.missing(need) <= 0 || len(may) == 0 {
+	if s.roomy(need) || len(may) == 0 {
 		return Image{}, false
 	}
-	most := s.free
+	most := s
 	for _, i := range may {
-		most += i.Disk // what two of them share is counted twice: it is the most
+		most.free += i.Disk // what two of them share is counted twice: it is the most
+		most.freeFiles += i.Files
 	}
-	if need > 0 && (space{most, s.size}).missing(need) > 0 {
+	if need > 0 && most.missing(need) > 0 || s.missing(need) <= 0 && most.missingFiles() > 0 {
 		return Image{}, false
 	}
 	return may[0], true
@@ -112,7 +126,7 @@ func spare(s space, need int64, all []Image) (Image, bool) {
 // of images.
 func (s *Store) makeRoom(ctx context.Context, need int64) error {
 	now, err := s.space()
-	if err != nil || now.missing(need) <= 0 {
+	if err != nil || now.roomy(need) {
 		return err
 	}
 	s.collecting.Lock()
@@ -122,12 +136,15 @@ func (s *Store) makeRoom(ctx context.Context, need int64) error {
 		return err
 	}
 	for {
-		if now, err = s.space(); err != nil || now.missing(need) <= 0 {
+		if now, err = s.space(); err != nil || now.roomy(need) {
 			return err
 		}
 		all, err := s.Images(ctx)
 		if err != nil {
 			return fmt.Errorf("%w; %w", now.enough(need), err)
+		}
+		if now.missingFiles() > 0 {
+			s.countFiles(ctx, all)
 		}
 		i, ok := spare(now, need, all)
 		if !ok {
@@ -152,11 +169,43 @@ func (s *Store) spareOne(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	now, err := s.space()
+	if err != nil {
+		return false, err
+	}
+	if now.missingFiles() > 0 {
+		s.countFiles(ctx, all)
+		i, ok := spare(now, 0, all)
+		if !ok {
+			return false, nil
+		}
+		return true, s.drop(ctx, i)
+	}
 	may := expendable(all)
 	if len(may) == 0 {
 		return false, nil
 	}
 	return true, s.drop(ctx, may[0])
+}
+
+// countFiles finds out how many files each image has unpacked.
+func (s *Store) countFiles(ctx context.Context, all []Image) {
+	snapshots := s.client.SnapshotService(Snapshotter)
+	for n := range all {
+		img, err := s.client.GetImage(ctx, all[n].Name)
+		if err != nil {
+			continue // it has gone meanwhile
+		}
+		layers, err := img.RootFS(ctx)
+		if err != nil {
+			continue // it is not here as a whole, and not unpacked
+		}
+		for _, id := range identity.ChainIDs(slices.Clone(layers)) {
+			if u, err := snapshots.Usage(ctx, id.String()); err == nil {
+				all[n].Files += u.Inodes
+			}
+		}
+	}
 }
 
 // drop removes an image that may go.

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ func TestSpare(t *testing.T) {
 		{200, 1000, 100, all}, {200, 1000, 101, all}, {200, 1000, 250, all}, {200, 1000, 410, all}, {200, 1000, 411, all},
 		{0, 1000, 1 << 40, all}, {0, 1000, 0, all[:3]}, {0, 1000, 10, all[:3]}, {0, 1000, 0, nil}, {0, 0, 0, all},
 	} {
-		s, left := space{c.free * mega, c.size * mega}, slices.Clone(c.all)
+		s, left := space{free: c.free * mega, size: c.size * mega}, slices.Clone(c.all)
 		fmt.Fprintf(&b, "%d images, free %d of %d, need %d MB:", len(left), c.free, c.size, c.need)
 		for {
 			i, ok := spare(s, c.need*mega, left)
@@ -57,6 +58,59 @@ func TestSpare(t *testing.T) {
 		fmt.Fprintf(&b, " — %v\n", s.enough(c.need*mega))
 	}
 	golden.Compare(t, "spare.txt", b.String())
+}
+
+// TestSpareFiles: where the files run out, an image goes only if images have enough of them.
+func TestSpareFiles(t *testing.T) {
+	const mega = 1_000_000
+	disk := space{free: 500 * mega, size: 1000 * mega, freeFiles: 40, files: 1000} // 100 are to stay
+	many := []Image{{Name: "few", Disk: mega, Files: 10}, {Name: "many", Disk: mega, Files: 50, Created: time.Unix(1, 0)}}
+	if i, ok := spare(disk, 0, many); !ok || i.Name != "few" {
+		t.Errorf("60 files of images for 60 that are missing: %q, %v", i.Name, ok)
+	}
+	if i, ok := spare(disk, 0, many[:1]); ok {
+		t.Errorf("image %s goes, for nothing", i.Name)
+	}
+	if i, ok := spare(disk, 10*mega, many[:1]); ok {
+		t.Errorf("image %s goes for a pull, for nothing", i.Name)
+	}
+	if err := disk.enough(0); !errors.Is(err, registry.ErrFull) || !strings.Contains(err.Error(), "40 more files, of which 100 are reserved") {
+		t.Errorf("%v", err)
+	}
+	disk.freeFiles = 100
+	if i, ok := spare(disk, 0, many); ok || disk.enough(0) != nil {
+		t.Errorf("image %s goes, and there is room", i.Name)
+	}
+	// Bytes that are missing too are won as before.
+	disk = space{free: 0, size: 1000 * mega, freeFiles: 0, files: 1000}
+	if _, ok := spare(disk, 0, many[:1]); !ok {
+		t.Error("no image goes for bytes")
+	}
+}
+
+// TestWhileRoom: what takes room ends when that does, and says so; other ends say what they were.
+func TestWhileRoom(t *testing.T) {
+	asked := 0
+	err := whileRoom(t.Context(), time.Millisecond, func(context.Context) error {
+		if asked++; asked == 3 {
+			return registry.ErrFull
+		}
+		return nil
+	}, func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	if !errors.Is(err, registry.ErrFull) {
+		t.Errorf("%v", err)
+	}
+	broken := errors.New("broken")
+	full := func(context.Context) error { return registry.ErrFull }
+	if err := whileRoom(t.Context(), time.Millisecond, full, func(context.Context) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	if err := whileRoom(t.Context(), time.Millisecond, full, func(context.Context) error { return nil }); err != nil {
+		t.Errorf("%v", err)
+	}
 }
 
 // TestRoomy: who sends a tar is stopped where the room ends.

@@ -18,9 +18,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 
 	"kogge.example/agent/workload"
@@ -43,23 +43,16 @@ const labelIDs = "kogge.example/ids"
 
 // IDs are the users and groups beyond [workload.IDs] that the files of an image belong to,
 // or that its /etc/passwd and /etc/group know; of very many only some, which are too many.
-// The first call of an image looks at all of its files.
-func (s *Store) IDs(ctx context.Context, img client.Image) ([]uint32, error) {
+// config is the digest of its configuration, and layers are what that says of them. The first
+// call of an image looks at all of its files.
+func (s *Store) IDs(ctx context.Context, config digest.Digest, layers []digest.Digest) ([]uint32, error) {
 	ctx = s.context(ctx)
-	config, err := img.Config(ctx)
-	if err != nil {
-		return nil, err
-	}
-	info, err := s.client.ContentStore().Info(ctx, config.Digest)
+	info, err := s.client.ContentStore().Info(ctx, config)
 	if err != nil {
 		return nil, err
 	}
 	if text, known := info.Labels[labelIDs]; known {
 		return parseIDs(text), nil
-	}
-	layers, err := img.RootFS(ctx)
-	if err != nil {
-		return nil, err
 	}
 	ctx, done, err := s.client.WithLease(ctx)
 	if err != nil {
@@ -79,7 +72,7 @@ func (s *Store) IDs(ctx context.Context, img client.Image) ([]uint32, error) {
 	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		limited, cancel := context.WithTimeout(ctx, idsLimit)
 		defer cancel()
-		ids, broken = findIDs(limited, root)
+		ids, broken = findIDs(limited, root, maxEntries)
 		return ctx.Err()
 	})
 	if err != nil {
@@ -87,10 +80,10 @@ func (s *Store) IDs(ctx context.Context, img client.Image) ([]uint32, error) {
 	}
 	text := formatIDs(ids)
 	if broken != nil {
-		log.Printf("image %s: not all of its files were looked at, those of other users above %d may be nobody's: %v", img.Name(), workload.IDs-1, broken)
+		log.Printf("image with configuration %s: not all of its files were looked at, those of other users above %d may be nobody's: %v", config, workload.IDs-1, broken)
 		text += "+"
 	}
-	_, err = s.client.ContentStore().Update(ctx, content.Info{Digest: config.Digest, Labels: map[string]string{labelIDs: text}}, "labels."+labelIDs)
+	_, err = s.client.ContentStore().Update(ctx, content.Info{Digest: config, Labels: map[string]string{labelIDs: text}}, "labels."+labelIDs)
 	return ids, err
 }
 
@@ -126,17 +119,18 @@ func (f found) add(ids ...uint32) {
 	}
 }
 
-var errBounds = fmt.Errorf("it has more than %d, or too many folders beside each other", maxEntries)
+var errBounds = errors.New("there are too many")
 
-// findIDs looks at the files below root, which nobody changes meanwhile. It follows no link.
+// findIDs looks at the files below root, at most so many, which nobody changes meanwhile. It
+// follows no link.
 // The error says why it did not look at all of them.
-func findIDs(ctx context.Context, root string) ([]uint32, error) {
+func findIDs(ctx context.Context, root string, most int) ([]uint32, error) {
 	top, err := os.OpenRoot(root)
 	if err != nil {
 		return nil, err
 	}
 	defer top.Close()
-	ids, left := make(found), maxEntries
+	ids, left := make(found), most
 	for _, file := range []string{"etc/passwd", "etc/group"} {
 		ids.add(idsIn(top, file)...)
 	}

@@ -49,7 +49,7 @@ func TestFindIDs(t *testing.T) {
 		os.Lchown(filepath.Join(root, "link"), 70000, 70000), syscall.Mkfifo(filepath.Join(root, "pipe"), 0o600), os.Chown(filepath.Join(root, "srv"), 0, 80000)); err != nil {
 		t.Fatal(err)
 	}
-	got, err := findIDs(t.Context(), root)
+	got, err := findIDs(t.Context(), root, 1000)
 	if want := []uint32{65536, 70000, 80000, 100000, 100001, 200000, 1516583083}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
@@ -59,9 +59,13 @@ func TestFindIDs(t *testing.T) {
 	if got := parseIDs(formatIDs(nil)); got != nil {
 		t.Errorf("none is read as %v", got)
 	}
+	// What is known of accounts is known first, and the rest as far as it goes.
+	if got, err := findIDs(t.Context(), root, 2); !errors.Is(err, errBounds) || len(got) < 3 || len(got) > 6 {
+		t.Errorf("of two files: %v, %v", got, err)
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := findIDs(ended, root); !errors.Is(err, context.Canceled) {
+	if _, err := findIDs(ended, root, 1000); !errors.Is(err, context.Canceled) {
 		t.Errorf("out of time: %v", err)
 	}
 
@@ -75,7 +79,7 @@ func TestFindIDs(t *testing.T) {
 		if err := errors.Join(os.Mkdir(filepath.Join(root, "etc"), 0o755), make(filepath.Join(root, "etc/passwd"))); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := findIDs(t.Context(), root); err != nil || len(got) != 0 {
+		if got, err := findIDs(t.Context(), root, 1000); err != nil || len(got) != 0 {
 			t.Errorf("%v, %v", got, err)
 		}
 	}

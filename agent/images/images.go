@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -24,6 +25,7 @@ type Image struct {
 	Digest  string
 	Size    int64 // bytes, compressed, of what this platform needs; 0: some of it is missing
 	Disk    int64 // bytes, compressed and unpacked, of all that is here; other images may share some
+	Files   int64 // that are unpacked; 0 unless somebody had them counted
 	Created time.Time
 	Used    time.Time // last use, to the hour while it lasts; zero: never
 	By      []string  // IDs of the containers that are wanted or there, and made from it
@@ -133,7 +135,11 @@ func (s *Store) Load(ctx context.Context, tar io.Reader) ([]string, error) {
 	}
 	defer done(context.WithoutCancel(ctx))
 	bounded := &roomy{Reader: tar, room: func() error { return s.makeRoom(ctx, 0) }}
-	imported, err := s.importTar(ctx, bounded)
+	var imported []images.Image
+	err = whileRoom(ctx, loadEvery, func(ctx context.Context) error { return s.makeRoom(ctx, 0) }, func(ctx context.Context) (err error) {
+		imported, err = s.importTar(ctx, bounded)
+		return err
+	})
 	if bounded.err != nil {
 		err = bounded.err
 	}
@@ -175,6 +181,39 @@ func (r *roomy) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// loadEvery is how often a load looks whether there is still room: 10 GB of zeros are 10 MB
+// of a layer, and nobody said before how much comes.
+const loadEvery = 100 * time.Millisecond
+
+// whileRoom does something that takes room, and ends it when there is none: with the error
+// of room then, which is asked every so often.
+func whileRoom(ctx context.Context, every time.Duration, room, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if err := room(ctx); err != nil {
+				cancel(err)
+				return
+			}
+		}
+	})
+	defer watching.Wait()
+	defer cancel(nil)
+	err := do(ctx)
+	if why := context.Cause(ctx); err != nil && why != nil && !errors.Is(why, context.Canceled) {
+		return why
+	}
+	return err
+}
+
 // importTar is what Load and preloads have in common; ctx has a lease.
 func (s *Store) importTar(ctx context.Context, tar io.Reader) ([]images.Image, error) {
 	imported, err := s.client.Import(ctx, tar, client.WithImageRefTranslator(fullName), client.WithSkipMissing())
@@ -187,7 +226,7 @@ func (s *Store) importTar(ctx context.Context, tar io.Reader) ([]images.Image, e
 	for _, i := range imported {
 		if err := client.NewImage(s.client, i).Unpack(ctx, Snapshotter); err != nil {
 			// A name whose layers are not there would fail each start of it.
-			return nil, errors.Join(fmt.Errorf("unpack %s: %w", i.Name, err), s.Forget(ctx, i.Name))
+			return nil, errors.Join(fmt.Errorf("unpack %s: %w", i.Name, err), s.Forget(context.WithoutCancel(ctx), i.Name))
 		}
 	}
 	return imported, nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	containerdlog "github.com/containerd/log"
@@ -246,12 +247,26 @@ func (s *Store) pullOnce(ctx context.Context, p *pull, registries registry.Regis
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() { p.watch(ctx, cancel) })
-	defer watching.Wait()
-	defer cancel(nil)
-	_, err = s.client.Pull(ctx, p.name,
+	err = whileRoom(ctx, reportEvery, func(ctx context.Context) error { return p.room(ctx, 0) }, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() { p.watch(ctx) })
+		defer watching.Wait()
+		defer cancel()
+		return s.fetch(ctx, p, resolver, kept)
+	})
+	if errors.Is(err, registry.ErrFull) {
+		return err // of the one who watches
+	}
+	if errors.Is(err, docker.ErrInvalidAuthorization) {
+		return fmt.Errorf("%s: %w", host, registry.Explain(err))
+	}
+	return registry.Explain(err)
+}
+
+// fetch has containerd pull and unpack the image.
+func (s *Store) fetch(ctx context.Context, p *pull, resolver remotes.Resolver, kept map[string]string) error {
+	_, err := s.client.Pull(ctx, p.name,
 		client.WithPlatformMatcher(p.platform),
 		client.WithPullLabels(kept),
 		client.WithResolver(resolver),
@@ -261,13 +276,7 @@ func (s *Store) pullOnce(ctx context.Context, p *pull, registries registry.Regis
 		client.WithUnpackOpts([]client.UnpackOpt{client.WithUnpackLimiter(s.pulls.unpacks)}),
 		client.WithImageHandlerWrapper(p.check),
 	)
-	if why := context.Cause(ctx); err != nil && why != nil && !errors.Is(why, context.Canceled) {
-		return why // of the one who watches
-	}
-	if errors.Is(err, docker.ErrInvalidAuthorization) {
-		return fmt.Errorf("%s: %w", host, registry.Explain(err))
-	}
-	return registry.Explain(err)
+	return err
 }
 
 // keptLabels are those of an image that outlive a pull of it. What takes the place of a

@@ -82,8 +82,8 @@ func (p *pull) from(name digest.Digest, host string) {
 	}
 }
 
-// watch keeps p's numbers up to date until ctx ends, and ends it when the space does.
-func (p *pull) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+// watch keeps p's numbers up to date until ctx ends.
+func (p *pull) watch(ctx context.Context) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	for {
@@ -91,10 +91,6 @@ func (p *pull) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		}
-		if err := p.room(ctx, 0); err != nil {
-			cancel(err)
-			return
 		}
 		p.look(ctx)
 	}

@@ -13,9 +13,11 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
@@ -95,6 +97,27 @@ func (s *Store) Image(ctx context.Context, name, platform string) (client.Image,
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
 	return client.NewImageWithPlatform(s.client, img, platformOf(platform)), nil
+}
+
+// Configuration is that of an image, as it is written, and its digest.
+func (s *Store) Configuration(ctx context.Context, name, platform string) ([]byte, digest.Digest, error) {
+	ctx = s.context(ctx)
+	img, err := s.Image(ctx, name, platform)
+	if err != nil {
+		return nil, "", err
+	}
+	desc, err := img.Config(ctx)
+	if err != nil {
+		return nil, "", fmt.Errorf("image %s: configuration: %w", name, err)
+	}
+	if desc.Size > registry.MaxDocument {
+		return nil, "", fmt.Errorf("image %s: configuration: it has %d bytes", name, desc.Size)
+	}
+	data, err := content.ReadBlob(ctx, img.ContentStore(), desc)
+	if err != nil {
+		return nil, "", fmt.Errorf("image %s: configuration: %w", name, err)
+	}
+	return data, desc.Digest, nil
 }
 
 // Digest returns the digest of the image that name stands for on this node.

@@ -93,6 +93,9 @@ func (i *Installer) openDisk() (*disk, error) {
 	}
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
 	d.Schema = release.StateSchema
+	if i.Sealed != nil && i.Sealed() {
+		d.Schema.Writes = release.SealedProjects
+	}
 	facts, err := osrelease.Read(i.Facts)
 	if err != nil {
 		log.Printf("agent: update: %v", err) // 0 is a release that does not say its counter

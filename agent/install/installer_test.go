@@ -135,6 +135,10 @@ func TestRefused(t *testing.T) {
 		{name: "expired", source: makeRelease(t, "1.1", 2, wish{expires: created.AddDate(0, 0, -1)}).open(t), want: "expired"},
 		{name: "too large", source: makeRelease(t, "1.1", 2, wish{blocks: 2100}).open(t), want: "slot is 8 MiB"},
 		{name: "schema", source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{2, 3}, Writes: 3}}).open(t), want: "reads 2 to 3"},
+		{
+			name: "before projects were sealed", edit: func(m *machine) { m.Sealed = func() bool { return true } },
+			source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{1, 1}, Writes: 1}}).open(t), want: "the running one writes format 2, the new one reads 1 to 1",
+		},
 		{name: "nobody is trusted", edit: func(m *machine) { m.Image = m.part("nothing") }, source: good.open(t), want: "trusts no keys for releases"},
 		{name: "several voters", edit: func(m *machine) { m.write("state/kogge/ledger", "") }, source: good.open(t), want: "certificate of their vote"},
 		{name: "voters that nobody can count", edit: func(m *machine) {

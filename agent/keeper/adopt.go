@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"kogge.example/agent/workload"
+	"kogge.example/init/rights"
 )
 
 // choose finds out which of what was found of each container is what is wanted, and
@@ -36,7 +37,7 @@ func (k *Keeper) choose(ctx context.Context, found []workload.Found) {
 		slices.SortFunc(all, func(a, b workload.Found) int {
 			return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Name, b.Name))
 		})
-		all = slices.DeleteFunc(all, func(f workload.Found) bool { _, leaves := k.leaving[f.Name]; return leaves })
+		all = slices.DeleteFunc(all, func(f workload.Found) bool { _, leaves := k.leaving[f.Name]; return leaves || k.overstays(f) })
 		for i, f := range all {
 			if !f.Relieved && k.current(ctx, u, f) && (u.found == nil || f.Task == workload.Alive && u.found.Task != workload.Alive) {
 				u.found, u.now = &all[i], f.Instance
@@ -55,6 +56,13 @@ func (k *Keeper) choose(ctx context.Context, found []workload.Found) {
 			u.now.Name = k.nameFor(u, before)
 		}
 	}
+}
+
+// overstays says whether an instance is in the node's user namespace, and node.yaml does not
+// allow it any more: what its image needs is not in what is wanted.
+func (k *Keeper) overstays(f workload.Found) bool {
+	asks := workload.Container{ID: f.ID, Rights: workload.Rights{Host: []rights.Namespace{rights.HostUser}}}
+	return f.Together && workload.Denied(asks, k.Allow) != nil
 }
 
 // nameFor is the name of u's next instance: before, the one that it had, where the old
@@ -119,7 +127,7 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 		}
 	}
 	for _, f := range found {
-		if !wanted[f.Name] {
+		if !wanted[f.Name] || k.overstays(f) {
 			leave(f.Record)
 		}
 	}

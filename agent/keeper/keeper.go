@@ -57,7 +57,7 @@ type network interface {
 	Detach(id string) error
 	Attached() ([]string, error)
 	Publish(ports []workload.Publish) error
-	Follow() error
+	Follow() (moving map[string]string, err error)
 }
 
 // resolver is the node's name server for containers. nameserver.Server fits.

@@ -232,6 +232,8 @@ type fakeNetwork struct {
 	counts   []int              // of the ports of each Publish
 	broken   int                // so many calls of Publish fail
 	follow   error              // what Follow says
+	follows  int                // how often it was asked
+	move     string             // this network is elsewhere when it is made the next time
 	more     []workload.Extents // of each that was attached
 }
 
@@ -244,7 +246,9 @@ func (n *fakeNetwork) Make(wanted []workload.Network) (map[string]workload.Subne
 			return nil, bridge.ErrNoSubnet
 		}
 		subnet, ok := n.made[one.Name]
-		if !ok {
+		if n.move == one.Name {
+			subnet.Prefix, n.move = netip.MustParsePrefix("172.29.0.0/24"), ""
+		} else if !ok {
 			subnet.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, byte(len(n.made)), 0}), 24)
 		}
 		subnet.Network = one
@@ -304,10 +308,14 @@ func (n *fakeNetwork) Publish(ports []workload.Publish) error {
 	return nil
 }
 
-func (n *fakeNetwork) Follow() error {
+func (n *fakeNetwork) Follow() (moving map[string]string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.follow
+	n.follows++
+	if n.move != "" {
+		moving = map[string]string{n.move: "somebody else has its subnet"}
+	}
+	return moving, n.follow
 }
 
 func (n *fakeNetwork) published() int {

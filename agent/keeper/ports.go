@@ -1,8 +1,12 @@
 package keeper
 
 import (
+	"fmt"
 	"log"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"kogge.example/agent/workload"
 )
@@ -41,16 +45,29 @@ func (k *Keeper) ports() []workload.Publish {
 	return all
 }
 
-// follow has the networks go by what the node's own links have become.
-func (k *Keeper) follow() {
+// follow has the networks go by what the node's own links have become. Some may have to
+// move: that is the end of the session, and the next one finds that nothing on them is
+// where it should be, and starts it anew.
+func (k *Keeper) follow() error {
+	moving, err := k.Network.Follow()
 	trouble := ""
-	if err := k.Network.Follow(); err != nil {
-		trouble = err.Error()
+	if err != nil {
+		trouble = strings.ReplaceAll(err.Error(), "\n", "; ")
 		if trouble != k.links {
 			log.Printf("workloads: %s", trouble)
 		}
 	}
 	k.links = trouble
+	var why []string
+	for _, name := range slices.Sorted(maps.Keys(moving)) {
+		if _, linked := k.subnets[name]; linked { // nobody makes any other one anew
+			why = append(why, "network "+name+": "+moving[name])
+		}
+	}
+	if len(why) > 0 {
+		return fmt.Errorf("networks move, and their containers are restarted: %s", strings.Join(why, "; "))
+	}
+	return nil
 }
 
 // publishPorts makes the port map what it should be, if it is not known to be.

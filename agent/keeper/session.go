@@ -10,8 +10,9 @@ import (
 // reconnect is the pause before containerd is asked again.
 const reconnect = 500 * time.Millisecond
 
-// session lasts as long as containerd does: it finds out what is there, makes it
-// what is wanted and keeps it so. It returns why it had to end.
+// session lasts as long as containerd does, and as the networks stay where they are: it
+// finds out what is there, makes it what is wanted and keeps it so. It returns why it had
+// to end.
 func (k *Keeper) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer k.workers.Wait()
@@ -112,7 +113,9 @@ func (k *Keeper) loop(ctx context.Context) error {
 			}
 			k.advance(ctx)
 		case <-tick.C:
-			k.follow()
+			if err := k.follow(); err != nil {
+				return err
+			}
 			k.refresh()
 		}
 	}

@@ -32,6 +32,7 @@ func (m Machine) boot(b *apiv1.Boot) error {
 	}
 	b.Slot, b.Version, b.Board, b.Trial = facts.Slot, facts.Version, facts.Board, facts.Trial
 	b.Disk, b.Loader, b.TriesLeft = facts.Disk, facts.Loader, int32(facts.TriesLeft)
+	b.Marks = facts.Marks
 	return nil
 }
 
@@ -48,6 +49,7 @@ func (m Machine) links(s *apiv1.StatusResponse) error {
 		}
 		if i.Problem != "" {
 			link.State += ", " + i.Problem
+			s.Degraded = append(s.Degraded, &apiv1.Degraded{What: "link " + i.Name, Why: i.Problem})
 		}
 		for _, a := range i.Addresses {
 			link.Addresses = append(link.Addresses, a.String())
@@ -117,6 +119,7 @@ func (m Machine) disk(into *apiv1.Disk) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	into.Total, into.Available = st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
+	into.Files, into.FilesAvailable = st.Files, st.Ffree
 	return nil
 }
 

@@ -190,7 +190,7 @@ func (n *Node) peers(ctx context.Context, results []Result) []Result {
 			return results // without a memory it would come back for ever
 		}
 	}
-	return append(results, Result{"peers", "none can be reached, and one could before"})
+	return append(results, Result{Check: "peers", Why: "none can be reached, and one could before"})
 }
 
 // blame counts this boot. The rounds of this boot go by what was counted before it.

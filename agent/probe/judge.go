@@ -1,6 +1,7 @@
 // Package probe says whether this boot is good: health probes in, a word to PID 1 out,
-// "good", or "pending" with what is missing. PID 1 blesses the slot at the first, and
-// gives the second up when its time is over.
+// "good", or "pending" with what is missing, or "sick" if that is nothing but workloads.
+// PID 1 blesses the slot at the first, and gives the others up when their time is over; on a
+// proven slot a node with sick workloads is no reason to try the other slot.
 //
 // What is asked is local: containerd and the API answer, STATE is on the disk, a link is
 // up if one was, the containers are well that were, and the checks of node.yaml pass. It
@@ -23,6 +24,9 @@ type Result struct {
 	Check string
 	// Why it failed; "" is well.
 	Why string
+	// Workload says that it is about what runs on the node, not about the node itself:
+	// whoever runs a container or applies a project can make it fail.
+	Workload bool
 }
 
 // Judge makes one word of many results, over time:
@@ -30,11 +34,15 @@ type Result struct {
 //	missing ─all well─▶ well since … ─ For later, and never a check failed─▶ good
 //	   ▲                     │
 //	   └──── one fails ──────┘
+//
+// The node itself has the same picture, without the workloads: once it was well for so
+// long, what is still missing makes it sick instead of pending.
 type Judge struct {
 	// For is how long all must be well.
 	For time.Duration
 	// Since is when all was well first, without a break; zero if something is missing.
-	Since time.Time
+	// NodeSince is the same of the node itself.
+	Since, NodeSince time.Time
 }
 
 // Verdict is what PID 1 is told.
@@ -43,19 +51,28 @@ type Verdict string
 const (
 	Good    Verdict = "good"
 	Pending Verdict = "pending"
+	Sick    Verdict = "sick" // the node itself is well, its workloads are not
 )
 
 // maxNamed is how many checks that fail are named, the others are counted.
 const maxNamed = 3
 
 // Step takes in the results of one round of checks. It reads no clock. why says what
-// Pending waits for.
+// Pending and Sick wait for.
 func (j Judge) Step(results []Result, now time.Time) (next Judge, v Verdict, why string) {
 	var missing []string
+	node := true // the node itself is well
 	for _, r := range results {
 		if r.Why != "" {
 			missing = append(missing, r.Check+": "+r.Why)
+			node = node && r.Workload
 		}
+	}
+	switch {
+	case !node:
+		j.NodeSince = time.Time{}
+	case j.NodeSince.IsZero():
+		j.NodeSince = now
 	}
 	switch {
 	case len(missing) > maxNamed:
@@ -67,6 +84,9 @@ func (j Judge) Step(results []Result, now time.Time) (next Judge, v Verdict, why
 	}
 	if len(missing) > 0 {
 		j.Since = time.Time{}
+		if node && now.Sub(j.NodeSince) >= j.For {
+			return j, Sick, why
+		}
 		return j, Pending, why
 	}
 	if now.Sub(j.Since) >= j.For {
@@ -92,7 +112,10 @@ func Run(ctx context.Context, node *Node, tell func(ctx context.Context, v Verdi
 	node.began = time.Now()
 	node.recall()
 	judge := Judge{For: node.Config.For}
-	told := ""
+	var told struct {
+		v   Verdict
+		why string
+	}
 	for ctx.Err() == nil {
 		var v Verdict
 		var why string
@@ -101,7 +124,7 @@ func Run(ctx context.Context, node *Node, tell func(ctx context.Context, v Verdi
 		if time.Since(node.began) > slowAfter {
 			pause = slow
 		}
-		if ctx.Err() == nil && (v == Good || why != told) {
+		if ctx.Err() == nil && (v == Good || v != told.v || why != told.why) {
 			if v == Good {
 				// What PID 1 does about it may reach no further than this.
 				if err := node.remember(); err != nil {
@@ -119,7 +142,7 @@ func Run(ctx context.Context, node *Node, tell func(ctx context.Context, v Verdi
 				log.Print("agent: boot assessment: good")
 				return
 			default:
-				told = why
+				told.v, told.why = v, why
 				log.Printf("agent: boot assessment: %s", why)
 			}
 		}
@@ -139,7 +162,7 @@ func (n *Node) check(ctx context.Context) []Result {
 		go func() {
 			limited, cancel := context.WithTimeout(ctx, probeLimit)
 			defer cancel()
-			results[i].Check = p.name
+			results[i].Check, results[i].Workload = p.name, p.workload
 			if err := p.ask(limited); err != nil {
 				results[i].Why = oneLine(err.Error())
 			}

@@ -51,26 +51,27 @@ type Node struct {
 
 // probe is one check.
 type probe struct {
-	name string
-	ask  func(ctx context.Context) error
+	name     string
+	ask      func(ctx context.Context) error
+	workload bool // it is about what runs on the node
 }
 
 // probes are the checks of one round.
 func (n *Node) probes() []probe {
 	all := []probe{
-		{"STATE", func(context.Context) error { return onDisk(n.State) }},
-		{"API", func(ctx context.Context) error { return dial(ctx, n.API) }},
-		{"containerd", func(ctx context.Context) error {
+		{name: "STATE", ask: func(context.Context) error { return onDisk(n.State) }},
+		{name: "API", ask: func(ctx context.Context) error { return dial(ctx, n.API) }},
+		{name: "containerd", ask: func(ctx context.Context) error {
 			e, err := n.Engine()
 			if err != nil {
 				return err
 			}
 			return e.Serving(ctx)
 		}},
-		{"containers", func(context.Context) error { return n.containers() }},
+		{name: "containers", ask: func(context.Context) error { return n.containers() }, workload: true},
 	}
 	if n.before.Link {
-		all = append(all, probe{"network", func(context.Context) error {
+		all = append(all, probe{name: "network", ask: func(context.Context) error {
 			if !linkUp(n.Run) {
 				return errors.New("no link is up, and one was at the last good boot")
 			}
@@ -78,7 +79,7 @@ func (n *Node) probes() []probe {
 		}})
 	}
 	for _, c := range n.Config.Checks {
-		all = append(all, probe{c.String(), func(ctx context.Context) error {
+		all = append(all, probe{name: c.String(), workload: true, ask: func(ctx context.Context) error {
 			switch {
 			case c.HTTP != "":
 				return get(ctx, c.HTTP)

@@ -23,8 +23,9 @@ import (
 
 // TestJudge plays rounds of checks, two seconds apart.
 func TestJudge(t *testing.T) {
-	well, sick := Result{Check: "containerd"}, Result{"tcp db:5432", "connection refused"}
-	sicker := []Result{well, {"STATE", "is in memory"}, sick, {"network", "no link is up"}, {"http http://a/", "status 500"}}
+	well, sick := Result{Check: "containerd"}, Result{Check: "tcp db:5432", Why: "connection refused", Workload: true}
+	down := Result{Check: "network", Why: "no link is up"}
+	sicker := []Result{well, {Check: "STATE", Why: "is in memory"}, sick, down, {Check: "http http://a/", Why: "status 500", Workload: true}}
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	var b strings.Builder
 	for _, story := range []struct {
@@ -37,6 +38,11 @@ func TestJudge(t *testing.T) {
 		{"a break", 4 * time.Second, [][]Result{{well}, {well}, {sick}, {well}, {well}, {well}}},
 		{"at once", 0, [][]Result{{well}}},
 		{"no checks at all", time.Second, [][]Result{nil, nil}},
+		{"never a workload", 4 * time.Second, [][]Result{{well, sick}, {well, sick}, {well, sick}, {well, sick}}},
+		{"workloads late", 4 * time.Second, [][]Result{{well, sick}, {well, sick}, {well, sick}, {well}, {well}, {well}}},
+		{"workloads that come and go", 4 * time.Second, [][]Result{{well, sick}, {well}, {well, sick}, {well}, {well, sick}}},
+		{"a break of the node", 4 * time.Second, [][]Result{{well, sick}, {well, sick}, {down, sick}, {well, sick}, {well, sick}, {well, sick}}},
+		{"workloads break after the node", 4 * time.Second, [][]Result{{well}, {well}, {well, sick}, {down, sick}, {down}}},
 	} {
 		fmt.Fprintf(&b, "%s, for %s:\n", story.name, story.limit)
 		j := Judge{For: story.limit}
@@ -195,6 +201,47 @@ func TestChecks(t *testing.T) {
 		if !strings.HasPrefix(got, c.want) || c.want == "" && got != "" || strings.Contains(got, "secret") {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+// TestWhoseChecks says which checks are about the node itself. Only those may lead a proven
+// slot to another one.
+func TestWhoseChecks(t *testing.T) {
+	n := healthy(t)
+	n.before.Link = true
+	n.Config.Checks = []nodeconfig.Check{{HTTP: "http://127.0.0.1:1/"}, {TCP: "127.0.0.1:1"}, {Container: "web", Command: []string{"true"}}}
+	whose := map[bool][]string{}
+	for _, r := range n.check(t.Context()) {
+		whose[r.Workload] = append(whose[r.Workload], r.Check)
+	}
+	want := map[bool][]string{
+		false: {"STATE", "API", "containerd", "network"},
+		true:  {"containers", "http http://127.0.0.1:1/", "tcp 127.0.0.1:1", "command true in web"},
+	}
+	if !reflect.DeepEqual(whose, want) {
+		t.Errorf("%v", whose)
+	}
+}
+
+// TestSick is a node whose containers never become well: PID 1 hears first that it is not
+// good, and then that this is nothing but its workloads.
+func TestSick(t *testing.T) {
+	n := healthy(t)
+	n.Config.For = time.Nanosecond
+	n.Containers = func() (workload.Status, error) {
+		return workload.Status{}, errors.New("workloads refused: x")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var told []string
+	Run(ctx, n, func(_ context.Context, v Verdict, why string) error {
+		if told = append(told, string(v)+" "+why); v == Sick {
+			cancel()
+		}
+		return nil
+	})
+	if want := []string{"pending containers: workloads refused: x", "sick containers: workloads refused: x"}; !reflect.DeepEqual(told, want) {
+		t.Errorf("told %q", told)
 	}
 }
 

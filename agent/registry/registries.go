@@ -17,7 +17,6 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
-	"os"
 	"strings"
 )
 
@@ -80,24 +79,6 @@ func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) 
 // maxRegistries is the size of the longest file of settings, in bytes: a hundred
 // registries with their authorities.
 const maxRegistries = 1 << 20
-
-// readPrivate reads a file that only its owner may read. What is longer than most
-// bytes comes with one byte too many.
-func readPrivate(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %#o: it may hold secrets, so its mode must be 0600", path, st.Mode().Perm())
-	}
-	return io.ReadAll(io.LimitReader(f, most+1))
-}
 
 // Parse reads settings as they lie in their file:
 //

@@ -1,47 +1,39 @@
 package registry
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
-	"filippo.io/age"
-
+	"kogge.example/agent/sealed"
 	"kogge.example/update/durable"
 )
 
 // ErrLocked means that the settings of registries cannot be opened with the key that
 // the node has, and never will be: they can only be forgotten.
-var ErrLocked = errors.New("not encrypted to the key of this node")
+var ErrLocked = sealed.ErrLocked
 
 // ErrSettings means that settings contradict themselves, or are too many.
 var ErrSettings = errors.New("settings refused")
 
-// Store keeps the settings of image registries on STATE, encrypted (age,
-// X25519) to a key that lies in a file of its own, readable by root alone.
-//
-// That protects what leaves the node without the key: a backup or a support archive
-// of the one folder, a copy of the file. It does not protect from root on the node,
-// nor from whoever holds the whole disk: both files are on it, for a node has to pull
-// after a boot without anybody there. Flash may keep the old content of either for long.
+// Store keeps the settings of image registries on STATE, encrypted to a key that lies in a
+// file of its own. Package sealed says from whom that protects.
 //
 // Its methods may be called from any goroutine.
 type Store struct {
-	path, key string
-	mu        sync.Mutex // held while a file is read or written
+	path string
+	key  sealed.Key
+	mu   sync.Mutex // held while a file is read or written
 }
 
 // Open makes a store of the settings at path, which need not exist, under
 // the key at key, which is made when first needed.
 func Open(path, key string) *Store {
-	return &Store{path: path, key: key}
+	return &Store{path: path, key: sealed.Key(key)}
 }
 
 // Read returns the settings. None is no error.
@@ -75,25 +67,26 @@ func (s *Store) Forget() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The key last: without it nobody could read what a power cut left.
-	for _, path := range []string{s.path, s.key} {
-		if err := durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("registries: %w", err)
-		}
+	if err := durable.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("registries: %w", err)
+	}
+	if err := s.key.Forget(); err != nil {
+		return fmt.Errorf("registries: %w", err)
 	}
 	return nil
 }
 
 // read is Read for who holds mu.
 func (s *Store) read() (Registries, error) {
-	sealed, err := os.Open(s.path)
+	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("registries: %w", err)
 	}
-	defer sealed.Close()
-	data, err := s.open(sealed)
+	defer f.Close()
+	data, err := s.key.Open(f, maxRegistries)
 	if err != nil {
 		return nil, fmt.Errorf("registries: %s: %w", s.path, err)
 	}
@@ -102,26 +95,6 @@ func (s *Store) read() (Registries, error) {
 		return nil, fmt.Errorf("registries: %s: %w", s.path, err)
 	}
 	return r, nil
-}
-
-// open decrypts settings.
-func (s *Store) open(sealed io.Reader) ([]byte, error) {
-	identity, err := readKey(s.key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s is gone", ErrLocked, s.key)
-	}
-	if err != nil {
-		return nil, err
-	}
-	clear, err := age.Decrypt(sealed, identity)
-	var other *age.NoIdentityMatchError
-	if errors.As(err, &other) {
-		return nil, fmt.Errorf("%w in %s", ErrLocked, s.key)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(clear, maxRegistries+1))
 }
 
 // write encrypts and replaces the settings, in a folder that exists.
@@ -139,56 +112,17 @@ func (s *Store) write(r Registries) error {
 
 // seal is write of what is encoded.
 func (s *Store) seal(clear []byte) error {
-	identity, err := s.makeKey()
-	if err != nil {
-		return fmt.Errorf("registries: %w", err)
-	}
-	var sealed bytes.Buffer
-	w, err := age.Encrypt(&sealed, identity.Recipient())
-	if err == nil {
-		_, err = w.Write(clear)
-	}
-	if err == nil {
-		err = w.Close()
-	}
+	text, err := s.key.Seal(clear)
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(s.path), 0o700)
 	}
 	if err == nil {
-		err = durable.Replace(s.path, sealed.Bytes(), 0o600)
+		err = durable.Replace(s.path, text, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("registries: %w", err)
 	}
 	return nil
-}
-
-// makeKey returns the key, which it makes if there is none. One that cannot be read
-// is an error and is never replaced.
-func (s *Store) makeKey() (*age.X25519Identity, error) {
-	identity, err := readKey(s.key)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return identity, err
-	}
-	if identity, err = age.GenerateX25519Identity(); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(s.key), 0o700); err != nil {
-		return nil, err
-	}
-	return identity, durable.Replace(s.key, []byte(identity.String()+"\n"), 0o600)
-}
-
-func readKey(path string) (*age.X25519Identity, error) {
-	text, err := readPrivate(path, 1<<10)
-	if err != nil {
-		return nil, err
-	}
-	identity, err := age.ParseX25519Identity(strings.TrimSpace(string(text)))
-	if err != nil {
-		return nil, fmt.Errorf("%s is not a key", path) // the reason might repeat some of it
-	}
-	return identity, nil
 }
 
 // encode is the settings as [Parse] reads them, passwords in clear.

@@ -32,7 +32,7 @@ func newRegistryStore(t *testing.T) *Store {
 // knows fails unless s has what is wanted, also after a restart.
 func knows(t *testing.T, s *Store, want Registries) {
 	t.Helper()
-	for _, one := range []*Store{s, Open(s.path, s.key)} {
+	for _, one := range []*Store{s, Open(s.path, string(s.key))} {
 		if got, err := one.Read(); err != nil || !cmp.Equal(got, want) {
 			t.Errorf("the store has %#v, %v, want %#v", got, err, want)
 		}
@@ -42,7 +42,7 @@ func knows(t *testing.T, s *Store, want Registries) {
 // secretive fails if a file of the store tells a password, or may be read by others.
 func secretive(t *testing.T, s *Store) {
 	t.Helper()
-	for _, path := range []string{s.path, s.key, s.path + ".new", s.key + ".new"} {
+	for _, path := range []string{s.path, string(s.key), s.path + ".new", string(s.key) + ".new"} {
 		info, err := os.Stat(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -106,18 +106,18 @@ func TestRegistryStoreLocked(t *testing.T) {
 		locked      bool
 		spoil       func(s *Store) error
 	}{
-		{"no key", "registries.key is gone", true, func(s *Store) error { return os.Remove(s.key) }},
+		{"no key", "registries.key is gone", true, func(s *Store) error { return os.Remove(string(s.key)) }},
 		{"another key", "not encrypted to the key", true, func(s *Store) error {
 			elsewhere := newRegistryStore(t)
-			identity, err := elsewhere.makeKey()
+			identity, err := elsewhere.key.Make()
 			if err != nil {
 				return err
 			}
 			other = identity.String()
-			return os.WriteFile(s.key, []byte(other), 0o600)
+			return os.WriteFile(string(s.key), []byte(other), 0o600)
 		}},
-		{"a broken key", "is not a key", false, func(s *Store) error { return os.WriteFile(s.key, []byte("AGE-SECRET-KEY-1HUNTER2"), 0o600) }},
-		{"a key for all", "must be 0600", false, func(s *Store) error { return os.Chmod(s.key, 0o644) }},
+		{"a broken key", "is not a key", false, func(s *Store) error { return os.WriteFile(string(s.key), []byte("AGE-SECRET-KEY-1HUNTER2"), 0o600) }},
+		{"a key for all", "must be 0600", false, func(s *Store) error { return os.Chmod(string(s.key), 0o644) }},
 		{"a changed file", "registries.age", false, func(s *Store) error {
 			sealed, err := os.ReadFile(s.path)
 			if err != nil {

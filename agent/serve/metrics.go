@@ -65,6 +65,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge("memory_available_bytes", "Memory that is available to programs.", float64(s.Memory.Available))
 	gauge("state_total_bytes", "Size of the file system STATE.", float64(s.State.Total))
 	gauge("state_available_bytes", "Room on STATE.", float64(s.State.Available))
+	gauge("state_total_files", "Files that STATE can have.", float64(s.State.Files))
+	gauge("state_available_files", "Files that STATE can have beside those that are there.", float64(s.State.FilesAvailable))
 	gauge("degraded", "Parts of the machine that do not work.", float64(len(s.Degraded)))
 	for _, one := range s.Services {
 		gauge("service_running", "1 if the service runs.", truth(one.State == "running"), "service", one.Name)

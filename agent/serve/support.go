@@ -28,6 +28,8 @@ import (
 	"kogge.example/agent/logs"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/redaction"
+	"kogge.example/agent/sealed"
+	"kogge.example/agent/wanted"
 	"kogge.example/init/control"
 	"kogge.example/update/cmdline"
 	"kogge.example/update/osrelease"
@@ -170,6 +172,9 @@ func (p *packer) settings() []named {
 		text, err := readStart(file, 2*maxEntry)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if err == nil && i >= 2 {
+			text, err = wanted.Text(text, sealed.Key(filepath.Join(m.StateDir(), wanted.KeyFile)))
 		}
 		shown := redaction.Text{}
 		if err == nil && i < 2 {

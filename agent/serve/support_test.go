@@ -22,6 +22,8 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/sealed"
+	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/update/golden"
@@ -65,7 +67,12 @@ workloads:
   secrets: {key: {content: SECRET}}
 `, "SECRET", planted)
 	project := "services:\n  db:\n    image: example.org/db:1\n    environment: [PASSWORD=" + planted + "]\n"
+	sealedProject, err := sealed.Key(filepath.Join(state, wanted.KeyFile)).Seal([]byte(project))
+	if err != nil {
+		t.Fatal(err)
+	}
 	files := map[string]string{
+		filepath.Join(state, "projects", "shut.yaml"):            string(sealedProject),
 		filepath.Join(run, "node.yaml"):                          node,
 		filepath.Join(run, "output", "web.log"):                  "I say " + planted + "\n",
 		filepath.Join(run, "output", "web.log.1"):                "I said " + planted + "\n",
@@ -183,6 +190,7 @@ func TestSupport(t *testing.T) {
 		"kernel.log":                "kernel says <hidden>",
 		"containers.json":           "example.org/web:1",
 		"config/projects/shop.yaml": "PASSWORD=<hidden>",
+		"config/projects/shut.yaml": "PASSWORD=<hidden>",
 		"config/state.json":         `"state":"kept"`,
 		"boot/history.jsonl":        `"kind":"up","slot":"A"`,
 		"errors.txt":                "config/projects/torn.yaml: this is not YAML",

@@ -16,12 +16,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"syscall"
+	"unsafe"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
@@ -79,6 +82,9 @@ func newService(ic *plugin.InitContext) (any, error) {
 	if err := hurryRunc(); err != nil {
 		return nil, err
 	}
+	if err := boundWrites(); err != nil {
+		return nil, err
+	}
 	publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err
@@ -92,6 +98,27 @@ func newService(ic *plugin.InitContext) (any, error) {
 		return nil, err
 	}
 	return &service{TTRPCTaskService: s, outputs: make(map[key]*output), held: make(map[key][]*os.File)}, nil
+}
+
+// boundWrites has the quotas of STATE bind what the container writes to its root file
+// system: overlayfs writes with the capabilities of who mounted it, which is this process,
+// and who has CAP_SYS_RESOURCE is bound by none. Programs that it starts, runc above all,
+// have it again.
+//
+// Source: Documentation/filesystems/overlayfs.rst, "Permission model", in the kernel tree;
+// ignore_hardlimit in fs/quota/dquot.c.
+func boundWrites() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	data[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	// Capabilities belong to a thread.
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0); errno != 0 {
+		return fmt.Errorf("capabilities: %w", errno)
+	}
+	return nil
 }
 
 // hurryRunc is for the calls of runc that this process will make: each lives for a few

@@ -4,11 +4,12 @@
 // In come texts of Compose files; out goes one list of containers in which no port of
 // the node is given twice, and a [Plan] that says what an apply would
 // change. Applied files lie on STATE, one for each project, each written whole or
-// not at all. The package starts nothing: the agent (keep in agent/node.go) waits for
+// not at all, and sealed (package sealed), since they hold secrets. The package starts nothing: the agent (keep in agent/node.go) waits for
 // [Store.Changed] and gives [Store.Containers] to the keeper's Want.
 package wanted
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,7 @@ import (
 	"sync"
 
 	"kogge.example/agent/compose"
+	"kogge.example/agent/sealed"
 	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
@@ -39,6 +41,9 @@ const perContainer = 6 << 20
 
 // MostOf is how many containers fit into memory, in bytes; 0: not known, any number.
 func MostOf(memory uint64) int { return int(min(memory/perContainer, 4096)) }
+
+// KeyFile is where a node has the key of its projects, below STATE.
+const KeyFile = "identity/projects.key"
 
 // MaxText is the size of a Compose file that a node takes, in bytes.
 const MaxText = 1 << 20
@@ -65,6 +70,12 @@ type Store struct {
 	// Most is how many containers there can be; 0: any number. What is wanted by then stays
 	// wanted. Set it before the store is used.
 	Most int
+	// Key is what applied files are sealed with; "": there is none, and they lie in the
+	// clear. Seal says whether what is written is sealed: the release in the node's other
+	// slot may be one that reads nothing else than Compose files. Files of both kinds are
+	// read. Set both before the store is used.
+	Key  sealed.Key
+	Seal bool
 
 	dir     string
 	changed chan struct{}
@@ -95,7 +106,7 @@ func (s *Store) Changed() <-chan struct{} { return s.changed }
 func (s *Store) Containers() ([]workload.Container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	projects, err := s.read("")
+	projects, err := s.read(func(string) bool { return false })
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +155,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return err
 		}
-		if err := durable.Replace(s.path(project), text, 0o600); err != nil {
+		if err := s.write(project, text); err != nil {
 			return err
 		}
 		s.applied[project] = parsed{containers: containers}
@@ -194,7 +205,8 @@ func (s *Store) outdated(all []workload.Container) map[string]bool {
 func (s *Store) change(project string, containers []workload.Container, do func() error) (Plan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	projects, err := s.read(project)
+	removed := project != Node && containers == nil
+	projects, err := s.read(func(name string) bool { return removed || name == project })
 	if err != nil {
 		return nil, err
 	}
@@ -225,16 +237,17 @@ func (s *Store) tell() {
 
 func (s *Store) path(project string) string { return filepath.Join(s.dir, project+suffix) }
 
-// read returns all projects. The one called replaced may have a file that this release
-// refuses: it is about to go.
-func (s *Store) read(replaced string) (map[string][]workload.Container, error) {
+// read returns all projects. Those that may have a file that this release refuses have no
+// containers then: one that is about to go, and all of them while one is removed. What goes
+// stands in nobody's way, and several that are refused could never go otherwise.
+func (s *Store) read(may func(name string) bool) (map[string][]workload.Container, error) {
 	if err := s.parse(); err != nil {
 		return nil, err
 	}
 	projects := map[string][]workload.Container{Node: s.own}
 	for _, name := range slices.Sorted(maps.Keys(s.applied)) {
 		p := s.applied[name]
-		if p.err != nil && name != replaced {
+		if p.err != nil && !may(name) {
 			return nil, fmt.Errorf("project %s: %w", name, p.err)
 		}
 		projects[name] = p.containers
@@ -254,9 +267,19 @@ func (s *Store) parse() error {
 	}
 	applied := make(map[string]parsed, len(names))
 	for _, name := range names {
-		text, err := os.ReadFile(s.path(name))
+		raw, err := os.ReadFile(s.path(name))
 		if err != nil {
 			return fmt.Errorf("project %s: %w", name, err)
+		}
+		if s.Seal && !sealed.Is(raw) { // from a release, or a time, that did not seal it
+			if err := s.write(name, raw); err != nil {
+				log.Printf("project %s: it stays in the clear: %v", name, err)
+			}
+		}
+		text, err := Text(raw, s.Key)
+		if err != nil {
+			applied[name] = parsed{err: err}
+			continue
 		}
 		containers, warnings, err := compose.ParseTaken(name, name+suffix, text)
 		for _, w := range warnings {
@@ -266,6 +289,26 @@ func (s *Store) parse() error {
 	}
 	s.applied = applied
 	return nil
+}
+
+// write replaces a project's file, sealed where that is asked for.
+func (s *Store) write(project string, text []byte) error {
+	if s.Seal {
+		var err error
+		if text, err = s.Key.Seal(text); err != nil {
+			return err
+		}
+	}
+	return durable.Replace(s.path(project), text, 0o600)
+}
+
+// Text is the Compose file in a project's file, which is sealed with the key or in the
+// clear.
+func Text(raw []byte, key sealed.Key) ([]byte, error) {
+	if !sealed.Is(raw) {
+		return raw, nil
+	}
+	return key.Open(bytes.NewReader(raw), MaxText)
 }
 
 func (s *Store) names() ([]string, error) {

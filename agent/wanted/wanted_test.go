@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"kogge.example/agent/sealed"
 	"kogge.example/agent/workload"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/init/rights"
@@ -31,6 +33,93 @@ func ids(t *testing.T, s *Store) string {
 		names = append(names, c.ID)
 	}
 	return strings.Join(names, " ")
+}
+
+// TestSealed looks for a secret where projects lie: it is not there in the clear, unless the
+// other slot's release reads nothing else.
+func TestSealed(t *testing.T) {
+	const secret = "hunter2-hunter2"
+	const text = "services:\n  web: {image: example.org/web:1, environment: {PASSWORD: " + secret + "}, secrets: [key]}\nsecrets: {key: {content: " + secret + "}}\n"
+	state := t.TempDir()
+	open := func(seal bool) *Store {
+		s := Open(filepath.Join(state, "projects"), nil)
+		s.Key, s.Seal = sealed.Key(filepath.Join(state, KeyFile)), seal
+		return s
+	}
+	runs := func(what string, s *Store) {
+		t.Helper()
+		all, err := s.Containers()
+		if err != nil || len(all) == 0 {
+			t.Fatalf("%s: %v, %v", what, all, err)
+		}
+		for _, c := range all {
+			if len(c.Files) != 1 || string(c.Files[0].Data) != secret || !slices.Contains(c.Env, "PASSWORD="+secret) {
+				t.Errorf("%s: %s has %+v", what, c.ID, c)
+			}
+		}
+	}
+	clear := func() (names []string) {
+		t.Helper()
+		err := filepath.WalkDir(state, func(path string, e os.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			raw, err := os.ReadFile(path)
+			if strings.Contains(string(raw), secret) {
+				names = append(names, e.Name())
+			}
+			if st, err := e.Info(); err != nil || st.Mode() != 0o600 {
+				t.Errorf("%s: %v, %v", path, st.Mode(), err)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	apply := func(s *Store, project string) {
+		t.Helper()
+		if _, _, err := s.Apply(project, []byte(text), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := open(false)
+	apply(old, "old")
+	runs("in the clear", old)
+	if got := clear(); fmt.Sprint(got) != "[old.yaml]" {
+		t.Errorf("in the clear: %v", got)
+	}
+	now := open(true)
+	apply(now, "new")
+	runs("sealed", now)
+	if got := clear(); got != nil { // the one from before is sealed when it is read
+		t.Errorf("in the clear: %v", got)
+	}
+	runs("after a restart", open(true))
+	back := open(false) // the other slot has an older release again
+	runs("sealed, and not to be any more", back)
+	apply(back, "new")
+	if got := clear(); fmt.Sprint(got) != "[new.yaml]" {
+		t.Errorf("in the clear: %v", got)
+	}
+	apply(open(true), "new")
+	// Without its key a project cannot be read. It can be applied anew, and removed.
+	if err := os.Remove(filepath.Join(state, KeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	lost := open(true)
+	if _, err := lost.Containers(); !errors.Is(err, sealed.ErrLocked) || strings.Contains(err.Error(), secret) {
+		t.Errorf("without the key: %v", err)
+	}
+	if _, err := lost.Remove("old"); err != nil {
+		t.Error(err)
+	}
+	apply(lost, "new")
+	runs("applied anew", lost)
+	if got := clear(); got != nil {
+		t.Errorf("in the clear: %v", got)
+	}
 }
 
 // TestApply walks a node through a day of applies.

@@ -1,6 +1,10 @@
 package workload
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
 
 // Complete fills in what h leaves out, and image is the check of its image, if it
 // has one. The second result is false for a container without a check.
@@ -27,4 +31,47 @@ func first[T int | time.Duration](all ...T) T {
 		}
 	}
 	return 0
+}
+
+// ParseHealth reads the health check out of an image's configuration; none is zero.
+// Times are in nanoseconds.
+//
+// Source: HealthcheckConfig in github.com/moby/docker-image-spec/specs-go/v1.
+func ParseHealth(config []byte) (Health, error) {
+	var image struct {
+		Config struct {
+			Healthcheck struct {
+				Test                                          []string
+				Interval, Timeout, StartPeriod, StartInterval time.Duration
+				Retries                                       int
+			}
+			Shell []string
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(config, &image); err != nil {
+		return Health{}, err
+	}
+	check := image.Config.Healthcheck
+	h := Health{
+		Interval: check.Interval, Timeout: check.Timeout, StartPeriod: check.StartPeriod,
+		StartInterval: check.StartInterval, Retries: check.Retries,
+	}
+	if len(check.Test) == 0 {
+		return h, nil
+	}
+	switch kind, rest := check.Test[0], check.Test[1:]; {
+	case kind == "NONE":
+		return Health{Off: true}, nil
+	case kind == "CMD" && len(rest) > 0:
+		h.Test = rest
+	case kind == "CMD-SHELL" && len(rest) == 1:
+		shell := image.Config.Shell
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		h.Test = append(append([]string{}, shell...), rest...)
+	default:
+		return Health{}, fmt.Errorf("%q is neither NONE, CMD nor CMD-SHELL", check.Test)
+	}
+	return h, nil
 }

@@ -14,6 +14,8 @@ import (
 type FromImage struct {
 	Volumes []Volume // see [VolumesOf]
 	IDs     []uint32 // of its users, groups and files beyond [IDs], in any order
+	// OneGroup says that its user is in one group that it names, and in no other.
+	OneGroup bool
 }
 
 // With is c as it is started from its image. Its [Container.Hash] stays that of what was
@@ -22,8 +24,12 @@ func (c Container) With(i FromImage) Container {
 	c.hash = c.Hash()
 	c.Volumes = slices.Concat(c.Volumes, i.Volumes)
 	c.ids = slices.Concat(c.ids, i.IDs)
+	c.oneGroup = i.OneGroup
 	return c
 }
+
+// OneGroup says whether the user of c's image is in one group alone: see [FromImage].
+func (c Container) OneGroup() bool { return c.oneGroup }
 
 // MaxImageVolumes is how many volumes an image declares at most.
 const MaxImageVolumes = 64
@@ -86,4 +92,28 @@ func volumeName(target string) string {
 	}
 	sum := sha256.Sum256([]byte(target))
 	return fmt.Sprintf("%s-%s", strings.Trim(name[:min(len(name), longest)], "-"), hex.EncodeToString(sum[:4]))
+}
+
+// defaultPath is where programs are looked for when neither the image nor the file says.
+//
+// Source: DefaultPathEnvUnix in github.com/moby/moby/v2/daemon/pkg/oci.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Environment is the image's environment, over what every container has, below c's own. A
+// name without a value takes it away, as with Docker.
+func (c Container) Environment(image []string) []string {
+	all := []string{"PATH=" + defaultPath, "HOSTNAME=" + c.Hostname}
+	for _, one := range slices.Concat(image, c.Env) {
+		name, _, given := strings.Cut(one, "=")
+		at := slices.IndexFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+		switch {
+		case at >= 0 && given:
+			all[at] = one
+		case at >= 0:
+			all = slices.Delete(all, at, at+1)
+		case given:
+			all = append(all, one)
+		}
+	}
+	return all
 }

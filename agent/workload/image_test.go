@@ -51,3 +51,27 @@ func TestWith(t *testing.T) {
 		t.Error("what the file says of volumes does not count")
 	}
 }
+
+// TestEnvironment: what Docker gives a container, whatever its image leaves out.
+func TestEnvironment(t *testing.T) {
+	const path = "PATH=" + defaultPath
+	for _, c := range []struct {
+		name             string
+		image, own, want []string
+	}{
+		{"of an image that says nothing", nil, nil, []string{path, "HOSTNAME=web"}},
+		{"of an image without PATH", []string{"FOO=bar"}, nil, []string{path, "HOSTNAME=web", "FOO=bar"}},
+		{"of an image with PATH", []string{"PATH=/opt/bin", "A=1"}, nil, []string{"PATH=/opt/bin", "HOSTNAME=web", "A=1"}},
+		{"of an image with an empty PATH", []string{"PATH="}, nil, []string{"PATH=", "HOSTNAME=web"}},
+		{"of an image with PATHS alone", []string{"PATHS=x"}, nil, []string{path, "HOSTNAME=web", "PATHS=x"}},
+		{"of an image with a host name", []string{"HOSTNAME=image"}, nil, []string{path, "HOSTNAME=image"}},
+		{"of a file", []string{"A=1", "B=2"}, []string{"A=3", "PATH=/bin", "HOSTNAME=own"}, []string{"PATH=/bin", "HOSTNAME=own", "A=3", "B=2"}},
+		{"of a file that takes away", []string{"A=1"}, []string{"A", "PATH", "C"}, []string{"HOSTNAME=web"}},
+		{"of a file that gives nothing", []string{"A=1"}, []string{"A="}, []string{path, "HOSTNAME=web", "A="}},
+		{"twice", []string{"A=1", "A=2"}, nil, []string{path, "HOSTNAME=web", "A=2"}},
+	} {
+		if got := (Container{Hostname: "web", Env: c.own}).Environment(c.image); !slices.Equal(got, c.want) {
+			t.Errorf("environment %s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

@@ -27,11 +27,14 @@ type Record struct {
 	Networks   []Attachment
 	StopSignal string
 	StopGrace  time.Duration
+	// Together says that it is in the node's user namespace for its many ids alone: the
+	// node has to go on allowing that.
+	Together bool `json:",omitempty"`
 }
 
 // RecordOf is the record of the instance i of c.
 func RecordOf(c Container, i Instance) *Record {
-	return &Record{Instance: i, ID: c.ID, Ports: c.Ports, Networks: c.Networks, StopSignal: c.StopSignal, StopGrace: c.StopGrace}
+	return &Record{Instance: i, ID: c.ID, Ports: c.Ports, Networks: c.Networks, StopSignal: c.StopSignal, StopGrace: c.StopGrace, Together: c.tooMany() != nil}
 }
 
 // Found is a container that containerd knows.

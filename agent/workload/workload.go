@@ -96,8 +96,10 @@ type Container struct {
 	// make no cycle.
 	After []Dependency `json:",omitempty"`
 
-	hash string   // see [Container.With]
-	ids  []uint32 // so too
+	// See [Container.With].
+	hash     string
+	ids      []uint32
+	oneGroup bool
 }
 
 // Order is which of two instances comes first when one replaces the other.

@@ -22,6 +22,30 @@ func TestComposeKeysPage(t *testing.T) {
 	golden.Compare(t, "../pages/compose-keys.md", b.String())
 }
 
+// TestComposeNames: what the page says of names is what a file meets.
+func TestComposeNames(t *testing.T) {
+	const file = "services:\n  %s: {image: x, hostname: %s, container_name: %s, networks: {%s: {aliases: [%s]}}, volumes: ['%[4]s:/x'], configs: ['%[4]s'], secrets: ['%[4]s']}\n" +
+		"networks: {%[4]s: {}}\nvolumes: {%[4]s: {}}\nconfigs: {%[4]s: {content: x}}\nsecrets: {%[4]s: {content: x}}\n"
+	for _, c := range []struct {
+		service, host, container, network, alias, err string
+	}{
+		{"my-service1", "My-Host.x", "My_Name.1", "My_Net.1-x", "my_service", ""},
+		{"my_service", "h", "c", "n", "a", `service name "my_service"`},
+		{"Web", "h", "c", "n", "a", `service name "Web"`},
+		{"db.1", "h", "c", "n", "a", `service name "db.1"`},
+		{"s", "my_host", "c", "n", "a", `hostname "my_host"`},
+		{"s", "h", "my db", "n", "a", `container_name: "my db"`},
+		{"s", "h", "c", "my data", "a", `network name "my data"`},
+		{"s", "h", "c", "n", "my db", `"my db" is not a host name`},
+	} {
+		_, _, err := compose.Parse("p", "x.yaml", fmt.Appendf(nil, file, c.service, c.host, c.container, c.network, c.alias))
+		if err == nil && c.err == "" || err != nil && c.err != "" && strings.Contains(err.Error(), c.err) {
+			continue
+		}
+		t.Errorf("%+v: %v", c, err)
+	}
+}
+
 // TestImagesPage: the page image-keys says what the table of package workload says. Its prose is
 // in testdata/image-keys.tmpl; -update makes the page of both.
 func TestImagesPage(t *testing.T) {

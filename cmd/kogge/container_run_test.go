@@ -86,7 +86,7 @@ func TestPrint(t *testing.T) {
 	well := &apiv1.StatusResponse{
 		Hostname: "n1", Node: "n1", Kernel: "6.12.1", UptimeSeconds: 93784, Time: timestamppb.New(now),
 		Boot:   &apiv1.Boot{Slot: "A", Version: "1.0", Board: "pc-x86_64", Disk: "sda", Assessment: "good"},
-		Memory: &apiv1.Memory{Total: 1 << 30, Available: 900 << 20}, State: &apiv1.Disk{Total: 8 << 30, Available: 5 << 29},
+		Memory: &apiv1.Memory{Total: 1 << 30, Available: 900 << 20}, State: &apiv1.Disk{Total: 8 << 30, Available: 5 << 29, Files: 524288, FilesAvailable: 52000},
 		Clock:    &apiv1.Clock{Sure: true, Text: "follows 192.0.2.1"},
 		Links:    []*apiv1.Link{{Name: "eth0", State: "up", Addresses: []string{"192.0.2.7/24", "fe80::1/64"}}},
 		Services: []*apiv1.Service{{Name: "agent", State: "running"}, {Name: "clock", State: "running"}},
@@ -95,7 +95,7 @@ func TestPrint(t *testing.T) {
 	b.WriteString("\n")
 	printStatus(&b, &apiv1.StatusResponse{
 		Hostname: "kogge-012345", Time: timestamppb.New(time.Unix(0, 0)), Ending: "reboot",
-		Boot:     &apiv1.Boot{Slot: "B", Version: "1.1", Board: "pc-x86_64", Trial: true, TriesLeft: 2, Assessment: "pending", Why: "web is unhealthy"},
+		Boot:     &apiv1.Boot{Slot: "B", Version: "1.1", Board: "pc-x86_64", Marks: "unlocked,without-trixie-security", Trial: true, TriesLeft: 2, Assessment: "pending", Why: "web is unhealthy"},
 		Services: []*apiv1.Service{{Name: "agent", State: "backoff"}},
 		Degraded: []*apiv1.Degraded{{What: "watchdog", Why: "open watchdog /dev/watchdog: no such file or directory"}},
 	}, now)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,10 +29,16 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "kogge"), nil
 }
 
-func packageCache(locked bool) (debian.Cache, error) {
+func packageCache(locked bool, without ...string) (debian.Cache, error) {
+	for _, suite := range without {
+		if known := debian.Suites(); !slices.Contains(known, suite) {
+			return debian.Cache{}, usage{fmt.Errorf("--without-suite %s: there is no such suite here: it is one of %s", suite, strings.Join(known, ", "))}
+		}
+	}
+	without = slices.Compact(slices.Sorted(slices.Values(without))) // it goes into the image
 	dir, err := cacheDir()
 	if err != nil {
 		return debian.Cache{}, err
 	}
-	return debian.Cache{Dir: filepath.Join(dir, "debian"), Locked: locked, Say: say}, nil
+	return debian.Cache{Dir: filepath.Join(dir, "debian"), Locked: locked, Without: without, Say: say}, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 
 	"kogge.example/boards"
 	"kogge.example/image"
+	"kogge.example/image/debian"
 	"kogge.example/image/program"
 	"kogge.example/init/nodeconfig"
 )
@@ -22,7 +24,7 @@ import (
 type buildFlags struct {
 	board, version, config, format string
 	tags, fault, trust             string
-	preload                        []string
+	preload, without               []string
 	locked                         bool
 	slotSize                       size
 }
@@ -33,7 +35,8 @@ func (f *buildFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.version, "version", "", "version of the release (default: from git)")
 	cmd.Flags().StringVar(&f.config, "config", "", "node.yaml to put on the boot partition")
 	cmd.Flags().StringArrayVar(&f.preload, "preload", nil, "OCI archive that the node imports at its first boot (repeatable)")
-	cmd.Flags().BoolVar(&f.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking the current one")
+	cmd.Flags().BoolVar(&f.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking a newer one")
+	f.registerWithout(cmd)
 	cmd.Flags().StringVar(&f.trust, "trust", "", "root.json of the keys that the node trusts: a `FILE` or the name of a key set (default: the set default, if there is one)")
 	cmd.Flags().StringVar(&f.tags, "tags", "", "further Go build tags of init and agent")
 	cmd.Flags().StringVar(&f.fault, "fault", "", "what the release breaks at each boot")
@@ -41,6 +44,12 @@ func (f *buildFlags) register(cmd *cobra.Command) {
 		_ = cmd.Flags().MarkHidden(name)
 	}
 	cmd.Flags().Var(&f.slotSize, "slot-size", "size of each root slot (default 768MiB)")
+}
+
+// registerWithout adds the flag that release create has only to refuse it in words.
+func (f *buildFlags) registerWithout(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.without, "without-suite", nil, "`SUITE` of Debian to go on without, such as "+debian.Suite+"-security; the image says so, and is no release (repeatable)")
+	completeFlag(cmd, "without-suite", cobra.FixedCompletions(debian.Suites(), cobra.ShellCompDirectiveNoFileComp))
 }
 
 func imageBuildCommand() *cobra.Command {
@@ -66,10 +75,13 @@ func imageBuildCommand() *cobra.Command {
 			start := time.Now()
 			built, err := f.build(cmd.Context(), out)
 			if err != nil {
-				return err
+				return buildHint(err)
 			}
 			if built.Trust == 0 {
 				say("the node will trust no keys and install no release: there is no key set called default, and no --trust")
+			}
+			if built.Marks != "" {
+				say("the image is marked %s: kogge node status shows it, and kogge release create makes no release of such packages", strings.ReplaceAll(built.Marks, ",", ", "))
 			}
 			say("%s: board %s, root %.1f MB, boot files %.1f MB (initramfs %.1f MB), in %.1f s", out, f.board,
 				float64(built.RootBytes)/1e6, float64(built.BootBytes)/1e6, float64(built.InitrdBytes)/1e6, time.Since(start).Seconds())
@@ -100,6 +112,17 @@ func checkOutput(out string) error {
 	default:
 		return hinted{fmt.Errorf("%s is a device, and a build writes to a file", out), "build to a file, then: kogge image write FILE " + out}
 	}
+}
+
+// buildHint adds what to do about a build whose packages cannot be had.
+func buildHint(err error) error {
+	switch {
+	case errors.Is(err, image.ErrMarked):
+		return hinted{err, "put what the mirror has now into the lock, and commit that: kogge image lock"}
+	case errors.Is(err, debian.ErrSuite):
+		return hinted{err, "KOGGE_MIRROR names another mirror; or go on without the suite: kogge image build --without-suite NAME. Such an image says so, and is no release"}
+	}
+	return err
 }
 
 // build makes the image that the flags describe.
@@ -133,13 +156,13 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 			return o, fmt.Errorf("preload: %w", err)
 		}
 	}
+	if o.Packages, err = packageCache(f.locked, f.without...); err != nil {
+		return o, err
+	}
 	if o.Source, err = program.Source(ctx); err != nil {
 		return o, err
 	}
 	if o.Cache, err = cacheDir(); err != nil {
-		return o, err
-	}
-	if o.Packages, err = packageCache(f.locked); err != nil {
 		return o, err
 	}
 	if o.When, err = commitTime(ctx, o.Source); err != nil {

@@ -67,7 +67,7 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 			return fmt.Errorf("%s: this is the image itself", device)
 		}
 	}
-	say("%s: Kogge %s for board %s (%s)", name, contents.Version, contents.Board, contents.Arch)
+	say("%s: %s, %s", name, contents, contents.Arch)
 	say("%s", facts.Describe())
 	if err := medium.Decide(facts, int64(contents.Table.Sectors)*512, f.file); err != nil {
 		return err

@@ -43,7 +43,11 @@ func printStatus(w io.Writer, s *apiv1.StatusResponse, now time.Time) {
 	if s.Boot.GetTrial() && s.Boot.GetAssessment() != "good" { // it was on trial; now it is proven
 		trial = fmt.Sprintf(", on trial, %d tries left", s.Boot.GetTriesLeft())
 	}
-	row("release", "%s, slot %s, board %s%s", s.Boot.GetVersion(), s.Boot.GetSlot(), s.Boot.GetBoard(), trial)
+	marks := ""
+	if m := s.Boot.GetMarks(); m != "" {
+		marks = " (" + strings.ReplaceAll(m, ",", ", ") + ")"
+	}
+	row("release", "%s%s, slot %s, board %s%s", s.Boot.GetVersion(), marks, s.Boot.GetSlot(), s.Boot.GetBoard(), trial)
 	if a := s.Boot.GetAssessment(); a != "" { // older nodes do not say
 		if why := s.Boot.GetWhy(); why != "" {
 			a += ": " + why
@@ -64,7 +68,11 @@ func printStatus(w io.Writer, s *apiv1.StatusResponse, now time.Time) {
 	}
 	row("clock", "%s, %s%s", s.Time.AsTime().UTC().Format(time.DateTime), sure, drift)
 	row("memory", "%s of %s available", iec(s.Memory.GetAvailable()), iec(s.Memory.GetTotal()))
-	row("STATE", "%s of %s available", iec(s.State.GetAvailable()), iec(s.State.GetTotal()))
+	files := ""
+	if few := s.State.GetFiles() / 10; s.State.GetFilesAvailable() < few {
+		files = fmt.Sprintf(", room for %d more files", s.State.GetFilesAvailable())
+	}
+	row("STATE", "%s of %s available%s", iec(s.State.GetAvailable()), iec(s.State.GetTotal()), files)
 	for _, l := range s.Links {
 		row("link", "%s %s %s", l.Name, l.State, strings.Join(l.Addresses, " "))
 	}

@@ -45,8 +45,9 @@ func applyCommand() *cobra.Command {
 		Long: `Runs the containers of a Compose file on a node, as a project.
 
 --project names the project; without it, the name is the file's name: or its folder.
-Only containers that changed are replaced. Containers that are no longer in the file
-are removed; their volumes stay. kogge rm PROJECT removes all of them.
+Only containers that changed are replaced, and those whose image's name stands for
+another image on the node by now. Containers that are no longer in the file are
+removed; their volumes stay. kogge rm PROJECT removes all of them.
 
 --check needs no node. It lists what would be done, what is warned of because it
 means nothing on a node, what the node's own node.yaml has to allow, and what is

@@ -24,7 +24,7 @@ func releaseCommand() *cobra.Command {
 }
 
 // openStored opens a release on this computer and reads its documents.
-func openStored(ctx context.Context, name string) (layout.Stored, *layout.Bundle, error) {
+func openStored(ctx context.Context, name string) (layout.Local, *layout.Bundle, error) {
 	src, err := layout.Open(name)
 	if err != nil {
 		return nil, nil, err

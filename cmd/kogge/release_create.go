@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,8 @@ func releaseCreateCommand() *cobra.Command {
 		Short: "Build a release from this source tree, and sign it",
 		Long: `Builds a release: for each board the kernel and the root file system, in one OCI image layout. The
 layout is a folder, or a tar if the name ends in .tar. The same commit gives the same bytes, whoever
-builds it.
+builds it. So each Debian package is the one in the lock; if one has left the mirror, make a new lock with
+kogge image lock.
 
 The release is signed with the keys of the set that kogge release keys create made. A node installs it if
 enough keys of the set whose root.json is in the node's image have signed (kogge image build --trust).
@@ -47,7 +49,7 @@ in seconds since 1970, unless --counter gives another number.`,
 			if f.out == "" {
 				return usage{hinted{errors.New("release create: no output"), "add: -o 1.1.oci"}}
 			}
-			return releaseHint(f.create(cmd.Context(), cmd.OutOrStdout()))
+			return releaseHint(buildHint(f.create(cmd.Context(), cmd.OutOrStdout())))
 		},
 	}
 	cmd.Flags().StringArrayVar(&f.boards, "board", []string{"qemu-x86_64"}, "`BOARD` to build for (repeatable; kogge boards list)")
@@ -55,11 +57,13 @@ in seconds since 1970, unless --counter gives another number.`,
 	cmd.Flags().StringVar(&f.build.version, "version", "", "version of the release (default: from git)")
 	cmd.Flags().Uint64Var(&f.counter, "counter", 0, "release counter (default: time of the commit in seconds)")
 	cmd.Flags().StringVar(&f.expires, "expires", "", "`DATE` from which nodes no longer install it (default: a year after the commit)")
-	cmd.Flags().BoolVar(&f.build.locked, "locked", false, "fail if a pinned package has left the mirror, instead of taking the current one")
+	cmd.Flags().BoolVar(&f.build.locked, "locked", true, "it always fails if a pinned package has left the mirror")
+	f.build.registerWithout(cmd)
 	cmd.Flags().StringVar(&f.build.trust, "trust", "", "root.json for the root file system: a `FILE` or the name of a key set (default: of the keys that sign)")
 	cmd.Flags().StringVar(&f.build.tags, "tags", "", "further Go build tags of init and agent")
 	cmd.Flags().StringVar(&f.build.fault, "fault", "", "what the release breaks at each boot")
-	for _, name := range []string{"tags", "fault"} { // for the project's own tests
+	// tags and fault are for the project's own tests; the others are never another way.
+	for _, name := range []string{"tags", "fault", "locked", "without-suite"} {
 		_ = cmd.Flags().MarkHidden(name)
 	}
 	cmd.Flags().BoolVar(&f.noSign, "no-sign", false, "do not sign; kogge release sign does it later")
@@ -70,6 +74,10 @@ in seconds since 1970, unless --counter gives another number.`,
 
 func (f *createFlags) create(ctx context.Context, out io.Writer) error {
 	start := time.Now()
+	f.build.locked = true // what two people build of one commit has to be the same bytes
+	if len(f.build.without) > 0 {
+		return fmt.Errorf("release create: --without-suite %s: %w: others could not build the same", strings.Join(f.build.without, " "), image.ErrMarked)
+	}
 	if err := checkRelease(ctx, f.out); err != nil {
 		return fmt.Errorf("release create: output: %w", err)
 	}

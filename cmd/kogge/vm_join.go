@@ -82,28 +82,64 @@ func booting(err error) bool {
 // joinPause is between two tries to reach a VM that is still booting.
 const joinPause = 500 * time.Millisecond
 
-// joinVM takes the VM into the fleet as soon as it answers, and says so.
-func joinVM(ctx context.Context, vm *qemu.VM, ring *keyring.Keyring, name string, out io.Writer) {
+// joinVM takes the VM into the fleet as soon as it answers, and says so. It gives up when
+// ctx ends or the VM does.
+func joinVM(ctx context.Context, vm *qemu.VM, ring *keyring.Keyring, name string, out io.Writer) error {
 	port, err := vm.Port(api.Port)
 	if err != nil {
-		return // the VM has ended
+		return err // the VM has ended
 	}
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	for ctx.Err() == nil {
+	return join(ctx, vm.Done(), ring, fmt.Sprintf("127.0.0.1:%d", port), name, out)
+}
+
+// errVMEnded says that a VM is gone before it had joined.
+var errVMEnded = errors.New("it has ended")
+
+func join(ctx context.Context, ended <-chan struct{}, ring *keyring.Keyring, address, name string, out io.Writer) error {
+	for {
 		err := adopt(ctx, ring, address, name, out)
 		switch {
-		case err == nil:
-			return
-		case booting(err):
-		default:
-			say("%s does not join fleet %s: %v", name, ring.Genesis.Name, err)
-			return
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil, !booting(err):
+			return err
 		}
 		select {
 		case <-ctx.Done():
-		case <-vm.Done():
-			return
+			return context.Cause(ctx)
+		case <-ended:
+			return errVMEnded
 		case <-time.After(joinPause):
 		}
 	}
 }
+
+// joinDetached waits for a VM in the background to boot and to join the fleet, as one in
+// the foreground does. It runs on whatever comes of that.
+func joinDetached(ctx context.Context, vm *qemu.VM, ring *keyring.Keyring, name string, out io.Writer) error {
+	port, err := vm.Port(api.Port)
+	if err != nil {
+		return fmt.Errorf("vm run: %s: %w", name, err)
+	}
+	later := fmt.Sprintf("kogge node adopt 127.0.0.1:%d --fleet %s takes it into its fleet", port, ring.Genesis.Name)
+	say("%s boots; it joins fleet %s as soon as it answers. Ctrl-C leaves it running", name, ring.Genesis.Name)
+	bounded, cancel := context.WithTimeout(ctx, joinLimit)
+	defer cancel()
+	switch err := joinVM(bounded, vm, ring, name, out); {
+	case err == nil:
+		return nil
+	case errors.Is(err, errVMEnded):
+		return errors.Join(fmt.Errorf("vm run: %s has ended before it joined fleet %s", name, ring.Genesis.Name), vm.Wait())
+	case ctx.Err() != nil:
+		fmt.Fprintln(out, later)
+		return nil // as it was told
+	case bounded.Err() != nil:
+		return hinted{fmt.Errorf("vm run: %s runs, but has not answered within %s", name, joinLimit), "kogge vm console " + name + " shows why; " + later}
+	default:
+		return hinted{fmt.Errorf("vm run: %s runs, but does not join fleet %s: %w", name, ring.Genesis.Name, err), later}
+	}
+}
+
+// joinLimit is how long a VM in the background is waited for: an emulated one boots for a
+// minute or two.
+const joinLimit = 10 * time.Minute

@@ -16,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"kogge.example/agent/api"
 	"kogge.example/boards"
 	"kogge.example/image"
 	"kogge.example/image/disk"
@@ -44,7 +43,8 @@ func vmRunCommand() *cobra.Command {
 		Use:   "run [NAME]",
 		Short: "Boot an image in QEMU until Ctrl-C",
 		Long: "Boots an image in QEMU. Without --image it builds one from this source tree, with an example\n" +
-			"container, and prints the address under which the container answers.",
+			"container, and prints the address under which the container answers. The node joins its fleet as soon\n" +
+			"as it answers; with -d the command ends then.",
 		Example: "  kogge vm run\n  kogge vm run n2 -d --network lan\n  kogge vm run --image kogge.img --seed node.yaml --memory 512 --port 8080:80",
 		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: completeVMs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,7 +68,7 @@ func vmRunCommand() *cobra.Command {
 	completeFlag(cmd, "fleet", completeFleetFlag)
 	cmd.Flags().StringVar(&f.net, "network", "", "private network for a second network card; VMs that name the same one share it")
 	cmd.Flags().BoolVar(&f.direct, "direct", false, "start the kernel without firmware and boot loader")
-	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave the VM running in the background")
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave the VM running in the background, once it has joined its fleet")
 	cmd.Flags().BoolVar(&f.keep, "keep", false, "keep the disk of the last run")
 	cmd.Flags().BoolVar(&f.online, "online", false, "let the node reach networks beyond this machine")
 	cmd.Flags().BoolVar(&f.console, "show-console", true, "show the node's console")
@@ -83,7 +83,7 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	}
 	m, err := f.machine(ctx, name, dir)
 	if err != nil {
-		return err
+		return buildHint(err)
 	}
 	ring, err := f.invite(dir, &m)
 	if err != nil {
@@ -106,10 +106,10 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	defer vm.Close()
 	if f.detach {
 		fmt.Fprintf(out, "%s runs; kogge vm console %s shows it, kogge vm stop %s ends it\n", name, name, name)
-		if port, err := vm.Port(api.Port); ring != nil && err == nil {
-			fmt.Fprintf(out, "kogge node adopt 127.0.0.1:%d --fleet %s takes it into its fleet\n", port, f.fleet)
+		if ring == nil {
+			return nil
 		}
-		return nil
+		return joinDetached(ctx, vm, ring, name, out)
 	}
 	if f.console {
 		follow, stop := context.WithCancel(ctx)
@@ -118,7 +118,11 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 	}
 	go f.announce(ctx, vm, out)
 	if ring != nil {
-		go joinVM(ctx, vm, ring, name, out)
+		go func() {
+			if err := joinVM(ctx, vm, ring, name, out); err != nil && ctx.Err() == nil && vm.Running() {
+				say("%s does not join fleet %s: %v", name, ring.Genesis.Name, err)
+			}
+		}()
 	}
 	select {
 	case <-vm.Done():
@@ -250,7 +254,7 @@ func (f *runFlags) machine(ctx context.Context, name, dir string) (qemu.Machine,
 	m.Disks = []qemu.Disk{{Path: f.image, SizeMiB: int(f.disk >> 20)}}
 	if f.direct {
 		m.Direct = &qemu.Direct{Kernel: built.Kernel, Initrd: built.Initrd, Cmdline: built.Cmdline}
-	} else if err := addFirmware(ctx, &m, board); err != nil {
+	} else if err := f.addFirmware(ctx, &m, board); err != nil {
 		return qemu.Machine{}, err
 	}
 	return m, nil
@@ -262,8 +266,8 @@ func isFile(path string) bool {
 }
 
 // addFirmware completes the machine with the board's firmware from the package cache.
-func addFirmware(ctx context.Context, m *qemu.Machine, board boards.Board) error {
-	packages, err := packageCache(false)
+func (f *runFlags) addFirmware(ctx context.Context, m *qemu.Machine, board boards.Board) error {
+	packages, err := packageCache(f.build.locked, f.build.without...)
 	if err != nil {
 		return err
 	}

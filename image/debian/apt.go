@@ -152,7 +152,7 @@ func (a *apt) update(ctx context.Context, m mirror, sources []source) error {
 		case ctx.Err() != nil:
 			return one
 		case one != nil:
-			a.gone = append(a.gone, fmt.Errorf("suite %s does not load: %w", s, one))
+			a.gone = append(a.gone, fmt.Errorf("suite %s: %w", s, one))
 		default:
 			good = append(good, s)
 		}
@@ -161,6 +161,14 @@ func (a *apt) update(ctx context.Context, m mirror, sources []source) error {
 		return err
 	}
 	return a.name(m, good)
+}
+
+// whole is an error if a suite does not load.
+func (a apt) whole() error {
+	if len(a.gone) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrSuite, errors.Join(a.gone...))
 }
 
 // load makes the sources those of apt, and updates their lists.
@@ -222,7 +230,7 @@ func (c Cache) download(ctx context.Context, l Lock, missing []Package) (map[str
 		switch {
 		case len(a.gone) > 0 && (err != nil || want[i] != p):
 			// The suite may have the locked package, or a newer one than the others.
-			return nil, fmt.Errorf("package %s is not in the suites that load: %w", p, errors.Join(a.gone...))
+			return nil, fmt.Errorf("package %s is not in the suites that load: %w", p, a.whole())
 		case err != nil:
 			return nil, err
 		case want[i] != p:
@@ -231,7 +239,7 @@ func (c Cache) download(ctx context.Context, l Lock, missing []Package) (map[str
 		}
 	}
 	for _, err := range a.gone {
-		c.Say("WARNING: %v; the others have each locked package", err)
+		c.Say("WARNING: %v: %v; the others have each locked package", ErrSuite, err)
 	}
 	for _, p := range want {
 		if ok, err := c.have(p); err != nil || ok {
@@ -392,7 +400,7 @@ func (c Cache) Resolve(ctx context.Context, set Set) (Lock, error) {
 	defer unlock()
 	a, err := c.openApt(ctx, set.Arch)
 	if err == nil {
-		err = errors.Join(a.gone...) // it may have what is newer
+		err = a.whole() // what does not load may have what is newer
 	}
 	if err != nil {
 		return Lock{}, err

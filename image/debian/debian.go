@@ -23,6 +23,10 @@ import (
 // ErrGone says that no mirror has the locked version any more.
 var ErrGone = errors.New("the mirror no longer has this version")
 
+// ErrSuite says that a suite of the mirror does not load, and that the others do not have
+// all that is locked.
+var ErrSuite = errors.New("a suite does not load")
+
 // Cache keeps packages and their unpacked files below one folder.
 type Cache struct {
 	// Dir is the folder, usually ~/.cache/kogge/debian.
@@ -49,8 +53,8 @@ type File struct {
 // unpacked, and returns them in the order of l. A package that is neither cached
 // nor on the mirror is replaced by the mirror's newest version with a warning, if that
 // is newer than the locked one; it is an error wrapping ErrGone if it is not, and if the
-// cache is Locked. A suite that does not load is an error too, unless the others have
-// every missing package as it is locked.
+// cache is Locked. A suite that does not load is an error wrapping ErrSuite, unless the
+// others have every missing package as it is locked.
 //
 // A cut at any point leaves whole packages or none: files appear by rename.
 func (c Cache) Fetch(ctx context.Context, l Lock) ([]File, error) {

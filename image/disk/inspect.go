@@ -37,6 +37,8 @@ type Contents struct {
 	Board   string
 	Arch    string // Go's name
 	Version string
+	// Marks are in which ways it is not what its commit and its lock say; "" for none.
+	Marks string
 	// Slot is the slot that the release was found in: "a" or "b".
 	Slot string
 	// Verity leads to the root file system of that slot.
@@ -132,8 +134,17 @@ func (c *Contents) readCmdline(line string) error {
 	if err != nil || words.Board == "" || words.Version == "" {
 		return errors.New("its command line names no board, version or root hash")
 	}
-	c.Board, c.Version, c.Verity = words.Board, words.Version, words.Verity
+	c.Board, c.Version, c.Marks, c.Verity = words.Board, words.Version, words.Marks, words.Verity
 	return nil
+}
+
+// String is "Kogge 1.0 for board pc-x86_64", with its marks, as people are told.
+func (c Contents) String() string {
+	s := fmt.Sprintf("Kogge %s for board %s", c.Version, c.Board)
+	if c.Marks != "" {
+		s += " (" + strings.ReplaceAll(c.Marks, ",", ", ") + ")"
+	}
+	return s
 }
 
 // Root returns the partition of the slot that the release is in.

@@ -15,7 +15,12 @@ import (
 
 // StateFeatures are the features of a STATE file system. They name its format: a
 // kept result made with others is not used.
-const StateFeatures = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum,metadata_csum_seed"
+const StateFeatures = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum,metadata_csum_seed,quota,project"
+
+// reservedPercent of the blocks are root's. The kernel keeps the share as the file system
+// grows, in whole percent: of 1, which is 0.999 of the blocks that there are, it would make
+// nothing.
+const reservedPercent = "2"
 
 // stateJournal is the size of STATE's journal in MiB: large enough for the disk
 // that the file system will grow to.
@@ -37,11 +42,11 @@ func MakeState(ctx context.Context, tools debian.Toolbox, out string, size int64
 	}
 	// Every parameter is named: a default could differ in the next version.
 	cmd, err := tools.Command(ctx, []string{fmt.Sprintf("SOURCE_DATE_EPOCH=%d", when.Unix()), "MKE2FS_CONFIG=/dev/null", "MKE2FS_DETERMINISTIC=1"}, "mke2fs",
-		"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "1", "-g", "32768", "-L", "STATE",
+		"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", reservedPercent, "-g", "32768", "-L", "STATE",
 		"-O", StateFeatures,
 		"-U", gpt.DeriveGUID(seed, "state").String(), "-o", "linux", "-e", "remount-ro", "-G", "16",
 		"-J", fmt.Sprintf("size=%d", stateJournal),
-		"-E", fmt.Sprintf("hash_seed=%s,resize=%d,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard", gpt.DeriveGUID(seed, "state-hash"), int64(stateRoom)),
+		"-E", fmt.Sprintf("quotatype=prjquota,hash_seed=%s,resize=%d,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard", gpt.DeriveGUID(seed, "state-hash"), int64(stateRoom)),
 		"-d", tarball, out, fmt.Sprint(size/4096))
 	if err != nil {
 		return fmt.Errorf("STATE: %w", err)

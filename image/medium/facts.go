@@ -215,7 +215,7 @@ func holds(name string, size int64) string {
 	}
 	defer f.Close()
 	if c, err := disk.Inspect(f, size); err == nil {
-		return fmt.Sprintf("Kogge %s for board %s", c.Version, c.Board)
+		return c.String()
 	}
 	if t, err := gpt.Read(f, size); err == nil {
 		names := make([]string, len(t.Partitions))

@@ -69,6 +69,8 @@ func TestRestarts(t *testing.T) {
 		{"", "time: {servers: [192.0.2.1]}\n"},
 		{"", "state: {onCorrupt: reformat}\n"},
 		{"", "labels: {shop: one}\n"},
+		{"", "containers: {pool: [10.99.0.0/16]}\n"},
+		{"", "network: [{match: wired, forward: true}]\n"},
 		{"", web},
 		{web, "labels: {}\n\n" + web},
 		{web, strings.Replace(web, ":1", ":2", 1)},

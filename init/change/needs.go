@@ -65,10 +65,15 @@ func differing(a, b nodeconfig.Config) []string {
 	return parts
 }
 
-// warnings are about settings that a change on the running node does not reach.
-func warnings(from, to nodeconfig.Config) []string {
-	if slices.Contains(differing(from, to), "State") {
-		return []string{"state.onCorrupt counts only in the node.yaml on the boot partition: when STATE is corrupt, this copy on it cannot be read"}
+// warnings are about settings that a change on the running node does not reach, or that
+// reach further than they look.
+func warnings(from, to nodeconfig.Config) (all []string) {
+	parts := differing(from, to)
+	if slices.Contains(parts, "State") {
+		all = append(all, "state.onCorrupt counts only in the node.yaml on the boot partition: when STATE is corrupt, this copy on it cannot be read")
 	}
-	return nil
+	if slices.Contains(parts, "Containers") {
+		all = append(all, "containers.pool: networks of containers that lie outside of it move, and their containers are restarted")
+	}
+	return all
 }

@@ -98,7 +98,7 @@ func (c *Client) Reset(ctx context.Context, r Request) error {
 	return err
 }
 
-// Assess tells PID 1 the verdict on this boot, "good" or "pending", and why; "" only
+// Assess tells PID 1 the verdict on this boot, "good", "pending" or "sick", and why; "" only
 // asks. Bad is for PID 1 to say. The answer is how the assessment stands then.
 func (c *Client) Assess(ctx context.Context, verdict, why string) (*Assessment, error) {
 	answer, err := c.ask(ctx, Request{Op: OpAssess, Verdict: verdict, Why: strings.ToValidUTF8(why[:min(len(why), MaxWhy)], "")})

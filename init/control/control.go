@@ -67,7 +67,8 @@ type Request struct {
 	UndoSeconds int `json:"undo_seconds,omitempty"`
 	// KeepConfig has the new STATE begin with the node.yaml that is kept.
 	KeepConfig bool `json:"keep_config,omitempty"`
-	// Verdict is "good" or "pending", Why what the latter waits for, at most MaxWhy bytes.
+	// Verdict is "good", "pending", or "sick": the node itself is well, what runs on it is
+	// not. Why is what the last two wait for, at most MaxWhy bytes.
 	Verdict string `json:"verdict,omitempty"`
 	Why     string `json:"why,omitempty"`
 }
@@ -175,10 +176,10 @@ func ParseRequest(line []byte) (Request, error) {
 			return Request{}, fmt.Errorf("op %q takes keep_config, and a file with its sha256", r.Op)
 		}
 	case OpAssess:
-		said := r.Verdict == "good" && r.Why == "" || r.Verdict == "pending" && r.Why != ""
+		said := r.Verdict == "good" && r.Why == "" || (r.Verdict == "pending" || r.Verdict == "sick") && r.Why != ""
 		asked := r.Verdict == "" && r.Why == ""
 		if r != (Request{Op: r.Op, Verdict: r.Verdict, Why: r.Why}) || !said && !asked || len(r.Why) > MaxWhy {
-			return Request{}, fmt.Errorf(`op %q takes a verdict, good or pending, the latter with why, in %d bytes`, r.Op, MaxWhy)
+			return Request{}, fmt.Errorf(`op %q takes a verdict, good, pending or sick, the last two with why, in %d bytes`, r.Op, MaxWhy)
 		}
 	case OpConfirm:
 		if r != (Request{Op: r.Op, Base: r.Base}) {

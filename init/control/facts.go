@@ -44,6 +44,9 @@ type Boot struct {
 	Parts map[string]string `json:"parts,omitempty"`
 	// RootHash names the root file system that runs, in hex.
 	RootHash string `json:"root_hash,omitempty"`
+	// Marks are in which ways the image is not what its commit and its lock say,
+	// separated by commas; "" for a release.
+	Marks string `json:"marks,omitempty"`
 }
 
 // String is "slot A, release 1.0, board pc-x86_64", as people are told.
@@ -82,13 +85,15 @@ type Interface struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Gateway   []netip.Addr   `json:"gateway,omitempty"`
 	Lease     *Lease         `json:"lease,omitempty"`
+	Lease6    *Lease         `json:"lease6,omitempty"`    // of a DHCPv6 server
 	Problem   string         `json:"problem,omitempty"`   // the change that did not work
 	MDNS      bool           `json:"mdns"`                // the node may say its name there
 	Forward   bool           `json:"forward,omitempty"`   // the node routes between those that say so
 	FirstMTU  int            `json:"first_mtu,omitempty"` // as the driver had it, for the next run
 }
 
-// Lease is what a DHCPv4 server gave us, checked.
+// Lease is what a DHCP server gave us, checked. One of DHCPv6 has no Server, Routes and
+// MTU; without an address it is only about servers and domains.
 type Lease struct {
 	Address netip.Prefix       `json:"address"`
 	Server  netip.Addr         `json:"server"`
@@ -97,6 +102,11 @@ type Lease struct {
 	Search  []string           `json:"search,omitempty"`
 	NTP     []netip.Addr       `json:"ntp,omitempty"`
 	MTU     int                `json:"mtu,omitempty"`
+
+	// ServerID names a DHCPv6 server, in hex. The address is Preferred for so long: then
+	// nothing new is to be sent from it.
+	ServerID  string        `json:"server_id,omitempty"`
+	Preferred time.Duration `json:"preferred,omitempty"`
 
 	// Since is when it was given or last renewed; after Renew the server is asked
 	// again, after Rebind any server, after Valid it is over. By the clock of the

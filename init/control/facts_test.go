@@ -22,7 +22,7 @@ func TestFacts(t *testing.T) {
 	prefix, address := netip.MustParsePrefix("192.0.2.7/24"), netip.MustParseAddr("192.0.2.1")
 	boot := Boot{
 		Slot: "A", Version: "1.0", Board: "pc-x86_64", Trial: true, Disk: "sda", Alone: "disks sda and sdb are alike", Loader: "systemd-boot", TriesLeft: 2,
-		Parts: map[string]string{"ESP": "/dev/sda1"}, RootHash: "00ff",
+		Parts: map[string]string{"ESP": "/dev/sda1"}, RootHash: "00ff", Marks: "unlocked,without-trixie-security",
 	}
 	assessment := Assessment{State: "pending", Why: "web is unhealthy", Since: at}
 	network := Network{

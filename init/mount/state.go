@@ -152,7 +152,7 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 	if status >= 4 {
 		return fmt.Errorf("%w: e2fsck %s exited with %d: %s", ErrCorrupt, dev, status, lastLines(string(out), 5))
 	}
-	if err := unix.Mount(dev, StateDir, "ext4", unix.MS_NOATIME|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+	if err := unix.Mount(dev, StateDir, "ext4", unix.MS_NOATIME|unix.MS_NOSUID|unix.MS_NODEV, stateOptions(dev)); err != nil {
 		return fmt.Errorf("mount STATE from %s: %w", dev, err)
 	}
 	return nil
@@ -210,6 +210,28 @@ func growFileSystem(dev string) error {
 		return fmt.Errorf("from %d to %d blocks: %w", have, want, errno)
 	}
 	return nil
+}
+
+// stateOptions are the options to mount STATE with: where it keeps the quotas of projects,
+// their limits count. An older release made it without. What is wrong with a disk that
+// cannot be read, the mount says.
+//
+// Source: Documentation/filesystems/ext4/super.rst and fs/ext4/ext4.h in the kernel tree.
+func stateOptions(dev string) string {
+	f, err := os.Open(dev)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	super := make([]byte, 1024)
+	if _, err := f.ReadAt(super, 1024); err != nil {
+		return ""
+	}
+	const both = 0x100 | 0x2000 // RO_COMPAT_QUOTA, RO_COMPAT_PROJECT
+	if binary.LittleEndian.Uint32(super[0x64:])&both == both {
+		return "prjquota"
+	}
+	return ""
 }
 
 // ext4Blocks reads the number of blocks from the superblock.

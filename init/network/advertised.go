@@ -101,10 +101,19 @@ func (r *advertised) add(a advertisement, now time.Time) {
 	r.domains.add(a.domains, a.lifetime, maxDomains, now)
 }
 
+// next is when the next of it ends; zero: nothing does.
+func (r *advertised) next(now time.Time) time.Time {
+	a, b := r.resolvers.next(now), r.domains.next(now)
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // doubt lets all end soon unless a router names it again: the cable has been out, and may
-// be in another network. The kernel asks for routers then.
+// be in another network.
 func (r *advertised) doubt(now time.Time) {
-	const soon = 15 * time.Second
+	const soon = 8 * time.Second
 	r.resolvers.until(now.Add(soon))
 	r.domains.until(now.Add(soon))
 }
@@ -142,6 +151,17 @@ func (d *dated[T]) until(end time.Time) {
 			d.all[i].until = end
 		}
 	}
+}
+
+// next is when the next of them ends; zero: none does.
+func (d *dated[T]) next(now time.Time) time.Time {
+	var next time.Time
+	for _, v := range d.all {
+		if now.Before(v.until) && (next.IsZero() || v.until.Before(next)) {
+			next = v.until
+		}
+	}
+	return next
 }
 
 // current returns what is good now.

@@ -1,12 +1,14 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -21,21 +23,78 @@ type exchange interface {
 	// ask does Discover, Confirm, Renew or Rebind. It returns errNak if a server
 	// refuses the lease.
 	ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error)
+	// decline tells the lease's server that somebody else has the address.
+	decline(ctx context.Context, lease *control.Lease) error
 }
 
 // errNak means that the server took the lease back.
 var errNak = errors.New("the server refuses the lease")
 
-// runDHCP runs a client on one link until ctx ends. It tells every change of the
-// lease, nil for none.
-func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tell func(*control.Lease)) {
+// conversation is a client that runs on one link, and what it hears from there.
+type conversation struct {
+	name    string // dhcp or dhcpv6, for the log
+	carrier chan carrier
+	taken   chan netip.Addr // leased addresses that somebody else has
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+// converse starts a client. It tells every change of the lease, nil for none, as long as
+// the context that comes with it lasts.
+func converse(ctx context.Context, name string, x exchange, c Client, tell func(context.Context, *control.Lease)) *conversation {
+	v := &conversation{name: name, carrier: make(chan carrier, 1), taken: make(chan netip.Addr, 1), done: make(chan struct{})}
+	ctx, v.cancel = context.WithCancel(ctx)
+	go func() {
+		defer close(v.done)
+		v.run(ctx, x, c, tell)
+	}()
+	return v
+}
+
+// stop ends the client and waits for it; nil has none.
+func (v *conversation) stop() {
+	if v != nil {
+		v.cancel()
+		<-v.done
+	}
+}
+
+// carrier is whether a link has one, and how often it has come.
+type carrier struct {
+	up    bool
+	plugs int
+}
+
+// tellCarrier has the newest fact count.
+func (v *conversation) tellCarrier(now carrier) {
+	select {
+	case <-v.carrier:
+	default:
+	}
+	v.carrier <- now
+}
+
+// tellTaken says that somebody else has the address.
+func (v *conversation) tellTaken(a netip.Addr) {
+	if v == nil {
+		return
+	}
+	select {
+	case v.taken <- a:
+	default: // it has been told
+	}
+}
+
+// run runs the client until ctx ends. An address that taken brings is given back, if it is
+// the lease's.
+func (v *conversation) run(ctx context.Context, x exchange, c Client, tell func(context.Context, *control.Lease)) {
 	// Nothing is sent before the link is known to have a carrier.
 	c.Down = true
 	c.Next = time.Now()
 	if c.Lease != nil {
 		c.Next = c.Lease.Expires()
 	}
-	quiet := false
+	quiet, plugs := false, 0
 	for {
 		action := Wait
 		// Up to a tenth more, or a street of nodes asks at once after a power cut.
@@ -48,15 +107,23 @@ func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tel
 		select {
 		case <-ctx.Done():
 			return
-		case up := <-carrier:
-			if up == !c.Down {
+		case now := <-v.carrier:
+			if now.up == !c.Down && now.plugs == plugs {
 				continue
 			}
-			event := CarrierDown
-			if up {
-				event = CarrierUp
+			// It may have been away while we waited for an answer.
+			if c, action = c.Step(CarrierDown, nil, time.Now()); now.up {
+				c, action = c.Step(CarrierUp, nil, time.Now())
 			}
-			c, action = c.Step(event, nil, time.Now())
+			plugs = now.plugs
+		case a := <-v.taken:
+			if c.Lease == nil || c.Lease.Address.Addr() != a {
+				continue
+			}
+			if err := x.decline(ctx, c.Lease); err != nil {
+				log.Printf("network: %s: decline %s: %v", v.name, a, err)
+			}
+			c, action = c.Step(Declined, nil, time.Now())
 		case <-timer:
 			c, action = c.Step(Timer, nil, time.Now())
 		}
@@ -64,7 +131,7 @@ func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tel
 		case Wait:
 			continue
 		case Drop:
-			tell(nil)
+			tell(ctx, nil)
 			continue
 		}
 		lease, err := x.ask(ctx, action, c.Lease)
@@ -80,16 +147,18 @@ func runDHCP(ctx context.Context, x exchange, c Client, carrier <-chan bool, tel
 		}
 		// A silent network is one line in the log, not one a minute.
 		if err != nil && !quiet {
-			log.Printf("network: dhcp: %s: %v", action, err)
+			log.Printf("network: %s: %s: %v", v.name, action, err)
 		}
 		quiet = err != nil
 		c, action = c.Step(event, lease, time.Now())
 		switch {
 		case event == Got:
-			log.Printf("network: dhcp: %s from %s for %s", lease.Address, lease.Server, lease.Valid)
-			tell(lease)
+			if lease.Address.IsValid() {
+				log.Printf("network: %s: %s from %s for %s", v.name, lease.Address, cmp.Or(lease.ServerID, lease.Server.String()), lease.Valid)
+			}
+			tell(ctx, lease)
 		case action == Drop:
-			tell(nil)
+			tell(ctx, nil)
 		}
 	}
 }
@@ -144,6 +213,28 @@ func (x *client) ask(ctx context.Context, a Action, lease *control.Lease) (*cont
 		return leaseFrom(answer.ACK, time.Now())
 	}
 	return x.again(ctx, c, a, to, lease, want)
+}
+
+// decline needs no answer, and there is none.
+//
+// Source: RFC 2131, section 4.4.4 and table 5.
+func (x *client) decline(_ context.Context, lease *control.Lease) error {
+	if x.err != nil {
+		return x.err
+	}
+	c, err := nclient4.NewRawUDPConn(x.name, nclient4.ClientPort)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	m, err := dhcpv4.New(dhcpv4.WithHwAddr(x.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline),
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(lease.Address.Addr().AsSlice())),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(lease.Server.AsSlice())))
+	if err != nil {
+		return err
+	}
+	_, err = c.WriteTo(m.ToBytes(), nclient4.DefaultServers)
+	return err
 }
 
 // again asks for an address that we have, or had.

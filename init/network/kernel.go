@@ -2,8 +2,10 @@ package network
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -52,7 +54,7 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to addresses: %w", err)
 	}
-	adverts, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_ND_USEROPT)
+	adverts, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_ND_USEROPT, unix.RTNLGRP_IPV6_IFINFO, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to router advertisements: %w", err)
 	}
@@ -82,7 +84,7 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
-// listen passes resolvers on until ctx ends.
+// listen passes resolvers on, and that a router's flags or routes changed, until ctx ends.
 func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 	for ctx.Err() == nil {
 		messages, _, err := s.Receive()
@@ -95,6 +97,14 @@ func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 			continue
 		}
 		for _, m := range messages {
+			const protocol = 5 // in struct rtmsg
+			route := m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_DELROUTE
+			if m.Header.Type == unix.RTM_NEWLINK || route && len(m.Data) > protocol && m.Data[protocol] == unix.RTPROT_RA {
+				select {
+				case k.changed <- struct{}{}:
+				default:
+				}
+			}
 			if m.Header.Type != unix.RTM_NEWNDUSEROPT {
 				continue
 			}
@@ -142,11 +152,45 @@ func (k *kernel) links() ([]Facts, error) {
 		facts = append(facts, Facts{
 			Index: a.Index, Name: a.Name, MAC: a.HardwareAddr.String(),
 			Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, MTU: a.MTU,
+			ARP: a.EncapType == "ether" && a.RawFlags&unix.IFF_NOARP == 0,
 			// Whatever software makes has a kind: bridge, veth, tun, vlan …
 			Wired: l.Type() == "device" && a.EncapType == "ether" && err != nil,
 		})
 	}
 	return facts, nil
+}
+
+// flags are those of the last router advertisement on each link, by index.
+//
+// Source: IFLA_INET6_FLAGS in include/uapi/linux/if_link.h, IF_RA_* in include/net/if_inet6.h
+// of the kernel tree.
+func (k *kernel) flags() (map[int]Flags, error) {
+	const inet6Flags, otherConf, managed = 1, 0x80, 0x40
+	messages, err := dump(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_INET6))
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routers' flags: %w", err)
+	}
+	all := make(map[int]Flags)
+	for _, m := range messages {
+		if len(m) < unix.SizeofIfInfomsg {
+			continue
+		}
+		index := int(nl.DeserializeIfInfomsg(m).Index)
+		attributes, err := nl.ParseRouteAttrAsMap(m[unix.SizeofIfInfomsg:])
+		if err != nil {
+			continue
+		}
+		inner, err := nl.ParseRouteAttrAsMap(attributes[unix.IFLA_PROTINFO].Value)
+		if v := inner[inet6Flags].Value; err == nil && len(v) == 4 {
+			bits := binary.NativeEndian.Uint32(v)
+			all[index] = Flags{Managed: bits&managed != 0, Other: bits&otherConf != 0}
+		}
+	}
+	return all, nil
 }
 
 // read returns the state of a link, as far as it is ours to change.
@@ -162,20 +206,29 @@ func (k *kernel) read(f Facts) (State, error) {
 	}
 	for _, a := range addrs {
 		p := prefixOf(a.IPNet)
+		if a.Flags&unix.IFA_F_DADFAILED != 0 {
+			s.Taken = append(s.Taken, p.Addr())
+		}
 		// Of IPv6, the link-local address and those with a lifetime are the kernel's.
 		if p.Addr().Is6() && (p.Addr().IsLinkLocalUnicast() || a.Flags&unix.IFA_F_PERMANENT == 0) {
 			continue
 		}
 		s.Addresses = append(s.Addresses, p)
+		if a.Flags&unix.IFA_F_DEPRECATED != 0 {
+			s.Deprecated = p
+		}
 	}
-	routes, err := dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL,
-			&netlink.Route{LinkIndex: f.Index, Protocol: ours, Table: unix.RT_TABLE_MAIN},
-			netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	})
+	s.Routes, err = k.routes(&netlink.Route{LinkIndex: f.Index, Protocol: ours, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	return s, err
+}
+
+// routes lists those that match.
+func (k *kernel) routes(like *netlink.Route, by uint64) ([]Route, error) {
+	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteListFiltered(netlink.FAMILY_ALL, like, by) })
 	if err != nil {
-		return s, fmt.Errorf("list routes: %w", err)
+		return nil, fmt.Errorf("list routes: %w", err)
 	}
+	var all []Route
 	for _, r := range routes {
 		out := Route{Metric: r.Priority, OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
 		if r.Gw != nil {
@@ -188,9 +241,123 @@ func (k *kernel) read(f Facts) (State, error) {
 		} else {
 			out.To = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
-		s.Routes = append(s.Routes, out)
+		all = append(all, out)
 	}
-	return s, nil
+	return all, nil
+}
+
+// uplink is what counts of a link for the choice between several.
+func (k *kernel) uplink(f Facts) (Uplink, error) {
+	u := Uplink{Link: f.Index}
+	l, err := netlink.LinkByIndex(f.Index)
+	if err != nil {
+		return u, err
+	}
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
+	if err != nil {
+		return u, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
+			u.Addresses = append(u.Addresses, addrOf(a.IP))
+		}
+	}
+	all, err := k.routes(&netlink.Route{LinkIndex: f.Index, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	for _, r := range all {
+		if r.To.Bits() == 0 && r.Via.IsValid() {
+			r.OnLink = r.Via.Is4() // the table has no other routes that lead to it
+			u.Defaults = append(u.Defaults, r)
+		}
+	}
+	return u, err
+}
+
+// direct makes the rules between firstRule and lastRule these, and the tables of the links
+// in routes, or of our rules until now, those. Routes come before the rules that lead to
+// them and leave after them.
+func (k *kernel) direct(rules []Rule, routes map[int][]Route) error {
+	all, err := dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("list rules: %w", err)
+	}
+	var errs []error
+	have := make(map[Rule]bool)
+	links := make(map[int]bool)
+	for link := range routes {
+		links[link] = true
+	}
+	for _, r := range all {
+		if r.Priority < firstRule || r.Priority > lastRule {
+			continue
+		}
+		// The kernel's 0 is no mark.
+		one := Rule{Priority: r.Priority, V6: r.Family == netlink.FAMILY_V6, Link: int(r.Mark), Table: r.Table}
+		if r.Src != nil {
+			one.From = addrOf(r.Src.IP)
+		}
+		if slices.Contains(rules, one) {
+			have[one] = true
+			continue
+		}
+		if r.Table != mainTable {
+			links[r.Table-firstTable] = true
+		}
+		errs = append(errs, netlink.RuleDel(&r))
+	}
+	for link := range links {
+		errs = append(errs, k.table(link, routes[link]))
+	}
+	for _, r := range rules {
+		if have[r] {
+			continue
+		}
+		add := netlink.NewRule()
+		add.Priority, add.Table, add.Family, add.Mark = r.Priority, r.Table, netlink.FAMILY_V4, uint32(r.Link)
+		if r.V6 {
+			add.Family = netlink.FAMILY_V6
+		}
+		if r.From.IsValid() {
+			add.Src = ipNet(netip.PrefixFrom(r.From, r.From.BitLen()))
+		}
+		if r.Table == mainTable {
+			add.SuppressPrefixlen = 0
+		}
+		if err := netlink.RuleAdd(add); err != nil && !errors.Is(err, os.ErrExist) {
+			errs = append(errs, fmt.Errorf("add rule %s: %w", r, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// table makes the routes of a link's own table these.
+func (k *kernel) table(link int, want []Route) error {
+	like := &netlink.Route{Table: tableOf(link)}
+	have, err := k.routes(like, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return err
+	}
+	same := func(r Route) func(Route) bool {
+		return func(o Route) bool { return o.To == r.To && o.Via == r.Via && o.Metric == r.Metric }
+	}
+	var errs []error
+	change := func(r Route, do func(*netlink.Route) error, what string) {
+		out := routeOf(Facts{Index: link}, r)
+		out.Table = tableOf(link)
+		if err := do(out); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("%s route %s of table %d: %w", what, r, out.Table, err))
+		}
+	}
+	for _, r := range have {
+		if !slices.ContainsFunc(want, same(r)) {
+			change(r, netlink.RouteDel, "remove")
+		}
+	}
+	for _, r := range want {
+		if !slices.ContainsFunc(have, same(r)) {
+			change(r, netlink.RouteReplace, "set")
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // do carries out one operation.
@@ -211,13 +378,9 @@ func (k *kernel) do(f Facts, op Op) error {
 	case op.DelAddress.IsValid():
 		return netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(op.DelAddress)})
 	case op.AddAddress.IsValid():
-		a := &netlink.Addr{IPNet: ipNet(op.AddAddress)}
-		if op.AddAddress.Addr().Is6() {
-			// The operator chose it: waiting for duplicate detection would only keep
-			// services from binding it at boot.
-			a.Flags = unix.IFA_F_NODAD
-		}
-		return netlink.AddrReplace(l, a)
+		return netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(op.AddAddress)})
+	case op.Deprecate.IsValid():
+		return deprecate(f, op.Deprecate, math.MaxUint32, 0) // it is ours to remove
 	case op.DelRoute != nil:
 		return netlink.RouteDel(routeOf(f, *op.DelRoute))
 	case op.ReplaceRoute != nil:
@@ -226,6 +389,66 @@ func (k *kernel) do(f Facts, op Op) error {
 		return netlink.LinkSetDown(l)
 	}
 	return nil
+}
+
+// solicit asks the routers on a link to advertise themselves: the kernel does so when a link
+// is set up, and not when its cable comes back.
+//
+// Source: RFC 4861, sections 4.1 and 6.3.7.
+func (k *kernel) solicit(f Facts) error {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
+	if err != nil {
+		return fmt.Errorf("solicit routers: %w", err)
+	}
+	defer unix.Close(fd)
+	const solicitation, most = 133, 255 // hops: who is further away is not listened to
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, f.Index),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, most),
+		// The kernel puts in the checksum.
+		unix.Sendto(fd, []byte{solicitation, 0, 0, 0, 0, 0, 0, 0}, unix.MSG_DONTWAIT,
+			&unix.SockaddrInet6{Addr: netip.MustParseAddr("ff02::2").As16(), ZoneId: uint32(f.Index)}),
+	)
+	if err != nil {
+		return fmt.Errorf("solicit routers: %w", err)
+	}
+	return nil
+}
+
+// doubt has the kernel send from other addresses than those that routers of before gave
+// the link, unless they advertise them again.
+func (k *kernel) doubt(f Facts) error {
+	l, err := netlink.LinkByIndex(f.Index)
+	if err != nil {
+		return err
+	}
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	var all []error
+	for _, a := range addrs {
+		if a.Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_DEPRECATED|unix.IFA_F_TENTATIVE) == 0 {
+			flags := a.Flags & (unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE)
+			all = append(all, deprecate(f, prefixOf(a.IPNet), uint32(a.ValidLft), uint32(flags)))
+		}
+	}
+	return errors.Join(all...)
+}
+
+// deprecate has the kernel prefer other addresses to send from, though this one is valid
+// for so many seconds; on 32-bit computers netlink.Addr has no room for all of them.
+func deprecate(f Facts, p netip.Prefix, valid, flags uint32) error {
+	m := nl.NewIfAddrmsg(unix.AF_INET6)
+	m.Index, m.Prefixlen = uint32(f.Index), uint8(p.Bits())
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	req.AddData(m)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+	times := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: valid}}
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, times.Serialize()))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 func routeOf(f Facts, r Route) *netlink.Route {
@@ -275,15 +498,15 @@ func (k *kernel) describe(f Facts) (control.Interface, error) {
 }
 
 // settings are the sysctls of a link by what IPv6 is to be. accept_ra 2 holds also
-// on a node that forwards packets for its containers.
+// on a node that forwards packets for its containers; ndisc_notify announces addresses.
 func settings(v nodeconfig.IPv6) [][2]string {
 	switch v {
 	case nodeconfig.IPv6Off:
 		return [][2]string{{"disable_ipv6", "1"}}
 	case nodeconfig.IPv6Static:
-		return [][2]string{{"accept_ra", "0"}, {"autoconf", "0"}, {"disable_ipv6", "0"}}
+		return [][2]string{{"accept_ra", "0"}, {"autoconf", "0"}, {"ndisc_notify", "1"}, {"disable_ipv6", "0"}}
 	}
-	return [][2]string{{"accept_ra", "2"}, {"autoconf", "1"}, {"disable_ipv6", "0"}}
+	return [][2]string{{"accept_ra", "2"}, {"autoconf", "1"}, {"ndisc_notify", "1"}, {"disable_ipv6", "0"}}
 }
 
 // passOver are the files that say whether routes of a link without a carrier count.

@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,42 +23,108 @@ import (
 // This file is the network lab: cables to segments, each a network namespace with the real
 // dnsmasq and radvd in it.
 
-// segment is what is at the other end of a cable.
+// TestMain lets more tests run at a time than there are processors: they wait for networks.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// segment is what is at the other end of a cable: a switch with a machine of its own.
 type segment struct {
 	t    *testing.T
 	ns   netns.NsHandle
-	link string // the node's end of the cable
-	port string // the segment's
+	link string // the other end of the cable: the node's, or the switch's of another segment
+	plug string // this end of it
+	port string // where its addresses are
 	dir  string
+
+	radvds int // that were started
 }
 
 // newSegment makes a segment at the other end of link, which it makes as well, with these
 // addresses ("192.0.2.1/24") of its own.
 func newSegment(t *testing.T, link string, addresses ...string) *segment {
 	t.Helper()
-	s := &segment{t: t, link: link, port: "port-" + link, dir: t.TempDir()}
+	s := &segment{t: t, link: link, plug: "plug", port: "port", dir: t.TempDir()}
+	s.connect(func(f func() error) { t.Helper(); must(t, f()) })
+	s.in(func() error {
+		lan := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: s.port}}
+		if err := netlink.LinkAdd(lan); err != nil {
+			return err
+		}
+		plug, err := netlink.LinkByName(s.plug)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMaster(plug, lan); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lan)
+	})
+	s.cable(true)
+	s.settle(addresses)
+	return s
+}
+
+// newPeer makes a machine right at the other end of link, without a switch, which takes a
+// second until it passes packets on.
+func newPeer(t *testing.T, link string, addresses ...string) *segment {
+	t.Helper()
+	s := &segment{t: t, link: link, plug: "port", port: "port", dir: t.TempDir()}
+	s.connect(func(f func() error) { t.Helper(); must(t, f()) })
+	s.cable(true)
+	s.settle(addresses)
+	return s
+}
+
+// neighbour makes a further machine on the switch.
+func (s *segment) neighbour(addresses ...string) *segment {
+	s.t.Helper()
+	n := &segment{t: s.t, link: fmt.Sprintf("to%d", len(s.link)), plug: "port", port: "port", dir: s.t.TempDir()}
+	n.connect(s.in)
+	s.in(func() error {
+		lan, err := netlink.LinkByName(s.port)
+		if err != nil {
+			return err
+		}
+		l, err := netlink.LinkByName(n.link)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMaster(l, lan); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(l)
+	})
+	n.cable(true)
+	n.settle(addresses)
+	return n
+}
+
+// connect makes the namespace and the cable; in runs its argument where the other end is.
+func (s *segment) connect(in func(func() error)) {
+	s.t.Helper()
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread ends with its namespace
-		made <- func() error {
-			home, err := netns.Get()
-			if err != nil {
-				return err
-			}
-			defer home.Close()
-			if s.ns, err = netns.New(); err != nil {
-				return err
-			}
-			if err := netns.Set(home); err != nil {
-				return err
-			}
-			return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: link}, PeerName: s.port, PeerNamespace: netlink.NsFd(int(s.ns))})
-		}()
+		var err error
+		s.ns, err = netns.New()
+		made <- err
 	}()
 	if err := <-made; err != nil {
-		t.Fatalf("make a segment: %v", err)
+		s.t.Fatalf("make a segment: %v", err)
 	}
-	t.Cleanup(func() { s.ns.Close() })
+	s.t.Cleanup(func() { s.ns.Close() })
+	in(func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: s.link}, PeerName: s.plug, PeerNamespace: netlink.NsFd(int(s.ns))})
+	})
+}
+
+func (s *segment) settle(addresses []string) {
+	s.t.Helper()
 	s.in(func() error {
 		// Its own addresses are its own: nobody has to be asked.
 		if err := os.WriteFile(sysctl("ipv6", s.port, "accept_dad"), []byte("0"), 0); err != nil {
@@ -73,8 +140,13 @@ func newSegment(t *testing.T, link string, addresses ...string) *segment {
 		return netlink.LinkSetUp(lo)
 	})
 	s.address(addresses...)
-	s.cable(true)
-	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // in runs f on a thread in the segment's namespace, and fails the test with its error.
@@ -101,7 +173,21 @@ func (s *segment) address(addresses ...string) {
 		l, err := netlink.LinkByName(s.port)
 		for _, a := range addresses {
 			if err == nil {
-				err = netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a))})
+				err = netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a)), Flags: unix.IFA_F_NODAD})
+			}
+		}
+		return err
+	})
+}
+
+// remove takes addresses away again.
+func (s *segment) remove(addresses ...string) {
+	s.t.Helper()
+	s.in(func() error {
+		l, err := netlink.LinkByName(s.port)
+		for _, a := range addresses {
+			if err == nil {
+				err = netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(a))})
 			}
 		}
 		return err
@@ -112,16 +198,12 @@ func (s *segment) address(addresses ...string) {
 func (s *segment) cable(in bool) {
 	s.t.Helper()
 	s.in(func() error {
-		l, err := netlink.LinkByName(s.port)
+		l, err := netlink.LinkByName(s.plug)
 		if err != nil {
 			return err
 		}
 		if in {
 			return netlink.LinkSetUp(l)
-		}
-		// The segment's own IPv6 addresses are to outlive it.
-		if err := os.WriteFile(sysctl("ipv6", s.port, "keep_addr_on_down"), []byte("1"), 0); err != nil {
-			return err
 		}
 		return netlink.LinkSetDown(l)
 	})
@@ -185,8 +267,11 @@ func (s *segment) dnsmasq(lines ...string) (stop func()) {
 // radvd advertises what lines, of the section of the interface, say.
 func (s *segment) radvd(lines ...string) (stop func()) {
 	s.t.Helper()
-	text := append([]string{"interface " + s.port + " {", "AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"}, lines...)
-	return s.start("radvd", "-n", "-m", "stderr", "-p", filepath.Join(s.dir, "radvd.pid"), "-C", s.file("radvd.conf", append(text, "};")...))
+	text := append([]string{"interface " + s.port + " {", "AdvSendAdvert on; MinRtrAdvInterval 200; MaxRtrAdvInterval 600;"}, lines...)
+	conf := s.file("radvd.conf", append(text, "};")...)
+	// A helper of it lives, and locks the file, for a moment longer than it.
+	s.radvds++
+	return s.start("radvd", "-n", "-m", "stderr", "-p", fmt.Sprintf("%s.%d.pid", conf, s.radvds), "-C", conf)
 }
 
 func (s *segment) file(name string, lines ...string) string {

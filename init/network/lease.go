@@ -91,6 +91,11 @@ func searchOf(ack *dhcpv4.DHCPv4) []string {
 	if len(names) == 0 {
 		names = strings.Fields(strings.TrimRight(ack.DomainName(), "\x00"))
 	}
+	return searchDomains(names)
+}
+
+// searchDomains returns those that are domain names, at most six, none twice.
+func searchDomains(names []string) []string {
 	var good []string
 	for _, name := range names {
 		name = strings.ToLower(strings.TrimSuffix(name, "."))

@@ -6,7 +6,7 @@ import (
 	"kogge.example/init/control"
 )
 
-// DHCP is where a DHCPv4 client stands:
+// DHCP is where a DHCP client stands, of either version:
 //
 //	Selecting ─Got─▶ Bound ─Timer (T1)─▶ Renewing ─Timer (T2)─▶ Rebinding ─Timer (over)─▶ Selecting
 //	    ▲              ▲                    │ Got                  │ Got, Nak
@@ -18,9 +18,11 @@ import (
 //
 // A lost carrier changes nothing: the lease is kept, and asked about when the
 // carrier is back, since the cable may end in another network now. Failures in
-// Selecting make the pauses grow, up to a minute.
+// Selecting make the pauses grow, up to a minute. A lease whose address somebody else has
+// is declined, from wherever it stands, and the next is asked for ten seconds later.
 //
-// Source: RFC 2131, section 4.4.
+// Sources: RFC 2131, section 4.4; RFC 8415, section 18.2, where it is much the same: a
+// DHCPv6 client confirms with the message of that name, and never by unicast.
 type DHCP string
 
 const (
@@ -39,6 +41,7 @@ const (
 	Got         Event = "got"          // a lease came
 	Nak         Event = "nak"          // the server takes the lease back
 	Failed      Event = "failed"       // no answer
+	Declined    Event = "declined"     // somebody else has the address
 	CarrierUp   Event = "carrier up"   // the link can send
 	CarrierDown Event = "carrier down" // it cannot
 )
@@ -55,7 +58,7 @@ const (
 	Drop     Action = "drop"     // the lease is over; Next is now
 )
 
-// Client is the state of a DHCPv4 client.
+// Client is the state of a DHCP client.
 type Client struct {
 	State    DHCP
 	Lease    *control.Lease // nil in Selecting
@@ -87,6 +90,12 @@ func (c Client) Step(e Event, lease *control.Lease, now time.Time) (Client, Acti
 		return c, Wait
 	case Nak:
 		return c.drop(now)
+	case Declined:
+		next, action := c.drop(now)
+		if least := now.Add(declinePause); next.Next.Before(least) {
+			next.Next = least
+		}
+		return next, action
 	case Failed:
 		c.Failures++
 		return c.wait(now)
@@ -120,6 +129,10 @@ func (c Client) Step(e Event, lease *control.Lease, now time.Time) (Client, Acti
 	return c, Discover
 }
 
+// declinePause is the least time to the next question after a lease was declined (RFC
+// 2131, 3.1): a pool may be full of such addresses.
+const declinePause = 10 * time.Second
+
 // drop gives the lease up and starts anew.
 func (c Client) drop(now time.Time) (Client, Action) {
 	had := c.Lease != nil
@@ -143,12 +156,12 @@ func (c Client) wait(now time.Time) (Client, Action) {
 		c.Next = c.Lease.Since.Add(c.Lease.Renew)
 	default:
 		// Half of what is left until the next state, at least a minute (RFC 2131,
-		// 4.4.5); Confirming is in a hurry, the network may be another one.
+		// 4.4.5), and at most an hour: servers come back. Confirming is in a hurry, the network may be another one.
 		until := c.Lease.Expires()
 		if rebind := c.Lease.Since.Add(c.Lease.Rebind); c.State == Renewing && now.Before(rebind) {
 			until = rebind
 		}
-		gap := max(until.Sub(now)/2, time.Minute)
+		gap := min(max(until.Sub(now)/2, time.Minute), time.Hour)
 		if c.State == Confirming {
 			gap = pause(c.Failures)
 		}

@@ -13,6 +13,11 @@
 // routes of IPv6 router advertisements are the kernel's work, and resolvers and search
 // domains from them (RFC 8106) are taken over.
 //
+// An address is asked for before it is used, announced, and defended later. One that
+// somebody else has is not used, and named in the link's problem; a lease is declined.
+//
+// With several uplinks, what others ask by one is answered by the same.
+//
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
 // resolvers are asked last, until the cable is back.
 package network
@@ -24,13 +29,17 @@ import (
 	"fmt"
 	"log"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/claim"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -64,7 +73,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}
 	m := &manager{
 		cfg: cfg, paths: paths, kernel: k,
-		links: make(map[int]*link), leases: make(chan leaseEvent),
+		links: make(map[int]*link), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
 	}
 	// The kernel's messages end with ctx; the clients are waited for.
 	defer func() {
@@ -87,40 +96,57 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 
 // manager is the state of the service. One goroutine owns it.
 type manager struct {
-	cfg    nodeconfig.Config
-	paths  Paths
-	kernel *kernel
-	links  map[int]*link // those that an entry matches, by index
-	leases chan leaseEvent
-	before []control.Interface // from the status file of an earlier run
-	ready  bool
-	told   string           // status, as the supervisor knows it
-	last   *control.Network // as written; nil: not yet
+	cfg     nodeconfig.Config
+	paths   Paths
+	kernel  *kernel
+	links   map[int]*link // those that an entry matches, by index
+	leases  chan leaseEvent
+	heard   chan claim.Heard
+	own     map[string]bool     // MAC addresses of this node's links
+	before  []control.Interface // from the status file of an earlier run
+	problem string              // of the rules between several uplinks, once logged
+	ready   bool
+	told    string           // status, as the supervisor knows it
+	last    *control.Network // as written; nil: not yet
 }
 
 // link is one link that the settings are about.
 type link struct {
 	facts   Facts
 	entry   nodeconfig.Interface
-	lease   *control.Lease
-	routers advertised
-	problem string // the last operation that did not work, once logged
-	carrier chan bool
-	cancel  context.CancelFunc // ends the DHCP client; nil without one
-	done    chan struct{}
+	leases  Leases
+	dhcp    *conversation // nil: none
+	mode    Mode          // of dhcp6
+	dhcp6   *conversation // nil: none
+	plugged time.Time     // when the carrier came
+	plugs   int           // how often it has come
+	doubted bool          // no router has spoken since then
+	// solicits are how often routers are still to be asked, next at nextSolicit.
+	solicits    int
+	nextSolicit time.Time
+	routers     advertised
+	problem     string // the last operation that did not work, once logged
+	claims      map[netip.Addr]claim.Claim
+	arp         *claim.Socket // nil: the link has no ARP, or it cannot be heard
+	given6      string        // the same of DHCPv6
+	given       string        // a lease that was declined, in words, until there is another
+	again       bool          // look anew for whoever had our IPv6 addresses
 }
 
 // leaseEvent says that link index now has this lease, or none.
 type leaseEvent struct {
 	index int
+	v6    bool
 	lease *control.Lease
 }
 
 func (l *link) stop() {
-	if l.cancel != nil {
-		l.cancel()
-		<-l.done
-		l.cancel = nil
+	l.dhcp.stop()
+	l.dhcp6.stop()
+	l.dhcp, l.dhcp6 = nil, nil
+	if l.arp != nil {
+		l.arp.Close()
+		l.arp = nil
 	}
 }
 
@@ -131,21 +157,53 @@ func (m *manager) loop(ctx context.Context) error {
 	defer again.Stop()
 	alive, stop := watchdogTicks()
 	defer stop()
+	var turns pace
 	for {
+		// Whoever floods a link with news of it keeps us busy so far and no further.
+		time.Sleep(turns.take(time.Now()))
 		if err := m.sync(ctx); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.due():
+			now := time.Now()
+			for _, l := range m.links {
+				m.solicit(l, now)
+				for a, c := range l.claims {
+					if !c.Next.IsZero() && !now.Before(c.Next) {
+						l.step(a, claim.Timer, "", now)
+					}
+				}
+			}
+		case event := <-m.heard:
+			if l := m.links[event.Link]; l != nil {
+				for a := range l.claims {
+					if e := event.Packet.Means(a, m.own); e != "" {
+						l.step(a, e, event.Packet.SenderMAC.String(), time.Now())
+					}
+				}
+			}
 		case <-m.kernel.changed:
 		case advert := <-m.kernel.resolvers:
 			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
-				l.routers.add(advert, time.Now())
+				now := time.Now()
+				if l.doubted {
+					l.routers.doubt(now)
+					l.doubted, l.solicits = false, 0
+				}
+				l.routers.add(advert, now)
 			}
 		case event := <-m.leases:
-			if l := m.links[event.index]; l != nil {
-				l.lease = event.lease
+			switch l := m.links[event.index]; {
+			case l == nil:
+			case !event.v6:
+				l.leases.V4 = event.lease
+			case l.mode != NoDHCPv6:
+				if l.leases.V6 = event.lease; event.lease != nil {
+					l.given6 = ""
+				}
 			}
 		case err := <-m.kernel.failed:
 			if ctx.Err() != nil {
@@ -157,12 +215,33 @@ func (m *manager) loop(ctx context.Context) error {
 				m.tellReady("no address yet, continuing without one")
 			}
 		case <-again.C:
+			for _, l := range m.links {
+				l.again = true
+			}
 		case <-alive:
 			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
 				log.Printf("network: ping supervisor: %v", err)
 			}
 		}
 	}
+}
+
+// pace grants turns: many at once, as when links come up, but on average so many a second.
+type pace struct {
+	spent float64 // turns that have not been made up for
+	last  time.Time
+}
+
+const (
+	turnsPerSecond = 10
+	turnsAtOnce    = 60
+)
+
+// take takes a turn and returns how long to wait for it.
+func (p *pace) take(now time.Time) time.Duration {
+	p.spent = max(0, p.spent-now.Sub(p.last).Seconds()*turnsPerSecond) + 1
+	p.last = now
+	return time.Duration(max(0, p.spent-turnsAtOnce) / turnsPerSecond * float64(time.Second))
 }
 
 // watchdogTicks returns a channel that ticks as often as the supervisor wants to
@@ -199,7 +278,15 @@ func (m *manager) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	flags, err := m.kernel.flags()
+	if err != nil {
+		return err
+	}
 	seen := make(map[int]bool)
+	m.own = make(map[string]bool)
+	for _, facts := range all {
+		m.own[facts.MAC] = true
+	}
 	for _, facts := range all {
 		entry, ok := Match(m.cfg.Interfaces(), facts)
 		if !ok {
@@ -215,30 +302,48 @@ func (m *manager) sync(ctx context.Context) error {
 		if l != nil {
 			facts.MTU = l.facts.MTU
 		} else {
-			l = &link{entry: entry, carrier: make(chan bool, 1)}
+			l = &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
 			if old := m.earlier(facts); old != nil {
 				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
-					l.lease = old.Lease
+					l.leases.V4 = old.Lease
+				}
+				if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
+					l.leases.V6 = old.Lease6
 				}
 				facts.MTU = cmp.Or(old.FirstMTU, facts.MTU)
 			}
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
+			if facts.ARP {
+				mac, _ := net.ParseMAC(facts.MAC) // Open says what is wrong with it
+				if l.arp, err = claim.Open(facts.Index, mac, m.heard); err != nil {
+					log.Printf("network: %s: %v", facts.Name, err)
+				}
+			}
 		}
-		if facts.Carrier && !l.facts.Carrier {
-			l.routers.doubt(time.Now())
+		event := claim.CarrierDown
+		if facts.Carrier {
+			event = claim.CarrierUp
+		}
+		if changed := facts.Carrier != l.facts.Carrier; changed {
+			now := time.Now()
+			for a := range l.claims {
+				l.step(a, event, "", now)
+			}
+			if event == claim.CarrierUp {
+				l.again, l.plugged = true, now
+				if l.plugs++; l.plugs > 1 {
+					m.replugged(l, now)
+				}
+			}
 		}
 		l.facts = facts
+		m.converse(ctx, l, flags[facts.Index])
 		m.apply(l)
-		if l.entry.DHCP && l.cancel == nil {
-			m.startDHCP(ctx, l)
-		}
-		if l.entry.DHCP {
-			select { // the newest fact is what counts
-			case <-l.carrier:
-			default:
+		for _, v := range []*conversation{l.dhcp, l.dhcp6} {
+			if v != nil {
+				v.tellCarrier(carrier{facts.Carrier, l.plugs})
 			}
-			l.carrier <- facts.Carrier
 		}
 	}
 	for index, l := range m.links {
@@ -248,8 +353,54 @@ func (m *manager) sync(ctx context.Context) error {
 			delete(m.links, index)
 		}
 	}
+	m.direct()
 	return m.publish()
 }
+
+// direct has answers leave by the uplink of the question.
+func (m *manager) direct() {
+	var uplinks []Uplink
+	for _, index := range slices.Sorted(maps.Keys(m.links)) {
+		if u, err := m.kernel.uplink(m.links[index].facts); err == nil { // else it is about to go
+			uplinks = append(uplinks, u)
+		}
+	}
+	problem := ""
+	if err := m.kernel.direct(RulesOf(uplinks)); err != nil {
+		problem = err.Error()
+	}
+	if problem != "" && problem != m.problem {
+		log.Printf("network: several uplinks: %s", problem)
+	}
+	m.problem = problem
+}
+
+// replugged asks the routers at the link's cable who they are. What those of before said
+// is over soon after the first has answered, unless it is said again.
+func (m *manager) replugged(l *link, now time.Time) {
+	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
+		return
+	}
+	l.doubted, l.solicits, l.nextSolicit = true, len(solicitGaps), now
+	if err := m.kernel.doubt(l.facts); err != nil {
+		log.Printf("network: %s: %v", l.facts.Name, err)
+	}
+}
+
+// solicit asks once more, when it is time.
+func (m *manager) solicit(l *link, now time.Time) {
+	if l.solicits == 0 || now.Before(l.nextSolicit) || !l.facts.Carrier {
+		return
+	}
+	l.nextSolicit = now.Add(solicitGaps[len(solicitGaps)-l.solicits])
+	l.solicits--
+	if err := m.kernel.solicit(l.facts); err != nil {
+		log.Printf("network: %s: %v", l.facts.Name, err)
+	}
+}
+
+// solicitGaps grow: a switch may take half a minute until it passes packets on (RFC 7559).
+var solicitGaps = []time.Duration{time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 128 * time.Second}
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one
 // of its links.
@@ -294,36 +445,159 @@ func (m *manager) change(facts Facts, want, actual State) error {
 // and tried again at the next change, or within a minute.
 func (m *manager) apply(l *link) {
 	actual, err := m.kernel.read(l.facts)
+	var problems []string
 	if err == nil {
-		err = m.change(l.facts, Want(l.entry, l.facts, l.lease), actual)
+		now := time.Now()
+		all := Want(l.entry, l.facts, l.leases, now)
+		without := l.settle(all.Addresses, actual.Addresses)
+		if l.again && len(actual.Taken) > 0 {
+			// What leaves and comes is probed anew.
+			gone := func(p netip.Prefix) bool { return slices.Contains(actual.Taken, p.Addr()) }
+			rest := actual
+			rest.Addresses = slices.DeleteFunc(slices.Clone(actual.Addresses), gone)
+			err = m.change(l.facts, rest, actual)
+			actual = rest
+		}
+		l.again = false
+		err = errors.Join(err, m.change(l.facts, Want(l.entry, l.facts, l.leases, now, without...), actual))
+		for _, a := range actual.Taken {
+			if l.leases.V6 != nil && a == l.leases.V6.Address.Addr() && l.dhcp6 != nil {
+				l.given6 = fmt.Sprintf("the lease of %s was declined: another machine has the address", a)
+				l.dhcp6.tellTaken(a)
+				continue
+			}
+			problems = append(problems, fmt.Sprintf("%s is not used: another machine has it", a))
+		}
 	}
-	problem := ""
+	for _, text := range []string{l.given, l.given6} {
+		if text != "" {
+			problems = append(problems, text)
+		}
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(l.claims), netip.Addr.Compare) {
+		if text := l.claims[a].Dispute(a); text != "" && l.given == "" {
+			problems = append(problems, text)
+		}
+	}
 	if err != nil {
-		problem = err.Error()
+		problems = append(problems, err.Error())
 	}
+	problem := strings.Join(problems, "; ")
 	if problem != "" && problem != l.problem {
 		log.Printf("network: %s: %s", l.facts.Name, problem)
 	}
 	l.problem = problem
 }
 
-func (m *manager) startDHCP(ctx context.Context, l *link) {
-	ctx, l.cancel = context.WithCancel(ctx)
-	l.done = make(chan struct{})
-	index, client := l.facts.Index, newClient(l.facts, m.cfg.Hostname)
-	machine := Client{State: Selecting}
-	if l.lease != nil {
-		machine = Client{State: Confirming, Lease: l.lease}
+// settle brings the claims in line with the wanted addresses and returns those that may not
+// be used, or not yet. A link where nobody can be heard uses all.
+func (l *link) settle(wanted, actual []netip.Prefix) (without []netip.Addr) {
+	if l.arp == nil {
+		return nil
 	}
-	go func(done chan struct{}, carrier <-chan bool) {
-		defer close(done)
-		runDHCP(ctx, client, machine, carrier, func(lease *control.Lease) {
-			select {
-			case m.leases <- leaseEvent{index, lease}:
-			case <-ctx.Done():
-			}
-		})
-	}(l.done, l.carrier)
+	cares := []netip.Addr{}
+	for _, p := range wanted {
+		a := p.Addr()
+		if !a.Is4() {
+			continue
+		}
+		cares = append(cares, a)
+		c, ok := l.claims[a]
+		if leased := !slices.Contains(l.entry.Addresses, p); !ok || c.Leased != leased {
+			used := slices.ContainsFunc(actual, func(p netip.Prefix) bool { return p.Addr() == a })
+			c = claim.Begin(leased, used, l.facts.Carrier, time.Now())
+			l.claims[a] = c
+		}
+		if !c.InUse() {
+			without = append(without, a)
+		}
+	}
+	maps.DeleteFunc(l.claims, func(a netip.Addr, _ claim.Claim) bool { return !slices.Contains(cares, a) })
+	l.arp.Care(cares)
+	return without
+}
+
+// step has event e befall the claim on a, and does what follows.
+func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
+	c, action := l.claims[a].Step(e, by, now)
+	l.claims[a] = c
+	if c.Leased && c.InUse() {
+		l.given = ""
+	}
+	switch action {
+	case claim.Probe, claim.Announce:
+		if err := l.arp.Send(action, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
+			log.Printf("network: %s: %v", l.facts.Name, err)
+		}
+	case claim.GiveUp:
+		log.Printf("network: %s: %s", l.facts.Name, c.Dispute(a))
+		if c.Leased {
+			l.given = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
+			l.dhcp.tellTaken(a)
+		}
+	}
+}
+
+// due ticks when something is to be done next.
+func (m *manager) due() <-chan time.Time {
+	now := time.Now()
+	var next time.Time
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, l := range m.links {
+		for _, c := range l.claims {
+			sooner(c.Next)
+		}
+		if l.solicits > 0 && l.facts.Carrier {
+			sooner(l.nextSolicit)
+		}
+		sooner(l.routers.next(now))
+	}
+	if next.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(next))
+}
+
+// listen is how long after a cable was plugged in its routers are listened to anew.
+const listen = 15 * time.Second
+
+// converse has the link's DHCP clients be those that the settings and its routers ask for.
+func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
+	if l.entry.DHCP && l.dhcp == nil {
+		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
+	}
+	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > listen)
+	if mode == NoDHCPv6 {
+		l.leases.V6, l.given6 = nil, "" // also of an earlier run
+	}
+	if mode == l.mode && (mode == NoDHCPv6) == (l.dhcp6 == nil) {
+		return
+	}
+	l.dhcp6.stop()
+	l.dhcp6, l.mode = nil, mode
+	if old := l.leases.V6; old != nil && old.Address.IsValid() != (mode == Stateful) {
+		l.leases.V6 = nil
+	}
+	if mode != NoDHCPv6 {
+		l.dhcp6 = m.client(ctx, "dhcpv6", newClient6(l.facts, mode), l.facts.Index, true, l.leases.V6)
+	}
+}
+
+func (m *manager) client(ctx context.Context, name string, x exchange, index int, v6 bool, lease *control.Lease) *conversation {
+	machine := Client{State: Selecting}
+	if lease != nil {
+		machine = Client{State: Confirming, Lease: lease}
+	}
+	return converse(ctx, name, x, machine, func(ctx context.Context, lease *control.Lease) {
+		select {
+		case m.leases <- leaseEvent{index, v6, lease}:
+		case <-ctx.Done():
+		}
+	})
 }
 
 // publish writes resolv.conf and the status file if they say something new.
@@ -337,11 +611,11 @@ func (m *manager) publish() error {
 		if err != nil {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
-		i.Match, i.Lease, i.Problem, i.FirstMTU = l.entry.Match, l.lease, l.problem, l.facts.MTU
+		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
 		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		status.Interfaces = append(status.Interfaces, i)
 		sources = append(sources, source{
-			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, lease: l.lease,
+			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
 			advertised: l.routers.resolvers.current(now), search: l.routers.domains.current(now),
 		})
 	}

@@ -28,6 +28,11 @@ func office() *control.Lease {
 	}
 }
 
+// lease6 is one of DHCPv6.
+func lease6(preferred time.Duration) *control.Lease {
+	return &control.Lease{Address: netip.MustParsePrefix("2001:db8::1000/128"), Preferred: preferred, Since: t0, Valid: 2 * time.Hour}
+}
+
 // TestPlan shows what each kind of setting makes of a link: fresh from power-on,
 // and once it is as wanted.
 func TestPlan(t *testing.T) {
@@ -36,18 +41,23 @@ func TestPlan(t *testing.T) {
 		name, yaml string
 		facts      Facts
 		lease      *control.Lease
+		lease6     *control.Lease
 	}{
-		{"default, no lease yet", "", wired, nil},
-		{"default, lease", "", wired, office()},
-		{"default, a bridge", "", Facts{Index: 3, Name: "br0", Carrier: true}, nil},
-		{"default, loopback", "", Facts{Index: 1, Name: "lo", Carrier: true}, nil},
-		{"static", "network: [{match: eth0, addresses: [192.0.2.7/24, '2001:db8::7/64'], gateway: [192.0.2.1, 'fe80::1'], mtu: 9000, ipv6: static, routes: [{to: 10.0.0.0/8, via: 192.0.2.254}, {to: 198.51.100.0/24}]}]", wired, nil},
-		{"static and dhcp, own mtu", "network: [{match: 'eth*', dhcp: true, addresses: [10.0.0.7/8], mtu: 1300, ipv6: off}]", wired, office()},
-		{"router outside of the network", "network: [{match: eth0, addresses: [192.0.2.7/32], routes: [{to: default, via: 198.51.100.1}]}]", wired, nil},
-		{"by mac before name", "network: [{match: eth0, mtu: 1300}, {match: '52:54:00:12:34:56', mtu: 1400}, {match: wired}]", wired, nil},
-		{"name before pattern", "network: [{match: 'e*', mtu: 1300}, {match: eth0, mtu: 1400}, {match: wired}]", wired, nil},
-		{"pattern before wired", "network: [{match: wired}, {match: 'e*', mtu: 1300}, {match: 'et*', mtu: 1400}]", wired, nil},
-		{"no entry", "network: [{match: eth7}]", wired, nil},
+		{"default, no lease yet", "", wired, nil, nil},
+		{"default, lease", "", wired, office(), nil},
+		{"default, a bridge", "", Facts{Index: 3, Name: "br0", Carrier: true}, nil, nil},
+		{"default, loopback", "", Facts{Index: 1, Name: "lo", Carrier: true}, nil, nil},
+		{"static", "network: [{match: eth0, addresses: [192.0.2.7/24, '2001:db8::7/64'], gateway: [192.0.2.1, 'fe80::1'], mtu: 9000, ipv6: static, routes: [{to: 10.0.0.0/8, via: 192.0.2.254}, {to: 198.51.100.0/24}]}]", wired, nil, nil},
+		{"static and dhcp, own mtu", "network: [{match: 'eth*', dhcp: true, addresses: [10.0.0.7/8], mtu: 1300, ipv6: off}]", wired, office(), nil},
+		{"router outside of the network", "network: [{match: eth0, addresses: [192.0.2.7/32], routes: [{to: default, via: 198.51.100.1}]}]", wired, nil, nil},
+		{"by mac before name", "network: [{match: eth0, mtu: 1300}, {match: '52:54:00:12:34:56', mtu: 1400}, {match: wired}]", wired, nil, nil},
+		{"name before pattern", "network: [{match: 'e*', mtu: 1300}, {match: eth0, mtu: 1400}, {match: wired}]", wired, nil, nil},
+		{"pattern before wired", "network: [{match: wired}, {match: 'e*', mtu: 1300}, {match: 'et*', mtu: 1400}]", wired, nil, nil},
+		{"no entry", "network: [{match: eth7}]", wired, nil, nil},
+		{"dhcpv6", "", wired, office(), lease6(time.Hour)},
+		{"dhcpv6, no longer preferred", "", wired, nil, lease6(0)},
+		{"dhcpv6 of resolvers alone", "", wired, nil, &control.Lease{DNS: addrs("2001:db8::53")}},
+		{"dhcpv6, but static", "network: [{match: eth0, dhcp: false, ipv6: static, addresses: ['2001:db8::7/64']}]", wired, nil, lease6(time.Hour)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
@@ -60,7 +70,7 @@ func TestPlan(t *testing.T) {
 			if !ok {
 				out.WriteString("left alone\n")
 			} else {
-				want := Want(entry, c.facts, c.lease)
+				want := Want(entry, c.facts, Leases{c.lease, c.lease6}, t0)
 				for _, op := range Diff(want, State{MTU: 1500}) {
 					fmt.Fprintf(&out, "  %s\n", op)
 				}
@@ -85,13 +95,13 @@ func TestDiff(t *testing.T) {
 	other.Routes[0].Via = netip.MustParseAddr("192.0.2.126")
 	other.MTU = 0
 	var out strings.Builder
-	actual := Want(e, facts, office())
+	actual := Want(e, facts, Leases{V4: office()}, t0)
 	for _, c := range []struct {
 		name  string
 		lease *control.Lease
 	}{{"same lease", office()}, {"other mask and router", other}, {"lease lost", nil}} {
 		fmt.Fprintf(&out, "%s\n", c.name)
-		for _, op := range Diff(Want(e, facts, c.lease), actual) {
+		for _, op := range Diff(Want(e, facts, Leases{V4: c.lease}, t0), actual) {
 			fmt.Fprintf(&out, "  %s\n", op)
 		}
 	}
@@ -117,7 +127,7 @@ func TestStep(t *testing.T) {
 	for _, s := range []DHCP{Selecting, Bound, Renewing, Rebinding, Confirming} {
 		for _, down := range []bool{false, true} {
 			fmt.Fprintf(&out, "%s, carrier %v\n", s, map[bool]string{false: "up", true: "down"}[down])
-			for _, e := range []Event{Timer, Got, Nak, Failed, CarrierUp, CarrierDown} {
+			for _, e := range []Event{Timer, Got, Nak, Failed, Declined, CarrierUp, CarrierDown} {
 				for _, at := range []time.Duration{40 * time.Minute, 53 * time.Minute, 61 * time.Minute} {
 					if e != Timer && at != 40*time.Minute {
 						continue
@@ -197,7 +207,7 @@ func FuzzLease(f *testing.F) {
 			t.Errorf("address %s", l.Address)
 		}
 		checkResolvConf(t, control.Network{DNS: l.DNS, Search: l.Search})
-		Diff(Want(nodeconfig.DefaultInterface, Facts{Index: 2}, l), State{})
+		Diff(Want(nodeconfig.DefaultInterface, Facts{Index: 2}, Leases{V4: l}, t0), State{})
 	})
 }
 
@@ -254,8 +264,8 @@ func TestAdvertisement(t *testing.T) {
 	}
 	r.add(got[1], t0)
 	r.doubt(t0)
-	if n := counts(t0.Add(15 * time.Second)); n != [2]int{} {
-		t.Errorf("%d resolvers and domains 15 s after a cable was out", n)
+	if n := counts(t0.Add(8 * time.Second)); n != [2]int{} {
+		t.Errorf("%d resolvers and domains 8 s after a cable was out", n)
 	}
 }
 
@@ -286,9 +296,9 @@ func TestMerge(t *testing.T) {
 		name  string
 		links []source
 	}{
-		{"one link", []source{{link: "eth0", carrier: true, lease: lease("192.0.2.1", "192.0.2.1", "a.example")}}},
+		{"one link", []source{{link: "eth0", carrier: true, leases: Leases{V4: lease("192.0.2.1", "192.0.2.1", "a.example")}}}},
 		{"link-local servers of all kinds", []source{{
-			link: "eth0", carrier: true, lease: lease("fe80::2 2001:db8::53 169.254.7.7", "fe80::2", ""),
+			link: "eth0", carrier: true, leases: Leases{lease("192.0.2.1 169.254.7.7", "192.0.2.1", ""), lease("fe80::2 2001:db8::53", "fe80::2", "")},
 			advertised: addrs("fe80::1 2001:db8::53"),
 		}}},
 		{"the same link-local router on two links", []source{
@@ -296,13 +306,13 @@ func TestMerge(t *testing.T) {
 		}},
 		{"of the file, with a link and without", []source{{
 			link: "eth0", carrier: true, entry: nodeconfig.Interface{DNS: addrs("fe80::53 fe80::54%eth7"), Search: []string{"own.example"}},
-			lease: lease("192.0.2.1", "192.0.2.1", "a.example"), advertised: addrs("fe80::1"), search: []string{"b.example"},
+			leases: Leases{V4: lease("192.0.2.1", "192.0.2.1", "a.example")}, advertised: addrs("fe80::1"), search: []string{"b.example"},
 		}}},
 		{"first link unplugged", []source{
-			{link: "eth0", lease: lease("192.0.2.1 192.0.2.2", "192.0.2.1", "a.example"), advertised: addrs("fe80::1")},
-			{link: "eth1", carrier: true, lease: lease("203.0.113.1", "203.0.113.1", "b.example")},
+			{link: "eth0", leases: Leases{V4: lease("192.0.2.1 192.0.2.2", "192.0.2.1", "a.example")}, advertised: addrs("fe80::1")},
+			{link: "eth1", carrier: true, leases: Leases{V4: lease("203.0.113.1", "203.0.113.1", "b.example")}},
 		}},
-		{"only link unplugged", []source{{link: "eth0", lease: lease("192.0.2.1", "", "")}}},
+		{"only link unplugged", []source{{link: "eth0", leases: Leases{V4: lease("192.0.2.1", "", "")}}}},
 	} {
 		var s control.Network
 		merge(&s, c.links)
@@ -323,7 +333,7 @@ func TestFacts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	lease := office()
 	in := control.Network{Interfaces: []control.Interface{{Name: "eth0", MAC: "52:54:00:12:34:56", Lease: lease, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64"), lease.Address}}}}
-	merge(&in, []source{{link: "eth0", carrier: true, entry: nodeconfig.DefaultInterface, lease: lease}})
+	merge(&in, []source{{link: "eth0", carrier: true, entry: nodeconfig.DefaultInterface, leases: Leases{V4: lease}}})
 	if err := in.Write(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -339,6 +349,28 @@ func TestFacts(t *testing.T) {
 	}
 	if _, err := control.ReadNetwork(dir); err == nil {
 		t.Error("half a file is accepted")
+	}
+}
+
+// TestPace: a burst waits for nothing, a flood of an hour is slowed down, and a quiet while
+// makes up for it.
+func TestPace(t *testing.T) {
+	var p pace
+	now := t0
+	for range turnsAtOnce {
+		if wait := p.take(now); wait != 0 {
+			t.Fatalf("a turn of a burst waits %s", wait)
+		}
+	}
+	turns := 0
+	for ; now.Before(t0.Add(time.Hour)); turns++ {
+		now = now.Add(p.take(now) + time.Millisecond)
+	}
+	if turns > 3600*turnsPerSecond*11/10 {
+		t.Errorf("%d turns in an hour", turns)
+	}
+	if wait := p.take(now.Add(time.Minute)); wait != 0 {
+		t.Errorf("after a quiet minute a turn waits %s", wait)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -19,6 +20,7 @@ type Facts struct {
 	MAC     string // as 52:54:00:12:34:56
 	Carrier bool   // a cable with something at its other end
 	Wired   bool   // Ethernet with hardware (or a virtual machine's) behind it
+	ARP     bool   // an Ethernet, where two machines may have one address
 	MTU     int    // bytes, as the link had it when it was first seen
 }
 
@@ -38,7 +40,11 @@ type State struct {
 	IPv6      nodeconfig.IPv6
 	PassOver  bool // routes do not count while there is no carrier
 	Addresses []netip.Prefix
-	Routes    []Route
+	// Deprecated is one of Addresses from which nothing new is to be sent. As a fact, one
+	// of them is enough.
+	Deprecated netip.Prefix
+	Taken      []netip.Addr // IPv6 addresses that the kernel found to be somebody else's; no wish
+	Routes     []Route
 }
 
 // Op is one change of a link. Exactly one field is set.
@@ -50,6 +56,7 @@ type Op struct {
 	DelRoute     *Route
 	DelAddress   netip.Prefix
 	AddAddress   netip.Prefix
+	Deprecate    netip.Prefix
 	ReplaceRoute *Route
 	Down         bool
 }
@@ -85,12 +92,42 @@ func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool)
 // routes to those of router advertisements (1024).
 func metric(f Facts) int { return 100 + min(f.Index, 900) }
 
-// Want says how a link is to be, given its entry and its lease, or nil.
-func Want(e nodeconfig.Interface, f Facts, lease *control.Lease) State {
+// Leases are what the DHCP servers of a link gave it, nil for none.
+type Leases struct{ V4, V6 *control.Lease }
+
+// Want says how a link is to be at a time, given its entry and its leases. The addresses of
+// without are not to be used, nor routes that rest on them.
+func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without ...netip.Addr) State {
 	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto), PassOver: true}
 	want.Addresses = slices.Clone(e.Addresses)
+	lease := leases.V4
+	if !e.DHCP {
+		lease = nil
+	}
+	leased := func(p netip.Prefix) bool {
+		ours := func(o netip.Prefix) bool { return o.Addr() == p.Addr() }
+		if !p.IsValid() || slices.ContainsFunc(want.Addresses, ours) {
+			return false
+		}
+		want.Addresses = append(want.Addresses, p)
+		return true
+	}
+	if lease != nil {
+		leased(lease.Address)
+	}
+	if l := leases.V6; l != nil && want.IPv6 == nodeconfig.IPv6Auto && leased(l.Address) && !now.Before(l.Since.Add(l.Preferred)) {
+		want.Deprecated = l.Address
+	}
+	all := slices.Clone(want.Addresses)
+	want.Addresses = slices.DeleteFunc(want.Addresses, func(p netip.Prefix) bool { return slices.Contains(without, p.Addr()) })
+	// sender says whether the link has an address to send by the route from. Where none is
+	// configured, others are: those of the kernel, or of another link.
+	sender := func(r Route) bool {
+		same := func(p netip.Prefix) bool { return p.Addr().Is4() == r.To.Addr().Is4() }
+		return !slices.ContainsFunc(all, same) || slices.ContainsFunc(want.Addresses, same)
+	}
 	add := func(r Route) {
-		if !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
+		if sender(r) && !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
 			want.Routes = append(want.Routes, r)
 		}
 	}
@@ -104,10 +141,7 @@ func Want(e nodeconfig.Interface, f Facts, lease *control.Lease) State {
 	for _, r := range e.Routes {
 		add(Route{To: r.To, Via: r.Via, Metric: cmp.Or(int(r.Metric), metric(f)), OnLink: r.Via.IsValid() && !reachable(r.Via)})
 	}
-	if e.DHCP && lease != nil {
-		if !slices.ContainsFunc(want.Addresses, func(p netip.Prefix) bool { return p.Addr() == lease.Address.Addr() }) {
-			want.Addresses = append(want.Addresses, lease.Address)
-		}
+	if lease != nil {
 		if e.MTU == 0 && lease.MTU > 0 && (lease.MTU >= 1280 || want.IPv6 == nodeconfig.IPv6Off) {
 			want.MTU = lease.MTU
 		}
@@ -160,6 +194,11 @@ func Diff(want, actual State) []Op {
 			ops = append(ops, Op{AddAddress: a})
 		}
 	}
+	if want.Deprecated.IsValid() && want.Deprecated != actual.Deprecated {
+		ops = append(ops, Op{Deprecate: want.Deprecated})
+	} else if actual.Deprecated.IsValid() && !want.Deprecated.IsValid() && slices.Contains(want.Addresses, actual.Deprecated) {
+		ops = append(ops, Op{AddAddress: actual.Deprecated})
+	}
 	for _, r := range ordered(want.Routes) {
 		// The kernel does not tell OnLink for every route: it is no difference.
 		same := func(a Route) bool { return a.To == r.To && a.Via == r.Via && a.Metric == r.Metric }
@@ -207,6 +246,8 @@ func (op Op) String() string {
 		return "remove address " + op.DelAddress.String()
 	case op.AddAddress.IsValid():
 		return "add address " + op.AddAddress.String()
+	case op.Deprecate.IsValid():
+		return "send no more from address " + op.Deprecate.String()
 	case op.ReplaceRoute != nil:
 		return "set route " + op.ReplaceRoute.String()
 	case op.Down:

@@ -403,6 +403,7 @@ network:
     dns: [192.0.2.53]
     mtu: 1400
     ipv6: static
+    forward: true
 `, paths)
 	until(t, "both addresses and the route", func() bool {
 		return has("lan0", "192.0.2.7/24") && has("lan0", "2001:db8::7/64") && slices.Equal(gateways(t), []string{"192.0.2.1"})
@@ -423,7 +424,7 @@ network:
 		s, _ = control.ReadNetwork(paths.Run)
 		return len(s.Interfaces) == 1 && len(s.Interfaces[0].Gateway) == 2
 	})
-	if s.Interfaces[0].Problem != "" || s.Interfaces[0].MTU != 1400 {
+	if s.Interfaces[0].Problem != "" || s.Interfaces[0].MTU != 1400 || !s.Interfaces[0].Forward {
 		t.Errorf("status: %+v", s.Interfaces[0])
 	}
 	for file, want := range map[string]string{"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0"} {

@@ -19,7 +19,7 @@ type source struct {
 	link       string // its name
 	carrier    bool
 	entry      nodeconfig.Interface
-	lease      *control.Lease
+	leases     Leases
 	advertised []netip.Addr // resolvers of routers
 	search     []string     // domains of routers
 }
@@ -32,13 +32,16 @@ func merge(s *control.Network, all []source) {
 	slices.SortStableFunc(all, func(a, b source) int { return btoi(b.carrier) - btoi(a.carrier) })
 	for _, one := range all {
 		e, dns, search := one.entry, one.entry.DNS, one.entry.Search
-		if one.lease != nil {
-			s.NTP = appendNew(s.NTP, zoned(one.lease.NTP, one.link))
+		for _, lease := range []*control.Lease{one.leases.V4, one.leases.V6} {
+			if lease == nil {
+				continue
+			}
+			s.NTP = appendNew(s.NTP, zoned(lease.NTP, one.link))
 			if len(e.DNS) == 0 {
-				dns = one.lease.DNS
+				dns = slices.Concat(dns, lease.DNS)
 			}
 			if len(e.Search) == 0 {
-				search = one.lease.Search
+				search = slices.Concat(search, lease.Search)
 			}
 		}
 		if len(e.DNS) == 0 {

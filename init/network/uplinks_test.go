@@ -1,6 +1,11 @@
 package network
 
 import (
+	"errors"
+	"fmt"
+	"maps"
+	"syscall"
+
 	"context"
 	"io"
 	"net"
@@ -12,7 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"kogge.example/init/control"
+	"kogge.example/update/golden"
 )
 
 // resolvers are the servers in the node's resolv.conf.
@@ -42,8 +51,8 @@ func lookup(paths Paths, name string) ([]string, error) {
 	return r.LookupHost(ctx, name)
 }
 
-// heard is what the echo at an address says: the address that we ask from.
-func heard(at string) (string, error) {
+// echoed is what the echo at an address says: the address that we ask from.
+func echoed(at string) (string, error) {
 	d := net.Dialer{Timeout: time.Second}
 	c, err := d.Dial("tcp", at)
 	if err != nil {
@@ -140,7 +149,7 @@ func unplugged(t *testing.T, yaml, far, first, other string) {
 	node(t, yaml, paths)
 	by := func(prefix string) func() bool {
 		return func() bool {
-			from, err := heard(net.JoinHostPort(far, "7"))
+			from, err := echoed(net.JoinHostPort(far, "7"))
 			return err == nil && strings.HasPrefix(from, prefix)
 		}
 	}
@@ -157,4 +166,200 @@ func unplugged(t *testing.T, yaml, far, first, other string) {
 	a.cable(true)
 	until(t, "the way out by the first again", by(first))
 	until(t, "its resolver first again", asks(first))
+}
+
+// TestMovedAdvertised takes a link that lives by router advertisements into another
+// network: what the old one said counts no more, though its times are not over. Routers
+// there have to be asked, as they speak up every ten minutes.
+func TestMovedAdvertised(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "2001:db8:1::1/64", "2001:db8:2::1/64", "fe80::1/64", far6+"/128")
+	s.echo(net.JoinHostPort(far6, "7"))
+	stop := s.radvd("prefix 2001:db8:1::/64 {};", "RDNSS 2001:db8:1::1 {};")
+	node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	by := func(prefix string) func() bool {
+		return func() bool {
+			from, err := echoed(net.JoinHostPort(far6, "7"))
+			return err == nil && strings.HasPrefix(from, prefix)
+		}
+	}
+	until(t, "the way out", by("2001:db8:1:"))
+	plug := func(in bool) {
+		s.cable(in)
+		until(t, "the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return n.Interfaces[0].Carrier == in })
+	}
+	// In the same network all is as it was.
+	plug(false)
+	plug(true)
+	until(t, "the way out again", by("2001:db8:1:"))
+	plug(false)
+	stop()
+	s.radvd("prefix 2001:db8:2::/64 {};", "RDNSS 2001:db8:2::1 {};")
+	plug(true)
+	until(t, "the way out from an address of the new network", by("2001:db8:2:"))
+	until(t, "the new resolver alone", func() bool { return slices.Equal(resolvers(paths), []string{"2001:db8:2::1"}) })
+}
+
+// TestRulesOf shows by which rules and routes several uplinks are kept apart.
+func TestRulesOf(t *testing.T) {
+	to := func(via string, metric int) Route {
+		a := netip.MustParseAddr(via)
+		return Route{To: everything(a), Via: a, Metric: metric}
+	}
+	a := Uplink{Link: 2, Addresses: addrs("192.0.2.50 2001:db8:1::50 fe80::50"), Defaults: []Route{to("192.0.2.1", 102), to("fe80::a", 1024)}}
+	b := Uplink{Link: 3, Addresses: addrs("203.0.113.50 203.0.113.51 2001:db8:2::50"), Defaults: []Route{to("203.0.113.1", 103), to("fe80::b", 1024)}}
+	var out strings.Builder
+	for _, c := range []struct {
+		name string
+		all  []Uplink
+	}{
+		{"none", nil},
+		{"one", []Uplink{a}},
+		{"one, and a link that leads nowhere", []Uplink{a, {Link: 3, Addresses: b.Addresses}}},
+		{"two", []Uplink{a, b}},
+		{"two, of which one has no IPv6", []Uplink{a, {Link: 3, Addresses: b.Addresses, Defaults: b.Defaults[:1]}}},
+	} {
+		rules, routes := RulesOf(c.all)
+		fmt.Fprintf(&out, "%s\n", c.name)
+		for _, r := range rules {
+			fmt.Fprintf(&out, "  %s\n", r)
+		}
+		for _, link := range slices.Sorted(maps.Keys(routes)) {
+			for _, r := range routes[link] {
+				fmt.Fprintf(&out, "  table %d: %s\n", tableOf(link), r)
+			}
+		}
+	}
+	golden.Compare(t, "rules.txt", out.String())
+}
+
+// TestAnswers calls the node from behind the routers of both of its uplinks, each of which
+// knows nothing of the other's callers.
+func TestAnswers(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	a := newSegment(t, "lan0", "192.0.2.1/24", "2001:db8:1::1/64", "fe80::a/64", "198.51.100.10/32", "2001:db8:fa::1/128", far4+"/32")
+	b := newSegment(t, "lan1", "203.0.113.1/24", "2001:db8:2::1/64", "fe80::b/64", "198.51.100.20/32", "2001:db8:fb::1/128", far4+"/32")
+	a.dnsmasq("dhcp-range=192.0.2.50,192.0.2.50,1h")
+	stopDHCP := b.dnsmasq("dhcp-range=203.0.113.50,203.0.113.50,1h")
+	a.radvd("prefix 2001:db8:1::/64 {};")
+	b.radvd("prefix 2001:db8:2::/64 {};")
+	b.echo(net.JoinHostPort(far4, "7"))
+	l, err := net.Listen("tcp", ":7443")
+	must(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("node"))
+			c.Close()
+		}
+	}()
+	node(t, "network: [{match: 'lan*'}]", paths)
+	// call calls an address of the node on a link, of a family, from one of the segment.
+	call := func(s *segment, from, link string, v6 bool) bool {
+		n, err := control.ReadNetwork(paths.Run)
+		if err != nil {
+			return false
+		}
+		for _, i := range n.Interfaces {
+			for _, p := range i.Addresses {
+				if i.Name != link || p.Addr().Is6() != v6 || p.Addr().IsLinkLocalUnicast() {
+					continue
+				}
+				text := ""
+				s.in(func() error {
+					d := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+					c, err := d.Dial("tcp", net.JoinHostPort(p.Addr().String(), "7443"))
+					if err != nil {
+						return nil // asked again
+					}
+					defer c.Close()
+					_ = c.SetDeadline(time.Now().Add(time.Second))
+					got, _ := io.ReadAll(c)
+					text = string(got)
+					return nil
+				})
+				return text == "node"
+			}
+		}
+		return false
+	}
+	for _, c := range []struct {
+		s          *segment
+		from, link string
+		v6         bool
+	}{
+		{a, "198.51.100.10", "lan0", false}, {b, "198.51.100.20", "lan1", false},
+		{a, "2001:db8:fa::1", "lan0", true}, {b, "2001:db8:fb::1", "lan1", true},
+	} {
+		until(t, "an answer to "+c.from+" by "+c.link, func() bool { return call(c.s, c.from, c.link, c.v6) })
+	}
+	// What bears the mark of a link leaves by it, as answers of containers do.
+	lan1, err := netlink.LinkByName("lan1")
+	must(t, err)
+	until(t, "a packet with the mark of the second uplink to leave by it", func() bool {
+		d := net.Dialer{Timeout: time.Second, Control: func(_, _ string, c syscall.RawConn) (err error) {
+			e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, lan1.Attrs().Index) })
+			return errors.Join(e, err)
+		}}
+		c, err := d.Dial("tcp", net.JoinHostPort(far4, "7"))
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		from, err := io.ReadAll(c)
+		return err == nil && string(from) == "203.0.113.50"
+	})
+	// One uplink is gone: nothing is left of the rules.
+	stopDHCP()
+	must(t, netlink.LinkDel(lan1))
+	until(t, "no rules", func() bool {
+		all, err := netlink.RuleList(netlink.FAMILY_ALL)
+		return err == nil && !slices.ContainsFunc(all, func(r netlink.Rule) bool { return r.Priority >= firstRule && r.Priority <= lastRule })
+	})
+}
+
+// TestLateLease has a DHCP server that begins to serve when the node has long been up, and
+// refuses the lease once the network is another one.
+func TestLateLease(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "192.0.2.1/24")
+	node(t, "network: [{match: lan0, ipv6: off}]", paths)
+	carrier := func(up bool) {
+		t.Helper()
+		until(t, "the carrier", func() bool {
+			n, err := control.ReadNetwork(paths.Run)
+			return err == nil && len(n.Interfaces) == 1 && n.Interfaces[0].Carrier == up
+		})
+	}
+	carrier(true)
+	stop := s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.50,2m", "domain=old.test")
+	until(t, "a lease, its router and its domain", func() bool {
+		n, _ := control.ReadNetwork(paths.Run)
+		return has("lan0", "192.0.2.50/24") && slices.Equal(gateways(t), []string{"192.0.2.1"}) && slices.Equal(n.Search, []string{"old.test"})
+	})
+	s.cable(false)
+	carrier(false)
+	stop()
+	s.remove("192.0.2.1/24")
+	s.address("203.0.113.1/24")
+	s.dnsmasq("dhcp-range=203.0.113.50,203.0.113.50,2m", "domain=new.test")
+	s.cable(true)
+	until(t, "the new lease alone", func() bool {
+		n, _ := control.ReadNetwork(paths.Run)
+		return has("lan0", "203.0.113.50/24") && !has("lan0", "192.0.2.50/24") && slices.Equal(gateways(t), []string{"203.0.113.1"}) &&
+			slices.Equal(resolvers(paths), []string{"203.0.113.1"}) && slices.Equal(n.Search, []string{"new.test"})
+	})
 }

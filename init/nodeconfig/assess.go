@@ -18,7 +18,8 @@ import (
 //
 // A release on trial that is not good in time is left for the old one. On a proven slot
 // a bad boot is an alarm, and the node goes on; the third such boot in a row tries the
-// other slot, if that was proven once.
+// other slot, if that was proven once. Containers and the checks below are an alarm there
+// too, and never a reason to try the other slot.
 type Assess struct {
 	// For is how long all must be well without a break. 0 to 1 hour. Default: 20s.
 	For time.Duration `yaml:"for,omitempty"`

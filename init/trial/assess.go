@@ -13,6 +13,12 @@ import (
 //	                         │
 //	                         └─ on trial: the node reboots, which uses up a try
 //
+// The agent may say Sick meanwhile: the node itself is well, and what runs on it is not. On
+// trial that is one more thing to wait for. On a proven slot the boot is counted as a bad
+// one no more, whatever follows: the other slot would run the same containers, and nobody
+// who runs one may choose the release. When the time is over it is Bad all the same, which
+// is an alarm.
+//
 // What happens after Good is a matter of services and containers: it is not the boot's
 // any more. A release on trial that was bad once stays so until it is tried again.
 type State string
@@ -27,10 +33,11 @@ const (
 type Event string
 
 const (
-	// SaidGood and SaidPending are the agent's words. Bad is not its to say: it is what
-	// the time that passes makes of pending.
+	// SaidGood, SaidPending and SaidSick are the agent's words. Bad is not its to say: it
+	// is what the time that passes makes of the other two.
 	SaidGood    Event = "good"
 	SaidPending Event = "pending"
+	SaidSick    Event = "sick"
 	// Failing: a vital service failed too often in a row.
 	Failing Event = "failing"
 	// Timeout: the time for the assessment is over.
@@ -43,6 +50,7 @@ type Action string
 const (
 	None   Action = "none"
 	Bless  Action = "bless"  // the slot has proven itself
+	Spare  Action = "spare"  // this boot of a proven slot is no bad one
 	Alarm  Action = "alarm"  // show that this boot is bad, and go on
 	Reboot Action = "reboot" // note why, and use up the try
 )
@@ -67,8 +75,11 @@ func (a Assessment) Step(e Event, why string, now time.Time) (Assessment, Action
 		return a, None
 	case e == SaidGood:
 		return a.enter(Good, "", now), Bless
-	case e == SaidPending:
+	case e == SaidPending, e == SaidSick:
 		a.Why = why
+		if e == SaidSick && !a.Trial {
+			return a, Spare
+		}
 		return a, None
 	case e == Timeout && a.State == Bad:
 		return a, None

@@ -15,7 +15,7 @@ func TestStep(t *testing.T) {
 	var b strings.Builder
 	for _, trial := range []bool{true, false} {
 		for _, s := range []State{Pending, Bad, Good} {
-			for _, e := range []Event{SaidGood, SaidPending, Failing, Timeout} {
+			for _, e := range []Event{SaidGood, SaidPending, SaidSick, Failing, Timeout} {
 				for _, before := range []string{"", "web is unhealthy"} {
 					a := Assessment{State: s, Why: before, Since: now.Add(-time.Minute), Trial: trial, Limit: 10 * time.Minute}
 					if s == Good && before != "" {
@@ -25,7 +25,7 @@ func TestStep(t *testing.T) {
 					if (got.State != s) != got.Since.Equal(now) {
 						t.Errorf("%s, %s: since %s", s, e, got.Since)
 					}
-					if action == Reboot && !trial || action == Alarm && trial {
+					if action == Reboot && !trial || (action == Alarm || action == Spare) && trial {
 						t.Errorf("%s, %s: %s with trial %v", s, e, action, trial)
 					}
 					slot := "proven"

@@ -18,8 +18,9 @@ type Assessor struct {
 	// end reboots the node, for a reason.
 	end context.CancelCauseFunc
 
-	mu sync.Mutex // guards the fields below
-	is Assessment
+	mu     sync.Mutex // guards the fields below
+	is     Assessment
+	spared bool // the boot is taken out of the count, or about to be
 }
 
 // Assess begins to wait for the agent's word: for limit at most, or until ctx is over. end is
@@ -79,6 +80,12 @@ func (a *Assessor) take(e Event, why string) Assessment {
 		a.boot.Degraded.Clear(degradedCount)
 		is := a.is
 		guard.Go("blessing", func() { a.bless(is) })
+	case Spare:
+		a.boot.Degraded.Clear(degradedCount)
+		if !a.spared { // once is enough, and the agent may say it again and again
+			a.spared = true
+			guard.Go("count of boots", func() { a.retryForever("count of boots", a.boot.spare) })
+		}
 	case Alarm:
 		a.tell(a.is)
 	case Reboot:
@@ -146,7 +153,7 @@ func (a *Assessor) retryForever(what string, do func() error) {
 		}
 		if err.Error() != said {
 			said = err.Error()
-			a.boot.Say(fmt.Sprintf("kogge: slot %s is good; %s: %s; trying again", a.boot.Facts.Slot, what, said))
+			a.boot.Say(fmt.Sprintf("kogge: slot %s: %s: %s; trying again", a.boot.Facts.Slot, what, said))
 		}
 		a.boot.Degraded.Add(what, err)
 		time.Sleep(pause)

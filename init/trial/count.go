@@ -246,6 +246,21 @@ func bless(l bootloader.Loader, v *fat.Volume, r memory.Count, trial bool, versi
 	return writeCount(v, r)
 }
 
+// spare forgets the bad boots of a proven slot, this one among them: it may be repeated.
+func (b *Boot) spare() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	cleared := b.count.Clear()
+	if b.loader == nil || b.Facts.Trial || cleared == b.count {
+		return nil
+	}
+	err := b.Part.Edit(func(v *fat.Volume) error { return writeCount(v, cleared) })
+	if err == nil {
+		b.count = cleared
+	}
+	return err
+}
+
 // excuse takes this boot out of the count: somebody ends it in order before it could be
 // assessed.
 func (b *Boot) excuse() error {

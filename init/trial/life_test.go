@@ -147,6 +147,70 @@ func (m *machine) bad() {
 	m.down(b, a, nil)
 }
 
+// sick has the agent say that the node is well and its workloads are not, until the time of
+// this boot runs out.
+func (m *machine) sick() {
+	m.Helper()
+	b := m.boot()
+	if b == nil {
+		m.Fatalf("the slot moved because of workloads\n%s", &m.out)
+	}
+	ctx, end := context.WithCancelCause(m.Context())
+	defer end(nil)
+	a := b.Assess(ctx, time.Hour, end)
+	for range 3 { // as often as the reason changes
+		if is := a.Answer(control.Request{Op: control.OpAssess, Verdict: "sick", Why: "web is unhealthy"}); is.State != "pending" || is.Why != "web is unhealthy" {
+			m.Errorf("%+v", is)
+		}
+	}
+	if !b.Facts.Trial {
+		m.spared(b)
+	}
+	a.take(Timeout, "")
+	m.wait()
+	if b.Facts.Trial {
+		<-ctx.Done()
+		m.down(b, a, context.Cause(ctx))
+		return
+	}
+	if is := a.Answer(control.Request{Op: control.OpAssess, Verdict: "sick", Why: "db is gone"}); is.State != "bad" || is.Why != "db is gone" {
+		m.Errorf("%+v", is)
+	}
+	if why := degradedOf(b); !strings.Contains(why, "boot assessment: db is gone") {
+		m.Errorf("degraded %s", why)
+	}
+	m.down(b, a, nil)
+}
+
+// spared waits until the boot partition has no bad boots.
+func (m *machine) spared(b *Boot) {
+	m.Helper()
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		var bad int
+		err := m.part.Read(func(v *fat.Volume) error {
+			_, count, err := readCount(m.loader, v)
+			bad = count.Bad
+			return err
+		})
+		switch {
+		case err != nil:
+			m.Fatal(err)
+		case bad == 0:
+			return
+		case time.Now().After(limit):
+			m.Fatalf("%s: still %d bad boots", b.ID, bad)
+		}
+	}
+}
+
+func degradedOf(b *Boot) string {
+	var all []string
+	for _, d := range b.Degraded.List() {
+		all = append(all, d.What+": "+d.Why)
+	}
+	return strings.Join(all, "; ")
+}
+
 // crash has the kernel of this boot panic, and keep its last words.
 func (m *machine) crash() {
 	m.Helper()
@@ -174,6 +238,49 @@ func (m *machine) arm(digest string) {
 		m.Fatal(err)
 	}
 	fmt.Fprintf(&m.out, "slot B is armed: release %s\n", t.Release)
+}
+
+// TestSickWorkloads has nothing but workloads that are sick: a release on trial fails by
+// it, and a proven one stays, however often that is so. Bad boots of the node itself count
+// as before, and those that sick ones forgive do not.
+func TestSickWorkloads(t *testing.T) {
+	for _, name := range []boards.Bootloader{boards.SystemdBoot, boards.UBoot} {
+		t.Run(string(name), func(t *testing.T) {
+			l, err := bootloader.For(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := &machine{
+				T: t, loader: l, name: name, part: freshPart(t, l), run: filepath.Join(t.TempDir(), "run"), memory: filepath.Join(t.TempDir(), "update"),
+				release: map[bootloader.Slot]string{"A": "1.0", "B": "1.1"}, said: make(chan string, 100),
+				pstore: t.TempDir(), asked: make(chan struct{}, 100),
+			}
+			m.good()
+			installB(t, l, m.part)
+			m.arm("sha256:11")
+			for range bootloader.Tries {
+				m.sick()
+			}
+			m.good() // in slot A again
+			failures, err := memory.ReadFailures(memory.In(m.memory))
+			if f, found := failures.Find("1.1", "sha256:11"); err != nil || !found || !f.Refused() {
+				t.Errorf("remembered as %+v, %v", failures, err)
+			}
+			m.arm("sha256:22")
+			m.good()
+			for range 7 {
+				m.sick()
+			}
+			m.bad()
+			m.sick() // it forgives the one before
+			m.bad()
+			m.bad()
+			if b := m.boot(); b != nil {
+				t.Error("three bad boots of the node itself keep the slot")
+			}
+			golden.Compare(t, "sick.txt", m.out.String()) // the same for both
+		})
+	}
 }
 
 // TestLife follows the slots of a node from boot to boot: a release that is never good, one

@@ -69,7 +69,8 @@
 // The images $BASE (runs the example, with the node.yaml $EXAMPLE_YAML on its boot
 // partition) and $RECORDER (runs the recorder) are for the board qemu-x86_64, have
 // the test port and are built once per run. $EXAMPLE_TAR is the example container,
-// $EXAMPLE_ARM64_TAR the same for arm64, $PROBER_TAR the one that tries what is forbidden.
+// $EXAMPLE_ARM64_TAR the same for arm64, $PROBER_TAR the one that tries what is forbidden,
+// $HOG_TAR the one that takes all it can get.
 //
 // Every wait is bounded by KOGGE_E2E_LIMIT (default 5m). A script that fails
 // leaves the folders of its VMs, with console logs, and prints where they are and

@@ -90,6 +90,7 @@ func scripts(t *testing.T, dir string) {
 		env.Setenv("EXAMPLE_ARM64_TAR", boots.exampleARM)
 		env.Setenv("EXAMPLE_YAML", boots.exampleYAML)
 		env.Setenv("PROBER_TAR", boots.proberTar)
+		env.Setenv("HOG_TAR", boots.hogTar)
 		env.Setenv("SOURCE_DATE_EPOCH", strconv.Itoa(epoch))
 		return setup(env)
 	}

@@ -37,6 +37,7 @@ type imageSet struct {
 	exampleARM  string // the same for arm64
 	exampleYAML string // node.yaml that runs it
 	proberTar   string // OCI archive of agent/prober, which tries what is forbidden
+	hogTar      string // OCI archive of the hog, which takes all that it can get
 }
 
 // images are built once per run of the tests, for all scripts. All of them have
@@ -71,6 +72,9 @@ var images = sync.OnceValues(func() (imageSet, error) {
 		return s, err
 	}
 	if s.proberTar, err = archive(root, "prober", "./agent/prober"); err != nil {
+		return s, err
+	}
+	if s.hogTar, err = archive(root, "hog", "./qemu/e2e/hog"); err != nil {
 		return s, err
 	}
 	return s, errors.Join(

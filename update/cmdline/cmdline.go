@@ -31,6 +31,9 @@ type Words struct {
 	BootPart gpt.GUID
 	// Fault is what a release for tests breaks (kogge.fault). A release has none.
 	Fault string
+	// Marks is kogge.marks: in which ways an image is not what its commit and its lock
+	// say, separated by commas. A release has none. See osrelease.Facts.
+	Marks string
 }
 
 // ErrNoRoot says that the line names no root file system. It is of no release of ours,
@@ -59,6 +62,8 @@ func Parse(line string) (Words, error) {
 			w.BootPart, _ = gpt.ParseGUID(value)
 		case "kogge.fault":
 			w.Fault = value
+		case "kogge.marks":
+			w.Marks = value
 		}
 	}
 	if hash == "" {
@@ -101,5 +106,6 @@ func (w Words) String() string {
 		add("bootpart", w.BootPart.String())
 	}
 	add("fault", w.Fault)
+	add("marks", w.Marks)
 	return strings.Join(words, " ")
 }

@@ -76,6 +76,7 @@ func TestString(t *testing.T) {
 		{Words{}, ""},
 		{Words{Board: "b", Version: "1.0", Verity: params}, "kogge.board=b kogge.version=1.0 kogge.verity=" + hash},
 		{Words{Board: "b", Version: "1.0", Verity: params, Fault: "agent-sick"}, "kogge.board=b kogge.version=1.0 kogge.verity=" + hash + " kogge.fault=agent-sick"},
+		{Words{Board: "b", Version: "1.0", Verity: params, Marks: "unlocked,without-trixie-updates"}, "kogge.board=b kogge.version=1.0 kogge.verity=" + hash + " kogge.marks=unlocked,without-trixie-updates"},
 		{Words{Trial: true, BootPart: gpt.EFISystem}, "kogge.trial=1 kogge.bootpart=c12a7328-f81f-11d2-ba4b-00a0c93ec93b"},
 	} {
 		got := c.words.String()

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,26 @@ type Facts struct {
 	Kernel  string    `json:"kernel"`
 	Counter uint64    `json:"counter"` // of the release
 	Time    time.Time `json:"time"`    // of the commit; no clock of a node goes below it
+
+	// Unlocked are the Debian packages that the image has in newer versions than the lock
+	// of its commit says: "NAME=VERSION:ARCH instead of NAME=VERSION:ARCH". WithoutSuites
+	// are the suites of Debian that were left out when it was built. A release has
+	// neither: its bytes follow from its commit.
+	Unlocked      []string `json:"unlocked,omitempty"`
+	WithoutSuites []string `json:"without_suites,omitempty"`
+}
+
+// Marks are the same in short, for the kernel command line: "" or
+// "unlocked,without-trixie-security".
+func (f Facts) Marks() string {
+	var marks []string
+	if len(f.Unlocked) > 0 {
+		marks = append(marks, "unlocked")
+	}
+	for _, suite := range f.WithoutSuites {
+		marks = append(marks, "without-"+suite)
+	}
+	return strings.Join(marks, ",")
 }
 
 // Text is the file. It ends up in images, which are the same bytes at each build.

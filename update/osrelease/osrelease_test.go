@@ -3,6 +3,8 @@ package osrelease
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -21,13 +23,31 @@ func TestText(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Read(file); err != nil || got != want {
+	if got, err := Read(file); err != nil || !reflect.DeepEqual(got, want) || got.Marks() != "" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if err := os.WriteFile(file, text[:20], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Read(file); err == nil || got != (Facts{}) {
+	if got, err := Read(file); err == nil || !reflect.DeepEqual(got, Facts{}) {
 		t.Errorf("half a file: %+v, %v", got, err)
+	}
+}
+
+// TestMarks holds what an image says that is not of its lock.
+func TestMarks(t *testing.T) {
+	for _, c := range []struct {
+		facts      Facts
+		text, mark string
+	}{
+		{Facts{}, "}\n", ""},
+		{Facts{Unlocked: []string{"a=2:all instead of a=1:all"}}, ",\n\t\"unlocked\": [\n\t\t\"a=2:all instead of a=1:all\"\n\t]\n}\n", "unlocked"},
+		{Facts{WithoutSuites: []string{"trixie-security"}}, ",\n\t\"without_suites\": [\n\t\t\"trixie-security\"\n\t]\n}\n", "without-trixie-security"},
+		{Facts{Unlocked: []string{"a"}, WithoutSuites: []string{"x", "y"}}, "]\n}\n", "unlocked,without-x,without-y"},
+	} {
+		text, err := c.facts.Text()
+		if err != nil || !strings.HasSuffix(string(text), c.text) || c.facts.Marks() != c.mark {
+			t.Errorf("%+v: %s, %q, %v", c.facts, text, c.facts.Marks(), err)
+		}
 	}
 }

@@ -451,7 +451,26 @@ func FuzzTar(f *testing.F) {
 		if r, err := Verify(t.Context(), src, trusted, created, "qemu-x86_64"); err == nil && r.Facts.Version != "1.1" {
 			t.Errorf("taken: %+v", r.Facts)
 		}
+		if src.Check(t.Context()) == nil {
+			again := archive(t, b)
+			for name, data := range files(t, raw) {
+				if was, ok := files(t, again)[name]; !ok || !bytes.Equal(was, data) && name != indexName && name != "oci-layout" {
+					t.Errorf("whole, and with another %s", name)
+				}
+			}
+		}
 	})
+}
+
+// files are those of a tar, by name.
+func files(t testing.TB, raw []byte) map[string][]byte {
+	all := map[string][]byte{}
+	for _, e := range unpack(t, raw) {
+		if e.Typeflag == tar.TypeReg {
+			all[strings.TrimPrefix(e.Name, "./")] = e.data
+		}
+	}
+	return all
 }
 
 // FuzzDocuments has a source that says anything, with digests that fit.

@@ -87,6 +87,9 @@ func (l layout) release(ctx context.Context) (ocispec.Descriptor, error) {
 	if d.MediaType != ocispec.MediaTypeImageIndex {
 		return d, layoutError(fmt.Errorf("%s: media type %.80q: want %s", indexName, d.MediaType, ocispec.MediaTypeImageIndex))
 	}
+	if err := checkDescriptor(d, maxDocument); err != nil {
+		return d, layoutError(fmt.Errorf("%s: %w", indexName, err))
+	}
 	return d, nil
 }
 

@@ -75,8 +75,13 @@ type Facts struct {
 	Parts []Part `json:"parts"`
 }
 
-// StateSchema is that of the release this source tree makes.
-var StateSchema = memory.Schema{Reads: [2]int{1, 1}, Writes: 1}
+// StateSchema is that of the release this source tree makes. It writes format 1, and
+// [SealedProjects] once no slot has a release that does not read it.
+var StateSchema = memory.Schema{Reads: [2]int{1, SealedProjects}, Writes: 1}
+
+// SealedProjects is the format of STATE in which applied Compose files are sealed
+// (agent/sealed); in format 1 they lie in the clear.
+const SealedProjects = 2
 
 // Part is one thing that a release puts on a disk.
 type Part struct {

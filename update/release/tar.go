@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -55,7 +57,8 @@ func entryName(h *tar.Header) (string, error) {
 // Tar is a layout in a tar.
 type Tar struct {
 	layout
-	file io.Closer
+	file  io.Closer
+	names []string // of its files
 }
 
 // OpenTar opens the tar in a file. It reads its headers once.
@@ -119,7 +122,7 @@ func NewTar(r io.ReaderAt, size int64) (*Tar, error) {
 	if err := onlyZeros(all); err != nil {
 		return nil, tarError(err)
 	}
-	return &Tar{layout: layout{func(_ context.Context, name string, offset int64) (io.ReadCloser, error) {
+	return &Tar{names: slices.Collect(maps.Keys(places)), layout: layout{func(_ context.Context, name string, offset int64) (io.ReadCloser, error) {
 		p, ok := places[name]
 		if !ok {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}

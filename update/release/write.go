@@ -258,7 +258,7 @@ type Stored interface {
 }
 
 // Open opens the layout at name: a folder, or a tar.
-func Open(name string) (Stored, error) {
+func Open(name string) (Local, error) {
 	st, err := os.Stat(name)
 	if err != nil {
 		return nil, err

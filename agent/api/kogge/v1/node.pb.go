@@ -289,9 +289,12 @@ type Boot struct {
 	TriesLeft int32                  `protobuf:"varint,7,opt,name=tries_left,json=triesLeft,proto3" json:"tries_left,omitempty"` // of a slot on trial, after this boot
 	// assessment is good, bad or pending; why says what is bad, or what a pending one
 	// waits for, and since when it came to that, by the node's clock of then.
-	Assessment    string                 `protobuf:"bytes,8,opt,name=assessment,proto3" json:"assessment,omitempty"`
-	Why           string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
+	Assessment string                 `protobuf:"bytes,8,opt,name=assessment,proto3" json:"assessment,omitempty"`
+	Why        string                 `protobuf:"bytes,9,opt,name=why,proto3" json:"why,omitempty"`
+	Since      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
+	// marks are in which ways the image is not what its commit and its lock say, separated
+	// by commas: unlocked, without-SUITE. Empty for a release.
+	Marks         string `protobuf:"bytes,11,opt,name=marks,proto3" json:"marks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +397,13 @@ func (x *Boot) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *Boot) GetMarks() string {
+	if x != nil {
+		return x.Marks
+	}
+	return ""
 }
 
 // Service is one program of the node.
@@ -618,13 +628,15 @@ func (x *Memory) GetAvailable() uint64 {
 	return 0
 }
 
-// Disk is the file system of STATE, in bytes.
+// Disk is the file system of STATE, in bytes, and in the files that it can have.
 type Disk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Total         uint64                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
-	Available     uint64                 `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Total          uint64                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	Available      uint64                 `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
+	Files          uint64                 `protobuf:"varint,3,opt,name=files,proto3" json:"files,omitempty"` // 0: any number
+	FilesAvailable uint64                 `protobuf:"varint,4,opt,name=files_available,json=filesAvailable,proto3" json:"files_available,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Disk) Reset() {
@@ -667,6 +679,20 @@ func (x *Disk) GetTotal() uint64 {
 func (x *Disk) GetAvailable() uint64 {
 	if x != nil {
 		return x.Available
+	}
+	return 0
+}
+
+func (x *Disk) GetFiles() uint64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Disk) GetFilesAvailable() uint64 {
+	if x != nil {
+		return x.FilesAvailable
 	}
 	return 0
 }
@@ -1447,7 +1473,7 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"\x06ending\x18\r \x01(\tR\x06ending\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x0e \x01(\tR\tmachineId\x12\x16\n" +
-	"\x06kernel\x18\x0f \x01(\tR\x06kernel\"\x8f\x02\n" +
+	"\x06kernel\x18\x0f \x01(\tR\x06kernel\"\xa5\x02\n" +
 	"\x04Boot\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -1462,7 +1488,8 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"assessment\x12\x10\n" +
 	"\x03why\x18\t \x01(\tR\x03why\x120\n" +
 	"\x05since\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x86\x02\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05marks\x18\v \x01(\tR\x05marks\"\x86\x02\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x120\n" +
@@ -1480,10 +1507,12 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"\x03why\x18\x02 \x01(\tR\x03why\"<\n" +
 	"\x06Memory\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x1c\n" +
-	"\tavailable\x18\x02 \x01(\x04R\tavailable\":\n" +
+	"\tavailable\x18\x02 \x01(\x04R\tavailable\"y\n" +
 	"\x04Disk\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x1c\n" +
-	"\tavailable\x18\x02 \x01(\x04R\tavailable\"N\n" +
+	"\tavailable\x18\x02 \x01(\x04R\tavailable\x12\x14\n" +
+	"\x05files\x18\x03 \x01(\x04R\x05files\x12'\n" +
+	"\x0ffiles_available\x18\x04 \x01(\x04R\x0efilesAvailable\"N\n" +
 	"\x04Link\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n" +

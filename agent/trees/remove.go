@@ -1,13 +1,14 @@
-// Package removal takes away trees of files that containers made: of any depth and width,
-// with any names, whole or as far as a bound goes.
+// Package trees removes and counts trees of files that containers made: of any depth and
+// width, with any names, whole or as far as a bound goes.
 //
-// In comes a folder; out of the file system goes what is in it. The usual way, which
+// In comes a folder; out of the file system goes what is in it, or out comes what it takes
+// of the disk. The usual way of removal, which
 // [os.RemoveAll] goes too, holds a descriptor for each level, and a container makes half a
 // million levels in seconds. Here what lies deeper is moved up beside the top, a folder at
 // a time, so a few descriptors and one batch of names are all that it takes. Nothing has to
 // be remembered: who is interrupted begins again. Links are removed and never followed, and
 // nothing below a mount point is touched.
-package removal
+package trees
 
 import (
 	"context"
@@ -142,7 +143,7 @@ func (p *pit) sink(folder *os.File, name string, depth int) error {
 		switch {
 		case err == nil:
 			return nil
-		case !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.EMLINK) || depth == maxDepth:
+		case !stays(err) || depth == maxDepth:
 			return fmt.Errorf("%s: %w", strconv.Quote(name), err)
 		}
 	}
@@ -168,6 +169,12 @@ func (p *pit) sink(folder *os.File, name string, depth int) error {
 	}
 	p.most--
 	return nil
+}
+
+// stays says that a folder cannot be moved up and can be emptied where it is: there is no
+// room at the top, or the two belong to different projects of ext4's quotas.
+func stays(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV)
 }
 
 // lift moves a folder up to the top.

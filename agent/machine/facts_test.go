@@ -1,0 +1,32 @@
+package machine
+
+import (
+	"net/netip"
+	"testing"
+
+	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/init/control"
+)
+
+// TestLinkProblem: what is wrong with a link stands among what does not work, too.
+func TestLinkProblem(t *testing.T) {
+	dir := t.TempDir()
+	const why = "192.0.2.7 is not used: 02:00:00:00:00:99 has it"
+	n := control.Network{Interfaces: []control.Interface{
+		{Name: "eth0", Carrier: true, Problem: why},
+		{Name: "eth1", Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.7/24")}},
+	}}
+	if err := n.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	var s apiv1.StatusResponse
+	if err := (Machine{Run: dir}).links(&s); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Links) != 2 || s.Links[0].State != "up, "+why || s.Links[1].State != "no carrier" {
+		t.Errorf("links: %v", s.Links)
+	}
+	if len(s.Degraded) != 1 || s.Degraded[0].What != "link eth0" || s.Degraded[0].Why != why {
+		t.Errorf("degraded: %v", s.Degraded)
+	}
+}

@@ -1,0 +1,312 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/dhcpv6/nclient6"
+	"github.com/insomniacslk/dhcp/iana"
+
+	"kogge.example/init/control"
+	"kogge.example/init/nodeconfig"
+)
+
+// Mode is what a link asks of DHCPv6 servers.
+type Mode int
+
+const (
+	NoDHCPv6  Mode = iota
+	Stateless      // resolvers, search domains and time servers (O flag)
+	Stateful       // those and an address (M flag)
+)
+
+// Flags are what the last router advertisement on a link asks for.
+type Flags struct{ Managed, Other bool }
+
+// ModeOf says what to ask for on a link. A flag that a router takes back changes nothing,
+// as another router may have set it, unless the cable was plugged in a moment ago: then
+// before is of the network where it was.
+//
+// Sources: RFC 4861, 4.2; RFC 2462, 5.5.3 for flags that are taken back.
+func ModeOf(ipv6 nodeconfig.IPv6, f Flags, before Mode, settled bool) Mode {
+	now := NoDHCPv6
+	switch {
+	case ipv6 != nodeconfig.IPv6Auto:
+		return NoDHCPv6
+	case f.Managed:
+		now = Stateful
+	case f.Other:
+		now = Stateless
+	}
+	if settled {
+		return max(now, before)
+	}
+	return now
+}
+
+// client6 is DHCPv6 on a link, an exchange.
+type client6 struct {
+	name string
+	mac  net.HardwareAddr
+	mode Mode
+	err  error
+}
+
+func newClient6(f Facts, mode Mode) *client6 {
+	mac, err := net.ParseMAC(f.MAC)
+	if err == nil && len(mac) != 6 {
+		err = fmt.Errorf("%s is no Ethernet address", f.MAC)
+	}
+	return &client6{name: f.Name, mac: mac, mode: mode, err: err}
+}
+
+// duid names this link to servers, the same at each boot.
+//
+// Source: RFC 8415, 11.4.
+func (x *client6) duid() *dhcpv6.DUIDLL {
+	return &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: x.mac}
+}
+
+// iaid names the one address that is asked for.
+func (x *client6) iaid() (id [4]byte) {
+	copy(id[:], x.mac[2:])
+	return id
+}
+
+// message is one of type t, with what is known of the lease, or nil.
+func (x *client6) message(t dhcpv6.MessageType, lease *control.Lease) (*dhcpv6.Message, error) {
+	m, err := dhcpv6.NewMessage()
+	if err != nil {
+		return nil, err
+	}
+	m.MessageType = t
+	m.AddOption(dhcpv6.OptClientID(x.duid()))
+	m.AddOption(dhcpv6.OptElapsedTime(0))
+	m.AddOption(dhcpv6.OptRequestedOption(dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList,
+		dhcpv6.OptionNTPServer, dhcpv6.OptionSNTPServerList, dhcpv6.OptionInformationRefreshTime))
+	if t == dhcpv6.MessageTypeInformationRequest {
+		return m, nil
+	}
+	ia := &dhcpv6.OptIANA{IaId: x.iaid()}
+	if lease != nil {
+		ia.Options.Add(&dhcpv6.OptIAAddress{IPv6Addr: lease.Address.Addr().AsSlice()})
+	}
+	m.AddOption(ia)
+	if lease != nil && (t == dhcpv6.MessageTypeRenew || t == dhcpv6.MessageTypeDecline) {
+		raw, err := hex.DecodeString(lease.ServerID)
+		if err != nil {
+			return nil, err
+		}
+		id, err := dhcpv6.DUIDFromBytes(raw)
+		if err != nil {
+			return nil, err
+		}
+		m.AddOption(dhcpv6.OptServerID(id))
+	}
+	return m, nil
+}
+
+// for us: an answer of that type, to this client, of a server that says which it is.
+func (x *client6) answers(types ...dhcpv6.MessageType) nclient6.Matcher {
+	right := nclient6.IsMessageType(types[0], types[1:]...)
+	return func(m *dhcpv6.Message) bool {
+		id := m.Options.ClientID()
+		return right(m) && id != nil && bytes.Equal(id.ToBytes(), x.duid().ToBytes()) && m.Options.ServerID() != nil
+	}
+}
+
+func (x *client6) ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error) {
+	if x.err != nil {
+		return nil, x.err
+	}
+	if a == Discover {
+		// An advertisement reaches all nodes at once (RFC 8415, 18.2.1).
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(rand.N(time.Second)):
+		}
+	}
+	c, err := nclient6.New(x.name, nclient6.WithTimeout(2*time.Second), nclient6.WithRetry(3))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	reply := x.answers(dhcpv6.MessageTypeReply)
+	to := nclient6.AllDHCPRelayAgentsAndServers
+	if x.mode == Stateless {
+		m, err := x.message(dhcpv6.MessageTypeInformationRequest, nil)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := c.SendAndRead(ctx, to, m, reply)
+		if err != nil {
+			return nil, err
+		}
+		return informed(answer, time.Now()), nil
+	}
+	kind := map[Action]dhcpv6.MessageType{
+		Discover: dhcpv6.MessageTypeSolicit, Confirm: dhcpv6.MessageTypeConfirm, Renew: dhcpv6.MessageTypeRenew, Rebind: dhcpv6.MessageTypeRebind,
+	}[a]
+	if a == Discover {
+		lease = nil
+	}
+	m, err := x.message(kind, lease)
+	if err != nil {
+		return nil, err
+	}
+	if a == Discover {
+		if m, err = x.choose(ctx, c, m); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := c.SendAndRead(ctx, to, m, reply)
+	if err != nil {
+		return nil, err
+	}
+	if a == Confirm {
+		// It says whether the address fits the link, and no more.
+		return lease, refusal(answer.Options.Status())
+	}
+	return lease6From(answer, x.iaid(), time.Now())
+}
+
+// choose finds a server that offers an address, and returns the request to it.
+func (x *client6) choose(ctx context.Context, c *nclient6.Client, solicit *dhcpv6.Message) (*dhcpv6.Message, error) {
+	offers := x.answers(dhcpv6.MessageTypeAdvertise)
+	var last error
+	offer, err := c.SendAndRead(ctx, nclient6.AllDHCPRelayAgentsAndServers, solicit, func(m *dhcpv6.Message) bool {
+		if !offers(m) {
+			return false
+		}
+		_, last = lease6From(m, x.iaid(), time.Time{})
+		return last == nil
+	})
+	if err != nil {
+		return nil, errors.Join(last, err)
+	}
+	lease, err := lease6From(offer, x.iaid(), time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	m, err := x.message(dhcpv6.MessageTypeRequest, lease)
+	if err == nil {
+		m.AddOption(dhcpv6.OptServerID(offer.Options.ServerID()))
+	}
+	return m, err
+}
+
+func (x *client6) decline(ctx context.Context, lease *control.Lease) error {
+	if x.err != nil || x.mode != Stateful {
+		return x.err
+	}
+	c, err := nclient6.New(x.name, nclient6.WithTimeout(time.Second), nclient6.WithRetry(2))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	m, err := x.message(dhcpv6.MessageTypeDecline, lease)
+	if err != nil {
+		return err
+	}
+	_, err = c.SendAndRead(ctx, nclient6.AllDHCPRelayAgentsAndServers, m, x.answers(dhcpv6.MessageTypeReply))
+	return err
+}
+
+// informed is what a server says beside an address. It is good until the next answer.
+//
+// Source: RFC 8415, 21.23 (refresh time).
+func informed(m *dhcpv6.Message, now time.Time) *control.Lease {
+	l := &control.Lease{Since: now, Valid: longest, Rebind: longest - 1}
+	l.Renew = min(max(m.Options.InformationRefreshTime(24*time.Hour), 10*time.Minute), 7*24*time.Hour)
+	others(l, m)
+	return l
+}
+
+// others reads resolvers, domains and time servers; what makes no sense is left out.
+func others(l *control.Lease, m *dhcpv6.Message) {
+	l.DNS = addresses(m.Options.DNS(), 3)
+	l.NTP = addresses(append(m.Options.NTPServers(), m.Options.SNTP()...), 4)
+	if labels := m.Options.DomainSearchList(); labels != nil {
+		l.Search = searchDomains(labels.Labels)
+	}
+	if id := m.Options.ServerID(); id != nil {
+		l.ServerID = hex.EncodeToString(id.ToBytes())
+	}
+}
+
+// refusal is the error of a status that is no success. Some take the lease back; with
+// others it lasts as long as it was given for.
+func refusal(s *dhcpv6.OptStatusCode) error {
+	switch {
+	case s == nil || s.StatusCode == iana.StatusSuccess:
+		return nil
+	case s.StatusCode == iana.StatusNoBinding || s.StatusCode == iana.StatusNotOnLink:
+		return fmt.Errorf("%w: %s", errNak, s.StatusCode)
+	}
+	return fmt.Errorf("server says %s", s.StatusCode)
+}
+
+// lease6From checks a server's offer or reply. errNak says that the server takes back what
+// we had.
+//
+// Source: RFC 8415, sections 18.2.10 and 21.4 to 21.6.
+func lease6From(m *dhcpv6.Message, iaid [4]byte, now time.Time) (*control.Lease, error) {
+	if err := refusal(m.Options.Status()); err != nil {
+		return nil, err
+	}
+	l := &control.Lease{Since: now}
+	var t1, t2 time.Duration
+	over := false
+	for _, ia := range m.Options.IANA() {
+		if ia.IaId != iaid {
+			continue
+		}
+		if err := refusal(ia.Options.Status()); err != nil {
+			return nil, err
+		}
+		for _, a := range ia.Options.Addresses() {
+			addr := addrOf(a.IPv6Addr)
+			if !addr.Is6() || !usable(addr) || addr.IsLinkLocalUnicast() || a.PreferredLifetime > a.ValidLifetime || refusal(a.Options.Status()) != nil {
+				continue
+			}
+			if a.ValidLifetime <= 0 {
+				over = true
+				continue
+			}
+			// Of several, the one that is good for longest: others are being phased out.
+			if l.Address.IsValid() && a.PreferredLifetime <= l.Preferred {
+				continue
+			}
+			l.Address, l.Preferred, l.Valid, t1, t2 = netip.PrefixFrom(addr, 128), a.PreferredLifetime, a.ValidLifetime, ia.T1, ia.T2
+		}
+	}
+	switch {
+	case l.Address.IsValid():
+	case over:
+		return nil, errNak
+	default:
+		return nil, errors.New("server's answer has no address")
+	}
+	l.Valid = min(max(l.Valid, shortest), longest)
+	l.Preferred = min(max(l.Preferred, 0), l.Valid)
+	// Without times of the server's, a part of the preferred lifetime (RFC 8415, 21.4).
+	base := l.Preferred
+	if base < shortest {
+		base = l.Valid
+	}
+	l.Renew, l.Rebind = t1, t2
+	if l.Renew < shortest/2 || l.Renew >= l.Rebind || l.Rebind >= l.Valid {
+		l.Renew, l.Rebind = base/2, base*4/5
+	}
+	others(l, m)
+	return l, nil
+}
