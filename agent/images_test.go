@@ -220,21 +220,21 @@ func (i *imaged) testVolumes(t *testing.T) {
 	i.apply(t, "db", "image: example.invalid/kept:1, restart: always, stop_grace_period: 0s, volumes: [mine:/named]", "mine")
 	atLeast := func(bytes int) func() bool {
 		return func() bool {
-			data, err1 := os.ReadFile(i.volume("pg.db-data", "n"))
-			own, err2 := os.ReadFile(i.volume("pg.db-var-lib-own", "n"))
+			data, err1 := os.ReadFile(i.volume("pg.db+data", "n"))
+			own, err2 := os.ReadFile(i.volume("pg.db+var-lib-own", "n"))
 			return err1 == nil && err2 == nil && min(len(data), len(own)) >= bytes
 		}
 	}
 	until(t, "the volumes to outlive three starts", atLeast(3))
-	if text, err := os.ReadFile(i.volume("pg.db-data", "seed")); err != nil || string(text) != "hush" {
+	if text, err := os.ReadFile(i.volume("pg.db+data", "seed")); err != nil || string(text) != "hush" {
 		t.Errorf("what the image has in its volume: %q, %v", text, err)
 	}
-	info, err := os.Stat(i.volume("pg.db-data", ""))
+	info, err := os.Stat(i.volume("pg.db+data", ""))
 	if err != nil || info.Mode().Perm() != 0o750 {
 		t.Errorf("the image's volume: %v, %v", info, err)
 	}
-	i.row(t, "volumes ls", "pg.db-data", "pg.db")
-	i.row(t, "volumes ls", "pg.db-var-lib-own", "pg.db")
+	i.row(t, "volumes ls", "pg.db+data", "pg.db")
+	i.row(t, "volumes ls", "pg.db+var-lib-own", "pg.db")
 	if all := i.kogge(t, "", "volumes", "ls"); strings.Contains(all, "pg.db-named") || strings.Contains(all, "pg.db-proc") {
 		t.Errorf("volumes that are none of the image's: %s", all)
 	}
@@ -244,7 +244,7 @@ func (i *imaged) testVolumes(t *testing.T) {
 	i.n.kill(t, "containerd")
 	i.n.start(t, "containerd")
 	i.n.start(t, "agent")
-	data, err := os.ReadFile(i.volume("pg.db-data", "n"))
+	data, err := os.ReadFile(i.volume("pg.db+data", "n"))
 	must(t, err)
 	declared["Labels"] = map[string]string{"another": "one"}
 	i.load(t, "kept", declared)
@@ -252,10 +252,10 @@ func (i *imaged) testVolumes(t *testing.T) {
 	until(t, "the volumes to be there for another image", atLeast(len(data)+2))
 
 	i.kogge(t, "", "stop", "pg.db")
-	i.fails(t, "volume pg.db-data: in use: by pg.db", "kogge rm PROJECT", "volumes", "rm", "pg.db-data")
+	i.fails(t, "volume pg.db+data: in use: by pg.db", "kogge rm PROJECT", "volumes", "rm", "pg.db+data")
 	i.kogge(t, "", "rm", "pg")
 	until(t, "the volumes to be free", func() bool { return !strings.Contains(i.kogge(t, "", "volumes", "ls"), "pg.db\n") })
-	for _, name := range []string{"pg.db-data", "pg.db-var-lib-own", "pg.mine"} {
+	for _, name := range []string{"pg.db+data", "pg.db+var-lib-own", "pg.mine"} {
 		i.kogge(t, "", "volumes", "rm", name)
 	}
 }
@@ -343,8 +343,12 @@ func (i *imaged) testIDs(t *testing.T) {
 	i.fails(t, `user "90000": there is no ID 90000 in the container: above 65535 it has those that its image and its Compose file name`, "", "exec", "--user", "90000", "box", "app", "whoami")
 
 	var many []tar.Header
-	for n := range 301 {
-		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: 100_000 + n})
+	for n := range 301 { // with a table that is nearly as long as the kernel takes it
+		uid := 100_000 + n
+		if n < 160 {
+			uid = 100_000_000 + n*10_000_019
+		}
+		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: uid})
 	}
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many...)
 	i.apply(t, "many", "image: example.invalid/many:1, stop_grace_period: 0s")
@@ -353,4 +357,10 @@ func (i *imaged) testIDs(t *testing.T) {
 	})
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many[:300]...)
 	until(t, "300 to be mapped", func() bool { return i.line(t, "pg.many", " running ") })
+	got = i.kogge(t, "", "exec", "many", "app", "found", "-", "/srv/0", "/srv/159", "/srv/299")
+	for _, want := range []string{"/srv/0 100600 100000000:0 \"hush\"\n", "/srv/159 100600 1690003021:0 \"hush\"\n", "/srv/299 100600 100299:0 \"hush\"\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("300 ids: %s\nwant %s", got, want)
+		}
+	}
 }

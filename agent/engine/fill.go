@@ -21,14 +21,14 @@ import (
 	"kogge.example/agent/workload"
 )
 
-// fill gives each volume of c that is empty what the image has at its place, as Docker does:
-// the files, and the owner and the mode of the folder. Images count on it: a database
-// refuses to live in a folder of another user, and a server to trust one that all can
-// write to. A folder that the image does not have is the user's whom the container runs as,
-// as Podman does: Docker leaves it to root, and whoever else runs there writes nothing. It
-// looks at the image and
-// not at the container's own root file system, which shows the ids of its namespace: a
-// volume keeps those of the image (see withOwner). name is the instance's.
+// fill gives each volume of c that is new and empty what the image has at its place, as
+// Docker does: the files, and the owner and the mode of the folder. Images count on it: a
+// database refuses to live in a folder of another user, and a server to trust one that all
+// can write to. A folder that the image does not have is the user's whom the container runs
+// as, as Podman does: Docker leaves it to root, and whoever else runs there writes nothing.
+// It looks at the image and not at the container's own root file system, which shows the
+// ids of its namespace: a volume keeps those of the image (see withOwner). name is the
+// instance's.
 func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Image, name string, user specs.User) error {
 	e.filling.Lock() // two containers may begin with one volume
 	defer e.filling.Unlock()
@@ -40,7 +40,7 @@ func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Imag
 		folder := filepath.Join(e.paths.Volumes, v.Name)
 		entries, err := os.ReadDir(folder)
 		switch {
-		case err != nil || len(entries) > 0:
+		case err != nil || len(entries) > 0 || !untouched(folder):
 		case v.NoCopy:
 			if err := os.Chown(folder, int(user.UID), int(user.GID)); err != nil {
 				return fmt.Errorf("volume %s: %w", v.Name, err)
@@ -71,6 +71,18 @@ func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Imag
 		}
 		return nil
 	})
+}
+
+// untouched says that folder still has the owner and the mode that [makeVolume] gave it.
+// Another container may have changed them: a job that runs before a service, to give it the
+// folder, has nothing else to do.
+func untouched(folder string) bool {
+	info, err := os.Stat(folder)
+	if err != nil || info.Mode() != fs.ModeDir|volumeMode {
+		return false
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	return owner.Uid == 0 && owner.Gid == 0
 }
 
 // What is to become a volume, or is copied into one, lies beside it under these names; no

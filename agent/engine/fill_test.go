@@ -137,3 +137,23 @@ func TestFill(t *testing.T) {
 		}
 	}
 }
+
+// TestUntouched: a volume that a container has made somebody's stays his, and so does one of
+// an older release, which all could write to.
+func TestUntouched(t *testing.T) {
+	for name, touch := range map[string]func(folder string) error{
+		"nobody":                                       func(string) error { return nil },
+		"a job that gives it to a user":                func(folder string) error { return os.Chown(folder, 1000, 1000) },
+		"a job that gives it to a group":               func(folder string) error { return os.Chown(folder, 0, 50) },
+		"a job that lets all write":                    func(folder string) error { return os.Chmod(folder, 0o777) },
+		"a container that is among those who share it": func(folder string) error { return os.Chmod(folder, 0o1777) },
+	} {
+		folder := filepath.Join(t.TempDir(), "data")
+		if err := errors.Join(makeVolume(folder), touch(folder)); err != nil {
+			t.Fatal(err)
+		}
+		if got := untouched(folder); got != (name == "nobody") {
+			t.Errorf("changed by %s: untouched %v", name, got)
+		}
+	}
+}

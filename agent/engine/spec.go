@@ -237,6 +237,9 @@ func (e *Engine) Volumes(c workload.Container) error {
 	return nil
 }
 
+// volumeMode is the mode of a new volume.
+const volumeMode = 0o755
+
 // makeVolume makes an empty volume, root's and not to be written by others, as Docker does;
 // where the image has a folder, fill makes it like that. After a power cut the volume is
 // there as a whole or not there:
@@ -255,7 +258,7 @@ func makeVolume(folder string) error {
 	if err := count(fresh); err != nil {
 		return err
 	}
-	if err := os.Chmod(fresh, 0o755); err != nil {
+	if err := os.Chmod(fresh, volumeMode); err != nil {
 		return err
 	}
 	return os.Rename(fresh, folder)

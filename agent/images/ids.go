@@ -37,8 +37,8 @@ const (
 )
 
 // labelIDs marks the configuration of an image, and with it these very layers, with the ids
-// that were found: numbers with commas between them. A search that was broken off has "+"
-// behind them.
+// that were found: numbers with commas between them. Where the image has more files than we
+// look at, "+" is behind them. A search that failed leaves no mark.
 const labelIDs = "kogge.example/ids"
 
 // IDs are the users and groups beyond [workload.IDs] that the files of an image belong to,
@@ -59,8 +59,16 @@ func (s *Store) IDs(ctx context.Context, config digest.Digest, layers []digest.D
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	// Under a name of its own: two containers of one image may begin at a time. What an agent
-	// leaves that is killed goes with the lease.
+	// One at a time: at the first boot of a release all containers begin at once, and many of
+	// one image. What an agent leaves that is killed goes with the lease.
+	s.searching.Lock()
+	defer s.searching.Unlock()
+	if info, err = s.client.ContentStore().Info(ctx, config); err != nil {
+		return nil, err
+	}
+	if text, known := info.Labels[labelIDs]; known {
+		return parseIDs(text), nil
+	}
 	snapshots, view := s.client.SnapshotService(Snapshotter), "ids-"+strings.ToLower(rand.Text())
 	mounts, err := snapshots.View(ctx, view, identity.ChainID(layers).String())
 	if err != nil {
@@ -80,11 +88,16 @@ func (s *Store) IDs(ctx context.Context, config digest.Digest, layers []digest.D
 	}
 	text := formatIDs(ids)
 	if broken != nil {
-		log.Printf("image with configuration %s: not all of its files were looked at, those of other users above %d may be nobody's: %v", config, workload.IDs-1, broken)
 		text += "+"
+		log.Printf("image with configuration %s: not all of its files were looked at, those of other users above %d may be nobody's: %v", config, workload.IDs-1, broken)
 	}
-	_, err = s.client.ContentStore().Update(ctx, content.Info{Digest: config, Labels: map[string]string{labelIDs: text}}, "labels."+labelIDs)
-	return ids, err
+	if broken != nil && !errors.Is(broken, errBounds) {
+		return ids, nil
+	}
+	if _, err := s.client.ContentStore().Update(ctx, content.Info{Digest: config, Labels: map[string]string{labelIDs: text}}, "labels."+labelIDs); err != nil {
+		log.Printf("image with configuration %s: the ids of its files are looked for again at the next start: %v", config, err)
+	}
+	return ids, nil
 }
 
 // formatIDs and parseIDs are the text of labelIDs. What others wrote there is no ids.

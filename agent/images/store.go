@@ -35,6 +35,7 @@ type Store struct {
 
 	pulls      pulls
 	collecting sync.Mutex // held while images are removed to make room
+	searching  sync.Mutex // held while all files of an image are looked at
 }
 
 // New makes a store of the images that c has. folder is on the file system on which they

@@ -73,8 +73,11 @@ func Bind(folder string) error {
 		return fmt.Errorf("quota of %s: %w", folder, err)
 	}
 	l := Limit(s, Use{Bytes: q.curSpace, Files: q.curInodes})
-	q = dqblk{hardBlocks: (l.Bytes + quotaBlock - 1) / quotaBlock, hardInodes: l.Files, valid: limitBlocks | limitInodes}
-	if err := control(f, setQuota, &q); err != nil {
+	next := dqblk{hardBlocks: (l.Bytes + quotaBlock - 1) / quotaBlock, hardInodes: l.Files, valid: limitBlocks | limitInodes}
+	if next.hardBlocks == q.hardBlocks && next.hardInodes == q.hardInodes {
+		return nil // set again it would be written to the disk again
+	}
+	if err := control(f, setQuota, &next); err != nil {
 		return fmt.Errorf("quota of %s: %w", folder, err)
 	}
 	return nil

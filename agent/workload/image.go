@@ -35,19 +35,20 @@ func (c Container) OneGroup() bool { return c.oneGroup }
 const MaxImageVolumes = 64
 
 // VolumesOf are the volumes for the paths that c's image declares as such (VOLUME), but
-// for those on which c has something else mounted. They are called as a volume
-// SERVICE-PATH of c's project is, where all is kept that a path has ever had: if the file
-// declares one of that name, it is the same. cannot are the paths that cannot be kept.
+// for those on which c has something else mounted, and for those that lie in a volume or a
+// folder of the node: what is there is kept already, and one more mount would hide it. They
+// are called SERVICE+PATH, in c's project, which is the name of no volume in a file. cannot
+// are the paths that cannot be kept.
 func VolumesOf(c Container, paths []string) (all []Volume, cannot []string) {
 	project, service := Split(c.ID)
 	for _, p := range slices.Sorted(slices.Values(paths)) {
 		target := path.Join("/", p)
 		switch {
-		case c.mounts(target) || slices.ContainsFunc(all, func(v Volume) bool { return v.Target == target }):
+		case c.mounts(target) || c.keeps(target) || slices.ContainsFunc(all, func(v Volume) bool { return v.Target == target }):
 		case strings.ContainsRune(p, 0) || Reserved(target) || len(target) > maxTarget:
 			cannot = append(cannot, p)
 		default:
-			all = append(all, Volume{Name: Join(project, service+"-"+volumeName(target)), Target: target})
+			all = append(all, Volume{Name: Join(project, service+"+"+volumeName(target)), Target: target})
 		}
 	}
 	return all, cannot
@@ -70,6 +71,14 @@ func (c Container) mounts(target string) bool {
 		slices.ContainsFunc(c.Tmpfs, func(t Tmpfs) bool { return at(t.Target) }) ||
 		slices.ContainsFunc(c.Files, func(f File) bool { return at(f.Target) }) ||
 		slices.ContainsFunc(c.Rights.Binds, func(b Bind) bool { return at(b.Target) })
+}
+
+// keeps says whether target lies in one of c's volumes, or in a folder of the node that is
+// mounted into it.
+func (c Container) keeps(target string) bool {
+	below := func(other string) bool { return strings.HasPrefix(target, strings.TrimSuffix(path.Clean(other), "/")+"/") }
+	return slices.ContainsFunc(c.Volumes, func(v Volume) bool { return below(v.Target) }) ||
+		slices.ContainsFunc(c.Rights.Binds, func(b Bind) bool { return below(b.Target) })
 }
 
 // volumeName is a path as part of a volume's name: /var/lib/db is var-lib-db. What cannot

@@ -17,16 +17,20 @@ func TestVolumesOf(t *testing.T) {
 		cannot []string
 	}{
 		{"without", Container{ID: "shop.db"}, nil, "[]", nil},
-		{"of a project", Container{ID: "shop.db"}, []string{"/var/lib/db", "/data"}, "[{shop.db-data /data false false} {shop.db-var-lib-db /var/lib/db false false}]", nil},
-		{"of node.yaml", Container{ID: "db"}, []string{"/data/"}, "[{db-data /data false false}]", nil},
-		{"that is one of the file's", Container{ID: "db", Volumes: []Volume{{Name: "mine", Target: "/data"}}}, []string{"/data/", "/data/deep"}, "[{db-data-deep /data/deep false false}]", nil},
+		{"of a project", Container{ID: "shop.db"}, []string{"/var/lib/db", "/data"}, "[{shop.db+data /data false false} {shop.db+var-lib-db /var/lib/db false false}]", nil},
+		{"of node.yaml", Container{ID: "db"}, []string{"/data/"}, "[{db+data /data false false}]", nil},
+		{"that is one of the file's", Container{ID: "db", Volumes: []Volume{{Name: "mine", Target: "/data"}}}, []string{"/data/"}, "[]", nil},
+		{"in one of the file's", Container{ID: "db", Volumes: []Volume{{Name: "mine", Target: "/data/"}}, Rights: Rights{Binds: []Bind{{Path: "/state/data/c", Target: "/c"}}}},
+			[]string{"/data/deep", "/database", "/c/d"}, "[{db+database /database false false}]", nil},
+		{"in one that is empty at each start", Container{ID: "db", Tmpfs: []Tmpfs{{Target: "/a"}}}, []string{"/a/b"}, "[{db+a-b /a/b false false}]", nil},
+		{"of two services whose names would be one", Container{ID: "web-data"}, []string{"/x"}, "[{web-data+x /x false false}]", nil},
 		{"with something else on it", Container{
 			ID: "db", Tmpfs: []Tmpfs{{Target: "/a/"}}, Files: []File{{Target: "/b"}}, Rights: Rights{Binds: []Bind{{Path: "/state/data/c", Target: "/c"}}},
 		}, []string{"/a", "/b", "/c"}, "[]", nil},
-		{"twice", Container{ID: "db"}, []string{"/data", "/data/", "//data", "data"}, "[{db-data /data false false}]", nil},
-		{"that climbs", Container{ID: "db"}, []string{"/../../data"}, "[{db-data /data false false}]", nil},
-		{"whose names would be one", Container{ID: "db"}, []string{"/a/b", "/a-b", "/a b"}, "[{db-a-b-73c9c45d /a b false false} {db-a-b-590bb8f6 /a-b false false} {db-a-b /a/b false false}]", nil},
-		{"that none can be", Container{ID: "db"}, []string{"/", "", ".", "/proc/x", "/sys", "/dev", "/etc/hosts", "/a\x00b", "/ok"}, "[{db-ok /ok false false}]",
+		{"twice", Container{ID: "db"}, []string{"/data", "/data/", "//data", "data"}, "[{db+data /data false false}]", nil},
+		{"that climbs", Container{ID: "db"}, []string{"/../../data"}, "[{db+data /data false false}]", nil},
+		{"whose names would be one", Container{ID: "db"}, []string{"/a/b", "/a-b", "/a b"}, "[{db+a-b-73c9c45d /a b false false} {db+a-b-590bb8f6 /a-b false false} {db+a-b /a/b false false}]", nil},
+		{"that none can be", Container{ID: "db"}, []string{"/", "", ".", "/proc/x", "/sys", "/dev", "/etc/hosts", "/a\x00b", "/ok"}, "[{db+ok /ok false false}]",
 			[]string{"", ".", "/", "/a\x00b", "/dev", "/etc/hosts", "/proc/x", "/sys"}},
 	} {
 		got, cannot := VolumesOf(c.Container, c.paths)
