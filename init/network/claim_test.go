@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
 	"kogge.example/init/network/claim"
@@ -275,4 +276,58 @@ func TestStranger(t *testing.T) {
 			t.Errorf("%s was given up", u.LinkAddress.String())
 		}
 	}
+}
+
+// TestEmptyFrame sends the node a frame with nothing behind its header: it hears what comes
+// after it.
+func TestEmptyFrame(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	s := newPeer(t, "lan0", "192.0.2.1/24")
+	l, err := netlink.LinkByName("lan0")
+	must(t, err)
+	must(t, netlink.LinkSetUp(l))
+	told := make(chan claim.Heard)
+	sock, err := claim.Open(l.Attrs().Index, l.Attrs().HardwareAddr, told)
+	must(t, err)
+	defer sock.Close()
+	sock.Care(addrs("192.0.2.7"))
+	voice := s.voice()
+	heard := func() bool {
+		must(t, voice.Send(claim.Announce, netip.MustParseAddr("192.0.2.7")))
+		select {
+		case <-told:
+			return true
+		case <-time.After(100 * time.Millisecond):
+			return false
+		}
+	}
+	until(t, "the cable", heard)
+	const arp = 0x0608 // in the order of a network
+	raw, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	must(t, err)
+	defer unix.Close(raw)
+	must(t, unix.Bind(raw, &unix.SockaddrLinklayer{Protocol: arp, Ifindex: l.Attrs().Index}))
+	s.in(func() error {
+		port, err := netlink.LinkByName(s.port)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		frame := append(slices.Concat(l.Attrs().HardwareAddr, port.Attrs().HardwareAddr), 0x08, 0x06)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: port.Attrs().Index})
+	})
+	until(t, "the frame", func() bool {
+		n, _, err := unix.Recvfrom(raw, make([]byte, 100), 0)
+		return err == nil && n == 14
+	})
+	for range 10 {
+		heard() // what told was offered before the frame
+	}
+	until(t, "it to hear again", heard)
 }
