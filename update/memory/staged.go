@@ -15,6 +15,16 @@ type Schema struct {
 	Writes int    `json:"writes"`
 }
 
+// Reads says whether whatever may lie in a slot reads a format of STATE. There is what is
+// remembered of it (nil: nothing), and starts says whether a boot loader or the firmware
+// could start it.
+func Reads(format int, starts bool, slot *Staged) bool {
+	if slot == nil {
+		return !starts
+	}
+	return slot.Schema.Reads[0] <= format && format <= slot.Schema.Reads[1]
+}
+
 // Staged is what is remembered of the release in a slot.
 type Staged struct {
 	Release string `json:"release"` // its version, for people
