@@ -129,7 +129,7 @@ func (i *Installer) openDisk() (*disk, error) {
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
 	d.Schema = release.StateSchema
 	if i.Sealed != nil && i.Sealed() {
-		d.Schema.Writes = release.SealedState
+		d.Schema.Writes = memory.SealedState
 	}
 	facts, err := osrelease.Read(i.Facts)
 	if err != nil {

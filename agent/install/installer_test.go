@@ -416,7 +416,7 @@ func TestReadable(t *testing.T) {
 		m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
 		is := func(what string, want bool) {
 			t.Helper()
-			if got := m.Readable(release.SealedState); got != want {
+			if got := m.Readable(memory.SealedState); got != want {
 				t.Errorf("%s: %s: %v", name, what, got)
 			}
 		}
@@ -434,10 +434,10 @@ func TestReadable(t *testing.T) {
 	}
 	m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
 	must(t, os.Truncate(m.part("ESP"), 0))
-	if m.Readable(release.SealedState) {
+	if m.Readable(memory.SealedState) {
 		t.Error("a boot partition that cannot be read has nothing in slot B")
 	}
-	if (&Installer{Run: t.TempDir(), State: t.TempDir()}).Readable(release.SealedState) {
+	if (&Installer{Run: t.TempDir(), State: t.TempDir()}).Readable(memory.SealedState) {
 		t.Error("what is no node has nothing in slot B")
 	}
 }

@@ -76,13 +76,8 @@ type Facts struct {
 }
 
 // StateSchema is that of the release this source tree makes. It writes format 1, and
-// [SealedState] once no slot has a release that does not read it.
-var StateSchema = memory.Schema{Reads: [2]int{1, SealedState}, Writes: 1}
-
-// SealedState is the format of STATE in which applied Compose files may be sealed
-// (agent/sealed), and whose file system may have quotas of projects (image/disk). Releases
-// that read format 1 alone cannot read the one, and their kernels do not mount the other.
-const SealedState = 2
+// [memory.SealedState] once no slot has a release that does not read it.
+var StateSchema = memory.Schema{Reads: [2]int{1, memory.SealedState}, Writes: 1}
 
 // Part is one thing that a release puts on a disk.
 type Part struct {
