@@ -22,6 +22,7 @@ import (
 	"kogge.example/agent/confine"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
+	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
@@ -33,9 +34,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
-	"kogge.example/update/bootloader"
 	"kogge.example/update/memory"
-	"kogge.example/update/release"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -84,23 +83,16 @@ func (p *paths) bounds() machine.Use {
 // seals says whether applied projects are written sealed: neither slot has a release that
 // would not read them. Outside of a node they are not.
 func (p *paths) seals() bool {
-	boot, err := control.ReadBoot(p.run)
-	if err != nil {
-		return false
-	}
-	staged, err := memory.ReadStaged(memory.In(filepath.Join(p.state, "kogge", "update")))
-	return err == nil && sealable(bootloader.Slot(boot.Slot), staged)
+	return (&install.Installer{Run: p.run, State: p.state}).Readable(memory.SealedState)
 }
 
-// sealable is the decision: staged is what was put into the slots. An image brings slot A
-// alone, so that slot B is empty as long as nothing is known of it.
-func sealable(runs bootloader.Slot, staged map[bootloader.Slot]*memory.Staged) bool {
-	other := staged[runs.Other()]
-	if other == nil {
-		return runs == bootloader.A
-	}
-	return other.Schema.Reads[0] <= release.SealedProjects && release.SealedProjects <= other.Schema.Reads[1]
+// sealed says whether STATE is, or is about to be, what a release that reads format 1 alone
+// cannot use: projects are sealed, or its file system has quotas.
+func (p *paths) sealed() bool {
+	return p.seals() || quota.Has(p.state) || wanted.AnySealed(p.projects())
 }
+
+func (p *paths) projects() string { return filepath.Join(p.state, "projects") }
 
 // runAgent is the role agent: settings in, running containers out, until told to
 // stop. Then containers stay, unless the whole node stops.
@@ -140,7 +132,7 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, "preload")) })
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
-	store := wanted.Open(filepath.Join(at.state, "projects"), own)
+	store := wanted.Open(at.projects(), own)
 	store.Allow, store.Outdated = settings.Allow, containerd.Outdated
 	store.Key, store.Seal = sealed.Key(filepath.Join(at.state, wanted.KeyFile)), at.seals()
 	store.Most = wanted.MostOf(at.bounds().Limit)

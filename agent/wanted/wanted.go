@@ -302,6 +302,15 @@ func (s *Store) write(project string, text []byte) error {
 	return durable.Replace(s.path(project), text, 0o600)
 }
 
+// AnySealed says whether a project in dir is sealed. One that cannot be read may be.
+func AnySealed(dir string) bool {
+	names, err := Open(dir, nil).names()
+	return err != nil || slices.ContainsFunc(names, func(name string) bool {
+		raw, err := os.ReadFile(filepath.Join(dir, name+suffix))
+		return err != nil || sealed.Is(raw)
+	})
+}
+
 // Text is the Compose file in a project's file, which is sealed with the key or in the
 // clear.
 func Text(raw []byte, key sealed.Key) ([]byte, error) {
