@@ -26,7 +26,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/api"
@@ -302,7 +301,8 @@ func (a *attacker) requests(ctx context.Context, from *net.Dialer, show tls.Cert
 		return
 	}
 	defer conn.Close()
-	c, err := new(http2.Transport).NewClientConn(conn)
+	transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+	c, err := transport.NewClientConn(ctx, "https", a.address)
 	if err != nil {
 		return
 	}
