@@ -80,6 +80,12 @@ func (p *paths) bounds() machine.Use {
 	return all
 }
 
+// most is what one container can have of that.
+func (p *paths) most() confine.Most {
+	all := p.bounds()
+	return confine.MostOf(all.Limit, all.MostOfThem)
+}
+
 // seals says whether applied projects are written sealed: neither slot has a release that
 // would not read them. Outside of a node they are not.
 func (p *paths) seals() bool {
@@ -152,7 +158,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	keeper := &keeper.Keeper{
 		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: settings.Allow, Apart: apart,
-		Tick: tick(parent.watchdog),
+		Memory: at.most().Memory, Tick: tick(parent.watchdog),
 	}
 	report, look := reporter(parent, &now.refused), now.watchContainers()
 	keeper.Report = func(s workload.Status) {
@@ -338,9 +344,8 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	if ctx.Err() != nil {
 		return nil, nil
 	}
-	all := at.bounds()
 	return engine.Connect(engine.Paths{
-		Most:       confine.MostOf(all.Limit, all.MostOfThem),
+		Most:       at.most(),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),
