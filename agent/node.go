@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -169,7 +170,7 @@ func runAgent(ctx context.Context, args []string) error {
 	keepCtx, stopKeeping := context.WithCancel(ctx)
 	defer stopKeeping()
 	now.drain.begin(stopKeeping)
-	keep(keepCtx, parent, store, &now.refused, keeper)
+	keep(keepCtx, parent, store, containerd.List, &now.refused, keeper)
 	limit := now.drain.wanted()
 	if limit != nil && ctx.Err() == nil {
 		if err := drainAll(ctx, limit, parent, &now.drain, keeper); err != nil {
@@ -229,15 +230,33 @@ func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *
 }
 
 // keep has keeper run what is wanted, as that changes, until ctx ends. While a project is
-// refused, what runs goes on as it is, and refused says why.
-func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], keeper *keeper.Keeper) {
+// refused, what runs goes on as it is, and refused says why. Projects that cannot be opened
+// are only in the way of the others while something of them runs, which list tells: it
+// would be taken away.
+func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list func(context.Context) ([]workload.Found, error), refused *atomic.Pointer[string], keeper *keeper.Keeper) {
 	want := func() (why string) {
-		containers, err := store.Containers()
+		containers, locked, err := store.Readable()
+		unread := ""
+		for _, name := range slices.Sorted(maps.Keys(locked)) {
+			unread += "; project " + name + " does not run: apply or remove it: " + locked[name].Error()
+		}
+		unread = strings.TrimPrefix(unread, "; ")
+		if err == nil && len(locked) > 0 {
+			var found []workload.Found
+			if found, err = list(ctx); err == nil && runsOf(found, locked) {
+				err = errors.New(unread)
+			}
+		}
 		if err == nil {
 			err = keeper.Want(containers)
 		}
-		if err == nil {
+		switch {
+		case err == nil && unread == "":
 			refused.Store(nil)
+			return ""
+		case err == nil:
+			refused.Store(&unread)
+			log.Print("agent: " + unread)
 			return ""
 		}
 		why = "workloads refused: " + nodeconfig.Public(err)
@@ -265,6 +284,15 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused 
 		}
 	})()
 	keeper.Run(ctx)
+}
+
+// runsOf says whether a container of one of the projects runs.
+func runsOf(found []workload.Found, projects map[string]error) bool {
+	return slices.ContainsFunc(found, func(f workload.Found) bool {
+		project, _, of := strings.Cut(f.ID, ".")
+		_, one := projects[project]
+		return of && one && f.Task != workload.Absent && f.Task != workload.Over && f.Task != workload.Exited
+	})
 }
 
 // upstream are the node's own name servers, as they are now.
