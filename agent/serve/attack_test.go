@@ -212,7 +212,7 @@ func attack(t *testing.T, order []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &attacker{address: order[1], chained: pretender(t, genesis, 25), plain: pretender(t, genesis, 0)}
+	a := &attacker{address: order[1], chained: pretender(t, genesis, 12), plain: pretender(t, genesis, 0)}
 	do := attacks[order[0]]
 	ctx, stop := context.WithCancel(t.Context())
 	did, begun := make(chan int), make(chan struct{}, 2*attackFrom*attackEach)

@@ -14,7 +14,8 @@
 // domains from them (RFC 8106) are taken over.
 //
 // An address is asked for before it is used, announced, and defended later. One that
-// somebody else has is not used, and named in the link's problem; a lease is declined.
+// somebody else has is named in the link's problem and not used, a lease is declined; but
+// both three times in a row at most, as it may be a stranger who says so.
 //
 // With several uplinks, what others ask by one is answered by the same.
 //
@@ -125,11 +126,12 @@ type link struct {
 	solicits    int
 	nextSolicit time.Time
 	routers     advertised
+	declined    int    // leases in a row
 	problem     string // the last operation that did not work, once logged
 	claims      map[netip.Addr]claim.Claim
 	arp         *claim.Socket // nil: the link has no ARP, or it cannot be heard
-	given6      string        // the same of DHCPv6
 	given       string        // a lease that was declined, in words, until there is another
+	given6      string        // the same of DHCPv6
 	again       bool          // look anew for whoever had our IPv6 addresses
 }
 
@@ -365,8 +367,9 @@ func (m *manager) direct() {
 			uplinks = append(uplinks, u)
 		}
 	}
+	rules, routes := RulesOf(uplinks)
 	problem := ""
-	if err := m.kernel.direct(RulesOf(uplinks)); err != nil {
+	if err := m.kernel.direct(rules, routes); err != nil && len(rules) > 0 { // a kernel without rules is fine for one
 		problem = err.Error()
 	}
 	if problem != "" && problem != m.problem {
@@ -505,7 +508,11 @@ func (l *link) settle(wanted, actual []netip.Prefix) (without []netip.Addr) {
 		c, ok := l.claims[a]
 		if leased := !slices.Contains(l.entry.Addresses, p); !ok || c.Leased != leased {
 			used := slices.ContainsFunc(actual, func(p netip.Prefix) bool { return p.Addr() == a })
-			c = claim.Begin(leased, used, l.facts.Carrier, time.Now())
+			declined := 0
+			if leased {
+				declined = l.declined
+			}
+			c = claim.Begin(leased, used, l.facts.Carrier, declined, time.Now())
 			l.claims[a] = c
 		}
 		if !c.InUse() {
@@ -521,8 +528,11 @@ func (l *link) settle(wanted, actual []netip.Prefix) (without []netip.Addr) {
 func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 	c, action := l.claims[a].Step(e, by, now)
 	l.claims[a] = c
-	if c.Leased && c.InUse() {
-		l.given = ""
+	if c.Leased {
+		l.declined = c.Failures
+		if c.InUse() {
+			l.given = ""
+		}
 	}
 	switch action {
 	case claim.Probe, claim.Announce:
