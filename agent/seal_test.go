@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"kogge.example/agent/sealed"
+	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/memory"
@@ -45,6 +47,29 @@ func TestSealed(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(at.projects(), "shop.yaml"), []byte(text), 0o600))
 		if got := at.sealed(); got != want {
 			t.Errorf("with a project of %q: %v", text, got)
+		}
+	}
+}
+
+// TestRunsOf: a project that cannot be opened is in the way of the others only while one of its
+// containers runs.
+func TestRunsOf(t *testing.T) {
+	of := func(id string, task workload.Task) workload.Found {
+		return workload.Found{Record: workload.Record{ID: id}, Task: task}
+	}
+	for _, c := range []struct {
+		name  string
+		found []workload.Found
+		want  bool
+	}{
+		{"after a boot", []workload.Found{of("shop.web", workload.Absent), of("own", workload.Absent)}, false},
+		{"others run", []workload.Found{of("own", workload.Alive), of("shop", workload.Alive), of("shops.web", workload.Alive), of("", workload.Alive)}, false},
+		{"it has ended", []workload.Found{of("shop.web", workload.Over), of("shop.job", workload.Exited)}, false},
+		{"it runs", []workload.Found{of("shop.job", workload.Over), of("shop.web", workload.Alive)}, true},
+		{"it is paused", []workload.Found{of("shop.web", workload.Strange)}, true},
+	} {
+		if got := runsOf(c.found, map[string]error{"shop": sealed.ErrDamaged}); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }
