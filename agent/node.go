@@ -35,7 +35,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
-	"kogge.example/update/memory"
+	"kogge.example/update/partition"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -90,7 +90,7 @@ func (p *paths) most() confine.Most {
 // seals says whether applied projects are written sealed: neither slot has a release that
 // would not read them. Outside of a node they are not.
 func (p *paths) seals() bool {
-	return (&install.Installer{Run: p.run, State: p.state}).Readable(memory.SealedState)
+	return (&install.Installer{Run: p.run, State: p.state}).Readable(partition.SealedState)
 }
 
 // sealed says whether STATE is, or is about to be, what a release that reads format 1 alone

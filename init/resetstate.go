@@ -18,6 +18,7 @@ import (
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
 	"kogge.example/update/memory"
+	"kogge.example/update/partition"
 )
 
 // askReset leaves on the boot partition what the next boot makes of STATE. kept is the
@@ -86,7 +87,7 @@ func (n *node) besideReads() string {
 		return ""
 	}
 	s := staged[bootloader.Slot(n.boot.Slot).Other()]
-	if s == nil || s.Release != other.Version || !memory.Reads(memory.SealedState, true, s) {
+	if s == nil || s.Release != other.Version || !s.Reads(partition.SealedState, true) {
 		return ""
 	}
 	return s.Release

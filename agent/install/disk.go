@@ -86,7 +86,7 @@ func (i *Installer) Readable(format int) bool {
 		}
 	}
 	staged, err := memory.ReadStaged(i.memory())
-	return err == nil && memory.Reads(format, starts, staged[bootloader.Slot(b.Slot).Other()])
+	return err == nil && staged[bootloader.Slot(b.Slot).Other()].Reads(format, starts)
 }
 
 // starts says whether anybody could start the slot.
@@ -129,7 +129,7 @@ func (i *Installer) openDisk() (*disk, error) {
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
 	d.Schema = release.StateSchema
 	if i.Sealed != nil && i.Sealed() {
-		d.Schema.Writes = memory.SealedState
+		d.Schema.Writes = partition.SealedState
 	}
 	facts, err := osrelease.Read(i.Facts)
 	if err != nil {

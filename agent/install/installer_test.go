@@ -16,6 +16,7 @@ import (
 	"kogge.example/update/fat"
 	"kogge.example/update/golden"
 	"kogge.example/update/memory"
+	"kogge.example/update/partition"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
 )
@@ -416,7 +417,7 @@ func TestReadable(t *testing.T) {
 		m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
 		is := func(what string, want bool) {
 			t.Helper()
-			if got := m.Readable(memory.SealedState); got != want {
+			if got := m.Readable(partition.SealedState); got != want {
 				t.Errorf("%s: %s: %v", name, what, got)
 			}
 		}
@@ -434,10 +435,10 @@ func TestReadable(t *testing.T) {
 	}
 	m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
 	must(t, os.Truncate(m.part("ESP"), 0))
-	if m.Readable(memory.SealedState) {
+	if m.Readable(partition.SealedState) {
 		t.Error("a boot partition that cannot be read has nothing in slot B")
 	}
-	if (&Installer{Run: t.TempDir(), State: t.TempDir()}).Readable(memory.SealedState) {
+	if (&Installer{Run: t.TempDir(), State: t.TempDir()}).Readable(partition.SealedState) {
 		t.Error("what is no node has nothing in slot B")
 	}
 }

@@ -21,7 +21,7 @@ const (
 	// PlainState are those that every release of Kogge mounts.
 	PlainState Features = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum,metadata_csum_seed"
 	// QuotaState has quotas of projects. Releases that do not read format
-	// memory.SealedState do not mount it for writing.
+	// partition.SealedState do not mount it for writing.
 	QuotaState = PlainState + ",quota,project"
 )
 

@@ -20,7 +20,7 @@ func TestReads(t *testing.T) {
 		{"one that reads it no more", true, of(3, 4), false},
 		{"one that says nothing", true, &Staged{}, false},
 	} {
-		if got := Reads(2, c.starts, c.slot); got != c.want {
+		if got := c.slot.Reads(2, c.starts); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
