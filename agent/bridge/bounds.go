@@ -24,13 +24,14 @@ const boundsTable = "kogge-bounds"
 // all: each network has its own, so nobody uses up what is the node's or another's.
 //
 // A flow counts for the network of the container that begins it, or else for that of the
-// container that it goes to, until the kernel forgets it; of a closed one of TCP that is
-// after closedFor. So the flows of a network are never more than share.
+// container that it is led to, until the kernel forgets it; of a closed one of TCP that is
+// after closedFor. Each network has two accounts: whoever calls its containers, with
+// addresses that are not his if he likes, never takes away what they may begin themselves.
 type bounds struct {
-	flows uint32 // not closed, at a time
+	flows uint32 // not closed, at a time, of one account
 	pace  uint64 // new ones in a second
 	burst uint32 // and so many at once
-	// share is what a network takes up of the kernel's table at most, and own what is kept
+	// share is what an account takes up of the kernel's table at most, and own what is kept
 	// there for the node itself.
 	share, own int
 	// neighbours is how many addresses the kernel can know of links at a time, of all.
@@ -45,10 +46,28 @@ type bounds struct {
 // minutes would let a network with quick connections fill the table.
 const closedFor = 2 * time.Second
 
+// How long the kernel keeps a flow that may lead to nobody. The defaults of TCP, one minute
+// and two, would let a stranger who never says more than a word keep others out with some
+// tens of packets in a second.
+const (
+	answeredFor = 5 * time.Second  // of TCP, an answer to nobody: whoever is there tries again
+	calledFor   = 10 * time.Second // of TCP, a call to nobody: longer than between two tries
+	// askedFor is for UDP to a container from outside, and from one to name servers: a
+	// question and an answer. What goes on for longer is kept for spokenFor, the default. What
+	// a container begins elsewhere keeps the default of half a minute: a tunnel may be silent
+	// for 25 s at a time, and still be spoken to.
+	askedFor  = 5 * time.Second
+	spokenFor = 2 * time.Minute
+)
+
+// dnsPort is that of name servers.
+const dnsPort = 53
+
 // boundsFor are those of a node with so much memory, in bytes: a flow takes up about 400
-// of them, a neighbour 500.
+// of them, a neighbour 500. More than 16384 flows of an account are for no amount of memory:
+// the kernel looks at all of them whenever it counts one more (nf_conncount).
 func boundsFor(memory uint64) bounds {
-	share := int(min(max(memory>>17, 2048), 8192))
+	share := int(min(max(memory>>17, 2048), 32768))
 	return bounds{
 		share: share, own: int(min(max(memory>>15, 8192), 262144)),
 		// What is open, what has been closed for less than closedFor, and a burst.
@@ -58,7 +77,7 @@ func boundsFor(memory uint64) bounds {
 }
 
 // table is how many flows the kernel has to be able to track, with so many networks.
-func (b bounds) table(networks int) int { return b.own + networks*b.share }
+func (b bounds) table(networks int) int { return b.own + 2*networks*b.share }
 
 // memory is the node's, in bytes.
 func memory() (uint64, error) {
@@ -94,6 +113,8 @@ func (b bounds) bound(networks int) error {
 		{"netfilter/nf_conntrack_max", b.table(networks), atLeast},
 		{"netfilter/nf_conntrack_tcp_timeout_time_wait", int(closedFor.Seconds()), atMost},
 		{"netfilter/nf_conntrack_tcp_timeout_close", int(closedFor.Seconds()), atMost},
+		{"netfilter/nf_conntrack_tcp_timeout_syn_recv", int(answeredFor.Seconds()), atMost},
+		{"netfilter/nf_conntrack_tcp_timeout_syn_sent", int(calledFor.Seconds()), atMost},
 		{"ipv4/neigh/default/gc_thresh3", b.neighbours, atLeast},
 		{"ipv4/neigh/default/gc_thresh2", b.neighbours / 2, atLeast},
 	} {
@@ -124,17 +145,26 @@ func setting(file string, value int, fits func(now, value int) bool) error {
 	return nil
 }
 
+// account are the counts of all networks for one of two: those who begin, or are called.
+type account struct{ flows, pace *nftables.Set }
+
 // count makes the table.
 func (b bounds) count(conn *nftables.Conn) error {
 	t := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: boundsTable})
 	c := builder{conn: conn, table: t}
 	// Elements are bridges, each with its own count and pace. Of one that is gone, they go.
-	flows := &nftables.Set{Table: t, Name: "flows", KeyType: nftables.TypeIFName, Dynamic: true}
-	pace := &nftables.Set{Table: t, Name: "pace", KeyType: nftables.TypeIFName, Dynamic: true, HasTimeout: true, Timeout: time.Minute}
+	begun := account{
+		flows: &nftables.Set{Table: t, Name: "flows", KeyType: nftables.TypeIFName, Dynamic: true},
+		pace:  &nftables.Set{Table: t, Name: "pace", KeyType: nftables.TypeIFName, Dynamic: true, HasTimeout: true, Timeout: time.Minute},
+	}
+	called := account{
+		flows: &nftables.Set{Table: t, Name: "calledflows", KeyType: nftables.TypeIFName, Dynamic: true},
+		pace:  &nftables.Set{Table: t, Name: "calledpace", KeyType: nftables.TypeIFName, Dynamic: true, HasTimeout: true, Timeout: time.Minute},
+	}
 	seek := &nftables.Set{Table: t, Name: "seek", KeyType: nftables.TypeIFName, Dynamic: true, HasTimeout: true, Timeout: time.Minute}
 	// Those that were asked for lately. The first packet after that pays once more.
 	hops := &nftables.Set{Table: t, Name: "hops", KeyType: nftables.TypeIPAddr, Dynamic: true, HasTimeout: true, Timeout: 5 * time.Second}
-	for _, s := range []*nftables.Set{flows, pace, seek, hops} {
+	for _, s := range []*nftables.Set{begun.flows, begun.pace, called.flows, called.pace, seek, hops} {
 		if err := conn.AddSet(s, nil); err != nil {
 			return fmt.Errorf("nftables set %s: %w", s.Name, err)
 		}
@@ -150,14 +180,24 @@ func (b bounds) count(conn *nftables.Conn) error {
 	}
 	// The first packet of a flow, once: the kernel knows no flow by then.
 	first := slices.Concat(ct(expr.CtKeySTATE, expr.CtStateBitNEW), noCt(expr.CtKeySTATUS, statusConfirmed))
-	take := func(chain *nftables.Chain, of []expr.Any, key expr.MetaKey) {
-		c.rule(chain, of, first, over(pace, unix.NFT_DYNSET_OP_UPDATE, key, limit(b.pace, b.burst)), verdict(expr.VerdictDrop))
-		c.rule(chain, of, first, over(flows, unix.NFT_DYNSET_OP_ADD, key, &expr.Connlimit{Count: b.flows, Flags: expr.NFT_CONNLIMIT_F_INV}), verdict(expr.VerdictDrop))
+	take := func(chain *nftables.Chain, of []expr.Any, key expr.MetaKey, from account) {
+		c.rule(chain, of, first, over(from.pace, unix.NFT_DYNSET_OP_UPDATE, key, limit(b.pace, b.burst)), verdict(expr.VerdictDrop))
+		c.rule(chain, of, first, over(from.flows, unix.NFT_DYNSET_OP_ADD, key, &expr.Connlimit{Count: b.flows, Flags: expr.NFT_CONNLIMIT_F_INV}), verdict(expr.VerdictDrop))
 	}
+	asked := conn.AddObj(&nftables.NamedObj{Table: t, Name: "asked", Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{
+		L3Proto: unix.NFPROTO_IPV4, L4Proto: unix.IPPROTO_UDP,
+		Policy: expr.CtStatePolicyTimeout{expr.CtStateUDPUNREPLIED: uint32(askedFor.Seconds()), expr.CtStateUDPREPLIED: uint32(spokenFor.Seconds())},
+	}}).(*nftables.NamedObj)
+	soon := slices.Concat(first, protocol(unix.IPPROTO_UDP), []expr.Any{&expr.Objref{Type: int(asked.Type), Name: asked.Name}})
 	from := c.chain("from", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle)
-	take(from, iif(ours, expr.CmpOpEq), expr.MetaKeyIIFNAME)
+	inside := iif(ours, expr.CmpOpEq)
+	take(from, inside, expr.MetaKeyIIFNAME, begun)
+	c.rule(from, inside, toPort(dnsPort), soon)
 	to := c.chain("to", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityMangle)
-	take(to, slices.Concat(iif(ours, expr.CmpOpNeq), oif(ours, expr.CmpOpEq)), expr.MetaKeyOIFNAME)
+	// What else comes from outside leads to no container, and leaves no flow.
+	calls := slices.Concat(iif(ours, expr.CmpOpNeq), oif(ours, expr.CmpOpEq), ct(expr.CtKeySTATUS, statusDNAT))
+	take(to, calls, expr.MetaKeyOIFNAME, called)
+	c.rule(to, calls, soon)
 	// Whom nobody has answered yet may be nobody: each asks for one more neighbour.
 	hop := []expr.Any{&expr.Rt{Register: 1, Key: expr.RtNexthop4}}
 	// A link that leads to one other host alone asks for none.

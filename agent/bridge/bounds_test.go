@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -27,12 +28,12 @@ import (
 // may use up to leave the node's own share, whatever they do.
 func TestBoundsFor(t *testing.T) {
 	text := "memory   flows  new/s  burst  share  neighbours  kernel's table with 0, 10, 100 networks\n"
-	for _, mib := range []uint64{192, 256, 512, 1024, 4096, 65536} {
+	for _, mib := range []uint64{192, 256, 512, 1024, 2048, 4096, 65536} {
 		b := boundsFor(mib << 20)
 		text += fmt.Sprintf("%5d MiB %5d %6d %6d %6d %11d %9d %7d %7d\n", mib, b.flows, b.pace, b.burst, b.share, b.neighbours, b.table(0), b.table(10), b.table(100))
 		most := int(b.flows) + int(b.burst) + int(b.pace)*int(closedFor.Seconds())
 		if most > b.share {
-			t.Errorf("%d MiB: a network can use up %d, and its share is %d", mib, most, b.share)
+			t.Errorf("%d MiB: an account can use up %d, and its share is %d", mib, most, b.share)
 		}
 		// What is asked for within the seconds until the kernel may forget it, of many networks.
 		if asked := 20 * (int(b.seekBurst) + 5*int(b.seek)); asked > b.neighbours {
@@ -45,10 +46,13 @@ func TestBoundsFor(t *testing.T) {
 	golden.Compare(t, "bounds.txt", text)
 	page, err := os.ReadFile(reachPage)
 	must(t, err)
-	small, middle, large := boundsFor(256<<20), boundsFor(512<<20), boundsFor(1<<30)
+	small, middle, large, most := boundsFor(256<<20), boundsFor(512<<20), boundsFor(1<<30), boundsFor(4<<30)
+	if most.share != boundsFor(1<<40).share {
+		t.Error("4 GiB are not the most that counts")
+	}
 	for _, row := range []string{
-		fmt.Sprintf("    open connections and UDP flows  %7d   %7d         %7d\n", small.flows, middle.flows, large.flows),
-		fmt.Sprintf("    new ones in a second            %7d   %7d         %7d\n", small.pace, middle.pace, large.pace),
+		fmt.Sprintf("    open connections and UDP flows  %7d   %7d   %5d           %5d\n", small.flows, middle.flows, large.flows, most.flows),
+		fmt.Sprintf("    new ones in a second            %7d   %7d   %5d           %5d\n", small.pace, middle.pace, large.pace, most.pace),
 		fmt.Sprintf("a network sends to %d\nnew ones in a second", large.seek),
 	} {
 		if !strings.Contains(string(page), row) {
@@ -77,9 +81,12 @@ func TestBounds(t *testing.T) {
 	hog := attach(t, b, "hog", []workload.Address{{Network: "bad", Addr: hogAddr}})
 	good := attach(t, b, "good", []workload.Address{{Network: "good", Addr: goodAddr}})
 	hold(t, hog)
+	serve(t, hog, "hog")
 	serve(t, good, "good")
 	ports := []workload.Publish{
 		{Protocol: workload.TCP, HostPort: 9000, To: netip.AddrPortFrom(hogAddr, 81)},
+		{Protocol: workload.TCP, HostPort: 9001, To: netip.AddrPortFrom(hogAddr, 80)},
+		{Protocol: workload.UDP, HostPort: 9001, To: netip.AddrPortFrom(hogAddr, 80)},
 		{Protocol: workload.TCP, HostPort: 8080, To: netip.AddrPortFrom(goodAddr, 80)},
 	}
 	apply(t, b, ports)
@@ -115,6 +122,36 @@ func TestBounds(t *testing.T) {
 		}
 		others(t)
 	})
+	for _, c := range []struct {
+		network  string
+		protocol byte
+	}{{"tcp4", unix.IPPROTO_TCP}, {"udp4", unix.IPPROTO_UDP}} {
+		t.Run("from outside, by senders that nobody knows, "+c.network, func(t *testing.T) {
+			for limit := time.Now().Add(20 * time.Second); ; { // what was closed just now may still count
+				spoof(t, lan, c.protocol, "192.0.2.1:9001", 3*most)
+				n := strangers(t, c.protocol)
+				if n >= most-5 && n <= most {
+					break
+				}
+				if n > most || time.Now().After(limit) {
+					t.Fatalf("%d flows of strangers are tracked, about %d should be", n, most)
+				}
+			}
+			// What it begins itself is another matter, and goes on meanwhile.
+			if got, ok := first(t, hog, 4*time.Second, packet{network: c.network, to: "192.0.2.2:80"}); !ok || got != "uplink" {
+				t.Errorf("the container to others: %q", got)
+			}
+			// And it is called again before the kernel would have forgotten them by itself.
+			for limit := time.Now().Add(20 * time.Second); ; {
+				if _, ok := first(t, lan, time.Second, packet{network: c.network, to: "192.0.2.1:9001"}); ok {
+					break
+				}
+				if time.Now().After(limit) {
+					t.Fatal("nobody gets to the container any more")
+				}
+			}
+		})
+	}
 	t.Run("what is closed", func(t *testing.T) {
 		// It is free for others soon, and the hog may begin anew.
 		for limit := time.Now().Add(time.Minute); ; {
@@ -155,10 +192,36 @@ func TestBounds(t *testing.T) {
 			t.Errorf("the node knows %d more neighbours, want one", n)
 		}
 	})
+	t.Run("how long", func(t *testing.T) {
+		c := datagrams(t, hog)
+		for _, port := range []int{dnsPort, dnsPort + 1} {
+			_, err := c.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 2), Port: port})
+			must(t, err)
+		}
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		must(t, err)
+		seen := 0
+		for _, f := range flows {
+			if own := int(f.Forward.SrcPort) == c.LocalAddr().(*net.UDPAddr).Port; own && f.Forward.DstPort == dnsPort {
+				seen++
+				if f.TimeOut > uint32(askedFor.Seconds()) {
+					t.Errorf("a question to a name server is kept for %d s", f.TimeOut)
+				}
+			} else if own && f.Forward.DstPort == dnsPort+1 {
+				seen += 2
+				if f.TimeOut <= uint32(askedFor.Seconds()) {
+					t.Errorf("what may be a tunnel is kept for %d s", f.TimeOut)
+				}
+			}
+		}
+		if seen != 3 {
+			t.Error("the kernel does not know both flows")
+		}
+	})
 	t.Run("settings", func(t *testing.T) {
-		for _, file := range []string{"time_wait", "close"} {
+		for file, want := range map[string]string{"time_wait": "2\n", "close": "2\n", "syn_recv": "5\n", "syn_sent": "10\n"} {
 			text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_" + file)
-			if err != nil || string(text) != "2\n" {
+			if err != nil || string(text) != want {
 				t.Errorf("%s: %q, %v", file, text, err)
 			}
 		}
@@ -193,15 +256,23 @@ func TestBounds(t *testing.T) {
 		must(t, conn.Flush())
 		b.bounds.flows, b.bounds.pace, b.bounds.burst = 1000, 1, 20
 		apply(t, b, ports)
+		// Neither what goes nowhere from outside, nor what gets in, is at its expense.
+		spoof(t, lan, unix.IPPROTO_UDP, hogAddr.String()+":80", 200)
 		before, begun := tracked(t, hogAddr), time.Now()
+		spoof(t, lan, unix.IPPROTO_UDP, "192.0.2.1:9001", 200)
+		came := tracked(t, hogAddr)
+		if n, most := came-before, 20+int(time.Since(begun).Seconds()+1); n < 20 || n > most {
+			t.Errorf("%d new flows to the hog, 20 to %d may be", n, most)
+		}
+		before, begun = began(t, hogAddr), time.Now()
 		c := datagrams(t, hog)
 		for i := range 200 {
 			_, err := c.WriteTo([]byte("?"), &net.UDPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 1000 + i})
 			must(t, err)
 		}
-		n := tracked(t, hogAddr) - before
-		if most := 20 + int(time.Since(begun).Seconds()+1); n > most || n == 0 {
-			t.Errorf("%d new flows of the hog, %d may be", n, most)
+		n := began(t, hogAddr) - before
+		if most := 20 + int(time.Since(begun).Seconds()+1); n > most || n < 20 {
+			t.Errorf("%d new flows of the hog, 20 to %d may be", n, most)
 		}
 	})
 }
@@ -268,6 +339,65 @@ func tracked(t *testing.T, addr netip.Addr) (n int) {
 		}
 	}
 	return n
+}
+
+// began is how many flows the kernel knows that addr began.
+func began(t *testing.T, addr netip.Addr) (n int) {
+	t.Helper()
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	must(t, err)
+	for _, f := range flows {
+		if from, _ := netip.AddrFromSlice(f.Forward.SrcIP.To4()); from == addr {
+			n++
+		}
+	}
+	return n
+}
+
+// strangers is how many flows the kernel knows that spoof began.
+func strangers(t *testing.T, protocol byte) (n int) {
+	t.Helper()
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	must(t, err)
+	for _, f := range flows {
+		if ip := f.Forward.SrcIP.To4(); f.Forward.Protocol == protocol && ip[2] == 2 && ip[3] >= 100 {
+			n++
+		}
+	}
+	return n
+}
+
+// spoof sends the first packets of n flows, in the name of hosts that are not there.
+func spoof(t *testing.T, ns string, protocol byte, to string, n int) {
+	t.Helper()
+	dst := netip.MustParseAddrPort(to)
+	must(t, in(t, ns, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) // with its own IP header
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for i := range n {
+			src := netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i%100)})
+			ports := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, uint16(20000+i)), dst.Port())
+			body := slices.Concat(ports, []byte{0, 9, 0, 0, '?'}) // without a sum
+			if protocol == unix.IPPROTO_TCP {
+				body = slices.Concat(ports, make([]byte, 8), []byte{5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0}) // SYN
+				pseudo := slices.Concat(src.AsSlice(), dst.Addr().AsSlice(), []byte{0, protocol, 0, byte(len(body))}, body)
+				sum := uint32(0)
+				for ; len(pseudo) > 0; pseudo = pseudo[2:] {
+					sum += uint32(binary.BigEndian.Uint16(pseudo))
+				}
+				sum = sum>>16 + sum&0xffff
+				binary.BigEndian.PutUint16(body[16:], ^uint16(sum>>16+sum))
+			}
+			head := slices.Concat([]byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0}, src.AsSlice(), dst.Addr().AsSlice())
+			if err := unix.Sendto(fd, append(head, body...), 0, &unix.SockaddrInet4{Addr: dst.Addr().As4()}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 // arp asks for one address under another.

@@ -30,6 +30,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -58,10 +59,13 @@ type Bridges struct {
 	netns  string // folder of the namespace files
 	users  string // that of user namespaces
 	bounds bounds // of each network
+	now    func() time.Time
 
-	mu   sync.Mutex // guards what follows, and changes of bridges
-	made map[string]made
-	mtu  int // of containers' links; see fit
+	mu    sync.Mutex // guards what follows, and changes of bridges
+	made  map[string]made
+	mtu   int                  // of containers' links; see fit
+	left  flowsIn              // subnets that networks have moved from
+	since map[string]time.Time // when a conflict that a network has was first seen, by name
 
 	// For Publish and Follow alone, which are not called at one time.
 	udp     bool     // a UDP port is published, or may have been
@@ -87,7 +91,7 @@ func Open(netns string) (*Bridges, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bridges{netns: netns, users: users, bounds: boundsFor(all), made: make(map[string]made)}, nil
+	return &Bridges{netns: netns, users: users, bounds: boundsFor(all), now: time.Now, made: make(map[string]made), since: make(map[string]time.Time)}, nil
 }
 
 // enable turns a setting of net.ipv4 on.
@@ -99,7 +103,7 @@ func enable(file string) error {
 }
 
 // Make makes the networks, or finds those that an earlier agent made, and returns all of
-// them by name. A subnet stays unless something has come in its way; see [Bridges.Follow].
+// them by name. A subnet stays unless something is in its way; see [Bridges.Follow].
 // Others stay as they are; see Prune.
 func (b *Bridges) Make(wanted []workload.Network) (map[string]workload.Subnet, error) {
 	b.mu.Lock()

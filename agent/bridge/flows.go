@@ -141,3 +141,31 @@ func (all flowsOf) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	answers, _ := netip.AddrFromSlice(f.Reverse.SrcIP)
 	return all[began.Unmap()] || all[answers.Unmap()]
 }
+
+// flowsIn picks the flows that somebody in one of the subnets began or answers. Those in a
+// subnet that a network has left never end by themselves, and count for it: what their
+// containers still send is dropped.
+type flowsIn []netip.Prefix
+
+// forgetLeft forgets them. By then the table lets no packet of such a container make
+// another one.
+func (b *Bridges) forgetLeft() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.left) == 0 {
+		return nil
+	}
+	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, b.left)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("forget flows of subnets that networks have left: %w", err)
+	}
+	b.left = nil
+	return nil
+}
+
+// MatchConntrackFlow is for [netlink.CustomConntrackFilter].
+func (all flowsIn) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	began, _ := netip.AddrFromSlice(f.Forward.SrcIP)
+	answers, _ := netip.AddrFromSlice(f.Reverse.SrcIP)
+	return slices.ContainsFunc(all, func(p netip.Prefix) bool { return p.Contains(began.Unmap()) || p.Contains(answers.Unmap()) })
+}

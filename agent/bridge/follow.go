@@ -15,8 +15,8 @@ import (
 // Follow brings what rests on the node's own links up to date: how long packets of
 // containers may be, and between which links the node routes. It also says which networks
 // are to move, by name, and in words why: the node has an address in their subnets by now,
-// or a route, and Make gives them others. A network that would have to and cannot is an
-// error.
+// or has had a route into them or a server there for a while (see patience), and Make gives
+// them others. A network that would have to and cannot is an error.
 func (b *Bridges) Follow() (moving map[string]string, err error) {
 	b.mu.Lock()
 	err = b.fit()

@@ -90,7 +90,7 @@ func (b *Bridges) Publish(ports []workload.Publish) error {
 	}
 	b.applied = &r
 	// Ports without bounds are better than neither.
-	err = b.bounds.bound(len(r.Networks))
+	err = errors.Join(b.bounds.bound(len(r.Networks)), b.forgetLeft())
 	if udp := r.publishesUDP(); udp || b.udp {
 		stale := forgetFlows(r)
 		b.udp = udp || stale != nil

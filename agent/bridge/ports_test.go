@@ -114,7 +114,7 @@ func TestChoose(t *testing.T) {
 	} {
 		g := ground{pools: all, given: c.given}
 		for _, s := range strings.Fields(c.taken) {
-			g.taken = append(g.taken, obstacle{netip.MustParsePrefix(s), "eth0"})
+			g.taken = append(g.taken, obstacle{netip.MustParsePrefix(s), "eth0", false})
 		}
 		got, err := g.choose()
 		if c.want == "" {
@@ -126,7 +126,7 @@ func TestChoose(t *testing.T) {
 		if err != nil || got.String() != c.want {
 			t.Errorf("given %v, taken %s: %v, %v, want %s", c.given, c.taken, got, err, c.want)
 		}
-		if why := g.conflict(got); why != "" {
+		if why := g.conflict(got).why; why != "" {
 			t.Errorf("given %v, taken %s: chosen all the same: %s", c.given, c.taken, why)
 		}
 	}
@@ -135,7 +135,7 @@ func TestChoose(t *testing.T) {
 	if got, err := last.choose(); !errors.Is(err, ErrNoSubnet) {
 		t.Errorf("behind the last: %v, %v", got, err)
 	}
-	if why := last.conflict(netip.MustParsePrefix("10.88.0.0/24")); why != "is not in containers.pool" {
+	if why := last.conflict(netip.MustParsePrefix("10.88.0.0/24")).why; why != "is not in containers.pool" {
 		t.Errorf("a subnet of another pool: %q", why)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -41,6 +42,37 @@ type ground struct {
 type obstacle struct {
 	netip.Prefix
 	what string // it is, for people
+	own  bool   // an address of the node's
+}
+
+// patience is for how long something has to be in the way of a network before that moves.
+// Leases, routes and servers come by the word of others, and may be gone at once.
+const patience = 30 * time.Second
+
+// conflict is why a network cannot stay in its subnet.
+type conflict struct {
+	why string // for people; "": there is none
+	// sure is one that no time makes better: an address of the node's, which a container
+	// could have as well, or what node.yaml says.
+	sure bool
+}
+
+// moves says whether a network is to move for c, which began at since.
+func (c conflict) moves(since, now time.Time) bool {
+	return c.why != "" && (c.sure || now.Sub(since) >= patience)
+}
+
+// due says whether a network is to move for c by now. Whoever calls it has the lock.
+func (b *Bridges) due(network string, c conflict) bool {
+	if c.why == "" {
+		delete(b.since, network)
+		return false
+	}
+	now := b.now()
+	if _, known := b.since[network]; !known {
+		b.since[network] = now
+	}
+	return c.moves(b.since[network], now)
 }
 
 // everywhere is how many bits a route has at least that says where a network is: shorter
@@ -60,7 +92,7 @@ func (g ground) hinders(pool netip.Prefix, o obstacle) bool {
 func (g ground) choose() (netip.Prefix, error) {
 	for _, pool := range g.pools {
 		for s := netip.PrefixFrom(pool.Masked().Addr(), subnetBits); pool.Contains(s.Addr()); s = after(s) {
-			if !slices.ContainsFunc(g.ours, s.Overlaps) && g.conflict(s) == "" {
+			if !slices.ContainsFunc(g.ours, s.Overlaps) && g.conflict(s).why == "" {
 				return s, nil
 			}
 		}
@@ -68,22 +100,26 @@ func (g ground) choose() (netip.Prefix, error) {
 	return netip.Prefix{}, ErrNoSubnet
 }
 
-// conflict says in words why s cannot be a subnet of containers (any more), or "".
-func (g ground) conflict(s netip.Prefix) string {
+// conflict is what keeps s from being a subnet of containers (any longer).
+func (g ground) conflict(s netip.Prefix) (c conflict) {
 	i := slices.IndexFunc(g.pools, func(p netip.Prefix) bool { return p.Contains(s.Addr()) })
 	if i < 0 && g.given {
-		return "is not in containers.pool"
+		return conflict{why: "is not in containers.pool", sure: true}
 	}
 	pool := s
 	if i >= 0 {
 		pool = g.pools[i]
 	}
 	for _, o := range g.taken {
-		if s.Overlaps(o.Prefix) && g.hinders(pool, o) {
-			return fmt.Sprintf("overlaps with %s, %s", o.Prefix, o.what)
+		if !s.Overlaps(o.Prefix) || !g.hinders(pool, o) {
+			continue
 		}
+		if c.why == "" {
+			c.why = fmt.Sprintf("overlaps with %s, %s", o.Prefix, o.what)
+		}
+		c.sure = c.sure || o.own
 	}
-	return ""
+	return c
 }
 
 // after is the subnet behind s; not a valid one behind the last.
@@ -111,14 +147,14 @@ func (b *Bridges) ground() (ground, error) {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
-	add := func(link int, all ...netip.Prefix) {
+	add := func(link int, own bool, all ...netip.Prefix) {
 		for _, p := range all {
 			switch name := names[link]; {
 			case !p.IsValid():
 			case strings.HasPrefix(name, Prefix):
 				g.ours = append(g.ours, p.Masked())
 			default:
-				g.taken = append(g.taken, obstacle{p.Masked(), "where link " + name + " leads"})
+				g.taken = append(g.taken, obstacle{p.Masked(), "where link " + name + " leads", own})
 			}
 		}
 	}
@@ -135,9 +171,9 @@ func (b *Bridges) ground() (ground, error) {
 	}
 	for _, r := range all {
 		to, _ := prefix(r.Dst)
-		add(r.LinkIndex, to, host(r.Gw))
+		add(r.LinkIndex, false, to, host(r.Gw))
 		for _, hop := range r.MultiPath {
-			add(hop.LinkIndex, to, host(hop.Gw))
+			add(hop.LinkIndex, false, to, host(hop.Gw))
 		}
 	}
 	// A link that is down has an address and no route.
@@ -147,13 +183,14 @@ func (b *Bridges) ground() (ground, error) {
 	}
 	for _, a := range addrs {
 		if p, ok := prefix(a.IPNet); ok {
-			add(a.LinkIndex, p, netip.PrefixFrom(p.Addr(), 32))
+			add(a.LinkIndex, false, p)
+			add(a.LinkIndex, true, netip.PrefixFrom(p.Addr(), 32))
 		}
 	}
 	if b.Asked != nil {
 		for _, a := range b.Asked() {
 			if a = a.Unmap(); a.Is4() && !a.IsLoopback() {
-				g.taken = append(g.taken, obstacle{netip.PrefixFrom(a, 32), "a server that the node asks"})
+				g.taken = append(g.taken, obstacle{netip.PrefixFrom(a, 32), "a server that the node asks", false})
 			}
 		}
 	}
@@ -175,14 +212,14 @@ func addresses() ([]netlink.Addr, error) {
 }
 
 // settle gives m, whose link is there, a subnet that nothing is in the way of. One that it
-// has stays if it can, and where there is no other one.
+// has stays if it can, until that is due (see patience), and where there is no other one.
 func (b *Bridges) settle(m *made) error {
 	g, err := b.ground()
 	if err != nil {
 		return err
 	}
 	had := m.Prefix
-	if had.IsValid() && g.conflict(had) == "" {
+	if had.IsValid() && !b.due(m.Name, g.conflict(had)) {
 		return nil
 	}
 	next, err := g.choose()
@@ -199,7 +236,9 @@ func (b *Bridges) settle(m *made) error {
 		if err := netlink.AddrDel(m.link, addr(had)); err != nil {
 			return fmt.Errorf("bridge %s: remove address %s: %w", m.Device, addr(had), err)
 		}
+		b.left = append(b.left, had)
 	}
+	delete(b.since, m.Name)
 	m.Prefix = next
 	if err := netlink.AddrAdd(m.link, addr(next)); err != nil {
 		return fmt.Errorf("bridge %s: add address %s: %w", m.Device, addr(next), err)
@@ -207,8 +246,8 @@ func (b *Bridges) settle(m *made) error {
 	return nil
 }
 
-// moving are the networks whose subnets something has come in the way of, by name, and
-// what that is. For those that cannot go elsewhere it is an error.
+// moving are the networks whose subnets something has been in the way of for long enough,
+// by name, and what that is. For those that cannot go elsewhere it is an error.
 func (b *Bridges) moving() (all map[string]string, err error) {
 	g, err := b.ground()
 	if err != nil {
@@ -217,13 +256,18 @@ func (b *Bridges) moving() (all map[string]string, err error) {
 	_, full := g.choose()
 	var stuck []error
 	all = make(map[string]string)
-	for _, n := range b.subnets() {
-		switch why := g.conflict(n.Prefix); {
-		case why == "":
+	networks := b.subnets()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range networks {
+		c := g.conflict(n.Prefix)
+		due := b.due(n.Name, c)
+		switch {
+		case c.why == "":
 		case full != nil:
-			stuck = append(stuck, fmt.Errorf("network %s: %s %s: %w", n.Name, n.Prefix, why, full))
-		default:
-			all[n.Name] = fmt.Sprintf("%s %s", n.Prefix, why)
+			stuck = append(stuck, fmt.Errorf("network %s: %s %s: %w", n.Name, n.Prefix, c.why, full))
+		case due:
+			all[n.Name] = fmt.Sprintf("%s %s", n.Prefix, c.why)
 		}
 	}
 	return all, errors.Join(stuck...)

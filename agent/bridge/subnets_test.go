@@ -28,6 +28,7 @@ func TestMoves(t *testing.T) {
 	up(t, "lo")
 	lan := lan(t)
 	his := inside(t, lan)
+	hold(t, lan)
 	route := func(t *testing.T, to, via string) {
 		t.Helper()
 		_, dst, err := net.ParseCIDR(to)
@@ -58,17 +59,18 @@ func TestMoves(t *testing.T) {
 		later func(t *testing.T, b *Bridges)
 		want  string // subnet in the end
 		why   string // of the move; "": none
+		once  bool   // it moves at once
 		stuck bool   // it would have to move, and cannot
 		reach string // from the node, then
 	}{
 		{name: "nothing", later: func(*testing.T, *Bridges) {}, want: "10.88.0.0/24"},
 		{name: "another network", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.1.7/24", "10.88.1.1/24") }, want: "10.88.0.0/24", reach: "10.88.1.1:80"},
 		{
-			name: "a lease of the same network", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.88/24", "10.88.0.1/24") },
+			name: "a lease of the same network", once: true, later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.88/24", "10.88.0.1/24") },
 			want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.0/24, where link uplink leads", reach: "10.88.0.1:80",
 		},
 		{
-			name: "a lease of a part of it", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.130/30", "10.88.0.129/30") },
+			name: "a lease of a part of it", once: true, later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.130/30", "10.88.0.129/30") },
 			want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.128/30, where link uplink leads", reach: "10.88.0.129:80",
 		},
 		{
@@ -94,7 +96,7 @@ func TestMoves(t *testing.T) {
 		},
 		{name: "a wider route than the given pool", pool: "10.88.0.0/22", later: func(t *testing.T, _ *Bridges) { route(t, "10.0.0.0/8", "192.0.2.2") }, want: "10.88.0.0/24"},
 		{
-			name: "a lease inside of the given pool", pool: "10.88.0.0/22", later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.88/23", "10.88.1.1/23") },
+			name: "a lease inside of the given pool", pool: "10.88.0.0/22", once: true, later: func(t *testing.T, _ *Bridges) { lease(t, "10.88.0.88/23", "10.88.1.1/23") },
 			want: "10.88.2.0/24", why: "10.88.0.0/23, where link uplink leads", reach: "10.88.1.1:80",
 		},
 		{
@@ -105,7 +107,7 @@ func TestMoves(t *testing.T) {
 			}, want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.53/32, a server that the node asks",
 		},
 		{
-			name: "another pool", later: func(_ *testing.T, b *Bridges) { b.Pool = []netip.Prefix{netip.MustParsePrefix("172.30.4.0/23")} },
+			name: "another pool", once: true, later: func(_ *testing.T, b *Bridges) { b.Pool = []netip.Prefix{netip.MustParsePrefix("172.30.4.0/23")} },
 			want: "172.30.4.0/24", why: "10.88.0.0/24 is not in containers.pool",
 		},
 	} {
@@ -138,8 +140,22 @@ func TestMoves(t *testing.T) {
 			})
 			start()
 			follow(t, b)
+			was := served
+			defer open(t, filepath.Join(b.netns, "web"), "192.0.2.2:81", 1)()
+			if tracked(t, was) == 0 {
+				t.Error("nothing of it is tracked")
+			}
 			c.later(t, b)
+			now := time.Now()
+			b.now = func() time.Time { return now }
 			moving, err := b.Follow()
+			if !c.once {
+				if len(moving) > 0 {
+					t.Errorf("moves at once: %q", moving)
+				}
+				now = now.Add(patience)
+				moving, err = b.Follow()
+			}
 			if text := moving["front"]; (c.why != "") != (len(moving) > 0) || !strings.Contains(text, c.why) {
 				t.Errorf("moves: %q, want %q", text, c.why)
 			}
@@ -151,7 +167,16 @@ func TestMoves(t *testing.T) {
 			must(t, err)
 			again.Pool, again.Asked = b.Pool, b.Asked
 			b = again
+			b.now = func() time.Time { return now }
 			made, err = b.Make(front)
+			if !c.once {
+				must(t, err)
+				if got := made["front"].Prefix.String(); got != "10.88.0.0/24" {
+					t.Errorf("is on %s at once", got)
+				}
+				now = now.Add(patience)
+				made, err = b.Make(front)
+			}
 			must(t, err)
 			if got := made["front"].Prefix.String(); got != c.want {
 				t.Fatalf("is on %s in the end, want %s", got, c.want)
@@ -159,6 +184,9 @@ func TestMoves(t *testing.T) {
 			start()
 			if !c.stuck {
 				follow(t, b)
+			}
+			if n := tracked(t, was); c.why != "" && n > 0 {
+				t.Errorf("%d flows of the subnet that it left are tracked", n)
 			}
 			for _, one := range []struct{ from, to, want string }{{lan, "192.0.2.1:8080", "web"}, {"", c.reach, "uplink"}} {
 				if one.to == "" {
@@ -169,5 +197,37 @@ func TestMoves(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPatience: what is gone within half a minute moves no network, and begins anew.
+func TestPatience(t *testing.T) {
+	route, own := conflict{why: "a route"}, conflict{why: "an address", sure: true}
+	for _, c := range []struct {
+		name string
+		each []conflict // what is in the way, every ten seconds
+		want int        // the last one that moves; -1: none
+	}{
+		{"nothing", make([]conflict, 9), -1},
+		{"an address of its own", []conflict{{}, own}, 1},
+		{"a route", []conflict{{}, route, route, route}, -1},
+		{"a route that stays", []conflict{{}, route, route, route, route}, 4},
+		{"a route that comes and goes", []conflict{route, route, route, {}, route, route, route, {}, route}, -1},
+		{"one that begins as another", []conflict{route, {why: "a server"}, route, {why: "a server"}}, 3},
+		{"an address after a route", []conflict{route, own}, 1},
+	} {
+		now := time.Unix(1, 0)
+		b := &Bridges{now: func() time.Time { return now }, since: make(map[string]time.Time)}
+		got := -1
+		for i, one := range c.each {
+			if b.due("front", one) {
+				got = i
+			}
+			b.due("elsewhere", conflict{})
+			now = now.Add(10 * time.Second)
+		}
+		if got != c.want {
+			t.Errorf("%s: moves at %d, want %d", c.name, got, c.want)
+		}
 	}
 }

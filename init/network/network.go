@@ -135,8 +135,8 @@ type link struct {
 	problem     string         // the last operation that did not work, once logged
 	claims      map[netip.Addr]claim.Claim
 	arp         *claim.Socket // nil: the link has no ARP, or it cannot be heard
-	given6      string        // the same of DHCPv6
 	given       string        // a lease that was declined, in words, until there is another
+	given6      string        // the same of DHCPv6
 	again       bool          // look anew for whoever had our IPv6 addresses
 }
 
@@ -372,8 +372,9 @@ func (m *manager) direct() {
 			uplinks = append(uplinks, u)
 		}
 	}
+	rules, routes := RulesOf(uplinks)
 	problem := ""
-	if err := m.kernel.direct(RulesOf(uplinks)); err != nil {
+	if err := m.kernel.direct(rules, routes); err != nil && len(rules) > 0 { // a kernel without rules is fine for one
 		problem = err.Error()
 	}
 	if problem != "" && problem != m.problem {

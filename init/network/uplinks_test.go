@@ -128,6 +128,54 @@ func TestUnpluggedAdvertised(t *testing.T) {
 	unplugged(t, "network: [{match: 'lan*', dhcp: false}]", far6, "2001:db8:1:", "2001:db8:2:")
 }
 
+// TestSameNetwork has two cables to one network: each of the two addresses is the node's,
+// though it answers for either by both, and with one cable out all is reached by the other.
+func TestSameNetwork(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "192.0.2.1/24", far4+"/32")
+	s.second("lan1")
+	s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.60,1h")
+	near := "192.0.2.1"
+	s.echo(net.JoinHostPort(near, "7"))
+	s.echo(net.JoinHostPort(far4, "7"))
+	node(t, "network: [{match: 'lan*', ipv6: off}]", paths)
+	var leases [2]string
+	until(t, "both leases", func() bool {
+		n, err := control.ReadNetwork(paths.Run)
+		if err != nil || len(n.Interfaces) != 2 {
+			return false
+		}
+		for i, one := range n.Interfaces {
+			if len(one.Addresses) != 1 || len(one.Gateway) != 1 {
+				return false
+			}
+			leases[i] = one.Addresses[0].Addr().String()
+		}
+		return true
+	})
+	by := func(at string, good ...string) func() bool {
+		return func() bool {
+			from, err := echoed(net.JoinHostPort(at, "7"))
+			return err == nil && slices.Contains(good, from)
+		}
+	}
+	for _, plugged := range []bool{true, false, true} {
+		s.cable(plugged)
+		first, either := leases[1], leases[1:]
+		if plugged {
+			first, either = leases[0], leases[:] // to a neighbour, that which came up first
+		}
+		until(t, "the way to a neighbour", by(near, either...))
+		until(t, "the way out", by(far4, first))
+	}
+	if n, err := control.ReadNetwork(paths.Run); err != nil || n.Interfaces[0].Problem+n.Interfaces[1].Problem != "" {
+		t.Errorf("%+v, %v", n.Interfaces, err)
+	}
+}
+
 // far4 and far6 are beyond the routers of both segments.
 const far4, far6 = "198.51.100.1", "2001:db8:ffff::1"
 

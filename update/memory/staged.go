@@ -15,6 +15,21 @@ type Schema struct {
 	Writes int    `json:"writes"`
 }
 
+// SealedState is the format of STATE in which applied Compose files may be sealed
+// (agent/sealed), and whose file system may have quotas of projects (image/disk). Releases
+// that read format 1 alone cannot read the one, and their kernels do not mount the other.
+const SealedState = 2
+
+// Reads says whether whatever may lie in a slot reads a format of STATE. There is what is
+// remembered of it (nil: nothing), and starts says whether a boot loader or the firmware
+// could start it.
+func Reads(format int, starts bool, slot *Staged) bool {
+	if slot == nil {
+		return !starts
+	}
+	return slot.Schema.Reads[0] <= format && format <= slot.Schema.Reads[1]
+}
+
 // Staged is what is remembered of the release in a slot.
 type Staged struct {
 	Release string `json:"release"` // its version, for people
