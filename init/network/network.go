@@ -5,8 +5,12 @@
 // /run/kogge/etc, and [control.Network] in /run/kogge for the console, the clock and the
 // agent.
 //
+// A link that its entry gives no address has those of whoever made it, such as a container
+// with a tunnel: they are left alone.
+//
 // A link that an earlier run of the same boot set up, and that no entry of the
 // settings matches any more, is put back as it was found: down and without addresses.
+// Of a link of somebody else's only what we gave it goes.
 // The package leaves alone every other link that no entry matches (containers' links
 // and bridges are the agent's), routes that others made, IP forwarding, and
 // the kernel's host name, which PID 1 sets. It speaks DHCPv4 itself; addresses and
@@ -126,8 +130,9 @@ type link struct {
 	solicits    int
 	nextSolicit time.Time
 	routers     advertised
-	declined    int    // leases in a row
-	problem     string // the last operation that did not work, once logged
+	own         []netip.Prefix // addresses that it has of us
+	declined    int            // leases in a row
+	problem     string         // the last operation that did not work, once logged
 	claims      map[netip.Addr]claim.Claim
 	arp         *claim.Socket // nil: the link has no ARP, or it cannot be heard
 	given       string        // a lease that was declined, in words, until there is another
@@ -312,7 +317,7 @@ func (m *manager) sync(ctx context.Context) error {
 				if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
 					l.leases.V6 = old.Lease6
 				}
-				facts.MTU = cmp.Or(old.FirstMTU, facts.MTU)
+				facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
 			}
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
@@ -423,7 +428,12 @@ func (m *manager) leave(facts Facts) {
 	}
 	actual, err := m.kernel.read(facts)
 	if err == nil {
-		err = m.change(facts, State{MTU: old.FirstMTU, IPv6: actual.IPv6}, actual)
+		want := State{MTU: old.FirstMTU, IPv6: actual.IPv6}
+		if old.Foreign {
+			want = actual
+			want.Addresses, want.Routes = without(actual.Addresses, old.Own), nil
+		}
+		err = m.change(facts, want, actual)
 	}
 	if err != nil {
 		log.Printf("network: give up %s: %v", facts.Name, err)
@@ -431,6 +441,11 @@ func (m *manager) leave(facts Facts) {
 	}
 	log.Printf("network: %s is no longer configured", facts.Name)
 	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+}
+
+// without are those of all that are not among those.
+func without(all, those []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return slices.Contains(those, p) })
 }
 
 // change brings a link from its actual to its wanted state, as far as it can.
@@ -452,7 +467,18 @@ func (m *manager) apply(l *link) {
 	if err == nil {
 		now := time.Now()
 		all := Want(l.entry, l.facts, l.leases, now)
-		without := l.settle(all.Addresses, actual.Addresses)
+		unused := l.settle(all.Addresses, actual.Addresses)
+		// What we leave alone is, to us, not there.
+		if foreign(l.entry, l.facts) {
+			actual.Addresses = slices.DeleteFunc(actual.Addresses, func(p netip.Prefix) bool {
+				return !slices.Contains(l.own, p) && !slices.Contains(all.Addresses, p)
+			})
+			if !slices.Contains(actual.Addresses, actual.Deprecated) {
+				actual.Deprecated = netip.Prefix{}
+			}
+		}
+		l.own = slices.Clone(all.Addresses)
+		l.own = append(l.own, without(actual.Addresses, l.own)...) // until they have gone
 		if l.again && len(actual.Taken) > 0 {
 			// What leaves and comes is probed anew.
 			gone := func(p netip.Prefix) bool { return slices.Contains(actual.Taken, p.Addr()) }
@@ -462,7 +488,11 @@ func (m *manager) apply(l *link) {
 			actual = rest
 		}
 		l.again = false
-		err = errors.Join(err, m.change(l.facts, Want(l.entry, l.facts, l.leases, now, without...), actual))
+		want := Want(l.entry, l.facts, l.leases, now, unused...)
+		if foreign(l.entry, l.facts) {
+			want.MTU = l.entry.MTU
+		}
+		err = errors.Join(err, m.change(l.facts, want, actual))
 		for _, a := range actual.Taken {
 			if l.leases.V6 != nil && a == l.leases.V6.Address.Addr() && l.dhcp6 != nil {
 				l.given6 = fmt.Sprintf("the lease of %s was declined: another machine has the address", a)
@@ -577,7 +607,7 @@ const listen = 15 * time.Second
 
 // converse has the link's DHCP clients be those that the settings and its routers ask for.
 func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
-	if l.entry.DHCP && l.dhcp == nil {
+	if l.entry.DHCP && l.dhcp == nil && l.facts.ethernet() {
 		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
 	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > listen)
@@ -623,6 +653,7 @@ func (m *manager) publish() error {
 		}
 		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
 		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
+		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
 		status.Interfaces = append(status.Interfaces, i)
 		sources = append(sources, source{
 			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
