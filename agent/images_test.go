@@ -235,7 +235,7 @@ func (i *imaged) testVolumes(t *testing.T) {
 	}
 	i.row(t, "volumes ls", "pg.db+data", "pg.db")
 	i.row(t, "volumes ls", "pg.db+var-lib-own", "pg.db")
-	if all := i.kogge(t, "", "volumes", "ls"); strings.Contains(all, "pg.db-named") || strings.Contains(all, "pg.db-proc") {
+	if all := i.kogge(t, "", "volumes", "ls"); strings.Contains(all, "pg.db+named") || strings.Contains(all, "pg.db+proc") {
 		t.Errorf("volumes that are none of the image's: %s", all)
 	}
 
@@ -304,8 +304,7 @@ func (i *imaged) testIDs(t *testing.T) {
 	i.load(t, "far", map[string]any{"User": "0:70001", "Volumes": map[string]any{"/kept": struct{}{}}},
 		tar.Header{Name: "srv/data", Mode: 0o640, Uid: far, Gid: far}, tar.Header{Name: "srv/app", Mode: 0o700, Uid: 100000, Gid: 0},
 		tar.Header{Name: "kept/", Mode: 0o750, Uid: far, Gid: 65536}, tar.Header{Name: "kept/seed", Mode: 0o600, Uid: far, Gid: 65536})
-	got := i.finds(t, "far", "", ", far:/own", "/srv/data", "/srv/app", "/kept", "/kept/seed", "/proc/self/uid_map")
-	service := fmt.Sprintf("s%d", i.services)
+	got := i.finds(t, "far", "", ", far:/own, shared:/kept", "/srv/data", "/srv/app", "/kept", "/kept/seed", "/proc/self/uid_map")
 	for _, want := range []string{
 		"user 0:70001 [70001]\n",
 		"/srv/data 100640 1516583083:1516583083 \"hush\"\n", "/srv/app 100700 100000:0 \"hush\"\n",
@@ -316,14 +315,14 @@ func (i *imaged) testIDs(t *testing.T) {
 		}
 	}
 	// On the disk a volume has the ids that the container sees, whatever it is mapped to.
-	for volume, want := range map[string]string{"pg." + service + "-kept": "1516583083:65536", "pg.far": "0:70001"} {
+	for volume, want := range map[string]string{"pg.shared": "1516583083:65536", "pg.far": "0:70001"} {
 		var st unix.Stat_t
 		must(t, unix.Stat(i.volume(volume, ""), &st))
 		if got := fmt.Sprintf("%d:%d", st.Uid, st.Gid); got != want {
 			t.Errorf("volume %s is of %s, want %s", volume, got, want)
 		}
 	}
-	i.apply(t, "box", "image: example.invalid/far:1, user: '0:65536', group_add: ['80000'], command: [app, hang], stop_grace_period: 0s, volumes: ["+service+"-kept:/kept]", service+"-kept")
+	i.apply(t, "box", "image: example.invalid/far:1, user: '0:65536', group_add: ['80000'], command: [app, hang], stop_grace_period: 0s, volumes: [shared:/kept]", "shared")
 	until(t, "it to run", func() bool { return i.line(t, "pg.box", " running ") })
 	pid := processes(t, "app")
 	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", pid[0]))
@@ -343,8 +342,12 @@ func (i *imaged) testIDs(t *testing.T) {
 	i.fails(t, `user "90000": there is no ID 90000 in the container: above 65535 it has those that its image and its Compose file name`, "", "exec", "--user", "90000", "box", "app", "whoami")
 
 	var many []tar.Header
-	for n := range 301 {
-		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: 100_000 + n})
+	for n := range 301 { // with a table that is nearly as long as the kernel takes it
+		uid := 100_000 + n
+		if n < 160 {
+			uid = 100_000_000 + n*10_000_019
+		}
+		many = append(many, tar.Header{Name: fmt.Sprintf("srv/%d", n), Mode: 0o600, Uid: uid})
 	}
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many...)
 	i.apply(t, "many", "image: example.invalid/many:1, stop_grace_period: 0s")
@@ -353,4 +356,10 @@ func (i *imaged) testIDs(t *testing.T) {
 	})
 	i.load(t, "many", map[string]any{"Cmd": []string{"app", "hang"}}, many[:300]...)
 	until(t, "300 to be mapped", func() bool { return i.line(t, "pg.many", " running ") })
+	got = i.kogge(t, "", "exec", "many", "app", "found", "-", "/srv/0", "/srv/159", "/srv/299")
+	for _, want := range []string{"/srv/0 100600 100000000:0 \"hush\"\n", "/srv/159 100600 1690003021:0 \"hush\"\n", "/srv/299 100600 100299:0 \"hush\"\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("300 ids: %s\nwant %s", got, want)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"kogge.example/agent/confine"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
+	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/nameserver"
@@ -33,9 +35,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
-	"kogge.example/update/bootloader"
-	"kogge.example/update/memory"
-	"kogge.example/update/release"
+	"kogge.example/update/partition"
 )
 
 // paths are where the role agent finds things. The defaults are those of a node; others
@@ -81,26 +81,25 @@ func (p *paths) bounds() machine.Use {
 	return all
 }
 
+// most is what one container can have of that.
+func (p *paths) most() confine.Most {
+	all := p.bounds()
+	return confine.MostOf(all.Limit, all.MostOfThem)
+}
+
 // seals says whether applied projects are written sealed: neither slot has a release that
 // would not read them. Outside of a node they are not.
 func (p *paths) seals() bool {
-	boot, err := control.ReadBoot(p.run)
-	if err != nil {
-		return false
-	}
-	staged, err := memory.ReadStaged(memory.In(filepath.Join(p.state, "kogge", "update")))
-	return err == nil && sealable(bootloader.Slot(boot.Slot), staged)
+	return (&install.Installer{Run: p.run, State: p.state}).Readable(partition.SealedState)
 }
 
-// sealable is the decision: staged is what was put into the slots. An image brings slot A
-// alone, so that slot B is empty as long as nothing is known of it.
-func sealable(runs bootloader.Slot, staged map[bootloader.Slot]*memory.Staged) bool {
-	other := staged[runs.Other()]
-	if other == nil {
-		return runs == bootloader.A
-	}
-	return other.Schema.Reads[0] <= release.SealedProjects && release.SealedProjects <= other.Schema.Reads[1]
+// sealed says whether STATE is, or is about to be, what a release that reads format 1 alone
+// cannot use: projects are sealed, or its file system has quotas.
+func (p *paths) sealed() bool {
+	return p.seals() || quota.Has(p.state) || wanted.AnySealed(p.projects())
 }
+
+func (p *paths) projects() string { return filepath.Join(p.state, "projects") }
 
 // runAgent is the role agent: settings in, running containers out, until told to
 // stop. Then containers stay, unless the whole node stops.
@@ -141,7 +140,7 @@ func runAgent(ctx context.Context, args []string) error {
 	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, "preload")) })
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
-	store := wanted.Open(filepath.Join(at.state, "projects"), own)
+	store := wanted.Open(at.projects(), own)
 	store.Allow, store.Outdated = settings.Allow, containerd.Outdated
 	store.Key, store.Seal = sealed.Key(filepath.Join(at.state, wanted.KeyFile)), at.seals()
 	store.Most = wanted.MostOf(at.bounds().Limit)
@@ -161,7 +160,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	keeper := &keeper.Keeper{
 		Engine: telling{containerd, &now.events}, Network: network, Names: resolver, Allow: settings.Allow, Apart: apart,
-		Tick: tick(parent.watchdog),
+		Memory: at.most().Memory, Tick: tick(parent.watchdog),
 	}
 	report, look := reporter(parent, &now.refused), now.watchContainers()
 	keeper.Report = func(s workload.Status) {
@@ -172,7 +171,7 @@ func runAgent(ctx context.Context, args []string) error {
 	keepCtx, stopKeeping := context.WithCancel(ctx)
 	defer stopKeeping()
 	now.drain.begin(stopKeeping)
-	keep(keepCtx, parent, store, &now.refused, keeper)
+	keep(keepCtx, parent, store, containerd.List, &now.refused, keeper)
 	limit := now.drain.wanted()
 	if limit != nil && ctx.Err() == nil {
 		if err := drainAll(ctx, limit, parent, &now.drain, keeper); err != nil {
@@ -232,15 +231,33 @@ func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *
 }
 
 // keep has keeper run what is wanted, as that changes, until ctx ends. While a project is
-// refused, what runs goes on as it is, and refused says why.
-func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused *atomic.Pointer[string], keeper *keeper.Keeper) {
+// refused, what runs goes on as it is, and refused says why. Projects that cannot be opened
+// are only in the way of the others while something of them runs, which list tells: it
+// would be taken away.
+func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list func(context.Context) ([]workload.Found, error), refused *atomic.Pointer[string], keeper *keeper.Keeper) {
 	want := func() (why string) {
-		containers, err := store.Containers()
+		containers, locked, err := store.Readable()
+		unread := ""
+		for _, name := range slices.Sorted(maps.Keys(locked)) {
+			unread += "; project " + name + " does not run: apply or remove it: " + locked[name].Error()
+		}
+		unread = strings.TrimPrefix(unread, "; ")
+		if err == nil && len(locked) > 0 {
+			var found []workload.Found
+			if found, err = list(ctx); err == nil && runsOf(found, locked) {
+				err = errors.New(unread)
+			}
+		}
 		if err == nil {
 			err = keeper.Want(containers)
 		}
-		if err == nil {
+		switch {
+		case err == nil && unread == "":
 			refused.Store(nil)
+			return ""
+		case err == nil:
+			refused.Store(&unread)
+			log.Print("agent: " + unread)
 			return ""
 		}
 		why = "workloads refused: " + nodeconfig.Public(err)
@@ -268,6 +285,15 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, refused 
 		}
 	})()
 	keeper.Run(ctx)
+}
+
+// runsOf says whether a container of one of the projects runs.
+func runsOf(found []workload.Found, projects map[string]error) bool {
+	return slices.ContainsFunc(found, func(f workload.Found) bool {
+		project, _, of := strings.Cut(f.ID, ".")
+		_, one := projects[project]
+		return of && one && f.Task != workload.Absent && f.Task != workload.Over && f.Task != workload.Exited
+	})
 }
 
 // upstream are the node's own name servers, as they are now.
@@ -347,9 +373,8 @@ func connect(ctx context.Context, at paths, parent *supervisor) (*engine.Engine,
 	if ctx.Err() != nil {
 		return nil, nil
 	}
-	all := at.bounds()
 	return engine.Connect(engine.Paths{
-		Most:       confine.MostOf(all.Limit, all.MostOfThem),
+		Most:       at.most(),
 		Socket:     socket,
 		Runc:       filepath.Join(at.bin, "runc"),
 		Init:       filepath.Join(at.bin, "containerd-shim-runc-v2"),

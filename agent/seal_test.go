@@ -5,39 +5,12 @@ import (
 	"path/filepath"
 	"testing"
 
+	"kogge.example/agent/sealed"
+	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/memory"
-	"kogge.example/update/release"
 )
-
-// TestSealable: projects are sealed once no slot has a release that would not read them.
-func TestSealable(t *testing.T) {
-	type slots = map[bootloader.Slot]*memory.Staged
-	before := &memory.Staged{Schema: memory.Schema{Reads: [2]int{1, 1}, Writes: 1}}
-	now := &memory.Staged{Schema: release.StateSchema}
-	later := &memory.Staged{Schema: memory.Schema{Reads: [2]int{2, 4}, Writes: 4}}
-	farther := &memory.Staged{Schema: memory.Schema{Reads: [2]int{3, 4}, Writes: 4}}
-	for _, c := range []struct {
-		name   string
-		runs   bootloader.Slot
-		staged slots
-		want   bool
-	}{
-		{"a node from an image", "A", slots{}, true},
-		{"its records are lost", "B", slots{}, false},
-		{"updated from a release that seals", "B", slots{"A": now, "B": now}, true},
-		{"updated from one that does not", "B", slots{"A": before, "B": now}, false},
-		{"back on A", "A", slots{"A": now, "B": before}, false},
-		{"a later one beside it", "A", slots{"B": later}, true},
-		{"one that reads this one no more", "A", slots{"B": farther}, false},
-		{"one that says nothing", "A", slots{"B": {}}, false},
-	} {
-		if got := sealable(c.runs, c.staged); got != c.want {
-			t.Errorf("%s: %v", c.name, got)
-		}
-	}
-}
 
 // TestSeals asks a node's own files.
 func TestSeals(t *testing.T) {
@@ -58,6 +31,45 @@ func TestSeals(t *testing.T) {
 		}}))
 		if got := at.seals(); got != want {
 			t.Errorf("an older release in slot %s: %v", slot, got)
+		}
+	}
+}
+
+// TestSealed: an older release is not for a STATE with projects that it cannot read, whatever
+// the other slot has by now.
+func TestSealed(t *testing.T) {
+	at := paths{run: t.TempDir(), state: t.TempDir()}
+	if at.sealed() {
+		t.Error("an empty folder is sealed")
+	}
+	must(t, os.MkdirAll(at.projects(), 0o700))
+	for text, want := range map[string]bool{"services: {}\n": false, "age-encryption.org/v1\n-> X25519": true} {
+		must(t, os.WriteFile(filepath.Join(at.projects(), "shop.yaml"), []byte(text), 0o600))
+		if got := at.sealed(); got != want {
+			t.Errorf("with a project of %q: %v", text, got)
+		}
+	}
+}
+
+// TestRunsOf: a project that cannot be opened is in the way of the others only while one of its
+// containers runs.
+func TestRunsOf(t *testing.T) {
+	of := func(id string, task workload.Task) workload.Found {
+		return workload.Found{Record: workload.Record{ID: id}, Task: task}
+	}
+	for _, c := range []struct {
+		name  string
+		found []workload.Found
+		want  bool
+	}{
+		{"after a boot", []workload.Found{of("shop.web", workload.Absent), of("own", workload.Absent)}, false},
+		{"others run", []workload.Found{of("own", workload.Alive), of("shop", workload.Alive), of("shops.web", workload.Alive), of("", workload.Alive)}, false},
+		{"it has ended", []workload.Found{of("shop.web", workload.Over), of("shop.job", workload.Exited)}, false},
+		{"it runs", []workload.Found{of("shop.job", workload.Over), of("shop.web", workload.Alive)}, true},
+		{"it is paused", []workload.Found{of("shop.web", workload.Strange)}, true},
+	} {
+		if got := runsOf(c.found, map[string]error{"shop": sealed.ErrDamaged}); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }

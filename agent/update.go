@@ -32,7 +32,7 @@ func installer(at paths, now *parts) *install.Installer {
 			}
 			return registries.OpenRelease(ctx, name)
 		},
-		Sealed: at.seals,
+		Sealed: at.sealed,
 		Sticks: install.Sticks{Sys: "/sys", Dev: "/dev"}.Open,
 		Remember: func() error {
 			status, err := now.status()

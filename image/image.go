@@ -225,18 +225,18 @@ func (r release) state(ctx context.Context, o Options) (string, error) {
 		size += (n + disk.MiB - 1) / disk.MiB * disk.MiB
 		fmt.Fprintf(h, "%s %x\n", name, sum)
 	}
-	fmt.Fprintf(h, "%s %s %d %s %d", r.tools.Key(), disk.StateFeatures, size, r.seed(), r.when.Unix())
+	fmt.Fprintf(h, "%s %s %d %s %d", r.tools.Key(), disk.QuotaState, size, r.seed(), r.when.Unix())
 	return cached(o, fmt.Sprintf("state-%x.ext4", h.Sum(nil)[:16]), func(out string) error {
 		o.Say("STATE file system")
-		return disk.MakeState(ctx, r.tools, out, size, r.seed(), r.when, files)
+		return disk.MakeState(ctx, r.tools, out, disk.QuotaState, size, r.seed(), r.when, files)
 	})
 }
 
-// blankState makes the file from which a node makes its STATE anew.
-func (r release) blankState(ctx context.Context, o Options) (string, error) {
-	key := sha256.Sum256(fmt.Appendf(nil, "%s %s %s %d", r.tools.Key(), disk.StateFeatures, blank.Seed, r.when.Unix()))
+// blankState makes a file from which a node makes its STATE anew.
+func (r release) blankState(ctx context.Context, o Options, features disk.Features) (string, error) {
+	key := sha256.Sum256(fmt.Appendf(nil, "%s %s %s %d", r.tools.Key(), features, blank.Seed, r.when.Unix()))
 	return cached(o, fmt.Sprintf("blank-%x.blocks", key[:16]), func(out string) error {
-		if err := disk.MakeState(ctx, r.tools, out+".ext4", blank.Size, blank.Seed, r.when, nil); err != nil {
+		if err := disk.MakeState(ctx, r.tools, out+".ext4", features, blank.Size, blank.Seed, r.when, nil); err != nil {
 			return err
 		}
 		defer os.Remove(out + ".ext4")

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"kogge.example/image/debian"
+	"kogge.example/image/disk"
 	"kogge.example/image/kernel"
 	"kogge.example/image/program"
 	"kogge.example/image/rootfs"
@@ -30,15 +31,20 @@ type slotRoot struct {
 
 // buildRoot makes the root file system and its verity tree.
 func (r release) buildRoot(ctx context.Context, o Options, k *kernel.Kernel, programs program.Set) (slotRoot, error) {
-	blankState, err := r.blankState(ctx, o)
-	if err != nil {
-		return slotRoot{}, err
-	}
 	entries, err := r.rootEntries(o, k, programs)
 	if err != nil {
 		return slotRoot{}, err
 	}
-	entries = append(entries, rootfs.Entry{Path: blank.File, File: blankState})
+	for _, b := range []struct {
+		path     string
+		features disk.Features
+	}{{blank.File, disk.QuotaState}, {blank.PlainFile, disk.PlainState}} {
+		file, err := r.blankState(ctx, o, b.features)
+		if err != nil {
+			return slotRoot{}, err
+		}
+		entries = append(entries, rootfs.Entry{Path: b.path, File: file})
+	}
 	if entries, err = r.addContents(ctx, o, k, entries); err != nil {
 		return slotRoot{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"kogge.example/init/guard"
 	"kogge.example/init/mount"
 	"kogge.example/init/supervise"
+	"kogge.example/update/blank"
 )
 
 // Somebody at the console takes a boot for dead that says nothing: what takes longer than
@@ -49,8 +50,12 @@ func (n *node) check(ctx context.Context, path string, args ...string) (output [
 	return output, status, err
 }
 
-// reformat makes a new STATE, and says how long that takes.
-func (n *node) reformat(d mount.Disk) (err error) {
-	n.telling("STATE is being formatted", func() { err = mount.Reformat(d) })
+// reformat makes a new STATE, and says how long that takes. beside is as in [reset.Wish].
+func (n *node) reformat(beside string) (err error) {
+	from := n.blankFor(beside)
+	if from == blank.PlainFile {
+		n.say("kogge: the new STATE has no quotas: the release in the other slot may be one that cannot mount it with them")
+	}
+	n.telling("STATE is being formatted", func() { err = mount.Reformat(n.disk, from) })
 	return err
 }

@@ -8,12 +8,17 @@ import (
 	"strings"
 	"time"
 
+	"kogge.example/boards"
 	"kogge.example/init/change"
 	"kogge.example/init/control"
 	"kogge.example/init/mount"
 	"kogge.example/init/reset"
+	"kogge.example/update/blank"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/durable"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
+	"kogge.example/update/partition"
 )
 
 // askReset leaves on the boot partition what the next boot makes of STATE. kept is the
@@ -31,6 +36,7 @@ func (n *node) askReset(r control.Request, kept []byte) error {
 	if r.KeepConfig {
 		w = reset.Wish{Keep: true, Settings: kept, Imported: strings.TrimSpace(string(readOptional(configHash)))}
 	}
+	w.Beside = n.besideReads()
 	var join []byte
 	if r.File != "" {
 		var err error
@@ -69,13 +75,69 @@ func (n *node) resetState(ctx context.Context) (mounted bool, err error) {
 	return true, w.Fulfil(&resetting{n, ctx})
 }
 
+// besideReads is what a wish says of the release in the other slot while STATE, which
+// remembers it, is still there.
+func (n *node) besideReads() string {
+	other, _, err := n.otherSlot()
+	if err != nil || n.trial.Memory == "" {
+		return ""
+	}
+	staged, err := memory.ReadStaged(memory.In(n.trial.Memory))
+	if err != nil {
+		return ""
+	}
+	s := staged[bootloader.Slot(n.boot.Slot).Other()]
+	if s == nil || s.Release != other.Version || !s.Reads(partition.SealedState, true) {
+		return ""
+	}
+	return s.Release
+}
+
+// blankFor is the file of which STATE is made anew: one with quotas where nobody can start
+// the other slot, or what is in it is still the release that is known to mount such a one.
+func (n *node) blankFor(beside string) string {
+	other, starts, err := n.otherSlot()
+	if err == nil && (!starts || beside != "" && other.Version == beside) {
+		return blank.File
+	}
+	return blank.PlainFile
+}
+
+// otherSlot is what the boot loader knows of the slot that does not run, and whether anybody
+// could start that.
+func (n *node) otherSlot() (other bootloader.Entry, starts bool, err error) {
+	board, err := boards.Find(n.boot.Board)
+	if err != nil {
+		return other, true, err
+	}
+	loader, err := bootloader.For(board.Bootloader)
+	if err != nil {
+		return other, true, err
+	}
+	p, err := bootPartition(n.disk)
+	if err != nil {
+		return other, true, err
+	}
+	slot := bootloader.Slot(n.boot.Slot).Other()
+	err = p.Read(func(v *fat.Volume) error {
+		state, err := loader.State(v)
+		if err != nil {
+			return err
+		}
+		other = state.Of(slot)
+		starts, err = bootloader.Starts(loader, v, slot)
+		return err
+	})
+	return other, starts, err
+}
+
 // resetting is the node while STATE is made anew.
 type resetting struct {
 	*node
 	ctx context.Context
 }
 
-func (r *resetting) Reformat() error { return r.reformat(r.disk) }
+func (r *resetting) Reformat(beside string) error { return r.reformat(beside) }
 
 func (r *resetting) Mount() error { return mount.MountState(r.ctx, r.disk, r.check) }
 

@@ -200,7 +200,7 @@ func (n *node) checkState(ctx context.Context, in seed.Input) error {
 		return fmt.Errorf("%w; it is left as it is (state.onCorrupt: hold)", err)
 	}
 	n.say("kogge: STATE is formatted (state.onCorrupt: reformat): " + err.Error())
-	if err := n.reformat(n.disk); err != nil {
+	if err := n.reformat(""); err != nil {
 		return err
 	}
 	return mount.MountState(ctx, n.disk, n.check)

@@ -63,10 +63,10 @@ func bounded(t *testing.T, c workload.Container) *specs.Spec {
 // says or does not say.
 func TestLimits(t *testing.T) {
 	for _, c := range []struct{ memory, pids, wantMemory, wantPids int64 }{
-		{0, workload.DefaultPids, 300 << 20, 4096},
+		{0, workload.DefaultPids, 350 << 20, 4096},
 		{64 << 20, 10, 64 << 20, 10},
-		{300 << 20, 18432, 300 << 20, 18432},
-		{1 << 40, 1 << 22, 300 << 20, 18432},
+		{350 << 20, 18432, 350 << 20, 18432},
+		{1 << 40, 1 << 22, 350 << 20, 18432},
 	} {
 		s := bounded(t, workload.Container{ID: "web", Memory: c.memory, Pids: c.pids})
 		r := s.Linux.Resources
@@ -92,5 +92,14 @@ func TestFewTerminals(t *testing.T) {
 	s := &oci.Spec{Mounts: []specs.Mount{{Type: "devpts", Options: []string{"newinstance"}}, {Type: "tmpfs"}}}
 	if err := FewTerminals(t.Context(), nil, nil, s); err != nil || strings.Join(s.Mounts[0].Options, ",") != "newinstance,max=128" || s.Mounts[1].Options != nil {
 		t.Errorf("%v, %v", s.Mounts, err)
+	}
+}
+
+// TestSmallest: the smallest node, of 256 MiB, runs one program of 110 MB, and leaves its shim
+// and others some megabytes.
+func TestSmallest(t *testing.T) {
+	const all = 124 << 20 // init/cgroup/testdata/bounds.txt
+	if got := MostOf(all, 0).Memory; got < 110_000_000 || got > all-(12<<20) {
+		t.Errorf("one container can have %d of %d bytes", got, all)
 	}
 }

@@ -15,8 +15,8 @@ const (
 	// whether or not it is done.
 	maxTurn = 250 * time.Millisecond
 	// maxEarly is what a stranger may send before the handshake is over, in bytes. Ours
-	// takes 2 KiB; a chain of certificates that is only there to be read takes more.
-	maxEarly = 16 << 10
+	// takes 3 KiB; a chain of certificates that is only there to be read takes more.
+	maxEarly = 8 << 10
 	// maxRefused is how many requests a stranger may make in vain on one connection.
 	maxRefused = 8
 )

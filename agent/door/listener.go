@@ -102,6 +102,13 @@ func (g *guest) over() {
 	}
 }
 
+// Listen opens an address for a door. Who comes costs few system calls: whether a caller's
+// machine is still there is asked once he is known.
+func Listen(address string) (net.Listener, error) {
+	config := net.ListenConfig{KeepAlive: -1}
+	return config.Listen(context.Background(), "tcp", address)
+}
+
 func NewListener(l net.Listener) *Listener {
 	d := &Listener{Listener: l, gate: newGate(), conns: map[*place]*guest{}, next: make(chan *guest, MaxConnections), failed: make(chan error, 1)}
 	d.timer = time.AfterFunc(time.Hour, d.look)
@@ -271,6 +278,9 @@ func (g *guest) keepPlace(key string, admin bool) error {
 	}
 	g.known.Store(true)
 	g.over()
+	if tcp, ok := g.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true}) // a connection that ended meanwhile needs none
+	}
 	if yield != nil {
 		g.door.drop(yield)
 	}

@@ -16,7 +16,7 @@ func TestTmpfsBound(t *testing.T) {
 		memory, size int64
 		want         string
 	}{
-		{0, 0, "nosuid,nodev,mode=1777,size=157286400,nr_inodes=38400"},
+		{0, 0, "nosuid,nodev,mode=1777,size=183500800,nr_inodes=44800"},
 		{8 << 20, 0, "nosuid,nodev,mode=1777,size=4194304,nr_inodes=1024"},
 		{0, 5 << 20, "nosuid,nodev,mode=1777,size=5242880"},
 	} {

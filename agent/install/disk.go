@@ -71,6 +71,41 @@ func (b boot) readLoader(l bootloader.Loader) (state bootloader.State, err error
 	return state, err
 }
 
+// Readable says whether whatever the other slot may have reads a format of STATE. Where
+// there are no slots there is no other one to start; what cannot be read may be anything.
+func (i *Installer) Readable(format int) bool {
+	b, err := i.boot()
+	if err != nil && !errors.Is(err, errNoDisk) {
+		return false
+	}
+	starts := false
+	if err == nil {
+		if starts, err = b.starts(bootloader.Slot(b.Slot).Other()); err != nil {
+			log.Printf("agent: what is in the other slot is not known: %v", err)
+			return false
+		}
+	}
+	staged, err := memory.ReadStaged(i.memory())
+	return err == nil && staged[bootloader.Slot(b.Slot).Other()].Reads(format, starts)
+}
+
+// starts says whether anybody could start the slot.
+func (b boot) starts(slot bootloader.Slot) (starts bool, err error) {
+	l, err := b.loader()
+	if err != nil {
+		return true, err
+	}
+	p, err := b.bootPart()
+	if err != nil {
+		return true, err
+	}
+	err = p.Read(func(v *fat.Volume) (err error) {
+		starts, err = bootloader.Starts(l, v, slot)
+		return err
+	})
+	return starts, err
+}
+
 // disk is the node's disk, open for an update. Nobody else can open it for one.
 type disk struct {
 	slot.Disk
@@ -94,7 +129,7 @@ func (i *Installer) openDisk() (*disk, error) {
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
 	d.Schema = release.StateSchema
 	if i.Sealed != nil && i.Sealed() {
-		d.Schema.Writes = release.SealedProjects
+		d.Schema.Writes = partition.SealedState
 	}
 	facts, err := osrelease.Read(i.Facts)
 	if err != nil {

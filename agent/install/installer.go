@@ -40,7 +40,7 @@ type Installer struct {
 	Remember func() error
 	// Drain stops the containers, each in its own way, for as long as ctx lasts.
 	Drain func(ctx context.Context)
-	// Sealed says that STATE is in format release.SealedProjects; nil: it is not.
+	// Sealed says that STATE is in format partition.SealedState; nil: it is not.
 	Sealed func() bool
 	// Reboot has PID 1 end this boot. It returns before that does.
 	Reboot func(ctx context.Context) error

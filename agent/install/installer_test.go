@@ -16,6 +16,7 @@ import (
 	"kogge.example/update/fat"
 	"kogge.example/update/golden"
 	"kogge.example/update/memory"
+	"kogge.example/update/partition"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
 )
@@ -136,7 +137,7 @@ func TestRefused(t *testing.T) {
 		{name: "too large", source: makeRelease(t, "1.1", 2, wish{blocks: 2100}).open(t), want: "slot is 8 MiB"},
 		{name: "schema", source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{2, 3}, Writes: 3}}).open(t), want: "reads 2 to 3"},
 		{
-			name: "before projects were sealed", edit: func(m *machine) { m.Sealed = func() bool { return true } },
+			name: "before STATE was sealed", edit: func(m *machine) { m.Sealed = func() bool { return true } },
 			source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{1, 1}, Writes: 1}}).open(t), want: "the running one writes format 2, the new one reads 1 to 1",
 		},
 		{name: "nobody is trusted", edit: func(m *machine) { m.Image = m.part("nothing") }, source: good.open(t), want: "trusts no keys for releases"},
@@ -405,4 +406,39 @@ func TestServe(t *testing.T) {
 	}
 	stop()
 	<-done
+}
+
+// TestReadable: STATE may be in a later format where nobody can start a release that does not
+// read it: also where a reset has left no record of the release in the other slot, whichever
+// of the two runs.
+func TestReadable(t *testing.T) {
+	before := memory.Schema{Reads: [2]int{1, 1}, Writes: 1}
+	for name, schema := range map[string]memory.Schema{"a release that reads it": release.StateSchema, "one that does not": before} {
+		m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
+		is := func(what string, want bool) {
+			t.Helper()
+			if got := m.Readable(partition.SealedState); got != want {
+				t.Errorf("%s: %s: %v", name, what, got)
+			}
+		}
+		is("from an image", true)
+		two := makeRelease(t, "1.1", 2, wish{schema: schema})
+		m.have(two)
+		_, err := m.update(Order{Source: two.open(t)})
+		must(t, err)
+		is("beside", schema != before)
+		forget := m.part("state/kogge/update/" + memory.StagedFile)
+		must(t, os.Remove(forget))
+		is("beside, and forgotten", false)
+		m.boot()
+		is("it runs, and what the image brought is forgotten", false)
+	}
+	m := newMachine(t, makeRelease(t, "1.0", 1, wish{}), 8*mib)
+	must(t, os.Truncate(m.part("ESP"), 0))
+	if m.Readable(partition.SealedState) {
+		t.Error("a boot partition that cannot be read has nothing in slot B")
+	}
+	if (&Installer{Run: t.TempDir(), State: t.TempDir()}).Readable(partition.SealedState) {
+		t.Error("what is no node has nothing in slot B")
+	}
 }

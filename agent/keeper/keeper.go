@@ -17,7 +17,6 @@ package keeper
 
 import (
 	"context"
-	"fmt"
 	"log"
 	"sync"
 	"time"
@@ -79,6 +78,9 @@ type Keeper struct {
 	Allow []rights.Allow
 	// Apart gives containers user namespaces of their own where that goes.
 	Apart bool
+	// Memory is the most that one container can have, in bytes; 0: not known. It is said of
+	// those that may have ended for want of more.
+	Memory int64
 	// Report is called by Run after every change and every Tick, so that silence
 	// means that Run hangs. It must not block.
 	Report func(workload.Status)
@@ -230,7 +232,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	before, old := u.State, u.Old
 	var action Action
 	u.Unit, action = u.Step(e.kind, k.Now())
-	u.explain(e)
+	u.explain(e, k.Memory)
 	if before == workload.Running && (u.State != workload.Running || action == Start) {
 		u.cancel()
 		u.run = k.nextRun()
@@ -282,15 +284,15 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	}
 }
 
-// explain keeps of an event what people want to know.
-func (u *unit) explain(e event) {
+// explain keeps of an event what people want to know; most is [Keeper.Memory].
+func (u *unit) explain(e event, most int64) {
 	switch e.kind {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
 		u.reason = e.err.Error()
 	case Succeeded, Failed:
-		u.code, u.reason = e.code, fmt.Sprintf("exit code %d", e.code)
+		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
 	case StopAsked, Removed:
 		u.reason = ""
 		if u.Held {

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"cmp"
+	"fmt"
 
 	"kogge.example/agent/workload"
 )
@@ -52,4 +53,26 @@ func (u *unit) status() workload.UnitStatus {
 		s.Pull = u.pull
 	}
 	return s
+}
+
+// killed is the exit code of a program that SIGKILL has ended, as the kernel sends it when
+// memory runs out.
+const killed = 128 + 9
+
+// exited is why a container ended that wanted so many bytes of memory, of at most so many; of
+// either 0 means that there is no such bound.
+func exited(code int, wanted, most int64) string {
+	text := fmt.Sprintf("exit code %d", code)
+	const mib = 1 << 20
+	switch {
+	case most > 0 && wanted > most:
+		return fmt.Sprintf("%s; mem_limit %d MiB lowered to the %d MiB that one container can have on this node", text, wanted/mib, most/mib)
+	case code != killed:
+		return text
+	case wanted > 0:
+		return fmt.Sprintf("%s: killed; its mem_limit is %d MiB", text, wanted/mib)
+	case most > 0:
+		return fmt.Sprintf("%s: killed; it can have %d MiB of memory on this node", text, most/mib)
+	}
+	return text
 }

@@ -8,6 +8,7 @@ package namespace
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -49,7 +50,7 @@ func Run(t *testing.T, flags uintptr, env ...string) (inside bool) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
 	if flags&unix.CLONE_NEWUSER != 0 {
 		// All ids but one: whoever compares the table with the host's can tell.
-		ids := []syscall.SysProcIDMap{{Size: 1<<32 - 2}}
+		ids := []syscall.SysProcIDMap{{Size: min(1<<32-2, math.MaxInt)}}
 		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings, cmd.SysProcAttr.GidMappingsEnableSetgroups = ids, ids, true
 	}
 	out, err := cmd.CombinedOutput()

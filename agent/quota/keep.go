@@ -19,7 +19,7 @@ func Keep(ctx context.Context, folder string) (wait func()) {
 		err, text := Bind(folder), ""
 		switch {
 		case errors.Is(err, ErrNone):
-			text = folder + " has no project quotas, as an older release made it: containers can use all of it up; kogge node reset makes a new one"
+			text = folder + " has no project quotas, as an older release made it or has to read it: containers can use all of it up"
 		case err != nil:
 			text = err.Error()
 		}

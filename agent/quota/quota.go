@@ -83,6 +83,18 @@ func Bind(folder string) error {
 	return nil
 }
 
+// Has says whether the file system that folder is on has project quotas. One that cannot be
+// asked may have them.
+func Has(folder string) bool {
+	f, err := os.Open(folder)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	var q dqblk
+	return !errors.Is(control(f, getQuota, &q), ErrNone)
+}
+
 // Tag has folder, and all that will be made in it, belong to the project. The error is
 // [ErrNone] where there are no quotas.
 func Tag(folder string) error {

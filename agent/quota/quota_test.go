@@ -68,6 +68,9 @@ func TestNone(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	if Has(folder) || !Has(folder+"/none") {
+		t.Error("a file system without quotas has some, or what is not there is known to have none")
+	}
 	for what, err := range map[string]error{"tag": Tag(folder + "/none"), "bind": Bind(folder + "/none")} {
 		if err == nil || errors.Is(err, ErrNone) {
 			t.Errorf("%s of what is not there: %v", what, err)

@@ -28,6 +28,9 @@ import (
 // will be: it can only be forgotten.
 var ErrLocked = errors.New("not encrypted to the key of this node")
 
+// ErrDamaged means that what lies where the key should be is none. It opens nothing.
+var ErrDamaged = errors.New("is not a key")
+
 // Key is the path of a key. Who uses it does one thing at a time.
 type Key string
 
@@ -95,6 +98,20 @@ func (k Key) Forget() error {
 	return nil
 }
 
+// SetAside makes room for a new key where there is a damaged one, which is kept beside it
+// under the name with ".damaged" for whoever can repair it, in place of one from before.
+// After a cut it is there under one of the names.
+func (k Key) SetAside() error {
+	aside := string(k) + ".damaged"
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(string(k), aside); err != nil {
+		return err
+	}
+	return durable.SyncFolder(filepath.Dir(string(k)))
+}
+
 // Make returns the key, which it makes if there is none.
 func (k Key) Make() (*age.X25519Identity, error) {
 	identity, err := k.read()
@@ -123,6 +140,9 @@ func (k Key) read() (*age.X25519Identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s %w", k, ErrDamaged)
+	}
 	if st.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("%s has mode %#o: it may hold secrets, so its mode must be 0600", k, st.Mode().Perm())
 	}
@@ -132,7 +152,7 @@ func (k Key) read() (*age.X25519Identity, error) {
 	}
 	identity, err := age.ParseX25519Identity(strings.TrimSpace(string(text)))
 	if err != nil {
-		return nil, fmt.Errorf("%s is not a key", k) // the reason might repeat some of it
+		return nil, fmt.Errorf("%s %w", k, ErrDamaged) // the reason might repeat some of it
 	}
 	return identity, nil
 }

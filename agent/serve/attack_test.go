@@ -26,7 +26,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/api"
@@ -212,7 +211,7 @@ func attack(t *testing.T, order []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &attacker{address: order[1], chained: pretender(t, genesis, 25), plain: pretender(t, genesis, 0)}
+	a := &attacker{address: order[1], chained: pretender(t, genesis, 12), plain: pretender(t, genesis, 0)}
 	do := attacks[order[0]]
 	ctx, stop := context.WithCancel(t.Context())
 	did, begun := make(chan int), make(chan struct{}, 2*attackFrom*attackEach)
@@ -302,7 +301,8 @@ func (a *attacker) requests(ctx context.Context, from *net.Dialer, show tls.Cert
 		return
 	}
 	defer conn.Close()
-	c, err := new(http2.Transport).NewClientConn(conn)
+	transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+	c, err := transport.NewClientConn(ctx, "https", a.address)
 	if err != nil {
 		return
 	}

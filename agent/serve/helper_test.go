@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/door"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/images"
@@ -226,7 +226,7 @@ func start(t testing.TB, n *identity.Node, edit func(*Config)) string {
 	if edit != nil {
 		edit(&c)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := door.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ type Config struct {
 
 // Listen opens address ("[::]:7443"); calls wait until [Server.Serve].
 func Listen(address string, c Config) (*Server, error) {
-	listener, err := net.Listen("tcp", address)
+	listener, err := door.Listen(address)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}

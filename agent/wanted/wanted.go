@@ -90,6 +90,7 @@ type Store struct {
 type parsed struct {
 	containers []workload.Container
 	err        error // this release refuses the file
+	locked     bool  // err says that it cannot be opened: nobody knows what is in it
 }
 
 // Open makes a store of the projects in dir, which need not exist, and of own, the
@@ -101,16 +102,33 @@ func Open(dir string, own []workload.Container) *Store {
 // Changed receives after an apply or removal; several in a row may be one.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
-// Containers is all that is wanted. An applied file that this release refuses is an
-// error: what runs of it is better left alone than taken down.
+// Containers is all that is wanted. An applied file that this release refuses, or that
+// cannot be opened, is an error: what runs of it is better left alone than taken down.
 func (s *Store) Containers() ([]workload.Container, error) {
+	all, locked, err := s.Readable()
+	for _, name := range slices.Sorted(maps.Keys(locked)) {
+		return nil, fmt.Errorf("project %s: %w", name, locked[name])
+	}
+	return all, err
+}
+
+// Readable is what is wanted without the projects that cannot be opened, for want of their
+// key as a rule: locked says why, by name. They can be applied anew, and removed.
+func (s *Store) Readable() (all []workload.Container, locked map[string]error, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	projects, err := s.read(func(string) bool { return false })
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return merge(projects, "")
+	locked = make(map[string]error)
+	for name, p := range s.applied {
+		if p.locked {
+			locked[name] = p.err
+		}
+	}
+	all, err = merge(projects, "")
+	return all, locked, err
 }
 
 // Projects are the names of the applied projects, in order.
@@ -239,7 +257,8 @@ func (s *Store) path(project string) string { return filepath.Join(s.dir, projec
 
 // read returns all projects. Those that may have a file that this release refuses have no
 // containers then: one that is about to go, and all of them while one is removed. What goes
-// stands in nobody's way, and several that are refused could never go otherwise.
+// stands in nobody's way, and several that are refused could never go otherwise. Nor have
+// those that cannot be opened.
 func (s *Store) read(may func(name string) bool) (map[string][]workload.Container, error) {
 	if err := s.parse(); err != nil {
 		return nil, err
@@ -247,7 +266,7 @@ func (s *Store) read(may func(name string) bool) (map[string][]workload.Containe
 	projects := map[string][]workload.Container{Node: s.own}
 	for _, name := range slices.Sorted(maps.Keys(s.applied)) {
 		p := s.applied[name]
-		if p.err != nil && !may(name) {
+		if p.err != nil && !p.locked && !may(name) {
 			return nil, fmt.Errorf("project %s: %w", name, p.err)
 		}
 		projects[name] = p.containers
@@ -278,14 +297,14 @@ func (s *Store) parse() error {
 		}
 		text, err := Text(raw, s.Key)
 		if err != nil {
-			applied[name] = parsed{err: err}
+			applied[name] = parsed{err: err, locked: true}
 			continue
 		}
 		containers, warnings, err := compose.ParseTaken(name, name+suffix, text)
 		for _, w := range warnings {
 			log.Printf("project %s: %v", name, w)
 		}
-		applied[name] = parsed{containers, err}
+		applied[name] = parsed{containers: containers, err: err}
 	}
 	s.applied = applied
 	return nil
@@ -295,11 +314,29 @@ func (s *Store) parse() error {
 func (s *Store) write(project string, text []byte) error {
 	if s.Seal {
 		var err error
-		if text, err = s.Key.Seal(text); err != nil {
+		clear := text
+		text, err = s.Key.Seal(clear)
+		if errors.Is(err, sealed.ErrDamaged) {
+			log.Printf("project %s: it gets a new key: %v; projects that were sealed before have to be applied anew", project, err)
+			if err := s.Key.SetAside(); err != nil {
+				return err
+			}
+			text, err = s.Key.Seal(clear)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return durable.Replace(s.path(project), text, 0o600)
+}
+
+// AnySealed says whether a project in dir is sealed. One that cannot be read may be.
+func AnySealed(dir string) bool {
+	names, err := Open(dir, nil).names()
+	return err != nil || slices.ContainsFunc(names, func(name string) bool {
+		raw, err := os.ReadFile(filepath.Join(dir, name+suffix))
+		return err != nil || sealed.Is(raw)
+	})
 }
 
 // Text is the Compose file in a project's file, which is sealed with the key or in the

@@ -1,8 +1,10 @@
 package wanted
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -403,5 +405,90 @@ func TestOwnPorts(t *testing.T) {
 	all, err := Open(s.dir, nil).Containers()
 	if err != nil || len(all) != 1 || len(all[0].Ports) != 1 || all[0].Ports[0].HostPort != 80 {
 		t.Errorf("taken before: %+v, %v", all, err)
+	}
+}
+
+// TestDamagedKey: without the key of sealed projects, whatever has become of it, the others
+// and the node's own containers are wanted still, each project that cannot be read is named,
+// and all can be applied anew, one by one.
+func TestDamagedKey(t *testing.T) {
+	damages := map[string]func(key string) error{
+		"cut short": func(key string) error { return os.WriteFile(key, []byte("AGE-SECRET-KEY-1"), 0o600) },
+		"empty":     func(key string) error { return os.WriteFile(key, nil, 0o600) },
+		"noise":     func(key string) error { return os.WriteFile(key, bytes.Repeat([]byte{0xff}, 5000), 0o600) },
+		"a folder":  func(key string) error { return errors.Join(os.Remove(key), os.Mkdir(key, 0o700)) },
+		"gone":      os.Remove,
+		"another's": func(key string) error {
+			_, err := sealed.Key(key + ".x").Make()
+			return errors.Join(err, os.Rename(key+".x", key))
+		},
+	}
+	for what, damage := range damages {
+		state := t.TempDir()
+		key := filepath.Join(state, KeyFile)
+		open := func(seal bool) *Store {
+			s := Open(filepath.Join(state, "projects"), []workload.Container{{ID: "own"}})
+			s.Key, s.Seal = sealed.Key(key), seal
+			return s
+		}
+		readable := func(s *Store) string {
+			t.Helper()
+			all, locked, err := s.Readable()
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			var names []string
+			for _, c := range all {
+				names = append(names, c.ID)
+			}
+			for _, name := range slices.Sorted(maps.Keys(locked)) {
+				names = append(names, "-"+name)
+			}
+			return strings.Join(names, " ")
+		}
+		apply := func(s *Store, project, text string) {
+			t.Helper()
+			if _, _, err := s.Apply(project, []byte(text), false); err != nil {
+				t.Errorf("%s: %s: %v", what, project, err)
+			}
+		}
+		s := open(true)
+		apply(s, "shop", web)
+		apply(s, "blog", db)
+		if got := readable(s); got != "blog.db own shop.web" {
+			t.Fatalf("%s: before: %s", what, got)
+		}
+		apply(open(false), "clear", db)
+		before, err := os.ReadFile(key)
+		if err := errors.Join(err, damage(key)); err != nil {
+			t.Fatal(err)
+		}
+		s = open(false)
+		if got := readable(s); got != "clear.db own -blog -shop" {
+			t.Errorf("%s: %s", what, got)
+		}
+		if _, err := s.Containers(); err == nil || !strings.Contains(err.Error(), "project blog") {
+			t.Errorf("%s: what nobody can list is listed: %v", what, err)
+		}
+		s = open(true) // seals the one in the clear, if it has a key
+		if got := readable(s); got != "clear.db own -blog -shop" {
+			t.Errorf("%s: %s", what, got)
+		}
+		apply(s, "more", db)
+		apply(s, "shop", web)
+		if got := readable(s); got != "clear.db more.db own shop.web -blog" {
+			t.Errorf("%s: one applied anew: %s", what, got)
+		}
+		if got := readable(open(true)); got != "clear.db more.db own shop.web -blog" {
+			t.Errorf("%s: after a restart: %s", what, got)
+		}
+		apply(s, "blog", db)
+		if got := ids(t, open(true)); got != "blog.db clear.db more.db own shop.web" {
+			t.Errorf("%s: all applied anew: %s", what, got)
+		}
+		after, err := os.ReadFile(key)
+		if err != nil || bytes.Equal(before, after) {
+			t.Errorf("%s: the key is as before, %v", what, err)
+		}
 	}
 }

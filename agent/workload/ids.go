@@ -124,7 +124,7 @@ func (c Container) Beyond() (Extents, error) {
 // NumberedIDs are the numbers of users and groups in USER:GROUP; names are left out.
 func NumberedIDs(user string) (all []uint32) {
 	for id := range strings.SplitSeq(user, ":") {
-		if n, err := strconv.Atoi(id); err == nil && n >= 0 && n < math.MaxUint32 { // as containerd reads it
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n >= 0 && n < math.MaxUint32 { // as containerd reads it
 			all = append(all, uint32(n))
 		}
 	}

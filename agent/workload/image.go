@@ -76,7 +76,9 @@ func (c Container) mounts(target string) bool {
 // keeps says whether target lies in one of c's volumes, or in a folder of the node that is
 // mounted into it.
 func (c Container) keeps(target string) bool {
-	below := func(other string) bool { return strings.HasPrefix(target, strings.TrimSuffix(path.Clean(other), "/")+"/") }
+	below := func(other string) bool {
+		return strings.HasPrefix(target, strings.TrimSuffix(path.Clean(other), "/")+"/")
+	}
 	return slices.ContainsFunc(c.Volumes, func(v Volume) bool { return below(v.Target) }) ||
 		slices.ContainsFunc(c.Rights.Binds, func(b Bind) bool { return below(b.Target) })
 }

@@ -44,3 +44,29 @@ func TestReserveGrows(t *testing.T) {
 		}
 	}
 }
+
+// TestPlainState: a STATE for releases that know no quotas has none of ext4's features for
+// them, which their kernels would not mount for writing; the other one has both.
+func TestPlainState(t *testing.T) {
+	for features, want := range map[Features]uint32{PlainState: 0, QuotaState: 0x100 | 0x2000} { // RO_COMPAT_QUOTA, RO_COMPAT_PROJECT
+		file := filepath.Join(t.TempDir(), "state")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(file, blank.Size); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", string(features), file)
+		cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/sbin:"+os.Getenv("PATH"), "MKE2FS_CONFIG=/dev/null")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.LittleEndian.Uint32(data[1024+0x64:]) & (0x100 | 0x2000); got != want {
+			t.Errorf("%s: %#x, want %#x", features, got, want)
+		}
+	}
+}

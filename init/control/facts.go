@@ -90,6 +90,8 @@ type Interface struct {
 	MDNS      bool           `json:"mdns"`                // the node may say its name there
 	Forward   bool           `json:"forward,omitempty"`   // the node routes between those that say so
 	FirstMTU  int            `json:"first_mtu,omitempty"` // as the driver had it, for the next run
+	Foreign   bool           `json:"foreign,omitempty"`   // whoever made it gives it addresses, too
+	Own       []netip.Prefix `json:"own,omitempty"`       // of Addresses, those that init/network gave it
 }
 
 // Lease is what a DHCP server gave us, checked. One of DHCPv6 has no Server, Routes and

@@ -16,10 +16,10 @@ import (
 	"kogge.example/update/partition"
 )
 
-// Reformat replaces the STATE file system of d by an empty one: identity and data
-// are gone. A cut at any point leaves the old file system, an empty one, or none
+// Reformat replaces the STATE file system of d by an empty one, out of the file from
+// ([blank.File] or [blank.PlainFile]): identity and data are gone. A cut at any point leaves the old file system, an empty one, or none
 // that e2fsck accepts; a caller that reformats for such a reason does it again.
-func Reformat(d Disk) error {
+func Reformat(d Disk, from string) error {
 	dev, ok := d.Parts[partition.State]
 	if !ok {
 		return fmt.Errorf("reformat STATE: disk %s has no such partition", d.Path())
@@ -29,7 +29,7 @@ func Reformat(d Disk) error {
 		return fmt.Errorf("reformat STATE: %w", err)
 	}
 	defer f.Close()
-	template, err := os.Open(blank.File)
+	template, err := os.Open(from)
 	if err != nil {
 		return fmt.Errorf("reformat STATE: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
 	"kogge.example/init/network/claim"
@@ -35,18 +36,21 @@ func (s *segment) listen(about ...string) <-chan claim.Heard {
 // say sends an announcement of a from the segment.
 func (s *segment) say(a string) {
 	s.t.Helper()
+	must(s.t, s.voice().Send(claim.Announce, netip.MustParseAddr(a)))
+}
+
+// voice is what the segment speaks ARP with until the test ends.
+func (s *segment) voice() (sock *claim.Socket) {
+	s.t.Helper()
 	s.in(func() error {
 		l, err := netlink.LinkByName(s.port)
-		if err != nil {
-			return err
+		if err == nil {
+			sock, err = claim.Open(l.Attrs().Index, l.Attrs().HardwareAddr, nil)
 		}
-		sock, err := claim.Open(l.Attrs().Index, l.Attrs().HardwareAddr, nil)
-		if err != nil {
-			return err
-		}
-		defer sock.Close()
-		return sock.Send(claim.Announce, netip.MustParseAddr(a))
+		return err
 	})
+	s.t.Cleanup(sock.Close)
+	return sock
 }
 
 func (s *segment) mac() (mac string) {
@@ -120,8 +124,9 @@ func TestProbed(t *testing.T) {
 	}
 }
 
-// TestDuplicateStatic has somebody else hold the addresses from node.yaml: neither is used,
-// the status says who has it, and once he is gone they are taken.
+// TestDuplicateStatic has somebody else hold the addresses from node.yaml: neither is used
+// at first, and the status says who has it. As it might be a stranger who only says so,
+// the one of IPv4 is used in the end, and disputed until the other machine is gone.
 func TestDuplicateStatic(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -137,8 +142,10 @@ func TestDuplicateStatic(t *testing.T) {
 	if has("lan0", "192.0.2.7/24") || len(gateways(t)) > 0 {
 		t.Errorf("the address is in use, routers %v", gateways(t))
 	}
+	until(t, "the address to be used all the same, and disputed", func() bool {
+		return has("lan0", "192.0.2.7/24") && len(gateways(t)) == 1 && strings.Contains(problem(paths), other.mac()+" says that 192.0.2.7 is its own")
+	})
 	other.remove("192.0.2.7/24", "2001:db8::7/64")
-	until(t, "the address that is free now", func() bool { return has("lan0", "192.0.2.7/24") && len(gateways(t)) == 1 })
 	// The cable out and in asks anew, also for those of IPv6.
 	s.cable(false)
 	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
@@ -170,7 +177,8 @@ func TestDuplicateLease(t *testing.T) {
 	until(t, "another lease", func() bool { return has("lan0", "192.0.2.51/24") && problem(paths) == "" })
 }
 
-// TestMovedCable takes a static address along into a network where somebody has it.
+// TestMovedCable takes a static address along into a network where somebody has it: it is
+// kept, and the status says so.
 func TestMovedCable(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -183,7 +191,143 @@ func TestMovedCable(t *testing.T) {
 	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
 	s.address("192.0.2.7/24")
 	s.cable(true)
-	until(t, "the address given up", func() bool {
-		return !has("lan0", "192.0.2.7/24") && strings.Contains(problem(paths), "192.0.2.7 is not used: "+s.mac()+" has it")
+	until(t, "the dispute", func() bool { return strings.Contains(problem(paths), s.mac()+" says that 192.0.2.7 is its own") })
+	if !has("lan0", "192.0.2.7/24") {
+		t.Error("the address is not in use")
+	}
+}
+
+// TestStranger has somebody say without end that the node's addresses are his, from before
+// its start on. It comes up all the same, and neither a cable that is out for a moment nor
+// the service's restart has it lose an address.
+func TestStranger(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "192.0.2.1/24")
+	leased := newPeer(t, "lan1", "203.0.113.1/24")
+	leased.dnsmasq("dhcp-range=203.0.113.50,203.0.113.59,1h")
+	done, stopped := make(chan struct{}), make(chan struct{})
+	one, two := s.voice(), leased.voice()
+	go func() {
+		defer close(stopped)
+		for every := time.NewTicker(500 * time.Millisecond); ; {
+			// Without a cable nothing is sent.
+			_ = one.Send(claim.Announce, netip.MustParseAddr("192.0.2.7"))
+			for i := range byte(10) {
+				_ = two.Send(claim.Announce, netip.AddrFrom4([4]byte{203, 0, 113, 50 + i}))
+			}
+			select {
+			case <-done:
+				return
+			case <-every.C:
+			}
+		}
+	}()
+	t.Cleanup(func() { close(done); <-stopped })
+	const yaml = "network: [{match: lan0, addresses: [192.0.2.7/24], gateway: 192.0.2.1, ipv6: off}, {match: lan1, ipv6: off}]"
+	stop := node(t, yaml, paths)
+	disputed := func(a string) bool {
+		n, _ := control.ReadNetwork(paths.Run)
+		for _, i := range n.Interfaces {
+			for _, p := range i.Addresses {
+				if p.String() == a && strings.Contains(i.Problem, "says that "+p.Addr().String()+" is its own") {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	until(t, "the static address, disputed", func() bool { return disputed("192.0.2.7/24") })
+	lease := ""
+	until(t, "a lease, disputed", func() bool {
+		n, _ := control.ReadNetwork(paths.Run)
+		for _, i := range n.Interfaces {
+			if i.Lease != nil && disputed(i.Lease.Address.String()) {
+				lease = i.Lease.Address.String()
+			}
+		}
+		return lease != ""
 	})
+	lost := make(chan netlink.AddrUpdate, 100)
+	must(t, netlink.AddrSubscribe(lost, done))
+	for _, c := range []*segment{s, leased} {
+		for _, in := range []bool{false, true} {
+			c.cable(in)
+			until(t, "the carrier", func() bool {
+				n, _ := control.ReadNetwork(paths.Run)
+				return slices.ContainsFunc(n.Interfaces, func(i control.Interface) bool { return i.Name == c.link && i.Carrier == in })
+			})
+		}
+	}
+	until(t, "both to be disputed again", func() bool { return disputed("192.0.2.7/24") && disputed(lease) })
+	stop()
+	n, err := control.ReadNetwork(paths.Run)
+	must(t, err)
+	for i := range n.Interfaces {
+		n.Interfaces[i].Problem = "" // or it would be taken for the next run's
+	}
+	must(t, n.Write(paths.Run))
+	node(t, yaml, paths)
+	until(t, "both to be disputed after the restart", func() bool { return disputed("192.0.2.7/24") && disputed(lease) })
+	for len(lost) > 0 {
+		if u := <-lost; !u.NewAddr {
+			t.Errorf("%s was given up", u.LinkAddress.String())
+		}
+	}
+}
+
+// TestEmptyFrame sends the node a frame with nothing behind its header: it hears what comes
+// after it.
+func TestEmptyFrame(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	s := newPeer(t, "lan0", "192.0.2.1/24")
+	l, err := netlink.LinkByName("lan0")
+	must(t, err)
+	must(t, netlink.LinkSetUp(l))
+	told := make(chan claim.Heard)
+	sock, err := claim.Open(l.Attrs().Index, l.Attrs().HardwareAddr, told)
+	must(t, err)
+	defer sock.Close()
+	sock.Care(addrs("192.0.2.7"))
+	voice := s.voice()
+	heard := func() bool {
+		must(t, voice.Send(claim.Announce, netip.MustParseAddr("192.0.2.7")))
+		select {
+		case <-told:
+			return true
+		case <-time.After(100 * time.Millisecond):
+			return false
+		}
+	}
+	until(t, "the cable", heard)
+	const arp = 0x0608 // in the order of a network
+	raw, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	must(t, err)
+	defer unix.Close(raw)
+	must(t, unix.Bind(raw, &unix.SockaddrLinklayer{Protocol: arp, Ifindex: l.Attrs().Index}))
+	s.in(func() error {
+		port, err := netlink.LinkByName(s.port)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		frame := append(slices.Concat(l.Attrs().HardwareAddr, port.Attrs().HardwareAddr), 0x08, 0x06)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: port.Attrs().Index})
+	})
+	until(t, "the frame", func() bool {
+		n, _, err := unix.Recvfrom(raw, make([]byte, 100), 0)
+		return err == nil && n == 14
+	})
+	for range 10 {
+		heard() // what told was offered before the frame
+	}
+	until(t, "it to hear again", heard)
 }

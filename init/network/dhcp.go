@@ -74,15 +74,17 @@ func (v *conversation) tellCarrier(now carrier) {
 	v.carrier <- now
 }
 
-// tellTaken says that somebody else has the address.
+// tellTaken says that somebody else has the address. Only the newest one counts: the
+// client may have been busy since an earlier one, and have another lease.
 func (v *conversation) tellTaken(a netip.Addr) {
 	if v == nil {
 		return
 	}
 	select {
-	case v.taken <- a:
-	default: // it has been told
+	case <-v.taken:
+	default:
 	}
+	v.taken <- a
 }
 
 // run runs the client until ctx ends. An address that taken brings is given back, if it is

@@ -159,13 +159,18 @@ func TestManaged(t *testing.T) {
 	}
 	paths := tempPaths(t)
 	s := newSegment(t, "lan0", "2001:db8:1::1/64", "2001:db8:2::1/64", "fe80::1/64", far6+"/128")
-	other := s.neighbour("2001:db8:1::100/64")
-	other.cable(true)
+	s.neighbour("2001:db8:1::100/64")
+	l, err := netlink.LinkByName("lan0")
+	must(t, err)
+	taken := "dhcp-host=id:00:03:00:01:" + l.Attrs().HardwareAddr.String() + ",[2001:db8:1::100]"
 	const options = "dhcp-option=option6:dns-server,[fe80::]\ndhcp-option=option6:domain-search,lan.test\ndhcp-option=option6:ntp-server,[fe80::]\naddress=/lan.test/2001:db8:1::1"
-	stopServer := s.dnsmasq("dhcp-range=2001:db8:1::100,2001:db8:1::101,64,1h", options)
+	stopServer := s.dnsmasq("dhcp-range=2001:db8:1::100,2001:db8:1::101,64,1h", options, taken)
 	s.radvd("AdvManagedFlag on; AdvOtherConfigFlag on;", "prefix 2001:db8:1::/64 { AdvAutonomous off; };", "prefix 2001:db8:2::/64 { AdvAutonomous off; };")
 	s.echo(net.JoinHostPort(far6, "7"))
 	stop := node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	until(t, "the lease declined", func() bool {
+		return problem(paths) == "the lease of 2001:db8:1::100 was declined: another machine has the address"
+	})
 	until(t, "an address that nobody else has", func() bool { return has6(paths, "2001:db8:1::101/128") })
 	if has("lan0", "2001:db8:1::100/128") {
 		t.Error("somebody else's address is in use")

@@ -55,18 +55,37 @@ func newSegment(t *testing.T, link string, addresses ...string) *segment {
 		if err := netlink.LinkAdd(lan); err != nil {
 			return err
 		}
-		plug, err := netlink.LinkByName(s.plug)
-		if err != nil {
+		if err := netlink.LinkSetUp(lan); err != nil {
 			return err
 		}
-		if err := netlink.LinkSetMaster(plug, lan); err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lan)
+		return s.enslave(s.plug)
 	})
-	s.cable(true)
 	s.settle(addresses)
 	return s
+}
+
+// second is a further cable from the segment's switch to the node, as link.
+func (s *segment) second(link string) {
+	s.t.Helper()
+	const plug = "second"
+	must(s.t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: link}, PeerName: plug, PeerNamespace: netlink.NsFd(int(s.ns))}))
+	s.in(func() error { return s.enslave(plug) })
+}
+
+// enslave puts a link into the segment's switch.
+func (s *segment) enslave(link string) error {
+	lan, err := netlink.LinkByName(s.port)
+	if err != nil {
+		return err
+	}
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMaster(l, lan); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(l)
 }
 
 // newPeer makes a machine right at the other end of link, without a switch, which takes a
@@ -85,20 +104,7 @@ func (s *segment) neighbour(addresses ...string) *segment {
 	s.t.Helper()
 	n := &segment{t: s.t, link: fmt.Sprintf("to%d", len(s.link)), plug: "port", port: "port", dir: s.t.TempDir()}
 	n.connect(s.in)
-	s.in(func() error {
-		lan, err := netlink.LinkByName(s.port)
-		if err != nil {
-			return err
-		}
-		l, err := netlink.LinkByName(n.link)
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetMaster(l, lan); err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(l)
-	})
+	s.in(func() error { return s.enslave(n.link) })
 	n.cable(true)
 	n.settle(addresses)
 	return n

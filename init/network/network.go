@@ -5,8 +5,12 @@
 // /run/kogge/etc, and [control.Network] in /run/kogge for the console, the clock and the
 // agent.
 //
+// A link that its entry gives no address has those of whoever made it, such as a container
+// with a tunnel: they are left alone.
+//
 // A link that an earlier run of the same boot set up, and that no entry of the
 // settings matches any more, is put back as it was found: down and without addresses.
+// Of a link of somebody else's only what we gave it goes.
 // The package leaves alone every other link that no entry matches (containers' links
 // and bridges are the agent's), routes that others made, IP forwarding, and
 // the kernel's host name, which PID 1 sets. It speaks DHCPv4 itself; addresses and
@@ -14,7 +18,8 @@
 // domains from them (RFC 8106) are taken over.
 //
 // An address is asked for before it is used, announced, and defended later. One that
-// somebody else has is not used, and named in the link's problem; a lease is declined.
+// somebody else has is named in the link's problem and not used, a lease is declined; but
+// both three times in a row at most, as it may be a stranger who says so.
 //
 // With several uplinks, what others ask by one is answered by the same.
 //
@@ -125,11 +130,13 @@ type link struct {
 	solicits    int
 	nextSolicit time.Time
 	routers     advertised
-	problem     string // the last operation that did not work, once logged
+	own         []netip.Prefix // addresses that it has of us
+	declined    int            // leases in a row
+	problem     string         // the last operation that did not work, once logged
 	claims      map[netip.Addr]claim.Claim
 	arp         *claim.Socket // nil: the link has no ARP, or it cannot be heard
-	given6      string        // the same of DHCPv6
 	given       string        // a lease that was declined, in words, until there is another
+	given6      string        // the same of DHCPv6
 	again       bool          // look anew for whoever had our IPv6 addresses
 }
 
@@ -310,7 +317,7 @@ func (m *manager) sync(ctx context.Context) error {
 				if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
 					l.leases.V6 = old.Lease6
 				}
-				facts.MTU = cmp.Or(old.FirstMTU, facts.MTU)
+				facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
 			}
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
@@ -365,8 +372,9 @@ func (m *manager) direct() {
 			uplinks = append(uplinks, u)
 		}
 	}
+	rules, routes := RulesOf(uplinks)
 	problem := ""
-	if err := m.kernel.direct(RulesOf(uplinks)); err != nil {
+	if err := m.kernel.direct(rules, routes); err != nil && len(rules) > 0 { // a kernel without rules is fine for one
 		problem = err.Error()
 	}
 	if problem != "" && problem != m.problem {
@@ -420,7 +428,12 @@ func (m *manager) leave(facts Facts) {
 	}
 	actual, err := m.kernel.read(facts)
 	if err == nil {
-		err = m.change(facts, State{MTU: old.FirstMTU, IPv6: actual.IPv6}, actual)
+		want := State{MTU: old.FirstMTU, IPv6: actual.IPv6}
+		if old.Foreign {
+			want = actual
+			want.Addresses, want.Routes = without(actual.Addresses, old.Own), nil
+		}
+		err = m.change(facts, want, actual)
 	}
 	if err != nil {
 		log.Printf("network: give up %s: %v", facts.Name, err)
@@ -428,6 +441,11 @@ func (m *manager) leave(facts Facts) {
 	}
 	log.Printf("network: %s is no longer configured", facts.Name)
 	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+}
+
+// without are those of all that are not among those.
+func without(all, those []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return slices.Contains(those, p) })
 }
 
 // change brings a link from its actual to its wanted state, as far as it can.
@@ -449,7 +467,18 @@ func (m *manager) apply(l *link) {
 	if err == nil {
 		now := time.Now()
 		all := Want(l.entry, l.facts, l.leases, now)
-		without := l.settle(all.Addresses, actual.Addresses)
+		unused := l.settle(all.Addresses, actual.Addresses)
+		// What we leave alone is, to us, not there.
+		if foreign(l.entry, l.facts) {
+			actual.Addresses = slices.DeleteFunc(actual.Addresses, func(p netip.Prefix) bool {
+				return !slices.Contains(l.own, p) && !slices.Contains(all.Addresses, p)
+			})
+			if !slices.Contains(actual.Addresses, actual.Deprecated) {
+				actual.Deprecated = netip.Prefix{}
+			}
+		}
+		l.own = slices.Clone(all.Addresses)
+		l.own = append(l.own, without(actual.Addresses, l.own)...) // until they have gone
 		if l.again && len(actual.Taken) > 0 {
 			// What leaves and comes is probed anew.
 			gone := func(p netip.Prefix) bool { return slices.Contains(actual.Taken, p.Addr()) }
@@ -459,7 +488,11 @@ func (m *manager) apply(l *link) {
 			actual = rest
 		}
 		l.again = false
-		err = errors.Join(err, m.change(l.facts, Want(l.entry, l.facts, l.leases, now, without...), actual))
+		want := Want(l.entry, l.facts, l.leases, now, unused...)
+		if foreign(l.entry, l.facts) {
+			want.MTU = l.entry.MTU
+		}
+		err = errors.Join(err, m.change(l.facts, want, actual))
 		for _, a := range actual.Taken {
 			if l.leases.V6 != nil && a == l.leases.V6.Address.Addr() && l.dhcp6 != nil {
 				l.given6 = fmt.Sprintf("the lease of %s was declined: another machine has the address", a)
@@ -505,7 +538,11 @@ func (l *link) settle(wanted, actual []netip.Prefix) (without []netip.Addr) {
 		c, ok := l.claims[a]
 		if leased := !slices.Contains(l.entry.Addresses, p); !ok || c.Leased != leased {
 			used := slices.ContainsFunc(actual, func(p netip.Prefix) bool { return p.Addr() == a })
-			c = claim.Begin(leased, used, l.facts.Carrier, time.Now())
+			declined := 0
+			if leased {
+				declined = l.declined
+			}
+			c = claim.Begin(leased, used, l.facts.Carrier, declined, time.Now())
 			l.claims[a] = c
 		}
 		if !c.InUse() {
@@ -521,8 +558,11 @@ func (l *link) settle(wanted, actual []netip.Prefix) (without []netip.Addr) {
 func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 	c, action := l.claims[a].Step(e, by, now)
 	l.claims[a] = c
-	if c.Leased && c.InUse() {
-		l.given = ""
+	if c.Leased {
+		l.declined = c.Failures
+		if c.InUse() {
+			l.given = ""
+		}
 	}
 	switch action {
 	case claim.Probe, claim.Announce:
@@ -567,7 +607,7 @@ const listen = 15 * time.Second
 
 // converse has the link's DHCP clients be those that the settings and its routers ask for.
 func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
-	if l.entry.DHCP && l.dhcp == nil {
+	if l.entry.DHCP && l.dhcp == nil && l.facts.ethernet() {
 		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
 	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > listen)
@@ -613,6 +653,7 @@ func (m *manager) publish() error {
 		}
 		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
 		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
+		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
 		status.Interfaces = append(status.Interfaces, i)
 		sources = append(sources, source{
 			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,

@@ -86,6 +86,38 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestWithout shows what is left of a link where addresses may not be used.
+func TestWithout(t *testing.T) {
+	facts := Facts{Index: 2, Name: "eth0", Wired: true, MTU: 1500}
+	static := nodeconfig.Interface{
+		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("2001:db8::7/64")},
+		Gateway:   addrs("192.0.2.1 2001:db8::1"), Routes: []nodeconfig.Route{{To: netip.MustParsePrefix("198.51.100.0/24")}}, IPv6: nodeconfig.IPv6Static,
+	}
+	both := static
+	both.DHCP, both.Gateway = true, nil
+	var out strings.Builder
+	for _, c := range []struct {
+		name, without string
+		entry         nodeconfig.Interface
+	}{
+		{"static, none is taken", "", static},
+		{"static, IPv4 is taken", "192.0.2.7", static},
+		{"leased, it is taken", "192.0.2.50", nodeconfig.DefaultInterface},
+		{"both, the lease is taken", "192.0.2.50", both},
+		{"both, all of IPv4 is taken", "192.0.2.7 192.0.2.50", both},
+	} {
+		fmt.Fprintf(&out, "%s\n", c.name)
+		want := Want(c.entry, facts, Leases{V4: office()}, t0, addrs(c.without)...)
+		for _, a := range want.Addresses {
+			fmt.Fprintf(&out, "  %s\n", a)
+		}
+		for _, r := range want.Routes {
+			fmt.Fprintf(&out, "  %s\n", r)
+		}
+	}
+	golden.Compare(t, "without.txt", out.String())
+}
+
 // TestDiff shows the change from one lease to another, and to none.
 func TestDiff(t *testing.T) {
 	facts := Facts{Index: 2, Name: "eth0", Wired: true, MTU: 1500}

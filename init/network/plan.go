@@ -24,6 +24,15 @@ type Facts struct {
 	MTU     int    // bytes, as the link had it when it was first seen
 }
 
+// ethernet says whether the link has an Ethernet address, without which nobody speaks DHCP.
+func (f Facts) ethernet() bool { return len(f.MAC) == len("52:54:00:12:34:56") }
+
+// foreign says whether whoever made the link gives it its addresses: the entry has none for
+// it. Addresses that are not ours, and its MTU, are left alone then.
+func foreign(e nodeconfig.Interface, f Facts) bool {
+	return len(e.Addresses) == 0 && !(e.DHCP && f.ethernet())
+}
+
 // Route is a route that this package makes.
 type Route struct {
 	To     netip.Prefix

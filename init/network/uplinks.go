@@ -52,6 +52,9 @@ func RulesOf(uplinks []Uplink) (rules []Rule, routes map[int][]Route) {
 		for _, u := range uplinks {
 			u.Defaults = slices.DeleteFunc(slices.Clone(u.Defaults), func(r Route) bool { return r.To.Addr().Is6() != v6 })
 			u.Addresses = slices.DeleteFunc(slices.Clone(u.Addresses), func(a netip.Addr) bool { return a.Is6() != v6 || a.IsLinkLocalUnicast() })
+			// A table has one route of each metric: of several routers that of the lowest address.
+			slices.SortFunc(u.Defaults, func(a, b Route) int { return cmp.Or(cmp.Compare(a.Metric, b.Metric), a.Via.Compare(b.Via)) })
+			u.Defaults = slices.CompactFunc(u.Defaults, func(a, b Route) bool { return a.Metric == b.Metric })
 			if len(u.Defaults) > 0 {
 				those = append(those, u)
 			}

@@ -128,6 +128,54 @@ func TestUnpluggedAdvertised(t *testing.T) {
 	unplugged(t, "network: [{match: 'lan*', dhcp: false}]", far6, "2001:db8:1:", "2001:db8:2:")
 }
 
+// TestSameNetwork has two cables to one network: each of the two addresses is the node's,
+// though it answers for either by both, and with one cable out all is reached by the other.
+func TestSameNetwork(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "192.0.2.1/24", far4+"/32")
+	s.second("lan1")
+	s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.60,1h")
+	near := "192.0.2.1"
+	s.echo(net.JoinHostPort(near, "7"))
+	s.echo(net.JoinHostPort(far4, "7"))
+	node(t, "network: [{match: 'lan*', ipv6: off}]", paths)
+	var leases [2]string
+	until(t, "both leases", func() bool {
+		n, err := control.ReadNetwork(paths.Run)
+		if err != nil || len(n.Interfaces) != 2 {
+			return false
+		}
+		for i, one := range n.Interfaces {
+			if len(one.Addresses) != 1 || len(one.Gateway) != 1 {
+				return false
+			}
+			leases[i] = one.Addresses[0].Addr().String()
+		}
+		return true
+	})
+	by := func(at string, good ...string) func() bool {
+		return func() bool {
+			from, err := echoed(net.JoinHostPort(at, "7"))
+			return err == nil && slices.Contains(good, from)
+		}
+	}
+	for _, plugged := range []bool{true, false, true} {
+		s.cable(plugged)
+		first, either := leases[1], leases[1:]
+		if plugged {
+			first, either = leases[0], leases[:] // to a neighbour, that which came up first
+		}
+		until(t, "the way to a neighbour", by(near, either...))
+		until(t, "the way out", by(far4, first))
+	}
+	if n, err := control.ReadNetwork(paths.Run); err != nil || n.Interfaces[0].Problem+n.Interfaces[1].Problem != "" {
+		t.Errorf("%+v, %v", n.Interfaces, err)
+	}
+}
+
 // far4 and far6 are beyond the routers of both segments.
 const far4, far6 = "198.51.100.1", "2001:db8:ffff::1"
 
@@ -220,6 +268,9 @@ func TestRulesOf(t *testing.T) {
 		{"one", []Uplink{a}},
 		{"one, and a link that leads nowhere", []Uplink{a, {Link: 3, Addresses: b.Addresses}}},
 		{"two", []Uplink{a, b}},
+		{"two, of which one has two routers of each family", []Uplink{a, {Link: 3, Addresses: b.Addresses, Defaults: []Route{
+			to("203.0.113.2", 103), to("203.0.113.1", 103), to("203.0.113.9", 50), to("fe80::c", 1024), to("fe80::b", 1024), to("fe80::9", 512),
+		}}}},
 		{"two, of which one has no IPv6", []Uplink{a, {Link: 3, Addresses: b.Addresses, Defaults: b.Defaults[:1]}}},
 	} {
 		rules, routes := RulesOf(c.all)
@@ -234,6 +285,58 @@ func TestRulesOf(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "rules.txt", out.String())
+}
+
+// TestTwoRouters has two routers advertise themselves at one of two uplinks: its own table
+// settles on one of them.
+func TestTwoRouters(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	a := newSegment(t, "lan0", "2001:db8:1::1/64", "fe80::a/64")
+	b := newSegment(t, "lan1", "2001:db8:2::1/64", "fe80::b/64")
+	other := b.neighbour("fe80::c/64")
+	a.radvd("prefix 2001:db8:1::/64 {};")
+	b.radvd("prefix 2001:db8:2::/64 {};")
+	other.radvd("prefix 2001:db8:2::/64 {};")
+	node(t, "network: [{match: 'lan*', dhcp: false}]", paths)
+	lan1, err := netlink.LinkByName("lan1")
+	must(t, err)
+	defaults := func(table int) (all []string) {
+		routes, _ := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{LinkIndex: lan1.Attrs().Index, Table: table}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+		for _, r := range routes {
+			if r.Gw != nil && (r.Dst == nil || prefixOf(r.Dst).Bits() == 0) {
+				all = append(all, r.Gw.String())
+			}
+		}
+		slices.SortFunc(all, func(a, b string) int { return netip.MustParseAddr(a).Compare(netip.MustParseAddr(b)) })
+		return all
+	}
+	own := tableOf(lan1.Attrs().Index)
+	until(t, "both routers, and the lower one in the link's own table", func() bool {
+		all := defaults(unix.RT_TABLE_MAIN)
+		return len(all) == 2 && slices.Equal(defaults(own), all[:1])
+	})
+	done, changes := make(chan struct{}), make(chan netlink.RouteUpdate, 1000)
+	defer close(done)
+	must(t, netlink.RouteSubscribe(changes, done))
+	// Each further link has the node look at all of it again.
+	for range 3 {
+		more := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan9"}}
+		for _, c := range []struct {
+			links int
+			do    func(netlink.Link) error
+		}{{3, netlink.LinkAdd}, {2, netlink.LinkDel}} {
+			must(t, c.do(more))
+			until(t, "the node to know", func() bool { n, _ := control.ReadNetwork(paths.Run); return len(n.Interfaces) == c.links })
+		}
+	}
+	for len(changes) > 0 {
+		if u := <-changes; u.Table == own && u.LinkIndex == lan1.Attrs().Index {
+			t.Errorf("table %d: %v", own, u.Route)
+		}
+	}
 }
 
 // TestAnswers calls the node from behind the routers of both of its uplinks, each of which

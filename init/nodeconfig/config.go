@@ -71,7 +71,8 @@ type Interface struct {
 	IPv6 IPv6 `yaml:"ipv6"`
 
 	// Addresses are static, each with the length of its prefix ("192.0.2.7/24").
-	// Default: none. At most 16.
+	// Others are removed. Default: none; where DHCP gives none either, those that
+	// somebody else gave the link stay. At most 16.
 	Addresses []netip.Prefix `yaml:"addresses,omitempty,flow"`
 
 	// Gateway is the default router: one address, or a list of one for each

@@ -35,6 +35,10 @@ type Wish struct {
 	Keep     bool
 	Settings []byte
 	Imported string
+	// Beside is the version of the release in the other slot, if that mounts a STATE with
+	// quotas; "": it may not. Only releases that do know the field, and refuse a wish with
+	// fields that they do not know.
+	Beside string
 }
 
 // version of the file.
@@ -45,6 +49,7 @@ type file struct {
 	Keep     bool   `json:"keep-config"`
 	Settings []byte `json:"node.yaml,omitempty"`
 	Imported string `json:"imported,omitempty"`
+	Beside   string `json:"beside,omitempty"`
 }
 
 // Parse reads the file. Whatever a person writes into it is a plain wish; what we write
@@ -66,12 +71,12 @@ func Parse(text []byte) (Wish, error) {
 	if f.Version != version {
 		return Wish{}, fmt.Errorf("it has version %d, this release reads %d", f.Version, version)
 	}
-	return Wish{f.Keep, f.Settings, f.Imported}, nil
+	return Wish{f.Keep, f.Settings, f.Imported, f.Beside}, nil
 }
 
 // Text is the file.
 func (w Wish) Text() []byte {
-	text, err := json.Marshal(file{version, w.Keep, w.Settings, w.Imported})
+	text, err := json.Marshal(file{version, w.Keep, w.Settings, w.Imported, w.Beside})
 	if err != nil {
 		panic("reset: " + err.Error()) // there is nothing in it that JSON cannot hold
 	}
@@ -127,7 +132,7 @@ func remove(v *fat.Volume, name string) error {
 
 // Node is what a wish is fulfilled on.
 type Node interface {
-	Reformat() error                                // an empty STATE, not mounted
+	Reformat(beside string) error                   // an empty STATE, not mounted; beside is Wish.Beside
 	Mount() error                                   // STATE
 	Restore(settings []byte, imported string) error // to STATE, durably
 	Forget() error                                  // the wish
@@ -141,7 +146,7 @@ type Node interface {
 //  3. the settings that are kept
 //  4. the wish goes
 func (w Wish) Fulfil(n Node) error {
-	if err := n.Reformat(); err != nil {
+	if err := n.Reformat(w.Beside); err != nil {
 		return err
 	}
 	if err := n.Mount(); err != nil {

@@ -66,8 +66,8 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %+v, %v, want %q", text, w, err, want)
 		}
 	}
-	for _, w := range []Wish{{}, {Keep: true}, {Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123"}} {
-		if got, err := Parse(w.Text()); err != nil || got.Keep != w.Keep || !bytes.Equal(got.Settings, w.Settings) || got.Imported != w.Imported {
+	for _, w := range []Wish{{}, {Keep: true}, {Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123"}, {Beside: "1.1"}} {
+		if got, err := Parse(w.Text()); err != nil || got.Keep != w.Keep || !bytes.Equal(got.Settings, w.Settings) || got.Imported != w.Imported || got.Beside != w.Beside {
 			t.Errorf("%+v became %+v, %v", w, got, err)
 		}
 	}
@@ -144,7 +144,12 @@ func (m *machine) step(half, whole string) error {
 	return nil
 }
 
-func (m *machine) Reformat() error { return m.step("nothing", "empty") }
+func (m *machine) Reformat(beside string) error {
+	if beside != "1.1" {
+		m.t.Errorf("the release beside it is %q", beside)
+	}
+	return m.step("nothing", "empty")
+}
 
 func (m *machine) Mount() error {
 	if m.state != "empty" && m.state != "kept, half" && m.state != "kept" {
@@ -178,7 +183,7 @@ func TestBeginRefuses(t *testing.T) {
 // TestFulfilPowerCut cuts the power at every step and every write of a reset, and boots
 // until it is done: the settings are there when the wish is gone.
 func TestFulfilPowerCut(t *testing.T) {
-	w := Wish{Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123"}
+	w := Wish{Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123", Beside: "1.1"}
 	before := bootPartition(t, map[string]string{File: string(w.Text())})
 	const steps = 3 // of STATE; behind them come the writes of the boot partition
 	for cut := 0; ; cut++ {

@@ -12,10 +12,14 @@ import (
 	"io"
 )
 
-// File is where the root has it.
-const File = "/usr/lib/kogge/state.blocks"
+// Where the root has them: File has quotas of projects, PlainFile is what every release
+// mounts.
+const (
+	File      = "/usr/lib/kogge/state.blocks"
+	PlainFile = "/usr/lib/kogge/state-plain.blocks"
+)
 
-// Seed names the file system in it: its UUID derives from it (gpt.DeriveGUID), and
+// Seed names the file system in either: its UUID derives from it (gpt.DeriveGUID), and
 // a node that finds this UUID on its STATE gives it one of its own.
 const Seed = "kogge/blank-state/v1"
 

@@ -194,6 +194,21 @@ func checkArming(version string, tries int) error {
 	return nil
 }
 
+// Starts says whether anybody could start the slot: the loader knows it, or one of its boot
+// files is there, which firmware may start without the loader.
+func Starts(l Loader, f Files, slot Slot) (bool, error) {
+	state, err := l.State(f)
+	if err != nil || state.Of(slot).Present {
+		return true, err
+	}
+	for _, name := range l.BootFiles() {
+		if path, err := l.Path(slot, name); err == nil && exists(f, path) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // remove removes a file that may be gone already.
 func remove(f Files, name string) error {
 	if err := f.Remove(name); err != nil && !errors.Is(err, fat.ErrNotExist) {

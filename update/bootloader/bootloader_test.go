@@ -493,3 +493,29 @@ func TestEveryLoader(t *testing.T) {
 		}
 	}
 }
+
+// TestStarts: a slot is empty once neither the loader nor firmware finds what to start in it.
+func TestStarts(t *testing.T) {
+	for _, name := range loaders {
+		l := loader(t, name)
+		v := open1(t, crashdisk.New(fresh(t, l), 1<<20))
+		is := func(when string, slot Slot, want bool) {
+			t.Helper()
+			if got, err := Starts(l, v, slot); err != nil || got != want {
+				t.Errorf("%s: %s: slot %s starts: %v, %v", name, when, slot, got, err)
+			}
+		}
+		is("fresh", A, true)
+		is("fresh", B, false)
+		for _, step := range []verb{stage(B, "1.1"), arm(B, "1.1", 1), boot, markBad(B)} {
+			if err := step.call(l, v); err != nil {
+				t.Fatal(step.name, err)
+			}
+			is(step.name, B, true)
+		}
+		if err := l.Retire(v, B); err != nil {
+			t.Fatal(err)
+		}
+		is("retired", B, false)
+	}
+}

@@ -31,6 +31,15 @@ type Staged struct {
 	First   []byte `json:"first,omitempty"`
 }
 
+// Reads says whether whatever may lie in the slot reads a format of STATE. s may be nil:
+// nothing is remembered. starts says whether a boot loader or the firmware could start it.
+func (s *Staged) Reads(format int, starts bool) bool {
+	if s == nil {
+		return !starts
+	}
+	return s.Schema.Reads[0] <= format && format <= s.Schema.Reads[1]
+}
+
 // stagedFile is staged.json.
 type stagedFile struct {
 	Version int                         `json:"version"`

@@ -1,7 +1,8 @@
 // Package partition has the names of the partitions of a Kogge disk.
 //
 // Who writes a disk gives them, whoever reads one finds its parts by them; nothing flows
-// here. Sizes, places and types are image/disk's, the table itself is update/gpt's.
+// here. Sizes, places and types are image/disk's, the table itself is update/gpt's. It also
+// has the format of STATE that the image, PID 1 and the agent have to agree on.
 package partition
 
 import "strings"
@@ -13,6 +14,12 @@ const (
 	RootB = "ROOT-B"
 	State = "STATE" // what a node keeps
 )
+
+// SealedState is the format of STATE, as releases say which ones they read, in which applied
+// Compose files may be sealed (agent/sealed), and whose file system may have quotas of
+// projects (image/disk). Releases that read format 1 alone cannot read the one, and their
+// kernels do not mount the other.
+const SealedState = 2
 
 // All are the partitions in their order on the disk. Without the last one a node boots,
 // and keeps nothing.

@@ -28,6 +28,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kogge.example/update/memory"
+	"kogge.example/update/partition"
 	"kogge.example/update/verity"
 )
 
@@ -76,12 +77,8 @@ type Facts struct {
 }
 
 // StateSchema is that of the release this source tree makes. It writes format 1, and
-// [SealedProjects] once no slot has a release that does not read it.
-var StateSchema = memory.Schema{Reads: [2]int{1, SealedProjects}, Writes: 1}
-
-// SealedProjects is the format of STATE in which applied Compose files are sealed
-// (agent/sealed); in format 1 they lie in the clear.
-const SealedProjects = 2
+// [partition.SealedState] once no slot has a release that does not read it.
+var StateSchema = memory.Schema{Reads: [2]int{1, partition.SealedState}, Writes: 1}
 
 // Part is one thing that a release puts on a disk.
 type Part struct {

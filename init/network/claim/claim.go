@@ -17,18 +17,23 @@ import (
 //	Waiting ─CarrierUp─▶ Probing ─Timer─▶ Fresh ─Timer──▶ Held
 //	   ▲                  │  ▲             ▲  └─CarrierUp─┐  │ CarrierUp
 //	   └───CarrierDown────┘  │             └────Timer─── Checking
-//	                         └─Timer─ Taken ◀─Conflict─ Probing, Fresh, Checking; Held if leased
+//	                         └─Timer─ Taken ◀─Conflict─ Probing, Fresh, Checking, unless it is ours
+//	                                  (if it is: Probing goes to Fresh, the others stay)
 //
 // It is used in Fresh, Held and Checking. A short while after it came into use, an answer to
-// the question whether somebody has it may still be on its way. Later the node defends it:
-// of a lease, against one conflict in ten seconds; one from node.yaml it never gives up,
-// as others know it, and two packets of a stranger would take the node from its network.
+// the question whether somebody has it may still be on its way, and gives it up.
+//
+// Nobody can tell whoever has an address from a stranger who says so, or from a router that
+// answers for everything. So it is given up three times in a row at most. What is said to be
+// taken then is used all the same, and so is what has been in use, whatever is heard: it is
+// ours. It is defended against one conflict in ten seconds, and named as disputed as long as
+// anybody answers the question for it.
 //
 // The times between probes are short, as on wired networks an answer takes milliseconds.
 // A switch may take a second until it passes packets on, though: so the address is probed
 // again while it is fresh, for as long as RFC 5227 would have us wait for it.
 //
-// Source: RFC 5227, sections 2.1 to 2.4.
+// Source: RFC 5227, sections 2.1 to 2.4; of those in 2.4, ours is (c).
 type Standing string
 
 const (
@@ -66,7 +71,9 @@ const (
 	probeGap  = 60 * time.Millisecond
 	probeWait = 80 * time.Millisecond // after the last
 	defendGap = 10 * time.Second      // DEFEND_INTERVAL
-	quiet     = time.Minute           // without a conflict: it is over
+	quiet     = time.Minute           // without a conflict: is it over?
+	answer    = time.Second           // it is, without an answer in this time
+	patience  = 3                     // so often in a row an address is given up
 )
 
 // whileFresh is what is done while an address is fresh, each so long before the next.
@@ -79,10 +86,12 @@ var whileFresh = []struct {
 type Claim struct {
 	State    Standing
 	Leased   bool      // from DHCP, not from node.yaml
-	Sent     int       // packets in this state
+	Ours     bool      // never given up any more
+	Sent     int       // packets in this state; in Held: whether it was asked if the dispute is over
 	By       string    // MAC address of whoever has it or disputes it; "": nobody
+	Heard    time.Time // the last conflict
 	Conflict time.Time // the last one that was answered
-	Failures int       // times taken, in a row
+	Failures int       // times taken, in a row; of a lease: leases
 	Next     time.Time // of the next Timer; zero: none
 }
 
@@ -90,9 +99,9 @@ type Claim struct {
 func (c Claim) InUse() bool { return c.State == Fresh || c.State == Held || c.State == Checking }
 
 // Begin is a claim that begins now. used says that the link has the address already, from an
-// earlier run.
-func Begin(leased, used, carrier bool, now time.Time) Claim {
-	c := Claim{State: Probing, Leased: leased, Next: now}
+// earlier run; declined is how many leases were, in a row, Failures of the last one.
+func Begin(leased, used, carrier bool, declined int, now time.Time) Claim {
+	c := Claim{State: Probing, Leased: leased, Ours: used || declined >= patience, Failures: declined, Next: now}
 	switch {
 	case used && carrier:
 		c.State = Checking
@@ -115,9 +124,11 @@ func (c Claim) Step(e Event, by string, now time.Time) (Claim, Action) {
 		to(Probing, now)
 	case e == CarrierUp && (c.State == Fresh || c.State == Held):
 		to(Checking, now)
-	case e == Asked && c.State == Probing && !c.Leased, e == Conflict && (c.State == Probing || c.State == Fresh || c.State == Checking):
-		return c.taken(by, now)
-	case e == Conflict && c.State == Held:
+		c.By = "" // whoever he is, he may not be here
+	case e == Asked && c.State == Probing && !c.Leased, e == Conflict && (c.State == Probing || c.InUse()):
+		if !c.Ours {
+			return c.taken(by, now)
+		}
 		return c.defend(by, now)
 	case e == Timer:
 		return c.timer(now)
@@ -147,7 +158,10 @@ func (c Claim) timer(now time.Time) (Claim, Action) {
 			}
 			return c, Probe
 		}
-		c.State, c.Sent, c.Next, c.By = Fresh, 0, now, ""
+		if c.State == Probing {
+			c.By = ""
+		}
+		c.State, c.Sent, c.Next = Fresh, 0, now
 	case Fresh:
 		if c.Sent < len(whileFresh) {
 			one := whileFresh[c.Sent]
@@ -155,9 +169,18 @@ func (c Claim) timer(now time.Time) (Claim, Action) {
 			c.Next = now.Add(one.wait)
 			return c, one.do
 		}
-		c.State, c.Sent, c.Next, c.Failures = Held, 0, time.Time{}, 0
+		c.State, c.Ours, c.Sent, c.Next = Held, true, 0, time.Time{}
+		if c.By != "" {
+			c.Next = c.Heard.Add(quiet)
+		} else {
+			c.Failures = 0
+		}
 	case Held:
-		c.By, c.Next = "", time.Time{}
+		if c.By != "" && c.Sent == 0 {
+			c.Sent, c.Next = 1, now.Add(answer)
+			return c, Probe
+		}
+		c.By, c.Sent, c.Failures, c.Next = "", 0, 0, time.Time{}
 	case Taken:
 		if !c.Leased {
 			c.State, c.Sent, c.Next = Probing, 0, now
@@ -170,19 +193,24 @@ func (c Claim) timer(now time.Time) (Claim, Action) {
 func (c Claim) taken(by string, now time.Time) (Claim, Action) {
 	c.State, c.Sent, c.By, c.Next = Taken, 0, by, time.Time{}
 	c.Failures++
+	c.Ours = c.Failures >= patience
 	if !c.Leased {
 		c.Next = now.Add(pause(c.Failures))
 	}
 	return c, GiveUp
 }
 
-// defend answers a conflict about an address that has long been ours.
+// defend answers a conflict about an address that is ours.
 func (c Claim) defend(by string, now time.Time) (Claim, Action) {
 	again := !c.Conflict.IsZero() && now.Sub(c.Conflict) < defendGap
-	if again && c.Leased {
-		return c.taken(by, now)
+	c.By, c.Heard = by, now
+	switch c.State {
+	case Probing: // nothing is left to be asked, and being fresh begins with an announcement
+		c.State, c.Sent, c.Next, c.Conflict = Fresh, 0, now, now
+		return c, Wait
+	case Held:
+		c.Sent, c.Next = 0, now.Add(quiet)
 	}
-	c.By, c.Next = by, now.Add(quiet)
 	if again {
 		return c, Wait // two that defend it all the time would fill the network
 	}
@@ -190,7 +218,5 @@ func (c Claim) defend(by string, now time.Time) (Claim, Action) {
 	return c, Announce
 }
 
-// pause grows with the conflicts in a row: 1, 2, 4 … 60 seconds.
-func pause(failures int) time.Duration {
-	return min(time.Second<<min(failures-1, 6), time.Minute)
-}
+// pause grows with the conflicts in a row: 1, 2, 4 seconds.
+func pause(failures int) time.Duration { return time.Second << (min(failures, patience) - 1) }

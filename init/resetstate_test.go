@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"kogge.example/boards"
+	"kogge.example/init/control"
+	"kogge.example/init/mount"
+	"kogge.example/update/blank"
+	"kogge.example/update/bootloader"
+	"kogge.example/update/bootpart"
+	"kogge.example/update/fat"
+	"kogge.example/update/memory"
+)
+
+// TestBlankFor: STATE is made anew with quotas only where the other slot is empty, or has the
+// release that was known, when the wish was made, to mount such a STATE.
+func TestBlankFor(t *testing.T) {
+	const verity = "abababababababababababababababababababababababababababababababab:cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd:7"
+	for board, kind := range map[string]boards.Bootloader{"qemu-x86_64": boards.SystemdBoot, "qemu-arm64-uboot": boards.UBoot} {
+		loader, err := bootloader.For(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh := func() (*node, bootpart.Partition) {
+			disk, part := freshDisk(t, loader)
+			return &node{boot: control.Boot{Slot: "A", Board: board}, disk: disk}, part
+		}
+		// remember notes the release that an update has put into slot B, and what it reads.
+		remember := func(n *node, version string, highest int) {
+			n.trial.Memory = t.TempDir()
+			err := memory.WriteStaged(memory.In(n.trial.Memory), map[bootloader.Slot]*memory.Staged{
+				"B": {Release: version, Verity: verity, Schema: memory.Schema{Reads: [2]int{1, highest}, Writes: 1}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		is := func(what string, n *node, beside, want string) {
+			t.Helper()
+			if got := n.blankFor(beside); got != want {
+				t.Errorf("%s: %s: %s, want %s", kind, what, got, want)
+			}
+		}
+		n, part := fresh()
+		is("an image", n, "", blank.File)
+		installB(t, loader, part)
+		is("nobody knows the release in slot B", n, "", blank.PlainFile)
+		if beside := n.besideReads(); beside != "" {
+			t.Errorf("%s: a node that remembers nothing knows %s", kind, beside)
+		}
+		for _, c := range []struct {
+			version string
+			highest int
+			want    string
+		}{{"1.1", 1, ""}, {"1.1", 2, "1.1"}, {"1.2", 2, ""}} {
+			remember(n, c.version, c.highest)
+			if got := n.besideReads(); got != c.want {
+				t.Errorf("%s: %s reads up to format %d: %q, want %q", kind, c.version, c.highest, got, c.want)
+			}
+		}
+		is("it mounts it", n, "1.1", blank.File)
+		is("it was another one", n, "1.0", blank.PlainFile)
+		n.boot.Slot = "B"
+		is("it runs, beside what the image brought", n, "", blank.PlainFile)
+		n.boot.Slot = "A"
+		if err := part.Edit(func(v *fat.Volume) error {
+			return errors.Join(loader.Retire(v, bootloader.B), loader.Bless(v, bootloader.A, time.Now()))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		is("retired", n, "", blank.File)
+		n.disk = mount.Disk{}
+		is("no boot partition", n, "1.1", blank.PlainFile)
+	}
+}
