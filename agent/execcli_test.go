@@ -31,7 +31,7 @@ func execEvents(t *testing.T, e *execs) {
 	for _, want := range []string{
 		"container  web               started: example.invalid/prober:1\n",
 		"container  job               exited: exit code 0\n",
-		"container  hungry            exited: exit code 137\n",
+		"container  hungry            exited: exit code 137: killed; its mem_limit is 32 MiB\n",
 		"container  hungry            out of memory: the kernel killed one of its processes\n",
 		"command    web               started: /app (ada)\n",
 		"command    web               ended: /app: exit code 7 (ada)\n",

@@ -186,8 +186,10 @@ func checkState(ctx context.Context, r io.ReaderAt, size int64, dir string) (tor
 	}
 	out, status, err := e2fsck(ctx, "-fp", name)
 	if torn = err == nil && status == 8; torn { // the node mends it like this
-		if _, _, err = e2fsck(ctx, "-p", "-b", "32768", "-B", "4096", name); err == nil {
+		var first []byte
+		if first, _, err = e2fsck(ctx, "-p", "-b", "32768", "-B", "4096", name); err == nil {
 			out, status, err = e2fsck(ctx, "-fp", name)
+			out = append(first, out...)
 		}
 	}
 	if err != nil || status > 1 {
