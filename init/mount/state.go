@@ -118,6 +118,10 @@ const operational = 8
 // killed is what the status of a program begins at that a signal has ended, as of a shell.
 const killed = 128
 
+// backups are the blocks of the superblock's first two backups, those of groups 1 and 3. A
+// small STATE has the first alone.
+var backups = []string{"32768", "98304"}
+
 // MountState checks and mounts STATE. It returns ErrCorrupt, with what e2fsck said, if
 // the check could not repair it; nothing was then mounted or changed by us. A check that
 // was ended, by the kernel's want of memory above all, says nothing of STATE.
@@ -135,12 +139,16 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 	}
 	// -p repairs what needs no question: it replays the journal after a power cut.
 	out, status, err := fsck("-p")
-	if err == nil && status&operational != 0 {
+	for _, backup := range backups {
+		if err != nil || status&operational == 0 {
+			break
+		}
 		// The superblock is two sectors, and some of its writes bypass the journal: a
-		// cut between the two leaves neither the old nor the new one. Its first backup
-		// leads to the journal, and replaying that writes it whole; the counts that the
-		// backup does not know are the second run's affair, and so is the verdict.
-		if _, _, err = fsck("-p", "-b", "32768", "-B", "4096"); err == nil {
+		// cut between the two leaves neither the old nor the new one. A backup leads to
+		// the journal, and replaying that writes it whole; the counts that the backup
+		// does not know are the second run's affair, and so is the verdict. Growing writes
+		// the backups, too: the same cut may have torn the first one.
+		if _, _, err = fsck("-p", "-b", backup, "-B", "4096"); err == nil {
 			out, status, err = fsck("-f", "-p")
 		}
 	}

@@ -185,9 +185,13 @@ func checkState(ctx context.Context, r io.ReaderAt, size int64, dir string) (tor
 		return false, err
 	}
 	out, status, err := e2fsck(ctx, "-fp", name)
-	if torn = err == nil && status == 8; torn { // the node mends it like this
+	torn = err == nil && status == 8
+	for _, backup := range []string{"32768", "98304"} { // the node mends it like this
+		if err != nil || status != 8 {
+			break
+		}
 		var first []byte
-		if first, _, err = e2fsck(ctx, "-p", "-b", "32768", "-B", "4096", name); err == nil {
+		if first, _, err = e2fsck(ctx, "-p", "-b", backup, "-B", "4096", name); err == nil {
 			out, status, err = e2fsck(ctx, "-fp", name)
 			out = append(first, out...)
 		}
