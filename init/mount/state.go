@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"strings"
 	"unsafe"
@@ -14,6 +15,7 @@ import (
 
 	"kogge.example/update/gpt"
 	"kogge.example/update/partition"
+	"kogge.example/update/superblock"
 )
 
 // StateDir is where STATE is mounted.
@@ -152,6 +154,9 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 			out, status, err = fsck("-f", "-p")
 		}
 	}
+	if err == nil && status&operational != 0 && fromCopy(dev) {
+		out, status, err = fsck("-f", "-p")
+	}
 	if err != nil {
 		return fmt.Errorf("check STATE: %w", err)
 	}
@@ -160,10 +165,35 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 	if status >= 4 {
 		return fmt.Errorf("%w: e2fsck %s exited with %d: %s", ErrCorrupt, dev, status, lastLines(string(out), 5))
 	}
+	if err := onDevice(dev, superblock.Save); err != nil {
+		log.Printf("kogge: STATE: %v: a cut that tears it finds no copy", err)
+	}
 	if err := unix.Mount(dev, StateDir, "ext4", unix.MS_NOATIME|unix.MS_NOSUID|unix.MS_NODEV, stateOptions(dev)); err != nil {
 		return fmt.Errorf("mount STATE from %s: %w", dev, err)
 	}
 	return nil
+}
+
+// fromCopy makes a superblock whole that is torn as all backups are, which only a cut at the
+// end of growing does: everything else that was written then is in the journal.
+func fromCopy(dev string) (done bool) {
+	err := onDevice(dev, func(d superblock.Device) (err error) {
+		done, err = superblock.Restore(d)
+		return err
+	})
+	if err != nil {
+		log.Printf("kogge: STATE: %v", err)
+	}
+	return done
+}
+
+func onDevice(dev string, do func(superblock.Device) error) error {
+	f, err := os.OpenFile(dev, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return do(f)
 }
 
 // GrowFileSystem lets the file system of STATE, which is mounted, grow to the size of its

@@ -18,6 +18,7 @@ import (
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
+	"kogge.example/update/superblock"
 	"kogge.example/update/verity"
 )
 
@@ -194,6 +195,19 @@ func checkState(ctx context.Context, r io.ReaderAt, size int64, dir string) (tor
 		if first, _, err = e2fsck(ctx, "-p", "-b", backup, "-B", "4096", name); err == nil {
 			out, status, err = e2fsck(ctx, "-fp", name)
 			out = append(first, out...)
+		}
+	}
+	if err == nil && status == 8 {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			return torn, err
+		}
+		_, err = superblock.Restore(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return torn, err
+		}
+		if out, status, err = e2fsck(ctx, "-fp", name); err != nil {
+			return torn, err
 		}
 	}
 	if err != nil || status > 1 {

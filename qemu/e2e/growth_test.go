@@ -37,9 +37,9 @@ func TestGrowth(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries := recordGrowth(t, boots.base)
-	checks, lives := 30, 0
+	checks, lives, seeds := 30, 0, uint64(3)
 	if os.Getenv("KOGGE_E2E") == "all" {
-		checks, lives = len(entries), 8
+		checks, lives, seeds = len(entries), 8, 12
 	}
 	t.Logf("%d changes from power-on to the grown STATE", len(entries))
 	disk, base, err := nbd.OpenDisk(boots.base, growthDisk<<20)
@@ -53,7 +53,7 @@ func TestGrowth(t *testing.T) {
 		if err := apply(disk, e); err != nil {
 			t.Fatal(err)
 		}
-		for _, seed := range []uint64{0, 1, 2} {
+		for seed := range seeds {
 			st := disk.AfterCut(seed)
 			if _, err := gpt.Read(st, st.Size()); err != nil {
 				t.Errorf("cut after change %d, seed %d: %v", i, seed, err)
