@@ -19,7 +19,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 	"kogge.example/update/golden"
 )
@@ -63,13 +62,9 @@ func TestBoundsFor(t *testing.T) {
 
 // TestBounds lets a container do its worst to the kernel's tables, and others beside it.
 func TestBounds(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, bridges and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	lan := lan(t)
 	neighbour(t, "wide", "198.18.0.1/16", "198.18.0.2/16")
 	b, err := Open(filepath.Join(t.TempDir(), "netns"))

@@ -28,13 +28,9 @@ import (
 // TestNetwork builds the real thing in a network namespace of its own: bridge,
 // containers, table; a node address, a neighbour on the LAN; real connections.
 func TestNetwork(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	lan := lan(t)
 	folder := filepath.Join(t.TempDir(), "netns")
 	b, err := Open(folder)
@@ -481,4 +477,18 @@ func testApart(t *testing.T, b *Bridges) {
 	if left, err := os.ReadDir(b.users); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
+}
+
+// alone runs a test in network and mount namespaces of its own, with a loopback that is up,
+// and says whether it is the one inside. It needs root, as make test is in CI.
+func alone(t *testing.T) (inside bool) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes network namespaces, bridges and an nftables table")
+	}
+	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		return false
+	}
+	up(t, "lo")
+	return true
 }

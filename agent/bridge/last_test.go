@@ -12,22 +12,16 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 )
 
 // TestLast: a network that has moved out of the way of what the node learned late does not
 // have to at the next boot, however late the node learns it then.
 func TestLast(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces and bridges")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	lan(t)
 	l, err := netlink.LinkByName("uplink")
 	must(t, err)

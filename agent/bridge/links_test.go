@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -13,19 +12,14 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 )
 
 // TestNodePorts: whatever is published, the node's own ports lead to the node.
 func TestNodePorts(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	lan := lan(t)
 	b, err := Open(filepath.Join(t.TempDir(), "netns"))
 	must(t, err)
@@ -71,13 +65,9 @@ func TestNodePorts(t *testing.T) {
 // TestRouted: the node routes between its own links only where node.yaml asks for it, at
 // both of them, and the containers between do not matter.
 func TestRouted(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	office := neighbour(t, "office", "192.0.2.1/24", "192.0.2.2/24")
 	machines := neighbour(t, "machines", "198.51.100.1/24", "198.51.100.2/24")
 	third := neighbour(t, "third", "203.0.113.1/24", "203.0.113.2/24")
@@ -175,13 +165,9 @@ func neighbour(t *testing.T, link, node, his string) string {
 // after it has become another one, and where they are the server; whoever still says
 // more is made to say less.
 func TestMTU(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	lan := lan(t)
 	b, err := Open(filepath.Join(t.TempDir(), "netns"))
 	must(t, err)

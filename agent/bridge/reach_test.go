@@ -17,7 +17,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 )
 
@@ -61,13 +60,9 @@ func reachRows(t *testing.T) map[string][2]bool {
 // one on an internal network, which has made itself a default route through its gateway,
 // as one with the right to it would.
 func TestReach(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, bridges and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	lan := lan(t)
 	must(t, writeSetting("ipv6/conf/uplink/accept_dad", "0"))
 	address(t, nil, "uplink", "2001:db8::1/64")

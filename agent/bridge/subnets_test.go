@@ -3,29 +3,22 @@ package bridge
 import (
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 )
 
 // TestMoves: what the node learns of its networks later counts as what it knew at first.
 // Each case begins with a container on 10.88.0.0/24 and a neighbour, 192.0.2.2.
 func TestMoves(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	lan := lan(t)
 	his := inside(t, lan)
 	hold(t, lan)

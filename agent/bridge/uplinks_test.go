@@ -8,22 +8,16 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 )
 
 // TestUplinks: a container answers by the uplink where the question came in, though the
 // default route is another's; what it begins itself goes by the default route.
 func TestUplinks(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces, a bridge and an nftables table")
-	}
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	if !alone(t) {
 		return
 	}
-	up(t, "lo")
 	first := neighbour(t, "first", "192.0.2.1/24", "192.0.2.2/24")
 	second := neighbour(t, "second", "203.0.113.1/24", "203.0.113.2/24")
 	via := func(link, router string, table int) *netlink.Route {
