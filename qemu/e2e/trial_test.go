@@ -56,7 +56,7 @@ func TestTrial(t *testing.T) {
 			[]string{
 				"kogge: slot A had 3 boots in a row without a good assessment: slot B is tried",
 				"kogge: slot B, release 1.1, board " + p.board.Name + ", on trial",
-				"kogge: slot A had 4 boots in a row .*, and slot B was tried at .*: once a day is enough",
+				"kogge: slot A had 4 boots in a row .*, and slot B was tried at .*: it is tried again a day later, or at boot 6 of these",
 				"kogge: boot assessment: good, slot A, release 1.0",
 			}, nil,
 		},

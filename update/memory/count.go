@@ -71,12 +71,12 @@ func ParseCount(text []byte) (Count, error) {
 			r.Slot = bootloader.Slot(f[1])
 			ok = r.Slot == "A" || r.Slot == "B"
 		case len(f) == 2 && f[0] == "bad":
-			ok = number(f[1], &r.Bad)
+			ok = number(f[1], &r.Bad) && r.Bad <= topBad
 		case len(f) == 5 && f[0] == "armed":
 			r.Armed, r.Release = bootloader.Slot(f[1]), f[4]
-			var seconds int
+			var seconds int64
 			ok = (r.Armed == "A" || r.Armed == "B") && number(f[2], &r.Number) && number(f[3], &seconds) && bootloader.CheckVersion(r.Release) == nil
-			r.At = time.Unix(int64(seconds), 0).UTC()
+			r.At = time.Unix(seconds, 0).UTC()
 		}
 		if !ok {
 			return Count{}, fmt.Errorf("%s: %q is not understood", CountFile, strings.TrimSuffix(line, "\n"))
@@ -89,17 +89,20 @@ func ParseCount(text []byte) (Count, error) {
 }
 
 // number reads a number that is not below 0.
-func number(text string, into *int) bool {
+func number[N int | int64](text string, into *N) bool {
 	n, err := strconv.ParseInt(text, 10, 48)
-	*into = int(n)
-	return err == nil && n >= 0
+	*into = N(n)
+	return err == nil && n >= 0 && int64(*into) == n
 }
 
 const (
 	// maxBad boots in a row without a good assessment are too many.
 	maxBad = 3
-	// rest is how long nothing is armed after that was done once.
+	// rest is how long nothing is armed after that was done once, if the boots do not
+	// double before.
 	rest = 24 * time.Hour
+	// topBad is where the count ends.
+	topBad = 1 << 20
 )
 
 // Begin counts one more boot of the slot.
@@ -107,7 +110,7 @@ func (r Count) Begin(slot bootloader.Slot) Count {
 	if r.Slot != slot {
 		r.Slot, r.Bad = slot, 0
 	}
-	r.Bad = min(r.Bad+1, 999)
+	r.Bad = min(r.Bad+1, topBad)
 	return r
 }
 
@@ -151,8 +154,11 @@ func (r Count) Dated(since, now time.Time) Count {
 
 // Fallback says whether the other slot is to be tried now, because the running one, a
 // proven slot, had its third boot in a row without a good assessment. Why is empty
-// while there is nothing to say. A clock that stands before the last time proves no
-// day: then nothing is done.
+// while there is nothing to say.
+//
+// After one try the next comes a day later, or when the bad boots have doubled since: a try
+// may end by bad luck, and a machine without a clock that never comes as far as the network
+// sees no day go by. A clock that stands before the last time proves no day.
 func (r Count) Fallback(state bootloader.State, now time.Time) (other bootloader.Slot, why string) {
 	if r.Bad < maxBad || r.Slot == "" {
 		return "", ""
@@ -166,8 +172,21 @@ func (r Count) Fallback(state bootloader.State, now time.Time) (other bootloader
 		return "", fmt.Sprintf("%s, and slot %s is empty", count, other)
 	case !proven:
 		return "", fmt.Sprintf("%s, and slot %s never proved itself", count, other)
-	case r.Armed == other && now.Sub(r.At) < rest:
-		return "", fmt.Sprintf("%s, and slot %s was tried at %s: once a day is enough", count, other, r.At.Format(time.RFC3339))
+	case r.Armed == other && now.Sub(r.At) < rest && !r.doubled():
+		return "", fmt.Sprintf("%s, and slot %s was tried at %s: it is tried again a day later, or at boot %d of these",
+			count, other, r.At.Format(time.RFC3339), r.nextTry())
 	}
 	return other, count
+}
+
+// doubled says whether the bad boots are the first too many, twice, four times, …
+func (r Count) doubled() bool { return r.Bad > maxBad && Count{Bad: r.Bad - 1}.nextTry() == r.Bad }
+
+// nextTry is the number of bad boots at which a slot that was tried is tried again.
+func (r Count) nextTry() int {
+	next := 2 * maxBad
+	for next <= r.Bad {
+		next *= 2
+	}
+	return next
 }

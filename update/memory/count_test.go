@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +62,7 @@ func TestFallback(t *testing.T) {
 		{"staged since", bootloader.Entry{Present: true, Version: "1.2", Number: 8, Counted: true, Done: 3}},
 	}
 	var b strings.Builder
-	for bad := range maxBad + 1 {
+	for _, bad := range []int{0, maxBad - 1, maxBad, maxBad + 1, 2 * maxBad} {
 		for _, e := range entries {
 			for _, armed := range []struct {
 				name string
@@ -92,6 +93,31 @@ func TestFallback(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "fallback.txt", b.String())
+}
+
+// TestFallbackAgain boots a slot that crashes each time, on a machine whose clock stands. The
+// other slot is tried at the third boot, and each time that the boots have doubled.
+func TestFallbackAgain(t *testing.T) {
+	state := bootloader.State{
+		A: bootloader.Entry{Present: true, Version: "1.0", Number: 8, Counted: true, Done: 1},
+		B: bootloader.Entry{Present: true, Version: "1.1", Number: 9},
+	}
+	r := Count{Armed: "A", Number: 8, Release: "1.0", At: noon.Add(-48 * time.Hour)}
+	var tries []int
+	for range 2000 {
+		r = r.Begin("B")
+		if other, _ := r.Fallback(state, noon); other != "" {
+			tries = append(tries, r.Bad)
+			r = r.Move(other, state.A, noon)
+		}
+		if read, err := ParseCount(r.Text()); err != nil || read != r {
+			t.Fatalf("%+v is read as %+v: %v", r, read, err)
+		}
+	}
+	want := []int{3, 6, 12, 24, 48, 96, 192, 384, 768, 1536}
+	if !slices.Equal(tries, want) {
+		t.Errorf("tried at boots %v, and should be at %v", tries, want)
+	}
 }
 
 func FuzzCount(f *testing.F) {
