@@ -12,7 +12,6 @@
 package nameserver
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log"
@@ -36,7 +35,7 @@ const (
 	maxOfOne     = 32  // of one of them
 	maxConns     = 64  // TCP connections on one network
 	forwardLimit = 5 * time.Second
-	serverLimit  = 2 * time.Second // for one of the servers
+	serverLimit  = 2 * time.Second // before another server is asked as well
 	idleLimit    = 5 * time.Second // of a TCP connection
 )
 
@@ -54,9 +53,13 @@ type Server struct {
 	table    atomic.Pointer[Table]
 	turns    chan struct{}
 
+	limit    time.Duration // of a forward; forwardLimit
+	patience time.Duration // with one of its servers; serverLimit
+
 	mu        sync.Mutex // guards what follows
 	listening map[string]*listener
 	asking    map[netip.Addr]int // forwards under way
+	words     map[way]word       // of the last minute or so
 	closed    bool
 	ending    sync.WaitGroup
 }
@@ -74,6 +77,7 @@ func New(upstream func() []netip.Addr) *Server {
 	s := &Server{
 		upstream: upstream, turns: make(chan struct{}, maxForwards),
 		listening: make(map[string]*listener), asking: make(map[netip.Addr]int),
+		limit: forwardLimit, patience: serverLimit, words: make(map[way]word),
 	}
 	s.table.Store(&Table{})
 	return s
@@ -88,6 +92,7 @@ func (s *Server) Set(t Table) {
 	if s.closed {
 		return
 	}
+	s.forget(time.Now())
 	for name, l := range s.listening {
 		now, ok := t.network(name)
 		if !ok || now.Device != l.Device || now.Gateway != l.Gateway {
@@ -218,7 +223,7 @@ func (s *Server) answer(network string, from netip.Addr, q *dns.Msg, tcp bool) *
 	servers = slices.DeleteFunc(slices.Clone(servers), func(a netip.Addr) bool {
 		return slices.ContainsFunc(t.Networks, func(n Network) bool { return n.Gateway == a })
 	})
-	return forward(q, servers, tcp)
+	return s.forward(from, q, servers, tcp)
 }
 
 // take takes a turn for a forward, if there is one for this container.
@@ -289,35 +294,6 @@ func reversed(name string) (netip.Addr, bool) {
 	slices.Reverse(parts)
 	addr, err := netip.ParseAddr(strings.Join(parts, "."))
 	return addr, err == nil && addr.Is4()
-}
-
-// forward asks one server after the other, by random ports and numbers of its own, until
-// one has an answer.
-func forward(q *dns.Msg, servers []netip.Addr, tcp bool) *dns.Msg {
-	ctx, cancel := context.WithTimeout(context.Background(), forwardLimit)
-	defer cancel()
-	asked := q.Copy()
-	client := dns.Client{Net: "udp", Timeout: serverLimit, UDPSize: dns.MinMsgSize}
-	if tcp {
-		client.Net = "tcp"
-	}
-	if opt := q.IsEdns0(); opt != nil {
-		client.UDPSize = max(client.UDPSize, opt.UDPSize())
-	}
-	var failed *dns.Msg
-	for _, server := range servers {
-		asked.Id = dns.Id()
-		a, _, err := client.ExchangeContext(ctx, asked, netip.AddrPortFrom(server, port).String())
-		if err != nil || !a.Response || !slices.Equal(a.Question, q.Question) {
-			continue
-		}
-		a.Id = q.Id
-		if a.Rcode != dns.RcodeServerFailure && a.Rcode != dns.RcodeRefused {
-			return a
-		}
-		failed = a
-	}
-	return cmp.Or(failed, new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
 }
 
 // ReadServers are the name servers in the text of a resolv.conf.
