@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/beevik/ntp"
@@ -184,11 +185,24 @@ func servers(set []string, network control.Network) []string {
 	}
 	up := slices.IndexFunc(network.Interfaces, func(i control.Interface) bool { return i.Carrier })
 	for n, name := range names {
-		if a, err := netip.ParseAddr(name); err == nil && up >= 0 && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
-			names[n] = a.WithZone(network.Interfaces[up].Name).String()
+		a, err := netip.ParseAddr(name)
+		switch {
+		case err != nil:
+			names[n] = strings.ToLower(strings.TrimSuffix(name, "."))
+			continue
+		case up >= 0 && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "":
+			a = a.WithZone(network.Interfaces[up].Name)
+		}
+		names[n] = a.Unmap().String()
+	}
+	// Twice the same one are not two that agree.
+	var once []string
+	for _, name := range names {
+		if !slices.Contains(once, name) {
+			once = append(once, name)
 		}
 	}
-	return names
+	return once
 }
 
 // pause is how long to wait for the next poll: short at first, long once the clock
@@ -200,6 +214,9 @@ func (s *service) pause() time.Duration {
 	}
 	if s.polls == 0 {
 		n, most = s.silent, retryPause
+	}
+	if s.polls == 0 && s.state.Lone.waits() {
+		n = 0 // the others have their chance
 	}
 	return min(first<<min(n, 16), most)
 }
@@ -355,5 +372,17 @@ func ask(server string, o Options) *Sample {
 	for truth.Before(o.Floor.Hard.Add(-era / 2)) {
 		truth = truth.Add(era)
 	}
-	return &Sample{Server: server, Stratum: int(r.Stratum), Offset: truth.Sub(now.Round(0)), Error: r.RootDistance + r.RTT/2}
+	return &Sample{
+		Server: server, Stratum: int(r.Stratum), Offset: truth.Sub(now.Round(0)), Error: r.RootDistance + r.RTT/2,
+		Clock: reference(r.ReferenceID, r.ReferenceTime),
+	}
+}
+
+// reference is what an answer says of it. A time that is not said, or a whole second, which
+// radio clocks have in common, is no mark of one server.
+func reference(id uint32, at time.Time) Reference {
+	if at.Nanosecond() == 0 {
+		return Reference{}
+	}
+	return Reference{ID: id, Time: at.UnixNano()}
 }
