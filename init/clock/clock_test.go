@@ -235,10 +235,11 @@ func ntpServer(t *testing.T, address string, port int, kind string, source func(
 			binary.BigEndian.PutUint64(reply[16:], stamp(now.Add(-time.Minute)))
 			binary.BigEndian.PutUint64(reply[32:], stamp(now))
 			binary.BigEndian.PutUint64(reply[40:], stamp(now))
+			kind, code, _ := strings.Cut(kind, " ")
 			switch kind {
 			case "kiss":
 				reply[1] = 0
-				copy(reply[12:], "RATE")
+				copy(reply[12:], code)
 			case "router": // set by one upstream server, whatever address it is asked at
 				copy(reply[12:], "\x0a\x01\x02\x03")
 				binary.BigEndian.PutUint64(reply[16:], stamp(truth.Add(-time.Minute+123456789)))
@@ -273,7 +274,7 @@ func TestRun(t *testing.T) {
 		{"2090 stays without servers, unsaved", date("2090-01-01"), []string{"silent", "silent"}, false, false, false},
 		{"liar outvoted", image, []string{"liar", "good", "good"}, true, true, false},
 		{"alone against a liar", image, []string{"liar", "good"}, false, false, false},
-		{"kiss of death and nonsense", image, []string{"kiss", "unsynced", "garbage", "replay", "good"}, false, false, false},
+		{"kiss of death and nonsense", image, []string{"kiss RATE", "unsynced", "garbage", "replay", "good"}, false, false, false},
 		{"single", image, []string{"good"}, true, true, true},
 		{"one of two is dead", image, []string{"dead", "good"}, true, true, true},
 		{"one router by two addresses", image, []string{"router", "router"}, true, true, true},
