@@ -204,7 +204,10 @@ func (c Claim) taken(by string, now time.Time) (Claim, Action) {
 // defend answers a conflict about an address that is ours.
 func (c Claim) defend(by string, now time.Time) (Claim, Action) {
 	again := !c.Conflict.IsZero() && now.Sub(c.Conflict) < defendGap
-	c.By, c.Heard = by, now
+	c.Heard = now
+	if !again || c.By == "" {
+		c.By = by // whoever says it under ever new names gets one in the log at a time
+	}
 	switch c.State {
 	case Probing: // nothing is left to be asked, and being fresh begins with an announcement
 		c.State, c.Sent, c.Next, c.Conflict = Fresh, 0, now, now

@@ -232,6 +232,22 @@ func TestMeans(t *testing.T) {
 	}
 }
 
+// TestNames has a conflict ten times a second, each from another MAC address: it is a line in
+// the log once in ten seconds, and not ten times a second.
+func TestNames(t *testing.T) {
+	c, names := Begin(false, true, true, 0, t0), 0
+	for i := range byte(200) {
+		by := c.By
+		c, _ = c.Step(Conflict, net.HardwareAddr{2, 0, 0, 0, 0, i}.String(), t0.Add(time.Duration(i)*100*time.Millisecond))
+		if c.By != by {
+			names++
+		}
+	}
+	if names != 2 {
+		t.Errorf("%d names in 20 seconds", names)
+	}
+}
+
 // frame is a neighbour discovery message, with a right checksum.
 func frame(from, to string, hops byte, said ...byte) []byte {
 	a, b := netip.MustParseAddr(from), netip.MustParseAddr(to)
