@@ -270,6 +270,40 @@ func TestForgedLease6(t *testing.T) {
 	}
 }
 
+// TestStaticLinkLocal has a link-local address in node.yaml: it is set once, and not at each
+// look of the node at its links.
+func TestStaticLinkLocal(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	newPeer(t, "lan0", "fe80::1/64")
+	told, done := make(chan netlink.AddrUpdate, 1000), make(chan struct{})
+	defer close(done)
+	must(t, netlink.AddrSubscribe(told, done))
+	node(t, "network: [{match: lan0, addresses: ['fe80::7/64'], dhcp: false}]", paths)
+	until(t, "both addresses", func() bool {
+		return usableOn("lan0", "fe80::7/64") && usableOn("lan0", madeUp(t, "lan0", "fe80::/64").String())
+	})
+	for i := range 5 {
+		// The node has looked at its links when it knows this one.
+		mtu := 1400 + i
+		l, err := netlink.LinkByName("lan0")
+		must(t, err)
+		must(t, netlink.LinkSetMTU(l, mtu))
+		until(t, "the node to look", func() bool { l, err := netlink.LinkByName("lan0"); return err == nil && l.Attrs().MTU == 1500 })
+	}
+	times := 0
+	for len(told) > 0 {
+		if u := <-told; prefixOf(&u.LinkAddress).String() == "fe80::7/64" {
+			times++
+		}
+	}
+	if times > 2 {
+		t.Errorf("the address was set or changed %d times", times)
+	}
+}
+
 // TestAnnounced6 has the kernel judge an announcement of ours: it gives up an address that it
 // is about to use.
 func TestAnnounced6(t *testing.T) {

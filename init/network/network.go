@@ -486,6 +486,12 @@ func (m *manager) apply(l *link) {
 	if err == nil {
 		now := time.Now()
 		all := Want(l.entry, l.facts, l.leases, now)
+		for _, m := range actual.Made {
+			// Of the link-local ones, nothing tells the kernel's from ours.
+			if m.Prefix.Addr().IsLinkLocalUnicast() && slices.Contains(all.Addresses, m.Prefix) {
+				actual.Addresses = append(actual.Addresses, m.Prefix)
+			}
+		}
 		// What we leave alone is, to us, not there.
 		if foreign(l.entry, l.facts) {
 			others := func(p netip.Prefix) bool { return !slices.Contains(l.own, p) && !slices.Contains(all.Addresses, p) }
