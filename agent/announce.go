@@ -12,8 +12,8 @@ import (
 
 // announce has the node found on its own links, until ctx ends: those that the network
 // service has set up, and not the containers'. run is the folder of what the node's
-// other services say.
-func announce(ctx context.Context, node *identity.Node, run string, port int) {
+// other services say; twin hears of others that are this node too.
+func announce(ctx context.Context, node *identity.Node, run string, port int, twin *mdns.Twin) {
 	boot, _ := control.ReadBoot(run) // outside of a node nothing is known of it
 	mdns.Run(ctx, mdns.Config{
 		Links: func() []mdns.Link { return links(run) },
@@ -27,6 +27,7 @@ func announce(ctx context.Context, node *identity.Node, run string, port int) {
 			}
 			return a
 		},
+		Twin: twin,
 	})
 }
 

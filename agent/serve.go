@@ -17,6 +17,7 @@ import (
 	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/mdns"
 	"kogge.example/agent/serve"
 	"kogge.example/agent/wanted"
 )
@@ -89,7 +90,11 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	if err := join(node, filepath.Join(at.state, "kogge", "join.yaml")); err != nil {
 		log.Printf("agent: %v", err) // who is known already goes on being known
 	}
-	machine := machine.Machine{Run: at.run, State: at.state, Workload: at.cgroup}
+	var twin mdns.Twin
+	machine := machine.Machine{
+		Run: at.run, State: at.state, Workload: at.cgroup,
+		Twin: func() error { return twin.Problem(time.Now()) },
+	}
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
@@ -101,7 +106,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	log.Printf("agent: API on %s, %s", server.Address(), node)
 	found, stop := context.WithCancel(ctx)
 	var announcing sync.WaitGroup
-	announcing.Go(func() { announce(found, node, at.run, server.Port()) })
+	announcing.Go(func() { announce(found, node, at.run, server.Port(), &twin) })
 	defer func() {
 		stop()
 		announcing.Wait()

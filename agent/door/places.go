@@ -115,14 +115,15 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 	of := crowd(strangers)
 	unknown := slices.DeleteFunc(slices.Clone(strangers), func(p *place) bool { return p.familiar })
 	for _, p := range s.front() {
-		var candidates []*place
-		switch {
-		case of[p.address] >= maxOfAddress:
-			candidates = slices.DeleteFunc(slices.Clone(strangers), func(q *place) bool { return q.address != p.address })
-		case !p.familiar && len(unknown) >= maxStrangers:
+		candidates := strangers
+		full := !p.familiar && len(unknown) >= maxStrangers
+		if full {
 			candidates = unknown
-		case len(strangers) >= maxStrangers+maxFamiliar:
-			candidates = strangers
+		}
+		switch {
+		case of[p.address] >= maxOfAddress: // some of them may have come after it became familiar
+			candidates = slices.DeleteFunc(slices.Clone(candidates), func(q *place) bool { return q.address != p.address })
+		case full || len(strangers) >= maxStrangers+maxFamiliar:
 		case len(s.held) >= MaxConnections:
 			candidates = s.held
 		default:

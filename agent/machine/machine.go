@@ -29,6 +29,8 @@ type Machine struct {
 	Cgroups string // where they are mounted; default: /sys/fs/cgroup
 	// Workload is the cgroup of the containers. Default: workload.
 	Workload string
+	// Twin says that another machine is this node too; nil, or a nil error: none is known.
+	Twin func() error
 }
 
 // Folder is where the node's programs leave what they tell others.
@@ -86,6 +88,9 @@ func (m Machine) Status(ctx context.Context) *apiv1.StatusResponse {
 	lacking("clock", m.clock(s.Clock))
 	lacking("memory", memory("/proc/meminfo", s.Memory))
 	lacking("STATE", m.disk(s.State))
+	if m.Twin != nil {
+		lacking("identity", m.Twin())
+	}
 	return s
 }
 

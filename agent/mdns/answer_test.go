@@ -266,6 +266,7 @@ func FuzzMessages(f *testing.F) {
 		before := showMessage("own", announcement(own))
 		conflicts(m, own, func(netip.Addr) bool { return false })
 		loses(m, own)
+		twin(m, "eth0", example.Key, func(netip.Addr) bool { return false })
 		toAll, alone := answer(m, port, own)
 		for _, reply := range []*dns.Msg{toAll, alone} {
 			if reply == nil {

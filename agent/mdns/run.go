@@ -27,6 +27,7 @@ type Link struct {
 type Config struct {
 	Links        func() []Link
 	Announcement func() Announcement
+	Twin         *Twin // hears of other machines with the announcement's key; nil: nobody does
 }
 
 const (
@@ -299,6 +300,9 @@ func (r *responder) hear(p packet, now time.Time) {
 	l, from := p.link, p.from.Addr().WithZone("")
 	if r.links[l.Name] != l || r.mine(from) || !l.near(from) {
 		return
+	}
+	if at, ok := twin(p.m, l.Name, r.said.Key, r.mine); ok && r.Twin != nil {
+		r.Twin.hear(at, now)
 	}
 	switch {
 	case conflicts(p.m, l.records, r.mine):

@@ -119,11 +119,15 @@ func (m *machine) in(f func() error) error {
 // announce has the machine run as a node, until the test ends or what it returns is
 // called.
 func (m *machine) announce(links func() []Link, said func() Announcement) (stop func()) {
+	return m.run(Config{Links: links, Announcement: said})
+}
+
+func (m *machine) run(c Config) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
 	go func() {
 		over <- m.in(func() error {
-			Run(ctx, Config{Links: links, Announcement: said})
+			Run(ctx, c)
 			return nil
 		})
 	}()
