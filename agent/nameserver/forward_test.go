@@ -155,13 +155,15 @@ func TestForward(t *testing.T) {
 			there, _ := serve(t, good)
 			s := with(gone, there)
 			s.patience = time.Second
-			for range 5 {
+			const questions = 20
+			for range questions {
 				if got := shown(s.answer("front", addr("10.88.0.2"), question("example.org."), tcp)); got != fine {
 					t.Errorf("%s", got)
 				}
 			}
-			if n := asked.Load(); n != 1 {
-				t.Errorf("tcp %v: the one that is dead was asked %d times for 5 questions", tcp, n)
+			// The first question may have been sent again, and on a busy machine the other waits, too.
+			if n := asked.Load(); n == 0 || n > questions/4 {
+				t.Errorf("tcp %v: the one that is dead was asked %d times for %d questions", tcp, n, questions)
 			}
 		}
 	})
