@@ -68,11 +68,11 @@ type answered struct {
 	a      *dns.Msg // nil: there is none
 }
 
-// forward asks servers for the container at from. Each has [Server.patience] before the
+// forward asks servers for the container at from, until ctx ends. Each has [Server.patience] before the
 // next is asked beside it; the first answer counts, but an error of the server's own only
 // where there is no other.
-func (s *Server) forward(from netip.Addr, q *dns.Msg, servers []netip.Addr, tcp bool) *dns.Msg {
-	ctx, cancel := context.WithTimeout(context.Background(), s.limit)
+func (s *Server) forward(ctx context.Context, from netip.Addr, q *dns.Msg, servers []netip.Addr, tcp bool) *dns.Msg {
+	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
 	to := func(a netip.Addr) way { return way{from, a, tcp} }
 	s.mu.Lock()

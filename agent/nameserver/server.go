@@ -12,6 +12,7 @@
 package nameserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ import (
 
 // Limits. What is beyond them is answered with SERVFAIL, and asked again.
 const (
-	maxForwards  = 128 // at a time, of all containers
+	maxForwards  = 128 // at a time, of all containers: see turns
 	maxOfOne     = 32  // of one of them
 	maxConns     = 64  // TCP connections on one network
 	forwardLimit = 5 * time.Second
@@ -56,7 +57,7 @@ type Server struct {
 	// upstream returns the node's own name servers.
 	upstream func() []netip.Addr
 	table    atomic.Pointer[Table]
-	turns    chan struct{}
+	turns    turns
 
 	limit    time.Duration // of a forward; forwardLimit
 	patience time.Duration // with one of its servers; serverLimit
@@ -64,9 +65,8 @@ type Server struct {
 
 	mu        sync.Mutex // guards what follows
 	listening map[string]*listener
-	asking    map[netip.Addr]int // forwards under way
-	words     map[way]word       // of the last minute or so
-	retry     *time.Timer        // nil: nothing failed yet
+	words     map[way]word // of the last minute or so
+	retry     *time.Timer  // nil: nothing failed yet
 	closed    bool
 	ending    sync.WaitGroup
 }
@@ -83,8 +83,7 @@ type listener struct {
 // for the servers of the node.
 func New(upstream func() []netip.Addr) *Server {
 	s := &Server{
-		upstream: upstream, turns: make(chan struct{}, maxForwards),
-		listening: make(map[string]*listener), asking: make(map[netip.Addr]int),
+		upstream: upstream, listening: make(map[string]*listener),
 		limit: forwardLimit, patience: serverLimit, again: retryPause, words: make(map[way]word),
 	}
 	s.table.Store(&Table{})
@@ -289,10 +288,11 @@ func (s *Server) answer(network string, from netip.Addr, q *dns.Msg, tcp bool) *
 	case !c.Outside:
 		return a.SetRcode(q, dns.RcodeNameError)
 	}
-	if !s.take(from) {
+	turn, give, ok := s.turns.take(context.Background(), cmp.Or(c.Name, from.String()))
+	if !ok {
 		return a.SetRcode(q, dns.RcodeServerFailure)
 	}
-	defer s.give(from)
+	defer give()
 	servers := c.Servers
 	if len(servers) == 0 {
 		servers = s.upstream()
@@ -301,32 +301,7 @@ func (s *Server) answer(network string, from netip.Addr, q *dns.Msg, tcp bool) *
 	servers = slices.DeleteFunc(slices.Clone(servers), func(a netip.Addr) bool {
 		return slices.ContainsFunc(t.Networks, func(n Network) bool { return n.Gateway == a })
 	})
-	return s.forward(from, q, servers, tcp)
-}
-
-// take takes a turn for a forward, if there is one for this container.
-func (s *Server) take(from netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.asking[from] >= maxOfOne {
-		return false
-	}
-	select {
-	case s.turns <- struct{}{}:
-	default:
-		return false
-	}
-	s.asking[from]++
-	return true
-}
-
-func (s *Server) give(from netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	<-s.turns
-	if s.asking[from]--; s.asking[from] == 0 {
-		delete(s.asking, from)
-	}
+	return s.forward(turn, from, q, servers, tcp)
 }
 
 // answer is what the table knows about a question; false: nobody is called so here.
