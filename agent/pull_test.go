@@ -73,6 +73,8 @@ func testPull(t *testing.T) {
 		{"collect", pullCollects},
 		{"preload", pullOverPreload},
 		{"load", loadOntoFullDisk},
+		{"broken", loadBroken},
+		{"cut", loadCut},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p.images.reset()

@@ -68,25 +68,7 @@ func (s *Store) preload(ctx context.Context, path, mark string) ([]string, error
 		return nil, err
 	}
 	defer f.Close()
-	ctx, done, err := s.client.WithLease(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("lease: %w", err)
-	}
-	defer done(context.WithoutCancel(ctx))
-	imported, err := s.importTar(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, i := range imported {
-		names = append(names, i.Name)
-	}
-	for _, i := range imported {
-		if err := s.mark(ctx, i, mark); err != nil {
-			return nil, err
-		}
-	}
-	return names, nil
+	return s.importTar(ctx, f, mark)
 }
 
 // mark says of an image which preload it came from, or took the place of.
