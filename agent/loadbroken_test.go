@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -119,6 +120,14 @@ func loadBroken(t *testing.T, p *puller) {
 	_, err = p.engine.Load(t.Context(), bytes.NewReader(data[:len(data)/2]))
 	stays("loaded, and half of it came", err, "import")
 
+	for what, c := range map[string]struct{ data, why string }{
+		"text":   {"hello, this is not a tar\x1b[2J\n" + strings.Repeat(" ", 1000), "it is not a tar"},
+		"packed": {"BZh91AY&SY", "packed with bzip2"},
+	} {
+		_, err = p.engine.Load(t.Context(), strings.NewReader(c.data))
+		stays("loaded "+what, err, c.why)
+	}
+
 	folder := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(folder, "a.tar"), box(t, boxed{three, "newest", false}, boxed{one, "new", true}), 0o644))
 	names, err := p.engine.Preload(t.Context(), folder)
@@ -132,7 +141,11 @@ func loadBroken(t *testing.T, p *puller) {
 	p.images.push(t, "b/one:1", goruntime.GOARCH, otherwise{random(t, 90, 1000)})
 	_, err = p.pull("b/one:1")
 	stays("pulled", err, "")
-	_, err = p.engine.Load(t.Context(), bytes.NewReader(box(t, boxed{one, "new", false}, boxed{three, "newest", false})))
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err = z.Write(box(t, boxed{one, "new", false}, boxed{three, "newest", false}))
+	must(t, errors.Join(err, z.Close()))
+	_, err = p.engine.Load(t.Context(), &packed)
 	must(t, err)
 	if now := p.state(t); len(now) != len(good)+1 {
 		t.Errorf("a good archive after all: %+v", now)

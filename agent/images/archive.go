@@ -1,6 +1,7 @@
 package images
 
 import (
+	"archive/tar"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -26,7 +27,12 @@ import (
 // importTar imports the images of a tar, unpacks them all, and only then gives them their
 // names; after that they get preload as the mark of the file they come from, if it is not
 // empty. What came is collected before it returns an error. ctx has our namespace.
-func (s *Store) importTar(ctx context.Context, tar io.Reader, preload string) (names []string, err error) {
+func (s *Store) importTar(ctx context.Context, packed io.Reader, preload string) (names []string, err error) {
+	file, err := plain(packed)
+	if err != nil {
+		return nil, fmt.Errorf("import: %w", err)
+	}
+	defer file.Close()
 	lease, err := s.client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithExpiration(24*time.Hour))
 	if err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
@@ -40,7 +46,10 @@ func (s *Store) importTar(ctx context.Context, tar io.Reader, preload string) (n
 		_ = s.client.LeasesService().Delete(context.WithoutCancel(ctx), lease, how...)
 	}()
 	ctx = leases.WithLease(ctx, lease.ID)
-	index, err := archive.ImportIndex(ctx, s.client.ContentStore(), tar)
+	index, err := archive.ImportIndex(ctx, s.client.ContentStore(), file)
+	if errors.Is(err, tar.ErrHeader) {
+		err = errors.New("it is not a tar, as docker save writes one")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}

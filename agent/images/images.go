@@ -120,7 +120,7 @@ func (s *Store) usedBy(ctx context.Context) (map[string][]string, error) {
 }
 
 // Load imports and unpacks the images of a tar (an OCI layout or what `docker save`
-// writes) and returns their names. One image that cannot be unpacked, or does not fit, fails
+// writes; plain, or packed with gzip or zstd) and returns their names. One image that cannot be unpacked, or does not fit, fails
 // all: each name stays with the image that it had, and what came is collected. What replaces
 // a preload is not replaced by it at the next boot.
 //

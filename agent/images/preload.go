@@ -19,8 +19,7 @@ import (
 // are there together or not at all.
 const labelPreload = "kogge.example/preload"
 
-// Preload imports and unpacks the image tars in folder (OCI layouts or what
-// `docker save` writes) that were not imported yet, and returns the names of the
+// Preload imports and unpacks the image tars in folder (as for [Store.Load]) that were not imported yet, and returns the names of the
 // new images. A file that cannot be read is an error beside which the others are
 // still imported. No folder means no preloads.
 //
