@@ -180,7 +180,7 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 // steps counts what becomes of the containers of a project.
 func steps(a *apiv1.ApplyResponse) string {
 	var parts []string
-	for _, change := range []string{"new", "replaced", "unchanged", "gone"} {
+	for _, change := range []string{"new", "replaced", "restarted", "unchanged", "gone"} {
 		n := 0
 		for _, s := range a.GetSteps() {
 			if s.Change == change {

@@ -196,6 +196,36 @@ func TestApplyOutdated(t *testing.T) {
 	}
 }
 
+// TestApplyRestarted: what goes by a container that is replaced starts anew with it, and what
+// goes by that one; the plan says so, and what the operator reads as unchanged runs on.
+func TestApplyRestarted(t *testing.T) {
+	project := func(version int) []byte {
+		return fmt.Appendf(nil, `services:
+  db: {image: 'example.org/db:%d'}
+  web: {image: 'example.org/web:1', depends_on: {db: {condition: service_started, restart: true}}}
+  proxy: {image: 'example.org/proxy:1', depends_on: {web: {condition: service_started, restart: true, required: false}}}
+  cron: {image: 'example.org/cron:1', depends_on: [db]}
+`, version)
+	}
+	outdated := map[string]bool{}
+	s := store(t)
+	s.Outdated = func([]workload.Container) map[string]bool { return outdated }
+	apply := func(version int, want string) {
+		t.Helper()
+		for _, check := range []bool{true, false} {
+			plan, _, err := s.Apply("shop", project(version), check)
+			if got := strings.NewReplacer("example.org/", "", "shop.", "").Replace(fmt.Sprint(plan)); err != nil || got != want {
+				t.Errorf("version %d: %s, %v, want %s", version, got, err, want)
+			}
+		}
+	}
+	apply(1, "[{cron cron:1 new} {db db:1 new} {proxy proxy:1 new} {web web:1 new}]")
+	apply(1, "[{cron cron:1 unchanged} {db db:1 unchanged} {proxy proxy:1 unchanged} {web web:1 unchanged}]")
+	apply(2, "[{cron cron:1 unchanged} {db db:2 replaced} {proxy proxy:1 restarted} {web web:1 restarted}]")
+	outdated["shop.web"] = true // its image's name stands for another one
+	apply(2, "[{cron cron:1 unchanged} {db db:2 unchanged} {proxy proxy:1 restarted} {web web:1 replaced}]")
+}
+
 // TestApplyRefused leaves everything as it was.
 func TestApplyRefused(t *testing.T) {
 	s := store(t, workload.Container{ID: "own", Ports: []workload.Port{{HostPort: 443, Protocol: "tcp"}}})
