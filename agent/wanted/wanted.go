@@ -302,9 +302,9 @@ func (s *Store) parse() error {
 		}
 		containers, warnings, err := compose.ParseTaken(name, name+suffix, text)
 		for _, w := range warnings {
-			log.Printf("project %s: %v", name, w)
+			log.Printf("project %s: %s", name, nodeconfig.Public(w))
 		}
-		applied[name] = parsed{containers: containers, err: err}
+		applied[name] = parsed{containers: containers, err: nodeconfig.Hide(err)}
 	}
 	s.applied = applied
 	return nil

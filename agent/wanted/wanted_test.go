@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -327,6 +328,51 @@ func TestBrokenProject(t *testing.T) {
 	}
 	if _, _, err := s.Apply("shop", []byte(web), false); err != nil || ids(t, s) != "shop.web" {
 		t.Errorf("a better file does not help: %v", err)
+	}
+}
+
+// TestHushed: what this node keeps of a project's file, in its log and for whoever asks about
+// something else, has the place, the key and the reason, and no value: more people read that
+// than the file.
+func TestHushed(t *testing.T) {
+	const secret = "hunter2"
+	s := store(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(s.dir, 0o700))
+	warned := "services:\n  web: {image: 'a/b:1', environment: {PW: " + secret + "}, stop_signal: SIGTERM, pull_policy: always}\n"
+	must(os.WriteFile(filepath.Join(s.dir, "shop.yaml"), []byte(warned), 0o600))
+	var b bytes.Buffer
+	log.SetOutput(&b)
+	defer log.SetOutput(os.Stderr)
+	_, err := s.Containers()
+	must(err)
+	if got := b.String(); strings.Contains(got, secret) || !strings.Contains(got, "project shop: shop.yaml:2:") || !strings.Contains(got, "pull_policy") {
+		t.Errorf("the log of warnings: %s", got)
+	}
+	b.Reset()
+	refused := "services:\n  web: {image: 'a/b:1', environment: {PW: " + secret + "}, nonsense: 1}\n"
+	must(os.WriteFile(filepath.Join(s.dir, "shop.yaml"), []byte(refused), 0o600))
+	s = Open(s.dir, nil)
+	_, all := s.Containers()
+	_, _, other := s.Apply("data", []byte(db), false)
+	_, own := s.Check(nil)
+	for what, err := range map[string]error{"all": all, "another project": other, "node.yaml": own} {
+		var problems *nodeconfig.Problems
+		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "project shop: shop.yaml:2:") || !errors.As(err, &problems) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Whoever hands the file in is told with his own words.
+	if _, _, err := s.Apply("shop", []byte(refused), false); err == nil || !strings.Contains(err.Error(), secret) {
+		t.Errorf("its own apply: %v", err)
+	}
+	if strings.Contains(b.String(), secret) {
+		t.Errorf("the log: %s", &b)
 	}
 }
 
