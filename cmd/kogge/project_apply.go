@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -150,10 +149,10 @@ func (f *applyFlags) send(ctx context.Context, c *api.Client, name string, answe
 
 // printSteps shows what becomes of each container.
 func printSteps(w io.Writer, project string, steps []*apiv1.Step) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(tw, "project %s:\n", project)
+	tw := newTable(w)
+	tw.row("project %s:\n", project)
 	for _, s := range steps {
-		fmt.Fprintf(tw, "  %s\t%s\t%s\n", s.Container, s.Change, s.Image)
+		tw.row("  %s\t%s\t%s\n", s.Container, s.Change, s.Image)
 	}
 	tw.Flush()
 }
@@ -362,8 +361,8 @@ func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 	var b strings.Builder
 	if len(a.Containers) > 0 {
 		b.WriteString("done:\n")
-		w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "CONTAINER\tIMAGE\tPORTS\tVOLUMES\tAFTER")
+		w := newTable(&b)
+		w.head("CONTAINER\tIMAGE\tPORTS\tVOLUMES\tAFTER")
 		for _, c := range a.Containers {
 			var ports, volumes, after []string
 			for _, p := range c.Ports {
@@ -375,7 +374,7 @@ func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 			for _, d := range c.After {
 				after = append(after, fmt.Sprintf("%s %s", d.ID, d.Condition))
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.ID, c.Image, dash(ports), dash(volumes), dash(after))
+			w.row("%s\t%s\t%s\t%s\t%s\n", c.ID, c.Image, dash(ports), dash(volumes), dash(after))
 		}
 		w.Flush() // into memory
 	}
