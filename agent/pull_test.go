@@ -73,6 +73,7 @@ func testPull(t *testing.T) {
 		{"collect", pullCollects},
 		{"preload", pullOverPreload},
 		{"load", loadOntoFullDisk},
+		{"spares", bombSpares},
 		{"broken", loadBroken},
 		{"cut", loadCut},
 	} {

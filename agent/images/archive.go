@@ -57,6 +57,7 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, preload string)
 	if err != nil {
 		return nil, err
 	}
+	defer s.pulls.hold(found)()
 	for _, i := range found {
 		if err := client.NewImage(s.client, i).Unpack(ctx, Snapshotter); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", i.Name, err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -129,9 +130,16 @@ func (s *Store) usedBy(ctx context.Context) (map[string][]string, error) {
 // (3) the names, one by one, synced with containerd's metadata.
 func (s *Store) Load(ctx context.Context, tar io.Reader) ([]string, error) {
 	ctx = s.context(ctx)
-	bounded := &roomy{Reader: tar, room: func() error { return s.makeRoom(ctx, 0) }}
+	defer s.pulls.load()()
+	if err := s.makeRoom(ctx, 0, nil); err != nil {
+		return nil, fmt.Errorf("load images: %w", err)
+	}
+	bounded := &roomy{Reader: tar}
+	allowed := &allowance{sent: bounded.sent.Load}
+	room := func(ctx context.Context) error { return s.makeRoom(ctx, 0, allowed) }
+	bounded.room = func() error { return room(ctx) }
 	var names []string
-	err := whileRoom(ctx, loadEvery, func(ctx context.Context) error { return s.makeRoom(ctx, 0) }, func(ctx context.Context) (err error) {
+	err := whileRoom(ctx, loadEvery, room, func(ctx context.Context) (err error) {
 		names, err = s.importTar(ctx, bounded, "")
 		return err
 	})
@@ -149,6 +157,7 @@ type roomy struct {
 	io.Reader
 	room func() error
 	left int // bytes until it looks again
+	sent atomic.Int64
 	err  error
 }
 
@@ -162,6 +171,7 @@ func (r *roomy) Read(p []byte) (int, error) {
 	}
 	n, err := r.Reader.Read(p)
 	r.left -= n
+	r.sent.Add(int64(n))
 	return n, err
 }
 
