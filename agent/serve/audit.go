@@ -48,7 +48,7 @@ func (d *audit) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if err == nil && d.changes(r.Spec().Procedure) {
 			d.note(ctx, r.Spec().Procedure, r.Any(), answer.Any())
 		}
-		return answer, err
+		return answer, inLine(err)
 	}
 }
 
@@ -59,12 +59,12 @@ func (d *audit) WrapStreamingClient(next connect.StreamingClientFunc) connect.St
 func (d *audit) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if !d.changes(conn.Spec().Procedure) {
-			return next(ctx, conn)
+			return inLine(next(ctx, conn))
 		}
 		n := &auditedStream{StreamingHandlerConn: conn, ctx: ctx, audit: d}
 		err := next(ctx, n)
 		n.over(err)
-		return err
+		return inLine(err)
 	}
 }
 

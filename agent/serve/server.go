@@ -92,7 +92,7 @@ func newServer(listener net.Listener, c Config) *Server {
 		c.Events = new(events.Ring)
 	}
 	options := []connect.HandlerOption{connect.WithReadMaxBytes(door.MaxRequest), connect.WithRecover(recovered), connect.WithConditionalHandlerOptions(plain),
-		connect.WithInterceptors(lined{}, &audit{c.Events, guard.Changes})}
+		connect.WithInterceptors(&audit{c.Events, guard.Changes})}
 	mux.Handle(apiv1connect.NewNodeServiceHandler(&nodeService{c.Node, c.Machine, guard.End}, options...))
 	mux.Handle(apiv1connect.NewWorkloadServiceHandler(&workloadService{c.Containers, c.Projects, c.Commands, c.LogDir}, options...))
 	mux.Handle(apiv1connect.NewImageServiceHandler(&imageService{c.Images}, options...))
