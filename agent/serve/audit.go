@@ -16,8 +16,8 @@ import (
 )
 
 // audit makes events of what operators have done: of every call that changes something
-// and went well. What a call is about is told by [deed]; of one that it does not know
-// the name of its method is.
+// and went well; and a line of each error (see [inLine]). What a call is about is told by
+// [deed]; of one that it does not know the name of its method is.
 type audit struct {
 	events  *events.Ring
 	changes func(procedure string) bool // a method that is for more than looking
