@@ -141,16 +141,22 @@ func loadBroken(t *testing.T, p *puller) {
 	p.images.push(t, "b/one:1", goruntime.GOARCH, otherwise{random(t, 90, 1000)})
 	_, err = p.pull("b/one:1")
 	stays("pulled", err, "")
+	must(t, os.RemoveAll(filepath.Join(folder, "a.tar")))
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	_, err = z.Write(box(t, boxed{one, "new", false}, boxed{three, "newest", false}))
 	must(t, errors.Join(err, z.Close()))
+	must(t, os.WriteFile(filepath.Join(folder, "web.tar.gz"), packed.Bytes(), 0o644))
 	_, err = p.engine.Load(t.Context(), &packed)
 	must(t, err)
 	if now := p.state(t); len(now) != len(good)+1 {
 		t.Errorf("a good archive after all: %+v", now)
 	}
 	p.whole(t)
+	must(t, p.engine.Forget(t.Context(), three))
+	if names, err := p.engine.Preload(t.Context(), folder); err != nil || !slices.Equal(names, []string{one, three}) {
+		t.Errorf("preloaded %q, %v", names, err)
+	}
 	must(t, p.engine.Forget(t.Context(), three))
 }
 
