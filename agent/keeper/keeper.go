@@ -290,7 +290,7 @@ func (u *unit) explain(e event, most int64) {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
-		u.reason = e.err.Error()
+		u.reason = workload.Line(e.err.Error())
 	case Succeeded, Failed:
 		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
 	case StopAsked, Removed:
