@@ -2,9 +2,11 @@ package superblock
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -114,4 +116,87 @@ func FuzzRestore(f *testing.F) {
 			t.Errorf("%v, %v", done, err)
 		}
 	})
+}
+
+// TestLook finds every backup that mke2fs makes, and the size, whatever of it is left.
+func TestLook(t *testing.T) {
+	for _, c := range []struct {
+		options []string
+		backups int // of blocks as large as the file system's
+		block   int64
+	}{
+		{[]string{"-b", "1024"}, 4, 1024}, // groups 1, 3, 5 and 7, of 8 MiB
+		{[]string{"-b", "2048"}, 1, 2048},
+		{[]string{"-b", "4096"}, 0, 4096},
+		{[]string{"-b", "1024", "-O", "^metadata_csum"}, 4, 1024},
+	} {
+		f := made(t, c.options...)
+		s, err := Look(f, 64<<20)
+		if err != nil || !s.Whole || s.Bytes != 64<<20 || len(s.Backups) != c.backups {
+			t.Errorf("%v: %+v, %v", c.options, s, err)
+		}
+		for _, b := range s.Backups {
+			if b.BlockSize != c.block {
+				t.Errorf("%v: %+v", c.options, b)
+			}
+			// e2fsck finds one there, too.
+			if status := checked(t, f, "-n", "-b", fmt.Sprint(b.Block), "-B", fmt.Sprint(b.BlockSize)); status&8 != 0 {
+				t.Errorf("%v: e2fsck with block %d says %d", c.options, b.Block, status)
+			}
+		}
+		if err := Save(f); err != nil {
+			t.Fatal(err)
+		}
+		for _, cleared := range []int64{offset, copyAt} {
+			if _, err := f.WriteAt(make([]byte, size), cleared); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Look(f, 64<<20)
+			known := len(s.Backups) > 0 || cleared == offset && !slices.Contains(c.options, "^metadata_csum")
+			if err != nil || s.Whole || (s.Bytes == 64<<20) != known || len(s.Backups) != c.backups {
+				t.Errorf("%v, without the one at %d: %+v, %v", c.options, cleared, s, err)
+			}
+		}
+	}
+	if s, err := Look(bytes.NewReader(nil), 0); err != nil || s.Whole {
+		t.Errorf("nothing: %+v, %v", s, err)
+	}
+	if _, err := Look(bytes.NewReader(make([]byte, 100)), 1<<20); err == nil {
+		t.Error("a device that ends before its end is no error")
+	}
+}
+
+// FuzzLook: any bytes; no size below zero, no backup outside.
+func FuzzLook(f *testing.F) {
+	seed := make([]byte, 2*size)
+	if _, err := made(f).ReadAt(seed, 0); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed[offset:], uint32(32768))
+	f.Fuzz(func(t *testing.T, super []byte, block uint32) {
+		const device = 256 << 20
+		s, err := Look(sparseDevice{super, int64(block) * 4096}, device)
+		if err != nil || s.Bytes < 0 {
+			t.Errorf("%+v, %v", s, err)
+		}
+		for _, b := range s.Backups {
+			if at := b.Block * b.BlockSize; at <= 0 || at > device-size {
+				t.Errorf("%+v", b)
+			}
+		}
+	})
+}
+
+// sparseDevice has one text at two places, and zeros elsewhere.
+type sparseDevice struct {
+	text []byte
+	at   int64
+}
+
+func (d sparseDevice) ReadAt(p []byte, at int64) (int, error) {
+	clear(p)
+	if at == offset || at == d.at {
+		copy(p, d.text)
+	}
+	return len(p), nil
 }
