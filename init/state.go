@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -47,7 +48,8 @@ func (n *node) configure() error {
 	in := n.readSeed()
 	stateErr := n.mountState(in)
 	if n.persist {
-		in.Copy, in.Imported = readOptional(configCopy), strings.TrimSpace(string(readOptional(configHash)))
+		in.Copy, in.CopyErr = readFile(configCopy)
+		in.Imported, in.ImportedErr = readRecord(configHash)
 	}
 	c := seed.Choose(in)
 	n.config = c.Config
@@ -79,10 +81,12 @@ func (n *node) configure() error {
 // readSeed looks for a node.yaml beside the image: from QEMU, else from the boot
 // partition.
 func (n *node) readSeed() seed.Input {
-	if data := readOptional(fwcfgSeed); data != nil {
+	data, err := readFile(fwcfgSeed)
+	n.degraded.Add("node.yaml from QEMU", err)
+	if data != nil {
 		return seed.Input{Seed: data, From: "QEMU (fw_cfg)"}
 	}
-	data, err := readBootPartition(n.disk, bootSeed)
+	data, err = readBootPartition(n.disk, bootSeed)
 	n.degraded.Add("boot partition", err)
 	if err := misnamed(n.disk); err != nil {
 		n.degraded.Add("files on the boot partition", err)
@@ -220,10 +224,14 @@ func importConfig(c seed.Choice) error {
 // that moves it once more. What QEMU hands over stays in its file on the host; the
 // agent knows what it has used.
 func (n *node) importJoin() error {
-	if data := readOptional(fwcfgJoin); data != nil {
+	data, err := readFile(fwcfgJoin)
+	if err != nil {
+		return err
+	}
+	if data != nil {
 		return durable.Replace(joinYAML, data, 0o600)
 	}
-	data, err := readBootPartition(n.disk, bootJoin)
+	data, err = readBootPartition(n.disk, bootJoin)
 	if err != nil || data == nil {
 		return err
 	}
@@ -233,34 +241,77 @@ func (n *node) importJoin() error {
 	return editBootPartition(n.disk, func(v *fat.Volume) error { return v.Remove(bootJoin) })
 }
 
-// readOptional reads a file; nil if it is not there or not readable.
-func readOptional(name string) []byte {
+// readFile reads a file; nil if it is not there. One that cannot be read is an error.
+func readFile(name string) ([]byte, error) {
 	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
+	return data, err
+}
+
+// readOptional reads a file of the kernel's or of /run; nil if it is not there or not
+// readable.
+func readOptional(name string) []byte {
+	data, _ := readFile(name)
 	return data
+}
+
+// readRecord reads the hash of the seed that was last taken over; "" if there is none.
+func readRecord(name string) (string, error) {
+	data, err := readFile(name)
+	if data == nil || err != nil {
+		return "", err
+	}
+	hash := strings.TrimSpace(string(data))
+	if !isHex(hash, 64) {
+		return "", fmt.Errorf("%s: damaged: want 64 hex digits in its %d bytes", name, len(data))
+	}
+	return hash, nil
+}
+
+// isHex says whether s is so many hex digits.
+func isHex(s string, digits int) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) == digits
 }
 
 // identify gives the node its machine id and host name.
 func (n *node) identify() error {
-	id := strings.TrimSpace(string(readOptional(machineID)))
-	if len(id) != 32 {
-		raw := make([]byte, 16)
-		if _, err := rand.Read(raw); err != nil {
-			return fmt.Errorf("machine id: %w", err)
-		}
-		id = hex.EncodeToString(raw)
-		if n.persist {
-			if err := durable.Replace(machineID, []byte(id+"\n"), 0o644); err != nil {
-				return fmt.Errorf("machine id: %w", err)
-			}
-		}
-	}
+	id, idErr := machineIDOf(machineID, n.persist)
 	return errors.Join(
+		idErr,
 		os.WriteFile(etcDir+"/machine-id", []byte(id+"\n"), 0o644),
 		n.rename(n.config.Hostname),
 	)
+}
+
+// machineIDOf is the machine id in a file. Where there is none, it is a new one, which is
+// kept there if keep says so. One that cannot be read stays: the node has another id during
+// this boot, and says so. One of which only a torn rest is there is made anew, and said.
+func machineIDOf(name string, keep bool) (id string, err error) {
+	data, err := readFile(name)
+	if id = strings.TrimSpace(string(data)); err == nil && isHex(id, 32) {
+		return id, nil
+	}
+	raw := make([]byte, 16)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fmt.Errorf("machine id: %w", err)
+	}
+	id = hex.EncodeToString(raw)
+	if err != nil {
+		return id, fmt.Errorf("machine id: another one during this boot, as the node's own cannot be read: %w", err)
+	}
+	if !keep {
+		return id, nil
+	}
+	if err := durable.Replace(name, []byte(id+"\n"), 0o644); err != nil {
+		return id, fmt.Errorf("machine id: %w", err)
+	}
+	if data != nil {
+		return id, fmt.Errorf("machine id: a new one, as %s was damaged: want 32 hex digits in its %d bytes", name, len(data))
+	}
+	return id, nil
 }
 
 // startClock keeps the clock from starting before this release was made, or before
