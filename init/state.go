@@ -39,7 +39,6 @@ const (
 	fwcfgJoin   = fwcfgDir + "join.yaml/raw"
 	bootSeed    = "kogge/node.yaml" // on the boot partition
 	bootJoin    = reset.JoinFile
-	checkLimit  = 30 * time.Minute // of e2fsck: a large disk after a power cut takes long
 	entropySeed = ownDir + "/seed"
 )
 
@@ -170,10 +169,15 @@ func (n *node) mountState(in seed.Input) error {
 	if err := mount.GrowState(&n.disk, n.cmdline.Verity.String()); err != nil {
 		n.degraded.Add("growth of STATE", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkLimit)
+	var size int64
+	if p, err := n.disk.Table.Find(partition.State); err == nil {
+		size = p.Size()
+	}
+	limit := checkLimit(size)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	var err error
-	n.dog.While(checkLimit, guard.Go, func() {
+	n.dog.While(limit, guard.Go, func() {
 		if err = n.checkState(ctx, in); err == nil {
 			var grown error
 			n.telling("STATE grows to the size of the disk", func() { grown = mount.GrowFileSystem(n.disk) })
@@ -186,6 +190,13 @@ func (n *node) mountState(in seed.Input) error {
 	n.persist, n.trial.Memory = true, memory.Dir
 	n.degraded.Add("name of STATE", mount.NewStateUUID(n.disk, n.cmdline.Verity.String(), blank.Seed))
 	return os.MkdirAll(ownDir, 0o700)
+}
+
+// checkLimit is how long e2fsck may take with a STATE of size bytes: a whole check of a large
+// slow disk takes hours, and one that is ended halfway would be ended at every boot anew.
+// Two minutes are 12000 places that a hard disk has to seek to, in each GiB.
+func checkLimit(size int64) time.Duration {
+	return 30*time.Minute + 2*time.Minute*time.Duration(max(0, size)>>30)
 }
 
 // checkState mounts STATE, after making a new one if somebody asked for that on the

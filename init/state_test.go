@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestUnreadable: a file of STATE that cannot be read is not one that is not there. A
@@ -84,5 +85,17 @@ func TestMachineID(t *testing.T) {
 				t.Errorf("%s: it was replaced: %v", c.name, err)
 			}
 		}
+	}
+}
+
+// TestCheckLimit: a check may take as long as its disk makes it.
+func TestCheckLimit(t *testing.T) {
+	for gib, want := range map[int64]time.Duration{0: 30 * time.Minute, 1: 32 * time.Minute, 64: 158 * time.Minute, 2048: 4126 * time.Minute} {
+		if got := checkLimit(gib << 30); got != want {
+			t.Errorf("%d GiB: %s, want %s", gib, got, want)
+		}
+	}
+	if got := checkLimit(-1); got != 30*time.Minute {
+		t.Errorf("no STATE: %s", got)
 	}
 }
