@@ -40,15 +40,17 @@ func GrowState(d *Disk, seed string) error {
 	}
 	defer f.Close()
 	t, err := growTable(f, d.Size, seed)
+	old, errOld := d.Table.Find(partition.State)
+	if len(t.Partitions) > 0 {
+		d.Table = t
+	}
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", d.Path(), err)
 	}
-	old, errOld := d.Table.Find(partition.State)
 	p, err := t.Find(partition.State)
 	if err := errors.Join(errOld, err); err != nil {
 		return fmt.Errorf("grow STATE: %w", err)
 	}
-	d.Table = t
 	if p.Last == old.Last {
 		return nil
 	}
@@ -65,20 +67,24 @@ type device interface {
 	Sync() error
 }
 
-// growTable is what GrowState does to a disk of size bytes, and the table that is
-// then on it.
+// growTable is what GrowState does to a disk of size bytes, and the table that is then on it,
+// also if the growth is refused: the names are new all the same. A table without partitions
+// is one that nobody knows.
 func growTable(dev device, size int64, seed string) (gpt.Table, error) {
-	t, err := gpt.Grow(dev, size, partition.State)
+	t, err := gpt.Read(dev, size)
 	if err != nil {
 		return gpt.Table{}, fmt.Errorf("grow STATE: %w", err)
 	}
-	if t.DiskGUID != gpt.DeriveGUID(seed, "disk") {
-		return t, nil
+	if t.DiskGUID == gpt.DeriveGUID(seed, "disk") {
+		if t, err = gpt.Randomize(dev, size); err != nil {
+			return gpt.Table{}, fmt.Errorf("new names for the partitions: %w", err)
+		}
 	}
-	if t, err = gpt.Randomize(dev, size); err != nil {
-		return gpt.Table{}, fmt.Errorf("new names for the partitions: %w", err)
+	grown, err := gpt.Grow(dev, size, partition.State)
+	if err != nil {
+		return t, fmt.Errorf("grow STATE: %w", err)
 	}
-	return t, nil
+	return grown, nil
 }
 
 // blkpg is the kernel's struct blkpg_ioctl_arg, blkpgPartition its payload.

@@ -112,6 +112,26 @@ func TestGrowTableOnce(t *testing.T) {
 	}
 }
 
+// TestGrowTableRefused: where STATE cannot grow, the disk and its partitions get names of
+// their own all the same, and the caller learns them.
+func TestGrowTableRefused(t *testing.T) {
+	image := imageTable("image", partition.State)
+	d := crashdisk.New(content(t, image, grown), 1000)
+	got, err := growTable(d, grown*gpt.SectorSize, "image")
+	if err == nil || !strings.Contains(err.Error(), "grow STATE") {
+		t.Errorf("without STATE: %v", err)
+	}
+	found, err := gpt.Read(d, grown*gpt.SectorSize)
+	if err != nil || found.DiskGUID == image.DiskGUID || found.DiskGUID != got.DiskGUID || len(found.Partitions) != len(image.Partitions) {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	for i, p := range found.Partitions {
+		if p.GUID == image.Partitions[i].GUID || p != got.Partitions[i] {
+			t.Errorf("%s still has the image's name, or the caller another", p.Name)
+		}
+	}
+}
+
 // TestGrowState grows the table of a file. It is no block device, so there is
 // no kernel to be told: that error comes after everything else is done.
 func TestGrowState(t *testing.T) {
