@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -189,6 +190,8 @@ func checkState(ctx context.Context, dev string, check Checker) error {
 		return fmt.Errorf("check STATE: a newer release has made or changed it, and this one cannot read it: start that release again (%s)", said)
 	case damaged(status, out):
 		return fmt.Errorf("%w: %s", ErrCorrupt, said)
+	case seen.Unread != nil:
+		return fmt.Errorf("check STATE: the disk cannot be read, which does not say that it is corrupt: %w (%s)", seen.Unread, said)
 	case seen.Bytes == 0 && !troubled(out):
 		return fmt.Errorf("%w: it has no superblock, and no backup of one: %s", ErrCorrupt, said)
 	case corrupt && !seen.Whole && !troubled(out):
@@ -218,18 +221,18 @@ func damaged(status int, out string) bool {
 // troubled says whether a run of e2fsck had trouble with the disk itself, which a cable or
 // another boot may end. Source: e2fsck/ehandler.c, lib/ext2fs/ext2_err.et, strerror(3).
 func troubled(out string) bool {
-	for _, text := range []string{"Error reading block", "Error writing block", "Input/output error", "short read", "short write", "Memory allocation failed", "Cannot allocate memory"} {
-		if strings.Contains(out, text) {
-			return true
-		}
-	}
-	return false
+	return says(out, "Error reading block", "Error writing block", "Input/output error", "short read", "short write", "Memory allocation failed", "Cannot allocate memory")
 }
 
-// unsupported says whether a run of e2fsck met what only a newer one knows. Source:
-// e2fsck/unix.c.
+// unsupported says whether a run of e2fsck met what only a newer one knows, in the file
+// system or in its journal, whose features a newer kernel sets by itself. Source:
+// e2fsck/{unix,problem,super}.c, lib/ext2fs/ext2_err.et.
 func unsupported(out string) bool {
-	return strings.Contains(out, "unsupported feature") || strings.Contains(out, "Get a newer version of e2fsck")
+	return says(out, "unsupported feature", "Get a newer version of e2fsck", "unknown incompatible feature", "unknown read-only feature", "not supported by this e2fsck", "unsupported encoding", "Unknown checksum algorithm", "revision too high")
+}
+
+func says(out string, texts ...string) bool {
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(out, text) })
 }
 
 // look says what there is on dev to be checked, or why e2fsck is not to touch it.
@@ -246,13 +249,8 @@ func look(dev string) (seen superblock.Sight, err error) {
 	if err != nil {
 		return seen, err
 	}
-	if seen, err = superblock.Look(f, size); err != nil {
-		return seen, fmt.Errorf("%s cannot be read: %w", dev, err)
-	}
-	if !seen.Whole {
-		if what, err := foreign(f); err != nil {
-			return seen, fmt.Errorf("%s cannot be read: %w", dev, err)
-		} else if what != "" {
+	if seen = superblock.Look(f, size); !seen.Whole {
+		if what := foreign(f); what != "" {
 			return seen, fmt.Errorf("%s has no ext4, but %s, which this release does not read: a newer release, or somebody else, has made it", dev, what)
 		}
 	}
@@ -288,17 +286,14 @@ var strangers = []struct {
 }
 
 // foreign names what is there in place of ext4; "" where nothing says so.
-func foreign(r io.ReaderAt) (string, error) {
+func foreign(r io.ReaderAt) string {
 	for _, s := range strangers {
 		got := make([]byte, len(s.magic))
-		if _, err := r.ReadAt(got, s.at); err != nil && !errors.Is(err, io.EOF) {
-			return "", err
-		}
-		if string(got) == s.magic {
-			return s.what, nil
+		if n, _ := r.ReadAt(got, s.at); string(got[:n]) == s.magic {
+			return s.what
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // fromCopy makes a superblock whole that is torn as all backups are, which only a cut at the

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
@@ -362,24 +363,57 @@ func patch(t *testing.T, name string, at int64, text string) {
 	}
 }
 
-// setFeature sets the highest bit but one of a field of features in superblocks, with the
-// checksum that then is right: what a release of the far future does.
+// setFeature sets the highest bit but one of a field of features in superblocks: what a
+// release of the far future does.
 func setFeature(t *testing.T, name string, field int64, places ...int64) {
+	t.Helper()
+	setBytes(t, name, field+3, []byte{0x40}, places...)
+}
+
+// setBytes changes superblocks, with the checksum that then is right.
+func setBytes(t *testing.T, name string, field int64, text []byte, places ...int64) {
+	t.Helper()
+	for _, at := range places {
+		super := block(t, name, at)
+		copy(super[field:], text)
+		binary.LittleEndian.PutUint32(super[0x3fc:], ^crc32.Checksum(super[:0x3fc], crc32.MakeTable(crc32.Castagnoli)))
+		patch(t, name, at, string(super))
+	}
+}
+
+// setJournal changes the superblock of the journal, with the checksum that then is right.
+func setJournal(t *testing.T, name string, field int, text ...byte) {
+	t.Helper()
+	out, err := exec.Command("debugfs", "-R", "bmap <8> 0", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	super := block(t, name, first*4096)
+	copy(super[field:], text)
+	if binary.BigEndian.Uint32(super[0x28:])&0x18 != 0 { // CSUM_V2 or V3
+		clear(super[0xfc:0x100])
+		binary.BigEndian.PutUint32(super[0xfc:], ^crc32.Checksum(super, crc32.MakeTable(crc32.Castagnoli)))
+	}
+	patch(t, name, first*4096, string(super))
+}
+
+// block reads a KiB of a file.
+func block(t *testing.T, name string, at int64) []byte {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for _, at := range places {
-		super := make([]byte, 1024)
-		if _, err := f.ReadAt(super, at); err != nil {
-			t.Fatal(err)
-		}
-		binary.LittleEndian.PutUint32(super[field:], binary.LittleEndian.Uint32(super[field:])|1<<30)
-		binary.LittleEndian.PutUint32(super[0x3fc:], ^crc32.Checksum(super[:0x3fc], crc32.MakeTable(crc32.Castagnoli)))
-		patch(t, name, at, string(super))
+	b := make([]byte, 1024)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
 	}
+	return b
 }
 
 // TestMountStateVerdict hands real file systems to the real e2fsck. Corrupt is only what is
@@ -412,6 +446,15 @@ func TestMountStateVerdict(t *testing.T) {
 			setFeature(t, name, 0x60, places[1:]...)
 			tear(t, name, 1024)
 		}, want: "a newer release"},
+		{name: "a newer kernel changed its journal", spoil: func(t *testing.T, name string) { setJournal(t, name, 0x28, 0x40) }, want: "a newer release", written: true},
+		{name: "and for readers nothing", spoil: func(t *testing.T, name string) { setJournal(t, name, 0x2c, 0x40) }, want: "a newer release", written: true},
+		{name: "a newer kernel's journal", spoil: func(t *testing.T, name string) { setJournal(t, name, 4, 0, 0, 0, 9) }, want: "a newer release", written: true},
+		{name: "checksums of another kind", spoil: func(t *testing.T, name string) {
+			for _, at := range places {
+				patch(t, name, at+0x175, "\x02")
+			}
+		}, want: "could not be checked"},
+		{name: "a newer revision", spoil: func(t *testing.T, name string) { setBytes(t, name, 0x4c, []byte{9}, places...) }, want: "a newer release"},
 		{name: "torn", spoil: func(t *testing.T, name string) { tear(t, name, 1024) }, want: passed, written: true},
 		{name: "torn, as the first backup", spoil: func(t *testing.T, name string) { tear(t, name, places[:2]...) }, want: passed, written: true},
 		{name: "torn, as all backups but the last", spoil: func(t *testing.T, name string) { tear(t, name, places[:3]...) }, want: passed, written: true},

@@ -190,10 +190,7 @@ func checkState(ctx context.Context, r io.ReaderAt, size int64, dir string) (tor
 		return false, err
 	}
 	defer f.Close()
-	seen, err := superblock.Look(f, p.Size())
-	if err != nil {
-		return false, err
-	}
+	seen := superblock.Look(f, p.Size())
 	out, status, err := e2fsck(ctx, "-fp", name)
 	torn = err == nil && status == 8 && !seen.Whole
 	for _, b := range seen.Backups { // the node mends it like this

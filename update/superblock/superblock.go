@@ -34,6 +34,8 @@ const (
 	blocksHiAt = 0x150
 	roCompatAt = 0x64
 	checksums  = 0x400 // RO_COMPAT_METADATA_CSUM
+	sumKindAt  = 0x175 // how checksums are made
+	crc32c     = 1
 	checksumAt = 0x3FC
 )
 
@@ -115,44 +117,45 @@ type Sight struct {
 	// by the copy or a backup; 0 where none is.
 	Bytes int64
 	// Backups are the places that have a backup, or what is left of one, from the front.
+	// Nobody has looked for them where the superblock is whole.
 	Backups []Backup
+	// Unread is why not all could be read; nil if all could.
+	Unread error
 }
 
 // Backup is the place of a backup: its block, and the size of one in bytes.
 type Backup struct{ Block, BlockSize int64 }
 
-// Look reads the superblock, the copy and all backups of a device of so many bytes. Backups
-// are found in groups of the size that mke2fs gives them, with blocks of 1, 2 and 4 KiB.
+// Look reads the superblock of a device of so many bytes, and if that is not whole the copy
+// and all backups. They are found in groups of the size that mke2fs gives them, with blocks
+// of 1, 2 and 4 KiB. What cannot be read is as if it were not there, but for Unread.
 //
 // Source: Documentation/filesystems/ext4/{super,blockgroup}.rst in the kernel tree.
-func Look(d io.ReaderAt, bytes int64) (Sight, error) {
-	var s Sight
+func Look(d io.ReaderAt, bytes int64) (s Sight) {
 	super := make([]byte, size)
-	read := func(at int64) error {
-		if _, err := d.ReadAt(super, at); err != nil {
-			return fmt.Errorf("superblock at %d: %w", at, err)
+	// see reads what is at a place, if it is a superblock with blocks of a size, or of any.
+	see := func(at, block int64) (one, whole bool) {
+		if at > bytes-size {
+			return false, false
 		}
-		return nil
-	}
-	// A file system without checksums has nothing by which to know a torn one.
-	sound := func() bool { return isOne(super) && (!summed(super) || whole(super)) && blockSize(super) > 0 }
-	note := func() {
-		if s.Bytes == 0 && sound() {
+		if _, err := d.ReadAt(super, at); err != nil {
+			if s.Unread == nil {
+				s.Unread = fmt.Errorf("superblock at byte %d: %w", at, err)
+			}
+			return false, false
+		}
+		if !isOne(super) || blockSize(super) == 0 || block != 0 && blockSize(super) != block {
+			return false, false
+		}
+		if whole = !torn(super); whole && s.Bytes == 0 {
 			s.Bytes = length(super)
 		}
+		return true, whole
 	}
-	if bytes < offset+size {
-		return s, nil
+	if _, s.Whole = see(offset, 0); s.Whole {
+		return s
 	}
-	if err := read(offset); err != nil {
-		return s, err
-	}
-	s.Whole = sound()
-	note()
-	if err := read(copyAt); err != nil {
-		return s, err
-	}
-	note()
+	see(copyAt, 0)
 	for _, block := range []int64{1024, 2048, 4096} {
 		first := int64(0)
 		if block == 1024 {
@@ -161,19 +164,18 @@ func Look(d io.ReaderAt, bytes int64) (Sight, error) {
 		perGroup := 8 * block
 		for _, group := range sparse(bytes / block / perGroup) {
 			at := (first + group*perGroup) * block
-			if at > bytes-size {
-				continue
-			}
-			if err := read(at); err != nil {
-				return s, err
-			}
-			if isOne(super) && blockSize(super) == block {
+			if one, _ := see(at, block); one {
 				s.Backups = append(s.Backups, Backup{at / block, block})
-				note()
 			}
 		}
 	}
-	return s, nil
+	return s
+}
+
+// torn says whether it shows that a superblock is half of one and half of another. Without
+// checksums, or with those of a kind that only a newer release knows, nothing does.
+func torn(super []byte) bool {
+	return summed(super) && super[sumKindAt] == crc32c && !whole(super)
 }
 
 // blockSize is what a superblock says of blocks; 0 where no kernel believes it.
