@@ -152,7 +152,7 @@ func checkState(ctx context.Context, dev string, check Checker) error {
 	corrupt := false // as one of the runs said
 	fsck := func(args ...string) (string, int, error) {
 		out, status, err := check(ctx, "/bin/e2fsck", append(args, dev)...)
-		if err == nil && status >= killed {
+		if err == nil && status > killed {
 			err = fmt.Errorf("e2fsck %s was ended by signal %d (9 may mean that memory ran out); the next boot checks again: %s", dev, status-killed, lastLines(string(out), 5))
 		}
 		corrupt = corrupt || damaged(status, string(out))
@@ -209,7 +209,7 @@ const (
 	operational = 8
 )
 
-// killed is what the status of a program begins at that a signal has ended, as of a shell.
+// killed is what a signal that has ended a program is added to, as by a shell.
 const killed = 128
 
 // damaged says whether a run of e2fsck has found damage that it did not repair, in what it

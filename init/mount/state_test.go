@@ -291,6 +291,7 @@ func TestMountStateRefuses(t *testing.T) {
 		{name: "in use", disk: disk(whole), said: "is in use.", statuses: []int{8}, calls: 1, want: "could not be checked"},
 		{name: "wrong arguments", disk: disk(whole), statuses: []int{16}, calls: 1, want: "could not be checked"},
 		{name: "cancelled", disk: disk(whole), statuses: []int{32}, calls: 1, want: "could not be checked"},
+		{name: "no library", disk: disk(whole), statuses: []int{128}, calls: 1, want: "could not be checked"},
 		{name: "cancelled halfway", disk: disk(whole), statuses: []int{36}, calls: 1, want: "could not be checked"},
 		{name: "a newer release's", disk: disk(whole), said: "has unsupported feature(s): FEATURE_I30", statuses: []int{8}, calls: 1, want: "a newer release"},
 		{name: "a newer release's, torn", disk: disk(torn), said: "has unsupported feature(s): FEATURE_I30", statuses: []int{8}, calls: 2, want: "a newer release"},
