@@ -33,6 +33,14 @@ var hogs = map[string]func(dir string) error{
 	"inotify":   inotify,
 	"aio":       aio,
 	"terminals": terminals,
+
+	"messages": messages,
+	"answers":  answers,
+	"echoes":   echoes,
+	"halves":   halves,
+	"callers":  callers,
+	"filters":  filters,
+	"lists":    lists,
 }
 
 func main() {
