@@ -108,9 +108,10 @@ type Keeper struct {
 	requests chan request
 	over     chan struct{} // closed when Run has returned
 
-	mu   sync.Mutex // guards what follows
-	set  []workload.Container
-	last workload.Status
+	mu     sync.Mutex // guards what follows
+	set    []workload.Container
+	blamed map[string]string // why the node ends an instance, by its name
+	last   workload.Status
 }
 
 // unit is one wanted container, and what happens to it.
@@ -232,7 +233,11 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	before, old := u.State, u.Old
 	var action Action
 	u.Unit, action = u.Step(e.kind, k.Now())
-	u.explain(e, k.Memory)
+	why := ""
+	if e.kind == Failed || e.kind == Succeeded {
+		why = k.because(u.now.Name)
+	}
+	u.explain(e, k.Memory, why)
 	if before == workload.Running && (u.State != workload.Running || action == Start) {
 		u.cancel()
 		u.run = k.nextRun()
@@ -284,15 +289,16 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	}
 }
 
-// explain keeps of an event what people want to know; most is [Keeper.Memory].
-func (u *unit) explain(e event, most int64) {
+// explain keeps of an event what people want to know; most is [Keeper.Memory], and why is
+// what [Keeper.Because] has of its end.
+func (u *unit) explain(e event, most int64, why string) {
 	switch e.kind {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
 		u.reason = e.err.Error()
 	case Succeeded, Failed:
-		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
+		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most, why)
 	case StopAsked, Removed:
 		u.reason = ""
 		if u.Held {

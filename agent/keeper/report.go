@@ -59,12 +59,34 @@ func (u *unit) status() workload.UnitStatus {
 // memory runs out.
 const killed = 128 + 9
 
+// Because is told why the node is about to end an instance, in words, and says so when that
+// has ended. Any goroutine may call it.
+func (k *Keeper) Because(instance, why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.blamed == nil {
+		k.blamed = make(map[string]string)
+	}
+	k.blamed[instance] = why
+}
+
+// because is what it was told of an instance that has ended; "" is nothing.
+func (k *Keeper) because(instance string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	why := k.blamed[instance]
+	delete(k.blamed, instance)
+	return why
+}
+
 // exited is why a container ended that wanted so many bytes of memory, of at most so many; of
-// either 0 means that there is no such bound.
-func exited(code int, wanted, most int64) string {
+// either 0 means that there is no such bound. why is what the node has ended it for, or "".
+func exited(code int, wanted, most int64, why string) string {
 	text := fmt.Sprintf("exit code %d", code)
 	const mib = 1 << 20
 	switch {
+	case why != "":
+		return text + "; " + why
 	case most > 0 && wanted > most:
 		return fmt.Sprintf("%s; mem_limit %d MiB lowered to the %d MiB that one container can have on this node", text, wanted/mib, most/mib)
 	case code != killed:

@@ -1,6 +1,10 @@
 package keeper
 
-import "testing"
+import (
+	"testing"
+
+	"kogge.example/agent/workload"
+)
 
 // TestExited: whoever looks at a container that ended for want of memory reads how much it
 // could have, and that its file asks for more.
@@ -10,18 +14,39 @@ func TestExited(t *testing.T) {
 		code         int
 		wanted, most int64
 		want         string
+		why          string
 	}{
-		{1, 0, 0, "exit code 1"},
-		{1, 64 * mib, 108 * mib, "exit code 1"},
-		{137, 0, 0, "exit code 137"},
-		{137, 64 * mib, 0, "exit code 137: killed; its mem_limit is 64 MiB"},
-		{137, 64 * mib, 108 * mib, "exit code 137: killed; its mem_limit is 64 MiB"},
-		{137, 0, 108 * mib, "exit code 137: killed; it can have 108 MiB of memory on this node"},
-		{137, 128 * mib, 108 * mib, "exit code 137; mem_limit 128 MiB lowered to the 108 MiB that one container can have on this node"},
-		{1, 128 * mib, 108 * mib, "exit code 1; mem_limit 128 MiB lowered to the 108 MiB that one container can have on this node"},
+		{1, 0, 0, "exit code 1", ""},
+		{1, 64 * mib, 108 * mib, "exit code 1", ""},
+		{137, 0, 0, "exit code 137", ""},
+		{137, 64 * mib, 0, "exit code 137: killed; its mem_limit is 64 MiB", ""},
+		{137, 64 * mib, 108 * mib, "exit code 137: killed; its mem_limit is 64 MiB", ""},
+		{137, 0, 108 * mib, "exit code 137: killed; it can have 108 MiB of memory on this node", ""},
+		{137, 128 * mib, 108 * mib, "exit code 137; mem_limit 128 MiB lowered to the 108 MiB that one container can have on this node", ""},
+		{1, 128 * mib, 108 * mib, "exit code 1; mem_limit 128 MiB lowered to the 108 MiB that one container can have on this node", ""},
+		{137, 64 * mib, 108 * mib, "exit code 137; ended by the node: so much", "ended by the node: so much"},
 	} {
-		if got := exited(c.code, c.wanted, c.most); got != c.want {
+		if got := exited(c.code, c.wanted, c.most, c.why); got != c.want {
 			t.Errorf("code %d, %d of %d bytes: %q, want %q", c.code, c.wanted, c.most, got, c.want)
 		}
+	}
+}
+
+// TestBecause: what the node ends an instance for is said of its end, and of no other.
+func TestBecause(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	b := run(t, f, web(workload.No))
+	b.until(t, "it to run", unitStates("web running"))
+	b.keeper.Because("another", "not this one")
+	name := b.keeper.Snapshot().Units[0].Instance
+	b.keeper.Because(name, "ended by the node: it held much")
+	f.exit(t, name, 137)
+	b.until(t, "it to end", unitStates("web ended"))
+	if got, want := b.keeper.Snapshot().Units[0].Reason, "exit code 137; ended by the node: it held much"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if why := b.keeper.because(name); why != "" {
+		t.Errorf("%q is kept", why)
 	}
 }
