@@ -60,6 +60,11 @@ const (
 	spokenFor = 2 * time.Minute
 )
 
+// optionMemory is what the options of one socket of a container can take, its filter first of
+// all, in bytes: most of what the kernel keeps for a filter counts as nobody's. It was the
+// kernel's default until 6.8, which has 128 KiB.
+const optionMemory = 20 << 10
+
 // dnsPort is that of name servers.
 const dnsPort = 53
 

@@ -455,3 +455,23 @@ func datagrams(t *testing.T, ns string) (c *net.UDPConn) {
 	t.Cleanup(func() { c.Close() })
 	return c
 }
+
+// TestOptionMemory: the filters of a container's sockets take no more than they have to.
+func TestOptionMemory(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	b, err := Open(filepath.Join(t.TempDir(), "netns"))
+	must(t, err)
+	ns := attach(t, b, "c", nil)
+	must(t, in(t, ns, func() error {
+		text, err := os.ReadFile("/proc/sys/net/core/optmem_max")
+		if err != nil {
+			return err
+		}
+		if got := strings.TrimSpace(string(text)); got != "20480" {
+			t.Errorf("a socket's options can take %s bytes", got)
+		}
+		return nil
+	}))
+}
