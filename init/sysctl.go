@@ -65,6 +65,7 @@ func setSysctls(root string) error {
 		for _, name := range []string{"net.ipv4.tcp_mem", "net.ipv4.udp_mem"} {
 			errs = append(errs, set(name, socketMemory(memory, int64(os.Getpagesize()))))
 		}
+		errs = append(errs, set("kernel.pty.max", strconv.FormatInt(terminals(memory), 10)))
 	}
 	if runtime.GOARCH == "amd64" {
 		errs = append(errs, set("vm.lowmem_reserve_ratio", isaReserve))
@@ -81,6 +82,14 @@ func setSysctls(root string) error {
 func socketMemory(memory, page int64) string {
 	most := (memory - cgroup.Reserve(memory)) / page
 	return fmt.Sprintf("%d %d %d", most/2, most, most)
+}
+
+// terminals is how many there can be of a machine with so many bytes. What waits in one, up to
+// 128 KiB, counts as nobody's: those of all containers take a sixteenth of the memory. The kernel
+// keeps 1024 of them for others than containers (kernel.pty.reserve).
+func terminals(memory int64) int64 {
+	const most, kept = 3072, 1024
+	return kept + min(max(memory/16/(128<<10), most/24), most)
 }
 
 // machineSize is what programs can have of this machine: bytes of memory, and processes and

@@ -14,7 +14,7 @@ import (
 // is not there.
 func TestSetSysctls(t *testing.T) {
 	root := t.TempDir()
-	for _, dir := range []string{"fs", "fs/inotify", "kernel", "net/ipv4", "vm"} {
+	for _, dir := range []string{"fs", "fs/inotify", "kernel/pty", "net/ipv4", "vm"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -94,6 +94,15 @@ func TestSocketMemory(t *testing.T) {
 	} {
 		if got := socketMemory(memory, 4096); got != want {
 			t.Errorf("%d MiB: %s, want %s", memory>>20, got, want)
+		}
+	}
+}
+
+// TestTerminals: what waits in all of those that containers have is a small part of memory.
+func TestTerminals(t *testing.T) {
+	for memory, want := range map[int64]int64{128 << 20: 1152, 256 << 20: 1152, 512 << 20: 1280, 1 << 30: 1536, 6 << 30: 4096, 64 << 30: 4096} {
+		if got := terminals(memory); got != want {
+			t.Errorf("%d MiB: %d, want %d", memory>>20, got, want)
 		}
 	}
 }

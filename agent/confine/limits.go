@@ -74,16 +74,18 @@ func AtMost(limit, most int64) int64 {
 	return limit
 }
 
-// terminals is how many a container can have at a time. What is written to one waits in
-// memory of the kernel that is charged to nobody, up to 128 KiB, and there are 3072 for all
-// containers together.
-const terminals = 128
+// terminals is how many a container can have at a time, of so many that all can have: an
+// eighth. What is written to one waits in memory of the kernel that counts as nobody's, up to
+// 128 KiB.
+func terminals(all int64) int64 { return min(max(all/8, 16), 128) }
 
 // FewTerminals bounds them.
 func FewTerminals(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	// What is reserved is for the node's own.
+	all := whole("/proc/sys/kernel/pty/max") - whole("/proc/sys/kernel/pty/reserve")
 	for i, m := range s.Mounts {
 		if m.Type == "devpts" {
-			s.Mounts[i].Options = append(m.Options, fmt.Sprintf("max=%d", terminals))
+			s.Mounts[i].Options = append(m.Options, fmt.Sprintf("max=%d", terminals(all)))
 		}
 	}
 	return nil

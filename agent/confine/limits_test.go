@@ -87,8 +87,13 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestFewTerminals: they are not bound by memory, so there are few.
+// TestFewTerminals: they are not bound by memory, so there are few, and more on larger nodes.
 func TestFewTerminals(t *testing.T) {
+	for all, want := range map[int64]int64{-1: 16, 0: 16, 128: 16, 256: 32, 512: 64, 3072: 128} {
+		if got := terminals(all); got != want {
+			t.Errorf("%d of %d, want %d", got, all, want)
+		}
+	}
 	s := &oci.Spec{Mounts: []specs.Mount{{Type: "devpts", Options: []string{"newinstance"}}, {Type: "tmpfs"}}}
 	if err := FewTerminals(t.Context(), nil, nil, s); err != nil || strings.Join(s.Mounts[0].Options, ",") != "newinstance,max=128" || s.Mounts[1].Options != nil {
 		t.Errorf("%v, %v", s.Mounts, err)
