@@ -28,7 +28,7 @@ func TestWatchMemory(t *testing.T) {
 	memory(500)
 	write("workload/memory.max", "851443712\n")
 	write("workload/memory.current", "104857600\n")
-	for name, objects := range map[string]int{"pg.hog": 40 << 20, "pg.web": 2 << 20} {
+	for name, objects := range map[string]int{"pg.hog": 50 << 20, "pg.web": 2 << 20} {
 		write("workload/"+name+"/memory.stat", fmt.Sprintf("slab_unreclaimable %d\n", objects))
 		write("workload/"+name+"/cgroup.kill", "")
 		write("workload/"+name+"/cgroup.procs", "1\n")
@@ -49,10 +49,10 @@ func TestWatchMemory(t *testing.T) {
 		if all, _, _ := p.events.After(0); len(all) > 0 || killed("pg.hog") {
 			t.Errorf("with room enough: %+v", all)
 		}
-		memory(90)
+		memory(40)
 		time.Sleep(confine.Settled)
 		all, _, _ := p.events.After(0)
-		const want = "ended by the node: 622 MiB of kernel memory count against nobody's limit, and of what such memory hangs on (files, sockets) it held most, 40 MiB"
+		const want = "ended by the node: 672 MiB of kernel memory count against nobody's limit, and of what such memory hangs on (files, sockets) it held most, 50 MiB"
 		if len(all) != 1 || !killed("pg.hog") || all[0].Object != "pg.hog" || all[0].What != "out of memory" || all[0].Text != want {
 			t.Errorf("%+v", all)
 		}
@@ -68,7 +68,7 @@ func TestWatchMemory(t *testing.T) {
 		// None of those that are left holds enough.
 		write("workload/pg.hog/memory.stat", "slab_unreclaimable 0\n")
 		write("workload/pg.web/memory.stat", "slab_unreclaimable 1000000\n")
-		memory(90)
+		memory(40)
 		time.Sleep(time.Minute)
 		if all, _, _ := p.events.After(0); len(all) != 1 || killed("pg.web") {
 			t.Errorf("nobody to blame: %+v", all)

@@ -64,9 +64,10 @@ type Holding struct {
 const (
 	// An instance stands out whose sockets hold as much as this part of the reserve.
 	unreadPart = 8
-	// Where none does, but this part of the reserve is lost, it is the one with most objects: if
-	// they are this part of what is lost. The worst that is known hides some 20 bytes for each.
-	lostPart, objectsPart = 4, 32
+	// Where none does, and a quarter of the reserve is left, and this part of it is lost, it is
+	// the one with most objects: if they are this part of what is lost. A file with long lists, a
+	// socket with a filter and a terminal each hide up to 15 bytes for one that counts.
+	lostPart, objectsPart = 4, 16
 )
 
 // Victim is the instance that has to end, and why, in words; "" is nobody. It is the one
@@ -83,7 +84,7 @@ func (s Shortage) Victim(all []Holding) (instance, why string) {
 	if h := order(func(h Holding) int64 { return h.Unread }); h.Unread >= max(reserve/unreadPart, 1) {
 		return h.Instance, fmt.Sprintf("ended by the node: it held %d MiB of kernel memory that does not count against its limit, unread in its sockets", h.Unread/mib)
 	}
-	if h := order(func(h Holding) int64 { return h.Objects }); s.lost() >= reserve/lostPart && h.Objects >= max(s.lost()/objectsPart, 1) {
+	if h := order(func(h Holding) int64 { return h.Objects }); s.Available < s.short()/2 && s.lost() >= reserve/lostPart && h.Objects >= max(s.lost()/objectsPart, 1) {
 		return h.Instance, fmt.Sprintf("ended by the node: %d MiB of kernel memory count against nobody's limit, and of what such memory hangs on (files, sockets) it held most, %d MiB", s.lost()/mib, h.Objects/mib)
 	}
 	return "", ""

@@ -29,7 +29,7 @@ func TestVictim(t *testing.T) {
 	}
 	quiet := []Holding{{Instance: "db", Unread: mib, Objects: 3 * mib}, {Instance: "web", Objects: 2 * mib}}
 	sockets := append([]Holding{{Instance: "hog", Unread: 600 * mib, Objects: mib}, {Instance: "second", Unread: 500 * mib, Objects: 40 * mib}}, quiet...)
-	lists := append([]Holding{{Instance: "hog", Unread: mib, Objects: 40 * mib}}, quiet...)
+	lists := append([]Holding{{Instance: "hog", Unread: mib, Objects: 50 * mib}}, quiet...)
 	text := ""
 	for _, c := range []struct {
 		what string
@@ -43,7 +43,10 @@ func TestVictim(t *testing.T) {
 		{"the same, and nobody is there", left(middle, 100, 90), nil},
 		{"the same, and none holds much", left(middle, 100, 90), quiet},
 		{"the same, one has many objects", left(middle, 100, 90), lists},
-		{"a bit beyond the reserve, one has many objects", left(middle, 700, 90), lists},
+		{"even less room, one has many objects", left(middle, 100, 40), lists},
+		{"even less room, one has too few for that", left(middle, 500, 40), []Holding{{Instance: "db", Objects: 16 * mib}}},
+		{"even less room, one has just enough", left(middle, 500, 40), []Holding{{Instance: "db", Objects: 17 * mib}}},
+		{"a bit beyond the reserve, one has many objects", left(middle, 750, 40), lists},
 		{"a bit beyond the reserve, sockets", left(middle, 700, 90), sockets},
 		{"nothing at all is left", left(middle, 811, 0), quiet},
 		{"a small node at rest", left(small, 20, 110), quiet},
