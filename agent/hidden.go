@@ -26,7 +26,7 @@ func (p *parts) watchMemory(ctx context.Context, look confine.Looker) {
 				said = time.Now()
 				log.Printf("agent: memory is short (%d MiB are left), not by what containers may have, and none of them holds much else", now.Available>>20)
 			}
-			pause(ctx, time.Second)
+			pause(ctx, 250*time.Millisecond) // it may only be beginning
 			continue
 		}
 		p.end(look, instance, why)

@@ -4,13 +4,83 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kogge.example/agent/confine"
 )
+
+// TestEndsHog: a hog whose sockets are full of what nobody reads is found by what the kernel
+// tells of it, and ended by the kernel. How much memory is left is told by files of the test.
+func TestEndsHog(t *testing.T) {
+	group, ok := ownGroup(t)
+	if !ok {
+		t.Log("no cgroup v2 that this user may write to")
+		return
+	}
+	hog := filepath.Join(t.TempDir(), "hog")
+	out, err := exec.Command("go", "build", "-o", hog, "kogge.example/qemu/e2e/hog").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	root := t.TempDir()
+	instance := filepath.Join(root, "workload", "pg.hog-1")
+	must(t, os.MkdirAll(instance, 0o755))
+	for _, file := range []string{"cgroup.procs", "cgroup.kill"} {
+		must(t, os.Symlink(filepath.Join(group, file), filepath.Join(instance, file)))
+	}
+	for file, text := range map[string]string{
+		"meminfo": "MemTotal: 240000 kB\nMemAvailable: 10000 kB\n", "workload/memory.max": "200000000\n", "workload/memory.current": "1000000\n",
+	} {
+		must(t, os.WriteFile(filepath.Join(root, file), []byte(text), 0o644))
+	}
+	dir, err := unix.Open(group, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(dir)
+	limit, end := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer end()
+	cmd := exec.CommandContext(limit, "/bin/sh", "-c", `ulimit -n 64; exec "$@"`, "sh", hog, "messages", "/tmp")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, UseCgroupFD: true, CgroupFD: dir, Pdeathsig: syscall.SIGKILL}
+	must(t, cmd.Start())
+	must(t, os.Symlink(fmt.Sprint("/proc/", cmd.Process.Pid), filepath.Join(root, fmt.Sprint(cmd.Process.Pid))))
+	var p parts
+	ctx, cancel := context.WithCancel(t.Context())
+	done := alongside(ctx, func(ctx context.Context) {
+		p.watchMemory(ctx, confine.Looker{Proc: root, Cgroups: root, Group: "/workload"})
+	})
+	defer func() { cancel(); done() }()
+	if err := cmd.Wait(); err == nil || err.Error() != "signal: killed" || limit.Err() != nil {
+		t.Errorf("the hog ends: %v", err)
+	}
+	all, _, _ := p.events.After(0)
+	if len(all) != 1 || all[0].Object != "pg.hog-1" || !strings.HasSuffix(all[0].Text, " MiB of kernel memory that does not count against its limit, unread in its sockets") {
+		t.Errorf("%+v", all)
+	}
+	t.Logf("%+v", all)
+}
+
+// ownGroup makes a group of the host's cgroup v2, where there is one.
+func ownGroup(t *testing.T) (string, bool) {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	must(t, err)
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[2] == "cgroup2" {
+			if group, err := os.MkdirTemp(f[1], "kogge-test"); err == nil {
+				t.Cleanup(func() { must(t, os.Remove(group)) })
+				return group, true
+			}
+		}
+	}
+	return "", false
+}
 
 // TestWatchMemory: the container that holds memory which counts against no limit is ended
 // once, with words, and nobody is before it or after it.
