@@ -156,6 +156,7 @@ type event struct {
 	output string             // of a test
 	pull   *workload.Progress // instead of kind: how far the image of a start is
 	name   string             // of the old instance that it is about
+	why    string             // the node ended it, see [Keeper.Because]
 }
 
 func (k *Keeper) init() {
@@ -233,11 +234,10 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	before, old := u.State, u.Old
 	var action Action
 	u.Unit, action = u.Step(e.kind, k.Now())
-	why := ""
 	if e.kind == Failed || e.kind == Succeeded {
-		why = k.because(u.now.Name)
+		e.why = k.because(u.now.Name)
 	}
-	u.explain(e, k.Memory, why)
+	u.explain(e, k.Memory)
 	if before == workload.Running && (u.State != workload.Running || action == Start) {
 		u.cancel()
 		u.run = k.nextRun()
@@ -289,16 +289,18 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	}
 }
 
-// explain keeps of an event what people want to know; most is [Keeper.Memory], and why is
-// what [Keeper.Because] has of its end.
-func (u *unit) explain(e event, most int64, why string) {
+// explain keeps of an event what people want to know; most is [Keeper.Memory].
+func (u *unit) explain(e event, most int64) {
 	switch e.kind {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
-		u.reason = e.err.Error()
+		u.reason = workload.Line(e.err.Error())
 	case Succeeded, Failed:
-		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most, why)
+		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
+		if e.why != "" {
+			u.reason = ended(e.code, e.why)
+		}
 	case StopAsked, Removed:
 		u.reason = ""
 		if u.Held {

@@ -15,7 +15,7 @@ func (k *Keeper) Snapshot() workload.Status {
 }
 
 func (k *Keeper) report() {
-	s := workload.Status{Settled: true, Trouble: cmp.Or(k.trouble, k.links)}
+	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links))}
 	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)
@@ -79,14 +79,21 @@ func (k *Keeper) because(instance string) string {
 	return why
 }
 
+// ended is how a container ended that the node may have ended: why, or "".
+func ended(code int, why string) string {
+	text := fmt.Sprintf("exit code %d", code)
+	if why != "" {
+		text += "; " + why
+	}
+	return text
+}
+
 // exited is why a container ended that wanted so many bytes of memory, of at most so many; of
-// either 0 means that there is no such bound. why is what the node has ended it for, or "".
-func exited(code int, wanted, most int64, why string) string {
+// either 0 means that there is no such bound.
+func exited(code int, wanted, most int64) string {
 	text := fmt.Sprintf("exit code %d", code)
 	const mib = 1 << 20
 	switch {
-	case why != "":
-		return text + "; " + why
 	case most > 0 && wanted > most:
 		return fmt.Sprintf("%s; mem_limit %d MiB lowered to the %d MiB that one container can have on this node", text, wanted/mib, most/mib)
 	case code != killed:

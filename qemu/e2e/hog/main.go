@@ -34,6 +34,9 @@ var hogs = map[string]func(dir string) error{
 	"aio":       aio,
 	"terminals": terminals,
 
+	"flows":      flows,
+	"neighbours": neighbours,
+
 	"messages": messages,
 	"answers":  answers,
 	"echoes":   echoes,
