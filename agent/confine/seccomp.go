@@ -3,7 +3,9 @@
 // want.
 //
 // In comes a container's specification; out go its seccomp profile, its limits, and why the
-// kernel will not run a program of it. The package looks at files of containers, and starts none.
+// kernel will not run a program of it. Of what the kernel tells of all containers, it says which
+// has to end when memory is short that counts against no limit. The package looks at files of
+// containers, and starts none.
 package confine
 
 import (

@@ -190,6 +190,7 @@ var network = group{"the network", []attempt{
 	{name: "its own firewall (nftables)", try: func() error { return netlink(unix.NETLINK_NETFILTER, 10<<8, 0) }},
 	{name: "messages among programs (NETLINK_USERSOCK)", try: socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_USERSOCK)},
 	{name: "its own routes and links (NETLINK_ROUTE)", try: socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE), why: "to look at"},
+	{name: "an attribute of 5000 bytes for a file in memory", try: func() error { return unix.Setxattr("/dev/shm", "user.long", make([]byte, 5000), 0) }},
 	{name: "a socket to the virtual machine's host (vsock)", try: socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)},
 	{name: "the kernel's ciphers (AF_ALG)", try: socket(unix.AF_ALG, unix.SOCK_SEQPACKET, 0)},
 	{name: "the kernel's ciphers, by socketpair(2)", try: func() error { _, err := unix.Socketpair(unix.AF_ALG, unix.SOCK_SEQPACKET, 0); return err }},
