@@ -59,6 +59,35 @@ func (u *unit) status() workload.UnitStatus {
 // memory runs out.
 const killed = 128 + 9
 
+// Because is told why the node is about to end an instance, in words, and says so when that
+// has ended. Any goroutine may call it.
+func (k *Keeper) Because(instance, why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.blamed == nil {
+		k.blamed = make(map[string]string)
+	}
+	k.blamed[instance] = why
+}
+
+// because is what it was told of an instance that has ended; "" is nothing.
+func (k *Keeper) because(instance string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	why := k.blamed[instance]
+	delete(k.blamed, instance)
+	return why
+}
+
+// ended is how a container ended that the node may have ended: why, or "".
+func ended(code int, why string) string {
+	text := fmt.Sprintf("exit code %d", code)
+	if why != "" {
+		text += "; " + why
+	}
+	return text
+}
+
 // exited is why a container ended that wanted so many bytes of memory, of at most so many; of
 // either 0 means that there is no such bound.
 func exited(code int, wanted, most int64) string {
