@@ -391,30 +391,6 @@ func (k *kernel) do(f Facts, op Op) error {
 	return nil
 }
 
-// solicit asks the routers on a link to advertise themselves: the kernel does so when a link
-// is set up, and not when its cable comes back.
-//
-// Source: RFC 4861, sections 4.1 and 6.3.7.
-func (k *kernel) solicit(f Facts) error {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
-	if err != nil {
-		return fmt.Errorf("solicit routers: %w", err)
-	}
-	defer unix.Close(fd)
-	const solicitation, most = 133, 255 // hops: who is further away is not listened to
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, f.Index),
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, most),
-		// The kernel puts in the checksum.
-		unix.Sendto(fd, []byte{solicitation, 0, 0, 0, 0, 0, 0, 0}, unix.MSG_DONTWAIT,
-			&unix.SockaddrInet6{Addr: netip.MustParseAddr("ff02::2").As16(), ZoneId: uint32(f.Index)}),
-	)
-	if err != nil {
-		return fmt.Errorf("solicit routers: %w", err)
-	}
-	return nil
-}
-
 // doubt has the kernel send from other addresses than those that routers of before gave
 // the link, unless they advertise them again.
 func (k *kernel) doubt(f Facts) error {

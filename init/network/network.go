@@ -233,52 +233,6 @@ func (m *manager) loop(ctx context.Context) error {
 	}
 }
 
-// pace grants turns: many at once, as when links come up, but on average so many a second.
-type pace struct {
-	spent float64 // turns that have not been made up for
-	last  time.Time
-}
-
-const (
-	turnsPerSecond = 10
-	turnsAtOnce    = 60
-)
-
-// take takes a turn and returns how long to wait for it.
-func (p *pace) take(now time.Time) time.Duration {
-	p.spent = max(0, p.spent-now.Sub(p.last).Seconds()*turnsPerSecond) + 1
-	p.last = now
-	return time.Duration(max(0, p.spent-turnsAtOnce) / turnsPerSecond * float64(time.Second))
-}
-
-// watchdogTicks returns a channel that ticks as often as the supervisor wants to
-// hear from us, or never.
-func watchdogTicks() (<-chan time.Time, func()) {
-	every, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || every == 0 {
-		return nil, func() {}
-	}
-	t := time.NewTicker(every / 2)
-	return t.C, t.Stop
-}
-
-// tellReady tells the supervisor how we stand, when that has changed; the first
-// time says as well that we are ready.
-func (m *manager) tellReady(status string) {
-	if status == m.told {
-		return
-	}
-	m.told = status
-	state := "STATUS=" + status
-	if !m.ready {
-		m.ready = true
-		state = daemon.SdNotifyReady + "\n" + state
-	}
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Printf("network: tell supervisor: %v", err)
-	}
-}
-
 // sync reads the links, brings each to its wanted state and writes what came of it.
 func (m *manager) sync(ctx context.Context) error {
 	all, err := m.kernel.links()
@@ -363,52 +317,6 @@ func (m *manager) sync(ctx context.Context) error {
 	m.direct()
 	return m.publish()
 }
-
-// direct has answers leave by the uplink of the question.
-func (m *manager) direct() {
-	var uplinks []Uplink
-	for _, index := range slices.Sorted(maps.Keys(m.links)) {
-		if u, err := m.kernel.uplink(m.links[index].facts); err == nil { // else it is about to go
-			uplinks = append(uplinks, u)
-		}
-	}
-	rules, routes := RulesOf(uplinks)
-	problem := ""
-	if err := m.kernel.direct(rules, routes); err != nil && len(rules) > 0 { // a kernel without rules is fine for one
-		problem = err.Error()
-	}
-	if problem != "" && problem != m.problem {
-		log.Printf("network: several uplinks: %s", problem)
-	}
-	m.problem = problem
-}
-
-// replugged asks the routers at the link's cable who they are. What those of before said
-// is over soon after the first has answered, unless it is said again.
-func (m *manager) replugged(l *link, now time.Time) {
-	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
-		return
-	}
-	l.doubted, l.solicits, l.nextSolicit = true, len(solicitGaps), now
-	if err := m.kernel.doubt(l.facts); err != nil {
-		log.Printf("network: %s: %v", l.facts.Name, err)
-	}
-}
-
-// solicit asks once more, when it is time.
-func (m *manager) solicit(l *link, now time.Time) {
-	if l.solicits == 0 || now.Before(l.nextSolicit) || !l.facts.Carrier {
-		return
-	}
-	l.nextSolicit = now.Add(solicitGaps[len(solicitGaps)-l.solicits])
-	l.solicits--
-	if err := m.kernel.solicit(l.facts); err != nil {
-		log.Printf("network: %s: %v", l.facts.Name, err)
-	}
-}
-
-// solicitGaps grow: a switch may take half a minute until it passes packets on (RFC 7559).
-var solicitGaps = []time.Duration{time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 128 * time.Second}
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one
 // of its links.
@@ -638,43 +546,6 @@ func (m *manager) client(ctx context.Context, name string, x exchange, index int
 		case <-ctx.Done():
 		}
 	})
-}
-
-// publish writes resolv.conf and the status file if they say something new.
-func (m *manager) publish() error {
-	status := control.Network{}
-	var sources []source
-	now := time.Now()
-	for _, index := range slices.Sorted(maps.Keys(m.links)) {
-		l := m.links[index]
-		i, err := m.kernel.describe(l.facts)
-		if err != nil {
-			log.Printf("network: %s: %v", l.facts.Name, err)
-		}
-		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
-		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
-		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
-		status.Interfaces = append(status.Interfaces, i)
-		sources = append(sources, source{
-			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
-			advertised: l.routers.resolvers.current(now), search: l.routers.domains.current(now),
-		})
-	}
-	merge(&status, sources)
-	if address, ok := status.FirstAddress(); ok {
-		m.tellReady("address " + address.String())
-	}
-	if m.last != nil && equal(status, *m.last) {
-		return nil
-	}
-	if err := writeResolvConf(m.paths.Etc, status); err != nil {
-		return err
-	}
-	if err := status.Write(m.paths.Run); err != nil {
-		return err
-	}
-	m.last = &status
-	return nil
 }
 
 // addrOf turns the kernel's form of an address into ours, IPv4 always as IPv4.
