@@ -198,8 +198,8 @@ func (m *manager) loop(ctx context.Context) error {
 				now := time.Now()
 				if l.doubted {
 					l.routers.doubt(now)
-					l.doubted, l.solicits = false, 0
 				}
+				l.doubted, l.solicits = false, 0
 				l.routers.add(advert, now)
 			}
 		case event := <-m.leases:
@@ -272,6 +272,9 @@ func (m *manager) sync(ctx context.Context) error {
 					l.leases.V6 = old.Lease6
 				}
 				facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
+				if !facts.Carrier {
+					l.plugs = 1 // the cable was in for the earlier run, and may come back elsewhere
+				}
 			}
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
@@ -293,9 +296,8 @@ func (m *manager) sync(ctx context.Context) error {
 			}
 			if event == claim.CarrierUp {
 				l.again, l.plugged = true, now
-				if l.plugs++; l.plugs > 1 {
-					m.replugged(l, now)
-				}
+				l.plugs++
+				m.inquire(l, l.plugs > 1, now)
 			}
 		}
 		l.facts = facts

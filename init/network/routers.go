@@ -13,13 +13,17 @@ import (
 	"kogge.example/init/nodeconfig"
 )
 
-// replugged asks the routers at the link's cable who they are. What those of before said
-// is over soon after the first has answered, unless it is said again.
-func (m *manager) replugged(l *link, now time.Time) {
+// inquire asks the routers at the link's cable who they are: what they said to an earlier run
+// of this service it does not know. replugged says that the cable has been out. What routers
+// of before said is over soon after the first has answered then, unless it is said again.
+func (m *manager) inquire(l *link, replugged bool, now time.Time) {
 	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
 		return
 	}
-	l.doubted, l.solicits, l.nextSolicit = true, len(solicitGaps), now
+	l.doubted, l.solicits, l.nextSolicit = replugged, len(solicitGaps), now
+	if !replugged {
+		return
+	}
 	if err := m.kernel.doubt(l.facts); err != nil {
 		log.Printf("network: %s: %v", l.facts.Name, err)
 	}
@@ -32,7 +36,8 @@ func (m *manager) solicit(l *link, now time.Time) {
 	}
 	l.nextSolicit = now.Add(solicitGaps[len(solicitGaps)-l.solicits])
 	l.solicits--
-	if err := m.kernel.solicit(l.facts); err != nil {
+	// Without an address to ask from, the kernel asks as soon as it has one.
+	if err := m.kernel.solicit(l.facts); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		log.Printf("network: %s: %v", l.facts.Name, err)
 	}
 }
