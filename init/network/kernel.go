@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -139,7 +140,7 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 	}
 }
 
-// links lists all links.
+// links lists all links in the order in which they came.
 func (k *kernel) links() ([]Facts, error) {
 	all, err := dump(netlink.LinkList)
 	if err != nil {
@@ -157,6 +158,7 @@ func (k *kernel) links() ([]Facts, error) {
 			Wired: l.Type() == "device" && a.EncapType == "ether" && err != nil,
 		})
 	}
+	slices.SortFunc(facts, func(a, b Facts) int { return cmp.Compare(a.Index, b.Index) })
 	return facts, nil
 }
 

@@ -130,6 +130,7 @@ type link struct {
 	solicits    int
 	nextSolicit time.Time
 	routers     advertised
+	metrics     map[Route]int  // of routes that it may get, as asked for
 	own         []netip.Prefix // addresses that it has of us
 	declined    int            // leases in a row
 	problem     string         // the last operation that did not work, once logged
@@ -261,7 +262,7 @@ func (m *manager) sync(ctx context.Context) error {
 			l = nil
 		}
 		if l != nil {
-			facts.MTU = l.facts.MTU
+			facts.MTU, facts.Rank = l.facts.MTU, l.facts.Rank
 		} else {
 			l = &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
 			if old := m.earlier(facts); old != nil {
@@ -276,6 +277,11 @@ func (m *manager) sync(ctx context.Context) error {
 					l.plugs = 1 // the cable was in for the earlier run, and may come back elsewhere
 				}
 			}
+			var others []int
+			for _, o := range m.links {
+				others = append(others, o.facts.Rank)
+			}
+			facts.Rank = RankOf(others)
 			m.links[facts.Index] = l
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
 			if facts.ARP {
@@ -302,18 +308,22 @@ func (m *manager) sync(ctx context.Context) error {
 		}
 		l.facts = facts
 		m.converse(ctx, l, flags[facts.Index])
-		m.apply(l)
-		for _, v := range []*conversation{l.dhcp, l.dhcp6} {
-			if v != nil {
-				v.tellCarrier(carrier{facts.Carrier, l.plugs})
-			}
-		}
 	}
 	for index, l := range m.links {
 		if !seen[index] {
 			log.Printf("network: %s is gone", l.facts.Name)
 			l.stop()
 			delete(m.links, index)
+		}
+	}
+	m.keepApart(time.Now())
+	for _, index := range slices.Sorted(maps.Keys(m.links)) {
+		l := m.links[index]
+		m.apply(l)
+		for _, v := range []*conversation{l.dhcp, l.dhcp6} {
+			if v != nil {
+				v.tellCarrier(carrier{l.facts.Carrier, l.plugs})
+			}
 		}
 	}
 	m.direct()
@@ -399,6 +409,7 @@ func (m *manager) apply(l *link) {
 		}
 		l.again = false
 		want := Want(l.entry, l.facts, l.leases, now, unused...)
+		want.Routes = l.apart(want.Routes)
 		if foreign(l.entry, l.facts) {
 			want.MTU = l.entry.MTU
 		}

@@ -86,6 +86,62 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestApart shows the metrics of several links' routes.
+func TestApart(t *testing.T) {
+	route := func(text string) (r Route) {
+		f := strings.Fields(text)
+		r.To, r.Via = netip.MustParsePrefix(f[0]), netip.MustParseAddr(f[1])
+		fmt.Sscan(f[2], &r.Metric)
+		return r
+	}
+	var out strings.Builder
+	for _, c := range []struct {
+		name  string
+		links [][]string
+	}{
+		{"none", nil},
+		{"two links, each with its own", [][]string{{"0.0.0.0/0 192.0.2.1 100"}, {"0.0.0.0/0 203.0.113.1 101"}}},
+		{"the same of node.yaml on three", [][]string{{"10.0.0.0/8 192.0.2.1 50"}, {"10.0.0.0/8 203.0.113.1 50"}, {"10.0.0.0/8 198.51.100.1 50"}}},
+		{"what the second has by itself", [][]string{{"0.0.0.0/0 192.0.2.1 101"}, {"0.0.0.0/0 203.0.113.1 101"}, {"0.0.0.0/0 198.51.100.1 102"}}},
+		{"two on one link", [][]string{{"10.0.0.0/8 192.0.2.1 50", "10.0.0.0/8 192.0.2.2 50"}, {"10.0.0.0/8 203.0.113.1 51"}}},
+		{"other networks are no matter", [][]string{{"10.0.0.0/8 192.0.2.1 50", "10.0.0.0/9 192.0.2.1 50"}, {"::/0 fe80::1 50"}}},
+		{"the last metric there is", [][]string{{"10.0.0.0/8 192.0.2.1 4294967294"}, {"10.0.0.0/8 203.0.113.1 4294967294"}, {"10.0.0.0/8 203.0.113.1 4294967293"}}},
+	} {
+		links := make([][]Route, len(c.links))
+		for i, texts := range c.links {
+			for _, text := range texts {
+				links[i] = append(links[i], route(text))
+			}
+		}
+		fmt.Fprintf(&out, "%s\n", c.name)
+		for i, routes := range Apart(links) {
+			for _, r := range routes {
+				fmt.Fprintf(&out, "  link %d: %s\n", i, r)
+			}
+		}
+	}
+	golden.Compare(t, "apart.txt", out.String())
+}
+
+// TestRankOf has links come and go: what stays keeps its place, what comes is behind it.
+func TestRankOf(t *testing.T) {
+	full := make([]int, ranks)
+	for i := range full {
+		full[i] = i
+	}
+	for _, c := range []struct {
+		others []int
+		want   int
+	}{
+		{nil, 0}, {[]int{0}, 1}, {[]int{1}, 2}, {[]int{3, 0, 7}, 8},
+		{[]int{0, ranks - 1}, 1}, {full, ranks - 1},
+	} {
+		if got := RankOf(c.others); got != c.want {
+			t.Errorf("%v: %d", c.others[:min(len(c.others), 5)], got)
+		}
+	}
+}
+
 // TestWithout shows what is left of a link where addresses may not be used.
 func TestWithout(t *testing.T) {
 	facts := Facts{Index: 2, Name: "eth0", Wired: true, MTU: 1500}

@@ -22,6 +22,7 @@ type Facts struct {
 	Wired   bool   // Ethernet with hardware (or a virtual machine's) behind it
 	ARP     bool   // an Ethernet, where two machines may have one address
 	MTU     int    // bytes, as the link had it when it was first seen
+	Rank    int    // among the links that are ours, as they came: 0 is preferred
 }
 
 // ethernet says whether the link has an Ethernet address, without which nobody speaks DHCP.
@@ -97,15 +98,11 @@ func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool)
 	return best, rank > 0
 }
 
-// metric prefers the links in the order in which the kernel found them, and our
-// routes to those of router advertisements (1024).
-func metric(f Facts) int { return 100 + min(f.Index, 900) }
-
 // Leases are what the DHCP servers of a link gave it, nil for none.
 type Leases struct{ V4, V6 *control.Lease }
 
 // Want says how a link is to be at a time, given its entry and its leases. The addresses of
-// without are not to be used, nor routes that rest on them.
+// without are not to be used, nor routes that rest on them. Apart has the metrics of routes.
 func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without ...netip.Addr) State {
 	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto), PassOver: true}
 	want.Addresses = slices.Clone(e.Addresses)
@@ -136,7 +133,7 @@ func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without
 		return !slices.ContainsFunc(all, same) || slices.ContainsFunc(want.Addresses, same)
 	}
 	add := func(r Route) {
-		if sender(r) && !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
+		if sender(r) && !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.asked() == r.asked() }) {
 			want.Routes = append(want.Routes, r)
 		}
 	}

@@ -130,7 +130,8 @@ type Route struct {
 	// Via is the router. Default: none, the network is on the link itself.
 	Via netip.Addr `yaml:"via,omitempty" json:"via,omitzero"`
 	// Metric chooses between routes to the same network, the lowest wins; 0 to
-	// 4294967294. Default: the one of the link, see init/network.
+	// 4294967294. Default: the one of the link, see init/network. Of two to one network with
+	// the same metric, that of the link that came first counts.
 	Metric uint32 `yaml:"metric,omitempty" json:"metric,omitempty"`
 }
 
