@@ -72,14 +72,14 @@ type Op struct {
 }
 
 // Match returns the entry that counts for a link: by MAC address, by name, by
-// pattern, "wired", in this order.
+// pattern, "wired", in this order. The loopback and the containers' links have none.
 func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool) {
 	best, rank := nodeconfig.Interface{}, 0
 	for _, e := range entries {
 		r := 0
 		pattern, _ := path.Match(e.Match, f.Name) // nodeconfig refused bad patterns
 		switch {
-		case f.Name == "lo":
+		case f.Name == "lo" || nodeconfig.OfContainers(f.Name):
 		case e.Match == f.MAC:
 			r = 4
 		case e.Match == f.Name:

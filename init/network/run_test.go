@@ -512,3 +512,40 @@ func forwardOnly(t *testing.T, link netlink.Link, entry string) {
 	looked(0)
 	stays("without an entry")
 }
+
+// TestPassesOver has entries that fit the containers' bridges as well: those are the agent's,
+// and keep their addresses.
+func TestPassesOver(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	const bridge, veth = "kogge-0badcafe", "kg0badcafe-0abc" // as agent/bridge names them
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}}))
+	br, err := netlink.LinkByName(bridge)
+	must(t, err)
+	must(t, netlink.LinkSetUp(br))
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: veth, MasterIndex: br.Attrs().Index}, PeerName: "inside"}))
+	must(t, netlink.AddrAdd(br, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("10.88.0.1/24"))}))
+	for _, match := range []string{"*", "k*", "?ogge-*", "kg*", "02:00:00:00:00:09"} {
+		paths := tempPaths(t)
+		other := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "kept0"}}
+		must(t, netlink.LinkAdd(other))
+		stop := node(t, "network: [{match: '"+match+"', ipv6: off}, {match: kept0, addresses: [192.0.2.7/24]}]", paths)
+		until(t, "a look at all links", func() bool {
+			n, err := control.ReadNetwork(paths.Run)
+			return err == nil && len(n.Interfaces) > 0 && has("kept0", "192.0.2.7/24")
+		})
+		n, err := control.ReadNetwork(paths.Run)
+		must(t, err)
+		for _, i := range n.Interfaces {
+			if i.Name == bridge || i.Name == veth {
+				t.Errorf("match %s: the node has taken %s", match, i.Name)
+			}
+		}
+		if !has(bridge, "10.88.0.1/24") {
+			t.Errorf("match %s: the containers' bridge has lost its address", match)
+		}
+		stop()
+		must(t, netlink.LinkDel(other))
+	}
+}

@@ -15,6 +15,7 @@ package nodeconfig
 
 import (
 	"net/netip"
+	"strings"
 
 	"kogge.example/init/rights"
 )
@@ -113,6 +114,21 @@ var DefaultInterface = Interface{Match: Wired, DHCP: true, IPv6: IPv6Auto, MDNS:
 // Wired as a match means every Ethernet link that has hardware behind it, or a
 // virtual machine's; not bridges, container links and tunnels.
 const Wired = "wired"
+
+// What the names of the containers' links on the node begin with: of their bridges, and, with
+// eight hex digits and a hyphen behind it, of the ends of their cables.
+const (
+	BridgePrefix = "kogge"
+	VethPrefix   = "kg"
+)
+
+// OfContainers says whether a link of that name is the containers'. No entry is about those:
+// agent/bridge makes them and gives them their addresses.
+func OfContainers(link string) bool {
+	const digits = 8
+	rest, veth := strings.CutPrefix(link, VethPrefix)
+	return strings.HasPrefix(link, BridgePrefix) || veth && strings.IndexByte(rest, '-') == digits
+}
 
 // IPv6 says where a link's IPv6 addresses come from.
 type IPv6 string
