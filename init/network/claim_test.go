@@ -126,7 +126,7 @@ func TestProbed(t *testing.T) {
 
 // TestDuplicateStatic has somebody else hold the addresses from node.yaml: neither is used
 // at first, and the status says who has it. As it might be a stranger who only says so,
-// the one of IPv4 is used in the end, and disputed until the other machine is gone.
+// both are used in the end, and disputed until the other machine is gone.
 func TestDuplicateStatic(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -137,13 +137,14 @@ func TestDuplicateStatic(t *testing.T) {
 	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24, '2001:db8::7/64'], gateway: 192.0.2.1, ipv6: static}]", paths)
 	until(t, "the status to name both", func() bool {
 		text := problem(paths)
-		return strings.Contains(text, "192.0.2.7 is not used: "+other.mac()+" has it") && strings.Contains(text, "2001:db8::7 is not used: another machine has it")
+		return strings.Contains(text, "192.0.2.7 is not used: "+other.mac()+" has it") && strings.Contains(text, "2001:db8::7 is not used: "+other.mac()+" has it")
 	})
-	if has("lan0", "192.0.2.7/24") || len(gateways(t)) > 0 {
-		t.Errorf("the address is in use, routers %v", gateways(t))
+	if has("lan0", "192.0.2.7/24") || has("lan0", "2001:db8::7/64") || len(gateways(t)) > 0 {
+		t.Errorf("an address is in use, routers %v", gateways(t))
 	}
-	until(t, "the address to be used all the same, and disputed", func() bool {
-		return has("lan0", "192.0.2.7/24") && len(gateways(t)) == 1 && strings.Contains(problem(paths), other.mac()+" says that 192.0.2.7 is its own")
+	until(t, "the addresses to be used all the same, and disputed", func() bool {
+		return has("lan0", "192.0.2.7/24") && len(gateways(t)) == 1 && strings.Contains(problem(paths), other.mac()+" says that 192.0.2.7 is its own") &&
+			disputed(paths, other.mac(), netip.MustParsePrefix("2001:db8::7/64"))
 	})
 	other.remove("192.0.2.7/24", "2001:db8::7/64")
 	// The cable out and in asks anew, also for those of IPv6.

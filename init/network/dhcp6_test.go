@@ -159,7 +159,7 @@ func TestManaged(t *testing.T) {
 	}
 	paths := tempPaths(t)
 	s := newSegment(t, "lan0", "2001:db8:1::1/64", "2001:db8:2::1/64", "fe80::1/64", far6+"/128")
-	s.neighbour("2001:db8:1::100/64")
+	other := s.neighbour("2001:db8:1::100/64")
 	l, err := netlink.LinkByName("lan0")
 	must(t, err)
 	taken := "dhcp-host=id:00:03:00:01:" + l.Attrs().HardwareAddr.String() + ",[2001:db8:1::100]"
@@ -169,7 +169,7 @@ func TestManaged(t *testing.T) {
 	s.echo(net.JoinHostPort(far6, "7"))
 	stop := node(t, "network: [{match: lan0, dhcp: false}]", paths)
 	until(t, "the lease declined", func() bool {
-		return problem(paths) == "the lease of 2001:db8:1::100 was declined: another machine has the address"
+		return problem(paths) == "the lease of 2001:db8:1::100 was declined: "+other.mac()+" has the address"
 	})
 	until(t, "an address that nobody else has", func() bool { return has6(paths, "2001:db8:1::101/128") })
 	if has("lan0", "2001:db8:1::100/128") {

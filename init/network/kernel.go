@@ -31,6 +31,7 @@ const ours = netlink.RouteProtocol(unix.RTPROT_STATIC)
 type kernel struct {
 	changed   chan struct{}      // something about links or addresses; holds one
 	resolvers chan advertisement // from router advertisements
+	refused   chan gaveUp        // addresses that the kernel made up and gave up
 	failed    chan error         // the messages have ended
 }
 
@@ -38,7 +39,7 @@ type kernel struct {
 // that something changed: what, is read anew, so a lost message costs nothing but
 // time.
 func openKernel(ctx context.Context) (*kernel, error) {
-	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), failed: make(chan error, 2)}
+	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
 	links, addrs := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16)
 	// An overrun ends the library's loop with an error here; the service restarts.
 	fail := func(err error) {
@@ -66,10 +67,11 @@ func openKernel(ctx context.Context) (*kernel, error) {
 				if !ok {
 					links = nil
 				}
-			case _, ok := <-addrs:
+			case u, ok := <-addrs:
 				if !ok {
 					addrs = nil
 				}
+				k.lost(u)
 			}
 			select {
 			case k.changed <- struct{}{}:
@@ -83,6 +85,39 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	}()
 	go k.listen(ctx, adverts)
 	return k, nil
+}
+
+// gaveUp is an address that the kernel made up on the link of that index, and gave up since
+// somebody else says that it is his.
+type gaveUp struct {
+	index int
+	made  Made
+}
+
+// lost tells that the kernel gave one up. If nobody has time for it, there is another after the router's next
+// advertisement.
+func (k *kernel) lost(u netlink.AddrUpdate) {
+	if u.NewAddr || u.Flags&unix.IFA_F_DADFAILED == 0 || u.Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_TEMPORARY) != 0 {
+		return
+	}
+	select {
+	case k.refused <- gaveUp{u.LinkIndex, madeOf(prefixOf(&u.LinkAddress), u.Flags, u.ValidLft, u.PreferedLft)}:
+	default:
+	}
+}
+
+// madeOf is an address with the flags and the seconds that the kernel tells.
+func madeOf(p netip.Prefix, flags, valid, preferred int) Made {
+	until := func(seconds int) time.Time {
+		if uint32(seconds) == math.MaxUint32 {
+			return time.Time{}
+		}
+		return time.Now().Add(time.Duration(uint32(seconds)) * time.Second)
+	}
+	return Made{
+		Prefix: p, Valid: until(valid), Preferred: until(preferred),
+		Tentative: flags&unix.IFA_F_TENTATIVE != 0, Temporaries: flags&unix.IFA_F_MANAGETEMPADDR != 0,
+	}
 }
 
 // listen passes resolvers on, and that a router's flags or routes changed, until ctx ends.
@@ -209,10 +244,14 @@ func (k *kernel) read(f Facts) (State, error) {
 	for _, a := range addrs {
 		p := prefixOf(a.IPNet)
 		if a.Flags&unix.IFA_F_DADFAILED != 0 {
-			s.Taken = append(s.Taken, p.Addr())
+			s.Taken = append(s.Taken, p)
+			continue
 		}
 		// Of IPv6, the link-local address and those with a lifetime are the kernel's.
 		if p.Addr().Is6() && (p.Addr().IsLinkLocalUnicast() || a.Flags&unix.IFA_F_PERMANENT == 0) {
+			if a.Flags&unix.IFA_F_TEMPORARY == 0 {
+				s.Made = append(s.Made, madeOf(p, a.Flags, a.ValidLft, a.PreferedLft))
+			}
 			continue
 		}
 		s.Addresses = append(s.Addresses, p)
@@ -380,9 +419,15 @@ func (k *kernel) do(f Facts, op Op) error {
 	case op.DelAddress.IsValid():
 		return netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(op.DelAddress)})
 	case op.AddAddress.IsValid():
-		return netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(op.AddAddress)})
+		add := &netlink.Addr{IPNet: ipNet(op.AddAddress)}
+		if op.AddAddress.Addr().Is6() {
+			add.Flags = unix.IFA_F_NODAD // we have asked
+		}
+		return netlink.AddrReplace(l, add)
+	case op.Restore != nil:
+		return restore(f, *op.Restore, time.Now())
 	case op.Deprecate.IsValid():
-		return deprecate(f, op.Deprecate, math.MaxUint32, 0) // it is ours to remove
+		return set(f, op.Deprecate, math.MaxUint32, 0, 0) // it is ours to remove
 	case op.DelRoute != nil:
 		return netlink.RouteDel(routeOf(f, *op.DelRoute))
 	case op.ReplaceRoute != nil:
@@ -408,22 +453,41 @@ func (k *kernel) doubt(f Facts) error {
 	for _, a := range addrs {
 		if a.Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_DEPRECATED|unix.IFA_F_TENTATIVE) == 0 {
 			flags := a.Flags & (unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE)
-			all = append(all, deprecate(f, prefixOf(a.IPNet), uint32(a.ValidLft), uint32(flags)))
+			all = append(all, set(f, prefixOf(a.IPNet), uint32(a.ValidLft), 0, uint32(flags)))
 		}
 	}
 	return errors.Join(all...)
 }
 
-// deprecate has the kernel prefer other addresses to send from, though this one is valid
-// for so many seconds; on 32-bit computers netlink.Addr has no room for all of them.
-func deprecate(f Facts, p netip.Prefix, valid, flags uint32) error {
+// restore gives back an address that the kernel made up. It is asked for no more, and a
+// router goes on saying how long it is good for.
+func restore(f Facts, made Made, now time.Time) error {
+	seconds := func(t time.Time) uint32 {
+		if t.IsZero() {
+			return math.MaxUint32
+		}
+		return uint32(max(t.Sub(now)/time.Second, 0))
+	}
+	flags := uint32(unix.IFA_F_NODAD)
+	if !made.Prefix.Addr().IsLinkLocalUnicast() {
+		flags |= unix.IFA_F_NOPREFIXROUTE // the router's advertisement made it
+	}
+	if made.Temporaries {
+		flags |= unix.IFA_F_MANAGETEMPADDR
+	}
+	return set(f, made.Prefix, max(seconds(made.Valid), 1), seconds(made.Preferred), flags)
+}
+
+// set gives a link an address, or changes it, which is valid for so many seconds and sent
+// from for so many of them; on 32-bit computers netlink.Addr has no room for all of them.
+func set(f Facts, p netip.Prefix, valid, preferred, flags uint32) error {
 	m := nl.NewIfAddrmsg(unix.AF_INET6)
 	m.Index, m.Prefixlen = uint32(f.Index), uint8(p.Bits())
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
 	req.AddData(m)
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
-	times := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: valid}}
+	times := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: valid, Prefered: preferred}}
 	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, times.Serialize()))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err

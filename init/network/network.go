@@ -13,13 +13,15 @@
 // Of a link of somebody else's only what we gave it goes.
 // The package leaves alone every other link that no entry matches (containers' links
 // and bridges are the agent's), routes that others made, IP forwarding, and
-// the kernel's host name, which PID 1 sets. It speaks DHCPv4 itself; addresses and
+// the kernel's host name, which PID 1 sets. It speaks DHCP itself; addresses and
 // routes of IPv6 router advertisements are the kernel's work, and resolvers and search
 // domains from them (RFC 8106) are taken over.
 //
 // An address is asked for before it is used, announced, and defended later. One that
 // somebody else has is named in the link's problem and not used, a lease is declined; but
-// both three times in a row at most, as it may be a stranger who says so.
+// both three times in a row at most, as it may be a stranger who says so. The kernel asks
+// for the IPv6 addresses that it makes up. One that it gives up is claimed in the same way,
+// the kernel's time being the first of the three.
 //
 // With several uplinks, what others ask by one is answered by the same.
 //
@@ -132,13 +134,25 @@ type link struct {
 	routers     advertised
 	metrics     map[Route]int  // of routes that it may get, as asked for
 	own         []netip.Prefix // addresses that it has of us
-	declined    int            // leases in a row
+	refused     []Made         // addresses that the kernel made up and gave up
 	problem     string         // the last operation that did not work, once logged
 	claims      map[netip.Addr]claim.Claim
-	arp         *claim.Socket // nil: the link has no ARP, or it cannot be heard
-	given       string        // a lease that was declined, in words, until there is another
-	given6      string        // the same of DHCPv6
-	again       bool          // look anew for whoever had our IPv6 addresses
+	voice       *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
+	v4, v6      declined
+}
+
+// declined are the leases of one version of DHCP that were given back.
+type declined struct {
+	inARow int
+	last   string // in words, until there is another lease
+}
+
+// declined are those of a's version.
+func (l *link) declined(a netip.Addr) *declined {
+	if a.Is6() {
+		return &l.v6
+	}
+	return &l.v4
 }
 
 // leaseEvent says that link index now has this lease, or none.
@@ -152,9 +166,9 @@ func (l *link) stop() {
 	l.dhcp.stop()
 	l.dhcp6.stop()
 	l.dhcp, l.dhcp6 = nil, nil
-	if l.arp != nil {
-		l.arp.Close()
-		l.arp = nil
+	if l.voice != nil {
+		l.voice.Close()
+		l.voice = nil
 	}
 }
 
@@ -194,6 +208,10 @@ func (m *manager) loop(ctx context.Context) error {
 				}
 			}
 		case <-m.kernel.changed:
+		case r := <-m.kernel.refused:
+			if l := m.links[r.index]; l != nil {
+				l.refused = Recall(l.refused, &r.made, State{}, time.Now())
+			}
 		case advert := <-m.kernel.resolvers:
 			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
 				now := time.Now()
@@ -209,9 +227,7 @@ func (m *manager) loop(ctx context.Context) error {
 			case !event.v6:
 				l.leases.V4 = event.lease
 			case l.mode != NoDHCPv6:
-				if l.leases.V6 = event.lease; event.lease != nil {
-					l.given6 = ""
-				}
+				l.leases.V6 = event.lease
 			}
 		case err := <-m.kernel.failed:
 			if ctx.Err() != nil {
@@ -223,9 +239,6 @@ func (m *manager) loop(ctx context.Context) error {
 				m.tellReady("no address yet, continuing without one")
 			}
 		case <-again.C:
-			for _, l := range m.links {
-				l.again = true
-			}
 		case <-alive:
 			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
 				log.Printf("network: ping supervisor: %v", err)
@@ -286,7 +299,7 @@ func (m *manager) sync(ctx context.Context) error {
 			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
 			if facts.ARP {
 				mac, _ := net.ParseMAC(facts.MAC) // Open says what is wrong with it
-				if l.arp, err = claim.Open(facts.Index, mac, m.heard); err != nil {
+				if l.voice, err = claim.Open(facts.Index, mac, m.heard); err != nil {
 					log.Printf("network: %s: %v", facts.Name, err)
 				}
 			}
@@ -301,7 +314,12 @@ func (m *manager) sync(ctx context.Context) error {
 				l.step(a, event, "", now)
 			}
 			if event == claim.CarrierUp {
-				l.again, l.plugged = true, now
+				l.plugged = now
+				// What is not in use may be of the network where the cable was.
+				l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
+					a := m.Prefix.Addr()
+					return !a.IsLinkLocalUnicast() && !l.claims[a].InUse()
+				})
 				l.plugs++
 				m.inquire(l, l.plugs > 1, now)
 			}
@@ -352,6 +370,7 @@ func (m *manager) leave(facts Facts) {
 		if old.Foreign {
 			want = actual
 			want.Addresses, want.Routes = without(actual.Addresses, old.Own), nil
+			actual.Taken = nil // ours are not set before we have asked
 		}
 		err = m.change(facts, want, actual)
 	}
@@ -387,49 +406,49 @@ func (m *manager) apply(l *link) {
 	if err == nil {
 		now := time.Now()
 		all := Want(l.entry, l.facts, l.leases, now)
-		unused := l.settle(all.Addresses, actual.Addresses)
+		for _, m := range actual.Made {
+			// Of the link-local ones, nothing tells the kernel's from ours.
+			if m.Prefix.Addr().IsLinkLocalUnicast() && slices.Contains(all.Addresses, m.Prefix) {
+				actual.Addresses = append(actual.Addresses, m.Prefix)
+			}
+		}
 		// What we leave alone is, to us, not there.
 		if foreign(l.entry, l.facts) {
-			actual.Addresses = slices.DeleteFunc(actual.Addresses, func(p netip.Prefix) bool {
-				return !slices.Contains(l.own, p) && !slices.Contains(all.Addresses, p)
-			})
+			others := func(p netip.Prefix) bool { return !slices.Contains(l.own, p) && !slices.Contains(all.Addresses, p) }
+			actual.Addresses = slices.DeleteFunc(actual.Addresses, others)
 			if !slices.Contains(actual.Addresses, actual.Deprecated) {
 				actual.Deprecated = netip.Prefix{}
 			}
+			actual.Taken = slices.DeleteFunc(actual.Taken, func(p netip.Prefix) bool {
+				theirs := others(p) && !p.Addr().IsLinkLocalUnicast()
+				if theirs {
+					problems = append(problems, fmt.Sprintf("%s is not used: another machine has it", p.Addr()))
+				}
+				return theirs
+			})
 		}
+		l.refused = Recall(l.refused, nil, actual, now)
+		if all.IPv6 == nodeconfig.IPv6Off {
+			l.refused, actual.Made, actual.Taken = nil, nil, nil // they go with it
+		}
+		unused, made := l.settle(all.Addresses, actual)
 		l.own = slices.Clone(all.Addresses)
 		l.own = append(l.own, without(actual.Addresses, l.own)...) // until they have gone
-		if l.again && len(actual.Taken) > 0 {
-			// What leaves and comes is probed anew.
-			gone := func(p netip.Prefix) bool { return slices.Contains(actual.Taken, p.Addr()) }
-			rest := actual
-			rest.Addresses = slices.DeleteFunc(slices.Clone(actual.Addresses), gone)
-			err = m.change(l.facts, rest, actual)
-			actual = rest
-		}
-		l.again = false
 		want := Want(l.entry, l.facts, l.leases, now, unused...)
-		want.Routes = l.apart(want.Routes)
+		want.Routes, want.Made = l.apart(want.Routes), made
 		if foreign(l.entry, l.facts) {
 			want.MTU = l.entry.MTU
 		}
-		err = errors.Join(err, m.change(l.facts, want, actual))
-		for _, a := range actual.Taken {
-			if l.leases.V6 != nil && a == l.leases.V6.Address.Addr() && l.dhcp6 != nil {
-				l.given6 = fmt.Sprintf("the lease of %s was declined: another machine has the address", a)
-				l.dhcp6.tellTaken(a)
-				continue
-			}
-			problems = append(problems, fmt.Sprintf("%s is not used: another machine has it", a))
-		}
+		err = m.change(l.facts, want, actual)
 	}
-	for _, text := range []string{l.given, l.given6} {
-		if text != "" {
-			problems = append(problems, text)
+	for _, d := range []declined{l.v4, l.v6} {
+		if d.last != "" {
+			problems = append(problems, d.last)
 		}
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(l.claims), netip.Addr.Compare) {
-		if text := l.claims[a].Dispute(a); text != "" && l.given == "" {
+		c := l.claims[a]
+		if text := c.Dispute(a); text != "" && !(c.Leased && l.declined(a).last != "") {
 			problems = append(problems, text)
 		}
 	}
@@ -443,58 +462,79 @@ func (m *manager) apply(l *link) {
 	l.problem = problem
 }
 
-// settle brings the claims in line with the wanted addresses and returns those that may not
-// be used, or not yet. A link where nobody can be heard uses all.
-func (l *link) settle(wanted, actual []netip.Prefix) (without []netip.Addr) {
-	if l.arp == nil {
-		return nil
+// settle brings the claims in line with the wanted addresses and with those that the kernel
+// made up. It returns the wanted ones that may not be used, or not yet, and those of the
+// kernel that are to come back. A link where nobody can be heard uses all.
+func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr, back []Made) {
+	if l.voice == nil {
+		return nil, l.refused
 	}
 	cares := []netip.Addr{}
-	for _, p := range wanted {
-		a := p.Addr()
-		if !a.Is4() {
-			continue
-		}
+	inUse := func(a netip.Addr, leased, used bool, failures int) bool {
 		cares = append(cares, a)
-		c, ok := l.claims[a]
-		if leased := !slices.Contains(l.entry.Addresses, p); !ok || c.Leased != leased {
-			used := slices.ContainsFunc(actual, func(p netip.Prefix) bool { return p.Addr() == a })
-			declined := 0
-			if leased {
-				declined = l.declined
-			}
-			c = claim.Begin(leased, used, l.facts.Carrier, declined, time.Now())
-			l.claims[a] = c
+		if c, ok := l.claims[a]; !ok || c.Leased != leased {
+			l.claims[a] = claim.Begin(leased, used, l.facts.Carrier, failures, time.Now())
 		}
-		if !c.InUse() {
+		return l.claims[a].InUse()
+	}
+	for _, p := range wanted {
+		a, failures := p.Addr(), 0
+		leased := !slices.Contains(l.entry.Addresses, p)
+		if leased {
+			failures = l.declined(a).inARow
+		}
+		used := slices.ContainsFunc(actual.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
+		if !inUse(a, leased, used, failures) {
 			without = append(without, a)
 		}
 	}
+	for _, m := range l.refused {
+		a := m.Prefix.Addr()
+		if slices.Contains(cares, a) {
+			continue
+		}
+		if _, ok := l.claims[a]; !ok {
+			log.Printf("network: %s: somebody says that %s is his: asking again", l.facts.Name, a)
+		}
+		if inUse(a, false, false, 1) {
+			back = append(back, m)
+		}
+	}
+	for _, m := range actual.Made {
+		if a := m.Prefix.Addr(); !slices.Contains(cares, a) && !m.Tentative {
+			inUse(a, false, true, 0)
+		}
+	}
 	maps.DeleteFunc(l.claims, func(a netip.Addr, _ claim.Claim) bool { return !slices.Contains(cares, a) })
-	l.arp.Care(cares)
-	return without
+	l.voice.Care(cares)
+	return without, back
 }
 
 // step has event e befall the claim on a, and does what follows.
 func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 	c, action := l.claims[a].Step(e, by, now)
 	l.claims[a] = c
+	declined := l.declined(a)
 	if c.Leased {
-		l.declined = c.Failures
+		declined.inARow = c.Failures
 		if c.InUse() {
-			l.given = ""
+			declined.last = ""
 		}
 	}
 	switch action {
 	case claim.Probe, claim.Announce:
-		if err := l.arp.Send(action, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
+		if err := l.voice.Send(action, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 	case claim.GiveUp:
 		log.Printf("network: %s: %s", l.facts.Name, c.Dispute(a))
 		if c.Leased {
-			l.given = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
-			l.dhcp.tellTaken(a)
+			declined.last = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
+			if a.Is6() {
+				l.dhcp6.tellTaken(a)
+			} else {
+				l.dhcp.tellTaken(a)
+			}
 		}
 	}
 }
@@ -533,7 +573,7 @@ func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
 	}
 	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > listen)
 	if mode == NoDHCPv6 {
-		l.leases.V6, l.given6 = nil, "" // also of an earlier run
+		l.leases.V6, l.v6 = nil, declined{} // also of an earlier run
 	}
 	if mode == l.mode && (mode == NoDHCPv6) == (l.dhcp6 == nil) {
 		return

@@ -174,6 +174,78 @@ func TestWithout(t *testing.T) {
 	golden.Compare(t, "without.txt", out.String())
 }
 
+// TestRecall shows what becomes of addresses that the kernel made up and gave up: what the
+// node keeps of them, and what it does while the claim on them says no, and once it says yes.
+func TestRecall(t *testing.T) {
+	made := func(p string, valid time.Duration) Made {
+		m := Made{Prefix: netip.MustParsePrefix(p)}
+		if valid > 0 {
+			m.Valid, m.Preferred = t0.Add(valid), t0.Add(valid/2)
+		}
+		return m
+	}
+	prefixes := func(all ...string) (p []netip.Prefix) {
+		for _, one := range all {
+			p = append(p, netip.MustParsePrefix(one))
+		}
+		return p
+	}
+	tentative := made("2001:db8::5/64", time.Hour)
+	tentative.Tentative = true
+	var many []Made
+	for i := range mostMade {
+		many = append(many, made(fmt.Sprintf("2001:db8:%x::5/64", i+1), time.Hour))
+	}
+	var out strings.Builder
+	for _, c := range []struct {
+		name   string
+		before []Made
+		more   Made
+		actual State
+	}{
+		{"nothing", nil, Made{}, State{}},
+		{"all is well", nil, Made{}, State{Made: []Made{made("fe80::5/64", 0), made("2001:db8::5/64", time.Hour)}}},
+		{"a router's is given up", nil, made("2001:db8::5/64", time.Hour), State{}},
+		{"given up again", []Made{made("2001:db8::5/64", time.Hour)}, made("2001:db8::5/64", 2*time.Hour), State{}},
+		{"the kernel asks again", []Made{made("2001:db8::5/64", time.Hour)}, Made{}, State{Made: []Made{tentative}}},
+		{"in use again, and the router says it is good for longer", []Made{made("2001:db8::5/64", time.Minute)}, Made{}, State{Made: []Made{made("2001:db8::5/64", 3*time.Hour)}}},
+		{"its time is over", []Made{made("2001:db8::5/64", -1)}, made("2001:db8::6/64", time.Nanosecond), State{}},
+		{"the link-local one is given up", nil, Made{}, State{Taken: prefixes("fe80::5/64")}},
+		{"given up once more", []Made{made("fe80::5/64", 0)}, Made{}, State{Taken: prefixes("fe80::5/64")}},
+		{"one of node.yaml is, set by somebody else", nil, Made{}, State{Taken: prefixes("2001:db8::7/64")}},
+		{"more than one keeps", many, made("2001:db8:ffff::5/64", time.Hour), State{Taken: prefixes("fe80::5/64")}},
+	} {
+		if c.name == "its time is over" {
+			c.before[0].Valid = t0
+		}
+		more := &c.more
+		if !more.Prefix.IsValid() {
+			more = nil
+		}
+		all := Recall(c.before, more, c.actual, t0)
+		fmt.Fprintf(&out, "%s: %d\n", c.name, len(all))
+		for i, m := range all {
+			if i < 2 || i >= mostMade {
+				valid := "for ever"
+				if !m.Valid.IsZero() {
+					valid = m.Valid.Sub(t0).String()
+				}
+				fmt.Fprintf(&out, "  %s valid %s\n", m.Prefix, valid)
+			}
+		}
+		if len(all) > 2 {
+			continue
+		}
+		for _, op := range Diff(State{}, c.actual) {
+			fmt.Fprintf(&out, "  claimed by another: %s\n", op)
+		}
+		for _, op := range Diff(State{Made: all}, c.actual) {
+			fmt.Fprintf(&out, "  ours: %s\n", op)
+		}
+	}
+	golden.Compare(t, "recall.txt", out.String())
+}
+
 // TestDiff shows the change from one lease to another, and to none.
 func TestDiff(t *testing.T) {
 	facts := Facts{Index: 2, Name: "eth0", Wired: true, MTU: 1500}

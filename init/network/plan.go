@@ -53,9 +53,52 @@ type State struct {
 	// Deprecated is one of Addresses from which nothing new is to be sent. As a fact, one
 	// of them is enough.
 	Deprecated netip.Prefix
-	Taken      []netip.Addr // IPv6 addresses that the kernel found to be somebody else's; no wish
-	Routes     []Route
+	// Made are addresses that the kernel made up. As a wish, those that it gave up and that
+	// are to come back.
+	Made   []Made
+	Taken  []netip.Prefix // IPv6 addresses that the kernel found to be somebody else's; no wish
+	Routes []Route
 }
+
+// Made is an IPv6 address that the kernel made up: the link-local one, or one in a network
+// that a router advertises.
+type Made struct {
+	Prefix           netip.Prefix
+	Valid, Preferred time.Time // until when; zero: for ever
+	Tentative        bool      // the kernel still asks whether somebody has it
+	Temporaries      bool      // the kernel makes up temporary addresses beside it
+}
+
+// mostMade bounds what a hostile router can have us keep beside the link-local address; the
+// kernel makes up no more.
+const mostMade = 16
+
+// Recall says which addresses the kernel made up and gave up, since somebody else says that
+// they are his, and that are good still. Those of before are taken over; more is a new one,
+// or nil. How long each is good for is what was said last.
+func Recall(before []Made, more *Made, actual State, now time.Time) []Made {
+	all := slices.Clone(before)
+	fresh := slices.Clone(actual.Made)
+	if more != nil {
+		fresh = append(fresh, *more)
+		if len(all) < mostMade && !slices.ContainsFunc(all, more.same) {
+			all = append(all, *more)
+		}
+	}
+	for _, p := range actual.Taken {
+		if made := (Made{Prefix: p}); p.Addr().IsLinkLocalUnicast() && !slices.ContainsFunc(all, made.same) {
+			all = append(all, made)
+		}
+	}
+	for i, made := range all {
+		if there := slices.IndexFunc(fresh, made.same); there >= 0 {
+			all[i] = fresh[there]
+		}
+	}
+	return slices.DeleteFunc(all, func(made Made) bool { return !made.Valid.IsZero() && !now.Before(made.Valid) })
+}
+
+func (m Made) same(o Made) bool { return m.Prefix == o.Prefix }
 
 // Op is one change of a link. Exactly one field is set.
 type Op struct {
@@ -66,6 +109,7 @@ type Op struct {
 	DelRoute     *Route
 	DelAddress   netip.Prefix
 	AddAddress   netip.Prefix
+	Restore      *Made
 	Deprecate    netip.Prefix
 	ReplaceRoute *Route
 	Down         bool
@@ -188,6 +232,13 @@ func Diff(want, actual State) []Op {
 			ops = append(ops, Op{DelRoute: &r})
 		}
 	}
+	// One that is taken leaves, as the kernel would not use it again by itself. The link-local
+	// one waits for that until it is given back: the kernel makes it up once.
+	for _, a := range actual.Taken {
+		if !a.Addr().IsLinkLocalUnicast() || slices.ContainsFunc(want.Made, Made{Prefix: a}.same) || slices.Contains(want.Addresses, a) {
+			ops = append(ops, Op{DelAddress: a})
+		}
+	}
 	// An address that only changed its prefix length leaves first, or the kernel
 	// would keep both.
 	for _, a := range actual.Addresses {
@@ -198,6 +249,11 @@ func Diff(want, actual State) []Op {
 	for _, a := range want.Addresses {
 		if !slices.Contains(actual.Addresses, a) {
 			ops = append(ops, Op{AddAddress: a})
+		}
+	}
+	for _, m := range want.Made {
+		if !slices.ContainsFunc(actual.Made, m.same) {
+			ops = append(ops, Op{Restore: &m})
 		}
 	}
 	if want.Deprecated.IsValid() && want.Deprecated != actual.Deprecated {
@@ -252,6 +308,8 @@ func (op Op) String() string {
 		return "remove address " + op.DelAddress.String()
 	case op.AddAddress.IsValid():
 		return "add address " + op.AddAddress.String()
+	case op.Restore != nil:
+		return "give back address " + op.Restore.Prefix.String()
 	case op.Deprecate.IsValid():
 		return "send no more from address " + op.Deprecate.String()
 	case op.ReplaceRoute != nil:

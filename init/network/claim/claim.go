@@ -1,9 +1,9 @@
-// Package claim keeps two machines from using one IPv4 address.
+// Package claim keeps two machines from using one address.
 //
-// In come what happens to an address that a link is to have and, from a [Socket], the ARP
-// packets about it; out come whether the link may use it, and packets that ask for it,
-// announce and defend it. Who sets addresses, and who is told of a conflict, is init/network's
-// to know; addresses of IPv6 are the kernel's.
+// In come what happens to an address that a link is to have and, from a [Socket], the packets
+// about it, of ARP or IPv6's neighbour discovery; out come whether the link may use it, and
+// packets that ask for it, announce and defend it. Who sets addresses, and who is told of a
+// conflict, is init/network's to know.
 package claim
 
 import (
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Standing is where an IPv4 address stands that the node is to have on a link:
+// Standing is where an address stands that the node is to have on a link:
 //
 //	Waiting ─CarrierUp─▶ Probing ─Timer─▶ Fresh ─Timer──▶ Held
 //	   ▲                  │  ▲             ▲  └─CarrierUp─┐  │ CarrierUp
@@ -33,7 +33,8 @@ import (
 // A switch may take a second until it passes packets on, though: so the address is probed
 // again while it is fresh, for as long as RFC 5227 would have us wait for it.
 //
-// Source: RFC 5227, sections 2.1 to 2.4; of those in 2.4, ours is (c).
+// Source: RFC 5227, sections 2.1 to 2.4; of those in 2.4, ours is (c). RFC 4862, section 5.4,
+// asks the same question for IPv6, and would leave the address to whoever answers for ever.
 type Standing string
 
 const (
@@ -91,7 +92,7 @@ type Claim struct {
 	By       string    // MAC address of whoever has it or disputes it; "": nobody
 	Heard    time.Time // the last conflict
 	Conflict time.Time // the last one that was answered
-	Failures int       // times taken, in a row; of a lease: leases
+	Failures int       // times taken, in a row; of a lease: leases; of the kernel's address: its own time, too
 	Next     time.Time // of the next Timer; zero: none
 }
 
@@ -99,9 +100,9 @@ type Claim struct {
 func (c Claim) InUse() bool { return c.State == Fresh || c.State == Held || c.State == Checking }
 
 // Begin is a claim that begins now. used says that the link has the address already, from an
-// earlier run; declined is how many leases were, in a row, Failures of the last one.
-func Begin(leased, used, carrier bool, declined int, now time.Time) Claim {
-	c := Claim{State: Probing, Leased: leased, Ours: used || declined >= patience, Failures: declined, Next: now}
+// earlier run; failures are the Failures so far: of the last lease, or what the kernel found.
+func Begin(leased, used, carrier bool, failures int, now time.Time) Claim {
+	c := Claim{State: Probing, Leased: leased, Ours: used || failures >= patience, Failures: failures, Next: now}
 	switch {
 	case used && carrier:
 		c.State = Checking
@@ -203,7 +204,10 @@ func (c Claim) taken(by string, now time.Time) (Claim, Action) {
 // defend answers a conflict about an address that is ours.
 func (c Claim) defend(by string, now time.Time) (Claim, Action) {
 	again := !c.Conflict.IsZero() && now.Sub(c.Conflict) < defendGap
-	c.By, c.Heard = by, now
+	c.Heard = now
+	if !again || c.By == "" {
+		c.By = by // whoever says it under ever new names gets one in the log at a time
+	}
 	switch c.State {
 	case Probing: // nothing is left to be asked, and being fresh begins with an announcement
 		c.State, c.Sent, c.Next, c.Conflict = Fresh, 0, now, now

@@ -2,6 +2,8 @@ package claim
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -87,6 +89,7 @@ type attack struct {
 	every     time.Duration  // packets that say that the address is his
 	answers   func(int) bool // questions for the address, of which lease; nil: none
 	until     time.Duration  // and then he is gone; 0: never
+	refused   int            // how often the kernel found it taken, before it is claimed
 	plugged   time.Duration  // the cable goes out and in at this time
 	restarted time.Duration  // the service does
 	steady    time.Duration  // from here on the address is never away again
@@ -112,6 +115,8 @@ func TestAttacks(t *testing.T) {
 		{name: "a router that answers for everything", leased: true, answers: all, steady: time.Minute},
 		{name: "a machine that has it, and goes after 3 minutes", answers: all, until: 3 * time.Minute, steady: 30 * time.Second},
 		{name: "a machine that has it, until the node asks again", answers: all, until: time.Second, steady: 5 * time.Second},
+		{name: "somebody answers the kernel's question alone", refused: 1, steady: time.Second},
+		{name: "somebody answers the kernel's question and each of ours", refused: 1, answers: all, steady: 30 * time.Second},
 		{name: "a machine that has the first lease", leased: true, answers: func(lease int) bool { return lease == 1 }, steady: 15 * time.Second},
 		{name: "machines that have the first two leases", leased: true, answers: func(lease int) bool { return lease <= 2 }, steady: 30 * time.Second},
 	} {
@@ -128,7 +133,7 @@ func (a attack) run(t *testing.T, out *strings.Builder) {
 	// A lease that is declined is followed by the next ten seconds later, see init/network.
 	const next = 10 * time.Second
 	lease, renewed := 1, time.Time{}
-	c := Begin(a.leased, false, true, 0, t0)
+	c := Begin(a.leased, false, true, a.refused, t0)
 	line, sent := "", 0
 	var defended []time.Duration
 	do := func(d time.Duration, e Event) {
@@ -227,21 +232,140 @@ func TestMeans(t *testing.T) {
 	}
 }
 
+// TestNames has a conflict ten times a second, each from another MAC address: it is a line in
+// the log once in ten seconds, and not ten times a second.
+func TestNames(t *testing.T) {
+	c, names := Begin(false, true, true, 0, t0), 0
+	for i := range byte(200) {
+		by := c.By
+		c, _ = c.Step(Conflict, net.HardwareAddr{2, 0, 0, 0, 0, i}.String(), t0.Add(time.Duration(i)*100*time.Millisecond))
+		if c.By != by {
+			names++
+		}
+	}
+	if names != 2 {
+		t.Errorf("%d names in 20 seconds", names)
+	}
+}
+
+// frame is a neighbour discovery message, with a right checksum.
+func frame(from, to string, hops byte, said ...byte) []byte {
+	a, b := netip.MustParseAddr(from), netip.MustParseAddr(to)
+	binary.BigEndian.PutUint16(said[2:], checksum(a, b, said))
+	f := []byte{0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0x99, 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(len(said)), 58, hops}
+	return slices.Concat(f, a.AsSlice(), b.AsSlice(), said)
+}
+
+// TestND shows what is read from frames of neighbour discovery, and what such a packet means
+// for a claim on 2001:db8::7.
+func TestND(t *testing.T) {
+	const node, other, all, group, lost = "2001:db8::7", "2001:db8::1", "ff02::1", "ff02::1:ff00:7", "ff02::1:ff00:8"
+	said := func(kind, flags byte, options ...byte) []byte {
+		return slices.Concat([]byte{kind, 0, 0, 0, flags, 0, 0, 0}, netip.MustParseAddr(node).AsSlice(), options)
+	}
+	bent := frame(node, all, 255, said(136, 0x20)...)
+	bent[60] ^= 1
+	padded := append(frame(node, all, 255, said(136, 0x20)...), 0, 0, 0)
+	short := frame(node, all, 255, said(136, 0x20)...)
+	var out strings.Builder
+	for _, c := range []struct {
+		name  string
+		frame []byte
+	}{
+		{"an announcement", frame(node, all, 255, said(136, 0x20, 2, 1, 2, 0, 0, 0, 0, 0x99)...)},
+		{"an answer", frame(other, "2001:db8::2", 255, said(136, 0x60)...)},
+		{"an answer to all", frame(other, all, 255, said(136, 0x60)...)},
+		{"somebody wants it", frame("::", group, 255, said(135, 0)...)},
+		{"… and says a number used once", frame("::", group, 255, said(135, 0, 14, 1, 1, 2, 3, 4, 5, 6)...)},
+		{"… in another group", frame("::", lost, 255, said(135, 0)...)},
+		{"whoever has it looks for itself", frame(node, group, 255, said(135, 0)...)},
+		{"somebody looks for it", frame(other, group, 255, said(135, 0)...)},
+		{"from afar", frame(node, all, 254, said(136, 0x20)...)},
+		{"another message", frame(node, all, 255, said(134, 0x20)...)},
+		{"a bent one", bent},
+		{"a padded one", padded},
+		{"one cut short", short[:len(short)-1]},
+		{"an option of no length", frame(node, all, 255, said(136, 0x20, 2, 0, 0, 0, 0, 0, 0, 0)...)},
+		{"an option that goes on behind the end", frame(node, all, 255, said(136, 0x20, 2, 2, 0, 0, 0, 0, 0, 0)...)},
+	} {
+		p, ok := ParseND(c.frame)
+		if !ok {
+			fmt.Fprintf(&out, "%s: no\n", c.name)
+			continue
+		}
+		means := p.Means(netip.MustParseAddr(node), nil)
+		if means == "" {
+			means = "nothing"
+		}
+		fmt.Fprintf(&out, "%s: request %v of %s %s for %s means %s\n", c.name, p.Request, p.SenderMAC, p.Sender, p.Target, means)
+	}
+	mac, _ := net.ParseMAC(stranger)
+	for _, p := range []Packet{
+		{Request: true, SenderMAC: mac, Sender: netip.IPv6Unspecified(), Target: netip.MustParseAddr(node)},
+		{SenderMAC: mac, Sender: netip.MustParseAddr(node)},
+	} {
+		for _, isRouter := range []bool{false, true} {
+			fmt.Fprintf(&out, "sent, by a router %v:\n%s", isRouter, hex.Dump(p.nd(isRouter)))
+			if again, ok := ParseND(p.nd(isRouter)); !ok || again.Request != p.Request || again.Sender != p.Sender || again.Target != p.Target {
+				t.Errorf("%+v became %+v, %v", p, again, ok)
+			}
+		}
+	}
+	golden.Compare(t, "nd.txt", out.String())
+}
+
+func FuzzND(f *testing.F) {
+	mac, _ := net.ParseMAC(stranger)
+	for _, p := range []Packet{
+		{Request: true, SenderMAC: mac, Sender: netip.IPv6Unspecified(), Target: netip.MustParseAddr("2001:db8::7")},
+		{SenderMAC: mac, Sender: netip.MustParseAddr("2001:db8::7")},
+	} {
+		f.Add(p.nd(false))
+		f.Add(p.nd(true)[:50])
+	}
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, ok := ParseND(data)
+		if !ok {
+			// A fuzzer does not hit the checksum: it is put right, and the rest is looked at.
+			if len(data) < message+messageSize || len(data) > 1500 {
+				return
+			}
+			data = slices.Clone(data)
+			said := data[message:]
+			binary.BigEndian.PutUint16(data[18:], uint16(len(said)))
+			said[2], said[3] = 0, 0
+			binary.BigEndian.PutUint16(said[2:], checksum(netip.AddrFrom16([16]byte(data[22:38])), netip.AddrFrom16([16]byte(data[38:54])), said))
+			if p, ok = ParseND(data); !ok {
+				return
+			}
+		}
+		if len(p.SenderMAC) != 6 || p.Sender.IsMulticast() || p.Target.IsValid() != p.Request || p.Target.IsValid() && p.Target.IsMulticast() {
+			t.Errorf("%+v", p)
+		}
+		for _, a := range []netip.Addr{p.Sender, p.Target} {
+			if e := p.Means(a, nil); a.IsValid() && !a.IsUnspecified() && a == p.Sender && e != Conflict {
+				t.Errorf("%+v means %q for %s", p, e, a)
+			}
+		}
+	})
+}
+
 func FuzzARP(f *testing.F) {
 	mac, _ := net.ParseMAC(stranger)
-	whole := Packet{true, mac, netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.1")}.bytes()
+	whole := Packet{true, mac, netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.1")}.arp()
 	f.Add(whole)
 	f.Add(whole[:27])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, ok := Parse(data)
+		p, ok := ParseARP(data)
 		if !ok {
 			return
 		}
 		if len(p.SenderMAC) != 6 || !p.Sender.Is4() || !p.Target.Is4() {
 			t.Errorf("%+v", p)
 		}
-		again, ok := Parse(p.bytes())
+		again, ok := ParseARP(p.arp())
 		if !ok || !bytes.Equal(again.SenderMAC, p.SenderMAC) || again.Sender != p.Sender || again.Target != p.Target || !again.Request {
 			t.Errorf("%+v became %+v", p, again)
 		}
