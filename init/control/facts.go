@@ -112,11 +112,21 @@ type Lease struct {
 
 	// Since is when it was given or last renewed; after Renew the server is asked
 	// again, after Rebind any server, after Valid it is over. By the clock of the
-	// node; within the process the monotonic one.
-	Since  time.Time     `json:"since"`
-	Renew  time.Duration `json:"renew"`
-	Rebind time.Duration `json:"rebind"`
-	Valid  time.Duration `json:"valid"`
+	// node; within the process the monotonic one. SinceBoot is the same from the node's start
+	// on, for the next run of init/network: the clock may be set in between.
+	Since     time.Time     `json:"since"`
+	SinceBoot time.Duration `json:"since_boot,omitempty"`
+	Renew     time.Duration `json:"renew"`
+	Rebind    time.Duration `json:"rebind"`
+	Valid     time.Duration `json:"valid"`
+}
+
+// At has Since be right by the clock of a process that has just read the lease; now is that
+// clock, up the time since the node's start.
+func (l *Lease) At(now time.Time, up time.Duration) {
+	if l.SinceBoot > 0 {
+		l.Since = now.Add(l.SinceBoot - up)
+	}
 }
 
 // Expires is when the lease is over.

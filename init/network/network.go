@@ -91,6 +91,13 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}()
 	if old, err := control.ReadNetwork(paths.Run); err == nil {
 		m.before = old.Interfaces
+		for _, i := range m.before {
+			for _, l := range []*control.Lease{i.Lease, i.Lease6} {
+				if l != nil {
+					l.At(time.Now(), uptime())
+				}
+			}
+		}
 	}
 	if err := k.loopbackUp(); err != nil {
 		return err
@@ -594,6 +601,9 @@ func (m *manager) client(ctx context.Context, name string, x exchange, index int
 		machine = Client{State: Confirming, Lease: lease}
 	}
 	return converse(ctx, name, x, machine, func(ctx context.Context, lease *control.Lease) {
+		if lease != nil && lease.SinceBoot == 0 { // else it is one of before, confirmed
+			lease.SinceBoot = uptime() - time.Since(lease.Since)
+		}
 		select {
 		case m.leases <- leaseEvent{index, v6, lease}:
 		case <-ctx.Done():

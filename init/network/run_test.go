@@ -306,6 +306,44 @@ func TestDHCP(t *testing.T) {
 	stop()
 }
 
+// TestClockStep sets the node's clock by a day, either way, while the service is away and its
+// DHCP server silent: the lease is as old as it was. What the file says of the time by that
+// clock is wrong then.
+func TestClockStep(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	office := newLAN(t, "lan0", "port0", "192.0.2.50/24")
+	const yaml = "network: [{match: lan0, ipv6: off}]"
+	status := func() (i control.Interface) {
+		if n, err := control.ReadNetwork(paths.Run); err == nil && len(n.Interfaces) == 1 {
+			i = n.Interfaces[0]
+		}
+		return i
+	}
+	stop := node(t, yaml, paths)
+	until(t, "a lease", func() bool { return has("lan0", "192.0.2.50/24") && status().Lease != nil })
+	office.set("192.0.2.50/24", true)
+	for _, step := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		stop()
+		n, err := control.ReadNetwork(paths.Run)
+		must(t, err)
+		n.Interfaces[0].Lease.Since = n.Interfaces[0].Lease.Since.Add(-step)
+		must(t, n.Write(paths.Run))
+		before := len(office.log())
+		began := time.Now()
+		stop = node(t, yaml, paths)
+		until(t, "a question", func() bool { return len(office.log()) > before })
+		if q := office.log()[before]; q != "CONFIRM" || !has("lan0", "192.0.2.50/24") {
+			t.Errorf("the clock was set by %s: the node asks %s, and has its address: %v", step, q, has("lan0", "192.0.2.50/24"))
+		}
+		if l := status().Lease; l == nil || l.Since.After(began) || l.Since.Before(began.Add(-10*time.Minute)) {
+			t.Errorf("the clock was set by %s: the lease is now %+v", step, l)
+		}
+	}
+}
+
 // sameLease says whether two leases configure the same; times do not count.
 func sameLease(l, o *control.Lease) bool {
 	if l == nil || o == nil {
