@@ -254,6 +254,10 @@ func (m *manager) sync(ctx context.Context) error {
 	for _, facts := range all {
 		m.own[facts.MAC] = true
 	}
+	// What has been away may come back elsewhere.
+	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool {
+		return !slices.ContainsFunc(all, func(f Facts) bool { return i.Name == f.Name && i.MAC == f.MAC })
+	})
 	for _, facts := range all {
 		entry, ok := Match(m.cfg.Interfaces(), facts)
 		if !ok {
@@ -271,6 +275,7 @@ func (m *manager) sync(ctx context.Context) error {
 		} else {
 			l = &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
 			if old := m.earlier(facts); old != nil {
+				m.forget(old)
 				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
 					l.leases.V4 = old.Lease
 				}
@@ -341,13 +346,19 @@ func (m *manager) sync(ctx context.Context) error {
 }
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one
-// of its links.
+// of its links, or they are forgotten.
 func (m *manager) earlier(facts Facts) *control.Interface {
 	i := slices.IndexFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
 	if i < 0 {
 		return nil
 	}
-	return &m.before[i]
+	old := m.before[i]
+	return &old
+}
+
+// forget has a link have no past any more: it is this run's from now on, or nobody's.
+func (m *manager) forget(old *control.Interface) {
+	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == old.Name && i.MAC == old.MAC })
 }
 
 // leave puts back a link that an earlier run set up and that is none of ours now.
@@ -371,7 +382,7 @@ func (m *manager) leave(facts Facts) {
 		return // once more at the next change
 	}
 	log.Printf("network: %s is no longer configured", facts.Name)
-	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+	m.forget(old)
 }
 
 // without are those of all that are not among those.

@@ -344,6 +344,49 @@ func TestClockStep(t *testing.T) {
 	}
 }
 
+// These have an adaptor come back that was away in this run of the service, or from its start
+// on, and in another network by now: it asks for a lease anew.
+func TestReturned(t *testing.T)      { returned(t, false) }
+func TestReturnedLater(t *testing.T) { returned(t, true) }
+
+func returned(t *testing.T, awayAtStart bool) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	office := newLAN(t, "usb0", "port0", "192.0.2.50/24")
+	const yaml = "network: [{match: 'usb*', ipv6: off}]"
+	known := func(links int) func() bool {
+		return func() bool {
+			n, err := control.ReadNetwork(paths.Run)
+			return err == nil && len(n.Interfaces) == links && (links == 0 || n.Interfaces[0].Lease != nil)
+		}
+	}
+	stop := node(t, yaml, paths)
+	until(t, "a lease", func() bool { return has("usb0", "192.0.2.50/24") && known(1)() })
+	usb, err := netlink.LinkByName("usb0")
+	must(t, err)
+	stop()
+	if awayAtStart {
+		must(t, netlink.LinkDel(usb))
+	}
+	node(t, yaml, paths)
+	if !awayAtStart {
+		until(t, "the lease confirmed", func() bool { return slices.Contains(office.log(), "CONFIRM") && known(1)() })
+		must(t, netlink.LinkDel(usb))
+	}
+	until(t, "the adaptor gone", known(0))
+	elsewhere := newLAN(t, "new0", "port1", "203.0.113.50/24")
+	back, err := netlink.LinkByName("new0")
+	must(t, err)
+	must(t, netlink.LinkSetHardwareAddr(back, usb.Attrs().HardwareAddr))
+	must(t, netlink.LinkSetName(back, "usb0"))
+	until(t, "a lease there", func() bool { return has("usb0", "203.0.113.50/24") })
+	if log := elsewhere.log(); log[0] != "DISCOVER" {
+		t.Errorf("an adaptor that comes back asks %v", log)
+	}
+}
+
 // sameLease says whether two leases configure the same; times do not count.
 func sameLease(l, o *control.Lease) bool {
 	if l == nil || o == nil {
