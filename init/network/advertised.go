@@ -113,7 +113,6 @@ func (r *advertised) next(now time.Time) time.Time {
 // doubt lets all end soon unless a router names it again: the cable has been out, and may
 // be in another network.
 func (r *advertised) doubt(now time.Time) {
-	const soon = 8 * time.Second
 	r.resolvers.until(now.Add(soon))
 	r.domains.until(now.Add(soon))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log"
 	"math"
 	"net"
 	"net/netip"
@@ -32,6 +33,7 @@ type kernel struct {
 	changed   chan struct{}      // something about links or addresses; holds one
 	resolvers chan advertisement // from router advertisements
 	refused   chan gaveUp        // addresses that the kernel made up and gave up
+	routers   chan routerAdvert  // that have spoken
 	failed    chan error         // the messages have ended
 }
 
@@ -39,7 +41,7 @@ type kernel struct {
 // that something changed: what, is read anew, so a lost message costs nothing but
 // time.
 func openKernel(ctx context.Context) (*kernel, error) {
-	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
+	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), routers: make(chan routerAdvert), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
 	links, addrs := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16)
 	// An overrun ends the library's loop with an error here; the service restarts.
 	fail := func(err error) {
@@ -84,6 +86,9 @@ func openKernel(ctx context.Context) (*kernel, error) {
 		adverts.Close()
 	}()
 	go k.listen(ctx, adverts)
+	if err := k.hear(ctx); err != nil { // a kernel without IPv6
+		log.Printf("network: %v", err)
+	}
 	return k, nil
 }
 
@@ -443,27 +448,6 @@ func (k *kernel) do(f Facts, op Op) error {
 		return netlink.LinkSetDown(l)
 	}
 	return nil
-}
-
-// doubt has the kernel send from other addresses than those that routers of before gave
-// the link, unless they advertise them again.
-func (k *kernel) doubt(f Facts) error {
-	l, err := netlink.LinkByIndex(f.Index)
-	if err != nil {
-		return err
-	}
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
-	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
-	}
-	var all []error
-	for _, a := range addrs {
-		if a.Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_DEPRECATED|unix.IFA_F_TENTATIVE) == 0 {
-			flags := a.Flags & (unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE)
-			all = append(all, set(f, prefixOf(a.IPNet), uint32(a.ValidLft), 0, uint32(flags)))
-		}
-	}
-	return errors.Join(all...)
 }
 
 // restore gives back an address that the kernel made up. It is asked for no more, and a

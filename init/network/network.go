@@ -26,7 +26,8 @@
 // With several uplinks, what others ask by one is answered by the same.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
-// resolvers are asked last, until the cable is back.
+// resolvers are asked last, until the cable is back. What routers said before goes then,
+// unless one says it again.
 package network
 
 import (
@@ -128,23 +129,19 @@ type link struct {
 	facts   Facts
 	entry   nodeconfig.Interface
 	leases  Leases
-	dhcp    *conversation // nil: none
-	mode    Mode          // of dhcp6
-	dhcp6   *conversation // nil: none
-	plugged time.Time     // when the carrier came
-	plugs   int           // how often it has come
-	doubted bool          // no router has spoken since then
-	// solicits are how often routers are still to be asked, next at nextSolicit.
-	solicits    int
-	nextSolicit time.Time
-	routers     advertised
-	metrics     map[Route]int  // of routes that it may get, as asked for
-	own         []netip.Prefix // addresses that it has of us
-	refused     []Made         // addresses that the kernel made up and gave up
-	problem     string         // the last operation that did not work, once logged
-	claims      map[netip.Addr]claim.Claim
-	voice       *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
-	v4, v6      declined
+	dhcp    *conversation  // nil: none
+	mode    Mode           // of dhcp6
+	dhcp6   *conversation  // nil: none
+	plugs   int            // how often it has come
+	inquiry inquiry        // which routers are there
+	routers advertised     // what they have named
+	metrics map[Route]int  // of routes that it may get, as asked for
+	own     []netip.Prefix // addresses that it has of us
+	refused []Made         // addresses that the kernel made up and gave up
+	problem string         // the last operation that did not work, once logged
+	claims  map[netip.Addr]claim.Claim
+	voice   *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
+	v4, v6  declined
 }
 
 // leaseEvent says that link index now has this lease, or none.
@@ -184,7 +181,7 @@ func (m *manager) loop(ctx context.Context) error {
 		case <-m.due():
 			now := time.Now()
 			for _, l := range m.links {
-				m.solicit(l, now)
+				m.goOn(l, now)
 				for a, c := range l.claims {
 					if !c.Next.IsZero() && !now.Before(c.Next) {
 						l.step(a, claim.Timer, "", now)
@@ -204,13 +201,15 @@ func (m *manager) loop(ctx context.Context) error {
 			if l := m.links[r.index]; l != nil {
 				l.refused = Recall(l.refused, &r.made, State{}, time.Now())
 			}
+		case advert := <-m.kernel.routers:
+			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
+				l.spoke(time.Now())
+				l.inquiry.named(advert)
+			}
 		case advert := <-m.kernel.resolvers:
 			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
 				now := time.Now()
-				if l.doubted {
-					l.routers.doubt(now)
-				}
-				l.doubted, l.solicits = false, 0
+				l.spoke(now)
 				l.routers.add(advert, now)
 			}
 		case event := <-m.leases:
@@ -311,7 +310,6 @@ func (m *manager) sync(ctx context.Context) error {
 				l.step(a, event, "", now)
 			}
 			if event == claim.CarrierUp {
-				l.plugged = now
 				// What is not in use may be of the network where the cable was.
 				l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
 					a := m.Prefix.Addr()
@@ -319,6 +317,8 @@ func (m *manager) sync(ctx context.Context) error {
 				})
 				l.plugs++
 				m.inquire(l, l.plugs > 1, now)
+			} else {
+				l.inquiry = l.inquiry.cut()
 			}
 		}
 		l.facts = facts
@@ -478,9 +478,7 @@ func (m *manager) due() <-chan time.Time {
 		for _, c := range l.claims {
 			sooner(c.Next)
 		}
-		if l.solicits > 0 && l.facts.Carrier {
-			sooner(l.nextSolicit)
-		}
+		sooner(l.inquiry.next())
 		sooner(l.routers.next(now))
 	}
 	if next.IsZero() {
@@ -489,15 +487,15 @@ func (m *manager) due() <-chan time.Time {
 	return time.After(time.Until(next))
 }
 
-// listen is how long after a cable was plugged in its routers are listened to anew.
-const listen = 15 * time.Second
-
 // converse has the link's DHCP clients be those that the settings and its routers ask for.
 func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
 	if l.entry.DHCP && l.dhcp == nil && l.facts.ethernet() {
 		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
-	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > listen)
+	if l.inquiry.silent {
+		flags = Flags{} // the kernel keeps those of before
+	}
+	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted && !l.inquiry.silent)
 	if mode == NoDHCPv6 {
 		l.leases.V6, l.v6 = nil, declined{} // also of an earlier run
 	}
