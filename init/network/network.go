@@ -442,6 +442,9 @@ func (m *manager) apply(l *link) {
 		if foreign(l.entry, l.facts) {
 			want.MTU = l.entry.MTU
 		}
+		if want.Problem != "" {
+			problems = append(problems, want.Problem)
+		}
 		err = m.change(l.facts, want, actual)
 	}
 	for _, d := range []declined{l.v4, l.v6} {

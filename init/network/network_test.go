@@ -86,6 +86,36 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestSmallMTU has servers ask for MTUs that IPv6 cannot have: the least that it can is set,
+// and the operator hears of it.
+func TestSmallMTU(t *testing.T) {
+	facts := Facts{Index: 2, Name: "eth0", MAC: "52:54:00:12:34:56", Wired: true, MTU: 1500}
+	for _, c := range []struct {
+		yaml    string
+		server  int
+		mtu     int
+		problem string
+	}{
+		{"network: [{match: eth0}]", 1400, 1400, ""},
+		{"network: [{match: eth0}]", 1280, 1280, ""},
+		{"network: [{match: eth0}]", 1279, 1280, `the DHCP server asks for an MTU of 1279 and IPv6 needs 1280, which is used: say "ipv6: off" or "mtu" in this link's entry of node.yaml`},
+		{"network: [{match: eth0}]", 576, 1280, `the DHCP server asks for an MTU of 576 and IPv6 needs 1280, which is used: say "ipv6: off" or "mtu" in this link's entry of node.yaml`},
+		{"network: [{match: eth0, ipv6: off}]", 576, 576, ""},
+		{"network: [{match: eth0, mtu: 1400}]", 576, 1400, ""},
+		{"network: [{match: eth0}]", 0, 1500, ""},
+		{"network: [{match: eth0, addresses: [192.0.2.7/24]}]", 576, 1500, ""},
+	} {
+		cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
+		must(t, err)
+		lease := office()
+		lease.MTU = c.server
+		want := Want(cfg.Network[0], facts, Leases{V4: lease}, t0)
+		if want.MTU != c.mtu || want.Problem != c.problem {
+			t.Errorf("%s, the server says %d: mtu %d, problem %q", c.yaml, c.server, want.MTU, want.Problem)
+		}
+	}
+}
+
 // TestApart shows the metrics of several links' routes.
 func TestApart(t *testing.T) {
 	route := func(text string) (r Route) {

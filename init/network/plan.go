@@ -55,9 +55,10 @@ type State struct {
 	Deprecated netip.Prefix
 	// Made are addresses that the kernel made up. As a wish, those that it gave up and that
 	// are to come back.
-	Made   []Made
-	Taken  []netip.Prefix // IPv6 addresses that the kernel found to be somebody else's; no wish
-	Routes []Route
+	Made    []Made
+	Taken   []netip.Prefix // IPv6 addresses that the kernel found to be somebody else's; no wish
+	Routes  []Route
+	Problem string // what of the wish cannot be; no fact
 }
 
 // Made is an IPv6 address that the kernel made up: the link-local one, or one in a network
@@ -145,6 +146,10 @@ func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool)
 // Leases are what the DHCP servers of a link gave it, nil for none.
 type Leases struct{ V4, V6 *control.Lease }
 
+// ipv6MTU is the least that a link may have for IPv6 (RFC 8200, section 5); with less the kernel
+// ends IPv6 there.
+const ipv6MTU = 1280
+
 // Want says how a link is to be at a time, given its entry and its leases. The addresses of
 // without are not to be used, nor routes that rest on them. Apart has the metrics of routes.
 func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without ...netip.Addr) State {
@@ -192,8 +197,13 @@ func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without
 		add(Route{To: r.To, Via: r.Via, Metric: cmp.Or(int(r.Metric), metric(f)), OnLink: r.Via.IsValid() && !reachable(r.Via)})
 	}
 	if lease != nil {
-		if e.MTU == 0 && lease.MTU > 0 && (lease.MTU >= 1280 || want.IPv6 == nodeconfig.IPv6Off) {
+		if e.MTU == 0 && lease.MTU > 0 {
 			want.MTU = lease.MTU
+			if want.IPv6 != nodeconfig.IPv6Off && lease.MTU < ipv6MTU {
+				want.MTU = ipv6MTU
+				want.Problem = fmt.Sprintf("the DHCP server asks for an MTU of %d and IPv6 needs %d, which is used: "+
+					`say "ipv6: off" or "mtu" in this link's entry of node.yaml`, lease.MTU, ipv6MTU)
+			}
 		}
 		for _, r := range lease.Routes {
 			add(Route{To: r.To, Via: r.Via, Metric: metric(f), OnLink: r.Via.IsValid() && !reachable(r.Via)})

@@ -306,6 +306,22 @@ func TestDHCP(t *testing.T) {
 	stop()
 }
 
+// TestSmallLeasedMTU has a DHCP server ask for less than IPv6 needs.
+func TestSmallLeasedMTU(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "192.0.2.1/24")
+	s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.50,1h", "dhcp-option=26,1200")
+	node(t, "network: [{match: lan0}]", paths)
+	until(t, "the least MTU of IPv6, and the reason in the status", func() bool {
+		n, err := control.ReadNetwork(paths.Run)
+		return err == nil && len(n.Interfaces) == 1 && n.Interfaces[0].MTU == 1280 &&
+			strings.Contains(n.Interfaces[0].Problem, "the DHCP server asks for an MTU of 1200") && has("lan0", "192.0.2.50/24")
+	})
+}
+
 // sameLease says whether two leases configure the same; times do not count.
 func sameLease(l, o *control.Lease) bool {
 	if l == nil || o == nil {
