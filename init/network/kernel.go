@@ -318,7 +318,7 @@ func (k *kernel) uplink(f Facts) (Uplink, error) {
 	all, err := k.routes(&netlink.Route{LinkIndex: f.Index, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
 	for _, r := range all {
 		if r.To.Bits() == 0 && r.Via.IsValid() {
-			r.OnLink = r.Via.Is4() // the table has no other routes that lead to it
+			r.OnLink = r.Via.Is4() || !r.Via.IsLinkLocalUnicast() // the table has no other routes that lead to it
 			u.Defaults = append(u.Defaults, r)
 		}
 	}

@@ -77,7 +77,8 @@ type Interface struct {
 	Addresses []netip.Prefix `yaml:"addresses,omitempty,flow"`
 
 	// Gateway is the default router: one address, or a list of one for each
-	// family. It lies in one of Addresses or is link-local. An IPv4 gateway and
+	// family. It lies in one of Addresses or is link-local; beside an address with /32
+	// (or /128), as hosters give out, it may be anywhere on the link. An IPv4 gateway and
 	// DHCP exclude each other. Default: what DHCP and router advertisements say.
 	Gateway []netip.Addr `yaml:"gateway,omitempty,flow"`
 
