@@ -36,6 +36,21 @@ func TestRestartAdvertised(t *testing.T) {
 	until(t, "the router's resolver again", there)
 }
 
+// TestRouteInformation has a router that is none for everything advertise a route (RFC 4191).
+func TestRouteInformation(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	s := newSegment(t, "lan0", "fe80::1/64", "fd77::1/64", "fd99::1/128", "fd98::1/128")
+	s.radvd("AdvDefaultLifetime 0;", "prefix fd77::/64 {};", "route fd99::/48 { AdvRoutePreference high; };", "route fd98::/64 {};")
+	s.echo("[fd99::1]:7")
+	s.echo("[fd98::1]:7")
+	node(t, "network: [{match: lan0, dhcp: false}]", tempPaths(t))
+	for _, at := range []string{"[fd99::1]:7", "[fd98::1]:7"} {
+		until(t, "the way to "+at, func() bool { _, err := echoed(at); return err == nil })
+	}
+}
+
 // These move the cable into a network that says less than the one before: its router names no
 // resolver, or it has no router at all. Nothing stays of what the other router said.
 func TestMovedToSilentRouter(t *testing.T) {
