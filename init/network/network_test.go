@@ -342,7 +342,7 @@ func TestStepDay(t *testing.T) {
 	var action Action
 	asked := map[Action]int{}
 	now, dropped := t0, time.Time{}
-	for i := 0; now.Before(t0.Add(24*time.Hour)) && i < 10000; i++ {
+	for i := 0; now.Before(t0.Add(longestNamed)) && i < 10000; i++ {
 		if c.Next.After(now) {
 			now = c.Next
 		}
@@ -456,6 +456,44 @@ func TestAdvertisement(t *testing.T) {
 	r.doubt(t0)
 	if n := counts(t0.Add(8 * time.Second)); n != [2]int{} {
 		t.Errorf("%d resolvers and domains 8 s after a cable was out", n)
+	}
+}
+
+// TestFullOfResolvers has a stranger name all the resolvers that there is room for, and as many
+// domains, for ever: those of a router that goes on speaking get in, and are asked first.
+func TestFullOfResolvers(t *testing.T) {
+	var r advertised
+	rogue := advertisement{lifetime: 0xffffffff * time.Second}
+	for i := range byte(maxResolvers + 4) {
+		rogue.resolvers = append(rogue.resolvers, netip.AddrFrom16([16]byte{0xfd, 15: i + 1}))
+		rogue.domains = append(rogue.domains, fmt.Sprintf("rogue%d.test", i))
+	}
+	good := advertisement{lifetime: 30 * time.Minute, resolvers: addrs("2001:db8::53"), domains: []string{"good.test"}}
+	now := t0
+	r.add(rogue, now)
+	if got := r.resolvers.current(now); !slices.Equal(got, rogue.resolvers[:maxResolvers]) {
+		t.Errorf("of one advertisement, the first are kept: %v", got)
+	}
+	now = now.Add(time.Minute)
+	r.add(good, now)
+	if got := r.resolvers.current(now); len(got) != maxResolvers || !slices.Contains(got, good.resolvers[0]) {
+		t.Errorf("the resolvers of who came later: %v", got)
+	}
+	if got := r.domains.current(now); len(got) != maxDomains || !slices.Contains(got, "good.test") {
+		t.Errorf("the domains of who came later: %v", got)
+	}
+	for range 6 {
+		now = now.Add(10 * time.Minute)
+		r.add(good, now)
+	}
+	if got := r.resolvers.current(now); got[0] != good.resolvers[0] {
+		t.Errorf("who has been silent for an hour is asked first: %v", got)
+	}
+	for now = now.Add(30 * time.Minute); now.Before(t0.Add(longestNamed)); now = now.Add(10 * time.Minute) {
+		r.add(good, now)
+	}
+	if got := r.resolvers.current(now); !slices.Equal(got, good.resolvers) {
+		t.Errorf("what was named once, for ever: %v", got)
 	}
 }
 
