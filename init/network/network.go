@@ -265,40 +265,11 @@ func (m *manager) sync(ctx context.Context) error {
 		}
 		seen[facts.Index] = true
 		l := m.links[facts.Index]
-		if l != nil && (l.facts.Name != facts.Name || l.facts.MAC != facts.MAC) {
-			l.stop() // another link under an old number
-			l = nil
-		}
 		if l != nil {
 			facts.MTU, facts.Rank = l.facts.MTU, l.facts.Rank
-		} else {
-			l = &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
-			if old := m.earlier(facts); old != nil {
-				m.forget(old)
-				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
-					l.leases.V4 = old.Lease
-				}
-				if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
-					l.leases.V6 = old.Lease6
-				}
-				facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
-				if !facts.Carrier {
-					l.plugs = 1 // the cable was in for the earlier run, and may come back elsewhere
-				}
-			}
-			var others []int
-			for _, o := range m.links {
-				others = append(others, o.facts.Rank)
-			}
-			facts.Rank = RankOf(others)
-			m.links[facts.Index] = l
-			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
-			if facts.ARP {
-				mac, _ := net.ParseMAC(facts.MAC) // Open says what is wrong with it
-				if l.voice, err = claim.Open(facts.Index, mac, m.heard); err != nil {
-					log.Printf("network: %s: %v", facts.Name, err)
-				}
-			}
+		}
+		if l == nil || l.facts.Name != facts.Name || l.facts.MAC != facts.MAC {
+			l, facts = m.meet(l, facts, entry)
 		}
 		event := claim.CarrierDown
 		if facts.Carrier {
@@ -343,6 +314,46 @@ func (m *manager) sync(ctx context.Context) error {
 	}
 	m.direct()
 	return m.publish()
+}
+
+// meet makes the state of a link that is there for the first time, as what it is now: was is
+// what it was under another name or MAC address, or nil. It asks for everything anew then, but
+// has been set up by us.
+func (m *manager) meet(was *link, facts Facts, entry nodeconfig.Interface) (*link, Facts) {
+	l := &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
+	if was != nil {
+		was.stop()
+		l.own = was.own
+	} else {
+		var others []int
+		for _, o := range m.links {
+			others = append(others, o.facts.Rank)
+		}
+		facts.Rank = RankOf(others)
+		if old := m.earlier(facts); old != nil {
+			m.forget(old)
+			if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
+				l.leases.V4 = old.Lease
+			}
+			if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
+				l.leases.V6 = old.Lease6
+			}
+			facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
+			if !facts.Carrier {
+				l.plugs = 1 // the cable was in for the earlier run, and may come back elsewhere
+			}
+		}
+	}
+	m.links[facts.Index] = l
+	log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
+	if facts.ARP {
+		mac, _ := net.ParseMAC(facts.MAC) // Open says what is wrong with it
+		var err error
+		if l.voice, err = claim.Open(facts.Index, mac, m.heard); err != nil {
+			log.Printf("network: %s: %v", facts.Name, err)
+		}
+	}
+	return l, facts
 }
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one

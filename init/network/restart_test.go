@@ -1,6 +1,7 @@
 package network
 
 import (
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -89,4 +90,44 @@ func returned(t *testing.T, awayAtStart bool) {
 	if log := elsewhere.log(); log[0] != "DISCOVER" {
 		t.Errorf("an adaptor that comes back asks %v", log)
 	}
+}
+
+// These give a link another name, or another address of Ethernet, while it has an MTU by DHCP:
+// where the next server says none, it has that which the driver had at first.
+func TestRenamed(t *testing.T) {
+	changed(t, func(usb netlink.Link) error { return netlink.LinkSetName(usb, "usb1") })
+}
+
+func TestOtherMAC(t *testing.T) {
+	changed(t, func(usb netlink.Link) error {
+		return netlink.LinkSetHardwareAddr(usb, net.HardwareAddr{2, 0, 0, 0, 0, 77})
+	})
+}
+
+func changed(t *testing.T, change func(netlink.Link) error) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "usb0", "192.0.2.1/24")
+	stop := s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.59,1h", "dhcp-option=26,1400")
+	node(t, "network: [{match: 'usb*', ipv6: off}]", paths)
+	usb, err := netlink.LinkByName("usb0")
+	must(t, err)
+	status := func() (i control.Interface) {
+		if n, err := control.ReadNetwork(paths.Run); err == nil && len(n.Interfaces) == 1 {
+			i = n.Interfaces[0]
+		}
+		return i
+	}
+	until(t, "the server's MTU", func() bool { return status().Lease != nil && status().MTU == 1400 })
+	before := status()
+	stop()
+	s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.59,1h")
+	must(t, change(usb))
+	until(t, "a lease as what it is now", func() bool {
+		now := status()
+		return now.Lease != nil && (now.Name != before.Name || now.MAC != before.MAC) && now.Lease.MTU == 0
+	})
+	until(t, "the driver's MTU", func() bool { return status().MTU == 1500 && status().FirstMTU == 1500 })
 }
