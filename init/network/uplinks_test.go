@@ -304,6 +304,29 @@ network:
 	}
 }
 
+// TestTwoRoutes has node.yaml name two routers for one network: both routes are there, and the
+// first counts.
+func TestTwoRoutes(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	newSegment(t, "lan0", "192.0.2.1/24", "192.0.2.2/24")
+	node(t, "network: [{match: lan0, ipv6: off, addresses: [192.0.2.7/24], routes: [{to: 10.0.0.0/8, via: 192.0.2.1}, {to: 10.0.0.0/8, via: 192.0.2.2}]}]", tempPaths(t))
+	var got []string
+	until(t, "both routes", func() bool {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: ipNet(netip.MustParsePrefix("10.0.0.0/8"))}, netlink.RT_FILTER_DST)
+		slices.SortFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+		got = nil
+		for _, r := range routes {
+			got = append(got, r.Gw.String())
+		}
+		return err == nil && len(got) == 2
+	})
+	if !slices.Equal(got, []string{"192.0.2.1", "192.0.2.2"}) {
+		t.Errorf("routers in the order of their metrics: %v", got)
+	}
+}
+
 // TestRulesOf shows by which rules and routes several uplinks are kept apart.
 func TestRulesOf(t *testing.T) {
 	to := func(via string, metric int) Route {
