@@ -92,6 +92,9 @@ type Interface struct {
 	FirstMTU  int            `json:"first_mtu,omitempty"` // as the driver had it, for the next run
 	Foreign   bool           `json:"foreign,omitempty"`   // whoever made it gives it addresses, too
 	Own       []netip.Prefix `json:"own,omitempty"`       // of Addresses, those that init/network gave it
+	// What routers named here, for the next run: it counts until they have been asked again.
+	Resolvers []netip.Addr `json:"resolvers,omitempty"`
+	Domains   []string     `json:"domains,omitempty"`
 }
 
 // Lease is what a DHCP server gave us, checked. One of DHCPv6 has no Server, Routes and

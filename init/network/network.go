@@ -338,6 +338,9 @@ func (m *manager) meet(was *link, facts Facts, entry nodeconfig.Interface) (*lin
 			if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
 				l.leases.V6 = old.Lease6
 			}
+			if entry.IPv6 == nodeconfig.IPv6Auto {
+				l.routers.add(advertisement{lifetime: untilAsked, resolvers: old.Resolvers, domains: old.Domains}, time.Now())
+			}
 			facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
 			if !facts.Carrier {
 				l.plugs = 1 // the cable was in for the earlier run, and may come back elsewhere

@@ -31,8 +31,9 @@ type inquiry struct {
 }
 
 const (
-	untilSilent = 3               // questions
-	soon        = 8 * time.Second // the end of a doubt
+	untilSilent = 3                // questions
+	soon        = 8 * time.Second  // the end of a doubt
+	untilAsked  = 15 * time.Second // what an earlier run knew is good for
 	maxRouters  = 16
 	maxPrefixes = 64
 )
@@ -107,8 +108,8 @@ func (q *inquiry) next() (next time.Time) {
 	return next
 }
 
-// inquire asks the routers at the link's cable who they are: what they said to an earlier run
-// of this service it does not know. replugged says that the cable has been out.
+// inquire asks the routers at the link's cable who they are: of what they said to an earlier
+// run of this service, this one does not know whether it holds. replugged says that the cable has been out.
 func (m *manager) inquire(l *link, replugged bool, now time.Time) {
 	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
 		return

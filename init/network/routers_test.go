@@ -36,6 +36,35 @@ func TestRestartAdvertised(t *testing.T) {
 	until(t, "the router's resolver again", there)
 }
 
+// TestRestartWithoutRouter starts the service anew where the router says nothing for a while:
+// no name is without a server in between, and it ends if the router has gone.
+func TestRestartWithoutRouter(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "fe80::1/64", "fd77::1/64")
+	stopRouter := s.radvd("prefix fd77::/64 {};", "RDNSS fd77::1 {};", "DNSSL lan.test {};")
+	const yaml = "network: [{match: lan0, dhcp: false}]"
+	conf := func() string {
+		text, _ := os.ReadFile(filepath.Join(paths.Etc, "resolv.conf"))
+		return string(text)
+	}
+	const whole = "search lan.test\nnameserver fd77::1\n"
+	stop := node(t, yaml, paths)
+	until(t, "the router's resolver and domain", func() bool { return conf() == whole })
+	until(t, "the status", func() bool { n, _ := control.ReadNetwork(paths.Run); return len(n.DNS) == 1 && len(n.Search) == 1 })
+	stop()
+	stopRouter()
+	must(t, os.Remove(filepath.Join(paths.Etc, "resolv.conf")))
+	node(t, yaml, paths)
+	until(t, "a resolv.conf", func() bool { return conf() != "" })
+	if got := conf(); got != whole {
+		t.Errorf("after the restart: %q", got)
+	}
+	until(t, "the end of what no router says again", func() bool { return conf() == "" })
+}
+
 // TestRouteInformation has a router that is none for everything advertise a route (RFC 4191).
 func TestRouteInformation(t *testing.T) {
 	if !inNamespace(t) {

@@ -31,10 +31,11 @@ func (m *manager) publish() error {
 		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
 		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
+		i.Resolvers, i.Domains = l.routers.resolvers.current(now), l.routers.domains.current(now)
 		status.Interfaces = append(status.Interfaces, i)
 		sources = append(sources, source{
 			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
-			advertised: l.routers.resolvers.current(now), search: l.routers.domains.current(now),
+			advertised: i.Resolvers, search: i.Domains,
 		})
 	}
 	merge(&status, sources)
