@@ -198,6 +198,9 @@ func attend(ctx context.Context, at paths, now *parts) (end func()) {
 		func(ctx context.Context) { serveAPI(ctx, at, now, slots) },
 		slots.Serve,
 		func(ctx context.Context) { watchServices(ctx, &now.events) },
+		func(ctx context.Context) {
+			now.watchMemory(ctx, confine.Looker{Proc: "/proc", Cgroups: at.cgroups, Group: at.cgroup})
+		},
 		func(ctx context.Context) { assessBoot(ctx, at, now) },
 	)
 }

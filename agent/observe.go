@@ -24,15 +24,19 @@ func (p *parts) watchContainers() func(workload.Status) {
 
 // outOfMemory is told by containerd which instance has had a process killed.
 func (p *parts) outOfMemory(instance string) {
-	id := instance
+	p.events.Add(events.Event{Kind: events.Container, Object: p.containerOf(instance), What: "out of memory", Text: "the kernel killed one of its processes"})
+}
+
+// containerOf is the container of an instance, or the instance's own name.
+func (p *parts) containerOf(instance string) string {
 	if k := p.keeper.Load(); k != nil {
 		for _, u := range k.Snapshot().Units {
 			if u.Instance == instance {
-				id = u.ID
+				return u.ID
 			}
 		}
 	}
-	p.events.Add(events.Event{Kind: events.Container, Object: id, What: "out of memory", Text: "the kernel killed one of its processes"})
+	return instance
 }
 
 // telling tells of the images that the keeper pulls.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"kogge.example/init/cgroup"
 )
 
 // sysctls are the kernel's settings that every node has. Names have dots for
@@ -26,6 +29,10 @@ var sysctls = []struct{ name, value string }{
 	// The kernel's addresses and log are for the node's own programs.
 	{"kernel.kptr_restrict", "1"},
 	{"kernel.dmesg_restrict", "1"},
+	// The console shows of the kernel's log what is critical and worse, which is what PID 1 has to
+	// say, too (see guard.Kmsg). An error may bear the name of a process, which a container has
+	// chosen, as it is: with what terminals obey. The log, where that is escaped, keeps it.
+	{"kernel.printk", "3"},
 	// Counts for the whole kernel, or for all user namespaces that root has made: one
 	// container could use them up for all others and for the node. What they count is
 	// charged to the container's memory, which is what bounds it. systemd does so with the
@@ -54,18 +61,35 @@ func setSysctls(root string) error {
 	for _, s := range sysctls {
 		errs = append(errs, set(s.name, s.value))
 	}
-	// What all sockets may hold, in pages of memory: a tenth of it by itself, for all network
-	// namespaces. It too is charged to the container that holds it.
 	if memory, _ := machineSize(""); memory > 0 {
-		pages := strconv.FormatInt(memory/int64(os.Getpagesize()), 10)
 		for _, name := range []string{"net.ipv4.tcp_mem", "net.ipv4.udp_mem"} {
-			errs = append(errs, set(name, pages+" "+pages+" "+pages))
+			errs = append(errs, set(name, socketMemory(memory, int64(os.Getpagesize()))))
 		}
+		errs = append(errs, set("kernel.pty.max", strconv.FormatInt(terminals(memory), 10)))
 	}
 	if runtime.GOARCH == "amd64" {
 		errs = append(errs, set("vm.lowmem_reserve_ratio", isaReserve))
 	}
 	return errors.Join(errs...)
+}
+
+// socketMemory is what all sockets may hold, in pages of a machine with so many bytes: a tenth
+// of them by the kernel itself, for all network namespaces. It is what all containers can have:
+// with less, one that holds as much as it may would take the word from all others. What waits to
+// be read counts as its container's, but not before a connection is accepted: so the bound is not
+// the whole machine, and the agent looks at what waits (see confine.Looker). From half of it on
+// the room of a single socket does not grow.
+func socketMemory(memory, page int64) string {
+	most := (memory - cgroup.Reserve(memory)) / page
+	return fmt.Sprintf("%d %d %d", most/2, most, most)
+}
+
+// terminals is how many there can be of a machine with so many bytes. What waits in one, up to
+// 128 KiB, counts as nobody's: those of all containers take a sixteenth of the memory. The kernel
+// keeps 1024 of them for others than containers (kernel.pty.reserve).
+func terminals(memory int64) int64 {
+	const most, kept = 3072, 1024
+	return kept + min(max(memory/16/(128<<10), most/24), most)
 }
 
 // machineSize is what programs can have of this machine: bytes of memory, and processes and

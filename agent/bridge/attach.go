@@ -99,7 +99,7 @@ func connect(at workload.Namespaces, id string, plugs []plug) error {
 	}
 	defer inside.Close()
 	// Its links get no IPv6 addresses; its loopback, which is there, has one.
-	if err := within(ns, func() error { return noIPv6("default") }); err != nil {
+	if err := within(ns, func() error { return errors.Join(noIPv6("default"), setting("core/optmem_max", optionMemory, atMost)) }); err != nil {
 		return err
 	}
 	lo, err := inside.LinkByName("lo")

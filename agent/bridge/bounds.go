@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// boundsTable is the name of the nftables table (family ip) that counts. It is made once
-// and not replaced with the other one: what has been counted would be forgotten.
+// boundsTable is the name of the nftables tables (families ip, arp and ip6) that count. They
+// are made once and not replaced with the others: what has been counted would be forgotten.
 const boundsTable = "kogge-bounds"
 
 // bounds are what the containers of one network can use up of what the kernel has for
@@ -40,6 +40,10 @@ type bounds struct {
 	neighbours int
 	seek       uint64
 	seekBurst  uint32
+	// newcomers is how many addresses a link of the node's own makes known in a second, and at
+	// once. The kernel keeps each for five seconds, and throws none out for another before: with
+	// what strangers say in their names, they could fill the table for all links.
+	newcomers uint32
 }
 
 // closedFor is how long the kernel keeps a flow of TCP that is closed. Its default of two
@@ -60,6 +64,11 @@ const (
 	spokenFor = 2 * time.Minute
 )
 
+// optionMemory is what the options of one socket of a container can take, its filter first of
+// all, in bytes: most of what the kernel keeps for a filter counts as nobody's. It was the
+// kernel's default until 6.8, which has 128 KiB.
+const optionMemory = 20 << 10
+
 // dnsPort is that of name servers.
 const dnsPort = 53
 
@@ -73,6 +82,7 @@ func boundsFor(memory uint64) bounds {
 		// What is open, what has been closed for less than closedFor, and a burst.
 		flows: uint32(share / 2), pace: uint64(share / 8), burst: uint32(share / 4),
 		neighbours: int(min(max(memory>>15, 8192), 65536)), seek: 32, seekBurst: 128,
+		newcomers: uint32(min(max(memory>>15, 8192), 65536) / 32),
 	}
 }
 
@@ -88,19 +98,25 @@ func memory() (uint64, error) {
 	return uint64(i.Totalram) * uint64(i.Unit), nil
 }
 
-// bound makes the table that counts, unless it is there, and gives the kernel room for
+// bound makes the tables that count, unless they are there, and gives the kernel room for
 // what so many networks may use.
 func (b bounds) bound(networks int) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return fmt.Errorf("list nftables tables: %w", err)
-	}
-	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == boundsTable }) {
-		if err := b.count(conn); err != nil {
+	for _, its := range []struct {
+		family nftables.TableFamily
+		fill   func(*nftables.Conn) error
+	}{{nftables.TableFamilyIPv4, b.count}, {nftables.TableFamilyARP, b.greet4}, {nftables.TableFamilyIPv6, b.greet6}} {
+		tables, err := conn.ListTablesOfFamily(its.family)
+		if err != nil {
+			return fmt.Errorf("list nftables tables: %w", err)
+		}
+		if slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == boundsTable }) {
+			continue
+		}
+		if err := its.fill(conn); err != nil {
 			return err
 		}
 	}
@@ -117,6 +133,8 @@ func (b bounds) bound(networks int) error {
 		{"netfilter/nf_conntrack_tcp_timeout_syn_sent", int(calledFor.Seconds()), atMost},
 		{"ipv4/neigh/default/gc_thresh3", b.neighbours, atLeast},
 		{"ipv4/neigh/default/gc_thresh2", b.neighbours / 2, atLeast},
+		{"ipv6/neigh/default/gc_thresh3", b.neighbours, atLeast},
+		{"ipv6/neigh/default/gc_thresh2", b.neighbours / 2, atLeast},
 	} {
 		if err := setting(s.file, s.value, s.fits); err != nil {
 			return err
@@ -148,7 +166,7 @@ func setting(file string, value int, fits func(now, value int) bool) error {
 // account are the counts of all networks for one of two: those who begin, or are called.
 type account struct{ flows, pace *nftables.Set }
 
-// count makes the table.
+// count makes the one of IPv4.
 func (b bounds) count(conn *nftables.Conn) error {
 	t := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: boundsTable})
 	c := builder{conn: conn, table: t}
@@ -200,14 +218,93 @@ func (b bounds) count(conn *nftables.Conn) error {
 	c.rule(to, calls, soon)
 	// Whom nobody has answered yet may be nobody: each asks for one more neighbour.
 	hop := []expr.Any{&expr.Rt{Register: 1, Key: expr.RtNexthop4}}
-	// A link that leads to one other host alone asks for none.
-	asks := []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFTYPE, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)}}
 	out := slices.Concat(iif(ours, expr.CmpOpEq), oif(ours, expr.CmpOpNeq), asks, ct(expr.CtKeySTATE, expr.CtStateBitNEW))
 	c.rule(to, out, hop, []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: hops.Name, SetID: hops.ID}}, verdict(expr.VerdictAccept))
 	c.rule(to, out, over(seek, unix.NFT_DYNSET_OP_UPDATE, expr.MetaKeyIIFNAME, limit(b.seek, b.seekBurst)), verdict(expr.VerdictDrop))
 	c.rule(to, out, hop, []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: hops.Name, SetID: hops.ID, Operation: unix.NFT_DYNSET_OP_ADD}})
+	// What the node answers may lead to nobody, too.
+	own := c.chain("own", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+	if err := b.greet(c, own, nftables.TypeIPAddr, expr.MetaKeyOIFNAME, slices.Concat(oif(ours, expr.CmpOpNeq), asks), hop); err != nil {
+		return err
+	}
+	return flush(conn)
+}
+
+func flush(conn *nftables.Conn) error {
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("make nftables table %s: %w", boundsTable, err)
 	}
+	return nil
+}
+
+// greet4 bounds who becomes a neighbour by asking for the node with ARP.
+func (b bounds) greet4(conn *nftables.Conn) error {
+	c := builder{conn: conn, table: conn.AddTable(&nftables.Table{Family: nftables.TableFamilyARP, Name: boundsTable})}
+	in := c.chain("asked", nftables.ChainTypeFilter, nftables.ChainHookRef(0), nftables.ChainPriorityFilter) // NF_ARP_IN
+	request := []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 1}},
+	}
+	sender := []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: arpSender.addr, Len: 4}}
+	if err := b.greet(c, in, nftables.TypeIPAddr, expr.MetaKeyIIFNAME, slices.Concat(iif(ours, expr.CmpOpNeq), request), sender); err != nil {
+		return err
+	}
+	return flush(conn)
+}
+
+// neighbourSolicitation is the type of a question of IPv6's neighbour discovery (RFC 4861).
+const neighbourSolicitation = 135
+
+// greet6 bounds who becomes a neighbour by asking for the node with neighbour discovery, and
+// whom it asks for to answer them. Containers have no IPv6.
+func (b bounds) greet6(conn *nftables.Conn) error {
+	c := builder{conn: conn, table: conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: boundsTable})}
+	in := c.chain("asked", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	question := slices.Concat(protocol(unix.IPPROTO_ICMPV6), []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{neighbourSolicitation}},
+	})
+	sender := []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16}}
+	if err := b.greet(c, in, nftables.TypeIP6Addr, expr.MetaKeyIIFNAME, slices.Concat(iif(ours, expr.CmpOpNeq), question), sender); err != nil {
+		return err
+	}
+	own := c.chain("own", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+	// Questions for neighbours go to groups, which nobody has to find.
+	toOne := []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0xff}},
+	}
+	hop := []expr.Any{&expr.Rt{Register: 1, Key: expr.RtNexthop6}}
+	if err := b.greet(c, own, nftables.TypeIP6Addr, expr.MetaKeyOIFNAME, slices.Concat(oif(ours, expr.CmpOpNeq), asks, toOne), hop); err != nil {
+		return err
+	}
+	return flush(conn)
+}
+
+// asks matches what goes to a link on which the kernel asks for neighbours: one that leads to
+// one other host alone has none.
+var asks = []expr.Any{
+	&expr.Meta{Key: expr.MetaKeyOIFTYPE, Register: 1},
+	&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_ETHER)},
+}
+
+// greet drops what packets of make known too many new addresses of one link. Those that were
+// heard of within a minute, which address loads, pass: nobody is in their way.
+func (b bounds) greet(c builder, chain *nftables.Chain, kind nftables.SetDatatype, link expr.MetaKey, packets, address []expr.Any) error {
+	known := &nftables.Set{Table: c.table, Name: chain.Name + "known", KeyType: kind, Dynamic: true, HasTimeout: true, Timeout: time.Minute}
+	pace := &nftables.Set{Table: c.table, Name: chain.Name + "pace", KeyType: nftables.TypeIFName, Dynamic: true, HasTimeout: true, Timeout: time.Minute}
+	for _, s := range []*nftables.Set{known, pace} {
+		if err := c.conn.AddSet(s, nil); err != nil {
+			return fmt.Errorf("nftables set %s: %w", s.Name, err)
+		}
+	}
+	keep := []expr.Any{&expr.Dynset{SrcRegKey: 1, SetName: known.Name, SetID: known.ID, Operation: unix.NFT_DYNSET_OP_UPDATE}}
+	limit := &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(b.newcomers), Unit: expr.LimitTimeSecond, Burst: b.newcomers, Over: true}
+	c.rule(chain, packets, address, []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: known.Name, SetID: known.ID}}, keep, verdict(expr.VerdictAccept))
+	c.rule(chain, packets, []expr.Any{
+		&expr.Meta{Key: link, Register: 1},
+		&expr.Dynset{SrcRegKey: 1, SetName: pace.Name, SetID: pace.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{limit}},
+	}, verdict(expr.VerdictDrop))
+	c.rule(chain, packets, address, keep)
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -72,19 +74,61 @@ func AtMost(limit, most int64) int64 {
 	return limit
 }
 
-// terminals is how many a container can have at a time. What is written to one waits in
-// memory of the kernel that is charged to nobody, up to 128 KiB, and there are 3072 for all
-// containers together.
-const terminals = 128
+// terminals is how many a container can have at a time, of so many that all can have: an
+// eighth. What is written to one waits in memory of the kernel that counts as nobody's, up to
+// 128 KiB.
+func terminals(all int64) int64 { return min(max(all/8, 16), 128) }
 
 // FewTerminals bounds them.
 func FewTerminals(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	// What is reserved is for the node's own.
+	all := whole("/proc/sys/kernel/pty/max") - whole("/proc/sys/kernel/pty/reserve")
 	for i, m := range s.Mounts {
 		if m.Type == "devpts" {
-			s.Mounts[i].Options = append(m.Options, fmt.Sprintf("max=%d", terminals))
+			s.Mounts[i].Options = append(m.Options, fmt.Sprintf("max=%d", terminals(all)))
 		}
 	}
 	return nil
+}
+
+// Files is how many files a file system in memory of so many bytes can have: one for each page
+// that it can fill. What the kernel keeps of a file beside its pages is not part of the size,
+// and its access lists count as nobody's.
+func Files(size int64) int64 { return max(size/4096, 64) }
+
+// FewFiles bounds those of file systems in memory that have no bound yet.
+func FewFiles(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	for i, m := range s.Mounts {
+		if m.Type != "tmpfs" || slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "nr_inodes=") }) {
+			continue
+		}
+		size, err := sizeOf(m.Options)
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+		if size == 0 { // no bound at all, where the node has none
+			continue
+		}
+		s.Mounts[i].Options = append(slices.Clone(m.Options), fmt.Sprintf("nr_inodes=%d", Files(size)))
+	}
+	return nil
+}
+
+// sizeOf is the size of a file system in memory in bytes: of the last option that says so.
+func sizeOf(options []string) (size int64, err error) {
+	for _, o := range options {
+		text, ok := strings.CutPrefix(o, "size=")
+		if !ok {
+			continue
+		}
+		number := strings.TrimRight(text, "kmg")
+		unit := map[string]int64{"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[text[len(number):]]
+		if size, err = strconv.ParseInt(number, 10, 64); err != nil || unit == 0 || size < 0 || size > math.MaxInt64/unit {
+			return 0, fmt.Errorf("option %s is no size", o)
+		}
+		size *= unit
+	}
+	return size, nil
 }
 
 // defaultUlimits are those of a process that c does not name. The soft limit of files stays

@@ -87,8 +87,13 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestFewTerminals: they are not bound by memory, so there are few.
+// TestFewTerminals: they are not bound by memory, so there are few, and more on larger nodes.
 func TestFewTerminals(t *testing.T) {
+	for all, want := range map[int64]int64{-1: 16, 0: 16, 128: 16, 256: 32, 512: 64, 3072: 128} {
+		if got := terminals(all); got != want {
+			t.Errorf("%d of %d, want %d", got, all, want)
+		}
+	}
 	s := &oci.Spec{Mounts: []specs.Mount{{Type: "devpts", Options: []string{"newinstance"}}, {Type: "tmpfs"}}}
 	if err := FewTerminals(t.Context(), nil, nil, s); err != nil || strings.Join(s.Mounts[0].Options, ",") != "newinstance,max=128" || s.Mounts[1].Options != nil {
 		t.Errorf("%v, %v", s.Mounts, err)
@@ -101,5 +106,33 @@ func TestSmallest(t *testing.T) {
 	const all = 124 << 20 // init/cgroup/testdata/bounds.txt
 	if got := MostOf(all, 0).Memory; got < 110_000_000 || got > all-(12<<20) {
 		t.Errorf("one container can have %d of %d bytes", got, all)
+	}
+}
+
+// TestFewFiles: no file system in memory has files without end.
+func TestFewFiles(t *testing.T) {
+	s := &oci.Spec{Mounts: []specs.Mount{
+		{Destination: "/proc", Type: "proc", Options: []string{"size=1k"}},
+		{Destination: "/dev", Type: "tmpfs", Options: []string{"nosuid", "size=65536k"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Options: []string{"size=65536k", "size=1g"}},
+		{Destination: "/tmp", Type: "tmpfs", Options: []string{"size=4194304", "nr_inodes=7"}},
+		{Destination: "/small", Type: "tmpfs", Options: []string{"size=1m"}},
+		{Destination: "/all", Type: "tmpfs"},
+	}}
+	if err := FewFiles(t.Context(), nil, nil, s); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range s.Mounts {
+		got = append(got, m.Destination+" "+strings.Join(m.Options, ","))
+	}
+	if all := strings.Join(got, "; "); all != "/proc size=1k; /dev nosuid,size=65536k,nr_inodes=16384; /dev/shm size=65536k,size=1g,nr_inodes=262144; /tmp size=4194304,nr_inodes=7; /small size=1m,nr_inodes=256; /all " {
+		t.Error(all)
+	}
+	for _, size := range []string{"", "k", "-1", "1t", "1kk", "9223372036854775807k", "ten"} {
+		s.Mounts = []specs.Mount{{Destination: "/x", Type: "tmpfs", Options: []string{"size=" + size}}}
+		if err := FewFiles(t.Context(), nil, nil, s); err == nil || !strings.Contains(err.Error(), "mount /x: option size="+size) {
+			t.Errorf("size=%s: %v", size, err)
+		}
 	}
 }

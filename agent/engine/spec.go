@@ -55,7 +55,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 	if shm == 0 {
 		shm = defaultShm
 	}
-	opts = append(opts, oci.WithDevShmSize(shm/1024), confine.FewTerminals, oci.WithMounts(e.mounts(c, name)))
+	opts = append(opts, oci.WithDevShmSize(shm/1024), confine.FewTerminals, oci.WithMounts(e.mounts(c, name)), confine.FewFiles)
 	if c.Init {
 		opts = append(opts, withInit)
 	}
@@ -160,14 +160,14 @@ func (e *Engine) wanted(c workload.Container, name string) []specs.Mount {
 			mode = 0o1777
 		}
 		options := []string{"nosuid", "nodev", fmt.Sprintf("mode=%o", mode)}
-		switch {
-		case t.Size > 0:
-			options = append(options, fmt.Sprintf("size=%d", t.Size))
-		case e.paths.Most.Memory > 0 || c.Memory > 0:
+		size := t.Size
+		if size == 0 {
 			// The kernel's default goes by the node's memory, and a file too large would end
-			// the container: half of what that has, and a file for each page, as theirs is.
-			half := confine.AtMost(c.Memory, e.paths.Most.Memory) / 2
-			options = append(options, fmt.Sprintf("size=%d", half), fmt.Sprintf("nr_inodes=%d", max(half/4096, 1)))
+			// the container: half of what that has.
+			size = confine.AtMost(c.Memory, e.paths.Most.Memory) / 2
+		}
+		if size > 0 {
+			options = append(options, fmt.Sprintf("size=%d", size), fmt.Sprintf("nr_inodes=%d", confine.Files(size)))
 		}
 		if t.UID != 0 || t.GID != 0 {
 			options = append(options, fmt.Sprintf("uid=%d", t.UID), fmt.Sprintf("gid=%d", t.GID))

@@ -8,8 +8,8 @@ import (
 	"kogge.example/agent/workload"
 )
 
-// TestTmpfsBound: a file system in memory that names no size is bounded by the container's
-// memory, in bytes and in files.
+// TestTmpfsBound: a file system in memory is bounded in bytes and in files; one that names
+// no size by the container's memory.
 func TestTmpfsBound(t *testing.T) {
 	e := &Engine{paths: Paths{Most: confine.MostOf(400<<20, 0)}}
 	for _, c := range []struct {
@@ -18,7 +18,8 @@ func TestTmpfsBound(t *testing.T) {
 	}{
 		{0, 0, "nosuid,nodev,mode=1777,size=183500800,nr_inodes=44800"},
 		{8 << 20, 0, "nosuid,nodev,mode=1777,size=4194304,nr_inodes=1024"},
-		{0, 5 << 20, "nosuid,nodev,mode=1777,size=5242880"},
+		{0, 5 << 20, "nosuid,nodev,mode=1777,size=5242880,nr_inodes=1280"},
+		{0, 4096, "nosuid,nodev,mode=1777,size=4096,nr_inodes=64"},
 	} {
 		all := e.wanted(workload.Container{Memory: c.memory, Tmpfs: []workload.Tmpfs{{Target: "/tmp", Size: c.size}}}, "web")
 		if got := strings.Join(all[0].Options, ","); got != c.want {

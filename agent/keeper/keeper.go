@@ -108,9 +108,10 @@ type Keeper struct {
 	requests chan request
 	over     chan struct{} // closed when Run has returned
 
-	mu   sync.Mutex // guards what follows
-	set  []workload.Container
-	last workload.Status
+	mu     sync.Mutex // guards what follows
+	set    []workload.Container
+	blamed map[string]string // why the node ends an instance, by its name
+	last   workload.Status
 }
 
 // unit is one wanted container, and what happens to it.
@@ -155,6 +156,7 @@ type event struct {
 	output string             // of a test
 	pull   *workload.Progress // instead of kind: how far the image of a start is
 	name   string             // of the old instance that it is about
+	why    string             // the node ended it, see [Keeper.Because]
 }
 
 func (k *Keeper) init() {
@@ -232,6 +234,9 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	before, old := u.State, u.Old
 	var action Action
 	u.Unit, action = u.Step(e.kind, k.Now())
+	if e.kind == Failed || e.kind == Succeeded {
+		e.why = k.because(u.now.Name)
+	}
 	u.explain(e, k.Memory)
 	if before == workload.Running && (u.State != workload.Running || action == Start) {
 		u.cancel()
@@ -290,9 +295,12 @@ func (u *unit) explain(e event, most int64) {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
-		u.reason = e.err.Error()
+		u.reason = workload.Line(e.err.Error())
 	case Succeeded, Failed:
 		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
+		if e.why != "" {
+			u.reason = ended(e.code, e.why)
+		}
 	case StopAsked, Removed:
 		u.reason = ""
 		if u.Held {

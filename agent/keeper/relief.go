@@ -90,7 +90,7 @@ func (k *Keeper) watchOld(ctx context.Context, u *unit) {
 		if err != nil {
 			return // what is found of it tells, when containerd is back
 		}
-		log.Printf("container %s: the old one, %s, ended with exit code %d", id, name, code)
+		log.Printf("container %s: the old one, %s, ended with %s", id, name, ended(code, k.because(name)))
 		k.send(ctx, event{id: id, kind: OldExited, name: name})
 	})
 }

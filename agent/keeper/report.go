@@ -15,7 +15,7 @@ func (k *Keeper) Snapshot() workload.Status {
 }
 
 func (k *Keeper) report() {
-	s := workload.Status{Settled: true, Trouble: cmp.Or(k.trouble, k.links)}
+	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links))}
 	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)
@@ -58,6 +58,35 @@ func (u *unit) status() workload.UnitStatus {
 // killed is the exit code of a program that SIGKILL has ended, as the kernel sends it when
 // memory runs out.
 const killed = 128 + 9
+
+// Because is told why the node is about to end an instance, in words, and says so when that
+// has ended. Any goroutine may call it.
+func (k *Keeper) Because(instance, why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.blamed == nil {
+		k.blamed = make(map[string]string)
+	}
+	k.blamed[instance] = why
+}
+
+// because is what it was told of an instance that has ended; "" is nothing.
+func (k *Keeper) because(instance string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	why := k.blamed[instance]
+	delete(k.blamed, instance)
+	return why
+}
+
+// ended is how a container ended that the node may have ended: why, or "".
+func ended(code int, why string) string {
+	text := fmt.Sprintf("exit code %d", code)
+	if why != "" {
+		text += "; " + why
+	}
+	return text
+}
 
 // exited is why a container ended that wanted so many bytes of memory, of at most so many; of
 // either 0 means that there is no such bound.

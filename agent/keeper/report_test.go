@@ -1,6 +1,11 @@
 package keeper
 
-import "testing"
+import (
+	"errors"
+	"testing"
+
+	"kogge.example/agent/workload"
+)
 
 // TestExited: whoever looks at a container that ended for want of memory reads how much it
 // could have, and that its file asks for more.
@@ -23,5 +28,33 @@ func TestExited(t *testing.T) {
 		if got := exited(c.code, c.wanted, c.most); got != c.want {
 			t.Errorf("code %d, %d of %d bytes: %q, want %q", c.code, c.wanted, c.most, got, c.want)
 		}
+	}
+}
+
+// TestBecause: what the node ends an instance for is said of its end, and of no other.
+func TestBecause(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	b := run(t, f, web(workload.No))
+	b.until(t, "it to run", unitStates("web running"))
+	b.keeper.Because("another", "not this one")
+	name := b.keeper.Snapshot().Units[0].Instance
+	b.keeper.Because(name, "ended by the node: it held much")
+	f.exit(t, name, 137)
+	b.until(t, "it to end", unitStates("web ended"))
+	if got, want := b.keeper.Snapshot().Units[0].Reason, "exit code 137; ended by the node: it held much"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if why := b.keeper.because(name); why != "" {
+		t.Errorf("%q is kept", why)
+	}
+}
+
+// TestReasonLine: a reason is one line, whatever an image has in it.
+func TestReasonLine(t *testing.T) {
+	var u unit
+	u.explain(event{kind: StartFailed, err: errors.New("exec /x\npg.db  example.org/db:1\trunning\n")}, 0)
+	if want := "exec /x; pg.db example.org/db:1 running"; u.reason != want {
+		t.Errorf("%q, want %q", u.reason, want)
 	}
 }

@@ -80,13 +80,13 @@ func Recover(name string) {
 // Priorities of kernel log records: facility 3 (daemons) times eight, plus the
 // severity. Source: Documentation/ABI/testing/dev-kmsg.
 const (
-	priorityError = "<27>" // the kernel shows it on the console
+	priorityShown = "<26>" // critical: the kernel shows it on the console
 	priorityInfo  = "<30>" // kept, not shown
 )
 
-// Kmsg writes text to the kernel log as errors, a record for each of its lines,
-// and to standard error where there is no kernel log to write to. It never blocks.
-func Kmsg(text string) { write(priorityError, text) }
+// Kmsg writes text to the kernel log so that the console shows it, a record for each of its
+// lines, and to standard error where there is no kernel log to write to. It never blocks.
+func Kmsg(text string) { write(priorityShown, text) }
 
 // Note keeps text in the kernel log, as Kmsg does, without showing it.
 func Note(text string) { write(priorityInfo, text) }

@@ -36,6 +36,14 @@ var hogs = map[string]func(dir string) error{
 
 	"flows":      flows,
 	"neighbours": neighbours,
+
+	"messages": messages,
+	"answers":  answers,
+	"echoes":   echoes,
+	"halves":   halves,
+	"callers":  callers,
+	"filters":  filters,
+	"lists":    lists,
 }
 
 func main() {
