@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"kogge.example/agent/workload"
+	"kogge.example/init/nodeconfig"
 )
 
 // Attach gives the container id a network namespace with an interface at each of these
@@ -194,7 +195,7 @@ func (b *Bridges) Detach(id string) error {
 // for what vethName adds.
 func vethPrefix(id string) string {
 	sum := sha256.Sum256([]byte(id))
-	return "kg" + hex.EncodeToString(sum[:4]) + "-"
+	return nodeconfig.VethPrefix + hex.EncodeToString(sum[:4]) + "-"
 }
 
 // vethName also names which of id's interfaces it is and where it leads, so that a

@@ -36,10 +36,11 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"kogge.example/agent/workload"
+	"kogge.example/init/nodeconfig"
 )
 
 // Prefix begins the interface name of every bridge of ours, and of nothing else.
-const Prefix = "kogge"
+const Prefix = nodeconfig.BridgePrefix
 
 // unreachable are destinations that no container has any business with: the node's
 // loopback, and link-local addresses, which no router may forward to (RFC 3927).

@@ -92,6 +92,9 @@ type Interface struct {
 	FirstMTU  int            `json:"first_mtu,omitempty"` // as the driver had it, for the next run
 	Foreign   bool           `json:"foreign,omitempty"`   // whoever made it gives it addresses, too
 	Own       []netip.Prefix `json:"own,omitempty"`       // of Addresses, those that init/network gave it
+	// What routers named here, for the next run: it counts until they have been asked again.
+	Resolvers []netip.Addr `json:"resolvers,omitempty"`
+	Domains   []string     `json:"domains,omitempty"`
 }
 
 // Lease is what a DHCP server gave us, checked. One of DHCPv6 has no Server, Routes and
@@ -112,11 +115,21 @@ type Lease struct {
 
 	// Since is when it was given or last renewed; after Renew the server is asked
 	// again, after Rebind any server, after Valid it is over. By the clock of the
-	// node; within the process the monotonic one.
-	Since  time.Time     `json:"since"`
-	Renew  time.Duration `json:"renew"`
-	Rebind time.Duration `json:"rebind"`
-	Valid  time.Duration `json:"valid"`
+	// node; within the process the monotonic one. SinceBoot is the same from the node's start
+	// on, for the next run of init/network: the clock may be set in between.
+	Since     time.Time     `json:"since"`
+	SinceBoot time.Duration `json:"since_boot,omitempty"`
+	Renew     time.Duration `json:"renew"`
+	Rebind    time.Duration `json:"rebind"`
+	Valid     time.Duration `json:"valid"`
+}
+
+// At has Since be right by the clock of a process that has just read the lease; now is that
+// clock, up the time since the node's start.
+func (l *Lease) At(now time.Time, up time.Duration) {
+	if l.SinceBoot > 0 {
+		l.Since = now.Add(l.SinceBoot - up)
+	}
 }
 
 // Expires is when the lease is over.

@@ -113,23 +113,33 @@ func (r *advertised) next(now time.Time) time.Time {
 // doubt lets all end soon unless a router names it again: the cable has been out, and may
 // be in another network.
 func (r *advertised) doubt(now time.Time) {
-	const soon = 8 * time.Second
 	r.resolvers.until(now.Add(soon))
 	r.domains.until(now.Add(soon))
 }
 
-// dated are values with the times that they are good until, in the order in which they
-// came.
+// dated are values with the times when they were heard and that they are good until, in the
+// order in which they came.
 type dated[T comparable] struct {
 	all []value[T]
 }
 
 type value[T comparable] struct {
 	is    T
+	heard time.Time // the last time
 	until time.Time
 }
 
+const (
+	// longestNamed is how long anything is good for that is not named again, whatever its
+	// router says: it may have been no router.
+	longestNamed = 24 * time.Hour
+	// interval is the longest between two advertisements of a router (RFC 4861, 6.2.1).
+	interval = 30 * time.Minute
+)
+
+// add takes in what is named now. Where there is no room, what was heard longest ago makes it.
 func (d *dated[T]) add(more []T, lifetime time.Duration, most int, now time.Time) {
+	lifetime = min(lifetime, longestNamed)
 	d.all = slices.DeleteFunc(d.all, func(v value[T]) bool { return !now.Before(v.until) })
 	for _, one := range more {
 		i := slices.IndexFunc(d.all, func(v value[T]) bool { return v.is == one })
@@ -137,9 +147,21 @@ func (d *dated[T]) add(more []T, lifetime time.Duration, most int, now time.Time
 		case i >= 0 && lifetime == 0:
 			d.all = slices.Delete(d.all, i, i+1)
 		case i >= 0:
-			d.all[i].until = now.Add(lifetime)
-		case lifetime > 0 && len(d.all) < most:
-			d.all = append(d.all, value[T]{one, now.Add(lifetime)})
+			d.all[i].heard, d.all[i].until = now, now.Add(lifetime)
+		case lifetime > 0:
+			if len(d.all) == most {
+				oldest := 0
+				for i, v := range d.all {
+					if v.heard.Before(d.all[oldest].heard) {
+						oldest = i
+					}
+				}
+				if !d.all[oldest].heard.Before(now) {
+					continue // of one advertisement, the first count
+				}
+				d.all = slices.Delete(d.all, oldest, oldest+1)
+			}
+			d.all = append(d.all, value[T]{one, now, now.Add(lifetime)})
 		}
 	}
 }
@@ -164,13 +186,17 @@ func (d *dated[T]) next(now time.Time) time.Time {
 	return next
 }
 
-// current returns what is good now.
+// current returns what is good now, what its router has not repeated for long behind the rest.
 func (d *dated[T]) current(now time.Time) []T {
-	var good []T
+	var good, silent []T
 	for _, v := range d.all {
-		if now.Before(v.until) {
+		switch {
+		case !now.Before(v.until):
+		case now.Sub(v.heard) > interval+interval/2:
+			silent = append(silent, v.is)
+		default:
 			good = append(good, v.is)
 		}
 	}
-	return good
+	return append(good, silent...)
 }

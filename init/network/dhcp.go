@@ -136,7 +136,13 @@ func (v *conversation) run(ctx context.Context, x exchange, c Client, tell func(
 			tell(ctx, nil)
 			continue
 		}
-		lease, err := x.ask(ctx, action, c.Lease)
+		// An address is not used past its end because nobody answers.
+		within, done := ctx, context.CancelFunc(func() {})
+		if c.Lease != nil {
+			within, done = context.WithDeadline(ctx, c.Lease.Expires())
+		}
+		lease, err := x.ask(within, action, c.Lease)
+		done()
 		if ctx.Err() != nil {
 			return
 		}
@@ -199,7 +205,7 @@ func (x *client) ask(ctx context.Context, a Action, lease *control.Lease) (*cont
 	want := []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(
 		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionDomainName,
 		dhcpv4.OptionInterfaceMTU, dhcpv4.OptionNTPServers, dhcpv4.OptionDNSDomainSearchList,
-		dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue)}
+		dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionStaticRoutingTable, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue)}
 	if x.hostname != "" {
 		want = append(want, dhcpv4.WithOption(dhcpv4.OptHostName(x.hostname)))
 	}

@@ -1,17 +1,18 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log"
 	"math"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -19,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
-	"kogge.example/init/nodeconfig"
 )
 
 // ours marks the routes that this package made, so that it removes no others:
@@ -31,6 +31,7 @@ type kernel struct {
 	changed   chan struct{}      // something about links or addresses; holds one
 	resolvers chan advertisement // from router advertisements
 	refused   chan gaveUp        // addresses that the kernel made up and gave up
+	routers   chan routerAdvert  // that have spoken
 	failed    chan error         // the messages have ended
 }
 
@@ -38,7 +39,7 @@ type kernel struct {
 // that something changed: what, is read anew, so a lost message costs nothing but
 // time.
 func openKernel(ctx context.Context) (*kernel, error) {
-	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
+	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), routers: make(chan routerAdvert), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
 	links, addrs := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16)
 	// An overrun ends the library's loop with an error here; the service restarts.
 	fail := func(err error) {
@@ -83,6 +84,9 @@ func openKernel(ctx context.Context) (*kernel, error) {
 		adverts.Close()
 	}()
 	go k.listen(ctx, adverts)
+	if err := k.hear(ctx); err != nil { // a kernel without IPv6
+		log.Printf("network: %v", err)
+	}
 	return k, nil
 }
 
@@ -153,6 +157,13 @@ func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 	}
 }
 
+// uptime is the time since the node's start, by a clock that nobody sets.
+func uptime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // every kernel that we run on has it
+	return time.Duration(t.Nano())
+}
+
 func (k *kernel) loopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
@@ -174,7 +185,7 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 	}
 }
 
-// links lists all links.
+// links lists all links in the order in which they came.
 func (k *kernel) links() ([]Facts, error) {
 	all, err := dump(netlink.LinkList)
 	if err != nil {
@@ -192,6 +203,7 @@ func (k *kernel) links() ([]Facts, error) {
 			Wired: l.Type() == "device" && a.EncapType == "ether" && err != nil,
 		})
 	}
+	slices.SortFunc(facts, func(a, b Facts) int { return cmp.Compare(a.Index, b.Index) })
 	return facts, nil
 }
 
@@ -304,7 +316,7 @@ func (k *kernel) uplink(f Facts) (Uplink, error) {
 	all, err := k.routes(&netlink.Route{LinkIndex: f.Index, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
 	for _, r := range all {
 		if r.To.Bits() == 0 && r.Via.IsValid() {
-			r.OnLink = r.Via.Is4() // the table has no other routes that lead to it
+			r.OnLink = r.Via.Is4() || !r.Via.IsLinkLocalUnicast() // the table has no other routes that lead to it
 			u.Defaults = append(u.Defaults, r)
 		}
 	}
@@ -436,51 +448,6 @@ func (k *kernel) do(f Facts, op Op) error {
 	return nil
 }
 
-// solicit asks the routers on a link to advertise themselves: the kernel does so when a link
-// is set up, and not when its cable comes back.
-//
-// Source: RFC 4861, sections 4.1 and 6.3.7.
-func (k *kernel) solicit(f Facts) error {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
-	if err != nil {
-		return fmt.Errorf("solicit routers: %w", err)
-	}
-	defer unix.Close(fd)
-	const solicitation, most = 133, 255 // hops: who is further away is not listened to
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, f.Index),
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, most),
-		// The kernel puts in the checksum.
-		unix.Sendto(fd, []byte{solicitation, 0, 0, 0, 0, 0, 0, 0}, unix.MSG_DONTWAIT,
-			&unix.SockaddrInet6{Addr: netip.MustParseAddr("ff02::2").As16(), ZoneId: uint32(f.Index)}),
-	)
-	if err != nil {
-		return fmt.Errorf("solicit routers: %w", err)
-	}
-	return nil
-}
-
-// doubt has the kernel send from other addresses than those that routers of before gave
-// the link, unless they advertise them again.
-func (k *kernel) doubt(f Facts) error {
-	l, err := netlink.LinkByIndex(f.Index)
-	if err != nil {
-		return err
-	}
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
-	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
-	}
-	var all []error
-	for _, a := range addrs {
-		if a.Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_DEPRECATED|unix.IFA_F_TENTATIVE) == 0 {
-			flags := a.Flags & (unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE)
-			all = append(all, set(f, prefixOf(a.IPNet), uint32(a.ValidLft), 0, uint32(flags)))
-		}
-	}
-	return errors.Join(all...)
-}
-
 // restore gives back an address that the kernel made up. It is asked for no more, and a
 // router goes on saying how long it is good for.
 func restore(f Facts, made Made, now time.Time) error {
@@ -559,76 +526,6 @@ func (k *kernel) describe(f Facts) (control.Interface, error) {
 		}
 	}
 	return i, nil
-}
-
-// settings are the sysctls of a link by what IPv6 is to be. accept_ra 2 holds also
-// on a node that forwards packets for its containers; ndisc_notify announces addresses.
-func settings(v nodeconfig.IPv6) [][2]string {
-	switch v {
-	case nodeconfig.IPv6Off:
-		return [][2]string{{"disable_ipv6", "1"}}
-	case nodeconfig.IPv6Static:
-		return [][2]string{{"accept_ra", "0"}, {"autoconf", "0"}, {"ndisc_notify", "1"}, {"disable_ipv6", "0"}}
-	}
-	return [][2]string{{"accept_ra", "2"}, {"autoconf", "1"}, {"ndisc_notify", "1"}, {"disable_ipv6", "0"}}
-}
-
-// passOver are the files that say whether routes of a link without a carrier count.
-// A kernel without IPv6 lacks the second.
-//
-// Source: Documentation/networking/ip-sysctl.rst in the kernel tree.
-func passOver(link string) []string {
-	return []string{sysctl("ipv4", link, "ignore_routes_with_linkdown"), sysctl("ipv6", link, "ignore_routes_with_linkdown")}
-}
-
-func readPassOver(link string) bool {
-	return !slices.ContainsFunc(passOver(link), func(file string) bool {
-		have, err := os.ReadFile(file)
-		return !errors.Is(err, os.ErrNotExist) && strings.TrimSpace(string(have)) != "1"
-	})
-}
-
-func writePassOver(link string) error {
-	var all []error
-	for _, file := range passOver(link) {
-		if err := os.WriteFile(file, []byte("1"), 0); !errors.Is(err, os.ErrNotExist) {
-			all = append(all, err)
-		}
-	}
-	return errors.Join(all...)
-}
-
-func sysctl(family, link, name string) string {
-	return filepath.Join("/proc/sys/net", family, "conf", link, name)
-}
-
-// readIPv6 returns which of the three a link is set to, or "" for none. A kernel
-// without IPv6 has it off.
-func readIPv6(link string) nodeconfig.IPv6 {
-	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
-		return nodeconfig.IPv6Off
-	}
-	for _, v := range []nodeconfig.IPv6{nodeconfig.IPv6Off, nodeconfig.IPv6Static, nodeconfig.IPv6Auto} {
-		if !slices.ContainsFunc(settings(v), func(s [2]string) bool {
-			have, err := os.ReadFile(sysctl("ipv6", link, s[0]))
-			return err != nil || strings.TrimSpace(string(have)) != s[1]
-		}) {
-			return v
-		}
-	}
-	return ""
-}
-
-func writeIPv6(link string, v nodeconfig.IPv6) error {
-	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
-		return fmt.Errorf("this kernel has no IPv6: %w", err)
-	}
-	for _, s := range settings(v) {
-		if err := os.WriteFile(sysctl("ipv6", link, s[0]), []byte(s[1]), 0); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func prefixOf(n *net.IPNet) netip.Prefix {

@@ -37,6 +37,7 @@ type segment struct {
 	t    *testing.T
 	ns   netns.NsHandle
 	link string // the other end of the cable: the node's, or the switch's of another segment
+	at   int    // the number of that link; 0: the kernel's choice
 	plug string // this end of it
 	port string // where its addresses are
 	dir  string
@@ -48,7 +49,13 @@ type segment struct {
 // addresses ("192.0.2.1/24") of its own.
 func newSegment(t *testing.T, link string, addresses ...string) *segment {
 	t.Helper()
-	s := &segment{t: t, link: link, plug: "plug", port: "port", dir: t.TempDir()}
+	return newSegmentAt(t, link, 0, addresses...)
+}
+
+// newSegmentAt has the link bear that number, as after so many containers have come and gone.
+func newSegmentAt(t *testing.T, link string, number int, addresses ...string) *segment {
+	t.Helper()
+	s := &segment{t: t, link: link, at: number, plug: "plug", port: "port", dir: t.TempDir()}
 	s.connect(func(f func() error) { t.Helper(); must(t, f()) })
 	s.in(func() error {
 		lan := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: s.port}}
@@ -125,7 +132,7 @@ func (s *segment) connect(in func(func() error)) {
 	}
 	s.t.Cleanup(func() { s.ns.Close() })
 	in(func() error {
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: s.link}, PeerName: s.plug, PeerNamespace: netlink.NsFd(int(s.ns))})
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: s.link, Index: s.at}, PeerName: s.plug, PeerNamespace: netlink.NsFd(int(s.ns))})
 	})
 }
 

@@ -17,9 +17,11 @@ import (
 const (
 	// shortest is the least time that a lease is taken to be valid for: a server
 	// that says less would have us ask without end.
-	shortest = 60 * time.Second
+	shortest = 10 * time.Second
 	// longest stands for "for ever".
 	longest = 10 * 365 * 24 * time.Hour
+	// maxLeaseRoutes bounds what a server can have us keep. Default routes come before others.
+	maxLeaseRoutes = 64
 )
 
 // leaseFrom checks a server's acknowledgement. What is wrong with the address is
@@ -35,6 +37,8 @@ func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*control.Lease, error) {
 	if width != 32 || bits < 1 {
 		// No mask, or one with holes: RFC 950 would guess by class, 24 is what is meant.
 		bits = 24
+	} else if p := netip.PrefixFrom(address, bits); bits < 31 && (address == p.Masked().Addr() || address == broadcast(p)) {
+		return nil, fmt.Errorf("server offers %s, which is no host's address: it is that of the whole network", p)
 	}
 	l := &control.Lease{Address: netip.PrefixFrom(address, bits), Server: addrOf(ack.ServerIdentifier()), Since: now}
 	l.Routes = leaseRoutes(ack)
@@ -55,28 +59,62 @@ func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*control.Lease, error) {
 	return l, nil
 }
 
+// broadcast is the last address of an IPv4 network.
+func broadcast(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	host := uint32(1)<<(32-p.Bits()) - 1
+	return netip.AddrFrom4([4]byte{a[0] | byte(host>>24), a[1] | byte(host>>16), a[2] | byte(host>>8), a[3] | byte(host)})
+}
+
 // leaseRoutes returns the routes of an acknowledgement. With classless routes the
-// routers do not count (RFC 3442).
+// routers and the static routes do not count (RFC 3442).
 func leaseRoutes(ack *dhcpv4.DHCPv4) []nodeconfig.Route {
 	var routes []nodeconfig.Route
 	for _, r := range ack.ClasslessStaticRoute() {
 		bits, _ := r.Dest.Mask.Size()
 		to := netip.PrefixFrom(addrOf(r.Dest.IP), bits).Masked()
 		via := addrOf(r.Router)
-		if !to.IsValid() || len(routes) == 64 {
-			continue
-		}
-		if via.IsUnspecified() {
+		switch {
+		case !to.IsValid():
+		case via.IsUnspecified():
 			routes = append(routes, nodeconfig.Route{To: to})
-		} else if usable(via) {
+		case usable(via):
 			routes = append(routes, nodeconfig.Route{To: to, Via: via})
 		}
 	}
-	if len(routes) > 0 {
-		return routes
+	if len(routes) == 0 {
+		for _, via := range addresses(ack.Router(), 1) {
+			routes = append(routes, nodeconfig.Route{To: everything(via), Via: via})
+		}
+		routes = append(routes, staticRoutes(ack.Options.Get(dhcpv4.OptionStaticRoutingTable))...)
 	}
-	for _, via := range addresses(ack.Router(), 1) {
-		routes = append(routes, nodeconfig.Route{To: everything(via), Via: via})
+	// Where there are too many, the node is to find out all the same.
+	for len(routes) > maxLeaseRoutes {
+		last := len(routes) - 1
+		for last > 0 && routes[last].To.Bits() == 0 {
+			last--
+		}
+		routes = slices.Delete(routes, last, last+1)
+	}
+	return routes
+}
+
+// staticRoutes reads option 33: pairs of a destination and a router. The destination is a
+// network by its class, or a host where it is more than that.
+//
+// Source: RFC 2132, section 5.8.
+func staticRoutes(raw []byte) (routes []nodeconfig.Route) {
+	for ; len(raw) >= 8; raw = raw[8:] {
+		to, via := addrOf(raw[:4]), addrOf(raw[4:8])
+		if !usable(to) || !usable(via) {
+			continue
+		}
+		bits, _ := net.IP(raw[:4]).DefaultMask().Size()
+		network := netip.PrefixFrom(to, bits)
+		if network.Masked().Addr() != to {
+			network = netip.PrefixFrom(to, 32)
+		}
+		routes = append(routes, nodeconfig.Route{To: network, Via: via})
 	}
 	return routes
 }
@@ -128,6 +166,9 @@ func addresses(ips []net.IP, most int) []netip.Addr {
 
 // usable says whether a machine on a network can have the address.
 func usable(a netip.Addr) bool {
-	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() &&
-		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+		return false
+	}
+	const reserved = 240 // and above, 255.255.255.255 as well; 0 is "this network" (RFC 6890)
+	return !a.Is4() || a.As4()[0] != 0 && a.As4()[0] < reserved
 }

@@ -26,7 +26,8 @@
 // With several uplinks, what others ask by one is answered by the same.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
-// resolvers are asked last, until the cable is back.
+// resolvers are asked last, until the cable is back. What routers said before goes then,
+// unless one says it again.
 package network
 
 import (
@@ -43,7 +44,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
 	"kogge.example/init/network/claim"
@@ -91,6 +91,13 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}()
 	if old, err := control.ReadNetwork(paths.Run); err == nil {
 		m.before = old.Interfaces
+		for _, i := range m.before {
+			for _, l := range []*control.Lease{i.Lease, i.Lease6} {
+				if l != nil {
+					l.At(time.Now(), uptime())
+				}
+			}
+		}
 	}
 	if err := k.loopbackUp(); err != nil {
 		return err
@@ -122,36 +129,19 @@ type link struct {
 	facts   Facts
 	entry   nodeconfig.Interface
 	leases  Leases
-	dhcp    *conversation // nil: none
-	mode    Mode          // of dhcp6
-	dhcp6   *conversation // nil: none
-	plugged time.Time     // when the carrier came
-	plugs   int           // how often it has come
-	doubted bool          // no router has spoken since then
-	// solicits are how often routers are still to be asked, next at nextSolicit.
-	solicits    int
-	nextSolicit time.Time
-	routers     advertised
-	own         []netip.Prefix // addresses that it has of us
-	refused     []Made         // addresses that the kernel made up and gave up
-	problem     string         // the last operation that did not work, once logged
-	claims      map[netip.Addr]claim.Claim
-	voice       *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
-	v4, v6      declined
-}
-
-// declined are the leases of one version of DHCP that were given back.
-type declined struct {
-	inARow int
-	last   string // in words, until there is another lease
-}
-
-// declined are those of a's version.
-func (l *link) declined(a netip.Addr) *declined {
-	if a.Is6() {
-		return &l.v6
-	}
-	return &l.v4
+	dhcp    *conversation  // nil: none
+	mode    Mode           // of dhcp6
+	dhcp6   *conversation  // nil: none
+	plugs   int            // how often it has come
+	inquiry inquiry        // which routers are there
+	routers advertised     // what they have named
+	metrics map[Route]int  // of routes that it may get, as asked for
+	own     []netip.Prefix // addresses that it has of us
+	refused []Made         // addresses that the kernel made up and gave up
+	problem string         // the last operation that did not work, once logged
+	claims  map[netip.Addr]claim.Claim
+	voice   *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
+	v4, v6  declined
 }
 
 // leaseEvent says that link index now has this lease, or none.
@@ -191,7 +181,7 @@ func (m *manager) loop(ctx context.Context) error {
 		case <-m.due():
 			now := time.Now()
 			for _, l := range m.links {
-				m.solicit(l, now)
+				m.goOn(l, now)
 				for a, c := range l.claims {
 					if !c.Next.IsZero() && !now.Before(c.Next) {
 						l.step(a, claim.Timer, "", now)
@@ -211,13 +201,15 @@ func (m *manager) loop(ctx context.Context) error {
 			if l := m.links[r.index]; l != nil {
 				l.refused = Recall(l.refused, &r.made, State{}, time.Now())
 			}
+		case advert := <-m.kernel.routers:
+			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
+				l.spoke(time.Now())
+				l.inquiry.named(advert)
+			}
 		case advert := <-m.kernel.resolvers:
 			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
 				now := time.Now()
-				if l.doubted {
-					l.routers.doubt(now)
-					l.doubted, l.solicits = false, 0
-				}
+				l.spoke(now)
 				l.routers.add(advert, now)
 			}
 		case event := <-m.leases:
@@ -246,52 +238,6 @@ func (m *manager) loop(ctx context.Context) error {
 	}
 }
 
-// pace grants turns: many at once, as when links come up, but on average so many a second.
-type pace struct {
-	spent float64 // turns that have not been made up for
-	last  time.Time
-}
-
-const (
-	turnsPerSecond = 10
-	turnsAtOnce    = 60
-)
-
-// take takes a turn and returns how long to wait for it.
-func (p *pace) take(now time.Time) time.Duration {
-	p.spent = max(0, p.spent-now.Sub(p.last).Seconds()*turnsPerSecond) + 1
-	p.last = now
-	return time.Duration(max(0, p.spent-turnsAtOnce) / turnsPerSecond * float64(time.Second))
-}
-
-// watchdogTicks returns a channel that ticks as often as the supervisor wants to
-// hear from us, or never.
-func watchdogTicks() (<-chan time.Time, func()) {
-	every, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || every == 0 {
-		return nil, func() {}
-	}
-	t := time.NewTicker(every / 2)
-	return t.C, t.Stop
-}
-
-// tellReady tells the supervisor how we stand, when that has changed; the first
-// time says as well that we are ready.
-func (m *manager) tellReady(status string) {
-	if status == m.told {
-		return
-	}
-	m.told = status
-	state := "STATUS=" + status
-	if !m.ready {
-		m.ready = true
-		state = daemon.SdNotifyReady + "\n" + state
-	}
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Printf("network: tell supervisor: %v", err)
-	}
-}
-
 // sync reads the links, brings each to its wanted state and writes what came of it.
 func (m *manager) sync(ctx context.Context) error {
 	all, err := m.kernel.links()
@@ -307,6 +253,10 @@ func (m *manager) sync(ctx context.Context) error {
 	for _, facts := range all {
 		m.own[facts.MAC] = true
 	}
+	// What has been away may come back elsewhere.
+	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool {
+		return !slices.ContainsFunc(all, func(f Facts) bool { return i.Name == f.Name && i.MAC == f.MAC })
+	})
 	for _, facts := range all {
 		entry, ok := Match(m.cfg.Interfaces(), facts)
 		if !ok {
@@ -315,31 +265,11 @@ func (m *manager) sync(ctx context.Context) error {
 		}
 		seen[facts.Index] = true
 		l := m.links[facts.Index]
-		if l != nil && (l.facts.Name != facts.Name || l.facts.MAC != facts.MAC) {
-			l.stop() // another link under an old number
-			l = nil
-		}
 		if l != nil {
-			facts.MTU = l.facts.MTU
-		} else {
-			l = &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
-			if old := m.earlier(facts); old != nil {
-				if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
-					l.leases.V4 = old.Lease
-				}
-				if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
-					l.leases.V6 = old.Lease6
-				}
-				facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
-			}
-			m.links[facts.Index] = l
-			log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
-			if facts.ARP {
-				mac, _ := net.ParseMAC(facts.MAC) // Open says what is wrong with it
-				if l.voice, err = claim.Open(facts.Index, mac, m.heard); err != nil {
-					log.Printf("network: %s: %v", facts.Name, err)
-				}
-			}
+			facts.MTU, facts.Rank = l.facts.MTU, l.facts.Rank
+		}
+		if l == nil || l.facts.Name != facts.Name || l.facts.MAC != facts.MAC {
+			l, facts = m.meet(l, facts, entry)
 		}
 		event := claim.CarrierDown
 		if facts.Carrier {
@@ -351,25 +281,19 @@ func (m *manager) sync(ctx context.Context) error {
 				l.step(a, event, "", now)
 			}
 			if event == claim.CarrierUp {
-				l.plugged = now
 				// What is not in use may be of the network where the cable was.
 				l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
 					a := m.Prefix.Addr()
 					return !a.IsLinkLocalUnicast() && !l.claims[a].InUse()
 				})
-				if l.plugs++; l.plugs > 1 {
-					m.replugged(l, now)
-				}
+				l.plugs++
+				m.inquire(l, l.plugs > 1, now)
+			} else {
+				l.inquiry = l.inquiry.cut()
 			}
 		}
 		l.facts = facts
 		m.converse(ctx, l, flags[facts.Index])
-		m.apply(l)
-		for _, v := range []*conversation{l.dhcp, l.dhcp6} {
-			if v != nil {
-				v.tellCarrier(carrier{facts.Carrier, l.plugs})
-			}
-		}
 	}
 	for index, l := range m.links {
 		if !seen[index] {
@@ -378,64 +302,77 @@ func (m *manager) sync(ctx context.Context) error {
 			delete(m.links, index)
 		}
 	}
+	m.keepApart(time.Now())
+	for _, index := range slices.Sorted(maps.Keys(m.links)) {
+		l := m.links[index]
+		m.apply(l)
+		for _, v := range []*conversation{l.dhcp, l.dhcp6} {
+			if v != nil {
+				v.tellCarrier(carrier{l.facts.Carrier, l.plugs})
+			}
+		}
+	}
 	m.direct()
 	return m.publish()
 }
 
-// direct has answers leave by the uplink of the question.
-func (m *manager) direct() {
-	var uplinks []Uplink
-	for _, index := range slices.Sorted(maps.Keys(m.links)) {
-		if u, err := m.kernel.uplink(m.links[index].facts); err == nil { // else it is about to go
-			uplinks = append(uplinks, u)
+// meet makes the state of a link that is there for the first time, as what it is now: was is
+// what it was under another name or MAC address, or nil. It asks for everything anew then, but
+// has been set up by us.
+func (m *manager) meet(was *link, facts Facts, entry nodeconfig.Interface) (*link, Facts) {
+	l := &link{entry: entry, claims: make(map[netip.Addr]claim.Claim)}
+	if was != nil {
+		was.stop()
+		l.own = was.own
+	} else {
+		var others []int
+		for _, o := range m.links {
+			others = append(others, o.facts.Rank)
+		}
+		facts.Rank = RankOf(others)
+		if old := m.earlier(facts); old != nil {
+			m.forget(old)
+			if entry.DHCP && old.Lease != nil && time.Now().Before(old.Lease.Expires()) {
+				l.leases.V4 = old.Lease
+			}
+			if old.Lease6 != nil && time.Now().Before(old.Lease6.Expires()) {
+				l.leases.V6 = old.Lease6
+			}
+			if entry.IPv6 == nodeconfig.IPv6Auto {
+				l.routers.add(advertisement{lifetime: untilAsked, resolvers: old.Resolvers, domains: old.Domains}, time.Now())
+			}
+			facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
+			if !facts.Carrier {
+				l.plugs = 1 // the cable was in for the earlier run, and may come back elsewhere
+			}
 		}
 	}
-	rules, routes := RulesOf(uplinks)
-	problem := ""
-	if err := m.kernel.direct(rules, routes); err != nil && len(rules) > 0 { // a kernel without rules is fine for one
-		problem = err.Error()
+	m.links[facts.Index] = l
+	log.Printf("network: %s: %s, matches %q", facts.Name, facts.MAC, entry.Match)
+	if facts.ARP {
+		mac, _ := net.ParseMAC(facts.MAC) // Open says what is wrong with it
+		var err error
+		if l.voice, err = claim.Open(facts.Index, mac, m.heard); err != nil {
+			log.Printf("network: %s: %v", facts.Name, err)
+		}
 	}
-	if problem != "" && problem != m.problem {
-		log.Printf("network: several uplinks: %s", problem)
-	}
-	m.problem = problem
+	return l, facts
 }
-
-// replugged asks the routers at the link's cable who they are. What those of before said
-// is over soon after the first has answered, unless it is said again.
-func (m *manager) replugged(l *link, now time.Time) {
-	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
-		return
-	}
-	l.doubted, l.solicits, l.nextSolicit = true, len(solicitGaps), now
-	if err := m.kernel.doubt(l.facts); err != nil {
-		log.Printf("network: %s: %v", l.facts.Name, err)
-	}
-}
-
-// solicit asks once more, when it is time.
-func (m *manager) solicit(l *link, now time.Time) {
-	if l.solicits == 0 || now.Before(l.nextSolicit) || !l.facts.Carrier {
-		return
-	}
-	l.nextSolicit = now.Add(solicitGaps[len(solicitGaps)-l.solicits])
-	l.solicits--
-	if err := m.kernel.solicit(l.facts); err != nil {
-		log.Printf("network: %s: %v", l.facts.Name, err)
-	}
-}
-
-// solicitGaps grow: a switch may take half a minute until it passes packets on (RFC 7559).
-var solicitGaps = []time.Duration{time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 128 * time.Second}
 
 // earlier is what an earlier run of this service left of a link; nil: it was not one
-// of its links.
+// of its links, or they are forgotten.
 func (m *manager) earlier(facts Facts) *control.Interface {
 	i := slices.IndexFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
 	if i < 0 {
 		return nil
 	}
-	return &m.before[i]
+	old := m.before[i]
+	return &old
+}
+
+// forget has a link have no past any more: it is this run's from now on, or nobody's.
+func (m *manager) forget(old *control.Interface) {
+	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == old.Name && i.MAC == old.MAC })
 }
 
 // leave puts back a link that an earlier run set up and that is none of ours now.
@@ -459,7 +396,7 @@ func (m *manager) leave(facts Facts) {
 		return // once more at the next change
 	}
 	log.Printf("network: %s is no longer configured", facts.Name)
-	m.before = slices.DeleteFunc(m.before, func(i control.Interface) bool { return i.Name == facts.Name && i.MAC == facts.MAC })
+	m.forget(old)
 }
 
 // without are those of all that are not among those.
@@ -515,9 +452,12 @@ func (m *manager) apply(l *link) {
 		l.own = slices.Clone(all.Addresses)
 		l.own = append(l.own, without(actual.Addresses, l.own)...) // until they have gone
 		want := Want(l.entry, l.facts, l.leases, now, unused...)
-		want.Made = made
+		want.Routes, want.Made = l.apart(want.Routes), made
 		if foreign(l.entry, l.facts) {
 			want.MTU = l.entry.MTU
+		}
+		if want.Problem != "" {
+			problems = append(problems, want.Problem)
 		}
 		err = m.change(l.facts, want, actual)
 	}
@@ -542,83 +482,6 @@ func (m *manager) apply(l *link) {
 	l.problem = problem
 }
 
-// settle brings the claims in line with the wanted addresses and with those that the kernel
-// made up. It returns the wanted ones that may not be used, or not yet, and those of the
-// kernel that are to come back. A link where nobody can be heard uses all.
-func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr, back []Made) {
-	if l.voice == nil {
-		return nil, l.refused
-	}
-	cares := []netip.Addr{}
-	inUse := func(a netip.Addr, leased, used bool, failures int) bool {
-		cares = append(cares, a)
-		if c, ok := l.claims[a]; !ok || c.Leased != leased {
-			l.claims[a] = claim.Begin(leased, used, l.facts.Carrier, failures, time.Now())
-		}
-		return l.claims[a].InUse()
-	}
-	for _, p := range wanted {
-		a, failures := p.Addr(), 0
-		leased := !slices.Contains(l.entry.Addresses, p)
-		if leased {
-			failures = l.declined(a).inARow
-		}
-		used := slices.ContainsFunc(actual.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
-		if !inUse(a, leased, used, failures) {
-			without = append(without, a)
-		}
-	}
-	for _, m := range l.refused {
-		a := m.Prefix.Addr()
-		if slices.Contains(cares, a) {
-			continue
-		}
-		if _, ok := l.claims[a]; !ok {
-			log.Printf("network: %s: somebody says that %s is his: asking again", l.facts.Name, a)
-		}
-		if inUse(a, false, false, 1) {
-			back = append(back, m)
-		}
-	}
-	for _, m := range actual.Made {
-		if a := m.Prefix.Addr(); !slices.Contains(cares, a) && !m.Tentative {
-			inUse(a, false, true, 0)
-		}
-	}
-	maps.DeleteFunc(l.claims, func(a netip.Addr, _ claim.Claim) bool { return !slices.Contains(cares, a) })
-	l.voice.Care(cares)
-	return without, back
-}
-
-// step has event e befall the claim on a, and does what follows.
-func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
-	c, action := l.claims[a].Step(e, by, now)
-	l.claims[a] = c
-	declined := l.declined(a)
-	if c.Leased {
-		declined.inARow = c.Failures
-		if c.InUse() {
-			declined.last = ""
-		}
-	}
-	switch action {
-	case claim.Probe, claim.Announce:
-		if err := l.voice.Send(action, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
-			log.Printf("network: %s: %v", l.facts.Name, err)
-		}
-	case claim.GiveUp:
-		log.Printf("network: %s: %s", l.facts.Name, c.Dispute(a))
-		if c.Leased {
-			declined.last = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
-			if a.Is6() {
-				l.dhcp6.tellTaken(a)
-			} else {
-				l.dhcp.tellTaken(a)
-			}
-		}
-	}
-}
-
 // due ticks when something is to be done next.
 func (m *manager) due() <-chan time.Time {
 	now := time.Now()
@@ -632,9 +495,7 @@ func (m *manager) due() <-chan time.Time {
 		for _, c := range l.claims {
 			sooner(c.Next)
 		}
-		if l.solicits > 0 && l.facts.Carrier {
-			sooner(l.nextSolicit)
-		}
+		sooner(l.inquiry.next())
 		sooner(l.routers.next(now))
 	}
 	if next.IsZero() {
@@ -643,15 +504,15 @@ func (m *manager) due() <-chan time.Time {
 	return time.After(time.Until(next))
 }
 
-// listen is how long after a cable was plugged in its routers are listened to anew.
-const listen = 15 * time.Second
-
 // converse has the link's DHCP clients be those that the settings and its routers ask for.
 func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
 	if l.entry.DHCP && l.dhcp == nil && l.facts.ethernet() {
 		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
-	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, time.Since(l.plugged) > listen)
+	if l.inquiry.silent {
+		flags = Flags{} // the kernel keeps those of before
+	}
+	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted && !l.inquiry.silent)
 	if mode == NoDHCPv6 {
 		l.leases.V6, l.v6 = nil, declined{} // also of an earlier run
 	}
@@ -674,48 +535,14 @@ func (m *manager) client(ctx context.Context, name string, x exchange, index int
 		machine = Client{State: Confirming, Lease: lease}
 	}
 	return converse(ctx, name, x, machine, func(ctx context.Context, lease *control.Lease) {
+		if lease != nil && lease.SinceBoot == 0 { // else it is one of before, confirmed
+			lease.SinceBoot = uptime() - time.Since(lease.Since)
+		}
 		select {
 		case m.leases <- leaseEvent{index, v6, lease}:
 		case <-ctx.Done():
 		}
 	})
-}
-
-// publish writes resolv.conf and the status file if they say something new.
-func (m *manager) publish() error {
-	status := control.Network{}
-	var sources []source
-	now := time.Now()
-	for _, index := range slices.Sorted(maps.Keys(m.links)) {
-		l := m.links[index]
-		i, err := m.kernel.describe(l.facts)
-		if err != nil {
-			log.Printf("network: %s: %v", l.facts.Name, err)
-		}
-		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
-		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
-		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
-		status.Interfaces = append(status.Interfaces, i)
-		sources = append(sources, source{
-			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
-			advertised: l.routers.resolvers.current(now), search: l.routers.domains.current(now),
-		})
-	}
-	merge(&status, sources)
-	if address, ok := status.FirstAddress(); ok {
-		m.tellReady("address " + address.String())
-	}
-	if m.last != nil && equal(status, *m.last) {
-		return nil
-	}
-	if err := writeResolvConf(m.paths.Etc, status); err != nil {
-		return err
-	}
-	if err := status.Write(m.paths.Run); err != nil {
-		return err
-	}
-	m.last = &status
-	return nil
 }
 
 // addrOf turns the kernel's form of an address into ours, IPv4 always as IPv4.

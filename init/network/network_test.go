@@ -86,6 +86,92 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestSmallMTU has servers ask for MTUs that IPv6 cannot have: the least that it can is set,
+// and the operator hears of it.
+func TestSmallMTU(t *testing.T) {
+	facts := Facts{Index: 2, Name: "eth0", MAC: "52:54:00:12:34:56", Wired: true, MTU: 1500}
+	for _, c := range []struct {
+		yaml    string
+		server  int
+		mtu     int
+		problem string
+	}{
+		{"network: [{match: eth0}]", 1400, 1400, ""},
+		{"network: [{match: eth0}]", 1280, 1280, ""},
+		{"network: [{match: eth0}]", 1279, 1280, `the DHCP server asks for an MTU of 1279 and IPv6 needs 1280, which is used: say "ipv6: off" or "mtu" in this link's entry of node.yaml`},
+		{"network: [{match: eth0}]", 576, 1280, `the DHCP server asks for an MTU of 576 and IPv6 needs 1280, which is used: say "ipv6: off" or "mtu" in this link's entry of node.yaml`},
+		{"network: [{match: eth0, ipv6: off}]", 576, 576, ""},
+		{"network: [{match: eth0, mtu: 1400}]", 576, 1400, ""},
+		{"network: [{match: eth0}]", 0, 1500, ""},
+		{"network: [{match: eth0, addresses: [192.0.2.7/24]}]", 576, 1500, ""},
+	} {
+		cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
+		must(t, err)
+		lease := office()
+		lease.MTU = c.server
+		want := Want(cfg.Network[0], facts, Leases{V4: lease}, t0)
+		if want.MTU != c.mtu || want.Problem != c.problem {
+			t.Errorf("%s, the server says %d: mtu %d, problem %q", c.yaml, c.server, want.MTU, want.Problem)
+		}
+	}
+}
+
+// TestApart shows the metrics of several links' routes.
+func TestApart(t *testing.T) {
+	route := func(text string) (r Route) {
+		f := strings.Fields(text)
+		r.To, r.Via = netip.MustParsePrefix(f[0]), netip.MustParseAddr(f[1])
+		fmt.Sscan(f[2], &r.Metric)
+		return r
+	}
+	var out strings.Builder
+	for _, c := range []struct {
+		name  string
+		links [][]string
+	}{
+		{"none", nil},
+		{"two links, each with its own", [][]string{{"0.0.0.0/0 192.0.2.1 100"}, {"0.0.0.0/0 203.0.113.1 101"}}},
+		{"the same of node.yaml on three", [][]string{{"10.0.0.0/8 192.0.2.1 50"}, {"10.0.0.0/8 203.0.113.1 50"}, {"10.0.0.0/8 198.51.100.1 50"}}},
+		{"what the second has by itself", [][]string{{"0.0.0.0/0 192.0.2.1 101"}, {"0.0.0.0/0 203.0.113.1 101"}, {"0.0.0.0/0 198.51.100.1 102"}}},
+		{"two on one link", [][]string{{"10.0.0.0/8 192.0.2.1 50", "10.0.0.0/8 192.0.2.2 50"}, {"10.0.0.0/8 203.0.113.1 51"}}},
+		{"other networks are no matter", [][]string{{"10.0.0.0/8 192.0.2.1 50", "10.0.0.0/9 192.0.2.1 50"}, {"::/0 fe80::1 50"}}},
+		{"the last metric there is", [][]string{{"10.0.0.0/8 192.0.2.1 4294967294"}, {"10.0.0.0/8 203.0.113.1 4294967294"}, {"10.0.0.0/8 203.0.113.1 4294967293"}}},
+	} {
+		links := make([][]Route, len(c.links))
+		for i, texts := range c.links {
+			for _, text := range texts {
+				links[i] = append(links[i], route(text))
+			}
+		}
+		fmt.Fprintf(&out, "%s\n", c.name)
+		for i, routes := range Apart(links) {
+			for _, r := range routes {
+				fmt.Fprintf(&out, "  link %d: %s\n", i, r)
+			}
+		}
+	}
+	golden.Compare(t, "apart.txt", out.String())
+}
+
+// TestRankOf has links come and go: what stays keeps its place, what comes is behind it.
+func TestRankOf(t *testing.T) {
+	full := make([]int, ranks)
+	for i := range full {
+		full[i] = i
+	}
+	for _, c := range []struct {
+		others []int
+		want   int
+	}{
+		{nil, 0}, {[]int{0}, 1}, {[]int{1}, 2}, {[]int{3, 0, 7}, 8},
+		{[]int{0, ranks - 1}, 1}, {full, ranks - 1},
+	} {
+		if got := RankOf(c.others); got != c.want {
+			t.Errorf("%v: %d", c.others[:min(len(c.others), 5)], got)
+		}
+	}
+}
+
 // TestWithout shows what is left of a link where addresses may not be used.
 func TestWithout(t *testing.T) {
 	facts := Facts{Index: 2, Name: "eth0", Wired: true, MTU: 1500}
@@ -256,7 +342,7 @@ func TestStepDay(t *testing.T) {
 	var action Action
 	asked := map[Action]int{}
 	now, dropped := t0, time.Time{}
-	for i := 0; now.Before(t0.Add(24*time.Hour)) && i < 10000; i++ {
+	for i := 0; now.Before(t0.Add(longestNamed)) && i < 10000; i++ {
 		if c.Next.After(now) {
 			now = c.Next
 		}
@@ -370,6 +456,44 @@ func TestAdvertisement(t *testing.T) {
 	r.doubt(t0)
 	if n := counts(t0.Add(8 * time.Second)); n != [2]int{} {
 		t.Errorf("%d resolvers and domains 8 s after a cable was out", n)
+	}
+}
+
+// TestFullOfResolvers has a stranger name all the resolvers that there is room for, and as many
+// domains, for ever: those of a router that goes on speaking get in, and are asked first.
+func TestFullOfResolvers(t *testing.T) {
+	var r advertised
+	rogue := advertisement{lifetime: 0xffffffff * time.Second}
+	for i := range byte(maxResolvers + 4) {
+		rogue.resolvers = append(rogue.resolvers, netip.AddrFrom16([16]byte{0xfd, 15: i + 1}))
+		rogue.domains = append(rogue.domains, fmt.Sprintf("rogue%d.test", i))
+	}
+	good := advertisement{lifetime: 30 * time.Minute, resolvers: addrs("2001:db8::53"), domains: []string{"good.test"}}
+	now := t0
+	r.add(rogue, now)
+	if got := r.resolvers.current(now); !slices.Equal(got, rogue.resolvers[:maxResolvers]) {
+		t.Errorf("of one advertisement, the first are kept: %v", got)
+	}
+	now = now.Add(time.Minute)
+	r.add(good, now)
+	if got := r.resolvers.current(now); len(got) != maxResolvers || !slices.Contains(got, good.resolvers[0]) {
+		t.Errorf("the resolvers of who came later: %v", got)
+	}
+	if got := r.domains.current(now); len(got) != maxDomains || !slices.Contains(got, "good.test") {
+		t.Errorf("the domains of who came later: %v", got)
+	}
+	for range 6 {
+		now = now.Add(10 * time.Minute)
+		r.add(good, now)
+	}
+	if got := r.resolvers.current(now); got[0] != good.resolvers[0] {
+		t.Errorf("who has been silent for an hour is asked first: %v", got)
+	}
+	for now = now.Add(30 * time.Minute); now.Before(t0.Add(longestNamed)); now = now.Add(10 * time.Minute) {
+		r.add(good, now)
+	}
+	if got := r.resolvers.current(now); !slices.Equal(got, good.resolvers) {
+		t.Errorf("what was named once, for ever: %v", got)
 	}
 }
 

@@ -22,6 +22,7 @@ type Facts struct {
 	Wired   bool   // Ethernet with hardware (or a virtual machine's) behind it
 	ARP     bool   // an Ethernet, where two machines may have one address
 	MTU     int    // bytes, as the link had it when it was first seen
+	Rank    int    // among the links that are ours, as they came: 0 is preferred
 }
 
 // ethernet says whether the link has an Ethernet address, without which nobody speaks DHCP.
@@ -54,9 +55,10 @@ type State struct {
 	Deprecated netip.Prefix
 	// Made are addresses that the kernel made up. As a wish, those that it gave up and that
 	// are to come back.
-	Made   []Made
-	Taken  []netip.Prefix // IPv6 addresses that the kernel found to be somebody else's; no wish
-	Routes []Route
+	Made    []Made
+	Taken   []netip.Prefix // IPv6 addresses that the kernel found to be somebody else's; no wish
+	Routes  []Route
+	Problem string // what of the wish cannot be; no fact
 }
 
 // Made is an IPv6 address that the kernel made up: the link-local one, or one in a network
@@ -115,14 +117,14 @@ type Op struct {
 }
 
 // Match returns the entry that counts for a link: by MAC address, by name, by
-// pattern, "wired", in this order.
+// pattern, "wired", in this order. The loopback and the containers' links have none.
 func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool) {
 	best, rank := nodeconfig.Interface{}, 0
 	for _, e := range entries {
 		r := 0
 		pattern, _ := path.Match(e.Match, f.Name) // nodeconfig refused bad patterns
 		switch {
-		case f.Name == "lo":
+		case f.Name == "lo" || nodeconfig.OfContainers(f.Name):
 		case e.Match == f.MAC:
 			r = 4
 		case e.Match == f.Name:
@@ -141,15 +143,15 @@ func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool)
 	return best, rank > 0
 }
 
-// metric prefers the links in the order in which the kernel found them, and our
-// routes to those of router advertisements (1024).
-func metric(f Facts) int { return 100 + min(f.Index, 900) }
-
 // Leases are what the DHCP servers of a link gave it, nil for none.
 type Leases struct{ V4, V6 *control.Lease }
 
+// ipv6MTU is the least that a link may have for IPv6 (RFC 8200, section 5); with less the kernel
+// ends IPv6 there.
+const ipv6MTU = 1280
+
 // Want says how a link is to be at a time, given its entry and its leases. The addresses of
-// without are not to be used, nor routes that rest on them.
+// without are not to be used, nor routes that rest on them. Apart has the metrics of routes.
 func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without ...netip.Addr) State {
 	want := State{Up: true, MTU: cmp.Or(e.MTU, f.MTU), IPv6: cmp.Or(e.IPv6, nodeconfig.IPv6Auto), PassOver: true}
 	want.Addresses = slices.Clone(e.Addresses)
@@ -180,7 +182,7 @@ func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without
 		return !slices.ContainsFunc(all, same) || slices.ContainsFunc(want.Addresses, same)
 	}
 	add := func(r Route) {
-		if sender(r) && !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.To == r.To && o.Metric == r.Metric }) {
+		if sender(r) && !slices.ContainsFunc(want.Routes, func(o Route) bool { return o.asked() == r.asked() }) {
 			want.Routes = append(want.Routes, r)
 		}
 	}
@@ -195,8 +197,13 @@ func Want(e nodeconfig.Interface, f Facts, leases Leases, now time.Time, without
 		add(Route{To: r.To, Via: r.Via, Metric: cmp.Or(int(r.Metric), metric(f)), OnLink: r.Via.IsValid() && !reachable(r.Via)})
 	}
 	if lease != nil {
-		if e.MTU == 0 && lease.MTU > 0 && (lease.MTU >= 1280 || want.IPv6 == nodeconfig.IPv6Off) {
+		if e.MTU == 0 && lease.MTU > 0 {
 			want.MTU = lease.MTU
+			if want.IPv6 != nodeconfig.IPv6Off && lease.MTU < ipv6MTU {
+				want.MTU = ipv6MTU
+				want.Problem = fmt.Sprintf("the DHCP server asks for an MTU of %d and IPv6 needs %d, which is used: "+
+					`say "ipv6: off" or "mtu" in this link's entry of node.yaml`, lease.MTU, ipv6MTU)
+			}
 		}
 		for _, r := range lease.Routes {
 			add(Route{To: r.To, Via: r.Via, Metric: metric(f), OnLink: r.Via.IsValid() && !reachable(r.Via)})

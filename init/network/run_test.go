@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -306,6 +307,72 @@ func TestDHCP(t *testing.T) {
 	stop()
 }
 
+// TestSmallLeasedMTU has a DHCP server ask for less than IPv6 needs.
+func TestSmallLeasedMTU(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newSegment(t, "lan0", "192.0.2.1/24")
+	s.dnsmasq("dhcp-range=192.0.2.50,192.0.2.50,1h", "dhcp-option=26,1200")
+	node(t, "network: [{match: lan0}]", paths)
+	until(t, "the least MTU of IPv6, and the reason in the status", func() bool {
+		n, err := control.ReadNetwork(paths.Run)
+		return err == nil && len(n.Interfaces) == 1 && n.Interfaces[0].MTU == 1280 &&
+			strings.Contains(n.Interfaces[0].Problem, "the DHCP server asks for an MTU of 1200") && has("lan0", "192.0.2.50/24")
+	})
+}
+
+// TestGatewayOutside has routers that are in no network of the node, as hosters have them, on
+// two uplinks: each is used, also in the table of its own.
+func TestGatewayOutside(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	for i, router := range [][]string{{"10.0.0.1/32", "2001:db8:a::1/128"}, {"10.0.1.1/32", "2001:db8:b::1/128"}} {
+		s := newSegment(t, fmt.Sprintf("lan%d", i), append(router, far4+"/32", far6+"/128")...)
+		s.in(func() error {
+			port, err := netlink.LinkByName(s.port)
+			for _, to := range []string{"192.0.2.7/32", "2001:db8:1::7/128", "192.0.2.8/32", "2001:db8:2::7/128"} {
+				if err == nil {
+					err = netlink.RouteAdd(&netlink.Route{LinkIndex: port.Attrs().Index, Dst: ipNet(netip.MustParsePrefix(to))})
+				}
+			}
+			return err
+		})
+		for _, far := range []string{far4, far6} {
+			s.echo(net.JoinHostPort(far, "7"))
+		}
+	}
+	node(t, `
+network:
+  - {match: lan0, ipv6: static, addresses: [192.0.2.7/32, "2001:db8:1::7/128"], gateway: [10.0.0.1, "2001:db8:a::1"]}
+  - {match: lan1, ipv6: static, addresses: [192.0.2.8/32, "2001:db8:2::7/128"], gateway: [10.0.1.1, "2001:db8:b::1"]}
+`, tempPaths(t))
+	for _, from := range []string{"192.0.2.7", "192.0.2.8", "2001:db8:1::7", "2001:db8:2::7"} {
+		far := far4
+		if strings.Contains(from, ":") {
+			far = far6
+		}
+		until(t, "the way out from "+from, func() bool {
+			d := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+			c, err := d.Dial("tcp", net.JoinHostPort(far, "7"))
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
+	}
+	for _, link := range []string{"lan0", "lan1"} {
+		l, err := netlink.LinkByName(link)
+		must(t, err)
+		until(t, "the default routes of the table of "+link, func() bool {
+			all, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: tableOf(l.Attrs().Index)}, netlink.RT_FILTER_TABLE)
+			return err == nil && len(all) == 2
+		})
+	}
+}
+
 // sameLease says whether two leases configure the same; times do not count.
 func sameLease(l, o *control.Lease) bool {
 	if l == nil || o == nil {
@@ -511,4 +578,41 @@ func forwardOnly(t *testing.T, link netlink.Link, entry string) {
 	node(t, "network: ["+other+"]", paths)
 	looked(0)
 	stays("without an entry")
+}
+
+// TestPassesOver has entries that fit the containers' bridges as well: those are the agent's,
+// and keep their addresses.
+func TestPassesOver(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	const bridge, veth = "kogge-0badcafe", "kg0badcafe-0abc" // as agent/bridge names them
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}}))
+	br, err := netlink.LinkByName(bridge)
+	must(t, err)
+	must(t, netlink.LinkSetUp(br))
+	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: veth, MasterIndex: br.Attrs().Index}, PeerName: "inside"}))
+	must(t, netlink.AddrAdd(br, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("10.88.0.1/24"))}))
+	for _, match := range []string{"*", "k*", "?ogge-*", "kg*", "02:00:00:00:00:09"} {
+		paths := tempPaths(t)
+		other := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "kept0"}}
+		must(t, netlink.LinkAdd(other))
+		stop := node(t, "network: [{match: '"+match+"', ipv6: off}, {match: kept0, addresses: [192.0.2.7/24]}]", paths)
+		until(t, "a look at all links", func() bool {
+			n, err := control.ReadNetwork(paths.Run)
+			return err == nil && len(n.Interfaces) > 0 && has("kept0", "192.0.2.7/24")
+		})
+		n, err := control.ReadNetwork(paths.Run)
+		must(t, err)
+		for _, i := range n.Interfaces {
+			if i.Name == bridge || i.Name == veth {
+				t.Errorf("match %s: the node has taken %s", match, i.Name)
+			}
+		}
+		if !has(bridge, "10.88.0.1/24") {
+			t.Errorf("match %s: the containers' bridge has lost its address", match)
+		}
+		stop()
+		must(t, netlink.LinkDel(other))
+	}
 }

@@ -4,15 +4,56 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 )
+
+// publish writes resolv.conf and the status file if they say something new.
+func (m *manager) publish() error {
+	status := control.Network{}
+	var sources []source
+	now := time.Now()
+	for _, index := range slices.Sorted(maps.Keys(m.links)) {
+		l := m.links[index]
+		i, err := m.kernel.describe(l.facts)
+		if err != nil {
+			log.Printf("network: %s: %v", l.facts.Name, err)
+		}
+		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
+		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
+		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
+		i.Resolvers, i.Domains = l.routers.resolvers.current(now), l.routers.domains.current(now)
+		status.Interfaces = append(status.Interfaces, i)
+		sources = append(sources, source{
+			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,
+			advertised: i.Resolvers, search: i.Domains,
+		})
+	}
+	merge(&status, sources)
+	if address, ok := status.FirstAddress(); ok {
+		m.tellReady("address " + address.String())
+	}
+	if m.last != nil && equal(status, *m.last) {
+		return nil
+	}
+	if err := writeResolvConf(m.paths.Etc, status); err != nil {
+		return err
+	}
+	if err := status.Write(m.paths.Run); err != nil {
+		return err
+	}
+	m.last = &status
+	return nil
+}
 
 // source is what one link says about resolvers, domains and time servers.
 type source struct {

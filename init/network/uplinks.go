@@ -3,6 +3,8 @@ package network
 import (
 	"cmp"
 	"fmt"
+	"log"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -77,6 +79,25 @@ func RulesOf(uplinks []Uplink) (rules []Rule, routes map[int][]Route) {
 		return cmp.Or(cmp.Compare(btoi(a.V6), btoi(b.V6)), cmp.Compare(a.Priority, b.Priority), a.From.Compare(b.From), cmp.Compare(a.Link, b.Link))
 	})
 	return rules, routes
+}
+
+// direct has answers leave by the uplink of the question.
+func (m *manager) direct() {
+	var uplinks []Uplink
+	for _, index := range slices.Sorted(maps.Keys(m.links)) {
+		if u, err := m.kernel.uplink(m.links[index].facts); err == nil { // else it is about to go
+			uplinks = append(uplinks, u)
+		}
+	}
+	rules, routes := RulesOf(uplinks)
+	problem := ""
+	if err := m.kernel.direct(rules, routes); err != nil && len(rules) > 0 { // a kernel without rules is fine for one
+		problem = err.Error()
+	}
+	if problem != "" && problem != m.problem {
+		log.Printf("network: several uplinks: %s", problem)
+	}
+	m.problem = problem
 }
 
 // String shows a rule the way ip(8) does.

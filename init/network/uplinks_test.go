@@ -251,6 +251,82 @@ func TestMovedAdvertised(t *testing.T) {
 	until(t, "the new resolver alone", func() bool { return slices.Equal(resolvers(paths), []string{"2001:db8:2::1"}) })
 }
 
+// TestOneMetric has two links want routes to the same networks with the same metric: by DHCP,
+// on a node where so many links have come and gone that their numbers are high, and in
+// node.yaml. Neither takes the other's away, and with either cable out the other's count.
+func TestOneMetric(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	const near4, near6 = "100.64.9.1", "2001:db8:9::1"
+	a := newSegmentAt(t, "lan0", 1500, "192.0.2.1/24", "2001:db8:1::1/64", far4+"/32", near4+"/32", near6+"/128")
+	b := newSegmentAt(t, "lan1", 1501, "203.0.113.1/24", "2001:db8:2::1/64", far4+"/32", near4+"/32", near6+"/128")
+	a.dnsmasq("dhcp-range=192.0.2.50,192.0.2.50,1h")
+	b.dnsmasq("dhcp-range=203.0.113.50,203.0.113.50,1h")
+	for _, s := range []*segment{a, b} {
+		for _, at := range []string{far4, near4, near6} {
+			s.echo(net.JoinHostPort(at, "7"))
+		}
+	}
+	node(t, `
+network:
+  - match: lan0
+    dhcp: true
+    ipv6: static
+    addresses: ["2001:db8:1::7/64"]
+    routes: [{to: 100.64.0.0/10, via: 192.0.2.1, metric: 50}, {to: "2001:db8:9::/48", via: "2001:db8:1::1", metric: 50}]
+  - match: lan1
+    dhcp: true
+    ipv6: static
+    addresses: ["2001:db8:2::7/64"]
+    routes: [{to: 100.64.0.0/10, via: 203.0.113.1, metric: 50}, {to: "2001:db8:9::/48", via: "2001:db8:2::1", metric: 50}]
+`, paths)
+	by := func(prefix string, at ...string) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(at, func(at string) bool {
+				from, err := echoed(net.JoinHostPort(at, "7"))
+				return err != nil || !strings.HasPrefix(from, prefix)
+			})
+		}
+	}
+	until(t, "both leases", func() bool { return has("lan0", "192.0.2.50/24") && has("lan1", "203.0.113.50/24") })
+	for _, cut := range []struct {
+		s       *segment
+		v4, v6  string
+		without string
+	}{{b, "192.0.2.", "2001:db8:1:", "lan1"}, {a, "203.0.113.", "2001:db8:2:", "lan0"}} {
+		cut.s.cable(false)
+		until(t, "the way out without "+cut.without, by(cut.v4, far4, near4))
+		until(t, "the way out by IPv6 without "+cut.without, by(cut.v6, near6))
+		cut.s.cable(true)
+		until(t, "the way out by the first", by("192.0.2.", far4, near4))
+	}
+}
+
+// TestTwoRoutes has node.yaml name two routers for one network: both routes are there, and the
+// first counts.
+func TestTwoRoutes(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	newSegment(t, "lan0", "192.0.2.1/24", "192.0.2.2/24")
+	node(t, "network: [{match: lan0, ipv6: off, addresses: [192.0.2.7/24], routes: [{to: 10.0.0.0/8, via: 192.0.2.1}, {to: 10.0.0.0/8, via: 192.0.2.2}]}]", tempPaths(t))
+	var got []string
+	until(t, "both routes", func() bool {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: ipNet(netip.MustParsePrefix("10.0.0.0/8"))}, netlink.RT_FILTER_DST)
+		slices.SortFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+		got = nil
+		for _, r := range routes {
+			got = append(got, r.Gw.String())
+		}
+		return err == nil && len(got) == 2
+	})
+	if !slices.Equal(got, []string{"192.0.2.1", "192.0.2.2"}) {
+		t.Errorf("routers in the order of their metrics: %v", got)
+	}
+}
+
 // TestRulesOf shows by which rules and routes several uplinks are kept apart.
 func TestRulesOf(t *testing.T) {
 	to := func(via string, metric int) Route {

@@ -15,6 +15,7 @@ package nodeconfig
 
 import (
 	"net/netip"
+	"strings"
 
 	"kogge.example/init/rights"
 )
@@ -76,7 +77,8 @@ type Interface struct {
 	Addresses []netip.Prefix `yaml:"addresses,omitempty,flow"`
 
 	// Gateway is the default router: one address, or a list of one for each
-	// family. It lies in one of Addresses or is link-local. An IPv4 gateway and
+	// family. It lies in one of Addresses or is link-local; beside an address with /32
+	// (or /128), as hosters give out, it may be anywhere on the link. An IPv4 gateway and
 	// DHCP exclude each other. Default: what DHCP and router advertisements say.
 	Gateway []netip.Addr `yaml:"gateway,omitempty,flow"`
 
@@ -114,6 +116,21 @@ var DefaultInterface = Interface{Match: Wired, DHCP: true, IPv6: IPv6Auto, MDNS:
 // virtual machine's; not bridges, container links and tunnels.
 const Wired = "wired"
 
+// What the names of the containers' links on the node begin with: of their bridges, and, with
+// eight hex digits and a hyphen behind it, of the ends of their cables.
+const (
+	BridgePrefix = "kogge"
+	VethPrefix   = "kg"
+)
+
+// OfContainers says whether a link of that name is the containers'. No entry is about those:
+// agent/bridge makes them and gives them their addresses.
+func OfContainers(link string) bool {
+	const digits = 8
+	rest, veth := strings.CutPrefix(link, VethPrefix)
+	return strings.HasPrefix(link, BridgePrefix) || veth && strings.IndexByte(rest, '-') == digits
+}
+
 // IPv6 says where a link's IPv6 addresses come from.
 type IPv6 string
 
@@ -130,7 +147,8 @@ type Route struct {
 	// Via is the router. Default: none, the network is on the link itself.
 	Via netip.Addr `yaml:"via,omitempty" json:"via,omitzero"`
 	// Metric chooses between routes to the same network, the lowest wins; 0 to
-	// 4294967294. Default: the one of the link, see init/network.
+	// 4294967294. Default: the one of the link, see init/network. Of two to one network with
+	// the same metric, that of the link that came first counts.
 	Metric uint32 `yaml:"metric,omitempty" json:"metric,omitempty"`
 }
 

@@ -191,8 +191,8 @@ func (d *decoder) together(n *yaml.Node, e *Interface, dhcp *bool) {
 			d.report(at, `"ipv6: off" and an IPv6 gateway exclude each other`)
 		case slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Addr() == g }):
 			d.report(at, "gateway %s is the node's own address", g)
-		case !g.IsLinkLocalUnicast() && !slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(g) }):
-			d.report(at, "gateway %s is in none of the networks in \"addresses\"", g)
+		case !g.IsLinkLocalUnicast() && !slices.ContainsFunc(e.Addresses, func(p netip.Prefix) bool { return p.Contains(g) || p.IsSingleIP() && p.Addr().Is4() == g.Is4() }):
+			d.report(at, "gateway %s is in none of the networks in \"addresses\" (only an address with /%d may have it elsewhere)", g, g.BitLen())
 		}
 	}
 	for _, r := range e.Routes {

@@ -159,6 +159,8 @@ func (d *decoder) match(n *yaml.Node) string {
 		d.report(n, "%q is not an interface name", s)
 	case s == "lo":
 		d.report(n, "the loopback interface sets itself up")
+	case OfContainers(s):
+		d.report(n, "interface %q is one of the containers': the node makes them and gives them addresses by itself", s)
 	default:
 		return s
 	}

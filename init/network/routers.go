@@ -1,0 +1,180 @@
+package network
+
+import (
+	"cmp"
+	"errors"
+	"log"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kogge.example/init/nodeconfig"
+)
+
+// inquiry is how a link finds out which routers are at its cable. It begins when the cable
+// comes. If the cable has been out, what routers of before said is in doubt until the end:
+// some seconds after the first router has spoken, or has not though it was asked three times.
+// What has not been said again by then is of another network.
+//
+// It sends nothing and reads no clock.
+type inquiry struct {
+	left     int // how often routers are still to be asked, next at again
+	again    time.Time
+	doubted  bool
+	end      time.Time // of the doubt; zero: not known yet
+	answered bool      // a router has spoken
+	silent   bool      // the last doubt ended, and none had spoken, nor has since
+	routers  []netip.Addr
+	prefixes []netip.Prefix // of networks that those routers named
+}
+
+const (
+	untilSilent = 3                // questions
+	soon        = 8 * time.Second  // the end of a doubt
+	untilAsked  = 15 * time.Second // what an earlier run knew is good for
+	maxRouters  = 16
+	maxPrefixes = 64
+)
+
+// solicitGaps grow: a switch may take half a minute until it passes packets on (RFC 7559).
+var solicitGaps = []time.Duration{time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 128 * time.Second}
+
+// begin is the inquiry that begins now.
+func (q inquiry) begin(replugged bool, now time.Time) inquiry {
+	return inquiry{left: len(solicitGaps), again: now, doubted: replugged, silent: q.silent}
+}
+
+// cut is the inquiry after the cable was pulled: nobody can answer.
+func (q inquiry) cut() inquiry { return inquiry{silent: q.silent} }
+
+// spoke says that a router has spoken, and whether what was said before is over soon.
+func (q *inquiry) spoke(now time.Time) (doubt bool) {
+	q.answered, q.silent = true, false
+	if !q.doubted {
+		q.left = 0
+		return false
+	}
+	if doubt = q.end.IsZero(); doubt {
+		q.end = now.Add(soon)
+	}
+	return doubt
+}
+
+// named keeps which router it was, and its networks. A stranger's do not grow without end.
+func (q *inquiry) named(a routerAdvert) {
+	if q.routers = appendNew(q.routers, []netip.Addr{a.from}); len(q.routers) > maxRouters {
+		q.routers = q.routers[:maxRouters]
+	}
+	if q.prefixes = appendNew(q.prefixes, a.prefixes); len(q.prefixes) > maxPrefixes {
+		q.prefixes = q.prefixes[:maxPrefixes]
+	}
+}
+
+// ask says whether to ask once more, and whether what was said before is over soon.
+func (q *inquiry) ask(now time.Time) (ask, doubt bool) {
+	if q.left == 0 || now.Before(q.again) {
+		return false, false
+	}
+	q.again = now.Add(solicitGaps[len(solicitGaps)-q.left])
+	q.left--
+	if doubt = q.doubted && q.end.IsZero() && q.left <= len(solicitGaps)-untilSilent; doubt {
+		q.end = now.Add(soon)
+	}
+	return true, doubt
+}
+
+// over says, once, that the doubt has ended.
+func (q *inquiry) over(now time.Time) bool {
+	if !q.doubted || q.end.IsZero() || now.Before(q.end) {
+		return false
+	}
+	q.doubted, q.silent = false, !q.answered
+	if q.answered {
+		q.left = 0
+	}
+	return true
+}
+
+// next is when something is to be done; zero: nothing is.
+func (q *inquiry) next() (next time.Time) {
+	if q.left > 0 {
+		next = q.again
+	}
+	if q.doubted && !q.end.IsZero() && (next.IsZero() || q.end.Before(next)) {
+		next = q.end
+	}
+	return next
+}
+
+// inquire asks the routers at the link's cable who they are: of what they said to an earlier
+// run of this service, this one does not know whether it holds. replugged says that the cable has been out.
+func (m *manager) inquire(l *link, replugged bool, now time.Time) {
+	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
+		return
+	}
+	if l.inquiry = l.inquiry.begin(replugged, now); !replugged {
+		return
+	}
+	if err := m.kernel.doubt(l.facts); err != nil {
+		log.Printf("network: %s: %v", l.facts.Name, err)
+	}
+}
+
+// spoke has a router have spoken on a link.
+func (l *link) spoke(now time.Time) {
+	if l.inquiry.spoke(now) {
+		l.routers.doubt(now)
+	}
+}
+
+// goOn does what is due of a link's inquiry.
+func (m *manager) goOn(l *link, now time.Time) {
+	ask, doubt := l.inquiry.ask(now)
+	if doubt {
+		l.routers.doubt(now)
+	}
+	if ask {
+		// Without an address to ask from, the kernel asks as soon as it has one.
+		if err := m.kernel.solicit(l.facts); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			log.Printf("network: %s: %v", l.facts.Name, err)
+		}
+	}
+	if l.inquiry.over(now) {
+		if err := m.kernel.sweep(l.facts, l.inquiry); err != nil {
+			log.Printf("network: %s: %v", l.facts.Name, err)
+		}
+	}
+}
+
+// learned are IPv6 addresses and routes of a link.
+type learned struct {
+	advertised []netip.Prefix // addresses that the kernel made up for a router's network
+	others     []netip.Prefix // all other addresses
+	networks   []netip.Prefix // to which the kernel has routes on the link itself
+	byRouter   []Route        // that routers advertised: to everything, or to a network
+}
+
+// stale are those of have that no router of q has named. With an address of somebody else's,
+// or of node.yaml, stays its network.
+func (q *inquiry) stale(have learned) (addresses, networks []netip.Prefix, byRouter []Route) {
+	named := func(p netip.Prefix) bool { return slices.Contains(q.prefixes, p.Masked()) }
+	for _, a := range have.advertised {
+		if !named(a) {
+			addresses = append(addresses, a)
+		}
+	}
+	for _, n := range have.networks {
+		ours := func(a netip.Prefix) bool { return a.Masked() == n.Masked() }
+		if !named(n) && !n.Addr().IsLinkLocalUnicast() && !n.Addr().IsMulticast() && !slices.ContainsFunc(have.others, ours) {
+			networks = append(networks, n)
+		}
+	}
+	for _, r := range have.byRouter {
+		if !slices.Contains(q.routers, r.Via) {
+			byRouter = append(byRouter, r)
+		}
+	}
+	return addresses, networks, byRouter
+}
