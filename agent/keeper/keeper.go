@@ -18,6 +18,7 @@ package keeper
 import (
 	"context"
 	"log"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,13 +97,15 @@ type Keeper struct {
 	leaving map[string]*leaver         // which nobody wants, by name
 	locks   locks
 	events  chan event
-	workers sync.WaitGroup
+	workers *sync.WaitGroup // of this session
+	strays  []chan struct{} // workers of earlier ones; each is closed when they have ended
 	runs    int    // the newest run of any unit
 	behind  bool   // set is another one than that of units
 	trouble string // with containerd or the port map, in words
 	links   string // trouble with the node's own links, in words
 	publish bool   // the port map is not yet as it should be
 
+	patience time.Duration // 0: the constant's
 	made     sync.Once     // makes the channels
 	changed  chan struct{} // of size 1; receives when set is another one
 	requests chan request
@@ -162,6 +165,7 @@ func (k *Keeper) init() {
 		k.changed = make(chan struct{}, 1)
 		k.requests = make(chan request)
 		k.over = make(chan struct{})
+		k.events = make(chan event)
 	})
 }
 
@@ -284,13 +288,19 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	}
 }
 
+// oneLine is a text as a table has room for it: runc's errors end in a new line, and
+// several errors have one between them.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
 // explain keeps of an event what people want to know; most is [Keeper.Memory].
 func (u *unit) explain(e event, most int64) {
 	switch e.kind {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
-		u.reason = e.err.Error()
+		u.reason = oneLine(e.err.Error())
 	case Succeeded, Failed:
 		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
 	case StopAsked, Removed:
@@ -343,8 +353,11 @@ func (k *Keeper) note(e event, u *unit) {
 	}
 }
 
-// send gives up when the session does.
+// send gives up when the session does. The next one is not told what an earlier one began.
 func (k *Keeper) send(ctx context.Context, e event) {
+	if ctx.Err() != nil {
+		return
+	}
 	select {
 	case k.events <- e:
 	case <-ctx.Done():
