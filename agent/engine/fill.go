@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/mount"
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -63,7 +62,7 @@ func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Imag
 		return fmt.Errorf("volumes: %w", err)
 	}
 	defer snapshots.Remove(context.WithoutCancel(ctx), view)
-	return mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
+	return images.Look(ctx, mounts, func(root string) error {
 		for _, v := range empty {
 			if err := fillOne(ctx, filepath.Join(e.paths.Volumes, v.Name), root, v.Target, user); err != nil {
 				return fmt.Errorf("volume %s: %w", v.Name, err)

@@ -36,17 +36,8 @@ var withheld = []string{"CAP_NET_RAW"}
 func (e *Engine) spec(c workload.Container, name string, img client.Image, at workload.Namespaces) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithoutRunMount, // an image may have a /run of its own
-		withImage(c, img),
+		e.withImage(c, img),
 		oci.WithHostname(c.Hostname),
-	}
-	if c.WorkingDir != "" {
-		opts = append(opts, oci.WithProcessCwd(c.WorkingDir))
-	}
-	if c.User != "" {
-		opts = append(opts, oci.WithUser(c.User), oci.WithAdditionalGIDs(c.User))
-	}
-	if len(c.GroupAdd) > 0 {
-		opts = append(opts, oci.WithAppendAdditionalGroups(c.GroupAdd...))
 	}
 	if c.ReadOnly {
 		opts = append(opts, oci.WithRootFSReadonly())
@@ -81,25 +72,28 @@ func withSeccomp(_ context.Context, _ oci.Client, _ *containers.Container, s *oc
 	return nil
 }
 
-// withImage takes user, folder, environment and arguments from the image, and the
-// arguments from c where it has any.
-func withImage(c workload.Container, img client.Image) oci.SpecOpts {
-	return func(ctx context.Context, cl oci.Client, cc *containers.Container, s *oci.Spec) error {
-		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
+// withImage takes user, folder, environment and arguments from the image, where c has none
+// of its own.
+func (e *Engine) withImage(c workload.Container, img client.Image) oci.SpecOpts {
+	return func(ctx context.Context, _ oci.Client, cc *containers.Container, s *oci.Spec) error {
+		its, err := img.Spec(ctx)
+		if err != nil {
 			return err
 		}
-		s.Process.Env = c.Environment(s.Process.Env)
-		if c.OneGroup() {
-			// Who names a group is in that alone, as with Docker.
-			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
-		}
-		if c.Entrypoint != nil {
+		s.Process.Env = c.Environment(its.Config.Env)
+		s.Process.Cwd = cmp.Or(c.WorkingDir, its.Config.WorkingDir, "/")
+		switch {
+		case c.Entrypoint != nil:
 			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
+		case len(c.Command) > 0:
+			s.Process.Args = slices.Concat(its.Config.Entrypoint, c.Command)
+		default:
+			s.Process.Args = slices.Concat(its.Config.Entrypoint, its.Config.Cmd)
 		}
 		if len(s.Process.Args) == 0 {
 			return fmt.Errorf("no command: neither the image nor the project sets one")
 		}
-		return nil
+		return e.setUser(ctx, cc, s, cmp.Or(c.User, its.Config.User), c)
 	}
 }
 

@@ -97,9 +97,8 @@ type Container struct {
 	After []Dependency `json:",omitempty"`
 
 	// See [Container.With].
-	hash     string
-	ids      []uint32
-	oneGroup bool
+	hash string
+	ids  []uint32
 }
 
 // Order is which of two instances comes first when one replaces the other.
