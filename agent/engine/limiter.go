@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // starts is how many health checks and commands may be starting at a time: each start is
@@ -10,10 +11,15 @@ import (
 // each boot.
 const starts = 2
 
+// turn is how long a start counts among those: one takes a moment, and a container that has
+// hardly any processor, or holds up what is started in it, is not to hold up others.
+const turn = 2 * time.Second
+
 // limiter lets one caller at a time start something in an instance: two starts that fail
 // together would take each other's reason out of runc's log.
 type limiter struct {
-	all chan struct{}
+	all  chan struct{}
+	turn time.Duration
 
 	mu sync.Mutex // guards of
 	of map[string]*instanceLimit
@@ -26,7 +32,7 @@ type instanceLimit struct {
 }
 
 func newLimiter() *limiter {
-	return &limiter{all: make(chan struct{}, starts), of: make(map[string]*instanceLimit)}
+	return &limiter{all: make(chan struct{}, starts), turn: turn, of: make(map[string]*instanceLimit)}
 }
 
 // take returns when it is the caller's turn in an instance, until done.
@@ -59,8 +65,11 @@ func (t *limiter) take(ctx context.Context, instance string) (done func(), err e
 		leave()
 		return nil, ctx.Err()
 	}
+	free := sync.OnceFunc(func() { <-t.all })
+	over := time.AfterFunc(t.turn, free)
 	return func() {
-		<-t.all
+		over.Stop()
+		free()
 		<-own.taken
 		leave()
 	}, nil
