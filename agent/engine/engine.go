@@ -39,6 +39,7 @@ import (
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/trees"
+	"kogge.example/agent/turns"
 	"kogge.example/agent/workload"
 )
 
@@ -103,10 +104,9 @@ type Engine struct {
 	turns  *limiter // of health checks and commands that are starting
 	execs  *execs
 
-	volumes sync.Mutex // held while the folder of a volume is made or set aside
-	// filling is held by who fills empty volumes.
-	filling sync.Mutex
-	bin     *trees.Bin // beside the volumes
+	volumes sync.Mutex  // held while the folder of a volume is made or set aside
+	filling turns.Turns // of who looks whether a volume is new, and fills it; by its name
+	bin     *trees.Bin  // beside the volumes
 }
 
 // Connect returns an engine for the containerd at p.Socket, which need not be

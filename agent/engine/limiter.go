@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"kogge.example/agent/turns"
 )
 
 // starts is how many health checks and commands may be starting at a time: each start is
@@ -20,48 +22,22 @@ const turn = 2 * time.Second
 type limiter struct {
 	all  chan struct{}
 	turn time.Duration
-
-	mu sync.Mutex // guards of
-	of map[string]*instanceLimit
-}
-
-// instanceLimit is the turn in one instance; it is there while somebody wants it.
-type instanceLimit struct {
-	taken  chan struct{}
-	wanted int
+	own  turns.Turns // by instance
 }
 
 func newLimiter() *limiter {
-	return &limiter{all: make(chan struct{}, starts), turn: turn, of: make(map[string]*instanceLimit)}
+	return &limiter{all: make(chan struct{}, starts), turn: turn}
 }
 
 // take returns when it is the caller's turn in an instance, until done.
 func (t *limiter) take(ctx context.Context, instance string) (done func(), err error) {
-	t.mu.Lock()
-	own := t.of[instance]
-	if own == nil {
-		own = &instanceLimit{taken: make(chan struct{}, 1)}
-		t.of[instance] = own
-	}
-	own.wanted++
-	t.mu.Unlock()
-	leave := func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if own.wanted--; own.wanted == 0 {
-			delete(t.of, instance)
-		}
-	}
-	select {
-	case own.taken <- struct{}{}:
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
+	leave, err := t.own.Take(ctx, instance)
+	if err != nil {
+		return nil, err
 	}
 	select {
 	case t.all <- struct{}{}:
 	case <-ctx.Done():
-		<-own.taken
 		leave()
 		return nil, ctx.Err()
 	}
@@ -70,7 +46,6 @@ func (t *limiter) take(ctx context.Context, instance string) (done func(), err e
 	return func() {
 		over.Stop()
 		free()
-		<-own.taken
 		leave()
 	}, nil
 }

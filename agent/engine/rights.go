@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/volumes"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -201,7 +202,7 @@ func (e *Engine) find(path string) (int, error) {
 	if err := os.MkdirAll(e.paths.Data, 0o755); err != nil {
 		return -1, err
 	}
-	if err := count(e.paths.Data); err != nil {
+	if err := volumes.Count(e.paths.Data); err != nil {
 		return -1, err
 	}
 	fd, err := open(unix.AT_FDCWD, e.paths.Data)

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kogge.example/agent/confine"
+	"kogge.example/agent/volumes"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -224,36 +225,9 @@ func (e *Engine) Volumes(c workload.Container) error {
 		if _, err := os.Stat(folder); err == nil {
 			continue
 		}
-		if err := makeVolume(folder); err != nil {
+		if err := volumes.Make(folder); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
-}
-
-// volumeMode is the mode of a new volume.
-const volumeMode = 0o755
-
-// makeVolume makes an empty volume, root's and not to be written by others, as Docker does;
-// where the image has a folder, fill makes it like that. After a power cut the volume is
-// there as a whole or not there:
-//
-//  1. make a folder under another name, which a cut may leave
-//  2. open it to read
-//  3. give it its name
-func makeVolume(folder string) error {
-	fresh := newOf(folder)
-	if err := os.RemoveAll(fresh); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(fresh, 0o700); err != nil {
-		return err
-	}
-	if err := count(fresh); err != nil {
-		return err
-	}
-	if err := os.Chmod(fresh, volumeMode); err != nil {
-		return err
-	}
-	return os.Rename(fresh, folder)
 }

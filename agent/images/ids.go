@@ -58,10 +58,13 @@ func (s *Store) IDs(ctx context.Context, config digest.Digest, layers []digest.D
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	// One at a time: at the first boot of a release all containers begin at once, and many of
-	// one image. What an agent leaves that is killed goes with the lease.
-	s.searching.Lock()
-	defer s.searching.Unlock()
+	// One at a time of each image: at the first boot of a release all containers begin at once,
+	// and many of one. What an agent leaves that is killed goes with the lease.
+	leave, err := s.searching.Take(ctx, config.String())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if info, err = s.client.ContentStore().Info(ctx, config); err != nil {
 		return nil, err
 	}

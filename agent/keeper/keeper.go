@@ -99,11 +99,11 @@ type Keeper struct {
 	events  chan event
 	workers *sync.WaitGroup // of this session
 	strays  []chan struct{} // workers of earlier ones; each is closed when they have ended
-	runs    int    // the newest run of any unit
-	behind  bool   // set is another one than that of units
-	trouble string // with containerd or the port map, in words
-	links   string // trouble with the node's own links, in words
-	publish bool   // the port map is not yet as it should be
+	runs    int             // the newest run of any unit
+	behind  bool            // set is another one than that of units
+	trouble string          // with containerd or the port map, in words
+	links   string          // trouble with the node's own links, in words
+	publish bool            // the port map is not yet as it should be
 
 	patience time.Duration // 0: the constant's
 	made     sync.Once     // makes the channels
