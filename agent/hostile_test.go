@@ -21,6 +21,27 @@ func (i *imaged) testStopSignals(t *testing.T) {
 	}
 }
 
+// testEtc: what is mounted on /etc hides none of the node's three files there.
+func (i *imaged) testEtc(t *testing.T) {
+	for _, more := range []string{", conf:/etc", ""} {
+		text := ""
+		if more == "" {
+			text = ", tmpfs: /etc"
+		}
+		got := i.finds(t, "bare", text, more, "/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+		if strings.Contains(got, "no such file") || !strings.Contains(got, "/etc/resolv.conf 100644") {
+			t.Errorf("with a mount on /etc%s: %s", text, got)
+		}
+	}
+	// Where one cannot write and there are no such files, nothing can be mounted on them.
+	if got := i.finds(t, "bare", "", ", lacking:/etc:ro", "/etc/passwd"); !strings.Contains(got, "/etc/passwd 100755") {
+		t.Errorf("with a volume on /etc to read: %s", got)
+	}
+	if got := i.finds(t, "bare", "", ", conf:/etc:ro", "/etc/hostname"); !strings.Contains(got, "/etc/hostname 100644") {
+		t.Errorf("with a volume on /etc to read that has the files: %s", got)
+	}
+}
+
 // testLongLines: users and groups are found also where a line is long, and where the file
 // is behind a link that says where it leads from the image's root.
 func (i *imaged) testLongLines(t *testing.T) {

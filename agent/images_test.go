@@ -51,6 +51,7 @@ func TestImages(t *testing.T) {
 	i.testTag(t)
 	i.testVolumes(t)
 	i.testStopSignals(t)
+	i.testEtc(t)
 	i.testLongLines(t)
 	i.testPipes(t)
 	n.stop(t, "agent")

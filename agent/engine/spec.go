@@ -131,19 +131,43 @@ func (e *Engine) mounts(c workload.Container, name string) []specs.Mount {
 		Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
 		Options: []string{"ro", "nosuid", "nodev", "noexec", "relatime"},
 	}}
-	for _, f := range files {
-		all = append(all, specs.Mount{
-			Destination: "/etc/" + f, Type: "bind", Source: filepath.Join(e.paths.Files, name, f),
-			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
-		})
-	}
 	if c.Init {
 		all = append(all, specs.Mount{
 			Destination: initTarget, Type: "bind", Source: e.paths.Init,
 			Options: []string{"bind", "ro", "nosuid", "nodev"},
 		})
 	}
-	return append(all, e.wanted(c, name)...)
+	all = append(all, e.wanted(c, name)...)
+	// Behind what is on /etc itself, which would hide them.
+	for _, f := range files {
+		if e.hasPlace(c, name, f) {
+			all = append(all, specs.Mount{
+				Destination: "/etc/" + f, Type: "bind", Source: filepath.Join(e.paths.Files, name, f),
+				Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
+			})
+		}
+	}
+	return all
+}
+
+// hasPlace says whether there can be something mounted on a file of /etc: not where c has a
+// folder to read there that lacks the file.
+func (e *Engine) hasPlace(c workload.Container, name, file string) bool {
+	there := func(folder string) bool {
+		_, err := os.Lstat(filepath.Join(folder, file))
+		return err == nil
+	}
+	for _, v := range c.Volumes {
+		if v.ReadOnly && filepath.Clean(v.Target) == "/etc" {
+			return there(filepath.Join(e.paths.Volumes, v.Name))
+		}
+	}
+	for i, b := range c.Rights.Binds {
+		if b.ReadOnly && filepath.Clean(b.Target) == "/etc" {
+			return there(e.held(name, i))
+		}
+	}
+	return true
 }
 
 // wanted are the mounts that c asked for.

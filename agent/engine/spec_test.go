@@ -41,14 +41,14 @@ func TestMounts(t *testing.T) {
 		got.WriteString(m.Destination + " " + m.Source + " " + strings.Join(m.Options, ",") + "\n")
 	}
 	const want = `/sys/fs/cgroup cgroup ro,nosuid,nodev,noexec,relatime
-/etc/resolv.conf /run/kogge/workload/web/resolv.conf bind,ro,nosuid,nodev,noexec
-/etc/hosts /run/kogge/workload/web/hosts bind,ro,nosuid,nodev,noexec
-/etc/hostname /run/kogge/workload/web/hostname bind,ro,nosuid,nodev,noexec
 /dev/init /bin/shim bind,ro,nosuid,nodev
 /data /state/volumes/data bind,ro,nosuid,nodev
 /data/cache/ tmpfs nosuid,nodev,mode=1777
 /data/app.conf /run/kogge/workload/web/given/0 bind,ro,nosuid,nodev,noexec
 /data/cache/deep /state/volumes/deep bind,rw,nosuid,nodev
+/etc/resolv.conf /run/kogge/workload/web/resolv.conf bind,ro,nosuid,nodev,noexec
+/etc/hosts /run/kogge/workload/web/hosts bind,ro,nosuid,nodev,noexec
+/etc/hostname /run/kogge/workload/web/hostname bind,ro,nosuid,nodev,noexec
 `
 	if got.String() != want {
 		t.Errorf("mounts:\n%s", got.String())
