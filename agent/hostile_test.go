@@ -61,6 +61,33 @@ func (i *imaged) testLongLines(t *testing.T) {
 	}
 }
 
+// testSetUserID: a program with a set-user-ID bit, and one with capabilities of its file that
+// another one starts, runs without them, unless the Compose file wants them.
+func (i *imaged) testSetUserID(t *testing.T) {
+	program, err := os.ReadFile(filepath.Join(i.n.bin, "prober"))
+	must(t, err)
+	file := filepath.Join(i.n.folder, "su.tar")
+	i.n.imageWith(t, file, "example.invalid/su:1", map[string]any{"User": "app"}, accounts(t),
+		layerOf(t, string(program), tar.Header{Name: "tmp/", Mode: 0o1777}, tar.Header{Name: "bin/app", Mode: 0o755}, tar.Header{Name: "bin/su", Mode: 0o4755}, tar.Header{
+			Name: "bin/server", Mode: 0o755, PAXRecords: map[string]string{capabilityRecord: "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+		}))
+	i.kogge(t, "", "images", "load", file)
+	for option, want := range map[string][2]string{
+		"": {"1000", "0000000000000000"}, "no-new-privileges": {"1000", "0000000000000000"}, "no-new-privileges:false": {"0", "0000000000000400"},
+	} {
+		for n, command := range []string{"[su, whoami]", "[app, exec, /bin/server, command, self]"} {
+			got := i.says(t, "image: example.invalid/su:1, restart: 'no', command: "+command+", security_opt: ['"+option+"']")
+			if n == 1 {
+				_, got, _ = strings.Cut(got, "CapEff:")
+				got, _, _ = strings.Cut(strings.TrimSpace(got), "\n")
+			}
+			if strings.TrimSpace(got) != want[n] {
+				t.Errorf("%s with %q: %q, want %q", command, option, got, want[n])
+			}
+		}
+	}
+}
+
 // testPipes: a pipe where an image has its users, or its groups, keeps nobody: its
 // container runs, what is asked inside is answered, and so are all others.
 func (i *imaged) testPipes(t *testing.T) {

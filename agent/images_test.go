@@ -53,6 +53,7 @@ func TestImages(t *testing.T) {
 	i.testStopSignals(t)
 	i.testEtc(t)
 	i.testLongLines(t)
+	i.testSetUserID(t)
 	i.testPipes(t)
 	n.stop(t, "agent")
 	n.stop(t, "containerd")

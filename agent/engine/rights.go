@@ -38,6 +38,18 @@ func withCapabilities(c workload.Container) oci.SpecOpts {
 	return oci.Compose(append(set, oci.WithAddedCapabilities(added))...)
 }
 
+// withPrivileges lets programs of c have what their files have, if c wants that: in a user
+// namespace of its own this is no more than its root has in any case.
+func withPrivileges(c workload.Container, owner workload.Owner) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		if c.NewPrivileges && owner.File == "" && !c.Rights.Privileged {
+			return errors.New("security_opt: no-new-privileges:false: only a container in a user namespace of its own can have it")
+		}
+		s.Process.NoNewPrivileges = !c.NewPrivileges
+		return nil
+	}
+}
+
 // sharedNamespaces are what the specification calls those that a container can share.
 var sharedNamespaces = map[rights.Namespace]specs.LinuxNamespaceType{
 	rights.HostNetwork: specs.NetworkNamespace, rights.HostPID: specs.PIDNamespace,

@@ -53,7 +53,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 	}
 	opts = append(opts,
 		withCapabilities(c),
-		oci.WithNoNewPrivileges,
+		withPrivileges(c, at.Owner),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: at.Net}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		confine.Limits(c, filepath.Join(e.paths.Cgroup, name), e.paths.Most),

@@ -68,6 +68,10 @@ type Container struct {
 	Rights   Rights            `json:",omitzero"`
 	Labels   map[string]string `json:",omitempty"`
 
+	// NewPrivileges lets programs with a set-user-ID bit or with capabilities of their file
+	// have them, within the capabilities of the container; else they run without.
+	NewPrivileges bool `json:",omitempty"`
+
 	// Platform is what the image has to be for ("linux/arm64"); "": this node.
 	Platform string `json:",omitempty"`
 	// Init runs a small process 1 that reaps children and passes signals on.
