@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kogge.example/agent/confine"
@@ -83,19 +84,23 @@ func (e *Engine) withImage(c workload.Container, img client.Image) oci.SpecOpts 
 		}
 		s.Process.Env = c.Environment(its.Config.Env)
 		s.Process.Cwd = cmp.Or(c.WorkingDir, its.Config.WorkingDir, "/")
-		switch {
-		case c.Entrypoint != nil:
-			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
-		case len(c.Command) > 0:
-			s.Process.Args = slices.Concat(its.Config.Entrypoint, c.Command)
-		default:
-			s.Process.Args = slices.Concat(its.Config.Entrypoint, its.Config.Cmd)
-		}
+		s.Process.Args = arguments(c, its.Config)
 		if len(s.Process.Args) == 0 {
 			return fmt.Errorf("no command: neither the image nor the project sets one")
 		}
 		return e.setUser(ctx, cc, s, cmp.Or(c.User, its.Config.User), c)
 	}
+}
+
+// arguments are those of the first process of c: of the image what c does not replace.
+func arguments(c workload.Container, image ocispec.ImageConfig) []string {
+	switch {
+	case c.Entrypoint != nil:
+		return slices.Concat(c.Entrypoint, c.Command)
+	case c.Command != nil:
+		return slices.Concat(image.Entrypoint, c.Command)
+	}
+	return slices.Concat(image.Entrypoint, image.Cmd)
 }
 
 // withSettings sets the kernel's settings of the container's own namespaces: what c

@@ -4,6 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/pkg/oci"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"kogge.example/agent/confine"
 	"kogge.example/agent/workload"
 )
@@ -23,6 +27,45 @@ func TestTmpfsBound(t *testing.T) {
 		all := e.wanted(workload.Container{Memory: c.memory, Tmpfs: []workload.Tmpfs{{Target: "/tmp", Size: c.size}}}, "web")
 		if got := strings.Join(all[0].Options, ","); got != c.want {
 			t.Errorf("%d bytes of memory, size %d: %s, want %s", c.memory, c.size, got, c.want)
+		}
+	}
+}
+
+// TestArguments: what is empty in a Compose file takes the image's away, what is not there
+// does not.
+func TestArguments(t *testing.T) {
+	image := ocispec.ImageConfig{Entrypoint: []string{"entry"}, Cmd: []string{"cmd"}}
+	some, none := []string{"own"}, []string{}
+	for _, c := range []struct {
+		entrypoint, command []string
+		want                string
+	}{
+		{nil, nil, "entry cmd"}, {nil, some, "entry own"}, {nil, none, "entry"},
+		{some, nil, "own"}, {some, some, "own own"}, {none, nil, ""}, {none, some, "own"}, {none, none, ""},
+	} {
+		if got := strings.Join(arguments(workload.Container{Entrypoint: c.entrypoint, Command: c.command}, image), " "); got != c.want {
+			t.Errorf("entrypoint %v, command %v: %q, want %q", c.entrypoint, c.command, got, c.want)
+		}
+	}
+	if (workload.Container{Command: none}).Hash() == (workload.Container{}).Hash() {
+		t.Error("an empty command is no change")
+	}
+}
+
+// TestPrivileges: nobody gets more by a file than by being its own root.
+func TestPrivileges(t *testing.T) {
+	apart := workload.Owner{File: "/run/netns/user", First: 1 << 16}
+	for _, c := range []struct {
+		wants, all bool
+		owner      workload.Owner
+		none, err  bool
+	}{
+		{none: true}, {owner: apart, none: true}, {wants: true, owner: apart}, {wants: true, err: true}, {wants: true, all: true},
+	} {
+		s := &oci.Spec{Process: &specs.Process{NoNewPrivileges: true}}
+		got := withPrivileges(workload.Container{NewPrivileges: c.wants, Rights: workload.Rights{Privileged: c.all}}, c.owner)(t.Context(), nil, nil, s)
+		if (got != nil) != c.err || got == nil && s.Process.NoNewPrivileges != c.none {
+			t.Errorf("%+v: %v, %v", c, s.Process.NoNewPrivileges, got)
 		}
 	}
 }

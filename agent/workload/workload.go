@@ -29,10 +29,10 @@ type Container struct {
 	ID    string
 	Image string // with registry and tag or digest, as the image store names it
 
-	// Entrypoint and Command replace the image's; an Entrypoint without a
-	// Command drops the image's command, as everywhere.
-	Entrypoint []string `json:",omitempty"`
-	Command    []string `json:",omitempty"`
+	// Entrypoint and Command replace the image's, also where they are empty and not nil; an
+	// Entrypoint without a Command drops the image's command, as everywhere.
+	Entrypoint []string `json:",omitzero"`
+	Command    []string `json:",omitzero"`
 	// Env are NAME=value, sorted, over those of the image.
 	Env        []string `json:",omitempty"`
 	WorkingDir string   `json:",omitempty"`
