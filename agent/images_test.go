@@ -49,6 +49,7 @@ func TestImages(t *testing.T) {
 	i.testIDs(t)
 	i.testCapabilities(t)
 	i.testTag(t)
+	i.testForged(t)
 	i.testVolumes(t)
 	i.testStopSignals(t)
 	i.testEtc(t)
@@ -289,6 +290,34 @@ func (i *imaged) testTag(t *testing.T) {
 	until(t, "it to run from the other one", func() bool {
 		return i.line(t, "pg.tagged", " running ") && strings.Contains(i.kogge(t, "", "apply", "-f", filepath.Join(i.n.folder, "compose.yaml")), "unchanged")
 	})
+}
+
+// testForged: words of an image with lines and columns in them are one cell of kogge ps, and
+// no line of an error or of the events.
+func (i *imaged) testForged(t *testing.T) {
+	const forged = "x\npg.db  example.invalid/db:1  running\n2026-11-30 03:00:00  operator   bob   revoked (ada)"
+	for name, config := range map[string]map[string]any{
+		"cmd":    {"Cmd": []string{"/" + forged}},
+		"user":   {"Cmd": []string{"/bin/app"}, "User": forged},
+		"folder": {"Cmd": []string{"/bin/app"}, "WorkingDir": "/bin/app/" + forged},
+	} {
+		i.load(t, "forged", config)
+		i.apply(t, "forged", "image: example.invalid/forged:1, restart: always, stop_grace_period: 0s")
+		until(t, name+" to be refused", func() bool { return i.line(t, "pg.forged", " backoff ") })
+		_, errs, err := i.run(t, []string{"apply", "-f", filepath.Join(i.n.folder, "compose.yaml")})
+		if err == nil {
+			t.Errorf("%s: it runs", name)
+		}
+		for what, text := range map[string]string{"ps": i.kogge(t, "", "ps"), "apply": errs, "events": i.kogge(t, "", "events")} {
+			for line := range strings.Lines(text) {
+				if strings.HasPrefix(line, "pg.db") || strings.HasPrefix(line, "2026-11-30 03:00:00") {
+					t.Errorf("%s: the image wrote a line of %s:\n%s", name, what, text)
+					break
+				}
+			}
+		}
+		i.kogge(t, "", "rm", "pg")
+	}
 }
 
 // testCapabilities: a program whose file has more capabilities than the container is not

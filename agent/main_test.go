@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"log"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,6 +21,19 @@ func TestUnknownRole(t *testing.T) {
 		if !strings.Contains(stderr.String(), "unknown role") {
 			t.Errorf("%q: says %q", args, &stderr)
 		}
+	}
+}
+
+// TestLines: a message of the log is a line, whatever an image has in it, and PID 1 does not
+// make two of it.
+func TestLines(t *testing.T) {
+	var b bytes.Buffer
+	l := log.New(lines{&b}, "", 0)
+	l.Printf("container %s: %v", "web", errors.New("exec /bin/a\n\tcontainer db: running\r\n"))
+	l.Print(strings.Repeat("x", 4096) + "container db: running")
+	first, second, _ := strings.Cut(b.String(), "\n")
+	if first != "container web: exec /bin/a; container db: running" || len(second) > 4096 || strings.Count(second, "\n") != 1 {
+		t.Errorf("%q", b.String())
 	}
 }
 

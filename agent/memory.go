@@ -25,6 +25,9 @@ func hurry() {
 // in use.
 const frugal = 40
 
+// idle is how much garbage a node with memory to spare keeps, in percent of what is in use.
+const idle = 60
+
 // settled is how long after its start a process with memory to spare goes on to hurry: by
 // then the first container answers, which a collection would hold up.
 const settled = 20 * time.Second
@@ -39,7 +42,7 @@ func restWith(memory int64) {
 		return
 	}
 	time.AfterFunc(settled, func() {
-		debug.SetGCPercent(100)
+		debug.SetGCPercent(idle)
 		debug.FreeOSMemory()
 	})
 }

@@ -28,7 +28,7 @@ func TestRest(t *testing.T) {
 			t.Errorf("while containers start: %d", got)
 		}
 		time.Sleep(2 * time.Second)
-		if got := percent(); got != 100 {
+		if got := percent(); got != idle {
 			t.Errorf("later: %d", got)
 		}
 	})

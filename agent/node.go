@@ -132,6 +132,7 @@ func runAgent(ctx context.Context, args []string) error {
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
 	defer resolver.Close()
+	now.names.Store(resolver)
 	containerd, err := connect(ctx, at, parent)
 	if err != nil || containerd == nil {
 		return err

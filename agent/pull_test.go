@@ -73,6 +73,9 @@ func testPull(t *testing.T) {
 		{"collect", pullCollects},
 		{"preload", pullOverPreload},
 		{"load", loadOntoFullDisk},
+		{"spares", bombSpares},
+		{"broken", loadBroken},
+		{"cut", loadCut},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p.images.reset()

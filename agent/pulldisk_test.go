@@ -217,6 +217,44 @@ func loadOntoFullDisk(t *testing.T, p *puller) {
 	until(t, "the disk to be as before", func() bool { return used(t, p.root) < before+1<<20 })
 }
 
+// bombSpares: what is small and fills the disk is given up before it costs images that nobody
+// uses right now: on a site without a registry they would have to be brought again. A load
+// that fails takes the image of its own name from nobody either.
+func bombSpares(t *testing.T, p *puller) {
+	p.wants()
+	_, _, err := p.engine.Prune(t.Context(), false)
+	must(t, err)
+	until(t, "an empty store", func() bool { return used(t, p.root) < 4<<20 })
+	refs := []string{"c/one:1", "c/two:1", "c/three:1", "c/four:1"}
+	for i, ref := range refs { // the first one goes first
+		p.images.push(t, ref, goruntime.GOARCH, random(t, uint64(80+i), 4<<20))
+		p.mustPull(t, ref)
+	}
+	left := func(least int, what string) {
+		t.Helper()
+		if n := strings.Count(p.has(t), "c/"); n < least {
+			t.Errorf("%s: %d images are left: %s", what, n, p.has(t))
+		}
+		until(t, "the disk to be clear of it", func() bool { return used(t, p.root) < 40<<20 })
+	}
+	for n, layer := range []v1.Layer{bomb(t, 2*diskSize), crumbs(t, 2*diskFiles)} {
+		tar, err := os.Open(saved(t, p.images.host+"/"+refs[0], layer))
+		must(t, err)
+		defer tar.Close()
+		if _, err := p.engine.Load(t.Context(), tar); !errors.Is(err, registry.ErrFull) {
+			t.Errorf("%v", err)
+		}
+		if !strings.Contains(p.has(t), refs[0]) {
+			t.Errorf("the image of the load's own name is gone: %s", p.has(t))
+		}
+		left(len(refs)-1-n, "loaded")
+	}
+	there := strings.Count(p.has(t), "c/")
+	p.images.push(t, "c/bomb:1", goruntime.GOARCH, bomb(t, 2*diskSize))
+	p.fails(t, "c/bomb:1", registry.ErrFull)
+	left(there-1, "pulled")
+}
+
 // bomb is a small layer with a big file in it.
 func bomb(t *testing.T, size int64) v1.Layer {
 	t.Helper()

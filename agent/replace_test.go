@@ -57,6 +57,7 @@ func TestReplace(t *testing.T) {
 	e.testNetworks(t)
 	e.testReplace(t)
 	e.testStopLasts(t)
+	e.testVolumeAfterProject(t)
 	n.kill(t, "agent")
 	n.kill(t, "containerd")
 }
@@ -148,6 +149,23 @@ func (e *execs) testStopLasts(t *testing.T) {
 	}
 	for _, project := range []string{"shop", "other"} {
 		_, err := e.ada.RemoveProject(t.Context(), rpc.NewRequest(&apiv1.RemoveProjectRequest{Project: project}))
+		must(t, err)
+	}
+	until(t, "all to go", func() bool { return len(processes(t, "/app")) == 0 && len(e.list(t)) == 0 })
+}
+
+// testVolumeAfterProject: a volume goes as soon as its project was removed, and not before.
+func (e *execs) testVolumeAfterProject(t *testing.T) {
+	for range 3 {
+		e.apply(t, "shop", "services: {web: {image: example.invalid/prober:1, command: [/app, hang], volumes: [data:/data]}}\nvolumes: {data: }\n")
+		until(t, "web to run", func() bool { return e.list(t)["shop.web"].GetState() == "running" })
+		_, err := e.ada.RemoveVolume(t.Context(), rpc.NewRequest(&apiv1.RemoveVolumeRequest{Name: "shop.data"}))
+		if err == nil || !strings.Contains(err.Error(), "in use: by shop.web") {
+			t.Fatalf("a volume in use: %v", err)
+		}
+		_, err = e.ada.RemoveProject(t.Context(), rpc.NewRequest(&apiv1.RemoveProjectRequest{Project: "shop"}))
+		must(t, err)
+		_, err = e.ada.RemoveVolume(t.Context(), rpc.NewRequest(&apiv1.RemoveVolumeRequest{Name: "shop.data"}))
 		must(t, err)
 	}
 	until(t, "all to go", func() bool { return len(processes(t, "/app")) == 0 && len(e.list(t)) == 0 })

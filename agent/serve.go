@@ -18,6 +18,7 @@ import (
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/mdns"
+	"kogge.example/agent/nameserver"
 	"kogge.example/agent/serve"
 	"kogge.example/agent/wanted"
 )
@@ -27,10 +28,19 @@ type parts struct {
 	keeper atomic.Pointer[keeper.Keeper]
 	store  atomic.Pointer[wanted.Store]
 	engine atomic.Pointer[engine.Engine]
+	names  atomic.Pointer[nameserver.Server]
 	events events.Ring
 	drain  drain
 	// refused is why the workloads cannot be run; nil: they can.
 	refused atomic.Pointer[string]
+}
+
+// nameless says where containers cannot ask for names.
+func (p *parts) nameless() error {
+	if s := p.names.Load(); s != nil {
+		return s.Problem()
+	}
+	return nil
 }
 
 // An interface around a nil pointer would not be nil, hence these.
@@ -93,7 +103,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	var twin mdns.Twin
 	machine := machine.Machine{
 		Run: at.run, State: at.state, Workload: at.cgroup,
-		Twin: func() error { return twin.Problem(time.Now()) },
+		Twin: func() error { return twin.Problem(time.Now()) }, Names: now.nameless,
 	}
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,

@@ -114,8 +114,7 @@ func (n *node) run() (how shutdown.How, err error) {
 	if n.persist {
 		cfg.LogDir = filepath.Join(mount.StateDir, "log")
 	}
-	// What the boot allocated is garbage now; an idle node gives it back.
-	debug.FreeOSMemory()
+	settle() // what the boot allocated is garbage now
 	how, err = supervise.Run(ctx, cfg)
 	n.goDown(func() {
 		assessment.Over(err == nil)

@@ -102,18 +102,28 @@ func ways() ([]way, error) {
 	return all, nil
 }
 
-// routes is the node's own table of IPv4 routes.
+// routes are the node's IPv4 routes, and those that refuse packets. They are of all tables:
+// a VPN may have its own, which is asked before the main one. Left out are the node's own
+// addresses, and what a table leaves to the next one. The tables that init/network makes
+// have default routes of the main one, which say nothing new.
 func routes() ([]netlink.Route, error) {
 	for try := 0; ; try++ {
-		all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if errors.Is(err, netlink.ErrDumpInterrupted) && try < 100 {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
-		return all, nil
+		return slices.DeleteFunc(all, func(r netlink.Route) bool {
+			return r.Table == unix.RT_TABLE_LOCAL || r.Type != unix.RTN_UNICAST && !refuses(r)
+		}), nil
 	}
+}
+
+// refuses says whether a route leads nowhere, and to no other table either.
+func refuses(r netlink.Route) bool {
+	return r.Type == unix.RTN_BLACKHOLE || r.Type == unix.RTN_UNREACHABLE || r.Type == unix.RTN_PROHIBIT
 }
 
 // fit gives every bridge, and both ends of every link to it, the MTU of the node's

@@ -230,6 +230,11 @@ func TestMTU(t *testing.T) {
 	must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: beyond, Gw: net.IPv4(192, 0, 2, 2), MTU: 1300}))
 	follow(t, b)
 	expect("a route that says less", 1300, true)
+	_, private, err := net.ParseCIDR("198.18.0.0/24")
+	must(t, err)
+	must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: private, Gw: net.IPv4(192, 0, 2, 2), MTU: 1260, Table: 52}))
+	follow(t, b)
+	expect("one in the table of a VPN", 1260, true)
 }
 
 // segment is the longest one that a connection from ns to there sends, in bytes.

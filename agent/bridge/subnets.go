@@ -193,6 +193,12 @@ func (b *Bridges) ground() (ground, error) {
 	}
 	for _, r := range all {
 		to, _ := prefix(r.Dst)
+		if refuses(r) {
+			if to.IsValid() {
+				g.taken = append(g.taken, obstacle{to.Masked(), "which a route of the node refuses", false})
+			}
+			continue
+		}
 		add(r.LinkIndex, false, to, host(r.Gw))
 		for _, hop := range r.MultiPath {
 			add(hop.LinkIndex, false, to, host(hop.Gw))

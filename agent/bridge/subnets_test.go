@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/workload"
 )
@@ -22,15 +23,30 @@ func TestMoves(t *testing.T) {
 	lan := lan(t)
 	his := inside(t, lan)
 	hold(t, lan)
-	route := func(t *testing.T, to, via string) {
+	add := func(t *testing.T, r *netlink.Route, to string) {
 		t.Helper()
 		_, dst, err := net.ParseCIDR(to)
 		must(t, err)
-		l, err := netlink.LinkByName("uplink")
-		must(t, err)
-		r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: dst, Gw: net.ParseIP(via), Flags: int(netlink.FLAG_ONLINK)}
+		r.Dst = dst
 		must(t, netlink.RouteAdd(r))
 		t.Cleanup(func() { must(t, netlink.RouteDel(r)) })
+	}
+	// tabled is a route in another table than the main one, as VPNs and policies have them.
+	tabled := func(t *testing.T, table, kind int, to string) {
+		t.Helper()
+		l, err := netlink.LinkByName("uplink")
+		must(t, err)
+		r := &netlink.Route{Table: table, Type: kind}
+		if kind == unix.RTN_UNICAST {
+			r.LinkIndex = l.Attrs().Index
+		}
+		add(t, r, to)
+	}
+	route := func(t *testing.T, to, via string) {
+		t.Helper()
+		l, err := netlink.LinkByName("uplink")
+		must(t, err)
+		add(t, &netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.ParseIP(via), Flags: int(netlink.FLAG_ONLINK)}, to)
 	}
 	lease := func(t *testing.T, addr, neighbour string) {
 		t.Helper()
@@ -73,6 +89,26 @@ func TestMoves(t *testing.T) {
 		{name: "a route", later: func(t *testing.T, _ *Bridges) { route(t, "10.0.0.0/8", "192.0.2.2") }, want: "172.29.0.0/24", why: "10.0.0.0/8, where link uplink leads"},
 		{name: "a route to one host", later: func(t *testing.T, _ *Bridges) { route(t, "10.88.0.9/32", "192.0.2.2") }, want: "10.88.1.0/24", why: "10.88.0.9/32, where link uplink leads"},
 		{name: "a router in it", later: func(t *testing.T, _ *Bridges) { route(t, "203.0.113.0/24", "10.88.0.254") }, want: "10.88.1.0/24", why: "10.88.0.254/32, where link uplink leads"},
+		{
+			name: "a route of a VPN, in a table of its own", later: func(t *testing.T, _ *Bridges) { tabled(t, 52, unix.RTN_UNICAST, "10.88.0.0/16") },
+			want: "172.29.0.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.0/16, where link uplink leads",
+		},
+		{
+			name: "a route in a table of a high number", later: func(t *testing.T, _ *Bridges) { tabled(t, 51820, unix.RTN_UNICAST, "10.88.0.64/26") },
+			want: "10.88.1.0/24", why: "10.88.0.64/26, where link uplink leads",
+		},
+		{
+			name: "what a table leaves to others", later: func(t *testing.T, _ *Bridges) { tabled(t, 52, unix.RTN_THROW, "10.88.0.0/16") },
+			want: "10.88.0.0/24",
+		},
+		{
+			name: "what a table refuses", later: func(t *testing.T, _ *Bridges) { tabled(t, 52, unix.RTN_UNREACHABLE, "10.88.0.0/24") },
+			want: "10.88.1.0/24", why: "10.88.0.0/24 overlaps with 10.88.0.0/24, which a route of the node refuses",
+		},
+		{
+			name: "default routes in tables of links", later: func(t *testing.T, _ *Bridges) { tabled(t, 27002, unix.RTN_UNICAST, "0.0.0.0/0") },
+			want: "10.88.0.0/24",
+		},
 		{
 			name: "routes of a tunnel that takes all", later: func(t *testing.T, _ *Bridges) {
 				route(t, "0.0.0.0/1", "192.0.2.2")

@@ -1,7 +1,6 @@
 package door
 
 import (
-	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
@@ -30,7 +29,7 @@ const (
 // time of a processor, however many they are and however slow it is. One of a familiar
 // address needs no rest.
 type turn struct {
-	address  netip.Prefix
+	from     origin
 	familiar bool // a caller of the fleet came from there
 	began    time.Time
 	start    chan struct{} // closed when it may work
@@ -41,12 +40,13 @@ type turns struct {
 	rooms   int // for strangers who work or rest; a familiar one has one more
 	working []*turn
 	waiting []*turn // in the order in which they came
-	served  map[netip.Prefix]int
+	served  served
 	count   int // of turns
 }
 
 // Next gives a room to one of those who wait: a familiar one before the others, then of the
-// address that has had its turn the longest ago the first to come. nil: nobody can work now.
+// network that has had its turn the longest ago, and the host in it that has, the first to
+// come. nil: nobody can work now.
 func (s *turns) Next(now time.Time) *turn {
 	var next *turn
 	for _, t := range s.waiting {
@@ -65,14 +65,11 @@ func (s *turns) Next(now time.Time) *turn {
 	s.working = append(s.working, next)
 	next.began = now
 	s.count++
-	still := map[netip.Prefix]int{} // who does not wait is forgotten, and comes first the next time
+	waits := crowd{}
 	for _, t := range s.waiting {
-		still[t.address] = s.served[t.address]
+		waits.add(t.from, 1)
 	}
-	if _, waits := still[next.address]; waits {
-		still[next.address] = s.count
-	}
-	s.served = still
+	s.served = s.served.turn(next.from, s.count, waits)
 	return next
 }
 
@@ -83,7 +80,7 @@ func (s *turns) before(t, other *turn) bool {
 	case t.familiar != other.familiar:
 		return t.familiar
 	}
-	return s.served[t.address] < s.served[other.address]
+	return s.served.before(t.from, other.from)
 }
 
 // Over ends the work of t, and returns for how long its room stays empty.
@@ -111,10 +108,10 @@ type gate struct {
 
 func newGate() *gate { return &gate{turns: turns{rooms: max(1, runtime.GOMAXPROCS(0)/2)}} }
 
-// enter waits until what has come from address may be worked on; nil if gone is closed
+// enter waits until what has come from there may be worked on; nil if gone is closed
 // before.
-func (g *gate) enter(address netip.Prefix, familiar bool, gone <-chan struct{}) *turn {
-	t := &turn{address: address, familiar: familiar, start: make(chan struct{})}
+func (g *gate) enter(from origin, familiar bool, gone <-chan struct{}) *turn {
+	t := &turn{from: from, familiar: familiar, start: make(chan struct{})}
 	g.mu.Lock()
 	g.turns.waiting = append(g.turns.waiting, t)
 	g.fill()

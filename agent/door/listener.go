@@ -59,7 +59,7 @@ func (g *guest) Read(p []byte) (int, error) {
 	if !g.spoken.Load() && g.early.Add(int64(n)) > maxEarly {
 		return 0, errEarly
 	}
-	t := g.door.gate.enter(g.place.address, g.place.familiar, g.gone)
+	t := g.door.gate.enter(g.place.from, g.place.familiar, g.gone)
 	if t == nil {
 		return 0, net.ErrClosed
 	}
@@ -147,9 +147,10 @@ func (d *Listener) take() {
 		if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 			address = tcp.AddrPort().Addr()
 		}
-		g := &guest{Conn: conn, door: d, place: &place{address: turnOf(address)}, gone: make(chan struct{})}
+		g := &guest{Conn: conn, door: d, place: &place{}, gone: make(chan struct{})}
 		d.mu.Lock()
-		g.place.familiar = d.places.Familiar(g.place.address)
+		g.place.familiar = d.places.Familiar(address)
+		g.place.from = originOf(address, g.place.familiar)
 		d.conns[g.place] = g
 		if p := d.places.Arrive(g.place); p != nil {
 			d.drop(p)

@@ -14,7 +14,7 @@ const (
 	MaxConnections = 256  // that have a place
 	maxStrangers   = 64   // of them, before an operator's first call: the others are kept for those known
 	maxFamiliar    = 16   // strangers beyond those, of addresses from which a caller of the fleet came
-	maxOfAddress   = 32   // strangers of one address
+	maxOfAddress   = 32   // strangers of one address, or of one IPv6 network
 	maxOfKey       = 32   // those known by one certificate
 	maxWaiting     = 1024 // that have none yet
 	// maxCommon are those known who are no admins: readers and operators never have all
@@ -42,10 +42,10 @@ var errBusy = fmt.Errorf("%d connections are busy with your certificate, or %d w
 // A stranger has shown nothing yet and yields when others wait; one that is known
 // yields when it is idle.
 type place struct {
-	address     netip.Prefix // whose turn it takes
-	familiar    bool         // a caller of the fleet came from that address before
-	key         string       // of the certificate, as in fleet.Peer.Key, once it is known
-	admin       bool         // by that certificate
+	from        origin // whose turn it takes
+	familiar    bool   // a caller of the fleet came from that address before
+	key         string // of the certificate, as in fleet.Peer.Key, once it is known
+	admin       bool   // by that certificate
 	known, busy bool
 	since       time.Time // of the last change
 }
@@ -53,37 +53,39 @@ type place struct {
 // places says who speaks. It opens and closes nothing and reads no clock.
 type places struct {
 	held    []*place
-	waiting []*place             // in the order in which they came
-	waits   map[netip.Prefix]int // how many of each address
-	served  map[netip.Prefix]int
+	waiting []*place // in the order in which they came
+	waits   crowd
+	served  served
 	count   int // of turns
 	// addresses are those of callers of the fleet, the latest one last.
-	addresses []netip.Prefix
+	addresses []netip.Addr
 	// full is until when strangers have all places that they may, unless one leaves: while
 	// many come, who waits is not looked through for each of them.
 	full time.Time
 }
 
 // Familiar says whether a caller of the fleet came from address.
-func (s *places) Familiar(address netip.Prefix) bool { return slices.Contains(s.addresses, address) }
+func (s *places) Familiar(address netip.Addr) bool {
+	return slices.Contains(s.addresses, address.Unmap())
+}
 
 // remember makes address a familiar one.
-func (s *places) remember(address netip.Prefix) {
-	s.addresses = slices.DeleteFunc(s.addresses, func(a netip.Prefix) bool { return a == address })
+func (s *places) remember(address netip.Addr) {
+	s.addresses = slices.DeleteFunc(s.addresses, func(a netip.Addr) bool { return a == address })
 	s.addresses = append(s.addresses, address)
 	if len(s.addresses) > maxAddresses {
 		s.addresses = slices.Delete(s.addresses, 0, 1)
 	}
 }
 
-// Arrive lets p wait. It returns who has to leave the full waiting room: the last to
-// come of the address that has most of it, and nil while there is room.
+// Arrive lets p wait. It returns who has to leave the full waiting room: of the network that
+// has most of it the last to come of the host that has most, and nil while there is room.
 func (s *places) Arrive(p *place) *place {
 	s.waiting = append(s.waiting, p)
 	if s.waits == nil {
-		s.waits = map[netip.Prefix]int{}
+		s.waits = crowd{}
 	}
-	if s.waits[p.address]++; p.familiar {
+	if s.waits.add(p.from, 1); p.familiar {
 		s.full = time.Time{}
 	}
 	if len(s.waiting) <= maxWaiting {
@@ -92,27 +94,31 @@ func (s *places) Arrive(p *place) *place {
 	return s.last()
 }
 
-// last is the last to come of the addresses that have most of the waiting room.
+// last is who has to leave the full waiting room.
 func (s *places) last() *place {
-	most := slices.Max(slices.Collect(maps.Values(s.waits)))
+	most := slices.Max(slices.Collect(maps.Values(s.waits))) // of a network: no host has more than its own
+	var last *place
 	for _, p := range slices.Backward(s.waiting) {
-		if s.waits[p.address] == most {
-			return p
+		if s.waits[p.from.net] == most && (last == nil || s.waits[p.from.host] > s.waits[last.from.host]) {
+			last = p
 		}
 	}
-	return nil
+	return last
 }
 
-// Next gives a place to one of those who wait: of the address that has had its turn
-// the longest ago, the last to come, because who has waited for long has most likely
-// given up. yield is who has to be gone before; with next nil nobody can be served
+// Next gives a place to one of those who wait: of the network that has had its turn the
+// longest ago, and of the host in it that has, the last to come, because who has waited for
+// long has most likely given up. yield is who has to be gone before; with next nil nobody can be served
 // before the time again (zero: before something changes).
 func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 	if now.Before(s.full) {
 		return nil, nil, s.full
 	}
 	strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
-	of := crowd(strangers)
+	of := crowd{}
+	for _, p := range strangers {
+		of.add(p.from, 1)
+	}
 	unknown := slices.DeleteFunc(slices.Clone(strangers), func(p *place) bool { return p.familiar })
 	for _, p := range s.front() {
 		candidates := strangers
@@ -121,8 +127,8 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 			candidates = unknown
 		}
 		switch {
-		case of[p.address] >= maxOfAddress: // some of them may have come after it became familiar
-			candidates = slices.DeleteFunc(slices.Clone(candidates), func(q *place) bool { return q.address != p.address })
+		case of[p.from.net] >= maxOfAddress: // some of them may have come after it became familiar
+			candidates = slices.DeleteFunc(slices.Clone(candidates), func(q *place) bool { return q.from.net != p.from.net })
 		case full || len(strangers) >= maxStrangers+maxFamiliar:
 		case len(s.held) >= MaxConnections:
 			candidates = s.held
@@ -146,23 +152,26 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 	return nil, nil, again
 }
 
-// front is the last to come of each address, familiar ones first, in the order of their
+// front is the last to come of each host, familiar ones first, in the order of their
 // turns.
 func (s *places) front() []*place {
 	var all []*place
-	seen := map[netip.Prefix]bool{}
+	seen := map[netip.Addr]bool{}
 	for _, p := range slices.Backward(s.waiting) {
-		if !seen[p.address] {
-			seen[p.address] = true
+		if !seen[p.from.host] {
+			seen[p.from.host] = true
 			all = append(all, p)
 		}
 	}
 	slices.Reverse(all)
 	slices.SortStableFunc(all, func(p, q *place) int {
-		if p.familiar != q.familiar {
-			return map[bool]int{true: -1, false: 1}[p.familiar]
+		switch {
+		case p.familiar && !q.familiar, p.familiar == q.familiar && s.served.before(p.from, q.from):
+			return -1
+		case q.familiar && !p.familiar, p.familiar == q.familiar && s.served.before(q.from, p.from):
+			return 1
 		}
-		return s.served[p.address] - s.served[q.address]
+		return 0
 	})
 	return all
 }
@@ -172,21 +181,8 @@ func (s *places) seat(p *place, now time.Time) {
 	s.stop(p)
 	s.held = append(s.held, p)
 	p.since = now
-	s.turn(p.address)
-}
-
-// turn notes that address has had its turn, and forgets those that do not wait: as
-// new ones they come before all who do.
-func (s *places) turn(address netip.Prefix) {
 	s.count++
-	now := map[netip.Prefix]int{}
-	for waits := range s.waits {
-		now[waits] = s.served[waits]
-	}
-	if _, waits := now[address]; waits {
-		now[address] = s.count
-	}
-	s.served = now
+	s.served = s.served.turn(p.from, s.count, s.waits)
 }
 
 // greet notes that the handshake of a stranger is over: a call comes at once, or never.
@@ -217,7 +213,7 @@ func (s *places) Know(p *place, key string, admin bool, now time.Time) (yield *p
 		return nil, false
 	}
 	p.key, p.admin, p.known, p.since, s.full = key, admin, true, now, time.Time{}
-	s.remember(p.address)
+	s.remember(p.from.host)
 	return yield, true
 }
 
@@ -246,7 +242,7 @@ func (s *places) idle(is func(*place) bool) *place {
 // weakest is who yields: a stranger of the address that has most of them, the oldest
 // first; then who has been idle the longest. If all are within their grace it
 // returns when the first of them will not be; zero if all are busy.
-func weakest(held []*place, of map[netip.Prefix]int, now time.Time) (*place, time.Time) {
+func weakest(held []*place, of crowd, now time.Time) (*place, time.Time) {
 	var out *place
 	var again time.Time
 	for _, p := range held {
@@ -270,12 +266,12 @@ func weakest(held []*place, of map[netip.Prefix]int, now time.Time) (*place, tim
 	return out, again
 }
 
-func weaker(p, q *place, of map[netip.Prefix]int) bool {
+func weaker(p, q *place, of crowd) bool {
 	switch {
 	case p.known != q.known:
 		return q.known
-	case !p.known && of[p.address] != of[q.address]:
-		return of[p.address] > of[q.address]
+	case !p.known && of[p.from.net] != of[q.from.net]:
+		return of[p.from.net] > of[q.from.net]
 	}
 	return p.since.Before(q.since)
 }
@@ -296,28 +292,5 @@ func (s *places) stop(p *place) {
 		return
 	}
 	s.waiting = slices.Delete(s.waiting, i, i+1)
-	if s.waits[p.address]--; s.waits[p.address] == 0 {
-		delete(s.waits, p.address)
-	}
-}
-
-// crowd counts the places of each address.
-func crowd(all []*place) map[netip.Prefix]int {
-	of := map[netip.Prefix]int{}
-	for _, p := range all {
-		of[p.address]++
-	}
-	return of
-}
-
-// turnOf is who shares a turn: one IPv4 address, or one IPv6 network, of which a
-// single machine may have every address.
-func turnOf(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits) // an invalid address is the zero one, as good as any
-	return p
+	s.waits.add(p.from, -1)
 }

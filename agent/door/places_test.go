@@ -93,13 +93,13 @@ func TestPlaces(t *testing.T) {
 			s.come("b", maxOfAddress)
 			s.come("c", 1)
 			s.fill()
-			s.places.remember(s.of("k", 1)[0].address)
+			s.places.remember(s.of("k", 1)[0].from.host)
 			s.come("k", 2)
 			s.come("c", 1)
 			s.fill()
 		}},
 		{"a familiar address is no better than any beyond its share", func(s *stage) {
-			s.places.remember(s.of("a", 1)[0].address)
+			s.places.remember(s.of("a", 1)[0].from.host)
 			s.come("a", maxOfAddress+1)
 			s.fill()
 		}},
@@ -114,6 +114,43 @@ func TestPlaces(t *testing.T) {
 			s.know("a", "reader")
 			s.admin = true
 			s.know("b", "admin")
+		}},
+		{"an IPv6 network in which one floods, and another", func(s *stage) {
+			s.come("va", maxOfAddress+40)
+			s.come("vb", 1)
+			s.come("va", 40)
+			s.fill()
+			s.pass(strangerGrace)
+			s.fill()
+		}},
+		{"one of many hosts of an IPv6 network", func(s *stage) {
+			s.known("k", MaxConnections-4, true)
+			for range 3 {
+				for _, host := range []string{"va", "vb", "vc", "vd"} {
+					s.come(host, 2)
+				}
+			}
+			s.fill()
+			s.come("ve", 1)
+			s.come("b", 1)
+			for range 3 {
+				s.places.Leave(s.places.held[0])
+				s.fill()
+			}
+		}},
+		{"a familiar IPv6 address, and its neighbour who floods", func(s *stage) {
+			s.places.remember(s.of("vk", 1)[0].from.host)
+			s.come("va", maxOfAddress+40)
+			s.fill()
+			s.come("vk", 1)
+			s.come("va", 40)
+			s.fill()
+		}},
+		{"a full waiting room of one IPv6 network", func(s *stage) {
+			s.known("k", MaxConnections, true)
+			s.come("vb", 1)
+			s.come("va", maxWaiting-1)
+			s.come("vb", 1)
 		}},
 		{"a full waiting room", func(s *stage) {
 			s.known("k", MaxConnections, true)
@@ -140,8 +177,12 @@ type stage struct {
 func (s *stage) of(address string, n int) []*place {
 	var all []*place
 	for range n {
-		p := &place{address: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, address[0]}), 32), since: s.now}
-		p.familiar = s.places.Familiar(p.address)
+		from := netip.AddrFrom4([4]byte{192, 0, 2, address[0]})
+		if len(address) > 1 { // "va" and "vb" are of one IPv6 network
+			from = netip.AddrFrom16([16]byte{0xfd, address[0], 15: address[1]})
+		}
+		p := &place{familiar: s.places.Familiar(from), since: s.now}
+		p.from = originOf(from, p.familiar)
 		if s.names == nil {
 			s.names = map[*place]string{}
 		}
@@ -218,18 +259,23 @@ func (s *stage) fill() {
 	}
 }
 
-// TestTurnOf: a machine has many IPv6 addresses, and one turn.
-func TestTurnOf(t *testing.T) {
+// TestOrigin: a machine has many IPv6 addresses, and one turn, unless it is a familiar one.
+func TestOrigin(t *testing.T) {
 	for text, want := range map[string]string{
-		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32",
-		"2001:db8::7": "2001:db8::/64", "fe80::1%eth0": "fe80::/64",
+		"192.0.2.7": "192.0.2.7 192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7 192.0.2.7",
+		"2001:db8::7": "2001:db8:: 2001:db8::7", "fe80::1%eth0": "fe80::%eth0 fe80::1%eth0",
 	} {
-		if got := turnOf(netip.MustParseAddr(text)).String(); got != want {
+		a := netip.MustParseAddr(text)
+		o := originOf(a, false)
+		if got := fmt.Sprint(o.net, " ", o.host); got != want {
 			t.Errorf("%s: %s, want %s", text, got, want)
 		}
+		if o := originOf(a, true); o.net != a.Unmap() || o.host != o.net {
+			t.Errorf("%s, which is familiar: %s %s", text, o.net, o.host)
+		}
 	}
-	if got := turnOf(netip.Addr{}); got.IsValid() {
-		t.Errorf("no address: %s", got)
+	if o := originOf(netip.Addr{}, false); o.net.IsValid() || o.host.IsValid() {
+		t.Errorf("no address: %s %s", o.net, o.host)
 	}
 }
 
@@ -244,8 +290,9 @@ func FuzzPlaces(f *testing.F) {
 			switch {
 			case d < 100:
 				for range d {
-					p := &place{address: netip.PrefixFrom(netip.AddrFrom4([4]byte{d % 7}), 32)}
-					p.familiar = s.Familiar(p.address)
+					from := netip.AddrFrom16([16]byte{0xfd, d % 3, 15: d % 7})
+					p := &place{familiar: s.Familiar(from)}
+					p.from = originOf(from, p.familiar)
 					if out := s.Arrive(p); out != nil {
 						s.Leave(out)
 					}

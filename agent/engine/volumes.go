@@ -32,6 +32,15 @@ type NamedVolume struct {
 var (
 	ErrNoVolume = errors.New("no such volume")
 	ErrInUse    = errors.New("in use")
+	// errLeaving is [ErrInUse] by a container that is about to go.
+	errLeaving = fmt.Errorf("still %w", ErrInUse)
+)
+
+// A container that is about to go is waited for so long before its volume stays, and looked
+// at so often.
+const (
+	leaveLimit = 30 * time.Second
+	leavePause = 200 * time.Millisecond
 )
 
 // countLimit bounds the counting of all volumes' files.
@@ -66,24 +75,38 @@ func (e *Engine) ListVolumes(ctx context.Context) ([]NamedVolume, error) {
 	return all, ctx.Err()
 }
 
-// mountedBy returns for every volume that is used which containers use it, sorted.
-func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
+// users are the containers that use each volume, sorted.
+type users map[string][]string
+
+func (u users) add(volume, id string) {
+	if at, there := slices.BinarySearch(u[volume], id); !there {
+		u[volume] = slices.Insert(u[volume], at, id)
+	}
+}
+
+// wantedBy returns for every volume which of the wanted containers use it.
+func (e *Engine) wantedBy(ctx context.Context) (users, error) {
 	wanted, err := e.Wanted()
 	if err != nil {
 		return nil, err
 	}
-	by := make(map[string][]string)
-	add := func(volume, id string) {
-		if at, there := slices.BinarySearch(by[volume], id); !there {
-			by[volume] = slices.Insert(by[volume], at, id)
-		}
-	}
+	by := make(users)
 	for _, c := range wanted {
 		// An image that is not here, or cannot be read, has nothing mounted either.
 		whole, _, _ := e.complete(ctx, c, false)
 		for _, v := range whole.Volumes {
-			add(v.Name, c.ID)
+			by.add(v.Name, c.ID)
 		}
+	}
+	return by, nil
+}
+
+// mountedBy returns for every volume which containers use it: those that are wanted, and
+// those that are there.
+func (e *Engine) mountedBy(ctx context.Context) (users, error) {
+	by, err := e.wantedBy(ctx)
+	if err != nil {
+		return nil, err
 	}
 	ctx = e.context(ctx)
 	there, err := e.client.Containers(ctx)
@@ -97,7 +120,7 @@ func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
 		}
 		for _, m := range spec.Mounts {
 			if filepath.Dir(m.Source) == filepath.Clean(e.paths.Volumes) {
-				add(filepath.Base(m.Source), c.ID())
+				by.add(filepath.Base(m.Source), c.ID())
 			}
 		}
 	}
@@ -108,13 +131,25 @@ func (e *Engine) mountedBy(ctx context.Context) (map[string][]string, error) {
 // error wraps [ErrNoVolume] or [ErrInUse]. After a power cut the volume is there as a
 // whole or not at all: (1) it gets another name; (2) the folder is synced; (3) its files
 // go, then or at the next start. A volume with very many files is gone when RemoveVolume
-// returns, and its files are a while later.
+// returns, and its files are a while later. A container that is not wanted any more is
+// waited for: its project was removed a moment ago.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return fmt.Errorf("volume %q: %w", name, ErrNoVolume)
 	}
-	if err := e.setAside(ctx, name); err != nil {
-		return err
+	for end := time.Now().Add(leaveLimit); ; {
+		err := e.setAside(ctx, name)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errLeaving) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(leavePause):
+		}
 	}
 	log.Printf("volume %s: removed by request", name)
 	e.bin.Empty(ctx)
@@ -126,12 +161,19 @@ func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 func (e *Engine) setAside(ctx context.Context, name string) error {
 	e.volumes.Lock()
 	defer e.volumes.Unlock()
-	by, err := e.mountedBy(ctx)
+	wanted, err := e.wantedBy(ctx)
 	if err != nil {
 		return err
 	}
-	if len(by[name]) > 0 {
-		return fmt.Errorf("volume %s: %w: by %s", name, ErrInUse, strings.Join(by[name], ", "))
+	if len(wanted[name]) > 0 {
+		return fmt.Errorf("volume %s: %w: by %s", name, ErrInUse, strings.Join(wanted[name], ", "))
+	}
+	all, err := e.mountedBy(ctx)
+	if err != nil {
+		return err
+	}
+	if len(all[name]) > 0 {
+		return fmt.Errorf("volume %s: %w: by %s", name, errLeaving, strings.Join(all[name], ", "))
 	}
 	whole := filepath.Join(e.paths.Volumes, name)
 	for _, left := range volumes.Beside(whole) {

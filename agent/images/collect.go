@@ -22,8 +22,10 @@ import (
 
 // Below a tenth of free space images go that nobody uses, so that the next one fits.
 // Which ones is decided by expendable and spare, which are pure; makeRoom carries out.
-// It runs before and during each pull and load, and every minute; a pull that finds the
-// disk full all the same has images removed one by one.
+// It runs before and during each pull and load, and every minute between them; a pull that
+// finds the disk full all the same has images removed one by one. Nobody knows before how
+// much of what comes will be on the disk, and some is made to fill it: what a pull or load
+// may have removed for it goes by how much it sends.
 
 // labelUsed says when an image was last in use (RFC 3339), to the hour while it is.
 const labelUsed = "kogge.example/used"
@@ -121,10 +123,30 @@ func spare(s space, need int64, all []Image) (Image, bool) {
 	return may[0], true
 }
 
+// allowance is how much may be removed for one pull or load.
+type allowance struct {
+	sent func() int64 // bytes that come over the network, as far as that is known
+	gone int64        // bytes on the disk that were removed; guarded by Store.collecting
+}
+
+// unpacks is how many times as big images are on the disk, packed and unpacked, as what is
+// sent of them: about three times is common.
+const unpacks = 4
+
+// used says that nothing more may be removed. The last image may be bigger than what is left
+// of the allowance: it would not be of use in parts. nil allows all.
+func (a *allowance) used() bool { return a != nil && a.gone >= unpacks*a.sent() }
+
+func (a *allowance) take(i Image) {
+	if a != nil {
+		a.gone += i.Disk
+	}
+}
+
 // makeRoom sees to it that need bytes more fit on the file system of the images beside
 // the tenth that stays free: first it lets go of what pulls left that broke off, then
-// of images.
-func (s *Store) makeRoom(ctx context.Context, need int64) error {
+// of images. Where need is 0, and so all may be in vain, no more go than a allows.
+func (s *Store) makeRoom(ctx context.Context, need int64, a *allowance) error {
 	now, err := s.space()
 	if err != nil || now.roomy(need) {
 		return err
@@ -147,23 +169,27 @@ func (s *Store) makeRoom(ctx context.Context, need int64) error {
 			s.countFiles(ctx, all)
 		}
 		i, ok := spare(now, need, all)
-		if !ok {
+		if !ok || need == 0 && a.used() {
 			return now.enough(need)
 		}
 		if err := s.drop(ctx, i); err != nil {
 			return fmt.Errorf("%w; %w", now.enough(need), err)
 		}
+		a.take(i)
 	}
 }
 
 // spareOne removes what broken pulls left or else the image that may go first, if there
 // is one: for a pull that found the disk full between two looks at it, and took more than
-// anybody could foresee.
-func (s *Store) spareOne(ctx context.Context) (bool, error) {
+// anybody could foresee, but no more than a allows.
+func (s *Store) spareOne(ctx context.Context, a *allowance) (bool, error) {
 	s.collecting.Lock()
 	defer s.collecting.Unlock()
 	if gone, err := s.dropHalves(ctx); gone || err != nil {
 		return gone, err
+	}
+	if a.used() {
+		return false, nil
 	}
 	all, err := s.Images(ctx)
 	if err != nil {
@@ -179,12 +205,14 @@ func (s *Store) spareOne(ctx context.Context) (bool, error) {
 		if !ok {
 			return false, nil
 		}
+		a.take(i)
 		return true, s.drop(ctx, i)
 	}
 	may := expendable(all)
 	if len(may) == 0 {
 		return false, nil
 	}
+	a.take(may[0])
 	return true, s.drop(ctx, may[0])
 }
 
@@ -301,7 +329,10 @@ func (s *Store) tend(ctx context.Context, used map[string]bool, now time.Time) e
 			}
 		}
 	}
-	if err := s.makeRoom(ctx, 0); err != nil && !errors.Is(err, registry.ErrFull) {
+	if s.pulls.busy() {
+		return nil // they see to it that there is room, or give up
+	}
+	if err := s.makeRoom(ctx, 0, nil); err != nil && !errors.Is(err, registry.ErrFull) {
 		return err
 	}
 	return nil // that STATE is full, its numbers say

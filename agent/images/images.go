@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -120,24 +121,26 @@ func (s *Store) usedBy(ctx context.Context) (map[string][]string, error) {
 }
 
 // Load imports and unpacks the images of a tar (an OCI layout or what `docker save`
-// writes) and returns their names. What cannot be unpacked, or does not fit, leaves no
-// name behind, and its content is collected. What replaces a preload is not replaced by
-// it at the next boot.
+// writes; plain, or packed with gzip or zstd) and returns their names. One image that cannot be unpacked, or does not fit, fails
+// all: each name stays with the image that it had, and what came is collected. What replaces
+// a preload is not replaced by it at the next boot.
+//
+// After a power cut at any point each name stands for the old image, if there was one, or
+// for the whole new one: (1) blobs, each synced; (2) layers unpacked, synced by file system;
+// (3) the names, one by one, synced with containerd's metadata.
 func (s *Store) Load(ctx context.Context, tar io.Reader) ([]string, error) {
 	ctx = s.context(ctx)
-	before, err := s.client.ImageService().List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+	defer s.pulls.load()()
+	if err := s.makeRoom(ctx, 0, nil); err != nil {
+		return nil, fmt.Errorf("load images: %w", err)
 	}
-	ctx, done, err := s.client.WithLease(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("lease: %w", err)
-	}
-	defer done(context.WithoutCancel(ctx))
-	bounded := &roomy{Reader: tar, room: func() error { return s.makeRoom(ctx, 0) }}
-	var imported []images.Image
-	err = whileRoom(ctx, loadEvery, func(ctx context.Context) error { return s.makeRoom(ctx, 0) }, func(ctx context.Context) (err error) {
-		imported, err = s.importTar(ctx, bounded)
+	bounded := &roomy{Reader: tar}
+	allowed := &allowance{sent: bounded.sent.Load}
+	room := func(ctx context.Context) error { return s.makeRoom(ctx, 0, allowed) }
+	bounded.room = func() error { return room(ctx) }
+	var names []string
+	err := whileRoom(ctx, loadEvery, room, func(ctx context.Context) (err error) {
+		names, err = s.importTar(ctx, bounded, "")
 		return err
 	})
 	if bounded.err != nil {
@@ -145,17 +148,6 @@ func (s *Store) Load(ctx context.Context, tar io.Reader) ([]string, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load images: %w", registry.Full(err))
-	}
-	var names []string
-	for _, i := range imported {
-		names = append(names, i.Name)
-		was := slices.IndexFunc(before, func(b images.Image) bool { return b.Name == i.Name })
-		if was < 0 || before[was].Labels[labelPreload] == "" {
-			continue
-		}
-		if err := s.mark(ctx, i, before[was].Labels[labelPreload]); err != nil {
-			return names, err
-		}
 	}
 	return names, nil
 }
@@ -165,6 +157,7 @@ type roomy struct {
 	io.Reader
 	room func() error
 	left int // bytes until it looks again
+	sent atomic.Int64
 	err  error
 }
 
@@ -178,6 +171,7 @@ func (r *roomy) Read(p []byte) (int, error) {
 	}
 	n, err := r.Reader.Read(p)
 	r.left -= n
+	r.sent.Add(int64(n))
 	return n, err
 }
 
@@ -212,24 +206,6 @@ func whileRoom(ctx context.Context, every time.Duration, room, do func(context.C
 		return why
 	}
 	return err
-}
-
-// importTar is what Load and preloads have in common; ctx has a lease.
-func (s *Store) importTar(ctx context.Context, tar io.Reader) ([]images.Image, error) {
-	imported, err := s.client.Import(ctx, tar, client.WithImageRefTranslator(fullName), client.WithSkipMissing())
-	if err != nil {
-		return nil, fmt.Errorf("import: %w", err)
-	}
-	if len(imported) == 0 {
-		return nil, errors.New("it has no image with a name")
-	}
-	for _, i := range imported {
-		if err := client.NewImage(s.client, i).Unpack(ctx, Snapshotter); err != nil {
-			// A name whose layers are not there would fail each start of it.
-			return nil, errors.Join(fmt.Errorf("unpack %s: %w", i.Name, err), s.Forget(context.WithoutCancel(ctx), i.Name))
-		}
-	}
-	return imported, nil
 }
 
 // Forget removes an image by name; containers that run from it go on. The error

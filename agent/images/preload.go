@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,22 +20,22 @@ import (
 // are there together or not at all.
 const labelPreload = "kogge.example/preload"
 
-// Preload imports and unpacks the image tars in folder (OCI layouts or what
-// `docker save` writes) that were not imported yet, and returns the names of the
-// new images. A file that cannot be read is an error beside which the others are
-// still imported. No folder means no preloads.
+// Preload imports and unpacks the archives in folder, as [Store.Load] takes them, that were
+// not imported yet, and returns the names of the new images. A file that cannot be read is an
+// error beside which the others are still imported. No folder means no preloads, and a file
+// whose name begins with a dot is none.
 //
 // After a power cut at any point a file counts as imported only if its images are
 // unpacked and synced: (1) blobs, each synced; (2) layers unpacked, synced by file
-// system; (3) the label, synced with containerd's metadata.
+// system; (3) the names, and then the labels, synced with containerd's metadata.
 func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 	ctx = s.context(ctx)
-	paths, err := filepath.Glob(filepath.Join(folder, "*.tar"))
-	if err != nil {
-		return nil, fmt.Errorf("preloads in %s: %w", folder, err)
-	}
-	if len(paths) == 0 {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
 		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("preloads: %w", err)
 	}
 	known, err := s.client.ImageService().List(ctx)
 	if err != nil {
@@ -42,10 +43,14 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 	}
 	var names []string
 	var failed []error
-	for _, path := range paths {
+	for _, e := range entries {
+		path := filepath.Join(folder, e.Name())
 		st, err := os.Stat(path)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("preload: %w", err))
+			continue
+		}
+		if !st.Mode().IsRegular() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
 		mark := fmt.Sprintf("%s %d %d", st.Name(), st.Size(), st.ModTime().UnixNano())
@@ -68,25 +73,7 @@ func (s *Store) preload(ctx context.Context, path, mark string) ([]string, error
 		return nil, err
 	}
 	defer f.Close()
-	ctx, done, err := s.client.WithLease(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("lease: %w", err)
-	}
-	defer done(context.WithoutCancel(ctx))
-	imported, err := s.importTar(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, i := range imported {
-		names = append(names, i.Name)
-	}
-	for _, i := range imported {
-		if err := s.mark(ctx, i, mark); err != nil {
-			return nil, err
-		}
-	}
-	return names, nil
+	return s.importTar(ctx, f, mark)
 }
 
 // mark says of an image which preload it came from, or took the place of.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -39,6 +40,8 @@ type pulls struct {
 
 	mu      sync.Mutex // guards what follows, and waiting of every pull
 	running map[wish]*pull
+	loads   int            // that are under way
+	loading map[string]int // names of the images that they unpack
 }
 
 // wish is what can be pulled: an image by its full name, for a platform ("": this
@@ -89,7 +92,7 @@ func (p *pulls) leave(one *pull) {
 	}
 }
 
-// names are the images that are being pulled.
+// names are the images that are being pulled, or loaded.
 func (p *pulls) names() map[string]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,7 +100,51 @@ func (p *pulls) names() map[string]bool {
 	for w := range p.running {
 		names[w.name] = true
 	}
+	for name := range p.loading {
+		names[name] = true
+	}
 	return names
+}
+
+// busy says whether a pull or load is under way.
+func (p *pulls) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.running) > 0 || p.loads > 0
+}
+
+// load notes that a load begins; the caller says when it ends.
+func (p *pulls) load() (end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loads++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.loads--
+	}
+}
+
+// hold keeps the images of these names from being removed to make room, until the caller
+// lets go: a load that fails leaves them as they are.
+func (p *pulls) hold(all []images.Image) (letGo func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loading == nil {
+		p.loading = make(map[string]int)
+	}
+	for _, i := range all {
+		p.loading[i.Name]++
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, i := range all {
+			if p.loading[i.Name]--; p.loading[i.Name] == 0 {
+				delete(p.loading, i.Name)
+			}
+		}
+	}
 }
 
 // Pull asks the registry of the image ref for it, whether or not the node has one of
@@ -169,10 +216,11 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 		return err
 	}
 	host := reference.Domain(named)
-	if err := s.makeRoom(ctx, 0); err != nil {
+	if err := s.makeRoom(ctx, 0, nil); err != nil {
 		return err
 	}
-	p.store, p.room = s.client.ContentStore(), s.makeRoom
+	p.allowed = &allowance{sent: func() int64 { return p.progress().Total }}
+	p.store, p.room = s.client.ContentStore(), func(ctx context.Context, need int64) error { return s.makeRoom(ctx, need, p.allowed) }
 	ctx = s.context(ctx)
 	lease, err := s.pullLease(ctx, p.name)
 	if err != nil {
@@ -222,7 +270,7 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 // moreRoom removes an image after a pull found the disk full, and says whether that may
 // have helped; else it returns why not.
 func (s *Store) moreRoom(ctx context.Context, p *pull, full error) (bool, error) {
-	gone, err := s.spareOne(ctx)
+	gone, err := s.spareOne(ctx, p.allowed)
 	if err != nil {
 		return false, fmt.Errorf("%w; %w", full, err)
 	}

@@ -28,6 +28,7 @@ type pull struct {
 	want     string // platform in words
 	store    content.Store
 	room     func(ctx context.Context, need int64) error
+	allowed  *allowance
 
 	cancel  context.CancelFunc
 	waiting int           // for its end; guarded by pulls.mu

@@ -18,7 +18,6 @@ package keeper
 import (
 	"context"
 	"log"
-	"strings"
 	"sync"
 	"time"
 
@@ -288,19 +287,13 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	}
 }
 
-// oneLine is a text as a table has room for it: runc's errors end in a new line, and
-// several errors have one between them.
-func oneLine(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-}
-
 // explain keeps of an event what people want to know; most is [Keeper.Memory].
 func (u *unit) explain(e event, most int64) {
 	switch e.kind {
 	case Started, Adopted, StartAsked, RestartAsked, Ready:
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
-		u.reason = oneLine(e.err.Error())
+		u.reason = workload.Line(e.err.Error())
 	case Succeeded, Failed:
 		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
 	case StopAsked, Removed:

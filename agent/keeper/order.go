@@ -48,33 +48,33 @@ func judge(d workload.Dependency, s standing, there bool) (verdict, string) {
 func judgeRequired(d workload.Dependency, s standing, there bool) (verdict, string) {
 	switch {
 	case !there:
-		return never, fmt.Sprintf("depends on %s, which no project of this node has", d.ID)
+		return never, fmt.Sprintf(workload.DependsOn+"%s, which no project of this node has", d.ID)
 	case s.State == workload.Stopped || s.State == workload.Stopping:
-		return never, fmt.Sprintf("depends on %s, which was stopped", d.ID)
+		return never, fmt.Sprintf(workload.DependsOn+"%s, which was stopped", d.ID)
 	case d.Condition == workload.WhenCompleted:
 		switch {
 		case s.State == workload.Ended && s.Exit == 0:
 			return met, ""
 		case s.State == workload.Ended:
-			return never, fmt.Sprintf("depends on %s, which ended with exit code %d", d.ID, s.Exit)
+			return never, fmt.Sprintf(workload.DependsOn+"%s, which ended with exit code %d", d.ID, s.Exit)
 		}
-		return later, fmt.Sprintf("waits for %s to complete (%s)", d.ID, s.State)
+		return later, fmt.Sprintf(workload.WaitsFor+"%s to complete (%s)", d.ID, s.State)
 	case d.Condition == workload.WhenHealthy:
 		switch {
 		case !s.Tested && s.State == workload.Running:
-			return never, fmt.Sprintf("depends on %s to be healthy, and it has no health check", d.ID)
+			return never, fmt.Sprintf(workload.DependsOn+"%s to be healthy, and it has no health check", d.ID)
 		case s.State == workload.Ended:
-			return never, fmt.Sprintf("depends on %s to be healthy, and it ended with exit code %d", d.ID, s.Exit)
+			return never, fmt.Sprintf(workload.DependsOn+"%s to be healthy, and it ended with exit code %d", d.ID, s.Exit)
 		case s.State == workload.Running && s.Health == workload.Healthy:
 			return met, ""
 		case s.State == workload.Running:
-			return later, fmt.Sprintf("waits for %s to be healthy (%s)", d.ID, s.Health)
+			return later, fmt.Sprintf(workload.WaitsFor+"%s to be healthy (%s)", d.ID, s.Health)
 		}
-		return later, fmt.Sprintf("waits for %s to be healthy (%s)", d.ID, s.State)
+		return later, fmt.Sprintf(workload.WaitsFor+"%s to be healthy (%s)", d.ID, s.State)
 	case s.State == workload.Running, s.State == workload.Ended: // one that has ended has been started
 		return met, ""
 	}
-	return later, fmt.Sprintf("waits for %s to start (%s)", d.ID, s.State)
+	return later, fmt.Sprintf(workload.WaitsFor+"%s to start (%s)", d.ID, s.State)
 }
 
 // allowed is judge over all that u depends on: what is worst comes first.

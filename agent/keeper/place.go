@@ -251,7 +251,7 @@ func (k *Keeper) table() nameserver.Table {
 
 // clients puts in how the name server has to treat the instance i of u.
 func (k *Keeper) clients(all map[netip.Addr]nameserver.Client, u *unit, i workload.Instance) {
-	c := nameserver.Client{Outside: k.outside(i), Servers: u.want.DNS}
+	c := nameserver.Client{Name: u.want.ID, Outside: k.outside(i), Servers: u.want.DNS}
 	for _, a := range i.At {
 		c.Networks = append(c.Networks, a.Network)
 	}

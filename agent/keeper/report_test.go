@@ -1,6 +1,9 @@
 package keeper
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 // TestExited: whoever looks at a container that ended for want of memory reads how much it
 // could have, and that its file asks for more.
@@ -23,5 +26,14 @@ func TestExited(t *testing.T) {
 		if got := exited(c.code, c.wanted, c.most); got != c.want {
 			t.Errorf("code %d, %d of %d bytes: %q, want %q", c.code, c.wanted, c.most, got, c.want)
 		}
+	}
+}
+
+// TestReasonLine: a reason is one line, whatever an image has in it.
+func TestReasonLine(t *testing.T) {
+	var u unit
+	u.explain(event{kind: StartFailed, err: errors.New("exec /x\npg.db  example.org/db:1\trunning\n")}, 0)
+	if want := "exec /x; pg.db example.org/db:1 running"; u.reason != want {
+		t.Errorf("%q, want %q", u.reason, want)
 	}
 }

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -28,5 +29,27 @@ func TestLinkProblem(t *testing.T) {
 	}
 	if len(s.Degraded) != 1 || s.Degraded[0].What != "link eth0" || s.Degraded[0].Why != why {
 		t.Errorf("degraded: %v", s.Degraded)
+	}
+}
+
+// TestOthersWord: what other parts of the node find wrong is degraded while they say so.
+func TestOthersWord(t *testing.T) {
+	var twin, names error
+	m := Machine{Run: t.TempDir(), Control: t.TempDir(), State: t.TempDir(), Twin: func() error { return twin }, Names: func() error { return names }}
+	said := func() string {
+		text := ""
+		for _, d := range m.Status(t.Context()).Degraded {
+			if d.What == "identity" || d.What == "names" {
+				text += d.What + ": " + d.Why + "\n"
+			}
+		}
+		return text
+	}
+	if got := said(); got != "" {
+		t.Errorf("nothing is wrong: %s", got)
+	}
+	twin, names = errors.New("there are two"), errors.New("port 53 is in use")
+	if got := said(); got != "identity: there are two\nnames: port 53 is in use\n" {
+		t.Errorf("%s", got)
 	}
 }

@@ -31,6 +31,8 @@ type Machine struct {
 	Workload string
 	// Twin says that another machine is this node too; nil, or a nil error: none is known.
 	Twin func() error
+	// Names says where containers cannot ask for names; nil, or a nil error: everywhere they can.
+	Names func() error
 }
 
 // Folder is where the node's programs leave what they tell others.
@@ -90,6 +92,9 @@ func (m Machine) Status(ctx context.Context) *apiv1.StatusResponse {
 	lacking("STATE", m.disk(s.State))
 	if m.Twin != nil {
 		lacking("identity", m.Twin())
+	}
+	if m.Names != nil {
+		lacking("names", m.Names())
 	}
 	return s
 }

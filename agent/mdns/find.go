@@ -182,7 +182,7 @@ func ask(ctx context.Context, names []string, kinds []uint16, got func(link stri
 			}
 			for _, s := range sockets {
 				asked++
-				asking.Go(func() { s.read(func(_ netip.AddrPort, m *dns.Msg) { got(l.Name, m) }) })
+				asking.Go(func() { s.read(nil, func(_ netip.AddrPort, m *dns.Msg) { got(l.Name, m) }) })
 				asking.Go(func() {
 					defer s.Close() // which ends the reader
 					s.repeat(ctx, question(names, kinds, port))

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -81,14 +82,15 @@ type packet struct {
 // link is the node on one link.
 type link struct {
 	Link
-	index   int // of the kernel's: a link that goes and comes is another one
-	sockets []*socket
-	readers sync.WaitGroup
-	claim   Claim
-	records []dns.RR
-	recent  recent
-	delayed []delayed
-	problem string // once logged
+	networks atomic.Pointer[[]netip.Prefix] // of its addresses, for those who read
+	index    int                            // of the kernel's: a link that goes and comes is another one
+	sockets  []*socket
+	readers  sync.WaitGroup
+	claim    Claim
+	records  []dns.RR
+	recent   recent
+	delayed  []delayed
+	problem  string // once logged
 }
 
 // delayed is an answer for all that waits a little, since others answer too.
@@ -121,7 +123,8 @@ func (r *responder) refresh(now time.Time) {
 		l := r.links[name]
 		switch {
 		case l == nil:
-			l = &link{Link: want, recent: make(recent)}
+			l = &link{recent: make(recent)}
+			l.set(want)
 			if err := l.open(r.packets); err != nil {
 				if err.Error() != r.failed[name] {
 					log.Printf("mdns: %s: %v", name, err)
@@ -134,9 +137,10 @@ func (r *responder) refresh(now time.Time) {
 			r.links[name] = l
 		case said.Host != before.Host:
 			l.goodbye()
-			l.Link, l.claim = want, NewClaim(now, rand.N(probePause))
+			l.set(want)
+			l.claim = NewClaim(now, rand.N(probePause))
 		case said != before || !slices.Equal(want.Addresses, l.Addresses):
-			l.Link = want
+			l.set(want)
 			l.records = records(label(said.Host, l.claim.Number), said, l.ips())
 			r.step(l, Changed, now)
 			continue
@@ -167,7 +171,9 @@ func (l *link) open(packets chan<- packet) error {
 	l.index = index
 	for _, s := range l.sockets {
 		l.readers.Go(func() {
-			s.read(func(from netip.AddrPort, m *dns.Msg) {
+			var heard budget
+			wanted := func(from netip.Addr) bool { return l.near(from.WithZone("")) && heard.take(time.Now()) }
+			s.read(wanted, func(from netip.AddrPort, m *dns.Msg) {
 				select {
 				case packets <- packet{l, s, from, m}:
 				default: // more than can be looked at
@@ -291,11 +297,17 @@ func (r *responder) mine(a netip.Addr) bool {
 
 // near says whether an address is one of the link's own network.
 func (l *link) near(a netip.Addr) bool {
-	return a.IsLinkLocalUnicast() || slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+	return a.IsLinkLocalUnicast() || slices.ContainsFunc(*l.networks.Load(), func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// set takes over what is known of the link.
+func (l *link) set(to Link) {
+	l.Link = to
+	l.networks.Store(&to.Addresses)
 }
 
 // hear takes a message in. What comes from this node itself, by whichever of its links,
-// says nothing new; who is not on the link is not answered (section 11).
+// says nothing new; who is not on the link any more is not answered (section 11).
 func (r *responder) hear(p packet, now time.Time) {
 	l, from := p.link, p.from.Addr().WithZone("")
 	if r.links[l.Name] != l || r.mine(from) || !l.near(from) {

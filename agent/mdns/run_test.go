@@ -248,7 +248,7 @@ func hear(sockets []*socket, m *dns.Msg, within time.Duration) []string {
 	var reading sync.WaitGroup
 	for _, s := range sockets {
 		reading.Go(func() {
-			s.read(func(_ netip.AddrPort, m *dns.Msg) {
+			s.read(nil, func(_ netip.AddrPort, m *dns.Msg) {
 				mu.Lock()
 				defer mu.Unlock()
 				for _, rr := range m.Answer {

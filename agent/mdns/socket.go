@@ -2,11 +2,13 @@ package mdns
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/ipv4"
@@ -16,6 +18,14 @@ import (
 
 // maxMessage is the longest message that anybody may send (RFC 6762, section 17).
 const maxMessage = 9000
+
+const (
+	// maxRecords of one message: those of a network that is joined by a repeater.
+	maxRecords = 128
+	// budgetRate messages a second are looked at on a socket, and budgetOnce after a rest.
+	budgetRate = 100
+	budgetOnce = 400
+)
 
 // hops is the hop limit of what is said here (section 11).
 const hops = 255
@@ -101,8 +111,9 @@ func (s *socket) send(m *dns.Msg, to netip.AddrPort) error {
 	return err
 }
 
-// read reads messages until the socket is closed. What is none is passed over.
-func (s *socket) read(got func(from netip.AddrPort, m *dns.Msg)) {
+// read reads messages until the socket is closed. What is none is passed over, and so is,
+// unread, who is not wanted and what is too much to be looked at. wanted is nil for everybody.
+func (s *socket) read(wanted func(from netip.Addr) bool, got func(from netip.AddrPort, m *dns.Msg)) {
 	buffer := make([]byte, maxMessage)
 	for {
 		n, from, err := s.ReadFromUDPAddrPort(buffer)
@@ -112,9 +123,44 @@ func (s *socket) read(got func(from netip.AddrPort, m *dns.Msg)) {
 		if err != nil {
 			continue // of something that was sent before: nobody listens there
 		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		if wanted != nil && !wanted(from.Addr()) || !moderate(buffer[:n]) {
+			continue
+		}
 		m := new(dns.Msg)
 		if m.Unpack(buffer[:n]) == nil {
-			got(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), m)
+			got(from, m)
 		}
 	}
+}
+
+// moderate says whether a message has no more in it than one of a working machine has. Its
+// bytes alone bound little: each of a thousand questions can be six bytes that point at one
+// name of 255, which are a thousand characters when they are written out.
+//
+// Source: RFC 1035, section 4.1.1.
+func moderate(raw []byte) bool {
+	if len(raw) < 12 {
+		return false
+	}
+	count := func(at int) int { return int(binary.BigEndian.Uint16(raw[at:])) }
+	return count(4) <= maxQuestions && count(6)+count(8)+count(10) <= maxRecords
+}
+
+// budget is how much of what a neighbour sends is looked at: so many messages a second, and
+// some more at once. Its zero value has nothing yet.
+type budget struct {
+	left float64
+	at   time.Time
+}
+
+// take says whether one more may be looked at.
+func (b *budget) take(now time.Time) bool {
+	b.left = min(budgetOnce, b.left+budgetRate*max(0, now.Sub(b.at).Seconds()))
+	b.at = now
+	if b.left < 1 {
+		return false
+	}
+	b.left--
+	return true
 }

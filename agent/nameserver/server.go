@@ -14,8 +14,10 @@ package nameserver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -32,13 +34,16 @@ import (
 
 // Limits. What is beyond them is answered with SERVFAIL, and asked again.
 const (
-	maxForwards  = 128 // at a time, of all containers
+	maxForwards  = 128 // at a time, of all containers: see turns
 	maxOfOne     = 32  // of one of them
 	maxConns     = 64  // TCP connections on one network
 	forwardLimit = 5 * time.Second
-	serverLimit  = 2 * time.Second // for one of the servers
+	serverLimit  = 2 * time.Second // before another server is asked as well
 	idleLimit    = 5 * time.Second // of a TCP connection
 )
+
+// retryPause is how often it tries again to listen where it could not.
+const retryPause = 5 * time.Second
 
 // ttl is how long an answer about containers may be kept, in seconds: for less than one
 // that is replaced goes on.
@@ -52,19 +57,25 @@ type Server struct {
 	// upstream returns the node's own name servers.
 	upstream func() []netip.Addr
 	table    atomic.Pointer[Table]
-	turns    chan struct{}
+	turns    turns
+
+	limit    time.Duration // of a forward; forwardLimit
+	patience time.Duration // with one of its servers; serverLimit
+	again    time.Duration // until it is tried again to listen; retryPause
 
 	mu        sync.Mutex // guards what follows
 	listening map[string]*listener
-	asking    map[netip.Addr]int // forwards under way
+	words     map[way]word // of the last minute or so
+	retry     *time.Timer  // nil: nothing failed yet
 	closed    bool
 	ending    sync.WaitGroup
 }
 
-// listener is what answers on one network.
+// listener is what answers on one network. Without servers it does not, because of err.
 type listener struct {
 	Network
 	servers []*dns.Server
+	err     error
 	done    sync.WaitGroup
 }
 
@@ -72,15 +83,15 @@ type listener struct {
 // for the servers of the node.
 func New(upstream func() []netip.Addr) *Server {
 	s := &Server{
-		upstream: upstream, turns: make(chan struct{}, maxForwards),
-		listening: make(map[string]*listener), asking: make(map[netip.Addr]int),
+		upstream: upstream, listening: make(map[string]*listener),
+		limit: forwardLimit, patience: serverLimit, again: retryPause, words: make(map[way]word),
 	}
 	s.table.Store(&Table{})
 	return s
 }
 
 // Set makes t what the server knows, and listens on its networks and no others. Where
-// it cannot listen is a line in the log, once, and tried again at the next Set.
+// it cannot listen is a line in the log, once, and tried again, see [Server.Problem].
 func (s *Server) Set(t Table) {
 	s.table.Store(&t)
 	s.mu.Lock()
@@ -88,6 +99,7 @@ func (s *Server) Set(t Table) {
 	if s.closed {
 		return
 	}
+	s.forget(time.Now())
 	for name, l := range s.listening {
 		now, ok := t.network(name)
 		if !ok || now.Device != l.Device || now.Gateway != l.Gateway {
@@ -95,23 +107,92 @@ func (s *Server) Set(t Table) {
 			delete(s.listening, name)
 		}
 	}
-	for _, n := range t.Networks {
+	s.tend()
+}
+
+// tend listens on the networks where nobody does, and has itself called again if there are
+// such that it cannot. Whoever calls it has the lock.
+func (s *Server) tend() {
+	failed := false
+	for _, n := range s.table.Load().Networks {
 		l := s.listening[n.Name]
 		if l != nil && len(l.servers) > 0 {
 			continue
 		}
-		next, err := s.listen(n)
-		if err != nil && l == nil {
-			log.Printf("names of network %s: %v", n.Name, err)
+		next := s.listen(n)
+		switch {
+		case next.err == nil && l != nil:
+			log.Printf("names of network %s: answered again", n.Name)
+		case next.err != nil && (l == nil || l.err.Error() != next.err.Error()):
+			log.Printf("names of network %s: %v", n.Name, next.err)
 		}
 		s.listening[n.Name] = next
+		failed = failed || next.err != nil
 	}
+	if failed {
+		s.later()
+	}
+}
+
+// later calls tend after a while. Whoever calls it has the lock.
+func (s *Server) later() {
+	if s.retry != nil {
+		s.retry.Reset(s.again)
+		return
+	}
+	s.retry = time.AfterFunc(s.again, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.closed {
+			s.tend()
+		}
+	})
+}
+
+// lost is what one of l's servers calls that has ended by itself.
+func (s *Server) lost(l *listener, err error) {
+	log.Printf("names of network %s: %v", l.Name, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.listening[l.Name] != l {
+		return
+	}
+	s.end(l)
+	s.listening[l.Name] = &listener{Network: l.Network, err: err}
+	s.later()
+}
+
+// Problem says on which networks containers cannot ask for names, and why; nil: they can.
+func (s *Server) Problem() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	var why error
+	for _, name := range slices.Sorted(maps.Keys(s.listening)) {
+		if l := s.listening[name]; l.err != nil {
+			names, why = append(names, name), l.err
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	text := "containers cannot ask for names on network"
+	if len(names) > 1 {
+		text += "s"
+	}
+	if errors.Is(why, unix.EADDRINUSE) {
+		text = "another program of the node has port 53, as a container with network_mode: host may: " + text
+	}
+	return fmt.Errorf("%s %s: %w", text, strings.Join(names, ", "), why)
 }
 
 // Close ends all listening.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
+	if s.retry != nil {
+		s.retry.Stop()
+	}
 	for _, l := range s.listening {
 		s.end(l)
 	}
@@ -129,9 +210,8 @@ func (s *Server) end(l *listener) {
 	s.ending.Go(l.done.Wait)
 }
 
-// listen answers on the network's gateway. The listener that comes with an error is
-// empty.
-func (s *Server) listen(n Network) (*listener, error) {
+// listen answers on the network's gateway, or says in the listener why not.
+func (s *Server) listen(n Network) *listener {
 	l := &listener{Network: n}
 	on := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
@@ -148,12 +228,14 @@ func (s *Server) listen(n Network) (*listener, error) {
 	at := netip.AddrPortFrom(n.Gateway, port).String()
 	packets, err := on.ListenPacket(context.Background(), "udp4", at)
 	if err != nil {
-		return l, err
+		l.err = err
+		return l
 	}
 	streams, err := on.Listen(context.Background(), "tcp4", at)
 	if err != nil {
 		packets.Close()
-		return l, err
+		l.err = err
+		return l
 	}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(n.Name, w, q) })
 	l.servers = []*dns.Server{
@@ -168,12 +250,12 @@ func (s *Server) listen(n Network) (*listener, error) {
 		one.NotifyStartedFunc = sync.OnceFunc(func() { close(started) })
 		l.done.Go(func() {
 			if err := one.ActivateAndServe(); err != nil {
-				log.Printf("names of network %s: %v", n.Name, err)
+				s.lost(l, err)
 			}
 		})
 		<-started // Shutdown is for what has started
 	}
-	return l, nil
+	return l
 }
 
 // serve answers one question that came in on a network.
@@ -206,10 +288,11 @@ func (s *Server) answer(network string, from netip.Addr, q *dns.Msg, tcp bool) *
 	case !c.Outside:
 		return a.SetRcode(q, dns.RcodeNameError)
 	}
-	if !s.take(from) {
+	turn, give, ok := s.turns.take(context.Background(), cmp.Or(c.Name, from.String()))
+	if !ok {
 		return a.SetRcode(q, dns.RcodeServerFailure)
 	}
-	defer s.give(from)
+	defer give()
 	servers := c.Servers
 	if len(servers) == 0 {
 		servers = s.upstream()
@@ -218,32 +301,7 @@ func (s *Server) answer(network string, from netip.Addr, q *dns.Msg, tcp bool) *
 	servers = slices.DeleteFunc(slices.Clone(servers), func(a netip.Addr) bool {
 		return slices.ContainsFunc(t.Networks, func(n Network) bool { return n.Gateway == a })
 	})
-	return forward(q, servers, tcp)
-}
-
-// take takes a turn for a forward, if there is one for this container.
-func (s *Server) take(from netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.asking[from] >= maxOfOne {
-		return false
-	}
-	select {
-	case s.turns <- struct{}{}:
-	default:
-		return false
-	}
-	s.asking[from]++
-	return true
-}
-
-func (s *Server) give(from netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	<-s.turns
-	if s.asking[from]--; s.asking[from] == 0 {
-		delete(s.asking, from)
-	}
+	return s.forward(turn, from, q, servers, tcp)
 }
 
 // answer is what the table knows about a question; false: nobody is called so here.
@@ -289,35 +347,6 @@ func reversed(name string) (netip.Addr, bool) {
 	slices.Reverse(parts)
 	addr, err := netip.ParseAddr(strings.Join(parts, "."))
 	return addr, err == nil && addr.Is4()
-}
-
-// forward asks one server after the other, by random ports and numbers of its own, until
-// one has an answer.
-func forward(q *dns.Msg, servers []netip.Addr, tcp bool) *dns.Msg {
-	ctx, cancel := context.WithTimeout(context.Background(), forwardLimit)
-	defer cancel()
-	asked := q.Copy()
-	client := dns.Client{Net: "udp", Timeout: serverLimit, UDPSize: dns.MinMsgSize}
-	if tcp {
-		client.Net = "tcp"
-	}
-	if opt := q.IsEdns0(); opt != nil {
-		client.UDPSize = max(client.UDPSize, opt.UDPSize())
-	}
-	var failed *dns.Msg
-	for _, server := range servers {
-		asked.Id = dns.Id()
-		a, _, err := client.ExchangeContext(ctx, asked, netip.AddrPortFrom(server, port).String())
-		if err != nil || !a.Response || !slices.Equal(a.Question, q.Question) {
-			continue
-		}
-		a.Id = q.Id
-		if a.Rcode != dns.RcodeServerFailure && a.Rcode != dns.RcodeRefused {
-			return a
-		}
-		failed = a
-	}
-	return cmp.Or(failed, new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
 }
 
 // ReadServers are the name servers in the text of a resolv.conf.

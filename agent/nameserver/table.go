@@ -25,6 +25,7 @@ type Network struct {
 
 // Client is a container that asks.
 type Client struct {
+	Name     string   // of the container, whatever its addresses
 	Networks []string // that it is on, the one that counts most first
 	// Outside says that it may ask for what no container is called.
 	Outside bool

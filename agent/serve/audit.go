@@ -16,8 +16,8 @@ import (
 )
 
 // audit makes events of what operators have done: of every call that changes something
-// and went well. What a call is about is told by [deed]; of one that it does not know
-// the name of its method is.
+// and went well; and a line of each error (see [inLine]). What a call is about is told by
+// [deed]; of one that it does not know the name of its method is.
 type audit struct {
 	events  *events.Ring
 	changes func(procedure string) bool // a method that is for more than looking
@@ -48,7 +48,7 @@ func (d *audit) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if err == nil && d.changes(r.Spec().Procedure) {
 			d.note(ctx, r.Spec().Procedure, r.Any(), answer.Any())
 		}
-		return answer, err
+		return answer, inLine(err)
 	}
 }
 
@@ -59,12 +59,12 @@ func (d *audit) WrapStreamingClient(next connect.StreamingClientFunc) connect.St
 func (d *audit) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if !d.changes(conn.Spec().Procedure) {
-			return next(ctx, conn)
+			return inLine(next(ctx, conn))
 		}
 		n := &auditedStream{StreamingHandlerConn: conn, ctx: ctx, audit: d}
 		err := next(ctx, n)
 		n.over(err)
-		return err
+		return inLine(err)
 	}
 }
 
@@ -180,7 +180,7 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 // steps counts what becomes of the containers of a project.
 func steps(a *apiv1.ApplyResponse) string {
 	var parts []string
-	for _, change := range []string{"new", "replaced", "unchanged", "gone"} {
+	for _, change := range []string{"new", "replaced", "restarted", "unchanged", "gone"} {
 		n := 0
 		for _, s := range a.GetSteps() {
 			if s.Change == change {

@@ -13,7 +13,8 @@ type Change string
 // The changes.
 const (
 	New       Change = "new"
-	Replaced  Change = "replaced" // by one of the same name
+	Replaced  Change = "replaced"  // by one of the same name
+	Restarted Change = "restarted" // as it is, for it goes by one that is replaced
 	Unchanged Change = "unchanged"
 	Gone      Change = "gone"
 )
@@ -53,11 +54,26 @@ func difference(before, after []workload.Container) Plan {
 }
 
 // with is the plan where these containers, unchanged by themselves, are replaced for their
-// images.
-func (p Plan) with(outdated map[string]bool) Plan {
+// images, and what goes by a container that is replaced is restarted, and so on. all are
+// those of the plan that stay.
+func (p Plan) with(outdated map[string]bool, all []workload.Container) Plan {
+	change := make(map[string]*Change)
 	for i, step := range p {
+		change[step.Container] = &p[i].Change
 		if step.Change == Unchanged && outdated[step.Container] {
 			p[i].Change = Replaced
+		}
+	}
+	follows := func(d workload.Dependency) bool {
+		of := change[d.ID]
+		return d.Restart && of != nil && (*of == Replaced || *of == Restarted)
+	}
+	for more := true; more; {
+		more = false
+		for _, c := range all {
+			if its := change[c.ID]; its != nil && *its == Unchanged && slices.ContainsFunc(c.After, follows) {
+				*its, more = Restarted, true
+			}
 		}
 	}
 	return p

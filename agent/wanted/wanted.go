@@ -182,7 +182,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 	if err == nil && !check {
 		s.tell()
 	}
-	return plan.with(outdated), warnings, err
+	return plan.with(outdated, containers), warnings, err
 }
 
 // Remove forgets the project: its containers are to go, its volumes stay.
@@ -208,7 +208,7 @@ func (s *Store) Remove(project string) (Plan, error) {
 // place, and whether that goes with the projects.
 func (s *Store) Check(own []workload.Container) (Plan, error) {
 	plan, err := s.change(Node, own, func() error { return nil })
-	return plan.with(s.outdated(own)), err
+	return plan.with(s.outdated(own), own), err
 }
 
 func (s *Store) outdated(all []workload.Container) map[string]bool {
@@ -302,9 +302,9 @@ func (s *Store) parse() error {
 		}
 		containers, warnings, err := compose.ParseTaken(name, name+suffix, text)
 		for _, w := range warnings {
-			log.Printf("project %s: %v", name, w)
+			log.Printf("project %s: %s", name, nodeconfig.Public(w))
 		}
-		applied[name] = parsed{containers: containers, err: err}
+		applied[name] = parsed{containers: containers, err: nodeconfig.Hide(err)}
 	}
 	s.applied = applied
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -196,6 +197,36 @@ func TestApplyOutdated(t *testing.T) {
 	}
 }
 
+// TestApplyRestarted: what goes by a container that is replaced starts anew with it, and what
+// goes by that one; the plan says so, and what the operator reads as unchanged runs on.
+func TestApplyRestarted(t *testing.T) {
+	project := func(version int) []byte {
+		return fmt.Appendf(nil, `services:
+  db: {image: 'example.org/db:%d'}
+  web: {image: 'example.org/web:1', depends_on: {db: {condition: service_started, restart: true}}}
+  proxy: {image: 'example.org/proxy:1', depends_on: {web: {condition: service_started, restart: true, required: false}}}
+  cron: {image: 'example.org/cron:1', depends_on: [db]}
+`, version)
+	}
+	outdated := map[string]bool{}
+	s := store(t)
+	s.Outdated = func([]workload.Container) map[string]bool { return outdated }
+	apply := func(version int, want string) {
+		t.Helper()
+		for _, check := range []bool{true, false} {
+			plan, _, err := s.Apply("shop", project(version), check)
+			if got := strings.NewReplacer("example.org/", "", "shop.", "").Replace(fmt.Sprint(plan)); err != nil || got != want {
+				t.Errorf("version %d: %s, %v, want %s", version, got, err, want)
+			}
+		}
+	}
+	apply(1, "[{cron cron:1 new} {db db:1 new} {proxy proxy:1 new} {web web:1 new}]")
+	apply(1, "[{cron cron:1 unchanged} {db db:1 unchanged} {proxy proxy:1 unchanged} {web web:1 unchanged}]")
+	apply(2, "[{cron cron:1 unchanged} {db db:2 replaced} {proxy proxy:1 restarted} {web web:1 restarted}]")
+	outdated["shop.web"] = true // its image's name stands for another one
+	apply(2, "[{cron cron:1 unchanged} {db db:2 unchanged} {proxy proxy:1 restarted} {web web:1 replaced}]")
+}
+
 // TestApplyRefused leaves everything as it was.
 func TestApplyRefused(t *testing.T) {
 	s := store(t, workload.Container{ID: "own", Ports: []workload.Port{{HostPort: 443, Protocol: "tcp"}}})
@@ -297,6 +328,51 @@ func TestBrokenProject(t *testing.T) {
 	}
 	if _, _, err := s.Apply("shop", []byte(web), false); err != nil || ids(t, s) != "shop.web" {
 		t.Errorf("a better file does not help: %v", err)
+	}
+}
+
+// TestHushed: what this node keeps of a project's file, in its log and for whoever asks about
+// something else, has the place, the key and the reason, and no value: more people read that
+// than the file.
+func TestHushed(t *testing.T) {
+	const secret = "hunter2"
+	s := store(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(s.dir, 0o700))
+	warned := "services:\n  web: {image: 'a/b:1', environment: {PW: " + secret + "}, stop_signal: SIGTERM, pull_policy: always}\n"
+	must(os.WriteFile(filepath.Join(s.dir, "shop.yaml"), []byte(warned), 0o600))
+	var b bytes.Buffer
+	log.SetOutput(&b)
+	defer log.SetOutput(os.Stderr)
+	_, err := s.Containers()
+	must(err)
+	if got := b.String(); strings.Contains(got, secret) || !strings.Contains(got, "project shop: shop.yaml:2:") || !strings.Contains(got, "pull_policy") {
+		t.Errorf("the log of warnings: %s", got)
+	}
+	b.Reset()
+	refused := "services:\n  web: {image: 'a/b:1', environment: {PW: " + secret + "}, nonsense: 1}\n"
+	must(os.WriteFile(filepath.Join(s.dir, "shop.yaml"), []byte(refused), 0o600))
+	s = Open(s.dir, nil)
+	_, all := s.Containers()
+	_, _, other := s.Apply("data", []byte(db), false)
+	_, own := s.Check(nil)
+	for what, err := range map[string]error{"all": all, "another project": other, "node.yaml": own} {
+		var problems *nodeconfig.Problems
+		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "project shop: shop.yaml:2:") || !errors.As(err, &problems) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Whoever hands the file in is told with his own words.
+	if _, _, err := s.Apply("shop", []byte(refused), false); err == nil || !strings.Contains(err.Error(), secret) {
+		t.Errorf("its own apply: %v", err)
+	}
+	if strings.Contains(b.String(), secret) {
+		t.Errorf("the log: %s", &b)
 	}
 }
 

@@ -18,6 +18,14 @@ const (
 	Replacing State = "replacing"
 )
 
+// How the reason of a container begins that waits for another, whose ID follows: DependsOn
+// where that is in vain, because that one was stopped, or has ended, and somebody has to do
+// something; WaitsFor where it may come to it by itself.
+const (
+	DependsOn = "depends on "
+	WaitsFor  = "waits for "
+)
+
 // Want is what an operator wants of one container.
 type Want string
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -54,10 +53,10 @@ func boardsListCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "BOARD\tARCH\tBOOT LOADER\tDESCRIPTION")
+			w := newTable(cmd.OutOrStdout())
+			w.head("BOARD\tARCH\tBOOT LOADER\tDESCRIPTION")
 			for _, b := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.Name, b.Arch, b.Bootloader, b.Description)
+				w.row("%s\t%s\t%s\t%s\n", b.Name, b.Arch, b.Bootloader, b.Description)
 			}
 			return w.Flush()
 		},
@@ -87,8 +86,8 @@ func boardsShowCommand() *cobra.Command {
 }
 
 func printBoard(out io.Writer, b boards.Board) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	row := func(name string, value any) { fmt.Fprintf(w, "%s\t%v\n", name, value) }
+	w := newTable(out)
+	row := func(name string, value any) { w.row("%s\t%v\n", name, value) }
 	row("board", b.Name)
 	row("description", b.Description)
 	row("architecture", b.Arch)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -35,8 +34,8 @@ func psCommand() *cobra.Command {
 }
 
 func printContainers(w io.Writer, list *apiv1.ListResponse, now time.Time) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tIMAGE\tSTATE\tHEALTH\tFOR\tNETWORKS\tPORTS\tEXITS\tREASON")
+	tw := newTable(w)
+	tw.head("NAME\tIMAGE\tSTATE\tHEALTH\tFOR\tNETWORKS\tPORTS\tEXITS\tREASON")
 	for _, c := range list.Containers {
 		since, health := "", c.Health
 		if c.Started.IsValid() && c.Started.GetSeconds() > 0 {
@@ -45,11 +44,11 @@ func printContainers(w io.Writer, list *apiv1.ListResponse, now time.Time) {
 		if health == "" {
 			health = "-"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Image, stateOf(c), health, since, networks(c), strings.Join(c.Ports, " "), c.Exits, c.Reason)
+		tw.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Image, stateOf(c), health, since, networks(c), strings.Join(c.Ports, " "), c.Exits, c.Reason)
 	}
 	tw.Flush()
 	if list.Trouble != "" {
-		fmt.Fprintln(w, "trouble: "+list.Trouble)
+		fmt.Fprintln(w, "trouble: "+cell(list.Trouble))
 	}
 }
 

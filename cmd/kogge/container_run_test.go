@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +64,14 @@ func TestArrived(t *testing.T) {
 		{"one has done its work", map[string]string{"db": "running", "web": "ended"}, true, ""},
 		{"one fails, and others wait for it", map[string]string{"db": "pending", "web": "failing", "old": "stopping"}, false, "container web does not run"},
 		{"one failed once", map[string]string{"db": "running", "web": "backoff"}, false, ""},
+		{"somebody stopped one", map[string]string{"db": "stopped", "web": "running"}, true, "container db stays stopped (kogge start db)"},
+		{"one is being stopped", map[string]string{"db": "stopping", "web": "running"}, false, ""},
+		{"one waits for one that somebody stopped", map[string]string{"db": "stopped", "web": "depends on db, which was stopped"}, true, "container db stays stopped (kogge start db)\ncontainer web does not start: depends on db, which was stopped"},
+		{"one waits for one that is being stopped", map[string]string{"db": "stopping", "web": "depends on db, which was stopped"}, false, "container web does not start: depends on db, which was stopped"},
+		{"one waits for one that has failed", map[string]string{"db": "ended", "web": "depends on db, which ended with exit code 3"}, false, "container web does not start: depends on db, which ended with exit code 3"},
+		{"one waits for one that waits for one that somebody stopped", map[string]string{"db": "depends on cache, which was stopped", "cache": "stopped", "web": "waits for db to start (pending)"}, true, "container web does not start: waits for db to start (pending)"},
+		{"two wait for each other", map[string]string{"db": "waits for web to start (pending)", "web": "waits for db to start (pending)"}, false, ""},
+		{"one waits, and another is stopped", map[string]string{"db": "stopped", "web": "pending"}, false, ""},
 		{"one fails", map[string]string{"db": "running", "web": "failing"}, false, "container web does not run: no such image"},
 	} {
 		var containers []*apiv1.Container
@@ -70,11 +80,18 @@ func TestArrived(t *testing.T) {
 			if state == "failing" {
 				one.State, one.Exits = "backoff", patience
 			}
+			if strings.Contains(state, " ") {
+				one.State, one.Reason = "pending", state
+			}
 			containers = append(containers, one)
 		}
-		done, err := arrived(steps, containers)
-		if done != test.done || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
-			t.Errorf("%s: %v, %v", test.name, done, err)
+		now := arrived(steps, containers)
+		said := fmt.Sprint(errors.Join(now.failed, now.vain))
+		if now.there {
+			said = strings.Join(now.rest, "\n")
+		}
+		if now.there != test.done || !strings.Contains(said, test.err) || test.err == "" && said != "" && said != "<nil>" {
+			t.Errorf("%s: %v, %s", test.name, now.there, said)
 		}
 	}
 }

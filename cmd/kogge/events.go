@@ -97,7 +97,7 @@ func (t *target) printEvents(w, errs io.Writer, m *apiv1.EventsResponse, zone *t
 			text += " (" + e.By + ")"
 		}
 		line := fmt.Sprintf("%s  %-9s  %-16s  %s", e.Time.AsTime().In(zone).Format(time.DateTime), e.Kind, e.Object, text)
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " ")); err != nil {
+		if _, err := fmt.Fprintln(w, cell(strings.TrimRight(line, " "))); err != nil {
 			return err
 		}
 	}

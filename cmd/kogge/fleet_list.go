@@ -1,11 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,11 +75,11 @@ func fleetListCommand() *cobra.Command {
 }
 
 func printFleets(out io.Writer, rows []fleetRow) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tID\tOPERATOR\tROLE\tCERTIFICATE UNTIL\tSIGNS")
+	w := newTable(out)
+	w.head("NAME\tID\tOPERATOR\tROLE\tCERTIFICATE UNTIL\tSIGNS")
 	for _, r := range rows {
 		if r.Problem != "" {
-			fmt.Fprintf(w, "%s\tunreadable: %s\n", r.Name, r.Problem)
+			w.row("%s\tunreadable: %s\n", r.Name, r.Problem)
 			continue
 		}
 		var signs []string
@@ -91,7 +89,7 @@ func printFleets(out io.Writer, rows []fleetRow) error {
 		if signs == nil {
 			signs = []string{"nobody"}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, fleet.Short(r.ID), r.Operator, r.Role, r.Certificate.Format(time.DateOnly), strings.Join(signs, ", "))
+		w.row("%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, fleet.Short(r.ID), r.Operator, r.Role, r.Certificate.Format(time.DateOnly), strings.Join(signs, ", "))
 	}
 	return w.Flush()
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -83,21 +82,21 @@ func newFleetFacts(name string, f *keyring.Keyring) (fleetFacts, error) {
 
 func (f fleetFacts) print(out io.Writer) error {
 	fmt.Fprintf(out, "fleet   %s\nid      %s\nfolder  %s\nowner   any %d of its owner keys\n\n", f.Name, f.ID, f.Folder, f.Threshold)
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "KEY\tFINGERPRINT\tUNTIL\tWHERE")
+	w := newTable(out)
+	w.head("KEY\tFINGERPRINT\tUNTIL\tWHERE")
 	for _, k := range f.Keys {
 		until := "-"
 		if k.Until != nil {
 			until = k.Until.Format(time.DateOnly)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", k.Key, fleet.Short(k.Fingerprint), until, k.Where)
+		w.row("%s\t%s\t%s\t%s\n", k.Key, fleet.Short(k.Fingerprint), until, k.Where)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	if len(f.Tokens) > 0 {
 		fmt.Fprintln(out)
-		fmt.Fprintln(w, "TOKEN\tSTATE\tEXPIRES\tFOR\tUSED BY")
+		w.head("TOKEN\tSTATE\tEXPIRES\tFOR\tUSED BY")
 		for _, t := range f.Tokens {
 			whom := t.Node
 			if whom == "" {
@@ -110,7 +109,7 @@ func (f fleetFacts) print(out io.Writer) error {
 			if len(by) == 0 {
 				by = append(by, "-")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.ID, t.State, t.Expires.Local().Format("2006-01-02 15:04"), whom, strings.Join(by, ", "))
+			w.row("%s\t%s\t%s\t%s\t%s\n", t.ID, t.State, t.Expires.Local().Format("2006-01-02 15:04"), whom, strings.Join(by, ", "))
 		}
 		if err := w.Flush(); err != nil {
 			return err

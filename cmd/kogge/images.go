@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -38,9 +37,9 @@ func imagesListCommand() *cobra.Command {
 }
 
 func printImages(w io.Writer, all []*apiv1.Image, now time.Time) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	tw := newTable(w)
 	defer tw.Flush()
-	fmt.Fprintln(tw, "NAME\tDIGEST\tSIZE\tON DISK\tHERE FOR\tLAST USED\tUSED BY")
+	tw.head("NAME\tDIGEST\tSIZE\tON DISK\tHERE FOR\tLAST USED\tUSED BY")
 	for _, i := range all {
 		used := "never"
 		switch {
@@ -56,7 +55,7 @@ func printImages(w io.Writer, all []*apiv1.Image, now time.Time) {
 		case i.Preload && len(i.UsedBy) == 0:
 			by = "(preload)"
 		}
-		fmt.Fprintf(tw, "%s\t%.19s\t%s\t%s\t%s\t%s\t%s\n", i.Name, i.Digest, iec(uint64(max(0, i.Size))), iec(uint64(max(0, i.Disk))),
+		tw.row("%s\t%.19s\t%s\t%s\t%s\t%s\t%s\n", i.Name, i.Digest, iec(uint64(max(0, i.Size))), iec(uint64(max(0, i.Disk))),
 			age(max(0, now.Sub(i.Created.AsTime()))), used, by)
 	}
 }

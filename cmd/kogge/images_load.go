@@ -20,8 +20,9 @@ func imagesLoadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "load FILE",
 		Short: "Send the images in a tar to a node",
-		Long: "Sends a tar of images to the node: an OCI layout, or what docker save and podman save write. FILE\n" +
-			"may be - for standard input.",
+		Long: "Sends a tar of images to the node: an OCI layout, or what docker save and podman save write, plain or\n" +
+			"packed with gzip or zstd. FILE may be - for standard input. If one of the images cannot be unpacked, the\n" +
+			"node keeps those that it had, all of them.",
 		Example: "  kogge images load web.tar\n  docker save web:1 | kogge images load - --node n1",
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

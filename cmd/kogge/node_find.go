@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -176,14 +175,14 @@ func (n foundNode) leads(address string) bool {
 func (n foundNode) reachable() string { return n.Host + ".local" }
 
 func printFound(out io.Writer, rows []foundNode) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tADDRESS\tFLEET\tRELEASE\tBOARD\tSTATE")
+	w := newTable(out)
+	w.head("NAME\tADDRESS\tFLEET\tRELEASE\tBOARD\tSTATE")
 	for _, n := range rows {
 		name := n.Name
 		if n.Name != n.Host {
 			name += " (" + n.Host + ")"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", name, n.shown(), cmp.Or(n.Fleet, "-"), cmp.Or(n.Release, "-"), cmp.Or(n.Board, "-"), n.State)
+		w.row("%s\t%s\t%s\t%s\t%s\t%s\n", name, n.shown(), cmp.Or(n.Fleet, "-"), cmp.Or(n.Release, "-"), cmp.Or(n.Board, "-"), n.State)
 	}
 	return w.Flush()
 }

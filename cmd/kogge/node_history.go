@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -37,8 +36,8 @@ whether the boot was assessed good or bad, after how long, and why.`,
 }
 
 func printHistory(w io.Writer, boots []*apiv1.PastBoot) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "BOOTED\tSLOT\tRELEASE\tTRIES LEFT\tVERDICT\tAFTER\tREASON")
+	tw := newTable(w)
+	tw.head("BOOTED\tSLOT\tRELEASE\tTRIES LEFT\tVERDICT\tAFTER\tREASON")
 	for _, b := range boots {
 		tries, after := "-", "-"
 		if b.Trial {
@@ -47,7 +46,7 @@ func printHistory(w io.Writer, boots []*apiv1.PastBoot) {
 		if b.Verdict != "none" {
 			after = age(time.Duration(b.Seconds) * time.Second)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", stamp(b.Time), b.Slot, b.Version, tries, b.Verdict, after, b.Reason)
+		tw.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\n", stamp(b.Time), b.Slot, b.Version, tries, b.Verdict, after, b.Reason)
 	}
 	tw.Flush()
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,14 +37,14 @@ func nodeListCommand() *cobra.Command {
 			if t.json {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(tw, "NAME\tADDRESS\tADOPTED\tCERTIFICATE UNTIL")
+			tw := newTable(cmd.OutOrStdout())
+			tw.head("NAME\tADDRESS\tADOPTED\tCERTIFICATE UNTIL")
 			for _, n := range rows {
 				until := "-"
 				if !n.Until.IsZero() {
 					until = n.Until.Local().Format(time.DateOnly)
 				}
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", n.Name, n.Address, n.Adopted.Local().Format(time.DateOnly), until)
+				tw.row("%s\t%s\t%s\t%s\n", n.Name, n.Address, n.Adopted.Local().Format(time.DateOnly), until)
 			}
 			return tw.Flush()
 		},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,14 +95,14 @@ func renewNodes(ctx context.Context, ring *keyring.Keyring, nodes map[string]ope
 		return nodeError(all[0].Node, overHint(all[0].Node, all[0].Err))
 	}
 	missed := 0
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	w := newTable(out)
 	for _, r := range all {
 		if r.Err != nil {
 			missed++
-			fmt.Fprintf(w, "%s\tnot renewed: %v\n", r.Node, r.Err)
+			w.row("%s\tnot renewed: %v\n", r.Node, r.Err)
 			continue
 		}
-		fmt.Fprintf(w, "%s\tgood until %s\n", r.Node, r.Until.Local().Format(time.DateOnly))
+		w.row("%s\tgood until %s\n", r.Node, r.Until.Local().Format(time.DateOnly))
 	}
 	if err := w.Flush(); err != nil || missed == 0 {
 		return err

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -29,14 +27,14 @@ func nodeServicesCommand() *cobra.Command {
 				if t.json {
 					return printServices(cmd.OutOrStdout(), answer.Msg.Services)
 				}
-				tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-				fmt.Fprintln(tw, "NAME\tSTATE\tFOR\tPID\tSTARTS\tSAYS")
+				tw := newTable(cmd.OutOrStdout())
+				tw.head("NAME\tSTATE\tFOR\tPID\tSTARTS\tSAYS")
 				for _, s := range answer.Msg.Services {
 					says := s.Text
 					if s.Failing || s.State != "running" {
 						says = strings.TrimSpace(s.LastExit + " " + says)
 					}
-					fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Name, s.State,
+					tw.row("%s\t%s\t%s\t%d\t%d\t%s\n", s.Name, s.State,
 						age(answer.Msg.Time.AsTime().Sub(s.Since.AsTime())), s.Pid, s.Starts, says)
 				}
 				return tw.Flush()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -35,8 +34,8 @@ how many tries it has left. A * marks the running slot.`,
 }
 
 func printSlots(w io.Writer, all *apiv1.ListSlotsResponse) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "SLOT\tRELEASE\tSTATE\tTRIES LEFT\tENTRY\tROOT HASH\tSAYS")
+	tw := newTable(w)
+	tw.head("SLOT\tRELEASE\tSTATE\tTRIES LEFT\tENTRY\tROOT HASH\tSAYS")
 	for _, s := range all.Slots {
 		name, release, tries, entry, root := s.Slot, s.Version, "-", "-", "-"
 		if s.Running {
@@ -54,7 +53,7 @@ func printSlots(w io.Writer, all *apiv1.ListSlotsResponse) {
 		if s.RootHash != "" {
 			root = fmt.Sprintf("%.12s", s.RootHash)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, release, s.State, tries, entry, root, s.Text)
+		tw.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, release, s.State, tries, entry, root, s.Text)
 	}
 	tw.Flush()
 	if all.Assessment != "" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -84,17 +83,17 @@ func printTime(w io.Writer, s *apiv1.GetTimeResponse, now time.Time) {
 		return
 	}
 	fmt.Fprintln(w)
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	tw := newTable(w)
 	defer tw.Flush()
-	fmt.Fprintln(tw, "SERVER\tSTRATUM\tOFFSET\tERROR")
+	tw.head("SERVER\tSTRATUM\tOFFSET\tERROR")
 	for _, server := range s.Servers {
-		line := server + "\t-\t-\tno good answer"
+		stratum, offset, off := "-", "-", "no good answer"
 		for _, a := range s.Answers {
 			if a.Server == server {
-				line = fmt.Sprintf("%s\t%d\t%s\t±%s", server, a.Stratum, signed(a.Offset.AsDuration()), a.Error.AsDuration().Round(time.Microsecond))
+				stratum, offset, off = fmt.Sprint(a.Stratum), signed(a.Offset.AsDuration()), "±"+a.Error.AsDuration().Round(time.Microsecond).String()
 			}
 		}
-		fmt.Fprintln(tw, line)
+		tw.row("%s\t%s\t%s\t%s\n", server, stratum, offset, off)
 	}
 }
 

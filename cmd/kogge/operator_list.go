@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,8 +83,8 @@ func operatorListCommand() *cobra.Command {
 }
 
 func printOperators(out io.Writer, rows []operatorRow) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tROLE\tKEY\tUNTIL\tSTATE")
+	w := newTable(out)
+	w.head("NAME\tROLE\tKEY\tUNTIL\tSTATE")
 	for _, r := range rows {
 		key, state := "-", r.State
 		if r.Key != "" {
@@ -98,7 +96,7 @@ func printOperators(out io.Writer, rows []operatorRow) error {
 		if r.You {
 			state += ", you"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Name, r.Role, key, r.Until.Local().Format(time.DateOnly), state)
+		w.row("%s\t%s\t%s\t%s\t%s\n", r.Name, r.Role, key, r.Until.Local().Format(time.DateOnly), state)
 	}
 	return w.Flush()
 }

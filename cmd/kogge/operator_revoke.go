@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -92,10 +91,10 @@ func revoke(ctx context.Context, ring *keyring.Keyring, fleetName, name string, 
 // printTold prints which nodes know who is revoked, and returns the names of those that do
 // not.
 func printTold(out io.Writer, nodes []operate.Told) (missed []string, err error) {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	w := newTable(out)
 	for _, n := range nodes {
 		if n.Err == nil {
-			fmt.Fprintf(w, "  %s\ttold\n", n.Node)
+			w.row("  %s\ttold\n", n.Node)
 			continue
 		}
 		missed = append(missed, n.Node)
@@ -103,7 +102,7 @@ func printTold(out io.Writer, nodes []operate.Told) (missed []string, err error)
 		if said := (*connect.Error)(nil); errors.As(n.Err, &said) {
 			text = said.Message()
 		}
-		fmt.Fprintf(w, "  %s\tnot told: %s\n", n.Node, text)
+		w.row("  %s\tnot told: %s\n", n.Node, text)
 	}
 	return missed, w.Flush()
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -47,7 +46,8 @@ func applyCommand() *cobra.Command {
 --project names the project; without it, the name is the file's name: or its folder.
 Only containers that changed are replaced, and those whose image's name stands for
 another image on the node by now. Containers that are no longer in the file are
-removed; their volumes stay. kogge rm PROJECT removes all of them.
+removed; their volumes stay. What somebody stopped (kogge stop) stays so. kogge rm
+PROJECT removes all of them.
 
 --check needs no node. It lists what would be done, what is warned of because it
 means nothing on a node, what the node's own node.yaml has to allow, and what is
@@ -149,26 +149,40 @@ func (f *applyFlags) send(ctx context.Context, c *api.Client, name string, answe
 
 // printSteps shows what becomes of each container.
 func printSteps(w io.Writer, project string, steps []*apiv1.Step) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(tw, "project %s:\n", project)
+	tw := newTable(w)
+	tw.row("project %s:\n", project)
 	for _, s := range steps {
-		fmt.Fprintf(tw, "  %s\t%s\t%s\n", s.Container, s.Change, s.Image)
+		tw.row("  %s\t%s\t%s\n", s.Container, s.Change, s.Image)
 	}
 	tw.Flush()
 }
 
-// awaitSteps waits until every container of the plan runs or has ended well, or
-// says which one does not and why.
+// awaitSteps waits until every container of the plan runs, has ended well or is stopped
+// because somebody wants that, or says which one does not run and why.
 func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
+	var vain time.Time // since when a container waits for another in vain; zero: none does
 	for {
 		list, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
 		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
 			return err
 		}
 		if err == nil {
-			done, err := arrived(steps, list.Msg.Containers)
-			if done || err != nil {
-				return err
+			now := arrived(steps, list.Msg.Containers)
+			if now.vain == nil {
+				vain = time.Time{}
+			} else if vain.IsZero() {
+				vain = time.Now()
+			}
+			switch {
+			case now.there:
+				for _, line := range now.rest {
+					say("%s", line)
+				}
+				return nil
+			case now.failed != nil:
+				return now.failed
+			case now.vain != nil && time.Since(vain) > vainLimit:
+				return now.vain
 			}
 		}
 		select {
@@ -179,31 +193,67 @@ func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
 	}
 }
 
+// vainLimit is how long a container waits for another in vain until apply gives it up: the
+// node may not have come to that other one yet.
+const vainLimit = 10 * time.Second
+
 // patience is how often in a row a container may end before apply gives it up: many
 // end once or twice until what they need is there.
 const patience = 3
 
+// arrival is how far the containers of a plan are.
+type arrival struct {
+	there  bool
+	rest   []string // which of them do not run, and why that is as it should be
+	failed error    // one of them does not run
+	vain   error    // one of them waits for another that will not come
+}
+
 // arrived says whether the containers are as the steps want them.
-func arrived(steps []*apiv1.Step, containers []*apiv1.Container) (bool, error) {
+func arrived(steps []*apiv1.Step, containers []*apiv1.Container) arrival {
 	now := make(map[string]*apiv1.Container)
 	for _, c := range containers {
 		now[c.Name] = c
 	}
-	there := true
+	a := arrival{there: true}
 	for _, s := range steps {
 		c := now[s.Container]
 		switch {
 		case s.Change == string(wanted.Gone):
-			there = there && c == nil
+			a.there = a.there && c == nil
 		case c == nil:
-			there = false // the node has not come to it
+			a.there = false // the node has not come to it
 		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
-			return false, hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node keeps trying: kogge ps, kogge logs " + c.Name}
+			return arrival{failed: hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node keeps trying: kogge ps, kogge logs " + c.Name}}
+		case c.State == string(workload.Stopped):
+			a.rest = append(a.rest, fmt.Sprintf("container %s stays stopped (kogge start %s)", c.Name, c.Name))
+		case rests(c, now):
+			a.rest = append(a.rest, fmt.Sprintf("container %s does not start: %s", c.Name, c.Reason))
+		case c.State == string(workload.Pending) && strings.HasPrefix(c.Reason, workload.DependsOn):
+			a.there = false
+			a.vain = hinted{fmt.Errorf("apply: container %s does not start: %s", c.Name, c.Reason), "kogge ps"}
 		case c.OldServes || c.State != string(workload.Running) && c.State != string(workload.Ended):
-			there = false
+			a.there = false
 		}
 	}
-	return there, nil
+	return a
+}
+
+// rests says that c is stopped, or waits for one that is, or for one that waits so.
+func rests(c *apiv1.Container, now map[string]*apiv1.Container) bool {
+	for range now { // no circle is longer
+		if c == nil || c.State != string(workload.Pending) {
+			break
+		}
+		rest, never := strings.CutPrefix(c.Reason, workload.DependsOn)
+		rest, later := strings.CutPrefix(rest, workload.WaitsFor)
+		if !never && !later {
+			return false
+		}
+		other, _, _ := strings.Cut(rest, " ")
+		c = now[strings.TrimSuffix(other, ",")]
+	}
+	return c != nil && c.State == string(workload.Stopped)
 }
 
 func removeCommand() *cobra.Command {
@@ -311,8 +361,8 @@ func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 	var b strings.Builder
 	if len(a.Containers) > 0 {
 		b.WriteString("done:\n")
-		w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "CONTAINER\tIMAGE\tPORTS\tVOLUMES\tAFTER")
+		w := newTable(&b)
+		w.head("CONTAINER\tIMAGE\tPORTS\tVOLUMES\tAFTER")
 		for _, c := range a.Containers {
 			var ports, volumes, after []string
 			for _, p := range c.Ports {
@@ -324,7 +374,7 @@ func showAnswer(out io.Writer, a *project.Answer, refused *nodeconfig.Problems) 
 			for _, d := range c.After {
 				after = append(after, fmt.Sprintf("%s %s", d.ID, d.Condition))
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.ID, c.Image, dash(ports), dash(volumes), dash(after))
+			w.row("%s\t%s\t%s\t%s\t%s\n", c.ID, c.Image, dash(ports), dash(volumes), dash(after))
 		}
 		w.Flush() // into memory
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -41,9 +40,9 @@ func registryListCommand() *cobra.Command {
 }
 
 func printRegistries(w io.Writer, all []*apiv1.Registry) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	tw := newTable(w)
 	defer tw.Flush()
-	fmt.Fprintln(tw, "REGISTRY\tUSER\tTRUST\tMIRRORS")
+	tw.head("REGISTRY\tUSER\tTRUST\tMIRRORS")
 	for _, r := range all {
 		trust, user := "system", r.User
 		switch {
@@ -59,7 +58,7 @@ func printRegistries(w io.Writer, all []*apiv1.Registry) {
 		for _, m := range r.Mirrors {
 			mirrors = append(mirrors, m.Url)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r.Host, user, trust, dash(mirrors))
+		tw.row("%s\t%s\t%s\t%s\n", r.Host, user, trust, dash(mirrors))
 	}
 }
 

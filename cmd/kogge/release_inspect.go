@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,39 +78,39 @@ func releaseInspectCommand() *cobra.Command {
 }
 
 func (f releaseFacts) print(out io.Writer, sizes bool) error {
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "version\t%s\ncounter\t%d\ncommit\t%s\n", f.Version, f.Counter, f.Created.Format(time.DateTime))
+	w := newTable(out)
+	w.row("version\t%s\ncounter\t%d\ncommit\t%s\n", f.Version, f.Counter, f.Created.Format(time.DateTime))
 	switch {
 	case f.Root == 0:
-		fmt.Fprintln(w, "signed\tby nobody")
+		w.head("signed\tby nobody")
 	default:
 		said := make([]string, len(f.Signatures))
 		for i, t := range f.Signatures {
 			said[i] = t.String()
 		}
-		fmt.Fprintf(w, "signed\t%s (by root.json %d, which it brings along)\n", strings.Join(said, ", "), f.Root)
+		w.row("signed\t%s (by root.json %d, which it brings along)\n", strings.Join(said, ", "), f.Root)
 		if f.Expires != nil {
-			fmt.Fprintf(w, "good until\t%s\n", f.Expires.Format(time.DateOnly))
+			w.row("good until\t%s\n", f.Expires.Format(time.DateOnly))
 		}
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
-	w = tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	w = newTable(out)
 	if !sizes {
-		fmt.Fprintln(w, "BOARD\tARCH\tSIZE\tDIGEST")
+		w.head("BOARD\tARCH\tSIZE\tDIGEST")
 		for _, b := range f.Boards {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", b.Board, b.Arch, iec(uint64(b.Bytes)), b.Digest)
+			w.row("%s\t%s\t%s\t%s\n", b.Board, b.Arch, iec(uint64(b.Bytes)), b.Digest)
 		}
 		return w.Flush()
 	}
-	fmt.Fprintln(w, "BOARD\tPART\tBYTES\tSIZE")
+	w.head("BOARD\tPART\tBYTES\tSIZE")
 	for _, b := range f.Boards {
 		for _, p := range b.Parts {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", b.Board, p.Name, p.Size, iec(uint64(p.Size)))
+			w.row("%s\t%s\t%d\t%s\n", b.Board, p.Name, p.Size, iec(uint64(p.Size)))
 		}
-		fmt.Fprintf(w, "%s\tall\t%d\t%s\n", b.Board, b.Bytes, iec(uint64(b.Bytes)))
+		w.row("%s\tall\t%d\t%s\n", b.Board, b.Bytes, iec(uint64(b.Bytes)))
 	}
 	return w.Flush()
 }

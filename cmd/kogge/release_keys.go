@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -174,10 +173,10 @@ func keysListCommand() *cobra.Command {
 				say("there are no release keys yet; kogge release keys create makes a set")
 				return nil
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "SET\tROLE\tSIGN\tNAME\tPRIVATE KEY\tID\tROOT.JSON\tUNTIL")
+			w := newTable(cmd.OutOrStdout())
+			w.head("SET\tROLE\tSIGN\tNAME\tPRIVATE KEY\tID\tROOT.JSON\tUNTIL")
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%.12s\t%d\t%s\n", r.Set, r.Role, r.Threshold, cmp.Or(r.Name, "-"), r.Private, r.ID, r.Root, r.Expires.Format(time.DateOnly))
+				w.row("%s\t%s\t%d\t%s\t%s\t%.12s\t%d\t%s\n", r.Set, r.Role, r.Threshold, cmp.Or(r.Name, "-"), r.Private, r.ID, r.Root, r.Expires.Format(time.DateOnly))
 			}
 			return w.Flush()
 		},

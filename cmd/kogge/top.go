@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -125,16 +124,16 @@ func percent(before, now *apiv1.UsageResponse) {
 }
 
 func printUsage(w io.Writer, u *apiv1.UsageResponse) {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	tw := newTable(w)
 	defer tw.Flush()
 	kind := u.Node != nil // else there are only containers
 	if kind {
-		fmt.Fprint(tw, "KIND\t")
+		tw.row("KIND\t")
 	}
-	fmt.Fprintln(tw, "NAME\tCPU %\tMEMORY\tLIMIT\tTHREADS\tRECEIVED\tSENT")
+	tw.head("NAME\tCPU %\tMEMORY\tLIMIT\tTHREADS\tRECEIVED\tSENT")
 	row := func(of string, one *apiv1.Use, network bool) {
 		if kind {
-			fmt.Fprintf(tw, "%s\t", of)
+			tw.row("%s\t", of)
 		}
 		cpu, limit, received, sent := "-", "-", "-", "-"
 		if one.CpuPercent != nil {
@@ -146,7 +145,7 @@ func printUsage(w io.Writer, u *apiv1.UsageResponse) {
 		if network {
 			received, sent = iec(one.Received), iec(one.Sent)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", one.Name, cpu, iec(one.Memory), limit, one.Processes, received, sent)
+		tw.row("%s\t%s\t%s\t%s\t%d\t%s\t%s\n", one.Name, cpu, iec(one.Memory), limit, one.Processes, received, sent)
 	}
 	if kind {
 		row("node", u.Node, true)

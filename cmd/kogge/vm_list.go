@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,10 +53,10 @@ func vmListCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), rows)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tSTATE\tPID\tSTARTED\tPORTS")
+			w := newTable(cmd.OutOrStdout())
+			w.head("NAME\tSTATE\tPID\tSTARTED\tPORTS")
 			for _, f := range rows {
-				fmt.Fprintln(w, f)
+				f.row(w)
 			}
 			return w.Flush()
 		},
@@ -66,14 +65,15 @@ func vmListCommand() *cobra.Command {
 	return cmd
 }
 
-// String is one line of kogge vm list.
-func (f vmFacts) String() string {
+// row is one line of kogge vm list.
+func (f vmFacts) row(w table) {
 	if f.Started == nil {
-		return fmt.Sprintf("%s\t%s\t\t\t%s", f.Name, f.State, f.Problem)
+		w.row("%s\t%s\t\t\t%s\n", f.Name, f.State, f.Problem)
+		return
 	}
 	var ports []string
 	for _, p := range f.Ports {
 		ports = append(ports, fmt.Sprintf("127.0.0.1:%d→%d", p.Host, p.Guest))
 	}
-	return fmt.Sprintf("%s\t%s\t%d\t%s\t%s", f.Name, f.State, f.PID, f.Started.Format(time.DateTime), strings.Join(ports, " "))
+	w.row("%s\t%s\t%d\t%s\t%s\n", f.Name, f.State, f.PID, f.Started.Format(time.DateTime), strings.Join(ports, " "))
 }

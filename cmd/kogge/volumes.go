@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -32,15 +30,15 @@ func volumesListCommand() *cobra.Command {
 					return err
 				}
 				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) {
-					tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+					tw := newTable(w)
 					defer tw.Flush()
-					fmt.Fprintln(tw, "NAME\tSIZE\tUSED BY")
+					tw.head("NAME\tSIZE\tUSED BY")
 					for _, v := range answer.Msg.Volumes {
 						size := iec(uint64(max(0, v.Size)))
 						if v.Least {
 							size += "+"
 						}
-						fmt.Fprintf(tw, "%s\t%s\t%s\n", v.Name, size, dash(v.UsedBy))
+						tw.row("%s\t%s\t%s\n", v.Name, size, dash(v.UsedBy))
 					}
 				})
 			})

@@ -14,6 +14,7 @@ package clock
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -95,19 +96,48 @@ const (
 	// slack is how far below the hard floor a server's time may be: the image was
 	// built on a machine whose clock was right to the minute.
 	slack = 10 * time.Minute
+	// lonePolls is after how many polls a server is believed alone though others were
+	// asked: one of them that only loses a packet still has its say.
+	lonePolls = 3
 )
 
 // State is what is known about the clock.
 //
 //	Unsynced ─servers agree─▶ Synced ─no answer for a day─▶ Unsynced
 //
+// One server alone is enough where no other is asked, or none answers for a while.
+//
 // In Unsynced the clock runs from the floor or from the hardware clock. It is saved
 // only if it is no far jump ahead of the floor.
 type State struct {
 	Floor  Floor
 	Synced time.Time // by the node's clock, when servers last agreed; zero: never
-	Single bool      // only one server is configured, and it is believed
+	Single bool      // by one server alone
+	Lone   Lone
 }
+
+// Lone are polls in a row in which one server alone answered. Those without any answer do
+// not count.
+type Lone struct {
+	Servers []string // its names, at the last of them
+	Polls   int
+}
+
+// after is l after one more.
+func (l Lone) after(group []Sample) Lone {
+	same := slices.ContainsFunc(group, func(s Sample) bool { return slices.Contains(l.Servers, s.Server) })
+	if !same {
+		l.Polls = 0
+	}
+	next := Lone{Polls: l.Polls + 1}
+	for _, s := range group {
+		next.Servers = append(next.Servers, s.Server)
+	}
+	return next
+}
+
+// waits says whether a server that alone answers may soon be believed.
+func (l Lone) waits() bool { return l.Polls > 0 && l.Polls < lonePolls }
 
 // stale is how long a node without answers counts as synced.
 const stale = 24 * time.Hour
@@ -123,6 +153,31 @@ type Sample struct {
 	Stratum int
 	Offset  time.Duration // add to the node's clock
 	Error   time.Duration // how wrong Offset may be: half the round trip and the server's own doubt
+	Clock   Reference     // of the server; zero: not known
+}
+
+// Reference is what a server's clock was last set by, and when. Two answers with the same
+// one are of one server, by whatever names and addresses it was asked.
+type Reference struct {
+	ID   uint32
+	Time int64 // in nanoseconds since 1970, by the server's clock
+}
+
+// sources is of how many servers the samples are, as far as that can be known.
+func sources(samples []Sample) int {
+	type source struct {
+		Reference
+		name string // of a server whose reference is not known
+	}
+	all := make(map[source]bool)
+	for _, s := range samples {
+		one := source{Reference: s.Clock}
+		if s.Clock == (Reference{}) {
+			one.name = s.Server
+		}
+		all[one] = true
+	}
+	return len(all)
 }
 
 // Verb is what to do about the clock.
@@ -147,18 +202,25 @@ type Action struct {
 }
 
 // Step says what the samples of one poll make of the clock. configured is how many
-// servers were asked: with two or more, two must agree; a single one is believed.
-// now is the node's clock.
+// servers were asked: with two or more, two must agree, unless one server alone answers
+// (see lonePolls); a single one is believed. now is the node's clock.
 func (s State) Step(now time.Time, configured int, samples []Sample) (State, Action) {
-	needed := min(2, configured)
 	group := agreeing(samples)
-	if len(group) == 0 || len(group) < needed {
+	single := sources(group) == 1
+	alone := single && len(group) == len(samples)
+	switch {
+	case alone:
+		s.Lone = s.Lone.after(group)
+	case len(samples) > 0:
+		s.Lone = Lone{}
+	}
+	if all := len(samples) == configured; len(group) == 0 || single && !(alone && (all || !s.Lone.waits())) {
 		why := ""
-		if len(samples) > 0 && needed > 1 {
+		switch {
+		case alone:
+			why = fmt.Sprintf("of %d servers %s alone answers: if that stays so, it is believed", configured, names(group))
+		case len(samples) > 0:
 			why = fmt.Sprintf("%d of %d servers answer, and no two agree", len(samples), configured)
-		}
-		if 2*len(group) == len(samples) && len(group) > 1 {
-			why = "the servers disagree, half against half"
 		}
 		return s, Action{Verb: Nothing, Save: s.saves(now), Why: why}
 	}
@@ -168,7 +230,7 @@ func (s State) Step(now time.Time, configured int, samples []Sample) (State, Act
 		return s, Action{Verb: Refuse, Save: s.saves(now), Why: fmt.Sprintf("%s says %s, which is before %s",
 			names(group), truth.UTC().Format(time.RFC3339), s.Floor.Hard.UTC().Format(time.RFC3339))}
 	}
-	s.Synced, s.Single = truth, configured == 1
+	s.Synced, s.Single = truth, single
 	action := Action{Verb: Slew, Offset: offset, Source: names(group)}
 	if offset.Abs() >= step {
 		action.Verb = Set
@@ -202,9 +264,9 @@ func far(t time.Time, f Floor) bool {
 	return f.Time().IsZero() || t.Sub(f.Time()) > farJump
 }
 
-// agreeing returns the largest set of samples whose truths lie within their errors,
-// or half a second, of one of them. If another set of the same size says something
-// else, nobody is believed.
+// agreeing returns the samples of the most servers whose truths lie within their errors,
+// or half a second, of one of them. If those of as many others say something else, nobody
+// is believed.
 func agreeing(samples []Sample) []Sample {
 	var best []Sample
 	tied := false
@@ -215,10 +277,10 @@ func agreeing(samples []Sample) []Sample {
 				group = append(group, o)
 			}
 		}
-		switch {
-		case len(group) > len(best):
+		switch n, most := sources(group), sources(best); {
+		case n > most:
 			best, tied = group, false
-		case len(group) == len(best) && (middle(group)-middle(best)).Abs() > 2*agreement:
+		case n == most && (middle(group)-middle(best)).Abs() > 2*agreement:
 			tied = true
 		}
 	}

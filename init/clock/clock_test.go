@@ -206,6 +206,11 @@ func ntpServer(t *testing.T, address string, port int, kind string, source func(
 	if err != nil {
 		t.Fatal(err)
 	}
+	port = conn.LocalAddr().(*net.UDPAddr).Port
+	if kind == "dead" {
+		conn.Close() // who asks is refused
+		return port
+	}
 	done := make(chan struct{})
 	t.Cleanup(func() { conn.Close(); <-done })
 	go func() {
@@ -230,10 +235,14 @@ func ntpServer(t *testing.T, address string, port int, kind string, source func(
 			binary.BigEndian.PutUint64(reply[16:], stamp(now.Add(-time.Minute)))
 			binary.BigEndian.PutUint64(reply[32:], stamp(now))
 			binary.BigEndian.PutUint64(reply[40:], stamp(now))
+			kind, code, _ := strings.Cut(kind, " ")
 			switch kind {
 			case "kiss":
 				reply[1] = 0
-				copy(reply[12:], "RATE")
+				copy(reply[12:], code)
+			case "router": // set by one upstream server, whatever address it is asked at
+				copy(reply[12:], "\x0a\x01\x02\x03")
+				binary.BigEndian.PutUint64(reply[16:], stamp(truth.Add(-time.Minute+123456789)))
 			case "unsynced":
 				reply[0] |= 3 << 6
 			case "garbage":
@@ -244,7 +253,7 @@ func ntpServer(t *testing.T, address string, port int, kind string, source func(
 			_, _ = conn.WriteToUDP(reply, peer)
 		}
 	}()
-	return conn.LocalAddr().(*net.UDPAddr).Port
+	return port
 }
 
 // TestRun lets the service ask real servers over UDP.
@@ -258,14 +267,17 @@ func TestRun(t *testing.T) {
 		kinds  []string
 		synced bool
 		saves  bool
+		single bool
 	}{
-		{"1970", image, []string{"good", "good"}, true, true},
-		{"2090 comes back", date("2090-01-01"), []string{"good", "good"}, true, true},
-		{"2090 stays without servers, unsaved", date("2090-01-01"), []string{"silent", "silent"}, false, false},
-		{"liar outvoted", image, []string{"liar", "good", "good"}, true, true},
-		{"alone against a liar", image, []string{"liar", "good"}, false, false},
-		{"kiss of death and nonsense", image, []string{"kiss", "unsynced", "garbage", "replay", "good"}, false, false},
-		{"single", image, []string{"good"}, true, true},
+		{"1970", image, []string{"good", "good"}, true, true, false},
+		{"2090 comes back", date("2090-01-01"), []string{"good", "good"}, true, true, false},
+		{"2090 stays without servers, unsaved", date("2090-01-01"), []string{"silent", "silent"}, false, false, false},
+		{"liar outvoted", image, []string{"liar", "good", "good"}, true, true, false},
+		{"alone against a liar", image, []string{"liar", "good"}, false, false, false},
+		{"kiss of death and nonsense", image, []string{"kiss RATE", "unsynced", "garbage", "replay", "good"}, false, false, false},
+		{"single", image, []string{"good"}, true, true, true},
+		{"one of two is dead", image, []string{"dead", "good"}, true, true, true},
+		{"one router by two addresses", image, []string{"router", "router"}, true, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -295,7 +307,7 @@ func TestRun(t *testing.T) {
 			if near := clock.Now().Sub(real()).Abs() < 10*time.Minute; near != c.synced || status.Synced != c.synced {
 				t.Errorf("clock is at %s, status %+v", clock.Now(), status)
 			}
-			if c.synced && (clock.rtc.IsZero() || status.Single != (len(c.kinds) == 1)) {
+			if c.synced && (clock.rtc.IsZero() || status.Single != c.single) {
 				t.Errorf("hardware clock %s, status %+v", clock.rtc, status)
 			}
 			on, err := load(o.Paths.Saved)
@@ -338,6 +350,7 @@ func TestServers(t *testing.T) {
 		{nil, network, "[192.0.2.1 fe80::2%eth1]"},
 		{[]string{"ntp.example", "fe80::1", "fe80::1%eth0", "169.254.1.1"}, network, "[ntp.example fe80::1%eth1 fe80::1%eth0 169.254.1.1]"},
 		{[]string{"fe80::1"}, control.Network{}, "[fe80::1]"},
+		{[]string{"ntp.example", "NTP.example.", "192.0.2.1", "::ffff:192.0.2.1", "fe80::1", "FE80:0::1", "fe80::1%Eth0"}, control.Network{}, "[ntp.example 192.0.2.1 fe80::1 fe80::1%Eth0]"},
 		{nil, control.Network{}, "[]"},
 	} {
 		if got := fmt.Sprint(servers(c.set, c.in)); got != c.want {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/beevik/ntp"
@@ -74,7 +75,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 	if o.Paths == (Paths{}) {
 		o.Paths = NodePaths
 	}
-	s := &service{cfg: cfg, o: o, state: State{Floor: o.Floor}}
+	s := &service{cfg: cfg, o: o, state: State{Floor: o.Floor}, manners: make(map[string]manners)}
 	s.begin()
 	s.ran()
 	if err := s.publish(); err != nil {
@@ -91,9 +92,9 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 	}
 	saves := time.NewTicker(savePause)
 	defer saves.Stop()
-	poll := time.NewTimer(0)
-	defer poll.Stop()
-	answers := make(chan []Sample)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	answers := make(chan poll)
 	hands := make(chan hand)
 	if o.Paths.Socket != "" {
 		l, err := listenHands(o.Paths.Socket, hands)
@@ -113,19 +114,25 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 			}
 		case <-saves.C:
 			s.save()
-		case <-poll.C:
+		case <-next.C:
 			s.status.Servers = s.servers()
+			servers, wait := s.due(s.status.Servers, time.Now())
+			if len(servers) == 0 && len(s.status.Servers) > 0 {
+				next.Reset(wait)
+				break
+			}
 			// Not waited for at the end: a name that does not resolve may take a while,
 			// and the answer goes nowhere then.
-			go func(servers []string) {
+			go func() {
 				select {
 				case answers <- askAll(servers, o):
 				case <-ctx.Done():
 				}
-			}(s.status.Servers)
-		case samples := <-answers:
-			s.polled(samples)
-			poll.Reset(s.pause())
+			}()
+		case p := <-answers:
+			s.told(p, time.Now())
+			s.polled(p.samples)
+			next.Reset(s.pause())
 		case h := <-hands:
 			h.answer <- s.setByHand(h.SetClock)
 		}
@@ -162,6 +169,7 @@ type service struct {
 	good    bool          // whether the time may be saved
 	since   time.Time     // by the clock: the floor is that of then
 	savedOK bool          // whether this run saved a synced time already
+	manners map[string]manners
 }
 
 // servers are those of node.yaml, else those that the network names.
@@ -184,11 +192,24 @@ func servers(set []string, network control.Network) []string {
 	}
 	up := slices.IndexFunc(network.Interfaces, func(i control.Interface) bool { return i.Carrier })
 	for n, name := range names {
-		if a, err := netip.ParseAddr(name); err == nil && up >= 0 && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
-			names[n] = a.WithZone(network.Interfaces[up].Name).String()
+		a, err := netip.ParseAddr(name)
+		switch {
+		case err != nil:
+			names[n] = strings.ToLower(strings.TrimSuffix(name, "."))
+			continue
+		case up >= 0 && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "":
+			a = a.WithZone(network.Interfaces[up].Name)
+		}
+		names[n] = a.Unmap().String()
+	}
+	// Twice the same one are not two that agree.
+	var once []string
+	for _, name := range names {
+		if !slices.Contains(once, name) {
+			once = append(once, name)
 		}
 	}
-	return names
+	return once
 }
 
 // pause is how long to wait for the next poll: short at first, long once the clock
@@ -201,6 +222,9 @@ func (s *service) pause() time.Duration {
 	if s.polls == 0 {
 		n, most = s.silent, retryPause
 	}
+	if s.polls == 0 && s.state.Lone.waits() {
+		n = 0 // the others have their chance
+	}
 	return min(first<<min(n, 16), most)
 }
 
@@ -208,7 +232,11 @@ func (s *service) pause() time.Duration {
 func (s *service) polled(samples []Sample) {
 	s.ran()
 	now := s.o.Clock.Now()
-	next, a := s.state.Step(now, len(s.status.Servers), samples)
+	welcome := slices.DeleteFunc(slices.Clone(s.status.Servers), func(name string) bool { return s.manners[name].denied() })
+	next, a := s.state.Step(now, len(welcome), samples)
+	if a.Verb == Nothing && a.Why == "" {
+		a.Why = s.unwelcome()
+	}
 	s.state, s.good = next, a.Save
 	s.status.Received, s.status.Answers = len(samples), nil
 	for _, a := range samples {
@@ -323,30 +351,52 @@ func (s *service) publish() error {
 	return nil
 }
 
-// askAll asks all servers at once and returns the good answers.
-func askAll(servers []string, o Options) []Sample {
-	results := make(chan *Sample)
-	for _, server := range servers {
-		go func() { results <- ask(server, o) }()
+// poll is what servers said that were asked at once.
+type poll struct {
+	asked   []string
+	samples []Sample          // good answers
+	kisses  map[string]string // what else some said, by server: see [manners]
+}
+
+// askAll asks all servers at once.
+func askAll(servers []string, o Options) poll {
+	type result struct {
+		server, kiss string
+		*Sample
 	}
-	var samples []Sample
+	results := make(chan result)
+	for _, server := range servers {
+		go func() {
+			s, kiss := ask(server, o)
+			results <- result{server, kiss, s}
+		}()
+	}
+	p := poll{asked: servers, kisses: make(map[string]string)}
 	for range servers {
-		if s := <-results; s != nil {
-			samples = append(samples, *s)
+		one := <-results
+		if one.Sample != nil {
+			p.samples = append(p.samples, *one.Sample)
+		}
+		if one.kiss != "" {
+			p.kisses[one.server] = one.kiss
 		}
 	}
-	return samples
+	return p
 }
 
 // era is how long the seconds of NTP run before they start again (RFC 5905, 6).
 const era = (1 << 32) * time.Second
 
-// ask asks one server; nil is no answer, or one that no clock may follow.
-func ask(server string, o Options) *Sample {
+// ask asks one server; nil is no answer, or one that no clock may follow. kiss is what a
+// server says to clients that it does not want.
+func ask(server string, o Options) (s *Sample, kiss string) {
 	r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{Timeout: askTimeout, Port: o.port})
 	now := o.Clock.Now()
-	if err != nil || r.Validate() != nil {
-		return nil
+	if err != nil {
+		return nil, ""
+	}
+	if r.Validate() != nil {
+		return nil, r.KissCode // of none that is a time
 	}
 	// The offset of the library is wrong if our clock is in another era, 1970 or
 	// 2090 say. The server's time is right but for the era, and that is the one
@@ -355,5 +405,17 @@ func ask(server string, o Options) *Sample {
 	for truth.Before(o.Floor.Hard.Add(-era / 2)) {
 		truth = truth.Add(era)
 	}
-	return &Sample{Server: server, Stratum: int(r.Stratum), Offset: truth.Sub(now.Round(0)), Error: r.RootDistance + r.RTT/2}
+	return &Sample{
+		Server: server, Stratum: int(r.Stratum), Offset: truth.Sub(now.Round(0)), Error: r.RootDistance + r.RTT/2,
+		Clock: reference(r.ReferenceID, r.ReferenceTime),
+	}, ""
+}
+
+// reference is what an answer says of it. A time that is not said, or a whole second, which
+// radio clocks have in common, is no mark of one server.
+func reference(id uint32, at time.Time) Reference {
+	if at.Nanosecond() == 0 {
+		return Reference{}
+	}
+	return Reference{ID: id, Time: at.UnixNano()}
 }

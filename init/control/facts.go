@@ -141,7 +141,7 @@ func (n Network) FirstAddress() (netip.Addr, bool) {
 type Clock struct {
 	Synced   bool          `json:"synced"`
 	Source   string        `json:"source,omitempty"` // the servers that agree
-	Single   bool          `json:"single,omitempty"` // one server is configured, and believed alone
+	Single   bool          `json:"single,omitempty"` // one server alone is believed: no other is configured, or none answers
 	Offset   string        `json:"offset,omitempty"` // of the last poll, as a duration
 	Polled   time.Time     `json:"polled,omitzero"`
 	Floor    time.Time     `json:"floor"`             // has passed for sure; it rises while the node runs

@@ -146,11 +146,12 @@ type Containers struct {
 
 // Time says where the node gets its clock from.
 type Time struct {
-	// Servers are NTP servers by name or address; two or more must agree before
-	// the clock follows them, a single one is believed and marked as such. They
-	// replace those that DHCP names (option 42). Default: those of DHCP, else none:
-	// no vendor's pool is asked unless the file says so, and the clock then runs on
-	// its own from the floor. At most 8.
+	// Servers are NTP servers by name or address; of two or more that answer two must
+	// agree before the clock follows them, a single one is believed and marked as such,
+	// also where the others do not answer for a while. They replace those that DHCP
+	// names (option 42). Default: those of DHCP, else none: no vendor's pool is asked
+	// unless the file says so, and the clock then runs on its own from the floor. At
+	// most 8.
 	Servers []string `yaml:"servers,omitempty"`
 }
 

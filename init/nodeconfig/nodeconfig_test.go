@@ -140,11 +140,11 @@ func TestReadFile(t *testing.T) {
 	if _, err := ReadFile(file); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
 	}
-	if err := os.WriteFile(file, []byte("hostname: n07\nbogus: 1\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("hostname: n07\nbogus: "+secretWord+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadFile(file); err == nil || !strings.HasPrefix(err.Error(), "node.yaml:2:1: ") {
-		t.Errorf("want the file's name and line: %v", err)
+	if _, err := ReadFile(file); err == nil || !strings.HasPrefix(err.Error(), "node.yaml:2:1: ") || strings.Contains(err.Error(), secretWord) {
+		t.Errorf("want the file's name and line, and not what stands there: %v", err)
 	}
 }
 

@@ -18,8 +18,9 @@ const MaxSize = 1 << 20
 // has, far less than what a "billion laughs" needs.
 const maxNodes = 100_000
 
-// ReadFile parses the file at path, whose last element names it in problems. An
-// error that is not [Problems] is from reading the file.
+// ReadFile parses the file at path, whose last element names it in problems. An error that
+// does not wrap [Problems] is from reading the file; one that does shows what [Public] does:
+// who reads the file again is not who wrote it.
 func ReadFile(path string) (Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -30,7 +31,8 @@ func ReadFile(path string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	return Parse(path[strings.LastIndexByte(path, '/')+1:], data)
+	config, err := Parse(path[strings.LastIndexByte(path, '/')+1:], data)
+	return config, Hide(err)
 }
 
 // Parse reads node.yaml. name is how problems call it. An empty file, or one of

@@ -95,6 +95,23 @@ func Public(err error) string {
 	return text
 }
 
+// Hide is err with what [Public] shows as its text, for a file that was handed in long ago:
+// whoever hears of it now may read neither the file nor the log. It wraps err; nil stays nil.
+func Hide(err error) error {
+	if err == nil {
+		return nil
+	}
+	return hiding{err, Public(err)}
+}
+
+type hiding struct {
+	error
+	text string
+}
+
+func (h hiding) Error() string { return h.text }
+func (h hiding) Unwrap() error { return h.error }
+
 // tree is err and all that it wraps.
 func tree(err error) iter.Seq[error] {
 	return func(yield func(error) bool) { walk(err, yield) }

@@ -47,6 +47,10 @@ func TestPublic(t *testing.T) {
 	if got, want := Public(err), `node.yaml:1:1: unknown key "hostnam": did you mean "hostname"?`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+	var problems *Problems
+	if hidden := Hide(fmt.Errorf("slot A: %w", err)); hidden.Error() != "slot A: "+Public(err) || !errors.As(hidden, &problems) || Public(hidden) != hidden.Error() || Hide(nil) != nil {
+		t.Errorf("%v", hidden)
+	}
 	if got := Public(errors.New("plain")); got != "plain" {
 		t.Errorf("%q", got)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Names are what people put into the folder "kogge" of the boot partition, and then what
@@ -79,7 +80,7 @@ func meantBy(name string) string {
 // printable is a name for a console: whoever wrote it may have meant anything.
 func printable(name string) string {
 	clean := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if !unicode.IsPrint(r) { // what turns the direction of a line, and what nobody sees, too
 			return '?'
 		}
 		return r

@@ -3,6 +3,7 @@ package seed
 import (
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // TestMisnamed: a file that somebody meant is never passed over in silence, and what
@@ -18,6 +19,9 @@ func TestMisnamed(t *testing.T) {
 		{"node.yaml nodes.txt", "", "node.yaml is not read: call it kogge/node.yaml if it is meant"},
 		{"", "wifi.conf", "kogge/wifi.conf is not read: no file of that name is known"},
 		{"", "\x1b[2Jx", "kogge/?[2Jx is not read: no file of that name is known"},
+		{"", "node.yaml\u202etxt", "kogge/node.yaml?txt is not read: call it kogge/node.yaml if it is meant"},
+		{"", "\u200bx\u2060\ufeff\u2066", "kogge/?x??? is not read: no file of that name is known"},
+		{"", "größe-日本", "kogge/größe-日本 is not read: no file of that name is known"},
 		{"", "a b c d e f g h", "kogge/a is not read: no file of that name is known\nkogge/b is not read: no file of that name is known\nkogge/c is not read: no file of that name is known\nkogge/d is not read: no file of that name is known\nkogge/e is not read: no file of that name is known\nand more"},
 	} {
 		got := ""
@@ -30,17 +34,19 @@ func TestMisnamed(t *testing.T) {
 	}
 }
 
-// FuzzMisnamed: whatever the names are, a line has no control characters and says which file.
+// FuzzMisnamed: whatever the names are, a line has nothing in it but what can be seen, and
+// says which file.
 func FuzzMisnamed(f *testing.F) {
 	f.Add("node.yaml.txt", "node.yaml")
 	f.Add("\xff\x1b", strings.Repeat("ä", 300))
+	f.Add("node.yaml\u2028node n1: ready", "node\u202e.yaml")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		err := Misnamed([]string{a, b}, []string{a, b, "node.yaml"})
 		if err == nil {
 			return
 		}
 		for line := range strings.SplitSeq(err.Error(), "\n") {
-			if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(line) > 500 {
+			if strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) || len(line) > 500 {
 				t.Errorf("%q", line)
 			}
 		}

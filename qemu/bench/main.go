@@ -55,17 +55,28 @@ func (r row) String() string {
 	return line
 }
 
+// settings say how much is measured.
+type settings struct {
+	runs     int           // of each boot
+	idle     time.Duration // before memory is read
+	hog      time.Duration // that the node has each hog
+	projects int           // of new names after the hogs
+}
+
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
-	runs := flag.Int("n", 5, "runs of each boot")
-	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated")
-	idle := flag.Duration("idle", 5*time.Minute, "how long a node is left alone before its memory is read")
+	var s settings
+	flag.IntVar(&s.runs, "n", 5, "runs of each boot")
+	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated; hogs, which takes most of an hour, only if it is named")
+	flag.DurationVar(&s.hog, "hog", 2*time.Minute, "how long the node has each hog")
+	flag.IntVar(&s.projects, "projects", 1000, "how many projects of new names the node gets after the hogs")
+	flag.DurationVar(&s.idle, "idle", 5*time.Minute, "how long a node is left alone before its memory is read")
 	out := flag.String("json", "", "file for the figures as JSON")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	rows, err := measure(ctx, *runs, *idle, strings.Split(*only, ","))
+	rows, err := measure(ctx, s, strings.Split(*only, ","))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -81,7 +92,7 @@ func main() {
 }
 
 // measure takes the figures and prints each row when it is complete.
-func measure(ctx context.Context, runs int, idle time.Duration, only []string) ([]row, error) {
+func measure(ctx context.Context, s settings, only []string) ([]row, error) {
 	b, err := prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -92,13 +103,14 @@ func measure(ctx context.Context, runs int, idle time.Duration, only []string) (
 		take func() ([]row, error)
 	}{
 		{"size", b.sizes},
-		{"boot", func() ([]row, error) { return b.boots(ctx, runs) }},
-		{"phases", func() ([]row, error) { return b.phases(ctx, runs) }},
+		{"boot", func() ([]row, error) { return b.boots(ctx, s.runs) }},
+		{"phases", func() ([]row, error) { return b.phases(ctx, s.runs) }},
 		{"three", func() ([]row, error) { return b.three(ctx) }},
-		{"memory", func() ([]row, error) { return b.memory(ctx, idle) }},
-		{"work", func() ([]row, error) { return b.work(ctx, runs, idle) }},
+		{"memory", func() ([]row, error) { return b.memory(ctx, s.idle) }},
+		{"work", func() ([]row, error) { return b.work(ctx, s.runs, s.idle) }},
 		{"update", func() ([]row, error) { return b.updates(ctx) }},
-		{"build", func() ([]row, error) { return b.builds(ctx, runs) }},
+		{"hogs", func() ([]row, error) { return b.hogs(ctx, s.hog, s.projects) }},
+		{"build", func() ([]row, error) { return b.builds(ctx, s.runs) }},
 	}
 	var all []row
 	for _, p := range parts {

@@ -25,8 +25,7 @@ const updateLimit = 15 * time.Minute
 // updates makes releases and has a node install them: a sound one, and one whose kernel
 // panics at each boot.
 func (b *bench) updates(ctx context.Context) ([]row, error) {
-	w := &worker{bench: b, socket: filepath.Join(b.dir, "update.sock"), cli: filepath.Join(b.dir, "kogge")}
-	w.env = append(os.Environ(), "KOGGE_CONFIG="+filepath.Join(b.dir, "config-update"), "KOGGE_CACHE="+b.cache, "KOGGE_FLEET=", "KOGGE_NODE=")
+	w := b.worker("update", 1024)
 	if err := w.buildCLI(ctx); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,9 @@ type worker struct {
 	socket string // test port
 	cli    string
 	env    []string
+	name   string
+	memory int // in MiB
+	disk   int // in MiB; 0: the image's size
 }
 
 // guestHost is this machine as QEMU's network shows it to the guest.
@@ -44,8 +47,7 @@ const guestHost = "10.0.2.2"
 
 // work boots one node, has it join a fleet and gives it more and more to do.
 func (b *bench) work(ctx context.Context, runs int, idle time.Duration) ([]row, error) {
-	w := &worker{bench: b, socket: filepath.Join(b.dir, "work.sock"), cli: filepath.Join(b.dir, "kogge")}
-	w.env = append(os.Environ(), "KOGGE_CONFIG="+filepath.Join(b.dir, "config"), "KOGGE_CACHE="+b.cache, "KOGGE_FLEET=", "KOGGE_NODE=")
+	w := b.worker("work", 1024)
 	if err := w.buildCLI(ctx); err != nil {
 		return nil, err
 	}
@@ -71,6 +73,14 @@ func (b *bench) work(ctx context.Context, runs int, idle time.Duration) ([]row, 
 	return all, nil
 }
 
+// worker is a node with so much memory that does not run yet. Its name is that of its files and
+// of its fleet.
+func (b *bench) worker(name string, memoryMiB int) *worker {
+	w := &worker{bench: b, name: name, memory: memoryMiB, socket: filepath.Join(b.dir, name+".sock"), cli: filepath.Join(b.dir, "kogge")}
+	w.env = append(os.Environ(), "KOGGE_CONFIG="+filepath.Join(b.dir, name+".config"), "KOGGE_CACHE="+b.cache, "KOGGE_FLEET=", "KOGGE_NODE=")
+	return w
+}
+
 func (w *worker) buildCLI(ctx context.Context) error {
 	build := exec.CommandContext(ctx, "go", "build", "-o", w.cli, "./cmd/kogge")
 	build.Dir = w.source
@@ -84,20 +94,20 @@ func (w *worker) buildCLI(ctx context.Context) error {
 func (w *worker) boot(ctx context.Context) error {
 	o := w.options
 	o.Tags = "testport"
-	img := filepath.Join(w.dir, "work.img")
+	img := filepath.Join(w.dir, w.name+".img")
 	built, err := image.Build(ctx, o, img)
 	if err != nil {
 		return err
 	}
-	join := filepath.Join(w.dir, "join.yaml")
+	join := filepath.Join(w.dir, w.name+".join.yaml")
 	if _, err := w.kogge(ctx, "fleet", "create", "bench", "--no-passphrase"); err != nil {
 		return err
 	}
 	if _, err := w.kogge(ctx, "fleet", "token", "bench", "--node", "n1", "-o", join); err != nil {
 		return err
 	}
-	m := w.machine("work", true)
-	m.Disks[0].Path, m.MemoryMiB, m.Join, m.Offline = img, 1024, join, false
+	m := w.machine(w.name, true)
+	m.Disks[0].Path, m.Disks[0].SizeMiB, m.MemoryMiB, m.Join, m.Offline = img, w.disk, w.memory, join, false
 	m.Forwards = append(m.Forwards, qemu.Forward{Guest: apiPort})
 	m.Direct = &qemu.Direct{Kernel: built.Kernel, Initrd: built.Initrd, Cmdline: built.Cmdline}
 	m.Extra = []string{"-chardev", "socket,id=testport,server=on,wait=off,path=" + w.socket, "-serial", "chardev:testport"}

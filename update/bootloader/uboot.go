@@ -87,7 +87,7 @@ func parseEnv(b []byte) env {
 			continue
 		}
 		seen[name] = true
-		value = unescaped(value) // once more: the script's shell does so with each word
+		value = word(value)
 		switch name {
 		case "kogge_slot":
 			e.slot, _ = ParseSlot(value)
@@ -147,6 +147,18 @@ func entries(b []byte) iter.Seq2[string, string] {
 			}
 		}
 	}
+}
+
+// word is what the script's shell makes of a value in double quotes: it puts the value between
+// single quotes and reads that once more, so those in the value end and begin them, and it takes the
+// backslashes away again. Quotes that do not pair off are an error, and nothing is equal to that.
+//
+// Source: make_string and run_pipe_real in common/cli_hush.c of U-Boot.
+func word(value string) string {
+	if strings.Count(value, "'")%2 != 0 {
+		return ""
+	}
+	return unescaped(strings.ReplaceAll(value, "'", ""))
 }
 
 // unescaped takes away each backslash that has a byte behind it, and leaves that byte.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
 // Blob is one thing that a release consists of.
@@ -128,7 +129,9 @@ func hash(f File) (Sum, error) {
 }
 
 // Read reads the documents of a release, and checks that it is whole but for its
-// layers. Signatures are not looked at: this is for those who make and carry releases.
+// layers: if it is signed, it has the boards that the signatures are for, all of them and
+// no others. Whose the signatures are is not looked at: this is for those who make and
+// carry releases.
 func Read(ctx context.Context, src Source) (*Bundle, error) {
 	raw, err := src.Index(ctx)
 	if err != nil {
@@ -155,10 +158,34 @@ func Read(ctx context.Context, src Source) (*Bundle, error) {
 	if len(b.boards) == 0 {
 		return nil, layoutError(fmt.Errorf("index: it has no board"))
 	}
+	if err := b.complete(); err != nil {
+		return nil, err
+	}
 	if err := b.finish(); err != nil {
 		return nil, err
 	}
 	return b, nil
+}
+
+// complete holds the boards of a release against those that its signatures are for, if it
+// has any.
+func (b *Bundle) complete() error {
+	targets, err := parseMetadata[metadata.TargetsType](b.tuf[targetsName])
+	if err != nil {
+		return nil // nobody has signed it, and Verify says what is wrong with what is there
+	}
+	signed := boardsOf(targets)
+	for _, name := range signed {
+		if b.Digest(name) == "" {
+			return layoutError(fmt.Errorf("board %s: the signatures are for it, and the release does not have it", name))
+		}
+	}
+	for _, one := range b.boards {
+		if !slices.Contains(signed, one.Facts.Board) {
+			return layoutError(fmt.Errorf("board %s: the release has it, and no signature is for it", one.Facts.Board))
+		}
+	}
+	return nil
 }
 
 func loadBoard(ctx context.Context, src Source, d ocispec.Descriptor) (board, error) {

@@ -33,6 +33,9 @@ var hogs = map[string]func(dir string) error{
 	"inotify":   inotify,
 	"aio":       aio,
 	"terminals": terminals,
+
+	"flows":      flows,
+	"neighbours": neighbours,
 }
 
 func main() {

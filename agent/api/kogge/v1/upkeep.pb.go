@@ -65,7 +65,7 @@ type GetTimeResponse struct {
 	// sure: servers agree. Only then are certificates refused by their dates.
 	Sure   bool   `protobuf:"varint,2,opt,name=sure,proto3" json:"sure,omitempty"`
 	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`  // the servers that agree
-	Single bool   `protobuf:"varint,4,opt,name=single,proto3" json:"single,omitempty"` // one server is configured, and believed alone
+	Single bool   `protobuf:"varint,4,opt,name=single,proto3" json:"single,omitempty"` // one server alone is believed: no other is configured, or none answers
 	// offset is what the last poll had to add to the clock.
 	Offset  *durationpb.Duration   `protobuf:"bytes,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	Polled  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=polled,proto3" json:"polled,omitempty"`

@@ -687,7 +687,7 @@ type Step struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
 	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`   // empty where it goes
-	Change        string                 `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"` // new, replaced, unchanged, gone
+	Change        string                 `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"` // new, replaced, restarted (it goes by one that is replaced), unchanged, gone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
