@@ -4,9 +4,21 @@ import (
 	"archive/tar"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
+
+// testForeign: an archive of an image for others is refused as one.
+func (i *imaged) testForeign(t *testing.T) {
+	file := filepath.Join(i.n.folder, "foreign.tar")
+	for _, p := range [][2]string{{"linux", "s390x"}, {"windows", runtime.GOARCH}} {
+		i.n.imageFor(t, p[0], p[1], file, "example.invalid/foreign:1", nil, accounts(t))
+		i.fails(t, "image example.invalid/foreign:1: image is for another platform: it is for "+p[0]+"/"+p[1]+", this node is linux/"+runtime.GOARCH, "", "images", "load", file)
+	}
+	i.n.imageWith(t, file, "", nil, accounts(t))
+	i.fails(t, "it has no image with a name: save it by name and tag", "", "images", "load", file)
+}
 
 // testStopSignals: what is no signal stops nothing, and keeps nobody from ending a container.
 func (i *imaged) testStopSignals(t *testing.T) {

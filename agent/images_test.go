@@ -51,6 +51,7 @@ func TestImages(t *testing.T) {
 	i.testTag(t)
 	i.testForged(t)
 	i.testVolumes(t)
+	i.testForeign(t)
 	i.testStopSignals(t)
 	i.testEtc(t)
 	i.testLongLines(t)

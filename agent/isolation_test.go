@@ -388,6 +388,12 @@ func (n *node) imageOf(t *testing.T, folder, program, name string) {
 // and layers, to file.
 func (n *node) imageWith(t *testing.T, file, name string, config map[string]any, layers ...[]byte) {
 	t.Helper()
+	n.imageFor(t, "linux", runtime.GOARCH, file, name, config, layers...)
+}
+
+// imageFor is imageWith for any platform.
+func (n *node) imageFor(t *testing.T, system, architecture, file, name string, config map[string]any, layers ...[]byte) {
+	t.Helper()
 	files := map[string][]byte{}
 	var sums, names []string
 	for i, layer := range layers {
@@ -396,7 +402,7 @@ func (n *node) imageWith(t *testing.T, file, name string, config map[string]any,
 		files[names[i]] = layer
 	}
 	text, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "config": config,
+		"architecture": architecture, "os": system, "config": config,
 		"rootfs": map[string]any{"type": "layers", "diff_ids": sums},
 	})
 	must(t, err)
