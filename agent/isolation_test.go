@@ -408,7 +408,11 @@ func (n *node) imageFor(t *testing.T, system, architecture, file, name string, c
 	must(t, err)
 	configFile := fmt.Sprintf("%x.json", sha256.Sum256(text))
 	files[configFile] = text
-	files["manifest.json"], err = json.Marshal([]map[string]any{{"Config": configFile, "RepoTags": []string{name}, "Layers": names}})
+	var tags []string // none: as of an image that was saved by its ID
+	if name != "" {
+		tags = append(tags, name)
+	}
+	files["manifest.json"], err = json.Marshal([]map[string]any{{"Config": configFile, "RepoTags": tags, "Layers": names}})
 	must(t, err)
 	must(t, os.WriteFile(file, tarOf(t, files), 0o644))
 }
