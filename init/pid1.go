@@ -237,7 +237,7 @@ func (n *node) findDisk() error {
 	if n.boot.Alone != "" {
 		return errors.New(n.boot.Alone)
 	}
-	disks, err := mount.Disks()
+	disks, unusable, err := mount.Disks()
 	if err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (n *node) findDisk() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("disk %s, which we booted from, is gone", n.boot.Disk)
+	return errors.Join(fmt.Errorf("disk %s, which we booted from, is gone", n.boot.Disk), unusable)
 }
 
 // startTimeout is for a board with little memory, which reads its programs from a

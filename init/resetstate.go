@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"kogge.example/boards"
@@ -34,7 +33,11 @@ func (n *node) askReset(r control.Request, kept []byte) error {
 	}
 	var w reset.Wish
 	if r.KeepConfig {
-		w = reset.Wish{Keep: true, Settings: kept, Imported: strings.TrimSpace(string(readOptional(configHash)))}
+		imported, err := readRecord(configHash)
+		if err != nil {
+			return fmt.Errorf("the node cannot tell which node.yaml was taken over last, so that the one on the boot partition might replace the present one: %w; without --keep-config the reset is possible", err)
+		}
+		w = reset.Wish{Keep: true, Settings: kept, Imported: imported}
 	}
 	w.Beside = n.besideReads()
 	var join []byte

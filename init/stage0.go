@@ -135,13 +135,16 @@ func waitForDisk(modules *module.Index, loader mount.Loader) (mount.Disk, error)
 			// missing disk says more; the kernel log then has the cause.
 			guard.Note(err.Error())
 		}
-		disks, err := mount.Disks()
+		disks, unusable, err := mount.Disks()
 		if err != nil {
 			return mount.Disk{}, err
 		}
 		disk, err := mount.BootDisk(disks, loader.Partition)
-		if !errors.Is(err, mount.ErrNoDisk) || time.Now().After(end) {
+		if !errors.Is(err, mount.ErrNoDisk) {
 			return disk, err
+		}
+		if time.Now().After(end) {
+			return disk, errors.Join(err, unusable)
 		}
 		time.Sleep(pause)
 		pause = min(2*pause, 200*time.Millisecond)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -38,7 +39,6 @@ const (
 	fwcfgJoin   = fwcfgDir + "join.yaml/raw"
 	bootSeed    = "kogge/node.yaml" // on the boot partition
 	bootJoin    = reset.JoinFile
-	checkLimit  = 30 * time.Minute // of e2fsck: a large disk after a power cut takes long
 	entropySeed = ownDir + "/seed"
 )
 
@@ -47,7 +47,8 @@ func (n *node) configure() error {
 	in := n.readSeed()
 	stateErr := n.mountState(in)
 	if n.persist {
-		in.Copy, in.Imported = readOptional(configCopy), strings.TrimSpace(string(readOptional(configHash)))
+		in.Copy, in.CopyErr = readFile(configCopy)
+		in.Imported, in.ImportedErr = readRecord(configHash)
 	}
 	c := seed.Choose(in)
 	n.config = c.Config
@@ -79,10 +80,12 @@ func (n *node) configure() error {
 // readSeed looks for a node.yaml beside the image: from QEMU, else from the boot
 // partition.
 func (n *node) readSeed() seed.Input {
-	if data := readOptional(fwcfgSeed); data != nil {
+	data, err := readFile(fwcfgSeed)
+	n.degraded.Add("node.yaml from QEMU", err)
+	if data != nil {
 		return seed.Input{Seed: data, From: "QEMU (fw_cfg)"}
 	}
-	data, err := readBootPartition(n.disk, bootSeed)
+	data, err = readBootPartition(n.disk, bootSeed)
 	n.degraded.Add("boot partition", err)
 	if err := misnamed(n.disk); err != nil {
 		n.degraded.Add("files on the boot partition", err)
@@ -166,10 +169,15 @@ func (n *node) mountState(in seed.Input) error {
 	if err := mount.GrowState(&n.disk, n.cmdline.Verity.String()); err != nil {
 		n.degraded.Add("growth of STATE", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkLimit)
+	var size int64
+	if p, err := n.disk.Table.Find(partition.State); err == nil {
+		size = p.Size()
+	}
+	limit := checkLimit(size)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	var err error
-	n.dog.While(checkLimit, guard.Go, func() {
+	n.dog.While(limit, guard.Go, func() {
 		if err = n.checkState(ctx, in); err == nil {
 			var grown error
 			n.telling("STATE grows to the size of the disk", func() { grown = mount.GrowFileSystem(n.disk) })
@@ -182,6 +190,13 @@ func (n *node) mountState(in seed.Input) error {
 	n.persist, n.trial.Memory = true, memory.Dir
 	n.degraded.Add("name of STATE", mount.NewStateUUID(n.disk, n.cmdline.Verity.String(), blank.Seed))
 	return os.MkdirAll(ownDir, 0o700)
+}
+
+// checkLimit is how long e2fsck may take with a STATE of size bytes: a whole check of a large
+// slow disk takes hours, and one that is ended halfway would be ended at every boot anew.
+// Two minutes are 12000 places that a hard disk has to seek to, in each GiB.
+func checkLimit(size int64) time.Duration {
+	return 30*time.Minute + 2*time.Minute*time.Duration(max(0, size)>>30)
 }
 
 // checkState mounts STATE, after making a new one if somebody asked for that on the
@@ -220,10 +235,14 @@ func importConfig(c seed.Choice) error {
 // that moves it once more. What QEMU hands over stays in its file on the host; the
 // agent knows what it has used.
 func (n *node) importJoin() error {
-	if data := readOptional(fwcfgJoin); data != nil {
+	data, err := readFile(fwcfgJoin)
+	if err != nil {
+		return err
+	}
+	if data != nil {
 		return durable.Replace(joinYAML, data, 0o600)
 	}
-	data, err := readBootPartition(n.disk, bootJoin)
+	data, err = readBootPartition(n.disk, bootJoin)
 	if err != nil || data == nil {
 		return err
 	}
@@ -233,34 +252,77 @@ func (n *node) importJoin() error {
 	return editBootPartition(n.disk, func(v *fat.Volume) error { return v.Remove(bootJoin) })
 }
 
-// readOptional reads a file; nil if it is not there or not readable.
-func readOptional(name string) []byte {
+// readFile reads a file; nil if it is not there. One that cannot be read is an error.
+func readFile(name string) ([]byte, error) {
 	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
+	return data, err
+}
+
+// readOptional reads a file of the kernel's or of /run; nil if it is not there or not
+// readable.
+func readOptional(name string) []byte {
+	data, _ := readFile(name)
 	return data
+}
+
+// readRecord reads the hash of the seed that was last taken over; "" if there is none.
+func readRecord(name string) (string, error) {
+	data, err := readFile(name)
+	if data == nil || err != nil {
+		return "", err
+	}
+	hash := strings.TrimSpace(string(data))
+	if !isHex(hash, 64) {
+		return "", fmt.Errorf("%s: damaged: want 64 hex digits in its %d bytes", name, len(data))
+	}
+	return hash, nil
+}
+
+// isHex says whether s is so many hex digits.
+func isHex(s string, digits int) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) == digits
 }
 
 // identify gives the node its machine id and host name.
 func (n *node) identify() error {
-	id := strings.TrimSpace(string(readOptional(machineID)))
-	if len(id) != 32 {
-		raw := make([]byte, 16)
-		if _, err := rand.Read(raw); err != nil {
-			return fmt.Errorf("machine id: %w", err)
-		}
-		id = hex.EncodeToString(raw)
-		if n.persist {
-			if err := durable.Replace(machineID, []byte(id+"\n"), 0o644); err != nil {
-				return fmt.Errorf("machine id: %w", err)
-			}
-		}
-	}
+	id, idErr := machineIDOf(machineID, n.persist)
 	return errors.Join(
+		idErr,
 		os.WriteFile(etcDir+"/machine-id", []byte(id+"\n"), 0o644),
 		n.rename(n.config.Hostname),
 	)
+}
+
+// machineIDOf is the machine id in a file. Where there is none, it is a new one, which is
+// kept there if keep says so. One that cannot be read stays: the node has another id during
+// this boot, and says so. One of which only a torn rest is there is made anew, and said.
+func machineIDOf(name string, keep bool) (id string, err error) {
+	data, err := readFile(name)
+	if id = strings.TrimSpace(string(data)); err == nil && isHex(id, 32) {
+		return id, nil
+	}
+	raw := make([]byte, 16)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fmt.Errorf("machine id: %w", err)
+	}
+	id = hex.EncodeToString(raw)
+	if err != nil {
+		return id, fmt.Errorf("machine id: another one during this boot, as the node's own cannot be read: %w", err)
+	}
+	if !keep {
+		return id, nil
+	}
+	if err := durable.Replace(name, []byte(id+"\n"), 0o644); err != nil {
+		return id, fmt.Errorf("machine id: %w", err)
+	}
+	if data != nil {
+		return id, fmt.Errorf("machine id: a new one, as %s was damaged: want 32 hex digits in its %d bytes", name, len(data))
+	}
+	return id, nil
 }
 
 // startClock keeps the clock from starting before this release was made, or before

@@ -111,7 +111,7 @@ func memory(file string, into *apiv1.Memory) error {
 	return nil
 }
 
-// disk asks how full STATE is.
+// disk asks how full STATE is, and whether it can be written to.
 func (m Machine) disk(into *apiv1.Disk) error {
 	path := m.StateDir()
 	var st unix.Statfs_t
@@ -120,7 +120,7 @@ func (m Machine) disk(into *apiv1.Disk) error {
 	}
 	into.Total, into.Available = st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
 	into.Files, into.FilesAvailable = st.Files, st.Ffree
-	return nil
+	return Writable(path)
 }
 
 // ReadLine reads a file of one line; "" if it is not there.

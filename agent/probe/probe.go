@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/machine"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -92,7 +93,7 @@ func (n *Node) probes() []probe {
 	return all
 }
 
-// onDisk wants a file system that outlives the boot.
+// onDisk wants a file system that outlives the boot, and that can be written to.
 func onDisk(state string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(state, &st); err != nil {
@@ -101,7 +102,7 @@ func onDisk(state string) error {
 	if kind := uint32(st.Type); kind == unix.TMPFS_MAGIC || kind == unix.RAMFS_MAGIC { // int32 on arm
 		return errors.New("is in memory, not on the disk")
 	}
-	return nil
+	return machine.Writable(state)
 }
 
 func dial(ctx context.Context, address string) error {

@@ -9,12 +9,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -416,4 +420,32 @@ func FuzzBefore(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestReadOnly: a STATE that takes no writes any more is no good one.
+func TestReadOnly(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	if !namespace.Run(t, unix.CLONE_NEWNS) {
+		return
+	}
+	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	for _, args := range [][]string{{"mke2fs", "-q", "-F", "-t", "ext4", image, "16M"}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v: %s", args, err, out)
+		}
+	}
+	defer func() { _ = unix.Unmount(dir, 0) }()
+	n := healthy(t)
+	n.State = dir
+	if got := wrong(n); got != "" {
+		t.Errorf("before: %q", got)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := wrong(n); !strings.HasPrefix(got, "STATE: it has become read-only") {
+		t.Errorf("read-only: %q", got)
+	}
 }

@@ -32,16 +32,18 @@ type Disk struct {
 // Path is the device file of the whole disk.
 func (d Disk) Path() string { return "/dev/" + d.Name }
 
-// Disks returns every disk with the partitions ESP, ROOT-A and ROOT-B, by name.
-// Disks that cannot be read are passed over: an empty card reader is one.
-func Disks() ([]Disk, error) { return disksIn("/sys/class/block", "/dev") }
+// Disks returns every disk with the partitions ESP, ROOT-A and ROOT-B, by name. unusable says
+// of the others that look as if they were meant to be one why they are not: a partition
+// table that is damaged or of a larger disk, or one that the kernel does not take. Disks
+// that cannot be read at all are passed over: an empty card reader is one.
+func Disks() (disks []Disk, unusable, err error) { return disksIn("/sys/class/block", "/dev") }
 
-func disksIn(class, dev string) ([]Disk, error) {
+func disksIn(class, dev string) (disks []Disk, unusable, err error) {
 	entries, err := os.ReadDir(class)
 	if err != nil {
-		return nil, fmt.Errorf("list disks: %w", err)
+		return nil, nil, fmt.Errorf("list disks: %w", err)
 	}
-	var disks []Disk
+	var why []error
 	for _, e := range entries {
 		sys := filepath.Join(class, e.Name())
 		if _, err := os.Stat(filepath.Join(sys, "partition")); err == nil {
@@ -51,40 +53,48 @@ func disksIn(class, dev string) ([]Disk, error) {
 		if sectors < 2*gpt.FirstUsable || strings.HasPrefix(e.Name(), "dm-") || strings.HasPrefix(e.Name(), "loop") || strings.HasPrefix(e.Name(), "ram") {
 			continue
 		}
-		if d, ok := openDisk(e.Name(), sys, dev, sectors*gpt.SectorSize); ok {
+		switch d, ours, err := openDisk(e.Name(), sys, dev, sectors*gpt.SectorSize); {
+		case err == nil:
 			disks = append(disks, d)
+		case ours:
+			why = append(why, fmt.Errorf("disk /dev/%s (%d MiB) cannot be used: %w", e.Name(), sectors*gpt.SectorSize>>20, err))
 		}
 	}
 	sort.Slice(disks, func(i, j int) bool { return disks[i].Name < disks[j].Name })
-	return disks, nil
+	return disks, errors.Join(why...), nil
 }
 
-func openDisk(name, sys, dev string, size int64) (Disk, bool) {
+// openDisk reads the partition table of a disk. ours says of a disk that is none of Kogge's
+// whether it may have been meant to be one.
+func openDisk(name, sys, dev string, size int64) (d Disk, ours bool, err error) {
 	f, err := os.Open(filepath.Join(dev, name))
 	if err != nil {
-		return Disk{}, false
+		return Disk{}, false, err
 	}
 	defer f.Close()
 	t, err := gpt.Read(f, size)
 	if err != nil {
-		return Disk{}, false
+		return Disk{}, !errors.Is(err, gpt.ErrNone), err
 	}
-	d := Disk{Name: name, Size: size, Table: t, Parts: map[string]string{}}
+	for _, p := range t.Partitions {
+		ours = ours || p.Name == partition.RootA || p.Name == partition.RootB
+	}
+	d = Disk{Name: name, Size: size, Table: t, Parts: map[string]string{}}
 	for _, want := range partition.All() {
 		p, err := t.Find(want)
 		if err != nil {
 			if want == partition.State {
 				continue // boots without
 			}
-			return Disk{}, false
+			return Disk{}, ours, err
 		}
 		node, ok := partitionNode(sys, p)
 		if !ok {
-			return Disk{}, false // the kernel has not read the table yet
+			return Disk{}, ours, fmt.Errorf("the kernel does not have partition %s where the table says (yet)", want)
 		}
 		d.Parts[want] = node
 	}
-	return d, true
+	return d, true, nil
 }
 
 // partitionNode finds the kernel's device for p by its first sector.

@@ -212,7 +212,27 @@ func TestDisks(t *testing.T) {
 	write(filepath.Join(class, "vda1", "partition"), "1\n")
 	write(filepath.Join(class, "vda1", "size"), "99999\n")
 
-	disks, err := disksIn(class, dev)
+	// Written to a larger disk, and copied to this one with what fits.
+	larger := content(t, func() gpt.Table {
+		table := imageTable("x")
+		table.Partitions[3].Last += 4 << 20 / gpt.SectorSize
+		table.Sectors += 4 << 20 / gpt.SectorSize
+		return table
+	}(), 11<<20/gpt.SectorSize)
+	write(filepath.Join(class, "sdi", "size"), fmt.Sprintln(7<<20/gpt.SectorSize))
+	write(filepath.Join(dev, "sdi"), string(larger[:7<<20]))
+	damaged := content(t, whole, 7<<20/gpt.SectorSize)
+	damaged[gpt.SectorSize+20]++
+	copy(damaged[6<<20-gpt.SectorSize:], make([]byte, gpt.SectorSize))
+	write(filepath.Join(class, "sdj", "size"), fmt.Sprintln(7<<20/gpt.SectorSize))
+	write(filepath.Join(dev, "sdj"), string(damaged))
+	windows := imageTable("x")
+	for i := range windows.Partitions {
+		windows.Partitions[i].Name = fmt.Sprintf("Basic data partition %d", i)
+	}
+	add("sdk", &windows, same, "")
+
+	disks, unusable, err := disksIn(class, dev)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,8 +244,9 @@ func TestDisks(t *testing.T) {
 		}
 		fmt.Fprintln(&out)
 	}
+	fmt.Fprintf(&out, "%v\n", unusable)
 	golden.Compare(t, "disks.txt", out.String())
-	if _, err := disksIn(filepath.Join(class, "gone"), dev); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := disksIn(filepath.Join(class, "gone"), dev); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without sysfs: %v", err)
 	}
 }

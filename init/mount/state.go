@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -21,7 +22,7 @@ import (
 // StateDir is where STATE is mounted.
 const StateDir = "/state"
 
-// ErrCorrupt says that e2fsck could not repair STATE.
+// ErrCorrupt says that STATE is damaged, and that e2fsck could not repair it.
 var ErrCorrupt = errors.New("STATE is corrupt")
 
 // Checker runs the file system check and returns its output and exit status, as
@@ -40,15 +41,17 @@ func GrowState(d *Disk, seed string) error {
 	}
 	defer f.Close()
 	t, err := growTable(f, d.Size, seed)
+	old, errOld := d.Table.Find(partition.State)
+	if len(t.Partitions) > 0 {
+		d.Table = t
+	}
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", d.Path(), err)
 	}
-	old, errOld := d.Table.Find(partition.State)
 	p, err := t.Find(partition.State)
 	if err := errors.Join(errOld, err); err != nil {
 		return fmt.Errorf("grow STATE: %w", err)
 	}
-	d.Table = t
 	if p.Last == old.Last {
 		return nil
 	}
@@ -65,20 +68,24 @@ type device interface {
 	Sync() error
 }
 
-// growTable is what GrowState does to a disk of size bytes, and the table that is
-// then on it.
+// growTable is what GrowState does to a disk of size bytes, and the table that is then on it,
+// also if the growth is refused: the names are new all the same. A table without partitions
+// is one that nobody knows.
 func growTable(dev device, size int64, seed string) (gpt.Table, error) {
-	t, err := gpt.Grow(dev, size, partition.State)
+	t, err := gpt.Read(dev, size)
 	if err != nil {
 		return gpt.Table{}, fmt.Errorf("grow STATE: %w", err)
 	}
-	if t.DiskGUID != gpt.DeriveGUID(seed, "disk") {
-		return t, nil
+	if t.DiskGUID == gpt.DeriveGUID(seed, "disk") {
+		if t, err = gpt.Randomize(dev, size); err != nil {
+			return gpt.Table{}, fmt.Errorf("new names for the partitions: %w", err)
+		}
 	}
-	if t, err = gpt.Randomize(dev, size); err != nil {
-		return gpt.Table{}, fmt.Errorf("new names for the partitions: %w", err)
+	grown, err := gpt.Grow(dev, size, partition.State)
+	if err != nil {
+		return t, fmt.Errorf("grow STATE: %w", err)
 	}
-	return t, nil
+	return grown, nil
 }
 
 // blkpg is the kernel's struct blkpg_ioctl_arg, blkpgPartition its payload.
@@ -113,57 +120,19 @@ func resizePartition(disk *os.File, p gpt.Partition) error {
 	return nil
 }
 
-// operational is the bit of e2fsck's exit status for a file system that it could not
-// even open. Source: e2fsck(8).
-const operational = 8
-
-// killed is what the status of a program begins at that a signal has ended, as of a shell.
-const killed = 128
-
-// backups are the blocks of the superblock's first two backups, those of groups 1 and 3. A
-// small STATE has the first alone.
-var backups = []string{"32768", "98304"}
-
-// MountState checks and mounts STATE. It returns ErrCorrupt, with what e2fsck said, if
-// the check could not repair it; nothing was then mounted or changed by us. A check that
-// was ended, by the kernel's want of memory above all, says nothing of STATE.
+// MountState checks and mounts STATE. It returns ErrCorrupt, with what e2fsck said, if there
+// is a file system whose damage the check could not repair, or the remains of one without
+// any superblock; nothing was then mounted. All else may be a STATE that is well: a newer
+// release's, one on a disk that cannot be written to or read, one that the partition is too
+// small for. That is another error, and is left as it is. A check that was ended, by the
+// kernel's want of memory above all, says nothing of STATE.
 func MountState(ctx context.Context, d Disk, check Checker) error {
 	dev, ok := d.Parts[partition.State]
 	if !ok {
 		return fmt.Errorf("mount STATE: disk %s has no such partition", d.Path())
 	}
-	fsck := func(args ...string) ([]byte, int, error) {
-		out, status, err := check(ctx, "/bin/e2fsck", append(args, dev)...)
-		if err == nil && status >= killed {
-			err = fmt.Errorf("e2fsck %s was ended by signal %d (9 may mean that memory ran out); the next boot checks again: %s", dev, status-killed, lastLines(string(out), 5))
-		}
-		return out, status, err
-	}
-	// -p repairs what needs no question: it replays the journal after a power cut.
-	out, status, err := fsck("-p")
-	for _, backup := range backups {
-		if err != nil || status&operational == 0 {
-			break
-		}
-		// The superblock is two sectors, and some of its writes bypass the journal: a
-		// cut between the two leaves neither the old nor the new one. A backup leads to
-		// the journal, and replaying that writes it whole; the counts that the backup
-		// does not know are the second run's affair, and so is the verdict. Growing writes
-		// the backups, too: the same cut may have torn the first one.
-		if _, _, err = fsck("-p", "-b", backup, "-B", "4096"); err == nil {
-			out, status, err = fsck("-f", "-p")
-		}
-	}
-	if err == nil && status&operational != 0 && fromCopy(dev) {
-		out, status, err = fsck("-f", "-p")
-	}
-	if err != nil {
-		return fmt.Errorf("check STATE: %w", err)
-	}
-	// 0: clean; 1: repaired; 2: repaired, "reboot", which a file system that nobody
-	// has mounted does not need. Source: e2fsck(8).
-	if status >= 4 {
-		return fmt.Errorf("%w: e2fsck %s exited with %d: %s", ErrCorrupt, dev, status, lastLines(string(out), 5))
+	if err := checkState(ctx, dev, check); err != nil {
+		return err
 	}
 	if err := onDevice(dev, superblock.Save); err != nil {
 		log.Printf("kogge: STATE: %v: a cut that tears it finds no copy", err)
@@ -172,6 +141,159 @@ func MountState(ctx context.Context, d Disk, check Checker) error {
 		return fmt.Errorf("mount STATE from %s: %w", dev, err)
 	}
 	return nil
+}
+
+// checkState lets e2fsck repair the file system on dev.
+func checkState(ctx context.Context, dev string, check Checker) error {
+	seen, err := look(dev)
+	if err != nil {
+		return fmt.Errorf("check STATE: %w", err)
+	}
+	corrupt := false // as one of the runs said
+	fsck := func(args ...string) (string, int, error) {
+		out, status, err := check(ctx, "/bin/e2fsck", append(args, dev)...)
+		if err == nil && status > killed {
+			err = fmt.Errorf("e2fsck %s was ended by signal %d (9 may mean that memory ran out); the next boot checks again: %s", dev, status-killed, lastLines(string(out), 5))
+		}
+		corrupt = corrupt || damaged(status, string(out))
+		return string(out), status, err
+	}
+	// -p repairs what needs no question: it replays the journal after a power cut.
+	out, status, err := fsck("-p")
+	// The superblock is two sectors, and some of its writes bypass the journal: a cut
+	// between the two leaves neither the old nor the new one. A backup leads to the journal,
+	// and replaying that writes it whole; the counts that the backup does not know are the
+	// second run's affair, and so is the verdict. Growing writes the backups, too: the same
+	// cut may have torn the first one. Where the superblock is whole, e2fsck has another
+	// reason, which no backup mends and which going by one would only hide.
+	for _, b := range seen.Backups {
+		if err != nil || status&operational == 0 || seen.Whole {
+			break
+		}
+		if out, _, err = fsck("-p", "-b", fmt.Sprint(b.Block), "-B", fmt.Sprint(b.BlockSize)); unsupported(out) {
+			break
+		}
+		if err == nil {
+			out, status, err = fsck("-f", "-p")
+		}
+	}
+	if err == nil && status&operational != 0 && !seen.Whole && !unsupported(out) && fromCopy(dev) {
+		out, status, err = fsck("-f", "-p")
+	}
+	said := fmt.Sprintf("e2fsck %s exited with %d: %s", dev, status, lastLines(out, 5))
+	switch {
+	case err != nil:
+		return fmt.Errorf("check STATE: %w", err)
+	case status&^repaired == 0:
+		return nil
+	case unsupported(out):
+		return fmt.Errorf("check STATE: a newer release has made or changed it, and this one cannot read it: start that release again (%s)", said)
+	case damaged(status, out):
+		return fmt.Errorf("%w: %s", ErrCorrupt, said)
+	case seen.Unread != nil:
+		return fmt.Errorf("check STATE: the disk cannot be read, which does not say that it is corrupt: %w (%s)", seen.Unread, said)
+	case seen.Bytes == 0 && !troubled(out):
+		return fmt.Errorf("%w: it has no superblock, and no backup of one: %s", ErrCorrupt, said)
+	case corrupt && !seen.Whole && !troubled(out):
+		return fmt.Errorf("%w: no backup of its superblock leads anywhere: %s", ErrCorrupt, said)
+	}
+	return fmt.Errorf("check STATE: it could not be checked, which does not say that it is corrupt: %s", said)
+}
+
+// Bits of e2fsck's exit status. 1: repaired; 2: repaired, "reboot", which a file system that
+// nobody has mounted does not need; 4: not repaired; 8: not even checked, for whatever
+// reason. 16, 32 and 128 are no verdict either. Source: e2fsck(8).
+const (
+	repaired    = 1 | 2
+	unrepaired  = 4
+	operational = 8
+)
+
+// killed is what a signal that has ended a program is added to, as by a shell.
+const killed = 128
+
+// damaged says whether a run of e2fsck has found damage that it did not repair, in what it
+// could read.
+func damaged(status int, out string) bool {
+	return status&^repaired == unrepaired && !troubled(out)
+}
+
+// troubled says whether a run of e2fsck had trouble with the disk itself, which a cable or
+// another boot may end. Source: e2fsck/ehandler.c, lib/ext2fs/ext2_err.et, strerror(3).
+func troubled(out string) bool {
+	return says(out, "Error reading block", "Error writing block", "Input/output error", "short read", "short write", "Memory allocation failed", "Cannot allocate memory")
+}
+
+// unsupported says whether a run of e2fsck met what only a newer one knows, in the file
+// system or in its journal, whose features a newer kernel sets by itself. Source:
+// e2fsck/{unix,problem,super}.c, lib/ext2fs/ext2_err.et.
+func unsupported(out string) bool {
+	return says(out, "unsupported feature", "Get a newer version of e2fsck", "unknown incompatible feature", "unknown read-only feature", "not supported by this e2fsck", "unsupported encoding", "Unknown checksum algorithm", "revision too high")
+}
+
+func says(out string, texts ...string) bool {
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(out, text) })
+}
+
+// look says what there is on dev to be checked, or why e2fsck is not to touch it.
+func look(dev string) (seen superblock.Sight, err error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return seen, err
+	}
+	defer f.Close()
+	if on, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET); err == nil && on != 0 { // a file of a test has none
+		return seen, fmt.Errorf("%s is write-protected: a switch on the card, a setting of the host, or a card that is worn out and now refuses writes", dev)
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return seen, err
+	}
+	if seen = superblock.Look(f, size); !seen.Whole {
+		if what := foreign(f); what != "" {
+			return seen, fmt.Errorf("%s has no ext4, but %s, which this release does not read: a newer release, or somebody else, has made it", dev, what)
+		}
+	}
+	if seen.Bytes > size {
+		return seen, fmt.Errorf("the file system on %s has %d MiB, and its partition %d MiB: it was copied to a smaller disk, or the partition table was changed or could not be grown", dev, seen.Bytes>>20, size>>20)
+	}
+	return seen, nil
+}
+
+// strangers are file systems and the like by a text at an offset that says what they are.
+//
+// Source: util-linux, libblkid/src/superblocks.
+var strangers = []struct {
+	what  string
+	at    int64
+	magic string
+}{
+	{"encryption by LUKS", 0, "LUKS\xba\xbe"},
+	{"XFS", 0, "XFSB"},
+	{"squashfs", 0, "hsqs"},
+	{"a volume of BitLocker", 3, "-FVE-FS-"},
+	{"NTFS", 3, "NTFS    "},
+	{"exFAT", 3, "EXFAT   "},
+	{"FAT", 0x36, "FAT1"},
+	{"FAT", 0x52, "FAT32   "},
+	{"LVM", 512, "LABELONE"},
+	{"F2FS", 1024, "\x10\x20\xf5\xf2"},
+	{"erofs", 1024, "\xe2\xe1\xf5\xe0"},
+	{"swap", 4086, "SWAPSPACE2"},
+	{"bcachefs", 4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"},
+	{"bcachefs", 4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"},
+	{"btrfs", 0x10040, "_BHRfS_M"},
+}
+
+// foreign names what is there in place of ext4; "" where nothing says so.
+func foreign(r io.ReaderAt) string {
+	for _, s := range strangers {
+		got := make([]byte, len(s.magic))
+		if n, _ := r.ReadAt(got, s.at); string(got[:n]) == s.magic {
+			return s.what
+		}
+	}
+	return ""
 }
 
 // fromCopy makes a superblock whole that is torn as all backups are, which only a cut at the

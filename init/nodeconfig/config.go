@@ -157,7 +157,7 @@ type Time struct {
 
 // State says what happens to the STATE partition.
 type State struct {
-	// OnCorrupt says what to do when e2fsck cannot repair STATE. Default: hold.
+	// OnCorrupt says what to do when STATE is damaged and e2fsck cannot repair it. Default: hold.
 	OnCorrupt OnCorrupt `yaml:"onCorrupt,omitempty"`
 }
 

@@ -185,25 +185,26 @@ func checkState(ctx context.Context, r io.ReaderAt, size int64, dir string) (tor
 	if err := extract(io.NewSectionReader(r, p.Offset(), p.Size()), name); err != nil {
 		return false, err
 	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	seen := superblock.Look(f, p.Size())
 	out, status, err := e2fsck(ctx, "-fp", name)
-	torn = err == nil && status == 8
-	for _, backup := range []string{"32768", "98304"} { // the node mends it like this
-		if err != nil || status != 8 {
+	torn = err == nil && status == 8 && !seen.Whole
+	for _, b := range seen.Backups { // the node mends it like this
+		if err != nil || !torn || status != 8 {
 			break
 		}
 		var first []byte
-		if first, _, err = e2fsck(ctx, "-p", "-b", backup, "-B", "4096", name); err == nil {
+		if first, _, err = e2fsck(ctx, "-p", "-b", fmt.Sprint(b.Block), "-B", fmt.Sprint(b.BlockSize), name); err == nil {
 			out, status, err = e2fsck(ctx, "-fp", name)
 			out = append(first, out...)
 		}
 	}
-	if err == nil && status == 8 {
-		f, err := os.OpenFile(name, os.O_RDWR, 0)
-		if err != nil {
-			return torn, err
-		}
-		_, err = superblock.Restore(f)
-		if err = errors.Join(err, f.Close()); err != nil {
+	if err == nil && torn && status == 8 {
+		if _, err = superblock.Restore(f); err != nil {
 			return torn, err
 		}
 		if out, status, err = e2fsck(ctx, "-fp", name); err != nil {

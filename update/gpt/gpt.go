@@ -41,6 +41,7 @@ const (
 	maxSectors   = 1 << 54 // so that every offset in bytes fits an int64
 	maxName      = 36      // UTF-16 units
 	bootCode     = 446     // bytes of the MBR in front of its partition entries
+	protective   = 0xee    // type of the entry that covers the table
 )
 
 // Partition is one entry of the table.
@@ -183,7 +184,7 @@ func protectiveMBR(sectors uint64) []byte {
 	mbr := make([]byte, SectorSize)
 	e := mbr[bootCode:]
 	copy(e[1:], []byte{0x00, 0x02, 0x00}) // CHS of LBA 1
-	e[4] = 0xee
+	e[4] = protective
 	copy(e[5:], []byte{0xff, 0xff, 0xff}) // CHS past its end
 	binary.LittleEndian.PutUint32(e[8:], 1)
 	binary.LittleEndian.PutUint32(e[12:], uint32(min(sectors-1, 0xffffffff)))

@@ -200,7 +200,6 @@ func TestGrowRefuses(t *testing.T) {
 		want      string
 	}{
 		{"unknown", "DATA", sectors * SectorSize, `partition "DATA": not in the table`},
-		{"not last", "ROOT-A", sectors * SectorSize, `partition "ROOT-A": "STATE" comes after it`},
 		{"smaller disk", "STATE", 4 * unit * SectorSize,
 			`partition table: partition "STATE": sectors 192 to 255 are not within 34 to 222`},
 		{"no disk", "STATE", 0, `primary: a disk of 0 bytes is too small; backup: a disk of 0 bytes is too small`},
@@ -216,6 +215,124 @@ func TestGrowRefuses(t *testing.T) {
 		if !bytes.Equal(d.AfterCut(1), content) {
 			t.Errorf("%s: something was written", test.name)
 		}
+	}
+}
+
+// TestGrowBeforeOthers: a partition grows up to the next one, which somebody else has made,
+// and no further; sgdisk finds nothing wrong.
+func TestGrowBeforeOthers(t *testing.T) {
+	const sectors = 100 * mib
+	for _, c := range []struct {
+		name   string
+		others string // arguments of sgdisk
+		last   uint64 // of STATE then
+	}{
+		{"one right behind it, to the end", "-n5:32M:0", 32*mib - 1},
+		{"a gap of half a MiB", "-a1 -n5:66560:+10M", 32*mib - 1},
+		{"two, in another order", "-n6:60M:+1M -n5:50M:+1M", 50*mib - 1},
+	} {
+		path := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, sectors*SectorSize); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "sgdisk", append([]string{"-o", "-n1:1M:+4M", "-c1:ESP", "-t1:ef00", "-n2:8M:+4M", "-c2:ROOT-A", "-n3:12M:+4M", "-c3:ROOT-B", "-n4:16M:+16M", "-c4:STATE"}, append(strings.Fields(c.others), path)...)...)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		before, err := Read(f, sectors*SectorSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Grow(f, sectors*SectorSize, "STATE")
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if state, err := got.Find("STATE"); err != nil || state.Last != c.last {
+			t.Errorf("%s: STATE ends at %d, want %d, %v", c.name, state.Last, c.last, err)
+		}
+		for i, p := range before.Partitions {
+			if p.Name != "STATE" && p != got.Partitions[i] {
+				t.Errorf("%s: %+v is now %+v", c.name, p, got.Partitions[i])
+			}
+		}
+		if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
+			t.Errorf("%s: sgdisk -v:\n%s", c.name, out)
+		}
+		if again, err := Grow(f, sectors*SectorSize, "STATE"); err != nil || !equal(got, again) {
+			t.Errorf("%s: again: %v", c.name, err)
+		}
+	}
+}
+
+// TestHybridMBR: entries that somebody made beside the protective one stay, through damage
+// too; a plain MBR, and junk, become the protective one of the disk.
+func TestHybridMBR(t *testing.T) {
+	const sectors = 64 * mib
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(path, disk(t, example(mib, 8*mib), sectors), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	mbr := func() []byte {
+		b := make([]byte, SectorSize)
+		if _, err := f.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	run(t, "sgdisk", "-h", "1:EE", path)
+	made := mbr()
+	if made[bootCode+4] != 0xef || made[bootCode+16+4] != protective {
+		t.Fatalf("sgdisk made no hybrid MBR: %x", made[bootCode:])
+	}
+	for _, damage := range []int64{-1, SectorSize} {
+		if damage >= 0 {
+			if _, err := f.WriteAt([]byte{0}, damage); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Randomize(f, sectors*SectorSize); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Grow(f, sectors*SectorSize, "STATE"); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(mbr(), made) {
+			t.Errorf("damage at %d: the hybrid MBR is now %x", damage, mbr()[bootCode:])
+		}
+	}
+	want := protectiveMBR(sectors)[bootCode:]
+	for name, junk := range map[string][]byte{
+		"zeros":        make([]byte, 66),
+		"no signature": bytes.Repeat([]byte{protective, 7}, 33),
+		"plain":        append(append(make([]byte, 4), append([]byte{7}, make([]byte, 59)...)...), 0x55, 0xaa),
+	} {
+		if _, err := f.WriteAt(junk, bootCode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Grow(f, sectors*SectorSize, "STATE"); err != nil {
+			t.Fatal(err)
+		}
+		if got := mbr()[bootCode:]; !bytes.Equal(got, want) {
+			t.Errorf("%s: %x", name, got)
+		}
+	}
+	// A new table on an old disk begins with an MBR of its own.
+	if _, err := f.WriteAt(made[bootCode:], bootCode); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(f, example(mib, sectors)); err != nil || !bytes.Equal(mbr()[bootCode:], want) {
+		t.Errorf("a new table: %v, %x", err, mbr()[bootCode:])
 	}
 }
 

@@ -14,9 +14,12 @@ import (
 // the 128 entries of the usual one.
 const maxArray = 128 * maxEntries * entrySize
 
+// ErrNone says that there is no table, neither whole nor damaged.
+var ErrNone = errors.New("no signature")
+
 // Read returns the table of a disk of size bytes. The primary copy counts; when it
 // is damaged the backup does, and Damage in the answer says so. The error, when
-// there is no sound copy, tells what is wrong with both.
+// there is no sound copy, tells what is wrong with both; it is ErrNone where nothing is there.
 func Read(r io.ReaderAt, size int64) (Table, error) {
 	c := readCopies(r, size)
 	switch {
@@ -31,7 +34,11 @@ func Read(r io.ReaderAt, size int64) (Table, error) {
 		t.Damage = fmt.Errorf("primary partition table: %w", c.primaryErr)
 		return t, nil
 	}
-	return Table{}, fmt.Errorf("partition table: primary: %w; backup: %w", c.primaryErr, c.backupErr)
+	if errors.Is(c.primaryErr, ErrNone) && errors.Is(c.backupErr, ErrNone) {
+		return Table{}, fmt.Errorf("partition table: primary: %w; backup: %w", c.primaryErr, c.backupErr)
+	}
+	// One of them may be ErrNone, which the whole is not.
+	return Table{}, fmt.Errorf("partition table: primary: %v; backup: %v", c.primaryErr, c.backupErr)
 }
 
 // copies is what a disk holds in both places. An error speaks of one copy, and a
@@ -91,7 +98,7 @@ type header struct {
 
 func readHeader(r io.ReaderAt, at, sectors uint64) (header, error) {
 	if at >= sectors {
-		return header{}, fmt.Errorf("is at sector %d, the disk has %d", at, sectors)
+		return header{}, fmt.Errorf("is at sector %d, the disk has %d: the table is of a larger one", at, sectors)
 	}
 	b := make([]byte, SectorSize)
 	if _, err := r.ReadAt(b, int64(at)*SectorSize); err != nil && err != io.EOF {
@@ -102,7 +109,7 @@ func readHeader(r io.ReaderAt, at, sectors uint64) (header, error) {
 
 func parseHeader(b []byte, at, sectors uint64) (header, error) {
 	if string(b[:8]) != signature {
-		return header{}, fmt.Errorf("no signature in sector %d", at)
+		return header{}, fmt.Errorf("%w in sector %d", ErrNone, at)
 	}
 	length := binary.LittleEndian.Uint32(b[12:])
 	if length < headerSize || length > SectorSize {

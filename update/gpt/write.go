@@ -24,11 +24,15 @@ const align = 1 << 20 / SectorSize
 //
 // What is already right is not written. The old table's backup may survive in the
 // middle of a disk that grew; nobody looks for it there.
-func Write(d device, t Table) error {
+func Write(d device, t Table) error { return write(d, t, nil) }
+
+// write is Write with the entries of a hybrid MBR, which nil leaves out.
+func write(d device, t Table, mbr []byte) error {
 	front, back, err := t.Encode()
 	if err != nil {
 		return err
 	}
+	copy(front[bootCode:], mbr)
 	if err := replace(d, back, int64(t.Sectors)*SectorSize-int64(len(back))); err != nil {
 		return fmt.Errorf("write backup partition table: %w", err)
 	}
@@ -62,9 +66,9 @@ func replace(d device, want []byte, offset int64) error {
 }
 
 // Grow moves the backup to the end of a disk of newSize bytes and extends the
-// partition of that name, the last one on the disk, up to the last whole MiB in
-// front of it. It returns the table that is then on the disk. Grown already, it
-// writes nothing, so it may run at every boot.
+// partition of that name up to the last whole MiB in front of it, or of the next
+// partition. It returns the table that is then on the disk. Grown already, it writes
+// nothing, so it may run at every boot.
 //
 // A cut at any point leaves a disk on which Read finds the old table or the new
 // one, and on which another Grow finishes the work:
@@ -73,21 +77,23 @@ func replace(d device, want []byte, offset int64) error {
 //  2. backup at the new end, sync: the primary is still the old one
 //  3. primary, sync: should it be torn, the backup is the new one
 //
-// It never makes a partition smaller. The kernel has to be told by the caller.
+// It never makes a partition smaller, and leaves the entries of a hybrid MBR as they are,
+// by which firmware finds its files on some boards. The kernel has to be told by the caller.
 func Grow(d device, newSize int64, name string) (Table, error) {
 	t, err := change(d, newSize, func(t *Table) error {
 		i, err := t.index(name)
 		if err != nil {
 			return err
 		}
+		own := &t.Partitions[i]
+		end := LastUsable(t.Sectors) + 1
 		for _, p := range t.Partitions {
-			if p.First > t.Partitions[i].First {
-				return fmt.Errorf("partition %q: %q comes after it", name, p.Name)
+			if p.First > own.First {
+				end = min(end, p.First)
 			}
 		}
-		end := (LastUsable(t.Sectors) + 1) / align * align
-		if end > t.Partitions[i].Last {
-			t.Partitions[i].Last = end - 1
+		if end = end / align * align; end > own.Last {
+			own.Last = end - 1
 		}
 		return nil
 	})
@@ -135,14 +141,45 @@ func change(d device, size int64, edit func(*Table) error) (Table, error) {
 	if _, _, err := next.Encode(); err != nil {
 		return Table{}, err // before anything is written
 	}
+	mbr, err := hybrid(d)
+	if err != nil {
+		return Table{}, err
+	}
 	if c.primaryErr != nil { // never write over the only sound copy
 		front, _, err := t.Encode()
 		if err != nil {
 			return Table{}, err
 		}
+		copy(front[bootCode:], mbr)
 		if err := writeFront(d, front); err != nil {
 			return Table{}, err
 		}
 	}
-	return next, Write(d, next)
+	return next, write(d, next, mbr)
+}
+
+// hybrid returns the entries of the MBR of d if, beside the one that protects the table, they
+// have others, which somebody made for firmware or systems that know no such table.
+func hybrid(d device) ([]byte, error) {
+	mbr := make([]byte, SectorSize)
+	if _, err := d.ReadAt(mbr, 0); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("read sector 0: %w", err)
+	}
+	if mbr[510] != 0x55 || mbr[511] != 0xaa {
+		return nil, nil
+	}
+	protects, others := false, false
+	for entry := mbr[bootCode:510]; len(entry) > 0; entry = entry[16:] {
+		switch kind := entry[4]; kind {
+		case 0:
+		case protective:
+			protects = true
+		default:
+			others = true
+		}
+	}
+	if !protects || !others {
+		return nil, nil
+	}
+	return mbr[bootCode:], nil
 }

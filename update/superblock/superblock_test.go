@@ -2,9 +2,13 @@ package superblock
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -114,4 +118,130 @@ func FuzzRestore(f *testing.F) {
 			t.Errorf("%v, %v", done, err)
 		}
 	})
+}
+
+// TestLook finds every backup that mke2fs makes, and the size, whatever of it is left.
+func TestLook(t *testing.T) {
+	const bytes = 64 << 20
+	for _, c := range []struct {
+		options []string
+		backups int // of blocks as large as the file system's
+		block   int64
+	}{
+		{[]string{"-b", "1024"}, 4, 1024}, // groups 1, 3, 5 and 7, of 8 MiB
+		{[]string{"-b", "2048"}, 1, 2048},
+		{[]string{"-b", "4096"}, 0, 4096},
+		{[]string{"-b", "1024", "-O", "^metadata_csum"}, 4, 1024},
+	} {
+		f := made(t, c.options...)
+		if s := Look(f, bytes); !s.Whole || s.Bytes != bytes || s.Unread != nil {
+			t.Errorf("%v: %+v", c.options, s)
+		}
+		if err := Save(f); err != nil {
+			t.Fatal(err)
+		}
+		for _, cleared := range []int64{offset, copyAt} {
+			if _, err := f.WriteAt(make([]byte, size), cleared); err != nil {
+				t.Fatal(err)
+			}
+			s := Look(f, bytes)
+			known := len(s.Backups) > 0 || cleared == offset && !slices.Contains(c.options, "^metadata_csum")
+			if s.Whole || (s.Bytes == bytes) != known || len(s.Backups) != c.backups || s.Unread != nil {
+				t.Errorf("%v, without the one at %d: %+v", c.options, cleared, s)
+			}
+			for _, b := range s.Backups {
+				// e2fsck finds one there, too.
+				if status := checked(t, f, "-n", "-b", fmt.Sprint(b.Block), "-B", fmt.Sprint(b.BlockSize)); b.BlockSize != c.block || status&8 != 0 {
+					t.Errorf("%v: e2fsck with %+v says %d", c.options, b, status)
+				}
+			}
+		}
+	}
+	if s := Look(new(memory), 0); s.Whole || s.Unread != nil {
+		t.Errorf("nothing: %+v", s)
+	}
+}
+
+// TestLookTorn: half a superblock of another is none, but for kinds of checksums that nobody
+// here can make.
+func TestLookTorn(t *testing.T) {
+	super := make([]byte, 2*size)
+	if _, err := made(t).ReadAt(super, 0); err != nil {
+		t.Fatal(err)
+	}
+	super[offset+700]++
+	if s := Look(memory(super), 2*size); s.Whole {
+		t.Errorf("torn: %+v", s)
+	}
+	super[offset+sumKindAt]++
+	if s := Look(memory(super), 2*size); !s.Whole {
+		t.Errorf("another kind of checksum: %+v", s)
+	}
+}
+
+// TestLookUnreadable: what a bad sector holds is not known to be gone, and the rest is seen.
+func TestLookUnreadable(t *testing.T) {
+	f := made(t, "-b", "1024")
+	if err := Save(f); err != nil {
+		t.Fatal(err)
+	}
+	for bad, want := range map[int64]Sight{
+		offset:      {Bytes: 64 << 20, Backups: make([]Backup, 4)},
+		8193 * 1024: {Whole: true, Bytes: 64 << 20},
+	} {
+		s := Look(badSector{f, bad}, 64<<20)
+		if s.Whole != want.Whole || s.Bytes != want.Bytes || len(s.Backups) != len(want.Backups) || errors.Is(s.Unread, errBad) == want.Whole {
+			t.Errorf("the one at %d: %+v", bad, s)
+		}
+	}
+}
+
+// badSector is a device of which one place cannot be read.
+type badSector struct {
+	io.ReaderAt
+	bad int64
+}
+
+var errBad = errors.New("input/output error")
+
+func (d badSector) ReadAt(p []byte, at int64) (int, error) {
+	if at == d.bad {
+		return 0, errBad
+	}
+	return d.ReaderAt.ReadAt(p, at)
+}
+
+// FuzzLook: any bytes; no size below zero, no backup outside.
+func FuzzLook(f *testing.F) {
+	seed := make([]byte, 2*size)
+	if _, err := made(f).ReadAt(seed, 0); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed[offset:], uint32(32768))
+	f.Fuzz(func(t *testing.T, super []byte, block uint32) {
+		const device = 256 << 20
+		s := Look(sparseDevice{super, int64(block) * 4096}, device)
+		if s.Unread != nil || s.Bytes < 0 {
+			t.Errorf("%+v", s)
+		}
+		for _, b := range s.Backups {
+			if at := b.Block * b.BlockSize; at <= 0 || at > device-size {
+				t.Errorf("%+v", b)
+			}
+		}
+	})
+}
+
+// sparseDevice has one text at two places, and zeros elsewhere.
+type sparseDevice struct {
+	text []byte
+	at   int64
+}
+
+func (d sparseDevice) ReadAt(p []byte, at int64) (int, error) {
+	clear(p)
+	if at == offset || at == d.at {
+		copy(p, d.text)
+	}
+	return len(p), nil
 }
