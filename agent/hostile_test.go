@@ -87,7 +87,7 @@ func (i *imaged) testSetUserID(t *testing.T) {
 	for option, want := range map[string][2]string{
 		"": {"1000", "0000000000000000"}, "no-new-privileges": {"1000", "0000000000000000"}, "no-new-privileges:false": {"0", "0000000000000400"},
 	} {
-		for n, command := range []string{"[su, whoami]", "[app, exec, /bin/server, command, self]"} {
+		for n, command := range []string{"[su, whoami]", "[app, become, /bin/server, command, self]"} {
 			got := i.says(t, "image: example.invalid/su:1, restart: 'no', command: "+command+", security_opt: ['"+option+"']")
 			if n == 1 {
 				_, got, _ = strings.Cut(got, "CapEff:")
