@@ -51,6 +51,12 @@ func TestImages(t *testing.T) {
 	i.testTag(t)
 	i.testForged(t)
 	i.testVolumes(t)
+	i.testForeign(t)
+	i.testStopSignals(t)
+	i.testEtc(t)
+	i.testLongLines(t)
+	i.testSetUserID(t)
+	i.testPipes(t)
 	n.stop(t, "agent")
 	n.stop(t, "containerd")
 }
@@ -93,14 +99,18 @@ func accounts(t *testing.T) []byte {
 // capabilityRecord is how a layer has the capabilities of a file.
 const capabilityRecord = "SCHILY.xattr.security.capability"
 
-// layerOf has files, all with the same text, and folders: those whose names end in a slash.
+// layerOf has files, all with the same text, folders: those whose names end in a slash, and
+// what says itself what it is.
 func layerOf(t *testing.T, text string, all ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, h := range all {
-		h.Typeflag = tar.TypeDir
-		if !strings.HasSuffix(h.Name, "/") {
+		switch {
+		case h.Typeflag != 0:
+		case strings.HasSuffix(h.Name, "/"):
+			h.Typeflag = tar.TypeDir
+		default:
 			h.Typeflag, h.Size = tar.TypeReg, int64(len(text))
 		}
 		must(t, w.WriteHeader(&h))

@@ -388,6 +388,12 @@ func (n *node) imageOf(t *testing.T, folder, program, name string) {
 // and layers, to file.
 func (n *node) imageWith(t *testing.T, file, name string, config map[string]any, layers ...[]byte) {
 	t.Helper()
+	n.imageFor(t, "linux", runtime.GOARCH, file, name, config, layers...)
+}
+
+// imageFor is imageWith for any platform.
+func (n *node) imageFor(t *testing.T, system, architecture, file, name string, config map[string]any, layers ...[]byte) {
+	t.Helper()
 	files := map[string][]byte{}
 	var sums, names []string
 	for i, layer := range layers {
@@ -396,13 +402,17 @@ func (n *node) imageWith(t *testing.T, file, name string, config map[string]any,
 		files[names[i]] = layer
 	}
 	text, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "config": config,
+		"architecture": architecture, "os": system, "config": config,
 		"rootfs": map[string]any{"type": "layers", "diff_ids": sums},
 	})
 	must(t, err)
 	configFile := fmt.Sprintf("%x.json", sha256.Sum256(text))
 	files[configFile] = text
-	files["manifest.json"], err = json.Marshal([]map[string]any{{"Config": configFile, "RepoTags": []string{name}, "Layers": names}})
+	var tags []string // none: as of an image that was saved by its ID
+	if name != "" {
+		tags = append(tags, name)
+	}
+	files["manifest.json"], err = json.Marshal([]map[string]any{{"Config": configFile, "RepoTags": tags, "Layers": names}})
 	must(t, err)
 	must(t, os.WriteFile(file, tarOf(t, files), 0o644))
 }

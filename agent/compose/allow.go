@@ -50,6 +50,9 @@ func (s *service) securityOpt(n *yaml.Node) {
 			}
 			s.asks(item)
 		case name == "no-new-privileges" && (value == "" || value == "true"):
+			s.NewPrivileges = false
+		case name == "no-new-privileges" && value == "false":
+			s.NewPrivileges = true
 		case name == "apparmor" && value == "unconfined", name == "label" && value == "disable", option == "":
 		default:
 			s.report(item, "security_opt: %s is not supported on a node: %s", option, byPath()["services.*.security_opt"].Note)

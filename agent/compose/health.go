@@ -69,15 +69,16 @@ func (s *service) test(n *yaml.Node, h *workload.Health) (off bool) {
 	case words[0] == "CMD" && len(words) > 1:
 		h.Test = words[1:]
 		return false
-	case words[0] == "CMD-SHELL" && len(words) == 2:
-		h.Test = shell(words[1])
+	case words[0] == "CMD-SHELL" && len(words) > 1:
+		h.Test = shell(words[1:]...)
 		return false
 	}
 	s.report(n, `test: expected a line for the shell, ["CMD", PROGRAM, ARGUMENT …], ["CMD-SHELL", LINE] or ["NONE"]`)
 	return false
 }
 
-func shell(line string) []string { return []string{"/bin/sh", "-c", line} }
+// shell runs a line; more becomes its $0, $1 and so on.
+func shell(line ...string) []string { return append([]string{"/bin/sh", "-c"}, line...) }
 
 // dependency is an entry of depends_on, with where it stands.
 type dependency struct {

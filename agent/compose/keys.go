@@ -201,7 +201,7 @@ var keys = []Key{
 	{Path: "services.*.secrets.uid", Verdict: Done, Note: "a number"},
 	{Path: "services.*.secrets.gid", Verdict: Done, Note: "a number"},
 	{Path: "services.*.secrets.mode", Verdict: Done},
-	{Path: "services.*.security_opt", Verdict: Done, Note: "no-new-privileges, apparmor=unconfined and label=disable, the default; seccomp=unconfined and systempaths=unconfined " + allowed},
+	{Path: "services.*.security_opt", Verdict: Done, Note: "no-new-privileges, apparmor=unconfined and label=disable, the default; no-new-privileges:false for a container in a user namespace of its own; seccomp=unconfined and systempaths=unconfined " + allowed},
 	{Path: "services.*.shm_size", Verdict: Done},
 	{Path: "services.*.stdin_open", Verdict: Warned, Note: "nobody types into a service"},
 	{Path: "services.*.stop_grace_period", Verdict: Done, Note: "an hour at most"},

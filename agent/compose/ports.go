@@ -100,6 +100,10 @@ func (s *service) port(n *yaml.Node, one types.ServicePortConfig) {
 			s.report(n, "port %d: host address %s: published ports answer on IPv4 only", one.Target, ip)
 			return
 		}
+		if first := ip.As4()[0]; first == 0 && !ip.IsUnspecified() || first >= 224 { // multicast, reserved, broadcast
+			s.report(n, "port %d: host address %s: no node can have that address", one.Target, ip)
+			return
+		}
 		if !ip.IsUnspecified() {
 			port.HostIP = ip
 		}

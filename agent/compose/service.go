@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/moby/sys/signal"
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/imageref"
@@ -213,8 +212,8 @@ func (s *service) groupAdd(n *yaml.Node) {
 
 func (s *service) stopSignal(n *yaml.Node) {
 	name := s.text(n)
-	if _, err := signal.ParseSignal(name); err != nil {
-		s.report(n, "stop_signal: unknown signal %s", describe(n))
+	if _, err := workload.ParseSignal(name); err != nil {
+		s.report(n, "stop_signal: unknown signal %s: expected a name such as SIGINT, or a number from 1 to %d", describe(n), workload.LastSignal)
 		return
 	}
 	s.StopSignal = name

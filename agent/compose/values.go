@@ -136,19 +136,24 @@ func (p *parser) target(n *yaml.Node, s string) string {
 	return ""
 }
 
-// command is a list of arguments, or a line that is split as a shell would.
+// command is a list of arguments, or a line that is split as a shell would. An empty one is
+// not nil: it takes the image's away, and one that is null does not.
 func (p *parser) command(n *yaml.Node, to *[]string) {
+	if n.Tag == "!!null" {
+		return
+	}
 	if n.Kind == yaml.SequenceNode {
 		args := []string{}
 		p.list(n, "command", func(item *yaml.Node) { args = append(args, p.text(item)) })
-		if len(args) == 0 {
-			p.report(n, "an empty command: leave it out for the image's")
-		}
 		*to = args
 		return
 	}
-	var c types.ShellCommand
+	c := types.ShellCommand{}
 	s := p.text(n)
+	if s == "" && n.Kind == yaml.ScalarNode {
+		*to = c
+		return
+	}
 	if err := c.DecodeMapstructure(s); err != nil || len(c) == 0 {
 		p.report(n, "%s is not a command line", describe(n))
 		return

@@ -34,12 +34,12 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
-	"github.com/moby/sys/signal"
 
 	"kogge.example/agent/confine"
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/trees"
+	"kogge.example/agent/turns"
 	"kogge.example/agent/workload"
 )
 
@@ -104,10 +104,9 @@ type Engine struct {
 	turns  *limiter // of health checks and commands that are starting
 	execs  *execs
 
-	volumes sync.Mutex // held while the folder of a volume is made or set aside
-	// filling is held by who fills empty volumes.
-	filling sync.Mutex
-	bin     *trees.Bin // beside the volumes
+	volumes sync.Mutex  // held while the folder of a volume is made or set aside
+	filling turns.Turns // of who looks whether a volume is new, and fills it; by its name
+	bin     *trees.Bin  // beside the volumes
 }
 
 // Connect returns an engine for the containerd at p.Socket, which need not be
@@ -277,8 +276,8 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 		client.WithImage(img),
 		client.WithSnapshotter(images.Snapshotter),
 		client.WithNewSnapshot(i.Name, img, remapped(at.Owner)...),
-		client.WithImageStopSignal(img, "SIGTERM"),
 		client.WithAdditionalContainerLabels(labels),
+		client.WithImageStopSignal(img, "SIGTERM"), // whatever those labels say
 		client.WithContainerExtension(extension, workload.RecordOf(c, i)),
 		// By name, found in containerd's PATH: for a path it would first run shim
 		// and runc once more to ask what they can do.
@@ -479,7 +478,7 @@ func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace 
 	if err != nil {
 		return fmt.Errorf("task: %w", err)
 	}
-	if err := stop(ctx, c, task, sig, grace); err != nil && !strings.Contains(err.Error(), syscall.EAGAIN.Error()) {
+	if err := stop(ctx, c, task, sig, grace); err != nil {
 		return err
 	}
 	// By ourselves: where there are as many processes as there can be, runc cannot start.
@@ -507,16 +506,21 @@ func stop(ctx context.Context, c client.Container, task client.Task, sig string,
 	if err != nil {
 		return fmt.Errorf("wait: %w", err)
 	}
-	number := syscall.SIGTERM
-	if sig == "" {
-		if number, err = client.GetStopSignal(ctx, c, syscall.SIGTERM); err != nil {
-			number = syscall.SIGTERM // an image may name a signal that does not exist
-		}
-	} else if number, err = signal.ParseSignal(sig); err != nil {
-		return fmt.Errorf("stop signal %q: %w", sig, err)
+	if labels, err := c.Labels(ctx); sig == "" && err == nil {
+		sig = labels[client.StopSignalLabel]
 	}
-	if err := task.Kill(ctx, number); err != nil && !errdefs.IsNotFound(err) {
+	number, err := workload.ParseSignal(sig)
+	if err != nil {
+		number = syscall.SIGTERM // an image may name a signal that does not exist
+	}
+	err = task.Kill(ctx, number)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errdefs.IsUnavailable(err):
 		return fmt.Errorf("signal %s: %w", number, err)
+	case err != nil:
+		return nil // what gets no signal is for SIGKILL, too
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()

@@ -59,7 +59,7 @@ const (
 var (
 	ErrNotRunning    = errors.New("it does not run")
 	ErrTooMany       = fmt.Errorf("too many commands are running: at most %d in one container and %d on a node", MaxExecsOfOne, MaxExecs)
-	ErrNoUser        = errors.New("user") // not in the container
+	ErrNoUser        = errors.New("in the container") // there is no such user
 	ErrNoProgram     = errors.New("no such program")
 	ErrNotExecutable = errors.New("cannot be run") // though it is there
 	errStopping      = errors.New("the node's agent is stopping")
@@ -261,13 +261,8 @@ func (e *Engine) process(ctx context.Context, instance string, c Command) (clien
 		return nil, nil, fmt.Errorf("container %s: spec: %w", instance, err)
 	}
 	if c.User != "" {
-		for _, option := range []oci.SpecOpts{oci.WithUser(c.User), oci.WithAdditionalGIDs(c.User)} {
-			if err := option(ctx, e.client, &info, spec); err != nil {
-				return nil, nil, fmt.Errorf("%w %q: %w", ErrNoUser, c.User, err)
-			}
-		}
-		if err := unmapped(spec); err != nil {
-			return nil, nil, fmt.Errorf("%w %q: %w", ErrNoUser, c.User, err)
+		if err := changeUser(spec, task.Pid(), c.User); err != nil {
+			return nil, nil, err
 		}
 	}
 	if c.Terminal != nil && !slices.ContainsFunc(spec.Process.Env, func(s string) bool { return strings.HasPrefix(s, "TERM=") }) {

@@ -7,7 +7,6 @@ import (
 	"log"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -39,7 +38,6 @@ func (e *Engine) complete(ctx context.Context, c workload.Container, files bool)
 		return c, nil, fmt.Errorf("image %s: it declares %d volumes, a node takes %d at most", c.Image, n, workload.MaxImageVolumes)
 	}
 	said := workload.FromImage{IDs: workload.NumberedIDs(its.Config.User)}
-	_, _, said.OneGroup = strings.Cut(its.Config.User, ":")
 	said.Volumes, cannot = workload.VolumesOf(c, slices.Collect(maps.Keys(its.Config.Volumes)))
 	if files && c.Apart() {
 		ids, err := e.IDs(ctx, config, its.RootFS.DiffIDs)

@@ -26,11 +26,3 @@ func (e *Engine) bindRoot(ctx context.Context, name string) error {
 	}
 	return nil
 }
-
-// count has what is in a folder count as containers'.
-func count(folder string) error {
-	if err := quota.Tag(folder); err != nil && !errors.Is(err, quota.ErrNone) {
-		return err
-	}
-	return nil
-}

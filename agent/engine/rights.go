@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/volumes"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -35,6 +36,18 @@ func withCapabilities(c workload.Container) oci.SpecOpts {
 		set = append(set, oci.WithDroppedCapabilities(c.DropCaps))
 	}
 	return oci.Compose(append(set, oci.WithAddedCapabilities(added))...)
+}
+
+// withPrivileges lets programs of c have what their files have, if c wants that: in a user
+// namespace of its own this is no more than its root has in any case.
+func withPrivileges(c workload.Container, owner workload.Owner) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		if c.NewPrivileges && owner.File == "" && !c.Rights.Privileged {
+			return errors.New("security_opt: no-new-privileges:false: only a container in a user namespace of its own can have it")
+		}
+		s.Process.NoNewPrivileges = !c.NewPrivileges
+		return nil
+	}
 }
 
 // sharedNamespaces are what the specification calls those that a container can share.
@@ -201,7 +214,7 @@ func (e *Engine) find(path string) (int, error) {
 	if err := os.MkdirAll(e.paths.Data, 0o755); err != nil {
 		return -1, err
 	}
-	if err := count(e.paths.Data); err != nil {
+	if err := volumes.Count(e.paths.Data); err != nil {
 		return -1, err
 	}
 	fd, err := open(unix.AT_FDCWD, e.paths.Data)

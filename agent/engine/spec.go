@@ -13,9 +13,11 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"kogge.example/agent/confine"
+	"kogge.example/agent/volumes"
 	"kogge.example/agent/workload"
 	"kogge.example/init/rights"
 )
@@ -36,17 +38,8 @@ var withheld = []string{"CAP_NET_RAW"}
 func (e *Engine) spec(c workload.Container, name string, img client.Image, at workload.Namespaces) []oci.SpecOpts {
 	opts := []oci.SpecOpts{
 		oci.WithoutRunMount, // an image may have a /run of its own
-		withImage(c, img),
+		e.withImage(c, img),
 		oci.WithHostname(c.Hostname),
-	}
-	if c.WorkingDir != "" {
-		opts = append(opts, oci.WithProcessCwd(c.WorkingDir))
-	}
-	if c.User != "" {
-		opts = append(opts, oci.WithUser(c.User), oci.WithAdditionalGIDs(c.User))
-	}
-	if len(c.GroupAdd) > 0 {
-		opts = append(opts, oci.WithAppendAdditionalGroups(c.GroupAdd...))
 	}
 	if c.ReadOnly {
 		opts = append(opts, oci.WithRootFSReadonly())
@@ -61,7 +54,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 	}
 	opts = append(opts,
 		withCapabilities(c),
-		oci.WithNoNewPrivileges,
+		withPrivileges(c, at.Owner),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: at.Net}),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		confine.Limits(c, filepath.Join(e.paths.Cgroup, name), e.paths.Most),
@@ -81,26 +74,33 @@ func withSeccomp(_ context.Context, _ oci.Client, _ *containers.Container, s *oc
 	return nil
 }
 
-// withImage takes user, folder, environment and arguments from the image, and the
-// arguments from c where it has any.
-func withImage(c workload.Container, img client.Image) oci.SpecOpts {
-	return func(ctx context.Context, cl oci.Client, cc *containers.Container, s *oci.Spec) error {
-		if err := oci.WithImageConfigArgs(img, c.Command)(ctx, cl, cc, s); err != nil {
+// withImage takes user, folder, environment and arguments from the image, where c has none
+// of its own.
+func (e *Engine) withImage(c workload.Container, img client.Image) oci.SpecOpts {
+	return func(ctx context.Context, _ oci.Client, cc *containers.Container, s *oci.Spec) error {
+		its, err := img.Spec(ctx)
+		if err != nil {
 			return err
 		}
-		s.Process.Env = c.Environment(s.Process.Env)
-		if c.OneGroup() {
-			// Who names a group is in that alone, as with Docker.
-			s.Process.User.AdditionalGids = []uint32{s.Process.User.GID}
-		}
-		if c.Entrypoint != nil {
-			s.Process.Args = slices.Concat(c.Entrypoint, c.Command)
-		}
+		s.Process.Env = c.Environment(its.Config.Env)
+		s.Process.Cwd = cmp.Or(c.WorkingDir, its.Config.WorkingDir, "/")
+		s.Process.Args = arguments(c, its.Config)
 		if len(s.Process.Args) == 0 {
 			return fmt.Errorf("no command: neither the image nor the project sets one")
 		}
-		return nil
+		return e.setUser(ctx, cc, s, cmp.Or(c.User, its.Config.User), c)
 	}
+}
+
+// arguments are those of the first process of c: of the image what c does not replace.
+func arguments(c workload.Container, image ocispec.ImageConfig) []string {
+	switch {
+	case c.Entrypoint != nil:
+		return slices.Concat(c.Entrypoint, c.Command)
+	case c.Command != nil:
+		return slices.Concat(image.Entrypoint, c.Command)
+	}
+	return slices.Concat(image.Entrypoint, image.Cmd)
 }
 
 // withSettings sets the kernel's settings of the container's own namespaces: what c
@@ -136,19 +136,43 @@ func (e *Engine) mounts(c workload.Container, name string) []specs.Mount {
 		Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
 		Options: []string{"ro", "nosuid", "nodev", "noexec", "relatime"},
 	}}
-	for _, f := range files {
-		all = append(all, specs.Mount{
-			Destination: "/etc/" + f, Type: "bind", Source: filepath.Join(e.paths.Files, name, f),
-			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
-		})
-	}
 	if c.Init {
 		all = append(all, specs.Mount{
 			Destination: initTarget, Type: "bind", Source: e.paths.Init,
 			Options: []string{"bind", "ro", "nosuid", "nodev"},
 		})
 	}
-	return append(all, e.wanted(c, name)...)
+	all = append(all, e.wanted(c, name)...)
+	// Behind what is on /etc itself, which would hide them.
+	for _, f := range files {
+		if e.hasPlace(c, name, f) {
+			all = append(all, specs.Mount{
+				Destination: "/etc/" + f, Type: "bind", Source: filepath.Join(e.paths.Files, name, f),
+				Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"},
+			})
+		}
+	}
+	return all
+}
+
+// hasPlace says whether there can be something mounted on a file of /etc: not where c has a
+// folder to read there that lacks the file.
+func (e *Engine) hasPlace(c workload.Container, name, file string) bool {
+	there := func(folder string) bool {
+		_, err := os.Lstat(filepath.Join(folder, file))
+		return err == nil
+	}
+	for _, v := range c.Volumes {
+		if v.ReadOnly && filepath.Clean(v.Target) == "/etc" {
+			return there(filepath.Join(e.paths.Volumes, v.Name))
+		}
+	}
+	for i, b := range c.Rights.Binds {
+		if b.ReadOnly && filepath.Clean(b.Target) == "/etc" {
+			return there(e.held(name, i))
+		}
+	}
+	return true
 }
 
 // wanted are the mounts that c asked for.
@@ -230,36 +254,9 @@ func (e *Engine) Volumes(c workload.Container) error {
 		if _, err := os.Stat(folder); err == nil {
 			continue
 		}
-		if err := makeVolume(folder); err != nil {
+		if err := volumes.Make(folder); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
-}
-
-// volumeMode is the mode of a new volume.
-const volumeMode = 0o755
-
-// makeVolume makes an empty volume, root's and not to be written by others, as Docker does;
-// where the image has a folder, fill makes it like that. After a power cut the volume is
-// there as a whole or not there:
-//
-//  1. make a folder under another name, which a cut may leave
-//  2. open it to read
-//  3. give it its name
-func makeVolume(folder string) error {
-	fresh := newOf(folder)
-	if err := os.RemoveAll(fresh); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(fresh, 0o700); err != nil {
-		return err
-	}
-	if err := count(fresh); err != nil {
-		return err
-	}
-	if err := os.Chmod(fresh, volumeMode); err != nil {
-		return err
-	}
-	return os.Rename(fresh, folder)
 }

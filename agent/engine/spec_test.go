@@ -4,6 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/pkg/oci"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"kogge.example/agent/confine"
 	"kogge.example/agent/workload"
 )
@@ -28,6 +32,45 @@ func TestTmpfsBound(t *testing.T) {
 	}
 }
 
+// TestArguments: what is empty in a Compose file takes the image's away, what is not there
+// does not.
+func TestArguments(t *testing.T) {
+	image := ocispec.ImageConfig{Entrypoint: []string{"entry"}, Cmd: []string{"cmd"}}
+	some, none := []string{"own"}, []string{}
+	for _, c := range []struct {
+		entrypoint, command []string
+		want                string
+	}{
+		{nil, nil, "entry cmd"}, {nil, some, "entry own"}, {nil, none, "entry"},
+		{some, nil, "own"}, {some, some, "own own"}, {none, nil, ""}, {none, some, "own"}, {none, none, ""},
+	} {
+		if got := strings.Join(arguments(workload.Container{Entrypoint: c.entrypoint, Command: c.command}, image), " "); got != c.want {
+			t.Errorf("entrypoint %v, command %v: %q, want %q", c.entrypoint, c.command, got, c.want)
+		}
+	}
+	if (workload.Container{Command: none}).Hash() == (workload.Container{}).Hash() {
+		t.Error("an empty command is no change")
+	}
+}
+
+// TestPrivileges: nobody gets more by a file than by being its own root.
+func TestPrivileges(t *testing.T) {
+	apart := workload.Owner{File: "/run/netns/user", First: 1 << 16}
+	for _, c := range []struct {
+		wants, all bool
+		owner      workload.Owner
+		none, err  bool
+	}{
+		{none: true}, {owner: apart, none: true}, {wants: true, owner: apart}, {wants: true, err: true}, {wants: true, all: true},
+	} {
+		s := &oci.Spec{Process: &specs.Process{NoNewPrivileges: true}}
+		got := withPrivileges(workload.Container{NewPrivileges: c.wants, Rights: workload.Rights{Privileged: c.all}}, c.owner)(t.Context(), nil, nil, s)
+		if (got != nil) != c.err || got == nil && s.Process.NoNewPrivileges != c.none {
+			t.Errorf("%+v: %v, %v", c, s.Process.NoNewPrivileges, got)
+		}
+	}
+}
+
 // TestMounts: what lies deeper is mounted later, whatever kind it is of.
 func TestMounts(t *testing.T) {
 	e := &Engine{paths: Paths{Files: "/run/kogge/workload", Volumes: "/state/volumes", Init: "/bin/shim"}}
@@ -42,14 +85,14 @@ func TestMounts(t *testing.T) {
 		got.WriteString(m.Destination + " " + m.Source + " " + strings.Join(m.Options, ",") + "\n")
 	}
 	const want = `/sys/fs/cgroup cgroup ro,nosuid,nodev,noexec,relatime
-/etc/resolv.conf /run/kogge/workload/web/resolv.conf bind,ro,nosuid,nodev,noexec
-/etc/hosts /run/kogge/workload/web/hosts bind,ro,nosuid,nodev,noexec
-/etc/hostname /run/kogge/workload/web/hostname bind,ro,nosuid,nodev,noexec
 /dev/init /bin/shim bind,ro,nosuid,nodev
 /data /state/volumes/data bind,ro,nosuid,nodev
 /data/cache/ tmpfs nosuid,nodev,mode=1777
 /data/app.conf /run/kogge/workload/web/given/0 bind,ro,nosuid,nodev,noexec
 /data/cache/deep /state/volumes/deep bind,rw,nosuid,nodev
+/etc/resolv.conf /run/kogge/workload/web/resolv.conf bind,ro,nosuid,nodev,noexec
+/etc/hosts /run/kogge/workload/web/hosts bind,ro,nosuid,nodev,noexec
+/etc/hostname /run/kogge/workload/web/hostname bind,ro,nosuid,nodev,noexec
 `
 	if got.String() != want {
 		t.Errorf("mounts:\n%s", got.String())

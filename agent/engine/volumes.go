@@ -14,6 +14,7 @@ import (
 
 	"kogge.example/agent/images"
 	"kogge.example/agent/trees"
+	"kogge.example/agent/volumes"
 	"kogge.example/update/durable"
 )
 
@@ -175,7 +176,7 @@ func (e *Engine) setAside(ctx context.Context, name string) error {
 		return fmt.Errorf("volume %s: %w: by %s", name, errLeaving, strings.Join(all[name], ", "))
 	}
 	whole := filepath.Join(e.paths.Volumes, name)
-	for _, left := range []string{newOf(whole), partOf(whole), wholeOf(whole)} {
+	for _, left := range volumes.Beside(whole) {
 		if err := e.bin.Discard(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("volume %s: %w", name, err)
 		}

@@ -59,6 +59,9 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, preload string)
 	}
 	defer s.pulls.hold(found)()
 	for _, i := range found {
+		if err := runsHere(ctx, s.client.ContentStore(), i.Target); err != nil {
+			return nil, fmt.Errorf("image %s: %w", i.Name, err)
+		}
 		if err := client.NewImage(s.client, i).Unpack(ctx, Snapshotter); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", i.Name, err)
 		}
@@ -136,7 +139,7 @@ func forHere(manifests []ocispec.Descriptor) ([]images.Image, error) {
 		return nil, fmt.Errorf("image %s: %w: it is for %s, this node is %s", name, registry.ErrPlatform, other[name], platforms.Format(platforms.DefaultSpec()))
 	}
 	if len(found) == 0 {
-		return nil, errors.New("it has no image with a name")
+		return nil, errors.New("it has no image with a name: save it by name and tag (docker save NAME:TAG), or give a manifest of its index.json the annotation " + images.AnnotationImageName)
 	}
 	return found, nil
 }

@@ -1,7 +1,6 @@
 package images
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -23,6 +22,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 
+	"kogge.example/agent/accounts"
 	"kogge.example/agent/workload"
 )
 
@@ -31,7 +31,6 @@ import (
 const (
 	maxEntries = 1 << 20                // files and folders
 	maxPending = 1 << 16                // folders that wait to be looked at
-	maxLines   = 1 << 20                // bytes of /etc/passwd, and of /etc/group
 	idsLimit   = 3 * time.Minute        // for all of it
 	enoughIDs  = workload.MaxBeyond + 1 // more are too many in any case
 )
@@ -59,10 +58,13 @@ func (s *Store) IDs(ctx context.Context, config digest.Digest, layers []digest.D
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	// One at a time: at the first boot of a release all containers begin at once, and many of
-	// one image. What an agent leaves that is killed goes with the lease.
-	s.searching.Lock()
-	defer s.searching.Unlock()
+	// One at a time of each image: at the first boot of a release all containers begin at once,
+	// and many of one. What an agent leaves that is killed goes with the lease.
+	leave, err := s.searching.Take(ctx, config.String())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if info, err = s.client.ContentStore().Info(ctx, config); err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func (s *Store) IDs(ctx context.Context, config digest.Digest, layers []digest.D
 	defer snapshots.Remove(context.WithoutCancel(ctx), view)
 	var ids []uint32
 	var broken error
-	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
+	err = Look(ctx, mounts, func(root string) error {
 		limited, cancel := context.WithTimeout(ctx, idsLimit)
 		defer cancel()
 		ids, broken = findIDs(limited, root, maxEntries)
@@ -98,6 +100,21 @@ func (s *Store) IDs(ctx context.Context, config digest.Digest, layers []digest.D
 		log.Printf("image with configuration %s: the ids of its files are looked for again at the next start: %v", config, err)
 	}
 	return ids, nil
+}
+
+// Look shows see the root of what mounts say, as it lies on the disk: to read, and with no
+// device and no program that could be one.
+func Look(ctx context.Context, mounts []mount.Mount, see func(root string) error) error {
+	all := slices.Clone(mounts)
+	for i, m := range all {
+		all[i].Options = append(slices.Clone(m.Options), "nodev", "nosuid", "noexec")
+	}
+	var seen error
+	err := mount.WithReadonlyTempMount(ctx, all, func(root string) error {
+		seen = see(root)
+		return nil
+	})
+	return errors.Join(seen, err)
 }
 
 // formatIDs and parseIDs are the text of labelIDs. What others wrote there is no ids.
@@ -144,8 +161,8 @@ func findIDs(ctx context.Context, root string, most int) ([]uint32, error) {
 	}
 	defer top.Close()
 	ids, left := make(found), most
-	for _, file := range []string{"etc/passwd", "etc/group"} {
-		ids.add(idsIn(top, file)...)
+	for id := range accounts.Read(root).IDs() {
+		ids.add(id)
 	}
 	if info, err := top.Stat("."); err == nil {
 		ids.add(ownersOf(info)...)
@@ -208,37 +225,4 @@ func ownersOf(info fs.FileInfo) []uint32 {
 		return nil
 	}
 	return []uint32{st.Uid, st.Gid}
-}
-
-// idsIn are the numbers of a file like /etc/passwd; none of what is no file.
-func idsIn(top *os.Root, file string) []uint32 {
-	f, err := top.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	return parseAccounts(io.LimitReader(f, maxLines))
-}
-
-// parseAccounts reads NAME:PASSWORD:UID:GID:… or NAME:PASSWORD:GID:…, a line each.
-func parseAccounts(r io.Reader) []uint32 {
-	ids := make(found)
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		fields := strings.SplitN(lines.Text(), ":", 5)
-		for _, field := range fields[min(2, len(fields)):min(4, len(fields))] {
-			if id, err := strconv.ParseUint(strings.TrimSpace(field), 10, 32); err == nil {
-				ids.add(uint32(id))
-			}
-		}
-	}
-	all := make([]uint32, 0, len(ids))
-	for id := range ids {
-		all = append(all, id)
-	}
-	slices.Sort(all)
-	return all
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -213,41 +212,24 @@ func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children [
 
 // fits says whether an image with this configuration runs here.
 func (p *pull) fits(ctx context.Context, config ocispec.Descriptor) error {
-	data, err := content.ReadBlob(ctx, p.store, config)
-	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
+	other, err := otherPlatform(ctx, p.store, config, p.platform)
+	if err == nil && other != "" {
+		err = p.other(other)
 	}
-	var its ocispec.Platform
-	if err := json.Unmarshal(data, &its); err != nil {
-		return fmt.Errorf("%w: configuration: %w", registry.ErrLie, err)
-	}
-	if its.OS == "" && its.Architecture == "" {
-		return nil // it says nothing, as images made by hand do
-	}
-	if !p.platform.Match(platforms.Normalize(its)) {
-		return p.other(platforms.Format(its))
-	}
-	return nil
+	return err
 }
 
 // noMatch makes of an index without an image for this node an error that says what
 // it has instead; err is what was wrong with it.
 func (p *pull) noMatch(ctx context.Context, desc ocispec.Descriptor, err error) error {
-	data, readErr := content.ReadBlob(ctx, p.store, desc)
-	var index ocispec.Index
-	if readErr != nil || json.Unmarshal(data, &index) != nil {
+	names, ok := platformsIn(ctx, p.store, desc)
+	switch {
+	case !ok:
 		return err
-	}
-	if len(index.Manifests) == 0 {
+	case names == "":
 		return fmt.Errorf("%w: an index without images", registry.ErrLie)
 	}
-	var names []string
-	for _, m := range index.Manifests {
-		if m.Platform != nil && m.Platform.OS != "unknown" && len(names) < 16 {
-			names = append(names, platforms.Format(*m.Platform))
-		}
-	}
-	return p.other(strings.Join(names, ", "))
+	return p.other(names)
 }
 
 // other says what the image is for, instead of what it should be for.

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"kogge.example/agent/registry"
+	"kogge.example/agent/turns"
 	"kogge.example/agent/workload"
 )
 
@@ -34,8 +35,8 @@ type Store struct {
 	wants      func() ([]workload.Container, error)
 
 	pulls      pulls
-	collecting sync.Mutex // held while images are removed to make room
-	searching  sync.Mutex // held while all files of an image are looked at
+	collecting sync.Mutex  // held while images are removed to make room
+	searching  turns.Turns // of who looks at all files of an image; by digest of its configuration
 }
 
 // New makes a store of the images that c has. folder is on the file system on which they

@@ -96,13 +96,15 @@ type Keeper struct {
 	leaving map[string]*leaver         // which nobody wants, by name
 	locks   locks
 	events  chan event
-	workers sync.WaitGroup
-	runs    int    // the newest run of any unit
-	behind  bool   // set is another one than that of units
-	trouble string // with containerd or the port map, in words
-	links   string // trouble with the node's own links, in words
-	publish bool   // the port map is not yet as it should be
+	workers *sync.WaitGroup // of this session
+	strays  []chan struct{} // workers of earlier ones; each is closed when they have ended
+	runs    int             // the newest run of any unit
+	behind  bool            // set is another one than that of units
+	trouble string          // with containerd or the port map, in words
+	links   string          // trouble with the node's own links, in words
+	publish bool            // the port map is not yet as it should be
 
+	patience time.Duration // 0: the constant's
 	made     sync.Once     // makes the channels
 	changed  chan struct{} // of size 1; receives when set is another one
 	requests chan request
@@ -164,6 +166,7 @@ func (k *Keeper) init() {
 		k.changed = make(chan struct{}, 1)
 		k.requests = make(chan request)
 		k.over = make(chan struct{})
+		k.events = make(chan event)
 	})
 }
 
@@ -351,8 +354,11 @@ func (k *Keeper) note(e event, u *unit) {
 	}
 }
 
-// send gives up when the session does.
+// send gives up when the session does. The next one is not told what an earlier one began.
 func (k *Keeper) send(ctx context.Context, e event) {
+	if ctx.Err() != nil {
+		return
+	}
 	select {
 	case k.events <- e:
 	case <-ctx.Done():

@@ -121,6 +121,34 @@ func TestLeavingIsWaitedFor(t *testing.T) {
 	})
 }
 
+// TestStray: a start that does not end, whatever is said to it, keeps its own container and
+// nobody else, also when containerd comes and goes; and what comes of it later is not left.
+func TestStray(t *testing.T) {
+	t.Parallel()
+	b, g := runGated(t)
+	release := g.hold(&g.start, "web")
+	defer release()
+	other := web(workload.Always)
+	other.ID = "other"
+	b.keeper.patience = time.Millisecond // Run has nothing to do before the first Want
+	b.want(t, web(workload.Always), other)
+	<-g.begun
+	b.until(t, "the other one to run", unitStates("other running", "web starting"))
+	for range 2 {
+		b.engine.away()
+		b.until(t, "the session to end", func(s workload.Status) bool { return s.Trouble != "" })
+		b.engine.back()
+		b.until(t, "the other one to run", unitStates("other running", "web starting"))
+	}
+	b.want(t, other)
+	third := web(workload.Always)
+	third.ID, third.Ports = "third", nil
+	b.want(t, other, third)
+	b.until(t, "a third one to run", unitStates("other running", "third running"))
+	release()
+	b.until(t, "nothing to be left of what nobody wants", func(workload.Status) bool { return g.names() == "other third" })
+}
+
 // TestBackWhileTheOldOneGoes: the older instance, which has handed over and is on its way
 // out, is not taken for what is wanted when its description comes back.
 func TestBackWhileTheOldOneGoes(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"slices"
+	"sync"
 	"time"
 
 	"kogge.example/agent/workload"
@@ -159,17 +160,18 @@ func (k *Keeper) Stop(ctx context.Context) {
 	for id := range k.units {
 		gone[id] = make(chan struct{})
 	}
+	var all sync.WaitGroup
 	for id, u := range k.units {
-		k.workers.Go(func() {
+		all.Go(func() {
 			defer close(gone[id])
 			k.await(ctx, u, gone)
 			if u.old != nil {
-				k.workers.Go(func() { k.stop(ctx, *u.old) })
+				all.Go(func() { k.stop(ctx, *u.old) })
 			}
 			k.stop(ctx, u.record())
 		})
 	}
-	k.workers.Wait()
+	all.Wait()
 }
 
 func (k *Keeper) stop(ctx context.Context, r workload.Record) {

@@ -1,7 +1,12 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"log"
+	"slices"
+	"sync"
 	"time"
 
 	"kogge.example/agent/workload"
@@ -15,14 +20,15 @@ const reconnect = 500 * time.Millisecond
 // to end.
 func (k *Keeper) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer k.workers.Wait()
+	k.workers = new(sync.WaitGroup)
+	defer k.leave(k.workers)
 	defer cancel()
 	found, err := k.Engine.List(ctx)
 	if err != nil {
 		return err
 	}
 	k.trouble = ""
-	k.events = make(chan event)
+	k.awaitStrays(ctx)
 	k.workers.Go(func() {
 		if err := k.Engine.Lost(ctx); err != nil {
 			k.send(ctx, event{kind: Lost, err: err})
@@ -35,6 +41,50 @@ func (k *Keeper) session(ctx context.Context) error {
 	}
 	k.arrange(ctx, found, nil, nil)
 	return k.loop(ctx)
+}
+
+// patience is how long the end of a session waits for what it began: a deletion in
+// containerd is not broken off for half a minute.
+const patience = 45 * time.Second
+
+// errStray ends a session, as what an earlier one began may have changed what is there.
+var errStray = errors.New("something that was given up has come to its end")
+
+// leave waits for the workers of a session that is over. What does not end, although its
+// session has, keeps the instance that it has to do with, and nothing else.
+func (k *Keeper) leave(workers *sync.WaitGroup) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		workers.Wait()
+	}()
+	select {
+	case <-over:
+	case <-time.After(cmp.Or(k.patience, patience)):
+		log.Print("workloads: a start or a removal was given up and does not end: its container waits for that, all others go on")
+		k.strays = append(k.strays, over)
+	}
+}
+
+// awaitStrays ends the session when a worker of an earlier one has come to its end.
+func (k *Keeper) awaitStrays(ctx context.Context) {
+	k.strays = slices.DeleteFunc(k.strays, func(over chan struct{}) bool {
+		select {
+		case <-over:
+			return true
+		default:
+			return false
+		}
+	})
+	for _, over := range k.strays {
+		k.workers.Go(func() {
+			select {
+			case <-over:
+				k.send(ctx, event{kind: Lost, err: errStray})
+			case <-ctx.Done():
+			}
+		})
+	}
 }
 
 // arrange goes from what is there to what is wanted: for the units that wait, all of

@@ -16,6 +16,7 @@
 //	reach FILE NAME …  what the container knows of others, and reaches of them, to FILE
 //	found FILE PATH …  its environment, user and folder, and what each path is, to FILE
 //	starts PATH …   a byte more in each file, and exit code 1
+//	become PATH …   that program in its place
 //	orphan          exit code 7 if process 1 reaps what others left, else 8
 //
 // No attempt would harm a machine that lets it through.
@@ -107,6 +108,8 @@ func main() {
 		fmt.Print(compat(file))
 	case "parent":
 		parent()
+	case "become":
+		log.Fatal(syscall.Exec(file, os.Args[2:], os.Environ()))
 	default:
 		log.Fatal("usage: prober attempts FILE | facts FILE | rights FILE | whoami | hang | orphan")
 	}

@@ -10,16 +10,15 @@ import (
 	"path"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/moby/sys/signal"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
 	"kogge.example/agent/engine"
+	"kogge.example/agent/workload"
 )
 
 // Commands runs commands inside containers.
@@ -86,24 +85,12 @@ func (s session) Step(m *apiv1.ExecRequest) (session, error) {
 		_, err := sizeOf(part.Size)
 		return s, err
 	case *apiv1.ExecRequest_Signal:
-		_, err := signalOf(part.Signal)
+		_, err := workload.ParseSignal(part.Signal)
 		return s, err
 	default:
 		return s, errors.New("empty message")
 	}
 	return s, nil
-}
-
-// lastSignal is the highest number that one has.
-const lastSignal = 64
-
-// signalOf is the signal of a name, with or without SIG, or of a number.
-func signalOf(text string) (syscall.Signal, error) {
-	s, err := signal.ParseSignal(text)
-	if err == nil && (s < 1 || s > lastSignal) {
-		err = fmt.Errorf("unknown signal %.20q: expected a name, or a number up to %d", text, lastSignal)
-	}
-	return s, err
 }
 
 func sizeOf(s *apiv1.TerminalSize) (engine.Size, error) {
@@ -367,7 +354,7 @@ func (t *talk) take(ctx context.Context, m *apiv1.ExecRequest) error {
 		size, _ := sizeOf(part.Size) // Step has looked at it, and at the signal
 		err = t.process.Resize(ctx, size)
 	case *apiv1.ExecRequest_Signal:
-		number, _ := signalOf(part.Signal)
+		number, _ := workload.ParseSignal(part.Signal)
 		err = t.process.Signal(ctx, number)
 	}
 	select {

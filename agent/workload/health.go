@@ -64,7 +64,7 @@ func ParseHealth(config []byte) (Health, error) {
 		return Health{Off: true}, nil
 	case kind == "CMD" && len(rest) > 0:
 		h.Test = rest
-	case kind == "CMD-SHELL" && len(rest) == 1:
+	case kind == "CMD-SHELL" && len(rest) > 0: // what is behind the line is $0 and so on
 		shell := image.Config.Shell
 		if len(shell) == 0 {
 			shell = []string{"/bin/sh", "-c"}

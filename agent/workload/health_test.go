@@ -45,6 +45,8 @@ func TestParseHealth(t *testing.T) {
 		`{"config":{"Healthcheck":{"Test":["CMD","/app","-check"]}}}`:                      "test [/app -check], off false",
 		`{"config":{"Healthcheck":{"Test":["CMD-SHELL","curl localhost || exit 1"]}}}`:     "test [/bin/sh -c curl localhost || exit 1], off false",
 		`{"config":{"Shell":["/bin/ash","-ec"],"Healthcheck":{"Test":["CMD-SHELL","x"]}}}`: "test [/bin/ash -ec x], off false",
+		`{"config":{"Healthcheck":{"Test":["CMD-SHELL","exit 0","extra"]}}}`:               "test [/bin/sh -c exit 0 extra], off false",
+		`{"config":{"Healthcheck":{"Test":["CMD-SHELL"]}}}`:                                "error",
 		`{"config":{"Healthcheck":{"Test":["/app"]}}}`:                                     `error`,
 		`{"config":{"Healthcheck":{"Test":["CMD"]}}}`:                                      `error`,
 		`no JSON`: `error`,

@@ -14,8 +14,6 @@ import (
 type FromImage struct {
 	Volumes []Volume // see [VolumesOf]
 	IDs     []uint32 // of its users, groups and files beyond [IDs], in any order
-	// OneGroup says that its user is in one group that it names, and in no other.
-	OneGroup bool
 }
 
 // With is c as it is started from its image. Its [Container.Hash] stays that of what was
@@ -24,12 +22,8 @@ func (c Container) With(i FromImage) Container {
 	c.hash = c.Hash()
 	c.Volumes = slices.Concat(c.Volumes, i.Volumes)
 	c.ids = slices.Concat(c.ids, i.IDs)
-	c.oneGroup = i.OneGroup
 	return c
 }
-
-// OneGroup says whether the user of c's image is in one group alone: see [FromImage].
-func (c Container) OneGroup() bool { return c.oneGroup }
 
 // MaxImageVolumes is how many volumes an image declares at most.
 const MaxImageVolumes = 64

@@ -39,7 +39,7 @@ var imageKeys = []ImageKey{
 	{Path: "config.WorkingDir", What: "done; a folder that is missing is made, root's. `working_dir` replaces it"},
 	{Path: "config.Volumes", What: "kept, each as a volume of the project; see below"},
 	{Path: "config.ExposedPorts", What: "ignored: `ports` says what is published, and on a container's own networks every port is open"},
-	{Path: "config.StopSignal", What: "done, else SIGTERM; `stop_signal` replaces it"},
+	{Path: "config.StopSignal", What: "done; SIGTERM where there is none, or what is no signal; `stop_signal` replaces it"},
 	{Path: "config.Labels", What: "ignored: they become no labels of the container"},
 	{Path: "config.ArgsEscaped", What: "ignored: it is for Windows"},
 	{Path: "config.Healthcheck", Docker: true, What: "done; what `healthcheck` says replaces it, key by key"},

@@ -29,10 +29,10 @@ type Container struct {
 	ID    string
 	Image string // with registry and tag or digest, as the image store names it
 
-	// Entrypoint and Command replace the image's; an Entrypoint without a
-	// Command drops the image's command, as everywhere.
-	Entrypoint []string `json:",omitempty"`
-	Command    []string `json:",omitempty"`
+	// Entrypoint and Command replace the image's, also where they are empty and not nil; an
+	// Entrypoint without a Command drops the image's command, as everywhere.
+	Entrypoint []string `json:",omitzero"`
+	Command    []string `json:",omitzero"`
 	// Env are NAME=value, sorted, over those of the image.
 	Env        []string `json:",omitempty"`
 	WorkingDir string   `json:",omitempty"`
@@ -68,6 +68,10 @@ type Container struct {
 	Rights   Rights            `json:",omitzero"`
 	Labels   map[string]string `json:",omitempty"`
 
+	// NewPrivileges lets programs with a set-user-ID bit or with capabilities of their file
+	// have them, within the capabilities of the container; else they run without.
+	NewPrivileges bool `json:",omitempty"`
+
 	// Platform is what the image has to be for ("linux/arm64"); "": this node.
 	Platform string `json:",omitempty"`
 	// Init runs a small process 1 that reaps children and passes signals on.
@@ -97,9 +101,8 @@ type Container struct {
 	After []Dependency `json:",omitempty"`
 
 	// See [Container.With].
-	hash     string
-	ids      []uint32
-	oneGroup bool
+	hash string
+	ids  []uint32
 }
 
 // Order is which of two instances comes first when one replaces the other.
