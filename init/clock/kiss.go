@@ -4,8 +4,13 @@ import (
 	"fmt"
 	"log"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"kogge.example/init/control"
 )
 
 // Words of a server to a client that it does not want as it is ("kiss of death").
@@ -20,8 +25,8 @@ const (
 const (
 	// mostPause is the longest to a server that wants fewer questions.
 	mostPause = 8 * longPause
-	// denyPause is to one that wants none. It may be another machine by then, or its rules
-	// others; one question a day disturbs nobody.
+	// denyPause is to one that wants none. Its rules may be others by then, and one question
+	// a day disturbs nobody.
 	denyPause = 24 * time.Hour
 	// easeAfter is after how many good answers in a row a server is asked twice as often.
 	easeAfter = 8
@@ -82,11 +87,52 @@ func (m manners) String() string {
 	return ""
 }
 
-// due are those of the servers that may be asked now. What others once wanted is forgotten.
-// If there is none, wait is how long to the first one.
+// place is where servers were asked, as far as the node can tell.
+type place struct {
+	servers string
+	links   string // "": not known
+}
+
+// placeOf is the place of a node with these servers and links. changes says how often a link
+// was plugged in or out. Links that containers make lead nowhere else.
+func placeOf(servers []string, network control.Network, changes func(link string) string) place {
+	var links []string
+	for _, i := range network.Interfaces {
+		if !i.Foreign {
+			links = append(links, fmt.Sprint(i.Name, i.Carrier, changes(i.Name)))
+		}
+	}
+	slices.Sort(links)
+	return place{strings.Join(slices.Sorted(slices.Values(servers)), " "), strings.Join(links, " ")}
+}
+
+// carrierChanges is how often a link was plugged in or out since it is there, by the kernel's
+// count; "" where it has none.
+//
+// Source: Documentation/ABI/testing/sysfs-class-net in the kernel tree.
+func carrierChanges(link string) string {
+	text, err := os.ReadFile(filepath.Join("/sys/class/net", link, "carrier_changes"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// moved takes where the node is now. What servers wanted elsewhere is forgotten: there may be
+// other machines here with their names and addresses.
+func (s *service) moved(to place) {
+	if to.links == "" {
+		to.links = s.place.links
+	}
+	if to != s.place {
+		clear(s.manners)
+	}
+	s.place = to
+}
+
+// due are those of the servers that may be asked now. If there is none, wait is how long to the first one.
 func (s *service) due(servers []string, now time.Time) (due []string, wait time.Duration) {
 	at := now.Sub(s.began)
-	maps.DeleteFunc(s.manners, func(name string, _ manners) bool { return !slices.Contains(servers, name) })
 	wait = retryPause // there may be other servers by then
 	for _, name := range servers {
 		if m := s.manners[name]; at >= m.next {

@@ -3,6 +3,7 @@ package clock
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -271,5 +272,89 @@ func TestRateAndALiar(t *testing.T) {
 	})
 	if !d.s.status.Synced || !d.s.status.Single {
 		t.Errorf("status %+v", d.s.status)
+	}
+}
+
+// TestMannersOfAnotherPlace: a server that is asked less is the one that said so, at the
+// place where it was asked, and not another machine with its name or address.
+func TestMannersOfAnotherPlace(t *testing.T) {
+	network := func(links ...control.Interface) control.Network { return control.Network{Interfaces: links} }
+	eth0, eth1 := control.Interface{Name: "eth0", Carrier: true}, control.Interface{Name: "eth1", Carrier: true}
+	down, wg0 := control.Interface{Name: "eth0"}, control.Interface{Name: "wg0", Carrier: true, Foreign: true}
+	changed := map[string]string{"eth0": "2", "eth1": "2"}
+	flapped := map[string]string{"eth0": "4", "eth1": "2", "wg0": "9"}
+	both := []string{"a", "b"}
+	for _, c := range []struct {
+		name    string
+		servers []string
+		network control.Network
+		changes map[string]string
+		asked   string // then
+	}{
+		{"the same", both, network(eth0), changed, "[b]"},
+		{"the same in another order", []string{"b", "a"}, network(eth0), changed, "[b]"},
+		{"unplugged and back between two polls", both, network(eth0), flapped, "[a b]"},
+		{"unplugged", both, network(down), changed, "[a b]"},
+		{"another link", both, network(eth1), changed, "[a b]"},
+		{"one more link", both, network(eth0, eth1), changed, "[a b]"},
+		{"a container's link", both, network(eth0, wg0), changed, "[b]"},
+		{"one more server", []string{"a", "b", "c"}, network(eth0), changed, "[a b c]"},
+		{"one less", []string{"a"}, network(eth0), changed, "[a]"},
+		{"no facts of the network", both, control.Network{}, changed, "[b]"},
+	} {
+		for _, code := range []string{"RATE", "DENY", "RSTR"} {
+			d := newDay(t, both...)
+			count := func(m map[string]string) func(string) string { return func(link string) string { return m[link] } }
+			d.s.moved(placeOf(both, network(eth0), count(changed)))
+			d.s.told(poll{asked: both, kisses: map[string]string{"a": code}}, d.now)
+			d.now = d.now.Add(time.Minute)
+			d.s.moved(placeOf(c.servers, c.network, count(c.changes)))
+			due, _ := d.s.due(c.servers, d.now)
+			if got := fmt.Sprint(due); got != c.asked {
+				t.Errorf("%s, %s: asks %s, want %s", c.name, code, got, c.asked)
+			}
+		}
+	}
+	// The kernel counts, and does so for each link.
+	if carrierChanges("lo") == "" {
+		t.Error("no count of lo")
+	}
+	if got := carrierChanges("none"); got != "" {
+		t.Errorf("count of a link that is not there: %q", got)
+	}
+}
+
+// TestReplugged has the service ask a server that refused again once the node hangs on
+// another link.
+func TestReplugged(t *testing.T) {
+	began := time.Now()
+	var kissed atomic.Int32
+	o := Options{Floor: NewFloor(time.Time{}, image), Clock: clockAt(image), first: time.Millisecond, Paths: Paths{Run: t.TempDir()}}
+	o.port = ntpServer(t, "127.0.0.1", 0, "kiss DENY", func() time.Time { kissed.Add(1); return truth })
+	ntpServer(t, "127.0.0.2", o.port, "good", func() time.Time { return truth.Add(time.Since(began)) })
+	plug := func(link string) {
+		t.Helper()
+		n := control.Network{
+			NTP:        []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")},
+			Interfaces: []control.Interface{{Name: link, Carrier: true}},
+		}
+		if err := n.Write(o.Paths.Run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plug("eth7")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan error)
+	go func() { ended <- Run(ctx, nodeconfig.Config{}, o) }()
+	waitStatus(t, o.Paths.Run, func(s control.Clock) bool { return s.Synced })
+	if n := kissed.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	plug("eth8")
+	waitStatus(t, o.Paths.Run, func(control.Clock) bool { return kissed.Load() == 2 })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
 	}
 }

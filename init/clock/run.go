@@ -115,7 +115,9 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 		case <-saves.C:
 			s.save()
 		case <-next.C:
-			s.status.Servers = s.servers()
+			network, _ := control.ReadNetwork(s.o.Paths.Run) // without facts there is none yet
+			s.status.Servers = servers(s.cfg.Time.Servers, network)
+			s.moved(placeOf(s.status.Servers, network, carrierChanges))
 			servers, wait := s.due(s.status.Servers, time.Now())
 			if len(servers) == 0 && len(s.status.Servers) > 0 {
 				next.Reset(wait)
@@ -170,6 +172,7 @@ type service struct {
 	since   time.Time     // by the clock: the floor is that of then
 	savedOK bool          // whether this run saved a synced time already
 	began   time.Time     // by a clock that nobody sets
+	place   place
 	manners map[string]manners
 }
 
@@ -177,16 +180,7 @@ func newService(cfg nodeconfig.Config, o Options, now time.Time) *service {
 	return &service{cfg: cfg, o: o, state: State{Floor: o.Floor}, began: now, manners: make(map[string]manners)}
 }
 
-// servers are those of node.yaml, else those that the network names.
-func (s *service) servers() []string {
-	status, err := control.ReadNetwork(s.o.Paths.Run)
-	if err != nil && len(s.cfg.Time.Servers) == 0 {
-		return nil // no network yet
-	}
-	return servers(s.cfg.Time.Servers, status)
-}
-
-// servers are those that were set, else those that the network names. A link-local one
+// servers are those of node.yaml, else those that the network names. A link-local one
 // that names no link is on the first that is connected.
 func servers(set []string, network control.Network) []string {
 	names := slices.Clone(set)
