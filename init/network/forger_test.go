@@ -243,6 +243,9 @@ func TestForgedForEver(t *testing.T) {
 	}
 	for i, link := range links {
 		until(t, "the address of "+link, func() bool { return inUse(link, made[i]) })
+		for len(told) > 0 {
+			<-told // until here it may have come and gone
+		}
 		rest(t, link, made[i], told)
 	}
 	for i, link := range links {
@@ -295,6 +298,40 @@ func look(t *testing.T, link string) {
 	must(t, err)
 	must(t, netlink.LinkSetMTU(l, 1400))
 	until(t, "the node to look", func() bool { l, err := netlink.LinkByName(link); return err == nil && l.Attrs().MTU == 1500 })
+}
+
+// TestForgedLate has a stranger answer the kernel alone, and say once more that an address is
+// his when it has just come back: what the status says is not used is not used. It comes back
+// once more.
+func TestForgedLate(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s.forge("", 1)
+	s.radvd("prefix 2001:db8:1::/64 { };")
+	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
+	defer close(done)
+	must(t, netlink.AddrSubscribe(told, done))
+	node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	both := []netip.Prefix{madeUp(t, "lan0", "2001:db8:1::/64"), madeUp(t, "lan0", "fe80::/64")}
+	for _, p := range both {
+		until(t, p.String(), func() bool { return usableOn("lan0", p.String()) })
+		s.say(p.Addr().String())
+	}
+	removed := make(map[netip.Prefix]bool)
+	until(t, "the node to remove both", func() bool {
+		for len(told) > 0 {
+			if u := <-told; !u.NewAddr && u.Flags&unix.IFA_F_DADFAILED == 0 {
+				removed[prefixOf(&u.LinkAddress)] = true
+			}
+		}
+		return removed[both[0]] && removed[both[1]]
+	})
+	until(t, "both, and no problem", func() bool {
+		return usableOn("lan0", both[0].String()) && usableOn("lan0", both[1].String()) && problem(paths) == ""
+	})
 }
 
 // TestForgerStops has a stranger answer twice for each address, and no more: all come into
