@@ -334,6 +334,42 @@ func TestForgedLate(t *testing.T) {
 	})
 }
 
+// TestForgedMoved has a stranger answer the kernel alone, and then moves the cable into a
+// network without a router: the address that came back leaves with its network, and stays away.
+func TestForgedMoved(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s.forge("", 1)
+	stop := s.radvd("prefix 2001:db8:1::/64 { };")
+	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24], dhcp: false}]", paths)
+	made := madeUp(t, "lan0", "2001:db8:1::/64")
+	until(t, "the address", func() bool { return usableOn("lan0", made.String()) })
+	s.cable(false)
+	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
+	stop()
+	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
+	defer close(done)
+	must(t, netlink.AddrSubscribe(told, done))
+	s.cable(true)
+	until(t, "the old network to be over", func() bool {
+		for len(told) > 0 {
+			if u := <-told; !u.NewAddr && prefixOf(&u.LinkAddress) == made {
+				return true
+			}
+		}
+		return false
+	})
+	for range 5 {
+		look(t, "lan0")
+	}
+	if _, there := addressOn("lan0", made); there {
+		t.Errorf("%s is back", made)
+	}
+}
+
 // TestForgerStops has a stranger answer twice for each address, and no more: all come into
 // use, and nobody is named after that.
 func TestForgerStops(t *testing.T) {
