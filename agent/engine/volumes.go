@@ -39,7 +39,7 @@ var (
 // A container that is about to go is waited for so long before its volume stays, and looked
 // at so often.
 const (
-	leaveLimit = 30 * time.Second
+	leaveLimit = 20 * time.Second // less than a caller waits
 	leavePause = 200 * time.Millisecond
 )
 

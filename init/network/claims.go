@@ -105,9 +105,9 @@ func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 		if c.Leased {
 			declined.last = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
 			if a.Is6() {
-				l.dhcp6.tellTaken(a)
+				l.dhcp6.TellTaken(a)
 			} else {
-				l.dhcp.tellTaken(a)
+				l.dhcp.TellTaken(a)
 			}
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/dhcp"
 )
 
 // ours marks the routes that this package made, so that it removes no others:
@@ -211,7 +212,7 @@ func (k *kernel) links() ([]Facts, error) {
 //
 // Source: IFLA_INET6_FLAGS in include/uapi/linux/if_link.h, IF_RA_* in include/net/if_inet6.h
 // of the kernel tree.
-func (k *kernel) flags() (map[int]Flags, error) {
+func (k *kernel) flags() (map[int]dhcp.Flags, error) {
 	const inet6Flags, otherConf, managed = 1, 0x80, 0x40
 	messages, err := dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
@@ -221,7 +222,7 @@ func (k *kernel) flags() (map[int]Flags, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list routers' flags: %w", err)
 	}
-	all := make(map[int]Flags)
+	all := make(map[int]dhcp.Flags)
 	for _, m := range messages {
 		if len(m) < unix.SizeofIfInfomsg {
 			continue
@@ -234,7 +235,7 @@ func (k *kernel) flags() (map[int]Flags, error) {
 		inner, err := nl.ParseRouteAttrAsMap(attributes[unix.IFLA_PROTINFO].Value)
 		if v := inner[inet6Flags].Value; err == nil && len(v) == 4 {
 			bits := binary.NativeEndian.Uint32(v)
-			all[index] = Flags{Managed: bits&managed != 0, Other: bits&otherConf != 0}
+			all[index] = dhcp.Flags{Managed: bits&managed != 0, Other: bits&otherConf != 0}
 		}
 	}
 	return all, nil
