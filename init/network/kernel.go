@@ -449,18 +449,26 @@ func (k *kernel) do(f Facts, op Op) error {
 	return nil
 }
 
+// longestMade is for how many seconds an address of the kernel's in a router's network is set,
+// if the router says for ever: with one more, the kernel takes it for permanent, as ours are.
+// The router's next advertisement says again that it is for ever.
+//
+// Source: inet6_addr_add and inet6_addr_modify in net/ipv6/addrconf.c of the kernel tree.
+const longestMade = math.MaxUint32 - 1
+
 // restore gives back an address that the kernel made up. It is asked for no more, and a
 // router goes on saying how long it is good for.
 func restore(f Facts, made Made, now time.Time) error {
+	longest, flags := uint32(math.MaxUint32), uint32(unix.IFA_F_NODAD)
+	if !made.Prefix.Addr().IsLinkLocalUnicast() {
+		longest = longestMade
+		flags |= unix.IFA_F_NOPREFIXROUTE // the router's advertisement made it
+	}
 	seconds := func(t time.Time) uint32 {
 		if t.IsZero() {
-			return math.MaxUint32
+			return longest
 		}
 		return uint32(max(t.Sub(now)/time.Second, 0))
-	}
-	flags := uint32(unix.IFA_F_NODAD)
-	if !made.Prefix.Addr().IsLinkLocalUnicast() {
-		flags |= unix.IFA_F_NOPREFIXROUTE // the router's advertisement made it
 	}
 	if made.Temporaries {
 		flags |= unix.IFA_F_MANAGETEMPADDR

@@ -449,9 +449,10 @@ func (m *manager) apply(l *link) {
 		if all.IPv6 == nodeconfig.IPv6Off {
 			l.refused, actual.Made, actual.Taken = nil, nil, nil // they go with it
 		}
-		unused, made := l.settle(all.Addresses, actual)
+		unused, made, leave := l.settle(all.Addresses, actual)
 		l.own = slices.Clone(all.Addresses)
 		l.own = append(l.own, without(actual.Addresses, l.own)...) // until they have gone
+		actual.Addresses = append(actual.Addresses, leave...)
 		want := Want(l.entry, l.facts, l.leases, now, unused...)
 		want.Routes, want.Made = l.apart(want.Routes), made
 		if foreign(l.entry, l.facts) {
