@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"kogge.example/agent/images"
 	"kogge.example/agent/trees"
 	"kogge.example/agent/volumes"
@@ -115,6 +116,9 @@ func (e *Engine) mountedBy(ctx context.Context) (users, error) {
 	}
 	for _, c := range there {
 		spec, err := c.Spec(ctx)
+		if errdefs.IsNotFound(err) {
+			continue // it has gone since it was listed
+		}
 		if err != nil {
 			return nil, fmt.Errorf("container %s: spec: %w", c.ID(), err)
 		}
