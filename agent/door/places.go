@@ -59,9 +59,11 @@ type places struct {
 	count   int // of turns
 	// addresses are those of callers of the fleet, the latest one last.
 	addresses []netip.Addr
-	// full is until when strangers have all places that they may, unless one leaves: while
-	// many come, who waits is not looked through for each of them.
-	full time.Time
+	// blocked is until when strangers of a network have all places that they may, unless one
+	// leaves, and full until when that is so of all who wait: while many come, who waits is not
+	// looked through for each of them.
+	blocked map[netip.Addr]time.Time
+	full    time.Time
 }
 
 // Familiar says whether a caller of the fleet came from address.
@@ -85,7 +87,8 @@ func (s *places) Arrive(p *place) *place {
 	if s.waits == nil {
 		s.waits = crowd{}
 	}
-	if s.waits.add(p.from, 1); p.familiar {
+	s.waits.add(p.from, 1)
+	if _, blocked := s.blocked[p.from.net]; !blocked {
 		s.full = time.Time{}
 	}
 	if len(s.waiting) <= maxWaiting {
@@ -120,8 +123,14 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 		of.add(p.from, 1)
 	}
 	unknown := slices.DeleteFunc(slices.Clone(strangers), func(p *place) bool { return p.familiar })
+	all := true // who waits is blocked
 	for _, p := range s.front() {
+		if end := s.blocked[p.from.net]; now.Before(end) {
+			again = sooner(again, end)
+			continue
+		}
 		candidates := strangers
+		mixed := false // with those who are known
 		full := !p.familiar && len(unknown) >= maxStrangers
 		if full {
 			candidates = unknown
@@ -131,7 +140,7 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 			candidates = slices.DeleteFunc(slices.Clone(candidates), func(q *place) bool { return q.from.net != p.from.net })
 		case full || len(strangers) >= maxStrangers+maxFamiliar:
 		case len(s.held) >= MaxConnections:
-			candidates = s.held
+			candidates, mixed = s.held, true
 		default:
 			s.seat(p, now)
 			return p, nil, time.Time{}
@@ -142,36 +151,59 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 			s.seat(p, now)
 			return p, out, time.Time{}
 		}
-		if again.IsZero() || !at.IsZero() && at.Before(again) {
-			again = at
+		again = sooner(again, at)
+		if at.IsZero() || mixed { // one that is known may become idle before
+			all = false
+			continue
 		}
+		if s.blocked == nil {
+			s.blocked = map[netip.Addr]time.Time{}
+		}
+		s.blocked[p.from.net] = at
 	}
-	if len(unknown) >= maxStrangers {
+	if all {
 		s.full = again
 	}
 	return nil, nil, again
 }
 
-// front is the last to come of each host, familiar ones first, in the order of their
-// turns.
+// sooner is the earlier of two times; a zero one is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// moved forgets who is blocked: there may be room.
+func (s *places) moved() { s.blocked, s.full = nil, time.Time{} }
+
+// front is one place of each network, familiar ones first, in the order of their turns: of
+// the host that has had its turn the longest ago the last to come. What is true of one
+// stranger of a network is true of all.
 func (s *places) front() []*place {
-	var all []*place
 	seen := map[netip.Addr]bool{}
+	of := map[netip.Addr]*place{}
 	for _, p := range slices.Backward(s.waiting) {
-		if !seen[p.from.host] {
-			seen[p.from.host] = true
+		if seen[p.from.host] {
+			continue
+		}
+		seen[p.from.host] = true
+		if best := of[p.from.net]; best == nil || s.served[p.from.host] <= s.served[best.from.host] {
+			of[p.from.net] = p
+		}
+	}
+	var all []*place
+	for _, p := range s.waiting {
+		if of[p.from.net] == p {
 			all = append(all, p)
 		}
 	}
-	slices.Reverse(all)
 	slices.SortStableFunc(all, func(p, q *place) int {
-		switch {
-		case p.familiar && !q.familiar, p.familiar == q.familiar && s.served.before(p.from, q.from):
-			return -1
-		case q.familiar && !p.familiar, p.familiar == q.familiar && s.served.before(q.from, p.from):
-			return 1
+		if p.familiar != q.familiar {
+			return map[bool]int{true: -1, false: 1}[p.familiar]
 		}
-		return 0
+		return s.served[p.from.net] - s.served[q.from.net]
 	})
 	return all
 }
@@ -212,7 +244,8 @@ func (s *places) Know(p *place, key string, admin bool, now time.Time) (yield *p
 	case !ok:
 		return nil, false
 	}
-	p.key, p.admin, p.known, p.since, s.full = key, admin, true, now, time.Time{}
+	p.key, p.admin, p.known, p.since = key, admin, true, now
+	s.moved()
 	s.remember(p.from.host)
 	return yield, true
 }
@@ -281,7 +314,7 @@ func (s *places) Leave(p *place) {
 	s.stop(p)
 	if i := slices.Index(s.held, p); i >= 0 {
 		s.held = slices.Delete(s.held, i, i+1)
-		s.full = time.Time{}
+		s.moved()
 	}
 }
 

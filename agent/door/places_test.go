@@ -279,6 +279,24 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
+// BenchmarkNext has a full waiting room of hosts of one IPv6 network, whose places are all taken.
+func BenchmarkNext(b *testing.B) {
+	var s places
+	now := time.Unix(1_800_000_000, 0)
+	for i := range maxWaiting + maxOfAddress {
+		a := netip.AddrFrom16([16]byte{0xfd, 1, 14: byte(i >> 8), 15: byte(i)})
+		if s.Arrive(&place{from: originOf(a, false)}); i < maxOfAddress {
+			s.Next(now)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if next, _, _ := s.Next(now); next != nil {
+			b.Fatal("one beyond the network's share has a place")
+		}
+	}
+}
+
 // FuzzPlaces does anything in any order: nobody is served twice, and no limit breaks.
 func FuzzPlaces(f *testing.F) {
 	f.Add([]byte("aaaabbbb\x00\x01\x02\x03zzzz"))

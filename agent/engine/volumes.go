@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"kogge.example/agent/images"
 	"kogge.example/agent/trees"
 	"kogge.example/agent/volumes"
@@ -39,7 +40,7 @@ var (
 // A container that is about to go is waited for so long before its volume stays, and looked
 // at so often.
 const (
-	leaveLimit = 30 * time.Second
+	leaveLimit = 20 * time.Second // less than a caller waits
 	leavePause = 200 * time.Millisecond
 )
 
@@ -115,6 +116,9 @@ func (e *Engine) mountedBy(ctx context.Context) (users, error) {
 	}
 	for _, c := range there {
 		spec, err := c.Spec(ctx)
+		if errdefs.IsNotFound(err) {
+			continue // it has gone since it was listed
+		}
 		if err != nil {
 			return nil, fmt.Errorf("container %s: spec: %w", c.ID(), err)
 		}

@@ -127,6 +127,7 @@ func (s *Server) forward(ctx context.Context, from netip.Addr, q *dns.Msg, serve
 			}
 			failed = one.a
 			next.Reset(0)
+			time.AfterFunc(s.patience, cancel) // who asks waits no longer than that for a better word
 		}
 	}
 	return failed

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 )
@@ -21,12 +22,13 @@ type heading string
 // row writes cells: format has the tabs between them, and the end of the line.
 func (t table) row(format string, args ...any) {
 	for i, arg := range args {
-		switch arg := arg.(type) {
-		case string:
-			args[i] = cell(arg)
-		case error:
-			args[i] = cell(arg.Error())
+		switch reflect.ValueOf(arg).Kind() {
+		case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint32, reflect.Uint64, reflect.Float64:
+			if _, ok := arg.(fmt.Stringer); !ok {
+				continue // %d and %.1f want it as it is
+			}
 		}
+		args[i] = cell(fmt.Sprint(arg))
 	}
 	fmt.Fprintf(t.w, format, args...)
 }

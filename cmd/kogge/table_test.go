@@ -19,10 +19,12 @@ func TestTable(t *testing.T) {
 	w.head("NAME\tCOUNT\tSAYS")
 	w.row("%s\t%d\t%v\n", "web", 3, errors.New(forged))
 	w.row("%.3s\t%d\t%s\n", forged, 4, "well")
+	w.row("%s\t%d\t%v\n", heading("named\nkind"), int32(5), []string{"a\tlist"})
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	const want = "NAME  COUNT  SAYS\n" + `web   3      x\nshop.db\texample.org/db:1\trunning\r\v\f` + "\n" + `x\n   4      well` + "\n"
+	const want = "NAME         COUNT  SAYS\n" + `web          3      x\nshop.db\texample.org/db:1\trunning\r\v\f` + "\n" + `x\n          4      well` + "\n" +
+		`named\nkind  5      [a\tlist]` + "\n"
 	if got := b.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}

@@ -56,9 +56,9 @@ func TestFloorRises(t *testing.T) {
 		off := says.Sub(clock.Now())
 		return []Sample{{Server: "a", Offset: off}, {Server: "b", Offset: off}}
 	}
-	s.polled(at(date("2029-01-01")))
+	s.polled(poll{samples: at(date("2029-01-01"))})
 	near("by servers", floor(), date("2029-01-01"))
-	s.polled(at(truth))
+	s.polled(poll{samples: at(truth)})
 	near("by servers that know better", floor(), truth)
 	_ = clock.Slew(24 * time.Hour)
 	s.ran()

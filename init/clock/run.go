@@ -75,7 +75,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 	if o.Paths == (Paths{}) {
 		o.Paths = NodePaths
 	}
-	s := &service{cfg: cfg, o: o, state: State{Floor: o.Floor}, manners: make(map[string]manners)}
+	s := newService(cfg, o, time.Now())
 	s.begin()
 	s.ran()
 	if err := s.publish(); err != nil {
@@ -115,7 +115,9 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 		case <-saves.C:
 			s.save()
 		case <-next.C:
-			s.status.Servers = s.servers()
+			network, _ := control.ReadNetwork(s.o.Paths.Run) // without facts there is none yet
+			s.status.Servers = servers(s.cfg.Time.Servers, network)
+			s.moved(placeOf(s.status.Servers, network, carrierChanges))
 			servers, wait := s.due(s.status.Servers, time.Now())
 			if len(servers) == 0 && len(s.status.Servers) > 0 {
 				next.Reset(wait)
@@ -131,8 +133,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, o Options) error {
 			}()
 		case p := <-answers:
 			s.told(p, time.Now())
-			s.polled(p.samples)
-			next.Reset(s.pause())
+			s.polled(p)
+			next.Reset(s.pause(time.Now()))
 		case h := <-hands:
 			h.answer <- s.setByHand(h.SetClock)
 		}
@@ -169,19 +171,16 @@ type service struct {
 	good    bool          // whether the time may be saved
 	since   time.Time     // by the clock: the floor is that of then
 	savedOK bool          // whether this run saved a synced time already
+	began   time.Time     // by a clock that nobody sets
+	place   place
 	manners map[string]manners
 }
 
-// servers are those of node.yaml, else those that the network names.
-func (s *service) servers() []string {
-	status, err := control.ReadNetwork(s.o.Paths.Run)
-	if err != nil && len(s.cfg.Time.Servers) == 0 {
-		return nil // no network yet
-	}
-	return servers(s.cfg.Time.Servers, status)
+func newService(cfg nodeconfig.Config, o Options, now time.Time) *service {
+	return &service{cfg: cfg, o: o, state: State{Floor: o.Floor}, began: now, manners: make(map[string]manners)}
 }
 
-// servers are those that were set, else those that the network names. A link-local one
+// servers are those of node.yaml, else those that the network names. A link-local one
 // that names no link is on the first that is connected.
 func servers(set []string, network control.Network) []string {
 	names := slices.Clone(set)
@@ -213,8 +212,8 @@ func servers(set []string, network control.Network) []string {
 }
 
 // pause is how long to wait for the next poll: short at first, long once the clock
-// is right.
-func (s *service) pause() time.Duration {
+// is right, and not past the time at which a server may be asked again.
+func (s *service) pause(now time.Time) time.Duration {
 	first, n, most := s.o.first, s.polls, longPause
 	if first == 0 {
 		first = firstPause
@@ -225,19 +224,20 @@ func (s *service) pause() time.Duration {
 	if s.polls == 0 && s.state.Lone.waits() {
 		n = 0 // the others have their chance
 	}
-	return min(first<<min(n, 16), most)
+	pause := min(first<<min(n, 16), most)
+	for _, m := range s.manners {
+		if left := m.next - now.Sub(s.began); left > 0 {
+			pause = min(pause, max(left, first))
+		}
+	}
+	return pause
 }
 
 // polled acts on the answers of one poll.
-func (s *service) polled(samples []Sample) {
+func (s *service) polled(p poll) {
 	s.ran()
+	samples := p.samples
 	now := s.o.Clock.Now()
-	welcome := slices.DeleteFunc(slices.Clone(s.status.Servers), func(name string) bool { return s.manners[name].denied() })
-	next, a := s.state.Step(now, len(welcome), samples)
-	if a.Verb == Nothing && a.Why == "" {
-		a.Why = s.unwelcome()
-	}
-	s.state, s.good = next, a.Save
 	s.status.Received, s.status.Answers = len(samples), nil
 	for _, a := range samples {
 		s.status.Answers = append(s.status.Answers, control.ClockAnswer{
@@ -245,6 +245,21 @@ func (s *service) polled(samples []Sample) {
 			Offset: a.Offset.Round(time.Microsecond).String(), Error: a.Error.Round(time.Microsecond).String(),
 		})
 	}
+	if s.partial(p) {
+		if s.polls > 0 {
+			s.polls++ // the next pause is longer, as after any other
+		} else {
+			s.silent++
+		}
+		s.status.Synced = s.state.IsSynced(now)
+		return
+	}
+	welcome := slices.DeleteFunc(slices.Clone(s.status.Servers), func(name string) bool { return s.manners[name].denied() })
+	next, a := s.state.Step(now, len(welcome), samples)
+	if a.Verb == Nothing && a.Why == "" {
+		a.Why = s.unwelcome()
+	}
+	s.state, s.good = next, a.Save
 	err := s.carryOut(a)
 	if err != nil {
 		log.Printf("clock: %v", err)

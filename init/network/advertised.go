@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"kogge.example/init/network/dhcp"
 )
 
 // advertisement is the resolvers or the search domains that a router named, and for how
@@ -45,7 +47,7 @@ func parseAdvertisement(data []byte) []advertisement {
 		switch one[0] {
 		case rdnssOption:
 			for rest := one[8:]; len(rest) >= 16; rest = rest[16:] {
-				if addr := addrOf(rest[:16]); usable(addr) && addr.Is6() {
+				if addr := addrOf(rest[:16]); dhcp.Usable(addr) && addr.Is6() {
 					a.resolvers = append(a.resolvers, addr)
 				}
 			}
@@ -77,7 +79,7 @@ func domains(data []byte) []string {
 			return all
 		}
 		data = data[1:]
-		if name := strings.ToLower(strings.Join(labels, ".")); isDomain(name) {
+		if name := strings.ToLower(strings.Join(labels, ".")); dhcp.IsDomain(name) {
 			all = append(all, name)
 		}
 	}

@@ -30,10 +30,11 @@ func (l *link) declined(a netip.Addr) *declined {
 
 // settle brings the claims in line with the wanted addresses and with those that the kernel
 // made up. It returns the wanted ones that may not be used, or not yet, and those of the
-// kernel that are to come back. A link where nobody can be heard uses all.
-func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr, back []Made) {
+// kernel that are to come back, and those that are to leave. A link where nobody can be heard
+// uses all.
+func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr, back []Made, leave []netip.Prefix) {
 	if l.voice == nil {
-		return nil, l.refused
+		return nil, l.refused, nil
 	}
 	cares := []netip.Addr{}
 	inUse := func(a netip.Addr, leased, used bool, failures int) bool {
@@ -67,13 +68,20 @@ func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr
 		}
 	}
 	for _, m := range actual.Made {
-		if a := m.Prefix.Addr(); !slices.Contains(cares, a) && !m.Tentative {
+		a := m.Prefix.Addr()
+		if m.Tentative {
+			continue // the kernel does not use it yet either
+		}
+		if !slices.Contains(cares, a) {
 			inUse(a, false, true, 0)
+		}
+		if !l.claims[a].InUse() && !slices.Contains(actual.Addresses, m.Prefix) {
+			leave = append(leave, m.Prefix)
 		}
 	}
 	maps.DeleteFunc(l.claims, func(a netip.Addr, _ claim.Claim) bool { return !slices.Contains(cares, a) })
 	l.voice.Care(cares)
-	return without, back
+	return without, back, leave
 }
 
 // step has event e befall the claim on a, and does what follows.
@@ -97,9 +105,9 @@ func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 		if c.Leased {
 			declined.last = fmt.Sprintf("the lease of %s was declined: %s has the address", a, by)
 			if a.Is6() {
-				l.dhcp6.tellTaken(a)
+				l.dhcp6.TellTaken(a)
 			} else {
-				l.dhcp.tellTaken(a)
+				l.dhcp.TellTaken(a)
 			}
 		}
 	}

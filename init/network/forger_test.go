@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -93,17 +94,22 @@ func forged(mac net.HardwareAddr, a netip.Addr) []byte {
 
 // usableOn says whether a link has an address of IPv6 and may send from it.
 func usableOn(link, address string) bool {
+	a, ok := addressOn(link, netip.MustParsePrefix(address))
+	return ok && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
+}
+
+// addressOn is an address of a link as the kernel has it.
+func addressOn(link string, p netip.Prefix) (a netlink.Addr, ok bool) {
 	l, err := netlink.LinkByName(link)
 	if err != nil {
-		return false
+		return a, false
 	}
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
-	for _, a := range addrs {
-		if prefixOf(a.IPNet).String() == address {
-			return err == nil && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
-		}
+	addrs, _ := netlink.AddrList(l, netlink.FAMILY_V6)
+	i := slices.IndexFunc(addrs, func(a netlink.Addr) bool { return prefixOf(a.IPNet) == p })
+	if i < 0 {
+		return a, false
 	}
-	return false
+	return addrs[i], true
 }
 
 // madeUp is the address that the kernel makes up for a link in a network of 64 bits.
@@ -207,6 +213,163 @@ func TestForgedMade(t *testing.T) {
 	}
 }
 
+// TestForgedForEver has a stranger answer the kernel alone, once for each address, where the
+// router says that its network is good for ever: on a link of ours and on one of somebody
+// else's, the address comes back, stays the kernel's, and is not set at each look of the node
+// at its links. A cable that is out for a moment changes nothing of that.
+func TestForgedForEver(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	const forEver = " { AdvPreferredLifetime infinity; AdvValidLifetime infinity; };"
+	links := []string{"lan0", "lan1"}
+	var made []netip.Prefix
+	var ends []*segment
+	for i, link := range links {
+		network := fmt.Sprintf("2001:db8:%d::", i+1)
+		s := newPeer(t, link, network+"1/64", "fe80::1/64")
+		s.forge("", 1)
+		s.radvd("prefix " + network + "/64" + forEver)
+		ends, made = append(ends, s), append(made, madeUp(t, link, network+"/64"))
+	}
+	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
+	defer close(done)
+	must(t, netlink.AddrSubscribe(told, done))
+	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24], dhcp: false}, {match: lan1, dhcp: false, mtu: 1500}]", paths)
+	inUse := func(link string, p netip.Prefix) bool {
+		a, ok := addressOn(link, p)
+		return ok && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED) == 0
+	}
+	for i, link := range links {
+		until(t, "the address of "+link, func() bool { return inUse(link, made[i]) })
+		for len(told) > 0 {
+			<-told // until here it may have come and gone
+		}
+		rest(t, link, made[i], told)
+	}
+	for i, link := range links {
+		ends[i].cable(false)
+		until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[i].Carrier })
+		ends[i].cable(true)
+		until(t, "the router to name its network again", func() bool {
+			n, _ := control.ReadNetwork(paths.Run)
+			return n.Interfaces[i].Carrier && inUse(link, made[i])
+		})
+		rest(t, link, made[i], told)
+	}
+}
+
+// rest has the node look at its links ten times: meanwhile it neither removes an address that
+// the kernel made up nor sets it each time, and before that it has not removed it either.
+func rest(t *testing.T, link string, p netip.Prefix, told <-chan netlink.AddrUpdate) {
+	t.Helper()
+	const looks = 10
+	set := 0
+	count := func() {
+		for len(told) > 0 {
+			u := <-told
+			if prefixOf(&u.LinkAddress) != p {
+				continue
+			}
+			if set++; !u.NewAddr && u.Flags&unix.IFA_F_DADFAILED == 0 {
+				t.Fatalf("%s was removed", p)
+			}
+		}
+	}
+	count()
+	set = 0
+	for range looks {
+		look(t, link)
+	}
+	count()
+	if set > looks/2 { // a router may have spoken, or the node have asked again
+		t.Errorf("%s was set or changed %d times in %d looks", p, set, looks)
+	}
+	if a, ok := addressOn(link, p); !ok || a.Flags&unix.IFA_F_PERMANENT != 0 {
+		t.Errorf("%s is no longer the kernel's", p)
+	}
+}
+
+// look has the node look at its links: it has, when it knows this one's MTU.
+func look(t *testing.T, link string) {
+	t.Helper()
+	l, err := netlink.LinkByName(link)
+	must(t, err)
+	must(t, netlink.LinkSetMTU(l, 1400))
+	until(t, "the node to look", func() bool { l, err := netlink.LinkByName(link); return err == nil && l.Attrs().MTU == 1500 })
+}
+
+// TestForgedLate has a stranger answer the kernel alone, and say once more that an address is
+// his when it has just come back: what the status says is not used is not used. It comes back
+// once more.
+func TestForgedLate(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s.forge("", 1)
+	s.radvd("prefix 2001:db8:1::/64 { };")
+	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
+	defer close(done)
+	must(t, netlink.AddrSubscribe(told, done))
+	node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	both := []netip.Prefix{madeUp(t, "lan0", "2001:db8:1::/64"), madeUp(t, "lan0", "fe80::/64")}
+	for _, p := range both {
+		until(t, p.String(), func() bool { return usableOn("lan0", p.String()) })
+		s.say(p.Addr().String())
+	}
+	removed := make(map[netip.Prefix]bool)
+	until(t, "the node to remove both", func() bool {
+		for len(told) > 0 {
+			if u := <-told; !u.NewAddr && u.Flags&unix.IFA_F_DADFAILED == 0 {
+				removed[prefixOf(&u.LinkAddress)] = true
+			}
+		}
+		return removed[both[0]] && removed[both[1]]
+	})
+	until(t, "both, and no problem", func() bool {
+		return usableOn("lan0", both[0].String()) && usableOn("lan0", both[1].String()) && problem(paths) == ""
+	})
+}
+
+// TestForgedMoved has a stranger answer the kernel alone, and then moves the cable into a
+// network without a router: the address that came back leaves with its network, and stays away.
+func TestForgedMoved(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s.forge("", 1)
+	stop := s.radvd("prefix 2001:db8:1::/64 { };")
+	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24], dhcp: false}]", paths)
+	made := madeUp(t, "lan0", "2001:db8:1::/64")
+	until(t, "the address", func() bool { return usableOn("lan0", made.String()) })
+	s.cable(false)
+	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
+	stop()
+	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
+	defer close(done)
+	must(t, netlink.AddrSubscribe(told, done))
+	s.cable(true)
+	until(t, "the old network to be over", func() bool {
+		for len(told) > 0 {
+			if u := <-told; !u.NewAddr && prefixOf(&u.LinkAddress) == made {
+				return true
+			}
+		}
+		return false
+	})
+	for range 5 {
+		look(t, "lan0")
+	}
+	if _, there := addressOn("lan0", made); there {
+		t.Errorf("%s is back", made)
+	}
+}
+
 // TestForgerStops has a stranger answer twice for each address, and no more: all come into
 // use, and nobody is named after that.
 func TestForgerStops(t *testing.T) {
@@ -285,13 +448,8 @@ func TestStaticLinkLocal(t *testing.T) {
 	until(t, "both addresses", func() bool {
 		return usableOn("lan0", "fe80::7/64") && usableOn("lan0", madeUp(t, "lan0", "fe80::/64").String())
 	})
-	for i := range 5 {
-		// The node has looked at its links when it knows this one.
-		mtu := 1400 + i
-		l, err := netlink.LinkByName("lan0")
-		must(t, err)
-		must(t, netlink.LinkSetMTU(l, mtu))
-		until(t, "the node to look", func() bool { l, err := netlink.LinkByName("lan0"); return err == nil && l.Attrs().MTU == 1500 })
+	for range 5 {
+		look(t, "lan0")
 	}
 	times := 0
 	for len(told) > 0 {

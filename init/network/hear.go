@@ -33,7 +33,7 @@ func (k *kernel) doubt(f Facts) error {
 	for _, a := range addrs {
 		if a.Flags&(unix.IFA_F_PERMANENT|unix.IFA_F_DEPRECATED|unix.IFA_F_DADFAILED) == 0 {
 			flags := a.Flags & (unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE)
-			all = append(all, set(f, prefixOf(a.IPNet), uint32(a.ValidLft), 0, uint32(flags)))
+			all = append(all, set(f, prefixOf(a.IPNet), min(uint32(a.ValidLft), longestMade), 0, uint32(flags)))
 		}
 	}
 	return errors.Join(all...)

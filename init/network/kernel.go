@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/dhcp"
 )
 
 // ours marks the routes that this package made, so that it removes no others:
@@ -211,7 +212,7 @@ func (k *kernel) links() ([]Facts, error) {
 //
 // Source: IFLA_INET6_FLAGS in include/uapi/linux/if_link.h, IF_RA_* in include/net/if_inet6.h
 // of the kernel tree.
-func (k *kernel) flags() (map[int]Flags, error) {
+func (k *kernel) flags() (map[int]dhcp.Flags, error) {
 	const inet6Flags, otherConf, managed = 1, 0x80, 0x40
 	messages, err := dump(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
@@ -221,7 +222,7 @@ func (k *kernel) flags() (map[int]Flags, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list routers' flags: %w", err)
 	}
-	all := make(map[int]Flags)
+	all := make(map[int]dhcp.Flags)
 	for _, m := range messages {
 		if len(m) < unix.SizeofIfInfomsg {
 			continue
@@ -234,7 +235,7 @@ func (k *kernel) flags() (map[int]Flags, error) {
 		inner, err := nl.ParseRouteAttrAsMap(attributes[unix.IFLA_PROTINFO].Value)
 		if v := inner[inet6Flags].Value; err == nil && len(v) == 4 {
 			bits := binary.NativeEndian.Uint32(v)
-			all[index] = Flags{Managed: bits&managed != 0, Other: bits&otherConf != 0}
+			all[index] = dhcp.Flags{Managed: bits&managed != 0, Other: bits&otherConf != 0}
 		}
 	}
 	return all, nil
@@ -448,18 +449,26 @@ func (k *kernel) do(f Facts, op Op) error {
 	return nil
 }
 
+// longestMade is for how many seconds an address of the kernel's in a router's network is set,
+// if the router says for ever: with one more, the kernel takes it for permanent, as ours are.
+// The router's next advertisement says again that it is for ever.
+//
+// Source: inet6_addr_add and inet6_addr_modify in net/ipv6/addrconf.c of the kernel tree.
+const longestMade = math.MaxUint32 - 1
+
 // restore gives back an address that the kernel made up. It is asked for no more, and a
 // router goes on saying how long it is good for.
 func restore(f Facts, made Made, now time.Time) error {
+	longest, flags := uint32(math.MaxUint32), uint32(unix.IFA_F_NODAD)
+	if !made.Prefix.Addr().IsLinkLocalUnicast() {
+		longest = longestMade
+		flags |= unix.IFA_F_NOPREFIXROUTE // the router's advertisement made it
+	}
 	seconds := func(t time.Time) uint32 {
 		if t.IsZero() {
-			return math.MaxUint32
+			return longest
 		}
 		return uint32(max(t.Sub(now)/time.Second, 0))
-	}
-	flags := uint32(unix.IFA_F_NODAD)
-	if !made.Prefix.Addr().IsLinkLocalUnicast() {
-		flags |= unix.IFA_F_NOPREFIXROUTE // the router's advertisement made it
 	}
 	if made.Temporaries {
 		flags |= unix.IFA_F_MANAGETEMPADDR

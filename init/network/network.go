@@ -13,7 +13,7 @@
 // Of a link of somebody else's only what we gave it goes.
 // The package leaves alone every other link that no entry matches (containers' links
 // and bridges are the agent's), routes that others made, IP forwarding, and
-// the kernel's host name, which PID 1 sets. It speaks DHCP itself; addresses and
+// the kernel's host name, which PID 1 sets. It speaks DHCP itself, by [dhcp]; addresses and
 // routes of IPv6 router advertisements are the kernel's work, and resolvers and search
 // domains from them (RFC 8106) are taken over.
 //
@@ -47,6 +47,7 @@ import (
 
 	"kogge.example/init/control"
 	"kogge.example/init/network/claim"
+	"kogge.example/init/network/dhcp"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -129,16 +130,16 @@ type link struct {
 	facts   Facts
 	entry   nodeconfig.Interface
 	leases  Leases
-	dhcp    *conversation  // nil: none
-	mode    Mode           // of dhcp6
-	dhcp6   *conversation  // nil: none
-	plugs   int            // how often it has come
-	inquiry inquiry        // which routers are there
-	routers advertised     // what they have named
-	metrics map[Route]int  // of routes that it may get, as asked for
-	own     []netip.Prefix // addresses that it has of us
-	refused []Made         // addresses that the kernel made up and gave up
-	problem string         // the last operation that did not work, once logged
+	dhcp    *dhcp.Conversation // nil: none
+	mode    dhcp.Mode          // of dhcp6
+	dhcp6   *dhcp.Conversation // nil: none
+	plugs   int                // how often it has come
+	inquiry inquiry            // which routers are there
+	routers advertised         // what they have named
+	metrics map[Route]int      // of routes that it may get, as asked for
+	own     []netip.Prefix     // addresses that it has of us
+	refused []Made             // addresses that the kernel made up and gave up
+	problem string             // the last operation that did not work, once logged
 	claims  map[netip.Addr]claim.Claim
 	voice   *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
 	v4, v6  declined
@@ -152,8 +153,8 @@ type leaseEvent struct {
 }
 
 func (l *link) stop() {
-	l.dhcp.stop()
-	l.dhcp6.stop()
+	l.dhcp.Stop()
+	l.dhcp6.Stop()
 	l.dhcp, l.dhcp6 = nil, nil
 	if l.voice != nil {
 		l.voice.Close()
@@ -217,7 +218,7 @@ func (m *manager) loop(ctx context.Context) error {
 			case l == nil:
 			case !event.v6:
 				l.leases.V4 = event.lease
-			case l.mode != NoDHCPv6:
+			case l.mode != dhcp.NoDHCPv6:
 				l.leases.V6 = event.lease
 			}
 		case err := <-m.kernel.failed:
@@ -306,9 +307,9 @@ func (m *manager) sync(ctx context.Context) error {
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
 		l := m.links[index]
 		m.apply(l)
-		for _, v := range []*conversation{l.dhcp, l.dhcp6} {
+		for _, v := range []*dhcp.Conversation{l.dhcp, l.dhcp6} {
 			if v != nil {
-				v.tellCarrier(carrier{l.facts.Carrier, l.plugs})
+				v.TellCarrier(dhcp.Carrier{Up: l.facts.Carrier, Plugs: l.plugs})
 			}
 		}
 	}
@@ -448,9 +449,10 @@ func (m *manager) apply(l *link) {
 		if all.IPv6 == nodeconfig.IPv6Off {
 			l.refused, actual.Made, actual.Taken = nil, nil, nil // they go with it
 		}
-		unused, made := l.settle(all.Addresses, actual)
+		unused, made, leave := l.settle(all.Addresses, actual)
 		l.own = slices.Clone(all.Addresses)
 		l.own = append(l.own, without(actual.Addresses, l.own)...) // until they have gone
+		actual.Addresses = append(actual.Addresses, leave...)
 		want := Want(l.entry, l.facts, l.leases, now, unused...)
 		want.Routes, want.Made = l.apart(want.Routes), made
 		if foreign(l.entry, l.facts) {
@@ -505,36 +507,36 @@ func (m *manager) due() <-chan time.Time {
 }
 
 // converse has the link's DHCP clients be those that the settings and its routers ask for.
-func (m *manager) converse(ctx context.Context, l *link, flags Flags) {
+func (m *manager) converse(ctx context.Context, l *link, flags dhcp.Flags) {
 	if l.entry.DHCP && l.dhcp == nil && l.facts.ethernet() {
-		l.dhcp = m.client(ctx, "dhcp", newClient(l.facts, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
+		l.dhcp = m.client(ctx, "dhcp", dhcp.NewV4(l.facts.Name, l.facts.MAC, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
 	if l.inquiry.silent {
-		flags = Flags{} // the kernel keeps those of before
+		flags = dhcp.Flags{} // the kernel keeps those of before
 	}
-	mode := ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted && !l.inquiry.silent)
-	if mode == NoDHCPv6 {
+	mode := dhcp.ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted && !l.inquiry.silent)
+	if mode == dhcp.NoDHCPv6 {
 		l.leases.V6, l.v6 = nil, declined{} // also of an earlier run
 	}
-	if mode == l.mode && (mode == NoDHCPv6) == (l.dhcp6 == nil) {
+	if mode == l.mode && (mode == dhcp.NoDHCPv6) == (l.dhcp6 == nil) {
 		return
 	}
-	l.dhcp6.stop()
+	l.dhcp6.Stop()
 	l.dhcp6, l.mode = nil, mode
-	if old := l.leases.V6; old != nil && old.Address.IsValid() != (mode == Stateful) {
+	if old := l.leases.V6; old != nil && old.Address.IsValid() != (mode == dhcp.Stateful) {
 		l.leases.V6 = nil
 	}
-	if mode != NoDHCPv6 {
-		l.dhcp6 = m.client(ctx, "dhcpv6", newClient6(l.facts, mode), l.facts.Index, true, l.leases.V6)
+	if mode != dhcp.NoDHCPv6 {
+		l.dhcp6 = m.client(ctx, "dhcpv6", dhcp.NewV6(l.facts.Name, l.facts.MAC, mode), l.facts.Index, true, l.leases.V6)
 	}
 }
 
-func (m *manager) client(ctx context.Context, name string, x exchange, index int, v6 bool, lease *control.Lease) *conversation {
-	machine := Client{State: Selecting}
+func (m *manager) client(ctx context.Context, name string, x dhcp.Exchange, index int, v6 bool, lease *control.Lease) *dhcp.Conversation {
+	machine := dhcp.Client{State: dhcp.Selecting}
 	if lease != nil {
-		machine = Client{State: Confirming, Lease: lease}
+		machine = dhcp.Client{State: dhcp.Confirming, Lease: lease}
 	}
-	return converse(ctx, name, x, machine, func(ctx context.Context, lease *control.Lease) {
+	return dhcp.Converse(ctx, name, x, machine, func(ctx context.Context, lease *control.Lease) {
 		if lease != nil && lease.SinceBoot == 0 { // else it is one of before, confirmed
 			lease.SinceBoot = uptime() - time.Since(lease.Since)
 		}

@@ -142,6 +142,9 @@ func (m *manager) goOn(l *link, now time.Time) {
 		}
 	}
 	if l.inquiry.over(now) {
+		l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
+			return !m.Prefix.Addr().IsLinkLocalUnicast() && !l.inquiry.names(m.Prefix)
+		})
 		if err := m.kernel.sweep(l.facts, l.inquiry); err != nil {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
@@ -156,18 +159,20 @@ type learned struct {
 	byRouter   []Route        // that routers advertised: to everything, or to a network
 }
 
+// names says whether a router has named p's network.
+func (q *inquiry) names(p netip.Prefix) bool { return slices.Contains(q.prefixes, p.Masked()) }
+
 // stale are those of have that no router of q has named. With an address of somebody else's,
 // or of node.yaml, stays its network.
 func (q *inquiry) stale(have learned) (addresses, networks []netip.Prefix, byRouter []Route) {
-	named := func(p netip.Prefix) bool { return slices.Contains(q.prefixes, p.Masked()) }
 	for _, a := range have.advertised {
-		if !named(a) {
+		if !q.names(a) {
 			addresses = append(addresses, a)
 		}
 	}
 	for _, n := range have.networks {
 		ours := func(a netip.Prefix) bool { return a.Masked() == n.Masked() }
-		if !named(n) && !n.Addr().IsLinkLocalUnicast() && !n.Addr().IsMulticast() && !slices.ContainsFunc(have.others, ours) {
+		if !q.names(n) && !n.Addr().IsLinkLocalUnicast() && !n.Addr().IsMulticast() && !slices.ContainsFunc(have.others, ours) {
 			networks = append(networks, n)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/dhcp"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -248,8 +249,8 @@ func TestDHCP(t *testing.T) {
 	}
 
 	// The unicast renewal, half an hour early.
-	x := newClient(Facts{Name: "lan0", MAC: status.Interfaces[0].MAC}, "n07")
-	renewed, err := x.ask(context.Background(), Renew, status.Interfaces[0].Lease)
+	x := dhcp.NewV4("lan0", status.Interfaces[0].MAC, "n07")
+	renewed, err := x.Ask(context.Background(), dhcp.Renew, status.Interfaces[0].Lease)
 	if err != nil || !sameLease(renewed, status.Interfaces[0].Lease) {
 		t.Errorf("renew: %+v, %v", renewed, err)
 	}

@@ -1,4 +1,4 @@
-package network
+package dhcp
 
 import (
 	"bytes"
@@ -52,37 +52,42 @@ func ModeOf(ipv6 nodeconfig.IPv6, f Flags, before Mode, settled bool) Mode {
 	return now
 }
 
-// client6 is DHCPv6 on a link, an exchange.
-type client6 struct {
+// v6 is DHCPv6 on a link.
+type v6 struct {
 	name string
 	mac  net.HardwareAddr
 	mode Mode
 	err  error
 }
 
-func newClient6(f Facts, mode Mode) *client6 {
-	mac, err := net.ParseMAC(f.MAC)
-	if err == nil && len(mac) != 6 {
-		err = fmt.Errorf("%s is no Ethernet address", f.MAC)
+// NewV6 asks DHCPv6 servers for what mode says, Stateless or Stateful, on the link of that
+// name and MAC address (52:54:00:12:34:56). What is wrong with the MAC address is each
+// question's error.
+func NewV6(name, mac string, mode Mode) Exchange { return newV6(name, mac, mode) }
+
+func newV6(name, mac string, mode Mode) *v6 {
+	parsed, err := net.ParseMAC(mac)
+	if err == nil && len(parsed) != 6 {
+		err = fmt.Errorf("%s is no Ethernet address", mac)
 	}
-	return &client6{name: f.Name, mac: mac, mode: mode, err: err}
+	return &v6{name: name, mac: parsed, mode: mode, err: err}
 }
 
 // duid names this link to servers, the same at each boot.
 //
 // Source: RFC 8415, 11.4.
-func (x *client6) duid() *dhcpv6.DUIDLL {
+func (x *v6) duid() *dhcpv6.DUIDLL {
 	return &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: x.mac}
 }
 
 // iaid names the one address that is asked for.
-func (x *client6) iaid() (id [4]byte) {
+func (x *v6) iaid() (id [4]byte) {
 	copy(id[:], x.mac[2:])
 	return id
 }
 
 // message is one of type t, with what is known of the lease, or nil.
-func (x *client6) message(t dhcpv6.MessageType, lease *control.Lease) (*dhcpv6.Message, error) {
+func (x *v6) message(t dhcpv6.MessageType, lease *control.Lease) (*dhcpv6.Message, error) {
 	m, err := dhcpv6.NewMessage()
 	if err != nil {
 		return nil, err
@@ -115,7 +120,7 @@ func (x *client6) message(t dhcpv6.MessageType, lease *control.Lease) (*dhcpv6.M
 }
 
 // for us: an answer of that type, to this client, of a server that says which it is.
-func (x *client6) answers(types ...dhcpv6.MessageType) nclient6.Matcher {
+func (x *v6) answers(types ...dhcpv6.MessageType) nclient6.Matcher {
 	right := nclient6.IsMessageType(types[0], types[1:]...)
 	return func(m *dhcpv6.Message) bool {
 		id := m.Options.ClientID()
@@ -123,7 +128,7 @@ func (x *client6) answers(types ...dhcpv6.MessageType) nclient6.Matcher {
 	}
 }
 
-func (x *client6) ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error) {
+func (x *v6) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error) {
 	if x.err != nil {
 		return nil, x.err
 	}
@@ -180,7 +185,7 @@ func (x *client6) ask(ctx context.Context, a Action, lease *control.Lease) (*con
 }
 
 // choose finds a server that offers an address, and returns the request to it.
-func (x *client6) choose(ctx context.Context, c *nclient6.Client, solicit *dhcpv6.Message) (*dhcpv6.Message, error) {
+func (x *v6) choose(ctx context.Context, c *nclient6.Client, solicit *dhcpv6.Message) (*dhcpv6.Message, error) {
 	offers := x.answers(dhcpv6.MessageTypeAdvertise)
 	var last error
 	offer, err := c.SendAndRead(ctx, nclient6.AllDHCPRelayAgentsAndServers, solicit, func(m *dhcpv6.Message) bool {
@@ -204,7 +209,7 @@ func (x *client6) choose(ctx context.Context, c *nclient6.Client, solicit *dhcpv
 	return m, err
 }
 
-func (x *client6) decline(ctx context.Context, lease *control.Lease) error {
+func (x *v6) Decline(ctx context.Context, lease *control.Lease) error {
 	if x.err != nil || x.mode != Stateful {
 		return x.err
 	}
@@ -250,12 +255,12 @@ func refusal(s *dhcpv6.OptStatusCode) error {
 	case s == nil || s.StatusCode == iana.StatusSuccess:
 		return nil
 	case s.StatusCode == iana.StatusNoBinding || s.StatusCode == iana.StatusNotOnLink:
-		return fmt.Errorf("%w: %s", errNak, s.StatusCode)
+		return fmt.Errorf("%w: %s", ErrNak, s.StatusCode)
 	}
 	return fmt.Errorf("server says %s", s.StatusCode)
 }
 
-// lease6From checks a server's offer or reply. errNak says that the server takes back what
+// lease6From checks a server's offer or reply. ErrNak says that the server takes back what
 // we had.
 //
 // Source: RFC 8415, sections 18.2.10 and 21.4 to 21.6.
@@ -275,7 +280,7 @@ func lease6From(m *dhcpv6.Message, iaid [4]byte, now time.Time) (*control.Lease,
 		}
 		for _, a := range ia.Options.Addresses() {
 			addr := addrOf(a.IPv6Addr)
-			if !addr.Is6() || !usable(addr) || addr.IsLinkLocalUnicast() || a.PreferredLifetime > a.ValidLifetime || refusal(a.Options.Status()) != nil {
+			if !addr.Is6() || !Usable(addr) || addr.IsLinkLocalUnicast() || a.PreferredLifetime > a.ValidLifetime || refusal(a.Options.Status()) != nil {
 				continue
 			}
 			if a.ValidLifetime <= 0 {
@@ -292,7 +297,7 @@ func lease6From(m *dhcpv6.Message, iaid [4]byte, now time.Time) (*control.Lease,
 	switch {
 	case l.Address.IsValid():
 	case over:
-		return nil, errNak
+		return nil, ErrNak
 	default:
 		return nil, errors.New("server's answer has no address")
 	}

@@ -1,4 +1,4 @@
-package network
+package dhcp
 
 import (
 	"time"
@@ -6,7 +6,7 @@ import (
 	"kogge.example/init/control"
 )
 
-// DHCP is where a DHCP client stands, of either version:
+// State is where a DHCP client stands, of either version:
 //
 //	Selecting ─Got─▶ Bound ─Timer (T1)─▶ Renewing ─Timer (T2)─▶ Rebinding ─Timer (over)─▶ Selecting
 //	    ▲              ▲                    │ Got                  │ Got, Nak
@@ -23,14 +23,14 @@ import (
 //
 // Sources: RFC 2131, section 4.4; RFC 8415, section 18.2, where it is much the same: a
 // DHCPv6 client confirms with the message of that name, and never by unicast.
-type DHCP string
+type State string
 
 const (
-	Selecting  DHCP = "selecting"  // no lease
-	Bound      DHCP = "bound"      // a lease, nothing to do
-	Renewing   DHCP = "renewing"   // asks the lease's server
-	Rebinding  DHCP = "rebinding"  // asks any server
-	Confirming DHCP = "confirming" // asks whether an old lease still holds here
+	Selecting  State = "selecting"  // no lease
+	Bound      State = "bound"      // a lease, nothing to do
+	Renewing   State = "renewing"   // asks the lease's server
+	Rebinding  State = "rebinding"  // asks any server
+	Confirming State = "confirming" // asks whether an old lease still holds here
 )
 
 // Event is what happens to a client.
@@ -60,7 +60,7 @@ const (
 
 // Client is the state of a DHCP client.
 type Client struct {
-	State    DHCP
+	State    State
 	Lease    *control.Lease // nil in Selecting
 	Down     bool           // no carrier
 	Failures int            // in a row, in Selecting

@@ -1,4 +1,4 @@
-package network
+package dhcp
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -116,5 +117,60 @@ func TestShortLease(t *testing.T) {
 		if now.After(given.Add(21 * time.Second)) {
 			t.Fatalf("%s after a lease of 20 s the address is still in use", now.Sub(given))
 		}
+	}
+}
+
+func FuzzLease(f *testing.F) {
+	for _, options := range [][]dhcpv4.Modifier{
+		nil,
+		{dhcpv4.WithYourIP([]byte{192, 0, 2, 9}), dhcpv4.WithLeaseTime(1), dhcpv4.WithDomainSearchList("a b\n", "x.example")},
+		{dhcpv4.WithYourIP([]byte{192, 0, 2, 9}), dhcpv4.WithGeneric(dhcpv4.OptionClasslessStaticRoute, []byte{8, 10, 1, 2, 3, 4, 33}), dhcpv4.WithGeneric(dhcpv4.OptionSubnetMask, []byte{255, 0, 255, 0})},
+	} {
+		p, err := dhcpv4.New(options...)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(p.ToBytes())
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ack, err := dhcpv4.FromBytes(data)
+		if err != nil {
+			return
+		}
+		l, err := leaseFrom(ack, t0)
+		if err != nil {
+			return
+		}
+		if l.Valid < shortest || l.Renew <= 0 || l.Renew >= l.Rebind || l.Rebind >= l.Valid {
+			t.Errorf("times out of order: %s %s %s", l.Renew, l.Rebind, l.Valid)
+		}
+		if !l.Address.IsValid() || !Usable(l.Address.Addr()) {
+			t.Errorf("address %s", l.Address)
+		}
+		checkServers(t, l)
+	})
+}
+
+// checkServers wants of a lease what init/network rests on: addresses that can be asked,
+// search domains that are no more than that in resolv.conf, and networks to have routes to.
+func checkServers(t *testing.T, l *control.Lease) {
+	t.Helper()
+	for _, a := range slices.Concat(l.DNS, l.NTP) {
+		if !Usable(a) {
+			t.Errorf("server %s", a)
+		}
+	}
+	for _, name := range l.Search {
+		if !IsDomain(name) || strings.ContainsAny(name, " \n") {
+			t.Errorf("search domain %q", name)
+		}
+	}
+	for _, r := range l.Routes {
+		if !r.To.IsValid() || r.To != r.To.Masked() || r.Via.IsValid() && !Usable(r.Via) {
+			t.Errorf("route to %s by %s", r.To, r.Via)
+		}
+	}
+	if len(l.DNS) > 3 || len(l.NTP) > 4 || len(l.Search) > 6 || len(l.Routes) > maxLeaseRoutes {
+		t.Errorf("%+v", l)
 	}
 }

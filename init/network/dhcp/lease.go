@@ -1,4 +1,4 @@
-package network
+package dhcp
 
 import (
 	"fmt"
@@ -30,7 +30,7 @@ const (
 // Sources: RFC 2131, RFC 2132, RFC 3397 (search), RFC 3442 (classless routes).
 func leaseFrom(ack *dhcpv4.DHCPv4, now time.Time) (*control.Lease, error) {
 	address := addrOf(ack.YourIPAddr)
-	if !address.Is4() || !usable(address) {
+	if !address.Is4() || !Usable(address) {
 		return nil, fmt.Errorf("server offers %v, which is not a host address", ack.YourIPAddr)
 	}
 	bits, width := ack.SubnetMask().Size()
@@ -78,13 +78,13 @@ func leaseRoutes(ack *dhcpv4.DHCPv4) []nodeconfig.Route {
 		case !to.IsValid():
 		case via.IsUnspecified():
 			routes = append(routes, nodeconfig.Route{To: to})
-		case usable(via):
+		case Usable(via):
 			routes = append(routes, nodeconfig.Route{To: to, Via: via})
 		}
 	}
 	if len(routes) == 0 {
 		for _, via := range addresses(ack.Router(), 1) {
-			routes = append(routes, nodeconfig.Route{To: everything(via), Via: via})
+			routes = append(routes, nodeconfig.Route{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: via})
 		}
 		routes = append(routes, staticRoutes(ack.Options.Get(dhcpv4.OptionStaticRoutingTable))...)
 	}
@@ -106,7 +106,7 @@ func leaseRoutes(ack *dhcpv4.DHCPv4) []nodeconfig.Route {
 func staticRoutes(raw []byte) (routes []nodeconfig.Route) {
 	for ; len(raw) >= 8; raw = raw[8:] {
 		to, via := addrOf(raw[:4]), addrOf(raw[4:8])
-		if !usable(to) || !usable(via) {
+		if !Usable(to) || !Usable(via) {
 			continue
 		}
 		bits, _ := net.IP(raw[:4]).DefaultMask().Size()
@@ -137,14 +137,16 @@ func searchDomains(names []string) []string {
 	var good []string
 	for _, name := range names {
 		name = strings.ToLower(strings.TrimSuffix(name, "."))
-		if isDomain(name) && !slices.Contains(good, name) && len(good) < 6 {
+		if IsDomain(name) && !slices.Contains(good, name) && len(good) < 6 {
 			good = append(good, name)
 		}
 	}
 	return good
 }
 
-func isDomain(s string) bool {
+// IsDomain says whether s can be a search domain in resolv.conf: 1 to 253 lower case letters,
+// digits, "-", "." and "_".
+func IsDomain(s string) bool {
 	if s == "" || len(s) > 253 {
 		return false
 	}
@@ -157,18 +159,24 @@ func isDomain(s string) bool {
 func addresses(ips []net.IP, most int) []netip.Addr {
 	var good []netip.Addr
 	for _, ip := range ips {
-		if a := addrOf(ip); usable(a) && !slices.Contains(good, a) && len(good) < most {
+		if a := addrOf(ip); Usable(a) && !slices.Contains(good, a) && len(good) < most {
 			good = append(good, a)
 		}
 	}
 	return good
 }
 
-// usable says whether a machine on a network can have the address.
-func usable(a netip.Addr) bool {
+// Usable says whether a machine on a network can have the address.
+func Usable(a netip.Addr) bool {
 	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 		return false
 	}
 	const reserved = 240 // and above, 255.255.255.255 as well; 0 is "this network" (RFC 6890)
 	return !a.Is4() || a.As4()[0] != 0 && a.As4()[0] < reserved
+}
+
+// addrOf turns a message's form of an address into ours, IPv4 always as IPv4.
+func addrOf(ip []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
 }

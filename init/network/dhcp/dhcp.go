@@ -1,4 +1,12 @@
-package network
+// Package dhcp asks DHCP servers for addresses, of IPv4 and of IPv6.
+//
+// In come a link's name and MAC address, whether it has a carrier, an earlier lease if there
+// is one, and servers' messages; out come questions on that link and, at each change, a
+// checked [control.Lease]. Whether a link is asked for at all, and what becomes of a lease in
+// the kernel and in resolv.conf, is init/network's to know: this package sets no address.
+//
+// [Client.Step] decides, a [Conversation] runs it on a link, an [Exchange] sends and receives.
+package dhcp
 
 import (
 	"cmp"
@@ -17,32 +25,34 @@ import (
 	"kogge.example/init/control"
 )
 
-// exchange is one question to DHCP servers and its answer. The real one speaks on
-// a link; tests have another.
-type exchange interface {
-	// ask does Discover, Confirm, Renew or Rebind. It returns errNak if a server
+// Exchange is one question to DHCP servers on a link and its answer, see [NewV4] and [NewV6].
+type Exchange interface {
+	// Ask does Discover, Confirm, Renew or Rebind. It returns ErrNak if a server
 	// refuses the lease.
-	ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error)
-	// decline tells the lease's server that somebody else has the address.
-	decline(ctx context.Context, lease *control.Lease) error
+	Ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error)
+	// Decline tells the lease's server that somebody else has the address.
+	Decline(ctx context.Context, lease *control.Lease) error
 }
 
-// errNak means that the server took the lease back.
-var errNak = errors.New("the server refuses the lease")
+// ErrNak means that the server took the lease back.
+var ErrNak = errors.New("the server refuses the lease")
 
-// conversation is a client that runs on one link, and what it hears from there.
-type conversation struct {
+// Conversation is a client that runs on one link, and what it hears from there. One goroutine
+// owns it.
+type Conversation struct {
 	name    string // dhcp or dhcpv6, for the log
-	carrier chan carrier
+	carrier chan Carrier
 	taken   chan netip.Addr // leased addresses that somebody else has
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
 
-// converse starts a client. It tells every change of the lease, nil for none, as long as
-// the context that comes with it lasts.
-func converse(ctx context.Context, name string, x exchange, c Client, tell func(context.Context, *control.Lease)) *conversation {
-	v := &conversation{name: name, carrier: make(chan carrier, 1), taken: make(chan netip.Addr, 1), done: make(chan struct{})}
+// Converse starts the client c, which asks by x; name is dhcp or dhcpv6, for the log. It tells
+// every change of the lease, nil for none, as long as the context that comes with it lasts.
+// Nothing is sent before TellCarrier has said that there is a carrier. The client ends with ctx
+// or by Stop.
+func Converse(ctx context.Context, name string, x Exchange, c Client, tell func(context.Context, *control.Lease)) *Conversation {
+	v := &Conversation{name: name, carrier: make(chan Carrier, 1), taken: make(chan netip.Addr, 1), done: make(chan struct{})}
 	ctx, v.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(v.done)
@@ -51,22 +61,22 @@ func converse(ctx context.Context, name string, x exchange, c Client, tell func(
 	return v
 }
 
-// stop ends the client and waits for it; nil has none.
-func (v *conversation) stop() {
+// Stop ends the client and waits for it; nil has none.
+func (v *Conversation) Stop() {
 	if v != nil {
 		v.cancel()
 		<-v.done
 	}
 }
 
-// carrier is whether a link has one, and how often it has come.
-type carrier struct {
-	up    bool
-	plugs int
+// Carrier is whether a link has one, and how often it has come.
+type Carrier struct {
+	Up    bool
+	Plugs int
 }
 
-// tellCarrier has the newest fact count.
-func (v *conversation) tellCarrier(now carrier) {
+// TellCarrier has the newest fact count.
+func (v *Conversation) TellCarrier(now Carrier) {
 	select {
 	case <-v.carrier:
 	default:
@@ -74,9 +84,9 @@ func (v *conversation) tellCarrier(now carrier) {
 	v.carrier <- now
 }
 
-// tellTaken says that somebody else has the address. Only the newest one counts: the
-// client may have been busy since an earlier one, and have another lease.
-func (v *conversation) tellTaken(a netip.Addr) {
+// TellTaken says that somebody else has the address; nil has no use for it. Only the newest one
+// counts: the client may have been busy since an earlier one, and have another lease.
+func (v *Conversation) TellTaken(a netip.Addr) {
 	if v == nil {
 		return
 	}
@@ -89,7 +99,7 @@ func (v *conversation) tellTaken(a netip.Addr) {
 
 // run runs the client until ctx ends. An address that taken brings is given back, if it is
 // the lease's.
-func (v *conversation) run(ctx context.Context, x exchange, c Client, tell func(context.Context, *control.Lease)) {
+func (v *Conversation) run(ctx context.Context, x Exchange, c Client, tell func(context.Context, *control.Lease)) {
 	// Nothing is sent before the link is known to have a carrier.
 	c.Down = true
 	c.Next = time.Now()
@@ -110,19 +120,19 @@ func (v *conversation) run(ctx context.Context, x exchange, c Client, tell func(
 		case <-ctx.Done():
 			return
 		case now := <-v.carrier:
-			if now.up == !c.Down && now.plugs == plugs {
+			if now.Up == !c.Down && now.Plugs == plugs {
 				continue
 			}
 			// It may have been away while we waited for an answer.
-			if c, action = c.Step(CarrierDown, nil, time.Now()); now.up {
+			if c, action = c.Step(CarrierDown, nil, time.Now()); now.Up {
 				c, action = c.Step(CarrierUp, nil, time.Now())
 			}
-			plugs = now.plugs
+			plugs = now.Plugs
 		case a := <-v.taken:
 			if c.Lease == nil || c.Lease.Address.Addr() != a {
 				continue
 			}
-			if err := x.decline(ctx, c.Lease); err != nil {
+			if err := x.Decline(ctx, c.Lease); err != nil {
 				log.Printf("network: %s: decline %s: %v", v.name, a, err)
 			}
 			c, action = c.Step(Declined, nil, time.Now())
@@ -141,14 +151,14 @@ func (v *conversation) run(ctx context.Context, x exchange, c Client, tell func(
 		if c.Lease != nil {
 			within, done = context.WithDeadline(ctx, c.Lease.Expires())
 		}
-		lease, err := x.ask(within, action, c.Lease)
+		lease, err := x.Ask(within, action, c.Lease)
 		done()
 		if ctx.Err() != nil {
 			return
 		}
 		event := Got
 		switch {
-		case errors.Is(err, errNak):
+		case errors.Is(err, ErrNak):
 			event = Nak
 		case err != nil:
 			event = Failed
@@ -171,21 +181,24 @@ func (v *conversation) run(ctx context.Context, x exchange, c Client, tell func(
 	}
 }
 
-// client is DHCP on a link. It opens its sockets anew for each question: between
+// v4 is DHCP for IPv4 on a link. It opens its sockets anew for each question: between
 // them, hours may pass in which a socket would only collect other clients' noise.
-type client struct {
+type v4 struct {
 	name     string
 	mac      net.HardwareAddr
 	hostname string
 	err      error
 }
 
-func newClient(f Facts, hostname string) *client {
-	mac, err := net.ParseMAC(f.MAC)
-	return &client{name: f.Name, mac: mac, hostname: hostname, err: err}
+// NewV4 asks for IPv4 addresses on the link of that name and MAC address (52:54:00:12:34:56),
+// and tells servers the hostname unless it is "". What is wrong with the MAC address is each
+// question's error.
+func NewV4(name, mac, hostname string) Exchange {
+	parsed, err := net.ParseMAC(mac)
+	return &v4{name: name, mac: parsed, hostname: hostname, err: err}
 }
 
-func (x *client) ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error) {
+func (x *v4) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.Lease, error) {
 	if x.err != nil {
 		return nil, x.err
 	}
@@ -214,7 +227,7 @@ func (x *client) ask(ctx context.Context, a Action, lease *control.Lease) (*cont
 		var nak *nclient4.ErrNak
 		switch {
 		case errors.As(err, &nak):
-			return nil, errNak
+			return nil, ErrNak
 		case err != nil:
 			return nil, err
 		}
@@ -223,10 +236,10 @@ func (x *client) ask(ctx context.Context, a Action, lease *control.Lease) (*cont
 	return x.again(ctx, c, a, to, lease, want)
 }
 
-// decline needs no answer, and there is none.
+// Decline needs no answer, and there is none.
 //
 // Source: RFC 2131, section 4.4.4 and table 5.
-func (x *client) decline(_ context.Context, lease *control.Lease) error {
+func (x *v4) Decline(_ context.Context, lease *control.Lease) error {
 	if x.err != nil {
 		return x.err
 	}
@@ -246,7 +259,7 @@ func (x *client) decline(_ context.Context, lease *control.Lease) error {
 }
 
 // again asks for an address that we have, or had.
-func (x *client) again(ctx context.Context, c *nclient4.Client, a Action, to *net.UDPAddr, lease *control.Lease, want []dhcpv4.Modifier) (*control.Lease, error) {
+func (x *v4) again(ctx context.Context, c *nclient4.Client, a Action, to *net.UDPAddr, lease *control.Lease, want []dhcpv4.Modifier) (*control.Lease, error) {
 	address := net.IP(lease.Address.Addr().AsSlice())
 	want = append(want, dhcpv4.WithHwAddr(x.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest))
 	if a == Confirm {
@@ -263,7 +276,7 @@ func (x *client) again(ctx context.Context, c *nclient4.Client, a Action, to *ne
 		return nil, err
 	}
 	if answer.MessageType() == dhcpv4.MessageTypeNak {
-		return nil, errNak
+		return nil, ErrNak
 	}
 	got, err := leaseFrom(answer, time.Now())
 	if err != nil {
