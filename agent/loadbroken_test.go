@@ -93,7 +93,7 @@ func (p *puller) whole(t *testing.T) {
 // each name with the image that it had, and none with one that cannot run.
 func loadBroken(t *testing.T, p *puller) {
 	p.wants("b/one:1")
-	one, two, three := p.images.host+"/b/one:1", p.images.host+"/b/two:1", p.images.host+"/b/three:1"
+	one, two, three, four := p.images.host+"/b/one:1", p.images.host+"/b/two:1", p.images.host+"/b/three:1", p.images.host+"/b/four:1"
 	_, err := p.engine.Load(t.Context(), bytes.NewReader(box(t, boxed{one, "one", false}, boxed{two, "two", false})))
 	must(t, err)
 	good := p.state(t)
@@ -129,12 +129,12 @@ func loadBroken(t *testing.T, p *puller) {
 	}
 
 	folder := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(folder, "a.tar"), box(t, boxed{three, "newest", false}, boxed{one, "new", true}), 0o644))
+	must(t, os.WriteFile(filepath.Join(folder, "a.tar"), box(t, boxed{three, "newest", false}, boxed{four, "new", true}), 0o644))
 	names, err := p.engine.Preload(t.Context(), folder)
 	if len(names) != 0 {
 		t.Errorf("preloaded %q", names)
 	}
-	stays("preloaded", err, one)
+	stays("preloaded", err, four)
 
 	// A registry sends what it announced, and yet the layer is another one than the
 	// configuration says.
@@ -154,10 +154,62 @@ func loadBroken(t *testing.T, p *puller) {
 	}
 	p.whole(t)
 	must(t, p.engine.Forget(t.Context(), three))
-	if names, err := p.engine.Preload(t.Context(), folder); err != nil || !slices.Equal(names, []string{one, three}) {
+	if names, err := p.engine.Preload(t.Context(), folder); err != nil || !slices.Equal(names, []string{three}) { // one was loaded
 		t.Errorf("preloaded %q, %v", names, err)
 	}
 	must(t, p.engine.Forget(t.Context(), three))
+}
+
+// preloadNames: a file whose name is none of an archive is no preload, and one that gives
+// another image a name which is there takes it from nobody: neither from what was loaded nor
+// from another preload; the next version of the same preload does.
+func preloadNames(t *testing.T, p *puller) {
+	p.wants()
+	_, _, err := p.engine.Prune(t.Context(), false)
+	must(t, err)
+	one, two, three := p.images.host+"/e/one:1", p.images.host+"/e/two:1", p.images.host+"/e/three:1"
+	folder := t.TempDir()
+	put := func(file string, all ...boxed) {
+		t.Helper()
+		must(t, os.WriteFile(filepath.Join(folder, file), box(t, all...), 0o644))
+	}
+	boot := func(want ...string) {
+		t.Helper()
+		if names, err := p.engine.Preload(t.Context(), folder); err != nil || !slices.Equal(names, want) {
+			t.Errorf("preloaded %q, want %q (%v)", names, want, err)
+		}
+	}
+	digest := func(name string) string {
+		t.Helper()
+		d, err := p.engine.Digest(t.Context(), name)
+		must(t, err)
+		return d
+	}
+	put("web.tar", boxed{one, "one", false})
+	boot(one)
+	was := digest(one)
+	for _, file := range []string{"web.tar.old", "web.tar.bak", "web", "web.tar~", "tar", "web.tar.xz"} {
+		put(file, boxed{one, "older", false})
+	}
+	must(t, os.WriteFile(filepath.Join(folder, "README.md"), []byte("what is here"), 0o644))
+	boot()
+	_, err = p.engine.Load(t.Context(), bytes.NewReader(box(t, boxed{two, "loaded", false})))
+	must(t, err)
+	loaded := digest(two)
+	put("old.tar.gz", boxed{one, "older", false}, boxed{two, "older", false}, boxed{three, "three", false})
+	boot(three)
+	boot()
+	if digest(one) != was || digest(two) != loaded {
+		t.Error("an old archive took a name of a newer image")
+	}
+	put("web.tar", boxed{one, "one, the next version", false})
+	boot(one)
+	if digest(one) == was {
+		t.Error("the next version of a preload is not there")
+	}
+	for _, name := range []string{one, two, three} {
+		must(t, p.engine.Forget(t.Context(), name))
+	}
 }
 
 // otherwise is a layer of which the configuration says the wrong thing.

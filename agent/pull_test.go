@@ -74,6 +74,9 @@ func testPull(t *testing.T) {
 		{"preload", pullOverPreload},
 		{"load", loadOntoFullDisk},
 		{"spares", bombSpares},
+		{"packed", packedWell},
+		{"stalled", loadStalled},
+		{"preloads", preloadNames},
 		{"broken", loadBroken},
 		{"cut", loadCut},
 	} {

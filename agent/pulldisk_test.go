@@ -5,10 +5,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -25,6 +29,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/images"
 	"kogge.example/agent/registry"
@@ -255,11 +260,106 @@ func bombSpares(t *testing.T, p *puller) {
 	left(there-1, "pulled")
 }
 
+// unused empties the store and pulls images that nobody uses: each has twice its size of the
+// disk.
+func (p *puller) unused(t *testing.T, size int, refs ...string) {
+	t.Helper()
+	p.wants()
+	_, _, err := p.engine.Prune(t.Context(), false)
+	must(t, err)
+	until(t, "an empty store", func() bool { return used(t, p.root) < 4<<20 })
+	for i, ref := range refs {
+		p.images.push(t, ref, goruntime.GOARCH, random(t, uint64(100+i), size))
+		p.mustPull(t, ref)
+	}
+}
+
+// packedWell: what packs well, though no more than real layers do, has unused images removed
+// until it fits: loaded as docker save | gzip writes it, and pulled.
+func packedWell(t *testing.T, p *puller) {
+	refs := []string{"d/one:1", "d/two:1", "d/three:1", "d/four:1"}
+	p.unused(t, 12<<20, refs...)
+	ref := p.images.host + "/d/well:1"
+	plain := tarOf(t, map[string][]byte{"data": mixed(40<<20, 5)})
+	data, err := os.ReadFile(saved(t, ref, static.NewLayer(plain, types.OCIUncompressedLayer)))
+	must(t, err)
+	_, err = p.engine.Load(t.Context(), bytes.NewReader(gzipped(t, data)))
+	if must(t, err); !strings.Contains(p.has(t), "d/well:1") {
+		t.Errorf("there is %s", p.has(t))
+	}
+	p.unused(t, 12<<20, refs...)
+	layer := gzipped(t, tarOf(t, map[string][]byte{"data": mixed(60<<20, 6)}))
+	p.images.push(t, "d/well:1", goruntime.GOARCH, honest{static.NewLayer(layer, types.OCILayer), layer})
+	p.mustPull(t, "d/well:1")
+	if !strings.Contains(p.has(t), "d/well:1") {
+		t.Errorf("there is %s", p.has(t))
+	}
+}
+
+// loadStalled: while a load or pull waits for bytes that do not come, the minute's collection
+// goes on beside it: something else may fill the disk meanwhile.
+func loadStalled(t *testing.T, p *puller) {
+	p.unused(t, 2<<20, "d/one:1", "d/two:1", "d/three:1", "d/four:1")
+	r, w := io.Pipe()
+	var loading sync.WaitGroup
+	loading.Go(func() { _, _ = p.engine.Load(t.Context(), r) })
+	defer loading.Wait()
+	defer w.Close()
+	_, err := w.Write(box(t, boxed{p.images.host + "/d/late:1", "late", false})[:700])
+	must(t, err)
+	var disk unix.Statfs_t
+	must(t, unix.Statfs(filepath.Dir(p.root), &disk))
+	logs := filepath.Join(filepath.Dir(p.root), "logs")
+	must(t, os.WriteFile(logs, make([]byte, int64(disk.Bavail)*int64(disk.Bsize)-2<<20), 0o600))
+	defer os.Remove(logs)
+	until(t, "more unused images to go than the load may have removed", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a round
+		defer cancel()
+		p.engine.Tend(ctx)
+		return !strings.Contains(p.has(t), "d/three:1")
+	})
+}
+
+// mixed is data that packs so many times as small.
+func mixed(size, times int) []byte {
+	data := make([]byte, size)
+	source := rand.NewChaCha8([32]byte{byte(size), byte(times)})
+	for at := 0; at < size; at += 4096 * times {
+		_, _ = source.Read(data[at:min(size, at+4096)])
+	}
+	return data
+}
+
+func gzipped(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := z.Write(data)
+	must(t, errors.Join(err, z.Close()))
+	return b.Bytes()
+}
+
+// honest is a packed layer that says right what it is unpacked.
+type honest struct {
+	v1.Layer
+	packed []byte
+}
+
+func (h honest) DiffID() (v1.Hash, error) {
+	z, err := gzip.NewReader(bytes.NewReader(h.packed))
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	sum := sha256.New()
+	_, err = io.Copy(sum, z)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}, err
+}
+
 // bomb is a small layer with a big file in it.
 func bomb(t *testing.T, size int64) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
-	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
 	must(t, err)
 	w := tar.NewWriter(z)
 	must(t, w.WriteHeader(&tar.Header{Name: "bomb", Mode: 0o644, Size: size, Typeflag: tar.TypeReg}))

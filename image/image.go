@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,8 @@ type Options struct {
 	Packages debian.Cache
 	// Config is a node.yaml for the boot partition; nil means none.
 	Config []byte
-	// Preload are OCI archives that the node imports at its first boot.
+	// Preload are OCI archives that the node imports at its first boot: NAME.tar, NAME.tar.gz,
+	// NAME.tgz, NAME.tar.zst or NAME.oci.
 	Preload []string
 	// SlotSize in bytes; 0 means disk.SlotSize.
 	SlotSize int64
@@ -204,6 +206,9 @@ func (r *release) facts(o Options) osrelease.Facts {
 	}
 }
 
+// preloadName is what nodes take for the name of an archive; agent/images has the same.
+var preloadName = regexp.MustCompile(`^[^.].*\.((tar|oci)(\.gz|\.zst)?|tgz)$`)
+
 // state makes the STATE file system with the preloads. It is at least as large as
 // a fresh one and has room for unpacking what it carries.
 func (r release) state(ctx context.Context, o Options) (string, error) {
@@ -221,6 +226,9 @@ func (r release) state(ctx context.Context, o Options) (string, error) {
 			return "", fmt.Errorf("preload %s: there are two files of this name", filepath.Base(p))
 		}
 		seen[name] = true
+		if !preloadName.MatchString(filepath.Base(p)) {
+			return "", fmt.Errorf("preload %s: a node takes no archive by this name: call it NAME.tar, NAME.tar.gz, NAME.tgz, NAME.tar.zst or NAME.oci", filepath.Base(p))
+		}
 		files = append(files, rootfs.Entry{Path: name, File: p})
 		size += (n + disk.MiB - 1) / disk.MiB * disk.MiB
 		fmt.Fprintf(h, "%s %x\n", name, sum)

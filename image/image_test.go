@@ -664,6 +664,10 @@ func sum(t *testing.T, name string) string {
 // TestBuildRefuses asks for what cannot be built.
 func TestBuildRefuses(t *testing.T) {
 	_, _, o := build(t)
+	archive := filepath.Join(t.TempDir(), "web.tar")
+	if err := os.WriteFile(archive, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for what, c := range map[string]struct {
 		change func(*Options)
 		out    string
@@ -672,7 +676,8 @@ func TestBuildRefuses(t *testing.T) {
 		"missing output folder": {func(*Options) {}, "missing/kogge.img", "output: "},
 		"slot too small":        {func(o *Options) { o.SlotSize = 8 << 20 }, "kogge.img", "choose a larger --slot-size"},
 		"missing preload":       {func(o *Options) { o.Preload = []string{"/no/such.tar"} }, "kogge.img", "preload: open /no/such.tar"},
-		"equal preloads":        {func(o *Options) { o.Preload = []string{o.Source + "/go.mod", o.Source + "/go.mod"} }, "kogge.img", "two files of this name"},
+		"equal preloads":        {func(o *Options) { o.Preload = []string{archive, archive} }, "kogge.img", "two files of this name"},
+		"preload by its name":   {func(o *Options) { o.Preload = []string{o.Source + "/go.mod"} }, "kogge.img", "preload go.mod: a node takes no archive by this name"},
 		"board without lock":    {func(o *Options) { o.Board.Name = "toaster" }, "kogge.img", "kogge image lock toaster"},
 		"unknown boot loader":   {func(o *Options) { o.Board.Bootloader = "third" }, "kogge.img", `board qemu-x86_64: boot loader "third" is unknown`},
 		"MBR":                   {func(o *Options) { o.Board.Table = boards.MBR }, "kogge.img", `board qemu-x86_64: partition table "mbr": images have a plain GPT so far`},

@@ -25,18 +25,24 @@ import (
 )
 
 // importTar imports the images of a tar, unpacks them all, and only then gives them their
-// names; after that they get preload as the mark of the file they come from, if it is not
-// empty. What came is collected before it returns an error. ctx has our namespace.
-func (s *Store) importTar(ctx context.Context, packed io.Reader, preload string) (names []string, err error) {
+// names; what comes from a preload has its mark after that. What came is collected before it
+// returns an error. ctx has our namespace. A load has bounds.
+func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, from *preloaded) (names []string, err error) {
 	file, err := plain(packed)
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}
 	defer file.Close()
+	var unpacked io.Reader = file
+	if load != nil {
+		load.unpacked.Reader, unpacked = file, &load.unpacked
+	}
 	lease, err := s.client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithExpiration(24*time.Hour))
 	if err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
+	letGo := func() {}
+	defer func() { letGo() }() // once there is room again: who looks at the disk until then takes others
 	defer func() {
 		var how []leases.DeleteOpt
 		if err != nil {
@@ -46,7 +52,7 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, preload string)
 		_ = s.client.LeasesService().Delete(context.WithoutCancel(ctx), lease, how...)
 	}()
 	ctx = leases.WithLease(ctx, lease.ID)
-	index, err := archive.ImportIndex(ctx, s.client.ContentStore(), file)
+	index, err := archive.ImportIndex(ctx, s.client.ContentStore(), unpacked)
 	if errors.Is(err, tar.ErrHeader) {
 		err = errors.New("it is not a tar, as docker save writes one")
 	}
@@ -57,12 +63,17 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, preload string)
 	if err != nil {
 		return nil, err
 	}
-	defer s.pulls.hold(found)()
+	if from != nil {
+		if found, err = s.free(ctx, *from, found); err != nil {
+			return nil, err
+		}
+	}
+	letGo = s.pulls.hold(found)
 	for _, i := range found {
 		if err := runsHere(ctx, s.client.ContentStore(), i.Target); err != nil {
 			return nil, fmt.Errorf("image %s: %w", i.Name, err)
 		}
-		if err := client.NewImage(s.client, i).Unpack(ctx, Snapshotter); err != nil {
+		if err := s.unpack(ctx, i, load); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", i.Name, err)
 		}
 	}
@@ -72,16 +83,30 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, preload string)
 		}
 		names = append(names, i.Name)
 	}
-	if preload == "" {
+	if from == nil {
 		return names, nil
 	}
 	// The first mark says of the whole file that it was imported: it comes after all names.
 	for _, i := range found {
-		if err := s.mark(ctx, i, preload); err != nil {
+		if err := s.mark(ctx, i, from.mark); err != nil {
 			return nil, err
 		}
 	}
 	return names, nil
+}
+
+// unpack makes the layers of an image that is there as a whole. A load that finds the disk full
+// between two looks at it goes on once an image has gone, as a pull does.
+func (s *Store) unpack(ctx context.Context, i images.Image, load *bounds) error {
+	for {
+		err := client.NewImage(s.client, i).Unpack(ctx, Snapshotter)
+		if err == nil || load == nil || ctx.Err() != nil || !errors.Is(registry.Full(err), registry.ErrFull) {
+			return err
+		}
+		if more, failed := s.spareOne(ctx, load.allowed); !more || failed != nil {
+			return errors.Join(err, failed)
+		}
+	}
 }
 
 // named are the images for this node in the index of a tar, each with its name. What belongs

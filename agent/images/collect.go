@@ -22,10 +22,10 @@ import (
 
 // Below a tenth of free space images go that nobody uses, so that the next one fits.
 // Which ones is decided by expendable and spare, which are pure; makeRoom carries out.
-// It runs before and during each pull and load, and every minute between them; a pull that
+// It runs before and during each pull and load, and every minute while none goes on; a pull that
 // finds the disk full all the same has images removed one by one. Nobody knows before how
 // much of what comes will be on the disk, and some is made to fill it: what a pull or load
-// may have removed for it goes by how much it sends.
+// may have removed for it goes by how much it sends (pulledMost and loadedMost, pure too).
 
 // labelUsed says when an image was last in use (RFC 3339), to the hour while it is.
 const labelUsed = "kogge.example/used"
@@ -125,17 +125,27 @@ func spare(s space, need int64, all []Image) (Image, bool) {
 
 // allowance is how much may be removed for one pull or load.
 type allowance struct {
-	sent func() int64 // bytes that come over the network, as far as that is known
+	most func() int64 // bytes on the disk that what comes can take, as far as that is known
 	gone int64        // bytes on the disk that were removed; guarded by Store.collecting
 }
 
-// unpacks is how many times as big images are on the disk, packed and unpacked, as what is
-// sent of them: about three times is common.
-const unpacks = 4
+// packs is how many times as small a layer, or an archive, is when packed. About three times
+// is common, and text and programs with symbols come near to this. What was made to fill a
+// disk packs hundreds of times as small.
+const packs = 8
+
+// pulledMost is what an image may take on the disk of which sent bytes come: each layer is
+// there packed, as it comes, and unpacked.
+func pulledMost(sent int64) int64 { return (1 + packs) * sent }
+
+// loadedMost is the same of an archive, which had so many bytes as it came, and so many when
+// unpacked once. Its layers are in it packed or not: where they are not, they are on the disk
+// twice, and the archive may be packed around them.
+func loadedMost(sent, unpacked int64) int64 { return min(pulledMost(unpacked), 2*packs*sent) }
 
 // used says that nothing more may be removed. The last image may be bigger than what is left
 // of the allowance: it would not be of use in parts. nil allows all.
-func (a *allowance) used() bool { return a != nil && a.gone >= unpacks*a.sent() }
+func (a *allowance) used() bool { return a != nil && a.gone >= a.most() }
 
 func (a *allowance) take(i Image) {
 	if a != nil {
@@ -329,7 +339,7 @@ func (s *Store) tend(ctx context.Context, used map[string]bool, now time.Time) e
 			}
 		}
 	}
-	if s.pulls.busy() {
+	if s.pulls.moving() {
 		return nil // they see to it that there is room, or give up
 	}
 	if err := s.makeRoom(ctx, 0, nil); err != nil && !errors.Is(err, registry.ErrFull) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"kogge.example/agent/registry"
 	"kogge.example/update/golden"
 )
@@ -132,3 +134,66 @@ func TestRoomy(t *testing.T) {
 type zeroes struct{}
 
 func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestMost: what may be removed holds for what packs as real layers do, and not for what was
+// made to fill a disk.
+func TestMost(t *testing.T) {
+	const mega = 1_000_000
+	for _, c := range []struct {
+		what                      string
+		sent, unpacked, disk, not int64 // not: more than that is not allowed
+	}{
+		{"docker save", 90, 90, 180, 900},
+		{"docker save | gzip, packed 3:1", 30, 90, 180, 500},
+		{"docker save | gzip, packed 8:1", 10, 80, 160, 170},
+		{"packed layers, 3:1", 30, 30, 120, 300},
+		{"packed layers, 8:1", 10, 10, 90, 100},
+		{"packed layers in a packed archive", 30, 31, 250, 500},
+		{"a bomb", 1, 1, 0, 10},
+		{"a packed bomb", 1, 1000, 0, 20},
+		{"nothing", 0, 0, 0, 0},
+	} {
+		if got := loadedMost(c.sent*mega, c.unpacked*mega); got < c.disk*mega || got > c.not*mega {
+			t.Errorf("%s: %d MB may go", c.what, got/mega)
+		}
+	}
+	if got := pulledMost(10 * mega); got < 90*mega || got > 100*mega {
+		t.Errorf("pulled: %d MB may go", got/mega)
+	}
+}
+
+// TestMoving: a load that waits for bytes stands still at the second look, and goes on with
+// each byte and while it unpacks; a pull that waits for its registry stands still too.
+func TestMoving(t *testing.T) {
+	var p pulls
+	look := func(what string, want bool) {
+		t.Helper()
+		if got := p.moving(); got != want {
+			t.Errorf("%s: moving is %v", what, got)
+		}
+	}
+	look("nothing", false)
+	load := &roomy{}
+	end := p.load(load)
+	load.wait.Store(true)
+	look("a new load", true)
+	look("a load that waits", false)
+	load.sent.Add(1)
+	look("a byte came", true)
+	look("no byte came", false)
+	load.wait.Store(false)
+	look("it unpacks", true)
+	look("it still unpacks", true)
+	end()
+	look("it has ended", false)
+	one := newPull(wish{name: "a"}, nil)
+	p.running = map[wish]*pull{{name: "a"}: one}
+	look("a new pull", true)
+	look("a pull that waits for the manifest", false)
+	one.total, one.parts = 10, map[digest.Digest]*part{"l": {size: 10, have: 4}}
+	look("four bytes", true)
+	look("they are all", false)
+	one.have("l", 10)
+	look("ten", true)
+	look("it unpacks", true)
+}

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,26 +131,34 @@ func (s *Store) usedBy(ctx context.Context) (map[string][]string, error) {
 // (3) the names, one by one, synced with containerd's metadata.
 func (s *Store) Load(ctx context.Context, tar io.Reader) ([]string, error) {
 	ctx = s.context(ctx)
-	defer s.pulls.load()()
+	bounded := &roomy{Reader: tar}
+	defer s.pulls.load(bounded)()
 	if err := s.makeRoom(ctx, 0, nil); err != nil {
 		return nil, fmt.Errorf("load images: %w", err)
 	}
-	bounded := &roomy{Reader: tar}
-	allowed := &allowance{sent: bounded.sent.Load}
-	room := func(ctx context.Context) error { return s.makeRoom(ctx, 0, allowed) }
+	load := &bounds{}
+	load.allowed = &allowance{most: func() int64 { return loadedMost(bounded.sent.Load(), load.unpacked.sent.Load()) }}
+	room := func(ctx context.Context) error { return s.makeRoom(ctx, 0, load.allowed) }
 	bounded.room = func() error { return room(ctx) }
+	load.unpacked.room = bounded.room
 	var names []string
 	err := whileRoom(ctx, loadEvery, room, func(ctx context.Context) (err error) {
-		names, err = s.importTar(ctx, bounded, "")
+		names, err = s.importTar(ctx, bounded, load, nil)
 		return err
 	})
-	if bounded.err != nil {
-		err = bounded.err
+	if full := cmp.Or(bounded.err, load.unpacked.err); full != nil {
+		err = full
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load images: %w", registry.Full(err))
 	}
 	return names, nil
+}
+
+// bounds are those of a load: its tar, unpacked once, ends where the room does.
+type bounds struct {
+	unpacked roomy
+	allowed  *allowance
 }
 
 // roomy is a reader that ends when there is no more room.
@@ -158,8 +167,12 @@ type roomy struct {
 	room func() error
 	left int // bytes until it looks again
 	sent atomic.Int64
+	wait atomic.Bool // for bytes
 	err  error
 }
+
+// come is r as a [flow].
+func (r *roomy) come() (bytes int64, waits bool) { return r.sent.Load(), r.wait.Load() }
 
 func (r *roomy) Read(p []byte) (int, error) {
 	const every = 4 << 20
@@ -169,7 +182,9 @@ func (r *roomy) Read(p []byte) (int, error) {
 		}
 		r.left = every
 	}
+	r.wait.Store(true)
 	n, err := r.Reader.Read(p)
+	r.wait.Store(false)
 	r.left -= n
 	r.sent.Add(int64(n))
 	return n, err

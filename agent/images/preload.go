@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 
 	"kogge.example/agent/imageref"
 )
@@ -23,7 +26,8 @@ const labelPreload = "kogge.example/preload"
 // Preload imports and unpacks the archives in folder, as [Store.Load] takes them, that were
 // not imported yet, and returns the names of the new images. A file that cannot be read is an
 // error beside which the others are still imported. No folder means no preloads, and a file
-// whose name begins with a dot is none.
+// whose name is none of an archive is no preload. A name that stands for an image already
+// stays with that, unless it came from another version of this file, or one that is gone.
 //
 // After a power cut at any point a file counts as imported only if its images are
 // unpacked and synced: (1) blobs, each synced; (2) layers unpacked, synced by file
@@ -43,23 +47,30 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 	}
 	var names []string
 	var failed []error
+	var files []preloaded
+	marks := make(map[string]bool)
 	for _, e := range entries {
+		if !preloadName.MatchString(e.Name()) {
+			continue
+		}
 		path := filepath.Join(folder, e.Name())
 		st, err := os.Stat(path)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("preload: %w", err))
 			continue
 		}
-		if !st.Mode().IsRegular() || strings.HasPrefix(e.Name(), ".") {
+		if st.Mode().IsRegular() {
+			mark := fmt.Sprintf("%s %d %d", st.Name(), st.Size(), st.ModTime().UnixNano())
+			files, marks[mark] = append(files, preloaded{path, mark, marks}), true
+		}
+	}
+	for _, file := range files {
+		if slices.ContainsFunc(known, func(i images.Image) bool { return i.Labels[labelPreload] == file.mark }) {
 			continue
 		}
-		mark := fmt.Sprintf("%s %d %d", st.Name(), st.Size(), st.ModTime().UnixNano())
-		if slices.ContainsFunc(known, func(i images.Image) bool { return i.Labels[labelPreload] == mark }) {
-			continue
-		}
-		imported, err := s.preload(ctx, path, mark)
+		imported, err := s.preload(ctx, file)
 		if err != nil {
-			failed = append(failed, fmt.Errorf("preload %s: %w", path, err))
+			failed = append(failed, fmt.Errorf("preload %s: %w", file.path, err))
 			continue
 		}
 		names = append(names, imported...)
@@ -67,13 +78,51 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 	return names, errors.Join(failed...)
 }
 
-func (s *Store) preload(ctx context.Context, path, mark string) ([]string, error) {
-	f, err := os.Open(path)
+// preloadName is that of an archive; package image has the same.
+var preloadName = regexp.MustCompile(`^[^.].*\.((tar|oci)(\.gz|\.zst)?|tgz)$`)
+
+// preloaded is a file with preloads.
+type preloaded struct {
+	path, mark string
+	marks      map[string]bool // of all files that are there
+}
+
+// gives says whether the images of f may have the names of those that are there with these
+// labels: not of one that was pulled or loaded, nor of one from another file.
+func (f preloaded) gives(labels map[string]string) bool {
+	mark := labels[labelPreload]
+	return mark != "" && (mark == f.mark || !f.marks[mark])
+}
+
+// free are those of the images from f whose names may be given. One that was pulled or loaded
+// has its name in place of that in f, and f's mark: f is not looked at at each boot.
+func (s *Store) free(ctx context.Context, f preloaded, found []images.Image) (free []images.Image, err error) {
+	for _, i := range found {
+		old, err := s.client.ImageService().Get(ctx, i.Name)
+		if errdefs.IsNotFound(err) || err == nil && f.gives(old.Labels) {
+			free = append(free, i)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", i.Name, err)
+		}
+		log.Printf("preload %s: image %s stays what it is: it did not come from this file", f.path, i.Name)
+		if old.Labels[labelPreload] == "" {
+			if err := s.mark(ctx, i, f.mark); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return free, nil
+}
+
+func (s *Store) preload(ctx context.Context, from preloaded) ([]string, error) {
+	f, err := os.Open(from.path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return s.importTar(ctx, f, mark)
+	return s.importTar(ctx, f, nil, &from)
 }
 
 // mark says of an image which preload it came from, or took the place of.

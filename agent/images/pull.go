@@ -40,8 +40,9 @@ type pulls struct {
 
 	mu      sync.Mutex // guards what follows, and waiting of every pull
 	running map[wish]*pull
-	loads   int            // that are under way
-	loading map[string]int // names of the images that they unpack
+	loads   map[*roomy]bool // that are under way
+	seen    map[flow]int64  // bytes that each had at the last call of moving
+	loading map[string]int  // names of the images that they unpack
 }
 
 // wish is what can be pulled: an image by its full name, for a platform ("": this
@@ -106,22 +107,46 @@ func (p *pulls) names() map[string]bool {
 	return names
 }
 
-// busy says whether a pull or load is under way.
-func (p *pulls) busy() bool {
+// flow is a pull or load that is under way. It says how many bytes it has, and whether it
+// waits for more; it unpacks else.
+type flow interface {
+	come() (bytes int64, waits bool)
+}
+
+// moving says whether a pull or load goes on: it began after the last call, has got bytes since,
+// or waits for none. One that stands still may do so for an hour.
+func (p *pulls) moving() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.running) > 0 || p.loads > 0
+	now, moving := make(map[flow]int64), false
+	look := func(f flow) {
+		bytes, waits := f.come()
+		before, known := p.seen[f]
+		now[f] = bytes
+		moving = moving || !known || !waits || bytes != before
+	}
+	for _, one := range p.running {
+		look(one)
+	}
+	for one := range p.loads {
+		look(one)
+	}
+	p.seen = now
+	return moving
 }
 
 // load notes that a load begins; the caller says when it ends.
-func (p *pulls) load() (end func()) {
+func (p *pulls) load(one *roomy) (end func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.loads++
+	if p.loads == nil {
+		p.loads = make(map[*roomy]bool)
+	}
+	p.loads[one] = true
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.loads--
+		delete(p.loads, one)
 	}
 }
 
@@ -219,7 +244,7 @@ func (s *Store) pull(ctx context.Context, p *pull) error {
 	if err := s.makeRoom(ctx, 0, nil); err != nil {
 		return err
 	}
-	p.allowed = &allowance{sent: func() int64 { return p.progress().Total }}
+	p.allowed = &allowance{most: func() int64 { return pulledMost(p.progress().Total) }}
 	p.store, p.room = s.client.ContentStore(), func(ctx context.Context, need int64) error { return s.makeRoom(ctx, need, p.allowed) }
 	ctx = s.context(ctx)
 	lease, err := s.pullLease(ctx, p.name)

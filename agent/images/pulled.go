@@ -73,6 +73,12 @@ func (p *pull) progress() workload.Progress {
 	return sum
 }
 
+// come is p as a [flow]: until its manifest is there, it waits for that.
+func (p *pull) come() (bytes int64, waits bool) {
+	now := p.progress()
+	return now.Done, now.Total == 0 || now.Done < now.Total
+}
+
 // from notes which server sends a part.
 func (p *pull) from(name digest.Digest, host string) {
 	p.mu.Lock()
