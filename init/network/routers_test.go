@@ -207,10 +207,11 @@ func TestInquiry(t *testing.T) {
 			fmt.Fprintf(&out, "  %7s %s\n", at.Sub(t0), fmt.Sprint(words...))
 		}
 		q := inquiry{}.begin(c.replugged, t0)
-		for now, spoke := t0, c.spoke; ; {
+		for spoke := c.spoke; ; {
 			next := q.next()
 			if len(spoke) > 0 && (next.IsZero() || t0.Add(spoke[0]).Before(next)) {
-				now, spoke = t0.Add(spoke[0]), spoke[1:]
+				now := t0.Add(spoke[0])
+				spoke = spoke[1:]
 				if q.spoke(now) {
 					say(now, "doubt, a router has spoken")
 				}
@@ -219,7 +220,7 @@ func TestInquiry(t *testing.T) {
 			if next.IsZero() {
 				break
 			}
-			now = next
+			now := next
 			ask, doubt := q.ask(now)
 			if ask {
 				say(now, "ask")
