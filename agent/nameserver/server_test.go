@@ -145,14 +145,14 @@ func TestReadServers(t *testing.T) {
 	}
 }
 
-// TestServer asks from real network namespaces, by Go's resolver, the C library's and a
-// client of our own.
-func TestServer(t *testing.T) {
+// node is one with three networks: front, back, which has no way out, and other. nil: the test
+// runs in a process and namespaces of its own, and this is the one that waits for it.
+func node(t *testing.T) (*bridge.Bridges, map[string]workload.Subnet) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes network namespaces and bridges")
 	}
 	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
-		return
+		return nil, nil
 	}
 	lo, err := netlink.LinkByName("lo")
 	must(t, err)
@@ -166,6 +166,16 @@ func TestServer(t *testing.T) {
 		subnets[n.Name] = made[n.Name]
 	}
 	must(t, bridges.Publish(nil))
+	return bridges, subnets
+}
+
+// TestServer asks from real network namespaces, by Go's resolver, the C library's and a
+// client of our own.
+func TestServer(t *testing.T) {
+	bridges, subnets := node(t)
+	if bridges == nil {
+		return
+	}
 	web := attach(t, bridges, "web", workload.Address{Network: "front", Addr: addr("10.88.0.2")}, workload.Address{Network: "back", Addr: addr("10.88.1.2")})
 	db := attach(t, bridges, "db", workload.Address{Network: "back", Addr: addr("10.88.1.3")})
 	spy := attach(t, bridges, "spy", workload.Address{Network: "other", Addr: addr("10.88.2.2")})

@@ -3,38 +3,22 @@ package nameserver
 import (
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
-	"kogge.example/agent/bridge"
-	"kogge.example/agent/namespace"
 	"kogge.example/agent/workload"
 )
 
 // TestTaken: another program on the node has port 53, as a name server for the LAN does in
 // a container on the host's network. It is said for as long as that is so, and no longer.
 func TestTaken(t *testing.T) {
-	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+	bridges, subnets := node(t)
+	if bridges == nil {
 		return
 	}
-	lo, err := netlink.LinkByName("lo")
-	must(t, err)
-	must(t, netlink.LinkSetUp(lo))
-	bridges, err := bridge.Open(filepath.Join(t.TempDir(), "netns"))
-	must(t, err)
-	subnets := make(map[string]workload.Subnet)
-	for _, n := range []workload.Network{{Name: "front"}, {Name: "back", Internal: true}, {Name: "other"}} {
-		made, err := bridges.Make([]workload.Network{n})
-		must(t, err)
-		subnets[n.Name] = made[n.Name]
-	}
-	must(t, bridges.Publish(nil))
 	web := attach(t, bridges, "web", workload.Address{Network: "front", Addr: addr("10.88.0.2")})
 	const inUse = "another program of the node has port 53, as a container with network_mode: host may: " +
 		"containers cannot ask for names on "
@@ -50,6 +34,7 @@ func TestTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var other interface{ Close() error }
+			var err error
 			if strings.HasPrefix(c.network, "udp") {
 				other, err = net.ListenPacket(c.network, c.at)
 			} else {
