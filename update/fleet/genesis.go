@@ -87,12 +87,9 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 	if len(raw) > MaxGenesis {
 		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), MaxGenesis)
 	}
-	var f genesisFile
-	if err := document.Decode(raw, genesisVersion, &f); err != nil {
+	f, err := document.DecodeExact[genesisFile](raw, genesisVersion)
+	if err != nil {
 		return nil, err
-	}
-	if again, err := document.Encode(f); err != nil || !bytes.Equal(again, raw) {
-		return nil, errors.New("kogge would write it in another form: it was edited or reformatted")
 	}
 	g := &Genesis{Name: f.Name, Threshold: f.Threshold, raw: bytes.Clone(raw)}
 	sum := sha256.Sum256(raw)
@@ -106,7 +103,6 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 	if err := g.setOwners(f.Owners); err != nil {
 		return nil, err
 	}
-	var err error
 	if g.OperatorCA, err = parseCA(f.OperatorCA); err != nil {
 		return nil, fmt.Errorf("operator CA: %w", err)
 	}

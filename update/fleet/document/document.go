@@ -38,6 +38,19 @@ func Decode(raw []byte, version int, into any) error {
 	return plainly(d.Decode(into)) // json.Unmarshal has seen to what follows
 }
 
+// DecodeExact is [Decode] for what is hashed or signed: one value has one spelling, which is
+// Encode's, and no other bytes are it.
+func DecodeExact[T any](raw []byte, version int) (T, error) {
+	var value T
+	if err := Decode(raw, version, &value); err != nil {
+		return value, err
+	}
+	if again, err := Encode(value); err != nil || !bytes.Equal(again, raw) {
+		return value, errors.New("kogge would write it in another form: it was edited or reformatted")
+	}
+	return value, nil
+}
+
 // plainly says without Go's types what is wrong with JSON.
 func plainly(err error) error {
 	var kind *json.UnmarshalTypeError
