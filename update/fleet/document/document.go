@@ -74,3 +74,19 @@ func Message(tag string, fields ...[]byte) []byte {
 	}
 	return b
 }
+
+// Fields takes apart what [Message] made of a tag and n-1 fields: n pieces, the tag first, and
+// what lies behind them. ok is false where a length does not fit.
+func Fields(b []byte, n int) (fields [][]byte, rest []byte, ok bool) {
+	for range n {
+		if len(b) < 4 {
+			return nil, nil, false
+		}
+		size := binary.BigEndian.Uint32(b)
+		if b = b[4:]; uint64(size) > uint64(len(b)) {
+			return nil, nil, false
+		}
+		fields, b = append(fields, b[:size:size]), b[size:]
+	}
+	return fields, b, true
+}

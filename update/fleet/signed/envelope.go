@@ -1,0 +1,98 @@
+package signed
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"kogge.example/update/fleet/document"
+)
+
+// Envelope is an object with the word of a seat that it is its own: what the object is, for
+// which fleet, by which key and the how manieth of its kind. Fields are read-only.
+type Envelope struct {
+	Kind     string        // what the object is: "kogge/status/v1"
+	Fleet    document.Hash // fleet id
+	By       Key           // the seat's key
+	Sequence uint64        // rises with each object of its kind that the seat signs
+	Body     []byte        // the object; its form is the kind's
+
+	raw []byte
+}
+
+// What an envelope may hold.
+const (
+	MaxEnvelope = 64 << 10 // bytes, with the signature
+	maxKind     = 64
+)
+
+// Why an envelope is not taken.
+var (
+	ErrEnvelope  = errors.New("not an envelope")
+	ErrSignature = errors.New("the signature does not fit")
+)
+
+// Seal signs an object. The key is the seat's; what is too large is an error.
+func Seal(kind string, fleet document.Hash, key ed25519.PrivateKey, sequence uint64, body []byte) (Envelope, error) {
+	by, err := KeyOf(key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return Envelope{}, err
+	}
+	e := Envelope{Kind: kind, Fleet: fleet, By: by, Sequence: sequence, Body: body}
+	message := e.message()
+	e.raw = append(message, ed25519.Sign(key, message)...)
+	if len(kind) < 1 || len(kind) > maxKind {
+		return Envelope{}, fmt.Errorf("%w: its kind has %d bytes: 1 to %d", ErrEnvelope, len(kind), maxKind)
+	}
+	if len(e.raw) > MaxEnvelope {
+		return Envelope{}, fmt.Errorf("%w: %d bytes: %d at most", ErrEnvelope, len(e.raw), MaxEnvelope)
+	}
+	return e, nil
+}
+
+// message is what is signed: the kind, which separates what signatures are for, and the
+// fields. An envelope is this and the signature behind it.
+func (e Envelope) message() []byte {
+	return document.Message(e.Kind, e.Fleet[:], []byte(e.By), binary.BigEndian.AppendUint64(nil, e.Sequence), e.Body)
+}
+
+// Open reads an envelope and checks its signature. Whether its key has a seat, and its
+// sequence is news, is the caller's to ask. What it returns points into raw. The error wraps
+// [ErrEnvelope], [ErrKey] or [ErrSignature].
+func Open(raw []byte) (Envelope, error) {
+	e, message, err := parse(raw)
+	if err != nil {
+		return Envelope{}, err
+	}
+	if !e.By.Verify(message, raw[len(message):]) {
+		return Envelope{}, fmt.Errorf("%w: object %s of key %s", ErrSignature, printable(e.Kind), e.By.ID().Short())
+	}
+	return e, nil
+}
+
+// parse takes an envelope apart, into fields that alone make these bytes.
+func parse(raw []byte) (e Envelope, message []byte, err error) {
+	if len(raw) > MaxEnvelope {
+		return e, nil, fmt.Errorf("%w: %d bytes: %d at most", ErrEnvelope, len(raw), MaxEnvelope)
+	}
+	fields, rest, ok := document.Fields(raw, 5)
+	if !ok || len(rest) != ed25519.SignatureSize {
+		return e, nil, fmt.Errorf("%w: its %d bytes do not add up", ErrEnvelope, len(raw))
+	}
+	kind, fleet, by, sequence, body := fields[0], fields[1], fields[2], fields[3], fields[4]
+	if len(kind) < 1 || len(kind) > maxKind || len(fleet) != len(e.Fleet) || len(sequence) != 8 {
+		return e, nil, fmt.Errorf("%w: a field has the wrong size", ErrEnvelope)
+	}
+	e = Envelope{Kind: string(kind), Fleet: document.Hash(fleet), Sequence: binary.BigEndian.Uint64(sequence), Body: body, raw: raw}
+	if e.By, err = ParseKey(by); err != nil {
+		return e, nil, err
+	}
+	return e, raw[:len(raw)-len(rest)], nil
+}
+
+// Bytes are the envelope as it travels. Do not change them.
+func (e Envelope) Bytes() []byte { return e.raw }
+
+// printable quotes what a stranger may have written.
+func printable(text string) string { return fmt.Sprintf("%.70q", text) }
