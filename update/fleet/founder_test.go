@@ -40,7 +40,9 @@ func found(t testing.TB, name string) *founder {
 	must(err)
 	own, err := NewKey()
 	must(err)
-	g, err := NewGenesis(name, owners, 2, operatorCA, nodeCA, &own.PublicKey)
+	g, err := NewGenesis(Founding{
+		Name: name, Owners: owners, Threshold: 2, OperatorCA: operatorCA, NodeCA: nodeCA, First: &own.PublicKey, Policy: DefaultPolicy(),
+	})
 	must(err)
 	f := &founder{Genesis: g, operatorCA: operatorKey, nodeCA: nodeKey}
 	f.admin = f.sign(t, Peer{Kind: KindOperator, Name: "ada", Role: RoleAdmin}, &own.PublicKey, today)

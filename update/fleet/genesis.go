@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/signed"
 )
 
 // Genesis is how a fleet began. Every node pins it: the SHA-256 of its bytes is the
@@ -26,15 +27,31 @@ type Genesis struct {
 	NodeCA        *x509.Certificate   // signs nodes, and no role
 	FirstOperator *ecdsa.PublicKey    // who made the fleet
 
-	raw []byte
-	id  string
+	// Policy is what the fleet's decisions may do until one of them changes it. A fleet of
+	// version 1, which decides nothing, has the default.
+	Policy Policy
+	// TUFRoot is the hash of the root.json whose keys make the fleet's releases. Zero: of the
+	// one in each node's image.
+	TUFRoot document.Hash
+	// Predecessor is the id of the fleet of version 1 that became this one. Zero: none.
+	Predecessor document.Hash
+
+	version int
+	raw     []byte
+	id      string
 }
 
 // What a genesis may hold.
 const (
-	MaxGenesis     = 64 << 10 // bytes
-	maxOwners      = 16
-	genesisVersion = 1
+	MaxGenesis = 64 << 10 // bytes
+	maxOwners  = 16
+)
+
+// The versions of a genesis. The first one has no policy: its fleet is a set of nodes that
+// know the same operators.
+const (
+	genesisAlone = 1
+	genesisFleet = 2
 )
 
 // genesisFile is a genesis on disk: this struct as [document.Encode] writes it. No other bytes
@@ -48,22 +65,38 @@ type genesisFile struct {
 	OperatorCA    []byte   `json:"operatorCA"`    // X.509 in DER
 	NodeCA        []byte   `json:"nodeCA"`        // X.509 in DER
 	FirstOperator []byte   `json:"firstOperator"` // P-256 SubjectPublicKeyInfo in DER
+
+	// From version 2 on.
+	Policy      *Policy       `json:"policy,omitempty"`
+	TUFRoot     document.Hash `json:"tufRoot,omitzero"`
+	Predecessor document.Hash `json:"predecessor,omitzero"`
 }
 
-// NewGenesis writes the genesis of a fleet that begins now. Of the owners' keys any
-// threshold together are the owner; the CAs are certificates in DER, as [NewCA] makes them,
-// and first is the key of the founder.
-func NewGenesis(name string, keys []ed25519.PublicKey, threshold int, operatorCA, nodeCA []byte, first *ecdsa.PublicKey) (*Genesis, error) {
-	spki, err := x509.MarshalPKIXPublicKey(first)
+// Founding is what the founders of a fleet say, before it has an id.
+type Founding struct {
+	Name               string
+	Owners             []ed25519.PublicKey
+	Threshold          int    // any so many of the owners' keys together are the owner
+	OperatorCA, NodeCA []byte // certificates in DER, as [NewCA] makes them
+	First              *ecdsa.PublicKey
+	Policy             Policy
+	TUFRoot            document.Hash
+	Predecessor        document.Hash
+}
+
+// NewGenesis writes the genesis of a fleet that begins now.
+func NewGenesis(o Founding) (*Genesis, error) {
+	spki, err := x509.MarshalPKIXPublicKey(o.First)
 	if err != nil {
 		return nil, fmt.Errorf("first operator's key: %w", err)
 	}
 	f := genesisFile{
-		Version: genesisVersion, Name: name, Random: make([]byte, 32), Threshold: threshold,
-		OperatorCA: operatorCA, NodeCA: nodeCA, FirstOperator: spki,
+		Version: genesisFleet, Name: o.Name, Random: make([]byte, 32), Threshold: o.Threshold,
+		OperatorCA: o.OperatorCA, NodeCA: o.NodeCA, FirstOperator: spki,
+		Policy: &o.Policy, TUFRoot: o.TUFRoot, Predecessor: o.Predecessor,
 	}
 	rand.Read(f.Random) // never fails: it ends the program instead
-	for _, k := range keys {
+	for _, k := range o.Owners {
 		f.Owners = append(f.Owners, k)
 	}
 	raw, err := document.Encode(f)
@@ -87,11 +120,11 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 	if len(raw) > MaxGenesis {
 		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), MaxGenesis)
 	}
-	f, err := document.DecodeExact[genesisFile](raw, genesisVersion)
+	f, err := document.DecodeExact[genesisFile](raw, genesisAlone, genesisFleet)
 	if err != nil {
 		return nil, err
 	}
-	g := &Genesis{Name: f.Name, Threshold: f.Threshold, raw: bytes.Clone(raw)}
+	g := &Genesis{Name: f.Name, Threshold: f.Threshold, version: f.Version, raw: bytes.Clone(raw)}
 	sum := sha256.Sum256(raw)
 	g.id = hex.EncodeToString(sum[:])
 	if err := CheckName(f.Name); err != nil {
@@ -101,6 +134,9 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 		return nil, fmt.Errorf("%d random bytes: 32 wanted", len(f.Random))
 	}
 	if err := g.setOwners(f.Owners); err != nil {
+		return nil, err
+	}
+	if err := g.setPolicy(f); err != nil {
 		return nil, err
 	}
 	if g.OperatorCA, err = parseCA(f.OperatorCA); err != nil {
@@ -141,7 +177,32 @@ func (g *Genesis) setOwners(keys [][]byte) error {
 	return nil
 }
 
-// owner is the number of an owner key, from 1; 0: it is none of them.
+// setPolicy reads what version 2 has more than version 1.
+func (g *Genesis) setPolicy(f genesisFile) error {
+	if f.Version == genesisAlone {
+		if f.Policy != nil || !f.TUFRoot.IsZero() || !f.Predecessor.IsZero() {
+			return fmt.Errorf("it has a policy, and its format is version %d", f.Version)
+		}
+		g.Policy = DefaultPolicy()
+		return nil
+	}
+	if f.Policy == nil {
+		return errors.New("it has no policy")
+	}
+	for i, k := range g.Owners {
+		if _, err := signed.KeyOf(k); err != nil {
+			return fmt.Errorf("owner key %d: %w", i+1, err)
+		}
+	}
+	g.Policy, g.TUFRoot, g.Predecessor = *f.Policy, f.TUFRoot, f.Predecessor
+	return g.Policy.Check()
+}
+
+// Alone says whether the fleet is of version 1: it has no ledger, and can have none until its
+// owners make a genesis of version 2 that follows on it.
+func (g *Genesis) Alone() bool { return g.version == genesisAlone }
+
+// Owner is the number of an owner key, from 1; 0: it is none of them.
 func (g *Genesis) Owner(key ed25519.PublicKey) int {
 	for i, k := range g.Owners {
 		if k.Equal(key) {

@@ -61,9 +61,9 @@ func TestGenesisRefused(t *testing.T) {
 		{"something behind it", append(bytes.Clone(good), "{}\n"...)},
 		{"a list", []byte("[]")},
 		{"no version", []byte("{}")},
-		{"the next version", replaced(`"version": 1`, `"version": 2`)},
-		{"a version in words", replaced(`"version": 1`, `"version": "one"`)},
-		{"another field", replaced(`"name"`, "\"policy\": {},\n  \"name\"")},
+		{"the next version", replaced(`"version": 2`, `"version": 3`)},
+		{"a version in words", replaced(`"version": 2`, `"version": "one"`)},
+		{"another field", replaced(`"name"`, "\"seats\": {},\n  \"name\"")},
 		{"a field in capitals", replaced(`"name"`, `"NAME"`)},
 		{"a field twice", replaced(`"name"`, "\"name\": \"dev\",\n  \"name\"")},
 		{"compact", func() []byte { var b bytes.Buffer; _ = json.Compact(&b, good); return b.Bytes() }()},
@@ -80,6 +80,10 @@ func TestGenesisRefused(t *testing.T) {
 		{"a CA that somebody else signed", edited(func(g *genesisFile) { g.NodeCA[len(g.NodeCA)-1] ^= 1 })},
 		{"one CA for both", edited(func(g *genesisFile) { g.NodeCA = g.OperatorCA })},
 		{"no first operator", edited(func(g *genesisFile) { g.FirstOperator = nil })},
+		{"version 1 with a policy", edited(func(g *genesisFile) { g.Version = 1 })},
+		{"no policy", edited(func(g *genesisFile) { g.Policy = nil })},
+		{"a policy without a canary", edited(func(g *genesisFile) { g.Policy.Canaries = 0 })},
+		{"an owner's key of small order", edited(func(g *genesisFile) { g.Owners[0] = make([]byte, 32) })},
 		{"an owner as first operator", edited(func(g *genesisFile) { g.FirstOperator = ed25519SPKI })},
 	}
 	var b strings.Builder

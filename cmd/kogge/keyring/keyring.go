@@ -134,7 +134,11 @@ func create(name, operator string, now time.Time) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.Genesis, err = fleet.NewGenesis(name, public, threshold, operatorCA, nodeCA, &own.PublicKey); err != nil {
+	k.Genesis, err = fleet.NewGenesis(fleet.Founding{
+		Name: name, Owners: public, Threshold: threshold, OperatorCA: operatorCA, NodeCA: nodeCA, First: &own.PublicKey,
+		Policy: fleet.DefaultPolicy(),
+	})
+	if err != nil {
 		return nil, err
 	}
 	k.operatorCA, k.nodeCA = operatorKey, nodeKey

@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Encode writes a file of ours: one value, indented, and a newline.
@@ -20,7 +22,9 @@ func Encode(value any) ([]byte, error) {
 
 // Decode reads one JSON value that starts with a version: an unknown field or
 // anything behind it is an error, and another version is refused in words.
-func Decode(raw []byte, version int, into any) error {
+func Decode(raw []byte, version int, into any) error { return decode(raw, into, version) }
+
+func decode(raw []byte, into any, versions ...int) error {
 	var head struct {
 		Version *int `json:"version"`
 	}
@@ -30,8 +34,8 @@ func Decode(raw []byte, version int, into any) error {
 	if head.Version == nil {
 		return errors.New("it has no version")
 	}
-	if *head.Version != version {
-		return fmt.Errorf("its format is version %d, and this kogge reads version %d", *head.Version, version)
+	if !slices.Contains(versions, *head.Version) {
+		return fmt.Errorf("its format is version %d, and this kogge reads version %s", *head.Version, strings.Trim(strings.ReplaceAll(fmt.Sprint(versions), " ", " and "), "[]"))
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
@@ -39,10 +43,11 @@ func Decode(raw []byte, version int, into any) error {
 }
 
 // DecodeExact is [Decode] for what is hashed or signed: one value has one spelling, which is
-// Encode's, and no other bytes are it.
-func DecodeExact[T any](raw []byte, version int) (T, error) {
+// Encode's, and no other bytes are it. Of several versions T has all fields, and leaves out
+// those that a version has not.
+func DecodeExact[T any](raw []byte, versions ...int) (T, error) {
 	var value T
-	if err := Decode(raw, version, &value); err != nil {
+	if err := decode(raw, &value, versions...); err != nil {
 		return value, err
 	}
 	if again, err := Encode(value); err != nil || !bytes.Equal(again, raw) {

@@ -31,7 +31,7 @@ type Key string
 const KeySize = 1 + ed25519.PublicKeySize
 
 // ErrKey is of bytes that are no public key which a fleet takes.
-var ErrKey = errors.New("not a public key of a seat")
+var ErrKey = errors.New("not a public key that a fleet takes")
 
 // KeyOf is the Key of an Ed25519 key pair's public half.
 func KeyOf(public ed25519.PublicKey) (Key, error) {
