@@ -1,0 +1,142 @@
+package ledger
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// Certificate proves a record: by the owners' keys at height 1, by votes of seats above it.
+type Certificate struct {
+	Version int         `json:"version"`          // of this document: 1
+	Round   int32       `json:"round,omitempty"`  // in which the seats voted
+	Seats   []Signature `json:"seats,omitempty"`  // by seat
+	Owners  []Signature `json:"owners,omitempty"` // by number of the owner's key
+}
+
+// Signature is one of a certificate.
+type Signature struct {
+	By        int    `json:"by"`
+	Signature []byte `json:"signature"` // Ed25519, 64 bytes
+}
+
+// maxCertificate is the bytes of a certificate, at most: a thousand votes.
+const maxCertificate = 256 << 10
+
+// Encode writes the certificate.
+func (c Certificate) Encode() []byte { return encode(c) }
+
+// ParseCertificate reads a certificate, and verifies nothing. The error wraps
+// [ErrCertificate].
+func ParseCertificate(raw []byte) (Certificate, error) {
+	c, err := parseCertificate(raw)
+	if err != nil {
+		return Certificate{}, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	return c, nil
+}
+
+func parseCertificate(raw []byte) (Certificate, error) {
+	if len(raw) > maxCertificate {
+		return Certificate{}, fmt.Errorf("%d bytes: %d at most", len(raw), maxCertificate)
+	}
+	c, err := document.DecodeExact[Certificate](raw, version)
+	if err != nil {
+		return Certificate{}, err
+	}
+	if c.Round < 0 {
+		return Certificate{}, fmt.Errorf("field round: %d", c.Round)
+	}
+	for field, list := range map[string][]Signature{"seats": c.Seats, "owners": c.Owners} {
+		for i, s := range list {
+			if len(s.Signature) != ed25519.SignatureSize {
+				return Certificate{}, fmt.Errorf("field %s[%d].signature: %d bytes: %d wanted", field, i, len(s.Signature), ed25519.SignatureSize)
+			}
+			if s.By < 1 || i > 0 && s.By <= list[i-1].By {
+				return Certificate{}, fmt.Errorf("field %s[%d].by: %d is out of order", field, i, s.By)
+			}
+		}
+	}
+	return c, nil
+}
+
+// FoundingBytes are what an owner signs for the first record.
+func FoundingBytes(r Record) []byte {
+	id, record := r.Fleet, r.Hash()
+	return document.Message("kogge/founding/v1", id[:], record[:])
+}
+
+// PrecommitBytes are what a seat signs to decide a record in a round: with it the root of the
+// tree of all records before it, so that a signature stands for the whole history.
+func PrecommitBytes(r Record, round int32, before document.Hash) []byte {
+	id, seats, record := r.Fleet, r.Roster, r.Hash()
+	return document.Message("kogge/precommit/v1", id[:],
+		binary.BigEndian.AppendUint64(nil, uint64(r.Height)), binary.BigEndian.AppendUint32(nil, uint32(round)),
+		seats[:], record[:], before[:])
+}
+
+// byOwners verifies the certificate of record 1: signatures of an owner's keys.
+func (c Certificate) byOwners(r Record, owner roster.Owner) error {
+	if len(c.Seats) > 0 || c.Round != 0 {
+		return fmt.Errorf("%w: field seats: seats cannot found their fleet", ErrCertificate)
+	}
+	message := FoundingBytes(r)
+	for _, s := range c.Owners {
+		if s.By > len(owner.Keys) {
+			return fmt.Errorf("%w: field owners: there is no owner key %d", ErrCertificate, s.By)
+		}
+		if !owner.Keys[s.By-1].Verify(message, s.Signature) {
+			return fmt.Errorf("%w: field owners: the signature of owner key %d does not fit", ErrCertificate, s.By)
+		}
+	}
+	if len(c.Owners) < owner.Threshold {
+		return fmt.Errorf("%w: field owners: %d signatures: %d owner keys are needed", ErrCertificate, len(c.Owners), owner.Threshold)
+	}
+	return nil
+}
+
+// byVotes verifies the certificate of a record above 1, decided by seats after a tree of
+// records whose root is before. Each signature has to fit, also those that a quorum does not
+// need.
+func (c Certificate) byVotes(r Record, seats roster.Roster, before document.Hash) error {
+	if len(c.Owners) > 0 {
+		return fmt.Errorf("%w: field owners: owners decide at height 1 alone", ErrCertificate)
+	}
+	message := PrecommitBytes(r, c.Round, before)
+	for _, s := range c.Seats {
+		seat, ok := seats.Seat(s.By)
+		if !ok || !seat.Vote {
+			return fmt.Errorf("%w: field seats: seat %d has no vote", ErrCertificate, s.By)
+		}
+		if !seat.Key.Verify(message, s.Signature) {
+			return fmt.Errorf("%w: field seats: the signature of seat %d (%s) does not fit", ErrCertificate, s.By, seat.Name)
+		}
+	}
+	if q := seats.Quorum(); len(c.Seats) < q {
+		return fmt.Errorf("%w: field seats: %d votes, and %d of %d decide", ErrCertificate, len(c.Seats), q, seats.Votes())
+	}
+	return nil
+}
+
+// Sign makes one signature of a certificate.
+func Sign(by int, key ed25519.PrivateKey, message []byte) Signature {
+	return Signature{By: by, Signature: ed25519.Sign(key, message)}
+}
+
+// ownerOf is the owner that a genesis names, as rosters have it.
+func ownerOf(g *fleet.Genesis) (roster.Owner, error) {
+	o := roster.Owner{Name: g.Name, Threshold: g.Threshold}
+	for i, k := range g.Owners {
+		key, err := signed.KeyOf(k)
+		if err != nil {
+			return o, fmt.Errorf("%w: owner key %d: %w", ErrCertificate, i+1, err)
+		}
+		o.Keys = append(o.Keys, key)
+	}
+	return o, nil
+}

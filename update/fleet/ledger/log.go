@@ -1,0 +1,160 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+)
+
+// emptyTree is the root of a tree without leaves.
+var emptyTree = document.Hash(sha256.Sum256(nil))
+
+// Entry is one height of a ledger as it lies somewhere: three documents, in bytes.
+type Entry struct {
+	Record, Value, Certificate []byte
+}
+
+// Log is a ledger that was verified from its genesis on. It keeps the hashes of the tree (64
+// bytes a record), not the entries. Its methods may be called from one goroutine.
+type Log struct {
+	state  State
+	hashes tree
+}
+
+// tree holds the hashes of a tree as tlog stores them.
+type tree []tlog.Hash
+
+// ReadHashes gives hashes by their storage index.
+func (t tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	var out []tlog.Hash
+	for _, i := range indexes {
+		if i < 0 || i >= int64(len(t)) {
+			return nil, fmt.Errorf("hash %d of %d", i, len(t))
+		}
+		out = append(out, t[i])
+	}
+	return out, nil
+}
+
+// New is the ledger of a fleet before its first record.
+func New(g *fleet.Genesis) *Log { return &Log{state: begin(g)} }
+
+// State is what the ledger has decided so far.
+func (l *Log) State() State { return l.state }
+
+// Append verifies the entry that follows and takes it. On an error, which names record and
+// field, the ledger is as it was. The error wraps [ErrRecord], [ErrValue] or
+// [ErrCertificate].
+func (l *Log) Append(e Entry) error {
+	after, err := l.verify(e)
+	if err == nil {
+		err = l.grow(&after, e.Record)
+	}
+	if err != nil {
+		return fmt.Errorf("record %d: %w", l.state.Height+1, err)
+	}
+	l.state = after
+	return nil
+}
+
+// verify is the state after an entry, but for the tree. Nothing that is not proved is read
+// further than to see that it is not.
+func (l *Log) verify(e Entry) (State, error) {
+	before := l.state
+	r, err := ParseRecord(e.Record)
+	if err != nil {
+		return State{}, err
+	}
+	next := before.next()
+	if before.Height == 0 {
+		next.Roster = r.Roster // the one that is founded
+	}
+	if err := r.follows(next); err != nil {
+		return State{}, err
+	}
+	if got := document.HashOf(e.Value); got != r.Value {
+		return State{}, fmt.Errorf("%w: field value: the record names %s, and the value is %s", ErrValue, r.Value, got)
+	}
+	if err := before.proved(r, e.Certificate); err != nil {
+		return State{}, err
+	}
+	v, err := ParseValue(e.Value)
+	if err != nil {
+		return State{}, err
+	}
+	after, err := before.apply(v)
+	if err != nil {
+		return State{}, fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	if before.Height == 0 && after.rosterHash != r.Roster {
+		return State{}, fmt.Errorf("%w: field roster: it is %v, and %v is founded", ErrRecord, r.Roster, after.rosterHash)
+	}
+	after.Height, after.Record = r.Height, r.Hash()
+	return after, nil
+}
+
+// proved wants a certificate of the record that follows on this state.
+func (s State) proved(r Record, certificate []byte) error {
+	c, err := ParseCertificate(certificate)
+	if err != nil {
+		return err
+	}
+	if s.Height > 0 {
+		return c.byVotes(r, s.Roster, s.Tree)
+	}
+	owner, err := ownerOf(s.Genesis)
+	if err != nil {
+		return err
+	}
+	return c.byOwners(r, owner)
+}
+
+// grow adds a record to the tree and notes its root.
+func (l *Log) grow(after *State, record []byte) error {
+	more, err := tlog.StoredHashes(l.state.Height, record, l.hashes)
+	if err != nil {
+		return err
+	}
+	hashes := append(l.hashes, more...)
+	root, err := tlog.TreeHash(after.Height, hashes)
+	if err != nil {
+		return err
+	}
+	l.hashes, after.Tree = hashes, document.Hash(root)
+	return nil
+}
+
+// ErrHeight is of a height that the ledger does not have.
+var ErrHeight = errors.New("the ledger has no such height")
+
+// Root is the root of the tree over the records up to a height. The error wraps [ErrHeight].
+func (l *Log) Root(height int64) (document.Hash, error) {
+	if height < 0 || height > l.state.Height {
+		return document.Hash{}, fmt.Errorf("%w: %d of %d", ErrHeight, height, l.state.Height)
+	}
+	root, err := tlog.TreeHash(height, l.hashes)
+	return document.Hash(root), err
+}
+
+// ProveRecord proves to whoever knows the root at height size that a record is in the tree;
+// tlog.CheckRecord checks it, with record-1 as its number.
+func (l *Log) ProveRecord(size, record int64) (tlog.RecordProof, error) {
+	if size > l.state.Height || record < 1 || record > size {
+		return nil, fmt.Errorf("%w: record %d of %d", ErrHeight, record, size)
+	}
+	return tlog.ProveRecord(size, record-1, l.hashes)
+}
+
+// ProveTree proves that the tree at a height grew into the one at a larger height;
+// tlog.CheckTree checks it.
+func (l *Log) ProveTree(larger, smaller int64) (tlog.TreeProof, error) {
+	if larger > l.state.Height || smaller < 1 || smaller > larger {
+		return nil, fmt.Errorf("%w: %d of %d", ErrHeight, smaller, larger)
+	}
+	return tlog.ProveTree(larger, smaller, l.hashes)
+}

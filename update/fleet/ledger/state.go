@@ -1,0 +1,154 @@
+package ledger
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/roster"
+)
+
+// State is what the records up to a height have decided. What it points to is read-only.
+type State struct {
+	Genesis   *fleet.Genesis
+	Height    int64         // 0: the fleet is not founded
+	Record    document.Hash // of the last record; zero at height 0
+	Tree      document.Hash // root over all records
+	Roster    roster.Roster
+	Operators []Operator // by name
+	Policy    fleet.Policy
+	TUFRoot   document.Hash
+
+	rosterHash document.Hash
+}
+
+// begin is the state before the first record.
+func begin(g *fleet.Genesis) State {
+	return State{Genesis: g, Policy: g.Policy, TUFRoot: g.TUFRoot, Tree: emptyTree}
+}
+
+// next is the record that would follow, but for its value.
+func (s State) next() Record {
+	return Record{Version: version, Fleet: s.fleet(), Height: s.Height + 1, Previous: s.Record, Roster: s.rosterHash}
+}
+
+// fleet is the fleet's id.
+func (s State) fleet() document.Hash {
+	id, err := document.ParseHash(s.Genesis.ID())
+	if err != nil {
+		panic(err) // a Genesis has no other id
+	}
+	return id
+}
+
+// Next is the record that decides a value now. The error is of a value that cannot be decided
+// in this state, and wraps [ErrValue].
+func (s State) Next(v Value) (Record, error) {
+	after, err := s, v.check()
+	if err == nil {
+		after, err = s.apply(v)
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	r := s.next()
+	if s.Height == 0 {
+		r.Roster = after.rosterHash
+	}
+	r.Value = v.Hash()
+	return r, nil
+}
+
+// apply is the state with a value decided; height, record and tree are the caller's to set.
+func (s State) apply(v Value) (State, error) {
+	if v.Founding != nil {
+		return s.found(v.Founding)
+	}
+	if s.Height == 0 {
+		return s, fmt.Errorf("field %s: the first record is the founding", v.Kind())
+	}
+	return s.setOperators(v.Operators)
+}
+
+func (s State) found(f *Founding) (State, error) {
+	if s.Height > 0 {
+		return s, errors.New("field founding: the fleet is founded already")
+	}
+	if s.Genesis.Alone() {
+		return s, errors.New("field founding: the fleet's genesis is of version 1")
+	}
+	r := f.Roster
+	owner, err := ownerOf(s.Genesis)
+	if err != nil {
+		return s, err
+	}
+	same := func(a, b roster.Owner) bool {
+		return a.Name == b.Name && a.Threshold == b.Threshold && slices.Equal(a.Keys, b.Keys)
+	}
+	if !slices.EqualFunc(r.Owners, []roster.Owner{owner}, same) {
+		return s, errors.New("field founding.roster.owners: not the owner that the genesis names")
+	}
+	if votes := r.Votes(); r.Rule != roster.RuleFor(votes) || votes > s.Policy.Votes {
+		return s, fmt.Errorf("field founding.roster.rule: %s with %d votes: %s, and %d votes at most", r.Rule, votes, roster.RuleFor(votes), s.Policy.Votes)
+	}
+	if n := len(r.Seats); r.Given != n || r.Seats[n-1].Number != n {
+		return s, fmt.Errorf("field founding.roster.seats: %d seats are numbered 1 to %d", n, n)
+	}
+	if len(f.Cluster) == 0 {
+		return s, errors.New("field founding.roster.seats: no member runs etcd")
+	}
+	s.Roster, s.rosterHash = r, r.Hash()
+	return s.withOperators(f.Operators)
+}
+
+func (s State) setOperators(o *Operators) (State, error) {
+	list := slices.Clone(s.Operators)
+	for i, name := range o.Remove {
+		if find(list, name) == nil {
+			return s, fmt.Errorf("field operators.remove[%d]: there is no operator %s", i, name)
+		}
+		list = slices.DeleteFunc(list, func(op Operator) bool { return op.Name == name })
+	}
+	for _, op := range o.Set {
+		if there := find(list, op.Name); there != nil {
+			*there = op
+			continue
+		}
+		list = append(list, op)
+		slices.SortFunc(list, func(a, b Operator) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return s.withOperators(list)
+}
+
+// withOperators is the state with other operators: at least one of them an admin, and no key
+// of two.
+func (s State) withOperators(list []Operator) (State, error) {
+	if len(list) > maxOperators {
+		return s, fmt.Errorf("field operators: %d: %d at most", len(list), maxOperators)
+	}
+	admin, keys := false, make(map[string]string)
+	for _, o := range list {
+		if before, ok := keys[string(o.Key)]; ok {
+			return s, fmt.Errorf("field operators: %s and %s have one key", before, o.Name)
+		}
+		keys[string(o.Key)] = o.Name
+		admin = admin || o.Role == fleet.RoleAdmin
+	}
+	if !admin {
+		return s, errors.New("field operators: no admin is left")
+	}
+	s.Operators = list
+	return s, nil
+}
+
+// Operator is the operator to whom a key belongs (SubjectPublicKeyInfo in DER); false: nobody.
+func (s State) Operator(key []byte) (Operator, bool) {
+	if i := slices.IndexFunc(s.Operators, func(o Operator) bool { return bytes.Equal(o.Key, key) }); i >= 0 {
+		return s.Operators[i], true
+	}
+	return Operator{}, false
+}

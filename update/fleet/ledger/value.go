@@ -1,0 +1,209 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/roster"
+)
+
+// Value is what one record decides: exactly one of its decisions.
+type Value struct {
+	Version int `json:"version"` // of this document: 1
+	// Evidence is the root of an RFC 6962 tree over the signed objects on which the decision
+	// rests. Zero: it rests on none.
+	Evidence document.Hash `json:"evidence,omitzero"`
+
+	Founding  *Founding  `json:"founding,omitempty"`
+	Operators *Operators `json:"operators,omitempty"`
+}
+
+// Founding is the value of record 1: who begins.
+type Founding struct {
+	Roster    roster.Roster `json:"roster"`
+	Operators []Operator    `json:"operators"` // by name
+	// Cluster is where the members' etcd answered each other when the fleet was founded, a
+	// line per member, by seat.
+	Cluster []Address `json:"cluster"`
+}
+
+// Address is where a seat's etcd answers other members.
+type Address struct {
+	Seat    int            `json:"seat"`
+	Address netip.AddrPort `json:"address"`
+}
+
+// Operator is a person, or a program, whose key the fleet knows.
+type Operator struct {
+	Name string     `json:"name"`
+	Role fleet.Role `json:"role"`
+	Key  []byte     `json:"key"` // P-256 SubjectPublicKeyInfo in DER
+}
+
+// Operators is a change of the operators that the fleet knows.
+type Operators struct {
+	Set    []Operator `json:"set,omitempty"`    // new ones, or others of the same name; by name
+	Remove []string   `json:"remove,omitempty"` // by name
+}
+
+// maxValue is the bytes of a value, at most: the founding of a fleet of 16384 seats.
+const maxValue = 8 << 20
+
+// maxOperators of a fleet, at most.
+const maxOperators = 1000
+
+// Encode writes the value as it is hashed.
+func (v Value) Encode() []byte { return encode(v) }
+
+// Hash is what the record names.
+func (v Value) Hash() document.Hash { return document.HashOf(v.Encode()) }
+
+// Kind is which decision the value is: "founding", "operators"; "" if it is none, or two.
+func (v Value) Kind() string {
+	kinds := v.kinds()
+	if len(kinds) != 1 {
+		return ""
+	}
+	return kinds[0]
+}
+
+func (v Value) kinds() (kinds []string) {
+	if v.Founding != nil {
+		kinds = append(kinds, "founding")
+	}
+	if v.Operators != nil {
+		kinds = append(kinds, "operators")
+	}
+	return kinds
+}
+
+// ParseValue reads a value and checks what can be checked without knowing the fleet. The error
+// wraps [ErrValue].
+func ParseValue(raw []byte) (Value, error) {
+	v, err := parseValue(raw)
+	if err != nil {
+		return Value{}, fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	return v, nil
+}
+
+func parseValue(raw []byte) (Value, error) {
+	if len(raw) > maxValue {
+		return Value{}, fmt.Errorf("%d bytes: %d at most", len(raw), maxValue)
+	}
+	v, err := document.DecodeExact[Value](raw, version)
+	if err != nil {
+		return Value{}, err
+	}
+	return v, v.check()
+}
+
+// check says what is wrong with a value by itself.
+func (v Value) check() (err error) {
+	switch kinds := v.kinds(); {
+	case len(kinds) == 0:
+		return errors.New("it decides nothing")
+	case len(kinds) > 1:
+		return fmt.Errorf("it decides more than one thing: %s", strings.Join(kinds, ", "))
+	case v.Founding != nil:
+		err = v.Founding.check()
+	case v.Operators != nil:
+		err = v.Operators.check()
+	}
+	if err != nil {
+		return fmt.Errorf("field %w", err)
+	}
+	return nil
+}
+
+func (f *Founding) check() error {
+	if err := f.Roster.Check(); err != nil {
+		return fmt.Errorf("founding.roster: %w", err)
+	}
+	if err := checkOperators(f.Operators); err != nil {
+		return fmt.Errorf("founding.operators%w", err)
+	}
+	var members []int
+	for _, s := range f.Roster.Seats {
+		if s.Member {
+			members = append(members, s.Number)
+		}
+	}
+	var listed []int
+	for i, a := range f.Cluster {
+		if !a.Address.IsValid() || a.Address.Addr().IsUnspecified() || a.Address.Port() == 0 {
+			return fmt.Errorf("founding.cluster[%d].address: %s is no address of a seat", i, a.Address)
+		}
+		listed = append(listed, a.Seat)
+	}
+	if !slices.Equal(members, listed) {
+		return fmt.Errorf("founding.cluster: seats %v, and the members are %v", listed, members)
+	}
+	return nil
+}
+
+func (o *Operators) check() error {
+	if len(o.Set)+len(o.Remove) == 0 {
+		return errors.New("operators: nothing is changed")
+	}
+	if err := checkOperators(o.Set); err != nil {
+		return fmt.Errorf("operators.set%w", err)
+	}
+	for i, name := range o.Remove {
+		if err := fleet.CheckOperatorName(name); err != nil {
+			return fmt.Errorf("operators.remove[%d]: %w", i, err)
+		}
+		if i > 0 && name <= o.Remove[i-1] {
+			return fmt.Errorf("operators.remove[%d]: %s does not follow on %s", i, name, o.Remove[i-1])
+		}
+		if find(o.Set, name) != nil {
+			return fmt.Errorf("operators.remove[%d]: %s is set, too", i, name)
+		}
+	}
+	return nil
+}
+
+// checkOperators says what is wrong with a list; the error begins behind the list's field.
+func checkOperators(list []Operator) error {
+	if len(list) > maxOperators {
+		return fmt.Errorf(": %d: %d at most", len(list), maxOperators)
+	}
+	for i, o := range list {
+		if err := fleet.CheckOperatorName(o.Name); err != nil {
+			return fmt.Errorf("[%d].name: %w", i, err)
+		}
+		if i > 0 && o.Name <= list[i-1].Name {
+			return fmt.Errorf("[%d].name: %s does not follow on %s", i, o.Name, list[i-1].Name)
+		}
+		if _, err := fleet.ParseRole(string(o.Role)); err != nil {
+			return fmt.Errorf("[%d].role: %w", i, err)
+		}
+		key, err := x509.ParsePKIXPublicKey(o.Key)
+		if err == nil {
+			_, err = fleet.P256(key)
+		}
+		if err != nil {
+			return fmt.Errorf("[%d].key: %w", i, err)
+		}
+		if again, err := x509.MarshalPKIXPublicKey(key); err != nil || !bytes.Equal(again, o.Key) {
+			return fmt.Errorf("[%d].key: it is spelled in another way", i)
+		}
+	}
+	return nil
+}
+
+// find is the operator of a name in a list that is sorted by name; nil: there is none.
+func find(list []Operator, name string) *Operator {
+	i, ok := slices.BinarySearchFunc(list, name, func(o Operator, n string) int { return strings.Compare(o.Name, n) })
+	if !ok {
+		return nil
+	}
+	return &list[i]
+}
