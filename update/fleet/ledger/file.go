@@ -1,0 +1,158 @@
+package ledger
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"kogge.example/update/fleet"
+)
+
+// A ledger in a file is text: a first line, the genesis, and three documents for each height.
+// Before each document stands a line that says what it is, of which height, and its bytes:
+//
+//	kogge-ledger 1
+//	genesis 0 2345
+//	{ …
+//	record 1 380
+//	{ …
+//	value 1 4321
+//	{ …
+//	certificate 1 250
+//	{ …
+const firstLine = "kogge-ledger 1\n"
+
+// ErrFile is of bytes that are no ledger's file, or not a whole one.
+var ErrFile = errors.New("not a file of a ledger")
+
+// WriteFile begins a ledger's file. Then its entries follow, by [WriteEntry], from height 1.
+func WriteFile(w io.Writer, g *fleet.Genesis) error {
+	if _, err := io.WriteString(w, firstLine); err != nil {
+		return err
+	}
+	return writeDocument(w, "genesis", 0, g.Bytes())
+}
+
+// WriteEntry writes the entry of a height.
+func WriteEntry(w io.Writer, height int64, e Entry) error {
+	for _, d := range documents(&e) {
+		if err := writeDocument(w, d.name, height, *d.raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part is one document of an entry.
+type part struct {
+	name string
+	raw  *[]byte
+	most int // bytes
+}
+
+func documents(e *Entry) []part {
+	return []part{{"record", &e.Record, maxRecord}, {"value", &e.Value, maxValue}, {"certificate", &e.Certificate, maxCertificate}}
+}
+
+func writeDocument(w io.Writer, name string, height int64, raw []byte) error {
+	_, err := fmt.Fprintf(w, "%s %d %d\n%s", name, height, len(raw), raw)
+	return err
+}
+
+// File reads the file of a ledger, one entry after the other.
+type File struct {
+	Genesis *fleet.Genesis
+	r       *bufio.Reader
+	height  int64 // of the last entry
+}
+
+// OpenFile reads the beginning of a ledger's file. Whether the genesis is that of the fleet
+// which is meant is the caller's to see. The error wraps [ErrFile].
+func OpenFile(r io.Reader) (*File, error) {
+	f := &File{r: bufio.NewReader(r)}
+	line, err := f.line()
+	if err != nil || line != firstLine {
+		return nil, fmt.Errorf("%w: it does not begin with the line %q", ErrFile, firstLine[:len(firstLine)-1])
+	}
+	raw, err := f.document("genesis", 0, fleet.MaxGenesis)
+	if err != nil {
+		return nil, err
+	}
+	if f.Genesis, err = fleet.ParseGenesis(raw); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFile, err)
+	}
+	return f, nil
+}
+
+// Next is the entry of the next height; [io.EOF] after the last one. Another error wraps
+// [ErrFile]. It verifies nothing.
+func (f *File) Next() (Entry, error) {
+	if _, err := f.r.Peek(1); errors.Is(err, io.EOF) {
+		return Entry{}, io.EOF
+	}
+	f.height++
+	var e Entry
+	for _, d := range documents(&e) {
+		raw, err := f.document(d.name, f.height, d.most)
+		if err != nil {
+			return Entry{}, fmt.Errorf("record %d: %w", f.height, err)
+		}
+		*d.raw = raw
+	}
+	return e, nil
+}
+
+// line reads a line of at most a buffer's length, with its end.
+func (f *File) line() (string, error) {
+	line, err := f.r.ReadSlice('\n')
+	return string(line), err
+}
+
+// document reads the document that has to come now. Memory is taken as bytes arrive.
+func (f *File) document(name string, height int64, most int) ([]byte, error) {
+	line, err := f.line()
+	var size int
+	if err == nil {
+		_, err = fmt.Sscanf(line, name+" "+fmt.Sprint(height)+" %d\n", &size)
+	}
+	if err != nil || line != fmt.Sprintf("%s %d %d\n", name, height, size) {
+		return nil, fmt.Errorf("%w: the line %q with its bytes is wanted, and there is %.40q", ErrFile, fmt.Sprintf("%s %d", name, height), line)
+	}
+	if size < 0 || size > most {
+		return nil, fmt.Errorf("%w: a %s of %d bytes: %d at most", ErrFile, name, size, most)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f.r, int64(size)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrFile, name, err)
+	}
+	if len(raw) < size {
+		return nil, fmt.Errorf("%w: it ends in the middle of the %s", ErrFile, name)
+	}
+	return raw, nil
+}
+
+// Verify verifies a ledger's file from a genesis on, which has to be the file's own. It
+// returns the ledger up to the entry that is wrong, if one is.
+func Verify(r io.Reader, g *fleet.Genesis) (*Log, error) {
+	l := New(g)
+	f, err := OpenFile(r)
+	if err != nil {
+		return l, err
+	}
+	if f.Genesis.ID() != g.ID() {
+		return l, fmt.Errorf("%w of fleet %s: it is of fleet %s", ErrFile, fleet.Short(g.ID()), fleet.Short(f.Genesis.ID()))
+	}
+	for {
+		e, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			return l, nil
+		}
+		if err == nil {
+			err = l.Append(e)
+		}
+		if err != nil {
+			return l, err
+		}
+	}
+}
