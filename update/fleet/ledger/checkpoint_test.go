@@ -1,0 +1,115 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// TestCheckpoint signs one and reads it, with our reader and with that of package note, which
+// knows nothing of seats.
+func TestCheckpoint(t *testing.T) {
+	w := founded(t, 4, 5)
+	s := w.log.State()
+	c := s.Checkpoint()
+	text := must[[]byte](t)(c.Sign(2, private("n2")))
+	got, signers, err := OpenCheckpoint(text, c.Fleet, s.Roster)
+	if err != nil || got != c || fmt.Sprint(signers) != "[2]" {
+		t.Fatalf("%+v, %v, %v", got, signers, err)
+	}
+	key := must[string](t)(note.NewEd25519VerifierKey(seatName(c.Fleet, 2), private("n2").Public().(ed25519.PublicKey)))
+	n := must[*note.Note](t)(note.Open(text, note.VerifierList(must[note.Verifier](t)(note.NewVerifier(key)))))
+	if want := fmt.Sprintf("kogge/%s\n5\n%s\n", c.Fleet, tlog.Hash(c.Root)); n.Text != want || len(n.Sigs) != 1 {
+		t.Errorf("%q, want %q", n.Text, want)
+	}
+	foreign := c
+	foreign.Fleet[0] ^= 1
+	sign := func(text string, seat int, key string) []byte {
+		return must[[]byte](t)(note.Sign(&note.Note{Text: text}, seatKey{seatName(c.Fleet, seat), private(key)}))
+	}
+	for name, text := range map[string][]byte{
+		"nothing": nil, "no signature": []byte(c.text()), "another fleet": must[[]byte](t)(foreign.Sign(2, private("n2"))),
+		"a seat with another's key": sign(c.text(), 1, "n2"), "nobody's seat": sign(c.text(), 9, "n2"), "seat 02": bytes.ReplaceAll(text, []byte("/seat/2"), []byte("/seat/02")),
+		"a line more": sign(c.text()+"more\n", 2, "n2"), "a height with zeros": sign(strings.Replace(c.text(), "\n5\n", "\n05\n", 1), 2, "n2"),
+		"a height below zero": sign(strings.Replace(c.text(), "\n5\n", "\n-5\n", 1), 2, "n2"), "too large": make([]byte, maxCheckpoint+1),
+	} {
+		if got, signers, err := OpenCheckpoint(text, c.Fleet, s.Roster); !errors.Is(err, ErrCheckpoint) {
+			t.Errorf("%s: %+v, %v, %v", name, got, signers, err)
+		}
+	}
+}
+
+// TestTiles reads a record out of the tiles of a log, as a client does that has the root and
+// no more.
+func TestTiles(t *testing.T) {
+	const records = 260 // a full tile, and the beginning of the next
+	w := founded(t, 1, records)
+	files := map[string][]byte{}
+	err := w.log.Tiles(
+		func(height int64) ([]byte, error) { return w.entries[height-1].Record, nil },
+		func(path string, data []byte) error { files[path] = data; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, size := range map[string]int{"tile/0/000": 256 * 32, "tile/0/001.p/4": 4 * 32, "tile/1/000.p/1": 32} {
+		if len(files[path]) != size {
+			t.Errorf("%s has %d bytes", path, len(files[path]))
+		}
+	}
+	tree := tlog.Tree{N: records, Hash: tlog.Hash(w.log.State().Tree)}
+	reader := tlog.TileHashReader(tree, client(files))
+	for _, k := range []int64{1, 256, 257, 260} {
+		proof := must[tlog.RecordProof](t)(tlog.ProveRecord(records, k-1, reader))
+		if err := tlog.CheckRecord(proof, records, tree.Hash, k-1, tlog.RecordHash(w.entries[k-1].Record)); err != nil {
+			t.Errorf("record %d: %v", k, err)
+		}
+	}
+	rest, n := files["tile/entries/001.p/4"], 257
+	for len(rest) > 0 {
+		size := int(binary.BigEndian.Uint16(rest))
+		if !bytes.Equal(rest[2:2+size], w.entries[n-1].Record) {
+			t.Errorf("entry %d is another", n)
+		}
+		rest, n = rest[2+size:], n+1
+	}
+	if n != records+1 {
+		t.Errorf("entries up to %d", n-1)
+	}
+}
+
+// client reads tiles from files.
+type client map[string][]byte
+
+func (c client) Height() int { return tileHeight }
+
+func (c client) ReadTiles(tiles []tlog.Tile) (data [][]byte, err error) {
+	for _, t := range tiles {
+		d, ok := c[strings.Replace(t.Path(), "tile/8/", "tile/", 1)]
+		if !ok {
+			return nil, fmt.Errorf("no tile %s", t.Path())
+		}
+		data = append(data, d)
+	}
+	return data, nil
+}
+
+func (c client) SaveTiles([]tlog.Tile, [][]byte) {}
+
+// FuzzCheckpoint reads what somebody calls a checkpoint.
+func FuzzCheckpoint(f *testing.F) {
+	w := founded(f, 4, 2)
+	s := w.log.State()
+	f.Add(must[[]byte](f)(s.Checkpoint().Sign(2, private("n2"))))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if c, signers, err := OpenCheckpoint(text, s.Checkpoint().Fleet, s.Roster); err == nil && (len(signers) == 0 || c.Height < 0) {
+			t.Errorf("%+v, signed by %v", c, signers)
+		}
+	})
+}
