@@ -128,8 +128,8 @@ func Sign(by int, key ed25519.PrivateKey, message []byte) Signature {
 	return Signature{By: by, Signature: ed25519.Sign(key, message)}
 }
 
-// ownerOf is the owner that a genesis names, as rosters have it.
-func ownerOf(g *fleet.Genesis) (roster.Owner, error) {
+// OwnerOf is the owner that a genesis names, as rosters have it.
+func OwnerOf(g *fleet.Genesis) (roster.Owner, error) {
 	o := roster.Owner{Name: g.Name, Threshold: g.Threshold}
 	for i, k := range g.Owners {
 		key, err := signed.KeyOf(k)

@@ -1,4 +1,4 @@
-package ledger
+package ledger_test
 
 import (
 	"bytes"
@@ -11,36 +11,38 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
 )
 
 // TestCheckpoint signs one and reads it, with our reader and with that of package note, which
 // knows nothing of seats.
 func TestCheckpoint(t *testing.T) {
-	w := founded(t, 4, 5)
-	s := w.log.State()
+	w := ledgertest.Founded(t, 4, 5)
+	s := w.Log.State()
 	c := s.Checkpoint()
-	text := must[[]byte](t)(c.Sign(2, private("n2")))
-	got, signers, err := OpenCheckpoint(text, c.Fleet, s.Roster)
+	text := ledgertest.Must[[]byte](t)(c.Sign(2, ledgertest.Private("n2")))
+	got, signers, err := ledger.OpenCheckpoint(text, c.Fleet, s.Roster)
 	if err != nil || got != c || fmt.Sprint(signers) != "[2]" {
 		t.Fatalf("%+v, %v, %v", got, signers, err)
 	}
-	key := must[string](t)(note.NewEd25519VerifierKey(seatName(c.Fleet, 2), private("n2").Public().(ed25519.PublicKey)))
-	n := must[*note.Note](t)(note.Open(text, note.VerifierList(must[note.Verifier](t)(note.NewVerifier(key)))))
+	key := ledgertest.Must[string](t)(note.NewEd25519VerifierKey(ledger.SeatName(c.Fleet, 2), ledgertest.Private("n2").Public().(ed25519.PublicKey)))
+	n := ledgertest.Must[*note.Note](t)(note.Open(text, note.VerifierList(ledgertest.Must[note.Verifier](t)(note.NewVerifier(key)))))
 	if want := fmt.Sprintf("kogge/%s\n5\n%s\n", c.Fleet, tlog.Hash(c.Root)); n.Text != want || len(n.Sigs) != 1 {
 		t.Errorf("%q, want %q", n.Text, want)
 	}
 	foreign := c
 	foreign.Fleet[0] ^= 1
 	sign := func(text string, seat int, key string) []byte {
-		return must[[]byte](t)(note.Sign(&note.Note{Text: text}, seatKey{seatName(c.Fleet, seat), private(key)}))
+		return ledgertest.Must[[]byte](t)(note.Sign(&note.Note{Text: text}, ledger.SeatSigner(ledger.SeatName(c.Fleet, seat), ledgertest.Private(key))))
 	}
 	for name, text := range map[string][]byte{
-		"nothing": nil, "no signature": []byte(c.text()), "another fleet": must[[]byte](t)(foreign.Sign(2, private("n2"))),
-		"a seat with another's key": sign(c.text(), 1, "n2"), "nobody's seat": sign(c.text(), 9, "n2"), "seat 02": bytes.ReplaceAll(text, []byte("/seat/2"), []byte("/seat/02")),
-		"a line more": sign(c.text()+"more\n", 2, "n2"), "a height with zeros": sign(strings.Replace(c.text(), "\n5\n", "\n05\n", 1), 2, "n2"),
-		"a height below zero": sign(strings.Replace(c.text(), "\n5\n", "\n-5\n", 1), 2, "n2"), "too large": make([]byte, maxCheckpoint+1),
+		"nothing": nil, "no signature": []byte(c.Text()), "another fleet": ledgertest.Must[[]byte](t)(foreign.Sign(2, ledgertest.Private("n2"))),
+		"a seat with another's key": sign(c.Text(), 1, "n2"), "nobody's seat": sign(c.Text(), 9, "n2"), "seat 02": bytes.ReplaceAll(text, []byte("/seat/2"), []byte("/seat/02")),
+		"a line more": sign(c.Text()+"more\n", 2, "n2"), "a height with zeros": sign(strings.Replace(c.Text(), "\n5\n", "\n05\n", 1), 2, "n2"),
+		"a height below zero": sign(strings.Replace(c.Text(), "\n5\n", "\n-5\n", 1), 2, "n2"), "too large": make([]byte, ledger.MaxCheckpoint+1),
 	} {
-		if got, signers, err := OpenCheckpoint(text, c.Fleet, s.Roster); !errors.Is(err, ErrCheckpoint) {
+		if got, signers, err := ledger.OpenCheckpoint(text, c.Fleet, s.Roster); !errors.Is(err, ledger.ErrCheckpoint) {
 			t.Errorf("%s: %+v, %v, %v", name, got, signers, err)
 		}
 	}
@@ -50,10 +52,10 @@ func TestCheckpoint(t *testing.T) {
 // no more.
 func TestTiles(t *testing.T) {
 	const records = 260 // a full tile, and the beginning of the next
-	w := founded(t, 1, records)
+	w := ledgertest.Founded(t, 1, records)
 	files := map[string][]byte{}
-	err := w.log.Tiles(
-		func(height int64) ([]byte, error) { return w.entries[height-1].Record, nil },
+	err := w.Log.Tiles(
+		func(height int64) ([]byte, error) { return w.Entries[height-1].Record, nil },
 		func(path string, data []byte) error { files[path] = data; return nil })
 	if err != nil {
 		t.Fatal(err)
@@ -63,18 +65,18 @@ func TestTiles(t *testing.T) {
 			t.Errorf("%s has %d bytes", path, len(files[path]))
 		}
 	}
-	tree := tlog.Tree{N: records, Hash: tlog.Hash(w.log.State().Tree)}
+	tree := tlog.Tree{N: records, Hash: tlog.Hash(w.Log.State().Tree)}
 	reader := tlog.TileHashReader(tree, client(files))
 	for _, k := range []int64{1, 256, 257, 260} {
-		proof := must[tlog.RecordProof](t)(tlog.ProveRecord(records, k-1, reader))
-		if err := tlog.CheckRecord(proof, records, tree.Hash, k-1, tlog.RecordHash(w.entries[k-1].Record)); err != nil {
+		proof := ledgertest.Must[tlog.RecordProof](t)(tlog.ProveRecord(records, k-1, reader))
+		if err := tlog.CheckRecord(proof, records, tree.Hash, k-1, tlog.RecordHash(w.Entries[k-1].Record)); err != nil {
 			t.Errorf("record %d: %v", k, err)
 		}
 	}
 	rest, n := files["tile/entries/001.p/4"], 257
 	for len(rest) > 0 {
 		size := int(binary.BigEndian.Uint16(rest))
-		if !bytes.Equal(rest[2:2+size], w.entries[n-1].Record) {
+		if !bytes.Equal(rest[2:2+size], w.Entries[n-1].Record) {
 			t.Errorf("entry %d is another", n)
 		}
 		rest, n = rest[2+size:], n+1
@@ -87,7 +89,7 @@ func TestTiles(t *testing.T) {
 // client reads tiles from files.
 type client map[string][]byte
 
-func (c client) Height() int { return tileHeight }
+func (c client) Height() int { return ledger.TileHeight }
 
 func (c client) ReadTiles(tiles []tlog.Tile) (data [][]byte, err error) {
 	for _, t := range tiles {
@@ -104,11 +106,11 @@ func (c client) SaveTiles([]tlog.Tile, [][]byte) {}
 
 // FuzzCheckpoint reads what somebody calls a checkpoint.
 func FuzzCheckpoint(f *testing.F) {
-	w := founded(f, 4, 2)
-	s := w.log.State()
-	f.Add(must[[]byte](f)(s.Checkpoint().Sign(2, private("n2"))))
+	w := ledgertest.Founded(f, 4, 2)
+	s := w.Log.State()
+	f.Add(ledgertest.Must[[]byte](f)(s.Checkpoint().Sign(2, ledgertest.Private("n2"))))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if c, signers, err := OpenCheckpoint(text, s.Checkpoint().Fleet, s.Roster); err == nil && (len(signers) == 0 || c.Height < 0) {
+		if c, signers, err := ledger.OpenCheckpoint(text, s.Checkpoint().Fleet, s.Roster); err == nil && (len(signers) == 0 || c.Height < 0) {
 			t.Errorf("%+v, signed by %v", c, signers)
 		}
 	})

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +131,29 @@ func (f *File) document(name string, height int64, most int) ([]byte, error) {
 		return nil, fmt.Errorf("%w: it ends in the middle of the %s", ErrFile, name)
 	}
 	return raw, nil
+}
+
+// FormatEntry is one entry as it stands in a file.
+func FormatEntry(height int64, e Entry) []byte {
+	var b bytes.Buffer
+	_ = WriteEntry(&b, height, e) // a buffer takes all
+	return b.Bytes()
+}
+
+// ParseEntry reads what FormatEntry wrote for a height. The error wraps [ErrFile].
+func ParseEntry(raw []byte, height int64) (Entry, error) {
+	f := &File{r: bufio.NewReader(bytes.NewReader(raw)), height: height - 1}
+	e, err := f.Next()
+	if errors.Is(err, io.EOF) {
+		return Entry{}, fmt.Errorf("%w: it is empty", ErrFile)
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	if _, err := f.r.Peek(1); !errors.Is(err, io.EOF) {
+		return Entry{}, fmt.Errorf("%w: something stands behind the entry", ErrFile)
+	}
+	return e, nil
 }
 
 // Verify verifies a ledger's file from a genesis on, which has to be the file's own. It

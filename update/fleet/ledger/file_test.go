@@ -1,4 +1,4 @@
-package ledger
+package ledger_test
 
 import (
 	"bytes"
@@ -7,15 +7,18 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
 )
 
 // written is the file of a ledger.
-func (w *world) written(t testing.TB) []byte {
+func written(t testing.TB, w *ledgertest.Fleet) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	err := WriteFile(&b, w.genesis)
-	for i, e := range w.entries {
-		err = errors.Join(err, WriteEntry(&b, int64(i+1), e))
+	err := ledger.WriteFile(&b, w.Genesis)
+	for i, e := range w.Entries {
+		err = errors.Join(err, ledger.WriteEntry(&b, int64(i+1), e))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -26,47 +29,47 @@ func (w *world) written(t testing.TB) []byte {
 // TestFile verifies a file as it was written, refuses it with any byte changed, and with any
 // end that is not the end of an entry.
 func TestFile(t *testing.T) {
-	w := founded(t, 4, 3)
-	raw := w.written(t)
-	l, err := Verify(bytes.NewReader(raw), w.genesis)
-	if err != nil || l.State().Tree != w.log.State().Tree {
+	w := ledgertest.Founded(t, 4, 3)
+	raw := written(t, w)
+	l, err := ledger.Verify(bytes.NewReader(raw), w.Genesis)
+	if err != nil || l.State().Tree != w.Log.State().Tree {
 		t.Fatal(err)
 	}
 	ends := map[int]int64{} // of whole entries
-	for n := range w.entries {
-		ends[len((&world{genesis: w.genesis, entries: w.entries[:n]}).written(t))] = int64(n)
+	for n := range w.Entries {
+		ends[len(written(t, &ledgertest.Fleet{Genesis: w.Genesis, Entries: w.Entries[:n]}))] = int64(n)
 	}
 	for i := range raw {
 		bad := bytes.Clone(raw)
 		bad[i] ^= 1 << (i % 7)
-		if _, err := Verify(bytes.NewReader(bad), w.genesis); err == nil {
+		if _, err := ledger.Verify(bytes.NewReader(bad), w.Genesis); err == nil {
 			t.Errorf("byte %d changed: taken", i)
 		} else if strings.ContainsRune(err.Error(), 0x1b) {
 			t.Errorf("byte %d changed: %q", i, err)
 		}
-		l, err := Verify(bytes.NewReader(raw[:i]), w.genesis)
+		l, err := ledger.Verify(bytes.NewReader(raw[:i]), w.Genesis)
 		if n, ok := ends[i]; ok != (err == nil) || ok && l.State().Height != n {
 			t.Errorf("cut at byte %d: height %d, %v", i, l.State().Height, err)
 		}
 	}
-	if _, err := Verify(bytes.NewReader(raw), begun(t, 4).genesis); !errors.Is(err, ErrFile) {
+	if _, err := ledger.Verify(bytes.NewReader(raw), ledgertest.Begun(t, 4).Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("the file of another fleet: %v", err)
 	}
-	if _, err := Verify(io.MultiReader(bytes.NewReader(raw), strings.NewReader("\x1b[2J")), w.genesis); !errors.Is(err, ErrFile) {
+	if _, err := ledger.Verify(io.MultiReader(bytes.NewReader(raw), strings.NewReader("\x1b[2J")), w.Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("something behind it: %v", err)
 	}
 	large := fmt.Sprintf("%srecord 1 %d\n", raw[:min(len(raw), bytes.Index(raw, []byte("record 1 ")))], 1<<40)
-	if _, err := Verify(strings.NewReader(large), w.genesis); !errors.Is(err, ErrFile) {
+	if _, err := ledger.Verify(strings.NewReader(large), w.Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("a record of a TiB: %v", err)
 	}
 }
 
 // FuzzFile reads what somebody calls a ledger.
 func FuzzFile(f *testing.F) {
-	w := founded(f, 4, 2)
-	f.Add(w.written(f))
+	w := ledgertest.Founded(f, 4, 2)
+	f.Add(written(f, w))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		file, err := OpenFile(bytes.NewReader(raw))
+		file, err := ledger.OpenFile(bytes.NewReader(raw))
 		if err != nil {
 			return
 		}
@@ -75,6 +78,6 @@ func FuzzFile(f *testing.F) {
 				break
 			}
 		}
-		_, _ = Verify(bytes.NewReader(raw), w.genesis)
+		_, _ = ledger.Verify(bytes.NewReader(raw), w.Genesis)
 	})
 }

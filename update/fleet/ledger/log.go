@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -47,11 +48,20 @@ func New(g *fleet.Genesis) *Log { return &Log{state: begin(g)} }
 // State is what the ledger has decided so far.
 func (l *Log) State() State { return l.state }
 
+// Clone is a ledger that grows by itself.
+func (l *Log) Clone() *Log { return &Log{state: l.state, hashes: slices.Clip(l.hashes)} }
+
 // Append verifies the entry that follows and takes it. On an error, which names record and
 // field, the ledger is as it was. The error wraps [ErrRecord], [ErrValue] or
 // [ErrCertificate].
-func (l *Log) Append(e Entry) error {
-	after, err := l.verify(e)
+func (l *Log) Append(e Entry) error { return l.take(e, true) }
+
+// Recall takes an entry that was verified before: all of it is checked but the signatures. The
+// error wraps [ErrRecord] or [ErrValue].
+func (l *Log) Recall(e Entry) error { return l.take(e, false) }
+
+func (l *Log) take(e Entry, signatures bool) error {
+	after, err := l.verify(e, signatures)
 	if err == nil {
 		err = l.grow(&after, e.Record)
 	}
@@ -64,7 +74,7 @@ func (l *Log) Append(e Entry) error {
 
 // verify is the state after an entry, but for the tree. Nothing that is not proved is read
 // further than to see that it is not.
-func (l *Log) verify(e Entry) (State, error) {
+func (l *Log) verify(e Entry, signatures bool) (State, error) {
 	before := l.state
 	r, err := ParseRecord(e.Record)
 	if err != nil {
@@ -80,8 +90,10 @@ func (l *Log) verify(e Entry) (State, error) {
 	if got := document.HashOf(e.Value); got != r.Value {
 		return State{}, fmt.Errorf("%w: field value: the record names %s, and the value is %s", ErrValue, r.Value, got)
 	}
-	if err := before.proved(r, e.Certificate); err != nil {
-		return State{}, err
+	if signatures {
+		if err := before.proved(r, e.Certificate); err != nil {
+			return State{}, err
+		}
 	}
 	v, err := ParseValue(e.Value)
 	if err != nil {
@@ -107,7 +119,7 @@ func (s State) proved(r Record, certificate []byte) error {
 	if s.Height > 0 {
 		return c.byVotes(r, s.Roster, s.Tree)
 	}
-	owner, err := ownerOf(s.Genesis)
+	owner, err := OwnerOf(s.Genesis)
 	if err != nil {
 		return err
 	}

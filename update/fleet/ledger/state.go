@@ -82,7 +82,7 @@ func (s State) found(f *Founding) (State, error) {
 		return s, errors.New("field founding: the fleet's genesis is of version 1")
 	}
 	r := f.Roster
-	owner, err := ownerOf(s.Genesis)
+	owner, err := OwnerOf(s.Genesis)
 	if err != nil {
 		return s, err
 	}

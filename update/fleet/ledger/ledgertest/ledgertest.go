@@ -1,0 +1,154 @@
+// Package ledgertest is, for tests, a fleet with all its secrets: owners and seats that sign
+// what a test wants decided.
+package ledgertest
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// Fleet is a fleet with its ledger, as only a test has it.
+type Fleet struct {
+	Genesis *fleet.Genesis
+	Log     *ledger.Log
+	Entries []ledger.Entry // all that Log has taken
+
+	seats int
+}
+
+// Private is a key pair of its own for each name.
+func Private(name string) ed25519.PrivateKey {
+	seed := document.HashOf([]byte(name))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// Must is a value that comes without an error.
+func Must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func ecKey(t testing.TB) *ecdsa.PublicKey {
+	return &Must[*ecdsa.PrivateKey](t)(fleet.NewKey()).PublicKey
+}
+
+// Operator is an operator with a key of his own.
+func Operator(t testing.TB, name string, role fleet.Role) ledger.Operator {
+	t.Helper()
+	return ledger.Operator{Name: name, Role: role, Key: Must[[]byte](t)(x509.MarshalPKIXPublicKey(ecKey(t)))}
+}
+
+var today = time.Date(2026, 11, 30, 7, 0, 0, 0, time.UTC)
+
+// Begun is a fleet of three owner keys that is not founded.
+func Begun(t testing.TB, seats int) *Fleet {
+	t.Helper()
+	ca := func(kind fleet.PeerKind) []byte {
+		der, _, err := fleet.NewCA("hanse", kind, today)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	o := fleet.Founding{
+		Name: "hanse", Threshold: 2, OperatorCA: ca(fleet.KindOperator), NodeCA: ca(fleet.KindNode), First: ecKey(t),
+		Policy: fleet.DefaultPolicy(),
+	}
+	for i := range 3 {
+		o.Owners = append(o.Owners, Private(fmt.Sprintf("owner %d", i+1)).Public().(ed25519.PublicKey))
+	}
+	f := &Fleet{Genesis: Must[*fleet.Genesis](t)(fleet.NewGenesis(o)), seats: seats}
+	f.Log = ledger.New(f.Genesis)
+	return f
+}
+
+// Founding is the value of record 1: all seats vote, the first ones are members.
+func (f *Fleet) Founding(t testing.TB) ledger.Value {
+	t.Helper()
+	r := roster.Roster{Version: 1, Rule: roster.RuleFor(f.seats), Given: f.seats}
+	r.Owners = []roster.Owner{Must[roster.Owner](t)(ledger.OwnerOf(f.Genesis))}
+	v := &ledger.Founding{Operators: []ledger.Operator{Operator(t, "ada", fleet.RoleAdmin)}}
+	members := 1
+	if f.seats >= 3 {
+		members = 3
+	}
+	for i := 1; i <= f.seats; i++ {
+		name := fmt.Sprintf("n%d", i)
+		key := Must[signed.Key](t)(signed.KeyOf(Private(name).Public().(ed25519.PublicKey)))
+		r.Seats = append(r.Seats, roster.Seat{Number: i, Name: name, Key: key, Journal: roster.ID{byte(i)}, Owner: "hanse", Vote: true, Member: i <= members})
+		if i <= members {
+			v.Cluster = append(v.Cluster, ledger.Address{Seat: i, Address: netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:7444", i))})
+		}
+	}
+	v.Roster = r
+	return ledger.Value{Version: 1, Founding: v}
+}
+
+// Decided is the entry of a value in the ledger's state, with the certificate of so many of
+// those who may sign.
+func (f *Fleet) Decided(t testing.TB, v ledger.Value, signers int) ledger.Entry {
+	t.Helper()
+	return f.Proved(Must[ledger.Record](t)(f.Log.State().Next(v)), v, signers)
+}
+
+// Proved is a record with a certificate by the first of those who may sign, whatever it says.
+func (f *Fleet) Proved(r ledger.Record, v ledger.Value, signers int) ledger.Entry {
+	c := ledger.Certificate{Version: 1}
+	for i := 1; i <= signers; i++ {
+		if r.Height == 1 {
+			c.Owners = append(c.Owners, ledger.Sign(i, Private(fmt.Sprintf("owner %d", i)), ledger.FoundingBytes(r)))
+			continue
+		}
+		c.Seats = append(c.Seats, ledger.Sign(i, Private(fmt.Sprintf("n%d", i)), ledger.PrecommitBytes(r, c.Round, f.Log.State().Tree)))
+	}
+	return ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
+}
+
+// Take appends an entry and keeps it.
+func (f *Fleet) Take(t testing.TB, e ledger.Entry) {
+	t.Helper()
+	if err := f.Log.Append(e); err != nil {
+		t.Fatal(err)
+	}
+	f.Entries = append(f.Entries, e)
+}
+
+// Founded is a fleet with so many seats and so many records.
+func Founded(t testing.TB, seats, records int) *Fleet {
+	t.Helper()
+	f := Begun(t, seats)
+	f.Take(t, f.Decided(t, f.Founding(t), 2))
+	bob := Operator(t, "bob", fleet.RoleOperator)
+	for i := 2; i <= records; i++ {
+		v := ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{bob}}}
+		if i%2 == 1 {
+			v.Operators = &ledger.Operators{Remove: []string{"bob"}}
+		}
+		f.Take(t, f.Decided(t, v, f.Log.State().Roster.Quorum()))
+	}
+	return f
+}
+
+// Again is another founding of the same fleet, by the same owners: the beginning of a second
+// history.
+func (f *Fleet) Again(t testing.TB) ledger.Entry {
+	t.Helper()
+	other := &Fleet{Genesis: f.Genesis, Log: ledger.New(f.Genesis), seats: f.seats}
+	return other.Decided(t, other.Founding(t), 2)
+}
