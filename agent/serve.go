@@ -19,7 +19,9 @@ import (
 	"kogge.example/agent/machine"
 	"kogge.example/agent/mdns"
 	"kogge.example/agent/nameserver"
+	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
+	"kogge.example/agent/serve/records"
 	"kogge.example/agent/wanted"
 )
 
@@ -109,6 +111,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
+		Records: records.Records{Node: node, Open: part(node, at.state)},
 	})
 	if err != nil {
 		return err
@@ -122,6 +125,33 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		announcing.Wait()
 	}()
 	return server.Serve(ctx)
+}
+
+// part gives what a node is in its fleet: its seat's key and the ledger, both of which are
+// opened once, with the first question after it is adopted.
+func part(node *identity.Node, state string) func() (*identity.Seat, *pinned.Ledger, error) {
+	var mu sync.Mutex // guards what follows
+	var seat *identity.Seat
+	var taken *pinned.Ledger
+	return func() (*identity.Seat, *pinned.Ledger, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if seat != nil {
+			return seat, taken, nil
+		}
+		if !node.Adopted() {
+			return nil, nil, errors.New("the node is not adopted: it belongs to no fleet")
+		}
+		s, err := identity.OpenSeat(filepath.Join(state, "identity"))
+		if err != nil {
+			return nil, nil, err
+		}
+		seat, taken = s, pinned.Open(filepath.Join(state, "kogge", "ledger"), node.Genesis())
+		if err := taken.Damaged(); err != nil {
+			log.Printf("agent: %v", err)
+		}
+		return seat, taken, nil
+	}
 }
 
 // join has the node take what is in join.yaml, which PID 1 moved to path, and removes

@@ -47,18 +47,11 @@ var ErrFork = errors.New("the fleet's ledger has two records for one height")
 // is taken until that height comes again, as it was.
 var ErrDamaged = errors.New("the ledger on STATE is damaged")
 
-// Open reads the ledger of a fleet from its folder, which it makes if need be. A file that
-// cannot be read, or does not follow on the one before, ends what is known: [Ledger.Damaged]
-// says so, and nothing is removed.
-func Open(dir string, g *fleet.Genesis) (*Ledger, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("ledger of fleet %s: %w", g.Name, err)
-	}
-	if err := durable.SyncFolder(filepath.Dir(dir)); err != nil {
-		return nil, fmt.Errorf("ledger of fleet %s: %w", g.Name, err)
-	}
-	return open(folder(dir), g), nil
-}
+// Open reads the ledger of a fleet from its folder, which the first record makes: older
+// releases of Kogge see by it that the fleet decides about updates. A file that cannot be
+// read, or does not follow on the one before, ends what is known: [Ledger.Damaged] says so,
+// and nothing is removed.
+func Open(dir string, g *fleet.Genesis) *Ledger { return open(folder(dir), g) }
 
 func open(files files, g *fleet.Genesis) *Ledger {
 	l := &Ledger{files: files, log: ledger.New(g)}
@@ -202,5 +195,11 @@ type folder string
 func (f folder) Read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(string(f), name)) }
 
 func (f folder) Replace(name string, data []byte) error {
+	if err := os.MkdirAll(string(f), 0o700); err != nil {
+		return err
+	}
+	if err := durable.SyncFolder(filepath.Dir(string(f))); err != nil {
+		return err
+	}
 	return durable.Replace(filepath.Join(string(f), name), data, 0o600)
 }

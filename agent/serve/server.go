@@ -26,6 +26,7 @@ import (
 	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/serve/records"
 )
 
 // Limits of the server. A node has little memory, and callers may be many, slow or
@@ -65,6 +66,8 @@ type Config struct {
 	Updates Updates
 	// Registries are the settings of image registries.
 	Registries Registries
+	// Records answers for the node as a part of its fleet.
+	Records records.Records
 	// Events is what happens on the node; default: what operators do by this server.
 	Events *events.Ring
 	// LogDir holds the containers' output, a file NAME.log each.
@@ -102,6 +105,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewObserveServiceHandler(&observeService{c.Events, c.Machine, c.Containers}, options...))
 	mux.Handle(apiv1connect.NewVolumeServiceHandler(&volumeService{c.Volumes}, options...))
 	mux.Handle(apiv1connect.NewUpdateServiceHandler(&updateService{c.Updates}, options...))
+	mux.Handle(records.Handler(c.Records, options...))
 	mux.Handle(door.MetricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	conns := door.NewListener(listener)
 	s := &http.Server{

@@ -38,7 +38,7 @@ var ErrCheckpoint = errors.New("not a checkpoint of this fleet")
 const maxCheckpoint = 256 << 10
 
 // Checkpoint is how far the ledger has come.
-func (s State) Checkpoint() Checkpoint { return Checkpoint{s.fleet(), s.Height, s.Tree} }
+func (s State) Checkpoint() Checkpoint { return Checkpoint{s.Fleet(), s.Height, s.Tree} }
 
 func origin(fleet document.Hash) string { return "kogge/" + fleet.String() }
 

@@ -33,11 +33,11 @@ func begin(g *fleet.Genesis) State {
 
 // next is the record that would follow, but for its value.
 func (s State) next() Record {
-	return Record{Version: version, Fleet: s.fleet(), Height: s.Height + 1, Previous: s.Record, Roster: s.rosterHash}
+	return Record{Version: version, Fleet: s.Fleet(), Height: s.Height + 1, Previous: s.Record, Roster: s.rosterHash}
 }
 
-// fleet is the fleet's id.
-func (s State) fleet() document.Hash {
+// Fleet is the fleet's id.
+func (s State) Fleet() document.Hash {
 	id, err := document.ParseHash(s.Genesis.ID())
 	if err != nil {
 		panic(err) // a Genesis has no other id

@@ -1,0 +1,95 @@
+// Package records answers the calls of the API that are about the node as a part of its
+// fleet: its seat's key, and the ledger.
+//
+// In come requests of callers who may make them; out go what the node has taken and signed.
+// What a caller brings is verified by the ledger, not by who he is.
+package records
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/pinned"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/roster"
+)
+
+// Records answers for a node.
+type Records struct {
+	Node *identity.Node
+	// Open gives the seat's key and the ledger of the fleet that the node belongs to, which
+	// are made with the first question for them. The error says why there are none.
+	Open func() (*identity.Seat, *pinned.Ledger, error)
+}
+
+// Handler is the path and the handler of the calls.
+func Handler(r Records, options ...connect.HandlerOption) (string, http.Handler) {
+	return apiv1connect.NewFleetServiceHandler(&r, options...)
+}
+
+// Seat answers with the key with which the node takes part, signed with it.
+func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatRequest]) (*connect.Response[apiv1.SeatResponse], error) {
+	if len(request.Msg.Nonce) != api.NonceSize {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("seat: the nonce has the wrong size"))
+	}
+	seat, l, err := r.Open()
+	if err != nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	tlsKey, err := document.ParseHash(r.Node.Key())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	body := roster.Request{Version: 1, Nonce: request.Msg.Nonce, Name: r.Node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH}
+	envelope, err := seat.Seal(roster.RequestKind, l.State().Fleet(), 0, body.Encode())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&apiv1.SeatResponse{Envelope: envelope.Bytes()}), nil
+}
+
+// Take takes a record that follows on those that the node has.
+func (r *Records) Take(_ context.Context, request *connect.Request[apiv1.TakeRequest]) (*connect.Response[apiv1.TakeResponse], error) {
+	_, l, err := r.Open()
+	if err != nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	e := request.Msg.GetEntry()
+	err = l.Take(e.GetHeight(), ledger.Entry{Record: e.GetRecord(), Value: e.GetValue(), Certificate: e.GetCertificate()})
+	switch {
+	case errors.Is(err, ledger.ErrRecord), errors.Is(err, ledger.ErrValue), errors.Is(err, ledger.ErrCertificate):
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	case errors.Is(err, pinned.ErrFork), errors.Is(err, ledger.ErrHeight):
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	case err != nil:
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&apiv1.TakeResponse{Height: l.State().Height}), nil
+}
+
+// Records sends the records from a height on.
+func (r *Records) Records(ctx context.Context, request *connect.Request[apiv1.RecordsRequest], stream *connect.ServerStream[apiv1.Entry]) error {
+	_, l, err := r.Open()
+	if err != nil {
+		return connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	for height := max(1, request.Msg.From); height <= l.State().Height && ctx.Err() == nil; height++ {
+		e, err := l.Entry(height)
+		if err != nil {
+			return connect.NewError(connect.CodeInternal, err)
+		}
+		if err := stream.Send(&apiv1.Entry{Height: height, Record: e.Record, Value: e.Value, Certificate: e.Certificate}); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,77 @@
+package roster
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/signed"
+)
+
+// Request is what a node says of itself that may get a seat, signed with the seat's key: so
+// whoever asks knows that the node holds it.
+type Request struct {
+	Version int           `json:"version"` // of this document: 1
+	Nonce   []byte        `json:"nonce"`   // of who asked
+	Name    string        `json:"name"`    // the node's, as its certificate has it
+	Journal ID            `json:"journal"`
+	TLSKey  document.Hash `json:"tlsKey"` // fingerprint of the key of its certificate
+	Arch    string        `json:"arch"`   // as Go has it: amd64
+}
+
+// RequestKind is the kind of a request's envelope.
+const RequestKind = "kogge/seat/v1"
+
+// ErrRequest is of an answer that is no request for a seat of this fleet, by this node, now.
+var ErrRequest = errors.New("not a request for a seat")
+
+// Encode writes the request as the body of its envelope.
+func (r Request) Encode() []byte {
+	raw, err := document.Encode(r)
+	if err != nil {
+		panic(err) // there is no value of these types that JSON cannot write
+	}
+	return raw
+}
+
+// OpenRequest reads a request, and says by which key it is. It has to be for a fleet, and
+// answer a nonce; whether its name and TLS key are those of who was asked is the caller's to
+// see. The error wraps [ErrRequest].
+func OpenRequest(envelope []byte, id document.Hash, nonce []byte) (signed.Key, Request, error) {
+	key, r, err := openRequest(envelope, id, nonce)
+	if err != nil {
+		return "", Request{}, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return key, r, nil
+}
+
+func openRequest(envelope []byte, id document.Hash, nonce []byte) (signed.Key, Request, error) {
+	e, err := signed.Open(envelope)
+	if err != nil {
+		return "", Request{}, err
+	}
+	if e.Kind != RequestKind {
+		return "", Request{}, fmt.Errorf("its kind is %.40q", e.Kind)
+	}
+	if e.Fleet != id {
+		return "", Request{}, fmt.Errorf("it is for fleet %s", e.Fleet.Short())
+	}
+	r, err := document.DecodeExact[Request](e.Body, version)
+	switch {
+	case err != nil:
+		return "", Request{}, err
+	case !bytes.Equal(r.Nonce, nonce):
+		return "", Request{}, errors.New("it answers another question")
+	case r.Journal == ID{}:
+		return "", Request{}, errors.New("it names no journal")
+	case r.Arch == "":
+		return "", Request{}, errors.New("it names no architecture")
+	}
+	return e.By, r, fleet.CheckName(r.Name)
+}
+
+// MayBeMember says whether nodes of an architecture may run etcd, whose makers test it on
+// these.
+func MayBeMember(arch string) bool { return arch == "amd64" || arch == "arm64" }
