@@ -17,7 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/mdns"
 	"kogge.example/update/fleet"
@@ -34,6 +34,7 @@ type Client struct {
 	apiv1connect.UpkeepServiceClient
 	apiv1connect.ObserveServiceClient
 	apiv1connect.UpdateServiceClient
+	apiv1connect.FleetServiceClient
 	transport *http.Transport
 	shown     atomic.Pointer[x509.Certificate]
 	revoked   func(key string) bool
@@ -210,6 +211,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		UpkeepServiceClient:   apiv1connect.NewUpkeepServiceClient(client, url),
 		ObserveServiceClient:  apiv1connect.NewObserveServiceClient(client, url),
 		UpdateServiceClient:   apiv1connect.NewUpdateServiceClient(client, url),
+		FleetServiceClient:    apiv1connect.NewFleetServiceClient(client, url),
 		transport:             transport,
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/workload"
 )
 

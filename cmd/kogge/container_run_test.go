@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/golden"
 )
 

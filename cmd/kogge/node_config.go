@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/init/nodeconfig"
 )

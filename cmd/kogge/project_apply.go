@@ -21,7 +21,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/compose/project"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"

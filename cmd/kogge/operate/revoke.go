@@ -10,7 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	"kogge.example/agent/api/kogge/v1"
+	apiv1 "kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
 )
@@ -40,7 +40,7 @@ func Revoke(k *keyring.Keyring, name string, now time.Time) (Revocation, error) 
 	return Revocation{Keys: len(keys), Withdrawn: withdrawn}, err
 }
 
-// Told is how it went to tell one node which keys are revoked.
+// Told is how it went to tell one node something.
 type Told struct {
 	Node string
 	Err  error // nil: it knows

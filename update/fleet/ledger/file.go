@@ -156,27 +156,29 @@ func ParseEntry(raw []byte, height int64) (Entry, error) {
 	return e, nil
 }
 
-// Verify verifies a ledger's file from a genesis on, which has to be the file's own. It
-// returns the ledger up to the entry that is wrong, if one is.
-func Verify(r io.Reader, g *fleet.Genesis) (*Log, error) {
+// Read reads a ledger's file and verifies it from a genesis on, which has to be the file's
+// own. At an entry that is wrong it ends, with those before it.
+func Read(r io.Reader, g *fleet.Genesis) (*Log, []Entry, error) {
 	l := New(g)
 	f, err := OpenFile(r)
 	if err != nil {
-		return l, err
+		return l, nil, err
 	}
 	if f.Genesis.ID() != g.ID() {
-		return l, fmt.Errorf("%w of fleet %s: it is of fleet %s", ErrFile, fleet.Short(g.ID()), fleet.Short(f.Genesis.ID()))
+		return l, nil, fmt.Errorf("%w of fleet %s: it is of fleet %s", ErrFile, fleet.Short(g.ID()), fleet.Short(f.Genesis.ID()))
 	}
+	var entries []Entry
 	for {
 		e, err := f.Next()
 		if errors.Is(err, io.EOF) {
-			return l, nil
+			return l, entries, nil
 		}
 		if err == nil {
 			err = l.Append(e)
 		}
 		if err != nil {
-			return l, err
+			return l, entries, err
 		}
+		entries = append(entries, e)
 	}
 }

@@ -31,7 +31,7 @@ func written(t testing.TB, w *ledgertest.Fleet) []byte {
 func TestFile(t *testing.T) {
 	w := ledgertest.Founded(t, 4, 3)
 	raw := written(t, w)
-	l, err := ledger.Verify(bytes.NewReader(raw), w.Genesis)
+	l, _, err := ledger.Read(bytes.NewReader(raw), w.Genesis)
 	if err != nil || l.State().Tree != w.Log.State().Tree {
 		t.Fatal(err)
 	}
@@ -42,24 +42,24 @@ func TestFile(t *testing.T) {
 	for i := range raw {
 		bad := bytes.Clone(raw)
 		bad[i] ^= 1 << (i % 7)
-		if _, err := ledger.Verify(bytes.NewReader(bad), w.Genesis); err == nil {
+		if _, _, err := ledger.Read(bytes.NewReader(bad), w.Genesis); err == nil {
 			t.Errorf("byte %d changed: taken", i)
 		} else if strings.ContainsRune(err.Error(), 0x1b) {
 			t.Errorf("byte %d changed: %q", i, err)
 		}
-		l, err := ledger.Verify(bytes.NewReader(raw[:i]), w.Genesis)
+		l, _, err := ledger.Read(bytes.NewReader(raw[:i]), w.Genesis)
 		if n, ok := ends[i]; ok != (err == nil) || ok && l.State().Height != n {
 			t.Errorf("cut at byte %d: height %d, %v", i, l.State().Height, err)
 		}
 	}
-	if _, err := ledger.Verify(bytes.NewReader(raw), ledgertest.Begun(t, 4).Genesis); !errors.Is(err, ledger.ErrFile) {
+	if _, _, err := ledger.Read(bytes.NewReader(raw), ledgertest.Begun(t, 4).Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("the file of another fleet: %v", err)
 	}
-	if _, err := ledger.Verify(io.MultiReader(bytes.NewReader(raw), strings.NewReader("\x1b[2J")), w.Genesis); !errors.Is(err, ledger.ErrFile) {
+	if _, _, err := ledger.Read(io.MultiReader(bytes.NewReader(raw), strings.NewReader("\x1b[2J")), w.Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("something behind it: %v", err)
 	}
 	large := fmt.Sprintf("%srecord 1 %d\n", raw[:min(len(raw), bytes.Index(raw, []byte("record 1 ")))], 1<<40)
-	if _, err := ledger.Verify(strings.NewReader(large), w.Genesis); !errors.Is(err, ledger.ErrFile) {
+	if _, _, err := ledger.Read(strings.NewReader(large), w.Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("a record of a TiB: %v", err)
 	}
 }
@@ -78,6 +78,6 @@ func FuzzFile(f *testing.F) {
 				break
 			}
 		}
-		_, _ = ledger.Verify(bytes.NewReader(raw), w.Genesis)
+		_, _, _ = ledger.Read(bytes.NewReader(raw), w.Genesis)
 	})
 }

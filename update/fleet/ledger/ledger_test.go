@@ -43,7 +43,7 @@ func TestLedger(t *testing.T) {
 	if o, ok := s.Operator(s.Operators[1].Key); !ok || o.Name != "bob" {
 		t.Errorf("%+v", o)
 	}
-	if _, ok := s.Operator([]byte("eve")); ok {
+	if _, ok := s.Operator(document.HashOf([]byte("eve"))); ok {
 		t.Error("eve is an operator")
 	}
 }
@@ -138,7 +138,7 @@ func TestRefused(t *testing.T) {
 		{"the last admin", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"ada"}}})},
 		{"a name of escapes", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"\x1b[2J"}}})},
 		{"a key of two", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{{"eve", fleet.RoleAdmin, w.Log.State().Operators[0].Key}}}})},
-		{"no key", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{{"eve", fleet.RoleAdmin, nil}}}})},
+		{"no key", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{{"eve", fleet.RoleAdmin, document.Hash{}}}}})},
 		{"an unknown role", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{{"eve", "god", carol.Operators.Set[0].Key}}}})},
 		{"founded", n, n.Decided(t, n.Founding(t), 1)},
 		{"founded by seats", n, func() ledger.Entry {

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -130,12 +129,12 @@ func (s State) withOperators(list []Operator) (State, error) {
 	if len(list) > maxOperators {
 		return s, fmt.Errorf("field operators: %d: %d at most", len(list), maxOperators)
 	}
-	admin, keys := false, make(map[string]string)
+	admin, keys := false, make(map[document.Hash]string)
 	for _, o := range list {
-		if before, ok := keys[string(o.Key)]; ok {
+		if before, ok := keys[o.Key]; ok {
 			return s, fmt.Errorf("field operators: %s and %s have one key", before, o.Name)
 		}
-		keys[string(o.Key)] = o.Name
+		keys[o.Key] = o.Name
 		admin = admin || o.Role == fleet.RoleAdmin
 	}
 	if !admin {
@@ -145,9 +144,9 @@ func (s State) withOperators(list []Operator) (State, error) {
 	return s, nil
 }
 
-// Operator is the operator to whom a key belongs (SubjectPublicKeyInfo in DER); false: nobody.
-func (s State) Operator(key []byte) (Operator, bool) {
-	if i := slices.IndexFunc(s.Operators, func(o Operator) bool { return bytes.Equal(o.Key, key) }); i >= 0 {
+// Operator is the operator to whom a key belongs, by its fingerprint; false: nobody.
+func (s State) Operator(key document.Hash) (Operator, bool) {
+	if i := slices.IndexFunc(s.Operators, func(o Operator) bool { return o.Key == key }); i >= 0 {
 		return s.Operators[i], true
 	}
 	return Operator{}, false

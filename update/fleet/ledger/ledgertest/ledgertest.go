@@ -51,7 +51,8 @@ func ecKey(t testing.TB) *ecdsa.PublicKey {
 // Operator is an operator with a key of his own.
 func Operator(t testing.TB, name string, role fleet.Role) ledger.Operator {
 	t.Helper()
-	return ledger.Operator{Name: name, Role: role, Key: Must[[]byte](t)(x509.MarshalPKIXPublicKey(ecKey(t)))}
+	spki := Must[[]byte](t)(x509.MarshalPKIXPublicKey(ecKey(t)))
+	return ledger.Operator{Name: name, Role: role, Key: document.HashOf(spki)}
 }
 
 var today = time.Date(2026, 11, 30, 7, 0, 0, 0, time.UTC)

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet/ledger"
+)
+
+// foundFlags are the flags of kogge fleet found.
+type foundFlags struct {
+	target
+	secret  passphraseFlags
+	all     bool
+	members []string
+	spares  []string
+	domains map[string]string
+	sheets  []string
+}
+
+func fleetFoundCommand() *cobra.Command {
+	var f foundFlags
+	cmd := &cobra.Command{
+		Use:   "found NODE... | --all-adopted",
+		Short: "Found the fleet: its first seats, and its ledger",
+		Long: "Asks adopted nodes for the keys of their seats, writes the first record of the fleet's ledger, has the owner sign\n" +
+			"it, and gives it to the nodes. Each node named has a seat with a vote from then on. Of them 1, 3 or 5 run etcd.\n" +
+			"A fleet is founded once. If a node cannot be reached, repeat the command: it gives out the same record.\n" +
+			"The owner signs with the owner keys in the fleet's folder, and with recovery sheets (--sheet).",
+		Example: "  kogge fleet found n1 n2 n3 --sheet recovery-2.txt\n" +
+			"  kogge fleet found --all-adopted --domain n1=attic --domain n2=cellar --sheet recovery-2.txt",
+		Args: cobra.ArbitraryArgs, ValidArgsFunction: f.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.all == (len(args) > 0) {
+				return usage{hinted{errors.New("fleet found: which nodes?"), "kogge fleet found n1 n2 n3, or --all-adopted"}}
+			}
+			ring, err := f.openFleet()
+			if err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), ring, args, cmd.OutOrStdout())
+		},
+	}
+	f.fleetFlag(cmd)
+	f.secret.register(cmd)
+	cmd.Flags().BoolVar(&f.all, "all-adopted", false, "found it with all nodes that this computer knows")
+	cmd.Flags().StringSliceVar(&f.members, "member", nil, "`NODE` that runs etcd: 1, 3 or 5 of them (default: the first that can, in domains of their own)")
+	cmd.Flags().StringSliceVar(&f.spares, "spare", nil, "`NODE` that runs etcd when a member is lost")
+	cmd.Flags().StringToStringVar(&f.domains, "domain", nil, "`NODE=DOMAIN`: what fails together with a node, as a house or a rack")
+	cmd.Flags().StringArrayVar(&f.sheets, "sheet", nil, "`FILE` with the four lines of a recovery sheet; may be repeated")
+	return cmd
+}
+
+func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []string, out io.Writer) error {
+	l, entries, err := operate.Ledger(ring)
+	if err != nil {
+		return err
+	}
+	if f.all {
+		known, err := operate.Nodes(ring)
+		if err != nil {
+			return err
+		}
+		names = slices.Sorted(maps.Keys(known))
+	}
+	if l.State().Height == 0 {
+		if l, entries, err = f.found(ctx, ring, names); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "Fleet %s is founded.\n", ring.Genesis.Name)
+	} else {
+		fmt.Fprintf(out, "Fleet %s is founded already: its first record is given out again.\n", ring.Genesis.Name)
+	}
+	if err := printRoster(out, l.State()); err != nil {
+		return err
+	}
+	return f.give(ctx, ring, l.State(), entries[0], out)
+}
+
+// found makes the first record.
+func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []string) (*ledger.Log, []ledger.Entry, error) {
+	if ring.Genesis.Alone() {
+		return nil, nil, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "create a fleet with this release of kogge, and adopt the nodes into it"}
+	}
+	applicants, err := operate.Applicants(ctx, ring, names, notice)
+	if err != nil {
+		return nil, nil, err
+	}
+	operators, err := operate.Operators(ring)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Nodes: names, Members: f.members, Spares: f.spares, Domains: f.domains})
+	if err != nil {
+		return nil, nil, err
+	}
+	owner, err := f.owner(ctx, ring)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := operate.Found(ring, v, owner); err != nil {
+		return nil, nil, err
+	}
+	return operate.Ledger(ring)
+}
+
+// owner opens as many owner keys as there are: of the folder, and of sheets.
+func (f *foundFlags) owner(ctx context.Context, ring *keyring.Keyring) (keyring.OwnerKeys, error) {
+	passphrase := ""
+	for i := range ring.Genesis.Owners {
+		if ring.HoldsOwner(i+1) != keyring.Closed {
+			continue
+		}
+		var err error
+		if passphrase, err = f.secret.known(ctx, "the owner keys of fleet "+ring.Genesis.Name); err != nil {
+			return keyring.OwnerKeys{}, err
+		}
+		break
+	}
+	var sheets [][]byte
+	for _, name := range f.sheets {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return keyring.OwnerKeys{}, fmt.Errorf("sheet: %w", err)
+		}
+		sheets = append(sheets, text)
+	}
+	owner, err := ring.OwnerKeys(passphrase, sheets...)
+	if errors.Is(err, keyring.ErrOwners) {
+		hint := "type the four lines of a recovery sheet into a file, and add: --sheet FILE"
+		if there := ring.Sheets(); len(there) > 0 {
+			hint = "add: --sheet " + there[0]
+		}
+		return owner, hinted{err, hint}
+	}
+	return owner, err
+}
+
+// give gives the first record to all that have a seat.
+func (f *foundFlags) give(ctx context.Context, ring *keyring.Keyring, s ledger.State, e ledger.Entry, out io.Writer) error {
+	var names []string
+	for _, seat := range s.Roster.Seats {
+		names = append(names, seat.Name)
+	}
+	told, err := operate.Give(ctx, ring, names, 1, e, notice)
+	if err != nil {
+		return err
+	}
+	var missed []string
+	for _, n := range told {
+		if n.Err != nil {
+			missed = append(missed, n.Node)
+			fmt.Fprintf(out, "node %s has not taken it: %v\n", n.Node, n.Err)
+		}
+	}
+	if len(missed) > 0 {
+		return hinted{fmt.Errorf("fleet %s: %d of %s have not taken the first record: %s", s.Genesis.Name, len(missed), count(len(told), "node"), strings.Join(missed, ", ")),
+			"repeat the command when they can be reached"}
+	}
+	fmt.Fprintf(out, "%s have taken the first record. kogge ledger log shows it.\n", count(len(told), "node"))
+	return nil
+}
+
+// printRoster says who has a seat, and what that means.
+func printRoster(out io.Writer, s ledger.State) error {
+	r := s.Roster
+	liars := fmt.Sprintf("%d may lie", r.Liars())
+	if r.Liars() == 0 {
+		liars = "none may lie"
+	}
+	fmt.Fprintf(out, "%s; %d decide (%s), %d may be off, %s.\n\n", count(r.Votes(), "vote"), r.Quorum(), r.Rule, r.Votes()-r.Quorum(), liars)
+	t := newTable(out)
+	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tKEY")
+	for _, seat := range r.Seats {
+		vote, etcd := "-", "-"
+		if seat.Vote {
+			vote = "yes"
+		}
+		switch {
+		case seat.Member:
+			etcd = "member"
+		case seat.Spare:
+			etcd = "spare"
+		}
+		t.row("%d\t%s\t%s\t%s\t%s\t%s\n", seat.Number, seat.Name, vote, etcd, seat.DomainOf(), seat.Key.ID().Short())
+	}
+	err := t.Flush()
+	fmt.Fprintln(out)
+	return err
+}

@@ -1,0 +1,322 @@
+package operate
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api"
+	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/durable"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// Wish is what the founders want of a fleet's first roster.
+type Wish struct {
+	Nodes   []string          // that get a seat with a vote
+	Members []string          // of them, that run etcd; none: as many as can be, 1, 3 or 5
+	Spares  []string          // of them, that run etcd when a member is lost
+	Domains map[string]string // of a node, by name: what fails together with it
+}
+
+// Applicant is a node that proved the key of its seat.
+type Applicant struct {
+	Name    string
+	Key     signed.Key
+	Journal roster.ID
+	Arch    string
+	Address netip.AddrPort // where it answered
+}
+
+// ErrFounding is of a founding that cannot be.
+var ErrFounding = errors.New("the fleet cannot be founded like this")
+
+// Applicants asks nodes for the keys of their seats, a few at a time. Each has to be known
+// here and to answer now. What one answers is believed because it is signed, comes over a
+// connection with the node's own certificate, and names that certificate's key.
+func Applicants(ctx context.Context, k *keyring.Keyring, names []string, tell func(Notice)) ([]Applicant, error) {
+	nodes, err := Nodes(k)
+	if err != nil {
+		return nil, err
+	}
+	all, failed := make([]Applicant, len(names)), make([]error, len(names))
+	each(len(names), func(i int) {
+		limited, cancel := context.WithTimeout(ctx, callLimit)
+		defer cancel()
+		n, ok := nodes[names[i]]
+		if !ok {
+			failed[i] = fmt.Errorf("node %s: %w", names[i], keyring.ErrNoNode)
+			return
+		}
+		r := Remote{Keys: k, Name: names[i], Address: n.Address, Tell: tell}
+		err := r.Call(limited, func(ctx context.Context, c *api.Client) (err error) {
+			all[i], err = applicant(ctx, k, c, r)
+			return err
+		})
+		if err != nil {
+			failed[i] = fmt.Errorf("node %s: %w", names[i], err)
+		}
+	})
+	return all, errors.Join(failed...)
+}
+
+func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote) (Applicant, error) {
+	id, err := document.ParseHash(k.Genesis.ID())
+	if err != nil {
+		return Applicant{}, err
+	}
+	nonce := make([]byte, api.NonceSize)
+	rand.Read(nonce) // never fails: it ends the program instead
+	answer, err := c.Seat(ctx, connect.NewRequest(&apiv1.SeatRequest{Nonce: nonce}))
+	if err != nil {
+		return Applicant{}, err
+	}
+	key, request, err := roster.OpenRequest(answer.Msg.Envelope, id, nonce)
+	if err != nil {
+		return Applicant{}, err
+	}
+	if shown := c.Shown(); shown == nil || request.Name != r.Name || request.TLSKey.String() != keyOf(shown) {
+		return Applicant{}, fmt.Errorf("%w: it is of another node", roster.ErrRequest)
+	}
+	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch}
+	at, err := net.ResolveTCPAddr("tcp", r.Address)
+	if err != nil {
+		return Applicant{}, err
+	}
+	a.Address = at.AddrPort()
+	return a, nil
+}
+
+func keyOf(c *x509.Certificate) string { return fleet.KeyID(c.RawSubjectPublicKeyInfo) }
+
+// PeerPort is where members' etcd answer each other.
+const PeerPort = 7444
+
+// Plan is the value of record 1 for applicants, which get seats in the order of their names.
+// The error wraps [ErrFounding].
+func Plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant, w Wish) (ledger.Value, error) {
+	v, err := plan(g, operators, applicants, w)
+	if err != nil {
+		return ledger.Value{}, fmt.Errorf("%w: %w", ErrFounding, err)
+	}
+	return v, nil
+}
+
+func plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant, w Wish) (ledger.Value, error) {
+	applicants = slices.SortedFunc(slices.Values(applicants), func(a, b Applicant) int { return strings.Compare(a.Name, b.Name) })
+	members, err := chooseMembers(applicants, w)
+	if err != nil {
+		return ledger.Value{}, err
+	}
+	owner, err := ledger.OwnerOf(g)
+	if err != nil {
+		return ledger.Value{}, err
+	}
+	f := &ledger.Founding{Operators: operators, Roster: roster.Roster{
+		Version: 1, Rule: roster.RuleFor(len(applicants)), Owners: []roster.Owner{owner}, Given: len(applicants),
+	}}
+	for i, a := range applicants {
+		s := roster.Seat{
+			Number: i + 1, Name: a.Name, Key: a.Key, Journal: a.Journal, Owner: owner.Name, Vote: true,
+			Member: slices.Contains(members, a.Name), Spare: slices.Contains(w.Spares, a.Name), Domain: w.Domains[a.Name],
+		}
+		f.Roster.Seats = append(f.Roster.Seats, s)
+		if s.Member {
+			f.Cluster = append(f.Cluster, ledger.Address{Seat: s.Number, Address: netip.AddrPortFrom(a.Address.Addr().Unmap(), PeerPort)})
+		}
+	}
+	for name := range w.Domains {
+		if !known(applicants, name) {
+			return ledger.Value{}, fmt.Errorf("domain of node %s: it is none of the founders", name)
+		}
+	}
+	return ledger.Value{Version: 1, Founding: f}, nil
+}
+
+func known(applicants []Applicant, name string) bool {
+	return slices.ContainsFunc(applicants, func(a Applicant) bool { return a.Name == name })
+}
+
+// chooseMembers are the names of those who run etcd: as they are wished, or the first 5, 3 or
+// 1 of those that can and are no spares, in domains of their own as far as it goes.
+func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
+	for _, name := range slices.Concat(w.Members, w.Spares) {
+		i := slices.IndexFunc(applicants, func(a Applicant) bool { return a.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("node %s is none of the founders", name)
+		}
+		if !roster.MayBeMember(applicants[i].Arch) {
+			return nil, fmt.Errorf("node %s cannot run etcd: its processor is %s, and etcd is tested on amd64 and arm64", name, applicants[i].Arch)
+		}
+	}
+	if len(w.Members) > 0 {
+		if n := len(w.Members); n != 1 && n != 3 && n != 5 {
+			return nil, fmt.Errorf("%d members: 1, 3 or 5 run etcd", n)
+		}
+		return w.Members, nil
+	}
+	var can, again []string
+	taken := make(map[string]bool)
+	for _, a := range applicants {
+		if !roster.MayBeMember(a.Arch) || slices.Contains(w.Spares, a.Name) {
+			continue
+		}
+		domain := roster.Seat{Name: a.Name, Domain: w.Domains[a.Name]}.DomainOf()
+		if taken[domain] {
+			again = append(again, a.Name)
+			continue
+		}
+		can, taken[domain] = append(can, a.Name), true
+	}
+	can = append(can, again...)
+	switch n := len(can); {
+	case n >= 5:
+		return can[:5], nil
+	case n >= 3:
+		return can[:3], nil
+	case n >= 1:
+		return can[:1], nil
+	}
+	return nil, errors.New("no node can run etcd: at least one is amd64 or arm64, and no spare")
+}
+
+// Operators are those of the fleet's folder who are not revoked, as record 1 lists them.
+func Operators(k *keyring.Keyring) ([]ledger.Operator, error) {
+	issued, err := k.Operators()
+	if err != nil {
+		return nil, err
+	}
+	me := k.Operator()
+	all := map[string]ledger.Operator{}
+	add := func(name string, role fleet.Role, key string) error {
+		hash, err := document.ParseHash(key)
+		all[name] = ledger.Operator{Name: name, Role: role, Key: hash}
+		return err
+	}
+	for _, o := range issued {
+		if o.Revoked == nil {
+			err = errors.Join(err, add(o.Name, o.Role, o.Key))
+		}
+	}
+	err = errors.Join(err, add(me.Name, me.Role, me.Key))
+	return slices.SortedFunc(maps.Values(all), func(a, b ledger.Operator) int { return strings.Compare(a.Name, b.Name) }), err
+}
+
+// ledgerFile lies in a fleet's folder: the ledger as this computer has it.
+const ledgerFile = "ledger.txt"
+
+// Ledger reads the ledger of the fleet's folder, verified. It is empty before the founding.
+func Ledger(k *keyring.Keyring) (*ledger.Log, []ledger.Entry, error) {
+	f, err := os.Open(filepath.Join(k.Dir, ledgerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ledger.New(k.Genesis), nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	l, entries, err := ledger.Read(f, k.Genesis)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", filepath.Join(k.Dir, ledgerFile), err)
+	}
+	return l, entries, nil
+}
+
+// Found makes record 1 with a value, signed by the owner, and keeps it in the fleet's folder
+// before anybody has it: whoever repeats this gives out the same record, because two
+// foundings are two histories. The error wraps [ErrFounding] where the folder has another.
+func Found(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.Entry, error) {
+	var e ledger.Entry
+	err := k.Alone(func() error {
+		l, _, err := Ledger(k)
+		if err != nil {
+			return err
+		}
+		if l.State().Height > 0 {
+			return fmt.Errorf("%w: fleet %s is founded already", ErrFounding, k.Genesis.Name)
+		}
+		r, err := l.State().Next(v)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrFounding, err)
+		}
+		c := ledger.Certificate{Version: 1, Owners: owner.Sign(ledger.FoundingBytes(r), k.Genesis.Threshold)}
+		e = ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
+		if err := l.Append(e); err != nil {
+			return fmt.Errorf("%w: %w", ErrFounding, err)
+		}
+		var b bytes.Buffer
+		if err := errors.Join(ledger.WriteFile(&b, k.Genesis), ledger.WriteEntry(&b, 1, e)); err != nil {
+			return err
+		}
+		return durable.Replace(filepath.Join(k.Dir, ledgerFile), b.Bytes(), 0o600)
+	})
+	return e, err
+}
+
+// Give gives an entry of a height to nodes, a few at a time, and returns how each took it.
+func Give(ctx context.Context, k *keyring.Keyring, names []string, height int64, e ledger.Entry, tell func(Notice)) ([]Told, error) {
+	nodes, err := Nodes(k)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Told, len(names))
+	each(len(names), func(i int) {
+		limited, cancel := context.WithTimeout(ctx, callLimit)
+		defer cancel()
+		r := Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}
+		all[i] = Told{names[i], r.Call(limited, func(ctx context.Context, c *api.Client) error {
+			_, err := c.Take(ctx, connect.NewRequest(&apiv1.TakeRequest{Entry: &apiv1.Entry{Height: height, Record: e.Record, Value: e.Value, Certificate: e.Certificate}}))
+			return err
+		})}
+	})
+	return all, nil
+}
+
+// Fetch reads the ledger from a node and verifies it from the genesis on. At a record that is
+// wrong it ends, with what was right before it.
+func Fetch(ctx context.Context, k *keyring.Keyring, c *api.Client) (*ledger.Log, []ledger.Entry, error) {
+	l := ledger.New(k.Genesis)
+	stream, err := c.Records(ctx, connect.NewRequest(&apiv1.RecordsRequest{From: 1}))
+	if err != nil {
+		return l, nil, err
+	}
+	defer stream.Close()
+	var entries []ledger.Entry
+	for stream.Receive() {
+		m := stream.Msg()
+		e := ledger.Entry{Record: m.Record, Value: m.Value, Certificate: m.Certificate}
+		if err := l.Append(e); err != nil {
+			return l, entries, err
+		}
+		entries = append(entries, e)
+	}
+	return l, entries, stream.Err()
+}
+
+// Export writes a ledger as a file.
+func Export(w io.Writer, g *fleet.Genesis, entries []ledger.Entry) error {
+	err := ledger.WriteFile(w, g)
+	for i, e := range entries {
+		err = errors.Join(err, ledger.WriteEntry(w, int64(i+1), e))
+	}
+	return err
+}

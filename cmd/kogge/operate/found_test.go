@@ -1,0 +1,231 @@
+package operate
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
+	"kogge.example/agent/pinned"
+	"kogge.example/agent/serve"
+	"kogge.example/agent/serve/records"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/golden"
+)
+
+// adopted is a fleet's keyring with so many nodes, adopted and answering: n1, n2, ….
+func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := keyring.Create("hanse", "ada", time.Now())
+	must(err)
+	must(k.Save(filepath.Join(t.TempDir(), "hanse"), ""))
+	for i := range n {
+		name, state := fmt.Sprintf("n%d", i+1), t.TempDir()
+		node, err := identity.OpenNode(filepath.Join(state, "identity"))
+		must(err)
+		seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
+		must(err)
+		taken := pinned.Open(filepath.Join(state, "ledger"), k.Genesis)
+		token, err := k.NewToken(keyring.Terms{Node: name, Life: time.Hour}, time.Now())
+		must(err)
+		must(node.Join(&fleet.JoinFile{Genesis: k.Genesis, Token: token.Token}))
+		csr, err := node.Request()
+		must(err)
+		der, err := k.SignNode(csr, name, time.Now())
+		must(err)
+		must(node.Adopt(der))
+		server, err := serve.Listen("127.0.0.1:0", serve.Config{
+			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
+			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
+			Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, taken, nil }},
+		})
+		must(err)
+		ctx, cancel := context.WithCancel(context.Background())
+		over := make(chan error, 1)
+		go func() { over <- server.Serve(ctx) }()
+		t.Cleanup(cancel)
+		stop = append(stop, func() { cancel(); <-over })
+		must(RememberNode(k, name, Node{Address: server.Address().String(), Adopted: time.Now(), Until: node.Certificate().Leaf.NotAfter}))
+	}
+	return k, stop
+}
+
+// sheets are the owner's recovery sheets, as they lie in a new folder.
+func sheets(t *testing.T, k *keyring.Keyring) (all [][]byte) {
+	t.Helper()
+	for _, name := range k.Sheets() {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+// TestFound founds a fleet of three over the API: each node has the first record, and what
+// they give out is what the folder has.
+func TestFound(t *testing.T) {
+	k, stop := adopted(t, 4)
+	names := []string{"n3", "n1", "n2"}
+	tell := func(n Notice) { t.Errorf("%+v", n) }
+	applicants, err := Applicants(t.Context(), k, names, tell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operators, err := Operators(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Plan(k.Genesis, operators, applicants, Wish{Nodes: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.OwnerKeys(""); !errors.Is(err, keyring.ErrOwners) {
+		t.Errorf("one owner key of two: %v", err)
+	}
+	owner, err := k.OwnerKeys("", sheets(t, k)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Found(k, v, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop[2]() // n3 goes: it is named, and the others have it
+	told, err := Give(t.Context(), k, []string{"n1", "n2", "n3"}, 1, e, tell)
+	if err != nil || told[0].Err != nil || told[1].Err != nil || told[2].Err == nil {
+		t.Errorf("%v, %v", told, err)
+	}
+	l, entries, err := Ledger(k)
+	if err != nil || l.State().Height != 1 || l.State().Roster.Quorum() != 2 || len(entries) != 1 {
+		t.Fatalf("%+v, %v", l.State(), err)
+	}
+	if _, ok := l.State().Roster.ByName("n4"); ok {
+		t.Error("n4 has a seat, and nobody asked for it")
+	}
+	nodes, err := Nodes(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Remote{Keys: k, Name: "n2", Address: nodes["n2"].Address, Tell: tell}.Call(t.Context(), func(ctx context.Context, c *api.Client) error {
+		got, _, err := Fetch(ctx, k, c)
+		if err == nil && got.State().Tree != l.State().Tree {
+			t.Error("n2 has another ledger")
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := Found(k, v, owner); !errors.Is(err, ErrFounding) {
+		t.Errorf("a second founding: %v", err)
+	}
+	// Another folder of the same owner founds it once more: no node takes that.
+	other := l.State()
+	again := *k
+	again.Dir = t.TempDir()
+	v.Founding.Roster.Seats[0].Domain = "attic"
+	second, err := Found(&again, v, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err = Give(t.Context(), k, []string{"n1"}, 1, second, tell)
+	if err != nil || told[0].Err == nil || !strings.Contains(told[0].Err.Error(), "two records for one height") {
+		t.Errorf("%v, %v", told, err)
+	}
+	if l, _, err := Ledger(k); err != nil || l.State().Record != other.Record {
+		t.Errorf("%v", err)
+	}
+}
+
+// seatKey is a key that nobody has.
+func seatKey(t *testing.T) signed.Key {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := signed.KeyOf(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// TestPlan is the table of who runs etcd, and of what cannot be.
+func TestPlan(t *testing.T) {
+	k, err := keyring.Create("hanse", "ada", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	operators, err := Operators(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boards := func(archs ...string) (all []Applicant) {
+		for i, arch := range archs {
+			all = append(all, Applicant{
+				Name: fmt.Sprintf("n%d", i+1), Key: seatKey(t), Journal: roster.NewID(), Arch: arch,
+				Address: netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:7443", i+1)),
+			})
+		}
+		return all
+	}
+	x86 := func(n int) []Applicant { return boards(slices.Repeat([]string{"amd64"}, n)...) }
+	var b strings.Builder
+	for _, c := range []struct {
+		name       string
+		applicants []Applicant
+		wish       Wish
+	}{
+		{"one", x86(1), Wish{}}, {"two", x86(2), Wish{}}, {"three", x86(3), Wish{}}, {"four", x86(4), Wish{}}, {"seven", x86(7), Wish{}},
+		{"boards", boards("arm", "arm64", "riscv64", "amd64", "arm64"), Wish{}}, {"boards alone", boards("arm", "riscv64"), Wish{}},
+		{"spares", x86(5), Wish{Spares: []string{"n1", "n2"}}},
+		{"domains", x86(5), Wish{Domains: map[string]string{"n1": "attic", "n2": "attic", "n3": "cellar"}, Spares: []string{"n5"}}},
+		{"wished", x86(5), Wish{Members: []string{"n5", "n2", "n4"}}},
+		{"two members", x86(5), Wish{Members: []string{"n5", "n2"}}},
+		{"a stranger", x86(3), Wish{Members: []string{"n9"}}},
+		{"a board that cannot", boards("arm", "amd64"), Wish{Members: []string{"n1"}}},
+		{"member and spare", x86(3), Wish{Members: []string{"n1"}, Spares: []string{"n1"}}},
+		{"a stranger's domain", x86(3), Wish{Domains: map[string]string{"n9": "attic"}}},
+		{"nobody", nil, Wish{}},
+	} {
+		v, err := Plan(k.Genesis, operators, c.applicants, c.wish)
+		if err == nil {
+			_, err = ledger.New(k.Genesis).State().Next(v)
+		}
+		if err != nil {
+			fmt.Fprintf(&b, "%s\n    %v\n", c.name, err)
+			continue
+		}
+		fmt.Fprintf(&b, "%s\n    %s, %d of %d;", c.name, v.Founding.Roster.Rule, v.Founding.Roster.Quorum(), v.Founding.Roster.Votes())
+		for i, a := range v.Founding.Cluster {
+			s, _ := v.Founding.Roster.Seat(a.Seat)
+			fmt.Fprintf(&b, "%s %s (%s)", []string{" etcd on", ","}[min(i, 1)], s.Name, a.Address)
+		}
+		fmt.Fprintln(&b)
+	}
+	golden.Compare(t, "plan.txt", b.String())
+}
