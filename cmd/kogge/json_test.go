@@ -24,8 +24,10 @@ import (
 	"kogge.example/agent/images"
 	"kogge.example/agent/install"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/pinned"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/serve"
+	"kogge.example/agent/serve/records"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/keyring"
@@ -44,6 +46,7 @@ var tables = map[string]string{
 	"events":       "",
 	"fleet list":   "",
 	"fleet show":   "hanse",
+	"ledger log":   "",
 	"images load":  "images.tar",
 	"images ls":    "",
 	"images pull":  "registry.example/db:1",
@@ -80,8 +83,8 @@ var tables = map[string]string{
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "exec", "fleet create", "fleet recover", "fleet renew", "fleet token", "help",
-	"image build", "image lock", "image seed", "image write", "images rm", "logs",
+	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet token", "help",
+	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger show", "ledger verify", "logs",
 	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",
@@ -251,6 +254,10 @@ func (w *world) open(t *testing.T) {
 		Containers: func() serve.Containers { return w }, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
 		Volumes:    func() serve.Volumes { return w },
 		Registries: registries, Updates: w,
+		Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) {
+			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
+			return seat, pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis), err
+		}},
 	})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -261,6 +268,10 @@ func (w *world) open(t *testing.T) {
 		must(t, <-over)
 	})
 	must(t, adopt(t.Context(), ring, server.Address().String(), "", io.Discard))
+	if len(w.units) > 0 {
+		f := foundFlags{all: true, sheets: ring.Sheets()}
+		must(t, f.run(t.Context(), ring, nil, io.Discard))
+	}
 }
 
 // release makes a release to be looked at, signed where there is something.

@@ -82,7 +82,11 @@ func ledgerLogCommand() *cobra.Command {
 		Use: "log", Short: "List the records of the ledger", Args: exactly(),
 		Example: "  kogge ledger log\n  kogge ledger log --node n1",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, entries, err := s.founded(cmd.Context())
+			read := s.founded
+			if asJSON {
+				read = s.read // an empty list is an answer to a program
+			}
+			_, entries, err := read(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -115,7 +119,7 @@ type recordRow struct {
 }
 
 func recordRows(entries []ledger.Entry) ([]recordRow, error) {
-	var rows []recordRow
+	rows := []recordRow{}
 	for _, e := range entries {
 		r, err := ledger.ParseRecord(e.Record)
 		if err != nil {
