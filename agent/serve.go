@@ -33,6 +33,8 @@ type parts struct {
 	names  atomic.Pointer[nameserver.Server]
 	events events.Ring
 	drain  drain
+	// part is what the node is in its fleet; nil until it serves.
+	part atomic.Pointer[func() (*identity.Seat, *pinned.Ledger, error)]
 	// refused is why the workloads cannot be run; nil: they can.
 	refused atomic.Pointer[string]
 }
@@ -102,6 +104,8 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	if err := join(node, filepath.Join(at.state, "kogge", "join.yaml")); err != nil {
 		log.Printf("agent: %v", err) // who is known already goes on being known
 	}
+	own := part(node, at.state)
+	now.part.Store(&own)
 	var twin mdns.Twin
 	machine := machine.Machine{
 		Run: at.run, State: at.state, Workload: at.cgroup,
@@ -111,7 +115,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
-		Records: records.Records{Node: node, Open: part(node, at.state)},
+		Records: records.Records{Node: node, Open: own},
 	})
 	if err != nil {
 		return err

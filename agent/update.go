@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log"
 	"path/filepath"
 	"sync"
@@ -10,6 +11,8 @@ import (
 	"kogge.example/agent/probe"
 	"kogge.example/init/control"
 	"kogge.example/update/cmdline"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/osrelease"
 	"kogge.example/update/release"
 )
@@ -31,6 +34,17 @@ func installer(at paths, now *parts) *install.Installer {
 				return nil, err
 			}
 			return registries.OpenRelease(ctx, name)
+		},
+		Part: func() (ledger.State, signed.Key, error) {
+			own := now.part.Load()
+			if own == nil {
+				return ledger.State{}, "", errors.New("the node does not know yet who it is")
+			}
+			seat, taken, err := (*own)()
+			if err != nil {
+				return ledger.State{}, "", err
+			}
+			return taken.State(), seat.Key, taken.Damaged()
 		},
 		Sealed: at.sealed,
 		Sticks: install.Sticks{Sys: "/sys", Dev: "/dev"}.Open,

@@ -31,6 +31,9 @@ type Order struct {
 	From string
 	When When
 	By   string // who wants it, for the history
+	// Permit is the leave of the seat's owner, a [ledger.Permit], which a fleet of several
+	// votes needs.
+	Permit []byte
 }
 
 // The steps of an update, in their order. Blocked and Waiting end an update that is

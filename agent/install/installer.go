@@ -16,6 +16,8 @@ import (
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/memory"
 	"kogge.example/update/release"
 	"kogge.example/update/slot"
@@ -40,6 +42,9 @@ type Installer struct {
 	Remember func() error
 	// Drain stops the containers, each in its own way, for as long as ctx lasts.
 	Drain func(ctx context.Context)
+	// Part is what the fleet's ledger has decided, and the key of this node's seat; nil: the
+	// node does not know.
+	Part func() (ledger.State, signed.Key, error)
 	// Sealed says that STATE is in format partition.SealedState; nil: it is not.
 	Sealed func() bool
 	// Reboot has PID 1 end this boot. It returns before that does.
@@ -132,7 +137,7 @@ func (i *Installer) Update(ctx context.Context, o Order, report func(Step)) erro
 		return err
 	}
 	report(step)
-	right, err := i.right()
+	right, err := i.right(o.Permit)
 	if err != nil {
 		return err
 	}
@@ -144,14 +149,15 @@ func (i *Installer) Update(ctx context.Context, o Order, report func(Step)) erro
 	})
 }
 
-// Rollback arms what lies in the other slot, if it was proven once.
-func (i *Installer) Rollback(ctx context.Context, when When, by string, report func(Step)) error {
+// Rollback arms what lies in the other slot, if it was proven once. Of the order it heeds when
+// and by whom.
+func (i *Installer) Rollback(ctx context.Context, o Order, report func(Step)) error {
 	done, err := i.begin("rolling back")
 	if err != nil {
 		return err
 	}
 	defer done()
-	if when == InWindow {
+	if o.When == InWindow {
 		if _, err := i.opens(); err != nil {
 			return err
 		}
@@ -181,11 +187,11 @@ func (i *Installer) Rollback(ctx context.Context, when When, by string, report f
 		return refuse("slot %s is %s: there is nothing to roll back to", other.Slot, other.State)
 	}
 	step := Step{Slot: other.Slot, Version: other.Version, Digest: other.Digest}
-	right, err := i.right()
+	right, err := i.right(o.Permit)
 	if err != nil {
 		return err
 	}
-	return i.arm(ctx, step, when, by, i.telling(report), func() (memory.Trial, error) {
+	return i.arm(ctx, step, o.When, o.By, i.telling(report), func() (memory.Trial, error) {
 		return slot.Rollback(d.Disk, i.memory(), right, i.now())
 	})
 }
@@ -323,19 +329,36 @@ func (i *Installer) arm(ctx context.Context, step Step, when When, by string, re
 	return i.reboot(context.WithoutCancel(ctx), step, when, report)
 }
 
-// right is the right to write a slot and to arm it.
-func (i *Installer) right() (slot.Authorisation, error) {
-	right, err := slot.LoneVoter(i.voters(), "")
+// right is the right to write a slot and to arm it. permit is what the order brought.
+func (i *Installer) right(permit []byte) (slot.Authorisation, error) {
+	right, err := i.rightOf(permit)
 	return right, slotError(err)
 }
 
-// voters are how many voters the fleet has. A node that has no ledger is alone; one whose
-// ledger cannot be looked for may not be.
-func (i *Installer) voters() int {
-	if _, err := os.Stat(filepath.Join(i.State, "kogge", "ledger")); errors.Is(err, fs.ErrNotExist) {
-		return 1
+func (i *Installer) rightOf(permit []byte) (slot.Authorisation, error) {
+	_, err := os.Stat(filepath.Join(i.State, "kogge", "ledger"))
+	if errors.Is(err, fs.ErrNotExist) { // a node that has no ledger is alone
+		return slot.LoneVoter(1, "")
 	}
-	return 0 // more than this release can count
+	if err != nil || i.Part == nil { // one whose ledger cannot be looked for may not be
+		return slot.Authorisation{}, fmt.Errorf("%w: the fleet's ledger cannot be read: %w", slot.ErrUnauthorised, err)
+	}
+	state, key, err := i.Part()
+	if err != nil {
+		return slot.Authorisation{}, fmt.Errorf("%w: %w", slot.ErrUnauthorised, err)
+	}
+	seat, seated := state.Roster.ByKey(key)
+	if votes := state.Roster.Votes(); votes == 1 && seated && seat.Vote || len(permit) == 0 {
+		return slot.LoneVoter(votes, state.Genesis.Name)
+	}
+	if !seated {
+		return slot.Authorisation{}, fmt.Errorf("%w: this node has no seat in fleet %s", slot.ErrUnauthorised, state.Genesis.Name)
+	}
+	p, err := ledger.ParsePermit(permit)
+	if err != nil {
+		return slot.Authorisation{}, fmt.Errorf("%w: %w", slot.ErrUnauthorised, err)
+	}
+	return slot.Owners(state, seat, p)
 }
 
 // Slots says what lies in the slots.

@@ -46,7 +46,7 @@ func TestUpdates(t *testing.T) {
 		fmt.Fprintf(&b, "%s: %v\n", what, err)
 	}
 	back := func() error {
-		return m.Rollback(t.Context(), Now, "ada", func(Step) {})
+		return m.Rollback(t.Context(), Order{When: Now, By: "ada"}, func(Step) {})
 	}
 	refused("rollback to nothing", back(), ErrRefused)
 
@@ -141,11 +141,11 @@ func TestRefused(t *testing.T) {
 			source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{1, 1}, Writes: 1}}).open(t), want: "the running one writes format 2, the new one reads 1 to 1",
 		},
 		{name: "nobody is trusted", edit: func(m *machine) { m.Image = m.part("nothing") }, source: good.open(t), want: "trusts no keys for releases"},
-		{name: "several voters", edit: func(m *machine) { m.write("state/kogge/ledger", "") }, source: good.open(t), want: "certificate of their vote"},
+		{name: "several voters", edit: func(m *machine) { m.write("state/kogge/ledger", "") }, source: good.open(t), want: "ledger cannot be read"},
 		{name: "voters that nobody can count", edit: func(m *machine) {
 			m.write("state/kogge/other", "")
 			must(m.t, os.Symlink("ledger", m.part("state/kogge/ledger"))) // a loop
-		}, source: good.open(t), want: "certificate of their vote"},
+		}, source: good.open(t), want: "ledger cannot be read"},
 		{name: "two disks", edit: func(m *machine) { must(t, control.Boot{Slot: "A", Alone: "disks vda and vdb are alike"}.Write(m.Run)) }, source: good.open(t), want: "vda and vdb"},
 		{name: "no loader", edit: func(m *machine) { must(t, control.Boot{Slot: "A"}.Write(m.Run)) }, source: good.open(t), want: "boot loader"},
 		{name: "no window", source: good.open(t), order: Order{When: InWindow}, want: "no update.window"},
@@ -262,7 +262,7 @@ func TestOneAtATime(t *testing.T) {
 		if err := m.Update(t.Context(), Order{Source: src}, func(Step) {}); !errors.Is(err, ErrBusy) {
 			t.Errorf("second update: %v", err)
 		}
-		if err := m.Rollback(t.Context(), Now, "ada", func(Step) {}); !errors.Is(err, ErrBusy) {
+		if err := m.Rollback(t.Context(), Order{When: Now, By: "ada"}, func(Step) {}); !errors.Is(err, ErrBusy) {
 			t.Errorf("rollback: %v", err)
 		}
 		// Another process than this one, as after a crash of the agent that left one.
@@ -346,7 +346,7 @@ func TestWindow(t *testing.T) {
 	look(m.clock.Add(time.Minute), 1) // it is over with the boot
 	// In the window it is as now.
 	m.good()
-	if err := m.Rollback(t.Context(), InWindow, "ada", func(Step) {}); err != nil || m.rebooted != 2 {
+	if err := m.Rollback(t.Context(), Order{When: InWindow, By: "ada"}, func(Step) {}); err != nil || m.rebooted != 2 {
 		t.Errorf("rollback in the window: %v, %d reboots", err, m.rebooted)
 	}
 }

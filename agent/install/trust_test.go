@@ -55,7 +55,7 @@ func TestTrustMoves(t *testing.T) {
 	}
 	m.boot()
 	m.good()
-	must(t, m.Rollback(t.Context(), Now, "ada", func(Step) {}))
+	must(t, m.Rollback(t.Context(), Order{When: Now, By: "ada"}, func(Step) {}))
 	m.boot()
 	m.good()
 	if said, err := m.update(Order{Source: stolen.open(t)}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "signed") {

@@ -26,7 +26,7 @@ import (
 // Updates is what is done to the node's slots.
 type Updates interface {
 	Update(ctx context.Context, o install.Order, report func(install.Step)) error
-	Rollback(ctx context.Context, when install.When, by string, report func(install.Step)) error
+	Rollback(ctx context.Context, o install.Order, report func(install.Step)) error
 	Slots(ctx context.Context) (install.Slots, error)
 	History(ctx context.Context) ([]install.Boot, error)
 	ForgetFailure(ctx context.Context, release string) ([]string, error)
@@ -63,7 +63,7 @@ func (s *updateService) Update(ctx context.Context, stream *connect.BidiStream[a
 	}
 	o := &offer{stream: stream, quiet: offerLimit}
 	o.control = door.StreamControl(ctx)
-	order := install.Order{From: start.From, When: when, By: door.Caller(ctx).Name}
+	order := install.Order{From: start.From, When: when, By: door.Caller(ctx).Name, Permit: start.Permit}
 	if start.From == "" {
 		order.Source = o
 	}
@@ -78,7 +78,7 @@ func (s *updateService) Rollback(ctx context.Context, r *connect.Request[apiv1.R
 	if err := s.ready(); err != nil {
 		return err
 	}
-	return updateError(ctx, s.updates.Rollback(ctx, when, door.Caller(ctx).Name, func(step install.Step) {
+	return updateError(ctx, s.updates.Rollback(ctx, install.Order{When: when, By: door.Caller(ctx).Name, Permit: r.Msg.Permit}, func(step install.Step) {
 		_ = stream.Send(stepMessage(step)) // who has gone away need not know; the order stands
 	}))
 }

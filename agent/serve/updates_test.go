@@ -31,7 +31,8 @@ func (s *slots) Update(ctx context.Context, o install.Order, report func(install
 	return s.update(ctx, o, report)
 }
 
-func (s *slots) Rollback(_ context.Context, when install.When, by string, report func(install.Step)) error {
+func (s *slots) Rollback(_ context.Context, o install.Order, report func(install.Step)) error {
+	when, by := o.When, o.By
 	if when != install.Manual {
 		return fmt.Errorf("%w: slot B is empty", install.ErrRefused)
 	}

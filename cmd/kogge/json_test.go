@@ -153,8 +153,8 @@ func (w *world) Update(_ context.Context, o install.Order, report func(install.S
 	report(step)
 	return nil
 }
-func (w *world) Rollback(_ context.Context, _ install.When, by string, report func(install.Step)) error {
-	report(install.Step{Step: install.Armed, Slot: "B", Version: "1.1", Text: by})
+func (w *world) Rollback(_ context.Context, o install.Order, report func(install.Step)) error {
+	report(install.Step{Step: install.Armed, Slot: "B", Version: "1.1", Text: o.By})
 	return nil
 }
 func (w *world) Slots(context.Context) (install.Slots, error) {

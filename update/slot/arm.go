@@ -8,6 +8,8 @@ import (
 
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
@@ -15,35 +17,59 @@ import (
 // Authorisation is the right to write a release into a slot and to arm it. Stage asks for
 // it before its first write, which destroys what the node could fall back to, and Arm asks
 // once more, with the same value. Only this package makes one, out of what it was shown:
-// LoneVoter is the one way there is. A decision of a fleet that votes is to be another one
-// here, made of what update/fleet has verified, and then also says which release and which
-// node it is for.
-type Authorisation struct{ by string }
+// LoneVoter and Owners are the ways there are. A decision of a fleet that votes is to be
+// another one here.
+type Authorisation struct {
+	by      string
+	bound   bool // to what follows
+	release string
+	arming  int
+}
 
 // String says who gave it.
 func (a Authorisation) String() string { return a.by }
 
-// check wants one that somebody gave.
-func (a Authorisation) check() error {
+// check wants one that somebody gave, and for that release.
+func (a Authorisation) check(release string) error {
 	if a.by == "" {
 		return ErrUnauthorised
 	}
+	if a.bound && a.release != release {
+		return fmt.Errorf("%w: %s is for release %s, and this is %s", ErrUnauthorised, a.by, a.release, release)
+	}
 	return nil
+}
+
+// checkArming wants that what is armed now has the number for which it was given.
+func (a Authorisation) checkArming(number int) error {
+	if a.bound && a.arming != number {
+		return fmt.Errorf("%w: %s is for arming %d, and this is arming %d", ErrUnauthorised, a.by, a.arming, number)
+	}
+	return nil
+}
+
+// Owners is the right that the owner of a seat gave by a permit, in the state of a ledger: for
+// one release, and for one arming. The error wraps [ErrUnauthorised].
+func Owners(s ledger.State, seat roster.Seat, p ledger.Permit) (Authorisation, error) {
+	if err := s.Permits(p, seat); err != nil {
+		return Authorisation{}, fmt.Errorf("%w: %w", ErrUnauthorised, err)
+	}
+	return Authorisation{by: "the permit of owner " + seat.Owner, bound: true, release: p.Release, arming: p.Arming}, nil
 }
 
 // LoneVoter is the right of whoever operates a fleet of one voter: what that one wants
 // is what the fleet has voted. fleet names it; it may be "" before a node has one.
 func LoneVoter(voters int, fleet string) (Authorisation, error) {
 	if voters != 1 {
-		return Authorisation{}, fmt.Errorf("%w: this fleet has %d voters: an update needs the certificate of their vote", ErrUnauthorised, voters)
+		return Authorisation{}, fmt.Errorf("%w: this fleet has %d voters: an update needs the owner's permit", ErrUnauthorised, voters)
 	}
 	if strings.ContainsFunc(fleet, func(r rune) bool { return r < ' ' }) || len(fleet) > 128 {
 		return Authorisation{}, fmt.Errorf("%w: %q is not the name of a fleet", ErrUnauthorised, fleet)
 	}
 	if fleet == "" {
-		return Authorisation{"the only voter"}, nil
+		return Authorisation{by: "the only voter"}, nil
 	}
-	return Authorisation{"the only voter of fleet " + fleet}, nil
+	return Authorisation{by: "the only voter of fleet " + fleet}, nil
 }
 
 // Arm has the loader start, at the next boot, the release of that digest, which Stage has
@@ -100,7 +126,7 @@ func Rollback(d Disk, m memory.Folder, by Authorisation, now time.Time) (memory.
 }
 
 func (d Disk) arm(m memory.Folder, r *memory.Staged, tries int, by Authorisation, now time.Time) (memory.Trial, error) {
-	if err := by.check(); err != nil {
+	if err := by.check(r.Digest); err != nil {
 		return memory.Trial{}, err
 	}
 	if d.Trial {
@@ -136,10 +162,10 @@ func (d Disk) arm(m memory.Folder, r *memory.Staged, tries int, by Authorisation
 			return memory.Trial{}, fmt.Errorf("%w: its root partition holds something else", ErrNotStaged)
 		}
 	}
-	return t, d.Boot.Edit(func(v *fat.Volume) error { return d.armIn(v, m, r, &t, now) })
+	return t, d.Boot.Edit(func(v *fat.Volume) error { return d.armIn(v, m, r, &t, by, now) })
 }
 
-func (d Disk) armIn(v *fat.Volume, m memory.Folder, r *memory.Staged, t *memory.Trial, now time.Time) error {
+func (d Disk) armIn(v *fat.Volume, m memory.Folder, r *memory.Staged, t *memory.Trial, by Authorisation, now time.Time) error {
 	before, err := d.Loader.State(v)
 	if err != nil {
 		return err
@@ -151,6 +177,9 @@ func (d Disk) armIn(v *fat.Volume, m memory.Folder, r *memory.Staged, t *memory.
 		return fmt.Errorf("the loader starts neither slot: there is nothing to fall back to")
 	}
 	t.Number = 1 + max(before.A.Number, before.B.Number)
+	if err := by.checkArming(t.Number); err != nil {
+		return err
+	}
 	if err := memory.WriteTrial(m, *t); err != nil {
 		return err
 	}

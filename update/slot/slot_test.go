@@ -17,13 +17,13 @@ import (
 	"kogge.example/update/verity"
 )
 
-// TestAuthorisation: nobody but a lone voter can make one in this release.
+// TestAuthorisation: where there is more than one voter, none of them can make one alone.
 func TestAuthorisation(t *testing.T) {
 	for voters, want := range map[int]string{
 		1:  "",
-		0:  "nobody has authorised it: this fleet has 0 voters: an update needs the certificate of their vote",
-		3:  "nobody has authorised it: this fleet has 3 voters: an update needs the certificate of their vote",
-		-1: "nobody has authorised it: this fleet has -1 voters: an update needs the certificate of their vote",
+		0:  "nobody has authorised it: this fleet has 0 voters: an update needs the owner's permit",
+		3:  "nobody has authorised it: this fleet has 3 voters: an update needs the owner's permit",
+		-1: "nobody has authorised it: this fleet has -1 voters: an update needs the owner's permit",
 	} {
 		a, err := LoneVoter(voters, "shelf")
 		if got := fmt.Sprint(err); want != "" && got != want || want == "" && (err != nil || a.String() != "the only voter of fleet shelf") {

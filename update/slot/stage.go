@@ -48,7 +48,7 @@ type Progress func(part string, done, total int64)
 // A sync that fails is the end of the attempt, because what the disk holds then is
 // unknown: the next one begins with step 2.
 func Stage(ctx context.Context, d Disk, m memory.Folder, r Release, by Authorisation, progress Progress) error {
-	if err := by.check(); err != nil {
+	if err := by.check(r.Digest); err != nil {
 		return fmt.Errorf("stage release %s in slot %s: %w", r.Version, d.target(), err)
 	}
 	return stage(ctx, d, m, r, progress, usual)

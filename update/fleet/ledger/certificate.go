@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"kogge.example/update/fleet"
@@ -52,17 +53,20 @@ func parseCertificate(raw []byte) (Certificate, error) {
 	if c.Round < 0 {
 		return Certificate{}, fmt.Errorf("field round: %d", c.Round)
 	}
-	for field, list := range map[string][]Signature{"seats": c.Seats, "owners": c.Owners} {
-		for i, s := range list {
-			if len(s.Signature) != ed25519.SignatureSize {
-				return Certificate{}, fmt.Errorf("field %s[%d].signature: %d bytes: %d wanted", field, i, len(s.Signature), ed25519.SignatureSize)
-			}
-			if s.By < 1 || i > 0 && s.By <= list[i-1].By {
-				return Certificate{}, fmt.Errorf("field %s[%d].by: %d is out of order", field, i, s.By)
-			}
+	return c, errors.Join(checkSignatures("seats", c.Seats), checkSignatures("owners", c.Owners))
+}
+
+// checkSignatures wants signatures of a size, each by another one, in order.
+func checkSignatures(field string, list []Signature) error {
+	for i, s := range list {
+		if len(s.Signature) != ed25519.SignatureSize {
+			return fmt.Errorf("field %s[%d].signature: %d bytes: %d wanted", field, i, len(s.Signature), ed25519.SignatureSize)
+		}
+		if s.By < 1 || i > 0 && s.By <= list[i-1].By {
+			return fmt.Errorf("field %s[%d].by: %d is out of order", field, i, s.By)
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // FoundingBytes are what an owner signs for the first record.
@@ -85,17 +89,24 @@ func (c Certificate) byOwners(r Record, owner roster.Owner) error {
 	if len(c.Seats) > 0 || c.Round != 0 {
 		return fmt.Errorf("%w: field seats: seats cannot found their fleet", ErrCertificate)
 	}
-	message := FoundingBytes(r)
-	for _, s := range c.Owners {
+	if err := byOwner(c.Owners, owner, FoundingBytes(r)); err != nil {
+		return fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	return nil
+}
+
+// byOwner wants signatures of a message by as many keys of an owner as are the owner.
+func byOwner(signatures []Signature, owner roster.Owner, message []byte) error {
+	for _, s := range signatures {
 		if s.By > len(owner.Keys) {
-			return fmt.Errorf("%w: field owners: there is no owner key %d", ErrCertificate, s.By)
+			return fmt.Errorf("field owners: there is no owner key %d", s.By)
 		}
 		if !owner.Keys[s.By-1].Verify(message, s.Signature) {
-			return fmt.Errorf("%w: field owners: the signature of owner key %d does not fit", ErrCertificate, s.By)
+			return fmt.Errorf("field owners: the signature of owner key %d does not fit", s.By)
 		}
 	}
-	if len(c.Owners) < owner.Threshold {
-		return fmt.Errorf("%w: field owners: %d signatures: %d owner keys are needed", ErrCertificate, len(c.Owners), owner.Threshold)
+	if len(signatures) < owner.Threshold {
+		return fmt.Errorf("field owners: %d signatures: %d owner keys are needed", len(signatures), owner.Threshold)
 	}
 	return nil
 }

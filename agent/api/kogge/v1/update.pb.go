@@ -206,6 +206,7 @@ type UpdateStart struct {
 	// usb:. Empty: from the caller.
 	From          string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	Reboot        Reboot `protobuf:"varint,2,opt,name=reboot,proto3,enum=kogge.v1.Reboot" json:"reboot,omitempty"`
+	Permit        []byte `protobuf:"bytes,3,opt,name=permit,proto3" json:"permit,omitempty"` // of the seat's owner, in a founded fleet: update/fleet/ledger has its form
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +253,13 @@ func (x *UpdateStart) GetReboot() Reboot {
 		return x.Reboot
 	}
 	return Reboot_REBOOT_UNSPECIFIED
+}
+
+func (x *UpdateStart) GetPermit() []byte {
+	if x != nil {
+		return x.Permit
+	}
+	return nil
 }
 
 // UpdateResponse is what the node says.
@@ -512,6 +520,7 @@ func (x *UpdateStep) GetAt() *timestamppb.Timestamp {
 type RollbackRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reboot        Reboot                 `protobuf:"varint,1,opt,name=reboot,proto3,enum=kogge.v1.Reboot" json:"reboot,omitempty"`
+	Permit        []byte                 `protobuf:"bytes,2,opt,name=permit,proto3" json:"permit,omitempty"` // as in UpdateStart
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,6 +560,13 @@ func (x *RollbackRequest) GetReboot() Reboot {
 		return x.Reboot
 	}
 	return Reboot_REBOOT_UNSPECIFIED
+}
+
+func (x *RollbackRequest) GetPermit() []byte {
+	if x != nil {
+		return x.Permit
+	}
+	return nil
 }
 
 type ListSlotsRequest struct {
@@ -1074,10 +1090,11 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x01(\bH\x00R\x03end\x12\x1a\n" +
 	"\alacking\x18\x04 \x01(\tH\x00R\alacking\x12\x12\n" +
 	"\x04want\x18\x05 \x01(\rR\x04wantB\x06\n" +
-	"\x04part\"K\n" +
+	"\x04part\"c\n" +
 	"\vUpdateStart\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12(\n" +
-	"\x06reboot\x18\x02 \x01(\x0e2\x10.kogge.v1.RebootR\x06reboot\"j\n" +
+	"\x06reboot\x18\x02 \x01(\x0e2\x10.kogge.v1.RebootR\x06reboot\x12\x16\n" +
+	"\x06permit\x18\x03 \x01(\fR\x06permit\"j\n" +
 	"\x0eUpdateResponse\x12$\n" +
 	"\x04want\x18\x01 \x01(\v2\x0e.kogge.v1.WantH\x00R\x04want\x12*\n" +
 	"\x04step\x18\x02 \x01(\v2\x14.kogge.v1.UpdateStepH\x00R\x04stepB\x06\n" +
@@ -1096,9 +1113,10 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\x03R\x04done\x12\x14\n" +
 	"\x05total\x18\a \x01(\x03R\x05total\x12*\n" +
-	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\";\n" +
+	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"S\n" +
 	"\x0fRollbackRequest\x12(\n" +
-	"\x06reboot\x18\x01 \x01(\x0e2\x10.kogge.v1.RebootR\x06reboot\"\x12\n" +
+	"\x06reboot\x18\x01 \x01(\x0e2\x10.kogge.v1.RebootR\x06reboot\x12\x16\n" +
+	"\x06permit\x18\x02 \x01(\fR\x06permit\"\x12\n" +
 	"\x10ListSlotsRequest\"\xd1\x01\n" +
 	"\x11ListSlotsResponse\x12$\n" +
 	"\x05slots\x18\x01 \x03(\v2\x0e.kogge.v1.SlotR\x05slots\x12\x17\n" +

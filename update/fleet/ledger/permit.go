@@ -1,0 +1,72 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/roster"
+)
+
+// Permit is the owner's leave for one node of a founded fleet to write one release into a slot
+// and to arm it, once: until the fleet decides about releases itself, this is how its nodes
+// are updated. It is used up by the arming whose number it names.
+type Permit struct {
+	Version int         `json:"version"` // of this document: 1
+	Seat    int         `json:"seat"`
+	Release string      `json:"release"` // the digest that names it: "sha256:…"
+	Arming  int         `json:"arming"`  // the number that the arming gets: one above the slots' highest
+	Height  int64       `json:"height"`  // of the ledger, when it was given
+	Owners  []Signature `json:"owners"`  // by number of the owner's key
+}
+
+// ErrPermit is of a permit that is not for this node, this release and now.
+var ErrPermit = errors.New("the owner has not permitted it")
+
+// maxPermit is the bytes of a permit, at most.
+const maxPermit = 8 << 10
+
+// Encode writes the permit.
+func (p Permit) Encode() []byte { return encode(p) }
+
+// Bytes are what an owner signs.
+func (p Permit) Bytes(fleet document.Hash) []byte {
+	number := func(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+	return document.Message("kogge/permit/v1", fleet[:], number(int64(p.Seat)), []byte(p.Release), number(int64(p.Arming)), number(p.Height))
+}
+
+// ParsePermit reads a permit, and verifies nothing. The error wraps [ErrPermit].
+func ParsePermit(raw []byte) (Permit, error) {
+	if len(raw) > maxPermit {
+		return Permit{}, fmt.Errorf("%w: %d bytes: %d at most", ErrPermit, len(raw), maxPermit)
+	}
+	p, err := document.DecodeExact[Permit](raw, version)
+	if err == nil {
+		err = checkSignatures("owners", p.Owners)
+	}
+	if err != nil {
+		return Permit{}, fmt.Errorf("%w: %w", ErrPermit, err)
+	}
+	return p, nil
+}
+
+// Permits wants a permit to be for a seat, by as many keys of the seat's owner as are the
+// owner, at the height at which the ledger is. Which release and arming it is for is the
+// caller's to compare. The error wraps [ErrPermit].
+func (s State) Permits(p Permit, seat roster.Seat) error {
+	if p.Seat != seat.Number {
+		return fmt.Errorf("%w: it is for seat %d, and this node has seat %d", ErrPermit, p.Seat, seat.Number)
+	}
+	if p.Height != s.Height {
+		return fmt.Errorf("%w: it is of height %d, and the fleet's ledger is at %d", ErrPermit, p.Height, s.Height)
+	}
+	owner, ok := s.Roster.Owner(seat.Owner)
+	if !ok {
+		return fmt.Errorf("%w: the seat has no owner", ErrPermit) // no roster that was checked is so
+	}
+	if err := byOwner(p.Owners, owner, p.Bytes(s.Fleet())); err != nil {
+		return fmt.Errorf("%w: %w", ErrPermit, err)
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package ledger_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+)
+
+// TestPermit takes a permit as it was signed, and with no bit changed.
+func TestPermit(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 1)
+	s := f.Log.State()
+	seat, _ := s.Roster.Seat(2)
+	p := ledger.Permit{Version: 1, Seat: 2, Release: "sha256:0123", Arming: 3, Height: 1}
+	for i, name := range []string{"owner 1", "owner 2"} {
+		p.Owners = append(p.Owners, ledger.Sign(i+1, ledgertest.Private(name), p.Bytes(s.Fleet())))
+	}
+	raw := p.Encode()
+	for i := -1; i < len(raw); i++ {
+		text := bytes.Clone(raw)
+		if i >= 0 {
+			text[i] ^= 1 << (i % 7)
+		}
+		got, err := ledger.ParsePermit(text)
+		if err == nil {
+			err = s.Permits(got, seat)
+		}
+		if (err == nil) != (i < 0) || err != nil && !errors.Is(err, ledger.ErrPermit) {
+			t.Errorf("byte %d changed: %v", i, err)
+		}
+	}
+	if _, err := ledger.ParsePermit(make([]byte, 1<<20)); !errors.Is(err, ledger.ErrPermit) {
+		t.Errorf("1 MiB: %v", err)
+	}
+}
+
+// FuzzPermit reads what somebody calls a permit.
+func FuzzPermit(f *testing.F) {
+	f.Add(ledger.Permit{Version: 1, Seat: 2, Release: "sha256:0123", Owners: []ledger.Signature{{By: 1, Signature: make([]byte, 64)}}}.Encode())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if p, err := ledger.ParsePermit(raw); err == nil && !bytes.Equal(p.Encode(), raw) {
+			t.Errorf("%q is read, and written as %q", raw, p.Encode())
+		}
+	})
+}
