@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -20,12 +19,11 @@ import (
 // foundFlags are the flags of kogge fleet found.
 type foundFlags struct {
 	target
-	secret  passphraseFlags
+	owner   ownerFlags
 	all     bool
 	members []string
 	spares  []string
 	domains map[string]string
-	sheets  []string
 }
 
 func fleetFoundCommand() *cobra.Command {
@@ -52,12 +50,11 @@ func fleetFoundCommand() *cobra.Command {
 		},
 	}
 	f.fleetFlag(cmd)
-	f.secret.register(cmd)
+	f.owner.register(cmd)
 	cmd.Flags().BoolVar(&f.all, "all-adopted", false, "found it with all nodes that this computer knows")
 	cmd.Flags().StringSliceVar(&f.members, "member", nil, "`NODE` that runs etcd: 1, 3 or 5 of them (default: the first that can, in domains of their own)")
 	cmd.Flags().StringSliceVar(&f.spares, "spare", nil, "`NODE` that runs etcd when a member is lost")
 	cmd.Flags().StringToStringVar(&f.domains, "domain", nil, "`NODE=DOMAIN`: what fails together with a node, as a house or a rack")
-	cmd.Flags().StringArrayVar(&f.sheets, "sheet", nil, "`FILE` with the four lines of a recovery sheet; may be repeated")
 	return cmd
 }
 
@@ -104,7 +101,7 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 	if err != nil {
 		return nil, nil, err
 	}
-	owner, err := f.owner(ctx, ring)
+	owner, err := f.owner.open(ctx, ring)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -112,38 +109,6 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 		return nil, nil, err
 	}
 	return operate.Ledger(ring)
-}
-
-// owner opens as many owner keys as there are: of the folder, and of sheets.
-func (f *foundFlags) owner(ctx context.Context, ring *keyring.Keyring) (keyring.OwnerKeys, error) {
-	passphrase := ""
-	for i := range ring.Genesis.Owners {
-		if ring.HoldsOwner(i+1) != keyring.Closed {
-			continue
-		}
-		var err error
-		if passphrase, err = f.secret.known(ctx, "the owner keys of fleet "+ring.Genesis.Name); err != nil {
-			return keyring.OwnerKeys{}, err
-		}
-		break
-	}
-	var sheets [][]byte
-	for _, name := range f.sheets {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return keyring.OwnerKeys{}, fmt.Errorf("sheet: %w", err)
-		}
-		sheets = append(sheets, text)
-	}
-	owner, err := ring.OwnerKeys(passphrase, sheets...)
-	if errors.Is(err, keyring.ErrOwners) {
-		hint := "type the four lines of a recovery sheet into a file, and add: --sheet FILE"
-		if there := ring.Sheets(); len(there) > 0 {
-			hint = "add: --sheet " + there[0]
-		}
-		return owner, hinted{err, hint}
-	}
-	return owner, err
 }
 
 // give gives the first record to all that have a seat.

@@ -24,7 +24,15 @@ node was.`,
 				return err
 			}
 			return f.run(cmd, args[0], func(ctx context.Context, c *api.Client, show func(*apiv1.UpdateStep) error) error {
-				stream, err := c.Rollback(ctx, connect.NewRequest(&apiv1.RollbackRequest{Reboot: when}))
+				ring, err := f.target.openFleet()
+				if err != nil {
+					return err
+				}
+				permit, err := f.owner.permit(ctx, ring, args[0], c, func(string) (string, error) { return otherRelease(ctx, c) })
+				if err != nil {
+					return err
+				}
+				stream, err := c.Rollback(ctx, connect.NewRequest(&apiv1.RollbackRequest{Reboot: when, Permit: permit}))
 				if err != nil {
 					return err
 				}
@@ -40,4 +48,18 @@ node was.`,
 	}
 	f.register(cmd)
 	return cmd
+}
+
+// otherRelease names what lies in the slot that does not run.
+func otherRelease(ctx context.Context, c *api.Client) (string, error) {
+	answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
+	if err != nil {
+		return "", err
+	}
+	for _, s := range answer.Msg.Slots {
+		if !s.Running {
+			return s.Digest, nil
+		}
+	}
+	return "", nil // the node says what is wrong
 }

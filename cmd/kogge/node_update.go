@@ -31,11 +31,13 @@ type changeSlot struct {
 	reboot string
 	noWait bool
 	limit  time.Duration // of the wait for the assessment
+	owner  ownerFlags
 }
 
 func (f *changeSlot) register(cmd *cobra.Command) {
 	f.target.fleetFlag(cmd) // the node is an argument
 	jsonFlag(cmd, &f.target.json)
+	f.owner.register(cmd)
 	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, window (the one in its node.yaml), or manual (at the next kogge node reboot)")
 	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the node reboots; do not wait for the boot assessment")
 	cmd.Flags().DurationVar(&f.limit, "timeout", followLimit, "`DURATION` to wait for the boot assessment")
@@ -93,12 +95,37 @@ command continues where it stopped. kogge help updates has the details.`,
 				defer src.Close()
 			}
 			return f.run(cmd, args[0], func(ctx context.Context, c *api.Client, show func(*apiv1.UpdateStep) error) error {
+				ring, err := f.target.openFleet()
+				if err != nil {
+					return err
+				}
+				start.Permit, err = f.owner.permit(ctx, ring, args[0], c, func(board string) (string, error) { return digestFor(ctx, src, board) })
+				if err != nil {
+					return err
+				}
 				return releaseHint(c.SendRelease(ctx, start, src, show))
 			})
 		},
 	}
 	f.register(cmd)
 	return cmd
+}
+
+// digestFor names the release for a board, for the owner to sign. The release has to be on
+// this computer: what somebody else may exchange is signed by nobody.
+func digestFor(ctx context.Context, src layout.Stored, board string) (string, error) {
+	if src == nil {
+		return "", hinted{errors.New("in a founded fleet the owner signs which release a node gets, and this one is not on this computer"), "fetch it first: kogge release pull"}
+	}
+	b, err := layout.Read(ctx, src)
+	if err != nil {
+		return "", err
+	}
+	digest := b.Digest(board)
+	if digest == "" {
+		return "", fmt.Errorf("the release has nothing for board %s", board)
+	}
+	return digest, nil
 }
 
 // fromNodeYAML has the node look for a release where its own settings say.

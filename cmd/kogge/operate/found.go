@@ -20,7 +20,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
@@ -319,4 +319,19 @@ func Export(w io.Writer, g *fleet.Genesis, entries []ledger.Entry) error {
 		err = errors.Join(err, ledger.WriteEntry(w, int64(i+1), e))
 	}
 	return err
+}
+
+// Permit is the owner's leave, signed, for a node to arm the release of a digest next. slots is
+// what the node says of its slots.
+func Permit(s ledger.State, node, digest string, slots *apiv1.ListSlotsResponse, owner keyring.OwnerKeys) ([]byte, error) {
+	seat, ok := s.Roster.ByName(node)
+	if !ok {
+		return nil, fmt.Errorf("node %s has no seat in fleet %s", node, s.Genesis.Name)
+	}
+	p := ledger.Permit{Version: 1, Seat: seat.Number, Release: digest, Height: s.Height}
+	for _, slot := range slots.Slots {
+		p.Arming = max(p.Arming, int(slot.Number)+1)
+	}
+	p.Owners = owner.Sign(p.Bytes(s.Fleet()), s.Genesis.Threshold)
+	return p.Encode(), nil
 }

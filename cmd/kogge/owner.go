@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
+)
+
+// ownerFlags say where the owner's keys come from, beside the fleet's folder.
+type ownerFlags struct {
+	secret passphraseFlags
+	sheets []string
+}
+
+func (f *ownerFlags) register(cmd *cobra.Command) {
+	f.secret.register(cmd)
+	cmd.Flags().StringArrayVar(&f.sheets, "sheet", nil, "`FILE` with the four lines of a recovery sheet; may be repeated")
+}
+
+// open opens as many owner keys as there are: of the folder, and of sheets.
+func (f *ownerFlags) open(ctx context.Context, ring *keyring.Keyring) (keyring.OwnerKeys, error) {
+	passphrase := ""
+	for i := range ring.Genesis.Owners {
+		if ring.HoldsOwner(i+1) != keyring.Closed {
+			continue
+		}
+		var err error
+		if passphrase, err = f.secret.known(ctx, "the owner keys of fleet "+ring.Genesis.Name); err != nil {
+			return keyring.OwnerKeys{}, err
+		}
+		break
+	}
+	var sheets [][]byte
+	for _, name := range f.sheets {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return keyring.OwnerKeys{}, fmt.Errorf("sheet: %w", err)
+		}
+		sheets = append(sheets, text)
+	}
+	owner, err := ring.OwnerKeys(passphrase, sheets...)
+	if errors.Is(err, keyring.ErrOwners) {
+		hint := "type the four lines of a recovery sheet into a file, and add: --sheet FILE"
+		if there := ring.Sheets(); len(there) > 0 {
+			hint = "add: --sheet " + there[0]
+		}
+		return owner, hinted{err, hint}
+	}
+	return owner, err
+}
+
+// permit is the owner's leave for a node to boot a release in its other slot: nil where the
+// fleet is not founded, or has one vote. digest says which release, once it is known that
+// this is asked.
+func (f *ownerFlags) permit(ctx context.Context, ring *keyring.Keyring, node string, c *api.Client, digest func(board string) (string, error)) ([]byte, error) {
+	l, _, err := operate.Ledger(ring)
+	if err != nil || l.State().Roster.Votes() < 2 {
+		return nil, err
+	}
+	owner, err := f.open(ctx, ring)
+	if err != nil {
+		return nil, err
+	}
+	status, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	which, err := digest(status.Msg.GetBoot().GetBoard())
+	if err != nil {
+		return nil, err
+	}
+	slots, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return operate.Permit(l.State(), node, which, slots.Msg, owner)
+}
