@@ -41,6 +41,7 @@ import (
 //	tokens.json                the tokens that were given out
 //	operators.json             whom the operator CA signed, and who was revoked
 //	invitations.json           who was invited to be signed; its secrets too
+//	ledger.txt                 what the fleet has decided (operate); public
 //
 // An invited operator's folder has the first three lines alone. Files with .age are
 // encrypted under the founder's passphrase. The operator CA's key is, because a key of
