@@ -110,10 +110,11 @@ type Keeper struct {
 	requests chan request
 	over     chan struct{} // closed when Run has returned
 
-	mu     sync.Mutex // guards what follows
-	set    []workload.Container
-	blamed map[string]string // why the node ends an instance, by its name
-	last   workload.Status
+	mu      sync.Mutex // guards what follows
+	set     []workload.Container
+	blamed  map[string]string // why the node ends an instance, by its name
+	endings []*ending         // what is to stop
+	last    workload.Status
 }
 
 // unit is one wanted container, and what happens to it.
