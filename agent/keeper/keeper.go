@@ -9,6 +9,7 @@
 // adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
 // step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
 // fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
+// What is to stop is taken down with the time that it has (ending.go).
 //
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
