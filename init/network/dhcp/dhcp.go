@@ -17,10 +17,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
 )
@@ -202,17 +204,21 @@ func (x *v4) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.
 	if x.err != nil {
 		return nil, x.err
 	}
-	options := []nclient4.ClientOpt{nclient4.WithHWAddr(x.mac), nclient4.WithTimeout(2 * time.Second), nclient4.WithRetry(3)}
 	to := nclient4.DefaultServers
+	conn, err := net.PacketConn(nil), error(nil)
 	if a == Renew {
 		// The reply comes to our address; a packet socket would need the router's MAC.
-		from := &net.UDPAddr{IP: lease.Address.Addr().AsSlice(), Port: nclient4.ClientPort}
 		to = &net.UDPAddr{IP: lease.Server.AsSlice(), Port: nclient4.ServerPort}
-		options = append(options, nclient4.WithUnicast(from), nclient4.WithServerAddr(to))
+		conn, err = x.unicast(ctx, lease.Address.Addr())
+	} else {
+		conn, err = nclient4.NewRawUDPConn(x.name, nclient4.ClientPort)
 	}
-	c, err := nclient4.New(x.name, options...)
 	if err != nil {
 		return nil, err
+	}
+	c, err := nclient4.NewWithConn(conn, x.mac, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(3))
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	defer c.Close()
 	want := []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(
@@ -234,6 +240,16 @@ func (x *v4) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.
 		return leaseFrom(answer.ACK, time.Now())
 	}
 	return x.again(ctx, c, a, to, lease, want)
+}
+
+// unicast is a socket at our own address, on this link alone: another link's router may have
+// the server's address, too.
+func (x *v4) unicast(ctx context.Context, from netip.Addr) (net.PacketConn, error) {
+	bound := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		e := c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), x.name) })
+		return errors.Join(e, err)
+	}}
+	return bound.ListenPacket(ctx, "udp4", netip.AddrPortFrom(from, nclient4.ClientPort).String())
 }
 
 // Decline needs no answer, and there is none.
