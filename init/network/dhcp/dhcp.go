@@ -190,6 +190,7 @@ type v4 struct {
 	mac      net.HardwareAddr
 	hostname string
 	err      error
+	broken   broken
 }
 
 // NewV4 asks for IPv4 addresses on the link of that name and MAC address (52:54:00:12:34:56),
@@ -229,15 +230,7 @@ func (x *v4) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.
 		want = append(want, dhcpv4.WithOption(dhcpv4.OptHostName(x.hostname)))
 	}
 	if a == Discover {
-		answer, err := c.Request(ctx, want...)
-		var nak *nclient4.ErrNak
-		switch {
-		case errors.As(err, &nak):
-			return nil, ErrNak
-		case err != nil:
-			return nil, err
-		}
-		return leaseFrom(answer.ACK, time.Now())
+		return x.discover(ctx, c, want)
 	}
 	return x.again(ctx, c, a, to, lease, want)
 }
@@ -250,6 +243,78 @@ func (x *v4) unicast(ctx context.Context, from netip.Addr) (net.PacketConn, erro
 		return errors.Join(e, err)
 	}}
 	return bound.ListenPacket(ctx, "udp4", netip.AddrPortFrom(from, nclient4.ClientPort).String())
+}
+
+// discover asks all servers for an offer, and the one whose offer is chosen for the lease. That
+// it then refuses it says nothing of a lease that we may have.
+func (x *v4) discover(ctx context.Context, c *nclient4.Client, want []dhcpv4.Modifier) (*control.Lease, error) {
+	want = append(want, dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(nclient4.MaxMessageSize)))
+	question, err := dhcpv4.NewDiscovery(x.mac, want...)
+	if err != nil {
+		return nil, err
+	}
+	offers := choice[*dhcpv4.DHCPv4]{broken: x.broken.now(time.Now())}
+	refused := errSilent
+	err = listen(ctx, patience, x.asking(c, nclient4.DefaultServers, question), func(m *dhcpv4.DHCPv4, soon func(time.Duration)) bool {
+		if m.MessageType() != dhcpv4.MessageTypeOffer {
+			return false
+		}
+		server := addrOf(m.ServerIdentifier())
+		if _, err := leaseFrom(m, time.Time{}); err != nil || !Usable(server) {
+			refused = cmp.Or(err, fmt.Errorf("%v offers a lease, which is no server's address", m.ServerIdentifier()))
+			return false
+		}
+		soon(otherPatience)
+		return offers.offer(server.String(), m)
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !offers.have:
+		return nil, refused
+	}
+	lease, err := x.request(ctx, c, offers.spare, want)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	server := addrOf(offers.spare.ServerIdentifier())
+	if err != nil {
+		x.broken = x.broken.with(server.String(), time.Now())
+		return nil, fmt.Errorf("%s does not keep its offer of %v: %w", server, offers.spare.YourIPAddr, err)
+	}
+	x.broken = nil
+	return lease, nil
+}
+
+// request asks for the lease that a server has offered.
+func (x *v4) request(ctx context.Context, c *nclient4.Client, offer *dhcpv4.DHCPv4, want []dhcpv4.Modifier) (*control.Lease, error) {
+	question, err := dhcpv4.NewRequestFromOffer(offer, want...)
+	if err != nil {
+		return nil, err
+	}
+	var lease *control.Lease
+	said := errSilent
+	err = listen(ctx, requestPatience, x.asking(c, nclient4.DefaultServers, question), func(m *dhcpv4.DHCPv4, _ func(time.Duration)) bool {
+		switch kind := m.MessageType(); {
+		case !m.ServerIdentifier().Equal(offer.ServerIdentifier()):
+			return false
+		case kind == dhcpv4.MessageTypeAck:
+			lease, said = leaseFrom(m, time.Now())
+		case kind == dhcpv4.MessageTypeNak:
+			said = errors.New("it refuses the lease")
+		default:
+			return false
+		}
+		return true
+	})
+	return lease, cmp.Or(err, said)
+}
+
+// asking sends a question to a server, or to all.
+func (x *v4) asking(c *nclient4.Client, to *net.UDPAddr, question *dhcpv4.DHCPv4) func(context.Context, func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error) {
+	return func(ctx context.Context, match func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error) {
+		return c.SendAndRead(ctx, to, question, match)
+	}
 }
 
 // Decline needs no answer, and there is none.
@@ -287,14 +352,29 @@ func (x *v4) again(ctx context.Context, c *nclient4.Client, a Action, to *net.UD
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.SendAndRead(ctx, to, request, nclient4.IsMessageType(dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak))
-	if err != nil {
-		return nil, err
-	}
-	if answer.MessageType() == dhcpv4.MessageTypeNak {
-		return nil, ErrNak
-	}
-	got, err := leaseFrom(answer, time.Now())
+	said := verdict{err: errSilent}
+	err = listen(ctx, patience, x.asking(c, to, request), func(m *dhcpv4.DHCPv4, soon func(time.Duration)) bool {
+		var got *control.Lease
+		var err error
+		switch m.MessageType() {
+		case dhcpv4.MessageTypeAck:
+			got, err = extended(m, lease, time.Now())
+		case dhcpv4.MessageTypeNak:
+			if err = ErrNak; a == Confirm {
+				soon(nakPatience)
+			}
+		default:
+			return false
+		}
+		server := addrOf(m.ServerIdentifier())
+		return said.hear(server.IsValid() && server == lease.Server, got, err)
+	})
+	return said.lease, cmp.Or(err, said.err)
+}
+
+// extended checks an acknowledgement of a lease that we have, or had.
+func extended(ack *dhcpv4.DHCPv4, lease *control.Lease, now time.Time) (*control.Lease, error) {
+	got, err := leaseFrom(ack, now)
 	if err != nil {
 		return nil, err
 	}
