@@ -258,7 +258,8 @@ func TestGuardFloor(t *testing.T) {
 	f := newFleet(t, "hanse")
 	n := newNode(t, f)
 	adoptNode(t, f, n, "n1")
-	g := NewGuard(n, func() bool { return false })
+	sure := false
+	g := NewGuard(n, func() bool { return sure })
 	g.Now = func() time.Time { return time.Unix(0, 0) }
 	g.Floor = func() time.Time { return now }
 	var seen []time.Time
@@ -279,5 +280,11 @@ func TestGuardFloor(t *testing.T) {
 	}
 	if len(seen) != 2 || !seen[1].Equal(leaf(t, next).NotBefore) {
 		t.Errorf("seen: %v", seen)
+	}
+	sure = true // by servers that lie
+	_, err = g.admit(nil, "/kogge.v1.NodeService/Revoke", stateOf(t, &old))
+	has(t, err, "unauthenticated", "not valid now")
+	if _, err := g.admit(nil, "/kogge.v1.NodeService/Revoke", stateOf(t, &fresh)); err != nil {
+		t.Error(err)
 	}
 }
