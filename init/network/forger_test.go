@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -340,6 +341,7 @@ func TestForgedMoved(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	hurry(100 * time.Millisecond)
 	paths := tempPaths(t)
 	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
 	s.forge("", 1)

@@ -99,7 +99,7 @@ func (k *kernel) sweep(f Facts, q inquiry) error {
 		remove(r, unix.RTPROT_RA)
 	}
 	if n := len(addresses) + len(networks) + len(byRouter); n > 0 {
-		log.Printf("network: %s: the cable is in another network: %d addresses and routes of its routers before are gone", f.Name, n)
+		log.Printf("network: %s: %d addresses and routes are gone that routers gave it before: no router here has named them again", f.Name, n)
 	}
 	return errors.Join(all...)
 }

@@ -26,8 +26,8 @@
 // With several uplinks, what others ask by one is answered by the same.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
-// resolvers are asked last, until the cable is back. What routers said before goes then,
-// unless one says it again.
+// resolvers are asked last, until the cable is back. What routers said before goes once
+// one has spoken and has not said it again, or none has for a minute.
 package network
 
 import (
@@ -290,7 +290,7 @@ func (m *manager) sync(ctx context.Context) error {
 				l.plugs++
 				m.inquire(l, l.plugs > 1, now)
 			} else {
-				l.inquiry = l.inquiry.cut()
+				l.inquiry = inquiry{} // nobody can answer
 			}
 		}
 		l.facts = facts
@@ -511,10 +511,9 @@ func (m *manager) converse(ctx context.Context, l *link, flags dhcp.Flags) {
 	if l.entry.DHCP && l.dhcp == nil && l.facts.ethernet() {
 		l.dhcp = m.client(ctx, "dhcp", dhcp.NewV4(l.facts.Name, l.facts.MAC, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
-	if l.inquiry.silent {
-		flags = dhcp.Flags{} // the kernel keeps those of before
-	}
-	mode := dhcp.ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted && !l.inquiry.silent)
+	// Where no router has spoken yet, flags are those of before, and whether a lease holds is
+	// the server's to say.
+	mode := dhcp.ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted || !l.inquiry.answered)
 	if mode == dhcp.NoDHCPv6 {
 		l.leases.V6, l.v6 = nil, declined{} // also of an earlier run
 	}
