@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
@@ -296,14 +298,29 @@ func TestDiff(t *testing.T) {
 	golden.Compare(t, "diff.txt", out.String())
 }
 
-// checkResolvConf wants nothing but servers and domains in it, and no server without the
+// TestResolvConf has a reference read what the node's look-ups go by: they wait a moment for a
+// dead server where another one can step in, and as long as ever for the only one.
+func TestResolvConf(t *testing.T) {
+	for _, c := range []struct {
+		dns     string
+		timeout int // seconds
+	}{{"", 5}, {"192.0.2.1", 5}, {"192.0.2.1 2001:db8::1", 2}, {"192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4", 2}} {
+		s := control.Network{DNS: addrs(c.dns), Search: []string{"lan.example"}}
+		got, err := dns.ClientConfigFromReader(strings.NewReader(resolvConf(s)))
+		if err != nil || got.Timeout != c.timeout || got.Attempts != 2 || len(got.Servers) != min(len(s.DNS), 3) || !slices.Equal(got.Search, s.Search) {
+			t.Errorf("%q: %+v, %v", c.dns, got, err)
+		}
+	}
+}
+
+// checkResolvConf wants nothing but servers, domains and options in it, and no server without the
 // link that it needs.
 func checkResolvConf(t *testing.T, s control.Network) {
 	t.Helper()
 	conf := resolvConf(s)
 	for _, line := range strings.Split(strings.TrimSuffix(conf, "\n"), "\n") {
 		address, server := strings.CutPrefix(line, "nameserver ")
-		if line != "" && !strings.HasPrefix(line, "search ") && !server {
+		if line != "" && !strings.HasPrefix(line, "search ") && line != "options timeout:2" && !server {
 			t.Errorf("a line got in: %q", conf)
 		}
 		if strings.HasPrefix(address, "fe80:") && server && !strings.HasSuffix(address, "%eth0") {

@@ -123,7 +123,9 @@ func equal(a, b control.Network) bool {
 	return errA == nil && errB == nil && bytes.Equal(textA, textB)
 }
 
-// writeResolvConf names the three resolvers that a resolver library reads.
+// writeResolvConf names the three resolvers that a resolver library reads. Where several are
+// named, a dead one is waited for as long as the containers' name server does, and not 5
+// seconds. Over a satellite one second could be too short.
 func writeResolvConf(etc string, s control.Network) error {
 	return writeFile(filepath.Join(etc, "resolv.conf"), []byte(resolvConf(s)))
 }
@@ -137,6 +139,9 @@ func resolvConf(s control.Network) string {
 		if i < 3 {
 			fmt.Fprintf(&b, "nameserver %s\n", a)
 		}
+	}
+	if len(s.DNS) > 1 {
+		b.WriteString("options timeout:2\n")
 	}
 	return b.String()
 }
