@@ -135,6 +135,7 @@ type link struct {
 	dhcp6   *dhcp.Conversation // nil: none
 	plugs   int                // how often it has come
 	inquiry inquiry            // which routers are there
+	deaf    bool               // it listens to none, and nothing is left of what they said
 	routers advertised         // what they have named
 	metrics map[Route]int      // of routes that it may get, as asked for
 	own     []netip.Prefix     // addresses that it has of us
@@ -462,6 +463,12 @@ func (m *manager) apply(l *link) {
 			problems = append(problems, want.Problem)
 		}
 		err = m.change(l.facts, want, actual)
+		// What routers said while the link listened to them would stay for days.
+		l.deaf = l.deaf && actual.IPv6 == want.IPv6
+		if err == nil && !l.deaf && want.IPv6 == nodeconfig.IPv6Static {
+			err = m.sweep(l, "its entry says ipv6: static")
+			l.deaf = err == nil
+		}
 	}
 	for _, d := range []declined{l.v4, l.v6} {
 		if d.last != "" {

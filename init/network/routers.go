@@ -147,10 +147,19 @@ func (m *manager) goOn(l *link, now time.Time) {
 		l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
 			return !m.Prefix.Addr().IsLinkLocalUnicast() && !l.inquiry.names(m.Prefix)
 		})
-		if err := m.kernel.sweep(l.facts, l.inquiry); err != nil {
+		if err := m.sweep(l, "no router has named them again since the cable is back"); err != nil {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 	}
+}
+
+// sweep has a link be without what no router has said in its inquiry; why is for the log.
+func (m *manager) sweep(l *link, why string) error {
+	n, err := m.kernel.sweep(l.facts, l.inquiry)
+	if n > 0 {
+		log.Printf("network: %s: %d addresses and routes are gone that a router gave it: %s", l.facts.Name, n, why)
+	}
+	return err
 }
 
 // learned are IPv6 addresses and routes of a link.

@@ -396,3 +396,24 @@ func FuzzRouterAdvert(f *testing.F) {
 		}
 	})
 }
+
+// TestStaticAfterAuto has an entry say that its link is to listen to routers no more: nothing
+// stays of what they said.
+func TestStaticAfterAuto(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "2001:db8:1::1/64")
+	s.radvd("prefix 2001:db8:1::/64 {};", "prefix 2001:db8:2::/64 { AdvAutonomous off; };", "route 2001:db8:3::/48 {};", "RDNSS 2001:db8:1::53 {};")
+	stop := node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	until(t, "what the router says", func() bool { return len(ofOld(t)) >= 4 && len(defaults6(t)) == 1 && len(resolvers(paths)) == 1 })
+	stop()
+	node(t, "network: [{match: lan0, dhcp: false, ipv6: static, addresses: ['2001:db8:5::7/64'], gateway: '2001:db8:5::1'}]", paths)
+	until(t, "the addresses of node.yaml alone", func() bool {
+		return has("lan0", "2001:db8:5::7/64") && len(ofOld(t)) == 0 && slices.Equal(defaults6(t), []string{"2001:db8:5::1"}) && len(resolvers(paths)) == 0
+	})
+	if _, ok := addressOn("lan0", madeUp(t, "lan0", "fe80::/64")); !ok {
+		t.Error("the link-local address is gone")
+	}
+}
