@@ -60,8 +60,9 @@ type Paths struct {
 // NodePaths are the paths on a node.
 var NodePaths = Paths{Etc: control.RunDir + "/etc", Run: control.RunDir}
 
-// readyAfter is how long a boot waits for a first address before it goes on.
-const readyAfter = 10 * time.Second
+// readyAfter is how long a boot waits for a first address before it goes on, and for a link
+// before it says that there is none. Tests are in a hurry.
+var readyAfter = 10 * time.Second
 
 // resync is how often the kernel's state is compared with the wanted one even if
 // no message came: netlink may drop some.
@@ -121,6 +122,8 @@ type manager struct {
 	before  []control.Interface // from the status file of an earlier run
 	problem string              // of the rules between several uplinks, once logged
 	ready   bool
+	late    bool             // the links that there are have had their time to show up
+	entries string           // what is wrong with the entries, once logged
 	told    string           // status, as the supervisor knows it
 	last    *control.Network // as written; nil: not yet
 }
@@ -228,9 +231,7 @@ func (m *manager) loop(ctx context.Context) error {
 			}
 			return fmt.Errorf("listen to the kernel's network messages: %w", err)
 		case <-late.C:
-			if !m.ready {
-				m.tellReady("no address yet, continuing without one")
-			}
+			m.late = true
 		case <-again.C:
 		case <-alive:
 			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
@@ -315,6 +316,13 @@ func (m *manager) sync(ctx context.Context) error {
 		}
 	}
 	m.direct()
+	if m.late {
+		entries := Unmatched(m.cfg.Network, all)
+		if entries != "" && entries != m.entries {
+			log.Printf("network: %s", entries)
+		}
+		m.entries = entries
+	}
 	return m.publish()
 }
 

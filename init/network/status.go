@@ -19,7 +19,7 @@ import (
 
 // publish writes resolv.conf and the status file if they say something new.
 func (m *manager) publish() error {
-	status := control.Network{}
+	status := control.Network{Problem: m.entries}
 	var sources []source
 	now := time.Now()
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
@@ -39,19 +39,27 @@ func (m *manager) publish() error {
 		})
 	}
 	merge(&status, sources)
-	if address, ok := status.FirstAddress(); ok {
-		m.tellReady("address " + address.String())
+	if m.last == nil || !equal(status, *m.last) {
+		if err := writeResolvConf(m.paths.Etc, status); err != nil {
+			return err
+		}
+		if err := status.Write(m.paths.Run); err != nil {
+			return err
+		}
+		m.last = &status
 	}
-	if m.last != nil && equal(status, *m.last) {
-		return nil
+	// Now the console looks at the file.
+	address, ok := status.FirstAddress()
+	text := "no address yet, continuing without one"
+	if ok {
+		text = "address " + address.String()
 	}
-	if err := writeResolvConf(m.paths.Etc, status); err != nil {
-		return err
+	if status.Problem != "" {
+		text += "; " + status.Problem
 	}
-	if err := status.Write(m.paths.Run); err != nil {
-		return err
+	if ok || m.late {
+		m.tellReady(text)
 	}
-	m.last = &status
 	return nil
 }
 
