@@ -46,6 +46,9 @@ const (
 	retryPause = 64 * time.Second   // the longest while nothing answers
 	savePause  = time.Hour          // flash wears out
 	askTimeout = 3 * time.Second
+	// lookUpTimeout has two dead name servers be waited for, see init/network. The answers of
+	// other time servers wait for it.
+	lookUpTimeout = 5 * time.Second
 )
 
 // SetFloor is for PID 1, early: it reads the saved time, and sets the clock to the
@@ -413,7 +416,7 @@ func addresses(server string) []string {
 	if _, err := netip.ParseAddr(server); err == nil {
 		return []string{server}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
 	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", server) // best first, by RFC 6724
 	if err != nil {
