@@ -141,7 +141,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	defer containerd.Close()
-	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, "preload")) })
+	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, partition.Preload)) })
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(at.projects(), own)

@@ -355,7 +355,7 @@ func (l *link) reply(p packet, now time.Time) {
 func asked(p packet) string {
 	var b strings.Builder
 	fmt.Fprint(&b, p.from)
-	for _, q := range p.m.Question[:min(len(p.m.Question), maxQuestions)] {
+	for _, q := range p.m.Question {
 		fmt.Fprintf(&b, " %s/%d", strings.ToLower(q.Name), q.Qtype)
 	}
 	return b.String()

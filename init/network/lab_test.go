@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +21,8 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/init/control"
 )
 
 // This file is the network lab: cables to segments, each a network namespace with the real
@@ -221,6 +224,16 @@ func (s *segment) cable(in bool) {
 			return netlink.LinkSetUp(l)
 		}
 		return netlink.LinkSetDown(l)
+	})
+}
+
+// carrier plugs the cable in or out, until the node's status says so of its end.
+func (s *segment) carrier(paths Paths, in bool) {
+	s.t.Helper()
+	s.cable(in)
+	until(s.t, fmt.Sprintf("the carrier of %s to be %t", s.link, in), func() bool {
+		n, err := control.ReadNetwork(paths.Run)
+		return err == nil && slices.ContainsFunc(n.Interfaces, func(i control.Interface) bool { return i.Name == s.link && i.Carrier == in })
 	})
 }
 

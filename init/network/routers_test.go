@@ -175,8 +175,7 @@ func advertisedAll(t *testing.T) (*segment, Paths) {
 		return err == nil && len(n.Interfaces) == 1 && n.Interfaces[0].Lease6 != nil && len(n.Search) == 1 &&
 			len(resolvers(paths)) == 2 && len(ofOld(t)) >= 4 && len(defaults6(t)) == 1
 	})
-	s.cable(false)
-	until(t, "the loss of the carrier", func() bool { n, err := control.ReadNetwork(paths.Run); return err == nil && !n.Interfaces[0].Carrier })
+	s.carrier(paths, false)
 	stop()
 	stopServer()
 	s.remove("2001:db8:1::1/64", "fe80::1/64")

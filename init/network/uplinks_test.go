@@ -235,18 +235,14 @@ func TestMovedAdvertised(t *testing.T) {
 		}
 	}
 	until(t, "the way out", by("2001:db8:1:"))
-	plug := func(in bool) {
-		s.cable(in)
-		until(t, "the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return n.Interfaces[0].Carrier == in })
-	}
 	// In the same network all is as it was.
-	plug(false)
-	plug(true)
+	s.carrier(paths, false)
+	s.carrier(paths, true)
 	until(t, "the way out again", by("2001:db8:1:"))
-	plug(false)
+	s.carrier(paths, false)
 	stop()
 	s.radvd("prefix 2001:db8:2::/64 {};", "RDNSS 2001:db8:2::1 {};")
-	plug(true)
+	s.carrier(paths, true)
 	until(t, "the way out from an address of the new network", by("2001:db8:2:"))
 	until(t, "the new resolver alone", func() bool { return slices.Equal(resolvers(paths), []string{"2001:db8:2::1"}) })
 }
