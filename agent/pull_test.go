@@ -78,6 +78,7 @@ func testPull(t *testing.T) {
 		{"stalled", loadStalled},
 		{"preloads", preloadNames},
 		{"broken", loadBroken},
+		{"names", loadNames},
 		{"cut", loadCut},
 	} {
 		t.Run(test.name, func(t *testing.T) {

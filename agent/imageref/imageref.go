@@ -8,9 +8,15 @@ import (
 	"github.com/distribution/reference"
 )
 
+// maxName is more than a name can have: registry and path, tag and digest.
+const maxName = 1024
+
 // Full is what the image store calls the image that people call name: with registry and
 // tag, as Docker completes them.
 func Full(name string) (string, error) {
+	if len(name) > maxName {
+		return "", fmt.Errorf("image name %.40q: it has %d bytes, a name has %d at the most", name, len(name), maxName)
+	}
 	named, err := reference.ParseDockerRef(name)
 	if err != nil {
 		return "", fmt.Errorf("image name %q: %w", name, err)

@@ -1,14 +1,18 @@
 package imageref
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestFull(t *testing.T) {
 	for name, want := range map[string]string{
-		"hello":                     "docker.io/library/hello:latest",
-		"kogge.example/hello:1":     "kogge.example/hello:1",
-		"registry.example:5000/a/b": "registry.example:5000/a/b:latest",
-		"UPPER":                     "",
-		"":                          "",
+		"hello":                         "docker.io/library/hello:latest",
+		"kogge.example/hello:1":         "kogge.example/hello:1",
+		"registry.example:5000/a/b":     "registry.example:5000/a/b:latest",
+		"UPPER":                         "",
+		strings.Repeat("a/", 512) + "b": "",
+		"":                              "",
 	} {
 		got, err := Full(name)
 		if (err == nil) != (want != "") || got != want {

@@ -2,7 +2,6 @@ package images
 
 import (
 	"archive/tar"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +20,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"
 )
 
@@ -146,7 +146,10 @@ func forHere(manifests []ocispec.Descriptor) ([]images.Image, error) {
 	var found []images.Image
 	other := make(map[string]string) // platform by name
 	for _, m := range manifests {
-		name := cmp.Or(m.Annotations[images.AnnotationImageName], fullName(m.Annotations[ocispec.AnnotationRefName]))
+		name, err := called(m)
+		if err != nil {
+			return nil, err
+		}
 		if name == "" {
 			continue
 		}
@@ -167,6 +170,21 @@ func forHere(manifests []ocispec.Descriptor) ([]images.Image, error) {
 		return nil, errors.New("it has no image with a name: save it by name and tag (docker save NAME:TAG), or give a manifest of its index.json the annotation " + images.AnnotationImageName)
 	}
 	return found, nil
+}
+
+// called is the full name of the image that a manifest of a tar is: what a Compose file means
+// by what stands there. "": it has none.
+func called(m ocispec.Descriptor) (string, error) {
+	ref := fullName(m.Annotations[ocispec.AnnotationRefName])
+	name := m.Annotations[images.AnnotationImageName]
+	if name == "" {
+		return ref, nil
+	}
+	full, err := imageref.Full(name)
+	if err != nil && ref != "" {
+		return ref, nil
+	}
+	return full, err
 }
 
 // name gives an image that is there as a whole its name. What takes the place of a preload
