@@ -27,6 +27,7 @@ func loadNames(t *testing.T, p *puller) {
 	must(t, err)
 	defer c.Close()
 	ctx := namespaces.WithNamespace(t.Context(), images.Namespace)
+	before := strings.Fields(p.has(t))
 	full := p.images.host + "/n/full:1"
 	bad := []string{"short:1", "UPPER:1", "a b\x1b[31m\nc", "x@sha256:abc"}
 	old := func() {
@@ -42,7 +43,8 @@ func loadNames(t *testing.T, p *puller) {
 	}
 	all := func() []string {
 		t.Helper()
-		return strings.Fields(strings.ReplaceAll(p.has(t), "a b\x1b[31m\nc", "lines"))
+		now := strings.Fields(strings.ReplaceAll(p.has(t), "a b\x1b[31m\nc", "lines"))
+		return slices.DeleteFunc(now, func(name string) bool { return slices.Contains(before, name) })
 	}
 	old()
 	for _, name := range bad {

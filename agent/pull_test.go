@@ -79,6 +79,7 @@ func testPull(t *testing.T) {
 		{"preloads", preloadNames},
 		{"broken", loadBroken},
 		{"names", loadNames},
+		{"bombs", loadBombs},
 		{"cut", loadCut},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -52,9 +52,14 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 		_ = s.client.LeasesService().Delete(context.WithoutCancel(ctx), lease, how...)
 	}()
 	ctx = leases.WithLease(ctx, lease.ID)
-	index, err := archive.ImportIndex(ctx, s.client.ContentStore(), unpacked)
-	if errors.Is(err, tar.ErrHeader) {
+	unpacked, end := watch(unpacked)
+	index, err := archive.ImportIndex(ctx, documents{s.client.ContentStore(), true}, unpacked)
+	wrong := end()
+	switch {
+	case errors.Is(err, tar.ErrHeader):
 		err = errors.New("it is not a tar, as docker save writes one")
+	case err != nil && wrong != nil:
+		err = wrong
 	}
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
@@ -70,7 +75,7 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 	}
 	letGo = s.pulls.hold(found)
 	for _, i := range found {
-		if err := runsHere(ctx, s.client.ContentStore(), i.Target); err != nil {
+		if err := runsHere(ctx, documents{Store: s.client.ContentStore()}, i.Target); err != nil {
 			return nil, fmt.Errorf("image %s: %w", i.Name, err)
 		}
 		if err := s.unpack(ctx, i, load); err != nil {
@@ -113,7 +118,7 @@ func (s *Store) unpack(ctx context.Context, i images.Image, load *bounds) error 
 // to them is noted in the store, so that the collector leaves it; a blob that the tar left
 // out is found missing by whoever unpacks.
 func (s *Store) named(ctx context.Context, index ocispec.Descriptor) ([]images.Image, error) {
-	store := s.client.ContentStore()
+	store := documents{Store: s.client.ContentStore()}
 	data, err := content.ReadBlob(ctx, store, index)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
