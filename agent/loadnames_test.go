@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,9 +13,11 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	coreimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/images"
+	"kogge.example/agent/workload"
 )
 
 // loadNames: what an older release stored under a name that is no full one goes like any
@@ -82,4 +85,44 @@ func fill(t *testing.T, path string, size int64) {
 	must(t, err)
 	must(t, unix.Fallocate(f, 0, 0, size))
 	must(t, unix.Close(f))
+}
+
+// loadPins: what has the name of a digest is what has that digest: an archive gives it to
+// nothing else, and what an older release took is not there.
+func loadPins(t *testing.T, p *puller) {
+	pin := p.images.host + "/n/pin@sha256:" + strings.Repeat("a", 64)
+	for what, archive := range map[string][]byte{
+		"by its name":     layout(t, map[string]string{coreimages.AnnotationImageName: pin}, func(_, _, _ map[string]any) {}),
+		"by its ref":      layout(t, map[string]string{ocispec.AnnotationRefName: pin}, func(_, _, _ map[string]any) {}),
+		"by docker's tag": box(t, boxed{pin, "text", false}),
+	} {
+		if _, err := p.engine.Load(t.Context(), bytes.NewReader(archive)); err == nil || !strings.Contains(err.Error(), pin+": it is another one, sha256:") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	name := p.images.host + "/n/pin:1"
+	_, err := p.engine.Load(t.Context(), bytes.NewReader(box(t, boxed{name, "text", false})))
+	must(t, err)
+	digest, err := p.engine.Digest(t.Context(), name)
+	must(t, err)
+	c, err := client.New(p.socket)
+	must(t, err)
+	defer c.Close()
+	ctx := namespaces.WithNamespace(t.Context(), images.Namespace)
+	its, err := c.ImageService().Get(ctx, name)
+	must(t, err)
+	good := p.images.host + "/n/pin@" + digest
+	for _, name := range []string{pin, good} {
+		_, err := c.ImageService().Create(ctx, coreimages.Image{Name: name, Target: its.Target})
+		must(t, err)
+	}
+	if err := p.engine.CheckImage(t.Context(), workload.Container{Image: good}); err != nil {
+		t.Errorf("a pin that holds: %v", err)
+	}
+	if err := p.engine.CheckImage(t.Context(), workload.Container{Image: pin}); !errors.Is(err, workload.ErrNoImage) || !strings.Contains(err.Error(), digest) {
+		t.Errorf("a pin that does not hold: %v", err)
+	}
+	for _, name := range []string{pin, good, name} {
+		must(t, p.engine.Forget(t.Context(), name))
+	}
 }

@@ -80,6 +80,7 @@ func testPull(t *testing.T) {
 		{"broken", loadBroken},
 		{"names", loadNames},
 		{"bombs", loadBombs},
+		{"pinned", loadPins},
 		{"cut", loadCut},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 )
 
 // maxName is more than a name can have: registry and path, tag and digest.
@@ -22,4 +23,15 @@ func Full(name string) (string, error) {
 		return "", fmt.Errorf("image name %q: %w", name, err)
 	}
 	return named.String(), nil
+}
+
+// Pin is the digest in the full name of an image: what has another one is not that image. "":
+// there is none in it.
+func Pin(full string) digest.Digest {
+	if named, err := reference.ParseDockerRef(full); err == nil {
+		if pinned, ok := named.(reference.Digested); ok {
+			return pinned.Digest()
+		}
+	}
+	return ""
 }

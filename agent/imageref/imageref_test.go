@@ -5,6 +5,15 @@ import (
 	"testing"
 )
 
+func TestPin(t *testing.T) {
+	sum := "sha256:" + strings.Repeat("a", 64)
+	for name, want := range map[string]string{"docker.io/library/a@" + sum: sum, "a:1@" + sum: sum, "a:1": "", "a@sha256:abc": "", "": ""} {
+		if got := Pin(name); got.String() != want {
+			t.Errorf("%q: %q", name, got)
+		}
+	}
+}
+
 func TestFull(t *testing.T) {
 	for name, want := range map[string]string{
 		"hello":                         "docker.io/library/hello:latest",

@@ -162,6 +162,9 @@ func forHere(manifests []ocispec.Descriptor) ([]images.Image, error) {
 			other[name] = platforms.Format(*m.Platform)
 			continue
 		}
+		if pin := imageref.Pin(name); pin != "" && pin != m.Digest {
+			return nil, fmt.Errorf("image %s: it is another one, %s: give it a name with a tag", name, m.Digest)
+		}
 		found = slices.DeleteFunc(found, func(i images.Image) bool { return i.Name == name })
 		found = append(found, images.Image{Name: name, Target: m})
 	}
