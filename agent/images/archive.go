@@ -60,6 +60,8 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 		err = errors.New("it is not a tar, as docker save writes one")
 	case err != nil && wrong != nil:
 		err = wrong
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		err = fmt.Errorf("it is only a part of a tar, or none: %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
