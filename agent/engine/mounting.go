@@ -17,7 +17,7 @@ var unlike = regexp.MustCompile(`error mounting "[^"]*" to rootfs at "([^"]*)": 
 func cannotMount(err error) error {
 	for _, said := range []*regexp.Regexp{misfit, unlike} {
 		if m := said.FindStringSubmatch(err.Error()); m != nil {
-			return fmt.Errorf("nothing can be mounted on %s: the image has there, or on the way there, what is no file for a file or no folder for a folder: %s", m[1], m[2])
+			return fmt.Errorf("nothing can be mounted on %s: the image has a folder where a file belongs, a file where a folder belongs, or a link that does not lead there: %s", m[1], m[2])
 		}
 	}
 	return err

@@ -25,7 +25,7 @@ func TestCannotMount(t *testing.T) {
 			want = err.Error()
 		} else {
 			place, why, _ := strings.Cut(want, ": ")
-			want = "nothing can be mounted on " + place + ": the image has there, or on the way there, what is no file for a file or no folder for a folder: " + why
+			want = "nothing can be mounted on " + place + ": the image has a folder where a file belongs, a file where a folder belongs, or a link that does not lead there: " + why
 		}
 		if got := cannotMount(err); got.Error() != want {
 			t.Errorf("%s\nwant %s", got, want)
