@@ -21,7 +21,7 @@ import (
 
 // Paths says which files the service uses.
 type Paths struct {
-	Saved  string // last saved time, on STATE, and beside it what has passed for sure; "" or a missing folder: nothing is saved
+	Saved  string // last saved time, on STATE, and beside it the floor; "" or a missing folder: nothing is saved
 	Run    string // folder for control.Clock, and of control.Network with the servers of DHCP
 	Socket string // where people's words for the time come in; "": nowhere
 }
@@ -54,9 +54,11 @@ const (
 func SetFloor(c Clock, saved string, certain ...time.Time) (Floor, error) {
 	t, err := load(saved)
 	f := NewFloor(t, certain...)
-	var passedErr error
-	f.Passed, passedErr = load(passedFile(saved))
-	err = errors.Join(err, passedErr)
+	for file, at := range f.kept(saved) {
+		read, loadErr := load(file)
+		*at = read
+		err = errors.Join(err, loadErr)
+	}
 	if to, wrong := Start(c.Now(), f); wrong {
 		if setErr := c.Set(to); setErr != nil {
 			return f, setErr
@@ -329,8 +331,8 @@ func (s *service) save() {
 // write writes to STATE, if that is there, what has passed for sure, and the time, unless it
 // is zero. It says whether the time is there.
 //
-// The two are files of their own, each old or new after a cut, and either is good without
-// the other.
+// They are files of their own, each old or new after a cut. What a person takes back is
+// doubted (1) before it is not witnessed any more (2): in between it still counts.
 func (s *service) write(now time.Time) bool {
 	if s.o.Paths.Saved == "" {
 		return false
@@ -338,9 +340,13 @@ func (s *service) write(now time.Time) bool {
 	if _, err := os.Stat(filepath.Dir(s.o.Paths.Saved)); err != nil {
 		return false // no STATE: PID 1 says so
 	}
-	if at := s.state.Floor.Passed; !at.IsZero() {
-		if err := save(passedFile(s.o.Paths.Saved), at); err != nil {
+	for file, at := range s.state.Floor.kept(s.o.Paths.Saved) {
+		if old, err := load(file); at.IsZero() || err == nil && old.Equal(at.Truncate(time.Second)) {
+			continue // flash wears out
+		}
+		if err := save(file, *at); err != nil {
 			log.Printf("clock: %v", err)
+			break
 		}
 	}
 	if now.IsZero() {

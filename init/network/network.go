@@ -23,7 +23,9 @@
 // for the IPv6 addresses that it makes up. One that it gives up is claimed in the same way,
 // the kernel's time being the first of the three.
 //
-// With several uplinks, what others ask by one is answered by the same.
+// With several uplinks, what others ask by one is answered by the same. Two links that lead to
+// different networks of the same addresses are named in each other's problem, once it is sure:
+// what one link says of its addresses is heard by another that leads to the same network.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
 // resolvers are asked last, until the cable is back. What routers said before goes then,
@@ -81,7 +83,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}
 	m := &manager{
 		cfg: cfg, paths: paths, kernel: k,
-		links: make(map[int]*link), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
+		links: make(map[int]*link), one: make(map[pair]bool), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
 	}
 	// The kernel's messages end with ctx; the clients are waited for.
 	defer func() {
@@ -118,6 +120,7 @@ type manager struct {
 	leases  chan leaseEvent
 	heard   chan claim.Heard
 	own     map[string]bool     // MAC addresses of this node's links
+	one     map[pair]bool       // links that are known to lead to one network
 	before  []control.Interface // from the status file of an earlier run
 	problem string              // of the rules between several uplinks, once logged
 	ready   bool
@@ -143,6 +146,9 @@ type link struct {
 	claims  map[netip.Addr]claim.Claim
 	voice   *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
 	v4, v6  declined
+	twins   string // what is wrong with other links of the same addresses, once logged
+	// overhears are addresses of other links that would be heard here if all were one network.
+	overhears []netip.Addr
 }
 
 // leaseEvent says that link index now has this lease, or none.
@@ -190,6 +196,7 @@ func (m *manager) loop(ctx context.Context) error {
 				}
 			}
 		case event := <-m.heard:
+			m.neighbours(event)
 			if l := m.links[event.Link]; l != nil {
 				for a := range l.claims {
 					if e := event.Packet.Means(a, m.own); e != "" {
@@ -278,6 +285,7 @@ func (m *manager) sync(ctx context.Context) error {
 		}
 		if changed := facts.Carrier != l.facts.Carrier; changed {
 			now := time.Now()
+			m.moved(facts.Index)
 			for a := range l.claims {
 				l.step(a, event, "", now)
 			}
@@ -300,6 +308,7 @@ func (m *manager) sync(ctx context.Context) error {
 		if !seen[index] {
 			log.Printf("network: %s is gone", l.facts.Name)
 			l.stop()
+			m.moved(index)
 			delete(m.links, index)
 		}
 	}

@@ -29,6 +29,9 @@ func (m *manager) publish() error {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
+		if l.twins != "" {
+			i.Problem = strings.TrimPrefix(i.Problem+"; "+l.twins, "; ")
+		}
 		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
 		i.Resolvers, i.Domains = l.routers.resolvers.current(now), l.routers.domains.current(now)
