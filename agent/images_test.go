@@ -55,6 +55,7 @@ func TestImages(t *testing.T) {
 	i.testStopSignals(t)
 	i.testDeaf(t)
 	i.testEtc(t)
+	i.testStrange(t)
 	i.testLongLines(t)
 	i.testSetUserID(t)
 	i.testPipes(t)

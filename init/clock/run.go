@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -45,6 +46,9 @@ const (
 	retryPause = 64 * time.Second   // the longest while nothing answers
 	savePause  = time.Hour          // flash wears out
 	askTimeout = 3 * time.Second
+	// lookUpTimeout has two dead name servers be waited for, see init/network. The answers of
+	// other time servers wait for it.
+	lookUpTimeout = 5 * time.Second
 )
 
 // SetFloor is for PID 1, early: it reads the saved time, and sets the clock to the
@@ -408,10 +412,67 @@ func askAll(servers []string, o Options) poll {
 // era is how long the seconds of NTP run before they start again (RFC 5905, 6).
 const era = (1 << 32) * time.Second
 
-// ask asks one server; nil is no answer, or one that no clock may follow. kiss is what a
-// server says to clients that it does not want.
+// mostAddresses bounds how many addresses of a name are tried, each for askTimeout: the
+// answers of other servers wait for it.
+const mostAddresses = 4
+
+// addresses are those of a server, in the order in which to try them: its name may have
+// several, and one of them may be dead, or the node may have no way to a family.
+func addresses(server string) []string {
+	if _, err := netip.ParseAddr(server); err == nil {
+		return []string{server}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
+	defer cancel()
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", server) // best first, by RFC 6724
+	if err != nil {
+		return nil
+	}
+	return inTurns(slices.DeleteFunc(all, func(a netip.Addr) bool {
+		c, err := net.Dial("udp", netip.AddrPortFrom(a, 123).String()) // sends nothing
+		if err == nil {
+			c.Close()
+		}
+		return err != nil // there is no way
+	}))
+}
+
+// inTurns are the addresses to try: one of each family in turn, as the way of a whole family
+// may lead nowhere.
+func inTurns(all []netip.Addr) (order []string) {
+	var families [2][]string // that of the first address, and the other
+	for _, a := range all {
+		a = a.Unmap()
+		family := 0
+		if a.Is4() != all[0].Unmap().Is4() {
+			family = 1
+		}
+		families[family] = append(families[family], a.String())
+	}
+	for i := range all {
+		for _, f := range families {
+			if i < len(f) && len(order) < mostAddresses {
+				order = append(order, f[i])
+			}
+		}
+	}
+	return order
+}
+
+// ask asks one server, at its addresses until one answers; nil is no answer, or one that no
+// clock may follow. kiss is what a server says to clients that it does not want.
 func ask(server string, o Options) (s *Sample, kiss string) {
-	r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{Timeout: askTimeout, Port: o.port})
+	for _, address := range addresses(server) {
+		if s, kiss = askAt(address, server, o); s != nil || kiss != "" {
+			break
+		}
+	}
+	return s, kiss
+}
+
+// askAt asks a server at one of its addresses.
+func askAt(address, server string, o Options) (s *Sample, kiss string) {
+	r, err := ntp.QueryWithOptions(address, ntp.QueryOptions{Timeout: askTimeout, Port: o.port})
 	now := o.Clock.Now()
 	if err != nil {
 		return nil, ""
