@@ -53,6 +53,7 @@ func TestImages(t *testing.T) {
 	i.testVolumes(t)
 	i.testForeign(t)
 	i.testStopSignals(t)
+	i.testDeaf(t)
 	i.testEtc(t)
 	i.testStrange(t)
 	i.testLongLines(t)

@@ -9,6 +9,7 @@
 // adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
 // step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
 // fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
+// What is to stop is taken down with the time that it has (ending.go).
 //
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
@@ -110,10 +111,11 @@ type Keeper struct {
 	requests chan request
 	over     chan struct{} // closed when Run has returned
 
-	mu     sync.Mutex // guards what follows
-	set    []workload.Container
-	blamed map[string]string // why the node ends an instance, by its name
-	last   workload.Status
+	mu      sync.Mutex // guards what follows
+	set     []workload.Container
+	blamed  map[string]string // why the node ends an instance, by its name
+	endings []*ending         // what is to stop
+	last    workload.Status
 }
 
 // unit is one wanted container, and what happens to it.

@@ -50,6 +50,9 @@ func (k *Keeper) change(ctx context.Context) (again <-chan time.Time) {
 	log.Print("workloads: the set of containers has changed")
 	former, half := k.revise(ctx, found)
 	k.arrange(ctx, found, former, half)
+	for id, u := range k.units { // a newer set may have less patience with what leaves
+		k.hasten(id, u.want.StopGrace)
+	}
 	return nil
 }
 

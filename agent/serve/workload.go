@@ -60,7 +60,7 @@ func (s *workloadService) List(context.Context, *connect.Request[apiv1.ListReque
 	}
 	status := keeper.Snapshot()
 	answer := &apiv1.ListResponse{Trouble: status.Trouble}
-	for _, u := range status.Units {
+	for _, u := range status.All() {
 		answer.Containers = append(answer.Containers, container(u))
 	}
 	return connect.NewResponse(answer), nil

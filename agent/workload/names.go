@@ -3,6 +3,7 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -31,16 +32,20 @@ var ErrAmbiguous = errors.New("it is in several projects")
 // if no other project has one of that name. The error is [ErrUnknown], or
 // [ErrAmbiguous] with the names to choose from.
 func (s Status) Find(name string) (UnitStatus, error) {
-	ids := make([]string, len(s.Units))
-	for i, u := range s.Units {
+	all := s.All()
+	ids := make([]string, len(all))
+	for i, u := range all {
 		ids[i] = u.ID
 	}
 	i, err := Choose(ids, name)
 	if err != nil {
 		return UnitStatus{}, err
 	}
-	return s.Units[i], nil
+	return all[i], nil
 }
+
+// All are the units and what leaves.
+func (s Status) All() []UnitStatus { return slices.Concat(s.Units, s.Leaving) }
 
 // Choose is [Status.Find] among ids of containers, and returns the place in that list.
 func Choose(ids []string, name string) (int, error) {

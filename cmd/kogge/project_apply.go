@@ -262,14 +262,14 @@ func removeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm PROJECT", Short: "Remove a project's containers from a node", Args: exactly("PROJECT"),
 		Example: "  kogge rm shop", ValidArgsFunction: t.completeWith(projectNames),
-		Long: "Stops and removes the containers of a project that kogge apply made. Their volumes stay.",
+		Long: "Stops and removes the containers of a project that kogge apply made, and waits until they have gone. Their volumes stay. What a project has left that is stopping already is killed at once.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, runLimit)
 				defer cancel()
 				answer, err := c.RemoveProject(ctx, connect.NewRequest(&apiv1.RemoveProjectRequest{Project: args[0]}))
 				if connect.CodeOf(err) == connect.CodeNotFound {
-					return hinted{err, "kogge projects lists them"}
+					answer, err = endProject(ctx, c, args[0], err)
 				}
 				if err != nil {
 					return err
@@ -278,13 +278,41 @@ func removeCommand() *cobra.Command {
 				if err != nil || noWait {
 					return err
 				}
-				return awaitSteps(ctx, c, answer.Msg.Steps)
+				err = awaitSteps(ctx, c, answer.Msg.Steps)
+				if ctx.Err() != nil {
+					err = hinted{errors.New("rm: the containers have not all stopped yet"), "kogge ps says when they are killed; kogge rm " + args[0] + " once more does it now"}
+				}
+				return err
 			})
 		},
 	}
 	t.register(cmd)
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is done")
 	return cmd
+}
+
+// endProject has no more patience with what is left of a project that was removed before;
+// where there is nothing, the error is that the node does not know it.
+func endProject(ctx context.Context, c *api.Client, project string, unknown error) (*connect.Response[apiv1.ApplyResponse], error) {
+	list, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	gone := &apiv1.ApplyResponse{}
+	for _, left := range list.Msg.Containers {
+		if left.Project != project {
+			continue
+		}
+		_, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: left.Name, Action: apiv1.Action_ACTION_STOP}))
+		if err != nil && connect.CodeOf(err) != connect.CodeNotFound { // else it has just gone
+			return nil, err
+		}
+		gone.Steps = append(gone.Steps, &apiv1.Step{Container: left.Name, Change: string(wanted.Gone)})
+	}
+	if len(gone.Steps) == 0 {
+		return nil, hinted{unknown, "kogge projects lists them"}
+	}
+	return connect.NewResponse(gone), nil
 }
 
 func projectsCommand() *cobra.Command {
