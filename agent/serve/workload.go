@@ -28,6 +28,7 @@ type Projects interface {
 	Apply(project string, text []byte, check bool) (wanted.Plan, []nodeconfig.Problem, error)
 	Remove(project string) (wanted.Plan, error)
 	Projects() ([]string, error)
+	Generation() uint64
 	// Check says what would become of the node's containers if own were those of its
 	// node.yaml.
 	Check(own []workload.Container) (wanted.Plan, error)
@@ -58,8 +59,12 @@ func (s *workloadService) List(context.Context, *connect.Request[apiv1.ListReque
 	if err != nil {
 		return nil, err
 	}
-	status := keeper.Snapshot()
-	answer := &apiv1.ListResponse{Trouble: status.Trouble}
+	var taken uint64
+	if projects := s.projects(); projects != nil {
+		taken = projects.Generation()
+	}
+	status := keeper.Snapshot() // after that: whoever applies next hears of it from the next list
+	answer := &apiv1.ListResponse{Trouble: status.Trouble, Behind: status.Generation < taken}
 	for _, u := range status.Units {
 		answer.Containers = append(answer.Containers, container(u))
 	}
@@ -71,7 +76,7 @@ func container(u workload.UnitStatus) *apiv1.Container {
 	project, _ := workload.Split(u.ID)
 	c := &apiv1.Container{
 		Name: u.ID, Project: project, OldServes: u.OldServes, Image: u.Image, State: string(u.State), Health: string(u.Health.State), HealthOutput: u.Health.Output,
-		Exits: int32(u.Exits), Restarts: int32(u.Restarts), Reason: u.Reason,
+		Exits: int32(u.Exits), Restarts: int32(u.Restarts), ExitCode: int32(u.ExitCode), Reason: u.Reason,
 	}
 	for _, a := range u.At {
 		c.Networks = append(c.Networks, &apiv1.ContainerNetwork{Name: a.Network, Address: a.Addr.String()})

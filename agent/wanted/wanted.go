@@ -84,6 +84,7 @@ type Store struct {
 	own []workload.Container
 	// applied are the projects as they lie on the disk, by name; nil: not read yet.
 	applied map[string]parsed
+	changes uint64
 }
 
 // parsed is a project's file, parsed once: after that only an apply changes it.
@@ -101,6 +102,14 @@ func Open(dir string, own []workload.Container) *Store {
 
 // Changed receives after an apply or removal; several in a row may be one.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// Generation counts applies and removals since the store was opened. What [Store.Readable]
+// returns afterwards has them all.
+func (s *Store) Generation() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes
+}
 
 // Containers is all that is wanted. An applied file that this release refuses, or that
 // cannot be opened, is an error: what runs of it is better left alone than taken down.
@@ -177,6 +186,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 			return err
 		}
 		s.applied[project] = parsed{containers: containers}
+		s.changes++
 		return nil
 	})
 	if err == nil && !check {
@@ -196,6 +206,7 @@ func (s *Store) Remove(project string) (Plan, error) {
 			return fmt.Errorf("project %s: %w", project, ErrUnknown)
 		}
 		delete(s.applied, project)
+		s.changes++
 		return err
 	})
 	if err == nil {

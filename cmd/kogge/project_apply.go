@@ -166,7 +166,7 @@ func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
 		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
 			return err
 		}
-		if err == nil {
+		if err == nil && !list.Msg.Behind {
 			now := arrived(steps, list.Msg.Containers)
 			if now.vain == nil {
 				vain = time.Time{}
@@ -225,6 +225,8 @@ func arrived(steps []*apiv1.Step, containers []*apiv1.Container) arrival {
 			a.there = false // the node has not come to it
 		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
 			return arrival{failed: hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node keeps trying: kogge ps, kogge logs " + c.Name}}
+		case c.State == string(workload.Ended) && c.ExitCode != 0:
+			return arrival{failed: hinted{fmt.Errorf("apply: container %s has ended: %s", c.Name, c.Reason), "kogge logs " + c.Name}}
 		case c.State == string(workload.Stopped):
 			a.rest = append(a.rest, fmt.Sprintf("container %s stays stopped (kogge start %s)", c.Name, c.Name))
 		case rests(c, now):
