@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
+	"slices"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -97,10 +97,6 @@ func container(u workload.UnitStatus) *apiv1.Container {
 	return c
 }
 
-// containerName is what a container can be called: its service, with its project before
-// it where it has one. Anything else would be a path.
-var containerName = regexp.MustCompile(`^([a-z0-9][a-z0-9_-]{0,62}\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 // find returns the container that the caller calls name.
 func find(keeper Containers, name string) (workload.UnitStatus, error) {
 	u, err := keeper.Snapshot().Find(name)
@@ -114,7 +110,7 @@ func find(keeper Containers, name string) (workload.UnitStatus, error) {
 }
 
 func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.LogsRequest], out *connect.ServerStream[apiv1.LogLines]) error {
-	if !containerName.MatchString(r.Msg.Container) {
+	if !workload.ValidID(r.Msg.Container) {
 		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q is not the name of a container", r.Msg.Container))
 	}
 	if r.Msg.Tail < 0 {
@@ -128,7 +124,10 @@ func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.Log
 		}
 		id = u.ID
 	}
-	o := &logs.Output{File: filepath.Join(s.logs, id+".log"), To: &logs.Batch{Send: out.Send}}
+	o := &logs.Output{File: filepath.Join(s.logs, id+".log"), To: &logs.Batch{Send: out.Send}, Gone: func() bool {
+		keeper := s.containers()
+		return keeper != nil && !slices.ContainsFunc(keeper.Snapshot().Units, func(u workload.UnitStatus) bool { return u.ID == id })
+	}}
 	if err := o.Send(ctx, int(r.Msg.Tail), r.Msg.Follow); err != nil && !errors.Is(err, logs.ErrNoOutput) {
 		return err
 	}
