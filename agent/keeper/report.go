@@ -3,6 +3,7 @@ package keeper
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"kogge.example/agent/workload"
 )
@@ -21,6 +22,13 @@ func (k *Keeper) report() {
 		s.Settled = s.Settled && k.settled(u)
 		s.Units = append(s.Units, u.status())
 	}
+	for _, l := range k.leaving {
+		if l.ID != "" { // else nothing but its network is left
+			s.Leaving = append(s.Leaving, l.ID)
+		}
+	}
+	slices.Sort(s.Leaving)
+	s.Leaving = slices.Compact(s.Leaving)
 	k.mu.Lock()
 	k.last = s
 	k.mu.Unlock()

@@ -17,6 +17,9 @@ type Status struct {
 	// Generation is that of the set which the units are of, see the keeper's Want.
 	Generation uint64
 	Units      []UnitStatus // by name
+	// Leaving are the IDs of containers of which an instance that nobody wants is being stopped
+	// and taken away, sorted.
+	Leaving []string
 }
 
 // UnitStatus is the state of one container.

@@ -59,6 +59,7 @@ func TestArrived(t *testing.T) {
 	}{
 		{"nothing yet", nil, false, ""},
 		{"the old one is still there", map[string]string{"db": "running", "web": "running", "old": "stopping"}, false, ""},
+		{"the old one is wanted no more, and still stops", map[string]string{"db": "running", "web": "running", "old": "leaving"}, false, ""},
 		{"one is starting", map[string]string{"db": "running", "web": "starting"}, false, ""},
 		{"all run", map[string]string{"db": "running", "web": "running"}, true, ""},
 		{"one has done its work", map[string]string{"db": "running", "web": "ended"}, true, ""},
@@ -76,7 +77,12 @@ func TestArrived(t *testing.T) {
 		{"one fails", map[string]string{"db": "running", "web": "failing"}, false, "container web does not run: no such image"},
 	} {
 		var containers []*apiv1.Container
+		var leaving []string
 		for name, state := range test.containers {
+			if state == "leaving" {
+				leaving = append(leaving, name)
+				continue
+			}
 			one := &apiv1.Container{Name: name, State: state, Reason: "no such image"}
 			if state == "failing" {
 				one.State, one.Exits = "backoff", patience
@@ -89,7 +95,7 @@ func TestArrived(t *testing.T) {
 			}
 			containers = append(containers, one)
 		}
-		now := arrived(steps, containers)
+		now := arrived(steps, &apiv1.ListResponse{Containers: containers, Leaving: leaving})
 		said := fmt.Sprint(errors.Join(now.failed, now.vain))
 		if now.there {
 			said = strings.Join(now.rest, "\n")

@@ -179,7 +179,7 @@ func (w *world) Snapshot() workload.Status {
 	if w.status != nil {
 		return w.status()
 	}
-	return workload.Status{Units: w.units}
+	return workload.Status{Units: w.units, Leaving: []string{"old"}}
 }
 func (w *world) Request(context.Context, string, workload.Want) error { return workload.ErrUnknown }
 func (w *world) Images(context.Context) ([]images.Image, error)       { return w.images, nil }

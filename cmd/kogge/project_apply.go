@@ -196,7 +196,7 @@ func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
 			return err
 		}
 		if err == nil && !list.Msg.Behind {
-			now := arrived(steps, list.Msg.Containers)
+			now := arrived(steps, list.Msg)
 			if now.vain == nil {
 				vain = time.Time{}
 			} else if vain.IsZero() {
@@ -216,7 +216,7 @@ func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
 		}
 		select {
 		case <-ctx.Done():
-			return hinted{errors.New("apply: the containers are not all running yet"), "kogge ps"}
+			return hinted{errors.New("not all of the containers run, or have gone, yet"), "kogge ps"}
 		case <-time.After(300 * time.Millisecond):
 		}
 	}
@@ -239,9 +239,9 @@ type arrival struct {
 }
 
 // arrived says whether the containers are as the steps want them.
-func arrived(steps []*apiv1.Step, containers []*apiv1.Container) arrival {
+func arrived(steps []*apiv1.Step, list *apiv1.ListResponse) arrival {
 	now := make(map[string]*apiv1.Container)
-	for _, c := range containers {
+	for _, c := range list.Containers {
 		now[c.Name] = c
 	}
 	a := arrival{there: true}
@@ -249,7 +249,7 @@ func arrived(steps []*apiv1.Step, containers []*apiv1.Container) arrival {
 		c := now[s.Container]
 		switch {
 		case s.Change == string(wanted.Gone):
-			a.there = a.there && c == nil
+			a.there = a.there && c == nil && !slices.Contains(list.Leaving, s.Container)
 		case c == nil:
 			a.there = false // the node has not come to it
 		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
@@ -293,7 +293,7 @@ func removeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm PROJECT", Short: "Remove a project's containers from a node", Args: exactly("PROJECT"),
 		Example: "  kogge rm shop", ValidArgsFunction: t.completeWith(projectNames),
-		Long: "Stops and removes the containers of a project that kogge apply made. Their volumes stay.",
+		Long: "Stops and removes the containers of a project that kogge apply made, and waits until they are gone.\nTheir volumes stay.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, runLimit)

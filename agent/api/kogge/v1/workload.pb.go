@@ -117,7 +117,10 @@ type ListResponse struct {
 	Trouble string `protobuf:"bytes,2,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	// behind says that the node has taken an apply or removal, and that containers are still
 	// those from before it.
-	Behind        bool `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
+	Behind bool `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
+	// leaving are containers that are wanted no more, or otherwise by now, and of which
+	// something is still being stopped and taken away.
+	Leaving       []string `protobuf:"bytes,4,rep,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +174,13 @@ func (x *ListResponse) GetBehind() bool {
 		return x.Behind
 	}
 	return false
+}
+
+func (x *ListResponse) GetLeaving() []string {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
 }
 
 type Container struct {
@@ -1549,13 +1559,14 @@ var File_kogge_v1_workload_proto protoreflect.FileDescriptor
 const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\n" +
 	"\x17kogge/v1/workload.proto\x12\bkogge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13kogge/v1/exec.proto\x1a\x13kogge/v1/node.proto\"\r\n" +
-	"\vListRequest\"u\n" +
+	"\vListRequest\"\x8f\x01\n" +
 	"\fListResponse\x123\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x13.kogge.v1.ContainerR\n" +
 	"containers\x12\x18\n" +
 	"\atrouble\x18\x02 \x01(\tR\atrouble\x12\x16\n" +
-	"\x06behind\x18\x03 \x01(\bR\x06behind\"\xd6\x03\n" +
+	"\x06behind\x18\x03 \x01(\bR\x06behind\x12\x18\n" +
+	"\aleaving\x18\x04 \x03(\tR\aleaving\"\xd6\x03\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x14\n" +
