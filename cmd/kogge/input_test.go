@@ -124,10 +124,12 @@ func TestEditorSignal(t *testing.T) {
 	(&world{pid1: p.serve}).open(t)
 	t.Setenv("VISUAL", "")
 	t.Setenv("EDITOR", "sh ed.sh")
-	// The signal is this program's too, as that of a terminal is for all in front of it.
-	must(t, os.WriteFile("ed.sh", []byte("trap 'took=1' INT\nkill -INT $PPID $$\ntest -n \"$took\" || exit 3\necho 'hostname: n7' > \"$1\"\n"), 0o600))
+	// The signal is this program's too, as that of a terminal is for all in front of it. The
+	// editor goes on for a while after that.
+	must(t, os.WriteFile("ed.sh", []byte("trap 'took=1' INT\nkill -INT $PPID $$\nuntil test -e off; do sleep 0.1; done\nsleep 0.3\ntest -n \"$took\" || exit 3\necho 'hostname: n7' > \"$1\"\n"), 0o600))
 	ctx, stop := untilSignal(t.Context())
 	defer stop()
+	context.AfterFunc(ctx, func() { _ = os.WriteFile("off", nil, 0o600) })
 	root := rootCommand()
 	var out strings.Builder
 	root.SetOut(&out)
