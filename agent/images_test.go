@@ -54,6 +54,7 @@ func TestImages(t *testing.T) {
 	i.testForeign(t)
 	i.testStopSignals(t)
 	i.testEtc(t)
+	i.testStrange(t)
 	i.testLongLines(t)
 	i.testSetUserID(t)
 	i.testPipes(t)

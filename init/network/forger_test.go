@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -342,6 +343,7 @@ func TestForgedMoved(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	hurry(100 * time.Millisecond)
 	paths := tempPaths(t)
 	s, stop := routed(t)
 	s.forge("", 1)

@@ -53,6 +53,22 @@ func node(t *testing.T, yaml string, paths Paths) (stop func()) {
 	return stop
 }
 
+// TestNoMatch has an entry be about no link, as when the kernel calls it otherwise than
+// somebody thought. It is said, until there is one.
+func TestNoMatch(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	readyAfter = 100 * time.Millisecond
+	paths := tempPaths(t)
+	newPeer(t, "lan0")
+	node(t, "network: [{match: eth0, dhcp: false, addresses: [192.0.2.7/24]}, {match: 'lan*', dhcp: false}]", paths)
+	problem := func() string { n, _ := control.ReadNetwork(paths.Run); return n.Problem }
+	until(t, "the problem", func() bool { return problem() == `no link matches "eth0" of node.yaml` })
+	newPeer(t, "eth0")
+	until(t, "the link", func() bool { return problem() == "" && has("eth0", "192.0.2.7/24") })
+}
+
 // has says whether the kernel has an address on a link.
 func has(link, address string) bool {
 	l, err := netlink.LinkByName(link)
