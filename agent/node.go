@@ -243,6 +243,7 @@ func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *
 // would be taken away.
 func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list func(context.Context) ([]workload.Found, error), refused *atomic.Pointer[string], keeper *keeper.Keeper) {
 	want := func() (why string) {
+		generation := store.Generation() // before it is read: that may find more
 		containers, locked, err := store.Readable()
 		unread := ""
 		for _, name := range slices.Sorted(maps.Keys(locked)) {
@@ -256,7 +257,7 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list fun
 			}
 		}
 		if err == nil {
-			err = keeper.Want(containers)
+			err = keeper.Want(containers, generation)
 		}
 		switch {
 		case err == nil && unread == "":

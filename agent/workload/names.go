@@ -3,6 +3,7 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -24,6 +25,12 @@ func Split(id string) (project, service string) {
 	}
 	return "", id
 }
+
+// ValidID says whether a container can have that ID: a service, with its project before it
+// where it has one. Anything else could be a path.
+func ValidID(id string) bool { return validID.MatchString(id) }
+
+var validID = regexp.MustCompile(`^([a-z0-9][a-z0-9_-]{0,62}\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // ErrAmbiguous means that a name is that of a service in several projects.
 var ErrAmbiguous = errors.New("it is in several projects")

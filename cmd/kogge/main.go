@@ -10,9 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,9 +18,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
+	root, out := rootCommand(), standardOutput()
+	root.SetOut(out)
+	if err := out.end(root.ExecuteContext(ctx)); err != nil {
 		if e := new(exited); !errors.As(err, e) || e.why != nil {
 			report(err)
 		}

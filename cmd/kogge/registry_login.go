@@ -71,7 +71,7 @@ func readPassword(cmd *cobra.Command, user, host string, stdin bool) (string, er
 		}
 		return password, nil
 	}
-	text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxPassword+2))
+	text, err := io.ReadAll(io.LimitReader(patient{cmd.Context(), cmd.InOrStdin()}, maxPassword+2))
 	if err != nil {
 		return "", fmt.Errorf("registry login: %w", err)
 	}
