@@ -252,7 +252,7 @@ func (r *responder) due(now time.Time) time.Duration {
 
 // work does what is due.
 func (r *responder) work(now time.Time) {
-	again := r.Twin != nil && r.Twin.ask(now)
+	again := r.Twin != nil && len(r.links) > 0 && r.Twin.ask(now) // else nobody would hear it
 	for _, l := range r.links {
 		if again {
 			l.toAll(question([]string{service}, []uint16{dns.TypePTR}, Port))

@@ -26,6 +26,9 @@ const (
 	twinAgain = 500 * time.Millisecond
 	// twinAsk is how often it is asked for.
 	twinAsk = time.Minute
+	// twinRepeat is how soon it is asked for once more where it did not answer: a machine says
+	// nothing to all twice in a second, and packets get lost.
+	twinRepeat = 5 * time.Second
 	// twinFor is how long a twin that does not answer is told of: packets get lost.
 	twinFor = 5 * time.Minute
 )
@@ -49,7 +52,7 @@ func (t *Twin) over(now time.Time) bool { return now.Sub(t.last) > twinFor }
 func (t *Twin) ask(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.over(now) || now.Sub(t.last) < twinAsk || now.Sub(t.asked) < twinAsk {
+	if t.over(now) || now.Sub(t.last) < twinAsk || now.Sub(t.asked) < twinRepeat {
 		return false
 	}
 	t.asked = now

@@ -70,7 +70,7 @@ func TestTwinTold(t *testing.T) {
 			tells(now, "192.0.2.9")
 		}
 	}
-	if asked < 30 || asked > 30+int(twinFor/twinAsk) {
+	if asked < 30 || asked > 30+int(twinFor/twinRepeat) {
 		t.Errorf("asked %d times", asked)
 	}
 	later := t0.Add(time.Hour)
