@@ -42,7 +42,9 @@ func TestStillLeaving(t *testing.T) {
 	defer release()
 	b.want(t)
 	<-g.begun
-	b.until(t, "it to leave", func(s workload.Status) bool { return len(s.Units) == 0 && len(s.Leaving) == 1 && s.Leaving[0].ID == "web" })
+	b.until(t, "it to leave", func(s workload.Status) bool {
+		return len(s.Units) == 0 && len(s.Leaving) == 1 && s.Leaving[0].ID == "web"
+	})
 	release()
 	b.until(t, "it to be gone", func(s workload.Status) bool { return len(s.Leaving) == 0 })
 	if left := g.names(); left != "" {
