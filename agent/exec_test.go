@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -474,66 +473,6 @@ func leftBehind(t *testing.T) []int {
 		}
 	}
 	return pids
-}
-
-// stuck is an output whose reader stops after the first bytes.
-type stuck struct {
-	came, free chan struct{}
-	once       sync.Once
-}
-
-func (s *stuck) Write(p []byte) (int, error) {
-	s.once.Do(func() { close(s.came) })
-	<-s.free
-	return len(p), nil
-}
-
-// execSlowReader has a command write far more than its caller reads: it waits, and the
-// agent keeps no more than a little of it.
-func execSlowReader(t *testing.T, e *execs) {
-	memory := func() int {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.node.services["agent"].Process.Pid))
-		must(t, err)
-		var kib int
-		for line := range strings.Lines(string(text)) {
-			_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &kib)
-		}
-		return kib
-	}
-	written := func() (bytes int) {
-		for _, pid := range commands(t) {
-			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-			must(t, err)
-			for line := range strings.Lines(string(text)) {
-				_, _ = fmt.Sscanf(line, "wchar: %d", &bytes)
-			}
-		}
-		return bytes
-	}
-	before := memory()
-	s := &stuck{came: make(chan struct{}), free: make(chan struct{})}
-	r := e.run(t, e.ada, func(r *called) { r.Stdout = s }, "flood")
-	<-s.came
-	last := -1
-	until(t, "the command to wait", func() bool {
-		time.Sleep(300 * time.Millisecond)
-		now := written()
-		still := now == last
-		last = now
-		return still
-	})
-	if last == 0 || last > 4<<20 {
-		t.Errorf("%d bytes were written to a reader who does not read", last)
-	}
-	if more := memory() - before; more > 16<<10 {
-		t.Errorf("the agent took %d KiB more", more)
-	}
-	t.Logf("%d bytes are on their way", last)
-	close(s.free)
-	until(t, "the command to go on", func() bool { return written() > 4*last })
-	r.cancel()
-	<-r.done
-	t.Logf("the agent has %d KiB more than before", memory()-before)
 }
 
 // execBusy has commands beside each other, whose outputs are not mixed up.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -49,9 +50,47 @@ func (i *imaged) testEtc(t *testing.T) {
 	if got := i.finds(t, "bare", "", ", lacking:/etc:ro", "/etc/passwd"); !strings.Contains(got, "/etc/passwd 100755") {
 		t.Errorf("with a volume on /etc to read: %s", got)
 	}
+	// A new one has by then what the image has, and that is no reason to show it.
+	i.load(t, "etcful", nil, tar.Header{Name: "etc/hosts", Mode: 0o600}, tar.Header{Name: "etc/resolv.conf", Mode: 0o600})
+	for n := range 2 {
+		if got := i.finds(t, "etcful", "", ", fresh:/etc:ro", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/etc/passwd"); strings.Contains(got, "hush") || !strings.Contains(got, "/etc/hosts 100644") || !strings.Contains(got, "/etc/hostname no such file") || !strings.Contains(got, "/etc/passwd 1") {
+			t.Errorf("start %d with a new volume on /etc to read: %s", n+1, got)
+		}
+	}
 	if got := i.finds(t, "bare", "", ", conf:/etc:ro", "/etc/hostname"); !strings.Contains(got, "/etc/hostname 100644") {
 		t.Errorf("with a volume on /etc to read that has the files: %s", got)
 	}
+}
+
+// testStrange: images that say odd things run, or the node says what is odd.
+func (i *imaged) testStrange(t *testing.T) {
+	i.load(t, "reset", map[string]any{"Entrypoint": []string{""}, "Cmd": []string{"app", "whoami"}})
+	if got := i.says(t, "image: example.invalid/reset:1, restart: 'no'"); got != "0\n" {
+		t.Errorf("with an empty entry point: %s", got)
+	}
+	// Without layers there is what is mounted.
+	file := filepath.Join(i.n.folder, "none.tar")
+	i.n.imageWith(t, file, "example.invalid/none:1", map[string]any{"Cmd": []string{"/own/app", "found", "-", "/", "/made"}, "WorkingDir": "/made"})
+	i.kogge(t, "", "images", "load", file)
+	program, err := os.ReadFile(filepath.Join(i.n.bin, "prober"))
+	must(t, err)
+	must(t, os.MkdirAll(i.volume("pg.own", ""), 0o755))
+	must(t, os.WriteFile(i.volume("pg.own", "app"), program, 0o755))
+	i.services++
+	service := fmt.Sprintf("s%d", i.services)
+	i.apply(t, service, "image: example.invalid/none:1, restart: 'no', volumes: [own:/own]", "own")
+	until(t, "an image without layers to run", func() bool {
+		if i.line(t, "pg."+service, " backoff ") {
+			t.Fatal(i.kogge(t, "", "ps"))
+		}
+		return i.line(t, "pg."+service, " ended ")
+	})
+	if got := i.kogge(t, "", "logs", service); !strings.Contains(got, "/ 040755 0:0\n/made 040755 0:0\n") {
+		t.Errorf("of an image without layers: %s", got)
+	}
+	i.load(t, "odd", map[string]any{"Cmd": []string{"app", "hang"}}, tar.Header{Name: "etc/resolv.conf/", Mode: 0o755})
+	i.apply(t, "odd", "image: example.invalid/odd:1, restart: always, stop_grace_period: 0s")
+	until(t, "the place to be named", func() bool { return i.line(t, "pg.odd", "nothing can be mounted on /etc/resolv.conf: ") })
 }
 
 // testLongLines: users and groups are found also where a line is long, and where the file

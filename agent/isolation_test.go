@@ -342,7 +342,7 @@ func (n *node) keep(t *testing.T, images string, allow []rights.Allow, wanted ..
 	network, err := bridge.Open(n.folder + "/netns")
 	must(t, err)
 	k := &keeping{keeper: &keeper.Keeper{Engine: containerd, Network: network, Allow: allow}}
-	must(t, k.keeper.Want(wanted))
+	must(t, k.keeper.Want(wanted, 0))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/mdns"
+	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
+	"kogge.example/init/nodeconfig"
 )
 
 // TestNodePorts holds the one list of the node's own ports to where the node listens.
@@ -39,6 +42,32 @@ func TestAsked(t *testing.T) {
 	}
 	if got := serversOf(run); !slices.Equal(got, []netip.Addr{addr("10.88.0.53"), addr("10.88.0.123"), addr("10.88.0.1")}) {
 		t.Errorf("servers: %v", got)
+	}
+}
+
+// TestNamedServers: what people name by an address is the node's as well, wherever they do.
+func TestNamedServers(t *testing.T) {
+	settings, err := nodeconfig.Parse("node.yaml", []byte(`
+time: {servers: [10.88.0.1, ntp.example, "fd00::1"]}
+update: {source: "https://10.88.0.2:8443/os"}
+assess: {peers: ["10.88.0.3:443", "peer.example:443", "[fd00::3]:443"]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registries, err := registry.Parse([]byte(`{"10.88.0.4:5000": {"mirrors": [{"url": "https://10.88.0.5/mirror"}]}, "docker.io": {"mirrors": [{"url": "https://mirror.example"}, {"url": "https://[fd00::5]:5000"}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "[10.88.0.1 fd00::1 10.88.0.3 fd00::3 10.88.0.2 10.88.0.4 10.88.0.5 fd00::5]"
+	if got := fmt.Sprint(namedServers(settings, registries)); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	for name, want := range map[string]string{"": "", "192.0.2.1/os:stable": "192.0.2.1", "192.0.2.1:5000/os:stable": "192.0.2.1", "registry.example:5000/os": "",
+		"https://[fd00::1]/x": "fd00::1", "https://": "", "10.88": "", ":80": ""} {
+		if a, ok := addressIn(name); ok != (want != "") || ok && a.String() != want {
+			t.Errorf("%s: %s, %v", name, a, ok)
+		}
 	}
 }
 

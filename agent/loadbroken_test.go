@@ -121,6 +121,7 @@ func loadBroken(t *testing.T, p *puller) {
 	stays("loaded, and half of it came", err, "import")
 
 	for what, c := range map[string]struct{ data, why string }{
+		"short":  {"FROM debian\n", "it is only a part of a tar, or none"},
 		"text":   {"hello, this is not a tar\x1b[2J\n" + strings.Repeat(" ", 1000), "it is not a tar"},
 		"packed": {"BZh91AY&SY", "packed with bzip2"},
 	} {

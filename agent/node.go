@@ -127,7 +127,10 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	network.Pool = settings.Containers.Pool
-	network.Asked = func() []netip.Addr { return serversOf(at.run) }
+	network.Asked = func() []netip.Addr {
+		registries, _ := at.registries.Read() // who needs them says what is wrong with them
+		return slices.Concat(serversOf(at.run), namedServers(settings, registries))
+	}
 	network.Last = filepath.Join(at.state, "kogge", "subnets.json")
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
@@ -138,7 +141,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	defer containerd.Close()
-	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, "preload")) })
+	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, partition.Preload)) })
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
 	store := wanted.Open(at.projects(), own)
@@ -240,6 +243,7 @@ func drainAll(ctx, limit context.Context, parent *supervisor, d *drain, keeper *
 // would be taken away.
 func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list func(context.Context) ([]workload.Found, error), refused *atomic.Pointer[string], keeper *keeper.Keeper) {
 	want := func() (why string) {
+		generation := store.Generation() // before it is read: that may find more
 		containers, locked, err := store.Readable()
 		unread := ""
 		for _, name := range slices.Sorted(maps.Keys(locked)) {
@@ -253,7 +257,7 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list fun
 			}
 		}
 		if err == nil {
-			err = keeper.Want(containers)
+			err = keeper.Want(containers, generation)
 		}
 		switch {
 		case err == nil && unread == "":
@@ -322,6 +326,38 @@ func serversOf(run string) (all []netip.Addr) {
 		}
 	}
 	return all
+}
+
+// namedServers are the servers that people name to the node by an address: time servers,
+// registries, where releases are and the machines that a release has to reach.
+func namedServers(settings nodeconfig.Config, registries registry.Registries) (all []netip.Addr) {
+	names := slices.Concat(settings.Time.Servers, settings.Assess.Peers, []string{settings.Update.Source})
+	for _, name := range slices.Sorted(maps.Keys(registries)) {
+		names = append(names, name)
+		for _, mirror := range registries[name].Mirrors {
+			names = append(names, mirror.URL)
+		}
+	}
+	for _, name := range names {
+		if a, ok := addressIn(name); ok {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// addressIn is the address in a server's name, which may have a scheme before it, and a port and
+// a path behind it; false: it is called by a name.
+func addressIn(server string) (netip.Addr, bool) {
+	if _, rest, ok := strings.Cut(server, "://"); ok {
+		server = rest
+	}
+	server, _, _ = strings.Cut(server, "/")
+	if host, _, err := net.SplitHostPort(server); err == nil {
+		server = host
+	}
+	a, err := netip.ParseAddr(strings.Trim(server, "[]"))
+	return a, err == nil
 }
 
 // routed are the links between which node.yaml has the node route.

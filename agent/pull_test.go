@@ -78,6 +78,9 @@ func testPull(t *testing.T) {
 		{"stalled", loadStalled},
 		{"preloads", preloadNames},
 		{"broken", loadBroken},
+		{"names", loadNames},
+		{"bombs", loadBombs},
+		{"pinned", loadPins},
 		{"cut", loadCut},
 	} {
 		t.Run(test.name, func(t *testing.T) {

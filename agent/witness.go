@@ -68,16 +68,20 @@ func (w *witness) passed() time.Time {
 	return latest
 }
 
-// tell tells it until ctx ends.
+// tell tells it until ctx ends. What is below the floor is told once too: time servers may
+// have said so alone, and may say something else.
 func (w *witness) tell(ctx context.Context) {
 	again := time.NewTicker(witnessEvery)
 	defer again.Stop()
-	var refused time.Time
+	var told, refused time.Time
 	for {
-		if at := w.passed(); at.After(w.machine.ClockFloor()) && !at.Equal(refused) {
+		if at := w.passed(); (at.After(told) || at.After(w.machine.ClockFloor())) && !at.Equal(refused) {
 			limited, cancel := context.WithTimeout(ctx, clockLimit)
 			_, err := control.AskClock(limited, w.machine.RunFile("clock.sock"), control.SetClock{Passed: at})
-			if err != nil && !errors.As(err, new(*net.OpError)) { // one that does not listen hears of it later
+			switch {
+			case err == nil:
+				told = at
+			case !errors.As(err, new(*net.OpError)): // one that does not listen hears of it later
 				log.Printf("agent: clock: %v", err)
 				refused = at
 			}

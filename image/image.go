@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ import (
 	"kogge.example/update/fat"
 	"kogge.example/update/gpt"
 	"kogge.example/update/osrelease"
+	"kogge.example/update/partition"
 )
 
 // Options say which image to build.
@@ -206,9 +206,6 @@ func (r *release) facts(o Options) osrelease.Facts {
 	}
 }
 
-// preloadName is what nodes take for the name of an archive; agent/images has the same.
-var preloadName = regexp.MustCompile(`^[^.].*\.((tar|oci)(\.gz|\.zst)?|tgz)$`)
-
 // state makes the STATE file system with the preloads. It is at least as large as
 // a fresh one and has room for unpacking what it carries.
 func (r release) state(ctx context.Context, o Options) (string, error) {
@@ -221,12 +218,12 @@ func (r release) state(ctx context.Context, o Options) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("preload: %w", err)
 		}
-		name := "/preload/" + filepath.Base(p)
+		name := "/" + partition.Preload + "/" + filepath.Base(p)
 		if seen[name] {
 			return "", fmt.Errorf("preload %s: there are two files of this name", filepath.Base(p))
 		}
 		seen[name] = true
-		if !preloadName.MatchString(filepath.Base(p)) {
+		if !partition.IsPreload(filepath.Base(p)) {
 			return "", fmt.Errorf("preload %s: a node takes no archive by this name: call it NAME.tar, NAME.tar.gz, NAME.tgz, NAME.tar.zst or NAME.oci", filepath.Base(p))
 		}
 		files = append(files, rootfs.Entry{Path: name, File: p})

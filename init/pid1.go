@@ -209,7 +209,7 @@ func (n *node) openCgroups() error {
 // wanted are modules that every node needs sooner or later. Loading them here
 // spares the kernel a process for each, when containers ask for them.
 var wanted = []string{
-	"overlay", "quota_v2", "bridge", "veth", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_fib_ipv4", "nft_ct", "nft_reject_ipv4", "qemu_fw_cfg", "evdev",
+	"overlay", "quota_v2", "bridge", "veth", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_fib_ipv4", "nft_ct", "nft_limit", "nft_connlimit", "nft_reject_ipv4", "qemu_fw_cfg", "evdev",
 }
 
 // loadModules loads the drivers of all devices, and what is wanted anyway.

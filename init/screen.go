@@ -58,7 +58,7 @@ func (n *node) startConsole() (show func(control.Status), stop func()) {
 	show = func(s control.Status) {
 		st := console.State{
 			Node: hostname(), Slot: n.boot.Slot, Release: n.boot.Version, Board: n.boot.Board,
-			Addresses: addresses(), Status: s,
+			Addresses: addresses(runDir), Status: s,
 		}
 		select {
 		case states <- st:
@@ -69,12 +69,15 @@ func (n *node) startConsole() (show func(control.Status), stop func()) {
 }
 
 // addresses reads what the network service wrote, for people.
-func addresses() []string {
-	status, err := control.ReadNetwork(runDir)
+func addresses(run string) []string {
+	status, err := control.ReadNetwork(run)
 	if err != nil {
 		return nil // not up yet
 	}
 	var all []string
+	if status.Problem != "" {
+		all = append(all, status.Problem)
+	}
 	for _, i := range status.Interfaces {
 		for _, a := range i.Addresses {
 			all = append(all, i.Name+" "+a.String())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"kogge.example/boards"
@@ -126,10 +127,9 @@ func readLoader(modules *module.Index) (mount.Loader, error) {
 }
 
 // waitForDisk loads the drivers of the hardware that shows up until the boot disk
-// is there.
-func waitForDisk(modules *module.Index, loader mount.Loader) (mount.Disk, error) {
-	pause, end := 5*time.Millisecond, time.Now().Add(diskWait)
-	for {
+// is there. Where that takes long it says so.
+func waitForDisk(modules *module.Index, loader mount.Loader) (disk mount.Disk, err error) {
+	look := func() (disk mount.Disk, unusable, err error) {
 		if err := modules.Coldplug(); err != nil {
 			// A driver whose bus is not in this machine fails, and that is normal. A
 			// missing disk says more; the kernel log then has the cause.
@@ -137,14 +137,45 @@ func waitForDisk(modules *module.Index, loader mount.Loader) (mount.Disk, error)
 		}
 		disks, unusable, err := mount.Disks()
 		if err != nil {
-			return mount.Disk{}, err
+			return mount.Disk{}, nil, err
 		}
-		disk, err := mount.BootDisk(disks, loader.Partition)
+		disk, err = mount.BootDisk(disks, loader.Partition)
+		return disk, unusable, err
+	}
+	// Kmsg names us itself.
+	say := func(line string) { guard.Kmsg(strings.TrimPrefix(line, "kogge: ")) }
+	tellWhile(say, sayAfter, "looking for the boot disk", func() {
+		disk, err = lookForDisk(look, diskWait, unusableAfter, guard.Kmsg)
+	})
+	return disk, err
+}
+
+// unusableAfter is how long a disk has the same fault before that is said: while the kernel
+// gets to know a disk, it lacks partitions.
+const unusableAfter = time.Second
+
+// lookForDisk looks until there is a boot disk, or for so long. What keeps a disk from being
+// it is said meanwhile, once it has been so for the time of steady.
+func lookForDisk(look func() (disk mount.Disk, unusable, err error), limit, steady time.Duration, say func(string)) (mount.Disk, error) {
+	pause, end := 5*time.Millisecond, time.Now().Add(limit)
+	last, since, told := "", time.Now(), ""
+	for {
+		disk, unusable, err := look()
 		if !errors.Is(err, mount.ErrNoDisk) {
 			return disk, err
 		}
-		if time.Now().After(end) {
-			return disk, errors.Join(err, unusable)
+		why := errors.Join(err, unusable)
+		now := time.Now()
+		if now.After(end) {
+			return disk, why
+		}
+		if why.Error() != last {
+			last, since = why.Error(), now
+		}
+		// Without a disk there is nothing to say yet.
+		if last != told && last != mount.ErrNoDisk.Error() && now.Sub(since) >= steady {
+			told = last
+			say(last)
 		}
 		time.Sleep(pause)
 		pause = min(2*pause, 200*time.Millisecond)

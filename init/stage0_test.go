@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +73,54 @@ func TestLeaveSlot(t *testing.T) {
 		if _, err := leaveSlot(control.Boot{}, board, disk, ""); err == nil || next() != bootloader.A {
 			t.Errorf("%s: slot A does not open either: slot %s starts next, %v", name, next(), err)
 		}
+	}
+}
+
+// TestLookForDisk: what keeps a disk from being the boot disk is said while it is looked for, once,
+// and what is so for a moment only is not.
+func TestLookForDisk(t *testing.T) {
+	unfit := errors.New("disk /dev/sda (8 MiB) cannot be used")
+	elsewhere := fmt.Errorf("%w: the loader started from partition 1", mount.ErrNoDisk)
+	var said []string
+	say := func(text string) { said = append(said, text) }
+	found := mount.Disk{Name: "sdb"}
+	check := func(name string, disk mount.Disk, err error, want ...string) {
+		t.Helper()
+		if err != nil || disk.Name != found.Name || !slices.Equal(said, want) {
+			t.Errorf("%s: disk %q, %v, said %q, want %q", name, disk.Name, err, said, want)
+		}
+		said = nil
+	}
+	after := 0 // so many more looks there is the disk
+	until := func(why, unusable error) func() (mount.Disk, error, error) {
+		return func() (mount.Disk, error, error) {
+			if len(said) > 0 {
+				if after--; after < 0 {
+					return found, unusable, nil
+				}
+			}
+			return mount.Disk{}, unusable, why
+		}
+	}
+	after = 3
+	disk, err := lookForDisk(until(mount.ErrNoDisk, unfit), time.Hour, time.Millisecond, say)
+	check("a damaged disk", disk, err, mount.ErrNoDisk.Error()+"\n"+unfit.Error())
+	disk, err = lookForDisk(until(elsewhere, nil), time.Hour, time.Millisecond, say)
+	check("another disk", disk, err, elsewhere.Error())
+	looks := 0
+	disk, err = lookForDisk(func() (mount.Disk, error, error) {
+		if looks++; looks > 5 {
+			return found, nil, nil
+		}
+		return mount.Disk{}, fmt.Errorf("partition %d is not there (yet)", looks), mount.ErrNoDisk
+	}, time.Hour, time.Millisecond, say)
+	check("a disk that comes up", disk, err)
+	if _, err = lookForDisk(func() (mount.Disk, error, error) { return mount.Disk{}, unfit, mount.ErrNoDisk }, 0, time.Hour, say); !errors.Is(err, mount.ErrNoDisk) || !errors.Is(err, unfit) || len(said) > 0 {
+		t.Errorf("in the end: %v, said %q", err, said)
+	}
+	broken := errors.New("list disks: no /sys")
+	if _, err = lookForDisk(func() (mount.Disk, error, error) { return mount.Disk{}, nil, broken }, time.Hour, 0, say); err != broken {
+		t.Errorf("disks cannot be listed: %v", err)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/mdns"
 	"kogge.example/update/fleet"

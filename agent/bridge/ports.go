@@ -1,11 +1,11 @@
 package bridge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"kogge.example/agent/workload"
 )
@@ -21,32 +21,31 @@ type Ruleset struct {
 }
 
 // Rules sorts the ports into the two maps. A port that is published twice for the
-// same address is an error that names both containers by address.
+// same address is an error that names both containers by address. What is wrong with one
+// port stops no other: it is left out, and the error says so.
 func Rules(networks []workload.Subnet, ports []workload.Publish) (Ruleset, error) {
 	r := Ruleset{Networks: networks}
 	ports = slices.Clone(ports)
 	slices.SortFunc(ports, compare)
+	var wrong []error
 	for i, p := range ports {
-		if p.Protocol != workload.TCP && p.Protocol != workload.UDP {
-			return Ruleset{}, fmt.Errorf("port %d: protocol %q is neither tcp nor udp", p.HostPort, p.Protocol)
-		}
-		if !slices.ContainsFunc(networks, func(n workload.Subnet) bool { return n.Contains(p.To.Addr()) }) {
-			return Ruleset{}, fmt.Errorf("port %d: container address %s is not on a network", p.HostPort, p.To.Addr())
-		}
-		if i > 0 && key(ports[i-1]) == key(p) {
-			return Ruleset{}, fmt.Errorf("port %s is published by both %s and %s", key(p), ports[i-1].To, p.To)
-		}
 		switch {
+		case p.Protocol != workload.TCP && p.Protocol != workload.UDP:
+			wrong = append(wrong, fmt.Errorf("port %d: protocol %q is neither tcp nor udp", p.HostPort, p.Protocol))
+		case !slices.ContainsFunc(networks, func(n workload.Subnet) bool { return n.Contains(p.To.Addr()) }):
+			wrong = append(wrong, fmt.Errorf("port %d: container address %s is not on a network", p.HostPort, p.To.Addr()))
+		case i > 0 && key(ports[i-1]) == key(p):
+			wrong = append(wrong, fmt.Errorf("port %s is published by both %s and %s", key(p), ports[i-1].To, p.To))
 		case !p.HostIP.IsValid() || p.HostIP.IsUnspecified() && p.HostIP.Is4():
 			p.HostIP = netip.Addr{}
 			r.Any = append(r.Any, p)
 		case p.HostIP.Is4():
 			r.Bound = append(r.Bound, p)
 		default:
-			return Ruleset{}, fmt.Errorf("port %s: host address %s is not IPv4", key(p), p.HostIP)
+			wrong = append(wrong, fmt.Errorf("port %s: host address %s is not IPv4", key(p), p.HostIP))
 		}
 	}
-	return r, nil
+	return r, errors.Join(wrong...)
 }
 
 // key is what must be unique among published ports.
@@ -58,10 +57,11 @@ func key(p workload.Publish) string {
 	return fmt.Sprintf("%s:%d/%s", ip, p.HostPort, p.Protocol)
 }
 
+// compare sorts them so that two of one key are neighbours.
 func compare(a, b workload.Publish) int {
-	return strings.Compare(
-		fmt.Sprintf("%s %05d %s %s", a.Protocol, a.HostPort, key(a), a.To),
-		fmt.Sprintf("%s %05d %s %s", b.Protocol, b.HostPort, key(b), b.To))
+	return cmp.Or(
+		cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.HostPort, b.HostPort),
+		a.HostIP.Compare(b.HostIP), a.To.Compare(b.To))
 }
 
 // routed are the links between which the node routes, by name.
@@ -73,24 +73,23 @@ func (b *Bridges) routed() []string {
 }
 
 // Publish makes exactly these ports lead to containers, and keeps the networks that are
-// made apart; see [Rules] and [Apply].
+// made apart; see [Rules] and [Apply]. What goes wrong keeps from nothing that can be done
+// without it.
 func (b *Bridges) Publish(ports []workload.Publish) error {
-	r, err := Rules(b.subnets(), ports)
-	if err != nil {
-		return err
-	}
+	r, wrong := Rules(b.subnets(), ports)
 	r.Routed = b.routed()
-	if err := Apply(r); err != nil {
-		return err
+	err := errors.Join(wrong, b.bounds.bound(len(r.Networks))) // ports without bounds are better than neither
+	if failed := Apply(r); failed != nil {
+		return errors.Join(failed, err)
 	}
+	var closed error
 	if b.applied == nil { // before there is a table that says what may, nothing is forwarded
-		if err := enable("ip_forward"); err != nil {
-			return err
-		}
+		closed = enable("ip_forward")
 	}
-	b.applied = &r
-	// Ports without bounds are better than neither.
-	err = errors.Join(b.bounds.bound(len(r.Networks)), b.forgetLeft())
+	if closed == nil {
+		b.applied = &r
+	}
+	err = errors.Join(err, closed, b.forgetLeft())
 	if udp := r.publishesUDP(); udp || b.udp {
 		stale := forgetFlows(r)
 		b.udp = udp || stale != nil

@@ -33,6 +33,7 @@ type turn struct {
 	familiar bool // a caller of the fleet came from there
 	began    time.Time
 	start    chan struct{} // closed when it may work
+	waits    []*share      // of its networks, while it waits
 }
 
 // turns says whose turn it is. It waits for nothing and reads no clock.
@@ -40,17 +41,29 @@ type turns struct {
 	rooms   int // for strangers who work or rest; a familiar one has one more
 	working []*turn
 	waiting []*turn // in the order in which they came
-	served  served
-	count   int // of turns
+	waits   crowd   // of those
+	count   int     // of turns
+}
+
+// Arrive lets t wait.
+func (s *turns) Arrive(t *turn) {
+	if s.waits == nil {
+		s.waits = crowd{}
+	}
+	s.waiting = append(s.waiting, t)
+	t.waits = s.waits.add(t.from)
 }
 
 // Next gives a room to one of those who wait: a familiar one before the others, then of the
-// network that has had its turn the longest ago, and the host in it that has, the first to
-// come. nil: nobody can work now.
+// widest network that has had its turn the longest ago, of that in it which has, and so on to
+// the host, the first to come. nil: nobody can work now.
 func (s *turns) Next(now time.Time) *turn {
 	var next *turn
 	for _, t := range s.waiting {
-		if s.before(t, next) {
+		switch {
+		case next == nil, t.familiar && !next.familiar:
+			next = t
+		case t.familiar == next.familiar && earlier(t.waits, next.waits):
 			next = t
 		}
 	}
@@ -61,26 +74,12 @@ func (s *turns) Next(now time.Time) *turn {
 	if next == nil || len(s.working) >= rooms {
 		return nil
 	}
-	s.waiting = without(s.waiting, next)
+	s.stop(next)
 	s.working = append(s.working, next)
 	next.began = now
 	s.count++
-	waits := crowd{}
-	for _, t := range s.waiting {
-		waits.add(t.from, 1)
-	}
-	s.served = s.served.turn(next.from, s.count, waits)
+	s.waits.turn(next.from, s.count)
 	return next
-}
-
-func (s *turns) before(t, other *turn) bool {
-	switch {
-	case other == nil:
-		return true
-	case t.familiar != other.familiar:
-		return t.familiar
-	}
-	return s.served.before(t.from, other.from)
 }
 
 // Over ends the work of t, and returns for how long its room stays empty.
@@ -93,11 +92,17 @@ func (s *turns) Over(t *turn, now time.Time) time.Duration {
 
 // Leave forgets t.
 func (s *turns) Leave(t *turn) {
-	s.waiting, s.working = without(s.waiting, t), without(s.working, t)
+	s.stop(t)
+	s.working = slices.DeleteFunc(s.working, func(o *turn) bool { return o == t })
 }
 
-func without(all []*turn, t *turn) []*turn {
-	return slices.DeleteFunc(all, func(o *turn) bool { return o == t })
+// stop has t wait no longer.
+func (s *turns) stop(t *turn) {
+	if t.waits != nil {
+		s.waiting = slices.DeleteFunc(s.waiting, func(o *turn) bool { return o == t })
+		s.waits.remove(t.from)
+		t.waits = nil
+	}
 }
 
 // gate carries out what [turns] says.
@@ -113,7 +118,7 @@ func newGate() *gate { return &gate{turns: turns{rooms: max(1, runtime.GOMAXPROC
 func (g *gate) enter(from origin, familiar bool, gone <-chan struct{}) *turn {
 	t := &turn{from: from, familiar: familiar, start: make(chan struct{})}
 	g.mu.Lock()
-	g.turns.waiting = append(g.turns.waiting, t)
+	g.turns.Arrive(t)
 	g.fill()
 	g.mu.Unlock()
 	select {

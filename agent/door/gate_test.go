@@ -62,7 +62,7 @@ func TestTurns(t *testing.T) {
 				resting = nil
 			default:
 				a := netip.AddrFrom4([4]byte{192, 0, 2, byte(d)})
-				s.waiting = append(s.waiting, &turn{from: originOf(a, d < 'a'), familiar: d < 'a'})
+				s.Arrive(&turn{from: originOf(a, d < 'a'), familiar: d < 'a'})
 			}
 			for n := s.Next(now); n != nil; n = s.Next(now) {
 				fmt.Fprintf(&out, " %c", n.from.host.As4()[3])
@@ -84,7 +84,7 @@ func FuzzTurns(f *testing.F) {
 			now = now.Add(time.Millisecond)
 			switch {
 			case d < 150:
-				s.waiting = append(s.waiting, &turn{from: originOf(netip.AddrFrom16([16]byte{0xfd, d % 3, 15: d % 7}), d%7 == 3), familiar: d%7 == 3})
+				s.Arrive(&turn{from: originOf(netip.AddrFrom16([16]byte{0xfd, d % 3, 15: d % 7}), d%7 == 3), familiar: d%7 == 3})
 			case d < 230 && len(s.working) > 0:
 				w := s.working[int(d)%len(s.working)]
 				if rest := s.Over(w, now); rest < 0 || rest > maxTurn {
@@ -99,8 +99,8 @@ func FuzzTurns(f *testing.F) {
 					seen[n] = true
 				}
 			}
-			if len(s.working) > s.rooms+1 || len(s.served) > 2*len(s.waiting) {
-				t.Fatalf("%d work, %d addresses are remembered", len(s.working), len(s.served))
+			if len(s.working) > s.rooms+1 || len(s.waits) > len(sizes6)*len(s.waiting) {
+				t.Fatalf("%d work, %d networks are remembered", len(s.working), len(s.waits))
 			}
 		}
 	})
@@ -258,7 +258,8 @@ func TestGuardFloor(t *testing.T) {
 	f := newFleet(t, "hanse")
 	n := newNode(t, f)
 	adoptNode(t, f, n, "n1")
-	g := NewGuard(n, func() bool { return false })
+	sure := false
+	g := NewGuard(n, func() bool { return sure })
 	g.Now = func() time.Time { return time.Unix(0, 0) }
 	g.Floor = func() time.Time { return now }
 	var seen []time.Time
@@ -279,5 +280,11 @@ func TestGuardFloor(t *testing.T) {
 	}
 	if len(seen) != 2 || !seen[1].Equal(leaf(t, next).NotBefore) {
 		t.Errorf("seen: %v", seen)
+	}
+	sure = true // by servers that lie
+	_, err = g.admit(nil, "/kogge.v1.NodeService/Revoke", stateOf(t, &old))
+	has(t, err, "unauthenticated", "not valid now")
+	if _, err := g.admit(nil, "/kogge.v1.NodeService/Revoke", stateOf(t, &fresh)); err != nil {
+		t.Error(err)
 	}
 }

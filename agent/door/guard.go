@@ -37,8 +37,8 @@ type Guard struct {
 	clockSure func() bool
 	// Now is the node's clock. Default: time.Now.
 	Now func() time.Time
-	// Floor is the earliest that the time can be, which counts while the clock is not
-	// sure. Default: none is known.
+	// Floor is the earliest that the time can be: a clock that is behind it is not right,
+	// however sure it is. Default: none is known.
 	Floor func() time.Time
 	// Seen hears since when callers' certificates count, of those that the fleet signed
 	// and has not revoked. It returns at once. Default: nobody listens.
@@ -87,9 +87,9 @@ func (g *Guard) peer(conn *guest, genesis *fleet.Genesis, certificates []*x509.C
 		return fleet.Peer{}, err
 	}
 	sure := g.clockSure()
-	now := g.Now()
-	if !sure {
-		now = g.Floor()
+	now := g.Floor()
+	if at := g.Now(); sure && at.After(now) {
+		now = at
 	}
 	peer, err := who.Check(now, sure, g.node.Revoked)
 	if err == nil {

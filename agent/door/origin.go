@@ -1,68 +1,117 @@
 package door
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+)
 
-// origin is where a connection comes from. Machines share their turns with their network,
-// which in IPv6 a single machine may have every address of; within it each has its own. An
-// address from which a caller of the fleet came is a network of its own: it waits for none
-// of its neighbours.
+// origin is where a connection comes from. Networks take turns, and within each the smaller
+// ones that it is made of: who has a wide one to himself has one turn of it, however many
+// addresses he calls from. An address from which a caller of the fleet came is a network of
+// its own: it waits for none of its neighbours.
 type origin struct {
-	net, host netip.Addr // net is the first address of the network; both have the link, where they are local to it
+	host netip.Addr
+	net  network   // of which [maxOfAddress] is: the host, or its IPv6 link
+	all  []network // that it is in, from the widest to the host
 }
+
+// network is one of them, with the link of what is local to it.
+type network struct {
+	netip.Prefix
+	link string
+}
+
+// The sizes of networks, in bits of their addresses, the host's last: of IPv6 what a provider
+// has and what it gives to customers, large and small, and then one link, of which a single
+// machine may have every address.
+var (
+	sizes4 = []int{16, 24, 32}
+	sizes6 = []int{32, 40, 48, 56, 64, 128}
+)
 
 // originOf is that of an address; familiar says that a caller of the fleet came from there.
 func originOf(a netip.Addr, familiar bool) origin {
 	a = a.Unmap()
-	o := origin{net: a, host: a}
+	o := origin{host: a}
+	sizes := sizes4
+	if a.Is6() {
+		sizes = sizes6
+	}
+	if familiar {
+		sizes = sizes[len(sizes)-1:]
+	}
+	for _, bits := range sizes {
+		p, _ := a.WithZone("").Prefix(bits) // the zero one is of no address
+		o.all = append(o.all, network{p, a.Zone()})
+	}
+	o.net = o.all[len(o.all)-1]
 	if a.Is6() && !familiar {
-		if p, err := a.WithZone("").Prefix(64); err == nil {
-			o.net = p.Addr().WithZone(a.Zone())
-		}
+		o.net = o.all[len(o.all)-2]
 	}
 	return o
 }
 
-// all are those whose turn it is when it is the origin's.
-func (o origin) all() []netip.Addr {
-	if o.net == o.host {
-		return []netip.Addr{o.host}
-	}
-	return []netip.Addr{o.net, o.host}
+// crowd are those who wait, or are served, by network.
+type crowd map[network]*share
+
+// share is what a network has of it. It is forgotten with the last one.
+type share struct {
+	count int // of places or turns
+	last  int // number of its last turn; 0: none, as long as one of them is there
 }
 
-// crowd counts those that wait, or are served, by network and by host.
-type crowd map[netip.Addr]int
+// add takes one in. What it returns are the shares of its networks, while it is there.
+func (c crowd) add(o origin) []*share {
+	all := make([]*share, 0, len(o.all))
+	for _, n := range o.all {
+		s := c[n]
+		if s == nil {
+			s = &share{}
+			c[n] = s
+		}
+		s.count++
+		all = append(all, s)
+	}
+	return all
+}
 
-func (c crowd) add(o origin, n int) {
-	for _, a := range o.all() {
-		if c[a] += n; c[a] == 0 {
-			delete(c, a)
+// remove takes one out.
+func (c crowd) remove(o origin) {
+	for _, n := range o.all {
+		s := c[n]
+		if s.count--; s.count == 0 {
+			delete(c, n)
 		}
 	}
 }
 
-// served says when networks and hosts had their last turn, by the number of the turn.
-type served map[netip.Addr]int
-
-// before says whether o had its turn longer ago than other: its network, then its host.
-func (s served) before(o, other origin) bool {
-	if s[o.net] != s[other.net] {
-		return s[o.net] < s[other.net]
-	}
-	return s[o.host] < s[other.host]
-}
-
-// turn returns what is remembered after turn number count was o's. Who does not wait is
-// forgotten, and comes before all who do the next time.
-func (s served) turn(o origin, count int, waits crowd) served {
-	now := served{}
-	for a := range waits {
-		now[a] = s[a]
-	}
-	for _, a := range o.all() {
-		if _, waits := now[a]; waits {
-			now[a] = count
+// turn notes that turn number n was one's, which is out of it already.
+func (c crowd) turn(o origin, n int) {
+	for _, net := range o.all {
+		if s := c[net]; s != nil {
+			s.last = n
 		}
 	}
-	return now
+}
+
+// earlier says whether a had its turn longer ago than b: the widest network, then the next.
+func earlier(a, b []*share) bool {
+	return compare(a, b, func(s *share) int { return s.last }) < 0
+}
+
+// larger says whether a has more than b: the widest network, then the next.
+func larger(a, b []*share) bool {
+	return compare(a, b, func(s *share) int { return s.count }) > 0
+}
+
+func compare(a, b []*share, of func(*share) int) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] == b[i] {
+			continue
+		}
+		if c := cmp.Compare(of(a[i]), of(b[i])); c != 0 {
+			return c
+		}
+	}
+	return 0
 }

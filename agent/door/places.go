@@ -2,7 +2,6 @@ package door
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -48,22 +47,30 @@ type place struct {
 	admin       bool   // by that certificate
 	known, busy bool
 	since       time.Time // of the last change
+	waits       []*share  // of its networks, while it waits
+	speaks      []*share  // of its networks, while it has a place as a stranger
 }
 
 // places says who speaks. It opens and closes nothing and reads no clock.
 type places struct {
-	held    []*place
-	waiting []*place // in the order in which they came
-	waits   crowd
-	served  served
-	count   int // of turns
+	held      []*place
+	waiting   []*place // in the order in which they came
+	waits     crowd    // of those
+	strangers crowd    // that have places
+	turns     int      // so far
 	// addresses are those of callers of the fleet, the latest one last.
 	addresses []netip.Addr
-	// blocked is until when strangers of a network have all places that they may, unless one
-	// leaves, and full until when that is so of all who wait: while many come, who waits is not
-	// looked through for each of them.
-	blocked map[netip.Addr]time.Time
+	// blocked is until when nobody of a kind can have a place, unless one leaves, and full
+	// until when that is so of all who wait: while many come, who waits is not looked through
+	// for each of them.
+	blocked map[kind]time.Time
 	full    time.Time
+}
+
+// kind are those who wait of whom the same is true.
+type kind struct {
+	familiar bool
+	of       network // that has all places that it may; zero: theirs has not
 }
 
 // Familiar says whether a caller of the fleet came from address.
@@ -80,16 +87,18 @@ func (s *places) remember(address netip.Addr) {
 	}
 }
 
-// Arrive lets p wait. It returns who has to leave the full waiting room: of the network that
-// has most of it the last to come of the host that has most, and nil while there is room.
+// Arrive lets p wait. It returns who has to leave the full waiting room, nil while there is
+// room.
 func (s *places) Arrive(p *place) *place {
-	s.waiting = append(s.waiting, p)
 	if s.waits == nil {
-		s.waits = crowd{}
+		s.waits, s.strangers = crowd{}, crowd{}
 	}
-	s.waits.add(p.from, 1)
-	if _, blocked := s.blocked[p.from.net]; !blocked {
+	s.waiting = append(s.waiting, p)
+	p.waits = s.waits.add(p.from)
+	if until, blocked := s.blocked[s.kind(p)]; !blocked {
 		s.full = time.Time{}
+	} else if until.Before(s.full) {
+		s.full = until
 	}
 	if len(s.waiting) <= maxWaiting {
 		return nil
@@ -97,55 +106,54 @@ func (s *places) Arrive(p *place) *place {
 	return s.last()
 }
 
-// last is who has to leave the full waiting room.
+// last is who has to leave the full waiting room: of the widest network that has most of it,
+// of that in it which has, and so on to the host, who has waited the longest, and has most
+// likely given up. Strangers leave before those of familiar addresses, while these have no
+// more than half of the room.
 func (s *places) last() *place {
-	most := slices.Max(slices.Collect(maps.Values(s.waits))) // of a network: no host has more than its own
+	familiar := 0
+	for _, p := range s.waiting {
+		if p.familiar {
+			familiar++
+		}
+	}
 	var last *place
-	for _, p := range slices.Backward(s.waiting) {
-		if s.waits[p.from.net] == most && (last == nil || s.waits[p.from.host] > s.waits[last.from.host]) {
+	for _, p := range s.waiting {
+		if p.familiar && familiar <= maxWaiting/2 {
+			continue
+		}
+		if last == nil || larger(p.waits, last.waits) {
 			last = p
 		}
 	}
 	return last
 }
 
-// Next gives a place to one of those who wait: of the network that has had its turn the
-// longest ago, and of the host in it that has, the last to come, because who has waited for
-// long has most likely given up. yield is who has to be gone before; with next nil nobody can be served
-// before the time again (zero: before something changes).
+// Next gives a place to one of those who wait. yield is who has to be gone before; with next
+// nil nobody can be served before the time again (zero: before something changes).
 func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 	if now.Before(s.full) {
 		return nil, nil, s.full
 	}
-	strangers := slices.DeleteFunc(slices.Clone(s.held), func(p *place) bool { return p.known })
-	of := crowd{}
-	for _, p := range strangers {
-		of.add(p.from, 1)
-	}
-	unknown := slices.DeleteFunc(slices.Clone(strangers), func(p *place) bool { return p.familiar })
 	all := true // who waits is blocked
-	for _, p := range s.front() {
-		if end := s.blocked[p.from.net]; now.Before(end) {
+	var asked []kind
+	for {
+		p := s.front(asked)
+		if p == nil {
+			break
+		}
+		k := s.kind(p)
+		asked = append(asked, k)
+		if end := s.blocked[k]; now.Before(end) {
 			again = sooner(again, end)
 			continue
 		}
-		candidates := strangers
-		mixed := false // with those who are known
-		full := !p.familiar && len(unknown) >= maxStrangers
-		if full {
-			candidates = unknown
-		}
-		switch {
-		case of[p.from.net] >= maxOfAddress: // some of them may have come after it became familiar
-			candidates = slices.DeleteFunc(slices.Clone(candidates), func(q *place) bool { return q.from.net != p.from.net })
-		case full || len(strangers) >= maxStrangers+maxFamiliar:
-		case len(s.held) >= MaxConnections:
-			candidates, mixed = s.held, true
-		default:
+		rivals, mixed := s.rivals(k)
+		if rivals == nil {
 			s.seat(p, now)
 			return p, nil, time.Time{}
 		}
-		out, at := weakest(candidates, of, now)
+		out, at := weakest(rivals, now)
 		if out != nil {
 			s.Leave(out)
 			s.seat(p, now)
@@ -157,14 +165,52 @@ func (s *places) Next(now time.Time) (next, yield *place, again time.Time) {
 			continue
 		}
 		if s.blocked == nil {
-			s.blocked = map[netip.Addr]time.Time{}
+			s.blocked = map[kind]time.Time{}
 		}
-		s.blocked[p.from.net] = at
+		s.blocked[k] = at
 	}
 	if all {
 		s.full = again
 	}
 	return nil, nil, again
+}
+
+// kind is that of one who waits.
+func (s *places) kind(p *place) kind {
+	k := kind{familiar: p.familiar}
+	if of := s.strangers[p.from.net]; of != nil && of.count >= maxOfAddress {
+		k.of = p.from.net
+	}
+	return k
+}
+
+// rivals are those of whom one has to yield for one of a kind, nil where a place is free.
+// mixed says that there are some among them who are known.
+func (s *places) rivals(k kind) (rivals []*place, mixed bool) {
+	var strangers, unknown []*place
+	for _, p := range s.held {
+		if p.known {
+			continue
+		}
+		strangers = append(strangers, p)
+		if !p.familiar {
+			unknown = append(unknown, p)
+		}
+	}
+	rivals = strangers
+	full := !k.familiar && len(unknown) >= maxStrangers
+	if full {
+		rivals = unknown
+	}
+	switch {
+	case k.of.IsValid(): // some of them may have come after it became familiar
+		return slices.DeleteFunc(rivals, func(p *place) bool { return p.from.net != k.of }), false
+	case full || len(strangers) >= maxStrangers+maxFamiliar:
+		return rivals, false
+	case len(s.held) >= MaxConnections:
+		return s.held, true
+	}
+	return nil, false
 }
 
 // sooner is the earlier of two times; a zero one is none.
@@ -178,43 +224,34 @@ func sooner(a, b time.Time) time.Time {
 // moved forgets who is blocked: there may be room.
 func (s *places) moved() { s.blocked, s.full = nil, time.Time{} }
 
-// front is one place of each network, familiar ones first, in the order of their turns: of
-// the host that has had its turn the longest ago the last to come. What is true of one
-// stranger of a network is true of all.
-func (s *places) front() []*place {
-	seen := map[netip.Addr]bool{}
-	of := map[netip.Addr]*place{}
-	for _, p := range slices.Backward(s.waiting) {
-		if seen[p.from.host] {
+// front is whose turn it is of those who wait and are of none of the kinds: a familiar one,
+// then of the widest network that has had its turn the longest ago, of that in it which has,
+// and so on to the host, the last to come, because who has waited for long has most likely
+// given up. Of those who have had none yet it is the network that waits the longest.
+func (s *places) front(but []kind) *place {
+	var front *place
+	for _, p := range s.waiting {
+		if len(but) > 0 && slices.Contains(but, s.kind(p)) {
 			continue
 		}
-		seen[p.from.host] = true
-		if best := of[p.from.net]; best == nil || s.served[p.from.host] <= s.served[best.from.host] {
-			of[p.from.net] = p
+		switch {
+		case front == nil, p.familiar && !front.familiar, p.from.host == front.from.host && p.familiar == front.familiar:
+			front = p
+		case p.familiar == front.familiar && earlier(p.waits, front.waits):
+			front = p
 		}
 	}
-	var all []*place
-	for _, p := range s.waiting {
-		if of[p.from.net] == p {
-			all = append(all, p)
-		}
-	}
-	slices.SortStableFunc(all, func(p, q *place) int {
-		if p.familiar != q.familiar {
-			return map[bool]int{true: -1, false: 1}[p.familiar]
-		}
-		return s.served[p.from.net] - s.served[q.from.net]
-	})
-	return all
+	return front
 }
 
 // seat gives p its place.
 func (s *places) seat(p *place, now time.Time) {
 	s.stop(p)
 	s.held = append(s.held, p)
+	p.speaks = s.strangers.add(p.from)
 	p.since = now
-	s.count++
-	s.served = s.served.turn(p.from, s.count, s.waits)
+	s.turns++
+	s.waits.turn(p.from, s.turns)
 }
 
 // greet notes that the handshake of a stranger is over: a call comes at once, or never.
@@ -244,6 +281,7 @@ func (s *places) Know(p *place, key string, admin bool, now time.Time) (yield *p
 	case !ok:
 		return nil, false
 	}
+	s.silence(p)
 	p.key, p.admin, p.known, p.since = key, admin, true, now
 	s.moved()
 	s.remember(p.from.host)
@@ -272,10 +310,10 @@ func (s *places) idle(is func(*place) bool) *place {
 	return out
 }
 
-// weakest is who yields: a stranger of the address that has most of them, the oldest
-// first; then who has been idle the longest. If all are within their grace it
+// weakest is who yields: a stranger of the widest network that has most of them, of that in
+// it which has, and so on, the oldest first; then who has been idle the longest. If all are within their grace it
 // returns when the first of them will not be; zero if all are busy.
-func weakest(held []*place, of crowd, now time.Time) (*place, time.Time) {
+func weakest(held []*place, now time.Time) (*place, time.Time) {
 	var out *place
 	var again time.Time
 	for _, p := range held {
@@ -292,19 +330,21 @@ func weakest(held []*place, of crowd, now time.Time) (*place, time.Time) {
 			}
 			continue
 		}
-		if out == nil || weaker(p, out, of) {
+		if out == nil || weaker(p, out) {
 			out = p
 		}
 	}
 	return out, again
 }
 
-func weaker(p, q *place, of crowd) bool {
+func weaker(p, q *place) bool {
 	switch {
 	case p.known != q.known:
 		return q.known
-	case !p.known && of[p.from.net] != of[q.from.net]:
-		return of[p.from.net] > of[q.from.net]
+	case larger(p.speaks, q.speaks):
+		return true
+	case larger(q.speaks, p.speaks):
+		return false
 	}
 	return p.since.Before(q.since)
 }
@@ -314,7 +354,16 @@ func (s *places) Leave(p *place) {
 	s.stop(p)
 	if i := slices.Index(s.held, p); i >= 0 {
 		s.held = slices.Delete(s.held, i, i+1)
+		s.silence(p)
 		s.moved()
+	}
+}
+
+// silence has p be no stranger any more.
+func (s *places) silence(p *place) {
+	if p.speaks != nil {
+		s.strangers.remove(p.from)
+		p.speaks = nil
 	}
 }
 
@@ -325,5 +374,6 @@ func (s *places) stop(p *place) {
 		return
 	}
 	s.waiting = slices.Delete(s.waiting, i, i+1)
-	s.waits.add(p.from, -1)
+	s.waits.remove(p.from)
+	p.waits = nil
 }

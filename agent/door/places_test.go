@@ -259,23 +259,36 @@ func (s *stage) fill() {
 	}
 }
 
-// TestOrigin: a machine has many IPv6 addresses, and one turn, unless it is a familiar one.
+// TestOrigin: a machine has many IPv6 addresses, and one turn with all of its network, unless
+// it is a familiar one.
 func TestOrigin(t *testing.T) {
 	for text, want := range map[string]string{
-		"192.0.2.7": "192.0.2.7 192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7 192.0.2.7",
-		"2001:db8::7": "2001:db8:: 2001:db8::7", "fe80::1%eth0": "fe80::%eth0 fe80::1%eth0",
+		"192.0.2.7":        "192.0.2.7/32 of 192.0.0.0/16 192.0.2.0/24 192.0.2.7/32",
+		"::ffff:192.0.2.7": "192.0.2.7/32 of 192.0.0.0/16 192.0.2.0/24 192.0.2.7/32",
+		"2001:db8:1:2::7":  "2001:db8:1:2::/64 of 2001:db8::/32 2001:db8::/40 2001:db8:1::/48 2001:db8:1::/56 2001:db8:1:2::/64 2001:db8:1:2::7/128",
+		"fe80::1%eth0":     "fe80::/64%eth0 of fe80::/32%eth0 fe80::/40%eth0 fe80::/48%eth0 fe80::/56%eth0 fe80::/64%eth0 fe80::1/128%eth0",
 	} {
 		a := netip.MustParseAddr(text)
+		show := func(n network) string {
+			if n.link != "" {
+				return n.String() + "%" + n.link
+			}
+			return n.String()
+		}
 		o := originOf(a, false)
-		if got := fmt.Sprint(o.net, " ", o.host); got != want {
+		got := show(o.net) + " of"
+		for _, n := range o.all {
+			got += " " + show(n)
+		}
+		if got != want || o.host != a.Unmap() {
 			t.Errorf("%s: %s, want %s", text, got, want)
 		}
-		if o := originOf(a, true); o.net != a.Unmap() || o.host != o.net {
-			t.Errorf("%s, which is familiar: %s %s", text, o.net, o.host)
+		if o := originOf(a, true); o.net.Addr() != a.Unmap().WithZone("") || !o.net.IsSingleIP() || len(o.all) != 1 || o.all[0] != o.net {
+			t.Errorf("%s, which is familiar: %v", text, o)
 		}
 	}
 	if o := originOf(netip.Addr{}, false); o.net.IsValid() || o.host.IsValid() {
-		t.Errorf("no address: %s %s", o.net, o.host)
+		t.Errorf("no address: %v", o)
 	}
 }
 

@@ -290,12 +290,12 @@ func (e *Engine) Start(ctx context.Context, c workload.Container, i workload.Ins
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	if err := e.fill(ctx, c, img, i.Name, made.Process.User); err != nil {
+	if err := e.ownRoot(ctx, i.Name); err != nil {
 		return err
 	}
 	task, err := created.NewTask(ctx, e.output(c.ID))
 	if err != nil {
-		return fmt.Errorf("create task: %w", err)
+		return fmt.Errorf("create task: %w", cannotMount(err))
 	}
 	// Only now: what has to be there before its first process, the container has of the
 	// node's reserve.

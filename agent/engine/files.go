@@ -120,7 +120,9 @@ func resolvConf(c workload.Container, v workload.View, node string) []byte {
 			if a, err := netip.ParseAddr(fields[1]); err == nil && (host || !a.IsLoopback() && a.Zone() == "") {
 				asked = append(asked, fields[1])
 			}
-		case (fields[0] == "search" || fields[0] == "domain") && c.Search != nil, fields[0] == "options" && c.DNSOptions != nil:
+		case (fields[0] == "search" || fields[0] == "domain") && c.Search != nil:
+		// The node's own patience is none with the name server of its networks, which asks others in turn.
+		case fields[0] == "options" && (c.DNSOptions != nil || v.Resolver.IsValid()):
 		default:
 			rest = append(rest, strings.Join(fields, " "))
 		}

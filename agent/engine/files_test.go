@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"kogge.example/agent/workload"
+	"kogge.example/init/rights"
 )
 
 func TestFiles(t *testing.T) {
@@ -63,6 +64,25 @@ func TestFiles(t *testing.T) {
 	for range 2 {
 		if err := e.RemoveFiles("web"); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestPatience: for how long the node waits for a dead name server is for those who ask as
+// the node does, and not for those who ask the node's own, which asks others in turn.
+func TestPatience(t *testing.T) {
+	const node = "nameserver 192.0.2.1\nnameserver 192.0.2.2\noptions timeout:2\n"
+	own := workload.View{Outside: true, Resolver: netip.MustParseAddr("10.88.1.1")}
+	host := workload.Container{ID: "web", Rights: workload.Rights{Host: []rights.Namespace{rights.HostNetwork}}}
+	asks := workload.Container{ID: "web", DNSOptions: []string{"timeout:3"}}
+	const servers = "nameserver 10.88.1.1\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n"
+	for _, c := range []struct {
+		c    workload.Container
+		v    workload.View
+		want string
+	}{{host, workload.View{}, node}, {workload.Container{ID: "web"}, own, servers}, {asks, own, servers + "options timeout:3\n"}} {
+		if got := string(resolvConf(c.c, c.v, node)); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.c.Rights, got, c.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/containerd/containerd/v2/client"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/images"
 	"kogge.example/agent/workload"
 )
 
@@ -32,6 +34,20 @@ func remapped(owner workload.Owner) []snapshots.Opt {
 	}
 	ids := mappings(owner)
 	return []snapshots.Opt{client.WithUserNSRemapperLabels(ids, ids)}
+}
+
+// ownRoot gives the root file system of an image without layers to the container's root. It
+// is a folder, which containerd has given to the node's user of that root and shows with the
+// ids mapped all the same: to the container it would be nobody's.
+func (e *Engine) ownRoot(ctx context.Context, name string) error {
+	mounts, err := e.client.SnapshotService(images.Snapshotter).Mounts(ctx, name)
+	if err == nil && len(mounts) == 1 && mounts[0].Type == "bind" {
+		err = os.Lchown(mounts[0].Source, 0, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	return nil
 }
 
 // mappings are owner's ids as the specification has them.

@@ -48,7 +48,7 @@ func (e *Engine) spec(c workload.Container, name string, img client.Image, at wo
 	if shm == 0 {
 		shm = defaultShm
 	}
-	opts = append(opts, oci.WithDevShmSize(shm/1024), confine.FewTerminals, oci.WithMounts(e.mounts(c, name)), confine.FewFiles)
+	opts = append(opts, oci.WithDevShmSize(shm/1024), confine.FewTerminals, e.withMounts(c, name, img), confine.FewFiles)
 	if c.Init {
 		opts = append(opts, withInit)
 	}
@@ -94,13 +94,17 @@ func (e *Engine) withImage(c workload.Container, img client.Image) oci.SpecOpts 
 
 // arguments are those of the first process of c: of the image what c does not replace.
 func arguments(c workload.Container, image ocispec.ImageConfig) []string {
+	entrypoint, command := image.Entrypoint, image.Cmd
 	switch {
 	case c.Entrypoint != nil:
-		return slices.Concat(c.Entrypoint, c.Command)
+		entrypoint, command = c.Entrypoint, c.Command
 	case c.Command != nil:
-		return slices.Concat(image.Entrypoint, c.Command)
+		command = c.Command
 	}
-	return slices.Concat(image.Entrypoint, image.Cmd)
+	if len(entrypoint) == 1 && entrypoint[0] == "" { // how one takes that of a base image away
+		entrypoint = nil
+	}
+	return slices.Concat(entrypoint, command)
 }
 
 // withSettings sets the kernel's settings of the container's own namespaces: what c
@@ -126,6 +130,17 @@ const initTarget = "/dev/init"
 func withInit(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 	s.Process.Args = slices.Concat([]string{initTarget}, s.Process.Args)
 	return nil
+}
+
+// withMounts mounts what c has. Its volumes are filled by then: what can be mounted in one to
+// read goes by what is in it.
+func (e *Engine) withMounts(c workload.Container, name string, img client.Image) oci.SpecOpts {
+	return func(ctx context.Context, o oci.Client, cc *containers.Container, s *oci.Spec) error {
+		if err := e.fill(ctx, c, img, name, s.Process.User); err != nil {
+			return err
+		}
+		return oci.WithMounts(e.mounts(c, name))(ctx, o, cc, s)
+	}
 }
 
 // mounts are the files that we write for the container, and what it asked for: the

@@ -48,6 +48,18 @@ func TestArguments(t *testing.T) {
 			t.Errorf("entrypoint %v, command %v: %q, want %q", c.entrypoint, c.command, got, c.want)
 		}
 	}
+	// One that is exactly one empty word is none, as Docker has it.
+	reset := []string{""}
+	for _, c := range []struct {
+		image, entrypoint, command []string
+		want                       string
+	}{
+		{reset, nil, nil, "cmd"}, {reset, nil, some, "own"}, {reset, some, nil, "own"}, {image.Entrypoint, reset, some, "own"}, {reset, reset, nil, ""}, {[]string{"", "x"}, nil, some, " x own"},
+	} {
+		if got := strings.Join(arguments(workload.Container{Entrypoint: c.entrypoint, Command: c.command}, ocispec.ImageConfig{Entrypoint: c.image, Cmd: image.Cmd}), " "); got != c.want {
+			t.Errorf("entry point %q of the image, %q, command %q: %q, want %q", c.image, c.entrypoint, c.command, got, c.want)
+		}
+	}
 	if (workload.Container{Command: none}).Hash() == (workload.Container{}).Hash() {
 		t.Error("an empty command is no change")
 	}

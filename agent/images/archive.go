@@ -2,7 +2,6 @@ package images
 
 import (
 	"archive/tar"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +20,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"
 )
 
@@ -52,9 +52,16 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 		_ = s.client.LeasesService().Delete(context.WithoutCancel(ctx), lease, how...)
 	}()
 	ctx = leases.WithLease(ctx, lease.ID)
-	index, err := archive.ImportIndex(ctx, s.client.ContentStore(), unpacked)
-	if errors.Is(err, tar.ErrHeader) {
+	unpacked, end := watch(unpacked)
+	index, err := archive.ImportIndex(ctx, documents{s.client.ContentStore(), true}, unpacked)
+	wrong := end()
+	switch {
+	case errors.Is(err, tar.ErrHeader):
 		err = errors.New("it is not a tar, as docker save writes one")
+	case err != nil && wrong != nil:
+		err = wrong
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		err = fmt.Errorf("it is only a part of a tar, or none: %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
@@ -70,7 +77,7 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 	}
 	letGo = s.pulls.hold(found)
 	for _, i := range found {
-		if err := runsHere(ctx, s.client.ContentStore(), i.Target); err != nil {
+		if err := runsHere(ctx, documents{Store: s.client.ContentStore()}, i.Target); err != nil {
 			return nil, fmt.Errorf("image %s: %w", i.Name, err)
 		}
 		if err := s.unpack(ctx, i, load); err != nil {
@@ -113,7 +120,7 @@ func (s *Store) unpack(ctx context.Context, i images.Image, load *bounds) error 
 // to them is noted in the store, so that the collector leaves it; a blob that the tar left
 // out is found missing by whoever unpacks.
 func (s *Store) named(ctx context.Context, index ocispec.Descriptor) ([]images.Image, error) {
-	store := s.client.ContentStore()
+	store := documents{Store: s.client.ContentStore()}
 	data, err := content.ReadBlob(ctx, store, index)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
@@ -146,13 +153,19 @@ func forHere(manifests []ocispec.Descriptor) ([]images.Image, error) {
 	var found []images.Image
 	other := make(map[string]string) // platform by name
 	for _, m := range manifests {
-		name := cmp.Or(m.Annotations[images.AnnotationImageName], fullName(m.Annotations[ocispec.AnnotationRefName]))
+		name, err := called(m)
+		if err != nil {
+			return nil, err
+		}
 		if name == "" {
 			continue
 		}
 		if m.Platform != nil && !platforms.Default().Match(*m.Platform) {
 			other[name] = platforms.Format(*m.Platform)
 			continue
+		}
+		if pin := imageref.Pin(name); pin != "" && pin != m.Digest {
+			return nil, fmt.Errorf("image %s: it is another one, %s: give it a name with a tag", name, m.Digest)
 		}
 		found = slices.DeleteFunc(found, func(i images.Image) bool { return i.Name == name })
 		found = append(found, images.Image{Name: name, Target: m})
@@ -167,6 +180,21 @@ func forHere(manifests []ocispec.Descriptor) ([]images.Image, error) {
 		return nil, errors.New("it has no image with a name: save it by name and tag (docker save NAME:TAG), or give a manifest of its index.json the annotation " + images.AnnotationImageName)
 	}
 	return found, nil
+}
+
+// called is the full name of the image that a manifest of a tar is: what a Compose file means
+// by what stands there. "": it has none.
+func called(m ocispec.Descriptor) (string, error) {
+	ref := fullName(m.Annotations[ocispec.AnnotationRefName])
+	name := m.Annotations[images.AnnotationImageName]
+	if name == "" {
+		return ref, nil
+	}
+	full, err := imageref.Full(name)
+	if err != nil && ref != "" {
+		return ref, nil
+	}
+	return full, err
 }
 
 // name gives an image that is there as a whole its name. What takes the place of a preload

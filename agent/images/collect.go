@@ -167,7 +167,7 @@ func (s *Store) makeRoom(ctx context.Context, need int64, a *allowance) error {
 	if _, err := s.dropHalves(ctx); err != nil {
 		return err
 	}
-	for {
+	for gone := make(map[string]bool); ; {
 		if now, err = s.space(); err != nil || now.roomy(need) {
 			return err
 		}
@@ -175,6 +175,7 @@ func (s *Store) makeRoom(ctx context.Context, need int64, a *allowance) error {
 		if err != nil {
 			return fmt.Errorf("%w; %w", now.enough(need), err)
 		}
+		all = slices.DeleteFunc(all, func(i Image) bool { return gone[i.Name] }) // what is there again helps nobody
 		if now.missingFiles() > 0 {
 			s.countFiles(ctx, all)
 		}
@@ -186,6 +187,7 @@ func (s *Store) makeRoom(ctx context.Context, need int64, a *allowance) error {
 			return fmt.Errorf("%w; %w", now.enough(need), err)
 		}
 		a.take(i)
+		gone[i.Name] = true
 	}
 }
 
@@ -248,7 +250,7 @@ func (s *Store) countFiles(ctx context.Context, all []Image) {
 
 // drop removes an image that may go.
 func (s *Store) drop(ctx context.Context, i Image) error {
-	if err := s.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
+	if err := s.forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
 		return err
 	}
 	log.Printf("image %s: removed to make room, last used %s", i.Name, i.last().UTC().Format(time.DateTime))
@@ -295,7 +297,7 @@ func (s *Store) Prune(ctx context.Context, check bool) (gone []Image, freed int6
 		return nil, 0, err
 	}
 	for n, i := range may {
-		if err := s.Forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
+		if err := s.forget(ctx, i.Name); err != nil && !errors.Is(err, workload.ErrNoImage) {
 			return may[:n], 0, err
 		}
 	}

@@ -226,16 +226,26 @@ func whileRoom(ctx context.Context, every time.Duration, room, do func(context.C
 // Forget removes an image by name; containers that run from it go on. The error
 // wraps [workload.ErrNoImage] where there is none.
 func (s *Store) Forget(ctx context.Context, name string) error {
-	full, err := imageref.Full(name)
-	if err != nil {
+	// First as it stands: an older release took from archives whatever they called an image.
+	err := s.forget(ctx, name)
+	if !errors.Is(err, workload.ErrNoImage) {
 		return err
 	}
-	err = s.client.ImageService().Delete(s.context(ctx), full, images.SynchronousDelete())
+	full, bad := imageref.Full(name)
+	if bad != nil {
+		return bad
+	}
+	return s.forget(ctx, full)
+}
+
+// forget removes the image that is stored under a name.
+func (s *Store) forget(ctx context.Context, stored string) error {
+	err := s.client.ImageService().Delete(s.context(ctx), stored, images.SynchronousDelete())
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("image %s: %w", full, workload.ErrNoImage)
+		err = workload.ErrNoImage
 	}
 	if err != nil {
-		return fmt.Errorf("image %s: %w", full, err)
+		return fmt.Errorf("image %s: %w", stored, err)
 	}
 	return nil
 }

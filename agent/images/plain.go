@@ -46,12 +46,29 @@ func plain(r io.Reader) (io.ReadCloser, error) {
 			return nil, fmt.Errorf("gzip: %w", err)
 		}
 		return z, nil
-	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
+	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")), skippable(head):
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, fmt.Errorf("zstd: %w", err)
 		}
-		return z.IOReadCloser(), nil
+		return &framed{z.IOReadCloser()}, nil
 	}
 	return io.NopCloser(b), nil
+}
+
+// skippable says that a file begins with a frame of zstd without content: pzstd writes one
+// before each of the others (RFC 8878, 3.1.2).
+func skippable(head []byte) bool {
+	return len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.HasPrefix(head[1:], []byte("\x2a\x4d\x18"))
+}
+
+// framed is what zstd unpacks, with words for what takes too much memory.
+type framed struct{ io.ReadCloser }
+
+func (f *framed) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		err = fmt.Errorf("it was packed with zstd so that unpacking takes more than %d MiB of memory: pack it with zstd -19 or less, and without --long", maxWindow>>20)
+	}
+	return n, err
 }

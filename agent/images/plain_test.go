@@ -30,6 +30,19 @@ func zstded(t testing.TB, text string, how ...zstd.EOption) string {
 	return string(z.EncodeAll([]byte(text), nil))
 }
 
+// zstdedStream is text, packed by one who did not know how long it would be.
+func zstdedStream(t testing.TB, text string, how ...zstd.EOption) string {
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b, how...)
+	if err == nil {
+		_, err = io.WriteString(z, text)
+	}
+	if err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 // TestPlain: an archive may be packed as people pack it; what no node unpacks says so.
 func TestPlain(t *testing.T) {
 	tar := "manifest.json" + strings.Repeat("\x00", 2000)
@@ -43,7 +56,10 @@ func TestPlain(t *testing.T) {
 		{"half of gzip", gzipped(t, tar)[:30], "", "unexpected EOF"},
 		{"gzip of nothing", "\x1f\x8b", "", "gzip"},
 		{"half of zstd", zstded(t, tar)[:10], "", "unexpected EOF"},
-		{"a zstd that wants 16 MiB of memory", zstded(t, strings.Repeat(tar, 5_000), zstd.WithWindowSize(16<<20)), "", "exceeds configured limit"},
+		{"a zstd that wants 16 MiB of memory", zstded(t, strings.Repeat(tar, 5_000), zstd.WithWindowSize(16<<20)), "", "it was packed with zstd so that unpacking takes more than 8 MiB of memory: pack it with zstd -19 or less, and without --long"},
+		{"zstd behind a frame to skip, as pzstd packs", "\x50\x2a\x4d\x18\x04\x00\x00\x00\x01\x02\x03\x04" + zstded(t, tar), tar, ""},
+		{"zstd behind the last kind of such a frame", "\x5f\x2a\x4d\x18\x00\x00\x00\x00" + zstded(t, tar), tar, ""},
+		{"a window of zstd --ultra", zstdedStream(t, strings.Repeat(tar, 20_000), zstd.WithWindowSize(32<<20)), "", "more than 8 MiB of memory"},
 		{"xz", "\xfd7zXZ\x00\x00\x04", "", "packed with xz, which no node unpacks: send it plain (xz -dc FILE | kogge images load -), or with gzip or zstd"},
 		{"bzip2", "BZh91AY&SY", "", "packed with bzip2"},
 		{"lz4", "\x04\x22\x4d\x18....", "", "packed with lz4"},

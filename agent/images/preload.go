@@ -8,7 +8,6 @@ import (
 	"log"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"kogge.example/agent/imageref"
+	"kogge.example/update/partition"
 )
 
 // labelPreload says which file an image came from: "NAME SIZE MTIME". It lies in
@@ -50,7 +50,7 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 	var files []preloaded
 	marks := make(map[string]bool)
 	for _, e := range entries {
-		if !preloadName.MatchString(e.Name()) {
+		if !partition.IsPreload(e.Name()) {
 			continue
 		}
 		path := filepath.Join(folder, e.Name())
@@ -77,9 +77,6 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 	}
 	return names, errors.Join(failed...)
 }
-
-// preloadName is that of an archive; package image has the same.
-var preloadName = regexp.MustCompile(`^[^.].*\.((tar|oci)(\.gz|\.zst)?|tgz)$`)
 
 // preloaded is a file with preloads.
 type preloaded struct {

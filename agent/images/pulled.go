@@ -218,7 +218,7 @@ func (p *pull) plan(ctx context.Context, manifest ocispec.Descriptor, children [
 
 // fits says whether an image with this configuration runs here.
 func (p *pull) fits(ctx context.Context, config ocispec.Descriptor) error {
-	other, err := otherPlatform(ctx, p.store, config, p.platform)
+	other, err := otherPlatform(ctx, documents{Store: p.store}, config, p.platform)
 	if err == nil && other != "" {
 		err = p.other(other)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 
+	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/turns"
 	"kogge.example/agent/workload"
@@ -98,6 +99,10 @@ func (s *Store) Image(ctx context.Context, name, platform string) (client.Image,
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
+	// An older release took from archives whatever they called an image.
+	if pin := imageref.Pin(name); pin != "" && pin != img.Target.Digest {
+		return nil, fmt.Errorf("image %s: %w, but another one of that name, %s, which an archive gave it", name, workload.ErrNoImage, img.Target.Digest)
+	}
 	return client.NewImageWithPlatform(s.client, img, platformOf(platform)), nil
 }
 
@@ -124,14 +129,11 @@ func (s *Store) Configuration(ctx context.Context, name, platform string) ([]byt
 
 // Digest returns the digest of the image that name stands for on this node.
 func (s *Store) Digest(ctx context.Context, name string) (string, error) {
-	img, err := s.client.ImageService().Get(s.context(ctx), name)
-	if errdefs.IsNotFound(err) {
-		return "", fmt.Errorf("image %s: %w", name, workload.ErrNoImage)
-	}
+	img, err := s.Image(s.context(ctx), name, "")
 	if err != nil {
-		return "", fmt.Errorf("image %s: %w", name, err)
+		return "", err
 	}
-	return img.Target.Digest.String(), nil
+	return img.Target().Digest.String(), nil
 }
 
 // Namespace is our part of containerd; what lies in others is not ours.

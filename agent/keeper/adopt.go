@@ -149,34 +149,30 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 	return all
 }
 
-// sweep takes away what nobody wants, and then the networks that are empty.
+// sweep takes away what nobody wants, and the networks that nobody is on.
 func (k *Keeper) sweep(ctx context.Context, all map[string]*leaver) {
 	for name, l := range all {
-		lock := k.locks.queue(name)
+		lock, e := k.locks.queue(name), k.end(ctx, l.Record)
 		k.workers.Go(func() {
 			// Until the loop has heard of it: it takes what leaves for what will be gone.
 			defer lock()()
-			if l.err = k.takeAway(ctx, l.Record); l.err != nil && ctx.Err() == nil {
+			if l.err = k.takeAway(ctx, e); l.err != nil && ctx.Err() == nil {
 				log.Printf("workloads: remove: %v", l.err)
 			}
 			close(l.gone)
 			k.send(ctx, event{name: name, kind: swept})
 		})
 	}
-	if len(k.leaving) == 0 {
-		k.prune()
-	}
+	k.prune()
 }
 
 // swept is an event of no unit: the instance of that name, which nobody wants, has gone.
 const swept Event = "swept"
 
-// tidy gives the places of a swept instance free.
+// tidy gives the places of a swept instance free, and its networks where it was the last.
 func (k *Keeper) tidy(name string) {
 	delete(k.leaving, name)
-	if len(k.leaving) == 0 {
-		k.prune()
-	}
+	k.prune()
 }
 
 // prune removes the networks on which there is nobody any more.
@@ -189,20 +185,6 @@ func (k *Keeper) prune() {
 		return !slices.ContainsFunc(wanted, func(n workload.Network) bool { return n.Name == name })
 	})
 	k.publish = true
-}
-
-// takeAway stops an instance and leaves nothing of it but its volumes. Whoever calls it
-// has the lock of the instance.
-func (k *Keeper) takeAway(ctx context.Context, r workload.Record) error {
-	limited, cancel := context.WithTimeout(ctx, r.StopGrace+startLimit)
-	defer cancel()
-	if err := k.Engine.Remove(limited, r.Name, r.StopSignal, r.StopGrace); err != nil {
-		return err
-	}
-	if err := k.Network.Detach(r.Name); err != nil {
-		return err
-	}
-	return k.Engine.RemoveFiles(r.Name)
 }
 
 // adopt tells every unit what was found of it.

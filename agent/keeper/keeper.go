@@ -9,6 +9,7 @@
 // adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
 // step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
 // fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
+// What is to stop is taken down with the time that it has (ending.go).
 //
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
@@ -90,19 +91,20 @@ type Keeper struct {
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 
-	units   map[string]*unit
-	ids     []string                   // of the units, in order
-	subnets map[string]workload.Subnet // by name of the network
-	leaving map[string]*leaver         // which nobody wants, by name
-	locks   locks
-	events  chan event
-	workers *sync.WaitGroup // of this session
-	strays  []chan struct{} // workers of earlier ones; each is closed when they have ended
-	runs    int             // the newest run of any unit
-	behind  bool            // set is another one than that of units
-	trouble string          // with containerd or the port map, in words
-	links   string          // trouble with the node's own links, in words
-	publish bool            // the port map is not yet as it should be
+	units      map[string]*unit
+	ids        []string                   // of the units, in order
+	subnets    map[string]workload.Subnet // by name of the network
+	leaving    map[string]*leaver         // which nobody wants, by name
+	locks      locks
+	events     chan event
+	workers    *sync.WaitGroup // of this session
+	strays     []chan struct{} // workers of earlier ones; each is closed when they have ended
+	runs       int             // the newest run of any unit
+	behind     bool            // set is another one than that of units
+	generation uint64          // of the set of units
+	trouble    string          // with containerd or the port map, in words
+	links      string          // trouble with the node's own links, in words
+	publish    bool            // the port map is not yet as it should be
 
 	patience time.Duration // 0: the constant's
 	made     sync.Once     // makes the channels
@@ -110,10 +112,12 @@ type Keeper struct {
 	requests chan request
 	over     chan struct{} // closed when Run has returned
 
-	mu     sync.Mutex // guards what follows
-	set    []workload.Container
-	blamed map[string]string // why the node ends an instance, by its name
-	last   workload.Status
+	mu      sync.Mutex // guards what follows
+	set     []workload.Container
+	newest  uint64            // the generation of set
+	blamed  map[string]string // why the node ends an instance, by its name
+	endings []*ending         // what is to stop
+	last    workload.Status
 }
 
 // unit is one wanted container, and what happens to it.

@@ -366,7 +366,7 @@ func runOn(t *testing.T, f *fakeEngine, network *fakeNetwork, wanted ...workload
 // keep has a Keeper run, and returns what ends that and waits for it.
 func keep(t *testing.T, k *Keeper, wanted ...workload.Container) (end func()) {
 	t.Helper()
-	if err := k.Want(wanted); err != nil {
+	if err := k.Want(wanted, 0); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -548,7 +548,7 @@ func TestWantedTwice(t *testing.T) {
 	f := newFake()
 	b := run(t, f, web(workload.Always))
 	b.until(t, "it to run", unitStates("web running"))
-	if err := b.keeper.Want([]workload.Container{web(workload.No), web(workload.Always)}); err == nil {
+	if err := b.keeper.Want([]workload.Container{web(workload.No), web(workload.Always)}, 0); err == nil {
 		t.Error("accepted")
 	}
 	b.until(t, "it to go on", unitStates("web running"))

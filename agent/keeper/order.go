@@ -171,6 +171,9 @@ func (k *Keeper) Stop(ctx context.Context) {
 			k.stop(ctx, u.record())
 		})
 	}
+	for _, l := range k.leaving {
+		all.Go(func() { k.stop(ctx, l.Record) })
+	}
 	all.Wait()
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // networks are all that containers are to be on, and those that older instances still
-// are on, there among them, by name.
+// are on, what leaves and there among them, by name.
 func (k *Keeper) networks(there ...workload.Found) []workload.Network {
 	all := make(map[string]workload.Network)
 	add := func(attached []workload.Attachment) {
@@ -37,6 +37,9 @@ func (k *Keeper) networks(there ...workload.Found) []workload.Network {
 		if u.old != nil {
 			older(*u.old)
 		}
+	}
+	for _, l := range k.leaving {
+		older(l.Record)
 	}
 	for _, f := range there {
 		older(f.Record)

@@ -55,10 +55,10 @@ func (k *Keeper) relieve(ctx context.Context, u *unit) {
 
 // discard takes the new instance away: the old one goes on.
 func (k *Keeper) discard(ctx context.Context, u *unit) {
-	r, lock := u.record(), k.locks.queue(u.now.Name)
+	e, lock := k.end(ctx, u.record()), k.locks.queue(u.now.Name)
 	k.workers.Go(func() {
 		defer lock()()
-		if err := k.takeAway(ctx, r); err != nil && ctx.Err() == nil {
+		if err := k.takeAway(ctx, e); err != nil && ctx.Err() == nil {
 			log.Printf("workloads: %v", err) // the next start tries again
 		}
 	})
@@ -66,11 +66,11 @@ func (k *Keeper) discard(ctx context.Context, u *unit) {
 
 // removeOld stops the old instance and takes it away.
 func (k *Keeper) removeOld(ctx context.Context, u *unit) {
-	id, r, lock := u.want.ID, *u.old, k.locks.queue(u.old.Name)
+	id, old, lock := u.want.ID, k.end(ctx, *u.old), k.locks.queue(u.old.Name)
 	k.workers.Go(func() {
-		e := event{id: id, kind: OldRemoved, name: r.Name}
+		e := event{id: id, kind: OldRemoved, name: old.Name}
 		unlock := lock()
-		err := k.takeAway(ctx, r)
+		err := k.takeAway(ctx, old)
 		unlock()
 		if err != nil {
 			if ctx.Err() == nil {

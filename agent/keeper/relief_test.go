@@ -77,7 +77,7 @@ func (b *bench) apply(t *testing.T, anew bool, wanted ...workload.Container) *be
 		b.end()
 		return runOn(t, b.engine, b.network, wanted...)
 	}
-	if err := b.keeper.Want(wanted); err != nil {
+	if err := b.keeper.Want(wanted, 0); err != nil {
 		t.Fatal(err)
 	}
 	return b

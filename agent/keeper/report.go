@@ -15,12 +15,13 @@ func (k *Keeper) Snapshot() workload.Status {
 }
 
 func (k *Keeper) report() {
-	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links))}
+	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links)), Generation: k.generation}
 	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)
-		s.Units = append(s.Units, u.status())
+		s.Units = append(s.Units, k.status(u))
 	}
+	s.Leaving = k.leftovers()
 	k.mu.Lock()
 	k.last = s
 	k.mu.Unlock()
@@ -29,7 +30,7 @@ func (k *Keeper) report() {
 	}
 }
 
-func (u *unit) status() workload.UnitStatus {
+func (k *Keeper) status(u *unit) workload.UnitStatus {
 	s := workload.UnitStatus{
 		ID: u.want.ID, Instance: u.serving().Name, State: u.State, Image: u.want.Image, At: u.serving().At, OldServes: u.Old == Serving,
 		Exits: u.Exits, Restarts: max(u.starts-1, 0), ExitCode: u.code, Reason: u.reason,
@@ -51,6 +52,9 @@ func (u *unit) status() workload.UnitStatus {
 	}
 	if u.State == workload.Starting {
 		s.Pull = u.pull
+	}
+	if s.Reason == "" || u.State == workload.Stopping {
+		s.Reason = cmp.Or(k.ends(u.want.ID), s.Reason)
 	}
 	return s
 }

@@ -25,7 +25,8 @@ type request struct {
 }
 
 // Request asks for something of the container id and returns once the Keeper has
-// taken it down, not once it is so: [Keeper.Snapshot] shows what becomes of it. Any
+// taken it down, not once it is so: [Keeper.Snapshot] shows what becomes of it. To stop
+// what is stopping already, or leaves because nobody wants it, ends its grace. Any
 // goroutine may ask, also before Run. The error is [workload.ErrUnknown], [ErrAway] (then a
 // container that may be there cannot be started), or that of ctx.
 func (k *Keeper) Request(ctx context.Context, id string, want workload.Want) error {
@@ -50,6 +51,10 @@ func (k *Keeper) Request(ctx context.Context, id string, want workload.Want) err
 func (k *Keeper) take(ctx context.Context, r request, session bool) {
 	u := k.units[r.id]
 	switch {
+	case r.kind == StopAsked && (u == nil || u.Held) && k.hasten(r.id, 0):
+		log.Printf("container %s: %s once more: it has no more time", r.id, r.kind)
+		r.answer <- nil
+		return
 	case u == nil:
 		r.answer <- fmt.Errorf("container %s: %w", r.id, workload.ErrUnknown)
 		return

@@ -18,12 +18,7 @@ const startLimit = 2 * time.Minute
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.assign(u)
 	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
-	var leavers []*leaver // of the same container
-	for _, name := range workload.Instances(c.ID) {
-		if l := k.leaving[name]; l != nil {
-			leavers = append(leavers, l)
-		}
-	}
+	leavers := k.leavers(c.ID)
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
@@ -117,24 +112,26 @@ func awaitGone(ctx context.Context, all []*leaver) error {
 	return nil
 }
 
-// drop takes a container away at an operator's request.
+// drop takes a container away at an operator's request, and waits until earlier instances of
+// it have gone: it has not stopped before.
 func (k *Keeper) drop(ctx context.Context, u *unit) {
-	id, run, all := u.want.ID, u.run, u.records()
+	id, run, leavers := u.want.ID, u.run, k.leavers(u.want.ID)
+	var all []*ending
 	var locks []func() func()
-	for _, r := range all {
-		locks = append(locks, k.locks.queue(r.Name))
+	for _, r := range u.records() {
+		all, locks = append(all, k.end(ctx, r)), append(locks, k.locks.queue(r.Name))
 	}
 	k.workers.Go(func() {
 		errs := make([]error, len(all))
 		var both sync.WaitGroup
-		for i, r := range all {
+		for i, e := range all {
 			both.Go(func() {
 				defer locks[i]()()
-				errs[i] = k.takeAway(ctx, r)
+				errs[i] = k.takeAway(ctx, e)
 			})
 		}
 		both.Wait()
-		if err := errors.Join(errs...); err != nil {
+		if err := errors.Join(append(errs, awaitGone(ctx, leavers))...); err != nil {
 			k.send(ctx, event{id: id, run: run, kind: RemoveFailed, err: err})
 			return
 		}

@@ -14,9 +14,10 @@ import (
 // Want makes set what the Keeper keeps running, in place of what it was told before. A
 // container that is wanted as it was goes on as it is, stopped by request or in a pause
 // between its starts too. Any goroutine may call it, also before [Keeper.Run]; it
-// returns at once, and of several sets the last one counts. Two containers of one name
-// are an error, and change nothing.
-func (k *Keeper) Want(set []workload.Container) error {
+// returns at once, and of several sets the last one counts: until [Keeper.Snapshot] has its
+// generation, it shows what there was before. Two containers of one name are an error, and
+// change nothing.
+func (k *Keeper) Want(set []workload.Container, generation uint64) error {
 	known := make(map[string]bool, len(set))
 	for _, c := range set {
 		if known[c.ID] {
@@ -26,7 +27,7 @@ func (k *Keeper) Want(set []workload.Container) error {
 	}
 	k.init()
 	k.mu.Lock()
-	k.set = slices.Clone(set)
+	k.set, k.newest = slices.Clone(set), generation
 	k.mu.Unlock()
 	select {
 	case k.changed <- struct{}{}:
@@ -50,6 +51,9 @@ func (k *Keeper) change(ctx context.Context) (again <-chan time.Time) {
 	log.Print("workloads: the set of containers has changed")
 	former, half := k.revise(ctx, found)
 	k.arrange(ctx, found, former, half)
+	for id, u := range k.units { // a newer set may have less patience with what leaves
+		k.hasten(id, u.want.StopGrace)
+	}
 	return nil
 }
 
@@ -60,8 +64,9 @@ func (k *Keeper) change(ctx context.Context) (again <-chan time.Time) {
 func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former, half []workload.Record) {
 	k.behind = false
 	k.mu.Lock()
-	set := k.set
+	set, generation := k.set, k.newest
 	k.mu.Unlock()
+	k.generation = generation
 	giveUp := func(u *unit) {
 		if u.State == workload.Starting {
 			half = append(half, u.record())

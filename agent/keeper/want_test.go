@@ -14,7 +14,7 @@ import (
 // want tells the Keeper of another set.
 func (b *bench) want(t *testing.T, set ...workload.Container) {
 	t.Helper()
-	if err := b.keeper.Want(set); err != nil {
+	if err := b.keeper.Want(set, 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -120,7 +120,7 @@ func TestWantLeavesAlone(t *testing.T) {
 	healthy := true
 	for i := range 10 {
 		extra := workload.Container{ID: fmt.Sprintf("z%d", i), Image: "z"}
-		if err := k.Want([]workload.Container{pulls, checked, extra}); err != nil {
+		if err := k.Want([]workload.Container{pulls, checked, extra}, 0); err != nil {
 			t.Fatal(err)
 		}
 		until("the other one to run", func(s workload.Status) bool {
@@ -255,10 +255,10 @@ func TestWantNetworkTurns(t *testing.T) {
 // TestWantBeforeRun: an error changes nothing, and before Run nothing is asked.
 func TestWantBeforeRun(t *testing.T) {
 	var k Keeper
-	if err := errors.Join(k.Want(nil), k.Want([]workload.Container{web(workload.No)})); err != nil {
+	if err := errors.Join(k.Want(nil, 0), k.Want([]workload.Container{web(workload.No)}, 0)); err != nil {
 		t.Error(err)
 	}
-	if err := k.Want([]workload.Container{web(workload.No), web(workload.No)}); err == nil || len(k.set) != 1 {
+	if err := k.Want([]workload.Container{web(workload.No), web(workload.No)}, 0); err == nil || len(k.set) != 1 {
 		t.Errorf("two of one name: %v, wanted: %v", err, k.set)
 	}
 }

@@ -59,6 +59,9 @@ const followPause = 250 * time.Millisecond
 type Output struct {
 	File string
 	To   *Batch
+	// Gone says that the container is no more: then what follows its output ends with the
+	// file. Default: it stays.
+	Gone func() bool
 	rest []byte // of a line without its newline yet
 }
 
@@ -66,7 +69,8 @@ type Output struct {
 var ErrNoOutput = errors.New("no output yet")
 
 // Send sends the last tail lines (0: all) and, with follow, those to come until ctx
-// ends. A reader that does not keep up costs two open files and a batch.
+// ends or the container has gone. A reader that does not keep up costs two open files and a
+// batch.
 func (o *Output) Send(ctx context.Context, tail int, follow bool) error {
 	old, f, err := o.begin(tail)
 	if errors.Is(err, fs.ErrNotExist) && !follow {
@@ -83,13 +87,13 @@ func (o *Output) Send(ctx context.Context, tail int, follow bool) error {
 			return err
 		}
 	}
-	for {
+	for over := !follow; ; over = o.over() {
 		if f != nil {
 			if err := o.copy(f); err != nil {
 				return err
 			}
 		}
-		if err := o.flush(!follow); err != nil || !follow {
+		if err := o.flush(over); err != nil || over {
 			return err
 		}
 		select {
@@ -240,6 +244,15 @@ func (o *Output) flush(end bool) error {
 		o.rest = nil
 	}
 	return o.To.Flush()
+}
+
+// over says that the container has gone, and its file with it.
+func (o *Output) over() bool {
+	if o.Gone == nil || !o.Gone() {
+		return false
+	}
+	_, err := os.Lstat(o.File)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // turned opens the file that took f's place; nil while f is still the one.

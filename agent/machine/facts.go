@@ -42,6 +42,9 @@ func (m Machine) links(s *apiv1.StatusResponse) error {
 	if err != nil {
 		return err
 	}
+	if status.Problem != "" {
+		s.Degraded = append(s.Degraded, &apiv1.Degraded{What: "network", Why: status.Problem})
+	}
 	for _, i := range status.Interfaces {
 		link := &apiv1.Link{Name: i.Name, State: "no carrier"}
 		if i.Carrier {

@@ -13,7 +13,8 @@ import (
 func TestLinkProblem(t *testing.T) {
 	dir := t.TempDir()
 	const why = "192.0.2.7 is not used: 02:00:00:00:00:99 has it"
-	n := control.Network{Interfaces: []control.Interface{
+	const unmatched = `no link matches "eth9" of node.yaml`
+	n := control.Network{Problem: unmatched, Interfaces: []control.Interface{
 		{Name: "eth0", Carrier: true, Problem: why},
 		{Name: "eth1", Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.7/24")}},
 	}}
@@ -27,7 +28,7 @@ func TestLinkProblem(t *testing.T) {
 	if len(s.Links) != 2 || s.Links[0].State != "up, "+why || s.Links[1].State != "no carrier" {
 		t.Errorf("links: %v", s.Links)
 	}
-	if len(s.Degraded) != 1 || s.Degraded[0].What != "link eth0" || s.Degraded[0].Why != why {
+	if len(s.Degraded) != 2 || s.Degraded[0].What != "network" || s.Degraded[0].Why != unmatched || s.Degraded[1].What != "link eth0" || s.Degraded[1].Why != why {
 		t.Errorf("degraded: %v", s.Degraded)
 	}
 }

@@ -9,9 +9,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxQuestions of one message are looked at.
-const maxQuestions = 32
-
 // answer says what a node with these records answers to a query: to everybody on the
 // link, and to the asker alone; nil: nothing. port is that of the asker: who asks from
 // another than [Port] is a plain resolver, and gets what such a one understands.
@@ -21,7 +18,7 @@ func answer(q *dns.Msg, port uint16, records []dns.RR) (all, alone *dns.Msg) {
 	}
 	legacy := port != Port
 	var toAll, toOne []dns.RR
-	for _, question := range q.Question[:min(len(q.Question), maxQuestions)] {
+	for _, question := range q.Question {
 		if class := question.Qclass &^ top; class != dns.ClassINET && class != dns.ClassANY {
 			continue
 		}
@@ -202,7 +199,7 @@ func loses(m *dns.Msg, records []dns.RR) bool {
 	if m.Response {
 		return false
 	}
-	for _, question := range m.Question[:min(len(m.Question), maxQuestions)] {
+	for _, question := range m.Question {
 		if !owned(question.Name, records) {
 			continue
 		}

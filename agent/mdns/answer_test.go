@@ -259,9 +259,12 @@ func FuzzMessages(f *testing.F) {
 		f.Add(raw, uint16(40000))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, port uint16) {
-		m := new(dns.Msg)
-		if len(raw) > maxMessage || m.Unpack(raw) != nil {
+		m := unpack(raw)
+		if len(raw) > maxMessage || m == nil {
 			return
+		}
+		if len(m.Question) > maxQuestions || len(m.Answer)+len(m.Ns)+len(m.Extra) > maxRecords {
+			t.Fatalf("%d questions, %d, %d and %d records", len(m.Question), len(m.Answer), len(m.Ns), len(m.Extra))
 		}
 		before := showMessage("own", announcement(own))
 		conflicts(m, own, func(netip.Addr) bool { return false })

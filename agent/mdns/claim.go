@@ -7,12 +7,20 @@ import "time"
 //	Probing ─Timer, after three probes─▶ Announcing ─Timer, after two─▶ Holding
 //	 ▲ ▲ ├─Conflict─▶ itself, with the next name   ▲                       │ │
 //	 │ │ └─Lost─▶ itself, a second later           └─────────── Changed ───┘ │
-//	 │ └─Conflict── Announcing                                               │
+//	 │ └─Conflict── Announcing ◀─Timer, after three probes── Regaining       │
+//	 ├───Conflict────────────────────────────────────────────────┤ ▲         │
+//	 │                          Holding ◀─Taken, the last one────┘ │         │
+//	 │                            itself, with the next ◀─Taken────┤         │
+//	 │                                                             └─Timer───┤
 //	 └───Conflict────────────────────────────────────────────────────────────┘
 //
 // A name that another machine has is left to it: the node takes NAME-2, and so on. Where
 // two have held one name, as when their networks were joined, both ask again, and it
 // stays with one. A link that is full of conflicts is tried once a minute at most.
+//
+// After a quiet minute the node asks for the names before its own, the first one first, and
+// keeps its own until one of them turns out to be free. While all are taken it asks less and
+// less often.
 //
 // Source: RFC 6762, sections 8 and 9.
 type State string
@@ -21,6 +29,7 @@ const (
 	Probing    State = "probing"    // is the name free?
 	Announcing State = "announcing" // it is: the others are told
 	Holding    State = "holding"
+	Regaining  State = "regaining" // it holds its name, and is a better one free?
 )
 
 // Event is what happens to a claim.
@@ -31,6 +40,7 @@ const (
 	Changed  Event = "changed"  // the node has something else to say
 	Conflict Event = "conflict" // another machine has the name
 	Lost     Event = "lost"     // another one is trying it too, and goes before us
+	Taken    Event = "taken"    // another machine has the name that is to be regained, or gets it
 )
 
 // Action is what to do about an event.
@@ -49,6 +59,8 @@ type Claim struct {
 	Sent      int       // in this state
 	Conflicts int       // in a row
 	Next      time.Time // zero: nothing to do
+	Try       int       // number of the name that is to be regained; 0: none
+	Tries     int       // in vain, in a row
 }
 
 // The times of section 8.
@@ -60,6 +72,13 @@ const (
 	lostPause     = time.Second
 	crowded       = 15 // conflicts from which on pauses grow
 	crowdedPause  = 5 * time.Second
+)
+
+const (
+	// quiet is how long a name is held before a better one is tried, again after twice as
+	// long each time, up to mostQuiet.
+	quiet     = time.Minute
+	mostQuiet = 8 * time.Minute
 )
 
 // NewClaim begins after wait, which is random and up to [probePause]: a street of nodes
@@ -83,8 +102,24 @@ func (c Claim) Step(e Event, now time.Time) (Claim, Action) {
 		return c, Wait
 	case e == Changed && c.State != Probing:
 		return c.announce(now, 1)
+	case e == Taken && c.State == Regaining:
+		c.Try, c.Sent, c.Next = c.Try+1, 0, now.Add(probePause)
+		if c.Try >= min(c.Number, crowded) {
+			c.Tries++
+			c = c.hold(now)
+		}
+		return c, Wait
 	case e != Timer || c.Next.IsZero():
 		return c, Wait
+	case c.State == Holding:
+		c.State, c.Try, c.Sent, c.Next = Regaining, 1, 1, now.Add(probePause)
+		return c, Probe
+	case c.State == Regaining && c.Sent < probes:
+		c.Sent, c.Next = c.Sent+1, now.Add(probePause)
+		return c, Probe
+	case c.State == Regaining:
+		c.Number, c.Tries = c.Try, 0
+		return c.announce(now, 1)
 	case c.State == Probing && c.Sent < probes:
 		c.Sent, c.Next = c.Sent+1, now.Add(probePause)
 		return c, Probe
@@ -98,11 +133,21 @@ func (c Claim) Step(e Event, now time.Time) (Claim, Action) {
 
 // announce does it for the nth time.
 func (c Claim) announce(now time.Time, n int) (Claim, Action) {
-	c.State, c.Sent, c.Next = Announcing, n, now.Add(announcePause)
+	c.State, c.Sent, c.Try, c.Next = Announcing, n, 0, now.Add(announcePause)
 	if n >= announces {
-		c.State, c.Sent, c.Conflicts, c.Next = Holding, 0, 0, time.Time{}
+		c.Conflicts = 0
+		c = c.hold(now)
 	}
 	return c, Announce
+}
+
+// hold has the node hold its name, the first one for good.
+func (c Claim) hold(now time.Time) Claim {
+	c.State, c.Sent, c.Try, c.Next = Holding, 0, 0, time.Time{}
+	if c.Number > 1 {
+		c.Next = now.Add(min(quiet<<min(c.Tries, 6), mostQuiet))
+	}
+	return c
 }
 
 // pause is before the first probe after a conflict.

@@ -2,6 +2,7 @@ package mdns
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,10 +18,11 @@ func TestClaim(t *testing.T) {
 	for _, c := range []Claim{
 		{State: Probing, Number: 1, Next: t0}, {State: Probing, Number: 1, Sent: 2, Next: t0}, {State: Probing, Number: 1, Sent: 3, Next: t0},
 		{State: Probing, Number: 15, Conflicts: 14, Next: t0}, {State: Probing, Number: 40, Conflicts: 39, Next: t0},
-		{State: Announcing, Number: 2, Sent: 1, Conflicts: 1, Next: t0}, {State: Holding, Number: 2},
+		{State: Announcing, Number: 2, Sent: 1, Conflicts: 1, Next: t0}, {State: Holding, Number: 1}, {State: Holding, Number: 2, Next: t0},
+		{State: Regaining, Number: 3, Try: 1, Sent: 1, Next: t0}, {State: Regaining, Number: 3, Try: 2, Sent: 3, Tries: 1, Next: t0},
 	} {
 		fmt.Fprintf(&out, "%s\n", show(c))
-		for _, e := range []Event{Timer, Changed, Conflict, Lost} {
+		for _, e := range []Event{Timer, Changed, Conflict, Lost, Taken} {
 			next, action := c.Step(e, t0)
 			fmt.Fprintf(&out, "    %-8s  %-8s  %s\n", e, action, show(next))
 		}
@@ -33,7 +35,11 @@ func show(c Claim) string {
 	if !c.Next.IsZero() {
 		next = c.Next.Sub(t0).String()
 	}
-	return fmt.Sprintf("%s %s, sent %d, conflicts %d, next %s", c.State, label("n", c.Number), c.Sent, c.Conflicts, next)
+	text := fmt.Sprintf("%s %s, sent %d, conflicts %d, next %s", c.State, label("n", c.Number), c.Sent, c.Conflicts, next)
+	if c.Try > 0 || c.Tries > 0 {
+		text += fmt.Sprintf(", tries %s, %d times in vain", label("n", c.Try), c.Tries)
+	}
+	return text
 }
 
 // TestClaimLife goes from a new link to a name that nobody disputes, and through a
@@ -60,6 +66,48 @@ func TestClaimLife(t *testing.T) {
 	}
 	if asked > 24*100 {
 		t.Errorf("%d probes in a day", asked)
+	}
+}
+
+// TestRegained: a neighbour disputes names for some seconds and goes. The node has the first
+// one that is free again within two minutes, and asks seldom where none is.
+func TestRegained(t *testing.T) {
+	for name, c := range map[string]struct {
+		taken []int // by other machines
+		want  int
+	}{
+		"all are free":      {nil, 1},
+		"two are taken":     {[]int{1, 2}, 3},
+		"one in the middle": {[]int{2}, 1},
+		"all are taken":     {[]int{1, 2, 3, 4, 5, 6, 7, 8}, 9},
+	} {
+		claim := NewClaim(t0, 0)
+		for range 8 {
+			claim, _ = claim.Step(Conflict, t0)
+		}
+		now, asked, held := t0, 0, false
+		live := func(span time.Duration) {
+			for end := now.Add(span); !claim.Next.IsZero() && claim.Next.Before(end); {
+				now = claim.Next
+				var a Action
+				if claim, a = claim.Step(Timer, now); a == Probe {
+					asked++
+				}
+				if held = held || claim.State == Holding; held && claim.State == Probing {
+					t.Errorf("%s: without a name at %s", name, now)
+				}
+				if claim.State == Regaining && slices.Contains(c.taken, claim.Try) {
+					claim, _ = claim.Step(Taken, now)
+				}
+			}
+		}
+		if live(2 * time.Minute); claim.Number != c.want {
+			t.Errorf("%s: %s", name, show(claim))
+		}
+		asked = 0
+		if live(24 * time.Hour); claim.Number != c.want || asked > 24*8*len(c.taken) {
+			t.Errorf("%s: %d probes in a day, %s", name, asked, show(claim))
+		}
 	}
 }
 

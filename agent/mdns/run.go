@@ -141,12 +141,17 @@ func (r *responder) refresh(now time.Time) {
 			l.claim = NewClaim(now, rand.N(probePause))
 		case said != before || !slices.Equal(want.Addresses, l.Addresses):
 			l.set(want)
-			l.records = records(label(said.Host, l.claim.Number), said, l.ips())
+			l.records = r.records(l, l.claim.Number)
 			r.step(l, Changed, now)
 			continue
 		}
-		l.records = records(label(said.Host, l.claim.Number), said, l.ips())
+		l.records = r.records(l, l.claim.Number)
 	}
+}
+
+// records are what the node says on a link under the name of that number.
+func (r *responder) records(l *link, number int) []dns.RR {
+	return records(label(r.said.Host, number), r.said, l.ips())
 }
 
 // indexOf is the kernel's number of a link, if it is there.
@@ -208,7 +213,7 @@ func (r *responder) close() {
 }
 
 func (l *link) goodbye() {
-	if l.claim.State == Announcing || l.claim.State == Holding {
+	if l.claim.State != Probing {
 		l.toAll(goodbye(l.records))
 	}
 }
@@ -247,7 +252,11 @@ func (r *responder) due(now time.Time) time.Duration {
 
 // work does what is due.
 func (r *responder) work(now time.Time) {
+	again := r.Twin != nil && len(r.links) > 0 && r.Twin.ask(now) // else nobody would hear it
 	for _, l := range r.links {
+		if again {
+			l.toAll(question([]string{service}, []uint16{dns.TypePTR}, Port))
+		}
 		if !l.claim.Next.IsZero() && !now.Before(l.claim.Next) {
 			r.step(l, Timer, now)
 		}
@@ -265,15 +274,23 @@ func (r *responder) work(now time.Time) {
 func (r *responder) step(l *link, e Event, now time.Time) {
 	before, action := l.claim, Wait
 	l.claim, action = l.claim.Step(e, now)
-	if l.claim.Number != before.Number {
+	switch {
+	case l.claim.Number < before.Number:
+		l.toAll(goodbye(l.records))
+		l.records = r.records(l, l.claim.Number)
+	case l.claim.Number > before.Number:
 		log.Printf("mdns: %s: another machine is %s", l.Name, name(r.said.Host, before.Number))
-		l.records = records(label(r.said.Host, l.claim.Number), r.said, l.ips())
+		l.records = r.records(l, l.claim.Number)
 	}
 	switch action {
 	case Probe:
-		l.toAll(probe(l.records))
+		asked := l.records
+		if l.claim.State == Regaining {
+			asked = r.records(l, l.claim.Try)
+		}
+		l.toAll(probe(asked))
 	case Announce:
-		if before.State == Probing {
+		if before.State == Probing || l.claim.Number != before.Number {
 			log.Printf("mdns: %s: this node is %s", l.Name, name(r.said.Host, l.claim.Number))
 		}
 		l.toAll(announcement(l.records))
@@ -321,9 +338,18 @@ func (r *responder) hear(p packet, now time.Time) {
 		r.step(l, Conflict, now)
 	case l.claim.State == Probing && loses(p.m, l.records):
 		r.step(l, Lost, now)
+	case l.claim.State == Regaining && r.taken(l, p.m):
+		r.step(l, Taken, now)
 	case l.claim.State != Probing:
 		l.reply(p, now)
 	}
+}
+
+// taken says whether a message is of a machine that has the name which is to be regained, or
+// that asks for it too and goes before us.
+func (r *responder) taken(l *link, m *dns.Msg) bool {
+	tried := r.records(l, l.claim.Try)
+	return conflicts(m, tried, r.mine) || loses(m, tried)
 }
 
 // reply answers a message that asks for something of the node's.
@@ -355,7 +381,7 @@ func (l *link) reply(p packet, now time.Time) {
 func asked(p packet) string {
 	var b strings.Builder
 	fmt.Fprint(&b, p.from)
-	for _, q := range p.m.Question[:min(len(p.m.Question), maxQuestions)] {
+	for _, q := range p.m.Question {
 		fmt.Fprintf(&b, " %s/%d", strings.ToLower(q.Name), q.Qtype)
 	}
 	return b.String()

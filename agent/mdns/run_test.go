@@ -247,6 +247,7 @@ func hear(sockets []*socket, m *dns.Msg, within time.Duration) []string {
 	var got []string
 	var reading sync.WaitGroup
 	for _, s := range sockets {
+		time.AfterFunc(within, func() { s.Close() }) // which ends the reader
 		reading.Go(func() {
 			s.read(nil, func(_ netip.AddrPort, m *dns.Msg) {
 				mu.Lock()
@@ -259,10 +260,6 @@ func hear(sockets []*socket, m *dns.Msg, within time.Duration) []string {
 			})
 		})
 		_ = s.send(m, s.group)
-	}
-	time.Sleep(within)
-	for _, s := range sockets {
-		s.Close()
 	}
 	reading.Wait()
 	return got

@@ -20,8 +20,9 @@ import (
 const maxMessage = 9000
 
 const (
-	// maxRecords of one message: those of a network that is joined by a repeater.
-	maxRecords = 128
+	// maxQuestions and maxRecords of one message: those of a network that is joined by a repeater.
+	maxQuestions = 32
+	maxRecords   = 128
 	// budgetRate messages a second are looked at on a socket, and budgetOnce after a rest.
 	budgetRate = 100
 	budgetOnce = 400
@@ -124,14 +125,23 @@ func (s *socket) read(wanted func(from netip.Addr) bool, got func(from netip.Add
 			continue // of something that was sent before: nobody listens there
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		if wanted != nil && !wanted(from.Addr()) || !moderate(buffer[:n]) {
+		if wanted != nil && !wanted(from.Addr()) {
 			continue
 		}
-		m := new(dns.Msg)
-		if m.Unpack(buffer[:n]) == nil {
+		if m := unpack(buffer[:n]); m != nil {
 			got(from, m)
 		}
 	}
+}
+
+// unpack is the one way in: what a message says, which is no more than [maxQuestions] questions
+// and [maxRecords] records. nil is for what is no message, or too much.
+func unpack(raw []byte) *dns.Msg {
+	m := new(dns.Msg)
+	if !moderate(raw) || m.Unpack(raw) != nil {
+		return nil
+	}
+	return m
 }
 
 // moderate says whether a message has no more in it than one of a working machine has. Its

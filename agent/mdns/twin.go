@@ -12,19 +12,25 @@ import (
 
 // Twin is what a node has heard of another machine that announces the node's own key: a copy
 // of its disk runs. The zero value has heard nothing. Anybody on the link can say so, so it is
-// told and nothing is done about it.
+// told for as long as the machine answers, and nothing is done about it.
 type Twin struct {
 	mu          sync.Mutex
 	at          netip.Addr
 	first, last time.Time
+	asked       time.Time
 }
 
 const (
 	// twinAgain lies between the two times that a twin has to be heard: an echo of what the
 	// node said before its address changed comes at once, or never.
 	twinAgain = 500 * time.Millisecond
-	// twinFor is how long a twin that says nothing more is told of.
-	twinFor = 24 * time.Hour
+	// twinAsk is how often it is asked for.
+	twinAsk = time.Minute
+	// twinRepeat is how soon it is asked for once more where it did not answer: a machine says
+	// nothing to all twice in a second, and packets get lost.
+	twinRepeat = 5 * time.Second
+	// twinFor is how long a twin that does not answer is told of: packets get lost.
+	twinFor = 5 * time.Minute
 )
 
 // hear notes that the twin at an address was heard. Another address counts only when the
@@ -41,6 +47,17 @@ func (t *Twin) hear(at netip.Addr, now time.Time) {
 }
 
 func (t *Twin) over(now time.Time) bool { return now.Sub(t.last) > twinFor }
+
+// ask says whether it is time to ask whether the twin is still there.
+func (t *Twin) ask(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over(now) || now.Sub(t.last) < twinAsk || now.Sub(t.asked) < twinRepeat {
+		return false
+	}
+	t.asked = now
+	return true
+}
 
 // Problem says that there is a twin, and what to do; nil: none was heard.
 func (t *Twin) Problem(now time.Time) error {

@@ -107,6 +107,8 @@ func TestGuard(t *testing.T) {
 			http.Redirect(w, r, "/v2/a/blobs/2", http.StatusTemporaryRedirect)
 		case "/elsewhere", "/v2/a/manifests/1", "/v2/a/blobs/2":
 			_, _ = io.CopyN(w, zeros{}, MaxDocument+1000)
+		case "/v2/a/manifests/3", "/v2/a/blobs/3":
+			_, _ = io.WriteString(w, strings.Repeat("{},", MaxParts+1000))
 		case "/plain":
 			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
 		}
@@ -121,6 +123,8 @@ func TestGuard(t *testing.T) {
 		{"/v2/a/blobs/1", MaxDocument + 1000, nil}, // its reader knows the size
 		{"/v2/a/manifests/1", MaxDocument, errEndless},
 		{"/v2/a/manifests/2", MaxDocument, errEndless},
+		{"/v2/a/blobs/3", 3 * (MaxParts + 1000), nil},
+		{"/v2/a/manifests/3", 3 * MaxParts, errMany},
 		{"/plain", 0, errPlain},
 	} {
 		resp, err := web.Get(server.URL + c.path)

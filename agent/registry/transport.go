@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,10 +24,15 @@ import (
 // MaxDocument is the size of the largest manifest, configuration or token, in bytes.
 const MaxDocument = 8 << 20
 
+// MaxParts is how many commas one may have, and so parts: each is two bytes, and a hundred
+// and more once it is read.
+const MaxParts = 100_000
+
 var (
 	errPlain   = errors.New("plain HTTP is allowed only where the settings say insecure")
 	errInside  = errors.New("leads to this node's own loopback, which its name does not say")
 	errEndless = fmt.Errorf("answer is longer than %d bytes", MaxDocument)
+	errMany    = fmt.Errorf("answer has more than %d parts", MaxParts)
 )
 
 // guard lets nobody but us decide what a registry's answer costs: it bounds every
@@ -46,7 +52,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if name, ok := blob(req); !ok {
-		resp.Body = &document{resp.Body, MaxDocument}
+		resp.Body = &document{resp.Body, MaxDocument, MaxParts}
 	} else if g.sends != nil && resp.StatusCode < http.StatusMultipleChoices {
 		g.sends(name)
 	}
@@ -64,16 +70,20 @@ func blob(req *http.Request) (digest.Digest, bool) {
 	return digest.Digest(path.Base(req.URL.Path)), ok
 }
 
-// document is an answer that may not be longer than left.
+// document is an answer that may not be longer than left, nor have more commas than parts.
 type document struct {
 	io.ReadCloser
-	left int64
+	left  int64
+	parts int
 }
 
 func (d *document) Read(p []byte) (int, error) {
 	n, err := d.ReadCloser.Read(p[:min(int64(len(p)), d.left+1)])
 	if int64(n) > d.left {
 		return 0, errEndless
+	}
+	if d.parts -= bytes.Count(p[:n], []byte(",")); d.parts < 0 {
+		return 0, errMany
 	}
 	d.left -= int64(n)
 	return n, err

@@ -110,7 +110,7 @@ func commandOf(start *apiv1.ExecStart) (engine.Command, error) {
 		}
 	}
 	switch {
-	case !containerName.MatchString(start.Container):
+	case !workload.ValidID(start.Container):
 		return c, fmt.Errorf("%.100q is not the name of a container", start.Container)
 	case len(start.Command) == 0 || start.Command[0] == "":
 		return c, errors.New("no command")

@@ -199,7 +199,7 @@ func (s *imageService) RemoveImage(ctx context.Context, r *connect.Request[apiv1
 func mayGo(ctx context.Context, images Images, name string) error {
 	full, err := imageref.Full(name)
 	if err != nil {
-		return connect.NewError(connect.CodeInvalidArgument, err)
+		full = name // an older release may have stored it so
 	}
 	all, err := images.Images(ctx)
 	if err != nil {
@@ -207,11 +207,11 @@ func mayGo(ctx context.Context, images Images, name string) error {
 	}
 	for _, i := range all {
 		switch {
-		case i.Name != full:
+		case i.Name != full && i.Name != name:
 		case len(i.By) > 0:
-			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s is in use by %s", full, strings.Join(i.By, ", ")))
+			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s is in use by %s", i.Name, strings.Join(i.By, ", ")))
 		case i.Preload:
-			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s is preloaded: it would be back after the next boot", full))
+			return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("image %s is preloaded: it would be back after the next boot", i.Name))
 		}
 	}
 	return nil

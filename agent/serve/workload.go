@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
+	"slices"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -28,6 +28,7 @@ type Projects interface {
 	Apply(project string, text []byte, check bool) (wanted.Plan, []nodeconfig.Problem, error)
 	Remove(project string) (wanted.Plan, error)
 	Projects() ([]string, error)
+	Generation() uint64
 	// Check says what would become of the node's containers if own were those of its
 	// node.yaml.
 	Check(own []workload.Container) (wanted.Plan, error)
@@ -58,9 +59,13 @@ func (s *workloadService) List(context.Context, *connect.Request[apiv1.ListReque
 	if err != nil {
 		return nil, err
 	}
-	status := keeper.Snapshot()
-	answer := &apiv1.ListResponse{Trouble: status.Trouble}
-	for _, u := range status.Units {
+	var taken uint64
+	if projects := s.projects(); projects != nil {
+		taken = projects.Generation()
+	}
+	status := keeper.Snapshot() // after that: whoever applies next hears of it from the next list
+	answer := &apiv1.ListResponse{Trouble: status.Trouble, Behind: status.Generation < taken}
+	for _, u := range status.All() {
 		answer.Containers = append(answer.Containers, container(u))
 	}
 	return connect.NewResponse(answer), nil
@@ -71,7 +76,7 @@ func container(u workload.UnitStatus) *apiv1.Container {
 	project, _ := workload.Split(u.ID)
 	c := &apiv1.Container{
 		Name: u.ID, Project: project, OldServes: u.OldServes, Image: u.Image, State: string(u.State), Health: string(u.Health.State), HealthOutput: u.Health.Output,
-		Exits: int32(u.Exits), Restarts: int32(u.Restarts), Reason: u.Reason,
+		Exits: int32(u.Exits), Restarts: int32(u.Restarts), ExitCode: int32(u.ExitCode), Reason: u.Reason,
 	}
 	for _, a := range u.At {
 		c.Networks = append(c.Networks, &apiv1.ContainerNetwork{Name: a.Network, Address: a.Addr.String()})
@@ -92,10 +97,6 @@ func container(u workload.UnitStatus) *apiv1.Container {
 	return c
 }
 
-// containerName is what a container can be called: its service, with its project before
-// it where it has one. Anything else would be a path.
-var containerName = regexp.MustCompile(`^([a-z0-9][a-z0-9_-]{0,62}\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 // find returns the container that the caller calls name.
 func find(keeper Containers, name string) (workload.UnitStatus, error) {
 	u, err := keeper.Snapshot().Find(name)
@@ -109,7 +110,7 @@ func find(keeper Containers, name string) (workload.UnitStatus, error) {
 }
 
 func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.LogsRequest], out *connect.ServerStream[apiv1.LogLines]) error {
-	if !containerName.MatchString(r.Msg.Container) {
+	if !workload.ValidID(r.Msg.Container) {
 		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q is not the name of a container", r.Msg.Container))
 	}
 	if r.Msg.Tail < 0 {
@@ -123,7 +124,10 @@ func (s *workloadService) Logs(ctx context.Context, r *connect.Request[apiv1.Log
 		}
 		id = u.ID
 	}
-	o := &logs.Output{File: filepath.Join(s.logs, id+".log"), To: &logs.Batch{Send: out.Send}}
+	o := &logs.Output{File: filepath.Join(s.logs, id+".log"), To: &logs.Batch{Send: out.Send}, Gone: func() bool {
+		keeper := s.containers()
+		return keeper != nil && !slices.ContainsFunc(keeper.Snapshot().Units, func(u workload.UnitStatus) bool { return u.ID == id })
+	}}
 	if err := o.Send(ctx, int(r.Msg.Tail), r.Msg.Follow); err != nil && !errors.Is(err, logs.ErrNoOutput) {
 		return err
 	}

@@ -50,7 +50,7 @@ const MaxText = 1 << 20
 
 // Why an apply is refused.
 var (
-	ErrName     = errors.New("a project name has lower-case letters, digits, hyphens and underscores, at most 63")
+	ErrName     = errors.New("a project name has at most 63 lower-case letters, digits, hyphens and underscores, the first one a letter or digit, and is not node")
 	ErrConflict = errors.New("another project has it")
 	ErrSize     = fmt.Errorf("a Compose file has at most %d bytes", MaxText)
 	ErrUnknown  = errors.New("no such project")
@@ -84,6 +84,7 @@ type Store struct {
 	own []workload.Container
 	// applied are the projects as they lie on the disk, by name; nil: not read yet.
 	applied map[string]parsed
+	changes uint64
 }
 
 // parsed is a project's file, parsed once: after that only an apply changes it.
@@ -101,6 +102,14 @@ func Open(dir string, own []workload.Container) *Store {
 
 // Changed receives after an apply or removal; several in a row may be one.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// Generation counts applies and removals since the store was opened. What [Store.Readable]
+// returns afterwards has them all.
+func (s *Store) Generation() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes
+}
 
 // Containers is all that is wanted. An applied file that this release refuses, or that
 // cannot be opened, is an error: what runs of it is better left alone than taken down.
@@ -147,7 +156,7 @@ func (s *Store) Projects() ([]string, error) {
 // returned it has the new one.
 func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconfig.Problem, error) {
 	switch {
-	case !validName(project):
+	case !ValidName(project):
 		return nil, nil, fmt.Errorf("project %q: %w", project, ErrName)
 	case len(text) > MaxText:
 		return nil, nil, fmt.Errorf("project %s: %w", project, ErrSize)
@@ -177,6 +186,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 			return err
 		}
 		s.applied[project] = parsed{containers: containers}
+		s.changes++
 		return nil
 	})
 	if err == nil && !check {
@@ -187,7 +197,7 @@ func (s *Store) Apply(project string, text []byte, check bool) (Plan, []nodeconf
 
 // Remove forgets the project: its containers are to go, its volumes stay.
 func (s *Store) Remove(project string) (Plan, error) {
-	if !validName(project) {
+	if !ValidName(project) {
 		return nil, fmt.Errorf("project %q: %w", project, ErrName)
 	}
 	plan, err := s.change(project, nil, func() error {
@@ -196,6 +206,7 @@ func (s *Store) Remove(project string) (Plan, error) {
 			return fmt.Errorf("project %s: %w", project, ErrUnknown)
 		}
 		delete(s.applied, project)
+		s.changes++
 		return err
 	})
 	if err == nil {
@@ -358,15 +369,16 @@ func (s *Store) names() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && validName(name) {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && ValidName(name) {
 			names = append(names, name)
 		}
 	}
 	return names, nil // ReadDir sorts
 }
 
-// validName is what compose-go makes of project names, and a file name.
-func validName(name string) bool {
+// ValidName says whether an operator's project can be called so: as compose-go has it, and
+// what can be a file's name.
+func ValidName(name string) bool {
 	if name == "" || len(name) > 63 || name+suffix == Node {
 		return false
 	}

@@ -32,7 +32,7 @@ var imageKeys = []ImageKey{
 	{Path: "author", What: ignored},
 	{Path: "created", What: ignored},
 	{Path: "history", What: ignored},
-	{Path: "config.Entrypoint", What: "done; `entrypoint` replaces it, and the image's Cmd with it"},
+	{Path: "config.Entrypoint", What: "done; `entrypoint` replaces it, and the image's Cmd with it. Exactly one empty text, `[\"\"]`, is none"},
 	{Path: "config.Cmd", What: "done; `command` replaces it"},
 	{Path: "config.Env", What: "done, over PATH and HOSTNAME, which every container has; `environment` goes over it. Without any PATH it is /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	{Path: "config.User", What: "done: a name or number, and a group, looked up in the image's /etc/passwd and /etc/group. Who names a group is in that alone, else in all that list the user. `user` replaces it"},

@@ -3,6 +3,8 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +26,12 @@ func Split(id string) (project, service string) {
 	return "", id
 }
 
+// ValidID says whether a container can have that ID: a service, with its project before it
+// where it has one. Anything else could be a path.
+func ValidID(id string) bool { return validID.MatchString(id) }
+
+var validID = regexp.MustCompile(`^([a-z0-9][a-z0-9_-]{0,62}\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // ErrAmbiguous means that a name is that of a service in several projects.
 var ErrAmbiguous = errors.New("it is in several projects")
 
@@ -31,16 +39,20 @@ var ErrAmbiguous = errors.New("it is in several projects")
 // if no other project has one of that name. The error is [ErrUnknown], or
 // [ErrAmbiguous] with the names to choose from.
 func (s Status) Find(name string) (UnitStatus, error) {
-	ids := make([]string, len(s.Units))
-	for i, u := range s.Units {
+	all := s.All()
+	ids := make([]string, len(all))
+	for i, u := range all {
 		ids[i] = u.ID
 	}
 	i, err := Choose(ids, name)
 	if err != nil {
 		return UnitStatus{}, err
 	}
-	return s.Units[i], nil
+	return all[i], nil
 }
+
+// All are the units and what leaves.
+func (s Status) All() []UnitStatus { return slices.Concat(s.Units, s.Leaving) }
 
 // Choose is [Status.Find] among ids of containers, and returns the place in that list.
 func Choose(ids []string, name string) (int, error) {

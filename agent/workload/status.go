@@ -14,7 +14,12 @@ type Status struct {
 	Settled bool
 	// Trouble is with the node rather than with one container; "" is none.
 	Trouble string
-	Units   []UnitStatus // by name
+	// Generation is that of the set which the units are of, see the keeper's Want.
+	Generation uint64
+	Units      []UnitStatus // by name
+	// Leaving are containers that nobody wants and that have not stopped yet, by name; their
+	// Image is not known. Of a container that is wanted again its unit says so.
+	Leaving []UnitStatus
 }
 
 // UnitStatus is the state of one container.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 // ourFault is the exit code of exec where not the command fails, but we do before it.

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/workload"
 )
 
@@ -23,7 +23,7 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 		Use: verb + " CONTAINER", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a container", Args: exactly("CONTAINER"),
 		Long: map[string]string{
 			"start":   "Starts a container that was stopped, or has ended, and waits until it runs.",
-			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, until the node's agent restarts, as at a reboot, or until its project is removed and applied again.",
+			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, until the node's agent restarts, as at a reboot, or until its project is removed and applied again. A container that is stopping already is killed at once.",
 			"restart": "Stops a container, starts it again, and waits until it runs.",
 		}[verb],
 		Example: "  kogge " + verb + " web\n  kogge " + verb + " web --node n1 --no-wait", ValidArgsFunction: t.completeWith(containerNames),
@@ -62,7 +62,7 @@ func find(ctx context.Context, c *api.Client, name string) (*apiv1.Container, er
 	}
 	i, err := workload.Choose(ids, name)
 	if errors.Is(err, workload.ErrUnknown) {
-		err = hinted{fmt.Errorf("there is no container %s", name), "kogge ps lists them"}
+		err = hinted{noContainer(name), "kogge ps lists them"}
 	}
 	if err != nil {
 		return nil, err
@@ -70,10 +70,18 @@ func find(ctx context.Context, c *api.Client, name string) (*apiv1.Container, er
 	return answer.Msg.Containers[i], nil
 }
 
+// noContainer is the error of a node that has none of that name.
+type noContainer string
+
+func (name noContainer) Error() string { return "there is no container " + string(name) }
+
 // await waits until the container is as the action wants it.
 func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv1.Container) error {
 	for {
 		now, err := find(ctx, c, before.Name)
+		if _, gone := errors.AsType[noContainer](err); gone && action == apiv1.Action_ACTION_STOP {
+			return nil // nobody wants it any more
+		}
 		if err != nil {
 			return err
 		}
@@ -82,7 +90,11 @@ func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("container %s is still %s", now.Name, now.State)
+			err := fmt.Errorf("container %s is still %s", now.Name, now.State)
+			if now.State == string(workload.Stopping) {
+				err = hinted{err, "kogge stop " + now.Name + " once more kills it"}
+			}
+			return err
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

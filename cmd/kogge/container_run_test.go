@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/golden"
 )
 
@@ -72,6 +72,7 @@ func TestArrived(t *testing.T) {
 		{"one waits for one that waits for one that somebody stopped", map[string]string{"db": "depends on cache, which was stopped", "cache": "stopped", "web": "waits for db to start (pending)"}, true, "container web does not start: waits for db to start (pending)"},
 		{"two wait for each other", map[string]string{"db": "waits for web to start (pending)", "web": "waits for db to start (pending)"}, false, ""},
 		{"one waits, and another is stopped", map[string]string{"db": "stopped", "web": "pending"}, false, ""},
+		{"one has failed for good", map[string]string{"db": "starting", "web": "failed"}, false, "container web has ended: no such image"},
 		{"one fails", map[string]string{"db": "running", "web": "failing"}, false, "container web does not run: no such image"},
 	} {
 		var containers []*apiv1.Container
@@ -80,12 +81,15 @@ func TestArrived(t *testing.T) {
 			if state == "failing" {
 				one.State, one.Exits = "backoff", patience
 			}
+			if state == "failed" {
+				one.State, one.ExitCode = "ended", 1
+			}
 			if strings.Contains(state, " ") {
 				one.State, one.Reason = "pending", state
 			}
 			containers = append(containers, one)
 		}
-		now := arrived(steps, containers)
+		now := arrived(steps, &apiv1.ListResponse{Containers: containers})
 		said := fmt.Sprint(errors.Join(now.failed, now.vain))
 		if now.there {
 			said = strings.Join(now.rest, "\n")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 )
@@ -39,7 +38,7 @@ func recoverOwner(ctx context.Context, name, sheet string, check bool, secret ne
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(sheet)
+	text, err := readInput(ctx, sheet, maxInput)
 	if err != nil {
 		return fmt.Errorf("fleet recover: sheet: %w", err)
 	}

@@ -7,7 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 // nodeError puts the node's name before what went wrong, and a hint behind it.

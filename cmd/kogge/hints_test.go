@@ -9,7 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
 )

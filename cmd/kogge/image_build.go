@@ -144,7 +144,7 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 		return o, hinted{err, "kogge boards list"}
 	}
 	if f.config != "" {
-		if o.Config, err = readConfig(f.config); err != nil {
+		if o.Config, err = readConfig(ctx, f.config); err != nil {
 			return o, err
 		}
 	}
@@ -175,8 +175,8 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 }
 
 // readConfig reads a node.yaml and refuses one that a node would refuse.
-func readConfig(name string) ([]byte, error) {
-	data, err := os.ReadFile(name)
+func readConfig(ctx context.Context, name string) ([]byte, error) {
+	data, err := readInput(ctx, name, nodeconfig.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,19 +22,19 @@ func imageSeedCommand() *cobra.Command {
 			"disk with an image. A node reads them at its next boot, and then removes join.yaml.",
 		Example: "  kogge image seed kogge.img --config node.yaml\n  kogge image seed /dev/sdX --join join.yaml",
 		Args:    exactly("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			var files medium.Files
 			var err error
 			if config == "" && join == "" {
 				return usage{hinted{errors.New("image seed: nothing to write"), "add: --config node.yaml, or --join join.yaml"}}
 			}
 			if config != "" {
-				if files.Node, err = readConfig(config); err != nil {
+				if files.Node, err = readConfig(cmd.Context(), config); err != nil {
 					return err
 				}
 			}
 			if join != "" {
-				if files.Join, err = readJoin(join); err != nil {
+				if files.Join, err = readJoin(cmd.Context(), join); err != nil {
 					return err
 				}
 			}
@@ -64,8 +64,8 @@ func imageSeedCommand() *cobra.Command {
 }
 
 // readJoin reads a join.yaml and refuses one that a node would refuse.
-func readJoin(name string) ([]byte, error) {
-	data, err := os.ReadFile(name)
+func readJoin(ctx context.Context, name string) ([]byte, error) {
+	data, err := readInput(ctx, name, maxInput)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}

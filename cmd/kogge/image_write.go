@@ -49,7 +49,7 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 	var config []byte
 	var err error
 	if f.config != "" {
-		if config, err = readConfig(f.config); err != nil {
+		if config, err = readConfig(ctx, f.config); err != nil {
 			return err
 		}
 	}
@@ -73,7 +73,7 @@ func (f writeFlags) run(ctx context.Context, name, device string, in io.Reader) 
 		return err
 	}
 	if !f.yes {
-		if err := confirm(in, device); err != nil {
+		if err := confirm(patient{ctx, in}, device); err != nil {
 			return err
 		}
 	}

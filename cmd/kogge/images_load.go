@@ -26,7 +26,7 @@ func imagesLoadCommand() *cobra.Command {
 		Example: "  kogge images load web.tar\n  docker save web:1 | kogge images load - --node n1",
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in, size, err := openTar(args[0])
+			in, size, err := openTar(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -34,7 +34,7 @@ func imagesLoadCommand() *cobra.Command {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, loadLimit)
 				defer cancel()
-				names, err := c.Load(ctx, &meter{r: in, total: size, w: os.Stderr, show: term.IsTerminal(int(os.Stderr.Fd()))})
+				names, err := c.Load(ctx, &meter{r: patient{ctx, in}, total: size, w: os.Stderr, show: term.IsTerminal(int(os.Stderr.Fd()))})
 				if connect.CodeOf(err) == connect.CodeResourceExhausted {
 					return hinted{err, spaceHint}
 				}
@@ -58,13 +58,13 @@ type loadedImages struct {
 }
 
 // openTar opens a file, or standard input, whose size is 0.
-func openTar(name string) (io.ReadCloser, int64, error) {
-	if name == "-" {
-		return os.Stdin, 0, nil
-	}
-	f, err := os.Open(name)
+func openTar(ctx context.Context, name string) (*os.File, int64, error) {
+	f, err := openInput(ctx, name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("images load: %w", err)
+	}
+	if f == os.Stdin {
+		return f, 0, nil
 	}
 	info, err := f.Stat()
 	if err == nil && info.IsDir() {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/containerd/console"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/golden"
 )
 

@@ -88,7 +88,7 @@ var worlds = []struct {
 	// containerd: its client, its server, the registries' protocol, the shim.
 	{[]string{"github.com/containerd/containerd/v2/"}, []string{"agent/engine", "agent/confine", "agent/images", "agent/containerd", "agent/registry", "agent/shim"}},
 	// The kernel's networks: those of containers, and the node's own.
-	{[]string{"github.com/vishvananda/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
+	{[]string{"github.com/vishvananda/netlink", "github.com/mdlayher/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
 	// The DHCP servers of the node's links.
 	{[]string{"github.com/insomniacslk/dhcp"}, []string{"init/network/dhcp"}},
 	// etcd: nobody enters yet; this is where its door will be.

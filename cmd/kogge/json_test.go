@@ -142,6 +142,8 @@ type world struct {
 	units   []workload.UnitStatus
 	images  []images.Image
 	volumes []engine.NamedVolume
+	// status is what the keeper says; nil: that there are these units.
+	status func() workload.Status
 	// pid1 answers at a socket; nil: settle.
 	pid1 func(t *testing.T, socket string)
 }
@@ -176,7 +178,12 @@ func (w *world) ForgetFailure(context.Context, string) ([]string, error) {
 	return nil, install.ErrNoFailure
 }
 
-func (w *world) Snapshot() workload.Status                            { return workload.Status{Units: w.units} }
+func (w *world) Snapshot() workload.Status {
+	if w.status != nil {
+		return w.status()
+	}
+	return workload.Status{Units: w.units}
+}
 func (w *world) Request(context.Context, string, workload.Want) error { return workload.ErrUnknown }
 func (w *world) Images(context.Context) ([]images.Image, error)       { return w.images, nil }
 func (w *world) Digest(context.Context, string) (string, error)       { return "sha256:0123", nil }

@@ -10,19 +10,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
+	root, out := rootCommand(), standardOutput()
+	root.SetOut(out)
+	if err := out.end(root.ExecuteContext(ctx)); err != nil {
 		if e := new(exited); !errors.As(err, e) || e.why != nil {
 			report(err)
 		}

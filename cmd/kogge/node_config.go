@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/init/nodeconfig"
 )
@@ -46,7 +47,7 @@ func configGetCommand() *cobra.Command {
 				if s := answer.Msg.State; s.State != configKept {
 					say("kogge: these network settings are undone in %s unless you confirm them: kogge node config confirm", seconds(s.UndoSeconds))
 				}
-				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { fmt.Fprint(w, answer.Msg.Text) })
+				return t.print(cmd.OutOrStdout(), answer.Msg, func(w io.Writer) { fmt.Fprint(data(w), answer.Msg.Text) })
 			})
 		},
 	}
@@ -89,7 +90,7 @@ func configSetCommand() *cobra.Command {
 		Long:    "Replaces a node's node.yaml with FILE, or with standard input if FILE is -.\n\n" + configLong,
 		Example: "  kogge node config get n1 > n1.yaml\n  kogge node config set n1.yaml --node n1 --check\n  kogge node config set n1.yaml --node n1 --address 192.0.2.7",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := readSettings(args[0])
+			text, err := readSettings(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -104,17 +105,8 @@ func configSetCommand() *cobra.Command {
 
 // readSettings reads a node.yaml, which has to be one: what is wrong with it is known
 // here as well as there.
-func readSettings(name string) ([]byte, error) {
-	in := io.Reader(os.Stdin)
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, fmt.Errorf("config: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	text, err := io.ReadAll(io.LimitReader(in, nodeconfig.MaxSize+1))
+func readSettings(ctx context.Context, name string) ([]byte, error) {
+	text, err := readInput(ctx, name, nodeconfig.MaxSize)
 	if err == nil {
 		_, err = nodeconfig.Parse(filepath.Base(name), text)
 	}
@@ -364,12 +356,21 @@ func (f *configChange) edit(cmd *cobra.Command, before []byte) error {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
 	command := append(strings.Fields(editor()), file)
-	run := exec.CommandContext(cmd.Context(), command[0], command[1:]...)
+	run := exec.Command(command[0], command[1:]...)
 	run.Stdin, run.Stdout, run.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := run.Run(); err != nil {
+	theirs := make(chan os.Signal, 1)
+	signal.Notify(theirs, os.Interrupt) // Ctrl-C is the editor's while that runs
+	err = run.Run()
+	signal.Stop(theirs)
+	if err != nil {
 		return hinted{fmt.Errorf("config edit: %s: %w", command[0], err), "your text is in " + file}
 	}
-	after, err := readSettings(file)
+	if len(theirs) > 0 {
+		ctx, stop := untilSignal(context.WithoutCancel(cmd.Context()))
+		defer stop()
+		cmd.SetContext(ctx)
+	}
+	after, err := readSettings(cmd.Context(), file)
 	if err == nil && bytes.Equal(before, after) {
 		say("kogge: nothing changed")
 		return os.RemoveAll(dir)

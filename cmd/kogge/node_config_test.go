@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/serve"
 )
 

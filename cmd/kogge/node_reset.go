@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
 	"kogge.example/cmd/kogge/operate"
 )
@@ -30,7 +29,7 @@ func nodeResetCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &apiv1.ResetRequest{Node: args[0], KeepConfig: keep}
 			if joinFile != "" {
-				text, err := os.ReadFile(joinFile)
+				text, err := readInput(cmd.Context(), joinFile, maxInput)
 				if err == nil {
 					_, err = identity.ParseJoinFile(filepath.Base(joinFile), text)
 				}
@@ -40,7 +39,7 @@ func nodeResetCommand() *cobra.Command {
 				r.Join = string(text)
 			}
 			if !yes {
-				if err := confirm(cmd.InOrStdin(), args[0]); err != nil {
+				if err := confirm(patient{cmd.Context(), cmd.InOrStdin()}, args[0]); err != nil {
 					return hinted{err, "in scripts, add: --yes"}
 				}
 			}

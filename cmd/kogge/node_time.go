@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 func nodeTimeCommand() *cobra.Command {
@@ -154,6 +154,6 @@ func timeSetCommand() *cobra.Command {
 	}
 	t.nodeFlags(cmd)
 	cmd.Flags().BoolVar(&fromHere, "from-here", false, "take the time of this computer")
-	cmd.Flags().BoolVar(&back, "back", false, "accept a time before the one that the node saved last")
+	cmd.Flags().BoolVar(&back, "back", false, "accept a time before the one that the node saved last, or before a certificate begins")
 	return cmd
 }

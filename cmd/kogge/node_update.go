@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/operate"
 	layout "kogge.example/update/release"
 )

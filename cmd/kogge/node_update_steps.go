@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 // jsonSteps prints each step as a line of JSON; waiting is none.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -21,7 +20,7 @@ func operatorInstallCommand() *cobra.Command {
 		Example: "  kogge operator install hanse-bob.certificate",
 		Args:    exactly("CERTIFICATE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := os.ReadFile(args[0])
+			text, err := readInput(cmd.Context(), args[0], maxInput)
 			if err != nil {
 				return fmt.Errorf("operator install: %w", err)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,7 @@ func operatorJoinCommand() *cobra.Command {
 		Example: "  kogge operator join hanse-bob.invite",
 		Args:    exactly("INVITATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return joinFleet(args[0], as, out, cmd.OutOrStdout())
+			return joinFleet(cmd.Context(), args[0], as, out, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&as, "as", "", "`NAME` of the fleet on this computer (default: the name in the invitation)")
@@ -30,8 +31,8 @@ func operatorJoinCommand() *cobra.Command {
 	return cmd
 }
 
-func joinFleet(file, as, out string, stdout io.Writer) error {
-	text, err := os.ReadFile(file)
+func joinFleet(ctx context.Context, file, as, out string, stdout io.Writer) error {
+	text, err := readInput(ctx, file, maxInput)
 	if err != nil {
 		return fmt.Errorf("operator join: %w", err)
 	}

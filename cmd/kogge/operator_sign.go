@@ -40,7 +40,7 @@ func operatorSignCommand() *cobra.Command {
 }
 
 func sign(cmd *cobra.Command, file, compared, out string, secret *passphraseFlags) error {
-	text, err := os.ReadFile(file)
+	text, err := readInput(cmd.Context(), file, maxInput)
 	if err != nil {
 		return fmt.Errorf("operator sign: %w", err)
 	}
@@ -159,22 +159,9 @@ func compare(ctx context.Context, r *keyring.OperatorRequest, fleet, told string
 
 // askLine reads a line from the terminal.
 func askLine(ctx context.Context) (string, error) {
-	type line struct {
-		text string
-		err  error
+	text, err := bufio.NewReader(patient{ctx, os.Stdin}).ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
 	}
-	read := make(chan line, 1)
-	go func() { // it cannot be called off: after Ctrl-C it ends with the program
-		text, err := bufio.NewReader(os.Stdin).ReadString('\n')
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		read <- line{strings.TrimSpace(text), err}
-	}()
-	select {
-	case l := <-read:
-		return l.text, l.err
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
+	return strings.TrimSpace(text), err
 }

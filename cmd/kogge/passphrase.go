@@ -21,7 +21,7 @@ func (p *passphraseFlags) register(cmd *cobra.Command) {
 // fresh asks for a new passphrase, twice. what is what it will protect.
 func (p *passphraseFlags) fresh(ctx context.Context, what string) (string, error) {
 	if p.file != "" {
-		return readPassphrase(p.file)
+		return readPassphrase(ctx, p.file)
 	}
 	first, err := askSecret(ctx, "passphrase for "+what+": ")
 	if err != nil {
@@ -43,7 +43,7 @@ func (p *passphraseFlags) fresh(ctx context.Context, what string) (string, error
 // known asks for the passphrase that what is under.
 func (p *passphraseFlags) known(ctx context.Context, what string) (string, error) {
 	if p.file != "" {
-		return readPassphrase(p.file)
+		return readPassphrase(ctx, p.file)
 	}
 	text, err := askSecret(ctx, "passphrase of "+what+": ")
 	if err != nil {
@@ -52,8 +52,8 @@ func (p *passphraseFlags) known(ctx context.Context, what string) (string, error
 	return text, nil
 }
 
-func readPassphrase(file string) (string, error) {
-	text, err := os.ReadFile(file)
+func readPassphrase(ctx context.Context, file string) (string, error) {
+	text, err := readInput(ctx, file, maxInput)
 	if err != nil {
 		return "", fmt.Errorf("passphrase: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -21,7 +22,8 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/compose"
 	"kogge.example/agent/compose/project"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
@@ -35,6 +37,7 @@ type applyFlags struct {
 	files, envFiles, profiles []string
 	project                   string
 	check, noWait             bool
+	stdin                     []byte // the file -
 }
 
 func applyCommand() *cobra.Command {
@@ -55,13 +58,13 @@ refused. It exits with 1 if anything is refused, else with 0.
 
 Variables come from the environment, then from --env-file, or else from .env beside
 the first file.`,
-		Example: "  kogge apply -f compose.yaml --node n1\n  kogge apply --check -f compose.yaml -f prod.yaml --profile debug --json",
+		Example: "  kogge apply -f compose.yaml --node n1\n  docker compose config | kogge apply -f - --node n1\n  kogge apply --check -f compose.yaml -f prod.yaml --profile debug --json",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.target.register(cmd)
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&f.files, "file", "f", nil, "Compose `FILE`; later files override earlier ones (default: compose.yaml or docker-compose.yml)")
+	flags.StringArrayVarP(&f.files, "file", "f", nil, "Compose `FILE`, or - for standard input; later files override earlier ones (default: compose.yaml or docker-compose.yml)")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` with variables, instead of .env")
 	flags.StringArrayVar(&f.profiles, "profile", nil, "also the services of profile `NAME`; * is all")
 	flags.StringVarP(&f.project, "project", "p", "", "`NAME` of the project (default: name: of the file, or its folder)")
@@ -75,10 +78,22 @@ func (f *applyFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if cmd.Flags().Changed("project") && !wanted.ValidName(f.project) {
+		return usage{fmt.Errorf("apply: --project %q: %w", f.project, wanted.ErrName)}
+	}
+	if slices.Contains(files, "-") {
+		if f.stdin, err = readInput(cmd.Context(), "-", project.MaxFile); err != nil {
+			return fmt.Errorf("apply: %w", err)
+		}
+	}
 	name, nameless := f.projectName(files[0])
 	answer, refused, err := f.load(cmd, name, files)
 	if err != nil {
 		return err
+	}
+	var wrong *nodeconfig.Problems
+	if errors.As(nameless, &wrong) {
+		answer.Containers, refused.List = nil, append(wrong.List, refused.List...)
 	}
 	show := showAnswer
 	if f.json {
@@ -88,7 +103,10 @@ func (f *applyFlags) run(cmd *cobra.Command) error {
 		if err := show(cmd.OutOrStdout(), answer, refused); err != nil {
 			return fmt.Errorf("apply: %w", err)
 		}
-		return f.verdict(files, refused)
+		if err := f.verdict(files, refused); err != nil {
+			return err
+		}
+		return nameless
 	}
 	for _, w := range answer.Warnings {
 		say("warning: %v", w)
@@ -102,27 +120,38 @@ func (f *applyFlags) run(cmd *cobra.Command) error {
 }
 
 // projectName is what the project is called: by flag, by the first file, or by the
-// folder that it lies in.
+// folder that it lies in. The error is a *[nodeconfig.Problems] where the file says it wrong.
 func (f *applyFlags) projectName(file string) (string, error) {
 	if f.project != "" {
 		return f.project, nil
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("apply: %w", err)
+	text := f.stdin
+	if file != "-" {
+		var err error
+		if text, err = project.Contents(file, file); err != nil {
+			return "", fmt.Errorf("apply: %w", err)
+		}
 	}
 	var top struct {
 		Name string `yaml:"name"`
 	}
 	if err := yaml.Unmarshal(text, &top); err == nil && top.Name != "" && !strings.Contains(top.Name, "$") {
-		return top.Name, nil
+		if wanted.ValidName(top.Name) {
+			return top.Name, nil
+		}
+		var place struct {
+			Name yaml.Node `yaml:"name"`
+		}
+		_ = yaml.Unmarshal(text, &place) // it was read above
+		at := compose.Origin{File: file, Lines: strings.Split(string(text), "\n"), Node: &place.Name}
+		return "", &nodeconfig.Problems{List: []nodeconfig.Problem{at.Problem("name: %v", wanted.ErrName)}}
 	}
 	path, err := filepath.Abs(file)
 	if err != nil {
 		return "", fmt.Errorf("apply: %w", err)
 	}
 	name := loader.NormalizeProjectName(filepath.Base(filepath.Dir(path)))
-	if name == "" {
+	if !wanted.ValidName(name) {
 		return "", hinted{fmt.Errorf("apply: the folder of %s cannot name a project", file), "add: --project NAME"}
 	}
 	return name, nil
@@ -166,8 +195,8 @@ func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
 		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
 			return err
 		}
-		if err == nil {
-			now := arrived(steps, list.Msg.Containers)
+		if err == nil && !list.Msg.Behind {
+			now := arrived(steps, list.Msg)
 			if now.vain == nil {
 				vain = time.Time{}
 			} else if vain.IsZero() {
@@ -187,7 +216,7 @@ func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
 		}
 		select {
 		case <-ctx.Done():
-			return hinted{errors.New("apply: the containers are not all running yet"), "kogge ps"}
+			return hinted{errors.New("not all of the containers run, or have gone, yet"), "kogge ps"}
 		case <-time.After(300 * time.Millisecond):
 		}
 	}
@@ -210,9 +239,9 @@ type arrival struct {
 }
 
 // arrived says whether the containers are as the steps want them.
-func arrived(steps []*apiv1.Step, containers []*apiv1.Container) arrival {
+func arrived(steps []*apiv1.Step, list *apiv1.ListResponse) arrival {
 	now := make(map[string]*apiv1.Container)
-	for _, c := range containers {
+	for _, c := range list.Containers {
 		now[c.Name] = c
 	}
 	a := arrival{there: true}
@@ -225,6 +254,8 @@ func arrived(steps []*apiv1.Step, containers []*apiv1.Container) arrival {
 			a.there = false // the node has not come to it
 		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
 			return arrival{failed: hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node keeps trying: kogge ps, kogge logs " + c.Name}}
+		case c.State == string(workload.Ended) && c.ExitCode != 0:
+			return arrival{failed: hinted{fmt.Errorf("apply: container %s has ended: %s", c.Name, c.Reason), "kogge logs " + c.Name}}
 		case c.State == string(workload.Stopped):
 			a.rest = append(a.rest, fmt.Sprintf("container %s stays stopped (kogge start %s)", c.Name, c.Name))
 		case rests(c, now):
@@ -262,14 +293,14 @@ func removeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm PROJECT", Short: "Remove a project's containers from a node", Args: exactly("PROJECT"),
 		Example: "  kogge rm shop", ValidArgsFunction: t.completeWith(projectNames),
-		Long: "Stops and removes the containers of a project that kogge apply made. Their volumes stay.",
+		Long: "Stops and removes the containers of a project that kogge apply made, and waits until they are gone. Their volumes stay.\nWhat a project has left that is stopping already is killed at once.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
 				ctx, cancel := context.WithTimeout(ctx, runLimit)
 				defer cancel()
 				answer, err := c.RemoveProject(ctx, connect.NewRequest(&apiv1.RemoveProjectRequest{Project: args[0]}))
 				if connect.CodeOf(err) == connect.CodeNotFound {
-					return hinted{err, "kogge projects lists them"}
+					answer, err = endProject(ctx, c, args[0], err)
 				}
 				if err != nil {
 					return err
@@ -278,13 +309,41 @@ func removeCommand() *cobra.Command {
 				if err != nil || noWait {
 					return err
 				}
-				return awaitSteps(ctx, c, answer.Msg.Steps)
+				err = awaitSteps(ctx, c, answer.Msg.Steps)
+				if ctx.Err() != nil {
+					err = hinted{errors.New("rm: the containers have not all stopped yet"), "kogge ps says when they are killed; kogge rm " + args[0] + " once more does it now"}
+				}
+				return err
 			})
 		},
 	}
 	t.register(cmd)
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until it is done")
 	return cmd
+}
+
+// endProject has no more patience with what is left of a project that was removed before;
+// where there is nothing, the error is that the node does not know it.
+func endProject(ctx context.Context, c *api.Client, project string, unknown error) (*connect.Response[apiv1.ApplyResponse], error) {
+	list, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	gone := &apiv1.ApplyResponse{}
+	for _, left := range list.Msg.Containers {
+		if left.Project != project {
+			continue
+		}
+		_, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: left.Name, Action: apiv1.Action_ACTION_STOP}))
+		if err != nil && connect.CodeOf(err) != connect.CodeNotFound { // else it has just gone
+			return nil, err
+		}
+		gone.Steps = append(gone.Steps, &apiv1.Step{Container: left.Name, Change: string(wanted.Gone)})
+	}
+	if len(gone.Steps) == 0 {
+		return nil, hinted{unknown, "kogge projects lists them"}
+	}
+	return connect.NewResponse(gone), nil
 }
 
 func projectsCommand() *cobra.Command {
@@ -316,7 +375,7 @@ func (f *applyFlags) load(cmd *cobra.Command, name string, files []string) (*pro
 	// compose-go logs what is said below with file and line, or better.
 	logrus.SetOutput(io.Discard)
 	answer, err := project.Load(cmd.Context(), files, project.Options{
-		Project: name, EnvFiles: f.envFiles, Profiles: f.profiles, Environ: os.Environ(),
+		Project: name, EnvFiles: f.envFiles, Profiles: f.profiles, Stdin: f.stdin, Environ: os.Environ(),
 	})
 	if answer == nil {
 		answer = &project.Answer{}

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 func registryCommand() *cobra.Command {
@@ -91,7 +90,7 @@ func registrySetCommand() *cobra.Command {
 			case noCA:
 				r.Ca = new(string)
 			case ca != "":
-				text, err := os.ReadFile(ca)
+				text, err := readInput(cmd.Context(), ca, maxInput)
 				if err != nil {
 					return fmt.Errorf("registry set: %w", err)
 				}

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 func registryLoginCommand() *cobra.Command {
@@ -71,7 +71,7 @@ func readPassword(cmd *cobra.Command, user, host string, stdin bool) (string, er
 		}
 		return password, nil
 	}
-	text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxPassword+2))
+	text, err := io.ReadAll(io.LimitReader(patient{cmd.Context(), cmd.InOrStdin()}, maxPassword+2))
 	if err != nil {
 		return "", fmt.Errorf("registry login: %w", err)
 	}

@@ -22,7 +22,7 @@ func releasePullCommand() *cobra.Command {
 			if err := checkRelease(cmd.Context(), out); err != nil {
 				return fmt.Errorf("release pull: output: %w", err)
 			}
-			r, err := openRegistry(args[0], ca)
+			r, err := openRegistry(cmd.Context(), args[0], ca)
 			if err != nil {
 				return fmt.Errorf("release pull: %w", err)
 			}

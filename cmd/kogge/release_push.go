@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -10,11 +10,11 @@ import (
 )
 
 // openRegistry names a place in a registry, with a CA from a file if there is one.
-func openRegistry(reference, caFile string) (*remote.Registry, error) {
+func openRegistry(ctx context.Context, reference, caFile string) (*remote.Registry, error) {
 	var ca []byte
 	if caFile != "" {
 		var err error
-		if ca, err = os.ReadFile(caFile); err != nil {
+		if ca, err = readInput(ctx, caFile, maxInput); err != nil {
 			return nil, fmt.Errorf("CA: %w", err)
 		}
 	}
@@ -38,7 +38,7 @@ func releasePushCommand() *cobra.Command {
 				return releaseHint(fmt.Errorf("release push: %w", err))
 			}
 			defer src.Close()
-			r, err := openRegistry(args[1], ca)
+			r, err := openRegistry(cmd.Context(), args[1], ca)
 			if err != nil {
 				return fmt.Errorf("release push: %w", err)
 			}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 // TestTable: whatever a cell says, a table has as many lines as rows, and as many columns.

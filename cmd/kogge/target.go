@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,9 +105,7 @@ func (t *target) ask(cmd *cobra.Command, args []string, do func(context.Context,
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
-	defer stop()
-	return nodeError(t.node, overHint(t.node, remote.Call(ctx, do)))
+	return nodeError(t.node, overHint(t.node, remote.Call(cmd.Context(), do)))
 }
 
 // asks is ask with a limit.

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -82,6 +84,8 @@ type harmless struct {
 	mu   sync.Mutex // guards what follows
 	w    io.Writer
 	held []byte // of a character whose end has not come
+	asIs bool   // see [data]
+	err  error  // the first of a write
 }
 
 func (h *harmless) Write(p []byte) (int, error) {
@@ -98,18 +102,49 @@ func (h *harmless) Write(p []byte) (int, error) {
 		}
 	}
 	h.held = append([]byte(nil), text[end:]...)
-	if _, err := io.WriteString(h.w, clean(string(text[:end]))); err != nil {
+	if err := h.pass(text[:end]); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+func (h *harmless) pass(text []byte) error {
+	shown := string(text)
+	if !h.asIs {
+		shown = clean(shown)
+	}
+	_, err := io.WriteString(h.w, shown)
+	if h.err == nil {
+		h.err = err
+	}
+	return err
 }
 
 // flush writes what was held: its end does not come.
 func (h *harmless) flush() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, _ = io.WriteString(h.w, clean(string(h.held))) // who does not read it hears of it elsewhere
+	_ = h.pass(h.held) // end tells of it
 	h.held = nil
+}
+
+// end is err, or why not all that was written has arrived, as on a disk that is full. A
+// reader who has enough and goes, like head, is no reason.
+func (h *harmless) end(err error) error {
+	h.flush()
+	if err != nil || h.err == nil || errors.Is(h.err, syscall.EPIPE) {
+		return err
+	}
+	return fmt.Errorf("the output is not complete: %w", h.err)
+}
+
+// data has w pass on what follows as it is, for it is a file's text; but not to a terminal.
+func data(w io.Writer) io.Writer {
+	if h, ok := w.(*harmless); ok && isTerminal(w) == nil {
+		h.flush()
+		h.asIs = true
+	}
+	return w
 }
 
 // raw is what is behind w: for bytes that are no text, and for what moves the cursor.
@@ -129,6 +164,9 @@ func isTerminal(w io.Writer) *os.File {
 	return f
 }
 
+// standardOutput is where a program shows what it was asked for.
+func standardOutput() *harmless { return &harmless{w: os.Stdout} }
+
 // errorOutput is where a program speaks that has nothing to show.
 func errorOutput() io.Writer { return &harmless{w: os.Stderr} }
 
@@ -136,12 +174,15 @@ func errorOutput() io.Writer { return &harmless{w: os.Stderr} }
 func tame(cmd *cobra.Command) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			out, errs := &harmless{w: raw(cmd.OutOrStdout())}, &harmless{w: raw(cmd.ErrOrStderr())}
+			out, ok := cmd.OutOrStdout().(*harmless)
+			if !ok {
+				out = &harmless{w: cmd.OutOrStdout()}
+			}
+			errs := &harmless{w: raw(cmd.ErrOrStderr())}
 			cmd.SetOut(out)
 			cmd.SetErr(errs)
-			defer out.flush()
 			defer errs.flush()
-			return run(cmd, args)
+			return out.end(run(cmd, args))
 		}
 	}
 	for _, below := range cmd.Commands() {

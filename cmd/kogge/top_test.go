@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/update/golden"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 // release names the commit that the Makefile built this program from; the linker

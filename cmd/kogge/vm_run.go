@@ -129,7 +129,7 @@ func (f *runFlags) run(ctx context.Context, name string, out io.Writer) error {
 		return vm.Wait()
 	case <-ctx.Done():
 	}
-	say("shutting %s down", name)
+	say("shutting %s down; Ctrl-C once more pulls its plug", name)
 	bounded, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	return vm.Stop(bounded)

@@ -18,13 +18,20 @@ import (
 	"time"
 )
 
-// Floor is the earliest that the time can be. What stands apart from the hard floor may
-// have been a mistake, and agreeing servers may go below it.
+// Floor is the earliest that the time can be. Servers may go below what they said
+// themselves: whoever is on their way can answer for them. What was signed only a person
+// takes back.
 type Floor struct {
 	Hard time.Time // of the image
-	// Passed is what has passed by the word of servers that agreed, or of whoever signs
-	// the fleet's certificates, and by the hours that the node ran since: enough to call
-	// what ended before it over. Zero: nobody said.
+	// Witnessed is when a certificate begins that the fleet's CA signed, by what was verified
+	// so far. Zero: none was.
+	Witnessed time.Time
+	// Doubted is how far of that a person took back: what begins no later does not count.
+	// Zero: nothing.
+	Doubted time.Time
+	// Passed is what has passed by the word of servers that agreed, and by the hours that the
+	// node ran since then or since Witnessed: enough to call what ended before it over.
+	// Zero: nobody said.
 	Passed time.Time
 	Saved  time.Time // last saved time, which may be that of a broken clock; zero without one
 }
@@ -46,7 +53,10 @@ func (f Floor) Time() time.Time { return later(f.Certain(), f.Saved) }
 
 // Certain is the floor without the saved time: who was not let in because of a clock that
 // was wrong could not set it right.
-func (f Floor) Certain() time.Time { return later(f.Hard, f.Passed) }
+func (f Floor) Certain() time.Time { return later(f.signed(), f.Passed) }
+
+// signed is the floor by signatures: no server is believed below it.
+func (f Floor) signed() time.Time { return later(f.Hard, f.Witnessed) }
 
 // Run is the floor after the node ran for so long.
 func (f Floor) Run(d time.Duration) Floor {
@@ -64,16 +74,24 @@ const maxWitness = 2 * 366 * 24 * time.Hour
 func (f Floor) Witness(t time.Time) (Floor, error) {
 	at := f.Certain()
 	switch {
-	case !t.After(at):
+	case !t.After(f.signed()):
 		return f, nil
+	case !t.After(f.Doubted):
+		return f, fmt.Errorf("a certificate begins at %s, which a person took back: it does not count", t.UTC().Format(time.RFC3339))
 	case at.IsZero():
 		return f, errors.New("the node knows of no time that has passed for sure")
 	case t.Sub(at) > maxWitness:
 		return f, fmt.Errorf("a certificate begins at %s, over two years after %s, which is all that is known to have passed: it does not count",
 			t.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	}
-	f.Passed = t
+	f.Witnessed = t
 	return f, nil
+}
+
+// takenBack is the floor without what is witnessed: a person knows better.
+func (f Floor) takenBack() Floor {
+	f.Doubted, f.Witnessed = later(f.Doubted, f.Witnessed), f.Hard
+	return f
 }
 
 func later(t, u time.Time) time.Time {
@@ -93,7 +111,7 @@ const (
 	// step is from when on the clock is set instead of slewed: certificates and logs
 	// do not mind less.
 	step = 500 * time.Millisecond
-	// slack is how far below the hard floor a server's time may be: the image was
+	// slack is how far below what was signed a server's time may be: the image was
 	// built on a machine whose clock was right to the minute.
 	slack = 10 * time.Minute
 	// lonePolls is after how many polls a server is believed alone though others were
@@ -226,9 +244,12 @@ func (s State) Step(now time.Time, configured int, samples []Sample) (State, Act
 	}
 	offset := middle(group)
 	truth := now.Add(offset)
-	if truth.Before(s.Floor.Hard.Add(-slack)) {
-		return s, Action{Verb: Refuse, Save: s.saves(now), Why: fmt.Sprintf("%s says %s, which is before %s",
-			names(group), truth.UTC().Format(time.RFC3339), s.Floor.Hard.UTC().Format(time.RFC3339))}
+	if floor := s.Floor.signed(); truth.Before(floor.Add(-slack)) {
+		why := fmt.Sprintf("%s says %s, which is before %s", names(group), truth.UTC().Format(time.RFC3339), floor.UTC().Format(time.RFC3339))
+		if floor.After(s.Floor.Hard) {
+			why += ", when a certificate of the fleet begins: if that was made by a wrong clock, a person has to set this one"
+		}
+		return s, Action{Verb: Refuse, Save: s.saves(now), Why: why}
 	}
 	s.Synced, s.Single = truth, single
 	action := Action{Verb: Slew, Offset: offset, Source: names(group)}

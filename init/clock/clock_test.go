@@ -202,7 +202,7 @@ func (c *fakeClock) SaveRTC(t time.Time) error {
 // ntpServer answers on a loopback address at one port for all; kind says how.
 func ntpServer(t *testing.T, address string, port int, kind string, source func() time.Time) int {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(address), Port: port})
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(address), Port: port})
 	if err != nil {
 		t.Fatal(err)
 	}

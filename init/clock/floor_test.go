@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,7 +98,7 @@ func TestWitness(t *testing.T) {
 }
 
 // TestWitnessed has the service hear it over its socket: a clock that is behind follows, and
-// one that is ahead stays. Agreeing servers know better than certificates.
+// one that is ahead stays. It is kept over a boot.
 func TestWitnessed(t *testing.T) {
 	dir := t.TempDir()
 	clock := clockAt(image)
@@ -125,16 +126,107 @@ func TestWitnessed(t *testing.T) {
 	if err := tell(date("2099-01-01")); err == nil {
 		t.Error("a certificate of 2099 counted")
 	}
-	on, err := load(passedFile(paths.Saved))
-	if err != nil || on.Before(truth) {
-		t.Errorf("kept: %s, %v", on, err)
+	again, err := SetFloor(clockAt(image), paths.Saved, image)
+	if err != nil || !again.Witnessed.Equal(truth) || again.Certain().Before(truth) {
+		t.Errorf("kept: %+v, %v", again, err)
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	next, a := (State{Floor: Floor{Hard: image, Passed: date("2028-01-01")}}).Step(date("2028-01-01"), 1, []Sample{{Server: "a", Offset: truth.Sub(date("2028-01-01"))}})
-	if a.Verb != Set || !next.Floor.Certain().Equal(truth) {
-		t.Errorf("%+v, %+v", next, a)
+}
+
+// TestServersAgainstCertificates: servers take back what servers said, and nothing that was
+// signed: not from one that lies alone, nor from two. It holds over a boot.
+func TestServersAgainstCertificates(t *testing.T) {
+	witnessed := date("2027-10-01")
+	for name, c := range map[string]struct {
+		says, want time.Time
+		verb       Verb
+	}{
+		"before the certificate": {date("2026-06-01"), witnessed, Refuse},
+		"a little before it":     {witnessed.Add(-time.Minute), witnessed, Set},
+		"before what they said":  {date("2027-11-01"), date("2027-11-01"), Set},
+		"before the image":       {image.AddDate(-1, 0, 0), witnessed, Refuse},
+	} {
+		for n := 1; n <= 2; n++ {
+			dir := t.TempDir()
+			clock := clockAt(date("2027-12-01"))
+			floor, err := Floor{Hard: image, Passed: date("2027-12-01")}.Witness(witnessed) // known to have passed before it was signed for
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &service{o: Options{Clock: clock, Paths: Paths{Saved: filepath.Join(dir, "clock"), Run: dir}}, state: State{Floor: floor}}
+			s.begin()
+			s.status.Servers = []string{"a", "b"}[:n]
+			var samples []Sample
+			for _, server := range s.status.Servers {
+				samples = append(samples, Sample{Server: server, Offset: c.says.Sub(clock.Now())})
+			}
+			s.polled(poll{samples: samples})
+			s.save()
+			now := date("2027-12-01")
+			if c.verb == Set {
+				now = c.says
+			} else if s.status.Synced || !strings.Contains(s.status.Problem, "which is before 2027-10-01T00:00:00Z, when a certificate of the fleet begins") {
+				t.Errorf("%s: %+v", name, s.status)
+			}
+			if got := clock.Now(); got.Sub(now).Abs() > time.Hour {
+				t.Errorf("%s, %d servers: the clock says %s, want %s", name, n, got, now)
+			}
+			if c.verb == Refuse {
+				continue // what servers said before stands
+			}
+			again, err := SetFloor(clockAt(image), s.o.Paths.Saved, image)
+			if got := again.Certain(); err != nil || got.Sub(c.want).Abs() > time.Hour {
+				t.Errorf("%s, %d servers: the floor is %s, want %s: %v", name, n, got, c.want, err)
+			}
+		}
+	}
+}
+
+// TestTakenBack: a person takes back what a certificate of a wrong clock says, though the
+// clock follows servers, and it does not come back; servers are believed again.
+func TestTakenBack(t *testing.T) {
+	dir := t.TempDir()
+	clock := clockAt(truth)
+	wrong := truth.AddDate(1, 0, 0).Truncate(time.Second)
+	s := &service{o: Options{Clock: clock, Paths: Paths{Saved: filepath.Join(dir, "clock"), Run: dir}}, state: State{Floor: NewFloor(truth.AddDate(0, 0, -1), image), Synced: truth}}
+	s.begin()
+	s.status.Servers = []string{"a"}
+	if answer := s.setByHand(control.SetClock{To: truth}); answer.Error == "" {
+		t.Error("a clock that follows servers was set by hand")
+	}
+	if answer := s.setByHand(control.SetClock{Passed: wrong}); answer.Error != "" {
+		t.Fatal(answer.Error)
+	}
+	if answer := s.setByHand(control.SetClock{To: truth}); !answer.BeforeSaved {
+		t.Errorf("without a word that it goes back: %+v", answer)
+	}
+	if answer := s.setByHand(control.SetClock{To: truth, Back: true}); answer.Error != "" {
+		t.Fatal(answer.Error)
+	}
+	for boots := range 2 {
+		for _, at := range []time.Time{wrong, wrong.AddDate(0, -1, 0)} {
+			if answer := s.setByHand(control.SetClock{Passed: at}); !strings.Contains(answer.Error, "which a person took back") {
+				t.Errorf("boot %d: %+v", boots, answer)
+			}
+		}
+		if at := s.state.Floor.Certain(); at.Sub(truth).Abs() > time.Hour || clock.Now().Sub(truth).Abs() > time.Hour {
+			t.Errorf("boot %d: floor %s, clock %s", boots, at, clock.Now())
+		}
+		floor, err := SetFloor(clock, s.o.Paths.Saved, image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = &service{o: s.o, state: State{Floor: floor}, status: s.status}
+		s.begin()
+	}
+	s.polled(poll{samples: []Sample{{Server: "a"}}})
+	if !s.status.Synced {
+		t.Errorf("%+v", s.status)
+	}
+	if answer := s.setByHand(control.SetClock{Passed: wrong.AddDate(0, 0, 1)}); answer.Error != "" {
+		t.Error(answer.Error)
 	}
 }

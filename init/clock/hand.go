@@ -21,15 +21,15 @@ var latest = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 //
 // A clock set by hand is not synced, so it refuses no certificate by its dates: a
 // wrong year would lock out everybody who could set it right. It is saved, however
-// far it jumps: it was asked for. Going back below the time that was saved last takes
-// back, for that may be somebody's wrong year.
+// far it jumps: it was asked for. Going back below the time that was saved last, or below
+// what certificates say, takes back, for that may be somebody's wrong year.
 func (s State) ByHand(now, to time.Time, back bool) (State, Action) {
 	refuse := func(format string, args ...any) (State, Action) {
 		return s, Action{Verb: Refuse, Save: s.saves(now), Why: fmt.Sprintf(format, args...)}
 	}
 	stamp := to.UTC().Format(time.RFC3339)
 	switch {
-	case s.IsSynced(now):
+	case s.IsSynced(now) && !now.Before(s.Floor.Witnessed):
 		return refuse("the clock follows time servers and is not set by hand")
 	case to.Before(s.Floor.Hard):
 		return refuse("%s is before %s, when this release was made", stamp, s.Floor.Hard.UTC().Format(time.RFC3339))
@@ -39,10 +39,17 @@ func (s State) ByHand(now, to time.Time, back bool) (State, Action) {
 		refused, a := refuse("%s is before %s, the last time that the node saved", stamp, s.Floor.Saved.UTC().Format(time.RFC3339))
 		a.BeforeSaved = true
 		return refused, a
+	case to.Before(s.Floor.Witnessed) && !back:
+		refused, a := refuse("%s is before %s, when a certificate of the fleet begins", stamp, s.Floor.Witnessed.UTC().Format(time.RFC3339))
+		a.BeforeSaved = true
+		return refused, a
 	}
 	s.Floor.Saved, s.Synced, s.Single = to, time.Time{}, false
+	if to.Before(s.Floor.Witnessed) {
+		s.Floor = s.Floor.takenBack()
+	}
 	if to.Before(s.Floor.Passed) {
-		s.Floor.Passed = to // a person knows better
+		s.Floor.Passed = to
 	}
 	return s, Action{Verb: Set, Offset: to.Sub(now), Save: true, Why: fmt.Sprintf("clock set by hand, by %s", to.Sub(now).Round(time.Millisecond))}
 }
@@ -145,7 +152,7 @@ func (s *service) witness(t time.Time) control.ClockSet {
 	}
 	answer := control.ClockSet{Was: now.UTC()}
 	s.state.Floor = floor
-	if to, wrong := Start(now, Floor{Passed: t}); wrong && !s.state.IsSynced(now) {
+	if to, wrong := Start(now, Floor{Witnessed: floor.Witnessed}); wrong && !s.state.IsSynced(now) {
 		if err := s.o.Clock.Set(to); err != nil {
 			return control.ClockSet{Error: err.Error()}
 		}

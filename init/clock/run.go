@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 
 // Paths says which files the service uses.
 type Paths struct {
-	Saved  string // last saved time, on STATE, and beside it what has passed for sure; "" or a missing folder: nothing is saved
+	Saved  string // last saved time, on STATE, and beside it the floor; "" or a missing folder: nothing is saved
 	Run    string // folder for control.Clock, and of control.Network with the servers of DHCP
 	Socket string // where people's words for the time come in; "": nowhere
 }
@@ -45,6 +46,9 @@ const (
 	retryPause = 64 * time.Second   // the longest while nothing answers
 	savePause  = time.Hour          // flash wears out
 	askTimeout = 3 * time.Second
+	// lookUpTimeout has two dead name servers be waited for, see init/network. The answers of
+	// other time servers wait for it.
+	lookUpTimeout = 5 * time.Second
 )
 
 // SetFloor is for PID 1, early: it reads the saved time, and sets the clock to the
@@ -54,9 +58,11 @@ const (
 func SetFloor(c Clock, saved string, certain ...time.Time) (Floor, error) {
 	t, err := load(saved)
 	f := NewFloor(t, certain...)
-	var passedErr error
-	f.Passed, passedErr = load(passedFile(saved))
-	err = errors.Join(err, passedErr)
+	for file, at := range f.kept(saved) {
+		read, loadErr := load(file)
+		*at = read
+		err = errors.Join(err, loadErr)
+	}
 	if to, wrong := Start(c.Now(), f); wrong {
 		if setErr := c.Set(to); setErr != nil {
 			return f, setErr
@@ -329,8 +335,8 @@ func (s *service) save() {
 // write writes to STATE, if that is there, what has passed for sure, and the time, unless it
 // is zero. It says whether the time is there.
 //
-// The two are files of their own, each old or new after a cut, and either is good without
-// the other.
+// They are files of their own, each old or new after a cut. What a person takes back is
+// doubted (1) before it is not witnessed any more (2): in between it still counts.
 func (s *service) write(now time.Time) bool {
 	if s.o.Paths.Saved == "" {
 		return false
@@ -338,9 +344,13 @@ func (s *service) write(now time.Time) bool {
 	if _, err := os.Stat(filepath.Dir(s.o.Paths.Saved)); err != nil {
 		return false // no STATE: PID 1 says so
 	}
-	if at := s.state.Floor.Passed; !at.IsZero() {
-		if err := save(passedFile(s.o.Paths.Saved), at); err != nil {
+	for file, at := range s.state.Floor.kept(s.o.Paths.Saved) {
+		if old, err := load(file); at.IsZero() || err == nil && old.Equal(at.Truncate(time.Second)) {
+			continue // flash wears out
+		}
+		if err := save(file, *at); err != nil {
 			log.Printf("clock: %v", err)
+			break
 		}
 	}
 	if now.IsZero() {
@@ -402,10 +412,67 @@ func askAll(servers []string, o Options) poll {
 // era is how long the seconds of NTP run before they start again (RFC 5905, 6).
 const era = (1 << 32) * time.Second
 
-// ask asks one server; nil is no answer, or one that no clock may follow. kiss is what a
-// server says to clients that it does not want.
+// mostAddresses bounds how many addresses of a name are tried, each for askTimeout: the
+// answers of other servers wait for it.
+const mostAddresses = 4
+
+// addresses are those of a server, in the order in which to try them: its name may have
+// several, and one of them may be dead, or the node may have no way to a family.
+func addresses(server string) []string {
+	if _, err := netip.ParseAddr(server); err == nil {
+		return []string{server}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
+	defer cancel()
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", server) // best first, by RFC 6724
+	if err != nil {
+		return nil
+	}
+	return inTurns(slices.DeleteFunc(all, func(a netip.Addr) bool {
+		c, err := net.Dial("udp", netip.AddrPortFrom(a, 123).String()) // sends nothing
+		if err == nil {
+			c.Close()
+		}
+		return err != nil // there is no way
+	}))
+}
+
+// inTurns are the addresses to try: one of each family in turn, as the way of a whole family
+// may lead nowhere.
+func inTurns(all []netip.Addr) (order []string) {
+	var families [2][]string // that of the first address, and the other
+	for _, a := range all {
+		a = a.Unmap()
+		family := 0
+		if a.Is4() != all[0].Unmap().Is4() {
+			family = 1
+		}
+		families[family] = append(families[family], a.String())
+	}
+	for i := range all {
+		for _, f := range families {
+			if i < len(f) && len(order) < mostAddresses {
+				order = append(order, f[i])
+			}
+		}
+	}
+	return order
+}
+
+// ask asks one server, at its addresses until one answers; nil is no answer, or one that no
+// clock may follow. kiss is what a server says to clients that it does not want.
 func ask(server string, o Options) (s *Sample, kiss string) {
-	r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{Timeout: askTimeout, Port: o.port})
+	for _, address := range addresses(server) {
+		if s, kiss = askAt(address, server, o); s != nil || kiss != "" {
+			break
+		}
+	}
+	return s, kiss
+}
+
+// askAt asks a server at one of its addresses.
+func askAt(address, server string, o Options) (s *Sample, kiss string) {
+	r, err := ntp.QueryWithOptions(address, ntp.QueryOptions{Timeout: askTimeout, Port: o.port})
 	now := o.Clock.Now()
 	if err != nil {
 		return nil, ""

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"strings"
 	"time"
@@ -21,7 +22,14 @@ func save(file string, t time.Time) error {
 	return nil
 }
 
-// passedFile is where Floor.Passed is kept, beside the saved time.
+// kept are the times of the floor that are kept in files beside the saved time, in the order
+// in which they are written.
+func (f *Floor) kept(saved string) iter.Seq2[string, *time.Time] {
+	return func(yield func(string, *time.Time) bool) {
+		_ = yield(saved+".doubted", &f.Doubted) && yield(saved+".witnessed", &f.Witnessed) && yield(passedFile(saved), &f.Passed)
+	}
+}
+
 func passedFile(saved string) string { return saved + ".passed" }
 
 // load reads the saved time: zero without a file, an error for one that is no time.

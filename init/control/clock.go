@@ -18,7 +18,7 @@ const ClockPath = RunDir + "/clock.sock"
 // by the word of a person, or what time has passed, by that of certificates.
 type SetClock struct {
 	To time.Time `json:"to,omitzero"`
-	// Back allows a time before the one that the node saved last.
+	// Back allows a time before the one that the node saved last, or that certificates say.
 	Back bool `json:"back,omitempty"`
 	// Passed is when a certificate begins that the fleet's CA signed and that was verified.
 	// It stands alone: it raises the floor, within bounds, and sets no clock back.
@@ -89,8 +89,8 @@ func AskClock(ctx context.Context, path string, s SetClock) (ClockSet, error) {
 	return answer, nil
 }
 
-// ErrBeforeSaved means that the time is before the last one that the node saved, which
-// SetClock.Back allows.
+// ErrBeforeSaved means that the time is before the last one that the node saved, or before
+// a certificate of the fleet begins, which SetClock.Back allows.
 var ErrBeforeSaved = errors.New("before the last time that the node saved")
 
 // beforeSaved is ErrBeforeSaved in the service's words.

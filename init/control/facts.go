@@ -73,6 +73,9 @@ type Network struct {
 	DNS        []netip.Addr `json:"dns,omitempty"`    // in use, best first
 	Search     []string     `json:"search,omitempty"` // domains tried behind short names
 	NTP        []netip.Addr `json:"ntp,omitempty"`    // time servers that DHCP named
+	// Problem is which entries of node.yaml no link matches; "": each has one, or the node
+	// has just started.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Interface is one link that the settings match.

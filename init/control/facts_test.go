@@ -34,7 +34,7 @@ func TestFacts(t *testing.T) {
 			},
 			Problem: "add route: no such device", MDNS: true, FirstMTU: 1500,
 		}},
-		DNS: []netip.Addr{address}, Search: []string{"lan.example"}, NTP: []netip.Addr{address},
+		DNS: []netip.Addr{address}, Search: []string{"lan.example"}, NTP: []netip.Addr{address}, Problem: `no link matches "eth9" of node.yaml`,
 	}
 	clock := Clock{
 		Synced: true, Source: "192.0.2.1", Single: true, Offset: "-1.5ms", Polled: at, Floor: at, Jump: "720h0m0s", JumpAt: at, Problem: "the servers disagree, half against half",

@@ -148,8 +148,7 @@ func TestDuplicateStatic(t *testing.T) {
 	})
 	other.remove("192.0.2.7/24", "2001:db8::7/64")
 	// The cable out and in asks anew, also for those of IPv6.
-	s.cable(false)
-	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
+	s.carrier(paths, false)
 	s.cable(true)
 	until(t, "no problem any more", func() bool { return problem(paths) == "" })
 }
@@ -188,8 +187,7 @@ func TestMovedCable(t *testing.T) {
 	s := newSegment(t, "lan0", "192.0.2.1/24")
 	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24], ipv6: off}]", paths)
 	until(t, "the address", func() bool { return has("lan0", "192.0.2.7/24") })
-	s.cable(false)
-	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
+	s.carrier(paths, false)
 	s.address("192.0.2.7/24")
 	s.cable(true)
 	until(t, "the dispute", func() bool { return strings.Contains(problem(paths), s.mac()+" says that 192.0.2.7 is its own") })
@@ -251,15 +249,10 @@ func TestStranger(t *testing.T) {
 		}
 		return lease != ""
 	})
-	lost := make(chan netlink.AddrUpdate, 100)
-	must(t, netlink.AddrSubscribe(lost, done))
+	lost := changes(t)
 	for _, c := range []*segment{s, leased} {
 		for _, in := range []bool{false, true} {
-			c.cable(in)
-			until(t, "the carrier", func() bool {
-				n, _ := control.ReadNetwork(paths.Run)
-				return slices.ContainsFunc(n.Interfaces, func(i control.Interface) bool { return i.Name == c.link && i.Carrier == in })
-			})
+			c.carrier(paths, in)
 		}
 	}
 	until(t, "both to be disputed again", func() bool { return disputed("192.0.2.7/24") && disputed(lease) })

@@ -80,7 +80,7 @@ func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr
 		}
 	}
 	maps.DeleteFunc(l.claims, func(a netip.Addr, _ claim.Claim) bool { return !slices.Contains(cares, a) })
-	l.voice.Care(cares)
+	l.voice.Care(cares, l.overhears...)
 	return without, back, leave
 }
 

@@ -70,8 +70,7 @@ func TestManaged(t *testing.T) {
 	until(t, "the lease again", func() bool { return has6(paths, "2001:db8:1::101/128") })
 
 	// The network is renumbered while the cable is out.
-	s.cable(false)
-	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
+	s.carrier(paths, false)
 	stopServer()
 	s.dnsmasq("dhcp-range=2001:db8:2::100,2001:db8:2::101,64,1h", options)
 	s.cable(true)

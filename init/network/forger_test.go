@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -123,6 +124,23 @@ func madeUp(t *testing.T, link, network string) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
+// routed makes the other end of lan0 with a router, which advertises the network 2001:db8:1::
+// until the test, or stop, ends it.
+func routed(t *testing.T) (s *segment, stop func()) {
+	t.Helper()
+	s = newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	return s, s.radvd("prefix 2001:db8:1::/64 { };")
+}
+
+// changes tells of each change of the kernel's to an address, until the test ends.
+func changes(t *testing.T) <-chan netlink.AddrUpdate {
+	t.Helper()
+	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
+	must(t, netlink.AddrSubscribe(told, done))
+	t.Cleanup(func() { close(done) })
+	return told
+}
+
 // disputed says whether an address is in use and the status of the link names by as another
 // machine that has it.
 func disputed(paths Paths, by string, p netip.Prefix) bool {
@@ -143,10 +161,6 @@ func TestForgedStatic(t *testing.T) {
 	const yaml = "network: [{match: lan0, addresses: ['2001:db8::7/64'], gateway: '2001:db8::1', ipv6: static}]"
 	static, local := netip.MustParsePrefix("2001:db8::7/64"), madeUp(t, "lan0", "fe80::/64")
 	stop := node(t, yaml, paths)
-	cable := func(in bool) {
-		s.cable(in)
-		until(t, "the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return n.Interfaces[0].Carrier == in })
-	}
 	restart := func() {
 		stop()
 		n, err := control.ReadNetwork(paths.Run)
@@ -160,17 +174,15 @@ func TestForgedStatic(t *testing.T) {
 		return strings.Contains(text, "2001:db8::7 is not used: "+s.mac()+" has it") && strings.Contains(text, local.Addr().String()+" is not used: "+s.mac()+" has it")
 	}
 	until(t, "the status to name who has them", named)
-	cable(false)
-	cable(true)
+	s.carrier(paths, false)
+	s.carrier(paths, true)
 	until(t, "the status to name who has them, after a replug", named)
 	restart()
 	both := func() bool { return disputed(paths, s.mac(), static) && disputed(paths, s.mac(), local) }
 	until(t, "both addresses, disputed", both)
-	lost, done := make(chan netlink.AddrUpdate, 100), make(chan struct{})
-	defer close(done)
-	must(t, netlink.AddrSubscribe(lost, done))
-	cable(false)
-	cable(true)
+	lost := changes(t)
+	s.carrier(paths, false)
+	s.carrier(paths, true)
 	until(t, "both to be disputed again", both)
 	restart()
 	until(t, "both to be disputed after the restart", both)
@@ -233,9 +245,7 @@ func TestForgedForEver(t *testing.T) {
 		s.radvd("prefix " + network + "/64" + forEver)
 		ends, made = append(ends, s), append(made, madeUp(t, link, network+"/64"))
 	}
-	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
-	defer close(done)
-	must(t, netlink.AddrSubscribe(told, done))
+	told := changes(t)
 	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24], dhcp: false}, {match: lan1, dhcp: false, mtu: 1500}]", paths)
 	inUse := func(link string, p netip.Prefix) bool {
 		a, ok := addressOn(link, p)
@@ -249,13 +259,9 @@ func TestForgedForEver(t *testing.T) {
 		rest(t, link, made[i], told)
 	}
 	for i, link := range links {
-		ends[i].cable(false)
-		until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[i].Carrier })
-		ends[i].cable(true)
-		until(t, "the router to name its network again", func() bool {
-			n, _ := control.ReadNetwork(paths.Run)
-			return n.Interfaces[i].Carrier && inUse(link, made[i])
-		})
+		ends[i].carrier(paths, false)
+		ends[i].carrier(paths, true)
+		until(t, "the router to name its network again", func() bool { return inUse(link, made[i]) })
 		rest(t, link, made[i], told)
 	}
 }
@@ -308,12 +314,9 @@ func TestForgedLate(t *testing.T) {
 		return
 	}
 	paths := tempPaths(t)
-	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s, _ := routed(t)
 	s.forge("", 1)
-	s.radvd("prefix 2001:db8:1::/64 { };")
-	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
-	defer close(done)
-	must(t, netlink.AddrSubscribe(told, done))
+	told := changes(t)
 	node(t, "network: [{match: lan0, dhcp: false}]", paths)
 	both := []netip.Prefix{madeUp(t, "lan0", "2001:db8:1::/64"), madeUp(t, "lan0", "fe80::/64")}
 	for _, p := range both {
@@ -340,19 +343,16 @@ func TestForgedMoved(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	hurry(100 * time.Millisecond)
 	paths := tempPaths(t)
-	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s, stop := routed(t)
 	s.forge("", 1)
-	stop := s.radvd("prefix 2001:db8:1::/64 { };")
 	node(t, "network: [{match: lan0, addresses: [192.0.2.7/24], dhcp: false}]", paths)
 	made := madeUp(t, "lan0", "2001:db8:1::/64")
 	until(t, "the address", func() bool { return usableOn("lan0", made.String()) })
-	s.cable(false)
-	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
+	s.carrier(paths, false)
 	stop()
-	told, done := make(chan netlink.AddrUpdate, 10_000), make(chan struct{})
-	defer close(done)
-	must(t, netlink.AddrSubscribe(told, done))
+	told := changes(t)
 	s.cable(true)
 	until(t, "the old network to be over", func() bool {
 		for len(told) > 0 {
@@ -376,19 +376,21 @@ func TestForgerStops(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	paths := tempPaths(t)
-	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s, _ := routed(t)
 	s.forge("", 2)
-	s.radvd("prefix 2001:db8:1::/64 { };")
-	node(t, "network: [{match: lan0, dhcp: false, addresses: ['2001:db8::7/64']}]", paths)
-	until(t, "all addresses, and no problem", func() bool { return allInUse(t) && problem(paths) == "" })
+	usesAll(t)
 }
 
-// allInUse says whether the node uses 2001:db8::7 from node.yaml, the address in the
-// advertised network 2001:db8:1:: and the link-local one.
-func allInUse(t *testing.T) bool {
+// usesAll runs a node, and wants it to use 2001:db8::7 from node.yaml, the address in the
+// router's network and the link-local one, and to have no problem.
+func usesAll(t *testing.T) {
 	t.Helper()
-	return usableOn("lan0", "2001:db8::7/64") && usableOn("lan0", madeUp(t, "lan0", "2001:db8:1::/64").String()) && usableOn("lan0", madeUp(t, "lan0", "fe80::/64").String())
+	paths := tempPaths(t)
+	node(t, "network: [{match: lan0, dhcp: false, addresses: ['2001:db8::7/64']}]", paths)
+	made, local := madeUp(t, "lan0", "2001:db8:1::/64"), madeUp(t, "lan0", "fe80::/64")
+	until(t, "all addresses, and no problem", func() bool {
+		return usableOn("lan0", "2001:db8::7/64") && usableOn("lan0", made.String()) && usableOn("lan0", local.String()) && problem(paths) == ""
+	})
 }
 
 // TestForgedMAC has a stranger answer without end under the node's own MAC address, which the
@@ -397,14 +399,11 @@ func TestForgedMAC(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	paths := tempPaths(t)
-	s := newPeer(t, "lan0", "2001:db8:1::1/64", "fe80::1/64")
+	s, _ := routed(t)
 	l, err := netlink.LinkByName("lan0")
 	must(t, err)
 	s.forge(l.Attrs().HardwareAddr.String(), 0)
-	s.radvd("prefix 2001:db8:1::/64 { };")
-	node(t, "network: [{match: lan0, dhcp: false, addresses: ['2001:db8::7/64']}]", paths)
-	until(t, "all addresses, and no problem", func() bool { return allInUse(t) && problem(paths) == "" })
+	usesAll(t)
 }
 
 // TestForgedLease6 has a stranger answer for whatever address DHCPv6 gives: three leases in
@@ -441,9 +440,7 @@ func TestStaticLinkLocal(t *testing.T) {
 	}
 	paths := tempPaths(t)
 	newPeer(t, "lan0", "fe80::1/64")
-	told, done := make(chan netlink.AddrUpdate, 1000), make(chan struct{})
-	defer close(done)
-	must(t, netlink.AddrSubscribe(told, done))
+	told := changes(t)
 	node(t, "network: [{match: lan0, addresses: ['fe80::7/64'], dhcp: false}]", paths)
 	until(t, "both addresses", func() bool {
 		return usableOn("lan0", "fe80::7/64") && usableOn("lan0", madeUp(t, "lan0", "fe80::/64").String())

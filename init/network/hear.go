@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log"
 	"net"
 	"net/netip"
 	"slices"
@@ -39,15 +38,16 @@ func (k *kernel) doubt(f Facts) error {
 	return errors.Join(all...)
 }
 
-// sweep takes away from a link what routers of before its inquiry said and none has said since.
-func (k *kernel) sweep(f Facts, q inquiry) error {
+// sweep takes away from a link what routers of before its inquiry said and none has said
+// since, and returns how many addresses and routes that were.
+func (k *kernel) sweep(f Facts, q inquiry) (int, error) {
 	l, err := netlink.LinkByIndex(f.Index)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
 	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
+		return 0, fmt.Errorf("list addresses: %w", err)
 	}
 	var have learned
 	for _, a := range addrs {
@@ -68,13 +68,13 @@ func (k *kernel) sweep(f Facts, q inquiry) error {
 	}
 	near, err := in(unix.RTPROT_KERNEL)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, r := range near {
 		have.networks = append(have.networks, r.To)
 	}
 	if have.byRouter, err = in(unix.RTPROT_RA); err != nil {
-		return err
+		return 0, err
 	}
 	addresses, networks, byRouter := q.stale(have)
 	var all []error
@@ -98,10 +98,7 @@ func (k *kernel) sweep(f Facts, q inquiry) error {
 	for _, r := range byRouter {
 		remove(r, unix.RTPROT_RA)
 	}
-	if n := len(addresses) + len(networks) + len(byRouter); n > 0 {
-		log.Printf("network: %s: the cable is in another network: %d addresses and routes of its routers before are gone", f.Name, n)
-	}
-	return errors.Join(all...)
+	return len(addresses) + len(networks) + len(byRouter), errors.Join(all...)
 }
 
 // routerAdvert is that a router has spoken, and which networks it says are at the link.

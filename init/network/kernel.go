@@ -282,25 +282,29 @@ func (k *kernel) routes(like *netlink.Route, by uint64) ([]Route, error) {
 	}
 	var all []Route
 	for _, r := range routes {
-		out := Route{Metric: r.Priority, OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
-		if r.Gw != nil {
-			out.Via = addrOf(r.Gw)
-		}
-		if r.Dst != nil {
-			out.To = prefixOf(r.Dst)
-		} else if r.Family == netlink.FAMILY_V4 {
-			out.To = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		} else {
-			out.To = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
-		all = append(all, out)
+		all = append(all, routeFrom(r))
 	}
 	return all, nil
 }
 
+func routeFrom(r netlink.Route) Route {
+	out := Route{Metric: r.Priority, OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
+	if r.Gw != nil {
+		out.Via = addrOf(r.Gw)
+	}
+	if r.Dst != nil {
+		out.To = prefixOf(r.Dst)
+	} else if r.Family == netlink.FAMILY_V4 {
+		out.To = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	} else {
+		out.To = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return out
+}
+
 // uplink is what counts of a link for the choice between several.
 func (k *kernel) uplink(f Facts) (Uplink, error) {
-	u := Uplink{Link: f.Index}
+	u := Uplink{Link: f.Index, Name: f.Name}
 	l, err := netlink.LinkByIndex(f.Index)
 	if err != nil {
 		return u, err
@@ -314,14 +318,33 @@ func (k *kernel) uplink(f Facts) (Uplink, error) {
 			u.Addresses = append(u.Addresses, addrOf(a.IP))
 		}
 	}
-	all, err := k.routes(&netlink.Route{LinkIndex: f.Index, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-	for _, r := range all {
-		if r.To.Bits() == 0 && r.Via.IsValid() {
-			r.OnLink = r.Via.Is4() || !r.Via.IsLinkLocalUnicast() // the table has no other routes that lead to it
-			u.Defaults = append(u.Defaults, r)
+	like := &netlink.Route{LinkIndex: f.Index, Table: unix.RT_TABLE_MAIN}
+	all, err := dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, like, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return u, fmt.Errorf("list routes: %w", err)
+	}
+	for _, one := range all {
+		r := routeFrom(one)
+		r.OnLink = r.Via.IsValid() && (r.Via.Is4() || !r.Via.IsLinkLocalUnicast()) // the table has no other routes that lead to it
+		connected := one.Protocol == unix.RTPROT_KERNEL
+		switch to := r.To.Addr(); {
+		case r.To.Bits() == 0:
+			if r.Via.IsValid() {
+				u.Defaults = append(u.Defaults, r)
+			}
+		case to.IsLinkLocalUnicast(), to.IsMulticast(), connected && r.To.IsSingleIP():
+		case connected:
+			u.Near = append(u.Near, r)
+			if slices.ContainsFunc(u.Addresses, r.To.Contains) { // else it is still asked for
+				u.Networks = append(u.Networks, r.To)
+			}
+		case one.Protocol == ours, one.Protocol == unix.RTPROT_RA, one.Protocol == unix.RTPROT_BOOT: // those of routing daemons are too many
+			u.Near = append(u.Near, r)
 		}
 	}
-	return u, err
+	return u, nil
 }
 
 // direct makes the rules between firstRule and lastRule these, and the tables of the links
@@ -347,6 +370,9 @@ func (k *kernel) direct(rules []Rule, routes map[int][]Route) error {
 		if r.Src != nil {
 			one.From = addrOf(r.Src.IP)
 		}
+		if r.Dst != nil {
+			one.To = prefixOf(r.Dst)
+		}
 		if slices.Contains(rules, one) {
 			have[one] = true
 			continue
@@ -371,9 +397,10 @@ func (k *kernel) direct(rules []Rule, routes map[int][]Route) error {
 		if r.From.IsValid() {
 			add.Src = ipNet(netip.PrefixFrom(r.From, r.From.BitLen()))
 		}
-		if r.Table == mainTable {
-			add.SuppressPrefixlen = 0
+		if r.To.IsValid() {
+			add.Dst = ipNet(r.To)
 		}
+		add.SuppressPrefixlen = r.passesOver() // -1: nothing
 		if err := netlink.RuleAdd(add); err != nil && !errors.Is(err, os.ErrExist) {
 			errs = append(errs, fmt.Errorf("add rule %s: %w", r, err))
 		}

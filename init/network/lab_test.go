@@ -10,14 +10,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"kogge.example/init/control"
 )
 
 // This file is the network lab: cables to segments, each a network namespace with the real
@@ -222,6 +227,16 @@ func (s *segment) cable(in bool) {
 	})
 }
 
+// carrier plugs the cable in or out, until the node's status says so of its end.
+func (s *segment) carrier(paths Paths, in bool) {
+	s.t.Helper()
+	s.cable(in)
+	until(s.t, fmt.Sprintf("the carrier of %s to be %t", s.link, in), func() bool {
+		n, err := control.ReadNetwork(paths.Run)
+		return err == nil && slices.ContainsFunc(n.Interfaces, func(i control.Interface) bool { return i.Name == s.link && i.Carrier == in })
+	})
+}
+
 // start runs a program in the segment until the test, or stop, ends it. Its output is in
 // the log of a test that fails.
 func (s *segment) start(name string, args ...string) (stop func()) {
@@ -317,6 +332,37 @@ func (s *segment) echo(at string) {
 		}
 	}()
 	s.t.Cleanup(func() { l.Close(); <-done })
+}
+
+// questions says of each question to the routers at the segment when it came.
+func (s *segment) questions() <-chan time.Time {
+	s.t.Helper()
+	var c net.PacketConn
+	s.in(func() error {
+		l, err := netlink.LinkByName(s.port)
+		if err != nil {
+			return err
+		}
+		if c, err = net.ListenPacket("ip6:ipv6-icmp", "::"); err != nil {
+			return err
+		}
+		p := ipv6.NewPacketConn(c)
+		var f ipv6.ICMPFilter
+		f.SetAll(true)
+		f.Accept(ipv6.ICMPTypeRouterSolicitation)
+		return errors.Join(p.SetICMPFilter(&f), p.JoinGroup(&net.Interface{Index: l.Attrs().Index}, &net.IPAddr{IP: net.IPv6linklocalallrouters}))
+	})
+	s.t.Cleanup(func() { c.Close() })
+	asked := make(chan time.Time, 1000)
+	go func() {
+		for {
+			if _, _, err := c.ReadFrom(make([]byte, 1500)); err != nil {
+				return
+			}
+			asked <- time.Now()
+		}
+	}()
+	return asked
 }
 
 // inNamespace runs the calling test again in a network of its own, beside others, and says

@@ -23,11 +23,13 @@
 // for the IPv6 addresses that it makes up. One that it gives up is claimed in the same way,
 // the kernel's time being the first of the three.
 //
-// With several uplinks, what others ask by one is answered by the same.
+// With several uplinks, what others ask by one is answered by the same. Two links that lead to
+// different networks of the same addresses are named in each other's problem, once it is sure:
+// what one link says of its addresses is heard by another that leads to the same network.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
-// resolvers are asked last, until the cable is back. What routers said before goes then,
-// unless one says it again.
+// resolvers are asked last, until the cable is back. What routers said before goes once
+// one has spoken and has not said it again, or none has for a minute.
 package network
 
 import (
@@ -60,8 +62,9 @@ type Paths struct {
 // NodePaths are the paths on a node.
 var NodePaths = Paths{Etc: control.RunDir + "/etc", Run: control.RunDir}
 
-// readyAfter is how long a boot waits for a first address before it goes on.
-const readyAfter = 10 * time.Second
+// readyAfter is how long a boot waits for a first address before it goes on, and for a link
+// before it says that there is none. Tests are in a hurry.
+var readyAfter = 10 * time.Second
 
 // resync is how often the kernel's state is compared with the wanted one even if
 // no message came: netlink may drop some.
@@ -81,7 +84,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}
 	m := &manager{
 		cfg: cfg, paths: paths, kernel: k,
-		links: make(map[int]*link), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
+		links: make(map[int]*link), one: make(map[pair]bool), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
 	}
 	// The kernel's messages end with ctx; the clients are waited for.
 	defer func() {
@@ -118,9 +121,12 @@ type manager struct {
 	leases  chan leaseEvent
 	heard   chan claim.Heard
 	own     map[string]bool     // MAC addresses of this node's links
+	one     map[pair]bool       // links that are known to lead to one network
 	before  []control.Interface // from the status file of an earlier run
 	problem string              // of the rules between several uplinks, once logged
 	ready   bool
+	late    bool             // the links that there are have had their time to show up
+	entries string           // what is wrong with the entries, once logged
 	told    string           // status, as the supervisor knows it
 	last    *control.Network // as written; nil: not yet
 }
@@ -135,6 +141,7 @@ type link struct {
 	dhcp6   *dhcp.Conversation // nil: none
 	plugs   int                // how often it has come
 	inquiry inquiry            // which routers are there
+	deaf    bool               // it listens to none, and nothing is left of what they said
 	routers advertised         // what they have named
 	metrics map[Route]int      // of routes that it may get, as asked for
 	own     []netip.Prefix     // addresses that it has of us
@@ -143,6 +150,9 @@ type link struct {
 	claims  map[netip.Addr]claim.Claim
 	voice   *claim.Socket // nil: two machines cannot have one address here, or nobody can be heard
 	v4, v6  declined
+	twins   string // what is wrong with other links of the same addresses, once logged
+	// overhears are addresses of other links that would be heard here if all were one network.
+	overhears []netip.Addr
 }
 
 // leaseEvent says that link index now has this lease, or none.
@@ -190,6 +200,7 @@ func (m *manager) loop(ctx context.Context) error {
 				}
 			}
 		case event := <-m.heard:
+			m.neighbours(event)
 			if l := m.links[event.Link]; l != nil {
 				for a := range l.claims {
 					if e := event.Packet.Means(a, m.own); e != "" {
@@ -227,9 +238,7 @@ func (m *manager) loop(ctx context.Context) error {
 			}
 			return fmt.Errorf("listen to the kernel's network messages: %w", err)
 		case <-late.C:
-			if !m.ready {
-				m.tellReady("no address yet, continuing without one")
-			}
+			m.late = true
 		case <-again.C:
 		case <-alive:
 			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
@@ -278,6 +287,7 @@ func (m *manager) sync(ctx context.Context) error {
 		}
 		if changed := facts.Carrier != l.facts.Carrier; changed {
 			now := time.Now()
+			m.moved(facts.Index)
 			for a := range l.claims {
 				l.step(a, event, "", now)
 			}
@@ -290,7 +300,7 @@ func (m *manager) sync(ctx context.Context) error {
 				l.plugs++
 				m.inquire(l, l.plugs > 1, now)
 			} else {
-				l.inquiry = l.inquiry.cut()
+				l.inquiry = inquiry{} // nobody can answer
 			}
 		}
 		l.facts = facts
@@ -300,6 +310,7 @@ func (m *manager) sync(ctx context.Context) error {
 		if !seen[index] {
 			log.Printf("network: %s is gone", l.facts.Name)
 			l.stop()
+			m.moved(index)
 			delete(m.links, index)
 		}
 	}
@@ -314,6 +325,13 @@ func (m *manager) sync(ctx context.Context) error {
 		}
 	}
 	m.direct()
+	if m.late {
+		entries := Unmatched(m.cfg.Network, all)
+		if entries != "" && entries != m.entries {
+			log.Printf("network: %s", entries)
+		}
+		m.entries = entries
+	}
 	return m.publish()
 }
 
@@ -462,6 +480,12 @@ func (m *manager) apply(l *link) {
 			problems = append(problems, want.Problem)
 		}
 		err = m.change(l.facts, want, actual)
+		// What routers said while the link listened to them would stay for days.
+		l.deaf = l.deaf && actual.IPv6 == want.IPv6
+		if err == nil && !l.deaf && want.IPv6 == nodeconfig.IPv6Static {
+			err = m.sweep(l, "its entry says ipv6: static")
+			l.deaf = err == nil
+		}
 	}
 	for _, d := range []declined{l.v4, l.v6} {
 		if d.last != "" {
@@ -511,10 +535,9 @@ func (m *manager) converse(ctx context.Context, l *link, flags dhcp.Flags) {
 	if l.entry.DHCP && l.dhcp == nil && l.facts.ethernet() {
 		l.dhcp = m.client(ctx, "dhcp", dhcp.NewV4(l.facts.Name, l.facts.MAC, m.cfg.Hostname), l.facts.Index, false, l.leases.V4)
 	}
-	if l.inquiry.silent {
-		flags = dhcp.Flags{} // the kernel keeps those of before
-	}
-	mode := dhcp.ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted && !l.inquiry.silent)
+	// Where no router has spoken yet, flags are those of before, and whether a lease holds is
+	// the server's to say.
+	mode := dhcp.ModeOf(cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto), flags, l.mode, !l.inquiry.doubted || !l.inquiry.answered)
 	if mode == dhcp.NoDHCPv6 {
 		l.leases.V6, l.v6 = nil, declined{} // also of an earlier run
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
@@ -296,14 +298,60 @@ func TestDiff(t *testing.T) {
 	golden.Compare(t, "diff.txt", out.String())
 }
 
-// checkResolvConf wants nothing but servers and domains in it, and no server without the
+// TestUnmatched: an entry that no link matches is named, beside the wired links that may be meant.
+func TestUnmatched(t *testing.T) {
+	end0 := Facts{Name: "end0", MAC: "52:54:00:00:00:01", Wired: true}
+	end1 := Facts{Name: "end1", MAC: "52:54:00:00:00:02", Wired: true}
+	lo, bridge, tunnel := Facts{Name: "lo"}, Facts{Name: "kogge0", MAC: "52:54:00:00:00:03"}, Facts{Name: "wg0"}
+	for _, c := range []struct {
+		yaml  string
+		links []Facts
+		want  string
+	}{
+		{"{}", []Facts{lo}, ""},
+		{"network: [{match: wired}]", []Facts{lo, end0}, ""},
+		{"network: [{match: wired}, {match: end0}, {match: 'end*'}]", []Facts{lo, end0}, ""}, // each is about it
+		{"network: [{match: wired}]", []Facts{lo, tunnel}, `no link matches "wired" of node.yaml`},
+		{"network: [{match: eth0}]", []Facts{lo, end0, bridge, tunnel}, `no link matches "eth0" of node.yaml: no entry is about end0 (52:54:00:00:00:01)`},
+		{"network: [{match: '52:54:00:00:00:09'}, {match: 'en[p-s]*'}]", []Facts{end0, end1},
+			`no link matches "52:54:00:00:00:09", "en[p-s]*" of node.yaml: no entry is about end0 (52:54:00:00:00:01), end1 (52:54:00:00:00:02)`},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0}, `no link matches "wg0" of node.yaml`},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, tunnel}, ""},
+		{"network: [{match: wired}, {match: 'l*'}, {match: 'k*'}]", []Facts{lo, end0, bridge}, `no link matches "l*", "k*" of node.yaml`},
+	} {
+		cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Unmatched(cfg.Network, c.links); got != c.want {
+			t.Errorf("%s: %s, want %s", c.yaml, got, c.want)
+		}
+	}
+}
+
+// TestResolvConf has a reference read what the node's look-ups go by: they wait a moment for a
+// dead server where another one can step in, and as long as ever for the only one.
+func TestResolvConf(t *testing.T) {
+	for _, c := range []struct {
+		dns     string
+		timeout int // seconds
+	}{{"", 5}, {"192.0.2.1", 5}, {"192.0.2.1 2001:db8::1", 2}, {"192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4", 2}} {
+		s := control.Network{DNS: addrs(c.dns), Search: []string{"lan.example"}}
+		got, err := dns.ClientConfigFromReader(strings.NewReader(resolvConf(s)))
+		if err != nil || got.Timeout != c.timeout || got.Attempts != 2 || len(got.Servers) != min(len(s.DNS), 3) || !slices.Equal(got.Search, s.Search) {
+			t.Errorf("%q: %+v, %v", c.dns, got, err)
+		}
+	}
+}
+
+// checkResolvConf wants nothing but servers, domains and options in it, and no server without the
 // link that it needs.
 func checkResolvConf(t *testing.T, s control.Network) {
 	t.Helper()
 	conf := resolvConf(s)
 	for _, line := range strings.Split(strings.TrimSuffix(conf, "\n"), "\n") {
 		address, server := strings.CutPrefix(line, "nameserver ")
-		if line != "" && !strings.HasPrefix(line, "search ") && !server {
+		if line != "" && !strings.HasPrefix(line, "search ") && line != "options timeout:2" && !server {
 			t.Errorf("a line got in: %q", conf)
 		}
 		if strings.HasPrefix(address, "fe80:") && server && !strings.HasSuffix(address, "%eth0") {

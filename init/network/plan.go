@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -121,26 +122,51 @@ type Op struct {
 func Match(entries []nodeconfig.Interface, f Facts) (nodeconfig.Interface, bool) {
 	best, rank := nodeconfig.Interface{}, 0
 	for _, e := range entries {
-		r := 0
-		pattern, _ := path.Match(e.Match, f.Name) // nodeconfig refused bad patterns
-		switch {
-		case f.Name == "lo" || nodeconfig.OfContainers(f.Name):
-		case e.Match == f.MAC:
-			r = 4
-		case e.Match == f.Name:
-			r = 3
-		case e.Match == nodeconfig.Wired:
-			if f.Wired {
-				r = 1
-			}
-		case pattern:
-			r = 2
-		}
-		if r > rank {
+		if r := rankOf(e, f); r > rank {
 			best, rank = e, r
 		}
 	}
 	return best, rank > 0
+}
+
+// rankOf says how exactly an entry means a link; 0: not at all.
+func rankOf(e nodeconfig.Interface, f Facts) int {
+	pattern, _ := path.Match(e.Match, f.Name) // nodeconfig refused bad patterns
+	switch {
+	case f.Name == "lo" || nodeconfig.OfContainers(f.Name):
+		return 0
+	case e.Match == f.MAC:
+		return 4
+	case e.Match == f.Name:
+		return 3
+	case e.Match == nodeconfig.Wired:
+		return btoi(f.Wired)
+	}
+	return 2 * btoi(pattern)
+}
+
+// Unmatched says which entries no link matches, and which wired links no entry is about: one
+// may be meant by the other. It is "" if there is no such entry.
+func Unmatched(entries []nodeconfig.Interface, links []Facts) string {
+	var without, spare []string
+	for _, e := range entries {
+		if !slices.ContainsFunc(links, func(f Facts) bool { return rankOf(e, f) > 0 }) {
+			without = append(without, strconv.Quote(e.Match))
+		}
+	}
+	if len(without) == 0 {
+		return ""
+	}
+	for _, f := range links {
+		if _, ok := Match(entries, f); !ok && f.Wired {
+			spare = append(spare, fmt.Sprintf("%s (%s)", f.Name, f.MAC))
+		}
+	}
+	text := fmt.Sprintf("no link matches %s of node.yaml", strings.Join(without, ", "))
+	if len(spare) > 0 {
+		text += ": no entry is about " + strings.Join(spare, ", ")
+	}
+	return text
 }
 
 // Leases are what the DHCP servers of a link gave it, nil for none.

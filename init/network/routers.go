@@ -14,52 +14,54 @@ import (
 )
 
 // inquiry is how a link finds out which routers are at its cable. It begins when the cable
-// comes. If the cable has been out, what routers of before said is in doubt until the end:
-// some seconds after the first router has spoken, or has not though it was asked three times.
-// What has not been said again by then is of another network.
+// comes. If the cable has been out, what routers of before said is in doubt until some seconds
+// after the first router has spoken: what has not been said again by then is over. It is over,
+// too, where none has spoken though all were asked for a minute, but the doubt goes on then.
 //
 // It sends nothing and reads no clock.
 type inquiry struct {
 	left     int // how often routers are still to be asked, next at again
 	again    time.Time
 	doubted  bool
-	end      time.Time // of the doubt; zero: not known yet
+	end      time.Time // when what was said before is over; zero: not known, or it is
 	answered bool      // a router has spoken
-	silent   bool      // the last doubt ended, and none had spoken, nor has since
 	routers  []netip.Addr
 	prefixes []netip.Prefix // of networks that those routers named
 }
 
 const (
-	untilSilent = 3                // questions
-	soon        = 8 * time.Second  // the end of a doubt
+	// untilSilent is a minute of questions: a switch with a spanning tree passes nothing on for
+	// half of it, and a router that starts with its network gives carrier long before it speaks.
+	untilSilent = 6
 	untilAsked  = 15 * time.Second // what an earlier run knew is good for
 	maxRouters  = 16
 	maxPrefixes = 64
 )
 
+// soon is how long routers have to say again what was said before. Tests are in a hurry.
+var soon = 8 * time.Second
+
 // solicitGaps grow: a switch may take half a minute until it passes packets on (RFC 7559).
+// Tests are in a hurry.
 var solicitGaps = []time.Duration{time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 128 * time.Second}
 
 // begin is the inquiry that begins now.
-func (q inquiry) begin(replugged bool, now time.Time) inquiry {
-	return inquiry{left: len(solicitGaps), again: now, doubted: replugged, silent: q.silent}
+func begin(replugged bool, now time.Time) inquiry {
+	return inquiry{left: len(solicitGaps), again: now, doubted: replugged}
 }
-
-// cut is the inquiry after the cable was pulled: nobody can answer.
-func (q inquiry) cut() inquiry { return inquiry{silent: q.silent} }
 
 // spoke says that a router has spoken, and whether what was said before is over soon.
 func (q *inquiry) spoke(now time.Time) (doubt bool) {
-	q.answered, q.silent = true, false
+	first := !q.answered
+	q.answered = true
 	if !q.doubted {
 		q.left = 0
 		return false
 	}
-	if doubt = q.end.IsZero(); doubt {
+	if first {
 		q.end = now.Add(soon)
 	}
-	return doubt
+	return first
 }
 
 // named keeps which router it was, and its networks. A stranger's do not grow without end.
@@ -79,20 +81,20 @@ func (q *inquiry) ask(now time.Time) (ask, doubt bool) {
 	}
 	q.again = now.Add(solicitGaps[len(solicitGaps)-q.left])
 	q.left--
-	if doubt = q.doubted && q.end.IsZero() && q.left <= len(solicitGaps)-untilSilent; doubt {
+	if doubt = q.doubted && !q.answered && q.left == len(solicitGaps)-untilSilent; doubt {
 		q.end = now.Add(soon)
 	}
 	return true, doubt
 }
 
-// over says, once, that the doubt has ended.
+// over says, once, that what was said before is over.
 func (q *inquiry) over(now time.Time) bool {
-	if !q.doubted || q.end.IsZero() || now.Before(q.end) {
+	if q.end.IsZero() || now.Before(q.end) {
 		return false
 	}
-	q.doubted, q.silent = false, !q.answered
+	q.end = time.Time{}
 	if q.answered {
-		q.left = 0
+		q.doubted, q.left = false, 0
 	}
 	return true
 }
@@ -102,7 +104,7 @@ func (q *inquiry) next() (next time.Time) {
 	if q.left > 0 {
 		next = q.again
 	}
-	if q.doubted && !q.end.IsZero() && (next.IsZero() || q.end.Before(next)) {
+	if !q.end.IsZero() && (next.IsZero() || q.end.Before(next)) {
 		next = q.end
 	}
 	return next
@@ -114,7 +116,7 @@ func (m *manager) inquire(l *link, replugged bool, now time.Time) {
 	if cmp.Or(l.entry.IPv6, nodeconfig.IPv6Auto) != nodeconfig.IPv6Auto {
 		return
 	}
-	if l.inquiry = l.inquiry.begin(replugged, now); !replugged {
+	if l.inquiry = begin(replugged, now); !replugged {
 		return
 	}
 	if err := m.kernel.doubt(l.facts); err != nil {
@@ -145,10 +147,19 @@ func (m *manager) goOn(l *link, now time.Time) {
 		l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
 			return !m.Prefix.Addr().IsLinkLocalUnicast() && !l.inquiry.names(m.Prefix)
 		})
-		if err := m.kernel.sweep(l.facts, l.inquiry); err != nil {
+		if err := m.sweep(l, "no router has named them again since the cable is back"); err != nil {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 	}
+}
+
+// sweep has a link be without what no router has said in its inquiry; why is for the log.
+func (m *manager) sweep(l *link, why string) error {
+	n, err := m.kernel.sweep(l.facts, l.inquiry)
+	if n > 0 {
+		log.Printf("network: %s: %d addresses and routes are gone that a router gave it: %s", l.facts.Name, n, why)
+	}
+	return err
 }
 
 // learned are IPv6 addresses and routes of a link.

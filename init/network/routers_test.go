@@ -86,6 +86,7 @@ func TestMovedToSilentRouter(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	hurry(100 * time.Millisecond)
 	s, paths := advertisedAll(t)
 	s.address("2001:db8:7::1/64", "fe80::7/64")
 	s.radvd("prefix 2001:db8:7::/64 {};")
@@ -97,16 +98,67 @@ func TestMovedToSilentRouter(t *testing.T) {
 	}
 }
 
+// Whether a lease holds is its server's to say.
 func TestMovedToNoRouter(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	hurry(100 * time.Millisecond)
 	s, paths := advertisedAll(t)
 	s.cable(true)
-	nothingLeft(t, paths)
+	nothingLeft(t, paths, "2001:db8:1::54")
 	if got := defaults6(t); len(got) > 0 {
 		t.Errorf("default routes by %v", got)
 	}
+}
+
+// TestRouterStarts has the network lose its power and come back: the router is a carrier at
+// once, and speaks long after three questions. What it said before is there all the while.
+func TestRouterStarts(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	const quick = 50 * time.Millisecond
+	hurry(quick, quick, time.Second, time.Second, time.Hour)
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "2001:db8:1::1/64")
+	router := []string{"AdvManagedFlag on;", "prefix 2001:db8:1::/64 {};", "RDNSS 2001:db8:1::53 {};"}
+	stop := s.radvd(router...)
+	stopServer := s.dnsmasq("dhcp-range=2001:db8:1::100,2001:db8:1::101,64,1h")
+	made := madeUp(t, "lan0", "2001:db8:1::/64")
+	node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	fresh := func() bool { a, ok := addressOn("lan0", made); return ok && a.Flags&unix.IFA_F_DEPRECATED == 0 }
+	there := func() bool {
+		n, err := control.ReadNetwork(paths.Run)
+		_, made := addressOn("lan0", made)
+		return err == nil && len(n.Interfaces) == 1 && n.Interfaces[0].Lease6 != nil && has("lan0", n.Interfaces[0].Lease6.Address.String()) && made &&
+			slices.Contains(resolvers(paths), "2001:db8:1::53") && len(defaults6(t)) == 1
+	}
+	until(t, "all that the router says", func() bool { return there() && fresh() })
+	s.cable(false)
+	until(t, "the loss of the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return !n.Interfaces[0].Carrier })
+	stop()
+	stopServer()
+	asked := s.questions()
+	s.cable(true)
+	var first time.Time
+	until(t, "a question after the long pause", func() bool {
+		select {
+		case at := <-asked:
+			if first.IsZero() {
+				first = at
+			}
+			return at.Sub(first) > soon
+		default:
+			return false
+		}
+	})
+	if !there() || fresh() {
+		t.Error("what the router said is gone before it could speak, or not in doubt")
+	}
+	s.radvd(router...)
+	until(t, "the router to speak", fresh)
+	until(t, "the end of the doubt", func() bool { return there() && fresh() })
 }
 
 // advertisedAll has a router say all that routers say, then pulls the cable and takes the
@@ -123,19 +175,36 @@ func advertisedAll(t *testing.T) (*segment, Paths) {
 		return err == nil && len(n.Interfaces) == 1 && n.Interfaces[0].Lease6 != nil && len(n.Search) == 1 &&
 			len(resolvers(paths)) == 2 && len(ofOld(t)) >= 4 && len(defaults6(t)) == 1
 	})
-	s.cable(false)
-	until(t, "the loss of the carrier", func() bool { n, err := control.ReadNetwork(paths.Run); return err == nil && !n.Interfaces[0].Carrier })
+	s.carrier(paths, false)
 	stop()
 	stopServer()
 	s.remove("2001:db8:1::1/64", "fe80::1/64")
 	return s, paths
 }
 
-func nothingLeft(t *testing.T, paths Paths) {
+// hurry has routers asked at these intervals, and sets how long they have to say again what
+// was said before.
+func hurry(gaps ...time.Duration) {
+	for i := range solicitGaps {
+		solicitGaps[i] = gaps[min(i, len(gaps)-1)]
+	}
+	soon = 500 * time.Millisecond
+}
+
+// nothingLeft waits until nothing is left of what the old router said. With the lease, if that
+// holds, its resolvers stay.
+func nothingLeft(t *testing.T, paths Paths, leased ...string) {
 	t.Helper()
 	until(t, "the old router's words to be over", func() bool {
 		n, err := control.ReadNetwork(paths.Run)
-		return err == nil && len(resolvers(paths)) == 0 && len(n.Search) == 0 && n.Interfaces[0].Lease6 == nil && len(ofOld(t)) == 0 && !slices.Contains(defaults6(t), "fe80::1")
+		if err != nil || !slices.Equal(resolvers(paths), leased) || len(n.Search) > 0 || slices.Contains(defaults6(t), "fe80::1") {
+			return false
+		}
+		lease := n.Interfaces[0].Lease6
+		if lease == nil {
+			return len(leased) == 0 && len(ofOld(t)) == 0
+		}
+		return len(leased) > 0 && !slices.ContainsFunc(ofOld(t), func(one string) bool { return strings.TrimPrefix(one, "to ") != lease.Address.String() })
 	})
 	if !has("lan0", "2001:db8:5::7/64") {
 		t.Error("the address of node.yaml is gone")
@@ -201,12 +270,14 @@ func TestInquiry(t *testing.T) {
 		{"replugged, two routers answer", true, []time.Duration{300 * time.Millisecond, 4 * time.Second}},
 		{"replugged, nobody answers", true, nil},
 		{"replugged, a router answers when the switch lets it", true, []time.Duration{30 * time.Second}},
+		{"replugged, a router answers just before the end", true, []time.Duration{68 * time.Second}},
+		{"replugged, a router takes minutes to start", true, []time.Duration{100 * time.Second}},
 	} {
 		fmt.Fprintf(&out, "%s\n", c.name)
 		say := func(at time.Time, words ...any) {
 			fmt.Fprintf(&out, "  %7s %s\n", at.Sub(t0), fmt.Sprint(words...))
 		}
-		q := inquiry{}.begin(c.replugged, t0)
+		q := begin(c.replugged, t0)
 		for spoke := c.spoke; ; {
 			next := q.next()
 			if len(spoke) > 0 && (next.IsZero() || t0.Add(spoke[0]).Before(next)) {
@@ -229,10 +300,9 @@ func TestInquiry(t *testing.T) {
 				say(now, "doubt, nobody answers")
 			}
 			if q.over(now) {
-				say(now, "over, silent: ", q.silent)
+				say(now, "over, doubt goes on: ", q.doubted)
 			}
 		}
-		fmt.Fprintf(&out, "  in the end silent: %v\n", q.silent)
 	}
 	golden.Compare(t, "inquiry.txt", out.String())
 }
@@ -263,7 +333,7 @@ func TestStale(t *testing.T) {
 		{"another router of one of the networks", "fe80::3", "2001:db8:2::/64"},
 		{"the same router with other networks", "fe80::1", "2001:db8:7::/64"},
 	} {
-		q := inquiry{}.begin(true, t0)
+		q := begin(true, t0)
 		for i, from := range addrs(c.routers) {
 			a := routerAdvert{from: from}
 			if i == 0 {
@@ -324,4 +394,25 @@ func FuzzRouterAdvert(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestStaticAfterAuto has an entry say that its link is to listen to routers no more: nothing
+// stays of what they said.
+func TestStaticAfterAuto(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	paths := tempPaths(t)
+	s := newPeer(t, "lan0", "2001:db8:1::1/64")
+	s.radvd("prefix 2001:db8:1::/64 {};", "prefix 2001:db8:2::/64 { AdvAutonomous off; };", "route 2001:db8:3::/48 {};", "RDNSS 2001:db8:1::53 {};")
+	stop := node(t, "network: [{match: lan0, dhcp: false}]", paths)
+	until(t, "what the router says", func() bool { return len(ofOld(t)) >= 4 && len(defaults6(t)) == 1 && len(resolvers(paths)) == 1 })
+	stop()
+	node(t, "network: [{match: lan0, dhcp: false, ipv6: static, addresses: ['2001:db8:5::7/64'], gateway: '2001:db8:5::1'}]", paths)
+	until(t, "the addresses of node.yaml alone", func() bool {
+		return has("lan0", "2001:db8:5::7/64") && len(ofOld(t)) == 0 && slices.Equal(defaults6(t), []string{"2001:db8:5::1"}) && len(resolvers(paths)) == 0
+	})
+	if _, ok := addressOn("lan0", madeUp(t, "lan0", "fe80::/64")); !ok {
+		t.Error("the link-local address is gone")
+	}
 }

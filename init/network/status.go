@@ -19,7 +19,7 @@ import (
 
 // publish writes resolv.conf and the status file if they say something new.
 func (m *manager) publish() error {
-	status := control.Network{}
+	status := control.Network{Problem: m.entries}
 	var sources []source
 	now := time.Now()
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
@@ -29,6 +29,9 @@ func (m *manager) publish() error {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 		i.Match, i.Lease, i.Lease6, i.Problem, i.FirstMTU = l.entry.Match, l.leases.V4, l.leases.V6, l.problem, l.facts.MTU
+		if l.twins != "" {
+			i.Problem = strings.TrimPrefix(i.Problem+"; "+l.twins, "; ")
+		}
 		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
 		i.Resolvers, i.Domains = l.routers.resolvers.current(now), l.routers.domains.current(now)
@@ -39,19 +42,27 @@ func (m *manager) publish() error {
 		})
 	}
 	merge(&status, sources)
-	if address, ok := status.FirstAddress(); ok {
-		m.tellReady("address " + address.String())
+	if m.last == nil || !equal(status, *m.last) {
+		if err := writeResolvConf(m.paths.Etc, status); err != nil {
+			return err
+		}
+		if err := status.Write(m.paths.Run); err != nil {
+			return err
+		}
+		m.last = &status
 	}
-	if m.last != nil && equal(status, *m.last) {
-		return nil
+	// Now the console looks at the file.
+	address, ok := status.FirstAddress()
+	text := "no address yet, continuing without one"
+	if ok {
+		text = "address " + address.String()
 	}
-	if err := writeResolvConf(m.paths.Etc, status); err != nil {
-		return err
+	if status.Problem != "" {
+		text += "; " + status.Problem
 	}
-	if err := status.Write(m.paths.Run); err != nil {
-		return err
+	if ok || m.late {
+		m.tellReady(text)
 	}
-	m.last = &status
 	return nil
 }
 
@@ -123,7 +134,9 @@ func equal(a, b control.Network) bool {
 	return errA == nil && errB == nil && bytes.Equal(textA, textB)
 }
 
-// writeResolvConf names the three resolvers that a resolver library reads.
+// writeResolvConf names the three resolvers that a resolver library reads. Where several are
+// named, a dead one is waited for as long as the containers' name server does, and not 5
+// seconds. Over a satellite one second could be too short.
 func writeResolvConf(etc string, s control.Network) error {
 	return writeFile(filepath.Join(etc, "resolv.conf"), []byte(resolvConf(s)))
 }
@@ -137,6 +150,9 @@ func resolvConf(s control.Network) string {
 		if i < 3 {
 			fmt.Fprintf(&b, "nameserver %s\n", a)
 		}
+	}
+	if len(s.DNS) > 1 {
+		b.WriteString("options timeout:2\n")
 	}
 	return b.String()
 }

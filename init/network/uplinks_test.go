@@ -235,18 +235,14 @@ func TestMovedAdvertised(t *testing.T) {
 		}
 	}
 	until(t, "the way out", by("2001:db8:1:"))
-	plug := func(in bool) {
-		s.cable(in)
-		until(t, "the carrier", func() bool { n, _ := control.ReadNetwork(paths.Run); return n.Interfaces[0].Carrier == in })
-	}
 	// In the same network all is as it was.
-	plug(false)
-	plug(true)
+	s.carrier(paths, false)
+	s.carrier(paths, true)
 	until(t, "the way out again", by("2001:db8:1:"))
-	plug(false)
+	s.carrier(paths, false)
 	stop()
 	s.radvd("prefix 2001:db8:2::/64 {};", "RDNSS 2001:db8:2::1 {};")
-	plug(true)
+	s.carrier(paths, true)
 	until(t, "the way out from an address of the new network", by("2001:db8:2:"))
 	until(t, "the new resolver alone", func() bool { return slices.Equal(resolvers(paths), []string{"2001:db8:2::1"}) })
 }
@@ -335,6 +331,18 @@ func TestRulesOf(t *testing.T) {
 	}
 	a := Uplink{Link: 2, Addresses: addrs("192.0.2.50 2001:db8:1::50 fe80::50"), Defaults: []Route{to("192.0.2.1", 102), to("fe80::a", 1024)}}
 	b := Uplink{Link: 3, Addresses: addrs("203.0.113.50 203.0.113.51 2001:db8:2::50"), Defaults: []Route{to("203.0.113.1", 103), to("fe80::b", 1024)}}
+	on := func(link int, addresses, networks string) Uplink {
+		u := Uplink{Link: link, Addresses: addrs(addresses)}
+		for _, n := range strings.Fields(networks) {
+			p := netip.MustParsePrefix(n)
+			u.Networks, u.Near = append(u.Networks, p), append(u.Near, Route{To: p})
+		}
+		return u
+	}
+	by := func(u Uplink, network, via string, metric int) Uplink {
+		u.Near = append(slices.Clone(u.Near), Route{To: netip.MustParsePrefix(network), Via: netip.MustParseAddr(via), Metric: metric, OnLink: true})
+		return u
+	}
 	var out strings.Builder
 	for _, c := range []struct {
 		name string
@@ -348,6 +356,13 @@ func TestRulesOf(t *testing.T) {
 			to("203.0.113.2", 103), to("203.0.113.1", 103), to("203.0.113.9", 50), to("fe80::c", 1024), to("fe80::b", 1024), to("fe80::9", 512),
 		}}}},
 		{"two, of which one has no IPv6", []Uplink{a, {Link: 3, Addresses: b.Addresses, Defaults: b.Defaults[:1]}}},
+		{"two of the same network", []Uplink{on(2, "192.168.1.50 fd00::50", "192.168.1.0/24 fd00::/64"), on(3, "192.168.1.50 fd00::51", "192.168.1.0/24 fd00::/64")}},
+		{"one within the other", []Uplink{on(2, "10.0.0.5", "10.0.0.0/8"), on(3, "10.1.2.5", "10.1.2.0/24")}},
+		{"one within what the other has by a route, as of a tunnel", []Uplink{on(2, "10.1.2.5", "10.1.2.0/24"), by(on(3, "192.0.2.5", "192.0.2.0/24"), "10.0.0.0/8", "192.0.2.1", 100)}},
+		{"the same by routers, and of one of them a part by another", []Uplink{
+			by(on(2, "192.0.2.5", "192.0.2.0/24"), "10.0.0.0/8", "192.0.2.1", 100),
+			by(by(by(on(3, "203.0.113.5", "203.0.113.0/24"), "10.0.0.0/8", "203.0.113.2", 120), "10.0.0.0/8", "203.0.113.1", 110), "10.1.0.0/16", "203.0.113.3", 110),
+		}},
 	} {
 		rules, routes := RulesOf(c.all)
 		fmt.Fprintf(&out, "%s\n", c.name)

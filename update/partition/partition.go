@@ -2,7 +2,8 @@
 //
 // Who writes a disk gives them, whoever reads one finds its parts by them; nothing flows
 // here. Sizes, places and types are image/disk's, the table itself is update/gpt's. It also
-// has the format of STATE that the image, PID 1 and the agent have to agree on.
+// has what the image, PID 1 and the agent have to agree on about STATE: its format, and which
+// files are preloads.
 package partition
 
 import "strings"

@@ -54,7 +54,7 @@ func lookupIn(env map[string]string) func(string) (string, bool) {
 // readEnv adds the variables of an environment file to values. They can use those of
 // lookup, and of values.
 func readEnv(path, shown string, values map[string]string, lookup func(string) (string, bool)) (err error) {
-	text, err := contents(path, shown)
+	text, err := Contents(path, shown)
 	if err != nil {
 		return err
 	}

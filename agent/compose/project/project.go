@@ -42,6 +42,9 @@ type Options struct {
 	EnvFiles []string
 	// Profiles are those whose services are wanted too; "*" is all.
 	Profiles []string
+	// Stdin is what the Compose file - says, of at most MaxFile bytes. What it names is
+	// looked for in the working directory.
+	Stdin []byte
 	// Environ are NAME=value and win over EnvFiles. Default: none.
 	Environ []string
 }
@@ -53,9 +56,11 @@ type Answer struct {
 	Warnings   []nodeconfig.Problem
 }
 
+// MaxFile is the most that is read of each file, in bytes.
+const MaxFile = 1 << 20
+
 // Limits of what is read. Each is far above what people write.
 const (
-	maxFile     = 1 << 20   // bytes of each file
 	maxFiles    = 100       // Compose files, by include and extends
 	maxServices = 1000      // of all files
 	maxNodes    = 1_000_000 // keys and values, those behind aliases and extends counted each time

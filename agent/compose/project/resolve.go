@@ -196,7 +196,7 @@ func (r *resolver) envFile(name string, entry any, values map[string]string) {
 
 // readRaw reads NAME=value lines as they stand.
 func readRaw(path, shown string, values map[string]string) error {
-	text, err := contents(path, shown)
+	text, err := Contents(path, shown)
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func (r *resolver) stores(kind string, used map[string]bool) {
 		if file, ok := one["file"].(string); ok {
 			delete(one, "file")
 			full := join(r.dir, file)
-			text, err := contents(full, r.display(full))
+			text, err := Contents(full, r.display(full))
 			if err != nil {
 				r.report(r.at(kind, name, "file"), "%s.%s.file: %v", kind, name, err)
 			}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/agent/compose"
 	"kogge.example/init/nodeconfig"
@@ -60,7 +61,14 @@ func explore(files []string, o Options) (*survey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		src, err := s.read(path, file, s.dir, s.env)
+		text := o.Stdin
+		if file != "-" {
+			text, err = Contents(path, file)
+		}
+		if err != nil {
+			return nil, err
+		}
+		src, err := s.read(path, file, s.dir, text, s.env)
 		if err != nil {
 			return nil, err
 		}
@@ -87,12 +95,8 @@ func explore(files []string, o Options) (*survey, error) {
 	return s, nil
 }
 
-// read adds one file to the survey.
-func (s *survey) read(path, shown, dir string, env map[string]string) (*source, error) {
-	text, err := contents(path, shown)
-	if err != nil {
-		return nil, err
-	}
+// read adds one file, which has that text, to the survey.
+func (s *survey) read(path, shown, dir string, text []byte, env map[string]string) (*source, error) {
 	src := &source{
 		path: path, shown: shown, dir: dir, env: env, text: text,
 		lines: strings.Split(string(text), "\n"), services: make(map[string]entry),
@@ -134,9 +138,10 @@ func (s *survey) read(path, shown, dir string, env map[string]string) (*source, 
 	return src, nil
 }
 
-// contents reads a file of bounded size.
-func contents(path, shown string) ([]byte, error) {
-	f, err := os.Open(path)
+// Contents reads a file of bounded size, which errors call shown. It waits for nobody: a pipe
+// is no file.
+func Contents(path, shown string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, inWords(err, shown)
 	}
@@ -144,12 +149,12 @@ func contents(path, shown string) ([]byte, error) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", shown)
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
 		return nil, inWords(err, shown)
 	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d MiB", shown, maxFile>>20)
+	if len(text) > MaxFile {
+		return nil, fmt.Errorf("%s is larger than %d MiB", shown, MaxFile>>20)
 	}
 	return text, nil
 }
@@ -276,7 +281,11 @@ func (s *survey) add(src *source, node *yaml.Node, name, dir string, env map[str
 	if len(s.problems.List) > 0 {
 		return // one is enough to stop reading
 	}
-	next, err := s.read(path, s.display(path), dir, env)
+	text, err := Contents(path, s.display(path))
+	var next *source
+	if err == nil {
+		next, err = s.read(path, s.display(path), dir, text, env)
+	}
 	var p *nodeconfig.Problems
 	switch {
 	case errors.As(err, &p):

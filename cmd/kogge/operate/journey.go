@@ -9,7 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
-	apiv1 "kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1"
 )
 
 // followEvery is how often a node that reboots is asked, followTry the limit of an answer.

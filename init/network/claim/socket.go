@@ -105,9 +105,11 @@ func (s *Socket) hear(file *os.File, parse func([]byte) (Packet, bool), told cha
 	}
 }
 
-// Care makes these the addresses that are told about.
-func (s *Socket) Care(about []netip.Addr) {
-	s.cares.Store(&about)
+// Care makes these the addresses that are told about. Of overheard ones is told what is said to
+// all.
+func (s *Socket) Care(about []netip.Addr, overheard ...netip.Addr) {
+	all := slices.Concat(about, overheard)
+	s.cares.Store(&all)
 	var groups []netip.Addr
 	for _, a := range about {
 		if a.Is6() && !slices.Contains(groups, groupOf(a)) {

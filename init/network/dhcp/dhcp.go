@@ -17,10 +17,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
 )
@@ -188,6 +190,7 @@ type v4 struct {
 	mac      net.HardwareAddr
 	hostname string
 	err      error
+	broken   broken
 }
 
 // NewV4 asks for IPv4 addresses on the link of that name and MAC address (52:54:00:12:34:56),
@@ -202,17 +205,21 @@ func (x *v4) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.
 	if x.err != nil {
 		return nil, x.err
 	}
-	options := []nclient4.ClientOpt{nclient4.WithHWAddr(x.mac), nclient4.WithTimeout(2 * time.Second), nclient4.WithRetry(3)}
 	to := nclient4.DefaultServers
+	conn, err := net.PacketConn(nil), error(nil)
 	if a == Renew {
 		// The reply comes to our address; a packet socket would need the router's MAC.
-		from := &net.UDPAddr{IP: lease.Address.Addr().AsSlice(), Port: nclient4.ClientPort}
 		to = &net.UDPAddr{IP: lease.Server.AsSlice(), Port: nclient4.ServerPort}
-		options = append(options, nclient4.WithUnicast(from), nclient4.WithServerAddr(to))
+		conn, err = x.unicast(ctx, lease.Address.Addr())
+	} else {
+		conn, err = nclient4.NewRawUDPConn(x.name, nclient4.ClientPort)
 	}
-	c, err := nclient4.New(x.name, options...)
 	if err != nil {
 		return nil, err
+	}
+	c, err := nclient4.NewWithConn(conn, x.mac, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(3))
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	defer c.Close()
 	want := []dhcpv4.Modifier{dhcpv4.WithRequestedOptions(
@@ -223,17 +230,91 @@ func (x *v4) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.
 		want = append(want, dhcpv4.WithOption(dhcpv4.OptHostName(x.hostname)))
 	}
 	if a == Discover {
-		answer, err := c.Request(ctx, want...)
-		var nak *nclient4.ErrNak
-		switch {
-		case errors.As(err, &nak):
-			return nil, ErrNak
-		case err != nil:
-			return nil, err
-		}
-		return leaseFrom(answer.ACK, time.Now())
+		return x.discover(ctx, c, want)
 	}
 	return x.again(ctx, c, a, to, lease, want)
+}
+
+// unicast is a socket at our own address, on this link alone: another link's router may have
+// the server's address, too.
+func (x *v4) unicast(ctx context.Context, from netip.Addr) (net.PacketConn, error) {
+	bound := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		e := c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), x.name) })
+		return errors.Join(e, err)
+	}}
+	return bound.ListenPacket(ctx, "udp4", netip.AddrPortFrom(from, nclient4.ClientPort).String())
+}
+
+// discover asks all servers for an offer, and the one whose offer is chosen for the lease. That
+// it then refuses it says nothing of a lease that we may have.
+func (x *v4) discover(ctx context.Context, c *nclient4.Client, want []dhcpv4.Modifier) (*control.Lease, error) {
+	want = append(want, dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(nclient4.MaxMessageSize)))
+	question, err := dhcpv4.NewDiscovery(x.mac, want...)
+	if err != nil {
+		return nil, err
+	}
+	offers := choice[*dhcpv4.DHCPv4]{broken: x.broken.now(time.Now())}
+	refused := errSilent
+	err = listen(ctx, patience, x.asking(c, nclient4.DefaultServers, question), func(m *dhcpv4.DHCPv4, soon func(time.Duration)) bool {
+		if m.MessageType() != dhcpv4.MessageTypeOffer {
+			return false
+		}
+		server := addrOf(m.ServerIdentifier())
+		if _, err := leaseFrom(m, time.Time{}); err != nil || !Usable(server) {
+			refused = cmp.Or(err, fmt.Errorf("%v offers a lease, which is no server's address", m.ServerIdentifier()))
+			return false
+		}
+		soon(otherPatience)
+		return offers.offer(server.String(), m)
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !offers.have:
+		return nil, refused
+	}
+	lease, err := x.request(ctx, c, offers.spare, want)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	server := addrOf(offers.spare.ServerIdentifier())
+	if err != nil {
+		x.broken = x.broken.with(server.String(), time.Now())
+		return nil, fmt.Errorf("%s does not keep its offer of %v: %w", server, offers.spare.YourIPAddr, err)
+	}
+	x.broken = nil
+	return lease, nil
+}
+
+// request asks for the lease that a server has offered.
+func (x *v4) request(ctx context.Context, c *nclient4.Client, offer *dhcpv4.DHCPv4, want []dhcpv4.Modifier) (*control.Lease, error) {
+	question, err := dhcpv4.NewRequestFromOffer(offer, want...)
+	if err != nil {
+		return nil, err
+	}
+	var lease *control.Lease
+	said := errSilent
+	err = listen(ctx, requestPatience, x.asking(c, nclient4.DefaultServers, question), func(m *dhcpv4.DHCPv4, _ func(time.Duration)) bool {
+		switch kind := m.MessageType(); {
+		case !m.ServerIdentifier().Equal(offer.ServerIdentifier()):
+			return false
+		case kind == dhcpv4.MessageTypeAck:
+			lease, said = leaseFrom(m, time.Now())
+		case kind == dhcpv4.MessageTypeNak:
+			said = errors.New("it refuses the lease")
+		default:
+			return false
+		}
+		return true
+	})
+	return lease, cmp.Or(err, said)
+}
+
+// asking sends a question to a server, or to all.
+func (x *v4) asking(c *nclient4.Client, to *net.UDPAddr, question *dhcpv4.DHCPv4) func(context.Context, func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error) {
+	return func(ctx context.Context, match func(*dhcpv4.DHCPv4) bool) (*dhcpv4.DHCPv4, error) {
+		return c.SendAndRead(ctx, to, question, match)
+	}
 }
 
 // Decline needs no answer, and there is none.
@@ -271,14 +352,29 @@ func (x *v4) again(ctx context.Context, c *nclient4.Client, a Action, to *net.UD
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.SendAndRead(ctx, to, request, nclient4.IsMessageType(dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak))
-	if err != nil {
-		return nil, err
-	}
-	if answer.MessageType() == dhcpv4.MessageTypeNak {
-		return nil, ErrNak
-	}
-	got, err := leaseFrom(answer, time.Now())
+	said := verdict{err: errSilent}
+	err = listen(ctx, patience, x.asking(c, to, request), func(m *dhcpv4.DHCPv4, soon func(time.Duration)) bool {
+		var got *control.Lease
+		var err error
+		switch m.MessageType() {
+		case dhcpv4.MessageTypeAck:
+			got, err = extended(m, lease, time.Now())
+		case dhcpv4.MessageTypeNak:
+			if err = ErrNak; a == Confirm {
+				soon(nakPatience)
+			}
+		default:
+			return false
+		}
+		server := addrOf(m.ServerIdentifier())
+		return said.hear(server.IsValid() && server == lease.Server, got, err)
+	})
+	return said.lease, cmp.Or(err, said.err)
+}
+
+// extended checks an acknowledgement of a lease that we have, or had.
+func extended(ack *dhcpv4.DHCPv4, lease *control.Lease, now time.Time) (*control.Lease, error) {
+	got, err := leaseFrom(ack, now)
 	if err != nil {
 		return nil, err
 	}

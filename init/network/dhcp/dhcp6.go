@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -58,6 +59,8 @@ type v6 struct {
 	mac  net.HardwareAddr
 	mode Mode
 	err  error
+
+	broken broken
 }
 
 // NewV6 asks DHCPv6 servers for what mode says, Stateless or Stateful, on the link of that
@@ -145,69 +148,131 @@ func (x *v6) Ask(ctx context.Context, a Action, lease *control.Lease) (*control.
 		return nil, err
 	}
 	defer c.Close()
-	reply := x.answers(dhcpv6.MessageTypeReply)
-	to := nclient6.AllDHCPRelayAgentsAndServers
-	if x.mode == Stateless {
-		m, err := x.message(dhcpv6.MessageTypeInformationRequest, nil)
-		if err != nil {
-			return nil, err
-		}
-		answer, err := c.SendAndRead(ctx, to, m, reply)
-		if err != nil {
-			return nil, err
-		}
-		return informed(answer, time.Now()), nil
+	switch {
+	case x.mode == Stateless:
+		return x.inform(ctx, c)
+	case a == Discover:
+		return x.discover(ctx, c)
 	}
-	kind := map[Action]dhcpv6.MessageType{
-		Discover: dhcpv6.MessageTypeSolicit, Confirm: dhcpv6.MessageTypeConfirm, Renew: dhcpv6.MessageTypeRenew, Rebind: dhcpv6.MessageTypeRebind,
-	}[a]
-	if a == Discover {
-		lease = nil
-	}
-	m, err := x.message(kind, lease)
-	if err != nil {
-		return nil, err
-	}
-	if a == Discover {
-		if m, err = x.choose(ctx, c, m); err != nil {
-			return nil, err
-		}
-	}
-	answer, err := c.SendAndRead(ctx, to, m, reply)
-	if err != nil {
-		return nil, err
-	}
-	if a == Confirm {
-		// It says whether the address fits the link, and no more.
-		return lease, refusal(answer.Options.Status())
-	}
-	return lease6From(answer, x.iaid(), time.Now())
+	return x.again(ctx, c, a, lease)
 }
 
-// choose finds a server that offers an address, and returns the request to it.
-func (x *v6) choose(ctx context.Context, c *nclient6.Client, solicit *dhcpv6.Message) (*dhcpv6.Message, error) {
-	offers := x.answers(dhcpv6.MessageTypeAdvertise)
-	var last error
-	offer, err := c.SendAndRead(ctx, nclient6.AllDHCPRelayAgentsAndServers, solicit, func(m *dhcpv6.Message) bool {
-		if !offers(m) {
-			return false
-		}
-		_, last = lease6From(m, x.iaid(), time.Time{})
-		return last == nil
-	})
-	if err != nil {
-		return nil, errors.Join(last, err)
-	}
-	lease, err := lease6From(offer, x.iaid(), time.Time{})
+// inform asks for what servers say beside an address.
+func (x *v6) inform(ctx context.Context, c *nclient6.Client) (*control.Lease, error) {
+	question, err := x.message(dhcpv6.MessageTypeInformationRequest, nil)
 	if err != nil {
 		return nil, err
 	}
-	m, err := x.message(dhcpv6.MessageTypeRequest, lease)
-	if err == nil {
-		m.AddOption(dhcpv6.OptServerID(offer.Options.ServerID()))
-	}
-	return m, err
+	var got *control.Lease
+	said := errSilent
+	err = listen(ctx, patience, asking6(c, question), x.hearing(dhcpv6.MessageTypeReply, func(m *dhcpv6.Message, _ func(time.Duration)) bool {
+		got, said = informed(m, time.Now()), nil
+		return true
+	}))
+	return got, cmp.Or(err, said)
 }
+
+// discover asks all servers for an offer, and the one whose offer is chosen for the lease. That
+// it then refuses it says nothing of a lease that we may have.
+func (x *v6) discover(ctx context.Context, c *nclient6.Client) (*control.Lease, error) {
+	question, err := x.message(dhcpv6.MessageTypeSolicit, nil)
+	if err != nil {
+		return nil, err
+	}
+	offers := choice[*dhcpv6.Message]{broken: x.broken.now(time.Now())}
+	refused := errSilent
+	err = listen(ctx, patience, asking6(c, question), x.hearing(dhcpv6.MessageTypeAdvertise, func(m *dhcpv6.Message, soon func(time.Duration)) bool {
+		if _, err := lease6From(m, x.iaid(), time.Time{}); err != nil {
+			refused = err
+			return false
+		}
+		soon(otherPatience)
+		return offers.offer(serverOf(m), m)
+	}))
+	switch {
+	case err != nil:
+		return nil, err
+	case !offers.have:
+		return nil, fmt.Errorf("no offer: %v", refused) // it is no ErrNak
+	}
+	lease, err := x.request(ctx, c, offers.spare)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	server := serverOf(offers.spare)
+	if err != nil {
+		x.broken = x.broken.with(server, time.Now())
+		return nil, fmt.Errorf("%s does not keep its offer: %v", server, err)
+	}
+	x.broken = nil
+	return lease, nil
+}
+
+// request asks for the lease that a server has offered.
+func (x *v6) request(ctx context.Context, c *nclient6.Client, offer *dhcpv6.Message) (*control.Lease, error) {
+	offered, err := lease6From(offer, x.iaid(), time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	question, err := x.message(dhcpv6.MessageTypeRequest, offered)
+	if err != nil {
+		return nil, err
+	}
+	question.AddOption(dhcpv6.OptServerID(offer.Options.ServerID()))
+	var lease *control.Lease
+	said := errSilent
+	err = listen(ctx, requestPatience, asking6(c, question), x.hearing(dhcpv6.MessageTypeReply, func(m *dhcpv6.Message, _ func(time.Duration)) bool {
+		if serverOf(m) != serverOf(offer) {
+			return false
+		}
+		lease, said = lease6From(m, x.iaid(), time.Now())
+		return true
+	}))
+	return lease, cmp.Or(err, said)
+}
+
+// again asks for an address that we have, or had.
+func (x *v6) again(ctx context.Context, c *nclient6.Client, a Action, lease *control.Lease) (*control.Lease, error) {
+	kind := map[Action]dhcpv6.MessageType{Confirm: dhcpv6.MessageTypeConfirm, Renew: dhcpv6.MessageTypeRenew, Rebind: dhcpv6.MessageTypeRebind}[a]
+	question, err := x.message(kind, lease)
+	if err != nil {
+		return nil, err
+	}
+	said := verdict{err: errSilent}
+	err = listen(ctx, patience, asking6(c, question), x.hearing(dhcpv6.MessageTypeReply, func(m *dhcpv6.Message, soon func(time.Duration)) bool {
+		var got *control.Lease
+		var err error
+		if a == Confirm {
+			// It says whether the address fits the link, and no more.
+			if got, err = lease, refusal(m.Options.Status()); errors.Is(err, ErrNak) {
+				soon(nakPatience)
+			}
+		} else {
+			got, err = lease6From(m, x.iaid(), time.Now())
+		}
+		return said.hear(serverOf(m) == lease.ServerID, got, err)
+	}))
+	if err = cmp.Or(err, said.err); err != nil {
+		return nil, err
+	}
+	return said.lease, nil
+}
+
+// asking6 sends a question to all servers.
+func asking6(c *nclient6.Client, question *dhcpv6.Message) func(context.Context, func(*dhcpv6.Message) bool) (*dhcpv6.Message, error) {
+	return func(ctx context.Context, match func(*dhcpv6.Message) bool) (*dhcpv6.Message, error) {
+		return c.SendAndRead(ctx, nclient6.AllDHCPRelayAgentsAndServers, question, match)
+	}
+}
+
+// hearing passes on what are answers of a type to this client, of a server that says which it is.
+func (x *v6) hearing(t dhcpv6.MessageType, hear func(*dhcpv6.Message, func(time.Duration)) bool) func(*dhcpv6.Message, func(time.Duration)) bool {
+	right := x.answers(t)
+	return func(m *dhcpv6.Message, soon func(time.Duration)) bool { return right(m) && hear(m, soon) }
+}
+
+// serverOf is the identifier of an answer's server, as a lease has it.
+func serverOf(m *dhcpv6.Message) string { return hex.EncodeToString(m.Options.ServerID().ToBytes()) }
 
 func (x *v6) Decline(ctx context.Context, lease *control.Lease) error {
 	if x.err != nil || x.mode != Stateful {

@@ -114,7 +114,10 @@ type ListResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Containers []*Container           `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
 	// trouble is with the node rather than with one container; empty is none.
-	Trouble       string `protobuf:"bytes,2,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	Trouble string `protobuf:"bytes,2,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// behind says that the node has taken an apply or removal, and that containers are still
+	// those from before it.
+	Behind        bool `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,6 +166,13 @@ func (x *ListResponse) GetTrouble() string {
 	return ""
 }
 
+func (x *ListResponse) GetBehind() bool {
+	if x != nil {
+		return x.Behind
+	}
+	return false
+}
+
 type Container struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // PROJECT.SERVICE, or the service alone if it is of node.yaml
@@ -181,7 +191,8 @@ type Container struct {
 	Networks []*ContainerNetwork `protobuf:"bytes,13,rep,name=networks,proto3" json:"networks,omitempty"`
 	// old_serves says that the container before this one goes on until this one is up to
 	// it; networks and ports are its.
-	OldServes     bool `protobuf:"varint,14,opt,name=old_serves,json=oldServes,proto3" json:"old_serves,omitempty"`
+	OldServes     bool  `protobuf:"varint,14,opt,name=old_serves,json=oldServes,proto3" json:"old_serves,omitempty"`
+	ExitCode      int32 `protobuf:"varint,15,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"` // of its last end; 0 also before the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -312,6 +323,13 @@ func (x *Container) GetOldServes() bool {
 		return x.OldServes
 	}
 	return false
+}
+
+func (x *Container) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
 }
 
 // ContainerNetwork is a container's place on a network.
@@ -1531,12 +1549,13 @@ var File_kogge_v1_workload_proto protoreflect.FileDescriptor
 const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\n" +
 	"\x17kogge/v1/workload.proto\x12\bkogge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13kogge/v1/exec.proto\x1a\x13kogge/v1/node.proto\"\r\n" +
-	"\vListRequest\"]\n" +
+	"\vListRequest\"u\n" +
 	"\fListResponse\x123\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x13.kogge.v1.ContainerR\n" +
 	"containers\x12\x18\n" +
-	"\atrouble\x18\x02 \x01(\tR\atrouble\"\xb9\x03\n" +
+	"\atrouble\x18\x02 \x01(\tR\atrouble\x12\x16\n" +
+	"\x06behind\x18\x03 \x01(\bR\x06behind\"\xd6\x03\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x14\n" +
@@ -1553,7 +1572,8 @@ const file_kogge_v1_workload_proto_rawDesc = "" +
 	"\aproject\x18\f \x01(\tR\aproject\x126\n" +
 	"\bnetworks\x18\r \x03(\v2\x1a.kogge.v1.ContainerNetworkR\bnetworks\x12\x1d\n" +
 	"\n" +
-	"old_serves\x18\x0e \x01(\bR\toldServesJ\x04\b\x05\x10\x06\"@\n" +
+	"old_serves\x18\x0e \x01(\bR\toldServes\x12\x1b\n" +
+	"\texit_code\x18\x0f \x01(\x05R\bexitCodeJ\x04\b\x05\x10\x06\"@\n" +
 	"\x10ContainerNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"0\n" +

@@ -67,7 +67,7 @@ const (
 
 // WorkloadServiceClient is a client for the kogge.v1.WorkloadService service.
 type WorkloadServiceClient interface {
-	// List is every container that is wanted here.
+	// List is every container that is wanted here, or that was and has not stopped yet.
 	List(context.Context, *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error)
 	// Logs sends the newest lines of a container's output, oldest first, and with
 	// follow those to come.
@@ -194,7 +194,7 @@ func (c *workloadServiceClient) ListProjects(ctx context.Context, req *connect.R
 
 // WorkloadServiceHandler is an implementation of the kogge.v1.WorkloadService service.
 type WorkloadServiceHandler interface {
-	// List is every container that is wanted here.
+	// List is every container that is wanted here, or that was and has not stopped yet.
 	List(context.Context, *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error)
 	// Logs sends the newest lines of a container's output, oldest first, and with
 	// follow those to come.

@@ -1,0 +1,27 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// testDeaf: a container that hears no signal and has an hour to stop is shown once its
+// project was removed, and killed when somebody stops or removes it once more.
+func (i *imaged) testDeaf(t *testing.T) {
+	i.load(t, "deaf", map[string]any{"Cmd": []string{"app", "command", "stubborn"}})
+	for _, again := range []func(){
+		func() { i.kogge(t, "pg.deaf  gone", "rm", "pg") },
+		func() { i.kogge(t, "", "stop", "pg.deaf") },
+	} {
+		i.apply(t, "deaf", "image: example.invalid/deaf:1, stop_grace_period: 1h")
+		until(t, "it to be deaf", func() bool {
+			return i.line(t, "pg.deaf", " running ") && strings.Contains(i.kogge(t, "", "logs", "pg.deaf"), "ready")
+		})
+		i.kogge(t, "pg.deaf  gone", "rm", "pg", "--no-wait")
+		until(t, "it to be shown", func() bool { return i.line(t, "pg.deaf", " pg.deaf was told to stop at ") })
+		again()
+		until(t, "nothing to be left", func() bool {
+			return len(processes(t, "app")) == 0 && !strings.Contains(i.kogge(t, "", "ps"), "pg.deaf")
+		})
+	}
+}

@@ -1,0 +1,53 @@
+package keeper
+
+import (
+	"testing"
+
+	"kogge.example/agent/workload"
+)
+
+// TestBehind: while containerd still says what there is, a status is one of the set before;
+// once it has the generation of the next, a container that is replaced is no more said to run.
+func TestBehind(t *testing.T) {
+	t.Parallel()
+	b, g := runGated(t, web(workload.Always))
+	b.until(t, "it to run", unitStates("web running"))
+	release := g.hold(&g.list, "")
+	defer release()
+	other := web(workload.Always)
+	other.Env = []string{"A=1"}
+	if err := b.keeper.Want([]workload.Container{other}, 7); err != nil {
+		t.Fatal(err)
+	}
+	<-g.begun
+	if s := b.keeper.Snapshot(); s.Generation != 0 || !unitStates("web running")(s) {
+		t.Errorf("before the Keeper has looked: generation %d, %s", s.Generation, s)
+	}
+	release()
+	b.until(t, "the next generation", func(s workload.Status) bool {
+		if s.Generation == 7 && s.Units[0].State == workload.Running && !s.Units[0].OldServes {
+			t.Errorf("of generation 7: %s, as if nothing were to be done", s)
+		}
+		return s.Generation == 7
+	})
+}
+
+// TestStillLeaving: a container that nobody wants any more is named for as long as it is
+// being stopped.
+func TestStillLeaving(t *testing.T) {
+	t.Parallel()
+	b, g := runGated(t, web(workload.Always))
+	b.until(t, "it to run", unitStates("web running"))
+	release := g.hold(&g.removal, "web")
+	defer release()
+	b.want(t)
+	<-g.begun
+	b.until(t, "it to leave", func(s workload.Status) bool {
+		return len(s.Units) == 0 && len(s.Leaving) == 1 && s.Leaving[0].ID == "web"
+	})
+	release()
+	b.until(t, "it to be gone", func(s workload.Status) bool { return len(s.Leaving) == 0 })
+	if left := g.names(); left != "" {
+		t.Errorf("%s is there", left)
+	}
+}

@@ -1,0 +1,131 @@
+package keeper
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"kogge.example/agent/workload"
+)
+
+// ending is an instance that is to stop, from when that is decided until it is no more, or
+// could not be taken away.
+type ending struct {
+	workload.Record
+	since   time.Time
+	until   time.Time       // when its grace is over; guarded by the Keeper's mu, as timer
+	timer   *time.Timer     // of a grace that ends before its own time; else nil
+	patient context.Context // ends with the session, or then
+	hurry   context.CancelFunc
+}
+
+// end takes down that the instance is to stop, with its own grace or that of the container as
+// it is wanted by now, whichever is less. Whoever calls it calls takeAway, which takes it out
+// again.
+func (k *Keeper) end(ctx context.Context, r workload.Record) *ending {
+	if u := k.units[r.ID]; u != nil {
+		r.StopGrace = min(r.StopGrace, u.want.StopGrace)
+	}
+	e := &ending{Record: r, since: k.Now()}
+	e.until = e.since.Add(r.StopGrace)
+	e.patient, e.hurry = context.WithCancel(ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.endings = append(k.endings, e)
+	return e
+}
+
+// hasten has what is to stop of the container id have no more than a grace, counted from
+// when it was told to, and says whether there is any.
+func (k *Keeper) hasten(id string, grace time.Duration) (any bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, e := range k.endings {
+		if e.ID != id {
+			continue
+		}
+		any = true
+		if by := e.since.Add(grace); by.Before(e.until) {
+			e.until = by
+			if e.timer != nil {
+				e.timer.Stop()
+			}
+			e.timer = time.AfterFunc(by.Sub(k.Now()), e.hurry)
+		}
+	}
+	return any
+}
+
+// takeAway stops an instance and leaves nothing of it but its volumes. Whoever calls it
+// has the lock of the instance.
+func (k *Keeper) takeAway(ctx context.Context, e *ending) error {
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+		e.hurry()
+		k.endings = slices.DeleteFunc(k.endings, func(one *ending) bool { return one == e })
+	}()
+	limited, cancel := context.WithTimeout(e.patient, e.StopGrace+startLimit)
+	defer cancel()
+	err := k.Engine.Remove(limited, e.Name, e.StopSignal, e.StopGrace)
+	if err != nil && e.patient.Err() != nil && ctx.Err() == nil { // it was hastened
+		limited, cancel := context.WithTimeout(ctx, startLimit)
+		defer cancel()
+		err = k.Engine.Remove(limited, e.Name, e.StopSignal, 0)
+	}
+	if err != nil {
+		return err
+	}
+	if err := k.Network.Detach(e.Name); err != nil {
+		return err
+	}
+	return k.Engine.RemoveFiles(e.Name)
+}
+
+// ends says of a container what of it is to stop, and when that is killed; "" is nothing.
+func (k *Keeper) ends(id string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var last *ending
+	for _, e := range k.endings {
+		if e.ID == id && (last == nil || e.until.After(last.until)) {
+			last = e
+		}
+	}
+	if last == nil {
+		return ""
+	}
+	at := func(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
+	return fmt.Sprintf("%s was told to stop at %s, and is killed at %s UTC", last.Name, at(last.since), at(last.until))
+}
+
+// leftovers is the status of what leaves of containers that nobody wants.
+func (k *Keeper) leftovers() (all []workload.UnitStatus) {
+	for _, l := range k.leaving {
+		if l.ID == "" || k.units[l.ID] != nil {
+			continue // somebody's who is not known any more, or said of the one that is wanted
+		}
+		all = append(all, workload.UnitStatus{
+			ID: l.ID, Instance: l.Name, State: workload.Stopping, At: l.At, Reason: k.ends(l.ID),
+		})
+	}
+	slices.SortFunc(all, func(a, b workload.UnitStatus) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Instance, b.Instance))
+	})
+	return slices.CompactFunc(all, func(a, b workload.UnitStatus) bool { return a.ID == b.ID })
+}
+
+// leavers are the instances of a container that nobody wants any more.
+func (k *Keeper) leavers(id string) (all []*leaver) {
+	for _, name := range workload.Instances(id) {
+		if l := k.leaving[name]; l != nil {
+			all = append(all, l)
+		}
+	}
+	return all
+}
