@@ -75,6 +75,7 @@ type Slots struct {
 	// Assessment of this boot is good, bad or pending.
 	Assessment, Why string
 	RebootAt        time.Time // zero: nobody asked for a reboot into what is armed
+	NextArming      int64     // the number that the next arming gets; 0: the node has lost count
 	Busy            string    // the step of the update that goes on; "" for none
 }
 

@@ -387,6 +387,9 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 	for _, name := range []bootloader.Slot{bootloader.A, bootloader.B} {
 		all.Slots = append(all.Slots, look(b, name, state.Of(name), records[name], failures))
 	}
+	if all.NextArming, err = memory.NextArming(i.memory(), state); err != nil {
+		log.Printf("agent: %v", err) // what lies in the slots can be told all the same
+	}
 	if assessment, err := control.ReadAssessment(i.Run); err == nil { // not there yet: not known
 		all.Assessment, all.Why = assessment.State, assessment.Why
 	}

@@ -3,6 +3,7 @@ package install
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"kogge.example/update/fleet/ledger"
@@ -27,8 +28,11 @@ func TestPermit(t *testing.T) {
 	m.have(two)
 	in(m, f, 2)
 	permit := func(release string) []byte {
-		state := m.loaderState()
-		p := ledger.Permit{Version: 1, Seat: 2, Release: release, Arming: 1 + max(state.A.Number, state.B.Number), Height: 1}
+		slots, err := m.Slots(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := ledger.Permit{Version: 1, Seat: 2, Release: release, Arming: slots.NextArming, Height: 1}
 		for i := range 2 {
 			p.Owners = append(p.Owners, ledger.Sign(i+1, ledgertest.Private(fmt.Sprintf("owner %d", i+1)), p.Bytes(f.Log.State().Fleet())))
 		}
@@ -43,7 +47,7 @@ func TestPermit(t *testing.T) {
 	}
 	unauthorised("without a permit", Order{})
 	unauthorised("with something else", Order{Permit: []byte("{}")})
-	unauthorised("for another release", Order{Permit: permit("sha256:00")})
+	unauthorised("for another release", Order{Permit: permit("sha256:" + strings.Repeat("0", 64))})
 	steps, err := m.update(Order{Source: two.open(t), By: "ada", Permit: permit(two.Digest(board))})
 	if err != nil || steps != allSteps {
 		t.Fatalf("%s, %v", steps, err)
@@ -59,7 +63,7 @@ func TestPermit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Rollback(t.Context(), Order{When: Now, By: "ada", Permit: permit(slots.Slots[0].Digest)}, func(Step) {}); err != nil {
+	if err := m.Rollback(t.Context(), Order{When: Now, By: "ada", Permit: permit(ledger.RootName(slots.Slots[0].RootHash))}, func(Step) {}); err != nil {
 		t.Errorf("back by a permit: %v", err)
 	}
 

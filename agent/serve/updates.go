@@ -153,7 +153,7 @@ func (s *updateService) ListSlots(ctx context.Context, _ *connect.Request[apiv1.
 	if err != nil {
 		return nil, updateError(ctx, err)
 	}
-	answer := &apiv1.ListSlotsResponse{BootId: bootID(), Assessment: all.Assessment, Why: all.Why, Busy: all.Busy}
+	answer := &apiv1.ListSlotsResponse{BootId: bootID(), Assessment: all.Assessment, Why: all.Why, Busy: all.Busy, NextArming: all.NextArming}
 	if !all.RebootAt.IsZero() {
 		answer.RebootAt = timestamppb.New(all.RebootAt)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/update/fleet/ledger"
 )
 
 func nodeRollbackCommand() *cobra.Command {
@@ -50,7 +51,8 @@ node was.`,
 	return cmd
 }
 
-// otherRelease names what lies in the slot that does not run.
+// otherRelease names what lies in the slot that does not run: what an image brought by its
+// root hash.
 func otherRelease(ctx context.Context, c *api.Client) (string, error) {
 	answer, err := c.ListSlots(ctx, connect.NewRequest(&apiv1.ListSlotsRequest{}))
 	if err != nil {
@@ -58,6 +60,9 @@ func otherRelease(ctx context.Context, c *api.Client) (string, error) {
 	}
 	for _, s := range answer.Msg.Slots {
 		if !s.Running {
+			if s.Digest == "" && s.RootHash != "" {
+				return ledger.RootName(s.RootHash), nil
+			}
 			return s.Digest, nil
 		}
 	}

@@ -23,29 +23,40 @@ type Authorisation struct {
 	by      string
 	bound   bool // to what follows
 	release string
-	arming  int
+	arming  int64
 }
 
 // String says who gave it.
 func (a Authorisation) String() string { return a.by }
 
-// check wants one that somebody gave, and for that release.
-func (a Authorisation) check(release string) error {
-	if a.by == "" {
+// check wants one that somebody gave: where it is bound, for that release and for the arming
+// that comes next.
+func (a Authorisation) check(release string, next int64) error {
+	switch {
+	case a.by == "":
 		return ErrUnauthorised
-	}
-	if a.bound && a.release != release {
+	case !a.bound:
+		return nil
+	case release == "":
+		return fmt.Errorf("%w: this release has no name here that somebody could sign", ErrUnauthorised)
+	case a.release != release:
 		return fmt.Errorf("%w: %s is for release %s, and this is %s", ErrUnauthorised, a.by, a.release, release)
+	case a.arming != next:
+		return fmt.Errorf("%w: %s is for arming %d, and the next is arming %d", ErrUnauthorised, a.by, a.arming, next)
 	}
 	return nil
 }
 
-// checkArming wants that what is armed now has the number for which it was given.
-func (a Authorisation) checkArming(number int) error {
-	if a.bound && a.arming != number {
-		return fmt.Errorf("%w: %s is for arming %d, and this is arming %d", ErrUnauthorised, a.by, a.arming, number)
+// nameOf is what a permit calls the release in a slot: by its digest, or by its root hash
+// where an image brought it. "": it has no name.
+func nameOf(r *memory.Staged) string {
+	if r.Digest != "" {
+		return r.Digest
 	}
-	return nil
+	if root, _, ok := strings.Cut(r.Verity, ":"); ok {
+		return ledger.RootName(root)
+	}
+	return ""
 }
 
 // Owners is the right that the owner of a seat gave by a permit, in the state of a ledger: for
@@ -74,11 +85,12 @@ func LoneVoter(voters int, fleet string) (Authorisation, error) {
 
 // Arm has the loader start, at the next boot, the release of that digest, which Stage has
 // put into the slot that does not run, or which an update has left there. It asks
-// again what Stage asked. At a cut the slot is armed or not; from step 2 on the loader
+// again what Stage asked. At a cut the slot is armed or not; from step 3 on the loader
 // counts its tries, and the running slot is what it falls back to:
 //
-//  1. what is armed, remembered
-//  2. the loader's Arm
+//  1. the number of the arming, remembered: what permits this one is used up
+//  2. what is armed, remembered
+//  3. the loader's Arm
 func Arm(d Disk, m memory.Folder, digest string, by Authorisation, now time.Time) (memory.Trial, error) {
 	records, err := memory.ReadStaged(m)
 	if err != nil {
@@ -126,7 +138,7 @@ func Rollback(d Disk, m memory.Folder, by Authorisation, now time.Time) (memory.
 }
 
 func (d Disk) arm(m memory.Folder, r *memory.Staged, tries int, by Authorisation, now time.Time) (memory.Trial, error) {
-	if err := by.check(r.Digest); err != nil {
+	if err := d.permit(m, nameOf(r), by); err != nil {
 		return memory.Trial{}, err
 	}
 	if d.Trial {
@@ -165,6 +177,24 @@ func (d Disk) arm(m memory.Folder, r *memory.Staged, tries int, by Authorisation
 	return t, d.Boot.Edit(func(v *fat.Volume) error { return d.armIn(v, m, r, &t, by, now) })
 }
 
+// permit asks for the right to a release before anything is done about it.
+func (d Disk) permit(m memory.Folder, release string, by Authorisation) error {
+	if !by.bound { // nothing that a disk could fail at comes before a plain no, or yes
+		return by.check(release, 0)
+	}
+	return d.Boot.Read(func(v *fat.Volume) error {
+		state, err := d.Loader.State(v)
+		if err != nil {
+			return err
+		}
+		next, err := memory.NextArming(m, state)
+		if err != nil {
+			return err
+		}
+		return by.check(release, next)
+	})
+}
+
 func (d Disk) armIn(v *fat.Volume, m memory.Folder, r *memory.Staged, t *memory.Trial, by Authorisation, now time.Time) error {
 	before, err := d.Loader.State(v)
 	if err != nil {
@@ -177,7 +207,11 @@ func (d Disk) armIn(v *fat.Volume, m memory.Folder, r *memory.Staged, t *memory.
 		return fmt.Errorf("the loader starts neither slot: there is nothing to fall back to")
 	}
 	t.Number = 1 + max(before.A.Number, before.B.Number)
-	if err := by.checkArming(t.Number); err != nil {
+	number, err := memory.UseArming(m, before)
+	if err != nil {
+		return err
+	}
+	if err := by.check(nameOf(r), number); err != nil { // somebody else has armed since
 		return err
 	}
 	if err := memory.WriteTrial(m, *t); err != nil {

@@ -34,7 +34,8 @@ type Progress func(part string, done, total int64)
 // A cut, or an error, leaves the slot as it was, retired with some of the release in it,
 // or staged. Stage with the same release goes on where it was:
 //
-//  1. the release that an image brought, remembered as the first one that was blessed;
+//  1. the number of armings, remembered, which the loader forgets at step 2; the release
+//     that an image brought, as the first one that was blessed;
 //     what is to be written, remembered: from here on nobody takes the slot for whole
 //  2. retired: the loader's Retire, the trial forgotten, the first block of the root
 //     zeroed, sync. A root without its first block is no root to anybody: see verity.Leads
@@ -48,7 +49,7 @@ type Progress func(part string, done, total int64)
 // A sync that fails is the end of the attempt, because what the disk holds then is
 // unknown: the next one begins with step 2.
 func Stage(ctx context.Context, d Disk, m memory.Folder, r Release, by Authorisation, progress Progress) error {
-	if err := by.check(r.Digest); err != nil {
+	if err := d.permit(m, r.Digest, by); err != nil {
 		return fmt.Errorf("stage release %s in slot %s: %w", r.Version, d.target(), err)
 	}
 	return stage(ctx, d, m, r, progress, usual)
@@ -162,6 +163,9 @@ func (s *staging) begin(ctx context.Context) (ready bool, err error) {
 		records[s.Running] = now
 	}
 	records[s.slot] = &s.record
+	if err := memory.KeepArmings(s.memory, state); err != nil {
+		return false, err
+	}
 	return false, s.retire(records)
 }
 

@@ -93,7 +93,7 @@ func (c content) sum() uint64 {
 	var h maphash.Hash
 	h.SetSeed(hashSeed)
 	h.Write(c.disk)
-	for _, name := range []string{memory.StagedFile, memory.TrialFile, memory.FloorFile} {
+	for _, name := range []string{memory.StagedFile, memory.TrialFile, memory.FloorFile, memory.ArmingsFile} {
 		data, ok := c.files[name]
 		fmt.Fprintf(&h, "%s %v %d\n", name, ok, len(data))
 		h.Write(data)

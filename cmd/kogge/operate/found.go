@@ -328,9 +328,9 @@ func Permit(s ledger.State, node, digest string, slots *apiv1.ListSlotsResponse,
 	if !ok {
 		return nil, fmt.Errorf("node %s has no seat in fleet %s", node, s.Genesis.Name)
 	}
-	p := ledger.Permit{Version: 1, Seat: seat.Number, Release: digest, Height: s.Height}
-	for _, slot := range slots.Slots {
-		p.Arming = max(p.Arming, int(slot.Number)+1)
+	p := ledger.Permit{Version: 1, Seat: seat.Number, Release: digest, Arming: slots.NextArming, Height: s.Height}
+	if p.Arming < 1 {
+		return nil, fmt.Errorf("node %s does not know how often it was armed: a permit could be used twice there", node)
 	}
 	p.Owners = owner.Sign(p.Bytes(s.Fleet()), s.Genesis.Threshold)
 	return p.Encode(), nil

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
@@ -15,8 +16,8 @@ import (
 type Permit struct {
 	Version int         `json:"version"` // of this document: 1
 	Seat    int         `json:"seat"`
-	Release string      `json:"release"` // the digest that names it: "sha256:…"
-	Arming  int         `json:"arming"`  // the number that the arming gets: one above the slots' highest
+	Release string      `json:"release"` // its digest, "sha256:…", or [RootName] of what an image brought
+	Arming  int64       `json:"arming"`  // the number that the arming gets, as the node counts them
 	Height  int64       `json:"height"`  // of the ledger, when it was given
 	Owners  []Signature `json:"owners"`  // by number of the owner's key
 }
@@ -33,7 +34,7 @@ func (p Permit) Encode() []byte { return encode(p) }
 // Bytes are what an owner signs.
 func (p Permit) Bytes(fleet document.Hash) []byte {
 	number := func(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
-	return document.Message("kogge/permit/v1", fleet[:], number(int64(p.Seat)), []byte(p.Release), number(int64(p.Arming)), number(p.Height))
+	return document.Message("kogge/permit/v1", fleet[:], number(int64(p.Seat)), []byte(p.Release), number(p.Arming), number(p.Height))
 }
 
 // ParsePermit reads a permit, and verifies nothing. The error wraps [ErrPermit].
@@ -43,7 +44,7 @@ func ParsePermit(raw []byte) (Permit, error) {
 	}
 	p, err := document.DecodeExact[Permit](raw, version)
 	if err == nil {
-		err = checkSignatures("owners", p.Owners)
+		err = p.check()
 	}
 	if err != nil {
 		return Permit{}, fmt.Errorf("%w: %w", ErrPermit, err)
@@ -51,10 +52,30 @@ func ParsePermit(raw []byte) (Permit, error) {
 	return p, nil
 }
 
+// RootName is what a permit calls a release whose digest nobody knows, because an image
+// brought it: by its root hash, in hexadecimal.
+func RootName(root string) string { return "root:" + root }
+
+// check says what is wrong with a permit by itself: one for no release, or for no arming,
+// would be one for any of them that is as empty.
+func (p Permit) check() error {
+	kind, name, _ := strings.Cut(p.Release, ":")
+	if _, err := document.ParseHash(name); err != nil || kind != "sha256" && kind != "root" {
+		return fmt.Errorf("field release: %.80q is neither sha256: nor root: with a hash", p.Release)
+	}
+	if p.Arming < 1 {
+		return fmt.Errorf("field arming: %d: armings are numbered from 1", p.Arming)
+	}
+	return checkSignatures("owners", p.Owners)
+}
+
 // Permits wants a permit to be for a seat, by as many keys of the seat's owner as are the
 // owner, at the height at which the ledger is. Which release and arming it is for is the
 // caller's to compare. The error wraps [ErrPermit].
 func (s State) Permits(p Permit, seat roster.Seat) error {
+	if err := p.check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrPermit, err)
+	}
 	if p.Seat != seat.Number {
 		return fmt.Errorf("%w: it is for seat %d, and this node has seat %d", ErrPermit, p.Seat, seat.Number)
 	}

@@ -9,12 +9,14 @@ import (
 	"kogge.example/update/fleet/ledger/ledgertest"
 )
 
+const digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
 // TestPermit takes a permit as it was signed, and with no bit changed.
 func TestPermit(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 1)
 	s := f.Log.State()
 	seat, _ := s.Roster.Seat(2)
-	p := ledger.Permit{Version: 1, Seat: 2, Release: "sha256:0123", Arming: 3, Height: 1}
+	p := ledger.Permit{Version: 1, Seat: 2, Release: digest, Arming: 3, Height: 1}
 	for i, name := range []string{"owner 1", "owner 2"} {
 		p.Owners = append(p.Owners, ledger.Sign(i+1, ledgertest.Private(name), p.Bytes(s.Fleet())))
 	}
@@ -39,7 +41,7 @@ func TestPermit(t *testing.T) {
 
 // FuzzPermit reads what somebody calls a permit.
 func FuzzPermit(f *testing.F) {
-	f.Add(ledger.Permit{Version: 1, Seat: 2, Release: "sha256:0123", Owners: []ledger.Signature{{By: 1, Signature: make([]byte, 64)}}}.Encode())
+	f.Add(ledger.Permit{Version: 1, Seat: 2, Release: digest, Arming: 1, Owners: []ledger.Signature{{By: 1, Signature: make([]byte, 64)}}}.Encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if p, err := ledger.ParsePermit(raw); err == nil && !bytes.Equal(p.Encode(), raw) {
 			t.Errorf("%q is read, and written as %q", raw, p.Encode())

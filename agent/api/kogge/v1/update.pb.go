@@ -614,7 +614,8 @@ type ListSlotsResponse struct {
 	Why        string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
 	// reboot_at is when the node reboots into what is armed; unset: nobody asked for that.
 	RebootAt      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=reboot_at,json=rebootAt,proto3" json:"reboot_at,omitempty"`
-	Busy          string                 `protobuf:"bytes,6,opt,name=busy,proto3" json:"busy,omitempty"` // what is being done to the slots right now
+	Busy          string                 `protobuf:"bytes,6,opt,name=busy,proto3" json:"busy,omitempty"`                                // what is being done to the slots right now
+	NextArming    int64                  `protobuf:"varint,7,opt,name=next_arming,json=nextArming,proto3" json:"next_arming,omitempty"` // the number that the next arming gets: an owner's permit names it; 0: the node has lost count
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -689,6 +690,13 @@ func (x *ListSlotsResponse) GetBusy() string {
 		return x.Busy
 	}
 	return ""
+}
+
+func (x *ListSlotsResponse) GetNextArming() int64 {
+	if x != nil {
+		return x.NextArming
+	}
+	return 0
 }
 
 // Slot is one of A and B.
@@ -1117,7 +1125,7 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"\x0fRollbackRequest\x12(\n" +
 	"\x06reboot\x18\x01 \x01(\x0e2\x10.kogge.v1.RebootR\x06reboot\x12\x16\n" +
 	"\x06permit\x18\x02 \x01(\fR\x06permit\"\x12\n" +
-	"\x10ListSlotsRequest\"\xd1\x01\n" +
+	"\x10ListSlotsRequest\"\xf2\x01\n" +
 	"\x11ListSlotsResponse\x12$\n" +
 	"\x05slots\x18\x01 \x03(\v2\x0e.kogge.v1.SlotR\x05slots\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1e\n" +
@@ -1126,7 +1134,9 @@ const file_kogge_v1_update_proto_rawDesc = "" +
 	"assessment\x12\x10\n" +
 	"\x03why\x18\x04 \x01(\tR\x03why\x127\n" +
 	"\treboot_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\brebootAt\x12\x12\n" +
-	"\x04busy\x18\x06 \x01(\tR\x04busy\"\xfe\x01\n" +
+	"\x04busy\x18\x06 \x01(\tR\x04busy\x12\x1f\n" +
+	"\vnext_arming\x18\a \x01(\x03R\n" +
+	"nextArming\"\xfe\x01\n" +
 	"\x04Slot\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\tR\x04slot\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x14\n" +
