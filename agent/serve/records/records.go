@@ -27,7 +27,8 @@ import (
 type Records struct {
 	Node *identity.Node
 	// Open gives the seat's key and the ledger of the fleet that the node belongs to, which
-	// are made with the first question for them. The error says why there are none.
+	// are made with the first question for them. The error says why there are none; nil: this
+	// node has none.
 	Open func() (*identity.Seat, *pinned.Ledger, error)
 }
 
@@ -36,12 +37,19 @@ func Handler(r Records, options ...connect.HandlerOption) (string, http.Handler)
 	return apiv1connect.NewFleetServiceHandler(&r, options...)
 }
 
+func (r *Records) part() (*identity.Seat, *pinned.Ledger, error) {
+	if r.Open == nil {
+		return nil, nil, errors.New("this node keeps no ledger")
+	}
+	return r.Open()
+}
+
 // Seat answers with the key with which the node takes part, signed with it.
 func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatRequest]) (*connect.Response[apiv1.SeatResponse], error) {
 	if len(request.Msg.Nonce) != api.NonceSize {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("seat: the nonce has the wrong size"))
 	}
-	seat, l, err := r.Open()
+	seat, l, err := r.part()
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
@@ -59,7 +67,7 @@ func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 
 // Take takes a record that follows on those that the node has.
 func (r *Records) Take(_ context.Context, request *connect.Request[apiv1.TakeRequest]) (*connect.Response[apiv1.TakeResponse], error) {
-	_, l, err := r.Open()
+	_, l, err := r.part()
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
@@ -78,7 +86,7 @@ func (r *Records) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 
 // Records sends the records from a height on.
 func (r *Records) Records(ctx context.Context, request *connect.Request[apiv1.RecordsRequest], stream *connect.ServerStream[apiv1.Entry]) error {
-	_, l, err := r.Open()
+	_, l, err := r.part()
 	if err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	}
