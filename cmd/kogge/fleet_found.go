@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"kogge.example/cmd/kogge/keyring"
@@ -33,7 +34,8 @@ func fleetFoundCommand() *cobra.Command {
 		Short: "Found the fleet: its first seats, and its ledger",
 		Long: "Asks adopted nodes for the keys of their seats, writes the first record of the fleet's ledger, has the owner sign\n" +
 			"it, and gives it to the nodes. Each node named has a seat with a vote from then on. Of them 1, 3 or 5 run etcd.\n" +
-			"A fleet is founded once. If a node cannot be reached, repeat the command: it gives out the same record.\n" +
+			"A fleet is founded once: all nodes that this computer knows are asked first whether it is. If a node cannot be\n" +
+			"reached, repeat the command: it gives out the same record, from any computer that has the fleet's folder.\n" +
 			"The owner signs with the owner keys in the fleet's folder, and with recovery sheets (--sheet).",
 		Example: "  kogge fleet found n1 n2 n3 --sheet recovery-2.txt\n" +
 			"  kogge fleet found --all-adopted --domain n1=attic --domain n2=cellar --sheet recovery-2.txt",
@@ -59,16 +61,19 @@ func fleetFoundCommand() *cobra.Command {
 }
 
 func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []string, out io.Writer) error {
-	l, entries, err := operate.Ledger(ring)
+	known, err := operate.Nodes(ring)
 	if err != nil {
 		return err
 	}
 	if f.all {
-		known, err := operate.Nodes(ring)
-		if err != nil {
-			return err
-		}
 		names = slices.Sorted(maps.Keys(known))
+	}
+	if err := f.ask(ctx, ring, slices.Sorted(maps.Keys(known)), names, out); err != nil {
+		return err
+	}
+	l, entries, err := operate.Ledger(ring)
+	if err != nil {
+		return err
 	}
 	if l.State().Height == 0 {
 		if l, entries, err = f.found(ctx, ring, names); err != nil {
@@ -82,6 +87,27 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 		return err
 	}
 	return f.give(ctx, ring, l.State(), entries[0], out)
+}
+
+// ask asks all nodes that this computer knows for the ledger, before anything is founded:
+// another computer may have done it. A node that does not answer keeps nobody from it, unless
+// it is one of the founders; one that answers and cannot say does.
+func (f *foundFlags) ask(ctx context.Context, ring *keyring.Keyring, known, founders []string, out io.Writer) error {
+	told, err := operate.Gather(ctx, ring, known, notice)
+	if err != nil {
+		return err
+	}
+	var unsure error
+	for _, n := range told {
+		switch {
+		case n.Err == nil, slices.Contains(founders, n.Node): // found says what is wrong with those
+		case connect.CodeOf(n.Err) == connect.CodeFailedPrecondition:
+			unsure = errors.Join(unsure, nodeError(n.Node, n.Err))
+		default:
+			fmt.Fprintf(out, "node %s could not be asked whether the fleet is founded: %v\n", n.Node, n.Err)
+		}
+	}
+	return unsure
 }
 
 // found makes the first record.

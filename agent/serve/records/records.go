@@ -53,12 +53,19 @@ func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
+	if err := l.Damaged(); err != nil { // it may have a record that it cannot show
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	}
 	tlsKey, err := document.ParseHash(r.Node.Key())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
-	body := roster.Request{Version: 1, Nonce: request.Msg.Nonce, Name: r.Node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH}
-	envelope, err := seat.Seal(roster.RequestKind, l.State().Fleet(), 0, body.Encode())
+	state := l.State()
+	body := roster.Request{
+		Version: 1, Nonce: request.Msg.Nonce, Name: r.Node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH,
+		Height: state.Height, Head: state.Record,
+	}
+	envelope, err := seat.Seal(roster.RequestKind, state.Fleet(), 0, body.Encode())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}

@@ -1,7 +1,6 @@
 package operate
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -22,7 +21,6 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
-	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
@@ -45,6 +43,8 @@ type Applicant struct {
 	Journal roster.ID
 	Arch    string
 	Address netip.AddrPort // where it answered
+	Height  int64          // of its ledger; 0: it knows of no founding
+	Head    document.Hash  // of the record of that height
 }
 
 // ErrFounding is of a founding that cannot be.
@@ -97,7 +97,7 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 	if shown := c.Shown(); shown == nil || request.Name != r.Name || request.TLSKey.String() != keyOf(shown) {
 		return Applicant{}, fmt.Errorf("%w: it is of another node", roster.ErrRequest)
 	}
-	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch}
+	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head}
 	at, err := net.ResolveTCPAddr("tcp", r.Address)
 	if err != nil {
 		return Applicant{}, err
@@ -122,6 +122,11 @@ func Plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant,
 }
 
 func plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant, w Wish) (ledger.Value, error) {
+	for _, a := range applicants {
+		if a.Height > 0 { // it was founded between two questions
+			return ledger.Value{}, fmt.Errorf("node %s has a first record already", a.Name)
+		}
+	}
 	applicants = slices.SortedFunc(slices.Values(applicants), func(a, b Applicant) int { return strings.Compare(a.Name, b.Name) })
 	members, err := chooseMembers(applicants, w)
 	if err != nil {
@@ -263,11 +268,7 @@ func Found(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.
 		if err := l.Append(e); err != nil {
 			return fmt.Errorf("%w: %w", ErrFounding, err)
 		}
-		var b bytes.Buffer
-		if err := errors.Join(ledger.WriteFile(&b, k.Genesis), ledger.WriteEntry(&b, 1, e)); err != nil {
-			return err
-		}
-		return durable.Replace(filepath.Join(k.Dir, ledgerFile), b.Bytes(), 0o600)
+		return writeLedger(k, []ledger.Entry{e})
 	})
 	return e, err
 }

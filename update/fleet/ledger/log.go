@@ -144,6 +144,18 @@ func (l *Log) grow(after *State, record []byte) error {
 // ErrHeight is of a height that the ledger does not have.
 var ErrHeight = errors.New("the ledger has no such height")
 
+// Record is the hash of the record of a height; at height 0 there is none, and it is zero. The
+// error wraps [ErrHeight].
+func (l *Log) Record(height int64) (document.Hash, error) {
+	if height < 0 || height > l.state.Height {
+		return document.Hash{}, fmt.Errorf("%w: %d of %d", ErrHeight, height, l.state.Height)
+	}
+	if height == 0 {
+		return document.Hash{}, nil
+	}
+	return document.Hash(l.hashes[tlog.StoredHashIndex(0, height-1)]), nil
+}
+
 // Root is the root of the tree over the records up to a height. The error wraps [ErrHeight].
 func (l *Log) Root(height int64) (document.Hash, error) {
 	if height < 0 || height > l.state.Height {

@@ -19,6 +19,10 @@ type Request struct {
 	Journal ID            `json:"journal"`
 	TLSKey  document.Hash `json:"tlsKey"` // fingerprint of the key of its certificate
 	Arch    string        `json:"arch"`   // as Go has it: amd64
+	// Height is that of the newest record which the node has taken, and Head the record's
+	// hash: who founds a fleet sees by them that it is founded. 0: the node has none.
+	Height int64         `json:"height"`
+	Head   document.Hash `json:"head,omitzero"`
 }
 
 // RequestKind is the kind of a request's envelope.
@@ -66,6 +70,8 @@ func openRequest(envelope []byte, id document.Hash, nonce []byte) (signed.Key, R
 		return "", Request{}, errors.New("it answers another question")
 	case r.Journal == ID{}:
 		return "", Request{}, errors.New("it names no journal")
+	case r.Height < 0 || (r.Height == 0) != r.Head.IsZero():
+		return "", Request{}, fmt.Errorf("its ledger's height is %d, and the record there %s", r.Height, r.Head.Short())
 	case r.Arch == "":
 		return "", Request{}, errors.New("it names no architecture")
 	}

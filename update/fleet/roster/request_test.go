@@ -31,6 +31,8 @@ func TestRequest(t *testing.T) {
 		"nothing": nil, "another kind": seal("kogge/status/v1", id, func(*Request) {}), "another fleet": seal(RequestKind, document.HashOf(nil), func(*Request) {}),
 		"an old answer": seal(RequestKind, id, func(r *Request) { r.Nonce = []byte("before") }), "no journal": seal(RequestKind, id, func(r *Request) { r.Journal = ID{} }),
 		"a name of escapes": seal(RequestKind, id, func(r *Request) { r.Name = "\x1b[2J" }), "version 2": seal(RequestKind, id, func(r *Request) { r.Version = 2 }),
+		"a head without a record": seal(RequestKind, id, func(r *Request) { r.Head = id }), "a record without a head": seal(RequestKind, id, func(r *Request) { r.Height = 1 }),
+		"below no record": seal(RequestKind, id, func(r *Request) { r.Height, r.Head = -1, id }),
 		"no architecture": seal(RequestKind, id, func(r *Request) { r.Arch = "" }), "cut": good[:len(good)-1],
 	} {
 		if _, r, err := OpenRequest(raw, id, nonce); !errors.Is(err, ErrRequest) {
