@@ -151,7 +151,7 @@ func part(node *identity.Node, state string) func() (*identity.Seat, *pinned.Led
 			return nil, nil, err
 		}
 		seat, taken = s, pinned.Open(filepath.Join(state, "kogge", "ledger"), node.Genesis())
-		if err := taken.Damaged(); err != nil {
+		if err := taken.Problem(); err != nil {
 			log.Printf("agent: %v", err)
 		}
 		return seat, taken, nil

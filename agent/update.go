@@ -44,7 +44,7 @@ func installer(at paths, now *parts) *install.Installer {
 			if err != nil {
 				return ledger.State{}, "", err
 			}
-			return taken.State(), seat.Key, taken.Damaged()
+			return taken.State(), seat.Key, taken.Problem()
 		},
 		Sealed: at.sealed,
 		Sticks: install.Sticks{Sys: "/sys", Dev: "/dev"}.Open,

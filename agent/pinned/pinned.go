@@ -1,11 +1,11 @@
 // Package pinned is the ledger of a node's fleet as the node has taken it: on STATE, outside
-// of the slots, a file for each height. What is taken is never forgotten, replaced or taken
-// back.
+// of the slots, a file for each height, and one that says how far they go. What is taken is
+// never forgotten, replaced or taken back.
 //
 // In come entries from anybody; out go the ledger's state, and files. An entry is verified
-// before it is written. At another entry for a height that is taken the node keeps both in
-// hand and stops taking: somebody has signed two histories. Who is asked for entries is the
-// caller's matter.
+// before it is written. At another entry for a height that is taken the node keeps both, and
+// stops for good: somebody has signed two histories. Who is asked for entries is the caller's
+// matter.
 package pinned
 
 import (
@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
 	"kogge.example/update/durable"
@@ -31,26 +32,28 @@ type Ledger struct {
 
 	mu      sync.Mutex // guards what follows
 	log     *ledger.Log
-	damaged error // why the files end before the ledger did; nil: they do not
+	head    head  // of the files, as far as it is known
+	problem error // why nothing is believed, or taken but what is missing; nil: all is well
 }
 
 // files is the ledger's folder. The tests have one that loses power.
 type files interface {
 	Read(name string) ([]byte, error)       // fs.ErrNotExist: there is none
 	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
+	List() ([]string, error)                // names; none where there is no folder
 }
 
 // ErrFork is of a second entry for a height: both are proved, and only one can be the fleet's.
+// The node keeps both, and takes no more: which of them it is to follow is for people to say.
 var ErrFork = errors.New("the fleet's ledger has two records for one height")
 
 // ErrDamaged is of a ledger whose files on STATE cannot be read from some height on. Nothing
 // is taken until that height comes again, as it was.
 var ErrDamaged = errors.New("the ledger on STATE is damaged")
 
-// Open reads the ledger of a fleet from its folder, which the first record makes: older
-// releases of Kogge see by it that the fleet decides about updates. A file that cannot be
-// read, or does not follow on the one before, ends what is known: [Ledger.Damaged] says so,
-// and nothing is removed.
+// Open reads the ledger of a fleet from its folder, which the first record makes. A file that
+// is missing, cannot be read, or does not follow on the one before, ends what is known:
+// [Ledger.Problem] says so, and nothing is removed.
 func Open(dir string, g *fleet.Genesis) *Ledger { return open(folder(dir), g) }
 
 func open(files files, g *fleet.Genesis) *Ledger {
@@ -61,20 +64,59 @@ func open(files files, g *fleet.Genesis) *Ledger {
 
 // recall reads what lies on STATE behind what is known.
 func (l *Ledger) recall() {
-	for l.damaged = nil; ; {
+	if l.problem = l.forked(); l.problem != nil {
+		return
+	}
+	var headless error
+	l.head, headless = l.readHead()
+	for {
 		height := l.log.State().Height + 1
 		e, err := l.read(height)
-		if errors.Is(err, fs.ErrNotExist) {
-			return
+		if errors.Is(err, fs.ErrNotExist) && height > max(l.head.Height, l.highest()) {
+			if height == 1 && headless != nil { // it is not known which record 1 it was
+				l.problem = fmt.Errorf("%w: %s: %w", ErrDamaged, headName, headless)
+			}
+			return // the next record brings a new head
 		}
 		if err == nil {
 			err = l.log.Recall(e)
 		}
 		if err != nil {
-			l.damaged = fmt.Errorf("%w from height %d on: %w", ErrDamaged, height, err)
+			l.problem = fmt.Errorf("%w from height %d on: %w", ErrDamaged, height, err)
+			return
+		}
+		if err := l.head.leads(l.log.State()); err != nil {
+			l.problem = err
 			return
 		}
 	}
+}
+
+const forkSuffix = ".fork"
+
+// forked says at which height there is a second history, if a file of one is there.
+func (l *Ledger) forked() error {
+	names, err := l.files.List()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	for _, name := range names {
+		if height, ok := strings.CutSuffix(name, forkSuffix); ok {
+			return fmt.Errorf("%w: %s: files %s and %s of the ledger's folder have both", ErrFork, height, height, name)
+		}
+	}
+	return nil
+}
+
+// highest is the highest height of which there is a file.
+func (l *Ledger) highest() (highest int64) {
+	names, _ := l.files.List() // forked has had them
+	for _, name := range names {
+		if height, err := strconv.ParseInt(name, 10, 64); err == nil && fileName(height) == name {
+			highest = max(highest, height)
+		}
+	}
+	return highest
 }
 
 func fileName(height int64) string { return strconv.FormatInt(height, 10) }
@@ -84,11 +126,24 @@ func (l *Ledger) read(height int64) (ledger.Entry, error) {
 	if err != nil {
 		return ledger.Entry{}, err
 	}
-	sum, entry, _ := bytes.Cut(raw, []byte("\n"))
-	if string(sum) != document.HashOf(entry).String() {
-		return ledger.Entry{}, errors.New("its bytes are not those that were written")
+	entry, err := unsummed(raw)
+	if err != nil {
+		return ledger.Entry{}, err
 	}
 	return ledger.ParseEntry(entry, height)
+}
+
+// summed is what a file of the folder holds: a SHA-256, because disks decay, and the content.
+func summed(content []byte) []byte {
+	return append([]byte(document.HashOf(content).String()+"\n"), content...)
+}
+
+func unsummed(raw []byte) ([]byte, error) {
+	sum, content, _ := bytes.Cut(raw, []byte("\n"))
+	if string(sum) != document.HashOf(content).String() {
+		return nil, errors.New("its bytes are not those that were written")
+	}
+	return content, nil
 }
 
 // State is what the ledger has decided so far.
@@ -98,12 +153,12 @@ func (l *Ledger) State() ledger.State {
 	return l.log.State()
 }
 
-// Damaged says why the ledger ends before it did; nil if it does not. The error wraps
-// [ErrDamaged].
-func (l *Ledger) Damaged() error {
+// Problem says why the ledger is not to be relied on: the error wraps [ErrDamaged] where it
+// ends before it did, or [ErrFork]. nil: all is well.
+func (l *Ledger) Problem() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.damaged
+	return l.problem
 }
 
 // Entry is the entry of a height as this node has taken it. The error wraps
@@ -117,53 +172,87 @@ func (l *Ledger) Entry(height int64) (ledger.Entry, error) {
 
 // Take verifies the entry of a height and keeps it, durably once it returns nil. An entry that
 // is here already is taken again; its certificate may be another one. The error wraps
-// [ErrFork], or is that of [ledger.Log.Append].
+// [ErrFork], or is that of [ledger.Log.Append]. A cut leaves the entry taken or not; its file
+// may be one ahead of the head, never behind it:
+//
+//  1. the file of the height
+//  2. the head
 func (l *Ledger) Take(height int64, e ledger.Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	newest := l.log.State().Height
-	if height <= newest {
-		return l.compare(height, e)
+	if errors.Is(l.problem, ErrFork) {
+		return l.problem
 	}
-	if height > newest+1 {
+	newest := l.log.State().Height
+	switch {
+	case height < 1:
+		return fmt.Errorf("record %d: %w: they begin with 1", height, ledger.ErrHeight)
+	case height <= newest:
+		return l.compare(height, e)
+	case height > newest+1:
 		return fmt.Errorf("record %d: %w: this node has %d records", height, ledger.ErrHeight, newest)
 	}
 	next := l.log.Clone()
 	if err := next.Append(e); err != nil {
 		return err
 	}
-	if err := l.leads(height, next.State().Record); err != nil {
-		return err
+	if l.problem != nil { // it comes in the place of one that was here
+		if err := l.replaces(height, next.State()); errors.Is(err, ErrFork) {
+			return l.fork(height, e, err)
+		} else if err != nil {
+			return err
+		}
 	}
 	if err := l.files.Replace(fileName(height), format(height, e)); err != nil {
 		return fmt.Errorf("record %d: %w", height, err)
 	}
+	if height > l.head.Height {
+		if err := l.writeHead(next); err != nil {
+			return fmt.Errorf("record %d: %w", height, err)
+		}
+	}
 	l.log = next
-	l.recall()
+	if l.problem != nil {
+		l.recall()
+	}
 	return nil
 }
 
-// leads wants, where the file of a height was damaged, that the record which takes its place
-// is the one that the next file names.
-func (l *Ledger) leads(height int64, record document.Hash) error {
+// replaces wants the record that takes the place of a damaged one to be what was there: the
+// one that the head names, and on which the next file follows.
+func (l *Ledger) replaces(height int64, s ledger.State) error {
+	if l.head.Height == 0 {
+		return l.problem // without the head, any beginning would do
+	}
+	if err := l.head.leads(s); err != nil {
+		return err
+	}
 	next, err := l.read(height + 1)
 	if err != nil {
-		return nil // there is none, or it is damaged too
+		return nil // there is none, or it is damaged too: then the head judges
 	}
 	r, err := ledger.ParseRecord(next.Record)
-	if err == nil && r.Previous != record {
-		return fmt.Errorf("%w: %d", ErrFork, height)
+	if err == nil && r.Previous != s.Record {
+		return fmt.Errorf("%w: %d: the next record here names %s, and this is %s", ErrFork, height, r.Previous.Short(), s.Record.Short())
 	}
 	return nil
 }
 
-// format is the file of an entry: a SHA-256, because disks decay, and the entry.
-func format(height int64, e ledger.Entry) []byte {
-	entry := ledger.FormatEntry(height, e)
-	return append([]byte(document.HashOf(entry).String()+"\n"), entry...)
+// fork keeps the entry of a second history, and stops. Once it has returned, the node stays
+// stopped; at a cut before that the entry is forgotten.
+func (l *Ledger) fork(height int64, e ledger.Entry, why error) error {
+	l.problem = why
+	if err := l.files.Replace(fileName(height)+forkSuffix, format(height, e)); err != nil {
+		return errors.Join(why, err)
+	}
+	return why
 }
 
-// compare wants that an entry is the one that is here.
+// format is the file of an entry.
+func format(height int64, e ledger.Entry) []byte { return summed(ledger.FormatEntry(height, e)) }
+
+// compare wants that an entry is the one that is here. What costs little is looked at first:
+// only what is proved is a second history, and all else is a stranger's word.
 func (l *Ledger) compare(height int64, e ledger.Entry) error {
 	mine, err := l.read(height)
 	if err != nil {
@@ -172,7 +261,13 @@ func (l *Ledger) compare(height int64, e ledger.Entry) error {
 	if bytes.Equal(mine.Record, e.Record) {
 		return nil
 	}
-	// Only what is proved is a second history; all else is a stranger's word.
+	r, err := ledger.ParseRecord(e.Record)
+	if err != nil {
+		return fmt.Errorf("record %d: %w", height, err)
+	}
+	if before, err := l.log.Record(height - 1); err != nil || r.Previous != before {
+		return fmt.Errorf("record %d: %w: it does not follow on record %d of this node", height, ledger.ErrRecord, height-1)
+	}
 	before := ledger.New(l.log.State().Genesis)
 	for h := int64(1); h < height; h++ {
 		known, err := l.read(h)
@@ -186,7 +281,11 @@ func (l *Ledger) compare(height int64, e ledger.Entry) error {
 	if err := before.Append(e); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: %d", ErrFork, height)
+	here, err := l.log.Record(height)
+	if err != nil {
+		return err
+	}
+	return l.fork(height, e, fmt.Errorf("%w: %d: %s is here, and %s came", ErrFork, height, here.Short(), before.State().Record.Short()))
 }
 
 // folder is a folder of the machine's file system.
@@ -202,4 +301,17 @@ func (f folder) Replace(name string, data []byte) error {
 		return err
 	}
 	return durable.Replace(filepath.Join(string(f), name), data, 0o600)
+}
+
+// List gives the names in the folder.
+func (f folder) List() ([]string, error) {
+	all, err := os.ReadDir(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, one := range all {
+		names = append(names, one.Name())
+	}
+	return names, err
 }

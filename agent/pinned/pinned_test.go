@@ -3,6 +3,8 @@ package pinned
 import (
 	"errors"
 	"maps"
+	"path"
+	"path/filepath"
 	"testing"
 
 	"kogge.example/update/crashdisk"
@@ -20,8 +22,47 @@ func (d disk) Replace(name string, data []byte) error {
 	return durable.ReplaceIn(d.Files, "ledger/"+name, data, 0o600)
 }
 
+func (d disk) List() (names []string, err error) {
+	for name := range d.AfterCut(1) {
+		names = append(names, path.Base(name))
+	}
+	return names, nil
+}
+
 func onDisk(files map[string][]byte, writes int) disk {
 	return disk{crashdisk.NewFiles(files, crashdisk.NewPower(writes))}
+}
+
+// with is the folder with a file changed.
+func with(files map[string][]byte, name string, change func([]byte) []byte) map[string][]byte {
+	files = maps.Clone(files)
+	raw := append([]byte{}, files["ledger/"+name]...)
+	if raw = change(raw); raw == nil {
+		delete(files, "ledger/"+name)
+	} else {
+		files["ledger/"+name] = raw
+	}
+	return files
+}
+
+func decayed(raw []byte) []byte {
+	raw[len(raw)/2] ^= 1
+	return raw
+}
+
+func gone([]byte) []byte { return nil }
+
+// taken is a ledger's folder with all records of a fleet.
+func taken(t *testing.T, f *ledgertest.Fleet) map[string][]byte {
+	t.Helper()
+	d := onDisk(nil, 1000)
+	l := open(d, f.Genesis)
+	for i, e := range f.Entries {
+		if err := l.Take(int64(i+1), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d.AfterCut(0)
 }
 
 // TestPowerCut cuts the power at every write while records come: what Take returned nil for is
@@ -44,8 +85,8 @@ func TestPowerCut(t *testing.T) {
 		}
 		for seed := range uint64(16) {
 			after := open(onDisk(d.AfterCut(seed), 1000), f.Genesis)
-			if got := after.State().Height; after.Damaged() != nil || got < taken || got > taken+1 {
-				t.Fatalf("writes=%d seed=%d: height %d after %d were taken: %v", writes, seed, got, taken, after.Damaged())
+			if got := after.State().Height; after.Problem() != nil || got < taken || got > taken+1 {
+				t.Fatalf("writes=%d seed=%d: height %d after %d were taken: %v", writes, seed, got, taken, after.Problem())
 			}
 			for i, e := range f.Entries {
 				if err := after.Take(int64(i+1), e); err != nil {
@@ -62,8 +103,8 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestFork keeps the first record 1 that it took, whatever comes later; a stranger's word is
-// no second history.
+// TestFork keeps the first record 1 that it took, and at a second one stops for good, with
+// both in hand. A stranger's word is no second history.
 func TestFork(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 2)
 	d := onDisk(nil, 1000)
@@ -72,55 +113,169 @@ func TestFork(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := f.Again(t) // the same owners found it with another operator
+	forged := other
+	forged.Certificate = f.Entries[0].Certificate
+	for name, e := range map[string]ledger.Entry{"forged": forged, "junk": {Record: []byte("x")}, "nothing": {}, "that of another height": f.Entries[1]} {
+		if err := l.Take(1, e); err == nil || errors.Is(err, ErrFork) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, height := range []int64{-5, 0, 3} {
+		if err := l.Take(height, f.Entries[1]); !errors.Is(err, ledger.ErrHeight) {
+			t.Errorf("height %d: %v", height, err)
+		}
+		if _, err := l.Entry(height); !errors.Is(err, ledger.ErrHeight) {
+			t.Errorf("height %d: %v", height, err)
+		}
+	}
+	if err := l.Problem(); err != nil {
+		t.Fatal(err)
+	}
 	if err := l.Take(1, other); !errors.Is(err, ErrFork) {
 		t.Errorf("a second founding: %v", err)
 	}
-	forged := other
-	forged.Certificate = f.Entries[0].Certificate
-	if err := l.Take(1, forged); err == nil || errors.Is(err, ErrFork) {
-		t.Errorf("a forged second founding: %v", err)
+	for name, l := range map[string]*Ledger{"now": l, "after a reboot": open(onDisk(d.AfterCut(0), 1000), f.Genesis)} {
+		if err := l.Problem(); !errors.Is(err, ErrFork) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for height, e := range map[int64]ledger.Entry{1: f.Entries[0], 2: f.Entries[1]} {
+			if err := l.Take(height, e); !errors.Is(err, ErrFork) {
+				t.Errorf("%s: record %d: %v", name, height, err)
+			}
+		}
 	}
-	if err := l.Take(3, f.Entries[1]); !errors.Is(err, ledger.ErrHeight) {
-		t.Errorf("a height too high: %v", err)
+	raw, err := d.Read("1" + forkSuffix)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := l.Take(2, f.Entries[1]); err != nil || l.State().Height != 2 {
-		t.Errorf("%v", err)
-	}
-	if e, err := l.Entry(1); err != nil || string(e.Record) != string(f.Entries[0].Record) {
-		t.Errorf("%v", err)
-	}
-	if _, err := l.Entry(3); !errors.Is(err, ledger.ErrHeight) {
-		t.Errorf("%v", err)
+	if entry, err := unsummed(raw); err != nil || string(entry) != string(ledger.FormatEntry(1, other)) {
+		t.Errorf("the second one is not kept: %v", err)
 	}
 }
 
-// TestDamaged loses a record to decay, and takes it again from others: the same one.
+// TestForkPowerCut cuts the power at each write while a node stops: it has stopped, or does
+// when the second history comes again.
+func TestForkPowerCut(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 2)
+	start, other := taken(t, f), f.Again(t)
+	for writes := 0; ; writes++ {
+		d := onDisk(start, writes)
+		err := open(d, f.Genesis).Take(1, other)
+		if !errors.Is(err, ErrFork) {
+			t.Fatal(err)
+		}
+		for seed := range uint64(16) {
+			after := open(onDisk(d.AfterCut(seed), 1000), f.Genesis)
+			stopped := errors.Is(after.Problem(), ErrFork)
+			if !stopped && !errors.Is(err, crashdisk.ErrPowerCut) {
+				t.Fatalf("writes=%d seed=%d: it goes on: %v", writes, seed, after.Problem())
+			}
+			if e, err := after.Entry(1); !stopped && (err != nil || string(e.Record) != string(f.Entries[0].Record)) {
+				t.Fatalf("writes=%d seed=%d: %v", writes, seed, err)
+			}
+			if err := after.Take(1, other); !errors.Is(err, ErrFork) {
+				t.Fatalf("writes=%d seed=%d: again: %v", writes, seed, err)
+			}
+		}
+		if !errors.Is(err, crashdisk.ErrPowerCut) {
+			return
+		}
+	}
+}
+
+// TestDamaged loses records to decay, and takes them again from others: the same ones.
 func TestDamaged(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 4)
+	files := taken(t, f)
+	for name, change := range map[string]func([]byte) []byte{"decayed": decayed, "gone": gone} {
+		for first := int64(1); first <= 4; first++ {
+			for last := first; last <= 4; last++ {
+				bad := files
+				for height := first; height <= last; height++ {
+					bad = with(bad, fileName(height), change)
+				}
+				l := open(onDisk(bad, 1000), f.Genesis)
+				if err := l.Problem(); !errors.Is(err, ErrDamaged) || l.State().Height != first-1 {
+					t.Fatalf("records %d to %d are %s: height %d, %v", first, last, name, l.State().Height, err)
+				}
+				for height := first; height <= last; height++ {
+					if err := l.Take(height, f.Entries[height-1]); err != nil {
+						t.Errorf("records %d to %d are %s: %d again: %v", first, last, name, height, err)
+					}
+				}
+				if l.State().Tree != f.Log.State().Tree || l.Problem() != nil {
+					t.Errorf("records %d to %d are %s, and come again: height %d, %v", first, last, name, l.State().Height, l.Problem())
+				}
+			}
+		}
+		// Another founding does not take the place of the first one, not even of one alone.
+		alone := &ledgertest.Fleet{Genesis: f.Genesis, Log: f.Log, Entries: f.Entries[:1]}
+		for what, files := range map[string]map[string][]byte{"one record": taken(t, alone), "four": files} {
+			d := onDisk(with(files, "1", change), 1000)
+			l := open(d, f.Genesis)
+			if err := l.Take(1, f.Again(t)); !errors.Is(err, ErrFork) {
+				t.Errorf("%s, the first is %s: another in its place: %v", what, name, err)
+			}
+			if err := open(onDisk(d.AfterCut(0), 1000), f.Genesis).Problem(); !errors.Is(err, ErrFork) {
+				t.Errorf("%s, the first is %s: after a reboot: %v", what, name, err)
+			}
+		}
+	}
+}
+
+// TestHead loses the head: the files say all that it said, if the first one is there.
+func TestHead(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 3)
-	d := onDisk(nil, 1000)
-	l := open(d, f.Genesis)
+	files := taken(t, f)
+	more := f.Decided(t, f.Operators(t, "carl"), f.Log.State().Roster.Quorum())
+	for name, change := range map[string]func([]byte) []byte{"decayed": decayed, "gone": gone} {
+		headless := with(files, headName, change)
+		d := onDisk(headless, 1000)
+		l := open(d, f.Genesis)
+		if l.Problem() != nil || l.State().Height != 3 {
+			t.Errorf("%s: height %d, %v", name, l.State().Height, l.Problem())
+		}
+		if err := l.Take(4, more); err != nil {
+			t.Fatal(err)
+		}
+		if l := open(onDisk(with(d.AfterCut(0), "4", gone), 1000), f.Genesis); !errors.Is(l.Problem(), ErrDamaged) {
+			t.Errorf("%s: there is no new head", name)
+		}
+		for what, bad := range map[string]map[string][]byte{"record 1": with(headless, "1", change), "record 2": with(headless, "2", change)} {
+			if l := open(onDisk(bad, 1000), f.Genesis); !errors.Is(l.Problem(), ErrDamaged) || l.Take(1, f.Again(t)) == nil {
+				t.Errorf("%s, and %s: %v", name, what, l.Problem())
+			}
+		}
+	}
+	wrong := with(files, "1", func([]byte) []byte { return format(1, f.Again(t)) })
+	if l := open(onDisk(with(with(wrong, "2", gone), "3", gone), 1000), f.Genesis); !errors.Is(l.Problem(), ErrFork) {
+		t.Errorf("another record 1: %v", l.Problem())
+	}
+	if l := open(onDisk(map[string][]byte{"ledger/head": []byte("x")}, 1000), f.Genesis); !errors.Is(l.Problem(), ErrDamaged) {
+		t.Errorf("nothing but what was a head: %v", l.Problem())
+	}
+}
+
+// TestFolder keeps a ledger in a folder of this machine.
+func TestFolder(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 2)
+	dir := filepath.Join(t.TempDir(), "ledger")
+	l := Open(dir, f.Genesis)
 	for i, e := range f.Entries {
 		if err := l.Take(int64(i+1), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	files := d.AfterCut(1)
-	for height := int64(1); height <= 3; height++ {
-		bad := maps.Clone(files)
-		raw := append([]byte{}, bad["ledger/"+fileName(height)]...)
-		raw[len(raw)/2] ^= 1
-		bad["ledger/"+fileName(height)] = raw
-		l := open(onDisk(bad, 1000), f.Genesis)
-		if err := l.Damaged(); !errors.Is(err, ErrDamaged) || l.State().Height != height-1 {
-			t.Fatalf("record %d is damaged: height %d, %v", height, l.State().Height, err)
-		}
-		if height == 1 {
-			if err := l.Take(1, f.Again(t)); !errors.Is(err, ErrFork) {
-				t.Errorf("another record in its place: %v", err)
-			}
-		}
-		if err := l.Take(height, f.Entries[height-1]); err != nil || l.State().Height != 3 || l.Damaged() != nil {
-			t.Errorf("record %d again: height %d, %v, %v", height, l.State().Height, err, l.Damaged())
-		}
+	if again := Open(dir, f.Genesis); again.Problem() != nil || again.State().Tree != f.Log.State().Tree {
+		t.Errorf("height %d, %v", again.State().Height, again.Problem())
+	}
+	if err := l.Take(2, ledger.Entry{}); err == nil || l.Problem() != nil {
+		t.Errorf("%v, %v", err, l.Problem())
+	}
+	if err := l.Take(1, f.Again(t)); !errors.Is(err, ErrFork) {
+		t.Error(err)
+	}
+	if again := Open(dir, f.Genesis); !errors.Is(again.Problem(), ErrFork) {
+		t.Error(again.Problem())
 	}
 }

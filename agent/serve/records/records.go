@@ -8,6 +8,7 @@ package records
 import (
 	"context"
 	"errors"
+	"log"
 	"net/http"
 	"runtime"
 
@@ -53,7 +54,7 @@ func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	if err := l.Damaged(); err != nil { // it may have a record that it cannot show
+	if err := l.Problem(); err != nil { // it may have a record that it cannot show
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	tlsKey, err := document.ParseHash(r.Node.Key())
@@ -80,6 +81,9 @@ func (r *Records) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 	}
 	e := request.Msg.GetEntry()
 	err = l.Take(e.GetHeight(), ledger.Entry{Record: e.GetRecord(), Value: e.GetValue(), Certificate: e.GetCertificate()})
+	if errors.Is(err, pinned.ErrFork) {
+		log.Printf("agent: %v", err)
+	}
 	switch {
 	case errors.Is(err, ledger.ErrRecord), errors.Is(err, ledger.ErrValue), errors.Is(err, ledger.ErrCertificate):
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)

@@ -146,6 +146,12 @@ func Founded(t testing.TB, seats, records int) *Fleet {
 	return f
 }
 
+// Operators is the value that adds one operator.
+func (f *Fleet) Operators(t testing.TB, name string) ledger.Value {
+	t.Helper()
+	return ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{Operator(t, name, fleet.RoleReader)}}}
+}
+
 // Again is another founding of the same fleet, by the same owners: the beginning of a second
 // history.
 func (f *Fleet) Again(t testing.TB) ledger.Entry {
