@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"log"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +25,7 @@ import (
 	"kogge.example/agent/serve"
 	"kogge.example/agent/serve/records"
 	"kogge.example/agent/wanted"
+	"kogge.example/init/control"
 )
 
 // parts are what the API asks, as far as they exist by now.
@@ -115,7 +118,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
-		Records: records.Records{Node: node, Open: own},
+		Records: records.Records{Node: node, Open: own, Addresses: func() []netip.Addr { return addressesOf(at.run) }},
 	})
 	if err != nil {
 		return err
@@ -129,6 +132,21 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		announcing.Wait()
 	}()
 	return server.Serve(ctx)
+}
+
+// addressesOf are the machine's, IPv4 before IPv6.
+func addressesOf(run string) (all []netip.Addr) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	for _, i := range network.Interfaces {
+		for _, p := range i.Addresses {
+			all = append(all, p.Addr())
+		}
+	}
+	slices.SortStableFunc(all, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
+	return all
 }
 
 // part gives what a node is in its fleet: its seat's key and the ledger, both of which are

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -264,7 +265,7 @@ func (w *world) open(t *testing.T) {
 		Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) {
 			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
 			return seat, pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis), err
-		}},
+		}, Addresses: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.7")} }},
 	})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

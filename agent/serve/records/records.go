@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log"
 	"net/http"
+	"net/netip"
 	"runtime"
 
 	"connectrpc.com/connect"
@@ -31,6 +32,8 @@ type Records struct {
 	// are made with the first question for them. The error says why there are none; nil: this
 	// node has none.
 	Open func() (*identity.Seat, *pinned.Ledger, error)
+	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
+	Addresses func() []netip.Addr
 }
 
 // Handler is the path and the handler of the calls.
@@ -65,6 +68,9 @@ func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	body := roster.Request{
 		Version: 1, Nonce: request.Msg.Nonce, Name: r.Node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH,
 		Height: state.Height, Head: state.Record,
+	}
+	if r.Addresses != nil {
+		body.Addresses = roster.OwnAddresses(r.Addresses())
 	}
 	envelope, err := seat.Seal(roster.RequestKind, state.Fleet(), 0, body.Encode())
 	if err != nil {

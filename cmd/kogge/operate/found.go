@@ -42,9 +42,10 @@ type Applicant struct {
 	Key     signed.Key
 	Journal roster.ID
 	Arch    string
-	Address netip.AddrPort // where it answered
-	Height  int64          // of its ledger; 0: it knows of no founding
-	Head    document.Hash  // of the record of that height
+	Reached netip.Addr    // where it answered; it may be a router's
+	Own     []netip.Addr  // that it names itself
+	Height  int64         // of its ledger; 0: it knows of no founding
+	Head    document.Hash // of the record of that height
 }
 
 // ErrFounding is of a founding that cannot be.
@@ -97,12 +98,10 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 	if shown := c.Shown(); shown == nil || request.Name != r.Name || request.TLSKey.String() != keyOf(shown) {
 		return Applicant{}, fmt.Errorf("%w: it is of another node", roster.ErrRequest)
 	}
-	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head}
-	at, err := net.ResolveTCPAddr("tcp", r.Address)
-	if err != nil {
-		return Applicant{}, err
+	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head, Own: request.Addresses}
+	if at, err := net.ResolveTCPAddr("tcp", r.Address); err == nil { // it is a hint
+		a.Reached = at.AddrPort().Addr().Unmap()
 	}
-	a.Address = at.AddrPort()
 	return a, nil
 }
 
@@ -146,7 +145,11 @@ func plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant,
 		}
 		f.Roster.Seats = append(f.Roster.Seats, s)
 		if s.Member {
-			f.Cluster = append(f.Cluster, ledger.Address{Seat: s.Number, Address: netip.AddrPortFrom(a.Address.Addr().Unmap(), PeerPort)})
+			at, err := memberAddress(a, applicants)
+			if err != nil {
+				return ledger.Value{}, err
+			}
+			f.Cluster = append(f.Cluster, ledger.Address{Seat: s.Number, Address: netip.AddrPortFrom(at, PeerPort)})
 		}
 	}
 	for name := range w.Domains {
@@ -155,6 +158,24 @@ func plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant,
 		}
 	}
 	return ledger.Value{Version: 1, Founding: f}, nil
+}
+
+// memberAddress is where other members reach a node: of the addresses that it names, and no
+// other applicant does, the one at which it answered, or else the first.
+func memberAddress(a Applicant, all []Applicant) (netip.Addr, error) {
+	var own []netip.Addr
+	for _, at := range a.Own {
+		if !slices.ContainsFunc(all, func(b Applicant) bool { return b.Name != a.Name && slices.Contains(b.Own, at) }) {
+			own = append(own, at)
+		}
+	}
+	switch {
+	case slices.Contains(own, a.Reached):
+		return a.Reached, nil
+	case len(own) > 0:
+		return own[0], nil
+	}
+	return netip.Addr{}, fmt.Errorf("node %s cannot run etcd: it has no address at which the others reach it and no other node: %v", a.Name, a.Own)
 }
 
 func known(applicants []Applicant, name string) bool {
@@ -182,7 +203,7 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 	var can, again []string
 	taken := make(map[string]bool)
 	for _, a := range applicants {
-		if !roster.MayBeMember(a.Arch) || slices.Contains(w.Spares, a.Name) {
+		if _, err := memberAddress(a, applicants); err != nil || !roster.MayBeMember(a.Arch) || slices.Contains(w.Spares, a.Name) {
 			continue
 		}
 		domain := roster.Seat{Name: a.Name, Domain: w.Domains[a.Name]}.DomainOf()
@@ -201,7 +222,7 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 	case n >= 1:
 		return can[:1], nil
 	}
-	return nil, errors.New("no node can run etcd: at least one is amd64 or arm64, and no spare")
+	return nil, errors.New("no node can run etcd: at least one is amd64 or arm64, no spare, and has an address of its own")
 }
 
 // Operators are those of the fleet's folder who are not revoked, as record 1 lists them.

@@ -58,7 +58,9 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
 			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
-			Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, taken, nil }},
+			Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, taken, nil }, Addresses: func() []netip.Addr {
+				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
+			}},
 		})
 		must(err)
 		ctx, cancel := context.WithCancel(context.Background())
@@ -188,8 +190,18 @@ func TestPlan(t *testing.T) {
 		for i, arch := range archs {
 			all = append(all, Applicant{
 				Name: fmt.Sprintf("n%d", i+1), Key: seatKey(t), Journal: roster.NewID(), Arch: arch,
-				Address: netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:7443", i+1)),
+				Reached: netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+1)),
+				Own:     []netip.Addr{netip.MustParseAddr("10.0.2.15"), netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+1))},
 			})
+		}
+		return all
+	}
+	behind := func(at string, own ...string) []Applicant { // a router
+		all := boards("amd64", "amd64", "amd64")
+		all[1].Reached = netip.MustParseAddr(at)
+		all[1].Own = nil
+		for _, text := range own {
+			all[1].Own = append(all[1].Own, netip.MustParseAddr(text))
 		}
 		return all
 	}
@@ -211,6 +223,10 @@ func TestPlan(t *testing.T) {
 		{"member and spare", x86(3), Wish{Members: []string{"n1"}, Spares: []string{"n1"}}},
 		{"a stranger's domain", x86(3), Wish{Domains: map[string]string{"n9": "attic"}}},
 		{"nobody", nil, Wish{}},
+		{"behind a router", behind("203.0.113.7", "10.0.2.15", "10.9.9.9"), Wish{}},
+		{"behind one with the address of others", behind("203.0.113.7", "10.0.2.15"), Wish{}},
+		{"by the address of another", behind("192.0.2.1", "192.0.2.1"), Wish{}},
+		{"without an address", behind("203.0.113.7"), Wish{}},
 	} {
 		v, err := Plan(k.Genesis, operators, c.applicants, c.wish)
 		if err == nil {

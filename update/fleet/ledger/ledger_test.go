@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,6 +111,9 @@ func TestRefused(t *testing.T) {
 		r := ledger.Record{Version: 1, Fleet: founding.Fleet, Height: 1, Roster: v.Founding.Roster.Hash(), Value: v.Hash()}
 		return n.Proved(r, v, 2)
 	}
+	at := func(i int, address string) func(*ledger.Founding) {
+		return func(f *ledger.Founding) { f.Cluster[i].Address = netip.MustParseAddrPort(address) }
+	}
 	hash := document.HashOf([]byte("another"))
 	rows := []struct {
 		name  string
@@ -156,6 +160,12 @@ func TestRefused(t *testing.T) {
 			f.Cluster = nil
 		})},
 		{"an address of nobody", n, first(func(f *ledger.Founding) { f.Cluster[1].Seat = 4 })},
+		{"an address of every node", n, first(at(0, "127.0.0.1:7444"))},
+		{"an address of a link", n, first(at(0, "[fe80::1%eth0]:7444"))},
+		{"an address with escapes", n, first(at(0, "[2001:db8::1%\x1b[2J]:7444"))},
+		{"an address in two spellings", n, first(at(0, "[::ffff:192.0.2.1]:7444"))},
+		{"an address without a port", n, first(at(0, "192.0.2.1:0"))},
+		{"an address of two", n, first(at(2, "192.0.2.1:7444"))},
 		{"no operators", n, first(func(f *ledger.Founding) { f.Operators = nil })},
 	}
 	rows[0].entry = rows[0].where.Decided(t, carol, 3)

@@ -137,8 +137,14 @@ func (f *Founding) check() error {
 	}
 	var listed []int
 	for i, a := range f.Cluster {
-		if !a.Address.IsValid() || a.Address.Addr().IsUnspecified() || a.Address.Port() == 0 {
-			return fmt.Errorf("founding.cluster[%d].address: %s is no address of a seat", i, a.Address)
+		if err := roster.CheckAddress(a.Address.Addr()); err != nil {
+			return fmt.Errorf("founding.cluster[%d].address: %w", i, err)
+		}
+		if a.Address.Port() == 0 {
+			return fmt.Errorf("founding.cluster[%d].address: it has no port", i)
+		}
+		if at := slices.IndexFunc(f.Cluster[:i], func(b Address) bool { return b.Address == a.Address }); at >= 0 {
+			return fmt.Errorf("founding.cluster[%d].address: seat %d has the same: %s", i, f.Cluster[at].Seat, a.Address)
 		}
 		listed = append(listed, a.Seat)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -23,6 +25,9 @@ type Request struct {
 	// hash: who founds a fleet sees by them that it is founded. 0: the node has none.
 	Height int64         `json:"height"`
 	Head   document.Hash `json:"head,omitzero"`
+	// Addresses are those that the node has, the first one the likeliest to be reached. Where a
+	// caller has reached it says less: that may be a router's.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
 }
 
 // RequestKind is the kind of a request's envelope.
@@ -74,6 +79,8 @@ func openRequest(envelope []byte, id document.Hash, nonce []byte) (signed.Key, R
 		return "", Request{}, fmt.Errorf("its ledger's height is %d, and the record there %s", r.Height, r.Head.Short())
 	case r.Arch == "":
 		return "", Request{}, errors.New("it names no architecture")
+	case !slices.Equal(r.Addresses, OwnAddresses(r.Addresses)):
+		return "", Request{}, errors.New("its addresses are not those of one node, each once")
 	}
 	return e.By, r, fleet.CheckName(r.Name)
 }

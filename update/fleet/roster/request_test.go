@@ -3,6 +3,7 @@ package roster
 import (
 	"crypto/ed25519"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"kogge.example/update/fleet/document"
@@ -32,7 +33,12 @@ func TestRequest(t *testing.T) {
 		"an old answer": seal(RequestKind, id, func(r *Request) { r.Nonce = []byte("before") }), "no journal": seal(RequestKind, id, func(r *Request) { r.Journal = ID{} }),
 		"a name of escapes": seal(RequestKind, id, func(r *Request) { r.Name = "\x1b[2J" }), "version 2": seal(RequestKind, id, func(r *Request) { r.Version = 2 }),
 		"a head without a record": seal(RequestKind, id, func(r *Request) { r.Head = id }), "a record without a head": seal(RequestKind, id, func(r *Request) { r.Height = 1 }),
-		"below no record": seal(RequestKind, id, func(r *Request) { r.Height, r.Head = -1, id }),
+		"below no record":         seal(RequestKind, id, func(r *Request) { r.Height, r.Head = -1, id }),
+		"an address of each node": seal(RequestKind, id, func(r *Request) { r.Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")} }),
+		"an address twice": seal(RequestKind, id, func(r *Request) {
+			r.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.1")}
+		}),
+		"no address":      seal(RequestKind, id, func(r *Request) { r.Addresses = []netip.Addr{{}} }),
 		"no architecture": seal(RequestKind, id, func(r *Request) { r.Arch = "" }), "cut": good[:len(good)-1],
 	} {
 		if _, r, err := OpenRequest(raw, id, nonce); !errors.Is(err, ErrRequest) {
