@@ -15,6 +15,7 @@ import (
 
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
+	"kogge.example/update/armings"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/signed"
@@ -337,28 +338,30 @@ func (i *Installer) right(permit []byte) (slot.Authorisation, error) {
 
 func (i *Installer) rightOf(permit []byte) (slot.Authorisation, error) {
 	_, err := os.Stat(filepath.Join(i.State, "kogge", "ledger"))
-	if errors.Is(err, fs.ErrNotExist) { // a node that has no ledger is alone
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a node that has no ledger is alone
 		return slot.LoneVoter(1, "")
+	case err == nil && i.Part == nil:
+		err = errors.New("it is not known which fleet it is of")
 	}
-	if err != nil || i.Part == nil { // one whose ledger cannot be looked for may not be
+	if err != nil { // one whose ledger cannot be looked for may not be
 		return slot.Authorisation{}, fmt.Errorf("%w: the fleet's ledger cannot be read: %w", slot.ErrUnauthorised, err)
 	}
 	state, key, err := i.Part()
 	if err != nil {
 		return slot.Authorisation{}, fmt.Errorf("%w: %w", slot.ErrUnauthorised, err)
 	}
-	seat, seated := state.Roster.ByKey(key)
-	if votes := state.Roster.Votes(); votes == 1 && seated && seat.Vote || len(permit) == 0 {
-		return slot.LoneVoter(votes, state.Genesis.Name)
+	if state.Height == 0 { // no record has come so far as to be taken
+		return slot.LoneVoter(1, state.Genesis.Name)
 	}
-	if !seated {
-		return slot.Authorisation{}, fmt.Errorf("%w: this node has no seat in fleet %s", slot.ErrUnauthorised, state.Genesis.Name)
+	if votes := state.Roster.Votes(); votes == 1 || len(permit) == 0 {
+		return slot.LoneVoter(votes, state.Genesis.Name)
 	}
 	p, err := ledger.ParsePermit(permit)
 	if err != nil {
 		return slot.Authorisation{}, fmt.Errorf("%w: %w", slot.ErrUnauthorised, err)
 	}
-	return slot.Owners(state, seat, p)
+	return slot.Owners(state, key, p)
 }
 
 // Slots says what lies in the slots.
@@ -387,7 +390,7 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 	for _, name := range []bootloader.Slot{bootloader.A, bootloader.B} {
 		all.Slots = append(all.Slots, look(b, name, state.Of(name), records[name], failures))
 	}
-	if all.NextArming, err = memory.NextArming(i.memory(), state); err != nil {
+	if all.NextArming, err = armings.Next(i.memory(), state); err != nil {
 		log.Printf("agent: %v", err) // what lies in the slots can be told all the same
 	}
 	if assessment, err := control.ReadAssessment(i.Run); err == nil { // not there yet: not known

@@ -86,7 +86,7 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 	if err := printRoster(out, l.State()); err != nil {
 		return err
 	}
-	return f.give(ctx, ring, l.State(), entries[0], out)
+	return f.give(ctx, ring, l.State(), entries, slices.Sorted(maps.Keys(known)), out)
 }
 
 // ask asks all nodes that this computer knows for the ledger, before anything is founded:
@@ -123,7 +123,7 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 	if err != nil {
 		return nil, nil, err
 	}
-	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Nodes: names, Members: f.members, Spares: f.spares, Domains: f.domains})
+	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -137,13 +137,19 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 	return operate.Ledger(ring)
 }
 
-// give gives the first record to all that have a seat.
-func (f *foundFlags) give(ctx context.Context, ring *keyring.Keyring, s ledger.State, e ledger.Entry, out io.Writer) error {
+// give gives the ledger to all that have a seat, and to the others that this computer knows: a
+// node without the first record takes itself for alone, and needs nobody's leave to update.
+func (f *foundFlags) give(ctx context.Context, ring *keyring.Keyring, s ledger.State, entries []ledger.Entry, known []string, out io.Writer) error {
 	var names []string
 	for _, seat := range s.Roster.Seats {
 		names = append(names, seat.Name)
 	}
-	told, err := operate.Give(ctx, ring, names, 1, e, notice)
+	for _, name := range known {
+		if _, seated := s.Roster.ByName(name); !seated {
+			names = append(names, name)
+		}
+	}
+	told, err := operate.Give(ctx, ring, names, entries, notice)
 	if err != nil {
 		return err
 	}

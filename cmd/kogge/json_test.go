@@ -85,7 +85,7 @@ var tables = map[string]string{
 // lines as somebody else wrote them.
 var speechless = []string{
 	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet token", "help",
-	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger show", "ledger verify", "logs",
+	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger fetch", "ledger show", "ledger verify", "logs",
 	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -18,7 +20,47 @@ import (
 
 func ledgerCommand() *cobra.Command {
 	return group("ledger", "Read and verify what the fleet has decided",
-		ledgerLogCommand(), ledgerShowCommand(), ledgerVerifyCommand(), ledgerExportCommand())
+		ledgerLogCommand(), ledgerShowCommand(), ledgerVerifyCommand(), ledgerExportCommand(), ledgerFetchCommand())
+}
+
+func ledgerFetchCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "fetch [NODE...]", Short: "Read the ledger from nodes into the fleet's folder",
+		Long: "Asks nodes, or all that this computer knows, for the ledger, verifies what they have, and keeps the longest one in\n" +
+			"the fleet's folder. If two of them have different records for one height, or one of them and the folder, that is an\n" +
+			"error, and the folder stays as it is.",
+		Example: "  kogge ledger fetch", Args: cobra.ArbitraryArgs, ValidArgsFunction: t.completeNodes,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			ring, err := t.openFleet()
+			if err != nil {
+				return err
+			}
+			if len(names) == 0 {
+				known, err := operate.Nodes(ring)
+				if err != nil {
+					return err
+				}
+				names = slices.Sorted(maps.Keys(known))
+			}
+			told, err := operate.Gather(cmd.Context(), ring, names, notice)
+			if err != nil {
+				return err
+			}
+			var failed error
+			for _, n := range told {
+				failed = errors.Join(failed, nodeError(n.Node, n.Err))
+			}
+			l, _, err := operate.Ledger(ring)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The ledger of fleet %s has %s.\n", ring.Genesis.Name, count(int(l.State().Height), "record"))
+			return errors.Join(failed, err)
+		},
+	}
+	t.fleetFlag(cmd)
+	return cmd
 }
 
 // ledgerSource is where a ledger is read: from a file, from a node, or from the fleet's
@@ -66,11 +108,27 @@ func (s *ledgerSource) read(ctx context.Context) (l *ledger.Log, entries []ledge
 	return operate.Ledger(ring)
 }
 
+// compare wants a ledger that comes from elsewhere to be that of the fleet's folder.
+func (s *ledgerSource) compare(l *ledger.Log) error {
+	of := s.file
+	if s.node != "" {
+		of = "node " + s.node
+	}
+	if of == "" {
+		return nil
+	}
+	ring, err := s.openFleet()
+	if err != nil {
+		return err
+	}
+	return operate.Agrees(ring, of, l)
+}
+
 // founded is read, of a ledger that has records.
 func (s *ledgerSource) founded(ctx context.Context) (*ledger.Log, []ledger.Entry, error) {
 	l, entries, err := s.read(ctx)
 	if err == nil && len(entries) == 0 {
-		err = hinted{fmt.Errorf("fleet %s is not founded: its ledger is empty", s.fleet), "kogge fleet found NODE..."}
+		err = hinted{fmt.Errorf("fleet %s is not founded: its ledger is empty", s.fleet), "kogge ledger fetch, if another computer has founded it; kogge fleet found NODE..."}
 	}
 	return l, entries, err
 }
@@ -175,11 +233,14 @@ func ledgerVerifyCommand() *cobra.Command {
 		Long: "Checks each record: that it follows on the one before, that those who signed it were enough and had the right to,\n" +
 			"and that what it decides could be decided. Nobody is believed: all is checked against the genesis in the fleet's\n" +
 			"folder, whose hash is the fleet's id. A ledger of another fleet, or with one byte changed, is refused, with the\n" +
-			"record and the field.",
+			"record and the field. So is one that is not the ledger in the fleet's folder, as far as both go.",
 		Example: "  kogge ledger verify\n  kogge ledger verify --node n1\n  kogge ledger verify -f ledger.txt",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, _, err := s.founded(cmd.Context())
 			if err != nil {
+				return err
+			}
+			if err := s.compare(l); err != nil {
 				return err
 			}
 			state := l.State()

@@ -59,10 +59,13 @@ func (f *ownerFlags) open(ctx context.Context, ring *keyring.Keyring) (keyring.O
 }
 
 // permit is the owner's leave for a node to boot a release in its other slot: nil where the
-// fleet is not founded, or has one vote. digest says which release, once it is known that
-// this is asked.
-func (f *ownerFlags) permit(ctx context.Context, ring *keyring.Keyring, node string, c *api.Client, digest func(board string) (string, error)) ([]byte, error) {
-	l, _, err := operate.Ledger(ring)
+// fleet is not founded, or has one vote. The node and this computer tell each other first what
+// they know of the ledger. digest says which release, once it is known that this is asked.
+func (f *ownerFlags) permit(ctx context.Context, ring *keyring.Keyring, name string, c *api.Client, digest func(board string) (string, error)) ([]byte, error) {
+	l, node, err := operate.Level(ctx, ring, c, name)
+	if connect.CodeOf(err) == connect.CodeUnimplemented {
+		return nil, nil // its release knows of no ledger
+	}
 	if err != nil || l.State().Roster.Votes() < 2 {
 		return nil, err
 	}

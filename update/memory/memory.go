@@ -10,7 +10,6 @@
 // What lies where:
 //
 //	staged.json, trial.json, floor.json   in [Dir]: what is in the slots, what was armed, how far back
-//	armings.json                          in [Dir]: how many armings there were
 //	failures.json, history.jsonl          in [Dir]: releases that did not stay, boots
 //	kogge/boots.rec                       on the boot partition: boots without a good assessment
 //
@@ -62,7 +61,8 @@ func (f folder) Remove(name string) error { return os.Remove(filepath.Join(strin
 // refuses it: a node that does not understand what it remembers must not guess. Where
 // the disk has made something else of a file, what lies in the slots, what was armed and
 // what failed count as forgotten: nobody could repair them by hand, and a node must not
-// refuse every update over it. A floor or a count of armings that cannot be read is an error.
+// refuse every update over it. A floor that cannot be read is an error. The folder also has
+// the count of update/armings.
 const (
 	StagedFile   = "staged.json"
 	TrialFile    = "trial.json"

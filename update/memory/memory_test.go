@@ -51,10 +51,6 @@ func TestRefuses(t *testing.T) {
 		{FloorFile, `{"version": 1, "floor": -1}`, "floor"},
 		{FloorFile, ``, "end of JSON"},
 		{FloorFile, strings.Repeat(" ", maxMemory+1), "bytes are more than"},
-		{ArmingsFile, `{"version": 2}`, "version 2; this release reads version 1"},
-		{ArmingsFile, `{"version": 1, "highest": -1}`, "damaged"},
-		{ArmingsFile, `{"version": 1, "highest": 9223372036854775807}`, "damaged"},
-		{ArmingsFile, ``, "end of JSON"},
 		{StagedFile, `{"version": 2, "slots": {"A": {}}}`, "version 2; this release reads version 1: a newer one wrote it"},
 		{TrialFile, `{"version": 2}`, "version 2"},
 		// Damaged: forgotten.
@@ -75,8 +71,6 @@ func TestRefuses(t *testing.T) {
 		switch c.name {
 		case FloorFile:
 			_, err = ReadFloor(m)
-		case ArmingsFile:
-			_, err = NextArming(m, bootloader.State{})
 		case StagedFile:
 			var staged map[bootloader.Slot]*Staged
 			staged, err = ReadStaged(m)

@@ -6,10 +6,11 @@ import (
 	"strings"
 	"time"
 
+	"kogge.example/update/armings"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/fleet/ledger"
-	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/memory"
 	"kogge.example/update/verity"
 )
@@ -59,13 +60,18 @@ func nameOf(r *memory.Staged) string {
 	return ""
 }
 
-// Owners is the right that the owner of a seat gave by a permit, in the state of a ledger: for
-// one release, and for one arming. The error wraps [ErrUnauthorised].
-func Owners(s ledger.State, seat roster.Seat, p ledger.Permit) (Authorisation, error) {
-	if err := s.Permits(p, seat); err != nil {
+// Owners is the right that the owner of a node gave by a permit, in the state of a ledger: for
+// one release, and for one arming. The node is named by the key of its seat. The error wraps
+// [ErrUnauthorised].
+func Owners(s ledger.State, node signed.Key, p ledger.Permit) (Authorisation, error) {
+	owner, err := s.OwnerFor(node)
+	if err == nil {
+		err = s.Permits(p, node)
+	}
+	if err != nil {
 		return Authorisation{}, fmt.Errorf("%w: %w", ErrUnauthorised, err)
 	}
-	return Authorisation{by: "the permit of owner " + seat.Owner, bound: true, release: p.Release, arming: p.Arming}, nil
+	return Authorisation{by: "the permit of owner " + owner.Name, bound: true, release: p.Release, arming: p.Arming}, nil
 }
 
 // LoneVoter is the right of whoever operates a fleet of one voter: what that one wants
@@ -187,7 +193,7 @@ func (d Disk) permit(m memory.Folder, release string, by Authorisation) error {
 		if err != nil {
 			return err
 		}
-		next, err := memory.NextArming(m, state)
+		next, err := armings.Next(m, state)
 		if err != nil {
 			return err
 		}
@@ -207,7 +213,7 @@ func (d Disk) armIn(v *fat.Volume, m memory.Folder, r *memory.Staged, t *memory.
 		return fmt.Errorf("the loader starts neither slot: there is nothing to fall back to")
 	}
 	t.Number = 1 + max(before.A.Number, before.B.Number)
-	number, err := memory.UseArming(m, before)
+	number, err := armings.Use(m, before)
 	if err != nil {
 		return err
 	}

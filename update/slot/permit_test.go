@@ -1,16 +1,19 @@
 package slot
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"testing"
 
+	"kogge.example/update/armings"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/memory"
 )
 
@@ -24,19 +27,24 @@ func permitted(t *testing.T, l bootloader.Loader) (old, newer, newest made, whol
 }
 
 // signedFor is a permit by the first so many owner keys.
-func signedFor(state ledger.State, seat int, release string, arming, height int64, signers int) ledger.Permit {
-	p := ledger.Permit{Version: 1, Seat: seat, Release: release, Arming: arming, Height: height}
+func signedFor(state ledger.State, node string, release string, arming, height int64, signers int) ledger.Permit {
+	p := ledger.Permit{Version: 1, Node: keyOf(node), Release: release, Arming: arming, Height: height}
 	for i := 1; i <= signers; i++ {
 		p.Owners = append(p.Owners, ledger.Sign(i, ledgertest.Private(fmt.Sprintf("owner %d", i)), p.Bytes(state.Fleet())))
 	}
 	return p
 }
 
-// byPermit is the right to a release and an arming on the node of seat 2.
+// keyOf is the key of a node of ledgertest.
+func keyOf(node string) signed.Key {
+	key, _ := signed.KeyOf(ledgertest.Private(node).Public().(ed25519.PublicKey))
+	return key
+}
+
+// byPermit is the right to a release and an arming on node n2.
 func byPermit(t *testing.T, state ledger.State, release string, arming int64) Authorisation {
 	t.Helper()
-	seat, _ := state.Roster.Seat(2)
-	a, err := Owners(state, seat, signedFor(state, 2, release, arming, state.Height, 2))
+	a, err := Owners(state, keyOf("n2"), signedFor(state, "n2", release, arming, state.Height, 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,21 +54,24 @@ func byPermit(t *testing.T, state ledger.State, release string, arming int64) Au
 // TestOwners takes the permit of a seat's owner, and nothing like one.
 func TestOwners(t *testing.T) {
 	state := ledgertest.Founded(t, 4, 1).Log.State()
-	seat, _ := state.Roster.Seat(2)
 	_, newer, newest, _ := permitted(t, loaders(t)["systemd-boot"])
 	for name, p := range map[string]ledger.Permit{
-		"nobody's": {}, "of one key": signedFor(state, 2, newer.Digest, 1, 1, 1), "for another seat": signedFor(state, 3, newer.Digest, 1, 1, 2),
-		"of another height": signedFor(state, 2, newer.Digest, 1, 2, 2), "for arming 0": signedFor(state, 2, newer.Digest, 0, 1, 2),
-		"for an arming of the past": signedFor(state, 2, newer.Digest, -7, 1, 2), "for no release": signedFor(state, 2, "", 1, 1, 2),
-		"for a version": signedFor(state, 2, "1.1", 1, 1, 2), "changed": func() ledger.Permit {
-			p := signedFor(state, 2, newest.Digest, 1, 1, 2)
+		"nobody's": {}, "of one key": signedFor(state, "n2", newer.Digest, 1, 1, 1), "for another node": signedFor(state, "n3", newer.Digest, 1, 1, 2),
+		"of another height": signedFor(state, "n2", newer.Digest, 1, 2, 2), "for arming 0": signedFor(state, "n2", newer.Digest, 0, 1, 2),
+		"for an arming of the past": signedFor(state, "n2", newer.Digest, -7, 1, 2), "for no release": signedFor(state, "n2", "", 1, 1, 2),
+		"for a version": signedFor(state, "n2", "1.1", 1, 1, 2), "changed": func() ledger.Permit {
+			p := signedFor(state, "n2", newest.Digest, 1, 1, 2)
 			p.Release = newer.Digest
 			return p
 		}(),
 	} {
-		if a, err := Owners(state, seat, p); !errors.Is(err, ErrUnauthorised) || !errors.Is(err, ledger.ErrPermit) || a.String() != "" {
+		if a, err := Owners(state, keyOf("n2"), p); !errors.Is(err, ErrUnauthorised) || !errors.Is(err, ledger.ErrPermit) || a.String() != "" {
 			t.Errorf("%s: %v, %v", name, a, err)
 		}
+	}
+	// A node without a seat has the fleet's owner.
+	if a, err := Owners(state, keyOf("n9"), signedFor(state, "n9", newer.Digest, 1, 1, 2)); err != nil || a.String() != "the permit of owner hanse" {
+		t.Errorf("%v, %v", a, err)
 	}
 }
 
@@ -182,7 +193,7 @@ func TestPermitPowerCut(t *testing.T) {
 // next is the number of the next arming.
 func next(t *testing.T, w *world) int64 {
 	t.Helper()
-	n, err := memory.NextArming(w.memory(), w.loaderState(t))
+	n, err := armings.Next(w.memory(), w.loaderState(t))
 	if err != nil {
 		t.Fatal(err)
 	}

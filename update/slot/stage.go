@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"kogge.example/update/armings"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
 	"kogge.example/update/memory"
@@ -163,7 +164,7 @@ func (s *staging) begin(ctx context.Context) (ready bool, err error) {
 		records[s.Running] = now
 	}
 	records[s.slot] = &s.record
-	if err := memory.KeepArmings(s.memory, state); err != nil {
+	if err := armings.Keep(s.memory, state); err != nil {
 		return false, err
 	}
 	return false, s.retire(records)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"kogge.example/boards"
+	"kogge.example/update/armings"
 	"kogge.example/update/bootloader"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/durable"
@@ -93,7 +94,7 @@ func (c content) sum() uint64 {
 	var h maphash.Hash
 	h.SetSeed(hashSeed)
 	h.Write(c.disk)
-	for _, name := range []string{memory.StagedFile, memory.TrialFile, memory.FloorFile, memory.ArmingsFile} {
+	for _, name := range []string{memory.StagedFile, memory.TrialFile, memory.FloorFile, armings.File} {
 		data, ok := c.files[name]
 		fmt.Fprintf(&h, "%s %v %d\n", name, ok, len(data))
 		h.Write(data)

@@ -23,8 +23,8 @@ type Unanswered struct{ Err error }
 func (e Unanswered) Error() string { return e.Err.Error() }
 func (e Unanswered) Unwrap() error { return e.Err }
 
-// Untold is of a node that was adopted, but not told of a key that was revoked in the
-// meantime.
+// Untold is of a node that was adopted, but not told all that it has to know: of a key that
+// was revoked in the meantime, or of the fleet's ledger.
 type Untold struct {
 	Node string
 	Err  error
@@ -36,7 +36,8 @@ func (e Untold) Unwrap() error { return e.Err }
 // Adopt takes the node at address (host:port) into the fleet, and remembers it: by name,
 // or, if that is "", by the name that its token is for, or by its host name. A node that
 // is in the fleet already keeps its name, and only its address is recorded; with another
-// name the error wraps [api.ErrAdopted]. A node learns of all revoked keys at once.
+// name the error wraps [api.ErrAdopted]. A node learns of all revoked keys at once, and gets the
+// fleet's ledger, if this computer has one.
 //
 // Before the node has proved its token nothing but a nonce was sent to it. The error may be
 // [Unanswered], and wraps [keyring.ErrTokenUnknown] or another of its ErrToken….
@@ -56,7 +57,10 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		if name != "" && name != is.Name {
 			return Adopted{Name: is.Name}, fmt.Errorf("%w: its name is %s", api.ErrAdopted, is.Name)
 		}
-		return Adopted{Name: is.Name, Before: true}, recordAddress(k, address, is.Name, chain[0])
+		if err := recordAddress(k, address, is.Name, chain[0]); err != nil {
+			return Adopted{Name: is.Name, Before: true}, err
+		}
+		return Adopted{Name: is.Name, Before: true}, giveLedger(ctx, k, is.Name, tell)
 	}
 	revoked, err := RevokedKeys(k)
 	if err != nil {
@@ -92,7 +96,26 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 			err = Untold{is.Name, err}
 		}
 	}
+	if err == nil {
+		err = giveLedger(ctx, k, is.Name, tell)
+	}
 	return Adopted{Name: is.Name}, err
+}
+
+// giveLedger gives a node the fleet's ledger, if the fleet is founded.
+func giveLedger(ctx context.Context, k *keyring.Keyring, name string, tell func(Notice)) error {
+	_, entries, err := Ledger(k)
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	told, err := Give(ctx, k, []string{name}, entries, tell)
+	if err != nil {
+		return err
+	}
+	if err := told[0].Err; err != nil {
+		return Untold{name, fmt.Errorf("give it the fleet's ledger: %w", err)}
+	}
+	return nil
 }
 
 // recordAddress remembers a node that is one of the fleet already: another computer adopted

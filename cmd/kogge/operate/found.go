@@ -30,8 +30,7 @@ import (
 
 // Wish is what the founders want of a fleet's first roster.
 type Wish struct {
-	Nodes   []string          // that get a seat with a vote
-	Members []string          // of them, that run etcd; none: as many as can be, 1, 3 or 5
+	Members []string          // of the founders, that run etcd; none: as many as can be, 1, 3 or 5
 	Spares  []string          // of them, that run etcd when a member is lost
 	Domains map[string]string // of a node, by name: what fails together with it
 }
@@ -294,8 +293,10 @@ func Found(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.
 	return e, err
 }
 
-// Give gives an entry of a height to nodes, a few at a time, and returns how each took it.
-func Give(ctx context.Context, k *keyring.Keyring, names []string, height int64, e ledger.Entry, tell func(Notice)) ([]Told, error) {
+// Give gives the entries of a ledger to nodes, from the first one, a few at a time, and
+// returns how each took them. A node that has some of them gets the rest, unless it has
+// another ledger: then it gets all, and sees for itself.
+func Give(ctx context.Context, k *keyring.Keyring, names []string, entries []ledger.Entry, tell func(Notice)) ([]Told, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
 		return nil, err
@@ -306,11 +307,34 @@ func Give(ctx context.Context, k *keyring.Keyring, names []string, height int64,
 		defer cancel()
 		r := Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}
 		all[i] = Told{names[i], r.Call(limited, func(ctx context.Context, c *api.Client) error {
-			_, err := c.Take(ctx, connect.NewRequest(&apiv1.TakeRequest{Entry: &apiv1.Entry{Height: height, Record: e.Record, Value: e.Value, Certificate: e.Certificate}}))
-			return err
+			a, err := applicant(ctx, k, c, r)
+			if err == nil && has(entries, a.Height, a.Head) {
+				return give(ctx, c, entries, a.Height+1)
+			}
+			return give(ctx, c, entries, 1) // one whose ledger is damaged says nothing, and may need them most
 		})}
 	})
 	return all, nil
+}
+
+// has says whether a record is the one of a height among entries.
+func has(entries []ledger.Entry, height int64, record document.Hash) bool {
+	if height < 1 || height > int64(len(entries)) {
+		return height == 0
+	}
+	r, err := ledger.ParseRecord(entries[height-1].Record)
+	return err == nil && r.Hash() == record
+}
+
+func give(ctx context.Context, c *api.Client, entries []ledger.Entry, from int64) error {
+	for height := from; height <= int64(len(entries)); height++ {
+		e := entries[height-1]
+		_, err := c.Take(ctx, connect.NewRequest(&apiv1.TakeRequest{Entry: &apiv1.Entry{Height: height, Record: e.Record, Value: e.Value, Certificate: e.Certificate}}))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Fetch reads the ledger from a node and verifies it from the genesis on. At a record that is
@@ -344,16 +368,21 @@ func Export(w io.Writer, g *fleet.Genesis, entries []ledger.Entry) error {
 }
 
 // Permit is the owner's leave, signed, for a node to arm the release of a digest next. slots is
-// what the node says of its slots.
-func Permit(s ledger.State, node, digest string, slots *apiv1.ListSlotsResponse, owner keyring.OwnerKeys) ([]byte, error) {
-	seat, ok := s.Roster.ByName(node)
-	if !ok {
-		return nil, fmt.Errorf("node %s has no seat in fleet %s", node, s.Genesis.Name)
+// what the node says of its slots, and a what it says of itself: if it has a seat, its key has
+// to be the seat's.
+func Permit(s ledger.State, a Applicant, digest string, slots *apiv1.ListSlotsResponse, owner keyring.OwnerKeys) ([]byte, error) {
+	node := a.Name
+	if seat, ok := s.Roster.ByName(node); ok && seat.Key != a.Key {
+		return nil, fmt.Errorf("node %s has lost the key of its seat: key %s has the seat, and it shows key %s", node, seat.Key.ID().Short(), a.Key.ID().Short())
 	}
-	p := ledger.Permit{Version: 1, Seat: seat.Number, Release: digest, Arming: slots.NextArming, Height: s.Height}
+	p := ledger.Permit{Version: 1, Node: a.Key, Release: digest, Arming: slots.NextArming, Height: s.Height}
 	if p.Arming < 1 {
 		return nil, fmt.Errorf("node %s does not know how often it was armed: a permit could be used twice there", node)
 	}
-	p.Owners = owner.Sign(p.Bytes(s.Fleet()), s.Genesis.Threshold)
+	by, err := s.OwnerFor(a.Key)
+	if err != nil {
+		return nil, err
+	}
+	p.Owners = owner.Sign(p.Bytes(s.Fleet()), by.Threshold)
 	return p.Encode(), nil
 }

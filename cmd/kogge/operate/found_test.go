@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
@@ -100,7 +101,7 @@ func TestFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Plan(k.Genesis, operators, applicants, Wish{Nodes: names})
+	v, err := Plan(k.Genesis, operators, applicants, Wish{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func TestFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop[2]() // n3 goes: it is named, and the others have it
-	told, err := Give(t.Context(), k, []string{"n1", "n2", "n3"}, 1, e, tell)
+	told, err := Give(t.Context(), k, []string{"n1", "n2", "n3"}, []ledger.Entry{e}, tell)
 	if err != nil || told[0].Err != nil || told[1].Err != nil || told[2].Err == nil {
 		t.Errorf("%v, %v", told, err)
 	}
@@ -153,12 +154,80 @@ func TestFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told, err = Give(t.Context(), k, []string{"n1"}, 1, second, tell)
+	told, err = Give(t.Context(), k, []string{"n1"}, []ledger.Entry{second}, tell)
 	if err != nil || told[0].Err == nil || !strings.Contains(told[0].Err.Error(), "two records for one height") {
 		t.Errorf("%v, %v", told, err)
 	}
 	if l, _, err := Ledger(k); err != nil || l.State().Record != other.Record {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestSeatless founds a fleet, and has a node that has no seat in it take its ledger and be
+// permitted an update; so is a node that had taken nothing.
+func TestSeatless(t *testing.T) {
+	k, _ := adopted(t, 3)
+	tell := func(n Notice) { t.Errorf("%+v", n) }
+	applicants, err := Applicants(t.Context(), k, []string{"n1", "n2"}, tell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operators, err := Operators(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Plan(k.Genesis, operators, applicants, Wish{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, err := k.OwnerKeys("", sheets(t, k)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Found(k, v, owner); err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := Nodes(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, err := Adopt(t.Context(), k, nodes["n3"].Address, "", tell); err != nil || !is.Before {
+		t.Fatal(is, err)
+	}
+	if all, err := Applicants(t.Context(), k, []string{"n3"}, tell); err != nil || all[0].Height != 1 {
+		t.Errorf("n3 was adopted into a founded fleet: %+v, %v", all, err)
+	}
+	const digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	for _, name := range []string{"n2", "n3"} {
+		err := Remote{Keys: k, Name: name, Address: nodes[name].Address, Tell: tell}.Call(t.Context(), func(ctx context.Context, c *api.Client) error {
+			l, a, err := Level(ctx, k, c, name)
+			if err != nil {
+				return err
+			}
+			if a.Height != 1 {
+				t.Errorf("%s has height %d", name, a.Height)
+			}
+			raw, err := Permit(l.State(), a, digest, &apiv1.ListSlotsResponse{NextArming: 2}, owner)
+			if err != nil {
+				return err
+			}
+			p, err := ledger.ParsePermit(raw)
+			if err != nil {
+				return err
+			}
+			if _, err := Permit(l.State(), a, digest, &apiv1.ListSlotsResponse{}, owner); err == nil {
+				t.Error("a node that has lost count is permitted an update")
+			}
+			if a.Key = seatKey(t); name == "n2" {
+				if _, err := Permit(l.State(), a, digest, &apiv1.ListSlotsResponse{NextArming: 2}, owner); err == nil {
+					t.Error("a node that has lost its seat's key is permitted an update")
+				}
+			}
+			return l.State().Permits(p, p.Node)
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -64,6 +64,40 @@ func Gather(ctx context.Context, k *keyring.Keyring, names []string, tell func(N
 	return all, k.Alone(func() error { return keep(k, found) })
 }
 
+// Level has this computer and a node tell each other the records that the other one lacks. It
+// returns the ledger that both have then, and what the node says of itself. The error wraps
+// [ErrFork] where they have two histories.
+func Level(ctx context.Context, k *keyring.Keyring, c *api.Client, node string) (*ledger.Log, Applicant, error) {
+	r := Remote{Keys: k, Name: node}
+	a, err := applicant(ctx, k, c, r)
+	if err != nil {
+		return nil, a, err
+	}
+	l, entries, err := Ledger(k)
+	if err != nil {
+		return nil, a, err
+	}
+	if !has(entries, a.Height, a.Head) {
+		theirs, more, err := Fetch(ctx, k, c)
+		if err == nil {
+			err = k.Alone(func() error { return keep(k, []history{{"node " + node, theirs, more}}) })
+		}
+		if err != nil {
+			return nil, a, err
+		}
+		if l, entries, err = Ledger(k); err != nil {
+			return nil, a, err
+		}
+	}
+	if a.Height < l.State().Height {
+		if err := give(ctx, c, entries, a.Height+1); err != nil {
+			return nil, a, err
+		}
+		a, err = applicant(ctx, k, c, r)
+	}
+	return l, a, err
+}
+
 // keep puts the longest of histories that are one into the fleet's folder.
 func keep(k *keyring.Keyring, found []history) error {
 	longest := history{of: "this computer"}

@@ -66,7 +66,7 @@ func TestGather(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if told, err := Give(t.Context(), k, []string{"n1"}, 1, e, tell); err != nil || told[0].Err != nil {
+	if told, err := Give(t.Context(), k, []string{"n1"}, []ledger.Entry{e}, tell); err != nil || told[0].Err != nil {
 		t.Fatal(told, err)
 	}
 	if _, err := found(&other, "n1", "n2", "n4"); !errors.Is(err, ErrFounding) {
@@ -86,7 +86,7 @@ func TestGather(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if told, err := Give(t.Context(), k, []string{"n4"}, 1, again, tell); err != nil || told[0].Err != nil {
+	if told, err := Give(t.Context(), k, []string{"n4"}, []ledger.Entry{again}, tell); err != nil || told[0].Err != nil {
 		t.Fatal(told, err)
 	}
 	for name, k := range map[string]*keyring.Keyring{"founder": k, "third": &third} {

@@ -8,6 +8,7 @@ import (
 
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 )
 
 // Permit is the owner's leave for one node of a founded fleet to write one release into a slot
@@ -15,7 +16,7 @@ import (
 // are updated. It is used up by the arming whose number it names.
 type Permit struct {
 	Version int         `json:"version"` // of this document: 1
-	Seat    int         `json:"seat"`
+	Node    signed.Key  `json:"node"`    // the key of its seat, or the one that it has for a seat to come
 	Release string      `json:"release"` // its digest, "sha256:…", or [RootName] of what an image brought
 	Arming  int64       `json:"arming"`  // the number that the arming gets, as the node counts them
 	Height  int64       `json:"height"`  // of the ledger, when it was given
@@ -34,7 +35,7 @@ func (p Permit) Encode() []byte { return encode(p) }
 // Bytes are what an owner signs.
 func (p Permit) Bytes(fleet document.Hash) []byte {
 	number := func(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
-	return document.Message("kogge/permit/v1", fleet[:], number(int64(p.Seat)), []byte(p.Release), number(p.Arming), number(p.Height))
+	return document.Message("kogge/permit/v1", fleet[:], []byte(p.Node), []byte(p.Release), number(p.Arming), number(p.Height))
 }
 
 // ParsePermit reads a permit, and verifies nothing. The error wraps [ErrPermit].
@@ -66,25 +67,42 @@ func (p Permit) check() error {
 	if p.Arming < 1 {
 		return fmt.Errorf("field arming: %d: armings are numbered from 1", p.Arming)
 	}
+	if p.Node == "" {
+		return errors.New("field node: there is none")
+	}
 	return checkSignatures("owners", p.Owners)
 }
 
-// Permits wants a permit to be for a seat, by as many keys of the seat's owner as are the
-// owner, at the height at which the ledger is. Which release and arming it is for is the
-// caller's to compare. The error wraps [ErrPermit].
-func (s State) Permits(p Permit, seat roster.Seat) error {
+// OwnerFor is the owner who permits what a node does: the one of its seat, or, if the node has
+// none, the one who has founded the fleet.
+func (s State) OwnerFor(node signed.Key) (roster.Owner, error) {
+	name := s.Genesis.Name
+	if seat, ok := s.Roster.ByKey(node); ok {
+		name = seat.Owner
+	}
+	owner, ok := s.Roster.Owner(name)
+	if !ok {
+		return owner, fmt.Errorf("%w: the fleet's roster has no owner %s", ErrPermit, name)
+	}
+	return owner, nil
+}
+
+// Permits wants a permit to be for a node, by its key, from as many keys as act as its owner,
+// at the height at which the ledger is. Which release and arming it is for is the caller's to
+// compare. The error wraps [ErrPermit].
+func (s State) Permits(p Permit, node signed.Key) error {
 	if err := p.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrPermit, err)
 	}
-	if p.Seat != seat.Number {
-		return fmt.Errorf("%w: it is for seat %d, and this node has seat %d", ErrPermit, p.Seat, seat.Number)
+	if p.Node != node {
+		return fmt.Errorf("%w: it is for the node of key %s, and this one has key %s", ErrPermit, p.Node.ID().Short(), node.ID().Short())
 	}
 	if p.Height != s.Height {
 		return fmt.Errorf("%w: it is of height %d, and the fleet's ledger is at %d", ErrPermit, p.Height, s.Height)
 	}
-	owner, ok := s.Roster.Owner(seat.Owner)
-	if !ok {
-		return fmt.Errorf("%w: the seat has no owner", ErrPermit) // no roster that was checked is so
+	owner, err := s.OwnerFor(node)
+	if err != nil {
+		return err
 	}
 	if err := byOwner(p.Owners, owner, p.Bytes(s.Fleet())); err != nil {
 		return fmt.Errorf("%w: %w", ErrPermit, err)

@@ -16,7 +16,8 @@ func TestPermit(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 1)
 	s := f.Log.State()
 	seat, _ := s.Roster.Seat(2)
-	p := ledger.Permit{Version: 1, Seat: 2, Release: digest, Arming: 3, Height: 1}
+	node := seat.Key
+	p := ledger.Permit{Version: 1, Node: node, Release: digest, Arming: 3, Height: 1}
 	for i, name := range []string{"owner 1", "owner 2"} {
 		p.Owners = append(p.Owners, ledger.Sign(i+1, ledgertest.Private(name), p.Bytes(s.Fleet())))
 	}
@@ -28,7 +29,7 @@ func TestPermit(t *testing.T) {
 		}
 		got, err := ledger.ParsePermit(text)
 		if err == nil {
-			err = s.Permits(got, seat)
+			err = s.Permits(got, node)
 		}
 		if (err == nil) != (i < 0) || err != nil && !errors.Is(err, ledger.ErrPermit) {
 			t.Errorf("byte %d changed: %v", i, err)
@@ -41,7 +42,8 @@ func TestPermit(t *testing.T) {
 
 // FuzzPermit reads what somebody calls a permit.
 func FuzzPermit(f *testing.F) {
-	f.Add(ledger.Permit{Version: 1, Seat: 2, Release: digest, Arming: 1, Owners: []ledger.Signature{{By: 1, Signature: make([]byte, 64)}}}.Encode())
+	seat, _ := ledgertest.Founded(f, 4, 1).Log.State().Roster.Seat(2)
+	f.Add(ledger.Permit{Version: 1, Node: seat.Key, Release: digest, Arming: 1, Owners: []ledger.Signature{{By: 1, Signature: make([]byte, 64)}}}.Encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if p, err := ledger.ParsePermit(raw); err == nil && !bytes.Equal(p.Encode(), raw) {
 			t.Errorf("%q is read, and written as %q", raw, p.Encode())
