@@ -23,6 +23,7 @@ import (
 	"kogge.example/agent/confine"
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
+	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
@@ -97,6 +98,19 @@ func (p *paths) seals() bool {
 // cannot use: projects are sealed, or its file system has quotas.
 func (p *paths) sealed() bool {
 	return p.seals() || quota.Has(p.state) || wanted.AnySealed(p.projects())
+}
+
+// format is that of STATE. A node that does not know yet who it is may be of any fleet.
+func (p *paths) format(node *identity.Node) int {
+	switch {
+	case node == nil:
+		return partition.FleetState
+	case node.Genesis() != nil && !node.Genesis().Alone():
+		return partition.FleetState
+	case p.sealed():
+		return partition.SealedState
+	}
+	return 1
 }
 
 func (p *paths) projects() string { return filepath.Join(p.state, "projects") }

@@ -5,11 +5,15 @@ import (
 	"path/filepath"
 	"testing"
 
+	"kogge.example/agent/identity"
 	"kogge.example/agent/sealed"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
 	"kogge.example/update/bootloader"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/memory"
+	"kogge.example/update/partition"
 )
 
 // TestSeals asks a node's own files.
@@ -48,6 +52,39 @@ func TestSealed(t *testing.T) {
 		if got := at.sealed(); got != want {
 			t.Errorf("with a project of %q: %v", text, got)
 		}
+	}
+}
+
+// TestFormat: once a node knows a fleet that keeps a ledger, a release that knows none is not
+// for its STATE.
+func TestFormat(t *testing.T) {
+	at := paths{run: t.TempDir(), state: t.TempDir()}
+	if got := at.format(nil); got != partition.FleetState {
+		t.Errorf("a node that knows nothing of itself: %d", got)
+	}
+	old, err := os.ReadFile(filepath.Join("..", "update", "fleet", "testdata", "v1", "genesis.json"))
+	must(t, err)
+	alone, err := fleet.ParseGenesis(old)
+	must(t, err)
+	for name, c := range map[string]struct {
+		genesis *fleet.Genesis
+		want    int
+	}{"no fleet": {nil, 1}, "one of version 1": {alone, 1}, "one with a ledger": {ledgertest.Begun(t, 3).Genesis, partition.FleetState}} {
+		node, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
+		must(t, err)
+		if c.genesis != nil {
+			must(t, node.Join(&fleet.JoinFile{Genesis: c.genesis, Token: fleet.NewToken()}))
+		}
+		if got := at.format(node); got != c.want {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+	must(t, os.MkdirAll(at.projects(), 0o700))
+	must(t, os.WriteFile(filepath.Join(at.projects(), "shop.yaml"), []byte("age-encryption.org/v1\n-> X25519"), 0o600))
+	node, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
+	must(t, err)
+	if got := at.format(node); got != partition.SealedState {
+		t.Errorf("with a sealed project: %d", got)
 	}
 }
 

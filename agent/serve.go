@@ -36,6 +36,8 @@ type parts struct {
 	names  atomic.Pointer[nameserver.Server]
 	events events.Ring
 	drain  drain
+	// node is who the node is; nil until that is known.
+	node atomic.Pointer[identity.Node]
 	// part is what the node is in its fleet; nil until it serves.
 	part atomic.Pointer[func() (*identity.Seat, *pinned.Ledger, error)]
 	// refused is why the workloads cannot be run; nil: they can.
@@ -107,6 +109,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	if err := join(node, filepath.Join(at.state, "kogge", "join.yaml")); err != nil {
 		log.Printf("agent: %v", err) // who is known already goes on being known
 	}
+	now.node.Store(node)
 	own := part(node, at.state)
 	now.part.Store(&own)
 	var twin mdns.Twin

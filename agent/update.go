@@ -46,7 +46,7 @@ func installer(at paths, now *parts) *install.Installer {
 			}
 			return taken.State(), seat.Key, taken.Problem()
 		},
-		Sealed: at.sealed,
+		Format: func() int { return at.format(now.node.Load()) },
 		Sticks: install.Sticks{Sys: "/sys", Dev: "/dev"}.Open,
 		Remember: func() error {
 			status, err := now.status()

@@ -128,8 +128,8 @@ func (i *Installer) openDisk() (*disk, error) {
 	}
 	d := &disk{Disk: slot.Disk{Board: b.Board, Trial: b.Trial, Roots: map[bootloader.Slot]slot.Root{}}}
 	d.Schema = release.StateSchema
-	if i.Sealed != nil && i.Sealed() {
-		d.Schema.Writes = partition.SealedState
+	if i.Format != nil {
+		d.Schema.Writes = i.Format()
 	}
 	facts, err := osrelease.Read(i.Facts)
 	if err != nil {

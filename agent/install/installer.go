@@ -46,8 +46,9 @@ type Installer struct {
 	// Part is what the fleet's ledger has decided, and the key of this node's seat; nil: the
 	// node does not know.
 	Part func() (ledger.State, signed.Key, error)
-	// Sealed says that STATE is in format partition.SealedState; nil: it is not.
-	Sealed func() bool
+	// Format is the one that STATE is in, or is about to be: partition.SealedState, FleetState,
+	// or 1; nil: 1.
+	Format func() int
 	// Reboot has PID 1 end this boot. It returns before that does.
 	Reboot func(ctx context.Context) error
 

@@ -137,8 +137,12 @@ func TestRefused(t *testing.T) {
 		{name: "too large", source: makeRelease(t, "1.1", 2, wish{blocks: 2100}).open(t), want: "slot is 8 MiB"},
 		{name: "schema", source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{2, 3}, Writes: 3}}).open(t), want: "reads 2 to 3"},
 		{
-			name: "before STATE was sealed", edit: func(m *machine) { m.Sealed = func() bool { return true } },
+			name: "before STATE was sealed", edit: func(m *machine) { m.Format = func() int { return partition.SealedState } },
 			source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{1, 1}, Writes: 1}}).open(t), want: "the running one writes format 2, the new one reads 1 to 1",
+		},
+		{
+			name: "before fleets had a ledger", edit: func(m *machine) { m.Format = func() int { return partition.FleetState } },
+			source: makeRelease(t, "1.1", 2, wish{schema: memory.Schema{Reads: [2]int{1, 2}, Writes: 1}}).open(t), want: "the running one writes format 3, the new one reads 1 to 2",
 		},
 		{name: "nobody is trusted", edit: func(m *machine) { m.Image = m.part("nothing") }, source: good.open(t), want: "trusts no keys for releases"},
 		{name: "several voters", edit: func(m *machine) { m.write("state/kogge/ledger", "") }, source: good.open(t), want: "ledger cannot be read"},

@@ -81,7 +81,11 @@ func (l *Ledger) recall() {
 		if err == nil {
 			err = l.log.Recall(e)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, document.ErrNewer): // after going back to this release
+			l.problem = err
+			return
+		case err != nil:
 			l.problem = fmt.Errorf("%w from height %d on: %w", ErrDamaged, height, err)
 			return
 		}
@@ -154,7 +158,8 @@ func (l *Ledger) State() ledger.State {
 }
 
 // Problem says why the ledger is not to be relied on: the error wraps [ErrDamaged] where it
-// ends before it did, or [ErrFork]. nil: all is well.
+// ends before it did, [ErrFork], or [document.ErrNewer] where a later release has taken what
+// this one does not understand. nil: all is well.
 func (l *Ledger) Problem() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -180,7 +185,7 @@ func (l *Ledger) Entry(height int64) (ledger.Entry, error) {
 func (l *Ledger) Take(height int64, e ledger.Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if errors.Is(l.problem, ErrFork) {
+	if errors.Is(l.problem, ErrFork) || errors.Is(l.problem, document.ErrNewer) {
 		return l.problem
 	}
 	newest := l.log.State().Height

@@ -9,6 +9,7 @@ import (
 
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/durable"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 )
@@ -253,6 +254,39 @@ func TestHead(t *testing.T) {
 	}
 	if l := open(onDisk(map[string][]byte{"ledger/head": []byte("x")}, 1000), f.Genesis); !errors.Is(l.Problem(), ErrDamaged) {
 		t.Errorf("nothing but what was a head: %v", l.Problem())
+	}
+}
+
+// TestNewer goes back to a release that does not know what was decided: nothing is damaged,
+// nothing is replaced, and nothing is done on what is half known.
+func TestNewer(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 3)
+	files := taken(t, f)
+	value := []byte("{\n  \"version\": 1,\n  \"rule\": {}\n}\n")
+	r, err := f.Log.State().Next(f.Operators(t, "carl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Value = document.HashOf(value)
+	later := f.Proved(r, ledger.Value{}, 3)
+	later.Value = value
+	d := onDisk(files, 1000)
+	if err := open(d, f.Genesis).Take(4, later); !errors.Is(err, document.ErrNewer) {
+		t.Errorf("it is taken: %v", err)
+	}
+	d = onDisk(with(files, "4", func([]byte) []byte { return format(4, later) }), 1000)
+	before := d.AfterCut(0)
+	l := open(d, f.Genesis)
+	for _, e := range []ledger.Entry{later, f.Entries[2]} {
+		if err := l.Take(4, e); !errors.Is(err, document.ErrNewer) {
+			t.Errorf("%v", err)
+		}
+	}
+	if err := l.Problem(); !errors.Is(err, document.ErrNewer) || errors.Is(err, ErrDamaged) || l.State().Height != 3 {
+		t.Errorf("height %d, %v", l.State().Height, err)
+	}
+	if after := d.AfterCut(0); len(after) != len(before) || string(after["ledger/4"]) != string(before["ledger/4"]) {
+		t.Error("the folder is another one")
 	}
 }
 

@@ -22,6 +22,11 @@ const (
 // kernels do not mount the other.
 const SealedState = 2
 
+// FleetState is the format of STATE in which a node may know a genesis of version 2, and has
+// its fleet's ledger. Releases that do not read it know no such fleet. A new kind of record in
+// the ledger, too, is a new format: who goes back has to understand what was decided.
+const FleetState = 3
+
 // All are the partitions in their order on the disk. Without the last one a node boots,
 // and keeps nothing.
 func All() []string { return []string{ESP, RootA, RootB, State} }

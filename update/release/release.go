@@ -76,9 +76,10 @@ type Facts struct {
 	Parts []Part `json:"parts"`
 }
 
-// StateSchema is that of the release this source tree makes. It writes format 1, and
-// [partition.SealedState] once no slot has a release that does not read it.
-var StateSchema = memory.Schema{Reads: [2]int{1, partition.SealedState}, Writes: 1}
+// StateSchema is that of the release this source tree makes. It writes format 1;
+// [partition.SealedState] once no slot has a release that does not read it; and
+// [partition.FleetState] on a node whose genesis is of version 2.
+var StateSchema = memory.Schema{Reads: [2]int{1, partition.FleetState}, Writes: 1}
 
 // Part is one thing that a release puts on a disk.
 type Part struct {

@@ -91,6 +91,8 @@ func (r *Records) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 		log.Printf("agent: %v", err)
 	}
 	switch {
+	case errors.Is(err, document.ErrNewer): // the node has to be updated first
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	case errors.Is(err, ledger.ErrRecord), errors.Is(err, ledger.ErrValue), errors.Is(err, ledger.ErrCertificate):
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	case errors.Is(err, pinned.ErrFork), errors.Is(err, ledger.ErrHeight):

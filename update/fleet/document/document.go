@@ -20,8 +20,18 @@ func Encode(value any) ([]byte, error) {
 	return append(raw, '\n'), err
 }
 
+// ErrNewer is of a document that a later release of kogge has written. It is not damaged, and
+// what it says is not for this release to judge.
+var ErrNewer = errors.New("a later release of kogge has written it")
+
+// newer is an error that is also ErrNewer. It says no more.
+type newer struct{ error }
+
+func (n newer) Unwrap() []error { return []error{ErrNewer, n.error} }
+
 // Decode reads one JSON value that starts with a version: an unknown field or
-// anything behind it is an error, and another version is refused in words.
+// anything behind it is an error, and another version is refused in words; a higher one's
+// error wraps [ErrNewer].
 func Decode(raw []byte, version int, into any) error { return decode(raw, into, version) }
 
 func decode(raw []byte, into any, versions ...int) error {
@@ -35,7 +45,11 @@ func decode(raw []byte, into any, versions ...int) error {
 		return errors.New("it has no version")
 	}
 	if !slices.Contains(versions, *head.Version) {
-		return fmt.Errorf("its format is version %d, and this kogge reads version %s", *head.Version, strings.Trim(strings.ReplaceAll(fmt.Sprint(versions), " ", " and "), "[]"))
+		err := fmt.Errorf("its format is version %d, and this kogge reads version %s", *head.Version, strings.Trim(strings.ReplaceAll(fmt.Sprint(versions), " ", " and "), "[]"))
+		if *head.Version > slices.Max(versions) {
+			err = newer{err}
+		}
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

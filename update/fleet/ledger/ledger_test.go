@@ -138,6 +138,14 @@ func TestRefused(t *testing.T) {
 		{"a second founding", w, valued(n.Founding(t))},
 		{"nothing decided", w, valued(ledger.Value{Version: 1})},
 		{"two things decided", w, valued(ledger.Value{Version: 1, Founding: n.Founding(t).Founding, Operators: carol.Operators})},
+		{"what a later release decides", w, func() ledger.Entry {
+			raw := []byte("{\n  \"version\": 1,\n  \"rule\": {}\n}\n")
+			r := good
+			r.Value = document.HashOf(raw)
+			e := w.Proved(r, carol, 3)
+			e.Value = raw
+			return e
+		}()},
 		{"nobody to remove", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"eve"}}})},
 		{"the last admin", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"ada"}}})},
 		{"a name of escapes", w, valued(ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"\x1b[2J"}}})},

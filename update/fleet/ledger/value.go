@@ -1,8 +1,10 @@
 package ledger
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -84,7 +86,7 @@ func (v Value) kinds() (kinds []string) {
 }
 
 // ParseValue reads a value and checks what can be checked without knowing the fleet. The error
-// wraps [ErrValue].
+// wraps [ErrValue], and [document.ErrNewer] if it decides what this release does not know.
 func ParseValue(raw []byte) (Value, error) {
 	v, err := parseValue(raw)
 	if err != nil {
@@ -99,9 +101,29 @@ func parseValue(raw []byte) (Value, error) {
 	}
 	v, err := document.DecodeExact[Value](raw, version)
 	if err != nil {
+		if later := unknownKind(raw); later != nil {
+			return Value{}, later
+		}
 		return Value{}, err
 	}
 	return v, v.check()
+}
+
+// unknownKind says that a value decides something that this release does not know. Then it is
+// a later one's; nil: it does not. A new field within a kind is a new version.
+func unknownKind(raw []byte) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		switch name {
+		case "version", "evidence", "founding", "operators":
+		default:
+			return fmt.Errorf("%w: it decides about %.40q", document.ErrNewer, name)
+		}
+	}
+	return nil
 }
 
 // check says what is wrong with a value by itself.
