@@ -115,6 +115,10 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 	if ring.Genesis.Alone() {
 		return nil, nil, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "create a fleet with this release of kogge, and adopt the nodes into it"}
 	}
+	owner, err := f.owner.open(ctx, ring) // before the nodes are asked for their keys
+	if err != nil {
+		return nil, nil, err
+	}
 	applicants, err := operate.Applicants(ctx, ring, names, notice)
 	if err != nil {
 		return nil, nil, err
@@ -124,10 +128,6 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 		return nil, nil, err
 	}
 	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains})
-	if err != nil {
-		return nil, nil, err
-	}
-	owner, err := f.owner.open(ctx, ring)
 	if err != nil {
 		return nil, nil, err
 	}

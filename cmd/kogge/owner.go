@@ -26,19 +26,10 @@ func (f *ownerFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.sheets, "sheet", nil, "`FILE` with the four lines of a recovery sheet; may be repeated")
 }
 
-// open opens as many owner keys as there are: of the folder, and of sheets.
+// open opens the owner keys: of sheets, and of the folder. It says what is missing before it
+// asks for a passphrase.
 func (f *ownerFlags) open(ctx context.Context, ring *keyring.Keyring) (keyring.OwnerKeys, error) {
-	passphrase := ""
-	for i := range ring.Genesis.Owners {
-		if ring.HoldsOwner(i+1) != keyring.Closed {
-			continue
-		}
-		var err error
-		if passphrase, err = f.secret.known(ctx, "the owner keys of fleet "+ring.Genesis.Name); err != nil {
-			return keyring.OwnerKeys{}, err
-		}
-		break
-	}
+	passphrase := func() (string, error) { return f.secret.known(ctx, "the owner keys of fleet "+ring.Genesis.Name) }
 	var sheets [][]byte
 	for _, name := range f.sheets {
 		text, err := os.ReadFile(name)

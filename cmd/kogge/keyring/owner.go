@@ -28,27 +28,13 @@ func (o OwnerKeys) numbers() []int {
 	return all
 }
 
-// OwnerKeys opens owner keys: those of the folder, with the passphrase where they are
-// encrypted, and those of recovery sheets. The error wraps [ErrOwners] if they are fewer than
-// the genesis wants, [ErrPassphrase], [ErrLocked], [ErrSheet] or [ErrNotOwner].
-func (k *Keyring) OwnerKeys(passphrase string, sheets ...[]byte) (OwnerKeys, error) {
+// OwnerKeys opens as many owner keys as act as the owner: those of recovery sheets, and if they
+// are too few, those of the folder. passphrase is asked at most once, and only if there are
+// enough keys and one of those that are needed is encrypted; nil: there is none. The error wraps
+// [ErrOwners] if they are fewer than the genesis wants, [ErrPassphrase], [ErrLocked], [ErrSheet]
+// or [ErrNotOwner].
+func (k *Keyring) OwnerKeys(passphrase func() (string, error), sheets ...[]byte) (OwnerKeys, error) {
 	o := OwnerKeys{make(map[int]ed25519.PrivateKey)}
-	for i := range k.Genesis.Owners {
-		var key ed25519.PrivateKey
-		var err error
-		switch k.holds(ownerName(i + 1)) {
-		case Open:
-			key, err = readKey[ed25519.PrivateKey](k.path(ownerName(i + 1)))
-		case Closed:
-			key, err = openKey[ed25519.PrivateKey](k, ownerName(i+1), passphrase)
-		default:
-			continue
-		}
-		if err != nil {
-			return OwnerKeys{}, fmt.Errorf("fleet %s: owner key %d: %w", k.Genesis.Name, i+1, err)
-		}
-		o.keys[i+1] = key
-	}
 	for _, sheet := range sheets {
 		key, err := parseSheet(sheet)
 		if err != nil {
@@ -60,10 +46,44 @@ func (k *Keyring) OwnerKeys(passphrase string, sheets ...[]byte) (OwnerKeys, err
 		}
 		o.keys[i] = key
 	}
-	if len(o.keys) < k.Genesis.Threshold {
-		return OwnerKeys{}, fmt.Errorf("fleet %s: %w: here is %d, and any %d of %d act as the owner", k.Genesis.Name, ErrOwners, len(o.keys), k.Genesis.Threshold, len(k.Genesis.Owners))
+	here := k.heldBeside(o)
+	missing := k.Genesis.Threshold - len(o.keys)
+	if missing > len(here) {
+		return OwnerKeys{}, fmt.Errorf("fleet %s: %w: here is %d, and any %d of %d act as the owner", k.Genesis.Name, ErrOwners, len(o.keys)+len(here), k.Genesis.Threshold, len(k.Genesis.Owners))
+	}
+	secret := ""
+	for _, i := range here[:max(missing, 0)] {
+		closed := k.holds(ownerName(i)) == Closed
+		if closed && secret == "" && passphrase != nil {
+			var err error
+			if secret, err = passphrase(); err != nil {
+				return OwnerKeys{}, err
+			}
+		}
+		var err error
+		if closed {
+			o.keys[i], err = openKey[ed25519.PrivateKey](k, ownerName(i), secret)
+		} else {
+			o.keys[i], err = readKey[ed25519.PrivateKey](k.path(ownerName(i)))
+		}
+		if err != nil {
+			return OwnerKeys{}, fmt.Errorf("fleet %s: owner key %d: %w", k.Genesis.Name, i, err)
+		}
 	}
 	return o, nil
+}
+
+// heldBeside are the owner keys of the folder that are not among others: first those that are
+// not encrypted.
+func (k *Keyring) heldBeside(o OwnerKeys) (all []int) {
+	for _, how := range []Holding{Open, Closed} {
+		for i := range k.Genesis.Owners {
+			if _, there := o.keys[i+1]; !there && k.holds(ownerName(i+1)) == how {
+				all = append(all, i+1)
+			}
+		}
+	}
+	return all
 }
 
 // Sign has as many keys as the owner needs sign a message.

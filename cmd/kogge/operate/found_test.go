@@ -105,10 +105,10 @@ func TestFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.OwnerKeys(""); !errors.Is(err, keyring.ErrOwners) {
+	if _, err := k.OwnerKeys(nil); !errors.Is(err, keyring.ErrOwners) {
 		t.Errorf("one owner key of two: %v", err)
 	}
-	owner, err := k.OwnerKeys("", sheets(t, k)[0])
+	owner, err := k.OwnerKeys(nil, sheets(t, k)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestSeatless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner, err := k.OwnerKeys("", sheets(t, k)[0])
+	owner, err := k.OwnerKeys(nil, sheets(t, k)[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestGather(t *testing.T) {
 		if err != nil {
 			return ledger.Entry{}, err
 		}
-		owner, err := k.OwnerKeys("", sheets(t, k)[0])
+		owner, err := k.OwnerKeys(nil, sheets(t, k)[0])
 		if err != nil {
 			t.Fatal(err)
 		}
