@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
@@ -89,29 +91,61 @@ func openCheckpoint(text []byte, fleet document.Hash, seats roster.Roster) (Chec
 	if len(text) > maxCheckpoint {
 		return Checkpoint{}, nil, fmt.Errorf("%d bytes: %d at most", len(text), maxCheckpoint)
 	}
-	n, err := note.Open(text, verifiers{fleet, seats})
+	signed, signers, err := openNote(text, fleet, seats)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
 	c := Checkpoint{Fleet: fleet}
-	lines := strings.Split(n.Text, "\n")
+	lines := strings.Split(signed, "\n")
 	if len(lines) == 4 {
 		c.Height, err = strconv.ParseInt(lines[1], 10, 64)
 		if root, bad := tlog.ParseHash(lines[2]); bad == nil {
 			c.Root = document.Hash(root)
 		}
 	}
-	if err != nil || c.Height < 0 || c.text() != n.Text {
+	if err != nil || c.Height < 0 || c.text() != signed {
 		return Checkpoint{}, nil, errors.New("its lines are not origin, height and root")
 	}
+	return c, signers, nil
+}
+
+// noteSignatures is how many signatures package note reads of one note.
+const noteSignatures = 100
+
+// openNote is the text of a note, and which seats have signed it, each once and in order. A
+// fleet may have more voters than package note reads signatures: it gets them by the hundred.
+func openNote(text []byte, fleet document.Hash, seats roster.Roster) (string, []int, error) {
+	at := bytes.LastIndex(text, []byte("\n\n"))
+	if at < 0 {
+		_, err := note.Open(text, nil) // which knows best what is wrong
+		return "", nil, err
+	}
+	signed, lines := text[:at+2], bytes.SplitAfter(text[at+2:], []byte("\n"))
+	if len(lines[len(lines)-1]) == 0 {
+		lines = lines[:len(lines)-1]
+	}
 	var signers []int
-	for _, s := range n.Sigs {
-		if number, ok := seatNumber(fleet, s.Name); ok {
-			signers = append(signers, number)
+	var unverified error
+	for some := range slices.Chunk(lines, noteSignatures) {
+		n, err := note.Open(slices.Concat(signed, bytes.Join(some, nil)), verifiers{fleet, seats})
+		if errors.As(err, new(*note.UnverifiedNoteError)) {
+			unverified = err
+			continue
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		for _, s := range n.Sigs {
+			if number, ok := seatNumber(fleet, s.Name); ok {
+				signers = append(signers, number)
+			}
 		}
 	}
+	if len(signers) == 0 {
+		return "", nil, cmp.Or(unverified, errors.New("nobody has signed it"))
+	}
 	slices.Sort(signers)
-	return c, signers, nil
+	return string(signed[:at+1]), slices.Compact(signers), nil
 }
 
 // seatNumber is the number of the seat that a key's name names.

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 )
 
 // TestCheckpoint signs one and reads it, with our reader and with that of package note, which
@@ -45,6 +47,49 @@ func TestCheckpoint(t *testing.T) {
 		if got, signers, err := ledger.OpenCheckpoint(text, c.Fleet, s.Roster); !errors.Is(err, ledger.ErrCheckpoint) {
 			t.Errorf("%s: %+v, %v, %v", name, got, signers, err)
 		}
+	}
+}
+
+// TestCheckpointOfMany is signed by as many seats as vote in the largest fleet, and by some
+// that nobody knows.
+func TestCheckpointOfMany(t *testing.T) {
+	s := ledgertest.Founded(t, 4, 1).Log.State()
+	c := s.Checkpoint()
+	for i := 5; i <= roster.MaxVotes; i++ {
+		name := fmt.Sprintf("n%d", i)
+		key := ledgertest.Must[signed.Key](t)(signed.KeyOf(ledgertest.Private(name).Public().(ed25519.PublicKey)))
+		s.Roster.Seats = append(s.Roster.Seats, roster.Seat{Number: i, Name: name, Key: key, Journal: roster.ID{byte(i), byte(i >> 8)}, Owner: "hanse", Vote: true})
+	}
+	text, err := c.Sign(1, ledgertest.Private("n1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(seat int, key string) {
+		t.Helper()
+		one, err := c.Sign(seat, ledgertest.Private(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, one[len(c.Text())+1:]...)
+	}
+	for i := 2; i <= roster.MaxVotes; i++ {
+		add(i, fmt.Sprintf("n%d", i))
+		if i == 100 || i == 101 || i == roster.MaxVotes {
+			if got, signers, err := ledger.OpenCheckpoint(text, c.Fleet, s.Roster); err != nil || got != c || len(signers) != i || signers[i-1] != i {
+				t.Errorf("%d signatures: %d signers, %v", i, len(signers), err)
+			}
+		}
+	}
+	for i := range 150 {
+		add(roster.MaxVotes+1+i, "nobody")
+	}
+	add(7, "n7") // once more
+	if _, signers, err := ledger.OpenCheckpoint(text, c.Fleet, s.Roster); err != nil || len(signers) != roster.MaxVotes {
+		t.Errorf("with others: %d signers, %v", len(signers), err)
+	}
+	text[len(text)-8] ^= 1
+	if _, _, err := ledger.OpenCheckpoint(text, c.Fleet, s.Roster); err == nil {
+		t.Error("a signature that does not fit is taken")
 	}
 }
 

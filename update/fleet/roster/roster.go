@@ -74,7 +74,8 @@ const (
 	MaxSeats  = 16384
 	MaxVotes  = 1000
 	maxOwners = 1000
-	maxKeys   = 16 // of an owner
+	maxKeys   = 16      // of an owner
+	maxGiven  = 1 << 30 // so that a seat has its number on boards of 32 bits, too
 	version   = 1
 )
 
@@ -151,7 +152,13 @@ func (r Roster) checkSeats() error {
 	if len(r.Seats) > MaxSeats {
 		return fmt.Errorf("field seats: %d: %d at most", len(r.Seats), MaxSeats)
 	}
-	names, keys := make(map[string]bool), make(map[signed.Key]bool)
+	names, keys, journals := make(map[string]bool), make(map[signed.Key]bool), make(map[ID]bool)
+	owners := make(map[signed.Key]string)
+	for _, o := range r.Owners {
+		for _, key := range o.Keys {
+			owners[key] = o.Name
+		}
+	}
 	last := 0
 	for i, s := range r.Seats {
 		if err := r.checkSeat(s); err != nil {
@@ -163,10 +170,19 @@ func (r Roster) checkSeats() error {
 		if names[s.Name] {
 			return fmt.Errorf("field seats[%d].name: %s has a seat already", i, s.Name)
 		}
+		if owner, ok := owners[s.Key]; ok { // else whoever has the node is its owner, too
+			return fmt.Errorf("field seats[%d].key: key %s is one of owner %s", i, s.Key.ID().Short(), owner)
+		}
 		if keys[s.Key] {
 			return fmt.Errorf("field seats[%d].key: key %s has a seat already", i, s.Key.ID().Short())
 		}
-		last, names[s.Name], keys[s.Key] = s.Number, true, true
+		if journals[s.Journal] { // two machines of one disk, or one that says what it likes
+			return fmt.Errorf("field seats[%d].journal: journal %s has a seat already", i, s.Journal)
+		}
+		last, names[s.Name], keys[s.Key], journals[s.Journal] = s.Number, true, true, true
+	}
+	if r.Given > maxGiven {
+		return fmt.Errorf("field given: %d: %d at most", r.Given, maxGiven)
 	}
 	if r.Given < last {
 		return fmt.Errorf("field given: %d, and there is a seat %d", r.Given, last)
