@@ -182,6 +182,13 @@ func Renew(ctx context.Context, address, name string, genesis *fleet.Genesis, ce
 	return next, err
 }
 
+// MaxEntry is the bytes of a message about the fleet's ledger, at most: of the largest entry
+// that there can be, as a node takes requests.
+const MaxEntry = 2 << 20
+
+// maxAnswer is far above what a node answers with in one message, in bytes.
+const maxAnswer = 32 << 20
+
 // errKeyChanged means that not everything comes from the same node.
 var errKeyChanged = errors.New("the node's key changed between two connections")
 
@@ -201,17 +208,18 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 	client := &http.Client{Transport: transport}
 	// The name is what errors show; the transport dials the address in any case.
 	url := (&url.URL{Scheme: "https", Host: address}).String() // an address may have a zone
+	most := connect.WithReadMaxBytes(maxAnswer)                // a node may be somebody else by now
 	return &Client{
-		NodeServiceClient:     apiv1connect.NewNodeServiceClient(client, url),
-		WorkloadServiceClient: apiv1connect.NewWorkloadServiceClient(client, url),
-		ImageServiceClient:    apiv1connect.NewImageServiceClient(client, url),
-		RegistryServiceClient: apiv1connect.NewRegistryServiceClient(client, url),
-		VolumeServiceClient:   apiv1connect.NewVolumeServiceClient(client, url),
-		ConfigServiceClient:   apiv1connect.NewConfigServiceClient(client, url),
-		UpkeepServiceClient:   apiv1connect.NewUpkeepServiceClient(client, url),
-		ObserveServiceClient:  apiv1connect.NewObserveServiceClient(client, url),
-		UpdateServiceClient:   apiv1connect.NewUpdateServiceClient(client, url),
-		FleetServiceClient:    apiv1connect.NewFleetServiceClient(client, url),
+		NodeServiceClient:     apiv1connect.NewNodeServiceClient(client, url, most),
+		WorkloadServiceClient: apiv1connect.NewWorkloadServiceClient(client, url, most),
+		ImageServiceClient:    apiv1connect.NewImageServiceClient(client, url, most),
+		RegistryServiceClient: apiv1connect.NewRegistryServiceClient(client, url, most),
+		VolumeServiceClient:   apiv1connect.NewVolumeServiceClient(client, url, most),
+		ConfigServiceClient:   apiv1connect.NewConfigServiceClient(client, url, most),
+		UpkeepServiceClient:   apiv1connect.NewUpkeepServiceClient(client, url, most),
+		ObserveServiceClient:  apiv1connect.NewObserveServiceClient(client, url, most),
+		UpdateServiceClient:   apiv1connect.NewUpdateServiceClient(client, url, most),
+		FleetServiceClient:    apiv1connect.NewFleetServiceClient(client, url, connect.WithReadMaxBytes(MaxEntry)),
 		transport:             transport,
 	}
 }

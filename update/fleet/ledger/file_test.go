@@ -58,7 +58,7 @@ func TestFile(t *testing.T) {
 	if _, _, err := ledger.Read(io.MultiReader(bytes.NewReader(raw), strings.NewReader("\x1b[2J")), w.Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("something behind it: %v", err)
 	}
-	large := fmt.Sprintf("%srecord 1 %d\n", raw[:min(len(raw), bytes.Index(raw, []byte("record 1 ")))], 1<<40)
+	large := fmt.Sprintf("%srecord 1 %d\n", raw[:min(len(raw), bytes.Index(raw, []byte("record 1 ")))], int64(1<<40))
 	if _, _, err := ledger.Read(strings.NewReader(large), w.Genesis); !errors.Is(err, ledger.ErrFile) {
 		t.Errorf("a record of a TiB: %v", err)
 	}

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,6 +17,8 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
 
@@ -241,6 +244,44 @@ func TestNext(t *testing.T) {
 		if _, err := w.Log.State().Next(v); !errors.Is(err, ledger.ErrValue) {
 			t.Errorf("%+v: %v", v, err)
 		}
+	}
+}
+
+// TestLarge founds a fleet of as many seats as fit into a value, and refuses one seat too many
+// before anybody has signed it.
+func TestLarge(t *testing.T) {
+	n := ledgertest.Begun(t, 4)
+	founding := func(seats int) ledger.Value {
+		v := n.Founding(t)
+		for i := 5; i <= seats; i++ {
+			name := fmt.Sprintf("node-%d", i)
+			key := ledgertest.Must[signed.Key](t)(signed.KeyOf(ledgertest.Private(name).Public().(ed25519.PublicKey)))
+			v.Founding.Roster.Seats = append(v.Founding.Roster.Seats, roster.Seat{Number: i, Name: name, Key: key, Journal: roster.ID{1, byte(i), byte(i >> 8)}, Owner: "hanse"})
+		}
+		v.Founding.Roster.Given = seats
+		return v
+	}
+	v := founding(3000)
+	e := n.Proved(ledgertest.Must[ledger.Record](t)(n.Log.State().Next(v)), v, 2)
+	if err := n.Log.Clone().Append(e); err != nil || len(e.Value) > ledger.MaxEntry {
+		t.Errorf("%d bytes: %v", len(e.Value), err)
+	}
+	v = founding(6000)
+	if _, err := n.Log.State().Next(v); !errors.Is(err, ledger.ErrValue) || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("6000 seats: %v", err)
+	}
+}
+
+// TestRosterHash takes the hash of the founded roster from the text of the value, as the page
+// says: anybody can, without kogge.
+func TestRosterHash(t *testing.T) {
+	n := ledgertest.Founded(t, 4, 1)
+	r := ledgertest.Must[ledger.Record](t)(ledger.ParseRecord(n.Entries[0].Record))
+	_, text, _ := strings.Cut(string(n.Entries[0].Value), "    \"roster\": ")
+	text, _, _ = strings.Cut(text, "\n    },\n")
+	text = strings.ReplaceAll(text+"\n    }\n", "\n    ", "\n")
+	if got := document.HashOf([]byte(text)); got != r.Roster {
+		t.Errorf("the roster's hash is %s, and that of its text %s:\n%s", r.Roster, got, text)
 	}
 }
 

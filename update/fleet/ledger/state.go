@@ -48,6 +48,9 @@ func (s State) Fleet() document.Hash {
 // in this state, and wraps [ErrValue].
 func (s State) Next(v Value) (Record, error) {
 	after, err := s, v.check()
+	if size := len(v.Encode()); err == nil && size > maxValue {
+		err = fmt.Errorf("%d bytes: %d at most", size, maxValue)
+	}
 	if err == nil {
 		after, err = s.apply(v)
 	}

@@ -54,8 +54,13 @@ type Operators struct {
 	Remove []string   `json:"remove,omitempty"` // by name
 }
 
-// maxValue is the bytes of a value, at most: the founding of a fleet of 16384 seats.
-const maxValue = 8 << 20
+// maxValue is the bytes of a value, at most: the founding of a fleet of some three thousand
+// seats. Those beyond are admitted by later decisions.
+const maxValue = 1 << 20
+
+// MaxEntry is the bytes of an entry's documents, at most. All of it goes into one request of
+// the agent's API, also as base64.
+const MaxEntry = maxRecord + maxValue + maxCertificate
 
 // maxOperators of a fleet, at most.
 const maxOperators = 1000
