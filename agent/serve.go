@@ -116,6 +116,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	machine := machine.Machine{
 		Run: at.run, State: at.state, Workload: at.cgroup,
 		Twin: func() error { return twin.Problem(time.Now()) }, Names: now.nameless,
+		Ledger: func() error { return ledgerProblem(own, at.state) },
 	}
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Machine: machine,
@@ -177,6 +178,18 @@ func part(node *identity.Node, state string) func() (*identity.Seat, *pinned.Led
 		}
 		return seat, taken, nil
 	}
+}
+
+// ledgerProblem says why the node's ledger is not to be relied on, if it has one.
+func ledgerProblem(own func() (*identity.Seat, *pinned.Ledger, error), state string) error {
+	if _, err := os.Stat(filepath.Join(state, "kogge", "ledger")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	_, taken, err := own()
+	if err != nil {
+		return err
+	}
+	return taken.Problem()
 }
 
 // join has the node take what is in join.yaml, which PID 1 moved to path, and removes

@@ -35,12 +35,12 @@ func TestLinkProblem(t *testing.T) {
 
 // TestOthersWord: what other parts of the node find wrong is degraded while they say so.
 func TestOthersWord(t *testing.T) {
-	var twin, names error
-	m := Machine{Run: t.TempDir(), Control: t.TempDir(), State: t.TempDir(), Twin: func() error { return twin }, Names: func() error { return names }}
+	var twin, names, ledger error
+	m := Machine{Run: t.TempDir(), Control: t.TempDir(), State: t.TempDir(), Twin: func() error { return twin }, Names: func() error { return names }, Ledger: func() error { return ledger }}
 	said := func() string {
 		text := ""
 		for _, d := range m.Status(t.Context()).Degraded {
-			if d.What == "identity" || d.What == "names" {
+			if d.What == "identity" || d.What == "names" || d.What == "ledger" {
 				text += d.What + ": " + d.Why + "\n"
 			}
 		}
@@ -49,8 +49,8 @@ func TestOthersWord(t *testing.T) {
 	if got := said(); got != "" {
 		t.Errorf("nothing is wrong: %s", got)
 	}
-	twin, names = errors.New("there are two"), errors.New("port 53 is in use")
-	if got := said(); got != "identity: there are two\nnames: port 53 is in use\n" {
+	twin, names, ledger = errors.New("there are two"), errors.New("port 53 is in use"), errors.New("it is damaged")
+	if got := said(); got != "identity: there are two\nnames: port 53 is in use\nledger: it is damaged\n" {
 		t.Errorf("%s", got)
 	}
 }

@@ -33,6 +33,8 @@ type Machine struct {
 	Twin func() error
 	// Names says where containers cannot ask for names; nil, or a nil error: everywhere they can.
 	Names func() error
+	// Ledger says why the fleet's ledger is not to be relied on; nil, or a nil error: it is.
+	Ledger func() error
 }
 
 // Folder is where the node's programs leave what they tell others.
@@ -95,6 +97,9 @@ func (m Machine) Status(ctx context.Context) *apiv1.StatusResponse {
 	}
 	if m.Names != nil {
 		lacking("names", m.Names())
+	}
+	if m.Ledger != nil {
+		lacking("ledger", m.Ledger())
 	}
 	return s
 }
