@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"connectrpc.com/connect"
+
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/durable"
@@ -65,17 +67,22 @@ func Gather(ctx context.Context, k *keyring.Keyring, names []string, tell func(N
 }
 
 // Level has this computer and a node tell each other the records that the other one lacks. It
-// returns the ledger that both have then, and what the node says of itself. The error wraps
-// [ErrFork] where they have two histories.
+// returns the ledger that both have then, and what the node says of itself: nothing if it does
+// not speak of such things while this computer knows of no founding. The error wraps [ErrFork]
+// where they have two histories.
 func Level(ctx context.Context, k *keyring.Keyring, c *api.Client, node string) (*ledger.Log, Applicant, error) {
 	r := Remote{Keys: k, Name: node}
-	a, err := applicant(ctx, k, c, r)
-	if err != nil {
-		return nil, a, err
-	}
 	l, entries, err := Ledger(k)
 	if err != nil {
-		return nil, a, err
+		return nil, Applicant{}, err
+	}
+	a, err := applicant(ctx, k, c, r)
+	switch code := connect.CodeOf(err); {
+	case err == nil:
+	case l.State().Height == 0 && (code == connect.CodeUnimplemented || code == connect.CodeFailedPrecondition):
+		return l, Applicant{}, nil
+	default:
+		return nil, Applicant{}, err
 	}
 	if !has(entries, a.Height, a.Head) {
 		theirs, more, err := Fetch(ctx, k, c)

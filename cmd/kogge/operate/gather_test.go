@@ -1,11 +1,16 @@
 package operate
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet/ledger"
 )
@@ -99,6 +104,29 @@ func TestGather(t *testing.T) {
 		}
 	}
 	l, _, err := Ledger(&third)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// n1 sees both, and stops. Who knows of no founding is told nothing of it, and leaves it to
+	// the node; who does is told why.
+	if told, err := Give(t.Context(), k, []string{"n1"}, []ledger.Entry{again}, tell); err != nil || told[0].Err == nil {
+		t.Fatal(told, err)
+	}
+	unknowing := *k
+	unknowing.Dir = t.TempDir()
+	nodes, err := Nodes(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Remote{Keys: k, Name: "n1", Address: nodes["n1"].Address, Tell: tell}.Call(t.Context(), func(ctx context.Context, c *api.Client) error {
+		if l, _, err := Level(ctx, &unknowing, c, "n1"); err != nil || l.State().Height != 0 {
+			t.Errorf("who knows of no founding: %v", err)
+		}
+		if _, _, err := Level(ctx, k, c, "n1"); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "two records for one height") {
+			t.Errorf("who does: %v", err)
+		}
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
