@@ -125,6 +125,7 @@ type manager struct {
 	before  []control.Interface // from the status file of an earlier run
 	problem string              // of the rules between several uplinks, once logged
 	ready   bool
+	synced  time.Time        // when the last sync began
 	late    bool             // the links that there are have had their time to show up
 	entries string           // what is wrong with the entries, once logged
 	told    string           // status, as the supervisor knows it
@@ -230,15 +231,18 @@ func (m *manager) next(ctx context.Context, t clocks) (news, error) {
 	case <-ctx.Done():
 		return nothing, nil
 	case <-m.due():
-		now := time.Now()
+		now, what := time.Now(), nothing // mostly a question is sent
 		for _, l := range m.links {
-			m.goOn(l, now)
+			if end := l.routers.next(m.synced); m.goOn(l, now) || !end.IsZero() && !now.Before(end) {
+				what = urgent
+			}
 			for a, c := range l.claims {
-				if !c.Next.IsZero() && !now.Before(c.Next) {
-					l.step(a, claim.Timer, "", now)
+				if !c.Next.IsZero() && !now.Before(c.Next) && l.step(a, claim.Timer, "", now) {
+					what = urgent
 				}
 			}
 		}
+		return what, nil
 	case event := <-m.heard:
 		what := nothing // most of what neighbours say is about others
 		if m.neighbours(event) {
@@ -246,8 +250,7 @@ func (m *manager) next(ctx context.Context, t clocks) (news, error) {
 		}
 		if l := m.links[event.Link]; l != nil {
 			for a := range l.claims {
-				if e := event.Packet.Means(a, m.own); e != "" {
-					l.step(a, e, event.Packet.SenderMAC.String(), time.Now())
+				if e := event.Packet.Means(a, m.own); e != "" && l.step(a, e, event.Packet.SenderMAC.String(), time.Now()) {
 					what = urgent
 				}
 			}
@@ -299,6 +302,7 @@ func (m *manager) next(ctx context.Context, t clocks) (news, error) {
 
 // sync reads the links, brings each to its wanted state and writes what came of it.
 func (m *manager) sync(ctx context.Context) error {
+	m.synced = time.Now()
 	v, err := m.kernel.look()
 	if err != nil {
 		return err
@@ -569,7 +573,6 @@ func (m *manager) apply(l *link, v view) (changed bool) {
 
 // due ticks when something is to be done next.
 func (m *manager) due() <-chan time.Time {
-	now := time.Now()
 	var next time.Time
 	sooner := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
@@ -581,7 +584,7 @@ func (m *manager) due() <-chan time.Time {
 			sooner(c.Next)
 		}
 		sooner(l.inquiry.next())
-		sooner(l.routers.next(now))
+		sooner(l.routers.next(m.synced)) // what has ended since then counts, too
 	}
 	if next.IsZero() {
 		return nil
