@@ -85,13 +85,6 @@ func (k *Keeper) nameFor(u *unit, before string) (name string) {
 	return both[0]
 }
 
-// leaver is an instance that is being taken away.
-type leaver struct {
-	workload.Record
-	gone chan struct{} // closed when it is no more, or could not be taken away: then err is set
-	err  error
-}
-
 // unwanted are the instances that nobody wants: those of an earlier configuration,
 // former among them, and those that the node allows no more, also where nothing but
 // their network is left. Those that are leaving already are left out.
@@ -113,7 +106,7 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 	all := make(map[string]*leaver)
 	leave := func(r workload.Record) {
 		if k.leaving[r.Name] == nil {
-			all[r.Name] = &leaver{Record: r, gone: make(chan struct{})}
+			all[r.Name] = &leaver{Record: r}
 		}
 	}
 	for _, name := range attached {
@@ -147,32 +140,6 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 	}
 	maps.Copy(k.leaving, all)
 	return all
-}
-
-// sweep takes away what nobody wants, and the networks that nobody is on.
-func (k *Keeper) sweep(ctx context.Context, all map[string]*leaver) {
-	for name, l := range all {
-		lock, e := k.locks.queue(name), k.end(ctx, l.Record)
-		k.workers.Go(func() {
-			// Until the loop has heard of it: it takes what leaves for what will be gone.
-			defer lock()()
-			if l.err = k.takeAway(ctx, e); l.err != nil && ctx.Err() == nil {
-				log.Printf("workloads: remove: %v", l.err)
-			}
-			close(l.gone)
-			k.send(ctx, event{name: name, kind: swept})
-		})
-	}
-	k.prune()
-}
-
-// swept is an event of no unit: the instance of that name, which nobody wants, has gone.
-const swept Event = "swept"
-
-// tidy gives the places of a swept instance free, and its networks where it was the last.
-func (k *Keeper) tidy(name string) {
-	delete(k.leaving, name)
-	k.prune()
 }
 
 // prune removes the networks on which there is nobody any more.

@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -102,30 +101,4 @@ func (k *Keeper) ends(id string) string {
 	}
 	at := func(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
 	return fmt.Sprintf("%s was told to stop at %s, and is killed at %s UTC", last.Name, at(last.since), at(last.until))
-}
-
-// leftovers is the status of what leaves of containers that nobody wants.
-func (k *Keeper) leftovers() (all []workload.UnitStatus) {
-	for _, l := range k.leaving {
-		if l.ID == "" || k.units[l.ID] != nil {
-			continue // somebody's who is not known any more, or said of the one that is wanted
-		}
-		all = append(all, workload.UnitStatus{
-			ID: l.ID, Instance: l.Name, State: workload.Stopping, At: l.At, Reason: k.ends(l.ID),
-		})
-	}
-	slices.SortFunc(all, func(a, b workload.UnitStatus) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Instance, b.Instance))
-	})
-	return slices.CompactFunc(all, func(a, b workload.UnitStatus) bool { return a.ID == b.ID })
-}
-
-// leavers are the instances of a container that nobody wants any more.
-func (k *Keeper) leavers(id string) (all []*leaver) {
-	for _, name := range workload.Instances(id) {
-		if l := k.leaving[name]; l != nil {
-			all = append(all, l)
-		}
-	}
-	return all
 }

@@ -9,7 +9,8 @@
 // adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
 // step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
 // fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
-// What is to stop is taken down with the time that it has (ending.go).
+// What is to stop is taken down with the time that it has (ending.go), and what nobody wants
+// leaves (leaving.go).
 //
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
@@ -303,6 +304,14 @@ func (u *unit) explain(e event, most int64) {
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
 		u.reason = workload.Line(e.err.Error())
+	case OldStuck:
+		if u.State == workload.Replacing {
+			u.reason = clings(u.old.Name, e.err)
+		}
+	case OldRemoved:
+		if u.State == workload.Starting {
+			u.reason = ""
+		}
 	case Succeeded, Failed:
 		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
 		if e.why != "" {
@@ -326,6 +335,9 @@ func (k *Keeper) running(ctx context.Context, u *unit, e event) {
 	u.began = e.began
 	seen := Seen
 	if e.kind == Started {
+		if k.leaving[u.now.Name] != nil { // and could not be removed: its start has done that
+			k.tidy(event{name: u.now.Name})
+		}
 		seen = Up
 		u.starts++
 		u.began = k.Now()

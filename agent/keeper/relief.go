@@ -76,7 +76,7 @@ func (k *Keeper) removeOld(ctx context.Context, u *unit) {
 			if ctx.Err() == nil {
 				log.Printf("workloads: %v; next try in %s", err, longest)
 			}
-			e.kind = OldStuck
+			e.kind, e.err = OldStuck, err
 		}
 		k.send(ctx, e)
 	})

@@ -54,7 +54,7 @@ func (k *Keeper) status(u *unit) workload.UnitStatus {
 		s.Pull = u.pull
 	}
 	if s.Reason == "" || u.State == workload.Stopping {
-		s.Reason = cmp.Or(k.ends(u.want.ID), s.Reason)
+		s.Reason = cmp.Or(k.goes(u.want.ID), s.Reason)
 	}
 	return s
 }

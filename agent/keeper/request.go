@@ -51,7 +51,7 @@ func (k *Keeper) Request(ctx context.Context, id string, want workload.Want) err
 func (k *Keeper) take(ctx context.Context, r request, session bool) {
 	u := k.units[r.id]
 	switch {
-	case r.kind == StopAsked && (u == nil || u.Held) && k.hasten(r.id, 0):
+	case r.kind == StopAsked && (u == nil || u.Held) && (k.hasten(r.id, 0) || k.hurry(r.id)):
 		log.Printf("container %s: %s once more: it has no more time", r.id, r.kind)
 		r.answer <- nil
 		return

@@ -3,7 +3,6 @@ package keeper
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -18,7 +17,7 @@ const startLimit = 2 * time.Minute
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.assign(u)
 	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
-	leavers := k.leavers(c.ID)
+	before := k.removals(c.ID, i.Name)
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
@@ -40,8 +39,8 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
 			return
 		}
-		if err == nil && len(leavers) > 0 && !c.Beside(k.health(whole, c)) {
-			err = awaitGone(whole, leavers)
+		if err == nil && len(before) > 0 && !c.Beside(k.health(whole, c)) {
+			err = awaitGone(whole, before)
 		}
 		var took time.Duration
 		var check workload.Health
@@ -95,27 +94,10 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	return took, own, nil
 }
 
-// awaitGone waits until earlier instances of a container are no more, each with a grace of
-// its own: two of them must not share what only one can have. One that could not be taken
-// away is an error.
-func awaitGone(ctx context.Context, all []*leaver) error {
-	for _, l := range all {
-		select {
-		case <-l.gone:
-			if l.err != nil {
-				return fmt.Errorf("%s has to go first: %w", l.Name, l.err)
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
 // drop takes a container away at an operator's request, and waits until earlier instances of
 // it have gone: it has not stopped before.
 func (k *Keeper) drop(ctx context.Context, u *unit) {
-	id, run, leavers := u.want.ID, u.run, k.leavers(u.want.ID)
+	id, run, before := u.want.ID, u.run, k.removals(u.want.ID, "")
 	var all []*ending
 	var locks []func() func()
 	for _, r := range u.records() {
@@ -131,7 +113,7 @@ func (k *Keeper) drop(ctx context.Context, u *unit) {
 			})
 		}
 		both.Wait()
-		if err := errors.Join(append(errs, awaitGone(ctx, leavers))...); err != nil {
+		if err := errors.Join(append(errs, awaitGone(ctx, before))...); err != nil {
 			k.send(ctx, event{id: id, run: run, kind: RemoveFailed, err: err})
 			return
 		}
