@@ -102,7 +102,9 @@ type Keeper struct {
 	strays     []chan struct{} // workers of earlier ones; each is closed when they have ended
 	runs       int             // the newest run of any unit
 	behind     bool            // set is another one than that of units
-	generation uint64          // of the set of units
+	revised    uint64          // the generation of the set of units
+	generation uint64          // of the one that was last compared with what there is
+	seen       bool            // one was
 	trouble    string          // with containerd or the port map, in words
 	links      string          // trouble with the node's own links, in words
 	publish    bool            // the port map is not yet as it should be

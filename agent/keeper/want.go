@@ -66,7 +66,7 @@ func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former, ha
 	k.mu.Lock()
 	set, generation := k.set, k.newest
 	k.mu.Unlock()
-	k.generation = generation
+	k.revised = generation
 	giveUp := func(u *unit) {
 		if u.State == workload.Starting {
 			half = append(half, u.record())
