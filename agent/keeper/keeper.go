@@ -117,9 +117,10 @@ type Keeper struct {
 
 	mu      sync.Mutex // guards what follows
 	set     []workload.Container
-	newest  uint64            // the generation of set
-	blamed  map[string]string // why the node ends an instance, by its name
-	endings []*ending         // what is to stop
+	newest  uint64               // the generation of set
+	blamed  map[string]string    // why the node ends an instance, by its name
+	endings []*ending            // what is to stop
+	told    map[string]time.Time // when instances that could not be removed yet were told to stop, by name
 	last    workload.Status
 }
 
@@ -148,6 +149,8 @@ type unit struct {
 	tested time.Time
 	output string // of the last test
 
+	lives  bool // its instance may still run: the next start ends that first
+	again  bool // an operator asked for the restart that goes on
 	anew   bool // its next start replaces another container of that name
 	follow bool // what it goes by was replaced: restart it, too
 }
@@ -247,6 +250,10 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	if e.kind == Failed || e.kind == Succeeded {
 		e.why = k.because(u.now.Name)
 	}
+	if e.kind == Failed || e.kind == Succeeded || e.kind == Removed {
+		u.lives = false
+	}
+	u.again = u.again && u.State == workload.Starting
 	u.explain(e, k.Memory)
 	if before == workload.Running && (u.State != workload.Running || action == Start) {
 		u.cancel()
@@ -332,7 +339,7 @@ func (k *Keeper) running(ctx context.Context, u *unit, e event) {
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	u.run = k.nextRun()
-	u.follow = false
+	u.follow, u.lives = false, true
 	u.health = e.check
 	u.began = e.began
 	seen := Seen

@@ -16,7 +16,7 @@ const startLimit = 2 * time.Minute
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.assign(u)
-	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
+	c, i, v, old, run, lives := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run, u.lives
 	before := k.removals(c.ID, i.Name)
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
@@ -47,7 +47,7 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		if err == nil {
 			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
 			defer done()
-			took, check, err = k.begin(limited, c, i, v)
+			took, check, err = k.begin(limited, c, i, v, lives)
 		}
 		if err != nil {
 			k.send(ctx, event{id: c.ID, run: run, kind: StartFailed, err: err})
@@ -57,14 +57,14 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 	})
 }
 
-// begin takes away what is left of the instance i of c and starts it. took is the time
-// from there to the running process: container, network, task.
-func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Instance, v workload.View) (took time.Duration, check workload.Health, err error) {
+// begin takes away what is left of the instance i of c, which may still live, and starts it.
+// took is the time from there to the running process: container, network, task.
+func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Instance, v workload.View, lives bool) (took time.Duration, check workload.Health, err error) {
 	defer k.locks.queue(i.Name)()()
 	if err := ctx.Err(); err != nil {
 		return 0, workload.Health{}, err // given up: what follows in the queue has nothing to take away
 	}
-	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
+	if err := k.makeWay(ctx, *workload.RecordOf(c, i), lives); err != nil {
 		return 0, workload.Health{}, err
 	}
 	began := time.Now()
@@ -92,6 +92,15 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	took = time.Since(began)
 	beside.Wait()
 	return took, own, nil
+}
+
+// makeWay removes what is left of an instance. Of one that may still live it is told that it
+// is to stop.
+func (k *Keeper) makeWay(ctx context.Context, r workload.Record, lives bool) error {
+	if lives {
+		return k.remove(ctx, k.tell(ctx, r))
+	}
+	return k.try(ctx, &ending{Record: r}, r.StopGrace, k.Now())
 }
 
 // drop takes a container away at an operator's request, and waits until earlier instances of

@@ -90,14 +90,26 @@ func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv
 		}
 		select {
 		case <-ctx.Done():
-			err := fmt.Errorf("container %s is still %s", now.Name, now.State)
-			if now.State == string(workload.Stopping) {
-				err = hinted{err, "kogge stop " + now.Name + " once more kills it"}
-			}
-			return err
+			return still(action, now)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// still is the error of an action that has not come to its end in time.
+func still(action apiv1.Action, now *apiv1.Container) error {
+	err := fmt.Errorf("container %s is still %s", now.Name, now.State)
+	if now.Reason != "" {
+		err = fmt.Errorf("%w: %s", err, now.Reason)
+	}
+	told := strings.Contains(now.Reason, workload.ToldAt)
+	switch {
+	case now.State == string(workload.Stopping):
+		return hinted{err, "kogge stop " + now.Name + " once more kills it"}
+	case now.State == string(workload.Starting) && told && action == apiv1.Action_ACTION_RESTART:
+		return hinted{err, "kogge restart " + now.Name + " once more kills it, and starts it again"}
+	}
+	return err
 }
 
 // settled says whether the action on a container, as it was before, has come to its
