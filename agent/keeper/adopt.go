@@ -3,7 +3,6 @@ package keeper
 import (
 	"cmp"
 	"context"
-	"log"
 	"maps"
 	"slices"
 
@@ -94,7 +93,7 @@ func (k *Keeper) nameFor(u *unit, before string) (name string) {
 func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record) map[string]*leaver {
 	attached, err := k.Network.Attached()
 	if err != nil {
-		log.Printf("workloads: %v", err)
+		complain(err)
 	}
 	wanted := make(map[string]bool)
 	for _, u := range k.units {
@@ -146,7 +145,7 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 func (k *Keeper) prune() {
 	wanted := k.networks()
 	if err := k.Network.Prune(wanted); err != nil {
-		log.Printf("workloads: %v", err)
+		complain(err)
 	}
 	maps.DeleteFunc(k.subnets, func(name string, _ workload.Subnet) bool {
 		return !slices.ContainsFunc(wanted, func(n workload.Network) bool { return n.Name == name })

@@ -211,7 +211,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		}
 		if k.trouble != err.Error() {
 			k.trouble = err.Error()
-			log.Printf("workloads: %v", err)
+			complain(err)
 		}
 		if !k.rest(ctx) {
 			return
@@ -300,7 +300,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 		k.workers.Go(func() {
 			defer lock()()
 			if err := k.Engine.Mark(ctx, name, e.code); err != nil && ctx.Err() == nil {
-				log.Printf("workloads: %v", err)
+				complain(err)
 			}
 		})
 	}
@@ -407,7 +407,7 @@ func (k *Keeper) refresh() {
 		}
 		for _, i := range there {
 			if err := k.Engine.WriteFiles(u.want, i.Name, k.view(u, i)); err != nil {
-				log.Printf("workloads: %v", err)
+				complain(err)
 			}
 		}
 	}

@@ -71,7 +71,7 @@ func (k *Keeper) linkAll(found []workload.Found) {
 	}
 	for _, n := range k.networks(there...) {
 		if err := k.link(n); err != nil {
-			log.Printf("workloads: %v", err)
+			complain(err)
 		}
 	}
 }
@@ -86,7 +86,7 @@ func (k *Keeper) assignAll() {
 			continue
 		}
 		if err := k.assign(u); err != nil {
-			log.Printf("container %s: %v", id, err)
+			log.Printf("container %s: %s", id, workload.Line(err.Error()))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package keeper
 import (
 	"cmp"
 	"fmt"
+	"log"
 
 	"kogge.example/agent/workload"
 )
@@ -58,6 +59,9 @@ func (k *Keeper) status(u *unit) workload.UnitStatus {
 	}
 	return s
 }
+
+// complain has the log say, in one line, what is wrong with more than one container.
+func complain(err error) { log.Print("workloads: " + workload.Line(err.Error())) }
 
 // killed is the exit code of a program that SIGKILL has ended, as the kernel sends it when
 // memory runs out.

@@ -44,7 +44,7 @@ func (k *Keeper) change(ctx context.Context) (again <-chan time.Time) {
 	found, err := k.Engine.List(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			log.Printf("workloads: the new set of containers waits: %v", err)
+			complain(fmt.Errorf("the new set of containers waits: %w", err))
 		}
 		return time.After(reconnect)
 	}
