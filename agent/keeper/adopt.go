@@ -86,7 +86,8 @@ func (k *Keeper) nameFor(u *unit, before string) (name string) {
 
 // unwanted are the instances that nobody wants: those of an earlier configuration,
 // former among them, and those that the node allows no more, also where nothing but
-// their network is left. Those that are leaving already are left out.
+// their network is left. Those that are leaving already are left out; the next try of one
+// that could not be removed comes at once.
 //
 // half are those whose start was given up. One may come up all the same, so each leaves
 // unless it is what serves, also where the next instance has its name again.
@@ -104,8 +105,11 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 	}
 	all := make(map[string]*leaver)
 	leave := func(r workload.Record) {
-		if k.leaving[r.Name] == nil {
+		switch l := k.leaving[r.Name]; {
+		case l == nil:
 			all[r.Name] = &leaver{Record: r}
+		case !l.next.IsZero():
+			l.next = k.Now() // there may be more of it now
 		}
 	}
 	for _, name := range attached {

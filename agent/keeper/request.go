@@ -65,6 +65,7 @@ func (k *Keeper) take(ctx context.Context, r request, session bool) {
 	}
 	r.answer <- nil
 	log.Printf("container %s: %s", r.id, r.kind)
+	k.hurry(r.id) // somebody waits
 	k.handle(ctx, event{id: r.id, kind: r.kind})
 	u.again = r.kind == RestartAsked && u.State == workload.Starting
 }
