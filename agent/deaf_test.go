@@ -46,6 +46,7 @@ func (i *imaged) testDeaf(t *testing.T) {
 	i.kogge(t, "", "stop", "pg.deaf")
 	i.kogge(t, "", "start", "pg.deaf")
 	i.kogge(t, "", "restart", "pg.deaf", "--no-wait")
+	until(t, "it to be told", func() bool { return told() != "" })
 	i.kogge(t, "", "restart", "pg.deaf")
 	i.kogge(t, "", "stop", "pg.deaf", "--no-wait")
 	i.kogge(t, "", "stop", "pg.deaf")

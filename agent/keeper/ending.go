@@ -14,8 +14,8 @@ import (
 // could not be taken away.
 type ending struct {
 	workload.Record
-	since   time.Time
-	until   time.Time       // when its grace is over; guarded by the Keeper's mu, as timer
+	since   time.Time       // when it was told to, or is about to be; guarded by the Keeper's mu, as are
+	until   time.Time       // when its grace is over, and
 	timer   *time.Timer     // of a grace that ends before its own time; else nil
 	patient context.Context // ends with the session, or then
 	hurry   context.CancelFunc
