@@ -14,8 +14,11 @@ type Status struct {
 	Settled bool
 	// Trouble is with the node rather than with one container; "" is none.
 	Trouble string
-	// Generation is that of the set which the units are of, see the keeper's Want.
+	// Generation is that of the set which was last compared with what there is, see the
+	// keeper's Want; until then the units may be of it, and nobody knows what leaves. Seen
+	// says that one was, since the agent runs.
 	Generation uint64
+	Seen       bool
 	Units      []UnitStatus // by name
 	// Leaving are containers that nobody wants and that have not stopped yet, by name; their
 	// Image is not known. Of a container that is wanted again its unit says so.

@@ -24,7 +24,7 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 		Long: map[string]string{
 			"start":   "Starts a container that was stopped, or has ended, and waits until it runs.",
 			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, until the node's agent restarts, as at a reboot, or until its project is removed and applied again. A container that is stopping already is killed at once.",
-			"restart": "Stops a container, starts it again, and waits until it runs.",
+			"restart": "Stops a container, starts it again, and waits until it runs. One that a restart has told to stop already is killed at once.",
 		}[verb],
 		Example: "  kogge " + verb + " web\n  kogge " + verb + " web --node n1 --no-wait", ValidArgsFunction: t.completeWith(containerNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -90,11 +90,7 @@ func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv
 		}
 		select {
 		case <-ctx.Done():
-			err := fmt.Errorf("container %s is still %s", now.Name, now.State)
-			if now.State == string(workload.Stopping) {
-				err = hinted{err, "kogge stop " + now.Name + " once more kills it"}
-			}
-			return err
+			return still(action, now)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -117,4 +113,20 @@ func settled(action apiv1.Action, before, now *apiv1.Container) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// still is the error of an action that has not come to its end in time.
+func still(action apiv1.Action, now *apiv1.Container) error {
+	err := fmt.Errorf("container %s is still %s", now.Name, now.State)
+	if now.Reason != "" {
+		err = fmt.Errorf("%w: %s", err, now.Reason)
+	}
+	told := strings.Contains(now.Reason, workload.ToldAt)
+	switch {
+	case now.State == string(workload.Stopping):
+		return hinted{err, "kogge stop " + now.Name + " once more kills it"}
+	case now.State == string(workload.Starting) && told && action == apiv1.Action_ACTION_RESTART:
+		return hinted{err, "kogge restart " + now.Name + " once more kills it, and starts it again"}
+	}
+	return err
 }

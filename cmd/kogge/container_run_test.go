@@ -48,6 +48,29 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// TestStill: who waits in vain hears what for, and how it ends at once.
+func TestStill(t *testing.T) {
+	const start, stop, restart = apiv1.Action_ACTION_START, apiv1.Action_ACTION_STOP, apiv1.Action_ACTION_RESTART
+	const told = "web was told to stop at 11:01:03, and is killed at 12:01:03 UTC"
+	for _, test := range []struct {
+		action              apiv1.Action
+		state, reason, hint string
+	}{
+		{stop, "stopping", told, "kogge stop web once more kills it"},
+		{stop, "stopping", "web could not be removed: device or resource busy", "kogge stop web once more kills it"},
+		{restart, "starting", told, "kogge restart web once more kills it, and starts it again"},
+		{restart, "starting", "", ""}, // its image comes
+		{start, "starting", told, ""},
+		{start, "pending", "waits for db to be healthy (starting)", ""},
+	} {
+		err := still(test.action, &apiv1.Container{Name: "web", State: test.state, Reason: test.reason})
+		var h hinted
+		if errors.As(err, &h); !strings.Contains(err.Error(), "container web is still "+test.state) || !strings.HasSuffix(err.Error(), test.reason) || h.hint != test.hint {
+			t.Errorf("%s, %q: %q, hint %q", test.state, test.reason, err, h.hint)
+		}
+	}
+}
+
 // TestArrived goes through what the containers of a project can be on the way.
 func TestArrived(t *testing.T) {
 	steps := []*apiv1.Step{{Container: "db", Change: "unchanged"}, {Container: "old", Change: "gone"}, {Container: "web", Change: "new"}}
