@@ -118,7 +118,7 @@ func runAgent(ctx context.Context, args []string) error {
 	own, settings, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
-		why := "workloads refused: " + nodeconfig.Public(err)
+		why := wanted.Refused + nodeconfig.Public(err)
 		now.refused.Store(&why)
 		return alive(ctx, parent, why)
 	}
@@ -268,7 +268,7 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list fun
 			log.Print("agent: " + unread)
 			return ""
 		}
-		why = "workloads refused: " + nodeconfig.Public(err)
+		why = wanted.Refused + nodeconfig.Public(err)
 		refused.Store(&why)
 		log.Print("agent: " + why)
 		return why
