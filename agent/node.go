@@ -138,6 +138,8 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	defer containerd.Close()
+	boot, _ := control.ReadBoot(at.run) // outside of a node nothing is known of it
+	containerd.Release = boot.RootHash
 	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, partition.Preload)) })
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory

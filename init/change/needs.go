@@ -15,7 +15,7 @@ var readers = map[string][]string{
 	"Network":    {network},
 	"Time":       {"clock"}, // the agent, which keeps networks off its servers, rereads it
 	"State":      nil,       // see warnings
-	"Update":     nil,       // the agent rereads it too, as when it is about to reboot
+	"Update":     nil,       // the agent rereads it: for networks, before a reboot, for a stick
 	"Labels":     {"agent"},
 	"Allow":      {"agent"},
 	"Containers": {"agent"}, // it moves their networks
