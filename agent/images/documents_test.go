@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kogge.example/agent/registry"
+	"kogge.example/agent/tarball"
 )
 
 // TestDocuments: what is read as a whole is small, whatever its descriptor says, and what is
@@ -40,6 +41,9 @@ func TestDocuments(t *testing.T) {
 		got, err := content.ReadBlob(t.Context(), documents{store, c.layers}, d)
 		if c.want == "" && (err != nil || string(got) != c.text) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %d bytes, %v, want %q", what, len(got), err, c.want)
+		}
+		if tarball.Refused(err) != (c.want != "") {
+			t.Errorf("%s: another look would find the same: %v", what, err)
 		}
 	}
 }

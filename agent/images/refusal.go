@@ -51,7 +51,7 @@ func (r refusals) write(file, release string) error {
 	return err
 }
 
-// remember has the next boot pass over the preloads that this one refused, if that are
+// remember has the next boot pass over the preloads that this one refused, if they are
 // others than before.
 func (s *Store) remember(before, now refusals) {
 	if s.folder == "" || maps.Equal(before, now) {

@@ -33,14 +33,14 @@ const (
 // Small says why a document of size bytes is not read as a whole.
 func Small(r io.Reader, size int64) error {
 	if size > MaxDocument {
-		return fmt.Errorf("%d bytes: a node reads one of %d at the most", size, MaxDocument)
+		return Refuse(fmt.Errorf("%d bytes: a node reads one of %d at the most", size, MaxDocument))
 	}
 	var parts commas
 	if _, err := io.Copy(&parts, r); err != nil {
 		return err
 	}
 	if parts > MaxParts {
-		return fmt.Errorf("more than %d parts: a node reads no such one", MaxParts)
+		return Refuse(fmt.Errorf("more than %d parts: a node reads no such one", MaxParts))
 	}
 	return nil
 }
