@@ -39,10 +39,12 @@ type UnitStatus struct {
 	Health    HealthStatus
 	// StartedAt is when the process that runs was started; zero if none runs.
 	StartedAt time.Time
-	Exits     int    // and failed starts, in a row
-	Restarts  int    // starts after the first, since this agent runs
-	ExitCode  int    // of its last end, if there was one: see Reason
-	Reason    string // why it does not run; "" if it does
+	Exits     int // and failed starts, in a row
+	Restarts  int // starts after the first, since this agent runs
+	ExitCode  int // of its last end, if there was one: see Reason
+	// Reason is why it does not run or, where it is stopping, since when and until when; of
+	// one that runs, that another instance does too. Else "".
+	Reason string
 	// Pull is how far its image is, where it waits for that; else nil.
 	Pull *Progress
 }
