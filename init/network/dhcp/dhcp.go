@@ -282,7 +282,6 @@ func (x *v4) discover(ctx context.Context, c *nclient4.Client, want []dhcpv4.Mod
 		x.broken = x.broken.with(server.String(), time.Now())
 		return nil, fmt.Errorf("%s does not keep its offer of %v: %w", server, offers.spare.YourIPAddr, err)
 	}
-	x.broken = nil
 	return lease, nil
 }
 
@@ -324,6 +323,7 @@ func (x *v4) Decline(_ context.Context, lease *control.Lease) error {
 	if x.err != nil {
 		return x.err
 	}
+	x.broken = x.broken.with(lease.Server.String(), time.Now())
 	c, err := nclient4.NewRawUDPConn(x.name, nclient4.ClientPort)
 	if err != nil {
 		return err

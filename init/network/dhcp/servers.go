@@ -53,8 +53,8 @@ func listen[M any](ctx context.Context, limit time.Duration, ask func(context.Co
 	return err
 }
 
-// broken are the servers that offered something and did not give it, or nothing of use: by
-// their identifiers, the newest last. They are asked again once they are forgotten, or where
+// broken are the servers that offered something and did not give it, or nothing of use, or an
+// address that somebody has: by their identifiers, the newest last. They are asked again once they are forgotten, or where
 // nobody else offers anything.
 type broken []promise
 
