@@ -25,7 +25,8 @@
 //
 // With several uplinks, what others ask by one is answered by the same. Two links that lead to
 // different networks of the same addresses are named in each other's problem, once it is sure:
-// what one link says of its addresses is heard by another that leads to the same network.
+// what one link says of its addresses, and what it asks for those of another when a switch has
+// had the time to pass it on, is heard by another that leads to the same network.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
 // resolvers are asked last, until the cable is back. What routers said before goes once
@@ -140,6 +141,8 @@ type link struct {
 	mode    dhcp.Mode          // of dhcp6
 	dhcp6   *dhcp.Conversation // nil: none
 	plugs   int                // how often it has come
+	plugged time.Time          // when it has come last
+	asked   int                // how many of the questions for twins have been due since
 	inquiry inquiry            // which routers are there
 	deaf    bool               // it listens to none, and nothing is left of what they said
 	routers advertised         // what they have named
@@ -298,6 +301,7 @@ func (m *manager) sync(ctx context.Context) error {
 					return !a.IsLinkLocalUnicast() && !l.claims[a].InUse()
 				})
 				l.plugs++
+				l.plugged, l.asked = now, 0
 				m.inquire(l, l.plugs > 1, now)
 			} else {
 				l.inquiry = inquiry{} // nobody can answer
@@ -523,6 +527,7 @@ func (m *manager) due() <-chan time.Time {
 		}
 		sooner(l.inquiry.next())
 		sooner(l.routers.next(now))
+		sooner(l.asksNext())
 	}
 	if next.IsZero() {
 		return nil

@@ -131,8 +131,9 @@ func (l *link) spoke(now time.Time) {
 	}
 }
 
-// goOn does what is due of a link's inquiry.
+// goOn does what is due of a link's inquiry, and of its questions for twins.
 func (m *manager) goOn(l *link, now time.Time) {
+	l.askOthers(now)
 	ask, doubt := l.inquiry.ask(now)
 	if doubt {
 		l.routers.doubt(now)
