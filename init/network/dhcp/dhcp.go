@@ -108,7 +108,8 @@ func (v *Conversation) run(ctx context.Context, x Exchange, c Client, tell func(
 	if c.Lease != nil {
 		c.Next = c.Lease.Expires()
 	}
-	quiet, plugs := false, 0
+	var said complaints
+	plugs := 0
 	for {
 		action := Wait
 		// Up to a tenth more, or a street of nodes asks at once after a power cut.
@@ -165,11 +166,10 @@ func (v *Conversation) run(ctx context.Context, x Exchange, c Client, tell func(
 		case err != nil:
 			event = Failed
 		}
-		// A silent network is one line in the log, not one a minute.
-		if err != nil && !quiet {
+		var news bool
+		if said, news = said.after(err); news {
 			log.Printf("network: %s: %s: %v", v.name, action, err)
 		}
-		quiet = err != nil
 		c, action = c.Step(event, lease, time.Now())
 		switch {
 		case event == Got:

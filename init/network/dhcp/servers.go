@@ -108,6 +108,23 @@ func (c *choice[M]) offer(server string, m M) (take bool) {
 	return len(c.broken) < mostBroken
 }
 
+// complaints are what has been logged since a question was last answered: a silent network is
+// one line, and not one a minute. Whoever finds ever new words is heard for so long.
+type complaints []string
+
+const mostComplaints = 8
+
+// after are the complaints after a question with that error; news says whether to log it.
+func (c complaints) after(err error) (next complaints, news bool) {
+	switch {
+	case err == nil:
+		return nil, false
+	case len(c) >= mostComplaints || slices.Contains(c, err.Error()):
+		return c, false
+	}
+	return append(c, err.Error()), true
+}
+
 // verdict is what servers say about a lease that we have. The word of its own one holds. Of
 // others a yes is as good, but a no counts only as long as nobody says yes: a second server
 // of the same network says it to whatever is not of its own.
