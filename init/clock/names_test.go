@@ -76,16 +76,14 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestNamesDead: name servers that say nothing keep the answers of other time servers for one
-// look-up's time, however many there are.
+// TestNamesDead: name servers that say nothing keep the answers of other time servers for no
+// longer than a look-up may take.
 func TestNamesDead(t *testing.T) {
-	began := time.Now()
-	lookUpAt(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
-		<-ctx.Done()
-		if end, _ := ctx.Deadline(); end.Sub(began) > lookUpTimeout+time.Second {
-			t.Errorf("a name server is waited for until %s after the start", end.Sub(began))
-		}
-		return nil, ctx.Err()
+	over := make(chan struct{})
+	t.Cleanup(func() { close(over) })
+	lookUpAt(t, func(context.Context, string, string) (net.Conn, error) {
+		<-over // whatever the resolver's own limits are
+		return nil, net.ErrClosed
 	})
 	port := ntpServer(t, "127.0.0.1", 0, "good", time.Now)
 	if p := askAll([]string{"one.test", "127.0.0.1"}, Options{Clock: clockAt(time.Now()), port: port}); len(p.samples) != 1 {
