@@ -44,7 +44,7 @@ func dnsServer(t *testing.T, records ...string) {
 	go func() { ended <- server.ActivateAndServe() }()
 	t.Cleanup(func() { conn.Close(); <-ended })
 	lookUpAt(t, func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
+		d := net.Dialer{Resolver: new(net.Resolver)} // a look-up may outlive the test, and the default one does not
 		return d.DialContext(ctx, "udp", conn.LocalAddr().String())
 	})
 }
