@@ -115,21 +115,22 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 
 // manager is the state of the service. One goroutine owns it.
 type manager struct {
-	cfg     nodeconfig.Config
-	paths   Paths
-	kernel  *kernel
-	links   map[int]*link // those that an entry matches, by index
-	leases  chan leaseEvent
-	heard   chan claim.Heard
-	own     map[string]bool     // MAC addresses of this node's links
-	one     map[pair]bool       // links that are known to lead to one network
-	before  []control.Interface // from the status file of an earlier run
-	problem string              // of the rules between several uplinks, once logged
-	ready   bool
-	late    bool             // the links that there are have had their time to show up
-	entries string           // what is wrong with the entries, once logged
-	told    string           // status, as the supervisor knows it
-	last    *control.Network // as written; nil: not yet
+	cfg       nodeconfig.Config
+	paths     Paths
+	kernel    *kernel
+	links     map[int]*link // those that an entry matches, by index
+	leases    chan leaseEvent
+	heard     chan claim.Heard
+	own       map[string]bool     // MAC addresses of this node's links
+	one       map[pair]bool       // links that are known to lead to one network
+	before    []control.Interface // from the status file of an earlier run
+	problem   string              // of the rules between several uplinks, once logged
+	ready     bool
+	late      bool             // the links that there are have had their time to show up
+	entries   string           // what is wrong with the entries
+	unmatched string           // which of them no link matches, once logged
+	told      string           // status, as the supervisor knows it
+	last      *control.Network // as written; nil: not yet
 }
 
 // link is one link that the settings are about.
@@ -330,11 +331,13 @@ func (m *manager) sync(ctx context.Context) error {
 	}
 	m.direct()
 	if m.late {
-		entries := Unmatched(m.cfg.Network, all)
-		if entries != "" && entries != m.entries {
-			log.Printf("network: %s", entries)
+		text, wrong := Unmatched(m.cfg.Network, all)
+		if text != "" && text != m.unmatched {
+			log.Printf("network: %s", text)
 		}
-		m.entries = entries
+		if m.unmatched, m.entries = text, ""; wrong {
+			m.entries = text
+		}
 	}
 	return m.publish()
 }
