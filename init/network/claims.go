@@ -112,3 +112,23 @@ func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 		}
 	}
 }
+
+// share has a link decline a lease of what another link has: their routers may come from one
+// shop, and may have other addresses. Of two that come at once, the link that is preferred uses
+// it.
+func (m *manager) share(now time.Time) {
+	for _, l := range m.links {
+		for a, c := range l.claims {
+			if !c.Leased || c.Ours || c.State != claim.Probing && !c.InUse() {
+				continue
+			}
+			for _, o := range m.links {
+				has := o.facts.Carrier && o.claims[a].InUse() // by a lease, or by node.yaml
+				if o.facts.MAC != l.facts.MAC && has && (c.State == claim.Probing || o.facts.Rank < l.facts.Rank) {
+					l.step(a, claim.Conflict, o.facts.Name, now)
+					break
+				}
+			}
+		}
+	}
+}

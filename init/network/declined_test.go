@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,5 +72,40 @@ func TestDeclinedServers(t *testing.T) {
 		if got[len(got)-1] != c.want {
 			t.Errorf("leases of %v, never %s", got, c.want)
 		}
+	}
+}
+
+// TestOneAddressForTwo has two routers give the node the same address: one of the links uses
+// it, and the other declines its lease.
+func TestOneAddressForTwo(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	const address = "192.168.1.50"
+	paths := tempPaths(t)
+	var declined [2]atomic.Bool
+	for i := range declined {
+		newPeer(t, fmt.Sprint("lan", i), "192.168.1.1/24").answers4(func(m *dhcpv4.DHCPv4) []answer4 {
+			switch m.MessageType() {
+			case dhcpv4.MessageTypeDiscover:
+				return []answer4{{"192.168.1.1", address, dhcpv4.MessageTypeOffer}}
+			case dhcpv4.MessageTypeRequest:
+				return []answer4{{"192.168.1.1", address, dhcpv4.MessageTypeAck}}
+			case dhcpv4.MessageTypeDecline:
+				declined[i].Store(m.RequestedIPAddress().String() == address)
+			}
+			return nil
+		})
+	}
+	node(t, "network: [{match: 'lan*', ipv6: off}]", paths)
+	until(t, "one of the leases to be declined", func() bool { return declined[0].Load() || declined[1].Load() })
+	uses, other := "lan0", "lan1"
+	if declined[0].Load() {
+		uses, other = other, uses
+	}
+	want := fmt.Sprintf("the lease of %s was declined: %s has the address", address, uses)
+	until(t, want, func() bool { return problemOf(paths, other) == want && has(uses, address+"/24") && !has(other, address+"/24") })
+	if declined[0].Load() && declined[1].Load() || problemOf(paths, uses) != "" {
+		t.Errorf("both were declined, or %s: %q", uses, problemOf(paths, uses))
 	}
 }

@@ -319,6 +319,7 @@ func (m *manager) sync(ctx context.Context) error {
 			delete(m.links, index)
 		}
 	}
+	m.share(time.Now())
 	m.keepApart(time.Now())
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
 		l := m.links[index]
