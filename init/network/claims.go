@@ -123,8 +123,11 @@ func (m *manager) share(now time.Time) {
 				continue
 			}
 			for _, o := range m.links {
-				has := o.facts.Carrier && o.claims[a].InUse() // by a lease, or by node.yaml
-				if o.facts.MAC != l.facts.MAC && has && (c.State == claim.Probing || o.facts.Rank < l.facts.Rank) {
+				theirs := o.claims[a]
+				if o.facts.MAC == l.facts.MAC || !o.facts.Carrier || !theirs.InUse() {
+					continue
+				}
+				if c.State == claim.Probing || theirs.Ours || !theirs.Leased || o.facts.Rank < l.facts.Rank {
 					l.step(a, claim.Conflict, o.facts.Name, now)
 					break
 				}

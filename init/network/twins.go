@@ -131,21 +131,22 @@ func (l *link) asksNext() time.Time {
 }
 
 // askOthers asks for the addresses of other links, if that is due: another one of the same
-// network hears it.
-func (l *link) askOthers(now time.Time) {
+// network hears it. over says that twins may be named from now on.
+func (l *link) askOthers(now time.Time) (over bool) {
 	due := false
 	for at := l.asksNext(); !at.IsZero() && !now.Before(at); at = l.asksNext() {
-		due = l.asked < asks
+		due, over = l.asked < asks, l.asked == asks
 		l.asked++
 	}
 	if !due || l.voice == nil {
-		return
+		return over
 	}
 	for _, a := range l.overhears {
 		if err := l.voice.Send(claim.Probe, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 	}
+	return over
 }
 
 // settled says whether the link has had a carrier for a while and has told its addresses to all
