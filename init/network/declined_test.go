@@ -104,7 +104,9 @@ func TestOneAddressForTwo(t *testing.T) {
 		uses, other = other, uses
 	}
 	want := fmt.Sprintf("the lease of %s was declined: %s has the address", address, uses)
-	until(t, want, func() bool { return problemOf(paths, other) == want && has(uses, address+"/24") && !has(other, address+"/24") })
+	until(t, want, func() bool {
+		return problemOf(paths, other) == want && has(uses, address+"/24") && !has(other, address+"/24")
+	})
 	if declined[0].Load() && declined[1].Load() || problemOf(paths, uses) != "" {
 		t.Errorf("both were declined, or %s: %q", uses, problemOf(paths, uses))
 	}
