@@ -10,9 +10,9 @@ import (
 // Once it is gone for good, the node has it within half an hour.
 func TestAbsent(t *testing.T) {
 	const away = 5 * time.Minute
-	live := func(c Claim, now, gone, back time.Time, end time.Time) Claim {
+	live := func(c Claim, gone, back, end time.Time) Claim {
 		for !c.Next.IsZero() && c.Next.Before(end) {
-			now = c.Next
+			now := c.Next
 			c, _ = c.Step(Timer, now)
 			there := now.Before(gone) || !now.Before(back)
 			if there && c.State == Regaining && c.Try == 1 {
@@ -27,15 +27,15 @@ func TestAbsent(t *testing.T) {
 	}
 	for from := 2 * time.Minute; from < 2*time.Hour; from += 7 * time.Second {
 		gone := t0.Add(from)
-		if c := live(begin(), t0, gone, gone.Add(away), gone.Add(away+time.Hour)); c.Number != 2 {
+		if c := live(begin(), gone, gone.Add(away), gone.Add(away+time.Hour)); c.Number != 2 {
 			t.Fatalf("the first machine goes after %s for %s: %s", from, away, show(c))
 		}
-		disputed := live(begin(), t0, gone, gone.Add(away), gone)
+		disputed := live(begin(), gone, gone.Add(away), gone)
 		disputed, _ = disputed.Step(Conflict, gone) // of the node's own name
-		if c := live(disputed, gone, gone, gone.Add(away), gone.Add(away+time.Hour)); c.Number == 1 {
+		if c := live(disputed, gone, gone.Add(away), gone.Add(away+time.Hour)); c.Number == 1 {
 			t.Fatalf("the first machine goes after %s for %s, and somebody disputes the second name: %s", from, away, show(c))
 		}
-		if c := live(begin(), t0, gone, t0.Add(24*time.Hour), gone.Add(30*time.Minute)); c.Number != 1 {
+		if c := live(begin(), gone, t0.Add(24*time.Hour), gone.Add(30*time.Minute)); c.Number != 1 {
 			t.Fatalf("the first machine goes after %s: half an hour later %s", from, show(c))
 		}
 	}
