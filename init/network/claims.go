@@ -84,9 +84,11 @@ func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr
 	return without, back, leave
 }
 
-// step has event e befall the claim on a, and does what follows.
-func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
-	c, action := l.claims[a].Step(e, by, now)
+// step has event e befall the claim on a, and does what follows. changed says whether the claim
+// stands elsewhere now, or is disputed in other words.
+func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) (changed bool) {
+	before := l.claims[a]
+	c, action := before.Step(e, by, now)
 	l.claims[a] = c
 	declined := l.declined(a)
 	if c.Leased {
@@ -111,6 +113,7 @@ func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 			}
 		}
 	}
+	return c.State != before.State || c.Failures != before.Failures || c.Dispute(a) != before.Dispute(a)
 }
 
 // share has a link decline a lease of what another link has: their routers may come from one

@@ -536,18 +536,18 @@ func TestPace(t *testing.T) {
 	var p pace
 	now := t0
 	for range turnsAtOnce {
-		if wait := p.take(now); wait != 0 {
+		if wait := p.take(now, 1); wait != 0 {
 			t.Fatalf("a turn of a burst waits %s", wait)
 		}
 	}
 	turns := 0
 	for ; now.Before(t0.Add(time.Hour)); turns++ {
-		now = now.Add(p.take(now) + time.Millisecond)
+		now = now.Add(p.take(now, 1) + time.Millisecond)
 	}
 	if turns > 3600*turnsPerSecond*11/10 {
 		t.Errorf("%d turns in an hour", turns)
 	}
-	if wait := p.take(now.Add(time.Minute)); wait != 0 {
+	if wait := p.take(now.Add(time.Minute), 1); wait != 0 {
 		t.Errorf("after a quiet minute a turn waits %s", wait)
 	}
 }

@@ -70,17 +70,19 @@ type pair struct{ a, b int }
 func pairOf(a, b int) pair { return pair{min(a, b), max(a, b)} }
 
 // neighbours has it known that two links lead to one network: the one with that MAC address has
-// been heard by the other.
-func (m *manager) neighbours(event claim.Heard) {
+// been heard by the other. It says whether that is new.
+func (m *manager) neighbours(event claim.Heard) (news bool) {
 	mac := event.Packet.SenderMAC.String()
 	if !m.own[mac] {
-		return
+		return false
 	}
 	for index, l := range m.links {
-		if index != event.Link && l.facts.MAC == mac {
-			m.one[pairOf(index, event.Link)] = true
+		if p := pairOf(index, event.Link); index != event.Link && l.facts.MAC == mac {
+			news = news || !m.one[p]
+			m.one[p] = true
 		}
 	}
+	return news
 }
 
 // moved forgets that a link leads to the same network as another: it has lost its cable, or is
