@@ -104,16 +104,24 @@ func (m *manager) tell(links []Uplink) {
 		}
 		l.twins, l.overhears = texts[u.Link], nil
 		for _, o := range links {
-			if o.Link == u.Link || m.one[pairOf(o.Link, u.Link)] {
-				continue
-			}
-			for _, a := range o.Addresses {
-				if slices.Contains(u.Addresses, a) || slices.ContainsFunc(u.Networks, func(n netip.Prefix) bool { return n.Contains(a) }) {
-					l.overhears = append(l.overhears, a)
-				}
+			if o.Link != u.Link && !m.one[pairOf(o.Link, u.Link)] {
+				l.overhears = append(l.overhears, overheard(u, o)...)
 			}
 		}
 	}
+}
+
+// overheard are the addresses of o that u may hear of if both lead to one network: those that
+// are near for one of the two, or the same.
+func overheard(u, o Uplink) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range o.Addresses {
+		near := func(n netip.Prefix) bool { return n.Contains(a) && slices.ContainsFunc(u.Addresses, n.Contains) }
+		if slices.Contains(u.Addresses, a) || slices.ContainsFunc(u.Networks, near) || slices.ContainsFunc(o.Networks, near) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // twinsAfter is how long a link has to have a carrier before it is named: a switch that looks for

@@ -191,6 +191,11 @@ func TestTwinsOf(t *testing.T) {
 		texts := Twins(all, func(a, b int) bool { return !c.one || a+b != 1 })
 		for _, u := range all {
 			fmt.Fprintf(&out, "  %s: %s\n", u.Name, cmp.Or(texts[u.Link], "-"))
+			for _, o := range all {
+				if u.Link != o.Link {
+					fmt.Fprintf(&out, "    may hear of %s: %v\n", o.Name, overheard(u, o))
+				}
+			}
 		}
 	}
 	golden.Compare(t, "twins.txt", out.String())
