@@ -110,7 +110,7 @@ func (r Registries) Open(host string, mirrors bool, sends func(blob digest.Diges
 			return nil, fmt.Errorf("registry %s: %w", e.host, err)
 		}
 		base := &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second, Control: outside(e.host)}).DialContext,
+			DialContext:         download.Dial(&net.Dialer{Timeout: 10 * time.Second, Control: outside(e.host)}),
 			TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout: 15 * time.Second,
 			IdleConnTimeout:     30 * time.Second,

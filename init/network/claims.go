@@ -115,3 +115,26 @@ func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) (chan
 	}
 	return c.State != before.State || c.Failures != before.Failures || c.Dispute(a) != before.Dispute(a)
 }
+
+// share has a link decline a lease of what another link has: their routers may come from one
+// shop, and may have other addresses. Of two that come at once, the link that is preferred uses
+// it.
+func (m *manager) share(now time.Time) {
+	for _, l := range m.links {
+		for a, c := range l.claims {
+			if !c.Leased || c.Ours || c.State != claim.Probing && !c.InUse() {
+				continue
+			}
+			for _, o := range m.links {
+				theirs := o.claims[a]
+				if o.facts.MAC == l.facts.MAC || !o.facts.Carrier || !theirs.InUse() {
+					continue
+				}
+				if c.State == claim.Probing || theirs.Ours || !theirs.Leased || o.facts.Rank < l.facts.Rank {
+					l.step(a, claim.Conflict, o.facts.Name, now)
+					break
+				}
+			}
+		}
+	}
+}

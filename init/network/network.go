@@ -25,7 +25,8 @@
 //
 // With several uplinks, what others ask by one is answered by the same. Two links that lead to
 // different networks of the same addresses are named in each other's problem, once it is sure:
-// what one link says of its addresses is heard by another that leads to the same network.
+// what one link says of its addresses, and what it asks for those of another when a switch has
+// had the time to pass it on, is heard by another that leads to the same network.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
 // resolvers are asked last, until the cable is back. What routers said before goes once
@@ -114,22 +115,23 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 
 // manager is the state of the service. One goroutine owns it.
 type manager struct {
-	cfg     nodeconfig.Config
-	paths   Paths
-	kernel  *kernel
-	links   map[int]*link // those that an entry matches, by index
-	leases  chan leaseEvent
-	heard   chan claim.Heard
-	own     map[string]bool     // MAC addresses of this node's links
-	one     map[pair]bool       // links that are known to lead to one network
-	before  []control.Interface // from the status file of an earlier run
-	problem string              // of the rules between several uplinks, once logged
-	ready   bool
-	synced  time.Time        // when the last sync began
-	late    bool             // the links that there are have had their time to show up
-	entries string           // what is wrong with the entries, once logged
-	told    string           // status, as the supervisor knows it
-	last    *control.Network // as written; nil: not yet
+	cfg       nodeconfig.Config
+	paths     Paths
+	kernel    *kernel
+	links     map[int]*link // those that an entry matches, by index
+	leases    chan leaseEvent
+	heard     chan claim.Heard
+	own       map[string]bool     // MAC addresses of this node's links
+	one       map[pair]bool       // links that are known to lead to one network
+	before    []control.Interface // from the status file of an earlier run
+	problem   string              // of the rules between several uplinks, once logged
+	ready     bool
+	synced    time.Time        // when the last sync began
+	late      bool             // the links that there are have had their time to show up
+	entries   string           // what is wrong with the entries
+	unmatched string           // which of them no link matches, once logged
+	told      string           // status, as the supervisor knows it
+	last      *control.Network // as written; nil: not yet
 }
 
 // link is one link that the settings are about.
@@ -141,6 +143,8 @@ type link struct {
 	mode    dhcp.Mode          // of dhcp6
 	dhcp6   *dhcp.Conversation // nil: none
 	plugs   int                // how often it has come
+	plugged time.Time          // when it has come last
+	asked   int                // how many of the questions for twins have been due since
 	inquiry inquiry            // which routers are there
 	deaf    bool               // it listens to none, and nothing is left of what they said
 	routers advertised         // what they have named
@@ -352,6 +356,7 @@ func (m *manager) sync(ctx context.Context) error {
 					return !a.IsLinkLocalUnicast() && !l.claims[a].InUse()
 				})
 				l.plugs++
+				l.plugged, l.asked = now, 0
 				m.inquire(l, l.plugs > 1, now)
 			} else {
 				l.inquiry = inquiry{} // nobody can answer
@@ -368,6 +373,7 @@ func (m *manager) sync(ctx context.Context) error {
 			delete(m.links, index)
 		}
 	}
+	m.share(time.Now())
 	m.keepApart(time.Now())
 	changed := false
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
@@ -386,11 +392,13 @@ func (m *manager) sync(ctx context.Context) error {
 	}
 	m.direct(v)
 	if m.late {
-		entries := Unmatched(m.cfg.Network, all)
-		if entries != "" && entries != m.entries {
-			log.Printf("network: %s", entries)
+		text, wrong := Unmatched(m.cfg.Network, all)
+		if text != "" && text != m.unmatched {
+			log.Printf("network: %s", text)
 		}
-		m.entries = entries
+		if m.unmatched, m.entries = text, ""; wrong {
+			m.entries = text
+		}
 	}
 	return m.publish(v)
 }
@@ -585,6 +593,7 @@ func (m *manager) due() <-chan time.Time {
 		}
 		sooner(l.inquiry.next())
 		sooner(l.routers.next(m.synced)) // what has ended since then counts, too
+		sooner(l.asksNext())
 	}
 	if next.IsZero() {
 		return nil

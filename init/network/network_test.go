@@ -306,7 +306,7 @@ func TestUnmatched(t *testing.T) {
 	for _, c := range []struct {
 		yaml  string
 		links []Facts
-		want  string
+		want  string // in brackets: it is only logged
 	}{
 		{"{}", []Facts{lo}, ""},
 		{"network: [{match: wired}]", []Facts{lo, end0}, ""},
@@ -315,15 +315,22 @@ func TestUnmatched(t *testing.T) {
 		{"network: [{match: eth0}]", []Facts{lo, end0, bridge, tunnel}, `no link matches "eth0" of node.yaml: no entry is about end0 (52:54:00:00:00:01)`},
 		{"network: [{match: '52:54:00:00:00:09'}, {match: 'en[p-s]*'}]", []Facts{end0, end1},
 			`no link matches "52:54:00:00:00:09", "en[p-s]*" of node.yaml: no entry is about end0 (52:54:00:00:00:01), end1 (52:54:00:00:00:02)`},
-		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0}, `no link matches "wg0" of node.yaml`},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0}, `(no link matches "wg0" of node.yaml)`},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, end1}, `no link matches "wg0" of node.yaml: no entry is about end1 (52:54:00:00:00:02)`},
+		{"network: [{match: end0}, {match: eth0}]", []Facts{lo, end0}, `(no link matches "eth0" of node.yaml)`},
+		{"network: [{match: end9}, {match: eth0}]", []Facts{lo, tunnel}, `no link matches "end9", "eth0" of node.yaml`},
 		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, tunnel}, ""},
-		{"network: [{match: wired}, {match: 'l*'}, {match: 'k*'}]", []Facts{lo, end0, bridge}, `no link matches "l*", "k*" of node.yaml`},
+		{"network: [{match: wired}, {match: 'l*'}, {match: 'k*'}]", []Facts{lo, end0, bridge}, `(no link matches "l*", "k*" of node.yaml)`},
 	} {
 		cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Unmatched(cfg.Network, c.links); got != c.want {
+		got, wrong := Unmatched(cfg.Network, c.links)
+		if got != "" && !wrong {
+			got = "(" + got + ")"
+		}
+		if got != c.want {
 			t.Errorf("%s: %s, want %s", c.yaml, got, c.want)
 		}
 	}
