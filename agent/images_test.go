@@ -51,6 +51,7 @@ func TestImages(t *testing.T) {
 	i.testTag(t)
 	i.testForged(t)
 	i.testVolumes(t)
+	i.testSibling(t)
 	i.testForeign(t)
 	i.testStopSignals(t)
 	i.testDeaf(t)

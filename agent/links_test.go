@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/compose"
 	"kogge.example/agent/mdns"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
@@ -50,7 +54,9 @@ func TestNamedServers(t *testing.T) {
 	settings, err := nodeconfig.Parse("node.yaml", []byte(`
 time: {servers: [10.88.0.1, ntp.example, "fd00::1"]}
 update: {source: "https://10.88.0.2:8443/os"}
-assess: {peers: ["10.88.0.3:443", "peer.example:443", "[fd00::3]:443"]}
+assess:
+  peers: ["10.88.0.3:443", "peer.example:443", "[fd00::3]:443"]
+  checks: [{http: "http://10.88.0.6/health?deep=1"}, {tcp: "10.88.0.7:5432"}, {tcp: "localhost:80"}, {container: web, command: [/check]}]
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -59,15 +65,48 @@ assess: {peers: ["10.88.0.3:443", "peer.example:443", "[fd00::3]:443"]}
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "[10.88.0.1 fd00::1 10.88.0.3 fd00::3 10.88.0.2 10.88.0.4 10.88.0.5 fd00::5]"
-	if got := fmt.Sprint(namedServers(settings, registries)); got != want {
+	containers, _, err := compose.ParseTaken("shop", "shop.yaml", []byte(`
+services:
+  web: {image: "10.88.0.9:5000/web:1", dns: [10.88.0.53, "fd00::53"]}
+  db: {image: "registry.example/db:1"}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "[10.88.0.53 fd00::53 10.88.0.1 fd00::1 10.88.0.3 fd00::3 10.88.0.2 10.88.0.6 10.88.0.7 10.88.0.9 10.88.0.4 10.88.0.5 fd00::5]"
+	if got := fmt.Sprint(namedServers(settings, registries, containers)); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	for name, want := range map[string]string{"": "", "192.0.2.1/os:stable": "192.0.2.1", "192.0.2.1:5000/os:stable": "192.0.2.1", "registry.example:5000/os": "",
+		"https://ada@192.0.2.1/x": "192.0.2.1", "https://ada:secret@192.0.2.1": "192.0.2.1", "http://192.0.2.1?a=/@192.0.2.2": "192.0.2.1",
 		"https://[fd00::1]/x": "fd00::1", "https://": "", "10.88": "", ":80": ""} {
 		if a, ok := addressIn(name); ok != (want != "") || ok && a.String() != want {
 			t.Errorf("%s: %s, %v", name, a, ok)
 		}
+	}
+}
+
+// TestReread: the servers are those of the settings as they are now; a file that cannot be
+// read leaves the last ones.
+func TestReread(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "node.yaml")
+	read := reread(config, nodeconfig.Config{Hostname: "n1"})
+	for _, step := range []struct{ text, servers string }{
+		{"time: {servers: [10.88.0.1]}\n", "[10.88.0.1]"},
+		{"time: {servers: [10.88.0.2]}\n", "[10.88.0.2]"},
+		{"time: nonsense\n", "[10.88.0.2]"},
+		{"update: {source: \"https://10.88.0.3/os\"}\n", "[10.88.0.3]"},
+	} {
+		// A new file each time: two writes may be at the same time, by its clock.
+		if err := errors.Join(os.WriteFile(config+".new", []byte(step.text), 0o600), os.Rename(config+".new", config)); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(namedServers(read(), nil, nil)); got != step.servers {
+			t.Errorf("%q: %s, want %s", step.text, got, step.servers)
+		}
+	}
+	if err := os.Remove(config); err != nil || len(namedServers(read(), nil, nil)) != 1 {
+		t.Errorf("without the file: %v, %v", err, read())
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -210,6 +211,48 @@ func preloadNames(t *testing.T, p *puller) {
 	}
 	for _, name := range []string{one, two, three} {
 		must(t, p.engine.Forget(t.Context(), name))
+	}
+}
+
+// preloadRefused: a preload that is refused is not read at each boot, but has the same words,
+// until it or the release is another one.
+func preloadRefused(t *testing.T, p *puller) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "pin.tar")
+	name := p.images.host + "/e/pin"
+	pinned := name + "@sha256:" + strings.Repeat("0", 64)
+	good := name + ":" + strings.Repeat("1", len(pinned)-len(name)-1) // as long
+	changed := time.Now()
+	put := func(name string) {
+		t.Helper()
+		must(t, os.WriteFile(file, layout(t, map[string]string{"io.containerd.image.name": name}, func(_, _, _ map[string]any) {}), 0o644))
+		must(t, os.Chtimes(file, changed, changed))
+	}
+	put(pinned)
+	var said string
+	for range 2 {
+		names, err := p.engine.Preload(t.Context(), folder)
+		if len(names) > 0 || err == nil || !strings.Contains(err.Error(), "image "+pinned+": it is another one") || said != "" && err.Error() != said {
+			t.Fatalf("%q, %v, and before %s", names, err, said)
+		}
+		said = err.Error()
+		put(good) // which nobody reads
+	}
+	defer func(release string) { p.engine.Release = release }(p.engine.Release)
+	for _, look := range []func(){
+		func() { p.engine.Release = "the next one" },
+		func() {
+			put(pinned)
+			_, _ = p.engine.Preload(t.Context(), folder)
+			changed = changed.Add(time.Second)
+			put(good)
+		},
+	} {
+		look()
+		if names, err := p.engine.Preload(t.Context(), folder); err != nil || !slices.Equal(names, []string{good}) {
+			t.Errorf("%q, %v", names, err)
+		}
+		must(t, p.engine.Forget(t.Context(), good))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log"
 	"maps"
 	"net"
@@ -132,7 +133,7 @@ func runAgent(ctx context.Context, args []string) error {
 	own, settings, err := ownContainers(at.config)
 	if err != nil {
 		// What runs goes on: a mistake in the file is no order to stop it.
-		why := "workloads refused: " + nodeconfig.Public(err)
+		why := wanted.Refused + nodeconfig.Public(err)
 		now.refused.Store(&why)
 		return alive(ctx, parent, why)
 	}
@@ -141,10 +142,6 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	network.Pool = settings.Containers.Pool
-	network.Asked = func() []netip.Addr {
-		registries, _ := at.registries.Read() // who needs them says what is wrong with them
-		return slices.Concat(serversOf(at.run), namedServers(settings, registries))
-	}
 	network.Last = filepath.Join(at.state, "kogge", "subnets.json")
 	network.Routed = func() []string { return routed(at.run) }
 	resolver := nameserver.New(func() []netip.Addr { return upstream(at.run) })
@@ -155,6 +152,8 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	defer containerd.Close()
+	boot, _ := control.ReadBoot(at.run) // outside of a node nothing is known of it
+	containerd.Release = boot.RootHash
 	busy(parent, "importing images", func() { preload(ctx, containerd, filepath.Join(at.state, partition.Preload)) })
 	busy(parent, "looking for commands that are left from before", func() { endExecs(ctx, containerd) })
 	containerd.OOM = now.outOfMemory
@@ -163,6 +162,12 @@ func runAgent(ctx context.Context, args []string) error {
 	store.Key, store.Seal = sealed.Key(filepath.Join(at.state, wanted.KeyFile)), at.seals()
 	store.Most = wanted.MostOf(at.bounds().Limit)
 	containerd.Wants(store.Containers)
+	read := reread(at.config, settings)
+	network.Asked = func() []netip.Addr {
+		registries, _ := at.registries.Read() // who needs them says what is wrong with them
+		wanted, _, _ := store.Readable()
+		return slices.Concat(serversOf(at.run), namedServers(read(), registries, wanted))
+	}
 	now.engine.Store(containerd)
 	reserving, unreserve := context.WithCancel(ctx)
 	reserved := quota.Keep(reserving, at.state)
@@ -282,7 +287,7 @@ func keep(ctx context.Context, parent *supervisor, store *wanted.Store, list fun
 			log.Print("agent: " + unread)
 			return ""
 		}
-		why = "workloads refused: " + nodeconfig.Public(err)
+		why = wanted.Refused + nodeconfig.Public(err)
 		refused.Store(&why)
 		log.Print("agent: " + why)
 		return why
@@ -342,10 +347,37 @@ func serversOf(run string) (all []netip.Addr) {
 	return all
 }
 
+// reread returns what reads the settings as they are by now, since the agent starts anew for
+// some of them alone. A file that cannot be read leaves them as they were.
+func reread(config string, settings nodeconfig.Config) func() nodeconfig.Config {
+	var mu sync.Mutex // guards settings and of
+	var of fs.FileInfo
+	return func() nodeconfig.Config {
+		mu.Lock()
+		defer mu.Unlock()
+		is, err := os.Stat(config)
+		if err != nil || of != nil && os.SameFile(is, of) && is.Size() == of.Size() && is.ModTime().Equal(of.ModTime()) {
+			return settings
+		}
+		if now, err := nodeconfig.ReadFile(config); err == nil {
+			settings, of = now, is
+		}
+		return settings
+	}
+}
+
 // namedServers are the servers that people name to the node by an address: time servers,
-// registries, where releases are and the machines that a release has to reach.
-func namedServers(settings nodeconfig.Config, registries registry.Registries) (all []netip.Addr) {
+// registries, where releases are, the machines that a release has to reach, what a boot is
+// assessed by, and the name servers of containers.
+func namedServers(settings nodeconfig.Config, registries registry.Registries, containers []workload.Container) (all []netip.Addr) {
 	names := slices.Concat(settings.Time.Servers, settings.Assess.Peers, []string{settings.Update.Source})
+	for _, c := range settings.Assess.Checks {
+		names = append(names, c.HTTP, c.TCP)
+	}
+	for _, c := range containers {
+		names = append(names, c.Image) // its registry comes first
+		all = append(all, c.DNS...)
+	}
 	for _, name := range slices.Sorted(maps.Keys(registries)) {
 		names = append(names, name)
 		for _, mirror := range registries[name].Mirrors {
@@ -360,13 +392,16 @@ func namedServers(settings nodeconfig.Config, registries registry.Registries) (a
 	return all
 }
 
-// addressIn is the address in a server's name, which may have a scheme before it, and a port and
-// a path behind it; false: it is called by a name.
+// addressIn is the address in a server's name, which may have a scheme and a user before it,
+// and a port and a path behind it; false: it is called by a name.
 func addressIn(server string) (netip.Addr, bool) {
 	if _, rest, ok := strings.Cut(server, "://"); ok {
 		server = rest
 	}
-	server, _, _ = strings.Cut(server, "/")
+	if end := strings.IndexAny(server, "/?#"); end >= 0 {
+		server = server[:end]
+	}
+	server = server[strings.LastIndexByte(server, '@')+1:]
 	if host, _, err := net.SplitHostPort(server); err == nil {
 		server = host
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"kogge.example/agent/engine"
@@ -30,10 +31,17 @@ func (p *parts) outOfMemory(instance string) {
 // containerOf is the container of an instance, or the instance's own name.
 func (p *parts) containerOf(instance string) string {
 	if k := p.keeper.Load(); k != nil {
-		for _, u := range k.Snapshot().Units {
-			if u.Instance == instance {
-				return u.ID
-			}
+		return ownerOf(k.Snapshot(), instance)
+	}
+	return instance
+}
+
+// ownerOf is the container that an instance is of, be it the one that serves, one that takes
+// over or one that leaves; its own name, if it is nobody's.
+func ownerOf(s workload.Status, instance string) string {
+	for _, u := range s.All() {
+		if all := workload.Instances(u.ID); slices.Contains(all[:], instance) {
+			return u.ID
 		}
 	}
 	return instance

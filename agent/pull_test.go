@@ -77,6 +77,7 @@ func testPull(t *testing.T) {
 		{"packed", packedWell},
 		{"stalled", loadStalled},
 		{"preloads", preloadNames},
+		{"once", preloadRefused},
 		{"broken", loadBroken},
 		{"names", loadNames},
 		{"bombs", loadBombs},

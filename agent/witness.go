@@ -5,7 +5,8 @@ import (
 	"errors"
 	"log"
 	"net"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"time"
 
 	"kogge.example/agent/identity"
@@ -18,9 +19,15 @@ import (
 type witness struct {
 	machine machine.Machine
 	node    *identity.Node
-	latest  atomic.Int64  // of callers, in seconds of Unix
 	more    chan struct{} // room for one
+
+	mu      sync.Mutex // guards what follows
+	latest  time.Time  // of callers, to the second
+	refused []time.Time
 }
+
+// mostRefused bounds what is kept of the times that the clock service does not believe.
+const mostRefused = 16
 
 // clockLimit bounds a word to the clock service: it may set a hardware clock for it.
 const clockLimit = 20 * time.Second
@@ -35,15 +42,34 @@ func newWitness(node *identity.Node, machine machine.Machine) *witness {
 
 // see hears of a caller's certificate.
 func (w *witness) see(notBefore time.Time) {
-	for {
-		latest := w.latest.Load()
-		if notBefore.Unix() <= latest {
-			return
-		}
-		if w.latest.CompareAndSwap(latest, notBefore.Unix()) {
-			break
-		}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !notBefore.After(w.latest) || w.refuses(notBefore) {
+		return
 	}
+	w.latest = notBefore.Truncate(time.Second)
+	w.again()
+}
+
+// refuses says whether the clock service does not believe that t has passed.
+func (w *witness) refuses(t time.Time) bool {
+	return slices.ContainsFunc(w.refused, t.Truncate(time.Second).Equal)
+}
+
+// refuse forgets a time that the clock service does not believe: one certificate of a wrong
+// clock does not hide the others, which begin earlier.
+func (w *witness) refuse(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused = append(w.refused[max(0, len(w.refused)-mostRefused+1):], t.Truncate(time.Second))
+	if w.refuses(w.latest) {
+		w.latest = time.Time{}
+	}
+	w.again()
+}
+
+// again has the clock service be told at once.
+func (w *witness) again() {
 	select {
 	case w.more <- struct{}{}:
 	default:
@@ -52,9 +78,11 @@ func (w *witness) see(notBefore time.Time) {
 
 // passed is the latest time that has passed by what is known here.
 func (w *witness) passed() time.Time {
-	latest := time.Unix(w.latest.Load(), 0)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	latest := w.latest
 	consider := func(t time.Time) {
-		if t.After(latest) {
+		if t.After(latest) && !w.refuses(t) {
 			latest = t
 		}
 	}
@@ -73,9 +101,9 @@ func (w *witness) passed() time.Time {
 func (w *witness) tell(ctx context.Context) {
 	again := time.NewTicker(witnessEvery)
 	defer again.Stop()
-	var told, refused time.Time
+	var told time.Time
 	for {
-		if at := w.passed(); (at.After(told) || at.After(w.machine.ClockFloor())) && !at.Equal(refused) {
+		if at := w.passed(); at.After(told) || at.After(w.machine.ClockFloor()) {
 			limited, cancel := context.WithTimeout(ctx, clockLimit)
 			_, err := control.AskClock(limited, w.machine.RunFile("clock.sock"), control.SetClock{Passed: at})
 			switch {
@@ -83,7 +111,7 @@ func (w *witness) tell(ctx context.Context) {
 				told = at
 			case !errors.As(err, new(*net.OpError)): // one that does not listen hears of it later
 				log.Printf("agent: clock: %v", err)
-				refused = at
+				w.refuse(at)
 			}
 			cancel()
 		}

@@ -56,7 +56,7 @@ func TestWitness(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	heard := make(chan time.Time)
+	heard, believed := make(chan time.Time), now.AddDate(0, 9, 0)
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -65,13 +65,18 @@ func TestWitness(t *testing.T) {
 			}
 			line, _ := bufio.NewReader(conn).ReadSlice('\n')
 			said, err := control.ParseSetClock(line)
-			if err == nil {
+			answer := control.ClockSet{}
+			switch {
+			case err != nil:
+			case said.Passed.After(believed):
+				answer.Error = "it does not count"
+			default:
 				err = control.Clock{Floor: said.Passed}.Write(dir)
 			}
 			if err != nil {
 				t.Error(err)
 			}
-			_ = json.NewEncoder(conn).Encode(control.ClockSet{})
+			_ = json.NewEncoder(conn).Encode(answer)
 			conn.Close()
 			heard <- said.Passed
 		}
@@ -87,5 +92,25 @@ func TestWitness(t *testing.T) {
 	}
 	if at := <-heard; !at.Equal(next) {
 		t.Errorf("heard %s, want %s", at, next)
+	}
+	// One that is not believed does not hide those that begin before it.
+	wrong, right := now.AddDate(2, 0, 0).Truncate(time.Second), next.Add(time.Hour)
+	w.see(wrong)
+	if at := <-heard; !at.Equal(wrong) {
+		t.Errorf("heard %s, want %s", at, wrong)
+	}
+	for range 2 {
+		for heardNow := false; !heardNow; {
+			w.see(right)
+			w.see(wrong)
+			select {
+			case at := <-heard:
+				if heardNow = true; !at.Equal(right) {
+					t.Errorf("heard %s, want %s", at, right)
+				}
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		right = right.Add(time.Hour)
 	}
 }

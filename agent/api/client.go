@@ -20,6 +20,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/mdns"
+	"kogge.example/update/download"
 	"kogge.example/update/fleet"
 )
 
@@ -131,7 +132,7 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialLimit}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || !strings.HasSuffix(strings.TrimSuffix(host, "."), ".local") {
-		return dialer.DialContext(ctx, "tcp", address)
+		return download.Dial(&dialer)(ctx, "tcp", address)
 	}
 	limited, cancel := context.WithTimeout(ctx, lookupLimit)
 	defer cancel()

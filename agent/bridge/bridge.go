@@ -52,8 +52,8 @@ type Bridges struct {
 	// Pool are the networks that those of containers are made in. Default: some that are
 	// private, see pools.
 	Pool []netip.Prefix
-	// Asked are servers that the node itself needs, which may lie behind a router where
-	// the node sees no network. Default: none.
+	// Asked are servers that the node is to ask, for its containers as well. They may lie
+	// behind a router where the node sees no network. Default: none.
 	Asked func() []netip.Addr
 	// Routed are the node's own links between which it routes, by name. Default: none.
 	Routed func() []string

@@ -105,7 +105,8 @@ func ways() ([]way, error) {
 // routes are the node's IPv4 routes, and those that refuse packets. They are of all tables:
 // a VPN may have its own, which is asked before the main one. Left out are the node's own
 // addresses, and what a table leaves to the next one. The tables that init/network makes
-// have default routes of the main one, which say nothing new.
+// have routes of the main one, to everything and to networks that several links lead to,
+// which say nothing new.
 func routes() ([]netlink.Route, error) {
 	for try := 0; ; try++ {
 		all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)

@@ -411,7 +411,8 @@ func (e *Engine) Relieve(ctx context.Context, name string) error {
 }
 
 // Remove stops the instance, by signal ("": the image's) and after grace by
-// SIGKILL, and deletes it with its root file system. None there is no error.
+// SIGKILL, and deletes it with its root file system. None there is no error. The error has a
+// [workload.Told] in it if it got the signal.
 func (e *Engine) Remove(ctx context.Context, name, sig string, grace time.Duration) error {
 	ctx = e.context(ctx)
 	c, err := e.client.LoadContainer(ctx, name)
@@ -478,9 +479,18 @@ func (e *Engine) end(ctx context.Context, c client.Container, sig string, grace 
 	if err != nil {
 		return fmt.Errorf("task: %w", err)
 	}
-	if err := stop(ctx, c, task, sig, grace); err != nil {
-		return err
+	told, err := stop(ctx, c, task, sig, grace)
+	if err == nil {
+		err = e.kill(ctx, c, task)
 	}
+	if err != nil && told {
+		return workload.Told{Err: err}
+	}
+	return err
+}
+
+// kill ends what is left of a task, and deletes it.
+func (e *Engine) kill(ctx context.Context, c client.Container, task client.Task) error {
 	// By ourselves: where there are as many processes as there can be, runc cannot start.
 	confine.Kill(e.paths.Cgroups, filepath.Join(e.paths.Cgroup, c.ID()))
 	ctx, cancel := unbroken(ctx)
@@ -497,14 +507,16 @@ func unbroken(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 }
 
-func stop(ctx context.Context, c client.Container, task client.Task, sig string, grace time.Duration) error {
+// stop tells a task to stop, and waits for that for as long as its grace lasts. told says that
+// it got the signal.
+func stop(ctx context.Context, c client.Container, task client.Task, sig string, grace time.Duration) (told bool, err error) {
 	status, err := task.Status(ctx)
 	if err != nil || status.Status != client.Running || grace <= 0 {
-		return nil // what is left is for SIGKILL
+		return false, nil // what is left is for SIGKILL
 	}
 	exit, err := task.Wait(ctx)
 	if err != nil {
-		return fmt.Errorf("wait: %w", err)
+		return false, fmt.Errorf("wait: %w", err)
 	}
 	if labels, err := c.Labels(ctx); sig == "" && err == nil {
 		sig = labels[client.StopSignalLabel]
@@ -516,11 +528,11 @@ func stop(ctx context.Context, c client.Container, task client.Task, sig string,
 	err = task.Kill(ctx, number)
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return err == nil, ctx.Err()
 	case errdefs.IsUnavailable(err):
-		return fmt.Errorf("signal %s: %w", number, err)
+		return false, fmt.Errorf("signal %s: %w", number, err)
 	case err != nil:
-		return nil // what gets no signal is for SIGKILL, too
+		return false, nil // what gets no signal is for SIGKILL, too
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -528,7 +540,7 @@ func stop(ctx context.Context, c client.Container, task client.Task, sig string,
 	case <-exit:
 	case <-timer.C:
 	case <-ctx.Done():
-		return ctx.Err()
+		return true, ctx.Err()
 	}
-	return nil
+	return true, nil
 }

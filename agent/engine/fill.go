@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/opencontainers/image-spec/identity"
@@ -21,18 +23,17 @@ import (
 // can write to. A folder that the image does not have is the user's whom the container runs
 // as, as Podman does: Docker leaves it to root, and whoever else runs there writes nothing.
 // It looks at the image and not at the container's own root file system, which shows the
-// ids of its namespace: a volume keeps those of the image (see withOwner). name is the
-// instance's.
-func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Image, name string, user specs.User) error {
+// ids of its namespace: a volume keeps those of the image (see withOwner). ctx has a lease.
+func (e *Engine) fill(ctx context.Context, c workload.Container, img client.Image, user specs.User) error {
 	for _, v := range c.Volumes {
-		if err := e.fillOne(ctx, v, img, name, user); err != nil {
+		if err := e.fillOne(ctx, v, img, user); err != nil {
 			return fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 	}
 	return nil
 }
 
-func (e *Engine) fillOne(ctx context.Context, v workload.Volume, img client.Image, name string, user specs.User) error {
+func (e *Engine) fillOne(ctx context.Context, v workload.Volume, img client.Image, user specs.User) error {
 	done, err := e.filling.Take(ctx, v.Name) // two containers may begin with one volume
 	if err != nil {
 		return fmt.Errorf("another container fills it: %w", err)
@@ -51,8 +52,9 @@ func (e *Engine) fillOne(ctx context.Context, v workload.Volume, img client.Imag
 	if err != nil {
 		return err
 	}
-	snapshots, view := e.client.SnapshotService(images.Snapshotter), name+"-image"
-	_ = snapshots.Remove(ctx, view) // an agent that was killed may have left it
+	// By a name that no instance has. What an agent leaves that is killed goes with the lease
+	// of the start.
+	snapshots, view := e.client.SnapshotService(images.Snapshotter), "fill-"+strings.ToLower(rand.Text())
 	mounts, err := snapshots.View(ctx, view, identity.ChainID(layers).String())
 	if err != nil {
 		return err

@@ -31,13 +31,13 @@ func TestFillWaitsForNoOtherVolume(t *testing.T) {
 		return c
 	}
 	for _, c := range []workload.Container{with(), with("data")} {
-		if err := e.fill(t.Context(), c, nil, "web", specs.User{}); err != nil {
+		if err := e.fill(t.Context(), c, nil, specs.User{}); err != nil {
 			t.Error(err)
 		}
 	}
 	given, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := e.fill(given, with("data", "large"), nil, "web", specs.User{}); !errors.Is(err, context.DeadlineExceeded) {
+	if err := e.fill(given, with("data", "large"), nil, specs.User{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a container with that volume, which gives up: %v", err)
 	}
 }

@@ -136,7 +136,7 @@ func withInit(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.S
 // read goes by what is in it.
 func (e *Engine) withMounts(c workload.Container, name string, img client.Image) oci.SpecOpts {
 	return func(ctx context.Context, o oci.Client, cc *containers.Container, s *oci.Spec) error {
-		if err := e.fill(ctx, c, img, name, s.Process.User); err != nil {
+		if err := e.fill(ctx, c, img, s.Process.User); err != nil {
 			return err
 		}
 		return oci.WithMounts(e.mounts(c, name))(ctx, o, cc, s)

@@ -12,13 +12,18 @@ import (
 // OfContainers says what happened between two looks at the containers, the first of
 // them at a time, zero for none. known is what is known of them after the second: of
 // one that waits, because containerd went away, what was before.
-// One that runs since before the first look was only found again.
+// One that runs since before the first look was only found again. One that nobody wants is
+// gone once it has left.
 func OfContainers(before, after workload.Status, at time.Time) (all []Event, known workload.Status) {
 	was := make(map[string]workload.UnitStatus, len(before.Units))
 	for _, u := range before.Units {
 		was[u.ID] = u
 	}
-	known = workload.Status{Trouble: after.Trouble}
+	known = workload.Status{Trouble: after.Trouble, Leaving: after.Leaving}
+	stays := make(map[string]bool) // it runs, or is not wanted and has not left
+	for _, u := range after.All() {
+		stays[u.ID] = true
+	}
 	for _, u := range after.Units {
 		old, there := was[u.ID]
 		delete(was, u.ID)
@@ -36,8 +41,8 @@ func OfContainers(before, after workload.Status, at time.Time) (all []Event, kno
 		all = append(all, ofState(old, u, at)...)
 		all = append(all, ofHealth(old, u)...)
 	}
-	for _, u := range before.Units {
-		if _, gone := was[u.ID]; gone {
+	for _, u := range before.All() {
+		if !stays[u.ID] {
 			all = append(all, Event{Kind: Container, Object: u.ID, What: "gone"})
 		}
 	}

@@ -115,6 +115,7 @@ func TestOfContainers(t *testing.T) {
 		return unit(state, func(u *workload.UnitStatus) { u.Exits, u.Reason = n, reason })
 	}
 	other := unit(workload.Starting, func(u *workload.UnitStatus) { u.Image = "example/web:2" })
+	leaves := []workload.UnitStatus{{ID: "web", State: workload.Stopping}}
 	second := runs(33)
 	second.Image = "example/web:2"
 	var table strings.Builder
@@ -145,6 +146,12 @@ func TestOfContainers(t *testing.T) {
 		{"another container", workload.Status{Units: []workload.UnitStatus{second, {ID: "job", State: workload.Starting, Image: "example/job:1"}}}},
 		{"the job is done", workload.Status{Units: []workload.UnitStatus{second, {ID: "job", State: workload.Ended, Reason: "exit code 0", Image: "example/job:1"}}}},
 		{"one is not wanted any more", workload.Status{Units: []workload.UnitStatus{second}}},
+		{"nor is the other", workload.Status{Leaving: leaves}},
+		{"it has not left", workload.Status{Leaving: leaves}},
+		{"it has left", workload.Status{}},
+		{"it is wanted again", workload.Status{Units: []workload.UnitStatus{runs(40)}}},
+		{"and leaves", workload.Status{Leaving: leaves}},
+		{"and is wanted before it has left", workload.Status{Units: []workload.UnitStatus{unit(workload.Starting, nil)}}},
 	} {
 		var all []Event
 		all, known = OfContainers(known, look.s, at)

@@ -1,14 +1,11 @@
 package images
 
 import (
-	"archive/tar"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -20,15 +17,15 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"kogge.example/agent/imageref"
 	"kogge.example/agent/registry"
+	"kogge.example/agent/tarball"
 )
 
 // importTar imports the images of a tar, unpacks them all, and only then gives them their
 // names; what comes from a preload has its mark after that. What came is collected before it
 // returns an error. ctx has our namespace. A load has bounds.
 func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, from *preloaded) (names []string, err error) {
-	file, err := plain(packed)
+	file, err := tarball.Plain(packed)
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}
@@ -52,22 +49,16 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 		_ = s.client.LeasesService().Delete(context.WithoutCancel(ctx), lease, how...)
 	}()
 	ctx = leases.WithLease(ctx, lease.ID)
-	unpacked, end := watch(unpacked)
-	index, err := archive.ImportIndex(ctx, documents{s.client.ContentStore(), true}, unpacked)
-	wrong := end()
-	switch {
-	case errors.Is(err, tar.ErrHeader):
-		err = errors.New("it is not a tar, as docker save writes one")
-	case err != nil && wrong != nil:
-		err = wrong
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		err = fmt.Errorf("it is only a part of a tar, or none: %w", err)
-	}
+	store, here := documents{Store: s.client.ContentStore()}, platforms.DefaultSpec()
+	index, err := readTar(ctx, store.Store, unpacked)
 	if err != nil {
-		return nil, fmt.Errorf("import: %w", err)
+		return nil, err
 	}
-	found, err := s.named(ctx, index)
+	found, err := pick(ctx, store, index, here)
 	if err != nil {
+		return nil, err
+	}
+	if err := note(ctx, store, index); err != nil {
 		return nil, err
 	}
 	if from != nil {
@@ -76,10 +67,10 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 		}
 	}
 	letGo = s.pulls.hold(found)
+	if err := fit(ctx, store, found, here); err != nil {
+		return nil, err
+	}
 	for _, i := range found {
-		if err := runsHere(ctx, documents{Store: s.client.ContentStore()}, i.Target); err != nil {
-			return nil, fmt.Errorf("image %s: %w", i.Name, err)
-		}
 		if err := s.unpack(ctx, i, load); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", i.Name, err)
 		}
@@ -116,23 +107,38 @@ func (s *Store) unpack(ctx context.Context, i images.Image, load *bounds) error 
 	}
 }
 
-// named are the images for this node in the index of a tar, each with its name. What belongs
-// to them is noted in the store, so that the collector leaves it; a blob that the tar left
-// out is found missing by whoever unpacks.
-func (s *Store) named(ctx context.Context, index ocispec.Descriptor) ([]images.Image, error) {
-	store := documents{Store: s.client.ContentStore()}
+// readTar reads a tar into the store, and returns the index of its images.
+func readTar(ctx context.Context, store content.Store, unpacked io.Reader) (ocispec.Descriptor, error) {
+	unpacked, end := tarball.Watch(unpacked)
+	index, err := archive.ImportIndex(ctx, documents{store, true}, unpacked)
+	if err = end(err); err != nil {
+		return index, fmt.Errorf("import: %w", err)
+	}
+	return index, nil
+}
+
+// pick returns the images for a node of that platform in the index of a tar, each with its
+// name.
+func pick(ctx context.Context, store documents, index ocispec.Descriptor, here ocispec.Platform) ([]images.Image, error) {
 	data, err := content.ReadBlob(ctx, store, index)
 	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	var its ocispec.Index
 	if err := json.Unmarshal(data, &its); err != nil {
-		return nil, fmt.Errorf("index: %w", err)
+		return nil, tarball.Refuse(fmt.Errorf("index: %w", err))
 	}
-	found, err := forHere(its.Manifests)
-	if err != nil {
-		return nil, err
+	named, err := tarball.Pick(its.Manifests, platforms.Only(here).Match, platforms.Format(here))
+	var found []images.Image
+	for _, i := range named {
+		found = append(found, images.Image{Name: i.Name, Target: i.Manifest})
 	}
+	return found, err
+}
+
+// note notes in the store what belongs to the images of an index, so that the collector
+// leaves it; a blob that the tar left out is found missing by whoever unpacks.
+func note(ctx context.Context, store documents, index ocispec.Descriptor) error {
 	children := images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		found, err := images.Children(ctx, store, d)
 		if errdefs.IsNotFound(err) {
@@ -140,61 +146,11 @@ func (s *Store) named(ctx context.Context, index ocispec.Descriptor) ([]images.I
 		}
 		return found, err
 	})
-	note := images.SetChildrenLabels(store, images.FilterPlatforms(children, platforms.Default()))
-	if err := images.Walk(ctx, note, index); err != nil {
-		return nil, fmt.Errorf("import: %w", err)
+	handler := images.SetChildrenLabels(store, images.FilterPlatforms(children, platforms.Default()))
+	if err := images.Walk(ctx, handler, index); err != nil {
+		return fmt.Errorf("import: %w", err)
 	}
-	return found, nil
-}
-
-// forHere picks of the manifests in a tar those with a name, and of several with the same
-// one the last that runs on this node.
-func forHere(manifests []ocispec.Descriptor) ([]images.Image, error) {
-	var found []images.Image
-	other := make(map[string]string) // platform by name
-	for _, m := range manifests {
-		name, err := called(m)
-		if err != nil {
-			return nil, err
-		}
-		if name == "" {
-			continue
-		}
-		if m.Platform != nil && !platforms.Default().Match(*m.Platform) {
-			other[name] = platforms.Format(*m.Platform)
-			continue
-		}
-		if pin := imageref.Pin(name); pin != "" && pin != m.Digest {
-			return nil, fmt.Errorf("image %s: it is another one, %s: give it a name with a tag", name, m.Digest)
-		}
-		found = slices.DeleteFunc(found, func(i images.Image) bool { return i.Name == name })
-		found = append(found, images.Image{Name: name, Target: m})
-	}
-	for _, i := range found {
-		delete(other, i.Name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(other)) {
-		return nil, fmt.Errorf("image %s: %w: it is for %s, this node is %s", name, registry.ErrPlatform, other[name], platforms.Format(platforms.DefaultSpec()))
-	}
-	if len(found) == 0 {
-		return nil, errors.New("it has no image with a name: save it by name and tag (docker save NAME:TAG), or give a manifest of its index.json the annotation " + images.AnnotationImageName)
-	}
-	return found, nil
-}
-
-// called is the full name of the image that a manifest of a tar is: what a Compose file means
-// by what stands there. "": it has none.
-func called(m ocispec.Descriptor) (string, error) {
-	ref := fullName(m.Annotations[ocispec.AnnotationRefName])
-	name := m.Annotations[images.AnnotationImageName]
-	if name == "" {
-		return ref, nil
-	}
-	full, err := imageref.Full(name)
-	if err != nil && ref != "" {
-		return ref, nil
-	}
-	return full, err
+	return nil
 }
 
 // name gives an image that is there as a whole its name. What takes the place of a preload

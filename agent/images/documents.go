@@ -1,30 +1,15 @@
 package images
 
 import (
-	"archive/tar"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"path"
 
 	"github.com/containerd/containerd/v2/core/content"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"kogge.example/agent/registry"
-)
-
-// An archive of some kB can unpack to documents that take all of the node's memory: those
-// that are long, and those of very many parts. Both are refused before anybody reads them as
-// a whole.
-
-// maxNames bounds the names in a tar, all of which are kept until its end: in bytes, with
-// nameCost for each beside its own.
-const (
-	maxNames = 32 << 20
-	nameCost = 256
+	"kogge.example/agent/tarball"
 )
 
 // documents is a content store that gives out only what may be read as a whole. With layers
@@ -39,103 +24,8 @@ func (d documents) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (conte
 	if err != nil || d.layers && desc.MediaType == "" {
 		return r, err
 	}
-	if err := small(content.NewReader(r), r.Size()); err != nil { // whatever the descriptor says of its size
+	if err := tarball.Small(content.NewReader(r), r.Size()); err != nil { // whatever the descriptor says of its size
 		return nil, errors.Join(fmt.Errorf("%.100s %s has %w", cmp.Or(desc.MediaType, "document"), desc.Digest, err), r.Close())
 	}
 	return r, nil
-}
-
-// small says why a document of size bytes is not read as a whole.
-func small(r io.Reader, size int64) error {
-	if size > registry.MaxDocument {
-		return fmt.Errorf("%d bytes: a node reads one of %d at the most", size, registry.MaxDocument)
-	}
-	var parts commas
-	if _, err := io.Copy(&parts, r); err != nil {
-		return err
-	}
-	if parts > registry.MaxParts {
-		return fmt.Errorf("more than %d parts: a node reads no such one", registry.MaxParts)
-	}
-	return nil
-}
-
-// commas counts them in what is written to it: a document has no more parts than those.
-type commas int
-
-func (c *commas) Write(p []byte) (int, error) {
-	*c += commas(bytes.Count(p, []byte(",")))
-	return len(p), nil
-}
-
-// watch reads a tar for somebody who keeps the names in it, and reads its manifest.json as a
-// whole: it ends with an error where that takes too much memory. The caller calls end, which
-// returns that error or, of a tar that was read to its end and is no archive of images, what
-// it is.
-func watch(r io.Reader) (in io.Reader, end func() error) {
-	out, to := io.Pipe()
-	said := make(chan error, 1)
-	go func() {
-		wrong, fatal := judge(out)
-		if fatal != nil {
-			wrong = fatal
-		} else {
-			_, _ = io.Copy(io.Discard, out)
-		}
-		_ = out.CloseWithError(fatal)
-		said <- wrong
-	}()
-	return &watched{r, to}, func() error {
-		_ = to.CloseWithError(io.ErrUnexpectedEOF) // unless it is at its end
-		return <-said
-	}
-}
-
-// watched is what somebody reads whom a judge watches, who hears of its end too.
-type watched struct {
-	io.Reader
-	judge *io.PipeWriter
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if _, fatal := w.judge.Write(p[:n]); fatal != nil {
-		return 0, fatal
-	}
-	if err != nil {
-		_ = w.judge.CloseWithError(err)
-	}
-	return n, err
-}
-
-// judge says what is wrong with a tar that is no archive of images, or why it must not be read
-// on.
-func judge(r io.Reader) (wrong, fatal error) {
-	wrong = errors.New("it is an empty tar")
-	archive, inside := false, ""
-	for t, left := tar.NewReader(r), maxNames; ; {
-		h, err := t.Next()
-		switch {
-		case archive && err != nil, err != nil && !errors.Is(err, io.EOF):
-			return nil, nil // all else is found by whoever makes images of it
-		case err != nil && inside != "":
-			return fmt.Errorf("the layout of its images lies in its folder %.100q: pack what is in there, as tar -C FOLDER -cf FILE . does", inside), nil
-		case err != nil:
-			return wrong, nil
-		}
-		if left -= nameCost + len(h.Name) + len(h.Linkname); left < 0 {
-			return nil, errors.New("it has more files than an archive of images")
-		}
-		wrong = errors.New("it has neither an oci-layout nor a manifest.json: docker export writes the files of a container alone, docker save NAME:TAG an image")
-		name := path.Clean(h.Name)
-		switch {
-		case name == ocispec.ImageLayoutFile || name == "manifest.json":
-			archive = true
-			if err := small(t, h.Size); err != nil {
-				return nil, fmt.Errorf("%s has %w", name, err)
-			}
-		case path.Base(name) == ocispec.ImageLayoutFile:
-			inside = path.Dir(name)
-		}
-	}
 }

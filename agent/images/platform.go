@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kogge.example/agent/registry"
+	"kogge.example/agent/tarball"
 )
 
 // otherPlatform is what an image with this configuration is for, if that is not wanted.
@@ -67,19 +68,34 @@ func platformsIn(ctx context.Context, store content.Provider, desc ocispec.Descr
 	return strings.Join(all, ", "), true
 }
 
-// runsHere says whether the image at desc, which came in a tar, runs on this node. What the
-// tar left out is found missing by whoever unpacks.
-func runsHere(ctx context.Context, store content.Provider, desc ocispec.Descriptor) error {
+// fit says whether images, which came in a tar, run on a node of that platform.
+func fit(ctx context.Context, store content.Provider, found []images.Image, here ocispec.Platform) error {
+	for _, i := range found {
+		if err := runsHere(ctx, store, i.Target, here); err != nil {
+			err = fmt.Errorf("image %s: %w", i.Name, err)
+			if errors.Is(err, registry.ErrLie) || errors.Is(err, registry.ErrPlatform) {
+				err = tarball.Refuse(err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// runsHere says whether the image at desc, which came in a tar, runs on a node of that
+// platform. What the tar left out is found missing by whoever unpacks.
+func runsHere(ctx context.Context, store content.Provider, desc ocispec.Descriptor, here ocispec.Platform) error {
+	runs := platforms.Only(here)
 	if !images.IsIndexType(desc.MediaType) && !images.IsManifestType(desc.MediaType) {
 		return fmt.Errorf("%w: it is a %.100q, and no container image", registry.ErrLie, desc.MediaType)
 	}
 	var other string
-	config, err := images.Config(ctx, store, desc, platforms.Default())
+	config, err := images.Config(ctx, store, desc, runs)
 	if err == nil {
-		other, err = otherPlatform(ctx, store, config, platforms.Default())
-	} else if names, ok := platformsIn(ctx, store, desc); images.IsIndexType(desc.MediaType) && ok && !mentions(names, platforms.Default()) {
+		other, err = otherPlatform(ctx, store, config, runs)
+	} else if names, ok := platformsIn(ctx, store, desc); images.IsIndexType(desc.MediaType) && ok && !mentions(names, runs) {
 		if names == "" {
-			return errors.New("it is an index without images")
+			return tarball.Refuse(errors.New("it is an index without images"))
 		}
 		other, err = names, nil
 	}
@@ -89,7 +105,7 @@ func runsHere(ctx context.Context, store content.Provider, desc ocispec.Descript
 	case err != nil:
 		return err
 	case other != "":
-		return fmt.Errorf("%w: it is for %s, this node is %s", registry.ErrPlatform, other, platforms.Format(platforms.DefaultSpec()))
+		return fmt.Errorf("%w: it is for %s, this node is %s", registry.ErrPlatform, other, platforms.Format(here))
 	}
 	return nil
 }

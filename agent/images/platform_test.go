@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -78,7 +79,7 @@ func TestRunsHere(t *testing.T) {
 		"an old manifest":               {kept(t, store, schema1, []byte(`{"schemaVersion":1}`)), `it is a "` + schema1 + `", and no container image`, false},
 		"no JSON":                       {image([]byte("nonsense")), "configuration", false},
 	} {
-		err := runsHere(t.Context(), store, c.desc)
+		err := runsHere(t.Context(), store, c.desc, platforms.DefaultSpec())
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || errors.Is(err, registry.ErrPlatform) != c.platform {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}

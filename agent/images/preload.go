@@ -9,12 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 
-	"kogge.example/agent/imageref"
+	"kogge.example/agent/tarball"
 	"kogge.example/update/partition"
 )
 
@@ -28,6 +27,7 @@ const labelPreload = "kogge.example/preload"
 // error beside which the others are still imported. No folder means no preloads, and a file
 // whose name is none of an archive is no preload. A name that stands for an image already
 // stays with that, unless it came from another version of this file, or one that is gone.
+// What this release has refused is refused with the same words, and not read again.
 //
 // After a power cut at any point a file counts as imported only if its images are
 // unpacked and synced: (1) blobs, each synced; (2) layers unpacked, synced by file
@@ -64,17 +64,30 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 			files, marks[mark] = append(files, preloaded{path, mark, marks}), true
 		}
 	}
+	var before refusals
+	if s.folder != "" {
+		before = readRefusals(s.refusalsFile(), s.Release)
+	}
+	now := make(refusals) // of files that are there
 	for _, file := range files {
 		if slices.ContainsFunc(known, func(i images.Image) bool { return i.Labels[labelPreload] == file.mark }) {
 			continue
 		}
+		if why, was := before[file.mark]; was {
+			failed, now[file.mark] = append(failed, fmt.Errorf("preload %s: %s", file.path, why)), why
+			continue
+		}
 		imported, err := s.preload(ctx, file)
 		if err != nil {
+			if tarball.Refused(err) {
+				now[file.mark] = err.Error()
+			}
 			failed = append(failed, fmt.Errorf("preload %s: %w", file.path, err))
 			continue
 		}
 		names = append(names, imported...)
 	}
+	s.remember(before, now)
 	return names, errors.Join(failed...)
 }
 
@@ -129,17 +142,4 @@ func (s *Store) mark(ctx context.Context, i images.Image, mark string) error {
 		return fmt.Errorf("label %s: %w", i.Name, err)
 	}
 	return nil
-}
-
-// fullName makes the name of an image in a layout ("hello:1", or a bare tag) what
-// a Compose file means by it; a name that is none is not imported.
-func fullName(name string) string {
-	if !strings.ContainsAny(name, ":/@") {
-		return "" // a bare tag names no image
-	}
-	full, err := imageref.Full(name)
-	if err != nil {
-		return ""
-	}
-	return full
 }

@@ -27,6 +27,10 @@ import (
 
 // Store is the images of the node. Its methods may be called from any goroutine.
 type Store struct {
+	// Release names the release that runs: another one may take a preload that this one
+	// refuses. Set it before the store is used.
+	Release string
+
 	client *client.Client
 	// folder is on the file system on which images lie: a tenth of it stays free; "" sets
 	// no bound.

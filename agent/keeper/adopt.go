@@ -3,7 +3,6 @@ package keeper
 import (
 	"cmp"
 	"context"
-	"log"
 	"maps"
 	"slices"
 
@@ -85,23 +84,17 @@ func (k *Keeper) nameFor(u *unit, before string) (name string) {
 	return both[0]
 }
 
-// leaver is an instance that is being taken away.
-type leaver struct {
-	workload.Record
-	gone chan struct{} // closed when it is no more, or could not be taken away: then err is set
-	err  error
-}
-
 // unwanted are the instances that nobody wants: those of an earlier configuration,
 // former among them, and those that the node allows no more, also where nothing but
-// their network is left. Those that are leaving already are left out.
+// their network is left. Those that are leaving already are left out; the next try of one
+// that could not be removed comes at once.
 //
 // half are those whose start was given up. One may come up all the same, so each leaves
 // unless it is what serves, also where the next instance has its name again.
 func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record) map[string]*leaver {
 	attached, err := k.Network.Attached()
 	if err != nil {
-		log.Printf("workloads: %v", err)
+		complain(err)
 	}
 	wanted := make(map[string]bool)
 	for _, u := range k.units {
@@ -112,8 +105,11 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 	}
 	all := make(map[string]*leaver)
 	leave := func(r workload.Record) {
-		if k.leaving[r.Name] == nil {
-			all[r.Name] = &leaver{Record: r, gone: make(chan struct{})}
+		switch l := k.leaving[r.Name]; {
+		case l == nil:
+			all[r.Name] = &leaver{Record: r}
+		case !l.next.IsZero():
+			l.next = k.Now() // there may be more of it now
 		}
 	}
 	for _, name := range attached {
@@ -149,37 +145,11 @@ func (k *Keeper) unwanted(found []workload.Found, former, half []workload.Record
 	return all
 }
 
-// sweep takes away what nobody wants, and the networks that nobody is on.
-func (k *Keeper) sweep(ctx context.Context, all map[string]*leaver) {
-	for name, l := range all {
-		lock, e := k.locks.queue(name), k.end(ctx, l.Record)
-		k.workers.Go(func() {
-			// Until the loop has heard of it: it takes what leaves for what will be gone.
-			defer lock()()
-			if l.err = k.takeAway(ctx, e); l.err != nil && ctx.Err() == nil {
-				log.Printf("workloads: remove: %v", l.err)
-			}
-			close(l.gone)
-			k.send(ctx, event{name: name, kind: swept})
-		})
-	}
-	k.prune()
-}
-
-// swept is an event of no unit: the instance of that name, which nobody wants, has gone.
-const swept Event = "swept"
-
-// tidy gives the places of a swept instance free, and its networks where it was the last.
-func (k *Keeper) tidy(name string) {
-	delete(k.leaving, name)
-	k.prune()
-}
-
 // prune removes the networks on which there is nobody any more.
 func (k *Keeper) prune() {
 	wanted := k.networks()
 	if err := k.Network.Prune(wanted); err != nil {
-		log.Printf("workloads: %v", err)
+		complain(err)
 	}
 	maps.DeleteFunc(k.subnets, func(name string, _ workload.Subnet) bool {
 		return !slices.ContainsFunc(wanted, func(n workload.Network) bool { return n.Name == name })
@@ -195,10 +165,12 @@ func (k *Keeper) adopt(ctx context.Context) {
 			continue
 		}
 		if u.old != nil {
+			k.goesOn(u.old.Name)
 			k.watchOld(ctx, u)
 		}
 		switch f := u.found; {
 		case f != nil && f.Task == workload.Alive:
+			k.goesOn(f.Name)
 			k.step(ctx, event{id: id, kind: Adopted, began: f.Started, check: k.health(ctx, u.want)})
 		case f != nil && (f.Task == workload.Exited || f.Task == workload.Over):
 			k.step(ctx, exit(id, f.Exit))

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"testing"
+	"time"
 
 	"kogge.example/agent/workload"
 )
@@ -50,4 +51,43 @@ func TestStillLeaving(t *testing.T) {
 	if left := g.names(); left != "" {
 		t.Errorf("%s is there", left)
 	}
+}
+
+// TestBehindWhileAway: what was removed while containerd is away has not gone: nobody has
+// looked what there is of it, nor has an agent that comes back meanwhile.
+func TestBehindWhileAway(t *testing.T) {
+	t.Parallel()
+	b, g := runGated(t, web(workload.Always))
+	b.until(t, "it to run", func(s workload.Status) bool { return unitStates("web running")(s) && s.Seen })
+	b.engine.away()
+	b.until(t, "the session to end", func(s workload.Status) bool { return s.Trouble != "" })
+	if err := b.keeper.Want(nil, 7); err != nil {
+		t.Fatal(err)
+	}
+	b.until(t, "the set to be taken up", func(s workload.Status) bool {
+		if s.Generation != 0 {
+			t.Errorf("generation %d, with %q", s.Generation, g.names())
+		}
+		return len(s.Units) == 0
+	})
+	b.end()
+	b.keeper = &Keeper{Engine: g, Network: b.network, Tick: 10 * time.Millisecond, Report: b.keeper.Report}
+	if b.keeper.Snapshot().Seen {
+		t.Error("it has not begun, and has looked")
+	}
+	end := keep(t, b.keeper)
+	defer end()
+	b.until(t, "the next agent's first word", func(s workload.Status) bool {
+		if s.Seen {
+			t.Errorf("it has looked while containerd is away")
+		}
+		return s.Trouble != ""
+	})
+	b.engine.back()
+	b.until(t, "it to be seen", func(s workload.Status) bool {
+		if s.Seen && len(s.Leaving) == 0 && g.names() != "" {
+			t.Errorf("nothing leaves, and there is %s", g.names())
+		}
+		return s.Seen
+	})
 }

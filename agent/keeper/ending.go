@@ -1,8 +1,8 @@
 package keeper
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,8 +14,8 @@ import (
 // could not be taken away.
 type ending struct {
 	workload.Record
-	since   time.Time
-	until   time.Time       // when its grace is over; guarded by the Keeper's mu, as timer
+	since   time.Time       // when it was told to, or is about to be; guarded by the Keeper's mu, as are
+	until   time.Time       // when its grace is over, and
 	timer   *time.Timer     // of a grace that ends before its own time; else nil
 	patient context.Context // ends with the session, or then
 	hurry   context.CancelFunc
@@ -28,13 +28,32 @@ func (k *Keeper) end(ctx context.Context, r workload.Record) *ending {
 	if u := k.units[r.ID]; u != nil {
 		r.StopGrace = min(r.StopGrace, u.want.StopGrace)
 	}
+	return k.tell(ctx, r)
+}
+
+// tell is end with the instance's own grace; any goroutine may call it.
+func (k *Keeper) tell(ctx context.Context, r workload.Record) *ending {
 	e := &ending{Record: r, since: k.Now()}
 	e.until = e.since.Add(r.StopGrace)
 	e.patient, e.hurry = context.WithCancel(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.inherit(e)
 	k.endings = append(k.endings, e)
 	return e
+}
+
+// inherit says whether the instance was told to stop before: then its grace goes on. Whoever
+// calls it holds mu.
+func (k *Keeper) inherit(e *ending) (told bool) {
+	since, told := k.told[e.Name]
+	if told && since.Before(e.since) {
+		e.since = since
+		if by := since.Add(e.StopGrace); by.Before(e.until) {
+			e.until = by
+		}
+	}
+	return told
 }
 
 // hasten has what is to stop of the container id have no more than a grace, counted from
@@ -61,30 +80,63 @@ func (k *Keeper) hasten(id string, grace time.Duration) (any bool) {
 // takeAway stops an instance and leaves nothing of it but its volumes. Whoever calls it
 // has the lock of the instance.
 func (k *Keeper) takeAway(ctx context.Context, e *ending) error {
-	defer func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if e.timer != nil {
-			e.timer.Stop()
-		}
-		e.hurry()
-		k.endings = slices.DeleteFunc(k.endings, func(one *ending) bool { return one == e })
-	}()
-	limited, cancel := context.WithTimeout(e.patient, e.StopGrace+startLimit)
-	defer cancel()
-	err := k.Engine.Remove(limited, e.Name, e.StopSignal, e.StopGrace)
-	if err != nil && e.patient.Err() != nil && ctx.Err() == nil { // it was hastened
-		limited, cancel := context.WithTimeout(ctx, startLimit)
-		defer cancel()
-		err = k.Engine.Remove(limited, e.Name, e.StopSignal, 0)
-	}
-	if err != nil {
+	if err := k.remove(ctx, e); err != nil {
 		return err
 	}
 	if err := k.Network.Detach(e.Name); err != nil {
 		return err
 	}
 	return k.Engine.RemoveFiles(e.Name)
+}
+
+// remove is takeAway without the network and the files of the instance.
+func (k *Keeper) remove(ctx context.Context, e *ending) error {
+	at, grace := k.Now(), e.StopGrace
+	k.mu.Lock()
+	if k.inherit(e) {
+		grace = max(0, e.until.Sub(at))
+	}
+	k.mu.Unlock()
+	err := k.try(e.patient, e, grace, at)
+	if err != nil && e.patient.Err() != nil && ctx.Err() == nil { // it was hastened
+		err = k.try(ctx, e, 0, at)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	e.hurry()
+	k.endings = slices.DeleteFunc(k.endings, func(one *ending) bool { return one == e })
+	return err
+}
+
+// goesOn forgets that an instance was told to stop: it is wanted as it is.
+func (k *Keeper) goesOn(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.told, name)
+}
+
+// try has the engine remove an instance, and remembers of one that is still there that it was
+// told to stop, at that time.
+func (k *Keeper) try(ctx context.Context, e *ending, grace time.Duration, at time.Time) error {
+	limited, cancel := context.WithTimeout(ctx, grace+startLimit)
+	defer cancel()
+	err := k.Engine.Remove(limited, e.Name, e.StopSignal, grace)
+	_, told := errors.AsType[workload.Told](err)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch _, known := k.told[e.Name]; {
+	case err == nil:
+		delete(k.told, e.Name)
+	case told && !known:
+		if k.told == nil {
+			k.told = make(map[string]time.Time)
+		}
+		k.told[e.Name] = at
+	}
+	return err
 }
 
 // ends says of a container what of it is to stop, and when that is killed; "" is nothing.
@@ -101,31 +153,5 @@ func (k *Keeper) ends(id string) string {
 		return ""
 	}
 	at := func(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
-	return fmt.Sprintf("%s was told to stop at %s, and is killed at %s UTC", last.Name, at(last.since), at(last.until))
-}
-
-// leftovers is the status of what leaves of containers that nobody wants.
-func (k *Keeper) leftovers() (all []workload.UnitStatus) {
-	for _, l := range k.leaving {
-		if l.ID == "" || k.units[l.ID] != nil {
-			continue // somebody's who is not known any more, or said of the one that is wanted
-		}
-		all = append(all, workload.UnitStatus{
-			ID: l.ID, Instance: l.Name, State: workload.Stopping, At: l.At, Reason: k.ends(l.ID),
-		})
-	}
-	slices.SortFunc(all, func(a, b workload.UnitStatus) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Instance, b.Instance))
-	})
-	return slices.CompactFunc(all, func(a, b workload.UnitStatus) bool { return a.ID == b.ID })
-}
-
-// leavers are the instances of a container that nobody wants any more.
-func (k *Keeper) leavers(id string) (all []*leaver) {
-	for _, name := range workload.Instances(id) {
-		if l := k.leaving[name]; l != nil {
-			all = append(all, l)
-		}
-	}
-	return all
+	return fmt.Sprintf("%s"+workload.ToldAt+"%s, and is killed at %s UTC", last.Name, at(last.since), at(last.until))
 }

@@ -15,14 +15,22 @@ import (
 type deafEngine struct{ *fakeEngine }
 
 func (d deafEngine) Remove(ctx context.Context, name, signal string, grace time.Duration) error {
-	if grace > 0 && slices.Contains(strings.Fields(d.names()), name) {
+	d.mu.Lock()
+	d.graces = append(d.graces, grace)
+	d.mu.Unlock()
+	told := grace > 0 && slices.Contains(strings.Fields(d.names()), name)
+	if told {
 		select {
 		case <-time.After(grace):
 		case <-ctx.Done():
-			return ctx.Err()
+			return workload.Told{Err: ctx.Err()}
 		}
 	}
-	return d.fakeEngine.Remove(ctx, name, signal, grace)
+	err := d.fakeEngine.Remove(ctx, name, signal, grace)
+	if err != nil && told {
+		return workload.Told{Err: err}
+	}
+	return err
 }
 
 // deaf is a container that has an hour to stop, and needs it.

@@ -92,7 +92,7 @@ func (c Check) pause(h workload.Health, now time.Time) time.Duration {
 func (k *Keeper) health(ctx context.Context, c workload.Container) workload.Health {
 	check, err := k.Engine.Health(ctx, c)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, workload.ErrNoImage) {
-		log.Printf("container %s: no health check: %v", c.ID, err)
+		log.Printf("container %s: no health check: %s", c.ID, workload.Line(err.Error()))
 	}
 	return check
 }

@@ -9,7 +9,8 @@
 // adopts what runs already (adopt.go), and lets each unit that is ready take a step (order.go,
 // step in this file, which asks [Unit.Step]). A step that starts one is in start.go: it
 // fetches the image (fetch.go), and calls Engine.Prepare, Bridges.Attach and Engine.Start.
-// What is to stop is taken down with the time that it has (ending.go).
+// What is to stop is taken down with the time that it has (ending.go), and what nobody wants
+// leaves (leaving.go).
 //
 // Containers are children of their shims: they go on while the agent or containerd is
 // restarted, and the Keeper adopts them. The package knows neither containerd nor the
@@ -101,7 +102,9 @@ type Keeper struct {
 	strays     []chan struct{} // workers of earlier ones; each is closed when they have ended
 	runs       int             // the newest run of any unit
 	behind     bool            // set is another one than that of units
-	generation uint64          // of the set of units
+	revised    uint64          // the generation of the set of units
+	generation uint64          // of the one that was last compared with what there is
+	seen       bool            // one was
 	trouble    string          // with containerd or the port map, in words
 	links      string          // trouble with the node's own links, in words
 	publish    bool            // the port map is not yet as it should be
@@ -114,9 +117,10 @@ type Keeper struct {
 
 	mu      sync.Mutex // guards what follows
 	set     []workload.Container
-	newest  uint64            // the generation of set
-	blamed  map[string]string // why the node ends an instance, by its name
-	endings []*ending         // what is to stop
+	newest  uint64               // the generation of set
+	blamed  map[string]string    // why the node ends an instance, by its name
+	endings []*ending            // what is to stop
+	told    map[string]time.Time // when instances that could not be removed yet were told to stop, by name
 	last    workload.Status
 }
 
@@ -145,6 +149,8 @@ type unit struct {
 	tested time.Time
 	output string // of the last test
 
+	lives  bool // its instance may still run: the next start ends that first
+	again  bool // an operator asked for the restart that goes on
 	anew   bool // its next start replaces another container of that name
 	follow bool // what it goes by was replaced: restart it, too
 }
@@ -205,7 +211,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		}
 		if k.trouble != err.Error() {
 			k.trouble = err.Error()
-			log.Printf("workloads: %v", err)
+			complain(err)
 		}
 		if !k.rest(ctx) {
 			return
@@ -244,6 +250,10 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	if e.kind == Failed || e.kind == Succeeded {
 		e.why = k.because(u.now.Name)
 	}
+	if e.kind == Failed || e.kind == Succeeded || e.kind == Removed {
+		u.lives = false
+	}
+	u.again = u.again && u.State == workload.Starting
 	u.explain(e, k.Memory)
 	if before == workload.Running && (u.State != workload.Running || action == Start) {
 		u.cancel()
@@ -290,7 +300,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 		k.workers.Go(func() {
 			defer lock()()
 			if err := k.Engine.Mark(ctx, name, e.code); err != nil && ctx.Err() == nil {
-				log.Printf("workloads: %v", err)
+				complain(err)
 			}
 		})
 	}
@@ -303,6 +313,14 @@ func (u *unit) explain(e event, most int64) {
 		u.reason = ""
 	case StartFailed, RemoveFailed, Unfit:
 		u.reason = workload.Line(e.err.Error())
+	case OldStuck:
+		if u.State == workload.Replacing {
+			u.reason = clings(u.old.Name, e.err)
+		}
+	case OldRemoved:
+		if u.State == workload.Starting {
+			u.reason = ""
+		}
 	case Succeeded, Failed:
 		u.code, u.reason = e.code, exited(e.code, u.want.Memory, most)
 		if e.why != "" {
@@ -321,11 +339,14 @@ func (k *Keeper) running(ctx context.Context, u *unit, e event) {
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	u.run = k.nextRun()
-	u.follow = false
+	u.follow, u.lives = false, true
 	u.health = e.check
 	u.began = e.began
 	seen := Seen
 	if e.kind == Started {
+		if k.leaving[u.now.Name] != nil { // and could not be removed: its start has done that
+			k.tidy(event{name: u.now.Name})
+		}
 		seen = Up
 		u.starts++
 		u.began = k.Now()
@@ -386,7 +407,7 @@ func (k *Keeper) refresh() {
 		}
 		for _, i := range there {
 			if err := k.Engine.WriteFiles(u.want, i.Name, k.view(u, i)); err != nil {
-				log.Printf("workloads: %v", err)
+				complain(err)
 			}
 		}
 	}

@@ -28,7 +28,8 @@ type fakeEngine struct {
 	images   map[string]string
 	volumes  map[string][]workload.Volume // of images
 	ids      map[string][]uint32
-	log      []string // what was done, in order
+	log      []string        // what was done, in order
+	graces   []time.Duration // of a deafEngine's removals, in order
 }
 
 type fakeContainer struct {

@@ -179,7 +179,7 @@ func (k *Keeper) Stop(ctx context.Context) {
 
 func (k *Keeper) stop(ctx context.Context, r workload.Record) {
 	if err := k.Engine.Remove(ctx, r.Name, r.StopSignal, r.StopGrace); err != nil {
-		log.Printf("workloads: stop: %v", err)
+		complain(fmt.Errorf("stop: %w", err))
 	}
 }
 

@@ -60,17 +60,18 @@ func (k *Keeper) link(n workload.Network) error {
 	return nil
 }
 
-// linkAll makes the networks that are wanted, and finds those of what runs.
+// linkAll makes the networks that are wanted, and finds those of what runs, also of what
+// nobody wants: it has time to end what it has begun.
 func (k *Keeper) linkAll(found []workload.Found) {
 	var there []workload.Found
 	for _, f := range found {
-		if u := k.units[f.ID]; u != nil && u.State == workload.Waiting && f.Task == workload.Alive {
+		if u := k.units[f.ID]; f.Task == workload.Alive && (u == nil || u.State == workload.Waiting) {
 			there = append(there, f)
 		}
 	}
 	for _, n := range k.networks(there...) {
 		if err := k.link(n); err != nil {
-			log.Printf("workloads: %v", err)
+			complain(err)
 		}
 	}
 }
@@ -85,7 +86,7 @@ func (k *Keeper) assignAll() {
 			continue
 		}
 		if err := k.assign(u); err != nil {
-			log.Printf("container %s: %v", id, err)
+			log.Printf("container %s: %s", id, workload.Line(err.Error()))
 		}
 	}
 }

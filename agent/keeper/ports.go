@@ -52,7 +52,7 @@ func (k *Keeper) follow() error {
 	moving, err := k.Network.Follow()
 	trouble := ""
 	if err != nil {
-		trouble = strings.ReplaceAll(err.Error(), "\n", "; ")
+		trouble = workload.Line(err.Error())
 		if trouble != k.links {
 			log.Printf("workloads: %s", trouble)
 		}
@@ -79,7 +79,7 @@ func (k *Keeper) publishPorts() {
 	}
 	trouble := ""
 	if err := k.Network.Publish(k.ports()); err != nil {
-		trouble = "published ports: " + err.Error()
+		trouble = workload.Line("published ports: " + err.Error())
 		if trouble != k.trouble {
 			log.Printf("workloads: %s", trouble)
 		}

@@ -48,7 +48,7 @@ func (k *Keeper) relieve(ctx context.Context, u *unit) {
 		// So that an agent that starts meanwhile goes on from here. One that comes before
 		// finds both, and asks the new one again whether it is up to it.
 		if err := k.Engine.Relieve(ctx, name); err != nil && ctx.Err() == nil {
-			log.Printf("workloads: %v", err)
+			complain(err)
 		}
 	})
 }
@@ -59,7 +59,7 @@ func (k *Keeper) discard(ctx context.Context, u *unit) {
 	k.workers.Go(func() {
 		defer lock()()
 		if err := k.takeAway(ctx, e); err != nil && ctx.Err() == nil {
-			log.Printf("workloads: %v", err) // the next start tries again
+			complain(err) // the next start tries again
 		}
 	})
 }
@@ -74,9 +74,9 @@ func (k *Keeper) removeOld(ctx context.Context, u *unit) {
 		unlock()
 		if err != nil {
 			if ctx.Err() == nil {
-				log.Printf("workloads: %v; next try in %s", err, longest)
+				log.Printf("workloads: %s; next try in %s", clings(old.Name, err), longest)
 			}
-			e.kind = OldStuck
+			e.kind, e.err = OldStuck, err
 		}
 		k.send(ctx, e)
 	})

@@ -3,6 +3,7 @@ package keeper
 import (
 	"cmp"
 	"fmt"
+	"log"
 
 	"kogge.example/agent/workload"
 )
@@ -15,7 +16,7 @@ func (k *Keeper) Snapshot() workload.Status {
 }
 
 func (k *Keeper) report() {
-	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links)), Generation: k.generation}
+	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links)), Generation: k.generation, Seen: k.seen}
 	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)
@@ -54,10 +55,13 @@ func (k *Keeper) status(u *unit) workload.UnitStatus {
 		s.Pull = u.pull
 	}
 	if s.Reason == "" || u.State == workload.Stopping {
-		s.Reason = cmp.Or(k.ends(u.want.ID), s.Reason)
+		s.Reason = cmp.Or(k.goes(u.want.ID), s.Reason)
 	}
 	return s
 }
+
+// complain has the log say, in one line, what is wrong with more than one container.
+func complain(err error) { log.Print("workloads: " + workload.Line(err.Error())) }
 
 // killed is the exit code of a program that SIGKILL has ended, as the kernel sends it when
 // memory runs out.

@@ -26,8 +26,8 @@ type request struct {
 
 // Request asks for something of the container id and returns once the Keeper has
 // taken it down, not once it is so: [Keeper.Snapshot] shows what becomes of it. To stop
-// what is stopping already, or leaves because nobody wants it, ends its grace. Any
-// goroutine may ask, also before Run. The error is [workload.ErrUnknown], [ErrAway] (then a
+// what is stopping already, or leaves because nobody wants it, ends its grace, and so does to
+// restart what is being restarted by request. Any goroutine may ask, also before Run. The error is [workload.ErrUnknown], [ErrAway] (then a
 // container that may be there cannot be started), or that of ctx.
 func (k *Keeper) Request(ctx context.Context, id string, want workload.Want) error {
 	kind, ok := wants[want]
@@ -50,8 +50,9 @@ func (k *Keeper) Request(ctx context.Context, id string, want workload.Want) err
 // none: then nothing can be done at once, but a stop or start is remembered.
 func (k *Keeper) take(ctx context.Context, r request, session bool) {
 	u := k.units[r.id]
+	more := r.kind == StopAsked && (u == nil || u.Held) || r.kind == RestartAsked && u != nil && u.again
 	switch {
-	case r.kind == StopAsked && (u == nil || u.Held) && k.hasten(r.id, 0):
+	case more && (k.hasten(r.id, 0) || k.hurry(r.id)):
 		log.Printf("container %s: %s once more: it has no more time", r.id, r.kind)
 		r.answer <- nil
 		return
@@ -64,5 +65,7 @@ func (k *Keeper) take(ctx context.Context, r request, session bool) {
 	}
 	r.answer <- nil
 	log.Printf("container %s: %s", r.id, r.kind)
+	k.hurry(r.id) // somebody waits
 	k.handle(ctx, event{id: r.id, kind: r.kind})
+	u.again = r.kind == RestartAsked && u.State == workload.Starting
 }

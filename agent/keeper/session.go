@@ -101,6 +101,7 @@ func (k *Keeper) arrange(ctx context.Context, found []workload.Found, former, ha
 	k.sweep(ctx, leave)
 	k.adopt(ctx)
 	k.refresh()
+	k.generation, k.seen = k.revised, true
 }
 
 // rest is the pause before the next session. It returns false when ctx ends.
@@ -143,7 +144,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 			case Lost:
 				return e.err
 			case swept:
-				k.tidy(e.name)
+				k.tidy(e)
 			default:
 				k.handle(ctx, e)
 			}
@@ -154,6 +155,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 		case r := <-k.requests:
 			k.take(ctx, r, true)
 		case <-timer:
+			k.sweepAgain(ctx)
 			for id, u := range k.units {
 				e := event{id: id, kind: Timer}
 				if u.State == workload.Running {
@@ -183,6 +185,11 @@ func (k *Keeper) stale(e event) bool {
 
 // next is when a pause ends or a test is due, whichever comes first.
 func (k *Keeper) next() (earliest time.Time, ok bool) {
+	for _, l := range k.leaving {
+		if !l.next.IsZero() && (!ok || l.next.Before(earliest)) {
+			earliest, ok = l.next, true
+		}
+	}
 	for _, u := range k.units {
 		var all [3]time.Time
 		switch {

@@ -3,7 +3,6 @@ package keeper
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -17,8 +16,8 @@ const startLimit = 2 * time.Minute
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.assign(u)
-	c, i, v, old, run := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run
-	leavers := k.leavers(c.ID)
+	c, i, v, old, run, lives := u.want, u.now, k.view(u, u.now), u.Old == Serving, u.run, u.lives
+	before := k.removals(c.ID, i.Name)
 	whole, cancel := context.WithCancel(ctx)
 	u.cancel = cancel
 	k.workers.Go(func() {
@@ -40,15 +39,15 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 			k.send(ctx, event{id: c.ID, run: run, kind: MustGo})
 			return
 		}
-		if err == nil && len(leavers) > 0 && !c.Beside(k.health(whole, c)) {
-			err = awaitGone(whole, leavers)
+		if err == nil && len(before) > 0 && !c.Beside(k.health(whole, c)) {
+			err = awaitGone(whole, before)
 		}
 		var took time.Duration
 		var check workload.Health
 		if err == nil {
 			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
 			defer done()
-			took, check, err = k.begin(limited, c, i, v)
+			took, check, err = k.begin(limited, c, i, v, lives)
 		}
 		if err != nil {
 			k.send(ctx, event{id: c.ID, run: run, kind: StartFailed, err: err})
@@ -58,14 +57,14 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 	})
 }
 
-// begin takes away what is left of the instance i of c and starts it. took is the time
-// from there to the running process: container, network, task.
-func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Instance, v workload.View) (took time.Duration, check workload.Health, err error) {
+// begin takes away what is left of the instance i of c, which may still live, and starts it.
+// took is the time from there to the running process: container, network, task.
+func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Instance, v workload.View, lives bool) (took time.Duration, check workload.Health, err error) {
 	defer k.locks.queue(i.Name)()()
 	if err := ctx.Err(); err != nil {
 		return 0, workload.Health{}, err // given up: what follows in the queue has nothing to take away
 	}
-	if err := k.Engine.Remove(ctx, i.Name, c.StopSignal, c.StopGrace); err != nil {
+	if err := k.makeWay(ctx, *workload.RecordOf(c, i), lives); err != nil {
 		return 0, workload.Health{}, err
 	}
 	began := time.Now()
@@ -95,27 +94,19 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	return took, own, nil
 }
 
-// awaitGone waits until earlier instances of a container are no more, each with a grace of
-// its own: two of them must not share what only one can have. One that could not be taken
-// away is an error.
-func awaitGone(ctx context.Context, all []*leaver) error {
-	for _, l := range all {
-		select {
-		case <-l.gone:
-			if l.err != nil {
-				return fmt.Errorf("%s has to go first: %w", l.Name, l.err)
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// makeWay removes what is left of an instance. Of one that may still live it is told that it
+// is to stop.
+func (k *Keeper) makeWay(ctx context.Context, r workload.Record, lives bool) error {
+	if lives {
+		return k.remove(ctx, k.tell(ctx, r))
 	}
-	return nil
+	return k.try(ctx, &ending{Record: r}, r.StopGrace, k.Now())
 }
 
 // drop takes a container away at an operator's request, and waits until earlier instances of
 // it have gone: it has not stopped before.
 func (k *Keeper) drop(ctx context.Context, u *unit) {
-	id, run, leavers := u.want.ID, u.run, k.leavers(u.want.ID)
+	id, run, before := u.want.ID, u.run, k.removals(u.want.ID, "")
 	var all []*ending
 	var locks []func() func()
 	for _, r := range u.records() {
@@ -131,7 +122,7 @@ func (k *Keeper) drop(ctx context.Context, u *unit) {
 			})
 		}
 		both.Wait()
-		if err := errors.Join(append(errs, awaitGone(ctx, leavers))...); err != nil {
+		if err := errors.Join(append(errs, awaitGone(ctx, before))...); err != nil {
 			k.send(ctx, event{id: id, run: run, kind: RemoveFailed, err: err})
 			return
 		}

@@ -44,7 +44,7 @@ func (k *Keeper) change(ctx context.Context) (again <-chan time.Time) {
 	found, err := k.Engine.List(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			log.Printf("workloads: the new set of containers waits: %v", err)
+			complain(fmt.Errorf("the new set of containers waits: %w", err))
 		}
 		return time.After(reconnect)
 	}
@@ -66,7 +66,7 @@ func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former, ha
 	k.mu.Lock()
 	set, generation := k.set, k.newest
 	k.mu.Unlock()
-	k.generation = generation
+	k.revised = generation
 	giveUp := func(u *unit) {
 		if u.State == workload.Starting {
 			half = append(half, u.record())

@@ -9,8 +9,8 @@ import "time"
 //	 │ │ └─Lost─▶ itself, a second later           └─────────── Changed ───┘ │
 //	 │ └─Conflict── Announcing ◀─Timer, after three probes── Regaining       │
 //	 ├───Conflict────────────────────────────────────────────────┤ ▲         │
-//	 │                          Holding ◀─Taken, the last one────┘ │         │
-//	 │                            itself, with the next ◀─Taken────┤         │
+//	 │              Holding ◀─Taken, Lost or owed, the last one──┘ │         │
+//	 │                itself, with the next ◀─Taken, Lost or owed──┤         │
 //	 │                                                             └─Timer───┤
 //	 └───Conflict────────────────────────────────────────────────────────────┘
 //
@@ -20,7 +20,8 @@ import "time"
 //
 // After a quiet minute the node asks for the names before its own, the first one first, and
 // keeps its own until one of them turns out to be free. While all are taken it asks less and
-// less often.
+// less often. Whoever has answered for a name then is somebody who lives here, and may only be
+// starting anew: the name has to be free three times in a row.
 //
 // Source: RFC 6762, sections 8 and 9.
 type State string
@@ -39,8 +40,8 @@ const (
 	Timer    Event = "timer"    // Next is reached
 	Changed  Event = "changed"  // the node has something else to say
 	Conflict Event = "conflict" // another machine has the name
-	Lost     Event = "lost"     // another one is trying it too, and goes before us
-	Taken    Event = "taken"    // another machine has the name that is to be regained, or gets it
+	Lost     Event = "lost"     // another one is trying the name too, and goes before us
+	Taken    Event = "taken"    // another machine has the name that is to be regained
 )
 
 // Action is what to do about an event.
@@ -61,6 +62,8 @@ type Claim struct {
 	Next      time.Time // zero: nothing to do
 	Try       int       // number of the name that is to be regained; 0: none
 	Tries     int       // in vain, in a row
+	// Owed is how often a name, by its number, has to be free still before it is regained.
+	Owed [crowded]int
 }
 
 // The times of section 8.
@@ -79,6 +82,9 @@ const (
 	// long each time, up to mostQuiet.
 	quiet     = time.Minute
 	mostQuiet = 8 * time.Minute
+	// absences is how often a machine that has answered may be silent in a row: at first for
+	// six minutes, later for 16.
+	absences = 3
 )
 
 // NewClaim begins after wait, which is random and up to [probePause]: a street of nodes
@@ -96,19 +102,17 @@ func (c Claim) Step(e Event, now time.Time) (Claim, Action) {
 		if c.State == Probing {
 			number++
 		}
-		return Claim{State: Probing, Number: number, Conflicts: c.Conflicts + 1, Next: now.Add(pause(c.Conflicts + 1))}, Wait
+		return Claim{State: Probing, Number: number, Conflicts: c.Conflicts + 1, Next: now.Add(pause(c.Conflicts + 1)), Owed: c.Owed}, Wait
 	case e == Lost && c.State == Probing:
 		c.Sent, c.Next = 0, now.Add(lostPause)
 		return c, Wait
 	case e == Changed && c.State != Probing:
 		return c.announce(now, 1)
-	case e == Taken && c.State == Regaining:
-		c.Try, c.Sent, c.Next = c.Try+1, 0, now.Add(probePause)
-		if c.Try >= min(c.Number, crowded) {
-			c.Tries++
-			c = c.hold(now)
+	case (e == Taken || e == Lost) && c.State == Regaining:
+		if e == Taken {
+			c.Owed[c.Try] = absences
 		}
-		return c, Wait
+		return c.tryNext(now), Wait
 	case e != Timer || c.Next.IsZero():
 		return c, Wait
 	case c.State == Holding:
@@ -117,8 +121,11 @@ func (c Claim) Step(e Event, now time.Time) (Claim, Action) {
 	case c.State == Regaining && c.Sent < probes:
 		c.Sent, c.Next = c.Sent+1, now.Add(probePause)
 		return c, Probe
+	case c.State == Regaining && c.Owed[c.Try] > 1:
+		c.Owed[c.Try]--
+		return c.tryNext(now), Wait
 	case c.State == Regaining:
-		c.Number, c.Tries = c.Try, 0
+		c.Number, c.Tries, c.Owed[c.Try] = c.Try, 0, 0
 		return c.announce(now, 1)
 	case c.State == Probing && c.Sent < probes:
 		c.Sent, c.Next = c.Sent+1, now.Add(probePause)
@@ -129,6 +136,16 @@ func (c Claim) Step(e Event, now time.Time) (Claim, Action) {
 		return c.announce(now, c.Sent+1)
 	}
 	return c, Wait
+}
+
+// tryNext has the next name be asked for, if there is one before that which is held.
+func (c Claim) tryNext(now time.Time) Claim {
+	c.Try, c.Sent, c.Next = c.Try+1, 0, now.Add(probePause)
+	if c.Try >= min(c.Number, crowded) {
+		c.Tries++
+		return c.hold(now)
+	}
+	return c
 }
 
 // announce does it for the nth time.

@@ -20,6 +20,7 @@ func TestClaim(t *testing.T) {
 		{State: Probing, Number: 15, Conflicts: 14, Next: t0}, {State: Probing, Number: 40, Conflicts: 39, Next: t0},
 		{State: Announcing, Number: 2, Sent: 1, Conflicts: 1, Next: t0}, {State: Holding, Number: 1}, {State: Holding, Number: 2, Next: t0},
 		{State: Regaining, Number: 3, Try: 1, Sent: 1, Next: t0}, {State: Regaining, Number: 3, Try: 2, Sent: 3, Tries: 1, Next: t0},
+		{State: Regaining, Number: 3, Try: 1, Sent: 3, Next: t0, Owed: [crowded]int{1: 3}}, {State: Regaining, Number: 2, Try: 1, Sent: 3, Next: t0, Owed: [crowded]int{1: 1}},
 	} {
 		fmt.Fprintf(&out, "%s\n", show(c))
 		for _, e := range []Event{Timer, Changed, Conflict, Lost, Taken} {
@@ -38,6 +39,11 @@ func show(c Claim) string {
 	text := fmt.Sprintf("%s %s, sent %d, conflicts %d, next %s", c.State, label("n", c.Number), c.Sent, c.Conflicts, next)
 	if c.Try > 0 || c.Tries > 0 {
 		text += fmt.Sprintf(", tries %s, %d times in vain", label("n", c.Try), c.Tries)
+	}
+	for number, n := range c.Owed {
+		if n > 0 {
+			text += fmt.Sprintf(", %s to be free %d times", label("n", number), n)
+		}
 	}
 	return text
 }

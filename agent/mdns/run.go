@@ -336,20 +336,13 @@ func (r *responder) hear(p packet, now time.Time) {
 	switch {
 	case conflicts(p.m, l.records, r.mine):
 		r.step(l, Conflict, now)
-	case l.claim.State == Probing && loses(p.m, l.records):
+	case l.claim.State == Probing && loses(p.m, l.records), l.claim.State == Regaining && loses(p.m, r.records(l, l.claim.Try)):
 		r.step(l, Lost, now)
-	case l.claim.State == Regaining && r.taken(l, p.m):
+	case l.claim.State == Regaining && conflicts(p.m, r.records(l, l.claim.Try), r.mine):
 		r.step(l, Taken, now)
 	case l.claim.State != Probing:
 		l.reply(p, now)
 	}
-}
-
-// taken says whether a message is of a machine that has the name which is to be regained, or
-// that asks for it too and goes before us.
-func (r *responder) taken(l *link, m *dns.Msg) bool {
-	tried := r.records(l, l.claim.Try)
-	return conflicts(m, tried, r.mine) || loses(m, tried)
 }
 
 // reply answers a message that asks for something of the node's.

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/agent/tarball"
 	"kogge.example/update/download"
 )
 
@@ -29,7 +30,7 @@ var (
 	// ErrMissing means that the registry does not have the image.
 	ErrMissing = errors.New("not in the registry")
 	// ErrPlatform means that the image is not for this node.
-	ErrPlatform = errors.New("image is for another platform")
+	ErrPlatform = tarball.ErrPlatform
 	// ErrLie means that what came is not what was announced: other bytes than the
 	// digest says, more than the size says, or no image at all.
 	ErrLie = errors.New("registry sent other content than it announced")

@@ -18,15 +18,16 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/opencontainers/go-digest"
 
+	"kogge.example/agent/tarball"
 	"kogge.example/update/download"
 )
 
 // MaxDocument is the size of the largest manifest, configuration or token, in bytes.
-const MaxDocument = 8 << 20
+const MaxDocument = tarball.MaxDocument
 
 // MaxParts is how many commas one may have, and so parts: each is two bytes, and a hundred
 // and more once it is read.
-const MaxParts = 100_000
+const MaxParts = tarball.MaxParts
 
 var (
 	errPlain   = errors.New("plain HTTP is allowed only where the settings say insecure")
@@ -109,7 +110,7 @@ func (r Registries) Open(host string, mirrors bool, sends func(blob digest.Diges
 			return nil, fmt.Errorf("registry %s: %w", e.host, err)
 		}
 		base := &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second, Control: outside(e.host)}).DialContext,
+			DialContext:         download.Dial(&net.Dialer{Timeout: 10 * time.Second, Control: outside(e.host)}),
 			TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout: 15 * time.Second,
 			IdleConnTimeout:     30 * time.Second,

@@ -16,11 +16,12 @@ import (
 // lagging is a keeper that comes to a set when the test says so.
 type lagging struct {
 	keeper
+	unseen     atomic.Bool
 	generation atomic.Uint64
 }
 
 func (l *lagging) Snapshot() workload.Status {
-	return workload.Status{Generation: l.generation.Load(), Units: []workload.UnitStatus{{ID: "shop.job", State: workload.Ended, ExitCode: 3, Reason: "exit code 3"}}}
+	return workload.Status{Seen: !l.unseen.Load(), Generation: l.generation.Load(), Units: []workload.UnitStatus{{ID: "shop.job", State: workload.Ended, ExitCode: 3, Reason: "exit code 3"}}}
 }
 
 // TestBehind: a list says so while its containers are those from before an apply or a
@@ -39,6 +40,9 @@ func TestBehind(t *testing.T) {
 			t.Errorf("%s: %v, %v", when, list, err)
 		}
 	}
+	k.unseen.Store(true)
+	check("nobody has looked", true)
+	k.unseen.Store(false)
 	check("nothing was applied", false)
 	for generation, do := range []func() error{
 		func() error {

@@ -108,7 +108,7 @@ func adoptNode(t testing.TB, f *keyring.Keyring, n *identity.Node, name string) 
 	}
 }
 
-// keeper is the keeper of two containers.
+// keeper is the keeper of two containers, beside one that nobody wants and that stops.
 type keeper struct {
 	mu    sync.Mutex
 	asked []string
@@ -118,7 +118,7 @@ func (k *keeper) Snapshot() workload.Status {
 	return workload.Status{Units: []workload.UnitStatus{
 		{ID: "db", Instance: "db", State: workload.Running, Image: "registry.example/db:1"},
 		{ID: "shop.web", Instance: "shop.web", State: workload.Backoff, Exits: 3, Reason: "exit status 1"},
-	}}
+	}, Leaving: []workload.UnitStatus{{ID: "shop.old", Instance: "shop.old", State: workload.Stopping}}}
 }
 
 func (k *keeper) Request(_ context.Context, id string, want workload.Want) error {

@@ -228,7 +228,7 @@ func TestCalls(t *testing.T) {
 		has(t, err, want)
 	}
 	list, err := c.List(timeout(t), connect.NewRequest(&apiv1.ListRequest{}))
-	if err != nil || len(list.Msg.Containers) != 2 || list.Msg.Containers[1].Reason != "exit status 1" {
+	if err != nil || len(list.Msg.Containers) != 3 || list.Msg.Containers[1].Reason != "exit status 1" {
 		t.Errorf("list: %v, %v", list, err)
 	}
 	if _, err := c.Run(timeout(t), connect.NewRequest(&apiv1.RunRequest{Container: "db", Action: apiv1.Action_ACTION_STOP})); err != nil {

@@ -196,7 +196,7 @@ func (p *packer) lists() {
 	if keeper := p.s.containers(); keeper != nil {
 		status := keeper.Snapshot()
 		list := &apiv1.ListResponse{Trouble: status.Trouble}
-		for _, u := range status.Units {
+		for _, u := range status.All() {
 			c := container(u)
 			c.HealthOutput = "" // whatever a program printed
 			list.Containers = append(list.Containers, c)

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ func (talkative) Snapshot() workload.Status {
 	return workload.Status{Trouble: "no " + planted, Units: []workload.UnitStatus{{
 		ID: "web", State: workload.Backoff, Image: "example.org/web:1", Reason: `exec: "` + planted + `": not found`,
 		Health: workload.HealthStatus{Output: "only the health check says other-secret-1"},
-	}}}
+	}}, Leaving: []workload.UnitStatus{{ID: "shop.old", State: workload.Stopping, Reason: planted}}}
 }
 
 // plant makes a node whose files and services have a secret wherever one can be.
@@ -189,6 +190,7 @@ func TestSupport(t *testing.T) {
 		"output/web.log":            "I say <hidden>",
 		"kernel.log":                "kernel says <hidden>",
 		"containers.json":           "example.org/web:1",
+		"./containers.json":         "shop.old",
 		"config/projects/shop.yaml": "PASSWORD=<hidden>",
 		"config/projects/shut.yaml": "PASSWORD=<hidden>",
 		"config/state.json":         `"state":"kept"`,
@@ -197,8 +199,8 @@ func TestSupport(t *testing.T) {
 		"system/disk.txt":           "volumes/data",
 		"system/processes.txt":      "PID\tPARENT",
 	} {
-		if !strings.Contains(files["support/"+name], want) {
-			t.Errorf("%s lacks %q: %.300s", name, want, files["support/"+name])
+		if text := files[path.Join("support", name)]; !strings.Contains(text, want) {
+			t.Errorf("%s lacks %q: %.300s", name, want, text)
 		}
 	}
 	archive.Reset()

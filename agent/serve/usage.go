@@ -26,7 +26,7 @@ func (s *observeService) Usage(context.Context, *connect.Request[apiv1.UsageRequ
 		}
 	}
 	if keeper := s.containers(); keeper != nil {
-		for _, unit := range keeper.Snapshot().Units {
+		for _, unit := range keeper.Snapshot().All() {
 			group := s.machine.ContainerGroup(unit.Instance)
 			if u, ok := groups.Of(group); ok {
 				groups.Network(group, &u)

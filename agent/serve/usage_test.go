@@ -16,14 +16,15 @@ import (
 func TestUsage(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{
-		"cgroup.controllers":          "cpu memory pids\n",
-		"workload/db/memory.current":  "5000000\n",
-		"workload/db/memory.stat":     "anon 3000000\ninactive_file 1500000\n",
-		"workload/db/pids.current":    "7\n",
-		"workload/db/cgroup.procs":    fmt.Sprintln(os.Getpid()),
-		"system/agent/memory.current": "100\n",
-		"system/agent/memory.stat":    "inactive_file 200\n", // read later than the other
-		"init/memory.current":         "42\n",
+		"cgroup.controllers":               "cpu memory pids\n",
+		"workload/db/memory.current":       "5000000\n",
+		"workload/db/memory.stat":          "anon 3000000\ninactive_file 1500000\n",
+		"workload/db/pids.current":         "7\n",
+		"workload/shop.old/memory.current": "100\n",
+		"workload/db/cgroup.procs":         fmt.Sprintln(os.Getpid()),
+		"system/agent/memory.current":      "100\n",
+		"system/agent/memory.stat":         "inactive_file 200\n", // read later than the other
+		"init/memory.current":              "42\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o700); err != nil {
 			t.Fatal(err)
@@ -41,7 +42,7 @@ func TestUsage(t *testing.T) {
 		return answer.Msg
 	}
 	first, second := ask(), ask()
-	if len(first.Containers) != 1 || first.Containers[0].Name != "db" || first.Containers[0].Memory != 3500000 || first.Containers[0].Processes != 7 {
+	if len(first.Containers) != 2 || first.Containers[0].Name != "db" || first.Containers[0].Memory != 3500000 || first.Containers[0].Processes != 7 || first.Containers[1].Name != "shop.old" {
 		t.Errorf("containers %v", first.Containers)
 	}
 	if len(first.Services) != 2 || first.Services[0].Name != "init" || first.Services[1].Name != "agent" || first.Services[1].Memory != 0 {

@@ -64,7 +64,7 @@ func (s *workloadService) List(context.Context, *connect.Request[apiv1.ListReque
 		taken = projects.Generation()
 	}
 	status := keeper.Snapshot() // after that: whoever applies next hears of it from the next list
-	answer := &apiv1.ListResponse{Trouble: status.Trouble, Behind: status.Generation < taken}
+	answer := &apiv1.ListResponse{Trouble: status.Trouble, Behind: !status.Seen || status.Generation < taken}
 	for _, u := range status.All() {
 		answer.Containers = append(answer.Containers, container(u))
 	}

@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +85,9 @@ func (b *Bin) empty(ctx context.Context) error {
 	defer b.mu.Unlock()
 	left, err := filepath.Glob(filepath.Join(b.Folder, Discarded+"*"))
 	for _, path := range left {
+		if strings.Contains(filepath.Base(path)[len(Discarded):], ".") {
+			continue // a volume may have such a name: what is to be put into it, see package volumes
+		}
 		gone, some := Some(ctx, path, atOnce)
 		switch {
 		case some != nil:

@@ -35,6 +35,10 @@ const Node = "node.yaml"
 // suffix of the files on STATE.
 const suffix = ".yaml"
 
+// Refused begins what the agent says of itself while it refuses what is wanted, and leaves
+// what runs as it is.
+const Refused = "workloads refused: "
+
 // perContainer is the least memory that a container takes, in bytes: its shim, its tables in
 // the kernel, the end of its output.
 const perContainer = 6 << 20

@@ -49,6 +49,13 @@ type Found struct {
 	Relieved bool
 }
 
+// Told is why what was told to stop is still there: its grace was broken off, or it could not
+// be killed or removed after that.
+type Told struct{ Err error }
+
+func (t Told) Error() string { return t.Err.Error() }
+func (t Told) Unwrap() error { return t.Err }
+
 // Task is what a found container does.
 type Task string
 

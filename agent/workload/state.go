@@ -26,6 +26,10 @@ const (
 	WaitsFor  = "waits for "
 )
 
+// ToldAt is in the reason of a container that is to stop, or to start once it has: the name of
+// an instance stands before it, the time behind it.
+const ToldAt = " was told to stop at "
+
 // Want is what an operator wants of one container.
 type Want string
 

@@ -14,8 +14,11 @@ type Status struct {
 	Settled bool
 	// Trouble is with the node rather than with one container; "" is none.
 	Trouble string
-	// Generation is that of the set which the units are of, see the keeper's Want.
+	// Generation is that of the set which was last compared with what there is, see the
+	// keeper's Want; until then the units may be of it, and nobody knows what leaves. Seen
+	// says that one was, since the agent runs.
 	Generation uint64
+	Seen       bool
 	Units      []UnitStatus // by name
 	// Leaving are containers that nobody wants and that have not stopped yet, by name; their
 	// Image is not known. Of a container that is wanted again its unit says so.
@@ -36,10 +39,12 @@ type UnitStatus struct {
 	Health    HealthStatus
 	// StartedAt is when the process that runs was started; zero if none runs.
 	StartedAt time.Time
-	Exits     int    // and failed starts, in a row
-	Restarts  int    // starts after the first, since this agent runs
-	ExitCode  int    // of its last end, if there was one: see Reason
-	Reason    string // why it does not run; "" if it does
+	Exits     int // and failed starts, in a row
+	Restarts  int // starts after the first, since this agent runs
+	ExitCode  int // of its last end, if there was one: see Reason
+	// Reason is why it does not run or, where it is stopping, since when and until when; of
+	// one that runs, that another instance does too. Else "".
+	Reason string
 	// Pull is how far its image is, where it waits for that; else nil.
 	Pull *Progress
 }

@@ -25,7 +25,7 @@ func logsCommand() *cobra.Command {
 		},
 	}
 	t.nodeFlags(cmd)
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing until Ctrl-C")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing until Ctrl-C, or until the container is gone")
 	rawFlag(cmd, &all)
 	cmd.Flags().Int32VarP(&tail, "tail", "n", 0, "`NUMBER` of lines from the end to start with (0: all)")
 	return cmd

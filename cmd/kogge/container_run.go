@@ -22,9 +22,9 @@ func runCommand(verb string, action apiv1.Action) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb + " CONTAINER", Short: strings.ToUpper(verb[:1]) + verb[1:] + " a container", Args: exactly("CONTAINER"),
 		Long: map[string]string{
-			"start":   "Starts a container that was stopped, or has ended, and waits until it runs.",
+			"start":   "Starts a container that was stopped, or has ended, and waits until it runs, or has ended with code 0.",
 			"stop":    "Stops a container, and waits until it has stopped. It stays stopped until kogge start, until the node's agent restarts, as at a reboot, or until its project is removed and applied again. A container that is stopping already is killed at once.",
-			"restart": "Stops a container, starts it again, and waits until it runs.",
+			"restart": "Stops a container, starts it again, and waits until it runs. One that a restart has told to stop already is killed at once.",
 		}[verb],
 		Example: "  kogge " + verb + " web\n  kogge " + verb + " web --node n1 --no-wait", ValidArgsFunction: t.completeWith(containerNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -77,6 +77,7 @@ func (name noContainer) Error() string { return "there is no container " + strin
 
 // await waits until the container is as the action wants it.
 func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv1.Container) error {
+	asked := time.Now()
 	for {
 		now, err := find(ctx, c, before.Name)
 		if _, gone := errors.AsType[noContainer](err); gone && action == apiv1.Action_ACTION_STOP {
@@ -85,20 +86,23 @@ func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv
 		if err != nil {
 			return err
 		}
+		if now.State == string(workload.Ended) && time.Since(asked) > endedLimit {
+			before = &apiv1.Container{}
+		}
 		if done, err := settled(action, before, now); done {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			err := fmt.Errorf("container %s is still %s", now.Name, now.State)
-			if now.State == string(workload.Stopping) {
-				err = hinted{err, "kogge stop " + now.Name + " once more kills it"}
-			}
-			return err
+			return still(action, now)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
+
+// endedLimit is when one that is ended has ended anew, whatever it was before: a job may be
+// done between two looks, and the node's agent forgets how often it started it.
+const endedLimit = 3 * time.Second
 
 // settled says whether the action on a container, as it was before, has come to its
 // end, and if that is a bad one, why.
@@ -112,9 +116,29 @@ func settled(action apiv1.Action, before, now *apiv1.Container) (bool, error) {
 		return again || action == apiv1.Action_ACTION_START, nil
 	case workload.Backoff, workload.Ended:
 		// What it was before it was asked is no answer.
-		if now.State != before.State || now.Exits != before.Exits {
+		if now.State == before.State && now.Exits == before.Exits && now.Restarts == before.Restarts && now.ExitCode == before.ExitCode {
+			break
+		}
+		if now.State == string(workload.Backoff) || now.ExitCode != 0 { // else it has done its work
 			return true, fmt.Errorf("container %s does not run: %s", now.Name, now.Reason)
 		}
+		return true, nil
 	}
 	return false, nil
+}
+
+// still is the error of an action that has not come to its end in time.
+func still(action apiv1.Action, now *apiv1.Container) error {
+	err := fmt.Errorf("container %s is still %s", now.Name, now.State)
+	if now.Reason != "" {
+		err = fmt.Errorf("%w: %s", err, now.Reason)
+	}
+	told := strings.Contains(now.Reason, workload.ToldAt)
+	switch {
+	case now.State == string(workload.Stopping):
+		return hinted{err, "kogge stop " + now.Name + " once more kills it"}
+	case now.State == string(workload.Starting) && told && action == apiv1.Action_ACTION_RESTART:
+		return hinted{err, "kogge restart " + now.Name + " once more kills it, and starts it again"}
+	}
+	return err
 }

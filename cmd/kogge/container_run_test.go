@@ -23,6 +23,9 @@ func TestSettled(t *testing.T) {
 		}
 		return c
 	}
+	ended := func(restarts, code int32) *apiv1.Container {
+		return &apiv1.Container{Name: "migrate", State: "ended", Restarts: restarts, ExitCode: code, Reason: "exit status 1"}
+	}
 	for _, test := range []struct {
 		name        string
 		action      apiv1.Action
@@ -38,12 +41,41 @@ func TestSettled(t *testing.T) {
 		{"start: fails", start, at("stopped", 0, 0), at("backoff", 0, 1), true, "exit status 1"},
 		{"start: fails again", start, at("backoff", 0, 3), at("backoff", 0, 4), true, "exit status 1"},
 		{"start: not taken up yet", start, at("backoff", 0, 3), at("backoff", 0, 3), false, ""},
+		{"start: a job, not taken up yet", start, ended(0, 0), ended(0, 0), false, ""},
+		{"start: a job that is done before one looks", start, ended(0, 0), ended(1, 0), true, ""},
+		{"start: a job that fails before one looks", start, ended(0, 1), ended(1, 1), true, "exit status 1"},
+		{"start: a job that succeeds at last", start, ended(0, 1), ended(1, 0), true, ""},
+		{"start: a job that was stopped", start, at("stopped", 0, 0), ended(0, 0), true, ""},
+		{"restart: a job that is done before one looks", restart, ended(0, 0), ended(1, 0), true, ""},
 		{"restart: not taken up yet", restart, at("running", 1, 0), at("running", 1, 0), false, ""},
 		{"restart: there", restart, at("running", 1, 0), at("running", 2, 0), true, ""},
 	} {
 		done, err := settled(test.action, test.before, test.now)
 		if done != test.done || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 			t.Errorf("%s: %v, %v", test.name, done, err)
+		}
+	}
+}
+
+// TestStill: who waits in vain hears what for, and how it ends at once.
+func TestStill(t *testing.T) {
+	const start, stop, restart = apiv1.Action_ACTION_START, apiv1.Action_ACTION_STOP, apiv1.Action_ACTION_RESTART
+	const told = "web was told to stop at 11:01:03, and is killed at 12:01:03 UTC"
+	for _, test := range []struct {
+		action              apiv1.Action
+		state, reason, hint string
+	}{
+		{stop, "stopping", told, "kogge stop web once more kills it"},
+		{stop, "stopping", "web could not be removed: device or resource busy", "kogge stop web once more kills it"},
+		{restart, "starting", told, "kogge restart web once more kills it, and starts it again"},
+		{restart, "starting", "", ""}, // its image comes
+		{start, "starting", told, ""},
+		{start, "pending", "waits for db to be healthy (starting)", ""},
+	} {
+		err := still(test.action, &apiv1.Container{Name: "web", State: test.state, Reason: test.reason})
+		var h hinted
+		if errors.As(err, &h); !strings.Contains(err.Error(), "container web is still "+test.state) || !strings.HasSuffix(err.Error(), test.reason) || h.hint != test.hint {
+			t.Errorf("%s, %q: %q, hint %q", test.state, test.reason, err, h.hint)
 		}
 	}
 }
@@ -72,7 +104,15 @@ func TestArrived(t *testing.T) {
 		{"one waits for one that waits for one that somebody stopped", map[string]string{"db": "depends on cache, which was stopped", "cache": "stopped", "web": "waits for db to start (pending)"}, true, "container web does not start: waits for db to start (pending)"},
 		{"two wait for each other", map[string]string{"db": "waits for web to start (pending)", "web": "waits for db to start (pending)"}, false, ""},
 		{"one waits, and another is stopped", map[string]string{"db": "stopped", "web": "pending"}, false, ""},
-		{"one has failed for good", map[string]string{"db": "starting", "web": "failed"}, false, "container web has ended: no such image"},
+		{"one has failed for good", map[string]string{"db": "running", "web": "failed"}, false, "container web has ended: no such image"},
+		{"one has failed for good, and another is on its way", map[string]string{"db": "starting", "web": "failed"}, false, ""},
+		{"one has failed for good, and another goes", map[string]string{"db": "running", "old": "stopping", "web": "failed"}, false, ""},
+		{"one has failed before, and another is on its way", map[string]string{"db": "failed", "web": "starting"}, false, ""},
+		{"one has failed before", map[string]string{"db": "failed", "web": "running"}, false, "container db has ended: no such image"},
+		{"one waits for one that has failed before", map[string]string{"db": "failed", "web": "depends on db, which ended with exit code 1"}, false, "container db has ended: no such image"},
+		{"one fails since before, and another is on its way", map[string]string{"db": "failing", "web": "starting"}, false, ""},
+		{"one fails since before", map[string]string{"db": "failing", "web": "running"}, false, "container db does not run"},
+		{"one waits for one that fails since before", map[string]string{"db": "failing", "web": "waits for db to start (backoff)"}, false, "container db does not run"},
 		{"one fails", map[string]string{"db": "running", "web": "failing"}, false, "container web does not run: no such image"},
 	} {
 		var containers []*apiv1.Container

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/agent/tarball"
 	"kogge.example/boards"
 	"kogge.example/image"
 	"kogge.example/image/debian"
@@ -152,8 +153,8 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 		return o, err
 	}
 	for _, archive := range f.preload {
-		if _, err := os.Stat(archive); err != nil {
-			return o, fmt.Errorf("preload: %w", err)
+		if err := judgePreload(archive, o.Board.Arch); err != nil {
+			return o, err
 		}
 	}
 	if o.Packages, err = packageCache(f.locked, f.without...); err != nil {
@@ -172,6 +173,19 @@ func (f *buildFlags) options(ctx context.Context) (o image.Options, err error) {
 		o.Version = gitVersion(ctx, o.Source)
 	}
 	return o, nil
+}
+
+// judgePreload refuses an archive that a node would refuse at its first boot.
+func judgePreload(archive, arch string) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return fmt.Errorf("preload: %w", err)
+	}
+	defer f.Close()
+	if err := tarball.Judge(f, arch); err != nil {
+		return fmt.Errorf("preload %s: %w", archive, err)
+	}
+	return nil
 }
 
 // readConfig reads a node.yaml and refuses one that a node would refuse.

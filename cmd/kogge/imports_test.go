@@ -30,7 +30,7 @@ var doors = map[string][]string{
 	"agent":  {"update", "boards", "init/nodeconfig", "init/rights", "init/control"},
 	// Tests of whole systems and the bench build the images they run.
 	"qemu": {"image", "update", "boards", "init/nodeconfig"},
-	"cmd":  {"image", "qemu", "agent/api", "agent/compose", "agent/engine", "agent/images", "agent/machine", "agent/identity", "agent/install", "agent/mdns", "agent/namespace", "agent/registry", "agent/serve", "agent/wanted", "agent/workload", "update", "boards", "init/nodeconfig", "init/rights"},
+	"cmd":  {"image", "qemu", "agent/api", "agent/compose", "agent/engine", "agent/images", "agent/machine", "agent/identity", "agent/install", "agent/mdns", "agent/namespace", "agent/registry", "agent/serve", "agent/tarball", "agent/wanted", "agent/workload", "update", "boards", "init/nodeconfig", "init/rights"},
 }
 
 // testDoors are what the tests of a folder may import besides.
@@ -133,7 +133,7 @@ func below(path string, paths []string) bool {
 // no door, however many packages lie between.
 func TestDescriptions(t *testing.T) {
 	for _, pkg := range []string{
-		"agent/workload", "agent/compose", "agent/compose/project", "agent/wanted", "agent/events", "agent/redaction", "agent/probe", "agent/keeper", "agent/imageref",
+		"agent/workload", "agent/compose", "agent/compose/project", "agent/wanted", "agent/events", "agent/redaction", "agent/probe", "agent/keeper", "agent/imageref", "agent/tarball",
 		"agent/api", "agent/door", "cmd/kogge",
 	} {
 		out, err := exec.Command("go", "list", "-deps", program.Module+"/"+pkg).Output()

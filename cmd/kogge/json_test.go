@@ -145,6 +145,8 @@ type world struct {
 	volumes []engine.NamedVolume
 	// status is what the keeper says; nil: that there are these units.
 	status func() workload.Status
+	// unready says that there is no keeper yet.
+	unready bool
 	// pid1 answers at a socket; nil: settle.
 	pid1 func(t *testing.T, socket string)
 }
@@ -179,6 +181,12 @@ func (w *world) ForgetFailure(context.Context, string) ([]string, error) {
 	return nil, install.ErrNoFailure
 }
 
+func (w *world) containers() serve.Containers {
+	if w.unready {
+		return nil
+	}
+	return w
+}
 func (w *world) Snapshot() workload.Status {
 	if w.status != nil {
 		return w.status()
@@ -259,7 +267,7 @@ func (w *world) open(t *testing.T) {
 	machine := machine.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
 	server, err := serve.Listen("127.0.0.1:0", serve.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
-		Containers: func() serve.Containers { return w }, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
+		Containers: w.containers, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
 		Volumes:    func() serve.Volumes { return w },
 		Registries: registries, Updates: w,
 		Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) {

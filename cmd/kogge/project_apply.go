@@ -52,6 +52,9 @@ another image on the node by now. Containers that are no longer in the file are
 removed; their volumes stay. What somebody stopped (kogge stop) stays so. kogge rm
 PROJECT removes all of them.
 
+It waits until the containers run, or have ended with code 0. One that has ended is not
+run again while it is unchanged: kogge start NAME does that.
+
 --check needs no node. It lists what would be done, what is warned of because it
 means nothing on a node, what the node's own node.yaml has to allow, and what is
 refused. It exits with 1 if anything is refused, else with 0.
@@ -186,107 +189,6 @@ func printSteps(w io.Writer, project string, steps []*apiv1.Step) {
 	tw.Flush()
 }
 
-// awaitSteps waits until every container of the plan runs, has ended well or is stopped
-// because somebody wants that, or says which one does not run and why.
-func awaitSteps(ctx context.Context, c *api.Client, steps []*apiv1.Step) error {
-	var vain time.Time // since when a container waits for another in vain; zero: none does
-	for {
-		list, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
-		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
-			return err
-		}
-		if err == nil && !list.Msg.Behind {
-			now := arrived(steps, list.Msg)
-			if now.vain == nil {
-				vain = time.Time{}
-			} else if vain.IsZero() {
-				vain = time.Now()
-			}
-			switch {
-			case now.there:
-				for _, line := range now.rest {
-					say("%s", line)
-				}
-				return nil
-			case now.failed != nil:
-				return now.failed
-			case now.vain != nil && time.Since(vain) > vainLimit:
-				return now.vain
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return hinted{errors.New("not all of the containers run, or have gone, yet"), "kogge ps"}
-		case <-time.After(300 * time.Millisecond):
-		}
-	}
-}
-
-// vainLimit is how long a container waits for another in vain until apply gives it up: the
-// node may not have come to that other one yet.
-const vainLimit = 10 * time.Second
-
-// patience is how often in a row a container may end before apply gives it up: many
-// end once or twice until what they need is there.
-const patience = 3
-
-// arrival is how far the containers of a plan are.
-type arrival struct {
-	there  bool
-	rest   []string // which of them do not run, and why that is as it should be
-	failed error    // one of them does not run
-	vain   error    // one of them waits for another that will not come
-}
-
-// arrived says whether the containers are as the steps want them.
-func arrived(steps []*apiv1.Step, list *apiv1.ListResponse) arrival {
-	now := make(map[string]*apiv1.Container)
-	for _, c := range list.Containers {
-		now[c.Name] = c
-	}
-	a := arrival{there: true}
-	for _, s := range steps {
-		c := now[s.Container]
-		switch {
-		case s.Change == string(wanted.Gone):
-			a.there = a.there && c == nil
-		case c == nil:
-			a.there = false // the node has not come to it
-		case c.State == string(workload.Backoff) && c.Exits >= patience: // others may wait for it in vain
-			return arrival{failed: hinted{fmt.Errorf("apply: container %s does not run: %s", c.Name, c.Reason), "the node keeps trying: kogge ps, kogge logs " + c.Name}}
-		case c.State == string(workload.Ended) && c.ExitCode != 0:
-			return arrival{failed: hinted{fmt.Errorf("apply: container %s has ended: %s", c.Name, c.Reason), "kogge logs " + c.Name}}
-		case c.State == string(workload.Stopped):
-			a.rest = append(a.rest, fmt.Sprintf("container %s stays stopped (kogge start %s)", c.Name, c.Name))
-		case rests(c, now):
-			a.rest = append(a.rest, fmt.Sprintf("container %s does not start: %s", c.Name, c.Reason))
-		case c.State == string(workload.Pending) && strings.HasPrefix(c.Reason, workload.DependsOn):
-			a.there = false
-			a.vain = hinted{fmt.Errorf("apply: container %s does not start: %s", c.Name, c.Reason), "kogge ps"}
-		case c.OldServes || c.State != string(workload.Running) && c.State != string(workload.Ended):
-			a.there = false
-		}
-	}
-	return a
-}
-
-// rests says that c is stopped, or waits for one that is, or for one that waits so.
-func rests(c *apiv1.Container, now map[string]*apiv1.Container) bool {
-	for range now { // no circle is longer
-		if c == nil || c.State != string(workload.Pending) {
-			break
-		}
-		rest, never := strings.CutPrefix(c.Reason, workload.DependsOn)
-		rest, later := strings.CutPrefix(rest, workload.WaitsFor)
-		if !never && !later {
-			return false
-		}
-		other, _, _ := strings.Cut(rest, " ")
-		c = now[strings.TrimSuffix(other, ",")]
-	}
-	return c != nil && c.State == string(workload.Stopped)
-}
-
 func removeCommand() *cobra.Command {
 	var t target
 	var noWait bool
@@ -309,7 +211,7 @@ func removeCommand() *cobra.Command {
 				if err != nil || noWait {
 					return err
 				}
-				err = awaitSteps(ctx, c, answer.Msg.Steps)
+				err = awaitGone(ctx, c, args[0])
 				if ctx.Err() != nil {
 					err = hinted{errors.New("rm: the containers have not all stopped yet"), "kogge ps says when they are killed; kogge rm " + args[0] + " once more does it now"}
 				}

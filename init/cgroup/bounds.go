@@ -31,7 +31,9 @@ func Reserve(memory int64) int64 {
 // All containers together get what the reserve leaves. Within it PID 1 and the services
 // keep what they use even when the kernel looks for memory everywhere: half of it
 // whatever happens (memory.min), the rest as long as others have something to give
-// (memory.low).
+// (memory.low). On a machine so small that the reserve is half of it nothing is kept: the
+// kernel has nobody else to take from then, and looks for memory where it must not again and
+// again; a node of 144 MiB read its programs four times as often.
 //
 // Source: Documentation/admin-guide/cgroup-v2.rst in the kernel tree.
 func Bounds(memory, tasks int64) []Bound {
@@ -45,9 +47,11 @@ func Bounds(memory, tasks int64) []Bound {
 		// Where containers have used that up, the pages of shims are not those that go: a
 		// container could not be stopped without its shim.
 		all = append(all, Bound{Shims, "memory.low", "max"})
-		add(System, "memory.min", reserve/2)
-		add(System, "memory.low", reserve)
-		add(Init, "memory.min", min(initReserve, reserve/4))
+		if reserve < memory/2 {
+			add(System, "memory.min", reserve/2)
+			add(System, "memory.low", reserve)
+			add(Init, "memory.min", min(initReserve, reserve/4))
+		}
 	}
 	if tasks > 0 {
 		add(Workload, "pids.max", tasks/4*3)

@@ -14,7 +14,7 @@ import (
 func TestBounds(t *testing.T) {
 	const mib = 1 << 20
 	var table strings.Builder
-	for _, memory := range []int64{215, 470, 962, 1900, 3900, 7900, 64000} {
+	for _, memory := range []int64{108, 146, 215, 470, 962, 1900, 3900, 7900, 64000} {
 		fmt.Fprintf(&table, "%d MiB, 32768 tasks\n", memory)
 		for _, b := range Bounds(memory*mib, 32768) {
 			value, err := strconv.ParseInt(b.Value, 10, 64)

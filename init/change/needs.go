@@ -13,9 +13,9 @@ import (
 var readers = map[string][]string{
 	"Hostname":   {network, "agent"}, // DHCP and /etc/hosts; the name on the LAN
 	"Network":    {network},
-	"Time":       {"clock"},
-	"State":      nil, // see warnings
-	"Update":     nil, // the agent reads it when it is about to reboot, or a stick is plugged in
+	"Time":       {"clock"}, // the agent, which keeps networks off its servers, rereads it
+	"State":      nil,       // see warnings
+	"Update":     nil,       // the agent rereads it: for networks, before a reboot, for a stick
 	"Labels":     {"agent"},
 	"Allow":      {"agent"},
 	"Containers": {"agent"}, // it moves their networks

@@ -66,9 +66,10 @@ func (f Floor) Run(d time.Duration) Floor {
 	return f
 }
 
-// maxWitness is how far the certificates of a fleet may raise the floor at a time. They live
-// for a year; whoever signs them may have a wrong clock, or somebody else's key.
-const maxWitness = 2 * 366 * 24 * time.Hour
+// maxWitness is how far a certificate of a fleet may raise the floor at a time. Whoever signs it
+// may have a wrong clock, or somebody else's key. They live for a year: what is signed today is
+// not over by that.
+const maxWitness = 300 * 24 * time.Hour
 
 // Witness is the floor once a certificate that the fleet's CA signed says that t has passed.
 func (f Floor) Witness(t time.Time) (Floor, error) {
@@ -81,7 +82,7 @@ func (f Floor) Witness(t time.Time) (Floor, error) {
 	case at.IsZero():
 		return f, errors.New("the node knows of no time that has passed for sure")
 	case t.Sub(at) > maxWitness:
-		return f, fmt.Errorf("a certificate begins at %s, over two years after %s, which is all that is known to have passed: it does not count",
+		return f, fmt.Errorf("a certificate begins at %s, over 300 days after %s, which is all that is known to have passed: it does not count: if it is right, a person has to set the clock",
 			t.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	}
 	f.Witnessed = t

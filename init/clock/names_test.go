@@ -21,6 +21,7 @@ func lookUpAt(t *testing.T, dial func(ctx context.Context, network, address stri
 }
 
 // dnsServer answers with the records of these zones' names, and has names be looked up there.
+// The record "NAME silent TYPE" has questions of that type for the name be left unanswered.
 func dnsServer(t *testing.T, records ...string) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -30,6 +31,9 @@ func dnsServer(t *testing.T, records ...string) {
 	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		reply := new(dns.Msg).SetReply(q)
 		for _, text := range records {
+			if text == q.Question[0].Name+" silent "+dns.TypeToString[q.Question[0].Qtype] {
+				return
+			}
 			if r, err := dns.NewRR(text); err == nil && r.Header().Name == q.Question[0].Name && r.Header().Rrtype == q.Question[0].Qtype {
 				reply.Answer = append(reply.Answer, r)
 			}
@@ -40,7 +44,7 @@ func dnsServer(t *testing.T, records ...string) {
 	go func() { ended <- server.ActivateAndServe() }()
 	t.Cleanup(func() { conn.Close(); <-ended })
 	lookUpAt(t, func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
+		d := net.Dialer{Resolver: new(net.Resolver)} // a look-up may outlive the test, and the default one does not
 		return d.DialContext(ctx, "udp", conn.LocalAddr().String())
 	})
 }
@@ -55,14 +59,15 @@ func TestNames(t *testing.T) {
 	dnsServer(t, "one.test. A 127.0.0.1", // nobody is at 127.0.0.2 and at the IPv6 addresses of 2001:db8::
 		"two.test. A 127.0.0.2", "two.test. A 127.0.0.1", "both.test. A 127.0.0.2", "both.test. AAAA ::1", "six.test. AAAA ::1",
 		"far.test. A 127.0.0.1", "far.test. AAAA 2001:db8::1", "far.test. AAAA 2001:db8::2", "far.test. AAAA 2001:db8::3", "far.test. AAAA 2001:db8::4",
+		"four.test. A 127.0.0.1", "four.test. silent AAAA", "sixth.test. silent A", "sixth.test. AAAA ::1",
 		"unsynced.test. A 127.0.0.4", "unsynced.test. A 127.0.0.1", "rate.test. A 127.0.0.3", "rate.test. A 127.0.0.1", "dead.test. A 127.0.0.2")
-	names := []string{"one.test", "two.test", "both.test", "six.test", "far.test", "unsynced.test", "rate.test", "dead.test", "none.test", "127.0.0.1"}
+	names := []string{"one.test", "two.test", "both.test", "six.test", "far.test", "four.test", "sixth.test", "unsynced.test", "rate.test", "dead.test", "none.test", "127.0.0.1"}
 	p := askAll(names, Options{Clock: clockAt(time.Now()), port: port})
 	good := make(map[string]int)
 	for _, s := range p.samples {
 		good[s.Server]++
 	}
-	want := map[string]int{"one.test": 1, "two.test": 1, "both.test": 1, "six.test": 1, "far.test": 1, "unsynced.test": 1, "127.0.0.1": 1}
+	want := map[string]int{"one.test": 1, "two.test": 1, "both.test": 1, "six.test": 1, "far.test": 1, "four.test": 1, "sixth.test": 1, "unsynced.test": 1, "127.0.0.1": 1}
 	if fmt.Sprint(good) != fmt.Sprint(want) {
 		t.Errorf("good answers of %v, want %v", good, want)
 	}
@@ -71,16 +76,14 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestNamesDead: name servers that say nothing keep the answers of other time servers for one
-// look-up's time, however many there are.
+// TestNamesDead: name servers that say nothing keep the answers of other time servers for no
+// longer than a look-up may take.
 func TestNamesDead(t *testing.T) {
-	began := time.Now()
-	lookUpAt(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
-		<-ctx.Done()
-		if end, _ := ctx.Deadline(); end.Sub(began) > lookUpTimeout+time.Second {
-			t.Errorf("a name server is waited for until %s after the start", end.Sub(began))
-		}
-		return nil, ctx.Err()
+	over := make(chan struct{})
+	t.Cleanup(func() { close(over) })
+	lookUpAt(t, func(context.Context, string, string) (net.Conn, error) {
+		<-over // whatever the resolver's own limits are
+		return nil, net.ErrClosed
 	})
 	port := ntpServer(t, "127.0.0.1", 0, "good", time.Now)
 	if p := askAll([]string{"one.test", "127.0.0.1"}, Options{Clock: clockAt(time.Now()), port: port}); len(p.samples) != 1 {

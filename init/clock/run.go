@@ -49,6 +49,8 @@ const (
 	// lookUpTimeout has two dead name servers be waited for, see init/network. The answers of
 	// other time servers wait for it.
 	lookUpTimeout = 5 * time.Second
+	// familyTimeout is how long one family is waited for once there are addresses of the other.
+	familyTimeout = time.Second
 )
 
 // SetFloor is for PID 1, early: it reads the saved time, and sets the clock to the
@@ -422,19 +424,33 @@ func addresses(server string) []string {
 	if _, err := netip.ParseAddr(server); err == nil {
 		return []string{server}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
-	defer cancel()
-	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", server) // best first, by RFC 6724
-	if err != nil {
-		return nil
-	}
-	return inTurns(slices.DeleteFunc(all, func(a netip.Addr) bool {
+	return inTurns(slices.DeleteFunc(lookUp(server), func(a netip.Addr) bool {
 		c, err := net.Dial("udp", netip.AddrPortFrom(a, 123).String()) // sends nothing
 		if err == nil {
 			c.Close()
 		}
 		return err != nil // there is no way
 	}))
+}
+
+// lookUp are the addresses of a name, those of IPv6 first. There are name servers that leave
+// questions for IPv6 unanswered: what they say of the other family counts without.
+func lookUp(name string) []netip.Addr {
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
+	defer cancel()
+	ask := func(network string) chan []netip.Addr {
+		answer := make(chan []netip.Addr, 1)
+		go func() {
+			all, _ := net.DefaultResolver.LookupNetIP(ctx, network, name) // best first, by RFC 6724
+			if len(all) > 0 {
+				time.AfterFunc(familyTimeout, cancel)
+			}
+			answer <- all
+		}()
+		return answer
+	}
+	six, four := ask("ip6"), ask("ip4")
+	return append(<-six, <-four...)
 }
 
 // inTurns are the addresses to try: one of each family in turn, as the way of a whole family

@@ -84,9 +84,11 @@ func (l *link) settle(wanted []netip.Prefix, actual State) (without []netip.Addr
 	return without, back, leave
 }
 
-// step has event e befall the claim on a, and does what follows.
-func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
-	c, action := l.claims[a].Step(e, by, now)
+// step has event e befall the claim on a, and does what follows. changed says whether the claim
+// stands elsewhere now, or is disputed in other words.
+func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) (changed bool) {
+	before := l.claims[a]
+	c, action := before.Step(e, by, now)
 	l.claims[a] = c
 	declined := l.declined(a)
 	if c.Leased {
@@ -108,6 +110,30 @@ func (l *link) step(a netip.Addr, e claim.Event, by string, now time.Time) {
 				l.dhcp6.TellTaken(a)
 			} else {
 				l.dhcp.TellTaken(a)
+			}
+		}
+	}
+	return c.State != before.State || c.Failures != before.Failures || c.Dispute(a) != before.Dispute(a)
+}
+
+// share has a link decline a lease of what another link has: their routers may come from one
+// shop, and may have other addresses. Of two that come at once, the link that is preferred uses
+// it.
+func (m *manager) share(now time.Time) {
+	for _, l := range m.links {
+		for a, c := range l.claims {
+			if !c.Leased || c.Ours || c.State != claim.Probing && !c.InUse() {
+				continue
+			}
+			for _, o := range m.links {
+				theirs := o.claims[a]
+				if o.facts.MAC == l.facts.MAC || !o.facts.Carrier || !theirs.InUse() {
+					continue
+				}
+				if c.State == claim.Probing || theirs.Ours || !theirs.Leased || o.facts.Rank < l.facts.Rank {
+					l.step(a, claim.Conflict, o.facts.Name, now)
+					break
+				}
 			}
 		}
 	}

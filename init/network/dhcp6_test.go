@@ -111,13 +111,13 @@ func TestDeprecate(t *testing.T) {
 	for _, want := range []netip.Prefix{{}, p, {}} {
 		state := State{Up: true, Addresses: []netip.Prefix{p}, Deprecated: want}
 		until(t, fmt.Sprintf("deprecated %v", want), func() bool {
-			actual, err := k.read(f)
+			actual, err := read(k, f)
 			must(t, err)
 			state.IPv6 = actual.IPv6
 			for _, op := range Diff(state, actual) {
 				must(t, k.do(f, op))
 			}
-			actual, err = k.read(f)
+			actual, err = read(k, f)
 			must(t, err)
 			return slices.Equal(actual.Addresses, state.Addresses) && actual.Deprecated == want
 		})

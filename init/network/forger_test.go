@@ -475,7 +475,7 @@ func TestAnnounced6(t *testing.T) {
 	voice := s.voice()
 	until(t, "the kernel to believe it", func() bool {
 		_ = voice.Send(claim.Announce, netip.MustParsePrefix(address).Addr()) // at first, there is no carrier
-		actual, err := (&kernel{}).read(Facts{Index: l.Attrs().Index, Name: "lan0"})
+		actual, err := read(&kernel{}, Facts{Index: l.Attrs().Index, Name: "lan0"})
 		return err == nil && slices.Contains(actual.Taken, netip.MustParsePrefix(address))
 	})
 }

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -19,7 +17,6 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"kogge.example/init/control"
 	"kogge.example/init/network/dhcp"
 )
 
@@ -186,28 +183,6 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 	}
 }
 
-// links lists all links in the order in which they came.
-func (k *kernel) links() ([]Facts, error) {
-	all, err := dump(netlink.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	var facts []Facts
-	for _, l := range all {
-		a := l.Attrs()
-		_, err := os.Stat(filepath.Join("/sys/class/net", a.Name, "phy80211"))
-		facts = append(facts, Facts{
-			Index: a.Index, Name: a.Name, MAC: a.HardwareAddr.String(),
-			Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, MTU: a.MTU,
-			ARP: a.EncapType == "ether" && a.RawFlags&unix.IFF_NOARP == 0,
-			// Whatever software makes has a kind: bridge, veth, tun, vlan …
-			Wired: l.Type() == "device" && a.EncapType == "ether" && err != nil,
-		})
-	}
-	slices.SortFunc(facts, func(a, b Facts) int { return cmp.Compare(a.Index, b.Index) })
-	return facts, nil
-}
-
 // flags are those of the last router advertisement on each link, by index.
 //
 // Source: IFLA_INET6_FLAGS in include/uapi/linux/if_link.h, IF_RA_* in include/net/if_inet6.h
@@ -241,39 +216,6 @@ func (k *kernel) flags() (map[int]dhcp.Flags, error) {
 	return all, nil
 }
 
-// read returns the state of a link, as far as it is ours to change.
-func (k *kernel) read(f Facts) (State, error) {
-	l, err := netlink.LinkByIndex(f.Index)
-	if err != nil {
-		return State{}, err
-	}
-	s := State{Up: l.Attrs().RawFlags&unix.IFF_UP != 0, MTU: l.Attrs().MTU, IPv6: readIPv6(f.Name), PassOver: readPassOver(f.Name)}
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
-	if err != nil {
-		return s, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		p := prefixOf(a.IPNet)
-		if a.Flags&unix.IFA_F_DADFAILED != 0 {
-			s.Taken = append(s.Taken, p)
-			continue
-		}
-		// Of IPv6, the link-local address and those with a lifetime are the kernel's.
-		if p.Addr().Is6() && (p.Addr().IsLinkLocalUnicast() || a.Flags&unix.IFA_F_PERMANENT == 0) {
-			if a.Flags&unix.IFA_F_TEMPORARY == 0 {
-				s.Made = append(s.Made, madeOf(p, a.Flags, a.ValidLft, a.PreferedLft))
-			}
-			continue
-		}
-		s.Addresses = append(s.Addresses, p)
-		if a.Flags&unix.IFA_F_DEPRECATED != 0 {
-			s.Deprecated = p
-		}
-	}
-	s.Routes, err = k.routes(&netlink.Route{LinkIndex: f.Index, Protocol: ours, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	return s, err
-}
-
 // routes lists those that match.
 func (k *kernel) routes(like *netlink.Route, by uint64) ([]Route, error) {
 	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteListFiltered(netlink.FAMILY_ALL, like, by) })
@@ -300,51 +242,6 @@ func routeFrom(r netlink.Route) Route {
 		out.To = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
 	return out
-}
-
-// uplink is what counts of a link for the choice between several.
-func (k *kernel) uplink(f Facts) (Uplink, error) {
-	u := Uplink{Link: f.Index, Name: f.Name}
-	l, err := netlink.LinkByIndex(f.Index)
-	if err != nil {
-		return u, err
-	}
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
-	if err != nil {
-		return u, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		if a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
-			u.Addresses = append(u.Addresses, addrOf(a.IP))
-		}
-	}
-	like := &netlink.Route{LinkIndex: f.Index, Table: unix.RT_TABLE_MAIN}
-	all, err := dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, like, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return u, fmt.Errorf("list routes: %w", err)
-	}
-	for _, one := range all {
-		r := routeFrom(one)
-		r.OnLink = r.Via.IsValid() && (r.Via.Is4() || !r.Via.IsLinkLocalUnicast()) // the table has no other routes that lead to it
-		connected := one.Protocol == unix.RTPROT_KERNEL
-		switch to := r.To.Addr(); {
-		case r.To.Bits() == 0:
-			if r.Via.IsValid() {
-				u.Defaults = append(u.Defaults, r)
-			}
-		case to.IsLinkLocalUnicast(), to.IsMulticast(), connected && r.To.IsSingleIP():
-		case connected:
-			u.Near = append(u.Near, r)
-			if slices.ContainsFunc(u.Addresses, r.To.Contains) { // else it is still asked for
-				u.Networks = append(u.Networks, r.To)
-			}
-		case one.Protocol == ours, one.Protocol == unix.RTPROT_RA, one.Protocol == unix.RTPROT_BOOT: // those of routing daemons are too many
-			u.Near = append(u.Near, r)
-		}
-	}
-	return u, nil
 }
 
 // direct makes the rules between firstRule and lastRule these, and the tables of the links
@@ -529,39 +426,6 @@ func routeOf(f Facts, r Route) *netlink.Route {
 		out.Flags = int(netlink.FLAG_ONLINK)
 	}
 	return out
-}
-
-// describe says what the status file has about a link. IPv6 addresses of every
-// kind are in it, link-local ones last.
-func (k *kernel) describe(f Facts) (control.Interface, error) {
-	i := control.Interface{Name: f.Name, MAC: f.MAC, Carrier: f.Carrier}
-	l, err := netlink.LinkByIndex(f.Index)
-	if err != nil {
-		return i, err
-	}
-	i.MTU = l.Attrs().MTU
-	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
-	if err != nil {
-		return i, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		if a.Flags&unix.IFA_F_TENTATIVE == 0 {
-			i.Addresses = append(i.Addresses, prefixOf(a.IPNet))
-		}
-	}
-	slices.SortStableFunc(i.Addresses, func(a, b netip.Prefix) int {
-		return btoi(a.Addr().IsLinkLocalUnicast()) - btoi(b.Addr().IsLinkLocalUnicast())
-	})
-	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteList(l, netlink.FAMILY_ALL) })
-	if err != nil {
-		return i, fmt.Errorf("list routes: %w", err)
-	}
-	for _, r := range routes {
-		if r.Gw != nil && (r.Dst == nil || prefixOf(r.Dst).Bits() == 0) {
-			i.Gateway = append(i.Gateway, addrOf(r.Gw))
-		}
-	}
-	return i, nil
 }
 
 func prefixOf(n *net.IPNet) netip.Prefix {

@@ -395,3 +395,12 @@ func inNamespace(t *testing.T) bool {
 	}
 	return false
 }
+
+// read is the state of a link now.
+func read(k *kernel, f Facts) (State, error) {
+	v, err := k.look()
+	if err != nil {
+		return State{}, err
+	}
+	return v.state(f)
+}

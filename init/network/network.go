@@ -25,7 +25,8 @@
 //
 // With several uplinks, what others ask by one is answered by the same. Two links that lead to
 // different networks of the same addresses are named in each other's problem, once it is sure:
-// what one link says of its addresses is heard by another that leads to the same network.
+// what one link says of its addresses, and what it asks for those of another when a switch has
+// had the time to pass it on, is heard by another that leads to the same network.
 //
 // A link without a carrier keeps what it has. The kernel passes over its routes, and its
 // resolvers are asked last, until the cable is back. What routers said before goes once
@@ -114,21 +115,23 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 
 // manager is the state of the service. One goroutine owns it.
 type manager struct {
-	cfg     nodeconfig.Config
-	paths   Paths
-	kernel  *kernel
-	links   map[int]*link // those that an entry matches, by index
-	leases  chan leaseEvent
-	heard   chan claim.Heard
-	own     map[string]bool     // MAC addresses of this node's links
-	one     map[pair]bool       // links that are known to lead to one network
-	before  []control.Interface // from the status file of an earlier run
-	problem string              // of the rules between several uplinks, once logged
-	ready   bool
-	late    bool             // the links that there are have had their time to show up
-	entries string           // what is wrong with the entries, once logged
-	told    string           // status, as the supervisor knows it
-	last    *control.Network // as written; nil: not yet
+	cfg       nodeconfig.Config
+	paths     Paths
+	kernel    *kernel
+	links     map[int]*link // those that an entry matches, by index
+	leases    chan leaseEvent
+	heard     chan claim.Heard
+	own       map[string]bool     // MAC addresses of this node's links
+	one       map[pair]bool       // links that are known to lead to one network
+	before    []control.Interface // from the status file of an earlier run
+	problem   string              // of the rules between several uplinks, once logged
+	ready     bool
+	synced    time.Time        // when the last sync began
+	late      bool             // the links that there are have had their time to show up
+	entries   string           // what is wrong with the entries
+	unmatched string           // which of them no link matches, once logged
+	told      string           // status, as the supervisor knows it
+	last      *control.Network // as written; nil: not yet
 }
 
 // link is one link that the settings are about.
@@ -140,6 +143,8 @@ type link struct {
 	mode    dhcp.Mode          // of dhcp6
 	dhcp6   *dhcp.Conversation // nil: none
 	plugs   int                // how often it has come
+	plugged time.Time          // when it has come last
+	asked   int                // how many of the questions for twins have been due since
 	inquiry inquiry            // which routers are there
 	deaf    bool               // it listens to none, and nothing is left of what they said
 	routers advertised         // what they have named
@@ -179,81 +184,134 @@ func (m *manager) loop(ctx context.Context) error {
 	defer again.Stop()
 	alive, stop := watchdogTicks()
 	defer stop()
+	ticks := clocks{late: late.C, again: again.C, alive: alive}
 	var turns pace
 	for {
 		// Whoever floods a link with news of it keeps us busy so far and no further.
-		time.Sleep(turns.take(time.Now()))
+		time.Sleep(turns.take(time.Now(), 1))
 		if err := m.sync(ctx); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-m.due():
-			now := time.Now()
-			for _, l := range m.links {
-				m.goOn(l, now)
-				for a, c := range l.claims {
-					if !c.Next.IsZero() && !now.Before(c.Next) {
-						l.step(a, claim.Timer, "", now)
-					}
-				}
+		var until time.Time
+		ticks.over = nil
+		for until.IsZero() || time.Now().Before(until) {
+			what, err := m.next(ctx, ticks)
+			if err != nil || ctx.Err() != nil {
+				return err
 			}
-		case event := <-m.heard:
-			m.neighbours(event)
-			if l := m.links[event.Link]; l != nil {
-				for a := range l.claims {
-					if e := event.Packet.Means(a, m.own); e != "" {
-						l.step(a, e, event.Packet.SenderMAC.String(), time.Now())
-					}
-				}
+			time.Sleep(turns.take(time.Now(), hearing))
+			if what == urgent {
+				break
 			}
-		case <-m.kernel.changed:
-		case r := <-m.kernel.refused:
-			if l := m.links[r.index]; l != nil {
-				l.refused = Recall(l.refused, &r.made, State{}, time.Now())
-			}
-		case advert := <-m.kernel.routers:
-			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
-				l.spoke(time.Now())
-				l.inquiry.named(advert)
-			}
-		case advert := <-m.kernel.resolvers:
-			if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
-				now := time.Now()
-				l.spoke(now)
-				l.routers.add(advert, now)
-			}
-		case event := <-m.leases:
-			switch l := m.links[event.index]; {
-			case l == nil:
-			case !event.v6:
-				l.leases.V4 = event.lease
-			case l.mode != dhcp.NoDHCPv6:
-				l.leases.V6 = event.lease
-			}
-		case err := <-m.kernel.failed:
-			if ctx.Err() != nil {
-				return nil // the end of ctx ended the messages
-			}
-			return fmt.Errorf("listen to the kernel's network messages: %w", err)
-		case <-late.C:
-			m.late = true
-		case <-again.C:
-		case <-alive:
-			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
-				log.Printf("network: ping supervisor: %v", err)
+			if what == oneOfMany && until.IsZero() {
+				until, ticks.over = time.Now().Add(gather), time.After(gather)
 			}
 		}
 	}
 }
 
+// gather is how long more of the kernel's news are waited for: a link that comes up is a dozen
+// messages, and so is a container's.
+const gather = 20 * time.Millisecond
+
+// clocks are what next waits for beside the network; nil: never.
+type clocks struct {
+	late, again, over <-chan time.Time
+	alive             <-chan time.Time // the supervisor wants to hear of us
+}
+
+// news say what became of something that happened.
+type news int
+
+const (
+	nothing   news = iota // is to be done
+	oneOfMany             // the kernel told that something is other than before
+	urgent
+)
+
+// next waits for one thing to happen.
+func (m *manager) next(ctx context.Context, t clocks) (news, error) {
+	select {
+	case <-ctx.Done():
+		return nothing, nil
+	case <-m.due():
+		now, what := time.Now(), nothing // mostly a question is sent
+		for _, l := range m.links {
+			if end := l.routers.next(m.synced); m.goOn(l, now) || !end.IsZero() && !now.Before(end) {
+				what = urgent
+			}
+			for a, c := range l.claims {
+				if !c.Next.IsZero() && !now.Before(c.Next) && l.step(a, claim.Timer, "", now) {
+					what = urgent
+				}
+			}
+		}
+		return what, nil
+	case event := <-m.heard:
+		what := nothing // most of what neighbours say is about others
+		if m.neighbours(event) {
+			what = urgent
+		}
+		if l := m.links[event.Link]; l != nil {
+			for a := range l.claims {
+				if e := event.Packet.Means(a, m.own); e != "" && l.step(a, e, event.Packet.SenderMAC.String(), time.Now()) {
+					what = urgent
+				}
+			}
+		}
+		return what, nil
+	case <-m.kernel.changed:
+		return oneOfMany, nil
+	case r := <-m.kernel.refused:
+		if l := m.links[r.index]; l != nil {
+			l.refused = Recall(l.refused, &r.made, State{}, time.Now())
+		}
+	case advert := <-m.kernel.routers:
+		if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
+			l.spoke(time.Now())
+			l.inquiry.named(advert)
+		}
+	case advert := <-m.kernel.resolvers:
+		if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
+			now := time.Now()
+			l.spoke(now)
+			l.routers.add(advert, now)
+		}
+	case event := <-m.leases:
+		switch l := m.links[event.index]; {
+		case l == nil:
+		case !event.v6:
+			l.leases.V4 = event.lease
+		case l.mode != dhcp.NoDHCPv6:
+			l.leases.V6 = event.lease
+		}
+	case err := <-m.kernel.failed:
+		if ctx.Err() != nil {
+			return nothing, nil // the end of ctx ended the messages
+		}
+		return nothing, fmt.Errorf("listen to the kernel's network messages: %w", err)
+	case <-t.late:
+		m.late = true
+	case <-t.again:
+	case <-t.over:
+		return nothing, nil
+	case <-t.alive:
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+			log.Printf("network: ping supervisor: %v", err)
+		}
+		return nothing, nil
+	}
+	return urgent, nil
+}
+
 // sync reads the links, brings each to its wanted state and writes what came of it.
 func (m *manager) sync(ctx context.Context) error {
-	all, err := m.kernel.links()
+	m.synced = time.Now()
+	v, err := m.kernel.look()
 	if err != nil {
 		return err
 	}
+	all := v.facts()
 	flags, err := m.kernel.flags()
 	if err != nil {
 		return err
@@ -270,7 +328,7 @@ func (m *manager) sync(ctx context.Context) error {
 	for _, facts := range all {
 		entry, ok := Match(m.cfg.Interfaces(), facts)
 		if !ok {
-			m.leave(facts)
+			m.leave(facts, v)
 			continue
 		}
 		seen[facts.Index] = true
@@ -298,6 +356,7 @@ func (m *manager) sync(ctx context.Context) error {
 					return !a.IsLinkLocalUnicast() && !l.claims[a].InUse()
 				})
 				l.plugs++
+				l.plugged, l.asked = now, 0
 				m.inquire(l, l.plugs > 1, now)
 			} else {
 				l.inquiry = inquiry{} // nobody can answer
@@ -314,25 +373,34 @@ func (m *manager) sync(ctx context.Context) error {
 			delete(m.links, index)
 		}
 	}
+	m.share(time.Now())
 	m.keepApart(time.Now())
+	changed := false
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
 		l := m.links[index]
-		m.apply(l)
+		changed = m.apply(l, v) || changed
 		for _, v := range []*dhcp.Conversation{l.dhcp, l.dhcp6} {
 			if v != nil {
 				v.TellCarrier(dhcp.Carrier{Up: l.facts.Carrier, Plugs: l.plugs})
 			}
 		}
 	}
-	m.direct()
-	if m.late {
-		entries := Unmatched(m.cfg.Network, all)
-		if entries != "" && entries != m.entries {
-			log.Printf("network: %s", entries)
+	if changed {
+		if v, err = m.kernel.look(); err != nil {
+			return err
 		}
-		m.entries = entries
 	}
-	return m.publish()
+	m.direct(v)
+	if m.late {
+		text, wrong := Unmatched(m.cfg.Network, all)
+		if text != "" && text != m.unmatched {
+			log.Printf("network: %s", text)
+		}
+		if m.unmatched, m.entries = text, ""; wrong {
+			m.entries = text
+		}
+	}
+	return m.publish(v)
 }
 
 // meet makes the state of a link that is there for the first time, as what it is now: was is
@@ -395,12 +463,12 @@ func (m *manager) forget(old *control.Interface) {
 }
 
 // leave puts back a link that an earlier run set up and that is none of ours now.
-func (m *manager) leave(facts Facts) {
+func (m *manager) leave(facts Facts, v view) {
 	old := m.earlier(facts)
 	if old == nil {
 		return
 	}
-	actual, err := m.kernel.read(facts)
+	actual, err := v.state(facts)
 	if err == nil {
 		want := State{MTU: old.FirstMTU, IPv6: actual.IPv6}
 		if old.Foreign {
@@ -408,7 +476,7 @@ func (m *manager) leave(facts Facts) {
 			want.Addresses, want.Routes = without(actual.Addresses, old.Own), nil
 			actual.Taken = nil // ours are not set before we have asked
 		}
-		err = m.change(facts, want, actual)
+		_, err = m.change(facts, want, actual)
 	}
 	if err != nil {
 		log.Printf("network: give up %s: %v", facts.Name, err)
@@ -423,21 +491,23 @@ func without(all, those []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return slices.Contains(those, p) })
 }
 
-// change brings a link from its actual to its wanted state, as far as it can.
-func (m *manager) change(facts Facts, want, actual State) error {
+// change brings a link from its actual to its wanted state, as far as it can; changed says
+// whether there was anything to do.
+func (m *manager) change(facts Facts, want, actual State) (changed bool, err error) {
 	var all []error
-	for _, op := range Diff(want, actual) {
+	ops := Diff(want, actual)
+	for _, op := range ops {
 		if err := m.kernel.do(facts, op); err != nil {
 			all = append(all, fmt.Errorf("%s: %w", op, err))
 		}
 	}
-	return errors.Join(all...)
+	return len(ops) > 0, errors.Join(all...)
 }
 
-// apply brings a link to its wanted state. An operation that fails is logged once
-// and tried again at the next change, or within a minute.
-func (m *manager) apply(l *link) {
-	actual, err := m.kernel.read(l.facts)
+// apply brings a link to its wanted state; changed says whether there was anything to do. An
+// operation that fails is logged once and tried again at the next change, or within a minute.
+func (m *manager) apply(l *link, v view) (changed bool) {
+	actual, err := v.state(l.facts)
 	var problems []string
 	if err == nil {
 		now := time.Now()
@@ -479,12 +549,12 @@ func (m *manager) apply(l *link) {
 		if want.Problem != "" {
 			problems = append(problems, want.Problem)
 		}
-		err = m.change(l.facts, want, actual)
+		changed, err = m.change(l.facts, want, actual)
 		// What routers said while the link listened to them would stay for days.
 		l.deaf = l.deaf && actual.IPv6 == want.IPv6
 		if err == nil && !l.deaf && want.IPv6 == nodeconfig.IPv6Static {
 			err = m.sweep(l, "its entry says ipv6: static")
-			l.deaf = err == nil
+			changed, l.deaf = true, err == nil
 		}
 	}
 	for _, d := range []declined{l.v4, l.v6} {
@@ -506,11 +576,11 @@ func (m *manager) apply(l *link) {
 		log.Printf("network: %s: %s", l.facts.Name, problem)
 	}
 	l.problem = problem
+	return changed
 }
 
 // due ticks when something is to be done next.
 func (m *manager) due() <-chan time.Time {
-	now := time.Now()
 	var next time.Time
 	sooner := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
@@ -522,7 +592,8 @@ func (m *manager) due() <-chan time.Time {
 			sooner(c.Next)
 		}
 		sooner(l.inquiry.next())
-		sooner(l.routers.next(now))
+		sooner(l.routers.next(m.synced)) // what has ended since then counts, too
+		sooner(l.asksNext())
 	}
 	if next.IsZero() {
 		return nil

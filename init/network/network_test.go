@@ -306,7 +306,7 @@ func TestUnmatched(t *testing.T) {
 	for _, c := range []struct {
 		yaml  string
 		links []Facts
-		want  string
+		want  string // in brackets: it is only logged
 	}{
 		{"{}", []Facts{lo}, ""},
 		{"network: [{match: wired}]", []Facts{lo, end0}, ""},
@@ -315,15 +315,22 @@ func TestUnmatched(t *testing.T) {
 		{"network: [{match: eth0}]", []Facts{lo, end0, bridge, tunnel}, `no link matches "eth0" of node.yaml: no entry is about end0 (52:54:00:00:00:01)`},
 		{"network: [{match: '52:54:00:00:00:09'}, {match: 'en[p-s]*'}]", []Facts{end0, end1},
 			`no link matches "52:54:00:00:00:09", "en[p-s]*" of node.yaml: no entry is about end0 (52:54:00:00:00:01), end1 (52:54:00:00:00:02)`},
-		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0}, `no link matches "wg0" of node.yaml`},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0}, `(no link matches "wg0" of node.yaml)`},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, end1}, `no link matches "wg0" of node.yaml: no entry is about end1 (52:54:00:00:00:02)`},
+		{"network: [{match: end0}, {match: eth0}]", []Facts{lo, end0}, `(no link matches "eth0" of node.yaml)`},
+		{"network: [{match: end9}, {match: eth0}]", []Facts{lo, tunnel}, `no link matches "end9", "eth0" of node.yaml`},
 		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, tunnel}, ""},
-		{"network: [{match: wired}, {match: 'l*'}, {match: 'k*'}]", []Facts{lo, end0, bridge}, `no link matches "l*", "k*" of node.yaml`},
+		{"network: [{match: wired}, {match: 'l*'}, {match: 'k*'}]", []Facts{lo, end0, bridge}, `(no link matches "l*", "k*" of node.yaml)`},
 	} {
 		cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Unmatched(cfg.Network, c.links); got != c.want {
+		got, wrong := Unmatched(cfg.Network, c.links)
+		if got != "" && !wrong {
+			got = "(" + got + ")"
+		}
+		if got != c.want {
 			t.Errorf("%s: %s, want %s", c.yaml, got, c.want)
 		}
 	}
@@ -529,18 +536,18 @@ func TestPace(t *testing.T) {
 	var p pace
 	now := t0
 	for range turnsAtOnce {
-		if wait := p.take(now); wait != 0 {
+		if wait := p.take(now, 1); wait != 0 {
 			t.Fatalf("a turn of a burst waits %s", wait)
 		}
 	}
 	turns := 0
 	for ; now.Before(t0.Add(time.Hour)); turns++ {
-		now = now.Add(p.take(now) + time.Millisecond)
+		now = now.Add(p.take(now, 1) + time.Millisecond)
 	}
 	if turns > 3600*turnsPerSecond*11/10 {
 		t.Errorf("%d turns in an hour", turns)
 	}
-	if wait := p.take(now.Add(time.Minute)); wait != 0 {
+	if wait := p.take(now.Add(time.Minute), 1); wait != 0 {
 		t.Errorf("after a quiet minute a turn waits %s", wait)
 	}
 }

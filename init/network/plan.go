@@ -146,8 +146,10 @@ func rankOf(e nodeconfig.Interface, f Facts) int {
 }
 
 // Unmatched says which entries no link matches, and which wired links no entry is about: one
-// may be meant by the other. It is "" if there is no such entry.
-func Unmatched(entries []nodeconfig.Interface, links []Facts) string {
+// may be meant by the other. It is "" if there is no such entry. Where no link is left over, the
+// entry may be about one that a container makes later, or that other boards have: it is wrong
+// only if there is no link for any entry.
+func Unmatched(entries []nodeconfig.Interface, links []Facts) (text string, wrong bool) {
 	var without, spare []string
 	for _, e := range entries {
 		if !slices.ContainsFunc(links, func(f Facts) bool { return rankOf(e, f) > 0 }) {
@@ -155,18 +157,18 @@ func Unmatched(entries []nodeconfig.Interface, links []Facts) string {
 		}
 	}
 	if len(without) == 0 {
-		return ""
+		return "", false
 	}
 	for _, f := range links {
 		if _, ok := Match(entries, f); !ok && f.Wired {
 			spare = append(spare, fmt.Sprintf("%s (%s)", f.Name, f.MAC))
 		}
 	}
-	text := fmt.Sprintf("no link matches %s of node.yaml", strings.Join(without, ", "))
+	text = fmt.Sprintf("no link matches %s of node.yaml", strings.Join(without, ", "))
 	if len(spare) > 0 {
 		text += ": no entry is about " + strings.Join(spare, ", ")
 	}
-	return text
+	return text, len(spare) > 0 || len(without) == len(entries)
 }
 
 // Leases are what the DHCP servers of a link gave it, nil for none.

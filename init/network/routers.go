@@ -131,8 +131,10 @@ func (l *link) spoke(now time.Time) {
 	}
 }
 
-// goOn does what is due of a link's inquiry.
-func (m *manager) goOn(l *link, now time.Time) {
+// goOn does what is due of a link's inquiry, and of its questions for twins. changed says whether
+// it did more than to ask.
+func (m *manager) goOn(l *link, now time.Time) (changed bool) {
+	changed = l.askOthers(now)
 	ask, doubt := l.inquiry.ask(now)
 	if doubt {
 		l.routers.doubt(now)
@@ -143,7 +145,8 @@ func (m *manager) goOn(l *link, now time.Time) {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 	}
-	if l.inquiry.over(now) {
+	over := l.inquiry.over(now)
+	if over {
 		l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
 			return !m.Prefix.Addr().IsLinkLocalUnicast() && !l.inquiry.names(m.Prefix)
 		})
@@ -151,6 +154,7 @@ func (m *manager) goOn(l *link, now time.Time) {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}
 	}
+	return changed || doubt || over
 }
 
 // sweep has a link be without what no router has said in its inquiry; why is for the log.

@@ -18,13 +18,13 @@ import (
 )
 
 // publish writes resolv.conf and the status file if they say something new.
-func (m *manager) publish() error {
+func (m *manager) publish(v view) error {
 	status := control.Network{Problem: m.entries}
 	var sources []source
 	now := time.Now()
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
 		l := m.links[index]
-		i, err := m.kernel.describe(l.facts)
+		i, err := v.describe(l.facts)
 		if err != nil {
 			log.Printf("network: %s: %v", l.facts.Name, err)
 		}

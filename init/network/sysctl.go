@@ -67,11 +67,18 @@ func readIPv6(link string) nodeconfig.IPv6 {
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
 		return nodeconfig.IPv6Off
 	}
+	have := make(map[string]string) // most are asked for by two of them
+	read := func(name string) string {
+		text, known := have[name]
+		if !known {
+			data, _ := os.ReadFile(sysctl("ipv6", link, name)) // no file, no setting
+			text = strings.TrimSpace(string(data))
+			have[name] = text
+		}
+		return text
+	}
 	for _, v := range []nodeconfig.IPv6{nodeconfig.IPv6Off, nodeconfig.IPv6Static, nodeconfig.IPv6Auto} {
-		if !slices.ContainsFunc(settings(link, v), func(s [2]string) bool {
-			have, err := os.ReadFile(sysctl("ipv6", link, s[0]))
-			return err != nil || strings.TrimSpace(string(have)) != s[1]
-		}) {
+		if !slices.ContainsFunc(settings(link, v), func(s [2]string) bool { return read(s[0]) != s[1] }) {
 			return v
 		}
 	}

@@ -1,12 +1,16 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kogge.example/init/network/claim"
 )
@@ -66,17 +70,19 @@ type pair struct{ a, b int }
 func pairOf(a, b int) pair { return pair{min(a, b), max(a, b)} }
 
 // neighbours has it known that two links lead to one network: the one with that MAC address has
-// been heard by the other.
-func (m *manager) neighbours(event claim.Heard) {
+// been heard by the other. It says whether that is new.
+func (m *manager) neighbours(event claim.Heard) (news bool) {
 	mac := event.Packet.SenderMAC.String()
 	if !m.own[mac] {
-		return
+		return false
 	}
 	for index, l := range m.links {
-		if index != event.Link && l.facts.MAC == mac {
-			m.one[pairOf(index, event.Link)] = true
+		if p := pairOf(index, event.Link); index != event.Link && l.facts.MAC == mac {
+			news = news || !m.one[p]
+			m.one[p] = true
 		}
 	}
+	return news
 }
 
 // moved forgets that a link leads to the same network as another: it has lost its cable, or is
@@ -87,8 +93,9 @@ func (m *manager) moved(link int) {
 
 // tell finds twins, and names them in the links' problems once it is sure.
 func (m *manager) tell(links []Uplink) {
+	now := time.Now()
 	texts := Twins(links, func(a, b int) bool {
-		return !m.one[pairOf(a, b)] && m.links[a].settled() && m.links[b].settled()
+		return !m.one[pairOf(a, b)] && m.links[a].settled(now) && m.links[b].settled(now)
 	})
 	for _, u := range links {
 		l := m.links[u.Link]
@@ -97,25 +104,68 @@ func (m *manager) tell(links []Uplink) {
 		}
 		l.twins, l.overhears = texts[u.Link], nil
 		for _, o := range links {
-			if o.Link == u.Link || m.one[pairOf(o.Link, u.Link)] {
-				continue
-			}
-			for _, a := range o.Addresses {
-				if slices.Contains(u.Addresses, a) || slices.ContainsFunc(u.Networks, func(n netip.Prefix) bool { return n.Contains(a) }) {
-					l.overhears = append(l.overhears, a)
-				}
+			if o.Link != u.Link && !m.one[pairOf(o.Link, u.Link)] {
+				l.overhears = append(l.overhears, overheard(u, o)...)
 			}
 		}
 	}
 }
 
-// settled says whether the link has a carrier and has told its addresses to all that are there,
-// also to those of our links.
-func (l *link) settled() bool {
+// overheard are the addresses of o that u may hear of if both lead to one network: those that
+// are near for one of the two, or the same.
+func overheard(u, o Uplink) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range o.Addresses {
+		near := func(n netip.Prefix) bool { return n.Contains(a) && slices.ContainsFunc(u.Addresses, n.Contains) }
+		if slices.Contains(u.Addresses, a) || slices.ContainsFunc(u.Networks, near) || slices.ContainsFunc(o.Networks, near) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// twinsAfter is how long a link has to have a carrier before it is named: a switch that looks for
+// loops first passes nothing on for half a minute. Tests are in a hurry.
+var twinsAfter = time.Minute
+
+// asks is how often a link asks for the addresses of others shortly before.
+const asks = 3
+
+// asksNext is when the next of these questions is due, or after the last one the naming; zero:
+// there is nothing to ask for.
+func (l *link) asksNext() time.Time {
+	if !l.facts.Carrier || len(l.overhears) == 0 || l.asked > asks {
+		return time.Time{}
+	}
+	return l.plugged.Add(twinsAfter - twinsAfter/20*time.Duration(asks-l.asked))
+}
+
+// askOthers asks for the addresses of other links, if that is due: another one of the same
+// network hears it. over says that twins may be named from now on.
+func (l *link) askOthers(now time.Time) (over bool) {
+	due := false
+	for at := l.asksNext(); !at.IsZero() && !now.Before(at); at = l.asksNext() {
+		due, over = l.asked < asks, l.asked == asks
+		l.asked++
+	}
+	if !due || l.voice == nil {
+		return over
+	}
+	for _, a := range l.overhears {
+		if err := l.voice.Send(claim.Probe, a); err != nil && !errors.Is(err, unix.ENOBUFS) { // the cable is out
+			log.Printf("network: %s: %v", l.facts.Name, err)
+		}
+	}
+	return over
+}
+
+// settled says whether the link has had a carrier for a while and has told its addresses to all
+// that are there, also to those of our links.
+func (l *link) settled(now time.Time) bool {
 	for _, c := range l.claims {
 		if c.State != claim.Held && c.State != claim.Taken {
 			return false
 		}
 	}
-	return l.facts.Carrier
+	return l.facts.Carrier && now.Sub(l.plugged) >= twinsAfter
 }

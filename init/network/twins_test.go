@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,6 +70,7 @@ func TestTwins(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	twinsAfter = 2 * time.Second
 	paths := tempPaths(t)
 	a := newSegment(t, "lan0", "192.168.1.1/24", "fd00::1/64", "100.64.0.1/32")
 	a.second("lan2")
@@ -126,6 +128,40 @@ func TestTwins(t *testing.T) {
 	}
 }
 
+// TestLateSwitch has two cables to a switch that passes nothing on until the links have
+// announced their addresses, for either family. They are not named, and a twin elsewhere is.
+func TestLateSwitch(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	twinsAfter = 10 * time.Second
+	paths := tempPaths(t)
+	for _, links := range [][]string{{"lan0", "lan2"}, {"lan3", "lan4"}} {
+		s := newSegment(t, links[0])
+		s.second(links[1])
+		s.in(func() error {
+			// Twice the delay, which is in hundredths of a second.
+			return exec.Command("ip", "link", "set", s.port, "type", "bridge", "forward_delay", "350", "stp_state", "1").Run()
+		})
+	}
+	newPeer(t, "lan1")
+	node(t, `network:
+  - {match: lan0, ipv6: off, addresses: [192.168.1.50/24]}
+  - {match: lan1, ipv6: static, addresses: [192.168.1.51/24, "fd00::51/64"]}
+  - {match: lan2, ipv6: off, addresses: [192.168.1.52/24]}
+  - {match: lan3, ipv6: static, addresses: ["fd00::53/64"]}
+  - {match: lan4, ipv6: static, addresses: ["fd00::54/64"]}`, paths)
+	until(t, "the twin to be named", func() bool {
+		for _, link := range []string{"lan0", "lan2", "lan3", "lan4"} {
+			if text := problemOf(paths, link); strings.Contains(strings.ReplaceAll(text, "is on lan1, too", ""), " is on ") {
+				t.Fatalf("%s: %s", link, text)
+			}
+		}
+		text := problemOf(paths, "lan1")
+		return strings.Contains(text, "192.168.1.0/24 is on lan0, lan2, too, but") && strings.Contains(text, "fd00::/64 is on lan3, lan4, too, but")
+	})
+}
+
 // TestTwinsOf shows what is said of links that have networks and addresses in common.
 func TestTwinsOf(t *testing.T) {
 	var out strings.Builder
@@ -155,6 +191,11 @@ func TestTwinsOf(t *testing.T) {
 		texts := Twins(all, func(a, b int) bool { return !c.one || a+b != 1 })
 		for _, u := range all {
 			fmt.Fprintf(&out, "  %s: %s\n", u.Name, cmp.Or(texts[u.Link], "-"))
+			for _, o := range all {
+				if u.Link != o.Link {
+					fmt.Fprintf(&out, "    may hear of %s: %v\n", o.Name, overheard(u, o))
+				}
+			}
 		}
 	}
 	golden.Compare(t, "twins.txt", out.String())

@@ -157,11 +157,12 @@ func longer(a, b netip.Prefix) netip.Prefix {
 }
 
 // direct has answers leave by the link of the question, and finds out which links are twins.
-func (m *manager) direct() {
+func (m *manager) direct(v view) {
 	var uplinks []Uplink
 	for _, index := range slices.Sorted(maps.Keys(m.links)) {
-		if u, err := m.kernel.uplink(m.links[index].facts); err == nil { // else it is about to go
-			uplinks = append(uplinks, u)
+		f := m.links[index].facts
+		if _, err := v.link(f); err == nil { // else it is about to go
+			uplinks = append(uplinks, v.uplink(f))
 		}
 	}
 	m.tell(uplinks)

@@ -1,6 +1,6 @@
 // Package download is the HTTP of bytes whose digest is known. In goes a request, out
 // comes the body as it lies on the server, or an error: what the other side sends costs
-// no more than the bytes, and no longer than they keep coming.
+// no more than the bytes, and no longer than they keep coming. Connections are made by [Dial].
 package download
 
 import (

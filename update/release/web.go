@@ -65,7 +65,7 @@ func OpenWeb(address string, access Access) (*Web, error) {
 	}
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DialContext:         download.Dial(&net.Dialer{Timeout: 10 * time.Second}),
 		TLSHandshakeTimeout: 15 * time.Second,
 		IdleConnTimeout:     30 * time.Second,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},

@@ -89,7 +89,7 @@ type Claim struct {
 	Leased   bool      // from DHCP, not from node.yaml
 	Ours     bool      // never given up any more
 	Sent     int       // packets in this state; in Held: whether it was asked if the dispute is over
-	By       string    // MAC address of whoever has it or disputes it; "": nobody
+	By       string    // MAC address of whoever has it or disputes it, or another link's name; "": nobody
 	Heard    time.Time // the last conflict
 	Conflict time.Time // the last one that was answered
 	Failures int       // times taken, in a row; of a lease: leases; of the kernel's address: its own time, too
@@ -115,7 +115,7 @@ func Begin(leased, used, carrier bool, failures int, now time.Time) Claim {
 }
 
 // Step says what event e makes of the claim and what is to be done; by is the MAC address
-// of whoever caused it. It sends nothing and reads no clock.
+// of whoever caused it, or the name of another link of the node. It sends nothing and reads no clock.
 func (c Claim) Step(e Event, by string, now time.Time) (Claim, Action) {
 	to := func(s Standing, next time.Time) { c.State, c.Sent, c.Next = s, 0, next }
 	switch {

@@ -108,7 +108,8 @@ func (v *Conversation) run(ctx context.Context, x Exchange, c Client, tell func(
 	if c.Lease != nil {
 		c.Next = c.Lease.Expires()
 	}
-	quiet, plugs := false, 0
+	var said complaints
+	plugs := 0
 	for {
 		action := Wait
 		// Up to a tenth more, or a street of nodes asks at once after a power cut.
@@ -165,11 +166,10 @@ func (v *Conversation) run(ctx context.Context, x Exchange, c Client, tell func(
 		case err != nil:
 			event = Failed
 		}
-		// A silent network is one line in the log, not one a minute.
-		if err != nil && !quiet {
+		var news bool
+		if said, news = said.after(err); news {
 			log.Printf("network: %s: %s: %v", v.name, action, err)
 		}
-		quiet = err != nil
 		c, action = c.Step(event, lease, time.Now())
 		switch {
 		case event == Got:
@@ -282,7 +282,6 @@ func (x *v4) discover(ctx context.Context, c *nclient4.Client, want []dhcpv4.Mod
 		x.broken = x.broken.with(server.String(), time.Now())
 		return nil, fmt.Errorf("%s does not keep its offer of %v: %w", server, offers.spare.YourIPAddr, err)
 	}
-	x.broken = nil
 	return lease, nil
 }
 
@@ -324,6 +323,7 @@ func (x *v4) Decline(_ context.Context, lease *control.Lease) error {
 	if x.err != nil {
 		return x.err
 	}
+	x.broken = x.broken.with(lease.Server.String(), time.Now())
 	c, err := nclient4.NewRawUDPConn(x.name, nclient4.ClientPort)
 	if err != nil {
 		return err

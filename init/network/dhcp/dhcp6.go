@@ -204,7 +204,6 @@ func (x *v6) discover(ctx context.Context, c *nclient6.Client) (*control.Lease, 
 		x.broken = x.broken.with(server, time.Now())
 		return nil, fmt.Errorf("%s does not keep its offer: %v", server, err)
 	}
-	x.broken = nil
 	return lease, nil
 }
 
@@ -278,6 +277,7 @@ func (x *v6) Decline(ctx context.Context, lease *control.Lease) error {
 	if x.err != nil || x.mode != Stateful {
 		return x.err
 	}
+	x.broken = x.broken.with(lease.ServerID, time.Now())
 	c, err := nclient6.New(x.name, nclient6.WithTimeout(time.Second), nclient6.WithRetry(2))
 	if err != nil {
 		return err

@@ -53,8 +53,8 @@ func listen[M any](ctx context.Context, limit time.Duration, ask func(context.Co
 	return err
 }
 
-// broken are the servers that offered something and did not give it, or nothing of use: by
-// their identifiers, the newest last. They are asked again once they are forgotten, or where
+// broken are the servers that offered something and did not give it, or nothing of use, or an
+// address that somebody has: by their identifiers, the newest last. They are asked again once they are forgotten, or where
 // nobody else offers anything.
 type broken []promise
 
@@ -106,6 +106,23 @@ func (c *choice[M]) offer(server string, m M) (take bool) {
 		c.spare, c.have = m, true
 	}
 	return len(c.broken) < mostBroken
+}
+
+// complaints are what has been logged since a question was last answered: a silent network is
+// one line, and not one a minute. Whoever finds ever new words is heard for so long.
+type complaints []string
+
+const mostComplaints = 8
+
+// after are the complaints after a question with that error; news says whether to log it.
+func (c complaints) after(err error) (next complaints, news bool) {
+	switch {
+	case err == nil:
+		return nil, false
+	case len(c) >= mostComplaints || slices.Contains(c, err.Error()):
+		return c, false
+	}
+	return append(c, err.Error()), true
 }
 
 // verdict is what servers say about a lease that we have. The word of its own one holds. Of

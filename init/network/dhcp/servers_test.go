@@ -77,6 +77,38 @@ func TestChoice(t *testing.T) {
 	}
 }
 
+// TestComplaints: an error is logged once until something works, whatever comes in between, and
+// new ones without end are not.
+func TestComplaints(t *testing.T) {
+	var c complaints
+	for _, step := range []struct {
+		text string // "": it worked
+		news bool
+	}{
+		{"no answer", true}, {"no answer", false}, {"192.0.2.7 does not keep its offer", true}, {"no answer", false},
+		{"192.0.2.7 does not keep its offer", false}, {"", false}, {"no answer", true}, {"192.0.2.7 does not keep its offer", true},
+	} {
+		var err error
+		if step.text != "" {
+			err = errors.New(step.text)
+		}
+		var news bool
+		if c, news = c.after(err); news != step.news {
+			t.Errorf("%q: %v", step.text, news)
+		}
+	}
+	logged := 0
+	for i := range 1000 {
+		var news bool
+		if c, news = c.after(fmt.Errorf("new words %d", i)); news {
+			logged++
+		}
+	}
+	if logged > mostComplaints {
+		t.Errorf("%d lines", logged)
+	}
+}
+
 // TestVerdict shows what several servers' answers mean for a lease.
 func TestVerdict(t *testing.T) {
 	const own = true

@@ -115,8 +115,8 @@ type ListResponse struct {
 	Containers []*Container           `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
 	// trouble is with the node rather than with one container; empty is none.
 	Trouble string `protobuf:"bytes,2,opt,name=trouble,proto3" json:"trouble,omitempty"`
-	// behind says that the node has taken an apply or removal, and that containers are still
-	// those from before it.
+	// behind says that the node has taken an apply or removal, or that its agent has just
+	// begun, and has not yet looked at what runs since: containers may be those from before it.
 	Behind        bool `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -73,7 +73,8 @@ type WorkloadServiceClient interface {
 	// follow those to come.
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.ServerStreamForClient[v1.LogLines], error)
 	// Run starts, stops or restarts a container. It stays so until the next call, the
-	// next change of its file, or the next boot.
+	// next change of its file, or the next boot. To stop what is stopping already, also
+	// because nobody wants it any more, kills it.
 	Run(context.Context, *connect.Request[v1.RunRequest]) (*connect.Response[v1.RunResponse], error)
 	// Exec runs a command in a running container, beside its own process, as that may and
 	// never more. The first message says which; what follows is for the command. It ends
@@ -200,7 +201,8 @@ type WorkloadServiceHandler interface {
 	// follow those to come.
 	Logs(context.Context, *connect.Request[v1.LogsRequest], *connect.ServerStream[v1.LogLines]) error
 	// Run starts, stops or restarts a container. It stays so until the next call, the
-	// next change of its file, or the next boot.
+	// next change of its file, or the next boot. To stop what is stopping already, also
+	// because nobody wants it any more, kills it.
 	Run(context.Context, *connect.Request[v1.RunRequest]) (*connect.Response[v1.RunResponse], error)
 	// Exec runs a command in a running container, beside its own process, as that may and
 	// never more. The first message says which; what follows is for the command. It ends

@@ -1,4 +1,4 @@
-package images
+package tarball
 
 import (
 	"bufio"
@@ -24,9 +24,9 @@ var packings = []struct{ name, magic, tool string }{
 	{"zip", "PK\x03\x04", "unzip -p"},
 }
 
-// plain reads what is packed with gzip or zstd, and what is not packed at all. The caller
+// Plain reads what is packed with gzip or zstd, and what is not packed at all. The caller
 // closes it.
-func plain(r io.Reader) (io.ReadCloser, error) {
+func Plain(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReader(r)
 	head, err := b.Peek(8)
 	if err != nil && !errors.Is(err, io.EOF) {

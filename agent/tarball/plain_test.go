@@ -1,4 +1,4 @@
-package images
+package tarball
 
 import (
 	"bytes"
@@ -66,7 +66,7 @@ func TestPlain(t *testing.T) {
 		{"zip", "PK\x03\x04....", "", "packed with zip"},
 	} {
 		var got []byte
-		r, err := plain(iotest.OneByteReader(strings.NewReader(c.packed)))
+		r, err := Plain(iotest.OneByteReader(strings.NewReader(c.packed)))
 		if err == nil {
 			got, err = io.ReadAll(r)
 			r.Close()
@@ -76,7 +76,7 @@ func TestPlain(t *testing.T) {
 		}
 	}
 	broken := errors.New("the line is dead")
-	if _, err := plain(iotest.ErrReader(broken)); !errors.Is(err, broken) {
+	if _, err := Plain(iotest.ErrReader(broken)); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
 	}
 }
@@ -87,12 +87,12 @@ func FuzzPlain(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if r, err := plain(bytes.NewReader(data)); err == nil {
+		if r, err := Plain(bytes.NewReader(data)); err == nil {
 			_, _ = io.Copy(io.Discard, io.LimitReader(r, 1<<20))
 			r.Close()
 		}
 		for _, packed := range []string{gzipped(t, string(data)), zstded(t, string(data))} {
-			r, err := plain(strings.NewReader(packed))
+			r, err := Plain(strings.NewReader(packed))
 			if err != nil && len(data) == 0 {
 				continue
 			}

@@ -1,24 +1,25 @@
-package images
+package tarball
 
 import (
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kogge.example/agent/imageref"
 )
 
-// TestForHere: an image of an archive has the full name that a Compose file means by what
+func anything(ocispec.Platform) bool { return true }
+
+// TestPick: an image of an archive has the full name that a Compose file means by what
 // stands there, once, or is refused.
-func TestForHere(t *testing.T) {
+func TestPick(t *testing.T) {
 	its := digest.FromString("its")
 	named := func(name, ref string) ocispec.Descriptor {
 		m := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: its, Annotations: map[string]string{}}
-		for key, value := range map[string]string{images.AnnotationImageName: name, ocispec.AnnotationRefName: ref} {
+		for key, value := range map[string]string{nameKey: name, ocispec.AnnotationRefName: ref} {
 			if value != "" {
 				m.Annotations[key] = value
 			}
@@ -55,7 +56,7 @@ func TestForHere(t *testing.T) {
 		"a bare tag":            {[]ocispec.Descriptor{named("", "1.0")}, nil, none},
 		"nothing":               {nil, nil, none},
 	} {
-		found, err := forHere(c.all)
+		found, err := Pick(c.all, anything, "linux/amd64")
 		var got []string
 		for _, i := range found {
 			got = append(got, i.Name)
@@ -69,18 +70,25 @@ func TestForHere(t *testing.T) {
 	}
 }
 
-// FuzzForHere: no words of an archive make it panic, and what it finds has a full name.
-func FuzzForHere(f *testing.F) {
+// FuzzPick: no words of an archive make it panic, and what it finds has a full name.
+func FuzzPick(f *testing.F) {
 	for _, s := range []string{"", "short:1", "UPPER:1", "x@sha256:abc", "1.0", "a b\x1b[31m\nc"} {
 		f.Add(s, "hello:1")
 		f.Add("", s)
 	}
 	f.Fuzz(func(t *testing.T, name, ref string) {
-		found, _ := forHere([]ocispec.Descriptor{{Annotations: map[string]string{images.AnnotationImageName: name, ocispec.AnnotationRefName: ref}}})
+		found, _ := Pick([]ocispec.Descriptor{{Annotations: map[string]string{nameKey: name, ocispec.AnnotationRefName: ref}}}, anything, "linux/amd64")
 		for _, i := range found {
 			if full, err := imageref.Full(i.Name); err != nil || full != i.Name {
 				t.Errorf("%q, %q: the image has the name %q, and in full %q, %v", name, ref, i.Name, full, err)
 			}
 		}
 	})
+}
+
+// TestBareTag: an archive that names its image by a tag alone names none.
+func TestBareTag(t *testing.T) {
+	if got := fullName("1.0"); got != "" {
+		t.Errorf("a bare tag became the image %q", got)
+	}
 }
