@@ -379,6 +379,9 @@ func Permit(s ledger.State, a Applicant, digest string, slots *apiv1.ListSlotsRe
 	if p.Arming < 1 {
 		return nil, fmt.Errorf("node %s does not know how often it was armed: a permit could be used twice there", node)
 	}
+	if _, err := ledger.ParsePermit(p.Encode()); err != nil { // before it is signed
+		return nil, fmt.Errorf("node %s: %w", node, err)
+	}
 	by, err := s.OwnerFor(a.Key)
 	if err != nil {
 		return nil, err

@@ -218,6 +218,9 @@ func TestSeatless(t *testing.T) {
 			if _, err := Permit(l.State(), a, digest, &apiv1.ListSlotsResponse{}, owner); err == nil {
 				t.Error("a node that has lost count is permitted an update")
 			}
+			if _, err := Permit(l.State(), a, "", &apiv1.ListSlotsResponse{NextArming: 2}, owner); !errors.Is(err, ledger.ErrPermit) {
+				t.Errorf("a permit for no release: %v", err)
+			}
 			if a.Key = seatKey(t); name == "n2" {
 				if _, err := Permit(l.State(), a, digest, &apiv1.ListSlotsResponse{NextArming: 2}, owner); err == nil {
 					t.Error("a node that has lost its seat's key is permitted an update")
