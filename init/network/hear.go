@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+	"kogge.example/init/network/advert"
 )
 
 // This file is what is said between the node and its routers, and what the kernel keeps of it.
@@ -108,31 +108,6 @@ type routerAdvert struct {
 	prefixes []netip.Prefix
 }
 
-// parseRouterAdvert reads the networks of an advertisement, from its ICMPv6 header on. What
-// is cut short or of another kind is none.
-//
-// Source: RFC 4861, sections 4.2 and 4.6.2.
-func parseRouterAdvert(data []byte) (prefixes []netip.Prefix, ok bool) {
-	const kind, header, option, size = 134, 16, 3, 32
-	if len(data) < header || data[0] != kind || data[1] != 0 {
-		return nil, false
-	}
-	for rest := data[header:]; len(rest) > 0; {
-		if len(rest) < 2 || rest[1] == 0 || int(rest[1])*8 > len(rest) {
-			return nil, false // the kernel takes nothing of it either
-		}
-		one := rest[:int(rest[1])*8]
-		rest = rest[len(one):]
-		if one[0] != option || len(one) != size || binary.BigEndian.Uint32(one[4:]) == 0 {
-			continue
-		}
-		if p, err := netip.AddrFrom16([16]byte(one[16:])).Prefix(int(one[2])); err == nil && len(prefixes) < maxPrefixes {
-			prefixes = append(prefixes, p)
-		}
-	}
-	return prefixes, true
-}
-
 // hear passes on which routers speak, until ctx ends. The kernel says only what changes by it.
 func (k *kernel) hear(ctx context.Context) error {
 	c, err := net.ListenPacket("ip6:ipv6-icmp", "::")
@@ -163,7 +138,7 @@ func (k *kernel) hear(ctx context.Context) error {
 				continue
 			}
 			ip, ok := from.(*net.IPAddr)
-			prefixes, good := parseRouterAdvert(buf[:n])
+			prefixes, good := advert.ParseNetworks(buf[:n])
 			const most = 255 // hops: it comes from the link itself
 			if !ok || !good || info == nil || info.HopLimit != most || !ip.IP.IsLinkLocalUnicast() {
 				continue

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"kogge.example/init/network/advert"
 	"kogge.example/init/network/dhcp"
 )
 
@@ -26,18 +27,18 @@ const ours = netlink.RouteProtocol(unix.RTPROT_STATIC)
 
 // kernel is the network as the kernel has it.
 type kernel struct {
-	changed   chan struct{}      // something about links or addresses; holds one
-	resolvers chan advertisement // from router advertisements
-	refused   chan gaveUp        // addresses that the kernel made up and gave up
-	routers   chan routerAdvert  // that have spoken
-	failed    chan error         // the messages have ended
+	changed   chan struct{}     // something about links or addresses; holds one
+	resolvers chan advert.Named // from router advertisements
+	refused   chan gaveUp       // addresses that the kernel made up and gave up
+	routers   chan routerAdvert // that have spoken
+	failed    chan error        // the messages have ended
 }
 
 // openKernel subscribes to the kernel's messages until ctx ends. They only say
 // that something changed: what, is read anew, so a lost message costs nothing but
 // time.
 func openKernel(ctx context.Context) (*kernel, error) {
-	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advertisement), routers: make(chan routerAdvert), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
+	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advert.Named), routers: make(chan routerAdvert), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
 	links, addrs := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16)
 	// An overrun ends the library's loop with an error here; the service restarts.
 	fail := func(err error) {
@@ -145,7 +146,7 @@ func (k *kernel) listen(ctx context.Context, s *nl.NetlinkSocket) {
 			if m.Header.Type != unix.RTM_NEWNDUSEROPT {
 				continue
 			}
-			for _, a := range parseAdvertisement(m.Data) {
+			for _, a := range advert.ParseNamed(m.Data) {
 				select {
 				case k.resolvers <- a:
 				case <-ctx.Done():

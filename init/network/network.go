@@ -49,6 +49,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/advert"
 	"kogge.example/init/network/claim"
 	"kogge.example/init/network/dhcp"
 	"kogge.example/init/nodeconfig"
@@ -147,7 +148,7 @@ type link struct {
 	asked   int                // how many of the questions for twins have been due since
 	inquiry inquiry            // which routers are there
 	deaf    bool               // it listens to none, and nothing is left of what they said
-	routers advertised         // what they have named
+	routers advert.Known       // what they have named
 	metrics map[Route]int      // of routes that it may get, as asked for
 	own     []netip.Prefix     // addresses that it has of us
 	refused []Made             // addresses that the kernel made up and gave up
@@ -237,7 +238,7 @@ func (m *manager) next(ctx context.Context, t clocks) (news, error) {
 	case <-m.due():
 		now, what := time.Now(), nothing // mostly a question is sent
 		for _, l := range m.links {
-			if end := l.routers.next(m.synced); m.goOn(l, now) || !end.IsZero() && !now.Before(end) {
+			if end := l.routers.Next(m.synced); m.goOn(l, now) || !end.IsZero() && !now.Before(end) {
 				what = urgent
 			}
 			for a, c := range l.claims {
@@ -266,16 +267,16 @@ func (m *manager) next(ctx context.Context, t clocks) (news, error) {
 		if l := m.links[r.index]; l != nil {
 			l.refused = Recall(l.refused, &r.made, State{}, time.Now())
 		}
-	case advert := <-m.kernel.routers:
-		if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
+	case one := <-m.kernel.routers:
+		if l := m.links[one.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
 			l.spoke(time.Now())
-			l.inquiry.named(advert)
+			l.inquiry.named(one)
 		}
-	case advert := <-m.kernel.resolvers:
-		if l := m.links[advert.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
+	case named := <-m.kernel.resolvers:
+		if l := m.links[named.Link]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
 			now := time.Now()
 			l.spoke(now)
-			l.routers.add(advert, now)
+			l.routers.Add(named, now)
 		}
 	case event := <-m.leases:
 		switch l := m.links[event.index]; {
@@ -426,7 +427,7 @@ func (m *manager) meet(was *link, facts Facts, entry nodeconfig.Interface) (*lin
 				l.leases.V6 = old.Lease6
 			}
 			if entry.IPv6 == nodeconfig.IPv6Auto {
-				l.routers.add(advertisement{lifetime: untilAsked, resolvers: old.Resolvers, domains: old.Domains}, time.Now())
+				l.routers.Add(advert.Named{Lifetime: untilAsked, Resolvers: old.Resolvers, Domains: old.Domains}, time.Now())
 			}
 			facts.MTU, l.own = cmp.Or(old.FirstMTU, facts.MTU), old.Own
 			if !facts.Carrier {
@@ -592,7 +593,7 @@ func (m *manager) due() <-chan time.Time {
 			sooner(c.Next)
 		}
 		sooner(l.inquiry.next())
-		sooner(l.routers.next(m.synced)) // what has ended since then counts, too
+		sooner(l.routers.Next(m.synced)) // what has ended since then counts, too
 		sooner(l.asksNext())
 	}
 	if next.IsZero() {

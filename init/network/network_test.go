@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/advert"
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/golden"
 )
@@ -367,99 +368,21 @@ func checkResolvConf(t *testing.T, s control.Network) {
 	}
 }
 
-// advert is a message with one RDNSS option for two resolvers, and a DNSSL before.
-func advert(lifetime byte) []byte {
-	m := []byte{10, 0, 40 + 16, 0, 7, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0}
-	m = append(m, 31, 2, 0, 0, 0, 0, 0, 9, 1, 'x', 0, 0, 0, 0, 0, 0)
-	m = append(m, 25, 5, 0, 0, 0, 0, 0, lifetime)
-	for _, a := range []string{"2001:db8::53", "fe80::53"} {
-		b := netip.MustParseAddr(a).As16()
-		m = append(m, b[:]...)
-	}
-	return m
-}
-
-func TestAdvertisement(t *testing.T) {
-	got := parseAdvertisement(advert(60))
-	if len(got) != 2 || got[0].index != 7 || !slices.Equal(got[0].domains, []string{"x"}) || got[0].lifetime != 9*time.Second ||
-		got[1].index != 7 || got[1].lifetime != time.Minute || len(got[1].resolvers) != 2 {
-		t.Fatalf("parsed %+v", got)
-	}
-	var r advertised
-	for _, a := range got {
-		r.add(a, t0)
-	}
-	counts := func(at time.Time) [2]int { return [2]int{len(r.resolvers.current(at)), len(r.domains.current(at))} }
-	if n := counts(t0.Add(8 * time.Second)); n != [2]int{2, 1} {
-		t.Errorf("%d resolvers and domains within their lifetimes", n)
-	}
-	if n := counts(t0.Add(time.Minute)); n != [2]int{} {
-		t.Errorf("%d resolvers and domains after their lifetimes", n)
-	}
-	for _, a := range parseAdvertisement(advert(0)) {
-		r.add(a, t0)
-	}
-	if n := counts(t0); n != [2]int{0, 1} {
-		t.Errorf("%d resolvers and domains after the resolvers were taken back", n)
-	}
-	r.add(got[1], t0)
-	r.doubt(t0)
-	if n := counts(t0.Add(8 * time.Second)); n != [2]int{} {
-		t.Errorf("%d resolvers and domains 8 s after a cable was out", n)
-	}
-}
-
-// TestFullOfResolvers has a stranger name all the resolvers that there is room for, and as many
-// domains, for ever: those of a router that goes on speaking get in, and are asked first.
-func TestFullOfResolvers(t *testing.T) {
-	var r advertised
-	rogue := advertisement{lifetime: 0xffffffff * time.Second}
-	for i := range byte(maxResolvers + 4) {
-		rogue.resolvers = append(rogue.resolvers, netip.AddrFrom16([16]byte{0xfd, 15: i + 1}))
-		rogue.domains = append(rogue.domains, fmt.Sprintf("rogue%d.test", i))
-	}
-	good := advertisement{lifetime: 30 * time.Minute, resolvers: addrs("2001:db8::53"), domains: []string{"good.test"}}
-	now := t0
-	r.add(rogue, now)
-	if got := r.resolvers.current(now); !slices.Equal(got, rogue.resolvers[:maxResolvers]) {
-		t.Errorf("of one advertisement, the first are kept: %v", got)
-	}
-	now = now.Add(time.Minute)
-	r.add(good, now)
-	if got := r.resolvers.current(now); len(got) != maxResolvers || !slices.Contains(got, good.resolvers[0]) {
-		t.Errorf("the resolvers of who came later: %v", got)
-	}
-	if got := r.domains.current(now); len(got) != maxDomains || !slices.Contains(got, "good.test") {
-		t.Errorf("the domains of who came later: %v", got)
-	}
-	for range 6 {
-		now = now.Add(10 * time.Minute)
-		r.add(good, now)
-	}
-	if got := r.resolvers.current(now); got[0] != good.resolvers[0] {
-		t.Errorf("who has been silent for an hour is asked first: %v", got)
-	}
-	for now = now.Add(30 * time.Minute); now.Before(t0.Add(longestNamed)); now = now.Add(10 * time.Minute) {
-		r.add(good, now)
-	}
-	if got := r.resolvers.current(now); !slices.Equal(got, good.resolvers) {
-		t.Errorf("what was named once, for ever: %v", got)
-	}
-}
-
-func FuzzAdvertisement(f *testing.F) {
-	f.Add(advert(60))
-	f.Add(advert(0)[:40])
+// FuzzNamed has a router name anything: only servers and domains get into resolv.conf.
+func FuzzNamed(f *testing.F) {
+	// One option of domains and one of resolvers, see RFC 8106.
+	m := append([]byte{10, 0, 40, 0, 7, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0}, 31, 2, 0, 0, 0, 0, 0, 9, 1, 'x', 0, 0, 0, 0, 0, 0)
+	one := netip.MustParseAddr("fe80::53").As16()
+	m = append(append(m, 25, 3, 0, 0, 0, 0, 0, 60), one[:]...)
+	f.Add(m)
+	f.Add(m[:40])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var r advertised
-		for _, a := range parseAdvertisement(data) {
-			r.add(a, t0)
-		}
-		if len(r.resolvers.all) > maxResolvers || len(r.domains.all) > maxDomains {
-			t.Errorf("%d resolvers and %d domains kept", len(r.resolvers.all), len(r.domains.all))
+		var known advert.Known
+		for _, a := range advert.ParseNamed(data) {
+			known.Add(a, t0)
 		}
 		var s control.Network
-		merge(&s, []source{{link: "eth0", advertised: r.resolvers.current(t0), search: r.domains.current(t0)}})
+		merge(&s, []source{{link: "eth0", advertised: known.Resolvers(t0), search: known.Domains(t0)}})
 		checkResolvConf(t, s)
 	})
 }

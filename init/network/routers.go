@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kogge.example/init/network/advert"
 	"kogge.example/init/nodeconfig"
 )
 
@@ -35,7 +36,6 @@ const (
 	untilSilent = 6
 	untilAsked  = 15 * time.Second // what an earlier run knew is good for
 	maxRouters  = 16
-	maxPrefixes = 64
 )
 
 // soon is how long routers have to say again what was said before. Tests are in a hurry.
@@ -69,8 +69,8 @@ func (q *inquiry) named(a routerAdvert) {
 	if q.routers = appendNew(q.routers, []netip.Addr{a.from}); len(q.routers) > maxRouters {
 		q.routers = q.routers[:maxRouters]
 	}
-	if q.prefixes = appendNew(q.prefixes, a.prefixes); len(q.prefixes) > maxPrefixes {
-		q.prefixes = q.prefixes[:maxPrefixes]
+	if q.prefixes = appendNew(q.prefixes, a.prefixes); len(q.prefixes) > advert.MaxNetworks {
+		q.prefixes = q.prefixes[:advert.MaxNetworks]
 	}
 }
 
@@ -127,7 +127,7 @@ func (m *manager) inquire(l *link, replugged bool, now time.Time) {
 // spoke has a router have spoken on a link.
 func (l *link) spoke(now time.Time) {
 	if l.inquiry.spoke(now) {
-		l.routers.doubt(now)
+		l.routers.Until(now.Add(soon))
 	}
 }
 
@@ -137,7 +137,7 @@ func (m *manager) goOn(l *link, now time.Time) (changed bool) {
 	changed = l.askOthers(now)
 	ask, doubt := l.inquiry.ask(now)
 	if doubt {
-		l.routers.doubt(now)
+		l.routers.Until(now.Add(soon))
 	}
 	if ask {
 		// Without an address to ask from, the kernel asks as soon as it has one.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kogge.example/init/control"
+	"kogge.example/init/network/advert"
 	"kogge.example/update/golden"
 )
 
@@ -347,53 +348,19 @@ func TestStale(t *testing.T) {
 	golden.Compare(t, "stale.txt", out.String())
 }
 
-// routerPacket is an advertisement with two networks, one of which is taken back.
-func routerPacket() []byte {
-	m := []byte{134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}
-	for _, one := range []struct {
-		prefix string
-		valid  byte
-	}{{"2001:db8:1::/64", 60}, {"2001:db8:2::/64", 0}} {
-		p := netip.MustParsePrefix(one.prefix)
-		b := p.Addr().As16()
-		m = append(m, 3, 4, byte(p.Bits()), 0xc0, 0, 0, 0, one.valid, 0, 0, 0, 0, 0, 0, 0, 0)
-		m = append(m, b[:]...)
-	}
-	return m
-}
-
-func TestRouterAdvert(t *testing.T) {
-	whole := routerPacket()
-	got, ok := parseRouterAdvert(whole)
-	if !ok || !slices.Equal(got, []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}) {
-		t.Errorf("parsed %v, %v", got, ok)
-	}
-	if _, ok := parseRouterAdvert(whole[:len(whole)-1]); ok {
-		t.Error("half an option is read")
-	}
-	if _, ok := parseRouterAdvert(append([]byte{133}, whole[1:]...)); ok {
-		t.Error("a solicitation is read")
-	}
-}
-
-func FuzzRouterAdvert(f *testing.F) {
-	f.Add(routerPacket())
-	f.Add(routerPacket()[:40])
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var q inquiry
-		prefixes, _ := parseRouterAdvert(data)
-		for i := range byte(20) {
-			q.named(routerAdvert{from: netip.AddrFrom16([16]byte{0xfe, 0x80, 15: i}), prefixes: prefixes})
+// TestNamedWithoutEnd has many routers name many networks: so many are kept, and no more.
+func TestNamedWithoutEnd(t *testing.T) {
+	var q inquiry
+	for i := range byte(20) {
+		a := routerAdvert{from: netip.AddrFrom16([16]byte{0xfe, 0x80, 15: i})}
+		for j := range byte(20) {
+			a.prefixes = append(a.prefixes, netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, i, j}), 64))
 		}
-		if len(q.routers) > maxRouters || len(q.prefixes) > maxPrefixes {
-			t.Errorf("%d routers and %d networks kept", len(q.routers), len(q.prefixes))
-		}
-		for _, p := range q.prefixes {
-			if !p.IsValid() || p != p.Masked() {
-				t.Errorf("network %s", p)
-			}
-		}
-	})
+		q.named(a)
+	}
+	if len(q.routers) != maxRouters || len(q.prefixes) != advert.MaxNetworks {
+		t.Errorf("%d routers and %d networks kept", len(q.routers), len(q.prefixes))
+	}
 }
 
 // TestStaticAfterAuto has an entry say that its link is to listen to routers no more: nothing

@@ -34,7 +34,7 @@ func (m *manager) publish(v view) error {
 		}
 		i.MDNS, i.Forward = l.entry.MDNS, l.entry.Forward
 		i.Foreign, i.Own = foreign(l.entry, l.facts), l.own
-		i.Resolvers, i.Domains = l.routers.resolvers.current(now), l.routers.domains.current(now)
+		i.Resolvers, i.Domains = l.routers.Resolvers(now), l.routers.Domains(now)
 		status.Interfaces = append(status.Interfaces, i)
 		sources = append(sources, source{
 			link: l.facts.Name, carrier: l.facts.Carrier, entry: l.entry, leases: l.leases,

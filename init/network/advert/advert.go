@@ -1,4 +1,10 @@
-package network
+// Package advert is what routers advertise: the networks at a link, and the resolvers and
+// search domains to use there.
+//
+// In come messages of the kernel and packets of routers, who may be strangers; out come what
+// they name, and of what they have named what is still good. Who listens to which link is
+// init/network's to know.
+package advert
 
 import (
 	"encoding/binary"
@@ -10,20 +16,20 @@ import (
 	"kogge.example/init/network/dhcp"
 )
 
-// advertisement is the resolvers or the search domains that a router named, and for how
+// Named is the resolvers or the search domains that a router named, and for how
 // long. A lifetime of zero takes them back.
-type advertisement struct {
-	index     int
-	lifetime  time.Duration
-	resolvers []netip.Addr
-	domains   []string
+type Named struct {
+	Link      int // its index
+	Lifetime  time.Duration
+	Resolvers []netip.Addr
+	Domains   []string
 }
 
-// parseAdvertisement reads the RDNSS and DNSSL options of one RTM_NEWNDUSEROPT message.
+// ParseNamed reads the RDNSS and DNSSL options of one RTM_NEWNDUSEROPT message.
 // What is cut short or of another kind is left out.
 //
 // Sources: struct nduseroptmsg in include/uapi/linux/rtnetlink.h; RFC 8106, 5.1 and 5.2.
-func parseAdvertisement(data []byte) []advertisement {
+func ParseNamed(data []byte) []Named {
 	const header, rdnssOption, dnsslOption = 16, 25, 31
 	if len(data) < header {
 		return nil
@@ -35,7 +41,7 @@ func parseAdvertisement(data []byte) []advertisement {
 		return nil
 	}
 	options = options[:length]
-	var all []advertisement
+	var all []Named
 	for len(options) >= 8 {
 		size := int(options[1]) * 8
 		if size == 0 || size > len(options) {
@@ -43,18 +49,18 @@ func parseAdvertisement(data []byte) []advertisement {
 		}
 		one := options[:size]
 		options = options[size:]
-		a := advertisement{index: index, lifetime: time.Duration(binary.BigEndian.Uint32(one[4:])) * time.Second}
+		a := Named{Link: index, Lifetime: time.Duration(binary.BigEndian.Uint32(one[4:])) * time.Second}
 		switch one[0] {
 		case rdnssOption:
 			for rest := one[8:]; len(rest) >= 16; rest = rest[16:] {
-				if addr := addrOf(rest[:16]); dhcp.Usable(addr) && addr.Is6() {
-					a.resolvers = append(a.resolvers, addr)
+				if addr, _ := netip.AddrFromSlice(rest[:16]); dhcp.Usable(addr.Unmap()) && addr.Unmap().Is6() {
+					a.Resolvers = append(a.Resolvers, addr)
 				}
 			}
 		case dnsslOption:
-			a.domains = domains(one[8:])
+			a.Domains = domains(one[8:])
 		}
-		if len(a.resolvers)+len(a.domains) > 0 {
+		if len(a.Resolvers)+len(a.Domains) > 0 {
 			all = append(all, a)
 		}
 	}
@@ -86,25 +92,51 @@ func domains(data []byte) []string {
 	return all
 }
 
-// advertised is what the routers of one link have named.
-type advertised struct {
+// ParseNetworks reads the networks of an advertisement, from its ICMPv6 header on. What
+// is cut short or of another kind is none.
+//
+// Source: RFC 4861, sections 4.2 and 4.6.2.
+func ParseNetworks(data []byte) (prefixes []netip.Prefix, ok bool) {
+	const kind, header, option, size = 134, 16, 3, 32
+	if len(data) < header || data[0] != kind || data[1] != 0 {
+		return nil, false
+	}
+	for rest := data[header:]; len(rest) > 0; {
+		if len(rest) < 2 || rest[1] == 0 || int(rest[1])*8 > len(rest) {
+			return nil, false // the kernel takes nothing of it either
+		}
+		one := rest[:int(rest[1])*8]
+		rest = rest[len(one):]
+		if one[0] != option || len(one) != size || binary.BigEndian.Uint32(one[4:]) == 0 {
+			continue
+		}
+		if p, err := netip.AddrFrom16([16]byte(one[16:])).Prefix(int(one[2])); err == nil && len(prefixes) < MaxNetworks {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return prefixes, true
+}
+
+// Known is what the routers of one link have named.
+type Known struct {
 	resolvers dated[netip.Addr]
 	domains   dated[string]
 }
 
 // Bounds of what a hostile router can have us keep.
 const (
+	MaxNetworks  = 64 // of one packet, and of one link
 	maxResolvers = 16
 	maxDomains   = 6
 )
 
-func (r *advertised) add(a advertisement, now time.Time) {
-	r.resolvers.add(a.resolvers, a.lifetime, maxResolvers, now)
-	r.domains.add(a.domains, a.lifetime, maxDomains, now)
+func (r *Known) Add(a Named, now time.Time) {
+	r.resolvers.add(a.Resolvers, a.Lifetime, maxResolvers, now)
+	r.domains.add(a.Domains, a.Lifetime, maxDomains, now)
 }
 
-// next is when the next of it ends; zero: nothing does.
-func (r *advertised) next(now time.Time) time.Time {
+// Next is when the next of it after now ends; zero: nothing does.
+func (r *Known) Next(now time.Time) time.Time {
 	a, b := r.resolvers.next(now), r.domains.next(now)
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -112,12 +144,17 @@ func (r *advertised) next(now time.Time) time.Time {
 	return a
 }
 
-// doubt lets all end soon unless a router names it again: the cable has been out, and may
-// be in another network.
-func (r *advertised) doubt(now time.Time) {
-	r.resolvers.until(now.Add(soon))
-	r.domains.until(now.Add(soon))
+// Until ends what would be good for longer, unless a router names it again.
+func (r *Known) Until(end time.Time) {
+	r.resolvers.until(end)
+	r.domains.until(end)
 }
+
+// Resolvers are those that are good now, what its router has not repeated for long last.
+func (r *Known) Resolvers(now time.Time) []netip.Addr { return r.resolvers.current(now) }
+
+// Domains are those that are good now, in the same order.
+func (r *Known) Domains(now time.Time) []string { return r.domains.current(now) }
 
 // dated are values with the times when they were heard and that they are good until, in the
 // order in which they came.
