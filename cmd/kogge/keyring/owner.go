@@ -86,10 +86,10 @@ func (k *Keyring) heldBeside(o OwnerKeys) (all []int) {
 	return all
 }
 
-// Sign has as many keys as the owner needs sign a message.
+// Sign has as many keys as the owner needs sign a message, or all, if they are fewer.
 func (o OwnerKeys) Sign(message []byte, threshold int) []ledger.Signature {
 	var all []ledger.Signature
-	for _, i := range o.numbers()[:threshold] {
+	for _, i := range o.numbers()[:min(threshold, len(o.keys))] {
 		all = append(all, ledger.Sign(i, o.keys[i], message))
 	}
 	return all

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"kogge.example/agent/workload"
+	"kogge.example/cmd/kogge/operate"
+)
+
+// TestLedgerCommands reads a founded fleet's ledger on a computer that has lost its own, from
+// the node and from a file, and refuses one that has another history or a byte changed.
+func TestLedgerCommands(t *testing.T) {
+	w := &world{units: []workload.UnitStatus{{ID: "db", State: workload.Running}}}
+	w.open(t)
+	run := func(args ...string) (string, error) {
+		root := rootCommand()
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetArgs(args)
+		err := root.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	good := func(want string, args ...string) {
+		t.Helper()
+		if out, err := run(args...); err != nil || !strings.Contains(out, want) {
+			t.Errorf("kogge %s: %q, %v", strings.Join(args, " "), out, err)
+		}
+	}
+	bad := func(want string, args ...string) {
+		t.Helper()
+		if out, err := run(args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("kogge %s: %q, %v", strings.Join(args, " "), out, err)
+		}
+	}
+	good("founding", "ledger", "log")
+	good("", "ledger", "export", "mine.txt")
+	good("1 record", "ledger", "verify", "-f", "mine.txt")
+	good("1 record", "ledger", "verify", "--node", "n1")
+	text, err := os.ReadFile("mine.txt")
+	must(t, err)
+	must(t, os.WriteFile("bent.txt", bytes.Replace(text, []byte(`"rule": "majority"`), []byte(`"rule": "majoritz"`), 1), 0o600))
+	bad("record 1: ", "ledger", "verify", "-f", "bent.txt")
+
+	var target target
+	ring, err := target.openFleet()
+	must(t, err)
+	must(t, os.Remove(filepath.Join(ring.Dir, "ledger.txt")))
+	bad("its ledger is empty", "ledger", "verify")
+	good("1 record", "ledger", "fetch")
+	good("1 record", "ledger", "verify")
+
+	// The same owner founds it once more, on a computer that has not asked.
+	must(t, os.Remove(filepath.Join(ring.Dir, "ledger.txt")))
+	applicants, err := operate.Applicants(t.Context(), ring, []string{"n1"}, notice)
+	must(t, err)
+	applicants[0].Height = 0
+	operators, err := operate.Operators(ring)
+	must(t, err)
+	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Domains: map[string]string{"n1": "attic"}})
+	must(t, err)
+	owner := ownerFlags{sheets: ring.Sheets()}
+	keys, err := owner.open(t.Context(), ring)
+	must(t, err)
+	_, err = operate.Found(ring, v, keys)
+	must(t, err)
+	for _, args := range [][]string{{"ledger", "verify", "-f", "mine.txt"}, {"ledger", "verify", "--node", "n1"}, {"ledger", "fetch"}, {"fleet", "found", "n1"}} {
+		bad("two histories: record 1 is ", args...)
+	}
+}
