@@ -132,6 +132,7 @@ type unit struct {
 	found  *workload.Found    // what there is of it; nil: nothing, or no more
 	old    *workload.Record   // unless Old is Alone
 	reason string             // why it does not run, in words
+	stuck  string             // why the last try to take old away failed, in words; "" before that
 	code   int                // of its last exit
 	pull   *workload.Progress // of its image; for a start that waits for that
 	tried  bool               // a first start has succeeded or failed
@@ -267,7 +268,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	if u.Old != old {
 		k.publish = true
 		if u.Old == Alone {
-			u.old = nil
+			u.old, u.stuck = nil, ""
 		}
 		if e.kind != Lost {
 			k.prune()
@@ -314,9 +315,7 @@ func (u *unit) explain(e event, most int64) {
 	case StartFailed, RemoveFailed, Unfit:
 		u.reason = workload.Line(e.err.Error())
 	case OldStuck:
-		if u.State == workload.Replacing {
-			u.reason = clings(u.old.Name, e.err)
-		}
+		u.stuck = clings(u.old.Name, e.err)
 	case OldRemoved:
 		if u.State == workload.Starting {
 			u.reason = ""

@@ -54,7 +54,7 @@ func (k *Keeper) status(u *unit) workload.UnitStatus {
 	if u.State == workload.Starting {
 		s.Pull = u.pull
 	}
-	if s.Reason == "" || u.State == workload.Stopping {
+	if s.Reason == "" || u.State == workload.Stopping || u.State == workload.Replacing {
 		s.Reason = cmp.Or(k.goes(u.want.ID), s.Reason)
 	}
 	return s

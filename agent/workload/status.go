@@ -43,7 +43,7 @@ type UnitStatus struct {
 	Restarts  int // starts after the first, since this agent runs
 	ExitCode  int // of its last end, if there was one: see Reason
 	// Reason is why it does not run or, where it is stopping, since when and until when; of
-	// one that runs, that another instance does too. Else "".
+	// one that runs, that another instance does too, or why that cannot be removed. Else "".
 	Reason string
 	// Pull is how far its image is, where it waits for that; else nil.
 	Pull *Progress
