@@ -105,6 +105,7 @@ type Keeper struct {
 	revised    uint64          // the generation of the set of units
 	generation uint64          // of the one that was last compared with what there is
 	seen       bool            // one was
+	ahead      bool            // units are of a later set, which was not
 	trouble    string          // with containerd or the port map, in words
 	links      string          // trouble with the node's own links, in words
 	publish    bool            // the port map is not yet as it should be

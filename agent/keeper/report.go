@@ -16,7 +16,7 @@ func (k *Keeper) Snapshot() workload.Status {
 }
 
 func (k *Keeper) report() {
-	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links)), Generation: k.generation, Seen: k.seen}
+	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links)), Generation: k.generation, Seen: k.seen, Ahead: k.ahead}
 	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)

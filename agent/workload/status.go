@@ -19,7 +19,10 @@ type Status struct {
 	// says that one was, since the agent runs.
 	Generation uint64
 	Seen       bool
-	Units      []UnitStatus // by name
+	// Ahead says that Units are of a later set, which nobody has compared yet: what leaves
+	// because of it is not among Leaving.
+	Ahead bool
+	Units []UnitStatus // by name
 	// Leaving are containers that nobody wants and that have not stopped yet, by name; their
 	// Image is not known. Of a container that is wanted again its unit says so.
 	Leaving []UnitStatus
