@@ -184,10 +184,12 @@ func (w *world) containers() serve.Containers {
 	return w
 }
 func (w *world) Snapshot() workload.Status {
+	s := workload.Status{Units: w.units}
 	if w.status != nil {
-		return w.status()
+		s = w.status()
 	}
-	return workload.Status{Units: w.units}
+	s.Seen = true // the agent has looked
+	return s
 }
 func (w *world) Request(context.Context, string, workload.Want) error { return workload.ErrUnknown }
 func (w *world) Images(context.Context) ([]images.Image, error)       { return w.images, nil }

@@ -365,7 +365,9 @@ func (k *kernel) do(f Facts, op Op) error {
 	case op.Deprecate.IsValid():
 		return set(f, op.Deprecate, math.MaxUint32, 0, 0) // it is ours to remove
 	case op.DelRoute != nil:
-		return netlink.RouteDel(routeOf(f, *op.DelRoute))
+		if err := netlink.RouteDel(routeOf(f, *op.DelRoute)); !errors.Is(err, unix.ESRCH) { // another link's has replaced it
+			return err
+		}
 	case op.ReplaceRoute != nil:
 		return netlink.RouteReplace(routeOf(f, *op.ReplaceRoute))
 	case op.Down:

@@ -86,7 +86,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}
 	m := &manager{
 		cfg: cfg, paths: paths, kernel: k,
-		links: make(map[int]*link), one: make(map[pair]bool), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
+		links: make(map[int]*link), one: make(map[pair]bool), had: make(map[string]bool), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
 	}
 	// The kernel's messages end with ctx; the clients are waited for.
 	defer func() {
@@ -130,6 +130,7 @@ type manager struct {
 	synced    time.Time        // when the last sync began
 	late      bool             // the links that there are have had their time to show up
 	entries   string           // what is wrong with the entries
+	had       map[string]bool  // words of entries that had a wired link in this run
 	unmatched string           // which of them no link matches, once logged
 	told      string           // status, as the supervisor knows it
 	last      *control.Network // as written; nil: not yet
@@ -333,6 +334,7 @@ func (m *manager) sync(ctx context.Context) error {
 			continue
 		}
 		seen[facts.Index] = true
+		m.had[entry.Match] = m.had[entry.Match] || facts.Wired
 		l := m.links[facts.Index]
 		if l != nil {
 			facts.MTU, facts.Rank = l.facts.MTU, l.facts.Rank
@@ -393,7 +395,7 @@ func (m *manager) sync(ctx context.Context) error {
 	}
 	m.direct(v)
 	if m.late {
-		text, wrong := Unmatched(m.cfg.Network, all)
+		text, wrong := Unmatched(m.cfg.Network, all, m.had)
 		if text != "" && text != m.unmatched {
 			log.Printf("network: %s", text)
 		}
