@@ -9,9 +9,13 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"kogge.example/agent/api"
+	"kogge.example/agent/bridge"
 	"kogge.example/agent/compose"
 	"kogge.example/agent/mdns"
+	"kogge.example/agent/namespace"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
@@ -125,5 +129,30 @@ func TestRouted(t *testing.T) {
 	}
 	if got := routed(run); !slices.Equal(got, []string{"eth0", "eth2"}) {
 		t.Errorf("links that are routed: %v", got)
+	}
+}
+
+// TestNetworkStays: a check and dns: that name a container leave its network where it was at
+// the last boot.
+func TestNetworkStays(t *testing.T) {
+	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		return
+	}
+	settings, err := nodeconfig.Parse("node.yaml", []byte(`assess: {checks: [{tcp: "10.88.0.2:8080"}]}`))
+	must(t, err)
+	containers, _, err := compose.ParseTaken("shop", "shop.yaml", []byte("services: {web: {image: \"registry.example/web:1\", dns: [10.88.0.2]}}\n"))
+	must(t, err)
+	folder := t.TempDir()
+	for _, boot := range []string{"first", "next"} {
+		network, err := bridge.Open(filepath.Join(folder, "netns"))
+		must(t, err)
+		network.Last = filepath.Join(folder, "subnets.json")
+		network.Asked = func() []netip.Addr { return namedServers(settings, registry.Registries{}, containers) }
+		all, err := network.Make([]workload.Network{{Name: "front"}})
+		must(t, err)
+		if got := all["front"].Prefix.String(); got != "10.88.0.0/24" {
+			t.Errorf("%s boot: %s", boot, got)
+		}
+		must(t, network.Prune(nil))
 	}
 }
