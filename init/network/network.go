@@ -264,6 +264,7 @@ func (m *manager) next(ctx context.Context, t clocks) (news, error) {
 		return what, nil
 	case <-m.kernel.changed:
 		return oneOfMany, nil
+	case <-m.kernel.addressed: // perhaps one that must not be used
 	case r := <-m.kernel.refused:
 		if l := m.links[r.index]; l != nil {
 			l.refused = Recall(l.refused, &r.made, State{}, time.Now())
