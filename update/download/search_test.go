@@ -2,7 +2,6 @@ package download
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -48,16 +47,7 @@ func TestDialSearch(t *testing.T) {
 	}
 	defer six.Close()
 	for _, l := range []net.Listener{four, six} {
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				fmt.Fprint(c, "this is ", l.Addr())
-				c.Close()
-			}
-		}()
+		go introduce(l)
 	}
 	names := resolver(t, "four.test. A 127.0.0.1", "four.test.home.test. AAAA ::1", "slow.test. A 127.0.0.1", "slow.test. silent AAAA", "slow.test.home.test. AAAA ::1",
 		"six.test. AAAA ::1", "six.test.home.test. A 127.0.0.1", "box.home.test. AAAA ::1", "far.lab.home.test. A 127.0.0.1")
