@@ -9,9 +9,13 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"kogge.example/agent/api"
+	"kogge.example/agent/bridge"
 	"kogge.example/agent/compose"
 	"kogge.example/agent/mdns"
+	"kogge.example/agent/namespace"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/workload"
 	"kogge.example/init/control"
@@ -49,7 +53,9 @@ func TestAsked(t *testing.T) {
 	}
 }
 
-// TestNamedServers: what people name by an address is the node's as well, wherever they do.
+// TestNamedServers: what people name by an address is the node's as well, but for what may
+// be a container of its own: with the checks and the dns: that were right for the release
+// before, the network of those stays where it is.
 func TestNamedServers(t *testing.T) {
 	settings, err := nodeconfig.Parse("node.yaml", []byte(`
 time: {servers: [10.88.0.1, ntp.example, "fd00::1"]}
@@ -73,7 +79,7 @@ services:
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "[10.88.0.53 fd00::53 10.88.0.1 fd00::1 10.88.0.3 fd00::3 10.88.0.2 10.88.0.6 10.88.0.7 10.88.0.9 10.88.0.4 10.88.0.5 fd00::5]"
+	const want = "[10.88.0.1 fd00::1 10.88.0.3 fd00::3 10.88.0.2 10.88.0.9 10.88.0.4 10.88.0.5 fd00::5]"
 	if got := fmt.Sprint(namedServers(settings, registries, containers)); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -123,5 +129,30 @@ func TestRouted(t *testing.T) {
 	}
 	if got := routed(run); !slices.Equal(got, []string{"eth0", "eth2"}) {
 		t.Errorf("links that are routed: %v", got)
+	}
+}
+
+// TestNetworkStays: a check and dns: that name a container leave its network where it was at
+// the last boot.
+func TestNetworkStays(t *testing.T) {
+	if !namespace.Run(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
+		return
+	}
+	settings, err := nodeconfig.Parse("node.yaml", []byte(`assess: {checks: [{tcp: "10.88.0.2:8080"}]}`))
+	must(t, err)
+	containers, _, err := compose.ParseTaken("shop", "shop.yaml", []byte("services: {web: {image: \"registry.example/web:1\", dns: [10.88.0.2]}}\n"))
+	must(t, err)
+	folder := t.TempDir()
+	for _, boot := range []string{"first", "next"} {
+		network, err := bridge.Open(filepath.Join(folder, "netns"))
+		must(t, err)
+		network.Last = filepath.Join(folder, "subnets.json")
+		network.Asked = func() []netip.Addr { return namedServers(settings, registry.Registries{}, containers) }
+		all, err := network.Make([]workload.Network{{Name: "front"}})
+		must(t, err)
+		if got := all["front"].Prefix.String(); got != "10.88.0.0/24" {
+			t.Errorf("%s boot: %s", boot, got)
+		}
+		must(t, network.Prune(nil))
 	}
 }

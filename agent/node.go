@@ -367,16 +367,13 @@ func reread(config string, settings nodeconfig.Config) func() nodeconfig.Config 
 }
 
 // namedServers are the servers that people name to the node by an address: time servers,
-// registries, where releases are, the machines that a release has to reach, what a boot is
-// assessed by, and the name servers of containers.
+// registries, where releases are, and the machines that a release has to reach. The checks of
+// a boot and the dns: of containers may name a container of this node, whose network would
+// move away from them: an update would make the node sick.
 func namedServers(settings nodeconfig.Config, registries registry.Registries, containers []workload.Container) (all []netip.Addr) {
 	names := slices.Concat(settings.Time.Servers, settings.Assess.Peers, []string{settings.Update.Source})
-	for _, c := range settings.Assess.Checks {
-		names = append(names, c.HTTP, c.TCP)
-	}
 	for _, c := range containers {
 		names = append(names, c.Image) // its registry comes first
-		all = append(all, c.DNS...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(registries)) {
 		names = append(names, name)

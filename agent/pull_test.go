@@ -78,6 +78,7 @@ func testPull(t *testing.T) {
 		{"stalled", loadStalled},
 		{"preloads", preloadNames},
 		{"once", preloadRefused},
+		{"damaged", preloadOnce},
 		{"broken", loadBroken},
 		{"names", loadNames},
 		{"bombs", loadBombs},

@@ -24,10 +24,15 @@ type witness struct {
 	mu      sync.Mutex // guards what follows
 	latest  time.Time  // of callers, to the second
 	refused []time.Time
+	floor   time.Time // when the first of them was refused
 }
 
 // mostRefused bounds what is kept of the times that the clock service does not believe.
 const mostRefused = 16
+
+// risen is by how much the floor is to rise before a refused time is told again: it does so
+// each minute, and each refusal is a line in the log.
+const risen = 24 * time.Hour
 
 // clockLimit bounds a word to the clock service: it may set a hardware clock for it.
 const clockLimit = 20 * time.Second
@@ -58,14 +63,33 @@ func (w *witness) refuses(t time.Time) bool {
 
 // refuse forgets a time that the clock service does not believe: one certificate of a wrong
 // clock does not hide the others, which begin earlier.
-func (w *witness) refuse(t time.Time) {
+func (w *witness) refuse(t, floor time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.refused) == 0 {
+		w.floor = floor
+	}
 	w.refused = append(w.refused[max(0, len(w.refused)-mostRefused+1):], t.Truncate(time.Second))
 	if w.refuses(w.latest) {
 		w.latest = time.Time{}
 	}
 	w.again()
+}
+
+// believed forgets what the clock service did not believe: it knows more by now.
+func (w *witness) believed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused = nil
+}
+
+// reconsider forgets what the clock service did not believe before the floor was this one.
+func (w *witness) reconsider(floor time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if floor.Sub(w.floor) >= risen {
+		w.refused = nil
+	}
 }
 
 // again has the clock service be told at once.
@@ -103,15 +127,20 @@ func (w *witness) tell(ctx context.Context) {
 	defer again.Stop()
 	var told time.Time
 	for {
-		if at := w.passed(); at.After(told) || at.After(w.machine.ClockFloor()) {
+		floor := w.machine.ClockFloor()
+		w.reconsider(floor)
+		if at := w.passed(); at.After(told) || at.After(floor) {
 			limited, cancel := context.WithTimeout(ctx, clockLimit)
-			_, err := control.AskClock(limited, w.machine.RunFile("clock.sock"), control.SetClock{Passed: at})
+			answer, err := control.AskClock(limited, w.machine.RunFile("clock.sock"), control.SetClock{Passed: at})
 			switch {
 			case err == nil:
 				told = at
+				w.believed()
+			case answer.Error != "":
+				log.Printf("agent: clock: %v", err)
+				w.refuse(at, floor)
 			case !errors.As(err, new(*net.OpError)): // one that does not listen hears of it later
 				log.Printf("agent: clock: %v", err)
-				w.refuse(at)
 			}
 			cancel()
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -56,7 +57,7 @@ func TestWitness(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	heard, believed := make(chan time.Time), now.AddDate(0, 9, 0)
+	heard, broken, believed := make(chan time.Time), make(chan bool, 1), now.AddDate(0, 9, 0)
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -65,6 +66,13 @@ func TestWitness(t *testing.T) {
 			}
 			line, _ := bufio.NewReader(conn).ReadSlice('\n')
 			said, err := control.ParseSetClock(line)
+			select {
+			case <-broken: // the service ends before it answers
+				conn.Close()
+				heard <- said.Passed
+				continue
+			default:
+			}
 			answer := control.ClockSet{}
 			switch {
 			case err != nil:
@@ -93,24 +101,53 @@ func TestWitness(t *testing.T) {
 	if at := <-heard; !at.Equal(next) {
 		t.Errorf("heard %s, want %s", at, next)
 	}
+	// One that had no answer is told again.
+	next = next.Add(time.Minute)
+	broken <- true
+	w.see(next)
+	for range 2 {
+		if at := <-heard; !at.Equal(next) {
+			t.Errorf("heard %s, want %s", at, next)
+		}
+		w.again() // as it does every minute
+	}
 	// One that is not believed does not hide those that begin before it.
 	wrong, right := now.AddDate(2, 0, 0).Truncate(time.Second), next.Add(time.Hour)
 	w.see(wrong)
 	if at := <-heard; !at.Equal(wrong) {
 		t.Errorf("heard %s, want %s", at, wrong)
 	}
-	for range 2 {
-		for heardNow := false; !heardNow; {
+	hears := func(want time.Time, others ...time.Time) {
+		t.Helper()
+		for {
 			w.see(right)
 			w.see(wrong)
 			select {
 			case at := <-heard:
-				if heardNow = true; !at.Equal(right) {
-					t.Errorf("heard %s, want %s", at, right)
+				if at.Equal(want) {
+					return
+				}
+				if !slices.ContainsFunc(others, at.Equal) {
+					t.Fatalf("heard %s, want %s", at, want)
 				}
 			case <-time.After(10 * time.Millisecond):
 			}
 		}
-		right = right.Add(time.Hour)
 	}
+	hears(right)
+	// By what is known now it may be another matter.
+	hears(wrong)
+	right = right.Add(time.Hour)
+	hears(right, wrong)
+	hears(wrong)
+	w.again()
+	select {
+	case at := <-heard:
+		t.Errorf("hears of %s again", at)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := (control.Clock{Floor: now.AddDate(1, 6, 0), Synced: true}).Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	hears(wrong)
 }

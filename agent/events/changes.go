@@ -2,6 +2,7 @@ package events
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // them at a time, zero for none. known is what is known of them after the second: of
 // one that waits, because containerd went away, what was before.
 // One that runs since before the first look was only found again. One that nobody wants is
-// gone once it has left.
+// gone once it has left, and known until somebody has looked whether it has.
 func OfContainers(before, after workload.Status, at time.Time) (all []Event, known workload.Status) {
 	was := make(map[string]workload.UnitStatus, len(before.Units))
 	for _, u := range before.Units {
@@ -42,7 +43,11 @@ func OfContainers(before, after workload.Status, at time.Time) (all []Event, kno
 		all = append(all, ofHealth(old, u)...)
 	}
 	for _, u := range before.All() {
-		if !stays[u.ID] {
+		switch {
+		case stays[u.ID]:
+		case after.Ahead:
+			known.Leaving = append(slices.Clip(known.Leaving), u)
+		default:
 			all = append(all, Event{Kind: Container, Object: u.ID, What: "gone"})
 		}
 	}

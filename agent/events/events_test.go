@@ -115,6 +115,7 @@ func TestOfContainers(t *testing.T) {
 		return unit(state, func(u *workload.UnitStatus) { u.Exits, u.Reason = n, reason })
 	}
 	other := unit(workload.Starting, func(u *workload.UnitStatus) { u.Image = "example/web:2" })
+	job := workload.UnitStatus{ID: "job", State: workload.Ended, Reason: "exit code 0", Image: "example/job:1"}
 	leaves := []workload.UnitStatus{{ID: "web", State: workload.Stopping}}
 	second := runs(33)
 	second.Image = "example/web:2"
@@ -152,6 +153,13 @@ func TestOfContainers(t *testing.T) {
 		{"it is wanted again", workload.Status{Units: []workload.UnitStatus{runs(40)}}},
 		{"and leaves", workload.Status{Leaving: leaves}},
 		{"and is wanted before it has left", workload.Status{Units: []workload.UnitStatus{unit(workload.Starting, nil)}}},
+		{"it starts", workload.Status{Units: []workload.UnitStatus{runs(50), job}}},
+		{"containerd goes away", workload.Status{Trouble: "containerd does not answer", Units: []workload.UnitStatus{unit(workload.Waiting, nil), job}}},
+		{"meanwhile neither is wanted any more", workload.Status{Trouble: "containerd does not answer", Ahead: true}},
+		{"then one is", workload.Status{Trouble: "containerd does not answer", Ahead: true, Units: []workload.UnitStatus{unit(workload.Waiting, nil)}}},
+		{"then none", workload.Status{Trouble: "containerd does not answer", Ahead: true}},
+		{"containerd comes back, and one is there and leaves", workload.Status{Leaving: leaves}},
+		{"it has left", workload.Status{}},
 	} {
 		var all []Event
 		all, known = OfContainers(known, look.s, at)

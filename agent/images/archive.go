@@ -62,7 +62,7 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 		return nil, err
 	}
 	if from != nil {
-		if found, err = s.free(ctx, *from, found); err != nil {
+		if found, err = s.free(ctx, from, found); err != nil {
 			return nil, err
 		}
 	}
@@ -72,7 +72,11 @@ func (s *Store) importTar(ctx context.Context, packed io.Reader, load *bounds, f
 	}
 	for _, i := range found {
 		if err := s.unpack(ctx, i, load); err != nil {
-			return nil, fmt.Errorf("unpack %s: %w", i.Name, err)
+			err = fmt.Errorf("unpack %s: %w", i.Name, err)
+			if errdefs.IsNotFound(err) {
+				err = tarball.Refuse(err) // a layer, which the tar left out
+			}
+			return nil, err
 		}
 	}
 	for _, i := range found {

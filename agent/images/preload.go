@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 
-	"kogge.example/agent/tarball"
 	"kogge.example/update/partition"
 )
 
@@ -27,7 +26,8 @@ const labelPreload = "kogge.example/preload"
 // error beside which the others are still imported. No folder means no preloads, and a file
 // whose name is none of an archive is no preload. A name that stands for an image already
 // stays with that, unless it came from another version of this file, or one that is gone.
-// What this release has refused is refused with the same words, and not read again.
+// What this release has refused is refused with the same words, and not read again; nor is
+// a file while all of its names stand for images from others.
 //
 // After a power cut at any point a file counts as imported only if its images are
 // unpacked and synced: (1) blobs, each synced; (2) layers unpacked, synced by file
@@ -61,29 +61,40 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 		}
 		if st.Mode().IsRegular() {
 			mark := fmt.Sprintf("%s %d %d", st.Name(), st.Size(), st.ModTime().UnixNano())
-			files, marks[mark] = append(files, preloaded{path, mark, marks}), true
+			files, marks[mark] = append(files, preloaded{path: path, mark: mark, marks: marks}), true
 		}
 	}
-	var before refusals
+	var before past
 	if s.folder != "" {
-		before = readRefusals(s.refusalsFile(), s.Release)
+		before = readPast(s.pastFile(), s.Release)
 	}
-	now := make(refusals) // of files that are there
+	// Of files that are there.
+	now := past{Release: s.Release, Refused: make(map[string]string), Beside: make(map[string][]string)}
 	for _, file := range files {
 		if slices.ContainsFunc(known, func(i images.Image) bool { return i.Labels[labelPreload] == file.mark }) {
 			continue
 		}
-		if why, was := before[file.mark]; was {
-			failed, now[file.mark] = append(failed, fmt.Errorf("preload %s: %s", file.path, why)), why
+		if why, was := before.Refused[file.mark]; was {
+			failed, now.Refused[file.mark] = append(failed, fmt.Errorf("preload %s: %s", file.path, why)), why
 			continue
 		}
-		imported, err := s.preload(ctx, file)
+		given := func(name string) bool {
+			return !slices.ContainsFunc(known, func(i images.Image) bool { return i.Name == name && file.beside(i.Labels) })
+		}
+		if names, was := before.Beside[file.mark]; was && !slices.ContainsFunc(names, given) {
+			now.Beside[file.mark] = names
+			continue
+		}
+		imported, err := s.preload(ctx, &file)
 		if err != nil {
-			if tarball.Refused(err) {
-				now[file.mark] = err.Error()
+			if ctx.Err() == nil && damaged(err) {
+				now.Refused[file.mark] = err.Error()
 			}
 			failed = append(failed, fmt.Errorf("preload %s: %w", file.path, err))
 			continue
+		}
+		if len(file.taken) > 0 {
+			now.Beside[file.mark] = file.taken
 		}
 		names = append(names, imported...)
 	}
@@ -95,18 +106,26 @@ func (s *Store) Preload(ctx context.Context, folder string) ([]string, error) {
 type preloaded struct {
 	path, mark string
 	marks      map[string]bool // of all files that are there
+	taken      []string        // its names, if those are all of images from other files
 }
 
 // gives says whether the images of f may have the names of those that are there with these
 // labels: not of one that was pulled or loaded, nor of one from another file.
-func (f preloaded) gives(labels map[string]string) bool {
+func (f *preloaded) gives(labels map[string]string) bool {
 	mark := labels[labelPreload]
 	return mark != "" && (mark == f.mark || !f.marks[mark])
 }
 
+// beside says whether an image with these labels, whose name is in f too, is another file's.
+func (f *preloaded) beside(labels map[string]string) bool {
+	return labels[labelPreload] != "" && !f.gives(labels)
+}
+
 // free are those of the images from f whose names may be given. One that was pulled or loaded
-// has its name in place of that in f, and f's mark: f is not looked at at each boot.
-func (s *Store) free(ctx context.Context, f preloaded, found []images.Image) (free []images.Image, err error) {
+// has its name in place of that in f, and f's mark: f is not looked at at each boot. f hears
+// that others have all of its names.
+func (s *Store) free(ctx context.Context, f *preloaded, found []images.Image) (free []images.Image, err error) {
+	var taken []string
 	for _, i := range found {
 		old, err := s.client.ImageService().Get(ctx, i.Name)
 		if errdefs.IsNotFound(err) || err == nil && f.gives(old.Labels) {
@@ -117,22 +136,25 @@ func (s *Store) free(ctx context.Context, f preloaded, found []images.Image) (fr
 			return nil, fmt.Errorf("image %s: %w", i.Name, err)
 		}
 		log.Printf("preload %s: image %s stays what it is: it did not come from this file", f.path, i.Name)
-		if old.Labels[labelPreload] == "" {
-			if err := s.mark(ctx, i, f.mark); err != nil {
-				return nil, err
-			}
+		if f.beside(old.Labels) {
+			taken = append(taken, i.Name)
+		} else if err := s.mark(ctx, i, f.mark); err != nil {
+			return nil, err
 		}
+	}
+	if len(taken) == len(found) {
+		f.taken = taken
 	}
 	return free, nil
 }
 
-func (s *Store) preload(ctx context.Context, from preloaded) ([]string, error) {
+func (s *Store) preload(ctx context.Context, from *preloaded) ([]string, error) {
 	f, err := os.Open(from.path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return s.importTar(ctx, f, nil, &from)
+	return s.importTar(ctx, f, nil, from)
 }
 
 // mark says of an image which preload it came from, or took the place of.

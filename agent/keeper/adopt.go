@@ -165,12 +165,12 @@ func (k *Keeper) adopt(ctx context.Context) {
 			continue
 		}
 		if u.old != nil {
-			k.goesOn(u.old.Name)
+			k.goesOn(u, u.old.Name)
 			k.watchOld(ctx, u)
 		}
 		switch f := u.found; {
 		case f != nil && f.Task == workload.Alive:
-			k.goesOn(f.Name)
+			k.goesOn(u, f.Name)
 			k.step(ctx, event{id: id, kind: Adopted, began: f.Started, check: k.health(ctx, u.want)})
 		case f != nil && (f.Task == workload.Exited || f.Task == workload.Over):
 			k.step(ctx, exit(id, f.Exit))

@@ -68,6 +68,9 @@ func TestBehindWhileAway(t *testing.T) {
 		if s.Generation != 0 {
 			t.Errorf("generation %d, with %q", s.Generation, g.names())
 		}
+		if s.Ahead != (len(s.Units) == 0) {
+			t.Errorf("ahead: %v, with %d units", s.Ahead, len(s.Units))
+		}
 		return len(s.Units) == 0
 	})
 	b.end()
@@ -87,6 +90,9 @@ func TestBehindWhileAway(t *testing.T) {
 	b.until(t, "it to be seen", func(s workload.Status) bool {
 		if s.Seen && len(s.Leaving) == 0 && g.names() != "" {
 			t.Errorf("nothing leaves, and there is %s", g.names())
+		}
+		if s.Seen && s.Ahead {
+			t.Error("it has looked, and is ahead")
 		}
 		return s.Seen
 	})

@@ -111,8 +111,12 @@ func (k *Keeper) remove(ctx context.Context, e *ending) error {
 	return err
 }
 
-// goesOn forgets that an instance was told to stop: it is wanted as it is.
-func (k *Keeper) goesOn(name string) {
+// goesOn forgets that an instance of u was told to stop, as it is wanted as it is; unless it is
+// to stop: then its grace goes on.
+func (k *Keeper) goesOn(u *unit, name string) {
+	if u.Held {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.told, name)

@@ -105,6 +105,7 @@ type Keeper struct {
 	revised    uint64          // the generation of the set of units
 	generation uint64          // of the one that was last compared with what there is
 	seen       bool            // one was
+	ahead      bool            // units are of a later set, which was not
 	trouble    string          // with containerd or the port map, in words
 	links      string          // trouble with the node's own links, in words
 	publish    bool            // the port map is not yet as it should be
@@ -132,6 +133,7 @@ type unit struct {
 	found  *workload.Found    // what there is of it; nil: nothing, or no more
 	old    *workload.Record   // unless Old is Alone
 	reason string             // why it does not run, in words
+	stuck  string             // why the last try to take old away failed, in words; "" before that
 	code   int                // of its last exit
 	pull   *workload.Progress // of its image; for a start that waits for that
 	tried  bool               // a first start has succeeded or failed
@@ -267,7 +269,7 @@ func (k *Keeper) step(ctx context.Context, e event) {
 	if u.Old != old {
 		k.publish = true
 		if u.Old == Alone {
-			u.old = nil
+			u.old, u.stuck = nil, ""
 		}
 		if e.kind != Lost {
 			k.prune()
@@ -314,9 +316,7 @@ func (u *unit) explain(e event, most int64) {
 	case StartFailed, RemoveFailed, Unfit:
 		u.reason = workload.Line(e.err.Error())
 	case OldStuck:
-		if u.State == workload.Replacing {
-			u.reason = clings(u.old.Name, e.err)
-		}
+		u.stuck = clings(u.old.Name, e.err)
 	case OldRemoved:
 		if u.State == workload.Starting {
 			u.reason = ""

@@ -100,13 +100,22 @@ func (k *Keeper) starting(name string) bool {
 	return false
 }
 
-// hurry has what could not be removed of the container id swept again at once, and says
-// whether there is any.
+// hurry has what could not be removed of the container id tried again at once, be it a leaver,
+// the container that is to stop or its old instance, and says whether there is any.
 func (k *Keeper) hurry(id string) (any bool) {
-	for _, l := range k.leavers(id) {
-		if !l.next.IsZero() {
-			l.next, any = k.Now(), true
+	now := func(pause *time.Time) {
+		if !pause.IsZero() {
+			*pause, any = k.Now(), true
 		}
+	}
+	for _, l := range k.leavers(id) {
+		now(&l.next)
+	}
+	if u := k.units[id]; u != nil && u.State == workload.Stopping {
+		now(&u.NotBefore)
+	}
+	if u := k.units[id]; u != nil && u.Old == Leaving {
+		now(&u.Until)
 	}
 	return any
 }
@@ -172,6 +181,9 @@ func (k *Keeper) goes(id string) string {
 		if l.reason != "" {
 			return l.reason
 		}
+	}
+	if u := k.units[id]; u != nil && u.Old == Leaving && u.State != workload.Stopping && u.stuck != "" {
+		return u.stuck
 	}
 	return k.ends(id)
 }

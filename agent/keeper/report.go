@@ -16,7 +16,7 @@ func (k *Keeper) Snapshot() workload.Status {
 }
 
 func (k *Keeper) report() {
-	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links)), Generation: k.generation, Seen: k.seen}
+	s := workload.Status{Settled: true, Trouble: workload.Line(cmp.Or(k.trouble, k.links)), Generation: k.generation, Seen: k.seen, Ahead: k.ahead}
 	for _, id := range k.ids {
 		u := k.units[id]
 		s.Settled = s.Settled && k.settled(u)
@@ -54,7 +54,7 @@ func (k *Keeper) status(u *unit) workload.UnitStatus {
 	if u.State == workload.Starting {
 		s.Pull = u.pull
 	}
-	if s.Reason == "" || u.State == workload.Stopping {
+	if s.Reason == "" || u.State == workload.Stopping || u.State == workload.Replacing {
 		s.Reason = cmp.Or(k.goes(u.want.ID), s.Reason)
 	}
 	return s

@@ -51,8 +51,9 @@ func (k *Keeper) Request(ctx context.Context, id string, want workload.Want) err
 func (k *Keeper) take(ctx context.Context, r request, session bool) {
 	u := k.units[r.id]
 	more := r.kind == StopAsked && (u == nil || u.Held) || r.kind == RestartAsked && u != nil && u.again
+	hurried := k.hurry(r.id) // somebody waits
 	switch {
-	case more && (k.hasten(r.id, 0) || k.hurry(r.id)):
+	case more && (k.hasten(r.id, 0) || hurried):
 		log.Printf("container %s: %s once more: it has no more time", r.id, r.kind)
 		r.answer <- nil
 		return
@@ -65,7 +66,6 @@ func (k *Keeper) take(ctx context.Context, r request, session bool) {
 	}
 	r.answer <- nil
 	log.Printf("container %s: %s", r.id, r.kind)
-	k.hurry(r.id) // somebody waits
 	k.handle(ctx, event{id: r.id, kind: r.kind})
 	u.again = r.kind == RestartAsked && u.State == workload.Starting
 }

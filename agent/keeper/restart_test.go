@@ -106,3 +106,21 @@ func TestAdoptedIsNotTold(t *testing.T) {
 		t.Errorf("it has %s", got)
 	}
 }
+
+// TestStopGoesOn: a stop that a session ends amid goes on in the next one, with what is left of
+// its grace.
+func TestStopGoesOn(t *testing.T) {
+	t.Parallel()
+	b := runDeaf(t, deaf("db", time.Hour))
+	b.until(t, "it to run", unitStates("db running"))
+	b.ask(t, "db", workload.WantStopped)
+	b.until(t, "it to be told", func(s workload.Status) bool { return tolds(workload.Stopping)(s) && len(b.engine.lastGraces(9)) == 2 })
+	b.engine.away()
+	b.until(t, "the session to end", func(s workload.Status) bool { return s.Trouble != "" })
+	b.engine.back()
+	b.until(t, "it to be told again", func(workload.Status) bool { return len(b.engine.lastGraces(9)) == 3 })
+	if got := b.engine.lastGraces(1)[0]; got >= time.Hour || got < time.Hour-time.Minute {
+		t.Errorf("it has %s more", got)
+	}
+	b.until(t, "it to say when", tolds(workload.Stopping))
+}

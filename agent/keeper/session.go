@@ -101,7 +101,7 @@ func (k *Keeper) arrange(ctx context.Context, found []workload.Found, former, ha
 	k.sweep(ctx, leave)
 	k.adopt(ctx)
 	k.refresh()
-	k.generation, k.seen = k.revised, true
+	k.generation, k.seen, k.ahead = k.revised, true, false
 }
 
 // rest is the pause before the next session. It returns false when ctx ends.

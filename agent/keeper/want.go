@@ -62,7 +62,7 @@ func (k *Keeper) change(ctx context.Context) (again <-chan time.Time) {
 // more; half are those of them that were just being started, and may still come up. found
 // is nil where containerd is away.
 func (k *Keeper) revise(ctx context.Context, found []workload.Found) (former, half []workload.Record) {
-	k.behind = false
+	k.behind, k.ahead = false, true
 	k.mu.Lock()
 	set, generation := k.set, k.newest
 	k.mu.Unlock()

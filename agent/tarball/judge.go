@@ -6,6 +6,7 @@ package tarball
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,11 +51,20 @@ func Judge(packed io.Reader, arch string) error {
 	return nil
 }
 
-// runsOn says whether a board of the architecture may run what is for p. Only what is sure to
-// be for another kind of computer is not.
+// boardOf are the architectures of boards that run another one too, or have more names.
+var boardOf = map[string]string{
+	"x86_64": "amd64", "x86-64": "amd64", "386": "amd64", "i386": "amd64",
+	"aarch64": "arm64", "arm": "arm64", "armhf": "arm64", "armel": "arm64",
+}
+
+// runsOn says whether a board of the architecture runs what is for p, as its node will: by
+// platforms.Only of containerd, but for the variants of arm, which are those of the board's
+// processor.
 func runsOn(p ocispec.Platform, arch string) bool {
-	known := map[string]string{"amd64": "amd64", "x86_64": "amd64", "arm64": "arm64", "aarch64": "arm64"}[p.Architecture]
-	return (p.OS == "" || p.OS == "linux") && (known == "" || known == arch)
+	its := strings.ToLower(p.Architecture)
+	board := cmp.Or(boardOf[its], its)
+	newer := board == "amd64" && p.Variant != "" && p.Variant != "v1"
+	return (p.OS == "" || strings.EqualFold(p.OS, "linux")) && (board == "" || board == arch && !newer)
 }
 
 // documents are those of a tar, by the name of their file and by their digest.
@@ -83,6 +93,11 @@ func read(r io.Reader) (documents, error) {
 		text, err := io.ReadAll(t)
 		if err != nil {
 			return nil, err
+		}
+		if name == ocispec.ImageIndexFile {
+			if err := Small(bytes.NewReader(text), h.Size); err != nil {
+				return nil, Refuse(fmt.Errorf("%s has %w", name, err))
+			}
 		}
 		if begin := bytes.TrimSpace(text); len(begin) > 0 && (begin[0] == '{' || begin[0] == '[') {
 			docs[name], docs[digest.FromBytes(text).String()] = text, text

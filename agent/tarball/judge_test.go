@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -79,8 +80,9 @@ func TestJudge(t *testing.T) {
 		"a wrong name":                    {saved(t, false, "UPPER:1", "arm64"), "invalid reference format"},
 		"of another kind of computer":     {saved(t, true, "example.invalid/a:1", "amd64"), "it is for linux/amd64, this node is linux/arm64"},
 		"of another kind, by docker save": {saved(t, false, "example.invalid/a:1", "amd64"), "it is for linux/amd64, this node is linux/arm64"},
+		"of a kind that is no board":      {saved(t, true, "example.invalid/a:1", "riscv64"), "it is for linux/riscv64, this node is linux/arm64"},
 		"for several kinds":               {several(t, "amd64", "arm64"), ""},
-		"for several others":              {several(t, "amd64", "s390x"), ""}, // that one is not known
+		"for several others":              {several(t, "amd64", "s390x"), "it is for linux/amd64, linux/s390x, this node is linux/arm64"},
 		"for another kind, in an index":   {several(t, "amd64", "amd64"), "it is for linux/amd64, this node is linux/arm64"},
 		"no index":                        {packed(t, entry{name: "oci-layout", text: `{"imageLayoutVersion":"1.0.0"}`}), "index.json: "},
 		"no image":                        {packed(t, entry{name: "etc/passwd", text: "root"}), "docker export writes the files of a container alone"},
@@ -88,10 +90,29 @@ func TestJudge(t *testing.T) {
 		"a part":                          {good[:len(good)/2], "it is only a part of a tar"},
 		"nothing":                         {nil, "it is empty"},
 		"a long document":                 {packed(t, entry{name: "oci-layout", text: `{"imageLayoutVersion":"1.0.0"}`}, entry{name: "index.json", text: "{" + strings.Repeat(" ", MaxDocument) + "}"}), "bytes: a node reads one of"},
+		"an index of many parts":          {packed(t, entry{name: "oci-layout", text: `{"imageLayoutVersion":"1.0.0"}`}, entry{name: "./index.json", text: `{"manifests":[{}` + strings.Repeat(",{}", MaxParts+1) + "]}"}), "index.json has more than 100000 parts"},
 	} {
 		err := Judge(strings.NewReader(string(c.file)), "arm64")
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %v, want %q", what, err, c.err)
+		}
+	}
+}
+
+// TestRunsOn: what a disk image takes for a board is what its node runs.
+func TestRunsOn(t *testing.T) {
+	const all = `amd64 amd64/v1 amd64/v2 amd64/v3 x86_64 x86-64 x86_64/v3 AMD64 386 i386 i686 arm64 arm64/v8 aarch64 arm arm/v5 arm/v6 arm/v7
+		arm/v8 armhf armel armbe riscv64 ppc64 ppc64le s390x mips mipsle mips64 mips64le loong64 wasm sparc64 other`
+	for _, arch := range []string{"amd64", "arm64"} {
+		node := platforms.Only(ocispec.Platform{OS: "linux", Architecture: arch})
+		for _, its := range strings.Fields(all) {
+			its, variant, _ := strings.Cut(its, "/")
+			for _, system := range []string{"", "linux", "Linux", "windows"} {
+				p := ocispec.Platform{OS: system, Architecture: its, Variant: variant}
+				if got, want := runsOn(p, arch), node.Match(p); got != want {
+					t.Errorf("%+v on %s: %v, its node says %v", p, arch, got, want)
+				}
+			}
 		}
 	}
 }

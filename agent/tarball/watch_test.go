@@ -86,6 +86,7 @@ func TestWatch(t *testing.T) {
 	for what, r := range map[string]io.Reader{
 		"nothing but an error": errReader{broken},
 		"a whole file":         io.MultiReader(bytes.NewReader(packed(t, entry{name: "etc/passwd"})[:1024]), errReader{broken}),
+		"half a manifest.json": io.MultiReader(bytes.NewReader(packed(t, entry{name: "manifest.json", text: "[{}]"})[:514]), errReader{broken}),
 	} {
 		in, end := Watch(r)
 		if _, err := io.Copy(io.Discard, in); !errors.Is(err, broken) || end(unread) != unread {
@@ -93,9 +94,11 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	// One who reads no further, for reasons of his own, is told nothing else.
-	in, end := Watch(bytes.NewReader(packed(t, entry{name: "etc/passwd"})))
-	if _, err := io.ReadFull(in, make([]byte, 512)); err != nil || end(unread) != unread {
-		t.Error("what was not read is judged")
+	for _, name := range []string{"etc/passwd", "manifest.json", "oci-layout"} {
+		in, end := Watch(bytes.NewReader(packed(t, entry{name: name, text: strings.Repeat("x", 1000)})))
+		if _, err := io.ReadFull(in, make([]byte, 600)); err != nil || end(unread) != unread {
+			t.Errorf("%s: what was not read is judged", name)
+		}
 	}
 }
 

@@ -19,7 +19,10 @@ type Status struct {
 	// says that one was, since the agent runs.
 	Generation uint64
 	Seen       bool
-	Units      []UnitStatus // by name
+	// Ahead says that Units are of a later set, which nobody has compared yet: what leaves
+	// because of it is not among Leaving.
+	Ahead bool
+	Units []UnitStatus // by name
 	// Leaving are containers that nobody wants and that have not stopped yet, by name; their
 	// Image is not known. Of a container that is wanted again its unit says so.
 	Leaving []UnitStatus
@@ -43,7 +46,7 @@ type UnitStatus struct {
 	Restarts  int // starts after the first, since this agent runs
 	ExitCode  int // of its last end, if there was one: see Reason
 	// Reason is why it does not run or, where it is stopping, since when and until when; of
-	// one that runs, that another instance does too. Else "".
+	// one that runs, that another instance does too, or why that cannot be removed. Else "".
 	Reason string
 	// Pull is how far its image is, where it waits for that; else nil.
 	Pull *Progress

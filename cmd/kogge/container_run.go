@@ -61,7 +61,10 @@ func find(ctx context.Context, c *api.Client, name string) (*apiv1.Container, er
 		ids[i] = one.Name
 	}
 	i, err := workload.Choose(ids, name)
-	if errors.Is(err, workload.ErrUnknown) {
+	switch unknown := errors.Is(err, workload.ErrUnknown); {
+	case unknown && answer.Msg.Behind:
+		err = hinted{notSeen(name), "kogge ps says what the node waits for"}
+	case unknown:
 		err = hinted{noContainer(name), "kogge ps lists them"}
 	}
 	if err != nil {
@@ -75,26 +78,38 @@ type noContainer string
 
 func (name noContainer) Error() string { return "there is no container " + string(name) }
 
+// notSeen is the error of a node that knows of none of that name, and has not looked yet.
+type notSeen string
+
+func (name notSeen) Error() string {
+	return "nobody has looked yet whether there is a container " + string(name)
+}
+
 // await waits until the container is as the action wants it.
 func await(ctx context.Context, c *api.Client, action apiv1.Action, before *apiv1.Container) error {
-	asked := time.Now()
+	name, asked, last := before.Name, time.Now(), before
 	for {
-		now, err := find(ctx, c, before.Name)
-		if _, gone := errors.AsType[noContainer](err); gone && action == apiv1.Action_ACTION_STOP {
+		now, err := find(ctx, c, name)
+		_, gone := errors.AsType[noContainer](err)
+		_, unseen := errors.AsType[notSeen](err)
+		switch {
+		case gone && action == apiv1.Action_ACTION_STOP:
 			return nil // nobody wants it any more
-		}
-		if err != nil {
+		case unseen: // it may be there
+		case err != nil:
 			return err
-		}
-		if now.State == string(workload.Ended) && time.Since(asked) > endedLimit {
-			before = &apiv1.Container{}
-		}
-		if done, err := settled(action, before, now); done {
-			return err
+		default:
+			last = now
+			if now.State == string(workload.Ended) && time.Since(asked) > endedLimit {
+				before = &apiv1.Container{}
+			}
+			if done, err := settled(action, before, now); done {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return still(action, now)
+			return still(action, last)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

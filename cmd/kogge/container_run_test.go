@@ -83,6 +83,7 @@ func TestStill(t *testing.T) {
 // TestArrived goes through what the containers of a project can be on the way.
 func TestArrived(t *testing.T) {
 	steps := []*apiv1.Step{{Container: "db", Change: "unchanged"}, {Container: "old", Change: "gone"}, {Container: "web", Change: "new"}}
+	withJob := append([]*apiv1.Step{{Container: "job", Change: "unchanged"}}, steps...)
 	for _, test := range []struct {
 		name       string
 		containers map[string]string
@@ -113,6 +114,16 @@ func TestArrived(t *testing.T) {
 		{"one fails since before, and another is on its way", map[string]string{"db": "failing", "web": "starting"}, false, ""},
 		{"one fails since before", map[string]string{"db": "failing", "web": "running"}, false, "container db does not run"},
 		{"one waits for one that fails since before", map[string]string{"db": "failing", "web": "waits for db to start (backoff)"}, false, "container db does not run"},
+		{"one has failed before, and another waits for one that becomes healthy", map[string]string{"job": "failed", "db": "running", "web": "waits for db to be healthy (starting)"}, false, ""},
+		{"one has failed before, and another waits for one that waits for one that becomes healthy", map[string]string{"job": "failed", "cache": "running", "db": "waits for cache to be healthy (starting)", "web": "waits for db to start (pending)"}, false, ""},
+		{"one has failed before, and another waits for one of another project that starts", map[string]string{"job": "failed", "db": "running", "cache": "starting", "web": "waits for cache to start (starting)"}, false, ""},
+		{"one has failed before, and another waits for one of another project that may do better", map[string]string{"job": "failed", "db": "running", "cache": "backoff", "web": "waits for cache to start (backoff)"}, false, ""},
+		{"one has failed before, and another waits for one that will not become healthy", map[string]string{"job": "failed", "db": "running", "web": "depends on db to be healthy, and it has no health check"}, false, "container job has ended: no such image"},
+		{"one has failed before, and another waits for one of another project that fails", map[string]string{"job": "failed", "db": "running", "cache": "failing", "web": "waits for cache to start (backoff)"}, false, "container job has ended: no such image"},
+		{"one has failed before, and another waits for one of another project that will not start", map[string]string{"job": "failed", "db": "running", "cache": "depends on disk, which no project of this node has", "web": "waits for cache to start (pending)"}, false, "container job has ended: no such image"},
+		{"one has failed before, and another waits for one that is unhealthy", map[string]string{"job": "failed", "db": "unhealthy", "web": "waits for db to be healthy (unhealthy)"}, false, "container job has ended: no such image"},
+		{"one has failed before, another waits for it, and a third is on its way", map[string]string{"job": "failed", "db": "starting", "web": "depends on job, which ended with exit code 1"}, false, ""},
+		{"one has failed before, and two wait for each other", map[string]string{"job": "failed", "db": "waits for web to start (pending)", "web": "waits for db to start (pending)"}, false, "container job has ended: no such image"},
 		{"one fails", map[string]string{"db": "running", "web": "failing"}, false, "container web does not run: no such image"},
 	} {
 		var containers []*apiv1.Container
@@ -121,6 +132,9 @@ func TestArrived(t *testing.T) {
 			if state == "failing" {
 				one.State, one.Exits = "backoff", patience
 			}
+			if state == "unhealthy" {
+				one.State, one.Health = "running", state
+			}
 			if state == "failed" {
 				one.State, one.ExitCode = "ended", 1
 			}
@@ -128,6 +142,10 @@ func TestArrived(t *testing.T) {
 				one.State, one.Reason = "pending", state
 			}
 			containers = append(containers, one)
+		}
+		steps := steps
+		if test.containers["job"] != "" {
+			steps = withJob
 		}
 		now := arrived(steps, &apiv1.ListResponse{Containers: containers})
 		said := fmt.Sprint(errors.Join(now.failed, now.vain))

@@ -225,27 +225,35 @@ func removeCommand() *cobra.Command {
 }
 
 // endProject has no more patience with what is left of a project that was removed before;
-// where there is nothing, the error is that the node does not know it.
+// where there is nothing, once the node has looked, the error is that it does not know it.
 func endProject(ctx context.Context, c *api.Client, project string, unknown error) (*connect.Response[apiv1.ApplyResponse], error) {
-	list, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
-	if err != nil {
-		return nil, err
-	}
-	gone := &apiv1.ApplyResponse{}
-	for _, left := range list.Msg.Containers {
-		if left.Project != project {
-			continue
-		}
-		_, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: left.Name, Action: apiv1.Action_ACTION_STOP}))
-		if err != nil && connect.CodeOf(err) != connect.CodeNotFound { // else it has just gone
+	for {
+		list, err := c.List(ctx, connect.NewRequest(&apiv1.ListRequest{}))
+		if err != nil {
 			return nil, err
 		}
-		gone.Steps = append(gone.Steps, &apiv1.Step{Container: left.Name, Change: string(wanted.Gone)})
+		gone := &apiv1.ApplyResponse{}
+		for _, left := range list.Msg.Containers {
+			if left.Project != project {
+				continue
+			}
+			_, err := c.Run(ctx, connect.NewRequest(&apiv1.RunRequest{Container: left.Name, Action: apiv1.Action_ACTION_STOP}))
+			if err != nil && connect.CodeOf(err) != connect.CodeNotFound { // else it has just gone
+				return nil, err
+			}
+			gone.Steps = append(gone.Steps, &apiv1.Step{Container: left.Name, Change: string(wanted.Gone)})
+		}
+		switch {
+		case len(gone.Steps) > 0:
+			return connect.NewResponse(gone), nil
+		case !list.Msg.Behind:
+			return nil, hinted{unknown, "kogge projects lists them"}
+		}
+		seen := func(*apiv1.ListResponse) arrival { return arrival{there: true} }
+		if err := awaitList(ctx, c, vainLimit, seen); err != nil {
+			return nil, err
+		}
 	}
-	if len(gone.Steps) == 0 {
-		return nil, hinted{unknown, "kogge projects lists them"}
-	}
-	return connect.NewResponse(gone), nil
 }
 
 func projectsCommand() *cobra.Command {

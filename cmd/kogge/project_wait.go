@@ -141,13 +141,16 @@ func arrived(steps []*apiv1.Step, list *apiv1.ListResponse) arrival {
 			a.vain = hinted{fmt.Errorf("apply: container %s does not start: %s", c.Name, c.Reason), "kogge ps"}
 		case c.State == string(workload.Pending):
 			a.there = false // it comes after others
+			moves = moves || comes(c, now)
 		case c.OldServes || c.State != string(workload.Running) && c.State != string(workload.Ended):
 			moves = true
 		}
 	}
 	a.there = a.there && !moves
 	switch {
-	case failed == nil || moves:
+	case failed == nil:
+	case moves:
+		a.vain = nil // what waits for the one that has failed is told of with it
 	case a.there:
 		return arrival{failed: failed}
 	default: // it is what the others wait for, as a rule
@@ -158,17 +161,46 @@ func arrived(steps []*apiv1.Step, list *apiv1.ListResponse) arrival {
 
 // rests says that c is stopped, or waits for one that is, or for one that waits so.
 func rests(c *apiv1.Container, now map[string]*apiv1.Container) bool {
+	last, _ := waitsFor(c, now)
+	return last != nil && last.State == string(workload.Stopped)
+}
+
+// comes says that what c waits for, maybe by way of others, may come to that by itself, and has
+// not failed.
+func comes(c *apiv1.Container, now map[string]*apiv1.Container) bool {
+	last, later := waitsFor(c, now)
+	if last == nil || !later {
+		return false
+	}
+	switch workload.State(last.State) {
+	case workload.Pending: // it waits in a circle
+		return false
+	case workload.Backoff:
+		return last.Exits < patience
+	case workload.Ended:
+		return last.ExitCode == 0
+	case workload.Running:
+		return last.Health != string(workload.Unhealthy)
+	}
+	return true
+}
+
+// waitsFor is the last one of those that c waits for, one for the next: c itself if it does
+// not wait, nil if there is none. later says that each of them may come to it by itself.
+func waitsFor(c *apiv1.Container, now map[string]*apiv1.Container) (last *apiv1.Container, later bool) {
+	last, later = c, true
 	for range now { // no circle is longer
-		if c == nil || c.State != string(workload.Pending) {
+		if last == nil || last.State != string(workload.Pending) {
 			break
 		}
-		rest, never := strings.CutPrefix(c.Reason, workload.DependsOn)
-		rest, later := strings.CutPrefix(rest, workload.WaitsFor)
-		if !never && !later {
-			return false
+		rest, never := strings.CutPrefix(last.Reason, workload.DependsOn)
+		rest, waits := strings.CutPrefix(rest, workload.WaitsFor)
+		if !never && !waits {
+			break
 		}
+		later = later && !never
 		other, _, _ := strings.Cut(rest, " ")
-		c = now[strings.TrimSuffix(other, ",")]
+		last = now[strings.TrimSuffix(other, ",")]
 	}
-	return c != nil && c.State == string(workload.Stopped)
+	return last, later
 }

@@ -64,6 +64,53 @@ func TestRemoveRefused(t *testing.T) {
 	}
 }
 
+// TestNotSeenYet: what a node that has not looked yet does not list has neither stopped nor
+// gone, and is no unknown name.
+func TestNotSeenYet(t *testing.T) {
+	var asked atomic.Int32
+	leaving := workload.Status{Generation: 1, Leaving: []workload.UnitStatus{{ID: "old.web", State: workload.Stopping}}}
+	w := &world{status: func() workload.Status {
+		switch asked.Add(1) {
+		case 1, 2:
+			return workload.Status{} // of no generation
+		case 3, 4, 5:
+			return leaving
+		}
+		return workload.Status{Generation: 1}
+	}}
+	w.open(t)
+	kogge := func(args ...string) error {
+		root := rootCommand()
+		root.SetOut(io.Discard)
+		root.SetArgs(args)
+		return root.ExecuteContext(t.Context())
+	}
+	must(t, kogge("apply", "--no-wait", "-f", "shop.yaml"))
+	asked.Store(0)
+	if err := kogge("stop", "old.web"); err == nil || err.Error() != "node n1: nobody has looked yet whether there is a container old.web" {
+		t.Errorf("stop of a name: %v", err)
+	}
+	for _, action := range []apiv1.Action{apiv1.Action_ACTION_STOP, apiv1.Action_ACTION_RESTART} {
+		asked.Store(0)
+		var where target
+		cmd := &cobra.Command{}
+		cmd.SetContext(t.Context())
+		err := where.ask(cmd, nil, func(ctx context.Context, c *api.Client) error {
+			return await(ctx, c, action, &apiv1.Container{Name: "old.web"})
+		})
+		if stop := action == apiv1.Action_ACTION_STOP; stop != (err == nil) || asked.Load() != 6 {
+			t.Errorf("%s: %v, after %d looks", action, err, asked.Load())
+		}
+	}
+	asked.Store(0)
+	if err := kogge("rm", "old"); err != nil || asked.Load() < 6 {
+		t.Errorf("rm: %v, after %d looks", err, asked.Load())
+	}
+	if err := kogge("rm", "old"); err == nil || !strings.Contains(err.Error(), "no such project") {
+		t.Errorf("rm of what has gone: %v", err)
+	}
+}
+
 // TestWaitRefused: who waits for a node that leaves its containers as they are, because it
 // refuses a project, hears of that.
 func TestWaitRefused(t *testing.T) {

@@ -49,7 +49,8 @@ const (
 	// lookUpTimeout has two dead name servers be waited for, see init/network. The answers of
 	// other time servers wait for it.
 	lookUpTimeout = 5 * time.Second
-	// familyTimeout is how long one family is waited for once there are addresses of the other.
+	// familyTimeout is how long a look-up may take before each family is asked for by itself, and
+	// how long one of them is waited for once there are addresses of the other.
 	familyTimeout = time.Second
 )
 
@@ -433,24 +434,55 @@ func addresses(server string) []string {
 	}))
 }
 
-// lookUp are the addresses of a name, those of IPv6 first. There are name servers that leave
-// questions for IPv6 unanswered: what they say of the other family counts without.
+// lookUp are the addresses of a name. There are name servers that leave questions for IPv6
+// unanswered: after a second each family is asked for by itself as well, and what they say of
+// the other one counts without. By itself, a family's question is about that very name: a
+// search domain may have addresses of one family for every name.
 func lookUp(name string) []netip.Addr {
 	ctx, cancel := context.WithTimeout(context.Background(), lookUpTimeout)
 	defer cancel()
-	ask := func(network string) chan []netip.Addr {
+	ask := func(network, name string) chan []netip.Addr {
 		answer := make(chan []netip.Addr, 1)
 		go func() {
 			all, _ := net.DefaultResolver.LookupNetIP(ctx, network, name) // best first, by RFC 6724
-			if len(all) > 0 {
-				time.AfterFunc(familyTimeout, cancel)
-			}
 			answer <- all
 		}()
 		return answer
 	}
-	six, four := ask("ip6"), ask("ip4")
-	return append(<-six, <-four...)
+	whole := ask("ip", name)
+	select {
+	case all := <-whole:
+		return all
+	case <-time.After(familyTimeout):
+	}
+	if !strings.Contains(name, ".") {
+		return <-whole
+	}
+	itself := strings.TrimSuffix(name, ".") + "."
+	six, four := ask("ip6", itself), ask("ip4", itself)
+	var found []netip.Addr
+	var over <-chan time.Time // for the other family
+	for whole != nil || six != nil || four != nil {
+		select {
+		case all := <-whole:
+			if whole = nil; len(all) > 0 {
+				return all
+			}
+		case all := <-six:
+			six, found = nil, append(all, found...)
+		case all := <-four:
+			four, found = nil, append(found, all...)
+		case <-over:
+			return found
+		}
+		if len(found) > 0 && six == nil && four == nil {
+			return found
+		}
+		if len(found) > 0 && over == nil {
+			over = time.After(familyTimeout)
+		}
+	}
+	return found
 }
 
 // inTurns are the addresses to try: one of each family in turn, as the way of a whole family

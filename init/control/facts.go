@@ -73,8 +73,8 @@ type Network struct {
 	DNS        []netip.Addr `json:"dns,omitempty"`    // in use, best first
 	Search     []string     `json:"search,omitempty"` // domains tried behind short names
 	NTP        []netip.Addr `json:"ntp,omitempty"`    // time servers that DHCP named
-	// Problem is which entries of node.yaml no link matches though others may be meant; "":
-	// none, or the node has just started.
+	// Problem is which entries of node.yaml no link matches though others may be meant, or
+	// though they had a card that is gone; "": none, or the node has just started.
 	Problem string `json:"problem,omitempty"`
 }
 

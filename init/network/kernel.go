@@ -27,7 +27,8 @@ const ours = netlink.RouteProtocol(unix.RTPROT_STATIC)
 
 // kernel is the network as the kernel has it.
 type kernel struct {
-	changed   chan struct{}     // something about links or addresses; holds one
+	changed   chan struct{}     // something about links or routes; holds one
+	addressed chan struct{}     // something about addresses; holds one
 	resolvers chan advert.Named // from router advertisements
 	refused   chan gaveUp       // addresses that the kernel made up and gave up
 	routers   chan routerAdvert // that have spoken
@@ -38,7 +39,7 @@ type kernel struct {
 // that something changed: what, is read anew, so a lost message costs nothing but
 // time.
 func openKernel(ctx context.Context) (*kernel, error) {
-	k := &kernel{changed: make(chan struct{}, 1), resolvers: make(chan advert.Named), routers: make(chan routerAdvert), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
+	k := &kernel{changed: make(chan struct{}, 1), addressed: make(chan struct{}, 1), resolvers: make(chan advert.Named), routers: make(chan routerAdvert), refused: make(chan gaveUp, 16), failed: make(chan error, 2)}
 	links, addrs := make(chan netlink.LinkUpdate, 16), make(chan netlink.AddrUpdate, 16)
 	// An overrun ends the library's loop with an error here; the service restarts.
 	fail := func(err error) {
@@ -61,19 +62,20 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	}
 	go func() {
 		for links != nil || addrs != nil {
+			var news chan struct{}
 			select {
 			case _, ok := <-links:
-				if !ok {
+				if news = k.changed; !ok {
 					links = nil
 				}
 			case u, ok := <-addrs:
-				if !ok {
+				if news = k.addressed; !ok {
 					addrs = nil
 				}
 				k.lost(u)
 			}
 			select {
-			case k.changed <- struct{}{}:
+			case news <- struct{}{}:
 			default:
 			}
 		}
@@ -365,7 +367,9 @@ func (k *kernel) do(f Facts, op Op) error {
 	case op.Deprecate.IsValid():
 		return set(f, op.Deprecate, math.MaxUint32, 0, 0) // it is ours to remove
 	case op.DelRoute != nil:
-		return netlink.RouteDel(routeOf(f, *op.DelRoute))
+		if err := netlink.RouteDel(routeOf(f, *op.DelRoute)); !errors.Is(err, unix.ESRCH) { // another link's has replaced it
+			return err
+		}
 	case op.ReplaceRoute != nil:
 		return netlink.RouteReplace(routeOf(f, *op.ReplaceRoute))
 	case op.Down:

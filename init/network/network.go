@@ -46,8 +46,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-
 	"kogge.example/init/control"
 	"kogge.example/init/network/advert"
 	"kogge.example/init/network/claim"
@@ -86,7 +84,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths Paths) error {
 	}
 	m := &manager{
 		cfg: cfg, paths: paths, kernel: k,
-		links: make(map[int]*link), one: make(map[pair]bool), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
+		links: make(map[int]*link), one: make(map[pair]bool), had: make(map[string]bool), leases: make(chan leaseEvent), heard: make(chan claim.Heard, 16),
 	}
 	// The kernel's messages end with ctx; the clients are waited for.
 	defer func() {
@@ -130,6 +128,7 @@ type manager struct {
 	synced    time.Time        // when the last sync began
 	late      bool             // the links that there are have had their time to show up
 	entries   string           // what is wrong with the entries
+	had       map[string]bool  // words of entries that had a wired link in this run
 	unmatched string           // which of them no link matches, once logged
 	told      string           // status, as the supervisor knows it
 	last      *control.Network // as written; nil: not yet
@@ -178,133 +177,6 @@ func (l *link) stop() {
 	}
 }
 
-func (m *manager) loop(ctx context.Context) error {
-	late := time.NewTimer(readyAfter)
-	defer late.Stop()
-	again := time.NewTicker(resync)
-	defer again.Stop()
-	alive, stop := watchdogTicks()
-	defer stop()
-	ticks := clocks{late: late.C, again: again.C, alive: alive}
-	var turns pace
-	for {
-		// Whoever floods a link with news of it keeps us busy so far and no further.
-		time.Sleep(turns.take(time.Now(), 1))
-		if err := m.sync(ctx); err != nil {
-			return err
-		}
-		var until time.Time
-		ticks.over = nil
-		for until.IsZero() || time.Now().Before(until) {
-			what, err := m.next(ctx, ticks)
-			if err != nil || ctx.Err() != nil {
-				return err
-			}
-			time.Sleep(turns.take(time.Now(), hearing))
-			if what == urgent {
-				break
-			}
-			if what == oneOfMany && until.IsZero() {
-				until, ticks.over = time.Now().Add(gather), time.After(gather)
-			}
-		}
-	}
-}
-
-// gather is how long more of the kernel's news are waited for: a link that comes up is a dozen
-// messages, and so is a container's.
-const gather = 20 * time.Millisecond
-
-// clocks are what next waits for beside the network; nil: never.
-type clocks struct {
-	late, again, over <-chan time.Time
-	alive             <-chan time.Time // the supervisor wants to hear of us
-}
-
-// news say what became of something that happened.
-type news int
-
-const (
-	nothing   news = iota // is to be done
-	oneOfMany             // the kernel told that something is other than before
-	urgent
-)
-
-// next waits for one thing to happen.
-func (m *manager) next(ctx context.Context, t clocks) (news, error) {
-	select {
-	case <-ctx.Done():
-		return nothing, nil
-	case <-m.due():
-		now, what := time.Now(), nothing // mostly a question is sent
-		for _, l := range m.links {
-			if end := l.routers.Next(m.synced); m.goOn(l, now) || !end.IsZero() && !now.Before(end) {
-				what = urgent
-			}
-			for a, c := range l.claims {
-				if !c.Next.IsZero() && !now.Before(c.Next) && l.step(a, claim.Timer, "", now) {
-					what = urgent
-				}
-			}
-		}
-		return what, nil
-	case event := <-m.heard:
-		what := nothing // most of what neighbours say is about others
-		if m.neighbours(event) {
-			what = urgent
-		}
-		if l := m.links[event.Link]; l != nil {
-			for a := range l.claims {
-				if e := event.Packet.Means(a, m.own); e != "" && l.step(a, e, event.Packet.SenderMAC.String(), time.Now()) {
-					what = urgent
-				}
-			}
-		}
-		return what, nil
-	case <-m.kernel.changed:
-		return oneOfMany, nil
-	case r := <-m.kernel.refused:
-		if l := m.links[r.index]; l != nil {
-			l.refused = Recall(l.refused, &r.made, State{}, time.Now())
-		}
-	case one := <-m.kernel.routers:
-		if l := m.links[one.index]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
-			l.spoke(time.Now())
-			l.inquiry.named(one)
-		}
-	case named := <-m.kernel.resolvers:
-		if l := m.links[named.Link]; l != nil && l.entry.IPv6 == nodeconfig.IPv6Auto {
-			now := time.Now()
-			l.spoke(now)
-			l.routers.Add(named, now)
-		}
-	case event := <-m.leases:
-		switch l := m.links[event.index]; {
-		case l == nil:
-		case !event.v6:
-			l.leases.V4 = event.lease
-		case l.mode != dhcp.NoDHCPv6:
-			l.leases.V6 = event.lease
-		}
-	case err := <-m.kernel.failed:
-		if ctx.Err() != nil {
-			return nothing, nil // the end of ctx ended the messages
-		}
-		return nothing, fmt.Errorf("listen to the kernel's network messages: %w", err)
-	case <-t.late:
-		m.late = true
-	case <-t.again:
-	case <-t.over:
-		return nothing, nil
-	case <-t.alive:
-		if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
-			log.Printf("network: ping supervisor: %v", err)
-		}
-		return nothing, nil
-	}
-	return urgent, nil
-}
-
 // sync reads the links, brings each to its wanted state and writes what came of it.
 func (m *manager) sync(ctx context.Context) error {
 	m.synced = time.Now()
@@ -333,6 +205,7 @@ func (m *manager) sync(ctx context.Context) error {
 			continue
 		}
 		seen[facts.Index] = true
+		m.had[entry.Match] = m.had[entry.Match] || facts.Wired
 		l := m.links[facts.Index]
 		if l != nil {
 			facts.MTU, facts.Rank = l.facts.MTU, l.facts.Rank
@@ -340,28 +213,8 @@ func (m *manager) sync(ctx context.Context) error {
 		if l == nil || l.facts.Name != facts.Name || l.facts.MAC != facts.MAC {
 			l, facts = m.meet(l, facts, entry)
 		}
-		event := claim.CarrierDown
-		if facts.Carrier {
-			event = claim.CarrierUp
-		}
-		if changed := facts.Carrier != l.facts.Carrier; changed {
-			now := time.Now()
-			m.moved(facts.Index)
-			for a := range l.claims {
-				l.step(a, event, "", now)
-			}
-			if event == claim.CarrierUp {
-				// What is not in use may be of the network where the cable was.
-				l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
-					a := m.Prefix.Addr()
-					return !a.IsLinkLocalUnicast() && !l.claims[a].InUse()
-				})
-				l.plugs++
-				l.plugged, l.asked = now, 0
-				m.inquire(l, l.plugs > 1, now)
-			} else {
-				l.inquiry = inquiry{} // nobody can answer
-			}
+		if facts.Carrier != l.facts.Carrier {
+			m.plug(l, facts)
 		}
 		l.facts = facts
 		m.converse(ctx, l, flags[facts.Index])
@@ -393,15 +246,44 @@ func (m *manager) sync(ctx context.Context) error {
 	}
 	m.direct(v)
 	if m.late {
-		text, wrong := Unmatched(m.cfg.Network, all)
-		if text != "" && text != m.unmatched {
-			log.Printf("network: %s", text)
-		}
-		if m.unmatched, m.entries = text, ""; wrong {
-			m.entries = text
-		}
+		m.nameUnmatched(all)
 	}
 	return m.publish(v)
+}
+
+// plug has a link's cable have come or gone, as facts say.
+func (m *manager) plug(l *link, facts Facts) {
+	now, event := time.Now(), claim.CarrierDown
+	if facts.Carrier {
+		event = claim.CarrierUp
+	}
+	m.moved(facts.Index)
+	for a := range l.claims {
+		l.step(a, event, "", now)
+	}
+	if !facts.Carrier {
+		l.inquiry = inquiry{} // nobody can answer
+		return
+	}
+	// What is not in use may be of the network where the cable was.
+	l.refused = slices.DeleteFunc(l.refused, func(m Made) bool {
+		a := m.Prefix.Addr()
+		return !a.IsLinkLocalUnicast() && !l.claims[a].InUse()
+	})
+	l.plugs++
+	l.plugged, l.asked = now, 0
+	m.inquire(l, l.plugs > 1, now)
+}
+
+// nameUnmatched says once which entries of the settings no link matches.
+func (m *manager) nameUnmatched(all []Facts) {
+	text, wrong := Unmatched(m.cfg.Network, all, m.had)
+	if text != "" && text != m.unmatched {
+		log.Printf("network: %s", text)
+	}
+	if m.unmatched, m.entries = text, ""; wrong {
+		m.entries = text
+	}
 }
 
 // meet makes the state of a link that is there for the first time, as what it is now: was is

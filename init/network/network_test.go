@@ -308,26 +308,28 @@ func TestUnmatched(t *testing.T) {
 		yaml  string
 		links []Facts
 		want  string // in brackets: it is only logged
+		had   string // an entry that had a wired link
 	}{
-		{"{}", []Facts{lo}, ""},
-		{"network: [{match: wired}]", []Facts{lo, end0}, ""},
-		{"network: [{match: wired}, {match: end0}, {match: 'end*'}]", []Facts{lo, end0}, ""}, // each is about it
-		{"network: [{match: wired}]", []Facts{lo, tunnel}, `no link matches "wired" of node.yaml`},
-		{"network: [{match: eth0}]", []Facts{lo, end0, bridge, tunnel}, `no link matches "eth0" of node.yaml: no entry is about end0 (52:54:00:00:00:01)`},
+		{"{}", []Facts{lo}, "", ""},
+		{"network: [{match: wired}]", []Facts{lo, end0}, "", ""},
+		{"network: [{match: wired}, {match: end0}, {match: 'end*'}]", []Facts{lo, end0}, "", ""}, // each is about it
+		{"network: [{match: wired}]", []Facts{lo, tunnel}, `no link matches "wired" of node.yaml`, ""},
+		{"network: [{match: eth0}]", []Facts{lo, end0, bridge, tunnel}, `no link matches "eth0" of node.yaml: no entry is about end0 (52:54:00:00:00:01)`, ""},
 		{"network: [{match: '52:54:00:00:00:09'}, {match: 'en[p-s]*'}]", []Facts{end0, end1},
-			`no link matches "52:54:00:00:00:09", "en[p-s]*" of node.yaml: no entry is about end0 (52:54:00:00:00:01), end1 (52:54:00:00:00:02)`},
-		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0}, `(no link matches "wg0" of node.yaml)`},
-		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, end1}, `no link matches "wg0" of node.yaml: no entry is about end1 (52:54:00:00:00:02)`},
-		{"network: [{match: end0}, {match: eth0}]", []Facts{lo, end0}, `(no link matches "eth0" of node.yaml)`},
-		{"network: [{match: end9}, {match: eth0}]", []Facts{lo, tunnel}, `no link matches "end9", "eth0" of node.yaml`},
-		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, tunnel}, ""},
-		{"network: [{match: wired}, {match: 'l*'}, {match: 'k*'}]", []Facts{lo, end0, bridge}, `(no link matches "l*", "k*" of node.yaml)`},
+			`no link matches "52:54:00:00:00:09", "en[p-s]*" of node.yaml: no entry is about end0 (52:54:00:00:00:01), end1 (52:54:00:00:00:02)`, ""},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0}, `(no link matches "wg0" of node.yaml)`, ""},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, end1}, `no link matches "wg0" of node.yaml: no entry is about end1 (52:54:00:00:00:02)`, ""},
+		{"network: [{match: end0}, {match: eth0}]", []Facts{lo, end0}, `(no link matches "eth0" of node.yaml)`, ""},
+		{"network: [{match: end9}, {match: eth0}]", []Facts{lo, tunnel}, `no link matches "end9", "eth0" of node.yaml`, ""},
+		{"network: [{match: end0}, {match: wg0, dhcp: false}]", []Facts{lo, end0, tunnel}, "", ""},
+		{yaml: "network: [{match: end0}, {match: end1}]", links: []Facts{lo, end0}, had: "end1", want: `no link matches "end1" of node.yaml`}, // its card has died
+		{"network: [{match: wired}, {match: 'l*'}, {match: 'k*'}]", []Facts{lo, end0, bridge}, `(no link matches "l*", "k*" of node.yaml)`, ""},
 	} {
 		cfg, err := nodeconfig.Parse("node.yaml", []byte(c.yaml))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, wrong := Unmatched(cfg.Network, c.links)
+		got, wrong := Unmatched(cfg.Network, c.links, map[string]bool{c.had: true})
 		if got != "" && !wrong {
 			got = "(" + got + ")"
 		}

@@ -148,12 +148,14 @@ func rankOf(e nodeconfig.Interface, f Facts) int {
 // Unmatched says which entries no link matches, and which wired links no entry is about: one
 // may be meant by the other. It is "" if there is no such entry. Where no link is left over, the
 // entry may be about one that a container makes later, or that other boards have: it is wrong
-// only if there is no link for any entry.
-func Unmatched(entries []nodeconfig.Interface, links []Facts) (text string, wrong bool) {
+// only if there is no link for any entry, or if the entry had a wired one: that has failed. had
+// are the words of entries that had.
+func Unmatched(entries []nodeconfig.Interface, links []Facts, had map[string]bool) (text string, wrong bool) {
 	var without, spare []string
 	for _, e := range entries {
 		if !slices.ContainsFunc(links, func(f Facts) bool { return rankOf(e, f) > 0 }) {
 			without = append(without, strconv.Quote(e.Match))
+			wrong = wrong || had[e.Match]
 		}
 	}
 	if len(without) == 0 {
@@ -168,7 +170,7 @@ func Unmatched(entries []nodeconfig.Interface, links []Facts) (text string, wron
 	if len(spare) > 0 {
 		text += ": no entry is about " + strings.Join(spare, ", ")
 	}
-	return text, len(spare) > 0 || len(without) == len(entries)
+	return text, wrong || len(spare) > 0 || len(without) == len(entries)
 }
 
 // Leases are what the DHCP servers of a link gave it, nil for none.

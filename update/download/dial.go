@@ -5,22 +5,24 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 )
 
-// headStart is what IPv6 has before IPv4 is tried as well.
-//
-// Source: RFC 8305, section 5.
-const headStart = 250 * time.Millisecond
+// unanswered is how long the look-up of a name and a connection to it may take until each
+// family is tried by itself as well.
+const unanswered = time.Second
 
-// Dial connects to a name as d does, but each family's addresses are looked up and tried
-// beside the other's. There are name servers that leave questions for IPv6 unanswered, and d
-// waits for them though it has had IPv4 addresses for long. The error is of one family,
-// and of a connection where there is an address.
+// Dial connects to a name as d does. If nothing has come of that in a second, it looks up and
+// tries each family's addresses beside it: there are name servers that leave questions for
+// IPv6 unanswered, and d waits for them though it has had IPv4 addresses for long. By itself,
+// a family's question is about that very name: a search domain that has addresses of one
+// family for every name would answer for those that have only the other. The error is of
+// a connection where there is an address.
 func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		host, _, err := net.SplitHostPort(address)
-		if _, notLiteral := netip.ParseAddr(host); network != "tcp" || err != nil || notLiteral == nil {
+		host, port, err := net.SplitHostPort(address)
+		if _, notLiteral := netip.ParseAddr(host); network != "tcp" || err != nil || notLiteral == nil || !strings.Contains(host, ".") {
 			return d.DialContext(ctx, network, address)
 		}
 		ctx, cancel := context.WithCancel(ctx)
@@ -29,35 +31,37 @@ func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net
 			net.Conn
 			err error
 		}
-		results := make(chan result, 2)
-		try := func(network string) {
-			conn, err := d.DialContext(ctx, network, address)
-			results <- result{conn, err}
+		results, running := make(chan result, 3), 0
+		try := func(network, address string) {
+			running++
+			go func() {
+				conn, err := d.DialContext(ctx, network, address)
+				results <- result{conn, err}
+			}()
 		}
-		go try("tcp6")
-		head := time.After(headStart)
-		tried, failed := 1, error(nil)
-		for ended := 0; ended < 2; {
+		try("tcp", address)
+		var failed error
+		for slow := time.After(unanswered); running > 0; {
 			select {
 			case r := <-results:
-				if ended++; r.err == nil {
-					go func() { // the other one may connect as well
-						for range tried - ended {
+				running--
+				if r.err == nil {
+					go func(others int) { // they may connect as well
+						for range others {
 							if r := <-results; r.err == nil {
 								r.Close()
 							}
 						}
-					}()
+					}(running)
 					return r.Conn, nil
 				}
 				if !tells(failed) {
 					failed = r.err
 				}
-			case <-head:
-			}
-			if tried == 1 {
-				tried = 2
-				go try("tcp4")
+			case <-slow:
+				itself := net.JoinHostPort(strings.TrimSuffix(host, ".")+".", port)
+				try("tcp6", itself)
+				try("tcp4", itself)
 			}
 		}
 		return nil, failed

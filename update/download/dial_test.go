@@ -42,6 +42,18 @@ func resolver(t *testing.T, records ...string) *net.Resolver {
 	}}
 }
 
+// introduce says to all who connect where they are.
+func introduce(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		fmt.Fprint(c, "this is ", l.Addr())
+		c.Close()
+	}
+}
+
 // TestDial connects to names of which one family is not well: the other one is enough. A name
 // server that never answers costs its limit, and no more.
 func TestDial(t *testing.T) {
@@ -57,16 +69,7 @@ func TestDial(t *testing.T) {
 	}
 	t.Cleanup(func() { six.Close() })
 	for _, l := range []net.Listener{four, six} {
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				fmt.Fprint(c, "this is ", l.Addr())
-				c.Close()
-			}
-		}()
+		go introduce(l)
 	}
 	names := resolver(t, "four.test. A 127.0.0.1", "six.test. AAAA ::1", "both.test. A 127.0.0.1", "both.test. AAAA ::1",
 		"no6.test. A 127.0.0.1", "no6.test. silent AAAA", "no4.test. AAAA ::1", "no4.test. silent A", "silent.test. silent A", "silent.test. silent AAAA",
