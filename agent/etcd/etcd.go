@@ -43,6 +43,8 @@ type Config struct {
 	Said func(Status)
 	// Log takes lines for people. Default: nobody does.
 	Log func(string)
+	// Slowest is what a synced write may take where a member's data is. Default [Slowest].
+	Slowest time.Duration
 	// Quota is how many bytes etcd's data may have. Default [DefaultQuota].
 	Quota int64
 }
@@ -68,7 +70,7 @@ const (
 	DefaultQuota = 256 << 20
 
 	// The heartbeat and the time after which a follower wants to lead. A leader that is killed is
-	// followed after 1.25 to 2.5 s and two journeys; a disk may take [slowest] for a write.
+	// followed after 1.25 to 2.5 s and two journeys; a disk may take [Slowest] for a write.
 	tick     = 125 * time.Millisecond
 	election = 1250 * time.Millisecond
 

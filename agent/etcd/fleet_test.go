@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -69,7 +70,7 @@ func runMember(file string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	return Run(ctx, Config{
-		Dir: s.Dir, Run: s.Run, Seat: s.Seat, Listen: s.Listen, Quota: s.Quota,
+		Dir: s.Dir, Run: s.Run, Seat: s.Seat, Listen: s.Listen, Quota: s.Quota, Slowest: time.Minute,
 		Certificate: func() (tls.Certificate, error) {
 			return tls.Certificate{Certificate: [][]byte{s.Certificate}, PrivateKey: own}, nil
 		},
@@ -90,7 +91,9 @@ func runMember(file string) error {
 			return w.Facts, err
 		},
 		Said: func(status Status) { _ = writeJSON(s.Status, status) },
-		Log:  func(line string) { fmt.Fprintf(os.Stderr, "%s seat %d: %s\n", time.Now().Format("05.000"), s.Seat, line) },
+		Log: func(line string) {
+			fmt.Fprintf(os.Stderr, "%s seat %d: %s\n", time.Now().Format("05.000"), s.Seat, line)
+		},
 	})
 }
 
@@ -133,7 +136,7 @@ func newTestFleet(t *testing.T, members, spares, founders int) *testFleet {
 	f.net = [2]byte{byte(1 + mathrand.N(254)), byte(mathrand.N(255))} // all of 127/8 is loopback
 	f.world = world{Keys: make(map[string]int), Facts: Facts{
 		Fleet: document.HashOf([]byte("fleet")), First: document.HashOf([]byte("record 1")),
-		Grace: time.Second, Addresses: make(map[int][]netip.AddrPort), Away: make(map[int]bool),
+		Grace: 3 * time.Second, Addresses: make(map[int][]netip.AddrPort), Away: make(map[int]bool),
 	}}
 	for seat := 1; seat <= members+spares; seat++ {
 		f.join(seat)
@@ -347,4 +350,9 @@ func (f *testFleet) get(seat int, key string) (value string) {
 		return err == nil
 	})
 	return value
+}
+
+// voters are the members without the learners.
+func voters(all []membership.Member) []membership.Member {
+	return slices.DeleteFunc(slices.Clone(all), func(m membership.Member) bool { return m.Learner })
 }

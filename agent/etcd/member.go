@@ -32,22 +32,24 @@ const (
 	livesFor = 10 * time.Second
 	// alone is how long a member that runs has no leader until it asks the others whether etcd
 	// goes on without it.
-	alone = 15 * time.Second
+	alone      = 15 * time.Second
+	probeAgain = 30 * time.Minute
 	// maxStarts is how often it may die before that, where others have the data.
 	maxStarts = 3
 )
 
 // member is this node's part in etcd. Only run, and what it calls, changes it.
 type member struct {
-	c       Config
-	folder  *folder
-	dial    *dialer
-	tunnels *tunnels
-	conns   *conns
-	ears    *ears
-	probed  Probe
-	facts   Facts
-	problem string // why the facts are not new; "": they are
+	c        Config
+	folder   *folder
+	dial     *dialer
+	tunnels  *tunnels
+	conns    *conns
+	ears     *ears
+	probed   Probe
+	probedAt time.Time
+	facts    Facts
+	problem  string // why the facts are not new; "": they are
 
 	changed   time.Time // when etcd's list did
 	list      []membership.Member
@@ -169,8 +171,8 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 		say(m.c, "etcd begins anew, from the snapshot that was placed")
 	}
 	what, why, mk := m.folder.look()
-	if what == membership.Absent && m.probed.Writes == 0 && m.probed.Error == "" {
-		m.probed = ProbeDisk(m.c.Dir)
+	if what == membership.Absent {
+		m.probe()
 	}
 	own := membership.Own{
 		Seat: m.c.Seat, Folder: what, What: why, Begun: mk.Begun, Generation: mk.Generation, Unfit: "",
@@ -183,7 +185,7 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 	}
 	own.Alone = own.Alone && own.Wanted
 	if what == membership.Absent {
-		own.Unfit = m.probed.Unfit()
+		own.Unfit = m.probed.Unfit(m.slowest())
 	}
 	own.Reports = reports(m.ears.ask(ctx, m.others(nil)))
 	if what == membership.Mine && mk.Starts >= maxStarts {
@@ -194,7 +196,7 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	step := membership.Begin(own)
-	status := Status{Generation: mk.Generation, Lost: own.Lost(), Doing: step.String(), Probe: m.probed, Snapshots: m.folder.snapshots()}
+	status := Status{Generation: mk.Generation, Lost: own.Lost(), Unfit: own.Unfit, Doing: step.String(), Probe: m.probed, Snapshots: m.folder.snapshots()}
 	if step.Do == membership.Refuse || step.Do == membership.Wait && own.Wanted && own.Unfit != "" {
 		status.Problem = step.Why
 	}
@@ -204,16 +206,31 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 	}
 	err := m.start(own, mk, step)
 	switch {
-	case err != nil:
+	case err != nil: // of a learner: another one was listed meanwhile
 		status.Problem = err.Error()
 		m.publish(status)
 		say(m.c, err.Error())
-		return calm, nil
+		return calm / 3, nil
 	case step.Do == membership.Wait || step.Do == membership.Refuse:
 		return calm / 3, nil
 	}
 	say(m.c, step.String())
 	return eager, nil
+}
+
+// probe probes the disk before it may hold data, and now and then again if it may not: it may
+// only have been busy.
+func (m *member) probe() {
+	if m.probedAt.IsZero() || m.probed.Unfit(m.slowest()) != "" && time.Since(m.probedAt) >= probeAgain {
+		m.probed, m.probedAt = ProbeDisk(m.c.Dir), time.Now()
+	}
+}
+
+func (m *member) slowest() time.Duration {
+	if m.c.Slowest == 0 {
+		return Slowest
+	}
+	return m.c.Slowest
 }
 
 // reports are what those who answered say of their etcd.
@@ -355,7 +372,7 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 	case 0:
 		wait = eager
 		status.Doing = membership.Next(membership.Cluster{}).String()
-		if time.Since(m.led) >= alone {
+		if time.Since(m.led) >= min(alone, 3*m.facts.Grace) {
 			all = m.ears.ask(ctx, m.others(list))
 		}
 	default:
@@ -371,6 +388,9 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 	m.snapshot(ctx, s, status)
 	status.Snapshots = m.folder.snapshots()
 	m.publish(status)
+	if time.Since(m.changed) < 2*calm {
+		wait = min(wait, 2*eager)
+	}
 	return wait, nil
 }
 
@@ -415,7 +435,7 @@ func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
 		Grace: m.facts.Grace, Settled: time.Since(m.changed), Peers: make(map[int]membership.Peer),
 	}
 	for seat, h := range all {
-		p := membership.Peer{Away: m.facts.Away[seat], Unfit: h.last.Probe.unfitOf(h.last), Lost: h.ok && h.last.Lost}
+		p := membership.Peer{Away: m.facts.Away[seat], Unfit: h.last.Unfit, Lost: h.ok && h.last.Lost}
 		listed := slices.ContainsFunc(status.Members, func(l membership.Member) bool { return l.Seat == seat && l.Started })
 		// A listed member whose etcd does not run is as silent as one that does not answer.
 		if !h.ok || listed && !h.last.Running && !h.last.Lost {
@@ -426,14 +446,6 @@ func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
 		c.Peers[seat] = p
 	}
 	return c
-}
-
-// unfitOf is why a seat may not come: one that runs etcd already is not asked.
-func (p Probe) unfitOf(s Status) string {
-	if s.Running || p == (Probe{}) {
-		return ""
-	}
-	return p.Unfit()
 }
 
 // chores does one chore about the databases.

@@ -24,18 +24,19 @@ const (
 	// probeLimit cuts a probe short. A disk that has not done leastWrites by then is too slow
 	// whatever they took.
 	probeLimit  = 10 * time.Second
-	leastWrites = 16
+	leastWrites = 8
 
-	// slowest is what a synced write may take where a member's log is. etcd's makers want 10 ms
+	// Slowest is what a synced write may take where a member's log is. etcd's makers want 10 ms
 	// of disks in a data centre, for throughput. Here some writes a minute are all there is,
 	// and SD cards and eMMC, with 10 to 100 ms, have to do. What may not happen is that a
 	// leader looks dead: it sends no heartbeat while it writes, so a write has to be over well
-	// within [election]. A fifth of that leaves room for a network and a busy card.
-	slowest = election / 5
+	// within the time of an election. A fifth of that leaves room for a network and a busy card.
+	Slowest = election / 5
 )
 
-// Unfit says why a disk is none for etcd; "": it is one.
-func (p Probe) Unfit() string {
+// Unfit says why a disk is none for etcd if a synced write may take as long as slowest; "": it is
+// one.
+func (p Probe) Unfit(slowest time.Duration) string {
 	switch {
 	case p.Error != "":
 		return "its disk could not be probed: " + p.Error

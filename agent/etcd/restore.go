@@ -52,7 +52,8 @@ func Connect(socket string) (*clientv3.Client, error) {
 }
 
 // PlaceRestore has the member whose folder dir is begin etcd anew, from a snapshot, when its
-// process starts next; nil is a snapshot of what the member has itself. The etcd that was before
+// process starts next; nil is a snapshot of what the member has itself, but for what it wrote in the
+// last tenth of a second before a power cut. The etcd that was before
 // counts no more then: members of it that come back join the new one. Only what etcd orders and
 // carries is restored, at heights that were; who relies on a height holds it himself. A cut
 // leaves the order given, or not.
@@ -84,8 +85,8 @@ func writeFile(name string, from io.Reader) error {
 	return durable.SyncFolder(filepath.Dir(name))
 }
 
-// bump is how far revisions jump at a restore: no watcher ever sees one twice, however old the
-// snapshot is.
+// bump is how far revisions jump at a restore, times the generation: no watcher ever sees one
+// twice, however old the snapshot is.
 const bump = 1 << 30
 
 // restore does what PlaceRestore has asked for. A cut leaves the old data or the new one; the
@@ -137,7 +138,7 @@ func (f *folder) renew(m mark, from string, whole bool) error {
 		return snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
 			SnapshotPath: from, Name: memberName(f.mine.Seat), OutputDataDir: data + ".new", SkipHashCheck: !whole,
 			PeerURLs: []string{peerURL(f.mine.Seat)}, InitialCluster: memberName(f.mine.Seat) + "=" + peerURL(f.mine.Seat),
-			InitialClusterToken: f.token(next.Generation), RevisionBump: bump, MarkCompacted: true,
+			InitialClusterToken: f.token(next.Generation), RevisionBump: uint64(next.Generation) * bump, MarkCompacted: true,
 		})
 	})
 	if err != nil {

@@ -81,7 +81,7 @@ func start(dir string, c Config, b begin, prepared func() error) (*server, error
 		BackendFreelistType: bolt.FreelistMapType, QuotaBackendBytes: quota(c),
 		AutoCompactionMode: v3compactor.ModeRevision, AutoCompactionRetention: history,
 		MaxTxnOps: 128, MaxRequestBytes: maxRequest, MaxConcurrentStreams: math.MaxInt32,
-		StrictReconfigCheck: true, MaxLearners: membership.MaxLearners, Metrics: "basic",
+		StrictReconfigCheck: true, MaxLearners: membership.MaxLearners, BcryptCost: 10, Metrics: "basic",
 		WarningApplyDuration: time.Second, WarningUnaryRequestDuration: 2 * time.Second,
 		DowngradeCheckTime: time.Minute, CompactHashCheckTime: time.Minute, V2Deprecation: config.V2DeprDefault,
 	})
@@ -240,7 +240,9 @@ func logger(log func(string)) *zap.Logger {
 		return zap.NewNop()
 	}
 	encoder := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "m", EncodeDuration: zapcore.StringDurationEncoder, ConsoleSeparator: " "})
-	return zap.New(zapcore.NewCore(encoder, zapcore.AddSync(logWriter(log)), zapcore.WarnLevel))
+	core := zapcore.NewCore(encoder, zapcore.AddSync(logWriter(log)), zapcore.WarnLevel)
+	// It says the same thing many times a second while a peer is away.
+	return zap.New(zapcore.NewSamplerWithOptions(core, time.Minute, 2, 0))
 }
 
 type logWriter func(string)

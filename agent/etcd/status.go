@@ -17,10 +17,11 @@ type Status struct {
 	Version    int    `json:"version"` // of this document: 1
 	Seat       int    `json:"seat"`
 	Generation int    `json:"generation"`
-	Running    bool   `json:"running"`        // etcd runs here
-	Leader     int    `json:"leader"`         // the seat that leads; 0: none is known
-	Lost       bool   `json:"lost,omitempty"` // etcd lists this seat, and its data is gone
-	Doing      string `json:"doing"`          // what is done or waited for
+	Running    bool   `json:"running"`         // etcd runs here
+	Leader     int    `json:"leader"`          // the seat that leads; 0: none is known
+	Lost       bool   `json:"lost,omitempty"`  // etcd lists this seat, and its data is gone
+	Unfit      string `json:"unfit,omitempty"` // why this node's disk is none for etcd, while it does not run here
+	Doing      string `json:"doing"`           // what is done or waited for
 	Problem    string `json:"problem,omitempty"`
 
 	Members []membership.Member `json:"members,omitempty"` // etcd's list

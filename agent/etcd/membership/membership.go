@@ -89,8 +89,8 @@ const (
 	// MaxLearners is how many learners etcd has to take at a time: two, so that one voter
 	// becomes three without resting at two.
 	MaxLearners = 2
-	// answers is how long a node may be silent and counts as one that answers. The doors
-	// ask each other every few seconds.
+	// answers is how long a node may be silent and counts as one that answers, if the grace is
+	// not shorter. The doors ask each other every few seconds.
 	answers = 10 * time.Second
 	// patience is how long a learner may be silent. It holds up others, and has nothing to
 	// lose.
@@ -153,8 +153,8 @@ func (c Cluster) dropLearner(voters, learners []Member, target int) (Step, bool)
 			return Step{Remove, l.Seat, "it is not needed"}, true
 		case p.Lost && l.Started:
 			return Step{Remove, l.Seat, "it has lost its data"}, true
-		case p.Silent >= patience:
-			return Step{Remove, l.Seat, fmt.Sprintf("it was silent for %s while it learned", patience)}, true
+		case p.Silent >= min(patience, 2*c.Grace):
+			return Step{Remove, l.Seat, fmt.Sprintf("it was silent for %s while it learned", min(patience, 2*c.Grace))}, true
 		}
 	}
 	return Step{}, false
@@ -236,7 +236,7 @@ func (c Cluster) grow(voters, learners []Member, target int) (Step, bool) {
 	}
 	together := 2 - (len(voters)+1)%2
 	ready := slices.DeleteFunc(slices.Clone(learners), func(l Member) bool {
-		return !l.Started || !c.answers(l.Seat) || !c.Peers[l.Seat].InSync || c.Peers[l.Seat].Unfit != ""
+		return !c.answers(l.Seat) || !c.Peers[l.Seat].InSync || c.Peers[l.Seat].Unfit != ""
 	})
 	if len(ready) >= together {
 		return Step{Promote, ready[0].Seat, "it has what the leader has"}, true
@@ -246,7 +246,8 @@ func (c Cluster) grow(voters, learners []Member, target int) (Step, bool) {
 			return Step{Add, who[0], fmt.Sprintf("%d of %d members", len(voters), target)}, true
 		}
 	}
-	if late := c.Settled >= 4*c.Grace || c.Settled >= c.Grace && len(learners) == 0; together == 1 && late {
+	late := max(c.Grace, answers) // etcd may refuse for some seconds what it takes later
+	if together == 1 && (c.Settled >= 4*late || c.Settled >= late && len(learners) == 0) {
 		return c.leave(voters, fmt.Sprintf("of %d voters no more than %d may be lost, and no further node comes", len(voters), (len(voters)-1)/2))
 	}
 	if len(learners) >= together {
@@ -263,7 +264,7 @@ func (c Cluster) exchange(voters, learners []Member, target int) (Step, bool) {
 	}
 	why := fmt.Sprintf("for seat %d, which the roster does not have run etcd", voters[i].Seat)
 	for _, l := range learners {
-		if l.Started && c.answers(l.Seat) && c.Peers[l.Seat].InSync {
+		if c.answers(l.Seat) && c.Peers[l.Seat].InSync {
 			return Step{Promote, l.Seat, why}, true
 		}
 		return Step{Wait, l.Seat, "it learns, " + why}, true
@@ -309,7 +310,7 @@ func (c Cluster) candidates(voters, learners []Member) (seats []int) {
 	var all []Seat
 	for _, s := range c.Seats {
 		p, known := c.Peers[s.Number]
-		if known && !listed(s.Number) && s.Number != c.Self && p.Silent < answers && !p.Away && p.Unfit == "" {
+		if known && !listed(s.Number) && s.Number != c.Self && c.speaks(p) && !p.Away && p.Unfit == "" {
 			all = append(all, s)
 		}
 	}
@@ -360,19 +361,22 @@ func (c Cluster) seat(number int) Seat {
 
 func (c Cluster) wanted(number int) bool { return number != 0 && c.seat(number).Number == number }
 
+// speaks says whether a node counts as one that answers.
+func (c Cluster) speaks(p Peer) bool { return p.Silent < min(answers, c.Grace) }
+
 // answers says whether a seat's node answers, and has its data.
 func (c Cluster) answers(number int) bool {
 	if number == c.Self {
 		return true
 	}
 	p, known := c.Peers[number]
-	return known && p.Silent < answers && !p.Lost
+	return known && c.speaks(p) && !p.Lost
 }
 
 // dead says whether a seat is lost for good, as far as etcd is concerned.
 func (c Cluster) dead(number int) bool {
 	p, known := c.Peers[number]
-	return number != c.Self && known && (p.Lost || p.Silent >= c.Grace && p.Silent >= answers) && !p.Away
+	return number != c.Self && known && (p.Lost || p.Silent >= c.Grace) && !p.Away
 }
 
 // healthy counts the voters that answer, without one.
