@@ -74,9 +74,6 @@ const (
 	tick     = 125 * time.Millisecond
 	election = 1250 * time.Millisecond
 
-	// segment is the size of a piece of the log, of which two are allocated at a time. etcd's
-	// own 64 MB are a tenth of a small card.
-	segment = 16 << 20
 	// history is how many revisions a watch may be behind.
 	history = 5000
 	// Entries between two snapshots of the log, and those kept behind it for followers. All of
@@ -90,6 +87,10 @@ const (
 	// spared is how long an answer of another member may take.
 	spared = 2 * time.Second
 )
+
+// segment is the size of a piece of the log, in bytes, of which two are allocated at a time.
+// etcd's own 64 MB are a tenth of a small card.
+var segment int64 = 16 << 20
 
 // ClientSocket is where etcd serves clients below a folder Run.
 func ClientSocket(run string) string { return filepath.Join(run, "client.sock") }
@@ -111,7 +112,7 @@ func seatOf(urls []string) int {
 	digits, ok := strings.CutPrefix(urls[0], "unix://seat")
 	digits, ends := strings.CutSuffix(digits, ":1")
 	seat, err := strconv.Atoi(digits)
-	if !ok || !ends || err != nil || peerURL(seat) != urls[0] {
+	if !ok || !ends || err != nil || seat < 1 || peerURL(seat) != urls[0] {
 		return 0
 	}
 	return seat

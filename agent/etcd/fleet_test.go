@@ -34,6 +34,7 @@ import (
 const memberEnv = "KOGGE_TEST_MEMBER"
 
 func TestMain(m *testing.M) {
+	segment = 1 << 20 // many are made
 	if file := os.Getenv(memberEnv); file != "" {
 		if err := runMember(file); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -149,7 +150,7 @@ func newTestFleet(t *testing.T, members, spares, founders int) *testFleet {
 		for seat := range f.running {
 			f.kill(seat)
 		}
-		if t.Failed() {
+		if t.Failed() || os.Getenv("KOGGE_TEST_LOGS") != "" {
 			for seat := range f.setups {
 				log, _ := os.ReadFile(f.log(seat))
 				t.Logf("seat %d:\n%s", seat, log)

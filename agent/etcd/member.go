@@ -34,6 +34,8 @@ const (
 	// goes on without it.
 	alone      = 15 * time.Second
 	probeAgain = 30 * time.Minute
+	// compactAgain is when old revisions are forgotten once more while there is no room.
+	compactAgain = 10 * time.Minute
 	// maxStarts is how often it may die before that, where others have the data.
 	maxStarts = 3
 )
@@ -56,7 +58,7 @@ type member struct {
 	began     time.Time // when etcd was started
 	lives     bool      // it has lived for a while
 	full      bool      // writes had stopped at the last look
-	compacted bool      // and since then old revisions were forgotten
+	compacted time.Time // when old revisions were forgotten since then
 	snapped   time.Time // when the last snapshot was tried
 	led       time.Time // when there was a leader last
 
@@ -318,13 +320,16 @@ func (m *member) renew(mk mark) error {
 }
 
 // stop ends etcd, if it runs.
-func (m *member) stop() {
+func (m *member) stop() { m.end(false) }
+
+// end ends etcd; at once where nobody is to lead in its place.
+func (m *member) end(atOnce bool) {
 	s := m.running()
 	if s == nil {
 		return
 	}
 	removed := s.etcd.IsIDRemoved(uint64(s.etcd.MemberID()))
-	s.stop()
+	s.stop(atOnce)
 	m.mu.Lock()
 	m.server = nil
 	m.mu.Unlock()
@@ -332,6 +337,7 @@ func (m *member) stop() {
 	var err error
 	switch {
 	case what == membership.Mine && removed:
+		say(m.c, "etcd has removed this seat")
 		err = m.folder.setAside(what, mk)
 	case what == membership.Mine && mk.Starts > 0:
 		mk.Starts = 0
@@ -382,7 +388,7 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 	own := membership.Own{Seat: m.c.Seat, Wanted: true, Folder: membership.Mine, Begun: true, Generation: mk.Generation, Reports: reports(all)}
 	if step := membership.Begin(own); step.Do == membership.Aside {
 		say(m.c, step.String())
-		m.stop()
+		m.end(true)
 		return eager, m.folder.setAside(membership.Mine, mk)
 	}
 	m.snapshot(ctx, s, status)
@@ -442,16 +448,20 @@ func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
 			p.Silent = max(time.Since(h.at), time.Nanosecond)
 		}
 		same := h.last.Generation == status.Generation
-		p.InSync = h.ok && same && h.last.Running && float64(h.last.Applied) >= 0.9*float64(status.Applied)
+		p.InSync = h.ok && same && h.last.Running && h.last.Applied > 0 && float64(h.last.Applied+nearly) >= 0.9*float64(status.Applied)
 		c.Peers[seat] = p
 	}
 	return c
 }
 
+// nearly is how many entries a learner may lack on top of a tenth of them: a young log has few.
+// etcd looks more closely, and refuses what is too early.
+const nearly = 16
+
 // chores does one chore about the databases.
 func (m *member) chores(ctx context.Context, s *server, status *Status, all map[int]heard) time.Duration {
 	if full := len(status.Full) > 0; full != m.full {
-		m.full, m.compacted = full, false
+		m.full, m.compacted = full, time.Time{}
 	}
 	var databases []usage
 	for _, l := range status.Members {
@@ -463,7 +473,7 @@ func (m *member) chores(ctx context.Context, s *server, status *Status, all map[
 		}
 		databases = append(databases, u)
 	}
-	do := upkeep(m.c.Seat, quota(m.c), databases, status.Full, m.compacted)
+	do := upkeep(m.c.Seat, quota(m.c), databases, status.Full, time.Since(m.compacted) < compactAgain)
 	if do.Do == nothing {
 		if do.Why != "" {
 			status.Problem = do.Why
@@ -492,7 +502,7 @@ func (m *member) do(ctx context.Context, s *server, do chore, status *Status) er
 		if err != nil && !isCompacted(err) {
 			return err
 		}
-		m.compacted = true
+		m.compacted = time.Now()
 		return nil
 	case defragment:
 		if do.Seat == m.c.Seat {
@@ -575,8 +585,9 @@ func (m *member) handler() http.Handler {
 	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
 		m.mu.Lock()
 		s := m.status
-		if m.server != nil && s.Running { // newer than the last look
-			s.Leader, s.Applied = m.server.leader(), m.server.etcd.AppliedIndex()
+		if e := m.server; e != nil && s.Running { // newer than the last look
+			s.Leader, s.Applied = e.leader(), e.etcd.AppliedIndex()
+			s.Size, s.InUse = e.etcd.Backend().Size(), e.etcd.Backend().SizeInUse()
 		}
 		m.mu.Unlock()
 		raw, err := json.Marshal(s)

@@ -147,8 +147,9 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// stop ends etcd. A leader first hands over, so that the others do not wait for an election.
-func (s *server) stop() {
+// stop ends etcd. A leader first hands over, so that the others do not wait for an election, but
+// for one that ends at once.
+func (s *server) stop(atOnce bool) {
 	s.mu.Lock()
 	s.done = true
 	g := s.grpc
@@ -156,7 +157,11 @@ func (s *server) stop() {
 	if g != nil {
 		g.Stop()
 	}
-	s.etcd.Stop()
+	if atOnce {
+		s.etcd.HardStop()
+	} else {
+		s.etcd.Stop()
+	}
 	s.wait.Wait()
 	_ = s.client.Close()
 }
