@@ -60,6 +60,7 @@ type member struct {
 	full      bool      // writes had stopped at the last look
 	compacted time.Time // when old revisions were forgotten since then
 	snapped   time.Time // when the last snapshot was tried
+	refused   string    // the step that etcd refused last, and why
 	led       time.Time // when there was a leader last
 
 	mu      sync.Mutex // guards what follows
@@ -426,6 +427,10 @@ func (m *member) lead(ctx context.Context, s *server, status *Status, all map[in
 		defer cancel()
 		if err := s.carryOut(limited, step); err != nil {
 			status.Doing += "; etcd says that it is too early: " + err.Error()
+			if status.Doing != m.refused {
+				m.refused = status.Doing
+				say(m.c, m.refused)
+			}
 			return 2 * eager
 		}
 		say(m.c, step.String())

@@ -162,6 +162,7 @@ func etcdData(t *testing.T) (dir string, mine mark) {
 // TestFolderPowerCut cuts the power at each step of what is done to a folder: what it holds after
 // that is never taken for what it is not, and its only data is never gone.
 func TestFolderPowerCut(t *testing.T) {
+	t.Parallel()
 	data, mine := etcdData(t)
 	order := func(f *folder) error {
 		if err := PlaceRestore(f.dir, nil); err != nil {
