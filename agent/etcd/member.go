@@ -32,7 +32,7 @@ const (
 	livesFor = 10 * time.Second
 	// alone is how long a member that runs has no leader until it asks the others whether etcd
 	// goes on without it.
-	alone      = 15 * time.Second
+	alone      = 4 * time.Second
 	probeAgain = 30 * time.Minute
 	// compactAgain is when old revisions are forgotten once more while there is no room.
 	compactAgain = 10 * time.Minute
@@ -379,7 +379,7 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 	case 0:
 		wait = eager
 		status.Doing = membership.Next(membership.Cluster{}).String()
-		if time.Since(m.led) >= min(alone, 3*m.facts.Grace) {
+		if time.Since(m.led) >= alone {
 			all = m.ears.ask(ctx, m.others(list))
 		}
 	default:
@@ -405,7 +405,7 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 func (m *member) now(s *server, generation int) Status {
 	full, corrupt := s.alarms()
 	return Status{
-		Generation: generation, Running: true, Leader: s.leader(), Members: s.members(), Applied: s.etcd.AppliedIndex(),
+		Generation: generation, Running: true, Leader: s.leader(), Members: s.members(), Committed: s.etcd.CommittedIndex(),
 		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c),
 		Full: full, Corrupt: corrupt, Probe: m.probed,
 	}
@@ -453,7 +453,7 @@ func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
 			p.Silent = max(time.Since(h.at), time.Nanosecond)
 		}
 		same := h.last.Generation == status.Generation
-		p.InSync = h.ok && same && h.last.Running && h.last.Applied > 0 && float64(h.last.Applied+nearly) >= 0.9*float64(status.Applied)
+		p.InSync = h.ok && same && h.last.Running && h.last.Committed > 0 && float64(h.last.Committed+nearly) >= 0.9*float64(status.Committed)
 		c.Peers[seat] = p
 	}
 	return c
@@ -591,7 +591,7 @@ func (m *member) handler() http.Handler {
 		m.mu.Lock()
 		s := m.status
 		if e := m.server; e != nil && s.Running { // newer than the last look
-			s.Leader, s.Applied = e.leader(), e.etcd.AppliedIndex()
+			s.Leader, s.Committed = e.leader(), e.etcd.CommittedIndex()
 			s.Size, s.InUse = e.etcd.Backend().Size(), e.etcd.Backend().SizeInUse()
 		}
 		m.mu.Unlock()

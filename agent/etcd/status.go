@@ -25,7 +25,8 @@ type Status struct {
 	Problem    string `json:"problem,omitempty"`
 
 	Members []membership.Member `json:"members,omitempty"` // etcd's list
-	Applied uint64              `json:"applied,omitempty"` // the newest entry of the log that counts here
+	// Committed is the newest entry of the log that is here and counts.
+	Committed uint64 `json:"committed,omitempty"`
 	// Revision of the data, Size of its file and how much of that is InUse, in bytes; Quota is
 	// what it may have.
 	Revision int64 `json:"revision,omitempty"`
