@@ -27,6 +27,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/serve/records"
+	"kogge.example/update/fleet"
 )
 
 // Limits of the server. A node has little memory, and callers may be many, slow or
@@ -51,6 +52,8 @@ type Config struct {
 	// certificate by its dates.
 	ClockSure func() bool
 	Now       func() time.Time // the node's clock; nil: time.Now
+	// Known is what the fleet's ledger makes of a caller; nil: what his certificate says.
+	Known func(fleet.Peer) (fleet.Peer, error)
 	// Seen hears since when callers' certificates count, of those that were verified. It
 	// returns at once. nil: nobody listens.
 	Seen    func(notBefore time.Time)
@@ -90,6 +93,9 @@ func newServer(listener net.Listener, c Config) *Server {
 	}
 	if guard.Floor = c.Machine.ClockFloor; c.Seen != nil {
 		guard.Seen = c.Seen
+	}
+	if c.Known != nil {
+		guard.Known = c.Known
 	}
 	if c.Events == nil {
 		c.Events = new(events.Ring)

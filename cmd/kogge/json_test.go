@@ -269,6 +269,9 @@ func (w *world) open(t *testing.T) {
 	machine := machine.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
 	server, err := serve.Listen("127.0.0.1:0", serve.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
+		Known: func(who fleet.Peer) (fleet.Peer, error) {
+			return pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis).Known(who)
+		},
 		Containers: w.containers, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
 		Volumes:    func() serve.Volumes { return w },
 		Registries: registries, Updates: w,

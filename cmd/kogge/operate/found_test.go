@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
@@ -57,7 +60,7 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 		must(err)
 		must(node.Adopt(der))
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
+			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: taken.Known,
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
 			Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, taken, nil }, Addresses: func() []netip.Addr {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
@@ -145,6 +148,14 @@ func TestFound(t *testing.T) {
 	if _, err := Found(k, v, owner); !errors.Is(err, ErrFounding) {
 		t.Errorf("a second founding: %v", err)
 	}
+	late := lateAdmin(t, k)
+	for name, want := range map[string]apiv1.Reason{"n1": apiv1.Reason_REASON_UNLISTED, "n4": apiv1.Reason_REASON_UNSPECIFIED} {
+		c := api.Dial(nodes[name].Address, name, k.Genesis, late)
+		if _, err := c.Status(t.Context(), connect.NewRequest(&apiv1.StatusRequest{})); (err == nil) != (want == 0) || err != nil && api.ReasonOf(err) != want {
+			t.Errorf("%s, and somebody whom the CA signed later: %v", name, err)
+		}
+		c.Close()
+	}
 	// Another folder of the same owner founds it once more: no node takes that.
 	other := l.State()
 	again := *k
@@ -161,6 +172,24 @@ func TestFound(t *testing.T) {
 	if l, _, err := Ledger(k); err != nil || l.State().Record != other.Record {
 		t.Errorf("%v", err)
 	}
+}
+
+// lateAdmin is the certificate of an admin whom the CA signs now.
+func lateAdmin(t *testing.T, k *keyring.Keyring) tls.Certificate {
+	t.Helper()
+	key, err := fleet.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := fleet.NewRequest(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := k.SignOperator(csr, "late", fleet.RoleAdmin, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // TestSeatless founds a fleet, and has a node that has no seat in it take its ledger and be

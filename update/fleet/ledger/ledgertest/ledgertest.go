@@ -25,6 +25,7 @@ type Fleet struct {
 	Entries []ledger.Entry // all that Log has taken
 
 	seats int
+	cas   map[fleet.PeerKind]*ecdsa.PrivateKey
 }
 
 // Private is a key pair of its own for each name.
@@ -55,16 +56,19 @@ func Operator(t testing.TB, name string, role fleet.Role) ledger.Operator {
 	return ledger.Operator{Name: name, Role: role, Key: document.HashOf(spki)}
 }
 
-var today = time.Date(2026, 11, 30, 7, 0, 0, 0, time.UTC)
+// Today is when the fleet begins.
+var Today = time.Date(2026, 11, 30, 7, 0, 0, 0, time.UTC)
 
 // Begun is a fleet of three owner keys that is not founded.
 func Begun(t testing.TB, seats int) *Fleet {
 	t.Helper()
+	cas := make(map[fleet.PeerKind]*ecdsa.PrivateKey)
 	ca := func(kind fleet.PeerKind) []byte {
-		der, _, err := fleet.NewCA("hanse", kind, today)
+		der, key, err := fleet.NewCA("hanse", kind, Today)
 		if err != nil {
 			t.Fatal(err)
 		}
+		cas[kind] = key
 		return der
 	}
 	o := fleet.Founding{
@@ -74,9 +78,21 @@ func Begun(t testing.TB, seats int) *Fleet {
 	for i := range 3 {
 		o.Owners = append(o.Owners, Private(fmt.Sprintf("owner %d", i+1)).Public().(ed25519.PublicKey))
 	}
-	f := &Fleet{Genesis: Must[*fleet.Genesis](t)(fleet.NewGenesis(o)), seats: seats}
+	f := &Fleet{Genesis: Must[*fleet.Genesis](t)(fleet.NewGenesis(o)), seats: seats, cas: cas}
 	f.Log = ledger.New(f.Genesis)
 	return f
+}
+
+// Sign signs a key as that of a peer of the fleet, with the CA of its kind. The certificate is
+// in DER, and counts from Today on.
+func (f *Fleet) Sign(t testing.TB, kind fleet.PeerKind, name string, role fleet.Role, key *ecdsa.PublicKey) []byte {
+	t.Helper()
+	ca := f.Genesis.NodeCA
+	if kind == fleet.KindOperator {
+		ca = f.Genesis.OperatorCA
+	}
+	p := fleet.Peer{Kind: kind, Name: name, Role: role, Fleet: f.Genesis.ID()}
+	return Must[[]byte](t)(fleet.SignPeer(p, key, ca, f.cas[kind], Today))
 }
 
 // Founding is the value of record 1: all seats vote, the first ones are members.
