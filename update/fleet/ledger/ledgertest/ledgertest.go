@@ -34,6 +34,12 @@ func Private(name string) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed[:])
 }
 
+// Key is the public half of it.
+func Key(t testing.TB, name string) signed.Key {
+	t.Helper()
+	return Must[signed.Key](t)(signed.KeyOf(Private(name).Public().(ed25519.PublicKey)))
+}
+
 // Must is a value that comes without an error.
 func Must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
@@ -107,8 +113,7 @@ func (f *Fleet) Founding(t testing.TB) ledger.Value {
 	}
 	for i := 1; i <= f.seats; i++ {
 		name := fmt.Sprintf("n%d", i)
-		key := Must[signed.Key](t)(signed.KeyOf(Private(name).Public().(ed25519.PublicKey)))
-		r.Seats = append(r.Seats, roster.Seat{Number: i, Name: name, Key: key, Journal: roster.ID{byte(i)}, Owner: "hanse", Vote: true, Member: i <= members})
+		r.Seats = append(r.Seats, roster.Seat{Number: i, Name: name, Key: Key(t, name), Journal: roster.ID{byte(i)}, Owner: "hanse", Vote: true, Member: i <= members})
 		if i <= members {
 			v.Cluster = append(v.Cluster, ledger.Address{Seat: i, Address: netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:7444", i))})
 		}
