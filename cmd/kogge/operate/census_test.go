@@ -42,9 +42,13 @@ func TestJudge(t *testing.T) {
 	}
 	behind := func(by int64) func(*Sighting) { return func(s *Sighting) { s.Part.Height -= by } }
 	boot := func(assessment, why string, trial bool) func(*Sighting) {
-		return func(s *Sighting) { s.Status.Boot.Assessment, s.Status.Boot.Why, s.Status.Boot.Trial = assessment, why, trial }
+		return func(s *Sighting) {
+			s.Status.Boot.Assessment, s.Status.Boot.Why, s.Status.Boot.Trial = assessment, why, trial
+		}
 	}
-	degraded := func(s *Sighting) { s.Status.Degraded = []*apiv1.Degraded{{What: "clock", Why: "no time server answers"}} }
+	degraded := func(s *Sighting) {
+		s.Status.Degraded = []*apiv1.Degraded{{What: "clock", Why: "no time server answers"}}
+	}
 	reset := func(s *Sighting) { s.Part.Key, s.Part.Journal = ledgertest.Key(t, "another"), roster.ID{9} }
 	journal := func(s *Sighting) { s.Part.Journal = roster.ID{9} }
 	three, four := founded(3), founded(4)
