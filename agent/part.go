@@ -27,11 +27,11 @@ type part struct {
 func (p *part) ledger() (*pinned.Ledger, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.taken == nil {
-		if !p.node.Adopted() {
-			return nil, errors.New("the node is not adopted: it belongs to no fleet")
-		}
-		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), p.node.Genesis())
+	if !p.node.Adopted() {
+		return nil, errors.New("the node is not adopted: it belongs to no fleet")
+	}
+	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
+		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
 		if err := p.taken.Problem(); err != nil {
 			log.Printf("agent: %v", err)
 		}

@@ -25,6 +25,7 @@ import (
 	"kogge.example/agent/serve/records"
 	"kogge.example/agent/wanted"
 	"kogge.example/init/control"
+	"kogge.example/update/partition"
 )
 
 // parts are what the API asks, as far as they exist by now.
@@ -121,7 +122,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
-		Records: records.Records{Node: node, Open: own.whole, Addresses: func() []netip.Addr { return addressesOf(at.run) }},
+		Records: records.Records{Open: own.whole, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) }},
 	})
 	if err != nil {
 		return err
@@ -135,6 +136,14 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		announcing.Wait()
 	}()
 	return server.Serve(ctx)
+}
+
+// knowsLedger says why the node may not know a fleet with a ledger yet.
+func knowsLedger(slots *install.Installer) error {
+	if slots.Readable(partition.FleetState) {
+		return nil
+	}
+	return errors.New("the other slot has a release that knows no ledger, and the node may go back to it: install this release there too, by one more update")
 }
 
 // addressesOf are the machine's, IPv4 before IPv6.

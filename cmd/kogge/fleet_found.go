@@ -114,7 +114,7 @@ func (f *foundFlags) ask(ctx context.Context, ring *keyring.Keyring, known, foun
 // found makes the first record.
 func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []string) (*ledger.Log, []ledger.Entry, error) {
 	if ring.Genesis.Alone() {
-		return nil, nil, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "create a fleet with this release of kogge, and adopt the nodes into it"}
+		return nil, nil, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "kogge fleet upgrade makes one of it that has"}
 	}
 	owner, err := f.owner.open(ctx, ring) // before the nodes are asked for their keys
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,13 +45,42 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 	k, err := keyring.Create("hanse", "ada", time.Now())
 	must(err)
 	must(k.Save(filepath.Join(t.TempDir(), "hanse"), ""))
+	_, stop = serving(t, k, n, nil)
+	return k, stop
+}
+
+// serveNodes has so many nodes of a fleet answer, adopted; ready is whether each may know a
+// fleet with a ledger.
+func serveNodes(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) []*identity.Node {
+	t.Helper()
+	nodes, _ := serving(t, k, n, ready)
+	return nodes
+}
+
+func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (nodes []*identity.Node, stop []func()) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range n {
 		name, state := fmt.Sprintf("n%d", i+1), t.TempDir()
 		node, err := identity.OpenNode(filepath.Join(state, "identity"))
 		must(err)
 		seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
 		must(err)
-		taken := pinned.Open(filepath.Join(state, "ledger"), k.Genesis)
+		var mu sync.Mutex // guards taken
+		var taken *pinned.Ledger
+		ledgerOf := func(node *identity.Node) *pinned.Ledger {
+			mu.Lock()
+			defer mu.Unlock()
+			if taken == nil || taken.State().Genesis != node.Genesis() {
+				taken = pinned.Open(filepath.Join(state, "ledger"), node.Genesis())
+			}
+			return taken
+		}
 		token, err := k.NewToken(keyring.Terms{Node: name, Life: time.Hour}, time.Now())
 		must(err)
 		must(node.Join(&fleet.JoinFile{Genesis: k.Genesis, Token: token.Token}))
@@ -60,10 +90,15 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 		must(err)
 		must(node.Adopt(der))
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: taken.Known,
+			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: func(who fleet.Peer) (fleet.Peer, error) { return ledgerOf(node).Known(who) },
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
-			Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, taken, nil }, Addresses: func() []netip.Addr {
+			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, ledgerOf(node), nil }, Addresses: func() []netip.Addr {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
+			}, Ready: func() error {
+				if ready == nil {
+					return nil
+				}
+				return ready(i)
 			}},
 		})
 		must(err)
@@ -71,10 +106,11 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 		over := make(chan error, 1)
 		go func() { over <- server.Serve(ctx) }()
 		t.Cleanup(cancel)
+		nodes = append(nodes, node)
 		stop = append(stop, func() { cancel(); <-over })
 		must(RememberNode(k, name, Node{Address: server.Address().String(), Adopted: time.Now(), Until: node.Certificate().Leaf.NotAfter}))
 	}
-	return k, stop
+	return nodes, stop
 }
 
 // sheets are the owner's recovery sheets, as they lie in a new folder.

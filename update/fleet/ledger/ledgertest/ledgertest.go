@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -101,6 +102,26 @@ func (f *Fleet) Sign(t testing.TB, kind fleet.PeerKind, name string, role fleet.
 	return Must[[]byte](t)(fleet.SignPeer(p, key, ca, f.cas[kind], Today))
 }
 
+// Version1 is a genesis as releases before the ledger wrote it, with what g says.
+func Version1(t testing.TB, g *fleet.Genesis) *fleet.Genesis {
+	t.Helper()
+	var f struct {
+		Version       int      `json:"version"`
+		Name          string   `json:"name"`
+		Random        []byte   `json:"random"`
+		Owners        [][]byte `json:"owners"`
+		Threshold     int      `json:"threshold"`
+		OperatorCA    []byte   `json:"operatorCA"`
+		NodeCA        []byte   `json:"nodeCA"`
+		FirstOperator []byte   `json:"firstOperator"`
+	}
+	if err := json.Unmarshal(g.Bytes(), &f); err != nil {
+		t.Fatal(err)
+	}
+	f.Version = 1
+	return Must[*fleet.Genesis](t)(fleet.ParseGenesis(Must[[]byte](t)(document.Encode(f))))
+}
+
 // Founding is the value of record 1: all seats vote, the first ones are members.
 func (f *Fleet) Founding(t testing.TB) ledger.Value {
 	t.Helper()
@@ -134,10 +155,10 @@ func (f *Fleet) Proved(r ledger.Record, v ledger.Value, signers int) ledger.Entr
 	c := ledger.Certificate{Version: 1}
 	for i := 1; i <= signers; i++ {
 		if r.Height == 1 {
-			c.Owners = append(c.Owners, ledger.Sign(i, Private(fmt.Sprintf("owner %d", i)), ledger.FoundingBytes(r)))
+			c.Owners = append(c.Owners, signed.Sign(i, Private(fmt.Sprintf("owner %d", i)), ledger.FoundingBytes(r)))
 			continue
 		}
-		c.Seats = append(c.Seats, ledger.Sign(i, Private(fmt.Sprintf("n%d", i)), ledger.PrecommitBytes(r, c.Round, f.Log.State().Tree)))
+		c.Seats = append(c.Seats, signed.Sign(i, Private(fmt.Sprintf("n%d", i)), ledger.PrecommitBytes(r, c.Round, f.Log.State().Tree)))
 	}
 	return ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
 }
