@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ func (f *foundFlags) ask(ctx context.Context, ring *keyring.Keyring, known, foun
 // found makes the first record.
 func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []string) (*ledger.Log, []ledger.Entry, error) {
 	if ring.Genesis.Alone() {
-		return nil, nil, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "create a fleet with this release of kogge, and adopt the nodes into it"}
+		return nil, nil, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "kogge fleet upgrade makes one of it that has"}
 	}
 	owner, err := f.owner.open(ctx, ring) // before the nodes are asked for their keys
 	if err != nil {
@@ -171,25 +172,15 @@ func (f *foundFlags) give(ctx context.Context, ring *keyring.Keyring, s ledger.S
 // printRoster says who has a seat, and what that means.
 func printRoster(out io.Writer, s ledger.State) error {
 	r := s.Roster
-	liars := fmt.Sprintf("%d may lie", r.Liars())
-	if r.Liars() == 0 {
-		liars = "none may lie"
-	}
-	fmt.Fprintf(out, "%s; %d decide (%s), %d may be off, %s.\n\n", count(r.Votes(), "vote"), r.Quorum(), r.Rule, r.Votes()-r.Quorum(), liars)
+	fmt.Fprintf(out, "%s; %d decide (%s), %d may be off, %s.\n\n", count(r.Votes(), "vote"), r.Quorum(), r.Rule, r.Votes()-r.Quorum(), mayLie(r.Liars()))
 	t := newTable(out)
 	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tKEY")
 	for _, seat := range r.Seats {
-		vote, etcd := "-", "-"
+		vote := "-"
 		if seat.Vote {
 			vote = "yes"
 		}
-		switch {
-		case seat.Member:
-			etcd = "member"
-		case seat.Spare:
-			etcd = "spare"
-		}
-		t.row("%d\t%s\t%s\t%s\t%s\t%s\n", seat.Number, seat.Name, vote, etcd, seat.DomainOf(), seat.Key.ID().Short())
+		t.row("%d\t%s\t%s\t%s\t%s\t%s\n", seat.Number, seat.Name, vote, cmp.Or(etcdOf(seat), "-"), seat.DomainOf(), seat.Key.ID().Short())
 	}
 	err := t.Flush()
 	fmt.Fprintln(out)

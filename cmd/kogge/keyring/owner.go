@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/signed"
 )
 
 // ErrOwners is of too few owner keys for what only the owner can do.
@@ -87,10 +87,10 @@ func (k *Keyring) heldBeside(o OwnerKeys) (all []int) {
 }
 
 // Sign has as many keys as the owner needs sign a message, or all, if they are fewer.
-func (o OwnerKeys) Sign(message []byte, threshold int) []ledger.Signature {
-	var all []ledger.Signature
+func (o OwnerKeys) Sign(message []byte, threshold int) []signed.Signature {
+	var all []signed.Signature
 	for _, i := range o.numbers()[:min(threshold, len(o.keys))] {
-		all = append(all, ledger.Sign(i, o.keys[i], message))
+		all = append(all, signed.Sign(i, o.keys[i], message))
 	}
 	return all
 }
