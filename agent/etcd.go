@@ -129,7 +129,7 @@ func (p *participant) open() (err error) {
 func (p *participant) facts() (etcd.Facts, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	dir := filepath.Join(p.state, "kogge", "ledger")
+	dir := ledgerOf(p.state)
 	info, err := os.Stat(dir) // its files are replaced, so it changes with each record
 	if err != nil {
 		return etcd.Facts{}, fmt.Errorf("the fleet's ledger: %w", err)
@@ -151,6 +151,8 @@ func (p *participant) facts() (etcd.Facts, error) {
 	}
 	return withSeats(p.known, seats), nil
 }
+
+func ledgerOf(state string) string { return filepath.Join(state, "kogge", "ledger") }
 
 // factsOf is what a ledger says about etcd.
 func factsOf(taken *pinned.Ledger) (etcd.Facts, roster.Roster, error) {
@@ -202,15 +204,13 @@ func withSeats(f etcd.Facts, seats control.Seats) etcd.Facts {
 
 // verify says which seat a connection is with. A certificate makes no member: its key has to be
 // the one that the seat's own key has signed, of a seat that the roster has run etcd. How long
-// the certificate is good for, and which CA says so, does not matter then.
+// the certificate is good for, and which CA says so, does not matter then. The agent knows the
+// keys, and names none that is revoked.
 func (p *participant) verify(state tls.ConnectionState) (int, error) {
 	if len(state.PeerCertificates) == 0 {
 		return 0, errors.New("no certificate")
 	}
 	key := fleet.KeyID(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
-	if p.node.Revoked(key) {
-		return 0, fmt.Errorf("key %s: %w", fleet.Short(key), fleet.ErrRevoked)
-	}
 	seats, err := control.ReadSeats(p.run)
 	if err != nil {
 		return 0, fmt.Errorf("keys of the seats: %w", err)
@@ -272,14 +272,14 @@ func memberOnDemand(ctx context.Context, at paths, now *parts) {
 // isMember says whether the ledger has this node run etcd; known is false where that cannot be
 // said, and what runs goes on.
 func isMember(at paths, now *parts) (is, known bool) {
-	if _, err := os.Stat(filepath.Join(at.state, "kogge", "ledger")); err != nil {
+	if _, err := os.Stat(ledgerOf(at.state)); err != nil { // no record was ever taken
 		return false, errors.Is(err, fs.ErrNotExist)
 	}
 	own := now.part.Load()
 	if own == nil {
 		return false, false
 	}
-	seat, taken, err := (*own)()
+	seat, taken, err := own.whole()
 	if err != nil || taken.Problem() != nil {
 		return false, false
 	}
