@@ -105,12 +105,20 @@ func quota(c Config) int64 {
 	return c.Quota
 }
 
-// serveClients serves the client socket once etcd is ready: before that nobody gets an answer.
+// serveClients serves the client socket once there is a leader: before that nobody gets an
+// answer. That etcd calls itself ready is later by seven seconds where it has just joined.
 func (s *server) serveClients(socket string, c Config) {
-	select {
-	case <-s.etcd.StopNotify():
-		return
-	case <-s.etcd.ReadyNotify():
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for ready := false; !ready; {
+		select {
+		case <-s.etcd.StopNotify():
+			return
+		case <-s.etcd.ReadyNotify():
+			ready = true
+		case <-tick.C:
+			ready = s.leader() != 0
+		}
 	}
 	l, err := listenUnix(socket)
 	if err != nil {

@@ -263,11 +263,11 @@ func (c Cluster) exchange(voters, learners []Member, target int) (Step, bool) {
 		return Step{}, false
 	}
 	why := fmt.Sprintf("for seat %d, which the roster does not have run etcd", voters[i].Seat)
-	for _, l := range learners {
-		if c.answers(l.Seat) && c.Peers[l.Seat].InSync {
-			return Step{Promote, l.Seat, why}, true
-		}
-		return Step{Wait, l.Seat, "it learns, " + why}, true
+	if at := slices.IndexFunc(learners, func(l Member) bool { return c.answers(l.Seat) && c.Peers[l.Seat].InSync }); at >= 0 {
+		return Step{Promote, learners[at].Seat, why}, true
+	}
+	if len(learners) > 0 {
+		return Step{Wait, learners[0].Seat, "it learns, " + why}, true
 	}
 	who := c.candidates(voters, learners)
 	if len(who) == 0 {
