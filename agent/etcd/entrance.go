@@ -34,6 +34,9 @@ const (
 	maxPending        = 64 // handshakes at a time
 	maxPendingAddress = 8  // of one address
 	handshakeLimit    = 5 * time.Second
+	// maxConns is how many connections there are to and from members. Four others have some ten
+	// each.
+	maxConns = 256
 )
 
 // openEntrance opens the door; handler answers the members.
@@ -125,10 +128,15 @@ func (e *entrance) greet(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	select {
-	case e.ready <- e.conns.add(conn):
-	case <-e.done:
+	if e.conns.count() >= maxConns {
 		raw.Close()
+		return
+	}
+	member := e.conns.add(conn)
+	select {
+	case e.ready <- member:
+	case <-e.done:
+		_ = member.Close()
 	}
 }
 

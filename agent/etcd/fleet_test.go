@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math/big"
 	mathrand "math/rand/v2"
@@ -41,6 +43,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil { // they wait more than they work
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -149,6 +155,12 @@ func newTestFleet(t *testing.T, members, spares, founders int) *testFleet {
 	t.Cleanup(func() {
 		for seat := range f.running {
 			f.kill(seat)
+		}
+		for seat := range f.setups {
+			log, _ := os.ReadFile(f.log(seat)) // there is none of one that was never started
+			if bytes.Contains(log, []byte("DATA RACE")) || bytes.Contains(log, []byte("\npanic: ")) || bytes.Contains(log, []byte("\nfatal error: ")) {
+				t.Errorf("seat %d has broken down", seat)
+			}
 		}
 		if t.Failed() || os.Getenv("KOGGE_TEST_LOGS") != "" {
 			for seat := range f.setups {

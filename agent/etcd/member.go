@@ -207,6 +207,12 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, nil
 	}
+	if starts := step.Do == membership.Start || step.Do == membership.New || step.Do == membership.Join; starts && m.free() < leastFree() {
+		// It would die of it again and again, and look damaged.
+		status.Problem = fmt.Sprintf("%s has less than %d MiB left: etcd waits for room", m.c.Dir, leastFree()>>20)
+		m.publish(status)
+		return calm, nil
+	}
 	err := m.start(own, mk, step)
 	switch {
 	case err != nil: // of a learner: another one was listed meanwhile
@@ -251,6 +257,10 @@ func reports(all map[int]heard) (told []membership.Report) {
 	}
 	return told
 }
+
+// leastFree is how many bytes of its disk have to be free for etcd to start: two pieces of the log,
+// and as much for what it writes meanwhile.
+func leastFree() int64 { return 4 * segment }
 
 // start carries out a step of [membership.Begin].
 func (m *member) start(own membership.Own, mk mark, step membership.Step) error {

@@ -246,6 +246,12 @@ func (c *conns) add(conn *tls.Conn) *tracked {
 	return t
 }
 
+func (c *conns) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.all)
+}
+
 func (t *tracked) Close() error {
 	t.of.mu.Lock()
 	delete(t.of.all, t)

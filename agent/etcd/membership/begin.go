@@ -57,7 +57,7 @@ func Begin(o Own) Step {
 		case found && others(told.Members, o.Seat):
 			return Step{Aside, 0, o.What + "; the other members have the data"}
 		}
-		return Step{Refuse, 0, o.What + "; no other member answers that has a leader, so this may be the only copy: see kogge help members-lost"}
+		return Step{Refuse, 0, o.What + "; no other member answers that has a leader, so this may be the only copy: bring another member back, or restore a snapshot"}
 	case Mine:
 		switch {
 		case found && told.Generation > o.Generation:
