@@ -288,7 +288,10 @@ func Found(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.
 		if err := l.Append(e); err != nil {
 			return fmt.Errorf("%w: %w", ErrFounding, err)
 		}
-		return writeLedger(k, []ledger.Entry{e})
+		if err := writeLedger(k, []ledger.Entry{e}); err != nil {
+			return err
+		}
+		return noteSeats(k, l.State())
 	})
 	return e, err
 }
