@@ -8,6 +8,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
 )
 
 // nodeError puts the node's name before what went wrong, and a hint behind it.
@@ -16,6 +17,9 @@ func nodeError(name string, err error) error {
 		return nil
 	}
 	var said *connect.Error
+	if errors.Is(err, operate.ErrNotTheSeat) || errors.Is(err, api.ErrOtherKey) {
+		err = hinted{err, "if its STATE was reset, kogge node adopt ADDRESS takes it in again; if not, somebody has a key of the fleet's node CA"}
+	}
 	if !errors.As(err, &said) {
 		return fmt.Errorf("node %s: %w", name, err)
 	}

@@ -86,7 +86,7 @@ var tables = map[string]string{
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet token", "fleet upgrade", "help",
+	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet sign", "fleet token", "fleet upgrade", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger fetch", "ledger show", "ledger verify", "logs",
 	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",

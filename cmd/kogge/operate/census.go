@@ -223,6 +223,8 @@ func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem
 	switch {
 	case errors.Is(one.Err, keyring.ErrNoNode):
 		return is(StandingSilent, "kogge node find lists who is in reach, and kogge node adopt ADDRESS remembers it here", "this computer does not know its address")
+	case errors.Is(one.Err, ErrNotTheSeat), errors.Is(one.Err, api.ErrOtherKey):
+		return is(StandingDoubt, resetHint, "%s", said(one.Err))
 	case one.Err != nil:
 		return is(StandingSilent, "is it on, and in reach of this computer? "+more+" once it answers", "it does not answer: %s", said(one.Err))
 	}
@@ -233,7 +235,7 @@ func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem
 	case one.Doubt != nil && !older:
 		return is(StandingDoubt, "kogge ledger verify --node "+one.Node+" says more", "it says nothing that counts of its part in the fleet: %s", said(one.Doubt))
 	case seat.Key != "" && one.Part.Key != seat.Key:
-		return is(StandingDoubt, "if its STATE was lost or reset, it needs a new seat; if not, somebody else answers in its name",
+		return is(StandingDoubt, resetHint,
 			"it shows the key %s, and its seat's is %s", one.Part.Key.ID().Short(), seat.Key.ID().Short())
 	case seat.Key != "" && one.Part.Journal != seat.Journal:
 		return is(StandingDoubt, "its vote journal was lost: it needs a new seat", "it has the journal %s, and its seat's is %s", one.Part.Journal, seat.Journal)
@@ -257,6 +259,8 @@ func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem
 	}
 	return n, nil
 }
+
+const resetHint = "if its STATE was lost or reset, it needs a new seat; if not, somebody else answers in its name"
 
 // said is what an error says, without the name of its code.
 func said(err error) string {

@@ -77,6 +77,17 @@ func (c Certificate) byOwners(r Record, owner roster.Owner) error {
 
 // byOwner wants signatures of a message by as many keys of an owner as are the owner.
 func byOwner(signatures []signed.Signature, owner roster.Owner, message []byte) error {
+	if err := fit(signatures, owner, message); err != nil {
+		return err
+	}
+	if len(signatures) < owner.Threshold {
+		return fmt.Errorf("field owners: %d signatures: %d owner keys are needed", len(signatures), owner.Threshold)
+	}
+	return nil
+}
+
+// fit wants signatures of a message, as many as there are, by keys of an owner.
+func fit(signatures []signed.Signature, owner roster.Owner, message []byte) error {
 	for _, s := range signatures {
 		if s.By > len(owner.Keys) {
 			return fmt.Errorf("field owners: there is no owner key %d", s.By)
@@ -84,9 +95,6 @@ func byOwner(signatures []signed.Signature, owner roster.Owner, message []byte) 
 		if !owner.Keys[s.By-1].Verify(message, s.Signature) {
 			return fmt.Errorf("field owners: the signature of owner key %d does not fit", s.By)
 		}
-	}
-	if len(signatures) < owner.Threshold {
-		return fmt.Errorf("field owners: %d signatures: %d owner keys are needed", len(signatures), owner.Threshold)
 	}
 	return nil
 }
