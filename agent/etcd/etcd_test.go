@@ -301,15 +301,57 @@ func TestSocket(t *testing.T) {
 			t.Errorf("%q: %v, %v", name, info.Mode(), err)
 		}
 	}
-	// The only member's data is gone: it begins anew.
-	f.kill(1)
-	if err := os.RemoveAll(filepath.Join(f.setups[1].Dir, "data.0")); err != nil {
-		t.Fatal(err)
-	}
+}
+
+// TestAlone: the only member loses its data. It begins anew: from its newest snapshot that can be
+// read, or from nothing, and never as the etcd that it was.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	f := newTestFleet(t, 1, 0, 1)
 	f.start(1)
 	f.whole(1)
-	f.put(1, "a", "2")
-	if s := f.status(1); s.Generation != 1 {
-		t.Errorf("generation %d", s.Generation)
+	lose := func(generation int) {
+		t.Helper()
+		f.kill(1)
+		if err := os.RemoveAll(filepath.Join(f.setups[1].Dir, fmt.Sprintf("data.%d", generation))); err != nil {
+			t.Fatal(err)
+		}
+		f.start(1)
+		f.whole(1)
+		if s := f.status(1); s.Generation != generation+1 {
+			t.Errorf("generation %d", s.Generation)
+		}
+	}
+	lose(0)
+	f.put(1, "a", "1")
+	var backup bytes.Buffer
+	if err := Backup(t.Context(), ClientSocket(f.setups[1].Run), &backup); err != nil {
+		t.Fatal(err)
+	}
+	here := &folder{dir: f.setups[1].Dir, disk: machine{}}
+	for n := range int64(keptSnapshots + 1) {
+		copied := bytes.NewReader(backup.Bytes()[:backup.Len()-int(n)]) // the newest ones are torn
+		if err := here.keep(n+1, copied); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept := here.snapshots(); len(kept) != keptSnapshots || kept[0].Revision != 2 {
+		t.Fatalf("kept: %v", kept)
+	}
+	lose(1)
+	if got := f.get(1, "a"); got != "" {
+		t.Errorf("of torn snapshots: %q", got)
+	}
+	f.put(1, "b", "2")
+	backup.Reset()
+	if err := Backup(t.Context(), ClientSocket(f.setups[1].Run), &backup); err != nil {
+		t.Fatal(err)
+	}
+	if err := here.keep(8, &backup); err != nil {
+		t.Fatal(err)
+	}
+	lose(2)
+	if got := f.get(1, "b"); got != "2" {
+		t.Errorf("of a snapshot: %q", got)
 	}
 }

@@ -63,10 +63,10 @@ type member struct {
 	refused   string    // the step that etcd refused last, and why
 	led       time.Time // when there was a leader last
 
+	working sync.Mutex // held while the database is defragmented
 	mu      sync.Mutex // guards what follows
 	server  *server    // nil: etcd does not run
 	status  Status
-	working sync.Mutex // held while the database is defragmented
 }
 
 // Run runs this node's member until ctx ends: it waits for its turn, starts etcd, and if it leads
@@ -82,7 +82,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	all := &conns{}
 	m := &member{c: c, conns: all, dial: newDialer(c, all), changed: time.Now()}
-	m.ears = &ears{dial: m.dial, since: time.Now()}
+	m.ears = &ears{dial: m.dial}
 	var err error
 	if m.tunnels, err = openTunnels(filepath.Join(c.Run, "peers"), m.dial); err != nil {
 		return fmt.Errorf("etcd: %w", err)

@@ -74,14 +74,14 @@ type heard struct {
 
 // ears ask the other doors, all at once.
 type ears struct {
-	dial  *dialer
-	since time.Time // when asking began: who never answered is silent since then
+	dial *dialer
 
 	mu  sync.Mutex // guards all
 	all map[int]heard
 }
 
-// ask asks seats how they stand, and forgets those that are not among them.
+// ask asks seats how they stand, and forgets those that are not among them. Who has never
+// answered is silent since he was asked first.
 func (e *ears) ask(ctx context.Context, seats []int) map[int]heard {
 	ctx, cancel := context.WithTimeout(ctx, spared)
 	defer cancel()
