@@ -55,13 +55,14 @@ type member struct {
 
 	changed   time.Time // when etcd's list did
 	list      []membership.Member
-	began     time.Time // when etcd was started
-	lives     bool      // it has lived for a while
-	full      bool      // writes had stopped at the last look
-	compacted time.Time // when old revisions were forgotten since then
-	snapped   time.Time // when the last snapshot was tried
-	refused   string    // the step that etcd refused last, and why
-	led       time.Time // when there was a leader last
+	began     time.Time    // when etcd was started
+	lives     bool         // it has lived for a while
+	full      bool         // writes had stopped at the last look
+	compacted time.Time    // when old revisions were forgotten since then
+	done      map[int]bool // seats whose databases were defragmented since then
+	snapped   time.Time    // when the last snapshot was tried
+	refused   string       // the step that etcd refused last, and why
+	led       time.Time    // when there was a leader last
 
 	working sync.Mutex // held while the database is defragmented
 	mu      sync.Mutex // guards what follows
@@ -81,7 +82,7 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	all := &conns{}
-	m := &member{c: c, conns: all, dial: newDialer(c, all), changed: time.Now()}
+	m := &member{c: c, conns: all, dial: newDialer(c, all), changed: time.Now(), done: make(map[int]bool)}
 	m.ears = &ears{dial: m.dial}
 	var err error
 	if m.tunnels, err = openTunnels(filepath.Join(c.Run, "peers"), m.dial); err != nil {
@@ -476,11 +477,11 @@ const nearly = 16
 // chores does one chore about the databases.
 func (m *member) chores(ctx context.Context, s *server, status *Status, all map[int]heard) time.Duration {
 	if full := len(status.Full) > 0; full != m.full {
-		m.full, m.compacted = full, time.Time{}
+		m.full, m.compacted, m.done = full, time.Time{}, make(map[int]bool)
 	}
 	var databases []usage
 	for _, l := range status.Members {
-		u := usage{Seat: l.Seat, Voter: !l.Learner}
+		u := usage{Seat: l.Seat, Voter: !l.Learner, Done: m.done[l.Seat]}
 		if l.Seat == m.c.Seat {
 			u.Answers, u.Size, u.InUse = true, status.Size, status.InUse
 		} else if h := all[l.Seat]; h.ok && h.last.Running {
@@ -492,6 +493,7 @@ func (m *member) chores(ctx context.Context, s *server, status *Status, all map[
 	if do.Do == nothing {
 		if do.Why != "" {
 			status.Problem = do.Why
+			return calm / 3
 		}
 		return calm
 	}
@@ -517,10 +519,10 @@ func (m *member) do(ctx context.Context, s *server, do chore, status *Status) er
 		if err != nil && !isCompacted(err) {
 			return err
 		}
-		m.compacted = time.Now()
+		m.compacted, m.done = time.Now(), make(map[int]bool)
 		return nil
 	case defragment:
-		if do.Seat == m.c.Seat {
+		if m.done[do.Seat] = true; do.Seat == m.c.Seat {
 			return m.defragment(s)
 		}
 		return m.dial.defragment(ctx, do.Seat)

@@ -11,7 +11,8 @@ type usage struct {
 	Answers bool
 	Voter   bool
 	Size    int64 // of the file, which only a defragmentation makes smaller
-	InUse   int64 // of it
+	InUse   int64 // of it, as of the last write: after a compaction nothing may be written
+	Done    bool  // it was defragmented since revisions were forgotten for want of room
 }
 
 // chore is what the leader's node does about the databases.
@@ -31,11 +32,14 @@ const (
 )
 
 const (
-	// A database is defragmented when half of it and at least leastWaste is free: it is copied
-	// whole for that, and takes no write meanwhile.
-	leastWaste = 32 << 20
-	// Under an alarm it is the members above part of the quota that have an eighth to give.
+	// A database is defragmented when half of it, and at least that part of the quota, is free:
+	// it is copied whole for that, and takes no write meanwhile.
+	wastePart = 1. / 8
+	// Under an alarm it is each of the members above part of the quota, once, and those that have
+	// an eighth to give.
 	fullPart = 0.8
+	// Above that part of it a member would soon raise the alarm again.
+	alarmPart = 0.95
 )
 
 // upkeep says what is to be done. self leads; full are the seats for which writes have stopped;
@@ -49,9 +53,9 @@ func upkeep(self int, quota int64, all []usage, full []int, compacted bool) chor
 	wasteful := func(u usage) bool {
 		free := u.Size - u.InUse
 		if alarm && float64(u.Size) >= fullPart*float64(quota) {
-			return free >= u.Size/8
+			return !u.Done || free >= u.Size/8
 		}
-		return free >= leastWaste && free >= u.Size/2
+		return float64(free) >= wastePart*float64(quota) && free >= u.Size/2
 	}
 	var own bool
 	for _, u := range all {
@@ -60,7 +64,7 @@ func upkeep(self int, quota int64, all []usage, full []int, compacted bool) chor
 		case u.Seat == self:
 			own = true
 		default:
-			return chore{defragment, u.Seat, fmt.Sprintf("%d of %d MiB are free", (u.Size-u.InUse)>>20, u.Size>>20)}
+			return chore{defragment, u.Seat, fmt.Sprintf("%d of %d MiB are in use", u.InUse>>20, u.Size>>20)}
 		}
 	}
 	if own {
@@ -72,14 +76,12 @@ func upkeep(self int, quota int64, all []usage, full []int, compacted bool) chor
 	if !alarm {
 		return chore{}
 	}
-	for _, seat := range full {
-		if i := slices.IndexFunc(all, func(u usage) bool { return u.Seat == seat }); i >= 0 {
-			switch u := all[i]; {
-			case !u.Answers:
-				return chore{nothing, seat, fmt.Sprintf("seat %d is full and does not answer", seat)}
-			case float64(u.Size) >= 0.95*float64(quota):
-				return chore{nothing, seat, fmt.Sprintf("seat %d is full: %d MiB of %d MiB are in use", seat, u.InUse>>20, quota>>20)}
-			}
+	for _, u := range all {
+		switch {
+		case !u.Answers && slices.Contains(full, u.Seat):
+			return chore{nothing, u.Seat, fmt.Sprintf("seat %d is full and does not answer", u.Seat)}
+		case float64(u.Size) >= alarmPart*float64(quota):
+			return chore{nothing, u.Seat, fmt.Sprintf("seat %d is full: %d MiB of %d MiB are in use", u.Seat, u.InUse>>20, quota>>20)}
 		}
 	}
 	return chore{disarm, 0, "there is room again"}

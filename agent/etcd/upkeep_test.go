@@ -15,7 +15,7 @@ import (
 )
 
 // TestUpkeep is the table of what a leader's node does about databases. Each is SIZE/IN USE in MiB,
-// of a quota of 256; "-" does not answer, "l" is a learner's. This node is the first.
+// of a quota of 256; "-" does not answer, "l" is a learner's, "d" was done. This node is the first.
 func TestUpkeep(t *testing.T) {
 	var b strings.Builder
 	for _, c := range []struct {
@@ -35,13 +35,15 @@ func TestUpkeep(t *testing.T) {
 		{"full, one is done", "256/20 21/20 256/20", []int{1, 2}, true},
 		{"full, this one is left", "256/20 21/20 21/20", []int{1, 2}, true},
 		{"full, all are done", "21/20 21/20 21/20", []int{1, 2}, true},
-		{"full of what counts", "256/255 256/255 256/255", []int{1, 2}, true},
+		{"full of what counts", "256/255d 256/255d 256/255d", []int{1, 2}, true},
+		{"full, another is too", "21/20d 21/20d 256/255", []int{1, 2}, true},
+		{"full, another was done too early", "21/20d 21/20d 256/100d", []int{1, 2}, true},
 		{"full, and silent", "21/20 - 21/20", []int{2}, true},
 		{"full, and not in the list any more", "21/20 21/20", []int{7}, true},
 	} {
 		var all []usage
 		for i, word := range strings.Fields(c.databases) {
-			u := usage{Seat: i + 1, Answers: word != "-", Voter: !strings.HasSuffix(word, "l")}
+			u := usage{Seat: i + 1, Answers: word != "-", Voter: !strings.HasSuffix(word, "l"), Done: strings.HasSuffix(word, "d")}
 			fmt.Sscanf(word, "%d/%d", &u.Size, &u.InUse)
 			u.Size, u.InUse = u.Size<<20, u.InUse<<20
 			all = append(all, u)
