@@ -398,6 +398,9 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 		status.Doing = membership.Next(membership.Cluster{Self: m.c.Seat, Leader: status.Leader}).String()
 	}
 	own := membership.Own{Seat: m.c.Seat, Wanted: true, Folder: membership.Mine, Begun: true, Generation: mk.Generation, Reports: reports(all)}
+	if status.Leader != 0 { // then it is listed, and what counts is only whether another etcd has begun
+		own.Reports = slices.DeleteFunc(own.Reports, func(r membership.Report) bool { return r.Generation <= mk.Generation })
+	}
 	if step := membership.Begin(own); step.Do == membership.Aside {
 		say(m.c, step.String())
 		m.end(true)

@@ -62,7 +62,7 @@ func Begin(o Own) Step {
 		switch {
 		case found && told.Generation > o.Generation:
 			return Step{Aside, 0, fmt.Sprintf("etcd was restored as generation %d, and this is data of generation %d", told.Generation, o.Generation)}
-		case found && told.Generation == o.Generation && me < 0:
+		case found && told.Generation == o.Generation && me < 0 && told.leads(): // others may not know of it yet
 			return Step{Aside, 0, fmt.Sprintf("seat %d says that etcd does not list this seat any more", told.Seat)}
 		}
 		return Step{Start, 0, "its data is here"}
@@ -111,10 +111,16 @@ func (o Own) restored() bool {
 	return slices.ContainsFunc(o.Reports, func(r Report) bool { return r.Generation > 0 })
 }
 
-// newest is the report of the newest etcd that has a leader.
+// leads says whether the report is of the leader, whose list is the newest.
+func (r Report) leads() bool { return r.Leader == r.Seat }
+
+// newest is the report of the newest etcd that has a leader, by the leader if it answers.
 func (o Own) newest() (newest Report, found bool) {
 	for _, r := range o.Reports {
-		if r.Leader != 0 && r.Seat != o.Seat && (!found || r.Generation > newest.Generation) {
+		if r.Leader == 0 || r.Seat == o.Seat {
+			continue
+		}
+		if !found || r.Generation > newest.Generation || r.Generation == newest.Generation && r.leads() {
 			newest, found = r, true
 		}
 	}

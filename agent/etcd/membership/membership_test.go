@@ -155,6 +155,8 @@ func TestBegin(t *testing.T) {
 		{"second start", Own{Wanted: true, Founder: true, Begun: true, Folder: Mine}},
 		{"second start, listed", Own{Wanted: true, Begun: true, Folder: Mine, Reports: led("1 2 3")}},
 		{"second start, removed", Own{Wanted: true, Begun: true, Folder: Mine, Reports: led("2 3 4")}},
+		{"second start, a follower does not list it", Own{Wanted: true, Begun: true, Folder: Mine, Reports: []Report{{Seat: 2, Leader: 3, Members: list("3")}}}},
+		{"second start, a follower lags behind", Own{Wanted: true, Begun: true, Folder: Mine, Reports: []Report{{Seat: 2, Leader: 3, Members: list("3")}, {Seat: 3, Leader: 3, Members: list("1 2 3")}}}},
 		{"second start, restored meanwhile", Own{Wanted: true, Begun: true, Folder: Mine, Reports: []Report{{Seat: 2, Leader: 2, Generation: 1, Members: list("2")}}}},
 		{"second start, of the restored one", Own{Wanted: true, Begun: true, Folder: Mine, Generation: 1, Reports: led("2 3")}},
 		{"unseated, still listed", Own{Begun: true, Folder: Mine, Reports: led("1 2 3")}},
@@ -177,7 +179,7 @@ func TestBegin(t *testing.T) {
 		if c.own.Folder == "" {
 			c.own.Folder = Absent
 		}
-		fmt.Fprintf(&b, "%-36s %-8s lost=%-5v  %s\n", c.name, c.own.Folder, c.own.Lost(), Begin(c.own))
+		fmt.Fprintf(&b, "%-42s %-8s lost=%-5v  %s\n", c.name, c.own.Folder, c.own.Lost(), Begin(c.own))
 	}
 	golden.Compare(t, "begin.txt", b.String())
 }
