@@ -220,6 +220,7 @@ func attend(ctx context.Context, at paths, now *parts) (end func()) {
 		func(ctx context.Context) { serveAPI(ctx, at, now, slots) },
 		slots.Serve,
 		func(ctx context.Context) { watchServices(ctx, &now.events) },
+		func(ctx context.Context) { memberOnDemand(ctx, at, now) },
 		func(ctx context.Context) {
 			now.watchMemory(ctx, confine.Looker{Proc: "/proc", Cgroups: at.cgroups, Group: at.cgroup})
 		},

@@ -25,6 +25,8 @@ const (
 	NetworkFile    = "network.json"    // Network, of the network service
 	ClockFile      = "clock.json"      // Clock, of the clock service
 	FleetFile      = "fleet.json"      // Fleet, of the agent
+	SeatsFile      = "seats.json"      // Seats, of the agent
+	EtcdFile       = "etcd.json"       // Etcd, of the service etcd
 )
 
 // Boot is what stage 0 found out about this boot.
@@ -217,6 +219,50 @@ type Clock struct {
 	ByHand   time.Time     `json:"by_hand,omitzero"` // when a person set the clock, by the clock after it
 }
 
+// Seats is what the agent knows of the nodes that the fleet may have run etcd, for the service
+// etcd. Which seats those are is in the ledger.
+type Seats struct {
+	Seats []Seat `json:"seats"`
+}
+
+// Seat is the node of one seat.
+type Seat struct {
+	Number int `json:"number"`
+	// TLSKey is the fingerprint of the key of its certificate, as the seat's own key has signed
+	// it; "": none is known, and nobody is believed to be this seat.
+	TLSKey string `json:"tls_key,omitempty"`
+	// Addresses are where its etcd answers other members, the likeliest first. None: where it did
+	// when the fleet was founded.
+	Addresses []netip.AddrPort `json:"addresses,omitempty"`
+	// Away says that it is silent on purpose: nobody takes its place.
+	Away bool `json:"away,omitempty"`
+}
+
+// Etcd is this node's part in the fleet's etcd.
+type Etcd struct {
+	Seat    int    `json:"seat"`
+	Running bool   `json:"running"`
+	Leader  int    `json:"leader,omitempty"` // seat; 0: none is known
+	Doing   string `json:"doing"`            // or what it waits for
+	Problem string `json:"problem,omitempty"`
+	// Members are the seats that count, Learners those that are to.
+	Members  []int `json:"members,omitempty"`
+	Learners []int `json:"learners,omitempty"`
+	// Generation grows with each restore.
+	Generation int   `json:"generation"`
+	Revision   int64 `json:"revision,omitempty"`
+	Bytes      int64 `json:"bytes,omitempty"` // of the database
+	Quota      int64 `json:"quota,omitempty"`
+	Full       []int `json:"full,omitempty"`    // seats without room: nothing can be written
+	Corrupt    []int `json:"corrupt,omitempty"` // seats whose data is not that of the others
+	// Fsync is what a synced write took on this node's disk, of 99 in 100, as a duration; "": it
+	// was not probed since the start. Snapshots are copies on this node's disk, Newest the
+	// revision of the last.
+	Fsync     string `json:"fsync,omitempty"`
+	Snapshots int    `json:"snapshots,omitempty"`
+	Newest    int64  `json:"newest,omitempty"`
+}
+
 // Reference is the time by which signatures are over: none that was good only until before
 // it is good now, unless the node's clock has been far ahead. now is that clock.
 func (c Clock) Reference(now time.Time) time.Time {
@@ -245,6 +291,8 @@ func ReadAssessment(dir string) (Assessment, error) { return read[Assessment](di
 func ReadNetwork(dir string) (Network, error)       { return read[Network](dir, NetworkFile) }
 func ReadClock(dir string) (Clock, error)           { return read[Clock](dir, ClockFile) }
 func ReadFleet(dir string) (Fleet, error)           { return read[Fleet](dir, FleetFile) }
+func ReadSeats(dir string) (Seats, error)           { return read[Seats](dir, SeatsFile) }
+func ReadEtcd(dir string) (Etcd, error)             { return read[Etcd](dir, EtcdFile) }
 
 // Write replaces the facts in the folder dir, for whom they are of. A reader sees the old
 // ones or the new ones. They are in memory, and nothing is synced.
@@ -253,6 +301,8 @@ func (a Assessment) Write(dir string) error { return write(dir, AssessmentFile, 
 func (n Network) Write(dir string) error    { return write(dir, NetworkFile, n) }
 func (c Clock) Write(dir string) error      { return write(dir, ClockFile, c) }
 func (f Fleet) Write(dir string) error      { return write(dir, FleetFile, f) }
+func (s Seats) Write(dir string) error      { return write(dir, SeatsFile, s) }
+func (e Etcd) Write(dir string) error       { return write(dir, EtcdFile, e) }
 
 // maxFacts is far above what the node's own programs write about themselves, in bytes.
 const maxFacts = 1 << 20
