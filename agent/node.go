@@ -128,7 +128,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var now parts
+	now := parts{parent: parent}
 	defer attend(ctx, at, &now)()
 	own, settings, err := ownContainers(at.config)
 	if err != nil {

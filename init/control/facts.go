@@ -24,6 +24,7 @@ const (
 	AssessmentFile = "assessment.json" // Assessment, of PID 1
 	NetworkFile    = "network.json"    // Network, of the network service
 	ClockFile      = "clock.json"      // Clock, of the clock service
+	FleetFile      = "fleet.json"      // Fleet, of the agent
 	SeatsFile      = "seats.json"      // Seats, of the agent
 	EtcdFile       = "etcd.json"       // Etcd, of the service etcd
 )
@@ -49,6 +50,51 @@ type Boot struct {
 	// Marks are in which ways the image is not what its commit and its lock say,
 	// separated by commas; "" for a release.
 	Marks string `json:"marks,omitempty"`
+}
+
+// Fleet is the node's place in its fleet.
+type Fleet struct {
+	Name string `json:"name"`
+	ID   string `json:"id"`             // 64 hexadecimal digits
+	Seat int    `json:"seat,omitempty"` // 0: none
+	// Key is the fingerprint of the key of its seat, or of the one that it would have, as people
+	// compare it: 12 hexadecimal digits. "": it was never asked for one.
+	Key    string `json:"key,omitempty"`
+	Height int64  `json:"height"` // of the ledger; 0: the fleet is not founded
+	Votes  int    `json:"votes,omitempty"`
+	Quorum int    `json:"quorum,omitempty"`
+	// Problem is why the ledger is not to be relied on; "": it is.
+	Problem string `json:"problem,omitempty"`
+}
+
+// String is "hanse (0123456789ab), seat 2, key ba9876543210, 1 record, 2 of 3 votes decide", as
+// people are told.
+func (f Fleet) String() string {
+	s := fmt.Sprintf("%s (%.12s)", f.Name, f.ID)
+	switch {
+	case f.Seat > 0:
+		s += fmt.Sprintf(", seat %d", f.Seat)
+	case f.Height > 0:
+		s += ", no seat"
+	}
+	if f.Key != "" {
+		s += ", key " + f.Key
+	}
+	switch {
+	case f.Height == 1:
+		s += ", 1 record"
+	case f.Height > 1:
+		s += fmt.Sprintf(", %d records", f.Height)
+	default:
+		s += ", not founded"
+	}
+	if f.Votes > 0 {
+		s += fmt.Sprintf(", %d of %d votes decide", f.Quorum, f.Votes)
+	}
+	if f.Problem != "" {
+		s += ": " + f.Problem
+	}
+	return s
 }
 
 // String is "slot A, release 1.0, board pc-x86_64", as people are told.
@@ -244,6 +290,7 @@ func ReadBoot(dir string) (Boot, error)             { return read[Boot](dir, Boo
 func ReadAssessment(dir string) (Assessment, error) { return read[Assessment](dir, AssessmentFile) }
 func ReadNetwork(dir string) (Network, error)       { return read[Network](dir, NetworkFile) }
 func ReadClock(dir string) (Clock, error)           { return read[Clock](dir, ClockFile) }
+func ReadFleet(dir string) (Fleet, error)           { return read[Fleet](dir, FleetFile) }
 func ReadSeats(dir string) (Seats, error)           { return read[Seats](dir, SeatsFile) }
 func ReadEtcd(dir string) (Etcd, error)             { return read[Etcd](dir, EtcdFile) }
 
@@ -253,6 +300,7 @@ func (b Boot) Write(dir string) error       { return write(dir, BootFile, b) }
 func (a Assessment) Write(dir string) error { return write(dir, AssessmentFile, a) }
 func (n Network) Write(dir string) error    { return write(dir, NetworkFile, n) }
 func (c Clock) Write(dir string) error      { return write(dir, ClockFile, c) }
+func (f Fleet) Write(dir string) error      { return write(dir, FleetFile, f) }
 func (s Seats) Write(dir string) error      { return write(dir, SeatsFile, s) }
 func (e Etcd) Write(dir string) error       { return write(dir, EtcdFile, e) }
 

@@ -212,6 +212,7 @@ func (s *supervisor) noticed(m message, now time.Time) {
 		return // not a service, or one that is gone
 	}
 	u := s.units[i]
+	s.changed = s.changed || m.Changed
 	if m.Status != nil && *m.Status != u.text {
 		u.text = *m.Status
 		s.changed = true
