@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,7 +18,9 @@ import (
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/roster"
 )
 
 // TestEtcdFacts: what the service etcd goes by is the ledger's, with what the agent knows of the
@@ -105,6 +111,55 @@ func TestEtcdOnDemand(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(ledgerOf(at.state), "1"), []byte("x"), 0o600))
 	now.part.Store(&part{node: own.node, state: own.state})
 	ask("a damaged ledger", false, false)
+}
+
+// TestEtcdRole: the role runs etcd where the ledger says so, and says why where it does not.
+func TestEtcdRole(t *testing.T) {
+	f := ledgertest.Founded(t, 1, 1)
+	own := adopted(t, f)
+	dir, err := os.MkdirTemp("", "etcd") // short: sockets lie in it
+	must(t, err)
+	defer os.RemoveAll(dir)
+	role := func() *exec.Cmd {
+		cmd := exec.Command(os.Args[0], "etcd", "-state", own.state, "-run", dir, "-listen", "127.0.0.1:0")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		return cmd
+	}
+	if out, err := role().CombinedOutput(); err == nil || !strings.Contains(string(out), "ledger") {
+		t.Errorf("before the founding: %v: %s", err, out)
+	}
+	taken := pinned.Open(ledgerOf(own.state), f.Genesis)
+	must(t, taken.Take(1, f.Entries[0]))
+	if out, err := role().CombinedOutput(); err == nil || !strings.Contains(string(out), "has no seat") {
+		t.Errorf("without a seat: %v: %s", err, out)
+	}
+	seat, err := document.Encode(struct {
+		Version int       `json:"version"`
+		Key     []byte    `json:"key"`
+		Journal roster.ID `json:"journal"`
+	}{1, ledgertest.Private("n1").Seed(), roster.ID{1}})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(own.state, "identity", "seat.json"), seat, 0o600))
+	cmd := role()
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	must(t, cmd.Start())
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if e, err := control.ReadEtcd(dir); err == nil && e.Running && e.Leader == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("etcd does not run: %s", out.String())
+		}
+	}
+	var backup bytes.Buffer
+	must(t, etcd.Backup(t.Context(), etcd.ClientSocket(filepath.Join(dir, "etcd")), &backup))
+	rollup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", cmd.Process.Pid)) // for who wants figures
+	t.Logf("backup of %d bytes; memory of the role:\n%s", backup.Len(), rollup)
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the end: %v: %s", err, out.String())
+	}
 }
 
 // TestEtcdFact: what other programs are told is what a member said.
