@@ -72,6 +72,7 @@ type peer struct {
 	faults   int       // for which it was sent away
 	last     time.Time // of those
 	away     time.Time // until then
+	demerits int       // that may be mishaps
 }
 
 // What a peer waits that cannot be reached, and one that was sent away.

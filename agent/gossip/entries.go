@@ -332,7 +332,7 @@ func (e *Engine) hearPiece(s *session, p piece) {
 	f.got[p.part][p.index] = p.data
 	f.by[p.part][s] = true
 	f.left--
-	s.demerits = 0
+	e.merit(s)
 	e.askPieces(f, time.Now())
 }
 
@@ -415,7 +415,7 @@ func (e *Engine) taken(f *fetch, err error) {
 		e.blame(f.maker, faultHead)
 	case err == nil:
 		e.entries.failures = 0
-		f.maker.demerits = 0
+		e.merit(f.maker)
 	case errors.Is(err, document.ErrNewer): // this node is to be updated first
 		e.retreat(err, now)
 	case lie:

@@ -73,8 +73,10 @@ const (
 	// it said before: nobody waits for it.
 	soon, quietly = 50 * time.Millisecond, 5 * time.Minute
 	// answerLimit is how long a peer may take to send an object, entryLimit an entry or a piece
-	// of one, digestLimit to answer a digest.
-	answerLimit, entryLimit, digestLimit = 3 * time.Second, 10 * time.Second, 30 * time.Second
+	// of one, digestLimit to answer a digest. After patience another one is asked for the
+	// object, too.
+	answerLimit, entryLimit, digestLimit = 10 * time.Second, 10 * time.Second, 30 * time.Second
+	patience                             = 500 * time.Millisecond
 	// silence is how long a peer that opened a session may say nothing: it sends a digest in
 	// half of the time.
 	silence = 2*quietDigest + digestLimit

@@ -48,6 +48,7 @@ type network struct {
 	byKey   map[signed.Key]*node
 	latency time.Duration
 	running sync.WaitGroup
+	stop    context.CancelFunc // of the puppets, if there are any
 
 	mu     sync.Mutex // guards what follows
 	random *rand.Rand
@@ -73,6 +74,7 @@ type node struct {
 	bytes   atomic.Int64 // on the wire
 	news    atomic.Int64
 	config  func(*Config)
+	behind  bool // a router that lets nobody in
 }
 
 // still is a ledger at rest.
@@ -148,25 +150,35 @@ func (n *network) verify(e signed.Envelope) error {
 	return err
 }
 
-// say publishes an object of a kind.
-func (n *node) say(kind string, body []byte) signed.Envelope {
+// seal signs an object of a kind.
+func (n *node) seal(kind string, body []byte) signed.Envelope {
 	n.numbers++
 	e, err := signed.Seal(kind, n.net.fleet, n.private, n.numbers, body)
-	if err == nil {
-		err = n.engine.Publish(e)
-	}
 	if err != nil {
 		n.net.t.Error(n.name, err)
 	}
 	return e
 }
 
+// say publishes one.
+func (n *node) say(kind string, body []byte) signed.Envelope {
+	e := n.seal(kind, body)
+	if err := n.engine.Publish(e); err != nil {
+		n.net.t.Error(n.name, err)
+	}
+	return e
+}
+
 func (n *node) sayStatus(deeds int64) signed.Envelope {
+	return n.say(notice.StatusKind, n.status(deeds))
+}
+
+func (n *node) status(deeds int64) []byte {
 	s := notice.Status{Version: 1, Height: n.net.state.Height, Head: n.net.state.Record}
 	if deeds > 0 {
 		s.Deeds = notice.Deeds{Size: deeds, Root: document.HashOf([]byte(fmt.Sprint(n.number, deeds)))}
 	}
-	return n.say(notice.StatusKind, s.Encode())
+	return s.Encode()
 }
 
 // sayAll publishes all that a node says when it starts.
@@ -191,6 +203,9 @@ func (n *network) run(test func()) {
 		if one.engine != nil {
 			one.end()
 		}
+	}
+	if n.stop != nil {
+		n.stop()
 	}
 	n.running.Wait()
 }
@@ -282,7 +297,7 @@ func (n *node) Dial(ctx context.Context, seat roster.Seat) (Session, error) {
 	n.net.mu.Lock()
 	apart := n.net.apart(n.number, to.number)
 	n.net.mu.Unlock()
-	if apart {
+	if apart || to.behind {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}

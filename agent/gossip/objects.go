@@ -14,6 +14,7 @@ type wish struct {
 	asked   *session // who is asked; nil: nobody
 	until   time.Time
 	again   time.Time // nobody is asked before
+	limit   time.Time // nor before this: the seat says too much
 }
 
 type source struct {
@@ -121,8 +122,12 @@ func (e *Engine) wish(id shelf.ID, number uint64, s *session, now time.Time) {
 		e.wants[id] = w
 		if wait := e.origin(id).wait(1, now); wait > 0 {
 			e.stats.TooOften++
-			w.again = now.Add(wait)
+			w.limit = now.Add(wait)
 		}
+	}
+	w.again = w.limit // somebody more can be asked
+	if w.asked != nil && e.peer(w.asked.key).demerits > e.peer(s.key).demerits+1 {
+		w.asked = nil // who is better than the one whose answer is waited for
 	}
 	at := slices.IndexFunc(w.sources, func(one source) bool { return one.s == s })
 	switch {
@@ -155,7 +160,7 @@ func (e *Engine) ask(id shelf.ID, w *wish, now time.Time) {
 		case one.s.closed || asked || now.Before(one.s.rests):
 		case len(one.s.asked) >= maxAsked:
 			one.s.waiting[id] = true
-		case best < 0 || one.number > w.sources[best].number:
+		case best < 0 || e.rather(one, w.sources[best]):
 			best = i
 		}
 	}
@@ -166,13 +171,39 @@ func (e *Engine) ask(id shelf.ID, w *wish, now time.Time) {
 	}
 	s := w.sources[best].s
 	own, _ := e.shelf.Item(id)
-	w.asked, w.until = s, now.Add(answerLimit)
-	s.asked[id] = w.sources[best].number
+	w.asked, w.until = s, now.Add(patience)
+	s.asked[id] = asking{w.sources[best].number, now.Add(answerLimit)}
 	if s.asks = append(s.asks, wanted{id, own.Number}); len(s.asks) == maxWants {
 		s.say(s.asks)
 		s.asks = nil
 	}
 	e.at(w.until)
+}
+
+// rather says whether a source is asked before another: who has often failed comes last, then
+// the one that tells of the newer object comes first.
+func (e *Engine) rather(a, b source) bool {
+	if da, db := e.peer(a.s.key).demerits, e.peer(b.s.key).demerits; da > db+1 || db > da+1 {
+		return da < db
+	}
+	return a.number > b.number
+}
+
+// unanswered notes that a peer has not sent an object.
+func (e *Engine) unanswered(id shelf.ID, s *session, now time.Time) {
+	w := e.wants[id]
+	if w == nil {
+		return
+	}
+	if w.asked == s {
+		w.asked = nil
+	}
+	w.sources = slices.DeleteFunc(w.sources, func(one source) bool { return one.s == s })
+	if len(w.sources) == 0 {
+		delete(e.wants, id)
+		return
+	}
+	e.ask(id, w, now)
 }
 
 // answered notes that a peer has sent what lies in a place now, or that it cannot: then the
@@ -206,7 +237,7 @@ func (e *Engine) askMore(s *session) {
 		}
 		delete(s.waiting, id)
 		if w := e.wants[id]; w != nil && w.asked == nil {
-			w.again = time.Time{}
+			w.again = w.limit
 			e.ask(id, w, time.Now())
 		}
 	}
@@ -221,21 +252,13 @@ func (e *Engine) unask(s *session) {
 	}
 }
 
-// tendWants asks others for what was not answered, and says when the next answer is due.
+// tendWants asks others for what was not answered soon, and says when the next answer is due.
 func (e *Engine) tendWants(now time.Time) (next time.Time) {
 	for id, w := range e.wants {
 		at := w.again
 		switch {
 		case w.asked != nil && !now.Before(w.until):
-			s := w.asked
-			w.asked = nil
-			// It stays among those that it was asked for: it may be late.
-			w.sources = slices.DeleteFunc(w.sources, func(one source) bool { return one.s == s })
-			e.demerit(s)
-			if len(w.sources) == 0 {
-				delete(e.wants, id)
-				continue
-			}
+			w.asked = nil // it may still answer
 			e.ask(id, w, now)
 			at = w.again
 		case w.asked == nil && !now.Before(w.again):
@@ -257,6 +280,12 @@ func (e *Engine) hearWant(s *session, f want) {
 	var some renewals
 	served := true
 	for _, t := range f {
+		if !e.mayHave(s, t.id) {
+			if e.demerit(s); s.closed {
+				return
+			}
+			continue
+		}
 		if r, ok := e.shelf.Renewal(t.id, t.have); ok && t.have > 0 {
 			if served = served && e.serve(s, renewalSize); served {
 				some = append(some, r)
@@ -282,6 +311,25 @@ func (e *Engine) hearWant(s *session, f want) {
 	if !served {
 		s.say(lack{})
 	}
+}
+
+// askedTwice is how often a peer may ask for one object: in short, and then for all of it.
+const askedTwice = 2
+
+// mayHave says whether a peer may ask for what lies in a place. Who has been sent it does not
+// need it again.
+func (e *Engine) mayHave(s *session, id shelf.ID) bool {
+	item, ok := e.shelf.Item(id)
+	if !ok {
+		return true // there is nothing to give
+	}
+	before := s.given[id]
+	if before.number != item.Number {
+		before = given{number: item.Number}
+	}
+	before.times++
+	s.given[id] = before
+	return before.times <= askedTwice
 }
 
 // renewalSize is about the bytes of one renewal.
@@ -310,7 +358,7 @@ func (e *Engine) hearObjects(s *session, f objects) {
 		if i == 0 {
 			id = one
 		}
-		claimed, asked := s.asked[id]
+		told, asked := s.asked[id]
 		if !asked || one != id {
 			e.blame(s, faultUnasked)
 			return
@@ -318,16 +366,18 @@ func (e *Engine) hearObjects(s *session, f objects) {
 		v := e.shelf.Put(raw)
 		switch {
 		case v.News():
-			s.demerits = 0
+			e.merit(s)
 			e.took(object, v, s)
 		case v.Lie():
 			e.blame(s, faultLie)
 			return
-		case object.Sequence < claimed || v != shelf.Known && v != shelf.Older:
+		case object.Sequence < told.number || v != shelf.Known && v != shelf.Older:
 			e.demerit(s) // it told of a newer one, or passes on what is refused
 			if s.closed {
 				return
 			}
+		default:
+			e.origin(id).owe(1, time.Now()) // or it would be asked for without end
 		}
 	}
 	e.answered(id, s)
@@ -347,12 +397,9 @@ func (e *Engine) hearRenewals(s *session, f renewals) {
 				return
 			}
 			s.asks = append(s.asks, wanted{r.ID, 0})
-			if w := e.wants[r.ID]; w != nil && w.asked == s {
-				w.until = time.Now().Add(answerLimit)
-			}
 			continue
 		case v.News():
-			s.demerits = 0
+			e.merit(s)
 			if held := e.shelf.Held(r.ID); len(held) > 0 {
 				e.took(held[0], v, s)
 			}
@@ -371,12 +418,16 @@ func (e *Engine) hearDigest(s *session, f digest) {
 		}
 		return
 	}
+	before := len(s.out)
 	for some := range slices.Chunk(sums, maxSums) {
 		s.say(digest(some))
 	}
 	for _, l := range lists {
 		l.Items = l.Items[:min(len(l.Items), maxItems)]
 		s.say(list(l))
+	}
+	for _, f := range s.out[before:] { // who makes others talk is as loud as who talks
+		s.unasked.owe(len(f), time.Now())
 	}
 }
 

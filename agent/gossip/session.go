@@ -26,8 +26,10 @@ type session struct {
 
 	news, quiet map[shelf.ID]bool // what the peer is to be told
 	quietAt     time.Time
-	asked       map[shelf.ID]uint64 // what it has not sent yet, and the number that it told
-	asks        want                // what it is to be asked in this turn
+	asked       map[shelf.ID]asking // what it has not sent yet
+	given       map[shelf.ID]given  // what it was sent since givenAt
+	givenAt     time.Time
+	asks        want // what it is to be asked in this turn
 
 	interval time.Duration // between digests, if this node opened the session
 	digestAt time.Time
@@ -43,9 +45,20 @@ type session struct {
 	rests    time.Time         // it sends no objects before
 	waiting  map[shelf.ID]bool // what it can be asked for once it has answered other things
 
-	unasked  bucket // bytes that it may send without being asked
-	served   bucket // bytes that it may ask for
-	demerits int    // that may be mishaps: they are forgotten with what it does right
+	unasked bucket // bytes that it may send without being asked
+	served  bucket // bytes that it may ask for
+}
+
+// asking is what a peer was asked for.
+type asking struct {
+	number uint64    // that it told
+	until  time.Time // when it should have answered
+}
+
+// given is what a peer was sent.
+type given struct {
+	number uint64
+	times  int
 }
 
 // Limits of what a session may hold.
@@ -132,7 +145,7 @@ func (e *Engine) opened(conn Session, dialled bool) {
 	}
 	s := &session{
 		conn: conn, key: key, seat: seat, dialled: dialled, queue: make(chan [][]byte, maxQueue),
-		news: make(map[shelf.ID]bool), quiet: make(map[shelf.ID]bool), asked: make(map[shelf.ID]uint64),
+		news: make(map[shelf.ID]bool), quiet: make(map[shelf.ID]bool), asked: make(map[shelf.ID]asking), given: make(map[shelf.ID]given),
 		waiting:  make(map[shelf.ID]bool),
 		interval: openDigest, since: now, heard: now, digestAt: now,
 	}
@@ -230,11 +243,19 @@ func (e *Engine) blame(s *session, why string) {
 	}
 }
 
-// demerit notes what may be a mishap. Many in a row are none.
+// demerit notes what may be a mishap. Many are none, if what is right is not more.
 func (e *Engine) demerit(s *session) {
-	if s.demerits++; s.demerits >= maxDemerits && !s.closed {
+	p := e.peer(s.key)
+	if p.demerits++; p.demerits >= maxDemerits {
+		p.demerits = 0
 		e.blame(s, faultUseless)
 	}
+}
+
+// merit notes that a peer has done right.
+func (e *Engine) merit(s *session) {
+	p := e.peer(s.key)
+	p.demerits = max(0, p.demerits-1)
 }
 
 // failed notes that a peer was not reached, or not for long.
@@ -345,11 +366,31 @@ func (e *Engine) tend(s *session, now time.Time) time.Time {
 		return time.Time{}
 	}
 	next := s.heard.Add(silence + time.Second)
+	for id, a := range s.asked {
+		if now.Before(a.until) {
+			if a.until.Before(next) {
+				next = a.until
+			}
+			continue
+		}
+		delete(s.asked, id)
+		e.demerit(s)
+		e.unanswered(id, s, now)
+		if s.closed {
+			return time.Time{}
+		}
+	}
+	if now.Sub(s.givenAt) > quietDigest {
+		clear(s.given)
+		s.givenAt = now
+	}
 	if s.dialled {
 		if !now.Before(s.digestAt) {
 			e.sendDigest(s, now)
 		}
-		next = s.digestAt
+		if s.digestAt.Before(next) {
+			next = s.digestAt
+		}
 		if answer := s.sentAt.Add(digestLimit); !s.sentAt.IsZero() && s.heard.Before(s.sentAt) && answer.Before(next) {
 			next = answer
 		}
