@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/golden"
 )
@@ -33,7 +34,7 @@ func TestTargets(t *testing.T) {
 		}
 		for turn := range c.turns {
 			for _, self := range []int{1, c.count} {
-				voters, rest := order(s.Roster, s.Fleet(), s.Roster.Seats[self-1].Key)
+				voters, rest := order(s.Roster, document.HashOf([]byte("fleet")), s.Roster.Seats[self-1].Key)
 				fmt.Fprintf(&out, "    turn %d, n%d:", turn, self)
 				for _, seat := range targets(voters, rest, turn, func(seat roster.Seat) bool { return !slices.Contains(c.gone, seat.Number) }) {
 					fmt.Fprintf(&out, " %s (%s)", seat.Name, seat.Domain)

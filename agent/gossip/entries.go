@@ -114,8 +114,10 @@ func (e *Engine) tendEntries(now time.Time) time.Time {
 		f = e.nextFetch(now)
 	}
 	switch {
-	case f == nil:
+	case f == nil && e.entries.again.After(now):
 		return e.entries.again
+	case f == nil: // until somebody tells of a record
+		return time.Time{}
 	case f.taking:
 		return time.Time{}
 	}

@@ -166,7 +166,7 @@ func TestLossAndPartition(t *testing.T) {
 			n.within(5*time.Second, "news to behind a router", func() bool { return n.have(last) })
 			for _, one := range n.nodes {
 				if away := one.away(); len(away) > 0 {
-					t.Errorf("%s keeps honest ones away: %v", one.name, away)
+					t.Errorf("%s keeps honest ones away: %v: %v", one.name, away, one.engine.Stats().Dropped)
 				}
 			}
 		})

@@ -80,6 +80,8 @@ const (
 	// silence is how long a peer that opened a session may say nothing: it sends a digest in
 	// half of the time.
 	silence = 2*quietDigest + digestLimit
+	// breath is what lies between two looks at what is due, at least.
+	breath = 5 * time.Millisecond
 	// rotation is after how many digests a node turns to other peers.
 	rotation = 4
 	// dialLimit is how long it may take to reach a peer, and settled how long a session lasts of
@@ -222,7 +224,7 @@ func (e *Engine) step(ctx context.Context, now time.Time) {
 	sooner(e.tendWants(now))
 	sooner(e.tendEntries(now))
 	sooner(e.tendPeers(ctx, now))
-	e.at(next)
+	e.at(later(next, now.Add(breath)))
 }
 
 // ErrOlder is of an object that this node publishes, and of which its own peers know a newer

@@ -366,19 +366,10 @@ func (e *Engine) tend(s *session, now time.Time) time.Time {
 		return time.Time{}
 	}
 	next := s.heard.Add(silence + time.Second)
-	for id, a := range s.asked {
-		if now.Before(a.until) {
-			if a.until.Before(next) {
-				next = a.until
-			}
-			continue
-		}
-		delete(s.asked, id)
-		e.demerit(s)
-		e.unanswered(id, s, now)
-		if s.closed {
-			return time.Time{}
-		}
+	if until := e.overdue(s, now); s.closed {
+		return time.Time{}
+	} else if until.Before(next) && !until.IsZero() {
+		next = until
 	}
 	if now.Sub(s.givenAt) > quietDigest {
 		clear(s.given)
@@ -401,6 +392,31 @@ func (e *Engine) tend(s *session, now time.Time) time.Time {
 		} else if s.quietAt.Before(next) {
 			next = s.quietAt
 		}
+	}
+	return next
+}
+
+// overdue turns to others for what a peer has not sent in time, and says when the next of it
+// should come. However much it is, it is one mishap; and of a peer that says nothing at all,
+// the network's.
+func (e *Engine) overdue(s *session, now time.Time) (next time.Time) {
+	late, silent := false, false
+	for id, a := range s.asked {
+		if now.Before(a.until) {
+			if next.IsZero() || a.until.Before(next) {
+				next = a.until
+			}
+			continue
+		}
+		late, silent = true, silent || s.heard.Before(a.until.Add(-answerLimit))
+		delete(s.asked, id)
+		e.unanswered(id, s, now)
+	}
+	if late {
+		e.demerit(s)
+	}
+	if silent && !s.closed {
+		e.drop(s, reasonSilent)
 	}
 	return next
 }
