@@ -121,13 +121,18 @@ func (e *Engine) tendEntries(now time.Time) time.Time {
 	case f.taking:
 		return time.Time{}
 	}
-	next := f.until
+	var next time.Time
+	if f.offer == nil {
+		next = f.until
+	}
 	for _, a := range f.asks {
 		if next.IsZero() || a.until.Before(next) {
 			next = a.until
 		}
 	}
-	e.at(next)
+	if !next.IsZero() {
+		e.at(next)
+	}
 	return next
 }
 

@@ -118,6 +118,7 @@ type Engine struct {
 	pulled       bucket    // bytes that were asked for
 	timer        *time.Timer
 	due          time.Time // of the timer
+	stepped      time.Time // the last time
 	stats        Stats
 	running      sync.WaitGroup
 }
@@ -193,8 +194,9 @@ func (e *Engine) post(f func()) bool {
 	}
 }
 
-// at has step run at a time, if nothing has it run before.
+// at has step run at a time, if nothing has it run before; never without a pause.
 func (e *Engine) at(t time.Time) {
+	t = later(t, e.stepped.Add(breath))
 	if e.timer != nil && (e.due.IsZero() || t.Before(e.due)) {
 		e.due = t
 		e.timer.Reset(time.Until(t))
@@ -203,6 +205,7 @@ func (e *Engine) at(t time.Time) {
 
 // step does all that is due, and says when it has to run again.
 func (e *Engine) step(ctx context.Context, now time.Time) {
+	e.stepped = now
 	next := now.Add(quietDigest)
 	sooner := func(t time.Time) {
 		if !t.IsZero() && t.Before(next) {
@@ -224,7 +227,7 @@ func (e *Engine) step(ctx context.Context, now time.Time) {
 	sooner(e.tendWants(now))
 	sooner(e.tendEntries(now))
 	sooner(e.tendPeers(ctx, now))
-	e.at(later(next, now.Add(breath)))
+	e.at(next)
 }
 
 // ErrOlder is of an object that this node publishes, and of which its own peers know a newer
