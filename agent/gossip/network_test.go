@@ -28,7 +28,7 @@ const (
 	segment      = 1388 // payload of a packet
 	packet       = 52   // its headers, and those of an acknowledgement
 	record       = 22   // of TLS, for 16 KiB
-	handshake    = 5500 // from the first packet to the last one of the hellos, and the end
+	handshake    = 6500 // from the first packet to the end, with certificates of a CA
 	keepalive    = 2 * packet
 	keepaliveOne = keepAliveIdle
 )
