@@ -39,6 +39,7 @@ type guest struct {
 	gone  chan struct{} // closed when the connection is
 
 	known   atomic.Bool          // as in place
+	free    atomic.Bool          // it is the door's no more
 	spoken  atomic.Bool          // the handshake is over
 	early   atomic.Int64         // bytes before that
 	refused atomic.Int32         // requests in vain, while it is not known
@@ -73,9 +74,10 @@ func (g *guest) Write(p []byte) (int, error) {
 }
 
 // TLS is base for the connections of a door, which learns from it when a stranger's
-// handshake is over but for its last words.
-func TLS(base *tls.Config) *tls.Config {
-	base.NextProtos = []string{"h2", "http/1.1"}
+// handshake is over but for its last words. others are what is spoken there besides HTTP, by
+// name (ALPN).
+func TLS(base *tls.Config, others ...string) *tls.Config {
+	base.NextProtos = append([]string{"h2", "http/1.1"}, others...)
 	outer := base.Clone()
 	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		g := guestOf(hello.Conn)
@@ -216,8 +218,36 @@ func (d *Listener) Connections() int {
 	return len(d.conns)
 }
 
+// LetGo has a connection be the door's no more, because its caller has proved to be somebody
+// whom others bound, as nodes that gossip are. Its place is the next one's. His address is no
+// more familiar than before: many nodes would have that of an operator be forgotten. A
+// connection of no door is let be.
+func LetGo(conn net.Conn) {
+	g := guestOf(conn)
+	if g == nil || g.free.Load() {
+		return
+	}
+	g.door.mu.Lock()
+	defer g.door.mu.Unlock()
+	if g.door.conns[g.place] == nil {
+		return // it had to go
+	}
+	g.free.Store(true)
+	g.known.Store(true)
+	g.over()
+	delete(g.door.conns, g.place)
+	g.door.places.Leave(g.place)
+	g.door.fill()
+}
+
+// NetConn is the connection below.
+func (g *guest) NetConn() net.Conn { return g.Conn }
+
 // Close ends the connection and gives its place to the next.
 func (g *guest) Close() error {
+	if g.free.Load() {
+		return g.Conn.Close()
+	}
 	g.door.mu.Lock()
 	defer g.door.mu.Unlock()
 	if g.door.conns[g.place] == nil {

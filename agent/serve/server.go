@@ -15,8 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -72,6 +74,10 @@ type Config struct {
 	Events *events.Ring
 	// LogDir holds the containers' output, a file NAME.log each.
 	LogDir string
+	// Protocols are spoken on the port besides the API, by the name that TLS negotiates (ALPN).
+	// Each takes a connection after the handshake, and returns when it is over. It bounds itself
+	// what its callers use up once it has had [door.LetGo] the connection.
+	Protocols map[string]func(*tls.Conn)
 }
 
 // Listen opens address ("[::]:7443"); calls wait until [Server.Serve].
@@ -108,7 +114,16 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(records.Handler(c.Records, options...))
 	mux.Handle(door.MetricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	conns := door.NewListener(listener)
+	protocols := new(http.Protocols) // those of the API, whatever TLSNextProto has
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	others := make(map[string]func(*http.Server, *tls.Conn, http.Handler), len(c.Protocols))
+	for name, take := range c.Protocols {
+		others[name] = func(_ *http.Server, conn *tls.Conn, _ http.Handler) { take(conn) }
+	}
 	s := &http.Server{
+		Protocols:         protocols,
+		TLSNextProto:      others,
 		Handler:           guard.Wrap(mux),
 		ConnContext:       door.WithConn,
 		ConnState:         conns.ConnState,
@@ -131,7 +146,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			// A resumed session would skip nothing of the guard, but keep the
 			// certificate of a caller from before a renewal.
 			SessionTicketsDisabled: true,
-		}),
+		}, slices.Sorted(maps.Keys(c.Protocols))...),
 	}
 	return &Server{s, conns}
 }
