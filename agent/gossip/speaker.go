@@ -12,8 +12,8 @@ import (
 	"kogge.example/update/fleet/signed"
 )
 
-// Speaker signs what this node says to its fleet, and says it again when that is due: at once
-// when it changes, once an hour while it does not, and above what others have heard of this
+// Speaker signs what this node says to its fleet, and says it again when that is due, as
+// [notice.Due] says: at once when it changes, a status once an hour while it does not, and above what others have heard of this
 // seat that it does not know, as after its disk was restored from a copy. Its methods may be
 // called from any goroutine.
 type Speaker struct {
@@ -161,7 +161,7 @@ func (s *Speaker) due(now time.Time, wait *time.Duration) (kinds []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for kind, k := range s.kinds {
-		left := max(notice.Due(!bytes.Equal(k.want, k.body), k.at, now), k.again.Sub(now))
+		left := max(notice.Due(kind, !bytes.Equal(k.want, k.body), k.at, now), k.again.Sub(now))
 		if left <= 0 {
 			kinds = append(kinds, kind)
 			left = notice.Renewal

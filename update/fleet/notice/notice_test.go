@@ -290,11 +290,14 @@ func TestDue(t *testing.T) {
 		{false, 0, time.Hour}, {false, 50 * time.Minute, 10 * time.Minute}, {false, time.Hour, 0}, {false, 1000 * time.Hour, 0},
 		{false, -40 * 365 * 24 * time.Hour, time.Hour}, // the clock was in 2066
 	} {
-		if got := notice.Due(c.changed, now.Add(-c.ago), now); got != c.want {
+		if got := notice.Due(notice.NodeKind, c.changed, now.Add(-c.ago), now); c.changed && got != c.want || !c.changed && got != notice.Renewal {
+			t.Errorf("a node record, changed %v, %s ago: %s", c.changed, c.ago, got)
+		}
+		if got := notice.Due(notice.StatusKind, c.changed, now.Add(-c.ago), now); got != c.want {
 			t.Errorf("changed %v, %s ago: %s, and %s is wanted", c.changed, c.ago, got, c.want)
 		}
 	}
-	if notice.Due(false, time.Time{}, now) != 0 {
+	if notice.Due(notice.NodeKind, false, time.Time{}, now) != 0 {
 		t.Error("what was never signed waits")
 	}
 	last := time.Duration(-1)

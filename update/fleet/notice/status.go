@@ -119,15 +119,18 @@ const (
 	Pause = 2 * time.Second
 )
 
-// Due says how long from now until a notice is signed anew that was last signed at some time;
-// the zero time: never. 0: it is time. changed says that it would say something else.
-func Due(changed bool, last, now time.Time) time.Duration {
+// Due says how long from now until a notice of a kind is signed anew that was last signed at
+// some time; the zero time: never. 0: it is time. changed says that it would say something
+// else. A status is signed anew also if not: by that others see that the node is there.
+func Due(kind string, changed bool, last, now time.Time) time.Duration {
 	if last.IsZero() {
 		return 0
 	}
 	every := Renewal
 	if changed {
 		every = Pause
+	} else if kind != StatusKind {
+		return Renewal
 	}
 	return max(0, every-max(0, now.Sub(last)))
 }
