@@ -10,7 +10,7 @@ export GOFLAGS := -buildvcs=false
 RUN_TOOLS  := qemu-system-x86 qemu-utils gcc libc6-dev pkg-config debian-archive-keyring ca-certificates
 TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev qemu-system-arm gcc-aarch64-linux-gnu u-boot-tools skopeo iproute2 nftables zstd bash-completion fish zsh dnsmasq-base radvd gnupg
 
-.PHONY: run test check e2e cuts bench image clean deps test-deps help
+.PHONY: run fleet test check e2e cuts bench image clean deps test-deps help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -19,6 +19,12 @@ help:
 run: deps
 	go build -ldflags "-X main.release=$(shell git describe --always --dirty --abbrev=12 2>/dev/null)" -o bin/kogge ./cmd/kogge
 	bin/kogge vm run
+
+## make fleet   boot three such nodes (N=3), found a fleet of them, show how it is, until Ctrl-C
+N ?= 3
+fleet: deps
+	go build -ldflags "-X main.release=$(shell git describe --always --dirty --abbrev=12 2>/dev/null)" -o bin/kogge ./cmd/kogge
+	bin/kogge vm fleet --nodes $(N)
 
 # The longest package comes first: others wait for clocks while its machines compute.
 ## make test    everything that CI runs; what has not ended after 75 minutes is ended

@@ -2,37 +2,74 @@ package main
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 )
 
-// TestLedgerProblem: a node tells that its fleet has two histories for as long as it knows of
-// them; one that has no ledger does not even look for the key of a seat.
-func TestLedgerProblem(t *testing.T) {
-	state := t.TempDir()
-	errNobody := errors.New("nobody has adopted it")
-	own := func() (*identity.Seat, *pinned.Ledger, error) { return nil, nil, errNobody }
-	if err := ledgerProblem(own, state); err != nil {
-		t.Errorf("a node alone: %v", err)
-	}
+// adopted is a node of a fleet: what it is there, and its folder of STATE.
+func adopted(t *testing.T, f *ledgertest.Fleet) *part {
+	t.Helper()
+	p := &part{state: t.TempDir()}
+	var err error
+	p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
+	must(t, err)
+	must(t, p.node.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: fleet.NewToken()}))
+	csr, err := p.node.Request()
+	must(t, err)
+	key, _, err := fleet.RequestKey(csr)
+	must(t, err)
+	must(t, p.node.Adopt(f.Sign(t, fleet.KindNode, "n1", "", key)))
+	return p
+}
+
+// TestPart: a node tells that its fleet has two histories for as long as it knows of them, and
+// knows callers by the ledger. For neither it makes the key of a seat.
+func TestPart(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 2)
-	dir := filepath.Join(state, "kogge", "ledger")
-	must(t, pinned.Open(dir, f.Genesis).Take(1, f.Entries[0]))
-	if err := ledgerProblem(own, state); !errors.Is(err, errNobody) {
-		t.Errorf("a ledger of nobody: %v", err)
+	p := adopted(t, f)
+	eve := fleet.Peer{Kind: fleet.KindOperator, Name: "eve", Role: fleet.RoleAdmin, Key: ledgertest.Operator(t, "eve", fleet.RoleAdmin).Key.String()}
+	ask := func(when string, problem, caller error) {
+		t.Helper()
+		if err := p.problem(); !errors.Is(err, problem) {
+			t.Errorf("%s: its problem: %v", when, err)
+		}
+		if who, err := p.known(eve); !errors.Is(err, caller) || err == nil && who != eve {
+			t.Errorf("%s: a caller is %s: %v", when, who, err)
+		}
 	}
-	own = func() (*identity.Seat, *pinned.Ledger, error) { return nil, pinned.Open(dir, f.Genesis), nil }
-	if err := ledgerProblem(own, state); err != nil {
-		t.Errorf("one that is whole: %v", err)
+	ask("before the founding", nil, nil)
+	dir := filepath.Join(p.state, "kogge", "ledger")
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a ledger without a record has a folder")
 	}
-	if err := pinned.Open(dir, f.Genesis).Take(1, f.Again(t)); !errors.Is(err, pinned.ErrFork) {
+	taken, err := p.ledger()
+	must(t, err)
+	must(t, taken.Take(1, f.Entries[0]))
+	ask("founded", nil, ledger.ErrUnlisted)
+	if err := taken.Take(1, f.Again(t)); !errors.Is(err, pinned.ErrFork) {
 		t.Fatal(err)
 	}
-	if err := ledgerProblem(own, state); !errors.Is(err, pinned.ErrFork) {
-		t.Errorf("with two histories: %v", err)
+	ask("with two histories", pinned.ErrFork, ledger.ErrUnlisted)
+	p = &part{node: p.node, state: p.state}
+	ask("after a reboot", pinned.ErrFork, ledger.ErrUnlisted)
+	if _, err := os.Stat(filepath.Join(p.state, "identity", "seat.json")); err == nil {
+		t.Error("the seat's key was made unasked")
+	}
+	if _, _, err := p.whole(); err != nil {
+		t.Error(err)
+	}
+	lone, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
+	must(t, err)
+	p = &part{node: lone, state: t.TempDir()}
+	ask("of no fleet", nil, nil)
+	if _, err := p.ledger(); err == nil {
+		t.Error("a node of no fleet has a ledger")
 	}
 }

@@ -21,11 +21,11 @@ import (
 	"kogge.example/agent/machine"
 	"kogge.example/agent/mdns"
 	"kogge.example/agent/nameserver"
-	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
 	"kogge.example/agent/serve/records"
 	"kogge.example/agent/wanted"
 	"kogge.example/init/control"
+	"kogge.example/update/partition"
 )
 
 // parts are what the API asks, as far as they exist by now.
@@ -39,7 +39,7 @@ type parts struct {
 	// node is who the node is; nil until that is known.
 	node atomic.Pointer[identity.Node]
 	// part is what the node is in its fleet; nil until it serves.
-	part atomic.Pointer[func() (*identity.Seat, *pinned.Ledger, error)]
+	part atomic.Pointer[part]
 	// refused is why the workloads cannot be run; nil: they can.
 	refused atomic.Pointer[string]
 }
@@ -110,19 +110,19 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		log.Printf("agent: %v", err) // who is known already goes on being known
 	}
 	now.node.Store(node)
-	own := part(node, at.state)
-	now.part.Store(&own)
+	own := &part{node: node, state: at.state}
+	now.part.Store(own)
 	var twin mdns.Twin
 	machine := machine.Machine{
 		Run: at.run, State: at.state, Workload: at.cgroup,
 		Twin: func() error { return twin.Problem(time.Now()) }, Names: now.nameless,
-		Ledger: func() error { return ledgerProblem(own, at.state) },
+		Ledger: own.problem,
 	}
 	server, err := serve.Listen(at.api, serve.Config{
-		Node: node, ClockSure: machine.ClockSure, Machine: machine,
+		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
-		Records: records.Records{Node: node, Open: own, Addresses: func() []netip.Addr { return addressesOf(at.run) }},
+		Records: records.Records{Open: own.whole, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) }},
 	})
 	if err != nil {
 		return err
@@ -138,6 +138,14 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	return server.Serve(ctx)
 }
 
+// knowsLedger says why the node may not know a fleet with a ledger yet.
+func knowsLedger(slots *install.Installer) error {
+	if slots.Readable(partition.FleetState) {
+		return nil
+	}
+	return errors.New("the other slot has a release that knows no ledger, and the node may go back to it: install this release there too, by one more update")
+}
+
 // addressesOf are the machine's, IPv4 before IPv6.
 func addressesOf(run string) (all []netip.Addr) {
 	network, err := control.ReadNetwork(run)
@@ -151,45 +159,6 @@ func addressesOf(run string) (all []netip.Addr) {
 	}
 	slices.SortStableFunc(all, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
 	return all
-}
-
-// part gives what a node is in its fleet: its seat's key and the ledger, both of which are
-// opened once, with the first question after it is adopted.
-func part(node *identity.Node, state string) func() (*identity.Seat, *pinned.Ledger, error) {
-	var mu sync.Mutex // guards what follows
-	var seat *identity.Seat
-	var taken *pinned.Ledger
-	return func() (*identity.Seat, *pinned.Ledger, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if seat != nil {
-			return seat, taken, nil
-		}
-		if !node.Adopted() {
-			return nil, nil, errors.New("the node is not adopted: it belongs to no fleet")
-		}
-		s, err := identity.OpenSeat(filepath.Join(state, "identity"))
-		if err != nil {
-			return nil, nil, err
-		}
-		seat, taken = s, pinned.Open(filepath.Join(state, "kogge", "ledger"), node.Genesis())
-		if err := taken.Problem(); err != nil {
-			log.Printf("agent: %v", err)
-		}
-		return seat, taken, nil
-	}
-}
-
-// ledgerProblem says why the node's ledger is not to be relied on, if it has one.
-func ledgerProblem(own func() (*identity.Seat, *pinned.Ledger, error), state string) error {
-	if _, err := os.Stat(filepath.Join(state, "kogge", "ledger")); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	_, taken, err := own()
-	if err != nil {
-		return err
-	}
-	return taken.Problem()
 }
 
 // join has the node take what is in join.yaml, which PID 1 moved to path, and removes

@@ -40,7 +40,7 @@ func installer(at paths, now *parts) *install.Installer {
 			if own == nil {
 				return ledger.State{}, "", errors.New("the node does not know yet who it is")
 			}
-			seat, taken, err := (*own)()
+			seat, taken, err := own.whole()
 			if err != nil {
 				return ledger.State{}, "", err
 			}

@@ -39,6 +39,7 @@ type Client struct {
 	transport *http.Transport
 	shown     atomic.Pointer[x509.Certificate]
 	revoked   func(key string) bool
+	only      string // "": any key that the fleet's CA has signed for the node
 }
 
 // ErrOtherNode means that another node of the fleet answered than the one asked for.
@@ -66,6 +67,9 @@ func Dial(address, name string, genesis *fleet.Genesis, certificate tls.Certific
 	var c *Client
 	c = newClient(address, certificate, func(state tls.ConnectionState) error {
 		err := verifyNode(state.PeerCertificates, name, genesis, c.revoked)
+		if key := keyOf(state.PeerCertificates); c.only != "" && key != "" && key != c.only {
+			return fmt.Errorf("%w: key %s, and the node's seat has certified key %s", ErrOtherKey, fleet.Short(key), fleet.Short(c.only))
+		}
 		if err == nil || errors.Is(err, fleet.ErrExpired) {
 			c.shown.Store(state.PeerCertificates[0])
 		}
@@ -80,6 +84,21 @@ var ErrNodeRevoked = errors.New("the node's key was revoked, and it is not calle
 // SetRevoked has c turn away a node whose key revoked says was withdrawn, as in
 // fleet.Peer.Key. It comes before the first call.
 func (c *Client) SetRevoked(revoked func(key string) bool) { c.revoked = revoked }
+
+// ErrOtherKey means that somebody answered under the node's name who has not its key. Whoever has
+// a key of the node CA can sign such certificates.
+var ErrOtherKey = errors.New("somebody else answers in the node's name")
+
+// SetKey has c turn away whoever shows another key than this, as in fleet.Peer.Key. It comes
+// before the first call.
+func (c *Client) SetKey(key string) { c.only = key }
+
+func keyOf(chain []*x509.Certificate) string {
+	if len(chain) == 0 {
+		return ""
+	}
+	return fleet.KeyID(chain[0].RawSubjectPublicKeyInfo)
+}
 
 // verifyNode wants the node called name at the other end, whose key is not revoked. The
 // error wraps [fleet.ErrExpired] where nothing else is wrong.

@@ -26,6 +26,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
 )
 
 // Guard lets a call through if its caller may make it. It looks at nothing but the
@@ -40,8 +41,11 @@ type Guard struct {
 	// Floor is the earliest that the time can be: a clock that is behind it is not right,
 	// however sure it is. Default: none is known.
 	Floor func() time.Time
-	// Seen hears since when callers' certificates count, of those that the fleet signed
-	// and has not revoked. It returns at once. Default: nobody listens.
+	// Known is what the fleet's ledger makes of a caller whose certificate is in order: the
+	// CAs make connections, and no authority. Default: what the certificate says.
+	Known func(fleet.Peer) (fleet.Peer, error)
+	// Seen hears since when callers' certificates count, of those that the fleet signed,
+	// knows and has not revoked. It returns at once. Default: nobody listens.
 	Seen func(notBefore time.Time)
 
 	identify  func(*fleet.Genesis, []*x509.Certificate) (fleet.Identity, error)
@@ -52,7 +56,7 @@ type Guard struct {
 
 func NewGuard(node *identity.Node, clockSure func() bool) *Guard {
 	return &Guard{methods: Methods(), node: node, clockSure: clockSure, Now: time.Now, lookAgain: lookAgain, errors: connect.NewErrorWriter(),
-		Floor: func() time.Time { return time.Time{} }, Seen: func(time.Time) {}, identify: identify,
+		Floor: func() time.Time { return time.Time{} }, Seen: func(time.Time) {}, Known: func(p fleet.Peer) (fleet.Peer, error) { return p, nil }, identify: identify,
 		calls: calls{turns: make(chan struct{}, MaxCalls+adminCalls), common: make(chan struct{}, MaxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
 }
 
@@ -72,8 +76,9 @@ func identify(genesis *fleet.Genesis, certificates []*x509.Certificate) (fleet.I
 	return genesis.Identify(certificates[0], certificates[1:])
 }
 
-// peer is whom the certificates of a connection are of, and whether they count now. Their
-// signatures are verified once for a connection; what may change is asked every time.
+// peer is whom the certificates of a connection are of, as the fleet knows him, and whether
+// they count now. Their signatures are verified once for a connection; what may change is asked
+// every time. The error wraps [fleet.ErrExpired] only where nothing else is wrong.
 func (g *Guard) peer(conn *guest, genesis *fleet.Genesis, certificates []*x509.Certificate) (fleet.Peer, error) {
 	ask := func() (fleet.Identity, error) { return g.identify(genesis, certificates) }
 	var who fleet.Identity
@@ -91,11 +96,21 @@ func (g *Guard) peer(conn *guest, genesis *fleet.Genesis, certificates []*x509.C
 	if at := g.Now(); sure && at.After(now) {
 		now = at
 	}
-	peer, err := who.Check(now, sure, g.node.Revoked)
-	if err == nil {
+	peer, over := who.Check(now, sure, g.node.Revoked)
+	if over != nil && !errors.Is(over, fleet.ErrExpired) {
+		return peer, over
+	}
+	peer, err = g.Known(peer)
+	switch {
+	case err != nil:
+		return peer, err
+	case over != nil:
+		return peer, over
+	}
+	if peer.Kind == fleet.KindOperator { // a member's key of the node CA signs whom it likes
 		g.Seen(who.NotBefore)
 	}
-	return peer, err
+	return peer, nil
 }
 
 // admit says why the caller may not make the call, or nil, and who it is. conn is his
@@ -117,6 +132,8 @@ func (g *Guard) admit(conn *guest, path string, state *tls.ConnectionState) (fle
 		err = nil
 	}
 	switch {
+	case errors.Is(err, ledger.ErrUnlisted):
+		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_UNLISTED, err)
 	case err != nil:
 		return peer, api.RefuseCertificate(fmt.Errorf("your certificate: %w", err))
 	case peer.Kind != fleet.KindOperator:

@@ -42,7 +42,8 @@ var (
 //	new ─Join─▶ invited ─Adopt─▶ adopted ─Renew─▶ adopted (for longer)
 //	              └─Join─▶ invited (another token, or another fleet)
 //
-// and never back: leaving a fleet is a reset of STATE. Its methods may be called from
+// and never back: leaving a fleet is a reset of STATE. A fleet of version 1 may become another,
+// once, and takes its nodes along ([Node.Succeed]). Its methods may be called from
 // any goroutine.
 type Node struct {
 	files files
@@ -362,6 +363,41 @@ func (n *Node) Renew(certDER []byte, chain ...[]byte) error {
 	}
 	if err != nil {
 		return fmt.Errorf("renew: %w", err)
+	}
+	return nil
+}
+
+// Succeed makes the node one of the fleet that its own, of version 1, has become: the owner of
+// the old one has signed that. The node gets a certificate of the new fleet in the same step,
+// for its name and its key. After a power cut it is of the old fleet or the new one, and of the
+// new one once Succeed returned nil; then it goes nowhere else. It takes the same succession
+// again. The error wraps [fleet.ErrSuccession], or names both fleets and wraps [ErrOtherFleet].
+func (n *Node) Succeed(succession []byte, certDER []byte, chain ...[]byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.m.chain == nil {
+		return fmt.Errorf("succeed: %w", ErrNoJoin)
+	}
+	own := n.m.genesis
+	next, err := own.Successor(succession)
+	if err != nil {
+		return fmt.Errorf("succeed: %w", err)
+	}
+	m := n.m.with(certDER, chain)
+	m.genesis = next
+	leaf, err := n.verify(m)
+	if err != nil {
+		return fmt.Errorf("succeed: %w", err)
+	}
+	before, err := fleet.PeerOf(n.cert.Leaf)
+	if err != nil {
+		return fmt.Errorf("succeed: %w", err)
+	}
+	if after, err := fleet.PeerOf(leaf); err != nil || after.Name != before.Name {
+		return fmt.Errorf("succeed: the certificate is for %s, and this is %s", after, before)
+	}
+	if err := n.change(m); err != nil {
+		return fmt.Errorf("succeed: %w", err)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestPermit(t *testing.T) {
 		}
 		p := ledger.Permit{Version: 1, Node: node, Release: release, Arming: slots.NextArming, Height: 1}
 		for i := range 2 {
-			p.Owners = append(p.Owners, ledger.Sign(i+1, ledgertest.Private(fmt.Sprintf("owner %d", i+1)), p.Bytes(f.Log.State().Fleet())))
+			p.Owners = append(p.Owners, signed.Sign(i+1, ledgertest.Private(fmt.Sprintf("owner %d", i+1)), p.Bytes(f.Log.State().Fleet())))
 		}
 		return p.Encode()
 	}

@@ -166,6 +166,20 @@ func (l *Ledger) Problem() error {
 	return l.problem
 }
 
+// Known is what the fleet makes of a caller whose certificate is in order, by
+// [ledger.State.Known]. Where the ledger has begun and nothing of it can be read, of all
+// operators the first one alone is known, whom the genesis names: he can repair it. The error
+// wraps [ledger.ErrUnlisted].
+func (l *Ledger) Known(p fleet.Peer) (fleet.Peer, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.log.State()
+	if s.Height == 0 && l.problem != nil && p.Kind == fleet.KindOperator && p.Key != s.Genesis.FirstOperatorID() {
+		return fleet.Peer{}, fmt.Errorf("%s: %w: nothing of it can be read here, and until that is repaired only the first operator is known", p, ledger.ErrUnlisted)
+	}
+	return s.Known(p)
+}
+
 // Entry is the entry of a height as this node has taken it. The error wraps
 // [ledger.ErrHeight] if there is none.
 func (l *Ledger) Entry(height int64) (ledger.Entry, error) {

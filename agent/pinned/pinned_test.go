@@ -9,6 +9,7 @@ import (
 
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/durable"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -311,5 +312,32 @@ func TestFolder(t *testing.T) {
 	}
 	if again := Open(dir, f.Genesis); !errors.Is(again.Problem(), ErrFork) {
 		t.Error(again.Problem())
+	}
+}
+
+// TestKnown: while nothing of a ledger can be read that has begun, of all operators only the
+// first one is known, and he as the certificate says.
+func TestKnown(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 1)
+	eve := fleet.Peer{Kind: fleet.KindOperator, Name: "eve", Role: fleet.RoleAdmin, Key: ledgertest.Operator(t, "eve", fleet.RoleAdmin).Key.String()}
+	first := fleet.Peer{Kind: fleet.KindOperator, Name: "ada", Role: fleet.RoleAdmin, Key: f.Genesis.FirstOperatorID()}
+	l := open(onDisk(nil, 1000), f.Genesis)
+	if who, err := l.Known(eve); err != nil || who != eve {
+		t.Errorf("before the founding: %v, %v", who, err)
+	}
+	for name, change := range map[string]func([]byte) []byte{"decayed": decayed, "gone": gone} {
+		l := open(onDisk(with(taken(t, f), "1", change), 1000), f.Genesis)
+		if _, err := l.Known(eve); !errors.Is(err, ledger.ErrUnlisted) {
+			t.Errorf("record 1 is %s: %v", name, err)
+		}
+		if who, err := l.Known(first); err != nil || who != first {
+			t.Errorf("record 1 is %s: the first operator: %v, %v", name, who, err)
+		}
+		if err := l.Take(1, f.Entries[0]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Known(first); !errors.Is(err, ledger.ErrUnlisted) { // the founding has listed another
+			t.Errorf("record 1 is back: %v", err)
+		}
 	}
 }

@@ -29,6 +29,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/serve/records"
+	"kogge.example/update/fleet"
 )
 
 // Limits of the server. A node has little memory, and callers may be many, slow or
@@ -53,6 +54,8 @@ type Config struct {
 	// certificate by its dates.
 	ClockSure func() bool
 	Now       func() time.Time // the node's clock; nil: time.Now
+	// Known is what the fleet's ledger makes of a caller; nil: what his certificate says.
+	Known func(fleet.Peer) (fleet.Peer, error)
 	// Seen hears since when callers' certificates count, of those that were verified. It
 	// returns at once. nil: nobody listens.
 	Seen    func(notBefore time.Time)
@@ -97,6 +100,9 @@ func newServer(listener net.Listener, c Config) *Server {
 	if guard.Floor = c.Machine.ClockFloor; c.Seen != nil {
 		guard.Seen = c.Seen
 	}
+	if c.Known != nil {
+		guard.Known = c.Known
+	}
 	if c.Events == nil {
 		c.Events = new(events.Ring)
 	}
@@ -111,7 +117,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewObserveServiceHandler(&observeService{c.Events, c.Machine, c.Containers}, options...))
 	mux.Handle(apiv1connect.NewVolumeServiceHandler(&volumeService{c.Volumes}, options...))
 	mux.Handle(apiv1connect.NewUpdateServiceHandler(&updateService{c.Updates}, options...))
-	mux.Handle(records.Handler(c.Records, options...))
+	mux.Handle(records.Handler(c.Node, c.Records, options...))
 	mux.Handle(door.MetricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	conns := door.NewListener(listener)
 	protocols := new(http.Protocols) // those of the API, whatever TLSNextProto has

@@ -65,13 +65,13 @@ func (t *target) completeWith(names func(context.Context, *api.Client) ([]string
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		client, _, err := t.dial()
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeLimit)
+		defer cancel()
+		client, _, err := t.dial(ctx)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		defer client.Close()
-		ctx, cancel := context.WithTimeout(cmd.Context(), completeLimit)
-		defer cancel()
 		found, _ := names(ctx, client)
 		// The shell prints them, and takes one into its line.
 		found = slices.DeleteFunc(found, func(name string) bool { return clean(name) != name || strings.Contains(name, "\n") })

@@ -59,7 +59,7 @@ func TestCompletion(t *testing.T) {
 				"kogge vm run --acc":            "--accel",
 				"kogge vm run --accel ":         "auto kvm tcg",
 				"kogge boards show p":           "pc-x86_64",
-				"kogge help first":              "first-steps",
+				"kogge help first-s":            "first-steps",
 				"kogge logs ":                   "db web",
 				"kogge restart w":               "web",
 				"kogge images rm ":              "registry.example/db registry.example/web",

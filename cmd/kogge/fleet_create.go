@@ -42,6 +42,7 @@ func (p *newPassphrase) get(ctx context.Context, fleet string) (string, error) {
 func fleetCreateCommand() *cobra.Command {
 	var secret newPassphrase
 	var operator string
+	var trial bool
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a fleet: its keys, and you as its first admin",
@@ -49,15 +50,23 @@ func fleetCreateCommand() *cobra.Command {
 			"which act as the owner; a CA for operators and one for nodes; and your certificate as the first admin. One\n" +
 			"owner key and the operator CA's key are encrypted under a passphrase. The other two owner keys are recovery\n" +
 			"sheets to print. The fleet has no nodes yet: kogge fleet token lets them in.",
-		Example: "  kogge fleet create hanse\n  kogge fleet create try --no-passphrase",
+		Example: "  kogge fleet create hanse\n  kogge fleet create try --trial --no-passphrase",
 		Args:    exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return fleetHint(createFleet(cmd.Context(), args[0], operator, secret, cmd.OutOrStdout()), args[0])
+			return fleetHint(createFleet(cmd.Context(), args[0], operator, policyOf(trial), secret, cmd.OutOrStdout()), args[0])
 		},
 	}
 	secret.register(cmd)
 	cmd.Flags().StringVar(&operator, "operator", defaultOperator(), "your name among the fleet's operators")
+	cmd.Flags().BoolVar(&trial, "trial", false, "a fleet for trying things out: its policy has minutes where others have hours, for good")
 	return cmd
+}
+
+func policyOf(trial bool) fleet.Policy {
+	if trial {
+		return fleet.TrialPolicy()
+	}
+	return fleet.DefaultPolicy()
 }
 
 // defaultOperator is the user's name, if it is one an operator may have.
@@ -69,12 +78,12 @@ func defaultOperator() string {
 	return name
 }
 
-func createFleet(ctx context.Context, name, operator string, secret newPassphrase, out io.Writer) error {
+func createFleet(ctx context.Context, name, operator string, policy fleet.Policy, secret newPassphrase, out io.Writer) error {
 	dir, err := fleetDir(name)
 	if err != nil {
 		return err
 	}
-	f, err := keyring.Create(name, operator, time.Now())
+	f, err := keyring.CreateWith(policy, name, operator, time.Now())
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
 )
 
@@ -22,6 +25,8 @@ type foundFlags struct {
 	target
 	owner   ownerFlags
 	all     bool
+	list    string
+	draft   string
 	members []string
 	spares  []string
 	domains map[string]string
@@ -30,30 +35,36 @@ type foundFlags struct {
 func fleetFoundCommand() *cobra.Command {
 	var f foundFlags
 	cmd := &cobra.Command{
-		Use:   "found NODE... | --all-adopted",
+		Use:   "found NODE... | --all-adopted | -f FILE",
 		Short: "Found the fleet: its first seats, and its ledger",
 		Long: "Asks adopted nodes for the keys of their seats, writes the first record of the fleet's ledger, has the owner sign\n" +
 			"it, and gives it to the nodes. Each node named has a seat with a vote from then on. Of them 1, 3 or 5 run etcd.\n" +
 			"A fleet is founded once: all nodes that this computer knows are asked first whether it is. If a node cannot be\n" +
 			"reached, repeat the command: it gives out the same record, from any computer that has the fleet's folder.\n" +
-			"The owner signs with the owner keys in the fleet's folder, and with recovery sheets (--sheet).",
+			"The owner signs with the owner keys in the fleet's folder, and with recovery sheets (--sheet). If the owner's keys\n" +
+			"are in several places, --sign-with writes what is to be signed into a file, which travels: each of the others adds a\n" +
+			"signature with kogge fleet sign, and the same command founds the fleet when they are enough.",
 		Example: "  kogge fleet found n1 n2 n3 --sheet recovery-2.txt\n" +
-			"  kogge fleet found --all-adopted --domain n1=attic --domain n2=cellar --sheet recovery-2.txt",
+			"  kogge fleet found --all-adopted --domain n1=attic --domain n2=cellar --sheet recovery-2.txt\n" +
+			"  kogge fleet found -f nodes.txt --sign-with founding.txt",
 		Args: cobra.ArbitraryArgs, ValidArgsFunction: f.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.all == (len(args) > 0) {
-				return usage{hinted{errors.New("fleet found: which nodes?"), "kogge fleet found n1 n2 n3, or --all-adopted"}}
+			named, err := f.named(cmd.Context(), args)
+			if err != nil {
+				return err
 			}
 			ring, err := f.openFleet()
 			if err != nil {
 				return err
 			}
-			return f.run(cmd.Context(), ring, args, cmd.OutOrStdout())
+			return f.run(cmd.Context(), ring, named, cmd.OutOrStdout())
 		},
 	}
 	f.fleetFlag(cmd)
 	f.owner.register(cmd)
 	cmd.Flags().BoolVar(&f.all, "all-adopted", false, "found it with all nodes that this computer knows")
+	cmd.Flags().StringVarP(&f.list, "file", "f", "", "found it with the nodes that `FILE` names, a line each")
+	cmd.Flags().StringVar(&f.draft, "sign-with", "", "`FILE` that owners in other places sign, too")
 	cmd.Flags().StringSliceVar(&f.members, "member", nil, "`NODE` that runs etcd: 1, 3 or 5 of them (default: the first that can, in domains of their own)")
 	cmd.Flags().StringSliceVar(&f.spares, "spare", nil, "`NODE` that runs etcd when a member is lost")
 	cmd.Flags().StringToStringVar(&f.domains, "domain", nil, "`NODE=DOMAIN`: what fails together with a node, as a house or a rack")
@@ -76,7 +87,11 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 		return err
 	}
 	if l.State().Height == 0 {
-		if l, entries, err = f.found(ctx, ring, names); err != nil {
+		d, err := f.found(ctx, ring, names, out)
+		if err != nil || !d.Enough() {
+			return err
+		}
+		if l, entries, err = operate.Ledger(ring); err != nil {
 			return err
 		}
 		fmt.Fprintf(out, "Fleet %s is founded.\n", ring.Genesis.Name)
@@ -110,31 +125,104 @@ func (f *foundFlags) ask(ctx context.Context, ring *keyring.Keyring, known, foun
 	return unsure
 }
 
-// found makes the first record.
-func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []string) (*ledger.Log, []ledger.Entry, error) {
-	if ring.Genesis.Alone() {
-		return nil, nil, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "create a fleet with this release of kogge, and adopt the nodes into it"}
+// named are the nodes that the command names.
+func (f *foundFlags) named(ctx context.Context, args []string) ([]string, error) {
+	ways := 0
+	for _, is := range []bool{f.all, f.list != "", len(args) > 0} {
+		if is {
+			ways++
+		}
 	}
-	owner, err := f.owner.open(ctx, ring) // before the nodes are asked for their keys
+	if ways != 1 {
+		return nil, usage{hinted{errors.New("fleet found: which nodes?"), "kogge fleet found n1 n2 n3, or --all-adopted, or -f FILE"}}
+	}
+	if f.list == "" {
+		return args, nil
+	}
+	text, err := readInput(ctx, f.list, maxInput)
 	if err != nil {
-		return nil, nil, err
+		return nil, fmt.Errorf("fleet found: %w", err)
 	}
+	for i, line := range strings.Split(string(text), "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		if err := fleet.CheckName(line); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", f.list, i+1, err)
+		}
+		args = append(args, line)
+	}
+	if len(args) == 0 {
+		return nil, fmt.Errorf("%s names no node", f.list)
+	}
+	return args, nil
+}
+
+// found makes the first record, if enough owner keys are here or have signed elsewhere. Else it
+// writes what they are to sign.
+func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []string, out io.Writer) (ledger.Draft, error) {
+	if ring.Genesis.Alone() {
+		return ledger.Draft{}, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "kogge fleet upgrade makes one of it that has"}
+	}
+	d, begun, err := f.begun(ring)
+	if err != nil {
+		return d, err
+	}
+	if !begun || !d.Enough() {
+		open := f.owner.open
+		if f.draft != "" {
+			open = f.owner.some
+		}
+		owner, err := open(ctx, ring) // before the nodes are asked for their keys
+		if err != nil {
+			return d, err
+		}
+		if !begun {
+			if d, err = f.plan(ctx, ring, names); err != nil {
+				return d, err
+			}
+		}
+		d = operate.SignDraft(d, owner)
+	}
+	if d.Enough() {
+		_, err := operate.Begin(ring, d)
+		return d, err
+	}
+	if err := writeDraft(f.draft, d, out); err != nil {
+		return d, err
+	}
+	_, err = fmt.Fprintln(out, "When it is back, repeat this command.")
+	return d, err
+}
+
+// begun reads the file that travels, if there is one.
+func (f *foundFlags) begun(ring *keyring.Keyring) (d ledger.Draft, is bool, err error) {
+	if f.draft == "" {
+		return d, false, nil
+	}
+	d, err = readDraft(ring, f.draft)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ledger.Draft{}, false, nil
+	}
+	return d, err == nil, err
+}
+
+// plan asks the nodes for the keys of their seats, and writes who gets which.
+func (f *foundFlags) plan(ctx context.Context, ring *keyring.Keyring, names []string) (ledger.Draft, error) {
 	applicants, err := operate.Applicants(ctx, ring, names, notice)
 	if err != nil {
-		return nil, nil, err
+		return ledger.Draft{}, err
 	}
 	operators, err := operate.Operators(ring)
 	if err != nil {
-		return nil, nil, err
+		return ledger.Draft{}, err
 	}
 	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains})
 	if err != nil {
-		return nil, nil, err
+		return ledger.Draft{}, err
 	}
-	if _, err := operate.Found(ring, v, owner); err != nil {
-		return nil, nil, err
-	}
-	return operate.Ledger(ring)
+	return operate.Draft(ring.Genesis, v)
 }
 
 // give gives the ledger to all that have a seat, and to the others that this computer knows: a
@@ -171,25 +259,15 @@ func (f *foundFlags) give(ctx context.Context, ring *keyring.Keyring, s ledger.S
 // printRoster says who has a seat, and what that means.
 func printRoster(out io.Writer, s ledger.State) error {
 	r := s.Roster
-	liars := fmt.Sprintf("%d may lie", r.Liars())
-	if r.Liars() == 0 {
-		liars = "none may lie"
-	}
-	fmt.Fprintf(out, "%s; %d decide (%s), %d may be off, %s.\n\n", count(r.Votes(), "vote"), r.Quorum(), r.Rule, r.Votes()-r.Quorum(), liars)
+	fmt.Fprintf(out, "%s; %d decide (%s), %d may be off, %s.\n\n", count(r.Votes(), "vote"), r.Quorum(), r.Rule, r.Votes()-r.Quorum(), mayLie(r.Liars()))
 	t := newTable(out)
 	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tKEY")
 	for _, seat := range r.Seats {
-		vote, etcd := "-", "-"
+		vote := "-"
 		if seat.Vote {
 			vote = "yes"
 		}
-		switch {
-		case seat.Member:
-			etcd = "member"
-		case seat.Spare:
-			etcd = "spare"
-		}
-		t.row("%d\t%s\t%s\t%s\t%s\t%s\n", seat.Number, seat.Name, vote, etcd, seat.DomainOf(), seat.Key.ID().Short())
+		t.row("%d\t%s\t%s\t%s\t%s\t%s\n", seat.Number, seat.Name, vote, cmp.Or(etcdOf(seat), "-"), seat.DomainOf(), seat.Key.ID().Short())
 	}
 	err := t.Flush()
 	fmt.Fprintln(out)

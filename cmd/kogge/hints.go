@@ -8,6 +8,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
 )
 
 // nodeError puts the node's name before what went wrong, and a hint behind it.
@@ -16,6 +17,9 @@ func nodeError(name string, err error) error {
 		return nil
 	}
 	var said *connect.Error
+	if errors.Is(err, operate.ErrNotTheSeat) || errors.Is(err, api.ErrOtherKey) {
+		err = hinted{err, "if its STATE was reset, kogge node adopt ADDRESS takes it in again; if not, somebody has a key of the fleet's node CA"}
+	}
 	if !errors.As(err, &said) {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
@@ -65,6 +69,7 @@ var reasonHints = map[apiv1.Reason]string{
 	apiv1.Reason_REASON_CERTIFICATE_EXPIRED: "kogge fleet list shows until when yours is good; kogge fleet renew or kogge operator renew gets a new one",
 	apiv1.Reason_REASON_OTHER_FLEET:         "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets",
 	apiv1.Reason_REASON_ROLE:                "kogge help roles explains the roles; whoever signed you can give you another one",
+	apiv1.Reason_REASON_UNLISTED:            "kogge ledger show lists the fleet's operators: in a founded fleet a certificate alone gives no rights",
 	apiv1.Reason_REASON_NOT_ADOPTED:         "kogge node adopt ADDRESS takes it into its fleet",
 	apiv1.Reason_REASON_NO_JOIN_FILE:        "kogge fleet token makes a join.yaml, kogge image seed puts it on the node's disk",
 	apiv1.Reason_REASON_NOT_READY:           "kogge node logs agent says more",

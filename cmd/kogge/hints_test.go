@@ -39,6 +39,7 @@ func TestNodeHint(t *testing.T) {
 		node(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NOT_ADOPTED, "this node is not in a fleet yet"),
 		node(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NO_JOIN_FILE, "this node has no join.yaml, and trusts nobody yet"),
 		node(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, "bob has the role reader: this needs operator"),
+		node(connect.CodePermissionDenied, apiv1.Reason_REASON_UNLISTED, "operator eve (admin): words that may change"),
 		node(connect.CodePermissionDenied, apiv1.Reason_REASON_UNSPECIFIED, "registry.example: access denied"),
 		here(connect.CodeDeadlineExceeded, errors.New("context deadline exceeded")),
 		node(connect.CodeUnimplemented, apiv1.Reason_REASON_UNSPECIFIED, "there is no method /kogge.v1.NodeService/Dance"),

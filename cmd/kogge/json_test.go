@@ -46,7 +46,9 @@ var tables = map[string]string{
 	"boards show":  "pc-x86_64",
 	"events":       "",
 	"fleet list":   "",
+	"fleet nodes":  "",
 	"fleet show":   "hanse",
+	"fleet status": "",
 	"ledger log":   "",
 	"images load":  "images.tar",
 	"images ls":    "",
@@ -84,13 +86,13 @@ var tables = map[string]string{
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet token", "help",
+	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet sign", "fleet token", "fleet upgrade", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger fetch", "ledger show", "ledger verify", "logs",
 	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
-	"restart", "start", "stop", "volumes rm", "vm console", "vm run", "vm stop",
+	"restart", "start", "stop", "volumes rm", "vm console", "vm fleet", "vm run", "vm stop",
 }
 
 // TestJSON asks every command that prints a table for JSON, of a node and a fleet
@@ -269,10 +271,13 @@ func (w *world) open(t *testing.T) {
 	machine := machine.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
 	server, err := serve.Listen("127.0.0.1:0", serve.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
+		Known: func(who fleet.Peer) (fleet.Peer, error) {
+			return pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis).Known(who)
+		},
 		Containers: w.containers, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
 		Volumes:    func() serve.Volumes { return w },
 		Registries: registries, Updates: w,
-		Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) {
+		Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
 			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
 			return seat, pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis), err
 		}, Addresses: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.7")} }},

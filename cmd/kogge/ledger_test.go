@@ -37,17 +37,26 @@ func TestLedgerCommands(t *testing.T) {
 		}
 	}
 	good("founding", "ledger", "log")
+	good("1, of which 1 decide (majority): 1 answer, none may fail, none may lie", "fleet", "status")
+	good("n1    yes   member  n1", "fleet", "nodes")
+	bad("1 problem", "fleet", "status", "--check") // the clock of this machine is nobody's
 	good("", "ledger", "export", "mine.txt")
 	good("1 record", "ledger", "verify", "-f", "mine.txt")
 	good("1 record", "ledger", "verify", "--node", "n1")
+	var target target
+	ring, err := target.openFleet()
+	must(t, err)
+	if warning, err := unlisted(ring, "ada", ring.Operator().Key); warning != "" || err != nil {
+		t.Errorf("ada is not listed: %q, %v", warning, err)
+	}
+	if warning, err := unlisted(ring, "bob", ""); !strings.Contains(warning, "a certificate alone gives no rights") || err != nil {
+		t.Errorf("bob is listed: %q, %v", warning, err)
+	}
 	text, err := os.ReadFile("mine.txt")
 	must(t, err)
 	must(t, os.WriteFile("bent.txt", bytes.Replace(text, []byte(`"rule": "majority"`), []byte(`"rule": "majoritz"`), 1), 0o600))
 	bad("record 1: ", "ledger", "verify", "-f", "bent.txt")
 
-	var target target
-	ring, err := target.openFleet()
-	must(t, err)
 	must(t, os.Remove(filepath.Join(ring.Dir, "ledger.txt")))
 	bad("its ledger is empty", "ledger", "verify")
 	good("1 record", "ledger", "fetch")

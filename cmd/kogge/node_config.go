@@ -182,7 +182,7 @@ func (f *configChange) await(ctx context.Context, services []string, before *api
 func (f *configChange) status(ctx context.Context) (*apiv1.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, confirmTry)
 	defer cancel()
-	c, err := f.dial()
+	c, err := f.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +271,7 @@ func (f *configChange) confirm(ctx context.Context, asked *apiv1.ConfigState) (*
 func (f *configChange) tryConfirm(ctx context.Context, revision string) (*apiv1.ConfigState, error) {
 	ctx, cancel := context.WithTimeout(ctx, confirmTry)
 	defer cancel()
-	c, err := f.dial()
+	c, err := f.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -291,16 +291,16 @@ func (f *configChange) tryConfirm(ctx context.Context, revision string) (*apiv1.
 }
 
 // dial makes a client for the address that the node has with the new settings.
-func (f *configChange) dial() (*api.Client, error) {
+func (f *configChange) dial(ctx context.Context) (*api.Client, error) {
 	if f.address == "" {
-		c, _, err := f.target.dial()
+		c, _, err := f.target.dial(ctx)
 		return c, err
 	}
 	ring, err := f.target.openFleet()
 	if err != nil {
 		return nil, err
 	}
-	return operate.Dial(ring, withPort(f.address), f.target.node)
+	return operate.Dial(ctx, ring, withPort(f.address), f.target.node)
 }
 
 // remember notes the node's new address.

@@ -74,7 +74,7 @@ func invite(f *keyring.Keyring, name, role string, life time.Duration, out strin
 	fmt.Fprintf(stdout, "%s invites %s into fleet %s as %s, until %s.\nSend it to %s, who types:\n  kogge operator join %s\n",
 		out, name, f.Genesis.Name, parsed, i.Expires.Local().Format(minute), name, filepath.Base(out))
 	fmt.Fprintf(stdout, "Compare the id of the fleet with each other, for example by telephone:\n  %s\n", fingerprint(f.Genesis.ID()))
-	return nil
+	return tellUnlisted(f, name, "")
 }
 
 // writeSecret writes a file that is not there yet, for this user alone, with what

@@ -15,7 +15,9 @@ import (
 	"golang.org/x/term"
 
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 )
 
 func operatorSignCommand() *cobra.Command {
@@ -79,7 +81,32 @@ func sign(cmd *cobra.Command, file, compared, out string, secret *passphraseFlag
 		what = "renews " + r.Name + ", " + string(r.Role) + " of fleet " + f.Genesis.Name
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s %s for a year. Send it to %s, who types:\n  kogge operator install %s\n", out, what, r.Name, filepath.Base(out))
-	return nil
+	return tellUnlisted(f, r.Name, r.Key())
+}
+
+// tellUnlisted warns of an operator whom the fleet does not list.
+func tellUnlisted(f *keyring.Keyring, name, key string) error {
+	warning, err := unlisted(f, name, key)
+	if warning != "" {
+		say("%s", warning)
+	}
+	return err
+}
+
+// unlisted says that nodes turn an operator away until the fleet lists him; "" where they do
+// not. key is as in fleet.Peer.Key; "" is one that is not made yet.
+func unlisted(f *keyring.Keyring, name, key string) (string, error) {
+	l, _, err := operate.Ledger(f)
+	if err != nil || l.State().Height == 0 {
+		return "", err
+	}
+	if id, err := document.ParseHash(key); err == nil {
+		if _, listed := l.State().Operator(id); listed {
+			return "", nil
+		}
+	}
+	return fmt.Sprintf("fleet %s is founded, and its ledger does not list this key of %s: a certificate alone gives no rights there.\n"+
+		"Nodes turn %[2]s away until the fleet has decided to list the key. This release cannot decide that yet.", f.Genesis.Name, name), nil
 }
 
 // requestHint adds what to do about a request that is not signed.

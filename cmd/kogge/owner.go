@@ -29,6 +29,15 @@ func (f *ownerFlags) register(cmd *cobra.Command) {
 // open opens the owner keys: of sheets, and of the folder. It says what is missing before it
 // asks for a passphrase.
 func (f *ownerFlags) open(ctx context.Context, ring *keyring.Keyring) (keyring.OwnerKeys, error) {
+	return f.openBy(ctx, ring, ring.OwnerKeys)
+}
+
+// some opens the owner keys that are at hand, where others sign too.
+func (f *ownerFlags) some(ctx context.Context, ring *keyring.Keyring) (keyring.OwnerKeys, error) {
+	return f.openBy(ctx, ring, ring.SomeOwnerKeys)
+}
+
+func (f *ownerFlags) openBy(ctx context.Context, ring *keyring.Keyring, open func(func() (string, error), ...[]byte) (keyring.OwnerKeys, error)) (keyring.OwnerKeys, error) {
 	passphrase := func() (string, error) { return f.secret.known(ctx, "the owner keys of fleet "+ring.Genesis.Name) }
 	var sheets [][]byte
 	for _, name := range f.sheets {
@@ -38,7 +47,7 @@ func (f *ownerFlags) open(ctx context.Context, ring *keyring.Keyring) (keyring.O
 		}
 		sheets = append(sheets, text)
 	}
-	owner, err := ring.OwnerKeys(passphrase, sheets...)
+	owner, err := open(passphrase, sheets...)
 	if errors.Is(err, keyring.ErrOwners) {
 		hint := "type the four lines of a recovery sheet into a file, and add: --sheet FILE"
 		if there := ring.Sheets(); len(there) > 0 {

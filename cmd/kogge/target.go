@@ -78,12 +78,12 @@ func (t *target) openFleet() (*keyring.Keyring, error) {
 }
 
 // dial makes a client for the node that t names, or the only one.
-func (t *target) dial() (*api.Client, string, error) {
+func (t *target) dial(ctx context.Context) (*api.Client, string, error) {
 	ring, known, err := t.resolve()
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := operate.Dial(ring, known.Address, t.node)
+	c, err := operate.Dial(ctx, ring, known.Address, t.node)
 	return c, t.node, err
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 func vmCommand() *cobra.Command {
-	return group("vm", "Run images in QEMU", vmRunCommand(), vmListCommand(), vmStopCommand(), vmConsoleCommand())
+	return group("vm", "Run images in QEMU", vmRunCommand(), vmFleetCommand(), vmListCommand(), vmStopCommand(), vmConsoleCommand())
 }
 
 // vmDir is the folder of the VM called name.

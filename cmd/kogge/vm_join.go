@@ -37,22 +37,29 @@ func (f *runFlags) invite(dir string, m *qemu.Machine) (*keyring.Keyring, error)
 	if err != nil {
 		return nil, err
 	}
-	m.Forwards = append(m.Forwards, qemu.Forward{Guest: api.Port})
-	if f.keep {
-		return ring, nil // the disk knows its fleet
+	if f.keep { // the disk knows its fleet
+		m.Forwards = append(m.Forwards, qemu.Forward{Guest: api.Port})
+		return ring, nil
 	}
+	return ring, inviteVM(ring, dir, m)
+}
+
+// inviteVM has a VM boot with a join.yaml of a fleet, which lies in the VM's folder, and its
+// API be reached.
+func inviteVM(ring *keyring.Keyring, dir string, m *qemu.Machine) error {
+	m.Forwards = append(m.Forwards, qemu.Forward{Guest: api.Port})
 	token, err := ring.NewToken(keyring.Terms{Node: m.Name, Life: tokenLife}, time.Now())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("folder of %s: %w", m.Name, err)
+		return fmt.Errorf("folder of %s: %w", m.Name, err)
 	}
 	m.Join = filepath.Join(dir, "join.yaml")
 	if err := os.WriteFile(m.Join, fleet.MarshalJoinFile(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token}), 0o600); err != nil {
-		return nil, fmt.Errorf("join.yaml of %s: %w", m.Name, err)
+		return fmt.Errorf("join.yaml of %s: %w", m.Name, err)
 	}
-	return ring, nil
+	return nil
 }
 
 // createDevFleet makes the fleet for trying things out: no passphrase, since nobody

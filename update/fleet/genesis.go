@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -379,11 +380,16 @@ func chainsTo(cert *x509.Certificate, intermediates []*x509.Certificate, ca *x50
 	return chains, err
 }
 
+// FirstOperatorID is the fingerprint of the first operator's key, as in Peer.Key.
+func (g *Genesis) FirstOperatorID() string { return keyID(g.FirstOperator) }
+
 // OwnerKeyID is the fingerprint of owner key i, from 1, as in Peer.Key.
-func (g *Genesis) OwnerKeyID(i int) string {
-	spki, err := x509.MarshalPKIXPublicKey(g.Owners[i-1])
+func (g *Genesis) OwnerKeyID(i int) string { return keyID(g.Owners[i-1]) }
+
+func keyID(public crypto.PublicKey) string {
+	spki, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
-		panic(err) // there is no other outcome for an Ed25519 key of 32 bytes
+		panic(err) // a genesis has no keys that cannot be written
 	}
 	return KeyID(spki)
 }

@@ -68,6 +68,18 @@ func DefaultPolicy() Policy {
 	}
 }
 
+// TrialPolicy is the policy of a fleet for trying things out: what takes hours takes a minute,
+// and what takes days ten.
+func TrialPolicy() Policy {
+	const minute = document.Duration(time.Minute)
+	p := DefaultPolicy()
+	p.Trial = true
+	p.Bake, p.LastBake, p.Grace = minute, minute, minute
+	p.Emergency = Emergency{Bake: minute / 2, LastBake: minute}
+	p.Undecided, p.BreakGlass = 10*minute, 10*minute
+	return p
+}
+
 // ErrPolicy is of limits that no fleet may have.
 var ErrPolicy = errors.New("not a policy")
 

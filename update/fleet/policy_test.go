@@ -32,6 +32,7 @@ func TestPolicyCheck(t *testing.T) {
 		edit func(*Policy)
 	}{
 		{"default", func(*Policy) {}},
+		{"trial policy", func(p *Policy) { *p = TrialPolicy() }},
 		{"no canary", func(p *Policy) { p.Canaries = 0 }},
 		{"one step", func(p *Policy) { p.Steps = []int{100} }},
 		{"not all", func(p *Policy) { p.Steps = []int{5, 99} }},

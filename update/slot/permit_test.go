@@ -30,7 +30,7 @@ func permitted(t *testing.T, l bootloader.Loader) (old, newer, newest made, whol
 func signedFor(state ledger.State, node string, release string, arming, height int64, signers int) ledger.Permit {
 	p := ledger.Permit{Version: 1, Node: keyOf(node), Release: release, Arming: arming, Height: height}
 	for i := 1; i <= signers; i++ {
-		p.Owners = append(p.Owners, ledger.Sign(i, ledgertest.Private(fmt.Sprintf("owner %d", i)), p.Bytes(state.Fleet())))
+		p.Owners = append(p.Owners, signed.Sign(i, ledgertest.Private(fmt.Sprintf("owner %d", i)), p.Bytes(state.Fleet())))
 	}
 	return p
 }

@@ -20,36 +20,44 @@ import (
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/roster"
 )
 
-// Records answers for a node.
+// Records is what the calls are answered from.
 type Records struct {
-	Node *identity.Node
 	// Open gives the seat's key and the ledger of the fleet that the node belongs to, which
 	// are made with the first question for them. The error says why there are none; nil: this
 	// node has none.
 	Open func() (*identity.Seat, *pinned.Ledger, error)
+	// Ready says why a node may not know a fleet with a ledger yet: its other slot has a release
+	// that would not know it. nil: it may.
+	Ready func() error
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
 }
 
 // Handler is the path and the handler of the calls.
-func Handler(r Records, options ...connect.HandlerOption) (string, http.Handler) {
-	return apiv1connect.NewFleetServiceHandler(&r, options...)
+func Handler(node *identity.Node, r Records, options ...connect.HandlerOption) (string, http.Handler) {
+	return apiv1connect.NewFleetServiceHandler(&service{r, node}, options...)
 }
 
-func (r *Records) part() (*identity.Seat, *pinned.Ledger, error) {
-	if r.Open == nil {
+type service struct {
+	from Records
+	node *identity.Node
+}
+
+func (r *service) part() (*identity.Seat, *pinned.Ledger, error) {
+	if r.from.Open == nil {
 		return nil, nil, errors.New("this node keeps no ledger")
 	}
-	return r.Open()
+	return r.from.Open()
 }
 
 // Seat answers with the key with which the node takes part, signed with it.
-func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatRequest]) (*connect.Response[apiv1.SeatResponse], error) {
+func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatRequest]) (*connect.Response[apiv1.SeatResponse], error) {
 	if len(request.Msg.Nonce) != api.NonceSize {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("seat: the nonce has the wrong size"))
 	}
@@ -60,17 +68,17 @@ func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	if err := l.Problem(); err != nil { // it may have a record that it cannot show
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	tlsKey, err := document.ParseHash(r.Node.Key())
+	tlsKey, err := document.ParseHash(r.node.Key())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
 	state := l.State()
 	body := roster.Request{
-		Version: 1, Nonce: request.Msg.Nonce, Name: r.Node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH,
+		Version: 1, Nonce: request.Msg.Nonce, Name: r.node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH,
 		Height: state.Height, Head: state.Record,
 	}
-	if r.Addresses != nil {
-		body.Addresses = roster.OwnAddresses(r.Addresses())
+	if r.from.Addresses != nil {
+		body.Addresses = roster.OwnAddresses(r.from.Addresses())
 	}
 	envelope, err := seat.Seal(roster.RequestKind, state.Fleet(), 0, body.Encode())
 	if err != nil {
@@ -80,7 +88,7 @@ func (r *Records) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 }
 
 // Take takes a record that follows on those that the node has.
-func (r *Records) Take(_ context.Context, request *connect.Request[apiv1.TakeRequest]) (*connect.Response[apiv1.TakeResponse], error) {
+func (r *service) Take(_ context.Context, request *connect.Request[apiv1.TakeRequest]) (*connect.Response[apiv1.TakeResponse], error) {
 	_, l, err := r.part()
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
@@ -103,8 +111,27 @@ func (r *Records) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 	return connect.NewResponse(&apiv1.TakeResponse{Height: l.State().Height}), nil
 }
 
+// Succeed makes the node one of the fleet that its own has become.
+func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.SucceedRequest]) (*connect.Response[apiv1.SucceedResponse], error) {
+	if r.from.Ready != nil {
+		if err := r.from.Ready(); err != nil {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+		}
+	}
+	before := r.node.String()
+	err := r.node.Succeed(request.Msg.Succession, request.Msg.Certificate, request.Msg.Chain...)
+	switch {
+	case errors.Is(err, fleet.ErrSuccession):
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	case err != nil:
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	log.Printf("agent: the fleet has a successor: this was %s, and is %s", before, r.node)
+	return connect.NewResponse(&apiv1.SucceedResponse{Fleet: r.node.Genesis().ID()}), nil
+}
+
 // Records sends the records from a height on.
-func (r *Records) Records(ctx context.Context, request *connect.Request[apiv1.RecordsRequest], stream *connect.ServerStream[apiv1.Entry]) error {
+func (r *service) Records(ctx context.Context, request *connect.Request[apiv1.RecordsRequest], stream *connect.ServerStream[apiv1.Entry]) error {
 	_, l, err := r.part()
 	if err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, err)

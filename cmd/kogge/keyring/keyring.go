@@ -100,14 +100,19 @@ const owners, threshold = 3, 2
 // Create makes the keys of a new fleet and its genesis, with operator as the first
 // admin. It touches no disk: [Keyring.Save] makes it last.
 func Create(name, operator string, now time.Time) (*Keyring, error) {
-	k, err := create(name, operator, now)
+	return CreateWith(fleet.DefaultPolicy(), name, operator, now)
+}
+
+// CreateWith is [Create] of a fleet with another policy than the default.
+func CreateWith(policy fleet.Policy, name, operator string, now time.Time) (*Keyring, error) {
+	k, err := create(policy, name, operator, now)
 	if err != nil {
 		return nil, fmt.Errorf("create fleet %s: %w", name, err)
 	}
 	return k, nil
 }
 
-func create(name, operator string, now time.Time) (*Keyring, error) {
+func create(policy fleet.Policy, name, operator string, now time.Time) (*Keyring, error) {
 	if err := fleet.CheckName(name); err != nil {
 		return nil, err
 	}
@@ -137,7 +142,7 @@ func create(name, operator string, now time.Time) (*Keyring, error) {
 	}
 	k.Genesis, err = fleet.NewGenesis(fleet.Founding{
 		Name: name, Owners: public, Threshold: threshold, OperatorCA: operatorCA, NodeCA: nodeCA, First: &own.PublicKey,
-		Policy: fleet.DefaultPolicy(),
+		Policy: policy,
 	})
 	if err != nil {
 		return nil, err

@@ -123,6 +123,7 @@ func giveLedger(ctx context.Context, k *keyring.Keyring, name string, tell func(
 func recordAddress(k *keyring.Keyring, address, name string, shown *x509.Certificate) error {
 	return ChangeNodes(k, func(nodes map[string]Node) {
 		n := nodes[name]
+		n.Certified = "" // the seat is asked anew
 		n.Address, n.Until, n.Key = address, shown.NotAfter.UTC(), fleet.KeyID(shown.RawSubjectPublicKeyInfo)
 		if n.Adopted.IsZero() {
 			n.Adopted = shown.NotBefore.Add(fleet.Backdate).UTC()

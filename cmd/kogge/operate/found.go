@@ -266,12 +266,37 @@ func Ledger(k *keyring.Keyring) (*ledger.Log, []ledger.Entry, error) {
 	return l, entries, nil
 }
 
-// Found makes record 1 with a value, signed by the owner, and keeps it in the fleet's folder
-// before anybody has it: whoever repeats this gives out the same record, because two
-// foundings are two histories. The error wraps [ErrFounding] where the folder has another.
+// Draft is the founding of a fleet with a value, which nobody has signed yet. The error wraps
+// [ErrFounding].
+func Draft(g *fleet.Genesis, v ledger.Value) (ledger.Draft, error) {
+	d, err := ledger.NewDraft(g, v)
+	if err != nil {
+		return d, fmt.Errorf("%w: %w", ErrFounding, err)
+	}
+	return d, nil
+}
+
+// SignDraft adds the signatures of owner keys to a draft, as far as they are missing.
+func SignDraft(d ledger.Draft, owner keyring.OwnerKeys) ledger.Draft {
+	more := owner.Without(d.Signers()...)
+	return d.With(more.Sign(ledger.FoundingBytes(d.Record), max(0, d.State.Genesis.Threshold-len(d.Owners)))...)
+}
+
+// Found makes record 1 with a value, signed by the owner; see [Begin].
 func Found(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.Entry, error) {
-	var e ledger.Entry
-	err := k.Alone(func() error {
+	d, err := Draft(k.Genesis, v)
+	if err != nil {
+		return ledger.Entry{}, err
+	}
+	return Begin(k, SignDraft(d, owner))
+}
+
+// Begin makes a draft record 1, and keeps it in the fleet's folder before anybody has it:
+// whoever repeats this gives out the same record, because two foundings are two histories. The
+// error wraps [ErrFounding] where the folder has another, or too few have signed.
+func Begin(k *keyring.Keyring, d ledger.Draft) (ledger.Entry, error) {
+	e := d.Entry()
+	return e, k.Alone(func() error {
 		l, _, err := Ledger(k)
 		if err != nil {
 			return err
@@ -279,18 +304,14 @@ func Found(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.
 		if l.State().Height > 0 {
 			return fmt.Errorf("%w: fleet %s is founded already", ErrFounding, k.Genesis.Name)
 		}
-		r, err := l.State().Next(v)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrFounding, err)
-		}
-		c := ledger.Certificate{Version: 1, Owners: owner.Sign(ledger.FoundingBytes(r), k.Genesis.Threshold)}
-		e = ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
 		if err := l.Append(e); err != nil {
 			return fmt.Errorf("%w: %w", ErrFounding, err)
 		}
-		return writeLedger(k, []ledger.Entry{e})
+		if err := writeLedger(k, []ledger.Entry{e}); err != nil {
+			return err
+		}
+		return noteSeats(k, l.State())
 	})
-	return e, err
 }
 
 // Give gives the entries of a ledger to nodes, from the first one, a few at a time, and

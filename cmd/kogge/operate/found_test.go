@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,8 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
@@ -41,13 +45,42 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 	k, err := keyring.Create("hanse", "ada", time.Now())
 	must(err)
 	must(k.Save(filepath.Join(t.TempDir(), "hanse"), ""))
+	_, stop = serving(t, k, n, nil)
+	return k, stop
+}
+
+// serveNodes has so many nodes of a fleet answer, adopted; ready is whether each may know a
+// fleet with a ledger.
+func serveNodes(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) []*identity.Node {
+	t.Helper()
+	nodes, _ := serving(t, k, n, ready)
+	return nodes
+}
+
+func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (nodes []*identity.Node, stop []func()) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range n {
 		name, state := fmt.Sprintf("n%d", i+1), t.TempDir()
 		node, err := identity.OpenNode(filepath.Join(state, "identity"))
 		must(err)
 		seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
 		must(err)
-		taken := pinned.Open(filepath.Join(state, "ledger"), k.Genesis)
+		var mu sync.Mutex // guards taken
+		var taken *pinned.Ledger
+		ledgerOf := func(node *identity.Node) *pinned.Ledger {
+			mu.Lock()
+			defer mu.Unlock()
+			if taken == nil || taken.State().Genesis != node.Genesis() {
+				taken = pinned.Open(filepath.Join(state, "ledger"), node.Genesis())
+			}
+			return taken
+		}
 		token, err := k.NewToken(keyring.Terms{Node: name, Life: time.Hour}, time.Now())
 		must(err)
 		must(node.Join(&fleet.JoinFile{Genesis: k.Genesis, Token: token.Token}))
@@ -57,10 +90,15 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 		must(err)
 		must(node.Adopt(der))
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state,
+			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: func(who fleet.Peer) (fleet.Peer, error) { return ledgerOf(node).Known(who) },
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
-			Records: records.Records{Node: node, Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, taken, nil }, Addresses: func() []netip.Addr {
+			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, ledgerOf(node), nil }, Addresses: func() []netip.Addr {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
+			}, Ready: func() error {
+				if ready == nil {
+					return nil
+				}
+				return ready(i)
 			}},
 		})
 		must(err)
@@ -68,10 +106,11 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 		over := make(chan error, 1)
 		go func() { over <- server.Serve(ctx) }()
 		t.Cleanup(cancel)
+		nodes = append(nodes, node)
 		stop = append(stop, func() { cancel(); <-over })
 		must(RememberNode(k, name, Node{Address: server.Address().String(), Adopted: time.Now(), Until: node.Certificate().Leaf.NotAfter}))
 	}
-	return k, stop
+	return nodes, stop
 }
 
 // sheets are the owner's recovery sheets, as they lie in a new folder.
@@ -145,6 +184,14 @@ func TestFound(t *testing.T) {
 	if _, err := Found(k, v, owner); !errors.Is(err, ErrFounding) {
 		t.Errorf("a second founding: %v", err)
 	}
+	late := lateAdmin(t, k)
+	for name, want := range map[string]apiv1.Reason{"n1": apiv1.Reason_REASON_UNLISTED, "n4": apiv1.Reason_REASON_UNSPECIFIED} {
+		c := api.Dial(nodes[name].Address, name, k.Genesis, late)
+		if _, err := c.Status(t.Context(), connect.NewRequest(&apiv1.StatusRequest{})); (err == nil) != (want == 0) || err != nil && api.ReasonOf(err) != want {
+			t.Errorf("%s, and somebody whom the CA signed later: %v", name, err)
+		}
+		c.Close()
+	}
 	// Another folder of the same owner founds it once more: no node takes that.
 	other := l.State()
 	again := *k
@@ -161,6 +208,24 @@ func TestFound(t *testing.T) {
 	if l, _, err := Ledger(k); err != nil || l.State().Record != other.Record {
 		t.Errorf("%v", err)
 	}
+}
+
+// lateAdmin is the certificate of an admin whom the CA signs now.
+func lateAdmin(t *testing.T, k *keyring.Keyring) tls.Certificate {
+	t.Helper()
+	key, err := fleet.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := fleet.NewRequest(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := k.SignOperator(csr, "late", fleet.RoleAdmin, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // TestSeatless founds a fleet, and has a node that has no seat in it take its ledger and be

@@ -112,7 +112,7 @@ func keep(k *keyring.Keyring, found []history) error {
 	if longest.log, longest.entries, err = Ledger(k); err != nil {
 		return err
 	}
-	before := longest.log.State().Height
+	before := longest.log.State()
 	for _, h := range found {
 		if h.log == nil {
 			continue
@@ -124,10 +124,14 @@ func keep(k *keyring.Keyring, found []history) error {
 			longest = h
 		}
 	}
-	if longest.log.State().Height == before {
+	now := longest.log.State()
+	if now.Height == before.Height {
 		return nil
 	}
-	return writeLedger(k, longest.entries)
+	if err := writeLedger(k, longest.entries); err != nil || before.Height > 0 && now.Roster.Hash() == before.Roster.Hash() {
+		return err
+	}
+	return noteSeats(k, now)
 }
 
 // agrees wants that one of two histories goes on where the other one ends.

@@ -14,12 +14,15 @@ package operate
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/signed"
 )
 
 // Limits of what is answered at once, and of a renewal that comes before a call.
@@ -59,7 +62,7 @@ func (r Remote) Call(ctx context.Context, do func(context.Context, *api.Client) 
 	if err := r.renewFirst(ctx); err != nil {
 		return err
 	}
-	client, err := Dial(r.Keys, r.Address, r.Name)
+	client, err := Dial(ctx, r.Keys, r.Address, r.Name)
 	if err != nil {
 		return err
 	}
@@ -73,9 +76,34 @@ func (r Remote) Call(ctx context.Context, do func(context.Context, *api.Client) 
 	return err
 }
 
-// Dial makes a client for the node called name at address, which turns away a node whose
-// key was revoked in the fleet's folder. It renews nothing; see [api.Dial].
-func Dial(k *keyring.Keyring, address, name string) (*api.Client, error) {
+// ErrNotTheSeat is of somebody who answers in the name of a node that has a seat, and does not
+// hold the seat's key: a node whose STATE was lost, or a stranger with a key of the node CA.
+var ErrNotTheSeat = errors.New("who answers there does not hold the key of the node's seat")
+
+// Dial makes a client for the node called name at address. It turns away a node whose key was
+// revoked in the fleet's folder, and in a founded fleet everybody whose key the node's seat has
+// not certified: a CA makes connections, and no node. The seat is asked once, and again where
+// another key is shown; then the error wraps [ErrNotTheSeat] if that is not the seat's. It
+// renews nothing; see [api.Dial].
+func Dial(ctx context.Context, k *keyring.Keyring, address, name string) (*api.Client, error) {
+	nodes, err := Nodes(k)
+	if err != nil {
+		return nil, err
+	}
+	n := nodes[name]
+	if n.Seat != "" && n.Certified == "" {
+		if n.Certified, err = certify(ctx, k, address, name, n.Seat); err != nil {
+			return nil, err
+		}
+	}
+	c, err := dialAny(k, address, name)
+	if err == nil {
+		c.SetKey(n.Certified)
+	}
+	return c, err
+}
+
+func dialAny(k *keyring.Keyring, address, name string) (*api.Client, error) {
 	revoked, err := revokedNodes(k)
 	if err != nil {
 		return nil, err
@@ -83,6 +111,32 @@ func Dial(k *keyring.Keyring, address, name string) (*api.Client, error) {
 	c := api.Dial(address, name, k.Genesis, k.Certificate())
 	c.SetRevoked(revoked)
 	return c, nil
+}
+
+// certify asks who answers for a node to show the key of its seat, together with the key of
+// this connection, and remembers the latter.
+func certify(ctx context.Context, k *keyring.Keyring, address, name string, seat signed.Key) (string, error) {
+	c, err := dialAny(k, address, name)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	a, err := applicant(ctx, k, c, Remote{Keys: k, Name: name, Address: address})
+	if err != nil {
+		return "", err
+	}
+	if a.Key != seat {
+		return "", fmt.Errorf("%w: it shows key %s, and seat key %s is wanted", ErrNotTheSeat, a.Key.ID().Short(), seat.ID().Short())
+	}
+	key := keyOf(c.Shown())
+	return key, ChangeNodes(k, func(nodes map[string]Node) {
+		if n := nodes[name]; n.Seat == seat {
+			n.Certified = key
+			nodes[name] = n
+		}
+	})
 }
 
 // lastThird is a little longer than a third of the life of a node's certificate, which is
@@ -133,6 +187,13 @@ func CanRenew(k *keyring.Keyring) bool {
 // error wraps [fleet.ErrClock] where this computer's clock must be wrong.
 func (r Remote) Renew(ctx context.Context) (*x509.Certificate, error) {
 	next, err := api.Renew(ctx, r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate(), func(old *x509.Certificate) ([]byte, error) {
+		nodes, err := Nodes(r.Keys)
+		if n := nodes[r.Name]; err == nil && n.Certified != "" && n.Certified != keyOf(old) {
+			err = fmt.Errorf("%w: key %s", ErrNotTheSeat, fleet.Short(keyOf(old)))
+		}
+		if err != nil {
+			return nil, err
+		}
 		return r.Keys.RenewNode(old, time.Now())
 	})
 	if err != nil {

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,16 +13,10 @@ import (
 
 // Certificate proves a record: by the owners' keys at height 1, by votes of seats above it.
 type Certificate struct {
-	Version int         `json:"version"`          // of this document: 1
-	Round   int32       `json:"round,omitempty"`  // in which the seats voted
-	Seats   []Signature `json:"seats,omitempty"`  // by seat
-	Owners  []Signature `json:"owners,omitempty"` // by number of the owner's key
-}
-
-// Signature is one of a certificate.
-type Signature struct {
-	By        int    `json:"by"`
-	Signature []byte `json:"signature"` // Ed25519, 64 bytes
+	Version int                `json:"version"`          // of this document: 1
+	Round   int32              `json:"round,omitempty"`  // in which the seats voted
+	Seats   []signed.Signature `json:"seats,omitempty"`  // by seat
+	Owners  []signed.Signature `json:"owners,omitempty"` // by number of the owner's key
 }
 
 // maxCertificate is the bytes of a certificate, at most: a thousand votes.
@@ -53,20 +46,7 @@ func parseCertificate(raw []byte) (Certificate, error) {
 	if c.Round < 0 {
 		return Certificate{}, fmt.Errorf("field round: %d", c.Round)
 	}
-	return c, errors.Join(checkSignatures("seats", c.Seats), checkSignatures("owners", c.Owners))
-}
-
-// checkSignatures wants signatures of a size, each by another one, in order.
-func checkSignatures(field string, list []Signature) error {
-	for i, s := range list {
-		if len(s.Signature) != ed25519.SignatureSize {
-			return fmt.Errorf("field %s[%d].signature: %d bytes: %d wanted", field, i, len(s.Signature), ed25519.SignatureSize)
-		}
-		if s.By < 1 || i > 0 && s.By <= list[i-1].By {
-			return fmt.Errorf("field %s[%d].by: %d is out of order", field, i, s.By)
-		}
-	}
-	return nil
+	return c, errors.Join(signed.CheckSignatures("seats", c.Seats), signed.CheckSignatures("owners", c.Owners))
 }
 
 // FoundingBytes are what an owner signs for the first record.
@@ -96,7 +76,18 @@ func (c Certificate) byOwners(r Record, owner roster.Owner) error {
 }
 
 // byOwner wants signatures of a message by as many keys of an owner as are the owner.
-func byOwner(signatures []Signature, owner roster.Owner, message []byte) error {
+func byOwner(signatures []signed.Signature, owner roster.Owner, message []byte) error {
+	if err := fit(signatures, owner, message); err != nil {
+		return err
+	}
+	if len(signatures) < owner.Threshold {
+		return fmt.Errorf("field owners: %d signatures: %d owner keys are needed", len(signatures), owner.Threshold)
+	}
+	return nil
+}
+
+// fit wants signatures of a message, as many as there are, by keys of an owner.
+func fit(signatures []signed.Signature, owner roster.Owner, message []byte) error {
 	for _, s := range signatures {
 		if s.By > len(owner.Keys) {
 			return fmt.Errorf("field owners: there is no owner key %d", s.By)
@@ -104,9 +95,6 @@ func byOwner(signatures []Signature, owner roster.Owner, message []byte) error {
 		if !owner.Keys[s.By-1].Verify(message, s.Signature) {
 			return fmt.Errorf("field owners: the signature of owner key %d does not fit", s.By)
 		}
-	}
-	if len(signatures) < owner.Threshold {
-		return fmt.Errorf("field owners: %d signatures: %d owner keys are needed", len(signatures), owner.Threshold)
 	}
 	return nil
 }
@@ -132,11 +120,6 @@ func (c Certificate) byVotes(r Record, seats roster.Roster, before document.Hash
 		return fmt.Errorf("%w: field seats: %d votes, and %d of %d decide", ErrCertificate, len(c.Seats), q, seats.Votes())
 	}
 	return nil
-}
-
-// Sign makes one signature of a certificate.
-func Sign(by int, key ed25519.PrivateKey, message []byte) Signature {
-	return Signature{By: by, Signature: ed25519.Sign(key, message)}
 }
 
 // OwnerOf is the owner that a genesis names, as rosters have it.

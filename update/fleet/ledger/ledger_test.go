@@ -158,7 +158,7 @@ func TestRefused(t *testing.T) {
 		{"founded", n, n.Decided(t, n.Founding(t), 1)},
 		{"founded by seats", n, func() ledger.Entry {
 			e := n.Decided(t, n.Founding(t), 2)
-			e.Certificate = ledger.Certificate{Version: 1, Seats: []ledger.Signature{ledger.Sign(1, ledgertest.Private("n1"), e.Record)}}.Encode()
+			e.Certificate = ledger.Certificate{Version: 1, Seats: []signed.Signature{signed.Sign(1, ledgertest.Private("n1"), e.Record)}}.Encode()
 			return e
 		}()},
 		{"a founding of another owner", n, first(func(f *ledger.Founding) { f.Roster.Owners[0].Threshold = 1 })},

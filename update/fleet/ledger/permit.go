@@ -15,12 +15,12 @@ import (
 // and to arm it, once: until the fleet decides about releases itself, this is how its nodes
 // are updated. It is used up by the arming whose number it names.
 type Permit struct {
-	Version int         `json:"version"` // of this document: 1
-	Node    signed.Key  `json:"node"`    // the key of its seat, or the one that it has for a seat to come
-	Release string      `json:"release"` // its digest, "sha256:…", or [RootName] of what an image brought
-	Arming  int64       `json:"arming"`  // the number that the arming gets, as the node counts them
-	Height  int64       `json:"height"`  // of the ledger, when it was given
-	Owners  []Signature `json:"owners"`  // by number of the owner's key
+	Version int                `json:"version"` // of this document: 1
+	Node    signed.Key         `json:"node"`    // the key of its seat, or the one that it has for a seat to come
+	Release string             `json:"release"` // its digest, "sha256:…", or [RootName] of what an image brought
+	Arming  int64              `json:"arming"`  // the number that the arming gets, as the node counts them
+	Height  int64              `json:"height"`  // of the ledger, when it was given
+	Owners  []signed.Signature `json:"owners"`  // by number of the owner's key
 }
 
 // ErrPermit is of a permit that is not for this node, this release and now.
@@ -70,7 +70,7 @@ func (p Permit) check() error {
 	if p.Node == "" {
 		return errors.New("field node: there is none")
 	}
-	return checkSignatures("owners", p.Owners)
+	return signed.CheckSignatures("owners", p.Owners)
 }
 
 // OwnerFor is the owner who permits what a node does: the one of its seat, or, if the node has

@@ -7,6 +7,7 @@ import (
 
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/signed"
 )
 
 const digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -19,7 +20,7 @@ func TestPermit(t *testing.T) {
 	node := seat.Key
 	p := ledger.Permit{Version: 1, Node: node, Release: digest, Arming: 3, Height: 1}
 	for i, name := range []string{"owner 1", "owner 2"} {
-		p.Owners = append(p.Owners, ledger.Sign(i+1, ledgertest.Private(name), p.Bytes(s.Fleet())))
+		p.Owners = append(p.Owners, signed.Sign(i+1, ledgertest.Private(name), p.Bytes(s.Fleet())))
 	}
 	raw := p.Encode()
 	for i := -1; i < len(raw); i++ {
@@ -43,7 +44,7 @@ func TestPermit(t *testing.T) {
 // FuzzPermit reads what somebody calls a permit.
 func FuzzPermit(f *testing.F) {
 	seat, _ := ledgertest.Founded(f, 4, 1).Log.State().Roster.Seat(2)
-	f.Add(ledger.Permit{Version: 1, Node: seat.Key, Release: digest, Arming: 1, Owners: []ledger.Signature{{By: 1, Signature: make([]byte, 64)}}}.Encode())
+	f.Add(ledger.Permit{Version: 1, Node: seat.Key, Release: digest, Arming: 1, Owners: []signed.Signature{{By: 1, Signature: make([]byte, 64)}}}.Encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if p, err := ledger.ParsePermit(raw); err == nil && !bytes.Equal(p.Encode(), raw) {
 			t.Errorf("%q is read, and written as %q", raw, p.Encode())

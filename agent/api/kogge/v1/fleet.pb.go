@@ -21,6 +21,110 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type SucceedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Succession    []byte                 `protobuf:"bytes,1,opt,name=succession,proto3" json:"succession,omitempty"`   // a document of update/fleet, signed by the owner of the node's fleet
+	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // the node's in the new fleet, X.509 in DER
+	Chain         [][]byte               `protobuf:"bytes,3,rep,name=chain,proto3" json:"chain,omitempty"`             // certificates between it and the new fleet's node CA
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SucceedRequest) Reset() {
+	*x = SucceedRequest{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SucceedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SucceedRequest) ProtoMessage() {}
+
+func (x *SucceedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SucceedRequest.ProtoReflect.Descriptor instead.
+func (*SucceedRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SucceedRequest) GetSuccession() []byte {
+	if x != nil {
+		return x.Succession
+	}
+	return nil
+}
+
+func (x *SucceedRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *SucceedRequest) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+type SucceedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fleet         string                 `protobuf:"bytes,1,opt,name=fleet,proto3" json:"fleet,omitempty"` // id of the fleet that the node is of now, 64 hex digits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SucceedResponse) Reset() {
+	*x = SucceedResponse{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SucceedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SucceedResponse) ProtoMessage() {}
+
+func (x *SucceedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SucceedResponse.ProtoReflect.Descriptor instead.
+func (*SucceedResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SucceedResponse) GetFleet() string {
+	if x != nil {
+		return x.Fleet
+	}
+	return ""
+}
+
 type SeatRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // 32 bytes: the answer is of now
@@ -30,7 +134,7 @@ type SeatRequest struct {
 
 func (x *SeatRequest) Reset() {
 	*x = SeatRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -42,7 +146,7 @@ func (x *SeatRequest) String() string {
 func (*SeatRequest) ProtoMessage() {}
 
 func (x *SeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -55,7 +159,7 @@ func (x *SeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatRequest.ProtoReflect.Descriptor instead.
 func (*SeatRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{0}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SeatRequest) GetNonce() []byte {
@@ -74,7 +178,7 @@ type SeatResponse struct {
 
 func (x *SeatResponse) Reset() {
 	*x = SeatResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -86,7 +190,7 @@ func (x *SeatResponse) String() string {
 func (*SeatResponse) ProtoMessage() {}
 
 func (x *SeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -99,7 +203,7 @@ func (x *SeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatResponse.ProtoReflect.Descriptor instead.
 func (*SeatResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{1}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SeatResponse) GetEnvelope() []byte {
@@ -118,7 +222,7 @@ type TakeRequest struct {
 
 func (x *TakeRequest) Reset() {
 	*x = TakeRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +234,7 @@ func (x *TakeRequest) String() string {
 func (*TakeRequest) ProtoMessage() {}
 
 func (x *TakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +247,7 @@ func (x *TakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeRequest.ProtoReflect.Descriptor instead.
 func (*TakeRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TakeRequest) GetEntry() *Entry {
@@ -162,7 +266,7 @@ type TakeResponse struct {
 
 func (x *TakeResponse) Reset() {
 	*x = TakeResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -174,7 +278,7 @@ func (x *TakeResponse) String() string {
 func (*TakeResponse) ProtoMessage() {}
 
 func (x *TakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -187,7 +291,7 @@ func (x *TakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeResponse.ProtoReflect.Descriptor instead.
 func (*TakeResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TakeResponse) GetHeight() int64 {
@@ -206,7 +310,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -218,7 +322,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -231,7 +335,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RecordsRequest) GetFrom() int64 {
@@ -254,7 +358,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -266,7 +370,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -279,7 +383,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Entry) GetHeight() int64 {
@@ -314,7 +418,15 @@ var File_kogge_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x14kogge/v1/fleet.proto\x12\bkogge.v1\x1a\x13kogge/v1/node.proto\"#\n" +
+	"\x14kogge/v1/fleet.proto\x12\bkogge.v1\x1a\x13kogge/v1/node.proto\"h\n" +
+	"\x0eSucceedRequest\x12\x1e\n" +
+	"\n" +
+	"succession\x18\x01 \x01(\fR\n" +
+	"succession\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x14\n" +
+	"\x05chain\x18\x03 \x03(\fR\x05chain\"'\n" +
+	"\x0fSucceedResponse\x12\x14\n" +
+	"\x05fleet\x18\x01 \x01(\tR\x05fleet\"#\n" +
 	"\vSeatRequest\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"*\n" +
 	"\fSeatResponse\x12\x1a\n" +
@@ -329,11 +441,12 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\x06height\x18\x01 \x01(\x03R\x06height\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12 \n" +
-	"\vcertificate\x18\x04 \x01(\fR\vcertificate2\xc6\x01\n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate2\x8c\x02\n" +
 	"\fFleetService\x12;\n" +
 	"\x04Seat\x12\x15.kogge.v1.SeatRequest\x1a\x16.kogge.v1.SeatResponse\"\x04\xa8\xe3\x18\x01\x12;\n" +
 	"\x04Take\x12\x15.kogge.v1.TakeRequest\x1a\x16.kogge.v1.TakeResponse\"\x04\xa8\xe3\x18\x02\x12<\n" +
-	"\aRecords\x12\x18.kogge.v1.RecordsRequest\x1a\x0f.kogge.v1.Entry\"\x04\xa8\xe3\x18\x010\x01B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
+	"\aRecords\x12\x18.kogge.v1.RecordsRequest\x1a\x0f.kogge.v1.Entry\"\x04\xa8\xe3\x18\x010\x01\x12D\n" +
+	"\aSucceed\x12\x18.kogge.v1.SucceedRequest\x1a\x19.kogge.v1.SucceedResponse\"\x04\xa8\xe3\x18\x03B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
 	file_kogge_v1_fleet_proto_rawDescOnce sync.Once
@@ -347,25 +460,29 @@ func file_kogge_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_fleet_proto_rawDescData
 }
 
-var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_kogge_v1_fleet_proto_goTypes = []any{
-	(*SeatRequest)(nil),    // 0: kogge.v1.SeatRequest
-	(*SeatResponse)(nil),   // 1: kogge.v1.SeatResponse
-	(*TakeRequest)(nil),    // 2: kogge.v1.TakeRequest
-	(*TakeResponse)(nil),   // 3: kogge.v1.TakeResponse
-	(*RecordsRequest)(nil), // 4: kogge.v1.RecordsRequest
-	(*Entry)(nil),          // 5: kogge.v1.Entry
+	(*SucceedRequest)(nil),  // 0: kogge.v1.SucceedRequest
+	(*SucceedResponse)(nil), // 1: kogge.v1.SucceedResponse
+	(*SeatRequest)(nil),     // 2: kogge.v1.SeatRequest
+	(*SeatResponse)(nil),    // 3: kogge.v1.SeatResponse
+	(*TakeRequest)(nil),     // 4: kogge.v1.TakeRequest
+	(*TakeResponse)(nil),    // 5: kogge.v1.TakeResponse
+	(*RecordsRequest)(nil),  // 6: kogge.v1.RecordsRequest
+	(*Entry)(nil),           // 7: kogge.v1.Entry
 }
 var file_kogge_v1_fleet_proto_depIdxs = []int32{
-	5, // 0: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
-	0, // 1: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
-	2, // 2: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
-	4, // 3: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
-	1, // 4: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
-	3, // 5: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
-	5, // 6: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
-	4, // [4:7] is the sub-list for method output_type
-	1, // [1:4] is the sub-list for method input_type
+	7, // 0: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
+	2, // 1: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
+	4, // 2: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
+	6, // 3: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
+	0, // 4: kogge.v1.FleetService.Succeed:input_type -> kogge.v1.SucceedRequest
+	3, // 5: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
+	5, // 6: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
+	7, // 7: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
+	1, // 8: kogge.v1.FleetService.Succeed:output_type -> kogge.v1.SucceedResponse
+	5, // [5:9] is the sub-list for method output_type
+	1, // [1:5] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -383,7 +500,7 @@ func file_kogge_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_fleet_proto_rawDesc), len(file_kogge_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

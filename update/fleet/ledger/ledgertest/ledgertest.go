@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -25,12 +26,19 @@ type Fleet struct {
 	Entries []ledger.Entry // all that Log has taken
 
 	seats int
+	cas   map[fleet.PeerKind]*ecdsa.PrivateKey
 }
 
 // Private is a key pair of its own for each name.
 func Private(name string) ed25519.PrivateKey {
 	seed := document.HashOf([]byte(name))
 	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// Key is the public half of it.
+func Key(t testing.TB, name string) signed.Key {
+	t.Helper()
+	return Must[signed.Key](t)(signed.KeyOf(Private(name).Public().(ed25519.PublicKey)))
 }
 
 // Must is a value that comes without an error.
@@ -55,16 +63,19 @@ func Operator(t testing.TB, name string, role fleet.Role) ledger.Operator {
 	return ledger.Operator{Name: name, Role: role, Key: document.HashOf(spki)}
 }
 
-var today = time.Date(2026, 11, 30, 7, 0, 0, 0, time.UTC)
+// Today is when the fleet begins.
+var Today = time.Date(2026, 11, 30, 7, 0, 0, 0, time.UTC)
 
 // Begun is a fleet of three owner keys that is not founded.
 func Begun(t testing.TB, seats int) *Fleet {
 	t.Helper()
+	cas := make(map[fleet.PeerKind]*ecdsa.PrivateKey)
 	ca := func(kind fleet.PeerKind) []byte {
-		der, _, err := fleet.NewCA("hanse", kind, today)
+		der, key, err := fleet.NewCA("hanse", kind, Today)
 		if err != nil {
 			t.Fatal(err)
 		}
+		cas[kind] = key
 		return der
 	}
 	o := fleet.Founding{
@@ -74,9 +85,41 @@ func Begun(t testing.TB, seats int) *Fleet {
 	for i := range 3 {
 		o.Owners = append(o.Owners, Private(fmt.Sprintf("owner %d", i+1)).Public().(ed25519.PublicKey))
 	}
-	f := &Fleet{Genesis: Must[*fleet.Genesis](t)(fleet.NewGenesis(o)), seats: seats}
+	f := &Fleet{Genesis: Must[*fleet.Genesis](t)(fleet.NewGenesis(o)), seats: seats, cas: cas}
 	f.Log = ledger.New(f.Genesis)
 	return f
+}
+
+// Sign signs a key as that of a peer of the fleet, with the CA of its kind. The certificate is
+// in DER, and counts from Today on.
+func (f *Fleet) Sign(t testing.TB, kind fleet.PeerKind, name string, role fleet.Role, key *ecdsa.PublicKey) []byte {
+	t.Helper()
+	ca := f.Genesis.NodeCA
+	if kind == fleet.KindOperator {
+		ca = f.Genesis.OperatorCA
+	}
+	p := fleet.Peer{Kind: kind, Name: name, Role: role, Fleet: f.Genesis.ID()}
+	return Must[[]byte](t)(fleet.SignPeer(p, key, ca, f.cas[kind], Today))
+}
+
+// Version1 is a genesis as releases before the ledger wrote it, with what g says.
+func Version1(t testing.TB, g *fleet.Genesis) *fleet.Genesis {
+	t.Helper()
+	var f struct {
+		Version       int      `json:"version"`
+		Name          string   `json:"name"`
+		Random        []byte   `json:"random"`
+		Owners        [][]byte `json:"owners"`
+		Threshold     int      `json:"threshold"`
+		OperatorCA    []byte   `json:"operatorCA"`
+		NodeCA        []byte   `json:"nodeCA"`
+		FirstOperator []byte   `json:"firstOperator"`
+	}
+	if err := json.Unmarshal(g.Bytes(), &f); err != nil {
+		t.Fatal(err)
+	}
+	f.Version = 1
+	return Must[*fleet.Genesis](t)(fleet.ParseGenesis(Must[[]byte](t)(document.Encode(f))))
 }
 
 // Founding is the value of record 1: all seats vote, the first ones are members.
@@ -91,8 +134,7 @@ func (f *Fleet) Founding(t testing.TB) ledger.Value {
 	}
 	for i := 1; i <= f.seats; i++ {
 		name := fmt.Sprintf("n%d", i)
-		key := Must[signed.Key](t)(signed.KeyOf(Private(name).Public().(ed25519.PublicKey)))
-		r.Seats = append(r.Seats, roster.Seat{Number: i, Name: name, Key: key, Journal: roster.ID{byte(i)}, Owner: "hanse", Vote: true, Member: i <= members})
+		r.Seats = append(r.Seats, roster.Seat{Number: i, Name: name, Key: Key(t, name), Journal: roster.ID{byte(i)}, Owner: "hanse", Vote: true, Member: i <= members})
 		if i <= members {
 			v.Cluster = append(v.Cluster, ledger.Address{Seat: i, Address: netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:7444", i))})
 		}
@@ -113,10 +155,10 @@ func (f *Fleet) Proved(r ledger.Record, v ledger.Value, signers int) ledger.Entr
 	c := ledger.Certificate{Version: 1}
 	for i := 1; i <= signers; i++ {
 		if r.Height == 1 {
-			c.Owners = append(c.Owners, ledger.Sign(i, Private(fmt.Sprintf("owner %d", i)), ledger.FoundingBytes(r)))
+			c.Owners = append(c.Owners, signed.Sign(i, Private(fmt.Sprintf("owner %d", i)), ledger.FoundingBytes(r)))
 			continue
 		}
-		c.Seats = append(c.Seats, ledger.Sign(i, Private(fmt.Sprintf("n%d", i)), ledger.PrecommitBytes(r, c.Round, f.Log.State().Tree)))
+		c.Seats = append(c.Seats, signed.Sign(i, Private(fmt.Sprintf("n%d", i)), ledger.PrecommitBytes(r, c.Round, f.Log.State().Tree)))
 	}
 	return ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
 }

@@ -39,6 +39,8 @@ const (
 	FleetServiceTakeProcedure = "/kogge.v1.FleetService/Take"
 	// FleetServiceRecordsProcedure is the fully-qualified name of the FleetService's Records RPC.
 	FleetServiceRecordsProcedure = "/kogge.v1.FleetService/Records"
+	// FleetServiceSucceedProcedure is the fully-qualified name of the FleetService's Succeed RPC.
+	FleetServiceSucceedProcedure = "/kogge.v1.FleetService/Succeed"
 )
 
 // FleetServiceClient is a client for the kogge.v1.FleetService service.
@@ -50,6 +52,8 @@ type FleetServiceClient interface {
 	Take(context.Context, *connect.Request[v1.TakeRequest]) (*connect.Response[v1.TakeResponse], error)
 	// Records are the records from a height on, as the node has taken them.
 	Records(context.Context, *connect.Request[v1.RecordsRequest]) (*connect.ServerStreamForClient[v1.Entry], error)
+	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
+	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
 
 // NewFleetServiceClient constructs a client for the kogge.v1.FleetService service. By default, it
@@ -81,6 +85,12 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(fleetServiceMethods.ByName("Records")),
 			connect.WithClientOptions(opts...),
 		),
+		succeed: connect.NewClient[v1.SucceedRequest, v1.SucceedResponse](
+			httpClient,
+			baseURL+FleetServiceSucceedProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("Succeed")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -89,6 +99,7 @@ type fleetServiceClient struct {
 	seat    *connect.Client[v1.SeatRequest, v1.SeatResponse]
 	take    *connect.Client[v1.TakeRequest, v1.TakeResponse]
 	records *connect.Client[v1.RecordsRequest, v1.Entry]
+	succeed *connect.Client[v1.SucceedRequest, v1.SucceedResponse]
 }
 
 // Seat calls kogge.v1.FleetService.Seat.
@@ -106,6 +117,11 @@ func (c *fleetServiceClient) Records(ctx context.Context, req *connect.Request[v
 	return c.records.CallServerStream(ctx, req)
 }
 
+// Succeed calls kogge.v1.FleetService.Succeed.
+func (c *fleetServiceClient) Succeed(ctx context.Context, req *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
+	return c.succeed.CallUnary(ctx, req)
+}
+
 // FleetServiceHandler is an implementation of the kogge.v1.FleetService service.
 type FleetServiceHandler interface {
 	// Seat is the key with which the node takes part, or would, signed with it.
@@ -115,6 +131,8 @@ type FleetServiceHandler interface {
 	Take(context.Context, *connect.Request[v1.TakeRequest]) (*connect.Response[v1.TakeResponse], error)
 	// Records are the records from a height on, as the node has taken them.
 	Records(context.Context, *connect.Request[v1.RecordsRequest], *connect.ServerStream[v1.Entry]) error
+	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
+	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
 
 // NewFleetServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -142,6 +160,12 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("Records")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetServiceSucceedHandler := connect.NewUnaryHandler(
+		FleetServiceSucceedProcedure,
+		svc.Succeed,
+		connect.WithSchema(fleetServiceMethods.ByName("Succeed")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/kogge.v1.FleetService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FleetServiceSeatProcedure:
@@ -150,6 +174,8 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 			fleetServiceTakeHandler.ServeHTTP(w, r)
 		case FleetServiceRecordsProcedure:
 			fleetServiceRecordsHandler.ServeHTTP(w, r)
+		case FleetServiceSucceedProcedure:
+			fleetServiceSucceedHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -169,4 +195,8 @@ func (UnimplementedFleetServiceHandler) Take(context.Context, *connect.Request[v
 
 func (UnimplementedFleetServiceHandler) Records(context.Context, *connect.Request[v1.RecordsRequest], *connect.ServerStream[v1.Entry]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Records is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Succeed is not implemented"))
 }

@@ -1,0 +1,115 @@
+package door
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/golden"
+)
+
+// TestListed prints who may call what at a node of a founded fleet: whom the ledger lists, with
+// the role that it gives, however many certificates a CA's key may have signed.
+func TestListed(t *testing.T) {
+	f := ledgertest.Begun(t, 4)
+	sign := func(kind fleet.PeerKind, name string, role fleet.Role) (*tls.Certificate, ledger.Operator) {
+		key, err := fleet.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &tls.Certificate{Certificate: [][]byte{f.Sign(t, kind, name, role, &key.PublicKey)}, PrivateKey: key}
+		id, err := document.ParseHash(keyOf(t, *c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, ledger.Operator{Name: name, Role: role, Key: id}
+	}
+	ada, adasKey := sign(fleet.KindOperator, "ada", fleet.RoleAdmin)
+	bob, bobsKey := sign(fleet.KindOperator, "bob", fleet.RoleAdmin)
+	bobsKey.Role = fleet.RoleOperator
+	cleo, cleosKey := sign(fleet.KindOperator, "cleo", fleet.RoleAdmin)
+	eve, _ := sign(fleet.KindOperator, "eve", fleet.RoleAdmin)
+	likeAda, _ := sign(fleet.KindOperator, "ada", fleet.RoleAdmin)
+	other, _ := sign(fleet.KindNode, "n2", "")
+	unlisted, _ := sign(fleet.KindNode, "n9", "")
+	v := f.Founding(t)
+	v.Founding.Operators = []ledger.Operator{adasKey, bobsKey, cleosKey}
+	f.Take(t, f.Decided(t, v, 2))
+	f.Take(t, f.Decided(t, ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"cleo"}}}, 3))
+
+	n := newNode(t, nil)
+	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: fleet.NewToken()}); err != nil {
+		t.Fatal(err)
+	}
+	csr, err := n.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, err := fleet.RequestKey(csr)
+	if err == nil {
+		err = n.Adopt(f.Sign(t, fleet.KindNode, "n1", "", key))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGuard(n, func() bool { return true })
+	g.Known = f.Log.State().Known
+	seen := 0
+	g.Seen = func(time.Time) { seen++ }
+
+	var table strings.Builder
+	methods := []string{"FleetService/Records", "NodeService/Renew", "NodeService/Revoke", "NodeService/Status", "UpdateService/Update", "WorkloadService/Apply"}
+	fmt.Fprintf(&table, "%-28s", "")
+	for _, m := range methods {
+		_, name, _ := strings.Cut(m, "/")
+		fmt.Fprintf(&table, " %-8s", name)
+	}
+	table.WriteString("\n")
+	for _, year := range []int{0, 3} {
+		g.Now = func() time.Time { return ledgertest.Today.AddDate(year, 0, 0) }
+		for _, c := range []struct {
+			name        string
+			certificate *tls.Certificate
+			listed      bool
+		}{
+			{"ada, admin", ada, true}, {"bob, operator", bob, true}, {"cleo, who was removed", cleo, false},
+			{"eve, whom the CA signed", eve, false}, {"somebody named ada", likeAda, false}, {"node n2", other, false}, {"node n9, of no seat", unlisted, false},
+		} {
+			if year > 0 {
+				c.name = "over: " + c.name
+			}
+			fmt.Fprintf(&table, "%-28s", c.name)
+			for _, m := range methods {
+				seen = 0
+				_, err := g.admit(nil, "/kogge.v1."+m, stateOf(t, c.certificate))
+				answer := "yes"
+				if err != nil {
+					answer = short[connect.CodeOf(err)]
+				}
+				if seen > 0 && (!c.listed || year > 0) {
+					t.Errorf("%s: %s: the clock's floor goes by a certificate that does not count", c.name, m)
+				}
+				fmt.Fprintf(&table, " %-8s", answer)
+			}
+			table.WriteString("\n")
+		}
+	}
+	golden.Compare(t, "listed.txt", table.String())
+
+	// A stream of somebody who is removed ends when he is looked at again: admit is asked.
+	g.Now = func() time.Time { return ledgertest.Today }
+	if _, err := g.admit(nil, "/kogge.v1.ObserveService/Events", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf(t, *cleo)}}); err == nil {
+		t.Error("cleo may follow the events")
+	} else {
+		has(t, err, "operator cleo (admin)", "does not list the key")
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"log"
+	"path/filepath"
+	"sync"
+
+	"kogge.example/agent/identity"
+	"kogge.example/agent/pinned"
+	"kogge.example/update/fleet"
+)
+
+// part is what the node is in its fleet: the ledger as it has taken it, and the key of its
+// seat. Each is opened once, when it is asked for and the node is adopted; the key is made
+// then, so only what needs it asks.
+type part struct {
+	node  *identity.Node
+	state string // the folder of STATE
+
+	mu    sync.Mutex // guards what follows
+	seat  *identity.Seat
+	taken *pinned.Ledger
+}
+
+// ledger is the fleet's; the error says that the node belongs to none.
+func (p *part) ledger() (*pinned.Ledger, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.node.Adopted() {
+		return nil, errors.New("the node is not adopted: it belongs to no fleet")
+	}
+	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
+		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
+		if err := p.taken.Problem(); err != nil {
+			log.Printf("agent: %v", err)
+		}
+	}
+	return p.taken, nil
+}
+
+// whole is the key of the seat, and the ledger.
+func (p *part) whole() (*identity.Seat, *pinned.Ledger, error) {
+	taken, err := p.ledger()
+	if err != nil {
+		return nil, nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seat == nil {
+		seat, err := identity.OpenSeat(filepath.Join(p.state, "identity"))
+		if err != nil {
+			return nil, nil, err
+		}
+		p.seat = seat
+	}
+	return p.seat, taken, nil
+}
+
+// problem says why the ledger is not to be relied on, if there is one.
+func (p *part) problem() error {
+	if !p.node.Adopted() {
+		return nil
+	}
+	taken, err := p.ledger()
+	if err != nil {
+		return err
+	}
+	return taken.Problem()
+}
+
+// known is what the ledger makes of a caller. A node that nobody has adopted has none, and
+// knows him by his certificate.
+func (p *part) known(who fleet.Peer) (fleet.Peer, error) {
+	if !p.node.Adopted() {
+		return who, nil
+	}
+	taken, err := p.ledger()
+	if err != nil {
+		return who, err
+	}
+	return taken.Known(who)
+}

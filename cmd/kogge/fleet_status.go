@@ -1,0 +1,264 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/roster"
+)
+
+// fleetHealth is what kogge fleet status says.
+type fleetHealth struct {
+	Fleet     string         `json:"fleet"`
+	ID        string         `json:"id"`
+	Height    int64          `json:"height"` // of the ledger; 0: the fleet is not founded
+	Record    string         `json:"record"` // the newest one
+	Votes     int            `json:"votes"`
+	Quorum    int            `json:"quorum"`
+	MayLie    int            `json:"mayLie"`
+	Answering int            `json:"answering"` // votes
+	MayFail   int            `json:"mayFail"`   // more votes; negative: so many lack for a decision
+	Whole     bool           `json:"whole"`
+	Problems  []fleetProblem `json:"problems"`
+}
+
+type fleetProblem struct {
+	Node string `json:"node"` // "": the whole fleet
+	What string `json:"what"`
+	Do   string `json:"do"`
+}
+
+// fleetNode is what kogge fleet nodes says of a node.
+type fleetNode struct {
+	Node    string `json:"node"`
+	Seat    int    `json:"seat"` // 0: none
+	Vote    bool   `json:"vote"`
+	Etcd    string `json:"etcd"` // member, spare or ""
+	Domain  string `json:"domain"`
+	State   string `json:"state"`
+	Release string `json:"release"`
+	Slot    string `json:"slot"`
+	Height  int64  `json:"height"`
+}
+
+func fleetStatusCommand() *cobra.Command {
+	var t target
+	var check bool
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show how the fleet is: votes, what is wrong and what to do", Args: cobra.NoArgs,
+		Long: "Asks all nodes of the fleet how they are, and says whether they can decide, how many more may fail, what is\n" +
+			"wrong and what to do. It says what this computer sees: others may reach other nodes.",
+		Example: "  kogge fleet status\n  kogge fleet status --wait 5m\n  kogge fleet status --check --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ring, err := t.openFleet()
+			if err != nil {
+				return err
+			}
+			s, h, err := survey(cmd.Context(), ring, wait)
+			if err != nil {
+				return err
+			}
+			if t.json {
+				err = printJSON(cmd.OutOrStdout(), healthOf(s, h))
+			} else {
+				err = printHealth(cmd.OutOrStdout(), s, h)
+			}
+			if n := len(h.Problems); err == nil && n > 0 && (check || wait > 0) {
+				return fmt.Errorf("fleet %s: %s", ring.Genesis.Name, count(n, "problem"))
+			}
+			return err
+		},
+	}
+	t.fleetFlag(cmd)
+	jsonFlag(cmd, &t.json)
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 if something is wrong")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "ask again until nothing is wrong, for so long; then exit with 1")
+	return cmd
+}
+
+func fleetNodesCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{
+		Use: "nodes", Short: "List the fleet's nodes, and how each is", Args: cobra.NoArgs,
+		Example: "  kogge fleet nodes\n  kogge fleet nodes --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ring, err := t.openFleet()
+			if err != nil {
+				return err
+			}
+			_, h, err := survey(cmd.Context(), ring, 0)
+			if err != nil {
+				return err
+			}
+			rows := nodesOf(h)
+			if t.json {
+				return printJSON(cmd.OutOrStdout(), rows)
+			}
+			return printNodes(cmd.OutOrStdout(), rows)
+		},
+	}
+	t.fleetFlag(cmd)
+	jsonFlag(cmd, &t.json)
+	return cmd
+}
+
+// surveyPause is between two looks at a fleet that is not well yet.
+const surveyPause = 2 * time.Second
+
+// survey looks at the fleet, and again until all is well or patience is over.
+func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) (ledger.State, operate.Health, error) {
+	until := time.Now().Add(patience)
+	for {
+		s, seen, err := operate.Survey(ctx, ring, notice)
+		if errors.Is(err, operate.ErrFork) {
+			err = hinted{err, "somebody has founded it twice, or broken keys were used: kogge help fleets says what to do"}
+		}
+		if err != nil {
+			return s, operate.Health{}, err
+		}
+		h := operate.Judge(s, seen)
+		if h.Whole() || !time.Now().Add(surveyPause).Before(until) {
+			return s, h, ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return s, h, context.Cause(ctx)
+		case <-time.After(surveyPause):
+		}
+	}
+}
+
+func healthOf(s ledger.State, h operate.Health) fleetHealth {
+	all := fleetHealth{
+		Fleet: s.Genesis.Name, ID: s.Genesis.ID(), Height: s.Height, Votes: h.Votes, Quorum: h.Quorum, MayLie: h.Liars,
+		Answering: h.Answering, MayFail: h.Spare(), Whole: h.Whole(), Problems: []fleetProblem{},
+	}
+	if s.Height > 0 {
+		all.Record = s.Record.String()
+	}
+	for _, p := range h.Problems {
+		all.Problems = append(all.Problems, fleetProblem(p))
+	}
+	return all
+}
+
+func nodesOf(h operate.Health) []fleetNode {
+	all := []fleetNode{}
+	for _, n := range h.Nodes {
+		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height}
+		if n.Seat.Number > 0 {
+			row.Domain = n.Seat.DomainOf()
+		}
+		all = append(all, row)
+	}
+	return all
+}
+
+// printHealth is what people see first of a fleet.
+func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	answer := 0
+	for _, n := range h.Nodes {
+		if n.Standing != operate.StandingSilent {
+			answer++
+		}
+	}
+	row("fleet", "%s (%s)", s.Genesis.Name, fleet.Short(s.Genesis.ID()))
+	if s.Height > 0 {
+		row("ledger", "%s, the newest is %s", count(int(s.Height), "record"), s.Record.Short())
+		row("votes", "%d, of which %d decide (%s): %d answer, %s, %s", h.Votes, h.Quorum, s.Roster.Rule, h.Answering, mayFail(h), mayLie(h.Liars))
+		row("etcd", "%s", membersOf(s))
+	}
+	row("nodes", "%d of %d answer this computer", answer, len(h.Nodes))
+	if h.Whole() {
+		_, err := fmt.Fprintln(w, "\nAll is well.")
+		return err
+	}
+	fmt.Fprintf(w, "\n%s:\n", count(len(h.Problems), "problem"))
+	for _, p := range h.Problems {
+		where := p.Node
+		if where == "" {
+			where = "fleet"
+		}
+		fmt.Fprintf(w, "  %s: %s\n      %s\n", where, cell(p.What), p.Do)
+	}
+	return nil
+}
+
+// mayFail says how far the fleet is from deciding nothing.
+func mayFail(h operate.Health) string {
+	switch spare := h.Spare(); {
+	case spare < 0:
+		return fmt.Sprintf("%d more are needed", -spare)
+	case spare == 0:
+		return "none may fail"
+	default:
+		return fmt.Sprintf("%d more may fail", spare)
+	}
+}
+
+func mayLie(n int) string {
+	if n == 0 {
+		return "none may lie"
+	}
+	return fmt.Sprintf("%d may lie", n)
+}
+
+// etcdOf is "member" where a seat runs etcd, "spare" where it will when a member is lost, or "".
+func etcdOf(seat roster.Seat) string {
+	switch {
+	case seat.Member:
+		return "member"
+	case seat.Spare:
+		return "spare"
+	}
+	return ""
+}
+
+// membersOf are the seats that run etcd.
+func membersOf(s ledger.State) string {
+	var members, spares []string
+	for _, seat := range s.Roster.Seats {
+		switch etcdOf(seat) {
+		case "member":
+			members = append(members, seat.Name)
+		case "spare":
+			spares = append(spares, seat.Name)
+		}
+	}
+	text := strings.Join(members, ", ")
+	if len(spares) > 0 {
+		text += "; spare: " + strings.Join(spares, ", ")
+	}
+	return text
+}
+
+func printNodes(w io.Writer, rows []fleetNode) error {
+	t := newTable(w)
+	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS")
+	for _, n := range rows {
+		seat, vote := "-", "-"
+		if n.Seat > 0 {
+			seat = fmt.Sprint(n.Seat)
+		}
+		if n.Vote {
+			vote = "yes"
+		}
+		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,272 @@
+package operate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// Sighting is what one node said when it was asked how it is, as a part of its fleet.
+type Sighting struct {
+	Node   string
+	Err    error                 // why it did not answer; nil: it did
+	Status *apiv1.StatusResponse // what it says of its machine; not nil if it answered
+	Part   Applicant             // what it says of itself in the fleet, signed by its seat's key
+	Doubt  error                 // why it says nothing of that, or it is not to be believed
+}
+
+// seeLimit is how long one node is waited for when all are asked how they are: a person waits
+// for the slowest.
+const seeLimit = 5 * time.Second
+
+// See asks nodes how they are, a few at a time. It returns what each said, in the order of the
+// names.
+func See(ctx context.Context, k *keyring.Keyring, names []string, tell func(Notice)) ([]Sighting, error) {
+	nodes, err := Nodes(k)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Sighting, len(names))
+	each(len(names), func(i int) {
+		limited, cancel := context.WithTimeout(ctx, seeLimit)
+		defer cancel()
+		s := Sighting{Node: names[i]}
+		n, known := nodes[s.Node]
+		if !known {
+			s.Err = keyring.ErrNoNode
+			all[i] = s
+			return
+		}
+		r := Remote{Keys: k, Name: s.Node, Address: n.Address, Tell: tell}
+		s.Err = r.Call(limited, func(ctx context.Context, c *api.Client) error {
+			answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
+			if err != nil {
+				return err
+			}
+			s.Status = answer.Msg
+			s.Part, s.Doubt = applicant(ctx, k, c, r)
+			return nil
+		})
+		all[i] = s
+	})
+	return all, nil
+}
+
+// Survey asks all nodes how they are that have a seat or that this computer knows, and first
+// takes the records of the ledger into the fleet's folder that one of them has more. The error
+// is of this computer's files, or wraps [ErrFork].
+func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.State, []Sighting, error) {
+	nodes, err := Nodes(k)
+	if err != nil {
+		return ledger.State{}, nil, err
+	}
+	for {
+		l, _, err := Ledger(k)
+		if err != nil {
+			return ledger.State{}, nil, err
+		}
+		names := slices.Collect(maps.Keys(nodes))
+		for _, seat := range l.State().Roster.Seats {
+			names = append(names, seat.Name)
+		}
+		slices.Sort(names)
+		seen, err := See(ctx, k, slices.Compact(names), tell)
+		if err != nil {
+			return ledger.State{}, nil, err
+		}
+		var ahead []string
+		for _, s := range seen {
+			if s.Part.Height > l.State().Height {
+				ahead = append(ahead, s.Node)
+			}
+		}
+		if len(ahead) > 0 {
+			if _, err := Gather(ctx, k, ahead, tell); err != nil {
+				return ledger.State{}, nil, err
+			}
+			if grown, _, err := Ledger(k); err == nil && grown.State().Height > l.State().Height {
+				continue
+			}
+		}
+		return l.State(), seen, nil
+	}
+}
+
+// Standing is how a node stands in its fleet.
+type Standing string
+
+// The standings, from the best to the worst.
+const (
+	StandingGood   Standing = "good"
+	StandingTrial  Standing = "trial"  // it runs a release that has not proven itself
+	StandingBehind Standing = "behind" // it lacks records of the ledger
+	StandingSick   Standing = "sick"   // something of it does not work
+	StandingDoubt  Standing = "doubt"  // what it says of itself does not count
+	StandingSilent Standing = "silent" // it does not answer this computer
+)
+
+// Health is how a fleet is, as far as one computer sees.
+type Health struct {
+	Votes, Quorum, Liars int
+	// Answering is how many of the votes answer and count.
+	Answering int
+	Nodes     []NodeHealth // those with a seat by number, then the others by name
+	Problems  []Problem    // the gravest first
+}
+
+// NodeHealth is how one node of a fleet is.
+type NodeHealth struct {
+	Node     string
+	Seat     roster.Seat // the zero one: it has none
+	Standing Standing
+	Release  string // "" where it did not answer
+	Slot     string
+	Height   int64 // of its ledger
+}
+
+// Problem is something that is wrong in a fleet, and what can be done about it. Its words may
+// hold what a node said.
+type Problem struct {
+	Node string // "": it is of the whole fleet
+	What string
+	Do   string
+}
+
+// Spare is how many more votes may fail; negative: so many lack for a decision.
+func (h Health) Spare() int { return h.Answering - h.Quorum }
+
+// Whole says whether nothing is wrong.
+func (h Health) Whole() bool { return len(h.Problems) == 0 }
+
+// Judge says how a fleet is, by its ledger and by what nodes said. Those that have no seat are
+// a part of it, too. A seat whose node is not among the sightings counts as silent.
+func Judge(s ledger.State, seen []Sighting) Health {
+	h := Health{Votes: s.Roster.Votes(), Quorum: s.Roster.Quorum(), Liars: s.Roster.Liars()}
+	if s.Height == 0 {
+		h.Votes, h.Quorum, h.Liars = 0, 0, 0
+	}
+	said := make(map[string]Sighting)
+	for _, one := range seen {
+		said[one.Node] = one
+	}
+	var graver [5][]Problem // by rank
+	add := func(rank int, p ...Problem) { graver[rank] = append(graver[rank], p...) }
+	holders := make(map[signed.Key]string)
+	note := func(node string, seat roster.Seat) {
+		one, asked := said[node]
+		if !asked {
+			one = Sighting{Node: node, Err: keyring.ErrNoNode}
+		}
+		if key := one.Part.Key; key != "" && one.Doubt == nil {
+			if other, twice := holders[key]; twice {
+				one.Doubt = fmt.Errorf("its key is node %s's, too: one of their disks is a copy of the other's", other)
+			}
+			holders[key] = node
+		}
+		n, wrong := judge(one, seat, s.Height)
+		h.Nodes = append(h.Nodes, n)
+		if seat.Vote && n.Standing != StandingSilent && n.Standing != StandingDoubt {
+			h.Answering++
+		}
+		add(rankOf(n.Standing), wrong...)
+	}
+	for _, seat := range s.Roster.Seats {
+		note(seat.Name, seat)
+	}
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		if _, seated := s.Roster.ByName(name); !seated {
+			note(name, roster.Seat{})
+		}
+	}
+	switch spare := h.Spare(); {
+	case s.Height == 0:
+		add(0, Problem{What: "the fleet is not founded: its nodes decide nothing together", Do: "kogge help fleets tells how it is founded"})
+	case spare < 0:
+		add(0, Problem{What: fmt.Sprintf("%d of %d votes answer, and %d decide: the fleet decides nothing. Its nodes go on as they are", h.Answering, h.Votes, h.Quorum),
+			Do: fmt.Sprintf("bring %d more of the nodes back that are named here", -spare)})
+	case spare == 0 && h.Votes > h.Quorum:
+		add(0, Problem{What: fmt.Sprintf("%d of %d votes answer, and as many decide: if one more fails, the fleet decides nothing", h.Answering, h.Votes),
+			Do: "bring the nodes back that are named here"})
+	}
+	h.Problems = slices.Concat(graver[:]...)
+	return h
+}
+
+// rankOf is how grave it is that a node stands like this: 1 is the gravest, and 0 is of the
+// whole fleet.
+func rankOf(s Standing) int {
+	return map[Standing]int{StandingDoubt: 1, StandingSilent: 2, StandingSick: 3, StandingBehind: 4, StandingTrial: 4}[s]
+}
+
+// judge says how one node is. highest is the height of the fleet's ledger.
+func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem) {
+	n := NodeHealth{Node: one.Node, Seat: seat, Standing: StandingGood}
+	is := func(standing Standing, do, format string, args ...any) (NodeHealth, []Problem) {
+		n.Standing = standing
+		return n, []Problem{{Node: one.Node, What: fmt.Sprintf(format, args...), Do: do}}
+	}
+	more := "kogge node status " + one.Node + " says more"
+	switch {
+	case errors.Is(one.Err, keyring.ErrNoNode):
+		return is(StandingSilent, "kogge node find lists who is in reach, and kogge node adopt ADDRESS remembers it here", "this computer does not know its address")
+	case errors.Is(one.Err, ErrNotTheSeat), errors.Is(one.Err, api.ErrOtherKey):
+		return is(StandingDoubt, resetHint, "%s", said(one.Err))
+	case one.Err != nil:
+		return is(StandingSilent, "is it on, and in reach of this computer? "+more+" once it answers", "it does not answer: %s", said(one.Err))
+	}
+	n.Release, n.Slot, n.Height = one.Status.GetBoot().GetVersion(), one.Status.GetBoot().GetSlot(), one.Part.Height
+	switch older := connect.CodeOf(one.Doubt) == connect.CodeUnimplemented; {
+	case one.Doubt != nil && older && highest > 0:
+		return is(StandingDoubt, "kogge node update "+one.Node+" brings it a newer one", "its release, %s, knows no ledger", cmp.Or(n.Release, "?"))
+	case one.Doubt != nil && !older:
+		return is(StandingDoubt, "kogge ledger verify --node "+one.Node+" says more", "it says nothing that counts of its part in the fleet: %s", said(one.Doubt))
+	case seat.Key != "" && one.Part.Key != seat.Key:
+		return is(StandingDoubt, resetHint,
+			"it shows the key %s, and its seat's is %s", one.Part.Key.ID().Short(), seat.Key.ID().Short())
+	case seat.Key != "" && one.Part.Journal != seat.Journal:
+		return is(StandingDoubt, "its vote journal was lost: it needs a new seat", "it has the journal %s, and its seat's is %s", one.Part.Journal, seat.Journal)
+	}
+	var sick []string
+	for _, d := range one.Status.GetDegraded() {
+		sick = append(sick, d.GetWhat()+": "+d.GetWhy())
+	}
+	if b := one.Status.GetBoot(); b.GetAssessment() == "bad" {
+		sick = append(sick, "its boot is bad: "+b.GetWhy())
+	}
+	switch {
+	case len(sick) > 0:
+		return is(StandingSick, more, "%s", strings.Join(sick, "; "))
+	case n.Height > highest:
+		return is(StandingDoubt, "kogge ledger verify --node "+one.Node+" says more", "it has %d records of the ledger, and shows no proof of those behind record %d", n.Height, highest)
+	case n.Height < highest:
+		return is(StandingBehind, "kogge fleet found gives the records out again", "it has %d of %d records of the ledger", n.Height, highest)
+	case one.Status.GetBoot().GetTrial() && one.Status.GetBoot().GetAssessment() != "good":
+		return is(StandingTrial, more, "it tries release %s", cmp.Or(n.Release, "?"))
+	}
+	return n, nil
+}
+
+const resetHint = "if its STATE was lost or reset, it needs a new seat; if not, somebody else answers in its name"
+
+// said is what an error says, without the name of its code.
+func said(err error) string {
+	var c *connect.Error
+	if errors.As(err, &c) {
+		return c.Message()
+	}
+	return err.Error()
+}

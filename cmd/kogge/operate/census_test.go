@@ -1,0 +1,91 @@
+package operate
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/golden"
+)
+
+// TestJudge prints what is said of fleets by what their nodes say: who counts as a vote, what
+// is wrong, and in which order.
+func TestJudge(t *testing.T) {
+	var out strings.Builder
+	founded := func(seats int) ledger.State { return ledgertest.Founded(t, seats, 2).Log.State() }
+	answer := func(s ledger.State, name string, change ...func(*Sighting)) Sighting {
+		one := Sighting{Node: name, Status: &apiv1.StatusResponse{Boot: &apiv1.Boot{Version: "1.0", Slot: "A", Assessment: "good"}}, Part: Applicant{Name: name, Height: s.Height, Head: s.Record}}
+		if seat, ok := s.Roster.ByName(name); ok {
+			one.Part.Key, one.Part.Journal = seat.Key, seat.Journal
+		} else {
+			one.Part.Key = seatKey(t)
+		}
+		for _, c := range change {
+			c(&one)
+		}
+		return one
+	}
+	silent := func(name string) Sighting {
+		return Sighting{Node: name, Err: connect.NewError(connect.CodeUnavailable, errors.New("dial tcp 192.0.2.7:7443: connection refused"))}
+	}
+	forgotten := func(name string) Sighting { return Sighting{Node: name, Err: keyring.ErrNoNode} }
+	doubt := func(code connect.Code, text string) func(*Sighting) {
+		return func(s *Sighting) { s.Part, s.Doubt = Applicant{}, connect.NewError(code, errors.New(text)) }
+	}
+	behind := func(by int64) func(*Sighting) { return func(s *Sighting) { s.Part.Height -= by } }
+	boot := func(assessment, why string, trial bool) func(*Sighting) {
+		return func(s *Sighting) {
+			s.Status.Boot.Assessment, s.Status.Boot.Why, s.Status.Boot.Trial = assessment, why, trial
+		}
+	}
+	degraded := func(s *Sighting) {
+		s.Status.Degraded = []*apiv1.Degraded{{What: "clock", Why: "no time server answers"}}
+	}
+	reset := func(s *Sighting) { s.Part.Key, s.Part.Journal = ledgertest.Key(t, "another"), roster.ID{9} }
+	journal := func(s *Sighting) { s.Part.Journal = roster.ID{9} }
+	three, four := founded(3), founded(4)
+	copied := func(s *Sighting) {
+		seat, _ := three.Roster.ByName("n1")
+		s.Part.Key = seat.Key
+	}
+	none := ledger.New(three.Genesis).State()
+	for _, c := range []struct {
+		name string
+		s    ledger.State
+		seen []Sighting
+	}{
+		{"all is well", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3")}},
+		{"and a node without a seat", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3"), answer(three, "web")}},
+		{"not founded", none, []Sighting{answer(none, "n1"), answer(none, "n2")}},
+		{"not founded, by an older release", none, []Sighting{answer(none, "n1", doubt(connect.CodeUnimplemented, "there is no method"))}},
+		{"an older release in a founded fleet", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3", doubt(connect.CodeUnimplemented, "there is no method"))}},
+		{"one is off", three, []Sighting{answer(three, "n1"), answer(three, "n2"), silent("n3")}},
+		{"one is off, and this computer does not know another", four, []Sighting{answer(four, "n1"), answer(four, "n2"), silent("n3"), forgotten("n4")}},
+		{"nobody was asked", three, nil},
+		{"one is behind, and one on trial", three, []Sighting{answer(three, "n1"), answer(three, "n2", behind(1)), answer(three, "n3", boot("pending", "the link", true))}},
+		{"one claims a height that nobody can prove", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3", behind(-5))}},
+		{"a trial that proved itself", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3", boot("good", "", true))}},
+		{"one is sick, one was reset, one has lost its journal", four, []Sighting{answer(four, "n1", degraded, boot("bad", "the agent is gone", false)), answer(four, "n2", reset), answer(four, "n3", journal), answer(four, "n4")}},
+		{"a fork", three, []Sighting{answer(three, "n1", doubt(connect.CodeFailedPrecondition, "the fleet's ledger has two records for one height: 1")), answer(three, "n2"), answer(three, "n3")}},
+		{"a copied disk", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3"), answer(three, "web", copied)}},
+	} {
+		h := Judge(c.s, c.seen)
+		fmt.Fprintf(&out, "%s\n    %d votes, %d decide, %d may lie, %d answer, %d may fail, whole: %v\n   ", c.name, h.Votes, h.Quorum, h.Liars, h.Answering, h.Spare(), h.Whole())
+		for _, n := range h.Nodes {
+			fmt.Fprintf(&out, " %s=%s", n.Node, n.Standing)
+		}
+		fmt.Fprintln(&out)
+		for _, p := range h.Problems {
+			fmt.Fprintf(&out, "    %s: %s\n        %s\n", p.Node, p.What, p.Do)
+		}
+	}
+	golden.Compare(t, "judge.txt", out.String())
+}
