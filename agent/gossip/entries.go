@@ -422,6 +422,9 @@ func (e *Engine) taken(f *fetch, err error) {
 		e.blame(f.maker, faultHead)
 	case err == nil:
 		e.entries.failures = 0
+		if e.config.Grown != nil {
+			e.config.Grown()
+		}
 		e.merit(f.maker)
 	case errors.Is(err, document.ErrNewer): // this node is to be updated first
 		e.retreat(err, now)

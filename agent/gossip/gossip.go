@@ -42,6 +42,9 @@ type Config struct {
 	// News hears each object that is news to this node, also its own. It returns at once, and
 	// asks the engine nothing. nil: nobody listens.
 	News func(signed.Envelope)
+	// Grown hears that the ledger has taken an entry that a peer had. It returns at once, and
+	// asks the engine nothing. nil: nobody listens.
+	Grown func()
 	// Refuse says why there are to be no sessions with a seat now, as with one that is isolated.
 	// It returns at once. nil: there may be.
 	Refuse func(roster.Seat) error
@@ -230,15 +233,11 @@ func (e *Engine) step(ctx context.Context, now time.Time) {
 	e.at(next)
 }
 
-// ErrOlder is of an object that this node publishes, and of which its own peers know a newer
-// one: its disk was restored from a copy, or another machine has its key.
-var ErrOlder = errors.New("a newer object of this seat is known")
-
 // ErrEnded is of an engine that does not run.
 var ErrEnded = errors.New("gossip has ended")
 
 // Publish takes an object of this node, or of another carrier, and passes it on. The error
-// wraps [ErrOlder], or says why the object is refused.
+// wraps [notice.ErrOlder], or says why the object is refused.
 func (e *Engine) Publish(object signed.Envelope) error {
 	var v shelf.Verdict
 	if !e.do(func() {
@@ -252,7 +251,7 @@ func (e *Engine) Publish(object signed.Envelope) error {
 	case v.News(), v == shelf.Known:
 		return nil
 	case v == shelf.Older:
-		return fmt.Errorf("object %s of key %s, number %d: %w", object.Kind, object.By.ID().Short(), object.Sequence, ErrOlder)
+		return fmt.Errorf("object %s of key %s, number %d: %w", object.Kind, object.By.ID().Short(), object.Sequence, notice.ErrOlder)
 	}
 	return fmt.Errorf("object %s of key %s: it is %s", object.Kind, object.By.ID().Short(), v)
 }

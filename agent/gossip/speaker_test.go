@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kogge.example/agent/speaker"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
 )
@@ -22,8 +23,8 @@ func (c *counted) Next() uint64 {
 func from(reserved uint64) *counted { return &counted{notice.Begin(reserved, 0)} }
 
 // speaking starts a node's speaker together with its engine.
-func (n *node) speaking(numbers Numbers) (*Speaker, context.CancelFunc) {
-	s := NewSpeaker(n.key, numbers, func(kind string, sequence uint64, body []byte) (signed.Envelope, error) {
+func (n *node) speaking(numbers speaker.Numbers) (*speaker.Speaker, context.CancelFunc) {
+	s := speaker.New(n.key, numbers, func(kind string, sequence uint64, body []byte) (signed.Envelope, error) {
 		return signed.Seal(kind, n.net.fleet, n.private, sequence, body)
 	})
 	n.config = func(c *Config) { c.News = s.Heard }
@@ -147,7 +148,9 @@ func TestTwin(t *testing.T) {
 		}
 		s.Say(notice.StatusKind, statusOf(1))
 		other.Say(notice.StatusKind, statusOf(2))
-		n.within(2*time.Hour, "both see it", func() bool { return errors.Is(s.Problem(), ErrTwin) || errors.Is(other.Problem(), ErrTwin) })
+		n.within(2*time.Hour, "both see it", func() bool {
+			return errors.Is(s.Problem(), speaker.ErrTwin) || errors.Is(other.Problem(), speaker.ErrTwin)
+		})
 		before, _ := n.nodes[3].engine.Object(notice.StatusKind, me.key)
 		time.Sleep(10 * time.Hour)
 		after, _ := n.nodes[3].engine.Object(notice.StatusKind, me.key)

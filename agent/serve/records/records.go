@@ -37,6 +37,9 @@ type Records struct {
 	Ready func() error
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
+	// Taken hears that the ledger has taken a record by a call. It returns at once. nil: nobody
+	// listens.
+	Taken func()
 }
 
 // Handler is the path and the handler of the calls.
@@ -107,6 +110,9 @@ func (r *service) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	if r.from.Taken != nil {
+		r.from.Taken()
 	}
 	return connect.NewResponse(&apiv1.TakeResponse{Height: l.State().Height}), nil
 }

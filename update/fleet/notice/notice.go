@@ -31,6 +31,10 @@ const version = 1
 // ErrNotice is of bytes that are no notice.
 var ErrNotice = errors.New("not a notice of a seat")
 
+// ErrOlder is of an object of a seat of which others know a newer one: the disk of its node was
+// restored from a copy, or another machine has its key.
+var ErrOlder = errors.New("a newer object of this seat is known")
+
 // Kind is a kind of signed objects of which only the newest of each seat counts.
 type Kind struct {
 	Name string
@@ -113,3 +117,6 @@ func plain(text string, most int) string {
 	}
 	return text[:end] + dots
 }
+
+// Text is a line that people read, as a notice may have it.
+func Text(text string) string { return plain(text, maxText) }

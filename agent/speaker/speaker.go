@@ -1,4 +1,9 @@
-package gossip
+// Package speaker says to a fleet what its node says: it decides when something is signed anew,
+// under which number, and what to do when others know a newer word of the same seat.
+//
+// In come what the node wants to be said, and what others have heard of the seat; out go signed
+// objects, to a carrier. What is said, and how it travels, is not its matter.
+package speaker
 
 import (
 	"bytes"
@@ -51,13 +56,13 @@ var ErrTwin = errors.New("another machine signs with the key of this node's seat
 // disk.
 const twins = 3
 
-// NewSpeaker is a speaker for a seat, which signs with seal.
-func NewSpeaker(self signed.Key, numbers Numbers, seal func(kind string, sequence uint64, body []byte) (signed.Envelope, error)) *Speaker {
+// New is a speaker for a seat, which signs with seal.
+func New(self signed.Key, numbers Numbers, seal func(kind string, sequence uint64, body []byte) (signed.Envelope, error)) *Speaker {
 	return &Speaker{self: self, numbers: numbers, seal: seal, kinds: make(map[string]*said), changed: make(chan struct{}, 1)}
 }
 
-// carrier takes what is said to others. [Engine] fits.
-type carrier interface {
+// Carrier takes what is said to others. A gossip.Engine fits.
+type Carrier interface {
 	Publish(signed.Envelope) error
 	Object(kind string, by signed.Key) (signed.Envelope, bool)
 }
@@ -78,7 +83,7 @@ func (s *Speaker) Say(kind string, body []byte) {
 }
 
 // Heard takes note of an object that is news to the engine. It returns at once: it fits
-// [Config.News].
+// gossip.Config's News.
 func (s *Speaker) Heard(object signed.Envelope) {
 	if object.By != s.self {
 		return
@@ -129,7 +134,7 @@ func (s *Speaker) Problem() error {
 }
 
 // Run says what is due, by a carrier, until ctx ends.
-func (s *Speaker) Run(ctx context.Context, by carrier) {
+func (s *Speaker) Run(ctx context.Context, by Carrier) {
 	for {
 		wait := s.speak(by, time.Now())
 		timer := time.NewTimer(wait)
@@ -145,7 +150,7 @@ func (s *Speaker) Run(ctx context.Context, by carrier) {
 }
 
 // speak says what is due, and returns how long until something is.
-func (s *Speaker) speak(by carrier, now time.Time) (wait time.Duration) {
+func (s *Speaker) speak(by Carrier, now time.Time) (wait time.Duration) {
 	wait = notice.Renewal
 	for _, kind := range s.due(now, &wait) {
 		if err := s.say(by, kind, now); err != nil {
@@ -172,7 +177,7 @@ func (s *Speaker) due(now time.Time, wait *time.Duration) (kinds []string) {
 }
 
 // say signs and publishes what is to be said under a kind.
-func (s *Speaker) say(by carrier, kind string, now time.Time) error {
+func (s *Speaker) say(by Carrier, kind string, now time.Time) error {
 	number := s.numbers.Next()
 	s.mu.Lock()
 	k := s.kinds[kind]
@@ -185,7 +190,7 @@ func (s *Speaker) say(by carrier, kind string, now time.Time) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if errors.Is(err, ErrOlder) {
+	if errors.Is(err, notice.ErrOlder) {
 		if newer, ok := by.Object(kind, s.self); ok {
 			k.number = 0
 			s.heard(newer, now)
