@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,10 +76,9 @@ func (g *guest) Write(p []byte) (int, error) {
 }
 
 // TLS is base for the connections of a door, which learns from it when a stranger's
-// handshake is over but for its last words. others are what is spoken there besides HTTP, by
-// name (ALPN).
-func TLS(base *tls.Config, others ...string) *tls.Config {
-	base.NextProtos = append([]string{"h2", "http/1.1"}, others...)
+// handshake is over but for its last words.
+func TLS(base *tls.Config) *tls.Config {
+	base.NextProtos = []string{"h2", "http/1.1"}
 	outer := base.Clone()
 	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		g := guestOf(hello.Conn)
@@ -95,6 +96,30 @@ func TLS(base *tls.Config, others ...string) *tls.Config {
 		return own, nil
 	}
 	return outer
+}
+
+// Speak has a server whose TLSConfig is of [TLS] speak other protocols, too, by the names that
+// TLS negotiates (ALPN). Each function takes a connection after the handshake, and returns when
+// it is over.
+func Speak(s *http.Server, others map[string]func(*tls.Conn)) {
+	s.Protocols = new(http.Protocols) // those of HTTP, whatever TLSNextProto has
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.TLSNextProto = make(map[string]func(*http.Server, *tls.Conn, http.Handler), len(others))
+	for name, take := range others {
+		s.TLSNextProto[name] = func(_ *http.Server, conn *tls.Conn, _ http.Handler) { take(conn) }
+	}
+	outer := s.TLSConfig
+	names := slices.Concat(outer.NextProtos, slices.Sorted(maps.Keys(others)))
+	inner := outer.GetConfigForClient
+	outer.NextProtos = names
+	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		own, err := inner(hello)
+		if own != nil {
+			own.NextProtos = names
+		}
+		return own, err
+	}
 }
 
 // over ends the turn of the connection.

@@ -129,18 +129,13 @@ func machines(t *testing.T, state ledger.State) (all []*machine) {
 // serve answers as the API's server does.
 func (m *machine) serve(ctx context.Context, listener net.Listener) {
 	conns := door.NewListener(listener)
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
 	m.server = &http.Server{
-		Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
-		ConnState: conns.ConnState, ConnContext: door.WithConn,
-		TLSConfig: door.TLS(&tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{m.cert}}, Protocol),
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
-			Protocol: func(_ *http.Server, conn *tls.Conn, _ http.Handler) {
-				_ = m.Serve(ctx, conn, func() { door.LetGo(conn.NetConn()) })
-			},
-		},
+		ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0), ConnState: conns.ConnState, ConnContext: door.WithConn,
+		TLSConfig: door.TLS(&tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{m.cert}}),
 	}
+	door.Speak(m.server, map[string]func(*tls.Conn){
+		Protocol: func(conn *tls.Conn) { _ = m.Serve(ctx, conn, func() { door.LetGo(conn.NetConn()) }) },
+	})
 	m.all.Go(func() { _ = m.server.ServeTLS(conns, "", "") })
 }
 

@@ -15,10 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"maps"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -120,16 +118,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(records.Handler(c.Node, c.Records, options...))
 	mux.Handle(door.MetricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	conns := door.NewListener(listener)
-	protocols := new(http.Protocols) // those of the API, whatever TLSNextProto has
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	others := make(map[string]func(*http.Server, *tls.Conn, http.Handler), len(c.Protocols))
-	for name, take := range c.Protocols {
-		others[name] = func(_ *http.Server, conn *tls.Conn, _ http.Handler) { take(conn) }
-	}
 	s := &http.Server{
-		Protocols:         protocols,
-		TLSNextProto:      others,
 		Handler:           guard.Wrap(mux),
 		ConnContext:       door.WithConn,
 		ConnState:         conns.ConnState,
@@ -152,8 +141,9 @@ func newServer(listener net.Listener, c Config) *Server {
 			// A resumed session would skip nothing of the guard, but keep the
 			// certificate of a caller from before a renewal.
 			SessionTicketsDisabled: true,
-		}, slices.Sorted(maps.Keys(c.Protocols))...),
+		}),
 	}
+	door.Speak(s, c.Protocols)
 	return &Server{s, conns}
 }
 
