@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"log"
@@ -15,6 +16,7 @@ import (
 
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
+	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
@@ -120,11 +122,15 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Twin: func() error { return twin.Problem(time.Now()) }, Names: now.nameless,
 		Ledger: own.problem,
 	}
+	talk := newTalk(own, machine)
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
-		Records: records.Records{Open: own.whole, Changed: own.tell, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) }},
+		Records: records.Records{
+			Open: own.whole, Changed: talk.look, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
+		},
+		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve},
 	})
 	if err != nil {
 		return err
@@ -133,6 +139,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	found, stop := context.WithCancel(ctx)
 	var announcing sync.WaitGroup
 	announcing.Go(func() { announce(found, node, at.run, server.Port(), &twin) })
+	announcing.Go(func() { talk.run(found, server.Port()) })
 	defer func() {
 		stop()
 		announcing.Wait()

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +41,7 @@ type guest struct {
 	gone  chan struct{} // closed when the connection is
 
 	known   atomic.Bool          // as in place
+	free    atomic.Bool          // it is the door's no more
 	spoken  atomic.Bool          // the handshake is over
 	early   atomic.Int64         // bytes before that
 	refused atomic.Int32         // requests in vain, while it is not known
@@ -93,6 +96,30 @@ func TLS(base *tls.Config) *tls.Config {
 		return own, nil
 	}
 	return outer
+}
+
+// Speak has a server whose TLSConfig is of [TLS] speak other protocols, too, by the names that
+// TLS negotiates (ALPN). Each function takes a connection after the handshake, and returns when
+// it is over.
+func Speak(s *http.Server, others map[string]func(*tls.Conn)) {
+	s.Protocols = new(http.Protocols) // those of HTTP, whatever TLSNextProto has
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.TLSNextProto = make(map[string]func(*http.Server, *tls.Conn, http.Handler), len(others))
+	for name, take := range others {
+		s.TLSNextProto[name] = func(_ *http.Server, conn *tls.Conn, _ http.Handler) { take(conn) }
+	}
+	outer := s.TLSConfig
+	names := slices.Concat(outer.NextProtos, slices.Sorted(maps.Keys(others)))
+	inner := outer.GetConfigForClient
+	outer.NextProtos = names
+	outer.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		own, err := inner(hello)
+		if own != nil {
+			own.NextProtos = names
+		}
+		return own, err
+	}
 }
 
 // over ends the turn of the connection.
@@ -216,8 +243,36 @@ func (d *Listener) Connections() int {
 	return len(d.conns)
 }
 
+// LetGo has a connection be the door's no more, because its caller has proved to be somebody
+// whom others bound, as nodes that gossip are. Its place is the next one's. His address is no
+// more familiar than before: many nodes would have that of an operator be forgotten. A
+// connection of no door is let be.
+func LetGo(conn net.Conn) {
+	g := guestOf(conn)
+	if g == nil || g.free.Load() {
+		return
+	}
+	g.door.mu.Lock()
+	defer g.door.mu.Unlock()
+	if g.door.conns[g.place] == nil {
+		return // it had to go
+	}
+	g.free.Store(true)
+	g.known.Store(true)
+	g.over()
+	delete(g.door.conns, g.place)
+	g.door.places.Leave(g.place)
+	g.door.fill()
+}
+
+// NetConn is the connection below.
+func (g *guest) NetConn() net.Conn { return g.Conn }
+
 // Close ends the connection and gives its place to the next.
 func (g *guest) Close() error {
+	if g.free.Load() {
+		return g.Conn.Close()
+	}
 	g.door.mu.Lock()
 	defer g.door.mu.Unlock()
 	if g.door.conns[g.place] == nil {

@@ -95,3 +95,9 @@ func (s *Seat) String() string { return "seat key " + s.Key.ID().Short() }
 
 // Format prints that, under every verb: fmt would print the private key's bytes.
 func (s *Seat) Format(w fmt.State, _ rune) { fmt.Fprint(w, s.String()) }
+
+// HasSeat says whether the folder of a node's identity has the key of a seat. None is made.
+func HasSeat(dir string) bool {
+	_, err := folder(dir).Read(seatName)
+	return !errors.Is(err, fs.ErrNotExist)
+}

@@ -75,6 +75,10 @@ type Config struct {
 	Events *events.Ring
 	// LogDir holds the containers' output, a file NAME.log each.
 	LogDir string
+	// Protocols are spoken on the port besides the API, by the name that TLS negotiates (ALPN).
+	// Each takes a connection after the handshake, and returns when it is over. It bounds itself
+	// what its callers use up once it has had [door.LetGo] the connection.
+	Protocols map[string]func(*tls.Conn)
 }
 
 // Listen opens address ("[::]:7443"); calls wait until [Server.Serve].
@@ -139,6 +143,7 @@ func newServer(listener net.Listener, c Config) *Server {
 			SessionTicketsDisabled: true,
 		}),
 	}
+	door.Speak(s, c.Protocols)
 	return &Server{s, conns}
 }
 

@@ -61,14 +61,45 @@ func (e Envelope) message() []byte {
 // sequence is news, is the caller's to ask. What it returns points into raw. The error wraps
 // [ErrEnvelope], [ErrKey] or [ErrSignature].
 func Open(raw []byte) (Envelope, error) {
-	e, message, err := parse(raw)
+	e, err := Parse(raw)
+	if err == nil {
+		err = e.Verify()
+	}
 	if err != nil {
 		return Envelope{}, err
 	}
-	if !e.By.Verify(message, raw[len(message):]) {
-		return Envelope{}, fmt.Errorf("%w: object %s of key %s", ErrSignature, printable(e.Kind), e.By.ID().Short())
-	}
 	return e, nil
+}
+
+// Parse reads an envelope, and verifies nothing: for whoever looks first whether its signature
+// is worth the work. What it returns points into raw. The error wraps [ErrEnvelope] or
+// [ErrKey].
+func Parse(raw []byte) (Envelope, error) {
+	e, _, err := parse(raw)
+	return e, err
+}
+
+// Verify checks the signature. The error wraps [ErrSignature].
+func (e Envelope) Verify() error {
+	if !e.By.Verify(e.Message(), e.Signature()) {
+		return fmt.Errorf("%w: object %s of key %s", ErrSignature, printable(e.Kind), e.By.ID().Short())
+	}
+	return nil
+}
+
+// Message is what the signature is over. Two envelopes of one message are one object, though
+// whoever holds the key can sign it in many ways. Do not change it.
+func (e Envelope) Message() []byte { return e.raw[:max(0, len(e.raw)-ed25519.SignatureSize)] }
+
+// Signature is the seat's. Do not change it.
+func (e Envelope) Signature() []byte { return e.raw[len(e.Message()):] }
+
+// Again is the same object with another number and signature, which is not verified. A
+// signature of another size than [ed25519.SignatureSize] fits nothing.
+func (e Envelope) Again(sequence uint64, signature []byte) Envelope {
+	e.Sequence = sequence
+	e.raw = append(e.message(), signature...)
+	return e
 }
 
 // parse takes an envelope apart, into fields that alone make these bytes.

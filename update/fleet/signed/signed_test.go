@@ -54,6 +54,28 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestAgain makes of an object the one with the next number, which only its signer's word makes
+// good.
+func TestAgain(t *testing.T) {
+	e := seal(t, []byte("body"))
+	next, err := Seal(e.Kind, fleetID, private("n1"), 8, e.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := e.Again(8, next.Signature())
+	if err := again.Verify(); err != nil || !bytes.Equal(again.Bytes(), next.Bytes()) || e.Sequence != 7 {
+		t.Errorf("%v, number %d", err, again.Sequence)
+	}
+	for _, bad := range [][]byte{e.Signature(), nil, append(bytes.Clone(next.Signature()), 0)} {
+		if err := e.Again(8, bad).Verify(); !errors.Is(err, ErrSignature) {
+			t.Errorf("signature of %d bytes: %v", len(bad), err)
+		}
+	}
+	if err := (Envelope{}).Verify(); !errors.Is(err, ErrSignature) {
+		t.Errorf("no envelope: %v", err)
+	}
+}
+
 // TestSizes seals up to 64 KiB, and no more.
 func TestSizes(t *testing.T) {
 	room := MaxEnvelope - len(seal(t, nil).Bytes())

@@ -1,0 +1,407 @@
+// Package gossip carries what seats sign from node to node, with etcd or without: no member can
+// keep it back. It always runs.
+//
+//	publish ─▶ shelf ─▶ tell: "I have 17 of that seat" ─▶ want ─▶ object ─▶ the peer's shelf ─▶ …
+//	                └─▶ digest, now and then: what did you miss? ─▶ sums ─▶ list ─┘
+//	ledger ─▶ head: "I am at height 9" ─▶ wantEntry ─▶ entry, or an offer and its pieces ─▶ ledger
+//
+// In come signed objects from this node and from any carrier, sessions with peers whose seat is
+// proved, and the ledger of the node; out go the same objects to the peers that lack them, and
+// the ledger's next entries to the ledger, which verifies them. A node keeps three sessions of
+// its own, to voters of different domains, and takes part in those that others open: so one
+// behind NAT is no worse than others.
+//
+// A peer is a seat, and may be hostile: it is believed nothing that is not signed, what it can
+// use up is bounded, and if it sends what no honest node sends it is sent away, each time for
+// longer. What an object means, and what follows from it, is for whoever reads it.
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/shelf"
+	"kogge.example/update/fleet/signed"
+)
+
+// Config is what an engine stands on.
+type Config struct {
+	Self   signed.Key // of this node's seat
+	Ledger Ledger
+	Kinds  []notice.Kind // that are carried
+	// Transport reaches the peers. The engine calls Accept in one goroutine and Dial in a few.
+	Transport Transport
+	// News hears each object that is news to this node, also its own. It returns at once, and
+	// asks the engine nothing. nil: nobody listens.
+	News func(signed.Envelope)
+	// Grown hears that the ledger has taken an entry that a peer had. It returns at once, and
+	// asks the engine nothing. nil: nobody listens.
+	Grown func()
+	// Refuse says why there are to be no sessions with a seat now, as with one that is isolated.
+	// It returns at once. nil: there may be.
+	Refuse func(roster.Seat) error
+	// Inbound is how many sessions others may open, at most. Default: 256.
+	Inbound int
+	// HourlyBytes is how much of what peers ask for is sent in an hour, to all of them, at most.
+	// To each of them it is a quarter. Default: 64 MiB, and 16 KiB for each seat.
+	HourlyBytes int
+	// Verify checks signatures. Default: [signed.Envelope.Verify].
+	Verify func(signed.Envelope) error
+	// Logf hears what people may want to know. Default: log.Printf.
+	Logf func(format string, args ...any)
+}
+
+// Ledger is the node's ledger. agent/pinned's fits.
+type Ledger interface {
+	State() ledger.State
+	Entry(height int64) (ledger.Entry, error)
+	// Take verifies an entry and keeps it.
+	Take(height int64, e ledger.Entry) error
+}
+
+// Times of the engine.
+const (
+	// The digests of a session: so often while something is open, and ever more seldom up to
+	// the longest time when nothing is.
+	openDigest, quietDigest = 30 * time.Second, 15 * time.Minute
+	// soon is how long news wait for more of them, and quietly how long a seat's word does that
+	// it said before: nobody waits for it.
+	soon, quietly = 50 * time.Millisecond, 5 * time.Minute
+	// answerLimit is how long a peer may take to send an object, entryLimit an entry or a piece
+	// of one, digestLimit to answer a digest. After patience another one is asked for the
+	// object, too.
+	answerLimit, entryLimit, digestLimit = 10 * time.Second, 10 * time.Second, 30 * time.Second
+	patience                             = 500 * time.Millisecond
+	// silence is how long a peer that opened a session may say nothing: it sends a digest in
+	// half of the time.
+	silence = 2*quietDigest + digestLimit
+	// breath is what lies between two looks at what is due, at least.
+	breath = 5 * time.Millisecond
+	// rotation is after how many digests a node turns to other peers.
+	rotation = 4
+	// dialLimit is how long it may take to reach a peer, and settled how long a session lasts of
+	// which it is said that the peer was reached.
+	dialLimit, settled = 20 * time.Second, 10 * time.Minute
+	// perSeat is the time between two objects of a place that are news, in the long run, and
+	// burst how many may come at once: whoever signs more than that is heard of less often.
+	perSeat, burst = 10 * time.Second, 8
+)
+
+// Engine carries the objects of one node. Its methods may be called from any goroutine, while
+// [Engine.Run] runs.
+type Engine struct {
+	config Config
+	calls  chan func() // what the goroutine of Run does, which owns all that follows
+	over   chan struct{}
+	disk   chan func() // what the goroutine of the ledger does
+
+	shelf    *shelf.Shelf
+	state    ledger.State
+	open     bool
+	sessions map[signed.Key]*session
+	peers    map[signed.Key]*peer
+	dialling map[signed.Key]bool
+	wants    map[shelf.ID]*wish
+	origins  map[shelf.ID]*bucket
+	entries  entries
+
+	voters, rest []roster.Seat // to whom sessions are opened, by preference
+	turn         int
+	rotateAt     time.Time
+	newsAt       time.Time // when news are told; zero: there are none
+	served       bucket    // bytes for all peers
+	pulled       bucket    // bytes that were asked for
+	timer        *time.Timer
+	due          time.Time // of the timer
+	stepped      time.Time // the last time
+	stats        Stats
+	running      sync.WaitGroup
+}
+
+// New is an engine that does nothing until [Engine.Run].
+func New(c Config) *Engine {
+	if c.Inbound == 0 {
+		c.Inbound = 256
+	}
+	if c.Logf == nil {
+		c.Logf = log.Printf
+	}
+	e := &Engine{
+		config: c, calls: make(chan func()), over: make(chan struct{}), disk: make(chan func(), 64),
+		state: c.Ledger.State(), sessions: make(map[signed.Key]*session),
+		peers: make(map[signed.Key]*peer), dialling: make(map[signed.Key]bool), wants: make(map[shelf.ID]*wish), origins: make(map[shelf.ID]*bucket),
+	}
+	e.shelf = shelf.New(e.state.Fleet(), c.Kinds)
+	if c.Verify != nil {
+		e.shelf.Verify = c.Verify
+	}
+	e.stats.Dropped = make(map[string]uint64)
+	e.follow()
+	return e
+}
+
+// Run carries until ctx ends. Then its sessions are closed and its goroutines are gone.
+func (e *Engine) Run(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		close(e.over)
+		for _, s := range e.sessions {
+			e.drop(s, reasonEnded)
+		}
+		e.running.Wait()
+	}()
+	e.running.Go(func() { e.accept(ctx) })
+	e.running.Go(func() { e.library(ctx) })
+	e.timer = time.NewTimer(0)
+	defer e.timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-e.calls:
+			f()
+		case <-e.timer.C:
+			e.due = time.Time{}
+			e.step(ctx, time.Now())
+		}
+		e.flush()
+	}
+}
+
+// do has the goroutine of Run do something, and waits until it has; false: it has ended.
+func (e *Engine) do(f func()) bool {
+	done := make(chan struct{})
+	if !e.post(func() { defer close(done); f() }) {
+		return false
+	}
+	<-done
+	return true
+}
+
+// post is do without the wait.
+func (e *Engine) post(f func()) bool {
+	select {
+	case e.calls <- f:
+		return true
+	case <-e.over:
+		return false
+	}
+}
+
+// at has step run at a time, if nothing has it run before; never without a pause.
+func (e *Engine) at(t time.Time) {
+	t = later(t, e.stepped.Add(breath))
+	if e.timer != nil && (e.due.IsZero() || t.Before(e.due)) {
+		e.due = t
+		e.timer.Reset(time.Until(t))
+	}
+}
+
+// step does all that is due, and says when it has to run again.
+func (e *Engine) step(ctx context.Context, now time.Time) {
+	e.stepped = now
+	next := now.Add(quietDigest)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	if !e.newsAt.IsZero() && !now.Before(e.newsAt) {
+		e.newsAt = time.Time{}
+		for _, s := range e.sessions {
+			if len(s.news) > 0 {
+				e.tell(s)
+			}
+		}
+	}
+	sooner(e.newsAt)
+	for _, s := range e.sessions {
+		sooner(e.tend(s, now))
+	}
+	sooner(e.tendWants(now))
+	sooner(e.tendEntries(now))
+	sooner(e.tendPeers(ctx, now))
+	e.at(next)
+}
+
+// ErrEnded is of an engine that does not run.
+var ErrEnded = errors.New("gossip has ended")
+
+// Publish takes an object of this node, or of another carrier, and passes it on. The error
+// wraps [notice.ErrOlder], or says why the object is refused.
+func (e *Engine) Publish(object signed.Envelope) error {
+	var v shelf.Verdict
+	if !e.do(func() {
+		if v = e.shelf.Put(object.Bytes()); v.News() {
+			e.took(object, v, nil)
+		}
+	}) {
+		return ErrEnded
+	}
+	switch {
+	case v.News(), v == shelf.Known:
+		return nil
+	case v == shelf.Older:
+		return fmt.Errorf("object %s of key %s, number %d: %w", object.Kind, object.By.ID().Short(), object.Sequence, notice.ErrOlder)
+	}
+	return fmt.Errorf("object %s of key %s: it is %s", object.Kind, object.By.ID().Short(), v)
+}
+
+// Open says whether something is open: a vote, a rollout, a ledger that does not grow. Then
+// digests are exchanged often.
+func (e *Engine) Open(open bool) {
+	e.post(func() {
+		if e.open == open {
+			return
+		}
+		e.open = open
+		for _, s := range e.sessions {
+			s.hurry(time.Now())
+		}
+		e.at(time.Now())
+	})
+}
+
+// Advanced says that the ledger has grown by other means, or that what Refuse answers has
+// changed.
+func (e *Engine) Advanced() { e.post(e.follow) }
+
+// Object is the newest object of a kind by a seat; false: none came.
+func (e *Engine) Object(kind string, by signed.Key) (object signed.Envelope, ok bool) {
+	e.do(func() { object, ok = e.shelf.Get(kind, by) })
+	return object, ok
+}
+
+// Objects are all objects of a kind.
+func (e *Engine) Objects(kind string) (all []signed.Envelope) {
+	e.do(func() {
+		for object := range e.shelf.All(kind) {
+			all = append(all, object)
+		}
+	})
+	return all
+}
+
+// Limit is how many bytes an envelope of a kind may have now.
+func (e *Engine) Limit(kind string) (limit int) {
+	e.do(func() { limit = e.shelf.Limit(kind) })
+	return limit
+}
+
+// Stats are figures of an engine.
+type Stats struct {
+	Sessions, Inbound  int
+	Objects            int
+	Root               shelf.Sum // two engines that know the same have the same
+	Height             int64
+	Sent, Received     uint64            // bytes of frames
+	Verdicts           map[string]uint64 // on envelopes, in words
+	Refused            uint64            // envelopes
+	Contested          int               // seats that have said two things at once
+	Dropped            map[string]uint64 // sessions, by reason
+	Away               int               // seats that are kept away
+	TooOften, Unlisted uint64            // items told that were not asked for: of a seat that signs too much, of no seat
+}
+
+// Stats are the engine's figures.
+func (e *Engine) Stats() (s Stats) {
+	e.do(func() {
+		s = e.stats
+		s.Sessions, s.Objects, s.Root, s.Height = len(e.sessions), e.shelf.Len(), e.shelf.Root(), e.state.Height
+		s.Verdicts, s.Refused, s.Contested = e.shelf.Counts(), e.shelf.Refused(), len(e.shelf.Pairs())
+		s.Dropped = make(map[string]uint64)
+		for why, n := range e.stats.Dropped {
+			s.Dropped[why] = n
+		}
+		for _, one := range e.sessions {
+			if !one.dialled {
+				s.Inbound++
+			}
+		}
+		now := time.Now()
+		for _, p := range e.peers {
+			if now.Before(p.away) {
+				s.Away++
+			}
+		}
+	})
+	return s
+}
+
+// Pairs are the last two objects under one number of each seat that has signed such.
+func (e *Engine) Pairs() (pairs map[signed.Key]shelf.Pair) {
+	e.do(func() {
+		pairs = make(map[signed.Key]shelf.Pair)
+		for key, p := range e.shelf.Pairs() {
+			pairs[key] = p
+		}
+	})
+	return pairs
+}
+
+// follow takes the ledger's state: who is listed, and how far it is.
+func (e *Engine) follow() {
+	before := e.state
+	e.state = e.config.Ledger.State()
+	e.entries.note(e.state.Height, e.state.Record)
+	if first := len(e.voters) == 0 && len(e.rest) == 0; first || before.Height != e.state.Height {
+		e.shelf.Follow(e.state.Roster)
+		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self)
+		for id := range e.wants {
+			if !e.shelf.Lacks(shelf.Item{ID: id, Number: notice.MaxNumber}) {
+				delete(e.wants, id)
+			}
+		}
+		for id := range e.origins {
+			if _, ok := e.shelf.Item(id); !ok {
+				delete(e.origins, id)
+			}
+		}
+		for key := range e.peers {
+			if !e.shelf.Lists(key) {
+				delete(e.peers, key)
+			}
+		}
+		hourly := e.hourly()
+		e.served.rate, e.served.most = float64(hourly)/3600, float64(hourly)/4
+		e.pulled.rate, e.pulled.most = e.served.rate, e.served.most
+	}
+	for key, s := range e.sessions {
+		seat, listed := e.state.Roster.ByKey(key)
+		if !listed {
+			e.drop(s, "no seat")
+		} else if e.refused(seat) {
+			e.drop(s, "refused")
+		}
+		s.seat = seat
+	}
+	if before.Height != e.state.Height {
+		for _, s := range e.sessions {
+			e.sayHead(s)
+		}
+	}
+	e.at(time.Now())
+}
+
+func (e *Engine) hourly() int {
+	if e.config.HourlyBytes > 0 {
+		return e.config.HourlyBytes
+	}
+	return 64<<20 + 16<<10*len(e.state.Roster.Seats)
+}
+
+func (e *Engine) refused(seat roster.Seat) bool {
+	return e.config.Refuse != nil && e.config.Refuse(seat) != nil
+}
+
+// spread is a time between half of d and d, by chance.
+func spread(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

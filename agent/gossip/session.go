@@ -1,0 +1,532 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/shelf"
+	"kogge.example/update/fleet/signed"
+)
+
+// session is one with a peer. All of it but queue, queued and conn is the engine's goroutine's.
+type session struct {
+	conn    Session
+	key     signed.Key
+	seat    roster.Seat
+	dialled bool
+
+	queue  chan [][]byte // to the goroutine that sends
+	queued atomic.Int64  // bytes in it
+	out    [][]byte      // frames of this turn of the engine
+	closed bool
+
+	news, quiet map[shelf.ID]bool // what the peer is to be told
+	quietAt     time.Time
+	asked       map[shelf.ID]asking // what it has not sent yet
+	given       map[shelf.ID]given  // what it was sent since givenAt
+	givenAt     time.Time
+	asks        want // what it is to be asked in this turn
+
+	interval time.Duration // between digests, if this node opened the session
+	digestAt time.Time
+	sentAt   time.Time // of the last digest
+	heard    time.Time // of the last frame
+	since    time.Time // it began
+
+	ledger   head              // how far the peer's ledger is
+	toldHead head              // how far this node's is, as it was told
+	told     bool              // whether it was
+	doubted  bool              // its head was asked to be proved
+	gave     time.Time         // it was asked for an entry
+	rests    time.Time         // it sends no objects before
+	waiting  map[shelf.ID]bool // what it can be asked for once it has answered other things
+
+	unasked bucket // bytes that it may send without being asked
+	served  bucket // bytes that it may ask for
+}
+
+// asking is what a peer was asked for.
+type asking struct {
+	number uint64    // that it told
+	until  time.Time // when it should have answered
+}
+
+// given is what a peer was sent.
+type given struct {
+	number uint64
+	times  int
+}
+
+// Limits of what a session may hold.
+const (
+	maxQueue      = 64 // turns of the engine
+	maxQueueBytes = 1 << 20
+	maxAsked      = 64 // objects
+	maxDemerits   = 16
+	unaskedRate   = 16 << 10 // bytes a second
+	unaskedBurst  = 256 << 10
+	unaskedPlace  = 128 // bytes more at once, for each place of the shelf
+)
+
+// The reasons why a session ends that the peer is to blame for.
+const (
+	faultFrame    = "not a frame"
+	faultFlood    = "flood"
+	faultUnasked  = "unasked"
+	faultLie      = "lie"
+	faultUseless  = "useless"
+	faultEntry    = "entry"
+	faultHead     = "head"
+	reasonSlow    = "slow"
+	reasonSilent  = "silent"
+	reasonEnded   = "ended"
+	reasonMoved   = "turned to another"
+	reasonAgain   = "there is another"
+	reasonBusy    = "too many"
+	reasonAway    = "kept away"
+	reasonNoSeat  = "no seat"
+	reasonRefused = "refused"
+)
+
+// accept takes the sessions that peers open.
+func (e *Engine) accept(ctx context.Context) {
+	for {
+		conn, err := e.config.Transport.Accept(ctx)
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return
+		}
+		if err != nil {
+			e.config.Logf("gossip: %v", err)
+			select { // whatever it is, it is not better at once
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			continue
+		}
+		if !e.post(func() { e.opened(conn, false) }) {
+			conn.Close()
+			return
+		}
+	}
+}
+
+// opened begins a session, or closes it if there is to be none.
+func (e *Engine) opened(conn Session, dialled bool) {
+	key, now := conn.Peer(), time.Now()
+	seat, listed := e.state.Roster.ByKey(key)
+	why := ""
+	switch before := e.sessions[key]; {
+	case !listed || key == e.config.Self:
+		why = reasonNoSeat
+	case e.refused(seat):
+		why = reasonRefused
+	case now.Before(e.peer(key).away):
+		why = reasonAway
+	case before != nil && now.Sub(before.since) < dialLimit && (before.dialled == dialled || before.dialled == (e.config.Self < key)):
+		// Both have opened one: both keep the one that the lower key opened. Or two machines
+		// have one key, and do not take turns without end.
+		why = reasonAgain
+	case before != nil:
+		e.drop(before, reasonAgain)
+	case !dialled && e.inbound() >= e.config.Inbound:
+		why = reasonBusy
+	}
+	if why != "" {
+		e.stats.Dropped[why]++
+		conn.Close()
+		return
+	}
+	s := &session{
+		conn: conn, key: key, seat: seat, dialled: dialled, queue: make(chan [][]byte, maxQueue),
+		news: make(map[shelf.ID]bool), quiet: make(map[shelf.ID]bool), asked: make(map[shelf.ID]asking), given: make(map[shelf.ID]given),
+		waiting:  make(map[shelf.ID]bool),
+		interval: openDigest, since: now, heard: now, digestAt: now,
+	}
+	s.unasked = bucket{rate: unaskedRate, most: float64(unaskedBurst + unaskedPlace*len(e.state.Roster.Seats)*len(e.config.Kinds))}
+	s.served = bucket{rate: e.served.rate / 4, most: e.served.most / 4}
+	e.sessions[key] = s
+	e.running.Go(func() { s.send() })
+	e.running.Go(func() { e.receive(s) })
+	if !dialled {
+		e.sayHead(s)
+	}
+	e.at(now)
+}
+
+func (e *Engine) inbound() (n int) {
+	for _, s := range e.sessions {
+		if !s.dialled {
+			n++
+		}
+	}
+	return n
+}
+
+// send sends what comes into the queue, until it is closed or the session fails.
+func (s *session) send() {
+	for frames := range s.queue {
+		size := 0
+		for _, f := range frames {
+			size += len(f)
+		}
+		if s.conn.Send(frames) != nil {
+			s.conn.Close() // which the other goroutine finds out
+			for range s.queue {
+			}
+			return
+		}
+		s.queued.Add(-int64(size))
+	}
+}
+
+// receive hands frames to the engine, one at a time: a peer that sends much waits for its turn
+// like all others.
+func (e *Engine) receive(s *session) {
+	for {
+		raw, err := s.conn.Receive()
+		if err != nil {
+			e.post(func() { e.drop(s, reasonEnded) })
+			return
+		}
+		done := make(chan struct{})
+		if !e.post(func() { defer close(done); e.heard(s, raw) }) {
+			return
+		}
+		select {
+		case <-done:
+		case <-e.over:
+			return
+		}
+	}
+}
+
+// drop ends a session.
+func (e *Engine) drop(s *session, why string) {
+	if s.closed {
+		return
+	}
+	s.closed = true
+	if e.sessions[s.key] == s {
+		delete(e.sessions, s.key)
+	}
+	if now := time.Now(); s.dialled && why != reasonMoved {
+		if now.Sub(s.since) < settled {
+			e.failed(s.key, now)
+		} else {
+			e.peer(s.key).reached()
+		}
+	}
+	e.stats.Dropped[why]++
+	close(s.queue)
+	s.conn.Close()
+	e.unask(s)
+	e.at(time.Now())
+}
+
+// blame sends the peer of a session away, which may have ended, for a fault.
+func (e *Engine) blame(s *session, why string) {
+	p := e.peer(s.key)
+	p.sendAway(time.Now())
+	e.config.Logf("gossip: %s is sent away for %s: %s", s.seat.Name, time.Until(p.away).Round(time.Second), why)
+	if s.closed {
+		s = e.sessions[s.key]
+	}
+	if s != nil {
+		e.drop(s, why)
+	}
+}
+
+// demerit notes what may be a mishap. Many are none, if what is right is not more.
+func (e *Engine) demerit(s *session) {
+	p := e.peer(s.key)
+	if p.demerits++; p.demerits >= maxDemerits {
+		p.demerits = 0
+		e.blame(s, faultUseless)
+	}
+}
+
+// merit notes that a peer has done right.
+func (e *Engine) merit(s *session) {
+	p := e.peer(s.key)
+	p.demerits = max(0, p.demerits-1)
+}
+
+// failed notes that a peer was not reached, or not for long.
+func (e *Engine) failed(key signed.Key, now time.Time) { e.peer(key).failed(now, rand.Float64()) }
+
+func (e *Engine) peer(key signed.Key) *peer {
+	p := e.peers[key]
+	if p == nil {
+		p = &peer{}
+		e.peers[key] = p
+	}
+	return p
+}
+
+// say adds a frame to what is sent at the end of the engine's turn.
+func (s *session) say(f frame) { s.out = append(s.out, encode(f)) }
+
+// flush hands to the sessions what was said in this turn. A peer that does not read is dropped,
+// and nobody waits for it.
+func (e *Engine) flush() {
+	for _, s := range e.sessions {
+		if len(s.asks) > 0 {
+			s.say(s.asks)
+			s.asks = nil
+		}
+		if len(s.out) == 0 {
+			continue
+		}
+		size := 0
+		for _, f := range s.out {
+			size += len(f)
+		}
+		e.stats.Sent += uint64(size)
+		if s.queued.Add(int64(size)) > maxQueueBytes {
+			e.drop(s, reasonSlow)
+			continue
+		}
+		select {
+		case s.queue <- s.out:
+			s.out = nil
+		default:
+			e.drop(s, reasonSlow)
+		}
+	}
+}
+
+// heard takes a frame of a peer.
+func (e *Engine) heard(s *session, raw []byte) {
+	if s.closed {
+		return
+	}
+	now := time.Now()
+	e.stats.Received += uint64(len(raw))
+	s.heard = now
+	f, err := decode(raw)
+	if err != nil {
+		e.blame(s, faultFrame)
+		return
+	}
+	switch f.(type) {
+	case objects, renewals, entry, offer, piece, lack, same:
+		e.pulled.owe(len(raw), now) // each of these has to be asked for, which is looked at below
+	default:
+		if !s.unasked.take(20+len(raw), now) {
+			e.blame(s, faultFlood)
+			return
+		}
+	}
+	switch f := f.(type) {
+	case digest:
+		e.hearDigest(s, f)
+	case list:
+		e.hearList(s, shelf.List(f))
+	case same:
+		if s.sentAt.IsZero() {
+			e.demerit(s)
+		}
+	case tell:
+		e.hearTold(s, f)
+	case want:
+		e.hearWant(s, f)
+	case objects:
+		e.hearObjects(s, f)
+	case renewals:
+		e.hearRenewals(s, f)
+	default:
+		e.hearLedger(s, f)
+	}
+}
+
+// hurry has the session's next digest be soon.
+func (s *session) hurry(now time.Time) {
+	s.interval = openDigest
+	if next := now.Add(spread(openDigest)); s.digestAt.After(next) {
+		s.digestAt = next
+	}
+}
+
+// tend does what is due in a session, and says when the next thing is.
+func (e *Engine) tend(s *session, now time.Time) time.Time {
+	if !s.dialled {
+		if now.Sub(s.heard) > silence {
+			e.drop(s, reasonSilent)
+			return time.Time{}
+		}
+	} else if waits := !s.sentAt.IsZero() && s.heard.Before(s.sentAt); waits && now.Sub(s.sentAt) >= digestLimit {
+		e.drop(s, reasonSilent)
+		return time.Time{}
+	}
+	next := s.heard.Add(silence + time.Second)
+	if until := e.overdue(s, now); s.closed {
+		return time.Time{}
+	} else if until.Before(next) && !until.IsZero() {
+		next = until
+	}
+	if now.Sub(s.givenAt) > quietDigest {
+		clear(s.given)
+		s.givenAt = now
+	}
+	if s.dialled {
+		if !now.Before(s.digestAt) {
+			e.sendDigest(s, now)
+		}
+		if s.digestAt.Before(next) {
+			next = s.digestAt
+		}
+		if answer := s.sentAt.Add(digestLimit); !s.sentAt.IsZero() && s.heard.Before(s.sentAt) && answer.Before(next) {
+			next = answer
+		}
+	}
+	if len(s.quiet) > 0 {
+		if !now.Before(s.quietAt) {
+			e.tell(s)
+		} else if s.quietAt.Before(next) {
+			next = s.quietAt
+		}
+	}
+	return next
+}
+
+// overdue turns to others for what a peer has not sent in time, and says when the next of it
+// should come. However much it is, it is one mishap; and of a peer that says nothing at all,
+// the network's.
+func (e *Engine) overdue(s *session, now time.Time) (next time.Time) {
+	late, silent := false, false
+	for id, a := range s.asked {
+		if now.Before(a.until) {
+			if next.IsZero() || a.until.Before(next) {
+				next = a.until
+			}
+			continue
+		}
+		late, silent = true, silent || s.heard.Before(a.until.Add(-answerLimit))
+		delete(s.asked, id)
+		e.unanswered(id, s, now)
+	}
+	if late {
+		e.demerit(s)
+	}
+	if silent && !s.closed {
+		e.drop(s, reasonSilent)
+	}
+	return next
+}
+
+// sendDigest asks what this node or the peer has missed.
+func (e *Engine) sendDigest(s *session, now time.Time) {
+	e.sayHead(s)
+	e.tell(s) // else it would be found to be missing
+	s.say(digest{{Sum: e.shelf.Root()}})
+	s.sentAt = now
+	s.digestAt = now.Add(s.interval*9/10 + spread(s.interval/5))
+	if e.open {
+		s.interval = openDigest
+	} else {
+		s.interval = min(2*s.interval, quietDigest)
+	}
+}
+
+// errNoPeer is of a peer that is not the seat that was dialled.
+var errNoPeer = errors.New("another seat answers there")
+
+// tendPeers opens sessions where some are missing, and turns to other peers now and then.
+func (e *Engine) tendPeers(ctx context.Context, now time.Time) (next time.Time) {
+	sooner := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	every := rotation * quietDigest
+	if e.open {
+		every = rotation * openDigest
+	}
+	switch {
+	case e.rotateAt.IsZero():
+		e.rotateAt = now.Add(spread(every))
+	case !now.Before(e.rotateAt):
+		e.turn++
+		e.rotateAt = now.Add(every*9/10 + spread(every/5))
+	case e.rotateAt.Sub(now) > every*11/10: // something has been opened
+		e.rotateAt = now.Add(spread(every))
+	}
+	sooner(e.rotateAt)
+	chosen := targets(e.voters, e.rest, e.turn, func(seat roster.Seat) bool {
+		if e.sessions[seat.Key] != nil || e.dialling[seat.Key] {
+			return true
+		}
+		p := e.peers[seat.Key]
+		if e.refused(seat) {
+			return false
+		}
+		if p == nil {
+			return true
+		}
+		if until := later(p.again, p.away); now.Before(until) {
+			sooner(until)
+			return false
+		}
+		return true
+	})
+	wanted, missing := make(map[signed.Key]bool), 0
+	for _, seat := range chosen {
+		wanted[seat.Key] = true
+		if e.sessions[seat.Key] != nil {
+			continue
+		}
+		missing++
+		if !e.dialling[seat.Key] && len(e.dialling) < outbound {
+			e.dial(ctx, seat)
+		}
+	}
+	if missing == 0 {
+		for key, s := range e.sessions {
+			if s.dialled && !wanted[key] {
+				e.drop(s, reasonMoved)
+			}
+		}
+	}
+	return next
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// dial opens a session with a seat.
+func (e *Engine) dial(ctx context.Context, seat roster.Seat) {
+	e.dialling[seat.Key] = true
+	e.running.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, dialLimit)
+		defer cancel()
+		conn, err := e.config.Transport.Dial(ctx, seat)
+		if err == nil && conn.Peer() != seat.Key {
+			conn.Close()
+			err = errNoPeer
+		}
+		posted := e.post(func() {
+			delete(e.dialling, seat.Key)
+			if err != nil {
+				e.stats.Dropped["not reached"]++
+				e.failed(seat.Key, time.Now())
+			} else {
+				e.opened(conn, true)
+			}
+			e.at(time.Now())
+		})
+		if !posted && err == nil {
+			conn.Close()
+		}
+	})
+}

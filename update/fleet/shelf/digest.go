@@ -1,0 +1,245 @@
+package shelf
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/signed"
+)
+
+// Part is the places whose first Depth hexadecimal digits are those of Prefix. Depth 0 is the
+// whole shelf; each part has 16 parts of the next depth.
+type Part struct {
+	Depth  int
+	Prefix uint32
+}
+
+const (
+	// maxDepth is how far parts are divided, so far that nobody gets many keys that lie in one.
+	maxDepth = 8
+	fanOut   = 16
+	// few is how many places are not divided any more: to list them costs no more than the sums
+	// of their parts.
+	few = fanOut
+)
+
+// Valid says whether there is such a part.
+func (p Part) Valid() bool {
+	return 0 <= p.Depth && p.Depth <= maxDepth && uint64(p.Prefix) < 1<<(4*p.Depth)
+}
+
+// partOf is the part of a depth in which a place is.
+func partOf(id ID, depth int) Part {
+	return Part{depth, binary.BigEndian.Uint32(id[:]) >> (32 - 4*depth) & (1<<(4*depth) - 1)}
+}
+
+// Sum stands for the content of a part, or for an object. It is cut off where finding two of
+// one sum costs 2^64 steps.
+type Sum [16]byte
+
+// SumOf is a sum together with its part.
+type SumOf struct {
+	Part
+	Sum Sum
+}
+
+// Item says which object lies in a place: its number, and what it says.
+type Item struct {
+	ID     ID
+	Number uint64
+	Sum    Sum
+}
+
+// List are all objects of a part.
+type List struct {
+	Part
+	Items []Item
+}
+
+// within are the places of a part, of those that the roster has.
+func (s *Shelf) within(p Part) []ID {
+	find := func(prefix uint64) int {
+		i, _ := slices.BinarySearchFunc(s.places, prefix, func(id ID, prefix uint64) int {
+			at := uint64(binary.BigEndian.Uint32(id[:])) >> (32 - 4*p.Depth)
+			if at < prefix {
+				return -1
+			}
+			return 1
+		})
+		return i
+	}
+	return s.places[find(uint64(p.Prefix)):find(uint64(p.Prefix)+1)]
+}
+
+// Root is the sum of the whole shelf. Two shelves of one roster have the same one if all seats
+// say the same on both: how often they have said it does not count, so that a fleet in which
+// nothing happens agrees at once.
+func (s *Shelf) Root() Sum { return s.Sum(Part{}) }
+
+// Sum is the sum of a part.
+func (s *Shelf) Sum(p Part) Sum {
+	if sum, ok := s.parts[p]; ok {
+		return sum
+	}
+	h := sha256.New()
+	places := s.within(p)
+	if len(places) <= few || p.Depth == maxDepth {
+		for _, id := range places {
+			if held := s.held[id]; held != nil {
+				h.Write(id[:])
+				h.Write(held.content[:])
+			}
+		}
+	} else {
+		for _, part := range p.parts() {
+			sum := s.Sum(part)
+			h.Write(sum[:])
+		}
+	}
+	sum := Sum(h.Sum(nil)[:])
+	s.parts[p] = sum
+	return sum
+}
+
+func (p Part) parts() (all [fanOut]Part) {
+	for i := range all {
+		all[i] = Part{p.Depth + 1, p.Prefix<<4 | uint32(i)}
+	}
+	return all
+}
+
+// Answer compares sums with the shelf's own, and says what to tell whoever sent them: nothing of
+// parts that are equal; of one that is not the sums of its parts, or a list if it is small.
+func (s *Shelf) Answer(theirs []SumOf) (sums []SumOf, lists []List) {
+	for _, one := range theirs {
+		switch {
+		case !one.Valid() || s.Sum(one.Part) == one.Sum:
+		case len(s.within(one.Part)) <= few || one.Depth == maxDepth:
+			lists = append(lists, s.List(one.Part))
+		default:
+			for _, part := range one.parts() {
+				sums = append(sums, SumOf{part, s.Sum(part)})
+			}
+		}
+	}
+	return sums, lists
+}
+
+// List are all objects of a part.
+func (s *Shelf) List(p Part) List {
+	l := List{Part: p}
+	for _, id := range s.within(p) {
+		if item, ok := s.Item(id); ok {
+			l.Items = append(l.Items, item)
+		}
+	}
+	return l
+}
+
+// Item is what lies in a place; false: nothing.
+func (s *Shelf) Item(id ID) (Item, bool) {
+	h := s.held[id]
+	if h == nil {
+		return Item{}, false
+	}
+	sum := h.best.hash
+	if h.contested() {
+		sum = document.HashOf(append(bytes.Clone(h.best.hash[:]), h.rival.hash[:]...))
+	}
+	return Item{id, h.best.Sequence, Sum(sum[:])}, true
+}
+
+// Lacks says whether an item that somebody has is news to this shelf, and Ahead whether the
+// shelf's own is news to him. Both hold where the seat has said two things under one number, of
+// which each has another. A place that the roster does not have is nobody's.
+func (s *Shelf) Lacks(theirs Item) bool {
+	own, ok := s.Item(theirs.ID)
+	if !ok {
+		_, has := slices.BinarySearchFunc(s.places, theirs.ID, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+		return has
+	}
+	return theirs.Number > own.Number || theirs.Number == own.Number && theirs.Sum != own.Sum
+}
+
+// Ahead says whether what lies in a place is news to somebody who has that item there.
+func (s *Shelf) Ahead(theirs Item) bool {
+	own, ok := s.Item(theirs.ID)
+	return ok && (own.Number > theirs.Number || own.Number == theirs.Number && own.Sum != theirs.Sum)
+}
+
+// Compare says what a list has that the shelf lacks, and what the shelf has that the list lacks.
+func (s *Shelf) Compare(theirs List) (lacks []Item, ahead []ID) {
+	if !theirs.Valid() {
+		return nil, nil
+	}
+	listed := make(map[ID]bool, len(theirs.Items))
+	for _, item := range theirs.Items {
+		if partOf(item.ID, theirs.Depth) != theirs.Part {
+			continue
+		}
+		listed[item.ID] = true
+		if s.Lacks(item) {
+			lacks = append(lacks, item)
+		}
+		if s.Ahead(item) {
+			ahead = append(ahead, item.ID)
+		}
+	}
+	for _, id := range s.within(theirs.Part) {
+		if s.held[id] != nil && !listed[id] {
+			ahead = append(ahead, id)
+		}
+	}
+	return lacks, ahead
+}
+
+// Renewal says that a seat says the same as before under a higher number, to somebody who has
+// the object under a lower one: most of what a quiet fleet sends.
+type Renewal struct {
+	ID        ID
+	Number    uint64
+	Signature [64]byte
+}
+
+// Renewal is the one for somebody who has an object under a number; false: he needs the whole
+// object, or nothing.
+func (s *Shelf) Renewal(id ID, have uint64) (Renewal, bool) {
+	h := s.held[id]
+	if h == nil || h.contested() || have < h.since || have >= h.best.Sequence {
+		return Renewal{}, false
+	}
+	return Renewal{id, h.best.Sequence, [64]byte(h.best.Signature())}, true
+}
+
+// Renew is [Shelf.Put] for a renewal. [Missing] says that the whole object is needed: what lies
+// here is not what was renewed, or the signature is wrong.
+func (s *Shelf) Renew(r Renewal) Verdict {
+	v := s.renew(r)
+	s.counts[v]++
+	return v
+}
+
+func (s *Shelf) renew(r Renewal) Verdict {
+	h := s.held[r.ID]
+	if h == nil || h.contested() {
+		return Missing
+	}
+	e := h.best.Again(r.Number, r.Signature[:])
+	if v := s.take(e); v != BadSignature {
+		return v
+	}
+	return Missing
+}
+
+// Newest is the highest number of any object of a seat that is here; 0: there is none.
+func (s *Shelf) Newest(by signed.Key) (number uint64) {
+	for _, k := range s.kinds {
+		if h := s.held[IDOf(k.Name, by)]; h != nil {
+			number = max(number, h.best.Sequence)
+		}
+	}
+	return number
+}
