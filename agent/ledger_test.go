@@ -2,12 +2,15 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
+	"kogge.example/init/control"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -16,7 +19,7 @@ import (
 // adopted is a node of a fleet: what it is there, and its folder of STATE.
 func adopted(t *testing.T, f *ledgertest.Fleet) *part {
 	t.Helper()
-	p := &part{state: t.TempDir()}
+	p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
 	var err error
 	p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
 	must(t, err)
@@ -44,7 +47,17 @@ func TestPart(t *testing.T) {
 			t.Errorf("%s: a caller is %s: %v", when, who, err)
 		}
 	}
+	told := func(want string) {
+		t.Helper()
+		p.tell()
+		place, err := control.ReadFleet(p.run)
+		must(t, err)
+		if got := regexp.MustCompile(`\(\w+\)|key \w+`).ReplaceAllStringFunc(place.String(), func(s string) string { return s[:1] }); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
 	ask("before the founding", nil, nil)
+	told("hanse (, not founded")
 	dir := filepath.Join(p.state, "kogge", "ledger")
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("a ledger without a record has a folder")
@@ -53,21 +66,27 @@ func TestPart(t *testing.T) {
 	must(t, err)
 	must(t, taken.Take(1, f.Entries[0]))
 	ask("founded", nil, ledger.ErrUnlisted)
+	if _, err := os.Stat(filepath.Join(p.state, "identity", "seat.json")); err == nil {
+		t.Error("the seat's key was made unasked")
+	}
+	told("hanse (, no seat, k, 1 record, 3 of 4 votes decide")
 	if err := taken.Take(1, f.Again(t)); !errors.Is(err, pinned.ErrFork) {
 		t.Fatal(err)
 	}
 	ask("with two histories", pinned.ErrFork, ledger.ErrUnlisted)
-	p = &part{node: p.node, state: p.state}
+	p = &part{node: p.node, state: p.state, run: p.run, show: func() {}}
 	ask("after a reboot", pinned.ErrFork, ledger.ErrUnlisted)
-	if _, err := os.Stat(filepath.Join(p.state, "identity", "seat.json")); err == nil {
-		t.Error("the seat's key was made unasked")
-	}
+	told("hanse (, no seat, k, 1 record, 3 of 4 votes decide: " + p.problem().Error())
 	if _, _, err := p.whole(); err != nil {
 		t.Error(err)
 	}
 	lone, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
 	must(t, err)
-	p = &part{node: lone, state: t.TempDir()}
+	p = &part{node: lone, state: t.TempDir(), run: t.TempDir(), show: func() {}}
+	p.tell()
+	if _, err := control.ReadFleet(p.run); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a node of no fleet tells of one: %v", err)
+	}
 	ask("of no fleet", nil, nil)
 	if _, err := p.ledger(); err == nil {
 		t.Error("a node of no fleet has a ledger")

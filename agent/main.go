@@ -3,6 +3,7 @@
 //
 //	agent agent        node.yaml and preloaded images in, running containers out
 //	agent containerd   the container engine, serving on its socket
+//	agent etcd         this node's part in the fleet's etcd, where it has one
 //	agent remove       a folder that a container filled → gone; the first starts it
 //
 // PID 1 starts, watches and restarts each by itself (sd_notify, watchdog), and
@@ -51,10 +52,12 @@ func run(args []string, stderr io.Writer) int {
 		start = runAgent
 	case "containerd":
 		start = runContainerd
+	case "etcd":
+		start = runEtcd
 	case trees.Role:
 		start = trees.Helper
 	default:
-		fmt.Fprintf(stderr, "agent: unknown role %q: expected agent, containerd or remove\n", role)
+		fmt.Fprintf(stderr, "agent: unknown role %q: expected agent, containerd, etcd or remove\n", role)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

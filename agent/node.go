@@ -128,7 +128,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var now parts
+	now := parts{parent: parent}
 	defer attend(ctx, at, &now)()
 	own, settings, err := ownContainers(at.config)
 	if err != nil {
@@ -220,6 +220,7 @@ func attend(ctx context.Context, at paths, now *parts) (end func()) {
 		func(ctx context.Context) { serveAPI(ctx, at, now, slots) },
 		slots.Serve,
 		func(ctx context.Context) { watchServices(ctx, &now.events) },
+		func(ctx context.Context) { memberOnDemand(ctx, at, now) },
 		func(ctx context.Context) {
 			now.watchMemory(ctx, confine.Looker{Proc: "/proc", Cgroups: at.cgroups, Group: at.cgroup})
 		},

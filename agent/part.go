@@ -8,6 +8,7 @@ import (
 
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
+	"kogge.example/init/control"
 	"kogge.example/update/fleet"
 )
 
@@ -17,8 +18,11 @@ import (
 type part struct {
 	node  *identity.Node
 	state string // the folder of STATE
+	run   string // the folder that does not outlive a boot
+	show  func() // has PID 1 look at the facts in it, for the console
 
 	mu    sync.Mutex // guards what follows
+	told  control.Fleet
 	seat  *identity.Seat
 	taken *pinned.Ledger
 }
@@ -67,6 +71,57 @@ func (p *part) problem() error {
 		return err
 	}
 	return taken.Problem()
+}
+
+// place is what people and other programs of the node are told of it. Whether the node has a
+// seat is looked up only once the fleet is founded, so that no key is made unasked.
+func (p *part) place() (control.Fleet, bool) {
+	g := p.node.Genesis()
+	if g == nil || !p.node.Adopted() {
+		return control.Fleet{}, false
+	}
+	f := control.Fleet{Name: g.Name, ID: g.ID()}
+	taken, err := p.ledger()
+	if err != nil {
+		f.Problem = err.Error()
+		return f, true
+	}
+	s := taken.State()
+	if f.Height = s.Height; f.Height > 0 {
+		f.Votes, f.Quorum = s.Roster.Votes(), s.Roster.Quorum()
+		if _, _, err := p.whole(); err != nil {
+			f.Problem = err.Error()
+		}
+	}
+	if err := taken.Problem(); err != nil {
+		f.Problem = err.Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seat != nil {
+		f.Key = p.seat.Key.ID().Short()
+		if seat, ok := s.Roster.ByKey(p.seat.Key); ok {
+			f.Seat = seat.Number
+		}
+	}
+	return f, true
+}
+
+// tell writes the node's place for the other programs, and tells of it on the console, when it
+// is another than before.
+func (p *part) tell() {
+	f, is := p.place()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !is || f == p.told {
+		return
+	}
+	p.told = f
+	log.Printf("agent: fleet %s", f)
+	if err := f.Write(p.run); err != nil {
+		log.Printf("agent: %v", err)
+	}
+	p.show()
 }
 
 // known is what the ledger makes of a caller. A node that nobody has adopted has none, and

@@ -38,6 +38,7 @@ type parts struct {
 	names  atomic.Pointer[nameserver.Server]
 	events events.Ring
 	drain  drain
+	parent *supervisor
 	// node is who the node is; nil until that is known.
 	node atomic.Pointer[identity.Node]
 	// part is what the node is in its fleet; nil until it serves.
@@ -112,7 +113,8 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		log.Printf("agent: %v", err) // who is known already goes on being known
 	}
 	now.node.Store(node)
-	own := &part{node: node, state: at.state}
+	own := &part{node: node, state: at.state, run: at.run, show: func() { now.parent.tell("X_CHANGED=1") }}
+	own.tell()
 	now.part.Store(own)
 	var twin mdns.Twin
 	machine := machine.Machine{
@@ -126,7 +128,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 		Records: records.Records{
-			Open: own.whole, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) }, Taken: talk.look,
+			Open: own.whole, Changed: talk.look, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
 		},
 		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve},
 	})

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -34,6 +35,7 @@ type talk struct {
 	part    *part
 	machine machine.Machine
 	changed chan struct{} // the ledger has grown
+	news    chan struct{} // a seat has another key or address
 	// reach is where a seat may answer.
 	reach func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort
 
@@ -55,7 +57,7 @@ const (
 )
 
 func newTalk(p *part, m machine.Machine) *talk {
-	return &talk{part: p, machine: m, changed: make(chan struct{}, 1), reach: addressesFor}
+	return &talk{part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), reach: addressesFor}
 }
 
 // look has run look at the ledger.
@@ -86,6 +88,7 @@ func (t *talk) run(ctx context.Context, port int) {
 		select {
 		case <-ctx.Done():
 		case <-t.changed:
+			t.part.tell()
 		}
 	}
 }
@@ -120,7 +123,15 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 		return seat.Seal(kind, taken.State().Fleet(), number, body)
 	})
 	peers := &gossip.TLS{Certificate: t.part.node.Certificate}
-	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: peers, News: says.Heard, Grown: t.look})
+	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: peers, Grown: t.look, News: func(object signed.Envelope) {
+		says.Heard(object)
+		if object.Kind == notice.TLSKeyKind || object.Kind == notice.NodeKind {
+			select {
+			case t.news <- struct{}{}:
+			default:
+			}
+		}
+	}})
 	peers.Admit = engine.Admit
 	peers.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
 	peers.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
@@ -129,12 +140,16 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	defer alongside(ctx, engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
 	var words spoken
+	var seats control.Seats
 	for {
 		t.say(ctx, says, engine, taken, seat.Key, port, &words, numbers.Problem())
+		t.tellSeats(seatsOf(engine, taken.State().Roster), &seats)
 		select {
 		case <-ctx.Done():
 			return
+		case <-t.news:
 		case <-t.changed:
+			t.part.tell()
 			if _, now := t.seated(); now != taken {
 				return
 			}
@@ -142,6 +157,49 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 		case <-time.After(factsEvery):
 		}
 	}
+}
+
+// seatsOf is what the service etcd has to know of the seats that may run it: which TLS key each
+// calls its own, and where it may be.
+func seatsOf(engine *gossip.Engine, r roster.Roster) (all control.Seats) {
+	for _, seat := range r.Seats {
+		if !seat.Member && !seat.Spare {
+			continue
+		}
+		s := control.Seat{Number: seat.Number}
+		if object, ok := engine.Object(notice.TLSKeyKind, seat.Key); ok {
+			if k, err := notice.OpenTLSKey(object); err == nil && k.Seat == seat.Number {
+				s.TLSKey = k.Key.String()
+			}
+		}
+		if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
+			if n, err := notice.OpenNode(object); err == nil {
+				for _, a := range n.Addresses {
+					s.Addresses = append(s.Addresses, netip.AddrPortFrom(a.Addr(), memberPort))
+				}
+			}
+		}
+		all.Seats = append(all.Seats, s)
+	}
+	return all
+}
+
+// tellSeats writes the seats for the service etcd when they are others than before. A key that
+// was revoked on this node is none.
+func (t *talk) tellSeats(now control.Seats, last *control.Seats) {
+	for i, s := range now.Seats {
+		if s.TLSKey != "" && t.part.node.Revoked(s.TLSKey) {
+			now.Seats[i].TLSKey = ""
+		}
+	}
+	if reflect.DeepEqual(now, *last) {
+		return
+	}
+	if err := now.Write(t.part.run); err != nil {
+		log.Printf("agent: %v", err)
+		return
+	}
+	*last = now
 }
 
 // word is the seat's own word for its TLS key, once it has said it.

@@ -59,7 +59,7 @@ func TestTalk(t *testing.T) {
 			return []netip.AddrPort{where[seat.Number]}
 		}
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: p.node, ClockSure: m.ClockSure, Machine: m, Records: records.Records{Open: p.whole, Taken: one.look},
+			Node: p.node, ClockSure: m.ClockSure, Machine: m, Records: records.Records{Open: p.whole, Changed: one.look},
 			Protocols: map[string]func(*tls.Conn){gossip.Protocol: one.serve},
 		})
 		must(t, err)
@@ -97,6 +97,18 @@ func TestTalk(t *testing.T) {
 	wait("all know all", func(e *gossip.Engine) bool {
 		return len(e.Objects(notice.NodeKind)) == 3 && len(e.Objects(notice.StatusKind)) == 3 && len(e.Objects(notice.TLSKeyKind)) == 3
 	})
+	for deadline, i := time.Now().Add(time.Minute), 0; i < len(all); time.Sleep(10 * time.Millisecond) {
+		seats, err := control.ReadSeats(all[i].part.run)
+		whole := err == nil && len(seats.Seats) == 3
+		for n, s := range seats.Seats {
+			whole = whole && s.Number == n+1 && s.TLSKey == all[n].part.node.Key()
+		}
+		if whole {
+			i++
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the service etcd of n%d is told of %+v, %v", i+1, seats, err)
+		}
+	}
 	taken, err := all[1].part.ledger()
 	must(t, err)
 	must(t, taken.Take(2, f.Entries[1]))

@@ -276,5 +276,9 @@ func (n *node) services() []supervise.Service {
 			Name: "agent", Path: "/bin/agent", Args: []string{"agent"}, Vital: true, Notify: true, After: []string{"containerd"}, StartTimeout: startTimeout,
 			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -900, StopTimeout: 30 * time.Second,
 		},
+		{ // the agent starts it where the fleet has this node run etcd
+			Name: "etcd", Path: "/bin/agent", Args: []string{"etcd"}, OnDemand: true, Notify: true, StartTimeout: startTimeout,
+			WatchdogTimeout: 2 * time.Minute, OOMScoreAdj: -950, StopTimeout: 20 * time.Second,
+		},
 	}
 }

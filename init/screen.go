@@ -58,7 +58,7 @@ func (n *node) startConsole() (show func(control.Status), stop func()) {
 	show = func(s control.Status) {
 		st := console.State{
 			Node: hostname(), Slot: n.boot.Slot, Release: n.boot.Version, Board: n.boot.Board,
-			Addresses: addresses(runDir), Status: s,
+			Fleet: fleetOf(runDir), Addresses: addresses(runDir), Status: s,
 		}
 		select {
 		case states <- st:
@@ -66,6 +66,15 @@ func (n *node) startConsole() (show func(control.Status), stop func()) {
 		}
 	}
 	return show, func() { close(states) }
+}
+
+// fleetOf reads what the agent wrote, for people.
+func fleetOf(run string) string {
+	fleet, err := control.ReadFleet(run)
+	if err != nil {
+		return "" // none, or not known yet
+	}
+	return fleet.String()
 }
 
 // addresses reads what the network service wrote, for people.

@@ -62,11 +62,18 @@ func open(files files, g *fleet.Genesis) *Ledger {
 	return l
 }
 
-// recall reads what lies on STATE behind what is known.
+// recall reads what lies on STATE behind what is known. Of two histories it is the one that was
+// taken first, and nothing follows on it.
 func (l *Ledger) recall() {
-	if l.problem = l.forked(); l.problem != nil {
-		return
+	l.remember()
+	if err := l.forked(); err != nil {
+		l.problem = err
 	}
+}
+
+// remember reads the records, up to the first one that cannot be read.
+func (l *Ledger) remember() {
+	l.problem = nil
 	var headless error
 	l.head, headless = l.readHead()
 	for {

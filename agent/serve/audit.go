@@ -151,6 +151,10 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 		return events.Event{Kind: events.Node, Object: "release " + q.Release, What: "may be tried again"}, true
 	case *apiv1.AdoptRequest:
 		return events.Event{Kind: events.Node, Object: "fleet", What: "adopted"}, len(q.Certificate) > 0
+	case *apiv1.SucceedRequest:
+		return events.Event{Kind: events.Node, Object: "fleet", What: "succeeded"}, true
+	case *apiv1.TakeRequest:
+		return events.Event{Kind: events.Node, Object: fmt.Sprintf("record %d", q.GetEntry().GetHeight()), What: "taken"}, true
 	case *apiv1.RevokeRequest:
 		var keys []string
 		for _, k := range q.Keys {

@@ -89,17 +89,21 @@ func (t *target) printEvents(w, errs io.Writer, m *apiv1.EventsResponse, zone *t
 			}
 			continue
 		}
-		text := e.What
-		if e.Text != "" {
-			text += ": " + e.Text
-		}
-		if e.By != "" {
-			text += " (" + e.By + ")"
-		}
-		line := fmt.Sprintf("%s  %-9s  %-16s  %s", e.Time.AsTime().In(zone).Format(time.DateTime), e.Kind, e.Object, text)
-		if _, err := fmt.Fprintln(w, cell(strings.TrimRight(line, " "))); err != nil {
+		if _, err := fmt.Fprintln(w, cell(eventLine(e, zone))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// eventLine is an event for people.
+func eventLine(e *apiv1.Event, zone *time.Location) string {
+	text := e.What
+	if e.Text != "" {
+		text += ": " + e.Text
+	}
+	if e.By != "" {
+		text += " (" + e.By + ")"
+	}
+	return strings.TrimRight(fmt.Sprintf("%s  %-9s  %-16s  %s", e.Time.AsTime().In(zone).Format(time.DateTime), e.Kind, e.Object, text), " ")
 }

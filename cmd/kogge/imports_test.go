@@ -91,7 +91,7 @@ var worlds = []struct {
 	{[]string{"github.com/vishvananda/netlink", "github.com/mdlayher/netlink", "github.com/google/nftables"}, []string{"agent/bridge", "init/network"}},
 	// The DHCP servers of the node's links.
 	{[]string{"github.com/insomniacslk/dhcp"}, []string{"init/network/dhcp"}},
-	// etcd: nobody enters yet; this is where its door will be.
+	// etcd: its server, its client.
 	{[]string{"go.etcd.io/etcd/"}, []string{"agent/etcd"}},
 	// The boot partition, while the node runs.
 	{[]string{program.Module + "/update/bootpart"}, []string{"init", "agent/install"}},
@@ -133,7 +133,7 @@ func below(path string, paths []string) bool {
 // no door, however many packages lie between.
 func TestDescriptions(t *testing.T) {
 	for _, pkg := range []string{
-		"agent/workload", "agent/compose", "agent/compose/project", "agent/wanted", "agent/events", "agent/redaction", "agent/probe", "agent/keeper", "agent/imageref", "agent/tarball",
+		"agent/workload", "agent/compose", "agent/compose/project", "agent/wanted", "agent/events", "agent/redaction", "agent/probe", "agent/keeper", "agent/imageref", "agent/tarball", "agent/etcd/membership",
 		"agent/api", "agent/door", "cmd/kogge",
 	} {
 		out, err := exec.Command("go", "list", "-deps", program.Module+"/"+pkg).Output()

@@ -45,6 +45,7 @@ var tables = map[string]string{
 	"boards list":  "",
 	"boards show":  "pc-x86_64",
 	"events":       "",
+	"fleet events": "",
 	"fleet list":   "",
 	"fleet nodes":  "",
 	"fleet show":   "hanse",

@@ -22,6 +22,8 @@ type State struct {
 	Slot    string // "A" or "B"
 	Release string
 	Board   string
+	// Fleet is the node's place in its fleet, in words.
+	Fleet string
 	// Assessment of this boot: "good", "bad", or "pending, 2 tries left".
 	Assessment string
 	// Addresses as "eth0 10.0.2.15/24".
@@ -55,6 +57,9 @@ func Screen(s State) string {
 	}
 	if s.Assessment != "" {
 		fmt.Fprintf(&b, "boot assessment: %s, slot %s, release %s\n", s.Assessment, s.Slot, s.Release)
+	}
+	if s.Fleet != "" {
+		list(&b, "fleet", []string{s.Fleet})
 	}
 	list(&b, "address", s.Addresses)
 	words(&b, "services", services(s.Status.Services))

@@ -31,12 +31,14 @@ func TestScreen(t *testing.T) {
 		{"boot begins", State{Slot: "A", Release: "1.0", Board: "qemu-x86_64", Status: control.Status{Services: some("starting", "waiting", "waiting", "waiting")}}},
 		{"all is well", State{
 			Node: "n01", Slot: "A", Release: "1.0", Board: "qemu-x86_64", Assessment: "good",
+			Fleet:     control.Fleet{Name: "hanse", ID: strings.Repeat("0123", 16), Seat: 2, Key: "ba9876543210", Height: 1, Votes: 3, Quorum: 2}.String(),
 			Addresses: []string{"eth0 10.0.2.15/24", "eth0 fec0::5054:ff:fe12:3456/64"},
 			URLs:      []string{"http://10.0.2.15:8080/ (web)"},
 			Status:    control.Status{Services: some("running", "running", "running", "running")},
 		}},
 		{"trouble", State{
 			Node: "n01", Slot: "B", Release: "1.1", Board: "qemu-x86_64", Assessment: "pending, 2 tries left",
+			Fleet:     control.Fleet{Name: "hanse", ID: strings.Repeat("0123", 16), Key: "ba9876543210", Height: 2, Votes: 3, Quorum: 2, Problem: "the fleet's ledger has two records for one height: 1: files 1 and 1.fork of the ledger's folder have both"}.String(),
 			Addresses: []string{"eth0 10.0.2.15/24"},
 			Status: control.Status{Services: sick, Degraded: []control.Degraded{
 				{What: "watchdog", Why: "stage 0 found no watchdog"},

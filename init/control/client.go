@@ -48,6 +48,18 @@ func (c *Client) Restart(ctx context.Context, service string) error {
 	return err
 }
 
+// Start and Stop do that to a service that a node has on demand; nil says that the order was
+// given, or that there was nothing to do.
+func (c *Client) Start(ctx context.Context, service string) error {
+	_, err := c.ask(ctx, Request{Op: OpStart, Service: service})
+	return err
+}
+
+func (c *Client) Stop(ctx context.Context, service string) error {
+	_, err := c.ask(ctx, Request{Op: OpStop, Service: service})
+	return err
+}
+
 // Reboot and Poweroff end the machine; nil says that it has begun.
 func (c *Client) Reboot(ctx context.Context) error {
 	_, err := c.ask(ctx, Request{Op: OpReboot})

@@ -26,8 +26,13 @@ const MaxRequest = 4096
 type Op string
 
 const (
-	OpStatus   Op = "status"   // one Response with Status
-	OpRestart  Op = "restart"  // Service; one Response, sent when the order is given
+	OpStatus  Op = "status"  // one Response with Status
+	OpRestart Op = "restart" // Service; one Response, sent when the order is given
+	// OpStart and OpStop are as OpRestart, of a service that a node has on demand. One that
+	// runs, or does not, goes on to.
+	OpStart Op = "start"
+	OpStop  Op = "stop"
+
 	OpLogs     Op = "logs"     // Service, Tail, Follow; Responses with Line, then an empty one
 	OpReboot   Op = "reboot"   // one Response; the machine goes down in order
 	OpPoweroff Op = "poweroff" // as reboot
@@ -158,7 +163,7 @@ func ParseRequest(line []byte) (Request, error) {
 		if r != (Request{Op: r.Op}) {
 			return Request{}, fmt.Errorf("op %q takes no further keys", r.Op)
 		}
-	case OpRestart:
+	case OpRestart, OpStart, OpStop:
 		if r.Service == "" || r != (Request{Op: r.Op, Service: r.Service}) {
 			return Request{}, fmt.Errorf("op %q takes a service and no further keys", r.Op)
 		}

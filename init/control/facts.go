@@ -24,6 +24,9 @@ const (
 	AssessmentFile = "assessment.json" // Assessment, of PID 1
 	NetworkFile    = "network.json"    // Network, of the network service
 	ClockFile      = "clock.json"      // Clock, of the clock service
+	FleetFile      = "fleet.json"      // Fleet, of the agent
+	SeatsFile      = "seats.json"      // Seats, of the agent
+	EtcdFile       = "etcd.json"       // Etcd, of the service etcd
 )
 
 // Boot is what stage 0 found out about this boot.
@@ -47,6 +50,51 @@ type Boot struct {
 	// Marks are in which ways the image is not what its commit and its lock say,
 	// separated by commas; "" for a release.
 	Marks string `json:"marks,omitempty"`
+}
+
+// Fleet is the node's place in its fleet.
+type Fleet struct {
+	Name string `json:"name"`
+	ID   string `json:"id"`             // 64 hexadecimal digits
+	Seat int    `json:"seat,omitempty"` // 0: none
+	// Key is the fingerprint of the key of its seat, or of the one that it would have, as people
+	// compare it: 12 hexadecimal digits. "": it was never asked for one.
+	Key    string `json:"key,omitempty"`
+	Height int64  `json:"height"` // of the ledger; 0: the fleet is not founded
+	Votes  int    `json:"votes,omitempty"`
+	Quorum int    `json:"quorum,omitempty"`
+	// Problem is why the ledger is not to be relied on; "": it is.
+	Problem string `json:"problem,omitempty"`
+}
+
+// String is "hanse (0123456789ab), seat 2, key ba9876543210, 1 record, 2 of 3 votes decide", as
+// people are told.
+func (f Fleet) String() string {
+	s := fmt.Sprintf("%s (%.12s)", f.Name, f.ID)
+	switch {
+	case f.Seat > 0:
+		s += fmt.Sprintf(", seat %d", f.Seat)
+	case f.Height > 0:
+		s += ", no seat"
+	}
+	if f.Key != "" {
+		s += ", key " + f.Key
+	}
+	switch {
+	case f.Height == 1:
+		s += ", 1 record"
+	case f.Height > 1:
+		s += fmt.Sprintf(", %d records", f.Height)
+	default:
+		s += ", not founded"
+	}
+	if f.Votes > 0 {
+		s += fmt.Sprintf(", %d of %d votes decide", f.Quorum, f.Votes)
+	}
+	if f.Problem != "" {
+		s += ": " + f.Problem
+	}
+	return s
 }
 
 // String is "slot A, release 1.0, board pc-x86_64", as people are told.
@@ -171,6 +219,50 @@ type Clock struct {
 	ByHand   time.Time     `json:"by_hand,omitzero"` // when a person set the clock, by the clock after it
 }
 
+// Seats is what the agent knows of the nodes that the fleet may have run etcd, for the service
+// etcd. Which seats those are is in the ledger.
+type Seats struct {
+	Seats []Seat `json:"seats"`
+}
+
+// Seat is the node of one seat.
+type Seat struct {
+	Number int `json:"number"`
+	// TLSKey is the fingerprint of the key of its certificate, as the seat's own key has signed
+	// it; "": none is known, and nobody is believed to be this seat.
+	TLSKey string `json:"tls_key,omitempty"`
+	// Addresses are where its etcd answers other members, the likeliest first. None: where it did
+	// when the fleet was founded.
+	Addresses []netip.AddrPort `json:"addresses,omitempty"`
+	// Away says that it is silent on purpose: nobody takes its place.
+	Away bool `json:"away,omitempty"`
+}
+
+// Etcd is this node's part in the fleet's etcd.
+type Etcd struct {
+	Seat    int    `json:"seat"`
+	Running bool   `json:"running"`
+	Leader  int    `json:"leader,omitempty"` // seat; 0: none is known
+	Doing   string `json:"doing"`            // or what it waits for
+	Problem string `json:"problem,omitempty"`
+	// Members are the seats that count, Learners those that are to.
+	Members  []int `json:"members,omitempty"`
+	Learners []int `json:"learners,omitempty"`
+	// Generation grows with each restore.
+	Generation int   `json:"generation"`
+	Revision   int64 `json:"revision,omitempty"`
+	Bytes      int64 `json:"bytes,omitempty"` // of the database
+	Quota      int64 `json:"quota,omitempty"`
+	Full       []int `json:"full,omitempty"`    // seats without room: nothing can be written
+	Corrupt    []int `json:"corrupt,omitempty"` // seats whose data is not that of the others
+	// Fsync is what a synced write took on this node's disk, of 99 in 100, as a duration; "": it
+	// was not probed since the start. Snapshots are copies on this node's disk, Newest the
+	// revision of the last.
+	Fsync     string `json:"fsync,omitempty"`
+	Snapshots int    `json:"snapshots,omitempty"`
+	Newest    int64  `json:"newest,omitempty"`
+}
+
 // Reference is the time by which signatures are over: none that was good only until before
 // it is good now, unless the node's clock has been far ahead. now is that clock.
 func (c Clock) Reference(now time.Time) time.Time {
@@ -198,6 +290,9 @@ func ReadBoot(dir string) (Boot, error)             { return read[Boot](dir, Boo
 func ReadAssessment(dir string) (Assessment, error) { return read[Assessment](dir, AssessmentFile) }
 func ReadNetwork(dir string) (Network, error)       { return read[Network](dir, NetworkFile) }
 func ReadClock(dir string) (Clock, error)           { return read[Clock](dir, ClockFile) }
+func ReadFleet(dir string) (Fleet, error)           { return read[Fleet](dir, FleetFile) }
+func ReadSeats(dir string) (Seats, error)           { return read[Seats](dir, SeatsFile) }
+func ReadEtcd(dir string) (Etcd, error)             { return read[Etcd](dir, EtcdFile) }
 
 // Write replaces the facts in the folder dir, for whom they are of. A reader sees the old
 // ones or the new ones. They are in memory, and nothing is synced.
@@ -205,6 +300,9 @@ func (b Boot) Write(dir string) error       { return write(dir, BootFile, b) }
 func (a Assessment) Write(dir string) error { return write(dir, AssessmentFile, a) }
 func (n Network) Write(dir string) error    { return write(dir, NetworkFile, n) }
 func (c Clock) Write(dir string) error      { return write(dir, ClockFile, c) }
+func (f Fleet) Write(dir string) error      { return write(dir, FleetFile, f) }
+func (s Seats) Write(dir string) error      { return write(dir, SeatsFile, s) }
+func (e Etcd) Write(dir string) error       { return write(dir, EtcdFile, e) }
 
 // maxFacts is far above what the node's own programs write about themselves, in bytes.
 const maxFacts = 1 << 20

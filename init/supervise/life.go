@@ -105,6 +105,9 @@ func newLife(s Service, now time.Time) Life {
 		Notify: s.Notify, State: Waiting, Since: now,
 		StartTimeout: s.StartTimeout, StopTimeout: s.StopTimeout, WatchdogTimeout: s.WatchdogTimeout,
 	}
+	if s.OnDemand {
+		l.State = Stopped
+	}
 	if l.StartTimeout == 0 {
 		l.StartTimeout = defaultStart
 	}

@@ -212,6 +212,7 @@ func (s *supervisor) noticed(m message, now time.Time) {
 		return // not a service, or one that is gone
 	}
 	u := s.units[i]
+	s.changed = s.changed || m.Changed
 	if m.Status != nil && *m.Status != u.text {
 		u.text = *m.Status
 		s.changed = true
@@ -273,7 +274,7 @@ func (s *supervisor) answer(r control.Request, now time.Time) control.Response {
 	case control.OpStatus:
 		status := s.status(now)
 		return control.Response{Status: &status}
-	case control.OpRestart:
+	case control.OpRestart, control.OpStart, control.OpStop:
 		u := s.byName[r.Service]
 		if u == nil {
 			return control.Response{Error: fmt.Sprintf("no service %q", r.Service), NoService: true}
@@ -281,12 +282,31 @@ func (s *supervisor) answer(r control.Request, now time.Time) control.Response {
 		if s.ending != "" {
 			return control.Response{Error: "the machine is going down"}
 		}
-		s.say("service " + u.Name + ": restart requested")
-		s.apply(u, Restart, now)
+		return s.order(r.Op, u, now)
 	case control.OpReboot:
 		s.ask(shutdown.Reboot, "request")
 	case control.OpPoweroff:
 		s.ask(shutdown.Poweroff, "request")
+	}
+	return control.Response{}
+}
+
+// order has a service start, stop or start anew. Those that a node always has are only started
+// anew, and one that is not wanted now is none to start anew.
+func (s *supervisor) order(op control.Op, u *unit, now time.Time) control.Response {
+	stopped := u.life.State == Stopped || u.life.State == Stopping && u.life.Goal == Stopped
+	switch {
+	case op == control.OpRestart && u.OnDemand && stopped:
+		return control.Response{Error: fmt.Sprintf("service %s does not run on this node now", u.Name), NoService: true}
+	case op != control.OpRestart && !u.OnDemand:
+		return control.Response{Error: fmt.Sprintf("service %s always runs", u.Name)}
+	case op == control.OpRestart:
+		s.say("service " + u.Name + ": restart requested")
+		s.apply(u, Restart, now)
+	case op == control.OpStart && stopped:
+		s.apply(u, Restart, now)
+	case op == control.OpStop && !stopped:
+		s.apply(u, Stop, now)
 	}
 	return control.Response{}
 }
@@ -334,6 +354,9 @@ func (s *supervisor) status(now time.Time) control.Status {
 		Ending:        string(s.ending),
 	}
 	for _, u := range s.units {
+		if u.OnDemand && u.life.State == Stopped {
+			continue
+		}
 		status.Services = append(status.Services, control.Service{
 			Name: u.Name, State: string(u.life.State), PID: u.pid, Vital: u.Vital,
 			// The clock may have been set since: the time passed is what holds.

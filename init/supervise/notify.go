@@ -33,6 +33,8 @@ type notice struct {
 	Status                     *string
 	MainPID                    int // 0: not said
 	Errno                      int // 0: not said
+	// Changed says that a fact in control.RunDir is another: X_CHANGED=1, our own word.
+	Changed bool
 }
 
 // parseNotice reads a datagram. What it does not know or cannot read it passes
@@ -54,6 +56,8 @@ func parseNotice(b []byte) notice {
 		case "WATCHDOG":
 			n.Watchdog = n.Watchdog || value == "1"
 			n.Trigger = n.Trigger || value == "trigger"
+		case "X_CHANGED":
+			n.Changed = n.Changed || value == "1"
 		case "STATUS":
 			s := printable(value, maxStatus)
 			n.Status = &s

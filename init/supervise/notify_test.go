@@ -11,7 +11,7 @@ import (
 // text is what a notice says, for a table.
 func (n notice) text() string {
 	var parts []string
-	for what, said := range map[string]bool{"ready": n.Ready, "stopping": n.Stopping, "reloading": n.Reloading, "watchdog": n.Watchdog, "trigger": n.Trigger} {
+	for what, said := range map[string]bool{"ready": n.Ready, "stopping": n.Stopping, "reloading": n.Reloading, "watchdog": n.Watchdog, "trigger": n.Trigger, "changed": n.Changed} {
 		if said {
 			parts = append(parts, what)
 		}
@@ -43,6 +43,8 @@ func TestParseNotice(t *testing.T) {
 		"MAINPID=1":                       "",
 		"MAINPID=-5\nERRNO=-5":            "",
 		"MAINPID=99999999999\nERRNO=1e99": "",
+		"X_CHANGED=1":                     "changed",
+		"X_CHANGED=yes":                   "",
 		"X_OURS=1\n\n=\x00":               "",
 		"STATUS=" + strings.Repeat("ä", 200) + "\nMAINPID= 7": fmt.Sprintf("%q", strings.Repeat("ä", maxStatus/2)),
 	} {

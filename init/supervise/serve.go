@@ -150,7 +150,7 @@ func (srv *server) serve(conn *net.UnixConn) {
 // ask answers what the loop knows nothing of.
 func (srv *server) ask(r control.Request) (control.Response, bool) {
 	switch r.Op {
-	case control.OpStatus, control.OpRestart, control.OpReboot, control.OpPoweroff:
+	case control.OpStatus, control.OpRestart, control.OpStart, control.OpStop, control.OpReboot, control.OpPoweroff:
 		return control.Response{}, false
 	}
 	if srv.s.cfg.Answer == nil {

@@ -25,6 +25,9 @@ type Service struct {
 	// boot assessment cannot be good, and one that cannot even be killed stops the
 	// pings to the hardware watchdog.
 	Vital bool
+	// OnDemand says that it is not started with the others: a control client starts it and
+	// stops it, and while it is stopped nobody hears of it.
+	OnDemand bool
 	// Notify says that the service is ready when it says READY=1, instead of when
 	// it is started.
 	Notify bool

@@ -3,10 +3,12 @@ package supervise
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -426,5 +428,49 @@ func TestNobodyAnswers(t *testing.T) {
 	n := run(t, nil, service("good"))
 	if _, err := n.client.Config(context.Background()); err == nil || !strings.Contains(err.Error(), `unknown op "config"`) {
 		t.Error(err)
+	}
+}
+
+// TestOnDemand: a service on demand is there for nobody until a client starts it, and again once
+// one has stopped it. Those that a node always has are neither started nor stopped.
+func TestOnDemand(t *testing.T) {
+	rare := as("rare", service("good"))
+	rare.OnDemand = true
+	n := run(t, nil, service("good"), rare)
+	n.reaches("good", Running)
+	listed := func() bool {
+		return slices.ContainsFunc(n.status().Services, func(s control.Service) bool { return s.Name == "rare" })
+	}
+	if listed() {
+		t.Error("it is listed before anybody wanted it")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := n.client.Restart(ctx, "rare"); !errors.Is(err, control.ErrNoService) {
+		t.Errorf("restart of what does not run: %v", err)
+	}
+	for range 2 {
+		must(n.client.Start(ctx, "rare"))
+	}
+	n.reaches("rare", Running)
+	must(n.client.Restart(ctx, "rare"))
+	n.until("started twice", func() bool {
+		return slices.ContainsFunc(n.status().Services, func(s control.Service) bool {
+			return s.Name == "rare" && s.State == string(Running) && s.Starts == 2
+		})
+	})
+	for range 2 {
+		must(n.client.Stop(ctx, "rare"))
+	}
+	n.until("gone", func() bool { return !listed() })
+	must(n.client.Start(ctx, "rare"))
+	n.reaches("rare", Running)
+	for _, err := range []error{n.client.Start(ctx, "good"), n.client.Stop(ctx, "good")} {
+		if err == nil || !strings.Contains(err.Error(), "always runs") {
+			t.Errorf("of one that always runs: %v", err)
+		}
+	}
+	if err := n.client.Stop(ctx, "other"); !errors.Is(err, control.ErrNoService) {
+		t.Errorf("of none: %v", err)
 	}
 }

@@ -35,11 +35,11 @@ type Records struct {
 	// Ready says why a node may not know a fleet with a ledger yet: its other slot has a release
 	// that would not know it. nil: it may.
 	Ready func() error
+	// Changed hears that the node's place in the fleet may be another: it has a key, a record, or
+	// another fleet. nil: nobody listens.
+	Changed func()
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
-	// Taken hears that the ledger has taken a record by a call. It returns at once. nil: nobody
-	// listens.
-	Taken func()
 }
 
 // Handler is the path and the handler of the calls.
@@ -87,7 +87,14 @@ func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
+	r.changed()
 	return connect.NewResponse(&apiv1.SeatResponse{Envelope: envelope.Bytes()}), nil
+}
+
+func (r *service) changed() {
+	if r.from.Changed != nil {
+		r.from.Changed()
+	}
 }
 
 // Take takes a record that follows on those that the node has.
@@ -98,6 +105,7 @@ func (r *service) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 	}
 	e := request.Msg.GetEntry()
 	err = l.Take(e.GetHeight(), ledger.Entry{Record: e.GetRecord(), Value: e.GetValue(), Certificate: e.GetCertificate()})
+	r.changed()
 	if errors.Is(err, pinned.ErrFork) {
 		log.Printf("agent: %v", err)
 	}
@@ -110,9 +118,6 @@ func (r *service) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeInternal, err)
-	}
-	if r.from.Taken != nil {
-		r.from.Taken()
 	}
 	return connect.NewResponse(&apiv1.TakeResponse{Height: l.State().Height}), nil
 }
@@ -133,6 +138,7 @@ func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.Succ
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	log.Printf("agent: the fleet has a successor: this was %s, and is %s", before, r.node)
+	r.changed()
 	return connect.NewResponse(&apiv1.SucceedResponse{Fleet: r.node.Genesis().ID()}), nil
 }
 

@@ -28,6 +28,10 @@ func (k TLSKey) Encode() []byte { return encode(k) }
 // ParseTLSKey reads the body of a binding. The error wraps [ErrNotice].
 func ParseTLSKey(body []byte) (TLSKey, error) { return parse[TLSKey]("TLS key", body) }
 
+// OpenTLSKey reads a binding out of its envelope, which is verified already. The error wraps
+// [ErrNotice].
+func OpenTLSKey(e signed.Envelope) (TLSKey, error) { return open(e, TLSKeyKind, ParseTLSKey) }
+
 func (k TLSKey) check() error {
 	if k.Seat < 1 {
 		return fmt.Errorf("field seat: %d: seats are numbered from 1", k.Seat)
@@ -42,7 +46,7 @@ func (k TLSKey) check() error {
 // ledger has to list the key that signed it, with that number. Whether there is a newer word of
 // the seat is the caller's to know. The error wraps [ErrTLSKey].
 func Bound(e signed.Envelope, s ledger.State, tlsKey document.Hash) (roster.Seat, error) {
-	k, err := open(e, TLSKeyKind, ParseTLSKey)
+	k, err := OpenTLSKey(e)
 	if err != nil {
 		return roster.Seat{}, fmt.Errorf("%w: %w", ErrTLSKey, err)
 	}
