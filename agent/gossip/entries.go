@@ -88,9 +88,9 @@ func (e *Engine) hearLedger(s *session, f frame) {
 		s.ledger = f
 		e.tendEntries(time.Now())
 	case wantEntry:
-		e.library1(func() { e.giveEntry(s, f.height) })
+		e.lend(s, f.height, func() { e.giveEntry(s, f.height) })
 	case wantPiece:
-		e.library1(func() { e.givePiece(s, f) })
+		e.lend(s, f.height, func() { e.givePiece(s, f) })
 	case entry:
 		e.hearEntry(s, f)
 	case offer:
@@ -470,6 +470,22 @@ func (e *Engine) library1(job func()) bool {
 	}
 }
 
+// maxReading is how many answers to a peer may wait for the disk.
+const maxReading = 8
+
+// lend has the library look for what a peer asks for, if the peer may ask for more.
+func (e *Engine) lend(s *session, height int64, job func()) {
+	if s.reading >= maxReading {
+		e.demerit(s) // who waits for answers asks for a few things at a time
+		return
+	}
+	if s.served.wait(1, time.Now()) > 0 || !e.library1(job) {
+		s.say(lack{height})
+		return
+	}
+	s.reading++
+}
+
 // cachedEntry is the entry that was asked for last.
 type cachedEntry struct {
 	height int64
@@ -510,7 +526,7 @@ func (e *Engine) giveEntry(s *session, height int64) {
 		e.answer(s, size, entry{height, c.parts})
 		return
 	}
-	e.answer(s, 200, o)
+	e.answer(s, pieceSize/4, o) // to say what it is costs a look at all of it
 }
 
 // givePiece answers with a piece of a part, if the part is the one that is meant.
@@ -528,7 +544,7 @@ func (e *Engine) givePiece(s *session, w wantPiece) {
 // answer sends what the goroutine of the disk has found, as far as the peer may ask for so much.
 func (e *Engine) answer(s *session, size int, f frame) {
 	e.post(func() {
-		if s.closed {
+		if s.reading--; s.closed {
 			return
 		}
 		if size > 0 && !e.serve(s, size) {

@@ -151,6 +151,13 @@ func TestHostile(t *testing.T) {
 				return send(s, f, wantEntry{1})
 			})
 		}},
+		{"asks for entries without end", true, 5 * time.Second, func(p *puppet) {
+			var many []frame
+			for range 100 {
+				many = append(many, wantEntry{1})
+			}
+			p.begins = loop(time.Millisecond, func(s Session) error { return send(s, many...) })
+		}},
 		{"sends what nobody asked for", true, 5 * time.Second, func(p *puppet) {
 			p.begins = func(_ context.Context, s Session) {
 				_ = send(s, objects{p.seal(notice.StatusKind, p.status(1)).Bytes()})
@@ -190,7 +197,7 @@ func TestHostile(t *testing.T) {
 		{"signs without end", false, 5 * time.Second, func(p *puppet) {
 			id := shelf.IDOf(notice.StatusKind, p.key)
 			deeds := int64(0)
-			p.begins = loop(time.Second, func(s Session) error {
+			p.begins = loop(3*time.Second, func(s Session) error {
 				deeds++
 				e := p.seal(notice.StatusKind, p.status(deeds))
 				return send(s, tell{{id: id, number: e.Sequence}})

@@ -8,12 +8,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -85,9 +87,10 @@ func (l still) Entry(int64) (ledger.Entry, error) { return ledger.Entry{}, ledge
 func (l still) Take(int64, ledger.Entry) error    { return ledger.ErrHeight }
 
 // large is the state of a founded fleet of any size: every seat votes up to a hundred of them,
-// and ten share a domain.
+// and ten share a domain. Its id is always the same, by which nodes choose their peers.
 func large(t testing.TB, count int) ledger.State {
-	s := ledger.State{Genesis: ledgertest.Begun(t, 1).Genesis, Height: 1, Record: document.HashOf([]byte("record 1"))}
+	raw := ledgertest.Must[[]byte](t)(os.ReadFile("../../update/fleet/testdata/v1/genesis.json"))
+	s := ledger.State{Genesis: ledgertest.Must[*fleet.Genesis](t)(fleet.ParseGenesis(raw)), Height: 1, Record: document.HashOf([]byte("record 1"))}
 	for i := 1; i <= count; i++ {
 		key := ledgertest.Must[signed.Key](t)(signed.KeyOf(private(i).Public().(ed25519.PublicKey)))
 		s.Roster.Seats = append(s.Roster.Seats, roster.Seat{Number: i, Name: fmt.Sprintf("n%d", i), Key: key, Vote: i <= 100, Domain: fmt.Sprintf("d%d", i%max(4, count/10))})
@@ -239,8 +242,14 @@ func (n *network) within(limit time.Duration, what string, holds func() bool) ti
 // show says what the first nodes are at.
 func (n *network) show() {
 	for i, one := range n.alive() {
-		if i < 6 {
-			n.t.Logf("%s: %+v", one.name, one.engine.Stats())
+		if i < 10 {
+			var with []string
+			one.engine.do(func() {
+				for _, s := range one.engine.sessions {
+					with = append(with, s.seat.Name)
+				}
+			})
+			n.t.Logf("%s: sessions with %v, %+v", one.name, with, one.engine.Stats())
 		}
 	}
 }

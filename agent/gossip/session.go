@@ -47,6 +47,7 @@ type session struct {
 
 	unasked bucket // bytes that it may send without being asked
 	served  bucket // bytes that it may ask for
+	reading int    // answers to it that wait for the disk
 }
 
 // asking is what a peer was asked for.
@@ -459,23 +460,30 @@ func (e *Engine) tendPeers(ctx context.Context, now time.Time) (next time.Time) 
 		e.rotateAt = now.Add(spread(every))
 	}
 	sooner(e.rotateAt)
-	chosen := targets(e.voters, e.rest, e.turn, func(seat roster.Seat) bool {
-		if e.sessions[seat.Key] != nil || e.dialling[seat.Key] {
+	usable := func(faulty bool) func(roster.Seat) bool {
+		return func(seat roster.Seat) bool {
+			p := e.peers[seat.Key]
+			switch {
+			case e.refused(seat):
+				return false
+			case p == nil:
+				return true
+			case !faulty && !p.last.IsZero() && now.Sub(p.last) < forgiven:
+				return false
+			case e.sessions[seat.Key] != nil || e.dialling[seat.Key]:
+				return true
+			}
+			if until := later(p.again, p.away); now.Before(until) {
+				sooner(until)
+				return false
+			}
 			return true
 		}
-		p := e.peers[seat.Key]
-		if e.refused(seat) {
-			return false
-		}
-		if p == nil {
-			return true
-		}
-		if until := later(p.again, p.away); now.Before(until) {
-			sooner(until)
-			return false
-		}
-		return true
-	})
+	}
+	chosen := targets(e.voters, e.rest, e.turn, usable(false))
+	if len(chosen) < outbound { // then also those that were sent away and are back
+		chosen = targets(e.voters, e.rest, e.turn, usable(true))
+	}
 	wanted, missing := make(map[signed.Key]bool), 0
 	for _, seat := range chosen {
 		wanted[seat.Key] = true

@@ -90,6 +90,33 @@ func (n *network) endAll() {
 	n.running.Wait()
 }
 
+// refusing is a carrier that takes nothing.
+type refusing struct{ times int }
+
+func (r *refusing) Publish(signed.Envelope) error { r.times++; return errDown }
+
+func (r *refusing) Object(string, signed.Key) (e signed.Envelope, ok bool) { return e, false }
+
+// TestSpeakerRefused tries again what nobody takes, ever more seldom, and says so.
+func TestSpeakerRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := atRest(t, 4)
+		s := speaker.New(n.nodes[0].key, from(0), func(kind string, sequence uint64, body []byte) (signed.Envelope, error) {
+			return signed.Seal(kind, n.fleet, n.nodes[0].private, sequence, body)
+		})
+		s.Say(notice.StatusKind, statusOf(1))
+		ctx, stop := context.WithCancel(t.Context())
+		var nobody refusing
+		n.running.Go(func() { s.Run(ctx, &nobody) })
+		time.Sleep(10 * time.Hour)
+		stop()
+		n.running.Wait()
+		if nobody.times < 10 || nobody.times > 30 || !errors.Is(s.Problem(), errDown) {
+			t.Errorf("%d times, %v", nobody.times, s.Problem())
+		}
+	})
+}
+
 // TestRestoredDisk has a node come back with old numbers: what it said before does not win, and
 // it is not mute.
 func TestRestoredDisk(t *testing.T) {

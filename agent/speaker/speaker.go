@@ -47,6 +47,7 @@ type said struct {
 	overruled int       // by objects of this seat that this run has not signed, in a row
 	ruled     time.Time // the last time
 	again     time.Time // nothing is said before
+	failures  int       // to say it, in a row
 }
 
 // ErrTwin is of a seat for which another machine signs, too.
@@ -153,8 +154,8 @@ func (s *Speaker) Run(ctx context.Context, by Carrier) {
 func (s *Speaker) speak(by Carrier, now time.Time) (wait time.Duration) {
 	wait = notice.Renewal
 	for _, kind := range s.due(now, &wait) {
-		if err := s.say(by, kind, now); err != nil {
-			wait = min(wait, notice.Pause)
+		if again := s.say(by, kind, now); again > 0 {
+			wait = min(wait, again)
 		}
 	}
 	return wait
@@ -176,8 +177,9 @@ func (s *Speaker) due(now time.Time, wait *time.Duration) (kinds []string) {
 	return kinds
 }
 
-// say signs and publishes what is to be said under a kind.
-func (s *Speaker) say(by Carrier, kind string, now time.Time) error {
+// say signs and publishes what is to be said under a kind. If that fails it returns when to try
+// again.
+func (s *Speaker) say(by Carrier, kind string, now time.Time) (again time.Duration) {
 	number := s.numbers.Next()
 	s.mu.Lock()
 	k := s.kinds[kind]
@@ -194,13 +196,15 @@ func (s *Speaker) say(by Carrier, kind string, now time.Time) error {
 		if newer, ok := by.Object(kind, s.self); ok {
 			k.number = 0
 			s.heard(newer, now)
-			return nil
+			return max(time.Millisecond, k.again.Sub(now))
 		}
 	}
 	if s.problem = nil; err != nil {
 		s.problem = fmt.Errorf("say %s to the fleet: %w", kind, err)
-		return err
+		again = min(notice.Pause<<min(k.failures, 10), notice.Renewal)
+		k.failures, k.again = k.failures+1, now.Add(again)
+		return again
 	}
-	k.body, k.at = body, now
-	return nil
+	k.body, k.at, k.failures = body, now, 0
+	return 0
 }
