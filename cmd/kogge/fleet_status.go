@@ -29,6 +29,8 @@ type fleetHealth struct {
 	MayLie    int            `json:"mayLie"`
 	Answering int            `json:"answering"` // votes
 	MayFail   int            `json:"mayFail"`   // more votes; negative: so many lack for a decision
+	Leader    string         `json:"leader"`    // node whose etcd leads; "": none
+	Members   []string       `json:"members"`   // nodes that run etcd now
 	Whole     bool           `json:"whole"`
 	Problems  []fleetProblem `json:"problems"`
 }
@@ -144,6 +146,10 @@ func healthOf(s ledger.State, h operate.Health) fleetHealth {
 	all := fleetHealth{
 		Fleet: s.Genesis.Name, ID: s.Genesis.ID(), Height: s.Height, Votes: h.Votes, Quorum: h.Quorum, MayLie: h.Liars,
 		Answering: h.Answering, MayFail: h.Spare(), Whole: h.Whole(), Problems: []fleetProblem{},
+		Leader: nodeOf(s, h.Etcd.Leader), Members: []string{},
+	}
+	for _, n := range h.Etcd.Members {
+		all.Members = append(all.Members, nodeOf(s, n))
 	}
 	if s.Height > 0 {
 		all.Record = s.Record.String()
@@ -181,7 +187,7 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 	if s.Height > 0 {
 		row("ledger", "%s, the newest is %s", count(int(s.Height), "record"), s.Record.Short())
 		row("votes", "%d, of which %d decide (%s): %d answer, %s, %s", h.Votes, h.Quorum, s.Roster.Rule, h.Answering, mayFail(h), mayLie(h.Liars))
-		row("etcd", "%s", membersOf(s))
+		row("etcd", "%s", etcdLine(s, h.Etcd))
 	}
 	row("nodes", "%d of %d answer this computer", answer, len(h.Nodes))
 	if h.Whole() {
@@ -229,18 +235,42 @@ func etcdOf(seat roster.Seat) string {
 	return ""
 }
 
-// membersOf are the seats that run etcd.
-func membersOf(s ledger.State) string {
-	var members, spares []string
+// nodeOf is the node of a seat, for people; "": of none.
+func nodeOf(s ledger.State, number int) string {
+	if seat, ok := s.Roster.Seat(number); ok {
+		return seat.Name
+	}
+	if number > 0 {
+		return fmt.Sprintf("seat %d", number)
+	}
+	return ""
+}
+
+// etcdLine says who runs etcd.
+func etcdLine(s ledger.State, e operate.EtcdHealth) string {
+	var now, planned, spares []string
+	for _, n := range e.Members {
+		name := nodeOf(s, n)
+		if n == e.Leader {
+			name += " leads"
+		}
+		now = append(now, name)
+	}
+	for _, n := range e.Learners {
+		now = append(now, nodeOf(s, n)+" learns")
+	}
 	for _, seat := range s.Roster.Seats {
 		switch etcdOf(seat) {
 		case "member":
-			members = append(members, seat.Name)
+			planned = append(planned, seat.Name)
 		case "spare":
 			spares = append(spares, seat.Name)
 		}
 	}
-	text := strings.Join(members, ", ")
+	text := strings.Join(now, ", ")
+	if len(now) == 0 {
+		text = "is to run on " + strings.Join(planned, ", ")
+	}
 	if len(spares) > 0 {
 		text += "; spare: " + strings.Join(spares, ", ")
 	}

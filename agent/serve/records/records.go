@@ -8,6 +8,7 @@ package records
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
+	"kogge.example/init/control"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
@@ -38,6 +40,9 @@ type Records struct {
 	// Changed hears that the node's place in the fleet may be another: it has a key, a record, or
 	// another fleet. nil: nobody listens.
 	Changed func()
+	// Etcd is what the service etcd says of itself; the error wraps [fs.ErrNotExist] where it has
+	// not run. nil: it never does.
+	Etcd func() (control.Etcd, error)
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
 }
@@ -140,6 +145,33 @@ func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.Succ
 	log.Printf("agent: the fleet has a successor: this was %s, and is %s", before, r.node)
 	r.changed()
 	return connect.NewResponse(&apiv1.SucceedResponse{Fleet: r.node.Genesis().ID()}), nil
+}
+
+// Etcd says how the node's etcd is.
+func (r *service) Etcd(context.Context, *connect.Request[apiv1.EtcdRequest]) (*connect.Response[apiv1.EtcdResponse], error) {
+	if r.from.Etcd == nil {
+		return connect.NewResponse(&apiv1.EtcdResponse{}), nil
+	}
+	e, err := r.from.Etcd()
+	if errors.Is(err, fs.ErrNotExist) {
+		return connect.NewResponse(&apiv1.EtcdResponse{}), nil
+	}
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&apiv1.EtcdResponse{
+		Wanted: true, Running: e.Running, Leader: int32(e.Leader), Doing: e.Doing, Problem: e.Problem,
+		Members: seats(e.Members), Learners: seats(e.Learners), Generation: int32(e.Generation), Revision: e.Revision,
+		Bytes: e.Bytes, Quota: e.Quota, Full: seats(e.Full), Corrupt: seats(e.Corrupt), Snapshots: int32(e.Snapshots),
+	}), nil
+}
+
+// seats are the numbers of seats as the contract has them: a roster has none above 2^30.
+func seats(all []int) (numbers []int32) {
+	for _, n := range all {
+		numbers = append(numbers, int32(n))
+	}
+	return numbers
 }
 
 // Records sends the records from a height on.

@@ -27,6 +27,7 @@ type Sighting struct {
 	Status *apiv1.StatusResponse // what it says of its machine; not nil if it answered
 	Part   Applicant             // what it says of itself in the fleet, signed by its seat's key
 	Doubt  error                 // why it says nothing of that, or it is not to be believed
+	Etcd   *apiv1.EtcdResponse   // how its etcd is; nil: its release has none, or nobody asked
 }
 
 // seeLimit is how long one node is waited for when all are asked how they are: a person waits
@@ -59,6 +60,12 @@ func See(ctx context.Context, k *keyring.Keyring, names []string, tell func(Noti
 			}
 			s.Status = answer.Msg
 			s.Part, s.Doubt = applicant(ctx, k, c, r)
+			etcd, err := c.Etcd(ctx, connect.NewRequest(&apiv1.EtcdRequest{}))
+			if err == nil {
+				s.Etcd = etcd.Msg
+			} else if connect.CodeOf(err) != connect.CodeUnimplemented {
+				return err
+			}
 			return nil
 		})
 		all[i] = s
@@ -125,7 +132,14 @@ type Health struct {
 	// Answering is how many of the votes answer and count.
 	Answering int
 	Nodes     []NodeHealth // those with a seat by number, then the others by name
-	Problems  []Problem    // the gravest first
+	Etcd      EtcdHealth
+	Problems  []Problem // the gravest first
+}
+
+// EtcdHealth is how the fleet's etcd is: as most of the members say that answer and count.
+type EtcdHealth struct {
+	Leader            int // seat; 0: nobody leads, or nobody says so
+	Members, Learners []int
 }
 
 // NodeHealth is how one node of a fleet is.
@@ -192,6 +206,10 @@ func Judge(s ledger.State, seen []Sighting) Health {
 			note(name, roster.Seat{})
 		}
 	}
+	var wrong []Problem
+	if h.Etcd, wrong = judgeEtcd(s, h.Nodes, said); s.Height > 0 {
+		add(0, wrong...)
+	}
 	switch spare := h.Spare(); {
 	case s.Height == 0:
 		add(0, Problem{What: "the fleet is not founded: its nodes decide nothing together", Do: "kogge help fleets tells how it is founded"})
@@ -204,6 +222,71 @@ func Judge(s ledger.State, seen []Sighting) Health {
 	}
 	h.Problems = slices.Concat(graver[:]...)
 	return h
+}
+
+// judgeEtcd says how the fleet's etcd is, by what nodes say that count. A fleet goes on without
+// it: records and ballots travel from node to node.
+func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (EtcdHealth, []Problem) {
+	var h EtcdHealth
+	var wrong []Problem
+	leaders, knows := make(map[int]int), 0
+	for _, n := range nodes {
+		e := said[n.Node].Etcd
+		if e == nil || n.Standing == StandingDoubt || n.Standing == StandingSilent || !n.Seat.Member && !n.Seat.Spare {
+			continue
+		}
+		knows++
+		if e.Problem != "" {
+			wrong = append(wrong, Problem{n.Node, "its etcd: " + e.Problem, "kogge node logs etcd --node " + n.Node + " says more"})
+		}
+		if !e.Running || e.Leader == 0 {
+			continue
+		}
+		if leaders[int(e.Leader)]++; leaders[int(e.Leader)] > leaders[h.Leader] {
+			h = EtcdHealth{Leader: int(e.Leader), Members: numbers(e.Members), Learners: numbers(e.Learners)}
+		}
+		if len(e.Full) > 0 && h.Leader == n.Seat.Number {
+			wrong = append(wrong, Problem{"", fmt.Sprintf("etcd takes no writes: it is full on %s", names(s, numbers(e.Full))), "it makes room by itself within minutes; if not, kogge node logs etcd --node " + n.Node + " says why"})
+		}
+	}
+	switch wanted := membersOf(s); {
+	case knows == 0:
+	case h.Leader == 0:
+		wrong = append(wrong, Problem{"", "etcd has no leader: what nodes say of themselves travels more slowly", fmt.Sprintf("bring back the nodes that run it: %s", names(s, wanted))})
+	case len(h.Members) < len(wanted):
+		wrong = append(wrong, Problem{"", fmt.Sprintf("etcd has %d of %d members: %s", len(h.Members), len(wanted), names(s, h.Members)), "a node that is silent for the grace period is replaced by a spare, if there is one"})
+	}
+	return h, wrong
+}
+
+// membersOf are the seats that are to run etcd.
+func membersOf(s ledger.State) (seats []int) {
+	for _, seat := range s.Roster.Seats {
+		if seat.Member {
+			seats = append(seats, seat.Number)
+		}
+	}
+	return seats
+}
+
+func numbers(all []int32) (seats []int) {
+	for _, n := range all {
+		seats = append(seats, int(n))
+	}
+	return seats
+}
+
+// names are the nodes of seats, for people.
+func names(s ledger.State, seats []int) string {
+	var all []string
+	for _, n := range seats {
+		if seat, ok := s.Roster.Seat(n); ok {
+			all = append(all, seat.Name)
+		} else {
+			all = append(all, fmt.Sprintf("seat %d", n))
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // rankOf is how grave it is that a node stands like this: 1 is the gravest, and 0 is of the

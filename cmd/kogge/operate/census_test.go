@@ -51,6 +51,19 @@ func TestJudge(t *testing.T) {
 	}
 	reset := func(s *Sighting) { s.Part.Key, s.Part.Journal = ledgertest.Key(t, "another"), roster.ID{9} }
 	journal := func(s *Sighting) { s.Part.Journal = roster.ID{9} }
+	etcd := func(leader int32, change func(*apiv1.EtcdResponse), members ...int32) func(*Sighting) {
+		return func(s *Sighting) {
+			s.Etcd = &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: leader, Members: members}
+			if change != nil {
+				change(s.Etcd)
+			}
+		}
+	}
+	full := func(e *apiv1.EtcdResponse) { e.Full = []int32{2} }
+	slow := func(e *apiv1.EtcdResponse) {
+		e.Running, e.Leader, e.Problem = false, 0, "its disk is too slow: 900 ms"
+	}
+	leaderless := etcd(0, nil, 1, 2, 3)
 	three, four := founded(3), founded(4)
 	copied := func(s *Sighting) {
 		seat, _ := three.Roster.ByName("n1")
@@ -75,12 +88,19 @@ func TestJudge(t *testing.T) {
 		{"a trial that proved itself", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3", boot("good", "", true))}},
 		{"one is sick, one was reset, one has lost its journal", four, []Sighting{answer(four, "n1", degraded, boot("bad", "the agent is gone", false)), answer(four, "n2", reset), answer(four, "n3", journal), answer(four, "n4")}},
 		{"a fork", three, []Sighting{answer(three, "n1", doubt(connect.CodeFailedPrecondition, "the fleet's ledger has two records for one height: 1")), answer(three, "n2"), answer(three, "n3")}},
+		{"etcd is whole", three, []Sighting{answer(three, "n1", etcd(2, nil, 1, 2, 3)), answer(three, "n2", etcd(2, nil, 1, 2, 3)), answer(three, "n3", etcd(1, nil, 1, 2, 3))}},
+		{"etcd is full", three, []Sighting{answer(three, "n1", etcd(2, full, 1, 2, 3)), answer(three, "n2", etcd(2, full, 1, 2, 3)), answer(three, "n3", etcd(2, full, 1, 2, 3))}},
+		{"etcd has no leader", three, []Sighting{answer(three, "n1", leaderless), answer(three, "n2", leaderless), silent("n3")}},
+		{"etcd has lost a member, and one has a slow disk", three, []Sighting{answer(three, "n1", etcd(1, nil, 1, 2)), answer(three, "n2", etcd(1, nil, 1, 2)), answer(three, "n3", etcd(0, slow))}},
 		{"a copied disk", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3"), answer(three, "web", copied)}},
 	} {
 		h := Judge(c.s, c.seen)
 		fmt.Fprintf(&out, "%s\n    %d votes, %d decide, %d may lie, %d answer, %d may fail, whole: %v\n   ", c.name, h.Votes, h.Quorum, h.Liars, h.Answering, h.Spare(), h.Whole())
 		for _, n := range h.Nodes {
 			fmt.Fprintf(&out, " %s=%s", n.Node, n.Standing)
+		}
+		if h.Etcd.Leader > 0 {
+			fmt.Fprintf(&out, "; etcd: %d leads of %v", h.Etcd.Leader, h.Etcd.Members)
 		}
 		fmt.Fprintln(&out)
 		for _, p := range h.Problems {

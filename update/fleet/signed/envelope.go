@@ -10,7 +10,7 @@ import (
 )
 
 // Envelope is an object with the word of a seat that it is its own: what the object is, for
-// which fleet, by which key and the how manieth of its kind. Fields are read-only.
+// which fleet, by which key and its number among the objects of its kind. Fields are read-only.
 type Envelope struct {
 	Kind     string        // what the object is: "kogge/status/v1"
 	Fleet    document.Hash // fleet id

@@ -21,6 +21,190 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type EtcdRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdRequest) Reset() {
+	*x = EtcdRequest{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdRequest) ProtoMessage() {}
+
+func (x *EtcdRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdRequest.ProtoReflect.Descriptor instead.
+func (*EtcdRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{0}
+}
+
+type EtcdResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Wanted        bool                   `protobuf:"varint,1,opt,name=wanted,proto3" json:"wanted,omitempty"` // the service etcd has run since the node booted
+	Running       bool                   `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	Leader        int32                  `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"` // seat; 0: none is known
+	Doing         string                 `protobuf:"bytes,4,opt,name=doing,proto3" json:"doing,omitempty"`    // or what it waits for
+	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	Members       []int32                `protobuf:"varint,6,rep,packed,name=members,proto3" json:"members,omitempty"`   // seats that count
+	Learners      []int32                `protobuf:"varint,7,rep,packed,name=learners,proto3" json:"learners,omitempty"` // seats that are to
+	Generation    int32                  `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`    // grows with each restore
+	Revision      int64                  `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	Bytes         int64                  `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the database
+	Quota         int64                  `protobuf:"varint,11,opt,name=quota,proto3" json:"quota,omitempty"`
+	Full          []int32                `protobuf:"varint,12,rep,packed,name=full,proto3" json:"full,omitempty"`       // seats without room: nothing can be written
+	Corrupt       []int32                `protobuf:"varint,13,rep,packed,name=corrupt,proto3" json:"corrupt,omitempty"` // seats whose data is not that of the others
+	Snapshots     int32                  `protobuf:"varint,14,opt,name=snapshots,proto3" json:"snapshots,omitempty"`    // copies on the node's disk
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EtcdResponse) Reset() {
+	*x = EtcdResponse{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EtcdResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EtcdResponse) ProtoMessage() {}
+
+func (x *EtcdResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EtcdResponse.ProtoReflect.Descriptor instead.
+func (*EtcdResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EtcdResponse) GetWanted() bool {
+	if x != nil {
+		return x.Wanted
+	}
+	return false
+}
+
+func (x *EtcdResponse) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *EtcdResponse) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *EtcdResponse) GetDoing() string {
+	if x != nil {
+		return x.Doing
+	}
+	return ""
+}
+
+func (x *EtcdResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *EtcdResponse) GetMembers() []int32 {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *EtcdResponse) GetLearners() []int32 {
+	if x != nil {
+		return x.Learners
+	}
+	return nil
+}
+
+func (x *EtcdResponse) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *EtcdResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *EtcdResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *EtcdResponse) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+func (x *EtcdResponse) GetFull() []int32 {
+	if x != nil {
+		return x.Full
+	}
+	return nil
+}
+
+func (x *EtcdResponse) GetCorrupt() []int32 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return nil
+}
+
+func (x *EtcdResponse) GetSnapshots() int32 {
+	if x != nil {
+		return x.Snapshots
+	}
+	return 0
+}
+
 type SucceedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Succession    []byte                 `protobuf:"bytes,1,opt,name=succession,proto3" json:"succession,omitempty"`   // a document of update/fleet, signed by the owner of the node's fleet
@@ -32,7 +216,7 @@ type SucceedRequest struct {
 
 func (x *SucceedRequest) Reset() {
 	*x = SucceedRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +228,7 @@ func (x *SucceedRequest) String() string {
 func (*SucceedRequest) ProtoMessage() {}
 
 func (x *SucceedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[0]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +241,7 @@ func (x *SucceedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SucceedRequest.ProtoReflect.Descriptor instead.
 func (*SucceedRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{0}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SucceedRequest) GetSuccession() []byte {
@@ -90,7 +274,7 @@ type SucceedResponse struct {
 
 func (x *SucceedResponse) Reset() {
 	*x = SucceedResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -102,7 +286,7 @@ func (x *SucceedResponse) String() string {
 func (*SucceedResponse) ProtoMessage() {}
 
 func (x *SucceedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[1]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -115,7 +299,7 @@ func (x *SucceedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SucceedResponse.ProtoReflect.Descriptor instead.
 func (*SucceedResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{1}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SucceedResponse) GetFleet() string {
@@ -134,7 +318,7 @@ type SeatRequest struct {
 
 func (x *SeatRequest) Reset() {
 	*x = SeatRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -146,7 +330,7 @@ func (x *SeatRequest) String() string {
 func (*SeatRequest) ProtoMessage() {}
 
 func (x *SeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -159,7 +343,7 @@ func (x *SeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatRequest.ProtoReflect.Descriptor instead.
 func (*SeatRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SeatRequest) GetNonce() []byte {
@@ -178,7 +362,7 @@ type SeatResponse struct {
 
 func (x *SeatResponse) Reset() {
 	*x = SeatResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -190,7 +374,7 @@ func (x *SeatResponse) String() string {
 func (*SeatResponse) ProtoMessage() {}
 
 func (x *SeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -203,7 +387,7 @@ func (x *SeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatResponse.ProtoReflect.Descriptor instead.
 func (*SeatResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SeatResponse) GetEnvelope() []byte {
@@ -222,7 +406,7 @@ type TakeRequest struct {
 
 func (x *TakeRequest) Reset() {
 	*x = TakeRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +418,7 @@ func (x *TakeRequest) String() string {
 func (*TakeRequest) ProtoMessage() {}
 
 func (x *TakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +431,7 @@ func (x *TakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeRequest.ProtoReflect.Descriptor instead.
 func (*TakeRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TakeRequest) GetEntry() *Entry {
@@ -266,7 +450,7 @@ type TakeResponse struct {
 
 func (x *TakeResponse) Reset() {
 	*x = TakeResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +462,7 @@ func (x *TakeResponse) String() string {
 func (*TakeResponse) ProtoMessage() {}
 
 func (x *TakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +475,7 @@ func (x *TakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeResponse.ProtoReflect.Descriptor instead.
 func (*TakeResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TakeResponse) GetHeight() int64 {
@@ -310,7 +494,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +506,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +519,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RecordsRequest) GetFrom() int64 {
@@ -358,7 +542,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +554,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +567,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Entry) GetHeight() int64 {
@@ -418,7 +602,26 @@ var File_kogge_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x14kogge/v1/fleet.proto\x12\bkogge.v1\x1a\x13kogge/v1/node.proto\"h\n" +
+	"\x14kogge/v1/fleet.proto\x12\bkogge.v1\x1a\x13kogge/v1/node.proto\"\r\n" +
+	"\vEtcdRequest\"\xf2\x02\n" +
+	"\fEtcdResponse\x12\x16\n" +
+	"\x06wanted\x18\x01 \x01(\bR\x06wanted\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\bR\arunning\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x05R\x06leader\x12\x14\n" +
+	"\x05doing\x18\x04 \x01(\tR\x05doing\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x12\x18\n" +
+	"\amembers\x18\x06 \x03(\x05R\amembers\x12\x1a\n" +
+	"\blearners\x18\a \x03(\x05R\blearners\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x05R\n" +
+	"generation\x12\x1a\n" +
+	"\brevision\x18\t \x01(\x03R\brevision\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05quota\x18\v \x01(\x03R\x05quota\x12\x12\n" +
+	"\x04full\x18\f \x03(\x05R\x04full\x12\x18\n" +
+	"\acorrupt\x18\r \x03(\x05R\acorrupt\x12\x1c\n" +
+	"\tsnapshots\x18\x0e \x01(\x05R\tsnapshots\"h\n" +
 	"\x0eSucceedRequest\x12\x1e\n" +
 	"\n" +
 	"succession\x18\x01 \x01(\fR\n" +
@@ -441,11 +644,12 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\x06height\x18\x01 \x01(\x03R\x06height\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12 \n" +
-	"\vcertificate\x18\x04 \x01(\fR\vcertificate2\x8c\x02\n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate2\xc9\x02\n" +
 	"\fFleetService\x12;\n" +
 	"\x04Seat\x12\x15.kogge.v1.SeatRequest\x1a\x16.kogge.v1.SeatResponse\"\x04\xa8\xe3\x18\x01\x12;\n" +
 	"\x04Take\x12\x15.kogge.v1.TakeRequest\x1a\x16.kogge.v1.TakeResponse\"\x04\xa8\xe3\x18\x02\x12<\n" +
-	"\aRecords\x12\x18.kogge.v1.RecordsRequest\x1a\x0f.kogge.v1.Entry\"\x04\xa8\xe3\x18\x010\x01\x12D\n" +
+	"\aRecords\x12\x18.kogge.v1.RecordsRequest\x1a\x0f.kogge.v1.Entry\"\x04\xa8\xe3\x18\x010\x01\x12;\n" +
+	"\x04Etcd\x12\x15.kogge.v1.EtcdRequest\x1a\x16.kogge.v1.EtcdResponse\"\x04\xa8\xe3\x18\x01\x12D\n" +
 	"\aSucceed\x12\x18.kogge.v1.SucceedRequest\x1a\x19.kogge.v1.SucceedResponse\"\x04\xa8\xe3\x18\x03B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
@@ -460,29 +664,33 @@ func file_kogge_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_fleet_proto_rawDescData
 }
 
-var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_kogge_v1_fleet_proto_goTypes = []any{
-	(*SucceedRequest)(nil),  // 0: kogge.v1.SucceedRequest
-	(*SucceedResponse)(nil), // 1: kogge.v1.SucceedResponse
-	(*SeatRequest)(nil),     // 2: kogge.v1.SeatRequest
-	(*SeatResponse)(nil),    // 3: kogge.v1.SeatResponse
-	(*TakeRequest)(nil),     // 4: kogge.v1.TakeRequest
-	(*TakeResponse)(nil),    // 5: kogge.v1.TakeResponse
-	(*RecordsRequest)(nil),  // 6: kogge.v1.RecordsRequest
-	(*Entry)(nil),           // 7: kogge.v1.Entry
+	(*EtcdRequest)(nil),     // 0: kogge.v1.EtcdRequest
+	(*EtcdResponse)(nil),    // 1: kogge.v1.EtcdResponse
+	(*SucceedRequest)(nil),  // 2: kogge.v1.SucceedRequest
+	(*SucceedResponse)(nil), // 3: kogge.v1.SucceedResponse
+	(*SeatRequest)(nil),     // 4: kogge.v1.SeatRequest
+	(*SeatResponse)(nil),    // 5: kogge.v1.SeatResponse
+	(*TakeRequest)(nil),     // 6: kogge.v1.TakeRequest
+	(*TakeResponse)(nil),    // 7: kogge.v1.TakeResponse
+	(*RecordsRequest)(nil),  // 8: kogge.v1.RecordsRequest
+	(*Entry)(nil),           // 9: kogge.v1.Entry
 }
 var file_kogge_v1_fleet_proto_depIdxs = []int32{
-	7, // 0: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
-	2, // 1: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
-	4, // 2: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
-	6, // 3: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
-	0, // 4: kogge.v1.FleetService.Succeed:input_type -> kogge.v1.SucceedRequest
-	3, // 5: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
-	5, // 6: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
-	7, // 7: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
-	1, // 8: kogge.v1.FleetService.Succeed:output_type -> kogge.v1.SucceedResponse
-	5, // [5:9] is the sub-list for method output_type
-	1, // [1:5] is the sub-list for method input_type
+	9, // 0: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
+	4, // 1: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
+	6, // 2: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
+	8, // 3: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
+	0, // 4: kogge.v1.FleetService.Etcd:input_type -> kogge.v1.EtcdRequest
+	2, // 5: kogge.v1.FleetService.Succeed:input_type -> kogge.v1.SucceedRequest
+	5, // 6: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
+	7, // 7: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
+	9, // 8: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
+	1, // 9: kogge.v1.FleetService.Etcd:output_type -> kogge.v1.EtcdResponse
+	3, // 10: kogge.v1.FleetService.Succeed:output_type -> kogge.v1.SucceedResponse
+	6, // [6:11] is the sub-list for method output_type
+	1, // [1:6] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -500,7 +708,7 @@ func file_kogge_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_fleet_proto_rawDesc), len(file_kogge_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

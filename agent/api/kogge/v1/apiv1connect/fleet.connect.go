@@ -39,6 +39,8 @@ const (
 	FleetServiceTakeProcedure = "/kogge.v1.FleetService/Take"
 	// FleetServiceRecordsProcedure is the fully-qualified name of the FleetService's Records RPC.
 	FleetServiceRecordsProcedure = "/kogge.v1.FleetService/Records"
+	// FleetServiceEtcdProcedure is the fully-qualified name of the FleetService's Etcd RPC.
+	FleetServiceEtcdProcedure = "/kogge.v1.FleetService/Etcd"
 	// FleetServiceSucceedProcedure is the fully-qualified name of the FleetService's Succeed RPC.
 	FleetServiceSucceedProcedure = "/kogge.v1.FleetService/Succeed"
 )
@@ -52,6 +54,9 @@ type FleetServiceClient interface {
 	Take(context.Context, *connect.Request[v1.TakeRequest]) (*connect.Response[v1.TakeResponse], error)
 	// Records are the records from a height on, as the node has taken them.
 	Records(context.Context, *connect.Request[v1.RecordsRequest]) (*connect.ServerStreamForClient[v1.Entry], error)
+	// Etcd is the node's part in the fleet's etcd. A node whose seat does not run it, or that has
+	// none, says so.
+	Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error)
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -85,6 +90,12 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(fleetServiceMethods.ByName("Records")),
 			connect.WithClientOptions(opts...),
 		),
+		etcd: connect.NewClient[v1.EtcdRequest, v1.EtcdResponse](
+			httpClient,
+			baseURL+FleetServiceEtcdProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("Etcd")),
+			connect.WithClientOptions(opts...),
+		),
 		succeed: connect.NewClient[v1.SucceedRequest, v1.SucceedResponse](
 			httpClient,
 			baseURL+FleetServiceSucceedProcedure,
@@ -99,6 +110,7 @@ type fleetServiceClient struct {
 	seat    *connect.Client[v1.SeatRequest, v1.SeatResponse]
 	take    *connect.Client[v1.TakeRequest, v1.TakeResponse]
 	records *connect.Client[v1.RecordsRequest, v1.Entry]
+	etcd    *connect.Client[v1.EtcdRequest, v1.EtcdResponse]
 	succeed *connect.Client[v1.SucceedRequest, v1.SucceedResponse]
 }
 
@@ -117,6 +129,11 @@ func (c *fleetServiceClient) Records(ctx context.Context, req *connect.Request[v
 	return c.records.CallServerStream(ctx, req)
 }
 
+// Etcd calls kogge.v1.FleetService.Etcd.
+func (c *fleetServiceClient) Etcd(ctx context.Context, req *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error) {
+	return c.etcd.CallUnary(ctx, req)
+}
+
 // Succeed calls kogge.v1.FleetService.Succeed.
 func (c *fleetServiceClient) Succeed(ctx context.Context, req *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
 	return c.succeed.CallUnary(ctx, req)
@@ -131,6 +148,9 @@ type FleetServiceHandler interface {
 	Take(context.Context, *connect.Request[v1.TakeRequest]) (*connect.Response[v1.TakeResponse], error)
 	// Records are the records from a height on, as the node has taken them.
 	Records(context.Context, *connect.Request[v1.RecordsRequest], *connect.ServerStream[v1.Entry]) error
+	// Etcd is the node's part in the fleet's etcd. A node whose seat does not run it, or that has
+	// none, says so.
+	Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error)
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -160,6 +180,12 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("Records")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetServiceEtcdHandler := connect.NewUnaryHandler(
+		FleetServiceEtcdProcedure,
+		svc.Etcd,
+		connect.WithSchema(fleetServiceMethods.ByName("Etcd")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetServiceSucceedHandler := connect.NewUnaryHandler(
 		FleetServiceSucceedProcedure,
 		svc.Succeed,
@@ -174,6 +200,8 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 			fleetServiceTakeHandler.ServeHTTP(w, r)
 		case FleetServiceRecordsProcedure:
 			fleetServiceRecordsHandler.ServeHTTP(w, r)
+		case FleetServiceEtcdProcedure:
+			fleetServiceEtcdHandler.ServeHTTP(w, r)
 		case FleetServiceSucceedProcedure:
 			fleetServiceSucceedHandler.ServeHTTP(w, r)
 		default:
@@ -195,6 +223,10 @@ func (UnimplementedFleetServiceHandler) Take(context.Context, *connect.Request[v
 
 func (UnimplementedFleetServiceHandler) Records(context.Context, *connect.Request[v1.RecordsRequest], *connect.ServerStream[v1.Entry]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Records is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Etcd is not implemented"))
 }
 
 func (UnimplementedFleetServiceHandler) Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
