@@ -222,6 +222,9 @@ func (e *Engine) pass(f *fetch, now time.Time) {
 		return
 	}
 	e.entries.fetch = nil
+	if f.from.closed { // of two sessions with one peer one ends: whoever comes tells of it anew
+		return
+	}
 	e.entries.again = now.Add(entryLimit)
 	e.at(e.entries.again)
 }
