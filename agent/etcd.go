@@ -45,6 +45,14 @@ func runEtcd(ctx context.Context, args []string) error {
 	if err := p.open(); err != nil {
 		return err
 	}
+	// What is told of etcd is told by a process that runs it.
+	forget := func() {
+		if err := os.Remove(filepath.Join(*run, control.EtcdFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			log.Printf("etcd: %v", err)
+		}
+	}
+	forget()
+	defer forget()
 	parent.tell("READY=1")
 	rest()
 	var spoken atomic.Int64 // when the member said something last, since begun
@@ -60,7 +68,7 @@ func runEtcd(ctx context.Context, args []string) error {
 	})()
 	var last control.Etcd
 	err = etcd.Run(ctx, etcd.Config{
-		Dir: filepath.Join(*state, "etcd"), Run: filepath.Join(*run, "etcd"), Seat: p.seat, Listen: *listen,
+		Dir: dataOf(*state), Run: filepath.Join(*run, "etcd"), Seat: p.seat, Listen: *listen,
 		Certificate: func() (tls.Certificate, error) { return p.node.Certificate(), nil },
 		VerifyPeer:  p.verify,
 		Facts:       p.facts,
@@ -95,10 +103,14 @@ type participant struct {
 	node       *identity.Node
 	seat       int
 
+	// What the ledger said, and when: of the goroutine that asks for facts.
+	taken *pinned.Ledger
+	stamp time.Time // of its folder
+	at    time.Time
+	known etcd.Facts
+	wrong error
+
 	mu     sync.Mutex // guards what follows
-	taken  *pinned.Ledger
-	stamp  time.Time // of the head that was read
-	known  etcd.Facts
 	roster roster.Roster
 }
 
@@ -125,34 +137,59 @@ func (p *participant) open() (err error) {
 	return nil
 }
 
-// facts is what the ledger and the agent say now.
+// readAgain is after how long a ledger that cannot be relied on is looked at again, though
+// nothing has come: what its disk did not give it may give.
+const readAgain = time.Minute
+
+// facts is what the ledger and the agent say now. It is asked in one goroutine, every few
+// seconds: of the ledger it reads what is new.
 func (p *participant) facts() (etcd.Facts, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	dir := ledgerOf(p.state)
 	info, err := os.Stat(dir) // its files are replaced, so it changes with each record
 	if err != nil {
 		return etcd.Facts{}, fmt.Errorf("the fleet's ledger: %w", err)
 	}
-	if p.taken == nil || !info.ModTime().Equal(p.stamp) {
-		taken := pinned.Open(dir, p.node.Genesis())
-		if err := taken.Problem(); err != nil {
-			return etcd.Facts{}, err
+	if stamp := info.ModTime(); !stamp.Equal(p.stamp) || p.wrong != nil && time.Since(p.at) >= readAgain {
+		p.read(dir)
+		if p.stamp = stamp; p.at.Sub(stamp).Abs() < time.Second { // another record may come within the same tick
+			p.stamp = time.Time{}
 		}
-		known, roster, err := factsOf(taken)
-		if err != nil {
-			return etcd.Facts{}, err
-		}
-		p.taken, p.stamp, p.known, p.roster = taken, info.ModTime(), known, roster
+	}
+	if p.wrong != nil {
+		return etcd.Facts{}, p.wrong
 	}
 	seats, err := control.ReadSeats(p.run)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return etcd.Facts{}, err
 	}
-	return withSeats(p.known, seats), nil
+	return withSeats(p.known, p.roster, seats), nil
+}
+
+// read takes note of the ledger as it is now. What it said before stays where it cannot be
+// relied on any more.
+func (p *participant) read(dir string) {
+	p.at = time.Now()
+	if p.taken == nil {
+		p.taken = pinned.Open(dir, p.node.Genesis())
+	} else {
+		p.taken.Reread()
+	}
+	if p.wrong = p.taken.Problem(); p.wrong != nil {
+		return
+	}
+	known, r, err := factsOf(p.taken)
+	if p.wrong = err; err != nil {
+		return
+	}
+	p.known = known
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.roster = r
 }
 
 func ledgerOf(state string) string { return filepath.Join(state, "kogge", "ledger") }
+
+func dataOf(state string) string { return filepath.Join(state, "etcd") }
 
 // factsOf is what a ledger says about etcd.
 func factsOf(taken *pinned.Ledger) (etcd.Facts, roster.Roster, error) {
@@ -185,7 +222,7 @@ func factsOf(taken *pinned.Ledger) (etcd.Facts, roster.Roster, error) {
 }
 
 // withSeats is what the ledger says, with what the agent knows of the nodes.
-func withSeats(f etcd.Facts, seats control.Seats) etcd.Facts {
+func withSeats(f etcd.Facts, r roster.Roster, seats control.Seats) etcd.Facts {
 	addresses := make(map[int][]netip.AddrPort)
 	for seat, all := range f.Addresses {
 		addresses[seat] = all
@@ -199,15 +236,24 @@ func withSeats(f etcd.Facts, seats control.Seats) etcd.Facts {
 			}
 		}
 		addresses[s.Number], f.Away[s.Number] = all, s.Away
+		if seat, ok := seatOf(r, s); ok && !seat.Member && !seat.Spare {
+			f.Leaving = append(f.Leaving, s.Number)
+		}
 	}
 	f.Addresses = addresses
 	return f
 }
 
+// seatOf is the seat that the agent speaks of, if its node still has it.
+func seatOf(r roster.Roster, s control.Seat) (roster.Seat, bool) {
+	seat, ok := r.Seat(s.Number)
+	return seat, ok && seat.Key.ID().String() == s.Key
+}
+
 // verify says which seat a connection is with. A certificate makes no member: its key has to be
-// the one that the seat's own key has signed, of a seat that the roster has run etcd. How long
-// the certificate is good for, and which CA says so, does not matter then. The agent knows the
-// keys, and names none that is revoked.
+// the one that the seat's own key has signed. How long the certificate is good for, and which CA
+// says so, does not matter then. The agent knows the keys of those that may run etcd, and names
+// none that is revoked; a node that has no seat any more is nobody at once.
 func (p *participant) verify(state tls.ConnectionState) (int, error) {
 	if len(state.PeerCertificates) == 0 {
 		return 0, errors.New("no certificate")
@@ -220,18 +266,21 @@ func (p *participant) verify(state tls.ConnectionState) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range seats.Seats {
-		if s.TLSKey != "" && s.TLSKey == key && slices.ContainsFunc(p.known.Seats, func(m membership.Seat) bool { return m.Number == s.Number }) {
+		if s.TLSKey == "" || s.TLSKey != key {
+			continue
+		}
+		if _, ok := seatOf(p.roster, s); ok {
 			return s.Number, nil
 		}
 	}
-	return 0, fmt.Errorf("key %s is of no seat that runs etcd", fleet.Short(key))
+	return 0, fmt.Errorf("key %s is of no seat that may run etcd", fleet.Short(key))
 }
 
 // factOf is a member's status as other programs of the node are told. What changes without being
 // news is left out.
 func factOf(s etcd.Status) control.Etcd {
 	e := control.Etcd{
-		Seat: s.Seat, Running: s.Running, Leader: s.Leader, Doing: s.Doing, Problem: s.Problem, Generation: s.Generation,
+		PID: os.Getpid(), Seat: s.Seat, Running: s.Running, Leader: s.Leader, Doing: s.Doing, Problem: s.Problem, Generation: s.Generation,
 		Revision: s.Revision, Bytes: s.Size, Quota: s.Quota, Full: s.Full, Corrupt: s.Corrupt, Snapshots: len(s.Snapshots),
 	}
 	for _, m := range s.Members {
@@ -250,18 +299,98 @@ func factOf(s etcd.Status) control.Etcd {
 	return e
 }
 
-// memberOnDemand has PID 1 run the service etcd while the roster has this node run it, and not
-// otherwise. A node that is in no founded fleet is asked nothing.
+// standing is what a node has to do with its fleet's etcd.
+type standing string
+
+const (
+	outsider standing = "outsider" // nothing
+	insider  standing = "insider"  // the roster has it run etcd
+	// leaving: the roster does not, and the data of etcd is here. It runs until the leader has let
+	// it go: others may need it for their quorum until then, and nobody else may have the data.
+	leaving standing = "leaving"
+)
+
+// standingOf is by the ledger what this node is; known is false where that cannot be said, and
+// what runs goes on.
+func standingOf(at paths, now *parts) (s standing, known bool) {
+	if _, err := os.Stat(ledgerOf(at.state)); err != nil { // no record was ever taken
+		return outsider, errors.Is(err, fs.ErrNotExist)
+	}
+	own := now.part.Load()
+	if own == nil {
+		return outsider, false
+	}
+	key, taken, err := own.whole()
+	if err != nil || taken.Problem() != nil {
+		return outsider, false
+	}
+	seat, ok := taken.State().Roster.ByKey(key.Key)
+	return standingAs(seat, ok, etcd.Holds(dataOf(at.state))), true
+}
+
+// standingAs is that of a node with a seat, or without, and with data or without.
+func standingAs(seat roster.Seat, seated, data bool) standing {
+	switch {
+	case seated && (seat.Member || seat.Spare):
+		return insider
+	case seated && data:
+		return leaving
+	}
+	return outsider
+}
+
+// leaver is a node that is leaving. Who was let go while he was off is not told: nobody lets him
+// in. So he who finds no leader for a while rests, and tries again later; the data stays.
+type leaver struct{ led, rests time.Time }
+
+const (
+	leaderless = 10 * time.Minute
+	restsFor   = time.Hour
+)
+
+// runs says whether it runs etcd now; led says whether that has a leader.
+func (l *leaver) runs(led bool, now time.Time) bool {
+	switch {
+	case now.Before(l.rests):
+		return false
+	case led || l.led.IsZero():
+		l.led = now
+	case now.Sub(l.led) >= leaderless:
+		l.led, l.rests = time.Time{}, now.Add(restsFor)
+		return false
+	}
+	return true
+}
+
+// memberOnDemand has PID 1 run the service etcd while the ledger has this node run it, and not
+// otherwise. What an agent has ordered that ran before this one, PID 1 knows.
 func memberOnDemand(ctx context.Context, at paths, now *parts) {
 	const every, again = 5 * time.Second, time.Minute
-	var asked, told bool // what PID 1 was asked, and whether a failure was told
+	var asked, told, knows bool // what PID 1 was asked, whether a failure was told, and whether asked is known
 	var when time.Time
+	var leaves leaver
 	for ; ctx.Err() == nil; pause(ctx, every) {
-		want, known := isMember(at, now)
-		if !known || want == asked && (!want || time.Since(when) < again) {
+		stands, known := standingOf(at, now)
+		if !known {
 			continue
 		}
-		err := orderEtcd(ctx, want)
+		want := stands == insider
+		if stands == leaving {
+			own, err := control.ReadEtcd(at.run)
+			want = leaves.runs(err == nil && own.Running && own.Leader != 0, time.Now())
+		}
+		if !knows {
+			services, err := askServices(ctx, pid1Of(at.run))
+			if err != nil {
+				continue
+			}
+			_, asked = etcdService(services)
+			knows = true
+		}
+		if want == asked && (!want || time.Since(when) < again) {
+			continue
+		}
+		err := orderEtcd(ctx, pid1Of(at.run), want)
 		if err == nil {
 			asked, when, told = want, time.Now(), false
 		} else if !told && ctx.Err() == nil {
@@ -271,28 +400,10 @@ func memberOnDemand(ctx context.Context, at paths, now *parts) {
 	}
 }
 
-// isMember says whether the ledger has this node run etcd; known is false where that cannot be
-// said, and what runs goes on.
-func isMember(at paths, now *parts) (is, known bool) {
-	if _, err := os.Stat(ledgerOf(at.state)); err != nil { // no record was ever taken
-		return false, errors.Is(err, fs.ErrNotExist)
-	}
-	own := now.part.Load()
-	if own == nil {
-		return false, false
-	}
-	seat, taken, err := own.whole()
-	if err != nil || taken.Problem() != nil {
-		return false, false
-	}
-	s, ok := taken.State().Roster.ByKey(seat.Key)
-	return ok && (s.Member || s.Spare), true
-}
-
-func orderEtcd(ctx context.Context, run bool) error {
+func orderEtcd(ctx context.Context, pid1 string, run bool) error {
 	ctx, cancel := context.WithTimeout(ctx, lookEvery)
 	defer cancel()
-	c, err := control.Dial(ctx, control.Path)
+	c, err := control.Dial(ctx, pid1)
 	if err != nil {
 		return err
 	}
@@ -302,3 +413,41 @@ func orderEtcd(ctx context.Context, run bool) error {
 	}
 	return c.Stop(ctx, "etcd")
 }
+
+// etcdService is the service etcd; false: PID 1 does not run it.
+func etcdService(s *control.Status) (control.Service, bool) {
+	i := slices.IndexFunc(s.Services, func(one control.Service) bool { return one.Name == "etcd" })
+	if i < 0 {
+		return control.Service{}, false
+	}
+	return s.Services[i], true
+}
+
+// etcdNow is what the service etcd says of itself. The error wraps [fs.ErrNotExist] where this
+// node does not run it.
+func etcdNow(ctx context.Context, run string) (control.Etcd, error) {
+	services, err := askServices(ctx, pid1Of(run))
+	if err != nil {
+		return control.Etcd{Problem: err.Error()}, nil
+	}
+	service, runs := etcdService(services)
+	if !runs {
+		return control.Etcd{}, fmt.Errorf("service etcd: %w", fs.ErrNotExist)
+	}
+	said, err := control.ReadEtcd(run)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return control.Etcd{}, err
+	}
+	if err == nil && said.PID == service.PID {
+		return said, nil
+	}
+	// It has not said a word yet, or what it said was said by one that has died.
+	now := control.Etcd{Doing: "the service is " + service.State}
+	if service.Failing || service.PID == 0 {
+		now.Problem = fmt.Sprintf("the service is %s after %d exits: %s", service.State, service.Exits, service.LastExit)
+	}
+	return now, nil
+}
+
+// pid1Of is PID 1's socket.
+func pid1Of(run string) string { return filepath.Join(run, filepath.Base(control.Path)) }

@@ -71,7 +71,7 @@ func watchServices(ctx context.Context, ring *events.Ring) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		if now, err := askServices(ctx); err == nil {
+		if now, err := askServices(ctx, control.Path); err == nil {
 			ring.Add(events.OfServices(before, now)...)
 			before = now
 		}
@@ -83,10 +83,10 @@ func watchServices(ctx context.Context, ring *events.Ring) {
 	}
 }
 
-func askServices(ctx context.Context) (*control.Status, error) {
+func askServices(ctx context.Context, pid1 string) (*control.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookEvery)
 	defer cancel()
-	c, err := control.Dial(ctx, control.Path)
+	c, err := control.Dial(ctx, pid1)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 		Records: records.Records{
 			Open: own.whole, Changed: talk.look, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
-			Etcd: func() (control.Etcd, error) { return control.ReadEtcd(at.run) },
+			Etcd: func(ctx context.Context) (control.Etcd, error) { return etcdNow(ctx, at.run) },
 		},
 		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve},
 	})

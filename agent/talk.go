@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
+	"io/fs"
 	"log"
 	"net/netip"
 	"path/filepath"
@@ -20,6 +22,8 @@ import (
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/mdns"
+	"kogge.example/agent/peers"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/speaker"
 	"kogge.example/init/control"
@@ -36,8 +40,9 @@ type talk struct {
 	machine machine.Machine
 	changed chan struct{} // the ledger has grown
 	news    chan struct{} // a seat has another key or address
-	// reach is where a seat may answer.
+	// reach is where a seat may answer, and find looks for it where nobody has said that it is.
 	reach func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort
+	find  func(context.Context, roster.Seat) []netip.AddrPort
 
 	session atomic.Pointer[talking]
 }
@@ -57,7 +62,9 @@ const (
 )
 
 func newTalk(p *part, m machine.Machine) *talk {
-	return &talk{part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), reach: addressesFor}
+	t := &talk{part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), reach: addressesFor}
+	t.find = t.findOnLinks
+	return t
 }
 
 // look has run look at the ledger.
@@ -78,40 +85,51 @@ func (t *talk) serve(conn *tls.Conn) {
 	_ = now.peers.Serve(now.ctx, conn, func() { door.LetGo(conn.NetConn()) })
 }
 
-// run talks whenever the node has a seat, until ctx ends.
+// run talks whenever the node has a seat, until ctx ends. What keeps it from knowing that may be
+// over later, and nobody tells of it.
 func (t *talk) run(ctx context.Context, port int) {
+	const first, longest = 5 * time.Second, 15 * time.Minute
+	wait := first
 	for ctx.Err() == nil {
-		if seat, taken := t.seated(); seat != nil {
+		seat, taken, err := t.seated()
+		if seat != nil {
 			t.talk(ctx, seat, taken, port)
+			wait = first
 			continue
+		}
+		var again <-chan time.Time
+		if err != nil {
+			log.Printf("agent: %v; next try in %s", err, wait)
+			again = time.After(wait)
+			wait = min(2*wait, longest)
 		}
 		select {
 		case <-ctx.Done():
+		case <-again:
 		case <-t.changed:
 			t.part.tell()
 		}
 	}
 }
 
-// seated is the key of the node's seat and the ledger that lists it; nil: it has none. No key
-// is made for that.
-func (t *talk) seated() (*identity.Seat, *pinned.Ledger) {
+// seated is the key of the node's seat and the ledger that lists it; nil: it has none. The error
+// says why that cannot be said. No key is made for that.
+func (t *talk) seated() (*identity.Seat, *pinned.Ledger, error) {
 	taken, err := t.part.ledger()
 	if err != nil || taken.State().Height == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if !identity.HasSeat(filepath.Join(t.part.state, "identity")) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	seat, taken, err := t.part.whole()
 	if err != nil {
-		log.Printf("agent: %v", err)
-		return nil, nil
+		return nil, nil, err
 	}
 	if _, listed := taken.State().Roster.ByKey(seat.Key); !listed {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return seat, taken
+	return seat, taken, nil
 }
 
 // talk gossips until ctx ends, or the node has another ledger, or no seat.
@@ -122,58 +140,108 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	says := speaker.New(seat.Key, numbers, func(kind string, number uint64, body []byte) (signed.Envelope, error) {
 		return seat.Seal(kind, taken.State().Fleet(), number, body)
 	})
-	peers := &gossip.TLS{Certificate: t.part.node.Certificate}
-	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: peers, Grown: t.look, News: func(object signed.Envelope) {
-		says.Heard(object)
-		if object.Kind == notice.TLSKeyKind || object.Kind == notice.NodeKind {
-			select {
-			case t.news <- struct{}{}:
-			default:
+	conns := &gossip.TLS{Certificate: t.part.node.Certificate, Find: t.find}
+	var heeded atomic.Pointer[map[signed.Key]bool] // the seats of which the service etcd is told; nil: it was told of none yet
+	engine := gossip.New(gossip.Config{
+		Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: conns, Grown: t.look,
+		Revoked: func(key document.Hash) bool { return t.part.node.Revoked(key.String()) },
+		News: func(object signed.Envelope) {
+			says.Heard(object)
+			if of := heeded.Load(); object.Kind != notice.StatusKind && (of == nil || (*of)[object.By]) {
+				select {
+				case t.news <- struct{}{}:
+				default:
+				}
 			}
-		}
-	}})
-	peers.Admit = engine.Admit
-	peers.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
-	peers.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
-	t.session.Store(&talking{ctx, engine, peers})
+		},
+	})
+	conns.Admit = engine.Admit
+	conns.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
+	conns.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
+	t.session.Store(&talking{ctx, engine, conns})
 	defer t.session.Store(nil)
-	defer alongside(ctx, engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
+	defer alongside(context.WithoutCancel(ctx), engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
+	memory, err := peers.Open(filepath.Join(t.part.state, "kogge", "peers"))
+	if err != nil {
+		log.Printf("agent: %v", err)
+	}
+	for _, word := range memory.Words() {
+		_ = engine.Publish(word) // who is not listed any more is refused
+	}
+	defer func() {
+		memory.Note(engine.Object, taken.State().Roster, seat.Key)
+		t.keep(memory.Flush)
+	}()
 	var words spoken
-	var seats control.Seats
-	for {
-		t.say(ctx, says, engine, taken, seat.Key, port, &words, numbers.Problem())
-		t.tellSeats(seatsOf(engine, taken.State().Roster), &seats)
+	seats, err := control.ReadSeats(t.part.run) // as the agent knew them that ran before this one
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Printf("agent: %v", err)
+	}
+	tick := time.NewTicker(factsEvery)
+	defer tick.Stop()
+	for look := true; ; {
+		if look { // which asks PID 1 and the disk
+			t.say(ctx, says, engine, taken, seat.Key, port, &words, numbers.Problem())
+		}
+		heeded.Store(t.tellSeats(engine, taken.State().Roster, &seats))
+		look = true
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.news:
+			look = false
 		case <-t.changed:
 			t.part.tell()
-			if _, now := t.seated(); now != taken {
+			if _, now, _ := t.seated(); now != taken {
 				return
 			}
 			engine.Advanced()
-		case <-time.After(factsEvery):
+		case <-tick.C:
+			engine.Advanced() // a key may have been withdrawn
+			memory.Note(engine.Object, taken.State().Roster, seat.Key)
+			t.keep(memory.Keep)
 		}
 	}
 }
 
-// seatsOf is what the service etcd has to know of the seats that may run it: which TLS key each
-// calls its own, and where it may be.
-func seatsOf(engine *gossip.Engine, r roster.Roster) (all control.Seats) {
+// keep writes down what is remembered of others, by one of the ways of [peers.Memory].
+func (t *talk) keep(write func(time.Time) error) {
+	if err := write(time.Now()); err != nil {
+		log.Printf("agent: %v", err)
+	}
+}
+
+// maxLeaving is how many seats the service etcd is told of that the roster does not have run it.
+const maxLeaving = 64
+
+// seatsOf is what the service etcd has to know of the seats that run it: which TLS key each calls
+// its own, and where it may be. Those are the seats that the roster has run etcd, and those that
+// it has had or that etcd lists, for as long as they have a seat: they go once etcd has let them.
+// What was known before counts until the same seat key says something newer: an engine begins
+// with nothing, and may hear the old word first.
+func seatsOf(object func(kind string, by signed.Key) (signed.Envelope, bool), r roster.Roster, before control.Seats, listed []int) (all control.Seats) {
+	leaving := 0
 	for _, seat := range r.Seats {
+		i := slices.IndexFunc(before.Seats, func(b control.Seat) bool { return b.Number == seat.Number })
 		if !seat.Member && !seat.Spare {
-			continue
+			if i < 0 && !slices.Contains(listed, seat.Number) || leaving == maxLeaving {
+				continue
+			}
+			leaving++
 		}
-		s := control.Seat{Number: seat.Number}
-		if object, ok := engine.Object(notice.TLSKeyKind, seat.Key); ok {
-			if k, err := notice.OpenTLSKey(object); err == nil && k.Seat == seat.Number {
-				s.TLSKey = k.Key.String()
+		s := control.Seat{Number: seat.Number, Key: seat.Key.ID().String()}
+		if i >= 0 && before.Seats[i].Key == s.Key {
+			s = before.Seats[i]
+		}
+		if word, ok := object(notice.TLSKeyKind, seat.Key); ok && word.Sequence >= s.TLSNumber {
+			if k, err := notice.OpenTLSKey(word); err == nil && k.Seat == seat.Number {
+				s.TLSKey, s.TLSNumber = k.Key.String(), word.Sequence
 			}
 		}
-		if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
-			if n, err := notice.OpenNode(object); err == nil {
+		if record, ok := object(notice.NodeKind, seat.Key); ok {
+			if n, err := notice.OpenNode(record); err == nil {
+				s.Addresses = nil
 				for _, a := range n.Addresses {
 					s.Addresses = append(s.Addresses, netip.AddrPortFrom(a.Addr(), memberPort))
 				}
@@ -184,22 +252,29 @@ func seatsOf(engine *gossip.Engine, r roster.Roster) (all control.Seats) {
 	return all
 }
 
-// tellSeats writes the seats for the service etcd when they are others than before. A key that
-// was revoked on this node is none.
-func (t *talk) tellSeats(now control.Seats, last *control.Seats) {
+// tellSeats writes the seats for the service etcd when they are others than the last time, and
+// returns which they are. A key that was revoked on this node is none.
+func (t *talk) tellSeats(engine *gossip.Engine, r roster.Roster, last *control.Seats) *map[signed.Key]bool {
+	own, _ := control.ReadEtcd(t.part.run) // none: etcd does not run here
+	now := seatsOf(engine.Object, r, *last, slices.Concat(own.Members, own.Learners))
+	heeded := make(map[signed.Key]bool)
 	for i, s := range now.Seats {
 		if s.TLSKey != "" && t.part.node.Revoked(s.TLSKey) {
 			now.Seats[i].TLSKey = ""
 		}
+		if seat, ok := r.Seat(s.Number); ok {
+			heeded[seat.Key] = true
+		}
 	}
 	if reflect.DeepEqual(now, *last) {
-		return
+		return &heeded
 	}
 	if err := now.Write(t.part.run); err != nil {
 		log.Printf("agent: %v", err)
-		return
+		return &heeded
 	}
 	*last = now
+	return &heeded
 }
 
 // word is the seat's own word for its TLS key, once it has said it.
@@ -294,6 +369,28 @@ func (s *spoken) same(now []notice.Fault, at time.Time) []notice.Fault {
 		s.faults, s.at = now, at
 	}
 	return s.faults
+}
+
+// findLimit is how long a seat is looked for on the node's own links.
+const findLimit = 3 * time.Second
+
+// findOnLinks asks the machines on the node's own links for a seat, by its name: behind another
+// router all of them may have other addresses, and none has told anybody. A node that says its
+// own name nowhere asks for none.
+func (t *talk) findOnLinks(ctx context.Context, seat roster.Seat) (all []netip.AddrPort) {
+	if len(links(t.part.run)) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, findLimit)
+	defer cancel()
+	found, err := mdns.Lookup(ctx, seat.Name+".local")
+	if err != nil {
+		return nil // nobody has the name, or there is no link: its session is tried again
+	}
+	for _, a := range found {
+		all = append(all, netip.AddrPortFrom(a, api.Port))
+	}
+	return all
 }
 
 // addressesFor are where a seat may answer: by its own word, and where it was founded.

@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"kogge.example/agent/api/kogge/v1"
@@ -46,8 +48,8 @@ func TestTalk(t *testing.T) {
 	where := make(map[int]netip.AddrPort)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	defer running.Wait()
-	defer stop()
+	end := func() { stop(); running.Wait() }
+	defer end()
 	var all []*talk
 	for number := 1; number <= 3; number++ {
 		p, run := adopted(t, f), t.TempDir()
@@ -55,6 +57,7 @@ func TestTalk(t *testing.T) {
 		must(t, control.Boot{Slot: "A", Version: "1.0", Board: "qemu-x86_64", RootHash: document.HashOf(nil).String()}.Write(run))
 		m := machine.Machine{Run: run, State: p.state, Control: filepath.Join(run, "none.sock")}
 		one := newTalk(p, m)
+		one.find = nil
 		one.reach = func(_ *gossip.Engine, _ *pinned.Ledger, seat roster.Seat) []netip.AddrPort {
 			return []netip.AddrPort{where[seat.Number]}
 		}
@@ -97,16 +100,19 @@ func TestTalk(t *testing.T) {
 	wait("all know all", func(e *gossip.Engine) bool {
 		return len(e.Objects(notice.NodeKind)) == 3 && len(e.Objects(notice.StatusKind)) == 3 && len(e.Objects(notice.TLSKeyKind)) == 3
 	})
-	for deadline, i := time.Now().Add(time.Minute), 0; i < len(all); time.Sleep(10 * time.Millisecond) {
-		seats, err := control.ReadSeats(all[i].part.run)
+	told := func(of int) (control.Seats, bool) { // what the service etcd of a node knows, and whether all others are in it
+		seats, err := control.ReadSeats(all[of].part.run)
 		whole := err == nil && len(seats.Seats) == 3
 		for n, s := range seats.Seats {
-			whole = whole && s.Number == n+1 && s.TLSKey == all[n].part.node.Key()
+			whole = whole && s.Number == n+1 && (s.TLSKey == all[n].part.node.Key() || n == of)
 		}
-		if whole {
+		return seats, whole
+	}
+	for deadline, i := time.Now().Add(time.Minute), 0; i < len(all); time.Sleep(10 * time.Millisecond) {
+		if seats, whole := told(i); whole {
 			i++
 		} else if time.Now().After(deadline) {
-			t.Fatalf("the service etcd of n%d is told of %+v, %v", i+1, seats, err)
+			t.Fatalf("the service etcd of n%d is told of %+v", i+1, seats)
 		}
 	}
 	taken, err := all[1].part.ledger()
@@ -126,6 +132,118 @@ func TestTalk(t *testing.T) {
 	if err != nil || record.Name != "n2" || record.Board != "qemu-x86_64" || len(record.Slots) != 1 || record.Slots[0].Release != "1.0" {
 		t.Errorf("the record of n2: %+v, %v", record, err)
 	}
+	end()
+	// The agent of n1 starts anew, and reaches nobody yet. etcd knows all the while who is who.
+	memory := filepath.Join(all[0].part.state, "kogge", "peers")
+	remembered, err := os.ReadFile(memory)
+	must(t, err)
+	must(t, os.Remove(memory))
+	alone(all[0])
+	if seats, whole := told(0); !whole {
+		t.Errorf("after the agent has started anew, the service etcd is told of %+v", seats)
+	}
+	// The node boots, where nobody is any more.
+	must(t, os.Remove(filepath.Join(all[0].part.run, control.SeatsFile)))
+	must(t, os.WriteFile(memory, remembered, 0o600))
+	alone(all[0])
+	if seats, whole := told(0); !whole {
+		t.Errorf("after a boot, the service etcd is told of %+v", seats)
+	}
+}
+
+// alone has the agent of a node start anew, and end after its first look.
+func alone(before *talk) {
+	one := newTalk(before.part, before.machine)
+	one.find, one.reach = nil, func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort { return nil }
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { one.run(ctx, 7443) })
+	for one.session.Load() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	running.Wait()
+}
+
+// TestSeats is the table of what the service etcd is told of a seat: by its own newest word, or as
+// it was known before.
+func TestSeats(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	r := f.Log.State().Roster // 1, 2 and 3 run etcd
+	known := func(seat int, key string, number uint64) control.Seat {
+		return control.Seat{Number: seat, Key: keyOf(t, seat).ID().String(), TLSKey: document.HashOf([]byte(key)).String(), TLSNumber: number}
+	}
+	foreign := known(1, "a", 5)
+	foreign.Key = keyOf(t, 9).ID().String()
+	word := func(seat int, key string, number uint64) signed.Envelope {
+		e, err := signed.Seal(notice.TLSKeyKind, f.Log.State().Fleet(), ledgertest.Private(fmt.Sprintf("n%d", seat)), number, notice.TLSKey{Version: 1, Seat: seat, Key: document.HashOf([]byte(key))}.Encode())
+		must(t, err)
+		return e
+	}
+	for name, c := range map[string]struct {
+		before control.Seat
+		said   signed.Envelope
+		listed []int
+		want   control.Seat
+	}{
+		"nothing":                      {control.Seat{}, signed.Envelope{}, nil, control.Seat{}},
+		"its word":                     {control.Seat{}, word(1, "a", 5), nil, known(1, "a", 5)},
+		"nothing yet":                  {known(1, "a", 5), signed.Envelope{}, nil, known(1, "a", 5)},
+		"a newer word":                 {known(1, "a", 5), word(1, "b", 6), nil, known(1, "b", 6)},
+		"an older word":                {known(1, "a", 5), word(1, "b", 4), nil, known(1, "a", 5)},
+		"another seat key":             {foreign, signed.Envelope{}, nil, control.Seat{}},
+		"another seat key, a word":     {foreign, word(1, "b", 2), nil, known(1, "b", 2)},
+		"it never ran etcd":            {control.Seat{}, word(4, "a", 5), nil, control.Seat{}},
+		"it did, and may be needed":    {known(4, "a", 5), word(4, "a", 7), nil, known(4, "a", 7)},
+		"etcd lists it":                {control.Seat{}, word(4, "a", 5), []int{4}, known(4, "a", 5)},
+		"etcd lists it, and it is off": {known(4, "a", 5), signed.Envelope{}, []int{4}, known(4, "a", 5)},
+		"it has no seat any more":      {known(9, "a", 5), word(9, "a", 6), []int{9}, control.Seat{}},
+	} {
+		object := func(kind string, by signed.Key) (signed.Envelope, bool) {
+			return c.said, kind == c.said.Kind && by == c.said.By
+		}
+		var got control.Seat
+		all := seatsOf(object, r, control.Seats{Seats: []control.Seat{c.before}}, c.listed)
+		for _, s := range all.Seats {
+			if s.TLSKey != "" {
+				got = s
+			}
+		}
+		if !reflect.DeepEqual(got, c.want) || len(all.Seats) < 3 {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// TestTalkWaits: what keeps a node from knowing its seat may be over later. It looks again, though
+// nobody tells it to.
+func TestTalkWaits(t *testing.T) {
+	f := ledgertest.Founded(t, 1, 1)
+	p := adopted(t, f)
+	taken, err := p.ledger()
+	must(t, err)
+	must(t, taken.Take(1, f.Entries[0]))
+	file := filepath.Join(p.state, "identity", "seat.json")
+	must(t, os.Mkdir(file, 0o700)) // which cannot be read
+	synctest.Test(t, func(t *testing.T) {
+		one := newTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")})
+		one.find = nil
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { one.run(ctx, 7443) })
+		time.Sleep(time.Hour)
+		if one.session.Load() != nil {
+			t.Error("it talks without a seat")
+		}
+		must(t, os.Remove(file))
+		sits(t, p, 1)
+		time.Sleep(15*time.Minute + time.Second)
+		if one.session.Load() == nil {
+			t.Error("it does not look again")
+		}
+		stop()
+		running.Wait()
+	})
 }
 
 func keyOf(t *testing.T, number int) signed.Key {

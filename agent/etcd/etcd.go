@@ -33,9 +33,9 @@ type Config struct {
 	Listen string
 	// Certificate is the node's, asked at each handshake.
 	Certificate func() (tls.Certificate, error)
-	// VerifyPeer says which seat is at the other end of a connection: one that the roster has
-	// run etcd, and whose TLS key this is. It is asked at each handshake, and again after
-	// Facts have changed.
+	// VerifyPeer says which seat is at the other end of a connection: one of the roster, whose TLS
+	// key this is. It is asked at each handshake, and again after Facts have changed. Of those
+	// seats the ones are let in that Facts or etcd's list name.
 	VerifyPeer func(tls.ConnectionState) (seat int, err error)
 	// Facts is asked at each look.
 	Facts func() (Facts, error)
@@ -54,6 +54,8 @@ type Facts struct {
 	Fleet document.Hash // its id
 	First document.Hash // record 1, which names who begins
 	Seats []membership.Seat
+	// Leaving are seats that had Seats run etcd, and have not any more: etcd may still list them.
+	Leaving []int
 	// Founders are the seats that record 1 has run etcd.
 	Founders []int
 	// Addresses are where the doors of the seats answer, the likeliest first.

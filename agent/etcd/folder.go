@@ -35,6 +35,7 @@ type folder struct {
 	dir  string
 	disk disk
 	mine mark // fleet, record 1 and seat, as they have to be
+	last *verdict
 }
 
 // mark says whose data lies beside it.
@@ -145,6 +146,10 @@ func (f *folder) all() (names []string) {
 	return names
 }
 
+// Holds says whether a folder Dir holds data of etcd, whatever it is of. What is kept aside is
+// none.
+func Holds(dir string) bool { return len((&folder{dir: dir}).all()) > 0 }
+
 // look says what the folder holds, and in words what is wrong with it.
 func (f *folder) look() (membership.Folder, string, mark) {
 	m, found, err := f.read()
@@ -168,10 +173,48 @@ func (f *folder) look() (membership.Folder, string, mark) {
 	if !wal.Exist(datadir.ToWALDir(data)) {
 		return membership.Absent, "", m
 	}
-	if err := check(data); err != nil {
+	if err := f.check(data, time.Now()); err != nil {
 		return membership.Damaged, fmt.Sprintf("etcd's data in %s cannot be read: %v", data, err), m
 	}
 	return membership.Mine, "", m
+}
+
+// verdict is what check said of some files, and when. A node that waits looks every second.
+type verdict struct {
+	of  string
+	at  time.Time
+	err error
+}
+
+// checkAgain is after how long data that cannot be read is read again, though nobody has changed
+// it: what the disk did not give it may give.
+const checkAgain = 5 * time.Minute
+
+// check says what is wrong with data. It is read once, while nobody changes it.
+func (f *folder) check(data string, now time.Time) error {
+	if f.last == nil {
+		return check(data)
+	}
+	of := stamp(data)
+	if f.last.of != of || f.last.err != nil && now.Sub(f.last.at) >= checkAgain {
+		*f.last = verdict{of, now, check(data)}
+	}
+	return f.last.err
+}
+
+// stamp names the files that check reads, with their sizes and when they were changed.
+func stamp(data string) string {
+	var b strings.Builder
+	for _, dir := range []string{datadir.ToWALDir(data), datadir.ToSnapDir(data)} {
+		entries, err := os.ReadDir(dir)
+		fmt.Fprintln(&b, dir, err)
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil {
+				fmt.Fprintln(&b, e.Name(), info.Size(), info.ModTime().UnixNano())
+			}
+		}
+	}
+	return b.String()
 }
 
 // check reads the log whole, and the head of the database: etcd ends the process where it cannot

@@ -47,7 +47,10 @@ type member struct {
 	dial     *dialer
 	tunnels  *tunnels
 	conns    *conns
+	guests   *guests
 	ears     *ears
+	twin     twin
+	verdict  verdict // on the data, while etcd does not run
 	probed   Probe
 	probedAt time.Time
 	facts    Facts
@@ -81,8 +84,9 @@ func Run(ctx context.Context, c Config) error {
 			return fmt.Errorf("etcd: %w", err)
 		}
 	}
-	all := &conns{}
-	m := &member{c: c, conns: all, dial: newDialer(c, all), changed: time.Now(), done: make(map[int]bool)}
+	all, guests := &conns{}, &guests{verify: c.VerifyPeer}
+	c.VerifyPeer = guests.seat
+	m := &member{c: c, conns: all, guests: guests, dial: newDialer(c, all), changed: time.Now(), done: make(map[int]bool)}
 	m.ears = &ears{dial: m.dial}
 	var err error
 	if m.tunnels, err = openTunnels(filepath.Join(c.Run, "peers"), m.dial); err != nil {
@@ -139,8 +143,13 @@ func (m *member) look(ctx context.Context) (time.Duration, error) {
 		m.problem = err.Error()
 	}
 	facts = m.facts
-	m.folder = &folder{dir: m.c.Dir, disk: machine{}, mine: mark{Fleet: facts.Fleet, First: facts.First, Seat: m.c.Seat}}
+	m.folder = &folder{dir: m.c.Dir, disk: machine{}, mine: mark{Fleet: facts.Fleet, First: facts.First, Seat: m.c.Seat}, last: &m.verdict}
 	m.dial.know(facts.Addresses)
+	var list []membership.Member
+	if s := m.running(); s != nil {
+		list = s.members()
+	}
+	m.guests.note(facts, list, time.Now())
 	if cut := m.conns.check(m.c.VerifyPeer); cut > 0 {
 		say(m.c, fmt.Sprintf("%d connections were cut: their seats do not run etcd any more", cut))
 	}
@@ -154,10 +163,14 @@ func (m *member) look(ctx context.Context) (time.Duration, error) {
 	return m.begin(ctx)
 }
 
-// others are the seats that may run etcd, without this one, and those of a list.
+// others are the seats that may run etcd, without this one, and those of a list. Where there is
+// no list, those that are leaving may be on it.
 func (m *member) others(list []membership.Member) (seats []int) {
 	for _, s := range m.facts.Seats {
 		seats = append(seats, s.Number)
+	}
+	if len(list) == 0 {
+		seats = append(seats, m.facts.Leaving...)
 	}
 	for _, l := range list {
 		seats = append(seats, l.Seat)
@@ -213,6 +226,16 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 		status.Problem = fmt.Sprintf("%s has less than %d MiB left: etcd waits for room", m.c.Dir, leastFree()>>20)
 		m.publish(status)
 		return calm, nil
+	}
+	if step.Do == membership.Start || step.Do == membership.New || step.Do == membership.Join {
+		if why := m.twin.holds(m.ears.hear(m.c.Seat), time.Now(), m.facts.Grace); why != "" {
+			if status.Problem = why; why != m.twin.told {
+				m.twin.told = why
+				say(m.c, why)
+			}
+			m.publish(status)
+			return calm / 3, nil
+		}
 	}
 	err := m.start(own, mk, step)
 	switch {
@@ -608,6 +631,7 @@ func (m *member) handler() http.Handler {
 		if e := m.server; e != nil && s.Running { // newer than the last look
 			s.Leader, s.Committed = e.leader(), e.etcd.CommittedIndex()
 			s.Size, s.InUse = e.etcd.Backend().Size(), e.etcd.Backend().SizeInUse()
+			s.Hears = m.dial.speak.hears()
 		}
 		m.mu.Unlock()
 		raw, err := json.Marshal(s)

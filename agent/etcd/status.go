@@ -25,6 +25,8 @@ type Status struct {
 	Problem    string `json:"problem,omitempty"`
 
 	Members []membership.Member `json:"members,omitempty"` // etcd's list
+	// Hears are the seats whose etcd speaks to the one here now.
+	Hears []int `json:"hears,omitempty"`
 	// Committed is the newest entry of the log that is here and counts.
 	Committed uint64 `json:"committed,omitempty"`
 	// Revision of the data, Size of its file and how much of that is InUse, in bytes; Quota is

@@ -83,6 +83,7 @@ type dialer struct {
 	// Streams of etcd never end, and say something every two seconds: one that is silent is
 	// dead. All else is asked and answered, over connections that are kept.
 	streams, calls *http.Transport
+	speak          streams
 
 	mu        sync.Mutex // guards what follows
 	addresses map[int][]netip.AddrPort
@@ -124,7 +125,7 @@ func (d *dialer) proxy(seat int) http.Handler {
 		},
 		Transport: chosen(func(r *http.Request) http.RoundTripper {
 			if strings.HasPrefix(r.URL.Path, "/raft/stream/") {
-				return d.streams
+				return d.speak.count(seat, d.streams)
 			}
 			return d.calls
 		}),

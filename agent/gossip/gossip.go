@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/roster"
@@ -48,6 +49,9 @@ type Config struct {
 	// Refuse says why there are to be no sessions with a seat now, as with one that is isolated.
 	// It returns at once. nil: there may be.
 	Refuse func(roster.Seat) error
+	// Revoked says whether a TLS key was withdrawn on this node, of which [Engine.Advanced] tells.
+	// nil: none was.
+	Revoked func(tlsKey document.Hash) bool
 	// Inbound is how many sessions others may open, at most. Default: 256.
 	Inbound int
 	// HourlyBytes is how much of what peers ask for is sent in an hour, to all of them, at most.
@@ -379,7 +383,7 @@ func (e *Engine) follow() {
 		seat, listed := e.state.Roster.ByKey(key)
 		if !listed {
 			e.drop(s, "no seat")
-		} else if e.refused(seat) {
+		} else if e.refused(seat) || e.outdated(s.conn) {
 			e.drop(s, "refused")
 		}
 		s.seat = seat

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 )
@@ -30,6 +31,9 @@ const maxSources = 8
 func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
 	id, now := shelf.IDOf(object.Kind, object.By), time.Now()
 	e.origin(id).owe(1, now)
+	if s := e.sessions[object.By]; s != nil && object.Kind == notice.TLSKeyKind && e.outdated(s.conn) {
+		e.drop(s, reasonRefused) // the seat has another key by now: who has this one may not be its node
+	}
 	for _, s := range e.sessions {
 		if s == from {
 			continue

@@ -126,7 +126,7 @@ func (e *Engine) opened(conn Session, dialled bool) {
 	switch before := e.sessions[key]; {
 	case !listed || key == e.config.Self:
 		why = reasonNoSeat
-	case e.refused(seat):
+	case e.refused(seat), e.outdated(conn):
 		why = reasonRefused
 	case now.Before(e.peer(key).away):
 		why = reasonAway

@@ -39,6 +39,9 @@ type TLS struct {
 	Admit func(envelope []byte, tlsKey document.Hash) (roster.Seat, error)
 	// Addresses are where the API of a seat may answer, the likeliest first.
 	Addresses func(roster.Seat) []netip.AddrPort
+	// Find looks for a seat where nobody has said that it is. It is asked once the likeliest
+	// addresses have not answered, and returns soon. nil: there is no way.
+	Find func(context.Context, roster.Seat) []netip.AddrPort
 
 	once  sync.Once
 	inbox chan Session
@@ -50,6 +53,7 @@ const (
 	helloLimit = 5 * time.Second
 	reachLimit = 5 * time.Second // for one address
 	maxReach   = 4               // addresses
+	likely     = 2               // of them, before the seat is looked for elsewhere
 	writeLimit = 20 * time.Second
 	// keepAliveIdle is after how long of silence the machine that opened a session asks whether
 	// the other one is there: routers forget a connection after five minutes. The other one does
@@ -62,17 +66,31 @@ var ErrHello = errors.New("not a peer of this fleet")
 
 // Dial opens a session with a seat, at the first of its addresses that answers.
 func (t *TLS) Dial(ctx context.Context, seat roster.Seat) (Session, error) {
-	addresses := t.Addresses(seat)
-	if len(addresses) == 0 {
-		return nil, fmt.Errorf("gossip: %s: no address of it is known", seat.Name)
-	}
+	addresses := slices.Clone(t.Addresses(seat))
+	addresses = addresses[:min(len(addresses), maxReach)]
 	var all error
-	for _, a := range addresses[:min(len(addresses), maxReach)] {
-		s, err := t.reach(ctx, seat, a)
+	for i, find := 0, t.Find; ; i++ {
+		if find != nil && i == min(likely, len(addresses)) {
+			at := i
+			for _, a := range find(ctx, seat) {
+				if !slices.Contains(addresses, a) && len(addresses) < 2*maxReach {
+					addresses = slices.Insert(addresses, at, a)
+					at++
+				}
+			}
+			find = nil
+		}
+		if i == len(addresses) {
+			break
+		}
+		s, err := t.reach(ctx, seat, addresses[i])
 		if err == nil {
 			return s, nil
 		}
-		all = errors.Join(all, fmt.Errorf("gossip: %s at %s: %w", seat.Name, a, err))
+		all = errors.Join(all, fmt.Errorf("gossip: %s at %s: %w", seat.Name, addresses[i], err))
+	}
+	if all == nil {
+		all = fmt.Errorf("gossip: %s: no address of it is known", seat.Name)
 	}
 	return nil, all
 }
@@ -141,7 +159,7 @@ func (t *TLS) admit(s *stream) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHello, err)
 	}
-	s.peer = seat.Key
+	s.peer, s.key = seat.Key, key
 	return s.conn.SetReadDeadline(time.Time{})
 }
 
@@ -226,6 +244,7 @@ type stream struct {
 	conn *tls.Conn
 	r    *bufio.Reader
 	peer signed.Key
+	key  document.Hash // TLS key
 	once sync.Once
 	over chan struct{}
 }
@@ -235,6 +254,27 @@ func newStream(conn *tls.Conn) *stream {
 }
 
 func (s *stream) Peer() signed.Key { return s.peer }
+
+// TLSKey is the fingerprint of the key by which the peer made the handshake.
+func (s *stream) TLSKey() document.Hash { return s.key }
+
+// outdated says whether a session stands on a TLS key that its seat does not call its own any
+// more, or that was withdrawn. One that stands on none is not.
+func (e *Engine) outdated(conn Session) bool {
+	by, ok := conn.(interface{ TLSKey() document.Hash })
+	if !ok {
+		return false
+	}
+	if e.config.Revoked != nil && e.config.Revoked(by.TLSKey()) {
+		return true
+	}
+	word, ok := e.shelf.Get(notice.TLSKeyKind, conn.Peer())
+	if !ok {
+		return false
+	}
+	now, err := notice.OpenTLSKey(word)
+	return err == nil && now.Key != by.TLSKey()
+}
 
 func (s *stream) Send(frames [][]byte) error {
 	var all []byte
@@ -279,6 +319,10 @@ func (e *Engine) Admit(envelope []byte, tlsKey document.Hash) (seat roster.Seat,
 	}
 	ended := !e.do(func() {
 		if seat, err = notice.Bound(word, e.state, tlsKey); err != nil {
+			return
+		}
+		if e.config.Revoked != nil && e.config.Revoked(tlsKey) {
+			err = fmt.Errorf("%w: key %s of %s was withdrawn on this node", notice.ErrTLSKey, tlsKey.Short(), seat.Name)
 			return
 		}
 		v := e.shelf.Put(slices.Clone(envelope))

@@ -432,3 +432,88 @@ func TestCost(t *testing.T) {
 	listener.Close()
 	serving.Wait()
 }
+
+// TestAnotherKey: a session ends when its seat calls another TLS key its own, or when the key is
+// withdrawn on this node, and none begins by it any more.
+func TestAnotherKey(t *testing.T) {
+	state := large(t, 3)
+	all := machines(t, state)
+	sessions := func(m *machine, seat int) (n int) {
+		m.engine.do(func() {
+			if m.engine.sessions[state.Roster.Seats[seat-1].Key] != nil {
+				n++
+			}
+		})
+		return n
+	}
+	whole := func() bool {
+		return sessions(all[0], 2)+sessions(all[0], 3)+sessions(all[1], 1)+sessions(all[2], 1) == 4
+	}
+	eventually(t, "sessions", whole)
+	_, stolen := certificate(t)
+	if err := all[1].engine.Publish(wordOf(t, state.Fleet(), 1, 2, stolen)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "n2 and n3 end theirs with n1", func() bool { return sessions(all[1], 1)+sessions(all[2], 1) == 0 })
+	_, err := all[1].engine.Admit(all[0].word.Bytes(), keyOf(t, all[0].cert))
+	if !errors.Is(err, notice.ErrTLSKey) {
+		t.Errorf("the old key again: %v", err)
+	}
+	eventually(t, "n2 and n3 have a session", func() bool { return sessions(all[1], 3)+sessions(all[2], 2) == 2 })
+	withdrawn := keyOf(t, all[2].cert)
+	all[1].engine.do(func() { all[1].engine.config.Revoked = func(key document.Hash) bool { return key == withdrawn } })
+	all[1].engine.Advanced()
+	eventually(t, "n2 ends its session with n3", func() bool { return sessions(all[1], 3) == 0 })
+	if _, err := all[1].engine.Admit(all[2].word.Bytes(), withdrawn); !errors.Is(err, notice.ErrTLSKey) || !strings.Contains(err.Error(), "withdrawn") {
+		t.Errorf("a key that was withdrawn: %v", err)
+	}
+}
+
+// keyOf is the fingerprint of a certificate's key.
+func keyOf(t *testing.T, cert tls.Certificate) document.Hash {
+	parsed, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return document.HashOf(parsed.RawSubjectPublicKeyInfo)
+}
+
+// TestFind: a seat that is not where it was is looked for, once, after the likeliest addresses.
+func TestFind(t *testing.T) {
+	state := large(t, 2)
+	all := machines(t, state)
+	dead := func(n int) (all []netip.AddrPort) {
+		for i := range n {
+			all = append(all, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + i)}), 1)) // nobody listens there
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		known, found []netip.AddrPort
+		reached      bool
+		asked        int
+	}{
+		"nothing is known":        {nil, []netip.AddrPort{all[1].at}, true, 1},
+		"it has moved":            {dead(1), []netip.AddrPort{all[1].at}, true, 1},
+		"it has many addresses":   {dead(9), []netip.AddrPort{all[1].at}, true, 1},
+		"it is not found":         {dead(3), nil, false, 1},
+		"nobody knows":            {nil, nil, false, 1},
+		"it is where it was":      {[]netip.AddrPort{all[1].at}, nil, true, 0},
+		"only others are found":   {dead(3), dead(9), false, 1},
+		"it is in the last place": {append(dead(3), all[1].at), dead(1), true, 1},
+	} {
+		asked := 0
+		tr := &TLS{
+			Certificate: all[0].Certificate, Word: all[0].Word, Admit: all[0].Admit,
+			Addresses: func(roster.Seat) []netip.AddrPort { return c.known },
+			Find:      func(context.Context, roster.Seat) []netip.AddrPort { asked++; return c.found },
+		}
+		s, err := tr.Dial(t.Context(), state.Roster.Seats[1])
+		if (err == nil) != c.reached || asked != c.asked {
+			t.Errorf("%s: %v; looked for %d times", name, err, asked)
+		}
+		if err == nil {
+			s.Close()
+		}
+	}
+}

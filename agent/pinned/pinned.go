@@ -103,6 +103,14 @@ func (l *Ledger) remember() {
 	}
 }
 
+// Reread takes note of what another program has put into the folder since it was read. Only
+// that is read, and what could not be read before.
+func (l *Ledger) Reread() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recall()
+}
+
 const forkSuffix = ".fork"
 
 // forked says at which height there is a second history, if a file of one is there.

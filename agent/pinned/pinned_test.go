@@ -341,3 +341,53 @@ func TestKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestReread: a ledger that another program of the node takes records for takes note of them, and
+// reads no more than what is new. Damage that is mended, and a second history, are seen, too.
+func TestReread(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 4)
+	d := onDisk(nil, 1000)
+	writer, reader := open(d, f.Genesis), open(d, f.Genesis)
+	reads := 0
+	reader.files = counted{d, &reads}
+	for i, e := range f.Entries {
+		if err := writer.Take(int64(i+1), e); err != nil {
+			t.Fatal(err)
+		}
+		reads = 0
+		reader.Reread()
+		if got := reader.State(); got.Height != int64(i+1) || got.Tree != writer.State().Tree || reader.Problem() != nil || reads > 3 {
+			t.Fatalf("record %d: height %d after %d reads, %v", i+1, got.Height, reads, reader.Problem())
+		}
+	}
+	damaged := onDisk(with(d.AfterCut(0), "3", decayed), 1000)
+	reader = open(damaged, f.Genesis)
+	if got := reader.State().Height; got != 2 || !errors.Is(reader.Problem(), ErrDamaged) {
+		t.Fatalf("damaged: height %d, %v", got, reader.Problem())
+	}
+	writer = open(damaged, f.Genesis)
+	if err := writer.Take(3, f.Entries[2]); err != nil {
+		t.Fatal(err)
+	}
+	reader.Reread()
+	if got := reader.State().Height; got != 4 || reader.Problem() != nil {
+		t.Errorf("mended: height %d, %v", got, reader.Problem())
+	}
+	if err := writer.Take(1, f.Again(t)); !errors.Is(err, ErrFork) {
+		t.Fatal(err)
+	}
+	if reader.Reread(); !errors.Is(reader.Problem(), ErrFork) {
+		t.Errorf("a second founding: %v", reader.Problem())
+	}
+}
+
+// counted counts what is read.
+type counted struct {
+	disk
+	reads *int
+}
+
+func (c counted) Read(name string) ([]byte, error) {
+	*c.reads++
+	return c.disk.Read(name)
+}

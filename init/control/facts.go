@@ -219,18 +219,21 @@ type Clock struct {
 	ByHand   time.Time     `json:"by_hand,omitzero"` // when a person set the clock, by the clock after it
 }
 
-// Seats is what the agent knows of the nodes that the fleet may have run etcd, for the service
-// etcd. Which seats those are is in the ledger.
+// Seats is what the agent knows of the nodes that the fleet has run etcd, or has had, for the
+// service etcd. Which seats may, is in the ledger.
 type Seats struct {
 	Seats []Seat `json:"seats"`
 }
 
 // Seat is the node of one seat.
 type Seat struct {
-	Number int `json:"number"`
+	Number int    `json:"number"`
+	Key    string `json:"key"` // fingerprint of the seat's own key, of which the rest is true
 	// TLSKey is the fingerprint of the key of its certificate, as the seat's own key has signed
-	// it; "": none is known, and nobody is believed to be this seat.
-	TLSKey string `json:"tls_key,omitempty"`
+	// it; "": none is known, and nobody is believed to be this seat. TLSNumber is the number of
+	// that word: one below it is an older word.
+	TLSKey    string `json:"tls_key,omitempty"`
+	TLSNumber uint64 `json:"tls_number,omitempty"`
 	// Addresses are where its etcd answers other members, the likeliest first. None: where it did
 	// when the fleet was founded.
 	Addresses []netip.AddrPort `json:"addresses,omitempty"`
@@ -240,6 +243,8 @@ type Seat struct {
 
 // Etcd is this node's part in the fleet's etcd.
 type Etcd struct {
+	// PID is the process that says so: of one that was killed the file stays.
+	PID     int    `json:"pid"`
 	Seat    int    `json:"seat"`
 	Running bool   `json:"running"`
 	Leader  int    `json:"leader,omitempty"` // seat; 0: none is known

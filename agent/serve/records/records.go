@@ -40,9 +40,9 @@ type Records struct {
 	// Changed hears that the node's place in the fleet may be another: it has a key, a record, or
 	// another fleet. nil: nobody listens.
 	Changed func()
-	// Etcd is what the service etcd says of itself; the error wraps [fs.ErrNotExist] where it has
-	// not run. nil: it never does.
-	Etcd func() (control.Etcd, error)
+	// Etcd is what the service etcd says of itself; the error wraps [fs.ErrNotExist] where this
+	// node does not run it. nil: it never does.
+	Etcd func(context.Context) (control.Etcd, error)
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
 }
@@ -148,11 +148,11 @@ func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.Succ
 }
 
 // Etcd says how the node's etcd is.
-func (r *service) Etcd(context.Context, *connect.Request[apiv1.EtcdRequest]) (*connect.Response[apiv1.EtcdResponse], error) {
+func (r *service) Etcd(ctx context.Context, _ *connect.Request[apiv1.EtcdRequest]) (*connect.Response[apiv1.EtcdResponse], error) {
 	if r.from.Etcd == nil {
 		return connect.NewResponse(&apiv1.EtcdResponse{}), nil
 	}
-	e, err := r.from.Etcd()
+	e, err := r.from.Etcd(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return connect.NewResponse(&apiv1.EtcdResponse{}), nil
 	}

@@ -1,0 +1,70 @@
+package etcd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestClone: a copy of a member's disk runs on another machine while the member does. It does not
+// begin, and says why; the member goes on. Once that is gone for good, the copy takes its place.
+func TestClone(t *testing.T) {
+	t.Parallel()
+	f := newTestFleet(t, 3, 0, 3)
+	f.start(1, 2, 3)
+	f.whole(1, 2, 3)
+	f.put(1, "a", "1")
+	original, clone := f.leader(1, 2, 3), 9
+	others := []int{original%3 + 1, (original+1)%3 + 1}
+	f.stop(original)
+	copied := *f.setups[original]
+	home := filepath.Join(f.dir, fmt.Sprint(clone))
+	copied.Dir, copied.Run, copied.Status = filepath.Join(home, "state"), filepath.Join(home, "run"), filepath.Join(home, "status")
+	copied.Listen = strings.Replace(copied.Listen, fmt.Sprintf(".%d:", original), ".99:", 1)
+	if err := os.CopyFS(copied.Dir, os.DirFS(f.setups[original].Dir)); err != nil {
+		t.Fatal(err)
+	}
+	f.setups[clone] = &copied
+	f.start(original)
+	f.whole(1, 2, 3)
+	f.put(others[0], "b", "2")
+	f.start(clone)
+	f.until("the copy is held back", func() bool { return strings.Contains(f.status(clone).Problem, "another machine runs etcd") })
+	f.whole(1, 2, 3)
+	if f.status(clone).Running {
+		t.Error("the copy runs")
+	}
+	f.kill(original)
+	f.until("the copy begins", func() bool { return f.status(clone).Running && f.status(clone).Leader != 0 })
+	if got := f.get(clone, "b"); got != "2" {
+		t.Errorf("the copy has %q", got)
+	}
+	if log, err := os.ReadFile(f.log(original)); err != nil || strings.Contains(string(log), "another machine") {
+		t.Errorf("the member says that it is the copy: %v", err)
+	}
+}
+
+// TestTwinHolds walks a node that wants to begin through what others may say.
+func TestTwinHolds(t *testing.T) {
+	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	const grace = 5 * time.Minute
+	var w twin
+	for _, c := range []struct {
+		after  time.Duration
+		speaks bool
+		want   string
+	}{
+		{0, false, ""}, {time.Second, true, "still"}, {time.Second, false, ""}, // it has just ended
+		{time.Second, true, "still"}, {stale - time.Second, true, "still"}, {time.Second, true, "another"},
+		{time.Second, false, "another"}, {grace - 2*time.Second, false, "another"}, {time.Second, false, ""},
+		{time.Second, true, "still"},
+	} {
+		now = now.Add(c.after)
+		if got := w.holds(c.speaks, now, grace); !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
+			t.Errorf("at %s: %q, want %q", now.Format("15:04:05"), got, c.want)
+		}
+	}
+}
