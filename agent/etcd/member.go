@@ -212,6 +212,9 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 			own = tried // others have the data; else it is tried for ever
 		}
 	}
+	if m.twin.was && what == membership.Mine && m.twin.holds(m.ears.hear(m.c.Seat), time.Now(), m.facts.Grace) == "" {
+		own.Folder, own.What = membership.Damaged, outdated
+	}
 	step := membership.Begin(own)
 	status := Status{Generation: mk.Generation, Lost: own.Lost(), Unfit: own.Unfit, Doing: step.String(), Probe: m.probed, Snapshots: m.folder.snapshots()}
 	if step.Do == membership.Refuse || step.Do == membership.Wait && own.Wanted && own.Unfit != "" {
@@ -444,7 +447,7 @@ func (m *member) now(s *server, generation int) Status {
 	return Status{
 		Generation: generation, Running: true, Leader: s.leader(), Members: s.members(), Committed: s.etcd.CommittedIndex(),
 		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c),
-		Full: full, Corrupt: corrupt, Probe: m.probed,
+		Hears: m.dial.speak.hears(), Full: full, Corrupt: corrupt, Probe: m.probed,
 	}
 }
 

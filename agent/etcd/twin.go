@@ -14,8 +14,12 @@ import (
 // does not begin: what runs already it never stops.
 type twin struct {
 	first, last time.Time // when all others said that etcd of this seat speaks to them
+	was         bool      // another machine did: the data here is older than what the seat has said
 	told        string
 }
+
+// outdated is the word for data on which this seat is not to begin any more.
+const outdated = "another machine has run etcd as this seat, and knows what the data here does not"
 
 // stale is how long others may hear etcd of a seat that has ended: they give a stream up after
 // silence.
@@ -36,6 +40,7 @@ func (t *twin) holds(speaks bool, now time.Time, grace time.Duration) string {
 	if t.last.Sub(t.first) < stale {
 		return "the others still hear etcd of this seat"
 	}
+	t.was = true
 	return "another machine runs etcd with the key of this node's seat: if the disk of one is a copy of the other's, kogge node reset makes one of the two a new node"
 }
 
