@@ -212,7 +212,8 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 			own = tried // others have the data; else it is tried for ever
 		}
 	}
-	if m.twin.was && what == membership.Mine && m.twin.holds(m.ears.hear(m.c.Seat), time.Now(), m.facts.Grace) == "" {
+	held := m.held()
+	if m.twin.was && held == "" && what == membership.Mine {
 		own.Folder, own.What = membership.Damaged, outdated
 	}
 	step := membership.Begin(own)
@@ -230,15 +231,10 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 		m.publish(status)
 		return calm, nil
 	}
-	if step.Do == membership.Start || step.Do == membership.New || step.Do == membership.Join {
-		if why := m.twin.holds(m.ears.hear(m.c.Seat), time.Now(), m.facts.Grace); why != "" {
-			if status.Problem = why; why != m.twin.told {
-				m.twin.told = why
-				say(m.c, why)
-			}
-			m.publish(status)
-			return calm / 3, nil
-		}
+	if starts := step.Do == membership.Start || step.Do == membership.New || step.Do == membership.Join; starts && held != "" {
+		status.Problem = held
+		m.publish(status)
+		return calm / 3, nil
 	}
 	err := m.start(own, mk, step)
 	switch {

@@ -44,6 +44,16 @@ func (t *twin) holds(speaks bool, now time.Time, grace time.Duration) string {
 	return "another machine runs etcd with the key of this node's seat: if the disk of one is a copy of the other's, kogge node reset makes one of the two a new node"
 }
 
+// held says why etcd is not to begin here now, by what others have just said; "": it may.
+func (m *member) held() string {
+	why := m.twin.holds(m.ears.hear(m.c.Seat), time.Now(), m.facts.Grace)
+	if why != m.twin.told && why != "" {
+		say(m.c, why)
+	}
+	m.twin.told = why
+	return why
+}
+
 // hear says whether others hear etcd of a seat: all that answer and run it.
 func (e *ears) hear(seat int) bool {
 	e.mu.Lock()
