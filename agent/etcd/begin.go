@@ -183,8 +183,8 @@ func reports(all map[int]heard) (told []membership.Report) {
 		if !h.ok {
 			continue
 		}
-		r := membership.Report{Seat: seat, Generation: h.last.Generation, Leader: h.last.Leader, Members: h.last.Members}
-		if !h.last.Running {
+		r := membership.Report{Seat: seat, Generation: h.last.Generation, Runs: h.last.Running, Leader: h.last.Leader, Members: h.last.Members}
+		if !r.Runs {
 			r.Leader = 0
 		}
 		told = append(told, r)

@@ -63,8 +63,8 @@ type Facts struct {
 	// Grace is how long a member may be silent until a spare takes its place.
 	Grace time.Duration
 	// Ordered is the newest generation of etcd that a signed order to restore has begun; 0: none
-	// is known. Without it a member that has a leader believes nobody who says that there is
-	// another etcd.
+	// is known. Without it a member believes nobody who says that there is another etcd while it
+	// has a leader, or may have one again.
 	Ordered int
 }
 

@@ -40,9 +40,6 @@ type folder struct {
 	dir  string
 	disk disk
 	mine mark // fleet, record 1 and seat, as they have to be
-
-	checked string // what was checked last, as far as its files' names, lengths and times say
-	verdict error  // what came of it
 }
 
 // mark says whose data lies beside it.
@@ -147,35 +144,35 @@ func (f *folder) write(m mark) error {
 	return f.disk.Replace(f.path(markName), m.format())
 }
 
-// all are the data folders that are here, whatever they are of, the newest one last.
-func (f *folder) all() (generations []int, err error) {
-	entries, err := os.ReadDir(f.dir)
+// all are the data folders that are here, whatever they are of.
+func (f *folder) all() (names []string) {
+	entries, _ := os.ReadDir(f.dir) // whoever needs to know has looked
 	for _, e := range entries {
-		if n, ok := generationOf(e.Name()); ok {
-			generations = append(generations, n)
+		if strings.HasPrefix(e.Name(), "data.") && !strings.HasSuffix(e.Name(), ".new") {
+			names = append(names, e.Name())
 		}
 	}
-	slices.Sort(generations)
-	return generations, err
+	return names
 }
 
-// generationOf reads a data folder's name.
-func generationOf(name string) (int, bool) {
-	n, err := strconv.Atoi(strings.TrimPrefix(name, "data."))
-	return n, err == nil && n >= 0 && n <= maxGeneration && name == filepath.Base(dataOf("", n))
+// newest is the highest generation that data folders are named by.
+func newest(names []string) (generation int) {
+	for _, name := range names {
+		if n, err := strconv.Atoi(strings.TrimPrefix(name, "data.")); err == nil && n <= maxGeneration {
+			generation = max(generation, n)
+		}
+	}
+	return generation
 }
 
 // look says what the folder holds, and in words what is wrong with it. Where it cannot be looked
 // at, nothing is said of what it holds.
 func (f *folder) look() (membership.Folder, string, mark) {
-	here, err := f.all()
-	if err != nil {
-		return membership.Unread, fmt.Sprintf("%s cannot be read: %v", f.dir, err), mark{Begun: true}
-	}
 	m, found, err := f.read()
-	lost := mark{Begun: true} // nobody knows what it has promised
-	if len(here) > 0 {
-		lost.Generation = here[len(here)-1]
+	here := f.all()
+	lost := mark{Begun: true, Generation: newest(here)} // nobody knows what it has promised
+	if _, err := os.ReadDir(f.dir); err != nil {
+		return membership.Unread, fmt.Sprintf("%s cannot be read: %v", f.dir, err), lost
 	}
 	switch {
 	case passing(err):
@@ -195,17 +192,12 @@ func (f *folder) look() (membership.Folder, string, mark) {
 			f.dir, m.Seat, m.Fleet.Short(), m.First.Short(), f.mine.Seat, f.mine.Fleet.Short(), f.mine.First.Short()), mark{}
 	}
 	data := f.data(m.Generation)
-	stamp, log, err := stampOf(data)
-	switch {
-	case err == nil && !log:
+	log, err := hasLog(data)
+	if err == nil && !log {
 		return membership.Absent, "", m
-	case err == nil && stamp != f.checked:
-		f.checked, f.verdict = stamp, check(data)
-		if err = f.verdict; passing(err) {
-			f.checked = ""
-		}
-	case err == nil:
-		err = f.verdict
+	}
+	if err == nil {
+		err = check(data)
 	}
 	switch {
 	case passing(err):
@@ -226,25 +218,13 @@ func passing(err error) bool {
 	return false
 }
 
-// stampOf says whether there is a log in a data folder, and tells its files from those that were
-// there at another time.
-func stampOf(data string) (stamp string, log bool, err error) {
-	var all strings.Builder
-	for _, dir := range []string{datadir.ToWALDir(data), datadir.ToSnapDir(data)} {
-		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", false, err
-		}
-		for _, e := range entries {
-			info, err := e.Info()
-			if err != nil {
-				return "", false, err
-			}
-			log = log || filepath.Ext(e.Name()) == ".wal"
-			fmt.Fprintln(&all, dir, e.Name(), info.Size(), info.ModTime().UnixNano())
-		}
+// hasLog says whether a data folder has a log, in which promises may be.
+func hasLog(data string) (bool, error) {
+	entries, err := os.ReadDir(datadir.ToWALDir(data))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	return all.String(), log, nil
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return filepath.Ext(e.Name()) == ".wal" }), err
 }
 
 // check reads the log whole, and the head of the database: etcd ends the process where it cannot
@@ -293,21 +273,18 @@ func check(data string) (err error) {
 //  3. the same of foreign snapshots
 //  4. the mark says that this seat has begun; if the data was foreign, it goes
 func (f *folder) setAside(what membership.Folder, m mark) error {
-	here, err := f.all()
-	if err != nil {
-		return err
-	}
+	here := f.all()
 	if len(here) > 0 {
 		kept := here[len(here)-1]
-		if what != membership.Foreign && slices.Contains(here, m.Generation) {
-			kept = m.Generation
+		if current := filepath.Base(f.data(m.Generation)); what != membership.Foreign && slices.Contains(here, current) {
+			kept = current
 		}
-		if err := f.put(filepath.Base(f.data(kept)), asideName); err != nil {
+		if err := f.put(kept, asideName); err != nil {
 			return err
 		}
-		for _, n := range here {
-			if n != kept {
-				if err := f.disk.RemoveAll(f.data(n)); err != nil {
+		for _, name := range here {
+			if name != kept {
+				if err := f.disk.RemoveAll(f.path(name)); err != nil {
 					return err
 				}
 			}
@@ -345,15 +322,4 @@ func (f *folder) prepare(m mark) error {
 		return err
 	}
 	return f.write(m)
-}
-
-// tidy keeps aside the data that a mark does not name, the newest of it.
-func (f *folder) tidy(m mark) error {
-	here, err := f.all()
-	for _, n := range here {
-		if n != m.Generation && err == nil {
-			err = f.put(filepath.Base(f.data(n)), asideName)
-		}
-	}
-	return err
 }

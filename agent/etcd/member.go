@@ -183,9 +183,7 @@ func (m *member) look(ctx context.Context) (time.Duration, error) {
 		m.problem = err.Error()
 	}
 	facts = m.facts
-	if mine := (mark{Fleet: facts.Fleet, First: facts.First, Seat: m.c.Seat}); m.folder == nil || m.folder.mine != mine {
-		m.folder = &folder{dir: m.c.Dir, disk: machine{}, mine: mine}
-	}
+	m.folder = &folder{dir: m.c.Dir, disk: machine{}, mine: mark{Fleet: facts.Fleet, First: facts.First, Seat: m.c.Seat}}
 	m.dial.know(facts.Addresses)
 	if cut := m.conns.check(m.c.VerifyPeer); cut > 0 {
 		say(m.c, fmt.Sprintf("%d connections were cut: their seats do not run etcd any more", cut))
@@ -287,9 +285,9 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 	}
 	own := membership.Own{
 		Seat: m.c.Seat, Wanted: true, Folder: membership.Mine, Begun: true, Generation: mk.Generation,
-		Ordered: m.facts.Ordered, Led: status.Leader != 0, Reports: reports(all),
+		Ordered: m.facts.Ordered, Runs: true, Orphan: status.Leader == 0 && time.Since(m.led) >= m.facts.Grace, Reports: reports(all),
 	}
-	if own.Led { // then it is listed, and what counts is only whether another etcd has begun
+	if status.Leader != 0 { // then it is listed, and what counts is only whether another etcd has begun
 		own.Reports = slices.DeleteFunc(own.Reports, func(r membership.Report) bool { return r.Generation <= mk.Generation })
 	}
 	if step := membership.Begin(own); step.Do == membership.Aside {

@@ -60,8 +60,8 @@ func Connect(socket string) (*clientv3.Client, error) {
 // last tenth of a second before a power cut. The etcd that was before
 // counts no more then: members of it that come back join the new one. Only what etcd orders and
 // carries is restored, at heights that were; who relies on a height holds it himself. Members that
-// have a leader go on without the new one until their [Facts] say that it was ordered. A cut
-// leaves the order given, or not.
+// run, and have a leader, go on without the new one until their [Facts] say that it was ordered. A
+// cut leaves the order given, or not.
 func PlaceRestore(dir string, snapshot io.Reader) error {
 	name := filepath.Join(dir, restoreName)
 	if snapshot == nil {
@@ -228,6 +228,19 @@ func (f *folder) renew(m mark, from string, whole bool, free int64) error {
 		return err
 	}
 	return f.tidy(next)
+}
+
+// tidy keeps aside the data that a mark does not name.
+func (f *folder) tidy(m mark) error {
+	for _, name := range f.all() {
+		if name == filepath.Base(f.data(m.Generation)) {
+			continue
+		}
+		if err := f.put(name, asideName); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // token is what tells the etcds of two fleets, and of two generations, apart.

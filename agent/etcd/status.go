@@ -45,7 +45,7 @@ type Status struct {
 const (
 	statusVersion = 1
 	// maxGeneration is far above what restores ever make, and far below where numbers end.
-	maxGeneration = 1 << 20
+	maxGeneration = 1 << 30
 	maxStatus     = 64 << 10 // bytes
 	statusPath    = "/kogge/status"
 	// defragmentPath is for the leader's node: this node's database is the next.

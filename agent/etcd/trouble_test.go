@@ -151,6 +151,7 @@ func TestLiar(t *testing.T) {
 	t.Parallel()
 	f := newTestFleet(t, 3, 0, 3)
 	f.world.Facts.Away[3] = true // it is not replaced
+	f.world.Facts.Grace = time.Minute
 	f.tell()
 	alone := []membership.Member{{ID: 1, Seat: 3, Started: true}}
 	f.start(1, 2)

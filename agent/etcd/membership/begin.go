@@ -32,7 +32,8 @@ type Own struct {
 	Generation int
 	// Ordered is the newest generation that a signed order has begun; 0: none is known.
 	Ordered int
-	Led     bool   // etcd runs here, and has a leader
+	Runs    bool   // etcd does, here
+	Orphan  bool   // and has had no leader for the grace
 	Unfit   string // why this node cannot run etcd; "": it can
 	Reports []Report
 }
@@ -41,6 +42,7 @@ type Own struct {
 type Report struct {
 	Seat       int
 	Generation int
+	Runs       bool
 	Leader     int // 0: it knows of none
 	Members    []Member
 }
@@ -133,7 +135,8 @@ func (o Own) Told() (told Report, found bool) {
 
 // believes says whether a report is of an etcd that may count here. One member's word is not
 // enough to give data up for: that there is a newer etcd has to be ordered, or nobody goes on with
-// the one that is here, and then it is the next one. A node without data goes by what most say.
+// the one that is here, neither this node nor another one that a reboot has left without a leader.
+// A node without data goes by what most say.
 func (o Own) believes(r Report) bool {
 	switch {
 	case r.Leader == 0 || r.Seat == o.Seat || r.Generation < o.Generation: // or it has not heard of the restore yet
@@ -146,7 +149,9 @@ func (o Own) believes(r Report) bool {
 			return other.Generation >= o.Generation && o.tell(other.Generation) > told
 		})
 	}
-	return r.Generation == o.Generation+1 && !o.Led && o.tell(o.Generation) == 0
+	return o.tell(o.Generation) == 0 && (o.Orphan || !o.Runs && !slices.ContainsFunc(o.Reports, func(other Report) bool {
+		return other.Runs && other.Generation == o.Generation
+	}))
 }
 
 // tell counts the reports of an etcd of a generation that has a leader.
