@@ -190,7 +190,8 @@ func TestLiar(t *testing.T) {
 	}
 }
 
-// TestJoinFails: a founder that was to join what is there, and could not, never founds another one.
+// TestJoinFails: a founder that was to join what is there, and could not, says so to the leader, and
+// never founds another one.
 func TestJoinFails(t *testing.T) {
 	t.Parallel()
 	f := newTestFleet(t, 3, 0, 2)
@@ -198,6 +199,7 @@ func TestJoinFails(t *testing.T) {
 	leads := f.lie(1, Status{Running: true, Leader: 1, Generation: 1, Members: lists})
 	f.start(2)
 	f.until("it cannot join", func() bool { return strings.Contains(f.status(2).Problem, "etcd in") })
+	f.until("it says that it cannot", func() bool { return strings.Contains(f.status(2).Unfit, "does not start") })
 	leads.say(func(s *Status) { s.Members = lists[:1] })
 	f.until("it waits to be listed", func() bool { return strings.HasPrefix(f.status(2).Doing, "wait: ") })
 	leads.http.Close()
