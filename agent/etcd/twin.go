@@ -56,8 +56,6 @@ func (m *member) held() string {
 
 // hear says whether others hear etcd of a seat: all that answer and run it.
 func (e *ears) hear(seat int) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	some := false
 	for _, h := range e.all {
 		if !h.ok || !h.last.Running {
