@@ -130,11 +130,12 @@ func (l *Ledger) remember() {
 }
 
 // Reread takes note of what another program has put into the folder since it was read. Only
-// that is read, and what could not be read before.
+// that is read, and what could not be read before. Nothing is written.
 func (l *Ledger) Reread() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.recall()
+	l.show()
 }
 
 const forkSuffix = ".fork"
