@@ -35,7 +35,7 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 	}
 	own := m.own(ctx, what, why, mk)
 	held := m.held()
-	if m.twin.was && held == "" && what == membership.Mine {
+	if m.twin.Was && held == "" && what == membership.Mine {
 		own.Folder, own.What = membership.Damaged, outdated
 	}
 	step := membership.Begin(own)
@@ -58,18 +58,15 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 		return m.patience(own, step), nil
 	case membership.Aside:
 	default:
-		if held != "" {
-			status.Problem = held
-			m.publish(status)
-			return calm / 3, nil
+		if short := m.short(); short != "" { // it would die of it again and again, and look damaged
+			held = short + ": etcd waits for room"
 		}
-		if m.short() == "" {
+		if held == "" {
 			break
 		}
-		// It would die of it again and again, and look damaged.
-		status.Problem = m.short() + ": etcd waits for room"
+		status.Problem = held
 		m.publish(status)
-		return calm, nil
+		return calm / 3, nil
 	}
 	if err := m.start(own, mk, step); err != nil { // of a learner: another one was listed meanwhile
 		if now := time.Now(); now.Sub(m.failed[1]) < time.Minute {

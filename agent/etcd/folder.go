@@ -229,13 +229,10 @@ func (f *folder) check(data string, now time.Time) error {
 	if f.last == nil {
 		return check(data)
 	}
-	of := stamp(data)
-	if f.last.of != of || f.last.err != nil && now.Sub(f.last.at) >= checkAgain {
-		err := check(data)
-		if passing(err) {
-			return err
+	if of := stamp(data); f.last.of != of || f.last.err != nil && now.Sub(f.last.at) >= checkAgain {
+		if *f.last = (verdict{of, now, check(data)}); passing(f.last.err) {
+			f.last.at = time.Time{} // it is read again at once
 		}
-		*f.last = verdict{of, now, err}
 	}
 	return f.last.err
 }
@@ -244,15 +241,14 @@ func (f *folder) check(data string, now time.Time) error {
 func stamp(data string) string {
 	var b strings.Builder
 	for _, dir := range []string{datadir.ToWALDir(data), datadir.ToSnapDir(data)} {
-		entries, err := os.ReadDir(dir)
-		fmt.Fprintln(&b, dir, err)
+		entries, _ := os.ReadDir(dir) // check says what is wrong with it
 		for _, e := range entries {
 			if info, err := e.Info(); err == nil {
 				fmt.Fprintln(&b, e.Name(), info.Size(), info.ModTime().UnixNano())
 			}
 		}
 	}
-	return b.String()
+	return data + b.String()
 }
 
 // passing says whether an error is of this moment, and says nothing of what could not be read.

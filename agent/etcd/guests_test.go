@@ -120,7 +120,7 @@ func TestGuests(t *testing.T) {
 		{"one leaves, and may lead", 0, facts([]int{1}, 2, 3, 4), nil, "1 2 3 4"},
 		{"etcd runs, and lists it", 0, facts([]int{1, 5}, 2, 3, 4), []int{1, 2, 3}, "1 2 3 4"},
 		{"it is removed", time.Second, facts([]int{1, 5}, 2, 3, 4), []int{2, 3, 4}, "1 2 3 4"},
-		{"it has heard of it", goodbye, facts([]int{1, 5}, 2, 3, 4), []int{2, 3, 4}, "2 3 4"},
+		{"it has heard of it", membership.Goodbye, facts([]int{1, 5}, 2, 3, 4), []int{2, 3, 4}, "2 3 4"},
 		{"a learner", 0, facts(nil, 2, 3), []int{2, 3, 9}, "2 3 4"},
 	} {
 		now = now.Add(c.after)

@@ -58,7 +58,7 @@ type member struct {
 	conns    *conns
 	guests   *guests
 	ears     *ears
-	twin     twin
+	twin     membership.Twin
 	verdict  verdict // on the data, while etcd does not run
 	probed   Probe
 	probedAt time.Time
@@ -331,7 +331,7 @@ func voting(list []membership.Member) (seats []int) {
 func (m *member) now(s *server, generation int) Status {
 	status := Status{
 		Generation: generation, Running: true, Leader: s.leader(), Members: s.members(), Committed: s.etcd.CommittedIndex(),
-		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c), Probe: m.probed, Hears: m.dial.speak.hears(),
+		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c), Probe: m.probed, Hears: m.dial.hears(),
 	}
 	for _, a := range s.alarms() {
 		switch {
@@ -376,8 +376,7 @@ func (m *member) handler() http.Handler {
 		s := m.status
 		if e := m.server; e != nil && s.Running { // newer than the last look
 			s.Leader, s.Committed = e.leader(), e.etcd.CommittedIndex()
-			s.Size, s.InUse = e.etcd.Backend().Size(), e.etcd.Backend().SizeInUse()
-			s.Hears = m.dial.speak.hears()
+			s.Size, s.InUse, s.Hears = e.etcd.Backend().Size(), e.etcd.Backend().SizeInUse(), m.dial.hears()
 		}
 		m.mu.Unlock()
 		raw, err := json.Marshal(s)

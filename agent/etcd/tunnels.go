@@ -83,17 +83,17 @@ type dialer struct {
 	// Streams of etcd never end, and say something every two seconds: one that is silent is
 	// dead. All else is asked and answered, over connections that are kept.
 	streams, calls *http.Transport
-	speak          streams
 
 	mu        sync.Mutex // guards what follows
 	addresses map[int][]netip.AddrPort
+	speak     map[int]int // streams by which a seat's etcd speaks to the one here now
 }
 
 // silence is how long a stream of etcd may be silent, as etcd has it for its own.
 const silence = 5 * time.Second
 
 func newDialer(c Config, all *conns) *dialer {
-	d := &dialer{certificate: c.Certificate, verify: c.VerifyPeer, conns: all}
+	d := &dialer{certificate: c.Certificate, verify: c.VerifyPeer, conns: all, speak: make(map[int]int)}
 	d.calls = &http.Transport{
 		DialTLSContext:      func(ctx context.Context, _, host string) (net.Conn, error) { return d.connect(ctx, host, 0) },
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
@@ -125,10 +125,17 @@ func (d *dialer) proxy(seat int) http.Handler {
 		},
 		Transport: chosen(func(r *http.Request) http.RoundTripper {
 			if strings.HasPrefix(r.URL.Path, "/raft/stream/") {
-				return d.speak.count(seat, d.streams)
+				return d.streams
 			}
 			return d.calls
 		}),
+		ModifyResponse: func(answer *http.Response) error {
+			if answer.StatusCode == http.StatusOK && strings.HasPrefix(answer.Request.URL.Path, "/raft/stream/") {
+				d.note(seat, 1)
+				context.AfterFunc(answer.Request.Context(), func() { d.note(seat, -1) }) // the stream has ended
+			}
+			return nil
+		},
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {

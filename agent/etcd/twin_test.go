@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestClone: a copy of a member's disk runs on another machine while the member does. It does not
@@ -56,27 +55,5 @@ func TestClone(t *testing.T) {
 	}
 	if log, err := os.ReadFile(f.log(original)); err != nil || strings.Contains(string(log), "another machine") {
 		t.Errorf("the member says that it is the copy: %v", err)
-	}
-}
-
-// TestTwinHolds walks a node that wants to begin through what others may say.
-func TestTwinHolds(t *testing.T) {
-	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
-	const grace = 5 * time.Minute
-	var w twin
-	for _, c := range []struct {
-		after  time.Duration
-		speaks bool
-		want   string
-	}{
-		{0, false, ""}, {time.Second, true, "still"}, {time.Second, false, ""}, // it has just ended
-		{time.Second, true, "still"}, {stale - time.Second, true, "still"}, {time.Second, true, "another"},
-		{time.Second, false, "another"}, {grace - 2*time.Second, false, "another"}, {time.Second, false, ""},
-		{time.Second, true, "still"},
-	} {
-		now = now.Add(c.after)
-		if got := w.holds(c.speaks, now, grace); !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
-			t.Errorf("at %s: %q, want %q", now.Format("15:04:05"), got, c.want)
-		}
 	}
 }
