@@ -336,7 +336,14 @@ func TestKnown(t *testing.T) {
 		if err := l.Take(1, f.Entries[0]); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Known(first); !errors.Is(err, ledger.ErrUnlisted) { // the founding has listed another
+		reader := first
+		reader.Role = fleet.RoleReader // by his certificate: the lower one counts
+		for _, p := range []fleet.Peer{first, reader} {
+			if who, err := l.Known(p); err != nil || who != p {
+				t.Errorf("record 1 is back: %v, %v", who, err)
+			}
+		}
+		if _, err := l.Known(eve); !errors.Is(err, ledger.ErrUnlisted) {
 			t.Errorf("record 1 is back: %v", err)
 		}
 	}
