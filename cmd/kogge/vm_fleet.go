@@ -195,7 +195,7 @@ func (f *fleetRun) found(ctx context.Context, ring *keyring.Keyring, vms map[str
 		return hinted{fmt.Errorf("vm fleet: %w", err), "--show-console shows why"}
 	}
 	fmt.Fprintln(out)
-	founding := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}}
+	founding := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}, consent: consent{given: true}}
 	for {
 		// A node takes its address once nobody else has claimed it, some seconds after it answers.
 		err := founding.run(ctx, ring, nil, out)
