@@ -187,6 +187,13 @@ func (l *Ledger) Known(p fleet.Peer) (fleet.Peer, error) {
 	return s.Known(p)
 }
 
+// Record is the hash of the record of a height, by [ledger.Log.Record].
+func (l *Ledger) Record(height int64) (document.Hash, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.Record(height)
+}
+
 // Entry is the entry of a height as this node has taken it. The error wraps
 // [ledger.ErrHeight] if there is none.
 func (l *Ledger) Entry(height int64) (ledger.Entry, error) {
