@@ -83,28 +83,30 @@ func TestFloods(t *testing.T) {
 			}
 		}},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			state := large(t, c.seats)
-			for i := range state.Roster.Seats {
-				state.Roster.Seats[i].Vote = i < 4 // they are there
-			}
-			against(t, state, func(int) Ledger { return still{state} }, func(p *puppet) {
-				for _, one := range p.net.nodes {
-					one.config = func(c *Config) { c.HourlyBytes = 1 << 20 }
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				state := large(t, c.seats)
+				for i := range state.Roster.Seats {
+					state.Roster.Seats[i].Vote = i < 4 // they are there
 				}
-				c.play(p)
-			}, func(n *network, p *puppet) {
-				filled(t, n)
-				time.Sleep(2 * time.Minute)
-				for i, one := range n.nodes {
-					e := one.sayStatus(int64(i + 1))
-					n.within(5*time.Second, what+": news", func() bool { return n.have(e) })
-				}
-				for _, one := range n.nodes {
-					if s := one.engine.Stats(); s.Sent > 1<<20 {
-						t.Errorf("%s: %s has sent %d bytes", what, one.name, s.Sent)
+				against(t, state, func(int) Ledger { return still{state} }, func(p *puppet) {
+					for _, one := range p.net.nodes {
+						one.config = func(c *Config) { c.HourlyBytes = 1 << 20 }
 					}
-				}
+					c.play(p)
+				}, func(n *network, p *puppet) {
+					filled(t, n)
+					time.Sleep(2 * time.Minute)
+					for i, one := range n.nodes {
+						e := one.sayStatus(int64(i + 1))
+						n.within(5*time.Second, what+": news", func() bool { return n.have(e) })
+					}
+					for _, one := range n.nodes {
+						if s := one.engine.Stats(); s.Sent > 1<<20 {
+							t.Errorf("%s: %s has sent %d bytes", what, one.name, s.Sent)
+						}
+					}
+				})
 			})
 		})
 	}

@@ -325,59 +325,65 @@ func TestWithheld(t *testing.T) {
 		}},
 		{"it says nothing, and comes again and again", 15 * time.Second, 1, func(p *puppet, d *decided) { p.dials = true }},
 		{"it says that a record before was another one", 5 * time.Second, 0, func(p *puppet, d *decided) {
+			p.dials = true
 			p.begins = func(ctx context.Context, s Session) {
-				for i := byte(1); ctx.Err() == nil && send(s, wire.Head{Height: 1, Record: document.Hash{i}}) == nil; i++ {
-					time.Sleep(11 * time.Second)
+				for before, _, _ := d.get(); ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+					if height, _, _ := d.get(); height > before {
+						before = height
+						_ = send(s, wire.Head{Height: 1, Record: document.Hash{byte(height)}})
+					}
 				}
 			}
 		}},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			f, n := founded(t)
-			ctx, stop := context.WithCancel(context.Background())
-			n.stop = stop
-			var d decided
-			p := &puppet{node: n.nodes[6]}
-			p.begins = func(ctx context.Context, s Session) {
-				for said := int64(0); ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
-					if height, record, _ := d.get(); height > said {
-						if said = height; send(s, wire.Head{Height: height, Record: record}) != nil {
-							return
+		t.Run(c.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, n := founded(t)
+				ctx, stop := context.WithCancel(context.Background())
+				n.stop = stop
+				var d decided
+				p := &puppet{node: n.nodes[6]}
+				p.begins = func(ctx context.Context, s Session) {
+					for said := int64(0); ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+						if height, record, _ := d.get(); height > said {
+							if said = height; send(s, wire.Head{Height: height, Record: record}) != nil {
+								return
+							}
 						}
 					}
 				}
-			}
-			c.play(p, &d)
-			n.nodes = n.nodes[:3]
-			p.play(ctx)
-			n.run(func() {
-				time.Sleep(time.Minute)
-				slow := 0
-				for range 6 {
-					began, one := time.Now(), decide(t, f, 900)
-					d.mu.Lock()
-					d.height, d.record, d.entry = f.Log.State().Height, f.Log.State().Record, one
-					height := d.height
-					d.mu.Unlock()
-					time.Sleep(500 * time.Millisecond) // it is asked by now
-					n.nodes[2].given(height, one)
-					n.within(c.limit, fmt.Sprintf("%s: record %d", c.what, height), n.at(height))
-					if took := time.Since(began); took > 5*time.Second {
-						slow++
-						t.Logf("%s: record %d after %s", c.what, height, took)
-					}
+				c.play(p, &d)
+				n.nodes = n.nodes[:3]
+				p.play(ctx)
+				n.run(func() {
 					time.Sleep(time.Minute)
-				}
-				if slow > c.slow {
-					t.Errorf("%s: %d records take long", c.what, slow)
-				}
-				for _, one := range n.nodes {
-					for _, name := range one.away() {
-						if name != "n7" {
-							t.Errorf("%s: %s keeps away %s", c.what, one.name, name)
+					slow := 0
+					for range 6 {
+						began, one := time.Now(), decide(t, f, 900)
+						d.mu.Lock()
+						d.height, d.record, d.entry = f.Log.State().Height, f.Log.State().Record, one
+						height := d.height
+						d.mu.Unlock()
+						time.Sleep(500 * time.Millisecond) // it is asked by now
+						n.nodes[2].given(height, one)
+						n.within(c.limit, fmt.Sprintf("%s: record %d", c.what, height), n.at(height))
+						if took := time.Since(began); took > 5*time.Second {
+							slow++
+							t.Logf("%s: record %d after %s", c.what, height, took)
+						}
+						time.Sleep(time.Minute)
+					}
+					if slow > c.slow {
+						t.Errorf("%s: %d records take long", c.what, slow)
+					}
+					for _, one := range n.nodes {
+						for _, name := range one.away() {
+							if name != "n7" {
+								t.Errorf("%s: %s keeps away %s", c.what, one.name, name)
+							}
 						}
 					}
-				}
+				})
 			})
 		})
 	}
@@ -411,38 +417,40 @@ func TestParted(t *testing.T) {
 		"both at the first height that differs": {4, 5, 5}, "one is behind": {4, 5, 6}, "both are further": {4, 6, 6},
 		"much further": {4, 9, 40}, "two foundings, and decisions": {0, 3, 2}, "one has parted where the other stands": {4, 4, 6},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			a, b := parted(t, ledgertest.Founded(t, 7, 1), c[0], c[1], c[2])
-			dir := t.TempDir()
-			n := newNetwork(t, a.Log.State(), func(i int) Ledger {
-				history := []*ledgertest.Fleet{a, b}[i%2]
-				l := pinned.Open(filepath.Join(dir, fmt.Sprint(i)), a.Genesis)
-				for i, e := range history.Entries {
-					if err := l.Take(int64(i+1), e); err != nil {
-						t.Fatal(err)
-					}
-				}
-				return l
-			})
-			n.run(func() {
-				if c[1] == c[0] { // it is no fork yet: those who are behind take what is decided
-					n.within(time.Minute, what+": they agree", n.at(c[2]))
-					return
-				}
-				took := n.within(10*time.Minute, what+": the fork is seen", func() bool {
-					for _, one := range n.nodes {
-						if !errors.Is(one.ledger.(*pinned.Ledger).Problem(), pinned.ErrFork) {
-							return false
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := parted(t, ledgertest.Founded(t, 7, 1), c[0], c[1], c[2])
+				dir := t.TempDir()
+				n := newNetwork(t, a.Log.State(), func(i int) Ledger {
+					history := []*ledgertest.Fleet{a, b}[i%2]
+					l := pinned.Open(filepath.Join(dir, fmt.Sprint(i)), a.Genesis)
+					for i, e := range history.Entries {
+						if err := l.Take(int64(i+1), e); err != nil {
+							t.Fatal(err)
 						}
 					}
-					return true
+					return l
 				})
-				t.Logf("%s: all have stopped after %s", what, took)
-				for _, one := range n.nodes {
-					if away := one.away(); len(away) > 0 {
-						t.Errorf("%s: %s keeps away %v: %v", what, one.name, away, one.engine.Stats().Dropped)
+				n.run(func() {
+					if c[1] == c[0] { // it is no fork yet: those who are behind take what is decided
+						n.within(time.Minute, what+": they agree", n.at(c[2]))
+						return
 					}
-				}
+					took := n.within(10*time.Minute, what+": the fork is seen", func() bool {
+						for _, one := range n.nodes {
+							if !errors.Is(one.ledger.(*pinned.Ledger).Problem(), pinned.ErrFork) {
+								return false
+							}
+						}
+						return true
+					})
+					t.Logf("%s: all have stopped after %s", what, took)
+					for _, one := range n.nodes {
+						if away := one.away(); len(away) > 0 {
+							t.Errorf("%s: %s keeps away %v: %v", what, one.name, away, one.engine.Stats().Dropped)
+						}
+					}
+				})
 			})
 		})
 	}
@@ -465,51 +473,53 @@ func TestPartedLie(t *testing.T) {
 		"it is of no ledger": func(height int64, e *ledger.Entry) { e.Record = []byte("{}") },
 	} {
 		for _, far := range []int64{5, 6, 9} {
-			synctest.Test(t, func(t *testing.T) {
-				a, b := parted(t, ledgertest.Founded(t, 7, 1), 4, 7, 9)
-				dir := t.TempDir()
-				n := newNetwork(t, a.Log.State(), func(i int) Ledger {
-					l := pinned.Open(filepath.Join(dir, fmt.Sprint(i)), a.Genesis)
-					for i, e := range a.Entries {
-						if err := l.Take(int64(i+1), e); err != nil {
-							t.Fatal(err)
-						}
-					}
-					return l
-				})
-				ctx, stop := context.WithCancel(context.Background())
-				n.stop = stop
-				liar := &puppet{node: n.nodes[6], dials: true}
-				record, err := b.Log.Record(far)
-				if err != nil {
-					t.Fatal(err)
-				}
-				liar.begins = func(_ context.Context, s Session) { _ = send(s, wire.Head{Height: far, Record: record}) }
-				liar.heard = func(s Session, f wire.Frame) {
-					if w, ok := f.(wire.WantEntry); ok {
-						e := b.Entries[w.Height-1]
-						if bend(w.Height, &e); e.Record == nil {
-							e = a.Entries[w.Height-1]
-						}
-						_ = send(s, wire.Entry{Height: w.Height, Parts: [wire.Parts][]byte{e.Record, e.Value, e.Certificate}})
-					}
-				}
-				n.nodes = n.nodes[:3]
-				liar.play(ctx)
-				n.run(func() {
-					n.within(5*time.Minute, fmt.Sprintf("%s, %d: it is sent away", what, far), func() bool {
-						for _, one := range n.nodes {
-							if away := one.away(); len(away) != 1 || away[0] != "n7" {
-								return false
+			t.Run(fmt.Sprintf("%s, %d", what, far), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					a, b := parted(t, ledgertest.Founded(t, 7, 1), 4, 7, 9)
+					dir := t.TempDir()
+					n := newNetwork(t, a.Log.State(), func(i int) Ledger {
+						l := pinned.Open(filepath.Join(dir, fmt.Sprint(i)), a.Genesis)
+						for i, e := range a.Entries {
+							if err := l.Take(int64(i+1), e); err != nil {
+								t.Fatal(err)
 							}
 						}
-						return true
+						return l
 					})
-					for _, one := range n.nodes {
-						if err := one.ledger.(*pinned.Ledger).Problem(); err != nil {
-							t.Errorf("%s, %d: %s stops: %v", what, far, one.name, err)
+					ctx, stop := context.WithCancel(context.Background())
+					n.stop = stop
+					liar := &puppet{node: n.nodes[6], dials: true}
+					record, err := b.Log.Record(far)
+					if err != nil {
+						t.Fatal(err)
+					}
+					liar.begins = func(_ context.Context, s Session) { _ = send(s, wire.Head{Height: far, Record: record}) }
+					liar.heard = func(s Session, f wire.Frame) {
+						if w, ok := f.(wire.WantEntry); ok {
+							e := b.Entries[w.Height-1]
+							if bend(w.Height, &e); e.Record == nil {
+								e = a.Entries[w.Height-1]
+							}
+							_ = send(s, wire.Entry{Height: w.Height, Parts: [wire.Parts][]byte{e.Record, e.Value, e.Certificate}})
 						}
 					}
+					n.nodes = n.nodes[:3]
+					liar.play(ctx)
+					n.run(func() {
+						n.within(5*time.Minute, fmt.Sprintf("%s, %d: it is sent away", what, far), func() bool {
+							for _, one := range n.nodes {
+								if away := one.away(); len(away) != 1 || away[0] != "n7" {
+									return false
+								}
+							}
+							return true
+						})
+						for _, one := range n.nodes {
+							if err := one.ledger.(*pinned.Ledger).Problem(); err != nil {
+								t.Errorf("%s, %d: %s stops: %v", what, far, one.name, err)
+							}
+						}
+					})
 				})
 			})
 		}
