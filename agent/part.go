@@ -36,7 +36,7 @@ func (p *part) ledger() (*pinned.Ledger, error) {
 	}
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
 		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
-		if err := p.taken.Problem(); err != nil {
+		if err := errors.Join(p.taken.Problem(), p.taken.Mend()); err != nil {
 			log.Printf("agent: %v", err)
 		}
 	}

@@ -50,6 +50,12 @@ func filled(t *testing.T, n *network) {
 // TestFloods has a peer send for a minute what costs it little. What that costs the node has a
 // bound, and afterwards it hears the news as before.
 func TestFloods(t *testing.T) {
+	kind := 0
+	for _, k := range notice.Kinds() {
+		if k.Name == notice.StatusKind {
+			kind = k.Number
+		}
+	}
 	begun := func(ctx context.Context, pause time.Duration, one func() error) {
 		for until := time.Now().Add(time.Minute); ctx.Err() == nil && time.Now().Before(until) && one() == nil; {
 			time.Sleep(pause)
@@ -73,9 +79,9 @@ func TestFloods(t *testing.T) {
 		"it says that it has the same": {4, many(wire.Same{})},
 		"it says that it has nothing":  {4, many(wire.Lack{})},
 		"it lists nothing": {400, func(p *puppet) {
-			all := []wire.Frame{wire.List{}}
+			all := []wire.Frame{wire.List{Part: shelf.Part{Kind: kind}}}
 			for i := range 16 {
-				all = append(all, wire.List{Part: shelf.Part{Depth: 1, Prefix: uint32(i)}})
+				all = append(all, wire.List{Part: shelf.Part{Kind: kind, Depth: 1, Prefix: uint32(i)}})
 			}
 			p.dials = true
 			p.begins = func(ctx context.Context, s Session) {

@@ -16,9 +16,9 @@ import (
 
 // frames is one of each kind.
 var frames = []Frame{
-	Digest{{Sum: shelf.Sum{1}}, {Part: shelf.Part{Depth: 2, Prefix: 0xab}, Sum: shelf.Sum{2}}},
-	List{Part: shelf.Part{Depth: 1, Prefix: 3}, Items: []shelf.Item{{ID: shelf.ID{0x30}, Number: 300, Sum: shelf.Sum{4}}}},
-	List{Part: shelf.Part{Depth: 1, Prefix: 3}},
+	Digest{{Part: shelf.Part{Kind: 1}, Sum: shelf.Sum{1}}, {Part: shelf.Part{Kind: 2, Depth: 2, Prefix: 0xab}, Sum: shelf.Sum{2}}},
+	List{Part: shelf.Part{Kind: 1, Depth: 1, Prefix: 3}, Items: []shelf.Item{{ID: shelf.ID{0x30}, Number: 300, Sum: shelf.Sum{4}}}},
+	List{Part: shelf.Part{Kind: 3, Depth: 1, Prefix: 3}},
 	Same{},
 	Tell{{ID: shelf.ID{5}, Number: 7, Sum: [8]byte{6}}},
 	Want{{ID: shelf.ID{7}}, {ID: shelf.ID{8}, Have: 9}},
@@ -57,7 +57,7 @@ func TestWire(t *testing.T) {
 	for what, raw := range map[string][]byte{
 		"nothing": nil, "too large": make([]byte, MaxFrame+1), "kind 0": {0}, "kind 99": {99}, "an empty digest": {1, 0}, "257 sums": {1, 0x81, 2},
 		"an offer of less than its pieces": Encode(Offer{1, [Parts]int{700, 1 << 15, 0}, []document.Hash{{1}, {2}, {3}}}),
-		"a part that is none":              append([]byte{1, 1, 0, 1}, make([]byte, 16)...), "number 1 in two bytes": {9, 0x81, 0}, "a number without an end": {9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		"a part that is none":              append([]byte{1, 1, 1, 0, 1}, make([]byte, 16)...), "number 1 in two bytes": {9, 0x81, 0}, "a number without an end": {9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 	} {
 		if f, err := Decode(raw); !errors.Is(err, ErrFrame) {
 			t.Errorf("%s: %v, %v", what, f, err)
