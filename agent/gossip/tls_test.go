@@ -338,6 +338,28 @@ func TestSilentCaller(t *testing.T) {
 	})
 }
 
+// TestSlowLine sends much on a slow line: it takes a while, and the session does not end for it.
+func TestSlowLine(t *testing.T) {
+	cert, _ := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		server, client := pair(t, cert, cert, Protocol)
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			for some := make([]byte, 16<<10); ; time.Sleep(4 * time.Second) {
+				if _, err := io.ReadFull(client, some); err != nil {
+					return
+				}
+			}
+		})
+		began := time.Now()
+		if err := newStream(server).Send([][]byte{make([]byte, 256<<10)}); err != nil {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		server.NetConn().Close()
+		reading.Wait()
+	})
+}
+
 // TestCost compares what the tests in memory count for a session with what the kernel counts
 // for one over TLS and TCP.
 func TestCost(t *testing.T) {
