@@ -362,7 +362,14 @@ func TestKnown(t *testing.T) {
 		if err := l.Take(1, f.Entries[0]); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Known(first); !errors.Is(err, ledger.ErrUnlisted) { // the founding has listed another
+		reader := first
+		reader.Role = fleet.RoleReader // by his certificate: the lower one counts
+		for _, p := range []fleet.Peer{first, reader} {
+			if who, err := l.Known(p); err != nil || who != p {
+				t.Errorf("record 1 is back: %v, %v", who, err)
+			}
+		}
+		if _, err := l.Known(eve); !errors.Is(err, ledger.ErrUnlisted) {
 			t.Errorf("record 1 is back: %v", err)
 		}
 	}
@@ -416,4 +423,19 @@ type counted struct {
 func (c counted) Read(name string) ([]byte, error) {
 	*c.reads++
 	return c.disk.Read(name)
+}
+
+// TestRecord gives the hash of each record that is taken.
+func TestRecord(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 5)
+	l := open(onDisk(taken(t, f), 1000), f.Genesis)
+	for height := int64(0); height <= 5; height++ {
+		want, err := f.Log.Record(height)
+		if got, bad := l.Record(height); err != nil || bad != nil || got != want {
+			t.Errorf("record %d: %s, %v", height, got.Short(), bad)
+		}
+	}
+	if _, err := l.Record(6); !errors.Is(err, ledger.ErrHeight) {
+		t.Errorf("a record that is not here: %v", err)
+	}
 }

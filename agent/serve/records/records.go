@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -64,16 +65,15 @@ func (r *service) part() (*identity.Seat, *pinned.Ledger, error) {
 	return r.from.Open()
 }
 
-// Seat answers with the key with which the node takes part, signed with it.
+// Seat answers with the key with which the node takes part, signed with it. It does so with a
+// ledger that is damaged or has a second history, too: whoever is to repair it has to know by
+// that key whom he calls.
 func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatRequest]) (*connect.Response[apiv1.SeatResponse], error) {
 	if len(request.Msg.Nonce) != api.NonceSize {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("seat: the nonce has the wrong size"))
 	}
 	seat, l, err := r.part()
 	if err != nil {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
-	}
-	if err := l.Problem(); err != nil { // it may have a record that it cannot show
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	tlsKey, err := document.ParseHash(r.node.Key())
@@ -83,7 +83,7 @@ func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	state := l.State()
 	body := roster.Request{
 		Version: 1, Nonce: request.Msg.Nonce, Name: r.node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH,
-		Height: state.Height, Head: state.Record,
+		Height: state.Height, Head: state.Record, Problem: words(l.Problem()),
 	}
 	if r.from.Addresses != nil {
 		body.Addresses = roster.OwnAddresses(r.from.Addresses())
@@ -94,6 +94,15 @@ func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	}
 	r.changed()
 	return connect.NewResponse(&apiv1.SeatResponse{Envelope: envelope.Bytes()}), nil
+}
+
+// words are an error's, as far as a request has room for them; "": there is none.
+func words(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), roster.MaxProblem)], "")
 }
 
 func (r *service) changed() {

@@ -130,7 +130,7 @@ func TestSucceed(t *testing.T) {
 	if owner, err = next.OwnerKeys(nil, sheets(t, old)[1]); err != nil {
 		t.Fatal(err)
 	}
-	e, err := Found(next, v, owner)
+	e, err := foundBy(next, v, owner)
 	if err != nil {
 		t.Fatal(err)
 	}
