@@ -165,6 +165,9 @@ func (i *Installer) openDisk() (*disk, error) {
 		f, found := failures.Find(version, digest)
 		return f.String(), found && f.Refused()
 	}
+	if err := i.recount(); err != nil {
+		return nil, err
+	}
 	target, err := slot.OpenPartition(b.Parts[partition.Root(string(d.Running.Other()))])
 	if err != nil {
 		return nil, slotError(err)
