@@ -10,6 +10,8 @@ import (
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/memory"
 )
 
 // part is what the node is in its fleet: the ledger as it has taken it, and the key of its
@@ -36,6 +38,7 @@ func (p *part) ledger() (*pinned.Ledger, error) {
 	}
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
 		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
+		p.taken.Before(p.votes)
 		if err := p.taken.Problem(); err != nil {
 			log.Printf("agent: %v", err)
 		}
@@ -106,6 +109,37 @@ func (p *part) place() (control.Fleet, bool) {
 	}
 	return f, true
 }
+
+// votes has PID 1 know how many votes decide, before the record is taken that makes them more: it
+// must arm nothing by itself then. That they are fewer it knows from the next start on.
+func (p *part) votes(s ledger.State) error {
+	m, votes := p.memory(), s.Roster.Votes()
+	if known, err := memory.ReadVotes(m); err == nil && known >= votes {
+		return nil
+	}
+	return memory.WriteVotes(m, votes)
+}
+
+// settle has PID 1 know how many votes decide by what the node has taken, while nobody takes more.
+func (p *part) settle() error {
+	if !p.node.Adopted() {
+		return nil
+	}
+	taken, err := p.ledger()
+	if err != nil || taken.Problem() != nil { // then there may be more
+		return err
+	}
+	votes := 1
+	if s := taken.State(); s.Height > 0 {
+		votes = s.Roster.Votes()
+	}
+	if known, err := memory.ReadVotes(p.memory()); err == nil && known == votes {
+		return nil
+	}
+	return memory.WriteVotes(p.memory(), votes)
+}
+
+func (p *part) memory() memory.Folder { return memory.In(filepath.Join(p.state, "kogge", "update")) }
 
 // tell writes the node's place for the other programs, and tells of it on the console, when it
 // is another than before.

@@ -120,6 +120,9 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	now.node.Store(node)
 	own := &part{node: node, state: at.state, run: at.run, show: func() { now.parent.tell("X_CHANGED=1") }}
 	own.tell()
+	if err := own.settle(); err != nil {
+		log.Printf("agent: %v", err)
+	}
 	now.part.Store(own)
 	var twin mdns.Twin
 	machine := machine.Machine{

@@ -11,6 +11,7 @@
 //
 //	staged.json, trial.json, floor.json   in [Dir]: what is in the slots, what was armed, how far back
 //	failures.json, history.jsonl          in [Dir]: releases that did not stay, boots
+//	votes.json                            in [Dir]: how many votes decide in the node's fleet
 //	kogge/boots.rec                       on the boot partition: boots without a good assessment
 //
 // Boot partition, devices and clock are the caller's; a release's bytes are update/slot's.
@@ -61,8 +62,8 @@ func (f folder) Remove(name string) error { return os.Remove(filepath.Join(strin
 // refuses it: a node that does not understand what it remembers must not guess. Where
 // the disk has made something else of a file, what lies in the slots, what was armed and
 // what failed count as forgotten: nobody could repair them by hand, and a node must not
-// refuse every update over it. A floor that cannot be read is an error. The folder also has
-// the count of update/armings.
+// refuse every update over it. A floor that cannot be read is an error, and votes. The folder
+// also has the count of update/armings.
 const (
 	StagedFile   = "staged.json"
 	TrialFile    = "trial.json"
