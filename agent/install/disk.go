@@ -217,6 +217,15 @@ func (i *Installer) openDisk() (*disk, error) {
 	if err := i.recount(); err != nil {
 		return nil, err
 	}
+	if !d.Trial {
+		why, err := memory.FloorAnew(i.memory(), d.Counter)
+		if err != nil {
+			return nil, err
+		}
+		if why != nil {
+			log.Printf("agent: %v: the node takes no release from now on that is older than the one that runs", why)
+		}
+	}
 	target, err := slot.OpenPartition(b.Parts[partition.Root(string(d.Running.Other()))])
 	if err != nil {
 		return nil, slotError(err)

@@ -511,3 +511,30 @@ func TestReady(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLostFloor: a node whose floor is damaged takes updates all the same, and none that is older
+// than what runs.
+func TestLostFloor(t *testing.T) {
+	old, one, two := makeRelease(t, "0.9", 1, wish{}), makeRelease(t, "1.0", 2, wish{}), makeRelease(t, "1.1", 3, wish{})
+	m := newMachine(t, one, 8*mib)
+	m.have(two)
+	m.write("state/kogge/update/"+memory.FloorFile, "\x00\x00")
+	if _, err := m.update(Order{Source: two.open(t), When: Manual}); err == nil || errors.Is(err, slot.ErrBelowFloor) {
+		t.Errorf("a release that does not say its counter runs, and there is a floor: %v", err)
+	}
+	m.write("release.json", `{"version":"1.0","counter":2}`)
+	m.Facts = m.part("release.json")
+	if _, err := m.update(Order{Source: old.open(t), When: Manual}); !errors.Is(err, slot.ErrBelowFloor) {
+		t.Errorf("an older one: %v", err)
+	}
+	m.write("state/kogge/update/"+memory.FloorFile, "")
+	if _, err := m.update(Order{Source: two.open(t), When: Manual}); err != nil {
+		t.Fatal(err)
+	}
+	m.boot()
+	m.write("state/kogge/update/"+memory.FloorFile, "") // on trial it is for PID 1 to begin it anew
+	m.good()
+	if f, err := memory.ReadFloor(m.memory()); err != nil || f.Lowest != 3 {
+		t.Errorf("the floor is %+v, %v", f, err)
+	}
+}

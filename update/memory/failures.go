@@ -132,12 +132,10 @@ const maxFailuresFile = 1 << 20
 func ReadFailures(m Folder) (Failures, error) {
 	text, err := m.Read(FailuresFile)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), decayed(err), len(text) > maxFailuresFile:
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case len(text) > maxFailuresFile:
-		return nil, fmt.Errorf("%s has more than %d bytes", FailuresFile, maxFailuresFile)
 	}
 	failures, err := parseFailures(text)
 	if errors.Is(err, errDamaged) {
