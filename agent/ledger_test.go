@@ -130,6 +130,19 @@ func TestVotes(t *testing.T) {
 	must(t, again(p).settle())
 	is(p, "the ledger is damaged", 4)
 
+	p = adopted(t, f)
+	taken, err = p.ledger()
+	must(t, err)
+	must(t, taken.Take(1, f.Entries[0]))
+	if err := taken.Take(1, f.Again(t)); !errors.Is(err, pinned.ErrFork) {
+		t.Fatal(err)
+	}
+	for was, want := range map[int]int{1: 4, 9: 9} {
+		must(t, memory.WriteVotes(p.memory(), was))
+		must(t, again(p).settle())
+		is(p, "with two histories", want)
+	}
+
 	p = adopted(t, alone)
 	must(t, memory.WriteVotes(p.memory(), 9))
 	taken, err = p.ledger()

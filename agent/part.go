@@ -126,12 +126,19 @@ func (p *part) settle() error {
 		return nil
 	}
 	taken, err := p.ledger()
-	if err != nil || taken.Problem() != nil { // then there may be more
+	if err != nil {
 		return err
 	}
-	votes := 1
-	if s := taken.State(); s.Height > 0 {
+	s, votes := taken.State(), 1
+	if s.Height > 0 {
 		votes = s.Roster.Votes()
+	}
+	switch {
+	case taken.Problem() == nil:
+	case s.Height > 0:
+		return p.votes(s)
+	default: // there may be any number
+		return nil
 	}
 	if known, err := memory.ReadVotes(p.memory()); err == nil && known == votes {
 		return nil
