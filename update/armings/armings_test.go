@@ -111,7 +111,7 @@ func TestRefuses(t *testing.T) {
 // have had, and it counts on from there. A count that is not lost stays.
 func TestAnew(t *testing.T) {
 	m, had := memory.In(t.TempDir()), map[int64]bool{}
-	for range 50 {
+	for range 4 {
 		for _, text := range lost {
 			if err := m.Replace(File, []byte(text)); err != nil {
 				t.Fatal(err)
