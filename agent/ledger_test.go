@@ -98,7 +98,7 @@ func TestPart(t *testing.T) {
 // Where that cannot be, no record is taken; and where the ledger cannot be read, what it knew stays.
 func TestVotes(t *testing.T) {
 	f, alone := ledgertest.Founded(t, 4, 2), ledgertest.Founded(t, 1, 1)
-	is := func(p *part, what string, want int) {
+	is := func(p *part, what string, want memory.Votes) {
 		t.Helper()
 		if votes, err := memory.ReadVotes(p.memory()); err != nil || votes != want {
 			t.Errorf("%s: %d votes, %v", what, votes, err)
@@ -120,10 +120,10 @@ func TestVotes(t *testing.T) {
 	must(t, os.Remove(folder))
 	must(t, taken.Take(1, f.Entries[0]))
 	is(p, "founded", 4)
-	must(t, os.WriteFile(filepath.Join(folder, memory.VotesFile), []byte("\x00"), 0o600))
+	must(t, os.WriteFile(filepath.Join(folder, "votes.json"), []byte("\x00"), 0o600))
 	must(t, taken.Take(2, f.Entries[1]))
 	is(p, "damaged, and a record came", 4)
-	must(t, os.WriteFile(filepath.Join(folder, memory.VotesFile), []byte("\x00"), 0o600))
+	must(t, os.WriteFile(filepath.Join(folder, "votes.json"), []byte("\x00"), 0o600))
 	must(t, again(p).settle())
 	is(p, "damaged, and the agent started anew", 4)
 	must(t, os.WriteFile(filepath.Join(p.state, "kogge", "ledger", "1"), []byte("x"), 0o600))
@@ -137,14 +137,14 @@ func TestVotes(t *testing.T) {
 	if err := taken.Take(1, f.Again(t)); !errors.Is(err, pinned.ErrFork) {
 		t.Fatal(err)
 	}
-	for was, want := range map[int]int{1: 4, 9: 9} {
-		must(t, memory.WriteVotes(p.memory(), was))
+	for was, want := range map[memory.Votes]memory.Votes{1: 4, 9: 9} {
+		must(t, was.Write(p.memory()))
 		must(t, again(p).settle())
 		is(p, "with two histories", want)
 	}
 
 	p = adopted(t, alone)
-	must(t, memory.WriteVotes(p.memory(), 9))
+	must(t, memory.Votes(9).Write(p.memory()))
 	taken, err = p.ledger()
 	must(t, err)
 	must(t, taken.Take(1, alone.Entries[0]))

@@ -113,11 +113,11 @@ func (p *part) place() (control.Fleet, bool) {
 // votes has PID 1 know how many votes decide, before the record is taken that makes them more: it
 // must arm nothing by itself then. That they are fewer it knows from the next start on.
 func (p *part) votes(s ledger.State) error {
-	m, votes := p.memory(), s.Roster.Votes()
+	m, votes := p.memory(), memory.Votes(s.Roster.Votes())
 	if known, err := memory.ReadVotes(m); err == nil && known >= votes {
 		return nil
 	}
-	return memory.WriteVotes(m, votes)
+	return votes.Write(m)
 }
 
 // settle has PID 1 know how many votes decide by what the node has taken, while nobody takes more.
@@ -129,9 +129,9 @@ func (p *part) settle() error {
 	if err != nil {
 		return err
 	}
-	s, votes := taken.State(), 1
+	s, votes := taken.State(), memory.Votes(1)
 	if s.Height > 0 {
-		votes = s.Roster.Votes()
+		votes = memory.Votes(s.Roster.Votes())
 	}
 	switch {
 	case taken.Problem() == nil:
@@ -143,7 +143,7 @@ func (p *part) settle() error {
 	if known, err := memory.ReadVotes(p.memory()); err == nil && known == votes {
 		return nil
 	}
-	return memory.WriteVotes(p.memory(), votes)
+	return votes.Write(p.memory())
 }
 
 func (p *part) memory() memory.Folder { return memory.In(filepath.Join(p.state, "kogge", "update")) }

@@ -218,7 +218,7 @@ func (i *Installer) openDisk() (*disk, error) {
 		return nil, err
 	}
 	if !d.Trial {
-		why, err := memory.FloorAnew(i.memory(), d.Counter)
+		why, err := memory.Floor{Lowest: d.Counter, Blessed: d.Counter}.Anew(i.memory())
 		if err != nil {
 			return nil, err
 		}

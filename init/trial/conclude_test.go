@@ -193,7 +193,7 @@ func TestConcludeVotes(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s/%s", name, votes), func(t *testing.T) {
 				start, seen := triedOut(t, name, false), map[string]bool{}
-				start.files[memory.VotesFile] = []byte(c.text)
+				start.files["votes.json"] = []byte(c.text)
 				writes := 0
 				if c.tries > 0 { // TestConcludePowerCut cuts that
 					writes = 1 << 30

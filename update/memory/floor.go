@@ -42,15 +42,15 @@ func StartFloor(m Folder, counter uint64) error {
 	return writeFloor(m, Floor{Blessed: counter})
 }
 
-// FloorAnew begins the floor anew where it is damaged, and returns why; nil: it was not. counter is
-// that of the release that runs, and has proven itself: nothing older than that comes back. One
-// that does not say its counter does not do. A cut leaves the damaged floor or the new one.
-func FloorAnew(m Folder, counter uint64) (why, err error) {
+// Anew has the floor begin anew as f where it is damaged, and returns why; nil: it was not. f is by
+// the counter of the release that runs, and has proven itself: nothing older comes back. One that
+// does not say its counter does not do. A cut leaves the damaged floor or f.
+func (f Floor) Anew(m Folder) (why, err error) {
 	_, why = ReadFloor(m)
-	if !errors.Is(why, errDamaged) || counter == 0 {
+	if !errors.Is(why, errDamaged) || f.Lowest == 0 {
 		return nil, why
 	}
-	return why, writeFloor(m, Floor{Lowest: counter, Blessed: counter})
+	return why, writeFloor(m, f)
 }
 
 // after is the floor once a release was blessed: that of the release before it, so that

@@ -43,26 +43,26 @@ func TestDecay(t *testing.T) {
 		of := func(name string) *decaying { return &decaying{In(t.TempDir()), name, c.err} }
 		_, staged := ReadStaged(of(StagedFile))
 		_, _, trial := ReadTrial(of(TrialFile))
-		_, failures := ReadFailures(of(FailuresFile))
-		for name, err := range map[string]error{StagedFile: staged, TrialFile: trial, FailuresFile: failures} {
+		_, failures := ReadFailures(of(failuresName))
+		for name, err := range map[string]error{StagedFile: staged, TrialFile: trial, failuresName: failures} {
 			if (err == nil) != c.forgets {
 				t.Errorf("%v: %s: %v", c.err, name, err)
 			}
 		}
 		_, floor := ReadFloor(of(FloorFile))
-		_, votes := ReadVotes(of(VotesFile))
+		_, votes := ReadVotes(of(votesName))
 		if floor == nil || votes == nil {
-			t.Errorf("%v: %s: %v; %s: %v", c.err, FloorFile, floor, VotesFile, votes)
+			t.Errorf("%v: %s: %v; %s: %v", c.err, FloorFile, floor, votesName, votes)
 		}
 		m := of(FloorFile)
-		if why, err := FloorAnew(m, 7); (err == nil) != c.forgets || (why != nil) != c.forgets {
+		if why, err := (Floor{Lowest: 7, Blessed: 7}).Anew(m); (err == nil) != c.forgets || (why != nil) != c.forgets {
 			t.Errorf("%v: the floor: %v, %v", c.err, why, err)
 		} else if f, err := ReadFloor(m); c.forgets && (err != nil || f != Floor{Lowest: 7, Blessed: 7}) {
 			t.Errorf("%v: the floor is %+v, %v", c.err, f, err)
 		}
 	}
 	m := In(t.TempDir())
-	if err := m.Replace(FailuresFile, make([]byte, maxFailuresFile+1)); err != nil {
+	if err := m.Replace(failuresName, make([]byte, maxFailuresFile+1)); err != nil {
 		t.Fatal(err)
 	}
 	if failures, err := ReadFailures(m); err != nil || len(failures) > 0 {
@@ -85,13 +85,13 @@ func TestFloorAnew(t *testing.T) {
 		if err := m.Replace(FloorFile, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		why, err := FloorAnew(m, c.counter)
+		why, err := (Floor{Lowest: c.counter, Blessed: c.counter}).Anew(m)
 		f, readErr := ReadFloor(m)
 		if (why != nil) != c.anew || (err != nil) != (c.lowest == 0) || (readErr != nil) != (c.lowest == 0) || c.lowest > 0 && f.Lowest != c.lowest {
 			t.Errorf("%q: %v, %v; the floor is %+v, %v", text, why, err, f, readErr)
 		}
 	}
-	if why, err := FloorAnew(In(t.TempDir()), 9); why != nil || err != nil {
+	if why, err := (Floor{Lowest: 9, Blessed: 9}).Anew(In(t.TempDir())); why != nil || err != nil {
 		t.Errorf("a node that was never updated: %v, %v", why, err)
 	}
 }

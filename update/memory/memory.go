@@ -64,13 +64,13 @@ func (f folder) Remove(name string) error { return os.Remove(filepath.Join(strin
 // the disk has made something else of a file, what lies in the slots, what was armed and
 // what failed count as forgotten: nobody could repair them by hand, and a node must not
 // refuse every update over it. A floor that is damaged begins anew with the release that
-// runs, so that nothing older comes back: see [FloorAnew]. Votes that cannot be read are an
+// runs, so that nothing older comes back: see [Floor.Anew]. Votes that cannot be read are an
 // error. The folder also has the count of update/armings.
 const (
 	StagedFile   = "staged.json"
 	TrialFile    = "trial.json"
 	FloorFile    = "floor.json"
-	FailuresFile = "failures.json"
+	failuresName = "failures.json"
 	HistoryFile  = "history.jsonl" // a JSON object per line
 )
 
