@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 
@@ -104,10 +105,11 @@ func (i *Installer) Ready(format int) (done func(), err error) {
 // MakeReady is Ready, and a slot that is in the way is retired: a node that nobody can reach yet
 // cannot be told to update it. It has nothing to fall back to then until the next update, as one
 // that comes from an image; so while the running slot is on trial the error wraps
-// [slot.ErrOnTrial], and the time comes later. A cut leaves the slot as it was, or retired.
+// [slot.ErrOnTrial], and the time comes later. Outside of a node, where nobody says what has
+// booted, there are no slots. A cut leaves the slot as it was, or retired.
 func (i *Installer) MakeReady(format int) (done func(), err error) {
 	return i.hold(func() error {
-		if i.Readable(format) {
+		if _, err := control.ReadBoot(i.Run); i.Readable(format) || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		d, err := i.openDisk()

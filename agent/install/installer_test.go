@@ -463,6 +463,13 @@ func TestReady(t *testing.T) {
 		}
 		done()
 	}
+	nowhere := &Installer{Run: t.TempDir(), State: t.TempDir()}
+	if _, err := nowhere.Ready(partition.FleetState); !errors.Is(err, ErrFallback) {
+		t.Errorf("outside of a node: %v", err)
+	}
+	if _, err := nowhere.MakeReady(partition.FleetState); err != nil {
+		t.Errorf("outside of a node: %v", err)
+	}
 	_, err := m.update(Order{Source: before.open(t), When: Manual})
 	must(t, err)
 	for range 2 { // and the turn is free again
