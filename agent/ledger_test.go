@@ -106,7 +106,7 @@ func TestVotes(t *testing.T) {
 	}
 	again := func(p *part) *part { return &part{node: p.node, state: p.state, run: p.run, show: func() {}} }
 	p := adopted(t, f)
-	must(t, p.settle())
+	must(t, p.settleVotes())
 	is(p, "not founded", 1)
 	taken, err := p.ledger()
 	must(t, err)
@@ -124,10 +124,10 @@ func TestVotes(t *testing.T) {
 	must(t, taken.Take(2, f.Entries[1]))
 	is(p, "damaged, and a record came", 4)
 	must(t, os.WriteFile(filepath.Join(folder, "votes.json"), []byte("\x00"), 0o600))
-	must(t, again(p).settle())
+	must(t, again(p).settleVotes())
 	is(p, "damaged, and the agent started anew", 4)
 	must(t, os.WriteFile(filepath.Join(p.state, "kogge", "ledger", "1"), []byte("x"), 0o600))
-	must(t, again(p).settle())
+	must(t, again(p).settleVotes())
 	is(p, "the ledger is damaged", 4)
 
 	p = adopted(t, f)
@@ -139,7 +139,7 @@ func TestVotes(t *testing.T) {
 	}
 	for was, want := range map[memory.Votes]memory.Votes{1: 4, 9: 9} {
 		must(t, was.Write(p.memory()))
-		must(t, again(p).settle())
+		must(t, again(p).settleVotes())
 		is(p, "with two histories", want)
 	}
 
@@ -149,7 +149,7 @@ func TestVotes(t *testing.T) {
 	must(t, err)
 	must(t, taken.Take(1, alone.Entries[0]))
 	is(p, "one vote, after more", 9)
-	must(t, again(p).settle())
+	must(t, again(p).settleVotes())
 	is(p, "one vote", 1)
 }
 

@@ -120,7 +120,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	now.node.Store(node)
 	own := &part{node: node, state: at.state, run: at.run, show: func() { now.parent.tell("X_CHANGED=1") }}
 	own.tell()
-	if err := own.settle(); err != nil {
+	if err := own.settleVotes(); err != nil {
 		log.Printf("agent: %v", err)
 	}
 	now.part.Store(own)

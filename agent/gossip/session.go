@@ -426,7 +426,7 @@ func (e *Engine) overdue(s *session, now time.Time) (next time.Time) {
 func (e *Engine) sendDigest(s *session, now time.Time) {
 	e.sayHead(s)
 	e.tell(s) // else it would be found to be missing
-	s.say(digest{{Sum: e.shelf.Root()}})
+	s.say(digest(e.shelf.Roots()))
 	s.sentAt = now
 	s.digestAt = now.Add(s.interval*9/10 + spread(s.interval/5))
 	if e.open {
