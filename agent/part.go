@@ -188,7 +188,8 @@ func (p *part) votes(s ledger.State) error {
 	return votes.Write(m)
 }
 
-// settleVotes has PID 1 know how many votes decide by what the node has taken, while nobody takes more.
+// settleVotes has PID 1 know how many votes decide by what the node has taken, while nobody takes
+// more.
 func (p *part) settleVotes() error {
 	if !p.node.Adopted() {
 		return nil
