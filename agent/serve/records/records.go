@@ -36,8 +36,8 @@ type Records struct {
 	// node has none.
 	Open func() (*identity.Seat, *pinned.Ledger, error)
 	// Ready says why a node may not know a fleet with a ledger yet: its other slot has a release
-	// that would not know it. nil: it may.
-	Ready func() error
+	// that would not know it. nil: it may, and no slot changes until done is called.
+	Ready func() (done func(), err error)
 	// Changed hears that the node's place in the fleet may be another: it has a key, a record, or
 	// another fleet. nil: nobody listens.
 	Changed func()
@@ -136,12 +136,15 @@ func (r *service) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 	return connect.NewResponse(&apiv1.TakeResponse{Height: l.State().Height}), nil
 }
 
-// Succeed makes the node one of the fleet that its own has become.
+// Succeed makes the node one of the fleet that its own has become. One that is it already is told
+// so whatever its slots have: nothing is written.
 func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.SucceedRequest]) (*connect.Response[apiv1.SucceedResponse], error) {
-	if r.from.Ready != nil {
-		if err := r.from.Ready(); err != nil {
+	if g := r.node.Genesis(); r.from.Ready != nil && (g == nil || g.Alone()) {
+		done, err := r.from.Ready()
+		if err != nil {
 			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 		}
+		defer done()
 	}
 	before := r.node.String()
 	err := r.node.Succeed(request.Msg.Succession, request.Msg.Certificate, request.Msg.Chain...)
@@ -151,7 +154,9 @@ func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.Succ
 	case err != nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	log.Printf("agent: the fleet has a successor: this was %s, and is %s", before, r.node)
+	if now := r.node.String(); now != before {
+		log.Printf("agent: the fleet has a successor: this was %s, and is %s", before, now)
+	}
 	r.changed()
 	return connect.NewResponse(&apiv1.SucceedResponse{Fleet: r.node.Genesis().ID()}), nil
 }

@@ -176,11 +176,11 @@ func servingSince(t *testing.T, k *keyring.Keyring, n int, ready func(i int) err
 				return seat, ledgerOf(node), err
 			}, Addresses: func() []netip.Addr {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
-			}, Ready: func() error {
+			}, Ready: func() (func(), error) {
 				if ready == nil {
-					return nil
+					return func() {}, nil
 				}
-				return ready(i)
+				return func() {}, ready(i)
 			}},
 		})
 		must(err)
