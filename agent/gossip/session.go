@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
@@ -44,6 +45,10 @@ type session struct {
 	gave     time.Time         // it was asked for an entry
 	rests    time.Time         // it sends no objects before
 	waiting  map[shelf.ID]bool // what it can be asked for once it has answered other things
+
+	papers     document.Hash // the sum of the peer's
+	paperAsks  bucket        // how often it may be asked for some
+	paperAsked int           // how often it was, without an answer
 
 	unasked bucket // bytes that it may send without being asked
 	served  bucket // bytes that it may ask for
@@ -150,6 +155,7 @@ func (e *Engine) opened(conn Session, dialled bool) {
 		waiting:  make(map[shelf.ID]bool),
 		interval: openDigest, since: now, heard: now, digestAt: now,
 	}
+	s.paperAsks = bucket{rate: 1 / paperRate.Seconds(), most: burst}
 	s.unasked = bucket{rate: unaskedRate, most: float64(unaskedBurst + unaskedPlace*len(e.state.Roster.Seats)*len(e.config.Kinds))}
 	s.served = bucket{rate: e.served.rate / 4, most: e.served.most / 4}
 	e.sessions[key] = s
@@ -157,6 +163,7 @@ func (e *Engine) opened(conn Session, dialled bool) {
 	e.running.Go(func() { e.receive(s) })
 	if !dialled {
 		e.sayHead(s)
+		e.sayPapers(s)
 	}
 	e.at(now)
 }
@@ -317,7 +324,7 @@ func (e *Engine) heard(s *session, raw []byte) {
 		return
 	}
 	switch f.(type) {
-	case objects, renewals, entry, offer, piece, lack, same:
+	case objects, renewals, entry, offer, piece, lack, same, papers:
 		e.pulled.owe(len(raw), now) // each of these has to be asked for, which is looked at below
 	default:
 		if !s.unasked.take(20+len(raw), now) {
@@ -342,6 +349,8 @@ func (e *Engine) heard(s *session, raw []byte) {
 		e.hearObjects(s, f)
 	case renewals:
 		e.hearRenewals(s, f)
+	case paperSum, wantPapers, papers:
+		e.hearPapers(s, f)
 	default:
 		e.hearLedger(s, f)
 	}
@@ -425,6 +434,7 @@ func (e *Engine) overdue(s *session, now time.Time) (next time.Time) {
 // sendDigest asks what this node or the peer has missed.
 func (e *Engine) sendDigest(s *session, now time.Time) {
 	e.sayHead(s)
+	e.sayPapers(s)
 	e.tell(s) // else it would be found to be missing
 	s.say(digest{{Sum: e.shelf.Root()}})
 	s.sentAt = now

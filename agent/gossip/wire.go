@@ -401,7 +401,7 @@ func (r *reader) ledgerFrame(kind byte) frame {
 	case lack{}.kind():
 		return lack{r.height()}
 	}
-	return nil
+	return r.paperFrame(kind)
 }
 
 // prefix is how many bytes stand before a frame of a size.

@@ -31,6 +31,9 @@ var frames = []frame{
 	wantPiece{19, 1, document.Hash{17}, 31},
 	piece{20, 2, 3, []byte("piece")},
 	lack{0},
+	paperSum{document.Hash{21}},
+	wantPapers{{22}, {23, 1}},
+	papers{[]byte("paper"), []byte("use")},
 }
 
 // TestWire holds the bytes of each frame: nodes of two releases speak with each other.
