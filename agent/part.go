@@ -7,9 +7,12 @@ import (
 	"sync"
 
 	"kogge.example/agent/identity"
+	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
 )
 
 // part is what the node is in its fleet: the ledger as it has taken it, and the key of its
@@ -25,30 +28,51 @@ type part struct {
 	told  control.Fleet
 	seat  *identity.Seat
 	taken *pinned.Ledger
+	store *papers.Store
+	held  *identity.Custody
+	waits string // why the node has not come in yet
+}
+
+// wait notes why the node has not come into its fleet yet, for people to see.
+func (p *part) wait(why error) {
+	p.mu.Lock()
+	p.waits = notice.Text(why.Error())
+	p.mu.Unlock()
+	p.tell()
 }
 
 // ledger is the fleet's; the error says that the node belongs to none.
 func (p *part) ledger() (*pinned.Ledger, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.node.Adopted() {
 		return nil, errors.New("the node is not adopted: it belongs to no fleet")
 	}
+	return p.opened(), nil
+}
+
+// opened is the ledger of the fleet that the node belongs to, or that it wants to come into.
+func (p *part) opened() *pinned.Ledger {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
 		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
 		if err := p.taken.Problem(); err != nil {
 			log.Printf("agent: %v", err)
 		}
 	}
-	return p.taken, nil
+	return p.taken
 }
 
 // whole is the key of the seat, and the ledger.
 func (p *part) whole() (*identity.Seat, *pinned.Ledger, error) {
-	taken, err := p.ledger()
-	if err != nil {
+	if _, err := p.ledger(); err != nil {
 		return nil, nil, err
 	}
+	return p.before()
+}
+
+// before is [part.whole] of a node that knows its fleet, and may not be in it yet.
+func (p *part) before() (*identity.Seat, *pinned.Ledger, error) {
+	taken := p.opened()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat == nil {
@@ -59,6 +83,67 @@ func (p *part) whole() (*identity.Seat, *pinned.Ledger, error) {
 		p.seat = seat
 	}
 	return p.seat, taken, nil
+}
+
+// papers are what operators and nodes of the fleet have signed besides the ledger. They are
+// opened once; where the disk gives none, the node begins with none, and says so.
+func (p *part) papers() *papers.Store {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.store == nil {
+		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.opened().State() })
+		if err != nil {
+			log.Printf("agent: %v", err)
+		}
+		p.store = store
+	}
+	return p.store
+}
+
+// custody is what the node holds of its fleet's secrets. It is for who has a seat, or gets one.
+func (p *part) custody() (*identity.Custody, error) {
+	seat, taken, err := p.whole()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == nil {
+		p.held, err = identity.OpenCustody(filepath.Join(p.state, "identity"), taken.State().Fleet(), seat.Key)
+	}
+	return p.held, err
+}
+
+// seat0 is the number of the node's seat; 0: it has none. No key is made for that.
+func (p *part) seat0(taken *pinned.Ledger) int {
+	if !identity.HasSeat(filepath.Join(p.state, "identity")) {
+		return 0
+	}
+	own, _, err := p.whole()
+	if err != nil {
+		return 0
+	}
+	seat, _ := taken.State().Roster.ByKey(own.Key)
+	return seat.Number
+}
+
+// accepted says whether an operator has accepted the node.
+func (p *part) accepted() bool {
+	own, _, err := p.whole()
+	if err != nil {
+		return false
+	}
+	_, _, ok := p.papers().Accepted(own.Key)
+	return ok
+}
+
+// isNew says whether the node came by a token, and has neither been accepted nor got a seat.
+func (p *part) isNew() bool {
+	if !p.node.Came() {
+		return false
+	}
+	taken, err := p.ledger()
+	return err == nil && p.seat0(taken) == 0 && !p.accepted()
 }
 
 // problem says why the ledger is not to be relied on, if there is one.
@@ -77,10 +162,16 @@ func (p *part) problem() error {
 // seat is looked up only once the fleet is founded, so that no key is made unasked.
 func (p *part) place() (control.Fleet, bool) {
 	g := p.node.Genesis()
-	if g == nil || !p.node.Adopted() {
+	if g == nil {
 		return control.Fleet{}, false
 	}
 	f := control.Fleet{Name: g.Name, ID: g.ID()}
+	if !p.node.Adopted() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		f.Waits = p.waits
+		return f, f.Waits != ""
+	}
 	taken, err := p.ledger()
 	if err != nil {
 		f.Problem = err.Error()
@@ -96,6 +187,7 @@ func (p *part) place() (control.Fleet, bool) {
 	if err := taken.Problem(); err != nil {
 		f.Problem = err.Error()
 	}
+	f.New = p.isNew()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat != nil {

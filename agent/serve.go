@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"kogge.example/agent/engine"
+	"kogge.example/agent/enrol"
 	"kogge.example/agent/events"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
@@ -123,15 +124,17 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Ledger: own.problem,
 	}
 	talk := newTalk(own, machine)
+	comes := &newcomer{part: own, talk: talk, clock: talk.clock, name: machine.Hostname, meet: make(chan struct{}, 1)}
+	changed := func() { talk.look(); comes.again() }
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 		Records: records.Records{
-			Open: own.whole, Changed: talk.look, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
+			Open: own.whole, Custody: own.custody, Papers: own.papers, Refused: talk.refused, Refuse: own.mayServe, Changed: changed, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
 			Etcd: func() (control.Etcd, error) { return control.ReadEtcd(at.run) },
 		},
-		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve},
+		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve, enrol.Protocol: talk.enrol},
 	})
 	if err != nil {
 		return err
@@ -141,6 +144,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	var announcing sync.WaitGroup
 	announcing.Go(func() { announce(found, node, at.run, server.Port(), &twin) })
 	announcing.Go(func() { talk.run(found, server.Port()) })
+	announcing.Go(func() { comes.run(found) })
 	defer func() {
 		stop()
 		announcing.Wait()

@@ -17,6 +17,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
+	"kogge.example/agent/enrol"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
@@ -34,8 +35,11 @@ import (
 type talk struct {
 	part    *part
 	machine machine.Machine
-	changed chan struct{} // the ledger has grown
-	news    chan struct{} // a seat has another key or address
+	changed chan struct{}   // the ledger has grown
+	news    chan struct{}   // a seat has another key or address
+	papered chan struct{}   // there are other papers
+	shares  identity.Shares // the goroutine's of run
+	clock   clock
 	// reach is where a seat may answer.
 	reach func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort
 
@@ -47,6 +51,7 @@ type talking struct {
 	ctx    context.Context
 	engine *gossip.Engine
 	peers  *gossip.TLS
+	member *enrol.Member // for nodes that come
 }
 
 // factsEvery is how often the node looks at itself for what it tells others, and wordsLast how
@@ -57,7 +62,26 @@ const (
 )
 
 func newTalk(p *part, m machine.Machine) *talk {
-	return &talk{part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), reach: addressesFor}
+	return &talk{
+		part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), papered: make(chan struct{}, 1), reach: addressesFor,
+		shares: make(identity.Shares), clock: clock{m.ClockSure, m.ClockFloor},
+	}
+}
+
+// enrol takes the connection of a node that comes, or visits.
+func (t *talk) enrol(conn *tls.Conn) {
+	if now := t.session.Load(); now != nil {
+		now.member.Serve(now.ctx, conn, func() { door.LetGo(conn.NetConn()) })
+	}
+}
+
+// refused is how often this node has refused what was brought to it besides the ledger.
+func (t *talk) refused() map[string]uint64 {
+	now := t.session.Load()
+	if now == nil {
+		return nil
+	}
+	return now.member.Refused()
 }
 
 // look has run look at the ledger.
@@ -122,10 +146,21 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	says := speaker.New(seat.Key, numbers, func(kind string, number uint64, body []byte) (signed.Envelope, error) {
 		return seat.Seal(kind, taken.State().Fleet(), number, body)
 	})
+	held, err := t.part.custody()
+	if err != nil {
+		log.Printf("agent: %v", err) // a node that could not hold secrets still talks
+	}
 	peers := &gossip.TLS{Certificate: t.part.node.Certificate}
-	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: peers, Grown: t.look, News: func(object signed.Envelope) {
+	store := t.part.papers()
+	store.Listen(func() {
+		select {
+		case t.papered <- struct{}{}:
+		default:
+		}
+	})
+	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Papers: store, Transport: peers, Grown: t.look, News: func(object signed.Envelope) {
 		says.Heard(object)
-		if object.Kind == notice.TLSKeyKind || object.Kind == notice.NodeKind {
+		if object.Kind != notice.StatusKind {
 			select {
 			case t.news <- struct{}{}:
 			default:
@@ -135,7 +170,7 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	peers.Admit = engine.Admit
 	peers.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
 	peers.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
-	t.session.Store(&talking{ctx, engine, peers})
+	t.session.Store(&talking{ctx, engine, peers, memberFor(t.part, t.clock, engine, taken, seat, held)})
 	defer t.session.Store(nil)
 	defer alongside(ctx, engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
@@ -143,11 +178,14 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	var seats control.Seats
 	for {
 		t.say(ctx, says, engine, taken, seat.Key, port, &words, numbers.Problem())
+		t.sayCustody(says, engine, held, taken.State(), seat.Key)
 		t.tellSeats(seatsOf(engine, taken.State().Roster), &seats)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.news:
+		case <-t.papered:
+			engine.Papered()
 		case <-t.changed:
 			t.part.tell()
 			if _, now := t.seated(); now != taken {
@@ -221,7 +259,11 @@ func (t *talk) say(ctx context.Context, says *speaker.Speaker, engine *gossip.En
 	says.Say(notice.TLSKeyKind, notice.TLSKey{Version: 1, Seat: seat.Number, Key: key}.Encode())
 	facts := t.machine.Status(ctx)
 	boot, _ := control.ReadBoot(t.machine.Folder())
-	record := recordOf(seat.Name, facts, boot, roster.OwnAddresses(addressesOf(t.machine.Folder())), port).Encode()
+	is := recordOf(seat.Name, facts, boot, roster.OwnAddresses(addressesOf(t.machine.Folder())), port)
+	if a, _, ok := t.part.papers().Accepted(self); ok {
+		is.Attested = a.Attested
+	}
+	record := is.Encode()
 	if _, err := notice.ParseNode(record); err != nil {
 		log.Printf("agent: what the node says of itself: %v", err)
 	} else {
@@ -298,9 +340,11 @@ func (s *spoken) same(now []notice.Fault, at time.Time) []notice.Fault {
 
 // addressesFor are where a seat may answer: by its own word, and where it was founded.
 func addressesFor(engine *gossip.Engine, taken *pinned.Ledger, seat roster.Seat) (all []netip.AddrPort) {
-	if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
-		if n, err := notice.OpenNode(object); err == nil {
-			all = n.Addresses
+	if engine != nil { // else the node has no seat
+		if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
+			if n, err := notice.OpenNode(object); err == nil {
+				all = n.Addresses
+			}
 		}
 	}
 	first, err := taken.Entry(1)
