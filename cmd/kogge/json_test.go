@@ -50,15 +50,17 @@ var tables = map[string]string{
 	"fleet nodes":  "",
 	"fleet show":   "hanse",
 	"fleet status": "",
-	"ledger log":   "",
-	"images load":  "images.tar",
-	"images ls":    "",
-	"images pull":  "registry.example/db:1",
-	"images prune": "",
-	"node events":  "-n 3",
-	"node top":     "--interval 200ms",
-	"node find":    "--timeout 100ms",
-	"node list":    "",
+
+	"fleet token list": "hanse",
+	"ledger log":       "",
+	"images load":      "images.tar",
+	"images ls":        "",
+	"images pull":      "registry.example/db:1",
+	"images prune":     "",
+	"node events":      "-n 3",
+	"node top":         "--interval 200ms",
+	"node find":        "--timeout 100ms",
+	"node list":        "",
 
 	"node config confirm": "",
 	"node config get":     "",
@@ -87,7 +89,7 @@ var tables = map[string]string{
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet sign", "fleet token", "fleet upgrade", "help",
+	"completion", "exec", "fleet accept", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet sign", "fleet token create", "fleet token revoke", "fleet upgrade", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger fetch", "ledger show", "ledger verify", "logs",
 	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
