@@ -97,6 +97,11 @@ func (t *talk) sayCustody(says *speaker.Speaker, engine *gossip.Engine, held *id
 	if held == nil || !seat.Member && !seat.Spare {
 		says.Quiet(notice.WrapKeyKind)
 		says.Quiet(notice.CAKeyKind)
+		if held != nil {
+			if err := held.Forget(); err != nil {
+				log.Printf("agent: %v", err)
+			}
+		}
 		return
 	}
 	if held.TakeShare(state, engine.Objects(notice.CAKeyKind)) {

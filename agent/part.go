@@ -95,6 +95,9 @@ func (p *part) papers() *papers.Store {
 		if err != nil {
 			log.Printf("agent: %v", err)
 		}
+		if n := store.Damaged(); n > 0 {
+			log.Printf("agent: %d papers of the fleet cannot be read: others have what was in them", n)
+		}
 		p.store = store
 	}
 	return p.store

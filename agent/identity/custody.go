@@ -144,6 +144,25 @@ func (c *Custody) CA(ca *x509.Certificate) *ecdsa.PrivateKey {
 	return c.key
 }
 
+// Forget has the node hold no CA's key any more, durably once it returns nil: its seat is none of
+// those that do.
+func (c *Custody) Forget() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.key == nil {
+		return nil
+	}
+	raw, err := document.Encode(heldFile{Version: custodyVersion}) // which opens as nothing
+	if err == nil {
+		err = c.files.Replace(heldName, raw)
+	}
+	if err != nil {
+		return fmt.Errorf("forget the node CA's key: %w", err)
+	}
+	c.held, c.key = document.Hash{}, nil
+	return nil
+}
+
 // Wrap encrypts the key of a CA for another seat, by the key that this seat has certified. The
 // error says that this node does not hold it, or that the other key is none.
 func (c *Custody) Wrap(ca *x509.Certificate, to notice.WrapKey, seat signed.Key) ([]byte, error) {

@@ -186,6 +186,19 @@ func TestCustodyPowerCut(t *testing.T) {
 			}
 		}
 	}
+	// A seat that is to hold it no more forgets it, also across a cut.
+	for writes := 2; writes < 4; writes++ {
+		m := &memoryFiles{disk: make(map[string]string), left: writes}
+		c := ledgertest.Must[*Custody](t)(openCustody(m, id, seat))
+		err := c.Take(ledgertest.Must[[]byte](t)(wrapped.Wrap(secret, c.Says(1).Key, wrapped.For{Fleet: id, Seat: seat, CA: wrapped.CAOf(ca)})), ca)
+		if err == nil {
+			err = c.Forget()
+		}
+		again := ledgertest.Must[*Custody](t)(openCustody(m, id, seat))
+		if errors.Is(err, errCut) != (c.CA(ca) != nil) || (c.CA(ca) != nil) != (again.CA(ca) != nil) || err != nil && !errors.Is(err, errCut) {
+			t.Errorf("writes=%d: %v, held %v, and after a restart %v", writes, err, c.CA(ca) != nil, again.CA(ca) != nil)
+		}
+	}
 	// What cannot be opened is none, and is given again; a key for secrets is never replaced.
 	m := &memoryFiles{disk: make(map[string]string), left: 100}
 	c := ledgertest.Must[*Custody](t)(openCustody(m, id, seat))
