@@ -1,13 +1,10 @@
 package main
 
 import (
-	"cmp"
-	"context"
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"log"
-	mathrand "math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,7 +24,6 @@ import (
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
-	"kogge.example/update/fleet/token"
 )
 
 // clock is what a node knows of the time.
@@ -121,172 +117,31 @@ func (t *talk) sayCustody(says *speaker.Speaker, engine *gossip.Engine, held *id
 	}
 }
 
-// newcomer is a node that comes into its fleet by a token, or that visits members of it: for its
-// acceptance, for records if it has no seat, and for its next certificate.
-type newcomer struct {
-	part  *part
-	talk  *talk
-	clock clock
-	name  func() string // the machine's
-	// meet says when something has changed that may be a reason to look again.
-	meet chan struct{}
-}
-
-// Times of a newcomer.
-const (
-	soonest, seldom = 5 * time.Second, 5 * time.Minute // between two tries to come in
-	askFirst        = time.Minute                      // after which one that is new asks again whether it is accepted
-	askLast         = 15 * time.Minute
-	checkEvery      = time.Hour     // whether a certificate is to be renewed
-	followEvery     = 6 * time.Hour // for records, without a seat
-)
-
-// run comes in, and visits, until ctx ends.
-func (n *newcomer) run(ctx context.Context) {
-	tries := 0
-	for ctx.Err() == nil {
-		wait, ok := n.step(ctx, tries)
-		if tries++; ok {
-			tries = 0
-		}
-		select {
-		case <-ctx.Done():
-		case <-n.meet:
-		case <-time.After(wait/2 + mathrand.N(wait/2+1)):
-		}
+// comerOf is the side of this node that comes into its fleet, or visits members of it.
+func comerOf(p *part, t *talk, name func() string) *enrol.Comer {
+	return &enrol.Comer{
+		Identity: p.node, Open: p.before, New: p.isNew, Accepted: p.accepted, Name: name, Now: t.clock.now,
+		Seated:  func() bool { return p.number() != 0 },
+		Take:    func(paper []byte) (bool, error) { return p.papers().Take(paper) },
+		Changed: func() { t.look(); p.tell() }, Waits: p.wait, Again: make(chan struct{}, 1),
+		Contacts: t.contacts,
 	}
-}
-
-// step does what is to be done now, and says when to look again; false: it did not succeed.
-func (n *newcomer) step(ctx context.Context, tries int) (time.Duration, bool) {
-	if e, waits := n.part.node.Enrolment(); waits {
-		if err := n.enrol(ctx, e); err != nil {
-			n.part.wait(err)
-			if tries < 3 || tries%20 == 0 {
-				log.Printf("agent: %v", err)
-			}
-			return min(soonest<<min(tries, 10), seldom), false
-		}
-		n.talk.look()
-		n.part.tell()
-		return soonest, true
-	}
-	taken, err := n.part.ledger()
-	if err != nil || taken.State().Height == 0 && !n.part.node.Came() {
-		return checkEvery, true
-	}
-	seated, fresh := n.part.seat0(taken) != 0, n.part.isNew()
-	due := fleet.RenewDue(n.part.node.Certificate().Leaf, n.part.node.Genesis().NodeCA, n.clock.now())
-	follows := fresh || n.part.accepted()
-	if seated && !due || !seated && !follows {
-		return checkEvery, true
-	}
-	err = n.visit(ctx, taken, due && !fresh)
-	if err != nil {
-		if tries < 3 || tries%20 == 0 {
-			log.Printf("agent: %v", err)
-		}
-		return min(askFirst<<min(tries, 10), askLast), false
-	}
-	switch {
-	case n.part.isNew():
-		return min(askFirst<<min(tries, 10), askLast), false
-	case seated || due:
-		return checkEvery, true
-	}
-	return followEvery, true
-}
-
-// enrol comes in by a token, at the first member that lets this node in.
-func (n *newcomer) enrol(ctx context.Context, e identity.Enrolment) error {
-	seat, taken, err := n.part.before()
-	if err != nil {
-		return fmt.Errorf("enrol: %w", err)
-	}
-	if len(e.Members) == 0 {
-		return errors.New("enrol: join.yaml names no member's address: an operator can adopt this node")
-	}
-	says, err := token.OpenRecord(e.Record)
-	if err != nil {
-		return fmt.Errorf("enrol: %w", err)
-	}
-	name := cmp.Or(says.Node, n.name())
-	own := &enrol.Node{Genesis: n.part.node.Genesis(), Certificate: n.part.node.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken}
-	var all error
-	for _, address := range e.Members { // in their order: so the console says the same as long as nothing changes
-		answer, err := own.Enrol(ctx, address, e.Token, e.Record, name, func(der []byte) error { return n.part.node.Enrol(der) })
-		if err != nil {
-			all = errors.Join(all, err)
-			continue
-		}
-		log.Printf("agent: %s let this node in: %s. It is new until an operator accepts it: kogge fleet accept %s", answer.Seat.Name, n.part.node, n.part.node.Name())
-		return nil
-	}
-	return all
-}
-
-// visit asks members, until one has answered all.
-func (n *newcomer) visit(ctx context.Context, taken *pinned.Ledger, renew bool) error {
-	seat, _, err := n.part.whole()
-	if err != nil {
-		return err
-	}
-	own := &enrol.Node{Genesis: n.part.node.Genesis(), Certificate: n.part.node.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken}
-	all := errors.New("no member's address is known")
-	for i, address := range shuffled(n.contacts(taken, seat.Key)) {
-		if i == 0 {
-			all = nil
-		}
-		before := taken.State().Height
-		answer, err := own.Visit(ctx, address, renew)
-		if taken.State().Height > before {
-			n.talk.look()
-		}
-		if err == nil && answer.Paper != nil {
-			_, err = n.part.papers().Take(answer.Paper)
-			n.part.tell()
-		}
-		if err == nil && renew {
-			if err = n.part.node.Renew(answer.Certificate); err == nil {
-				log.Printf("agent: %s has renewed the certificate of this node: it is good until %s", answer.Seat.Name, n.part.node.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
-			}
-		}
-		if err == nil {
-			return nil
-		}
-		all = errors.Join(all, err)
-	}
-	return all
 }
 
 // contacts are where members may answer: by their own word, by the ledger, and by join.yaml.
-func (n *newcomer) contacts(taken *pinned.Ledger, self signed.Key) (all []netip.AddrPort) {
+func (t *talk) contacts(taken *pinned.Ledger, self signed.Key) (all []netip.AddrPort) {
 	var engine *gossip.Engine
-	if now := n.talk.session.Load(); now != nil {
+	if now := t.session.Load(); now != nil {
 		engine = now.engine
 	}
 	for _, seat := range taken.State().Roster.Custodians() {
 		if seat.Key != self {
-			all = append(all, n.talk.reach(engine, taken, seat)...)
+			all = append(all, t.reach(engine, taken, seat)...)
 		}
 	}
-	all = append(all, n.part.node.Members()...)
+	all = append(all, t.part.node.Members()...)
 	slices.SortFunc(all, netip.AddrPort.Compare)
 	return slices.Compact(all)
-}
-
-func shuffled(all []netip.AddrPort) []netip.AddrPort {
-	all = slices.Clone(all)
-	mathrand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	return all
-}
-
-// again has the newcomer look again.
-func (n *newcomer) again() {
-	select {
-	case n.meet <- struct{}{}:
-	default:
-	}
 }
 
 // errNew is the answer of a node that nobody has accepted.

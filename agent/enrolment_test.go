@@ -134,7 +134,7 @@ func (v *village) holdsCA(number int) bool {
 }
 
 // comer is a node with a join.yaml, that is no part of anything yet.
-func (v *village) comer(t *testing.T, seed fleet.Token, record token.Paper, name string, members ...int) *newcomer {
+func (v *village) comer(t *testing.T, seed fleet.Token, record token.Paper, name string, members ...int) newcomer {
 	t.Helper()
 	p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
 	var err error
@@ -147,7 +147,7 @@ func (v *village) comer(t *testing.T, seed fleet.Token, record token.Paper, name
 	parsed, err := identity.ParseJoinFile("join.yaml", fleet.MarshalJoinFile(j))
 	must(t, err)
 	must(t, p.node.Join(parsed))
-	return &newcomer{part: p, talk: v.talkOf(p), clock: v.now, name: func() string { return name }, meet: make(chan struct{}, 1)}
+	return newcomer{comerOf(p, v.talkOf(p), func() string { return name }), p}
 }
 
 func (v *village) issue(t *testing.T, seed fleet.Token, edit func(*token.Record)) token.Paper {
@@ -177,7 +177,7 @@ func TestEnrolment(t *testing.T) {
 	if n.part.isNew() {
 		t.Error("it is new before it came")
 	}
-	if _, ok := n.step(t.Context(), 0); !ok || !n.part.node.Adopted() || n.part.node.Name() != "n9" || !n.part.isNew() {
+	if _, ok := n.Step(t.Context(), 0); !ok || !n.part.node.Adopted() || n.part.node.Name() != "n9" || !n.part.isNew() {
 		t.Fatalf("%s", n.part.node)
 	}
 	if _, waits := n.part.node.Enrolment(); waits || strings.Contains(stateOf(t, n.part), seed.Text()) {
@@ -199,7 +199,7 @@ func TestEnrolment(t *testing.T) {
 	}
 	for member := 1; member <= 3; member++ {
 		late := v.comer(t, seed, record, "n8", member)
-		if _, ok := late.step(t.Context(), 5); ok || late.part.node.Adopted() {
+		if _, ok := late.Step(t.Context(), 5); ok || late.part.node.Adopted() {
 			t.Errorf("a second node comes in at n%d", member)
 		}
 	}
@@ -207,7 +207,7 @@ func TestEnrolment(t *testing.T) {
 		t.Errorf("n2 has refused %v", got)
 	}
 	// It is accepted at a seat that is no member, and hears of it at another one.
-	if wait, ok := n.step(t.Context(), 0); ok || wait > askFirst || !n.part.isNew() {
+	if wait, ok := n.Step(t.Context(), 0); ok || wait > time.Minute || !n.part.isNew() {
 		t.Error("it is accepted by nobody")
 	}
 	attested, err := notice.Attest(v.Log.State().Fleet(), key, notice.Labels{"region": "eu"}, v.admin)
@@ -220,7 +220,7 @@ func TestEnrolment(t *testing.T) {
 	for _, one := range v.nodes {
 		within(t, "the acceptance travels", func() bool { _, _, ok := one.part.papers().Accepted(key); return ok })
 	}
-	if _, ok := n.step(t.Context(), 0); !ok || n.part.isNew() || n.part.mayServe(apiv1connect.WorkloadServiceApplyProcedure) != nil {
+	if _, ok := n.Step(t.Context(), 0); !ok || n.part.isNew() || n.part.mayServe(apiv1connect.WorkloadServiceApplyProcedure) != nil {
 		t.Error("it is still new")
 	}
 	again := &part{node: n.part.node, state: n.part.state, run: n.part.run, show: func() {}}
@@ -229,8 +229,14 @@ func TestEnrolment(t *testing.T) {
 	}
 }
 
+// newcomer is a node that comes, and what it is in its fleet.
+type newcomer struct {
+	*enrol.Comer
+	part *part
+}
+
 // key is the key that the node has for its seat.
-func (n *newcomer) key(t *testing.T) signed.Key {
+func (n newcomer) key(t *testing.T) signed.Key {
 	t.Helper()
 	seat, _, err := n.part.before()
 	must(t, err)
@@ -277,7 +283,7 @@ func TestEnrolmentRefused(t *testing.T) {
 		v.where[9] = netip.MustParseAddrPort("127.0.0.1:1")
 		n := v.comer(t, seed, v.issue(t, seed, c.edit), c.name, c.member)
 		e, _ := n.part.node.Enrolment()
-		err := n.enrol(t.Context(), e)
+		err := n.Come(t.Context(), e)
 		if err == nil || n.part.node.Adopted() {
 			t.Errorf("%s: it comes in", c.what)
 			continue
@@ -291,7 +297,7 @@ func TestEnrolmentRefused(t *testing.T) {
 	// A token for a node gives it its name, whatever the machine is called.
 	named := fleet.NewToken()
 	one := v.comer(t, named, v.issue(t, named, func(r *token.Record) { r.Node = "n7" }), "kogge-000000", 1)
-	if _, ok := one.step(t.Context(), 0); !ok || one.part.node.Name() != "n7" {
+	if _, ok := one.Step(t.Context(), 0); !ok || one.part.node.Name() != "n7" {
 		t.Errorf("%s", one.part.node)
 	}
 	// Somebody else answers at the member's address: he gets no proof of the token.
@@ -299,7 +305,7 @@ func TestEnrolmentRefused(t *testing.T) {
 	n := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n8", 1)
 	v.nodes[0].session.Load().member.Word = func() (signed.Envelope, error) { return word(v.nodes[1].session.Load().engine, keyOf(t, 2)) }
 	e, _ := n.part.node.Enrolment()
-	err := n.enrol(t.Context(), e)
+	err := n.Come(t.Context(), e)
 	if !errors.Is(err, enrol.ErrNotAMember) || len(v.nodes[0].part.papers().All()) > 1 {
 		t.Errorf("an impostor: %v", err)
 	}
@@ -326,13 +332,27 @@ func plainWords(text string) string {
 	return strings.Join(words, " ")
 }
 
+// TestComerAtRest: a node that an operator has adopted, of a fleet that is not founded, asks nobody,
+// and makes no key.
+func TestComerAtRest(t *testing.T) {
+	p := adopted(t, ledgertest.Begun(t, 3))
+	one := newTalk(p, machine.Machine{Run: p.run, State: p.state})
+	one.clock = clock{func() bool { return true }, func() time.Time { return ledgertest.Today }}
+	if wait, ok := comerOf(p, one, nil).Step(t.Context(), 0); !ok || wait != time.Hour {
+		t.Errorf("it looks again after %s", wait)
+	}
+	if identity.HasSeat(filepath.Join(p.state, "identity")) {
+		t.Error("it has made the key of a seat")
+	}
+}
+
 // TestRenewedByMember renews the certificate of a seat that is over for years, and of one that is
 // nobody's not.
 func TestRenewedByMember(t *testing.T) {
 	v := live(t, 4)
 	v.hand(t, 3)
 	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
-	old := func(number int, sits0 bool) *newcomer {
+	old := func(number int, sits0 bool) newcomer {
 		p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
 		var err error
 		p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
@@ -351,11 +371,11 @@ func TestRenewedByMember(t *testing.T) {
 		taken, err := p.ledger()
 		must(t, err)
 		must(t, taken.Take(1, v.Entries[0]))
-		return &newcomer{part: p, talk: v.talkOf(p), clock: v.now, name: func() string { return "x" }, meet: make(chan struct{}, 1)}
+		return newcomer{comerOf(p, v.talkOf(p), func() string { return "x" }), p}
 	}
 	n := old(4, true)
 	before := n.part.node.Certificate().Leaf.NotAfter
-	if _, ok := n.step(t.Context(), 0); !ok {
+	if _, ok := n.Step(t.Context(), 0); !ok {
 		t.Error("it is not renewed")
 	}
 	after := n.part.node.Certificate().Leaf.NotAfter
@@ -363,9 +383,7 @@ func TestRenewedByMember(t *testing.T) {
 		t.Errorf("good until %s, before until %s", after, before)
 	}
 	stranger := old(4, false) // its key has no seat, though the CA has signed its name
-	taken, err := stranger.part.ledger()
-	must(t, err)
-	if err := stranger.visit(t.Context(), taken, true); !errors.Is(err, enrol.ErrRefused) || !strings.Contains(err.Error(), "has no seat") {
+	if err := stranger.Visit(t.Context(), true); !errors.Is(err, enrol.ErrRefused) || !strings.Contains(err.Error(), "has no seat") {
 		t.Errorf("a stranger with the CA's signature: %v", err)
 	}
 }

@@ -128,8 +128,8 @@ func TestWithoutLaptop(t *testing.T) {
 	p := open()
 	must(t, p.node.Join(parsed))
 	one := talkOf(p)
-	n := &newcomer{part: p, talk: one, clock: one.clock, name: func() string { return "kogge-000000" }, meet: make(chan struct{}, 1)}
-	within(t, "n9 is let in", func() bool { _, ok := n.step(t.Context(), 5); return ok })
+	n := newcomer{comerOf(p, one, func() string { return "kogge-000000" }), p}
+	within(t, "n9 is let in", func() bool { _, ok := n.Step(t.Context(), 5); return ok })
 	if p.node.Name() != "n9" || !p.isNew() {
 		t.Fatalf("%s", p.node)
 	}
@@ -159,7 +159,7 @@ func TestWithoutLaptop(t *testing.T) {
 	told, err = admission.GivePapers(t.Context(), k, []string{"n1"}, [][]byte{paper.Bytes()}, tell)
 	must(t, err)
 	must(t, told[0].Err)
-	within(t, "n9 hears of it at n2", func() bool { n.step(t.Context(), 0); return !p.isNew() })
+	within(t, "n9 hears of it at n2", func() bool { n.Step(t.Context(), 0); return !p.isNew() })
 	if err := p.mayServe(apiv1connect.WorkloadServiceApplyProcedure); err != nil {
 		t.Error(err)
 	}

@@ -4,15 +4,23 @@ import (
 	"errors"
 	"log"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
+	"kogge.example/agent/deeds"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
 	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/deed"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/memory"
 )
 
 // part is what the node is in its fleet: the ledger as it has taken it, and the key of its
@@ -31,6 +39,7 @@ type part struct {
 	store *papers.Store
 	held  *identity.Custody
 	waits string // why the node has not come in yet
+	done  *deeds.Log
 }
 
 // wait notes why the node has not come into its fleet yet, for people to see.
@@ -55,7 +64,7 @@ func (p *part) opened() *pinned.Ledger {
 	defer p.mu.Unlock()
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
 		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
-		if err := p.taken.Problem(); err != nil {
+		if err := errors.Join(p.taken.Problem(), p.taken.Mend()); err != nil {
 			log.Printf("agent: %v", err)
 		}
 	}
@@ -117,12 +126,12 @@ func (p *part) custody() (*identity.Custody, error) {
 	return p.held, err
 }
 
-// seat0 is the number of the node's seat; 0: it has none. No key is made for that.
-func (p *part) seat0(taken *pinned.Ledger) int {
+// number is that of the node's seat; 0: it has none. No key is made for that.
+func (p *part) number() int {
 	if !identity.HasSeat(filepath.Join(p.state, "identity")) {
 		return 0
 	}
-	own, _, err := p.whole()
+	own, taken, err := p.whole()
 	if err != nil {
 		return 0
 	}
@@ -130,8 +139,11 @@ func (p *part) seat0(taken *pinned.Ledger) int {
 	return seat.Number
 }
 
-// accepted says whether an operator has accepted the node.
+// accepted says whether an operator has accepted the node. No key is made for that.
 func (p *part) accepted() bool {
+	if !identity.HasSeat(filepath.Join(p.state, "identity")) {
+		return false
+	}
 	own, _, err := p.whole()
 	if err != nil {
 		return false
@@ -142,12 +154,67 @@ func (p *part) accepted() bool {
 
 // isNew says whether the node came by a token, and has neither been accepted nor got a seat.
 func (p *part) isNew() bool {
-	if !p.node.Came() {
-		return false
-	}
-	taken, err := p.ledger()
-	return err == nil && p.seat0(taken) == 0 && !p.accepted()
+	return p.node.Came() && p.number() == 0 && !p.accepted()
 }
+
+// deeds is the node's log of what it does to its own system; nil: it is in no founded fleet.
+func (p *part) deeds() *deeds.Log {
+	taken, err := p.ledger()
+	if err != nil || taken.State().Height == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done == nil {
+		p.done = deeds.Open(filepath.Join(p.state, "kogge", "deeds"))
+		if err := p.done.Problem(); err != nil {
+			log.Printf("agent: %v", err)
+		}
+	}
+	return p.done
+}
+
+// arming notes that a slot is armed, or that this has failed. A log that takes no more is in
+// the way of no update: the node says so in its status.
+func (p *part) arming(slot bootloader.Slot, r memory.Staged, by string, failed bool) {
+	own := p.deeds()
+	if own == nil {
+		return
+	}
+	hash, _, _ := strings.Cut(r.Verity, ":")
+	root, err := document.ParseHash(hash)
+	if err == nil {
+		kind := deed.Armed
+		if failed {
+			kind = deed.Failed
+		}
+		taken, _ := p.ledger() // there is a log, so there is one
+		err = own.Note(deed.Deed{
+			Time: time.Now().Unix(), Boot: bootID(), Kind: kind, Slot: string(slot), Release: r.Release, Root: root, By: by, Height: taken.State().Height,
+		})
+	}
+	if err != nil {
+		log.Printf("agent: %v", err)
+	}
+}
+
+// settle notes what became of what was armed, and is the head of the log after that.
+func (p *part) settle(boot control.Boot, assessment string) (head notice.Deeds, err error) {
+	own := p.deeds()
+	if own == nil {
+		return notice.Deeds{}, nil
+	}
+	if root, bad := document.ParseHash(boot.RootHash); bad == nil {
+		taken, _ := p.ledger() // there is a log, so there is one
+		trial := boot.Trial && assessment != "good"
+		err = own.Settle(deed.Now{Boot: bootID(), Slot: boot.Slot, Root: root, Trial: trial}, time.Now().Unix(), taken.State().Height)
+	}
+	head.Size, head.Root = own.Head()
+	return head, errors.Join(err, own.Problem())
+}
+
+// bootID is the kernel's id of this boot.
+func bootID() string { return machine.ReadLine("/proc/sys/kernel/random/boot_id") }
 
 // problem says why the ledger is not to be relied on, if there is one.
 func (p *part) problem() error {

@@ -124,8 +124,14 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Ledger: own.problem,
 	}
 	talk := newTalk(own, machine)
-	comes := &newcomer{part: own, talk: talk, clock: talk.clock, name: machine.Hostname, meet: make(chan struct{}, 1)}
-	changed := func() { talk.look(); comes.again() }
+	comes := comerOf(own, talk, machine.Hostname)
+	changed := func() {
+		talk.look()
+		select {
+		case comes.Again <- struct{}{}:
+		default:
+		}
+	}
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
@@ -144,7 +150,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	var announcing sync.WaitGroup
 	announcing.Go(func() { announce(found, node, at.run, server.Port(), &twin) })
 	announcing.Go(func() { talk.run(found, server.Port()) })
-	announcing.Go(func() { comes.run(found) })
+	announcing.Go(func() { comes.Run(found) })
 	defer func() {
 		stop()
 		announcing.Wait()

@@ -138,7 +138,7 @@ func TestHostile(t *testing.T) {
 			p.begins = loop(time.Millisecond, func(s Session) error {
 				var f digest
 				for i := range 16 {
-					f = append(f, shelf.SumOf{Part: shelf.Part{Depth: 1, Prefix: uint32(i)}, Sum: shelf.Sum{1}})
+					f = append(f, shelf.SumOf{Part: shelf.Part{Kind: 1, Depth: 1, Prefix: uint32(i)}, Sum: shelf.Sum{1}})
 				}
 				return send(s, f)
 			})

@@ -19,21 +19,16 @@ type Papers interface {
 	Take(raw []byte) (news bool, err error)
 }
 
+// The frames: the sum of all papers, a question for all but some of them, and some.
 type (
-	// paperSum says what the sum of all papers is.
-	paperSum struct{ sum document.Hash }
-	// wantPapers asks for all papers but these.
+	paperSum   struct{ sum document.Hash }
 	wantPapers []token.Short
-	// papers are some.
-	papers [][]byte
+	papers     [][]byte
 )
 
 // maxPapers is the bytes of papers in one frame, and paperRate how often a peer is asked for some,
 // after a few times at once.
-const (
-	maxPapers = 64 << 10
-	paperRate = 10 * time.Second
-)
+const maxPapers, paperRate = 64 << 10, 10 * time.Second
 
 func (paperSum) kind() byte   { return 15 }
 func (wantPapers) kind() byte { return 16 }
@@ -110,11 +105,7 @@ func (e *Engine) hearPapers(s *session, f frame) {
 		if p == nil {
 			return
 		}
-		answer, size := papers(p.Lacking(f, maxPapers)), 0
-		for _, raw := range answer {
-			size += len(raw)
-		}
-		if size > 0 && e.serve(s, size) {
+		if answer := papers(p.Lacking(f, maxPapers)); len(answer) > 0 && e.serve(s, len(encode(answer))) {
 			s.say(answer)
 		}
 	case papers:

@@ -436,7 +436,7 @@ func (e *Engine) sendDigest(s *session, now time.Time) {
 	e.sayHead(s)
 	e.sayPapers(s)
 	e.tell(s) // else it would be found to be missing
-	s.say(digest{{Sum: e.shelf.Root()}})
+	s.say(digest(e.shelf.Roots()))
 	s.sentAt = now
 	s.digestAt = now.Add(s.interval*9/10 + spread(s.interval/5))
 	if e.open {

@@ -34,7 +34,7 @@ type frame interface {
 
 // The frames.
 type (
-	// digest says what the sums of parts of the shelf are. The first one is of the whole.
+	// digest says what the sums of parts of the shelf are. The first one is of all kinds.
 	digest []shelf.SumOf
 	// list says what lies in a part of the shelf.
 	list shelf.List
@@ -135,6 +135,7 @@ func (w *writer) number(n uint64) { *w = binary.AppendUvarint(*w, n) }
 func (w *writer) bytes(b []byte)  { *w = append(*w, b...) }
 func (w *writer) sized(b []byte)  { w.number(uint64(len(b))); w.bytes(b) }
 func (w *writer) part(p shelf.Part) {
+	w.number(uint64(p.Kind))
 	w.number(uint64(p.Depth))
 	w.number(uint64(p.Prefix))
 }
@@ -287,7 +288,7 @@ func (r *reader) sized(most int) []byte {
 func (r *reader) height() int64 { return int64(r.number(1 << 62)) }
 
 func (r *reader) where() shelf.Part {
-	p := shelf.Part{Depth: int(r.number(32)), Prefix: uint32(r.number(1<<32 - 1))}
+	p := shelf.Part{Kind: int(r.number(shelf.MaxKind)), Depth: int(r.number(32)), Prefix: uint32(r.number(1<<32 - 1))}
 	r.bad = r.bad || !p.Valid()
 	return p
 }

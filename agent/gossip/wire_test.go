@@ -16,9 +16,9 @@ import (
 
 // frames is one of each kind.
 var frames = []frame{
-	digest{{Sum: shelf.Sum{1}}, {Part: shelf.Part{Depth: 2, Prefix: 0xab}, Sum: shelf.Sum{2}}},
-	list{Part: shelf.Part{Depth: 1, Prefix: 3}, Items: []shelf.Item{{ID: shelf.ID{0x30}, Number: 300, Sum: shelf.Sum{4}}}},
-	list{Part: shelf.Part{Depth: 1, Prefix: 3}},
+	digest{{Part: shelf.Part{Kind: 1}, Sum: shelf.Sum{1}}, {Part: shelf.Part{Kind: 2, Depth: 2, Prefix: 0xab}, Sum: shelf.Sum{2}}},
+	list{Part: shelf.Part{Kind: 1, Depth: 1, Prefix: 3}, Items: []shelf.Item{{ID: shelf.ID{0x30}, Number: 300, Sum: shelf.Sum{4}}}},
+	list{Part: shelf.Part{Kind: 3, Depth: 1, Prefix: 3}},
 	same{},
 	tell{{id: shelf.ID{5}, number: 7, sum: [8]byte{6}}},
 	want{{id: shelf.ID{7}}, {id: shelf.ID{8}, have: 9}},
@@ -58,7 +58,7 @@ func TestWire(t *testing.T) {
 	golden.Compare(t, "frames.txt", out.String())
 	for what, raw := range map[string][]byte{
 		"nothing": nil, "too large": make([]byte, MaxFrame+1), "kind 0": {0}, "kind 99": {99}, "an empty digest": {1, 0}, "257 sums": {1, 0x81, 2},
-		"a part that is none": append([]byte{1, 1, 0, 1}, make([]byte, 16)...), "number 1 in two bytes": {9, 0x81, 0}, "a number without an end": {9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		"a part that is none": append([]byte{1, 1, 1, 0, 1}, make([]byte, 16)...), "number 1 in two bytes": {9, 0x81, 0}, "a number without an end": {9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
 	} {
 		if f, err := decode(raw); !errors.Is(err, errFrame) {
 			t.Errorf("%s: %v, %v", what, f, err)

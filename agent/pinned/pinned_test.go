@@ -249,6 +249,32 @@ func TestHead(t *testing.T) {
 			}
 		}
 	}
+	// Once the agent has come up there is a head again, and what decays then is noticed.
+	for name, change := range map[string]func([]byte) []byte{"decayed": decayed, "gone": gone} {
+		for writes := 0; ; writes++ {
+			d := onDisk(with(files, headName, change), writes)
+			err := open(d, f.Genesis).Mend()
+			for seed := range uint64(8) {
+				after := open(onDisk(d.AfterCut(seed), 1000), f.Genesis)
+				if after.Problem() != nil || after.State().Height != 3 {
+					t.Fatalf("%s, writes=%d seed=%d: height %d, %v", name, writes, seed, after.State().Height, after.Problem())
+				}
+			}
+			if err != nil {
+				if !errors.Is(err, crashdisk.ErrPowerCut) {
+					t.Fatal(err)
+				}
+				continue
+			}
+			mended := d.AfterCut(0)
+			for _, height := range []int64{1, 3} {
+				if l := open(onDisk(with(mended, fileName(height), change), 1000), f.Genesis); !errors.Is(l.Problem(), ErrDamaged) || l.Take(height, f.Entries[height-1]) != nil {
+					t.Errorf("%s, then record %d too: %v", name, height, l.Problem())
+				}
+			}
+			break
+		}
+	}
 	wrong := with(files, "1", func([]byte) []byte { return format(1, f.Again(t)) })
 	if l := open(onDisk(with(with(wrong, "2", gone), "3", gone), 1000), f.Genesis); !errors.Is(l.Problem(), ErrFork) {
 		t.Errorf("another record 1: %v", l.Problem())
