@@ -215,9 +215,9 @@ func (m *Member) serve(w *wire, known func()) error {
 	return fmt.Errorf("%w: more than %d questions", errFrame, mostAsked)
 }
 
-// ended is the error of a connection: nobody is there to be told.
+// ended is the error of a connection, if there is one: nobody is there to be told.
 func ended(err error) error {
-	if errors.Is(err, errFrame) {
+	if err == nil || errors.Is(err, errFrame) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errEnded, err)
@@ -290,19 +290,11 @@ func (m *Member) hear(w *wire, g *guest) error {
 		return m.giveSigned(w, g)
 	case kind == askPapers && g.key != "":
 		if _, paper, ok := m.Papers.Accepted(g.key); ok {
-			return ended2(w.send(isPaper, paper))
+			return ended(w.send(isPaper, paper))
 		}
-		return ended2(w.send(isNone, nil))
+		return ended(w.send(isNone, nil))
 	}
 	return fmt.Errorf("%w: kind %d", errFrame, kind)
-}
-
-// ended2 is ended, for what may have gone well.
-func ended2(err error) error {
-	if err == nil {
-		return nil
-	}
-	return ended(err)
 }
 
 func (m *Member) giveLedger(w *wire, from int64) error {
@@ -316,7 +308,7 @@ func (m *Member) giveLedger(w *wire, from int64) error {
 			return ended(err)
 		}
 	}
-	return ended2(w.send(isEnd, binary.AppendUvarint(nil, uint64(height))))
+	return ended(w.send(isEnd, binary.AppendUvarint(nil, uint64(height))))
 }
 
 // hearUse lets a node in. It is noted before the certificate is made: a member that is cut off
@@ -349,5 +341,5 @@ func (m *Member) giveSigned(w *wire, g *guest) error {
 	if err != nil {
 		return err
 	}
-	return ended2(w.send(isSigned, der))
+	return ended(w.send(isSigned, der))
 }

@@ -1,5 +1,5 @@
 // Package records answers the calls of the API that are about the node as a part of its
-// fleet: its seat's key, and the ledger.
+// fleet: its seat's key, the ledger, the papers beside it, and the secret that seats hold.
 //
 // In come requests of callers who may make them; out go what the node has taken and signed.
 // What a caller brings is verified by the ledger, not by who he is.
