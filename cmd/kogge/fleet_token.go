@@ -332,7 +332,7 @@ func handOut(ctx context.Context, f *keyring.Keyring, paper []byte, what string,
 	if taken == 0 {
 		return hinted{errors.Join(fmt.Errorf("no node has taken it: %s nowhere yet", what), failed), "kogge fleet status says which nodes this computer reaches"}
 	}
-	_, err = fmt.Fprintf(out, "%s: %d of %s have taken it, and pass it on.\n", strings.ToUpper(what[:1])+what[1:], taken, count(len(told), "node"))
+	_, err = fmt.Fprintf(out, "%s: %d of %s took it, and pass it on.\n", strings.ToUpper(what[:1])+what[1:], taken, count(len(told), "node"))
 	return err
 }
 

@@ -25,6 +25,7 @@ import (
 	"kogge.example/agent/images"
 	"kogge.example/agent/install"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/serve"
@@ -33,6 +34,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/golden"
 	layout "kogge.example/update/release"
 	"kogge.example/update/release/keys"
@@ -271,6 +273,9 @@ func (w *world) open(t *testing.T) {
 	}
 	must(t, os.MkdirAll(filepath.Join(dir, "cgroup", "system"), 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "cgroup", "cgroup.controllers"), nil, 0o600))
+	pinnedHere := func() ledger.State { return pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis).State() }
+	signed, err := papers.Open(filepath.Join(dir, "papers"), pinnedHere)
+	must(t, err)
 	machine := machine.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
 	server, err := serve.Listen("127.0.0.1:0", serve.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
@@ -283,6 +288,10 @@ func (w *world) open(t *testing.T) {
 		Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
 			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
 			return seat, pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis), err
+		}, Papers: func() *papers.Store { return signed }, Custody: func() (*identity.Custody, error) {
+			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
+			must(t, err)
+			return identity.OpenCustody(filepath.Join(dir, "identity"), pinnedHere().Fleet(), seat.Key)
 		}, Addresses: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.7")} }},
 	})
 	must(t, err)
