@@ -3,6 +3,7 @@ package gossip
 import (
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/token"
 )
@@ -19,53 +20,9 @@ type Papers interface {
 	Take(raw []byte) (news bool, err error)
 }
 
-// The frames: the sum of all papers, a question for all but some of them, and some.
-type (
-	paperSum   struct{ sum document.Hash }
-	wantPapers []token.Short
-	papers     [][]byte
-)
-
 // maxPapers is the bytes of papers in one frame, and paperRate how often a peer is asked for some,
 // after a few times at once.
 const maxPapers, paperRate = 64 << 10, 10 * time.Second
-
-func (paperSum) kind() byte   { return 15 }
-func (wantPapers) kind() byte { return 16 }
-func (papers) kind() byte     { return 17 }
-
-func (f paperSum) write(w *writer) { w.bytes(f.sum[:]) }
-
-func (f wantPapers) write(w *writer) {
-	w.number(uint64(len(f)))
-	for _, id := range f {
-		w.bytes(id[:])
-	}
-}
-
-func (f papers) write(w *writer) { objects(f).write(w) }
-
-func (r *reader) paperFrame(kind byte) frame {
-	switch kind {
-	case paperSum{}.kind():
-		var f paperSum
-		r.bytes(f.sum[:])
-		return f
-	case wantPapers{}.kind():
-		f := wantPapers{}
-		for n := r.number(token.MaxSet); n > 0 && !r.bad; n-- {
-			var id token.Short
-			r.bytes(id[:])
-			f = append(f, id)
-		}
-		return f
-	case papers{}.kind():
-		var f papers
-		r.each(maxPapers, func() { f = append(f, r.sized(token.MaxPaper)) })
-		return f
-	}
-	return nil
-}
 
 // Papered says that there are other papers than before.
 func (e *Engine) Papered() {
@@ -80,43 +37,53 @@ func (e *Engine) Papered() {
 // sayPapers tells a peer the sum of all papers.
 func (e *Engine) sayPapers(s *session) {
 	if e.config.Papers != nil {
-		s.say(paperSum{e.config.Papers.Sum()})
+		s.say(wire.PaperSum{Sum: e.config.Papers.Sum()})
 	}
 }
 
-// askPapers asks a peer for papers that are not here, if it has some.
+// askPapers asks a peer for papers that are not here, if it has some: once for what both have, and
+// again after a while.
 func (e *Engine) askPapers(s *session) {
 	p, now := e.config.Papers, time.Now()
-	if p == nil || s.papers.IsZero() || s.papers == p.Sum() || e.pulled.wait(1, now) > 0 || !s.paperAsks.take(1, now) {
+	if p == nil || s.papers[0].IsZero() {
 		return
 	}
-	s.paperAsked++
-	s.say(wantPapers(p.IDs()))
+	if s.papers[1] = p.Sum(); s.papers[0] == s.papers[1] || s.papers == s.lent && now.Sub(s.lentAt) < quietDigest {
+		return
+	}
+	if wait := max(e.peer(s.key).pulled.wait(1, now), e.peer(s.key).papers.wait(1, now)); wait > 0 {
+		e.at(now.Add(wait))
+		return
+	}
+	e.peer(s.key).papers.owe(1, now)
+	s.lends++
+	s.lent, s.lentAt = s.papers, now
+	s.say(wire.WantPapers(p.IDs()))
 }
 
 // hearPapers takes frames that are about papers.
-func (e *Engine) hearPapers(s *session, f frame) {
+func (e *Engine) hearPapers(s *session, f wire.Frame) {
 	p := e.config.Papers
 	switch f := f.(type) {
-	case paperSum:
-		s.papers = f.sum
+	case wire.PaperSum:
+		s.papers[0] = f.Sum
 		e.askPapers(s)
-	case wantPapers:
-		if p == nil {
+	case wire.WantPapers:
+		if p == nil || !e.room(s, lookSize) {
 			return
 		}
-		if answer := papers(p.Lacking(f, maxPapers)); len(answer) > 0 && e.serve(s, len(encode(answer))) {
+		e.peer(s.key).served.owe(lookSize, time.Now()) // a look costs, whatever comes of it
+		if answer := wire.Papers(p.Lacking(f, maxPapers)); len(answer) > 0 && e.serve(s, len(wire.Encode(answer))) {
 			s.say(answer)
 		}
-	case papers:
-		if s.paperAsked--; s.paperAsked < 0 || p == nil {
-			e.blame(s, faultUnasked)
-			return
-		}
-		e.library1(func() { // or the next sum tells of them again
+	case wire.Papers:
+		select {
+		case e.reads <- func() {
 			for _, raw := range f {
 				_, _ = p.Take(raw) // what this node does not take, as of an operator it does not know yet, is no lie
 			}
-		})
+		}:
+		default: // the next sum tells of them again
+		}
 	}
 }

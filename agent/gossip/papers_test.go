@@ -49,7 +49,10 @@ func (p *pile) Lacking(has []token.Short, most int) (lacks [][]byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, raw := range p.all {
-		if most -= len(raw); !there[id] && most >= 0 {
+		if there[id] {
+			continue
+		}
+		if most -= len(raw); most >= 0 {
 			lacks = append(lacks, raw)
 		}
 	}
@@ -99,7 +102,7 @@ func TestPapers(t *testing.T) {
 			for i := range 120 { // of the size of a use, more than go into one frame
 				_, _ = piles[n.nodes[i%2]].Take(bytes.Repeat([]byte(fmt.Sprintf("paper %d ", i)), 100))
 			}
-			many := n.within(30*time.Minute, "120 papers to all", same)
+			many := n.within(2*time.Minute, "120 papers to all", same)
 			for _, one := range n.nodes {
 				sent += one.engine.Stats().Sent
 				if s := one.engine.Stats(); s.Away > 0 || len(piles[one].all) != 121 {

@@ -42,11 +42,12 @@ type Ledger struct {
 // view is what a ledger says at a moment.
 type view struct {
 	state   ledger.State
+	log     *ledger.Log // that does not grow
 	problem error
 }
 
 // show makes what is known now what others see. The caller holds mu.
-func (l *Ledger) show() { l.now.Store(&view{l.log.State(), l.problem}) }
+func (l *Ledger) show() { l.now.Store(&view{l.log.State(), l.log.Clone(), l.problem}) }
 
 // files is the ledger's folder. The tests have one that loses power.
 type files interface {
@@ -202,6 +203,11 @@ func (l *Ledger) Known(p fleet.Peer) (fleet.Peer, error) {
 		return fleet.Peer{}, fmt.Errorf("%s: %w: nothing of it can be read here, and until that is repaired only the first operator is known", p, ledger.ErrUnlisted)
 	}
 	return s.Known(p)
+}
+
+// Record is the hash of the record of a height, by [ledger.Log.Record].
+func (l *Ledger) Record(height int64) (document.Hash, error) {
+	return l.now.Load().log.Record(height)
 }
 
 // Entry is the entry of a height as this node has taken it. The error wraps

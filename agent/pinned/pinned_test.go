@@ -367,3 +367,18 @@ func TestKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestRecord gives the hash of each record that is taken.
+func TestRecord(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 5)
+	l := open(onDisk(taken(t, f), 1000), f.Genesis)
+	for height := int64(0); height <= 5; height++ {
+		want, err := f.Log.Record(height)
+		if got, bad := l.Record(height); err != nil || bad != nil || got != want {
+			t.Errorf("record %d: %s, %v", height, got.Short(), bad)
+		}
+	}
+	if _, err := l.Record(6); !errors.Is(err, ledger.ErrHeight) {
+		t.Errorf("a record that is not here: %v", err)
+	}
+}

@@ -203,9 +203,10 @@ func (s *Shelf) Ahead(theirs Item) bool {
 	return ok && (own.Number > theirs.Number || own.Number == theirs.Number && own.Sum != theirs.Sum)
 }
 
-// Compare says what a list has that the shelf lacks, and what the shelf has that the list lacks.
+// Compare says what a list has that the shelf lacks, and what the shelf has that the list lacks:
+// nothing of a part that is by far too large to be listed.
 func (s *Shelf) Compare(theirs List) (lacks []Item, ahead []ID) {
-	if !theirs.Valid() {
+	if !theirs.Valid() || theirs.Depth < maxDepth && len(s.within(theirs.Part)) > 4*few {
 		return nil, nil
 	}
 	listed := make(map[ID]bool, len(theirs.Items))

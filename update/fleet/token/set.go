@@ -21,6 +21,7 @@ type Set struct {
 	ends     map[signed.Key]document.Hash
 	accepted map[signed.Key]accepted // by node
 	raw      map[document.Hash][]byte
+	sum      document.Hash // of all ids; zero: it is to be computed
 }
 
 type accepted struct {
@@ -114,7 +115,7 @@ func (s *Set) putUse(raw []byte, verify func(Paper) error) (Change, error) {
 		return c, err
 	}
 	s.uses[u.Record.Key] = append(s.uses[u.Record.Key], u)
-	s.raw[c.ID], c.News = raw, true
+	s.raw[c.ID], c.News, s.sum = raw, true, document.Hash{}
 	return c, nil
 }
 
@@ -160,7 +161,7 @@ func (s *Set) replace(p Paper, c Change, before document.Hash, keep func()) (Cha
 	}
 	delete(s.raw, before)
 	keep()
-	s.raw[c.ID], c.News, c.Dropped = p.Bytes(), true, before
+	s.raw[c.ID], c.News, c.Dropped, s.sum = p.Bytes(), true, before, document.Hash{}
 	return c, nil
 }
 
@@ -177,11 +178,15 @@ type Short [8]byte
 
 // Sum stands for what the set holds: two sets with the same papers have the same one.
 func (s *Set) Sum() document.Hash {
+	if !s.sum.IsZero() {
+		return s.sum
+	}
 	fields := make([][]byte, 0, len(s.raw))
 	for _, id := range s.sorted() {
 		fields = append(fields, id[:])
 	}
-	return document.HashOf(document.Message("kogge/papers/v1", fields...))
+	s.sum = document.HashOf(document.Message("kogge/papers/v1", fields...))
+	return s.sum
 }
 
 // IDs are the ids of all that is here.
