@@ -29,7 +29,8 @@ type Store struct {
 	files files
 	state func() ledger.State
 
-	mu      sync.Mutex // guards what follows
+	writing sync.Mutex // held by who changes something, also while the disk takes it
+	mu      sync.Mutex // guards what follows, and is never held while the disk is waited for
 	set     *token.Set
 	changed func()
 	damaged int
@@ -92,15 +93,21 @@ func (s *Store) Listen(f func()) {
 // not there. The error is that of [token.Set.Put], or the disk's. After a cut it is there or not;
 // what it takes the place of may lie beside it, and counts no more.
 func (s *Store) Take(raw []byte) (news bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	return s.take(raw)
 }
 
+// take is Take; the caller holds writing.
 func (s *Store) take(raw []byte) (bool, error) {
-	c, err := s.set.Put(raw, s.state())
+	state := s.state()
+	s.mu.Lock()
+	c, err := s.set.Put(raw, state)
+	err = s.count(err)
+	changed := s.changed
+	s.mu.Unlock()
 	if err != nil || !c.News {
-		return false, s.count(err)
+		return false, err
 	}
 	if err := s.files.Replace(c.ID.String(), summed(raw)); err != nil {
 		return false, errors.Join(fmt.Errorf("keep a paper of the fleet: %w", err), s.recall())
@@ -108,28 +115,35 @@ func (s *Store) take(raw []byte) (bool, error) {
 	if !c.Dropped.IsZero() {
 		_ = s.files.Remove(c.Dropped.String()) // then it is passed over at the next start
 	}
-	s.changed()
+	changed()
 	return true, nil
 }
 
 // recall goes back to what lies on the disk, which did not take what memory has.
 func (s *Store) recall() error {
 	before, err := open(s.files, s.state)
-	if err == nil {
-		s.set, s.damaged = before.set, before.damaged
+	if err != nil {
+		return err
 	}
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set, s.damaged = before.set, before.damaged
+	return nil
 }
 
 // Admit lets a node in by its use of a token, if that is good now: it is noted, durably, before
 // Admit returns nil. The error is that of [token.Set.Admits], and is counted.
 func (s *Store) Admit(u token.Use, now time.Time) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	state := s.state()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.set.Admits(u, s.state(), now); err != nil {
-		return s.count(err)
+	err := s.count(s.set.Admits(u, state, now))
+	s.mu.Unlock()
+	if err != nil {
+		return err
 	}
-	_, err := s.take(u.Bytes())
+	_, err = s.take(u.Bytes())
 	return err
 }
 
@@ -143,7 +157,7 @@ var reasons = []struct {
 	{token.ErrUse, "not a use of a token"}, {token.ErrFull, "too many papers"},
 }
 
-// count notes a refusal, and returns it.
+// count notes a refusal, if it is one, and returns it. The caller holds mu.
 func (s *Store) count(err error) error {
 	for _, r := range reasons {
 		if errors.Is(err, r.is) {
