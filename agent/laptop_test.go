@@ -23,6 +23,7 @@ import (
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/roster"
 )
@@ -93,7 +94,11 @@ func TestWithoutLaptop(t *testing.T) {
 	must(t, err)
 	owner, err := k.OwnerKeys(nil, sheet)
 	must(t, err)
-	first, err := operate.Found(k, value, owner)
+	draft, err := operate.Draft(k.Genesis, value)
+	must(t, err)
+	draft, err = operate.SignDraft(k, draft, owner, document.Hash{})
+	must(t, err)
+	first, err := operate.Begin(k, draft)
 	must(t, err)
 	told, err := operate.Give(t.Context(), k, names, []ledger.Entry{first}, tell)
 	must(t, err)

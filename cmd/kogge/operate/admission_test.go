@@ -50,15 +50,8 @@ func useOf(t *testing.T, j *fleet.JoinFile, name string) (use []byte, node signe
 // TestHand gives members the node CA's key over the API, each for itself; a node without a seat that
 // is to have it gets none.
 func TestHand(t *testing.T) {
-	k, err := keyring.Create("hanse", "ada", time.Now())
-	if err == nil {
-		err = k.Save(filepath.Join(t.TempDir(), "hanse"), "")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	operate.ServeNodes(t, k, 2, nil)
-	operate.FoundFor(t, k)
+	k, found := operate.ServeTwo(t)
+	found()
 	l, _, err := operate.Ledger(k)
 	if err != nil {
 		t.Fatal(err)
@@ -91,18 +84,11 @@ func TestHand(t *testing.T) {
 
 // TestAccept lets nobody in twice: a node that came, as two nodes tell of it, is accepted by its key.
 func TestAccept(t *testing.T) {
-	k, err := keyring.Create("hanse", "ada", time.Now())
-	if err == nil {
-		err = k.Save(filepath.Join(t.TempDir(), "hanse"), "")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	operate.ServeNodes(t, k, 2, nil)
+	k, found := operate.ServeTwo(t)
 	if j, _, err := admission.Invite(k, keyring.Terms{Node: "n9"}, time.Now()); err != nil || len(j.Record) > 0 {
 		t.Errorf("before the founding: %+v, %v", j, err)
 	}
-	operate.FoundFor(t, k)
+	found()
 	j, issued, err := admission.Invite(k, keyring.Terms{Node: "n9", Labels: map[string]string{"region": "eu"}}, time.Now())
 	if err != nil || len(j.Record) == 0 || fmt.Sprint(j.Members) != "[192.0.2.1:7443]" {
 		t.Fatalf("%+v, %v", j, err)

@@ -22,39 +22,8 @@ import (
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
-	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/golden"
 )
-
-// founded is a fleet of two nodes that answer: n1 runs etcd, n2 does not. Both were called.
-func founded(t *testing.T, k *keyring.Keyring) {
-	t.Helper()
-	tell := func(n Notice) { t.Errorf("%+v", n) }
-	applicants, err := Applicants(t.Context(), k, []string{"n1", "n2"}, tell)
-	if err != nil {
-		t.Fatal(err)
-	}
-	operators, err := Operators(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := Plan(k.Genesis, operators, applicants, Wish{Members: []string{"n1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner, err := k.OwnerKeys(nil, sheets(t, k)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := Found(k, v, owner)
-	if err != nil {
-		t.Fatal(err)
-	}
-	told, err := Give(t.Context(), k, []string{"n1", "n2"}, []ledger.Entry{e}, tell)
-	if err != nil || told[0].Err != nil || told[1].Err != nil {
-		t.Fatal(told, err)
-	}
-}
 
 // caKey is the key of a CA, as it lies in the founder's folder.
 func caKey(t *testing.T, k *keyring.Keyring, name string) *ecdsa.PrivateKey {
@@ -73,15 +42,8 @@ func caKey(t *testing.T, k *keyring.Keyring, name string) *ecdsa.PrivateKey {
 // TestWhoAnswers is the table of whom this computer calls, by real handshakes of TLS 1.3: whoever
 // has a certificate in a node's name, and whoever is the node.
 func TestWhoAnswers(t *testing.T) {
-	k, err := keyring.Create("hanse", "ada", time.Now())
-	if err == nil {
-		err = k.Save(filepath.Join(t.TempDir(), "hanse"), "")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	nodes := serveNodes(t, k, 2, nil)
-	founded(t, k)
+	k, s := founded(t, 2, 2) // n1 runs etcd, n2 does not
+	nodes := s.nodes
 	nodeCA, operatorCA := caKey(t, k, "node-ca.key"), caKey(t, k, "operator-ca.key")
 	sign := func(kind fleet.PeerKind, name string, key *ecdsa.PrivateKey, ca *x509.Certificate, by *ecdsa.PrivateKey, at time.Time) tls.Certificate {
 		p := fleet.Peer{Kind: kind, Name: name, Fleet: k.Genesis.ID()}
