@@ -11,6 +11,7 @@ import (
 	"kogge.example/agent/deeds"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/bootloader"
@@ -35,16 +36,32 @@ type part struct {
 	told  control.Fleet
 	seat  *identity.Seat
 	taken *pinned.Ledger
+	store *papers.Store
+	held  *identity.Custody
+	waits string // why the node has not come in yet
 	done  *deeds.Log
+}
+
+// wait notes why the node has not come into its fleet yet, for people to see.
+func (p *part) wait(why error) {
+	p.mu.Lock()
+	p.waits = notice.Text(why.Error())
+	p.mu.Unlock()
+	p.tell()
 }
 
 // ledger is the fleet's; the error says that the node belongs to none.
 func (p *part) ledger() (*pinned.Ledger, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.node.Adopted() {
 		return nil, errors.New("the node is not adopted: it belongs to no fleet")
 	}
+	return p.opened(), nil
+}
+
+// opened is the ledger of the fleet that the node belongs to, or that it wants to come into.
+func (p *part) opened() *pinned.Ledger {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
 		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
 		p.taken.Before(p.votes)
@@ -52,15 +69,20 @@ func (p *part) ledger() (*pinned.Ledger, error) {
 			log.Printf("agent: %v", err)
 		}
 	}
-	return p.taken, nil
+	return p.taken
 }
 
 // whole is the key of the seat, and the ledger.
 func (p *part) whole() (*identity.Seat, *pinned.Ledger, error) {
-	taken, err := p.ledger()
-	if err != nil {
+	if _, err := p.ledger(); err != nil {
 		return nil, nil, err
 	}
+	return p.before()
+}
+
+// before is [part.whole] of a node that knows its fleet, and may not be in it yet.
+func (p *part) before() (*identity.Seat, *pinned.Ledger, error) {
+	taken := p.opened()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat == nil {
@@ -71,6 +93,69 @@ func (p *part) whole() (*identity.Seat, *pinned.Ledger, error) {
 		p.seat = seat
 	}
 	return p.seat, taken, nil
+}
+
+// papers are what operators and nodes of the fleet have signed besides the ledger. They are
+// opened once; where the disk gives none, the node begins with none, and says so.
+func (p *part) papers() *papers.Store {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.store == nil {
+		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.opened().State() })
+		if err != nil {
+			log.Printf("agent: %v", err)
+		}
+		if n := store.Damaged(); n > 0 {
+			log.Printf("agent: %d papers of the fleet cannot be read: others have what was in them", n)
+		}
+		p.store = store
+	}
+	return p.store
+}
+
+// custody is what the node holds of its fleet's secrets. It is for who has a seat, or gets one.
+func (p *part) custody() (*identity.Custody, error) {
+	seat, taken, err := p.whole()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == nil {
+		p.held, err = identity.OpenCustody(filepath.Join(p.state, "identity"), taken.State().Fleet(), seat.Key)
+	}
+	return p.held, err
+}
+
+// number is that of the node's seat; 0: it has none. No key is made for that.
+func (p *part) number() int {
+	if !identity.HasSeat(filepath.Join(p.state, "identity")) {
+		return 0
+	}
+	own, taken, err := p.whole()
+	if err != nil {
+		return 0
+	}
+	seat, _ := taken.State().Roster.ByKey(own.Key)
+	return seat.Number
+}
+
+// accepted says whether an operator has accepted the node. No key is made for that.
+func (p *part) accepted() bool {
+	if !identity.HasSeat(filepath.Join(p.state, "identity")) {
+		return false
+	}
+	own, _, err := p.whole()
+	if err != nil {
+		return false
+	}
+	_, _, ok := p.papers().Accepted(own.Key)
+	return ok
+}
+
+// isNew says whether the node came by a token, and has neither been accepted nor got a seat.
+func (p *part) isNew() bool {
+	return p.node.Came() && p.number() == 0 && !p.accepted()
 }
 
 // deeds is the node's log of what it does to its own system; nil: it is in no founded fleet.
@@ -148,10 +233,16 @@ func (p *part) problem() error {
 // seat is looked up only once the fleet is founded, so that no key is made unasked.
 func (p *part) place() (control.Fleet, bool) {
 	g := p.node.Genesis()
-	if g == nil || !p.node.Adopted() {
+	if g == nil {
 		return control.Fleet{}, false
 	}
 	f := control.Fleet{Name: g.Name, ID: g.ID()}
+	if !p.node.Adopted() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		f.Waits = p.waits
+		return f, f.Waits != ""
+	}
 	taken, err := p.ledger()
 	if err != nil {
 		f.Problem = err.Error()
@@ -167,6 +258,7 @@ func (p *part) place() (control.Fleet, bool) {
 	if err := taken.Problem(); err != nil {
 		f.Problem = err.Error()
 	}
+	f.New = p.isNew()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat != nil {

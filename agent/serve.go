@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"kogge.example/agent/engine"
+	"kogge.example/agent/enrol"
 	"kogge.example/agent/events"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
@@ -131,15 +132,23 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Ledger: own.problem,
 	}
 	talk := newTalk(own, machine)
+	comes := comerOf(own, talk, machine.Hostname)
+	changed := func() {
+		talk.look()
+		select {
+		case comes.Again <- struct{}{}:
+		default:
+		}
+	}
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 		Records: records.Records{
-			Open: own.whole, Changed: talk.look, Ready: func() (func(), error) { return slots.Ready(partition.FleetState) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
+			Open: own.whole, Custody: own.custody, Papers: own.papers, Refused: talk.refused, Refuse: own.mayServe, Changed: changed, Ready: func() (func(), error) { return slots.Ready(partition.FleetState) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
 			Etcd: func(ctx context.Context) (control.Etcd, error) { return etcdNow(ctx, at.run) },
 		},
-		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve},
+		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve, enrol.Protocol: talk.enrol},
 	})
 	if err != nil {
 		return err
@@ -149,7 +158,8 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	var announcing sync.WaitGroup
 	announcing.Go(func() { announce(found, node, at.run, server.Port(), &twin) })
 	announcing.Go(func() { talk.run(found, server.Port()) })
-	announcing.Go(func() { joinLater(found, joined, joins) })
+	announcing.Go(func() { comes.Run(found) })
+	announcing.Go(func() { joinLater(found, joined, joins); changed() })
 	defer func() {
 		stop()
 		announcing.Wait()

@@ -19,6 +19,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
+	"kogge.example/agent/enrol"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
@@ -38,8 +39,11 @@ import (
 type talk struct {
 	part    *part
 	machine machine.Machine
-	changed chan struct{} // the ledger has grown
-	news    chan struct{} // a seat has another key or address
+	changed chan struct{}   // the ledger has grown
+	news    chan struct{}   // a seat has another key or address
+	papered chan struct{}   // there are other papers
+	shares  identity.Shares // the goroutine's of run
+	clock   clock
 	// reach is where a seat may answer, and find looks for it where nobody has said that it is.
 	reach func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort
 	find  func(context.Context, roster.Seat) []netip.AddrPort
@@ -52,6 +56,7 @@ type talking struct {
 	ctx    context.Context
 	engine *gossip.Engine
 	peers  *gossip.TLS
+	member *enrol.Member // for nodes that come
 }
 
 // factsEvery is how often the node looks at itself for what it tells others, and wordsLast how
@@ -62,9 +67,28 @@ const (
 )
 
 func newTalk(p *part, m machine.Machine) *talk {
-	t := &talk{part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), reach: addressesFor}
+	t := &talk{
+		part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), papered: make(chan struct{}, 1), reach: addressesFor,
+		shares: make(identity.Shares), clock: clock{m.ClockSure, m.ClockFloor},
+	}
 	t.find = t.findOnLinks
 	return t
+}
+
+// enrol takes the connection of a node that comes, or visits.
+func (t *talk) enrol(conn *tls.Conn) {
+	if now := t.session.Load(); now != nil {
+		now.member.Serve(now.ctx, conn, func() { door.LetGo(conn.NetConn()) })
+	}
+}
+
+// refused is how often this node has refused what was brought to it besides the ledger.
+func (t *talk) refused() map[string]uint64 {
+	now := t.session.Load()
+	if now == nil {
+		return nil
+	}
+	return now.member.Refused()
 }
 
 // look has run look at the ledger.
@@ -140,10 +164,21 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	says := speaker.New(seat.Key, numbers, func(kind string, number uint64, body []byte) (signed.Envelope, error) {
 		return seat.Seal(kind, taken.State().Fleet(), number, body)
 	})
+	held, err := t.part.custody()
+	if err != nil {
+		log.Printf("agent: %v", err) // a node that could not hold secrets still talks
+	}
+	store := t.part.papers()
+	store.Listen(func() {
+		select {
+		case t.papered <- struct{}{}:
+		default:
+		}
+	})
 	conns := &gossip.TLS{Certificate: t.part.node.Certificate, Find: t.find}
 	var heeded atomic.Pointer[map[signed.Key]bool] // the seats of which the service etcd is told; nil: it was told of none yet
 	engine := gossip.New(gossip.Config{
-		Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: conns, Grown: t.look,
+		Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Papers: store, Transport: conns, Grown: t.look,
 		Revoked: func(key document.Hash) bool { return t.part.node.Revoked(key.String()) },
 		News: func(object signed.Envelope) {
 			says.Heard(object)
@@ -158,7 +193,7 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	conns.Admit = engine.Admit
 	conns.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
 	conns.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
-	t.session.Store(&talking{ctx, engine, conns})
+	t.session.Store(&talking{ctx, engine, conns, memberFor(t.part, t.clock, engine, taken, seat, held)})
 	defer t.session.Store(nil)
 	defer alongside(context.WithoutCancel(ctx), engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
@@ -184,6 +219,7 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 		if look { // which asks PID 1 and the disk
 			t.say(ctx, says, engine, taken, seat.Key, port, &words, numbers.Problem())
 		}
+		t.sayCustody(says, engine, held, taken.State(), seat.Key)
 		heeded.Store(t.tellSeats(engine, taken.State().Roster, &seats))
 		look = true
 		select {
@@ -191,6 +227,8 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 			return
 		case <-t.news:
 			look = false
+		case <-t.papered:
+			engine.Papered()
 		case <-t.changed:
 			t.part.tell()
 			if _, now, _ := t.seated(); now != taken {
@@ -296,7 +334,11 @@ func (t *talk) say(ctx context.Context, says *speaker.Speaker, engine *gossip.En
 	says.Say(notice.TLSKeyKind, notice.TLSKey{Version: 1, Seat: seat.Number, Key: key}.Encode())
 	facts := t.machine.Status(ctx)
 	boot, _ := control.ReadBoot(t.machine.Folder())
-	record := recordOf(seat.Name, facts, boot, roster.OwnAddresses(addressesOf(t.machine.Folder())), port).Encode()
+	is := recordOf(seat.Name, facts, boot, roster.OwnAddresses(addressesOf(t.machine.Folder())), port)
+	if a, _, ok := t.part.papers().Accepted(self); ok {
+		is.Attested = a.Attested
+	}
+	record := is.Encode()
 	if _, err := notice.ParseNode(record); err != nil {
 		log.Printf("agent: what the node says of itself: %v", err)
 	} else {
@@ -399,9 +441,11 @@ func (t *talk) findOnLinks(ctx context.Context, seat roster.Seat) (all []netip.A
 
 // addressesFor are where a seat may answer: by its own word, and where it was founded.
 func addressesFor(engine *gossip.Engine, taken *pinned.Ledger, seat roster.Seat) (all []netip.AddrPort) {
-	if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
-		if n, err := notice.OpenNode(object); err == nil {
-			all = n.Addresses
+	if engine != nil { // else the node has no seat
+		if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
+			if n, err := notice.OpenNode(object); err == nil {
+				all = n.Addresses
+			}
 		}
 	}
 	first, err := taken.Entry(1)

@@ -44,6 +44,9 @@ type Guard struct {
 	// Known is what the fleet's ledger makes of a caller whose certificate is in order: the
 	// CAs make connections, and no authority. Default: what the certificate says.
 	Known func(fleet.Peer) (fleet.Peer, error)
+	// Refuses says why a call that changes something is not answered now, whoever makes it: the
+	// node may be new in its fleet. Default: nothing is refused.
+	Refuses func(procedure string) error
 	// Seen hears since when callers' certificates count, of those that the fleet signed,
 	// knows and has not revoked. It returns at once. Default: nobody listens.
 	Seen func(notBefore time.Time)
@@ -56,7 +59,8 @@ type Guard struct {
 
 func NewGuard(node *identity.Node, clockSure func() bool) *Guard {
 	return &Guard{methods: Methods(), node: node, clockSure: clockSure, Now: time.Now, lookAgain: lookAgain, errors: connect.NewErrorWriter(),
-		Floor: func() time.Time { return time.Time{} }, Seen: func(time.Time) {}, Known: func(p fleet.Peer) (fleet.Peer, error) { return p, nil }, identify: identify,
+		Floor: func() time.Time { return time.Time{} }, Seen: func(time.Time) {}, Known: func(p fleet.Peer) (fleet.Peer, error) { return p, nil },
+		Refuses: func(string) error { return nil }, identify: identify,
 		calls: calls{turns: make(chan struct{}, MaxCalls+adminCalls), common: make(chan struct{}, MaxCalls), running: map[*call]bool{}, own: map[string]*line{}}}
 }
 
@@ -142,6 +146,9 @@ func (g *Guard) admit(conn *guest, path string, state *tls.ConnectionState) (fle
 		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, fmt.Errorf("%s has the role %s: this needs %s", peer.Name, peer.Role, m.least))
 	case !g.node.Adopted() && !m.beforeAdoption:
 		return peer, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NOT_ADOPTED, errNotAdopted)
+	}
+	if g.Changes(path) {
+		return peer, g.Refuses(path)
 	}
 	return peer, nil
 }

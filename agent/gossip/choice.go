@@ -80,6 +80,7 @@ type peer struct {
 	unasked bucket // bytes that it may send without being asked
 	served  bucket // bytes that it may have sent to it
 	pulled  bucket // bytes that it was asked for
+	papers  bucket // how often it is asked for papers
 	vain    bucket // answers of it that said nothing new
 
 	gave     time.Time // when it was asked for an entry the last time

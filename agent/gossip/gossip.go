@@ -38,6 +38,8 @@ type Config struct {
 	Self   signed.Key // of this node's seat
 	Ledger Ledger
 	Kinds  []notice.Kind // that are carried
+	// Papers are carried besides. nil: none are.
+	Papers Papers
 	// Transport reaches the peers. The engine calls Accept in one goroutine and Dial in a few.
 	Transport Transport
 	// News hears each object that is news to this node, also its own. It returns at once, and

@@ -15,6 +15,7 @@ import (
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
 )
 
 // puppet is a seat of the fleet that does what a test wants: it has its key, and no engine.
@@ -164,6 +165,14 @@ func TestHostile(t *testing.T) {
 			p.begins = func(_ context.Context, s Session) {
 				_ = send(s, wire.Objects{p.seal(notice.StatusKind, p.status(1)).Bytes()})
 			}
+		}},
+		{"sends papers that nobody asked for", true, 5 * time.Second, func(p *puppet) {
+			p.begins = func(_ context.Context, s Session) { _ = send(s, wire.Papers{[]byte("paper")}) }
+		}},
+		{"asks for papers without end", true, 5 * time.Second, func(p *puppet) {
+			p.begins = loop(time.Millisecond, func(s Session) error {
+				return send(s, wire.PaperSum{Sum: document.Hash{1}}, wire.WantPapers(make([]token.Short, token.MaxSet)))
+			})
 		}},
 		{"claims to have news, and is silent", true, 5 * time.Second, func(p *puppet) { p.begins = claims(p) }},
 		{"claims to have news, and forges them", true, 5 * time.Second, func(p *puppet) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kogge.example/agent/gossip/wire"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
@@ -47,6 +48,10 @@ type session struct {
 	rests    time.Time         // it sends no objects before
 	waiting  map[shelf.ID]bool // what it can be asked for once it has answered other things
 	reading  int               // answers to it that wait for the disk
+	papers   [2]document.Hash  // the sums of the peer's and of this node's
+	lent     [2]document.Hash  // those for which it was asked the last time
+	lentAt   time.Time         // when
+	lends    int               // how often it was, without an answer
 }
 
 // asking is what a peer was asked for.
@@ -153,11 +158,13 @@ func (e *Engine) opened(conn Session, dialled bool) {
 	p.served.rate, p.served.most = e.served.rate/4, e.served.most/4
 	p.pulled.rate, p.pulled.most = p.served.rate, p.served.most
 	p.vain.rate, p.vain.most = 1/perSeat.Seconds(), burst
+	p.papers.rate, p.papers.most = 1/paperRate.Seconds(), burst
 	e.sessions[key] = s
 	e.running.Go(func() { s.send() })
 	e.running.Go(func() { e.receive(s) })
 	if !dialled {
 		e.sayHead(s)
+		e.sayPapers(s)
 	}
 	e.at(now)
 }
@@ -317,6 +324,8 @@ func (e *Engine) heard(s *session, raw []byte) {
 		e.hearRenewals(s, f)
 	case wire.Denied:
 		e.hearDenied(s, f)
+	case wire.PaperSum, wire.WantPapers, wire.Papers:
+		e.hearPapers(s, f)
 	default:
 		e.hearLedger(s, f)
 	}
@@ -336,6 +345,11 @@ func (e *Engine) asked(s *session, f wire.Frame) (asked, answer bool) {
 		return asked, true
 	case wire.Denied:
 		_, asked = s.asked[f[0]]
+		return asked, true
+	case wire.Papers:
+		if asked = s.lends > 0; asked {
+			s.lends--
+		}
 		return asked, true
 	case wire.Same:
 		asked, s.awaits = s.awaits, false
@@ -366,6 +380,7 @@ func (s *session) hurry(now time.Time) {
 
 // tend does what is due in a session, and says when the next thing is.
 func (e *Engine) tend(s *session, now time.Time) time.Time {
+	e.askPapers(s)
 	if !s.dialled {
 		if now.Sub(s.heard) > silence {
 			e.drop(s, reasonSilent)
@@ -445,6 +460,7 @@ func (e *Engine) overdue(s *session, now time.Time) (next time.Time) {
 // sendDigest asks what this node or the peer has missed.
 func (e *Engine) sendDigest(s *session, now time.Time) {
 	e.sayHead(s)
+	e.sayPapers(s)
 	e.tell(s) // else it would be found to be missing
 	s.say(wire.Digest(e.shelf.Roots()))
 	s.sentAt, s.awaits = now, true

@@ -2,8 +2,11 @@ package identity
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sort"
 	"strings"
 	"unicode/utf8"
@@ -12,6 +15,7 @@ import (
 
 	"kogge.example/init/nodeconfig"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/token"
 )
 
 // ParseJoinFile reads join.yaml; file is how problems call it. A file as a Windows editor
@@ -34,8 +38,12 @@ type joinParser struct {
 	problems nodeconfig.Problems
 }
 
-// joinKeys are all keys of the file. Each is there once.
-var joinKeys = []string{"fleet", "token", "genesis"}
+// joinKeys are the keys of the file, and enrolKeys those of one by which the node comes into its
+// fleet by itself. Each is there once.
+var (
+	joinKeys  = []string{"fleet", "token", "genesis"}
+	enrolKeys = []string{"record", "members"}
+)
 
 func (p *joinParser) parse(text []byte) *fleet.JoinFile {
 	if len(text) > 2*fleet.MaxGenesis {
@@ -75,6 +83,12 @@ func (p *joinParser) parse(text []byte) *fleet.JoinFile {
 			p.report(n, "%v", err)
 		}
 	}
+	if n := values["record"]; n != nil {
+		p.record(n, j)
+	}
+	if n := values["members"]; n != nil {
+		p.members(n, j)
+	}
 	if n := values["fleet"]; n != nil {
 		switch {
 		case !fleet.IsHash(n.Value):
@@ -84,6 +98,50 @@ func (p *joinParser) parse(text []byte) *fleet.JoinFile {
 		}
 	}
 	return j
+}
+
+// record reads what an operator has said of the token.
+func (p *joinParser) record(n *yaml.Node, j *fleet.JoinFile) {
+	const again = "copy the file again, or make another: kogge fleet token"
+	raw, err := base64.StdEncoding.Strict().DecodeString(n.Value)
+	if err != nil {
+		p.report(n, "this is not base64: "+again)
+		return
+	}
+	paper, err := token.ParsePaper(raw)
+	var r token.Record
+	if err == nil {
+		r, err = token.OpenRecord(paper)
+	}
+	if err != nil {
+		p.report(n, "%v: "+again, err)
+		return
+	}
+	if j.Genesis != nil && paper.Fleet.String() != j.Genesis.ID() {
+		p.report(n, "it is of fleet %s…: it belongs to another file", paper.Fleet.Short())
+		return
+	}
+	if key, err := token.KeyOf(j.Token); err == nil && key != r.Key {
+		p.report(n, "it is the record of another token: "+again)
+		return
+	}
+	j.Record = raw
+}
+
+// members reads where members of the fleet may answer.
+func (p *joinParser) members(n *yaml.Node, j *fleet.JoinFile) {
+	for _, text := range strings.Fields(n.Value) {
+		a, err := netip.ParseAddrPort(text)
+		switch {
+		case err != nil:
+			p.report(n, "%.60q is no address with a port, as 192.0.2.1:7443", text)
+			return
+		case len(j.Members) == maxMembers:
+			p.report(n, "more than %d addresses", maxMembers)
+			return
+		}
+		j.Members = append(j.Members, a)
+	}
 }
 
 // values are the values of the file's keys, by key; nil if there is no telling.
@@ -101,12 +159,12 @@ func (p *joinParser) values(doc *yaml.Node) map[string]*yaml.Node {
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		k, v := root.Content[i], root.Content[i+1]
 		known := false
-		for _, name := range joinKeys {
+		for _, name := range slices.Concat(joinKeys, enrolKeys) {
 			known = known || k.Kind == yaml.ScalarNode && k.Value == name
 		}
 		switch {
 		case !known:
-			p.report(k, "unknown key: join.yaml has %s", strings.Join(joinKeys, ", "))
+			p.report(k, "unknown key: join.yaml has %s", strings.Join(slices.Concat(joinKeys, enrolKeys), ", "))
 		case values[k.Value] != nil:
 			p.report(k, "key %q is already on line %d", k.Value, values[k.Value].Line)
 		case v.Kind != yaml.ScalarNode || v.Tag != "!!str":

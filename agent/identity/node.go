@@ -39,7 +39,7 @@ var (
 
 // Node is who this node is. It begins with a key that it makes itself, and goes
 //
-//	new ─Join─▶ invited ─Adopt─▶ adopted ─Renew─▶ adopted (for longer)
+//	new ─Join─▶ invited ─Adopt, or Enrol─▶ adopted ─Renew─▶ adopted (for longer)
 //	              └─Join─▶ invited (another token, or another fleet)
 //
 // and never back: leaving a fleet is a reset of STATE. A fleet of version 1 may become another,
@@ -51,10 +51,11 @@ type Node struct {
 	spki  []byte
 	self  tls.Certificate // signed by itself, until the node is adopted
 
-	mu      sync.RWMutex // guards what follows
-	m       membership
-	cert    tls.Certificate
-	revoked map[string]bool // keys, as in Peer.Key
+	mu        sync.RWMutex // guards what follows
+	m         membership
+	enrolment enrolmentFile // version 0: there is none
+	cert      tls.Certificate
+	revoked   map[string]bool // keys, as in Peer.Key
 }
 
 // membership is a node's place in a fleet.
@@ -127,6 +128,9 @@ func openNode(files files) (*Node, error) {
 	n.cert = n.self
 	if err := n.readMembership(); err != nil {
 		return nil, fmt.Errorf("%s: %w", membershipName, err)
+	}
+	if err := n.readEnrolment(); err != nil {
+		return nil, fmt.Errorf("%s: %w", enrolmentName, err)
 	}
 	if err := n.readRevoked(); err != nil {
 		return nil, fmt.Errorf("%s: %w", revokedName, err)
@@ -267,7 +271,11 @@ func (n *Node) Join(j *fleet.JoinFile) error {
 		}
 		return nil
 	}
-	if err := n.change(membership{genesis: j.Genesis, token: j.Token}); err != nil {
+	err := n.enrols(enrolmentFile{Record: j.Record, Members: j.Members}) // without its token it is nothing
+	if err == nil {
+		err = n.change(membership{genesis: j.Genesis, token: j.Token})
+	}
+	if err != nil {
 		return fmt.Errorf("join fleet %s: %w", j.Genesis.Name, err)
 	}
 	return nil
@@ -336,6 +344,13 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	}
 	if err := n.revoke(revoked); err != nil {
 		return fmt.Errorf("adopt: revoke %w", err)
+	}
+	if n.m.chain == nil { // an operator has it in hand, who need not accept it
+		f := n.enrolment
+		f.Came = false
+		if err := n.enrols(f); err != nil {
+			return fmt.Errorf("adopt: %w", err)
+		}
 	}
 	if err := n.change(m); err != nil {
 		return fmt.Errorf("adopt: %w", err)

@@ -95,6 +95,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	if c.Now != nil {
 		guard.Now = c.Now
 	}
+	guard.Refuses = c.Records.Refuses
 	if guard.Floor = c.Machine.ClockFloor; c.Seen != nil {
 		guard.Seen = c.Seen
 	}

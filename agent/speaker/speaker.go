@@ -83,6 +83,13 @@ func (s *Speaker) Say(kind string, body []byte) {
 	}
 }
 
+// Quiet has the node say nothing under a kind from now on. What it said stays with others.
+func (s *Speaker) Quiet(kind string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.kinds, kind)
+}
+
 // Heard takes note of an object that is news to the engine. It returns at once: it fits
 // gossip.Config's News.
 func (s *Speaker) Heard(object signed.Envelope) {
@@ -183,6 +190,10 @@ func (s *Speaker) say(by Carrier, kind string, now time.Time) (again time.Durati
 	number := s.numbers.Next()
 	s.mu.Lock()
 	k := s.kinds[kind]
+	if k == nil { // nothing is to be said any more
+		s.mu.Unlock()
+		return 0
+	}
 	body := k.want
 	k.number = max(k.number, number)
 	s.mu.Unlock()

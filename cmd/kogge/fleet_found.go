@@ -15,6 +15,7 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/admission"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
@@ -118,7 +119,37 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 	if err := printRoster(out, l.State()); err != nil {
 		return err
 	}
-	return f.give(ctx, ring, l.State(), entries, known, out)
+	if err := f.give(ctx, ring, l.State(), entries, known, out); err != nil {
+		return err
+	}
+	return hand(ctx, ring, l.State(), out)
+}
+
+// hand gives the node CA's key to the nodes that run etcd, or may: with it they let nodes in and
+// renew them. That some have not got it is no failure of the founding: the others pass it on.
+func hand(ctx context.Context, ring *keyring.Keyring, s ledger.State, out io.Writer) error {
+	told, err := admission.Hand(ctx, ring, s, notice)
+	if errors.Is(err, keyring.ErrNoKey) {
+		say("the node CA's key is not on this computer: type the command again on the one that has it, so that nodes come in without it")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var hold []string
+	for _, n := range told {
+		if n.Err != nil { // the fleet is founded all the same, and the others pass it on
+			say("node %s does not hold the node CA's key: %v", n.Node, n.Err)
+			continue
+		}
+		hold = append(hold, n.Node)
+	}
+	if len(hold) == 0 {
+		say("no node holds the node CA's key, so none lets others in: repeat the command when they can be reached")
+		return nil
+	}
+	_, err = fmt.Fprintf(out, "The node CA's key is with %s: nodes come in by a token, and are renewed, without this computer.\n", strings.Join(hold, ", "))
+	return err
 }
 
 // ask asks all nodes that this computer knows for the ledger, before anything is founded:

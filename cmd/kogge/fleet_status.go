@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/cmd/kogge/admission"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
@@ -42,15 +43,17 @@ type fleetProblem struct {
 
 // fleetNode is what kogge fleet nodes says of a node.
 type fleetNode struct {
-	Node    string `json:"node"`
-	Seat    int    `json:"seat"` // 0: none
-	Vote    bool   `json:"vote"`
-	Etcd    string `json:"etcd"` // member, spare or ""
-	Domain  string `json:"domain"`
-	State   string `json:"state"`
-	Release string `json:"release"`
-	Slot    string `json:"slot"`
-	Height  int64  `json:"height"`
+	Node   string `json:"node"`
+	Seat   int    `json:"seat"` // 0: none
+	Vote   bool   `json:"vote"`
+	Etcd   string `json:"etcd"` // member, spare or ""
+	Domain string `json:"domain"`
+	// Admitted is how it came in: seat, accepted, new, adopted, or "" where nobody could be asked.
+	Admitted string `json:"admitted"`
+	State    string `json:"state"`
+	Release  string `json:"release"`
+	Slot     string `json:"slot"`
+	Height   int64  `json:"height"`
 }
 
 func fleetStatusCommand() *cobra.Command {
@@ -127,6 +130,7 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 			return s, operate.Health{}, forkHint(err)
 		}
 		h := operate.Judge(s, seen)
+		admit(ctx, ring, s, &h)
 		if h.Whole() || !time.Now().Add(surveyPause).Before(until) {
 			return s, h, ctx.Err()
 		}
@@ -135,6 +139,22 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 			return s, h, context.Cause(ctx)
 		case <-time.After(surveyPause):
 		}
+	}
+}
+
+// admit asks nodes that answer how each came into the fleet. Where none can say, nothing is shown.
+func admit(ctx context.Context, ring *keyring.Keyring, s ledger.State, h *operate.Health) {
+	var names []string
+	for _, n := range h.Nodes {
+		if n.Seat.Number > 0 && n.Standing != operate.StandingSilent && n.Standing != operate.StandingDoubt {
+			names = append(names, n.Node)
+		}
+	}
+	if s.Height == 0 || len(names) == 0 {
+		return
+	}
+	if a, err := admission.Papers(ctx, ring, names, notice); err == nil {
+		a.Note(h)
 	}
 }
 
@@ -159,7 +179,7 @@ func healthOf(s ledger.State, h operate.Health) fleetHealth {
 func nodesOf(h operate.Health) []fleetNode {
 	all := []fleetNode{}
 	for _, n := range h.Nodes {
-		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height}
+		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), Admitted: n.Admitted, State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height}
 		if n.Seat.Number > 0 {
 			row.Domain = n.Seat.DomainOf()
 		}
@@ -186,6 +206,9 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 		row("etcd", "%s", etcdLine(s, h.Etcd))
 	}
 	row("nodes", "%d of %d answer this computer", answer, len(h.Nodes))
+	if waiting := admission.Waits(h); len(waiting) > 0 {
+		row("new", "%s: kogge fleet accept NODE accepts it", strings.Join(waiting, ", "))
+	}
 	if h.Whole() {
 		_, err := fmt.Fprintln(w, "\nAll is well.")
 		return err
@@ -278,8 +301,11 @@ func printNodes(w io.Writer, rows []fleetNode) error {
 	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS")
 	for _, n := range rows {
 		seat, vote := "-", "-"
-		if n.Seat > 0 {
+		switch {
+		case n.Seat > 0:
 			seat = fmt.Sprint(n.Seat)
+		case n.Admitted == admission.New, n.Admitted == admission.Accepted:
+			seat = n.Admitted
 		}
 		if n.Vote {
 			vote = "yes"

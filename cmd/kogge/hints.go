@@ -81,6 +81,7 @@ var reasonHints = map[apiv1.Reason]string{
 	apiv1.Reason_REASON_UNLISTED:            "in a fleet that is founded a certificate alone gives no rights: the ledger has to list the key, and this release cannot add one. kogge help roles tells more",
 	apiv1.Reason_REASON_NOT_ADOPTED:         "kogge node adopt ADDRESS takes it into its fleet",
 	apiv1.Reason_REASON_NO_JOIN_FILE:        "kogge fleet token makes a join.yaml, kogge image seed puts it on the node's disk",
+	apiv1.Reason_REASON_NEW:                 "kogge fleet accept NODE accepts it; kogge help first-fleet tells how nodes come in",
 	apiv1.Reason_REASON_NOT_READY:           "kogge node logs agent says more",
 	apiv1.Reason_REASON_NO_CONTAINER:        "kogge ps lists them",
 	apiv1.Reason_REASON_NO_PROJECT:          "kogge projects lists them",

@@ -36,9 +36,9 @@ var doors = map[string][]string{
 // testDoors are what the tests of a folder may import besides.
 var testDoors = map[string][]string{
 	// A node is adopted and asked by operators, and their side of it is the keyring.
-	"agent": {"cmd/kogge/keyring"},
+	"agent": {"cmd/kogge/keyring", "cmd/kogge/operate", "cmd/kogge/admission"},
 	// And operators found a fleet with nodes that keep its ledger.
-	"cmd": {"agent/pinned"},
+	"cmd": {"agent/pinned", "agent/papers"},
 }
 
 // TestArrows walks every package of the module and the arrows between them.

@@ -25,6 +25,7 @@ import (
 	"kogge.example/agent/images"
 	"kogge.example/agent/install"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/serve"
@@ -33,6 +34,7 @@ import (
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/golden"
 	layout "kogge.example/update/release"
 	"kogge.example/update/release/keys"
@@ -50,15 +52,17 @@ var tables = map[string]string{
 	"fleet nodes":  "",
 	"fleet show":   "hanse",
 	"fleet status": "",
-	"ledger log":   "",
-	"images load":  "images.tar",
-	"images ls":    "",
-	"images pull":  "registry.example/db:1",
-	"images prune": "",
-	"node events":  "-n 3",
-	"node top":     "--interval 200ms",
-	"node find":    "--timeout 100ms",
-	"node list":    "",
+
+	"fleet token list": "hanse",
+	"ledger log":       "",
+	"images load":      "images.tar",
+	"images ls":        "",
+	"images pull":      "registry.example/db:1",
+	"images prune":     "",
+	"node events":      "-n 3",
+	"node top":         "--interval 200ms",
+	"node find":        "--timeout 100ms",
+	"node list":        "",
 
 	"node config confirm": "",
 	"node config get":     "",
@@ -87,7 +91,7 @@ var tables = map[string]string{
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "exec", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet sign", "fleet token", "fleet upgrade", "help",
+	"completion", "exec", "fleet accept", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet sign", "fleet token create", "fleet token revoke", "fleet upgrade", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger fetch", "ledger show", "ledger verify", "logs",
 	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
@@ -269,6 +273,9 @@ func (w *world) open(t *testing.T) {
 	}
 	must(t, os.MkdirAll(filepath.Join(dir, "cgroup", "system"), 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "cgroup", "cgroup.controllers"), nil, 0o600))
+	pinnedHere := func() ledger.State { return pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis).State() }
+	signed, err := papers.Open(filepath.Join(dir, "papers"), pinnedHere)
+	must(t, err)
 	machine := machine.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
 	server, err := serve.Listen("127.0.0.1:0", serve.Config{
 		Node: node, Machine: machine, ClockSure: func() bool { return true }, LogDir: dir,
@@ -281,6 +288,10 @@ func (w *world) open(t *testing.T) {
 		Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
 			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
 			return seat, pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis), err
+		}, Papers: func() *papers.Store { return signed }, Custody: func() (*identity.Custody, error) {
+			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
+			must(t, err)
+			return identity.OpenCustody(filepath.Join(dir, "identity"), pinnedHere().Fleet(), seat.Key)
 		}, Addresses: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.7")} }},
 	})
 	must(t, err)

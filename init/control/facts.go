@@ -63,6 +63,11 @@ type Fleet struct {
 	Height int64  `json:"height"` // of the ledger; 0: the fleet is not founded
 	Votes  int    `json:"votes,omitempty"`
 	Quorum int    `json:"quorum,omitempty"`
+	// New says that the node came by a token, and nobody has accepted it.
+	New bool `json:"new,omitempty"`
+	// Waits is why the node has not come in by its token yet; "": it is in, or an operator is to
+	// adopt it.
+	Waits string `json:"waits,omitempty"`
 	// Problem is why the ledger is not to be relied on; "": it is.
 	Problem string `json:"problem,omitempty"`
 }
@@ -71,9 +76,14 @@ type Fleet struct {
 // people are told.
 func (f Fleet) String() string {
 	s := fmt.Sprintf("%s (%.12s)", f.Name, f.ID)
+	if f.Waits != "" {
+		return s + ", not in it yet: " + f.Waits
+	}
 	switch {
 	case f.Seat > 0:
 		s += fmt.Sprintf(", seat %d", f.Seat)
+	case f.New:
+		s += ", new: it waits to be accepted"
 	case f.Height > 0:
 		s += ", no seat"
 	}

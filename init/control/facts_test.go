@@ -98,3 +98,22 @@ func TestBootString(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestFleetString is how people are told of a node's place, on its screen.
+func TestFleetString(t *testing.T) {
+	const id = "0123456789abcdef"
+	for _, c := range []struct {
+		is   Fleet
+		want string
+	}{
+		{Fleet{Name: "hanse", ID: id}, "hanse (0123456789ab), not founded"},
+		{Fleet{Name: "hanse", ID: id, Seat: 2, Key: "ba9876543210", Height: 1, Votes: 3, Quorum: 2}, "hanse (0123456789ab), seat 2, key ba9876543210, 1 record, 2 of 3 votes decide"},
+		{Fleet{Name: "hanse", ID: id, New: true, Key: "ba9876543210", Height: 4}, "hanse (0123456789ab), new: it waits to be accepted, key ba9876543210, 4 records"},
+		{Fleet{Name: "hanse", ID: id, Height: 4, Problem: "it is damaged"}, "hanse (0123456789ab), no seat, 4 records: it is damaged"},
+		{Fleet{Name: "hanse", ID: id, Waits: "the token is used up"}, "hanse (0123456789ab), not in it yet: the token is used up"},
+	} {
+		if got := c.is.String(); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.is, got, c.want)
+		}
+	}
+}

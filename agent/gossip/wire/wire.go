@@ -14,6 +14,7 @@ import (
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
 )
 
 // A frame is one byte that says what it is, and its fields: numbers as unsigned varints, what
@@ -92,6 +93,11 @@ type (
 	// Denied says which objects that were asked for are not to be had here now. So each of them
 	// has an answer.
 	Denied []shelf.ID
+	// PaperSum says what the sum of all papers is, WantPapers asks for all but those that are named,
+	// and Papers are some.
+	PaperSum   struct{ Sum document.Hash }
+	WantPapers []token.Short
+	Papers     [][]byte
 )
 
 // Told is an item in short: the front of its sum tells whether it is worth asking.
@@ -121,21 +127,24 @@ func (f Offer) Size() (n int) {
 	return n
 }
 
-func (Digest) kind() byte    { return 1 }
-func (List) kind() byte      { return 2 }
-func (Same) kind() byte      { return 3 }
-func (Tell) kind() byte      { return 4 }
-func (Want) kind() byte      { return 5 }
-func (Objects) kind() byte   { return 6 }
-func (Renewals) kind() byte  { return 7 }
-func (Head) kind() byte      { return 8 }
-func (WantEntry) kind() byte { return 9 }
-func (Entry) kind() byte     { return 10 }
-func (Offer) kind() byte     { return 11 }
-func (WantPiece) kind() byte { return 12 }
-func (Piece) kind() byte     { return 13 }
-func (Lack) kind() byte      { return 14 }
-func (Denied) kind() byte    { return 15 }
+func (Digest) kind() byte     { return 1 }
+func (List) kind() byte       { return 2 }
+func (Same) kind() byte       { return 3 }
+func (Tell) kind() byte       { return 4 }
+func (Want) kind() byte       { return 5 }
+func (Objects) kind() byte    { return 6 }
+func (Renewals) kind() byte   { return 7 }
+func (Head) kind() byte       { return 8 }
+func (WantEntry) kind() byte  { return 9 }
+func (Entry) kind() byte      { return 10 }
+func (Offer) kind() byte      { return 11 }
+func (WantPiece) kind() byte  { return 12 }
+func (Piece) kind() byte      { return 13 }
+func (Lack) kind() byte       { return 14 }
+func (Denied) kind() byte     { return 15 }
+func (PaperSum) kind() byte   { return 16 }
+func (WantPapers) kind() byte { return 17 }
+func (Papers) kind() byte     { return 18 }
 
 // Encode writes a frame.
 func Encode(f Frame) []byte {
@@ -255,6 +264,17 @@ func (f Denied) write(w *writer) {
 		w.bytes(id[:])
 	}
 }
+
+func (f PaperSum) write(w *writer) { w.bytes(f.Sum[:]) }
+
+func (f WantPapers) write(w *writer) {
+	w.number(uint64(len(f)))
+	for _, id := range f {
+		w.bytes(id[:])
+	}
+}
+
+func (f Papers) write(w *writer) { Objects(f).write(w) }
 
 // ErrFrame is of bytes that no honest peer sends.
 var ErrFrame = errors.New("not a frame of this protocol")
@@ -442,6 +462,28 @@ func (r *reader) ledgerFrame(kind byte) Frame {
 	case Lack{}.kind():
 		f := Lack{Height: r.height()}
 		r.bytes(f.Sum[:])
+		return f
+	}
+	return r.paperFrame(kind)
+}
+
+func (r *reader) paperFrame(kind byte) Frame {
+	switch kind {
+	case PaperSum{}.kind():
+		var f PaperSum
+		r.bytes(f.Sum[:])
+		return f
+	case WantPapers{}.kind():
+		f := WantPapers{}
+		for n := r.number(token.MaxSet); n > 0 && !r.bad; n-- {
+			var id token.Short
+			r.bytes(id[:])
+			f = append(f, id)
+		}
+		return f
+	case Papers{}.kind():
+		var f Papers
+		r.each(MaxFrame, func() { f = append(f, r.sized(token.MaxPaper)) })
 		return f
 	}
 	return nil

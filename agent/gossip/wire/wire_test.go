@@ -32,6 +32,9 @@ var frames = []Frame{
 	Piece{document.Hash{20}, []byte("piece")},
 	Lack{19, document.Hash{17}},
 	Denied{{21}, {22}},
+	PaperSum{document.Hash{23}},
+	WantPapers{{24}, {25, 1}},
+	Papers{[]byte("paper"), []byte("use")},
 }
 
 // TestWire holds the bytes of each frame: nodes of two releases speak with each other.

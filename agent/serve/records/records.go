@@ -1,5 +1,5 @@
 // Package records answers the calls of the API that are about the node as a part of its
-// fleet: its seat's key, and the ledger.
+// fleet: its seat's key, the ledger, the papers beside it, and the secret that seats hold.
 //
 // In come requests of callers who may make them; out go what the node has taken and signed.
 // What a caller brings is verified by the ledger, not by who he is.
@@ -21,6 +21,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
@@ -44,8 +45,25 @@ type Records struct {
 	// Etcd is what the service etcd says of itself; the error wraps [fs.ErrNotExist] where this
 	// node does not run it. nil: it never does.
 	Etcd func(context.Context) (control.Etcd, error)
+	// Custody is what the node holds of its fleet's secrets; nil: nothing ever.
+	Custody func() (*identity.Custody, error)
+	// Papers are what was signed besides the ledger; nil: this node keeps none.
+	Papers func() *papers.Store
+	// Refused is how often who came was refused, in words; nil: not known.
+	Refused func() map[string]uint64
+	// Refuse says why a call that changes something is not answered by a node that stands in its
+	// fleet as this one does; nil: none is refused.
+	Refuse func(procedure string) error
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
+}
+
+// Refuses says why a call that changes something is not answered now.
+func (r Records) Refuses(procedure string) error {
+	if r.Refuse == nil {
+		return nil
+	}
+	return r.Refuse(procedure)
 }
 
 // Handler is the path and the handler of the calls.

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"cmp"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,10 @@ import (
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
 )
 
 // TokenLife is how long a token is good if nobody says otherwise.
@@ -30,6 +35,10 @@ type Terms struct {
 	Node  string        // the one node name that it lets in; "": any
 	Count int           // how many nodes it lets in; 0: one
 	Life  time.Duration // from now; 0: TokenLife
+	// Labels are attested of the nodes that come in by it, in a founded fleet.
+	Labels notice.Labels
+	// Founded says that members of the fleet can let nodes in: the node CA's key need not be here.
+	Founded bool
 }
 
 // IssuedToken is a token that the fleet gave out.
@@ -110,7 +119,7 @@ func (k *Keyring) NewToken(terms Terms, now time.Time) (IssuedToken, error) {
 	}
 	t.Expires = t.Issued.Add(terms.Life)
 	err := terms.check()
-	if err == nil && k.nodeCA == nil {
+	if err == nil && k.nodeCA == nil && !terms.Founded {
 		err = fmt.Errorf("node CA: %w", ErrNoKey) // nobody here could keep the promise
 	}
 	if err == nil {
@@ -140,7 +149,75 @@ func (t Terms) check() error {
 	if t.Life < 0 {
 		return fmt.Errorf("a token that expired %v ago", -t.Life)
 	}
-	return nil
+	if t.Founded && t.Count > token.MaxCount {
+		return fmt.Errorf("a token for %d nodes: %d at most, in a founded fleet", t.Count, token.MaxCount)
+	}
+	if !t.Founded && len(t.Labels) > 0 {
+		return errors.New("labels are attested in a founded fleet: the fleet is not, as far as this computer knows")
+	}
+	return t.Labels.Check("labels")
+}
+
+// Key is the token's public key, by which a founded fleet calls it.
+func (t IssuedToken) Key() (signed.Key, error) { return token.KeyOf(t.Token) }
+
+// TokenRecord is what this operator says of a token that he has given out, in a founded fleet:
+// with it any member can let the node in. The error is also of a key that is not here.
+func (k *Keyring) TokenRecord(t IssuedToken, labels notice.Labels, s ledger.State) (token.Paper, error) {
+	key, err := t.Key()
+	if err != nil {
+		return token.Paper{}, err
+	}
+	own, id, err := k.signer()
+	if err != nil {
+		return token.Paper{}, err
+	}
+	return token.Issue(id, token.Record{
+		Version: 1, Key: key, Node: t.Node, Count: t.Count, Labels: labels, Height: s.Height, Root: s.Tree, Expires: t.Expires.UTC().Truncate(time.Second),
+	}, own)
+}
+
+// EndToken is the end of a token, signed by this operator.
+func (k *Keyring) EndToken(key signed.Key) (token.Paper, error) {
+	own, id, err := k.signer()
+	if err != nil {
+		return token.Paper{}, err
+	}
+	return token.Revoke(id, key, own)
+}
+
+// AcceptNode is the acceptance of a node, by the key that it has for its seat, signed by this
+// operator. labels are attested of it; none: nothing is.
+func (k *Keyring) AcceptNode(node signed.Key, name string, labels notice.Labels, now time.Time) (token.Paper, error) {
+	own, id, err := k.signer()
+	if err != nil {
+		return token.Paper{}, err
+	}
+	a := token.Accept{Version: 1, Node: node, Name: name, Number: now.Unix()}
+	if len(labels) > 0 {
+		if a.Attested, err = notice.Attest(id, node, labels, own); err != nil {
+			return token.Paper{}, err
+		}
+	}
+	return token.SignAccept(id, a, own)
+}
+
+// signer is this operator's key, and the fleet's id.
+func (k *Keyring) signer() (*ecdsa.PrivateKey, document.Hash, error) {
+	id, err := document.ParseHash(k.Genesis.ID())
+	key, ok := k.me.PrivateKey.(*ecdsa.PrivateKey)
+	if err == nil && !ok {
+		err = ErrNoKey
+	}
+	return key, id, err
+}
+
+// NodeCA is the key of the node CA, for those who are to hold it. The error wraps [ErrNoKey].
+func (k *Keyring) NodeCA() (*ecdsa.PrivateKey, error) {
+	if k.nodeCA == nil {
+		return nil, fmt.Errorf("node CA: %w", ErrNoKey)
+	}
+	return k.nodeCA, nil
 }
 
 // Tokens are the tokens that were given out, the oldest first.
@@ -224,17 +301,17 @@ func parseTokens(raw []byte) ([]IssuedToken, error) {
 	}
 	var all []IssuedToken
 	for _, r := range file.Tokens {
-		token, err := fleet.ParseToken(r.Token)
+		secret, err := fleet.ParseToken(r.Token)
 		if err != nil {
 			return nil, fmt.Errorf("token %s: %w", r.ID, err)
 		}
-		if r.ID != token.ID() {
-			return nil, fmt.Errorf("token %s: its id should be %s", r.ID, token.ID())
+		if r.ID != secret.ID() {
+			return nil, fmt.Errorf("token %s: its id should be %s", r.ID, secret.ID())
 		}
 		if r.Count < 1 || len(r.Used) > r.Count {
 			return nil, fmt.Errorf("token %s: used %d times of %d", r.ID, len(r.Used), r.Count)
 		}
-		all = append(all, IssuedToken{r.ID, token, r.Node, r.Count, r.Issued, r.Expires, r.Used})
+		all = append(all, IssuedToken{r.ID, secret, r.Node, r.Count, r.Issued, r.Expires, r.Used})
 	}
 	return all, nil
 }

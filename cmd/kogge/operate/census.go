@@ -152,6 +152,8 @@ type NodeHealth struct {
 	Release  string // "" where it did not answer
 	Slot     string
 	Height   int64 // of its ledger
+	// Admitted is how it came into the fleet, in the words of package admission; "": nobody asked.
+	Admitted string
 }
 
 // Problem is something that is wrong in a fleet, and what can be done about it. Its words may

@@ -21,6 +21,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
 	"kogge.example/agent/serve/records"
@@ -168,12 +169,18 @@ func servingSince(t *testing.T, k *keyring.Keyring, n int, ready func(i int) err
 		der, err := k.SignNode(csr, name, then)
 		must(err)
 		must(node.Adopt(der))
+		store, err := papers.Open(filepath.Join(state, "papers"), func() ledger.State { return ledgerOf(node).State() })
+		must(err)
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
 			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: func(who fleet.Peer) (fleet.Peer, error) { return ledgerOf(node).Known(who) },
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
 			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
 				seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
 				return seat, ledgerOf(node), err
+			}, Papers: func() *papers.Store { return store }, Custody: func() (*identity.Custody, error) {
+				seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
+				must(err)
+				return identity.OpenCustody(filepath.Join(state, "identity"), ledgerOf(node).State().Fleet(), seat.Key)
 			}, Addresses: func() []netip.Addr {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
 			}, Ready: func() (func(), error) {

@@ -32,14 +32,15 @@ const (
 	maxSignature = 80  // bytes; 72 at most on P-256
 )
 
-func (a Attestation) check() error {
+// Check says what is wrong with an attestation by itself: not who has signed it.
+func (a Attestation) Check() error {
 	if len(a.Labels) == 0 {
 		return errors.New("field attested.labels: there are none")
 	}
 	if len(a.Issuer) > maxIssuer || len(a.Signature) > maxSignature {
 		return fmt.Errorf("field attested: a key of %d bytes, a signature of %d", len(a.Issuer), len(a.Signature))
 	}
-	return a.Labels.check("attested.labels")
+	return a.Labels.Check("attested.labels")
 }
 
 // bytes are what an operator signs.
@@ -63,7 +64,7 @@ func Attest(fleetID document.Hash, node signed.Key, labels Labels, operator *ecd
 		a.Signature, err = ecdsa.SignASN1(rand.Reader, operator, a.bytes(fleetID, node))
 	}
 	if err == nil {
-		err = a.check()
+		err = a.Check()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attest labels: %w", err)

@@ -97,7 +97,7 @@ func (n Node) check() error {
 	if err := checkSlots(n.Slots); err != nil {
 		return err
 	}
-	if err := n.Measured.check("measured"); err != nil {
+	if err := n.Measured.Check("measured"); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.Measured)) {
@@ -106,7 +106,7 @@ func (n Node) check() error {
 		}
 	}
 	if n.Attested != nil {
-		return n.Attested.check()
+		return n.Attested.Check()
 	}
 	return nil
 }
@@ -144,7 +144,8 @@ func OnlyAttested(name string) bool {
 	return slices.Contains([]string{"owner", "region", "rack", "domain"}, name)
 }
 
-func (l Labels) check(field string) error {
+// Check says what is wrong with labels; field is how the error calls them.
+func (l Labels) Check(field string) error {
 	if len(l) > maxLabels {
 		return fmt.Errorf("field %s: %d labels: %d at most", field, len(l), maxLabels)
 	}

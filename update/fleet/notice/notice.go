@@ -1,5 +1,5 @@
 // Package notice is what a seat says of itself to its fleet, again and again: what the node
-// is, how it is, and which TLS key is its own.
+// is, how it is, which TLS key is its own, and to which key secrets for it are encrypted.
 //
 // In come facts of a machine, or envelopes from anybody; out go documents that a seat signs, or
 // the same read and checked, and rules for when to sign and under which number. The package
@@ -24,6 +24,9 @@ const (
 	NodeKind   = "kogge/node/v1"
 	StatusKind = "kogge/status/v1"
 	TLSKeyKind = "kogge/tls-key/v1"
+
+	WrapKeyKind = "kogge/wrap-key/v1"
+	CAKeyKind   = "kogge/ca-key/v1"
 )
 
 const version = 1
@@ -44,6 +47,9 @@ type Kind struct {
 	// Least and Most are bounds, in bytes, of an envelope: in every fleet so much is taken, and
 	// in none more. Between them, the more seats a fleet has the less each of them may take.
 	Least, Most int
+	// Few says that only those say it who hold the fleet's secrets, as roster.Custodians lists
+	// them: all others together could say much.
+	Few bool
 	// Check says what is wrong with a body by itself.
 	Check func(body []byte) error
 }
@@ -51,9 +57,11 @@ type Kind struct {
 // Kinds are the kinds of notices.
 func Kinds() []Kind {
 	return []Kind{
-		{NodeKind, 1, 2 << 10, 8 << 10, func(b []byte) error { _, err := ParseNode(b); return err }},
-		{StatusKind, 2, 1 << 10, 4 << 10, func(b []byte) error { _, err := ParseStatus(b); return err }},
-		{TLSKeyKind, 3, 512, 512, func(b []byte) error { _, err := ParseTLSKey(b); return err }},
+		{NodeKind, 1, 2 << 10, 8 << 10, false, func(b []byte) error { _, err := ParseNode(b); return err }},
+		{StatusKind, 2, 1 << 10, 4 << 10, false, func(b []byte) error { _, err := ParseStatus(b); return err }},
+		{TLSKeyKind, 3, 512, 512, false, func(b []byte) error { _, err := ParseTLSKey(b); return err }},
+		{WrapKeyKind, 4, 512, 512, true, func(b []byte) error { _, err := ParseWrapKey(b); return err }},
+		{CAKeyKind, 5, 2 << 10, 2 << 10, true, func(b []byte) error { _, err := ParseCAKey(b); return err }},
 	}
 }
 

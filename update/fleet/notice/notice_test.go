@@ -50,10 +50,24 @@ func tlsKey() notice.TLSKey {
 	return notice.TLSKey{Version: 1, Seat: 1, Key: document.HashOf([]byte("spki"))}
 }
 
+func wrapKey() notice.WrapKey {
+	return notice.WrapKey{Version: 1, Seat: 1, Key: bytes.Repeat([]byte{7}, 32), Holds: document.HashOf([]byte("CA"))}
+}
+
+// caKey is a wrapped key for as many seats as there can be.
+func caKey() notice.CAKey {
+	k := notice.CAKey{Version: 1, CA: document.HashOf([]byte("CA"))}
+	for seat := 1; seat <= notice.MaxWrapped; seat++ {
+		k.For = append(k.For, notice.WrappedFor{Seat: seat + 16380, Sealed: bytes.Repeat([]byte{byte(seat)}, 80)})
+	}
+	return k
+}
+
 // TestGolden holds the bytes of each document that a fleet exchanges: what was written once is
 // read for ever.
 func TestGolden(t *testing.T) {
-	for name, body := range map[string][]byte{"node-v1.json": node().Encode(), "status-v1.json": status().Encode(), "tls-key-v1.json": tlsKey().Encode()} {
+	for name, body := range map[string][]byte{"node-v1.json": node().Encode(), "status-v1.json": status().Encode(), "tls-key-v1.json": tlsKey().Encode(),
+		"wrap-key-v1.json": wrapKey().Encode(), "ca-key-v1.json": caKey().Encode()} {
 		golden.Compare(t, name, string(body))
 	}
 	if n, err := notice.ParseNode(node().Encode()); err != nil || n.Slots[0].Release != "1.0" || n.Attested.Labels["region"] != "eu" {
@@ -61,6 +75,12 @@ func TestGolden(t *testing.T) {
 	}
 	if s, err := notice.ParseStatus(status().Encode()); err != nil || s.Height != 7 || s.Wrong[0].What != "clock" {
 		t.Errorf("%+v, %v", s, err)
+	}
+	if k, err := notice.ParseWrapKey(wrapKey().Encode()); err != nil || k.Holds != wrapKey().Holds || !bytes.Equal(k.Key, wrapKey().Key) {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if k, err := notice.ParseCAKey(caKey().Encode()); err != nil || len(k.For) != notice.MaxWrapped || k.For[3].Seat != 16384 {
+		t.Errorf("%+v, %v", k, err)
 	}
 	if k, err := notice.ParseTLSKey(tlsKey().Encode()); err != nil || k != tlsKey() {
 		t.Errorf("%+v, %v", k, err)
@@ -143,6 +163,30 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	for _, c := range []struct {
+		what   string
+		change func(*notice.WrapKey)
+	}{
+		{"seat 0", func(k *notice.WrapKey) { k.Seat = 0 }}, {"31 bytes", func(k *notice.WrapKey) { k.Key = k.Key[:31] }},
+	} {
+		k := wrapKey()
+		c.change(&k)
+		_, err := notice.ParseWrapKey(k.Encode())
+		say("wrap key: "+c.what, err)
+	}
+	for _, c := range []struct {
+		what   string
+		change func(*notice.CAKey)
+	}{
+		{"of no CA", func(k *notice.CAKey) { k.CA = document.Hash{} }}, {"a seat twice", func(k *notice.CAKey) { k.For[1].Seat = k.For[0].Seat }},
+		{"nothing inside", func(k *notice.CAKey) { k.For[0].Sealed = nil }}, {"too much inside", func(k *notice.CAKey) { k.For[0].Sealed = make([]byte, 257) }},
+		{"for too many", func(k *notice.CAKey) { k.For = append(k.For, notice.WrappedFor{Seat: 20000, Sealed: []byte{1}}) }},
+	} {
+		k := caKey()
+		c.change(&k)
+		_, err := notice.ParseCAKey(k.Encode())
+		say("CA key: "+c.what, err)
+	}
 	golden.Compare(t, "refused.txt", out.String())
 }
 
@@ -179,7 +223,8 @@ func TestKinds(t *testing.T) {
 	for len(full.Wrong) < 20 {
 		full.Wrong = append(full.Wrong, notice.Fault{What: strings.Repeat("w", 64), Why: strings.Repeat("y", 300)})
 	}
-	bodies := map[string][]byte{notice.NodeKind: node().Encode(), notice.StatusKind: full.Fit(1 << 10).Encode(), notice.TLSKeyKind: tlsKey().Encode()}
+	bodies := map[string][]byte{notice.NodeKind: node().Encode(), notice.StatusKind: full.Fit(1 << 10).Encode(), notice.TLSKeyKind: tlsKey().Encode(),
+		notice.WrapKeyKind: wrapKey().Encode(), notice.CAKeyKind: caKey().Encode()}
 	for _, k := range notice.Kinds() {
 		e, err := signed.Seal(k.Name, document.HashOf(nil), ledgertest.Private("n1"), notice.MaxNumber, bodies[k.Name])
 		if err != nil || len(e.Bytes()) > k.Least || k.Least > k.Most || k.Most > signed.MaxEnvelope {
@@ -375,7 +420,7 @@ func TestNumbers(t *testing.T) {
 
 // FuzzParse has bytes of strangers: what is read is written as it was.
 func FuzzParse(f *testing.F) {
-	for _, body := range [][]byte{node().Encode(), status().Encode(), tlsKey().Encode(), {}} {
+	for _, body := range [][]byte{node().Encode(), status().Encode(), tlsKey().Encode(), wrapKey().Encode(), caKey().Encode(), {}} {
 		f.Add(body)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -387,6 +432,12 @@ func FuzzParse(f *testing.F) {
 		}
 		if k, err := notice.ParseTLSKey(body); err == nil && !bytes.Equal(k.Encode(), body) {
 			t.Errorf("a TLS key of %q", body)
+		}
+		if k, err := notice.ParseWrapKey(body); err == nil && !bytes.Equal(k.Encode(), body) {
+			t.Errorf("a wrap key of %q", body)
+		}
+		if k, err := notice.ParseCAKey(body); err == nil && !bytes.Equal(k.Encode(), body) {
+			t.Errorf("a CA key of %q", body)
 		}
 		var any json.RawMessage
 		if json.Unmarshal(body, &any) != nil {

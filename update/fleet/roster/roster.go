@@ -295,6 +295,17 @@ func (r Roster) find(is func(Seat) bool) (Seat, bool) {
 	return Seat{}, false
 }
 
+// Custodians are the seats that run etcd, and those that do when one is lost: they hold the key of
+// the node CA, and let nodes in.
+func (r Roster) Custodians() (all []Seat) {
+	for _, s := range r.Seats {
+		if s.Member || s.Spare {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // Owner is an owner by name; false: there is none of that name.
 func (r Roster) Owner(name string) (Owner, bool) {
 	i, ok := slices.BinarySearchFunc(r.Owners, name, func(o Owner, n string) int { return strings.Compare(o.Name, n) })

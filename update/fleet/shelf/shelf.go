@@ -29,7 +29,7 @@ type Shelf struct {
 	// Verify checks a signature. Default: [signed.Envelope.Verify].
 	Verify func(signed.Envelope) error
 
-	seats  map[signed.Key]bool // that the ledger's state lists
+	seats  map[signed.Key]bool // that the ledger's state lists; true: it holds the fleet's secrets
 	places map[int][]ID        // of all their objects, by the kind's number, sorted
 	held   map[ID]*held
 	parts  map[Part]Sum // that were computed, until what is in them changes
@@ -78,24 +78,29 @@ func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 	s.seats = make(map[signed.Key]bool, len(r.Seats))
 	for _, seat := range r.Seats {
+		s.seats[seat.Key] = false
+	}
+	for _, seat := range r.Custodians() {
 		s.seats[seat.Key] = true
 	}
 	for _, k := range s.kinds {
 		places := make([]ID, 0, len(r.Seats))
 		for _, seat := range r.Seats {
-			places = append(places, IDOf(k.Name, seat.Key))
+			if s.may(k, seat.Key) {
+				places = append(places, IDOf(k.Name, seat.Key))
+			}
 		}
 		slices.SortFunc(places, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
 		s.places[k.Number] = places
 	}
 	for id, h := range s.held {
-		if !s.seats[h.best.By] {
+		if k := s.kind(h.best.Kind); k == nil || !s.may(*k, h.best.By) {
 			delete(s.held, id)
 			dropped++
 		}
 	}
 	for key := range s.pairs {
-		if !s.seats[key] {
+		if !s.Lists(key) {
 			delete(s.pairs, key)
 		}
 	}
@@ -104,7 +109,13 @@ func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 }
 
 // Lists says whether a seat has this key.
-func (s *Shelf) Lists(key signed.Key) bool { return s.seats[key] }
+func (s *Shelf) Lists(key signed.Key) bool { _, ok := s.seats[key]; return ok }
+
+// may says whether a key may say something of a kind: it has a seat, and for some kinds one of few.
+func (s *Shelf) may(k notice.Kind, key signed.Key) bool {
+	holds, listed := s.seats[key]
+	return listed && (holds || !k.Few)
+}
 
 // allowance is what all seats together may take of one kind in every fleet, in bytes, if each
 // of them says as much as it may: what is beyond a kind's least is shared. How many kinds there
@@ -160,7 +171,7 @@ func (s *Shelf) take(e signed.Envelope) Verdict {
 		return UnknownKind
 	case e.Fleet != s.fleet:
 		return Foreign
-	case !s.seats[e.By]:
+	case !s.may(*k, e.By):
 		return Unlisted
 	case e.Sequence < 1 || e.Sequence > notice.MaxNumber:
 		return BadNumber

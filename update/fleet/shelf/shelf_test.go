@@ -128,12 +128,37 @@ func tampered(raw []byte) []byte {
 	return raw
 }
 
+// TestFew has a kind be said by those who hold the fleet's secrets, and by nobody else.
+func TestFew(t *testing.T) {
+	few := []notice.Kind{kinds[0], {Name: "kogge/few/v1", Number: 9, Least: 256, Most: 256, Few: true, Check: check}}
+	r := seats(4)
+	r.Seats[0].Member, r.Seats[1].Spare = true, true
+	s := New(fleetID, few)
+	s.Follow(r)
+	for number, want := range map[int]Verdict{1: Taken, 2: Taken, 3: Unlisted, 4: Unlisted} {
+		e, err := signed.Seal("kogge/few/v1", fleetID, ledgertest.Private(name(number)), 1, []byte("body"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := s.Put(e.Bytes()); v != want {
+			t.Errorf("n%d: %s", number, v)
+		}
+	}
+	r.Seats[1].Spare = false
+	if dropped := s.Follow(r); dropped != 1 || s.Len() != 1 || !s.Lists(key(2)) {
+		t.Errorf("%d dropped, %d are left", dropped, s.Len())
+	}
+}
+
 // TestLimit bounds the memory by the roster: all seats that say as much as they may.
 func TestLimit(t *testing.T) {
 	all := notice.Kinds()
 	for _, c := range []struct{ seats, mib int }{{4, 1}, {100, 3}, {1000, 24}, {10_000, 70}, {roster.MaxSeats, 115}} {
 		total := 0
 		for _, k := range all {
+			if k.Few {
+				continue
+			}
 			limit := Limit(k, c.seats)
 			if limit < k.Least || limit > k.Most {
 				t.Errorf("%s with %d seats: %d bytes", k.Name, c.seats, limit)

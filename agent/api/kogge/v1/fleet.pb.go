@@ -309,6 +309,270 @@ func (x *SucceedResponse) GetFleet() string {
 	return ""
 }
 
+type CustodyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sealed        []byte                 `protobuf:"bytes,1,opt,name=sealed,proto3" json:"sealed,omitempty"` // the key of the node CA, for this seat: see update/fleet/wrapped; empty: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CustodyRequest) Reset() {
+	*x = CustodyRequest{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CustodyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CustodyRequest) ProtoMessage() {}
+
+func (x *CustodyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CustodyRequest.ProtoReflect.Descriptor instead.
+func (*CustodyRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CustodyRequest) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+type CustodyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"` // of kind kogge/wrap-key/v1: see update/fleet/notice
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CustodyResponse) Reset() {
+	*x = CustodyResponse{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CustodyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CustodyResponse) ProtoMessage() {}
+
+func (x *CustodyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CustodyResponse.ProtoReflect.Descriptor instead.
+func (*CustodyResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CustodyResponse) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type PapersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PapersRequest) Reset() {
+	*x = PapersRequest{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PapersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PapersRequest) ProtoMessage() {}
+
+func (x *PapersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PapersRequest.ProtoReflect.Descriptor instead.
+func (*PapersRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+type PapersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Papers        [][]byte               `protobuf:"bytes,1,rep,name=papers,proto3" json:"papers,omitempty"`                                                                              // see update/fleet/token
+	Refused       map[string]uint64      `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // how often what was refused of who came, in words, since the agent started
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PapersResponse) Reset() {
+	*x = PapersResponse{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PapersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PapersResponse) ProtoMessage() {}
+
+func (x *PapersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PapersResponse.ProtoReflect.Descriptor instead.
+func (*PapersResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PapersResponse) GetPapers() [][]byte {
+	if x != nil {
+		return x.Papers
+	}
+	return nil
+}
+
+func (x *PapersResponse) GetRefused() map[string]uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+type GivePapersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Papers        [][]byte               `protobuf:"bytes,1,rep,name=papers,proto3" json:"papers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GivePapersRequest) Reset() {
+	*x = GivePapersRequest{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GivePapersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GivePapersRequest) ProtoMessage() {}
+
+func (x *GivePapersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GivePapersRequest.ProtoReflect.Descriptor instead.
+func (*GivePapersRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GivePapersRequest) GetPapers() [][]byte {
+	if x != nil {
+		return x.Papers
+	}
+	return nil
+}
+
+type GivePapersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	News          int32                  `protobuf:"varint,1,opt,name=news,proto3" json:"news,omitempty"` // how many of them the node had not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GivePapersResponse) Reset() {
+	*x = GivePapersResponse{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GivePapersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GivePapersResponse) ProtoMessage() {}
+
+func (x *GivePapersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GivePapersResponse.ProtoReflect.Descriptor instead.
+func (*GivePapersResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GivePapersResponse) GetNews() int32 {
+	if x != nil {
+		return x.News
+	}
+	return 0
+}
+
 type SeatRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // 32 bytes: the answer is of now
@@ -318,7 +582,7 @@ type SeatRequest struct {
 
 func (x *SeatRequest) Reset() {
 	*x = SeatRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +594,7 @@ func (x *SeatRequest) String() string {
 func (*SeatRequest) ProtoMessage() {}
 
 func (x *SeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +607,7 @@ func (x *SeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatRequest.ProtoReflect.Descriptor instead.
 func (*SeatRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SeatRequest) GetNonce() []byte {
@@ -362,7 +626,7 @@ type SeatResponse struct {
 
 func (x *SeatResponse) Reset() {
 	*x = SeatResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +638,7 @@ func (x *SeatResponse) String() string {
 func (*SeatResponse) ProtoMessage() {}
 
 func (x *SeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +651,7 @@ func (x *SeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatResponse.ProtoReflect.Descriptor instead.
 func (*SeatResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SeatResponse) GetEnvelope() []byte {
@@ -406,7 +670,7 @@ type TakeRequest struct {
 
 func (x *TakeRequest) Reset() {
 	*x = TakeRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +682,7 @@ func (x *TakeRequest) String() string {
 func (*TakeRequest) ProtoMessage() {}
 
 func (x *TakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +695,7 @@ func (x *TakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeRequest.ProtoReflect.Descriptor instead.
 func (*TakeRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TakeRequest) GetEntry() *Entry {
@@ -450,7 +714,7 @@ type TakeResponse struct {
 
 func (x *TakeResponse) Reset() {
 	*x = TakeResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +726,7 @@ func (x *TakeResponse) String() string {
 func (*TakeResponse) ProtoMessage() {}
 
 func (x *TakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +739,7 @@ func (x *TakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeResponse.ProtoReflect.Descriptor instead.
 func (*TakeResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TakeResponse) GetHeight() int64 {
@@ -494,7 +758,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +770,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +783,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecordsRequest) GetFrom() int64 {
@@ -542,7 +806,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +818,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +831,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Entry) GetHeight() int64 {
@@ -629,7 +893,22 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x14\n" +
 	"\x05chain\x18\x03 \x03(\fR\x05chain\"'\n" +
 	"\x0fSucceedResponse\x12\x14\n" +
-	"\x05fleet\x18\x01 \x01(\tR\x05fleet\"#\n" +
+	"\x05fleet\x18\x01 \x01(\tR\x05fleet\"(\n" +
+	"\x0eCustodyRequest\x12\x16\n" +
+	"\x06sealed\x18\x01 \x01(\fR\x06sealed\"-\n" +
+	"\x0fCustodyResponse\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"\x0f\n" +
+	"\rPapersRequest\"\xa5\x01\n" +
+	"\x0ePapersResponse\x12\x16\n" +
+	"\x06papers\x18\x01 \x03(\fR\x06papers\x12?\n" +
+	"\arefused\x18\x02 \x03(\v2%.kogge.v1.PapersResponse.RefusedEntryR\arefused\x1a:\n" +
+	"\fRefusedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"+\n" +
+	"\x11GivePapersRequest\x12\x16\n" +
+	"\x06papers\x18\x01 \x03(\fR\x06papers\"(\n" +
+	"\x12GivePapersResponse\x12\x12\n" +
+	"\x04news\x18\x01 \x01(\x05R\x04news\"#\n" +
 	"\vSeatRequest\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"*\n" +
 	"\fSeatResponse\x12\x1a\n" +
@@ -644,12 +923,16 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\x06height\x18\x01 \x01(\x03R\x06height\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12 \n" +
-	"\vcertificate\x18\x04 \x01(\fR\vcertificate2\xc9\x02\n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate2\xa1\x04\n" +
 	"\fFleetService\x12;\n" +
 	"\x04Seat\x12\x15.kogge.v1.SeatRequest\x1a\x16.kogge.v1.SeatResponse\"\x04\xa8\xe3\x18\x01\x12;\n" +
 	"\x04Take\x12\x15.kogge.v1.TakeRequest\x1a\x16.kogge.v1.TakeResponse\"\x04\xa8\xe3\x18\x02\x12<\n" +
 	"\aRecords\x12\x18.kogge.v1.RecordsRequest\x1a\x0f.kogge.v1.Entry\"\x04\xa8\xe3\x18\x010\x01\x12;\n" +
 	"\x04Etcd\x12\x15.kogge.v1.EtcdRequest\x1a\x16.kogge.v1.EtcdResponse\"\x04\xa8\xe3\x18\x01\x12D\n" +
+	"\aCustody\x12\x18.kogge.v1.CustodyRequest\x1a\x19.kogge.v1.CustodyResponse\"\x04\xa8\xe3\x18\x03\x12A\n" +
+	"\x06Papers\x12\x17.kogge.v1.PapersRequest\x1a\x18.kogge.v1.PapersResponse\"\x04\xa8\xe3\x18\x01\x12M\n" +
+	"\n" +
+	"GivePapers\x12\x1b.kogge.v1.GivePapersRequest\x1a\x1c.kogge.v1.GivePapersResponse\"\x04\xa8\xe3\x18\x02\x12D\n" +
 	"\aSucceed\x12\x18.kogge.v1.SucceedRequest\x1a\x19.kogge.v1.SucceedResponse\"\x04\xa8\xe3\x18\x03B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
@@ -664,36 +947,50 @@ func file_kogge_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_fleet_proto_rawDescData
 }
 
-var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_kogge_v1_fleet_proto_goTypes = []any{
-	(*EtcdRequest)(nil),     // 0: kogge.v1.EtcdRequest
-	(*EtcdResponse)(nil),    // 1: kogge.v1.EtcdResponse
-	(*SucceedRequest)(nil),  // 2: kogge.v1.SucceedRequest
-	(*SucceedResponse)(nil), // 3: kogge.v1.SucceedResponse
-	(*SeatRequest)(nil),     // 4: kogge.v1.SeatRequest
-	(*SeatResponse)(nil),    // 5: kogge.v1.SeatResponse
-	(*TakeRequest)(nil),     // 6: kogge.v1.TakeRequest
-	(*TakeResponse)(nil),    // 7: kogge.v1.TakeResponse
-	(*RecordsRequest)(nil),  // 8: kogge.v1.RecordsRequest
-	(*Entry)(nil),           // 9: kogge.v1.Entry
+	(*EtcdRequest)(nil),        // 0: kogge.v1.EtcdRequest
+	(*EtcdResponse)(nil),       // 1: kogge.v1.EtcdResponse
+	(*SucceedRequest)(nil),     // 2: kogge.v1.SucceedRequest
+	(*SucceedResponse)(nil),    // 3: kogge.v1.SucceedResponse
+	(*CustodyRequest)(nil),     // 4: kogge.v1.CustodyRequest
+	(*CustodyResponse)(nil),    // 5: kogge.v1.CustodyResponse
+	(*PapersRequest)(nil),      // 6: kogge.v1.PapersRequest
+	(*PapersResponse)(nil),     // 7: kogge.v1.PapersResponse
+	(*GivePapersRequest)(nil),  // 8: kogge.v1.GivePapersRequest
+	(*GivePapersResponse)(nil), // 9: kogge.v1.GivePapersResponse
+	(*SeatRequest)(nil),        // 10: kogge.v1.SeatRequest
+	(*SeatResponse)(nil),       // 11: kogge.v1.SeatResponse
+	(*TakeRequest)(nil),        // 12: kogge.v1.TakeRequest
+	(*TakeResponse)(nil),       // 13: kogge.v1.TakeResponse
+	(*RecordsRequest)(nil),     // 14: kogge.v1.RecordsRequest
+	(*Entry)(nil),              // 15: kogge.v1.Entry
+	nil,                        // 16: kogge.v1.PapersResponse.RefusedEntry
 }
 var file_kogge_v1_fleet_proto_depIdxs = []int32{
-	9, // 0: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
-	4, // 1: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
-	6, // 2: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
-	8, // 3: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
-	0, // 4: kogge.v1.FleetService.Etcd:input_type -> kogge.v1.EtcdRequest
-	2, // 5: kogge.v1.FleetService.Succeed:input_type -> kogge.v1.SucceedRequest
-	5, // 6: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
-	7, // 7: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
-	9, // 8: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
-	1, // 9: kogge.v1.FleetService.Etcd:output_type -> kogge.v1.EtcdResponse
-	3, // 10: kogge.v1.FleetService.Succeed:output_type -> kogge.v1.SucceedResponse
-	6, // [6:11] is the sub-list for method output_type
-	1, // [1:6] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	16, // 0: kogge.v1.PapersResponse.refused:type_name -> kogge.v1.PapersResponse.RefusedEntry
+	15, // 1: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
+	10, // 2: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
+	12, // 3: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
+	14, // 4: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
+	0,  // 5: kogge.v1.FleetService.Etcd:input_type -> kogge.v1.EtcdRequest
+	4,  // 6: kogge.v1.FleetService.Custody:input_type -> kogge.v1.CustodyRequest
+	6,  // 7: kogge.v1.FleetService.Papers:input_type -> kogge.v1.PapersRequest
+	8,  // 8: kogge.v1.FleetService.GivePapers:input_type -> kogge.v1.GivePapersRequest
+	2,  // 9: kogge.v1.FleetService.Succeed:input_type -> kogge.v1.SucceedRequest
+	11, // 10: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
+	13, // 11: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
+	15, // 12: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
+	1,  // 13: kogge.v1.FleetService.Etcd:output_type -> kogge.v1.EtcdResponse
+	5,  // 14: kogge.v1.FleetService.Custody:output_type -> kogge.v1.CustodyResponse
+	7,  // 15: kogge.v1.FleetService.Papers:output_type -> kogge.v1.PapersResponse
+	9,  // 16: kogge.v1.FleetService.GivePapers:output_type -> kogge.v1.GivePapersResponse
+	3,  // 17: kogge.v1.FleetService.Succeed:output_type -> kogge.v1.SucceedResponse
+	10, // [10:18] is the sub-list for method output_type
+	2,  // [2:10] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_fleet_proto_init() }
@@ -708,7 +1005,7 @@ func file_kogge_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_fleet_proto_rawDesc), len(file_kogge_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

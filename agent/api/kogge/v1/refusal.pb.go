@@ -40,6 +40,7 @@ const (
 	Reason_REASON_NOT_ADOPTED  Reason = 9  // it belongs to no fleet yet
 	Reason_REASON_NO_JOIN_FILE Reason = 10 // and trusts nobody who could adopt it
 	Reason_REASON_NOT_READY    Reason = 11 // its containers are not known yet
+	Reason_REASON_NEW          Reason = 20 // it came by a token, and nobody has accepted it
 	// What the call is about is not there.
 	Reason_REASON_NO_CONTAINER         Reason = 12
 	Reason_REASON_NO_PROJECT           Reason = 13
@@ -66,6 +67,7 @@ var (
 		9:  "REASON_NOT_ADOPTED",
 		10: "REASON_NO_JOIN_FILE",
 		11: "REASON_NOT_READY",
+		20: "REASON_NEW",
 		12: "REASON_NO_CONTAINER",
 		13: "REASON_NO_PROJECT",
 		14: "REASON_NO_IMAGE",
@@ -88,6 +90,7 @@ var (
 		"REASON_NOT_ADOPTED":          9,
 		"REASON_NO_JOIN_FILE":         10,
 		"REASON_NOT_READY":            11,
+		"REASON_NEW":                  20,
 		"REASON_NO_CONTAINER":         12,
 		"REASON_NO_PROJECT":           13,
 		"REASON_NO_IMAGE":             14,
@@ -177,7 +180,7 @@ const file_kogge_v1_refusal_proto_rawDesc = "" +
 	"\n" +
 	"\x16kogge/v1/refusal.proto\x12\bkogge.v1\"3\n" +
 	"\aRefusal\x12(\n" +
-	"\x06reason\x18\x01 \x01(\x0e2\x10.kogge.v1.ReasonR\x06reason*\xee\x03\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x10.kogge.v1.ReasonR\x06reason*\xfe\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REASON_SIGNATURES\x10\x01\x12\x12\n" +
@@ -192,7 +195,9 @@ const file_kogge_v1_refusal_proto_rawDesc = "" +
 	"\x12REASON_NOT_ADOPTED\x10\t\x12\x17\n" +
 	"\x13REASON_NO_JOIN_FILE\x10\n" +
 	"\x12\x14\n" +
-	"\x10REASON_NOT_READY\x10\v\x12\x17\n" +
+	"\x10REASON_NOT_READY\x10\v\x12\x0e\n" +
+	"\n" +
+	"REASON_NEW\x10\x14\x12\x17\n" +
 	"\x13REASON_NO_CONTAINER\x10\f\x12\x15\n" +
 	"\x11REASON_NO_PROJECT\x10\r\x12\x13\n" +
 	"\x0fREASON_NO_IMAGE\x10\x0e\x12\x15\n" +

@@ -102,6 +102,9 @@ func (f *Fleet) Sign(t testing.TB, kind fleet.PeerKind, name string, role fleet.
 	return Must[[]byte](t)(fleet.SignPeer(p, key, ca, f.cas[kind], Today))
 }
 
+// CA is the key of the CA that signs peers of a kind.
+func (f *Fleet) CA(kind fleet.PeerKind) *ecdsa.PrivateKey { return f.cas[kind] }
+
 // Version1 is a genesis as releases before the ledger wrote it, with what g says.
 func Version1(t testing.TB, g *fleet.Genesis) *fleet.Genesis {
 	t.Helper()

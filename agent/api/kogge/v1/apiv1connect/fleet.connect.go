@@ -41,6 +41,12 @@ const (
 	FleetServiceRecordsProcedure = "/kogge.v1.FleetService/Records"
 	// FleetServiceEtcdProcedure is the fully-qualified name of the FleetService's Etcd RPC.
 	FleetServiceEtcdProcedure = "/kogge.v1.FleetService/Etcd"
+	// FleetServiceCustodyProcedure is the fully-qualified name of the FleetService's Custody RPC.
+	FleetServiceCustodyProcedure = "/kogge.v1.FleetService/Custody"
+	// FleetServicePapersProcedure is the fully-qualified name of the FleetService's Papers RPC.
+	FleetServicePapersProcedure = "/kogge.v1.FleetService/Papers"
+	// FleetServiceGivePapersProcedure is the fully-qualified name of the FleetService's GivePapers RPC.
+	FleetServiceGivePapersProcedure = "/kogge.v1.FleetService/GivePapers"
 	// FleetServiceSucceedProcedure is the fully-qualified name of the FleetService's Succeed RPC.
 	FleetServiceSucceedProcedure = "/kogge.v1.FleetService/Succeed"
 )
@@ -57,6 +63,13 @@ type FleetServiceClient interface {
 	// Etcd is the node's part in the fleet's etcd. A node whose seat does not run it, or that has
 	// none, says so.
 	Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error)
+	// Custody is about the key of the node CA, which the seats that run etcd hold, or may: to which
+	// key it is encrypted for this one, or the key itself, encrypted to that.
+	Custody(context.Context, *connect.Request[v1.CustodyRequest]) (*connect.Response[v1.CustodyResponse], error)
+	// Papers are what operators and nodes have signed besides the ledger, as far as this node has it.
+	Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error)
+	// GivePapers gives the node papers, which it verifies itself, and passes on if it has a seat.
+	GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error)
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -96,6 +109,24 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(fleetServiceMethods.ByName("Etcd")),
 			connect.WithClientOptions(opts...),
 		),
+		custody: connect.NewClient[v1.CustodyRequest, v1.CustodyResponse](
+			httpClient,
+			baseURL+FleetServiceCustodyProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("Custody")),
+			connect.WithClientOptions(opts...),
+		),
+		papers: connect.NewClient[v1.PapersRequest, v1.PapersResponse](
+			httpClient,
+			baseURL+FleetServicePapersProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("Papers")),
+			connect.WithClientOptions(opts...),
+		),
+		givePapers: connect.NewClient[v1.GivePapersRequest, v1.GivePapersResponse](
+			httpClient,
+			baseURL+FleetServiceGivePapersProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("GivePapers")),
+			connect.WithClientOptions(opts...),
+		),
 		succeed: connect.NewClient[v1.SucceedRequest, v1.SucceedResponse](
 			httpClient,
 			baseURL+FleetServiceSucceedProcedure,
@@ -107,11 +138,14 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // fleetServiceClient implements FleetServiceClient.
 type fleetServiceClient struct {
-	seat    *connect.Client[v1.SeatRequest, v1.SeatResponse]
-	take    *connect.Client[v1.TakeRequest, v1.TakeResponse]
-	records *connect.Client[v1.RecordsRequest, v1.Entry]
-	etcd    *connect.Client[v1.EtcdRequest, v1.EtcdResponse]
-	succeed *connect.Client[v1.SucceedRequest, v1.SucceedResponse]
+	seat       *connect.Client[v1.SeatRequest, v1.SeatResponse]
+	take       *connect.Client[v1.TakeRequest, v1.TakeResponse]
+	records    *connect.Client[v1.RecordsRequest, v1.Entry]
+	etcd       *connect.Client[v1.EtcdRequest, v1.EtcdResponse]
+	custody    *connect.Client[v1.CustodyRequest, v1.CustodyResponse]
+	papers     *connect.Client[v1.PapersRequest, v1.PapersResponse]
+	givePapers *connect.Client[v1.GivePapersRequest, v1.GivePapersResponse]
+	succeed    *connect.Client[v1.SucceedRequest, v1.SucceedResponse]
 }
 
 // Seat calls kogge.v1.FleetService.Seat.
@@ -134,6 +168,21 @@ func (c *fleetServiceClient) Etcd(ctx context.Context, req *connect.Request[v1.E
 	return c.etcd.CallUnary(ctx, req)
 }
 
+// Custody calls kogge.v1.FleetService.Custody.
+func (c *fleetServiceClient) Custody(ctx context.Context, req *connect.Request[v1.CustodyRequest]) (*connect.Response[v1.CustodyResponse], error) {
+	return c.custody.CallUnary(ctx, req)
+}
+
+// Papers calls kogge.v1.FleetService.Papers.
+func (c *fleetServiceClient) Papers(ctx context.Context, req *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error) {
+	return c.papers.CallUnary(ctx, req)
+}
+
+// GivePapers calls kogge.v1.FleetService.GivePapers.
+func (c *fleetServiceClient) GivePapers(ctx context.Context, req *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error) {
+	return c.givePapers.CallUnary(ctx, req)
+}
+
 // Succeed calls kogge.v1.FleetService.Succeed.
 func (c *fleetServiceClient) Succeed(ctx context.Context, req *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
 	return c.succeed.CallUnary(ctx, req)
@@ -151,6 +200,13 @@ type FleetServiceHandler interface {
 	// Etcd is the node's part in the fleet's etcd. A node whose seat does not run it, or that has
 	// none, says so.
 	Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error)
+	// Custody is about the key of the node CA, which the seats that run etcd hold, or may: to which
+	// key it is encrypted for this one, or the key itself, encrypted to that.
+	Custody(context.Context, *connect.Request[v1.CustodyRequest]) (*connect.Response[v1.CustodyResponse], error)
+	// Papers are what operators and nodes have signed besides the ledger, as far as this node has it.
+	Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error)
+	// GivePapers gives the node papers, which it verifies itself, and passes on if it has a seat.
+	GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error)
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -186,6 +242,24 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("Etcd")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetServiceCustodyHandler := connect.NewUnaryHandler(
+		FleetServiceCustodyProcedure,
+		svc.Custody,
+		connect.WithSchema(fleetServiceMethods.ByName("Custody")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServicePapersHandler := connect.NewUnaryHandler(
+		FleetServicePapersProcedure,
+		svc.Papers,
+		connect.WithSchema(fleetServiceMethods.ByName("Papers")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fleetServiceGivePapersHandler := connect.NewUnaryHandler(
+		FleetServiceGivePapersProcedure,
+		svc.GivePapers,
+		connect.WithSchema(fleetServiceMethods.ByName("GivePapers")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetServiceSucceedHandler := connect.NewUnaryHandler(
 		FleetServiceSucceedProcedure,
 		svc.Succeed,
@@ -202,6 +276,12 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 			fleetServiceRecordsHandler.ServeHTTP(w, r)
 		case FleetServiceEtcdProcedure:
 			fleetServiceEtcdHandler.ServeHTTP(w, r)
+		case FleetServiceCustodyProcedure:
+			fleetServiceCustodyHandler.ServeHTTP(w, r)
+		case FleetServicePapersProcedure:
+			fleetServicePapersHandler.ServeHTTP(w, r)
+		case FleetServiceGivePapersProcedure:
+			fleetServiceGivePapersHandler.ServeHTTP(w, r)
 		case FleetServiceSucceedProcedure:
 			fleetServiceSucceedHandler.ServeHTTP(w, r)
 		default:
@@ -227,6 +307,18 @@ func (UnimplementedFleetServiceHandler) Records(context.Context, *connect.Reques
 
 func (UnimplementedFleetServiceHandler) Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Etcd is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) Custody(context.Context, *connect.Request[v1.CustodyRequest]) (*connect.Response[v1.CustodyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Custody is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Papers is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.GivePapers is not implemented"))
 }
 
 func (UnimplementedFleetServiceHandler) Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {

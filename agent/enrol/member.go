@@ -1,0 +1,345 @@
+package enrol
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"sync"
+	"time"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
+)
+
+// Member is the side that lets nodes in, and renews them.
+type Member struct {
+	Ledger Ledger
+	Papers Papers
+	// Word is the envelope of this seat's word for its TLS key.
+	Word func() (signed.Envelope, error)
+	// Sign makes the certificate of a node for a key, in DER. The error wraps [ErrCannotSign]
+	// where this node cannot: it does not hold the CA's key, or does not know the time.
+	Sign func(name string, key *ecdsa.PublicKey) ([]byte, error)
+	// CanSign says why it would not.
+	CanSign func() error
+	// Revoked says whether a TLS key was withdrawn, as in fleet.Peer.Key.
+	Revoked func(key string) bool
+	// Now is the earliest that the time can be, or the time if it is known.
+	Now func() time.Time
+
+	mu     sync.Mutex     // guards what follows
+	hosts  map[string]int // connections, by address
+	here   int            // all of them
+	counts map[string]uint64
+	said   time.Time // a refusal, in the log
+}
+
+// Ledger is the member's ledger. agent/pinned's fits.
+type Ledger interface {
+	State() ledger.State
+	Entry(height int64) (ledger.Entry, error)
+}
+
+// Papers are what operators and nodes have signed besides. agent/papers' Store fits.
+type Papers interface {
+	Admit(u token.Use, now time.Time) error
+	Accepted(node signed.Key) (a token.Accept, paper []byte, ok bool)
+	CameBy(node signed.Key) (token.Use, bool)
+	Refused() map[string]uint64
+}
+
+// Why a member refuses. What is about a token has the errors of update/fleet/token.
+var (
+	ErrCannotSign = errors.New("this node signs no certificates now")
+	ErrStranger   = errors.New("the key has no seat, and nobody has accepted it")
+	errBusy       = errors.New("too many nodes come at once: try again")
+	errBehind     = errors.New("this node has fewer records than the token's checkpoint: ask another one")
+)
+
+// Limits of what strangers use up.
+const (
+	maxTurns   = 8               // connections at a time
+	maxOfHost  = 4               // of them, of one address
+	turnLimit  = 2 * time.Minute // for one
+	mostAsked  = 8               // questions on one
+	logBetween = time.Minute     // two refusals in the log
+)
+
+// Serve takes a connection whose handshake is over, and returns when it is. known is called once
+// the caller has shown that it knows a token's record, or has a key of this fleet: from then on
+// this bounds what it uses up, and no longer the door.
+func (m *Member) Serve(ctx context.Context, conn *tls.Conn, known func()) {
+	defer conn.NetConn().Close()
+	stop := context.AfterFunc(ctx, func() { conn.NetConn().Close() })
+	defer stop()
+	end := time.AfterFunc(turnLimit, func() { conn.NetConn().Close() })
+	defer end.Stop()
+	w := newWire(conn)
+	leave, ok := m.enter(conn.RemoteAddr())
+	if !ok {
+		m.refuse(w, errBusy)
+		return
+	}
+	defer leave()
+	if err := m.serve(w, known); err != nil {
+		m.refuse(w, err)
+	}
+}
+
+// enter takes one of the turns; false: there is none.
+func (m *Member) enter(from net.Addr) (leave func(), ok bool) {
+	host := from.String()
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.hosts == nil {
+		m.hosts, m.counts = make(map[string]int), make(map[string]uint64)
+	}
+	if m.here >= maxTurns || m.hosts[host] >= maxOfHost {
+		return nil, false
+	}
+	m.here++
+	m.hosts[host]++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.here--
+		if m.hosts[host]--; m.hosts[host] == 0 {
+			delete(m.hosts, host)
+		}
+	}, true
+}
+
+// refuse says why, to whoever is there, and counts it. A connection that has ended is no refusal.
+func (m *Member) refuse(w *wire, why error) {
+	if errors.Is(why, errEnded) {
+		return
+	}
+	_ = w.send(isRefusal, []byte(notice.Text(why.Error())))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[word(why)]++
+	if now := time.Now(); now.Sub(m.said) >= logBetween {
+		m.said = now
+		log.Printf("agent: enrolment: %s is refused: %v", w.conn.RemoteAddr(), why)
+	}
+}
+
+// errEnded is of a caller who has all that it wants.
+var errEnded = errors.New("the caller has gone")
+
+// word is what a refusal is counted as.
+func word(why error) string {
+	for _, c := range []struct {
+		is   error
+		word string
+	}{
+		{errBusy, "busy"}, {ErrStranger, "stranger"}, {errFrame, "not the protocol"}, {ErrCannotSign, "cannot sign"}, {errBehind, "behind"},
+		{fleet.ErrRevoked, "revoked"}, {token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
+		{token.ErrOther, "token for another node"}, {token.ErrName, "name of another node"}, {token.ErrPaper, "not signed by an operator"}, {token.ErrUse, "not a use of a token"},
+	} {
+		if errors.Is(why, c.is) {
+			return c.word
+		}
+	}
+	return "other"
+}
+
+// Refused is how often which refusal was given.
+func (m *Member) Refused() map[string]uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make(map[string]uint64, len(m.counts))
+	for why, n := range m.counts {
+		all[why] = n
+	}
+	return all
+}
+
+// guest is who is at the other end.
+type guest struct {
+	tlsKey document.Hash
+	record token.Paper // of the token that it has; none: it has said who it is
+	key    signed.Key
+	name   string // that it may have a certificate for; "": none
+}
+
+func (m *Member) serve(w *wire, known func()) error {
+	tlsKey, err := tlsKeyOf(w.state)
+	if err != nil {
+		return err
+	}
+	if m.Revoked(tlsKey.String()) {
+		return fmt.Errorf("TLS key %s: %w", tlsKey.Short(), fleet.ErrRevoked)
+	}
+	kind, content, err := w.receive(maxSaid)
+	if err != nil {
+		return ended(err)
+	}
+	g := guest{tlsKey: tlsKey}
+	switch kind {
+	case sayRecord:
+		g.record, err = m.hearRecord(content)
+	case sayVisit:
+		err = m.hearVisit(&g, content, w.state)
+	default:
+		err = fmt.Errorf("%w: kind %d", errFrame, kind)
+	}
+	if err != nil {
+		return err
+	}
+	known()
+	own, err := m.Word()
+	if err != nil {
+		return fmt.Errorf("%w: it has not said yet which TLS key is its own", ErrCannotSign)
+	}
+	if err := w.send(isWord, own.Bytes()); err != nil {
+		return ended(err)
+	}
+	for range mostAsked {
+		if err := m.hear(w, &g); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: more than %d questions", errFrame, mostAsked)
+}
+
+// ended is the error of a connection, if there is one: nobody is there to be told.
+func ended(err error) error {
+	if err == nil || errors.Is(err, errFrame) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errEnded, err)
+}
+
+// hearRecord wants the record of a token that a listed operator has signed.
+func (m *Member) hearRecord(content []byte) (token.Paper, error) {
+	p, err := token.ParsePaper(content)
+	if err != nil {
+		return p, err
+	}
+	r, err := token.OpenRecord(p)
+	if err != nil {
+		return p, err
+	}
+	state := m.Ledger.State()
+	if _, err := p.Verify(state); err != nil {
+		return p, err
+	}
+	if r.Height > state.Height {
+		return p, errBehind
+	}
+	return p, m.CanSign()
+}
+
+// hearVisit says who a node is that has a key in this fleet.
+func (m *Member) hearVisit(g *guest, content []byte, state tls.ConnectionState) error {
+	ledger := m.Ledger.State()
+	key, err := openVisit(content, ledger.Fleet(), state)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStranger, err)
+	}
+	g.key = key
+	if seat, ok := ledger.Roster.ByKey(key); ok {
+		g.name = seat.Name
+		return nil
+	}
+	if a, _, ok := m.Papers.Accepted(key); ok {
+		if seat, taken := ledger.Roster.ByName(a.Name); taken && seat.Key != key {
+			return fmt.Errorf("%w: %s has seat %d", token.ErrName, a.Name, seat.Number)
+		}
+		g.name = a.Name
+		return nil
+	}
+	if _, ok := m.Papers.CameBy(key); ok {
+		return nil // it may ask whether it is accepted
+	}
+	return fmt.Errorf("%w: key %s", ErrStranger, key.ID().Short())
+}
+
+// hear answers one question.
+func (m *Member) hear(w *wire, g *guest) error {
+	kind, content, err := w.receive(maxSaid)
+	if err != nil {
+		return ended(err)
+	}
+	switch {
+	case kind == askLedger:
+		from, err := number(content)
+		if err != nil {
+			return err
+		}
+		return m.giveLedger(w, from)
+	case kind == sayUse && g.record.Bytes() != nil:
+		return m.hearUse(w, g, content)
+	case kind == askSigned && g.key != "":
+		if g.name == "" {
+			return fmt.Errorf("%w: key %s came by a token and is new", ErrStranger, g.key.ID().Short())
+		}
+		return m.giveSigned(w, g)
+	case kind == askPapers && g.key != "":
+		if _, paper, ok := m.Papers.Accepted(g.key); ok {
+			return ended(w.send(isPaper, paper))
+		}
+		return ended(w.send(isNone, nil))
+	}
+	return fmt.Errorf("%w: kind %d", errFrame, kind)
+}
+
+func (m *Member) giveLedger(w *wire, from int64) error {
+	height := m.Ledger.State().Height
+	for h := max(1, from); h <= height; h++ {
+		e, err := m.Ledger.Entry(h)
+		if err != nil {
+			return fmt.Errorf("%w: record %d cannot be read here", ErrCannotSign, h)
+		}
+		if err := w.send(isEntry, entryFrame(h, e)); err != nil {
+			return ended(err)
+		}
+	}
+	return ended(w.send(isEnd, binary.AppendUvarint(nil, uint64(height))))
+}
+
+// hearUse lets a node in. It is noted before the certificate is made: a member that is cut off
+// between the two has used the token for this node, which may come again.
+func (m *Member) hearUse(w *wire, g *guest, content []byte) error {
+	u, err := token.OpenUse(content)
+	if err != nil {
+		return err
+	}
+	if u.TLSKey != g.tlsKey || u.Token.ID() != g.record.ID() {
+		return fmt.Errorf("%w: it is of another connection", token.ErrUse)
+	}
+	if err := m.CanSign(); err != nil {
+		return err
+	}
+	if err := m.Papers.Admit(u, m.Now()); err != nil {
+		return err
+	}
+	g.key, g.name = u.Node, u.Name
+	log.Printf("agent: node %s (key %s, TLS key %s) came by token %s, and is new", u.Name, u.Node.ID().Short(), u.TLSKey.Short(), u.Record.Key.ID().Short())
+	return m.giveSigned(w, g)
+}
+
+func (m *Member) giveSigned(w *wire, g *guest) error {
+	key, err := fleet.P256(w.state.PeerCertificates[0].PublicKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", token.ErrUse, err)
+	}
+	der, err := m.Sign(g.name, key)
+	if err != nil {
+		return err
+	}
+	return ended(w.send(isSigned, der))
+}

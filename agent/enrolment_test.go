@@ -1,0 +1,525 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	rpc "connectrpc.com/connect"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/agent/enrol"
+	"kogge.example/agent/gossip"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
+	"kogge.example/agent/pinned"
+	"kogge.example/agent/serve"
+	"kogge.example/agent/serve/records"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
+	"kogge.example/update/fleet/wrapped"
+	"kogge.example/update/golden"
+)
+
+// village is a founded fleet whose nodes run, each behind the port of its API, and an admin of it.
+type village struct {
+	*ledgertest.Fleet
+	admin *ecdsa.PrivateKey
+	where map[int]netip.AddrPort
+	nodes []*talk
+	now   clock
+}
+
+// live starts a fleet of so many seats, of which the first three are members.
+func live(t *testing.T, seats int) *village {
+	t.Helper()
+	v := &village{Fleet: ledgertest.Founded(t, seats, 1), where: make(map[int]netip.AddrPort)}
+	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today }}
+	v.admin = v.lists(t, "cleo")
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() { stop(); running.Wait() })
+	for number := 1; number <= seats; number++ {
+		p := adopted(t, v.Fleet)
+		sits(t, p, number)
+		taken, err := p.ledger()
+		must(t, err)
+		for i, e := range v.Entries {
+			must(t, taken.Take(int64(i+1), e))
+		}
+		one := v.talkOf(p)
+		server, err := serve.Listen("127.0.0.1:0", serve.Config{
+			Node: p.node, ClockSure: v.now.sure, Known: p.known, Machine: one.machine,
+			Records: records.Records{
+				Open: p.whole, Changed: one.look, Custody: p.custody, Papers: p.papers, Refused: one.refused, Refuse: p.mayServe,
+			},
+			Protocols: map[string]func(*tls.Conn){gossip.Protocol: one.serve, enrol.Protocol: one.enrol},
+		})
+		must(t, err)
+		v.where[number] = netip.MustParseAddrPort(server.Address().String())
+		running.Go(func() { _ = server.Serve(ctx) })
+		v.nodes = append(v.nodes, one)
+	}
+	for i, one := range v.nodes {
+		running.Go(func() { one.run(ctx, int(v.where[i+1].Port())) })
+	}
+	return v
+}
+
+func (v *village) talkOf(p *part) *talk {
+	one := newTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")})
+	one.clock = v.now
+	one.reach = func(_ *gossip.Engine, _ *pinned.Ledger, seat roster.Seat) []netip.AddrPort {
+		return []netip.AddrPort{v.where[seat.Number]}
+	}
+	return one
+}
+
+// lists has the ledger list an admin. It is for before the nodes run.
+func (v *village) lists(t *testing.T, name string) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := fleet.NewKey()
+	must(t, err)
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	must(t, err)
+	value := ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{{Name: name, Role: fleet.RoleAdmin, Key: document.HashOf(spki)}}}}
+	v.Take(t, v.Decided(t, value, v.Log.State().Roster.Quorum()))
+	return key
+}
+
+// hand gives a member the key of the node CA, as the operator's computer does.
+func (v *village) hand(t *testing.T, number int) {
+	t.Helper()
+	held, err := v.nodes[number-1].part.custody()
+	must(t, err)
+	ca := v.Genesis.NodeCA
+	sealed, err := wrapped.Wrap(v.CA(fleet.KindNode), held.Says(number).Key, wrapped.For{Fleet: v.Log.State().Fleet(), Seat: keyOf(t, number), CA: wrapped.CAOf(ca)})
+	must(t, err)
+	must(t, held.Take(sealed, ca))
+	v.nodes[number-1].look()
+}
+
+func within(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within a minute", what)
+		}
+	}
+}
+
+// holdsCA says whether a node holds the key of the node CA.
+func (v *village) holdsCA(number int) bool {
+	held, err := v.nodes[number-1].part.custody()
+	return err == nil && held.CA(v.Genesis.NodeCA) != nil
+}
+
+// comer is a node with a join.yaml, that is no part of anything yet.
+func (v *village) comer(t *testing.T, seed fleet.Token, record token.Paper, name string, members ...int) newcomer {
+	t.Helper()
+	p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
+	var err error
+	p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
+	must(t, err)
+	j := &fleet.JoinFile{Genesis: v.Genesis, Token: seed, Record: record.Bytes()}
+	for _, m := range members {
+		j.Members = append(j.Members, v.where[m])
+	}
+	parsed, err := identity.ParseJoinFile("join.yaml", fleet.MarshalJoinFile(j))
+	must(t, err)
+	must(t, p.node.Join(parsed))
+	return newcomer{comerOf(p, v.talkOf(p), func() string { return name }), p}
+}
+
+func (v *village) issue(t *testing.T, seed fleet.Token, edit func(*token.Record)) token.Paper {
+	t.Helper()
+	key, err := token.KeyOf(seed)
+	must(t, err)
+	s := v.Log.State()
+	r := token.Record{Version: 1, Key: key, Count: 1, Height: s.Height, Root: s.Tree, Expires: time.Now().Add(time.Hour).UTC().Truncate(time.Second)}
+	edit(&r)
+	p, err := token.Issue(s.Fleet(), r, v.admin)
+	must(t, err)
+	return p
+}
+
+// TestEnrolment has a fleet pass the node CA's key to its members, let in a node that nobody has
+// adopted, refuse what is to be refused, and accept the node; the laptop has no part in it.
+func TestEnrolment(t *testing.T) {
+	v := live(t, 4)
+	v.hand(t, 1)
+	within(t, "all members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
+	if v.holdsCA(4) {
+		t.Error("a seat that runs no etcd holds the CA's key")
+	}
+	seed := fleet.NewToken()
+	record := v.issue(t, seed, func(r *token.Record) { r.Labels = notice.Labels{"region": "eu"} })
+	n := v.comer(t, seed, record, "n9", 2)
+	if n.part.isNew() {
+		t.Error("it is new before it came")
+	}
+	if _, ok := n.Step(t.Context(), 0); !ok || !n.part.node.Adopted() || n.part.node.Name() != "n9" || !n.part.isNew() {
+		t.Fatalf("%s", n.part.node)
+	}
+	if _, waits := n.part.node.Enrolment(); waits || strings.Contains(stateOf(t, n.part), seed.Text()) {
+		t.Error("the token is still there")
+	}
+	// New: no containers, no secrets; what shows it, and what accepts it, is answered.
+	for procedure, refused := range map[string]bool{
+		apiv1connect.WorkloadServiceApplyProcedure: true, apiv1connect.RegistryServiceSetRegistryProcedure: true, apiv1connect.VolumeServiceRemoveVolumeProcedure: true,
+		apiv1connect.FleetServiceGivePapersProcedure: false, apiv1connect.NodeServiceRebootProcedure: false,
+	} {
+		if err := n.part.mayServe(procedure); (err != nil) != refused || refused && api.ReasonOf(err) != apiv1.Reason_REASON_NEW {
+			t.Errorf("%s: %v", procedure, err)
+		}
+	}
+	// The use is known to all; a second node of the same token comes in nowhere.
+	key := n.key(t)
+	for _, one := range v.nodes {
+		within(t, "the use travels", func() bool { _, ok := one.part.papers().CameBy(key); return ok })
+	}
+	for member := 1; member <= 3; member++ {
+		late := v.comer(t, seed, record, "n8", member)
+		if _, ok := late.Step(t.Context(), 5); ok || late.part.node.Adopted() {
+			t.Errorf("a second node comes in at n%d", member)
+		}
+	}
+	if got := v.nodes[1].refused(); got["token used up"] != 1 {
+		t.Errorf("n2 has refused %v", got)
+	}
+	// It is accepted at a seat that is no member, and hears of it at another one.
+	if wait, ok := n.Step(t.Context(), 0); ok || wait > time.Minute || !n.part.isNew() {
+		t.Error("it is accepted by nobody")
+	}
+	attested, err := notice.Attest(v.Log.State().Fleet(), key, notice.Labels{"region": "eu"}, v.admin)
+	must(t, err)
+	paper, err := token.SignAccept(v.Log.State().Fleet(), token.Accept{Version: 1, Node: key, Name: "n9", Number: 1, Attested: attested}, v.admin)
+	must(t, err)
+	if _, err := v.nodes[3].part.papers().Take(paper.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range v.nodes {
+		within(t, "the acceptance travels", func() bool { _, _, ok := one.part.papers().Accepted(key); return ok })
+	}
+	if _, ok := n.Step(t.Context(), 0); !ok || n.part.isNew() || n.part.mayServe(apiv1connect.WorkloadServiceApplyProcedure) != nil {
+		t.Error("it is still new")
+	}
+	again := &part{node: n.part.node, state: n.part.state, run: n.part.run, show: func() {}}
+	if again.isNew() || !again.accepted() {
+		t.Error("after a restart it is new")
+	}
+}
+
+// newcomer is a node that comes, and what it is in its fleet.
+type newcomer struct {
+	*enrol.Comer
+	part *part
+}
+
+// key is the key that the node has for its seat.
+func (n newcomer) key(t *testing.T) signed.Key {
+	t.Helper()
+	seat, _, err := n.part.before()
+	must(t, err)
+	return seat.Key
+}
+
+// stateOf is all that lies in the folders of a node.
+func stateOf(t *testing.T, p *part) string {
+	t.Helper()
+	var all strings.Builder
+	must(t, filepath.WalkDir(p.state, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		all.Write(text)
+		return err
+	}))
+	return all.String()
+}
+
+// TestEnrolmentRefused shows who comes in nowhere, and in which words.
+func TestEnrolmentRefused(t *testing.T) {
+	v, other := live(t, 4), ledgertest.Founded(t, 3, 1)
+	v.hand(t, 2)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
+	_ = other
+	later := v.Log.State().Height + 1
+	var out strings.Builder
+	for _, c := range []struct {
+		what   string
+		edit   func(*token.Record)
+		name   string
+		member int
+	}{
+		{"the name of a seat", func(*token.Record) {}, "n2", 1},
+		{"over since a year", func(r *token.Record) { r.Expires = r.Expires.AddDate(-1, 0, 0) }, "n8", 1},
+		{"a member that lacks records of the checkpoint", func(r *token.Record) { r.Height = later }, "n8", 1},
+		{"another ledger's checkpoint", func(r *token.Record) { r.Root = document.HashOf(nil) }, "n8", 1},
+		{"a seat that holds no key of the CA", func(*token.Record) {}, "n8", 4},
+		{"nobody answers", func(*token.Record) {}, "n8", 9},
+	} {
+		seed := fleet.NewToken()
+		v.where[9] = netip.MustParseAddrPort("127.0.0.1:1")
+		n := v.comer(t, seed, v.issue(t, seed, c.edit), c.name, c.member)
+		e, _ := n.part.node.Enrolment()
+		err := n.Come(t.Context(), e)
+		if err == nil || n.part.node.Adopted() {
+			t.Errorf("%s: it comes in", c.what)
+			continue
+		}
+		_, words, _ := strings.Cut(err.Error(), ": ")
+		fmt.Fprintf(&out, "%s\n    %s\n", c.what, plainWords(words))
+		if _, still := n.part.node.Enrolment(); !still {
+			t.Errorf("%s: the token is gone", c.what)
+		}
+	}
+	// A token for a node gives it its name, whatever the machine is called.
+	named := fleet.NewToken()
+	one := v.comer(t, named, v.issue(t, named, func(r *token.Record) { r.Node = "n7" }), "kogge-000000", 1)
+	if _, ok := one.Step(t.Context(), 0); !ok || one.part.node.Name() != "n7" {
+		t.Errorf("%s", one.part.node)
+	}
+	// Somebody else answers at the member's address: he gets no proof of the token.
+	seed := fleet.NewToken()
+	n := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n8", 1)
+	v.nodes[0].session.Load().member.Word = func() (signed.Envelope, error) { return word(v.nodes[1].session.Load().engine, keyOf(t, 2)) }
+	e, _ := n.part.node.Enrolment()
+	err := n.Come(t.Context(), e)
+	if !errors.Is(err, enrol.ErrNotAMember) || len(v.nodes[0].part.papers().All()) > 1 {
+		t.Errorf("an impostor: %v", err)
+	}
+	_, words, _ := strings.Cut(fmt.Sprint(err), ": ")
+	fmt.Fprintf(&out, "somebody with another seat's word\n    %s\n", plainWords(words))
+	golden.Compare(t, "enrolment.txt", out.String())
+}
+
+// plainWords are an error's, without what is another one each time.
+func plainWords(text string) string {
+	words := strings.Fields(text)
+	for i, w := range words {
+		bare := strings.Trim(w, ":,()")
+		if len(bare) == 12 && strings.Trim(bare, "0123456789abcdef") == "" {
+			words[i] = strings.Replace(w, bare, "…", 1)
+		}
+		if strings.Count(bare, "-") == 2 && len(bare) == 10 && strings.Trim(bare, "0123456789-") == "" {
+			words[i] = strings.Replace(w, bare, "DATE", 1)
+		}
+		if strings.Count(bare, ":") == 2 && len(bare) == 8 && strings.Trim(bare, "0123456789:") == "" {
+			words[i] = strings.Replace(w, bare, "TIME", 1)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// TestComerAtRest: a node that an operator has adopted, of a fleet that is not founded, asks nobody,
+// and makes no key.
+func TestComerAtRest(t *testing.T) {
+	p := adopted(t, ledgertest.Begun(t, 3))
+	one := newTalk(p, machine.Machine{Run: p.run, State: p.state})
+	one.clock = clock{func() bool { return true }, func() time.Time { return ledgertest.Today }}
+	if wait, ok := comerOf(p, one, nil).Step(t.Context(), 0); !ok || wait != time.Hour {
+		t.Errorf("it looks again after %s", wait)
+	}
+	if identity.HasSeat(filepath.Join(p.state, "identity")) {
+		t.Error("it has made the key of a seat")
+	}
+}
+
+// TestRenewedByMember renews the certificate of a seat that is over for years, and of one that is
+// nobody's not.
+func TestRenewedByMember(t *testing.T) {
+	v := live(t, 4)
+	v.hand(t, 3)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
+	old := func(number int, sits0 bool) newcomer {
+		p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
+		var err error
+		p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
+		must(t, err)
+		must(t, p.node.Join(&fleet.JoinFile{Genesis: v.Genesis, Token: fleet.NewToken()}))
+		csr, err := p.node.Request()
+		must(t, err)
+		key, _, err := fleet.RequestKey(csr)
+		must(t, err)
+		der, err := fleet.SignPeer(fleet.Peer{Kind: fleet.KindNode, Name: fmt.Sprintf("n%d", number), Fleet: v.Genesis.ID()}, key, v.Genesis.NodeCA, v.CA(fleet.KindNode), ledgertest.Today.AddDate(-5, 0, 0))
+		must(t, err)
+		must(t, p.node.Adopt(der))
+		if sits0 {
+			sits(t, p, number)
+		}
+		taken, err := p.ledger()
+		must(t, err)
+		must(t, taken.Take(1, v.Entries[0]))
+		return newcomer{comerOf(p, v.talkOf(p), func() string { return "x" }), p}
+	}
+	n := old(4, true)
+	before := n.part.node.Certificate().Leaf.NotAfter
+	if _, ok := n.Step(t.Context(), 0); !ok {
+		t.Error("it is not renewed")
+	}
+	after := n.part.node.Certificate().Leaf.NotAfter
+	if !before.Before(time.Now()) || !after.After(time.Now().AddDate(0, 11, 0)) || n.part.node.Name() != "n4" {
+		t.Errorf("good until %s, before until %s", after, before)
+	}
+	stranger := old(4, false) // its key has no seat, though the CA has signed its name
+	if err := stranger.Visit(t.Context(), true); !errors.Is(err, enrol.ErrRefused) || !strings.Contains(err.Error(), "has no seat") {
+		t.Errorf("a stranger with the CA's signature: %v", err)
+	}
+}
+
+// TestWhoIsWho is the table of who is let in where, by real handshakes of TLS 1.3: whom a CA has
+// signed is one thing, and whom the fleet knows another.
+func TestWhoIsWho(t *testing.T) {
+	v := live(t, 4)
+	v.hand(t, 1)
+	victim, state := v.nodes[0], v.Log.State()
+	for _, number := range []int{2, 4} {
+		within(t, "n1 has heard of the TLS keys", func() bool {
+			now := victim.session.Load()
+			if now == nil {
+				return false
+			}
+			_, ok := now.engine.Object(notice.TLSKeyKind, keyOf(t, number))
+			return ok
+		})
+	}
+	sign := func(kind fleet.PeerKind, by fleet.PeerKind, name string, role fleet.Role, key *ecdsa.PrivateKey, at time.Time) tls.Certificate {
+		ca := v.Genesis.NodeCA
+		if by == fleet.KindOperator {
+			ca = v.Genesis.OperatorCA
+		}
+		der, err := fleet.SignPeer(fleet.Peer{Kind: kind, Name: name, Role: role, Fleet: v.Genesis.ID()}, &key.PublicKey, ca, v.CA(by), at)
+		must(t, err)
+		leaf, err := x509.ParseCertificate(der)
+		must(t, err)
+		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+	}
+	fresh := func() *ecdsa.PrivateKey {
+		key, err := fleet.NewKey()
+		must(t, err)
+		return key
+	}
+	today, long := ledgertest.Today, ledgertest.Today.AddDate(-5, 0, 0)
+	type caller struct {
+		who, as string
+		cert    tls.Certificate
+		seat    ed25519.PrivateKey // with which it says who it is, to nodes
+		number  int                // of the seat that it says is its
+		replay  bool               // it says what the seat has said
+	}
+	var all []caller
+	op := func(as string, by fleet.PeerKind, name string, key *ecdsa.PrivateKey, at time.Time) {
+		all = append(all, caller{"operator", as, sign(fleet.KindOperator, by, name, fleet.RoleAdmin, key, at), ledgertest.Private("operator"), 2, true})
+	}
+	op("listed", fleet.KindOperator, "cleo", v.admin, today)
+	op("unlisted", fleet.KindOperator, "eve", fresh(), today)
+	op("listed name, foreign key", fleet.KindOperator, "cleo", fresh(), today)
+	op("minted by a former member", fleet.KindNode, "cleo", fresh(), today)
+	op("expired", fleet.KindOperator, "cleo", v.admin, long)
+	for _, kind := range []struct {
+		who    string
+		number int
+	}{{"node", 4}, {"member", 2}} {
+		own := v.nodes[kind.number-1].part.node.Certificate()
+		ownKey, _ := own.PrivateKey.(*ecdsa.PrivateKey)
+		name, seat := fmt.Sprintf("n%d", kind.number), ledgertest.Private(fmt.Sprintf("n%d", kind.number))
+		node := func(name string, key *ecdsa.PrivateKey, at time.Time) tls.Certificate {
+			return sign(fleet.KindNode, fleet.KindNode, name, "", key, at)
+		}
+		all = append(all,
+			caller{kind.who, "listed", node(name, ownKey, today), seat, kind.number, true},
+			caller{kind.who, "unlisted", node("n9", fresh(), today), ledgertest.Private("eve"), 9, false},
+			caller{kind.who, "listed name, foreign key", node(name, fresh(), today), ledgertest.Private("eve"), kind.number, true},
+			caller{kind.who, "minted by a former member", node(name, fresh(), today), ledgertest.Private("former member"), kind.number, false},
+			caller{kind.who, "expired", node(name, ownKey, long), seat, kind.number, true},
+		)
+	}
+	var out strings.Builder
+	for _, c := range all {
+		fmt.Fprintf(&out, "%s, %s\n", c.who, c.as)
+		for _, way := range []struct {
+			name string
+			try  func() error
+		}{
+			{"API", func() error {
+				client := api.Dial(v.where[1].String(), "n1", v.Genesis, c.cert)
+				defer client.Close()
+				_, err := client.Status(t.Context(), rpc.NewRequest(&apiv1.StatusRequest{}))
+				return err
+			}},
+			{"gossip", func() error {
+				spki := document.HashOf(c.cert.Leaf.RawSubjectPublicKeyInfo)
+				says, err := signed.Seal(notice.TLSKeyKind, state.Fleet(), c.seat, 1, notice.TLSKey{Version: 1, Seat: c.number, Key: spki}.Encode())
+				must(t, err)
+				if c.replay {
+					says, err = word(victim.session.Load().engine, keyOf(t, c.number))
+					must(t, err)
+				}
+				peer := &gossip.TLS{
+					Certificate: func() tls.Certificate { return c.cert }, Word: func() (signed.Envelope, error) { return says, nil },
+					Admit:     func([]byte, document.Hash) (roster.Seat, error) { s, _ := state.Roster.Seat(1); return s, nil },
+					Addresses: func(roster.Seat) []netip.AddrPort { return []netip.AddrPort{v.where[1]} },
+				}
+				first, _ := state.Roster.Seat(1)
+				s, err := peer.Dial(t.Context(), first)
+				if err == nil {
+					s.Close()
+				}
+				return err
+			}},
+			{"enrolment", func() error {
+				key, err := signed.KeyOf(c.seat.Public().(ed25519.PublicKey))
+				must(t, err)
+				one := &enrol.Node{Genesis: v.Genesis, Certificate: c.cert, Key: key, Ledger: pinned.Open(t.TempDir(), v.Genesis), Seal: func(kind string, id document.Hash, sequence uint64, body []byte) (signed.Envelope, error) {
+					return signed.Seal(kind, id, c.seat, sequence, body)
+				}}
+				_, err = one.Visit(t.Context(), v.where[1], true)
+				return err
+			}},
+		} {
+			said := "let in"
+			if err := way.try(); err != nil {
+				said = "refused"
+				if way.name != "gossip" { // which says nothing to strangers
+					said += ": " + plainWords(lastWords(err))
+				}
+			}
+			fmt.Fprintf(&out, "    %-10s %s\n", way.name, said)
+		}
+	}
+	golden.Compare(t, "whoiswho.txt", out.String())
+}
+
+// lastWords are what the other end has said, without where that was.
+func lastWords(err error) string {
+	var c *rpc.Error
+	if errors.As(err, &c) {
+		return c.Message()
+	}
+	text := err.Error()
+	if at := strings.Index(text, "the member refuses"); at >= 0 {
+		return text[at:]
+	}
+	return text
+}

@@ -1,0 +1,133 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/token"
+)
+
+// Enrolment is what a node needs to come into its fleet by itself: a token, what an operator has
+// said of it, and where members may answer.
+type Enrolment struct {
+	Token   fleet.Token
+	Record  token.Paper
+	Members []netip.AddrPort
+}
+
+const (
+	enrolmentName    = "enrolment.json"
+	enrolmentVersion = 1
+	maxMembers       = 16
+)
+
+// enrolmentFile has no secret in it, and stays when the node is in: it tells how it came.
+type enrolmentFile struct {
+	Version int              `json:"version"`
+	Record  []byte           `json:"record,omitempty"` // of the token; none: an operator's computer takes the node in
+	Members []netip.AddrPort `json:"members,omitempty"`
+	Came    bool             `json:"came,omitempty"` // the node came by the token, and by nobody's hand
+}
+
+// readEnrolment reads how the node is to come into its fleet, or came. A file that cannot be read
+// is an error: it may say that the node is new.
+func (n *Node) readEnrolment() error {
+	raw, err := n.files.Read(enrolmentName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(raw) > fleet.MaxGenesis {
+		return fmt.Errorf("%d bytes: %d at most", len(raw), fleet.MaxGenesis)
+	}
+	n.enrolment, err = document.DecodeExact[enrolmentFile](raw, enrolmentVersion)
+	return err
+}
+
+// enrols writes how the node is to come into its fleet, if that is something else than before.
+// n.mu is held.
+func (n *Node) enrols(f enrolmentFile) error {
+	f.Version = enrolmentVersion
+	raw, err := document.Encode(f)
+	if err != nil {
+		return err
+	}
+	if before, err := document.Encode(n.enrolment); err == nil && string(before) == string(raw) {
+		return nil
+	}
+	if n.enrolment.Version == 0 && len(f.Record) == 0 && !f.Came {
+		return nil // there is no file, and none is needed
+	}
+	if err := n.files.Replace(enrolmentName, raw); err != nil {
+		return err
+	}
+	n.enrolment = f
+	return nil
+}
+
+// Enrolment is what the node comes into its fleet by; false: it is in, or waits for an operator.
+func (n *Node) Enrolment() (Enrolment, bool) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.m.chain != nil || n.m.token.IsZero() || len(n.enrolment.Record) == 0 {
+		return Enrolment{}, false
+	}
+	record, err := token.ParsePaper(n.enrolment.Record)
+	if err != nil {
+		return Enrolment{}, false // Join has read it
+	}
+	return Enrolment{n.m.token, record, n.enrolment.Members}, true
+}
+
+// Came says whether the node came into its fleet by a token alone: until an operator accepts it,
+// it is new there.
+func (n *Node) Came() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.m.chain != nil && n.enrolment.Came
+}
+
+// Members are where members of the fleet answered when the token was given out.
+func (n *Node) Members() []netip.AddrPort {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.enrolment.Members
+}
+
+// Enrol takes the certificate that a member has signed for the token, in DER, and forgets the
+// token. After a power cut the node has the token or the certificate, and never the certificate
+// without the note that it is new:
+//
+//  1. check the certificate
+//  2. note that the node came by its token
+//  3. take the certificate, and forget the token
+func (n *Node) Enrol(certDER []byte, chain ...[]byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.m.chain != nil {
+		return fmt.Errorf("enrol: %w", ErrAdopted)
+	}
+	if n.m.genesis == nil || len(n.enrolment.Record) == 0 {
+		return fmt.Errorf("enrol: %w", ErrNoJoin)
+	}
+	m := n.m.with(certDER, chain)
+	if _, err := n.verify(m); err != nil {
+		return fmt.Errorf("enrol: %w", err)
+	}
+	f := n.enrolment
+	f.Came = true
+	err := n.enrols(f)
+	if err == nil {
+		err = n.change(m)
+	}
+	if err != nil {
+		return fmt.Errorf("enrol: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package identity
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/wrapped"
+)
+
+// invited is a join.yaml with a token's record.
+func invited(t *testing.T, f *keyring.Keyring) *fleet.JoinFile {
+	t.Helper()
+	issued, err := f.NewToken(keyring.Terms{Count: 100}, today)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := ledger.New(f.Genesis).State()
+	s.Height, s.Tree = 1, document.HashOf([]byte("tree"))
+	record, err := f.TokenRecord(issued, notice.Labels{"region": "eu"}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fleet.JoinFile{Genesis: f.Genesis, Token: issued.Token, Record: record.Bytes(), Members: []netip.AddrPort{
+		netip.MustParseAddrPort("192.0.2.1:7443"), netip.MustParseAddrPort("[2001:db8::1]:7443"),
+	}}
+}
+
+// TestEnrolPowerCut cuts the power at every write from join.yaml to the certificate: the node has
+// the token or the certificate, and with the certificate it knows that it is new.
+func TestEnrolPowerCut(t *testing.T) {
+	f := savedFleet(t, "dev")
+	j := invited(t, f)
+	life := func(files *memoryFiles) error {
+		n, err := openNode(files)
+		if err != nil || n.Adopted() {
+			return err
+		}
+		if err := n.Join(j); err != nil {
+			return err
+		}
+		if e, waits := n.Enrolment(); !waits || e.Token.Text() != j.Token.Text() || !bytes.Equal(e.Record.Bytes(), j.Record) || len(e.Members) != 2 || n.Came() {
+			t.Fatalf("%+v", e)
+		}
+		return n.Enrol(sign(t, f, n, "n1"))
+	}
+	for writes := 0; ; writes++ {
+		done := false
+		for _, lands := range []bool{false, true} {
+			m := &memoryFiles{disk: make(map[string]string), left: writes, lands: lands}
+			err := life(m)
+			if err != nil && !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			done = err == nil
+			after := &memoryFiles{disk: maps.Clone(m.disk), left: 100}
+			n, err := openNode(after)
+			if err != nil {
+				t.Fatalf("writes=%d lands=%v: %v", writes, lands, err)
+			}
+			_, waits := n.Enrolment()
+			if n.Adopted() && (waits || !n.Came() || strings.Contains(fmt.Sprint(after.disk), j.Token.Text())) || !n.Adopted() && n.Came() {
+				t.Errorf("writes=%d lands=%v: adopted %v, waits %v, came %v", writes, lands, n.Adopted(), waits, n.Came())
+			}
+			if err := life(after); err != nil {
+				t.Fatalf("writes=%d lands=%v: after the cut: %v", writes, lands, err)
+			}
+			if n, err = openNode(after); err != nil || !n.Adopted() || !n.Came() {
+				t.Errorf("writes=%d lands=%v: %v", writes, lands, err)
+			}
+		}
+		if done {
+			return
+		}
+	}
+}
+
+// TestCameByHand: a node with a token that an operator adopts is not new, also after it was about
+// to come by itself; and one with an old join.yaml waits for him.
+func TestCameByHand(t *testing.T) {
+	f := savedFleet(t, "dev")
+	j := invited(t, f)
+	m := &memoryFiles{disk: make(map[string]string), left: 100}
+	n, err := openNode(m)
+	if err == nil {
+		err = n.Join(j)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.left = 1 // the note that it came, and no certificate
+	if err := n.Enrol(sign(t, f, n, "n1")); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	m.left = 100
+	if n, err = openNode(m); err == nil {
+		err = n.Adopt(sign(t, f, n, "n1"))
+	}
+	if err != nil || n.Came() || !n.Adopted() {
+		t.Errorf("%v, came %v", err, n.Came())
+	}
+	if err := n.Enrol(otherNode(t, f, "n1", today)); !errors.Is(err, ErrAdopted) {
+		t.Errorf("it comes again: %v", err)
+	}
+	if n, err = openNode(&memoryFiles{disk: make(map[string]string), left: 100}); err == nil {
+		err = n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: j.Token})
+	}
+	if _, waits := n.Enrolment(); err != nil || waits {
+		t.Errorf("an old join.yaml: %v", err)
+	}
+	if err := n.Enrol(sign(t, f, n, "n1")); !errors.Is(err, ErrNoJoin) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestJoinFileRecord reads what is written, and refuses a record that is not the token's.
+func TestJoinFileRecord(t *testing.T) {
+	f := savedFleet(t, "dev")
+	j, other, foreign := invited(t, f), invited(t, f), invited(t, savedFleet(t, "hanse"))
+	text := string(fleet.MarshalJoinFile(j))
+	got, err := ParseJoinFile("join.yaml", []byte(text))
+	if err != nil || !bytes.Equal(got.Record, j.Record) || fmt.Sprint(got.Members) != fmt.Sprint(j.Members) || got.Token.Text() != j.Token.Text() {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	record := func(raw []byte) string { return "record: " + base64.StdEncoding.EncodeToString(raw) }
+	for with, want := range map[string]string{
+		record(other.Record): "record of another token", record(foreign.Record): "it is of fleet", "record: '!'": "not base64", "record: AAAA": "do not add up",
+		record(j.Record) + "\n" + record(j.Record): "already on line",
+	} {
+		_, err := ParseJoinFile("join.yaml", []byte(strings.Replace(text, record(j.Record), with, 1)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40s: %v, want %q", with, err, want)
+		}
+	}
+	if _, err := ParseJoinFile("join.yaml", []byte(strings.Replace(text, "192.0.2.1:7443", "n1.local", 1))); err == nil || !strings.Contains(err.Error(), "no address with a port") {
+		t.Errorf("a name: %v", err)
+	}
+}
+
+// TestCustodyPowerCut cuts the power at every write: the key for secrets that anybody has seen
+// stays, and the CA's key is there once it was taken. It lies wrapped, and is printed nowhere.
+func TestCustodyPowerCut(t *testing.T) {
+	f := ledgertest.Founded(t, 3, 1)
+	id, seat, ca := f.Log.State().Fleet(), ledgertest.Key(t, "n1"), f.Genesis.NodeCA
+	secret := f.CA(fleet.KindNode)
+	for writes := range 3 {
+		for _, lands := range []bool{false, true} {
+			m := &memoryFiles{disk: make(map[string]string), left: writes, lands: lands}
+			var shown notice.WrapKey
+			c, err := openCustody(m, id, seat)
+			if err == nil {
+				shown = c.Says(1)
+				err = c.Take(ledgertest.Must[[]byte](t)(wrapped.Wrap(secret, shown.Key, wrapped.For{Fleet: id, Seat: seat, CA: wrapped.CAOf(ca)})), ca)
+			}
+			if err != nil && !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			after := &memoryFiles{disk: maps.Clone(m.disk), left: 100}
+			again, errAfter := openCustody(after, id, seat)
+			if errAfter != nil {
+				t.Fatalf("writes=%d lands=%v: %v", writes, lands, errAfter)
+			}
+			if says := again.Says(1); shown.Key != nil && !bytes.Equal(says.Key, shown.Key) {
+				t.Errorf("writes=%d lands=%v: another key than the one that was shown", writes, lands)
+			}
+			if err == nil && (again.CA(ca) == nil || !again.CA(ca).Equal(secret) || again.Says(1).Holds != wrapped.CAOf(ca)) {
+				t.Errorf("writes=%d lands=%v: the CA's key is gone", writes, lands)
+			}
+			raw := ledgertest.Must[[]byte](t)(secret.Bytes())
+			all := fmt.Sprint(after.disk) + fmt.Sprintf("%v %+v %#v %x", again, again, again, again)
+			for _, form := range []string{string(raw), base64.StdEncoding.EncodeToString(raw), fmt.Sprintf("%x", raw), fmt.Sprint(raw)} {
+				if strings.Contains(all, form) {
+					t.Errorf("the CA's key lies open, or is printed")
+				}
+			}
+		}
+	}
+	// A seat that is to hold it no more forgets it, also across a cut.
+	for writes := 2; writes < 4; writes++ {
+		m := &memoryFiles{disk: make(map[string]string), left: writes}
+		c := ledgertest.Must[*Custody](t)(openCustody(m, id, seat))
+		err := c.Take(ledgertest.Must[[]byte](t)(wrapped.Wrap(secret, c.Says(1).Key, wrapped.For{Fleet: id, Seat: seat, CA: wrapped.CAOf(ca)})), ca)
+		if err == nil {
+			err = c.Forget()
+		}
+		again := ledgertest.Must[*Custody](t)(openCustody(m, id, seat))
+		if errors.Is(err, errCut) != (c.CA(ca) != nil) || (c.CA(ca) != nil) != (again.CA(ca) != nil) || err != nil && !errors.Is(err, errCut) {
+			t.Errorf("writes=%d: %v, held %v, and after a restart %v", writes, err, c.CA(ca) != nil, again.CA(ca) != nil)
+		}
+	}
+	// What cannot be opened is none, and is given again; a key for secrets is never replaced.
+	m := &memoryFiles{disk: make(map[string]string), left: 100}
+	c := ledgertest.Must[*Custody](t)(openCustody(m, id, seat))
+	for _, bad := range []string{"", "{}", `{"version": 2}`} {
+		m.disk[heldName] = bad
+		if again, err := openCustody(m, id, seat); err != nil || again.CA(ca) != nil {
+			t.Errorf("%q: %v", bad, err)
+		}
+		before := m.disk[wrapName]
+		m.disk[wrapName] = bad
+		if _, err := openCustody(m, id, seat); err == nil || m.disk[wrapName] != bad {
+			t.Errorf("%q is read as a key: %v", bad, err)
+		}
+		m.disk[wrapName] = before
+	}
+	var none *Custody
+	if none.CA(ca) != nil || c.CA(ca) != nil {
+		t.Error("a key from nowhere")
+	}
+	if _, err := c.Wrap(ca, c.Says(1), seat); err == nil {
+		t.Error("it wraps what it has not")
+	}
+}

@@ -1,0 +1,286 @@
+// Package papers keeps on STATE what operators and nodes have signed outside of the ledger: uses
+// of tokens, their ends, and who was accepted. Each lies in a file of its own, outside of the
+// slots.
+//
+// In come papers from anybody; out go files, and a [token.Set] of what counts. A paper is
+// verified by the ledger before it is written. Who sends it on, and what follows from it, is for
+// whoever asks.
+package papers
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"kogge.example/update/durable"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
+)
+
+// Store is the papers of a node. Its methods may be called from any goroutine.
+type Store struct {
+	files files
+	state func() ledger.State
+
+	writing sync.Mutex // held by who changes something, also while the disk takes it
+	mu      sync.Mutex // guards what follows, and is never held while the disk is waited for
+	set     *token.Set
+	changed func()
+	damaged int
+	counts  map[string]uint64 // refusals, by reason
+}
+
+// files is the folder of the papers. The tests have one that loses power.
+type files interface {
+	Read(name string) ([]byte, error)
+	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
+	Remove(name string) error
+	List() ([]string, error) // names; none where there is no folder
+}
+
+// Open reads the papers in a folder, which the first one makes. state is the ledger's, by which
+// papers are verified that come later. A file that cannot be read is passed over, and counted:
+// others have what was in it. So it is with the folder: with the error there is a store, without
+// papers.
+func Open(dir string, state func() ledger.State) (*Store, error) {
+	s, err := open(folder(dir), state)
+	if err != nil {
+		err = fmt.Errorf("papers of the fleet: %s: %w", dir, err)
+	}
+	return s, err
+}
+
+func open(files files, state func() ledger.State) (*Store, error) {
+	s := &Store{files: files, state: state, set: token.NewSet(), changed: func() {}, counts: make(map[string]uint64)}
+	names, err := files.List()
+	if err != nil {
+		return s, err
+	}
+	for _, name := range names {
+		if _, err := document.ParseHash(name); err != nil {
+			continue // one that was being written
+		}
+		raw, err := files.Read(name)
+		if err == nil {
+			raw, err = unsummed(raw)
+		}
+		var c token.Change
+		if err == nil {
+			c, err = s.set.Recall(raw)
+		}
+		if err != nil || c.ID.String() != name {
+			s.damaged++
+		}
+	}
+	return s, nil
+}
+
+// Listen has f hear of each paper that is news, from any goroutine. It returns at once.
+func (s *Store) Listen(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed = f
+}
+
+// Take verifies a paper or a use and keeps it, durably once it returns nil. news says that it was
+// not there. The error is that of [token.Set.Put], or the disk's. After a cut it is there or not;
+// what it takes the place of may lie beside it, and counts no more.
+func (s *Store) Take(raw []byte) (news bool, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.take(raw)
+}
+
+// take is Take; the caller holds writing.
+func (s *Store) take(raw []byte) (bool, error) {
+	state := s.state()
+	s.mu.Lock()
+	c, err := s.set.Put(raw, state)
+	err = s.count(err)
+	changed := s.changed
+	s.mu.Unlock()
+	if err != nil || !c.News {
+		return false, err
+	}
+	if err := s.files.Replace(c.ID.String(), summed(raw)); err != nil {
+		return false, errors.Join(fmt.Errorf("keep a paper of the fleet: %w", err), s.recall())
+	}
+	if !c.Dropped.IsZero() {
+		_ = s.files.Remove(c.Dropped.String()) // then it is passed over at the next start
+	}
+	changed()
+	return true, nil
+}
+
+// recall goes back to what lies on the disk, which did not take what memory has.
+func (s *Store) recall() error {
+	before, err := open(s.files, s.state)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set, s.damaged = before.set, before.damaged
+	return nil
+}
+
+// Admit lets a node in by its use of a token, if that is good now: it is noted, durably, before
+// Admit returns nil. The error is that of [token.Set.Admits], and is counted.
+func (s *Store) Admit(u token.Use, now time.Time) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	state := s.state()
+	s.mu.Lock()
+	err := s.count(s.set.Admits(u, state, now))
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	_, err = s.take(u.Bytes())
+	return err
+}
+
+// reasons are refusals, as people are told how many there were.
+var reasons = []struct {
+	is   error
+	word string
+}{
+	{token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
+	{token.ErrOther, "token for another node"}, {token.ErrName, "name of another node"}, {token.ErrPaper, "not signed by an operator"},
+	{token.ErrUse, "not a use of a token"}, {token.ErrFull, "too many papers"},
+}
+
+// count notes a refusal, if it is one, and returns it. The caller holds mu.
+func (s *Store) count(err error) error {
+	for _, r := range reasons {
+		if errors.Is(err, r.is) {
+			s.counts[r.word]++
+			return err
+		}
+	}
+	return err
+}
+
+// Refused is how often what was refused, in words.
+func (s *Store) Refused() map[string]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]uint64, len(s.counts))
+	for word, n := range s.counts {
+		all[word] = n
+	}
+	return all
+}
+
+// Damaged is how many files could not be read.
+func (s *Store) Damaged() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.damaged
+}
+
+// Sum stands for all that is here, and IDs tells it one by one.
+func (s *Store) Sum() document.Hash {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set.Sum()
+}
+
+// IDs are the ids of all that is here.
+func (s *Store) IDs() []token.Short {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set.IDs()
+}
+
+// Lacking are the papers that somebody lacks who has others, as many as have so many bytes.
+func (s *Store) Lacking(has []token.Short, most int) [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set.Lacking(has, most)
+}
+
+// All are all papers and uses.
+func (s *Store) All() [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set.All()
+}
+
+// Accepted is the newest acceptance of a node, and its paper; false: nobody has accepted it.
+func (s *Store) Accepted(node signed.Key) (a token.Accept, paper []byte, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok = s.set.Accepted(node)
+	return a, s.set.PaperOf(node), ok
+}
+
+// CameBy is the use by which a node came; false: it came otherwise, or nobody has told this node.
+func (s *Store) CameBy(node signed.Key) (token.Use, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set.CameBy(node)
+}
+
+// summed is what a file holds: a SHA-256, because disks decay, and the paper.
+func summed(content []byte) []byte {
+	return append([]byte(document.HashOf(content).String()+"\n"), content...)
+}
+
+func unsummed(raw []byte) ([]byte, error) {
+	sum, content, _ := bytes.Cut(raw, []byte("\n"))
+	if string(sum) != document.HashOf(content).String() {
+		return nil, errors.New("its bytes are not those that were written")
+	}
+	return content, nil
+}
+
+// folder is a folder of the machine's file system.
+type folder string
+
+func (f folder) path(name string) string { return filepath.Join(string(f), name) }
+
+// maxFile is the bytes of a file, at most.
+const maxFile = token.MaxPaper + 128
+
+func (f folder) Read(name string) ([]byte, error) {
+	info, err := os.Stat(f.path(name))
+	if err == nil && info.Size() > maxFile {
+		err = fmt.Errorf("%s: it is too large", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(f.path(name))
+}
+
+func (f folder) Replace(name string, data []byte) error {
+	if err := os.MkdirAll(string(f), 0o700); err != nil {
+		return err
+	}
+	if err := durable.SyncFolder(filepath.Dir(string(f))); err != nil {
+		return err
+	}
+	return durable.Replace(f.path(name), data, 0o600)
+}
+
+func (f folder) Remove(name string) error { return durable.Remove(f.path(name)) }
+
+func (f folder) List() ([]string, error) {
+	all, err := os.ReadDir(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, one := range all {
+		names = append(names, one.Name())
+	}
+	return names, err
+}

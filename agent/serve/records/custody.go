@@ -1,0 +1,92 @@
+package records
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/token"
+	"kogge.example/update/fleet/wrapped"
+)
+
+// Custody says to which key secrets for this seat are encrypted, and takes the key of the node CA
+// if the caller brings it: it is that, or it does not open.
+func (r *service) Custody(_ context.Context, request *connect.Request[apiv1.CustodyRequest]) (*connect.Response[apiv1.CustodyResponse], error) {
+	seat, l, err := r.part()
+	if err != nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	}
+	state := l.State()
+	place, ok := state.Roster.ByKey(seat.Key)
+	if !ok || r.from.Custody == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("this node has no seat: it holds no secret of the fleet"))
+	}
+	held, err := r.from.Custody()
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	if len(request.Msg.Sealed) > 0 {
+		if !place.Member && !place.Spare {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("seat %d neither runs etcd nor may: it does not hold the node CA's key", place.Number))
+		}
+		switch err := held.Take(request.Msg.Sealed, state.Genesis.NodeCA); {
+		case errors.Is(err, wrapped.ErrWrapped):
+			return nil, connect.NewError(connect.CodeInvalidArgument, err)
+		case err != nil:
+			return nil, connect.NewError(connect.CodeInternal, err)
+		}
+		log.Printf("agent: this node holds the key of the node CA now")
+		r.changed()
+	}
+	envelope, err := seat.Seal(notice.WrapKeyKind, state.Fleet(), 0, held.Says(place.Number).Encode())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&apiv1.CustodyResponse{Envelope: envelope.Bytes()}), nil
+}
+
+// Papers are all that this node has.
+func (r *service) Papers(context.Context, *connect.Request[apiv1.PapersRequest]) (*connect.Response[apiv1.PapersResponse], error) {
+	if _, _, err := r.part(); err != nil || r.from.Papers == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.Join(err, errors.New("this node keeps no papers")))
+	}
+	store := r.from.Papers()
+	answer := &apiv1.PapersResponse{Papers: store.All(), Refused: store.Refused()}
+	if r.from.Refused != nil {
+		for why, n := range r.from.Refused() {
+			answer.Refused[why] = max(answer.Refused[why], n) // a member counts what its papers refuse, too
+		}
+	}
+	return connect.NewResponse(answer), nil
+}
+
+// GivePapers takes papers. At the first that is wrong it ends, with those before it.
+func (r *service) GivePapers(_ context.Context, request *connect.Request[apiv1.GivePapersRequest]) (*connect.Response[apiv1.GivePapersResponse], error) {
+	if _, _, err := r.part(); err != nil || r.from.Papers == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.Join(err, errors.New("this node keeps no papers")))
+	}
+	answer := &apiv1.GivePapersResponse{}
+	for _, raw := range request.Msg.Papers {
+		news, err := r.from.Papers().Take(raw)
+		switch {
+		case errors.Is(err, token.ErrPaper), errors.Is(err, token.ErrUse), errors.Is(err, token.ErrUsed):
+			return nil, connect.NewError(connect.CodeInvalidArgument, err)
+		case errors.Is(err, token.ErrFull):
+			return nil, connect.NewError(connect.CodeResourceExhausted, err)
+		case err != nil:
+			return nil, connect.NewError(connect.CodeInternal, err)
+		}
+		if news {
+			answer.News++
+		}
+	}
+	if answer.News > 0 {
+		r.changed()
+	}
+	return connect.NewResponse(answer), nil
+}

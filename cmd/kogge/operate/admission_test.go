@@ -1,0 +1,148 @@
+package operate_test
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"kogge.example/cmd/kogge/admission"
+	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
+)
+
+// These are the tests of package admission, in the folder where tests have nodes that answer.
+
+// useOf proves the token of a join.yaml for a node with a key of its own.
+func useOf(t *testing.T, j *fleet.JoinFile, name string) (use []byte, node signed.Key) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if node, err = signed.KeyOf(private.Public().(ed25519.PublicKey)); err != nil {
+		t.Fatal(err)
+	}
+	record, err := token.ParsePaper(j.Record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := token.NewUse(j.Token, record, node, document.HashOf([]byte("TLS key")), name, func(kind string, id document.Hash, sequence uint64, body []byte) (signed.Envelope, error) {
+		return signed.Seal(kind, id, private, sequence, body)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Bytes(), node
+}
+
+// TestHand gives members the node CA's key over the API, each for itself; a node without a seat that
+// is to have it gets none.
+func TestHand(t *testing.T) {
+	k, found := operate.ServeTwo(t)
+	found()
+	l, _, err := operate.Ledger(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it is given once, and asked for twice
+		told, err := admission.Hand(t.Context(), k, l.State(), func(n operate.Notice) { t.Errorf("%+v", n) })
+		if err != nil || len(told) != 1 || told[0].Node != "n1" || told[0].Err != nil {
+			t.Fatalf("%+v, %v", told, err)
+		}
+	}
+	s := l.State()
+	seats := append(s.Roster.Seats[:0:0], s.Roster.Seats...)
+	seats[1].Spare = true // this computer is wrong about n2, whose own ledger says otherwise
+	s.Roster.Seats = seats
+	told, err := admission.Hand(t.Context(), k, s, func(operate.Notice) {})
+	if err != nil || len(told) != 2 || told[1].Err == nil || !strings.Contains(told[1].Err.Error(), "neither runs etcd nor may") {
+		t.Errorf("%+v, %v", told, err)
+	}
+	if err := os.Remove(filepath.Join(k.Dir, "node-ca.key")); err != nil {
+		t.Fatal(err)
+	}
+	again, err := keyring.Load(k.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admission.Hand(t.Context(), again, s, func(operate.Notice) {}); !errors.Is(err, keyring.ErrNoKey) {
+		t.Errorf("without the CA's key: %v", err)
+	}
+}
+
+// TestAccept lets nobody in twice: a node that came, as two nodes tell of it, is accepted by its key.
+func TestAccept(t *testing.T) {
+	k, found := operate.ServeTwo(t)
+	if j, _, err := admission.Invite(k, keyring.Terms{Node: "n9"}, time.Now()); err != nil || len(j.Record) > 0 {
+		t.Errorf("before the founding: %+v, %v", j, err)
+	}
+	found()
+	j, issued, err := admission.Invite(k, keyring.Terms{Node: "n9", Labels: map[string]string{"region": "eu"}}, time.Now())
+	if err != nil || len(j.Record) == 0 || fmt.Sprint(j.Members) != "[192.0.2.1:7443]" {
+		t.Fatalf("%+v, %v", j, err)
+	}
+	use, node := useOf(t, j, "n9")
+	tell := func(n operate.Notice) { t.Errorf("%+v", n) }
+	told, err := admission.GivePapers(t.Context(), k, []string{"n1"}, [][]byte{use}, tell)
+	if err != nil || told[0].Err != nil {
+		t.Fatal(told, err)
+	}
+	a, err := admission.Papers(t.Context(), k, []string{"n1", "n2"}, tell)
+	if err != nil || len(a.Asked) != 2 {
+		t.Fatal(a, err)
+	}
+	key, labels, err := a.Waiting("n9")
+	if err != nil || key != node || labels["region"] != "eu" {
+		t.Errorf("%v, %v, %v", key, labels, err)
+	}
+	if _, _, err := a.Waiting("n8"); !errors.Is(err, admission.ErrNoSuchNode) {
+		t.Errorf("%v", err)
+	}
+	h := operate.Health{Nodes: []operate.NodeHealth{{Node: "n9"}, {Node: "n7"}}, Problems: []operate.Problem{{Node: "n9", What: "silent"}, {Node: "n7", What: "silent"}}}
+	a.Note(&h)
+	if h.Nodes[0].Admitted != admission.New || h.Nodes[1].Admitted != admission.Adopted || len(h.Problems) != 1 || fmt.Sprint(admission.Waits(h)) != "[n9]" {
+		t.Errorf("%+v", h)
+	}
+	paper, err := k.AcceptNode(key, "n9", labels, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told, err := admission.GivePapers(t.Context(), k, []string{"n1", "n2"}, [][]byte{paper.Bytes()}, tell); err != nil || told[0].Err != nil || told[1].Err != nil {
+		t.Fatal(told, err)
+	}
+	if a, err = admission.Papers(t.Context(), k, []string{"n2"}, tell); err != nil {
+		t.Fatal(err)
+	}
+	h = operate.Health{Nodes: []operate.NodeHealth{}}
+	a.Note(&h)
+	if accepted, ok := a.Set.Accepted(node); !ok || accepted.Attested.Labels["region"] != "eu" || len(h.Nodes) != 1 || h.Nodes[0].Admitted != admission.Accepted {
+		t.Errorf("%+v, %+v", accepted, h)
+	}
+	public, err := issued.Key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := k.EndToken(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err = admission.GivePapers(t.Context(), k, []string{"n2"}, [][]byte{end.Bytes(), []byte("junk")}, tell)
+	if err != nil || connect.CodeOf(told[0].Err) != connect.CodeInvalidArgument {
+		t.Errorf("junk: %v, %v", told, err)
+	}
+	if a, err = admission.Papers(t.Context(), k, []string{"n2"}, tell); err != nil || !a.Set.Ended(public) || a.Refused["not signed by an operator"] != 1 {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
