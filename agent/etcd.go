@@ -190,7 +190,7 @@ func withSeats(f etcd.Facts, seats control.Seats) etcd.Facts {
 	for seat, all := range f.Addresses {
 		addresses[seat] = all
 	}
-	f.Away = make(map[int]bool)
+	f.Away, f.Yields = make(map[int]bool), make(map[int]bool)
 	for _, s := range seats.Seats {
 		all := slices.Clone(s.Addresses)
 		for _, founded := range f.Addresses[s.Number] {
@@ -198,7 +198,7 @@ func withSeats(f etcd.Facts, seats control.Seats) etcd.Facts {
 				all = append(all, founded)
 			}
 		}
-		addresses[s.Number], f.Away[s.Number] = all, s.Away
+		addresses[s.Number], f.Away[s.Number], f.Yields[s.Number] = all, s.Away, s.Yields
 	}
 	f.Addresses = addresses
 	return f

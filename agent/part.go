@@ -5,8 +5,10 @@ import (
 	"log"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"kogge.example/agent/identity"
+	"kogge.example/agent/orders"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
@@ -25,6 +27,11 @@ type part struct {
 	told  control.Fleet
 	seat  *identity.Seat
 	taken *pinned.Ledger
+	// orders are those about seats; nil: nobody has asked for them.
+	orders *orders.Book
+
+	// outcasts are the callers whose seats are isolated.
+	outcasts atomic.Pointer[outcasts]
 }
 
 // ledger is the fleet's; the error says that the node belongs to none.
@@ -96,9 +103,13 @@ func (p *part) place() (control.Fleet, bool) {
 	if err := taken.Problem(); err != nil {
 		f.Problem = err.Error()
 	}
+	standing := p.book().Standing()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat != nil {
+		if one, is := standing.Isolates(p.seat.Key); is && f.Problem == "" {
+			f.Problem = one.String()
+		}
 		f.Key = p.seat.Key.ID().Short()
 		if seat, ok := s.Roster.ByKey(p.seat.Key); ok {
 			f.Seat = seat.Number
@@ -129,6 +140,9 @@ func (p *part) tell() {
 func (p *part) known(who fleet.Peer) (fleet.Peer, error) {
 	if !p.node.Adopted() {
 		return who, nil
+	}
+	if err := p.outcasts.Load().admit(who); err != nil {
+		return who, err
 	}
 	taken, err := p.ledger()
 	if err != nil {

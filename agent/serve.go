@@ -123,6 +123,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Ledger: own.problem,
 	}
 	talk := newTalk(own, machine)
+	talk.happened = now.events.Add
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
@@ -131,6 +132,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 			Open: own.whole, Changed: talk.look, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
 			Etcd: func() (control.Etcd, error) { return control.ReadEtcd(at.run) },
 		},
+		Care:      caring(at, own, talk, now.events.Add),
 		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve},
 	})
 	if err != nil {

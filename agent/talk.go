@@ -17,6 +17,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
+	"kogge.example/agent/events"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
@@ -26,6 +27,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
@@ -38,6 +40,8 @@ type talk struct {
 	news    chan struct{} // a seat has another key or address
 	// reach is where a seat may answer.
 	reach func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort
+	// happened hears what becomes of seats by order.
+	happened func(...events.Event)
 
 	session atomic.Pointer[talking]
 }
@@ -47,6 +51,7 @@ type talking struct {
 	ctx    context.Context
 	engine *gossip.Engine
 	peers  *gossip.TLS
+	taken  *pinned.Ledger
 }
 
 // factsEvery is how often the node looks at itself for what it tells others, and wordsLast how
@@ -57,7 +62,7 @@ const (
 )
 
 func newTalk(p *part, m machine.Machine) *talk {
-	return &talk{part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), reach: addressesFor}
+	return &talk{part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), reach: addressesFor, happened: func(...events.Event) {}}
 }
 
 // look has run look at the ledger.
@@ -123,27 +128,32 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 		return seat.Seal(kind, taken.State().Fleet(), number, body)
 	})
 	peers := &gossip.TLS{Certificate: t.part.node.Certificate}
-	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: peers, Grown: t.look, News: func(object signed.Envelope) {
+	book := t.part.book()
+	book.Look(taken.State(), time.Now()) // who is isolated is so from the first session on
+	kinds := slices.Concat(notice.Kinds(), order.Kinds())
+	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: kinds, Transport: peers, Grown: t.look, Refuse: refuse(book), News: func(object signed.Envelope) {
 		says.Heard(object)
-		if object.Kind == notice.TLSKeyKind || object.Kind == notice.NodeKind {
-			select {
-			case t.news <- struct{}{}:
-			default:
-			}
+		if object.Kind != notice.StatusKind {
+			t.wake()
 		}
 	}})
 	peers.Admit = engine.Admit
 	peers.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
 	peers.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
-	t.session.Store(&talking{ctx, engine, peers})
+	t.session.Store(&talking{ctx, engine, peers, taken})
 	defer t.session.Store(nil)
 	defer alongside(ctx, engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
+	publish(engine, book)
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
 	var words spoken
 	var seats control.Seats
+	var standing order.Standing
 	for {
+		standing = t.heed(engine, taken.State(), standing, func(order.Standing) { engine.Advanced() })
+		t.exclude(engine, standing)
+		t.part.tell()
 		t.say(ctx, says, engine, taken, seat.Key, port, &words, numbers.Problem())
-		t.tellSeats(seatsOf(engine, taken.State().Roster), &seats)
+		t.tellSeats(seatsOf(engine, taken.State().Roster, standing), &seats)
 		select {
 		case <-ctx.Done():
 			return
@@ -160,8 +170,8 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 }
 
 // seatsOf is what the service etcd has to know of the seats that may run it: which TLS key each
-// calls its own, and where it may be.
-func seatsOf(engine *gossip.Engine, r roster.Roster) (all control.Seats) {
+// calls its own, unless it is isolated, where it may be, and what operators have ordered.
+func seatsOf(engine *gossip.Engine, r roster.Roster, standing order.Standing) (all control.Seats) {
 	for _, seat := range r.Seats {
 		if !seat.Member && !seat.Spare {
 			continue
@@ -172,6 +182,11 @@ func seatsOf(engine *gossip.Engine, r roster.Roster) (all control.Seats) {
 				s.TLSKey = k.Key.String()
 			}
 		}
+		if _, is := standing.Isolates(seat.Key); is {
+			s.TLSKey = ""
+		}
+		absent, _ := standing.Absence(seat.Key)
+		s.Away, s.Yields = absent.State == order.Away, absent.State == order.Away || absent.State == order.Drained
 		if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
 			if n, err := notice.OpenNode(object); err == nil {
 				for _, a := range n.Addresses {

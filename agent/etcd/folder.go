@@ -29,6 +29,7 @@ import (
 //	aside        data that counts no more, the last one only
 //	snapshots/   copies of the data
 //	restore.db   a snapshot that a person wants to begin anew from
+//	restore.after   the generation that this is to come after
 //
 // Data of another fleet is never used, and what may be the only copy never removed.
 type folder struct {
@@ -54,6 +55,7 @@ const (
 	markName    = "mark.json"
 	asideName   = "aside"
 	restoreName = "restore.db"
+	afterName   = "restore.after"
 	markVersion = 1
 )
 

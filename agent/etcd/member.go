@@ -322,7 +322,7 @@ func (m *member) start(own membership.Own, mk mark, step membership.Step) error 
 func (m *member) renew(mk mark) error {
 	all := m.folder.snapshots()
 	for _, s := range slices.Backward(all) {
-		err := m.folder.renew(mk, filepath.Join(m.folder.path(snapshotsName), snapshotName(s.Revision)), true)
+		err := m.folder.renew(mk, filepath.Join(m.folder.path(snapshotsName), snapshotName(s.Revision)), true, 0)
 		if err == nil {
 			return nil
 		}
@@ -457,10 +457,10 @@ func (m *member) lead(ctx context.Context, s *server, status *Status, all map[in
 func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
 	c := membership.Cluster{
 		Self: m.c.Seat, Leader: status.Leader, Seats: m.facts.Seats, Members: status.Members,
-		Grace: m.facts.Grace, Settled: time.Since(m.changed), Peers: make(map[int]membership.Peer),
+		Grace: m.facts.Grace, Settled: time.Since(m.changed), Peers: make(map[int]membership.Peer), Yields: m.facts.Yields[m.c.Seat],
 	}
 	for seat, h := range all {
-		p := membership.Peer{Away: m.facts.Away[seat], Unfit: h.last.Unfit, Lost: h.ok && h.last.Lost}
+		p := membership.Peer{Away: m.facts.Away[seat], Yields: m.facts.Yields[seat], Unfit: h.last.Unfit, Lost: h.ok && h.last.Lost}
 		listed := slices.ContainsFunc(status.Members, func(l membership.Member) bool { return l.Seat == seat && l.Started })
 		// A listed member whose etcd does not run is as silent as one that does not answer.
 		if !h.ok || listed && !h.last.Running && !h.last.Lost {

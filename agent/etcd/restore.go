@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,9 +56,16 @@ func Connect(socket string) (*clientv3.Client, error) {
 // process starts next; nil is a snapshot of what the member has itself, but for what it wrote in the
 // last tenth of a second before a power cut. The etcd that was before
 // counts no more then: members of it that come back join the new one. Only what etcd orders and
-// carries is restored, at heights that were; who relies on a height holds it himself. A cut
-// leaves the order given, or not.
-func PlaceRestore(dir string, snapshot io.Reader) error {
+// carries is restored, at heights that were; who relies on a height holds it himself. The new etcd
+// is of a generation above after, which is that of the newest etcd that anybody knows: this member
+// may have missed one. A cut leaves the order given, or not:
+//
+//  1. after
+//  2. the snapshot, by which the order is given
+func PlaceRestore(dir string, snapshot io.Reader, after int) error {
+	if err := durable.Replace(filepath.Join(dir, afterName), []byte(strconv.Itoa(after)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("place a snapshot to restore: %w", err)
+	}
 	name := filepath.Join(dir, restoreName)
 	if snapshot == nil {
 		return durable.Replace(name, nil, 0o600)
@@ -114,7 +122,7 @@ func (f *folder) restore() (did bool, err error) {
 		}
 		from, whole = datadir.ToBackendFileName(f.data(m.Generation)), false
 	}
-	if err := f.renew(m, from, whole); err != nil {
+	if err := f.renew(m, from, whole, f.after()); err != nil {
 		if kept := f.disk.Rename(order, order+".bad"); kept != nil { // else the node would try for ever
 			err = errors.Join(err, kept)
 		}
@@ -123,11 +131,28 @@ func (f *folder) restore() (did bool, err error) {
 	return true, f.disk.RemoveAll(order)
 }
 
-// renew begins the next generation, of this seat alone, from a database. whole says that the
-// database has the sum that a snapshot ends with.
-func (f *folder) renew(m mark, from string, whole bool) error {
+// after is the generation above which the ordered one is to be. Without a file that says so, or
+// with one that has decayed, this member's own is what counts.
+func (f *folder) after() int {
+	raw, err := os.ReadFile(f.path(afterName))
+	if err != nil {
+		return 0
+	}
+	after, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || after < 0 || after > maxGeneration {
+		return 0
+	}
+	return after
+}
+
+// maxGeneration is more than anybody restores.
+const maxGeneration = 1 << 30
+
+// renew begins the next generation, above m's and another one, of this seat alone, from a database.
+// whole says that the database has the sum that a snapshot ends with.
+func (f *folder) renew(m mark, from string, whole bool, after int) error {
 	next := m
-	next.Generation, next.Begun, next.Starts = m.Generation+1, true, 0
+	next.Generation, next.Begun, next.Starts = max(m.Generation, after)+1, true, 0
 	data := f.data(next.Generation)
 	for _, left := range []string{data, data + ".new"} {
 		if err := f.disk.RemoveAll(left); err != nil {

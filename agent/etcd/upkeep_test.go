@@ -167,7 +167,7 @@ func TestFolderPowerCut(t *testing.T) {
 	t.Parallel()
 	data, mine := etcdData(t)
 	order := func(f *folder) error {
-		if err := PlaceRestore(f.dir, nil); err != nil {
+		if err := PlaceRestore(f.dir, nil, 0); err != nil {
 			return err
 		}
 		_, err := f.restore()

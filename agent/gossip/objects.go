@@ -28,7 +28,7 @@ const maxSources = 8
 
 // took notes an object that is news here, and will be to others.
 func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
-	id, now := shelf.IDOf(object.Kind, object.By), time.Now()
+	id, now := e.shelf.Place(object), time.Now()
 	e.origin(id).owe(1, now)
 	for _, s := range e.sessions {
 		if s == from {
@@ -354,7 +354,7 @@ func (e *Engine) hearObjects(s *session, f objects) {
 			e.blame(s, faultLie)
 			return
 		}
-		one := shelf.IDOf(object.Kind, object.By)
+		one := e.shelf.Place(object)
 		if i == 0 {
 			id = one
 		}

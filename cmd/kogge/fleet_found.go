@@ -38,7 +38,8 @@ func fleetFoundCommand() *cobra.Command {
 		Use:   "found NODE... | --all-adopted | -f FILE",
 		Short: "Found the fleet: its first seats, and its ledger",
 		Long: "Asks adopted nodes for the keys of their seats, writes the first record of the fleet's ledger, has the owner sign\n" +
-			"it, and gives it to the nodes. Each node named has a seat with a vote from then on. Of them 1, 3 or 5 run etcd.\n" +
+			"it, and gives it to the nodes. Each node named has a seat with a vote from then on. Of them 1, 3 or 5 run etcd:\n" +
+			"nodes whose disk is fast enough, which each of them measures first.\n" +
 			"A fleet is founded once: all nodes that this computer knows are asked first whether it is. If a node cannot be\n" +
 			"reached, repeat the command: it gives out the same record, from any computer that has the fleet's folder.\n" +
 			"The owner signs with the owner keys in the fleet's folder, and with recovery sheets (--sheet). If the owner's keys\n" +
@@ -214,11 +215,23 @@ func (f *foundFlags) plan(ctx context.Context, ring *keyring.Keyring, names []st
 	if err != nil {
 		return ledger.Draft{}, err
 	}
+	w := operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains}
+	if applicants, err = operate.Probe(ctx, ring, applicants, w, notice); err != nil {
+		return ledger.Draft{}, err
+	}
+	for _, a := range applicants {
+		if a.Unfit != "" {
+			say("node %s cannot run etcd: %s", a.Name, a.Unfit)
+		}
+	}
 	operators, err := operate.Operators(ring)
 	if err != nil {
 		return ledger.Draft{}, err
 	}
-	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains})
+	v, err := operate.Plan(ring.Genesis, operators, applicants, w)
+	if errors.Is(err, operate.ErrUnfit) {
+		err = hinted{err, "etcd runs on nodes whose disk keeps small writes soon, as an SSD does: name others with --member and --spare;\na node that runs no etcd needs no such disk. If the disk was only busy, repeat the command"}
+	}
 	if err != nil {
 		return ledger.Draft{}, err
 	}

@@ -52,6 +52,7 @@ type fleetNode struct {
 	Release string `json:"release"`
 	Slot    string `json:"slot"`
 	Height  int64  `json:"height"`
+	Order   string `json:"order"` // what operators have ordered about its seat; "": nothing
 }
 
 func fleetStatusCommand() *cobra.Command {
@@ -130,7 +131,7 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 		if err != nil {
 			return s, operate.Health{}, err
 		}
-		h := operate.Judge(s, seen)
+		h := operate.Judge(s, seen, time.Now())
 		if h.Whole() || !time.Now().Add(surveyPause).Before(until) {
 			return s, h, ctx.Err()
 		}
@@ -163,7 +164,7 @@ func healthOf(s ledger.State, h operate.Health) fleetHealth {
 func nodesOf(h operate.Health) []fleetNode {
 	all := []fleetNode{}
 	for _, n := range h.Nodes {
-		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height}
+		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height, Order: n.Order}
 		if n.Seat.Number > 0 {
 			row.Domain = n.Seat.DomainOf()
 		}
@@ -179,7 +180,7 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 	}
 	answer := 0
 	for _, n := range h.Nodes {
-		if n.Standing != operate.StandingSilent {
+		if n.Standing != operate.StandingSilent && n.Standing != operate.StandingAway {
 			answer++
 		}
 	}
@@ -190,6 +191,9 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 		row("etcd", "%s", etcdLine(s, h.Etcd))
 	}
 	row("nodes", "%d of %d answer this computer", answer, len(h.Nodes))
+	for _, a := range h.Orders.Absent {
+		row("absent", "%s: %s", a.Seat.Name, cell(a.String()))
+	}
 	if h.Whole() {
 		_, err := fmt.Fprintln(w, "\nAll is well.")
 		return err
@@ -279,7 +283,7 @@ func etcdLine(s ledger.State, e operate.EtcdHealth) string {
 
 func printNodes(w io.Writer, rows []fleetNode) error {
 	t := newTable(w)
-	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS")
+	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS\tORDER")
 	for _, n := range rows {
 		seat, vote := "-", "-"
 		if n.Seat > 0 {
@@ -288,7 +292,7 @@ func printNodes(w io.Writer, rows []fleetNode) error {
 		if n.Vote {
 			vote = "yes"
 		}
-		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height)
+		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height, cmp.Or(n.Order, "-"))
 	}
 	return t.Flush()
 }

@@ -70,6 +70,7 @@ var reasonHints = map[apiv1.Reason]string{
 	apiv1.Reason_REASON_OTHER_FLEET:         "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets",
 	apiv1.Reason_REASON_ROLE:                "kogge help roles explains the roles; whoever signed you can give you another one",
 	apiv1.Reason_REASON_UNLISTED:            "kogge ledger show lists the fleet's operators: in a founded fleet a certificate alone gives no rights",
+	apiv1.Reason_REASON_ISOLATED:            "kogge fleet status says who has ordered that, and kogge fleet rejoin NODE takes it back",
 	apiv1.Reason_REASON_NOT_ADOPTED:         "kogge node adopt ADDRESS takes it into its fleet",
 	apiv1.Reason_REASON_NO_JOIN_FILE:        "kogge fleet token makes a join.yaml, kogge image seed puts it on the node's disk",
 	apiv1.Reason_REASON_NOT_READY:           "kogge node logs agent says more",

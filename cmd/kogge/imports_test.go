@@ -38,7 +38,7 @@ var testDoors = map[string][]string{
 	// A node is adopted and asked by operators, and their side of it is the keyring.
 	"agent": {"cmd/kogge/keyring"},
 	// And operators found a fleet with nodes that keep its ledger.
-	"cmd": {"agent/pinned"},
+	"cmd": {"agent/pinned", "init/control"},
 }
 
 // TestArrows walks every package of the module and the arrows between them.

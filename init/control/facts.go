@@ -234,8 +234,10 @@ type Seat struct {
 	// Addresses are where its etcd answers other members, the likeliest first. None: where it did
 	// when the fleet was founded.
 	Addresses []netip.AddrPort `json:"addresses,omitempty"`
-	// Away says that it is silent on purpose: nobody takes its place.
-	Away bool `json:"away,omitempty"`
+	// Away says that it is silent on purpose: nobody takes its place. Yields says that its etcd
+	// is to lead only where no other can.
+	Away   bool `json:"away,omitempty"`
+	Yields bool `json:"yields,omitempty"`
 }
 
 // Etcd is this node's part in the fleet's etcd.

@@ -67,6 +67,7 @@ type Member struct {
 type Peer struct {
 	Silent time.Duration // since it answered last; 0: it answers
 	Away   bool          // on purpose: no reason to replace it
+	Yields bool          // it is to lead only where no other can
 	Lost   bool          // it says that it has lost what etcd's list says it has
 	InSync bool          // a learner that has nearly all that the leader has
 	Unfit  string        // why its disk is none for etcd; "": it is
@@ -83,6 +84,8 @@ type Cluster struct {
 	Grace time.Duration
 	// Settled is how long the list has been as it is.
 	Settled time.Duration
+	// Yields says that this node is to lead only where no other can.
+	Yields bool
 }
 
 const (
@@ -122,8 +125,13 @@ func Next(c Cluster) Step {
 	return c.rest(voters, target)
 }
 
-// rest is the step where nothing is to be done.
+// rest is the step where nothing is to be done about the list.
 func (c Cluster) rest(voters []Member, target int) Step {
+	for _, v := range voters {
+		if c.Yields && v.Seat != c.Self && c.wanted(v.Seat) && c.answers(v.Seat) && !c.Peers[v.Seat].Yields {
+			return Step{Yield, v.Seat, "operators want this node to lead nothing"}
+		}
+	}
 	for _, v := range voters {
 		if p := c.Peers[v.Seat]; v.Seat != c.Self && !c.answers(v.Seat) {
 			switch {

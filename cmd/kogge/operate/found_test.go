@@ -57,7 +57,7 @@ func serveNodes(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error
 	return nodes
 }
 
-func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (nodes []*identity.Node, stop []func()) {
+func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error, more ...func(i int, c *serve.Config)) (nodes []*identity.Node, stop []func()) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -89,7 +89,7 @@ func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (
 		der, err := k.SignNode(csr, name, time.Now())
 		must(err)
 		must(node.Adopt(der))
-		server, err := serve.Listen("127.0.0.1:0", serve.Config{
+		config := serve.Config{
 			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: func(who fleet.Peer) (fleet.Peer, error) { return ledgerOf(node).Known(who) },
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
 			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, ledgerOf(node), nil }, Addresses: func() []netip.Addr {
@@ -100,7 +100,11 @@ func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (
 				}
 				return ready(i)
 			}},
-		})
+		}
+		for _, change := range more {
+			change(i, &config)
+		}
+		server, err := serve.Listen("127.0.0.1:0", config)
 		must(err)
 		ctx, cancel := context.WithCancel(context.Background())
 		over := make(chan error, 1)
@@ -342,6 +346,15 @@ func TestPlan(t *testing.T) {
 		}
 		return all
 	}
+	slow := func(n int, names ...string) []Applicant {
+		all := boards(slices.Repeat([]string{"amd64"}, n)...)
+		for i := range all {
+			if slices.Contains(names, all[i].Name) {
+				all[i].Unfit = "its disk takes up to 900ms for a synced write"
+			}
+		}
+		return all
+	}
 	x86 := func(n int) []Applicant { return boards(slices.Repeat([]string{"amd64"}, n)...) }
 	var b strings.Builder
 	for _, c := range []struct {
@@ -364,6 +377,8 @@ func TestPlan(t *testing.T) {
 		{"behind one with the address of others", behind("203.0.113.7", "10.0.2.15"), Wish{}},
 		{"by the address of another", behind("192.0.2.1", "192.0.2.1"), Wish{}},
 		{"without an address", behind("203.0.113.7"), Wish{}},
+		{"a slow disk", slow(4, "n2"), Wish{}}, {"two slow disks of three", slow(3, "n1", "n2"), Wish{}}, {"no good disk", slow(2, "n1", "n2"), Wish{}},
+		{"a slow disk that is wished", slow(3, "n2"), Wish{Members: []string{"n2"}}}, {"a spare with a slow disk", slow(4, "n4"), Wish{Spares: []string{"n4"}}},
 	} {
 		v, err := Plan(k.Genesis, operators, c.applicants, c.wish)
 		if err == nil {

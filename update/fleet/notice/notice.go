@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -35,7 +36,8 @@ var ErrNotice = errors.New("not a notice of a seat")
 // restored from a copy, or another machine has its key.
 var ErrOlder = errors.New("a newer object of this seat is known")
 
-// Kind is a kind of signed objects of which only the newest of each seat counts.
+// Kind is a kind of signed objects of which only the newest of each seat counts, or about each
+// seat.
 type Kind struct {
 	Name string
 	// Least and Most are bounds, in bytes, of an envelope: in every fleet so much is taken, and
@@ -43,14 +45,18 @@ type Kind struct {
 	Least, Most int
 	// Check says what is wrong with a body by itself.
 	Check func(body []byte) error
+	// About says about which seat an object is, by its body, and May whether who signed it may do
+	// so, as the ledger lists him. nil: a seat signs it, about itself.
+	About func(body []byte) (signed.Key, error)
+	May   func(ledger.State, signed.Envelope) bool
 }
 
 // Kinds are the kinds of notices.
 func Kinds() []Kind {
 	return []Kind{
-		{NodeKind, 2 << 10, 8 << 10, func(b []byte) error { _, err := ParseNode(b); return err }},
-		{StatusKind, 1 << 10, 4 << 10, func(b []byte) error { _, err := ParseStatus(b); return err }},
-		{TLSKeyKind, 512, 512, func(b []byte) error { _, err := ParseTLSKey(b); return err }},
+		{Name: NodeKind, Least: 2 << 10, Most: 8 << 10, Check: func(b []byte) error { _, err := ParseNode(b); return err }},
+		{Name: StatusKind, Least: 1 << 10, Most: 4 << 10, Check: func(b []byte) error { _, err := ParseStatus(b); return err }},
+		{Name: TLSKeyKind, Least: 512, Most: 512, Check: func(b []byte) error { _, err := ParseTLSKey(b); return err }},
 	}
 }
 
