@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
+	rpc "connectrpc.com/connect"
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
@@ -196,7 +196,7 @@ func (s *small) isolation(seat int, on bool) order.Order {
 
 // bring brings an order to a node.
 func (n *member) bring(e signed.Envelope) error {
-	_, err := n.client(n.in.ada).Order(n.in.t.Context(), connect.NewRequest(&apiv1.OrderRequest{Envelope: e.Bytes()}))
+	_, err := n.client(n.in.ada).Order(n.in.t.Context(), rpc.NewRequest(&apiv1.OrderRequest{Envelope: e.Bytes()}))
 	return err
 }
 
@@ -223,7 +223,7 @@ func TestIsolate(t *testing.T) {
 	s.wait("it has no sessions", func() bool { return outcast.sessions() == 0 })
 	for _, n := range others {
 		s.wait("its calls are turned away", func() bool {
-			_, err := n.client(outcast.part.node.Certificate()).Status(t.Context(), connect.NewRequest(&apiv1.StatusRequest{}))
+			_, err := n.client(outcast.part.node.Certificate()).Status(t.Context(), rpc.NewRequest(&apiv1.StatusRequest{}))
 			return api.ReasonOf(err) == apiv1.Reason_REASON_ISOLATED
 		})
 		s.wait("its etcd is not let in", func() bool {
@@ -285,9 +285,9 @@ func TestAbsent(t *testing.T) {
 	absent := func(seat int, state order.State) order.Order {
 		return order.Absence{Seat: seat, Key: keyOf(t, seat), State: state}
 	}
-	must(t, s.nodes[0].bring(s.order(1, absent(2, order.Away))))
-	must(t, s.nodes[1].bring(s.order(2, absent(3, order.Drained))))
-	must(t, s.nodes[2].bring(s.order(3, absent(1, order.Cordoned))))
+	must(t, s.nodes[0].bring(s.order(11, absent(2, order.Away))))
+	must(t, s.nodes[1].bring(s.order(12, absent(3, order.Drained))))
+	must(t, s.nodes[2].bring(s.order(13, absent(1, order.Cordoned))))
 	seats := func(want ...control.Seat) func(*member) bool {
 		return func(n *member) bool {
 			is, err := control.ReadSeats(n.part.run)
@@ -303,12 +303,12 @@ func TestAbsent(t *testing.T) {
 		}
 	}
 	s.wait("the service etcd hears of it", all(s.nodes, seats(control.Seat{}, control.Seat{Away: true, Yields: true}, control.Seat{Yields: true})))
-	if err := s.nodes[0].bring(s.order(1, absent(2, order.Present))); connect.CodeOf(err) != connect.CodeAborted {
+	if err := s.nodes[0].bring(s.order(1, absent(2, order.Present))); rpc.CodeOf(err) != rpc.CodeAborted {
 		t.Errorf("an older order: %v", err)
 	}
-	must(t, s.nodes[0].bring(s.order(4, absent(2, order.Present))))
+	must(t, s.nodes[0].bring(s.order(14, absent(2, order.Present))))
 	s.wait("it is back", all(s.nodes, seats(control.Seat{}, control.Seat{}, control.Seat{Yields: true})))
-	answer, err := s.nodes[2].client(s.ada).Orders(t.Context(), connect.NewRequest(&apiv1.OrdersRequest{}))
+	answer, err := s.nodes[2].client(s.ada).Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
 	must(t, err)
 	var objects []signed.Envelope
 	for _, raw := range answer.Msg.Envelopes {
@@ -316,7 +316,7 @@ func TestAbsent(t *testing.T) {
 		must(t, err)
 		objects = append(objects, e)
 	}
-	if st := order.Decide(s.state, objects, time.Now()); len(st.Absent) != 2 || order.Number(s.state, objects, order.AbsenceKind) != 4 {
+	if st := order.Decide(s.state, objects, time.Now()); len(st.Absent) != 2 || order.Number(s.state, objects, order.AbsenceKind) != 14 {
 		t.Errorf("%+v", st)
 	}
 	// What nobody may order is refused in words.
@@ -324,8 +324,8 @@ func TestAbsent(t *testing.T) {
 	must(t, err)
 	forged, err := order.Seal(s.state.Fleet(), eve, 9, s.isolation(2, true))
 	must(t, err)
-	for what, e := range map[string]signed.Envelope{"a stranger's": forged, "about no seat": s.order(9, s.isolation(7, true))} {
-		if err := s.nodes[0].bring(e); connect.CodeOf(err) != connect.CodePermissionDenied {
+	for what, e := range map[string]signed.Envelope{"a stranger's": forged, "about no seat": s.order(19, s.isolation(7, true))} {
+		if err := s.nodes[0].bring(e); rpc.CodeOf(err) != rpc.CodePermissionDenied {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -341,14 +341,14 @@ func TestRelay(t *testing.T) {
 	c.Go(by.Relay("n3"))
 	defer c.Close()
 	for range 3 { // over one way
-		_, err := c.Orders(t.Context(), connect.NewRequest(&apiv1.OrdersRequest{}))
+		_, err := c.Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
 		must(t, err)
 	}
 	if key := fleet.KeyID(c.Shown().RawSubjectPublicKeyInfo); key != s.nodes[2].part.node.Key() {
 		t.Errorf("key %s answers, and n3's is %s", fleet.Short(key), fleet.Short(s.nodes[2].part.node.Key()))
 	}
-	for name, want := range map[string]connect.Code{"n9": connect.CodeNotFound} {
-		if _, err := by.Relay(name)(t.Context()); connect.CodeOf(err) != want {
+	for name, want := range map[string]rpc.Code{"n9": rpc.CodeNotFound} {
+		if _, err := by.Relay(name)(t.Context()); rpc.CodeOf(err) != want {
 			t.Errorf("to %s: %v", name, err)
 		}
 	}
@@ -356,7 +356,7 @@ func TestRelay(t *testing.T) {
 	stranger := api.Dial("n3:7443", "n1", s.fleet.Genesis, s.nodes[1].part.node.Certificate())
 	stranger.Go(by.Relay("n3"))
 	defer stranger.Close()
-	if _, err := stranger.Status(t.Context(), connect.NewRequest(&apiv1.StatusRequest{})); connect.CodeOf(err) != connect.CodePermissionDenied {
+	if _, err := stranger.Status(t.Context(), rpc.NewRequest(&apiv1.StatusRequest{})); rpc.CodeOf(err) != rpc.CodePermissionDenied {
 		t.Errorf("a node's certificate: %v", err)
 	}
 	// What is not TLS is not carried.

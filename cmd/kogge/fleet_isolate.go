@@ -13,7 +13,6 @@ import (
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/order"
-	"kogge.example/update/fleet/signed"
 )
 
 func fleetIsolateCommand() *cobra.Command {
@@ -76,20 +75,19 @@ func isolate(ctx context.Context, ring *keyring.Keyring, node, why string, on bo
 		}
 		o.Owners = keys.Sign(order.OwnersBytes(c.Fleet(), c.Seat.Key, c.Number), ring.Genesis.Threshold)
 	}
-	e, _, err := c.Seal(o, time.Now())
-	if err != nil {
+	if err := c.Seal(o, time.Now()); err != nil {
 		return orderHint(ring, err)
 	}
 	what := "isolated"
 	if !on {
 		what = "not isolated any more"
 	}
-	return giveOrder(ctx, c, e, what, out)
+	return giveOrder(ctx, c, what, out)
 }
 
 // giveOrder brings an order to the nodes, and says who has it.
-func giveOrder(ctx context.Context, c *operate.Command, e signed.Envelope, what string, out io.Writer) error {
-	told, err := c.Give(ctx, e, notice)
+func giveOrder(ctx context.Context, c *operate.Command, what string, out io.Writer) error {
+	told, err := c.Give(ctx, notice)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ import (
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
-	"kogge.example/update/fleet/signed"
+	envelope "kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 	layout "kogge.example/update/release"
 	"kogge.example/update/release/keys"
@@ -160,7 +160,7 @@ type world struct {
 	disk care.Disk // what a probe says
 
 	mu       sync.Mutex // guards what follows
-	orders   []signed.Envelope
+	orders   []envelope.Envelope
 	restored string // what etcd began anew from
 }
 
@@ -168,13 +168,13 @@ type world struct {
 func (w *world) care() care.Care {
 	return care.Care{
 		Probe: func() care.Disk { return w.disk },
-		Give: func(e signed.Envelope) error {
+		Give: func(e envelope.Envelope) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.orders = append(w.orders, e)
 			return nil
 		},
-		Given: func() []signed.Envelope {
+		Given: func() []envelope.Envelope {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return slices.Clone(w.orders)

@@ -105,8 +105,7 @@ func absent(ctx context.Context, ring *keyring.Keyring, node string, o order.Abs
 		return orderHint(ring, err)
 	}
 	o.Seat, o.Key = c.Seat.Number, c.Seat.Key
-	e, _, err := c.Seal(o, time.Now())
-	if err != nil {
+	if err := c.Seal(o, time.Now()); err != nil {
 		return orderHint(ring, err)
 	}
 	what := "back"
@@ -116,5 +115,5 @@ func absent(ctx context.Context, ring *keyring.Keyring, node string, o order.Abs
 	if !o.Until.IsZero() {
 		what += " until " + o.Until.Local().Format("2006-01-02 15:04:05 MST")
 	}
-	return giveOrder(ctx, c, e, what, out)
+	return giveOrder(ctx, c, what, out)
 }

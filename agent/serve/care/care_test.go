@@ -179,6 +179,10 @@ func TestProbe(t *testing.T) {
 func tunnel(t *testing.T, c apiv1connect.CareServiceClient, node string) (*connect.BidiStreamForClient[apiv1.RelayRequest, apiv1.RelayResponse], error) {
 	t.Helper()
 	s := c.Relay(t.Context())
+	t.Cleanup(func() { // which no context does while it is waited for more to send
+		_ = s.CloseRequest()
+		_ = s.CloseResponse()
+	})
 	if err := s.Send(&apiv1.RelayRequest{Node: node}); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}

@@ -165,11 +165,10 @@ func TestCommand(t *testing.T) {
 		if owners {
 			o.Owners = f.owner(t).Sign(order.OwnersBytes(c.Fleet(), c.Seat.Key, c.Number), f.Genesis.Threshold)
 		}
-		e, _, err := c.Seal(o, time.Now())
-		if err != nil {
+		if err := c.Seal(o, time.Now()); err != nil {
 			return err
 		}
-		told, err := c.Give(t.Context(), e, quiet)
+		told, err := c.Give(t.Context(), quiet)
 		for _, n := range told {
 			err = errors.Join(err, n.Err)
 		}

@@ -27,6 +27,7 @@ type Command struct {
 	Seat   roster.Seat
 	Number uint64
 
+	sealed signed.Envelope // once it is
 	keys   *keyring.Keyring
 	others []signed.Envelope // that nodes have
 	nodes  []string          // who have a seat
@@ -61,32 +62,33 @@ func Prepare(ctx context.Context, k *keyring.Keyring, kind, node string, tell fu
 // Fleet is the fleet's id, as owners sign it.
 func (c *Command) Fleet() document.Hash { return c.State.Fleet() }
 
-// Seal signs the order, and says what all orders come to with it. The error wraps [ErrBeyond]
-// where it would isolate a seat, and does not count.
-func (c *Command) Seal(o order.Order, now time.Time) (signed.Envelope, order.Standing, error) {
+// Seal signs the order. The error wraps [ErrBeyond] where it would isolate a seat, and does not
+// count beside those that are given.
+func (c *Command) Seal(o order.Order, now time.Time) error {
 	key, ok := c.keys.Certificate().PrivateKey.(*ecdsa.PrivateKey)
 	if !ok {
-		return signed.Envelope{}, order.Standing{}, errors.New("the operator's key is none that signs orders")
+		return errors.New("the operator's key is none that signs orders")
 	}
 	e, err := order.Seal(c.Fleet(), key, c.Number, o)
 	if err == nil {
 		err = order.Check(c.State, e)
 	}
 	if err != nil {
-		return signed.Envelope{}, order.Standing{}, err
+		return err
 	}
+	c.sealed = e
 	standing := order.Decide(c.State, append(slices.Clone(c.others), e), now)
 	for _, one := range standing.Beyond {
 		if one.Seat.Key == c.Seat.Key {
-			return e, standing, fmt.Errorf("node %s: %w: %s", one.Seat.Name, ErrBeyond, one.Doubt)
+			return fmt.Errorf("node %s: %w: %s", one.Seat.Name, ErrBeyond, one.Doubt)
 		}
 	}
-	return e, standing, nil
+	return nil
 }
 
-// Give brings the order to all nodes that have a seat, the one that it is about included, and
+// Give brings the sealed order to all nodes that have a seat, the one that it is about included, and
 // returns how each took it, in the order of their seats. One of them is enough: they pass it on.
-func (c *Command) Give(ctx context.Context, e signed.Envelope, tell func(Notice)) ([]Told, error) {
+func (c *Command) Give(ctx context.Context, tell func(Notice)) ([]Told, error) {
 	nodes, err := Nodes(c.keys)
 	if err != nil {
 		return nil, err
@@ -102,7 +104,7 @@ func (c *Command) Give(ctx context.Context, e signed.Envelope, tell func(Notice)
 			return
 		}
 		all[i].Err = Remote{Keys: c.keys, Name: c.nodes[i], Address: n.Address, Tell: tell}.Call(limited, func(ctx context.Context, a *api.Client) error {
-			_, err := a.Order(ctx, connect.NewRequest(&apiv1.OrderRequest{Envelope: e.Bytes()}))
+			_, err := a.Order(ctx, connect.NewRequest(&apiv1.OrderRequest{Envelope: c.sealed.Bytes()}))
 			return err
 		})
 	})
