@@ -210,7 +210,10 @@ func (i *incoming) next() bool {
 func (i *incoming) Read(p []byte) (int, error) {
 	for len(i.rest) == 0 {
 		if !i.next() {
-			return 0, errors.Join(i.err, io.EOF)
+			if i.err != nil {
+				return 0, i.err
+			}
+			return 0, io.EOF
 		}
 	}
 	n := copy(p, i.rest)

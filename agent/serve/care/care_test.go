@@ -93,7 +93,10 @@ func TestRestore(t *testing.T) {
 	c := serving(t, Care{Restore: func(_ context.Context, _ string, p []byte, snapshot io.Reader) error {
 		permit, none, got = string(p), snapshot == nil, nil
 		if snapshot != nil {
-			got, _ = io.ReadAll(snapshot)
+			var err error
+			if got, err = io.ReadAll(snapshot); err != nil {
+				return err
+			}
 		}
 		return answer
 	}})

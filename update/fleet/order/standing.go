@@ -81,9 +81,9 @@ func Most(r roster.Roster) (seats, members int) {
 // are given here does not matter; of each kind the newest one about each seat counts. An envelope
 // that is no order of a listed operator with the right role, or is forged, is left out.
 //
-// Of isolations without the owner's signatures the first ones count, by number, as long as they
-// are not too many ([Most]), those with them included: a later one takes no effect rather than
-// the place of an earlier one.
+// An isolation without the owner's signatures counts if those before it, by number and with or
+// without them, are not as many already as operators may isolate ([Most]): a later one takes no
+// effect rather than the place of an earlier one.
 func Decide(s ledger.State, objects []signed.Envelope, now time.Time) Standing {
 	var all Standing
 	for _, g := range newest(s, objects) {
@@ -117,13 +117,7 @@ func Decide(s ledger.State, objects []signed.Envelope, now time.Time) Standing {
 // within divides isolations into those that count and those that do not.
 func within(r roster.Roster, all []Isolated) (count, beyond []Isolated) {
 	slices.SortFunc(all, func(a, b Isolated) int {
-		owners := func(i Isolated) int {
-			if i.Owners {
-				return 0
-			}
-			return 1
-		}
-		return cmp.Or(cmp.Compare(owners(a), owners(b)), cmp.Compare(a.Number, b.Number), cmp.Compare(a.Seat.Number, b.Seat.Number))
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Seat.Number, b.Seat.Number))
 	})
 	mostSeats, mostMembers := Most(r)
 	members := 0
@@ -132,7 +126,7 @@ func within(r roster.Roster, all []Isolated) (count, beyond []Isolated) {
 		switch {
 		case one.Owners || one.Doubt != "":
 		case len(count) >= mostSeats:
-			one.Doubt = fmt.Sprintf("operators alone may isolate %d seats of this fleet, and %d are isolated already", mostSeats, len(count))
+			one.Doubt = fmt.Sprintf("operators alone may isolate %d of this fleet's seats, and %d are isolated already", mostSeats, len(count))
 		case runs && members >= mostMembers:
 			one.Doubt = fmt.Sprintf("operators alone may isolate %d of the seats that run etcd, and %d are isolated already", mostMembers, members)
 		}
