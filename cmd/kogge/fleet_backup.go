@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/cmd/kogge/care"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/ledger"
@@ -53,8 +54,8 @@ func backupFleet(ctx context.Context, ring *keyring.Keyring, t *target, file str
 		t.node = name
 		remote, err := t.remote()
 		if err == nil {
-			var info operate.BackupInfo
-			if info, err = operate.Backup(ctx, remote, file); err == nil {
+			var info care.BackupInfo
+			if info, err = care.Backup(ctx, remote, file); err == nil {
 				_, err := fmt.Fprintf(out, "%s has etcd of node %s (revision %d, %s) and %s of the ledger.\n", file, name, info.Revision, iec(uint64(info.Bytes)), count(int(info.Height), "record"))
 				return err
 			}
@@ -106,14 +107,14 @@ func fleetRestoreCommand() *cobra.Command {
 }
 
 func restoreFleet(ctx context.Context, ring *keyring.Keyring, t *target, files []string, owner *ownerFlags, out io.Writer) error {
-	var from *operate.Copy
+	var from *care.Copy
 	if len(files) > 0 {
 		f, err := os.Open(files[0])
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		if from, err = operate.OpenBackup(f, ring.Genesis); err != nil {
+		if from, err = care.OpenBackup(f, ring.Genesis); err != nil {
 			return fmt.Errorf("%s: %w", files[0], err)
 		}
 	}
@@ -121,9 +122,9 @@ func restoreFleet(ctx context.Context, ring *keyring.Keyring, t *target, files [
 	if err != nil {
 		return err
 	}
-	s, err := operate.Restore(ctx, remote, from, func() (keyring.OwnerKeys, error) { return owner.open(ctx, ring) })
+	s, err := care.Restore(ctx, remote, from, func() (keyring.OwnerKeys, error) { return owner.open(ctx, ring) })
 	switch {
-	case errors.Is(err, operate.ErrNotMember):
+	case errors.Is(err, care.ErrNotMember):
 		return hinted{nodeError(t.node, err), "kogge fleet nodes lists who runs etcd"}
 	case err != nil:
 		return nodeError(t.node, err)

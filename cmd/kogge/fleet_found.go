@@ -216,11 +216,13 @@ func (f *foundFlags) plan(ctx context.Context, ring *keyring.Keyring, names []st
 		return ledger.Draft{}, err
 	}
 	w := operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains}
-	if applicants, err = operate.Probe(ctx, ring, applicants, w, notice); err != nil {
+	if applicants, err = w.Probe(ctx, ring, applicants, notice); err != nil {
 		return ledger.Draft{}, err
 	}
+	slow := false
 	for _, a := range applicants {
 		if a.Unfit != "" {
+			slow = true
 			say("node %s cannot run etcd: %s", a.Name, a.Unfit)
 		}
 	}
@@ -229,7 +231,7 @@ func (f *foundFlags) plan(ctx context.Context, ring *keyring.Keyring, names []st
 		return ledger.Draft{}, err
 	}
 	v, err := operate.Plan(ring.Genesis, operators, applicants, w)
-	if errors.Is(err, operate.ErrUnfit) {
+	if err != nil && slow {
 		err = hinted{err, "etcd runs on nodes whose disk keeps small writes soon, as an SSD does: name others with --member and --spare;\na node that runs no etcd needs no such disk. If the disk was only busy, repeat the command"}
 	}
 	if err != nil {

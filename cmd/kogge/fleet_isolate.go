@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/cmd/kogge/care"
 	"kogge.example/cmd/kogge/keyring"
-	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/order"
 )
 
@@ -26,7 +26,7 @@ func fleetIsolateCommand() *cobra.Command {
 			"What the node signs is still passed on and counted: its vote ends only by a decision of the fleet. Operators alone\n" +
 			"may isolate as many seats as may lie (kogge fleet status), and never half of those that run etcd. For more the\n" +
 			"owner signs, too: with the owner keys in the fleet's folder, and with recovery sheets (--sheet).",
-		Example: "  kogge fleet isolate n3 --why 'its disk was stolen'\n  kogge fleet isolate n3 --sheet recovery-2.txt",
+		Example: "  kogge fleet isolate n3 --why stolen\n  kogge fleet isolate n3 --sheet recovery-2.txt",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ring, err := t.openFleet()
 			if err != nil {
@@ -63,7 +63,7 @@ func fleetRejoinCommand() *cobra.Command {
 
 // isolate orders that a node is isolated, or that it is not any more.
 func isolate(ctx context.Context, ring *keyring.Keyring, node, why string, on bool, owner *ownerFlags, out io.Writer) error {
-	c, err := operate.Prepare(ctx, ring, order.IsolationKind, node, notice)
+	c, err := care.Prepare(ctx, ring, order.IsolationKind, node, notice)
 	if err != nil {
 		return orderHint(ring, err)
 	}
@@ -86,7 +86,7 @@ func isolate(ctx context.Context, ring *keyring.Keyring, node, why string, on bo
 }
 
 // giveOrder brings an order to the nodes, and says who has it.
-func giveOrder(ctx context.Context, c *operate.Command, what string, out io.Writer) error {
+func giveOrder(ctx context.Context, c *care.Command, what string, out io.Writer) error {
 	told, err := c.Give(ctx, notice)
 	if err != nil {
 		return err
@@ -115,9 +115,9 @@ func orderHint(ring *keyring.Keyring, err error) error {
 	switch {
 	case errors.As(err, new(hinted)):
 		return err
-	case errors.Is(err, operate.ErrNoSeat):
+	case errors.Is(err, care.ErrNoSeat):
 		return hinted{err, "kogge fleet nodes lists the seats"}
-	case errors.Is(err, operate.ErrBeyond):
+	case errors.Is(err, care.ErrBeyond):
 		hint := "the owner may: add --sheet FILE; or let another one back in: kogge fleet rejoin NODE"
 		if there := ring.Sheets(); len(there) > 0 {
 			hint = "the owner may: add --sheet " + there[0] + "; or let another one back in: kogge fleet rejoin NODE"

@@ -180,7 +180,7 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 	}
 	answer := 0
 	for _, n := range h.Nodes {
-		if n.Standing != operate.StandingSilent && n.Standing != operate.StandingAway {
+		if n.Answers() {
 			answer++
 		}
 	}

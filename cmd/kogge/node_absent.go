@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/cmd/kogge/care"
 	"kogge.example/cmd/kogge/keyring"
-	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/order"
 )
 
@@ -45,21 +45,21 @@ func nodeAwayCommand() *cobra.Command {
 	return absentCommand("away", order.Away, "Say that a node is silent on purpose",
 		"Until it is back, the fleet takes the silence of the node for what it is: nobody is alarmed, and no spare takes its\n"+
 			"place in etcd. Its etcd hands the lead over, if another node can lead. Its vote counts as absent all the same.",
-		"  kogge node away n3 --until 48h --why 'new power line'\n  kogge node away n3 --until 2026-12-24")
+		"  kogge node away n3 --until 48h --why power\n  kogge node away n3 --until 2026-12-24")
 }
 
 func nodeCordonCommand() *cobra.Command {
 	return absentCommand("cordon", order.Cordoned, "Say that a node is to get nothing new to do",
 		"Marks the node for all operators and nodes. What runs on it goes on. Until the fleet places containers by itself,\n"+
 			"who applies a project to a node by its name is not held up.",
-		"  kogge node cordon n3 --why 'its fan is loud'")
+		"  kogge node cordon n3 --why noisy")
 }
 
 func nodeDrainCommand() *cobra.Command {
 	return absentCommand("drain", order.Drained, "Say that a node is to get nothing new to do, and to lead nothing",
 		"As kogge node cordon, and its etcd hands the lead over to another node, if one can lead. Its containers go on: until\n"+
 			"the fleet places containers by itself, no other node would start them.",
-		"  kogge node drain n3 --why 'it gets another disk'")
+		"  kogge node drain n3 --why disk")
 }
 
 func nodeBackCommand() *cobra.Command {
@@ -100,7 +100,7 @@ func parseUntil(text string, now time.Time) (time.Time, error) {
 
 // absent orders that a node is absent as o says.
 func absent(ctx context.Context, ring *keyring.Keyring, node string, o order.Absence, out io.Writer) error {
-	c, err := operate.Prepare(ctx, ring, order.AbsenceKind, node, notice)
+	c, err := care.Prepare(ctx, ring, order.AbsenceKind, node, notice)
 	if err != nil {
 		return orderHint(ring, err)
 	}

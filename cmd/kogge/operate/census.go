@@ -124,9 +124,9 @@ const (
 	StandingGood   Standing = "good"
 	StandingTrial  Standing = "trial"  // it runs a release that has not proven itself
 	StandingBehind Standing = "behind" // it lacks records of the ledger
-	StandingAway   Standing = "away"   // it does not answer, and is not to
+	standingAway   Standing = "away"   // it does not answer, and is not to
 	StandingSick   Standing = "sick"   // something of it does not work
-	StandingOut    Standing = "isolated"
+	standingOut    Standing = "isolated"
 	StandingDoubt  Standing = "doubt"  // what it says of itself does not count
 	StandingSilent Standing = "silent" // it does not answer this computer
 )
@@ -157,6 +157,11 @@ type NodeHealth struct {
 	Slot     string
 	Height   int64  // of its ledger
 	Order    string // what operators have ordered about its seat; "": nothing
+}
+
+// Answers says whether the node answers this computer.
+func (n NodeHealth) Answers() bool {
+	return n.Standing != StandingSilent && n.Standing != standingAway
 }
 
 // Problem is something that is wrong in a fleet, and what can be done about it. Its words may
@@ -203,10 +208,10 @@ func Judge(s ledger.State, seen []Sighting, now time.Time) Health {
 		n, wrong := judge(one, seat, s.Height)
 		n, wrong = obeyed(n, wrong, h.Orders)
 		h.Nodes = append(h.Nodes, n)
-		if seat.Vote && rankOf(n.Standing) != 1 && rankOf(n.Standing) != 2 && n.Standing != StandingAway {
+		if seat.Vote && rankOf(n.Standing) != 1 && rankOf(n.Standing) != 2 && n.Standing != standingAway {
 			h.Answering++
 		}
-		if seat.Vote && n.Standing == StandingAway {
+		if seat.Vote && n.Standing == standingAway {
 			away++
 		}
 		add(rankOf(n.Standing), wrong...)
@@ -306,7 +311,7 @@ func names(s ledger.State, seats []int) string {
 // rankOf is how grave it is that a node stands like this: 1 is the gravest, and 0 is of the
 // whole fleet.
 func rankOf(s Standing) int {
-	return map[Standing]int{StandingDoubt: 1, StandingSilent: 2, StandingOut: 2, StandingSick: 3, StandingBehind: 4, StandingTrial: 4}[s]
+	return map[Standing]int{StandingDoubt: 1, StandingSilent: 2, standingOut: 2, StandingSick: 3, StandingBehind: 4, StandingTrial: 4}[s]
 }
 
 // obeyed is how a node is, and what is wrong with it, in the light of what operators have ordered
@@ -318,11 +323,11 @@ func obeyed(n NodeHealth, wrong []Problem, all order.Standing) (NodeHealth, []Pr
 	if a, is := all.Absence(n.Seat.Key); is {
 		n.Order = a.String()
 		if n.Standing == StandingSilent && a.State == order.Away {
-			n.Standing, wrong = StandingAway, nil
+			n.Standing, wrong = standingAway, nil
 		}
 	}
 	if i, is := all.Isolates(n.Seat.Key); is {
-		n.Order, n.Standing = i.String(), StandingOut
+		n.Order, n.Standing = i.String(), standingOut
 		wrong = append(wrong, Problem{n.Node, "it is " + i.String(), "kogge fleet rejoin " + n.Node + ", once it can be trusted again"})
 	}
 	return n, wrong
@@ -394,4 +399,32 @@ func said(err error) string {
 		return c.Message()
 	}
 	return err.Error()
+}
+
+// maxOrders is how many orders of one node are looked at: more than there are seats, twice.
+const maxOrders = 2 * roster.MaxSeats
+
+// seeOrders asks a node for the orders that it has; none, if its release knows of none.
+func seeOrders(ctx context.Context, c *api.Client) (all []signed.Envelope, err error) {
+	answer, err := c.Orders(ctx, connect.NewRequest(&apiv1.OrdersRequest{}))
+	if connect.CodeOf(err) == connect.CodeUnimplemented {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, raw := range answer.Msg.Envelopes[:min(len(answer.Msg.Envelopes), maxOrders)] {
+		if e, err := signed.Parse(raw); err == nil { // what counts is seen later
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+// ordersOf are all orders that nodes have told of.
+func ordersOf(seen []Sighting) (all []signed.Envelope) {
+	for _, one := range seen {
+		all = append(all, one.Orders...)
+	}
+	return order.Distinct(all)
 }

@@ -52,9 +52,6 @@ type Applicant struct {
 // ErrFounding is of a founding that cannot be.
 var ErrFounding = errors.New("the fleet cannot be founded like this")
 
-// ErrUnfit is of a disk that is too slow for etcd, or that nobody has measured.
-var ErrUnfit = errors.New("etcd needs another disk")
-
 // Applicants asks nodes for the keys of their seats, a few at a time. Each has to be known
 // here and to answer now. What one answers is believed because it is signed, comes over a
 // connection with the node's own certificate, and names that certificate's key.
@@ -114,7 +111,7 @@ const probes = 3
 
 // Probe has the applicants measure their disks that are wished to run etcd, or that can if nobody
 // is, all at once, and returns all of them with what that came to. It takes some seconds.
-func Probe(ctx context.Context, k *keyring.Keyring, applicants []Applicant, w Wish, tell func(Notice)) ([]Applicant, error) {
+func (w Wish) Probe(ctx context.Context, k *keyring.Keyring, applicants []Applicant, tell func(Notice)) ([]Applicant, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
 		return nil, err
@@ -245,7 +242,7 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 			return nil, fmt.Errorf("node %s cannot run etcd: its processor is %s, and etcd is tested on amd64 and arm64", name, applicants[i].Arch)
 		}
 		if why := applicants[i].Unfit; why != "" {
-			return nil, fmt.Errorf("node %s cannot run etcd: %w: %s", name, ErrUnfit, why)
+			return nil, fmt.Errorf("node %s cannot run etcd: %s", name, why)
 		}
 	}
 	if len(w.Members) > 0 {
@@ -279,7 +276,7 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 	var slow error
 	for _, a := range applicants {
 		if a.Unfit != "" {
-			slow = errors.Join(slow, fmt.Errorf("node %s: %w: %s", a.Name, ErrUnfit, a.Unfit))
+			slow = errors.Join(slow, fmt.Errorf("node %s: %s", a.Name, a.Unfit))
 		}
 	}
 	return nil, errors.Join(errors.New("no node can run etcd: at least one is amd64 or arm64, no spare, and has an address and a good disk of its own"), slow)

@@ -230,6 +230,18 @@ func counts(s ledger.State, e signed.Envelope) (given, error) {
 	return given{e, seat, operator}, nil
 }
 
+// Distinct is each of the orders once, of those that several nodes have told of.
+func Distinct(objects []signed.Envelope) (all []signed.Envelope) {
+	known := make(map[document.Hash]bool)
+	for _, e := range objects {
+		if id := document.HashOf(e.Message()); !known[id] {
+			known[id] = true
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 // Number is the highest number of an order of a kind, of those that count; 0: there is none. A
 // number above it is that of a later order, about whichever seat.
 func Number(s ledger.State, objects []signed.Envelope, kind string) (number uint64) {

@@ -1,4 +1,10 @@
-package operate
+// Package care is what an operator does for a fleet as a whole: orders about its seats, copies of
+// its etcd and ledger, and etcd's beginning anew.
+//
+// In come an operator's keyring, and what nodes say; out go orders and leaves that are signed, calls
+// of the API, and files. What may be ordered is update/fleet/order's to say, and who may sign the
+// keyring's. The package prints nothing and asks nobody.
+package care
 
 import (
 	"context"
@@ -6,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,6 +20,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/order"
@@ -42,8 +50,8 @@ var (
 
 // Prepare asks all nodes which orders they have, so that a new one of a kind about a node follows
 // on them. The error wraps [ErrNoSeat] where nothing can be ordered about the node.
-func Prepare(ctx context.Context, k *keyring.Keyring, kind, node string, tell func(Notice)) (*Command, error) {
-	s, seen, err := Survey(ctx, k, tell)
+func Prepare(ctx context.Context, k *keyring.Keyring, kind, node string, tell func(operate.Notice)) (*Command, error) {
+	s, seen, err := operate.Survey(ctx, k, tell)
 	if err != nil {
 		return nil, err
 	}
@@ -88,14 +96,14 @@ func (c *Command) Seal(o order.Order, now time.Time) error {
 
 // Give brings the sealed order to all nodes that have a seat, the one that it is about included, and
 // returns how each took it, in the order of their seats. One of them is enough: they pass it on.
-func (c *Command) Give(ctx context.Context, tell func(Notice)) ([]Told, error) {
-	nodes, err := Nodes(c.keys)
+func (c *Command) Give(ctx context.Context, tell func(operate.Notice)) ([]operate.Told, error) {
+	nodes, err := operate.Nodes(c.keys)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Told, len(c.nodes))
-	each(len(c.nodes), func(i int) {
-		limited, cancel := context.WithTimeout(ctx, seeLimit)
+	all := make([]operate.Told, len(c.nodes))
+	atOnce(len(c.nodes), func(i int) {
+		limited, cancel := context.WithTimeout(ctx, giveLimit)
 		defer cancel()
 		all[i].Node = c.nodes[i]
 		n, known := nodes[c.nodes[i]]
@@ -103,7 +111,7 @@ func (c *Command) Give(ctx context.Context, tell func(Notice)) ([]Told, error) {
 			all[i].Err = keyring.ErrNoNode
 			return
 		}
-		all[i].Err = Remote{Keys: c.keys, Name: c.nodes[i], Address: n.Address, Tell: tell}.Call(limited, func(ctx context.Context, a *api.Client) error {
+		all[i].Err = operate.Remote{Keys: c.keys, Name: c.nodes[i], Address: n.Address, Tell: tell}.Call(limited, func(ctx context.Context, a *api.Client) error {
 			_, err := a.Order(ctx, connect.NewRequest(&apiv1.OrderRequest{Envelope: c.sealed.Bytes()}))
 			return err
 		})
@@ -111,36 +119,27 @@ func (c *Command) Give(ctx context.Context, tell func(Notice)) ([]Told, error) {
 	return all, nil
 }
 
-// maxOrders is how many orders of one node are looked at: more than there are seats, twice.
-const maxOrders = 2 * roster.MaxSeats
+// giveLimit is how long one node is waited for: a person waits for the slowest.
+const giveLimit = 5 * time.Second
 
-// seeOrders asks a node for the orders that it has; none, if its release knows of none.
-func seeOrders(ctx context.Context, c *api.Client) (all []signed.Envelope, err error) {
-	answer, err := c.Orders(ctx, connect.NewRequest(&apiv1.OrdersRequest{}))
-	if connect.CodeOf(err) == connect.CodeUnimplemented {
-		return nil, nil
+// atOnce does something for every number below n, a few at a time.
+func atOnce(n int, do func(i int)) {
+	limit := make(chan struct{}, 16)
+	var done sync.WaitGroup
+	for i := range n {
+		limit <- struct{}{}
+		done.Go(func() {
+			defer func() { <-limit }()
+			do(i)
+		})
 	}
-	if err != nil {
-		return nil, err
-	}
-	for _, raw := range answer.Msg.Envelopes[:min(len(answer.Msg.Envelopes), maxOrders)] {
-		if e, err := signed.Parse(raw); err == nil { // what counts is seen later
-			all = append(all, e)
-		}
-	}
-	return all, nil
+	done.Wait()
 }
 
-// ordersOf are all orders that nodes have told of, each once.
-func ordersOf(seen []Sighting) (all []signed.Envelope) {
-	known := make(map[document.Hash]bool)
+// ordersOf are all orders that nodes have told of.
+func ordersOf(seen []operate.Sighting) (all []signed.Envelope) {
 	for _, one := range seen {
-		for _, e := range one.Orders {
-			if id := document.HashOf(e.Message()); !known[id] {
-				known[id] = true
-				all = append(all, e)
-			}
-		}
+		all = append(all, one.Orders...)
 	}
-	return all
+	return order.Distinct(all)
 }

@@ -1,4 +1,4 @@
-package operate
+package care
 
 import (
 	"archive/tar"
@@ -18,6 +18,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
@@ -63,7 +64,7 @@ type BackupInfo struct {
 
 // Backup writes a backup of the node that r names into a file that is not there yet. The snapshot
 // comes as etcd makes it, and is checked at its end. An error leaves no file.
-func Backup(ctx context.Context, r Remote, file string) (info BackupInfo, err error) {
+func Backup(ctx context.Context, r operate.Remote, file string) (info BackupInfo, err error) {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return info, err
@@ -97,7 +98,7 @@ func Backup(ctx context.Context, r Remote, file string) (info BackupInfo, err er
 }
 
 // fetchBackup reads what a backup consists of from a node.
-func fetchBackup(ctx context.Context, r Remote, c *api.Client, text, snapshot io.Writer) (BackupInfo, error) {
+func fetchBackup(ctx context.Context, r operate.Remote, c *api.Client, text, snapshot io.Writer) (BackupInfo, error) {
 	is, err := c.Etcd(ctx, connect.NewRequest(&apiv1.EtcdRequest{}))
 	if err != nil {
 		return BackupInfo{}, err
@@ -105,12 +106,12 @@ func fetchBackup(ctx context.Context, r Remote, c *api.Client, text, snapshot io
 	if !is.Msg.Running {
 		return BackupInfo{}, ErrNoEtcd
 	}
-	l, entries, err := Fetch(ctx, r.Keys, c)
+	l, entries, err := operate.Fetch(ctx, r.Keys, c)
 	if err == nil {
-		err = Agrees(r.Keys, "node "+r.Name, l)
+		err = operate.Agrees(r.Keys, "node "+r.Name, l)
 	}
 	if err == nil {
-		err = Export(text, r.Keys.Genesis, entries)
+		err = operate.Export(text, r.Keys.Genesis, entries)
 	}
 	if err != nil {
 		return BackupInfo{}, err
@@ -291,15 +292,14 @@ type restoring struct {
 // Restore has the node that r names begin etcd anew, from a backup, or with nil from what is on
 // its own disk. First this computer, the backup and the node tell each other the records of the
 // ledger that they lack: no record is lost by that, and none is taken back. open gives the owner's
-// keys. The error wraps [ErrFork] where the backup has another history, or [ErrNotMember].
-func Restore(ctx context.Context, r Remote, from *Copy, open func() (keyring.OwnerKeys, error)) (ledger.State, error) {
+// keys. The error wraps [operate.ErrFork] where the backup has another history, or [ErrNotMember].
+func Restore(ctx context.Context, r operate.Remote, from *Copy, open func() (keyring.OwnerKeys, error)) (ledger.State, error) {
 	if from != nil {
-		h := history{"the backup", from.log, from.entries}
-		if err := r.Keys.Alone(func() error { return keep(r.Keys, []history{h}) }); err != nil {
+		if err := from.bring(ctx, r); err != nil {
 			return ledger.State{}, err
 		}
 	}
-	_, seen, err := Survey(ctx, r.Keys, r.Tell) // a node that has missed a restore does not know of it
+	_, seen, err := operate.Survey(ctx, r.Keys, r.Tell) // a node that has missed a restore does not know of it
 	if err != nil {
 		return ledger.State{}, err
 	}
@@ -324,8 +324,24 @@ func Restore(ctx context.Context, r Remote, from *Copy, open func() (keyring.Own
 	return s, err
 }
 
-func planRestore(ctx context.Context, r Remote, c *api.Client, from *Copy, newest int64) (restoring, error) {
-	l, a, err := Level(ctx, r.Keys, c, r.Name)
+// bring gives the node the records that the backup has, if these are more than this computer knows.
+func (c *Copy) bring(ctx context.Context, r operate.Remote) error {
+	if err := operate.Agrees(r.Keys, "the backup", c.log); err != nil {
+		return err
+	}
+	mine, _, err := operate.Ledger(r.Keys)
+	if err != nil || mine.State().Height >= c.log.State().Height {
+		return err
+	}
+	told, err := operate.Give(ctx, r.Keys, []string{r.Name}, c.entries, r.Tell)
+	for _, n := range told {
+		err = errors.Join(err, n.Err)
+	}
+	return err
+}
+
+func planRestore(ctx context.Context, r operate.Remote, c *api.Client, from *Copy, newest int64) (restoring, error) {
+	l, a, err := operate.Level(ctx, r.Keys, c, r.Name)
 	if err != nil {
 		return restoring{}, err
 	}
@@ -335,7 +351,7 @@ func planRestore(ctx context.Context, r Remote, c *api.Client, from *Copy, newes
 	case !ok || !seat.Member && !seat.Spare:
 		return restoring{}, ErrNotMember
 	case seat.Key != a.Key:
-		return restoring{}, ErrNotTheSeat
+		return restoring{}, operate.ErrNotTheSeat
 	case a.Height != s.Height:
 		return restoring{}, fmt.Errorf("it has %d of %d records of the ledger", a.Height, s.Height)
 	}

@@ -1,13 +1,13 @@
-package operate
+package care
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,20 +15,22 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-
-	"kogge.example/agent/api"
-	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
+	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
-	"kogge.example/agent/serve/care"
+	served "kogge.example/agent/serve/care"
+	"kogge.example/agent/serve/records"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/init/control"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/signed"
 )
 
-// tended is a founded fleet whose nodes keep orders, run etcd and lead to each other.
+// tended is a founded fleet whose nodes keep orders and run etcd.
 type tended struct {
 	*keyring.Keyring
 	state ledger.State
@@ -39,10 +41,9 @@ type tended struct {
 	snapshot []byte
 	permit   []byte
 	restored []byte
-	hidden   string // n3's address, which this computer does not know
 }
 
-var quiet = func(Notice) {}
+var quiet = func(operate.Notice) {}
 
 func tend(t *testing.T, n int) *tended {
 	t.Helper()
@@ -54,28 +55,30 @@ func tend(t *testing.T, n int) *tended {
 		t.Fatal(err)
 	}
 	f := &tended{Keyring: k, given: make(map[string]int), snapshot: snapshotOf("etcd")}
-	serving(t, k, n, nil, f.care)
+	for i := range n {
+		f.serve(t, i)
+	}
 	names := []string{"n1", "n2", "n3", "n4"}[:n]
-	applicants, err := Applicants(t.Context(), k, names, quiet)
+	applicants, err := operate.Applicants(t.Context(), k, names, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	operators, err := Operators(k)
+	operators, err := operate.Operators(k)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := Plan(k.Genesis, operators, applicants, Wish{})
+	v, err := operate.Plan(k.Genesis, operators, applicants, operate.Wish{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Found(k, v, f.owner(t))
+	e, err := operate.Found(k, v, f.owner(t))
 	if err == nil {
-		_, err = Give(t.Context(), k, names, []ledger.Entry{e}, quiet)
+		_, err = operate.Give(t.Context(), k, names, []ledger.Entry{e}, quiet)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, _, err := Ledger(k)
+	l, _, err := operate.Ledger(k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,13 +86,52 @@ func tend(t *testing.T, n int) *tended {
 	return f
 }
 
-// care is what each node does for operators.
-func (f *tended) care(i int, c *serve.Config) {
-	name := []string{"n1", "n2", "n3", "n4"}[i]
-	c.Records.Etcd = func() (control.Etcd, error) {
-		return control.Etcd{Running: name != "n3", Leader: 1, Generation: 2, Revision: 7, Members: []int{1, 2, 3}}, nil
+// serve has a node of the fleet answer, adopted.
+func (f *tended) serve(t *testing.T, i int) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	c.Care = care.Care{
+	name, state := fmt.Sprintf("n%d", i+1), t.TempDir()
+	node, err := identity.OpenNode(filepath.Join(state, "identity"))
+	must(err)
+	seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
+	must(err)
+	token, err := f.NewToken(keyring.Terms{Node: name, Life: time.Hour}, time.Now())
+	must(err)
+	must(node.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token}))
+	csr, err := node.Request()
+	must(err)
+	der, err := f.SignNode(csr, name, time.Now())
+	must(err)
+	must(node.Adopt(der))
+	taken := pinned.Open(filepath.Join(state, "ledger"), f.Genesis)
+	server, err := serve.Listen("127.0.0.1:0", serve.Config{
+		Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: taken.Known,
+		Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
+		Records: records.Records{
+			Open:      func() (*identity.Seat, *pinned.Ledger, error) { return seat, taken, nil },
+			Addresses: func() []netip.Addr { return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})} },
+			Etcd: func() (control.Etcd, error) {
+				return control.Etcd{Running: name != "n3", Leader: 1, Generation: 2, Revision: 7, Members: []int{1, 2, 3}}, nil
+			},
+		},
+		Care: f.care(name),
+	})
+	must(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { over <- server.Serve(ctx) }()
+	t.Cleanup(func() { cancel(); <-over })
+	must(operate.RememberNode(f.Keyring, name, operate.Node{Address: server.Address().String(), Adopted: time.Now(), Until: node.Certificate().Leaf.NotAfter}))
+}
+
+// care is what a node does for operators.
+func (f *tended) care(name string) served.Care {
+	return served.Care{
 		Give: func(e signed.Envelope) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -103,16 +145,6 @@ func (f *tended) care(i int, c *serve.Config) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			return slices.Clone(f.orders)
-		},
-		Reach: func(ctx context.Context, node string) (net.Conn, error) {
-			nodes, err := Nodes(f.Keyring)
-			f.mu.Lock()
-			address := cmp.Or(nodes[node].Address, map[string]string{"n3": f.hidden}[node])
-			f.mu.Unlock()
-			if err != nil || address == "" {
-				return nil, errors.Join(care.ErrNoNode, err)
-			}
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		},
 		Backup: func(_ context.Context, w io.Writer) error {
 			_, err := w.Write(f.snapshot)
@@ -131,19 +163,23 @@ func (f *tended) care(i int, c *serve.Config) {
 
 func (f *tended) owner(t *testing.T) keyring.OwnerKeys {
 	t.Helper()
-	keys, err := f.OwnerKeys(nil, sheets(t, f.Keyring)[0])
+	sheet, err := os.ReadFile(f.Sheets()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := f.OwnerKeys(nil, sheet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return keys
 }
 
-func (f *tended) remote(t *testing.T, name string) Remote {
-	nodes, err := Nodes(f.Keyring)
+func (f *tended) remote(t *testing.T, name string) operate.Remote {
+	nodes, err := operate.Nodes(f.Keyring)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Remote{Keys: f.Keyring, Name: name, Address: nodes[name].Address, Tell: quiet}
+	return operate.Remote{Keys: f.Keyring, Name: name, Address: nodes[name].Address, Tell: quiet}
 }
 
 // snapshotOf is bytes as etcd sends them: pages, and the sum of these.
@@ -186,12 +222,12 @@ func TestCommand(t *testing.T) {
 	if err := isolate("n3", true, true); err != nil {
 		t.Errorf("and the owner permits it: %v", err)
 	}
-	s, seen, err := Survey(t.Context(), f.Keyring, quiet)
+	s, seen, err := operate.Survey(t.Context(), f.Keyring, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := Judge(s, seen, time.Now())
-	if len(h.Orders.Isolated) != 2 || h.Answering != 2 || h.Nodes[3].Standing != StandingOut || f.given["n2"] != 2 {
+	h := operate.Judge(s, seen, time.Now())
+	if len(h.Orders.Isolated) != 2 || h.Answering != 2 || h.Nodes[3].Standing != "isolated" || f.given["n2"] != 2 {
 		t.Errorf("%+v", h)
 	}
 	for _, name := range []string{"n4", "n3"} {
@@ -315,7 +351,7 @@ func FuzzOpenBackup(f *testing.F) {
 	var text, file bytes.Buffer
 	snapshot, all := snapshotOf("x"), newSums()
 	all.Write(snapshot)
-	err = Export(&text, k.Genesis, nil)
+	err = operate.Export(&text, k.Genesis, nil)
 	if err == nil {
 		err = writeBackup(&file, BackupInfo{Version: 1, Fleet: k.Genesis.ID(), Bytes: all.size, Snapshot: all.of()}, text.Bytes(), bytes.NewReader(snapshot))
 	}
@@ -335,50 +371,4 @@ func FuzzOpenBackup(f *testing.F) {
 			}
 		}
 	})
-}
-
-// TestVia calls a node through another one, also one that this computer does not know, and renews
-// nothing but what is the node's own.
-func TestVia(t *testing.T) {
-	f := tend(t, 3)
-	status := func(r Remote) (string, error) {
-		var node string
-		err := r.Call(t.Context(), func(ctx context.Context, c *api.Client) error {
-			answer, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
-			if err == nil {
-				node = answer.Msg.Node
-			}
-			return err
-		})
-		return node, err
-	}
-	r := f.remote(t, "n2")
-	r.Via, r.Address = "n1", "192.0.2.1:1" // where nobody is
-	if node, err := status(r); err != nil || node != "n2" {
-		t.Errorf("%q, %v", node, err)
-	}
-	if _, err := r.Renew(t.Context()); err != nil {
-		t.Error(err)
-	}
-	r.Via, r.Name = "n9", "n2"
-	if _, err := status(r); !errors.Is(err, keyring.ErrNoNode) {
-		t.Errorf("through a node that nobody knows: %v", err)
-	}
-	r.Via, r.Name = "n1", "n7"
-	if _, err := status(r); err == nil {
-		t.Error("a node that has no seat answers")
-	}
-	// The way to a node that this computer does not know: n1 does.
-	if err := ChangeNodes(f.Keyring, func(nodes map[string]Node) {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.hidden = nodes["n3"].Address
-		delete(nodes, "n3")
-	}); err != nil {
-		t.Fatal(err)
-	}
-	r.Name = "n3"
-	if node, err := status(r); err != nil || node != "n3" {
-		t.Errorf("%q, %v", node, err)
-	}
 }
