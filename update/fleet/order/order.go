@@ -41,9 +41,11 @@ const (
 
 const (
 	version = 1
-	maxWhy  = 200     // bytes
-	largest = 4 << 10 // bytes of an envelope: one with 16 owners' signatures
-	least   = 1536    // bytes of one that a large fleet takes, too: with those of 3
+	maxWhy  = 200 // bytes
+	// Bytes of an envelope: of an isolation with the signatures of 16 owner keys, and of one with
+	// those of 4, which the largest fleet takes, too; and of an absence.
+	largest, large = 4 << 10, 1536
+	absence        = 1 << 10
 )
 
 // ErrOrder is of bytes that are no order, or of one that cannot be given.
@@ -87,12 +89,12 @@ type Absence struct {
 func Kinds() []notice.Kind {
 	return []notice.Kind{
 		{
-			Name: IsolationKind, Least: least, Most: largest, May: may(fleet.RoleAdmin),
+			Name: IsolationKind, Least: large, Most: largest, May: may(fleet.RoleAdmin),
 			Check: func(b []byte) error { _, err := ParseIsolation(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseIsolation(b); return o.Key, err },
 		},
 		{
-			Name: AbsenceKind, Least: least, Most: largest, May: may(fleet.RoleOperator),
+			Name: AbsenceKind, Least: absence, Most: absence, May: may(fleet.RoleOperator),
 			Check: func(b []byte) error { _, err := ParseAbsence(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseAbsence(b); return o.Key, err },
 		},

@@ -219,6 +219,23 @@ func TestBad(t *testing.T) {
 	}
 }
 
+// TestSizes: orders fit where they are taken, whatever operators say with them.
+func TestSizes(t *testing.T) {
+	w := founded(t, 4)
+	why := strings.Repeat("\"", maxWhy) // of which JSON makes two bytes each
+	sized := func(owners int) int {
+		o := Isolation{Seat: 16384, Key: w.key(1), Isolated: true, Why: why}
+		for i := 1; i <= owners; i++ {
+			o.Owners = append(o.Owners, signed.Signature{By: i, Signature: make([]byte, 64)})
+		}
+		return len(w.seal("ada", 1<<61, o).Bytes())
+	}
+	away := w.seal("bob", 1<<61, Absence{Seat: 16384, Key: w.key(1), State: Cordoned, Why: why})
+	if got := [...]int{sized(4), sized(16), len(away.Bytes())}; got[0] > large || got[1] > largest || got[2] > absence {
+		t.Errorf("%d bytes", got)
+	}
+}
+
 // TestGolden: the bytes of orders are fixed.
 func TestGolden(t *testing.T) {
 	key := ledgertest.Key(t, "n2")

@@ -15,7 +15,9 @@ import (
 // An operator signs with the key of his certificate: ECDSA on P-256. Such a key signs envelopes
 // alone; no seat and no owner has one. Its [Key] is a byte for the algorithm and the point,
 // uncompressed; its signature is r and s, 32 bytes each. Who has a signature can make a second
-// one of the same message, which is why envelopes are told apart by their messages.
+// one of the same message, which is why envelopes are told apart by their messages. TLS has the
+// same key sign what begins with 64 spaces (RFC 8446, 4.4.3), and an envelope begins with the
+// length of its kind: neither passes for the other.
 const (
 	operatorAlgorithm = 2
 	operatorKeySize   = 1 + 65
