@@ -172,6 +172,7 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 // seatsOf is what the service etcd has to know of the seats that may run it: which TLS key each
 // calls its own, unless it is isolated, where it may be, and what operators have ordered.
 func seatsOf(engine *gossip.Engine, r roster.Roster, standing order.Standing) (all control.Seats) {
+	all.Ordered = standing.Generation
 	for _, seat := range r.Seats {
 		if !seat.Member && !seat.Spare {
 			continue
@@ -248,7 +249,11 @@ func (t *talk) say(ctx context.Context, says *speaker.Speaker, engine *gossip.En
 			wrong = append(wrong, notice.Fault{What: "gossip", Why: err.Error()})
 		}
 	}
-	status := notice.Status{Version: 1, Height: state.Height, Head: state.Record, Wrong: words.same(wrong, time.Now())}
+	done, err := t.part.settle(boot, facts.GetBoot().GetAssessment())
+	if err != nil {
+		wrong = append(wrong, notice.Fault{What: "deeds", Why: err.Error()})
+	}
+	status := notice.Status{Version: 1, Height: state.Height, Head: state.Record, Deeds: done, Wrong: words.same(wrong, time.Now())}
 	says.Say(notice.StatusKind, status.Fit(engine.Limit(notice.StatusKind)).Encode())
 }
 

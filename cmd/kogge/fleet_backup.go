@@ -122,12 +122,17 @@ func restoreFleet(ctx context.Context, ring *keyring.Keyring, t *target, files [
 	if err != nil {
 		return err
 	}
-	s, err := care.Restore(ctx, remote, from, func() (keyring.OwnerKeys, error) { return owner.open(ctx, ring) })
+	s, told, err := care.Restore(ctx, remote, from, func() (keyring.OwnerKeys, error) { return owner.open(ctx, ring) })
 	switch {
 	case errors.Is(err, care.ErrNotMember):
 		return hinted{nodeError(t.node, err), "kogge fleet nodes lists who runs etcd"}
 	case err != nil:
 		return nodeError(t.node, err)
+	}
+	for _, n := range told {
+		if n.Err != nil {
+			fmt.Fprintf(out, "node %s was not told, and hears of it from the others: %v\n", n.Node, nodeError(n.Node, n.Err))
+		}
 	}
 	what := "what is on its disk"
 	if from != nil {

@@ -223,6 +223,8 @@ type Clock struct {
 // etcd. Which seats those are is in the ledger.
 type Seats struct {
 	Seats []Seat `json:"seats"`
+	// Ordered is the generation of the newest etcd that the owner has let begin anew; 0: none.
+	Ordered int `json:"ordered,omitempty"`
 }
 
 // Seat is the node of one seat.

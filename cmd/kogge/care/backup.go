@@ -22,6 +22,7 @@ import (
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/order"
 )
 
 // A backup of a fleet is a tar of three files, in this order:
@@ -292,24 +293,25 @@ type restoring struct {
 // Restore has the node that r names begin etcd anew, from a backup, or with nil from what is on
 // its own disk. First this computer, the backup and the node tell each other the records of the
 // ledger that they lack: no record is lost by that, and none is taken back. open gives the owner's
-// keys. The error wraps [operate.ErrFork] where the backup has another history, or [ErrNotMember].
-func Restore(ctx context.Context, r operate.Remote, from *Copy, open func() (keyring.OwnerKeys, error)) (ledger.State, error) {
+// keys. Then all nodes are told, who give up what they have of another etcd; it returns how each took
+// that. The error wraps [operate.ErrFork] where the backup has another history, or [ErrNotMember].
+func Restore(ctx context.Context, r operate.Remote, from *Copy, open func() (keyring.OwnerKeys, error)) (ledger.State, []operate.Told, error) {
 	if from != nil {
 		if err := from.bring(ctx, r); err != nil {
-			return ledger.State{}, err
+			return ledger.State{}, nil, err
 		}
 	}
-	_, seen, err := operate.Survey(ctx, r.Keys, r.Tell) // a node that has missed a restore does not know of it
-	if err != nil {
-		return ledger.State{}, err
+	command, err := Prepare(ctx, r.Keys, order.RestoringKind, r.Name, r.Tell)
+	if errors.Is(err, ErrNoSeat) {
+		return ledger.State{}, nil, ErrNotMember
 	}
-	var newest int64
-	for _, one := range seen {
-		newest = max(newest, int64(one.Etcd.GetGeneration()))
+	if err != nil {
+		return ledger.State{}, nil, err
 	}
 	var s ledger.State
+	var leave ledger.Restore
 	err = r.Call(ctx, func(ctx context.Context, c *api.Client) error {
-		plan, err := planRestore(ctx, r, c, from, newest)
+		plan, err := planRestore(ctx, r, c, from, command.generation)
 		if err != nil {
 			return err
 		}
@@ -319,9 +321,17 @@ func Restore(ctx context.Context, r operate.Remote, from *Copy, open func() (key
 			return err
 		}
 		plan.leave.Owners = owner.Sign(plan.leave.Bytes(s.Fleet()), s.Genesis.Threshold)
+		command.State, leave = s, plan.leave
 		return sendRestore(ctx, c, plan.leave, from)
 	})
-	return s, err
+	if err != nil {
+		return s, nil, err
+	}
+	if err := command.Seal(order.Restoring{Seat: command.Seat.Number, Key: command.Seat.Key, Leave: leave.Encode()}, time.Now()); err != nil {
+		return s, nil, err
+	}
+	told, err := command.Give(ctx, r.Tell)
+	return s, told, err
 }
 
 // bring gives the node the records that the backup has, if these are more than this computer knows.

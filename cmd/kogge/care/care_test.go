@@ -259,7 +259,7 @@ func TestBackup(t *testing.T) {
 	owner := func() (keyring.OwnerKeys, error) { return f.owner(t), nil }
 	seat, _ := f.state.Roster.ByName("n2")
 	for _, from := range []*Copy{copied, nil} {
-		if _, err := Restore(t.Context(), f.remote(t, "n2"), from, owner); err != nil {
+		if _, told, err := Restore(t.Context(), f.remote(t, "n2"), from, owner); err != nil || len(told) != 3 {
 			t.Fatal(err)
 		}
 		leave, err := ledger.ParseRestore(f.permit)
@@ -272,6 +272,9 @@ func TestBackup(t *testing.T) {
 		if from != nil && !bytes.Equal(f.restored, f.snapshot) || from == nil && f.restored != nil {
 			t.Errorf("%d bytes came", len(f.restored))
 		}
+	}
+	if got := order.Decide(f.state, f.orders, time.Now()).Generation; got != 3 || f.given["n3"] != 2 {
+		t.Errorf("all are told of generation %d, n3 %d times", got, f.given["n3"])
 	}
 	left, err := os.ReadDir(filepath.Dir(file))
 	if err != nil || len(left) != 1 {

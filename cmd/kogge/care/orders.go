@@ -35,10 +35,11 @@ type Command struct {
 	Seat   roster.Seat
 	Number uint64
 
-	sealed signed.Envelope // once it is
-	keys   *keyring.Keyring
-	others []signed.Envelope // that nodes have
-	nodes  []string          // who have a seat
+	sealed     signed.Envelope // once it is
+	generation int64           // of the newest etcd that a node has told of
+	keys       *keyring.Keyring
+	others     []signed.Envelope // that nodes have
+	nodes      []string          // who have a seat
 }
 
 // Why an order is not given.
@@ -60,6 +61,9 @@ func Prepare(ctx context.Context, k *keyring.Keyring, kind, node string, tell fu
 		return nil, fmt.Errorf("node %s: %w", node, ErrNoSeat)
 	}
 	c := &Command{State: s, Seat: seat, keys: k, others: ordersOf(seen)}
+	for _, one := range seen {
+		c.generation = max(c.generation, int64(one.Etcd.GetGeneration()))
+	}
 	c.Number = order.Number(s, c.others, kind) + 1
 	for _, seat := range s.Roster.Seats {
 		c.nodes = append(c.nodes, seat.Name)

@@ -40,6 +40,9 @@ var ErrOlder = errors.New("a newer object of this seat is known")
 // seat.
 type Kind struct {
 	Name string
+	// Number is the kind's where nodes compare what they know, from 1 on. No other kind ever gets
+	// it: nodes of two releases speak with each other.
+	Number int
 	// Least and Most are bounds, in bytes, of an envelope: in every fleet so much is taken, and
 	// in none more. Between them, the more seats a fleet has the less each of them may take.
 	Least, Most int
@@ -54,9 +57,9 @@ type Kind struct {
 // Kinds are the kinds of notices.
 func Kinds() []Kind {
 	return []Kind{
-		{Name: NodeKind, Least: 2 << 10, Most: 8 << 10, Check: func(b []byte) error { _, err := ParseNode(b); return err }},
-		{Name: StatusKind, Least: 1 << 10, Most: 4 << 10, Check: func(b []byte) error { _, err := ParseStatus(b); return err }},
-		{Name: TLSKeyKind, Least: 512, Most: 512, Check: func(b []byte) error { _, err := ParseTLSKey(b); return err }},
+		{Name: NodeKind, Number: 1, Least: 2 << 10, Most: 8 << 10, Check: func(b []byte) error { _, err := ParseNode(b); return err }},
+		{Name: StatusKind, Number: 2, Least: 1 << 10, Most: 4 << 10, Check: func(b []byte) error { _, err := ParseStatus(b); return err }},
+		{Name: TLSKeyKind, Number: 3, Least: 512, Most: 512, Check: func(b []byte) error { _, err := ParseTLSKey(b); return err }},
 	}
 }
 

@@ -6,6 +6,8 @@
 //	cordoned   it gets nothing new to do
 //	drained    it gets nothing new to do, and leads nothing
 //
+// And with the owner's leave, that its etcd begins anew in the place of all others.
+//
 // In come envelopes that operators have signed, and the ledger's state; out goes what holds now
 // ([Standing]), the same on every node that has the same orders. An order is about one seat, and
 // the newest one of its kind counts, whoever of the listed operators gave it: so each of them
@@ -37,6 +39,7 @@ import (
 const (
 	IsolationKind = "kogge/isolation/v1"
 	AbsenceKind   = "kogge/absence/v1"
+	RestoringKind = "kogge/restoring/v1"
 )
 
 const (
@@ -46,6 +49,7 @@ const (
 	// those of 4, which the largest fleet takes, too; and of an absence.
 	largest, large = 4 << 10, 1536
 	absence        = 1 << 10
+	restoringSize  = 2 << 10 // with the signatures of 4 owner keys; of 16 it is less than four times as much
 )
 
 // ErrOrder is of bytes that are no order, or of one that cannot be given.
@@ -85,18 +89,32 @@ type Absence struct {
 	Why   string    `json:"why,omitempty"`
 }
 
+// Restoring says to all that a seat's etcd has begun anew: then who has data of another one gives it
+// up for that. It counts if the owner has permitted it, whoever brings his leave.
+type Restoring struct {
+	Version int        `json:"version"` // of this document: 1
+	Seat    int        `json:"seat"`    // its number, for people
+	Key     signed.Key `json:"key"`     // the seat's
+	Leave   []byte     `json:"leave"`   // a [ledger.Restore] for it
+}
+
 // Kinds are the kinds of orders, for a shelf.
 func Kinds() []notice.Kind {
 	return []notice.Kind{
 		{
-			Name: IsolationKind, Least: large, Most: largest, May: may(fleet.RoleAdmin),
+			Name: IsolationKind, Number: 4, Least: large, Most: largest, May: may(fleet.RoleAdmin),
 			Check: func(b []byte) error { _, err := ParseIsolation(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseIsolation(b); return o.Key, err },
 		},
 		{
-			Name: AbsenceKind, Least: absence, Most: absence, May: may(fleet.RoleOperator),
+			Name: AbsenceKind, Number: 5, Least: absence, Most: absence, May: may(fleet.RoleOperator),
 			Check: func(b []byte) error { _, err := ParseAbsence(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseAbsence(b); return o.Key, err },
+		},
+		{
+			Name: RestoringKind, Number: 6, Least: restoringSize, Most: 4 * restoringSize, May: may(fleet.RoleAdmin),
+			Check: func(b []byte) error { _, err := ParseRestoring(b); return err },
+			About: func(b []byte) (signed.Key, error) { o, err := ParseRestoring(b); return o.Key, err },
 		},
 	}
 }
@@ -118,7 +136,7 @@ func giver(s ledger.State, e signed.Envelope) (ledger.Operator, bool) {
 	return s.Operator(key)
 }
 
-// Order is an [Isolation] or an [Absence].
+// Order is an [Isolation], an [Absence] or a [Restoring].
 type Order interface {
 	envelope() (kind string, body []byte, err error)
 }
@@ -149,6 +167,14 @@ func (o Absence) envelope() (string, []byte, error) {
 	return AbsenceKind, encode(o), nil
 }
 
+func (o Restoring) envelope() (string, []byte, error) {
+	o.Version = version
+	if err := o.check(); err != nil {
+		return "", nil, err
+	}
+	return RestoringKind, encode(o), nil
+}
+
 // OwnersBytes are what owners sign so that an isolation counts however many there are: it is this
 // one order, and no later one about the same seat.
 func OwnersBytes(fleetID document.Hash, seat signed.Key, number uint64) []byte {
@@ -160,6 +186,9 @@ func ParseIsolation(body []byte) (Isolation, error) { return parse[Isolation](bo
 
 // ParseAbsence reads the body of an absence. The error wraps [ErrOrder].
 func ParseAbsence(body []byte) (Absence, error) { return parse[Absence](body) }
+
+// ParseRestoring reads the body of a restoring. The error wraps [ErrOrder].
+func ParseRestoring(body []byte) (Restoring, error) { return parse[Restoring](body) }
 
 func parse[T interface{ check() error }](body []byte) (T, error) {
 	v, err := document.DecodeExact[T](body, version)
@@ -194,6 +223,20 @@ func (o Absence) check() error {
 	}
 	if u := o.Until; !u.IsZero() && (o.State != Away || u.Location() != time.UTC || u.Nanosecond() != 0 || u.Year() > 9999) {
 		return fmt.Errorf("field until: %s: of a node that is away, in UTC and whole seconds", u.Format(time.RFC3339Nano))
+	}
+	return nil
+}
+
+func (o Restoring) check() error {
+	if err := checkSeat(o.Seat, o.Key, ""); err != nil {
+		return err
+	}
+	leave, err := ledger.ParseRestore(o.Leave)
+	if err == nil && leave.Node != o.Key {
+		err = errors.New("it is for another node")
+	}
+	if err != nil {
+		return fmt.Errorf("field leave: %w", err)
 	}
 	return nil
 }

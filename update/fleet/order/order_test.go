@@ -219,6 +219,33 @@ func TestBad(t *testing.T) {
 	}
 }
 
+// TestRestoring: the newest etcd that the owner has let begin anew is what all go by.
+func TestRestoring(t *testing.T) {
+	w := founded(t, 4)
+	restoring := func(by string, number uint64, seat int, generation int64, owners int) signed.Envelope {
+		l := ledger.Restore{Version: 1, Node: w.key(seat), Generation: generation, Height: 1}
+		for i := 1; i <= owners; i++ {
+			l.Owners = append(l.Owners, signed.Sign(i, ledgertest.Private(fmt.Sprintf("owner %d", i)), l.Bytes(w.state.Fleet())))
+		}
+		return w.seal(by, number, Restoring{Seat: seat, Key: w.key(seat), Leave: l.Encode()})
+	}
+	for want, all := range map[int][]signed.Envelope{
+		0: {restoring("ada", 1, 1, 7, 1), restoring("bob", 1, 2, 7, 2)}, 8: {restoring("ada", 1, 1, 7, 2), restoring("eve", 2, 2, 3, 2)},
+		4: {restoring("ada", 1, 1, 7, 2), restoring("eve", 2, 1, 3, 2)},
+	} {
+		if got := Decide(w.state, all, now).Generation; got != want {
+			t.Errorf("generation %d, want %d", got, want)
+		}
+	}
+	if got := len(restoring("ada", 1<<61, 1, 1<<30, 4).Bytes()); got > restoringSize {
+		t.Errorf("%d bytes", got)
+	}
+	other := ledger.Restore{Version: 1, Node: w.key(2)}
+	if _, err := Seal(w.state.Fleet(), w.keys["ada"], 1, Restoring{Seat: 1, Key: w.key(1), Leave: other.Encode()}); !errors.Is(err, ErrOrder) {
+		t.Errorf("a leave for another node: %v", err)
+	}
+}
+
 // TestSizes: orders fit where they are taken, whatever operators say with them.
 func TestSizes(t *testing.T) {
 	w := founded(t, 4)

@@ -22,6 +22,8 @@ type Standing struct {
 	// Beyond are isolations that were ordered and do not count, by seat: they are too many.
 	Beyond []Isolated
 	Absent []Absent // by seat
+	// Generation is that of the newest etcd that the owner has let begin anew; 0: none.
+	Generation int
 }
 
 // Isolated is a seat that is to be isolated.
@@ -107,11 +109,24 @@ func Decide(s ledger.State, objects []signed.Envelope, now time.Time) Standing {
 				continue
 			}
 			all.Absent = append(all.Absent, Absent{Seat: g.seat, State: o.State, By: g.by.Name, Until: o.Until, Why: o.Why})
+		case RestoringKind:
+			if o, err := ParseRestoring(g.Body); err == nil {
+				all.Generation = max(all.Generation, begun(s, o))
+			}
 		}
 	}
 	all.Isolated, all.Beyond = within(s.Roster, all.Isolated)
 	slices.SortFunc(all.Absent, func(a, b Absent) int { return cmp.Compare(a.Seat.Number, b.Seat.Number) })
 	return all
+}
+
+// begun is the generation of etcd that a restoring has begun; 0: the owner has not permitted it.
+func begun(s ledger.State, o Restoring) int {
+	leave, err := ledger.ParseRestore(o.Leave)
+	if err != nil || s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet())) != nil {
+		return 0
+	}
+	return int(leave.Generation) + 1
 }
 
 // within divides isolations into those that count and those that do not.

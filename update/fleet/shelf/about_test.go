@@ -16,7 +16,7 @@ import (
 // it, and nothing by others or about nobody.
 func TestAbout(t *testing.T) {
 	ada, bob, eve := operatorKey(t), operatorKey(t), operatorKey(t)
-	about := notice.Kind{Name: "kogge/about/v1", Least: 512, Most: 1 << 10, Check: check, About: func(body []byte) (signed.Key, error) {
+	about := notice.Kind{Name: "kogge/about/v1", Number: 9, Least: 512, Most: 1 << 10, Check: check, About: func(body []byte) (signed.Key, error) {
 		seat, _, ok := bytes.Cut(body, []byte(":"))
 		if !ok || len(seat) != 1 {
 			return "", errors.New("about nobody")
