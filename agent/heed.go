@@ -8,10 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"kogge.example/agent/events"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/orders"
-	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
@@ -58,7 +56,7 @@ func (t *talk) heed(engine *gossip.Engine, s ledger.State, last order.Standing, 
 		}
 	}
 	now := book.Look(s, time.Now())
-	if all := eventsOf(last, now); len(all) > 0 {
+	if all := orders.Events(last, now); len(all) > 0 {
 		for _, e := range all {
 			log.Printf("agent: node %s is %s (by %s: %s)", e.Object, e.What, cmp.Or(e.By, "nobody"), e.Text)
 		}
@@ -111,73 +109,6 @@ func (t *talk) wake() {
 	}
 }
 
-// eventsOf says what is other in one standing than in the one before.
-func eventsOf(before, now order.Standing) (all []events.Event) {
-	for _, one := range now.Isolated {
-		if was, is := before.Isolates(one.Seat.Key); !is || was.Number != one.Number {
-			all = append(all, events.Event{Kind: events.Node, Object: one.Seat.Name, What: "isolated", By: one.By, Text: one.Why})
-		}
-	}
-	for _, one := range before.Isolated {
-		if _, is := now.Isolates(one.Seat.Key); !is {
-			all = append(all, events.Event{Kind: events.Node, Object: one.Seat.Name, What: "not isolated any more"})
-		}
-	}
-	for _, one := range now.Beyond {
-		known := false
-		for _, was := range before.Beyond {
-			known = known || was.Seat.Key == one.Seat.Key && was.Number == one.Number
-		}
-		if !known {
-			all = append(all, events.Event{Kind: events.Node, Object: one.Seat.Name, What: "to be isolated, which does not count", By: one.By, Text: one.Doubt})
-		}
-	}
-	for _, one := range now.Absent {
-		if was, is := before.Absence(one.Seat.Key); !is || was != one {
-			e := events.Event{Kind: events.Node, Object: one.Seat.Name, What: string(one.State), By: one.By, Text: one.Why}
-			if !one.Until.IsZero() {
-				e.What += " until " + one.Until.Format(time.RFC3339)
-			}
-			all = append(all, e)
-		}
-	}
-	for _, one := range before.Absent {
-		if _, is := now.Absence(one.Seat.Key); !is {
-			all = append(all, events.Event{Kind: events.Node, Object: one.Seat.Name, What: "back"})
-		}
-	}
-	return all
-}
-
-// outcasts are the nodes of isolated seats, as callers: by the name in a certificate, which any
-// key of the node CA can give, and by the TLS keys that they have called theirs.
-type outcasts struct{ names, keys map[string]string }
-
-// outcastsOf says who they are, and why.
-func outcastsOf(s order.Standing, tlsKey func(signed.Key) (document.Hash, bool)) *outcasts {
-	o := &outcasts{make(map[string]string), make(map[string]string)}
-	for _, one := range s.Isolated {
-		o.names[one.Seat.Name] = one.String()
-		if key, ok := tlsKey(one.Seat.Key); ok {
-			o.keys[key.String()] = one.String()
-		}
-	}
-	return o
-}
-
-// admit says why a caller is to be turned away. It fits the door.
-func (o *outcasts) admit(who fleet.Peer) error {
-	if o == nil || who.Kind != fleet.KindNode {
-		return nil
-	}
-	for _, why := range []string{o.names[who.Name], o.keys[who.Key]} {
-		if why != "" {
-			return fmt.Errorf("%s: %w: %s", who, order.ErrIsolated, why)
-		}
-	}
-	return nil
-}
-
 // tlsKeyOf is the TLS key that a seat calls its own, by its own word.
 func tlsKeyOf(engine *gossip.Engine) func(signed.Key) (document.Hash, bool) {
 	return func(seat signed.Key) (document.Hash, bool) {
@@ -192,5 +123,5 @@ func tlsKeyOf(engine *gossip.Engine) func(signed.Key) (document.Hash, bool) {
 
 // exclude has the node turn away those who are isolated now.
 func (t *talk) exclude(engine *gossip.Engine, now order.Standing) {
-	t.part.outcasts.Store(outcastsOf(now, tlsKeyOf(engine)))
+	t.part.outcasts.Store(orders.OutcastsOf(now, tlsKeyOf(engine)))
 }

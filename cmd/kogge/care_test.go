@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -61,7 +62,8 @@ func TestCare(t *testing.T) {
 	must(t, err)
 	o.fails("no seat", "kogge fleet nodes", "node", "cordon", "n1")
 	sheet := ring.Sheets()[0]
-	o.does("Fleet hanse is founded.", "fleet", "found", "n1", "--sheet", sheet)
+	founding := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}, consent: consent{given: true}}
+	must(t, founding.run(t.Context(), ring, nil, io.Discard))
 
 	o.does("Node n1 is cordoned. The order lies on 1 node: n1.", "node", "cordon", "n1", "--why", "its fan is loud")
 	o.does("n1: cordoned, by ada: its fan is loud", "fleet", "status")
@@ -117,7 +119,8 @@ func TestSlowDisk(t *testing.T) {
 		}
 	}
 	w.disk = care.Disk{Writes: 64}
-	o.does("Fleet hanse is founded.", "fleet", "found", "n1", "--sheet", ring.Sheets()[0])
+	founding := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}, consent: consent{given: true}}
+	must(t, founding.run(t.Context(), ring, nil, io.Discard))
 }
 
 // TestUntil reads when an absence is over.

@@ -107,7 +107,7 @@ func fetchBackup(ctx context.Context, r operate.Remote, c *api.Client, text, sna
 	if !is.Msg.Running {
 		return BackupInfo{}, ErrNoEtcd
 	}
-	l, entries, err := operate.Fetch(ctx, r.Keys, c)
+	l, entries, err := operate.Fetch(ctx, r.Keys, c, r.Name)
 	if err == nil {
 		err = operate.Agrees(r.Keys, "node "+r.Name, l)
 	}

@@ -25,6 +25,7 @@ import (
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/signed"
@@ -71,7 +72,14 @@ func tend(t *testing.T, n int) *tended {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := operate.Found(k, v, f.owner(t))
+	d, err := operate.Draft(k.Genesis, v)
+	if err == nil {
+		d, err = operate.SignDraft(k, d, f.owner(t), document.Hash{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := operate.Begin(k, d)
 	if err == nil {
 		_, err = operate.Give(t.Context(), k, names, []ledger.Entry{e}, quiet)
 	}

@@ -17,7 +17,6 @@ import (
 	"kogge.example/agent/serve"
 	"kogge.example/agent/serve/care"
 	"kogge.example/cmd/kogge/keyring"
-	"kogge.example/update/fleet/ledger"
 )
 
 // TestVia calls a node through another one, also one that this computer does not know, and renews
@@ -42,31 +41,8 @@ func TestVia(t *testing.T) {
 		}
 		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	}
-	serving(t, k, 3, nil, func(_ int, c *serve.Config) { c.Care.Reach = reach })
-	quiet, names := func(Notice) {}, []string{"n1", "n2", "n3"}
-	applicants, err := Applicants(t.Context(), k, names, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	operators, err := Operators(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := Plan(k.Genesis, operators, applicants, Wish{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner, err := k.OwnerKeys(nil, sheets(t, k)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := Found(k, v, owner)
-	if err == nil {
-		_, err = Give(t.Context(), k, names, []ledger.Entry{e}, quiet)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	serving(t, k, 3, nil, func(_ int, c *serve.Config) { c.Care.Reach = reach }).found(t, k, 3)
+	quiet := func(Notice) {}
 	status := func(r Remote) (string, error) {
 		var node string
 		err := r.Call(t.Context(), func(ctx context.Context, c *api.Client) error {
