@@ -227,7 +227,8 @@ func withSeats(f etcd.Facts, r roster.Roster, seats control.Seats) etcd.Facts {
 	for seat, all := range f.Addresses {
 		addresses[seat] = all
 	}
-	f.Away = make(map[int]bool)
+	f.Ordered = seats.Ordered
+	f.Away, f.Yields = make(map[int]bool), make(map[int]bool)
 	for _, s := range seats.Seats {
 		all := slices.Clone(s.Addresses)
 		for _, founded := range f.Addresses[s.Number] {
@@ -235,7 +236,7 @@ func withSeats(f etcd.Facts, r roster.Roster, seats control.Seats) etcd.Facts {
 				all = append(all, founded)
 			}
 		}
-		addresses[s.Number], f.Away[s.Number] = all, s.Away
+		addresses[s.Number], f.Away[s.Number], f.Yields[s.Number] = all, s.Away, s.Yields
 		if seat, ok := seatOf(r, s); ok && !seat.Member && !seat.Spare {
 			f.Leaving = append(f.Leaving, s.Number)
 		}

@@ -142,7 +142,7 @@ func TestWithoutLaptop(t *testing.T) {
 	survey := func() (operate.Health, admission.Arrivals) {
 		s, seen, err := operate.Survey(t.Context(), k, tell)
 		must(t, err)
-		h := operate.Judge(s, seen)
+		h := operate.Judge(s, seen, time.Now())
 		a, err := admission.Papers(t.Context(), k, []string{"n1", "n3"}, tell)
 		must(t, err)
 		a.Note(&h)

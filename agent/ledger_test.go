@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
 
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
@@ -29,7 +30,7 @@ func adopted(t *testing.T, f *ledgertest.Fleet) *part {
 	must(t, err)
 	key, _, err := fleet.RequestKey(csr)
 	must(t, err)
-	must(t, p.node.Adopt(f.Sign(t, fleet.KindNode, "n1", "", key)))
+	must(t, p.node.Adopt(f.SignAt(t, fleet.KindNode, "n1", "", key, time.Now())))
 	return p
 }
 

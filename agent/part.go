@@ -6,11 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kogge.example/agent/deeds"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/orders"
 	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
@@ -40,6 +42,11 @@ type part struct {
 	held  *identity.Custody
 	waits string // why the node has not come in yet
 	done  *deeds.Log
+	// orders are those about seats; nil: nobody has asked for them.
+	orders *orders.Book
+
+	// outcasts are the callers whose seats are isolated.
+	outcasts atomic.Pointer[orders.Outcasts]
 }
 
 // wait notes why the node has not come into its fleet yet, for people to see.
@@ -259,9 +266,13 @@ func (p *part) place() (control.Fleet, bool) {
 		f.Problem = err.Error()
 	}
 	f.New = p.isNew()
+	standing := p.book().Standing()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat != nil {
+		if one, is := standing.Isolates(p.seat.Key); is && f.Problem == "" {
+			f.Problem = one.String()
+		}
 		f.Key = p.seat.Key.ID().Short()
 		if seat, ok := s.Roster.ByKey(p.seat.Key); ok {
 			f.Seat = seat.Number
@@ -331,6 +342,9 @@ func (p *part) tell() {
 func (p *part) known(who fleet.Peer) (fleet.Peer, error) {
 	if !p.node.Adopted() {
 		return who, nil
+	}
+	if err := p.outcasts.Load().Admit(who); err != nil {
+		return who, err
 	}
 	taken, err := p.ledger()
 	if err != nil {

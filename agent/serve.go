@@ -140,6 +140,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		default:
 		}
 	}
+	talk.happened = now.events.Add
 	server, err := serve.Listen(at.api, serve.Config{
 		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
@@ -148,6 +149,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 			Open: own.whole, Custody: own.custody, Papers: own.papers, Refused: talk.refused, Refuse: own.mayServe, Changed: changed, Ready: func() (func(), error) { return slots.Ready(partition.FleetState) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
 			Etcd: func(ctx context.Context) (control.Etcd, error) { return etcdNow(ctx, at.run) },
 		},
+		Care:      caring(at, own, talk, now.events.Add),
 		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve, enrol.Protocol: talk.enrol},
 	})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/door"
 	"kogge.example/agent/enrol"
+	"kogge.example/agent/events"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
@@ -31,6 +32,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
@@ -47,6 +49,8 @@ type talk struct {
 	// reach is where a seat may answer, and find looks for it where nobody has said that it is.
 	reach func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort
 	find  func(context.Context, roster.Seat) []netip.AddrPort
+	// happened hears what becomes of seats by order.
+	happened func(...events.Event)
 
 	session atomic.Pointer[talking]
 }
@@ -57,6 +61,7 @@ type talking struct {
 	engine *gossip.Engine
 	peers  *gossip.TLS
 	member *enrol.Member // for nodes that come
+	taken  *pinned.Ledger
 }
 
 // factsEvery is how often the node looks at itself for what it tells others, and wordsLast how
@@ -69,7 +74,7 @@ const (
 func newTalk(p *part, m machine.Machine) *talk {
 	t := &talk{
 		part: p, machine: m, changed: make(chan struct{}, 1), news: make(chan struct{}, 1), papered: make(chan struct{}, 1), reach: addressesFor,
-		shares: make(identity.Shares), clock: clock{m.ClockSure, m.ClockFloor},
+		shares: make(identity.Shares), clock: clock{m.ClockSure, m.ClockFloor}, happened: func(...events.Event) {},
 	}
 	t.find = t.findOnLinks
 	return t
@@ -175,27 +180,27 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 		default:
 		}
 	})
+	book := t.part.book()
+	book.Look(taken.State(), time.Now()) // who is isolated is so from the first session on
 	conns := &gossip.TLS{Certificate: t.part.node.Certificate, Find: t.find}
 	var heeded atomic.Pointer[map[signed.Key]bool] // the seats of which the service etcd is told; nil: it was told of none yet
 	engine := gossip.New(gossip.Config{
-		Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Papers: store, Transport: conns, Grown: t.look,
+		Self: seat.Key, Ledger: taken, Kinds: slices.Concat(notice.Kinds(), order.Kinds()), Papers: store, Transport: conns, Grown: t.look, Refuse: refuse(book),
 		Revoked: func(key document.Hash) bool { return t.part.node.Revoked(key.String()) },
 		News: func(object signed.Envelope) {
 			says.Heard(object)
-			if of := heeded.Load(); object.Kind != notice.StatusKind && (of == nil || (*of)[object.By]) {
-				select {
-				case t.news <- struct{}{}:
-				default:
-				}
+			if of := heeded.Load(); object.Kind != notice.StatusKind && (of == nil || (*of)[object.By] || order.Is(object.Kind)) {
+				t.wake()
 			}
 		},
 	})
 	conns.Admit = engine.Admit
 	conns.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
 	conns.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
-	t.session.Store(&talking{ctx, engine, conns, memberFor(t.part, t.clock, engine, taken, seat, held)})
+	t.session.Store(&talking{ctx, engine, conns, memberFor(t.part, t.clock, engine, taken, seat, held), taken})
 	defer t.session.Store(nil)
 	defer alongside(context.WithoutCancel(ctx), engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
+	publish(engine, book)
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
 	memory, err := peers.Open(filepath.Join(t.part.state, "kogge", "peers"))
 	if err != nil {
@@ -213,14 +218,18 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Printf("agent: %v", err)
 	}
+	var standing order.Standing
 	tick := time.NewTicker(factsEvery)
 	defer tick.Stop()
 	for look := true; ; {
+		standing = t.heed(engine, taken.State(), standing, func(order.Standing) { engine.Advanced() })
+		t.exclude(engine, standing)
+		t.part.tell()
 		if look { // which asks PID 1 and the disk
 			t.say(ctx, says, engine, taken, seat.Key, port, &words, numbers.Problem())
 		}
 		t.sayCustody(says, engine, held, taken.State(), seat.Key)
-		heeded.Store(t.tellSeats(engine, taken.State().Roster, &seats))
+		heeded.Store(t.tellSeats(engine, taken.State().Roster, standing, &seats))
 		look = true
 		select {
 		case <-ctx.Done():
@@ -254,11 +263,12 @@ func (t *talk) keep(write func(time.Time) error) {
 const maxLeaving = 64
 
 // seatsOf is what the service etcd has to know of the seats that run it: which TLS key each calls
-// its own, and where it may be. Those are the seats that the roster has run etcd, and those that
+// its own, where it may be, and what operators have ordered. Those are the seats that the roster has run etcd, and those that
 // it has had or that etcd lists, for as long as they have a seat: they go once etcd has let them.
 // What was known before counts until the same seat key says something newer: an engine begins
 // with nothing, and may hear the old word first.
-func seatsOf(object func(kind string, by signed.Key) (signed.Envelope, bool), r roster.Roster, before control.Seats, listed []int) (all control.Seats) {
+func seatsOf(object func(kind string, by signed.Key) (signed.Envelope, bool), r roster.Roster, standing order.Standing, before control.Seats, listed []int) (all control.Seats) {
+	all.Ordered = standing.Generation
 	leaving := 0
 	for _, seat := range r.Seats {
 		i := slices.IndexFunc(before.Seats, func(b control.Seat) bool { return b.Number == seat.Number })
@@ -277,6 +287,8 @@ func seatsOf(object func(kind string, by signed.Key) (signed.Envelope, bool), r 
 				s.TLSKey, s.TLSNumber = k.Key.String(), word.Sequence
 			}
 		}
+		absent, _ := standing.Absence(seat.Key)
+		s.Away, s.Yields = absent.State == order.Away, absent.State == order.Away || absent.State == order.Drained
 		if record, ok := object(notice.NodeKind, seat.Key); ok {
 			if n, err := notice.OpenNode(record); err == nil {
 				s.Addresses = nil
@@ -291,17 +303,18 @@ func seatsOf(object func(kind string, by signed.Key) (signed.Envelope, bool), r 
 }
 
 // tellSeats writes the seats for the service etcd when they are others than the last time, and
-// returns which they are. A key that was revoked on this node is none.
-func (t *talk) tellSeats(engine *gossip.Engine, r roster.Roster, last *control.Seats) *map[signed.Key]bool {
+// returns which they are. The key of an isolated seat, or one revoked on this node, is none.
+func (t *talk) tellSeats(engine *gossip.Engine, r roster.Roster, standing order.Standing, last *control.Seats) *map[signed.Key]bool {
 	own, _ := control.ReadEtcd(t.part.run) // none: etcd does not run here
-	now := seatsOf(engine.Object, r, *last, slices.Concat(own.Members, own.Learners))
+	now := seatsOf(engine.Object, r, standing, *last, slices.Concat(own.Members, own.Learners))
 	heeded := make(map[signed.Key]bool)
 	for i, s := range now.Seats {
-		if s.TLSKey != "" && t.part.node.Revoked(s.TLSKey) {
-			now.Seats[i].TLSKey = ""
-		}
-		if seat, ok := r.Seat(s.Number); ok {
+		seat, ok := r.Seat(s.Number)
+		if ok {
 			heeded[seat.Key] = true
+		}
+		if _, isolated := standing.Isolates(seat.Key); isolated || s.TLSKey != "" && t.part.node.Revoked(s.TLSKey) {
+			now.Seats[i].TLSKey = ""
 		}
 	}
 	if reflect.DeepEqual(now, *last) {

@@ -36,7 +36,9 @@ type Client struct {
 	apiv1connect.ObserveServiceClient
 	apiv1connect.UpdateServiceClient
 	apiv1connect.FleetServiceClient
+	apiv1connect.CareServiceClient
 	transport *http.Transport
+	under     *Client // by which this one goes; nil: none that is its own
 	shown     atomic.Pointer[x509.Certificate]
 	revoked   func(key string) bool
 	only      string // "": any key that the fleet's CA has signed for the node
@@ -139,9 +141,14 @@ func (c *Client) Shown() *x509.Certificate { return c.shown.Load() }
 // first. It has the key of that one; whether it is a node, and of which fleet, is not
 // looked at.
 func PeerCertificates(ctx context.Context, address string) ([]*x509.Certificate, error) {
+	return Direct(address).PeerCertificates(ctx)
+}
+
+// PeerCertificates is [PeerCertificates] of whoever answers at the end of the way.
+func (w Way) PeerCertificates(ctx context.Context) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	raw, err := dial(ctx, address)
+	raw, err := w(ctx)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, err)
 	}
@@ -179,7 +186,12 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 // Renew gives the node called name the certificate (DER) that sign makes to follow on
 // its own, which may be over, and returns that.
 func Renew(ctx context.Context, address, name string, genesis *fleet.Genesis, certificate tls.Certificate, sign func(old *x509.Certificate) ([]byte, error)) (*x509.Certificate, error) {
-	chain, err := PeerCertificates(ctx, address)
+	return Direct(address).Renew(ctx, address, name, genesis, certificate, sign)
+}
+
+// Renew is [Renew] of a node at the end of the way.
+func (w Way) Renew(ctx context.Context, address, name string, genesis *fleet.Genesis, certificate tls.Certificate, sign func(old *x509.Certificate) ([]byte, error)) (*x509.Certificate, error) {
+	chain, err := w.PeerCertificates(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +217,7 @@ func Renew(ctx context.Context, address, name string, genesis *fleet.Genesis, ce
 		return nil, err
 	}
 	c := newClient(address, certificate, func(state tls.ConnectionState) error { return verify(state.PeerCertificates) })
+	c.Go(w)
 	defer c.Close()
 	_, err = c.Renew(ctx, connect.NewRequest(&apiv1.RenewRequest{Certificate: der}))
 	return next, err
@@ -248,6 +261,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		ObserveServiceClient:  apiv1connect.NewObserveServiceClient(client, url, most),
 		UpdateServiceClient:   apiv1connect.NewUpdateServiceClient(client, url, most),
 		FleetServiceClient:    apiv1connect.NewFleetServiceClient(client, url, connect.WithReadMaxBytes(MaxEntry)),
+		CareServiceClient:     apiv1connect.NewCareServiceClient(client, url, most),
 		transport:             transport,
 	}
 }
@@ -257,7 +271,12 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 func (c *Client) SetHandshakeLimit(d time.Duration) { c.transport.TLSHandshakeTimeout = d }
 
 // Close ends the connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.transport.CloseIdleConnections()
+	if c.under != nil {
+		c.under.Close()
+	}
+}
 
 // Adoption is what an operator needs to take a node into the fleet.
 type Adoption struct {

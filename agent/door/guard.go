@@ -27,6 +27,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/order"
 )
 
 // Guard lets a call through if its caller may make it. It looks at nothing but the
@@ -136,6 +137,8 @@ func (g *Guard) admit(conn *guest, path string, state *tls.ConnectionState) (fle
 		err = nil
 	}
 	switch {
+	case errors.Is(err, order.ErrIsolated):
+		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ISOLATED, err)
 	case errors.Is(err, ledger.ErrUnlisted):
 		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_UNLISTED, err)
 	case err != nil:

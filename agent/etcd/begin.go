@@ -270,7 +270,7 @@ func (m *member) renew(mk mark) (nothing bool, err error) {
 	}
 	for _, s := range slices.Backward(m.folder.snapshots()) {
 		name := filepath.Join(m.folder.path(snapshotsName), m.folder.snapshotName(s.Generation, s.Revision))
-		err := m.folder.renew(mk, name, true, m.free())
+		err := m.folder.renew(mk, name, true, 0, m.free())
 		if err == nil {
 			return false, nil
 		}

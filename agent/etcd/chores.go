@@ -58,7 +58,7 @@ func (m *member) lead(ctx context.Context, s *server, status *Status, all map[in
 func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
 	c := membership.Cluster{
 		Self: m.c.Seat, Leader: status.Leader, Seats: m.facts.Seats, Members: status.Members,
-		Grace: m.facts.Grace, Settled: time.Since(m.voted), Peers: make(map[int]membership.Peer),
+		Grace: m.facts.Grace, Settled: time.Since(m.voted), Peers: make(map[int]membership.Peer), Yields: m.facts.Yields[m.c.Seat],
 	}
 	seen := make(map[int]membership.Sight)
 	for seat, h := range all {
@@ -68,7 +68,7 @@ func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
 			seen[seat] = seen[seat].Look(h.at, h.ok, runs, learner)
 		}
 		p := seen[seat].Peer()
-		p.Away, p.Unfit, p.Lost = m.facts.Away[seat], h.last.Unfit, h.ok && h.last.Lost
+		p.Away, p.Yields, p.Unfit, p.Lost = m.facts.Away[seat], m.facts.Yields[seat], h.last.Unfit, h.ok && h.last.Lost
 		p.Corrupt = slices.Contains(status.Corrupt, seat)
 		p.InSync = runs && h.last.Committed > 0 && float64(h.last.Committed+nearly) >= 0.9*float64(status.Committed)
 		if !h.ok { // it may be mended when it is back

@@ -60,8 +60,9 @@ type Facts struct {
 	Founders []int
 	// Addresses are where the doors of the seats answer, the likeliest first.
 	Addresses map[int][]netip.AddrPort
-	// Away are the seats that are silent on purpose.
-	Away map[int]bool
+	// Away are the seats that are silent on purpose, Yields those that are to lead only where no
+	// other can.
+	Away, Yields map[int]bool
 	// Grace is how long a member may be silent until a spare takes its place.
 	Grace time.Duration
 	// Ordered is the newest generation of etcd that a signed order to restore has begun; 0: none

@@ -75,6 +75,23 @@ func TestAway(t *testing.T) {
 	f.whole(1, 2, 3)
 }
 
+// TestYields: a leader that operators want to lead nothing hands over, and is none again while
+// another can be.
+func TestYields(t *testing.T) {
+	t.Parallel()
+	f := newTestFleet(t, 3, 0, 3)
+	f.start(1, 2, 3)
+	f.whole(1, 2, 3)
+	drained := f.leader(1, 2, 3)
+	f.world.Facts.Yields = map[int]bool{drained: true}
+	f.tell()
+	f.until("another one leads", func() bool {
+		s := f.status(drained)
+		return s.Running && s.Leader != 0 && s.Leader != drained
+	})
+	f.put(drained, "a", "1")
+}
+
 // TestGrow: one node has etcd, then three, then five, and three again; all stay members whatever
 // becomes of a data folder.
 func TestGrow(t *testing.T) {
@@ -206,7 +223,7 @@ func TestRestore(t *testing.T) {
 	f.put(1, "a", "2")
 	f.kill(1, 3)
 	f.stop(2) // all that it has is in its database then
-	if err := PlaceRestore(f.setups[2].Dir, nil); err != nil {
+	if err := PlaceRestore(f.setups[2].Dir, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	f.start(2)
@@ -224,14 +241,14 @@ func TestRestore(t *testing.T) {
 	before := f.revision(1)
 
 	f.stop(1, 2, 3)
-	if err := PlaceRestore(f.setups[1].Dir, &backup); err != nil {
+	if err := PlaceRestore(f.setups[1].Dir, &backup, 4); err != nil {
 		t.Fatal(err)
 	}
-	f.order(2)
+	f.order(5)
 	f.start(1, 2, 3)
 	f.until("the backup counts everywhere", func() bool {
 		for seat := 1; seat <= 3; seat++ {
-			if f.status(seat).Generation != 2 {
+			if f.status(seat).Generation != 5 { // above all that is known
 				return false
 			}
 		}
@@ -246,7 +263,7 @@ func TestRestore(t *testing.T) {
 	}
 
 	f.stop(1)
-	if err := PlaceRestore(f.setups[1].Dir, strings.NewReader("no snapshot")); err != nil {
+	if err := PlaceRestore(f.setups[1].Dir, strings.NewReader("no snapshot"), 5); err != nil {
 		t.Fatal(err)
 	}
 	f.start(1)

@@ -34,6 +34,7 @@ import (
 //	snapshots/       copies of the data
 //	aside.snapshots  those of another fleet
 //	restore.db       a snapshot that a person wants to begin anew from
+//	restore.after    the generation that this is to come after
 //
 // Data of another fleet is never used, and what may be the only copy never removed.
 type folder struct {
@@ -65,6 +66,7 @@ const (
 	asideName   = "aside"
 	asideCopies = "aside.snapshots"
 	restoreName = "restore.db"
+	afterName   = "restore.after"
 	markVersion = 1
 )
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,10 +60,17 @@ func Connect(socket string) (*clientv3.Client, error) {
 // process starts next; nil is a snapshot of what the member has itself, but for what it wrote in the
 // last tenth of a second before a power cut. The etcd that was before
 // counts no more then: members of it that come back join the new one. Only what etcd orders and
-// carries is restored, at heights that were; who relies on a height holds it himself. Members that
-// run, and have a leader, go on without the new one until their [Facts] say that it was ordered. A
-// cut leaves the order given, or not.
-func PlaceRestore(dir string, snapshot io.Reader) error {
+// carries is restored, at heights that were; who relies on a height holds it himself. The new etcd
+// is of a generation above after, which is that of the newest etcd that anybody knows: this member
+// may have missed one. Members that run, and have a leader, go on without the new one until their
+// [Facts] say that it was ordered. A cut leaves the order given, or not:
+//
+//  1. after
+//  2. the snapshot, by which the order is given
+func PlaceRestore(dir string, snapshot io.Reader, after int) error {
+	if err := durable.Replace(filepath.Join(dir, afterName), []byte(strconv.Itoa(after)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("place a snapshot to restore: %w", err)
+	}
 	name := filepath.Join(dir, restoreName)
 	if snapshot == nil {
 		return durable.Replace(name, nil, 0o600)
@@ -170,7 +178,7 @@ func (f *folder) restore(free int64) (did bool, err error) {
 		}
 		from, whole = datadir.ToBackendFileName(f.data(m.Generation)), false
 	}
-	if err := f.renew(m, from, whole, free); err != nil {
+	if err := f.renew(m, from, whole, f.after(), free); err != nil {
 		if !mayPass(err) {
 			err = errors.Join(err, f.disk.Rename(order, order+".bad"))
 		}
@@ -179,14 +187,28 @@ func (f *folder) restore(free int64) (did bool, err error) {
 	return true, f.disk.RemoveAll(order)
 }
 
-// renew begins the next generation, of this seat alone, from a database, where free bytes are left.
-// whole says that the database has the sum that a snapshot ends with; the error is errBad if it is
-// wrong. What a failed try has written is gone.
-func (f *folder) renew(m mark, from string, whole bool, free int64) error {
+// after is the generation above which the ordered one is to be. Without a file that says so, or
+// with one that has decayed, this member's own is what counts.
+func (f *folder) after() int {
+	raw, err := os.ReadFile(f.path(afterName))
+	if err != nil {
+		return 0
+	}
+	after, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || after < 0 || after > maxGeneration {
+		return 0
+	}
+	return after
+}
+
+// renew begins the next generation, above m's and another one, of this seat alone, from a database,
+// where free bytes are left. whole says that the database has the sum that a snapshot ends with;
+// the error is errBad if it is wrong. What a failed try has written is gone.
+func (f *folder) renew(m mark, from string, whole bool, after int, free int64) error {
 	next := m
-	next.Generation, next.Begun, next.Starts, next.Only = m.Generation+1, true, 0, true
+	next.Generation, next.Begun, next.Starts, next.Only = max(m.Generation, after)+1, true, 0, true
 	if next.Generation > maxGeneration {
-		return fmt.Errorf("%s: etcd was restored %d times, and there are no more numbers", f.dir, m.Generation)
+		return fmt.Errorf("%s: etcd was restored %d times, and there are no more numbers", f.dir, next.Generation-1)
 	}
 	info, err := os.Stat(from)
 	if err != nil {

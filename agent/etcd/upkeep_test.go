@@ -176,7 +176,7 @@ func TestFolderPowerCut(t *testing.T) {
 	t.Parallel()
 	data, mine := etcdData(t)
 	order := func(f *folder) error {
-		if err := PlaceRestore(f.dir, nil); err != nil {
+		if err := PlaceRestore(f.dir, nil, 0); err != nil {
 			return err
 		}
 		_, err := f.restore(plenty)
@@ -293,7 +293,7 @@ func TestOrderWaits(t *testing.T) {
 	data, mine := etcdData(t)
 	f := &folder{dir: data, disk: machine{}, mine: mine}
 	order := f.path(restoreName)
-	if err := PlaceRestore(data, nil); err != nil {
+	if err := PlaceRestore(data, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	if did, err := f.restore(leastFree()); did || !mayPass(err) {
@@ -311,7 +311,7 @@ func TestOrderWaits(t *testing.T) {
 	if what, _, m := f.look(); what != membership.Mine || m.Generation != 1 {
 		t.Errorf("restored: %s of generation %d", what, m.Generation)
 	}
-	if err := PlaceRestore(data, strings.NewReader(strings.Repeat("x", 1024+32))); err != nil {
+	if err := PlaceRestore(data, strings.NewReader(strings.Repeat("x", 1024+32)), 0); err != nil {
 		t.Fatal(err)
 	}
 	if did, err := f.restore(plenty); did || !errors.Is(err, errBad) {

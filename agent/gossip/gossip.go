@@ -156,6 +156,7 @@ func New(c Config) *Engine {
 		peers: make(map[signed.Key]*peer), dialling: make(map[signed.Key]bool), wants: make(map[shelf.ID]*wish), origins: make(map[shelf.ID]*bucket),
 	}
 	e.shelf = shelf.New(e.state.Fleet(), c.Kinds)
+	e.shelf.May = func(k notice.Kind, object signed.Envelope) bool { return k.May(e.state, object) }
 	if c.Verify != nil {
 		e.shelf.Verify = c.Verify
 	}
@@ -291,9 +292,9 @@ func (e *Engine) Open(open bool) {
 // changed.
 func (e *Engine) Advanced() { e.post(e.follow) }
 
-// Object is the newest object of a kind by a seat; false: none came.
-func (e *Engine) Object(kind string, by signed.Key) (object signed.Envelope, ok bool) {
-	e.do(func() { object, ok = e.shelf.Get(kind, by) })
+// Object is the newest object of a kind by a seat, or about it; false: none came.
+func (e *Engine) Object(kind string, seat signed.Key) (object signed.Envelope, ok bool) {
+	e.do(func() { object, ok = e.shelf.Get(kind, seat) })
 	return object, ok
 }
 

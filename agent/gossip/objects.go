@@ -34,7 +34,7 @@ const (
 
 // took notes an object that is news here, and will be to others.
 func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
-	id, now := shelf.IDOf(object.Kind, object.By), time.Now()
+	id, now := e.shelf.Place(object), time.Now()
 	e.origin(id).owe(1, now)
 	if s := e.sessions[object.By]; s != nil && object.Kind == notice.TLSKeyKind && e.outdated(s.conn) {
 		e.drop(s, reasonRefused) // the seat has another key by now: who has this one may not be its node
@@ -386,7 +386,7 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 			e.blame(s, faultLie)
 			return
 		}
-		one := shelf.IDOf(object.Kind, object.By)
+		one := e.shelf.Place(object)
 		if i == 0 {
 			id = one
 		}

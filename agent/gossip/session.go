@@ -337,7 +337,7 @@ func (e *Engine) asked(s *session, f wire.Frame) (asked, answer bool) {
 	switch f := f.(type) {
 	case wire.Objects:
 		if object, err := signed.Parse(f[0]); err == nil {
-			_, asked = s.asked[shelf.IDOf(object.Kind, object.By)]
+			_, asked = s.asked[e.shelf.Place(object)]
 		}
 		return asked, true
 	case wire.Renewals:

@@ -167,8 +167,10 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 		return events.Event{Kind: events.Node, Object: "clock", What: "set"}, true
 	case *apiv1.SetConfigRequest:
 		return events.Event{Kind: events.Node, Object: "node.yaml", What: "set"}, true
-	case *apiv1.GetConfigRequest:
+	case *apiv1.GetConfigRequest, *apiv1.OrderRequest, *apiv1.RestoreRequest, *apiv1.ProbeRequest: // the node tells of what follows
 		return events.Event{}, false
+	case *apiv1.BackupRequest:
+		return events.Event{Kind: events.Node, Object: "etcd", What: "copied"}, true
 	case *apiv1.SupportRequest:
 		return events.Event{Kind: events.Node, Object: "support", What: "packed"}, true
 	case *apiv1.ResetRequest:

@@ -26,12 +26,12 @@ import (
 	"kogge.example/agent/events"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/serve/care"
 	"kogge.example/agent/serve/records"
 	"kogge.example/update/fleet"
 )
 
-// Limits of the server. A node has little memory, and callers may be many, slow or
-// hostile: what is beyond a limit waits or is refused, and the node lives.
+// Limits of the server: what is beyond one waits or is refused, and the node lives.
 const (
 	maxStreams  = 32 // of one connection
 	maxHeader   = 16 << 10
@@ -48,14 +48,12 @@ type Server struct {
 // Config is what a server stands on.
 type Config struct {
 	Node *identity.Node
-	// ClockSure says whether the node's clock is right enough to refuse a
-	// certificate by its dates.
+	// ClockSure says whether the node's clock may refuse a certificate by its dates.
 	ClockSure func() bool
 	Now       func() time.Time // the node's clock; nil: time.Now
 	// Known is what the fleet's ledger makes of a caller; nil: what his certificate says.
 	Known func(fleet.Peer) (fleet.Peer, error)
-	// Seen hears since when callers' certificates count, of those that were verified. It
-	// returns at once. nil: nobody listens.
+	// Seen hears since when verified callers' certificates count. It returns at once. nil: nobody does.
 	Seen    func(notBefore time.Time)
 	Machine machine.Machine
 	// Containers returns the keeper of the containers; nil while there is none.
@@ -69,15 +67,15 @@ type Config struct {
 	Updates Updates
 	// Registries are the settings of image registries.
 	Registries Registries
-	// Records answers for the node as a part of its fleet.
+	// Records answers for the node as a part of its fleet, Care for what operators do for that.
 	Records records.Records
+	Care    care.Care
 	// Events is what happens on the node; default: what operators do by this server.
 	Events *events.Ring
 	// LogDir holds the containers' output, a file NAME.log each.
 	LogDir string
-	// Protocols are spoken on the port besides the API, by the name that TLS negotiates (ALPN).
-	// Each takes a connection after the handshake, and returns when it is over. It bounds itself
-	// what its callers use up once it has had [door.LetGo] the connection.
+	// Protocols are spoken on the port besides the API, by ALPN's name. Each takes a connection after
+	// the handshake until it is over, and bounds its callers once it has had [door.LetGo] it.
 	Protocols map[string]func(*tls.Conn)
 }
 
@@ -117,6 +115,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewVolumeServiceHandler(&volumeService{c.Volumes}, options...))
 	mux.Handle(apiv1connect.NewUpdateServiceHandler(&updateService{c.Updates}, options...))
 	mux.Handle(records.Handler(c.Node, c.Records, options...))
+	mux.Handle(care.Handler(c.Care, options...))
 	mux.Handle(door.MetricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	conns := door.NewListener(listener)
 	s := &http.Server{
@@ -139,8 +138,7 @@ func newServer(listener net.Listener, c Config) *Server {
 				certificate := c.Node.Certificate()
 				return &certificate, nil
 			},
-			// A resumed session would skip nothing of the guard, but keep the
-			// certificate of a caller from before a renewal.
+			// A resumed session would keep the certificate of a caller from before a renewal.
 			SessionTicketsDisabled: true,
 		}),
 	}
@@ -178,7 +176,8 @@ func (s *Server) Serve(ctx context.Context) error {
 // plain leaves the output of commands, and the steps of updates, as they are: to
 // compress each key stroke costs more than it saves.
 func plain(spec connect.Spec) []connect.HandlerOption {
-	if spec.Procedure == apiv1connect.WorkloadServiceExecProcedure || spec.Procedure == apiv1connect.UpdateServiceUpdateProcedure {
+	switch spec.Procedure {
+	case apiv1connect.WorkloadServiceExecProcedure, apiv1connect.UpdateServiceUpdateProcedure, apiv1connect.CareServiceRelayProcedure:
 		return []connect.HandlerOption{connect.WithCompressMinBytes(door.MaxRequest)}
 	}
 	return nil

@@ -42,9 +42,10 @@ func fleetFoundCommand() *cobra.Command {
 		Short: "Found the fleet: its first seats, and its ledger",
 		Long: "Asks adopted nodes for the keys of their seats, writes the first record of the fleet's ledger, shows who gets a\n" +
 			"seat and who is an operator, has the owner sign it, and gives it to the nodes. Each node named has a seat with a\n" +
-			"vote from then on. Of them 1, 3 or 5 run etcd. A fleet is founded once: all nodes that this computer knows are\n" +
-			"asked first whether it is, and the folder signs one record 1. If a node cannot be reached, repeat the command: it\n" +
-			"gives out the same record, from any computer that has the fleet's folder.\n" +
+			"vote from then on. Of them 1, 3 or 5 run etcd: nodes whose disk is fast enough, which each of them measures first.\n" +
+			"A fleet is founded once: all nodes that this computer knows are asked first whether it is, and the folder signs one\n" +
+			"record 1. If a node cannot be reached, repeat the command: it gives out the same record, from any computer that has\n" +
+			"the fleet's folder.\n" +
 			"The owner signs with the owner keys in the fleet's folder, and with recovery sheets (--sheet). If the owner's keys\n" +
 			"are in several places, --sign-with writes what is to be signed into a file, which travels: each of the others adds a\n" +
 			"signature with kogge fleet sign, and the same command founds the fleet when they are enough.",
@@ -302,11 +303,25 @@ func (f *foundFlags) plan(ctx context.Context, ring *keyring.Keyring, names []st
 	if err != nil {
 		return ledger.Draft{}, err
 	}
+	w := f.wish()
+	if applicants, err = w.Probe(ctx, ring, applicants, notice); err != nil {
+		return ledger.Draft{}, err
+	}
+	slow := false
+	for _, a := range applicants {
+		if a.Unfit != "" {
+			slow = true
+			say("node %s cannot run etcd: %s", a.Name, a.Unfit)
+		}
+	}
 	operators, err := operate.Operators(ring)
 	if err != nil {
 		return ledger.Draft{}, operatorsHint(err)
 	}
-	v, err := operate.Plan(ring.Genesis, operators, applicants, f.wish())
+	v, err := operate.Plan(ring.Genesis, operators, applicants, w)
+	if err != nil && slow {
+		err = hinted{err, "etcd runs on nodes whose disk keeps small writes soon, as an SSD does: name others with --member and --spare;\na node that runs no etcd needs no such disk. If the disk was only busy, repeat the command"}
+	}
 	if err != nil {
 		return ledger.Draft{}, err
 	}

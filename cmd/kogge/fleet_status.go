@@ -54,6 +54,7 @@ type fleetNode struct {
 	Release  string `json:"release"`
 	Slot     string `json:"slot"`
 	Height   int64  `json:"height"`
+	Order    string `json:"order"` // what operators have ordered about its seat; "": nothing
 }
 
 func fleetStatusCommand() *cobra.Command {
@@ -129,7 +130,7 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 		if err != nil {
 			return s, operate.Health{}, forkHint(err)
 		}
-		h := operate.Judge(s, seen)
+		h := operate.Judge(s, seen, time.Now())
 		admit(ctx, ring, s, &h)
 		if h.Whole() || !time.Now().Add(surveyPause).Before(until) {
 			return s, h, ctx.Err()
@@ -179,7 +180,7 @@ func healthOf(s ledger.State, h operate.Health) fleetHealth {
 func nodesOf(h operate.Health) []fleetNode {
 	all := []fleetNode{}
 	for _, n := range h.Nodes {
-		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), Admitted: n.Admitted, State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height}
+		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), Admitted: n.Admitted, State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height, Order: n.Order}
 		if n.Seat.Number > 0 {
 			row.Domain = n.Seat.DomainOf()
 		}
@@ -195,7 +196,7 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 	}
 	answer := 0
 	for _, n := range h.Nodes {
-		if n.Standing != operate.StandingSilent {
+		if n.Answers() {
 			answer++
 		}
 	}
@@ -206,6 +207,9 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 		row("etcd", "%s", etcdLine(s, h.Etcd))
 	}
 	row("nodes", "%d of %d answer this computer", answer, len(h.Nodes))
+	for _, a := range h.Orders.Absent {
+		row("absent", "%s: %s", a.Seat.Name, cell(a.String()))
+	}
 	if waiting := admission.Waits(h); len(waiting) > 0 {
 		row("new", "%s: kogge fleet accept NODE accepts it", strings.Join(waiting, ", "))
 	}
@@ -298,7 +302,7 @@ func etcdLine(s ledger.State, e operate.EtcdHealth) string {
 
 func printNodes(w io.Writer, rows []fleetNode) error {
 	t := newTable(w)
-	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS")
+	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS\tORDER")
 	for _, n := range rows {
 		seat, vote := "-", "-"
 		switch {
@@ -310,7 +314,7 @@ func printNodes(w io.Writer, rows []fleetNode) error {
 		if n.Vote {
 			vote = "yes"
 		}
-		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height)
+		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height, cmp.Or(n.Order, "-"))
 	}
 	return t.Flush()
 }

@@ -79,6 +79,7 @@ var reasonHints = map[apiv1.Reason]string{
 	apiv1.Reason_REASON_OTHER_FLEET:         "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets",
 	apiv1.Reason_REASON_ROLE:                "kogge help roles explains the roles; in a fleet that is founded the lower one of the ledger's and your certificate's counts",
 	apiv1.Reason_REASON_UNLISTED:            "in a fleet that is founded a certificate alone gives no rights: the ledger has to list the key, and this release cannot add one. kogge help roles tells more",
+	apiv1.Reason_REASON_ISOLATED:            "kogge fleet status says who has ordered that, and kogge fleet rejoin NODE takes it back",
 	apiv1.Reason_REASON_NOT_ADOPTED:         "kogge node adopt ADDRESS takes it into its fleet",
 	apiv1.Reason_REASON_NO_JOIN_FILE:        "kogge fleet token makes a join.yaml, kogge image seed puts it on the node's disk",
 	apiv1.Reason_REASON_NEW:                 "kogge fleet accept NODE accepts it; kogge help first-fleet tells how nodes come in",

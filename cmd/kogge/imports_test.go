@@ -38,7 +38,7 @@ var testDoors = map[string][]string{
 	// A node is adopted and asked by operators, and their side of it is the keyring.
 	"agent": {"cmd/kogge/keyring", "cmd/kogge/operate", "cmd/kogge/admission"},
 	// And operators found a fleet with nodes that keep its ledger.
-	"cmd": {"agent/pinned", "agent/papers"},
+	"cmd": {"agent/pinned", "agent/papers", "init/control"},
 }
 
 // TestArrows walks every package of the module and the arrows between them.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,12 +31,15 @@ import (
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/registry"
 	"kogge.example/agent/serve"
+	"kogge.example/agent/serve/care"
 	"kogge.example/agent/serve/records"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/init/control"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
+	envelope "kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 	layout "kogge.example/update/release"
 	"kogge.example/update/release/keys"
@@ -91,9 +96,9 @@ var tables = map[string]string{
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "exec", "fleet accept", "fleet create", "fleet found", "fleet recover", "fleet renew", "fleet sign", "fleet token create", "fleet token revoke", "fleet upgrade", "help",
+	"completion", "exec", "fleet accept", "fleet backup", "fleet create", "fleet found", "fleet isolate", "fleet rejoin", "fleet restore", "fleet recover", "fleet renew", "fleet sign", "fleet token create", "fleet token revoke", "fleet upgrade", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger fetch", "ledger show", "ledger verify", "logs",
-	"node adopt", "node config edit", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
+	"node adopt", "node away", "node back", "node config edit", "node cordon", "node drain", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
@@ -156,6 +161,44 @@ type world struct {
 	unready bool
 	// pid1 answers at a socket; nil: settle.
 	pid1 func(t *testing.T, socket string)
+	disk care.Disk // what a probe says
+
+	mu       sync.Mutex // guards what follows
+	orders   []envelope.Envelope
+	restored string // what etcd began anew from
+}
+
+// care is what the node does for operators: it keeps what it is given, and its etcd holds nothing.
+func (w *world) care() care.Care {
+	return care.Care{
+		Probe: func() care.Disk { return w.disk },
+		Give: func(e envelope.Envelope) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.orders = append(w.orders, e)
+			return nil
+		},
+		Given: func() []envelope.Envelope {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return slices.Clone(w.orders)
+		},
+		Backup: func(_ context.Context, to io.Writer) error {
+			sum := sha256.Sum256(make([]byte, 4096))
+			_, err := to.Write(append(make([]byte, 4096), sum[:]...))
+			return err
+		},
+		Restore: func(_ context.Context, by string, _ []byte, snapshot io.Reader) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.restored = by + ": its own"; snapshot == nil {
+				return nil
+			}
+			size, err := io.Copy(io.Discard, snapshot)
+			w.restored = fmt.Sprintf("%s: %d bytes", by, size)
+			return err
+		},
+	}
 }
 
 func (w *world) Update(_ context.Context, o install.Order, report func(install.Step)) error {
@@ -285,6 +328,7 @@ func (w *world) open(t *testing.T) {
 		Containers: w.containers, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
 		Volumes:    func() serve.Volumes { return w },
 		Registries: registries, Updates: w,
+		Care: w.care(),
 		Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
 			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
 			return seat, pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis), err
@@ -292,7 +336,10 @@ func (w *world) open(t *testing.T) {
 			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
 			must(t, err)
 			return identity.OpenCustody(filepath.Join(dir, "identity"), pinnedHere().Fleet(), seat.Key)
-		}, Addresses: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.7")} }},
+		}, Addresses: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.7")} },
+			Etcd: func(context.Context) (control.Etcd, error) {
+				return control.Etcd{Seat: 1, Running: true, Leader: 1, Members: []int{1}, Revision: 7}, nil
+			}},
 	})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -19,6 +19,7 @@ func nodeCommand() *cobra.Command {
 		nodeFindCommand(), nodeAdoptCommand(), nodeListCommand(), nodeStatusCommand(), nodeServicesCommand(), nodeLogsCommand(), nodeEventsCommand(), nodeTopCommand(),
 		nodeUpdateCommand(), nodeSlotsCommand(), nodeRollbackCommand(), nodeHistoryCommand(), nodeForgetFailureCommand(),
 		nodeDmesgCommand(), nodeRenewCommand(), nodeRevokeCommand(), nodeRestartCommand(), nodeEndCommand("reboot"), nodeEndCommand("poweroff"),
+		nodeAwayCommand(), nodeCordonCommand(), nodeDrainCommand(), nodeBackCommand(),
 		nodeConfigCommand(), nodeTimeCommand(), nodeSupportCommand(), nodeResetCommand())
 }
 

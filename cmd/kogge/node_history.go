@@ -72,5 +72,6 @@ of RELEASE, a version: use it when the cause was the node, and has been put righ
 		},
 	}
 	t.fleetFlag(cmd)
+	t.viaFlag(cmd)
 	return cmd
 }

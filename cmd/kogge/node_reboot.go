@@ -30,5 +30,6 @@ func nodeEndCommand(how string) *cobra.Command {
 		},
 	}
 	t.fleetFlag(cmd)
+	t.viaFlag(cmd)
 	return cmd
 }

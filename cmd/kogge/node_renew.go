@@ -80,7 +80,7 @@ func nodeRenewCommand() *cobra.Command {
 			if len(nodes) == 0 {
 				say("this computer knows no node of fleet %s yet", t.fleet)
 			}
-			return renewNodes(cmd.Context(), f, nodes, cmd.OutOrStdout())
+			return renewNodes(cmd.Context(), f, nodes, t.via, cmd.OutOrStdout())
 		},
 	}
 	t.nodeFlags(cmd)
@@ -89,8 +89,8 @@ func nodeRenewCommand() *cobra.Command {
 }
 
 // renewNodes renews the certificates of nodes, and prints how it went.
-func renewNodes(ctx context.Context, ring *keyring.Keyring, nodes map[string]operate.Node, out io.Writer) error {
-	all := operate.RenewAll(ctx, ring, nodes)
+func renewNodes(ctx context.Context, ring *keyring.Keyring, nodes map[string]operate.Node, via string, out io.Writer) error {
+	all := operate.RenewAll(ctx, ring, nodes, via)
 	if len(all) == 1 && all[0].Err != nil {
 		return nodeError(all[0].Node, overHint(all[0].Node, all[0].Err))
 	}

@@ -54,6 +54,7 @@ func nodeResetCommand() *cobra.Command {
 		},
 	}
 	t.fleetFlag(cmd)
+	t.viaFlag(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&keep, "keep-config", false, "start with the node's present node.yaml")
 	flags.BoolVar(&yes, "yes", false, "do not ask for the node's name first")

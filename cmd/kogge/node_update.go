@@ -36,6 +36,7 @@ type changeSlot struct {
 
 func (f *changeSlot) register(cmd *cobra.Command) {
 	f.target.fleetFlag(cmd) // the node is an argument
+	f.target.viaFlag(cmd)
 	jsonFlag(cmd, &f.target.json)
 	f.owner.register(cmd)
 	cmd.Flags().StringVar(&f.reboot, "reboot", "now", "`WHEN` the node boots the slot: now, window (the one in its node.yaml), or manual (at the next kogge node reboot)")

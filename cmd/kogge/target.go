@@ -27,6 +27,7 @@ import (
 // the only one there is.
 type target struct {
 	fleet, node string
+	via         string // the node through which that one is called; "": none
 	json        bool
 }
 
@@ -41,6 +42,13 @@ func (t *target) nodeFlags(cmd *cobra.Command) {
 	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&t.node, "node", os.Getenv("KOGGE_NODE"), "`NODE` of the fleet (default: KOGGE_NODE, or the only one)")
 	completeFlag(cmd, "node", t.completeNodeFlag)
+	t.viaFlag(cmd)
+}
+
+// viaFlag adds the flag of a command that calls the node that its argument names.
+func (t *target) viaFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&t.via, "via", "", "call the node through another `NODE`, where this computer does not reach it")
+	completeFlag(cmd, "via", t.completeNodeFlag)
 }
 
 // jsonFlag is for every command that prints a table; see TestJSON.
@@ -79,18 +87,18 @@ func (t *target) openFleet() (*keyring.Keyring, error) {
 
 // dial makes a client for the node that t names, or the only one.
 func (t *target) dial(ctx context.Context) (*api.Client, string, error) {
-	ring, known, err := t.resolve()
+	remote, err := t.remote()
 	if err != nil {
 		return nil, "", err
 	}
-	c, err := operate.Dial(ctx, ring, known.Address, t.node)
+	c, err := remote.Dial(ctx)
 	return c, t.node, err
 }
 
 // remote is the node that t names, or the only one, to be called.
 func (t *target) remote() (operate.Remote, error) {
 	ring, known, err := t.resolve()
-	return operate.Remote{Keys: ring, Name: t.node, Address: known.Address, Tell: notice}, err
+	return operate.Remote{Keys: ring, Name: t.node, Address: known.Address, Via: t.via, Tell: notice}, err
 }
 
 // callLimit bounds a call that is answered at once.
@@ -138,7 +146,13 @@ func (t *target) resolve() (*keyring.Keyring, operate.Node, error) {
 			return nil, none, hinted{fmt.Errorf("which node? this computer knows %s", strings.Join(names, ", ")), "add: --node " + names[0] + ", or set KOGGE_NODE"}
 		}
 	}
+	if t.via == t.node {
+		return nil, none, usage{hinted{fmt.Errorf("--via %s: it is the node that is to be called", t.via), "leave --via out, or name another node"}}
+	}
 	known, ok := nodes[t.node]
+	if !ok && t.via != "" { // whoever is in between knows where it is
+		known.Address, ok = withPort(t.node), true
+	}
 	if !ok {
 		return nil, none, hinted{fmt.Errorf("fleet %s has no node %s", t.fleet, t.node), "kogge node list --fleet " + t.fleet}
 	}

@@ -233,6 +233,8 @@ type Clock struct {
 // service etcd. Which seats may, is in the ledger.
 type Seats struct {
 	Seats []Seat `json:"seats"`
+	// Ordered is the generation of the newest etcd that the owner has let begin anew; 0: none.
+	Ordered int `json:"ordered,omitempty"`
 }
 
 // Seat is the node of one seat.
@@ -247,8 +249,10 @@ type Seat struct {
 	// Addresses are where its etcd answers other members, the likeliest first. None: where it did
 	// when the fleet was founded.
 	Addresses []netip.AddrPort `json:"addresses,omitempty"`
-	// Away says that it is silent on purpose: nobody takes its place.
-	Away bool `json:"away,omitempty"`
+	// Away says that it is silent on purpose: nobody takes its place. Yields says that its etcd
+	// is to lead only where no other can.
+	Away   bool `json:"away,omitempty"`
+	Yields bool `json:"yields,omitempty"`
 }
 
 // Etcd is this node's part in the fleet's etcd.

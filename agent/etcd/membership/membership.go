@@ -77,6 +77,7 @@ type Peer struct {
 	// Vain is how long ago it was taken out because it came to nothing; 0: it was not.
 	Vain    time.Duration
 	Away    bool   // on purpose: no reason to replace it
+	Yields  bool   // it is to lead only where no other can
 	Lost    bool   // it says that it has lost what etcd's list says it has
 	Corrupt bool   // etcd says that its data is not that of the others, and takes no write
 	InSync  bool   // a learner that has nearly all that the leader has
@@ -94,6 +95,8 @@ type Cluster struct {
 	Grace time.Duration
 	// Settled is how long the voters have been those that they are.
 	Settled time.Duration
+	// Yields says that this node is to lead only where no other can.
+	Yields bool
 }
 
 const (
@@ -138,8 +141,13 @@ func Next(c Cluster) Step {
 	return c.rest(voters, target)
 }
 
-// rest is the step where nothing is to be done.
+// rest is the step where nothing is to be done about the list.
 func (c Cluster) rest(voters []Member, target int) Step {
+	for _, v := range voters {
+		if c.Yields && v.Seat != c.Self && c.wanted(v.Seat) && c.answers(v.Seat) && !c.Peers[v.Seat].Yields {
+			return step(Yield, v.Seat, "operators want this node to lead nothing")
+		}
+	}
 	for _, v := range voters {
 		if p := c.Peers[v.Seat]; v.Seat != c.Self && !c.answers(v.Seat) {
 			how := "it is silent"

@@ -157,6 +157,13 @@ func TestNext(t *testing.T) {
 		{name: "the leader is unseated", members: 3, list: "9 1 2 3", peers: "1 2 3", edit: func(c *Cluster) { c.Self, c.Leader = 9, 9 }},
 		{name: "learner not needed", members: 3, list: "1 2 3 4l", spares: 1, peers: "2 3 4="},
 		{name: "learner unseated", members: 3, list: "1 2 9l", peers: "2 3 9="},
+
+		{name: "drained", members: 3, list: "1 2 3", peers: "2 3", edit: func(c *Cluster) { c.Yields = true }},
+		{name: "drained, and so is another", members: 3, list: "1 2 3", peers: "2 3", edit: func(c *Cluster) { c.Yields, c.Peers[2] = true, Peer{Yields: true} }},
+		{name: "all are drained", members: 3, list: "1 2 3", peers: "2 3", edit: func(c *Cluster) { c.Yields, c.Peers[2], c.Peers[3] = true, Peer{Yields: true}, Peer{Yields: true} }},
+		{name: "drained, and the other is silent", members: 3, list: "1 2 3", peers: "2~ 3", edit: func(c *Cluster) { c.Yields = true }},
+		{name: "drained, and alone", members: 1, list: "1", edit: func(c *Cluster) { c.Yields = true }},
+		{name: "another one is drained", members: 3, list: "1 2 3", peers: "2 3", edit: func(c *Cluster) { c.Peers[2] = Peer{Yields: true} }},
 	} {
 		in := Cluster{Self: 1, Leader: 1, Seats: seats(c.members, c.spares), Members: list(c.list), Peers: peers(c.peers), Grace: grace}
 		if c.edit != nil {

@@ -104,7 +104,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	// is for us to tell.
 	late, err := revokedKeys(k)
 	if err == nil && len(late) > len(revoked) {
-		if err = (Remote{k, is.Name, address, tell}).tellRevoked(ctx, late); err != nil {
+		if err = (Remote{Keys: k, Name: is.Name, Address: address, Tell: tell}).tellRevoked(ctx, late); err != nil {
 			err = Untold{is.Name, err}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
@@ -28,6 +29,7 @@ type Sighting struct {
 	Part   Applicant             // what it says of itself in the fleet, signed by its seat's key
 	Doubt  error                 // why it says nothing of that, or it is not to be believed
 	Etcd   *apiv1.EtcdResponse   // how its etcd is; nil: its release has none, or nobody asked
+	Orders []signed.Envelope     // about seats, that it has; which of them count is not looked at
 }
 
 // seeLimit is how long one node is waited for when all are asked how they are: a person waits
@@ -68,7 +70,8 @@ func see(ctx context.Context, k *keyring.Keyring, names []string, tell func(Noti
 			} else if connect.CodeOf(err) != connect.CodeUnimplemented {
 				return err
 			}
-			return nil
+			s.Orders, err = seeOrders(ctx, c)
+			return err
 		})
 		all[i] = s
 	})
@@ -123,7 +126,9 @@ const (
 	StandingGood   Standing = "good"
 	StandingTrial  Standing = "trial"  // it runs a release that has not proven itself
 	StandingBehind Standing = "behind" // it lacks records of the ledger
+	standingAway   Standing = "away"   // it does not answer, and is not to
 	StandingSick   Standing = "sick"   // something of it does not work
+	standingOut    Standing = "isolated"
 	StandingDoubt  Standing = "doubt"  // what it says of itself does not count
 	StandingSilent Standing = "silent" // it does not answer this computer
 )
@@ -135,7 +140,8 @@ type Health struct {
 	Answering int
 	Nodes     []NodeHealth // those with a seat by number, then the others by name
 	Etcd      EtcdHealth
-	Problems  []Problem // the gravest first
+	Orders    order.Standing // about seats
+	Problems  []Problem      // the gravest first
 }
 
 // EtcdHealth is how the fleet's etcd is: as most of the members say that answer and count.
@@ -151,9 +157,15 @@ type NodeHealth struct {
 	Standing Standing
 	Release  string // "" where it did not answer
 	Slot     string
-	Height   int64 // of its ledger
+	Height   int64  // of its ledger
+	Order    string // what operators have ordered about its seat; "": nothing
 	// Admitted is how it came into the fleet, in the words of package admission; "": nobody asked.
 	Admitted string
+}
+
+// Answers says whether the node answers this computer.
+func (n NodeHealth) Answers() bool {
+	return n.Standing != StandingSilent && n.Standing != standingAway
 }
 
 // Problem is something that is wrong in a fleet, and what can be done about it. Its words may
@@ -171,9 +183,11 @@ func (h Health) Spare() int { return h.Answering - h.Quorum }
 func (h Health) Whole() bool { return len(h.Problems) == 0 }
 
 // Judge says how a fleet is, by its ledger and by what nodes said. Those that have no seat are
-// a part of it, too. A seat whose node is not among the sightings counts as silent.
-func Judge(s ledger.State, seen []Sighting) Health {
-	h := Health{Votes: s.Roster.Votes(), Quorum: s.Roster.Quorum(), Liars: s.Roster.Liars()}
+// a part of it, too. A seat whose node is not among the sightings counts as silent. That a node is
+// silent which is away on purpose is nothing wrong. Votes that are isolated do not count as ones
+// that answer: nobody asks them.
+func Judge(s ledger.State, seen []Sighting, now time.Time) Health {
+	h := Health{Votes: s.Roster.Votes(), Quorum: s.Roster.Quorum(), Liars: s.Roster.Liars(), Orders: order.Decide(s, ordersOf(seen), now)}
 	if s.Height == 0 {
 		h.Votes, h.Quorum, h.Liars = 0, 0, 0
 	}
@@ -183,7 +197,7 @@ func Judge(s ledger.State, seen []Sighting) Health {
 	}
 	var graver [5][]Problem // by rank
 	add := func(rank int, p ...Problem) { graver[rank] = append(graver[rank], p...) }
-	holders := make(map[signed.Key]string)
+	holders, away := make(map[signed.Key]string), 0
 	note := func(node string, seat roster.Seat) {
 		one, asked := said[node]
 		if !asked {
@@ -196,9 +210,13 @@ func Judge(s ledger.State, seen []Sighting) Health {
 			holders[key] = node
 		}
 		n, wrong := judge(one, seat, s.Height)
+		n, wrong = obeyed(n, wrong, h.Orders)
 		h.Nodes = append(h.Nodes, n)
-		if seat.Vote && n.Standing != StandingSilent && n.Standing != StandingDoubt {
+		if seat.Vote && rankOf(n.Standing) != 1 && rankOf(n.Standing) != 2 && n.Standing != standingAway {
 			h.Answering++
+		}
+		if seat.Vote && n.Standing == standingAway {
+			away++
 		}
 		add(rankOf(n.Standing), wrong...)
 	}
@@ -214,13 +232,14 @@ func Judge(s ledger.State, seen []Sighting) Health {
 	if h.Etcd, wrong = judgeEtcd(s, h.Nodes, said); s.Height > 0 {
 		add(0, wrong...)
 	}
+	add(1, tooMany(h.Orders)...)
 	switch spare := h.Spare(); {
 	case s.Height == 0:
 		add(0, Problem{What: "the fleet is not founded: its nodes decide nothing together", Do: "kogge help fleets tells how it is founded"})
 	case spare < 0:
 		add(0, Problem{What: fmt.Sprintf("%d of %d votes answer, and %d decide: the fleet decides nothing. Its nodes go on as they are", h.Answering, h.Votes, h.Quorum),
 			Do: fmt.Sprintf("bring %d more of the nodes back that are named here", -spare)})
-	case spare == 0 && h.Votes > h.Quorum:
+	case spare == 0 && h.Votes > h.Quorum+away:
 		add(0, Problem{What: fmt.Sprintf("%d of %d votes answer, and as many decide: if one more fails, the fleet decides nothing", h.Answering, h.Votes),
 			Do: "bring the nodes back that are named here"})
 	}
@@ -296,7 +315,35 @@ func names(s ledger.State, seats []int) string {
 // rankOf is how grave it is that a node stands like this: 1 is the gravest, and 0 is of the
 // whole fleet.
 func rankOf(s Standing) int {
-	return map[Standing]int{StandingDoubt: 1, StandingSilent: 2, StandingSick: 3, StandingBehind: 4, StandingTrial: 4}[s]
+	return map[Standing]int{StandingDoubt: 1, StandingSilent: 2, standingOut: 2, StandingSick: 3, StandingBehind: 4, StandingTrial: 4}[s]
+}
+
+// obeyed is how a node is, and what is wrong with it, in the light of what operators have ordered
+// about its seat.
+func obeyed(n NodeHealth, wrong []Problem, all order.Standing) (NodeHealth, []Problem) {
+	if n.Seat.Key == "" {
+		return n, wrong
+	}
+	if a, is := all.Absence(n.Seat.Key); is {
+		n.Order = a.String()
+		if n.Standing == StandingSilent && a.State == order.Away {
+			n.Standing, wrong = standingAway, nil
+		}
+	}
+	if i, is := all.Isolates(n.Seat.Key); is {
+		n.Order, n.Standing = i.String(), standingOut
+		wrong = append(wrong, Problem{n.Node, "it is " + i.String(), "kogge fleet rejoin " + n.Node + ", once it can be trusted again"})
+	}
+	return n, wrong
+}
+
+// tooMany says which seats are to be isolated, and are not.
+func tooMany(all order.Standing) (wrong []Problem) {
+	for _, i := range all.Beyond {
+		wrong = append(wrong, Problem{i.Seat.Name, "it is to be " + i.String() + ". That does not count: " + i.Doubt,
+			"kogge fleet isolate " + i.Seat.Name + " --sheet FILE, by which the owner permits it, or kogge fleet rejoin for another one"})
+	}
+	return wrong
 }
 
 // judge says how one node is. highest is the height of the fleet's ledger.
@@ -358,4 +405,32 @@ func said(err error) string {
 		return c.Message()
 	}
 	return err.Error()
+}
+
+// maxOrders is how many orders of one node are looked at: more than there are seats, twice.
+const maxOrders = 2 * roster.MaxSeats
+
+// seeOrders asks a node for the orders that it has; none, if its release knows of none.
+func seeOrders(ctx context.Context, c *api.Client) (all []signed.Envelope, err error) {
+	answer, err := c.Orders(ctx, connect.NewRequest(&apiv1.OrdersRequest{}))
+	if connect.CodeOf(err) == connect.CodeUnimplemented {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, raw := range answer.Msg.Envelopes[:min(len(answer.Msg.Envelopes), maxOrders)] {
+		if e, err := signed.Parse(raw); err == nil { // what counts is seen later
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+// ordersOf are all orders that nodes have told of.
+func ordersOf(seen []Sighting) (all []signed.Envelope) {
+	for _, one := range seen {
+		all = append(all, one.Orders...)
+	}
+	return order.Distinct(all)
 }

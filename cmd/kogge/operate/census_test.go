@@ -10,9 +10,12 @@ import (
 
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
 
@@ -74,6 +77,38 @@ func TestJudge(t *testing.T) {
 		s.Doubt = s.Part.sound()
 	}
 	none := ledger.New(three.Genesis).State()
+	key, err := fleet.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	by, err := signed.OperatorKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := by.Operator()
+	ordered := four // a fleet whose admin ada gives orders
+	ordered.Operators = []ledger.Operator{{Name: "ada", Role: fleet.RoleAdmin, Key: id}}
+	orders := func(all ...order.Order) func(*Sighting) {
+		return func(s *Sighting) {
+			for i, o := range all {
+				e, err := order.Seal(ordered.Fleet(), key, uint64(i+1), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Orders = append(s.Orders, e)
+			}
+		}
+	}
+	seat := func(number int) signed.Key {
+		one, _ := ordered.Roster.Seat(number)
+		return one.Key
+	}
+	isolated := func(number int) order.Order {
+		return order.Isolation{Seat: number, Key: seat(number), Isolated: true, Why: "stolen"}
+	}
+	absent := func(number int, state order.State) order.Order {
+		return order.Absence{Seat: number, Key: seat(number), State: state}
+	}
 	for _, c := range []struct {
 		name string
 		s    ledger.State
@@ -97,9 +132,13 @@ func TestJudge(t *testing.T) {
 		{"etcd is full", three, []Sighting{answer(three, "n1", etcd(2, full, 1, 2, 3)), answer(three, "n2", etcd(2, full, 1, 2, 3)), answer(three, "n3", etcd(2, full, 1, 2, 3))}},
 		{"etcd has no leader", three, []Sighting{answer(three, "n1", leaderless), answer(three, "n2", leaderless), silent("n3")}},
 		{"etcd has lost a member, and one has a slow disk", three, []Sighting{answer(three, "n1", etcd(1, nil, 1, 2)), answer(three, "n2", etcd(1, nil, 1, 2)), answer(three, "n3", etcd(0, slow))}},
+		{"one is away, and off", ordered, []Sighting{answer(ordered, "n1", orders(absent(4, order.Away))), answer(ordered, "n2"), answer(ordered, "n3"), silent("n4")}},
+		{"one is away, and another one off", ordered, []Sighting{answer(ordered, "n1", orders(absent(4, order.Away))), answer(ordered, "n2"), silent("n3"), silent("n4")}},
+		{"one is away, and answers; one is drained, and off", ordered, []Sighting{answer(ordered, "n1", orders(absent(3, order.Away), absent(4, order.Drained))), answer(ordered, "n2"), answer(ordered, "n3"), silent("n4")}},
+		{"one is isolated, and one more is to be", ordered, []Sighting{answer(ordered, "n1", orders(isolated(4), isolated(3))), answer(ordered, "n2"), answer(ordered, "n3"), answer(ordered, "n4")}},
 		{"a copied disk", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3"), answer(three, "web", copied)}},
 	} {
-		h := Judge(c.s, c.seen)
+		h := Judge(c.s, c.seen, ledgertest.Today)
 		fmt.Fprintf(&out, "%s\n    %d votes, %d decide, %d may lie, %d answer, %d may fail, whole: %v\n   ", c.name, h.Votes, h.Quorum, h.Liars, h.Answering, h.Spare(), h.Whole())
 		for _, n := range h.Nodes {
 			fmt.Fprintf(&out, " %s=%s", n.Node, n.Standing)

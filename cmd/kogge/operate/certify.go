@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/roster"
@@ -65,11 +66,12 @@ func (o *OtherSeat) Unseat(k *keyring.Keyring) error {
 // certify asks who answers for a node to show the key of its seat, together with the key of
 // this connection, and remembers the latter. A ledger that is not to be relied on says nothing
 // against the key. over has it ask with a certificate that is over, too: to be renewed.
-func certify(ctx context.Context, k *keyring.Keyring, address, name string, seat signed.Key, over bool) (string, error) {
+func certify(ctx context.Context, k *keyring.Keyring, address, name string, seat signed.Key, over bool, way api.Way) (string, error) {
 	c, err := dialAny(k, address, name)
 	if err != nil {
 		return "", err
 	}
+	c.Go(way)
 	defer c.Close()
 	if over {
 		c.SetExpired()
@@ -124,7 +126,7 @@ func checkSeat(ctx context.Context, k *keyring.Keyring, address, name, tlsKey st
 	}
 	switch {
 	case n.Seat != "":
-		_, err = certify(ctx, k, address, name, n.Seat, true)
+		_, err = certify(ctx, k, address, name, n.Seat, true, api.Direct(address))
 	case n.Lost != "" && n.Certified != tlsKey:
 		err = &OtherSeat{Node: name, Address: address, Seat: n.Lost, TLSKey: tlsKey, why: "it shows TLS key " + fleet.Short(tlsKey) + ", and was known by " + fleet.Short(n.Certified)}
 	}

@@ -129,7 +129,7 @@ func TestUnsound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := Judge(state, seen)
+		h := Judge(state, seen, time.Now())
 		about := func(p Problem) bool { return p.Node == "n1" && strings.Contains(p.What, "not to be relied on") }
 		if h.Nodes[0].Standing != StandingDoubt || h.Answering != 1 || !slices.ContainsFunc(h.Problems, about) {
 			t.Errorf("%s: %+v", c.name, h)
@@ -198,7 +198,7 @@ func TestOtherSeat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h := Judge(s, seen); h.Nodes[0].Standing != StandingDoubt || h.Answering != 1 {
+	if h := Judge(s, seen, time.Now()); h.Nodes[0].Standing != StandingDoubt || h.Answering != 1 {
 		t.Errorf("its vote counts: %+v", h)
 	}
 	// The ledger gives it a new seat: that is its key from then on.

@@ -46,6 +46,7 @@ type Applicant struct {
 	Height  int64         // of its ledger; 0: it knows of no founding
 	Head    document.Hash // of the record of that height
 	Problem string        // why it says that its ledger is not to be relied on; "": it is
+	Unfit   string        // why its disk is none for etcd, with figures; "": it is, or was not asked
 }
 
 // ErrUnsound is of a node that says that its ledger is damaged, or has a second history.
@@ -120,6 +121,53 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 		a.Reached = at.AddrPort().Addr().Unmap()
 	}
 	return a, nil
+}
+
+// probes is how often a disk is measured until it is called too slow: it may only have been busy.
+const probes = 3
+
+// Probe has the applicants measure their disks that are wished to run etcd, or that can if nobody
+// is, all at once, and returns all of them with what that came to. It takes some seconds.
+func (w Wish) Probe(ctx context.Context, k *keyring.Keyring, applicants []Applicant, tell func(Notice)) ([]Applicant, error) {
+	nodes, err := Nodes(k)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Clone(applicants)
+	each(len(all), func(i int) {
+		a := &all[i]
+		wished := slices.Contains(w.Members, a.Name) || slices.Contains(w.Spares, a.Name)
+		if !roster.MayBeMember(a.Arch) || !wished && len(w.Members) > 0 {
+			return
+		}
+		limited, cancel := context.WithTimeout(ctx, probes*callLimit)
+		defer cancel()
+		err := Remote{Keys: k, Name: a.Name, Address: nodes[a.Name].Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
+			for range probes {
+				answer, err := c.Probe(ctx, connect.NewRequest(&apiv1.ProbeRequest{}))
+				if err != nil {
+					return err
+				}
+				if a.Unfit = unfit(answer.Msg); a.Unfit == "" {
+					break
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			a.Unfit = "its disk was not measured: " + said(err)
+		}
+	})
+	return all, nil
+}
+
+// unfit is why a disk is none for etcd, with figures; "": it is.
+func unfit(p *apiv1.ProbeResponse) string {
+	if p.Unfit == "" {
+		return ""
+	}
+	ms := func(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }
+	return fmt.Sprintf("%s (%d writes of 4 KiB: half of them within %s, 99 in 100 within %s, of %s)", p.Unfit, p.Writes, ms(p.Median.AsDuration()), ms(p.P99.AsDuration()), ms(p.Most.AsDuration()))
 }
 
 func keyOf(c *x509.Certificate) string { return fleet.KeyID(c.RawSubjectPublicKeyInfo) }
@@ -210,6 +258,9 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 		if !roster.MayBeMember(applicants[i].Arch) {
 			return nil, fmt.Errorf("node %s cannot run etcd: its processor is %s, and etcd is tested on amd64 and arm64", name, applicants[i].Arch)
 		}
+		if why := applicants[i].Unfit; why != "" {
+			return nil, fmt.Errorf("node %s cannot run etcd: %s", name, why)
+		}
 	}
 	if len(w.Members) > 0 {
 		if n := len(w.Members); n != 1 && n != 3 && n != 5 {
@@ -220,7 +271,7 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 	var can, again []string
 	taken := make(map[string]bool)
 	for _, a := range applicants {
-		if _, err := memberAddress(a, applicants); err != nil || !roster.MayBeMember(a.Arch) || slices.Contains(w.Spares, a.Name) {
+		if _, err := memberAddress(a, applicants); err != nil || !roster.MayBeMember(a.Arch) || a.Unfit != "" || slices.Contains(w.Spares, a.Name) {
 			continue
 		}
 		domain := roster.Seat{Name: a.Name, Domain: w.Domains[a.Name]}.DomainOf()
@@ -239,7 +290,13 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 	case n >= 1:
 		return can[:1], nil
 	}
-	return nil, errors.New("no node can run etcd: at least one is amd64 or arm64, no spare, and has an address of its own")
+	var slow error
+	for _, a := range applicants {
+		if a.Unfit != "" {
+			slow = errors.Join(slow, fmt.Errorf("node %s: %s", a.Name, a.Unfit))
+		}
+	}
+	return nil, errors.Join(errors.New("no node can run etcd: at least one is amd64 or arm64, no spare, and has an address and a good disk of its own"), slow)
 }
 
 // Operators are those of the fleet's folder who are not revoked, as record 1 lists them: by

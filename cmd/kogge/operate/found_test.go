@@ -139,13 +139,13 @@ func serveNodes(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error
 	return serving(t, k, n, ready).nodes
 }
 
-func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) *servers {
+func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error, more ...func(i int, c *serve.Config)) *servers {
 	t.Helper()
-	return servingSince(t, k, n, ready, time.Now())
+	return servingSince(t, k, n, ready, time.Now(), more...)
 }
 
 // servingSince is serving, of nodes that were adopted at a time.
-func servingSince(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error, then time.Time) *servers {
+func servingSince(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error, then time.Time, more ...func(i int, c *serve.Config)) *servers {
 	t.Helper()
 	all := &servers{}
 	must := func(err error) {
@@ -171,7 +171,7 @@ func servingSince(t *testing.T, k *keyring.Keyring, n int, ready func(i int) err
 		must(node.Adopt(der))
 		store, err := papers.Open(filepath.Join(state, "papers"), func() ledger.State { return ledgerOf(node).State() })
 		must(err)
-		server, err := serve.Listen("127.0.0.1:0", serve.Config{
+		config := serve.Config{
 			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: func(who fleet.Peer) (fleet.Peer, error) { return ledgerOf(node).Known(who) },
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
 			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
@@ -189,7 +189,11 @@ func servingSince(t *testing.T, k *keyring.Keyring, n int, ready func(i int) err
 				}
 				return func() {}, ready(i)
 			}},
-		})
+		}
+		for _, change := range more {
+			change(i, &config)
+		}
+		server, err := serve.Listen("127.0.0.1:0", config)
 		must(err)
 		ctx, cancel := context.WithCancel(context.Background())
 		over := make(chan error, 1)
@@ -431,6 +435,15 @@ func TestPlan(t *testing.T) {
 		}
 		return all
 	}
+	slow := func(n int, names ...string) []Applicant {
+		all := boards(slices.Repeat([]string{"amd64"}, n)...)
+		for i := range all {
+			if slices.Contains(names, all[i].Name) {
+				all[i].Unfit = "its disk takes up to 900ms for a synced write"
+			}
+		}
+		return all
+	}
 	x86 := func(n int) []Applicant { return boards(slices.Repeat([]string{"amd64"}, n)...) }
 	var b strings.Builder
 	for _, c := range []struct {
@@ -453,6 +466,8 @@ func TestPlan(t *testing.T) {
 		{"behind one with the address of others", behind("203.0.113.7", "10.0.2.15"), Wish{}},
 		{"by the address of another", behind("192.0.2.1", "192.0.2.1"), Wish{}},
 		{"without an address", behind("203.0.113.7"), Wish{}},
+		{"a slow disk", slow(4, "n2"), Wish{}}, {"two slow disks of three", slow(3, "n1", "n2"), Wish{}}, {"no good disk", slow(2, "n1", "n2"), Wish{}},
+		{"a slow disk that is wished", slow(3, "n2"), Wish{Members: []string{"n2"}}}, {"a spare with a slow disk", slow(4, "n4"), Wish{Spares: []string{"n4"}}},
 	} {
 		v, err := Plan(k.Genesis, operators, c.applicants, c.wish)
 		if err == nil {

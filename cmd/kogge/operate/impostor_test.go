@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -92,7 +93,7 @@ func TestImpostor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := Judge(s, seen)
+	h := Judge(s, seen, time.Now())
 	if h.Answering != 1 || h.Nodes[1].Standing != StandingDoubt {
 		t.Errorf("%+v", h)
 	}

@@ -41,6 +41,7 @@ type Notice struct {
 type Remote struct {
 	Keys          *keyring.Keyring // the operator's, for the node's fleet
 	Name, Address string           // in the fleet; host:port
+	Via           string           // the node through which it is called; "": none
 	Tell          func(Notice)     // hears what happens by the way, from any goroutine
 }
 
@@ -60,7 +61,7 @@ func (r Remote) Call(ctx context.Context, do func(context.Context, *api.Client) 
 	if err := r.renewFirst(ctx); err != nil {
 		return err
 	}
-	client, err := Dial(ctx, r.Keys, r.Address, r.Name)
+	client, err := r.Dial(ctx)
 	if err != nil {
 		return err
 	}
@@ -80,21 +81,70 @@ func (r Remote) Call(ctx context.Context, do func(context.Context, *api.Client) 
 // answer as that the error is an [OtherSeat]. Whoever shows another key later is
 // [api.ErrOtherKey]. It renews nothing; see [api.Dial].
 func Dial(ctx context.Context, k *keyring.Keyring, address, name string) (*api.Client, error) {
+	return dialBy(ctx, k, address, name, api.Direct(address))
+}
+
+func dialBy(ctx context.Context, k *keyring.Keyring, address, name string, way api.Way) (*api.Client, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
 		return nil, err
 	}
-	n := nodes[name]
+	n, known := nodes[name]
+	if !known { // it is called through another one
+		l, _, err := Ledger(k)
+		if err != nil {
+			return nil, err
+		}
+		seat, _ := l.State().Roster.ByName(name)
+		n.Seat = seat.Key
+	}
 	if n.Seat != "" && n.Certified == "" {
-		if n.Certified, err = certify(ctx, k, address, name, n.Seat, false); err != nil {
+		if n.Certified, err = certify(ctx, k, address, name, n.Seat, false, way); err != nil {
 			return nil, err
 		}
 	}
 	c, err := dialAny(k, address, name)
 	if err == nil {
+		c.Go(way)
 		c.SetKey(n.Certified)
 	}
 	return c, err
+}
+
+// Dial makes a client for the node that r names, as [Dial], or through another node: then that one
+// carries bytes, and all that is checked of the node is checked as ever.
+func (r Remote) Dial(ctx context.Context) (*api.Client, error) {
+	if r.Via == "" {
+		return Dial(ctx, r.Keys, r.Address, r.Name)
+	}
+	by, err := r.carrier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := dialBy(ctx, r.Keys, r.Address, r.Name, by.Relay(r.Name))
+	if err != nil {
+		by.Close()
+		return nil, err
+	}
+	c.Through(by, by.Relay(r.Name))
+	return c, nil
+}
+
+// carrier is a client of the node through which r is called.
+func (r Remote) carrier(ctx context.Context) (*api.Client, error) {
+	nodes, err := Nodes(r.Keys)
+	if err != nil {
+		return nil, err
+	}
+	n, known := nodes[r.Via]
+	if !known {
+		return nil, fmt.Errorf("node %s, through which %s is to be called: %w", r.Via, r.Name, keyring.ErrNoNode)
+	}
+	by, err := Dial(ctx, r.Keys, n.Address, r.Via)
+	if err != nil {
+		return nil, fmt.Errorf("node %s, through which %s is to be called: %w", r.Via, r.Name, err)
+	}
+	return by, nil
 }
 
 func dialAny(k *keyring.Keyring, address, name string) (*api.Client, error) {
@@ -125,9 +175,14 @@ func (r Remote) renewFirst(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewLimit)
 	defer cancel()
-	chain, err := api.PeerCertificates(ctx, r.Address)
+	way, end, err := r.way(ctx)
 	if err != nil {
 		return nil // the call will say so, in its own words
+	}
+	defer end()
+	chain, err := way.PeerCertificates(ctx)
+	if err != nil {
+		return nil // the call will say so, too
 	}
 	if is, ours := nodeOf(r.Keys.Genesis, chain); !ours || is.Name != r.Name || !fleet.RenewDue(chain[0], r.Keys.Genesis.NodeCA, time.Now()) {
 		return nil
@@ -159,13 +214,18 @@ func (r Remote) Renew(ctx context.Context) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	way, end, err := r.way(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	n := nodes[r.Name]
 	if n.Seat != "" && n.Certified == "" {
-		if n.Certified, err = certify(ctx, r.Keys, r.Address, r.Name, n.Seat, true); err != nil {
+		if n.Certified, err = certify(ctx, r.Keys, r.Address, r.Name, n.Seat, true, way); err != nil {
 			return nil, err
 		}
 	}
-	next, err := api.Renew(ctx, r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate(), func(old *x509.Certificate) ([]byte, error) {
+	next, err := way.Renew(ctx, r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate(), func(old *x509.Certificate) ([]byte, error) {
 		if n.Certified != "" && n.Certified != keyOf(old) {
 			return nil, fmt.Errorf("%w: key %s", ErrNotTheSeat, fleet.Short(keyOf(old)))
 		}
@@ -177,6 +237,18 @@ func (r Remote) Renew(ctx context.Context) (*x509.Certificate, error) {
 	return next, r.noteUntil(next)
 }
 
+// way is the way to the node; end is for when it is not gone any more.
+func (r Remote) way(ctx context.Context) (way api.Way, end func(), err error) {
+	if r.Via == "" {
+		return api.Direct(r.Address), func() {}, nil
+	}
+	by, err := r.carrier(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return by.Relay(r.Name), by.Close, nil
+}
+
 // Renewed is how the renewal of one node's certificate went.
 type Renewed struct {
 	Node  string
@@ -184,15 +256,15 @@ type Renewed struct {
 	Err   error     // nil: it has one
 }
 
-// RenewAll renews the certificates of nodes, a few at a time, and returns how it went, in
-// the order of their names.
-func RenewAll(ctx context.Context, k *keyring.Keyring, nodes map[string]Node) []Renewed {
+// RenewAll renews the certificates of nodes, a few at a time, through another node if via names
+// one, and returns how it went, in the order of their names.
+func RenewAll(ctx context.Context, k *keyring.Keyring, nodes map[string]Node, via string) []Renewed {
 	names := sorted(nodes)
 	all := make([]Renewed, len(names))
 	each(len(names), func(i int) {
 		limited, cancel := context.WithTimeout(ctx, callLimit)
 		defer cancel()
-		next, err := Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address}.Renew(limited)
+		next, err := Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Via: via}.Renew(limited)
 		if all[i] = (Renewed{Node: names[i], Err: err}); err == nil {
 			all[i].Until = next.NotAfter
 		}

@@ -114,7 +114,7 @@ func TestCall(t *testing.T) {
 			var heard []Notice
 			for i := range 2 {
 				called := false
-				err := Remote{k, "n1", address, func(n Notice) { heard = append(heard, n) }}.Call(t.Context(), func(ctx context.Context, client *api.Client) error {
+				err := Remote{Keys: k, Name: "n1", Address: address, Tell: func(n Notice) { heard = append(heard, n) }}.Call(t.Context(), func(ctx context.Context, client *api.Client) error {
 					if now := node.Certificate().Leaf.NotAfter; now.After(before) != c.renewed {
 						t.Errorf("call %d comes when the certificate is good until %s, before that %s", i, now, before)
 					}
@@ -150,7 +150,7 @@ func TestCallRenewalFails(t *testing.T) {
 	}
 	var heard []Notice
 	called := false
-	err := Remote{k, "n1", address, func(n Notice) { heard = append(heard, n) }}.Call(t.Context(), func(context.Context, *api.Client) error {
+	err := Remote{Keys: k, Name: "n1", Address: address, Tell: func(n Notice) { heard = append(heard, n) }}.Call(t.Context(), func(context.Context, *api.Client) error {
 		called = true
 		return nil
 	})
@@ -250,7 +250,7 @@ func TestFollow(t *testing.T) {
 	none := func(n Notice) { t.Errorf("heard %+v", n) }
 	trip := Journey{From: &apiv1.ListSlotsResponse{BootId: "before"}, Armed: &apiv1.UpdateStep{Slot: "B", Version: "1.1"}}
 	steps := 0
-	err := Remote{k, "n2", "127.0.0.1:1", none}.Follow(t.Context(), trip, 10*time.Millisecond, func(s *apiv1.UpdateStep, _ time.Duration) error {
+	err := Remote{Keys: k, Name: "n2", Address: "127.0.0.1:1", Tell: none}.Follow(t.Context(), trip, 10*time.Millisecond, func(s *apiv1.UpdateStep, _ time.Duration) error {
 		if steps++; s.Step != "following" || s.Text != "it reboots" {
 			t.Errorf("step %v", s)
 		}
@@ -259,7 +259,7 @@ func TestFollow(t *testing.T) {
 	if !errors.Is(err, ErrNoAssessment) || steps == 0 || !strings.Contains(err.Error(), "no boot assessment of slot B after 10ms") {
 		t.Errorf("%d steps: %v", steps, err)
 	}
-	n1 := Remote{k, "n1", address, none}
+	n1 := Remote{Keys: k, Name: "n1", Address: address, Tell: none}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := n1.Follow(over, trip, time.Minute, func(*apiv1.UpdateStep, time.Duration) error { return nil }); !errors.Is(err, context.Canceled) {

@@ -68,7 +68,7 @@ func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]
 	names := sorted(nodes)
 	all := make([]Told, len(names))
 	each(len(names), func(i int) {
-		all[i] = Told{names[i], Remote{k, names[i], nodes[names[i]].Address, tell}.tellRevoked(ctx, keys)}
+		all[i] = Told{names[i], Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.tellRevoked(ctx, keys)}
 	})
 	return all, nil
 }

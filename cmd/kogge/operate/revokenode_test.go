@@ -27,7 +27,7 @@ func TestRevokeNode(t *testing.T) {
 		t.Errorf("nobody: %v", err)
 	}
 	var heard []Notice
-	thief := Remote{k, "n1", address, func(n Notice) { heard = append(heard, n) }}
+	thief := Remote{Keys: k, Name: "n1", Address: address, Tell: func(n Notice) { heard = append(heard, n) }}
 	status := func(ctx context.Context, c *api.Client) error {
 		_, err := c.Status(ctx, connect.NewRequest(&apiv1.StatusRequest{}))
 		return err

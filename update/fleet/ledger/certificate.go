@@ -86,6 +86,19 @@ func byOwner(signatures []signed.Signature, owner roster.Owner, message []byte) 
 	return nil
 }
 
+// SignedByOwner wants signatures of a message by as many keys as act as the owner who has founded
+// the fleet. The error wraps [ErrPermit].
+func (s State) SignedByOwner(signatures []signed.Signature, message []byte) error {
+	owner, err := OwnerOf(s.Genesis)
+	if err == nil {
+		err = byOwner(signatures, owner, message)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPermit, err)
+	}
+	return nil
+}
+
 // fit wants signatures of a message, as many as there are, by keys of an owner.
 func fit(signatures []signed.Signature, owner roster.Owner, message []byte) error {
 	for _, s := range signatures {

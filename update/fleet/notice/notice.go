@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -38,7 +39,8 @@ var ErrNotice = errors.New("not a notice of a seat")
 // restored from a copy, or another machine has its key.
 var ErrOlder = errors.New("a newer object of this seat is known")
 
-// Kind is a kind of signed objects of which only the newest of each seat counts.
+// Kind is a kind of signed objects of which only the newest of each seat counts, or about each
+// seat.
 type Kind struct {
 	Name string
 	// Number is the kind's where nodes compare what they know, from 1 on. No other kind ever gets
@@ -52,16 +54,20 @@ type Kind struct {
 	Few bool
 	// Check says what is wrong with a body by itself.
 	Check func(body []byte) error
+	// About says about which seat an object is, by its body, and May whether who signed it may do
+	// so, as the ledger lists him. nil: a seat signs it, about itself.
+	About func(body []byte) (signed.Key, error)
+	May   func(ledger.State, signed.Envelope) bool
 }
 
 // Kinds are the kinds of notices.
 func Kinds() []Kind {
 	return []Kind{
-		{NodeKind, 1, 2 << 10, 8 << 10, false, func(b []byte) error { _, err := ParseNode(b); return err }},
-		{StatusKind, 2, 1 << 10, 4 << 10, false, func(b []byte) error { _, err := ParseStatus(b); return err }},
-		{TLSKeyKind, 3, 512, 512, false, func(b []byte) error { _, err := ParseTLSKey(b); return err }},
-		{WrapKeyKind, 4, 512, 512, true, func(b []byte) error { _, err := ParseWrapKey(b); return err }},
-		{CAKeyKind, 5, 2 << 10, 2 << 10, true, func(b []byte) error { _, err := ParseCAKey(b); return err }},
+		{Name: NodeKind, Number: 1, Least: 2 << 10, Most: 8 << 10, Check: func(b []byte) error { _, err := ParseNode(b); return err }},
+		{Name: StatusKind, Number: 2, Least: 1 << 10, Most: 4 << 10, Check: func(b []byte) error { _, err := ParseStatus(b); return err }},
+		{Name: TLSKeyKind, Number: 3, Least: 512, Most: 512, Check: func(b []byte) error { _, err := ParseTLSKey(b); return err }},
+		{Name: WrapKeyKind, Number: 4, Least: 512, Most: 512, Few: true, Check: func(b []byte) error { _, err := ParseWrapKey(b); return err }},
+		{Name: CAKeyKind, Number: 5, Least: 2 << 10, Most: 2 << 10, Few: true, Check: func(b []byte) error { _, err := ParseCAKey(b); return err }},
 	}
 }
 

@@ -271,7 +271,7 @@ func (s *Shelf) renew(r Renewal) Verdict {
 // Newest is the highest number of any object of a seat that is here; 0: there is none.
 func (s *Shelf) Newest(by signed.Key) (number uint64) {
 	for _, k := range s.kinds {
-		if h := s.held[IDOf(k.Name, by)]; h != nil {
+		if h := s.held[IDOf(k.Name, by)]; h != nil && k.About == nil {
 			number = max(number, h.best.Sequence)
 		}
 	}

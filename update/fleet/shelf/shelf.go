@@ -1,5 +1,6 @@
-// Package shelf is what a node knows of the other seats of its fleet by their own words: of
-// each kind of signed objects the newest one of each seat, and no more.
+// Package shelf is what a node knows of the other seats of its fleet by their own words, and by
+// operators' words about them: of each kind of signed objects the newest one of each seat, or
+// about it, and no more.
 //
 // In come envelopes from anybody, in any order, again and again, and the fleet's roster; out go
 // the objects that count, what two nodes have to tell each other to know the same, and how many
@@ -28,6 +29,8 @@ type Shelf struct {
 	kinds []notice.Kind
 	// Verify checks a signature. Default: [signed.Envelope.Verify].
 	Verify func(signed.Envelope) error
+	// May says whether who signed an object about a seat may do so now. Default: nobody may.
+	May func(notice.Kind, signed.Envelope) bool
 
 	seats  map[signed.Key]bool // that the ledger's state lists; true: it holds the fleet's secrets
 	places map[int][]ID        // of all their objects, by the kind's number, sorted
@@ -41,7 +44,7 @@ type Shelf struct {
 // of another key's.
 type ID [12]byte
 
-// IDOf is the place of a seat's object of a kind.
+// IDOf is the place of a seat's object of a kind, or of the object of a kind about it.
 func IDOf(kind string, by signed.Key) ID {
 	sum := document.HashOf(document.Message("kogge/shelf/v1", []byte(kind), []byte(by)))
 	return ID(sum[:])
@@ -68,13 +71,13 @@ type Pair [2]signed.Envelope
 // New is an empty shelf of a fleet for kinds of objects. It lists nobody until [Shelf.Follow].
 func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 	return &Shelf{
-		fleet: fleet, kinds: kinds, Verify: signed.Envelope.Verify,
+		fleet: fleet, kinds: kinds, Verify: signed.Envelope.Verify, May: func(notice.Kind, signed.Envelope) bool { return false },
 		places: make(map[int][]ID), held: make(map[ID]*held), parts: make(map[Part]Sum), pairs: make(map[signed.Key]Pair),
 	}
 }
 
-// Follow takes the seats that the ledger's state lists now, and forgets what others have said.
-// It returns how many objects that were.
+// Follow takes the seats that the ledger's state lists now, and forgets what others have said, or
+// who may not have said it any more. It returns how many objects that were.
 func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 	s.seats = make(map[signed.Key]bool, len(r.Seats))
 	for _, seat := range r.Seats {
@@ -94,7 +97,7 @@ func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 		s.places[k.Number] = places
 	}
 	for id, h := range s.held {
-		if k := s.kind(h.best.Kind); k == nil || !s.may(*k, h.best.By) {
+		if !s.listed(h.best.Envelope) || h.contested() && !s.listed(h.rival.Envelope) {
 			delete(s.held, id)
 			dropped++
 		}
@@ -144,6 +147,35 @@ func (s *Shelf) kind(name string) *notice.Kind {
 	return nil
 }
 
+// seatOf is the seat in whose place an object of a kind lies: the one that has signed it, or that it
+// is about.
+func seatOf(k *notice.Kind, e signed.Envelope) (signed.Key, error) {
+	if k.About == nil {
+		return e.By, nil
+	}
+	return k.About(e.Body)
+}
+
+// listed says whether the place of an object is one of a seat, and who signed it may do so.
+func (s *Shelf) listed(e signed.Envelope) bool {
+	k := s.kind(e.Kind)
+	if k == nil {
+		return false
+	}
+	seat, err := seatOf(k, e)
+	return err == nil && s.may(*k, seat) && (k.About == nil || s.May(*k, e))
+}
+
+// Place is where an object lies, or would. It is nobody's if that cannot be said.
+func (s *Shelf) Place(e signed.Envelope) (id ID) {
+	if k := s.kind(e.Kind); k != nil {
+		if seat, err := seatOf(k, e); err == nil {
+			id = IDOf(e.Kind, seat)
+		}
+	}
+	return id
+}
+
 // Put looks at an envelope that somebody has sent, and keeps it if it is news. The signature
 // is checked of what would be news alone.
 func (s *Shelf) Put(raw []byte) Verdict {
@@ -171,14 +203,16 @@ func (s *Shelf) take(e signed.Envelope) Verdict {
 		return UnknownKind
 	case e.Fleet != s.fleet:
 		return Foreign
-	case !s.may(*k, e.By):
+	case k.About == nil && !s.may(*k, e.By):
 		return Unlisted
 	case e.Sequence < 1 || e.Sequence > notice.MaxNumber:
 		return BadNumber
 	case len(e.Bytes()) > Limit(*k, len(s.seats)):
 		return TooLarge
+	case !s.listed(e):
+		return Unlisted
 	}
-	id := IDOf(e.Kind, e.By)
+	id := s.Place(e)
 	h := s.held[id]
 	one := object{e, document.HashOf(e.Message())}
 	if h != nil {
@@ -223,7 +257,7 @@ func (s *Shelf) keep(id ID, kind int, h *held, one object) Verdict {
 	if h == nil || one.Sequence > h.best.Sequence {
 		next := &held{best: one, since: one.Sequence}
 		v := Taken
-		if h != nil && !h.contested() && bytes.Equal(h.best.Body, one.Body) {
+		if h != nil && !h.contested() && h.best.By == one.By && bytes.Equal(h.best.Body, one.Body) {
 			v, next.since, next.content = Renewed, h.since, h.content
 			s.held[id] = next
 			return v
@@ -237,7 +271,9 @@ func (s *Shelf) keep(id ID, kind int, h *held, one object) Verdict {
 	}
 	slices.SortFunc(two, func(a, b object) int { return bytes.Compare(a.hash[:], b.hash[:]) })
 	s.set(id, kind, &held{best: two[0], rival: &two[1], since: one.Sequence})
-	s.pairs[one.By] = Pair{two[0].Envelope, two[1].Envelope}
+	if s.Lists(one.By) { // operators may order two things at once without knowing it
+		s.pairs[one.By] = Pair{two[0].Envelope, two[1].Envelope}
+	}
 	return Contested
 }
 
@@ -254,9 +290,10 @@ func (s *Shelf) set(id ID, kind int, h *held) {
 	}
 }
 
-// Get is the object of a kind by a seat, or the first of two with one number; false: none came.
-func (s *Shelf) Get(kind string, by signed.Key) (signed.Envelope, bool) {
-	h := s.held[IDOf(kind, by)]
+// Get is the object of a kind by a seat, or about it, or the first of two with one number; false:
+// none came.
+func (s *Shelf) Get(kind string, seat signed.Key) (signed.Envelope, bool) {
+	h := s.held[IDOf(kind, seat)]
 	if h == nil {
 		return signed.Envelope{}, false
 	}

@@ -1,6 +1,7 @@
 package signed
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
@@ -9,13 +10,14 @@ import (
 	"kogge.example/update/fleet/document"
 )
 
-// Envelope is an object with the word of a seat that it is its own: what the object is, for
-// which fleet, by which key and its number among the objects of its kind. Fields are read-only.
+// Envelope is an object with the word of a seat, or of an operator, that it is its own: what the
+// object is, for which fleet, by which key and its number among the objects of its kind. Fields
+// are read-only.
 type Envelope struct {
 	Kind     string        // what the object is: "kogge/status/v1"
 	Fleet    document.Hash // fleet id
-	By       Key           // the seat's key
-	Sequence uint64        // rises with each object of its kind that the seat signs
+	By       Key           // of who signed it
+	Sequence uint64        // rises with each object of its kind, of one seat or about one
 	Body     []byte        // the object; its form is the kind's
 
 	raw []byte
@@ -39,9 +41,29 @@ func Seal(kind string, fleet document.Hash, key ed25519.PrivateKey, sequence uin
 	if err != nil {
 		return Envelope{}, err
 	}
-	e := Envelope{Kind: kind, Fleet: fleet, By: by, Sequence: sequence, Body: body}
-	message := e.message()
-	e.raw = append(message, ed25519.Sign(key, message)...)
+	return sealWith(Envelope{Kind: kind, Fleet: fleet, By: by, Sequence: sequence, Body: body}, func(message []byte) ([]byte, error) {
+		return ed25519.Sign(key, message), nil
+	})
+}
+
+// SealByOperator is [Seal] with the key of an operator.
+func SealByOperator(kind string, fleet document.Hash, key *ecdsa.PrivateKey, sequence uint64, body []byte) (Envelope, error) {
+	by, err := OperatorKey(&key.PublicKey)
+	if err != nil {
+		return Envelope{}, err
+	}
+	return sealWith(Envelope{Kind: kind, Fleet: fleet, By: by, Sequence: sequence, Body: body}, func(message []byte) ([]byte, error) {
+		return signByOperator(key, message)
+	})
+}
+
+func sealWith(e Envelope, sign func(message []byte) ([]byte, error)) (Envelope, error) {
+	kind, message := e.Kind, e.message()
+	signature, err := sign(message)
+	if err != nil {
+		return Envelope{}, err
+	}
+	e.raw = append(message, signature...)
 	if len(kind) < 1 || len(kind) > maxKind {
 		return Envelope{}, fmt.Errorf("%w: its kind has %d bytes: 1 to %d", ErrEnvelope, len(kind), maxKind)
 	}
@@ -57,11 +79,14 @@ func (e Envelope) message() []byte {
 	return document.Message(e.Kind, e.Fleet[:], []byte(e.By), binary.BigEndian.AppendUint64(nil, e.Sequence), e.Body)
 }
 
-// Open reads an envelope and checks its signature. Whether its key has a seat, and its
+// Open reads an envelope of a seat and checks its signature. Whether its key has a seat, and its
 // sequence is news, is the caller's to ask. What it returns points into raw. The error wraps
 // [ErrEnvelope], [ErrKey] or [ErrSignature].
 func Open(raw []byte) (Envelope, error) {
 	e, err := Parse(raw)
+	if err == nil && e.By[0] != algorithm {
+		err = fmt.Errorf("%w: it is an operator's, and a seat's is wanted", ErrKey)
+	}
 	if err == nil {
 		err = e.Verify()
 	}
@@ -116,7 +141,7 @@ func parse(raw []byte) (e Envelope, message []byte, err error) {
 		return e, nil, fmt.Errorf("%w: a field has the wrong size", ErrEnvelope)
 	}
 	e = Envelope{Kind: string(kind), Fleet: document.Hash(fleet), Sequence: binary.BigEndian.Uint64(sequence), Body: body, raw: raw}
-	if e.By, err = ParseKey(by); err != nil {
+	if e.By, err = parseSigner(by); err != nil {
 		return e, nil, err
 	}
 	return e, raw[:len(raw)-len(rest)], nil

@@ -4,7 +4,8 @@
 //
 // In come bytes of strangers and keys; out go the same checked, or an error in words. Whose
 // key counts for what is the ledger's state's to say, and where an object lies or travels is
-// the agent's. Signatures are Ed25519 of RFC 8032 as crypto/ed25519 checks them, one by one.
+// the agent's. Signatures are Ed25519 of RFC 8032 as crypto/ed25519 checks them, one by one; an
+// operator's are ECDSA.
 package signed
 
 import (
@@ -82,11 +83,25 @@ func unhex(digits string) []byte {
 	return b
 }
 
+// parseSigner reads the key of who signed an envelope: a seat's, or an operator's.
+func parseSigner(raw []byte) (Key, error) {
+	if len(raw) == operatorKeySize && raw[0] == operatorAlgorithm {
+		if _, err := operatorPublic(raw); err != nil {
+			return "", err
+		}
+		return Key(raw), nil
+	}
+	return ParseKey(raw)
+}
+
 // ID is the fingerprint of the key, which people compare by eye.
 func (k Key) ID() document.Hash { return document.HashOf([]byte(k)) }
 
 // Verify says whether signature is the key's over message.
 func (k Key) Verify(message, signature []byte) bool {
+	if len(k) == operatorKeySize && k[0] == operatorAlgorithm {
+		return k.verifyOperator(message, signature)
+	}
 	return len(k) == KeySize && k[0] == algorithm && ed25519.Verify(ed25519.PublicKey(k[1:]), message, signature)
 }
 

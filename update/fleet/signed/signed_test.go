@@ -3,6 +3,7 @@ package signed
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -173,6 +174,9 @@ func TestSignatures(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	f.Add(seal(f, []byte("body")).Bytes())
 	f.Add([]byte{})
+	if byOperator, err := SealByOperator("kogge/test/v1", fleetID, operator(f, elliptic.P256()), 7, nil); err == nil {
+		f.Add(byOperator.Bytes())
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		e, message, err := parse(raw)
 		if err != nil {

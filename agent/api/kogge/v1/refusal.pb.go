@@ -36,6 +36,7 @@ const (
 	Reason_REASON_OTHER_FLEET         Reason = 7  // who signed the certificate is nobody to the node
 	Reason_REASON_ROLE                Reason = 8  // it takes a higher one
 	Reason_REASON_UNLISTED            Reason = 19 // the fleet's ledger does not have his key
+	Reason_REASON_ISOLATED            Reason = 21 // operators have ordered that nobody has to do with him
 	// Of the node.
 	Reason_REASON_NOT_ADOPTED  Reason = 9  // it belongs to no fleet yet
 	Reason_REASON_NO_JOIN_FILE Reason = 10 // and trusts nobody who could adopt it
@@ -64,6 +65,7 @@ var (
 		7:  "REASON_OTHER_FLEET",
 		8:  "REASON_ROLE",
 		19: "REASON_UNLISTED",
+		21: "REASON_ISOLATED",
 		9:  "REASON_NOT_ADOPTED",
 		10: "REASON_NO_JOIN_FILE",
 		11: "REASON_NOT_READY",
@@ -87,6 +89,7 @@ var (
 		"REASON_OTHER_FLEET":          7,
 		"REASON_ROLE":                 8,
 		"REASON_UNLISTED":             19,
+		"REASON_ISOLATED":             21,
 		"REASON_NOT_ADOPTED":          9,
 		"REASON_NO_JOIN_FILE":         10,
 		"REASON_NOT_READY":            11,
@@ -180,7 +183,7 @@ const file_kogge_v1_refusal_proto_rawDesc = "" +
 	"\n" +
 	"\x16kogge/v1/refusal.proto\x12\bkogge.v1\"3\n" +
 	"\aRefusal\x12(\n" +
-	"\x06reason\x18\x01 \x01(\x0e2\x10.kogge.v1.ReasonR\x06reason*\xfe\x03\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x10.kogge.v1.ReasonR\x06reason*\x93\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REASON_SIGNATURES\x10\x01\x12\x12\n" +
@@ -191,7 +194,8 @@ const file_kogge_v1_refusal_proto_rawDesc = "" +
 	"\x1aREASON_CERTIFICATE_EXPIRED\x10\x06\x12\x16\n" +
 	"\x12REASON_OTHER_FLEET\x10\a\x12\x0f\n" +
 	"\vREASON_ROLE\x10\b\x12\x13\n" +
-	"\x0fREASON_UNLISTED\x10\x13\x12\x16\n" +
+	"\x0fREASON_UNLISTED\x10\x13\x12\x13\n" +
+	"\x0fREASON_ISOLATED\x10\x15\x12\x16\n" +
 	"\x12REASON_NOT_ADOPTED\x10\t\x12\x17\n" +
 	"\x13REASON_NO_JOIN_FILE\x10\n" +
 	"\x12\x14\n" +

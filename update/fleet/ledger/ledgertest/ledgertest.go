@@ -94,12 +94,18 @@ func Begun(t testing.TB, seats int) *Fleet {
 // in DER, and counts from Today on.
 func (f *Fleet) Sign(t testing.TB, kind fleet.PeerKind, name string, role fleet.Role, key *ecdsa.PublicKey) []byte {
 	t.Helper()
+	return f.SignAt(t, kind, name, role, key, Today)
+}
+
+// SignAt is Sign at another time, for who goes by the clock.
+func (f *Fleet) SignAt(t testing.TB, kind fleet.PeerKind, name string, role fleet.Role, key *ecdsa.PublicKey, at time.Time) []byte {
+	t.Helper()
 	ca := f.Genesis.NodeCA
 	if kind == fleet.KindOperator {
 		ca = f.Genesis.OperatorCA
 	}
 	p := fleet.Peer{Kind: kind, Name: name, Role: role, Fleet: f.Genesis.ID()}
-	return Must[[]byte](t)(fleet.SignPeer(p, key, ca, f.cas[kind], Today))
+	return Must[[]byte](t)(fleet.SignPeer(p, key, ca, f.cas[kind], at))
 }
 
 // CA is the key of the CA that signs peers of a kind.

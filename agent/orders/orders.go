@@ -1,0 +1,193 @@
+// Package orders keeps on a node's STATE the orders about seats of its fleet, so that they hold
+// when the node boots with nobody in reach, and says what they come to.
+//
+// In come envelopes that a shelf has taken, and the ledger's state; out go files, one for each
+// order that is the newest of its kind about a seat, the orders that are here, for those who lack
+// them, and what holds now. Whether an order may be given is package order's to say. The
+// package carries nothing and ends no session: who does asks it.
+package orders
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kogge.example/update/durable"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/shelf"
+	"kogge.example/update/fleet/signed"
+)
+
+// Book is the orders that a node has. Its methods may be called from any goroutine.
+type Book struct {
+	files files
+
+	standing atomic.Pointer[order.Standing] // at the last look
+
+	mu      sync.Mutex                 // guards what follows
+	held    map[string]signed.Envelope // by file name
+	problem error
+	looked  document.Hash // by which record; zero: something has changed
+	again   time.Time     // when it is over; zero: never
+}
+
+// files is the book's folder. The tests have one that loses power.
+type files interface {
+	Read(name string) ([]byte, error)
+	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
+	List() ([]string, error)                // names; none where there is no folder
+}
+
+// Open reads the orders from their folder, which the first order makes. What cannot be read is
+// left out, and comes again from others; [Book.Problem] says so.
+func Open(dir string) *Book { return open(folder(dir)) }
+
+func open(files files) *Book {
+	b := &Book{files: files, held: make(map[string]signed.Envelope)}
+	b.standing.Store(&order.Standing{})
+	names, err := files.List()
+	if err != nil {
+		b.problem = fmt.Errorf("orders about seats: %w", err)
+	}
+	for _, name := range names {
+		raw, err := files.Read(name)
+		var e signed.Envelope
+		if err == nil {
+			e, err = read(name, raw)
+		}
+		if err != nil {
+			b.problem = fmt.Errorf("orders about seats: %s: %w", name, err)
+			continue
+		}
+		b.held[name] = e
+	}
+	return b
+}
+
+// read reads a file: a SHA-256, because disks decay, and the envelope.
+func read(name string, raw []byte) (signed.Envelope, error) {
+	sum, content, _ := bytes.Cut(raw, []byte("\n"))
+	if len(raw) > maxFile || string(sum) != document.HashOf(content).String() {
+		return signed.Envelope{}, errors.New("its bytes are not those that were written")
+	}
+	e, err := signed.Parse(content)
+	if err == nil && nameOf(e) != name {
+		err = errors.New("it is another one")
+	}
+	return e, err
+}
+
+const maxFile = signed.MaxEnvelope + 65
+
+// nameOf is the file of an order: its place on a shelf; "" of what is no order.
+func nameOf(e signed.Envelope) string {
+	for _, k := range order.Kinds() {
+		if k.Name == e.Kind {
+			if seat, err := k.About(e.Body); err == nil {
+				id := shelf.IDOf(e.Kind, seat)
+				return hex.EncodeToString(id[:])
+			}
+		}
+	}
+	return ""
+}
+
+// Keep keeps an order that a shelf holds, durably once it returns nil; news says that it is
+// another one than before. One that is older than what is here is let go, unless that does not
+// count any more, by the ledger's state. A cut leaves the order before it, or this one.
+func (b *Book) Keep(s ledger.State, e signed.Envelope) (news bool, err error) {
+	name := nameOf(e)
+	if name == "" {
+		return false, fmt.Errorf("orders about seats: %w", order.ErrOrder)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if before, there := b.held[name]; there {
+		if bytes.Equal(before.Message(), e.Message()) || before.Sequence > e.Sequence && order.Counts(s, before) {
+			return false, nil
+		}
+	}
+	b.looked = document.Hash{}
+	content := e.Bytes()
+	if err := b.files.Replace(name, append([]byte(document.HashOf(content).String()+"\n"), content...)); err != nil {
+		b.problem = fmt.Errorf("orders about seats: %w", err)
+		b.held[name] = e // it holds for as long as the agent runs
+		return true, b.problem
+	}
+	b.held[name], b.problem = e, nil
+	return true, nil
+}
+
+// Look says what the orders come to now. Those of a seat or an operator that the ledger does not
+// list do not count; they stay here, because a ledger that was damaged lists fewer than it did.
+func (b *Book) Look(s ledger.State, now time.Time) order.Standing {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.looked.IsZero() || b.looked != s.Record || !b.again.IsZero() && !now.Before(b.again) {
+		standing := order.Decide(s, slices.Collect(maps.Values(b.held)), now)
+		b.standing.Store(&standing)
+		b.looked, b.again = s.Record, standing.Changes()
+	}
+	return *b.standing.Load()
+}
+
+// Standing is what the orders came to at the last look. It waits for no disk.
+func (b *Book) Standing() order.Standing { return *b.standing.Load() }
+
+// All are the orders that are here, those about one seat together.
+func (b *Book) All() (all []signed.Envelope) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.held {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(x, y signed.Envelope) int { return strings.Compare(nameOf(x), nameOf(y)) })
+	return all
+}
+
+// Problem says why the disk does not hold what it should; nil: it does.
+func (b *Book) Problem() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.problem
+}
+
+// folder is a folder of the machine's file system.
+type folder string
+
+func (f folder) Read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(string(f), name)) }
+
+func (f folder) Replace(name string, data []byte) error {
+	if err := os.MkdirAll(string(f), 0o700); err != nil {
+		return err
+	}
+	if err := durable.SyncFolder(filepath.Dir(string(f))); err != nil {
+		return err
+	}
+	return durable.Replace(filepath.Join(string(f), name), data, 0o600)
+}
+
+func (f folder) List() (names []string, err error) {
+	entries, err := os.ReadDir(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if name := e.Name(); len(name) == 2*len(shelf.ID{}) { // not what a cut has left beside one
+			names = append(names, name)
+		}
+	}
+	return names, err
+}

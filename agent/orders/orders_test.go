@@ -1,0 +1,185 @@
+package orders
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"kogge.example/update/crashdisk"
+	"kogge.example/update/durable"
+	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/signed"
+)
+
+// disk is the folder on a disk that loses power.
+type disk struct{ *crashdisk.Files }
+
+func (d disk) Read(name string) ([]byte, error) { return d.ReadFile("orders/" + name) }
+
+func (d disk) Replace(name string, data []byte) error {
+	return durable.ReplaceIn(d.Files, "orders/"+name, data, 0o600)
+}
+
+func (d disk) List() (names []string, err error) {
+	for name := range d.AfterCut(1) {
+		if name = path.Base(name); len(name) == 24 {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func onDisk(files map[string][]byte, writes int) disk {
+	return disk{crashdisk.NewFiles(files, crashdisk.NewPower(writes))}
+}
+
+var now = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
+
+// founded is the state of a fleet of ten, whose operators ada and eve are admins.
+func founded(t *testing.T) (ledger.State, map[string]*ecdsa.PrivateKey) {
+	s, keys := ledgertest.Founded(t, 10, 1).Log.State(), make(map[string]*ecdsa.PrivateKey)
+	s.Operators = nil
+	for _, name := range []string{"ada", "eve"} {
+		keys[name] = ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
+		id, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&keys[name].PublicKey)).Operator()
+		s.Operators = append(s.Operators, ledger.Operator{Name: name, Role: fleet.RoleAdmin, Key: id})
+	}
+	return s, keys
+}
+
+func seal(t *testing.T, s ledger.State, key *ecdsa.PrivateKey, number uint64, o order.Order) signed.Envelope {
+	t.Helper()
+	return ledgertest.Must[signed.Envelope](t)(order.Seal(s.Fleet(), key, number, o))
+}
+
+func isolate(s ledger.State, seat int, on bool) order.Order {
+	one, _ := s.Roster.Seat(seat)
+	return order.Isolation{Seat: seat, Key: one.Key, Isolated: on}
+}
+
+// TestPowerCut cuts the power at every write while orders come: each that Keep has returned nil
+// for holds after the boot, or one that came after it.
+func TestPowerCut(t *testing.T) {
+	s, keys := founded(t)
+	away, _ := s.Roster.Seat(9)
+	all := []signed.Envelope{
+		seal(t, s, keys["ada"], 1, isolate(s, 9, true)), seal(t, s, keys["ada"], 1, order.Absence{Seat: 9, Key: away.Key, State: order.Away}),
+		seal(t, s, keys["eve"], 2, isolate(s, 9, false)), seal(t, s, keys["eve"], 3, isolate(s, 10, true)), seal(t, s, keys["ada"], 4, isolate(s, 9, true)),
+	}
+	for writes := 0; ; writes++ {
+		d := onDisk(nil, writes)
+		b, kept := open(d), make(map[string]uint64)
+		var err error
+		for _, e := range all {
+			if _, err = b.Keep(s, e); err != nil {
+				break
+			}
+			kept[nameOf(e)] = e.Sequence
+		}
+		if err != nil && !errors.Is(err, crashdisk.ErrPowerCut) {
+			t.Fatal(err)
+		}
+		for seed := range uint64(16) {
+			after := open(onDisk(d.AfterCut(seed), 1000))
+			if err := after.Problem(); err != nil {
+				t.Fatalf("writes=%d seed=%d: %v", writes, seed, err)
+			}
+			got := make(map[string]uint64)
+			for _, e := range after.All() {
+				got[nameOf(e)] = e.Sequence
+			}
+			for name, number := range kept {
+				if got[name] < number {
+					t.Fatalf("writes=%d seed=%d: order %d is here, and %d was kept", writes, seed, got[name], number)
+				}
+			}
+		}
+		if err == nil {
+			if st := open(onDisk(d.AfterCut(0), 1000)).Look(s, now); fmt.Sprint(st) != fmt.Sprint(order.Decide(s, all, now)) || len(st.Isolated) != 2 || len(st.Absent) != 1 {
+				t.Errorf("%+v", st)
+			}
+			return
+		}
+	}
+}
+
+// TestKeep keeps the newest, says what is news, and leaves no operator the last word who is not
+// listed any more.
+func TestKeep(t *testing.T) {
+	s, keys := founded(t)
+	b := Open(filepath.Join(t.TempDir(), "orders"))
+	last := seal(t, s, keys["eve"], 1<<60, isolate(s, 9, false))
+	for _, c := range []struct {
+		what string
+		e    signed.Envelope
+		news bool
+	}{
+		{"the first", seal(t, s, keys["ada"], 5, isolate(s, 9, true)), true}, {"an older one", seal(t, s, keys["ada"], 4, isolate(s, 9, false)), false},
+		{"about another seat", seal(t, s, keys["ada"], 1, isolate(s, 10, true)), true}, {"the last word", last, true}, {"again", last, false},
+		{"a word after it", seal(t, s, keys["ada"], 6, isolate(s, 9, true)), false},
+	} {
+		if news, err := b.Keep(s, c.e); err != nil || news != c.news {
+			t.Errorf("%s: %v, %v", c.what, news, err)
+		}
+	}
+	later := s
+	later.Operators = later.Operators[:1]
+	if st := b.Look(later, now); len(st.Isolated) != 1 || st.Isolated[0].Seat.Number != 10 {
+		t.Errorf("%+v", st)
+	}
+	if news, err := b.Keep(later, seal(t, s, keys["ada"], 6, isolate(s, 9, true))); !news || err != nil {
+		t.Errorf("%v, %v", news, err)
+	}
+	if st := b.Look(later, now); len(st.Isolated) != 2 || len(st.Beyond) != 0 {
+		t.Errorf("%+v", st)
+	}
+	if _, err := b.Keep(s, signed.Envelope{Kind: "kogge/status/v1"}); !errors.Is(err, order.ErrOrder) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestDecay: an order that cannot be read is left out and named, and taken again.
+func TestDecay(t *testing.T) {
+	s, keys := founded(t)
+	dir := filepath.Join(t.TempDir(), "orders")
+	one, two := seal(t, s, keys["ada"], 1, isolate(s, 9, true)), seal(t, s, keys["ada"], 2, isolate(s, 10, true))
+	for _, e := range []signed.Envelope{one, two} {
+		if _, err := Open(dir).Keep(s, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, nameOf(one))
+	raw := ledgertest.Must[[]byte](t)(os.ReadFile(file))
+	raw[len(raw)/2] ^= 1
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := Open(dir)
+	if b.Problem() == nil || len(b.All()) != 1 {
+		t.Errorf("%d orders, %v", len(b.All()), b.Problem())
+	}
+	if news, err := b.Keep(s, one); !news || err != nil || b.Problem() != nil {
+		t.Errorf("%v, %v, %v", news, err, b.Problem())
+	}
+	if b = Open(dir); b.Problem() != nil || len(b.Look(s, now).Isolated) != 2 {
+		t.Errorf("%+v, %v", b.Standing(), b.Problem())
+	}
+}
+
+// TestFullDisk: an order that the disk does not take holds for as long as the agent runs.
+func TestFullDisk(t *testing.T) {
+	s, keys := founded(t)
+	b := open(onDisk(nil, 0))
+	news, err := b.Keep(s, seal(t, s, keys["ada"], 1, isolate(s, 9, true)))
+	if !news || err == nil || b.Problem() == nil || len(b.Look(s, now).Isolated) != 1 {
+		t.Errorf("%v, %v, %v", news, err, b.Standing())
+	}
+}
