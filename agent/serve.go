@@ -16,6 +16,7 @@ import (
 
 	"kogge.example/agent/engine"
 	"kogge.example/agent/events"
+	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
@@ -129,9 +130,10 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 		Records: records.Records{
 			Open: own.whole, Changed: talk.look, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
-			Etcd: func() (control.Etcd, error) { return control.ReadEtcd(at.run) },
+			Etcd:  func() (control.Etcd, error) { return control.ReadEtcd(at.run) },
+			Board: talk.board,
 		},
-		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve},
+		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve, wire.Protocol: talk.serveBoard},
 	})
 	if err != nil {
 		return err

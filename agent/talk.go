@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"log"
 	"net/netip"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
+	"kogge.example/agent/serve/records"
 	"kogge.example/agent/speaker"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet/document"
@@ -47,6 +49,7 @@ type talking struct {
 	ctx    context.Context
 	engine *gossip.Engine
 	peers  *gossip.TLS
+	board  *notices
 }
 
 // factsEvery is how often the node looks at itself for what it tells others, and wordsLast how
@@ -76,6 +79,22 @@ func (t *talk) serve(conn *tls.Conn) {
 	}
 	// Who is refused is told by the end of it; strangers would fill the log.
 	_ = now.peers.Serve(now.ctx, conn, func() { door.LetGo(conn.NetConn()) })
+}
+
+// serveBoard takes the session of a node that wants to reach etcd.
+func (t *talk) serveBoard(conn *tls.Conn) {
+	if now := t.session.Load(); now != nil {
+		now.board.serve(now.ctx, conn)
+	}
+}
+
+// board is what the node knows of the others.
+func (t *talk) board() (records.Board, error) {
+	now := t.session.Load()
+	if now == nil {
+		return records.Board{}, errors.New("the node has no seat in a founded fleet: it hears of no others")
+	}
+	return now.board.board(), nil
 }
 
 // run talks whenever the node has a seat, until ctx ends.
@@ -123,8 +142,10 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 		return seat.Seal(kind, taken.State().Fleet(), number, body)
 	})
 	peers := &gossip.TLS{Certificate: t.part.node.Certificate}
+	var board *notices
 	engine := gossip.New(gossip.Config{Self: seat.Key, Ledger: taken, Kinds: notice.Kinds(), Transport: peers, Grown: t.look, News: func(object signed.Envelope) {
 		says.Heard(object)
+		board.heard(object)
 		if object.Kind == notice.TLSKeyKind || object.Kind == notice.NodeKind {
 			select {
 			case t.news <- struct{}{}:
@@ -135,9 +156,10 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	peers.Admit = engine.Admit
 	peers.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
 	peers.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
-	t.session.Store(&talking{ctx, engine, peers})
+	board = newNotices(t.part, engine, taken, seat.Key, peers, t.look)
+	t.session.Store(&talking{ctx, engine, peers, board})
 	defer t.session.Store(nil)
-	defer alongside(ctx, engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
+	defer alongside(ctx, engine.Run, func(ctx context.Context) { says.Run(ctx, board) }, board.client.Run, board.runGateway)()
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
 	var words spoken
 	var seats control.Seats
@@ -154,6 +176,7 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 				return
 			}
 			engine.Advanced()
+			board.gateway.Advanced()
 		case <-time.After(factsEvery):
 		}
 	}

@@ -31,8 +31,18 @@ type fleetHealth struct {
 	MayFail   int            `json:"mayFail"`   // more votes; negative: so many lack for a decision
 	Leader    string         `json:"leader"`    // node whose etcd leads; "": none
 	Members   []string       `json:"members"`   // nodes that run etcd now
+	Leases    *fleetLeases   `json:"leases"`    // null: no node knows of any
 	Whole     bool           `json:"whole"`
 	Problems  []fleetProblem `json:"problems"`
+}
+
+// fleetLeases is what one node knows of the others' leases.
+type fleetLeases struct {
+	From    string `json:"from"` // the node
+	Held    int    `json:"held"`
+	Known   int    `json:"known"`   // of so many
+	Etcd    bool   `json:"etcd"`    // it reaches etcd now
+	Seconds int64  `json:"seconds"` // how old that is; -1: it never knew
 }
 
 type fleetProblem struct {
@@ -52,6 +62,8 @@ type fleetNode struct {
 	Release string `json:"release"`
 	Slot    string `json:"slot"`
 	Height  int64  `json:"height"`
+	Lease   string `json:"lease"` // held, none or unknown
+	Said    int64  `json:"said"`  // seconds since its status came to the node that was asked; -1: not known
 }
 
 func fleetStatusCommand() *cobra.Command {
@@ -131,6 +143,13 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 			return s, operate.Health{}, err
 		}
 		h := operate.Judge(s, seen)
+		if s.Height > 0 {
+			board, err := operate.ReadBoard(ctx, ring, s, answering(h), notice)
+			if err != nil {
+				return s, h, err
+			}
+			h.Pin(board)
+		}
 		if h.Whole() || !time.Now().Add(surveyPause).Before(until) {
 			return s, h, ctx.Err()
 		}
@@ -142,11 +161,25 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 	}
 }
 
+// answering are the nodes that answer and count, those with a seat first.
+func answering(h operate.Health) (names []string) {
+	for _, n := range h.Nodes {
+		if n.Seat.Number > 0 && n.Standing != operate.StandingSilent && n.Standing != operate.StandingDoubt {
+			names = append(names, n.Node)
+		}
+	}
+	return names
+}
+
 func healthOf(s ledger.State, h operate.Health) fleetHealth {
 	all := fleetHealth{
 		Fleet: s.Genesis.Name, ID: s.Genesis.ID(), Height: s.Height, Votes: h.Votes, Quorum: h.Quorum, MayLie: h.Liars,
 		Answering: h.Answering, MayFail: h.Spare(), Whole: h.Whole(), Problems: []fleetProblem{},
 		Leader: nodeOf(s, h.Etcd.Leader), Members: []string{},
+	}
+	if b := h.Board; b != nil && b.From != "" {
+		held, known := b.Leases()
+		all.Leases = &fleetLeases{From: b.From, Held: held, Known: known, Etcd: b.Gateway != 0, Seconds: wholeSeconds(b.Listed)}
 	}
 	for _, n := range h.Etcd.Members {
 		all.Members = append(all.Members, nodeOf(s, n))
@@ -166,6 +199,9 @@ func nodesOf(h operate.Health) []fleetNode {
 		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height}
 		if n.Seat.Number > 0 {
 			row.Domain = n.Seat.DomainOf()
+		}
+		if row.Lease, row.Said = string(operate.LeaseUnknown), -1; n.Lease != "" {
+			row.Lease, row.Said = string(n.Lease), wholeSeconds(n.Said)
 		}
 		all = append(all, row)
 	}
@@ -188,6 +224,9 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 		row("ledger", "%s, the newest is %s", count(int(s.Height), "record"), s.Record.Short())
 		row("votes", "%d, of which %d decide (%s): %d answer, %s, %s", h.Votes, h.Quorum, s.Roster.Rule, h.Answering, mayFail(h), mayLie(h.Liars))
 		row("etcd", "%s", etcdLine(s, h.Etcd))
+		if b := h.Board; b != nil && b.From != "" {
+			row("leases", "%s", leaseLine(*b, len(s.Roster.Seats)))
+		}
 	}
 	row("nodes", "%d of %d answer this computer", answer, len(h.Nodes))
 	if h.Whole() {
@@ -277,9 +316,29 @@ func etcdLine(s ledger.State, e operate.EtcdHealth) string {
 	return text
 }
 
+// leaseLine says of how many seats the fleet hears, and how old that is.
+func leaseLine(b operate.Board, seats int) string {
+	held, known := b.Leases()
+	switch {
+	case known == 0 || b.Listed < 0:
+		return fmt.Sprintf("%s knows of none: %s", b.From, cmp.Or(cell(b.Problem), "it has not reached etcd yet"))
+	case b.Gateway == 0:
+		return fmt.Sprintf("%d of %d were kept when %s reached etcd last, %s ago", held, seats, b.From, age(b.Heard))
+	}
+	return fmt.Sprintf("%d of %d are kept, as %s sees it", held, seats, b.From)
+}
+
+// wholeSeconds is a time as JSON has it; -1: none.
+func wholeSeconds(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return int64(d / time.Second)
+}
+
 func printNodes(w io.Writer, rows []fleetNode) error {
 	t := newTable(w)
-	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS")
+	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tLEASE\tSAID\tRELEASE\tSLOT\tRECORDS")
 	for _, n := range rows {
 		seat, vote := "-", "-"
 		if n.Seat > 0 {
@@ -288,7 +347,14 @@ func printNodes(w io.Writer, rows []fleetNode) error {
 		if n.Vote {
 			vote = "yes"
 		}
-		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height)
+		lease, said := n.Lease, "-"
+		if lease == string(operate.LeaseUnknown) {
+			lease = "-"
+		}
+		if n.Said >= 0 {
+			said = age(time.Duration(n.Said)*time.Second) + " ago"
+		}
+		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, lease, said, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height)
 	}
 	return t.Flush()
 }

@@ -43,6 +43,8 @@ type Records struct {
 	// Etcd is what the service etcd says of itself; the error wraps [fs.ErrNotExist] where it has
 	// not run. nil: it never does.
 	Etcd func() (control.Etcd, error)
+	// Board is what the node knows of the others; nil: it hears of none.
+	Board func() (Board, error)
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
 }

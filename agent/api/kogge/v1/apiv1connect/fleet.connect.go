@@ -41,6 +41,8 @@ const (
 	FleetServiceRecordsProcedure = "/kogge.v1.FleetService/Records"
 	// FleetServiceEtcdProcedure is the fully-qualified name of the FleetService's Etcd RPC.
 	FleetServiceEtcdProcedure = "/kogge.v1.FleetService/Etcd"
+	// FleetServiceNoticesProcedure is the fully-qualified name of the FleetService's Notices RPC.
+	FleetServiceNoticesProcedure = "/kogge.v1.FleetService/Notices"
 	// FleetServiceSucceedProcedure is the fully-qualified name of the FleetService's Succeed RPC.
 	FleetServiceSucceedProcedure = "/kogge.v1.FleetService/Succeed"
 )
@@ -57,6 +59,9 @@ type FleetServiceClient interface {
 	// Etcd is the node's part in the fleet's etcd. A node whose seat does not run it, or that has
 	// none, says so.
 	Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error)
+	// Notices are what the node knows of the fleet's nodes by their own words, which their seats
+	// have signed, and by whom etcd has leases. The first answer says how old that is.
+	Notices(context.Context, *connect.Request[v1.NoticesRequest]) (*connect.ServerStreamForClient[v1.NoticesResponse], error)
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -96,6 +101,12 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(fleetServiceMethods.ByName("Etcd")),
 			connect.WithClientOptions(opts...),
 		),
+		notices: connect.NewClient[v1.NoticesRequest, v1.NoticesResponse](
+			httpClient,
+			baseURL+FleetServiceNoticesProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("Notices")),
+			connect.WithClientOptions(opts...),
+		),
 		succeed: connect.NewClient[v1.SucceedRequest, v1.SucceedResponse](
 			httpClient,
 			baseURL+FleetServiceSucceedProcedure,
@@ -111,6 +122,7 @@ type fleetServiceClient struct {
 	take    *connect.Client[v1.TakeRequest, v1.TakeResponse]
 	records *connect.Client[v1.RecordsRequest, v1.Entry]
 	etcd    *connect.Client[v1.EtcdRequest, v1.EtcdResponse]
+	notices *connect.Client[v1.NoticesRequest, v1.NoticesResponse]
 	succeed *connect.Client[v1.SucceedRequest, v1.SucceedResponse]
 }
 
@@ -134,6 +146,11 @@ func (c *fleetServiceClient) Etcd(ctx context.Context, req *connect.Request[v1.E
 	return c.etcd.CallUnary(ctx, req)
 }
 
+// Notices calls kogge.v1.FleetService.Notices.
+func (c *fleetServiceClient) Notices(ctx context.Context, req *connect.Request[v1.NoticesRequest]) (*connect.ServerStreamForClient[v1.NoticesResponse], error) {
+	return c.notices.CallServerStream(ctx, req)
+}
+
 // Succeed calls kogge.v1.FleetService.Succeed.
 func (c *fleetServiceClient) Succeed(ctx context.Context, req *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
 	return c.succeed.CallUnary(ctx, req)
@@ -151,6 +168,9 @@ type FleetServiceHandler interface {
 	// Etcd is the node's part in the fleet's etcd. A node whose seat does not run it, or that has
 	// none, says so.
 	Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error)
+	// Notices are what the node knows of the fleet's nodes by their own words, which their seats
+	// have signed, and by whom etcd has leases. The first answer says how old that is.
+	Notices(context.Context, *connect.Request[v1.NoticesRequest], *connect.ServerStream[v1.NoticesResponse]) error
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -186,6 +206,12 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("Etcd")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetServiceNoticesHandler := connect.NewServerStreamHandler(
+		FleetServiceNoticesProcedure,
+		svc.Notices,
+		connect.WithSchema(fleetServiceMethods.ByName("Notices")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetServiceSucceedHandler := connect.NewUnaryHandler(
 		FleetServiceSucceedProcedure,
 		svc.Succeed,
@@ -202,6 +228,8 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 			fleetServiceRecordsHandler.ServeHTTP(w, r)
 		case FleetServiceEtcdProcedure:
 			fleetServiceEtcdHandler.ServeHTTP(w, r)
+		case FleetServiceNoticesProcedure:
+			fleetServiceNoticesHandler.ServeHTTP(w, r)
 		case FleetServiceSucceedProcedure:
 			fleetServiceSucceedHandler.ServeHTTP(w, r)
 		default:
@@ -227,6 +255,10 @@ func (UnimplementedFleetServiceHandler) Records(context.Context, *connect.Reques
 
 func (UnimplementedFleetServiceHandler) Etcd(context.Context, *connect.Request[v1.EtcdRequest]) (*connect.Response[v1.EtcdResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Etcd is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) Notices(context.Context, *connect.Request[v1.NoticesRequest], *connect.ServerStream[v1.NoticesResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Notices is not implemented"))
 }
 
 func (UnimplementedFleetServiceHandler) Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
