@@ -119,7 +119,7 @@ func New(t testing.TB, members int) *Fleet {
 	t.Cleanup(func() {
 		for _, m := range f.all {
 			f.end(m, syscall.SIGKILL)
-			if log, err := os.ReadFile(f.file(m, "log")); err == nil && t.Failed() {
+			if log, err := os.ReadFile(f.file(m, "log")); err == nil && t.Failed() && os.Getenv("KOGGE_TEST_LOGS") != "" {
 				t.Logf("etcd of seat %d:\n%s", m.Seat, log)
 			}
 		}

@@ -30,20 +30,21 @@ type mark struct {
 
 // behind says whether an answer of etcd is of another one than this mark, or of one that was
 // set back: then a watch from here on would wait for ever for what has been long ago.
-func (m mark) behind(now mark) bool { return now.cluster != m.cluster || now.revision < m.revision }
+func (m mark) behind(now mark) bool {
+	return m != mark{} && (now.cluster != m.cluster || now.revision < m.revision)
+}
 
 // Follow tells a follower what lies under a prefix, and what changes, until ctx ends. It comes
 // through a change of leader, a partition, a compaction, and a restore of an older snapshot.
 func (s *Store) Follow(ctx context.Context, prefix string, f Follower) {
 	const least, most = 250 * time.Millisecond, 5 * time.Second
 	wait := least
+	var last mark // how far what was told is
 	for ctx.Err() == nil {
 		began := time.Now()
-		f.Begin()
-		at, err := s.list(ctx, prefix, "", func(items []Item) error { f.Told(items); return ctx.Err() })
-		if err == nil {
-			f.Whole()
-			err = s.watch(ctx, prefix, at, f)
+		err := s.follow(ctx, prefix, f, &last)
+		if errors.Is(err, ErrBack) {
+			last = mark{}
 		}
 		if ctx.Err() != nil {
 			return
@@ -59,14 +60,37 @@ func (s *Store) Follow(ctx context.Context, prefix string, f Follower) {
 	}
 }
 
+// follow tells all, and then what changes, from where the last one ended if that is the same etcd.
+// It always returns an error.
+func (s *Store) follow(ctx context.Context, prefix string, f Follower, last *mark) error {
+	now, err := s.now(ctx)
+	if err != nil {
+		return err
+	}
+	if last.behind(now) {
+		return fmt.Errorf("etcd: %w", ErrBack)
+	}
+	f.Begin()
+	at, err := s.list(ctx, prefix, "", func(items []Item) error { f.Told(items); return ctx.Err() }, clientv3.WithSerializable())
+	if err == nil && last.behind(at) {
+		err = fmt.Errorf("etcd: %w", ErrBack)
+	}
+	if err != nil {
+		return err
+	}
+	f.Whole()
+	*last = at
+	return s.watch(ctx, prefix, last, f)
+}
+
 // ErrBack is of an etcd that was set back, or is another one: what it said before counts no
 // more.
 var ErrBack = errors.New("etcd was set back")
 
 var errStuck = errors.New("etcd has gone on, and the watch has not")
 
-// watch tells what changes after a mark. It always returns an error.
-func (s *Store) watch(ctx context.Context, prefix string, at mark, f Follower) error {
+// watch tells what changes after a mark, which goes along. It always returns an error.
+func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	changes := s.c.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(at.revision+1), clientv3.WithFragment())
@@ -84,12 +108,12 @@ func (s *Store) watch(ctx context.Context, prefix string, at mark, f Follower) e
 			}
 			now := mark{r.Header.ClusterId, r.Header.Revision}
 			if r.Created {
-				now.revision = max(now.revision, at.revision) // it says from where on, on some ways
+				now.revision = max(now.revision, at.revision) // it may say from where on
 			}
 			if at.behind(now) {
 				return fmt.Errorf("etcd: watch of %s: %w", prefix, ErrBack)
 			}
-			at = now
+			*at = now
 			if items := itemsOf(r.Events); len(items) > 0 {
 				f.Told(items)
 			}
