@@ -35,7 +35,7 @@ type figures struct {
 	Connected, Put int
 	Height         int64 // the lowest of all agents
 	Told           int64 // Unix nanoseconds at which the last of them came there
-	Sessions       uint64
+	With           map[int]int // agents by the seats of their gateways
 }
 
 // process is a part of the test that is a process of its own.
@@ -211,7 +211,7 @@ func TestAgents(t *testing.T) {
 	e.Kill(3)
 	gateways[2].end()
 	all(t, 5*time.Minute, "all are with other members", people, func(said []figures) bool {
-		return sum(said, func(f figures) int { return f.Connected }) == agents
+		return sum(said, func(f figures) int { return f.With[1] + f.With[2] }) == agents
 	})
 	report(name+"a member is lost, all are with others after", "s", time.Since(began).Seconds())
 }

@@ -274,11 +274,11 @@ func runCrowd(s partSetup, l *bigLedger) error {
 		}()
 	}
 	for {
-		f := figures{Height: 1 << 40, Told: told.Load()}
+		f := figures{Height: 1 << 40, Told: told.Load(), With: make(map[int]int)}
 		for i, c := range clients {
 			if k := c.Known(); k.Gateway != 0 {
 				f.Connected++
-				f.Sessions += k.Sessions
+				f.With[k.Gateway]++
 			}
 			f.Height = min(f.Height, ledgers[i].State().Height)
 			f.Put += min(2, int(puts[i].done.Load()))
