@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -92,12 +93,14 @@ func (n *notices) runGateway(ctx context.Context) {
 		}
 	}()
 	var members []int
+	room := roomFor{base: debug.SetMemoryLimit(-1)}
 	for ; ctx.Err() == nil; pause(ctx, etcdLook) {
 		e := n.etcd()
 		if now := slices.Sorted(slices.Values(e.Members)); !slices.Equal(now, members) {
 			members = now
 			n.gateway.Members(members)
 		}
+		room.sessions(n.gateway.Stats().Sessions)
 		switch runs := e.Running && slices.Contains(e.Members, e.Seat); {
 		case runs && stop == nil:
 			s, err := store.Open(etcd.ClientSocket(filepath.Join(n.run, "etcd")))
@@ -114,6 +117,20 @@ func (n *notices) runGateway(ctx context.Context) {
 			stop()
 			stop = nil
 		}
+	}
+}
+
+// roomFor gives the collector more room while other nodes have sessions here: it would work without
+// end for what cannot be freed.
+type roomFor struct{ base, now int64 }
+
+// perSession is what one costs, in bytes, and some garbage.
+const perSession = 64 << 10
+
+func (r *roomFor) sessions(count int) {
+	if want := r.base + int64(count)*perSession; want-max(r.now, r.base) >= 8<<20 || max(r.now, r.base)-want >= 8<<20 {
+		r.now = want
+		debug.SetMemoryLimit(want)
 	}
 }
 

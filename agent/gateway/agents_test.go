@@ -33,8 +33,8 @@ var (
 // figures are what one process of a test says of itself, once a second.
 type figures struct {
 	Connected, Put int
-	Height         int64 // the lowest of all agents
-	Told           int64 // Unix nanoseconds at which the last of them came there
+	Height         int64       // the lowest of all agents
+	Told           int64       // Unix nanoseconds at which the last of them came there
 	With           map[int]int // agents by the seats of their gateways
 }
 

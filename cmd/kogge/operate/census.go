@@ -133,7 +133,6 @@ type Health struct {
 	Answering int
 	Nodes     []NodeHealth // those with a seat by number, then the others by name
 	Etcd      EtcdHealth
-	Board     *Board    // what one of the nodes knows of the others; nil: none was asked
 	Problems  []Problem // the gravest first
 }
 
@@ -151,9 +150,10 @@ type NodeHealth struct {
 	Release  string // "" where it did not answer
 	Slot     string
 	Height   int64 // of its ledger
-	// Of the board, if there is one:
-	Lease Lease
-	Said  time.Duration // how long ago its status came; negative: not known
+	// What others know of it, if one of them was asked: whether it has a lease ("": not known), and
+	// how long ago its status came to the one that was asked (negative: not known).
+	Lease string
+	Said  time.Duration
 }
 
 // Problem is something that is wrong in a fleet, and what can be done about it. Its words may

@@ -94,11 +94,6 @@ func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
 			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, ledgerOf(node), nil }, Addresses: func() []netip.Addr {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
-			}, Board: func() (records.Board, error) {
-				if boards == nil {
-					return records.Board{}, errors.New("it hears of no others")
-				}
-				return boards(i)
 			}, Ready: func() error {
 				if ready == nil {
 					return nil

@@ -1,9 +1,12 @@
-package operate
+package hearsay
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -11,16 +14,15 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/serve/records"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
-
-// boards is what the nodes of the tests know of each other; nil: they hear of none.
-var boards func(node int) (records.Board, error)
 
 // noticeOf is what a seat of a test's fleet has signed.
 func noticeOf(t *testing.T, fleet document.Hash, name, kind string, body []byte) []byte {
@@ -37,10 +39,9 @@ func statusOf(height int64) []byte {
 	return notice.Status{Version: 1, Height: height, Head: document.HashOf(nil)}.Encode()
 }
 
-// TestReadBoard asks nodes over the API: one that reaches etcd is preferred, what nobody has signed
+// TestRead asks nodes over the API: one that reaches etcd is preferred, what nobody has signed
 // counts for nothing, and how old things are comes along.
-func TestReadBoard(t *testing.T) {
-	k, _ := adopted(t, 3)
+func TestRead(t *testing.T) {
 	s := ledgertest.Founded(t, 3, 1).Log.State()
 	id := s.Fleet()
 	forged := bytes.Clone(noticeOf(t, id, "n3", notice.NodeKind, recordOf("n3", "9.9")))
@@ -54,18 +55,31 @@ func TestReadBoard(t *testing.T) {
 		{Envelope: noticeOf(t, document.HashOf(nil), "n1", notice.StatusKind, statusOf(9))}, {Envelope: noticeOf(t, id, "n1", notice.TLSKeyKind, nil)},
 		{Envelope: noticeOf(t, id, "n1", notice.StatusKind, []byte("{}"))},
 	}
-	defer func() { boards = nil }()
-	boards = func(node int) (records.Board, error) {
-		switch node {
-		case 0:
-			return records.Board{}, errors.New("the node has no seat")
-		case 1:
+	clients := make(map[string]apiv1connect.FleetServiceClient)
+	for name, board := range map[string]func() (records.Board, error){
+		"n1": func() (records.Board, error) { return records.Board{}, errors.New("the node has no seat") },
+		"n2": func() (records.Board, error) {
 			return records.Board{Problem: "no etcd answers", Heard: 5 * time.Minute, Listed: 6 * time.Minute, Notices: some}, nil
-		}
-		return records.Board{Gateway: 2, Heard: time.Second, Notices: some}, nil
+		},
+		"n3": func() (records.Board, error) {
+			return records.Board{Gateway: 2, Heard: time.Second, Notices: some}, nil
+		},
+		"old": nil,
+	} {
+		mux := http.NewServeMux()
+		mux.Handle(records.Handler(nil, records.Records{Board: board}))
+		server := httptest.NewServer(mux)
+		t.Cleanup(server.Close)
+		clients[name] = apiv1connect.NewFleetServiceClient(server.Client(), server.URL)
 	}
-	tell := func(n Notice) { t.Errorf("%+v", n) }
-	b, err := ReadBoard(t.Context(), k, s, []string{"n1", "n2", "n3"}, tell)
+	call := func(ctx context.Context, node string, do func(context.Context, apiv1connect.FleetServiceClient) error) error {
+		c, ok := clients[node]
+		if !ok {
+			return errors.New("it does not answer")
+		}
+		return do(ctx, c)
+	}
+	b, err := Read(t.Context(), s, []string{"n1", "old", "n2", "n3"}, call)
 	if err != nil || b.From != "n3" || b.Gateway != 2 || b.Heard != time.Second || b.Listed != 0 || b.Refused != 6 || len(b.Words) != 3 {
 		t.Fatalf("%+v, %v", b, err)
 	}
@@ -79,10 +93,10 @@ func TestReadBoard(t *testing.T) {
 	if held, known := b.Leases(); held != 1 || known != 2 {
 		t.Errorf("%d of %d leases", held, known)
 	}
-	if b, err := ReadBoard(t.Context(), k, s, []string{"n1", "n2", "unknown"}, tell); err != nil || b.From != "n2" || b.Gateway != 0 || b.Problem == "" || b.Listed != 6*time.Minute {
+	if b, err := Read(t.Context(), s, []string{"n1", "n2", "unknown"}, call); err != nil || b.From != "n2" || b.Gateway != 0 || b.Problem == "" || b.Listed != 6*time.Minute {
 		t.Errorf("without etcd: %+v, %v", b, err)
 	}
-	if b, err := ReadBoard(t.Context(), k, s, []string{"n1"}, tell); err != nil || b.From != "" {
+	if b, err := Read(t.Context(), s, []string{"n1"}, call); err != nil || b.From != "" {
 		t.Errorf("nobody knows: %+v, %v", b, err)
 	}
 }
@@ -90,12 +104,12 @@ func TestReadBoard(t *testing.T) {
 // TestPin prints what is added to what this computer sees: of nodes that do not answer it.
 func TestPin(t *testing.T) {
 	s := ledgertest.Founded(t, 3, 1).Log.State()
-	silent := func(name string) Sighting {
-		return Sighting{Node: name, Err: connect.NewError(connect.CodeUnavailable, errors.New("no route to host"))}
+	silent := func(name string) operate.Sighting {
+		return operate.Sighting{Node: name, Err: connect.NewError(connect.CodeUnavailable, errors.New("no route to host"))}
 	}
 	first, _ := s.Roster.ByName("n1")
-	answers := Sighting{Node: "n1", Status: &apiv1.StatusResponse{Boot: &apiv1.Boot{Version: "1.0", Slot: "A", Assessment: "good"}},
-		Part: Applicant{Name: "n1", Height: 1, Head: s.Record, Key: first.Key, Journal: first.Journal}}
+	answers := operate.Sighting{Node: "n1", Status: &apiv1.StatusResponse{Boot: &apiv1.Boot{Version: "1.0", Slot: "A", Assessment: "good"}},
+		Part: operate.Applicant{Name: "n1", Height: 1, Head: s.Record, Key: first.Key, Journal: first.Journal}}
 	record, err := notice.ParseNode(recordOf("n2", "1.1"))
 	if err != nil {
 		t.Fatal(err)
@@ -111,8 +125,8 @@ func TestPin(t *testing.T) {
 		{"it is reached by others", Board{From: "n1", Gateway: 1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
 		{"etcd is down", Board{From: "n1", Heard: time.Hour, Listed: time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): {Lease: LeaseUnknown, Age: -1}}}},
 	} {
-		h := Judge(s, []Sighting{answers, silent("n2"), silent("n3")})
-		h.Pin(c.board)
+		h := operate.Judge(s, []operate.Sighting{answers, silent("n2"), silent("n3")})
+		c.board.Pin(&h)
 		fmt.Fprintf(&out, "%s\n", c.name)
 		for _, n := range h.Nodes {
 			fmt.Fprintf(&out, "    %s %s lease=%s said=%s release=%q slot=%q height=%d\n", n.Node, n.Standing, n.Lease, n.Said, n.Release, n.Slot, n.Height)

@@ -1,4 +1,10 @@
-package operate
+// Package hearsay is what one node of a fleet knows of the others: their own signed words, and who
+// has a lease by the word of a node that runs etcd. By it an operator sees nodes that his computer
+// does not reach.
+//
+// In come answers of nodes and the ledger's state; out goes a [Board]. No node is believed about
+// another but for the leases, from which nothing follows. How nodes are called is the caller's.
+package hearsay
 
 import (
 	"context"
@@ -8,9 +14,9 @@ import (
 
 	"connectrpc.com/connect"
 
-	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
-	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
@@ -48,28 +54,20 @@ const (
 	LeaseUnknown Lease = "unknown"
 )
 
-// ReadBoard asks nodes, one after the other, what they know of the others, until one answers that
-// reaches etcd; else it is what the last one said. Each object counts only if the seat that the
-// ledger lists has signed it.
-func ReadBoard(ctx context.Context, k *keyring.Keyring, s ledger.State, names []string, tell func(Notice)) (Board, error) {
-	nodes, err := Nodes(k)
-	if err != nil {
-		return Board{}, err
-	}
+// Call makes calls to a node by its name.
+type Call func(ctx context.Context, node string, do func(context.Context, apiv1connect.FleetServiceClient) error) error
+
+// Read asks nodes, one after the other, what they know of the others, until one answers that
+// reaches etcd; else it is what the one said that did last. Each object counts only if the seat
+// that the ledger lists has signed it.
+func Read(ctx context.Context, s ledger.State, nodes []string, call Call) (Board, error) {
 	best := Board{Heard: -1, Listed: -1}
-	for _, name := range names {
-		n, known := nodes[name]
-		if !known {
-			continue
-		}
-		limited, cancel := context.WithTimeout(ctx, callLimit)
-		r := Remote{Keys: k, Name: name, Address: n.Address, Tell: tell}
+	for _, name := range nodes {
 		var b Board
-		err := r.Call(limited, func(ctx context.Context, c *api.Client) (err error) {
-			b, err = readBoard(ctx, c, s)
+		err := call(ctx, name, func(ctx context.Context, c apiv1connect.FleetServiceClient) (err error) {
+			b, err = read(ctx, c, s)
 			return err
 		})
-		cancel()
 		if err != nil { // its release has no notices, or it has gone: others may answer
 			continue
 		}
@@ -83,7 +81,7 @@ func ReadBoard(ctx context.Context, k *keyring.Keyring, s ledger.State, names []
 	return best, ctx.Err()
 }
 
-func readBoard(ctx context.Context, c *api.Client, s ledger.State) (Board, error) {
+func read(ctx context.Context, c apiv1connect.FleetServiceClient, s ledger.State) (Board, error) {
 	stream, err := c.Notices(ctx, connect.NewRequest(&apiv1.NoticesRequest{}))
 	if err != nil {
 		return Board{}, err
@@ -156,50 +154,47 @@ func ago(millis int64) time.Duration {
 	return time.Duration(millis) * time.Millisecond
 }
 
-// Pin adds to what this computer sees of a fleet what one of its nodes knows of the others: of a
-// node that does not answer this computer, what it said last to its fleet, and whether the fleet
-// still hears of it.
-func (h *Health) Pin(b Board) {
-	h.Board = &b
-	for i, n := range h.Nodes {
+// Pin adds to what a computer sees of a fleet what one of its nodes knows of the others: of a node
+// that does not answer the computer, what it said last to its fleet, and whether the fleet still
+// hears of it.
+func (b Board) Pin(h *operate.Health) {
+	silent := make(map[string]string) // what is heard of those
+	for i := range h.Nodes {
+		n := &h.Nodes[i]
 		w, ok := b.Words[n.Seat.Key]
-		if !ok || n.Seat.Key == "" {
-			h.Nodes[i].Lease, h.Nodes[i].Said = LeaseUnknown, -1
+		if !ok {
+			n.Lease, n.Said = string(LeaseUnknown), -1
 			continue
 		}
-		h.Nodes[i].Lease, h.Nodes[i].Said = w.Lease, w.Age
-		if n.Standing != StandingSilent {
+		n.Lease, n.Said = string(w.Lease), w.Age
+		if n.Standing != operate.StandingSilent {
 			continue
 		}
+		silent[n.Node] = b.heardOf(w)
 		if w.Record != nil {
 			for _, slot := range w.Record.Slots {
 				if slot.Running {
-					h.Nodes[i].Release, h.Nodes[i].Slot = slot.Release, slot.Name
+					n.Release, n.Slot = slot.Release, slot.Name
 				}
 			}
 		}
 		if w.Status != nil {
-			h.Nodes[i].Height = w.Status.Height
+			n.Height = w.Status.Height
 		}
 	}
 	for i, p := range h.Problems {
-		for _, n := range h.Nodes {
-			if p.Node == n.Node && n.Standing == StandingSilent {
-				h.Problems[i].What += heardOf(n, b)
-			}
-		}
+		h.Problems[i].What += silent[p.Node]
 	}
 }
 
-// heardOf is what the fleet knows of a node that does not answer this computer.
-func heardOf(n NodeHealth, b Board) string {
-	switch n.Lease {
-	case LeaseHeld:
-		if b.Gateway == 0 {
-			return fmt.Sprintf("; when %s heard of it last, its lease was kept", b.From)
-		}
+// heardOf is what the fleet hears of a node that does not answer.
+func (b Board) heardOf(w Word) string {
+	switch {
+	case w.Lease == LeaseHeld && b.Gateway == 0:
+		return fmt.Sprintf("; when %s heard of it last, its lease was kept", b.From)
+	case w.Lease == LeaseHeld:
 		return fmt.Sprintf("; %s hears of it, so the fleet reaches it and this computer does not", b.From)
-	case LeaseNone:
+	case w.Lease == LeaseNone:
 		return fmt.Sprintf("; %s hears nothing of it either", b.From)
 	}
 	return ""
