@@ -67,7 +67,6 @@ type node struct {
 	gateway *gateway.Gateway
 	client  *client.Client
 	tls     *gossip.TLS
-	server  *gossip.TLS
 	number  uint64
 
 	mu    sync.Mutex // guards what follows

@@ -153,8 +153,8 @@ func TestFollow(t *testing.T) {
 		if err != nil || i.Revision == 0 {
 			return err == nil
 		}
-		_, _, err = stores[rest-1].Write(t.Context(), []Write{{Key: "/t/a", Was: i.Revision, Delete: true}})
-		return false
+		_, done, err := stores[rest-1].Write(t.Context(), []Write{{Key: "/t/a", Was: i.Revision, Delete: true}})
+		return done && err == nil
 	})
 	if _, err := stores[rest-1].c.Compact(t.Context(), revision(t, stores[rest-1])); err != nil {
 		t.Fatal(err)
