@@ -178,41 +178,31 @@ func (g *Gateway) Run(ctx context.Context, s *store.Store) {
 		g.wait.Go(func() { task(ctx) })
 	}
 	<-ctx.Done()
-	g.close()
+	all := g.sayMove()
+	closeAll := func() {
+		for _, c := range all {
+			_ = c.session.Close()
+		}
+	}
+	late := time.AfterFunc(goodbye, closeAll)
 	g.wait.Wait()
+	late.Stop()
+	closeAll()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.store, g.whole, g.lease = nil, false, 0
 }
 
-// close tells all nodes to go elsewhere, and ends their sessions.
-func (g *Gateway) close() {
+// sayMove tells all nodes to go elsewhere.
+func (g *Gateway) sayMove() (all []*client) {
 	g.mu.Lock()
-	all := make([]*client, 0, len(g.clients))
+	defer g.mu.Unlock()
 	for _, c := range g.clients {
 		c.move = true
 		g.pump(c)
 		all = append(all, c)
 	}
-	g.mu.Unlock()
-	for until := time.Now().Add(goodbye); time.Now().Before(until) && g.busy(all); {
-		time.Sleep(5 * time.Millisecond)
-	}
-	for _, c := range all {
-		_ = c.session.Close()
-	}
-}
-
-// busy says whether something is still to be sent.
-func (g *Gateway) busy(all []*client) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, c := range all {
-		if c.pumping && !c.ended {
-			return true
-		}
-	}
-	return false
+	return all
 }
 
 // Members notes which seats have gateways, and tells the nodes.

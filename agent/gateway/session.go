@@ -65,8 +65,14 @@ func (g *Gateway) Serve(ctx context.Context, s Session) error {
 	}
 	g.mu.Lock()
 	c.pumping = false // from now on it may be told more
-	g.pump(c)
+	closing := g.closing()
+	if !closing {
+		g.pump(c)
+	}
 	g.mu.Unlock()
+	if closing {
+		return ctx.Err()
+	}
 	for {
 		raw, err := s.Receive()
 		if err != nil {
