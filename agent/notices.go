@@ -48,7 +48,7 @@ type notices struct {
 func newNotices(p *part, engine *gossip.Engine, taken *pinned.Ledger, self signed.Key, peers *gossip.TLS, grown func()) *notices {
 	n := &notices{Engine: engine, taken: taken, self: self, run: p.run, came: make(map[shelf.ID]int32), begun: time.Now()}
 	n.tls = &gossip.TLS{Speaks: wire.Protocol, Certificate: peers.Certificate, Word: peers.Word, Admit: peers.Admit, Addresses: peers.Addresses}
-	n.gateway = gateway.New(gateway.Config{Judge: engine.Put, Ledger: taken})
+	n.gateway = gateway.New(gateway.Config{Shelf: engine, Ledger: taken})
 	n.client = client.New(client.Config{
 		Self: self, Ledger: taken, Judge: engine.Put, Grown: grown,
 		Dial: func(ctx context.Context, seat roster.Seat) (client.Session, error) { return n.tls.Dial(ctx, seat) },

@@ -174,6 +174,17 @@ func (n *node) judge(raw []byte) (shelf.Verdict, error) {
 	return n.shelf.Put(raw), nil
 }
 
+// judge is a node's shelf as its gateway has it.
+type judge struct{ *node }
+
+func (j judge) Put(raw []byte) (shelf.Verdict, error) { return j.judge(raw) }
+
+func (j judge) Object(kind string, by signed.Key) (signed.Envelope, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.shelf.Get(kind, by)
+}
+
 // serve has a node have a gateway.
 func (n *node) serve() {
 	t := n.world.t
@@ -186,7 +197,7 @@ func (n *node) serve() {
 		t.Fatal(err)
 	}
 	n.gateway = gateway.New(gateway.Config{
-		Judge: n.judge, Ledger: n.ledger, Silence: silence, Logf: t.Logf,
+		Shelf: judge{n}, Ledger: n.ledger, Silence: silence, Logf: t.Logf,
 	})
 	n.gateway.Members([]int{1, 2, 3})
 	n.world.mu.Lock()
@@ -321,8 +332,18 @@ func (w *world) etcdHas(of ...*node) {
 			place, _ := board.Of(own)
 			w.etcd.Until(fmt.Sprintf("etcd has the %s of %s", kind, n.seat.Name), func() bool {
 				i, err := s.Get(w.t.Context(), place.Key())
-				return err == nil && string(i.Value) == string(own.Bytes()) && (i.Lease != 0) == place.Leased()
+				e, bad := signed.Open(i.Value)
+				return err == nil && bad == nil && bytes.Equal(e.Body, own.Body) && e.By == own.By && (i.Lease != 0) == place.Leased()
 			})
 		}
 	}
+}
+
+// writes are how often the gateways have written to etcd, and what nodes have put.
+func (w *world) writes() (written, puts uint64) {
+	for _, m := range w.nodes[:3] {
+		s := m.gateway.Stats()
+		written, puts = written+s.Written, puts+s.Puts
+	}
+	return written, puts
 }

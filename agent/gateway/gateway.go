@@ -7,8 +7,9 @@
 //
 // In come sessions with seats that have proved who they are, and what etcd says; out go writes
 // under the seat's own keys, and the same bytes to many. A node's status lies there as long as
-// its session says that it lives: one lease of the gateway's stands for all of them, so that
-// ten thousand nodes that do nothing cost etcd nothing. Whoever holds a member can write any
+// its session says that it lives: one lease of the gateway's stands for all of them, and what a
+// seat says again under a higher number is not written, so that ten thousand nodes that do
+// nothing cost etcd nothing. Whoever holds a member can write any
 // key: what is not signed by the seat whose key it is, is counted, and passed on to nobody.
 //
 // A node may be slow or hostile, and costs no more for that: its place in a queue is a number,
@@ -35,9 +36,8 @@ import (
 
 // Config is what a gateway stands on.
 type Config struct {
-	// Judge says what becomes of an object of a seat. It is asked of all that comes, from nodes
-	// and from etcd, by many goroutines.
-	Judge func(raw []byte) (shelf.Verdict, error)
+	// Shelf judges what comes, from nodes and from etcd. It is asked by many goroutines.
+	Shelf Shelf
 	// Ledger is this node's: it says which keys have seats.
 	Ledger Ledger
 	// Refuse says why a seat is not to be served now, as one that is isolated. It returns at once.
@@ -49,6 +49,14 @@ type Config struct {
 	Silence time.Duration
 	// Most is how many sessions there may be. Default: as many as a roster has seats.
 	Most int
+}
+
+// Shelf is what the node knows of seats by their own words. A gossip.Engine fits.
+type Shelf interface {
+	// Put says what becomes of an object, and keeps it if it counts.
+	Put(raw []byte) (shelf.Verdict, error)
+	// Object is the newest object of a kind by a seat; false: none came.
+	Object(kind string, by signed.Key) (signed.Envelope, bool)
 }
 
 // Ledger is the node's ledger. agent/pinned's fits.

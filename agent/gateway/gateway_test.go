@@ -44,6 +44,18 @@ func TestFleet(t *testing.T) {
 	}
 	last.run()
 	w.whole()
+	written, puts := w.writes()
+	for range 3 { // what says the same is not written again
+		for _, n := range w.nodes {
+			n.say(notice.NodeKind, recordOf(n.seat.Name, "board"))
+			n.say(notice.StatusKind, statusOf("fine"))
+			puts += 2
+		}
+		w.etcd.Until("all is put", func() bool { _, now := w.writes(); return now >= puts })
+	}
+	if now, _ := w.writes(); now != written {
+		t.Errorf("%d writes", now-written)
+	}
 
 	var with []*node // whose gateway goes
 	for _, n := range w.nodes[3:] {

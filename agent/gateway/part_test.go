@@ -181,12 +181,7 @@ func runGateway(s partSetup, l *bigLedger) error {
 	state := l.State()
 	of := shelf.New(state.Fleet(), notice.Kinds())
 	of.Follow(l.seats)
-	var mu sync.Mutex // guards of
-	g := gateway.New(gateway.Config{Ledger: l, Judge: func(raw []byte) (shelf.Verdict, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return of.Put(raw), nil
-	}})
+	g := gateway.New(gateway.Config{Ledger: l, Shelf: &oneShelf{shelf: of}})
 	g.Members([]int{1, 2, 3})
 	transport, err := transportOf(s.Gateway, state, s.Where)
 	if err != nil {
@@ -226,6 +221,24 @@ func runGateway(s partSetup, l *bigLedger) error {
 		g.Advanced()
 	}
 	return nil
+}
+
+// oneShelf is a shelf for many.
+type oneShelf struct {
+	mu    sync.Mutex // guards shelf
+	shelf *shelf.Shelf
+}
+
+func (s *oneShelf) Put(raw []byte) (shelf.Verdict, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shelf.Put(raw), nil
+}
+
+func (s *oneShelf) Object(kind string, by signed.Key) (signed.Envelope, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shelf.Get(kind, by)
 }
 
 // runCrowd is some agents, and says once a second how they are.

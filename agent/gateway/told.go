@@ -26,10 +26,9 @@ func sumOf(raw []byte) sum {
 type lying struct {
 	revision int64
 	lease    int64
-	value    sum
-	says     sum    // the same where it says the same under another number
-	number   uint64 // of an object; 0 where what lies there does not count
-	genuine  bool
+	says     sum    // of the body of an object: the same under another number
+	number   uint64 // of an object
+	genuine  bool   // it counts
 }
 
 // leasedKinds are the kinds of objects that go with the gateway's lease.
@@ -94,7 +93,7 @@ func (g follower) Whole() {
 	}
 	for _, c := range g.clients {
 		for key, put := range c.put {
-			if l, ok := g.index[key]; !ok || l.value != put {
+			if l, ok := g.index[key]; !ok || !l.genuine || l.says != put {
 				c.recall = true
 			}
 		}
@@ -120,7 +119,7 @@ func (g follower) Lost(why error) {
 
 // read judges what lies under a key.
 func (g *Gateway) read(item store.Item) lying {
-	l := lying{revision: item.Revision, lease: item.Lease, value: sumOf(item.Value)}
+	l := lying{revision: item.Revision, lease: item.Lease}
 	p, ok := board.Parse(item.Key)
 	if !ok || item.Gone {
 		return l
@@ -131,7 +130,7 @@ func (g *Gateway) read(item store.Item) lying {
 		why = wire.TooLarge.String()
 	case p.Topic == board.Ledger:
 		why = g.readEntry(p.Height, item.Value)
-		l.says = l.value
+		l.says = sumOf(item.Value)
 	default:
 		e, err := signed.Parse(item.Value)
 		own, _ := board.Of(e)
@@ -139,14 +138,13 @@ func (g *Gateway) read(item store.Item) lying {
 			why = wire.NotOwn.String()
 			break
 		}
-		v, err := g.config.Judge(item.Value)
-		if err != nil {
+		v, err := g.config.Shelf.Put(item.Value)
+		switch {
+		case err != nil:
 			why = err.Error()
-			break
-		}
-		if !v.News() && v != shelf.Known {
+		case v == shelf.Older && g.saysStill(e): // it was said again since, which is not written
+		case !v.News() && v != shelf.Known:
 			why = v.String()
-			break
 		}
 		l.number, l.says = e.Sequence, sumOf(e.Body)
 	}
@@ -156,6 +154,12 @@ func (g *Gateway) read(item store.Item) lying {
 		g.mu.Unlock()
 	}
 	return l
+}
+
+// saysStill says whether an object says what the seat's newest one does.
+func (g *Gateway) saysStill(e signed.Envelope) bool {
+	newest, ok := g.config.Shelf.Object(e.Kind, e.By)
+	return ok && bytes.Equal(newest.Body, e.Body) && e.Verify() == nil
 }
 
 // readEntry says why an entry of the ledger that lies in etcd does not count; "": it may.
@@ -194,7 +198,7 @@ func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
 		news = l.genuine && (!was || !old.genuine || old.says != l.says || (old.lease == 0) != (l.lease == 0))
 	}
 	if c := g.byID[p.Node]; c != nil && p.Topic == board.Nodes {
-		if put, ok := c.put[item.Key]; ok && (item.Gone || put != l.value) {
+		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.genuine || put != l.says) {
 			c.recall = true
 			g.pump(c)
 		}

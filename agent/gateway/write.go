@@ -60,7 +60,7 @@ func (g *Gateway) putOf(c *client, raw []byte) (why wire.Why, wait time.Duration
 	if !ok || e.By != c.key {
 		return wire.NotOwn, 0
 	}
-	v, err := g.config.Judge(raw)
+	v, err := g.config.Shelf.Put(raw)
 	if err != nil {
 		return wire.Busy, busyWait
 	}
@@ -68,7 +68,7 @@ func (g *Gateway) putOf(c *client, raw []byte) (why wire.Why, wait time.Duration
 		return why, 0
 	}
 	j := &job{client: c, place: place, key: place.Key(), raw: raw, object: e, done: make(chan wire.Why, 1)}
-	j.is = lying{value: sumOf(raw), says: sumOf(e.Body), number: e.Sequence, genuine: true}
+	j.is = lying{says: sumOf(e.Body), number: e.Sequence, genuine: true}
 	g.mu.Lock()
 	jobs, ctx, whole := g.jobs, g.ctx, g.whole
 	g.mu.Unlock()
@@ -200,8 +200,8 @@ func (g *Gateway) need(j *job) (why wire.Why, over bool) {
 		return wire.Busy, true
 	case ok && l.genuine && l.number > j.object.Sequence:
 		return wire.Older, true
-	case ok && l.genuine && l.value == j.is.value && (!j.place.Leased() || l.lease == g.lease):
-		return wire.None, true
+	case ok && l.genuine && l.says == j.is.says && (!j.place.Leased() || l.lease == g.lease):
+		return wire.None, true // nobody is told of it, so it is not worth a write
 	}
 	return wire.None, false
 }
@@ -227,7 +227,7 @@ func (g *Gateway) wrote(batch []*job, revision int64) {
 	g.stats.Written++
 	changed := make(map[board.Topic][]wire.Item)
 	for _, j := range batch {
-		j.client.put[j.key] = j.is.value // or the node would be recalled for its own
+		j.client.put[j.key] = j.is.says // or the node would be recalled for its own
 		item := store.Item{Key: j.key, Value: j.raw, Revision: revision, Lease: j.is.lease}
 		l := j.is
 		l.revision = revision
@@ -246,7 +246,7 @@ func (g *Gateway) wrote(batch []*job, revision int64) {
 func (g *Gateway) finish(j *job, why wire.Why) {
 	if why == wire.None {
 		g.mu.Lock()
-		j.client.put[j.key] = j.is.value
+		j.client.put[j.key] = j.is.says
 		g.mu.Unlock()
 	}
 	j.done <- why
