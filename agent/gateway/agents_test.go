@@ -185,7 +185,7 @@ func TestAgents(t *testing.T) {
 	for i := range before {
 		report(fmt.Sprintf("%sCPU idle, etcd and gateway of member %d", name, i+1), "%", (after[i]-before[i])/took*100)
 		report(fmt.Sprintf("%sRSS, etcd and gateway of member %d", name, i+1), "MiB", memory[i])
-		report(fmt.Sprintf("%sof that, the gateway", name), "MiB", memoryOf(t, gateways[i].cmd.Process.Pid))
+		report(name+"RSS, the gateway alone", "MiB", memoryOf(t, gateways[i].cmd.Process.Pid))
 	}
 	report(name+"CPU idle of all clients", "%", (clients()-theirs)/took*100)
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,7 +17,7 @@ const manyAgents = 1000
 // agents measures what many agents cost the members of a fleet: real ones, on this computer, over
 // three members. It takes a test's figures, which needs no image.
 func agents(ctx context.Context, count int) ([]row, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=90m", "-v", "-run=^TestAgents$", fmt.Sprintf("-agents=%d", count), "kogge.example/agent/gateway")
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=90m", "-v", "-run=^TestAgents$", "kogge.example/agent/gateway", fmt.Sprintf("-agents=%d", count))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -33,8 +34,8 @@ func agents(ctx context.Context, count int) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n := len(rows); n > 0 && rows[n-1].What == f[0] {
-			rows[n-1].Values = append(rows[n-1].Values, value)
+		if i := slices.IndexFunc(rows, func(r row) bool { return r.What == f[0] }); i >= 0 {
+			rows[i].Values = append(rows[i].Values, value)
 			continue
 		}
 		rows = append(rows, row{What: f[0], Unit: f[1], Values: []float64{value}, Goal: goalOf(f[0], count)})
