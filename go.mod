@@ -7,6 +7,7 @@ tool github.com/opencontainers/runc
 require (
 	connectrpc.com/connect v1.21.1
 	filippo.io/age v1.3.2
+	filippo.io/torchwood v0.9.0
 	github.com/beevik/ntp v0.3.0
 	github.com/compose-spec/compose-go/v2 v2.16.2
 	github.com/containerd/console v1.0.5

@@ -51,7 +51,7 @@ func runEtcd(ctx context.Context, args []string) error {
 	begun := time.Now()
 	defer alongside(ctx, func(ctx context.Context) {
 		for parent.watchdog > 0 && ctx.Err() == nil {
-			// The longest that a member does without a word is to defragment another.
+			// The longest that a member does without a word is to begin anew from a snapshot.
 			if time.Since(begun)-time.Duration(spoken.Load()) < 6*time.Minute {
 				parent.tell("WATCHDOG=1")
 			}

@@ -4,12 +4,21 @@ import (
 	"errors"
 	"log"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
+	"kogge.example/agent/deeds"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/deed"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/memory"
 )
 
 // part is what the node is in its fleet: the ledger as it has taken it, and the key of its
@@ -25,6 +34,7 @@ type part struct {
 	told  control.Fleet
 	seat  *identity.Seat
 	taken *pinned.Ledger
+	done  *deeds.Log
 }
 
 // ledger is the fleet's; the error says that the node belongs to none.
@@ -36,7 +46,7 @@ func (p *part) ledger() (*pinned.Ledger, error) {
 	}
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
 		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
-		if err := p.taken.Problem(); err != nil {
+		if err := errors.Join(p.taken.Problem(), p.taken.Mend()); err != nil {
 			log.Printf("agent: %v", err)
 		}
 	}
@@ -60,6 +70,65 @@ func (p *part) whole() (*identity.Seat, *pinned.Ledger, error) {
 	}
 	return p.seat, taken, nil
 }
+
+// deeds is the node's log of what it does to its own system; nil: it is in no founded fleet.
+func (p *part) deeds() *deeds.Log {
+	taken, err := p.ledger()
+	if err != nil || taken.State().Height == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done == nil {
+		p.done = deeds.Open(filepath.Join(p.state, "kogge", "deeds"))
+		if err := p.done.Problem(); err != nil {
+			log.Printf("agent: %v", err)
+		}
+	}
+	return p.done
+}
+
+// arming notes that a slot is armed, or that this has failed. A log that takes no more is in
+// the way of no update: the node says so in its status.
+func (p *part) arming(slot bootloader.Slot, r memory.Staged, by string, failed bool) {
+	own := p.deeds()
+	if own == nil {
+		return
+	}
+	hash, _, _ := strings.Cut(r.Verity, ":")
+	root, err := document.ParseHash(hash)
+	if err == nil {
+		kind := deed.Armed
+		if failed {
+			kind = deed.Failed
+		}
+		taken, _ := p.ledger() // there is a log, so there is one
+		err = own.Note(deed.Deed{
+			Time: time.Now().Unix(), Boot: bootID(), Kind: kind, Slot: string(slot), Release: r.Release, Root: root, By: by, Height: taken.State().Height,
+		})
+	}
+	if err != nil {
+		log.Printf("agent: %v", err)
+	}
+}
+
+// settle notes what became of what was armed, and is the head of the log after that.
+func (p *part) settle(boot control.Boot, assessment string) (head notice.Deeds, err error) {
+	own := p.deeds()
+	if own == nil {
+		return notice.Deeds{}, nil
+	}
+	if root, bad := document.ParseHash(boot.RootHash); bad == nil {
+		taken, _ := p.ledger() // there is a log, so there is one
+		trial := boot.Trial && assessment != "good"
+		err = own.Settle(deed.Now{Boot: bootID(), Slot: boot.Slot, Root: root, Trial: trial}, time.Now().Unix(), taken.State().Height)
+	}
+	head.Size, head.Root = own.Head()
+	return head, errors.Join(err, own.Problem())
+}
+
+// bootID is the kernel's id of this boot.
+func bootID() string { return machine.ReadLine("/proc/sys/kernel/random/boot_id") }
 
 // problem says why the ledger is not to be relied on, if there is one.
 func (p *part) problem() error {

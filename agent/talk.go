@@ -256,7 +256,11 @@ func (t *talk) say(ctx context.Context, says *speaker.Speaker, engine *gossip.En
 			wrong = append(wrong, notice.Fault{What: "gossip", Why: err.Error()})
 		}
 	}
-	status := notice.Status{Version: 1, Height: state.Height, Head: state.Record, Wrong: words.same(wrong, time.Now())}
+	done, err := t.part.settle(boot, facts.GetBoot().GetAssessment())
+	if err != nil {
+		wrong = append(wrong, notice.Fault{What: "deeds", Why: err.Error()})
+	}
+	status := notice.Status{Version: 1, Height: state.Height, Head: state.Record, Deeds: done, Wrong: words.same(wrong, time.Now())}
 	says.Say(notice.StatusKind, status.Fit(engine.Limit(notice.StatusKind)).Encode())
 }
 

@@ -10,9 +10,11 @@ import (
 	"kogge.example/agent/install"
 	"kogge.example/agent/probe"
 	"kogge.example/init/control"
+	"kogge.example/update/bootloader"
 	"kogge.example/update/cmdline"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/signed"
+	"kogge.example/update/memory"
 	"kogge.example/update/osrelease"
 	"kogge.example/update/release"
 )
@@ -54,6 +56,11 @@ func installer(at paths, now *parts) *install.Installer {
 				return nil // containers that are not known cannot be missed
 			}
 			return probe.Remember(filepath.Join(at.state, probe.MemoryFile), status)
+		},
+		Noted: func(slot bootloader.Slot, r memory.Staged, by string, failed bool) {
+			if own := now.part.Load(); own != nil {
+				own.arming(slot, r, by, failed)
+			}
 		},
 		Drain: now.drain.stop,
 		Reboot: func(ctx context.Context) error {

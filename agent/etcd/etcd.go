@@ -62,6 +62,10 @@ type Facts struct {
 	Away map[int]bool
 	// Grace is how long a member may be silent until a spare takes its place.
 	Grace time.Duration
+	// Ordered is the newest generation of etcd that a signed order to restore has begun; 0: none
+	// is known. Without it a member believes nobody who says that there is another etcd while it
+	// has a leader, or may have one again.
+	Ordered int
 }
 
 const (
@@ -87,6 +91,9 @@ const (
 	// spared is how long an answer of another member may take.
 	spared = 2 * time.Second
 )
+
+// compare is how often the leader compares the members' data, where revisions were forgotten.
+var compare = time.Minute
 
 // segment is the size of a piece of the log, in bytes, of which two are allocated at a time.
 // etcd's own 64 MB are a tenth of a small card.

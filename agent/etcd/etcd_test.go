@@ -39,6 +39,9 @@ func TestReplace(t *testing.T) {
 	}
 	f.until("two voters", two)
 	alone := time.Now()
+	if quiet := alone.Sub(began); quiet < f.world.Facts.Grace {
+		t.Errorf("replaced %s after it was killed, before the grace of %s", quiet, f.world.Facts.Grace)
+	}
 	f.whole(append(rest, 4)...)
 	t.Logf("spare in its place: %s after the kill, %s of it with two voters", time.Since(began).Round(time.Millisecond), time.Since(alone).Round(time.Millisecond))
 	if got := f.get(4, "b"); got != "2" {
@@ -102,9 +105,17 @@ func TestGrow(t *testing.T) {
 	}
 }
 
-// damage changes a byte in the middle of a member's log while it is down: it keeps the data aside,
-// and gets them from the others.
+// damage has a member find its log damaged: it keeps the data aside, and gets them from the others.
 func damage(t *testing.T, f *testFleet, seat int) {
+	spoil(t, f, seat)
+	f.start(seat)
+	t.Logf("damaged: %s", f.whole(1, 2, 3).Round(time.Millisecond))
+	f.said(seat, "cannot be read")
+	aside(t, f, seat)
+}
+
+// spoil stops a member, and changes a byte in the middle of its log.
+func spoil(t *testing.T, f *testFleet, seat int) {
 	f.stop(seat)
 	log, err := filepath.Glob(filepath.Join(f.setups[seat].Dir, "data.0/member/wal/*.wal"))
 	if err != nil || len(log) == 0 {
@@ -119,10 +130,6 @@ func damage(t *testing.T, f *testFleet, seat int) {
 	if err := os.WriteFile(log[0], raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f.start(seat)
-	t.Logf("damaged: %s", f.whole(1, 2, 3).Round(time.Millisecond))
-	f.said(seat, "cannot be read")
-	aside(t, f, seat)
 }
 
 // disguise has a member find data of another fleet.
@@ -208,6 +215,7 @@ func TestRestore(t *testing.T) {
 		t.Errorf("restored from its own data: %q", got)
 	}
 	f.put(2, "b", "3")
+	f.order(1)
 	f.start(1, 3) // they have a quorum of what was before
 	f.whole(1, 2, 3)
 	if got := f.get(3, "b"); got != "3" {
@@ -219,6 +227,7 @@ func TestRestore(t *testing.T) {
 	if err := PlaceRestore(f.setups[1].Dir, &backup); err != nil {
 		t.Fatal(err)
 	}
+	f.order(2)
 	f.start(1, 2, 3)
 	f.until("the backup counts everywhere", func() bool {
 		for seat := 1; seat <= 3; seat++ {
@@ -243,6 +252,12 @@ func TestRestore(t *testing.T) {
 	f.start(1)
 	f.whole(1, 2, 3)
 	f.said(1, "restore: ")
+}
+
+// order has all members know that a restore was ordered.
+func (f *testFleet) order(generation int) {
+	f.world.Facts.Ordered = generation
+	f.tell()
 }
 
 func (f *testFleet) revision(seat int) int64 { return f.status(seat).Revision }
@@ -303,8 +318,9 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// TestAlone: the only member loses its data. It begins anew: from its newest snapshot that can be
-// read, or from nothing, and never as the etcd that it was.
+// TestAlone: the only member loses its data. It begins anew: from its newest snapshot that is one, or
+// from nothing if none is, and never as the etcd that it was. One that cannot be read now is waited
+// for.
 func TestAlone(t *testing.T) {
 	t.Parallel()
 	f := newTestFleet(t, 1, 0, 1)
@@ -328,10 +344,10 @@ func TestAlone(t *testing.T) {
 	if err := Backup(t.Context(), ClientSocket(f.setups[1].Run), &backup); err != nil {
 		t.Fatal(err)
 	}
-	here := &folder{dir: f.setups[1].Dir, disk: machine{}}
+	here := &folder{dir: f.setups[1].Dir, disk: machine{}, mine: mark{First: f.world.Facts.First}}
 	for n := range int64(keptSnapshots + 1) {
 		copied := bytes.NewReader(backup.Bytes()[:backup.Len()-int(n)]) // the newest ones are torn
-		if err := here.keep(n+1, copied); err != nil {
+		if err := here.keep(1, n+1, copied); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -347,11 +363,38 @@ func TestAlone(t *testing.T) {
 	if err := Backup(t.Context(), ClientSocket(f.setups[1].Run), &backup); err != nil {
 		t.Fatal(err)
 	}
-	if err := here.keep(8, &backup); err != nil {
+	whole := backup.Bytes()
+	if err := here.keep(2, 8, bytes.NewReader(whole)); err != nil {
 		t.Fatal(err)
+	}
+	if kept := here.snapshots(); kept[len(kept)-1].Generation != 2 {
+		t.Errorf("an etcd that counts from the start has no snapshots: %v", kept)
 	}
 	lose(2)
 	if got := f.get(1, "b"); got != "2" {
 		t.Errorf("of a snapshot: %q", got)
+	}
+
+	unread := filepath.Join(here.path(snapshotsName), here.snapshotName(3, 9))
+	if err := os.Symlink(unread, unread); err != nil { // a loop
+		t.Fatal(err)
+	}
+	f.kill(1)
+	if err := os.RemoveAll(here.data(3)); err != nil {
+		t.Fatal(err)
+	}
+	f.start(1)
+	f.until("it says which one cannot be read", func() bool { return strings.Contains(f.status(1).Problem, unread) })
+	if s := f.status(1); s.Running {
+		t.Errorf("it has begun without it: %+v", s)
+	}
+	f.stop(1)
+	if err := os.Remove(unread); err != nil {
+		t.Fatal(err)
+	}
+	f.start(1)
+	f.whole(1)
+	if got := f.get(1, "b"); got != "2" {
+		t.Errorf("of the one before: %q", got)
 	}
 }

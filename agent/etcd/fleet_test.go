@@ -36,7 +36,8 @@ import (
 const memberEnv = "KOGGE_TEST_MEMBER"
 
 func TestMain(m *testing.M) {
-	segment = 1 << 20 // many are made
+	segment = 1 << 20     // many are made
+	compare = time.Second // nobody waits long
 	if file := os.Getenv(memberEnv); file != "" {
 		if err := runMember(file); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -143,7 +144,7 @@ func newTestFleet(t *testing.T, members, spares, founders int) *testFleet {
 	f.net = [2]byte{byte(1 + mathrand.N(254)), byte(mathrand.N(255))} // all of 127/8 is loopback
 	f.world = world{Keys: make(map[string]int), Facts: Facts{
 		Fleet: document.HashOf([]byte("fleet")), First: document.HashOf([]byte("record 1")),
-		Grace: 3 * time.Second, Addresses: make(map[int][]netip.AddrPort), Away: make(map[int]bool),
+		Grace: 10 * time.Second, Addresses: make(map[int][]netip.AddrPort), Away: make(map[int]bool),
 	}}
 	for seat := 1; seat <= members+spares; seat++ {
 		f.join(seat)

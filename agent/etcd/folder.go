@@ -8,8 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	bolt "go.etcd.io/bbolt"
 	"go.etcd.io/etcd/server/v3/storage/datadir"
@@ -24,11 +28,12 @@ import (
 
 // folder is what lies on STATE:
 //
-//	mark.json    whose data this is, and which of it counts
-//	data.N       etcd's data, of generation N
-//	aside        data that counts no more, the last one only
-//	snapshots/   copies of the data
-//	restore.db   a snapshot that a person wants to begin anew from
+//	mark.json        whose data this is, and which of it counts
+//	data.N           etcd's data, of generation N
+//	aside            data that counts no more, the last one only
+//	snapshots/       copies of the data
+//	aside.snapshots  those of another fleet
+//	restore.db       a snapshot that a person wants to begin anew from
 //
 // Data of another fleet is never used, and what may be the only copy never removed.
 type folder struct {
@@ -48,11 +53,16 @@ type mark struct {
 	Begun bool `json:"begun"`
 	// Starts is how often in a row etcd was started and did not live for a while.
 	Starts int `json:"starts"`
+	// Failed is how often in a row data was kept aside because of that.
+	Failed int `json:"failed,omitempty"`
+	// Only says that this seat was etcd's only voter: no other node has what is lost here.
+	Only bool `json:"only,omitempty"`
 }
 
 const (
 	markName    = "mark.json"
 	asideName   = "aside"
+	asideCopies = "aside.snapshots"
 	restoreName = "restore.db"
 	markVersion = 1
 )
@@ -115,7 +125,7 @@ func parseMark(raw []byte) (m mark, err error) {
 	if err := d.Decode(&m); err != nil {
 		return mark{}, fmt.Errorf("%s: %w", markName, err)
 	}
-	if m.Version != markVersion || m.Generation < 0 || m.Seat < 1 {
+	if m.Version != markVersion || m.Generation < 0 || m.Generation > maxGeneration || m.Seat < 1 {
 		return mark{}, fmt.Errorf("%s: version %d, seat %d, generation %d", markName, m.Version, m.Seat, m.Generation)
 	}
 	return m, nil
@@ -136,7 +146,7 @@ func (f *folder) write(m mark) error {
 
 // all are the data folders that are here, whatever they are of.
 func (f *folder) all() (names []string) {
-	entries, _ := os.ReadDir(f.dir) // what cannot be listed cannot be read either
+	entries, _ := os.ReadDir(f.dir) // whoever needs to know has looked
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), "data.") && !strings.HasSuffix(e.Name(), ".new") {
 			names = append(names, e.Name())
@@ -145,19 +155,36 @@ func (f *folder) all() (names []string) {
 	return names
 }
 
-// look says what the folder holds, and in words what is wrong with it.
+// newest is the highest generation that data folders are named by.
+func newest(names []string) (generation int) {
+	for _, name := range names {
+		if n, err := strconv.Atoi(strings.TrimPrefix(name, "data.")); err == nil && n <= maxGeneration {
+			generation = max(generation, n)
+		}
+	}
+	return generation
+}
+
+// look says what the folder holds, and in words what is wrong with it. Where it cannot be looked
+// at, nothing is said of what it holds.
 func (f *folder) look() (membership.Folder, string, mark) {
 	m, found, err := f.read()
 	here := f.all()
+	lost := mark{Begun: true, Generation: newest(here)} // nobody knows what it has promised
+	if _, err := os.ReadDir(f.dir); err != nil {
+		return membership.Unread, fmt.Sprintf("%s cannot be read: %v", f.dir, err), lost
+	}
 	switch {
+	case passing(err):
+		return membership.Unread, err.Error(), lost
 	case err != nil && len(here) > 0:
-		return membership.Damaged, fmt.Sprintf("etcd's data in %s: %v", f.dir, err), mark{Begun: true}
+		return membership.Damaged, fmt.Sprintf("etcd's data in %s: %v", f.dir, err), lost
 	case err != nil:
-		return membership.Absent, "", mark{Begun: true} // nobody knows what it has promised
+		return membership.Absent, "", lost
 	case !found && len(here) == 0:
 		return membership.Absent, "", mark{}
 	case !found:
-		return membership.Foreign, fmt.Sprintf("etcd's data in %s says not of which fleet it is", f.dir), mark{}
+		return membership.Damaged, fmt.Sprintf("etcd's data in %s does not say of which fleet it is: %s is gone", f.dir, markName), lost
 	case !m.same(f.mine) && len(here) == 0:
 		return membership.Absent, "", mark{}
 	case !m.same(f.mine):
@@ -165,13 +192,39 @@ func (f *folder) look() (membership.Folder, string, mark) {
 			f.dir, m.Seat, m.Fleet.Short(), m.First.Short(), f.mine.Seat, f.mine.Fleet.Short(), f.mine.First.Short()), mark{}
 	}
 	data := f.data(m.Generation)
-	if !wal.Exist(datadir.ToWALDir(data)) {
+	log, err := hasLog(data)
+	if err == nil && !log {
 		return membership.Absent, "", m
 	}
-	if err := check(data); err != nil {
+	if err == nil {
+		err = check(data)
+	}
+	switch {
+	case passing(err):
+		return membership.Unread, fmt.Sprintf("etcd's data in %s cannot be read now: %v", data, err), m
+	case err != nil:
 		return membership.Damaged, fmt.Sprintf("etcd's data in %s cannot be read: %v", data, err), m
 	}
 	return membership.Mine, "", m
+}
+
+// passing says whether an error is of this moment, and says nothing of what could not be read.
+func passing(err error) bool {
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EAGAIN} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasLog says whether a data folder has a log, in which promises may be.
+func hasLog(data string) (bool, error) {
+	entries, err := os.ReadDir(datadir.ToWALDir(data))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return filepath.Ext(e.Name()) == ".wal" }), err
 }
 
 // check reads the log whole, and the head of the database: etcd ends the process where it cannot
@@ -212,27 +265,21 @@ func check(data string) (err error) {
 	})
 }
 
-// setAside keeps the data aside that lies here, in the place of what was kept before. A cut
-// leaves it here or there:
+// setAside keeps the data aside that lies here, in the place of what was kept before. Snapshots of
+// another fleet go with its data. A cut leaves each of them here or there:
 //
 //  1. the older one goes
 //  2. the data takes its place
-//  3. the mark says that this seat has begun; if the data was foreign, it goes
+//  3. the same of foreign snapshots
+//  4. the mark says that this seat has begun; if the data was foreign, it goes
 func (f *folder) setAside(what membership.Folder, m mark) error {
 	here := f.all()
 	if len(here) > 0 {
 		kept := here[len(here)-1]
-		if current := filepath.Base(f.data(m.Generation)); what != membership.Foreign {
-			for _, name := range here {
-				if name == current {
-					kept = name
-				}
-			}
+		if current := filepath.Base(f.data(m.Generation)); what != membership.Foreign && slices.Contains(here, current) {
+			kept = current
 		}
-		if err := f.disk.RemoveAll(f.path(asideName)); err != nil {
-			return err
-		}
-		if err := f.disk.Rename(f.path(kept), f.path(asideName)); err != nil {
+		if err := f.put(kept, asideName); err != nil {
 			return err
 		}
 		for _, name := range here {
@@ -244,10 +291,25 @@ func (f *folder) setAside(what membership.Folder, m mark) error {
 		}
 	}
 	if what == membership.Foreign {
+		if _, err := os.Stat(f.path(snapshotsName)); err == nil {
+			if err := f.put(snapshotsName, asideCopies); err != nil {
+				return err
+			}
+		}
 		return f.disk.RemoveAll(f.path(markName))
 	}
-	m.Begun, m.Starts = true, 0
+	if m.Begun, m.Starts = true, 0; what != membership.Damaged {
+		m.Only = false // etcd goes on without this seat
+	}
 	return f.write(m)
+}
+
+// put renames something that lies here, in the place of what has that name.
+func (f *folder) put(name, to string) error {
+	if err := f.disk.RemoveAll(f.path(to)); err != nil {
+		return err
+	}
+	return f.disk.Rename(f.path(name), f.path(to))
 }
 
 // prepare makes the folder ready for etcd to begin in data of a generation. What lies there made
@@ -256,10 +318,8 @@ func (f *folder) prepare(m mark) error {
 	if err := f.disk.RemoveAll(f.data(m.Generation)); err != nil {
 		return err
 	}
-	for _, name := range f.all() {
-		if err := f.disk.RemoveAll(f.path(name)); err != nil {
-			return err
-		}
+	if err := f.tidy(m); err != nil {
+		return err
 	}
 	return f.write(m)
 }

@@ -3,9 +3,7 @@ package etcd
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/etcd/client/v3"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 
 	"kogge.example/agent/etcd/membership"
 )
@@ -36,8 +34,19 @@ const (
 	probeAgain = 30 * time.Minute
 	// compactAgain is when old revisions are forgotten once more while there is no room.
 	compactAgain = 10 * time.Minute
-	// maxStarts is how often it may die before that, where others have the data.
-	maxStarts = 3
+	// maxStarts is how often it may die before that, where others have the data; maxFailed how
+	// often data may be kept aside for that.
+	maxStarts, maxFailed = 3, 2
+	// rare is how often who waits for a leader to list it asks how that stands, and who has
+	// waited for rareAfter for anything. etcd knocks at once.
+	rare, rareAfter = 5 * time.Second, time.Minute
+	// unlisted is how often those are asked who are not in etcd's list while nobody is needed.
+	unlisted = 15 * time.Second
+	// cannotFor is for how long a start has to fail until this node says that it cannot.
+	cannotFor = 15 * time.Second
+	sayAgain  = 10 * time.Minute
+	// stubborn is when something is tried again that writes much.
+	stubborn = 30 * time.Second
 )
 
 // member is this node's part in etcd. Only run, and what it calls, changes it.
@@ -53,18 +62,40 @@ type member struct {
 	facts    Facts
 	problem  string // why the facts are not new; "": they are
 
-	changed   time.Time // when etcd's list did
-	list      []membership.Member
-	began     time.Time    // when etcd was started
-	lives     bool         // it has lived for a while
-	full      bool         // writes had stopped at the last look
-	compacted time.Time    // when old revisions were forgotten since then
-	done      map[int]bool // seats whose databases were defragmented since then
-	snapped   time.Time    // when the last snapshot was tried
-	refused   string       // the step that etcd refused last, and why
-	led       time.Time    // when there was a leader last
+	quiet   time.Time // since when etcd has not died here: since this process began, if not later
+	boss    int       // who leads, and will list this seat when it is needed; 0: nobody who is known
+	waits   string    // the step that is waited for, and since when
+	waited  time.Time
+	failed  [2]time.Time         // when the first and the last of the starts in a row failed
+	failure string               // why
+	knocked chan struct{}        // etcd of another member wants to speak with the one here
+	said    map[string]time.Time // when what would be said at each look was said
 
-	working sync.Mutex // held while the database is defragmented
+	changed time.Time // when etcd's list did
+	voted   time.Time // when its voters did
+	list    []membership.Member
+	mark    mark      // as it lies beside the data while etcd runs
+	started time.Time // when etcd was
+	lives   bool      // it has lived for a while
+	led     time.Time // when there was a leader last
+	asked   time.Time // when others were asked while there was none
+	snapped time.Time // when the last snapshot was tried
+	job     *job      // nil: none runs
+
+	// Of the leader's node.
+	seen      map[int]membership.Sight // by seat
+	vain      map[int]time.Time        // when a seat was taken out that came to nothing
+	rested    bool                     // nobody was needed at the last look
+	spares    time.Time                // when those were asked who are not in the list
+	full      bool                     // writes had stopped at the last look
+	compacted time.Time                // when old revisions were forgotten since then
+	done      map[int]bool             // the seats whose databases were defragmented since then
+	often     map[int]int              // how often each was since counted, an hour at most
+	counted   time.Time
+	trouble   string // why the last job came to nothing
+
+	working sync.Mutex // held while the database is defragmented; guards copied
+	copied  []time.Time
 	mu      sync.Mutex // guards what follows
 	server  *server    // nil: etcd does not run
 	status  Status
@@ -82,8 +113,12 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	all := &conns{}
-	m := &member{c: c, conns: all, dial: newDialer(c, all), changed: time.Now(), done: make(map[int]bool)}
+	m := &member{
+		c: c, conns: all, dial: newDialer(c, all), quiet: time.Now(), changed: time.Now(), voted: time.Now(),
+		knocked: make(chan struct{}, 1), vain: make(map[int]time.Time), said: make(map[string]time.Time),
+	}
 	m.ears = &ears{dial: m.dial}
+	wal.SegmentSizeBytes = segment // also of what a restore makes
 	var err error
 	if m.tunnels, err = openTunnels(filepath.Join(c.Run, "peers"), m.dial); err != nil {
 		return fmt.Errorf("etcd: %w", err)
@@ -107,16 +142,25 @@ func Run(ctx context.Context, c Config) error {
 
 // sleep waits for the next look, or until something happens that is worth one.
 func (m *member) sleep(ctx context.Context, wait time.Duration) {
-	var leads <-chan struct{}
-	var ends <-chan struct{}
+	var leads, ends, done <-chan struct{}
+	knocked := m.knocked
 	if s := m.running(); s != nil {
-		leads, ends = s.etcd.LeaderChangedNotify(), s.etcd.StopNotify()
+		leads, ends, knocked = s.etcd.LeaderChangedNotify(), s.etcd.StopNotify(), nil
+	}
+	if m.job != nil {
+		done = m.job.done
 	}
 	select {
 	case <-ctx.Done():
 	case <-time.After(wait):
 	case <-leads:
 	case <-ends:
+	case <-done:
+	case <-knocked: // again and again, while it waits
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(wait, calm/3)):
+		}
 	}
 }
 
@@ -167,170 +211,6 @@ func (m *member) others(list []membership.Member) (seats []int) {
 	return slices.DeleteFunc(seats, func(n int) bool { return n == m.c.Seat || n == 0 })
 }
 
-// begin is a look while etcd does not run.
-func (m *member) begin(ctx context.Context) (time.Duration, error) {
-	if did, err := m.folder.restore(); err != nil {
-		say(m.c, err.Error())
-	} else if did {
-		say(m.c, "etcd begins anew, from the snapshot that was placed")
-	}
-	what, why, mk := m.folder.look()
-	if what == membership.Absent {
-		m.probe()
-	}
-	own := membership.Own{
-		Seat: m.c.Seat, Folder: what, What: why, Begun: mk.Begun, Generation: mk.Generation, Unfit: "",
-		Founder: slices.Contains(m.facts.Founders, m.c.Seat),
-	}
-	own.Alone = true
-	for _, s := range m.facts.Seats {
-		own.Wanted = own.Wanted || s.Number == m.c.Seat
-		own.Alone = own.Alone && s.Number == m.c.Seat
-	}
-	own.Alone = own.Alone && own.Wanted
-	if what == membership.Absent {
-		own.Unfit = m.probed.Unfit(m.slowest())
-	}
-	own.Reports = reports(m.ears.ask(ctx, m.others(nil)))
-	if what == membership.Mine && mk.Starts >= maxStarts {
-		tried := own
-		tried.Folder, tried.What = membership.Damaged, fmt.Sprintf("etcd ended %d times in a row soon after it was started on its data", mk.Starts)
-		if s := membership.Begin(tried); s.Do == membership.Aside {
-			own = tried // others have the data; else it is tried for ever
-		}
-	}
-	step := membership.Begin(own)
-	status := Status{Generation: mk.Generation, Lost: own.Lost(), Unfit: own.Unfit, Doing: step.String(), Probe: m.probed, Snapshots: m.folder.snapshots()}
-	if step.Do == membership.Refuse || step.Do == membership.Wait && own.Wanted && own.Unfit != "" {
-		status.Problem = step.Why
-	}
-	m.publish(status)
-	if err := ctx.Err(); err != nil {
-		return 0, nil
-	}
-	if starts := step.Do == membership.Start || step.Do == membership.New || step.Do == membership.Join; starts && m.free() < leastFree() {
-		// It would die of it again and again, and look damaged.
-		status.Problem = fmt.Sprintf("%s has less than %d MiB left: etcd waits for room", m.c.Dir, leastFree()>>20)
-		m.publish(status)
-		return calm, nil
-	}
-	err := m.start(own, mk, step)
-	switch {
-	case err != nil: // of a learner: another one was listed meanwhile
-		status.Problem = err.Error()
-		m.publish(status)
-		say(m.c, err.Error())
-		return calm / 3, nil
-	case step.Do == membership.Wait || step.Do == membership.Refuse:
-		return calm / 3, nil
-	}
-	say(m.c, step.String())
-	return eager, nil
-}
-
-// probe probes the disk before it may hold data, and now and then again if it may not: it may
-// only have been busy.
-func (m *member) probe() {
-	if m.probedAt.IsZero() || m.probed.Unfit(m.slowest()) != "" && time.Since(m.probedAt) >= probeAgain {
-		m.probed, m.probedAt = ProbeDisk(m.c.Dir), time.Now()
-	}
-}
-
-func (m *member) slowest() time.Duration {
-	if m.c.Slowest == 0 {
-		return Slowest
-	}
-	return m.c.Slowest
-}
-
-// reports are what those who answered say of their etcd.
-func reports(all map[int]heard) (told []membership.Report) {
-	for _, seat := range slices.Sorted(maps.Keys(all)) {
-		h := all[seat]
-		if !h.ok {
-			continue
-		}
-		r := membership.Report{Seat: seat, Generation: h.last.Generation, Leader: h.last.Leader, Members: h.last.Members}
-		if !h.last.Running {
-			r.Leader = 0
-		}
-		told = append(told, r)
-	}
-	return told
-}
-
-// leastFree is how many bytes of its disk have to be free for etcd to start: two pieces of the log,
-// and as much for what it writes meanwhile.
-func leastFree() int64 { return 4 * segment }
-
-// start carries out a step of [membership.Begin].
-func (m *member) start(own membership.Own, mk mark, step membership.Step) error {
-	b := begin{}
-	switch step.Do {
-	case membership.Aside:
-		return m.folder.setAside(own.Folder, mk)
-	case membership.Renew:
-		return m.renew(mk)
-	case membership.New:
-		b = begin{fresh: true, members: m.facts.Founders}
-		if mk.Generation > 0 {
-			b.members = []int{m.c.Seat}
-		}
-		if err := m.folder.prepare(mark{Generation: mk.Generation}); err != nil {
-			return err
-		}
-	case membership.Join:
-		for _, r := range own.Reports {
-			if slices.ContainsFunc(r.Members, func(l membership.Member) bool { return l.Seat == m.c.Seat && !l.Started }) && r.Leader != 0 {
-				b.members, mk.Generation = nil, r.Generation
-				for _, l := range r.Members {
-					b.members = append(b.members, l.Seat)
-				}
-			}
-		}
-		if err := m.folder.prepare(mark{Generation: mk.Generation}); err != nil {
-			return err
-		}
-	case membership.Start:
-		b = begin{members: []int{m.c.Seat}} // what is in the log counts
-	default:
-		return nil
-	}
-	b.token = m.folder.token(mk.Generation)
-	if err := m.tunnels.to(m.others(nil)...); err != nil {
-		return err
-	}
-	begun := mark{Generation: mk.Generation, Begun: true, Starts: mk.Starts + 1}
-	if step.Do == membership.Start { // before etcd reads what it may die of
-		if err := m.folder.write(begun); err != nil {
-			return err
-		}
-	}
-	s, err := start(m.folder.data(mk.Generation), m.c, b, func() error { return m.folder.write(begun) })
-	if err != nil {
-		return err
-	}
-	m.began, m.led, m.lives, m.snapped = time.Now(), time.Now(), false, time.Time{}
-	m.mu.Lock()
-	m.server = s
-	m.mu.Unlock()
-	return nil
-}
-
-// renew has the only member begin anew after its data is gone: from its newest snapshot, or from
-// nothing.
-func (m *member) renew(mk mark) error {
-	all := m.folder.snapshots()
-	for _, s := range slices.Backward(all) {
-		err := m.folder.renew(mk, filepath.Join(m.folder.path(snapshotsName), snapshotName(s.Revision)), true)
-		if err == nil {
-			return nil
-		}
-		say(m.c, err.Error())
-	}
-	return m.folder.prepare(mark{Generation: mk.Generation + 1})
-}
-
 // stop ends etcd, if it runs.
 func (m *member) stop() { m.end(false) }
 
@@ -340,20 +220,20 @@ func (m *member) end(atOnce bool) {
 	if s == nil {
 		return
 	}
-	removed := s.etcd.IsIDRemoved(uint64(s.etcd.MemberID()))
+	m.drop()
+	removed, itself := s.etcd.IsIDRemoved(uint64(s.etcd.MemberID())), s.stopped()
 	s.stop(atOnce)
 	m.mu.Lock()
 	m.server = nil
 	m.mu.Unlock()
-	what, _, mk := m.folder.look()
 	var err error
 	switch {
-	case what == membership.Mine && removed:
+	case removed:
 		say(m.c, "etcd has removed this seat")
-		err = m.folder.setAside(what, mk)
-	case what == membership.Mine && mk.Starts > 0:
-		mk.Starts = 0
-		err = m.folder.write(mk)
+		err = m.folder.setAside(membership.Mine, m.mark)
+	case m.mark.Starts > 0 && !itself:
+		m.mark.Starts = 0
+		err = m.folder.write(m.mark)
 	}
 	if err != nil {
 		say(m.c, err.Error())
@@ -362,42 +242,51 @@ func (m *member) end(atOnce bool) {
 
 // tend is a look while etcd runs.
 func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
-	if !m.lives && time.Since(m.began) >= livesFor {
-		m.lives = true
-		if mk, found, err := m.folder.read(); found && err == nil {
-			mk.Starts = 0
-			if err := m.folder.write(mk); err != nil {
-				return 0, err
-			}
-		}
-	}
+	m.reap()
+	m.lives = m.lives || time.Since(m.started) >= livesFor
 	list := s.members()
 	if !slices.Equal(list, m.list) {
+		if !slices.Equal(voting(list), voting(m.list)) {
+			m.voted = time.Now()
+		}
 		m.list, m.changed = list, time.Now()
+	}
+	mk := m.mark
+	if mk.Only = len(list) == 1 && list[0].Seat == m.c.Seat; m.lives {
+		mk.Starts, mk.Failed = 0, 0
+	}
+	if mk != m.mark {
+		if err := m.folder.write(mk); err != nil {
+			return 0, err
+		}
+		m.mark = mk
 	}
 	if err := m.tunnels.to(m.others(list)...); err != nil {
 		return 0, err
 	}
-	mk, _, _ := m.folder.read()
 	status := m.now(s, mk.Generation)
 	wait := calm
 	var all map[int]heard
 	switch status.Leader {
 	case m.c.Seat:
 		m.led = time.Now()
-		all = m.ears.ask(ctx, m.others(list))
+		all = m.ears.ask(ctx, m.due(list), m.others(list))
 		wait = m.lead(ctx, s, &status, all)
 	case 0:
-		wait = eager
+		wait, m.rested = eager, false
 		status.Doing = membership.Next(membership.Cluster{}).String()
-		if time.Since(m.led) >= alone {
-			all = m.ears.ask(ctx, m.others(list))
+		if time.Since(m.led) >= alone && time.Since(m.asked) >= calm {
+			m.asked = time.Now()
+			all = m.ears.ask(ctx, m.others(list), m.others(list))
 		}
 	default:
-		m.led = time.Now()
+		m.led, m.rested, m.seen = time.Now(), false, nil
 		status.Doing = membership.Next(membership.Cluster{Self: m.c.Seat, Leader: status.Leader}).String()
 	}
-	own := membership.Own{Seat: m.c.Seat, Wanted: true, Folder: membership.Mine, Begun: true, Generation: mk.Generation, Reports: reports(all)}
+	own := membership.Own{
+		Seat: m.c.Seat, Wanted: true, Folder: membership.Mine, Begun: true, Generation: mk.Generation,
+		Ordered: m.facts.Ordered, Runs: true, Orphan: status.Leader == 0 && time.Since(m.led) >= m.facts.Grace, Reports: reports(all),
+	}
 	if status.Leader != 0 { // then it is listed, and what counts is only whether another etcd has begun
 		own.Reports = slices.DeleteFunc(own.Reports, func(r membership.Report) bool { return r.Generation <= mk.Generation })
 	}
@@ -415,165 +304,32 @@ func (m *member) tend(ctx context.Context, s *server) (time.Duration, error) {
 	return wait, nil
 }
 
+// voting are the seats of a list that vote.
+func voting(list []membership.Member) (seats []int) {
+	for _, l := range list {
+		if !l.Learner {
+			seats = append(seats, l.Seat)
+		}
+	}
+	return seats
+}
+
 // now is how etcd stands here.
 func (m *member) now(s *server, generation int) Status {
-	full, corrupt := s.alarms()
-	return Status{
+	status := Status{
 		Generation: generation, Running: true, Leader: s.leader(), Members: s.members(), Committed: s.etcd.CommittedIndex(),
-		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c),
-		Full: full, Corrupt: corrupt, Probe: m.probed,
+		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c), Probe: m.probed,
 	}
-}
-
-// lead is what the leader's node does: a step about the list, else a chore.
-func (m *member) lead(ctx context.Context, s *server, status *Status, all map[int]heard) time.Duration {
-	step := membership.Next(m.cluster(status, all))
-	status.Doing = step.String()
-	switch step.Do {
-	case membership.Rest:
-	case membership.Wait:
-		if step.Seat == 0 || !slices.ContainsFunc(status.Members, func(l membership.Member) bool { return l.Seat == step.Seat && l.Learner }) {
-			break
+	for _, a := range s.alarms() {
+		switch {
+		case a.gone:
+		case a.kind == pb.AlarmType_NOSPACE:
+			status.Full = append(status.Full, a.seat)
+		case a.kind == pb.AlarmType_CORRUPT:
+			status.Corrupt = append(status.Corrupt, a.seat)
 		}
-		return eager
-	default:
-		limited, cancel := context.WithTimeout(ctx, callFor)
-		defer cancel()
-		if err := s.carryOut(limited, step); err != nil {
-			status.Doing += "; etcd says that it is too early: " + err.Error()
-			if status.Doing != m.refused {
-				m.refused = status.Doing
-				say(m.c, m.refused)
-			}
-			return 2 * eager
-		}
-		say(m.c, step.String())
-		return eager
 	}
-	return m.chores(ctx, s, status, all)
-}
-
-// cluster is what membership decides by.
-func (m *member) cluster(status *Status, all map[int]heard) membership.Cluster {
-	c := membership.Cluster{
-		Self: m.c.Seat, Leader: status.Leader, Seats: m.facts.Seats, Members: status.Members,
-		Grace: m.facts.Grace, Settled: time.Since(m.changed), Peers: make(map[int]membership.Peer),
-	}
-	for seat, h := range all {
-		p := membership.Peer{Away: m.facts.Away[seat], Unfit: h.last.Unfit, Lost: h.ok && h.last.Lost}
-		listed := slices.ContainsFunc(status.Members, func(l membership.Member) bool { return l.Seat == seat && l.Started })
-		// A listed member whose etcd does not run is as silent as one that does not answer.
-		if !h.ok || listed && !h.last.Running && !h.last.Lost {
-			p.Silent = max(time.Since(h.at), time.Nanosecond)
-		}
-		same := h.last.Generation == status.Generation
-		p.InSync = h.ok && same && h.last.Running && h.last.Committed > 0 && float64(h.last.Committed+nearly) >= 0.9*float64(status.Committed)
-		c.Peers[seat] = p
-	}
-	return c
-}
-
-// nearly is how many entries a learner may lack on top of a tenth of them: a young log has few.
-// etcd looks more closely, and refuses what is too early.
-const nearly = 16
-
-// chores does one chore about the databases.
-func (m *member) chores(ctx context.Context, s *server, status *Status, all map[int]heard) time.Duration {
-	if full := len(status.Full) > 0; full != m.full {
-		m.full, m.compacted, m.done = full, time.Time{}, make(map[int]bool)
-	}
-	var databases []usage
-	for _, l := range status.Members {
-		u := usage{Seat: l.Seat, Voter: !l.Learner, Done: m.done[l.Seat]}
-		if l.Seat == m.c.Seat {
-			u.Answers, u.Size, u.InUse = true, status.Size, status.InUse
-		} else if h := all[l.Seat]; h.ok && h.last.Running {
-			u.Answers, u.Size, u.InUse = true, h.last.Size, h.last.InUse
-		}
-		databases = append(databases, u)
-	}
-	do := upkeep(m.c.Seat, quota(m.c), databases, status.Full, time.Since(m.compacted) < compactAgain)
-	if do.Do == nothing {
-		if do.Why != "" {
-			status.Problem = do.Why
-			return calm / 3
-		}
-		return calm
-	}
-	if err := m.do(ctx, s, do, status); err != nil {
-		status.Problem = fmt.Sprintf("%s: %v", do.Do, err)
-		say(m.c, status.Problem)
-		return calm
-	}
-	say(m.c, fmt.Sprintf("%s (seat %d): %s", do.Do, do.Seat, do.Why))
-	return eager
-}
-
-func (m *member) do(ctx context.Context, s *server, do chore, status *Status) error {
-	limit := callFor
-	if do.Do == defragment {
-		limit = defragmentFor
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	switch do.Do {
-	case compact:
-		_, err := s.client.Compact(ctx, status.Revision, clientv3.WithCompactPhysical())
-		if err != nil && !isCompacted(err) {
-			return err
-		}
-		m.compacted, m.done = time.Now(), make(map[int]bool)
-		return nil
-	case defragment:
-		if m.done[do.Seat] = true; do.Seat == m.c.Seat {
-			return m.defragment(s)
-		}
-		return m.dial.defragment(ctx, do.Seat)
-	case yield:
-		return s.carryOut(ctx, membership.Step{Do: membership.Yield, Seat: do.Seat})
-	case disarm:
-		_, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-		return err
-	}
-	return nil
-}
-
-// defragment copies this node's database without its holes. It takes no write meanwhile.
-func (m *member) defragment(s *server) error {
-	m.working.Lock()
-	defer m.working.Unlock()
-	return s.etcd.Defragment()
-}
-
-// snapshot makes a copy of the data if it is time.
-func (m *member) snapshot(ctx context.Context, s *server, status Status) {
-	all := m.folder.snapshots()
-	var last Snapshot
-	if len(all) > 0 {
-		last = all[len(all)-1]
-	}
-	running := time.Since(m.began)
-	made := running // for clocks that were set, what has surely passed
-	if age := time.Since(last.Made); last.Revision > 0 && age > made {
-		made = age
-	}
-	if !m.snapped.IsZero() {
-		made = time.Since(m.snapped)
-		running = min(running, made)
-	}
-	if status.Leader == 0 || !snapshotDue(last, status.Revision, running, made, m.free(), status.Size) {
-		return
-	}
-	m.snapped = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, defragmentFor)
-	defer cancel()
-	r, err := s.client.Snapshot(ctx)
-	if err == nil {
-		err = errors.Join(m.folder.keep(status.Revision, r), r.Close())
-	}
-	if err != nil {
-		say(m.c, err.Error())
-	}
+	return status
 }
 
 // free is how many bytes the disk has left; 0 where it cannot be asked.
@@ -624,6 +380,10 @@ func (m *member) handler() http.Handler {
 			http.Error(w, "this node's etcd does not run, or leads", http.StatusConflict)
 			return
 		}
+		if !m.mayCopy(time.Now()) {
+			http.Error(w, "this node's database was defragmented often enough for now", http.StatusTooManyRequests)
+			return
+		}
 		if err := m.defragment(s); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
@@ -633,10 +393,23 @@ func (m *member) handler() http.Handler {
 			s.handler.ServeHTTP(w, r)
 			return
 		}
+		select {
+		case m.knocked <- struct{}{}:
+		default:
+		}
 		http.Error(w, "this node's etcd does not run", http.StatusServiceUnavailable)
 	})
 	return mux
 }
 
-// isCompacted says that somebody else was faster.
-func isCompacted(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }
+// once says what would be said at each look.
+func (m *member) once(line string) {
+	if time.Since(m.said[line]) < sayAgain {
+		return
+	}
+	if len(m.said) >= 50 {
+		clear(m.said)
+	}
+	m.said[line] = time.Now()
+	say(m.c, line)
+}

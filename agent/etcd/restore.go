@@ -1,8 +1,10 @@
 package etcd
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
@@ -55,8 +59,9 @@ func Connect(socket string) (*clientv3.Client, error) {
 // process starts next; nil is a snapshot of what the member has itself, but for what it wrote in the
 // last tenth of a second before a power cut. The etcd that was before
 // counts no more then: members of it that come back join the new one. Only what etcd orders and
-// carries is restored, at heights that were; who relies on a height holds it himself. A cut
-// leaves the order given, or not.
+// carries is restored, at heights that were; who relies on a height holds it himself. Members that
+// run, and have a leader, go on without the new one until their [Facts] say that it was ordered. A
+// cut leaves the order given, or not.
 func PlaceRestore(dir string, snapshot io.Reader) error {
 	name := filepath.Join(dir, restoreName)
 	if snapshot == nil {
@@ -89,15 +94,63 @@ func writeFile(name string, from io.Reader) error {
 // twice, however old the snapshot is.
 const bump = 1 << 30
 
-// restore does what PlaceRestore has asked for. A cut leaves the old data or the new one; the
-// order may be carried out twice:
+// errBad is of a snapshot that is none: nothing will ever come of it.
+var errBad = errors.New("this is no whole snapshot")
+
+// intact says whether a file is a whole snapshot; errBad: it is not.
+func intact(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	length := info.Size() - sha256.Size
+	if length <= 0 || length%512 != 0 { // a database of whole pages, and its sum
+		return fmt.Errorf("%s: %w: it has %d bytes", name, errBad, info.Size())
+	}
+	sum := sha256.New()
+	if _, err := io.CopyN(sum, f, length); err != nil {
+		return err
+	}
+	said := make([]byte, sha256.Size)
+	if _, err := io.ReadFull(f, said); err != nil {
+		return err
+	}
+	if !bytes.Equal(said, sum.Sum(nil)) {
+		return fmt.Errorf("%s: %w: its bytes are not those that were written", name, errBad)
+	}
+	return nil
+}
+
+// mayPass says that an error may be over by itself: the disk is full, or cannot be used now.
+func mayPass(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, errRoom} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return passing(err)
+}
+
+// errRoom is of what is not begun because the disk would be full before it ends.
+var errRoom = errors.New("there is too little room")
+
+// restore does what PlaceRestore has asked for, where free bytes are left. A cut leaves the old data
+// or the new one; the order may be carried out twice:
 //
 //  1. the new data, under another name
 //  2. its own name
 //  3. the mark names it: from now on it counts
 //  4. the old data is kept aside
 //  5. the order is gone
-func (f *folder) restore() (did bool, err error) {
+//
+// An order that can never be carried out is kept beside, and the old data goes on; any other one
+// stays.
+func (f *folder) restore(free int64) (did bool, err error) {
 	order := f.path(restoreName)
 	info, err := os.Stat(order)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,44 +161,65 @@ func (f *folder) restore() (did bool, err error) {
 	}
 	what, why, m := f.look()
 	from, whole := order, true
+	if what == membership.Unread {
+		return false, fmt.Errorf("restore: %s", why)
+	}
 	if info.Size() == 0 {
 		if what == membership.Foreign {
 			return false, fmt.Errorf("restore: %s", why)
 		}
 		from, whole = datadir.ToBackendFileName(f.data(m.Generation)), false
 	}
-	if err := f.renew(m, from, whole); err != nil {
-		if kept := f.disk.Rename(order, order+".bad"); kept != nil { // else the node would try for ever
-			err = errors.Join(err, kept)
+	if err := f.renew(m, from, whole, free); err != nil {
+		if !mayPass(err) {
+			err = errors.Join(err, f.disk.Rename(order, order+".bad"))
 		}
 		return false, fmt.Errorf("restore: %w", err)
 	}
 	return true, f.disk.RemoveAll(order)
 }
 
-// renew begins the next generation, of this seat alone, from a database. whole says that the
-// database has the sum that a snapshot ends with.
-func (f *folder) renew(m mark, from string, whole bool) error {
+// renew begins the next generation, of this seat alone, from a database, where free bytes are left.
+// whole says that the database has the sum that a snapshot ends with; the error is errBad if it is
+// wrong. What a failed try has written is gone.
+func (f *folder) renew(m mark, from string, whole bool, free int64) error {
 	next := m
-	next.Generation, next.Begun, next.Starts = m.Generation+1, true, 0
+	next.Generation, next.Begun, next.Starts, next.Only = m.Generation+1, true, 0, true
+	if next.Generation > maxGeneration {
+		return fmt.Errorf("%s: etcd was restored %d times, and there are no more numbers", f.dir, m.Generation)
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if need := info.Size() + leastFree(); free < need {
+		return fmt.Errorf("%s: %w: it takes %d MiB, and %s has %d", from, errRoom, need>>20, f.dir, free>>20)
+	}
+	if whole {
+		if err := intact(from); err != nil {
+			return err
+		}
+	}
 	data := f.data(next.Generation)
 	for _, left := range []string{data, data + ".new"} {
 		if err := f.disk.RemoveAll(left); err != nil {
 			return err
 		}
 	}
-	err := recovered(func() error {
+	err = recovered(func() error {
 		return snapshot.NewV3(zap.NewNop()).Restore(snapshot.RestoreConfig{
-			SnapshotPath: from, Name: memberName(f.mine.Seat), OutputDataDir: data + ".new", SkipHashCheck: !whole,
+			SnapshotPath: from, Name: memberName(f.mine.Seat), OutputDataDir: data + ".new", SkipHashCheck: true,
 			PeerURLs: []string{peerURL(f.mine.Seat)}, InitialCluster: memberName(f.mine.Seat) + "=" + peerURL(f.mine.Seat),
 			InitialClusterToken: f.token(next.Generation), RevisionBump: uint64(next.Generation) * bump, MarkCompacted: true,
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+		err = fmt.Errorf("%s: %w", from, err)
+	} else {
+		err = syncTree(data + ".new")
 	}
-	if err := syncTree(data + ".new"); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, f.disk.RemoveAll(data+".new"))
 	}
 	if err := f.disk.Rename(data+".new", data); err != nil {
 		return err
@@ -162,10 +236,7 @@ func (f *folder) tidy(m mark) error {
 		if name == filepath.Base(f.data(m.Generation)) {
 			continue
 		}
-		if err := f.disk.RemoveAll(f.path(asideName)); err != nil {
-			return err
-		}
-		if err := f.disk.Rename(f.path(name), f.path(asideName)); err != nil {
+		if err := f.put(name, asideName); err != nil {
 			return err
 		}
 	}
@@ -199,9 +270,10 @@ func syncTree(root string) error {
 
 // Snapshot is a copy of a member's data on its own disk.
 type Snapshot struct {
-	Revision int64     `json:"revision"`
-	Bytes    int64     `json:"bytes"`
-	Made     time.Time `json:"made"` // by the node's clock
+	Generation int       `json:"generation"` // of the etcd that it is of
+	Revision   int64     `json:"revision"`
+	Bytes      int64     `json:"bytes"`
+	Made       time.Time `json:"made"` // by the node's clock
 }
 
 const (
@@ -232,12 +304,14 @@ func snapshotDue(last Snapshot, revision int64, running, made time.Duration, fre
 	return made >= snapshotAge || made >= snapshotPause && (behind >= snapshotRevisions || behind < 0)
 }
 
-// snapshots are those that are here, the newest one last: revisions only grow, clocks do not.
+// snapshots are those of this founding that are here, the newest one last: revisions only grow,
+// clocks do not, and an etcd that began from nothing counts revisions from the start.
 func (f *folder) snapshots() (all []Snapshot) {
 	entries, _ := os.ReadDir(f.path(snapshotsName)) // without the folder there are none
 	for _, e := range entries {
 		var s Snapshot
-		if _, err := fmt.Sscanf(e.Name(), "%d.db", &s.Revision); err != nil || e.Name() != snapshotName(s.Revision) {
+		_, err := fmt.Sscanf(strings.TrimPrefix(e.Name(), f.mine.First.String()), "-%d-%d.db", &s.Generation, &s.Revision)
+		if err != nil || e.Name() != f.snapshotName(s.Generation, s.Revision) {
 			continue
 		}
 		info, err := e.Info()
@@ -247,24 +321,29 @@ func (f *folder) snapshots() (all []Snapshot) {
 		s.Bytes, s.Made = info.Size(), info.ModTime()
 		all = append(all, s)
 	}
-	slices.SortFunc(all, func(a, b Snapshot) int { return cmp.Compare(a.Revision, b.Revision) })
+	slices.SortFunc(all, func(a, b Snapshot) int {
+		return cmp.Or(cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Revision, b.Revision))
+	})
 	return all
 }
 
-func snapshotName(revision int64) string { return fmt.Sprintf("%020d.db", revision) }
+// snapshotName tells foundings apart, whose data is never mixed.
+func (f *folder) snapshotName(generation int, revision int64) string {
+	return fmt.Sprintf("%s-%07d-%020d.db", f.mine.First.String(), generation, revision)
+}
 
 // keep writes a snapshot, and removes those that are too many. A cut leaves the older ones.
-func (f *folder) keep(revision int64, from io.Reader) error {
+func (f *folder) keep(generation int, revision int64, from io.Reader) error {
 	dir := f.path(snapshotsName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, snapshotName(revision)), from); err != nil {
+	if err := writeFile(filepath.Join(dir, f.snapshotName(generation, revision)), from); err != nil {
 		return fmt.Errorf("snapshot of etcd: %w", err)
 	}
 	all := f.snapshots()
 	for _, s := range all[:max(0, len(all)-keptSnapshots)] {
-		if err := os.Remove(filepath.Join(dir, snapshotName(s.Revision))); err != nil {
+		if err := os.Remove(filepath.Join(dir, f.snapshotName(s.Generation, s.Revision))); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,6 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3compactor"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/features"
-	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
@@ -71,7 +70,9 @@ func start(dir string, c Config, b begin, prepared func() error) (*server, error
 	}
 	socket := ClientSocket(c.Run)
 	gate := features.NewDefaultServerFeatureGate(memberName(c.Seat), lg)
-	wal.SegmentSizeBytes = segment
+	if err := gate.(interface{ Set(string) error }).Set(string(features.CompactHashCheck) + "=true"); err != nil {
+		return nil, err
+	}
 	e, err := etcdserver.NewServer(config.ServerConfig{
 		Name: memberName(c.Seat), DataDir: dir, Logger: lg, ServerFeatureGate: gate,
 		PeerURLs: own, ClientURLs: types.URLs{url.URL{Scheme: "unix", Path: socket}},
@@ -83,7 +84,7 @@ func start(dir string, c Config, b begin, prepared func() error) (*server, error
 		MaxTxnOps: 128, MaxRequestBytes: maxRequest, MaxConcurrentStreams: math.MaxInt32,
 		StrictReconfigCheck: true, MaxLearners: membership.MaxLearners, BcryptCost: 10, Metrics: "basic",
 		WarningApplyDuration: time.Second, WarningUnaryRequestDuration: 2 * time.Second,
-		DowngradeCheckTime: time.Minute, CompactHashCheckTime: time.Minute, V2Deprecation: config.V2DeprDefault,
+		DowngradeCheckTime: time.Minute, CompactHashCheckTime: compare, V2Deprecation: config.V2DeprDefault,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd in %s: %w", dir, err)
@@ -201,21 +202,38 @@ func (s *server) leader() int {
 	return 0
 }
 
-// noSpace are the seats for which etcd has stopped to take writes.
-func (s *server) alarms() (noSpace []int, corrupt []int) {
+// alarm is one of etcd's.
+type alarm struct {
+	id   uint64
+	kind pb.AlarmType
+	seat int  // 0: of nobody who is listed
+	gone bool // it is of a member that is not there any more, and etcd would keep it for ever
+}
+
+func (s *server) alarms() (all []alarm) {
+	alone := len(s.etcd.Cluster().Members()) == 1 // its data differs from nobody's
 	for _, a := range s.etcd.Alarms() {
-		seat := 0
+		one := alarm{id: a.MemberID, kind: a.Alarm, gone: a.MemberID != 0 || alone}
 		if m := s.etcd.Cluster().Member(types.ID(a.MemberID)); m != nil {
-			seat = seatOf(m.PeerURLs)
+			one.seat, one.gone = seatOf(m.PeerURLs), false
 		}
-		switch a.Alarm {
-		case pb.AlarmType_NOSPACE:
-			noSpace = append(noSpace, seat)
-		case pb.AlarmType_CORRUPT:
-			corrupt = append(corrupt, seat)
+		all = append(all, one)
+	}
+	return all
+}
+
+// disarm takes alarms back that mean nothing any more: those of members that are gone, and with room
+// those for want of it. A member that has none raises its alarm again.
+func (s *server) disarm(ctx context.Context, room bool) error {
+	for _, a := range s.alarms() {
+		if !a.gone && !(room && a.kind == pb.AlarmType_NOSPACE) {
+			continue
+		}
+		if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: a.id, Alarm: a.kind}); err != nil {
+			return err
 		}
 	}
-	return noSpace, corrupt
+	return nil
 }
 
 // carryOut does one step about the list. Its errors are those of etcd, most of which say that

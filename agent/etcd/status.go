@@ -20,7 +20,7 @@ type Status struct {
 	Running    bool   `json:"running"`         // etcd runs here
 	Leader     int    `json:"leader"`          // the seat that leads; 0: none is known
 	Lost       bool   `json:"lost,omitempty"`  // etcd lists this seat, and its data is gone
-	Unfit      string `json:"unfit,omitempty"` // why this node's disk is none for etcd, while it does not run here
+	Unfit      string `json:"unfit,omitempty"` // why etcd cannot run here, while it does not
 	Doing      string `json:"doing"`           // what is done or waited for
 	Problem    string `json:"problem,omitempty"`
 
@@ -34,7 +34,7 @@ type Status struct {
 	InUse    int64 `json:"inUse,omitempty"`
 	Quota    int64 `json:"quota,omitempty"`
 	// Full are the seats that have no room, for which no write is taken; Corrupt those whose
-	// data is not that of the others.
+	// data is not that of the others, for which nothing is, 0 where nobody knows which.
 	Full    []int `json:"full,omitempty"`
 	Corrupt []int `json:"corrupt,omitempty"`
 
@@ -44,6 +44,8 @@ type Status struct {
 
 const (
 	statusVersion = 1
+	// maxGeneration is far above what restores ever make, and far below where numbers end.
+	maxGeneration = 1 << 30
 	maxStatus     = 64 << 10 // bytes
 	statusPath    = "/kogge/status"
 	// defragmentPath is for the leader's node: this node's database is the next.
@@ -59,8 +61,8 @@ func parseStatus(raw []byte) (Status, error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return Status{}, fmt.Errorf("status of a member: %w", err)
 	}
-	if s.Version < 1 || s.Seat < 1 || s.Generation < 0 || s.Size < 0 || s.InUse < 0 {
-		return Status{}, fmt.Errorf("status of a member: version %d, seat %d, generation %d", s.Version, s.Seat, s.Generation)
+	if s.Version < 1 || s.Seat < 1 || s.Generation < 0 || s.Generation > maxGeneration || s.Size < 0 || s.InUse < 0 {
+		return Status{}, fmt.Errorf("status of a member: version %d, seat %d, generation %d, %d of %d bytes", s.Version, s.Seat, s.Generation, s.InUse, s.Size)
 	}
 	return s, nil
 }
@@ -68,49 +70,44 @@ func parseStatus(raw []byte) (Status, error) {
 // heard is what another seat's door has said.
 type heard struct {
 	last Status
-	at   time.Time // when it answered last, by the monotonic clock
-	ok   bool      // the last time
+	ok   bool      // it answered when it was asked last
+	at   time.Time // when that was
 }
 
 // ears ask the other doors, all at once.
 type ears struct {
 	dial *dialer
-
-	mu  sync.Mutex // guards all
-	all map[int]heard
+	all  map[int]heard // only ask changes it
 }
 
-// ask asks seats how they stand, and forgets those that are not among them. Who has never
-// answered is silent since he was asked first.
-func (e *ears) ask(ctx context.Context, seats []int) map[int]heard {
+// ask asks seats how they stand, and says what is known of all; those who are not among all are
+// forgotten.
+func (e *ears) ask(ctx context.Context, seats, all []int) map[int]heard {
 	ctx, cancel := context.WithTimeout(ctx, spared)
 	defer cancel()
-	var wait sync.WaitGroup
-	fresh := make(map[int]heard)
-	var mu sync.Mutex // guards fresh
-	for _, seat := range seats {
-		e.mu.Lock()
-		before := e.all[seat]
-		e.mu.Unlock()
-		if before.at.IsZero() {
-			before.at = time.Now()
+	known := make(map[int]heard)
+	for _, seat := range all {
+		if before, ok := e.all[seat]; ok {
+			known[seat] = before
 		}
+	}
+	var wait sync.WaitGroup
+	var mu sync.Mutex // guards known, from here on
+	for _, seat := range seats {
 		wait.Go(func() {
-			now := before
 			s, err := e.dial.status(ctx, seat)
-			if now.ok = err == nil; now.ok {
-				now.last, now.at = s, time.Now()
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			fresh[seat] = now
+			now := heard{last: known[seat].last, ok: err == nil, at: time.Now()}
+			if now.ok {
+				now.last = s
+			}
+			known[seat] = now
 		})
 	}
 	wait.Wait()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.all = fresh
-	return fresh
+	e.all = known
+	return known
 }
 
 // status asks one seat.

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// usage is how a member's database stands.
+// usage is how a member's database stands. Of others it is what they say.
 type usage struct {
 	Seat    int
 	Answers bool
@@ -13,6 +13,7 @@ type usage struct {
 	Size    int64 // of the file, which only a defragmentation makes smaller
 	InUse   int64 // of it, as of the last write: after a compaction nothing may be written
 	Done    bool  // it was defragmented since revisions were forgotten for want of room
+	Often   int   // how often it was in the last hour
 }
 
 // chore is what the leader's node does about the databases.
@@ -28,7 +29,8 @@ const (
 	compact    = "compact"    // forget all revisions but the newest
 	defragment = "defragment" // a seat's database
 	yield      = "yield"      // to a seat: the leader's own database is next, and would hold up everybody
-	disarm     = "disarm"     // the alarm, so that writes are taken again
+	disarm     = "disarm"     // the alarms for want of room, so that writes are taken again
+	forget     = "forget"     // the alarms of members that are gone
 )
 
 const (
@@ -40,19 +42,30 @@ const (
 	fullPart = 0.8
 	// Above that part of it a member would soon raise the alarm again.
 	alarmPart = 0.95
+	// mostDone is how often one is defragmented in an hour, whatever a member says of itself.
+	mostDone = 6
 )
 
 // upkeep says what is to be done. self leads; full are the seats for which writes have stopped;
-// compacted says that this was done since they have. One database is defragmented at a time, and
-// the leader's is the last.
-func upkeep(self int, quota int64, all []usage, full []int, compacted bool) chore {
+// gone is how many alarms are of members that are not there any more; compacted says that revisions
+// were forgotten since writes have stopped. One database is defragmented at a time, and the
+// leader's is the last. All have the same data, so only what this node sees of its own says that
+// there is no room: one that is silent, or says so after it was defragmented, raises its alarm again
+// if that is so.
+func upkeep(self int, quota int64, all []usage, full []int, gone int, compacted bool) chore {
+	if gone > 0 {
+		return chore{forget, 0, fmt.Sprintf("%d alarms are of members that are gone", gone)}
+	}
 	alarm := len(full) > 0
 	if alarm && !compacted {
 		return chore{compact, 0, fmt.Sprintf("seats %v are full", full)}
 	}
 	wasteful := func(u usage) bool {
 		free := u.Size - u.InUse
-		if alarm && float64(u.Size) >= fullPart*float64(quota) {
+		switch {
+		case u.Often >= mostDone:
+			return false
+		case alarm && float64(u.Size) >= fullPart*float64(quota):
 			return !u.Done || free >= u.Size/8
 		}
 		return float64(free) >= wastePart*float64(quota) && free >= u.Size/2
@@ -77,11 +90,8 @@ func upkeep(self int, quota int64, all []usage, full []int, compacted bool) chor
 		return chore{}
 	}
 	for _, u := range all {
-		switch {
-		case !u.Answers && slices.Contains(full, u.Seat):
-			return chore{nothing, u.Seat, fmt.Sprintf("seat %d is full and does not answer", u.Seat)}
-		case float64(u.Size) >= alarmPart*float64(quota):
-			return chore{nothing, u.Seat, fmt.Sprintf("seat %d is full: %d MiB of %d MiB are in use", u.Seat, u.InUse>>20, quota>>20)}
+		if u.Seat == self && float64(u.Size) >= alarmPart*float64(quota) {
+			return chore{nothing, self, fmt.Sprintf("etcd is full: %d MiB of %d MiB are in use", u.InUse>>20, quota>>20)}
 		}
 	}
 	return chore{disarm, 0, "there is room again"}

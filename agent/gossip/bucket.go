@@ -31,10 +31,11 @@ func (b *bucket) take(n int, at time.Time) bool {
 	return true
 }
 
-// owe spends n whether or not there is so much.
+// owe spends n whether or not there is so much. A debt is no larger than what the bucket holds:
+// it is over in time, whatever was spent.
 func (b *bucket) owe(n int, at time.Time) {
 	b.now(at)
-	b.spent += float64(n)
+	b.spent = min(b.spent+float64(n), 2*b.most)
 }
 
 // wait is how long until there is n; at once if it never holds so much and is full.

@@ -2,9 +2,11 @@ package gossip
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
@@ -18,15 +20,16 @@ const outbound = 3
 const others = 16
 
 // order is in which order a node prefers its peers: voters, then a few of the others, each by
-// a hash of both keys. Nobody chooses it, and it is another one for each node, so that sessions
-// spread over the voters.
-func order(seats roster.Roster, fleet document.Hash, self signed.Key) (voters, rest []roster.Seat) {
+// a hash of both keys and a random number of this run. It is another one for each node, so that
+// sessions spread over the voters, and nobody can make himself a key that comes first.
+func order(seats roster.Roster, fleet document.Hash, self signed.Key, random uint64) (voters, rest []roster.Seat) {
+	run := binary.BigEndian.AppendUint64(nil, random)
 	ranks := make(map[signed.Key]document.Hash)
 	for _, s := range seats.Seats {
 		if s.Key == self {
 			continue
 		}
-		ranks[s.Key] = document.HashOf(document.Message("kogge/gossip-peer/v1", fleet[:], []byte(self), []byte(s.Key)))
+		ranks[s.Key] = document.HashOf(document.Message("kogge/gossip-peer/v1", fleet[:], []byte(self), []byte(s.Key), run))
 		if s.Vote {
 			voters = append(voters, s)
 		} else {
@@ -65,7 +68,7 @@ func targets(voters, rest []roster.Seat, turn int, usable func(roster.Seat) bool
 	return chosen
 }
 
-// peer is what a node remembers of a seat.
+// peer is what a node remembers of a seat, however many sessions it opens.
 type peer struct {
 	failures int       // to reach it, in a row
 	again    time.Time // not before then
@@ -73,6 +76,16 @@ type peer struct {
 	last     time.Time // of those
 	away     time.Time // until then
 	demerits int       // that may be mishaps
+
+	unasked bucket // bytes that it may send without being asked
+	served  bucket // bytes that it may have sent to it
+	pulled  bucket // bytes that it was asked for
+	vain    bucket // answers of it that said nothing new
+
+	gave     time.Time // when it was asked for an entry the last time
+	missed   int       // entries that it was asked for and did not bring in time
+	looked   wire.Head // the last head of it that was compared with the ledger here
+	lookedAt time.Time
 }
 
 // What a peer waits that cannot be reached, and one that was sent away.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/golden"
 )
@@ -34,7 +35,7 @@ func TestTargets(t *testing.T) {
 		}
 		for turn := range c.turns {
 			for _, self := range []int{1, c.count} {
-				voters, rest := order(s.Roster, document.HashOf([]byte("fleet")), s.Roster.Seats[self-1].Key)
+				voters, rest := order(s.Roster, document.HashOf([]byte("fleet")), s.Roster.Seats[self-1].Key, 1)
 				fmt.Fprintf(&out, "    turn %d, n%d:", turn, self)
 				for _, seat := range targets(voters, rest, turn, func(seat roster.Seat) bool { return !slices.Contains(c.gone, seat.Number) }) {
 					fmt.Fprintf(&out, " %s (%s)", seat.Name, seat.Domain)
@@ -51,7 +52,7 @@ func TestTargetsSpread(t *testing.T) {
 	s := large(t, 300)
 	chosen := make(map[int]int)
 	for _, seat := range s.Roster.Seats {
-		voters, rest := order(s.Roster, s.Fleet(), seat.Key)
+		voters, rest := order(s.Roster, s.Fleet(), seat.Key, 1)
 		for _, target := range targets(voters, rest, 0, func(roster.Seat) bool { return true }) {
 			chosen[target.Number]++
 		}
@@ -64,6 +65,25 @@ func TestTargetsSpread(t *testing.T) {
 	}
 	if len(chosen) < 99 || most > 25 {
 		t.Errorf("%d voters are chosen, one of them %d times: 900 sessions for 100 voters", len(chosen), most)
+	}
+}
+
+// TestTargetsRuns: which voters a node chooses first is another matter in each run, so that no
+// key is made to come first.
+func TestTargetsRuns(t *testing.T) {
+	s := large(t, 50)
+	first := make(map[int]bool)
+	for run := range uint64(200) {
+		voters, _ := order(s.Roster, s.Fleet(), s.Roster.Seats[0].Key, run)
+		first[voters[0].Number] = true
+	}
+	if len(first) < 40 {
+		t.Errorf("in 200 runs %d of 49 voters come first", len(first))
+	}
+	a := New(Config{Self: s.Roster.Seats[0].Key, Ledger: still{s}, Kinds: notice.Kinds()})
+	b := New(Config{Self: s.Roster.Seats[0].Key, Ledger: still{s}, Kinds: notice.Kinds()})
+	if slices.EqualFunc(a.voters, b.voters, func(a, b roster.Seat) bool { return a.Number == b.Number }) {
+		t.Error("two runs choose alike")
 	}
 }
 
@@ -116,6 +136,9 @@ func TestBucket(t *testing.T) {
 	}
 	if b.owe(50, now); b.wait(1, now) != 5100*time.Millisecond || b.wait(1000, now) != 15*time.Second {
 		t.Errorf("owing: %s, %s", b.wait(1, now), b.wait(1000, now))
+	}
+	if b.owe(1<<40, now); b.wait(1, now) != 10*time.Second+100*time.Millisecond {
+		t.Errorf("owing without end: %s", b.wait(1, now))
 	}
 	if b.take(1, now.Add(-time.Hour)) || !b.take(100, now.Add(time.Hour)) {
 		t.Errorf("the clock goes: %+v", b)

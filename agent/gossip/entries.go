@@ -1,70 +1,62 @@
 package gossip
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"slices"
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/signed"
 )
 
-// maxPart is the bytes of one part of an entry, at most.
-const maxPart = ledger.MaxEntry
-
 // entries is how the ledger grows by what peers have. Entries are fetched one at a time, in
-// order; whoever offers one that is large, and others that have the same parts, send pieces.
+// order: who offers one that is large sends it in pieces, and others do that have the same ones.
+// Beside that, one peer at a time proves that its ledger is another one.
 type entries struct {
-	fetch *fetch
-	// known are the hashes of the records that this run has seen, the last ones.
-	known map[int64]document.Hash
-	// again is when the next one may be fetched: the ledger takes none now, for a reason that is
-	// this node's. failures counts how often that was in a row.
+	next  *fetch // of the next entry
+	proof *fetch // of one that is another one here
+	// kept are pieces of the next entry that came before its fetch was given up.
+	kept map[document.Hash][]byte
+	// again is when something may be fetched: the ledger takes nothing now, for a reason that
+	// is this node's. failures counts how often that was in a row.
 	again    time.Time
 	failures int
 	cached   cachedEntry // the goroutine's of the disk
-}
-
-// maxKnown is how many records are known by their hash.
-const maxKnown = 64
-
-func (e *entries) note(height int64, record document.Hash) {
-	if e.known == nil {
-		e.known = make(map[int64]document.Hash)
-	}
-	e.known[height] = record
-	delete(e.known, height-maxKnown)
 }
 
 // fetch is an entry that is being fetched:
 //
 //	asked ─entry───────────────────────▶ taking ─▶ taken, or the peer lied
 //	  ├──offer─▶ pieces ─all are here──▶ taking
-//	  └──lack, or nothing in time─▶ asked, of another peer
+//	  └──lack, or not all in time─▶ asked, of another peer
 type fetch struct {
 	height int64
-	proof  bool     // of a fork: the peer's head is not the record that is here
-	from   *session // who is asked first
-	maker  *session // who says that this is the entry
-	until  time.Time
-	offer  *offer
-	got    [parts][][]byte // pieces
-	by     [parts]map[*session]bool
-	asks   map[ask]asked
-	left   int               // pieces that are not here
-	passed map[*session]bool // who has nothing to give for it
-	again  [parts]bool       // fetched for the second time, from the one who offers it alone
+	from   *session  // who says what the entry is
+	until  time.Time // when all that it sends has to be here
+	offer  *wire.Offer
+	got    map[document.Hash][]byte // pieces
+	asks   map[document.Hash]asked  // for pieces
+	passed map[signed.Key]bool      // who does not say what it is
+	idle   map[signed.Key]bool      // who does not send pieces of what is offered
+	fork   *fork                    // what the entry is to prove; nil: it is the next one
 	taking bool
 }
 
-// ask is a piece that somebody was asked for.
-type ask struct{ part, index int }
-
+// asked is who was asked for a piece.
 type asked struct {
 	s     *session
 	until time.Time
+}
+
+// fork is the search for the height at which a peer's ledger parts from the one here: both are
+// the same at low, and at high the peer has another record.
+type fork struct {
+	low, high int64
+	entry     ledger.Entry // the peer's at high, once it came
+	previous  document.Hash
+	until     time.Time // when the proof has to be here
 }
 
 // Pieces: of how many peers, and how many of each at a time.
@@ -73,61 +65,105 @@ const (
 	piecesOfEach = 2
 )
 
+const (
+	// entryRate is how many bytes a second of a large entry have to come, on average.
+	entryRate = 16 << 10
+	// maxOwed is how many answers about entries a peer may owe before it is asked for no more.
+	maxOwed = 64
+	// proofLimit is how long a peer may take to prove that its ledger is another one, and
+	// lookAgain after how long the same head is looked at again.
+	proofLimit, lookAgain = 2 * time.Minute, time.Hour
+)
+
 // sayHead tells a peer how far the ledger is, unless it has been told.
 func (e *Engine) sayHead(s *session) {
-	if now := (head{e.state.Height, e.state.Record}); !s.told || s.toldHead != now {
+	if now := (wire.Head{Height: e.state.Height, Record: e.state.Record}); !s.told || s.toldHead != now {
 		s.told, s.toldHead = true, now
 		s.say(now)
 	}
 }
 
 // hearLedger takes frames that are about the ledger.
-func (e *Engine) hearLedger(s *session, f frame) {
+func (e *Engine) hearLedger(s *session, f wire.Frame) {
+	now := time.Now()
 	switch f := f.(type) {
-	case head:
+	case wire.Head:
 		s.ledger = f
-		e.tendEntries(time.Now())
-	case wantEntry:
-		e.lend(s, f.height, func() { e.giveEntry(s, f.height) })
-	case wantPiece:
-		e.lend(s, f.height, func() { e.givePiece(s, f) })
-	case entry:
-		e.hearEntry(s, f)
-	case offer:
-		e.hearOffer(s, f)
-	case piece:
-		e.hearPiece(s, f)
-	case lack:
-		e.hearLack(s, f)
+		e.tendEntries(now)
+	case wire.WantEntry:
+		not := wire.Lack{Height: f.Height}
+		e.lend(s, not, func() { e.giveEntry(s, not) })
+	case wire.WantPiece:
+		not := wire.Lack{Height: f.Height, Sum: f.Sum}
+		e.lend(s, not, func() { e.givePiece(s, f.Index, not) })
+	case wire.Entry:
+		if to := e.fetching(f.Height, s); to != nil && to.offer == nil {
+			to.from = s
+			e.whole(to, ledger.Entry{Record: f.Parts[0], Value: f.Parts[1], Certificate: f.Parts[2]}, now)
+		}
+	case wire.Offer:
+		if to := e.fetching(f.Height, s); to != nil && to.offer == nil && to.from == s {
+			e.hearOffer(to, f, now)
+		}
+	case wire.Piece:
+		e.hearPiece(s, f, now)
+	case wire.Lack:
+		if to := e.fetching(f.Height, s); to != nil {
+			e.hearLack(to, s, f.Sum, now)
+		}
 	}
 }
 
-// tendEntries fetches the next entry if a peer has it, or asks another peer where one does not
-// answer. It says when the next answer is due.
-func (e *Engine) tendEntries(now time.Time) time.Time {
-	f := e.entries.fetch
-	if f != nil && !f.taking {
-		e.tendFetch(f, now)
-		f = e.entries.fetch
+// fetching is the fetch that waits for a peer's answer about a height; nil: it comes too late.
+func (e *Engine) fetching(height int64, s *session) *fetch {
+	for _, f := range []*fetch{e.entries.next, e.entries.proof} {
+		if f != nil && !f.taking && f.height == height && (f.fork == nil || f.from == s) {
+			return f
+		}
 	}
-	if f == nil {
-		f = e.nextFetch(now)
+	return nil
+}
+
+// tendEntries fetches what peers have, or asks another peer where one does not answer. It says
+// when the next answer is due.
+func (e *Engine) tendEntries(now time.Time) (next time.Time) {
+	for _, f := range []*fetch{e.entries.next, e.entries.proof} {
+		if f != nil && !f.taking {
+			e.tendFetch(f, now)
+		}
 	}
-	switch {
-	case f == nil && e.entries.again.After(now):
-		return e.entries.again
-	case f == nil: // until somebody tells of a record
-		return time.Time{}
-	case f.taking:
-		return time.Time{}
+	if !now.Before(e.entries.again) {
+		switch f := e.entries.next; {
+		case f == nil:
+			if s := e.giver(e.state.Height+1, nil, now); s != nil {
+				e.entries.next = begin(e.state.Height + 1)
+				e.entries.next.got, e.entries.kept = e.entries.kept, nil
+				e.askEntry(e.entries.next, s, now)
+			}
+		case !f.taking: // somebody better may have it by now
+			if s := e.giver(f.height, f.passed, now); s != nil && e.peer(s.key).missed < e.peer(f.from.key).missed {
+				e.askEntry(f, s, now)
+			}
+		}
+		if e.entries.proof == nil {
+			if s := e.suspect(now); s != nil {
+				e.askEntry(e.doubt(s.ledger.Height, now), s, now)
+			}
+		}
+	} else {
+		next = e.entries.again
 	}
-	var next time.Time
-	if f.offer == nil {
-		next = f.until
-	}
-	for _, a := range f.asks {
-		if next.IsZero() || a.until.Before(next) {
-			next = a.until
+	for _, f := range []*fetch{e.entries.next, e.entries.proof} {
+		if f == nil || f.taking {
+			continue
+		}
+		if next.IsZero() || f.until.Before(next) {
+			next = f.until
+		}
+		for _, a := range f.asks {
+			if a.until.Before(next) {
+				next = a.until
+			}
 		}
 	}
 	if !next.IsZero() {
@@ -136,92 +172,93 @@ func (e *Engine) tendEntries(now time.Time) time.Time {
 	return next
 }
 
-// nextFetch begins with an entry that somebody has.
-func (e *Engine) nextFetch(now time.Time) *fetch {
-	if now.Before(e.entries.again) || e.pulled.wait(1, now) > 0 {
-		return nil
-	}
+func begin(height int64) *fetch {
+	return &fetch{height: height, asks: make(map[document.Hash]asked), passed: make(map[signed.Key]bool), idle: make(map[signed.Key]bool)}
+}
+
+// giver is a peer that has an entry, of those that are not passed over: who has missed the
+// fewest comes first, then whom this node has chosen itself, then who was asked the longest ago.
+func (e *Engine) giver(height int64, passed map[signed.Key]bool, now time.Time) (best *session) {
 	for _, s := range e.sessions {
-		record, known := e.entries.known[s.ledger.height]
-		if s.ledger.height > 0 && s.ledger.height <= e.state.Height && known && record != s.ledger.record && !s.doubted {
-			s.doubted = true
-			return e.begin(&fetch{height: s.ledger.height, proof: true}, s, now)
+		if s.ledger.Height < height || passed[s.key] || s.owes >= maxOwed || e.peer(s.key).pulled.wait(1, now) > 0 {
+			continue
 		}
-	}
-	if s := e.giver(e.state.Height+1, nil); s != nil {
-		return e.begin(&fetch{height: e.state.Height + 1}, s, now)
-	}
-	return nil
-}
-
-func (e *Engine) begin(f *fetch, s *session, now time.Time) *fetch {
-	f.asks, f.passed = make(map[ask]asked), make(map[*session]bool)
-	e.entries.fetch = f
-	e.askEntry(f, s, now)
-	return f
-}
-
-// askEntry asks a peer for the entry, and forgets what another one has offered.
-func (e *Engine) askEntry(f *fetch, s *session, now time.Time) {
-	f.from, f.maker, f.until = s, s, now.Add(entryLimit)
-	f.offer, f.got, f.by, f.again, f.left = nil, [parts][][]byte{}, [parts]map[*session]bool{}, [parts]bool{}, 0
-	clear(f.asks)
-	s.say(wantEntry{f.height})
-	e.at(f.until)
-}
-
-// giver is a peer that has an entry, of those that are not passed over: the one that has been
-// asked the longest ago.
-func (e *Engine) giver(height int64, passed map[*session]bool) (best *session) {
-	for _, s := range e.sessions {
-		if s.ledger.height >= height && !passed[s] && (best == nil || s.gave.Before(best.gave) || s.gave.Equal(best.gave) && s.key < best.key) {
+		if best == nil || e.before(s, best) {
 			best = s
 		}
-	}
-	if best != nil {
-		best.gave = time.Now()
 	}
 	return best
 }
 
+func (e *Engine) before(a, b *session) bool {
+	switch pa, pb := e.peer(a.key), e.peer(b.key); {
+	case pa.missed != pb.missed:
+		return pa.missed < pb.missed
+	case a.dialled != b.dialled:
+		return a.dialled
+	case !pa.gave.Equal(pb.gave):
+		return pa.gave.Before(pb.gave)
+	}
+	return a.key < b.key
+}
+
+// askEntry asks a peer for the entry, and forgets what another one has offered. Pieces that are
+// here stay.
+func (e *Engine) askEntry(f *fetch, s *session, now time.Time) {
+	f.from, f.offer = s, nil
+	f.wait(now.Add(entryLimit))
+	clear(f.asks)
+	clear(f.idle)
+	e.peer(s.key).gave = now
+	s.owes++
+	s.say(wire.WantEntry{Height: f.height})
+	e.at(f.until)
+}
+
+// wait has the one who is asked be waited for until a time.
+func (f *fetch) wait(until time.Time) {
+	if f.until = until; f.fork != nil && f.fork.until.Before(until) {
+		f.until = f.fork.until
+	}
+}
+
 // tendFetch turns from peers that do not answer in time.
 func (e *Engine) tendFetch(f *fetch, now time.Time) {
-	for a, one := range f.asks {
-		if one.s.closed || !now.Before(one.until) {
-			delete(f.asks, a)
-			f.passed[one.s] = true
-			e.demerit(one.s)
+	for sum, a := range f.asks {
+		if a.s.closed || !now.Before(a.until) {
+			delete(f.asks, sum)
+			if !a.s.closed && !f.idle[a.s.key] {
+				f.idle[a.s.key] = true
+				e.peer(a.s.key).missed++
+			}
 		}
 	}
-	if f.from.closed || f.offer == nil && !now.Before(f.until) {
-		if !f.from.closed {
+	switch {
+	case f.from.closed, f.idle[f.from.key], !now.Before(f.until):
+		if !f.idle[f.from.key] {
+			e.peer(f.from.key).missed++
+		}
+		if !f.from.closed && (f.offer == nil || f.fork != nil) {
 			e.demerit(f.from)
 		}
 		e.pass(f, now)
-		return
+	case f.offer != nil:
+		e.askPieces(f, now)
 	}
-	e.askPieces(f, now)
 }
 
 // pass turns to the next peer that has the entry, or gives up until somebody tells of it again.
 func (e *Engine) pass(f *fetch, now time.Time) {
-	f.passed[f.from] = true
-	if f.proof {
-		e.entries.fetch = nil
+	if f.fork != nil {
+		e.entries.proof = nil
 		return
 	}
-	if f.offer != nil && f.from.closed { // others may have what it offered
-		if s := e.other(f); s != nil {
-			f.from = s
-			e.askPieces(f, now)
-			return
-		}
-	}
-	if s := e.giver(f.height, f.passed); s != nil {
+	f.passed[f.from.key] = !f.from.closed // if it comes again it is asked again
+	if s := e.giver(f.height, f.passed, now); s != nil {
 		e.askEntry(f, s, now)
 		return
 	}
-	e.entries.fetch = nil
+	e.entries.next, e.entries.kept = nil, f.got
 	if f.from.closed { // of two sessions with one peer one ends: whoever comes tells of it anew
 		return
 	}
@@ -229,213 +266,231 @@ func (e *Engine) pass(f *fetch, now time.Time) {
 	e.at(e.entries.again)
 }
 
-// other is somebody who may have the same parts.
-func (e *Engine) other(f *fetch) *session { return e.giver(f.height, f.passed) }
-
-// hearEntry takes a small entry.
-func (e *Engine) hearEntry(s *session, f entry) {
-	now := e.entries.fetch
-	if now == nil || now.taking || now.from != s || now.height != f.height || now.offer != nil {
-		e.late(s)
-		return
-	}
-	e.take(now, ledger.Entry{Record: f.parts[0], Value: f.parts[1], Certificate: f.parts[2]})
+// accuse sends away who has said what an entry is, and turns to others.
+func (e *Engine) accuse(f *fetch, why string, now time.Time) {
+	e.blame(f.from, why)
+	e.pass(f, now)
 }
 
-// late notes an answer that nobody waits for: it was asked for some time ago, or never.
-func (e *Engine) late(s *session) { e.demerit(s) }
-
-// hearOffer has the parts of an entry be fetched in pieces.
-func (e *Engine) hearOffer(s *session, o offer) {
-	f := e.entries.fetch
-	if f == nil || f.taking || f.from != s || f.height != o.height || f.offer != nil {
-		e.late(s)
-		return
-	}
-	size := 0
-	for _, p := range o.parts {
-		size += p.size
-	}
-	if size > ledger.MaxEntry {
-		e.blame(s, faultEntry)
-		e.pass(f, time.Now())
-		return
-	}
+// hearOffer has an entry be fetched in pieces. Those that came before, of the same, are kept.
+func (e *Engine) hearOffer(f *fetch, o wire.Offer, now time.Time) {
 	f.offer = &o
-	for i, p := range o.parts {
-		f.got[i], f.by[i] = make([][]byte, p.pieces()), make(map[*session]bool)
-		f.left += p.pieces()
-	}
-	e.askPieces(f, time.Now())
-}
-
-// askPieces asks for pieces that are missing, of the one who offers them and of others.
-func (e *Engine) askPieces(f *fetch, now time.Time) {
-	if f.offer == nil || f.taking {
-		return
-	}
-	if f.left == 0 {
-		e.whole(f)
-		return
-	}
-	busy := make(map[*session]int)
-	for _, a := range f.asks {
-		busy[a.s]++
-	}
-	givers := []*session{f.from}
-	for _, s := range e.sessions {
-		if s != f.from && len(givers) < maxGivers && s.ledger.height >= f.height && !f.passed[s] {
-			givers = append(givers, s)
+	f.wait(now.Add(entryLimit + time.Duration(o.Size()/entryRate)*time.Second))
+	before := f.got
+	f.got = make(map[document.Hash][]byte)
+	for _, sum := range o.Sums {
+		if data, ok := before[sum]; ok {
+			f.got[sum] = data
 		}
-	}
-	givers = slices.DeleteFunc(givers, func(s *session) bool { return s.closed || f.passed[s] })
-	if len(givers) == 0 {
-		e.pass(f, now)
-		return
-	}
-	for i, p := range f.offer.parts {
-		for index := range p.pieces() {
-			if f.got[i][index] != nil {
-				continue
-			}
-			if _, waits := f.asks[ask{i, index}]; waits {
-				continue
-			}
-			s := leastBusy(givers, busy, f.again[i], f.from)
-			if s == nil {
-				return
-			}
-			busy[s]++
-			until := now.Add(entryLimit)
-			f.asks[ask{i, index}] = asked{s, until}
-			s.say(wantPiece{f.height, i, p.hash, index})
-			e.at(until)
-		}
-	}
-}
-
-// leastBusy is who can be asked for one more piece; nil: nobody.
-func leastBusy(givers []*session, busy map[*session]int, alone bool, from *session) (best *session) {
-	for _, s := range givers {
-		if busy[s] < piecesOfEach && (!alone || s == from) && (best == nil || busy[s] < busy[best]) {
-			best = s
-		}
-	}
-	return best
-}
-
-// hearPiece takes a piece that was asked for.
-func (e *Engine) hearPiece(s *session, p piece) {
-	f := e.entries.fetch
-	a := ask{p.part, p.index}
-	if f == nil || f.offer == nil || f.height != p.height || f.asks[a].s != s {
-		e.late(s)
-		return
-	}
-	delete(f.asks, a)
-	of := f.offer.parts[p.part]
-	if want := min(pieceSize, of.size-p.index*pieceSize); len(p.data) != want {
-		e.blame(s, faultEntry)
-		e.tendFetch(f, time.Now())
-		return
-	}
-	f.got[p.part][p.index] = p.data
-	f.by[p.part][s] = true
-	f.left--
-	e.merit(s)
-	e.askPieces(f, time.Now())
-}
-
-// hearLack turns to others. Height 0 is about objects: the peer sends none for a while.
-func (e *Engine) hearLack(s *session, l lack) {
-	now := time.Now()
-	if l.height == 0 {
-		s.rests = now.Add(time.Minute)
-		for id := range s.asked {
-			e.answered(id, s)
-		}
-		return
-	}
-	f := e.entries.fetch
-	if f == nil || f.taking || f.height != l.height {
-		e.late(s)
-		return
-	}
-	for a, one := range f.asks {
-		if one.s == s {
-			delete(f.asks, a)
-		}
-	}
-	f.passed[s] = true
-	if s == f.from {
-		e.pass(f, now)
-		return
 	}
 	e.askPieces(f, now)
 }
 
-// whole puts the pieces together, and takes the entry if its parts are what was offered.
-func (e *Engine) whole(f *fetch) {
-	var all [parts][]byte
-	for i, p := range f.offer.parts {
-		all[i] = bytes.Join(f.got[i], nil)
-		if document.HashOf(all[i]) == p.hash {
+// askPieces asks for pieces that are missing, of the one who offers them and of others.
+func (e *Engine) askPieces(f *fetch, now time.Time) {
+	givers, busy := []*session{f.from}, make(map[*session]int)
+	missed := e.peer(f.from.key).missed
+	for _, s := range e.sessions {
+		if f.fork == nil && s != f.from && len(givers) < maxGivers && s.ledger.Height >= f.height && !f.idle[s.key] && s.owes < maxOwed && e.peer(s.key).missed <= missed {
+			givers = append(givers, s)
+		}
+	}
+	for _, a := range f.asks {
+		busy[a.s]++
+	}
+	all := true
+	for i, sum := range f.offer.Sums {
+		if _, here := f.got[sum]; here {
 			continue
 		}
-		// Who sent all pieces has lied. Of several it is not known who: then the one who offers
-		// the part sends it alone.
-		if len(f.by[i]) == 1 || f.again[i] {
-			for s := range f.by[i] {
-				e.blame(s, faultEntry)
-			}
-			e.pass(f, time.Now())
-			return
+		all = false
+		if _, waits := f.asks[sum]; waits {
+			continue
 		}
-		f.again[i] = true
-		f.left += p.pieces()
-		f.got[i], f.by[i] = make([][]byte, p.pieces()), make(map[*session]bool)
-		e.askPieces(f, time.Now())
-		return
+		s := slices.MinFunc(givers, func(a, b *session) int { return busy[a] - busy[b] })
+		if busy[s] >= piecesOfEach {
+			break
+		}
+		busy[s]++
+		until := now.Add(entryLimit)
+		f.asks[sum] = asked{s, until}
+		s.owes++
+		s.say(wire.WantPiece{Height: f.height, Index: i, Sum: sum})
+		e.at(until)
 	}
-	e.take(f, ledger.Entry{Record: all[0], Value: all[1], Certificate: all[2]})
+	if all {
+		e.join(f, now)
+	}
 }
 
-// take gives the entry to the ledger, which verifies it: that takes a while.
+// hearPiece takes a piece, also one that comes late.
+func (e *Engine) hearPiece(s *session, p wire.Piece, now time.Time) {
+	if document.HashOf(p.Data) != p.Sum {
+		e.blame(s, faultEntry)
+		e.tendEntries(now)
+		return
+	}
+	for _, f := range []*fetch{e.entries.next, e.entries.proof} {
+		if f != nil && !f.taking && f.offer != nil && slices.Contains(f.offer.Sums, p.Sum) {
+			delete(f.asks, p.Sum)
+			f.got[p.Sum] = p.Data
+			e.askPieces(f, now)
+		}
+	}
+}
+
+// hearLack turns to others: for a piece, or for the whole entry, of which the sum is zero.
+func (e *Engine) hearLack(f *fetch, s *session, sum document.Hash, now time.Time) {
+	switch {
+	case !sum.IsZero() && f.asks[sum].s != s: // it comes too late
+	case s == f.from && (!sum.IsZero() || f.offer == nil):
+		e.pass(f, now)
+	case !sum.IsZero():
+		delete(f.asks, sum)
+		f.idle[s.key] = true
+		e.askPieces(f, now)
+	}
+}
+
+// join puts the pieces together.
+func (e *Engine) join(f *fetch, now time.Time) {
+	var all []byte
+	for _, sum := range f.offer.Sums {
+		all = append(all, f.got[sum]...)
+	}
+	if len(all) != f.offer.Size() {
+		e.accuse(f, faultEntry, now)
+		return
+	}
+	var p [wire.Parts][]byte
+	for i, size := range f.offer.Sizes {
+		p[i], all = all[:size:size], all[size:]
+	}
+	e.whole(f, ledger.Entry{Record: p[0], Value: p[1], Certificate: p[2]}, now)
+}
+
+// whole takes an entry that is here: as the next one if it follows on the ledger. One that
+// follows on another record is a lie, or of another history: whoever sent it is to prove that.
+func (e *Engine) whole(f *fetch, one ledger.Entry, now time.Time) {
+	if f.fork != nil {
+		e.search(f, one, now)
+		return
+	}
+	r, err := ledger.ParseRecord(one.Record)
+	before, none := e.config.Ledger.Record(f.height - 1)
+	if err != nil || none != nil || r.Height != f.height || r.Previous == before {
+		e.take(f, one)
+		return
+	}
+	from := f.from
+	e.peer(from.key).missed++
+	e.pass(f, now)
+	if e.entries.proof == nil {
+		proof := e.doubt(f.height, now)
+		proof.from = from
+		e.search(proof, one, now)
+	}
+}
+
+// suspect is a peer whose head is not the record that is here; nil: there is none.
+func (e *Engine) suspect(now time.Time) (who *session) {
+	for _, s := range e.sessions {
+		p, h := e.peer(s.key), s.ledger
+		if h.Height < 1 || h.Height > e.state.Height || h == p.looked && now.Sub(p.lookedAt) < lookAgain {
+			continue
+		}
+		switch record, err := e.config.Ledger.Record(h.Height); {
+		case err != nil:
+		case record == h.Record:
+			p.looked, p.lookedAt = h, now
+		case who == nil || p.lookedAt.Before(e.peer(who.key).lookedAt):
+			who = s
+		}
+	}
+	if who != nil {
+		p := e.peer(who.key)
+		p.looked, p.lookedAt = who.ledger, now
+	}
+	return who
+}
+
+// doubt begins with the search for where a peer's ledger parts from the one here: it has another
+// record at a height, as it says.
+func (e *Engine) doubt(height int64, now time.Time) *fetch {
+	f := begin(height)
+	f.fork = &fork{high: height, until: now.Add(proofLimit)}
+	e.entries.proof = f
+	return f
+}
+
+// search goes on with what a peer has at a height, to the first height at which it has another
+// record: that one proves that there are two histories, or that the peer lies.
+func (e *Engine) search(f *fetch, one ledger.Entry, now time.Time) {
+	k := f.fork
+	r, err := ledger.ParseRecord(one.Record)
+	mine, none := e.config.Ledger.Record(f.height)
+	same := none == nil && r.Hash() == mine
+	switch {
+	case errors.Is(err, document.ErrNewer): // this node cannot tell
+		e.entries.proof = nil
+		return
+	case err != nil || r.Height != f.height:
+		e.accuse(f, faultEntry, now)
+		return
+	case same && f.height == k.high: // it has the record that is here
+		e.accuse(f, faultHead, now)
+		return
+	case same:
+		k.low = f.height
+	default:
+		k.high, k.entry, k.previous = f.height, one, r.Previous
+	}
+	switch before, err := e.config.Ledger.Record(k.high - 1); {
+	case err == nil && k.previous == before:
+		f.height = k.high
+		e.take(f, k.entry)
+	case k.high <= k.low+1: // its records do not follow on each other
+		e.accuse(f, faultEntry, now)
+	default:
+		f.height = k.low + (k.high-k.low)/2
+		e.askEntry(f, f.from, now)
+	}
+}
+
+// take gives an entry to the ledger, which verifies it: that takes a while.
 func (e *Engine) take(f *fetch, one ledger.Entry) {
 	f.taking = true
-	clear(f.asks)
-	job := func() {
+	e.takes <- func() { // two at most
 		err := e.config.Ledger.Take(f.height, one)
 		e.post(func() { e.taken(f, err) })
-	}
-	if !e.library1(job) { // there is much to do: later
-		e.entries.fetch = nil
-		e.entries.again = time.Now().Add(time.Second)
-		e.at(e.entries.again)
 	}
 }
 
 // taken notes what the ledger says of an entry.
 func (e *Engine) taken(f *fetch, err error) {
 	now := time.Now()
-	e.entries.fetch = nil
+	if f.fork != nil {
+		e.entries.proof = nil
+	} else {
+		e.entries.next = nil
+	}
 	lie := errors.Is(err, ledger.ErrRecord) || errors.Is(err, ledger.ErrValue) || errors.Is(err, ledger.ErrCertificate)
 	switch {
-	case err == nil && f.proof: // the peer's head is a lie: it has the record that is here
-		e.blame(f.maker, faultHead)
-	case err == nil:
+	case errors.Is(err, document.ErrNewer): // this node is to be updated first
+		e.retreat(err, now)
+	case lie:
+		e.blame(f.from, faultEntry)
+	case errors.Is(err, ledger.ErrHeight): // somebody else has brought it
+	case err != nil: // also a fork
+		e.retreat(err, now)
+	case f.fork == nil:
 		e.entries.failures = 0
 		if e.config.Grown != nil {
 			e.config.Grown()
 		}
-		e.merit(f.maker)
-	case errors.Is(err, document.ErrNewer): // this node is to be updated first
-		e.retreat(err, now)
-	case lie:
-		e.blame(f.maker, faultEntry)
-	case errors.Is(err, ledger.ErrHeight): // somebody else has brought it
-	default:
-		e.retreat(err, now)
+		e.merit(f.from)
+		p := e.peer(f.from.key)
+		p.missed = max(0, p.missed-1)
 	}
 	e.follow()
 	e.tendEntries(now)
@@ -449,116 +504,4 @@ func (e *Engine) retreat(err error, now time.Time) {
 	e.entries.again = now.Add(grown(time.Minute, quietDigest, e.entries.failures))
 	e.entries.failures++
 	e.at(e.entries.again)
-}
-
-// library does what waits for the disk, one thing after the other.
-func (e *Engine) library(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case job := <-e.disk:
-			job()
-		}
-	}
-}
-
-// library1 has the library do one thing more; false: it has too much to do.
-func (e *Engine) library1(job func()) bool {
-	select {
-	case e.disk <- job:
-		return true
-	default:
-		return false
-	}
-}
-
-// maxReading is how many answers to a peer may wait for the disk.
-const maxReading = 8
-
-// lend has the library look for what a peer asks for, if the peer may ask for more.
-func (e *Engine) lend(s *session, height int64, job func()) {
-	if s.reading >= maxReading {
-		e.demerit(s) // who waits for answers asks for a few things at a time
-		return
-	}
-	if s.served.wait(1, time.Now()) > 0 || !e.library1(job) {
-		s.say(lack{height})
-		return
-	}
-	s.reading++
-}
-
-// cachedEntry is the entry that was asked for last.
-type cachedEntry struct {
-	height int64
-	parts  [parts][]byte
-	hashes [parts]document.Hash
-}
-
-// read is an entry of the ledger; false: there is none. The goroutine of the disk calls it.
-func (e *Engine) read(height int64) (*cachedEntry, bool) {
-	c := &e.entries.cached
-	if c.height == height && height > 0 {
-		return c, true
-	}
-	one, err := e.config.Ledger.Entry(height)
-	if err != nil {
-		return nil, false
-	}
-	*c = cachedEntry{height: height, parts: [parts][]byte{one.Record, one.Value, one.Certificate}}
-	for i, p := range c.parts {
-		c.hashes[i] = document.HashOf(p)
-	}
-	return c, true
-}
-
-// giveEntry answers with an entry, or with what its parts are if it is not small.
-func (e *Engine) giveEntry(s *session, height int64) {
-	c, ok := e.read(height)
-	if !ok {
-		e.answer(s, 0, lack{height})
-		return
-	}
-	o, size := offer{height: height}, 0
-	for i, p := range c.parts {
-		o.parts[i] = part{c.hashes[i], len(p)}
-		size += len(p)
-	}
-	if size <= pieceSize {
-		e.answer(s, size, entry{height, c.parts})
-		return
-	}
-	e.answer(s, pieceSize/4, o) // to say what it is costs a look at all of it
-}
-
-// givePiece answers with a piece of a part, if the part is the one that is meant.
-func (e *Engine) givePiece(s *session, w wantPiece) {
-	c, ok := e.read(w.height)
-	if !ok || c.hashes[w.part] != w.hash || w.index*pieceSize >= len(c.parts[w.part]) {
-		e.answer(s, 0, lack{w.height})
-		return
-	}
-	data := c.parts[w.part][w.index*pieceSize:]
-	data = data[:min(len(data), pieceSize)]
-	e.answer(s, len(data), piece{w.height, w.part, w.index, data})
-}
-
-// answer sends what the goroutine of the disk has found, as far as the peer may ask for so much.
-func (e *Engine) answer(s *session, size int, f frame) {
-	e.post(func() {
-		if s.reading--; s.closed {
-			return
-		}
-		if size > 0 && !e.serve(s, size) {
-			if p, ok := f.(piece); ok {
-				f = lack{p.height}
-			} else if one, ok := f.(entry); ok {
-				f = lack{one.height}
-			} else if o, ok := f.(offer); ok {
-				f = lack{o.height}
-			}
-		}
-		s.say(f)
-	})
 }

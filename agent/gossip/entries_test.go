@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/agent/pinned"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -110,9 +114,11 @@ func TestPieces(t *testing.T) {
 		"it stops in the middle": {func(n *network, _ *ledgertest.Fleet) {
 			pieces := 0
 			n.bends[3] = func(raw []byte) [][]byte {
-				if raw[0] == (piece{}).kind() {
-					if pieces++; pieces > 1 {
-						return nil
+				if f, err := wire.Decode(raw); err == nil {
+					if _, ok := f.(wire.Piece); ok {
+						if pieces++; pieces > 1 {
+							return nil
+						}
 					}
 				}
 				return [][]byte{raw}
@@ -120,11 +126,11 @@ func TestPieces(t *testing.T) {
 		}, false},
 		"it sends wrong pieces": {func(n *network, _ *ledgertest.Fleet) {
 			n.bends[3] = func(raw []byte) [][]byte {
-				if f, err := decode(raw); err == nil {
-					if p, ok := f.(piece); ok {
-						p.data = append([]byte{}, p.data...)
-						p.data[0] ^= 1
-						return [][]byte{encode(p)}
+				if f, err := wire.Decode(raw); err == nil {
+					if p, ok := f.(wire.Piece); ok {
+						p.Data = append([]byte{}, p.Data...)
+						p.Data[0] ^= 1
+						return [][]byte{wire.Encode(p)}
 					}
 				}
 				return [][]byte{raw}
@@ -132,10 +138,10 @@ func TestPieces(t *testing.T) {
 		}, true},
 		"it sends short pieces": {func(n *network, _ *ledgertest.Fleet) {
 			n.bends[3] = func(raw []byte) [][]byte {
-				if f, err := decode(raw); err == nil {
-					if p, ok := f.(piece); ok {
-						p.data = p.data[:len(p.data)/2]
-						return [][]byte{encode(p)}
+				if f, err := wire.Decode(raw); err == nil {
+					if p, ok := f.(wire.Piece); ok {
+						p.Data = p.Data[:len(p.Data)/2]
+						return [][]byte{wire.Encode(p)}
 					}
 				}
 				return [][]byte{raw}
@@ -143,12 +149,12 @@ func TestPieces(t *testing.T) {
 		}, true},
 		"it offers ten megabytes": {func(n *network, _ *ledgertest.Fleet) {
 			n.bends[3] = func(raw []byte) [][]byte {
-				if f, err := decode(raw); err == nil {
-					if o, ok := f.(offer); ok {
-						for i := range o.parts {
-							o.parts[i].size = maxPart
+				if f, err := wire.Decode(raw); err == nil {
+					if o, ok := f.(wire.Offer); ok {
+						for i := range o.Sizes {
+							o.Sizes[i] = ledger.MaxEntry
 						}
-						return [][]byte{encode(o)}
+						return [][]byte{wire.Encode(o)}
 					}
 				}
 				return [][]byte{raw}
@@ -199,21 +205,21 @@ func TestFork(t *testing.T) {
 			t.Fatal(err)
 		}
 		liar := &puppet{node: n.nodes[0], dials: true}
-		liar.begins = func(_ context.Context, s Session) { _ = send(s, head{1, document.Hash{1}}) }
-		liar.heard = func(s Session, f frame) {
-			if w, ok := f.(wantEntry); ok {
-				_ = send(s, entry{w.height, [parts][]byte{[]byte("{}"), []byte("{}"), []byte("{}")}})
+		liar.begins = func(_ context.Context, s Session) { _ = send(s, wire.Head{Height: 1, Record: document.Hash{1}}) }
+		liar.heard = func(s Session, f wire.Frame) {
+			if w, ok := f.(wire.WantEntry); ok {
+				_ = send(s, wire.Entry{Height: w.Height, Parts: [wire.Parts][]byte{[]byte("{}"), []byte("{}"), []byte("{}")}})
 			}
 		}
 		forked := &puppet{node: n.nodes[1], dials: true}
 		began := time.Now()
 		forked.begins = func(_ context.Context, s Session) {
 			time.Sleep(10*time.Minute - time.Since(began))
-			_ = send(s, head{1, record.Hash()})
+			_ = send(s, wire.Head{Height: 1, Record: record.Hash()})
 		}
-		forked.heard = func(s Session, f frame) {
-			if w, ok := f.(wantEntry); ok {
-				_ = send(s, entry{w.height, [parts][]byte{other.Record, other.Value, other.Certificate}})
+		forked.heard = func(s Session, f wire.Frame) {
+			if w, ok := f.(wire.WantEntry); ok {
+				_ = send(s, wire.Entry{Height: w.Height, Parts: [wire.Parts][]byte{other.Record, other.Value, other.Certificate}})
 			}
 		}
 		n.nodes = n.nodes[2:]
@@ -243,4 +249,279 @@ func TestFork(t *testing.T) {
 			})
 		})
 	})
+}
+
+// offered is what a peer offers that has an entry, and its pieces.
+func offered(height int64, one ledger.Entry) (o wire.Offer, pieces map[document.Hash][]byte) {
+	all := slices.Concat(one.Record, one.Value, one.Certificate)
+	o = wire.Offer{Height: height, Sizes: [wire.Parts]int{len(one.Record), len(one.Value), len(one.Certificate)}}
+	pieces = make(map[document.Hash][]byte)
+	for some := range slices.Chunk(all, wire.PieceSize) {
+		sum := document.HashOf(some)
+		o.Sums = append(o.Sums, sum)
+		pieces[sum] = some
+	}
+	return o, pieces
+}
+
+// decided is the last entry that a fleet has decided.
+type decided struct {
+	mu     sync.Mutex // guards what follows
+	height int64
+	record document.Hash
+	entry  ledger.Entry
+}
+
+func (d *decided) get() (int64, document.Hash, ledger.Entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.height, d.record, d.entry
+}
+
+// TestWithheld has a peer that hears first of each record keep a node from it. It does so once:
+// then each of them comes at once, from another one.
+func TestWithheld(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		limit time.Duration // of the first record
+		slow  int           // records that may take long
+		play  func(p *puppet, d *decided)
+	}{
+		{"it sends a wrong piece, and then none", 15 * time.Second, 1, func(p *puppet, d *decided) {
+			var sent atomic.Int64
+			p.heard = func(s Session, f wire.Frame) {
+				height, _, one := d.get()
+				o, pieces := offered(height, one)
+				switch f := f.(type) {
+				case wire.WantEntry:
+					_ = send(s, o)
+				case wire.WantPiece:
+					if sent.Add(1) == 1 {
+						data := slices.Clone(pieces[f.Sum])
+						data[0] ^= 1
+						_ = send(s, wire.Piece{Sum: f.Sum, Data: data})
+					}
+				}
+			}
+		}},
+		{"it sends pieces of another one, slowly", 2 * time.Minute, 1, func(p *puppet, d *decided) {
+			one := ledger.Entry{Record: make([]byte, 1<<10), Value: make([]byte, 1<<20)}
+			for i := range one.Value {
+				one.Value[i] = byte(i >> 12)
+			}
+			p.heard = func(s Session, f wire.Frame) {
+				height, _, _ := d.get()
+				o, pieces := offered(height, one)
+				switch f := f.(type) {
+				case wire.WantEntry:
+					_ = send(s, o)
+				case wire.WantPiece:
+					p.net.running.Go(func() {
+						time.Sleep(9 * time.Second)
+						_ = send(s, wire.Piece{Sum: f.Sum, Data: pieces[f.Sum]})
+					})
+				}
+			}
+		}},
+		{"it says nothing, and comes again and again", 15 * time.Second, 1, func(p *puppet, d *decided) { p.dials = true }},
+		{"it says that a record before was another one", 5 * time.Second, 0, func(p *puppet, d *decided) {
+			p.dials = true
+			p.begins = func(ctx context.Context, s Session) {
+				for before, _, _ := d.get(); ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+					if height, _, _ := d.get(); height > before {
+						before = height
+						_ = send(s, wire.Head{Height: 1, Record: document.Hash{byte(height)}})
+					}
+				}
+			}
+		}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, n := founded(t)
+				ctx, stop := context.WithCancel(context.Background())
+				n.stop = stop
+				var d decided
+				p := &puppet{node: n.nodes[6]}
+				p.begins = func(ctx context.Context, s Session) {
+					for said := int64(0); ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+						if height, record, _ := d.get(); height > said {
+							if said = height; send(s, wire.Head{Height: height, Record: record}) != nil {
+								return
+							}
+						}
+					}
+				}
+				c.play(p, &d)
+				n.nodes = n.nodes[:3]
+				p.play(ctx)
+				n.run(func() {
+					time.Sleep(time.Minute)
+					slow := 0
+					for range 6 {
+						began, one := time.Now(), decide(t, f, 900)
+						d.mu.Lock()
+						d.height, d.record, d.entry = f.Log.State().Height, f.Log.State().Record, one
+						height := d.height
+						d.mu.Unlock()
+						time.Sleep(500 * time.Millisecond) // it is asked by now
+						n.nodes[2].given(height, one)
+						n.within(c.limit, fmt.Sprintf("%s: record %d", c.what, height), n.at(height))
+						if took := time.Since(began); took > 5*time.Second {
+							slow++
+							t.Logf("%s: record %d after %s", c.what, height, took)
+						}
+						time.Sleep(time.Minute)
+					}
+					if slow > c.slow {
+						t.Errorf("%s: %d records take long", c.what, slow)
+					}
+					for _, one := range n.nodes {
+						for _, name := range one.away() {
+							if name != "n7" {
+								t.Errorf("%s: %s keeps away %s", c.what, one.name, name)
+							}
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
+// parted are two histories of a fleet that are the same up to a height, and of so many records
+// each.
+func parted(t *testing.T, f *ledgertest.Fleet, same, a, b int64) (one, other *ledgertest.Fleet) {
+	grow := func(g *ledgertest.Fleet, height int64, name string) {
+		for g.Log.State().Height < height {
+			g.Take(t, g.Decided(t, g.Operators(t, fmt.Sprintf("%s%d", name, g.Log.State().Height)), g.Log.State().Roster.Quorum()))
+		}
+	}
+	copied := *f
+	if same == 0 {
+		copied.Log, copied.Entries = ledger.New(f.Genesis), nil
+		copied.Take(t, f.Again(t))
+	} else {
+		grow(f, same, "s")
+		copied.Log, copied.Entries = f.Log.Clone(), slices.Clone(f.Entries)
+	}
+	grow(f, a, "a")
+	grow(&copied, b, "b")
+	return f, &copied
+}
+
+// TestParted has nodes of two histories meet, however far each of them is beyond the height at
+// which they part: all of them see both, and stop. None of them is taken for a liar.
+func TestParted(t *testing.T) {
+	for what, c := range map[string][3]int64{
+		"both at the first height that differs": {4, 5, 5}, "one is behind": {4, 5, 6}, "both are further": {4, 6, 6},
+		"much further": {4, 9, 20}, "two foundings, and decisions": {0, 3, 2}, "one has parted where the other stands": {4, 4, 6},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := parted(t, ledgertest.Founded(t, 7, 1), c[0], c[1], c[2])
+				dir := t.TempDir()
+				n := newNetwork(t, a.Log.State(), func(i int) Ledger {
+					history := []*ledgertest.Fleet{a, b}[i%2]
+					l := pinned.Open(filepath.Join(dir, fmt.Sprint(i)), a.Genesis)
+					for i, e := range history.Entries {
+						if err := l.Take(int64(i+1), e); err != nil {
+							t.Fatal(err)
+						}
+					}
+					return l
+				})
+				n.run(func() {
+					if c[1] == c[0] { // it is no fork yet: those who are behind take what is decided
+						n.within(time.Minute, what+": they agree", n.at(c[2]))
+						return
+					}
+					took := n.within(10*time.Minute, what+": the fork is seen", func() bool {
+						for _, one := range n.nodes {
+							if !errors.Is(one.ledger.(*pinned.Ledger).Problem(), pinned.ErrFork) {
+								return false
+							}
+						}
+						return true
+					})
+					t.Logf("%s: all have stopped after %s", what, took)
+					for _, one := range n.nodes {
+						if away := one.away(); len(away) > 0 {
+							t.Errorf("%s: %s keeps away %v: %v", what, one.name, away, one.engine.Stats().Dropped)
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
+// TestPartedLie has a peer with a history that nobody has decided: it is sent away, and nobody
+// stops.
+func TestPartedLie(t *testing.T) {
+	for what, bend := range map[string]func(height int64, e *ledger.Entry){
+		"nobody has signed it": func(height int64, e *ledger.Entry) {
+			if height > 4 {
+				e.Certificate = ledger.Certificate{Version: 1}.Encode()
+			}
+		},
+		"its records do not follow on each other": func(height int64, e *ledger.Entry) {
+			if height == 5 {
+				*e = ledger.Entry{}
+			}
+		},
+		"it is of no ledger": func(height int64, e *ledger.Entry) { e.Record = []byte("{}") },
+	} {
+		for _, far := range []int64{5, 9} {
+			t.Run(fmt.Sprintf("%s, %d", what, far), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					a, b := parted(t, ledgertest.Founded(t, 7, 1), 4, 7, 9)
+					dir := t.TempDir()
+					n := newNetwork(t, a.Log.State(), func(i int) Ledger {
+						l := pinned.Open(filepath.Join(dir, fmt.Sprint(i)), a.Genesis)
+						for i, e := range a.Entries {
+							if err := l.Take(int64(i+1), e); err != nil {
+								t.Fatal(err)
+							}
+						}
+						return l
+					})
+					ctx, stop := context.WithCancel(context.Background())
+					n.stop = stop
+					liar := &puppet{node: n.nodes[6], dials: true}
+					record, err := b.Log.Record(far)
+					if err != nil {
+						t.Fatal(err)
+					}
+					liar.begins = func(_ context.Context, s Session) { _ = send(s, wire.Head{Height: far, Record: record}) }
+					liar.heard = func(s Session, f wire.Frame) {
+						if w, ok := f.(wire.WantEntry); ok {
+							e := b.Entries[w.Height-1]
+							if bend(w.Height, &e); e.Record == nil {
+								e = a.Entries[w.Height-1]
+							}
+							_ = send(s, wire.Entry{Height: w.Height, Parts: [wire.Parts][]byte{e.Record, e.Value, e.Certificate}})
+						}
+					}
+					n.nodes = n.nodes[:3]
+					liar.play(ctx)
+					n.run(func() {
+						n.within(5*time.Minute, fmt.Sprintf("%s, %d: it is sent away", what, far), func() bool {
+							for _, one := range n.nodes {
+								if away := one.away(); len(away) != 1 || away[0] != "n7" {
+									return false
+								}
+							}
+							return true
+						})
+						for _, one := range n.nodes {
+							if err := one.ledger.(*pinned.Ledger).Problem(); err != nil {
+								t.Errorf("%s, %d: %s stops: %v", what, far, one.name, err)
+							}
+						}
+					})
+				})
+			})
+		}
+	}
 }

@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/roster"
@@ -51,17 +52,22 @@ type Config struct {
 	// Inbound is how many sessions others may open, at most. Default: 256.
 	Inbound int
 	// HourlyBytes is how much of what peers ask for is sent in an hour, to all of them, at most.
-	// To each of them it is a quarter. Default: 64 MiB, and 16 KiB for each seat.
+	// To each of them it is a quarter, and from each of them. Default: 64 MiB, and 16 KiB for each seat.
 	HourlyBytes int
 	// Verify checks signatures. Default: [signed.Envelope.Verify].
 	Verify func(signed.Envelope) error
 	// Logf hears what people may want to know. Default: log.Printf.
 	Logf func(format string, args ...any)
+
+	random uint64 // by which peers are chosen. Default: another one in each run
 }
 
 // Ledger is the node's ledger. agent/pinned's fits.
 type Ledger interface {
 	State() ledger.State
+	// Record is the hash of the record of a height; at height 0 it is zero. It does not wait for
+	// the disk.
+	Record(height int64) (document.Hash, error)
 	Entry(height int64) (ledger.Entry, error)
 	// Take verifies an entry and keeps it.
 	Take(height int64, e ledger.Entry) error
@@ -77,9 +83,10 @@ const (
 	soon, quietly = 50 * time.Millisecond, 5 * time.Minute
 	// answerLimit is how long a peer may take to send an object, entryLimit an entry or a piece
 	// of one, digestLimit to answer a digest. After patience another one is asked for the
-	// object, too.
+	// object, too. What comes later is taken until lateLimit. restLimit is for how long a peer
+	// is asked for nothing that had something and did not send it.
 	answerLimit, entryLimit, digestLimit = 10 * time.Second, 10 * time.Second, 30 * time.Second
-	patience                             = 500 * time.Millisecond
+	patience, lateLimit, restLimit       = 500 * time.Millisecond, 5 * time.Minute, 15 * time.Second
 	// silence is how long a peer that opened a session may say nothing: it sends a digest in
 	// half of the time.
 	silence = 2*quietDigest + digestLimit
@@ -101,7 +108,8 @@ type Engine struct {
 	config Config
 	calls  chan func() // what the goroutine of Run does, which owns all that follows
 	over   chan struct{}
-	disk   chan func() // what the goroutine of the ledger does
+	// What the goroutine of the ledger does: entries to take, and what peers ask for.
+	takes, reads chan func()
 
 	shelf    *shelf.Shelf
 	state    ledger.State
@@ -118,7 +126,7 @@ type Engine struct {
 	rotateAt     time.Time
 	newsAt       time.Time // when news are told; zero: there are none
 	served       bucket    // bytes for all peers
-	pulled       bucket    // bytes that were asked for
+	queued       int64     // bytes that wait to be sent to all peers, after the last turn
 	timer        *time.Timer
 	due          time.Time // of the timer
 	stepped      time.Time // the last time
@@ -134,8 +142,11 @@ func New(c Config) *Engine {
 	if c.Logf == nil {
 		c.Logf = log.Printf
 	}
+	if c.random == 0 {
+		c.random = rand.Uint64()
+	}
 	e := &Engine{
-		config: c, calls: make(chan func()), over: make(chan struct{}), disk: make(chan func(), 64),
+		config: c, calls: make(chan func()), over: make(chan struct{}), takes: make(chan func(), 2), reads: make(chan func(), 64),
 		state: c.Ledger.State(), sessions: make(map[signed.Key]*session),
 		peers: make(map[signed.Key]*peer), dialling: make(map[signed.Key]bool), wants: make(map[shelf.ID]*wish), origins: make(map[shelf.ID]*bucket),
 	}
@@ -367,10 +378,12 @@ func (e *Engine) Pairs() (pairs map[signed.Key]shelf.Pair) {
 func (e *Engine) follow() {
 	before := e.state
 	e.state = e.config.Ledger.State()
-	e.entries.note(e.state.Height, e.state.Record)
+	if f := e.entries.next; f != nil && !f.taking && f.height <= e.state.Height {
+		e.entries.next = nil // it came by other means
+	}
 	if first := len(e.voters) == 0 && len(e.rest) == 0; first || before.Height != e.state.Height {
 		e.shelf.Follow(e.state.Roster)
-		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self)
+		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self, e.config.random)
 		for id := range e.wants {
 			if !e.shelf.Lacks(shelf.Item{ID: id, Number: notice.MaxNumber}) {
 				delete(e.wants, id)
@@ -388,7 +401,6 @@ func (e *Engine) follow() {
 		}
 		hourly := e.hourly()
 		e.served.rate, e.served.most = float64(hourly)/3600, float64(hourly)/4
-		e.pulled.rate, e.pulled.most = e.served.rate, e.served.most
 	}
 	for key, s := range e.sessions {
 		seat, listed := e.state.Roster.ByKey(key)

@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -35,8 +36,8 @@ const (
 	keepaliveOne = keepAliveIdle
 )
 
-// wire is what bytes of frames cost, sent together, with the packets that acknowledge them.
-func wire(payload int) int {
+// wired is what bytes of frames cost, sent together, with the packets that acknowledge them.
+func wired(payload int) int {
 	segments := (payload + segment - 1) / segment
 	return payload + record*((payload+16<<10-1)/(16<<10)) + packet*(segments+(segments+1)/2)
 }
@@ -82,7 +83,13 @@ type node struct {
 // still is a ledger at rest.
 type still struct{ state ledger.State }
 
-func (l still) State() ledger.State               { return l.state }
+func (l still) State() ledger.State { return l.state }
+func (l still) Record(height int64) (record document.Hash, err error) {
+	if height > 0 {
+		record = document.HashOf(fmt.Appendf(nil, "record %d", height))
+	}
+	return record, nil
+}
 func (l still) Entry(int64) (ledger.Entry, error) { return ledger.Entry{}, ledger.ErrHeight }
 func (l still) Take(int64, ledger.Entry) error    { return ledger.ErrHeight }
 
@@ -369,11 +376,11 @@ func (m *memory) Send(frames [][]byte) error {
 	}
 	size := 0
 	for _, f := range frames {
-		size += len(f) + prefix(len(f))
+		size += len(f) + len(binary.AppendUvarint(nil, uint64(len(f))))
 	}
 	now := time.Now()
 	idle := now.Sub(time.Unix(0, m.last.Swap(now.UnixNano())))
-	m.spend(wire(size) + keepalive*int(idle/keepaliveOne))
+	m.spend(wired(size) + keepalive*int(idle/keepaliveOne))
 	if broken {
 		m.Close()
 		return io.ErrClosedPipe

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 )
@@ -22,9 +23,13 @@ type source struct {
 	number uint64
 }
 
-// maxSources is how many peers are remembered that have an object: one of them is honest, or
-// the digests find it.
-const maxSources = 8
+const (
+	// maxSources is how many peers are remembered that have an object, the best ones: one of
+	// them is honest, or the digests find it.
+	maxSources = 8
+	// toldSize is about the bytes of an item that is told, and renewalSize of a renewal.
+	toldSize, renewalSize = 30, 90
+)
 
 // took notes an object that is news here, and will be to others.
 func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
@@ -73,49 +78,53 @@ func (e *Engine) origin(id shelf.ID) *bucket {
 
 // tell tells a peer of all that it is to be told.
 func (e *Engine) tell(s *session) {
-	var f tell
+	var f wire.Tell
 	for _, ids := range []map[shelf.ID]bool{s.news, s.quiet} {
 		for id := range ids {
 			if item, ok := e.shelf.Item(id); ok {
-				f = append(f, told{id, item.Number, [8]byte(item.Sum[:])})
+				f = append(f, wire.Told{ID: id, Number: item.Number, Sum: [8]byte(item.Sum[:])})
 			}
 		}
 		clear(ids)
 	}
-	for some := range slices.Chunk(f, maxItems) {
+	for some := range slices.Chunk(f, wire.MaxItems) {
 		s.say(some)
 	}
 }
 
 // hearTold asks for what is news. What the peer has it need not be told.
-func (e *Engine) hearTold(s *session, f tell) {
+func (e *Engine) hearTold(s *session, f wire.Tell) {
 	now := time.Now()
 	for _, t := range f {
-		own, ok := e.shelf.Item(t.id)
+		own, ok := e.shelf.Item(t.ID)
 		switch {
-		case !ok && !e.shelf.Lacks(shelf.Item{ID: t.id}):
+		case !ok && !e.shelf.Lacks(shelf.Item{ID: t.ID}):
 			e.stats.Unlisted++
-		case !ok, t.number > own.Number:
-			delete(s.news, t.id)
-			delete(s.quiet, t.id)
-			e.wish(t.id, t.number, s, now)
-		case t.number < own.Number:
-			s.quiet[t.id] = true // he has been told by now, or the digest finds it
+		case !ok, t.Number > own.Number:
+			delete(s.news, t.ID)
+			delete(s.quiet, t.ID)
+			e.wish(t.ID, t.Number, s, now)
+		case t.Number < own.Number:
+			s.quiet[t.ID] = true // he has been told by now, or the digest finds it
 			if s.quietAt.Before(now) {
 				s.quietAt = now.Add(spread(openDigest))
 				e.at(s.quietAt)
 			}
-		case t.sum != [8]byte(own.Sum[:]): // the seat has said two things
-			e.wish(t.id, t.number, s, now)
+		case t.Sum != [8]byte(own.Sum[:]): // the seat has said two things
+			e.wish(t.ID, t.Number, s, now)
 		default:
-			delete(s.news, t.id)
-			delete(s.quiet, t.id)
+			delete(s.news, t.ID)
+			delete(s.quiet, t.ID)
 		}
 	}
 }
 
-// wish notes that an object is lacking that a peer has.
+// wish notes that an object is lacking that a peer has. Who has often said for nothing that a
+// seat has said two things is heard of that less often.
 func (e *Engine) wish(id shelf.ID, number uint64, s *session, now time.Time) {
+	if own, ok := e.shelf.Item(id); ok && own.Number == number && e.peer(s.key).vain.wait(1, now) > 0 {
+		return
+	}
 	w := e.wants[id]
 	if w == nil {
 		w = &wish{}
@@ -135,6 +144,16 @@ func (e *Engine) wish(id shelf.ID, number uint64, s *session, now time.Time) {
 		w.sources[at].number = max(w.sources[at].number, number)
 	case len(w.sources) < maxSources:
 		w.sources = append(w.sources, source{s, number})
+	default:
+		worst := 0
+		for i, one := range w.sources {
+			if e.rather(w.sources[worst], one) {
+				worst = i
+			}
+		}
+		if one := (source{s, number}); e.rather(one, w.sources[worst]) {
+			w.sources[worst] = one
+		}
 	}
 	e.ask(id, w, now)
 }
@@ -148,16 +167,11 @@ func (e *Engine) ask(id shelf.ID, w *wish, now time.Time) {
 		e.at(w.again)
 		return
 	}
-	if wait := e.pulled.wait(1, now); wait > 0 {
-		w.again = now.Add(wait)
-		e.at(w.again)
-		return
-	}
 	best := -1
 	for i, one := range w.sources {
 		_, asked := one.s.asked[id]
 		switch {
-		case one.s.closed || asked || now.Before(one.s.rests):
+		case one.s.closed || asked || now.Before(one.s.rests) || e.peer(one.s.key).pulled.wait(1, now) > 0:
 		case len(one.s.asked) >= maxAsked:
 			one.s.waiting[id] = true
 		case best < 0 || e.rather(one, w.sources[best]):
@@ -172,8 +186,8 @@ func (e *Engine) ask(id shelf.ID, w *wish, now time.Time) {
 	s := w.sources[best].s
 	own, _ := e.shelf.Item(id)
 	w.asked, w.until = s, now.Add(patience)
-	s.asked[id] = asking{w.sources[best].number, now.Add(answerLimit)}
-	if s.asks = append(s.asks, wanted{id, own.Number}); len(s.asks) == maxWants {
+	s.asked[id] = asking{number: w.sources[best].number, at: now}
+	if s.asks = append(s.asks, wire.Wanted{ID: id, Have: own.Number}); len(s.asks) == wire.MaxWants {
 		s.say(s.asks)
 		s.asks = nil
 	}
@@ -181,10 +195,13 @@ func (e *Engine) ask(id shelf.ID, w *wish, now time.Time) {
 }
 
 // rather says whether a source is asked before another: who has often failed comes last, then
-// the one that tells of the newer object comes first.
+// those come first whom this node has chosen itself, then who tells of the newer object.
 func (e *Engine) rather(a, b source) bool {
 	if da, db := e.peer(a.s.key).demerits, e.peer(b.s.key).demerits; da > db+1 || db > da+1 {
 		return da < db
+	}
+	if a.s.dialled != b.s.dialled {
+		return a.s.dialled
 	}
 	return a.number > b.number
 }
@@ -276,78 +293,89 @@ func (e *Engine) tendWants(now time.Time) (next time.Time) {
 }
 
 // hearWant sends what is asked for, as far as the peer may ask for so much.
-func (e *Engine) hearWant(s *session, f want) {
-	var some renewals
-	served := true
+func (e *Engine) hearWant(s *session, f wire.Want) {
+	var some wire.Renewals
+	var not wire.Denied
+	greedy := false
 	for _, t := range f {
-		if !e.mayHave(s, t.id) {
-			if e.demerit(s); s.closed {
-				return
+		r, short := e.shelf.Renewal(t.ID, t.Have)
+		short = short && t.Have > 0
+		var all wire.Objects
+		size := renewalSize
+		if !short {
+			size = 0
+			for _, object := range e.shelf.Held(t.ID) {
+				all = append(all, object.Bytes())
+				size += len(object.Bytes())
 			}
+		}
+		may := size > 0 && e.mayHave(s, t.ID)
+		greedy = greedy || size > 0 && !may
+		switch {
+		case !may || !e.serve(s, size):
+			not = append(not, t.ID)
 			continue
+		case short:
+			some = append(some, r)
+		default:
+			s.say(all)
 		}
-		if r, ok := e.shelf.Renewal(t.id, t.have); ok && t.have > 0 {
-			if served = served && e.serve(s, renewalSize); served {
-				some = append(some, r)
-			}
-			continue
-		}
-		var answer objects
-		size := 0
-		for _, object := range e.shelf.Held(t.id) {
-			answer = append(answer, object.Bytes())
-			size += len(object.Bytes())
-		}
-		if len(answer) == 0 {
-			continue
-		}
-		if served = served && e.serve(s, size); served {
-			s.say(answer)
-		}
+		e.gave(s, t.ID)
 	}
 	if len(some) > 0 {
 		s.say(some)
 	}
-	if !served {
-		s.say(lack{})
+	if len(not) > 0 {
+		s.say(not)
+	}
+	if greedy {
+		e.demerit(s)
 	}
 }
 
-// askedTwice is how often a peer may ask for one object: in short, and then for all of it.
+// askedTwice is how often a peer may be sent one object: in short, and then all of it.
 const askedTwice = 2
 
-// mayHave says whether a peer may ask for what lies in a place. Who has been sent it does not
-// need it again.
+// mayHave says whether a peer may be sent what lies in a place. Who has been does not need it
+// again.
 func (e *Engine) mayHave(s *session, id shelf.ID) bool {
-	item, ok := e.shelf.Item(id)
-	if !ok {
-		return true // there is nothing to give
-	}
+	item, _ := e.shelf.Item(id)
 	before := s.given[id]
-	if before.number != item.Number {
-		before = given{number: item.Number}
+	return before.item != item || before.times < askedTwice
+}
+
+// gave notes that a peer is sent what lies in a place.
+func (e *Engine) gave(s *session, id shelf.ID) {
+	item, _ := e.shelf.Item(id)
+	before := s.given[id]
+	if before.item != item {
+		before = given{item: item}
 	}
 	before.times++
 	s.given[id] = before
-	return before.times <= askedTwice
 }
 
-// renewalSize is about the bytes of one renewal.
-const renewalSize = 90
+// room says whether a peer may be sent so many bytes more: what is its own is not used up, and
+// what was sent to it before does not lie here for long.
+func (e *Engine) room(s *session, size int) bool {
+	more := int64(s.pending + size)
+	return s.queued.Load()+more <= maxQueueBytes/2 && e.queued+more <= maxAllQueued/2 && e.peer(s.key).served.wait(size, time.Now()) == 0
+}
 
-// serve says whether a peer may be sent so many bytes more.
+// serve says whether a peer is sent so many bytes more, and counts them.
 func (e *Engine) serve(s *session, size int) bool {
 	now := time.Now()
-	if s.served.wait(size, now) > 0 || !e.served.take(size, now) {
+	if !e.room(s, size) || !e.served.take(size, now) {
 		return false
 	}
-	s.served.owe(size, now)
+	e.peer(s.key).served.owe(size, now)
 	return true
 }
 
 // hearObjects takes an object that was asked for.
-func (e *Engine) hearObjects(s *session, f objects) {
+func (e *Engine) hearObjects(s *session, f wire.Objects) {
 	var id shelf.ID
+	news := false
 	for i, raw := range f {
 		object, err := signed.Parse(raw)
 		if err != nil {
@@ -368,6 +396,7 @@ func (e *Engine) hearObjects(s *session, f objects) {
 		case v.News():
 			e.merit(s)
 			e.took(object, v, s)
+			news = true
 		case v.Lie():
 			e.blame(s, faultLie)
 			return
@@ -376,15 +405,40 @@ func (e *Engine) hearObjects(s *session, f objects) {
 			if s.closed {
 				return
 			}
-		default:
-			e.origin(id).owe(1, time.Now()) // or it would be asked for without end
 		}
+	}
+	if !news {
+		e.peer(s.key).vain.owe(1, time.Now()) // or it would be asked without end
+	}
+	if s.asked[id].late { // it was slow, and no more than that
+		e.merit(s)
 	}
 	e.answered(id, s)
 }
 
+// hearDenied asks others, or the same peer after a while.
+func (e *Engine) hearDenied(s *session, f wire.Denied) {
+	now := time.Now()
+	s.rests = now.Add(restLimit)
+	for _, id := range f {
+		if _, asked := s.asked[id]; !asked {
+			e.blame(s, faultUnasked)
+			return
+		}
+		delete(s.asked, id)
+		if w := e.wants[id]; w != nil {
+			if w.asked == s {
+				w.asked = nil
+			}
+			w.again = w.limit
+			e.ask(id, w, now)
+		}
+	}
+	e.askMore(s)
+}
+
 // hearRenewals takes objects that were asked for, and are here under a lower number.
-func (e *Engine) hearRenewals(s *session, f renewals) {
+func (e *Engine) hearRenewals(s *session, f wire.Renewals) {
 	for _, r := range f {
 		if _, asked := s.asked[r.ID]; !asked {
 			e.blame(s, faultUnasked)
@@ -396,7 +450,7 @@ func (e *Engine) hearRenewals(s *session, f renewals) {
 			if e.demerit(s); s.closed {
 				return
 			}
-			s.asks = append(s.asks, wanted{r.ID, 0})
+			s.asks = append(s.asks, wire.Wanted{ID: r.ID})
 			continue
 		case v.News():
 			e.merit(s)
@@ -409,25 +463,36 @@ func (e *Engine) hearRenewals(s *session, f renewals) {
 }
 
 // hearDigest answers sums: the same, or more of them, or lists.
-func (e *Engine) hearDigest(s *session, f digest) {
+func (e *Engine) hearDigest(s *session, f wire.Digest) {
 	sums, lists := e.shelf.Answer(f)
 	if len(sums)+len(lists) == 0 {
 		if f[0].Depth == 0 {
 			e.sayHead(s)
-			s.say(same{})
+			s.say(wire.Same{})
 		}
 		return
 	}
-	before := len(s.out)
-	for some := range slices.Chunk(sums, maxSums) {
-		s.say(digest(some))
+	var answer []wire.Frame
+	size := 0
+	for some := range slices.Chunk(sums, wire.MaxSums) {
+		answer = append(answer, wire.Digest(some))
 	}
 	for _, l := range lists {
-		l.Items = l.Items[:min(len(l.Items), maxItems)]
-		s.say(list(l))
+		l.Items = l.Items[:min(len(l.Items), wire.MaxItems)]
+		answer = append(answer, wire.List(l))
 	}
-	for _, f := range s.out[before:] { // who makes others talk is as loud as who talks
-		s.unasked.owe(len(f), time.Now())
+	for _, f := range answer {
+		size += len(wire.Encode(f))
+	}
+	e.peer(s.key).unasked.owe(size, time.Now()) // who makes others talk is as loud as who talks
+	if !e.serve(s, size) {
+		answer = nil
+		if f[0].Depth == 0 {
+			answer = []wire.Frame{wire.Lack{}}
+		}
+	}
+	for _, f := range answer {
+		s.say(f)
 	}
 }
 
@@ -437,6 +502,11 @@ func (e *Engine) hearList(s *session, l shelf.List) {
 	lacks, ahead := e.shelf.Compare(l)
 	for _, item := range lacks {
 		e.wish(item.ID, item.Number, s, now)
+	}
+	size := toldSize * len(ahead)
+	e.peer(s.key).unasked.owe(size, now)
+	if !e.serve(s, size) {
+		ahead = nil
 	}
 	for _, id := range ahead {
 		s.news[id] = true

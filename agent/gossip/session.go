@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
@@ -19,58 +20,55 @@ type session struct {
 	seat    roster.Seat
 	dialled bool
 
-	queue  chan [][]byte // to the goroutine that sends
-	queued atomic.Int64  // bytes in it
-	out    [][]byte      // frames of this turn of the engine
-	closed bool
+	queue   chan [][]byte // to the goroutine that sends
+	queued  atomic.Int64  // bytes in it
+	out     [][]byte      // frames of this turn of the engine
+	pending int           // their bytes
+	closed  bool
 
 	news, quiet map[shelf.ID]bool // what the peer is to be told
 	quietAt     time.Time
-	asked       map[shelf.ID]asking // what it has not sent yet
+	asked       map[shelf.ID]asking // what it has not answered yet
 	given       map[shelf.ID]given  // what it was sent since givenAt
 	givenAt     time.Time
-	asks        want // what it is to be asked in this turn
+	asks        wire.Want // what it is to be asked in this turn
 
 	interval time.Duration // between digests, if this node opened the session
 	digestAt time.Time
 	sentAt   time.Time // of the last digest
+	awaits   bool      // an answer to it that is no list and no digest
 	heard    time.Time // of the last frame
 	since    time.Time // it began
 
-	ledger   head              // how far the peer's ledger is
-	toldHead head              // how far this node's is, as it was told
+	ledger   wire.Head         // how far the peer's ledger is
+	toldHead wire.Head         // how far this node's is, as it was told
 	told     bool              // whether it was
-	doubted  bool              // its head was asked to be proved
-	gave     time.Time         // it was asked for an entry
+	owes     int               // answers about entries
 	rests    time.Time         // it sends no objects before
 	waiting  map[shelf.ID]bool // what it can be asked for once it has answered other things
-
-	unasked bucket // bytes that it may send without being asked
-	served  bucket // bytes that it may ask for
-	reading int    // answers to it that wait for the disk
+	reading  int               // answers to it that wait for the disk
 }
 
 // asking is what a peer was asked for.
 type asking struct {
-	number uint64    // that it told
-	until  time.Time // when it should have answered
+	number uint64 // that it told
+	at     time.Time
+	late   bool // others are asked, and what it sends is taken
 }
 
 // given is what a peer was sent.
 type given struct {
-	number uint64
-	times  int
+	item  shelf.Item
+	times int
 }
 
 // Limits of what a session may hold.
 const (
-	maxQueue      = 64 // turns of the engine
-	maxQueueBytes = 1 << 20
-	maxAsked      = 64 // objects
-	maxDemerits   = 16
-	unaskedRate   = 16 << 10 // bytes a second
-	unaskedBurst  = 256 << 10
-	unaskedPlace  = 128 // bytes more at once, for each place of the shelf
+	maxAsked     = 64 // objects
+	maxDemerits  = 16
+	unaskedRate  = 16 << 10 // bytes a second
+	unaskedBurst = 256 << 10
+	unaskedPlace = 128 // bytes more at once, for each place of the shelf
 )
 
 // The reasons why a session ends that the peer is to blame for.
@@ -122,22 +120,22 @@ func (e *Engine) accept(ctx context.Context) {
 func (e *Engine) opened(conn Session, dialled bool) {
 	key, now := conn.Peer(), time.Now()
 	seat, listed := e.state.Roster.ByKey(key)
-	why := ""
-	switch before := e.sessions[key]; {
+	why, before := "", e.sessions[key]
+	switch {
 	case !listed || key == e.config.Self:
 		why = reasonNoSeat
 	case e.refused(seat):
 		why = reasonRefused
-	case now.Before(e.peer(key).away):
+	case e.peers[key] != nil && now.Before(e.peers[key].away):
 		why = reasonAway
 	case before != nil && now.Sub(before.since) < dialLimit && (before.dialled == dialled || before.dialled == (e.config.Self < key)):
 		// Both have opened one: both keep the one that the lower key opened. Or two machines
 		// have one key, and do not take turns without end.
 		why = reasonAgain
+	case !dialled && (before == nil || before.dialled) && !e.place(seat):
+		why = reasonBusy
 	case before != nil:
 		e.drop(before, reasonAgain)
-	case !dialled && e.inbound() >= e.config.Inbound:
-		why = reasonBusy
 	}
 	if why != "" {
 		e.stats.Dropped[why]++
@@ -150,8 +148,11 @@ func (e *Engine) opened(conn Session, dialled bool) {
 		waiting:  make(map[shelf.ID]bool),
 		interval: openDigest, since: now, heard: now, digestAt: now,
 	}
-	s.unasked = bucket{rate: unaskedRate, most: float64(unaskedBurst + unaskedPlace*len(e.state.Roster.Seats)*len(e.config.Kinds))}
-	s.served = bucket{rate: e.served.rate / 4, most: e.served.most / 4}
+	p := e.peer(key)
+	p.unasked.rate, p.unasked.most = unaskedRate, float64(unaskedBurst+unaskedPlace*len(e.state.Roster.Seats)*len(e.config.Kinds))
+	p.served.rate, p.served.most = e.served.rate/4, e.served.most/4
+	p.pulled.rate, p.pulled.most = p.served.rate, p.served.most
+	p.vain.rate, p.vain.most = 1/perSeat.Seconds(), burst
 	e.sessions[key] = s
 	e.running.Go(func() { s.send() })
 	e.running.Go(func() { e.receive(s) })
@@ -161,30 +162,36 @@ func (e *Engine) opened(conn Session, dialled bool) {
 	e.at(now)
 }
 
-func (e *Engine) inbound() (n int) {
+// place says whether there is a place for one more session that a seat opens. Where all are
+// taken a voter gets that of a seat without a vote, or the voters would not reach each other: of
+// the one with the most demerits, or of the newest.
+func (e *Engine) place(seat roster.Seat) bool {
+	count := 0
+	var out *session
 	for _, s := range e.sessions {
-		if !s.dialled {
-			n++
+		if s.dialled {
+			continue
 		}
-	}
-	return n
-}
-
-// send sends what comes into the queue, until it is closed or the session fails.
-func (s *session) send() {
-	for frames := range s.queue {
-		size := 0
-		for _, f := range frames {
-			size += len(f)
+		count++
+		if s.seat.Vote {
+			continue
 		}
-		if s.conn.Send(frames) != nil {
-			s.conn.Close() // which the other goroutine finds out
-			for range s.queue {
+		if out != nil {
+			d, most := e.peer(s.key).demerits, e.peer(out.key).demerits
+			if d < most || d == most && !s.since.After(out.since) {
+				continue
 			}
-			return
 		}
-		s.queued.Add(-int64(size))
+		out = s
 	}
+	if count < e.config.Inbound {
+		return true
+	}
+	if !seat.Vote || out == nil {
+		return false
+	}
+	e.drop(out, reasonBusy)
+	return true
 }
 
 // receive hands frames to the engine, one at a time: a peer that sends much waits for its turn
@@ -271,38 +278,6 @@ func (e *Engine) peer(key signed.Key) *peer {
 	return p
 }
 
-// say adds a frame to what is sent at the end of the engine's turn.
-func (s *session) say(f frame) { s.out = append(s.out, encode(f)) }
-
-// flush hands to the sessions what was said in this turn. A peer that does not read is dropped,
-// and nobody waits for it.
-func (e *Engine) flush() {
-	for _, s := range e.sessions {
-		if len(s.asks) > 0 {
-			s.say(s.asks)
-			s.asks = nil
-		}
-		if len(s.out) == 0 {
-			continue
-		}
-		size := 0
-		for _, f := range s.out {
-			size += len(f)
-		}
-		e.stats.Sent += uint64(size)
-		if s.queued.Add(int64(size)) > maxQueueBytes {
-			e.drop(s, reasonSlow)
-			continue
-		}
-		select {
-		case s.queue <- s.out:
-			s.out = nil
-		default:
-			e.drop(s, reasonSlow)
-		}
-	}
-}
-
 // heard takes a frame of a peer.
 func (e *Engine) heard(s *session, raw []byte) {
 	if s.closed {
@@ -311,40 +286,74 @@ func (e *Engine) heard(s *session, raw []byte) {
 	now := time.Now()
 	e.stats.Received += uint64(len(raw))
 	s.heard = now
-	f, err := decode(raw)
+	f, err := wire.Decode(raw)
 	if err != nil {
 		e.blame(s, faultFrame)
 		return
 	}
-	switch f.(type) {
-	case objects, renewals, entry, offer, piece, lack, same:
-		e.pulled.owe(len(raw), now) // each of these has to be asked for, which is looked at below
-	default:
-		if !s.unasked.take(20+len(raw), now) {
-			e.blame(s, faultFlood)
-			return
-		}
+	switch asked, answer := e.asked(s, f); {
+	case asked:
+		e.peer(s.key).pulled.owe(len(raw), now)
+	case answer:
+		e.blame(s, faultUnasked)
+		return
+	case !e.peer(s.key).unasked.take(20+len(raw), now):
+		e.blame(s, faultFlood)
+		return
 	}
 	switch f := f.(type) {
-	case digest:
+	case wire.Digest:
 		e.hearDigest(s, f)
-	case list:
+	case wire.List:
 		e.hearList(s, shelf.List(f))
-	case same:
-		if s.sentAt.IsZero() {
-			e.demerit(s)
-		}
-	case tell:
+	case wire.Same:
+	case wire.Tell:
 		e.hearTold(s, f)
-	case want:
+	case wire.Want:
 		e.hearWant(s, f)
-	case objects:
+	case wire.Objects:
 		e.hearObjects(s, f)
-	case renewals:
+	case wire.Renewals:
 		e.hearRenewals(s, f)
+	case wire.Denied:
+		e.hearDenied(s, f)
 	default:
 		e.hearLedger(s, f)
 	}
+}
+
+// asked says whether a frame answers what the peer was asked for and has not answered yet. All
+// else it sends at its own cost; answer: no honest peer sends it then.
+func (e *Engine) asked(s *session, f wire.Frame) (asked, answer bool) {
+	switch f := f.(type) {
+	case wire.Objects:
+		if object, err := signed.Parse(f[0]); err == nil {
+			_, asked = s.asked[shelf.IDOf(object.Kind, object.By)]
+		}
+		return asked, true
+	case wire.Renewals:
+		_, asked = s.asked[f[0].ID]
+		return asked, true
+	case wire.Denied:
+		_, asked = s.asked[f[0]]
+		return asked, true
+	case wire.Same:
+		asked, s.awaits = s.awaits, false
+		return asked, false
+	case wire.Lack:
+		if f.Height == 0 {
+			asked, s.awaits = s.awaits, false
+			return asked, false
+		}
+	case wire.Entry, wire.Offer, wire.Piece:
+	default:
+		return false, false
+	}
+	if s.owes == 0 {
+		return false, true
+	}
+	s.owes--
+	return true, true
 }
 
 // hurry has the session's next digest be soon.
@@ -397,21 +406,32 @@ func (e *Engine) tend(s *session, now time.Time) time.Time {
 	return next
 }
 
-// overdue turns to others for what a peer has not sent in time, and says when the next of it
-// should come. However much it is, it is one mishap; and of a peer that says nothing at all,
-// the network's.
+// overdue turns to others for what a peer has not sent in time, and says when it has to look
+// again. However much it is, it is one mishap, which is forgotten when the answers come after
+// all; of a peer that says nothing at all, it is the network's.
 func (e *Engine) overdue(s *session, now time.Time) (next time.Time) {
 	late, silent := false, false
 	for id, a := range s.asked {
-		if now.Before(a.until) {
-			if next.IsZero() || a.until.Before(next) {
-				next = a.until
-			}
+		wait := answerLimit
+		switch age := now.Sub(a.at); {
+		case age >= lateLimit:
+			late = true
+			delete(s.asked, id)
 			continue
+		case age >= digestLimit:
+			silent = silent || s.heard.Before(a.at)
+			wait = lateLimit
+		case age >= answerLimit:
+			wait = digestLimit
 		}
-		late, silent = true, silent || s.heard.Before(a.until.Add(-answerLimit))
-		delete(s.asked, id)
-		e.unanswered(id, s, now)
+		if wait > answerLimit && !a.late {
+			late, a.late = true, true
+			s.asked[id] = a
+			e.unanswered(id, s, now)
+		}
+		if due := a.at.Add(wait); next.IsZero() || due.Before(next) {
+			next = due
+		}
 	}
 	if late {
 		e.demerit(s)
@@ -426,8 +446,8 @@ func (e *Engine) overdue(s *session, now time.Time) (next time.Time) {
 func (e *Engine) sendDigest(s *session, now time.Time) {
 	e.sayHead(s)
 	e.tell(s) // else it would be found to be missing
-	s.say(digest{{Sum: e.shelf.Root()}})
-	s.sentAt = now
+	s.say(wire.Digest(e.shelf.Roots()))
+	s.sentAt, s.awaits = now, true
 	s.digestAt = now.Add(s.interval*9/10 + spread(s.interval/5))
 	if e.open {
 		s.interval = openDigest

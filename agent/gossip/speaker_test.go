@@ -200,3 +200,55 @@ func (n *network) cut(apart func(a, b int) bool) {
 	}
 	n.apart = apart
 }
+
+// queueing is a carrier that knows a newer object of the seat, and has it heard before it
+// answers anything else, as an engine does that works off one thing after the other.
+type queueing struct {
+	newer signed.Envelope
+	heard func(signed.Envelope)
+	stuck chan bool
+}
+
+func (q *queueing) Publish(e signed.Envelope) error {
+	if e.Sequence < q.newer.Sequence {
+		return notice.ErrOlder
+	}
+	return nil
+}
+
+func (q *queueing) Object(string, signed.Key) (signed.Envelope, bool) {
+	done := make(chan bool)
+	go func() { q.heard(q.newer); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Hour):
+		q.stuck <- true
+	}
+	return q.newer, true
+}
+
+// TestSpeakerDoesNotWait: what is heard of a seat is taken while its speaker asks the engine, or
+// both would wait for each other.
+func TestSpeakerDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := atRest(t, 4)
+		seal := func(kind string, sequence uint64, body []byte) (signed.Envelope, error) {
+			return signed.Seal(kind, n.fleet, n.nodes[0].private, sequence, body)
+		}
+		s := speaker.New(n.nodes[0].key, from(0), seal)
+		newer, err := seal(notice.StatusKind, 1000, statusOf(2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		carrier := &queueing{newer: newer, heard: s.Heard, stuck: make(chan bool, 100)}
+		ctx, stop := context.WithCancel(t.Context())
+		n.running.Go(func() { s.Run(ctx, carrier) })
+		s.Say(notice.StatusKind, statusOf(1))
+		time.Sleep(2 * time.Hour)
+		stop()
+		n.running.Wait()
+		if len(carrier.stuck) > 0 {
+			t.Error("the speaker and its carrier wait for each other")
+		}
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/roster"
@@ -51,9 +52,10 @@ type TLS struct {
 const (
 	maxHello   = 1 << 10 // bytes
 	helloLimit = 5 * time.Second
-	reachLimit = 5 * time.Second // for one address
-	maxReach   = 4               // addresses
-	writeLimit = 20 * time.Second
+	reachLimit = 5 * time.Second  // for one address
+	maxReach   = 4                // addresses
+	writeLimit = 20 * time.Second // for each writeSize bytes
+	writeSize  = 64 << 10
 	// keepAliveIdle is after how long of silence the machine that opened a session asks whether
 	// the other one is there: routers forget a connection after five minutes. The other one does
 	// not ask: a digest comes, or the engine ends the session.
@@ -265,14 +267,18 @@ func (s *stream) Send(frames [][]byte) error {
 		all = binary.AppendUvarint(all, uint64(len(f)))
 		all = append(all, f...)
 	}
-	if err := s.conn.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
-		return err
+	for some := range slices.Chunk(all, writeSize) { // a slow line takes a while for all of it
+		if err := s.conn.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
+			return err
+		}
+		if _, err := s.conn.Write(some); err != nil {
+			return err
+		}
 	}
-	_, err := s.conn.Write(all)
-	return err
+	return nil
 }
 
-func (s *stream) Receive() ([]byte, error) { return s.receive(MaxFrame) }
+func (s *stream) Receive() ([]byte, error) { return s.receive(wire.MaxFrame) }
 
 func (s *stream) receive(most int) ([]byte, error) {
 	size, err := binary.ReadUvarint(s.r)
@@ -280,7 +286,7 @@ func (s *stream) receive(most int) ([]byte, error) {
 		return nil, err
 	}
 	if size == 0 || size > uint64(most) {
-		return nil, fmt.Errorf("%w: %d bytes", errFrame, size)
+		return nil, fmt.Errorf("%w: %d bytes", wire.ErrFrame, size)
 	}
 	frame := make([]byte, size)
 	_, err = io.ReadFull(s.r, frame)

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -337,6 +338,28 @@ func TestSilentCaller(t *testing.T) {
 	})
 }
 
+// TestSlowLine sends much on a slow line: it takes a while, and the session does not end for it.
+func TestSlowLine(t *testing.T) {
+	cert, _ := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		server, client := pair(t, cert, cert, Protocol)
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			for some := make([]byte, 16<<10); ; time.Sleep(4 * time.Second) {
+				if _, err := io.ReadFull(client, some); err != nil {
+					return
+				}
+			}
+		})
+		began := time.Now()
+		if err := newStream(server).Send([][]byte{make([]byte, 256<<10)}); err != nil {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		server.NetConn().Close()
+		reading.Wait()
+	})
+}
+
 // TestCost compares what the tests in memory count for a session with what the kernel counts
 // for one over TLS and TCP.
 func TestCost(t *testing.T) {
@@ -379,7 +402,7 @@ func TestCost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wired := func() int { // bytes on the wire so far, as the kernel of this end counts them
+	soFar := func() int { // bytes on the wire so far, as the kernel of this end counts them
 		raw, err := tcpOf(client.(*stream).conn).SyscallConn()
 		if err != nil {
 			t.Fatal(err)
@@ -398,7 +421,7 @@ func TestCost(t *testing.T) {
 		}
 		return total
 	}
-	begin := wired()
+	begin := soFar()
 	t.Logf("a session's beginning: %d bytes, and %d are counted with its end", begin, handshake)
 	if begin+4*packet > handshake {
 		t.Errorf("a session's beginning and end cost %d bytes, and %d are counted", begin+4*packet, handshake)
@@ -409,19 +432,19 @@ func TestCost(t *testing.T) {
 		if err := client.Send([][]byte{frame}); err != nil {
 			t.Fatal(err)
 		}
-		counted += wire(len(frame) + prefix(len(frame)))
+		counted += wired(len(frame) + len(binary.AppendUvarint(nil, uint64(len(frame)))))
 		if _, err := there.Receive(); err != nil {
 			t.Fatal(err)
 		}
 		if err := there.Send([][]byte{frame}); err != nil {
 			t.Fatal(err)
 		}
-		counted += wire(len(frame) + prefix(len(frame)))
+		counted += wired(len(frame) + len(binary.AppendUvarint(nil, uint64(len(frame)))))
 		if _, err := client.Receive(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := wired() - begin
+	got := soFar() - begin
 	t.Logf("80 frames: %d bytes, and %d are counted", got, counted)
 	if got > counted || got < counted/2 {
 		t.Errorf("80 frames cost %d bytes, and %d are counted", got, counted)

@@ -15,7 +15,7 @@ type Transport interface {
 	Accept(ctx context.Context) (Session, error)
 }
 
-// Session is a way to a peer and back, for frames of at most [MaxFrame] bytes, in order. Send
+// Session is a way to a peer and back, for frames of at most [wire.MaxFrame] bytes, in order. Send
 // and Receive are each called by one goroutine.
 type Session interface {
 	// Peer is the key of the seat that the peer has proved to hold.

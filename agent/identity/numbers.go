@@ -16,6 +16,7 @@ import (
 type Numbers struct {
 	files files
 
+	writing sync.Mutex // held while the disk takes a number: Heard does not wait for that
 	mu      sync.Mutex // guards what follows
 	numbers notice.Numbers
 	problem error
@@ -56,9 +57,11 @@ func openNumbers(files files, random uint64) *Numbers {
 // say that its disk fails. They hold for this run; afterwards the node hears of them from
 // others.
 func (n *Numbers) Next() uint64 {
+	n.writing.Lock()
+	defer n.writing.Unlock()
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	number, reserve := n.numbers.Next()
+	n.mu.Unlock()
 	if reserve == 0 {
 		return number
 	}
@@ -66,6 +69,8 @@ func (n *Numbers) Next() uint64 {
 	if err == nil {
 		err = n.files.Replace(numbersName, raw)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.problem = nil; err != nil {
 		n.problem = fmt.Errorf("numbers of this node's seat: %w", err)
 		n.numbers.Unwritten()

@@ -117,3 +117,36 @@ func TestNumbersFolder(t *testing.T) {
 		t.Errorf("%d after %d", second, first)
 	}
 }
+
+// slowDisk is a disk that takes nothing until it is told to.
+type slowDisk struct {
+	numbersDisk
+	begun, goOn chan bool
+}
+
+func (d slowDisk) Replace(name string, data []byte) error {
+	d.begun <- true
+	<-d.goOn
+	return d.numbersDisk.Replace(name, data)
+}
+
+// TestNumbersSlow: what others have heard is noted while a slow disk takes a number.
+func TestNumbersSlow(t *testing.T) {
+	d := slowDisk{numbersOn(nil, 1000), make(chan bool), make(chan bool)}
+	n := openNumbers(d, 0)
+	given := make(chan uint64)
+	go func() { given <- n.Next() }()
+	<-d.begun
+	if !n.Heard(700) || n.Problem() != nil {
+		t.Error("it is not heard")
+	}
+	close(d.goOn)
+	if number := <-given; number != 1 {
+		t.Errorf("number %d", number)
+	}
+	go func() { given <- n.Next() }()
+	<-d.begun // it is above what the disk has
+	if number := <-given; number != 701 {
+		t.Errorf("number %d after 700 was heard", number)
+	}
+}

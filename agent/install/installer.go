@@ -41,6 +41,9 @@ type Installer struct {
 	Sticks func() (release.Stored, error)
 	// Remember notes which workloads are healthy, so that the trial is judged by them.
 	Remember func() error
+	// Noted is told of an arming before it happens, and once more if it fails: of which release,
+	// as it is remembered, and whose right that is. nil: nobody notes it.
+	Noted func(slot bootloader.Slot, r memory.Staged, by string, failed bool)
 	// Drain stops the containers, each in its own way, for as long as ctx lasts.
 	Drain func(ctx context.Context)
 	// Part is what the fleet's ledger has decided, and the key of this node's seat; nil: the
@@ -146,7 +149,7 @@ func (i *Installer) Update(ctx context.Context, o Order, report func(Step)) erro
 	if err := i.stage(ctx, d, right, r, step, report); err != nil {
 		return err
 	}
-	return i.arm(ctx, step, o.When, o.By, report, func() (memory.Trial, error) {
+	return i.arm(ctx, step, o, right, report, func() (memory.Trial, error) {
 		return slot.Arm(d.Disk, i.memory(), r.Digest, right, i.now())
 	})
 }
@@ -193,7 +196,7 @@ func (i *Installer) Rollback(ctx context.Context, o Order, report func(Step)) er
 	if err != nil {
 		return err
 	}
-	return i.arm(ctx, step, o.When, o.By, i.telling(report), func() (memory.Trial, error) {
+	return i.arm(ctx, step, o, right, i.telling(report), func() (memory.Trial, error) {
 		return slot.Rollback(d.Disk, i.memory(), right, i.now())
 	})
 }
@@ -308,7 +311,7 @@ func refusedBy(err error, rules ...error) error {
 }
 
 // arm arms the slot, and does what remains until the reboot.
-func (i *Installer) arm(ctx context.Context, step Step, when When, by string, report func(Step), arm func() (memory.Trial, error)) error {
+func (i *Installer) arm(ctx context.Context, step Step, o Order, right slot.Authorisation, report func(Step), arm func() (memory.Trial, error)) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -321,14 +324,22 @@ func (i *Installer) arm(ctx context.Context, step Step, when When, by string, re
 	if err := i.dropReboot(); err != nil {
 		return err
 	}
+	note := func(failed bool) {
+		name := bootloader.Slot(step.Slot)
+		if records, err := memory.ReadStaged(i.memory()); err == nil && i.Noted != nil && records[name] != nil {
+			i.Noted(name, *records[name], right.String(), failed)
+		}
+	}
+	note(false)
 	trial, err := arm()
 	if err != nil {
+		note(true)
 		return slotError(err)
 	}
-	log.Printf("agent: slot %s is armed: release %s, requested by %s, authorised by %s", trial.Slot, trial.Release, by, trial.By)
+	log.Printf("agent: slot %s is armed: release %s, requested by %s, authorised by %s", trial.Slot, trial.Release, o.By, trial.By)
 	step.Step, step.Text, step.Done, step.Total = Armed, fmt.Sprintf("%d tries", trial.Tries), 0, 0
 	report(step)
-	return i.reboot(context.WithoutCancel(ctx), step, when, report)
+	return i.reboot(context.WithoutCancel(ctx), step, o.When, report)
 }
 
 // right is the right to write a slot and to arm it. permit is what the order brought.

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
@@ -30,11 +31,23 @@ import (
 type Ledger struct {
 	files files
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards what follows, while the disk is read and written
 	log     *ledger.Log
 	head    head  // of the files, as far as it is known
 	problem error // why nothing is believed, or taken but what is missing; nil: all is well
+
+	now atomic.Pointer[view] // of log and problem: nobody who asks waits for the disk
 }
+
+// view is what a ledger says at a moment.
+type view struct {
+	state   ledger.State
+	log     *ledger.Log // that does not grow
+	problem error
+}
+
+// show makes what is known now what others see. The caller holds mu.
+func (l *Ledger) show() { l.now.Store(&view{l.log.State(), l.log.Clone(), l.problem}) }
 
 // files is the ledger's folder. The tests have one that loses power.
 type files interface {
@@ -59,7 +72,21 @@ func Open(dir string, g *fleet.Genesis) *Ledger { return open(folder(dir), g) }
 func open(files files, g *fleet.Genesis) *Ledger {
 	l := &Ledger{files: files, log: ledger.New(g)}
 	l.recall()
+	l.show()
 	return l
+}
+
+// Mend writes the head that a power cut or decay has taken, where all records are here: without
+// it the node could not tell that one of them is gone. Of several programs that have the ledger
+// open, the one that takes records calls it. That the disk takes no head is no reason to believe
+// less: then the next record brings it.
+func (l *Ledger) Mend() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.problem != nil || l.head.Height == l.log.State().Height {
+		return nil
+	}
+	return l.writeHead(l.log)
 }
 
 // recall reads what lies on STATE behind what is known. Of two histories it is the one that was
@@ -158,33 +185,29 @@ func unsummed(raw []byte) ([]byte, error) {
 }
 
 // State is what the ledger has decided so far.
-func (l *Ledger) State() ledger.State {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.State()
-}
+func (l *Ledger) State() ledger.State { return l.now.Load().state }
 
 // Problem says why the ledger is not to be relied on: the error wraps [ErrDamaged] where it
 // ends before it did, [ErrFork], or [document.ErrNewer] where a later release has taken what
 // this one does not understand. nil: all is well.
-func (l *Ledger) Problem() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.problem
-}
+func (l *Ledger) Problem() error { return l.now.Load().problem }
 
 // Known is what the fleet makes of a caller whose certificate is in order, by
 // [ledger.State.Known]. Where the ledger has begun and nothing of it can be read, of all
 // operators the first one alone is known, whom the genesis names: he can repair it. The error
 // wraps [ledger.ErrUnlisted].
 func (l *Ledger) Known(p fleet.Peer) (fleet.Peer, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.log.State()
-	if s.Height == 0 && l.problem != nil && p.Kind == fleet.KindOperator && p.Key != s.Genesis.FirstOperatorID() {
+	now := l.now.Load()
+	s := now.state
+	if s.Height == 0 && now.problem != nil && p.Kind == fleet.KindOperator && p.Key != s.Genesis.FirstOperatorID() {
 		return fleet.Peer{}, fmt.Errorf("%s: %w: nothing of it can be read here, and until that is repaired only the first operator is known", p, ledger.ErrUnlisted)
 	}
 	return s.Known(p)
+}
+
+// Record is the hash of the record of a height, by [ledger.Log.Record].
+func (l *Ledger) Record(height int64) (document.Hash, error) {
+	return l.now.Load().log.Record(height)
 }
 
 // Entry is the entry of a height as this node has taken it. The error wraps
@@ -206,6 +229,7 @@ func (l *Ledger) Entry(height int64) (ledger.Entry, error) {
 func (l *Ledger) Take(height int64, e ledger.Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.show()
 	if errors.Is(l.problem, ErrFork) || errors.Is(l.problem, document.ErrNewer) {
 		return l.problem
 	}

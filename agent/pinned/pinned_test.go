@@ -249,6 +249,32 @@ func TestHead(t *testing.T) {
 			}
 		}
 	}
+	// Once the agent has come up there is a head again, and what decays then is noticed.
+	for name, change := range map[string]func([]byte) []byte{"decayed": decayed, "gone": gone} {
+		for writes := 0; ; writes++ {
+			d := onDisk(with(files, headName, change), writes)
+			err := open(d, f.Genesis).Mend()
+			for seed := range uint64(8) {
+				after := open(onDisk(d.AfterCut(seed), 1000), f.Genesis)
+				if after.Problem() != nil || after.State().Height != 3 {
+					t.Fatalf("%s, writes=%d seed=%d: height %d, %v", name, writes, seed, after.State().Height, after.Problem())
+				}
+			}
+			if err != nil {
+				if !errors.Is(err, crashdisk.ErrPowerCut) {
+					t.Fatal(err)
+				}
+				continue
+			}
+			mended := d.AfterCut(0)
+			for _, height := range []int64{1, 3} {
+				if l := open(onDisk(with(mended, fileName(height), change), 1000), f.Genesis); !errors.Is(l.Problem(), ErrDamaged) || l.Take(height, f.Entries[height-1]) != nil {
+					t.Errorf("%s, then record %d too: %v", name, height, l.Problem())
+				}
+			}
+			break
+		}
+	}
 	wrong := with(files, "1", func([]byte) []byte { return format(1, f.Again(t)) })
 	if l := open(onDisk(with(with(wrong, "2", gone), "3", gone), 1000), f.Genesis); !errors.Is(l.Problem(), ErrFork) {
 		t.Errorf("another record 1: %v", l.Problem())
@@ -339,5 +365,20 @@ func TestKnown(t *testing.T) {
 		if _, err := l.Known(first); !errors.Is(err, ledger.ErrUnlisted) { // the founding has listed another
 			t.Errorf("record 1 is back: %v", err)
 		}
+	}
+}
+
+// TestRecord gives the hash of each record that is taken.
+func TestRecord(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 5)
+	l := open(onDisk(taken(t, f), 1000), f.Genesis)
+	for height := int64(0); height <= 5; height++ {
+		want, err := f.Log.Record(height)
+		if got, bad := l.Record(height); err != nil || bad != nil || got != want {
+			t.Errorf("record %d: %s, %v", height, got.Short(), bad)
+		}
+	}
+	if _, err := l.Record(6); !errors.Is(err, ledger.ErrHeight) {
+		t.Errorf("a record that is not here: %v", err)
 	}
 }

@@ -18,9 +18,9 @@ import (
 )
 
 // Speaker signs what this node says to its fleet, and says it again when that is due, as
-// [notice.Due] says: at once when it changes, a status once an hour while it does not, and above what others have heard of this
-// seat that it does not know, as after its disk was restored from a copy. Its methods may be
-// called from any goroutine.
+// [notice.Due] says: at once when it changes, a status once an hour while it does not, and above
+// what others have heard of this seat that it does not know, as after its disk was restored from
+// a copy. Its methods may be called from any goroutine.
 type Speaker struct {
 	self    signed.Key
 	numbers Numbers
@@ -188,16 +188,19 @@ func (s *Speaker) say(by Carrier, kind string, now time.Time) (again time.Durati
 	s.mu.Unlock()
 	e, err := s.seal(kind, number, body)
 	if err == nil {
-		err = by.Publish(e) // which may call Heard
+		err = by.Publish(e)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	var newer signed.Envelope
+	overruled := false
 	if errors.Is(err, notice.ErrOlder) {
-		if newer, ok := by.Object(kind, s.self); ok {
-			k.number = 0
-			s.heard(newer, now)
-			return max(time.Millisecond, k.again.Sub(now))
-		}
+		newer, overruled = by.Object(kind, s.self)
+	}
+	s.mu.Lock() // not before: the carrier, while it is waited for, may itself wait in Heard
+	defer s.mu.Unlock()
+	if overruled {
+		k.number = 0
+		s.heard(newer, now)
+		return max(time.Millisecond, k.again.Sub(now))
 	}
 	if s.problem = nil; err != nil {
 		s.problem = fmt.Errorf("say %s to the fleet: %w", kind, err)

@@ -133,7 +133,7 @@ func below(path string, paths []string) bool {
 // no door, however many packages lie between.
 func TestDescriptions(t *testing.T) {
 	for _, pkg := range []string{
-		"agent/workload", "agent/compose", "agent/compose/project", "agent/wanted", "agent/events", "agent/redaction", "agent/probe", "agent/keeper", "agent/imageref", "agent/tarball", "agent/etcd/membership",
+		"agent/workload", "agent/compose", "agent/compose/project", "agent/wanted", "agent/events", "agent/redaction", "agent/probe", "agent/keeper", "agent/imageref", "agent/tarball", "agent/etcd/membership", "agent/gossip/wire",
 		"agent/api", "agent/door", "cmd/kogge",
 	} {
 		out, err := exec.Command("go", "list", "-deps", program.Module+"/"+pkg).Output()

@@ -1,9 +1,6 @@
 package membership
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // Folder is what a node's data folder holds.
 type Folder string
@@ -14,6 +11,7 @@ const (
 	Mine    Folder = "mine"    // data of this seat, of this fleet's etcd
 	Foreign Folder = "foreign" // of another fleet, founding or seat
 	Damaged Folder = "damaged" // cannot be read, or etcd has died of it again and again
+	Unread  Folder = "unread"  // could not be looked at, which says nothing of it
 )
 
 // Own is what a node knows of itself.
@@ -25,47 +23,55 @@ type Own struct {
 	// Begun says that this node has started etcd for this fleet before, whatever became of
 	// the data: it is never a founder again, or it would forget what it has promised.
 	Begun bool
-	// Alone says that the roster has nobody else run etcd.
+	// Alone says that no other node can have what etcd had here: this seat was its only voter, or
+	// the roster has nobody else run it.
 	Alone  bool
 	Folder Folder
 	What   string // what is wrong with the folder
 	// Generation of the data here. Each restore begins another etcd, one higher.
 	Generation int
-	Unfit      string // why this node's disk is none for etcd; "": it is
-	Reports    []Report
+	// Ordered is the newest generation that a signed order has begun; 0: none is known.
+	Ordered int
+	Runs    bool   // etcd does, here
+	Orphan  bool   // and has had no leader for the grace
+	Unfit   string // why this node cannot run etcd; "": it can
+	Reports []Report
 }
 
 // Report is what another member says of the etcd that it runs.
 type Report struct {
 	Seat       int
 	Generation int
+	Runs       bool
 	Leader     int // 0: it knows of none
 	Members    []Member
 }
 
 // Begin is what a node does about its own etcd while that does not run.
 func Begin(o Own) Step {
-	told, found := o.newest()
+	told, found := o.Told()
 	me := slices.IndexFunc(told.Members, func(m Member) bool { return m.Seat == o.Seat })
 	switch o.Folder {
+	case Unread:
+		return step(Refuse, 0, "%s; it is tried again", o.What)
 	case Foreign:
-		return Step{Aside, 0, o.What}
+		return step(Aside, 0, "%s", o.What)
 	case Damaged:
 		switch {
 		case o.Alone:
-			return Step{Aside, 0, o.What}
+			return step(Aside, 0, "%s", o.What)
 		case found && others(told.Members, o.Seat):
-			return Step{Aside, 0, o.What + "; the other members have the data"}
+			return step(Aside, 0, "%s; the other members have the data", o.What)
 		}
-		return Step{Refuse, 0, o.What + "; no other member answers that has a leader, so this may be the only copy: bring another member back, or restore a snapshot"}
+		return step(Refuse, 0, "%s; no other member answers that has a leader, so this may be the only copy: bring another member back, or restore a snapshot", o.What)
 	case Mine:
 		switch {
 		case found && told.Generation > o.Generation:
-			return Step{Aside, 0, fmt.Sprintf("etcd was restored as generation %d, and this is data of generation %d", told.Generation, o.Generation)}
-		case found && told.Generation == o.Generation && me < 0 && told.leads(): // others may not know of it yet
-			return Step{Aside, 0, fmt.Sprintf("seat %d says that etcd does not list this seat any more", told.Seat)}
+			return step(Aside, 0, "etcd was restored as generation %d, and this is data of generation %d", told.Generation, o.Generation)
+		case found && me < 0 && told.leads() && !o.listed(): // others may not know of it yet
+			return step(Aside, 0, "seat %d says that etcd does not list this seat any more", told.Seat)
 		}
-		return Step{Start, 0, "its data is here"}
+		return step(Start, 0, "its data is here")
 	}
 	return o.without(told, found, me)
 }
@@ -74,29 +80,31 @@ func Begin(o Own) Step {
 func (o Own) without(told Report, found bool, me int) Step {
 	switch {
 	case !o.Wanted:
-		return Step{Wait, 0, "the roster does not have this seat run etcd"}
+		return step(Wait, 0, "the roster does not have this seat run etcd")
 	case found && me >= 0 && told.Members[me].Learner && !told.Members[me].Started:
-		return Step{Join, 0, fmt.Sprintf("seat %d leads, and has listed this seat as a learner", told.Leader)}
+		return step(Join, 0, "seat %d leads, and has listed this seat as a learner", told.Leader)
 	case found && me >= 0 && !told.Members[me].Started && o.founds() && told.Generation == 0:
-		return Step{New, 0, "record 1 names this seat, and the other founders wait"}
+		return step(New, 0, "record 1 names this seat, and the other founders wait")
 	case found && me >= 0:
-		return Step{Wait, 0, "etcd lists this seat, and its data is gone: the leader removes it and adds it again"}
+		return step(Wait, 0, "etcd lists this seat, and its data is gone: the leader removes it and adds it again")
 	case found && o.Unfit != "":
-		return Step{Wait, 0, o.Unfit}
+		return step(Wait, 0, "%s", o.Unfit)
 	case found:
-		return Step{Wait, 0, fmt.Sprintf("seat %d leads, and adds this seat when it is needed", told.Leader)}
+		return step(Wait, 0, "seat %d leads, and adds this seat when it is needed", told.Leader)
 	case o.founds() && !o.restored():
-		return Step{New, 0, "record 1 names this seat"}
-	case o.Alone && o.Begun:
-		return Step{Renew, 0, "the data of the only member is gone"}
+		return step(New, 0, "record 1 names this seat")
+	case o.Alone && (o.Begun || o.Generation > 0):
+		return step(Renew, 0, "the data of the only member is gone")
+	case o.Begun:
+		return step(Refuse, 0, "no member answers that has a leader, and there is no data here: bring a member back, or restore a snapshot")
 	}
-	return Step{Wait, 0, "no member answers that has a leader"}
+	return step(Wait, 0, "no member answers that has a leader")
 }
 
 // Lost says whether a node without data is to be removed first: its leader listens for it.
 func (o Own) Lost() bool {
-	told, found := o.newest()
-	if o.Folder == Mine || !found {
+	told, found := o.Told()
+	if o.Folder == Mine || o.Folder == Unread || !found {
 		return false
 	}
 	i := slices.IndexFunc(told.Members, func(m Member) bool { return m.Seat == o.Seat })
@@ -104,7 +112,7 @@ func (o Own) Lost() bool {
 }
 
 // founds says whether the node may begin etcd.
-func (o Own) founds() bool { return o.Founder && !o.Begun }
+func (o Own) founds() bool { return o.Founder && !o.Begun && o.Generation == 0 }
 
 // restored says whether anybody speaks of an etcd that is not the first one.
 func (o Own) restored() bool {
@@ -114,20 +122,53 @@ func (o Own) restored() bool {
 // leads says whether the report is of the leader, whose list is the newest.
 func (r Report) leads() bool { return r.Leader == r.Seat }
 
-// newest is the report of the newest etcd that has a leader, by the leader if it answers.
-func (o Own) newest() (newest Report, found bool) {
+// Told is the report that counts: of the newest etcd that this node believes in, by its leader if
+// that answers.
+func (o Own) Told() (told Report, found bool) {
 	for _, r := range o.Reports {
-		if r.Leader == 0 || r.Seat == o.Seat {
-			continue
-		}
-		if !found || r.Generation > newest.Generation || r.Generation == newest.Generation && r.leads() {
-			newest, found = r, true
+		if o.believes(r) && (!found || r.Generation > told.Generation || r.Generation == told.Generation && r.leads()) {
+			told, found = r, true
 		}
 	}
-	if found && newest.Generation < o.Generation {
-		return Report{}, false // it has not heard of the restore yet
+	return told, found
+}
+
+// believes says whether a report is of an etcd that may count here. One member's word is not
+// enough to give data up for: that there is a newer etcd has to be ordered, or nobody goes on with
+// the one that is here, neither this node nor another one that a reboot has left without a leader.
+// A node without data goes by what most say.
+func (o Own) believes(r Report) bool {
+	switch {
+	case r.Leader == 0 || r.Seat == o.Seat || r.Generation < o.Generation: // or it has not heard of the restore yet
+		return false
+	case r.Generation == o.Generation || r.Generation <= o.Ordered:
+		return true
+	case o.Folder == Absent || o.Folder == Foreign:
+		told := o.tell(r.Generation)
+		return !slices.ContainsFunc(o.Reports, func(other Report) bool {
+			return other.Generation >= o.Generation && o.tell(other.Generation) > told
+		})
 	}
-	return newest, found
+	return o.tell(o.Generation) == 0 && (o.Orphan || !o.Runs && !slices.ContainsFunc(o.Reports, func(other Report) bool {
+		return other.Runs && other.Generation == o.Generation
+	}))
+}
+
+// tell counts the reports of an etcd of a generation that has a leader.
+func (o Own) tell(generation int) (n int) {
+	for _, r := range o.Reports {
+		if r.Leader != 0 && r.Seat != o.Seat && r.Generation == generation {
+			n++
+		}
+	}
+	return n
+}
+
+// listed says whether anybody lists this seat in the etcd whose data is here.
+func (o Own) listed() bool {
+	return slices.ContainsFunc(o.Reports, func(r Report) bool {
+		return r.Leader != 0 && r.Generation == o.Generation && slices.ContainsFunc(r.Members, func(m Member) bool { return m.Seat == o.Seat })
+	})
 }
 
 // others says whether a list has voters besides a seat.

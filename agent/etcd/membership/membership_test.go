@@ -2,6 +2,7 @@ package membership
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -36,7 +37,9 @@ func list(text string) (all []Member) {
 }
 
 // peers reads how nodes stand: "2 3- 4= 5a" is one that answers, one that is silent for good, a
-// learner in sync, one that is away. "~" is silent for a minute, "!" lost, "?" unfit.
+// learner in sync, one that is away. "~" is silent for a minute, "!" lost, "?" unfit, "^" one that
+// answers and has not run etcd for the grace, "s" a learner that has not started for a minute, "l"
+// one that has learned for ten, "v" one that came to nothing a minute ago, "c" corrupt.
 func peers(text string) map[int]Peer {
 	all := make(map[int]Peer)
 	for _, word := range strings.Fields(text) {
@@ -56,6 +59,16 @@ func peers(text string) map[int]Peer {
 			p.Lost = true
 		case strings.HasSuffix(word, "?"):
 			p.Unfit = "its disk is too slow"
+		case strings.HasSuffix(word, "^"):
+			p.Idle = grace
+		case strings.HasSuffix(word, "s"):
+			p.Idle, p.Learns = time.Hour, time.Minute
+		case strings.HasSuffix(word, "l"):
+			p.Learns = 10 * time.Minute
+		case strings.HasSuffix(word, "v"):
+			p.Idle, p.Vain = time.Hour, time.Minute
+		case strings.HasSuffix(word, "c"):
+			p.Corrupt = true
 		}
 		all[seat] = p
 	}
@@ -110,6 +123,27 @@ func TestNext(t *testing.T) {
 		{name: "one of five is lost", members: 5, spares: 1, list: "1 2 3 4 5", peers: "2 3 4 5- 6"},
 		{name: "two of five are lost", members: 5, spares: 1, list: "1 2 3 4 5", peers: "2 3 4- 5- 6"},
 
+		{name: "answers, and does not run", members: 3, spares: 1, list: "1 2 3", peers: "2 3^ 4"},
+		{name: "does not run, no spare", members: 3, list: "1 2 3", peers: "2 3^"},
+		{name: "does not run, and is away", members: 3, spares: 1, list: "1 2 3", peers: "2 3^ 4", edit: func(c *Cluster) { c.Peers[3] = Peer{Idle: grace, Away: true} }},
+		{name: "does not run for a minute", members: 3, spares: 1, list: "1 2 3", peers: "2 3 4", edit: func(c *Cluster) { c.Peers[3] = Peer{Idle: time.Minute} }},
+		{name: "two do not run", members: 3, spares: 1, list: "1 2 3", peers: "2^ 3^ 4"},
+		{name: "spare does not start", members: 3, spares: 2, list: "1 2 4u", peers: "2 3- 4s 5"},
+		{name: "spare did not start", members: 3, spares: 2, list: "1 2", peers: "2 3- 4v 5"},
+		{name: "the only spare did not start", members: 3, spares: 1, list: "1 2", peers: "2 3- 4v"},
+		{name: "it did not, for long", members: 3, spares: 1, list: "1 2", peers: "2 3- 4v", edit: func(c *Cluster) { c.Settled = grace }},
+		{name: "it did not, the lost one is back", members: 3, spares: 1, list: "1 2", peers: "2 3 4v"},
+		{name: "it did not, half an hour ago", members: 3, spares: 1, list: "1 2", peers: "2 3- 4v", edit: func(c *Cluster) { c.Peers[4] = Peer{Vain: 30 * time.Minute} }},
+		{name: "lost, and the spare did not start", members: 3, spares: 1, list: "1 2 3", peers: "2 3- 4v"},
+		{name: "spare cannot start", members: 3, spares: 2, list: "1 2 4u", peers: "2 3- 4? 5"},
+		{name: "spare is too slow", members: 3, spares: 2, list: "1 2 4l", peers: "2 3- 4l 5"},
+		{name: "spare waits for another", members: 3, list: "1 2l", peers: "2= 3-", edit: func(c *Cluster) { c.Peers[2] = Peer{InSync: true, Learns: time.Hour} }},
+		{name: "one is corrupt", members: 3, list: "1 2 3", peers: "2 3c"},
+		{name: "one is corrupt and silent", members: 3, list: "1 2 3", peers: "2 3c", edit: func(c *Cluster) { c.Peers[3] = Peer{Corrupt: true, Silent: time.Hour, Away: true} }},
+		{name: "the leader is corrupt", members: 3, list: "1 2 3", peers: "1c 2 3"},
+		{name: "the corrupt one is out", members: 3, list: "1 2", peers: "2 3"},
+		{name: "a learner is corrupt", members: 3, list: "1 2l 3l", peers: "2= 3c"},
+
 		{name: "5 to 3", members: 3, list: "1 2 3 4 5", peers: "2 3 4 5"},
 		{name: "5 to 3, at four", members: 3, list: "1 2 3 4", peers: "2 3 4"},
 		{name: "5 to 3, one is away", members: 3, list: "1 2 3 4 5", peers: "2 3 4 5a"},
@@ -141,6 +175,7 @@ func TestBegin(t *testing.T) {
 		r[0].Members[0].Started = false
 		return r
 	}
+	gen := func(n int) []Report { return []Report{{Seat: 3, Leader: 3, Generation: n, Members: list("3")}} }
 	var b strings.Builder
 	for _, c := range []struct {
 		name string
@@ -159,6 +194,18 @@ func TestBegin(t *testing.T) {
 		{"second start, a follower lags behind", Own{Wanted: true, Begun: true, Folder: Mine, Reports: []Report{{Seat: 2, Leader: 3, Members: list("3")}, {Seat: 3, Leader: 3, Members: list("1 2 3")}}}},
 		{"second start, restored meanwhile", Own{Wanted: true, Begun: true, Folder: Mine, Reports: []Report{{Seat: 2, Leader: 2, Generation: 1, Members: list("2")}}}},
 		{"second start, of the restored one", Own{Wanted: true, Begun: true, Folder: Mine, Generation: 1, Reports: led("2 3")}},
+		{"second start, two restores meanwhile", Own{Wanted: true, Begun: true, Folder: Mine, Reports: gen(2)}},
+		{"second start, another one than was ordered", Own{Wanted: true, Begun: true, Folder: Mine, Ordered: 1, Reports: append(gen(2), led("1 2 3")...)}},
+		{"second start, one says that it was restored", Own{Wanted: true, Begun: true, Folder: Mine, Reports: append(gen(1), led("1 2 3")...)}},
+		{"second start, and it was ordered", Own{Wanted: true, Begun: true, Folder: Mine, Ordered: 1, Reports: append(gen(1), led("1 2 3")...)}},
+		{"second start, one lies about the list", Own{Wanted: true, Begun: true, Folder: Mine, Reports: append(led("1 2 3"), Report{Seat: 3, Leader: 3, Members: list("2 3")})}},
+		{"second start, another has no leader", Own{Wanted: true, Begun: true, Folder: Mine, Reports: append(gen(1), Report{Seat: 2, Runs: true})}},
+		{"runs, one says that it was restored", Own{Wanted: true, Begun: true, Folder: Mine, Runs: true, Reports: gen(1)}},
+		{"runs, and it was ordered", Own{Wanted: true, Begun: true, Folder: Mine, Runs: true, Ordered: 1, Reports: gen(1)}},
+		{"runs, and had no leader for the grace", Own{Wanted: true, Begun: true, Folder: Mine, Runs: true, Orphan: true, Reports: append(gen(1), Report{Seat: 2, Runs: true})}},
+		{"spare, one says that it was restored", Own{Wanted: true, Reports: append(gen(7), append(led("2 3 4"), Report{Seat: 4, Leader: 2, Members: list("2 3 4")})...)}},
+		{"spare of what was restored often", Own{Wanted: true, Reports: gen(7)}},
+		{"could not be looked at", Own{Wanted: true, Begun: true, Folder: Unread, What: "too many open files", Reports: led("1 2 3")}},
 		{"unseated, still listed", Own{Begun: true, Folder: Mine, Reports: led("1 2 3")}},
 		{"unseated", Own{Begun: true}},
 		{"data gone", Own{Wanted: true, Founder: true, Begun: true}},
@@ -166,6 +213,9 @@ func TestBegin(t *testing.T) {
 		{"data and mark gone, listed", Own{Wanted: true, Founder: true, Reports: led("1 2 3")}},
 		{"data gone, listed as learner", Own{Wanted: true, Founder: true, Begun: true, Reports: led("1u 2 3")}},
 		{"data gone, alone", Own{Wanted: true, Founder: true, Begun: true, Alone: true}},
+		{"data gone, alone, no founder", Own{Wanted: true, Begun: true, Alone: true, Generation: 1}},
+		{"renewed, and cut before it began", Own{Wanted: true, Founder: true, Alone: true, Generation: 1}},
+		{"listed after a restore, and cut", Own{Wanted: true, Founder: true, Generation: 1}},
 		{"spare", Own{Wanted: true, Reports: led("2 3 4")}},
 		{"spare, nobody answers", Own{Wanted: true}},
 		{"spare with a slow disk", Own{Wanted: true, Unfit: "fsync takes 2s", Reports: led("2 3 4")}},
@@ -188,73 +238,124 @@ func TestBegin(t *testing.T) {
 type world struct {
 	seats   []Seat
 	members []Member
-	alive   map[int]bool
-	away    map[int]bool
+	nodes   map[int]*node
 	leader  int
-	settled time.Duration
-	silent  time.Duration // of those who are not alive
+	now     time.Time
+	voted   time.Time // since when the voters have been those that they are
 }
 
-func (w *world) voters() (n, alive int) {
+// node is one of them, with what it remembers of others.
+type node struct {
+	alive, away bool
+	stuck       bool // it answers, and its etcd does not run, or never starts
+	slow        bool // it never has what the leader has
+	ran         time.Time
+	seen        map[int]Sight
+	vain        map[int]time.Time
+}
+
+func (n *node) able() bool { return n.alive && !n.stuck }
+
+// boot has a node forget.
+func (n *node) boot() { n.seen, n.vain = make(map[int]Sight), make(map[int]time.Time) }
+
+func (w *world) meet(seat int) {
+	if w.nodes[seat] == nil {
+		w.nodes[seat] = &node{alive: true, ran: w.now}
+		w.nodes[seat].boot()
+	}
+}
+
+func (w *world) member(seat int) (Member, bool) {
+	i := slices.IndexFunc(w.members, func(m Member) bool { return m.Seat == seat })
+	if i < 0 {
+		return Member{}, false
+	}
+	return w.members[i], true
+}
+
+func (w *world) voters() (n, able int) {
 	for _, m := range w.members {
 		if !m.Learner {
 			n++
-			if w.alive[m.Seat] {
-				alive++
+			if w.nodes[m.Seat].able() {
+				able++
 			}
 		}
 	}
-	return n, alive
+	return n, able
 }
 
-func (w *world) majority() bool { n, alive := w.voters(); return alive >= n/2+1 }
+func (w *world) majority() bool { n, able := w.voters(); return able >= n/2+1 }
 
-func (w *world) cluster() Cluster {
-	c := Cluster{Self: w.leader, Leader: w.leader, Seats: w.seats, Members: slices.Clone(w.members), Grace: grace, Settled: w.settled, Peers: make(map[int]Peer)}
-	for seat, alive := range w.alive {
-		p := Peer{Away: w.away[seat]}
-		if !alive {
-			p.Silent = w.silent
+// pass has time pass: who can starts, and etcd has a leader.
+func (w *world) pass(d time.Duration) {
+	w.now = w.now.Add(d)
+	for i, m := range w.members {
+		n := w.nodes[m.Seat]
+		if w.members[i].Started = m.Started || n.able(); w.members[i].Started && n.able() {
+			n.ran = w.now
 		}
-		i := slices.IndexFunc(w.members, func(m Member) bool { return m.Seat == seat })
-		p.InSync = alive && i >= 0 && w.members[i].Started
+	}
+	if m, listed := w.member(w.leader); listed && !m.Learner && w.nodes[w.leader].able() {
+		return
+	}
+	for _, m := range w.members {
+		if !m.Learner && w.nodes[m.Seat].able() {
+			w.lead(m.Seat)
+			return
+		}
+	}
+}
+
+// lead has a node lead, which has not looked at others before.
+func (w *world) lead(seat int) { w.leader, w.nodes[seat].seen = seat, make(map[int]Sight) }
+
+// look is what the leader's node sees.
+func (w *world) look() Cluster {
+	c := Cluster{Self: w.leader, Leader: w.leader, Seats: w.seats, Members: slices.Clone(w.members), Grace: grace, Settled: w.now.Sub(w.voted), Peers: make(map[int]Peer)}
+	own := w.nodes[w.leader]
+	for seat, n := range w.nodes {
+		m, listed := w.member(seat)
+		runs := n.able() && listed && m.Started
+		own.seen[seat] = own.seen[seat].Look(w.now, n.alive, runs, listed && m.Learner)
+		p := own.seen[seat].Peer()
+		p.Away, p.InSync = n.away, runs && !n.slow
+		if !n.alive {
+			delete(own.vain, seat)
+		}
+		if at := own.vain[seat]; !at.IsZero() {
+			p.Vain = w.now.Sub(at)
+		}
 		c.Peers[seat] = p
 	}
 	return c
 }
 
-// lead has the lowest voter that is alive lead.
-func (w *world) lead() {
-	if i := slices.IndexFunc(w.members, func(m Member) bool { return m.Seat == w.leader && !m.Learner }); i >= 0 && w.alive[w.leader] {
-		return
-	}
-	w.leader = 0
-	for _, m := range w.members {
-		if !m.Learner && w.alive[m.Seat] {
-			w.leader = m.Seat
-		}
-	}
-}
-
-// do is etcd carrying a step out, with what it refuses.
-func (w *world) do(t *rapid.T, s Step) {
+// step has the leader's node look, and etcd carry out what it says, with what it refuses.
+func (w *world) step(t *rapid.T) {
+	c := w.look()
+	s := Next(c)
 	at := slices.IndexFunc(w.members, func(m Member) bool { return m.Seat == s.Seat })
+	voters, _ := w.voters()
 	switch s.Do {
+	case Wait, Rest:
+		return
 	case Add:
 		learners := 0
 		for _, m := range w.members {
 			if m.Learner {
 				learners++
-			} else if !w.alive[m.Seat] {
+			} else if !w.nodes[m.Seat].able() {
 				t.Fatalf("%s: etcd refuses a learner while voter %d is silent", s, m.Seat)
 			}
 		}
-		if at >= 0 || learners >= MaxLearners || !w.alive[s.Seat] {
+		if at >= 0 || learners >= MaxLearners || !w.nodes[s.Seat].alive {
 			t.Fatalf("%s: of %v", s, w.members)
 		}
 		w.members = append(w.members, Member{Seat: s.Seat, Learner: true})
 	case Promote:
-		if at < 0 || !w.members[at].Learner || !w.members[at].Started || !w.alive[s.Seat] {
+		if at < 0 || !w.members[at].Learner || !w.members[at].Started || !w.nodes[s.Seat].able() || w.nodes[s.Seat].slow {
 			t.Fatalf("%s: of %v", s, w.members)
 		}
 		w.members[at].Learner = false
@@ -262,107 +363,163 @@ func (w *world) do(t *rapid.T, s Step) {
 		if at < 0 || s.Seat == w.leader {
 			t.Fatalf("%s: of %v, led by %d", s, w.members, w.leader)
 		}
-		voters, _ := w.voters()
-		if c := w.cluster(); w.away[s.Seat] && !w.alive[s.Seat] && !w.members[at].Learner && c.wanted(s.Seat) && voters <= c.target() {
-			t.Fatalf("%s: it is away", s)
+		n := w.nodes[s.Seat]
+		if !w.members[at].Learner && c.wanted(s.Seat) && voters <= c.target() {
+			if n.away && !n.able() {
+				t.Fatalf("%s: it is away", s)
+			}
+			dead := strings.HasPrefix(s.Why, "it has been silent") || strings.HasPrefix(s.Why, "its etcd has not run")
+			if quiet := w.now.Sub(n.ran); dead && quiet < grace {
+				t.Fatalf("%s: it ran %s ago", s, quiet)
+			}
 		}
-		w.members = slices.Delete(w.members, at, at+1)
+		if w.members = slices.Delete(w.members, at, at+1); s.Vain {
+			w.nodes[w.leader].vain[s.Seat] = w.now
+		}
 	case Yield:
-		w.leader = s.Seat
+		w.lead(s.Seat)
 	default:
 		t.Fatalf("a leader does not %s", s)
 	}
 	if !w.majority() {
 		t.Fatalf("%s: %v has no quorum left", s, w.members)
 	}
-	w.settled = 0
-}
-
-// come starts the learners whose nodes are alive.
-func (w *world) come() {
-	for i := range w.members {
-		w.members[i].Started = w.members[i].Started || w.alive[w.members[i].Seat]
+	if after, _ := w.voters(); after != voters {
+		w.voted = w.now
 	}
 }
 
-// TestComesToRest: whatever happens while a majority lives, the list ends at 1, 3 or 5 voters,
-// at as many as the roster wants if enough nodes answer, and no step costs the quorum.
+// looks has the leader's node look for a time, as often as it does.
+func (w *world) looks(t *rapid.T, often, until time.Duration) {
+	for end := w.now.Add(until); w.now.Before(end); {
+		w.pass(often)
+		w.step(t)
+	}
+}
+
+// events are what happens to a node, and to a leader that does not look for a while.
+var events = map[string]func(t *rapid.T, w *world, n *node){
+	"dies":       func(_ *rapid.T, _ *world, n *node) { n.alive = false },
+	"comes back": func(_ *rapid.T, _ *world, n *node) { n.alive, n.stuck = true, false; n.boot() },
+	"away":       func(_ *rapid.T, _ *world, n *node) { n.away = true },
+	"back":       func(_ *rapid.T, _ *world, n *node) { n.away = false },
+	"sticks":     func(_ *rapid.T, _ *world, n *node) { n.stuck = true },
+	"is slow":    func(_ *rapid.T, _ *world, n *node) { n.slow = true },
+	"reboots": func(t *rapid.T, w *world, n *node) {
+		before := n.alive
+		if n.alive = false; w.majority() {
+			w.looks(t, 3*time.Second, rapid.SampledFrom([]time.Duration{3 * time.Second, time.Minute, 4 * time.Minute}).Draw(t, "for"))
+		}
+		n.alive = before
+		n.boot()
+	},
+	"is not looked at": func(t *rapid.T, w *world, n *node) { // and runs meanwhile
+		before := *n
+		n.alive, n.stuck = true, false
+		w.pass(rapid.SampledFrom([]time.Duration{time.Minute, grace, time.Hour}).Draw(t, "for"))
+		n.alive, n.stuck = before.alive, before.stuck
+	},
+	"steps": func(t *rapid.T, w *world, _ *node) {
+		w.looks(t, 3*time.Second, rapid.SampledFrom([]time.Duration{3 * time.Second, 10 * time.Second, 2 * time.Minute, 6 * time.Minute}).Draw(t, "for"))
+	},
+}
+
+// TestComesToRest: whatever happens while a majority runs, the list ends at 1, 3 or 5 voters, at as
+// many as the roster wants if enough nodes can run etcd; no step costs the quorum, and nobody is
+// taken for dead who ran within the grace. Nodes die, reboot while they lead, answer without ever
+// running etcd, learn for ever, and do not look.
 func TestComesToRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.SampledFrom([]int{1, 3, 5})
-		w := &world{seats: seats(size.Draw(t, "members"), rapid.IntRange(0, 3).Draw(t, "spares")), alive: make(map[int]bool), away: make(map[int]bool)}
-		for _, s := range w.seats {
-			w.alive[s.Number] = true
+		w := &world{seats: seats(size.Draw(t, "members"), rapid.IntRange(0, 3).Draw(t, "spares")), nodes: make(map[int]*node), now: time.Unix(0, 0)}
+		for n := range size.Draw(t, "founders") { // some of them may be of an older roster
+			w.members = append(w.members, Member{Seat: n + 1, Started: true})
 		}
-		for n := 1; n <= size.Draw(t, "founders"); n++ { // some of them may be of an older roster
-			w.members = append(w.members, Member{Seat: n, Started: true})
-			w.alive[n] = true
+		everybody := func() {
+			for _, s := range w.seats {
+				w.meet(s.Number)
+			}
+			for _, m := range w.members {
+				w.meet(m.Seat)
+			}
 		}
-		w.silent = grace
+		everybody()
 		for range rapid.IntRange(0, 12).Draw(t, "events") {
-			seat := rapid.IntRange(1, 8).Draw(t, "seat")
-			if _, known := w.alive[seat]; !known {
+			what := rapid.SampledFrom(append(slices.Sorted(maps.Keys(events)), "roster")).Draw(t, "event")
+			if what == "roster" {
+				w.seats = seats(size.Draw(t, "members"), rapid.IntRange(0, 3).Draw(t, "spares"))
+				everybody()
 				continue
 			}
-			before := w.alive[seat]
-			switch rapid.SampledFrom([]string{"dies", "comes back", "away", "back", "steps", "roster"}).Draw(t, "event") {
-			case "dies":
-				w.alive[seat] = false
-			case "comes back":
-				w.alive[seat] = true
-			case "away":
-				w.away[seat] = true
-			case "back":
-				w.away[seat] = false
-			case "roster":
-				w.seats = seats(size.Draw(t, "members"), rapid.IntRange(0, 3).Draw(t, "spares"))
-				for _, s := range w.seats {
-					if _, known := w.alive[s.Number]; !known {
-						w.alive[s.Number] = true
-					}
-				}
-			case "steps":
-				for range rapid.IntRange(1, 3).Draw(t, "steps") {
-					w.lead()
-					if s := Next(w.cluster()); s.Do != Wait && s.Do != Rest {
-						w.do(t, s)
-						w.come()
-					}
-				}
+			n := w.nodes[rapid.IntRange(1, 8).Draw(t, "seat")]
+			if n == nil {
+				continue
 			}
-			if !w.majority() {
-				w.alive[seat] = before // this test is about fleets that have one
+			before := *n
+			if events[what](t, w, n); !w.majority() {
+				n.alive, n.stuck = before.alive, before.stuck // this test is about fleets that have one
 			}
+			w.looks(t, 3*time.Second, time.Second) // what was between two looks nobody knows
 		}
-		w.settle(t)
-		voters, alive := w.voters()
-		if voters%2 == 0 {
-			t.Fatalf("at rest with %d voters, %d of them alive: %v; %s", voters, alive, w.members, Next(w.cluster()))
-		}
-		target := w.cluster().target()
-		if voters > target {
-			t.Fatalf("at rest with %d voters of %d: %v", voters, target, w.members)
-		}
-		if free := w.cluster().candidates(w.members, nil); voters < target && len(free) >= 2 && alive == voters {
-			t.Fatalf("at rest with %d voters of %d, and %v answer", voters, target, free)
-		}
+		w.looks(t, 15*time.Second, 3*time.Hour)
+		w.rests(t)
 	})
 }
 
-// settle takes steps until there are none, with all the time in the world.
-func (w *world) settle(t *rapid.T) {
-	for range 100 {
-		w.come()
-		w.lead()
-		s := Next(w.cluster())
-		if s.Do == Wait || s.Do == Rest {
-			if w.settled >= 8*grace {
-				return
-			}
-			w.settled += grace
-			continue
-		}
-		w.do(t, s)
+// rests says whether the list is one to rest at.
+func (w *world) rests(t *rapid.T) {
+	c := w.look()
+	voters, able := w.voters()
+	if voters%2 == 0 {
+		t.Fatalf("at rest with %d voters, %d of them able: %v; %s", voters, able, w.members, Next(c))
 	}
-	t.Fatalf("no rest after 100 steps: %v; %s", w.members, Next(w.cluster()))
+	if voters > c.target() {
+		t.Fatalf("at rest with %d voters of %d: %v", voters, c.target(), w.members)
+	}
+	var free []int
+	for _, s := range w.seats {
+		n := w.nodes[s.Number]
+		if m, listed := w.member(s.Number); n.able() && !n.slow && !n.away && (!listed || m.Learner) {
+			free = append(free, s.Number)
+		}
+	}
+	if voters < c.target() && len(free) >= 2 && able == voters {
+		t.Fatalf("at rest with %d voters of %d, and %v can run etcd: %v", voters, c.target(), free, w.members)
+	}
+	for _, m := range w.members {
+		if n := w.nodes[m.Seat]; !m.Learner && !n.able() && !n.away && len(free) > 0 && able == voters-1 {
+			t.Fatalf("at rest with voter %d, which does not run, and %v can: %v", m.Seat, free, w.members)
+		}
+	}
+}
+
+// TestSight is the table of how long a node counts as silent: from the first look at which it was
+// missed, and only while this node looks.
+func TestSight(t *testing.T) {
+	for _, c := range []struct {
+		name, looks  string // a second each: "." not looked, "+" runs, "o" answers, "-" does not
+		silent, idle time.Duration
+	}{
+		{"runs", "++++", 0, 0},
+		{"never heard", "---", 2 * time.Second, 2 * time.Second},
+		{"missed now", "+++-", 1, 1},
+		{"missed now, after a contented day", "+........................-", 1, 1},
+		{"missed twice, with a day between", "-........................-", 1, 1},
+		{"missed, with a step between", "+-.........-", 10 * time.Second, 10 * time.Second},
+		{"back", "+---+", 0, 0},
+		{"answers, and does not run", "++ooo", 0, 2 * time.Second},
+		{"missed, and does not run then", "+--oo", 0, 3 * time.Second},
+		{"not looked for long, and does not run", "+ooooo.......................o", 0, 1},
+	} {
+		var s Sight
+		at := time.Unix(0, 0)
+		for _, l := range c.looks {
+			if at = at.Add(time.Second); l != '.' {
+				s = s.Look(at, l != '-', l == '+', false)
+			}
+		}
+		if p := s.Peer(); p.Silent != c.silent || p.Idle != c.idle {
+			t.Errorf("%s: silent for %s, idle for %s", c.name, p.Silent, p.Idle)
+		}
+	}
 }

@@ -38,6 +38,9 @@ var ErrOlder = errors.New("a newer object of this seat is known")
 // Kind is a kind of signed objects of which only the newest of each seat counts.
 type Kind struct {
 	Name string
+	// Number is the kind's where nodes compare what they know, from 1 on. No other kind ever gets
+	// it: nodes of two releases speak with each other.
+	Number int
 	// Least and Most are bounds, in bytes, of an envelope: in every fleet so much is taken, and
 	// in none more. Between them, the more seats a fleet has the less each of them may take.
 	Least, Most int
@@ -48,9 +51,9 @@ type Kind struct {
 // Kinds are the kinds of notices.
 func Kinds() []Kind {
 	return []Kind{
-		{NodeKind, 2 << 10, 8 << 10, func(b []byte) error { _, err := ParseNode(b); return err }},
-		{StatusKind, 1 << 10, 4 << 10, func(b []byte) error { _, err := ParseStatus(b); return err }},
-		{TLSKeyKind, 512, 512, func(b []byte) error { _, err := ParseTLSKey(b); return err }},
+		{NodeKind, 1, 2 << 10, 8 << 10, func(b []byte) error { _, err := ParseNode(b); return err }},
+		{StatusKind, 2, 1 << 10, 4 << 10, func(b []byte) error { _, err := ParseStatus(b); return err }},
+		{TLSKeyKind, 3, 512, 512, func(b []byte) error { _, err := ParseTLSKey(b); return err }},
 	}
 }
 

@@ -10,9 +10,11 @@ import (
 	"kogge.example/update/fleet/signed"
 )
 
-// Part is the places whose first Depth hexadecimal digits are those of Prefix. Depth 0 is the
-// whole shelf; each part has 16 parts of the next depth.
+// Part is the places of a kind, by its number, whose first Depth hexadecimal digits are those of
+// Prefix. Depth 0 is all of the kind; each part has 16 parts of the next depth. Kinds lie apart,
+// so that nodes of two releases agree on those that both know.
 type Part struct {
+	Kind   int
 	Depth  int
 	Prefix uint32
 }
@@ -24,16 +26,18 @@ const (
 	// few is how many places are not divided any more: to list them costs no more than the sums
 	// of their parts.
 	few = fanOut
+	// MaxKind is the highest number of a kind that this protocol has room for.
+	MaxKind = 64
 )
 
-// Valid says whether there is such a part.
+// Valid says whether there may be such a part.
 func (p Part) Valid() bool {
-	return 0 <= p.Depth && p.Depth <= maxDepth && uint64(p.Prefix) < 1<<(4*p.Depth)
+	return 1 <= p.Kind && p.Kind <= MaxKind && 0 <= p.Depth && p.Depth <= maxDepth && uint64(p.Prefix) < 1<<(4*p.Depth)
 }
 
-// partOf is the part of a depth in which a place is.
-func partOf(id ID, depth int) Part {
-	return Part{depth, binary.BigEndian.Uint32(id[:]) >> (32 - 4*depth) & (1<<(4*depth) - 1)}
+// partOf is the part of a depth in which a place of a kind is.
+func partOf(kind int, id ID, depth int) Part {
+	return Part{kind, depth, binary.BigEndian.Uint32(id[:]) >> (32 - 4*depth) & (1<<(4*depth) - 1)}
 }
 
 // Sum stands for the content of a part, or for an object. It is cut off where finding two of
@@ -61,8 +65,9 @@ type List struct {
 
 // within are the places of a part, of those that the roster has.
 func (s *Shelf) within(p Part) []ID {
+	places := s.places[p.Kind]
 	find := func(prefix uint64) int {
-		i, _ := slices.BinarySearchFunc(s.places, prefix, func(id ID, prefix uint64) int {
+		i, _ := slices.BinarySearchFunc(places, prefix, func(id ID, prefix uint64) int {
 			at := uint64(binary.BigEndian.Uint32(id[:])) >> (32 - 4*p.Depth)
 			if at < prefix {
 				return -1
@@ -71,15 +76,32 @@ func (s *Shelf) within(p Part) []ID {
 		})
 		return i
 	}
-	return s.places[find(uint64(p.Prefix)):find(uint64(p.Prefix)+1)]
+	return places[find(uint64(p.Prefix)):find(uint64(p.Prefix)+1)]
 }
 
-// Root is the sum of the whole shelf. Two shelves of one roster have the same one if all seats
-// say the same on both: how often they have said it does not count, so that a fleet in which
-// nothing happens agrees at once.
-func (s *Shelf) Root() Sum { return s.Sum(Part{}) }
+// Roots are the sums of all kinds. Two shelves of one roster have the same ones if all seats say
+// the same on both: how often they have said it does not count, so that a fleet in which nothing
+// happens agrees at once.
+func (s *Shelf) Roots() (all []SumOf) {
+	for _, k := range s.kinds {
+		p := Part{Kind: k.Number}
+		all = append(all, SumOf{p, s.Sum(p)})
+	}
+	return all
+}
 
-// Sum is the sum of a part.
+// Root stands for the whole shelf: that of two shelves with the same kinds and [Shelf.Roots] is
+// the same.
+func (s *Shelf) Root() Sum {
+	h := sha256.New()
+	for _, one := range s.Roots() {
+		h.Write(one.Sum[:])
+	}
+	return Sum(h.Sum(nil)[:])
+}
+
+// Sum is the sum of a part. It is kept of parts that are divided, of which there are no more
+// than places: whoever asks for others has them computed, which is little.
 func (s *Shelf) Sum(p Part) Sum {
 	if sum, ok := s.parts[p]; ok {
 		return sum
@@ -93,11 +115,11 @@ func (s *Shelf) Sum(p Part) Sum {
 				h.Write(held.content[:])
 			}
 		}
-	} else {
-		for _, part := range p.parts() {
-			sum := s.Sum(part)
-			h.Write(sum[:])
-		}
+		return Sum(h.Sum(nil)[:])
+	}
+	for _, part := range p.parts() {
+		sum := s.Sum(part)
+		h.Write(sum[:])
 	}
 	sum := Sum(h.Sum(nil)[:])
 	s.parts[p] = sum
@@ -106,17 +128,18 @@ func (s *Shelf) Sum(p Part) Sum {
 
 func (p Part) parts() (all [fanOut]Part) {
 	for i := range all {
-		all[i] = Part{p.Depth + 1, p.Prefix<<4 | uint32(i)}
+		all[i] = Part{p.Kind, p.Depth + 1, p.Prefix<<4 | uint32(i)}
 	}
 	return all
 }
 
 // Answer compares sums with the shelf's own, and says what to tell whoever sent them: nothing of
-// parts that are equal; of one that is not the sums of its parts, or a list if it is small.
+// parts that are equal, or of kinds that it does not know; of one that is not the sums of its
+// parts, or a list if it is small.
 func (s *Shelf) Answer(theirs []SumOf) (sums []SumOf, lists []List) {
 	for _, one := range theirs {
 		switch {
-		case !one.Valid() || s.Sum(one.Part) == one.Sum:
+		case !one.Valid() || s.places[one.Kind] == nil || s.Sum(one.Part) == one.Sum:
 		case len(s.within(one.Part)) <= few || one.Depth == maxDepth:
 			lists = append(lists, s.List(one.Part))
 		default:
@@ -147,7 +170,7 @@ func (s *Shelf) Item(id ID) (Item, bool) {
 	}
 	sum := h.best.hash
 	if h.contested() {
-		sum = document.HashOf(append(bytes.Clone(h.best.hash[:]), h.rival.hash[:]...))
+		sum = document.HashOf(slices.Concat(h.best.hash[:], h.rival.hash[:]))
 	}
 	return Item{id, h.best.Sequence, Sum(sum[:])}, true
 }
@@ -158,10 +181,20 @@ func (s *Shelf) Item(id ID) (Item, bool) {
 func (s *Shelf) Lacks(theirs Item) bool {
 	own, ok := s.Item(theirs.ID)
 	if !ok {
-		_, has := slices.BinarySearchFunc(s.places, theirs.ID, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
-		return has
+		for kind := range s.places {
+			if s.has(kind, theirs.ID) {
+				return true
+			}
+		}
+		return false
 	}
 	return theirs.Number > own.Number || theirs.Number == own.Number && theirs.Sum != own.Sum
+}
+
+// has says whether a kind has a place, by the roster.
+func (s *Shelf) has(kind int, id ID) bool {
+	_, has := slices.BinarySearchFunc(s.places[kind], id, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	return has
 }
 
 // Ahead says whether what lies in a place is news to somebody who has that item there.
@@ -170,14 +203,15 @@ func (s *Shelf) Ahead(theirs Item) bool {
 	return ok && (own.Number > theirs.Number || own.Number == theirs.Number && own.Sum != theirs.Sum)
 }
 
-// Compare says what a list has that the shelf lacks, and what the shelf has that the list lacks.
+// Compare says what a list has that the shelf lacks, and what the shelf has that the list lacks:
+// nothing of a part that is by far too large to be listed.
 func (s *Shelf) Compare(theirs List) (lacks []Item, ahead []ID) {
-	if !theirs.Valid() {
+	if !theirs.Valid() || theirs.Depth < maxDepth && len(s.within(theirs.Part)) > 4*few {
 		return nil, nil
 	}
 	listed := make(map[ID]bool, len(theirs.Items))
 	for _, item := range theirs.Items {
-		if partOf(item.ID, theirs.Depth) != theirs.Part {
+		if partOf(theirs.Kind, item.ID, theirs.Depth) != theirs.Part || !s.has(theirs.Kind, item.ID) {
 			continue
 		}
 		listed[item.ID] = true

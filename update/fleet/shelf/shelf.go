@@ -11,6 +11,7 @@ package shelf
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"iter"
 	"slices"
 
@@ -29,7 +30,7 @@ type Shelf struct {
 	Verify func(signed.Envelope) error
 
 	seats  map[signed.Key]bool // that the ledger's state lists
-	places []ID                // of all their objects, sorted
+	places map[int][]ID        // of all their objects, by the kind's number, sorted
 	held   map[ID]*held
 	parts  map[Part]Sum // that were computed, until what is in them changes
 	counts [verdicts]uint64
@@ -49,8 +50,8 @@ func IDOf(kind string, by signed.Key) ID {
 // held is what lies in a place.
 type held struct {
 	best  object
-	rival object // another one with best's number, by the same key; none: there is no message
-	since uint64 // best's body has been the same since this number, as far as was seen
+	rival *object // another one with best's number, by the same key; nil: there is none
+	since uint64  // best's body has been the same since this number, as far as was seen
 	// content stands for the bodies, whatever their number.
 	content document.Hash
 }
@@ -68,7 +69,7 @@ type Pair [2]signed.Envelope
 func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 	return &Shelf{
 		fleet: fleet, kinds: kinds, Verify: signed.Envelope.Verify,
-		held: make(map[ID]*held), parts: make(map[Part]Sum), pairs: make(map[signed.Key]Pair),
+		places: make(map[int][]ID), held: make(map[ID]*held), parts: make(map[Part]Sum), pairs: make(map[signed.Key]Pair),
 	}
 }
 
@@ -76,14 +77,17 @@ func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 // It returns how many objects that were.
 func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 	s.seats = make(map[signed.Key]bool, len(r.Seats))
-	s.places = s.places[:0]
 	for _, seat := range r.Seats {
 		s.seats[seat.Key] = true
-		for _, k := range s.kinds {
-			s.places = append(s.places, IDOf(k.Name, seat.Key))
-		}
 	}
-	slices.SortFunc(s.places, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	for _, k := range s.kinds {
+		places := make([]ID, 0, len(r.Seats))
+		for _, seat := range r.Seats {
+			places = append(places, IDOf(k.Name, seat.Key))
+		}
+		slices.SortFunc(places, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+		s.places[k.Number] = places
+	}
 	for id, h := range s.held {
 		if !s.seats[h.best.By] {
 			delete(s.held, id)
@@ -102,13 +106,14 @@ func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 // Lists says whether a seat has this key.
 func (s *Shelf) Lists(key signed.Key) bool { return s.seats[key] }
 
-// allowance is what all seats together may take in every fleet, in bytes, if each of them
-// says as much as it may: what is beyond a kind's least is shared.
-const allowance = 32 << 20
+// allowance is what all seats together may take of one kind in every fleet, in bytes, if each
+// of them says as much as it may: what is beyond a kind's least is shared. How many kinds there
+// are has no part in it: what one release takes the next one takes too.
+const allowance = 8 << 20
 
 // Limit is how many bytes an envelope of a kind may have, with so many seats in the roster.
-func Limit(k notice.Kind, seats, kinds int) int {
-	share := allowance / (2 * max(1, seats) * max(1, kinds)) // two: there may be a rival
+func Limit(k notice.Kind, seats int) int {
+	share := allowance / (2 * max(1, seats)) // two: there may be a rival
 	return max(k.Least, min(k.Most, share))
 }
 
@@ -118,7 +123,7 @@ func (s *Shelf) Limit(kind string) int {
 	if k == nil {
 		return 0
 	}
-	return Limit(*k, len(s.seats), len(s.kinds))
+	return Limit(*k, len(s.seats))
 }
 
 func (s *Shelf) kind(name string) *notice.Kind {
@@ -159,7 +164,7 @@ func (s *Shelf) take(e signed.Envelope) Verdict {
 		return Unlisted
 	case e.Sequence < 1 || e.Sequence > notice.MaxNumber:
 		return BadNumber
-	case len(e.Bytes()) > Limit(*k, len(s.seats), len(s.kinds)):
+	case len(e.Bytes()) > Limit(*k, len(s.seats)):
 		return TooLarge
 	}
 	id := IDOf(e.Kind, e.By)
@@ -176,33 +181,34 @@ func (s *Shelf) take(e signed.Envelope) Verdict {
 	if s.Verify(e) != nil {
 		return BadSignature
 	}
-	if k.Check(e.Body) != nil {
+	if err := k.Check(e.Body); err != nil && !errors.Is(err, document.ErrNewer) { // what a later release says is passed on
 		return BadBody
 	}
 	var err error
 	if one.Envelope, err = signed.Parse(bytes.Clone(e.Bytes())); err != nil { // not the caller's bytes, nor more than these
 		return Malformed
 	}
-	return s.keep(id, h, one)
+	one.Kind = k.Name // one string for all of a kind
+	return s.keep(id, k.Number, h, one)
 }
 
 // news says whether an object with best's number would change what is held.
 func (h *held) news(one object) bool {
-	if one.hash == h.best.hash || one.hash == h.rival.hash {
+	if one.hash == h.best.hash || h.contested() && one.hash == h.rival.hash {
 		return false
 	}
-	return !h.contested() || less(one, h.rival)
+	return !h.contested() || less(one, *h.rival)
 }
 
 // contested says whether the seat has said two things under this number.
-func (h *held) contested() bool { return len(h.rival.Bytes()) > 0 }
+func (h *held) contested() bool { return h.rival != nil }
 
 // less orders objects of one number: the lower hash comes first, whoever sees them in whatever
 // order.
 func less(a, b object) bool { return bytes.Compare(a.hash[:], b.hash[:]) < 0 }
 
 // keep puts a verified object into its place: alone, or as one of two with its number.
-func (s *Shelf) keep(id ID, h *held, one object) Verdict {
+func (s *Shelf) keep(id ID, kind int, h *held, one object) Verdict {
 	if h == nil || one.Sequence > h.best.Sequence {
 		next := &held{best: one, since: one.Sequence}
 		v := Taken
@@ -211,25 +217,29 @@ func (s *Shelf) keep(id ID, h *held, one object) Verdict {
 			s.held[id] = next
 			return v
 		}
-		s.set(id, next)
+		s.set(id, kind, next)
 		return v
 	}
 	two := []object{h.best, one}
 	if h.contested() {
-		two = append(two, h.rival)
+		two = append(two, *h.rival)
 	}
 	slices.SortFunc(two, func(a, b object) int { return bytes.Compare(a.hash[:], b.hash[:]) })
-	s.set(id, &held{best: two[0], rival: two[1], since: one.Sequence})
+	s.set(id, kind, &held{best: two[0], rival: &two[1], since: one.Sequence})
 	s.pairs[one.By] = Pair{two[0].Envelope, two[1].Envelope}
 	return Contested
 }
 
-// set puts new content into a place.
-func (s *Shelf) set(id ID, h *held) {
-	h.content = document.HashOf(document.Message("kogge/shelf-content/v1", h.best.Body, h.rival.Body))
+// set puts new content into a place of a kind.
+func (s *Shelf) set(id ID, kind int, h *held) {
+	var rival []byte
+	if h.contested() {
+		rival = h.rival.Body
+	}
+	h.content = document.HashOf(document.Message("kogge/shelf-content/v1", h.best.Body, rival))
 	s.held[id] = h
 	for depth := range maxDepth + 1 {
-		delete(s.parts, partOf(id, depth))
+		delete(s.parts, partOf(kind, id, depth))
 	}
 }
 
@@ -258,8 +268,12 @@ func (s *Shelf) Held(id ID) []signed.Envelope {
 // first.
 func (s *Shelf) All(kind string) iter.Seq[signed.Envelope] {
 	return func(yield func(signed.Envelope) bool) {
-		for _, id := range s.places {
-			if h := s.held[id]; h != nil && h.best.Kind == kind && !yield(h.best.Envelope) {
+		k := s.kind(kind)
+		if k == nil {
+			return
+		}
+		for _, id := range s.places[k.Number] {
+			if h := s.held[id]; h != nil && !yield(h.best.Envelope) {
 				return
 			}
 		}

@@ -21,13 +21,16 @@ var fleetID = document.HashOf([]byte("fleet"))
 
 // kinds are two small ones, whose bodies may not be "bad".
 var kinds = []notice.Kind{
-	{Name: "kogge/one/v1", Least: 256, Most: 1 << 10, Check: check},
-	{Name: "kogge/two/v1", Least: 512, Most: 4 << 10, Check: check},
+	{Name: "kogge/one/v1", Number: 1, Least: 256, Most: 1 << 10, Check: check},
+	{Name: "kogge/two/v1", Number: 2, Least: 512, Most: 4 << 10, Check: check},
 }
 
 func check(body []byte) error {
-	if string(body) == "bad" {
+	switch string(body) {
+	case "bad":
 		return notice.ErrNotice
+	case "later":
+		return fmt.Errorf("%w: %w", notice.ErrNotice, document.ErrNewer)
 	}
 	return nil
 }
@@ -87,6 +90,7 @@ func TestVerdicts(t *testing.T) {
 		{"no seat", seal(t, 0, 3, 1, "x"), Unlisted}, {"another fleet", foreign.Bytes(), Foreign}, {"a new kind", unknown.Bytes(), UnknownKind},
 		{"number 0", seal(t, 0, 1, 0, "x"), BadNumber}, {"the last word", seal(t, 0, 1, 1<<63, "x"), BadNumber}, {"a bad body", seal(t, 0, 1, 9, "bad"), BadBody},
 		{"another seat", seal(t, 0, 2, 1, "x"), Taken}, {"another kind", seal(t, 1, 1, 1, "x"), Taken},
+		{"what a later release says", seal(t, 1, 1, 2, "later"), Taken},
 		{"two things at once", seal(t, 0, 1, 6, "six"), Contested}, {"again", seal(t, 0, 1, 6, "six"), Known}, {"the other again", seal(t, 0, 1, 6, "five"), Known},
 		{"and then one", seal(t, 0, 1, 8, "eight"), Taken},
 	} {
@@ -100,7 +104,7 @@ func TestVerdicts(t *testing.T) {
 	if e, ok := s.Get(kinds[0].Name, key(1)); !ok || string(e.Body) != "eight" {
 		t.Errorf("%q", e.Body)
 	}
-	if got := s.Counts(); s.Refused() != 13 || got["with a wrong signature"] != 2 || got["too large"] != 2 || got["taken"] != 4 {
+	if got := s.Counts(); s.Refused() != 13 || got["with a wrong signature"] != 2 || got["too large"] != 2 || got["taken"] != 5 {
 		t.Errorf("%d refused: %v", s.Refused(), got)
 	}
 	if p := s.Pairs()[key(1)]; p[0].Sequence != 6 || p[1].Sequence != 6 || bytes.Equal(p[0].Body, p[1].Body) {
@@ -127,10 +131,10 @@ func tampered(raw []byte) []byte {
 // TestLimit bounds the memory by the roster: all seats that say as much as they may.
 func TestLimit(t *testing.T) {
 	all := notice.Kinds()
-	for _, c := range []struct{ seats, mib int }{{4, 1}, {100, 3}, {1000, 33}, {10_000, 70}, {roster.MaxSeats, 115}} {
+	for _, c := range []struct{ seats, mib int }{{4, 1}, {100, 3}, {1000, 24}, {10_000, 70}, {roster.MaxSeats, 115}} {
 		total := 0
 		for _, k := range all {
-			limit := Limit(k, c.seats, len(all))
+			limit := Limit(k, c.seats)
 			if limit < k.Least || limit > k.Most {
 				t.Errorf("%s with %d seats: %d bytes", k.Name, c.seats, limit)
 			}
@@ -149,9 +153,11 @@ func TestLimit(t *testing.T) {
 // state is all that is on a shelf, in bytes.
 func state(s *Shelf) string {
 	var b strings.Builder
-	for _, id := range s.places {
-		for _, e := range s.Held(id) {
-			fmt.Fprintf(&b, "%x\n", e.Message())
+	for _, k := range s.kinds {
+		for e := range s.All(k.Name) {
+			for _, e := range s.Held(IDOf(k.Name, e.By)) {
+				fmt.Fprintf(&b, "%x\n", e.Message())
+			}
 		}
 	}
 	return b.String()
@@ -243,14 +249,14 @@ func exchange(t interface{ Fatalf(string, ...any) }, a, b *Shelf) (c cost) {
 			}
 		}
 	}
-	sums := []SumOf{{Part{}, a.Root()}}
-	say(21)
+	sums := a.Roots()
+	say(22 * len(sums))
 	for from, to := a, b; len(sums) > 0; from, to = to, from {
 		next, lists := to.Answer(sums)
 		if len(next) > 0 || len(lists) > 0 {
-			n := 21 * len(next)
+			n := 22 * len(next)
 			for _, l := range lists {
-				n += 5 + 36*len(l.Items)
+				n += 6 + 36*len(l.Items)
 			}
 			say(n)
 		}
@@ -312,8 +318,8 @@ func TestConverge(t *testing.T) {
 func TestDigestCost(t *testing.T) {
 	type most struct{ news, messages, bytes int }
 	for count, all := range map[int][]most{
-		100:    {{0, 1, 21}, {1, 4, 1200}, {100, 6, 16 << 10}},
-		10_000: {{0, 1, 21}, {1, 5, 2 << 10}, {100, 6, 110 << 10}},
+		100:    {{0, 1, 44}, {1, 4, 1200}, {100, 6, 16 << 10}},
+		10_000: {{0, 1, 44}, {1, 5, 2 << 10}, {100, 6, 110 << 10}},
 	} {
 		a, b := shelfOf(count), shelfOf(count)
 		a.Verify = func(signed.Envelope) error { return nil } // it is the digests that are measured
@@ -393,7 +399,7 @@ func TestHostileDigest(t *testing.T) {
 	for i := 1; i <= 4; i++ {
 		s.Put(seal(t, 0, i, 1, "x"))
 	}
-	for _, p := range []Part{{-1, 0}, {maxDepth + 1, 0}, {1, 16}, {0, 1}, {maxDepth, 1<<32 - 1}} {
+	for _, p := range []Part{{1, -1, 0}, {1, maxDepth + 1, 0}, {1, 1, 16}, {1, 0, 1}, {0, 0, 0}, {MaxKind + 1, 0, 0}, {1, maxDepth, 1<<32 - 1}} {
 		sums, lists := s.Answer([]SumOf{{p, Sum{1}}})
 		if valid := p.Valid(); !valid && (len(sums) > 0 || len(lists) > 0) || valid && len(lists) != 1 {
 			t.Errorf("%v: %d sums, %d lists", p, len(sums), len(lists))
@@ -407,11 +413,24 @@ func TestHostileDigest(t *testing.T) {
 	if s.Lacks(foreign) || s.Ahead(foreign) {
 		t.Error("a place that the roster does not have")
 	}
-	elsewhere := partOf(id, 1)
+	elsewhere := partOf(1, id, 1)
 	elsewhere.Prefix = (elsewhere.Prefix + 1) % 16
 	lacks, _ := s.Compare(List{elsewhere, []Item{{ID: id, Number: 9}}})
 	if len(lacks) > 0 {
 		t.Error("a list speaks of another part")
+	}
+	if lacks, _ := s.Compare(List{Part{Kind: 2}, []Item{{ID: id, Number: 9}}}); len(lacks) > 0 {
+		t.Error("a list speaks of another kind")
+	}
+	if sums, lists := s.Answer([]SumOf{{Part{Kind: 9}, Sum{1}}}); len(sums)+len(lists) > 0 {
+		t.Error("a kind that a later release knows is answered for")
+	}
+	large := shelfOf(300)
+	for i := range uint32(1 << 16) {
+		large.Answer([]SumOf{{Part{1, 4, i}, Sum{1}}})
+	}
+	if len(large.parts) > 300 {
+		t.Errorf("%d sums are kept", len(large.parts))
 	}
 	if got := slices.Collect(maps.Keys(s.Counts())); len(got) != 1 {
 		t.Errorf("%v", got)
@@ -434,4 +453,24 @@ func FuzzPut(f *testing.F) {
 		s.Put(raw)
 		s.Root()
 	})
+}
+
+// TestTwoReleases: nodes of which one knows a kind more agree on what both know.
+func TestTwoReleases(t *testing.T) {
+	older, later := New(fleetID, kinds[:1]), shelfOf(3)
+	older.Follow(seats(3))
+	later.Put(seal(t, 0, 1, 1, "x"))
+	later.Put(seal(t, 1, 1, 1, "x"))
+	older.Put(seal(t, 0, 2, 1, "y"))
+	exchange(t, older, later)
+	for _, s := range []*Shelf{older, later} {
+		for _, other := range []*Shelf{older, later} {
+			if sums, lists := s.Answer(other.Roots()); len(sums)+len(lists) > 0 {
+				t.Errorf("they do not agree: %v, %v", sums, lists)
+			}
+		}
+	}
+	if older.Len() != 2 || later.Len() != 3 || older.Limit(kinds[0].Name) != later.Limit(kinds[0].Name) {
+		t.Errorf("%d and %d objects", older.Len(), later.Len())
+	}
 }
