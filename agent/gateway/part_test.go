@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -178,6 +179,7 @@ func runPart(file string) error {
 // runGateway is a member's gateway, behind the door of the API's port. It takes the entries of the
 // ledger that it is told to.
 func runGateway(s partSetup, l *bigLedger) error {
+	debug.SetGCPercent(60) // as the agent does
 	state := l.State()
 	of := shelf.New(state.Fleet(), notice.Kinds())
 	of.Follow(l.seats)

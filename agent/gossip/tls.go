@@ -256,7 +256,7 @@ type stream struct {
 }
 
 func newStream(conn *tls.Conn) *stream {
-	return &stream{conn: conn, r: bufio.NewReaderSize(conn, 4<<10), over: make(chan struct{})}
+	return &stream{conn: conn, r: bufio.NewReaderSize(conn, 1<<10), over: make(chan struct{})}
 }
 
 func (s *stream) Peer() signed.Key { return s.peer }
