@@ -275,7 +275,7 @@ func (f *Fleet) Whole() {
 	})
 }
 
-// Restore has the members begin anew, the first of them from a snapshot.
+// Restore has the members begin anew, the first of them from a snapshot, as a fleet orders it.
 func (f *Fleet) Restore(snapshot []byte) {
 	f.t.Helper()
 	for _, m := range f.all {
@@ -285,6 +285,7 @@ func (f *Fleet) Restore(snapshot []byte) {
 		f.t.Fatal(err)
 	}
 	for _, m := range f.all {
+		m.Facts.Ordered++ // the others give up their data for it, by order
 		f.Start(m.Seat)
 	}
 	f.Whole()
