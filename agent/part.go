@@ -17,6 +17,7 @@ import (
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/deed"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/memory"
 )
@@ -46,6 +47,7 @@ func (p *part) ledger() (*pinned.Ledger, error) {
 	}
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
 		p.taken = pinned.Open(filepath.Join(p.state, "kogge", "ledger"), g)
+		p.taken.Before(p.votes)
 		if err := errors.Join(p.taken.Problem(), p.taken.Mend()); err != nil {
 			log.Printf("agent: %v", err)
 		}
@@ -175,6 +177,45 @@ func (p *part) place() (control.Fleet, bool) {
 	}
 	return f, true
 }
+
+// votes has PID 1 know how many votes decide, before the record is taken that makes them more: it
+// must arm nothing by itself then. That they are fewer it knows from the next start on.
+func (p *part) votes(s ledger.State) error {
+	m, votes := p.memory(), memory.Votes(s.Roster.Votes())
+	if known, err := memory.ReadVotes(m); err == nil && known >= votes {
+		return nil
+	}
+	return votes.Write(m)
+}
+
+// settleVotes has PID 1 know how many votes decide by what the node has taken, while nobody takes
+// more.
+func (p *part) settleVotes() error {
+	if !p.node.Adopted() {
+		return nil
+	}
+	taken, err := p.ledger()
+	if err != nil {
+		return err
+	}
+	s, votes := taken.State(), memory.Votes(1)
+	if s.Height > 0 {
+		votes = memory.Votes(s.Roster.Votes())
+	}
+	switch {
+	case taken.Problem() == nil:
+	case s.Height > 0:
+		return p.votes(s)
+	default: // there may be any number
+		return nil
+	}
+	if known, err := memory.ReadVotes(p.memory()); err == nil && known == votes {
+		return nil
+	}
+	return votes.Write(p.memory())
+}
+
+func (p *part) memory() memory.Folder { return memory.In(filepath.Join(p.state, "kogge", "update")) }
 
 // tell writes the node's place for the other programs, and tells of it on the console, when it
 // is another than before.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log"
 	"net/netip"
@@ -110,12 +111,19 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	if err != nil {
 		return err
 	}
-	if err := join(node, filepath.Join(at.state, "kogge", "join.yaml")); err != nil {
-		log.Printf("agent: %v", err) // who is known already goes on being known
+	joins := func() error {
+		return join(node, filepath.Join(at.state, "kogge", "join.yaml"), func() (func(), error) { return slots.MakeReady(partition.FleetState) })
+	}
+	joined := joins()
+	if joined != nil {
+		log.Printf("agent: %v", joined) // who is known already goes on being known
 	}
 	now.node.Store(node)
 	own := &part{node: node, state: at.state, run: at.run, show: func() { now.parent.tell("X_CHANGED=1") }}
 	own.tell()
+	if err := own.settleVotes(); err != nil {
+		log.Printf("agent: %v", err)
+	}
 	now.part.Store(own)
 	var twin mdns.Twin
 	machine := machine.Machine{
@@ -129,7 +137,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 		Records: records.Records{
-			Open: own.whole, Changed: talk.look, Ready: func() error { return knowsLedger(slots) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
+			Open: own.whole, Changed: talk.look, Ready: func() (func(), error) { return slots.Ready(partition.FleetState) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
 			Etcd:  func() (control.Etcd, error) { return control.ReadEtcd(at.run) },
 			Board: talk.board,
 		},
@@ -143,19 +151,12 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	var announcing sync.WaitGroup
 	announcing.Go(func() { announce(found, node, at.run, server.Port(), &twin) })
 	announcing.Go(func() { talk.run(found, server.Port()) })
+	announcing.Go(func() { joinLater(found, joined, joins) })
 	defer func() {
 		stop()
 		announcing.Wait()
 	}()
 	return server.Serve(ctx)
-}
-
-// knowsLedger says why the node may not know a fleet with a ledger yet.
-func knowsLedger(slots *install.Installer) error {
-	if slots.Readable(partition.FleetState) {
-		return nil
-	}
-	return errors.New("the other slot has a release that knows no ledger, and the node may go back to it: install this release there too, by one more update")
 }
 
 // addressesOf are the machine's, IPv4 before IPv6.
@@ -173,10 +174,14 @@ func addressesOf(run string) (all []netip.Addr) {
 	return all
 }
 
+// errLater is of a join.yaml whose time comes later, and which stays until then.
+var errLater = errors.New("later")
+
 // join has the node take what is in join.yaml, which PID 1 moved to path, and removes
 // the file: the node keeps what it needs of it. A mistake is told once; the file
-// would be no better at the next start.
-func join(node *identity.Node, path string) error {
+// would be no better at the next start. ready is [install.Installer.MakeReady] for a fleet that
+// older releases do not know; while that cannot be, the error wraps errLater.
+func join(node *identity.Node, path string, ready func() (done func(), err error)) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -185,8 +190,30 @@ func join(node *identity.Node, path string) error {
 		return err
 	}
 	parsed, err := identity.ParseJoinFile("join.yaml", text)
+	if err == nil && !parsed.Genesis.Alone() && !node.Adopted() {
+		done, err := ready()
+		if err != nil {
+			return fmt.Errorf("join fleet %s: %w: %w", parsed.Genesis.Name, errLater, err)
+		}
+		defer done()
+	}
 	if err == nil {
 		err = node.Join(parsed)
 	}
 	return errors.Join(err, os.Remove(path))
+}
+
+// joinLater repeats join for as long as the error, which was told, is errLater, and ctx lasts.
+func joinLater(ctx context.Context, err error, join func() error) {
+	const again = 5 * time.Second
+	for errors.Is(err, errLater) {
+		pause(ctx, again)
+		if ctx.Err() != nil {
+			return
+		}
+		told := err
+		if err = join(); err != nil && err.Error() != told.Error() {
+			log.Printf("agent: %v", err)
+		}
+	}
 }

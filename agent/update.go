@@ -37,16 +37,27 @@ func installer(at paths, now *parts) *install.Installer {
 			}
 			return registries.OpenRelease(ctx, name)
 		},
-		Part: func() (ledger.State, signed.Key, error) {
+		Ledger: func() (ledger.State, error) {
 			own := now.part.Load()
 			if own == nil {
-				return ledger.State{}, "", errors.New("the node does not know yet who it is")
+				return ledger.State{}, errors.New("the node does not know yet who it is")
 			}
-			seat, taken, err := own.whole()
+			taken, err := own.ledger()
 			if err != nil {
-				return ledger.State{}, "", err
+				return ledger.State{}, err
 			}
-			return taken.State(), seat.Key, taken.Problem()
+			return taken.State(), taken.Problem()
+		},
+		Seat: func() (signed.Key, error) {
+			own := now.part.Load()
+			if own == nil {
+				return "", errors.New("the node does not know yet who it is")
+			}
+			seat, _, err := own.whole()
+			if err != nil {
+				return "", err
+			}
+			return seat.Key, nil
 		},
 		Format: func() int { return at.format(now.node.Load()) },
 		Sticks: install.Sticks{Sys: "/sys", Dev: "/dev"}.Open,

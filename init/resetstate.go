@@ -39,7 +39,8 @@ func (n *node) askReset(r control.Request, kept []byte) error {
 		}
 		w = reset.Wish{Keep: true, Settings: kept, Imported: imported}
 	}
-	w.Beside = n.besideReads()
+	beside := n.beside()
+	w.Beside, w.Slots = beside.Beside, beside.Slots
 	var join []byte
 	if r.File != "" {
 		var err error
@@ -78,22 +79,26 @@ func (n *node) resetState(ctx context.Context) (mounted bool, err error) {
 	return true, w.Fulfil(&resetting{n, ctx})
 }
 
-// besideReads is what a wish says of the release in the other slot while STATE, which
-// remembers it, is still there.
-func (n *node) besideReads() string {
+// beside is what a wish says of the release in the other slot while STATE, which remembers it, is
+// still there.
+func (n *node) beside() (w reset.Wish) {
 	other, _, err := n.otherSlot()
 	if err != nil || n.trial.Memory == "" {
-		return ""
+		return w
 	}
 	staged, err := memory.ReadStaged(memory.In(n.trial.Memory))
 	if err != nil {
-		return ""
+		return w
 	}
-	s := staged[bootloader.Slot(n.boot.Slot).Other()]
+	slot := bootloader.Slot(n.boot.Slot).Other()
+	s := staged[slot]
 	if s == nil || s.Release != other.Version || !s.Reads(partition.SealedState, true) {
-		return ""
+		return w
 	}
-	return s.Release
+	if w.Beside = s.Release; s.Whole && s.Reads(partition.FleetState, true) {
+		w.Slots = map[bootloader.Slot]*memory.Staged{slot: s}
+	}
+	return w
 }
 
 // blankFor is the file of which STATE is made anew: one with quotas where nobody can start
@@ -143,6 +148,21 @@ type resetting struct {
 func (r *resetting) Reformat(beside string) error { return r.reformat(beside) }
 
 func (r *resetting) Mount() error { return mount.MountState(r.ctx, r.disk, r.check) }
+
+// Remember remembers only what is still there: between the wish and now somebody may have written
+// into the slot.
+func (r *resetting) Remember(slots map[bootloader.Slot]*memory.Staged) error {
+	return r.remember(memory.In(memory.Dir), slots)
+}
+
+func (r *resetting) remember(m memory.Folder, slots map[bootloader.Slot]*memory.Staged) error {
+	slot := bootloader.Slot(r.boot.Slot).Other()
+	s := slots[slot]
+	if other, _, err := r.otherSlot(); err != nil || s == nil || !other.Present || s.Release != other.Version {
+		return nil
+	}
+	return memory.WriteStaged(m, map[bootloader.Slot]*memory.Staged{slot: s})
+}
 
 func (r *resetting) Restore(settings []byte, imported string) error {
 	if err := os.MkdirAll(ownDir, 0o700); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestBlankFor(t *testing.T) {
 		remember := func(n *node, version string, highest int) {
 			n.trial.Memory = t.TempDir()
 			err := memory.WriteStaged(memory.In(n.trial.Memory), map[bootloader.Slot]*memory.Staged{
-				"B": {Release: version, Verity: verity, Schema: memory.Schema{Reads: [2]int{1, highest}, Writes: 1}},
+				"B": {Release: version, Digest: "sha256:11", Verity: verity, Schema: memory.Schema{Reads: [2]int{1, highest}, Writes: 1}, Whole: true},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -48,23 +49,36 @@ func TestBlankFor(t *testing.T) {
 		is("an image", n, "", blank.File)
 		installB(t, loader, part)
 		is("nobody knows the release in slot B", n, "", blank.PlainFile)
-		if beside := n.besideReads(); beside != "" {
-			t.Errorf("%s: a node that remembers nothing knows %s", kind, beside)
+		if w := n.beside(); w.Beside != "" || w.Slots != nil {
+			t.Errorf("%s: a node that remembers nothing knows %+v", kind, w)
 		}
 		for _, c := range []struct {
 			version string
 			highest int
 			want    string
-		}{{"1.1", 1, ""}, {"1.1", 2, "1.1"}, {"1.2", 2, ""}} {
+			ledger  bool
+		}{{"1.1", 1, "", false}, {"1.1", 2, "1.1", false}, {"1.1", 3, "1.1", true}, {"1.2", 3, "", false}} {
 			remember(n, c.version, c.highest)
-			if got := n.besideReads(); got != c.want {
-				t.Errorf("%s: %s reads up to format %d: %q, want %q", kind, c.version, c.highest, got, c.want)
+			if w := n.beside(); w.Beside != c.want || (w.Slots["B"] != nil) != c.ledger || len(w.Slots) > 1 {
+				t.Errorf("%s: %s reads up to format %d: %+v", kind, c.version, c.highest, w)
 			}
 		}
+		remember(n, "1.1", 3)
+		known := n.beside().Slots
+		remembers := func(what string, want bool) {
+			t.Helper()
+			m := memory.In(t.TempDir())
+			err := (&resetting{node: n}).remember(m, known)
+			if all, readErr := memory.ReadStaged(m); err != nil || readErr != nil || want != reflect.DeepEqual(all["B"], known["B"]) || want != (len(all) == 1) {
+				t.Errorf("%s: %s: remembered as %+v, %v, %v", kind, what, all, err, readErr)
+			}
+		}
+		remembers("still there", true)
 		is("it mounts it", n, "1.1", blank.File)
 		is("it was another one", n, "1.0", blank.PlainFile)
 		n.boot.Slot = "B"
 		is("it runs, beside what the image brought", n, "", blank.PlainFile)
+		remembers("it runs", false)
 		n.boot.Slot = "A"
 		if err := part.Edit(func(v *fat.Volume) error {
 			return errors.Join(loader.Retire(v, bootloader.B), loader.Bless(v, bootloader.A, time.Now()))
@@ -72,6 +86,7 @@ func TestBlankFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		is("retired", n, "", blank.File)
+		remembers("retired", false)
 		n.disk = mount.Disk{}
 		is("no boot partition", n, "1.1", blank.PlainFile)
 	}

@@ -40,6 +40,7 @@ type Client struct {
 	shown     atomic.Pointer[x509.Certificate]
 	revoked   func(key string) bool
 	only      string // "": any key that the fleet's CA has signed for the node
+	expired   bool   // a certificate that is over does
 }
 
 // ErrOtherNode means that another node of the fleet answered than the one asked for.
@@ -73,6 +74,9 @@ func Dial(address, name string, genesis *fleet.Genesis, certificate tls.Certific
 		if err == nil || errors.Is(err, fleet.ErrExpired) {
 			c.shown.Store(state.PeerCertificates[0])
 		}
+		if c.expired && errors.Is(err, fleet.ErrExpired) {
+			return nil
+		}
 		return err
 	})
 	return c
@@ -84,6 +88,10 @@ var ErrNodeRevoked = errors.New("the node's key was revoked, and it is not calle
 // SetRevoked has c turn away a node whose key revoked says was withdrawn, as in
 // fleet.Peer.Key. It comes before the first call.
 func (c *Client) SetRevoked(revoked func(key string) bool) { c.revoked = revoked }
+
+// SetExpired has c call the node with a certificate that is over, too: before it is renewed. It
+// comes before the first call.
+func (c *Client) SetExpired() { c.expired = true }
 
 // ErrOtherKey means that somebody answered under the node's name who has not its key. Whoever has
 // a key of the node CA can sign such certificates.

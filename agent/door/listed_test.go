@@ -42,7 +42,9 @@ func TestListed(t *testing.T) {
 	other, _ := sign(fleet.KindNode, "n2", "")
 	unlisted, _ := sign(fleet.KindNode, "n9", "")
 	v := f.Founding(t)
-	v.Founding.Operators = []ledger.Operator{adasKey, bobsKey, cleosKey}
+	first := v.Founding.Operators[0]
+	first.Name = "first"
+	v.Founding.Operators = []ledger.Operator{adasKey, bobsKey, cleosKey, first}
 	f.Take(t, f.Decided(t, v, 2))
 	f.Take(t, f.Decided(t, ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"cleo"}}}, 3))
 

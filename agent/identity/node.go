@@ -371,15 +371,15 @@ func (n *Node) Renew(certDER []byte, chain ...[]byte) error {
 // the old one has signed that. The node gets a certificate of the new fleet in the same step,
 // for its name and its key. After a power cut it is of the old fleet or the new one, and of the
 // new one once Succeed returned nil; then it goes nowhere else. It takes the same succession
-// again. The error wraps [fleet.ErrSuccession], or names both fleets and wraps [ErrOtherFleet].
+// again, and writes nothing: the certificate that it has stays. The error wraps
+// [fleet.ErrSuccession], or names both fleets and wraps [ErrOtherFleet].
 func (n *Node) Succeed(succession []byte, certDER []byte, chain ...[]byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain == nil {
 		return fmt.Errorf("succeed: %w", ErrNoJoin)
 	}
-	own := n.m.genesis
-	next, err := own.Successor(succession)
+	next, err := n.successor(succession)
 	if err != nil {
 		return fmt.Errorf("succeed: %w", err)
 	}
@@ -396,10 +396,30 @@ func (n *Node) Succeed(succession []byte, certDER []byte, chain ...[]byte) error
 	if after, err := fleet.PeerOf(leaf); err != nil || after.Name != before.Name {
 		return fmt.Errorf("succeed: the certificate is for %s, and this is %s", after, before)
 	}
+	if next == n.m.genesis {
+		return nil
+	}
 	if err := n.change(m); err != nil {
 		return fmt.Errorf("succeed: %w", err)
 	}
 	return nil
+}
+
+// successor is the fleet that a succession makes of the node's own: that itself, if it has become
+// it already. n.mu is held.
+func (n *Node) successor(succession []byte) (*fleet.Genesis, error) {
+	own := n.m.genesis
+	if own.Alone() {
+		return own.Successor(succession)
+	}
+	next, err := fleet.SuccessorNamed(succession)
+	if err != nil {
+		return nil, err
+	}
+	if next.ID() != own.ID() {
+		return nil, fmt.Errorf("to fleet %s (%s): %w, %s (%s)", next.Name, fleet.Short(next.ID()), ErrOtherFleet, own.Name, fleet.Short(own.ID()))
+	}
+	return own, nil
 }
 
 // with is m with another certificate, and without a token.

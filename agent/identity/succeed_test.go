@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -53,7 +54,8 @@ func of(t *testing.T, f *ledgertest.Fleet, n *Node, name string) []byte {
 // TestSucceed follows a fleet to what it has become, once, with the same name and key.
 func TestSucceed(t *testing.T) {
 	old, next, proof := successors(t)
-	n, err := openNode(&memoryFiles{disk: make(map[string]string), left: 1000})
+	files := &memoryFiles{disk: make(map[string]string), left: 1000}
+	n, err := openNode(files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,10 +94,34 @@ func TestSucceed(t *testing.T) {
 	if g := n.Genesis(); g.ID() != next[0].Genesis.ID() || n.Name() != "n1" || !strings.HasSuffix(n.String(), before[strings.LastIndex(before, "key"):]) {
 		t.Errorf("was %s, is %s", before, n)
 	}
-	for i := range proof {
-		if err := n.Succeed(proof[i], of(t, next[i], n, "n1")); !errors.Is(err, fleet.ErrSuccession) || n.Genesis().ID() != next[0].Genesis.ID() {
-			t.Errorf("it goes on to %d: %v", i, err)
+	// The same again is taken, also if its certificate was made anew, and writes nothing.
+	disk, shown := maps.Clone(files.disk), n.Certificate()
+	restarted, err := openNode(&memoryFiles{disk: maps.Clone(files.disk), left: 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range map[string]*Node{"now": n, "after a restart": restarted} {
+		if err := n.Succeed(proof[0], of(t, next[0], n, "n1")); err != nil || !bytes.Equal(n.Certificate().Certificate[0], shown.Certificate[0]) {
+			t.Errorf("%s, once more: %v", name, err)
 		}
+	}
+	for name, certificate := range map[string][]byte{"another name": of(t, next[0], n, "n2"), "the old fleet": of(t, old, n, "n1"), "another key": of(t, next[0], other, "n1"), "nobody": nil} {
+		if err := n.Succeed(proof[0], certificate); err == nil {
+			t.Errorf("once more, with the certificate of %s", name)
+		}
+	}
+	// Another one is another fleet, and the error says which two.
+	err = n.Succeed(proof[1], of(t, next[1], n, "n1"))
+	for i := range next {
+		if id := fleet.Short(next[i].Genesis.ID()); !errors.Is(err, ErrOtherFleet) || errors.Is(err, fleet.ErrSuccession) || !strings.Contains(err.Error(), id) {
+			t.Errorf("it goes on to another one, or does not name %s: %v", id, err)
+		}
+	}
+	if err := n.Succeed([]byte("x"), of(t, next[0], n, "n1")); !errors.Is(err, fleet.ErrSuccession) {
+		t.Errorf("what is no succession: %v", err)
+	}
+	if !maps.Equal(files.disk, disk) || n.Genesis().ID() != next[0].Genesis.ID() {
+		t.Errorf("it is %s", n)
 	}
 }
 

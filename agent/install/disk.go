@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 
@@ -89,6 +90,56 @@ func (i *Installer) Readable(format int) bool {
 	return err == nil && staged[bootloader.Slot(b.Slot).Other()].Reads(format, starts)
 }
 
+// Ready wants that whatever the other slot may have reads a format of STATE that is about to be
+// written, and holds the slots as they are until done is called: no update can make it otherwise
+// meanwhile. The error wraps [ErrBusy] where one is under way, or [ErrFallback].
+func (i *Installer) Ready(format int) (done func(), err error) {
+	return i.hold(func() error {
+		if !i.Readable(format) {
+			return refuse("%w: install the running one there too, by one more update", ErrFallback)
+		}
+		return nil
+	})
+}
+
+// MakeReady is Ready, and a slot that is in the way is retired: a node that nobody can reach yet
+// cannot be told to update it. It has nothing to fall back to then until the next update, as one
+// that comes from an image; so while the running slot is on trial the error wraps
+// [slot.ErrOnTrial], and the time comes later. Outside of a node, where nobody says what has
+// booted, there are no slots. A cut leaves the slot as it was, or retired.
+func (i *Installer) MakeReady(format int) (done func(), err error) {
+	return i.hold(func() error {
+		if _, err := control.ReadBoot(i.Run); i.Readable(format) || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		d, err := i.openDisk()
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		right, err := i.right(nil)
+		if err == nil {
+			err = slotError(slot.Retire(d.Disk, i.memory(), right))
+		}
+		if err == nil {
+			log.Printf("agent: slot %s is retired: %v; the next update fills it", d.Running.Other(), ErrFallback)
+		}
+		return err
+	})
+}
+
+// hold keeps the turn if what is wanted of the slots is so.
+func (i *Installer) hold(want func() error) (done func(), err error) {
+	if done, err = i.begin("the node takes a fleet"); err != nil {
+		return nil, err
+	}
+	if err := want(); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
 // starts says whether anybody could start the slot.
 func (b boot) starts(slot bootloader.Slot) (starts bool, err error) {
 	l, err := b.loader()
@@ -164,6 +215,18 @@ func (i *Installer) openDisk() (*disk, error) {
 	d.Refused = func(version, digest string) (string, bool) {
 		f, found := failures.Find(version, digest)
 		return f.String(), found && f.Refused()
+	}
+	if err := i.recount(); err != nil {
+		return nil, err
+	}
+	if !d.Trial {
+		why, err := memory.Floor{Lowest: d.Counter, Blessed: d.Counter}.Anew(i.memory())
+		if err != nil {
+			return nil, err
+		}
+		if why != nil {
+			log.Printf("agent: %v: the node takes no release from now on that is older than the one that runs", why)
+		}
 	}
 	target, err := slot.OpenPartition(b.Parts[partition.Root(string(d.Running.Other()))])
 	if err != nil {

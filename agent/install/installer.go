@@ -46,9 +46,11 @@ type Installer struct {
 	Noted func(slot bootloader.Slot, r memory.Staged, by string, failed bool)
 	// Drain stops the containers, each in its own way, for as long as ctx lasts.
 	Drain func(ctx context.Context)
-	// Part is what the fleet's ledger has decided, and the key of this node's seat; nil: the
-	// node does not know.
-	Part func() (ledger.State, signed.Key, error)
+	// Ledger is what the fleet's ledger has decided; nil: the node does not know.
+	Ledger func() (ledger.State, error)
+	// Seat is the key of this node's seat: what a permit names the node by. It is asked for
+	// nothing else, so that a node that has lost it can be updated where no permit is needed.
+	Seat func() (signed.Key, error)
 	// Format is the one that STATE is in, or is about to be: partition.SealedState, FleetState,
 	// or 1; nil: 1.
 	Format func() int
@@ -353,13 +355,13 @@ func (i *Installer) rightOf(permit []byte) (slot.Authorisation, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // a node that has no ledger is alone
 		return slot.LoneVoter(1, "")
-	case err == nil && i.Part == nil:
+	case err == nil && i.Ledger == nil:
 		err = errors.New("it is not known which fleet it is of")
 	}
 	if err != nil { // one whose ledger cannot be looked for may not be
 		return slot.Authorisation{}, fmt.Errorf("%w: the fleet's ledger cannot be read: %w", slot.ErrUnauthorised, err)
 	}
-	state, key, err := i.Part()
+	state, err := i.Ledger()
 	if err != nil {
 		return slot.Authorisation{}, fmt.Errorf("%w: %w", slot.ErrUnauthorised, err)
 	}
@@ -372,6 +374,10 @@ func (i *Installer) rightOf(permit []byte) (slot.Authorisation, error) {
 	p, err := ledger.ParsePermit(permit)
 	if err != nil {
 		return slot.Authorisation{}, fmt.Errorf("%w: %w", slot.ErrUnauthorised, err)
+	}
+	key, err := i.Seat()
+	if err != nil {
+		return slot.Authorisation{}, fmt.Errorf("%w: whether this node is the one that the permit names: %w", slot.ErrUnauthorised, err)
 	}
 	return slot.Owners(state, key, p)
 }
@@ -402,9 +408,7 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 	for _, name := range []bootloader.Slot{bootloader.A, bootloader.B} {
 		all.Slots = append(all.Slots, look(b, name, state.Of(name), records[name], failures))
 	}
-	if all.NextArming, err = armings.Next(i.memory(), state); err != nil {
-		log.Printf("agent: %v", err) // what lies in the slots can be told all the same
-	}
+	all.NextArming = i.nextArming(state)
 	if assessment, err := control.ReadAssessment(i.Run); err == nil { // not there yet: not known
 		all.Assessment, all.Why = assessment.State, assessment.Why
 	}
@@ -423,6 +427,34 @@ func (i *Installer) Slots(context.Context) (Slots, error) {
 	defer i.mu.Unlock()
 	all.Busy = i.busy
 	return all, nil
+}
+
+// nextArming is 0 where the node has lost count and somebody is at the slots: he begins anew. What
+// lies in the slots can be told all the same.
+func (i *Installer) nextArming(state bootloader.State) int64 {
+	next, err := armings.Next(i.memory(), state)
+	if errors.Is(err, armings.ErrLost) {
+		if done, busy := i.begin("counting its armings anew"); busy == nil {
+			if err = i.recount(); err == nil {
+				next, err = armings.Next(i.memory(), state)
+			}
+			done()
+		}
+	}
+	if err != nil {
+		log.Printf("agent: %v", err)
+	}
+	return next
+}
+
+// recount begins the count of armings anew where the disk has lost it: nobody could repair it by
+// hand, and a node must not refuse every update over it. Whoever calls has the turn.
+func (i *Installer) recount() error {
+	why, err := armings.Anew(i.memory())
+	if why != nil && err == nil {
+		log.Printf("agent: %v: it is counted anew, from a number on that was not there before; what was permitted until now is over", why)
+	}
+	return err
 }
 
 // look says what lies in one slot: by the loader's entry, what Stage remembers of it, and

@@ -446,3 +446,102 @@ func TestReadable(t *testing.T) {
 		t.Error("what is no node has nothing in slot B")
 	}
 }
+
+// TestReady: a node takes a fleet that only later releases know while nobody can start an older
+// one, and no update comes between. A node that nobody can reach makes it so.
+func TestReady(t *testing.T) {
+	one, before := makeRelease(t, "1.0", 1, wish{}), makeRelease(t, "0.9", 2, wish{schema: memory.Schema{Reads: [2]int{1, 2}, Writes: 1}})
+	m := newMachine(t, one, 8*mib)
+	m.have(before)
+	for name, ready := range map[string]func(int) (func(), error){"Ready": m.Ready, "MakeReady": m.MakeReady} {
+		done, err := ready(partition.FleetState)
+		if err != nil {
+			t.Fatalf("%s: from an image: %v", name, err)
+		}
+		if _, err := m.update(Order{Source: before.open(t)}); !errors.Is(err, ErrBusy) {
+			t.Errorf("%s: an update meanwhile: %v", name, err)
+		}
+		done()
+	}
+	nowhere := &Installer{Run: t.TempDir(), State: t.TempDir()}
+	if _, err := nowhere.Ready(partition.FleetState); !errors.Is(err, ErrFallback) {
+		t.Errorf("outside of a node: %v", err)
+	}
+	if _, err := nowhere.MakeReady(partition.FleetState); err != nil {
+		t.Errorf("outside of a node: %v", err)
+	}
+	_, err := m.update(Order{Source: before.open(t), When: Manual})
+	must(t, err)
+	for range 2 { // and the turn is free again
+		if _, err := m.Ready(partition.FleetState); !errors.Is(err, ErrFallback) || !errors.Is(err, ErrRefused) {
+			t.Errorf("beside an older release: %v", err)
+		}
+	}
+	err = m.Update(t.Context(), Order{Source: before.open(t), When: Manual}, func(Step) {
+		if _, err := m.Ready(partition.FleetState); !errors.Is(err, ErrBusy) {
+			t.Errorf("during an update: %v", err)
+		}
+		if _, err := m.MakeReady(partition.FleetState); !errors.Is(err, ErrBusy) {
+			t.Errorf("during an update: %v", err)
+		}
+	})
+	must(t, err)
+	makeReady := func(what, running string) {
+		t.Helper()
+		done, err := m.MakeReady(partition.FleetState)
+		if err != nil || !m.Readable(partition.FleetState) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		done()
+		if v := m.boot(); v != running {
+			t.Errorf("%s: booted %s", what, v)
+		}
+	}
+	makeReady("beside an older release that is armed", "1.0")
+
+	// After a reset it is not known what the other slot has.
+	_, err = m.update(Order{Source: before.open(t), When: Manual})
+	must(t, err)
+	m.boot()
+	must(t, os.RemoveAll(m.part("state/kogge")))
+	if _, err := m.MakeReady(partition.FleetState); !errors.Is(err, slot.ErrOnTrial) || !errors.Is(err, ErrRefused) {
+		t.Errorf("on trial: %v", err)
+	}
+	if v := m.boot(); v != "0.9" {
+		t.Fatalf("booted %s", v)
+	}
+	m.good()
+	makeReady("beside a proven one", "0.9")
+	next := makeRelease(t, "1.1", 3, wish{})
+	m.have(next)
+	if _, err := m.update(Order{Source: next.open(t), When: Manual}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLostFloor: a node whose floor is damaged takes updates all the same, and none that is older
+// than what runs.
+func TestLostFloor(t *testing.T) {
+	old, one, two := makeRelease(t, "0.9", 1, wish{}), makeRelease(t, "1.0", 2, wish{}), makeRelease(t, "1.1", 3, wish{})
+	m := newMachine(t, one, 8*mib)
+	m.have(two)
+	m.write("state/kogge/update/"+memory.FloorFile, "\x00\x00")
+	if _, err := m.update(Order{Source: two.open(t), When: Manual}); err == nil || errors.Is(err, slot.ErrBelowFloor) {
+		t.Errorf("a release that does not say its counter runs, and there is a floor: %v", err)
+	}
+	m.write("release.json", `{"version":"1.0","counter":2}`)
+	m.Facts = m.part("release.json")
+	if _, err := m.update(Order{Source: old.open(t), When: Manual}); !errors.Is(err, slot.ErrBelowFloor) {
+		t.Errorf("an older one: %v", err)
+	}
+	m.write("state/kogge/update/"+memory.FloorFile, "")
+	if _, err := m.update(Order{Source: two.open(t), When: Manual}); err != nil {
+		t.Fatal(err)
+	}
+	m.boot()
+	m.write("state/kogge/update/"+memory.FloorFile, "") // on trial it is for PID 1 to begin it anew
+	m.good()
+	if f, err := memory.ReadFloor(m.memory()); err != nil || f.Lowest != 3 {
+		t.Errorf("the floor is %+v, %v", f, err)
+	}
+}

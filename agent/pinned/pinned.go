@@ -35,6 +35,7 @@ type Ledger struct {
 	log     *ledger.Log
 	head    head  // of the files, as far as it is known
 	problem error // why nothing is believed, or taken but what is missing; nil: all is well
+	before  func(ledger.State) error
 
 	now atomic.Pointer[view] // of log and problem: nobody who asks waits for the disk
 }
@@ -219,13 +220,23 @@ func (l *Ledger) Entry(height int64) (ledger.Entry, error) {
 	return l.read(height)
 }
 
+// Before has f called before each record that is taken from now on, with the state that there
+// will be: for what has to be so on the disk before the record is. Its error keeps the record from
+// being taken; f must not ask the ledger.
+func (l *Ledger) Before(f func(ledger.State) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.before = f
+}
+
 // Take verifies the entry of a height and keeps it, durably once it returns nil. An entry that
 // is here already is taken again; its certificate may be another one. The error wraps
 // [ErrFork], or is that of [ledger.Log.Append]. A cut leaves the entry taken or not; its file
 // may be one ahead of the head, never behind it:
 //
-//  1. the file of the height
-//  2. the head
+//  1. what [Ledger.Before] asks for
+//  2. the file of the height
+//  3. the head
 func (l *Ledger) Take(height int64, e ledger.Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,6 +262,11 @@ func (l *Ledger) Take(height int64, e ledger.Entry) error {
 			return l.fork(height, e, err)
 		} else if err != nil {
 			return err
+		}
+	}
+	if l.before != nil {
+		if err := l.before(next.State()); err != nil {
+			return fmt.Errorf("record %d: %w", height, err)
 		}
 	}
 	if err := l.files.Replace(fileName(height), format(height, e)); err != nil {

@@ -2,9 +2,11 @@ package pinned
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"path"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"kogge.example/update/crashdisk"
@@ -102,6 +104,47 @@ func TestPowerCut(t *testing.T) {
 		if err == nil {
 			return
 		}
+	}
+}
+
+// TestBefore cuts the power at each write while records come, some of which want something to be
+// known first: where one is there, what it wants is known.
+func TestBefore(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 3)
+	for writes := 0; ; writes++ {
+		d := onDisk(nil, writes)
+		l := open(d, f.Genesis)
+		l.Before(func(s ledger.State) error { return d.Replace("known", fmt.Append(nil, s.Height)) })
+		var err error
+		for i, e := range f.Entries {
+			if err == nil {
+				err = l.Take(int64(i+1), e)
+			}
+		}
+		if err != nil && !errors.Is(err, crashdisk.ErrPowerCut) {
+			t.Fatal(err)
+		}
+		for seed := range uint64(16) {
+			after := onDisk(d.AfterCut(seed), 1000)
+			height := open(after, f.Genesis).State().Height
+			known, _ := after.Read("known")
+			if n, _ := strconv.ParseInt(string(known), 10, 64); n < height {
+				t.Fatalf("writes=%d seed=%d: height %d, known %q", writes, seed, height, known)
+			}
+		}
+		if err == nil {
+			break
+		}
+	}
+	d := onDisk(nil, 1000)
+	l, want := open(d, f.Genesis), errors.New("no")
+	l.Before(func(ledger.State) error { return want })
+	if err := l.Take(1, f.Entries[0]); !errors.Is(err, want) || l.State().Height != 0 || l.Problem() != nil || len(d.AfterCut(0)) != 0 {
+		t.Errorf("%v, height %d, %v", err, l.State().Height, l.Problem())
+	}
+	l.Before(func(ledger.State) error { return nil })
+	if err := l.Take(1, f.Entries[0]); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -362,7 +405,14 @@ func TestKnown(t *testing.T) {
 		if err := l.Take(1, f.Entries[0]); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Known(first); !errors.Is(err, ledger.ErrUnlisted) { // the founding has listed another
+		reader := first
+		reader.Role = fleet.RoleReader // by his certificate: the lower one counts
+		for _, p := range []fleet.Peer{first, reader} {
+			if who, err := l.Known(p); err != nil || who != p {
+				t.Errorf("record 1 is back: %v, %v", who, err)
+			}
+		}
+		if _, err := l.Known(eve); !errors.Is(err, ledger.ErrUnlisted) {
 			t.Errorf("record 1 is back: %v", err)
 		}
 	}

@@ -11,9 +11,10 @@ import (
 	"slices"
 	"strings"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
@@ -24,6 +25,7 @@ import (
 type foundFlags struct {
 	target
 	owner   ownerFlags
+	consent consent
 	all     bool
 	list    string
 	draft   string
@@ -37,10 +39,11 @@ func fleetFoundCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "found NODE... | --all-adopted | -f FILE",
 		Short: "Found the fleet: its first seats, and its ledger",
-		Long: "Asks adopted nodes for the keys of their seats, writes the first record of the fleet's ledger, has the owner sign\n" +
-			"it, and gives it to the nodes. Each node named has a seat with a vote from then on. Of them 1, 3 or 5 run etcd.\n" +
-			"A fleet is founded once: all nodes that this computer knows are asked first whether it is. If a node cannot be\n" +
-			"reached, repeat the command: it gives out the same record, from any computer that has the fleet's folder.\n" +
+		Long: "Asks adopted nodes for the keys of their seats, writes the first record of the fleet's ledger, shows who gets a\n" +
+			"seat and who is an operator, has the owner sign it, and gives it to the nodes. Each node named has a seat with a\n" +
+			"vote from then on. Of them 1, 3 or 5 run etcd. A fleet is founded once: all nodes that this computer knows are\n" +
+			"asked first whether it is, and the folder signs one record 1. If a node cannot be reached, repeat the command: it\n" +
+			"gives out the same record, from any computer that has the fleet's folder.\n" +
 			"The owner signs with the owner keys in the fleet's folder, and with recovery sheets (--sheet). If the owner's keys\n" +
 			"are in several places, --sign-with writes what is to be signed into a file, which travels: each of the others adds a\n" +
 			"signature with kogge fleet sign, and the same command founds the fleet when they are enough.",
@@ -62,6 +65,7 @@ func fleetFoundCommand() *cobra.Command {
 	}
 	f.fleetFlag(cmd)
 	f.owner.register(cmd)
+	f.consent.register(cmd)
 	cmd.Flags().BoolVar(&f.all, "all-adopted", false, "found it with all nodes that this computer knows")
 	cmd.Flags().StringVarP(&f.list, "file", "f", "", "found it with the nodes that `FILE` names, a line each")
 	cmd.Flags().StringVar(&f.draft, "sign-with", "", "`FILE` that owners in other places sign, too")
@@ -72,22 +76,32 @@ func fleetFoundCommand() *cobra.Command {
 }
 
 func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []string, out io.Writer) error {
-	known, err := operate.Nodes(ring)
+	nodes, err := operate.Nodes(ring)
 	if err != nil {
 		return err
 	}
+	known := slices.Sorted(maps.Keys(nodes))
 	if f.all {
-		names = slices.Sorted(maps.Keys(known))
+		names = known
 	}
-	if err := f.ask(ctx, ring, slices.Sorted(maps.Keys(known)), names, out); err != nil {
-		return err
+	silent, refused, err := ask(ctx, ring, known)
+	if err != nil {
+		return forkHint(err)
 	}
 	l, entries, err := operate.Ledger(ring)
 	if err != nil {
 		return err
 	}
 	if l.State().Height == 0 {
-		d, err := f.found(ctx, ring, names, out)
+		if refused != nil {
+			return refused
+		}
+		var unasked []string
+		for _, n := range silent {
+			unasked = append(unasked, n.Node)
+			fmt.Fprintf(out, "node %s could not be asked whether the fleet is founded: %v\n", n.Node, n.Err)
+		}
+		d, err := f.found(ctx, ring, names, unasked, out)
 		if err != nil || !d.Enough() {
 			return err
 		}
@@ -95,34 +109,38 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 			return err
 		}
 		fmt.Fprintf(out, "Fleet %s is founded.\n", ring.Genesis.Name)
+		if !f.consent.given { // the roster was shown
+			return f.give(ctx, ring, l.State(), entries, known, out)
+		}
 	} else {
 		fmt.Fprintf(out, "Fleet %s is founded already: its first record is given out again.\n", ring.Genesis.Name)
 	}
 	if err := printRoster(out, l.State()); err != nil {
 		return err
 	}
-	return f.give(ctx, ring, l.State(), entries, slices.Sorted(maps.Keys(known)), out)
+	return f.give(ctx, ring, l.State(), entries, known, out)
 }
 
 // ask asks all nodes that this computer knows for the ledger, before anything is founded:
-// another computer may have done it. A node that does not answer keeps nobody from it, unless
-// it is one of the founders; one that answers and cannot say does.
-func (f *foundFlags) ask(ctx context.Context, ring *keyring.Keyring, known, founders []string, out io.Writer) error {
+// another computer may have done it. It returns those that could not be asked, which people are
+// to judge. One that answers and does not say is refused: it may know of a founding.
+func ask(ctx context.Context, ring *keyring.Keyring, known []string) (silent []operate.Told, refused, err error) {
 	told, err := operate.Gather(ctx, ring, known, notice)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	var unsure error
 	for _, n := range told {
 		switch {
-		case n.Err == nil, slices.Contains(founders, n.Node): // found says what is wrong with those
-		case connect.CodeOf(n.Err) == connect.CodeFailedPrecondition:
-			unsure = errors.Join(unsure, nodeError(n.Node, n.Err))
+		case n.Err == nil:
+		case api.ReasonOf(n.Err) == apiv1.Reason_REASON_UNLISTED:
+			refused = errors.Join(refused, fmt.Errorf("fleet %s is founded already: %w", ring.Genesis.Name, nodeError(n.Node, n.Err)))
+		case n.Answered():
+			refused = errors.Join(refused, nodeError(n.Node, n.Err))
 		default:
-			fmt.Fprintf(out, "node %s could not be asked whether the fleet is founded: %v\n", n.Node, n.Err)
+			silent = append(silent, n)
 		}
 	}
-	return unsure
+	return silent, refused, nil
 }
 
 // named are the nodes that the command names.
@@ -161,7 +179,7 @@ func (f *foundFlags) named(ctx context.Context, args []string) ([]string, error)
 
 // found makes the first record, if enough owner keys are here or have signed elsewhere. Else it
 // writes what they are to sign.
-func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []string, out io.Writer) (ledger.Draft, error) {
+func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names, unasked []string, out io.Writer) (ledger.Draft, error) {
 	if ring.Genesis.Alone() {
 		return ledger.Draft{}, hinted{fmt.Errorf("fleet %s: its genesis is of version 1, and such a fleet has no ledger", ring.Genesis.Name), "kogge fleet upgrade makes one of it that has"}
 	}
@@ -169,21 +187,30 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 	if err != nil {
 		return d, err
 	}
+	var owner keyring.OwnerKeys
 	if !begun || !d.Enough() {
 		open := f.owner.open
 		if f.draft != "" {
 			open = f.owner.some
 		}
-		owner, err := open(ctx, ring) // before the nodes are asked for their keys
-		if err != nil {
+		if owner, err = open(ctx, ring); err != nil { // before the nodes are asked for their keys
 			return d, err
 		}
-		if !begun {
-			if d, err = f.plan(ctx, ring, names); err != nil {
-				return d, err
-			}
-		}
-		d = operate.SignDraft(d, owner)
+	}
+	if begun {
+		unasked, err = f.compare(ctx, ring, d, names, unasked)
+	} else {
+		d, err = f.plan(ctx, ring, names)
+	}
+	if err != nil {
+		return d, err
+	}
+	instead, err := f.consent.get(ctx, ring, d, unasked, out)
+	if err != nil {
+		return d, err
+	}
+	if d, err = operate.SignDraft(ring, d, owner, instead); err != nil {
+		return d, err
 	}
 	if d.Enough() {
 		_, err := operate.Begin(ring, d)
@@ -194,6 +221,36 @@ func (f *foundFlags) found(ctx context.Context, ring *keyring.Keyring, names []s
 	}
 	_, err = fmt.Fprintln(out, "When it is back, repeat this command.")
 	return d, err
+}
+
+// compare wants a file that came back to be what this command would write now. It returns who
+// could not be asked, with those founders who do not show their keys now.
+func (f *foundFlags) compare(ctx context.Context, ring *keyring.Keyring, d ledger.Draft, names, unasked []string) ([]string, error) {
+	all, err := operate.Applicants(ctx, ring, names, notice)
+	if all == nil && err != nil {
+		return unasked, err
+	}
+	var applicants []operate.Applicant
+	for i, a := range all {
+		switch {
+		case a.Key != "":
+			applicants = append(applicants, a)
+		case !slices.Contains(unasked, names[i]):
+			unasked = append(unasked, names[i])
+		}
+	}
+	operators, err := operate.Operators(ring)
+	if err != nil {
+		return unasked, operatorsHint(err)
+	}
+	if err := operate.Fits(d, names, applicants, operators, f.wish()); err != nil {
+		return unasked, hinted{fmt.Errorf("%s is not what this command would write: %w", f.draft, err), "if the file was not changed on its way, the fleet was: give the command as it was, or begin with another file"}
+	}
+	return unasked, nil
+}
+
+func (f *foundFlags) wish() operate.Wish {
+	return operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains}
 }
 
 // begun reads the file that travels, if there is one.
@@ -216,13 +273,26 @@ func (f *foundFlags) plan(ctx context.Context, ring *keyring.Keyring, names []st
 	}
 	operators, err := operate.Operators(ring)
 	if err != nil {
-		return ledger.Draft{}, err
+		return ledger.Draft{}, operatorsHint(err)
 	}
-	v, err := operate.Plan(ring.Genesis, operators, applicants, operate.Wish{Members: f.members, Spares: f.spares, Domains: f.domains})
+	v, err := operate.Plan(ring.Genesis, operators, applicants, f.wish())
 	if err != nil {
 		return ledger.Draft{}, err
 	}
-	return operate.Draft(ring.Genesis, v)
+	d, err := operate.Draft(ring.Genesis, v)
+	first := func(o ledger.Operator) bool { return o.Key.String() == ring.Genesis.FirstOperatorID() }
+	if err != nil && !slices.ContainsFunc(operators, first) {
+		err = hinted{err, "found the fleet on the computer where it was created: the folder there lists its operators"}
+	}
+	return d, err
+}
+
+// operatorsHint is what to do about operators whom record 1 cannot list.
+func operatorsHint(err error) error {
+	if errors.Is(err, operate.ErrFounding) {
+		return hinted{err, "kogge operator revoke NAME revokes all keys of a name; invite each computer by a name of its own"}
+	}
+	return err
 }
 
 // give gives the ledger to all that have a seat, and to the others that this computer knows: a
@@ -242,15 +312,25 @@ func (f *foundFlags) give(ctx context.Context, ring *keyring.Keyring, s ledger.S
 		return err
 	}
 	var missed []string
+	unknown := true // all of them
 	for _, n := range told {
-		if n.Err != nil {
-			missed = append(missed, n.Node)
-			fmt.Fprintf(out, "node %s has not taken it: %v\n", n.Node, n.Err)
+		if n.Err == nil {
+			continue
 		}
+		missed = append(missed, n.Node)
+		if errors.Is(n.Err, keyring.ErrNoNode) {
+			fmt.Fprintf(out, "node %s has not taken it: this computer does not know its address\n", n.Node)
+			continue
+		}
+		unknown = false
+		fmt.Fprintf(out, "node %s has not taken it: %v\n", n.Node, n.Err)
 	}
 	if len(missed) > 0 {
-		return hinted{fmt.Errorf("fleet %s: %d of %s have not taken the first record: %s", s.Genesis.Name, len(missed), count(len(told), "node"), strings.Join(missed, ", ")),
-			"repeat the command when they can be reached"}
+		hint := "repeat the command when they can be reached"
+		if unknown {
+			hint = "kogge node adopt ADDRESS remembers a node here, and gives it the record; kogge node find lists who is in reach"
+		}
+		return hinted{fmt.Errorf("fleet %s: %d of %s have not taken the first record: %s", s.Genesis.Name, len(missed), count(len(told), "node"), strings.Join(missed, ", ")), hint}
 	}
 	fmt.Fprintf(out, "%s have taken the first record. kogge ledger log shows it.\n", count(len(told), "node"))
 	return nil

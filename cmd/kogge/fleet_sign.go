@@ -7,10 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
@@ -21,7 +19,7 @@ import (
 func fleetSignCommand() *cobra.Command {
 	var t target
 	var owner ownerFlags
-	var record string
+	var agreed consent
 	cmd := &cobra.Command{
 		Use:   "sign FILE",
 		Short: "Sign the founding of a fleet with an owner key, in a file that travels",
@@ -35,59 +33,39 @@ func fleetSignCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return signDraft(cmd.Context(), ring, args[0], record, &owner, cmd.OutOrStdout())
+			return signDraft(cmd.Context(), ring, args[0], &agreed, &owner, cmd.OutOrStdout())
 		},
 	}
 	t.fleetFlag(cmd)
 	owner.register(cmd)
-	cmd.Flags().StringVar(&record, "record", "", "`HASH` of the record, or its first 12 digits (default: ask on the terminal)")
+	agreed.register(cmd)
 	return cmd
 }
 
-func signDraft(ctx context.Context, ring *keyring.Keyring, file, record string, owner *ownerFlags, out io.Writer) error {
+func signDraft(ctx context.Context, ring *keyring.Keyring, file string, agreed *consent, owner *ownerFlags, out io.Writer) error {
 	d, err := readDraft(ring, file)
 	if err != nil {
 		return err
 	}
-	if err := printRoster(out, d.State); err != nil {
-		return err
-	}
-	t := newTable(out)
-	t.head("OPERATOR\tROLE\tKEY")
-	for _, o := range d.State.Operators {
-		t.row("%s\t%s\t%s\n", o.Name, o.Role, o.Key.Short())
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	hash := d.State.Record.String()
-	fmt.Fprintf(out, "\nRecord 1 of fleet %s would be %s.\n", ring.Genesis.Name, hash)
 	if d.Enough() {
+		if err := printDraft(out, ring, d); err != nil {
+			return err
+		}
 		fmt.Fprintf(out, "Enough owner keys have signed it already.\n")
 		return nil
 	}
-	switch {
-	case record != "":
-		if len(record) < 12 || !strings.HasPrefix(hash, strings.ToLower(record)) {
-			return hinted{fmt.Errorf("%s: its record is %s, and not %.64q", file, hash, record), "do not sign: the file was changed, or is another one"}
-		}
-	case !term.IsTerminal(int(os.Stdin.Fd())):
-		return hinted{fmt.Errorf("%s: there is no terminal to ask whether it may be signed", file), "add the record that you were told: --record " + d.State.Record.Short()}
-	default:
-		fmt.Fprint(errorOutput(), "Sign this? (yes or no): ")
-		answer, err := askLine(ctx)
-		if err != nil {
-			return err
-		}
-		if answer != "yes" {
-			return fmt.Errorf("%s: nothing was signed", file)
-		}
+	instead, err := agreed.get(ctx, ring, d, nil, out)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	keys, err := owner.some(ctx, ring)
 	if err != nil {
 		return err
 	}
-	signed := operate.SignDraft(d, keys)
+	signed, err := operate.SignDraft(ring, d, keys, instead)
+	if err != nil {
+		return err
+	}
 	if len(signed.Owners) == len(d.Owners) {
 		return hinted{fmt.Errorf("%s: the owner keys that are here have signed it already", file), "another owner has to: send it on"}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -141,11 +140,8 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 	until := time.Now().Add(patience)
 	for {
 		s, seen, err := operate.Survey(ctx, ring, notice)
-		if errors.Is(err, operate.ErrFork) {
-			err = hinted{err, "somebody has founded it twice, or broken keys were used: kogge help fleets says what to do"}
-		}
 		if err != nil {
-			return s, operate.Health{}, hearsay.Board{}, err
+			return s, operate.Health{}, hearsay.Board{}, forkHint(err)
 		}
 		h := operate.Judge(s, seen)
 		board, err := hear(ctx, ring, s, h)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,8 @@ func fleetUpgradeCommand() *cobra.Command {
 		Long: "Fleets that a release before the ledger created cannot be founded. This makes a fleet that follows on one of\n" +
 			"them, with the same owners and CAs, in a folder of its own; has the owner sign that it follows; and takes the\n" +
 			"nodes along, which keep their names, their keys and all that runs there. If a node cannot be reached, repeat\n" +
-			"the command. Operators who were invited are invited anew. The old folder is needed until all nodes are over.",
+			"the command. Operators who were invited are invited anew. The old folder is needed until all nodes are over.\n" +
+			"A fleet has one successor: the folders of this computer and the nodes are asked first whether there is one.",
 		Example: "  kogge fleet upgrade hanse --as hanse2 --sheet recovery-2.txt",
 		Args:    exactly("NAME"), ValidArgsFunction: completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -71,18 +73,36 @@ func upgradeFleet(ctx context.Context, name, as string, owner *ownerFlags, out i
 	if err != nil {
 		return err
 	}
-	var missed []string
+	var missed, elsewhere []string
 	for _, n := range told {
-		if n.Err != nil {
+		switch {
+		case n.Err == nil:
+			continue
+		case errors.Is(n.Err, operate.ErrElsewhere):
+			elsewhere = append(elsewhere, n.Node)
+		default:
 			missed = append(missed, n.Node)
-			fmt.Fprintf(out, "node %s is still in the old fleet: %v\n", n.Node, nodeError(n.Node, n.Err))
 		}
+		fmt.Fprintf(out, "not over: %v\n", nodeError(n.Node, n.Err))
 	}
-	if len(missed) > 0 {
-		return hinted{fmt.Errorf("fleet %s: %d of %s are still in the old fleet: %s", name, len(missed), count(len(told), "node"), strings.Join(missed, ", ")), "repeat the command when they can be reached"}
+	over := len(told) - len(missed) - len(elsewhere)
+	switch {
+	case len(elsewhere) > 0:
+		return hinted{fmt.Errorf("fleet %s: %s are in it, %d are in another successor: %s, and %d have not come over: %s", as, count(over, "node"), len(elsewhere), names(elsewhere), len(missed), names(missed)),
+			"the old fleet has two successors: kogge fleet list shows those of this computer. A node goes over once; one in the wrong fleet is reset, and adopted anew"}
+	case len(missed) > 0:
+		return hinted{fmt.Errorf("fleet %s: %s are in it, and %d have not come over: %s", as, count(over, "node"), len(missed), names(missed)), "repeat the command when they can be reached"}
 	}
-	fmt.Fprintf(out, "%s are in it. Next:\n  kogge fleet found --all-adopted --fleet %s\nThe folder %s is of no use any more: keep its recovery sheets, which are the new fleet's too.\n", count(len(told), "node"), as, old.Dir)
+	fmt.Fprintf(out, "%s are in it. Next:\n  kogge fleet found --all-adopted --fleet %s\nKeep the folder %s while a node may be in the old fleet: other computers may know of more. Its recovery sheets are the new fleet's, too.\n", count(over, "node"), as, old.Dir)
 	return nil
+}
+
+// names is a list for people.
+func names(all []string) string {
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, ", ")
 }
 
 // makeSuccessor has the owner sign the successor of a fleet.
@@ -93,6 +113,9 @@ func makeSuccessor(ctx context.Context, old *keyring.Keyring, name, dir string, 
 	if _, err := os.Lstat(dir); err == nil {
 		return nil, fmt.Errorf("%s %w", dir, keyring.ErrExists)
 	}
+	if err := noSuccessor(ctx, old, name); err != nil {
+		return nil, err
+	}
 	keys, err := owner.open(ctx, old)
 	if err != nil {
 		return nil, err
@@ -101,4 +124,44 @@ func makeSuccessor(ctx context.Context, old *keyring.Keyring, name, dir string, 
 		return nil, err
 	}
 	return old.Succeed(dir, fleet.DefaultPolicy(), keys, time.Now())
+}
+
+// noSuccessor wants a fleet to have no successor yet: in no folder here, and on no node that is
+// reached. Its nodes follow one alone.
+func noSuccessor(ctx context.Context, old *keyring.Keyring, name string) error {
+	root, err := configDir()
+	if err != nil {
+		return err
+	}
+	folders, err := keyring.List(root)
+	if err != nil {
+		return err
+	}
+	for _, folder := range folders {
+		if f, err := keyring.Load(filepath.Join(root, folder)); err == nil && f.Genesis.Predecessor.String() == old.Genesis.ID() {
+			return hinted{fmt.Errorf("fleet %s has a successor already: fleet %s, %s", name, folder, f.Genesis.ID()), "take its nodes into that one: kogge fleet upgrade " + name + " --as " + folder}
+		}
+	}
+	nodes, err := operate.Nodes(old)
+	if err != nil {
+		return err
+	}
+	told, err := operate.Remain(ctx, old, slices.Sorted(maps.Keys(nodes)))
+	if err != nil {
+		return err
+	}
+	silent := 0
+	for _, n := range told {
+		switch {
+		case errors.Is(n.Err, operate.ErrElsewhere):
+			return hinted{fmt.Errorf("fleet %s, %s, has a successor already: node %s: %w", name, old.Genesis.ID(), n.Node, n.Err), "go on at the computer that has this fleet's folder"}
+		case n.Err != nil:
+			silent++
+			say("not asked which fleet it is in: %v", nodeError(n.Node, n.Err))
+		}
+	}
+	if len(told) > 0 && silent == len(told) {
+		return hinted{fmt.Errorf("fleet %s: none of its nodes answers: another computer may have made its successor already", name), "repeat the command when one of them can be reached"}
+	}
+	return nil
 }

@@ -18,8 +18,9 @@ func nodeError(name string, err error) error {
 	}
 	var said *connect.Error
 	if errors.Is(err, operate.ErrNotTheSeat) || errors.Is(err, api.ErrOtherKey) {
-		err = hinted{err, "if its STATE was reset, kogge node adopt ADDRESS takes it in again; if not, somebody has a key of the fleet's node CA"}
+		err = hinted{err, "if its STATE was lost or reset, kogge node adopt ADDRESS takes it as it is now; if not, somebody has a key of the fleet's node CA"}
 	}
+	err = forkHint(err)
 	if !errors.As(err, &said) {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
@@ -29,6 +30,14 @@ func nodeError(name string, err error) error {
 	}
 	if hint := nodeHint(said); hint != "" {
 		return hinted{err, hint}
+	}
+	return err
+}
+
+// forkHint is what to do about two histories of a fleet.
+func forkHint(err error) error {
+	if errors.Is(err, operate.ErrFork) && !errors.As(err, new(hinted)) {
+		return hinted{err, "somebody has founded it twice, or broken keys were used: kogge help fleets says what to do"}
 	}
 	return err
 }
@@ -68,8 +77,8 @@ var reasonHints = map[apiv1.Reason]string{
 	apiv1.Reason_REASON_KEY_REVOKED:         "this key is revoked: to return, ask for an invitation and make a new key",
 	apiv1.Reason_REASON_CERTIFICATE_EXPIRED: "kogge fleet list shows until when yours is good; kogge fleet renew or kogge operator renew gets a new one",
 	apiv1.Reason_REASON_OTHER_FLEET:         "the node is not in the fleet that --fleet names: kogge fleet list lists the fleets",
-	apiv1.Reason_REASON_ROLE:                "kogge help roles explains the roles; whoever signed you can give you another one",
-	apiv1.Reason_REASON_UNLISTED:            "kogge ledger show lists the fleet's operators: in a founded fleet a certificate alone gives no rights",
+	apiv1.Reason_REASON_ROLE:                "kogge help roles explains the roles; in a fleet that is founded the lower one of the ledger's and your certificate's counts",
+	apiv1.Reason_REASON_UNLISTED:            "in a fleet that is founded a certificate alone gives no rights: the ledger has to list the key, and this release cannot add one. kogge help roles tells more",
 	apiv1.Reason_REASON_NOT_ADOPTED:         "kogge node adopt ADDRESS takes it into its fleet",
 	apiv1.Reason_REASON_NO_JOIN_FILE:        "kogge fleet token makes a join.yaml, kogge image seed puts it on the node's disk",
 	apiv1.Reason_REASON_NOT_READY:           "kogge node logs agent says more",

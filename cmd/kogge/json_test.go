@@ -293,7 +293,7 @@ func (w *world) open(t *testing.T) {
 	})
 	must(t, adopt(t.Context(), ring, server.Address().String(), "", io.Discard))
 	if len(w.units) > 0 {
-		f := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}}
+		f := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}, consent: consent{given: true}}
 		must(t, f.run(t.Context(), ring, nil, io.Discard))
 	}
 }

@@ -45,7 +45,7 @@ func ledgerFetchCommand() *cobra.Command {
 			}
 			told, err := operate.Gather(cmd.Context(), ring, names, notice)
 			if err != nil {
-				return err
+				return forkHint(err)
 			}
 			var failed error
 			for _, n := range told {
@@ -100,9 +100,12 @@ func (s *ledgerSource) read(ctx context.Context) (l *ledger.Log, entries []ledge
 			return nil, nil, err
 		}
 		err = remote.Call(ctx, func(ctx context.Context, c *api.Client) (err error) {
-			l, entries, err = operate.Fetch(ctx, ring, c)
+			l, entries, err = operate.Fetch(ctx, ring, c, s.node)
 			return err
 		})
+		if errors.Is(err, operate.ErrUnsound) {
+			err = hinted{err, "kogge fleet found --all-adopted gives it the records again that it cannot read; of two histories kogge help fleets tells"}
+		}
 		return l, entries, nodeError(s.node, err)
 	}
 	return operate.Ledger(ring)
@@ -121,16 +124,30 @@ func (s *ledgerSource) compare(l *ledger.Log) error {
 	if err != nil {
 		return err
 	}
-	return operate.Agrees(ring, of, l)
+	return forkHint(operate.Agrees(ring, of, l))
 }
 
 // founded is read, of a ledger that has records.
 func (s *ledgerSource) founded(ctx context.Context) (*ledger.Log, []ledger.Entry, error) {
 	l, entries, err := s.read(ctx)
-	if err == nil && len(entries) == 0 {
-		err = hinted{fmt.Errorf("fleet %s is not founded: its ledger is empty", s.fleet), "kogge ledger fetch, if another computer has founded it; kogge fleet found NODE..."}
+	if err != nil || len(entries) > 0 {
+		return l, entries, err
 	}
-	return l, entries, err
+	ring, err := s.openFleet()
+	if err != nil {
+		return nil, nil, err
+	}
+	mine, _, err := operate.Ledger(ring)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case mine.State().Height == 0:
+		return nil, nil, hinted{fmt.Errorf("fleet %s is not founded, as far as is known here: its ledger is empty", s.fleet), "kogge ledger fetch, if another computer has founded it; kogge fleet found NODE..."}
+	case s.node != "":
+		return nil, nil, hinted{fmt.Errorf("node %s has no record of the ledger, and the fleet's folder has %d", s.node, mine.State().Height), "kogge fleet found --all-adopted gives the records out again"}
+	}
+	return nil, nil, fmt.Errorf("%s has no record, and the fleet's folder has %d", s.file, mine.State().Height)
 }
 
 func ledgerLogCommand() *cobra.Command {

@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"kogge.example/agent/workload"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet/document"
 )
 
 // TestLedgerCommands reads a founded fleet's ledger on a computer that has lost its own, from
@@ -62,7 +65,21 @@ func TestLedgerCommands(t *testing.T) {
 	good("1 record", "ledger", "fetch")
 	good("1 record", "ledger", "verify")
 
-	// The same owner founds it once more, on a computer that has not asked.
+	// A node that cannot read its ledger has not lost it, and one that has none is not the fleet.
+	first := filepath.Join("ledger", "1")
+	text, err = os.ReadFile(first)
+	must(t, err)
+	must(t, os.WriteFile(first, text[1:], 0o600))
+	bad("not to be relied on", "ledger", "verify", "--node", "n1")
+	bad("not to be relied on", "ledger", "fetch", "n1")
+	good("is founded already", "fleet", "found", "n1")
+	good("1 record", "ledger", "verify", "--node", "n1")
+	must(t, os.Rename("ledger", "away"))
+	bad("node n1 has no record of the ledger, and the fleet's folder has 1", "ledger", "verify", "--node", "n1")
+	must(t, os.Rename("away", "ledger"))
+	good("1 record", "ledger", "verify", "--node", "n1")
+
+	// The folder signs no other record 1.
 	must(t, os.Remove(filepath.Join(ring.Dir, "ledger.txt")))
 	applicants, err := operate.Applicants(t.Context(), ring, []string{"n1"}, notice)
 	must(t, err)
@@ -74,9 +91,21 @@ func TestLedgerCommands(t *testing.T) {
 	owner := ownerFlags{sheets: ring.Sheets()}
 	keys, err := owner.open(t.Context(), ring)
 	must(t, err)
-	_, err = operate.Found(ring, v, keys)
+	d, err := operate.Draft(ring.Genesis, v)
+	must(t, err)
+	if _, err = operate.SignDraft(ring, d, keys, document.Hash{}); !errors.Is(err, keyring.ErrOtherFirst) {
+		t.Errorf("a second record 1: %v", err)
+	}
+	// The same owner founds it once more, on a computer that has not asked.
+	must(t, os.Remove(filepath.Join(ring.Dir, "firsts.json")))
+	d, err = operate.SignDraft(ring, d, keys, document.Hash{})
+	must(t, err)
+	_, err = operate.Begin(ring, d)
 	must(t, err)
 	for _, args := range [][]string{{"ledger", "verify", "-f", "mine.txt"}, {"ledger", "verify", "--node", "n1"}, {"ledger", "fetch"}, {"fleet", "found", "n1"}} {
 		bad("two histories: record 1 is ", args...)
+		if _, err := run(args...); !errors.As(err, new(hinted)) {
+			t.Errorf("%v: no hint: %v", args, err)
+		}
 	}
 }

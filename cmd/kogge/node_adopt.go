@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
@@ -16,7 +18,7 @@ import (
 
 func nodeAdoptCommand() *cobra.Command {
 	var t target
-	var name string
+	var name, shows string
 	cmd := &cobra.Command{
 		Use:   "adopt ADDRESS",
 		Short: "Take a new node into the fleet",
@@ -25,7 +27,11 @@ has to have booted with a join.yaml of the fleet (kogge fleet token). It proves 
 without sending it, and gets a certificate for a key that it made itself.
 
 If the node is already in the fleet, only its address is recorded here: use this when another operator
-adopted the node, or when it has moved.`,
+adopted the node, or when it has moved.
+
+A node that has a seat in a founded fleet shows the seat's key. One whose STATE was lost or reset shows
+another. So does a stranger who has a key of the node CA: you are shown both keys, and asked. In scripts,
+--shows gives the key that you were told.`,
 		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt kogge-3f2a9c.local\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
 		Args:    exactly("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,18 +39,36 @@ adopted the node, or when it has moved.`,
 			if err != nil {
 				return err
 			}
-			return adopt(cmd.Context(), ring, args[0], name, cmd.OutOrStdout())
+			return adoptAs(cmd.Context(), ring, args[0], name, shows, cmd.OutOrStdout())
 		},
 	}
 	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&name, "name", "", "name of the node in the fleet (default: the name in its token, else its host name)")
+	cmd.Flags().StringVar(&shows, "shows", "", "`KEY` that the node shows in the place of its seat's, or its first 12 digits (default: ask on the terminal)")
 	return cmd
 }
 
 // adopt takes the node at address into the fleet, and says by which name.
 func adopt(ctx context.Context, ring *keyring.Keyring, address, name string, out io.Writer) error {
+	return adoptAs(ctx, ring, address, name, "", out)
+}
+
+// adoptAs is adopt of a node that may have lost the key of its seat; shows is the key that it is
+// known to show instead.
+func adoptAs(ctx context.Context, ring *keyring.Keyring, address, name, shows string, out io.Writer) error {
 	address = withPort(address)
 	node, err := operate.Adopt(ctx, ring, address, name, notice)
+	if other := new(operate.OtherSeat); errors.As(err, &other) {
+		if err := lostSeat(ctx, other, shows); err != nil {
+			return err
+		}
+		if err := other.Unseat(ring); err != nil {
+			return err
+		}
+		before := node.Before
+		node, err = operate.Adopt(ctx, ring, address, name, notice)
+		node.Before = before
+	}
 	switch {
 	case errors.As(err, new(operate.Unanswered)):
 		return nodeError("at "+address, hinted{err, "is the node on? kogge node find looks for nodes on this computer's networks"})
@@ -64,5 +88,34 @@ func adopt(ctx context.Context, ring *keyring.Keyring, address, name string, out
 		joined = "is in"
 	}
 	fmt.Fprintf(out, "node %s %s fleet %s: kogge node status %s\n", node.Name, joined, ring.Genesis.Name, node.Name)
+	if node.Unasked {
+		say("No other node of fleet %s answers. If the fleet is founded, node %s does not know it, and is bound by nothing that the fleet decides.\n"+
+			"Once one answers: kogge ledger fetch --fleet %[1]s, and then kogge node adopt %[3]s --fleet %[1]s", ring.Genesis.Name, node.Name, address)
+	}
+	return nil
+}
+
+// lostSeat asks whether a node is the one that it says it is, though it does not show the key of
+// its seat.
+func lostSeat(ctx context.Context, o *operate.OtherSeat, shows string) error {
+	switch {
+	case shows != "" && !begins(o.Key(), shows):
+		return hinted{fmt.Errorf("node %s: %w, and %.64q was given", o.Node, o, shows), "somebody else answers there, or a digit is wrong"}
+	case shows != "":
+		return nil
+	case !term.IsTerminal(int(os.Stdin.Fd())):
+		return hinted{fmt.Errorf("node %s: %w", o.Node, o), "if its STATE was lost or reset, add: --shows " + fleet.Short(o.Key()) + "; if not, somebody else answers in its name"}
+	}
+	say("Node %s has a seat in the fleet. The key of the seat, and the key that who answers at %s is known by:\n\n    %s\n    %s\n\n"+
+		"A node whose STATE was lost or reset has another key, and has lost its vote. A stranger with a key of the fleet's\n"+
+		"node CA has, too. The console of the node shows its key.", o.Node, o.Address, o.Seat.ID().Short(), fleet.Short(o.Key()))
+	fmt.Fprint(errorOutput(), "Was its STATE lost, and is this the node? (yes or no): ")
+	answer, err := askLine(ctx)
+	if err != nil {
+		return err
+	}
+	if answer != "yes" {
+		return fmt.Errorf("node %s: %w: nothing was changed", o.Node, o)
+	}
 	return nil
 }

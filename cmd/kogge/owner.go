@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -42,6 +44,9 @@ func (f *ownerFlags) openBy(ctx context.Context, ring *keyring.Keyring, open fun
 	var sheets [][]byte
 	for _, name := range f.sheets {
 		text, err := os.ReadFile(name)
+		if there := ring.Sheets(); errors.Is(err, fs.ErrNotExist) && len(there) > 0 {
+			return keyring.OwnerKeys{}, hinted{fmt.Errorf("sheet: %w", err), "the fleet's folder has " + strings.Join(there, " and ")}
+		}
 		if err != nil {
 			return keyring.OwnerKeys{}, fmt.Errorf("sheet: %w", err)
 		}

@@ -61,7 +61,7 @@ func (f *fleetRun) run(ctx context.Context, out io.Writer) error {
 	if f.nodes < 1 || f.nodes > maxVMs {
 		return usage{fmt.Errorf("vm fleet: %d VMs: 1 to %d", f.nodes, maxVMs)}
 	}
-	ring, err := newVMFleet()
+	ring, err := newVMFleet(f.nodes)
 	if err != nil {
 		return fmt.Errorf("vm fleet: %w", err)
 	}
@@ -93,8 +93,12 @@ func (f *fleetRun) run(ctx context.Context, out io.Writer) error {
 	return f.stay(ctx, ring, vms, out)
 }
 
-// newVMFleet makes the fleet, in the place of the last one.
-func newVMFleet() (*keyring.Keyring, error) {
+// madeFile lies in the folder of a fleet that this command has made, and may remove.
+const madeFile = "made-by-vm-fleet"
+
+// newVMFleet makes the fleet, for so many VMs, in the place of the last one, if none of that one's
+// VMs runs: nobody could reach them any more.
+func newVMFleet(n int) (*keyring.Keyring, error) {
 	dir, err := fleetDir(vmFleet)
 	if err != nil {
 		return nil, err
@@ -103,9 +107,13 @@ func newVMFleet() (*keyring.Keyring, error) {
 	case errors.Is(err, keyring.ErrNoFleet):
 	case err != nil:
 		return nil, err
-	case !old.Genesis.Policy.Trial:
-		return nil, hinted{fmt.Errorf("%s holds a fleet that is not for trying things out", dir), "move the folder: the name is for the VMs of this command"}
 	default:
+		if _, err := os.Lstat(filepath.Join(dir, madeFile)); err != nil {
+			return nil, hinted{fmt.Errorf("%s holds a fleet that this command has not made", dir), "move the folder: the name is for the VMs of this command"}
+		}
+		if err := noneRuns(old, n); err != nil {
+			return nil, err
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
@@ -114,8 +122,39 @@ func newVMFleet() (*keyring.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ring, ring.Save(dir, "")
+	if err := ring.Save(dir, ""); err != nil {
+		return nil, err
+	}
+	return ring, os.WriteFile(filepath.Join(dir, madeFile), nil, 0o600)
 }
+
+// noneRuns wants that none of a fleet's VMs runs, nor one of the first n by the names of this
+// command's.
+func noneRuns(ring *keyring.Keyring, n int) error {
+	nodes, err := operate.Nodes(ring)
+	if err != nil {
+		return err
+	}
+	for i := 1; i <= n; i++ {
+		nodes[vmName(i)] = operate.Node{}
+	}
+	dir, err := vmDir("")
+	if err != nil {
+		return err
+	}
+	all, err := qemu.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, vm := range all {
+		if _, ours := nodes[vm.Name]; ours && vm.Running {
+			return vmHint(fmt.Errorf("%s: %w", vm.Name, qemu.ErrRunning), vm.Name)
+		}
+	}
+	return nil
+}
+
+func vmName(i int) string { return fmt.Sprintf("n%d", i) }
 
 // machines builds the image that all have, and describes the VMs.
 func (f *fleetRun) machines(ctx context.Context) ([]qemu.Machine, error) {
@@ -130,7 +169,7 @@ func (f *fleetRun) machines(ctx context.Context) ([]qemu.Machine, error) {
 	var all []qemu.Machine
 	for i := 1; i <= f.nodes; i++ {
 		m := common
-		m.Name = fmt.Sprintf("n%d", i)
+		m.Name = vmName(i)
 		m.Forwards = []qemu.Forward{{Guest: example.Port}}
 		own, err := vmDir(m.Name)
 		if err != nil {
@@ -195,7 +234,7 @@ func (f *fleetRun) found(ctx context.Context, ring *keyring.Keyring, vms map[str
 		return hinted{fmt.Errorf("vm fleet: %w", err), "--show-console shows why"}
 	}
 	fmt.Fprintln(out)
-	founding := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}}
+	founding := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}, consent: consent{given: true}}
 	for {
 		// A node takes its address once nobody else has claimed it, some seconds after it answers.
 		err := founding.run(ctx, ring, nil, out)

@@ -16,7 +16,9 @@ import (
 	"fmt"
 	"time"
 
+	"kogge.example/update/bootloader"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 )
 
 // The files on the boot partition.
@@ -39,6 +41,11 @@ type Wish struct {
 	// quotas; "": it may not. Only releases that do know the field, and refuse a wish with
 	// fields that they do not know.
 	Beside string
+	// Slots is what STATE remembers of the release in the other slot, by the name of that slot,
+	// if it reads a fleet with a ledger; nil: it may not. The new STATE remembers it too: else
+	// nobody could say whether such a fleet may be kept there. Only releases that do read one
+	// know the field.
+	Slots map[bootloader.Slot]*memory.Staged
 }
 
 // version of the file.
@@ -50,6 +57,8 @@ type file struct {
 	Settings []byte `json:"node.yaml,omitempty"`
 	Imported string `json:"imported,omitempty"`
 	Beside   string `json:"beside,omitempty"`
+
+	Slots map[bootloader.Slot]*memory.Staged `json:"slots,omitempty"`
 }
 
 // Parse reads the file. Whatever a person writes into it is a plain wish; what we write
@@ -71,12 +80,12 @@ func Parse(text []byte) (Wish, error) {
 	if f.Version != version {
 		return Wish{}, fmt.Errorf("it has version %d, this release reads %d", f.Version, version)
 	}
-	return Wish{f.Keep, f.Settings, f.Imported, f.Beside}, nil
+	return Wish{f.Keep, f.Settings, f.Imported, f.Beside, f.Slots}, nil
 }
 
 // Text is the file.
 func (w Wish) Text() []byte {
-	text, err := json.Marshal(file{version, w.Keep, w.Settings, w.Imported, w.Beside})
+	text, err := json.Marshal(file{version, w.Keep, w.Settings, w.Imported, w.Beside, w.Slots})
 	if err != nil {
 		panic("reset: " + err.Error()) // there is nothing in it that JSON cannot hold
 	}
@@ -132,10 +141,11 @@ func remove(v *fat.Volume, name string) error {
 
 // Node is what a wish is fulfilled on.
 type Node interface {
-	Reformat(beside string) error                   // an empty STATE, not mounted; beside is Wish.Beside
-	Mount() error                                   // STATE
-	Restore(settings []byte, imported string) error // to STATE, durably
-	Forget() error                                  // the wish
+	Reformat(beside string) error                      // an empty STATE, not mounted; beside is Wish.Beside
+	Mount() error                                      // STATE
+	Remember(map[bootloader.Slot]*memory.Staged) error // Wish.Slots, on STATE, durably
+	Restore(settings []byte, imported string) error    // to STATE, durably
+	Forget() error                                     // the wish
 }
 
 // Fulfil makes STATE anew and leaves it mounted. A cut at any point begins again at the
@@ -143,14 +153,20 @@ type Node interface {
 //
 //  1. an empty STATE
 //  2. it is mounted
-//  3. the settings that are kept
-//  4. the wish goes
+//  3. what is known of the other slot
+//  4. the settings that are kept
+//  5. the wish goes
 func (w Wish) Fulfil(n Node) error {
 	if err := n.Reformat(w.Beside); err != nil {
 		return err
 	}
 	if err := n.Mount(); err != nil {
 		return err
+	}
+	if len(w.Slots) > 0 {
+		if err := n.Remember(w.Slots); err != nil {
+			return err
+		}
 	}
 	if w.Keep {
 		if err := n.Restore(w.Settings, w.Imported); err != nil {

@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/update/bootloader"
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/fat"
+	"kogge.example/update/memory"
 )
 
 const partition = 34 << 20 // the smallest that FAT32 can be, about
@@ -66,12 +68,15 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %+v, %v, want %q", text, w, err, want)
 		}
 	}
-	for _, w := range []Wish{{}, {Keep: true}, {Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123"}, {Beside: "1.1"}} {
-		if got, err := Parse(w.Text()); err != nil || got.Keep != w.Keep || !bytes.Equal(got.Settings, w.Settings) || got.Imported != w.Imported || got.Beside != w.Beside {
+	for _, w := range []Wish{{}, {Keep: true}, {Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123"}, {Beside: "1.1"}, {Beside: "1.1", Slots: beside}} {
+		if got, err := Parse(w.Text()); err != nil || got.Keep != w.Keep || !bytes.Equal(got.Settings, w.Settings) || got.Imported != w.Imported || got.Beside != w.Beside || !reflect.DeepEqual(got.Slots, w.Slots) {
 			t.Errorf("%+v became %+v, %v", w, got, err)
 		}
 	}
 }
+
+// beside is what is known of the release in the other slot.
+var beside = map[bootloader.Slot]*memory.Staged{"B": {Release: "1.1", Digest: "sha256:11", Schema: memory.Schema{Reads: [2]int{1, 3}, Writes: 1}, Whole: true}}
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("please"))
@@ -152,14 +157,18 @@ func (m *machine) Reformat(beside string) error {
 }
 
 func (m *machine) Mount() error {
-	if m.state != "empty" && m.state != "kept, half" && m.state != "kept" {
+	if m.state != "empty" {
 		return errors.New("mount " + m.state)
 	}
 	return m.step(m.state, m.state)
 }
 
+func (m *machine) Remember(slots map[bootloader.Slot]*memory.Staged) error {
+	return m.step("known, half", "known "+slots["B"].Release+"\n")
+}
+
 func (m *machine) Restore(settings []byte, imported string) error {
-	return m.step("kept, half", "kept "+string(settings)+imported)
+	return m.step(m.state+"kept, half", m.state+"kept "+string(settings)+imported)
 }
 
 func (m *machine) Forget() error { return Forget(open(m.t, m.esp)) }
@@ -183,9 +192,9 @@ func TestBeginRefuses(t *testing.T) {
 // TestFulfilPowerCut cuts the power at every step and every write of a reset, and boots
 // until it is done: the settings are there when the wish is gone.
 func TestFulfilPowerCut(t *testing.T) {
-	w := Wish{Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123", Beside: "1.1"}
+	w := Wish{Keep: true, Settings: []byte("hostname: n07\n"), Imported: "0123", Beside: "1.1", Slots: beside}
 	before := bootPartition(t, map[string]string{File: string(w.Text())})
-	const steps = 3 // of STATE; behind them come the writes of the boot partition
+	const steps = 4 // of STATE; behind them come the writes of the boot partition
 	for cut := 0; ; cut++ {
 		m := &machine{state: "old", esp: crashdisk.New(before, 1<<30), cut: cut, t: t}
 		if cut >= steps {
@@ -204,7 +213,7 @@ func TestFulfilPowerCut(t *testing.T) {
 				}
 			}
 			v := open(t, again.esp)
-			if again.state != "kept hostname: n07\n0123" || read(t, v, File) != nil || read(t, v, begun) != nil {
+			if again.state != "known 1.1\nkept hostname: n07\n0123" || read(t, v, File) != nil || read(t, v, begun) != nil {
 				t.Fatalf("cut=%d seed=%d: STATE is %q", cut, seed, again.state)
 			}
 		}

@@ -180,6 +180,65 @@ func TestConcludePowerCut(t *testing.T) {
 	}
 }
 
+// TestConcludeVotes: where several votes decide, or nobody knows how many, PID 1 arms nothing once
+// more, whatever cuts it. The release waits, and is not refused.
+func TestConcludeVotes(t *testing.T) {
+	for _, name := range []boards.Bootloader{boards.SystemdBoot, boards.UBoot} {
+		for votes, c := range map[string]struct {
+			text  string
+			tries int
+		}{
+			"one": {`{"version": 1, "votes": 1}`, bootloader.Tries}, "four": {`{"version": 1, "votes": 4}`, 0},
+			"damaged": {"\x00", 0}, "of a later release": {`{"version": 2, "votes": 1}`, 0},
+		} {
+			t.Run(fmt.Sprintf("%s/%s", name, votes), func(t *testing.T) {
+				start, seen := triedOut(t, name, false), map[string]bool{}
+				start.files["votes.json"] = []byte(c.text)
+				writes := 0
+				if c.tries > 0 { // TestConcludePowerCut cuts that
+					writes = 1 << 30
+				}
+				for ; ; writes++ {
+					_, after, cut := start.run(t, name, "cut", writes)
+					if cut != nil && !errors.Is(cut, crashdisk.ErrPowerCut) {
+						t.Fatalf("%d writes: %v", writes, cut)
+					}
+					for seed := range uint64(8) {
+						d := after(seed)
+						key := fmt.Sprintf("%q %q", d.boot, d.files)
+						if seen[key] {
+							continue
+						}
+						seen[key] = true
+						tried := 0
+						for boot := range 6 {
+							slot, next, err := d.run(t, name, fmt.Sprintf("after %d", boot), 1<<30)
+							if err != nil {
+								t.Fatal(err)
+							}
+							if d = next(1); slot == "B" {
+								tried++
+							}
+						}
+						failures, err := memory.ReadFailures(crashFolder{crashdisk.NewFiles(d.files, crashdisk.NewPower(1<<30))})
+						switch {
+						case err != nil || len(failures) != 1 || failures[0].Verdict != memory.Unproven:
+							t.Fatalf("%d writes, seed %d: remembered as %+v, %v", writes, seed, failures, err)
+						case c.tries == 0 && (tried > 0 || failures[0].Refused()):
+							t.Fatalf("%d writes, seed %d: tried %d times more, and remembered as %+v", writes, seed, tried, failures)
+						case tried != c.tries:
+							t.Fatalf("%d writes, seed %d: tried %d times more", writes, seed, tried)
+						}
+					}
+					if cut == nil {
+						return
+					}
+				}
+			})
+		}
+	}
+}
+
 // endsWell boots a node until nothing is left of its trial.
 func endsWell(t *testing.T, where string, name boards.Bootloader, d disks, want memory.Verdict) {
 	t.Helper()

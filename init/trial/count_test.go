@@ -159,7 +159,7 @@ func TestCountInPlace(t *testing.T) {
 			t.Fatalf("boot %d: %+v, %v", boot, r, err)
 		}
 	}
-	for _, damage := range []string{"", "short", string(make([]byte, memory.CountSize))} {
+	for _, damage := range []string{"", "short", string(make([]byte, 512))} {
 		if err := openBoot(t, d).WriteFile(memory.CountFile, []byte(damage), noon); err != nil {
 			t.Fatal(err)
 		}

@@ -107,7 +107,8 @@ func (b *Boot) file(name string) string { return filepath.Join(b.Memory, name) }
 // last. A cut at any point of it has the next boot come to the same end: the trial is
 // forgotten last, and counts once in the memory of failures. Only a cut in the middle of
 // arming it once more may count as that trial, over before it began: then the release waits
-// for somebody to forget its failure.
+// for somebody to forget its failure. In a fleet of several votes nothing is armed once more: it
+// waits for somebody who may.
 func (b *Boot) Conclude() error {
 	if b.Memory == "" || b.loader == nil {
 		return nil
@@ -154,6 +155,10 @@ func (b *Boot) endTrial(t memory.Trial, c memory.Conclusion, failures memory.Fai
 	}
 	e := memory.Event{Kind: memory.KindVerdict, Slot: t.Slot, Release: t.Release, Verdict: c.Verdict, Why: c.Why}
 	b.Degraded.Add("history of boots", b.note(e))
+	if why := b.others(); c.Rearm && why != "" {
+		b.Say(fmt.Sprintf("kogge: release %s is not armed once more by the node itself: %s", t.Release, why))
+		c.Rearm = false
+	}
 	if !c.Rearm {
 		return memory.EndTrial(b.remembered())
 	}
@@ -167,6 +172,19 @@ func (b *Boot) endTrial(t memory.Trial, c memory.Conclusion, failures memory.Fai
 	b.Say(fmt.Sprintf("kogge: release %s is armed once more: the next boot tries it", t.Release))
 	e = memory.Event{Kind: memory.KindArmed, Slot: t.Slot, Release: t.Release, Why: "once more, because it has not been proven bad"}
 	return b.note(e)
+}
+
+// others says why it is not for this node alone to arm a release; "": it is. What was permitted for
+// the arming that is over is used up.
+func (b *Boot) others() string {
+	votes, err := memory.ReadVotes(b.remembered())
+	switch {
+	case err != nil:
+		return "it is not known how many votes its fleet has: " + err.Error()
+	case votes > 1:
+		return fmt.Sprintf("its fleet has %d votes, and an arming wants a permit of its own: kogge node update", votes)
+	}
+	return ""
 }
 
 // passTrial finishes the trial of a slot that has just been blessed.

@@ -44,6 +44,26 @@ func (g *Genesis) hash() []byte {
 // Encode writes the succession.
 func (s Succession) Encode() ([]byte, error) { return document.Encode(s) }
 
+// SuccessorNamed is the genesis that a succession names, of whatever fleet it is the successor:
+// nothing is verified. The error wraps [ErrSuccession].
+func SuccessorNamed(raw []byte) (*Genesis, error) {
+	_, next, err := parseSuccession(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSuccession, err)
+	}
+	return next, nil
+}
+
+func parseSuccession(raw []byte) (s Succession, next *Genesis, err error) {
+	if len(raw) > maxSuccession {
+		return s, nil, fmt.Errorf("%d bytes: %d at most", len(raw), maxSuccession)
+	}
+	if s, err = document.DecodeExact[Succession](raw, successionVersion); err == nil {
+		next, err = ParseGenesis(s.Genesis)
+	}
+	return s, next, err
+}
+
 // Successor reads a succession of this fleet, and verifies it. The error wraps [ErrSuccession].
 func (g *Genesis) Successor(raw []byte) (*Genesis, error) {
 	next, err := g.successor(raw)
@@ -57,14 +77,7 @@ func (g *Genesis) successor(raw []byte) (*Genesis, error) {
 	if !g.Alone() {
 		return nil, errors.New("it is of version 2, and has none")
 	}
-	if len(raw) > maxSuccession {
-		return nil, fmt.Errorf("%d bytes: %d at most", len(raw), maxSuccession)
-	}
-	s, err := document.DecodeExact[Succession](raw, successionVersion)
-	if err != nil {
-		return nil, err
-	}
-	next, err := ParseGenesis(s.Genesis)
+	s, next, err := parseSuccession(raw)
 	if err != nil {
 		return nil, err
 	}

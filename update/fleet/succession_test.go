@@ -83,6 +83,16 @@ func TestSuccessor(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	for name, raw := range map[string][]byte{"signed": good, "by nobody": succession(t, one, next)} {
+		if got, err := fleet.SuccessorNamed(raw); err != nil || got.ID() != next.ID() {
+			t.Errorf("%s: it names %v, %v", name, got, err)
+		}
+	}
+	for name, raw := range map[string][]byte{"nothing": nil, "a megabyte": make([]byte, 1<<20), "a genesis": next.Bytes()} {
+		if _, err := fleet.SuccessorNamed(raw); !errors.Is(err, fleet.ErrSuccession) {
+			t.Errorf("%s names one: %v", name, err)
+		}
+	}
 	again := successor(t, next, next.ID())
 	if _, err := next.Successor(succession(t, next, again, 1, 2)); !errors.Is(err, fleet.ErrSuccession) {
 		t.Errorf("a fleet of version 2 has a successor: %v", err)
@@ -96,6 +106,8 @@ func FuzzSuccessor(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if next, err := one.Successor(raw); err == nil && next.Predecessor.String() != one.ID() {
 			t.Errorf("it follows on %s", next.Predecessor)
+		} else if named, namedErr := fleet.SuccessorNamed(raw); err == nil && (namedErr != nil || named.ID() != next.ID()) {
+			t.Errorf("it names %v, %v", named, namedErr)
 		}
 	})
 }

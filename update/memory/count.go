@@ -12,11 +12,11 @@ import (
 )
 
 // CountFile is the count of boots without a good assessment, on the boot partition:
-// it has to be there also when STATE is what a boot fails at. CountSize is its size
+// it has to be there also when STATE is what a boot fails at. countSize is its size
 // in bytes, one sector, so that a power cut leaves the old text or the new one.
 const (
 	CountFile = "kogge/boots.rec"
-	CountSize = 512
+	countSize = 512
 )
 
 // Count counts the boots of a proven slot.
@@ -44,7 +44,7 @@ func (r Count) Text() []byte {
 		fmt.Fprintf(&b, "armed %s %d %d %s\n", r.Armed, r.Number, r.At.Unix(), r.Release)
 	}
 	fmt.Fprintf(&b, "sum %08x\n", crc32.ChecksumIEEE(b.Bytes()))
-	for b.Len() < CountSize-1 {
+	for b.Len() < countSize-1 {
 		b.WriteByte(' ')
 	}
 	b.WriteByte('\n')
@@ -55,7 +55,7 @@ func (r Count) Text() []byte {
 // none: a damaged count must not switch slots.
 func ParseCount(text []byte) (Count, error) {
 	var r Count
-	if len(text) != CountSize || !strings.HasPrefix(string(text), countHead) {
+	if len(text) != countSize || !strings.HasPrefix(string(text), countHead) {
 		return Count{}, fmt.Errorf("%s is not a record that this release can read", CountFile)
 	}
 	at := bytes.LastIndex(text, []byte("\nsum ")) + 1

@@ -48,12 +48,12 @@ type failuresFile struct {
 // parseFailures reads failures.json.
 func parseFailures(text []byte) (Failures, error) {
 	var file failuresFile
-	if err := decode(FailuresFile, text, &file); err != nil {
+	if err := decode(failuresName, text, &file); err != nil {
 		return nil, err
 	}
 	for _, f := range file.Failures {
 		if !slices.Contains([]Verdict{Failed, Crashed, Unproven}, f.Verdict) {
-			return nil, fmt.Errorf("%s: %w: verdict %q is unknown to this release", FailuresFile, errDamaged, f.Verdict)
+			return nil, fmt.Errorf("%s: %w: verdict %q is unknown to this release", failuresName, errDamaged, f.Verdict)
 		}
 	}
 	return file.Failures, nil
@@ -130,14 +130,12 @@ const maxFailuresFile = 1 << 20
 // else of it, what failed is forgotten: nobody could repair that by hand, and a node must
 // not refuse every update over it.
 func ReadFailures(m Folder) (Failures, error) {
-	text, err := m.Read(FailuresFile)
+	text, err := m.Read(failuresName)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), decayed(err), len(text) > maxFailuresFile:
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case len(text) > maxFailuresFile:
-		return nil, fmt.Errorf("%s has more than %d bytes", FailuresFile, maxFailuresFile)
 	}
 	failures, err := parseFailures(text)
 	if errors.Is(err, errDamaged) {
@@ -148,5 +146,5 @@ func ReadFailures(m Folder) (Failures, error) {
 
 // WriteFailures writes the memory, whole or not at all.
 func WriteFailures(m Folder, failures Failures) error {
-	return m.Replace(FailuresFile, failures.Text())
+	return m.Replace(failuresName, failures.Text())
 }

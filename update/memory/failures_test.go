@@ -42,7 +42,7 @@ func TestFailures(t *testing.T) {
 	if err := WriteFailures(In(dir), fs); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, FailuresFile))
+	text, err := os.ReadFile(filepath.Join(dir, failuresName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestReadFailuresRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, FailuresFile), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, failuresName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		// What is damaged is forgotten; what another release wrote is not ours to.

@@ -1,6 +1,10 @@
 package memory
 
-import "kogge.example/update/bootloader"
+import (
+	"errors"
+
+	"kogge.example/update/bootloader"
+)
 
 // Floor is how far back a node may go.
 type Floor struct {
@@ -38,6 +42,17 @@ func StartFloor(m Folder, counter uint64) error {
 	return writeFloor(m, Floor{Blessed: counter})
 }
 
+// Anew has the floor begin anew as f where it is damaged, and returns why; nil: it was not. f is by
+// the counter of the release that runs, and has proven itself: nothing older comes back. One that
+// does not say its counter does not do. A cut leaves the damaged floor or f.
+func (f Floor) Anew(m Folder) (why, err error) {
+	_, why = ReadFloor(m)
+	if !errors.Is(why, errDamaged) || f.Lowest == 0 {
+		return nil, why
+	}
+	return why, writeFloor(m, f)
+}
+
 // after is the floor once a release was blessed: that of the release before it, so that
 // one can always go back one step. Going back does not raise it above where one went.
 func (f Floor) after(counter uint64, digest string) Floor {
@@ -61,7 +76,7 @@ func Pass(m Folder, running bootloader.Slot) error {
 // returned. It reads nothing but the Folder, and may be repeated: after a cut at any
 // point of it, at the next boot, it comes to the same end. Without a trial it does nothing.
 //
-//  1. the floor
+//  1. the floor, which begins anew with this release where it is damaged
 //  2. the trial forgotten
 func Settle(m Folder) (Trial, bool, error) {
 	t, ok, err := ReadTrial(m)
@@ -69,10 +84,15 @@ func Settle(m Folder) (Trial, bool, error) {
 		return Trial{}, false, err
 	}
 	floor, err := ReadFloor(m)
-	if err != nil {
+	damaged := errors.Is(err, errDamaged)
+	if err != nil && !damaged {
 		return t, true, err
 	}
-	if next := floor.after(t.Counter, t.Digest); next != floor {
+	next := floor.after(t.Counter, t.Digest)
+	if damaged { // it was armed, so it was not below the floor
+		next = Floor{Lowest: t.Counter, Blessed: t.Counter, Digest: t.Digest}
+	}
+	if damaged || next != floor {
 		if err := writeFloor(m, next); err != nil {
 			return t, true, err
 		}

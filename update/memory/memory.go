@@ -11,6 +11,7 @@
 //
 //	staged.json, trial.json, floor.json   in [Dir]: what is in the slots, what was armed, how far back
 //	failures.json, history.jsonl          in [Dir]: releases that did not stay, boots
+//	votes.json                            in [Dir]: how many votes decide in the node's fleet
 //	kogge/boots.rec                       on the boot partition: boots without a good assessment
 //
 // Boot partition, devices and clock are the caller's; a release's bytes are update/slot's.
@@ -24,6 +25,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"kogge.example/update/durable"
 )
@@ -61,13 +63,14 @@ func (f folder) Remove(name string) error { return os.Remove(filepath.Join(strin
 // refuses it: a node that does not understand what it remembers must not guess. Where
 // the disk has made something else of a file, what lies in the slots, what was armed and
 // what failed count as forgotten: nobody could repair them by hand, and a node must not
-// refuse every update over it. A floor that cannot be read is an error. The folder also has
-// the count of update/armings.
+// refuse every update over it. A floor that is damaged begins anew with the release that
+// runs, so that nothing older comes back: see [Floor.Anew]. Votes that cannot be read are an
+// error. The folder also has the count of update/armings.
 const (
 	StagedFile   = "staged.json"
 	TrialFile    = "trial.json"
 	FloorFile    = "floor.json"
-	FailuresFile = "failures.json"
+	failuresName = "failures.json"
 	HistoryFile  = "history.jsonl" // a JSON object per line
 )
 
@@ -80,11 +83,21 @@ const (
 // errDamaged is a file that no release has written.
 var errDamaged = errors.New("damaged")
 
+// decayed says whether the disk, or its file system, does not have any more what was written.
+//
+// Source: EFSBADCRC and EFSCORRUPTED in fs/ext4/ext4.h of the kernel's tree
+func decayed(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
+}
+
 // read decodes a file, and tells whether there is one.
 func read(m Folder, name string, into any) (bool, error) {
 	data, err := m.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
+	}
+	if decayed(err) {
+		err = fmt.Errorf("%s: %w: %w", name, errDamaged, err)
 	}
 	if err == nil && len(data) > maxMemory {
 		err = fmt.Errorf("%s: %w: %d bytes are more than %d", name, errDamaged, len(data), maxMemory)
@@ -105,7 +118,10 @@ func decode(name string, data []byte, into any) error {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return fmt.Errorf("%s: %w: %w", name, errDamaged, err)
 	}
-	if head.Version != format {
+	if head.Version < format {
+		return fmt.Errorf("%s: %w: version %d", name, errDamaged, head.Version)
+	}
+	if head.Version > format {
 		return fmt.Errorf("%s: version %d; this release reads version %d: a newer one wrote it", name, head.Version, format)
 	}
 	d := json.NewDecoder(bytes.NewReader(data))

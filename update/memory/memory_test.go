@@ -53,6 +53,12 @@ func TestRefuses(t *testing.T) {
 		{FloorFile, strings.Repeat(" ", maxMemory+1), "bytes are more than"},
 		{StagedFile, `{"version": 2, "slots": {"A": {}}}`, "version 2; this release reads version 1: a newer one wrote it"},
 		{TrialFile, `{"version": 2}`, "version 2"},
+		{votesName, `{"version": 2, "votes": 1}`, "version 2"},
+		{votesName, `{"version": 1}`, "0 votes"},
+		{votesName, `{"version": 1, "votes": -3}`, "-3 votes"},
+		{votesName, `{"version": 1, "votes": 1.5}`, "votes"},
+		{votesName, "", "end of JSON"},
+		{votesName, "\x00\x00", "damaged"},
 		// Damaged: forgotten.
 		{StagedFile, `{"version": 1, "slots": {"C": {}}}`, ""},
 		{StagedFile, `{"version": 1, "slots": {"A": null}}`, ""},
@@ -77,6 +83,8 @@ func TestRefuses(t *testing.T) {
 			found = len(staged) > 0
 		case TrialFile:
 			_, found, err = ReadTrial(m)
+		case votesName:
+			_, err = ReadVotes(m)
 		}
 		switch {
 		case c.want == "" && (err != nil || found):
@@ -94,6 +102,14 @@ func TestRefuses(t *testing.T) {
 	if err := EndTrial(m); err != nil {
 		t.Errorf("end no trial: %v", err)
 	}
+	for _, want := range []Votes{1, 4, 1} {
+		if votes, err := ReadVotes(m); err != nil || votes != want {
+			t.Errorf("%d votes, %v: want %d", votes, err, want)
+		}
+		if err := (5 - want).Write(m); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := m.Read("none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
@@ -110,7 +126,7 @@ func FuzzMemory(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := remembered{crashdisk.NewFiles(map[string][]byte{StagedFile: data, TrialFile: data, FloorFile: data}, crashdisk.NewPower(forEver))}
+		m := remembered{crashdisk.NewFiles(map[string][]byte{StagedFile: data, TrialFile: data, FloorFile: data, votesName: data}, crashdisk.NewPower(forEver))}
 		if s, err := ReadStaged(m); err == nil {
 			if err := WriteStaged(m, s); err != nil {
 				t.Fatal(err)
@@ -129,6 +145,9 @@ func FuzzMemory(f *testing.F) {
 			if _, _, err := ReadTrial(m); err != nil && len(data) < maxMemory/4 {
 				t.Errorf("what was written is refused: %v", err)
 			}
+		}
+		if votes, err := ReadVotes(m); err == nil && votes < 1 {
+			t.Errorf("%d votes", votes)
 		}
 		if floor, err := ReadFloor(m); err == nil {
 			if next := floor.after(floor.Blessed+1, "sha256:next"); next.Lowest < floor.Lowest {

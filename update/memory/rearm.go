@@ -13,7 +13,7 @@ import (
 var ErrArmedSince = errors.New("was armed for something else since")
 
 // Rearm arms a trial once more whose tries ran out without a verdict: by the right that
-// armed it first. A cut leaves the slot armed or not, and what is remembered names no
+// armed it first, if that still holds, which [ReadVotes] says. A cut leaves the slot armed or not, and what is remembered names no
 // arming that the loader does not know, or an old one that is over.
 func Rearm(v *fat.Volume, l bootloader.Loader, m Folder, t Trial, now time.Time) (Trial, error) {
 	state, err := l.State(v)

@@ -184,15 +184,8 @@ func (s *staging) retire(records map[bootloader.Slot]*memory.Staged) error {
 	if err := memory.WriteStaged(s.memory, records); err != nil {
 		return err
 	}
-	if err := s.Boot.Edit(func(v *fat.Volume) error { return s.Loader.Retire(v, s.slot) }); err != nil {
+	if err := s.forget(s.memory); err != nil {
 		return err
-	}
-	if t, ok, err := memory.ReadTrial(s.memory); err != nil {
-		return err
-	} else if ok && t.Slot == s.slot {
-		if err := memory.EndTrial(s.memory); err != nil {
-			return err
-		}
 	}
 	if err := s.writeAt(make([]byte, verity.BlockSize), 0); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -35,8 +36,8 @@ type Records struct {
 	// node has none.
 	Open func() (*identity.Seat, *pinned.Ledger, error)
 	// Ready says why a node may not know a fleet with a ledger yet: its other slot has a release
-	// that would not know it. nil: it may.
-	Ready func() error
+	// that would not know it. nil: it may, and no slot changes until done is called.
+	Ready func() (done func(), err error)
 	// Changed hears that the node's place in the fleet may be another: it has a key, a record, or
 	// another fleet. nil: nobody listens.
 	Changed func()
@@ -66,16 +67,15 @@ func (r *service) part() (*identity.Seat, *pinned.Ledger, error) {
 	return r.from.Open()
 }
 
-// Seat answers with the key with which the node takes part, signed with it.
+// Seat answers with the key with which the node takes part, signed with it. It does so with a
+// ledger that is damaged or has a second history, too: whoever is to repair it has to know by
+// that key whom he calls.
 func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatRequest]) (*connect.Response[apiv1.SeatResponse], error) {
 	if len(request.Msg.Nonce) != api.NonceSize {
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("seat: the nonce has the wrong size"))
 	}
 	seat, l, err := r.part()
 	if err != nil {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
-	}
-	if err := l.Problem(); err != nil { // it may have a record that it cannot show
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
 	tlsKey, err := document.ParseHash(r.node.Key())
@@ -85,7 +85,7 @@ func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	state := l.State()
 	body := roster.Request{
 		Version: 1, Nonce: request.Msg.Nonce, Name: r.node.Name(), Journal: seat.Journal, TLSKey: tlsKey, Arch: runtime.GOARCH,
-		Height: state.Height, Head: state.Record,
+		Height: state.Height, Head: state.Record, Problem: words(l.Problem()),
 	}
 	if r.from.Addresses != nil {
 		body.Addresses = roster.OwnAddresses(r.from.Addresses())
@@ -96,6 +96,15 @@ func (r *service) Seat(_ context.Context, request *connect.Request[apiv1.SeatReq
 	}
 	r.changed()
 	return connect.NewResponse(&apiv1.SeatResponse{Envelope: envelope.Bytes()}), nil
+}
+
+// words are an error's, as far as a request has room for them; "": there is none.
+func words(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), roster.MaxProblem)], "")
 }
 
 func (r *service) changed() {
@@ -129,12 +138,15 @@ func (r *service) Take(_ context.Context, request *connect.Request[apiv1.TakeReq
 	return connect.NewResponse(&apiv1.TakeResponse{Height: l.State().Height}), nil
 }
 
-// Succeed makes the node one of the fleet that its own has become.
+// Succeed makes the node one of the fleet that its own has become. One that is it already is told
+// so whatever its slots have: nothing is written.
 func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.SucceedRequest]) (*connect.Response[apiv1.SucceedResponse], error) {
-	if r.from.Ready != nil {
-		if err := r.from.Ready(); err != nil {
+	if g := r.node.Genesis(); r.from.Ready != nil && (g == nil || g.Alone()) {
+		done, err := r.from.Ready()
+		if err != nil {
 			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 		}
+		defer done()
 	}
 	before := r.node.String()
 	err := r.node.Succeed(request.Msg.Succession, request.Msg.Certificate, request.Msg.Chain...)
@@ -144,7 +156,9 @@ func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.Succ
 	case err != nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	log.Printf("agent: the fleet has a successor: this was %s, and is %s", before, r.node)
+	if now := r.node.String(); now != before {
+		log.Printf("agent: the fleet has a successor: this was %s, and is %s", before, now)
+	}
 	r.changed()
 	return connect.NewResponse(&apiv1.SucceedResponse{Fleet: r.node.Genesis().ID()}), nil
 }

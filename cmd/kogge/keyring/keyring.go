@@ -41,6 +41,7 @@ import (
 //	tokens.json                the tokens that were given out
 //	operators.json             whom the operator CA signed, and who was revoked
 //	invitations.json           who was invited to be signed; its secrets too
+//	firsts.json                which record 1 of the ledger was signed from here
 //	ledger.txt                 what the fleet has decided (operate); public
 //
 // An invited operator's folder has the first three lines alone. Files with .age are
@@ -87,6 +88,7 @@ const (
 	operatorsName    = "operators.json"
 	revokedNodesName = "revoked-nodes.json"
 	invitationsName  = "invitations.json"
+	firstsName       = "firsts.json"
 	lockName         = ".lock" // empty; held by who changes a file
 	lockedSuffix     = ".age"
 )

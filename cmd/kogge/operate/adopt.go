@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
@@ -15,6 +17,9 @@ import (
 type Adopted struct {
 	Name   string
 	Before bool // it was in the fleet already: only its address was recorded
+	// Unasked says that this computer knows of no founding, and that none of the other nodes
+	// could be asked: if the fleet is founded, the node does not know it.
+	Unasked bool
 }
 
 // Unanswered is the error of an address at which nobody answers.
@@ -37,10 +42,12 @@ func (e Untold) Unwrap() error { return e.Err }
 // or, if that is "", by the name that its token is for, or by its host name. A node that
 // is in the fleet already keeps its name, and only its address is recorded; with another
 // name the error wraps [api.ErrAdopted]. A node learns of all revoked keys at once, and gets the
-// fleet's ledger, if this computer has one.
+// fleet's ledger, if this computer has one, or another node that it knows.
 //
 // Before the node has proved its token nothing but a nonce was sent to it. The error may be
-// [Unanswered], and wraps [keyring.ErrTokenUnknown] or another of its ErrToken….
+// [Unanswered], and wraps [keyring.ErrTokenUnknown] or another of its ErrToken…. It is an
+// [OtherSeat] where the node has a seat in the fleet and does not show its key: adopt it again
+// after [OtherSeat.Unseat].
 func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell func(Notice)) (Adopted, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -57,12 +64,17 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		if name != "" && name != is.Name {
 			return Adopted{Name: is.Name}, fmt.Errorf("%w: its name is %s", api.ErrAdopted, is.Name)
 		}
-		if err := recordAddress(k, address, is.Name, chain[0]); err != nil {
-			return Adopted{Name: is.Name, Before: true}, err
+		err := checkSeat(ctx, k, address, is.Name, is.Key)
+		if err == nil {
+			err = recordAddress(k, address, is.Name, chain[0])
 		}
-		return Adopted{Name: is.Name, Before: true}, giveLedger(ctx, k, is.Name, tell)
+		unasked := false
+		if err == nil {
+			unasked, err = giveLedger(ctx, k, is.Name, tell)
+		}
+		return Adopted{Name: is.Name, Before: true, Unasked: unasked}, err
 	}
-	revoked, err := RevokedKeys(k)
+	revoked, err := revokedKeys(k)
 	if err != nil {
 		return Adopted{}, err
 	}
@@ -90,32 +102,58 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	}
 	// Who revokes tells the nodes of nodes.json: a key that was revoked since we asked
 	// is for us to tell.
-	late, err := RevokedKeys(k)
+	late, err := revokedKeys(k)
 	if err == nil && len(late) > len(revoked) {
 		if err = (Remote{k, is.Name, address, tell}).tellRevoked(ctx, late); err != nil {
 			err = Untold{is.Name, err}
 		}
 	}
+	unasked := false
 	if err == nil {
-		err = giveLedger(ctx, k, is.Name, tell)
+		unasked, err = giveLedger(ctx, k, is.Name, tell)
 	}
-	return Adopted{Name: is.Name}, err
+	return Adopted{Name: is.Name, Unasked: unasked}, err
 }
 
-// giveLedger gives a node the fleet's ledger, if the fleet is founded.
-func giveLedger(ctx context.Context, k *keyring.Keyring, name string, tell func(Notice)) error {
+// giveLedger gives a node the fleet's ledger, if the fleet is founded. Where this computer knows
+// of no founding it asks all nodes first; unasked says that none of the others has answered.
+func giveLedger(ctx context.Context, k *keyring.Keyring, name string, tell func(Notice)) (unasked bool, err error) {
 	_, entries, err := Ledger(k)
+	if err == nil && len(entries) == 0 {
+		if unasked, err = learn(ctx, k, name, tell); err == nil {
+			_, entries, err = Ledger(k)
+		}
+	}
 	if err != nil || len(entries) == 0 {
-		return err
+		return unasked, err
 	}
 	told, err := Give(ctx, k, []string{name}, entries, tell)
+	if err == nil && told[0].Err != nil {
+		err = Untold{name, fmt.Errorf("give it the fleet's ledger: %w", told[0].Err)}
+	}
+	return false, err
+}
+
+// learn asks all nodes whether the fleet is founded, for a new one. alone says that there are
+// others, and none has answered.
+func learn(ctx context.Context, k *keyring.Keyring, name string, tell func(Notice)) (alone bool, err error) {
+	nodes, err := Nodes(k)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := told[0].Err; err != nil {
-		return Untold{name, fmt.Errorf("give it the fleet's ledger: %w", err)}
+	limited, cancel := context.WithTimeout(ctx, renewLimit)
+	defer cancel()
+	told, err := Gather(limited, k, sorted(nodes), tell)
+	if err != nil {
+		return false, Untold{name, err}
 	}
-	return nil
+	alone = len(nodes) > 1
+	for _, n := range told {
+		if n.Node != name && (n.Err == nil || n.Answered() || connect.CodeOf(n.Err) == connect.CodeUnimplemented) {
+			alone = false
+		}
+	}
+	return alone, nil
 }
 
 // recordAddress remembers a node that is one of the fleet already: another computer adopted
@@ -123,7 +161,9 @@ func giveLedger(ctx context.Context, k *keyring.Keyring, name string, tell func(
 func recordAddress(k *keyring.Keyring, address, name string, shown *x509.Certificate) error {
 	return ChangeNodes(k, func(nodes map[string]Node) {
 		n := nodes[name]
-		n.Certified = "" // the seat is asked anew
+		if n.Seat != "" {
+			n.Certified = "" // it is asked anew
+		}
 		n.Address, n.Until, n.Key = address, shown.NotAfter.UTC(), fleet.KeyID(shown.RawSubjectPublicKeyInfo)
 		if n.Adopted.IsZero() {
 			n.Adopted = shown.NotBefore.Add(fleet.Backdate).UTC()

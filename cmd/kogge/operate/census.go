@@ -34,9 +34,9 @@ type Sighting struct {
 // for the slowest.
 const seeLimit = 5 * time.Second
 
-// See asks nodes how they are, a few at a time. It returns what each said, in the order of the
+// see asks nodes how they are, a few at a time. It returns what each said, in the order of the
 // names.
-func See(ctx context.Context, k *keyring.Keyring, names []string, tell func(Notice)) ([]Sighting, error) {
+func see(ctx context.Context, k *keyring.Keyring, names []string, tell func(Notice)) ([]Sighting, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,9 @@ func See(ctx context.Context, k *keyring.Keyring, names []string, tell func(Noti
 				return err
 			}
 			s.Status = answer.Msg
-			s.Part, s.Doubt = applicant(ctx, k, c, r)
+			if s.Part, s.Doubt = applicant(ctx, k, c, r); s.Doubt == nil {
+				s.Doubt = s.Part.sound()
+			}
 			etcd, err := c.Etcd(ctx, connect.NewRequest(&apiv1.EtcdRequest{}))
 			if err == nil {
 				s.Etcd = etcd.Msg
@@ -91,7 +93,7 @@ func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.
 			names = append(names, seat.Name)
 		}
 		slices.Sort(names)
-		seen, err := See(ctx, k, slices.Compact(names), tell)
+		seen, err := see(ctx, k, slices.Compact(names), tell)
 		if err != nil {
 			return ledger.State{}, nil, err
 		}
@@ -319,6 +321,8 @@ func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem
 	switch older := connect.CodeOf(one.Doubt) == connect.CodeUnimplemented; {
 	case one.Doubt != nil && older && highest > 0:
 		return is(StandingDoubt, "kogge node update "+one.Node+" brings it a newer one", "its release, %s, knows no ledger", cmp.Or(n.Release, "?"))
+	case errors.Is(one.Doubt, ErrUnsound):
+		return is(StandingDoubt, "kogge fleet found --all-adopted gives it the records again that it cannot read; of two histories kogge help fleets tells", "%s", said(one.Doubt))
 	case one.Doubt != nil && !older:
 		return is(StandingDoubt, "kogge ledger verify --node "+one.Node+" says more", "it says nothing that counts of its part in the fleet: %s", said(one.Doubt))
 	case seat.Key != "" && one.Part.Key != seat.Key:
@@ -340,14 +344,14 @@ func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem
 	case n.Height > highest:
 		return is(StandingDoubt, "kogge ledger verify --node "+one.Node+" says more", "it has %d records of the ledger, and shows no proof of those behind record %d", n.Height, highest)
 	case n.Height < highest:
-		return is(StandingBehind, "kogge fleet found gives the records out again", "it has %d of %d records of the ledger", n.Height, highest)
+		return is(StandingBehind, "kogge fleet found --all-adopted gives the records out again", "it has %d of %d records of the ledger", n.Height, highest)
 	case one.Status.GetBoot().GetTrial() && one.Status.GetBoot().GetAssessment() != "good":
 		return is(StandingTrial, more, "it tries release %s", cmp.Or(n.Release, "?"))
 	}
 	return n, nil
 }
 
-const resetHint = "if its STATE was lost or reset, it needs a new seat; if not, somebody else answers in its name"
+const resetHint = "if its STATE was lost or reset, it needs a new seat, and kogge node adopt ADDRESS takes it as it is; if not, somebody else answers in its name"
 
 // said is what an error says, without the name of its code.
 func said(err error) string {

@@ -69,6 +69,10 @@ func TestJudge(t *testing.T) {
 		seat, _ := three.Roster.ByName("n1")
 		s.Part.Key = seat.Key
 	}
+	unsound := func(s *Sighting) {
+		s.Part.Height, s.Part.Problem = 0, "the ledger on STATE is damaged from height 1 on"
+		s.Doubt = s.Part.sound()
+	}
 	none := ledger.New(three.Genesis).State()
 	for _, c := range []struct {
 		name string
@@ -88,6 +92,7 @@ func TestJudge(t *testing.T) {
 		{"a trial that proved itself", three, []Sighting{answer(three, "n1"), answer(three, "n2"), answer(three, "n3", boot("good", "", true))}},
 		{"one is sick, one was reset, one has lost its journal", four, []Sighting{answer(four, "n1", degraded, boot("bad", "the agent is gone", false)), answer(four, "n2", reset), answer(four, "n3", journal), answer(four, "n4")}},
 		{"a fork", three, []Sighting{answer(three, "n1", doubt(connect.CodeFailedPrecondition, "the fleet's ledger has two records for one height: 1")), answer(three, "n2"), answer(three, "n3")}},
+		{"the ledger of one is damaged", three, []Sighting{answer(three, "n1", unsound), answer(three, "n2"), answer(three, "n3")}},
 		{"etcd is whole", three, []Sighting{answer(three, "n1", etcd(2, nil, 1, 2, 3)), answer(three, "n2", etcd(2, nil, 1, 2, 3)), answer(three, "n3", etcd(1, nil, 1, 2, 3))}},
 		{"etcd is full", three, []Sighting{answer(three, "n1", etcd(2, full, 1, 2, 3)), answer(three, "n2", etcd(2, full, 1, 2, 3)), answer(three, "n3", etcd(2, full, 1, 2, 3))}},
 		{"etcd has no leader", three, []Sighting{answer(three, "n1", leaderless), answer(three, "n2", leaderless), silent("n3")}},

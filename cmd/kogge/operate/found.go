@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -45,13 +45,25 @@ type Applicant struct {
 	Own     []netip.Addr  // that it names itself
 	Height  int64         // of its ledger; 0: it knows of no founding
 	Head    document.Hash // of the record of that height
+	Problem string        // why it says that its ledger is not to be relied on; "": it is
+}
+
+// ErrUnsound is of a node that says that its ledger is damaged, or has a second history.
+var ErrUnsound = errors.New("its ledger is not to be relied on")
+
+func (a Applicant) sound() error {
+	if a.Problem == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrUnsound, a.Problem)
 }
 
 // ErrFounding is of a founding that cannot be.
 var ErrFounding = errors.New("the fleet cannot be founded like this")
 
-// Applicants asks nodes for the keys of their seats, a few at a time. Each has to be known
-// here and to answer now. What one answers is believed because it is signed, comes over a
+// Applicants asks nodes for the keys of their seats, a few at a time, and returns them in the
+// order of the names. Each has to be known here and to answer now; one that does not is the zero
+// one, and in the error. What one answers is believed because it is signed, comes over a
 // connection with the node's own certificate, and names that certificate's key.
 func Applicants(ctx context.Context, k *keyring.Keyring, names []string, tell func(Notice)) ([]Applicant, error) {
 	nodes, err := Nodes(k)
@@ -68,8 +80,14 @@ func Applicants(ctx context.Context, k *keyring.Keyring, names []string, tell fu
 			return
 		}
 		r := Remote{Keys: k, Name: names[i], Address: n.Address, Tell: tell}
-		err := r.Call(limited, func(ctx context.Context, c *api.Client) (err error) {
-			all[i], err = applicant(ctx, k, c, r)
+		err := r.Call(limited, func(ctx context.Context, c *api.Client) error {
+			a, err := applicant(ctx, k, c, r)
+			if err == nil {
+				err = a.sound()
+			}
+			if err == nil {
+				all[i] = a
+			}
 			return err
 		})
 		if err != nil {
@@ -97,7 +115,7 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 	if shown := c.Shown(); shown == nil || request.Name != r.Name || request.TLSKey.String() != keyOf(shown) {
 		return Applicant{}, fmt.Errorf("%w: it is of another node", roster.ErrRequest)
 	}
-	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head, Own: request.Addresses}
+	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head, Own: request.Addresses, Problem: request.Problem}
 	if at, err := net.ResolveTCPAddr("tcp", r.Address); err == nil { // it is a hint
 		a.Reached = at.AddrPort().Addr().Unmap()
 	}
@@ -106,8 +124,8 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 
 func keyOf(c *x509.Certificate) string { return fleet.KeyID(c.RawSubjectPublicKeyInfo) }
 
-// PeerPort is where members' etcd answer each other.
-const PeerPort = 7444
+// peerPort is where members' etcd answer each other.
+const peerPort = 7444
 
 // Plan is the value of record 1 for applicants, which get seats in the order of their names.
 // The error wraps [ErrFounding].
@@ -148,7 +166,7 @@ func plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant,
 			if err != nil {
 				return ledger.Value{}, err
 			}
-			f.Cluster = append(f.Cluster, ledger.Address{Seat: s.Number, Address: netip.AddrPortFrom(at, PeerPort)})
+			f.Cluster = append(f.Cluster, ledger.Address{Seat: s.Number, Address: netip.AddrPortFrom(at, peerPort)})
 		}
 	}
 	for name := range w.Domains {
@@ -224,26 +242,30 @@ func chooseMembers(applicants []Applicant, w Wish) ([]string, error) {
 	return nil, errors.New("no node can run etcd: at least one is amd64 or arm64, no spare, and has an address of its own")
 }
 
-// Operators are those of the fleet's folder who are not revoked, as record 1 lists them.
+// Operators are those of the fleet's folder who are not revoked, as record 1 lists them: by
+// name, each with one key. The error wraps [ErrFounding] where somebody has two.
 func Operators(k *keyring.Keyring) ([]ledger.Operator, error) {
 	issued, err := k.Operators()
 	if err != nil {
 		return nil, err
 	}
+	live := slices.DeleteFunc(issued, func(o keyring.IssuedOperator) bool { return o.Revoked != nil })
 	me := k.Operator()
-	all := map[string]ledger.Operator{}
-	add := func(name string, role fleet.Role, key string) error {
-		hash, err := document.ParseHash(key)
-		all[name] = ledger.Operator{Name: name, Role: role, Key: hash}
-		return err
+	if !slices.ContainsFunc(live, func(o keyring.IssuedOperator) bool { return o.Key == me.Key }) {
+		live = append(live, keyring.IssuedOperator{Name: me.Name, Role: me.Role, Key: me.Key})
 	}
-	for _, o := range issued {
-		if o.Revoked == nil {
-			err = errors.Join(err, add(o.Name, o.Role, o.Key))
+	slices.SortStableFunc(live, func(a, b keyring.IssuedOperator) int { return strings.Compare(a.Name, b.Name) })
+	var all []ledger.Operator
+	for i, o := range live {
+		if i > 0 && live[i-1].Name == o.Name {
+			err = errors.Join(err, fmt.Errorf("%w: operator %s has two keys that are not revoked, %s and %s, and a name has one", ErrFounding, o.Name, fleet.Short(live[i-1].Key), fleet.Short(o.Key)))
+			continue
 		}
+		key, bad := document.ParseHash(o.Key)
+		err = errors.Join(err, bad)
+		all = append(all, ledger.Operator{Name: o.Name, Role: o.Role, Key: key})
 	}
-	err = errors.Join(err, add(me.Name, me.Role, me.Key))
-	return slices.SortedFunc(maps.Values(all), func(a, b ledger.Operator) int { return strings.Compare(a.Name, b.Name) }), err
+	return all, err
 }
 
 // ledgerFile lies in a fleet's folder: the ledger as this computer has it.
@@ -276,24 +298,77 @@ func Draft(g *fleet.Genesis, v ledger.Value) (ledger.Draft, error) {
 	return d, nil
 }
 
-// SignDraft adds the signatures of owner keys to a draft, as far as they are missing.
-func SignDraft(d ledger.Draft, owner keyring.OwnerKeys) ledger.Draft {
-	more := owner.Without(d.Signers()...)
-	return d.With(more.Sign(ledger.FoundingBytes(d.Record), max(0, d.State.Genesis.Threshold-len(d.Owners)))...)
+// Fits wants a draft that was begun before to be what the same command would write now: seats
+// for the nodes that are named, with the keys that they have today, as they are wished, and the
+// operators of the folder. applicants are those of the nodes that answer. Where etcd answers may
+// have changed. The error wraps [ErrFounding] and says all that differs.
+func Fits(d ledger.Draft, names []string, applicants []Applicant, operators []ledger.Operator, w Wish) error {
+	var wrong []error
+	differs := func(format string, args ...any) {
+		wrong = append(wrong, fmt.Errorf("%w: "+format, append([]any{ErrFounding}, args...)...))
+	}
+	f := d.Value.Founding
+	for _, name := range names {
+		if _, ok := f.Roster.ByName(name); !ok {
+			differs("node %s is named, and gets no seat", name)
+		}
+	}
+	for _, seat := range f.Roster.Seats {
+		if !slices.Contains(names, seat.Name) {
+			differs("node %s gets a seat, and is not named", seat.Name)
+		}
+		if len(w.Members) > 0 && slices.Contains(w.Members, seat.Name) != seat.Member {
+			differs("node %s as member: wished %t, and it would be %t", seat.Name, !seat.Member, seat.Member)
+		}
+		if len(w.Spares) > 0 && slices.Contains(w.Spares, seat.Name) != seat.Spare {
+			differs("node %s as spare: wished %t, and it would be %t", seat.Name, !seat.Spare, seat.Spare)
+		}
+		if domain, ok := w.Domains[seat.Name]; ok && domain != seat.Domain {
+			differs("node %s gets domain %q, and %q was given", seat.Name, seat.DomainOf(), domain)
+		}
+	}
+	for _, a := range applicants {
+		if a.Height > 0 {
+			differs("node %s has a first record already", a.Name)
+		}
+		if seat, ok := f.Roster.ByName(a.Name); ok && (seat.Key != a.Key || seat.Journal != a.Journal) {
+			differs("node %s: its seat would be of key %s, and its key is %s", a.Name, seat.Key.ID().Short(), a.Key.ID().Short())
+		}
+	}
+	for _, o := range f.Operators {
+		if !slices.Contains(operators, o) {
+			differs("operator %s (%s), key %s, is listed, and is none here", o.Name, o.Role, o.Key.Short())
+		}
+	}
+	for _, o := range operators {
+		if !slices.Contains(f.Operators, o) {
+			differs("operator %s (%s), key %s, is not listed", o.Name, o.Role, o.Key.Short())
+		}
+	}
+	return errors.Join(wrong...)
 }
 
-// Found makes record 1 with a value, signed by the owner; see [Begin].
-func Found(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.Entry, error) {
-	d, err := Draft(k.Genesis, v)
-	if err != nil {
-		return ledger.Entry{}, err
+// SignDraft adds the signatures of owner keys to a draft, as far as they are missing. That they
+// sign this record is noted before in the fleet's folder, which signs no other: instead is the
+// one that is given up for it; see [keyring.Keyring.NoteFirst], whose error it is.
+func SignDraft(k *keyring.Keyring, d ledger.Draft, owner keyring.OwnerKeys, instead document.Hash) (ledger.Draft, error) {
+	more := owner.Without(d.Signers()...).Sign(ledger.FoundingBytes(d.Record), max(0, d.State.Genesis.Threshold-len(d.Owners)))
+	var by []int
+	for _, s := range more {
+		by = append(by, s.By)
 	}
-	return Begin(k, SignDraft(d, owner))
+	if err := k.NoteFirst(d.State.Record, by, instead, time.Now()); err != nil {
+		return d, err
+	}
+	return d.With(more...), nil
 }
 
 // Begin makes a draft record 1, and keeps it in the fleet's folder before anybody has it:
 // whoever repeats this gives out the same record, because two foundings are two histories. The
 // error wraps [ErrFounding] where the folder has another, or too few have signed.
+//
+//  1. the seats' keys in nodes.json
+//  2. the ledger
 func Begin(k *keyring.Keyring, d ledger.Draft) (ledger.Entry, error) {
 	e := d.Entry()
 	return e, k.Alone(func() error {
@@ -301,22 +376,24 @@ func Begin(k *keyring.Keyring, d ledger.Draft) (ledger.Entry, error) {
 		if err != nil {
 			return err
 		}
-		if l.State().Height > 0 {
-			return fmt.Errorf("%w: fleet %s is founded already", ErrFounding, k.Genesis.Name)
+		first, err := k.First()
+		if err != nil {
+			return err
+		}
+		if l.State().Height > 0 || first.Record != d.State.Record {
+			return fmt.Errorf("%w: fleet %s has another first record", ErrFounding, k.Genesis.Name)
 		}
 		if err := l.Append(e); err != nil {
 			return fmt.Errorf("%w: %w", ErrFounding, err)
 		}
-		if err := writeLedger(k, []ledger.Entry{e}); err != nil {
-			return err
-		}
-		return noteSeats(k, l.State())
+		return writeLedger(k, l.State(), []ledger.Entry{e})
 	})
 }
 
 // Give gives the entries of a ledger to nodes, from the first one, a few at a time, and
 // returns how each took them. A node that has some of them gets the rest, unless it has
-// another ledger: then it gets all, and sees for itself.
+// another ledger: then it gets all, and sees for itself. One whose ledger is damaged gets those
+// that it cannot read.
 func Give(ctx context.Context, k *keyring.Keyring, names []string, entries []ledger.Entry, tell func(Notice)) ([]Told, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
@@ -326,13 +403,25 @@ func Give(ctx context.Context, k *keyring.Keyring, names []string, entries []led
 	each(len(names), func(i int) {
 		limited, cancel := context.WithTimeout(ctx, callLimit)
 		defer cancel()
-		r := Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}
+		n, known := nodes[names[i]]
+		if !known {
+			all[i] = Told{names[i], keyring.ErrNoNode}
+			return
+		}
+		r := Remote{Keys: k, Name: names[i], Address: n.Address, Tell: tell}
 		all[i] = Told{names[i], r.Call(limited, func(ctx context.Context, c *api.Client) error {
 			a, err := applicant(ctx, k, c, r)
+			from := int64(1)
 			if err == nil && has(entries, a.Height, a.Head) {
-				return give(ctx, c, entries, a.Height+1)
+				from = a.Height + 1
 			}
-			return give(ctx, c, entries, 1) // one whose ledger is damaged says nothing, and may need them most
+			if err := give(ctx, c, entries, from); err != nil || a.Problem == "" {
+				return err
+			}
+			if a, err = applicant(ctx, k, c, r); err == nil { // what it lacked may have been all
+				err = a.sound()
+			}
+			return err
 		})}
 	})
 	return all, nil
@@ -359,8 +448,20 @@ func give(ctx context.Context, c *api.Client, entries []ledger.Entry, from int64
 }
 
 // Fetch reads the ledger from a node and verifies it from the genesis on. At a record that is
-// wrong it ends, with what was right before it.
-func Fetch(ctx context.Context, k *keyring.Keyring, c *api.Client) (*ledger.Log, []ledger.Entry, error) {
+// wrong it ends, with what was right before it. The error wraps [ErrUnsound] where the node says
+// that it had other records than these.
+func Fetch(ctx context.Context, k *keyring.Keyring, c *api.Client, node string) (*ledger.Log, []ledger.Entry, error) {
+	l, entries, err := fetch(ctx, k, c)
+	if err == nil {
+		var a Applicant
+		if a, err = applicant(ctx, k, c, Remote{Keys: k, Name: node}); err == nil {
+			err = a.sound()
+		}
+	}
+	return l, entries, err
+}
+
+func fetch(ctx context.Context, k *keyring.Keyring, c *api.Client) (*ledger.Log, []ledger.Entry, error) {
 	l := ledger.New(k.Genesis)
 	stream, err := c.Records(ctx, connect.NewRequest(&apiv1.RecordsRequest{From: 1}))
 	if err != nil {

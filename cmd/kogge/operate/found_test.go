@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,7 +26,9 @@ import (
 	"kogge.example/agent/serve/records"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
@@ -45,20 +46,107 @@ func adopted(t *testing.T, n int) (k *keyring.Keyring, stop []func()) {
 	k, err := keyring.Create("hanse", "ada", time.Now())
 	must(err)
 	must(k.Save(filepath.Join(t.TempDir(), "hanse"), ""))
-	_, stop = serving(t, k, n, nil)
-	return k, stop
+	return k, serving(t, k, n, nil).stop
+}
+
+// founded is adopted, founded by the first so many of the nodes, which have the first record; and
+// what serves them.
+func founded(t *testing.T, nodes, seats int) (*keyring.Keyring, *servers) {
+	t.Helper()
+	k, err := keyring.Create("hanse", "ada", time.Now())
+	if err == nil {
+		err = k.Save(filepath.Join(t.TempDir(), "hanse"), "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serving(t, k, nodes, nil)
+	s.found(t, k, seats)
+	return k, s
+}
+
+// found founds the fleet with the first so many nodes, and gives them the record.
+func (s *servers) found(t *testing.T, k *keyring.Keyring, seats int) {
+	t.Helper()
+	var names []string
+	for i := range seats {
+		names = append(names, fmt.Sprintf("n%d", i+1))
+	}
+	tell := func(n Notice) { t.Errorf("%+v", n) }
+	applicants, err := Applicants(t.Context(), k, names, tell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operators, err := Operators(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := Plan(k.Genesis, operators, applicants, Wish{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, err := k.OwnerKeys(nil, sheets(t, k)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := foundBy(k, v, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err := Give(t.Context(), k, names, []ledger.Entry{e}, tell)
+	for _, n := range told {
+		if err != nil || n.Err != nil {
+			t.Fatal(n, err)
+		}
+	}
+}
+
+// foundBy makes record 1 with a value, signed by the owner.
+func foundBy(k *keyring.Keyring, v ledger.Value, owner keyring.OwnerKeys) (ledger.Entry, error) {
+	d, err := Draft(k.Genesis, v)
+	if err == nil {
+		d, err = SignDraft(k, d, owner, document.Hash{})
+	}
+	if err != nil {
+		return ledger.Entry{}, err
+	}
+	return Begin(k, d)
+}
+
+// elsewhere is the same folder on another computer.
+func elsewhere(t *testing.T, k *keyring.Keyring) *keyring.Keyring {
+	t.Helper()
+	other := *k
+	other.Dir = t.TempDir()
+	if err := os.CopyFS(other.Dir, os.DirFS(k.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	return &other
+}
+
+// servers are nodes that answer: who they are, what ends each, and its STATE.
+type servers struct {
+	nodes  []*identity.Node
+	stop   []func()
+	states []string
 }
 
 // serveNodes has so many nodes of a fleet answer, adopted; ready is whether each may know a
 // fleet with a ledger.
 func serveNodes(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) []*identity.Node {
 	t.Helper()
-	nodes, _ := serving(t, k, n, ready)
-	return nodes
+	return serving(t, k, n, ready).nodes
 }
 
-func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (nodes []*identity.Node, stop []func()) {
+func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) *servers {
 	t.Helper()
+	return servingSince(t, k, n, ready, time.Now())
+}
+
+// servingSince is serving, of nodes that were adopted at a time.
+func servingSince(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error, then time.Time) *servers {
+	t.Helper()
+	all := &servers{}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -69,36 +157,30 @@ func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (
 		name, state := fmt.Sprintf("n%d", i+1), t.TempDir()
 		node, err := identity.OpenNode(filepath.Join(state, "identity"))
 		must(err)
-		seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
-		must(err)
-		var mu sync.Mutex // guards taken
-		var taken *pinned.Ledger
 		ledgerOf := func(node *identity.Node) *pinned.Ledger {
-			mu.Lock()
-			defer mu.Unlock()
-			if taken == nil || taken.State().Genesis != node.Genesis() {
-				taken = pinned.Open(filepath.Join(state, "ledger"), node.Genesis())
-			}
-			return taken
+			return pinned.Open(filepath.Join(state, "ledger"), node.Genesis())
 		}
-		token, err := k.NewToken(keyring.Terms{Node: name, Life: time.Hour}, time.Now())
+		token, err := k.NewToken(keyring.Terms{Node: name, Life: time.Hour}, then)
 		must(err)
 		must(node.Join(&fleet.JoinFile{Genesis: k.Genesis, Token: token.Token}))
 		csr, err := node.Request()
 		must(err)
-		der, err := k.SignNode(csr, name, time.Now())
+		der, err := k.SignNode(csr, name, then)
 		must(err)
 		must(node.Adopt(der))
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
 			Node: node, Machine: machine.Machine{Run: state, State: state}, ClockSure: func() bool { return true }, LogDir: state, Known: func(who fleet.Peer) (fleet.Peer, error) { return ledgerOf(node).Known(who) },
 			Containers: func() serve.Containers { return nil }, Projects: func() serve.Projects { return nil }, Images: func() serve.Images { return nil },
-			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) { return seat, ledgerOf(node), nil }, Addresses: func() []netip.Addr {
+			Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
+				seat, err := identity.OpenSeat(filepath.Join(state, "identity"))
+				return seat, ledgerOf(node), err
+			}, Addresses: func() []netip.Addr {
 				return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
-			}, Ready: func() error {
+			}, Ready: func() (func(), error) {
 				if ready == nil {
-					return nil
+					return func() {}, nil
 				}
-				return ready(i)
+				return func() {}, ready(i)
 			}},
 		})
 		must(err)
@@ -106,11 +188,11 @@ func serving(t *testing.T, k *keyring.Keyring, n int, ready func(i int) error) (
 		over := make(chan error, 1)
 		go func() { over <- server.Serve(ctx) }()
 		t.Cleanup(cancel)
-		nodes = append(nodes, node)
-		stop = append(stop, func() { cancel(); <-over })
-		must(RememberNode(k, name, Node{Address: server.Address().String(), Adopted: time.Now(), Until: node.Certificate().Leaf.NotAfter}))
+		all.nodes, all.states = append(all.nodes, node), append(all.states, state)
+		all.stop = append(all.stop, func() { cancel(); <-over })
+		must(RememberNode(k, name, Node{Address: server.Address().String(), Adopted: then, Until: node.Certificate().Leaf.NotAfter}))
 	}
-	return nodes, stop
+	return all
 }
 
 // sheets are the owner's recovery sheets, as they lie in a new folder.
@@ -151,7 +233,7 @@ func TestFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Found(k, v, owner)
+	e, err := foundBy(k, v, owner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +254,7 @@ func TestFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = Remote{Keys: k, Name: "n2", Address: nodes["n2"].Address, Tell: tell}.Call(t.Context(), func(ctx context.Context, c *api.Client) error {
-		got, _, err := Fetch(ctx, k, c)
+		got, _, err := Fetch(ctx, k, c, "n2")
 		if err == nil && got.State().Tree != l.State().Tree {
 			t.Error("n2 has another ledger")
 		}
@@ -181,7 +263,7 @@ func TestFound(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if _, err := Found(k, v, owner); !errors.Is(err, ErrFounding) {
+	if _, err := foundBy(k, v, owner); !errors.Is(err, ErrFounding) {
 		t.Errorf("a second founding: %v", err)
 	}
 	late := lateAdmin(t, k)
@@ -197,7 +279,7 @@ func TestFound(t *testing.T) {
 	again := *k
 	again.Dir = t.TempDir()
 	v.Founding.Roster.Seats[0].Domain = "attic"
-	second, err := Found(&again, v, owner)
+	second, err := foundBy(&again, v, owner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +331,7 @@ func TestSeatless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Found(k, v, owner); err != nil {
+	if _, err := foundBy(k, v, owner); err != nil {
 		t.Fatal(err)
 	}
 	nodes, err := Nodes(k)
@@ -381,4 +463,134 @@ func TestPlan(t *testing.T) {
 		fmt.Fprintln(&b)
 	}
 	golden.Compare(t, "plan.txt", b.String())
+}
+
+// TestOperators lists the operators of record 1: everybody once who is not revoked, and nobody
+// where it is not sure which key is whose.
+func TestOperators(t *testing.T) {
+	k, _ := adopted(t, 0)
+	sign := func(name string) {
+		t.Helper()
+		key, err := fleet.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := fleet.NewRequest(key)
+		if err == nil {
+			_, err = k.SignOperator(csr, name, fleet.RoleAdmin, time.Now())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := func() (all []string) {
+		operators, err := Operators(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range operators {
+			all = append(all, o.Name)
+		}
+		return all
+	}
+	sign("bob")
+	sign("zoe")
+	if got := names(); !slices.Equal(got, []string{"ada", "bob", "zoe"}) {
+		t.Error(got)
+	}
+	sign("bob")
+	issued, err := k.Operators()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Operators(k)
+	if !errors.Is(err, ErrFounding) || !strings.Contains(err.Error(), fleet.Short(issued[1].Key)) || !strings.Contains(err.Error(), fleet.Short(issued[3].Key)) {
+		t.Errorf("bob with two keys: %v", err)
+	}
+	if _, err := k.RevokeOperator("bob", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	sign("bob")
+	if got := names(); !slices.Equal(got, []string{"ada", "bob", "zoe"}) {
+		t.Error(got)
+	}
+	// Who was invited does not know whom the fleet has signed: his list is no fleet's.
+	v, err := Plan(k.Genesis, []ledger.Operator{{Name: "carl", Role: fleet.RoleAdmin, Key: document.HashOf([]byte("carl"))}}, []Applicant{{
+		Name: "n1", Key: seatKey(t), Journal: roster.NewID(), Arch: "amd64", Own: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+	}}, Wish{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Draft(k.Genesis, v); !errors.Is(err, ErrFounding) || !strings.Contains(err.Error(), "first operator") {
+		t.Errorf("without who made the fleet: %v", err)
+	}
+}
+
+// TestFits prints what is said of a draft that comes back, where it is not what would be written
+// now.
+func TestFits(t *testing.T) {
+	k, _ := adopted(t, 0)
+	operators, err := Operators(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := ledger.Operator{Name: "bob", Role: fleet.RoleAdmin, Key: document.HashOf([]byte("bob"))}
+	key := func(name string) signed.Key { return ledgertest.Key(t, name) }
+	nodes := func(names ...string) (all []Applicant) {
+		for i, name := range names {
+			all = append(all, Applicant{Name: name, Key: key(name), Journal: roster.ID{byte(i + 1)}, Arch: "amd64", Own: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+1))}})
+		}
+		return all
+	}
+	wish := Wish{Members: []string{"n1"}, Spares: []string{"n2"}, Domains: map[string]string{"n1": "attic"}}
+	draft := func(operators []ledger.Operator, w Wish, names ...string) ledger.Draft {
+		v, err := Plan(k.Genesis, operators, nodes(names...), w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := Draft(k.Genesis, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	good := draft(operators, wish, "n1", "n2", "n3")
+	three := []string{"n1", "n2", "n3"}
+	reset, moved, knowing := nodes(three...), nodes(three...), nodes(three...)
+	reset[1].Key = key("another")
+	moved[0].Own = []netip.Addr{netip.MustParseAddr("192.0.2.77")}
+	knowing[2].Height = 1
+	var b strings.Builder
+	for _, c := range []struct {
+		name       string
+		draft      ledger.Draft
+		names      []string
+		applicants []Applicant
+		wish       Wish
+	}{
+		{"as it was", good, three, nodes(three...), wish},
+		{"as it was, said shortly", good, three, nodes(three...), Wish{}},
+		{"one does not answer", good, three, nodes("n1", "n2"), wish},
+		{"one has another address", good, three, moved, wish},
+		{"one was reset", good, three, reset, wish},
+		{"one was founded meanwhile", good, three, knowing, wish},
+		{"one more is named", good, append(three, "n4"), nodes("n1", "n2", "n3", "n4"), wish},
+		{"one is not named", good, []string{"n1", "n2"}, nodes("n1", "n2"), wish},
+		{"other members", good, three, nodes(three...), Wish{Members: []string{"n3"}, Spares: []string{"n1"}}},
+		{"another domain", good, three, nodes(three...), Wish{Domains: map[string]string{"n1": "cellar"}}},
+		{"another operator", draft(append(operators, bob), wish, three...), three, nodes(three...), wish},
+		{"one operator less", draft(operators[:1], wish, three...), three, nodes(three...), wish},
+	} {
+		all := operators
+		if c.name == "one operator less" {
+			all = append(slices.Clone(operators), bob)
+		}
+		err := Fits(c.draft, c.names, c.applicants, all, c.wish)
+		if err != nil && !errors.Is(err, ErrFounding) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		text := strings.ReplaceAll(fmt.Sprint(err), "\n", "\n    ")
+		fmt.Fprintf(&b, "%s\n    %s\n", c.name, text)
+	}
+	golden.Compare(t, "fits.txt", b.String())
 }

@@ -52,13 +52,16 @@ func Gather(ctx context.Context, k *keyring.Keyring, names []string, tell func(N
 		r := Remote{Keys: k, Name: names[i], Address: n.Address, Tell: tell}
 		all[i].Err = r.Call(limited, func(ctx context.Context, c *api.Client) error {
 			a, err := applicant(ctx, k, c, r)
+			if err == nil {
+				err = a.sound()
+			}
 			if err != nil {
 				return err
 			}
 			if known, err := mine.Record(a.Height); err == nil && known == a.Head {
 				return nil
 			}
-			l, entries, err := Fetch(ctx, k, c)
+			l, entries, err := fetch(ctx, k, c)
 			found[i] = history{"node " + names[i], l, entries} // up to what is wrong
 			return err
 		})
@@ -68,8 +71,8 @@ func Gather(ctx context.Context, k *keyring.Keyring, names []string, tell func(N
 
 // Level has this computer and a node tell each other the records that the other one lacks. It
 // returns the ledger that both have then, and what the node says of itself: nothing if it does
-// not speak of such things while this computer knows of no founding. The error wraps [ErrFork]
-// where they have two histories.
+// not speak of such things, or has a ledger that is not to be relied on, while this computer
+// knows of no founding. The error wraps [ErrFork] where they have two histories, or [ErrUnsound].
 func Level(ctx context.Context, k *keyring.Keyring, c *api.Client, node string) (*ledger.Log, Applicant, error) {
 	r := Remote{Keys: k, Name: node}
 	l, entries, err := Ledger(k)
@@ -77,15 +80,20 @@ func Level(ctx context.Context, k *keyring.Keyring, c *api.Client, node string) 
 		return nil, Applicant{}, err
 	}
 	a, err := applicant(ctx, k, c, r)
+	if err == nil {
+		err = a.sound()
+	}
 	switch code := connect.CodeOf(err); {
 	case err == nil:
+	case l.State().Height == 0 && errors.Is(err, ErrUnsound):
+		return l, Applicant{}, nil
 	case l.State().Height == 0 && (code == connect.CodeUnimplemented || code == connect.CodeFailedPrecondition):
 		return l, Applicant{}, nil
 	default:
 		return nil, Applicant{}, err
 	}
 	if !has(entries, a.Height, a.Head) {
-		theirs, more, err := Fetch(ctx, k, c)
+		theirs, more, err := fetch(ctx, k, c)
 		if err == nil {
 			err = k.Alone(func() error { return keep(k, []history{{"node " + node, theirs, more}}) })
 		}
@@ -126,12 +134,9 @@ func keep(k *keyring.Keyring, found []history) error {
 	}
 	now := longest.log.State()
 	if now.Height == before.Height {
-		return nil
+		return noteSeats(k, now) // nodes.json may be of before
 	}
-	if err := writeLedger(k, longest.entries); err != nil || before.Height > 0 && now.Roster.Hash() == before.Roster.Hash() {
-		return err
-	}
-	return noteSeats(k, now)
+	return writeLedger(k, now, longest.entries)
 }
 
 // agrees wants that one of two histories goes on where the other one ends.
@@ -162,9 +167,17 @@ func Agrees(k *keyring.Keyring, of string, l *ledger.Log) error {
 	return history{of: "this computer", log: mine}.agrees(history{of: of, log: l})
 }
 
-func writeLedger(k *keyring.Keyring, entries []ledger.Entry) error {
+// writeLedger keeps a ledger and its state in the fleet's folder, which is locked already. After a
+// cut the seats' keys may be known before the ledger, and never the other way round:
+//
+//  1. the seats' keys in nodes.json
+//  2. the ledger
+func writeLedger(k *keyring.Keyring, s ledger.State, entries []ledger.Entry) error {
 	var b bytes.Buffer
 	if err := Export(&b, k.Genesis, entries); err != nil {
+		return err
+	}
+	if err := noteSeats(k, s); err != nil {
 		return err
 	}
 	return durable.Replace(filepath.Join(k.Dir, ledgerFile), b.Bytes(), 0o600)

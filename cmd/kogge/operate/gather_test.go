@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"connectrpc.com/connect"
-
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet/ledger"
@@ -44,7 +42,7 @@ func TestGather(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Found(k, v, owner)
+		return foundBy(k, v, owner)
 	}
 	gather := func(k *keyring.Keyring, names ...string) error {
 		t.Helper()
@@ -122,7 +120,7 @@ func TestGather(t *testing.T) {
 		if l, _, err := Level(ctx, &unknowing, c, "n1"); err != nil || l.State().Height != 0 {
 			t.Errorf("who knows of no founding: %v", err)
 		}
-		if _, _, err := Level(ctx, k, c, "n1"); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "two records for one height") {
+		if _, _, err := Level(ctx, k, c, "n1"); !errors.Is(err, ErrUnsound) || !strings.Contains(err.Error(), "two records for one height") {
 			t.Errorf("who does: %v", err)
 		}
 		return nil

@@ -39,7 +39,7 @@ func TestImpostor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Found(k, v, owner)
+	e, err := foundBy(k, v, owner)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,10 @@ type Node struct {
 	// key has certified: whoever shows another one under the node's name is not called.
 	Seat      signed.Key `json:"seat,omitempty"`
 	Certified string     `json:"certified,omitempty"`
+	// Lost is the seat's key by the ledger which the node does not have any more, as somebody
+	// here has confirmed. Then Seat is the key that it has shown instead; "": it showed none, and
+	// is known by Certified alone.
+	Lost signed.Key `json:"lost,omitempty"`
 }
 
 // nodesFile lies in a fleet's folder.
@@ -59,12 +63,33 @@ func ChangeNodes(k *keyring.Keyring, change func(nodes map[string]Node)) error {
 	return k.Alone(func() error { return changeNodes(k, change) })
 }
 
+// changeNodes fills in the keys of the seats that nodes have by the fleet's ledger, so that no way
+// of coming to know a node leaves it unchecked.
 func changeNodes(k *keyring.Keyring, change func(nodes map[string]Node)) error {
 	nodes, err := Nodes(k)
 	if err != nil {
 		return err
 	}
 	change(nodes)
+	var l *ledger.Log
+	for name, n := range nodes {
+		if n.Seat != "" || n.Lost != "" {
+			continue // it was looked up before
+		}
+		if l == nil {
+			if l, _, err = Ledger(k); err != nil {
+				return err
+			}
+		}
+		if seat, ok := l.State().Roster.ByName(name); ok {
+			n.Seat, n.Certified = seat.Key, ""
+			nodes[name] = n
+		}
+	}
+	return storeNodes(k, nodes)
+}
+
+func storeNodes(k *keyring.Keyring, nodes map[string]Node) error {
 	data, err := json.MarshalIndent(nodes, "", "\t")
 	if err == nil {
 		err = durable.Replace(filepath.Join(k.Dir, nodesFile), append(data, '\n'), 0o600)
@@ -78,15 +103,30 @@ func changeNodes(k *keyring.Keyring, change func(nodes map[string]Node)) error {
 // noteSeats remembers the keys of the seats that the fleet's ledger has. The folder is locked
 // already.
 func noteSeats(k *keyring.Keyring, s ledger.State) error {
-	return changeNodes(k, func(nodes map[string]Node) {
-		for name, n := range nodes {
-			seat, _ := s.Roster.ByName(name)
-			if n.Seat != seat.Key {
-				n.Seat, n.Certified = seat.Key, ""
-				nodes[name] = n
-			}
+	nodes, err := Nodes(k)
+	if err != nil || !seatAll(nodes, s) {
+		return err
+	}
+	return storeNodes(k, nodes)
+}
+
+// seatAll gives nodes the keys of their seats, and says whether that has changed any. A key that is
+// lost comes back by a new seat alone. Before the founding nothing is known of seats.
+func seatAll(nodes map[string]Node, s ledger.State) (changed bool) {
+	if s.Height == 0 {
+		return false
+	}
+	for name, n := range nodes {
+		seat, _ := s.Roster.ByName(name)
+		if n.Lost != "" && n.Lost == seat.Key || n.Lost == "" && n.Seat == seat.Key {
+			continue
 		}
-	})
+		if n.Lost = ""; n.Seat != seat.Key {
+			n.Seat, n.Certified = seat.Key, ""
+		}
+		nodes[name], changed = n, true
+	}
+	return changed
 }
 
 func sorted(nodes map[string]Node) []string { return slices.Sorted(maps.Keys(nodes)) }

@@ -14,7 +14,6 @@ package operate
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
-	"kogge.example/update/fleet/signed"
 )
 
 // Limits of what is answered at once, and of a renewal that comes before a call.
@@ -76,15 +74,11 @@ func (r Remote) Call(ctx context.Context, do func(context.Context, *api.Client) 
 	return err
 }
 
-// ErrNotTheSeat is of somebody who answers in the name of a node that has a seat, and does not
-// hold the seat's key: a node whose STATE was lost, or a stranger with a key of the node CA.
-var ErrNotTheSeat = errors.New("who answers there does not hold the key of the node's seat")
-
 // Dial makes a client for the node called name at address. It turns away a node whose key was
 // revoked in the fleet's folder, and in a founded fleet everybody whose key the node's seat has
-// not certified: a CA makes connections, and no node. The seat is asked once, and again where
-// another key is shown; then the error wraps [ErrNotTheSeat] if that is not the seat's. It
-// renews nothing; see [api.Dial].
+// not certified: a CA makes connections, and no node. The seat is asked once; where it does not
+// answer as that the error is an [OtherSeat]. Whoever shows another key later is
+// [api.ErrOtherKey]. It renews nothing; see [api.Dial].
 func Dial(ctx context.Context, k *keyring.Keyring, address, name string) (*api.Client, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
@@ -92,7 +86,7 @@ func Dial(ctx context.Context, k *keyring.Keyring, address, name string) (*api.C
 	}
 	n := nodes[name]
 	if n.Seat != "" && n.Certified == "" {
-		if n.Certified, err = certify(ctx, k, address, name, n.Seat); err != nil {
+		if n.Certified, err = certify(ctx, k, address, name, n.Seat, false); err != nil {
 			return nil, err
 		}
 	}
@@ -111,32 +105,6 @@ func dialAny(k *keyring.Keyring, address, name string) (*api.Client, error) {
 	c := api.Dial(address, name, k.Genesis, k.Certificate())
 	c.SetRevoked(revoked)
 	return c, nil
-}
-
-// certify asks who answers for a node to show the key of its seat, together with the key of
-// this connection, and remembers the latter.
-func certify(ctx context.Context, k *keyring.Keyring, address, name string, seat signed.Key) (string, error) {
-	c, err := dialAny(k, address, name)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	a, err := applicant(ctx, k, c, Remote{Keys: k, Name: name, Address: address})
-	if err != nil {
-		return "", err
-	}
-	if a.Key != seat {
-		return "", fmt.Errorf("%w: it shows key %s, and seat key %s is wanted", ErrNotTheSeat, a.Key.ID().Short(), seat.ID().Short())
-	}
-	key := keyOf(c.Shown())
-	return key, ChangeNodes(k, func(nodes map[string]Node) {
-		if n := nodes[name]; n.Seat == seat {
-			n.Certified = key
-			nodes[name] = n
-		}
-	})
 }
 
 // lastThird is a little longer than a third of the life of a node's certificate, which is
@@ -183,16 +151,23 @@ func CanRenew(k *keyring.Keyring) bool {
 	return k.HoldsCA(fleet.KindNode) == keyring.Open && k.Operator().Role == fleet.RoleAdmin
 }
 
-// Renew gives the node a new certificate, notes until when it is good, and returns it. The
-// error wraps [fleet.ErrClock] where this computer's clock must be wrong.
+// Renew gives the node a new certificate, notes until when it is good, and returns it. Who has
+// not shown the key of the node's seat gets none: the error is an [OtherSeat] or wraps
+// [ErrNotTheSeat]. It wraps [fleet.ErrClock] where this computer's clock must be wrong.
 func (r Remote) Renew(ctx context.Context) (*x509.Certificate, error) {
-	next, err := api.Renew(ctx, r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate(), func(old *x509.Certificate) ([]byte, error) {
-		nodes, err := Nodes(r.Keys)
-		if n := nodes[r.Name]; err == nil && n.Certified != "" && n.Certified != keyOf(old) {
-			err = fmt.Errorf("%w: key %s", ErrNotTheSeat, fleet.Short(keyOf(old)))
-		}
-		if err != nil {
+	nodes, err := Nodes(r.Keys)
+	if err != nil {
+		return nil, err
+	}
+	n := nodes[r.Name]
+	if n.Seat != "" && n.Certified == "" {
+		if n.Certified, err = certify(ctx, r.Keys, r.Address, r.Name, n.Seat, true); err != nil {
 			return nil, err
+		}
+	}
+	next, err := api.Renew(ctx, r.Address, r.Name, r.Keys.Genesis, r.Keys.Certificate(), func(old *x509.Certificate) ([]byte, error) {
+		if n.Certified != "" && n.Certified != keyOf(old) {
+			return nil, fmt.Errorf("%w: key %s", ErrNotTheSeat, fleet.Short(keyOf(old)))
 		}
 		return r.Keys.RenewNode(old, time.Now())
 	})

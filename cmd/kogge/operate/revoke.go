@@ -46,11 +46,18 @@ type Told struct {
 	Err  error // nil: it knows
 }
 
+// Answered says whether the error is of a node that was reached, or of what it said: it may know
+// what it does not say. A node whose release is older knows nothing of what was asked.
+func (t Told) Answered() bool {
+	var c *connect.Error
+	return !errors.As(t.Err, &c) || connect.IsWireError(c) && c.Code() != connect.CodeUnimplemented
+}
+
 // TellRevoked tells every node that this computer knows which keys the fleet has revoked so
 // far, a few at a time, and returns how it went, in the order of their names. Nodes end
 // what runs under those keys.
 func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]Told, error) {
-	keys, err := RevokedKeys(k)
+	keys, err := revokedKeys(k)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +117,9 @@ func revokedNodes(k *keyring.Keyring) (func(key string) bool, error) {
 	}, err
 }
 
-// RevokedKeys are all keys that the fleet's folder has as revoked, of operators and of
+// revokedKeys are all keys that the fleet's folder has as revoked, of operators and of
 // nodes, as in Peer.Key.
-func RevokedKeys(k *keyring.Keyring) ([]string, error) {
+func revokedKeys(k *keyring.Keyring) ([]string, error) {
 	people, err := k.Operators()
 	if err != nil {
 		return nil, err

@@ -114,6 +114,22 @@ func TestSucceed(t *testing.T) {
 			t.Errorf("%s is %s", name, nodes[i])
 		}
 	}
+	// Whose answer was lost asks again: the node is told that it is so, whatever its slots have.
+	ready[0] = refuse
+	proof, err := next.Succession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Remote{Keys: next, Name: "n1", Address: known["n1"].Address, Tell: tell}.Call(t.Context(), func(ctx context.Context, c *api.Client) error {
+		answer, err := c.Succeed(ctx, connect.NewRequest(&apiv1.SucceedRequest{Succession: proof, Certificate: nodes[0].Certificate().Certificate[0]}))
+		if err == nil && answer.Msg.Fleet != next.Genesis.ID() {
+			t.Errorf("it is of fleet %s", answer.Msg.Fleet)
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("once more: %v", err)
+	}
 	applicants, err := Applicants(t.Context(), next, names, tell)
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +146,7 @@ func TestSucceed(t *testing.T) {
 	if owner, err = next.OwnerKeys(nil, sheets(t, old)[1]); err != nil {
 		t.Fatal(err)
 	}
-	e, err := Found(next, v, owner)
+	e, err := foundBy(next, v, owner)
 	if err != nil {
 		t.Fatal(err)
 	}

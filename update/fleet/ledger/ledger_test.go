@@ -178,9 +178,14 @@ func TestRefused(t *testing.T) {
 		{"an address without a port", n, first(at(0, "192.0.2.1:0"))},
 		{"an address of two", n, first(at(2, "192.0.2.1:7444"))},
 		{"no operators", n, first(func(f *ledger.Founding) { f.Operators = nil })},
+		{"operators without who made the fleet", n, first(func(f *ledger.Founding) { f.Operators[0] = ledgertest.Operator(t, "eve", fleet.RoleAdmin) })},
+		{"who made the fleet as reader", n, first(func(f *ledger.Founding) {
+			f.Operators[0].Role = fleet.RoleReader
+			f.Operators = append(f.Operators, ledgertest.Operator(t, "eve", fleet.RoleAdmin))
+		})},
 	}
 	rows[0].entry = rows[0].where.Decided(t, carol, 3)
-	ids := strings.NewReplacer(w.Genesis.ID(), "FLEET", n.Genesis.ID(), "FLEET")
+	ids := strings.NewReplacer(w.Genesis.ID(), "FLEET", n.Genesis.ID(), "FLEET", fleet.Short(n.Genesis.FirstOperatorID()), "KEY")
 	var b strings.Builder
 	for _, r := range rows {
 		height := r.where.Log.State().Height

@@ -103,8 +103,22 @@ func (s State) found(f *Founding) (State, error) {
 	if len(f.Cluster) == 0 {
 		return s, errors.New("field founding.roster.seats: no member runs etcd")
 	}
+	// Whoever made the fleet holds its CAs' keys: a list without him comes from a folder that
+	// does not know whom the fleet has signed.
+	if o, ok := (State{Operators: f.Operators}).Operator(s.first()); !ok || o.Role != fleet.RoleAdmin {
+		return s, fmt.Errorf("field founding.operators: the fleet's first operator, key %s, is not among them as admin", s.first().Short())
+	}
 	s.Roster, s.rosterHash = r, r.Hash()
 	return s.withOperators(f.Operators)
+}
+
+// first is the key of the operator who made the fleet.
+func (s State) first() document.Hash {
+	key, err := document.ParseHash(s.Genesis.FirstOperatorID())
+	if err != nil {
+		panic(err) // a Genesis has no other
+	}
+	return key
 }
 
 func (s State) setOperators(o *Operators) (State, error) {

@@ -25,10 +25,16 @@ type Request struct {
 	// hash: who founds a fleet sees by them that it is founded. 0: the node has none.
 	Height int64         `json:"height"`
 	Head   document.Hash `json:"head,omitzero"`
+	// Problem is why the node's ledger is not to be relied on: it may have had records beyond
+	// that height, or others. "": it is sound.
+	Problem string `json:"problem,omitempty"`
 	// Addresses are those that the node has, the first one the likeliest to be reached. Where a
 	// caller has reached it says less: that may be a router's.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 }
+
+// MaxProblem is the length of a request's Problem in bytes, at most.
+const MaxProblem = 500
 
 // RequestKind is the kind of a request's envelope.
 const RequestKind = "kogge/seat/v1"
@@ -77,6 +83,8 @@ func openRequest(envelope []byte, id document.Hash, nonce []byte) (signed.Key, R
 		return "", Request{}, errors.New("it names no journal")
 	case r.Height < 0 || (r.Height == 0) != r.Head.IsZero():
 		return "", Request{}, fmt.Errorf("its ledger's height is %d, and the record there %s", r.Height, r.Head.Short())
+	case len(r.Problem) > MaxProblem:
+		return "", Request{}, fmt.Errorf("what is wrong with its ledger has %d bytes: %d at most", len(r.Problem), MaxProblem)
 	case r.Arch == "":
 		return "", Request{}, errors.New("it names no architecture")
 	case !slices.Equal(r.Addresses, OwnAddresses(r.Addresses)):

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"kogge.example/update/fleet/document"
@@ -34,6 +35,7 @@ func TestRequest(t *testing.T) {
 		"a name of escapes": seal(RequestKind, id, func(r *Request) { r.Name = "\x1b[2J" }), "version 2": seal(RequestKind, id, func(r *Request) { r.Version = 2 }),
 		"a head without a record": seal(RequestKind, id, func(r *Request) { r.Head = id }), "a record without a head": seal(RequestKind, id, func(r *Request) { r.Height = 1 }),
 		"below no record":         seal(RequestKind, id, func(r *Request) { r.Height, r.Head = -1, id }),
+		"too many words":          seal(RequestKind, id, func(r *Request) { r.Problem = strings.Repeat("x", MaxProblem+1) }),
 		"an address of each node": seal(RequestKind, id, func(r *Request) { r.Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.1")} }),
 		"an address twice": seal(RequestKind, id, func(r *Request) {
 			r.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.1")}

@@ -122,12 +122,14 @@ func Version1(t testing.TB, g *fleet.Genesis) *fleet.Genesis {
 	return Must[*fleet.Genesis](t)(fleet.ParseGenesis(Must[[]byte](t)(document.Encode(f))))
 }
 
-// Founding is the value of record 1: all seats vote, the first ones are members.
+// Founding is the value of record 1: all seats vote, the first ones are members, and ada, who
+// made the fleet, is its operator.
 func (f *Fleet) Founding(t testing.TB) ledger.Value {
 	t.Helper()
 	r := roster.Roster{Version: 1, Rule: roster.RuleFor(f.seats), Given: f.seats}
 	r.Owners = []roster.Owner{Must[roster.Owner](t)(ledger.OwnerOf(f.Genesis))}
-	v := &ledger.Founding{Operators: []ledger.Operator{Operator(t, "ada", fleet.RoleAdmin)}}
+	first := Must[document.Hash](t)(document.ParseHash(f.Genesis.FirstOperatorID()))
+	v := &ledger.Founding{Operators: []ledger.Operator{{Name: "ada", Role: fleet.RoleAdmin, Key: first}}}
 	members := 1
 	if f.seats >= 3 {
 		members = 3
@@ -194,10 +196,12 @@ func (f *Fleet) Operators(t testing.TB, name string) ledger.Value {
 	return ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{Operator(t, name, fleet.RoleReader)}}}
 }
 
-// Again is another founding of the same fleet, by the same owners: the beginning of a second
-// history.
+// Again is another founding of the same fleet, by the same owners with one operator more: the
+// beginning of a second history.
 func (f *Fleet) Again(t testing.TB) ledger.Entry {
 	t.Helper()
 	other := &Fleet{Genesis: f.Genesis, Log: ledger.New(f.Genesis), seats: f.seats}
-	return other.Decided(t, other.Founding(t), 2)
+	v := other.Founding(t)
+	v.Founding.Operators = append(v.Founding.Operators, Operator(t, "zoe", fleet.RoleReader))
+	return other.Decided(t, v, 2)
 }

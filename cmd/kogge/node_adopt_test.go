@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"kogge.example/agent/workload"
+	"kogge.example/cmd/kogge/operate"
+)
+
+// TestAdoptLostSeat adopts a node that has lost the key of its seat: both keys are shown, and the
+// one that it has now has to be named.
+func TestAdoptLostSeat(t *testing.T) {
+	w := &world{units: []workload.UnitStatus{{ID: "db", State: workload.Running}}}
+	w.open(t)
+	var target target
+	ring, err := target.openFleet()
+	must(t, err)
+	nodes, err := operate.Nodes(ring)
+	must(t, err)
+	n1 := nodes["n1"]
+	must(t, os.Remove(filepath.Join("identity", "seat.json")))
+	run := func(args ...string) (string, string, error) {
+		root := rootCommand()
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetArgs(args)
+		err := root.ExecuteContext(t.Context())
+		var h hinted
+		errors.As(err, &h)
+		return out.String(), h.hint, err
+	}
+	_, hint, err := run("node", "adopt", n1.Address)
+	found := regexp.MustCompile(`--shows ([0-9a-f]{12})`).FindStringSubmatch(hint)
+	if err == nil || found == nil || !strings.Contains(err.Error(), n1.Seat.ID().Short()) || !strings.Contains(err.Error(), found[1]) {
+		t.Fatalf("%v, hint %q: both keys are wanted", err, hint)
+	}
+	if _, _, err := run("node", "adopt", n1.Address, "--shows", n1.Seat.ID().Short()); err == nil {
+		t.Error("by the key that it has lost")
+	}
+	if after, err := operate.Nodes(ring); err != nil || after["n1"] != n1 {
+		t.Errorf("%+v, %v: it was changed unasked", after, err)
+	}
+	if out, _, err := run("node", "adopt", n1.Address, "--shows", found[1]); err != nil || !strings.Contains(out, "node n1 is in fleet hanse") {
+		t.Errorf("%q, %v", out, err)
+	}
+	if after, err := operate.Nodes(ring); err != nil || after["n1"].Lost != n1.Seat {
+		t.Errorf("%+v, %v", after, err)
+	}
+	if out, _, err := run("node", "status", "n1"); err != nil || !strings.Contains(out, "node       n1") {
+		t.Errorf("%q, %v", out, err)
+	}
+	if out, _, err := run("fleet", "status"); err != nil || !strings.Contains(out, "and its seat's is "+n1.Seat.ID().Short()) {
+		t.Errorf("%q, %v: its vote does not count", out, err)
+	}
+}
