@@ -18,6 +18,7 @@ import (
 	"kogge.example/agent/engine"
 	"kogge.example/agent/enrol"
 	"kogge.example/agent/events"
+	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
@@ -147,10 +148,11 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
 		Records: records.Records{
 			Open: own.whole, Custody: own.custody, Papers: own.papers, Refused: talk.refused, Refuse: own.mayServe, Changed: changed, Ready: func() (func(), error) { return slots.Ready(partition.FleetState) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
-			Etcd: func(ctx context.Context) (control.Etcd, error) { return etcdNow(ctx, at.run) },
+			Etcd:  func(ctx context.Context) (control.Etcd, error) { return etcdNow(ctx, at.run) },
+			Board: talk.board,
 		},
 		Care:      caring(at, own, talk, now.events.Add),
-		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve, enrol.Protocol: talk.enrol},
+		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve, enrol.Protocol: talk.enrol, wire.Protocol: talk.serveBoard},
 	})
 	if err != nil {
 		return err

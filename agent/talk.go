@@ -27,6 +27,7 @@ import (
 	"kogge.example/agent/mdns"
 	"kogge.example/agent/peers"
 	"kogge.example/agent/pinned"
+	"kogge.example/agent/serve/records"
 	"kogge.example/agent/speaker"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet/document"
@@ -62,6 +63,7 @@ type talking struct {
 	peers  *gossip.TLS
 	member *enrol.Member // for nodes that come
 	taken  *pinned.Ledger
+	board  *notices
 }
 
 // factsEvery is how often the node looks at itself for what it tells others, and wordsLast how
@@ -112,6 +114,22 @@ func (t *talk) serve(conn *tls.Conn) {
 	}
 	// Who is refused is told by the end of it; strangers would fill the log.
 	_ = now.peers.Serve(now.ctx, conn, func() { door.LetGo(conn.NetConn()) })
+}
+
+// serveBoard takes the session of a node that wants to reach etcd.
+func (t *talk) serveBoard(conn *tls.Conn) {
+	if now := t.session.Load(); now != nil {
+		now.board.serve(now.ctx, conn)
+	}
+}
+
+// board is what the node knows of the others.
+func (t *talk) board() (records.Board, error) {
+	now := t.session.Load()
+	if now == nil {
+		return records.Board{}, errors.New("the node has no seat in a founded fleet: it hears of no others")
+	}
+	return now.board.board(), nil
 }
 
 // run talks whenever the node has a seat, until ctx ends. What keeps it from knowing that may be
@@ -183,12 +201,14 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	book := t.part.book()
 	book.Look(taken.State(), time.Now()) // who is isolated is so from the first session on
 	conns := &gossip.TLS{Certificate: t.part.node.Certificate, Find: t.find}
+	var board *notices
 	var heeded atomic.Pointer[map[signed.Key]bool] // the seats of which the service etcd is told; nil: it was told of none yet
 	engine := gossip.New(gossip.Config{
 		Self: seat.Key, Ledger: taken, Kinds: slices.Concat(notice.Kinds(), order.Kinds()), Papers: store, Transport: conns, Grown: t.look, Refuse: refuse(book),
 		Revoked: func(key document.Hash) bool { return t.part.node.Revoked(key.String()) },
 		News: func(object signed.Envelope) {
 			says.Heard(object)
+			board.heard(object)
 			if of := heeded.Load(); object.Kind != notice.StatusKind && (of == nil || (*of)[object.By] || order.Is(object.Kind)) {
 				t.wake()
 			}
@@ -197,9 +217,10 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	conns.Admit = engine.Admit
 	conns.Word = func() (signed.Envelope, error) { return word(engine, seat.Key) }
 	conns.Addresses = func(s roster.Seat) []netip.AddrPort { return t.reach(engine, taken, s) }
-	t.session.Store(&talking{ctx, engine, conns, memberFor(t.part, t.clock, engine, taken, seat, held), taken})
+	board = newNotices(t.part, engine, taken, seat.Key, conns, t.look)
+	t.session.Store(&talking{ctx, engine, conns, memberFor(t.part, t.clock, engine, taken, seat, held), taken, board})
 	defer t.session.Store(nil)
-	defer alongside(context.WithoutCancel(ctx), engine.Run, func(ctx context.Context) { says.Run(ctx, engine) })()
+	defer alongside(context.WithoutCancel(ctx), engine.Run, func(ctx context.Context) { says.Run(ctx, board) }, board.client.Run, board.runGateway)()
 	publish(engine, book)
 	log.Printf("agent: the node talks to its fleet as seat key %s", seat.Key.ID().Short())
 	memory, err := peers.Open(filepath.Join(t.part.state, "kogge", "peers"))
@@ -222,7 +243,10 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	tick := time.NewTicker(factsEvery)
 	defer tick.Stop()
 	for look := true; ; {
-		standing = t.heed(engine, taken.State(), standing, func(order.Standing) { engine.Advanced() })
+		standing = t.heed(engine, taken.State(), standing, func(order.Standing) {
+			engine.Advanced()
+			board.gateway.Advanced()
+		})
 		t.exclude(engine, standing)
 		t.part.tell()
 		if look { // which asks PID 1 and the disk
@@ -244,6 +268,7 @@ func (t *talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 				return
 			}
 			engine.Advanced()
+			board.gateway.Advanced()
 		case <-tick.C:
 			engine.Advanced() // a key may have been withdrawn
 			memory.Note(engine.Object, taken.State().Roster, seat.Key)

@@ -25,6 +25,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
@@ -203,7 +204,7 @@ func TestSeats(t *testing.T) {
 			return c.said, kind == c.said.Kind && by == c.said.By
 		}
 		var got control.Seat
-		all := seatsOf(object, r, control.Seats{Seats: []control.Seat{c.before}}, c.listed)
+		all := seatsOf(object, r, order.Standing{}, control.Seats{Seats: []control.Seat{c.before}}, c.listed)
 		for _, s := range all.Seats {
 			if s.TLSKey != "" {
 				got = s

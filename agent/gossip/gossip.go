@@ -273,6 +273,21 @@ func (e *Engine) Publish(object signed.Envelope) error {
 	return fmt.Errorf("object %s of key %s: it is %s", object.Kind, object.By.ID().Short(), v)
 }
 
+// Put takes an object that another carrier has brought, says what became of it, and passes on
+// what is news.
+func (e *Engine) Put(raw []byte) (v shelf.Verdict, err error) {
+	if !e.do(func() {
+		if v = e.shelf.Put(raw); v.News() {
+			if object, err := signed.Parse(raw); err == nil {
+				e.took(object, v, nil)
+			}
+		}
+	}) {
+		return v, ErrEnded
+	}
+	return v, nil
+}
+
 // Open says whether something is open: a vote, a rollout, a ledger that does not grow. Then
 // digests are exchanged often.
 func (e *Engine) Open(open bool) {

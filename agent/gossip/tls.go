@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -43,6 +44,8 @@ type TLS struct {
 	// Find looks for a seat where nobody has said that it is. It is asked once the likeliest
 	// addresses have not answered, and returns soon. nil: there is no way.
 	Find func(context.Context, roster.Seat) []netip.AddrPort
+	// Speaks is the protocol, as TLS negotiates it. Default: [Protocol].
+	Speaks string
 
 	once  sync.Once
 	inbox chan Session
@@ -106,7 +109,7 @@ func (t *TLS) reach(ctx context.Context, seat roster.Seat, address netip.AddrPor
 		return nil, err
 	}
 	conn := tls.Client(raw, &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{Protocol}, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
+		MinVersion: tls.VersionTLS13, NextProtos: []string{t.speaks()}, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
 		InsecureSkipVerify: true, // the hello proves more than a certificate could
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			certificate := t.Certificate()
@@ -153,7 +156,7 @@ func (t *TLS) admit(s *stream) error {
 	if err != nil {
 		return fmt.Errorf("%w: no hello: %w", ErrHello, err)
 	}
-	key, err := tlsKey(s.conn)
+	key, err := tlsKey(s.conn, t.speaks())
 	if err != nil {
 		return err
 	}
@@ -166,16 +169,18 @@ func (t *TLS) admit(s *stream) error {
 }
 
 // tlsKey is the fingerprint of the key by which the other end made the handshake.
-func tlsKey(conn *tls.Conn) (document.Hash, error) {
+func tlsKey(conn *tls.Conn, protocol string) (document.Hash, error) {
 	state := conn.ConnectionState()
 	switch {
-	case state.NegotiatedProtocol != Protocol:
+	case state.NegotiatedProtocol != protocol:
 		return document.Hash{}, fmt.Errorf("%w: it speaks %.40q", ErrHello, state.NegotiatedProtocol)
 	case len(state.PeerCertificates) == 0:
 		return document.Hash{}, fmt.Errorf("%w: it shows no certificate", ErrHello)
 	}
 	return document.HashOf(state.PeerCertificates[0].RawSubjectPublicKeyInfo), nil
 }
+
+func (t *TLS) speaks() string { return cmp.Or(t.Speaks, Protocol) }
 
 func (t *TLS) begin() {
 	t.once.Do(func() { t.inbox = make(chan Session) })
@@ -187,20 +192,9 @@ func (t *TLS) begin() {
 func (t *TLS) Serve(ctx context.Context, conn *tls.Conn, known func()) error {
 	t.begin()
 	defer conn.NetConn().Close()
-	s := newStream(conn)
-	if err := t.admit(s); err != nil {
-		return fmt.Errorf("gossip: %s: %w", conn.RemoteAddr(), err)
-	}
-	known()
-	if tcp := tcpOf(conn); tcp != nil {
-		_ = tcp.SetKeepAlive(false) // the one who opened it asks
-	}
-	word, err := t.Word()
-	if err == nil {
-		err = s.Send([][]byte{word.Bytes()})
-	}
+	s, err := t.take(conn, known)
 	if err != nil {
-		return fmt.Errorf("gossip: %s: %w", conn.RemoteAddr(), err)
+		return err
 	}
 	select {
 	case t.inbox <- s:
@@ -214,6 +208,35 @@ func (t *TLS) Serve(ctx context.Context, conn *tls.Conn, known func()) error {
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// Take is [TLS.Serve] for somebody who wants the session, and closes it.
+func (t *TLS) Take(conn *tls.Conn, known func()) (Session, error) {
+	s, err := t.take(conn, known)
+	if err != nil {
+		conn.NetConn().Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (t *TLS) take(conn *tls.Conn, known func()) (*stream, error) {
+	s := newStream(conn)
+	if err := t.admit(s); err != nil {
+		return nil, fmt.Errorf("gossip: %s: %w", conn.RemoteAddr(), err)
+	}
+	known()
+	if tcp := tcpOf(conn); tcp != nil {
+		_ = tcp.SetKeepAlive(false) // the one who opened it asks
+	}
+	word, err := t.Word()
+	if err == nil {
+		err = s.Send([][]byte{word.Bytes()})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("gossip: %s: %w", conn.RemoteAddr(), err)
+	}
+	return s, nil
 }
 
 // tcpOf is the connection below, if it is one of TCP.
@@ -252,7 +275,7 @@ type stream struct {
 }
 
 func newStream(conn *tls.Conn) *stream {
-	return &stream{conn: conn, r: bufio.NewReaderSize(conn, 4<<10), over: make(chan struct{})}
+	return &stream{conn: conn, r: bufio.NewReaderSize(conn, 1<<10), over: make(chan struct{})}
 }
 
 func (s *stream) Peer() signed.Key { return s.peer }

@@ -10,7 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/cmd/kogge/admission"
+	"kogge.example/cmd/kogge/hearsay"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
@@ -31,8 +34,18 @@ type fleetHealth struct {
 	MayFail   int            `json:"mayFail"`   // more votes; negative: so many lack for a decision
 	Leader    string         `json:"leader"`    // node whose etcd leads; "": none
 	Members   []string       `json:"members"`   // nodes that run etcd now
+	Leases    fleetLeases    `json:"leases"`
 	Whole     bool           `json:"whole"`
 	Problems  []fleetProblem `json:"problems"`
+}
+
+// fleetLeases is what one node knows of the others' leases.
+type fleetLeases struct {
+	From    string `json:"from"` // the node; "": none knows of any
+	Held    int    `json:"held"`
+	Known   int    `json:"known"`   // of so many
+	Etcd    bool   `json:"etcd"`    // it reaches etcd now
+	Seconds int64  `json:"seconds"` // how old that is; -1: it never knew
 }
 
 type fleetProblem struct {
@@ -54,6 +67,8 @@ type fleetNode struct {
 	Release  string `json:"release"`
 	Slot     string `json:"slot"`
 	Height   int64  `json:"height"`
+	Lease    string `json:"lease"` // held, none or unknown
+	Said     int64  `json:"said"`  // seconds since its status came to the node that was asked; -1: not known
 	Order    string `json:"order"` // what operators have ordered about its seat; "": nothing
 }
 
@@ -64,21 +79,22 @@ func fleetStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the fleet is: votes, what is wrong and what to do", Args: cobra.NoArgs,
 		Long: "Asks all nodes of the fleet how they are, and says whether they can decide, how many more may fail, what is\n" +
-			"wrong and what to do. It says what this computer sees: others may reach other nodes.",
+			"wrong and what to do. It says what this computer sees, and what one of the nodes knows of the others, which may\n" +
+			"reach nodes that this computer does not.",
 		Example: "  kogge fleet status\n  kogge fleet status --wait 5m\n  kogge fleet status --check --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ring, err := t.openFleet()
 			if err != nil {
 				return err
 			}
-			s, h, err := survey(cmd.Context(), ring, wait)
+			s, h, board, err := survey(cmd.Context(), ring, wait)
 			if err != nil {
 				return err
 			}
 			if t.json {
-				err = printJSON(cmd.OutOrStdout(), healthOf(s, h))
+				err = printJSON(cmd.OutOrStdout(), healthOf(s, h, board))
 			} else {
-				err = printHealth(cmd.OutOrStdout(), s, h)
+				err = printHealth(cmd.OutOrStdout(), s, h, board)
 			}
 			if n := len(h.Problems); err == nil && n > 0 && (check || wait > 0) {
 				return fmt.Errorf("fleet %s: %s", ring.Genesis.Name, count(n, "problem"))
@@ -103,7 +119,7 @@ func fleetNodesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, h, err := survey(cmd.Context(), ring, 0)
+			_, h, _, err := survey(cmd.Context(), ring, 0)
 			if err != nil {
 				return err
 			}
@@ -122,22 +138,28 @@ func fleetNodesCommand() *cobra.Command {
 // surveyPause is between two looks at a fleet that is not well yet.
 const surveyPause = 2 * time.Second
 
-// survey looks at the fleet, and again until all is well or patience is over.
-func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) (ledger.State, operate.Health, error) {
+// survey looks at the fleet, and again until all is well or patience is over. The board is what one
+// of its nodes knows of the others.
+func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) (ledger.State, operate.Health, hearsay.Board, error) {
 	until := time.Now().Add(patience)
 	for {
 		s, seen, err := operate.Survey(ctx, ring, notice)
 		if err != nil {
-			return s, operate.Health{}, forkHint(err)
+			return s, operate.Health{}, hearsay.Board{}, forkHint(err)
 		}
 		h := operate.Judge(s, seen, time.Now())
 		admit(ctx, ring, s, &h)
+		board, err := hear(ctx, ring, s, h)
+		if err != nil {
+			return s, h, board, err
+		}
+		board.Pin(&h)
 		if h.Whole() || !time.Now().Add(surveyPause).Before(until) {
-			return s, h, ctx.Err()
+			return s, h, board, ctx.Err()
 		}
 		select {
 		case <-ctx.Done():
-			return s, h, context.Cause(ctx)
+			return s, h, board, context.Cause(ctx)
 		case <-time.After(surveyPause):
 		}
 	}
@@ -145,12 +167,7 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 
 // admit asks nodes that answer how each came into the fleet. Where none can say, nothing is shown.
 func admit(ctx context.Context, ring *keyring.Keyring, s ledger.State, h *operate.Health) {
-	var names []string
-	for _, n := range h.Nodes {
-		if n.Seat.Number > 0 && n.Standing != operate.StandingSilent && n.Standing != operate.StandingDoubt {
-			names = append(names, n.Node)
-		}
-	}
+	names := answering(*h)
 	if s.Height == 0 || len(names) == 0 {
 		return
 	}
@@ -159,11 +176,42 @@ func admit(ctx context.Context, ring *keyring.Keyring, s ledger.State, h *operat
 	}
 }
 
-func healthOf(s ledger.State, h operate.Health) fleetHealth {
+// hearLimit is how long one node may take to say what it knows of the others.
+const hearLimit = 10 * time.Second
+
+// hear asks a node that answers what it knows of the others.
+func hear(ctx context.Context, ring *keyring.Keyring, s ledger.State, h operate.Health) (hearsay.Board, error) {
+	nodes, err := operate.Nodes(ring)
+	if err != nil {
+		return hearsay.Board{}, err
+	}
+	return hearsay.Read(ctx, s, answering(h), func(ctx context.Context, name string, do func(context.Context, apiv1connect.FleetServiceClient) error) error {
+		limited, cancel := context.WithTimeout(ctx, hearLimit)
+		defer cancel()
+		r := operate.Remote{Keys: ring, Name: name, Address: nodes[name].Address, Tell: notice}
+		return r.Call(limited, func(ctx context.Context, c *api.Client) error { return do(ctx, c) })
+	})
+}
+
+// answering are the nodes with a seat that answer and count.
+func answering(h operate.Health) (names []string) {
+	for _, n := range h.Nodes {
+		if n.Seat.Number > 0 && n.Standing != operate.StandingSilent && n.Standing != operate.StandingDoubt {
+			names = append(names, n.Node)
+		}
+	}
+	return names
+}
+
+func healthOf(s ledger.State, h operate.Health, b hearsay.Board) fleetHealth {
 	all := fleetHealth{
 		Fleet: s.Genesis.Name, ID: s.Genesis.ID(), Height: s.Height, Votes: h.Votes, Quorum: h.Quorum, MayLie: h.Liars,
 		Answering: h.Answering, MayFail: h.Spare(), Whole: h.Whole(), Problems: []fleetProblem{},
-		Leader: nodeOf(s, h.Etcd.Leader), Members: []string{},
+		Leader: nodeOf(s, h.Etcd.Leader), Members: []string{}, Leases: fleetLeases{Seconds: -1},
+	}
+	if b.From != "" {
+		held, known := b.Leases()
+		all.Leases = fleetLeases{From: b.From, Held: held, Known: known, Etcd: b.Gateway != 0, Seconds: wholeSeconds(b.Listed)}
 	}
 	for _, n := range h.Etcd.Members {
 		all.Members = append(all.Members, nodeOf(s, n))
@@ -184,13 +232,14 @@ func nodesOf(h operate.Health) []fleetNode {
 		if n.Seat.Number > 0 {
 			row.Domain = n.Seat.DomainOf()
 		}
+		row.Lease, row.Said = n.Lease, wholeSeconds(n.Said)
 		all = append(all, row)
 	}
 	return all
 }
 
 // printHealth is what people see first of a fleet.
-func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
+func printHealth(w io.Writer, s ledger.State, h operate.Health, b hearsay.Board) error {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%-9s %s\n", name, fmt.Sprintf(format, args...))
 	}
@@ -205,6 +254,9 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health) error {
 		row("ledger", "%s, the newest is %s", count(int(s.Height), "record"), s.Record.Short())
 		row("votes", "%d, of which %d decide (%s): %d answer, %s, %s", h.Votes, h.Quorum, s.Roster.Rule, h.Answering, mayFail(h), mayLie(h.Liars))
 		row("etcd", "%s", etcdLine(s, h.Etcd))
+		if b.From != "" {
+			row("leases", "%s", leaseLine(b, len(s.Roster.Seats)))
+		}
 	}
 	row("nodes", "%d of %d answer this computer", answer, len(h.Nodes))
 	for _, a := range h.Orders.Absent {
@@ -300,9 +352,29 @@ func etcdLine(s ledger.State, e operate.EtcdHealth) string {
 	return text
 }
 
+// leaseLine says of how many seats the fleet hears, and how old that is.
+func leaseLine(b hearsay.Board, seats int) string {
+	held, known := b.Leases()
+	switch {
+	case known == 0 || b.Listed < 0:
+		return fmt.Sprintf("%s knows of none: %s", b.From, cmp.Or(cell(b.Problem), "it has not reached etcd yet"))
+	case b.Gateway == 0:
+		return fmt.Sprintf("%d of %d were kept when %s reached etcd last, %s ago", held, seats, b.From, age(b.Heard))
+	}
+	return fmt.Sprintf("%d of %d are kept, as %s sees it", held, seats, b.From)
+}
+
+// wholeSeconds is a time as JSON has it; -1: none.
+func wholeSeconds(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return int64(d / time.Second)
+}
+
 func printNodes(w io.Writer, rows []fleetNode) error {
 	t := newTable(w)
-	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tRELEASE\tSLOT\tRECORDS\tORDER")
+	t.head("SEAT\tNODE\tVOTE\tETCD\tDOMAIN\tSTATE\tLEASE\tSAID\tRELEASE\tSLOT\tRECORDS\tORDER")
 	for _, n := range rows {
 		seat, vote := "-", "-"
 		switch {
@@ -314,7 +386,14 @@ func printNodes(w io.Writer, rows []fleetNode) error {
 		if n.Vote {
 			vote = "yes"
 		}
-		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height, cmp.Or(n.Order, "-"))
+		lease, said := n.Lease, "-"
+		if lease == string(hearsay.LeaseUnknown) {
+			lease = "-"
+		}
+		if n.Said >= 0 {
+			said = age(time.Duration(n.Said)*time.Second) + " ago"
+		}
+		t.row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", seat, n.Node, vote, cmp.Or(n.Etcd, "-"), cmp.Or(n.Domain, "-"), n.State, lease, said, cmp.Or(n.Release, "-"), cmp.Or(n.Slot, "-"), n.Height, cmp.Or(n.Order, "-"))
 	}
 	return t.Flush()
 }

@@ -92,7 +92,7 @@ var worlds = []struct {
 	// The DHCP servers of the node's links.
 	{[]string{"github.com/insomniacslk/dhcp"}, []string{"init/network/dhcp"}},
 	// etcd: its server, its client.
-	{[]string{"go.etcd.io/etcd/"}, []string{"agent/etcd"}},
+	{[]string{"go.etcd.io/etcd/"}, []string{"agent/etcd", "agent/etcd/store"}},
 	// The boot partition, while the node runs.
 	{[]string{program.Module + "/update/bootpart"}, []string{"init", "agent/install"}},
 }

@@ -255,12 +255,12 @@ const wholeLimit = 5 * time.Minute
 
 // stay shows how the fleet is and what to try, and ends with Ctrl-C or the last VM.
 func (f *fleetRun) stay(ctx context.Context, ring *keyring.Keyring, vms map[string]*qemu.VM, out io.Writer) error {
-	s, h, err := survey(ctx, ring, wholeLimit)
+	s, h, board, err := survey(ctx, ring, wholeLimit)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(out)
-	if err := printHealth(out, s, h); err != nil {
+	if err := printHealth(out, s, h, board); err != nil {
 		return err
 	}
 	cpu := 0.0

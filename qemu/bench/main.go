@@ -61,6 +61,7 @@ type settings struct {
 	idle     time.Duration // before memory is read
 	hog      time.Duration // that the node has each hog
 	projects int           // of new names after the hogs
+	agents   int           // over three members
 }
 
 func main() {
@@ -68,9 +69,10 @@ func main() {
 	log.SetPrefix("bench: ")
 	var s settings
 	flag.IntVar(&s.runs, "n", 5, "runs of each boot")
-	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated; hogs, which takes most of an hour, only if it is named")
+	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated; hogs, which takes most of an hour, and agents, which needs all of the computer, only if they are named")
 	flag.DurationVar(&s.hog, "hog", 2*time.Minute, "how long the node has each hog")
 	flag.IntVar(&s.projects, "projects", 1000, "how many projects of new names the node gets after the hogs")
+	flag.IntVar(&s.agents, "agents", 10000, "how many agents are over three members")
 	flag.DurationVar(&s.idle, "idle", 5*time.Minute, "how long a node is left alone before its memory is read")
 	out := flag.String("json", "", "file for the figures as JSON")
 	flag.Parse()
@@ -93,6 +95,25 @@ func main() {
 
 // measure takes the figures and prints each row when it is complete.
 func measure(ctx context.Context, s settings, only []string) ([]row, error) {
+	var all []row
+	take := func(name string, figures func() ([]row, error)) error {
+		if !slices.Contains(only, name) {
+			return nil
+		}
+		rows, err := figures()
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		for _, r := range rows {
+			fmt.Println(r)
+		}
+		all = append(all, rows...)
+		return nil
+	}
+	// These need no image.
+	if err := take("agents", func() ([]row, error) { return agents(ctx, s.agents) }); err != nil || slices.Equal(only, []string{"agents"}) {
+		return all, err
+	}
 	b, err := prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -112,19 +133,10 @@ func measure(ctx context.Context, s settings, only []string) ([]row, error) {
 		{"hogs", func() ([]row, error) { return b.hogs(ctx, s.hog, s.projects) }},
 		{"build", func() ([]row, error) { return b.builds(ctx, s.runs) }},
 	}
-	var all []row
 	for _, p := range parts {
-		if !slices.Contains(only, p.name) {
-			continue
+		if err := take(p.name, p.take); err != nil {
+			return nil, err
 		}
-		rows, err := p.take()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
-		}
-		for _, r := range rows {
-			fmt.Println(r)
-		}
-		all = append(all, rows...)
 	}
 	return all, nil
 }

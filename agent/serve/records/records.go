@@ -54,6 +54,8 @@ type Records struct {
 	// Refuse says why a call that changes something is not answered by a node that stands in its
 	// fleet as this one does; nil: none is refused.
 	Refuse func(procedure string) error
+	// Board is what the node knows of the others; nil: it hears of none.
+	Board func() (Board, error)
 	// Addresses are the machine's, the first one the likeliest to be reached; nil: not known.
 	Addresses func() []netip.Addr
 }

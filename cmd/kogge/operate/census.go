@@ -161,6 +161,10 @@ type NodeHealth struct {
 	Order    string // what operators have ordered about its seat; "": nothing
 	// Admitted is how it came into the fleet, in the words of package admission; "": nobody asked.
 	Admitted string
+	// What others know of it, if one of them was asked: whether it has a lease ("": not known), and
+	// how long ago its status came to the one that was asked (negative: not known).
+	Lease string
+	Said  time.Duration
 }
 
 // Answers says whether the node answers this computer.

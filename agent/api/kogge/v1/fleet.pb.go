@@ -21,6 +21,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Lease int32
+
+const (
+	Lease_LEASE_UNSPECIFIED Lease = 0 // not known
+	Lease_LEASE_HELD        Lease = 1
+	Lease_LEASE_NONE        Lease = 2
+)
+
+// Enum value maps for Lease.
+var (
+	Lease_name = map[int32]string{
+		0: "LEASE_UNSPECIFIED",
+		1: "LEASE_HELD",
+		2: "LEASE_NONE",
+	}
+	Lease_value = map[string]int32{
+		"LEASE_UNSPECIFIED": 0,
+		"LEASE_HELD":        1,
+		"LEASE_NONE":        2,
+	}
+)
+
+func (x Lease) Enum() *Lease {
+	p := new(Lease)
+	*p = x
+	return p
+}
+
+func (x Lease) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Lease) Descriptor() protoreflect.EnumDescriptor {
+	return file_kogge_v1_fleet_proto_enumTypes[0].Descriptor()
+}
+
+func (Lease) Type() protoreflect.EnumType {
+	return &file_kogge_v1_fleet_proto_enumTypes[0]
+}
+
+func (x Lease) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Lease.Descriptor instead.
+func (Lease) EnumDescriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{0}
+}
+
 type EtcdRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -205,6 +254,179 @@ func (x *EtcdResponse) GetSnapshots() int32 {
 	return 0
 }
 
+type NoticesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoticesRequest) Reset() {
+	*x = NoticesRequest{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoticesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoticesRequest) ProtoMessage() {}
+
+func (x *NoticesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoticesRequest.ProtoReflect.Descriptor instead.
+func (*NoticesRequest) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+type NoticesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the first answer:
+	Gateway       int32     `protobuf:"varint,1,opt,name=gateway,proto3" json:"gateway,omitempty"`                               // seat through which the node reaches etcd; 0: it does not
+	Problem       string    `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`                                // why not
+	HeardMillis   int64     `protobuf:"varint,3,opt,name=heard_millis,json=heardMillis,proto3" json:"heard_millis,omitempty"`    // ago that a gateway said something; -1: none ever did
+	ListedMillis  int64     `protobuf:"varint,4,opt,name=listed_millis,json=listedMillis,proto3" json:"listed_millis,omitempty"` // ago that all leases were known; -1: they never were
+	Notices       []*Notice `protobuf:"bytes,5,rep,name=notices,proto3" json:"notices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoticesResponse) Reset() {
+	*x = NoticesResponse{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoticesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoticesResponse) ProtoMessage() {}
+
+func (x *NoticesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoticesResponse.ProtoReflect.Descriptor instead.
+func (*NoticesResponse) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NoticesResponse) GetGateway() int32 {
+	if x != nil {
+		return x.Gateway
+	}
+	return 0
+}
+
+func (x *NoticesResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *NoticesResponse) GetHeardMillis() int64 {
+	if x != nil {
+		return x.HeardMillis
+	}
+	return 0
+}
+
+func (x *NoticesResponse) GetListedMillis() int64 {
+	if x != nil {
+		return x.ListedMillis
+	}
+	return 0
+}
+
+func (x *NoticesResponse) GetNotices() []*Notice {
+	if x != nil {
+		return x.Notices
+	}
+	return nil
+}
+
+type Notice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`                     // of kind kogge/node/v1 or kogge/status/v1: see update/fleet/notice
+	AgeMillis     int64                  `protobuf:"varint,2,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"` // since it came to the node; -1: not known
+	Lease         Lease                  `protobuf:"varint,3,opt,name=lease,proto3,enum=kogge.v1.Lease" json:"lease,omitempty"`      // of the seat that has signed it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notice) Reset() {
+	*x = Notice{}
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notice) ProtoMessage() {}
+
+func (x *Notice) ProtoReflect() protoreflect.Message {
+	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notice.ProtoReflect.Descriptor instead.
+func (*Notice) Descriptor() ([]byte, []int) {
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Notice) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *Notice) GetAgeMillis() int64 {
+	if x != nil {
+		return x.AgeMillis
+	}
+	return 0
+}
+
+func (x *Notice) GetLease() Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return Lease_LEASE_UNSPECIFIED
+}
+
 type SucceedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Succession    []byte                 `protobuf:"bytes,1,opt,name=succession,proto3" json:"succession,omitempty"`   // a document of update/fleet, signed by the owner of the node's fleet
@@ -216,7 +438,7 @@ type SucceedRequest struct {
 
 func (x *SucceedRequest) Reset() {
 	*x = SucceedRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +450,7 @@ func (x *SucceedRequest) String() string {
 func (*SucceedRequest) ProtoMessage() {}
 
 func (x *SucceedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[2]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +463,7 @@ func (x *SucceedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SucceedRequest.ProtoReflect.Descriptor instead.
 func (*SucceedRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SucceedRequest) GetSuccession() []byte {
@@ -274,7 +496,7 @@ type SucceedResponse struct {
 
 func (x *SucceedResponse) Reset() {
 	*x = SucceedResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +508,7 @@ func (x *SucceedResponse) String() string {
 func (*SucceedResponse) ProtoMessage() {}
 
 func (x *SucceedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[3]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +521,7 @@ func (x *SucceedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SucceedResponse.ProtoReflect.Descriptor instead.
 func (*SucceedResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SucceedResponse) GetFleet() string {
@@ -318,7 +540,7 @@ type CustodyRequest struct {
 
 func (x *CustodyRequest) Reset() {
 	*x = CustodyRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +552,7 @@ func (x *CustodyRequest) String() string {
 func (*CustodyRequest) ProtoMessage() {}
 
 func (x *CustodyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[4]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +565,7 @@ func (x *CustodyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustodyRequest.ProtoReflect.Descriptor instead.
 func (*CustodyRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CustodyRequest) GetSealed() []byte {
@@ -362,7 +584,7 @@ type CustodyResponse struct {
 
 func (x *CustodyResponse) Reset() {
 	*x = CustodyResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +596,7 @@ func (x *CustodyResponse) String() string {
 func (*CustodyResponse) ProtoMessage() {}
 
 func (x *CustodyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[5]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +609,7 @@ func (x *CustodyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CustodyResponse.ProtoReflect.Descriptor instead.
 func (*CustodyResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CustodyResponse) GetEnvelope() []byte {
@@ -405,7 +627,7 @@ type PapersRequest struct {
 
 func (x *PapersRequest) Reset() {
 	*x = PapersRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +639,7 @@ func (x *PapersRequest) String() string {
 func (*PapersRequest) ProtoMessage() {}
 
 func (x *PapersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[6]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +652,7 @@ func (x *PapersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PapersRequest.ProtoReflect.Descriptor instead.
 func (*PapersRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 type PapersResponse struct {
@@ -443,7 +665,7 @@ type PapersResponse struct {
 
 func (x *PapersResponse) Reset() {
 	*x = PapersResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +677,7 @@ func (x *PapersResponse) String() string {
 func (*PapersResponse) ProtoMessage() {}
 
 func (x *PapersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[7]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +690,7 @@ func (x *PapersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PapersResponse.ProtoReflect.Descriptor instead.
 func (*PapersResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PapersResponse) GetPapers() [][]byte {
@@ -494,7 +716,7 @@ type GivePapersRequest struct {
 
 func (x *GivePapersRequest) Reset() {
 	*x = GivePapersRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +728,7 @@ func (x *GivePapersRequest) String() string {
 func (*GivePapersRequest) ProtoMessage() {}
 
 func (x *GivePapersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[8]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +741,7 @@ func (x *GivePapersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GivePapersRequest.ProtoReflect.Descriptor instead.
 func (*GivePapersRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GivePapersRequest) GetPapers() [][]byte {
@@ -538,7 +760,7 @@ type GivePapersResponse struct {
 
 func (x *GivePapersResponse) Reset() {
 	*x = GivePapersResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -550,7 +772,7 @@ func (x *GivePapersResponse) String() string {
 func (*GivePapersResponse) ProtoMessage() {}
 
 func (x *GivePapersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[9]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -563,7 +785,7 @@ func (x *GivePapersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GivePapersResponse.ProtoReflect.Descriptor instead.
 func (*GivePapersResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GivePapersResponse) GetNews() int32 {
@@ -582,7 +804,7 @@ type SeatRequest struct {
 
 func (x *SeatRequest) Reset() {
 	*x = SeatRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[10]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +816,7 @@ func (x *SeatRequest) String() string {
 func (*SeatRequest) ProtoMessage() {}
 
 func (x *SeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[10]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +829,7 @@ func (x *SeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatRequest.ProtoReflect.Descriptor instead.
 func (*SeatRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SeatRequest) GetNonce() []byte {
@@ -626,7 +848,7 @@ type SeatResponse struct {
 
 func (x *SeatResponse) Reset() {
 	*x = SeatResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[11]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +860,7 @@ func (x *SeatResponse) String() string {
 func (*SeatResponse) ProtoMessage() {}
 
 func (x *SeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[11]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +873,7 @@ func (x *SeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeatResponse.ProtoReflect.Descriptor instead.
 func (*SeatResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{11}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SeatResponse) GetEnvelope() []byte {
@@ -670,7 +892,7 @@ type TakeRequest struct {
 
 func (x *TakeRequest) Reset() {
 	*x = TakeRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[12]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +904,7 @@ func (x *TakeRequest) String() string {
 func (*TakeRequest) ProtoMessage() {}
 
 func (x *TakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[12]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +917,7 @@ func (x *TakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeRequest.ProtoReflect.Descriptor instead.
 func (*TakeRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TakeRequest) GetEntry() *Entry {
@@ -714,7 +936,7 @@ type TakeResponse struct {
 
 func (x *TakeResponse) Reset() {
 	*x = TakeResponse{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[13]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +948,7 @@ func (x *TakeResponse) String() string {
 func (*TakeResponse) ProtoMessage() {}
 
 func (x *TakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[13]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +961,7 @@ func (x *TakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeResponse.ProtoReflect.Descriptor instead.
 func (*TakeResponse) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TakeResponse) GetHeight() int64 {
@@ -758,7 +980,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[14]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +992,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[14]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +1005,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{14}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordsRequest) GetFrom() int64 {
@@ -806,7 +1028,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_kogge_v1_fleet_proto_msgTypes[15]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +1040,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_kogge_v1_fleet_proto_msgTypes[15]
+	mi := &file_kogge_v1_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +1053,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{15}
+	return file_kogge_v1_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Entry) GetHeight() int64 {
@@ -885,7 +1107,19 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\x05quota\x18\v \x01(\x03R\x05quota\x12\x12\n" +
 	"\x04full\x18\f \x03(\x05R\x04full\x12\x18\n" +
 	"\acorrupt\x18\r \x03(\x05R\acorrupt\x12\x1c\n" +
-	"\tsnapshots\x18\x0e \x01(\x05R\tsnapshots\"h\n" +
+	"\tsnapshots\x18\x0e \x01(\x05R\tsnapshots\"\x10\n" +
+	"\x0eNoticesRequest\"\xb9\x01\n" +
+	"\x0fNoticesResponse\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\x05R\agateway\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12!\n" +
+	"\fheard_millis\x18\x03 \x01(\x03R\vheardMillis\x12#\n" +
+	"\rlisted_millis\x18\x04 \x01(\x03R\flistedMillis\x12*\n" +
+	"\anotices\x18\x05 \x03(\v2\x10.kogge.v1.NoticeR\anotices\"j\n" +
+	"\x06Notice\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x1d\n" +
+	"\n" +
+	"age_millis\x18\x02 \x01(\x03R\tageMillis\x12%\n" +
+	"\x05lease\x18\x03 \x01(\x0e2\x0f.kogge.v1.LeaseR\x05lease\"h\n" +
 	"\x0eSucceedRequest\x12\x1e\n" +
 	"\n" +
 	"succession\x18\x01 \x01(\fR\n" +
@@ -923,7 +1157,13 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\x06height\x18\x01 \x01(\x03R\x06height\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12 \n" +
-	"\vcertificate\x18\x04 \x01(\fR\vcertificate2\xa1\x04\n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate*>\n" +
+	"\x05Lease\x12\x15\n" +
+	"\x11LEASE_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"LEASE_HELD\x10\x01\x12\x0e\n" +
+	"\n" +
+	"LEASE_NONE\x10\x022\xe9\x04\n" +
 	"\fFleetService\x12;\n" +
 	"\x04Seat\x12\x15.kogge.v1.SeatRequest\x1a\x16.kogge.v1.SeatResponse\"\x04\xa8\xe3\x18\x01\x12;\n" +
 	"\x04Take\x12\x15.kogge.v1.TakeRequest\x1a\x16.kogge.v1.TakeResponse\"\x04\xa8\xe3\x18\x02\x12<\n" +
@@ -932,7 +1172,8 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\aCustody\x12\x18.kogge.v1.CustodyRequest\x1a\x19.kogge.v1.CustodyResponse\"\x04\xa8\xe3\x18\x03\x12A\n" +
 	"\x06Papers\x12\x17.kogge.v1.PapersRequest\x1a\x18.kogge.v1.PapersResponse\"\x04\xa8\xe3\x18\x01\x12M\n" +
 	"\n" +
-	"GivePapers\x12\x1b.kogge.v1.GivePapersRequest\x1a\x1c.kogge.v1.GivePapersResponse\"\x04\xa8\xe3\x18\x02\x12D\n" +
+	"GivePapers\x12\x1b.kogge.v1.GivePapersRequest\x1a\x1c.kogge.v1.GivePapersResponse\"\x04\xa8\xe3\x18\x02\x12F\n" +
+	"\aNotices\x12\x18.kogge.v1.NoticesRequest\x1a\x19.kogge.v1.NoticesResponse\"\x04\xa8\xe3\x18\x010\x01\x12D\n" +
 	"\aSucceed\x12\x18.kogge.v1.SucceedRequest\x1a\x19.kogge.v1.SucceedResponse\"\x04\xa8\xe3\x18\x03B(Z&kogge.example/agent/api/kogge/v1;apiv1b\x06proto3"
 
 var (
@@ -947,50 +1188,59 @@ func file_kogge_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_kogge_v1_fleet_proto_rawDescData
 }
 
-var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_kogge_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_kogge_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_kogge_v1_fleet_proto_goTypes = []any{
-	(*EtcdRequest)(nil),        // 0: kogge.v1.EtcdRequest
-	(*EtcdResponse)(nil),       // 1: kogge.v1.EtcdResponse
-	(*SucceedRequest)(nil),     // 2: kogge.v1.SucceedRequest
-	(*SucceedResponse)(nil),    // 3: kogge.v1.SucceedResponse
-	(*CustodyRequest)(nil),     // 4: kogge.v1.CustodyRequest
-	(*CustodyResponse)(nil),    // 5: kogge.v1.CustodyResponse
-	(*PapersRequest)(nil),      // 6: kogge.v1.PapersRequest
-	(*PapersResponse)(nil),     // 7: kogge.v1.PapersResponse
-	(*GivePapersRequest)(nil),  // 8: kogge.v1.GivePapersRequest
-	(*GivePapersResponse)(nil), // 9: kogge.v1.GivePapersResponse
-	(*SeatRequest)(nil),        // 10: kogge.v1.SeatRequest
-	(*SeatResponse)(nil),       // 11: kogge.v1.SeatResponse
-	(*TakeRequest)(nil),        // 12: kogge.v1.TakeRequest
-	(*TakeResponse)(nil),       // 13: kogge.v1.TakeResponse
-	(*RecordsRequest)(nil),     // 14: kogge.v1.RecordsRequest
-	(*Entry)(nil),              // 15: kogge.v1.Entry
-	nil,                        // 16: kogge.v1.PapersResponse.RefusedEntry
+	(Lease)(0),                 // 0: kogge.v1.Lease
+	(*EtcdRequest)(nil),        // 1: kogge.v1.EtcdRequest
+	(*EtcdResponse)(nil),       // 2: kogge.v1.EtcdResponse
+	(*NoticesRequest)(nil),     // 3: kogge.v1.NoticesRequest
+	(*NoticesResponse)(nil),    // 4: kogge.v1.NoticesResponse
+	(*Notice)(nil),             // 5: kogge.v1.Notice
+	(*SucceedRequest)(nil),     // 6: kogge.v1.SucceedRequest
+	(*SucceedResponse)(nil),    // 7: kogge.v1.SucceedResponse
+	(*CustodyRequest)(nil),     // 8: kogge.v1.CustodyRequest
+	(*CustodyResponse)(nil),    // 9: kogge.v1.CustodyResponse
+	(*PapersRequest)(nil),      // 10: kogge.v1.PapersRequest
+	(*PapersResponse)(nil),     // 11: kogge.v1.PapersResponse
+	(*GivePapersRequest)(nil),  // 12: kogge.v1.GivePapersRequest
+	(*GivePapersResponse)(nil), // 13: kogge.v1.GivePapersResponse
+	(*SeatRequest)(nil),        // 14: kogge.v1.SeatRequest
+	(*SeatResponse)(nil),       // 15: kogge.v1.SeatResponse
+	(*TakeRequest)(nil),        // 16: kogge.v1.TakeRequest
+	(*TakeResponse)(nil),       // 17: kogge.v1.TakeResponse
+	(*RecordsRequest)(nil),     // 18: kogge.v1.RecordsRequest
+	(*Entry)(nil),              // 19: kogge.v1.Entry
+	nil,                        // 20: kogge.v1.PapersResponse.RefusedEntry
 }
 var file_kogge_v1_fleet_proto_depIdxs = []int32{
-	16, // 0: kogge.v1.PapersResponse.refused:type_name -> kogge.v1.PapersResponse.RefusedEntry
-	15, // 1: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
-	10, // 2: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
-	12, // 3: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
-	14, // 4: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
-	0,  // 5: kogge.v1.FleetService.Etcd:input_type -> kogge.v1.EtcdRequest
-	4,  // 6: kogge.v1.FleetService.Custody:input_type -> kogge.v1.CustodyRequest
-	6,  // 7: kogge.v1.FleetService.Papers:input_type -> kogge.v1.PapersRequest
-	8,  // 8: kogge.v1.FleetService.GivePapers:input_type -> kogge.v1.GivePapersRequest
-	2,  // 9: kogge.v1.FleetService.Succeed:input_type -> kogge.v1.SucceedRequest
-	11, // 10: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
-	13, // 11: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
-	15, // 12: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
-	1,  // 13: kogge.v1.FleetService.Etcd:output_type -> kogge.v1.EtcdResponse
-	5,  // 14: kogge.v1.FleetService.Custody:output_type -> kogge.v1.CustodyResponse
-	7,  // 15: kogge.v1.FleetService.Papers:output_type -> kogge.v1.PapersResponse
-	9,  // 16: kogge.v1.FleetService.GivePapers:output_type -> kogge.v1.GivePapersResponse
-	3,  // 17: kogge.v1.FleetService.Succeed:output_type -> kogge.v1.SucceedResponse
-	10, // [10:18] is the sub-list for method output_type
-	2,  // [2:10] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	5,  // 0: kogge.v1.NoticesResponse.notices:type_name -> kogge.v1.Notice
+	0,  // 1: kogge.v1.Notice.lease:type_name -> kogge.v1.Lease
+	20, // 2: kogge.v1.PapersResponse.refused:type_name -> kogge.v1.PapersResponse.RefusedEntry
+	19, // 3: kogge.v1.TakeRequest.entry:type_name -> kogge.v1.Entry
+	14, // 4: kogge.v1.FleetService.Seat:input_type -> kogge.v1.SeatRequest
+	16, // 5: kogge.v1.FleetService.Take:input_type -> kogge.v1.TakeRequest
+	18, // 6: kogge.v1.FleetService.Records:input_type -> kogge.v1.RecordsRequest
+	1,  // 7: kogge.v1.FleetService.Etcd:input_type -> kogge.v1.EtcdRequest
+	8,  // 8: kogge.v1.FleetService.Custody:input_type -> kogge.v1.CustodyRequest
+	10, // 9: kogge.v1.FleetService.Papers:input_type -> kogge.v1.PapersRequest
+	12, // 10: kogge.v1.FleetService.GivePapers:input_type -> kogge.v1.GivePapersRequest
+	3,  // 11: kogge.v1.FleetService.Notices:input_type -> kogge.v1.NoticesRequest
+	6,  // 12: kogge.v1.FleetService.Succeed:input_type -> kogge.v1.SucceedRequest
+	15, // 13: kogge.v1.FleetService.Seat:output_type -> kogge.v1.SeatResponse
+	17, // 14: kogge.v1.FleetService.Take:output_type -> kogge.v1.TakeResponse
+	19, // 15: kogge.v1.FleetService.Records:output_type -> kogge.v1.Entry
+	2,  // 16: kogge.v1.FleetService.Etcd:output_type -> kogge.v1.EtcdResponse
+	9,  // 17: kogge.v1.FleetService.Custody:output_type -> kogge.v1.CustodyResponse
+	11, // 18: kogge.v1.FleetService.Papers:output_type -> kogge.v1.PapersResponse
+	13, // 19: kogge.v1.FleetService.GivePapers:output_type -> kogge.v1.GivePapersResponse
+	4,  // 20: kogge.v1.FleetService.Notices:output_type -> kogge.v1.NoticesResponse
+	7,  // 21: kogge.v1.FleetService.Succeed:output_type -> kogge.v1.SucceedResponse
+	13, // [13:22] is the sub-list for method output_type
+	4,  // [4:13] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_kogge_v1_fleet_proto_init() }
@@ -1004,13 +1254,14 @@ func file_kogge_v1_fleet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kogge_v1_fleet_proto_rawDesc), len(file_kogge_v1_fleet_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   17,
+			NumEnums:      1,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_kogge_v1_fleet_proto_goTypes,
 		DependencyIndexes: file_kogge_v1_fleet_proto_depIdxs,
+		EnumInfos:         file_kogge_v1_fleet_proto_enumTypes,
 		MessageInfos:      file_kogge_v1_fleet_proto_msgTypes,
 	}.Build()
 	File_kogge_v1_fleet_proto = out.File

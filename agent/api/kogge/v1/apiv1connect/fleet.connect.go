@@ -47,6 +47,8 @@ const (
 	FleetServicePapersProcedure = "/kogge.v1.FleetService/Papers"
 	// FleetServiceGivePapersProcedure is the fully-qualified name of the FleetService's GivePapers RPC.
 	FleetServiceGivePapersProcedure = "/kogge.v1.FleetService/GivePapers"
+	// FleetServiceNoticesProcedure is the fully-qualified name of the FleetService's Notices RPC.
+	FleetServiceNoticesProcedure = "/kogge.v1.FleetService/Notices"
 	// FleetServiceSucceedProcedure is the fully-qualified name of the FleetService's Succeed RPC.
 	FleetServiceSucceedProcedure = "/kogge.v1.FleetService/Succeed"
 )
@@ -70,6 +72,9 @@ type FleetServiceClient interface {
 	Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error)
 	// GivePapers gives the node papers, which it verifies itself, and passes on if it has a seat.
 	GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error)
+	// Notices are what the node knows of the fleet's nodes by their own words, which their seats
+	// have signed, and by whom etcd has leases. The first answer says how old that is.
+	Notices(context.Context, *connect.Request[v1.NoticesRequest]) (*connect.ServerStreamForClient[v1.NoticesResponse], error)
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -127,6 +132,12 @@ func NewFleetServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(fleetServiceMethods.ByName("GivePapers")),
 			connect.WithClientOptions(opts...),
 		),
+		notices: connect.NewClient[v1.NoticesRequest, v1.NoticesResponse](
+			httpClient,
+			baseURL+FleetServiceNoticesProcedure,
+			connect.WithSchema(fleetServiceMethods.ByName("Notices")),
+			connect.WithClientOptions(opts...),
+		),
 		succeed: connect.NewClient[v1.SucceedRequest, v1.SucceedResponse](
 			httpClient,
 			baseURL+FleetServiceSucceedProcedure,
@@ -145,6 +156,7 @@ type fleetServiceClient struct {
 	custody    *connect.Client[v1.CustodyRequest, v1.CustodyResponse]
 	papers     *connect.Client[v1.PapersRequest, v1.PapersResponse]
 	givePapers *connect.Client[v1.GivePapersRequest, v1.GivePapersResponse]
+	notices    *connect.Client[v1.NoticesRequest, v1.NoticesResponse]
 	succeed    *connect.Client[v1.SucceedRequest, v1.SucceedResponse]
 }
 
@@ -183,6 +195,11 @@ func (c *fleetServiceClient) GivePapers(ctx context.Context, req *connect.Reques
 	return c.givePapers.CallUnary(ctx, req)
 }
 
+// Notices calls kogge.v1.FleetService.Notices.
+func (c *fleetServiceClient) Notices(ctx context.Context, req *connect.Request[v1.NoticesRequest]) (*connect.ServerStreamForClient[v1.NoticesResponse], error) {
+	return c.notices.CallServerStream(ctx, req)
+}
+
 // Succeed calls kogge.v1.FleetService.Succeed.
 func (c *fleetServiceClient) Succeed(ctx context.Context, req *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {
 	return c.succeed.CallUnary(ctx, req)
@@ -207,6 +224,9 @@ type FleetServiceHandler interface {
 	Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error)
 	// GivePapers gives the node papers, which it verifies itself, and passes on if it has a seat.
 	GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error)
+	// Notices are what the node knows of the fleet's nodes by their own words, which their seats
+	// have signed, and by whom etcd has leases. The first answer says how old that is.
+	Notices(context.Context, *connect.Request[v1.NoticesRequest], *connect.ServerStream[v1.NoticesResponse]) error
 	// Succeed makes the node one of the fleet of version 2 that its own of version 1 has become.
 	Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error)
 }
@@ -260,6 +280,12 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("GivePapers")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fleetServiceNoticesHandler := connect.NewServerStreamHandler(
+		FleetServiceNoticesProcedure,
+		svc.Notices,
+		connect.WithSchema(fleetServiceMethods.ByName("Notices")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fleetServiceSucceedHandler := connect.NewUnaryHandler(
 		FleetServiceSucceedProcedure,
 		svc.Succeed,
@@ -282,6 +308,8 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 			fleetServicePapersHandler.ServeHTTP(w, r)
 		case FleetServiceGivePapersProcedure:
 			fleetServiceGivePapersHandler.ServeHTTP(w, r)
+		case FleetServiceNoticesProcedure:
+			fleetServiceNoticesHandler.ServeHTTP(w, r)
 		case FleetServiceSucceedProcedure:
 			fleetServiceSucceedHandler.ServeHTTP(w, r)
 		default:
@@ -319,6 +347,10 @@ func (UnimplementedFleetServiceHandler) Papers(context.Context, *connect.Request
 
 func (UnimplementedFleetServiceHandler) GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.GivePapers is not implemented"))
+}
+
+func (UnimplementedFleetServiceHandler) Notices(context.Context, *connect.Request[v1.NoticesRequest], *connect.ServerStream[v1.NoticesResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Notices is not implemented"))
 }
 
 func (UnimplementedFleetServiceHandler) Succeed(context.Context, *connect.Request[v1.SucceedRequest]) (*connect.Response[v1.SucceedResponse], error) {

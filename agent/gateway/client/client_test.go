@@ -1,0 +1,422 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kogge.example/agent/gateway/wire"
+	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/shelf"
+	"kogge.example/update/fleet/signed"
+)
+
+// pinned is a ledger in memory.
+type pinned struct {
+	mu  sync.Mutex // guards log
+	log *ledger.Log
+}
+
+func (p *pinned) State() ledger.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.State()
+}
+
+func (p *pinned) Take(height int64, e ledger.Entry) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if height <= p.log.State().Height {
+		return nil // it is compared, which is the ledger's matter
+	}
+	return p.log.Append(e)
+}
+
+// pipe is a session with a gateway that a test plays.
+type pipe struct {
+	seat    int
+	in, out chan []byte
+	over    chan struct{}
+	once    sync.Once
+}
+
+func (p *pipe) Send(frames [][]byte) error {
+	for _, f := range frames {
+		select {
+		case p.in <- f:
+		case <-p.over:
+			return io.ErrClosedPipe
+		}
+	}
+	return nil
+}
+
+func (p *pipe) Receive() ([]byte, error) {
+	select {
+	case f := <-p.out:
+		return f, nil
+	case <-p.over:
+		return nil, io.EOF
+	}
+}
+
+func (p *pipe) Close() error {
+	p.once.Do(func() { close(p.over) })
+	return nil
+}
+
+// say has the gateway say something; false: the session is over.
+func (p *pipe) say(all ...wire.Frame) bool {
+	for _, f := range all {
+		select {
+		case p.out <- wire.Encode(f):
+		case <-p.over:
+			return false
+		}
+	}
+	return true
+}
+
+// hear is what the node says next, but for signs of life, which are answered; nil: the session is
+// over.
+func (p *pipe) hear(t *testing.T) wire.Frame {
+	for {
+		select {
+		case raw := <-p.in:
+			f, err := wire.Decode(raw)
+			if err != nil {
+				t.Error(err)
+			}
+			if _, alive := f.(wire.Alive); !alive {
+				return f
+			}
+			p.say(wire.Alive{})
+		case <-p.over:
+			return nil
+		}
+	}
+}
+
+// scene is a client whose gateways a test plays.
+type scene struct {
+	*Client
+	t     *testing.T
+	fleet *ledgertest.Fleet
+	shelf *shelf.Shelf
+	self  roster.Seat
+	came  chan *pipe // sessions that the client opens
+	down  map[int]bool
+	mu    sync.Mutex // guards down and shelf
+}
+
+// play has a client of seat n4 of a fleet of five, three of which are members, with so many of the
+// fleet's records.
+func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Context, *scene)) {
+	synctest.Test(t, func(t *testing.T) {
+		log := ledger.New(f.Genesis)
+		for _, e := range f.Entries[:records] {
+			if err := log.Append(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		self, _ := log.State().Roster.ByName("n4")
+		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool)}
+		s.shelf.Follow(log.State().Roster)
+		s.Client = New(Config{
+			Self: self.Key, Ledger: &pinned{log: log}, Logf: t.Logf,
+			Judge: func(raw []byte) (shelf.Verdict, error) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.shelf.Put(raw), nil
+			},
+			Dial: func(ctx context.Context, seat roster.Seat) (Session, error) {
+				s.mu.Lock()
+				down := s.down[seat.Number]
+				s.mu.Unlock()
+				if down {
+					return nil, errors.New("connection refused")
+				}
+				p := &pipe{seat: seat.Number, in: make(chan []byte, 64), out: make(chan []byte, 64), over: make(chan struct{})}
+				select {
+				case s.came <- p:
+					return p, nil
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			},
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { s.Run(ctx) })
+		script(ctx, s)
+		stop()
+		running.Wait()
+	})
+}
+
+func (s *scene) set(seat int, down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down[seat] = down
+}
+
+// welcome takes the next session and welcomes the node.
+func (s *scene) welcome() *pipe {
+	p := <-s.came
+	p.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+	return p
+}
+
+// live answers what the node follows: there is nothing.
+func (s *scene) live(p *pipe) {
+	for range board.Topics() {
+		f, ok := p.hear(s.t).(wire.Follow)
+		if !ok {
+			s.t.Fatalf("%+v", f)
+		}
+		p.say(wire.Live{Topic: f.Topic})
+	}
+}
+
+func (s *scene) seal(name, kind string, number uint64, body []byte) signed.Envelope {
+	return ledgertest.Must[signed.Envelope](s.t)(signed.Seal(kind, s.fleet.Log.State().Fleet(), ledgertest.Private(name), number, body))
+}
+
+func status() []byte { return notice.Status{Version: 1}.Encode() }
+
+func item(e signed.Envelope, revision int64, state wire.State) wire.Item {
+	p, _ := board.Of(e)
+	return wire.Item{Key: p.Key(), Revision: revision, State: state, Value: e.Bytes()}
+}
+
+// TestPuts puts what is said, waits where it is told to, and puts again what etcd has lost.
+func TestPuts(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		first := s.seal("n4", notice.StatusKind, 1, status())
+		s.Say(first)
+		s.Say(s.seal("n4", notice.TLSKeyKind, 9, nil))       // has no place
+		s.Say(s.seal("n3", notice.StatusKind, 9, nil))       // is not its own
+		s.Say(s.seal("n4", notice.StatusKind, 0, []byte{1})) // is older
+		p := s.welcome()
+		put := func() wire.Put {
+			for {
+				switch f := p.hear(t).(type) {
+				case wire.Put:
+					return f
+				case wire.Follow:
+					p.say(wire.Live{Topic: f.Topic})
+				default:
+					t.Fatalf("%+v", f)
+				}
+			}
+		}
+		one := put()
+		if !bytes.Equal(one.Envelope, first.Bytes()) {
+			t.Error("it puts something else")
+		}
+		began := time.Now()
+		p.say(wire.Done{ID: one.ID, Why: wire.Busy, Wait: time.Minute})
+		one = put()
+		if waited := time.Since(began); waited < time.Minute || waited > 2*time.Minute {
+			t.Errorf("it comes again after %s", waited)
+		}
+		p.say(wire.Done{ID: one.ID + 7, Why: wire.None}) // of nothing that was asked
+		p.say(wire.Done{ID: one.ID, Why: wire.None})
+		p.say(wire.Recall{})
+		again := put()
+		if !bytes.Equal(again.Envelope, first.Bytes()) || again.ID == one.ID {
+			t.Error("what was lost is not put again")
+		}
+		p.say(wire.Done{ID: again.ID, Why: wire.Older})
+		second := s.seal("n4", notice.StatusKind, 3, status())
+		s.Say(second)
+		if next := put(); !bytes.Equal(next.Envelope, second.Bytes()) {
+			t.Error("what was refused is put again")
+		}
+		if n := s.Known().Verdicts["put: "+wire.Older.String()]; n != 1 {
+			t.Errorf("%d refusals are counted", n)
+		}
+	})
+}
+
+// TestSilent leaves a gateway that says nothing, and finds another one; until it has, it says so.
+func TestSilent(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		p := s.welcome()
+		began := time.Now()
+		<-p.over
+		if d := time.Since(began); d < 20*time.Second || d > 30*time.Second {
+			t.Errorf("it waits %s", d)
+		}
+		synctest.Wait()
+		if k := s.Known(); k.Gateway != 0 || !strings.Contains(k.Problem, errSilent.Error()) {
+			t.Errorf("%+v", k)
+		}
+		p = s.welcome()
+		s.live(p)
+		synctest.Wait()
+		if k := s.Known(); k.Gateway != p.seat || k.Problem != "" || k.Sessions != 2 {
+			t.Errorf("%+v", k)
+		}
+		p.say(wire.Move{})
+		<-p.over
+		if q := s.welcome(); q.seat == p.seat {
+			t.Error("it comes back to a gateway that closes")
+		}
+	})
+}
+
+// TestNobody looks for a gateway ever more seldom while none takes the node.
+func TestNobody(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		began := time.Now()
+		for range 30 { // three at a time
+			p := <-s.came
+			p.say(wire.Refuse{Why: wire.NoEtcd, Wait: time.Second})
+			<-p.over
+		}
+		if d := time.Since(began); d < time.Minute {
+			t.Errorf("it asks thirty times in %s", d)
+		}
+		if k := s.Known(); !strings.Contains(k.Problem, wire.NoEtcd.String()) && !strings.Contains(k.Problem, "not asked") {
+			t.Errorf("%+v", k)
+		}
+		s.welcome()
+	})
+}
+
+// TestHome goes back to the gateway that it prefers, without a gap.
+func TestHome(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		first := Choose(f.Log.State().Roster, s.self.Key, []int{1, 2, 3})[0].Number
+		s.set(first, true)
+		p := s.welcome()
+		go func() {
+			for p.hear(t) != nil {
+			}
+		}()
+		if p.seat == first {
+			t.Fatal("it is down")
+		}
+		s.set(first, false)
+		home := <-s.came
+		if home.seat != first {
+			t.Fatalf("it goes to %d", home.seat)
+		}
+		select {
+		case <-p.over:
+			t.Error("it leaves before it is welcome")
+		default:
+		}
+		home.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+		<-p.over
+		s.live(home)
+		synctest.Wait()
+		if k := s.Known(); k.Gateway != first {
+			t.Errorf("%+v", k)
+		}
+		home.say(wire.Members{Seats: []int{1, 2, 3}}) // it is there already
+		time.Sleep(time.Second)
+		select {
+		case q := <-s.came:
+			t.Errorf("it goes to %d", q.seat)
+		default:
+		}
+	})
+}
+
+// TestHostileGateway is told lies: none of them is taken, each is counted, and a gateway that goes
+// on with it is left for a while. What others say by their own words stays.
+func TestHostileGateway(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 3)
+	play(t, f, 2, func(_ context.Context, s *scene) {
+		p := s.welcome()
+		good := s.seal("n3", notice.StatusKind, 5, status())
+		for range board.Topics() {
+			f, ok := p.hear(t).(wire.Follow)
+			if !ok {
+				t.Fatalf("%+v", f)
+			}
+			if f.Topic == board.Nodes {
+				p.say(wire.Items{Topic: board.Nodes, Items: []wire.Item{item(good, 10, wire.Leased)}})
+			} else if f.After != board.Entry(2).Key() {
+				t.Errorf("it has records 1 and 2, and asks for what is behind %q", f.After)
+			}
+			p.say(wire.Live{Topic: f.Topic})
+		}
+		forged := s.seal("n3", notice.StatusKind, 6, status())
+		raw := bytes.Clone(forged.Bytes())
+		raw[len(raw)-1] ^= 1
+		bad := item(forged, 11, wire.Leased)
+		bad.Value = raw
+		misplaced := item(s.seal("n2", notice.StatusKind, 7, status()), 12, wire.Leased)
+		misplaced.Key = bad.Key
+		foreign, _ := signed.Seal(notice.StatusKind, document.HashOf(nil), ledgertest.Private("n3"), 8, status())
+		p.say(wire.Items{Topic: board.Nodes, Items: []wire.Item{
+			bad, misplaced, item(foreign, 13, wire.Leased), item(s.seal("n9", notice.StatusKind, 1, status()), 14, wire.Leased), {Key: "/kogge/v1/secrets/x", Revision: 15},
+			item(s.seal("n3", notice.StatusKind, 4, status()), 9, wire.Leased), {Key: board.Entry(1).Key(), Revision: 16},
+		}})
+		entry := func(height int64, e ledger.Entry) wire.Items {
+			return wire.Items{Topic: board.Ledger, Items: []wire.Item{{Key: board.Entry(height).Key(), Revision: 20, Value: ledger.FormatEntry(height, e)}}}
+		}
+		unproved := f.Entries[2]
+		unproved.Certificate = f.Entries[1].Certificate
+		p.say(entry(3, unproved), entry(1, f.Again(t)), entry(3, f.Entries[1]),
+			wire.Items{Topic: board.Ledger, Items: []wire.Item{{Key: board.Entry(3).Key(), Revision: 21, Value: []byte("junk")}, {Key: board.Entry(2).Key(), Revision: 22, State: wire.Gone}}})
+		p.say(wire.Alive{})
+		synctest.Wait()
+		k := s.Known()
+		for what, n := range map[string]uint64{
+			"taken": 1, "with a wrong signature": 1, "misplaced": 1, "of another fleet": 1, "of no seat": 1, "nowhere": 2, "older": 1,
+			"entry not proved": 2, "entry known": 1, "no entry": 1,
+		} {
+			if k.Verdicts[what] != n {
+				t.Errorf("%d are %s: %v", k.Verdicts[what], what, k.Verdicts)
+			}
+		}
+		if h := s.config.Ledger.State().Height; h != 2 {
+			t.Errorf("height %d", h)
+		}
+		if leased, known := s.Leased(good.By); !leased || !known {
+			t.Error("the lease of n3 is forgotten")
+		}
+		p.say(entry(9, f.Entries[2])) // something is missing: it asks
+		if f, ok := p.hear(t).(wire.Follow); !ok || f.Topic != board.Ledger || f.After != board.Entry(2).Key() {
+			t.Errorf("%+v", f)
+		}
+		p.say(entry(3, f.Entries[2]), wire.Live{Topic: board.Ledger})
+		synctest.Wait()
+		if h := s.config.Ledger.State().Height; h != 3 {
+			t.Errorf("height %d", h)
+		}
+		for p.say(wire.Items{Topic: board.Nodes, Items: []wire.Item{bad}}) {
+		}
+		began := time.Now()
+		for time.Since(began) < shunned/2 {
+			q := s.welcome()
+			if q.seat == p.seat {
+				t.Fatalf("it is with the liar again after %s", time.Since(began))
+			}
+			time.Sleep(time.Minute)
+			q.Close()
+		}
+		if object, ok := s.shelf.Get(notice.StatusKind, good.By); !ok || object.Sequence != 5 {
+			t.Errorf("n3 says %+v", object)
+		}
+	})
+}

@@ -1,0 +1,349 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"kogge.example/agent/gateway/wire"
+	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/signed"
+)
+
+// stay is one session with a gateway. Only the goroutine of [Client.stay] touches it.
+type stay struct {
+	*Client
+	seat    int
+	session Session
+	alive   time.Duration // how often the node says that it lives
+
+	spoke    time.Time         // when it said so last
+	heard    time.Time         // when the gateway said something last
+	has      map[string]uint64 // numbers of what the gateway has put, by kind
+	question *question         // that is not answered yet
+	id       uint64            // of the last one
+	putAt    time.Time         // nothing is put before
+	topics   map[board.Topic]*topic
+	homeAt   time.Time // when to look for a gateway that is preferred
+	lies     int
+	logged   bool // that an entry was refused
+	below    int  // entries that the gateway has told of below the ledger's height
+}
+
+// question is a Put.
+type question struct {
+	id     uint64
+	kind   string
+	number uint64
+}
+
+// topic is how far a topic is known in a session.
+type topic struct {
+	asked, live bool
+	at          time.Time // it is not asked for before
+	failures    int
+	present     map[document.Hash]presence // of the list that is being told
+}
+
+// found is a session with a gateway that the node prefers.
+type found struct {
+	seat    int
+	session Session
+	welcome wire.Welcome
+}
+
+// Why a session ends.
+var (
+	errSilent = errors.New("the gateway is silent")
+	errMoved  = errors.New("the gateway closes")
+	errLies   = errors.New("the gateway passes on what nobody has signed")
+)
+
+// stay keeps a session until it ends. It returns the one with a better gateway, if that is why.
+func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Welcome) (int, Session, wire.Welcome) {
+	now := time.Now()
+	one := &stay{
+		Client: c, seat: seat, session: s, alive: welcome.Silence / 4, spoke: now, heard: now,
+		has: make(map[string]uint64), topics: make(map[board.Topic]*topic), homeAt: now.Add(part(homeward)),
+	}
+	c.runs(welcome.Members)
+	c.mu.Lock()
+	c.known.Gateway, c.known.Problem, c.known.Heard = seat, "", now
+	c.known.Sessions++
+	c.mu.Unlock()
+	better, err := one.run(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known.Gateway = 0
+	clear(c.known.Live)
+	if err != nil && ctx.Err() == nil {
+		c.known.Problem = fmt.Sprintf("gateway of seat %d: %v", seat, err)
+	}
+	return better.seat, better.session, better.welcome
+}
+
+// run does what is to be done in a session, until it ends.
+func (s *stay) run(ctx context.Context) (better found, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	heard, read := make(chan wire.Frame), make(chan error, 1)
+	go func() { read <- s.read(ctx, heard) }()
+	var looking chan found // nil: nobody looks
+	defer func() {
+		cancel()
+		_ = s.session.Close()
+		<-read
+		if looking != nil {
+			if f := <-looking; f.session != nil {
+				_ = f.session.Close()
+			}
+		}
+	}()
+	for {
+		next, err := s.tend(time.Now())
+		if err != nil {
+			return found{}, err
+		}
+		if looking == nil && !time.Now().Before(s.homeAt) {
+			looking = s.lookHome(ctx)
+			s.homeAt = time.Now().Add(part(homeward))
+		}
+		if looking == nil {
+			next = earlier(next, s.homeAt)
+		}
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case e := <-read:
+			read <- e
+			err = e
+		case f := <-heard:
+			err = s.hear(f)
+		case f := <-looking:
+			if looking = nil; f.session != nil {
+				timer.Stop()
+				return f, nil
+			}
+		case <-s.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if err != nil {
+			return found{}, err
+		}
+	}
+}
+
+// read reads frames until the session ends.
+func (s *stay) read(ctx context.Context, into chan<- wire.Frame) error {
+	for {
+		raw, err := s.session.Receive()
+		if err != nil {
+			return err
+		}
+		f, err := wire.Decode(raw)
+		if err != nil {
+			s.avoid(s.seat, shunned)
+			return err
+		}
+		select {
+		case into <- f:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// lookHome looks for a gateway that is preferred to this one; nil: there is none.
+func (s *stay) lookHome(ctx context.Context) chan found {
+	if order := s.order(); len(order) == 0 || order[0].Number == s.seat {
+		return nil
+	}
+	result := make(chan found, 1)
+	go func() {
+		seat, session, welcome, err := s.find(ctx, s.seat)
+		if err != nil {
+			session = nil
+		}
+		result <- found{seat, session, welcome}
+	}()
+	return result
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// tend does what is due, and says when something will be.
+func (s *stay) tend(now time.Time) (next time.Time, err error) {
+	if now.Sub(s.heard) > s.alive*5/3 {
+		return next, errSilent
+	}
+	var say []wire.Frame
+	if now.Sub(s.spoke) >= s.alive {
+		s.spoke = now
+		say = append(say, wire.Alive{})
+	}
+	next = earlier(s.spoke.Add(s.alive), s.heard.Add(s.alive*5/3+time.Millisecond))
+	if object, ok := s.unput(); ok && s.question == nil {
+		if now.Before(s.putAt) {
+			next = earlier(next, s.putAt)
+		} else {
+			s.id++
+			s.question = &question{s.id, object.Kind, object.Sequence}
+			say = append(say, wire.Put{ID: s.id, Envelope: object.Bytes()})
+		}
+	}
+	follow, at := s.tendTopics(now)
+	say = append(say, follow...)
+	next = earlier(next, at)
+	if len(say) == 0 {
+		return next, nil
+	}
+	var raw [][]byte
+	for _, f := range say {
+		raw = append(raw, wire.Encode(f))
+	}
+	return next, s.session.Send(raw)
+}
+
+// unput is an object that the gateway has not put.
+func (s *stay) unput() (signed.Envelope, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for kind, object := range s.says {
+		if s.has[kind] < object.Sequence {
+			return object, true
+		}
+	}
+	return signed.Envelope{}, false
+}
+
+// tendTopics follows what is to be followed: one after the other, since each is a list first.
+func (s *stay) tendTopics(now time.Time) (say []wire.Frame, next time.Time) {
+	next = now.Add(time.Minute)
+	wanted := s.Client.topics(now)
+	busy := false
+	for name, t := range s.topics {
+		if !slices.Contains(wanted, name) && (t.asked || t.live) {
+			say = append(say, wire.Leave{Topic: name})
+			delete(s.topics, name)
+			s.live(name, false)
+			continue
+		}
+		busy = busy || t.asked
+	}
+	for _, name := range wanted {
+		t := s.topics[name]
+		if t == nil {
+			t = &topic{}
+			s.topics[name] = t
+		}
+		switch {
+		case t.live || t.asked:
+		case now.Before(t.at):
+			next = earlier(next, t.at)
+		case !busy:
+			busy, t.asked = true, true
+			f := wire.Follow{Topic: name}
+			if height := s.config.Ledger.State().Height; name == board.Ledger {
+				f.After = board.Entry(height).Key()
+			} else {
+				t.present = make(map[document.Hash]presence)
+			}
+			say = append(say, f)
+		}
+	}
+	return say, next
+}
+
+// live notes whether a topic is known as a whole.
+func (s *stay) live(name board.Topic, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known.Live[name] = is
+}
+
+// askAgain has a topic be asked for anew, after a while.
+func (s *stay) askAgain(name board.Topic, now time.Time) {
+	if t := s.topics[name]; t != nil {
+		t.asked, t.live = false, false
+		t.at = now.Add(part(least << min(t.failures, 6)))
+		t.failures++
+		s.live(name, false)
+	}
+}
+
+// hear does what a frame says. The error ends the session.
+func (s *stay) hear(f wire.Frame) error {
+	now := time.Now()
+	s.heard = now
+	s.mu.Lock()
+	s.known.Heard = now
+	s.mu.Unlock()
+	switch f := f.(type) {
+	case wire.Alive:
+	case wire.Done:
+		s.hearDone(f, now)
+	case wire.Items:
+		return s.hearItems(f, now)
+	case wire.Live:
+		s.hearLive(f.Topic, now)
+	case wire.Again:
+		s.askAgain(f.Topic, now)
+	case wire.Recall:
+		clear(s.has)
+		s.putAt = now.Add(part(2 * time.Second)) // all nodes of the gateway are
+	case wire.Members:
+		s.runs(f.Seats)
+		s.homeAt = earlier(s.homeAt, now.Add(part(Spread(len(s.config.Ledger.State().Roster.Seats)))))
+	case wire.Move:
+		s.avoid(s.seat, 30*time.Second)
+		return errMoved
+	default:
+		s.avoid(s.seat, shunned)
+		return fmt.Errorf("%w: a gateway does not say it", wire.ErrFrame)
+	}
+	return nil
+}
+
+// hearDone notes what became of what was put. What a gateway refuses for good is not put again
+// before there is a newer one.
+func (s *stay) hearDone(f wire.Done, now time.Time) {
+	q := s.question
+	if q == nil || q.id != f.ID {
+		return
+	}
+	s.question = nil
+	switch f.Why {
+	case wire.Busy, wire.NoEtcd:
+		s.putAt = now.Add(part(2 * max(f.Wait, least)))
+	case wire.None:
+		s.has[q.kind] = max(s.has[q.kind], q.number)
+	default:
+		s.has[q.kind] = max(s.has[q.kind], q.number)
+		s.count("put: " + f.Why.String())
+	}
+}
+
+func (s *stay) hearLive(name board.Topic, now time.Time) {
+	t := s.topics[name]
+	if t == nil || !t.asked {
+		return
+	}
+	t.asked, t.live, t.failures = false, true, 0
+	s.live(name, true)
+	if name != board.Nodes {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.present, s.known.Listed = t.present, now
+	t.present = nil
+}

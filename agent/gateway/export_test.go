@@ -1,0 +1,54 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+
+	"kogge.example/agent/gateway/wire"
+	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/signed"
+)
+
+// Forgive lets a seat in again that was sent away.
+func (g *Gateway) Forgive(key signed.Key) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.guests, key)
+}
+
+// Flood has something change in a topic, each time it is called, without etcd.
+func (g *Gateway) Flood(topic board.Topic, size int) func(n int) {
+	value := bytes.Repeat([]byte("x"), size)
+	return func(n int) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.tell(map[board.Topic][]wire.Item{topic: {{Key: fmt.Sprintf("/kogge/v1/nodes/%d/record", n), Revision: int64(n), Value: value}}})
+	}
+}
+
+// Queued is what is kept of a topic.
+func (g *Gateway) Queued(topic board.Topic) (frames, bytes int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.queues[topic].frames), g.queues[topic].bytes
+}
+
+// Overtaken says whether what a node wants next is not kept any more.
+func (g *Gateway) Overtaken(key signed.Key) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.clients[key]
+	return c != nil && c.follows[board.Nodes] < g.queues[board.Nodes].first
+}
+
+// Isolate has a seat be refused.
+func (g *Gateway) Isolate(key signed.Key) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.config.Refuse = func(k signed.Key) error {
+		if k == key {
+			return errRefused
+		}
+		return nil
+	}
+}

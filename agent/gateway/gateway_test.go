@@ -1,0 +1,450 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/agent/etcd"
+	"kogge.example/agent/etcd/store"
+	"kogge.example/agent/gateway/wire"
+	"kogge.example/agent/gossip"
+	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// TestFleet has nodes say what they are, take what is decided, go, and come back; and a gateway
+// go and its nodes find another one, without that anybody sees one of them gone.
+func TestFleet(t *testing.T) {
+	w := newWorld(t, 6, 3)
+	w.whole()
+	w.etcdHas(w.nodes...)
+	for _, height := range []int64{2, 3} {
+		if err := w.nodes[0].ledger.Take(height, w.fleet.Entries[height-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.nodes[0].gateway.Advanced()
+	w.all("record 3", func(n *node) bool { return n.ledger.State().Height == 3 })
+
+	last := w.nodes[5]
+	last.stopClient()
+	rest := w.nodes[:5]
+	for _, n := range rest {
+		w.etcd.Until("the lease of n6 is gone", func() bool { leased, known := n.client.Leased(last.seat.Key); return known && !leased })
+	}
+	last.run()
+	w.whole()
+	written, puts := w.writes()
+	for range 3 { // what says the same is not written again
+		for _, n := range w.nodes {
+			n.say(notice.NodeKind, recordOf(n.seat.Name, "board"))
+			n.say(notice.StatusKind, statusOf("fine"))
+			puts += 2
+		}
+		w.etcd.Until("all is put", func() bool { _, now := w.writes(); return now >= puts })
+	}
+	if now, _ := w.writes(); now != written {
+		t.Errorf("%d writes", now-written)
+	}
+
+	var with []*node // whose gateway goes
+	for _, n := range w.nodes[3:] {
+		if n.client.Known().Gateway == 3 {
+			with = append(with, n)
+		}
+	}
+	for _, n := range w.nodes {
+		n.mu.Lock()
+		n.told = nil
+		n.mu.Unlock()
+	}
+	w.nodes[2].stopGateway()
+	for _, n := range append(slices.Clone(with), w.nodes[2]) {
+		w.etcd.Until(n.seat.Name+" has another gateway", func() bool { g := n.client.Known().Gateway; return g != 0 && g != 3 })
+		n.say(notice.StatusKind, statusOf("moved"))
+	}
+	w.whole()
+	w.etcdHas(w.nodes...)
+	for _, n := range w.nodes[:2] {
+		n.mu.Lock()
+		for _, i := range n.told {
+			if i.State == wire.Gone && !strings.Contains(i.Key, "/ledger/") {
+				t.Errorf("%s was told that %s is gone", n.seat.Name, i.Key)
+			}
+		}
+		n.mu.Unlock()
+	}
+}
+
+// TestHostileMember has somebody with a member's etcd write what he likes: forged, foreign, old and
+// misplaced objects, a forged record, and nothing at all where something was. No node accepts or
+// forgets anything, each is counted, and what is honest is put back.
+func TestHostileMember(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	w.nodes[0].ledger.Take(2, w.fleet.Entries[1])
+	w.nodes[0].gateway.Advanced()
+	w.whole()
+	w.all("record 2", func(n *node) bool { return n.ledger.State().Height == 2 })
+	before := make(map[string]string)
+	for _, of := range w.nodes {
+		for _, kind := range []string{notice.NodeKind, notice.StatusKind} {
+			e, _ := of.has(kind, of)
+			before[of.seat.Name+kind] = string(e.Body)
+		}
+	}
+	s, err := store.Open(w.etcd.Socket(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	write := func(key string, value []byte, remove bool) {
+		t.Helper()
+		w.etcd.Until("write "+key, func() bool {
+			i, err := s.Get(t.Context(), key)
+			if err != nil {
+				return false
+			}
+			_, done, err := s.Write(t.Context(), []store.Write{{Key: key, Value: value, Was: i.Revision, Delete: remove}})
+			return err == nil && done
+		})
+	}
+	n4, n3 := w.nodes[3], w.nodes[2]
+	place := func(n *node, kind string) string {
+		return board.Place{Topic: board.Nodes, Node: n.seat.Key.ID(), Kind: kind}.Key()
+	}
+	forged := bytes.Clone(n4.seal(notice.NodeKind, 99, recordOf("n4", "forged")).Bytes())
+	forged[len(forged)-1] ^= 1
+	foreign, err := signed.Seal(notice.NodeKind, document.HashOf(nil), ledgertest.Private("n4"), 99, recordOf("n4", "foreign"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	another := w.fleet.Again(t)
+	for _, c := range []struct {
+		key   string
+		value []byte
+	}{
+		{place(n4, notice.NodeKind), forged}, {place(n4, notice.NodeKind), foreign.Bytes()}, {place(n4, notice.NodeKind), []byte("junk")},
+		{place(n4, notice.NodeKind), n4.seal(notice.NodeKind, 1, recordOf("n4", "older")).Bytes()},
+		{place(n4, notice.NodeKind), n3.seal(notice.NodeKind, 98, recordOf("n3", "misplaced")).Bytes()},
+		{place(n4, notice.StatusKind), nil}, {place(n3, notice.NodeKind), make([]byte, wire.MaxValue+1)},
+		{board.Entry(1).Key(), ledger.FormatEntry(1, ledger.Entry{Record: another.Record, Value: another.Value, Certificate: w.fleet.Entries[0].Certificate})},
+		{board.Entry(3).Key(), ledger.FormatEntry(3, w.fleet.Entries[1])}, {board.Entry(2).Key(), []byte("junk")},
+		{"/kogge/v1/nodes/x/record", []byte("x")}, {"/kogge/v1/votes/1", []byte("x")},
+	} {
+		write(c.key, c.value, false)
+	}
+	write(place(n3, notice.StatusKind), nil, true)
+	write(place(n3, notice.NodeKind), nil, true)
+	w.etcdHas(w.nodes...)
+	w.whole()
+	for _, n := range w.nodes {
+		if s := n.ledger.State(); s.Height != 2 || n.ledger.Problem() != nil {
+			t.Errorf("%s is at height %d: %v", n.seat.Name, s.Height, n.ledger.Problem())
+		}
+		for _, of := range w.nodes {
+			for _, kind := range []string{notice.NodeKind, notice.StatusKind} {
+				if e, _ := n.has(kind, of); string(e.Body) != before[of.seat.Name+kind] {
+					t.Errorf("%s knows of %s: %s", n.seat.Name, of.seat.Name, e.Body)
+				}
+			}
+		}
+	}
+	counts := make(map[string]uint64)
+	for _, n := range w.nodes[:3] {
+		for why, count := range n.gateway.Stats().Ignored {
+			counts[why] += count
+		}
+	}
+	for _, why := range []string{"with a wrong signature", "of another fleet", "older", wire.NotOwn.String(), wire.TooLarge.String(), "another record", "no entry"} {
+		if counts[why] == 0 {
+			t.Errorf("nothing was ignored because it is %s: %v", why, counts)
+		}
+	}
+	w.etcd.Until("the entries are back", func() bool {
+		for height := int64(1); height <= 2; height++ {
+			i, err := s.Get(t.Context(), board.Entry(height).Key())
+			e, bad := ledger.ParseEntry(i.Value, height)
+			if err != nil || bad != nil || !bytes.Equal(e.Record, w.fleet.Entries[height-1].Record) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestRestore restores etcd from before most of it was said: no node takes anything back, and
+// etcd has all again. Then it loses all of it.
+func TestRestore(t *testing.T) {
+	w := newWorld(t, 4, 3)
+	w.whole()
+	var snapshot bytes.Buffer
+	if err := etcd.Backup(t.Context(), w.etcd.Socket(1), &snapshot); err != nil {
+		t.Fatal(err)
+	}
+	for _, height := range []int64{2, 3} {
+		if err := w.nodes[1].ledger.Take(height, w.fleet.Entries[height-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.nodes[1].gateway.Advanced()
+	for _, n := range w.nodes {
+		n.say(notice.NodeKind, recordOf(n.seat.Name, "newer"))
+		n.say(notice.StatusKind, statusOf("newer"))
+	}
+	w.all("record 3", func(n *node) bool { return n.ledger.State().Height == 3 })
+	w.whole()
+	w.etcd.Restore(snapshot.Bytes())
+	w.etcdHas(w.nodes...)
+	w.whole()
+	s, err := store.Open(w.etcd.Socket(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	w.etcd.Until("etcd has record 3", func() bool {
+		i, err := s.Get(t.Context(), board.Entry(3).Key())
+		return err == nil && i.Revision > 0
+	})
+	for _, n := range w.nodes {
+		if h := n.ledger.State().Height; h != 3 || n.ledger.Problem() != nil {
+			t.Errorf("%s is at height %d: %v", n.seat.Name, h, n.ledger.Problem())
+		}
+		if e, _ := n.has(notice.NodeKind, w.nodes[3]); !bytes.Contains(e.Body, []byte("newer")) {
+			t.Errorf("%s has taken back what n4 said", n.seat.Name)
+		}
+	}
+}
+
+// session is one of a hostile node, which says what it likes.
+type session interface {
+	Send([][]byte) error
+	Receive() ([]byte, error)
+	Close() error
+}
+
+func (n *node) dial(t *testing.T, to *node) session {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	s, err := n.tls.Dial(ctx, to.seat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// next is the next frame but for what has changed on the board.
+func next(t *testing.T, s session) wire.Frame {
+	t.Helper()
+	for {
+		raw, err := s.Receive()
+		if err != nil {
+			return nil
+		}
+		f, err := wire.Decode(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, told := f.(wire.Items); !told {
+			return f
+		}
+	}
+}
+
+// TestHostileNode has a node put what is not its own to put, flood, and say what no node says:
+// each is refused by its reason, and no other node notices.
+func TestHostileNode(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	n1, n4 := w.nodes[0], w.nodes[3]
+	n4.stopClient()
+	s := n4.dial(t, n1)
+	if f, ok := next(t, s).(wire.Welcome); !ok || f.Silence != silence || !slices.Equal(f.Members, []int{1, 2, 3}) {
+		t.Fatalf("%+v", f)
+	}
+	forged := bytes.Clone(n4.seal(notice.NodeKind, 99, recordOf("n4", "forged")).Bytes())
+	forged[len(forged)-1] ^= 1
+	foreign, _ := signed.Seal(notice.NodeKind, document.HashOf(nil), ledgertest.Private("n4"), 99, recordOf("n4", "foreign"))
+	for i, c := range []struct {
+		what string
+		raw  []byte
+		want wire.Why
+	}{
+		{"its own", n4.seal(notice.NodeKind, 50, recordOf("n4", "b")).Bytes(), wire.None},
+		{"again", n4.seal(notice.NodeKind, 50, recordOf("n4", "b")).Bytes(), wire.None},
+		{"an older one", n4.seal(notice.NodeKind, 49, recordOf("n4", "c")).Bytes(), wire.Older},
+		{"another's", w.nodes[2].seal(notice.NodeKind, 99, recordOf("n3", "b")).Bytes(), wire.NotOwn},
+		{"a kind without a place", n4.seal(notice.TLSKeyKind, 99, nil).Bytes(), wire.NotOwn},
+		{"a forged one", forged, wire.Forged}, {"a foreign one", foreign.Bytes(), wire.Forged}, {"junk", []byte("junk"), wire.Malformed},
+		{"a bad body", n4.seal(notice.NodeKind, 99, []byte("{}")).Bytes(), wire.Malformed},
+		{"a large one", n4.seal(notice.NodeKind, 99, make([]byte, 60<<10)).Bytes(), wire.TooLarge},
+	} {
+		if err := s.Send([][]byte{wire.Encode(wire.Put{ID: uint64(i), Envelope: c.raw})}); err != nil {
+			t.Fatal(err)
+		}
+		if f, ok := next(t, s).(wire.Done); !ok || f.ID != uint64(i) || f.Why != c.want {
+			t.Errorf("%s: %+v, want %q", c.what, f, c.want)
+		}
+	}
+	for i := range 1000 {
+		if s.Send([][]byte{wire.Encode(wire.Put{ID: uint64(i), Envelope: []byte("junk")})}) != nil {
+			break
+		}
+	}
+	for next(t, s) != nil { // until it is thrown out
+	}
+	if f, ok := next(t, n4.dial(t, n1)).(wire.Refuse); !ok || f.Why != wire.Busy || f.Wait <= 0 {
+		t.Errorf("after a flood: %+v", f)
+	}
+	for name, raw := range map[string][]byte{"no frame": {99}, "a gateway's frame": wire.Encode(wire.Recall{})} {
+		s := n4.dial(t, w.nodes[1])
+		next(t, s)
+		if err := s.Send([][]byte{raw}); err != nil {
+			t.Fatal(err)
+		}
+		if f := next(t, s); f != nil {
+			t.Errorf("%s: %+v", name, f)
+		}
+		if name == "no frame" {
+			w.nodes[1].gateway.Forgive(n4.seat.Key)
+		}
+	}
+	if d := n1.gateway.Stats().Dropped["flood"]; d != 1 {
+		t.Errorf("%d sessions were dropped for flooding", d)
+	}
+	for _, n := range w.nodes[:3] {
+		if k := n.client.Known(); k.Gateway == 0 || len(k.Problem) > 0 {
+			t.Errorf("%s: %+v", n.seat.Name, k)
+		}
+	}
+	n1.say(notice.StatusKind, statusOf("all is well"))
+	for _, n := range w.nodes[:3] {
+		w.etcd.Until("the others hear of n1", func() bool {
+			e, _ := n.has(notice.StatusKind, n1)
+			return bytes.Contains(e.Body, []byte("all is well"))
+		})
+	}
+}
+
+// TestSlow has a node follow and read nothing, while more changes than is kept: it costs no more
+// than its number, is told to ask anew, and then knows all.
+func TestSlow(t *testing.T) {
+	w := newWorld(t, 3, 1)
+	w.whole()
+	g := w.nodes[0].gateway
+	slow := w.nodes[2]
+	slow.stopClient()
+	s := slow.dial(t, w.nodes[0])
+	next(t, s)
+	if err := s.Send([][]byte{wire.Encode(wire.Follow{Topic: board.Nodes})}); err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := next(t, s).(wire.Live); !ok {
+		t.Fatalf("%+v", f)
+	}
+	flood := g.Flood(board.Nodes, 16<<10)
+	for i := 0; g.Stats().Slow == 0; i++ {
+		if i > 1<<16 {
+			t.Fatal("it is never told to ask anew")
+		}
+		flood(i)
+		if _, bytes := g.Queued(board.Nodes); bytes > 5<<20 {
+			t.Fatalf("%d bytes are kept", bytes)
+		}
+		if g.Stats().Slow == 0 && g.Overtaken(slow.seat.Key) {
+			for { // now it reads
+				if _, ok := next(t, s).(wire.Again); ok {
+					break
+				}
+			}
+		}
+	}
+	if err := s.Send([][]byte{wire.Encode(wire.Follow{Topic: board.Nodes})}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f := next(t, s)
+		if f == nil {
+			t.Fatal("the session has ended")
+		}
+		if _, ok := f.(wire.Live); ok {
+			break
+		}
+	}
+}
+
+// TestWhoComesIn has callers with all kinds of keys: a session is of the seat whose own word
+// certifies the key of its TLS, whatever certificate it shows, or there is none.
+func TestWhoComesIn(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	n1, n4 := w.nodes[0], w.nodes[3]
+	n4.stopClient()
+	stranger := roster.Seat{Number: 9, Name: "n9", Key: ledgertest.Key(t, "n9")}
+	for _, c := range []struct {
+		what string
+		with func() *gossip.TLS
+		want bool
+	}{
+		{"its own key", func() *gossip.TLS { return w.transport(n4.seat) }, true},
+		{"a key that no seat certifies", func() *gossip.TLS {
+			other := w.transport(n4.seat)
+			other.Word = n4.tls.Word
+			return other
+		}, false},
+		{"another seat's word", func() *gossip.TLS {
+			other := w.transport(n4.seat)
+			other.Word = w.nodes[1].tls.Word
+			return other
+		}, false},
+		{"a seat that nobody lists", func() *gossip.TLS { return w.transport(stranger) }, false},
+		{"no certificate", func() *gossip.TLS {
+			other := w.transport(n4.seat)
+			other.Certificate = func() tls.Certificate { return tls.Certificate{} }
+			return other
+		}, false},
+		{"another protocol", func() *gossip.TLS {
+			other := w.transport(n4.seat)
+			other.Speaks = gossip.Protocol
+			return other
+		}, false},
+		{"junk for a word", func() *gossip.TLS {
+			other := w.transport(n4.seat)
+			other.Word = func() (signed.Envelope, error) { return n4.seal(notice.StatusKind, 1, nil), nil }
+			return other
+		}, false},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		var welcome bool
+		s, err := c.with().Dial(ctx, n1.seat)
+		if err == nil {
+			if raw, err := s.Receive(); err == nil {
+				f, err := wire.Decode(raw)
+				_, welcome = f.(wire.Welcome)
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			s.Close()
+		}
+		cancel()
+		if welcome != c.want {
+			t.Errorf("%s: welcome %v, %v", c.what, welcome, err)
+		}
+	}
+	n1.gateway.Isolate(n4.seat.Key)
+	if f, ok := next(t, n4.dial(t, n1)).(wire.Refuse); !ok || f.Why != wire.Unlisted {
+		t.Errorf("one that is isolated: %+v", f)
+	}
+}

@@ -1,0 +1,269 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"time"
+
+	"kogge.example/agent/etcd/store"
+	"kogge.example/agent/gateway/wire"
+	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/shelf"
+	"kogge.example/update/fleet/signed"
+)
+
+// sum stands for some bytes. Nobody finds other ones of the same sum.
+type sum [16]byte
+
+func sumOf(raw []byte) sum {
+	all := sha256.Sum256(raw)
+	return sum(all[:])
+}
+
+// lying is what lies under a key, in short.
+type lying struct {
+	revision int64
+	lease    int64
+	says     sum    // of the body of an object: the same under another number
+	number   uint64 // of an object
+	genuine  bool   // it counts
+}
+
+// leasedKinds are the kinds of objects that go with the gateway's lease.
+var leasedKinds = []string{notice.StatusKind}
+
+// follower is the gateway as one whom the store tells what changes.
+type follower struct{ *Gateway }
+
+// Begin takes note that all is told anew.
+func (g follower) Begin() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seen = make(map[string]bool)
+	if g.back { // what was known is of another etcd
+		clear(g.index)
+		g.newest = 0
+	}
+}
+
+// Told takes note of what lies there, or has changed.
+func (g follower) Told(items []store.Item) {
+	read := make([]lying, len(items))
+	for i, item := range items {
+		read[i] = g.read(item)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	changed := make(map[board.Topic][]wire.Item)
+	for i, item := range items {
+		if g.seen != nil {
+			g.seen[item.Key] = true
+		}
+		if p, ok := board.Parse(item.Key); ok && g.note(p, item, read[i]) {
+			changed[p.Topic] = append(changed[p.Topic], itemOf(item))
+		}
+	}
+	g.tell(changed)
+}
+
+// Whole takes away what was not told.
+func (g follower) Whole() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	changed := make(map[board.Topic][]wire.Item)
+	for key := range g.index {
+		if g.seen[key] {
+			continue
+		}
+		p, ok := board.Parse(key)
+		gone := store.Item{Key: key, Revision: g.newest, Gone: true}
+		if ok && g.note(p, gone, lying{}) {
+			changed[p.Topic] = append(changed[p.Topic], itemOf(gone))
+		}
+	}
+	g.seen = nil
+	g.tell(changed)
+	if g.back {
+		g.back = false
+		for _, q := range g.queues { // revisions begin anew, so those who follow do, too
+			q.forget()
+		}
+	}
+	for _, c := range g.clients {
+		for key, put := range c.put {
+			if l, ok := g.index[key]; !ok || !l.genuine || l.says != put {
+				c.recall = true
+			}
+		}
+		g.pump(c)
+	}
+	g.whole = true
+	g.Advanced()
+}
+
+// Lost takes note that nobody knows what changes now.
+func (g follower) Lost(why error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stats.Lost++
+	if g.whole {
+		g.whole, g.lostAt = false, time.Now()
+		g.config.Logf("gateway: %v", why)
+	}
+	if isBack(why) {
+		g.back = true
+	}
+}
+
+// read judges what lies under a key.
+func (g *Gateway) read(item store.Item) lying {
+	l := lying{revision: item.Revision, lease: item.Lease}
+	p, ok := board.Parse(item.Key)
+	if !ok || item.Gone {
+		return l
+	}
+	var why string
+	switch {
+	case len(item.Value) > wire.MaxValue:
+		why = wire.TooLarge.String()
+	case p.Topic == board.Ledger:
+		why = g.readEntry(p.Height, item.Value)
+		l.says = sumOf(item.Value)
+	default:
+		e, err := signed.Parse(item.Value)
+		own, _ := board.Of(e)
+		if err != nil || own != p {
+			why = wire.NotOwn.String()
+			break
+		}
+		v, err := g.config.Shelf.Put(item.Value)
+		switch {
+		case err != nil:
+			why = err.Error()
+		case v == shelf.Older && g.saysStill(e): // it was said again since, which is not written
+		case !v.News() && v != shelf.Known:
+			why = v.String()
+		}
+		l.number, l.says = e.Sequence, sumOf(e.Body)
+	}
+	if l.genuine = why == ""; !l.genuine {
+		g.mu.Lock()
+		g.stats.Ignored[why]++
+		g.mu.Unlock()
+	}
+	return l
+}
+
+// saysStill says whether an object says what the seat's newest one does.
+func (g *Gateway) saysStill(e signed.Envelope) bool {
+	newest, ok := g.config.Shelf.Object(e.Kind, e.By)
+	return ok && bytes.Equal(newest.Body, e.Body) && e.Verify() == nil
+}
+
+// readEntry says why an entry of the ledger that lies in etcd does not count; "": it may.
+// What is above this node's height is for whoever takes it to verify.
+func (g *Gateway) readEntry(height int64, raw []byte) (why string) {
+	e, err := ledger.ParseEntry(raw, height)
+	if err != nil {
+		return "no entry"
+	}
+	if height > g.config.Ledger.State().Height {
+		return ""
+	}
+	own, err := g.config.Ledger.Entry(height)
+	if err == nil && bytes.Equal(own.Record, e.Record) {
+		return ""
+	}
+	if err == nil {
+		_ = g.config.Ledger.Take(height, e) // if it is proved, this is a fork, and the ledger stops
+	}
+	return "another record"
+}
+
+// note takes note of what lies under a key, and says whether that is news to those who follow.
+// The caller holds mu.
+func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
+	g.newest = max(g.newest, item.Revision)
+	old, was := g.index[item.Key]
+	if was && (item.Revision < old.revision || item.Revision == old.revision && !item.Gone) {
+		return false // it was told already
+	}
+	if item.Gone {
+		delete(g.index, item.Key)
+		news = was && old.genuine
+	} else {
+		g.index[item.Key] = l
+		news = l.genuine && (!was || !old.genuine || old.says != l.says || (old.lease == 0) != (l.lease == 0))
+	}
+	if c := g.byID[p.Node]; c != nil && p.Topic == board.Nodes {
+		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.genuine || put != l.says) {
+			c.recall = true
+			g.pump(c)
+		}
+	}
+	if p.Topic == board.Ledger && (item.Gone || !l.genuine) {
+		g.Advanced()
+	}
+	return news
+}
+
+// tell queues what has changed for all who follow. The caller holds mu.
+func (g *Gateway) tell(changed map[board.Topic][]wire.Item) {
+	for topic, items := range changed {
+		for _, frame := range framesOf(topic, items) {
+			g.queues[topic].add(frame)
+		}
+		g.stats.Told += uint64(len(items))
+		for _, c := range g.clients {
+			if _, follows := c.follows[topic]; follows {
+				g.pump(c)
+			}
+		}
+	}
+}
+
+// genuine are those of some items that count.
+func (g *Gateway) genuine(items []store.Item) (all []wire.Item) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, item := range items {
+		if l, ok := g.index[item.Key]; ok && l.genuine && l.revision == item.Revision {
+			all = append(all, itemOf(item))
+		}
+	}
+	return all
+}
+
+func itemOf(item store.Item) wire.Item {
+	i := wire.Item{Key: item.Key, Revision: item.Revision, Value: item.Value}
+	switch {
+	case item.Gone:
+		i.State, i.Value = wire.Gone, nil
+	case item.Lease != 0:
+		i.State = wire.Leased
+	}
+	return i
+}
+
+// framesOf are items in frames, of pumpBytes at most, or of one item.
+func framesOf(topic board.Topic, items []wire.Item) (all [][]byte) {
+	f := wire.Items{Topic: topic}
+	size := 0
+	for _, item := range items {
+		if len(f.Items) > 0 && (size+item.Size() > pumpBytes/2 || len(f.Items) >= maxItems) {
+			all = append(all, wire.Encode(f))
+			f.Items, size = nil, 0
+		}
+		f.Items = append(f.Items, item)
+		size += item.Size()
+	}
+	if len(f.Items) > 0 {
+		all = append(all, wire.Encode(f))
+	}
+	return all
+}
+
+// maxItems is how many items are in a frame, at most; the wire takes more.
+const maxItems = 128
