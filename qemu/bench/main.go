@@ -60,6 +60,7 @@ type settings struct {
 	runs     int           // of each boot
 	idle     time.Duration // before memory is read
 	hog      time.Duration // that the node has each hog
+	hogs     string        // their names, comma separated; "": all
 	projects int           // of new names after the hogs
 }
 
@@ -70,6 +71,7 @@ func main() {
 	flag.IntVar(&s.runs, "n", 5, "runs of each boot")
 	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated; hogs, which takes most of an hour, only if it is named")
 	flag.DurationVar(&s.hog, "hog", 2*time.Minute, "how long the node has each hog")
+	flag.StringVar(&s.hogs, "hogs", "", "which hogs, comma separated (default all)")
 	flag.IntVar(&s.projects, "projects", 1000, "how many projects of new names the node gets after the hogs")
 	flag.DurationVar(&s.idle, "idle", 5*time.Minute, "how long a node is left alone before its memory is read")
 	out := flag.String("json", "", "file for the figures as JSON")
@@ -109,7 +111,7 @@ func measure(ctx context.Context, s settings, only []string) ([]row, error) {
 		{"memory", func() ([]row, error) { return b.memory(ctx, s.idle) }},
 		{"work", func() ([]row, error) { return b.work(ctx, s.runs, s.idle) }},
 		{"update", func() ([]row, error) { return b.updates(ctx) }},
-		{"hogs", func() ([]row, error) { return b.hogs(ctx, s.hog, s.projects) }},
+		{"hogs", func() ([]row, error) { return b.hogs(ctx, s) }},
 		{"build", func() ([]row, error) { return b.builds(ctx, s.runs) }},
 	}
 	var all []row
