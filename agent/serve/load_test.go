@@ -278,7 +278,7 @@ func thousandClients(t *testing.T, l *loaded) {
 				mu.Lock()
 				switch {
 				case err == nil:
-				case (connect.CodeOf(err) == connect.CodeUnavailable || errors.Is(err, syscall.EPIPE)) && ctx.Err() == nil:
+				case (connect.CodeOf(err) == connect.CodeUnavailable || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) && ctx.Err() == nil:
 					// Too slow for its handshake, on a busy machine: it had to make room.
 					again++
 					mu.Unlock()
