@@ -48,13 +48,7 @@ func crowd(t *testing.T, e *crowdedEngine, containers int, turn time.Duration) *
 		wanted = append(wanted, c)
 	}
 	b := &bench{engine: e.fakeEngine, network: &fakeNetwork{attached: map[string]bool{}}, status: make(chan workload.Status, 1)}
-	b.keeper = &Keeper{Engine: e, Network: b.network, Tick: 10 * time.Millisecond, turn: turn, Report: func(s workload.Status) {
-		select {
-		case <-b.status: // only the newest counts
-		default:
-		}
-		b.status <- s
-	}}
+	b.keeper = &Keeper{Engine: e, Network: b.network, Tick: 10 * time.Millisecond, turn: turn, Report: b.report}
 	b.end = sync.OnceFunc(keep(t, b.keeper, wanted...))
 	t.Cleanup(b.end)
 	return b
