@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"kogge.example/agent/workload"
@@ -15,6 +16,7 @@ import (
 type crowdedEngine struct {
 	*fakeEngine
 	hangs []string
+	takes time.Duration // a start
 
 	mu             sync.Mutex // guards what follows
 	now, most, all int
@@ -34,7 +36,7 @@ func (e *crowdedEngine) Start(ctx context.Context, c workload.Container, i workl
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	time.Sleep(time.Millisecond) // so that others could come beside it
+	time.Sleep(e.takes)
 	return e.fakeEngine.Start(ctx, c, i, at)
 }
 
@@ -65,15 +67,16 @@ func running(s workload.Status) (n int) {
 
 // TestStartsAtOnce: of fifty containers a few start at a time.
 func TestStartsAtOnce(t *testing.T) {
-	t.Parallel()
-	e := &crowdedEngine{fakeEngine: newFake()}
-	b := crowd(t, e, 50, 0)
-	b.until(t, "all to run", func(s workload.Status) bool { return running(s) == 50 })
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.most > startsAtOnce || e.all != 50 {
-		t.Errorf("%d starts, %d of them at a time", e.all, e.most)
-	}
+	synctest.Test(t, func(t *testing.T) { // its clock stands still while anybody could begin
+		e := &crowdedEngine{fakeEngine: newFake(), takes: time.Second}
+		b := crowd(t, e, 50, 0)
+		b.until(t, "all to run", func(s workload.Status) bool { return running(s) == 50 })
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.most != startsAtOnce || e.all != 50 {
+			t.Errorf("%d starts, %d of them at a time", e.all, e.most)
+		}
+	})
 }
 
 // TestHangingStarts: starts that hang hold up the others for their turn, and no longer.
