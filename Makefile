@@ -10,7 +10,7 @@ export GOFLAGS := -buildvcs=false
 RUN_TOOLS  := qemu-system-x86 qemu-utils gcc libc6-dev pkg-config debian-archive-keyring ca-certificates
 TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev qemu-system-arm gcc-aarch64-linux-gnu u-boot-tools skopeo iproute2 nftables zstd bash-completion fish zsh dnsmasq-base radvd gnupg
 
-.PHONY: run fleet test check e2e cuts bench image clean deps test-deps help
+.PHONY: run fleet test check e2e cuts fuzz bench image clean deps test-deps help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -63,6 +63,11 @@ bench: deps test-deps
 PART ?= rest
 e2e: deps test-deps
 	go run ./.ci/testrun -e2e=$(PART)
+
+## make fuzz    each fuzz target for a minute (some two hours; FUZZ=5m for more), with the processor time that it took
+FUZZ ?= 1m
+fuzz: deps test-deps
+	go run ./.ci/testrun -fuzz=$(FUZZ)
 
 ## make cuts    boot what every write of a whole update leaves, on UEFI and U-Boot (an hour and more)
 cuts: deps test-deps

@@ -7,6 +7,7 @@
 //	testrun -e2e PART                      one part of the end-to-end tests, see parts
 //	testrun -e2e rest                      the parts that have not passed on this commit, in turn
 //	testrun -e2e state                     what has passed on this commit
+//	testrun -fuzz 1m                       each fuzz target for so long
 //
 // Results of parts are kept in _e2e/COMMIT, at the top of the checkout.
 package main
@@ -34,13 +35,17 @@ const grace = 20 * time.Second
 func main() {
 	limit := flag.Duration("limit", 75*time.Minute, "the time after which everything is ended")
 	e2e := flag.String("e2e", "", "a `part` of the end-to-end tests, or rest, or state")
+	each := flag.Duration("fuzz", 0, "run each fuzz target for so long")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if *e2e != "" {
+	switch {
+	case *e2e != "":
 		err = endToEnd(ctx, os.Stdout, *e2e)
-	} else {
+	case *each > 0:
+		err = fuzz(ctx, os.Stdout, *each)
+	default:
 		start := time.Now()
 		t := newTally(os.Stdout)
 		err = t.run(ctx, *limit, nil, flag.Args())

@@ -236,3 +236,25 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("kept: %v, %v", kept, err)
 	}
 }
+
+// TestFuzz runs two targets, of which one crashes: what it said is told.
+func TestFuzz(t *testing.T) {
+	target := func(name, body string) string {
+		return "package p\n\nimport \"testing\"\n\nfunc " + name + "(f *testing.F) {\nf.Add(1)\nf.Fuzz(func(t *testing.T, n int) {\n" + body + "\n})\n}\n"
+	}
+	module(t, map[string]string{
+		"a/a_test.go": target("FuzzGood", ""),
+		"b/b_test.go": target("FuzzBad", `panic("what is wrong")`),
+	})
+	var out strings.Builder
+	if err := fuzz(t.Context(), &out, time.Second); !errors.Is(err, errFailed) {
+		t.Errorf("err %v", err)
+	}
+	for _, want := range []string{
+		`(?m)^ok .* m\.example/a FuzzGood$`, `what is wrong`, `(?m)^crash .* m\.example/b FuzzBad$`, `(?m)^2 of 2 targets, 0\.0 hours of .*, 1 crashes$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out.String()) {
+			t.Errorf("the output lacks %s:\n%s", want, &out)
+		}
+	}
+}

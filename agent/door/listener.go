@@ -25,6 +25,7 @@ type Listener struct {
 	places places
 	conns  map[*place]*guest
 	timer  *time.Timer // the next look, when nothing else happens
+	tidies *time.Timer // the next look for those who do nothing, while there are connections
 
 	next   chan *guest // room for all that can have a place
 	failed chan error  // of the listener, once
@@ -140,6 +141,8 @@ func NewListener(l net.Listener) *Listener {
 	d := &Listener{Listener: l, gate: newGate(), conns: map[*place]*guest{}, next: make(chan *guest, MaxConnections), failed: make(chan error, 1)}
 	d.timer = time.AfterFunc(time.Hour, d.look)
 	d.timer.Stop()
+	d.tidies = time.AfterFunc(time.Hour, d.tidy)
+	d.tidies.Stop()
 	return d
 }
 
@@ -178,7 +181,9 @@ func (d *Listener) take() {
 		d.mu.Lock()
 		g.place.familiar = d.places.Familiar(address)
 		g.place.from = originOf(address, g.place.familiar)
-		d.conns[g.place] = g
+		if d.conns[g.place] = g; len(d.conns) == 1 {
+			d.tidies.Reset(idleLimit / 8)
+		}
 		if p := d.places.Arrive(g.place); p != nil {
 			d.drop(p)
 		}
@@ -192,6 +197,7 @@ func (d *Listener) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.timer.Stop()
+	d.tidies.Stop()
 	for _, p := range append([]*place(nil), d.places.waiting...) {
 		d.drop(p)
 	}
@@ -201,6 +207,20 @@ func (d *Listener) look() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fill()
+}
+
+// tidy ends the connections that do nothing. The server does not: what net/http keeps of a
+// connection until its IdleTimeout it keeps also of one that has ended amid a call, some 20 KiB.
+func (d *Listener) tidy() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.places.Done(time.Now()) {
+		d.drop(p)
+	}
+	d.fill()
+	if len(d.conns) > 0 {
+		d.tidies.Reset(idleLimit / 8)
+	}
 }
 
 // fill hands on all that can be served now. The caller holds mu.

@@ -27,6 +27,8 @@ const (
 	strangerGrace = time.Second
 	callGrace     = strangerGrace / 2 // of that, from the end of the handshake on
 	idleGrace     = 500 * time.Millisecond
+	// idleLimit is how long one keeps it without a call while nobody waits.
+	idleLimit = 2 * time.Minute
 )
 
 // errBusy is the answer to a caller for whose connection there is no place beside those of
@@ -335,6 +337,17 @@ func weakest(held []*place, now time.Time) (*place, time.Time) {
 		}
 	}
 	return out, again
+}
+
+// Done are those who have made no call for so long that they have to leave, whether or not
+// somebody waits.
+func (s *places) Done(now time.Time) (done []*place) {
+	for _, p := range s.held {
+		if !p.busy && !now.Before(p.since.Add(idleLimit)) {
+			done = append(done, p)
+		}
+	}
+	return done
 }
 
 func weaker(p, q *place) bool {

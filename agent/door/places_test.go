@@ -152,6 +152,20 @@ func TestPlaces(t *testing.T) {
 			s.come("va", maxWaiting-1)
 			s.come("vb", 1)
 		}},
+		{"nobody waits, and they do nothing", func(s *stage) {
+			s.known("k", 2, false)
+			s.known("busy", 1, true)
+			s.come("a", 1)
+			s.fill()
+			s.pass(idleLimit - time.Second)
+			s.come("b", 1)
+			s.fill()
+			s.tidy()
+			s.pass(time.Second)
+			s.tidy()
+			s.pass(idleLimit)
+			s.tidy()
+		}},
 		{"a full waiting room", func(s *stage) {
 			s.known("k", MaxConnections, true)
 			s.come("b", 1)
@@ -227,6 +241,16 @@ func (s *stage) know(address, key string) {
 		}
 		return
 	}
+}
+
+// tidy has those leave who have done nothing for long.
+func (s *stage) tidy() {
+	fmt.Fprint(s.out, "    have to leave:")
+	for _, p := range s.places.Done(s.now) {
+		fmt.Fprintf(s.out, " %s", s.names[p])
+		s.places.Leave(p)
+	}
+	fmt.Fprintln(s.out)
 }
 
 func (s *stage) pass(d time.Duration) { s.now = s.now.Add(d) }

@@ -45,13 +45,7 @@ func runDeaf(t *testing.T, wanted ...workload.Container) *bench {
 	t.Helper()
 	f := newFake()
 	b := &bench{engine: f, network: &fakeNetwork{attached: map[string]bool{}}, status: make(chan workload.Status, 1)}
-	b.keeper = &Keeper{Engine: deafEngine{f}, Network: b.network, Tick: 10 * time.Millisecond, Report: func(s workload.Status) {
-		select {
-		case <-b.status: // only the newest counts
-		default:
-		}
-		b.status <- s
-	}}
+	b.keeper = &Keeper{Engine: deafEngine{f}, Network: b.network, Tick: 10 * time.Millisecond, Report: b.report}
 	b.end = sync.OnceFunc(keep(t, b.keeper, wanted...))
 	t.Cleanup(b.end)
 	return b

@@ -110,11 +110,13 @@ type Keeper struct {
 	links      string          // trouble with the node's own links, in words
 	publish    bool            // the port map is not yet as it should be
 
-	patience time.Duration // 0: the constant's
-	made     sync.Once     // makes the channels
-	changed  chan struct{} // of size 1; receives when set is another one
-	requests chan request
-	over     chan struct{} // closed when Run has returned
+	patience  time.Duration // 0: the constant's
+	turn      time.Duration // 0: startTurn
+	made      sync.Once     // makes the channels
+	changed   chan struct{} // of size 1; receives when set is another one
+	requests  chan request
+	over      chan struct{} // closed when Run has returned
+	beginning chan struct{} // holds one for each start that has its turn
 
 	mu      sync.Mutex // guards what follows
 	set     []workload.Container
@@ -179,6 +181,7 @@ func (k *Keeper) init() {
 		k.requests = make(chan request)
 		k.over = make(chan struct{})
 		k.events = make(chan event)
+		k.beginning = make(chan struct{}, startsAtOnce)
 	})
 }
 

@@ -351,11 +351,7 @@ func runOn(t *testing.T, f *fakeEngine, network *fakeNetwork, wanted ...workload
 		Engine: f, Network: b.network, Tick: 10 * time.Millisecond,
 		Report: func(s workload.Status) {
 			b.told.Do(func() { b.first = s })
-			select {
-			case <-b.status: // only the newest counts
-			default:
-			}
-			b.status <- s
+			b.report(s)
 		},
 	}
 	b.keeper = k
@@ -380,6 +376,15 @@ func keep(t *testing.T, k *Keeper, wanted ...workload.Container) (end func()) {
 		cancel()
 		<-done
 	}
+}
+
+// report keeps the newest status for until: only that counts.
+func (b *bench) report(s workload.Status) {
+	select {
+	case <-b.status:
+	default:
+	}
+	b.status <- s
 }
 
 // until waits for a status that ok likes.

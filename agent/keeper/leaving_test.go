@@ -78,13 +78,7 @@ func runGated(t *testing.T, wanted ...workload.Container) (*bench, *gatedEngine)
 	t.Helper()
 	g := &gatedEngine{fakeEngine: newFake(), begun: make(chan string, 100)}
 	b := &bench{engine: g.fakeEngine, network: &fakeNetwork{attached: map[string]bool{}}, status: make(chan workload.Status, 1)}
-	b.keeper = &Keeper{Engine: g, Network: b.network, Tick: 10 * time.Millisecond, Report: func(s workload.Status) {
-		select {
-		case <-b.status: // only the newest counts
-		default:
-		}
-		b.status <- s
-	}}
+	b.keeper = &Keeper{Engine: g, Network: b.network, Tick: 10 * time.Millisecond, Report: b.report}
 	b.end = sync.OnceFunc(keep(t, b.keeper, wanted...))
 	t.Cleanup(b.end)
 	return b, g

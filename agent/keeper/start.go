@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -13,6 +14,27 @@ import (
 // startLimit is generous: a slow disk unpacks nothing here, but a slow machine
 // runs three programs.
 const startLimit = 2 * time.Minute
+
+// How many containers may be starting at a time. A start is three programs, some 20 MiB and
+// seconds of a small processor: fifty of them together take the memory of a node from its
+// other containers, and none of them comes to its end within its limit. One that hangs counts
+// among them for startTurn, and holds up nobody for longer.
+const (
+	startsAtOnce = 4
+	startTurn    = 15 * time.Second
+)
+
+// starts returns when one more container may be starting, until leave.
+func (k *Keeper) starts(ctx context.Context) (leave func(), err error) {
+	select {
+	case k.beginning <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	free := sync.OnceFunc(func() { <-k.beginning })
+	over := time.AfterFunc(cmp.Or(k.turn, startTurn), free)
+	return func() { over.Stop(); free() }, nil
+}
 
 func (k *Keeper) start(ctx context.Context, u *unit) {
 	err := k.assign(u)
@@ -45,9 +67,7 @@ func (k *Keeper) start(ctx context.Context, u *unit) {
 		var took time.Duration
 		var check workload.Health
 		if err == nil {
-			limited, done := context.WithTimeout(whole, c.StopGrace+startLimit)
-			defer done()
-			took, check, err = k.begin(limited, c, i, v, lives)
+			took, check, err = k.begin(whole, c, i, v, lives)
 		}
 		if err != nil {
 			k.send(ctx, event{id: c.ID, run: run, kind: StartFailed, err: err})
@@ -64,9 +84,19 @@ func (k *Keeper) begin(ctx context.Context, c workload.Container, i workload.Ins
 	if err := ctx.Err(); err != nil {
 		return 0, workload.Health{}, err // given up: what follows in the queue has nothing to take away
 	}
-	if err := k.makeWay(ctx, *workload.RecordOf(c, i), lives); err != nil {
+	limited, done := context.WithTimeout(ctx, c.StopGrace+startLimit)
+	err = k.makeWay(limited, *workload.RecordOf(c, i), lives)
+	done()
+	if err != nil {
 		return 0, workload.Health{}, err
 	}
+	leave, err := k.starts(ctx)
+	if err != nil {
+		return 0, workload.Health{}, err
+	}
+	defer leave()
+	ctx, done = context.WithTimeout(ctx, startLimit)
+	defer done()
 	began := time.Now()
 	if err := k.Engine.Prepare(c, i.Name); err != nil {
 		return 0, workload.Health{}, err

@@ -176,6 +176,9 @@ func (l *loaded) calls(t *testing.T, when string, limit time.Duration) (slowest 
 		t.Logf("%s: %d calls %s: middle %s, one in a hundred %s, slowest %s; memory %d MiB", when, len(all), name,
 			all[len(all)/2].Round(time.Millisecond), all[len(all)*99/100].Round(time.Millisecond), last.Round(time.Millisecond), peak)
 	}
+	if peak > most {
+		t.Errorf("%s: the node took %d MiB, and %d are wanted", when, peak, most)
+	}
 	return slowest
 }
 

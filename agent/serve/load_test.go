@@ -67,6 +67,7 @@ func TestLoad(t *testing.T) {
 		{"busy connections of one operator", busyOperator},
 		{"10000 headers", manyHeaders},
 		{"rapid reset", rapidReset},
+		{"calls that are cut off", cutCalls},
 		{"endless continuation", endlessContinuation},
 		{"tiny windows", tinyWindows},
 		{"floods of pings and settings", pingFlood},
@@ -277,7 +278,7 @@ func thousandClients(t *testing.T, l *loaded) {
 				mu.Lock()
 				switch {
 				case err == nil:
-				case (connect.CodeOf(err) == connect.CodeUnavailable || errors.Is(err, syscall.EPIPE)) && ctx.Err() == nil:
+				case (connect.CodeOf(err) == connect.CodeUnavailable || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) && ctx.Err() == nil:
 					// Too slow for its handshake, on a busy machine: it had to make room.
 					again++
 					mu.Unlock()
@@ -442,7 +443,11 @@ func manyHeaders(t *testing.T, l *loaded) {
 // that lets it say it.
 func (l *loaded) framer(t *testing.T, settings ...http2.Setting) (*http2.Framer, func(path string) []byte) {
 	t.Helper()
-	conn := l.speak(t, "h2", operator(t, l.fleet, fleet.RoleReader, now))
+	return l.framerOn(t, l.speak(t, "h2", operator(t, l.fleet, fleet.RoleReader, now)), settings...)
+}
+
+func (l *loaded) framerOn(t *testing.T, conn net.Conn, settings ...http2.Setting) (*http2.Framer, func(path string) []byte) {
+	t.Helper()
 	_ = conn.SetDeadline(time.Now().Add(limit))
 	f := http2.NewFramer(conn, conn)
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
@@ -462,6 +467,35 @@ func (l *loaded) framer(t *testing.T, settings ...http2.Setting) (*http2.Framer,
 			_ = encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
 		}
 		return bytes.Clone(block.Bytes())
+	}
+}
+
+// cutCalls ends connections while calls on each of them have begun: nothing of them may be left
+// until a timer ends that nobody needs.
+func cutCalls(t *testing.T, l *loaded) {
+	certificate := operator(t, l.fleet, fleet.RoleReader, now)
+	for range 1500 {
+		conn := l.speak(t, "h2", certificate)
+		f, headers := l.framerOn(t, conn)
+		var err error
+		for id := uint32(1); err == nil && id < 2*maxStreams; id += 2 {
+			err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headers("/kogge.v1.NodeService/Status"), EndHeaders: true})
+		}
+		if err == nil {
+			err = f.WritePing(false, [8]byte{1})
+		}
+		for err == nil { // until the server has seen the calls
+			var said http2.Frame
+			if said, err = f.ReadFrame(); err == nil {
+				if ping, ok := said.(*http2.PingFrame); ok && ping.IsAck() {
+					break
+				}
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
 	}
 }
 

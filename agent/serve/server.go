@@ -36,7 +36,6 @@ const (
 	maxStreams  = 32 // of one connection
 	maxHeader   = 16 << 10
 	headerLimit = 10 * time.Second // for the TLS handshake too
-	idleLimit   = 2 * time.Minute
 )
 
 // Server answers on one port.
@@ -122,8 +121,7 @@ func newServer(listener net.Listener, c Config) *Server {
 		Handler:           guard.Wrap(mux),
 		ConnContext:       door.WithConn,
 		ConnState:         conns.ConnState,
-		ReadHeaderTimeout: headerLimit,
-		IdleTimeout:       idleLimit,
+		ReadHeaderTimeout: headerLimit, // and no IdleTimeout: the door ends idle connections
 		MaxHeaderBytes:    maxHeader,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10,
 			// Nothing else tells that a caller's machine has gone, with a command still running for it.

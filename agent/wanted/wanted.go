@@ -39,9 +39,10 @@ const suffix = ".yaml"
 // what runs as it is.
 const Refused = "workloads refused: "
 
-// perContainer is the least memory that a container takes, in bytes: its shim, its tables in
-// the kernel, the end of its output.
-const perContainer = 6 << 20
+// perContainer is the least memory that a container takes, in bytes: its shim, a small program,
+// its tables in the kernel, the end of its output are 6 MiB. The rest is for the files of all
+// those programs, which the kernel would read again and again where it has no room to keep them.
+const perContainer = 8 << 20
 
 // MostOf is how many containers fit into memory, in bytes; 0: not known, any number.
 func MostOf(memory uint64) int { return int(min(memory/perContainer, 4096)) }

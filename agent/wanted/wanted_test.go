@@ -456,7 +456,7 @@ func TestMany(t *testing.T) {
 	if _, _, err := s.Apply("one", file("b"), false); err != nil {
 		t.Error(err)
 	}
-	for memory, want := range map[uint64]int{0: 0, 124 << 20: 20, 347 << 20: 57, 1 << 40: 4096} {
+	for memory, want := range map[uint64]int{0: 0, 124 << 20: 15, 347 << 20: 43, 1 << 40: 4096} {
 		if got := MostOf(memory); got != want {
 			t.Errorf("%d bytes: %d containers, want %d", memory, got, want)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +49,18 @@ var allHogs = []hog{
 
 // hogs gives a node of 512 MiB one hog after the other, each for so long, and so many projects of new
 // names at the end. All the while the node is asked how it is, and another container has to answer.
-func (b *bench) hogs(ctx context.Context, long time.Duration, projects int) ([]row, error) {
+func (b *bench) hogs(ctx context.Context, s settings) ([]row, error) {
+	list := allHogs
+	if s.hogs != "" {
+		list = nil
+		for _, name := range strings.Split(s.hogs, ",") {
+			i := slices.IndexFunc(allHogs, func(h hog) bool { return h.name == name })
+			if i < 0 {
+				return nil, fmt.Errorf("there is no hog %q", name)
+			}
+			list = append(list, allHogs[i])
+		}
+	}
 	w := b.worker("hogs", 512)
 	w.disk = 4096
 	if err := w.buildCLI(ctx); err != nil {
@@ -70,8 +82,8 @@ func (b *bench) hogs(ctx context.Context, long time.Duration, projects int) ([]r
 	}
 	address := fmt.Sprintf("http://127.0.0.1:%d/", port)
 	var all []row
-	for _, h := range allHogs {
-		rows, err := w.endure(ctx, h.name, address, func() error { return w.hog(ctx, h, long) })
+	for _, h := range list {
+		rows, err := w.endure(ctx, h.name, address, func() error { return w.hog(ctx, h, s.hog) })
 		for _, r := range rows {
 			fmt.Fprintln(os.Stderr, r)
 		}
@@ -80,10 +92,13 @@ func (b *bench) hogs(ctx context.Context, long time.Duration, projects int) ([]r
 		}
 		all = append(all, rows...)
 	}
+	if s.projects == 0 {
+		return all, nil
+	}
 	refused := 0
-	rows, err := w.endure(ctx, fmt.Sprintf("%d applies", projects), address, func() error {
+	rows, err := w.endure(ctx, fmt.Sprintf("%d applies", s.projects), address, func() error {
 		var err error
-		refused, err = w.applies(ctx, projects)
+		refused, err = w.applies(ctx, s.projects)
 		return err
 	})
 	if len(rows) > 0 {

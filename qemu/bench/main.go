@@ -60,6 +60,7 @@ type settings struct {
 	runs     int           // of each boot
 	idle     time.Duration // before memory is read
 	hog      time.Duration // that the node has each hog
+	hogs     string        // their names, comma separated; "": all
 	projects int           // of new names after the hogs
 	agents   int           // over three members
 }
@@ -71,6 +72,7 @@ func main() {
 	flag.IntVar(&s.runs, "n", 5, "runs of each boot")
 	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated; hogs, which takes most of an hour, and agents, which needs all of the computer, only if they are named")
 	flag.DurationVar(&s.hog, "hog", 2*time.Minute, "how long the node has each hog")
+	flag.StringVar(&s.hogs, "hogs", "", "which hogs, comma separated (default all)")
 	flag.IntVar(&s.projects, "projects", 1000, "how many projects of new names the node gets after the hogs")
 	flag.IntVar(&s.agents, "agents", 10000, "how many agents are over three members")
 	flag.DurationVar(&s.idle, "idle", 5*time.Minute, "how long a node is left alone before its memory is read")
@@ -130,7 +132,7 @@ func measure(ctx context.Context, s settings, only []string) ([]row, error) {
 		{"memory", func() ([]row, error) { return b.memory(ctx, s.idle) }},
 		{"work", func() ([]row, error) { return b.work(ctx, s.runs, s.idle) }},
 		{"update", func() ([]row, error) { return b.updates(ctx) }},
-		{"hogs", func() ([]row, error) { return b.hogs(ctx, s.hog, s.projects) }},
+		{"hogs", func() ([]row, error) { return b.hogs(ctx, s) }},
 		{"build", func() ([]row, error) { return b.builds(ctx, s.runs) }},
 	}
 	for _, p := range parts {
