@@ -71,7 +71,9 @@ func newSmall(t *testing.T, count int) *small {
 	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
 	must(t, err)
 	v := f.Founding(t)
-	v.Founding.Operators = []ledger.Operator{{Name: "ada", Role: fleet.RoleAdmin, Key: document.HashOf(spki)}}
+	first := v.Founding.Operators[0]
+	first.Name = "zoe"
+	v.Founding.Operators = []ledger.Operator{{Name: "ada", Role: fleet.RoleAdmin, Key: document.HashOf(spki)}, first}
 	f.Take(t, f.Decided(t, v, 2))
 	s.state = f.Log.State()
 	for number := 1; number <= count; number++ {
