@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"kogge.example/agent/etcd"
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/events"
 	"kogge.example/agent/serve/care"
 	"kogge.example/init/control"
@@ -33,7 +34,7 @@ func caring(at paths, p *part, t *talk, happened func(...events.Event)) care.Car
 			return etcd.Backup(ctx, etcd.ClientSocket(filepath.Join(at.run, "etcd")), w)
 		},
 		Probe: func() care.Disk {
-			d := etcd.ProbeDisk(filepath.Join(at.state, "etcd"))
+			d := fsync.Measure(filepath.Join(at.state, "etcd"))
 			return care.Disk{Writes: d.Writes, Median: d.Median, P99: d.P99, Most: etcd.Slowest, Unfit: d.Unfit(etcd.Slowest)}
 		},
 	}
