@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"kogge.example/agent/etcd"
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/part"
 	"kogge.example/agent/pinned"
@@ -393,7 +394,7 @@ func TestEtcdRole(t *testing.T) {
 
 // TestEtcdFact: what other programs are told is what a member said.
 func TestEtcdFact(t *testing.T) {
-	e := factOf(etcd.Status{Seat: 2, Running: true, Leader: 1, Doing: "at rest", Snapshots: []etcd.Snapshot{{Revision: 3}, {Revision: 9}}, Probe: etcd.Probe{Writes: 64, P99: 20 * time.Millisecond}})
+	e := factOf(etcd.Status{Seat: 2, Running: true, Leader: 1, Doing: "at rest", Snapshots: []etcd.Snapshot{{Revision: 3}, {Revision: 9}}, Probe: fsync.Times{Writes: 64, P99: 20 * time.Millisecond}})
 	dir := t.TempDir()
 	must(t, e.Write(dir))
 	again, err := control.ReadEtcd(dir)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"kogge.example/agent/etcd"
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/events"
 	"kogge.example/agent/serve/care"
 	"kogge.example/init/control"
@@ -33,7 +34,7 @@ func (t *Talk) Care(restart func(context.Context) error) care.Care {
 			return etcd.Backup(ctx, etcd.ClientSocket(filepath.Join(run, "etcd")), w)
 		},
 		Probe: func() care.Disk {
-			d := etcd.ProbeDisk(filepath.Join(state, "etcd"))
+			d := fsync.Measure(filepath.Join(state, "etcd"))
 			return care.Disk{Writes: d.Writes, Median: d.Median, P99: d.P99, Most: etcd.Slowest, Unfit: d.Unfit(etcd.Slowest)}
 		},
 	}
