@@ -1,11 +1,13 @@
 package part
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"log"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"kogge.example/agent/gossip"
@@ -57,12 +59,15 @@ func (s *session) heed() {
 	book, state := s.part.book(), s.taken.State()
 	for _, k := range order.Kinds() {
 		for _, object := range s.engine.Objects(k.Name) {
-			if _, err := book.Keep(state, object); err != nil {
-				log.Printf("agent: %v", err) // it holds until the agent ends
+			if news, err := book.Keep(state, object); news && err != nil {
+				log.Printf("agent: %v", err)
 			}
 		}
 	}
-	now := book.Look(state, time.Now())
+	if mended, _ := book.Mend(time.Now()); mended {
+		log.Printf("agent: the disk keeps all orders about seats again")
+	}
+	now := book.Look(state, s.talk.clock.now()) // an absence ends once that has passed for sure
 	if all := orders.Events(s.standing, now); len(all) > 0 {
 		for _, e := range all {
 			log.Printf("agent: node %s is %s (by %s: %s)", e.Object, e.What, cmp.Or(e.By, "nobody"), e.Text)
@@ -96,7 +101,8 @@ func publish(engine *gossip.Engine, book *orders.Book) {
 var errNoSeat = errors.New("this node has no seat in a founded fleet")
 
 // give takes an order that an operator has brought, keeps it and passes it on. The error wraps
-// [order.ErrOrder] or [notice.ErrOlder] where that is not the node's fault.
+// [order.ErrOrder] or [notice.ErrOlder] where it does not count, and [orders.ErrUnkept] where it does
+// and is passed on, but would not outlive the agent here.
 func (t *Talk) give(object signed.Envelope) error {
 	now := t.session.Load()
 	if now == nil {
@@ -109,11 +115,13 @@ func (t *Talk) give(object signed.Envelope) error {
 	if err := now.engine.Publish(object); err != nil {
 		return err
 	}
-	if _, err := t.part.book().Keep(s, object); err != nil {
-		return err
+	defer t.news.give()
+	same := func(one signed.Envelope) bool { return bytes.Equal(one.Message(), object.Message()) }
+	if !slices.ContainsFunc(now.engine.Objects(object.Kind), same) { // of two with one number it is the other
+		return fmt.Errorf("order %d of key %s: %w", object.Sequence, object.By.ID().Short(), notice.ErrOlder)
 	}
-	t.news.give()
-	return nil
+	_, err := t.part.book().Keep(s, object)
+	return err
 }
 
 // given are the orders that the node has.
