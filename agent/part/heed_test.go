@@ -1,6 +1,7 @@
 package part
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -308,7 +310,23 @@ func TestAbsent(t *testing.T) {
 		t.Errorf("an older order: %v", err)
 	}
 	must(t, s.nodes[0].bring(s.order(14, absent(2, order.Present))))
+	// Of two orders with one number the other one counts for whoever brings it last.
+	one, two := s.order(15, absent(1, order.Cordoned)), s.order(15, order.Absence{Seat: 1, Key: keyOf(t, 1), State: order.Cordoned, Why: "disk"})
+	a, b := document.HashOf(one.Message()), document.HashOf(two.Message())
+	if bytes.Compare(a[:], b[:]) > 0 {
+		one, two = two, one
+	}
+	must(t, s.nodes[0].bring(one))
+	if err := s.nodes[0].bring(two); rpc.CodeOf(err) != rpc.CodeAborted {
+		t.Errorf("the order that does not count: %v", err)
+	}
+	must(t, s.nodes[0].bring(one))
 	s.wait("it is back", all(s.nodes, seats(control.Seat{}, control.Seat{}, control.Seat{Yields: true})))
+	// None of these nodes knows the time: for them nothing is over that has not passed for sure.
+	must(t, s.nodes[0].bring(s.order(16, order.Absence{Seat: 2, Key: keyOf(t, 2), State: order.Away, Until: time.Now().Add(-time.Hour).UTC().Truncate(time.Second)})))
+	s.wait("it is away for who does not know the time", all(s.nodes, seats(control.Seat{}, control.Seat{Away: true, Yields: true}, control.Seat{Yields: true})))
+	must(t, s.nodes[0].bring(s.order(17, absent(2, order.Present))))
+	s.wait("it is back again", all(s.nodes, seats(control.Seat{}, control.Seat{}, control.Seat{Yields: true})))
 	answer, err := s.nodes[2].client(s.ada).Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
 	must(t, err)
 	var objects []signed.Envelope
@@ -317,7 +335,7 @@ func TestAbsent(t *testing.T) {
 		must(t, err)
 		objects = append(objects, e)
 	}
-	if st := order.Decide(s.state, objects, time.Now()); len(st.Absent) != 2 || order.Number(s.state, objects, order.AbsenceKind) != 14 {
+	if st := order.Decide(s.state, objects, time.Now()); len(st.Absent) != 2 || order.Number(s.state, objects, order.AbsenceKind) != 17 {
 		t.Errorf("%+v", st)
 	}
 	// What nobody may order is refused in words.
@@ -330,6 +348,32 @@ func TestAbsent(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// TestUnkept: a node whose disk takes no order follows it, passes it on, and says so.
+func TestUnkept(t *testing.T) {
+	s := newSmall(t, 4)
+	s.wait("all talk", all(s.nodes, func(n *member) bool { return n.sessions() > 0 }))
+	folder := filepath.Join(s.nodes[0].part.state, "kogge", "orders")
+	must(t, os.WriteFile(folder, nil, 0o600))
+	for range 2 { // whoever asks again hears it again
+		if err := s.nodes[0].bring(s.order(1, s.isolation(3, true))); rpc.CodeOf(err) != rpc.CodeDataLoss {
+			t.Errorf("an order that the disk does not take: %v", err)
+		}
+	}
+	s.wait("all isolate it", all(s.with(1, 2, 4), isolates(3)))
+	says := func(n *member) string {
+		f, err := control.ReadFleet(n.part.run)
+		must(t, err)
+		return f.Problem
+	}
+	s.wait("the node says so", func() bool { return strings.Contains(says(s.nodes[0]), "does not keep") })
+	if problem := says(s.nodes[1]); problem != "" {
+		t.Errorf("another node: %s", problem)
+	}
+	must(t, os.Remove(folder))
+	must(t, s.nodes[0].bring(s.order(2, s.isolation(3, false))))
+	s.wait("it is well again", func() bool { return says(s.nodes[0]) == "" })
 }
 
 // TestRelay calls a node through another one: as the caller himself, with the node's own
