@@ -12,6 +12,7 @@ import (
 
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/orders"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
@@ -51,6 +52,14 @@ func refuse(book *orders.Book) func(roster.Seat) error {
 		}
 		return nil
 	}
+}
+
+// withdrawn says why a session is to end that stands on a TLS key which was withdrawn on this node.
+func (p *Part) withdrawn(session any) error {
+	if by, ok := session.(interface{ TLSKey() document.Hash }); ok && p.node.Revoked(by.TLSKey().String()) {
+		return fmt.Errorf("TLS key %s: %w", by.TLSKey().Short(), fleet.ErrRevoked)
+	}
+	return nil
 }
 
 // heed keeps the orders that have come, and has the node do what they come to now: it turns away

@@ -21,7 +21,10 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/enrol"
+	"kogge.example/agent/etcd/etcdtest"
 	"kogge.example/agent/events"
+	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/machine"
@@ -242,6 +245,9 @@ func TestIsolate(t *testing.T) {
 	if _, err := s.nodes[0].reachNode(t.Context(), "n3"); !errors.Is(err, order.ErrIsolated) {
 		t.Errorf("a way to it: %v", err)
 	}
+	for _, n := range others {
+		outcast.knocks(n)
+	}
 	// What it signs counts, whoever brings it.
 	ballot, err := signed.Seal(notice.StatusKind, s.state.Fleet(), ledgertest.Private("n3"), 1<<40, notice.Status{Version: 1, Deeds: notice.Deeds{Size: 7, Root: document.HashOf(nil)}}.Encode())
 	must(t, err)
@@ -283,6 +289,89 @@ func TestIsolate(t *testing.T) {
 	}
 	if want := "n3 isolated (ada)\nn4 to be isolated, which does not count (ada)\nn3 not isolated any more ()\n"; !strings.HasPrefix(text.String(), want) {
 		t.Errorf("events:\n%s", text.String())
+	}
+}
+
+// knocks has an isolated node come to another one by each protocol that nodes speak with each other:
+// it is turned away.
+func (n *member) knocks(at *member) {
+	n.in.t.Helper()
+	own := n.session.Load()
+	seat, _ := n.in.state.Roster.Seat(at.number)
+	ways := map[string]func(gossip.Session) error{
+		gossip.Protocol: func(s gossip.Session) error {
+			for {
+				if _, err := s.Receive(); err != nil {
+					return err // it is cut off, whatever it has been told before
+				}
+			}
+		},
+		wire.Protocol: func(s gossip.Session) error {
+			raw, err := s.Receive()
+			if err != nil {
+				return err
+			}
+			f, err := wire.Decode(raw)
+			if r, ok := f.(wire.Refuse); ok && r.Why == wire.Unlisted {
+				return errors.New("it is refused")
+			}
+			return err
+		},
+	}
+	for protocol := range at.Protocols() {
+		way, known := ways[protocol]
+		if !known {
+			continue
+		}
+		peer := &gossip.TLS{
+			Speaks: protocol, Certificate: own.peers.Certificate, Word: own.ownWord, Admit: own.engine.Admit, Addresses: own.peers.Addresses,
+		}
+		s, err := peer.Dial(n.in.t.Context(), seat)
+		if err == nil {
+			err = way(s)
+			s.Close()
+		}
+		if err == nil {
+			n.in.t.Errorf("n%d takes %s of an isolated node", at.number, protocol)
+		}
+	}
+}
+
+// TestIsolateGateway isolates the member of etcd whose gateway another node has: that one goes to
+// another gateway, and nobody visits the outcast, also not where it answers at another one's address.
+func TestIsolateGateway(t *testing.T) {
+	s, members := newSmall(t, 4), etcdtest.New(t, 3)
+	for _, n := range s.with(1, 2, 3) {
+		must(t, os.Symlink(filepath.Dir(members.Socket(n.number)), filepath.Join(n.part.run, "etcd")))
+		must(t, control.Etcd{Seat: n.number, Running: true, Leader: 1, Members: []int{1, 2, 3}}.Write(n.part.run))
+	}
+	gateway := func(n *member) int {
+		now := n.session.Load()
+		if now == nil {
+			return 0
+		}
+		return now.board.client.Known().Gateway
+	}
+	s.wait("all have a gateway", all(s.nodes, func(n *member) bool { return gateway(n) != 0 }))
+	last := s.nodes[3]
+	outcast := gateway(last)
+	must(t, last.bring(s.order(1, s.isolation(outcast, true))))
+	s.wait("it goes to another one", func() bool { g := gateway(last); return g != 0 && g != outcast })
+	for _, n := range s.with(1, 2, 3, 4) {
+		if n.number == outcast {
+			continue
+		}
+		s.wait("it is isolated", func() bool { return isolates(outcast)(n) && gateway(n) != outcast })
+		one := n.session.Load()
+		if slices.ContainsFunc(n.contacts(one.taken, keyOf(t, n.number)), func(a netip.AddrPort) bool { return a == s.where[outcast] }) {
+			t.Errorf("n%d would visit it", n.number)
+		}
+		visitor := &enrol.Node{
+			Genesis: s.fleet.Genesis, Certificate: n.part.node.Certificate(), Key: one.seat.Key, Seal: one.seat.Seal, Ledger: one.taken, Refuse: n.Comer(nil).Refuse,
+		}
+		if _, err := visitor.Visit(t.Context(), s.where[outcast], false); !errors.Is(err, order.ErrIsolated) {
+			t.Errorf("n%d visits it: %v", n.number, err)
+		}
 	}
 }
 

@@ -167,6 +167,7 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 		s.advanced()
 	case <-tick:
 		s.engine.Advanced() // a key may have been withdrawn
+		s.board.client.Advanced()
 		s.keep(s.memory.Keep)
 	}
 	return true, true
@@ -175,6 +176,7 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 // advanced has those who keep sessions with others look whom they may have them with.
 func (s *session) advanced() {
 	s.engine.Advanced()
+	s.board.client.Advanced()
 	s.board.gateway.Advanced()
 }
 
