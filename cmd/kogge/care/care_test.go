@@ -2,6 +2,7 @@ package care
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -15,8 +16,11 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
+	"kogge.example/agent/orders"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
 	served "kogge.example/agent/serve/care"
@@ -27,6 +31,7 @@ import (
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/signed"
 )
@@ -38,7 +43,8 @@ type tended struct {
 
 	mu       sync.Mutex // guards what follows
 	orders   []signed.Envelope
-	given    map[string]int // orders, by node
+	given    map[string]int   // orders, by node
+	refuse   map[string]error // what a node says to an order; nil: it takes it
 	snapshot []byte
 	permit   []byte
 	restored []byte
@@ -143,7 +149,7 @@ func (f *tended) care(name string) served.Care {
 		Give: func(e signed.Envelope) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if err := order.Check(f.state, e); err != nil {
+			if err := cmp.Or(f.refuse[name], order.Check(f.state, e)); err != nil {
 				return err
 			}
 			f.orders, f.given[name] = append(f.orders, e), f.given[name]+1
@@ -245,6 +251,67 @@ func TestCommand(t *testing.T) {
 	}
 	if st := order.Decide(f.state, f.orders, time.Now()); len(st.Isolated)+len(st.Beyond) != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestRivals has commands be given at one time, of which each knows nothing of the others: whoever is
+// told that his counts has the one that does.
+func TestRivals(t *testing.T) {
+	f := tend(t, 4)
+	give := func(c *Command) error {
+		told, err := c.Give(t.Context(), quiet)
+		for _, n := range told {
+			err = errors.Join(err, n.Err)
+		}
+		return errors.Join(err, c.Counts(time.Now()))
+	}
+	var rivals []*Command
+	for i, node := range []string{"n3", "n3", "n4"} {
+		c, err := Prepare(t.Context(), f.Keyring, order.IsolationKind, node, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Seal(order.Isolation{Seat: c.Seat.Number, Key: c.Seat.Key, Isolated: true, Why: fmt.Sprint(i)}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		rivals = append(rivals, c)
+	}
+	for i, c := range rivals {
+		if err := give(c); i == 0 && err != nil {
+			t.Errorf("the first one: %v", err)
+		}
+	}
+	count := make(map[string]int)
+	for i, c := range rivals { // and now all know of all
+		switch err := give(c); {
+		case err == nil:
+			count["counts"]++
+		case errors.Is(err, ErrNewer) && i < 2:
+			count["newer"]++
+		case errors.Is(err, ErrBeyond) && i == 2:
+			count["beyond"]++
+		default:
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if len(count) != 3 {
+		t.Error(count)
+	}
+	// A node is not believed that it knows a newer order and shows none.
+	f.refuse = map[string]error{"n2": notice.ErrOlder, "n1": orders.ErrUnkept}
+	c, err := Prepare(t.Context(), f.Keyring, order.AbsenceKind, "n1", quiet)
+	if err == nil {
+		err = c.Seal(order.Absence{Seat: c.Seat.Number, Key: c.Seat.Key, State: order.Away}, time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err := c.Give(t.Context(), quiet)
+	if err != nil || !errors.Is(told[0].Err, ErrUnkept) || connect.CodeOf(told[1].Err) != connect.CodeAborted || told[2].Err != nil {
+		t.Errorf("%+v, %v", told, err)
+	}
+	if err := c.Counts(time.Now()); err != nil {
+		t.Errorf("n2 has shown no other order: %v", err)
 	}
 }
 

@@ -245,6 +245,20 @@ func counts(s ledger.State, e signed.Envelope) (given, error) {
 	return given{e, seat, operator}, nil
 }
 
+// Displaced says whether another one of some orders counts in the place of e, and which.
+func Displaced(s ledger.State, objects []signed.Envelope, e signed.Envelope) (by signed.Envelope, is bool) {
+	own, err := counts(s, e)
+	if err != nil {
+		return by, false
+	}
+	for _, g := range newest(s, append(slices.Clone(objects), e)) {
+		if g.Kind == e.Kind && g.seat.Number == own.seat.Number {
+			return g.Envelope, !bytes.Equal(g.Message(), e.Message())
+		}
+	}
+	return by, false
+}
+
 // Distinct is each of the orders once, of those that several nodes have told of.
 func Distinct(objects []signed.Envelope) (all []signed.Envelope) {
 	known := make(map[document.Hash]bool)
