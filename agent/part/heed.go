@@ -12,6 +12,7 @@ import (
 
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/orders"
+	"kogge.example/agent/serve/care"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
@@ -110,7 +111,7 @@ func publish(engine *gossip.Engine, book *orders.Book) {
 var errNoSeat = errors.New("this node has no seat in a founded fleet")
 
 // give takes an order that an operator has brought, keeps it and passes it on. The error wraps
-// [order.ErrOrder] or [notice.ErrOlder] where it does not count, and [orders.ErrUnkept] where it does
+// [order.ErrOrder] or [notice.ErrOlder] where it does not count, and [care.ErrUnkept] where it does
 // and is passed on, but would not outlive the agent here.
 func (t *Talk) give(object signed.Envelope) error {
 	now := t.session.Load()
@@ -129,8 +130,10 @@ func (t *Talk) give(object signed.Envelope) error {
 	if !slices.ContainsFunc(now.engine.Objects(object.Kind), same) { // of two with one number it is the other
 		return fmt.Errorf("order %d of key %s: %w", object.Sequence, object.By.ID().Short(), notice.ErrOlder)
 	}
-	_, err := t.part.book().Keep(s, object)
-	return err
+	if _, err := t.part.book().Keep(s, object); err != nil {
+		return fmt.Errorf("%w: %w", care.ErrUnkept, err)
+	}
+	return nil
 }
 
 // given are the orders that the node has.

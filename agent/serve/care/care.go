@@ -24,7 +24,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/door"
-	"kogge.example/agent/orders"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
@@ -34,7 +34,7 @@ import (
 // Care is what the calls are answered from. A nil function: this node does nothing of the kind.
 type Care struct {
 	// Give takes an order about a seat. The error wraps [order.ErrOrder] where it is none that
-	// counts, [notice.ErrOlder] where a newer one is known, and [orders.ErrUnkept] where it counts and
+	// counts, [notice.ErrOlder] where a newer one is known, and [ErrUnkept] where it counts and
 	// the disk does not keep it.
 	Give func(signed.Envelope) error
 	// Given are the orders that the node has.
@@ -59,21 +59,22 @@ type Disk struct {
 	Unfit       string        // why it is none for etcd; "": it is
 }
 
+// ErrUnkept is of an order that the node has taken and passes on, and that its disk does not hold.
+var ErrUnkept = errors.New("the node follows the order")
+
 // ErrNoNode is of a name that no seat has.
 var ErrNoNode = errors.New("no node of the fleet's ledger has this name")
 
 // Handler is the path and the handler of the calls.
 func Handler(c Care, options ...connect.HandlerOption) (string, http.Handler) {
-	return apiv1connect.NewCareServiceHandler(&service{from: c, relays: make(map[string]int)}, options...)
+	return apiv1connect.NewCareServiceHandler(&service{from: c, relays: relays{byKey: make(map[string]int), byRole: make(map[fleet.Role]int)}}, options...)
 }
 
 type service struct {
 	from Care
 
 	probing sync.Mutex // held while the disk is measured
-	mu      sync.Mutex // guards what follows
-	relays  map[string]int
-	open    int
+	relays  relays
 }
 
 // unable is the answer of a node that does nothing of the kind.
@@ -95,7 +96,7 @@ func (s *service) Order(_ context.Context, r *connect.Request[apiv1.OrderRequest
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	case errors.Is(err, notice.ErrOlder):
 		return nil, connect.NewError(connect.CodeAborted, errors.New("a newer order about this seat is known"))
-	case errors.Is(err, orders.ErrUnkept):
+	case errors.Is(err, ErrUnkept):
 		return nil, connect.NewError(connect.CodeDataLoss, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
-	"kogge.example/agent/orders"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -77,7 +79,7 @@ func TestOrder(t *testing.T) {
 	for _, one := range []struct {
 		err  error
 		want connect.Code
-	}{{fmt.Errorf("%w: x", order.ErrOrder), connect.CodePermissionDenied}, {notice.ErrOlder, connect.CodeAborted}, {orders.ErrUnkept, connect.CodeDataLoss}, {errors.New("the disk"), connect.CodeFailedPrecondition}} {
+	}{{fmt.Errorf("%w: x", order.ErrOrder), connect.CodePermissionDenied}, {notice.ErrOlder, connect.CodeAborted}, {ErrUnkept, connect.CodeDataLoss}, {errors.New("the disk"), connect.CodeFailedPrecondition}} {
 		give = one.err
 		if _, err := c.Order(t.Context(), connect.NewRequest(&apiv1.OrderRequest{Envelope: e.Bytes()})); connect.CodeOf(err) != one.want {
 			t.Errorf("%v: %v", one.err, err)
@@ -247,6 +249,42 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// TestWhoseRelays has callers open as many ways as they can: those who may less never keep out
+// those who may more, and none keeps out all others of his role.
+func TestWhoseRelays(t *testing.T) {
+	for _, c := range []struct {
+		who  string   // the first letter is the role's
+		want []string // how many ways each of them has, who come one after the other
+	}{
+		{"r1 r2 r3 o1 o2 o3 a1 a2 a3", []string{"4", "4", "0", "4", "0", "0", "4", "0", "0"}},
+		{"o1 o2 o3 r1 a1 a2", []string{"6", "6", "0", "0", "4", "0"}},
+		{"a1 a2 a3 r1 o1", []string{"8", "8", "0", "0", "0"}},
+		{"a1 r1 r2 o1", []string{"8", "4", "4", "0"}},
+	} {
+		r, got := relays{byKey: make(map[string]int), byRole: make(map[fleet.Role]int)}, []string(nil)
+		all := strings.Fields(c.who)
+		of := func(who string) fleet.Peer {
+			return fleet.Peer{Key: who, Role: map[byte]fleet.Role{'r': fleet.RoleReader, 'o': fleet.RoleOperator, 'a': fleet.RoleAdmin}[who[0]]}
+		}
+		for _, who := range all {
+			for r.enter(of(who)) == nil {
+			}
+			got = append(got, fmt.Sprint(r.byKey[who]))
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %s, not %s", c.who, got, c.want)
+		}
+		for i, who := range all {
+			for range ledgertest.Must[int](t)(strconv.Atoi(got[i])) {
+				r.leave(of(who))
+			}
+		}
+		if len(r.byKey) != 0 || r.enter(of("r1")) != nil {
+			t.Errorf("%s: they have left, and %v are here", c.who, r.byKey)
+		}
+	}
+}
+
 // TestRelays are bounded, and their places are free again when they end.
 func TestRelays(t *testing.T) {
 	c := serving(t, Care{Reach: func(ctx context.Context, node string) (net.Conn, error) {
@@ -264,7 +302,8 @@ func TestRelays(t *testing.T) {
 		}
 	}
 	var open []*connect.BidiStreamForClient[apiv1.RelayRequest, apiv1.RelayResponse]
-	for range maxRelaysOfKey {
+	_, most := relaysOf("")
+	for range most {
 		s, err := tunnel(t, c, "n2")
 		if err != nil {
 			t.Fatal(err)

@@ -20,7 +20,6 @@ import (
 
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
-	"kogge.example/agent/orders"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
 	served "kogge.example/agent/serve/care"
@@ -298,7 +297,7 @@ func TestRivals(t *testing.T) {
 		t.Error(count)
 	}
 	// A node is not believed that it knows a newer order and shows none.
-	f.refuse = map[string]error{"n2": notice.ErrOlder, "n1": orders.ErrUnkept}
+	f.refuse = map[string]error{"n2": notice.ErrOlder, "n1": served.ErrUnkept}
 	c, err := Prepare(t.Context(), f.Keyring, order.AbsenceKind, "n1", quiet)
 	if err == nil {
 		err = c.Seal(order.Absence{Seat: c.Seat.Number, Key: c.Seat.Key, State: order.Away}, time.Now())
