@@ -280,11 +280,34 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 	switch wanted := membersOf(s); {
 	case knows == 0:
 	case h.Leader == 0:
-		wrong = append(wrong, Problem{"", "etcd has no leader: what nodes say of themselves travels more slowly", fmt.Sprintf("bring back the nodes that run it: %s", names(s, wanted))})
+		wrong = append(wrong, Problem{"", "etcd has no leader: what nodes say of themselves travels more slowly", withoutLeader(s, nodes, said)})
 	case len(h.Members) < len(wanted):
 		wrong = append(wrong, Problem{"", fmt.Sprintf("etcd has %d of %d members: %s", len(h.Members), len(wanted), names(s, h.Members)), "a node that is silent for the grace period is replaced by a spare, if there is one"})
 	}
 	return h, wrong
+}
+
+// withoutLeader is what to do about an etcd without a leader: it lacks those who are on the list of
+// one that runs it, and do not. Where none runs it, they are those who are to.
+func withoutLeader(s ledger.State, nodes []NodeHealth, said map[string]Sighting) string {
+	var listed []int
+	running := make(map[int]bool)
+	for _, n := range nodes {
+		if e := said[n.Node].Etcd; e != nil && e.Running && n.Answers() && n.Standing != StandingDoubt && n.Seat.Number != 0 {
+			listed = append(listed, numbers(e.Members)...)
+			running[n.Seat.Number] = true
+		}
+	}
+	if len(listed) == 0 {
+		listed = membersOf(s)
+	}
+	slices.Sort(listed)
+	listed = slices.Compact(listed)
+	down := slices.DeleteFunc(slices.Clone(listed), func(seat int) bool { return running[seat] })
+	if len(down) == 0 {
+		return fmt.Sprintf("all that run it answer this computer: if they have none in a minute, kogge node logs etcd --node %s says what it waits for", names(s, listed[:1]))
+	}
+	return fmt.Sprintf("bring back %s; if too many are lost for good, kogge help members-lost", names(s, down))
 }
 
 // membersOf are the seats that are to run etcd.
