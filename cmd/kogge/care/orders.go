@@ -127,7 +127,7 @@ func (c *Command) Give(ctx context.Context, tell func(operate.Notice)) ([]operat
 	if err != nil {
 		return nil, err
 	}
-	all, has := make([]operate.Told, len(c.nodes)), make([]operate.Sighting, len(c.nodes))
+	all, has := make([]operate.Told, len(c.nodes)), make([][]signed.Envelope, len(c.nodes))
 	atOnce(len(c.nodes), func(i int) {
 		limited, cancel := context.WithTimeout(ctx, giveLimit)
 		defer cancel()
@@ -146,12 +146,26 @@ func (c *Command) Give(ctx context.Context, tell func(operate.Notice)) ([]operat
 			default:
 				return err
 			}
-			has[i].Orders, _ = operate.Orders(ctx, a) // it has taken the order, or not, all the same
+			has[i] = ordersAt(ctx, a)
 			return err
 		})
 	})
-	c.others = order.Distinct(append(c.others, ordersOf(has)...))
+	c.others = order.Distinct(append(c.others, slices.Concat(has...)...))
 	return all, nil
+}
+
+// ordersAt are the orders that a node has now; none, if it does not say. What counts is seen later.
+func ordersAt(ctx context.Context, a *api.Client) (all []signed.Envelope) {
+	answer, err := a.Orders(ctx, connect.NewRequest(&apiv1.OrdersRequest{}))
+	if err != nil {
+		return nil
+	}
+	for _, raw := range answer.Msg.Envelopes[:min(len(answer.Msg.Envelopes), 2*roster.MaxSeats)] {
+		if e, err := signed.Parse(raw); err == nil {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // giveLimit is how long one node is waited for: a person waits for the slowest.

@@ -70,7 +70,7 @@ func see(ctx context.Context, k *keyring.Keyring, names []string, tell func(Noti
 			} else if connect.CodeOf(err) != connect.CodeUnimplemented {
 				return err
 			}
-			s.Orders, err = Orders(ctx, c)
+			s.Orders, err = seeOrders(ctx, c)
 			return err
 		})
 		all[i] = s
@@ -438,8 +438,8 @@ func said(err error) string {
 // maxOrders is how many orders of one node are looked at: more than there are seats, twice.
 const maxOrders = 2 * roster.MaxSeats
 
-// Orders asks a node for the orders that it has; none, if its release knows of none.
-func Orders(ctx context.Context, c *api.Client) (all []signed.Envelope, err error) {
+// seeOrders asks a node for the orders that it has; none, if its release knows of none.
+func seeOrders(ctx context.Context, c *api.Client) (all []signed.Envelope, err error) {
 	answer, err := c.Orders(ctx, connect.NewRequest(&apiv1.OrdersRequest{}))
 	if connect.CodeOf(err) == connect.CodeUnimplemented {
 		return nil, nil
