@@ -84,6 +84,7 @@ func (s *session) heed() {
 		}
 		s.talk.happened(all...)
 		s.advanced()
+		s.ways.cut(refuse(book))
 	}
 	s.standing = now
 	s.part.outcasts.Store(orders.OutcastsOf(now, s.tlsKey))

@@ -227,6 +227,11 @@ func TestIsolate(t *testing.T) {
 	s.wait("all talk", all(s.nodes, func(n *member) bool {
 		return n.sessions() > 0 && n.talks(func(e *gossip.Engine) bool { return len(e.Objects(notice.TLSKeyKind)) == 4 })
 	}))
+	through := api.Dial("n3:7443", "n1", s.fleet.Genesis, s.ada)
+	through.Go(s.nodes[0].client(s.ada).Relay("n3"))
+	defer through.Close()
+	_, err := through.Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
+	must(t, err)
 	began := time.Now()
 	must(t, s.nodes[0].bring(s.order(1, s.isolation(3, true))))
 	s.wait("all isolate it", all(others, isolates(3)))
@@ -242,6 +247,10 @@ func TestIsolate(t *testing.T) {
 			return err == nil && len(seats.Seats) == 3 && seats.Seats[2].TLSKey == "" && seats.Seats[0].TLSKey != ""
 		})
 	}
+	s.wait("the way to it through another one has ended", func() bool {
+		_, err := through.Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
+		return err != nil
+	})
 	if _, err := s.nodes[0].reachNode(t.Context(), "n3"); !errors.Is(err, order.ErrIsolated) {
 		t.Errorf("a way to it: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"kogge.example/agent/api"
@@ -141,12 +142,61 @@ func (t *Talk) reachNode(ctx context.Context, name string) (net.Conn, error) {
 		if err == nil {
 			var conn net.Conn
 			if conn, err = dialer.DialContext(ctx, "tcp", a.String()); err == nil {
-				return conn, nil
+				return now.ways.add(conn, seat, refuse(t.part.book()))
 			}
 		}
 		all = errors.Join(all, err)
 	}
 	return nil, all
+}
+
+// ways are the connections to other seats that this node carries for operators.
+type ways struct {
+	mu   sync.Mutex // guards open
+	open map[*way]roster.Seat
+}
+
+type way struct {
+	net.Conn
+	among *ways
+}
+
+func (w *way) Close() error {
+	w.among.mu.Lock()
+	delete(w.among.open, w)
+	w.among.mu.Unlock()
+	return w.Conn.Close()
+}
+
+// add notes a way to a seat, unless that is refused by now.
+func (w *ways) add(conn net.Conn, to roster.Seat, refuse func(roster.Seat) error) (net.Conn, error) {
+	one := &way{conn, w}
+	w.mu.Lock()
+	if w.open == nil {
+		w.open = make(map[*way]roster.Seat)
+	}
+	w.open[one] = to
+	w.mu.Unlock()
+	if err := refuse(to); err != nil {
+		_ = one.Close()
+		return nil, err
+	}
+	return one, nil
+}
+
+// cut ends those to seats that are refused.
+func (w *ways) cut(refuse func(roster.Seat) error) {
+	var all []*way
+	w.mu.Lock()
+	for one, to := range w.open {
+		if refuse(to) != nil {
+			all = append(all, one)
+		}
+	}
+	w.mu.Unlock()
+	for _, one := range all {
+		_ = one.Close()
+	}
 }
 
 // answers says whether a machine with a TLS key answers at an address.

@@ -43,6 +43,7 @@ type session struct {
 	engine  *gossip.Engine
 	board   *notices
 	member  *enrol.Member // for nodes that come
+	ways    ways
 	// heeded are the seats of which the service etcd is told; nil: it was told of none yet.
 	heeded atomic.Pointer[map[signed.Key]bool]
 
