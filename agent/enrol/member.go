@@ -31,7 +31,7 @@ type Member struct {
 	Sign func(name string, key *ecdsa.PublicKey) ([]byte, error)
 	// CanSign says why it would not.
 	CanSign func() error
-	// Revoked says whether a TLS key was withdrawn, as in fleet.Peer.Key.
+	// Revoked says whether a TLS key or an operator's was withdrawn, as in fleet.Peer.Key.
 	Revoked func(key string) bool
 	// Now is the earliest that the time can be, or the time if it is known.
 	Now func() time.Time
@@ -146,7 +146,7 @@ func word(why error) string {
 		word string
 	}{
 		{errBusy, "busy"}, {ErrStranger, "stranger"}, {errFrame, "not the protocol"}, {ErrCannotSign, "cannot sign"}, {errBehind, "behind"},
-		{fleet.ErrRevoked, "revoked"}, {token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
+		{fleet.ErrRevoked, "revoked"}, {ledger.ErrWithdrawn, "token by a revoked operator"}, {token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
 		{token.ErrOther, "token for another node"}, {token.ErrName, "name of another node"}, {token.ErrPaper, "not signed by an operator"}, {token.ErrUse, "not a use of a token"},
 	} {
 		if errors.Is(why, c.is) {
@@ -233,7 +233,7 @@ func (m *Member) hearRecord(content []byte) (token.Paper, error) {
 	if err != nil {
 		return p, err
 	}
-	state := m.Ledger.State()
+	state := m.Ledger.State().Without(m.Revoked)
 	if _, err := p.Verify(state); err != nil {
 		return p, err
 	}
