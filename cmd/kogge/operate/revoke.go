@@ -57,7 +57,7 @@ func (t Told) Answered() bool {
 // far, a few at a time, and returns how it went, in the order of their names. Nodes end
 // what runs under those keys.
 func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]Told, error) {
-	keys, err := RevokedKeys(k)
+	keys, err := k.RevokedKeys()
 	if err != nil {
 		return nil, err
 	}
@@ -115,26 +115,6 @@ func revokedNodes(k *keyring.Keyring) (func(key string) bool, error) {
 	return func(key string) bool {
 		return slices.ContainsFunc(all, func(n keyring.RevokedNode) bool { return n.Key == key })
 	}, err
-}
-
-// RevokedKeys are all keys that the fleet's folder has as revoked, of operators and of
-// nodes, as in Peer.Key.
-func RevokedKeys(k *keyring.Keyring) ([]string, error) {
-	people, err := k.Operators()
-	if err != nil {
-		return nil, err
-	}
-	var keys []string
-	for _, o := range people {
-		if o.Revoked != nil {
-			keys = append(keys, o.Key)
-		}
-	}
-	lost, err := k.RevokedNodes()
-	for _, n := range lost {
-		keys = append(keys, n.Key)
-	}
-	return keys, err
 }
 
 // tellRevoked tells one node which keys are revoked.

@@ -66,7 +66,7 @@ func TestRevokeNode(t *testing.T) {
 	if _, err := k.SignNode(csr, "n2", time.Now()); !errors.Is(err, fleet.ErrRevoked) {
 		t.Errorf("another name for the same key: %v", err)
 	}
-	if keys, err := RevokedKeys(k); err != nil || len(keys) != 1 || keys[0] != node.Key() {
+	if keys, err := k.RevokedKeys(); err != nil || len(keys) != 1 || keys[0] != node.Key() {
 		t.Errorf("told: %v, %v", keys, err)
 	}
 	again, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
@@ -108,7 +108,7 @@ func TestRevokeNodeByToken(t *testing.T) {
 	if n, err := RevokeNode(t.Context(), k, "n1", time.Now()); n != 1 || err != nil {
 		t.Fatalf("%d keys, %v", n, err)
 	}
-	keys, err := RevokedKeys(k)
+	keys, err := k.RevokedKeys()
 	if err != nil || len(keys) != 1 || keys[0] != node.Key() {
 		t.Errorf("%v, %v", keys, err)
 	}
