@@ -126,3 +126,26 @@ func TestAdoptTells(t *testing.T) {
 		t.Errorf("%+v, %v; it has %v as revoked", a, err, node.RevokedKeys())
 	}
 }
+
+// TestTellUnknown names a node that has a seat, and that this computer does not know, as one that was not
+// told; one that is revoked itself is none.
+func TestTellUnknown(t *testing.T) {
+	k, err := keyring.Create("hanse", "ada", time.Now())
+	if err == nil {
+		err = k.Save(filepath.Join(t.TempDir(), "hanse"), "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving(t, k, 3, nil).found(t, k, 3)
+	if _, err := k.RevokeNode("n3", []string{strings.Repeat("07", 32)}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := ChangeNodes(k, func(nodes map[string]Node) { delete(nodes, "n2"); delete(nodes, "n3") }); err != nil {
+		t.Fatal(err)
+	}
+	told, err := TellRevoked(t.Context(), k, func(n Notice) { t.Errorf("%+v", n) })
+	if err != nil || len(told) != 2 || told[0].Node != "n1" || told[0].Err != nil || told[1].Node != "n2" || !errors.Is(told[1].Err, keyring.ErrNoNode) {
+		t.Errorf("%+v, %v", told, err)
+	}
+}
