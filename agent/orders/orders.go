@@ -43,6 +43,7 @@ type Book struct {
 	tried  time.Time                  // when they were written again
 	folder error                      // why there may be more than is known
 	looked document.Hash              // by which record; zero: something has changed
+	listed int                        // how many operators that state had: one whose key is revoked is left out
 	at     time.Time                  // when
 	again  time.Time                  // when it is over; zero: never
 }
@@ -176,11 +177,11 @@ func (b *Book) Look(s ledger.State, now time.Time) order.Standing {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now = now.Round(0) // of the day, which a set clock changes
-	if b.looked.IsZero() || b.looked != s.Record || now.Before(b.at) || !b.again.IsZero() && !now.Before(b.again) {
+	if b.looked.IsZero() || b.looked != s.Record || b.listed != len(s.Operators) || now.Before(b.at) || !b.again.IsZero() && !now.Before(b.again) {
 		standing := order.Decide(s, slices.Collect(maps.Values(b.held)), now)
 		b.standing.Store(&standing)
 		b.looked, b.again = s.Record, standing.Changes()
-		b.at = now
+		b.listed, b.at = len(s.Operators), now
 	}
 	return *b.standing.Load()
 }

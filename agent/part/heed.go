@@ -66,7 +66,7 @@ func (p *Part) withdrawn(session any) error {
 // heed keeps the orders that have come, and has the node do what they come to now: it turns away
 // those who are isolated.
 func (s *session) heed() {
-	book, state := s.part.book(), s.taken.State()
+	book, state := s.part.book(), s.part.trusted(s.taken)
 	for _, k := range order.Kinds() {
 		for _, object := range s.engine.Objects(k.Name) {
 			if news, err := book.Keep(state, object); news && err != nil {
@@ -119,7 +119,7 @@ func (t *Talk) give(object signed.Envelope) error {
 	if now == nil {
 		return errNoSeat
 	}
-	s := now.taken.State()
+	s := t.part.trusted(now.taken)
 	if err := order.Check(s, object); err != nil {
 		return err
 	}

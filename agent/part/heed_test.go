@@ -329,7 +329,17 @@ func (n *member) knocks(at *member) {
 	}
 	for protocol := range at.Protocols() {
 		way, known := ways[protocol]
+		if protocol == enrol.Protocol {
+			visitor := &enrol.Node{
+				Genesis: n.in.fleet.Genesis, Certificate: n.part.node.Certificate(), Key: own.seat.Key, Seal: own.seat.Seal, Ledger: own.taken, Revoked: n.part.node.Revoked,
+			}
+			if _, err := visitor.Visit(n.in.t.Context(), own.peers.Addresses(seat)[0], true); !errors.Is(err, enrol.ErrRefused) || !strings.Contains(err.Error(), order.ErrIsolated.Error()) {
+				n.in.t.Errorf("n%d is visited by an isolated node: %v", at.number, err)
+			}
+			continue
+		}
 		if !known {
+			n.in.t.Errorf("nobody has tried %s as an isolated node", protocol)
 			continue
 		}
 		peer := &gossip.TLS{
@@ -376,7 +386,8 @@ func TestIsolateGateway(t *testing.T) {
 			t.Errorf("n%d would visit it", n.number)
 		}
 		visitor := &enrol.Node{
-			Genesis: s.fleet.Genesis, Certificate: n.part.node.Certificate(), Key: one.seat.Key, Seal: one.seat.Seal, Ledger: one.taken, Refuse: n.Comer(nil).Refuse,
+			Genesis: s.fleet.Genesis, Certificate: n.part.node.Certificate(), Key: one.seat.Key, Seal: one.seat.Seal, Ledger: one.taken,
+			Revoked: n.part.node.Revoked, Refuse: n.Comer(nil).Refuse,
 		}
 		if _, err := visitor.Visit(t.Context(), s.where[outcast], false); !errors.Is(err, order.ErrIsolated) {
 			t.Errorf("n%d visits it: %v", n.number, err)

@@ -79,8 +79,9 @@ func see(ctx context.Context, k *keyring.Keyring, names []string, tell func(Noti
 }
 
 // Survey asks all nodes how they are that have a seat or that this computer knows, and first
-// takes the records of the ledger into the fleet's folder that one of them has more. The error
-// is of this computer's files, or wraps [ErrFork].
+// takes the records of the ledger into the fleet's folder that one of them has more. The state is
+// without the operators whom this folder knows as revoked. The error is of this computer's files,
+// or wraps [ErrFork].
 func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.State, []Sighting, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
@@ -114,7 +115,8 @@ func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.
 				continue
 			}
 		}
-		return l.State(), seen, nil
+		revoked, err := k.RevokedKeys()
+		return l.State().Without(func(key string) bool { return slices.Contains(revoked, key) }), seen, err
 	}
 }
 
@@ -224,6 +226,9 @@ func Judge(s ledger.State, seen []Sighting, now time.Time) Health {
 			away++
 		}
 		add(rankOf(n.Standing), wrong...)
+		if one.Etcd.GetLacksCa() && n.Standing != StandingDoubt {
+			add(4, Problem{node, "it does not hold the node CA's key: it lets no node in, and renews none", "kogge fleet found --all-adopted gives it, on the computer that has that key"})
+		}
 	}
 	for _, seat := range s.Roster.Seats {
 		note(seat.Name, seat)

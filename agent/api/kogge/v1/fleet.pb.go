@@ -124,6 +124,7 @@ type EtcdResponse struct {
 	Snapshots      int32                  `protobuf:"varint,14,opt,name=snapshots,proto3" json:"snapshots,omitempty"`                                 // copies on the node's disk
 	Fsync          string                 `protobuf:"bytes,15,opt,name=fsync,proto3" json:"fsync,omitempty"`                                          // what a synced write took there, of 99 in 100, as a duration; "": not known
 	NewestSnapshot int64                  `protobuf:"varint,16,opt,name=newest_snapshot,json=newestSnapshot,proto3" json:"newest_snapshot,omitempty"` // revision
+	LacksCa        bool                   `protobuf:"varint,17,opt,name=lacks_ca,json=lacksCa,proto3" json:"lacks_ca,omitempty"`                      // the seat is to hold the node CA's key, and does not
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -268,6 +269,13 @@ func (x *EtcdResponse) GetNewestSnapshot() int64 {
 		return x.NewestSnapshot
 	}
 	return 0
+}
+
+func (x *EtcdResponse) GetLacksCa() bool {
+	if x != nil {
+		return x.LacksCa
+	}
+	return false
 }
 
 type NoticesRequest struct {
@@ -1105,7 +1113,7 @@ var File_kogge_v1_fleet_proto protoreflect.FileDescriptor
 const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x14kogge/v1/fleet.proto\x12\bkogge.v1\x1a\x13kogge/v1/node.proto\"\r\n" +
-	"\vEtcdRequest\"\xb1\x03\n" +
+	"\vEtcdRequest\"\xcc\x03\n" +
 	"\fEtcdResponse\x12\x16\n" +
 	"\x06wanted\x18\x01 \x01(\bR\x06wanted\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x16\n" +
@@ -1125,7 +1133,8 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\acorrupt\x18\r \x03(\x05R\acorrupt\x12\x1c\n" +
 	"\tsnapshots\x18\x0e \x01(\x05R\tsnapshots\x12\x14\n" +
 	"\x05fsync\x18\x0f \x01(\tR\x05fsync\x12'\n" +
-	"\x0fnewest_snapshot\x18\x10 \x01(\x03R\x0enewestSnapshot\"\x10\n" +
+	"\x0fnewest_snapshot\x18\x10 \x01(\x03R\x0enewestSnapshot\x12\x19\n" +
+	"\blacks_ca\x18\x11 \x01(\bR\alacksCa\"\x10\n" +
 	"\x0eNoticesRequest\"\xb9\x01\n" +
 	"\x0fNoticesResponse\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x05R\agateway\x12\x18\n" +
