@@ -34,17 +34,9 @@ type fleetHealth struct {
 	MayFail   int            `json:"mayFail"`   // more votes; negative: so many lack for a decision
 	Leader    string         `json:"leader"`    // node whose etcd leads; "": none
 	Members   []string       `json:"members"`   // nodes that run etcd now
-	Copies    []etcdCopy     `json:"copies"`    // what they have of it, while nobody leads
 	Leases    fleetLeases    `json:"leases"`
 	Whole     bool           `json:"whole"`
 	Problems  []fleetProblem `json:"problems"`
-}
-
-// etcdCopy is what a node has of etcd.
-type etcdCopy struct {
-	Node       string `json:"node"`
-	Generation int    `json:"generation"` // each restore begins another one
-	Revision   int64  `json:"revision"`
 }
 
 // fleetLeases is what one node knows of the others' leases.
@@ -227,10 +219,7 @@ func healthOf(s ledger.State, h operate.Health, b hearsay.Board) fleetHealth {
 	all := fleetHealth{
 		Fleet: s.Genesis.Name, ID: s.Genesis.ID(), Height: s.Height, Votes: h.Votes, Quorum: h.Quorum, MayLie: h.Liars,
 		Answering: h.Answering, MayFail: h.Spare(), Whole: h.Whole(), Problems: []fleetProblem{},
-		Leader: nodeOf(s, h.Etcd.Leader), Members: []string{}, Copies: []etcdCopy{}, Leases: fleetLeases{Seconds: -1},
-	}
-	for _, c := range h.Etcd.Copies {
-		all.Copies = append(all.Copies, etcdCopy(c))
+		Leader: nodeOf(s, h.Etcd.Leader), Members: []string{}, Leases: fleetLeases{Seconds: -1},
 	}
 	if b.From != "" {
 		held, known := b.Leases()
@@ -372,9 +361,6 @@ func etcdLine(s ledger.State, e operate.EtcdHealth) string {
 	text := strings.Join(now, ", ")
 	if len(now) == 0 {
 		text = "is to run on " + strings.Join(planned, ", ")
-	}
-	for _, c := range e.Copies {
-		text += fmt.Sprintf("; %s has revision %d of generation %d", c.Node, c.Revision, c.Generation)
 	}
 	if len(spares) > 0 {
 		text += "; spare: " + strings.Join(spares, ", ")

@@ -43,9 +43,6 @@ func TestHealth(t *testing.T) {
 		}
 		h.Nodes[2] = operate.NodeHealth{Node: "n3", Seat: s.Roster.Seats[2], Standing: operate.StandingSilent}
 		h.Problems = []operate.Problem{{Node: "n3", What: "it does not answer: no route to host", Do: "is it on?"}}
-		if c.board.Gateway == 0 && c.board.From == "n1" {
-			h.Etcd = operate.EtcdHealth{Copies: []operate.EtcdCopy{{Node: "n1", Generation: 1, Revision: 1<<30 + 17}, {Node: "n2", Generation: 1, Revision: 1<<30 + 12}}}
-		}
 		c.board.Pin(&h)
 		fmt.Fprintf(&out, "-- %s\n", c.what)
 		must(t, printHealth(&out, s, h, c.board))

@@ -148,15 +148,6 @@ type Health struct {
 type EtcdHealth struct {
 	Leader            int // seat; 0: nobody leads, or nobody says so
 	Members, Learners []int
-	Copies            []EtcdCopy // while nobody leads
-}
-
-// EtcdCopy is what a node has of etcd that runs it: of two of one generation, the one of the higher
-// revision knows more.
-type EtcdCopy struct {
-	Node       string
-	Generation int
-	Revision   int64
 }
 
 // NodeHealth is how one node of a fleet is.
@@ -266,7 +257,6 @@ func Judge(s ledger.State, seen []Sighting, now time.Time) Health {
 func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (EtcdHealth, []Problem) {
 	var h EtcdHealth
 	var wrong []Problem
-	var copies []EtcdCopy
 	leaders, knows := make(map[int]int), 0
 	for _, n := range nodes {
 		e := said[n.Node].Etcd
@@ -276,9 +266,6 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 		knows++
 		if e.Problem != "" {
 			wrong = append(wrong, Problem{n.Node, "its etcd: " + e.Problem, "kogge node logs etcd --node " + n.Node + " says more"})
-		}
-		if e.Running {
-			copies = append(copies, EtcdCopy{n.Node, int(e.Generation), e.Revision})
 		}
 		if !e.Running || e.Leader == 0 {
 			continue
@@ -293,7 +280,6 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 	switch wanted := membersOf(s); {
 	case knows == 0:
 	case h.Leader == 0:
-		h.Copies = copies
 		wrong = append(wrong, Problem{"", "etcd has no leader: what nodes say of themselves travels more slowly", fmt.Sprintf("bring back the nodes that run it: %s", names(s, wanted))})
 	case len(h.Members) < len(wanted):
 		wrong = append(wrong, Problem{"", fmt.Sprintf("etcd has %d of %d members: %s", len(h.Members), len(wanted), names(s, h.Members)), "a node that is silent for the grace period is replaced by a spare, if there is one"})
