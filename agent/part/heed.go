@@ -87,7 +87,7 @@ func (s *session) heed() {
 		s.ways.cut(refuse(book))
 	}
 	s.standing = now
-	s.part.outcasts.Store(orders.OutcastsOf(now, s.tlsKey))
+	s.part.outcasts.Store(orders.OutcastsOf(now, state.Roster, s.tlsKey))
 }
 
 // tlsKey is the TLS key that a seat calls its own, by its own word.

@@ -117,7 +117,7 @@ func (n *notices) runGateway(ctx context.Context) {
 		}
 		room.sessions(n.gateway.Stats().Sessions)
 		switch runs := e.Running && slices.Contains(e.Members, e.Seat); {
-		case runs && end == nil:
+		case runs && end == nil && e.Leader != 0: // one that goes later is waited for
 			end = n.startGateway(ctx)
 		case !runs && end != nil:
 			end()
@@ -171,7 +171,7 @@ func (n *notices) etcd() control.Etcd {
 		return control.Etcd{}
 	}
 	if _, err := os.Stat(etcd.ClientSocket(filepath.Join(n.run, "etcd"))); err != nil {
-		return control.Etcd{} // it does not serve yet
+		return control.Etcd{} // it answers nobody yet
 	}
 	e, err := control.ReadEtcd(n.run)
 	if err != nil {

@@ -44,9 +44,10 @@ type Care struct {
 	Reach func(ctx context.Context, node string) (net.Conn, error)
 	// Backup writes a snapshot of etcd.
 	Backup func(ctx context.Context, w io.Writer) error
-	// Restore has etcd begin anew, from a snapshot, or with nil from the node's own disk. The error
-	// wraps [ledger.ErrPermit] where the owner has not permitted that.
-	Restore func(ctx context.Context, by string, permit []byte, snapshot io.Reader) error
+	// Restore has etcd begin anew, from a snapshot, or with nil from the node's own disk, by an order
+	// of which it tells the others. The error wraps [ledger.ErrPermit] where the owner has not permitted
+	// that, and those of Give.
+	Restore func(ctx context.Context, by string, order signed.Envelope, snapshot io.Reader) error
 	// Probe measures the node's disk. It is asked by one caller at a time.
 	Probe func() Disk
 }
@@ -170,18 +171,21 @@ func (s *service) Restore(ctx context.Context, stream *connect.ClientStream[apiv
 	}
 	in := &incoming{stream: stream, control: door.StreamControl(ctx)}
 	if !in.next() {
-		return nil, connect.NewError(connect.CodeInvalidArgument, errors.Join(errors.New("there is no permit"), in.err))
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.Join(errors.New("there is no order"), in.err))
 	}
-	permit := in.permit
+	object, err := signed.Parse(in.order)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
 	var snapshot io.Reader
 	if in.next() {
 		snapshot = in
 	} else if in.err != nil {
 		return nil, in.err
 	}
-	err := s.from.Restore(ctx, door.Caller(ctx).Name, permit, snapshot)
+	err = s.from.Restore(ctx, door.Caller(ctx).Name, object, snapshot)
 	switch {
-	case errors.Is(err, ledger.ErrPermit):
+	case errors.Is(err, ledger.ErrPermit), errors.Is(err, order.ErrOrder):
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
@@ -193,7 +197,7 @@ func (s *service) Restore(ctx context.Context, stream *connect.ClientStream[apiv
 type incoming struct {
 	stream  *connect.ClientStream[apiv1.RestoreRequest]
 	control *http.ResponseController
-	permit  []byte
+	order   []byte
 	rest    []byte
 	err     error
 }
@@ -208,7 +212,7 @@ func (i *incoming) next() bool {
 		i.err = i.stream.Err()
 		return false
 	}
-	i.permit, i.rest = i.stream.Msg().Permit, i.stream.Msg().Data
+	i.order, i.rest = i.stream.Msg().Order, i.stream.Msg().Data
 	return true
 }
 

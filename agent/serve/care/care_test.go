@@ -89,12 +89,12 @@ func TestOrder(t *testing.T) {
 
 // TestRestore hands on what comes, to the byte, and nothing where nothing comes.
 func TestRestore(t *testing.T) {
-	var permit string
+	var brought string
 	var got []byte
 	var none bool
 	var answer error
-	c := serving(t, Care{Restore: func(_ context.Context, _ string, p []byte, snapshot io.Reader) error {
-		permit, none, got = string(p), snapshot == nil, nil
+	c := serving(t, Care{Restore: func(_ context.Context, _ string, e signed.Envelope, snapshot io.Reader) error {
+		brought, none, got = string(e.Body), snapshot == nil, nil
 		if snapshot != nil {
 			var err error
 			if got, err = io.ReadAll(snapshot); err != nil {
@@ -108,7 +108,7 @@ func TestRestore(t *testing.T) {
 		for i, p := range parts {
 			m := &apiv1.RestoreRequest{Data: []byte(p)}
 			if i == 0 {
-				m = &apiv1.RestoreRequest{Permit: []byte(p)}
+				m = &apiv1.RestoreRequest{Order: []byte(p)}
 			}
 			if err := s.Send(m); err != nil {
 				break
@@ -117,18 +117,27 @@ func TestRestore(t *testing.T) {
 		_, err := s.CloseAndReceive()
 		return err
 	}
-	if err := send("leave", "one, ", "two"); err != nil || permit != "leave" || string(got) != "one, two" || none {
-		t.Errorf("%v, %q, %q", err, permit, got)
+	e, err := signed.Seal("kogge/test/v1", document.HashOf(nil), ledgertest.Private("n1"), 1, []byte("leave"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := send("leave"); err != nil || !none {
+	leave := string(e.Bytes())
+	if err := send(leave, "one, ", "two"); err != nil || brought != "leave" || string(got) != "one, two" || none {
+		t.Errorf("%v, %q, %q", err, brought, got)
+	}
+	if err := send("junk"); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("junk: %v", err)
+	}
+	if err := send(leave); err != nil || !none {
 		t.Errorf("%v, %q", err, got)
 	}
 	if err := send(); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("%v", err)
 	}
-	answer = ledger.ErrPermit
-	if err := send("leave"); connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("%v", err)
+	for _, answer = range []error{ledger.ErrPermit, order.ErrOrder} {
+		if err := send(leave); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("%v", err)
+		}
 	}
 }
 

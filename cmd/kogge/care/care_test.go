@@ -47,6 +47,7 @@ type tended struct {
 	snapshot []byte
 	permit   []byte
 	restored []byte
+	answer   func() error // to a restore; nil: it is well
 }
 
 var quiet = func(operate.Notice) {}
@@ -163,11 +164,18 @@ func (f *tended) care(name string) served.Care {
 			_, err := w.Write(f.snapshot)
 			return err
 		},
-		Restore: func(_ context.Context, _ string, permit []byte, snapshot io.Reader) (err error) {
+		Restore: func(_ context.Context, _ string, e signed.Envelope, snapshot io.Reader) (err error) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if f.permit, f.restored = permit, nil; snapshot != nil {
+			o, err := order.ParseRestoring(e.Body)
+			if err == nil {
+				err = order.Check(f.state, e)
+			}
+			if f.permit, f.restored = o.Leave, nil; snapshot != nil && err == nil {
 				f.restored, err = io.ReadAll(snapshot)
+			}
+			if f.orders = append(f.orders, e); f.answer != nil {
+				err = cmp.Or(err, f.answer())
 			}
 			return err
 		},
@@ -332,7 +340,11 @@ func TestBackup(t *testing.T) {
 	copied := openCopy(t, f, file)
 	owner := func() (keyring.OwnerKeys, error) { return f.owner(t), nil }
 	seat, _ := f.state.Roster.ByName("n2")
-	for _, from := range []*Copy{copied, nil} {
+	// Each begins an etcd above all that nodes run, that was ordered, and that the backup is of. All
+	// nodes say that they run the second.
+	old := *copied
+	old.Info.Generation = 9
+	for i, from := range []*Copy{copied, nil, &old, copied} {
 		if _, told, err := Restore(t.Context(), f.remote(t, "n2"), from, owner); err != nil || len(told) != 3 {
 			t.Fatal(err)
 		}
@@ -340,16 +352,31 @@ func TestBackup(t *testing.T) {
 		if err == nil {
 			err = f.state.PermitsRestore(leave, seat.Key)
 		}
-		if err != nil || leave.Generation != 2 || leave.Snapshot.IsZero() != (from == nil) {
+		if want := []int64{2, 3, 9, 10}[i]; err != nil || leave.Generation != want || leave.Snapshot.IsZero() != (from == nil) {
 			t.Errorf("%+v, %v", leave, err)
 		}
 		if from != nil && !bytes.Equal(f.restored, f.snapshot) || from == nil && f.restored != nil {
 			t.Errorf("%d bytes came", len(f.restored))
 		}
 	}
-	if got := order.Decide(f.state, f.orders, time.Now()).Generation; got != 3 || f.given["n3"] != 2 {
+	if got := order.Decide(f.state, f.orders, time.Now()).Generation; got != 11 || f.given["n3"] != 4 {
 		t.Errorf("all are told of generation %d, n3 %d times", got, f.given["n3"])
 	}
+	// An answer that does not say no may be that of a node which has taken the order: it passes it on.
+	for _, lost := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		f.answer = func() error {
+			if lost {
+				cancel()
+			}
+			return ledger.ErrPermit
+		}
+		_, _, err := Restore(ctx, f.remote(t, "n1"), nil, owner)
+		if cancel(); err == nil || errors.Is(err, ErrUnsure) != lost || f.given["n3"] != 4 {
+			t.Errorf("the answer is lost: %v: %v, n3 is told %d times", lost, err, f.given["n3"])
+		}
+	}
+	f.answer = nil
 	left, err := os.ReadDir(filepath.Dir(file))
 	if err != nil || len(left) != 1 {
 		t.Errorf("%v is left, %v", left, err)

@@ -36,7 +36,7 @@ type Command struct {
 	Number uint64
 
 	sealed     signed.Envelope // once it is
-	generation int64           // of the newest etcd that a node has told of
+	generation int64           // of the newest etcd that a node has told of, or that was ordered
 	keys       *keyring.Keyring
 	others     []signed.Envelope // that nodes have
 	nodes      []string          // who have a seat
@@ -68,6 +68,7 @@ func Prepare(ctx context.Context, k *keyring.Keyring, kind, node string, tell fu
 	for _, one := range seen {
 		c.generation = max(c.generation, int64(one.Etcd.GetGeneration()))
 	}
+	c.generation = max(c.generation, int64(order.Decide(s, c.others, time.Now()).Generation)) // who has begun it may be off
 	c.Number = order.Number(s, c.others, kind) + 1
 	for _, seat := range s.Roster.Seats {
 		c.nodes = append(c.nodes, seat.Name)

@@ -90,7 +90,8 @@ type Absence struct {
 }
 
 // Restoring says to all that a seat's etcd has begun anew: then who has data of another one gives it
-// up for that. It counts if the owner has permitted it, whoever brings his leave.
+// up for that. It counts if the owner has permitted it, whoever brings his leave and whatever becomes
+// of him. Its number is the generation that the leave begins: nobody takes it back by an older leave.
 type Restoring struct {
 	Version int        `json:"version"` // of this document: 1
 	Seat    int        `json:"seat"`    // its number, for people
@@ -112,7 +113,10 @@ func Kinds() []notice.Kind {
 			About: func(b []byte) (signed.Key, error) { o, err := ParseAbsence(b); return o.Key, err },
 		},
 		{
-			Name: RestoringKind, Number: 8, Least: restoringSize, Most: 4 * restoringSize, May: may(fleet.RoleAdmin),
+			Name: RestoringKind, Number: 8, Least: restoringSize, Most: 4 * restoringSize,
+			May: func(s ledger.State, e signed.Envelope) bool {
+				return may(fleet.RoleAdmin)(s, e) && permitted(s, e) == nil
+			},
 			Check: func(b []byte) error { _, err := ParseRestoring(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseRestoring(b); return o.Key, err },
 		},
@@ -130,6 +134,22 @@ func may(role fleet.Role) func(ledger.State, signed.Envelope) bool {
 		o, ok := giver(s, e)
 		return ok && o.Role.AtLeast(role)
 	}
+}
+
+// permitted says why a restoring has not the owner's leave.
+func permitted(s ledger.State, e signed.Envelope) error {
+	o, err := ParseRestoring(e.Body)
+	if err != nil {
+		return err
+	}
+	leave, err := ledger.ParseRestore(o.Leave)
+	if err != nil {
+		return err
+	}
+	if begins := uint64(leave.Generation) + 1; e.Sequence != begins {
+		return fmt.Errorf("its number is %d, and it begins generation %d", e.Sequence, begins)
+	}
+	return s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet()))
 }
 
 // giver is the operator who has signed an envelope; false: nobody whom the ledger lists.

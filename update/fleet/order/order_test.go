@@ -16,6 +16,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
@@ -236,12 +237,41 @@ func TestRestoring(t *testing.T) {
 		}
 		return w.seal(by, number, Restoring{Seat: seat, Key: w.key(seat), Leave: l.Encode()})
 	}
-	for want, all := range map[int][]signed.Envelope{
-		0: {restoring("ada", 1, 1, 7, 1), restoring("bob", 1, 2, 7, 2)}, 8: {restoring("ada", 1, 1, 7, 2), restoring("eve", 2, 2, 3, 2)},
-		4: {restoring("ada", 1, 1, 7, 2), restoring("eve", 2, 1, 3, 2)},
+	for _, c := range []struct {
+		what string
+		want int
+		all  []signed.Envelope
+	}{
+		{"one of two owner keys", 0, []signed.Envelope{restoring("ada", 8, 1, 7, 1)}},
+		{"a number above", 0, []signed.Envelope{restoring("ada", 9, 1, 7, 2), restoring("ada", notice.MaxNumber, 2, 7, 2)}},
+		{"a number below", 0, []signed.Envelope{restoring("ada", 7, 1, 7, 2)}},
+		{"of two seats", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 4, 2, 3, 2)}},
+		{"an older leave, brought later", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 4, 1, 3, 2)}},
+		{"an older leave under a newer number", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 9, 1, 3, 2)}},
+		{"the same leave, brought twice", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 8, 1, 7, 2)}},
+		{"a leave that the owner has not signed, above", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 10, 1, 9, 0)}},
+		{"by an operator who is no admin", 8, []signed.Envelope{restoring("bob", 8, 1, 7, 2)}},
+		{"by one whom the ledger does not list any more", 8, []signed.Envelope{restoring("mallory", 8, 1, 7, 2), restoring("ada", 4, 1, 3, 2)}},
 	} {
-		if got := Decide(w.state, all, now).Generation; got != want {
-			t.Errorf("generation %d, want %d", got, want)
+		if got := Decide(w.state, c.all, now).Generation; got != c.want {
+			t.Errorf("%s: generation %d, want %d", c.what, got, c.want)
+		}
+		slices.Reverse(c.all)
+		if got := Decide(w.state, c.all, now).Generation; got != c.want {
+			t.Errorf("%s, the other way round: generation %d, want %d", c.what, got, c.want)
+		}
+	}
+	// Only an admin has others carry it, and only what counts takes a place.
+	for _, c := range []struct {
+		e    signed.Envelope
+		want bool
+	}{
+		{restoring("ada", 8, 1, 7, 2), true}, {restoring("bob", 8, 1, 7, 2), false}, {restoring("mallory", 8, 1, 7, 2), false},
+		{restoring("ada", 9, 1, 7, 2), false}, {restoring("ada", notice.MaxNumber, 1, 1<<30, 1), false},
+	} {
+		k := Kinds()[slices.IndexFunc(Kinds(), func(k notice.Kind) bool { return k.Name == RestoringKind })]
+		if got := k.May(w.state, c.e); got != c.want {
+			t.Errorf("order %d: a shelf may take it: %v", c.e.Sequence, got)
 		}
 	}
 	if got := len(restoring("ada", 1<<61, 1, 1<<30, 4).Bytes()); got > restoringSize {

@@ -110,23 +110,12 @@ func Decide(s ledger.State, objects []signed.Envelope, now time.Time) Standing {
 			}
 			all.Absent = append(all.Absent, Absent{Seat: g.seat, State: o.State, By: g.by.Name, Until: o.Until, Why: o.Why})
 		case RestoringKind:
-			if o, err := ParseRestoring(g.Body); err == nil {
-				all.Generation = max(all.Generation, begun(s, o))
-			}
+			all.Generation = max(all.Generation, int(g.Sequence))
 		}
 	}
 	all.Isolated, all.Beyond = within(s.Roster, all.Isolated)
 	slices.SortFunc(all.Absent, func(a, b Absent) int { return cmp.Compare(a.Seat.Number, b.Seat.Number) })
 	return all
-}
-
-// begun is the generation of etcd that a restoring has begun; 0: the owner has not permitted it.
-func begun(s ledger.State, o Restoring) int {
-	leave, err := ledger.ParseRestore(o.Leave)
-	if err != nil || s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet())) != nil {
-		return 0
-	}
-	return int(leave.Generation) + 1
 }
 
 // within divides isolations into those that count and those that do not.
@@ -234,6 +223,10 @@ func counts(s ledger.State, e signed.Envelope) (given, error) {
 		return bad("its number is %d", e.Sequence)
 	case !seated:
 		return bad("key %s has no seat at height %d", about.ID().Short(), s.Height)
+	case e.Kind == RestoringKind:
+		if err := permitted(s, e); err != nil {
+			return bad("%w", err)
+		}
 	case !listed && withdrawn(s, e) != nil:
 		return bad("%w", withdrawn(s, e))
 	case !listed:
