@@ -116,8 +116,8 @@ func (n *notices) runGateway(ctx context.Context) {
 			n.gateway.Members(members)
 		}
 		room.sessions(n.gateway.Stats().Sessions)
-		switch runs := e.Running && slices.Contains(e.Members, e.Seat); {
-		case runs && end == nil && e.Leader != 0: // one that goes later is waited for
+		switch runs := serves(e, end != nil); {
+		case runs && end == nil:
 			end = n.startGateway(ctx)
 		case !runs && end != nil:
 			end()
@@ -128,6 +128,12 @@ func (n *notices) runGateway(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// serves says whether the gateway is to run, by what the service etcd says. It begins once there is a
+// leader: others have nothing of one that was never led. Later it waits for the next leader.
+func serves(e control.Etcd, already bool) bool {
+	return e.Running && slices.Contains(e.Members, e.Seat) && (already || e.Leader != 0)
 }
 
 // startGateway has the gateway run until the function that it returns is called; nil: it cannot.

@@ -437,6 +437,22 @@ func TestOpenBackup(t *testing.T) {
 			}
 		}
 	}
+	whole := openCopy(t, f, file)
+	var text bytes.Buffer
+	if err := operate.Export(&text, f.Genesis, whole.entries); err != nil {
+		t.Fatal(err)
+	}
+	for generation, taken := range map[int64]bool{-1: false, 0: true, maxGeneration: true, maxGeneration + 1: false} {
+		info, bad := whole.Info, bytes.Buffer{}
+		info.Generation = generation
+		err := writeBackup(&bad, info, text.Bytes(), whole.Snapshot())
+		if err == nil {
+			_, err = OpenBackup(bytes.NewReader(bad.Bytes()), f.Genesis)
+		}
+		if (err == nil) != taken || err != nil && !errors.Is(err, ErrBackup) {
+			t.Errorf("generation %d: %v", generation, err)
+		}
+	}
 	other, err := keyring.Create("other", "eve", time.Now())
 	if err != nil {
 		t.Fatal(err)

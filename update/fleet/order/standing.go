@@ -81,7 +81,8 @@ func Most(r roster.Roster) (seats, members int) {
 
 // Decide says what orders come to, by the ledger's state and the time. The order in which they
 // are given here does not matter; of each kind the newest one about each seat counts. An envelope
-// that is no order of a listed operator with the right role, or is forged, is left out.
+// that is no order of a listed operator with the right role, or is forged, is left out; a [Restoring]
+// counts by the owner's leave.
 //
 // An isolation without the owner's signatures counts if those before it, by number and with or
 // without them, are not as many already as operators may isolate ([Most]): a later one takes no
