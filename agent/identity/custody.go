@@ -23,6 +23,8 @@ type Custody struct {
 	id    document.Hash // of the fleet
 	seat  signed.Key
 	own   *ecdh.PrivateKey
+	// remade is why own is another one than before; nil: it is not.
+	remade error
 
 	mu   sync.Mutex // guards what follows
 	held document.Hash
@@ -49,9 +51,11 @@ type heldFile struct {
 }
 
 // OpenCustody reads what the node holds for a fleet from the folder of its identity, and makes
-// the key for secrets if there is none. After a power cut there is none or a whole one, and the
-// one that OpenCustody returned with is there for good. A key that cannot be read is an error and
-// is never replaced. A CA's key that cannot be opened is none: the node is given it again.
+// the key for secrets if there is none, or if it is damaged: what it opens can be given again to
+// another one, and the damaged file is kept beside it. After a power cut there is none or a whole
+// one, and the one that OpenCustody returned with is there for good. One that the disk does not
+// give is an error: it may give it later. A CA's key that cannot be opened is none: the node is
+// given it again.
 func OpenCustody(dir string, id document.Hash, seat signed.Key) (*Custody, error) {
 	c, err := openCustody(folder(dir), id, seat)
 	if err != nil {
@@ -63,13 +67,18 @@ func OpenCustody(dir string, id document.Hash, seat signed.Key) (*Custody, error
 func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, error) {
 	c := &Custody{files: files, id: id, seat: seat}
 	raw, err := files.Read(wrapName)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = c.make()
-	} else if err == nil {
-		var f wrapFile
-		if f, err = document.DecodeExact[wrapFile](raw, custodyVersion); err == nil {
-			c.own, err = wrapped.ParseKey(f.Key)
+	if err == nil {
+		if c.own, err = parseWrap(raw); errors.Is(err, document.ErrNewer) {
+			return nil, err // after going back to this release
 		}
+		if err != nil {
+			c.remade = fmt.Errorf("key for secrets of this node: %s: %w: it has made another one, and is given the node CA's key again", wrapName, err)
+			if err = files.Replace(wrapName+asideSuffix, raw); err == nil {
+				err = c.make()
+			}
+		}
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = c.make()
 	}
 	if err != nil {
 		return nil, err
@@ -82,6 +91,17 @@ func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, erro
 		}
 	}
 	return c, nil
+}
+
+// Remade says why the key for secrets is another one than before the node started; nil: it is not.
+func (c *Custody) Remade() error { return c.remade }
+
+func parseWrap(raw []byte) (*ecdh.PrivateKey, error) {
+	f, err := document.DecodeExact[wrapFile](raw, custodyVersion)
+	if err != nil {
+		return nil, err
+	}
+	return wrapped.ParseKey(f.Key)
 }
 
 func (c *Custody) make() (err error) {

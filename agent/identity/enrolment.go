@@ -1,9 +1,7 @@
 package identity
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 
 	"kogge.example/update/fleet"
@@ -33,21 +31,27 @@ type enrolmentFile struct {
 	Came    bool             `json:"came,omitempty"` // the node came by the token, and by nobody's hand
 }
 
-// readEnrolment reads how the node is to come into its fleet, or came. A file that cannot be read
-// is an error: it may say that the node is new.
-func (n *Node) readEnrolment() error {
-	raw, err := n.files.Read(enrolmentName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+// readEnrolment reads how the node is to come into its fleet, or came. One that cannot be read
+// may have said that the node is new, so it is.
+func (n *Node) readEnrolment() {
+	n.read(enrolmentName, func(raw []byte) (err error) {
+		n.enrolment, err = parseEnrolment(raw)
 		return err
+	})
+	if n.damaged.has(enrolmentName) {
+		n.enrolment = enrolmentFile{Version: enrolmentVersion, Came: true}
 	}
+}
+
+func parseEnrolment(raw []byte) (enrolmentFile, error) {
 	if len(raw) > fleet.MaxGenesis {
-		return fmt.Errorf("%d bytes: %d at most", len(raw), fleet.MaxGenesis)
+		return enrolmentFile{}, fmt.Errorf("%d bytes: %d at most", len(raw), fleet.MaxGenesis)
 	}
-	n.enrolment, err = document.DecodeExact[enrolmentFile](raw, enrolmentVersion)
-	return err
+	f, err := document.DecodeExact[enrolmentFile](raw, enrolmentVersion)
+	if err == nil && len(f.Record) > 0 {
+		_, err = token.ParsePaper(f.Record)
+	}
+	return f, err
 }
 
 // enrols writes how the node is to come into its fleet, if that is something else than before.
@@ -58,15 +62,20 @@ func (n *Node) enrols(f enrolmentFile) error {
 	if err != nil {
 		return err
 	}
-	if before, err := document.Encode(n.enrolment); err == nil && string(before) == string(raw) {
+	whole := !n.damaged.has(enrolmentName)
+	if before, err := document.Encode(n.enrolment); whole && err == nil && string(before) == string(raw) {
 		return nil
 	}
 	if n.enrolment.Version == 0 && len(f.Record) == 0 && !f.Came {
 		return nil // there is no file, and none is needed
 	}
+	if err := n.damaged.aside(n.files, enrolmentName); err != nil {
+		return err
+	}
 	if err := n.files.Replace(enrolmentName, raw); err != nil {
 		return err
 	}
+	delete(n.damaged, enrolmentName)
 	n.enrolment = f
 	return nil
 }
@@ -80,7 +89,7 @@ func (n *Node) Enrolment() (Enrolment, bool) {
 	}
 	record, err := token.ParsePaper(n.enrolment.Record)
 	if err != nil {
-		return Enrolment{}, false // Join has read it
+		return Enrolment{}, false // it was read before
 	}
 	return Enrolment{n.m.token, record, n.enrolment.Members}, true
 }
