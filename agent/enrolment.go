@@ -62,6 +62,8 @@ func memberFor(p *part, c clock, engine *gossip.Engine, taken *pinned.Ledger, se
 		key := held.CA(genesis.NodeCA)
 		now, known := c.signs()
 		switch {
+		case p.node.Forgets():
+			return nil, now, fmt.Errorf("%w: it cannot read any more which keys are revoked", enrol.ErrCannotSign)
 		case key == nil:
 			return nil, now, fmt.Errorf("%w: it does not hold the key of the node CA", enrol.ErrCannotSign)
 		case !known:
@@ -151,6 +153,9 @@ var errNew = errors.New("this node came by a token, and no operator has accepted
 func (p *part) mayServe(procedure string) error {
 	for _, service := range []string{apiv1connect.WorkloadServiceName, apiv1connect.RegistryServiceName, apiv1connect.VolumeServiceName} {
 		if strings.HasPrefix(procedure, "/"+service+"/") && p.isNew() {
+			if err := p.seatless(); err != nil { // somebody may have accepted it
+				return api.Refuse(rpc.CodeFailedPrecondition, apiv1.Reason_REASON_NEW, fmt.Errorf("whether this node was accepted cannot be said: %w", err))
+			}
 			return api.Refuse(rpc.CodeFailedPrecondition, apiv1.Reason_REASON_NEW, errNew)
 		}
 	}

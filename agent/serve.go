@@ -120,6 +120,9 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		log.Printf("agent: %v", joined) // who is known already goes on being known
 	}
 	now.node.Store(node)
+	if err := node.Problem(); err != nil {
+		log.Printf("agent: %v", err)
+	}
 	own := &part{node: node, state: at.state, run: at.run, show: func() { now.parent.tell("X_CHANGED=1") }}
 	own.tell()
 	if err := own.settleVotes(); err != nil {
@@ -129,7 +132,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	var twin mdns.Twin
 	machine := machine.Machine{
 		Run: at.run, State: at.state, Workload: at.cgroup,
-		Twin: func() error { return twin.Problem(time.Now()) }, Names: now.nameless,
+		Twin: func() error { return errors.Join(node.Problem(), twin.Problem(time.Now())) }, Names: now.nameless,
 		Ledger: own.problem,
 	}
 	talk := newTalk(own, machine)

@@ -33,11 +33,13 @@ import (
 // sits gives a node the key of a seat of a test's fleet.
 func sits(t *testing.T, p *part, number int) {
 	t.Helper()
+	seed, journal := ledgertest.Private(fmt.Sprintf("n%d", number)).Seed(), roster.ID{byte(number)}
 	raw, err := document.Encode(struct {
-		Version int       `json:"version"`
-		Key     []byte    `json:"key"`
-		Journal roster.ID `json:"journal"`
-	}{1, ledgertest.Private(fmt.Sprintf("n%d", number)).Seed(), roster.ID{byte(number)}})
+		Version int           `json:"version"`
+		Key     []byte        `json:"key"`
+		Journal roster.ID     `json:"journal"`
+		Sum     document.Hash `json:"sum"`
+	}{1, seed, journal, document.HashOf(document.Message("kogge/seat-file/v1", seed, journal[:]))})
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(p.state, "identity", "seat.json"), raw, 0o600))
 }

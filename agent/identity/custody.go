@@ -23,8 +23,7 @@ type Custody struct {
 	id    document.Hash // of the fleet
 	seat  signed.Key
 	own   *ecdh.PrivateKey
-	// remade is why own is another one than before; nil: it is not.
-	remade error
+	problem error // at the start
 
 	mu   sync.Mutex // guards what follows
 	held document.Hash
@@ -72,7 +71,7 @@ func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, erro
 			return nil, err // after going back to this release
 		}
 		if err != nil {
-			c.remade = fmt.Errorf("key for secrets of this node: %s: %w: it has made another one, and is given the node CA's key again", wrapName, err)
+			c.problem = fmt.Errorf("key for secrets of this node: %s: %w: it has made another one, and is given the node CA's key again", wrapName, err)
 			if err = files.Replace(wrapName+asideSuffix, raw); err == nil {
 				err = c.make()
 			}
@@ -83,18 +82,27 @@ func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, erro
 	if err != nil {
 		return nil, err
 	}
-	if raw, err = files.Read(heldName); err == nil {
-		if f, err := document.DecodeExact[heldFile](raw, custodyVersion); err == nil {
-			if c.key, err = wrapped.Open(f.Sealed, c.own, c.whom(f.CA)); err == nil {
-				c.held = f.CA
-			}
+	raw, err = files.Read(heldName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	var f heldFile
+	if err == nil {
+		f, err = document.DecodeExact[heldFile](raw, custodyVersion)
+	}
+	if err == nil && !f.CA.IsZero() { // it was not forgotten
+		if c.key, err = wrapped.Open(f.Sealed, c.own, c.whom(f.CA)); err == nil {
+			c.held = f.CA
 		}
+	}
+	if err != nil {
+		c.problem = errors.Join(c.problem, fmt.Errorf("the node CA's key: %s: %w: this node is given it again", heldName, err))
 	}
 	return c, nil
 }
 
-// Remade says why the key for secrets is another one than before the node started; nil: it is not.
-func (c *Custody) Remade() error { return c.remade }
+// Problem says what was damaged when the node started, and heals by itself; nil: nothing.
+func (c *Custody) Problem() error { return c.problem }
 
 func parseWrap(raw []byte) (*ecdh.PrivateKey, error) {
 	f, err := document.DecodeExact[wrapFile](raw, custodyVersion)

@@ -226,7 +226,7 @@ func TestWrapDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			now, err := openCustody(&memoryFiles{disk: disk, left: 100}, id, seat)
-			if err != nil || disk[wrapName+asideSuffix] != junk || string(now.Says(1).Key) == string(before) || (writes < 2) != (now.Remade() != nil) {
+			if err != nil || disk[wrapName+asideSuffix] != junk || string(now.Says(1).Key) == string(before) || (writes < 2) != (now.Problem() != nil) {
 				t.Errorf("%q, writes=%d: %v, %q", junk, writes, err, disk)
 			}
 		}

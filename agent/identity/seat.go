@@ -32,9 +32,8 @@ type seatFile struct {
 	Version int       `json:"version"`
 	Key     []byte    `json:"key"` // the private key's seed, 32 bytes
 	Journal roster.ID `json:"journal"`
-	// Sum is of the two, because disks decay: another key would be a stranger's. None: it is not
-	// looked at.
-	Sum document.Hash `json:"sum,omitzero"`
+	// Sum is of the two, because disks decay: another key would be a stranger's.
+	Sum document.Hash `json:"sum"`
 }
 
 func (f seatFile) sum() document.Hash {
@@ -87,7 +86,7 @@ func seatOf(f seatFile) (*Seat, error) {
 	if len(f.Key) != ed25519.SeedSize || f.Journal == (roster.ID{}) {
 		return nil, errors.New("it has no whole key, or no journal")
 	}
-	if !f.Sum.IsZero() && f.Sum != f.sum() {
+	if f.Sum != f.sum() {
 		return nil, errors.New("its bytes are not those that were written")
 	}
 	s := &Seat{Journal: f.Journal, private: ed25519.NewKeyFromSeed(f.Key)}

@@ -33,7 +33,7 @@ type Store struct {
 	mu      sync.Mutex // guards what follows, and is never held while the disk is waited for
 	set     *token.Set
 	changed func()
-	damaged int
+	damaged map[string]bool   // files that cannot be read
 	counts  map[string]uint64 // refusals, by reason
 }
 
@@ -58,7 +58,7 @@ func Open(dir string, state func() ledger.State) (*Store, error) {
 }
 
 func open(files files, state func() ledger.State) (*Store, error) {
-	s := &Store{files: files, state: state, set: token.NewSet(), changed: func() {}, counts: make(map[string]uint64)}
+	s := &Store{files: files, state: state, set: token.NewSet(), changed: func() {}, counts: make(map[string]uint64), damaged: make(map[string]bool)}
 	names, err := files.List()
 	if err != nil {
 		return s, err
@@ -76,7 +76,7 @@ func open(files files, state func() ledger.State) (*Store, error) {
 			c, err = s.set.Recall(raw)
 		}
 		if err != nil || c.ID.String() != name {
-			s.damaged++
+			s.damaged[name] = true
 		}
 	}
 	return s, nil
@@ -112,6 +112,9 @@ func (s *Store) take(raw []byte) (bool, error) {
 	if err := s.files.Replace(c.ID.String(), summed(raw)); err != nil {
 		return false, errors.Join(fmt.Errorf("keep a paper of the fleet: %w", err), s.recall())
 	}
+	s.mu.Lock()
+	delete(s.damaged, c.ID.String())
+	s.mu.Unlock()
 	if !c.Dropped.IsZero() {
 		_ = s.files.Remove(c.Dropped.String()) // then it is passed over at the next start
 	}
@@ -179,11 +182,11 @@ func (s *Store) Refused() map[string]uint64 {
 	return all
 }
 
-// Damaged is how many files could not be read.
+// Damaged is how many files could not be read, and have not come again.
 func (s *Store) Damaged() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.damaged
+	return len(s.damaged)
 }
 
 // Sum stands for all that is here, and IDs tells it one by one.
