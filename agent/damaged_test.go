@@ -20,7 +20,12 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/deeds"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/identity/identitytest"
+	"kogge.example/agent/orders"
+	"kogge.example/agent/papers"
+	"kogge.example/agent/pinned"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/deed"
 	"kogge.example/update/fleet/document"
@@ -29,6 +34,7 @@ import (
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/token"
 	"kogge.example/update/fleet/wrapped"
+	"kogge.example/update/memory"
 )
 
 // words are what the agent writes into its log.
@@ -65,43 +71,45 @@ func whole(t *testing.T) (f *ledgertest.Fleet, state string, ada tls.Certificate
 	ada = tls.Certificate{Certificate: [][]byte{f.SignAt(t, fleet.KindOperator, "ada", fleet.RoleAdmin, &key.PublicKey, time.Now())}, PrivateKey: key}
 	s := f.Log.State()
 
-	p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
-	p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
+	state = t.TempDir()
+	in := func(names ...string) string { return filepath.Join(append([]string{state}, names...)...) }
+	node, err := identity.OpenNode(in("identity"))
 	must(t, err)
 	seed := fleet.NewToken()
 	public, err := token.KeyOf(seed)
 	must(t, err)
 	record, err := token.Issue(s.Fleet(), token.Record{Version: 1, Key: public, Count: 1, Height: 1, Root: s.Tree, Expires: time.Now().Add(time.Hour).UTC().Truncate(time.Second)}, key)
 	must(t, err)
-	must(t, p.node.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: seed, Record: record.Bytes()}))
-	csr, err := p.node.Request()
+	must(t, node.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: seed, Record: record.Bytes()}))
+	csr, err := node.Request()
 	must(t, err)
 	own, _, err := fleet.RequestKey(csr)
 	must(t, err)
-	must(t, p.node.Enrol(f.SignAt(t, fleet.KindNode, "n1", "", own, time.Now())))
-	must(t, p.node.Revoke(fleet.KeyID([]byte("eve"))))
-	sits(t, p, 1)
-	taken, err := p.ledger()
+	must(t, node.Enrol(f.SignAt(t, fleet.KindNode, "n1", "", own, time.Now())))
+	must(t, node.Revoke(fleet.KeyID([]byte("eve"))))
+	identitytest.Sit(t, state, 1)
+	must(t, pinned.Open(in("kogge", "ledger"), f.Genesis).Take(1, f.Entries[0]))
+	self, second := ledgertest.Key(t, "n1"), ledgertest.Key(t, "n2")
+	paper, err := token.SignAccept(s.Fleet(), token.Accept{Version: 1, Node: self, Name: "n1", Number: 1}, key)
 	must(t, err)
-	must(t, taken.Take(1, f.Entries[0]))
-	paper, err := token.SignAccept(s.Fleet(), token.Accept{Version: 1, Node: keyOf(t, 1), Name: "n1", Number: 1}, key)
+	store, err := papers.Open(in("kogge", "papers"), f.Log.State)
 	must(t, err)
-	_, err = p.papers().Take(paper.Bytes())
+	_, err = store.Take(paper.Bytes())
 	must(t, err)
-	away, err := order.Seal(s.Fleet(), key, 1, order.Isolation{Seat: 2, Key: keyOf(t, 2), Isolated: true, Why: "its key was stolen"})
+	away, err := order.Seal(s.Fleet(), key, 1, order.Isolation{Seat: 2, Key: second, Isolated: true, Why: "its key was stolen"})
 	must(t, err)
-	_, err = p.book().Keep(s, away)
+	_, err = orders.Open(in("kogge", "orders")).Keep(s, away)
 	must(t, err)
-	must(t, p.deeds().Note(deed.Deed{Time: 1, Boot: "b", Kind: deed.Armed, Slot: "A", Release: "1.0", Root: document.HashOf(nil), By: "ada", Height: 1}))
-	must(t, p.settleVotes())
-	held, err := p.custody()
+	must(t, deeds.Open(in("kogge", "deeds")).Note(deed.Deed{Time: 1, Boot: "b", Kind: deed.Armed, Slot: "A", Release: "1.0", Root: document.HashOf(nil), By: "ada", Height: 1}))
+	must(t, memory.Votes(s.Roster.Votes()).Write(memory.In(in("kogge", "update"))))
+	held, err := identity.OpenCustody(in("identity"), s.Fleet(), self)
 	must(t, err)
-	sealed, err := wrapped.Wrap(f.CA(fleet.KindNode), held.Says(1).Key, wrapped.For{Fleet: s.Fleet(), Seat: keyOf(t, 1), CA: wrapped.CAOf(f.Genesis.NodeCA)})
+	sealed, err := wrapped.Wrap(f.CA(fleet.KindNode), held.Says(1).Key, wrapped.For{Fleet: s.Fleet(), Seat: self, CA: wrapped.CAOf(f.Genesis.NodeCA)})
 	must(t, err)
 	must(t, held.Take(sealed, f.Genesis.NodeCA))
-	identity.OpenNumbers(filepath.Join(p.state, "identity")).Next()
-	must(t, os.WriteFile(filepath.Join(p.state, "kogge", "peers"), []byte("kogge/peers/v1\n"), 0o600))
-	return f, p.state, ada
+	identity.OpenNumbers(in("identity")).Next()
+	must(t, os.WriteFile(in("kogge", "peers"), []byte("kogge/peers/v1\n"), 0o600))
+	return f, state, ada
 }
 
 var apiAt = regexp.MustCompile(`agent: API on (\S+),`)
@@ -194,12 +202,12 @@ func boots(t *testing.T, f *ledgertest.Fleet, state string, ada tls.Certificate,
 			stop()
 		}
 	})
-	within(t, "it serves", func() bool { return ctx.Err() != nil || apiAt.MatchString(said.String()) })
+	until(t, "it serves", func() bool { return ctx.Err() != nil || apiAt.MatchString(said.String()) })
 	if ctx.Err() != nil {
 		return said.String(), nil
 	}
 	if !mute {
-		within(t, "it gossips", func() bool { return strings.Contains(said.String(), "talks to its fleet as seat key") })
+		until(t, "it gossips", func() bool { return strings.Contains(said.String(), "talks to its fleet as seat key") })
 	}
 	where := apiAt.FindStringSubmatch(said.String())[1]
 	chain, err := api.PeerCertificates(t.Context(), where)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/etcd/membership"
 )
 
@@ -171,7 +172,7 @@ func (m *member) cannot() string {
 // only have been busy.
 func (m *member) probe() {
 	if m.probedAt.IsZero() || m.probed.Unfit(m.slowest()) != "" && time.Since(m.probedAt) >= probeAgain {
-		m.probed, m.probedAt = ProbeDisk(m.c.Dir), time.Now()
+		m.probed, m.probedAt = fsync.Measure(m.c.Dir), time.Now()
 	}
 }
 

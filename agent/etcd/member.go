@@ -16,6 +16,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/etcd/membership"
 )
 
@@ -60,7 +61,7 @@ type member struct {
 	ears     *ears
 	twin     membership.Twin
 	verdict  verdict // on the data, while etcd does not run
-	probed   Probe
+	probed   fsync.Times
 	probedAt time.Time
 	facts    Facts
 	problem  string // why the facts are not new; "": they are

@@ -19,10 +19,10 @@ import (
 // and the key to which it is encrypted. On STATE it lies wrapped. Its methods may be called from
 // any goroutine.
 type Custody struct {
-	files files
-	id    document.Hash // of the fleet
-	seat  signed.Key
-	own   *ecdh.PrivateKey
+	files   files
+	id      document.Hash // of the fleet
+	seat    signed.Key
+	own     *ecdh.PrivateKey
 	problem error // at the start
 
 	mu   sync.Mutex // guards what follows

@@ -1,0 +1,137 @@
+package part
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"kogge.example/agent/api"
+	"kogge.example/agent/gossip"
+	"kogge.example/agent/mdns"
+	"kogge.example/agent/pinned"
+	"kogge.example/agent/serve/care"
+	"kogge.example/init/control"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// This file is where the node is, and where others may be.
+
+// addressesOf are the machine's, IPv4 before IPv6.
+func addressesOf(run string) (all []netip.Addr) {
+	network, err := control.ReadNetwork(run)
+	if err != nil {
+		return nil // not up yet
+	}
+	for _, i := range network.Interfaces {
+		for _, p := range i.Addresses {
+			all = append(all, p.Addr())
+		}
+	}
+	slices.SortStableFunc(all, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
+	return all
+}
+
+// addressesFor are where a seat may answer: by its own word, and where it was founded.
+func addressesFor(engine *gossip.Engine, taken *pinned.Ledger, seat roster.Seat) (all []netip.AddrPort) {
+	if engine != nil { // else the node has no seat
+		if object, ok := engine.Object(notice.NodeKind, seat.Key); ok {
+			if n, err := notice.OpenNode(object); err == nil {
+				all = n.Addresses
+			}
+		}
+	}
+	first, err := taken.Entry(1)
+	if err != nil {
+		return all
+	}
+	v, err := ledger.ParseValue(first.Value)
+	if err != nil || v.Founding == nil {
+		return all
+	}
+	for _, a := range v.Founding.Cluster {
+		if at := netip.AddrPortFrom(a.Address.Addr(), api.Port); a.Seat == seat.Number && !slices.Contains(all, at) {
+			all = append(all, at)
+		}
+	}
+	return all
+}
+
+// contacts are where members may answer: by their own word, by the ledger, and by join.yaml.
+func (t *Talk) contacts(taken *pinned.Ledger, self signed.Key) (all []netip.AddrPort) {
+	var engine *gossip.Engine
+	if now := t.session.Load(); now != nil {
+		engine = now.engine
+	}
+	for _, seat := range taken.State().Roster.Custodians() {
+		if seat.Key != self {
+			all = append(all, t.reach(engine, taken, seat)...)
+		}
+	}
+	all = append(all, t.part.node.Members()...)
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	return slices.Compact(all)
+}
+
+// findLimit is how long a seat is looked for on the node's own links.
+const findLimit = 3 * time.Second
+
+// findOnLinks asks the machines on the node's own links for a seat, by its name: behind another
+// router all of them may have other addresses, and none has told anybody. A node that says its
+// own name nowhere asks for none.
+func (t *Talk) findOnLinks(ctx context.Context, seat roster.Seat) (all []netip.AddrPort) {
+	network, err := control.ReadNetwork(t.part.run)
+	if err != nil || len(network.Named()) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, findLimit)
+	defer cancel()
+	found, err := mdns.Lookup(ctx, seat.Name+".local")
+	if err != nil {
+		return nil // nobody has the name, or there is no link: its session is tried again
+	}
+	for _, a := range found {
+		all = append(all, netip.AddrPortFrom(a, api.Port))
+	}
+	return all
+}
+
+// Limits of a way to another node.
+const (
+	reachEach = 5 * time.Second // for one address
+	reachMost = 4               // addresses
+)
+
+// reachNode opens a connection to the API of another node that has a seat, at the first of its
+// addresses that answers. Who that is, is for who speaks over it to find out.
+func (t *Talk) reachNode(ctx context.Context, name string) (net.Conn, error) {
+	now := t.session.Load()
+	if now == nil {
+		return nil, errNoSeat
+	}
+	seat, ok := now.taken.State().Roster.ByName(name)
+	if !ok {
+		return nil, care.ErrNoNode
+	}
+	if err := refuse(t.part.book())(seat); err != nil {
+		return nil, err
+	}
+	addresses := t.reach(now.engine, now.taken, seat)
+	if len(addresses) == 0 {
+		return nil, errors.New("this node knows no address of it")
+	}
+	var all error
+	for _, a := range addresses[:min(len(addresses), reachMost)] {
+		conn, err := (&net.Dialer{Timeout: reachEach}).DialContext(ctx, "tcp", a.String())
+		if err == nil {
+			return conn, nil
+		}
+		all = errors.Join(all, err)
+	}
+	return nil, all
+}
