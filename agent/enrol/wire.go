@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"kogge.example/update/fleet/document"
@@ -57,7 +58,8 @@ const (
 	maxAnswer  = ledger.MaxEntry + 1<<10
 	maxSaid    = token.MaxPaper + 1<<10
 	maxDER     = 8 << 10
-	wordsLimit = 20 * time.Second // for one frame
+	maxPiece   = 16 << 10
+	wordsLimit = 20 * time.Second // for so many bytes of one frame
 )
 
 // ErrRefused is of a member that has said why it does not do what it was asked for.
@@ -77,14 +79,19 @@ func newWire(conn *tls.Conn) *wire {
 	return &wire{conn, conn.ConnectionState(), bufio.NewReaderSize(conn, 4<<10)}
 }
 
+// send writes a frame, piece by piece: who takes no piece in time is gone, and who is slow is not.
 func (w *wire) send(kind byte, content []byte) error {
 	frame := binary.AppendUvarint(nil, uint64(1+len(content)))
 	frame = append(append(frame, kind), content...)
-	if err := w.conn.SetWriteDeadline(time.Now().Add(wordsLimit)); err != nil {
-		return err
+	for piece := range slices.Chunk(frame, maxPiece) {
+		if err := w.conn.SetWriteDeadline(time.Now().Add(wordsLimit)); err != nil {
+			return err
+		}
+		if _, err := w.conn.Write(piece); err != nil {
+			return err
+		}
 	}
-	_, err := w.conn.Write(frame)
-	return err
+	return nil
 }
 
 // receive is the next frame, of at most so many bytes.
@@ -100,8 +107,13 @@ func (w *wire) receive(most int) (kind byte, content []byte, err error) {
 		return 0, nil, fmt.Errorf("%w: %d bytes", errFrame, size)
 	}
 	frame := make([]byte, size)
-	if _, err := io.ReadFull(w.r, frame); err != nil {
-		return 0, nil, err
+	for piece := range slices.Chunk(frame, maxPiece) {
+		if err := w.conn.SetReadDeadline(time.Now().Add(wordsLimit)); err != nil {
+			return 0, nil, err
+		}
+		if _, err := io.ReadFull(w.r, piece); err != nil {
+			return 0, nil, err
+		}
 	}
 	return frame[0], frame[1:], nil
 }

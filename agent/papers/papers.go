@@ -150,6 +150,13 @@ func (s *Store) Admit(u token.Use, now time.Time) error {
 	return err
 }
 
+// Opens says whether a token lets in anybody more, by [token.Set.Opens]. The error is counted.
+func (s *Store) Opens(r token.Record, tlsKey document.Hash, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count(s.set.Opens(r, tlsKey, now))
+}
+
 // reasons are refusals, as people are told how many there were.
 var reasons = []struct {
 	is   error

@@ -151,6 +151,12 @@ func TestAdmits(t *testing.T) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		fmt.Fprintf(&out, "%s\n    %v\n", c.what, anonymous(err))
+		// What can be said before the use is shown is said then, and never more than that.
+		early := s.Opens(u.Record, u.TLSKey, now.Add(c.after))
+		late := errors.Is(c.is, token.ErrUsed) || errors.Is(c.is, token.ErrRevoked) || errors.Is(c.is, token.ErrExpired)
+		if renamed := c.what == "the same, as another name"; early != nil && !errors.Is(early, c.is) || late && early == nil && !renamed {
+			t.Errorf("%s: before the use is shown: %v", c.what, early)
+		}
 	}
 	golden.Compare(t, "admits.txt", out.String())
 }

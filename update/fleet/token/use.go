@@ -165,6 +165,29 @@ func (s *Set) Admits(u Use, state ledger.State, now time.Time) error {
 	return s.nameFree(u.Name, u.Node, state)
 }
 
+// Opens says whether a token lets in anybody more, or the one that holds a TLS key and has come by it
+// before. It is what can be said before a use is shown. The error wraps [ErrRevoked], [ErrUsed] or
+// [ErrExpired].
+func (s *Set) Opens(r Record, tlsKey document.Hash, now time.Time) error {
+	id := r.Key.ID().Short()
+	if s.Ended(r.Key) {
+		return fmt.Errorf("token %s: %w", id, ErrRevoked)
+	}
+	uses := s.uses[r.Key]
+	for _, u := range uses {
+		if u.TLSKey == tlsKey {
+			return nil
+		}
+	}
+	if len(uses) >= r.Count {
+		return fmt.Errorf("token %s: %w: node %s has used it", id, ErrUsed, uses[len(uses)-1].Name)
+	}
+	if now.After(r.Expires) {
+		return fmt.Errorf("token %s: %w on %s", id, ErrExpired, r.Expires.Format(time.DateOnly))
+	}
+	return nil
+}
+
 // nameFree wants that nobody else has a name: no seat, no node that was accepted, and none that
 // came by a token.
 func (s *Set) nameFree(name string, node signed.Key, state ledger.State) error {
