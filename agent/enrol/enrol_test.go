@@ -18,6 +18,7 @@ import (
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -86,6 +87,7 @@ func member0(t testing.TB) (*Member, book, tls.ConnectionState) {
 	leaf := ledgertest.Must[*x509.Certificate](t)(x509.ParseCertificate(der))
 	m := &Member{
 		Ledger: b, Papers: b, Revoked: func(string) bool { return false }, Now: time.Now, CanSign: func() error { return nil },
+		TLSKey: func(signed.Key) (document.Hash, bool) { return document.Hash{}, false }, Refuse: func(roster.Seat) error { return nil },
 		Word: func() (signed.Envelope, error) {
 			return signed.Seal(notice.TLSKeyKind, b.State().Fleet(), ledgertest.Private("n1"), 1, notice.TLSKey{Version: 1, Seat: 1, Key: document.HashOf(nil)}.Encode())
 		},

@@ -15,6 +15,8 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -30,7 +32,11 @@ type Member struct {
 	Sign func(name string, key *ecdsa.PublicKey) ([]byte, error)
 	// CanSign says why it would not.
 	CanSign func() error
-	// Revoked says whether a TLS key was withdrawn, as in fleet.Peer.Key.
+	// TLSKey is the TLS key that a seat calls its own; false: nobody has told this node.
+	TLSKey func(seat signed.Key) (document.Hash, bool)
+	// Refuse says why there is to be nothing to do with a seat now, as with one that is isolated.
+	Refuse func(roster.Seat) error
+	// Revoked says whether a TLS key or an operator's was withdrawn, as in fleet.Peer.Key.
 	Revoked func(key string) bool
 	// Now is the earliest that the time can be, or the time if it is known.
 	Now func() time.Time
@@ -61,6 +67,8 @@ type Papers interface {
 var (
 	ErrCannotSign = errors.New("this node signs no certificates now")
 	ErrStranger   = errors.New("the key has no seat, and nobody has accepted it")
+	ErrOtherKey   = errors.New("the fleet knows the node by another TLS key")
+	errUnheard    = errors.New("this node has not heard yet which TLS key is that node's own: try again")
 	errBusy       = errors.New("too many nodes come at once: try again")
 	errBehind     = errors.New("this node has fewer records than the token's checkpoint: ask another one")
 )
@@ -163,7 +171,8 @@ func word(why error) string {
 		word string
 	}{
 		{errBusy, "busy"}, {ErrStranger, "stranger"}, {errFrame, "not the protocol"}, {ErrCannotSign, "cannot sign"}, {errBehind, "behind"},
-		{fleet.ErrRevoked, "revoked"}, {token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
+		{ErrOtherKey, "another TLS key"}, {errUnheard, "TLS key not known"}, {order.ErrIsolated, "isolated"},
+		{fleet.ErrRevoked, "revoked"}, {ledger.ErrWithdrawn, "token by a revoked operator"}, {token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
 		{token.ErrOther, "token for another node"}, {token.ErrName, "name of another node"}, {token.ErrPaper, "not signed by an operator"}, {token.ErrUse, "not a use of a token"},
 	} {
 		if errors.Is(why, c.is) {
@@ -190,6 +199,7 @@ type guest struct {
 	record token.Paper // of the token that it has; none: it has said who it is
 	key    signed.Key
 	name   string // that it may have a certificate for; "": none
+	not    error  // why it gets none for the TLS key of this connection
 }
 
 // welcome hears who somebody is.
@@ -253,7 +263,7 @@ func (m *Member) hearRecord(content []byte, tlsKey document.Hash) (token.Paper, 
 	if err != nil {
 		return p, err
 	}
-	state := m.Ledger.State()
+	state := m.Ledger.State().Without(m.Revoked)
 	if _, err := p.Verify(state); err != nil {
 		return p, err
 	}
@@ -274,6 +284,14 @@ func (m *Member) hearVisit(g *guest, content []byte, state tls.ConnectionState) 
 		return fmt.Errorf("%w: %w", ErrStranger, err)
 	}
 	g.key = key
+	known, err := m.owns(key, g.tlsKey)
+	switch {
+	case err != nil && !errors.Is(err, ErrOtherKey):
+		return err
+	case err == nil && !known:
+		err = errUnheard
+	}
+	g.not = err
 	if seat, ok := ledger.Roster.ByKey(key); ok {
 		g.name = seat.Name
 		return nil
@@ -289,6 +307,37 @@ func (m *Member) hearVisit(g *guest, content []byte, state tls.ConnectionState) 
 		return nil // it may ask whether it is accepted
 	}
 	return fmt.Errorf("%w: key %s", ErrStranger, key.ID().Short())
+}
+
+// owns wants a TLS key to be the one that the fleet knows of a node, so that whoever has come by the
+// node's key for its seat gets no certificate for another one: who revokes a node knows the TLS key
+// alone. known says that there is such a one. The error wraps [ErrOtherKey], [fleet.ErrRevoked] of
+// any TLS key that is known of the node, or says that its seat is isolated.
+func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err error) {
+	var all []document.Hash
+	if seat, ok := m.Ledger.State().Roster.ByKey(node); ok {
+		if err := m.Refuse(seat); err != nil {
+			return false, err
+		}
+		if own, ok := m.TLSKey(node); ok {
+			all = append(all, own)
+		}
+	}
+	if a, _, ok := m.Papers.Accepted(node); ok && !a.TLSKey.IsZero() {
+		all = append(all, a.TLSKey)
+	}
+	if u, ok := m.Papers.CameBy(node); ok {
+		all = append(all, u.TLSKey)
+	}
+	for _, one := range all {
+		if m.Revoked(one.String()) {
+			return true, fmt.Errorf("node of key %s: its TLS key %s: %w", node.ID().Short(), one.Short(), fleet.ErrRevoked)
+		}
+	}
+	if len(all) > 0 && all[0] != tlsKey {
+		return true, fmt.Errorf("node of key %s: %w, %s", node.ID().Short(), ErrOtherKey, all[0].Short())
+	}
+	return len(all) > 0, nil
 }
 
 // hear answers one question.
@@ -309,6 +358,9 @@ func (m *Member) hear(w *wire, g *guest) error {
 	case kind == askSigned && g.key != "":
 		if g.name == "" {
 			return fmt.Errorf("%w: key %s came by a token and is new", ErrStranger, g.key.ID().Short())
+		}
+		if g.not != nil {
+			return g.not
 		}
 		return m.giveSigned(w, g)
 	case kind == askPapers && g.key != "":
@@ -343,6 +395,9 @@ func (m *Member) hearUse(w *wire, g *guest, content []byte) error {
 	}
 	if u.TLSKey != g.tlsKey || u.Token.ID() != g.record.ID() {
 		return fmt.Errorf("%w: it is of another connection", token.ErrUse)
+	}
+	if _, err := m.owns(u.Node, u.TLSKey); err != nil {
+		return err
 	}
 	if err := m.CanSign(); err != nil {
 		return err

@@ -51,9 +51,9 @@ type Config struct {
 	// Refuse says why there are to be no sessions with a seat now, as with one that is isolated.
 	// It returns at once. nil: there may be.
 	Refuse func(roster.Seat) error
-	// Revoked says whether a TLS key was withdrawn on this node, of which [Engine.Advanced] tells.
-	// nil: none was.
-	Revoked func(tlsKey document.Hash) bool
+	// Revoked says whether a TLS key, or an operator's, was withdrawn on this node, of which
+	// [Engine.Advanced] tells. nil: none was.
+	Revoked func(key document.Hash) bool
 	// Inbound is how many sessions others may open, at most. Default: 256.
 	Inbound int
 	// HourlyBytes is how much of what peers ask for is sent in an hour, to all of them, at most.
@@ -116,15 +116,16 @@ type Engine struct {
 	// What the goroutine of the ledger does: entries to take, and what peers ask for.
 	takes, reads chan func()
 
-	shelf    *shelf.Shelf
-	state    ledger.State
-	open     bool
-	sessions map[signed.Key]*session
-	peers    map[signed.Key]*peer
-	dialling map[signed.Key]bool
-	wants    map[shelf.ID]*wish
-	origins  map[shelf.ID]*bucket
-	entries  entries
+	shelf     *shelf.Shelf
+	state     ledger.State
+	operators int // that count: none whose key was withdrawn
+	open      bool
+	sessions  map[signed.Key]*session
+	peers     map[signed.Key]*peer
+	dialling  map[signed.Key]bool
+	wants     map[shelf.ID]*wish
+	origins   map[shelf.ID]*bucket
+	entries   entries
 
 	voters, rest []roster.Seat // to whom sessions are opened, by preference
 	turn         int
@@ -156,7 +157,8 @@ func New(c Config) *Engine {
 		peers: make(map[signed.Key]*peer), dialling: make(map[signed.Key]bool), wants: make(map[shelf.ID]*wish), origins: make(map[shelf.ID]*bucket),
 	}
 	e.shelf = shelf.New(e.state.Fleet(), c.Kinds)
-	e.shelf.May = func(k notice.Kind, object signed.Envelope) bool { return k.May(e.state, object) }
+	e.shelf.May = func(k notice.Kind, object signed.Envelope) bool { return k.May(e.trusted(), object) }
+	e.shelf.Withdrawn = e.withdrawn
 	if c.Verify != nil {
 		e.shelf.Verify = c.Verify
 	}
@@ -387,7 +389,12 @@ func (e *Engine) follow() {
 	if f := e.entries.next; f != nil && !f.taking && f.height <= e.state.Height {
 		e.entries.next = nil // it came by other means
 	}
-	if first := len(e.voters) == 0 && len(e.rest) == 0; first || before.Height != e.state.Height {
+	first, operators := len(e.voters) == 0 && len(e.rest) == 0, len(e.trusted().Operators)
+	if first || before.Height != e.state.Height || e.operators != operators {
+		e.operators = operators
+		for _, s := range e.sessions {
+			clear(s.refused)
+		}
 		e.shelf.Follow(e.state.Roster)
 		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self, e.config.random)
 		for id := range e.wants {

@@ -40,6 +40,7 @@ type Book struct {
 	held    map[string]signed.Envelope // by file name
 	problem error
 	looked  document.Hash // by which record; zero: something has changed
+	listed  int           // how many operators that state had: one whose key is revoked is left out
 	again   time.Time     // when it is over; zero: never
 }
 
@@ -135,10 +136,10 @@ func (b *Book) Keep(s ledger.State, e signed.Envelope) (news bool, err error) {
 func (b *Book) Look(s ledger.State, now time.Time) order.Standing {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.looked.IsZero() || b.looked != s.Record || !b.again.IsZero() && !now.Before(b.again) {
+	if b.looked.IsZero() || b.looked != s.Record || b.listed != len(s.Operators) || !b.again.IsZero() && !now.Before(b.again) {
 		standing := order.Decide(s, slices.Collect(maps.Values(b.held)), now)
 		b.standing.Store(&standing)
-		b.looked, b.again = s.Record, standing.Changes()
+		b.looked, b.listed, b.again = s.Record, len(s.Operators), standing.Changes()
 	}
 	return *b.standing.Load()
 }

@@ -339,6 +339,125 @@ func TestComerAtRest(t *testing.T) {
 	}
 }
 
+// aged is the node of a seat, with its keys and a certificate that is over for years.
+func (v *village) aged(t *testing.T, number int) newcomer {
+	t.Helper()
+	state := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(state, "identity"), 0o700))
+	for _, name := range []string{"node.key", "seat.json"} {
+		text, err := os.ReadFile(filepath.Join(v.nodes[number-1].part.state, "identity", name))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(state, "identity", name), text, 0o600))
+	}
+	node, err := identity.OpenNode(filepath.Join(state, "identity"))
+	must(t, err)
+	must(t, node.Join(&fleet.JoinFile{Genesis: v.Genesis, Token: fleet.NewToken()}))
+	csr, err := node.Request()
+	must(t, err)
+	key, _, err := fleet.RequestKey(csr)
+	must(t, err)
+	must(t, node.Adopt(v.SignAt(t, fleet.KindNode, fmt.Sprintf("n%d", number), "", key, ledgertest.Today.AddDate(-5, 0, 0))))
+	return v.in(t, New(node, state, t.TempDir(), func() {}))
+}
+
+// in is the side of a node that visits members, with the fleet's first record.
+func (v *village) in(t *testing.T, p *Part) newcomer {
+	t.Helper()
+	taken, err := p.Ledger()
+	must(t, err)
+	must(t, taken.Take(1, v.Entries[0]))
+	return newcomer{v.talkOf(p).Comer(func() string { return "x" }), p}
+}
+
+// heard says whether nodes have heard which TLS key a seat calls its own.
+func (v *village) heard(t *testing.T, number int, nodes ...int) bool {
+	for _, n := range nodes {
+		now := v.nodes[n-1].session.Load()
+		if now == nil {
+			return false
+		}
+		if _, ok := now.tlsKey(keyOf(t, number)); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// TestStolenSeat: whoever has the key of a seat, or of a node that was accepted, and makes a TLS key
+// of his own gets no certificate for it: neither once the node's is revoked, nor before.
+func TestStolenSeat(t *testing.T) {
+	v := live(t, 4)
+	v.hand(t, 1)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
+	within(t, "the members have heard of its TLS key", func() bool { return v.heard(t, 4, 1, 2, 3) })
+	// thief has what lies on STATE, but for the TLS key.
+	thief := func(p *Part) newcomer {
+		node, state := identitytest.AdoptedAt(t, v.Fleet, "n4", ledgertest.Today.AddDate(-5, 0, 0))
+		text, err := os.ReadFile(filepath.Join(p.state, "identity", "seat.json"))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(state, "identity", "seat.json"), text, 0o600))
+		return v.in(t, New(node, state, t.TempDir(), func() {}))
+	}
+	refused := func(what string, n newcomer, is ...string) {
+		t.Helper()
+		err := n.Visit(t.Context(), true)
+		if !errors.Is(err, enrol.ErrRefused) {
+			t.Errorf("%s: %v", what, err)
+		}
+		for _, words := range is {
+			if err == nil || !strings.Contains(err.Error(), words) {
+				t.Errorf("%s: %v: %q is not in it", what, err, words)
+			}
+		}
+	}
+	own, stolen := v.aged(t, 4), thief(v.nodes[3].part)
+	if err := own.Visit(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	refused("another TLS key of a seat", stolen, enrol.ErrOtherKey.Error())
+	if err := stolen.Visit(t.Context(), false); err != nil {
+		t.Errorf("it hears of records: %v", err)
+	}
+
+	seed := fleet.NewToken()
+	came := v.comer(t, seed, v.issue(t, seed, func(r *token.Record) { r.Count = 2 }), "n9", 1)
+	if _, ok := came.Step(t.Context(), 0); !ok {
+		t.Fatal("it does not come in")
+	}
+	key := came.key(t)
+	paper, err := token.SignAccept(v.Log.State().Fleet(), token.Accept{Version: 1, Node: key, Name: "n9", Number: 1}, v.admin)
+	must(t, err)
+	_, err = v.nodes[0].part.papers().Take(paper.Bytes())
+	must(t, err)
+	for _, one := range v.nodes {
+		within(t, "the acceptance travels", func() bool {
+			_, _, ok := one.part.papers().Accepted(key)
+			_, used := one.part.papers().CameBy(key)
+			return ok && used
+		})
+	}
+	if err := came.Visit(t.Context(), true); err != nil && !errors.Is(err, fleet.ErrNoRenewal) { // it came in this very second
+		t.Errorf("it is accepted: %v", err)
+	}
+	refused("another TLS key of an accepted node", thief(came.part), enrol.ErrOtherKey.Error())
+
+	for _, one := range v.nodes[:3] {
+		must(t, one.part.node.Revoke(own.part.node.Key(), came.part.node.Key()))
+	}
+	for what, n := range map[string]newcomer{"a revoked seat": own, "its seat key with another TLS key": stolen, "a revoked node": came, "its key with another TLS key": thief(came.part)} {
+		refused(what, n, fleet.ErrRevoked.Error())
+	}
+	// By a token the key of the seat comes in no more, either.
+	again := v.comer(t, seed, v.issue(t, seed, func(r *token.Record) { r.Count = 2 }), "n4", 1, 2, 3)
+	text, err := os.ReadFile(filepath.Join(v.nodes[3].part.state, "identity", "seat.json"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(again.part.state, "identity", "seat.json"), text, 0o600))
+	e, _ := again.part.node.Enrolment()
+	if err := again.Come(t.Context(), e); err == nil || !strings.Contains(err.Error(), fleet.ErrRevoked.Error()) {
+		t.Errorf("by a token: %v", err)
+	}
+}
+
 // TestRenewedByMember renews the certificate of a seat that is over for years, and of one that is
 // nobody's not.
 func TestRenewedByMember(t *testing.T) {
@@ -346,17 +465,18 @@ func TestRenewedByMember(t *testing.T) {
 	v.hand(t, 3)
 	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
 	old := func(number int, sits bool) newcomer {
+		if sits {
+			return v.aged(t, number)
+		}
 		node, state := identitytest.AdoptedAt(t, v.Fleet, fmt.Sprintf("n%d", number), ledgertest.Today.AddDate(-5, 0, 0))
 		p := New(node, state, t.TempDir(), func() {})
-		if sits {
-			identitytest.Sit(t, state, number)
-		}
 		taken, err := p.Ledger()
 		must(t, err)
 		must(t, taken.Take(1, v.Entries[0]))
 		return newcomer{v.talkOf(p).Comer(func() string { return "x" }), p}
 	}
 	n := old(4, true)
+	within(t, "the members have heard of its TLS key", func() bool { return v.heard(t, 4, 1, 2, 3) })
 	before := n.part.node.Certificate().Leaf.NotAfter
 	if _, ok := n.Step(t.Context(), 0); !ok {
 		t.Error("it is not renewed")

@@ -54,7 +54,7 @@ func refuse(book *orders.Book) func(roster.Seat) error {
 // heed keeps the orders that have come, and has the node do what they come to now: it turns away
 // those who are isolated.
 func (s *session) heed() {
-	book, state := s.part.book(), s.taken.State()
+	book, state := s.part.book(), s.part.trusted(s.taken)
 	for _, k := range order.Kinds() {
 		for _, object := range s.engine.Objects(k.Name) {
 			if _, err := book.Keep(state, object); err != nil {
@@ -102,7 +102,7 @@ func (t *Talk) give(object signed.Envelope) error {
 	if now == nil {
 		return errNoSeat
 	}
-	s := now.taken.State()
+	s := t.part.trusted(now.taken)
 	if err := order.Check(s, object); err != nil {
 		return err
 	}

@@ -93,6 +93,11 @@ func (p *Part) opened() *pinned.Ledger {
 	return p.taken
 }
 
+// trusted is a ledger's state as the node acts by it: without operators whose keys were revoked here.
+func (p *Part) trusted(taken *pinned.Ledger) ledger.State {
+	return taken.State().Without(p.node.Revoked)
+}
+
 // Whole is the key of the seat, and the ledger.
 func (p *Part) Whole() (*identity.Seat, *pinned.Ledger, error) {
 	if _, err := p.Ledger(); err != nil {
@@ -122,7 +127,7 @@ func (p *Part) papers() *papers.Store {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.store == nil {
-		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.opened().State() })
+		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.trusted(p.opened()) })
 		if err != nil {
 			log.Printf("agent: %v", err)
 		}

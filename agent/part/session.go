@@ -64,7 +64,7 @@ func (t *Talk) sit(ctx context.Context, seat *identity.Seat, taken *pinned.Ledge
 		log.Printf("agent: %v", err) // a node that could not hold secrets still talks
 	}
 	s.part.papers().Listen(t.papered.give)
-	s.part.book().Look(taken.State(), time.Now()) // who is isolated is so from the first session with others on
+	s.part.book().Look(s.part.trusted(taken), time.Now()) // who is isolated is so from the first session with others on
 	s.connect()
 	return s
 }

@@ -79,8 +79,9 @@ func see(ctx context.Context, k *keyring.Keyring, names []string, tell func(Noti
 }
 
 // Survey asks all nodes how they are that have a seat or that this computer knows, and first
-// takes the records of the ledger into the fleet's folder that one of them has more. The error
-// is of this computer's files, or wraps [ErrFork].
+// takes the records of the ledger into the fleet's folder that one of them has more. The state is
+// without the operators whom this folder knows as revoked. The error is of this computer's files,
+// or wraps [ErrFork].
 func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.State, []Sighting, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
@@ -114,7 +115,8 @@ func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.
 				continue
 			}
 		}
-		return l.State(), seen, nil
+		revoked, err := Revoked(k)
+		return l.State().Without(revoked), seen, err
 	}
 }
 

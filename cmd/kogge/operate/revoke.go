@@ -137,6 +137,12 @@ func revokedKeys(k *keyring.Keyring) ([]string, error) {
 	return keys, err
 }
 
+// Revoked says whether the fleet's folder has a key as revoked, an operator's or a node's.
+func Revoked(k *keyring.Keyring) (func(key string) bool, error) {
+	keys, err := revokedKeys(k)
+	return func(key string) bool { return slices.Contains(keys, key) }, err
+}
+
 // tellRevoked tells one node which keys are revoked.
 func (r Remote) tellRevoked(ctx context.Context, keys []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)

@@ -11,9 +11,9 @@
 // In come envelopes that operators have signed, and the ledger's state; out goes what holds now
 // ([Standing]), the same on every node that has the same orders. An order is about one seat, and
 // the newest one of its kind counts, whoever of the listed operators gave it: so each of them
-// can take back what another has ordered. What an operator has ordered who is not listed any more
-// does not count. Orders end sessions, not votes: what an isolated seat has signed is passed on
-// and counted as before.
+// can take back what another has ordered. What an operator has ordered who is not listed any more,
+// or whose key was revoked ([ledger.State.Without]), does not count. Orders end sessions, not votes: what an
+// isolated seat has signed is passed on and counted as before.
 //
 // The package carries nothing out and keeps nothing: how orders travel and where they are kept is
 // the agent's.
@@ -139,6 +139,14 @@ func giver(s ledger.State, e signed.Envelope) (ledger.Operator, bool) {
 		return ledger.Operator{}, false
 	}
 	return s.Operator(key)
+}
+
+// withdrawn says that whoever has signed an envelope is an operator whose key was revoked.
+func withdrawn(s ledger.State, e signed.Envelope) error {
+	if key, ok := e.By.Operator(); ok {
+		return s.Withdrawn(key)
+	}
+	return nil
 }
 
 // Order is an [Isolation], an [Absence] or a [Restoring].

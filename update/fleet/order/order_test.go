@@ -76,6 +76,8 @@ var now = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
 func TestDecide(t *testing.T) {
 	four, ten := founded(t, 4), founded(t, 10)
 	three := founded(t, 3)
+	eve, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&four.keys["eve"].PublicKey)).Operator()
+	lost := &world{t, four.state.Without(func(key string) bool { return key == eve.String() }), four.keys}
 	forged := four.isolate("ada", 1, 2, true, 0)
 	forged = forged.Again(9, forged.Signature())
 	foreign := ten.isolate("ada", 1, 2, true, 0)
@@ -110,6 +112,8 @@ func TestDecide(t *testing.T) {
 		{"three of ten", ten, []signed.Envelope{ten.isolate("ada", 3, 4, true, 0), ten.isolate("ada", 1, 9, true, 0), ten.isolate("ada", 2, 10, true, 0)}},
 		{"four of ten", ten, []signed.Envelope{ten.isolate("ada", 3, 4, true, 0), ten.isolate("ada", 1, 9, true, 0), ten.isolate("ada", 2, 10, true, 0), ten.isolate("ada", 4, 5, true, 0)}},
 		{"two of three members of ten", ten, []signed.Envelope{ten.isolate("ada", 1, 1, true, 0), ten.isolate("ada", 2, 2, true, 0), ten.isolate("ada", 3, 9, true, 0)}},
+		{"by an admin whose key was revoked", lost, []signed.Envelope{lost.isolate("eve", 9, 2, true, 0), lost.absent("eve", 9, 1, Away, time.Time{})}},
+		{"what he has ordered, by another one under a lower number", lost, []signed.Envelope{lost.isolate("eve", 9, 2, true, 0), lost.isolate("ada", 1, 3, true, 0)}},
 		{"away, cordoned, drained", four, []signed.Envelope{
 			four.absent("bob", 1, 1, Away, time.Time{}), four.absent("bob", 1, 2, Cordoned, time.Time{}), four.absent("ada", 1, 3, Drained, time.Time{})}},
 		{"away until later, and until before", four, []signed.Envelope{
@@ -131,6 +135,9 @@ func TestDecide(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "decide.txt", out.String())
+	if err := Check(lost.state, lost.isolate("eve", 9, 2, true, 0)); !errors.Is(err, ErrOrder) || !errors.Is(err, ledger.ErrWithdrawn) {
+		t.Errorf("%v", err)
+	}
 }
 
 // TestAnyOrder: nodes that have the same orders decide alike, in whatever order these came, and

@@ -234,6 +234,8 @@ func counts(s ledger.State, e signed.Envelope) (given, error) {
 		return bad("its number is %d", e.Sequence)
 	case !seated:
 		return bad("key %s has no seat at height %d", about.ID().Short(), s.Height)
+	case !listed && withdrawn(s, e) != nil:
+		return bad("%w", withdrawn(s, e))
 	case !listed:
 		return bad("who signed it is no operator of the fleet's ledger")
 	case !k.May(s, e):

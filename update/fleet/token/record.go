@@ -141,6 +141,9 @@ type Accept struct {
 	Version int        `json:"version"` // of this document: 1
 	Node    signed.Key `json:"node"`
 	Name    string     `json:"name"`
+	// TLSKey is that of the node's certificate, as fleet.Peer has it, where the operator has seen it.
+	// Zero: the node came by a token, and its use says so.
+	TLSKey document.Hash `json:"tlsKey,omitzero"`
 	// Number rises with each acceptance of a node: the highest counts. It is the time, in seconds
 	// since 1970, by the operator's clock.
 	Number int64 `json:"number"`

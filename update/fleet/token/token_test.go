@@ -93,6 +93,9 @@ func TestAdmits(t *testing.T) {
 	reader := w.operator(t, "rita", fleet.RoleReader)
 	former := w.operator(t, "otto", fleet.RoleAdmin)
 	w.decide(t, ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"otto"}}})
+	lost := w.operator(t, "lena", fleet.RoleAdmin)
+	listed, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&lost.PublicKey)).Operator()
+	w.state = w.state.Without(func(key string) bool { return key == listed.String() })
 	other := begin(t)
 	two := fleet.NewToken()
 	mine := w.issue(t, w.seed, func(*token.Record) {})
@@ -138,6 +141,7 @@ func TestAdmits(t *testing.T) {
 		{"accepted under another name", [][]byte{accept("a", "n8")}, w.seed, mine, "a", "n9", 0, token.ErrName},
 		{"a token by a reader", nil, w.seed, by(reader, w.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
 		{"a token by a former admin", nil, w.seed, by(former, w.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
+		{"a token by an admin whose key was revoked", nil, w.seed, by(lost, w.state.Fleet(), same), "a", "n9", 0, ledger.ErrWithdrawn},
 		{"a token by a stranger", nil, w.seed, by(other.admin, w.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
 		{"a token of another fleet", nil, w.seed, by(w.admin, other.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
 	} {
@@ -159,6 +163,23 @@ func TestAdmits(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "admits.txt", out.String())
+
+	// What was taken before the key was revoked stays, and what it has signed besides is not taken.
+	s := token.NewSet()
+	before := w.Log.State()
+	accept = func(node, name string) []byte {
+		a := token.Accept{Version: 1, Node: ledgertest.Key(t, node), Name: name, Number: 1}
+		return ledgertest.Must[token.Paper](t)(token.SignAccept(w.state.Fleet(), a, lost)).Bytes()
+	}
+	if _, err := s.Put(accept("a", "n9"), before); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Put(accept("b", "n8"), w.state); !errors.Is(err, ledger.ErrWithdrawn) || !errors.Is(err, token.ErrPaper) {
+		t.Errorf("%v", err)
+	}
+	if _, ok := s.Accepted(ledgertest.Key(t, "a")); !ok || s.Len() != 1 {
+		t.Error("what was accepted before is gone")
+	}
 }
 
 // anonymous is an error without the digits of keys, which are others each time.
