@@ -21,8 +21,8 @@ type broken struct {
 
 // without says what follows from that.
 var without = map[string]string{
-	nodeKeyName:    "this node has another key until it restarts, and is in no fleet: a new join.yaml (kogge fleet token) takes it in again, with the seat that it has",
-	membershipName: "this node is in no fleet: a new join.yaml (kogge fleet token) takes it in again, with the seat that it has",
+	nodeKeyName:    "this node shows a key made for this start, and is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
+	membershipName: "this node is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
 	enrolmentName:  "this node does not know how it came: without a seat or an acceptance it is new",
 	revokedName:    "this node knows of operators the first one alone: it is repaired when he has revoked keys once more (kogge operator revoke)",
 }

@@ -9,9 +9,11 @@ package papers
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -130,6 +132,7 @@ func (s *Store) recall() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before.set.Age(s.set.Now())
 	s.set, s.damaged = before.set, before.damaged
 	return nil
 }
@@ -210,11 +213,35 @@ func (s *Store) IDs() []token.Short {
 	return s.set.IDs()
 }
 
-// Lacking are the papers that somebody lacks who has others, as many as have so many bytes.
+// Lacking are papers that somebody lacks who has others, as many as have so many bytes, and others
+// each time.
 func (s *Store) Lacking(has []token.Short, most int) [][]byte {
+	var from token.Short
+	binary.BigEndian.PutUint64(from[:], rand.Uint64())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.set.Lacking(has, most)
+	return s.set.Lacking(has, most, from)
+}
+
+// Age forgets what is over for long, by [token.Set.Age]. What the disk does not remove is read again
+// at the next start, and forgotten then.
+func (s *Store) Age(now time.Time) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	gone := s.set.Age(now)
+	changed := s.changed
+	s.mu.Unlock()
+	var failed error
+	for _, id := range gone {
+		if err := s.files.Remove(id.String()); err != nil {
+			failed = fmt.Errorf("forget a paper of the fleet that is over: %w", err)
+		}
+	}
+	if len(gone) > 0 {
+		changed()
+	}
+	return failed
 }
 
 // All are all papers and uses.

@@ -134,7 +134,7 @@ func TestAccept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, err := k.EndToken(public)
+	end, err := k.EndToken(public, issued.Expires)
 	if err != nil {
 		t.Fatal(err)
 	}
