@@ -32,6 +32,10 @@ type Comer struct {
 	Now  func() time.Time // the earliest that the time can be, or the time if it is known
 	// Contacts are where members may answer, of a node that is in.
 	Contacts func(taken *pinned.Ledger, self signed.Key) []netip.AddrPort
+	// Find looks for members where nobody has said that they are, once no contact has answered.
+	Find func(ctx context.Context, taken *pinned.Ledger, self signed.Key) []netip.AddrPort
+	// Own is this node's next certificate, in DER, if it signs such itself.
+	Own func() ([]byte, error)
 	// Changed hears that the node stands otherwise in its fleet, or that its ledger has grown, and
 	// Waits why it has not come in yet.
 	Changed func()
@@ -88,6 +92,9 @@ func (c *Comer) Step(ctx context.Context, tries int) (time.Duration, bool) {
 	if seated && !due || !seated && !follows {
 		return checkEvery, true
 	}
+	if seated && c.renewOwn() {
+		return checkEvery, true
+	}
 	if err := c.Visit(ctx, due && !fresh); err != nil {
 		if tries < 3 || tries%20 == 0 {
 			log.Printf("agent: %v", err)
@@ -101,6 +108,19 @@ func (c *Comer) Step(ctx context.Context, tries int) (time.Duration, bool) {
 		return checkEvery, true
 	}
 	return followEvery, true
+}
+
+// renewOwn renews the certificate of a node that holds the key of the node CA: it may be the only one.
+func (c *Comer) renewOwn() bool {
+	der, err := c.Own()
+	if err == nil {
+		err = c.Identity.Renew(der)
+	}
+	if err != nil {
+		return false // another member may
+	}
+	log.Printf("agent: this node has renewed its certificate itself: it is good until %s", c.Identity.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
+	return true
 }
 
 // Come comes in by a token, at the first member that lets this node in.
@@ -117,10 +137,10 @@ func (c *Comer) Come(ctx context.Context, e identity.Enrolment) error {
 		return fmt.Errorf("enrol: %w", err)
 	}
 	name := cmp.Or(says.Node, c.Name())
-	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken}
+	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Revoked: c.Identity.Revoked}
 	var all error
 	for _, address := range e.Members { // in their order: so the console says the same as long as nothing changes
-		answer, err := own.Enrol(ctx, address, e.Token, e.Record, name, func(der []byte) error { return c.Identity.Enrol(der) })
+		answer, err := own.Enrol(ctx, address, e.Token, e.Record, name, func(der []byte, revoked []string) error { return c.Identity.EnrolKnowing(revoked, der) })
 		if err != nil {
 			all = errors.Join(all, err)
 			continue
@@ -137,12 +157,24 @@ func (c *Comer) Visit(ctx context.Context, renew bool) error {
 	if err != nil {
 		return err
 	}
-	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken}
+	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Revoked: c.Identity.Revoked}
 	all := errors.New("no member's address is known")
-	for i, address := range shuffled(c.Contacts(taken, seat.Key)) {
+	contacts := shuffled(c.Contacts(taken, seat.Key))
+	for i, looked := 0, false; i < len(contacts) || !looked; i++ {
+		if i == len(contacts) {
+			looked = true
+			for _, a := range c.Find(ctx, taken, seat.Key) {
+				if !slices.Contains(contacts, a) {
+					contacts = append(contacts, a)
+				}
+			}
+			i--
+			continue
+		}
 		if i == 0 {
 			all = nil
 		}
+		address := contacts[i]
 		before := taken.State().Height
 		answer, err := own.Visit(ctx, address, renew)
 		if taken.State().Height > before {

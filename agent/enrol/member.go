@@ -38,6 +38,8 @@ type Member struct {
 	Refuse func(roster.Seat) error
 	// Revoked says whether a TLS key or an operator's was withdrawn, as in fleet.Peer.Key.
 	Revoked func(key string) bool
+	// RevokedKeys are all of these, for nodes that come in.
+	RevokedKeys func() []string
 	// Now is the earliest that the time can be, or the time if it is known.
 	Now func() time.Time
 
@@ -363,6 +365,8 @@ func (m *Member) hear(w *wire, g *guest) error {
 			return g.not
 		}
 		return m.giveSigned(w, g)
+	case kind == askRevoked && g.key != "":
+		return ended(w.send(isRevoked, revokedFrame(m.RevokedKeys())))
 	case kind == askPapers && g.key != "":
 		if _, paper, ok := m.Papers.Accepted(g.key); ok {
 			return ended(w.send(isPaper, paper))

@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"kogge.example/update/fleet"
@@ -27,6 +28,8 @@ type Node struct {
 	Certificate tls.Certificate
 	Key         signed.Key // that it has for its seat
 	Seal        token.Seal // signs with it
+	// Revoked says whether a TLS key was withdrawn, as in fleet.Peer.Key: who shows one is no member.
+	Revoked func(key string) bool
 	// Ledger takes what members have. agent/pinned's fits.
 	Ledger interface {
 		State() ledger.State
@@ -52,10 +55,12 @@ const (
 
 // Enrol has a member let this node in by a token, as name. Before the token is proved, the member
 // has shown the ledger of the token's checkpoint, verified from the genesis on, and that its TLS
-// key is that of a seat there. adopt keeps the certificate, in DER; then what was verified is
-// taken into the node's ledger. The error wraps [ErrRefused], [ErrNotAMember],
+// key is that of a seat there. adopt keeps the certificate, in DER, and the keys that the member has
+// as revoked, as in fleet.Peer.Key; then what was verified is taken into the node's ledger. Nobody
+// has signed that list: it never has the token's issuer in it, so that he can undo what a member
+// has added, and tells what one has left out. The error wraps [ErrRefused], [ErrNotAMember],
 // [token.ErrCheckpoint] or one of the ledger's, or is adopt's.
-func (n *Node) Enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der []byte) error) (Answer, error) {
+func (n *Node) Enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der []byte, revoked []string) error) (Answer, error) {
 	a, err := n.enrol(ctx, address, t, record, name, adopt)
 	if err != nil {
 		return Answer{}, fmt.Errorf("enrol at %s: %w", address, err)
@@ -63,7 +68,7 @@ func (n *Node) Enrol(ctx context.Context, address netip.AddrPort, t fleet.Token,
 	return a, nil
 }
 
-func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der []byte) error) (Answer, error) {
+func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der []byte, revoked []string) error) (Answer, error) {
 	says, err := token.OpenRecord(record)
 	if err != nil {
 		return Answer{}, err
@@ -95,7 +100,7 @@ func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token,
 	if _, err := record.Verify(seen.State()); err != nil {
 		return Answer{}, err
 	}
-	seat, err := member(w, word, seen.State())
+	seat, err := n.member(w, word, seen.State())
 	if err != nil {
 		return Answer{}, err
 	}
@@ -110,8 +115,12 @@ func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token,
 	if err == nil && len(der) > maxDER {
 		err = fmt.Errorf("%w: a certificate of %d bytes", errFrame, len(der))
 	}
+	var revoked []string
 	if err == nil {
-		err = adopt(der)
+		revoked, err = n.hearRevoked(w, record)
+	}
+	if err == nil {
+		err = adopt(der, revoked)
 	}
 	if err != nil {
 		return Answer{}, err
@@ -178,7 +187,7 @@ func (n *Node) visit(ctx context.Context, address netip.AddrPort, renew bool) (a
 	if err := n.hearLedger(w, n.Ledger.State().Height+1, n.Ledger.Take); err != nil {
 		return a, err
 	}
-	if a.Seat, err = member(w, word, n.Ledger.State()); err != nil {
+	if a.Seat, err = n.member(w, word, n.Ledger.State()); err != nil {
 		return a, err
 	}
 	if err := w.send(askPapers, nil); err != nil {
@@ -228,11 +237,31 @@ func (n *Node) hearLedger(w *wire, from int64, take func(height int64, e ledger.
 	}
 }
 
-// member wants that who answers is a seat, by its own word and the key of the handshake.
-func member(w *wire, word []byte, s ledger.State) (roster.Seat, error) {
+// hearRevoked asks for the keys that the member has as revoked.
+func (n *Node) hearRevoked(w *wire, record token.Paper) ([]string, error) {
+	if err := w.send(askRevoked, nil); err != nil {
+		return nil, err
+	}
+	_, content, err := w.answer(isRevoked)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := parseRevoked(content)
+	if issuer := document.HashOf(record.Issuer); err == nil && slices.Contains(keys, issuer.String()) {
+		err = fmt.Errorf("%w: it lets this node in by a token, and has the key of who gave it out, %s, as revoked", ErrNotAMember, issuer.Short())
+	}
+	return keys, err
+}
+
+// member wants that who answers is a seat, by its own word and the key of the handshake, which was
+// not revoked.
+func (n *Node) member(w *wire, word []byte, s ledger.State) (roster.Seat, error) {
 	key, err := tlsKeyOf(w.state)
 	if err != nil {
 		return roster.Seat{}, err
+	}
+	if n.Revoked != nil && n.Revoked(key.String()) {
+		return roster.Seat{}, fmt.Errorf("%w: its TLS key %s: %w", ErrNotAMember, key.Short(), fleet.ErrRevoked)
 	}
 	e, err := signed.Open(word)
 	if err != nil {

@@ -5,7 +5,7 @@
 //	node ◀─ the member's word for its TLS key ──── member
 //	node ◀─ the ledger, from the first record ──── member     is it the checkpoint's? is that a seat?
 //	node ── the use: the token signs its keys ───▶ member     checked, and kept before the answer
-//	node ◀─ the certificate ────────────────────── member     the token is wiped
+//	node ◀─ the certificate, and revoked keys ──── member     noted; the token is wiped
 //
 // A node that is in visits members now and then: for records that it lacks, for its acceptance,
 // and for the certificate that follows on its own, which may be over since any time.
@@ -47,6 +47,7 @@ const (
 	sayUse     = 8  // of the token: an envelope
 	askSigned  = 10 // a certificate for the key of the connection
 	askPapers  = 12 // the node's acceptance
+	askRevoked = 14 // the keys that the member has as revoked
 	isWord     = 1  // the member's, for its TLS key: an envelope
 	isEntry    = 3  // height and entry, as it stands in a file
 	isEnd      = 5  // of the ledger: its height
@@ -54,11 +55,13 @@ const (
 	isPaper    = 9  // the acceptance
 	isNone     = 11 // there is no acceptance
 	isRefusal  = 13 // why not, in words
+	isRevoked  = 15 // keys, 32 bytes each
 	maxText    = 300
 	maxAnswer  = ledger.MaxEntry + 1<<10
 	maxSaid    = token.MaxPaper + 1<<10
 	maxDER     = 8 << 10
-	maxPiece   = 16 << 10
+	maxRevoked = 10_000           // keys
+	maxPiece   = 16 << 10         // bytes
 	wordsLimit = 20 * time.Second // for so many bytes of one frame
 )
 
@@ -157,6 +160,27 @@ func parseEntry(content []byte) (int64, ledger.Entry, error) {
 	}
 	e, err := ledger.ParseEntry(content[size:], int64(height))
 	return int64(height), e, err
+}
+
+// revokedFrame writes keys, as in fleet.Peer.Key, and parseRevoked reads them.
+func revokedFrame(keys []string) (content []byte) {
+	for _, key := range keys[:min(len(keys), maxRevoked)] {
+		if id, err := document.ParseHash(key); err == nil {
+			content = append(content, id[:]...)
+		}
+	}
+	return content
+}
+
+func parseRevoked(content []byte) (keys []string, err error) {
+	const size = len(document.Hash{})
+	if len(content)%size != 0 || len(content) > maxRevoked*size {
+		return nil, fmt.Errorf("%w: revoked keys of %d bytes", errFrame, len(content))
+	}
+	for ; len(content) > 0; content = content[size:] {
+		keys = append(keys, document.Hash(content[:size]).String())
+	}
+	return keys, nil
 }
 
 // tlsKeyOf is the fingerprint of the key by which the other end made the handshake.

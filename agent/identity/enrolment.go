@@ -117,6 +117,12 @@ func (n *Node) Members() []netip.AddrPort {
 //  2. note that the node came by its token
 //  3. take the certificate, and forget the token
 func (n *Node) Enrol(certDER []byte, chain ...[]byte) error {
+	return n.EnrolKnowing(nil, certDER, chain...)
+}
+
+// EnrolKnowing is [Node.Enrol] into a fleet that has revoked keys already, which are noted first, as
+// by [Node.AdoptKnowing].
+func (n *Node) EnrolKnowing(revoked []string, certDER []byte, chain ...[]byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain != nil {
@@ -128,6 +134,9 @@ func (n *Node) Enrol(certDER []byte, chain ...[]byte) error {
 	m := n.m.with(certDER, chain)
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("enrol: %w", err)
+	}
+	if err := n.revoke(revoked); err != nil {
+		return fmt.Errorf("enrol: revoke %w", err)
 	}
 	f := n.enrolment
 	f.Came = true

@@ -42,6 +42,7 @@ func invited(t *testing.T, f *keyring.Keyring) *fleet.JoinFile {
 func TestEnrolPowerCut(t *testing.T) {
 	f := savedFleet(t, "dev")
 	j := invited(t, f)
+	revoked := []string{document.HashOf([]byte("bob")).String()}
 	life := func(files *memoryFiles) error {
 		n, err := openNode(files)
 		if err != nil || n.Adopted() {
@@ -53,7 +54,7 @@ func TestEnrolPowerCut(t *testing.T) {
 		if e, waits := n.Enrolment(); !waits || e.Token.Text() != j.Token.Text() || !bytes.Equal(e.Record.Bytes(), j.Record) || len(e.Members) != 2 || n.Came() {
 			t.Fatalf("%+v", e)
 		}
-		return n.Enrol(sign(t, f, n, "n1"))
+		return n.EnrolKnowing(revoked, sign(t, f, n, "n1"))
 	}
 	for writes := 0; ; writes++ {
 		done := false
@@ -72,6 +73,9 @@ func TestEnrolPowerCut(t *testing.T) {
 			_, waits := n.Enrolment()
 			if n.Adopted() && (waits || !n.Came() || strings.Contains(fmt.Sprint(after.disk), j.Token.Text())) || !n.Adopted() && n.Came() {
 				t.Errorf("writes=%d lands=%v: adopted %v, waits %v, came %v", writes, lands, n.Adopted(), waits, n.Came())
+			}
+			if n.Adopted() && !n.Revoked(revoked[0]) {
+				t.Errorf("writes=%d lands=%v: it is in, and does not know who was revoked", writes, lands)
 			}
 			if err := life(after); err != nil {
 				t.Fatalf("writes=%d lands=%v: after the cut: %v", writes, lands, err)

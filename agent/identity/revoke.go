@@ -66,6 +66,13 @@ func (n *Node) revoke(keys []string) error {
 	return nil
 }
 
+// RevokedKeys are all keys that were withdrawn, sorted.
+func (n *Node) RevokedKeys() []string {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return slices.Sorted(maps.Keys(n.revoked))
+}
+
 // Revoked says whether the key was withdrawn. It fits [fleet.Genesis.VerifyPeer].
 func (n *Node) Revoked(key string) bool {
 	n.mu.RLock()

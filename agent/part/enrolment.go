@@ -52,7 +52,7 @@ func (c clock) signs() (time.Time, bool) {
 func (s *session) newMember() *enrol.Member {
 	return &enrol.Member{
 		Ledger: s.taken, Papers: s.part.papers(), Revoked: s.part.node.Revoked, Now: s.talk.clock.now, Word: s.ownWord,
-		TLSKey: s.tlsKey, Refuse: refuse(s.part.book()),
+		RevokedKeys: s.part.node.RevokedKeys, TLSKey: s.tlsKey, Refuse: refuse(s.part.book()),
 		CanSign: func() error { _, _, err := s.nodeCA(); return err },
 		Sign: func(name string, key *ecdsa.PublicKey) ([]byte, error) {
 			by, now, err := s.nodeCA()
@@ -128,8 +128,29 @@ func (t *Talk) Comer(name func() string) *enrol.Comer {
 		Seated:  func() bool { return p.number() != 0 },
 		Take:    func(paper []byte) (bool, error) { return p.papers().Take(paper) },
 		Changed: func() { t.Look(); p.Tell() }, Waits: p.wait, Again: make(chan struct{}, 1),
-		Contacts: t.contacts,
+		Contacts: t.contacts, Find: t.findMembers, Own: t.ownCertificate,
 	}
+}
+
+// ownCertificate is the next certificate of a node that holds the key of the node CA, in DER. The
+// error may wrap [enrol.ErrCannotSign].
+func (t *Talk) ownCertificate() ([]byte, error) {
+	s := t.session.Load()
+	if s == nil {
+		return nil, errNoSeat
+	}
+	seat, ok := s.taken.State().Roster.ByKey(s.seat.Key)
+	if !ok {
+		return nil, errNoSeat
+	}
+	if err := refuse(t.part.book())(seat); err != nil {
+		return nil, err
+	}
+	key, err := fleet.P256(t.part.node.Certificate().Leaf.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return s.member.Sign(seat.Name, key)
 }
 
 // errNew is the answer of a node that nobody has accepted.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,13 +48,14 @@ type village struct {
 	where map[int]netip.AddrPort
 	nodes []*Talk
 	now   clock
+	later atomic.Int64 // since ledgertest.Today, nanoseconds
 }
 
 // live starts a fleet of so many seats, of which the first three are members.
 func live(t *testing.T, seats int) *village {
 	t.Helper()
 	v := &village{Fleet: ledgertest.Founded(t, seats, 1), where: make(map[int]netip.AddrPort)}
-	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today }}
+	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today.Add(time.Duration(v.later.Load())) }}
 	v.admin = v.lists(t, "cleo")
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -381,6 +383,112 @@ func (v *village) heard(t *testing.T, number int, nodes ...int) bool {
 		}
 	}
 	return true
+}
+
+// TestRenewsItself: the only node that holds the CA's key renews its own certificate, and that of a
+// node without a seat which was adopted by hand, once an operator has accepted it by both its keys.
+func TestRenewsItself(t *testing.T) {
+	v := live(t, 1)
+	v.hand(t, 1)
+	within(t, "n1 answers", func() bool { return v.heard(t, 1, 1) })
+	v.later.Store(int64(330 * 24 * time.Hour))
+	own := newcomer{v.nodes[0].Comer(nil), v.nodes[0].part}
+	renewed := func(n newcomer) bool {
+		before := n.part.node.Certificate().Leaf.NotAfter
+		_, ok := n.Step(t.Context(), 5)
+		after := n.part.node.Certificate().Leaf.NotAfter
+		if after.After(before) != ok && !ok {
+			t.Errorf("%s: %v, until %s", n.part.node, ok, after)
+		}
+		return after.After(before)
+	}
+	if !renewed(own) {
+		t.Error("it holds the CA's key, and does not renew itself")
+	}
+	node, state := identitytest.AdoptedAt(t, v.Fleet, "n5", ledgertest.Today.AddDate(-5, 0, 0))
+	n := v.in(t, New(node, state, t.TempDir(), func() {}))
+	taken, err := n.part.Ledger()
+	must(t, err)
+	must(t, taken.Take(2, v.Entries[1])) // which lists the operator
+	key := n.key(t)
+	if renewed(n) {
+		t.Error("nobody has accepted it")
+	}
+	tlsKey, err := document.ParseHash(node.Key())
+	must(t, err)
+	accept := func(number int64, tlsKey document.Hash) {
+		t.Helper()
+		paper, err := token.SignAccept(v.Log.State().Fleet(), token.Accept{Version: 1, Node: key, Name: "n5", TLSKey: tlsKey, Number: number}, v.admin)
+		must(t, err)
+		for _, p := range []*Part{v.nodes[0].part, n.part} {
+			_, err = p.papers().Take(paper.Bytes())
+			must(t, err)
+		}
+	}
+	accept(1, document.HashOf(nil))
+	if err := n.Visit(t.Context(), true); !errors.Is(err, enrol.ErrRefused) || !strings.Contains(err.Error(), enrol.ErrOtherKey.Error()) {
+		t.Errorf("accepted by another TLS key: %v", err)
+	}
+	accept(2, tlsKey)
+	if !renewed(n) {
+		t.Error("it is accepted, and not renewed")
+	}
+}
+
+// TestFindsMembers: a node whose members have moved looks for them where nobody has said that they are.
+func TestFindsMembers(t *testing.T) {
+	v := live(t, 3)
+	v.hand(t, 1)
+	within(t, "the members have heard of n3's TLS key", func() bool { return v.holdsCA(1) && v.heard(t, 3, 1, 2) })
+	n, where := v.aged(t, 3), v.where
+	n.Contacts = func(*pinned.Ledger, signed.Key) []netip.AddrPort {
+		return []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}
+	}
+	if err := n.Visit(t.Context(), true); err == nil {
+		t.Error("somebody answers at port 1")
+	}
+	n.Find = func(context.Context, *pinned.Ledger, signed.Key) []netip.AddrPort {
+		return []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), where[1]}
+	}
+	if err := n.Visit(t.Context(), true); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestComesKnowing: a node that comes by a token turns away who was revoked before, and comes in by no
+// member that has the key of the token's issuer as revoked.
+func TestComesKnowing(t *testing.T) {
+	v := live(t, 3)
+	v.hand(t, 1)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) })
+	spki, err := x509.MarshalPKIXPublicKey(&v.admin.PublicKey)
+	must(t, err)
+	key, err := fleet.NewKey()
+	must(t, err)
+	cert, err := x509.ParseCertificate(v.Sign(t, fleet.KindOperator, "bob", fleet.RoleAdmin, &key.PublicKey))
+	must(t, err)
+	issuer, bob := document.HashOf(spki).String(), document.HashOf(cert.RawSubjectPublicKeyInfo).String()
+	for _, one := range v.nodes {
+		must(t, one.part.node.Revoke(bob))
+	}
+	// n1 lies: it has the token's issuer as revoked, and lets in by the token all the same.
+	v.nodes[0].session.Load().member.RevokedKeys = func() []string { return []string{bob, issuer} }
+	seed := fleet.NewToken()
+	n := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n9", 1)
+	e, _ := n.part.node.Enrolment()
+	if err := n.Come(t.Context(), e); !errors.Is(err, enrol.ErrNotAMember) || n.part.node.Adopted() || n.part.node.Revoked(issuer) {
+		t.Errorf("at a member that lies: %v", err)
+	}
+	e.Members = append(e.Members, v.where[2])
+	if err := n.Come(t.Context(), e); err != nil || !n.part.node.Adopted() {
+		t.Fatal(err)
+	}
+	if !n.part.node.Revoked(bob) || n.part.node.Revoked(issuer) {
+		t.Errorf("it has as revoked: %v", n.part.node.RevokedKeys())
+	}
+	if _, err := v.Genesis.VerifyPeer(cert, nil, time.Now(), true, n.part.node.Revoked); !errors.Is(err, fleet.ErrRevoked) {
+		t.Errorf("bob calls it: %v", err)
+	}
 }
 
 // TestStolenSeat: whoever has the key of a seat, or of a node that was accepted, and makes a TLS key

@@ -78,6 +78,16 @@ func (t *Talk) contacts(taken *pinned.Ledger, self signed.Key) (all []netip.Addr
 	return slices.Compact(all)
 }
 
+// findMembers looks for seats on the node's own links, of which some let nodes in.
+func (t *Talk) findMembers(ctx context.Context, taken *pinned.Ledger, self signed.Key) (all []netip.AddrPort) {
+	for _, seat := range taken.State().Roster.Custodians() {
+		if seat.Key != self && ctx.Err() == nil {
+			all = append(all, t.find(ctx, seat)...)
+		}
+	}
+	return all
+}
+
 // findLimit is how long a seat is looked for on the node's own links.
 const findLimit = 3 * time.Second
 

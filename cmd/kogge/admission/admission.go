@@ -110,11 +110,30 @@ func None() Arrivals {
 	return Arrivals{Set: token.NewSet(), Refused: make(map[string]uint64)}
 }
 
-// askedForPapers is how many nodes are asked for papers: they tell each other.
+// askedForPapers is how many nodes have to answer when they are asked for papers: seats tell each other.
 const askedForPapers = 5
 
-// Papers asks nodes for papers, some of them, and verifies each by the ledger of the fleet's
-// folder. The error says that none answered, or is of this computer's files.
+// Tellers are the nodes that have all papers, and pass on new ones, as far as this computer knows
+// where they are: those with a seat, and first of all those that let nodes in. The others have papers
+// about themselves alone.
+func Tellers(k *keyring.Keyring, s ledger.State) (names []string, err error) {
+	nodes, err := operate.Nodes(k)
+	if err != nil {
+		return nil, err
+	}
+	for _, seat := range slices.Concat(s.Roster.Custodians(), s.Roster.Seats) {
+		if _, known := nodes[seat.Name]; known && !slices.Contains(names, seat.Name) {
+			names = append(names, seat.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, errors.New("this computer knows the address of no node that has a seat")
+	}
+	return names, nil
+}
+
+// Papers asks [Tellers] for papers, in their order, until some have answered, and verifies each by the
+// ledger of the fleet's folder. The error says that none answered, or is of this computer's files.
 func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(operate.Notice)) (Arrivals, error) {
 	a := None()
 	l, _, err := operate.Ledger(k)
@@ -127,8 +146,7 @@ func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(o
 	}
 	var mu sync.Mutex // guards a and failed
 	var failed error
-	names = names[:min(len(names), askedForPapers)]
-	each(len(names), func(i int) {
+	ask := func(names []string, i int) {
 		limited, cancel := context.WithTimeout(ctx, seeLimit)
 		defer cancel()
 		err := operate.Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
@@ -153,7 +171,12 @@ func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(o
 			return
 		}
 		a.Asked = append(a.Asked, names[i])
-	})
+	}
+	for most := askedForPapers; len(names) > 0 && len(a.Asked) < askedForPapers; most *= 2 {
+		some := names[:min(len(names), most)]
+		each(len(some), func(i int) { ask(some, i) })
+		names = names[len(some):]
+	}
 	if len(a.Asked) == 0 {
 		return a, errors.Join(errors.New("no node of the fleet has told who came and who was accepted"), failed)
 	}

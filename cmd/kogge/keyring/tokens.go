@@ -206,6 +206,16 @@ func (k *Keyring) AcceptNode(node signed.Key, name string, labels notice.Labels,
 	return token.SignAccept(id, a, own)
 }
 
+// AcceptAdopted is the acceptance of a node that an operator has adopted, and that has no seat, by the
+// TLS key that it has shown him.
+func (k *Keyring) AcceptAdopted(node signed.Key, tlsKey document.Hash, name string, now time.Time) (token.Paper, error) {
+	own, id, err := k.signer()
+	if err != nil {
+		return token.Paper{}, err
+	}
+	return token.SignAccept(id, token.Accept{Version: 1, Node: node, Name: name, TLSKey: tlsKey, Number: now.Unix()}, own)
+}
+
 // signer is this operator's key, and the fleet's id.
 func (k *Keyring) signer() (*ecdsa.PrivateKey, document.Hash, error) {
 	id, err := document.ParseHash(k.Genesis.ID())

@@ -115,8 +115,8 @@ func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.
 				continue
 			}
 		}
-		revoked, err := Revoked(k)
-		return l.State().Without(revoked), seen, err
+		revoked, err := RevokedKeys(k)
+		return l.State().Without(func(key string) bool { return slices.Contains(revoked, key) }), seen, err
 	}
 }
 

@@ -57,7 +57,7 @@ func (t Told) Answered() bool {
 // far, a few at a time, and returns how it went, in the order of their names. Nodes end
 // what runs under those keys.
 func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]Told, error) {
-	keys, err := revokedKeys(k)
+	keys, err := RevokedKeys(k)
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +117,9 @@ func revokedNodes(k *keyring.Keyring) (func(key string) bool, error) {
 	}, err
 }
 
-// revokedKeys are all keys that the fleet's folder has as revoked, of operators and of
+// RevokedKeys are all keys that the fleet's folder has as revoked, of operators and of
 // nodes, as in Peer.Key.
-func revokedKeys(k *keyring.Keyring) ([]string, error) {
+func RevokedKeys(k *keyring.Keyring) ([]string, error) {
 	people, err := k.Operators()
 	if err != nil {
 		return nil, err
@@ -135,12 +135,6 @@ func revokedKeys(k *keyring.Keyring) ([]string, error) {
 		keys = append(keys, n.Key)
 	}
 	return keys, err
-}
-
-// Revoked says whether the fleet's folder has a key as revoked, an operator's or a node's.
-func Revoked(k *keyring.Keyring) (func(key string) bool, error) {
-	keys, err := revokedKeys(k)
-	return func(key string) bool { return slices.Contains(keys, key) }, err
 }
 
 // tellRevoked tells one node which keys are revoked.
