@@ -75,6 +75,11 @@ func (b book) Opens(r token.Record, tlsKey document.Hash, now time.Time) error {
 	return b.set.Opens(r, tlsKey, now)
 }
 
+func (b book) Take(raw []byte) (bool, error) {
+	c, err := b.set.Put(raw, b.State())
+	return c.News, err
+}
+
 func (b book) CameBy(node signed.Key) (token.Use, bool) { return b.set.CameBy(node) }
 func (b book) Refused() map[string]uint64               { return nil }
 

@@ -60,6 +60,7 @@ type Ledger interface {
 type Papers interface {
 	Admit(u token.Use, now time.Time) error
 	Opens(r token.Record, tlsKey document.Hash, now time.Time) error
+	Take(raw []byte) (news bool, err error)
 	Accepted(node signed.Key) (a token.Accept, paper []byte, ok bool)
 	CameBy(node signed.Key) (token.Use, bool)
 	Refused() map[string]uint64
@@ -222,7 +223,12 @@ func (m *Member) welcome(w *wire) (*guest, error) {
 	case sayRecord:
 		g.record, err = m.hearRecord(content, tlsKey)
 	case sayVisit:
-		err = m.hearVisit(g, content, w.state)
+		err = m.hearVisit(g, content, nil, w.state)
+	case sayCame:
+		var visit, use []byte
+		if visit, use, err = parseCame(content); err == nil {
+			err = m.hearVisit(g, visit, use, w.state)
+		}
 	default:
 		err = fmt.Errorf("%w: kind %d", errFrame, kind)
 	}
@@ -278,8 +284,9 @@ func (m *Member) hearRecord(content []byte, tlsKey document.Hash) (token.Paper, 
 	return p, m.CanSign()
 }
 
-// hearVisit says who a node is that has a key in this fleet.
-func (m *Member) hearVisit(g *guest, content []byte, state tls.ConnectionState) error {
+// hearVisit says who a node is that has a key in this fleet. use is that of the token by which it says
+// that it came; nil: it says nothing of the kind.
+func (m *Member) hearVisit(g *guest, content, use []byte, state tls.ConnectionState) error {
 	ledger := m.Ledger.State()
 	key, err := openVisit(content, ledger.Fleet(), state)
 	if err != nil {
@@ -305,10 +312,39 @@ func (m *Member) hearVisit(g *guest, content []byte, state tls.ConnectionState) 
 		g.name = a.Name
 		return nil
 	}
-	if _, ok := m.Papers.CameBy(key); ok {
+	_, came := m.Papers.CameBy(key)
+	if !came && use != nil {
+		if err := m.hearCame(key, g.tlsKey, use, state); err != nil {
+			return err
+		}
+		came = true
+	}
+	if came {
 		return nil // it may ask whether it is accepted
 	}
 	return fmt.Errorf("%w: key %s", ErrStranger, key.ID().Short())
+}
+
+// hearCame takes a use that this member has not heard of from whoever let the node in: with a
+// certificate of the fleet, for the name and the key of the use, it was let in by somebody who may.
+func (m *Member) hearCame(node signed.Key, tlsKey document.Hash, use []byte, state tls.ConnectionState) error {
+	u, err := token.OpenUse(use)
+	if err != nil {
+		return err
+	}
+	certificates := state.PeerCertificates
+	peer, err := m.Ledger.State().Genesis.VerifyPeer(certificates[0], certificates[1:], time.Time{}, false, m.Revoked)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStranger, err)
+	}
+	if u.Node != node || u.TLSKey != tlsKey || peer.Kind != fleet.KindNode || peer.Name != u.Name {
+		return fmt.Errorf("%w: it is of another node than %s", token.ErrUse, peer.Name)
+	}
+	if _, err := m.Papers.Take(use); err != nil {
+		return err
+	}
+	log.Printf("agent: node %s (key %s) shows that it came by token %s, of which this node had not heard", u.Name, u.Node.ID().Short(), u.Record.Key.ID().Short())
+	return nil
 }
 
 // owns wants a TLS key to be the one that the fleet knows of a node, so that whoever has come by the

@@ -48,6 +48,7 @@ const (
 	askSigned  = 10 // a certificate for the key of the connection
 	askPapers  = 12 // the node's acceptance
 	askRevoked = 14 // the keys that the member has as revoked
+	sayCame    = 16 // a visit, and the use of the token by which the node came
 	isWord     = 1  // the member's, for its TLS key: an envelope
 	isEntry    = 3  // height and entry, as it stands in a file
 	isEnd      = 5  // of the ledger: its height
@@ -208,6 +209,19 @@ type visit struct {
 }
 
 const version = 1
+
+// cameTag begins what a node says that is new: its visit, and its use.
+const cameTag = "kogge/came/v1"
+
+func cameFrame(visit, use []byte) []byte { return document.Message(cameTag, visit, use) }
+
+func parseCame(content []byte) (visit, use []byte, err error) {
+	fields, rest, ok := document.Fields(content, 3)
+	if !ok || len(rest) > 0 || string(fields[0]) != cameTag {
+		return nil, nil, fmt.Errorf("%w: no visit and use", errFrame)
+	}
+	return fields[1], fields[2], nil
+}
 
 // openVisit says by whose key a visit is, on a connection.
 func openVisit(raw []byte, fleet document.Hash, state tls.ConnectionState) (signed.Key, error) {

@@ -29,6 +29,7 @@ type enrolmentFile struct {
 	Record  []byte           `json:"record,omitempty"` // of the token; none: an operator's computer takes the node in
 	Members []netip.AddrPort `json:"members,omitempty"`
 	Came    bool             `json:"came,omitempty"` // the node came by the token, and by nobody's hand
+	Use     []byte           `json:"use,omitempty"`  // of the token: the proof of that
 }
 
 // readEnrolment reads how the node is to come into its fleet, or came. One that cannot be read
@@ -50,6 +51,9 @@ func parseEnrolment(raw []byte) (enrolmentFile, error) {
 	f, err := document.DecodeExact[enrolmentFile](raw, enrolmentVersion)
 	if err == nil && len(f.Record) > 0 {
 		_, err = token.ParsePaper(f.Record)
+	}
+	if err == nil && len(f.Use) > 0 {
+		_, err = token.OpenUse(f.Use)
 	}
 	return f, err
 }
@@ -102,6 +106,17 @@ func (n *Node) Came() bool {
 	return n.m.chain != nil && n.enrolment.Came
 }
 
+// Use is the proof that the node came by its token, which it shows until it is accepted: who let it in
+// may have told nobody. nil: there is none.
+func (n *Node) Use() []byte {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.m.chain == nil || !n.enrolment.Came {
+		return nil
+	}
+	return n.enrolment.Use
+}
+
 // Members are where members of the fleet answered when the token was given out.
 func (n *Node) Members() []netip.AddrPort {
 	n.mu.RLock()
@@ -117,12 +132,12 @@ func (n *Node) Members() []netip.AddrPort {
 //  2. note that the node came by its token
 //  3. take the certificate, and forget the token
 func (n *Node) Enrol(certDER []byte, chain ...[]byte) error {
-	return n.EnrolKnowing(nil, certDER, chain...)
+	return n.EnrolKnowing(nil, nil, certDER, chain...)
 }
 
 // EnrolKnowing is [Node.Enrol] into a fleet that has revoked keys already, which are noted first, as
-// by [Node.AdoptKnowing].
-func (n *Node) EnrolKnowing(revoked []string, certDER []byte, chain ...[]byte) error {
+// by [Node.AdoptKnowing]. use is the proof of the token, which is kept with the note.
+func (n *Node) EnrolKnowing(revoked []string, use, certDER []byte, chain ...[]byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain != nil {
@@ -139,7 +154,7 @@ func (n *Node) EnrolKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 		return fmt.Errorf("enrol: revoke %w", err)
 	}
 	f := n.enrolment
-	f.Came = true
+	f.Came, f.Use = true, use
 	err := n.enrols(f)
 	if err == nil {
 		err = n.change(m)

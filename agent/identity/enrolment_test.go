@@ -54,7 +54,7 @@ func TestEnrolPowerCut(t *testing.T) {
 		if e, waits := n.Enrolment(); !waits || e.Token.Text() != j.Token.Text() || !bytes.Equal(e.Record.Bytes(), j.Record) || len(e.Members) != 2 || n.Came() {
 			t.Fatalf("%+v", e)
 		}
-		return n.EnrolKnowing(revoked, sign(t, f, n, "n1"))
+		return n.EnrolKnowing(revoked, nil, sign(t, f, n, "n1"))
 	}
 	for writes := 0; ; writes++ {
 		done := false

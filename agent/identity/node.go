@@ -408,7 +408,7 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	}
 	if n.m.chain == nil { // an operator has it in hand, who need not accept it
 		f := n.enrolment
-		f.Came = false
+		f.Came, f.Use = false, nil
 		if err := n.enrols(f); err != nil {
 			return fmt.Errorf("adopt: %w", err)
 		}

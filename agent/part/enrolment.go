@@ -124,7 +124,7 @@ func (s *session) wrapKey(by signed.Key) (notice.WrapKey, bool) {
 func (t *Talk) Comer(name func() string) *enrol.Comer {
 	p := t.part
 	return &enrol.Comer{
-		Identity: p.node, Open: p.before, New: p.isNew, Accepted: p.accepted, Name: name, Now: t.clock.now,
+		Identity: p.node, Open: p.before, Seen: p.seen, Settle: p.arrive, New: p.isNew, Accepted: p.accepted, Name: name, Now: t.clock.now,
 		Seated:  func() bool { return p.number() != 0 },
 		Take:    func(paper []byte) (bool, error) { return p.papers().Take(paper) },
 		Changed: func() { t.Look(); p.Tell() }, Waits: p.wait, Again: make(chan struct{}, 1),

@@ -334,6 +334,9 @@ func (p *Part) SettleVotes() error {
 	if !p.node.Adopted() {
 		return nil
 	}
+	if err := p.arrive(); err != nil {
+		log.Printf("agent: %v", err)
+	}
 	taken, err := p.Ledger()
 	if err != nil {
 		return err
