@@ -103,7 +103,7 @@ func (s *session) sayCustody() {
 		log.Printf("agent: this node holds the key of the node CA now")
 	}
 	s.says.Say(notice.WrapKeyKind, s.held.Says(seat.Number).Encode())
-	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey)
+	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey, time.Now())
 	if _, before := s.engine.Object(notice.CAKeyKind, s.seat.Key); gives || before && !k.CA.IsZero() {
 		s.says.Say(notice.CAKeyKind, k.Encode())
 	}
