@@ -34,6 +34,7 @@ import (
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
@@ -383,6 +384,62 @@ func (v *village) heard(t *testing.T, number int, nodes ...int) bool {
 		}
 	}
 	return true
+}
+
+// TestRevokedOperator: whoever has the key of an operator that is revoked on the nodes lets in nobody,
+// accepts nobody and orders nothing; what he had ordered ends, and whom he had accepted stays.
+func TestRevokedOperator(t *testing.T) {
+	v := live(t, 4)
+	v.hand(t, 1)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
+	id := v.Log.State().Fleet()
+	accept := func(number int64, of, name string) []byte {
+		paper, err := token.SignAccept(id, token.Accept{Version: 1, Node: ledgertest.Key(t, of), Name: name, Number: number}, v.admin)
+		must(t, err)
+		return paper.Bytes()
+	}
+	isolate := func(number uint64, seat int) signed.Envelope {
+		e, err := order.Seal(id, v.admin, number, order.Isolation{Seat: seat, Key: keyOf(t, seat), Isolated: true})
+		must(t, err)
+		return e
+	}
+	isolated := func(seat int) func() bool {
+		return func() bool {
+			for _, one := range v.nodes[:2] {
+				if _, is := one.part.book().Standing().Isolates(keyOf(t, seat)); !is {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	_, err := v.nodes[0].part.papers().Take(accept(1, "a", "a"))
+	must(t, err)
+	must(t, v.nodes[0].give(isolate(9, 4)))
+	within(t, "n4 is isolated", isolated(4))
+
+	spki, err := x509.MarshalPKIXPublicKey(&v.admin.PublicKey)
+	must(t, err)
+	for _, one := range v.nodes {
+		must(t, one.part.node.Revoke(document.HashOf(spki).String()))
+		one.Look()
+	}
+	within(t, "n4 is not isolated any more", func() bool { return !isolated(4)() })
+	seed := fleet.NewToken()
+	n := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n9", 1, 2, 3)
+	e, _ := n.part.node.Enrolment()
+	if err := n.Come(t.Context(), e); err == nil || strings.Count(err.Error(), ledger.ErrWithdrawn.Error()) != 3 {
+		t.Errorf("a token: %v", err)
+	}
+	if _, err := v.nodes[0].part.papers().Take(accept(1, "b", "b")); !errors.Is(err, ledger.ErrWithdrawn) {
+		t.Errorf("an acceptance: %v", err)
+	}
+	if _, _, ok := v.nodes[0].part.papers().Accepted(ledgertest.Key(t, "a")); !ok {
+		t.Error("whom he had accepted is gone")
+	}
+	if err := v.nodes[0].give(isolate(10, 4)); !errors.Is(err, order.ErrOrder) || !errors.Is(err, ledger.ErrWithdrawn) {
+		t.Errorf("an order: %v", err)
+	}
 }
 
 // TestRenewsItself: the only node that holds the CA's key renews its own certificate, and that of a

@@ -23,6 +23,9 @@ import (
 	"kogge.example/update/fleet/signed"
 )
 
+// TestMain: the members of etcd are processes of this program.
+func TestMain(m *testing.M) { etcdtest.Main(m) }
+
 // TestNotices has four nodes of a founded fleet, three of which run etcd, reach it through each
 // other's gateways behind the port of the API: all hold leases, what is decided comes to all of
 // them, and when etcd is gone each still says what it knew, and that it is old.

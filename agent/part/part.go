@@ -1,10 +1,11 @@
 // Package part is what this node is in its fleet, and what it says and does there.
 //
-// A node comes in with its identity, and the folders of STATE and of this boot; so do records of the
-// ledger, papers and orders, by whoever brings them. Out goes what the API answers about the fleet, what
-// other programs of the node are told (control.Fleet, control.Seats), and, for as long as the node has
-// a seat, a session of gossip and one with the gateway of a member of etcd. Slots, containers and the
-// service etcd it leaves alone, but for the order to begin anew that an owner has permitted.
+// In come the node's identity, the folders of STATE and of this boot, and what operators and other
+// nodes bring: records of the ledger, papers, orders, words of seats. Out goes what the API answers
+// about the fleet, what PID 1, the console and the service etcd are told (how many votes decide,
+// control.Fleet, control.Seats), the log of the node's deeds, and, while the node has a seat, a session
+// of gossip and one with the gateway of a member of etcd. It leaves alone slots, containers and the
+// service etcd, but for the order to begin anew that an owner has permitted.
 package part
 
 import (

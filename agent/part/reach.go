@@ -2,7 +2,9 @@ package part
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve/care"
 	"kogge.example/init/control"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/roster"
@@ -118,7 +121,8 @@ const (
 )
 
 // reachNode opens a connection to the API of another node that has a seat, at the first of its
-// addresses that answers. Who that is, is for who speaks over it to find out.
+// addresses where its TLS key answers: behind routers of their own, machines have one address, and
+// it may be this one's, too. Whose key that is, is for who speaks over it to find out.
 func (t *Talk) reachNode(ctx context.Context, name string) (net.Conn, error) {
 	now := t.session.Load()
 	if now == nil {
@@ -135,13 +139,38 @@ func (t *Talk) reachNode(ctx context.Context, name string) (net.Conn, error) {
 	if len(addresses) == 0 {
 		return nil, errors.New("this node knows no address of it")
 	}
+	key, known := now.tlsKey(seat.Key)
+	dialer := net.Dialer{Timeout: reachEach}
 	var all error
 	for _, a := range addresses[:min(len(addresses), reachMost)] {
-		conn, err := (&net.Dialer{Timeout: reachEach}).DialContext(ctx, "tcp", a.String())
+		err := error(nil)
+		if known {
+			err = answers(ctx, &dialer, a.String(), key)
+		}
 		if err == nil {
-			return conn, nil
+			var conn net.Conn
+			if conn, err = dialer.DialContext(ctx, "tcp", a.String()); err == nil {
+				return conn, nil
+			}
 		}
 		all = errors.Join(all, err)
 	}
 	return nil, all
+}
+
+// answers says whether a machine with a TLS key answers at an address.
+func answers(ctx context.Context, dialer *net.Dialer, address string, key document.Hash) error {
+	conn, err := (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, // the key is what counts
+		VerifyConnection: func(c tls.ConnectionState) error {
+			if got := document.HashOf(c.PeerCertificates[0].RawSubjectPublicKeyInfo); got != key {
+				return fmt.Errorf("%s: another machine answers there, with key %s", address, got.Short())
+			}
+			return nil
+		},
+	}}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }

@@ -146,7 +146,7 @@ func byRevoked(ring *keyring.Keyring, paper []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	revoked, err := operate.RevokedKeys(ring)
+	revoked, err := ring.RevokedKeys()
 	return slices.Contains(revoked, document.HashOf(p.Issuer).String()), err
 }
 
@@ -158,7 +158,7 @@ func sayUntold(ring *keyring.Keyring, name string, out io.Writer) error {
 		return err
 	}
 	_, known := nodes[name]
-	keys, err := operate.RevokedKeys(ring)
+	keys, err := ring.RevokedKeys()
 	if err != nil || known || len(keys) == 0 {
 		return err
 	}

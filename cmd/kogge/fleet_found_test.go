@@ -123,5 +123,8 @@ func TestFoundHands(t *testing.T) {
 		if err != nil || held.CA(ring.Genesis.NodeCA) == nil {
 			t.Errorf("%d: n1 does not hold the node CA's key: %v", i, err)
 		}
+		o.lacks("the node CA's key", "fleet", "status")
+		must(t, os.Remove(filepath.Join("identity", "ca.json"))) // and it is given again
+		o.does("n1: it does not hold the node CA's key", "fleet", "status")
 	}
 }

@@ -245,9 +245,14 @@ func Hand(ctx context.Context, k *keyring.Keyring, s ledger.State, tell func(ope
 	all := make([]operate.Told, len(seats))
 	each(len(seats), func(i int) {
 		seat := seats[i]
+		n, known := nodes[seat.Name]
+		if !known {
+			all[i] = operate.Told{Node: seat.Name, Err: keyring.ErrNoNode}
+			return
+		}
 		limited, cancel := context.WithTimeout(ctx, callLimit)
 		defer cancel()
-		all[i] = operate.Told{Node: seat.Name, Err: operate.Remote{Keys: k, Name: seat.Name, Address: nodes[seat.Name].Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
+		all[i] = operate.Told{Node: seat.Name, Err: operate.Remote{Keys: k, Name: seat.Name, Address: n.Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
 			answer, err := c.Custody(ctx, connect.NewRequest(&apiv1.CustodyRequest{}))
 			if err != nil {
 				return err

@@ -76,7 +76,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		}
 		return Adopted{Name: is.Name, Before: true, Unasked: unasked}, err
 	}
-	revoked, err := RevokedKeys(k)
+	revoked, err := k.RevokedKeys()
 	if err != nil {
 		return Adopted{}, err
 	}
@@ -104,7 +104,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	}
 	// Who revokes tells the nodes of nodes.json: a key that was revoked since we asked
 	// is for us to tell.
-	late, err := RevokedKeys(k)
+	late, err := k.RevokedKeys()
 	if err == nil && len(late) > len(revoked) {
 		if err = (Remote{Keys: k, Name: is.Name, Address: address, Tell: tell}).tellRevoked(ctx, late); err != nil {
 			err = Untold{is.Name, err}
@@ -120,7 +120,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 // tellAdopted tells a node that is in the fleet already which keys are revoked: it may have come in
 // by a member that left some out.
 func tellAdopted(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) error {
-	keys, err := RevokedKeys(k)
+	keys, err := k.RevokedKeys()
 	if err != nil || len(keys) == 0 {
 		return err
 	}

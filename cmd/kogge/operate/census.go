@@ -115,7 +115,7 @@ func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.
 				continue
 			}
 		}
-		revoked, err := RevokedKeys(k)
+		revoked, err := k.RevokedKeys()
 		return l.State().Without(func(key string) bool { return slices.Contains(revoked, key) }), seen, err
 	}
 }
@@ -226,6 +226,9 @@ func Judge(s ledger.State, seen []Sighting, now time.Time) Health {
 			away++
 		}
 		add(rankOf(n.Standing), wrong...)
+		if one.Etcd.GetLacksCa() && n.Standing != StandingDoubt {
+			add(4, Problem{node, "it does not hold the node CA's key: it lets no node in, and renews none", "kogge fleet found --all-adopted gives it, on the computer that has that key"})
+		}
 	}
 	for _, seat := range s.Roster.Seats {
 		note(seat.Name, seat)
