@@ -180,6 +180,7 @@ func FuzzStranger(f *testing.F) {
 	f.Add(frame(sayRecord, []byte("record")))
 	f.Add(append(frame(sayVisit, []byte("visit")), frame(askSigned, nil)...))
 	f.Add(frame(askLedger, []byte{1}))
+	f.Add(frame(sayCame, cameFrame([]byte("visit"), []byte("use"))))
 	f.Fuzz(func(t *testing.T, says []byte) {
 		answers, err := hear(t, m, state, says)
 		if err == nil || b.set.Len() > 0 || len(answers) > 1 {

@@ -8,7 +8,8 @@
 //	node ◀─ the certificate, and revoked keys ──── member     noted; the token is wiped
 //
 // A node that is in visits members now and then: for records that it lacks, for its acceptance,
-// and for the certificate that follows on its own, which may be over since any time.
+// and for the certificate that follows on its own, which may be over since any time. One that is new
+// shows its use: whoever let it in may have told nobody.
 //
 // In come connections on the port of the API, after the handshake; out go certificates, the
 // ledger and papers of that one node. Each side proves the key of its handshake: a seat by its
