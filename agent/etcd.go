@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -117,8 +118,8 @@ func (p *participant) open() (err error) {
 	if p.node, err = identity.OpenNode(filepath.Join(p.state, "identity")); err != nil {
 		return err
 	}
-	if p.node.Genesis() == nil {
-		return errors.New("this node is in no fleet")
+	if !p.node.Adopted() {
+		return cmp.Or(p.node.Problem(), errors.New("this node is in no fleet"))
 	}
 	own, err := identity.OpenSeat(filepath.Join(p.state, "identity"))
 	if err != nil {

@@ -25,6 +25,10 @@ type Comer struct {
 	Identity *identity.Node
 	// Open gives the key for the node's seat, and its ledger.
 	Open func() (*identity.Seat, *pinned.Ledger, error)
+	// Seen is what of the fleet's ledger was verified on the way in; anew: it begins again. Settle has
+	// that be the node's ledger, if there is something and the node is in.
+	Seen   func(anew bool) (*pinned.Ledger, error)
+	Settle func() error
 	// Seated, New and Accepted say how the node stands in the fleet that it is in.
 	Seated, New, Accepted func() bool
 	// Take keeps a paper about the node.
@@ -89,6 +93,9 @@ func (c *Comer) Step(ctx context.Context, tries int) (time.Duration, bool) {
 	if !c.Identity.Adopted() {
 		return checkEvery, true
 	}
+	if err := c.Settle(); err != nil {
+		log.Printf("agent: %v", err)
+	}
 	seated, fresh := c.Seated(), c.New()
 	due := fleet.RenewDue(c.Identity.Certificate().Leaf, c.Identity.Genesis().NodeCA, c.Now())
 	follows := fresh || c.Accepted()
@@ -140,13 +147,35 @@ func (c *Comer) Come(ctx context.Context, e identity.Enrolment) error {
 		return fmt.Errorf("enrol: %w", err)
 	}
 	name := cmp.Or(says.Node, c.Name())
-	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Revoked: c.Identity.Revoked}
+	seen, err := c.Seen(false)
+	if err != nil {
+		return fmt.Errorf("enrol: %w", err)
+	}
+	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Seen: seen, Revoked: c.Identity.Revoked}
 	var all error
 	for _, address := range e.Members { // in their order: so the console says the same as long as nothing changes
-		answer, err := own.Enrol(ctx, address, e.Token, e.Record, name, func(der []byte, revoked []string) error { return c.Identity.EnrolKnowing(revoked, der) })
+		var proof []byte
+		answer, err := own.Enrol(ctx, address, e.Token, e.Record, name, func(der, use []byte, revoked []string) error {
+			proof = use
+			return c.Identity.EnrolKnowing(revoked, use, der)
+		})
 		if err != nil {
 			all = errors.Join(all, err)
+			if errors.Is(err, token.ErrCheckpoint) && seen.State().Height >= says.Height { // it never will be
+				if seen, err = c.Seen(true); err != nil {
+					return errors.Join(all, err)
+				}
+				own.Seen = seen
+			}
 			continue
+		}
+		// It is in. What fails now is repeated, or comes with the next visit.
+		err = c.Settle()
+		if err == nil {
+			_, err = c.Take(proof)
+		}
+		if err != nil {
+			log.Printf("agent: enrolment: %v", err)
 		}
 		log.Printf("agent: %s let this node in: %s. It is new until an operator accepts it: kogge fleet accept %s", answer.Seat.Name, c.Identity, c.Identity.Name())
 		return nil
@@ -161,6 +190,9 @@ func (c *Comer) Visit(ctx context.Context, renew bool) error {
 		return err
 	}
 	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Revoked: c.Identity.Revoked, Refuse: c.Refuse}
+	if c.New() {
+		own.Came = c.Identity.Use()
+	}
 	all := errors.New("no member's address is known")
 	contacts := shuffled(c.Contacts(taken, seat.Key))
 	for i, looked := 0, false; i < len(contacts) || !looked; i++ {

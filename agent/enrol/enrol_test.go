@@ -71,6 +71,15 @@ func (b book) Accepted(node signed.Key) (token.Accept, []byte, bool) {
 	return a, b.set.PaperOf(node), ok
 }
 
+func (b book) Opens(r token.Record, tlsKey document.Hash, now time.Time) error {
+	return b.set.Opens(r, tlsKey, now)
+}
+
+func (b book) Take(raw []byte) (bool, error) {
+	c, err := b.set.Put(raw, b.State())
+	return c.News, err
+}
+
 func (b book) CameBy(node signed.Key) (token.Use, bool) { return b.set.CameBy(node) }
 func (b book) Refused() map[string]uint64               { return nil }
 
@@ -103,13 +112,8 @@ func frame(kind byte, content []byte) []byte {
 func hear(t testing.TB, m *Member, state tls.ConnectionState, says []byte) (answers []string, err error) {
 	t.Helper()
 	conn := &said{Reader: bytes.NewReader(says), from: "192.0.2.9:1"}
-	leave, ok := m.enter(conn.RemoteAddr())
-	if !ok {
-		t.Fatal("there is no turn")
-	}
-	defer leave()
 	w := &wire{conn, state, bufio.NewReader(conn)}
-	if err = m.serve(w, func() {}); err != nil {
+	if err = m.attend(w, func() {}, func() {}); err != nil {
 		m.refuse(w, err)
 	}
 	back := &wire{conn: &said{Reader: bytes.NewReader(nil)}, r: bufio.NewReader(&conn.answer)}
@@ -169,30 +173,6 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// TestTurns lets in a few at a time, of one address and of all.
-func TestTurns(t *testing.T) {
-	m, _, _ := member0(t)
-	var leave []func()
-	in := 0
-	for i := range 40 {
-		if l, ok := m.enter(address(fmt.Sprintf("192.0.2.%d:%d", i/10, i))); ok {
-			in++
-			leave = append(leave, l)
-		}
-	}
-	if in != maxTurns {
-		t.Errorf("%d came in", in)
-	}
-	for _, l := range leave {
-		l()
-	}
-	for i := range 10 {
-		if _, ok := m.enter(address(fmt.Sprintf("192.0.2.1:%d", i))); ok != (i < maxOfHost) {
-			t.Errorf("connection %d of one address: %v", i, ok)
-		}
-	}
-}
-
 // FuzzStranger has bytes of strangers be said to a member: it never signs anything for them, and
 // never keeps anything.
 func FuzzStranger(f *testing.F) {
@@ -200,6 +180,7 @@ func FuzzStranger(f *testing.F) {
 	f.Add(frame(sayRecord, []byte("record")))
 	f.Add(append(frame(sayVisit, []byte("visit")), frame(askSigned, nil)...))
 	f.Add(frame(askLedger, []byte{1}))
+	f.Add(frame(sayCame, cameFrame([]byte("visit"), []byte("use"))))
 	f.Fuzz(func(t *testing.T, says []byte) {
 		answers, err := hear(t, m, state, says)
 		if err == nil || b.set.Len() > 0 || len(answers) > 1 {

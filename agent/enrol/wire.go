@@ -8,7 +8,8 @@
 //	node ◀─ the certificate, and revoked keys ──── member     noted; the token is wiped
 //
 // A node that is in visits members now and then: for records that it lacks, for its acceptance,
-// and for the certificate that follows on its own, which may be over since any time.
+// and for the certificate that follows on its own, which may be over since any time. One that is new
+// shows its use: whoever let it in may have told nobody.
 //
 // In come connections on the port of the API, after the handshake; out go certificates, the
 // ledger and papers of that one node. Each side proves the key of its handshake: a seat by its
@@ -25,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"kogge.example/update/fleet/document"
@@ -47,6 +49,7 @@ const (
 	askSigned  = 10 // a certificate for the key of the connection
 	askPapers  = 12 // the node's acceptance
 	askRevoked = 14 // the keys that the member has as revoked
+	sayCame    = 16 // a visit, and the use of the token by which the node came
 	isWord     = 1  // the member's, for its TLS key: an envelope
 	isEntry    = 3  // height and entry, as it stands in a file
 	isEnd      = 5  // of the ledger: its height
@@ -60,7 +63,8 @@ const (
 	maxSaid    = token.MaxPaper + 1<<10
 	maxDER     = 8 << 10
 	maxRevoked = 10_000           // keys
-	wordsLimit = 20 * time.Second // for one frame
+	maxPiece   = 16 << 10         // bytes
+	wordsLimit = 20 * time.Second // for so many bytes of one frame
 )
 
 // ErrRefused is of a member that has said why it does not do what it was asked for.
@@ -80,14 +84,19 @@ func newWire(conn *tls.Conn) *wire {
 	return &wire{conn, conn.ConnectionState(), bufio.NewReaderSize(conn, 4<<10)}
 }
 
+// send writes a frame, piece by piece: who takes no piece in time is gone, and who is slow is not.
 func (w *wire) send(kind byte, content []byte) error {
 	frame := binary.AppendUvarint(nil, uint64(1+len(content)))
 	frame = append(append(frame, kind), content...)
-	if err := w.conn.SetWriteDeadline(time.Now().Add(wordsLimit)); err != nil {
-		return err
+	for piece := range slices.Chunk(frame, maxPiece) {
+		if err := w.conn.SetWriteDeadline(time.Now().Add(wordsLimit)); err != nil {
+			return err
+		}
+		if _, err := w.conn.Write(piece); err != nil {
+			return err
+		}
 	}
-	_, err := w.conn.Write(frame)
-	return err
+	return nil
 }
 
 // receive is the next frame, of at most so many bytes.
@@ -103,8 +112,13 @@ func (w *wire) receive(most int) (kind byte, content []byte, err error) {
 		return 0, nil, fmt.Errorf("%w: %d bytes", errFrame, size)
 	}
 	frame := make([]byte, size)
-	if _, err := io.ReadFull(w.r, frame); err != nil {
-		return 0, nil, err
+	for piece := range slices.Chunk(frame, maxPiece) {
+		if err := w.conn.SetReadDeadline(time.Now().Add(wordsLimit)); err != nil {
+			return 0, nil, err
+		}
+		if _, err := io.ReadFull(w.r, piece); err != nil {
+			return 0, nil, err
+		}
 	}
 	return frame[0], frame[1:], nil
 }
@@ -196,6 +210,19 @@ type visit struct {
 }
 
 const version = 1
+
+// cameTag begins what a node says that is new: its visit, and its use.
+const cameTag = "kogge/came/v1"
+
+func cameFrame(visit, use []byte) []byte { return document.Message(cameTag, visit, use) }
+
+func parseCame(content []byte) (visit, use []byte, err error) {
+	fields, rest, ok := document.Fields(content, 3)
+	if !ok || len(rest) > 0 || string(fields[0]) != cameTag {
+		return nil, nil, fmt.Errorf("%w: no visit and use", errFrame)
+	}
+	return fields[1], fields[2], nil
+}
 
 // openVisit says by whose key a visit is, on a connection.
 func openVisit(raw []byte, fleet document.Hash, state tls.ConnectionState) (signed.Key, error) {

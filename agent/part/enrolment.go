@@ -73,6 +73,8 @@ func (s *session) nodeCA() (*ecdsa.PrivateKey, time.Time, error) {
 	key := s.held.CA(ca)
 	now, known := s.talk.clock.signs()
 	switch {
+	case s.part.node.Forgets():
+		return nil, now, fmt.Errorf("%w: it cannot read any more which keys are revoked", enrol.ErrCannotSign)
 	case key == nil:
 		return nil, now, fmt.Errorf("%w: it does not hold the key of the node CA", enrol.ErrCannotSign)
 	case !known:
@@ -102,7 +104,7 @@ func (s *session) sayCustody() {
 		log.Printf("agent: this node holds the key of the node CA now")
 	}
 	s.says.Say(notice.WrapKeyKind, s.held.Says(seat.Number).Encode())
-	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey, refuse(s.part.book()))
+	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey, refuse(s.part.book()), time.Now())
 	if _, before := s.engine.Object(notice.CAKeyKind, s.seat.Key); gives || before && !k.CA.IsZero() {
 		s.says.Say(notice.CAKeyKind, k.Encode())
 	}
@@ -123,7 +125,7 @@ func (s *session) wrapKey(by signed.Key) (notice.WrapKey, bool) {
 func (t *Talk) Comer(name func() string) *enrol.Comer {
 	p := t.part
 	return &enrol.Comer{
-		Identity: p.node, Open: p.before, New: p.isNew, Accepted: p.accepted, Name: name, Now: t.clock.now,
+		Identity: p.node, Open: p.before, Seen: p.seen, Settle: p.arrive, New: p.isNew, Accepted: p.accepted, Name: name, Now: t.clock.now,
 		Seated:  func() bool { return p.number() != 0 },
 		Take:    func(paper []byte) (bool, error) { return p.papers().Take(paper) },
 		Changed: func() { t.Look(); p.Tell() }, Waits: p.wait, Again: make(chan struct{}, 1),
@@ -160,6 +162,9 @@ var errNew = errors.New("this node came by a token, and no operator has accepted
 func (p *Part) mayServe(procedure string) error {
 	for _, service := range []string{apiv1connect.WorkloadServiceName, apiv1connect.RegistryServiceName, apiv1connect.VolumeServiceName} {
 		if strings.HasPrefix(procedure, "/"+service+"/") && p.isNew() {
+			if err := p.seatless(); err != nil { // somebody may have accepted it
+				return api.Refuse(rpc.CodeFailedPrecondition, apiv1.Reason_REASON_NEW, fmt.Errorf("whether this node was accepted cannot be said: %w", err))
+			}
 			return api.Refuse(rpc.CodeFailedPrecondition, apiv1.Reason_REASON_NEW, errNew)
 		}
 	}

@@ -139,6 +139,7 @@ func (s *session) keep(write func(time.Time) error) {
 func (s *session) run() {
 	tick := time.NewTicker(factsEvery)
 	defer tick.Stop()
+	s.age()
 	for look, on := true, true; on; look, on = s.next(tick.C) {
 		s.heed()
 		s.part.Tell()
@@ -170,8 +171,16 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 		s.engine.Advanced() // a key may have been withdrawn
 		s.board.client.Advanced()
 		s.keep(s.memory.Keep)
+		s.age()
 	}
 	return true, true
+}
+
+// age has papers go that are over for long.
+func (s *session) age() {
+	if err := s.part.papers().Age(s.talk.clock.now()); err != nil {
+		log.Printf("agent: %v", err)
+	}
 }
 
 // advanced has those who keep sessions with others look whom they may have them with.

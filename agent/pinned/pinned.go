@@ -215,6 +215,9 @@ func (l *Ledger) Known(p fleet.Peer) (fleet.Peer, error) {
 	return s.Known(p)
 }
 
+// Log is the ledger as it is now. It does not grow, and is not to be changed.
+func (l *Ledger) Log() *ledger.Log { return l.now.Load().log }
+
 // Record is the hash of the record of a height, by [ledger.Log.Record].
 func (l *Ledger) Record(height int64) (document.Hash, error) {
 	return l.now.Load().log.Record(height)

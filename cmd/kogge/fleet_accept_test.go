@@ -62,16 +62,21 @@ func TestAcceptCommand(t *testing.T) {
 	must(t, err)
 	j, err := identity.ParseJoinFile("n9.yaml", text)
 	must(t, err)
-	record, err := token.ParsePaper(j.Record)
-	must(t, err)
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
-	node, err := keys.KeyOf(private.Public().(ed25519.PublicKey))
-	must(t, err)
-	use, err := token.NewUse(j.Token, record, node, document.HashOf(nil), "n9", func(kind string, id document.Hash, sequence uint64, body []byte) (keys.Envelope, error) {
-		return keys.Seal(kind, id, private, sequence, body)
-	})
-	must(t, err)
+	comes := func(j *fleet.JoinFile) token.Use {
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		must(t, err)
+		node, err := keys.KeyOf(private.Public().(ed25519.PublicKey))
+		must(t, err)
+		record, err := token.ParsePaper(j.Record)
+		must(t, err)
+		use, err := token.NewUse(j.Token, record, node, document.HashOf([]byte(node)), "n9", func(kind string, id document.Hash, sequence uint64, body []byte) (keys.Envelope, error) {
+			return keys.Seal(kind, id, private, sequence, body)
+		})
+		must(t, err)
+		return use
+	}
+	use := comes(j)
+	node := use.Node
 	refuses("no node of that name came by a token", "fleet", "accept", "n9", "--fleet", "hanse")
 	ring, err := loadFleet("hanse")
 	must(t, err)
@@ -90,6 +95,29 @@ func TestAcceptCommand(t *testing.T) {
 	says(` revoked +.* n9 +n9`, "fleet", "token", "list", "hanse")
 	a, err := askPapers(t.Context(), ring)
 	must(t, err)
+	// Its disk has died. Another one comes under its name, and is accepted in its place.
+	says(`comes in by itself`, "fleet", "token", "create", "hanse", "--node", "n9", "-o", "n9b.yaml")
+	text, err = os.ReadFile("n9b.yaml")
+	must(t, err)
+	j, err = identity.ParseJoinFile("n9b.yaml", text)
+	must(t, err)
+	second := comes(j)
+	told, err = admission.GivePapers(t.Context(), ring, []string{"n1"}, [][]byte{second.Bytes()}, notice)
+	must(t, err)
+	must(t, told[0].Err)
+	short := second.Node.ID().Short()
+	refuses("a node of that name was accepted with key "+node.ID().Short(), "fleet", "accept", "n9", "--fleet", "hanse", "--key", short)
+	refuses("a node of that name was accepted", "fleet", "accept", "n9", "--fleet", "hanse", "--key", short, "--instead", "0123456789ab")
+	says(`Node n9 is accepted: `, "fleet", "accept", "n9", "--fleet", "hanse", "--key", short, "--instead", node.ID().Short())
+	now, err := askPapers(t.Context(), ring)
+	must(t, err)
+	if _, ok := now.Set.Accepted(node); ok {
+		t.Error("the old one has the name")
+	}
+	if accepted, ok := now.Set.Accepted(second.Node); !ok || accepted.TLSKey != second.TLSKey {
+		t.Errorf("%+v, %v", accepted, ok)
+	}
+	says(`Node n9 is accepted already`, "fleet", "accept", "n9", "--fleet", "hanse")
 	if accepted, ok := a.Set.Accepted(node); !ok || accepted.Attested.Labels["region"] != "eu" || time.Since(time.Unix(accepted.Number, 0)) > time.Hour {
 		t.Errorf("%+v", accepted)
 	}

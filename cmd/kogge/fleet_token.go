@@ -264,11 +264,32 @@ func revokeToken(ctx context.Context, name, id string, out io.Writer) error {
 	if err != nil {
 		return hinted{err, "kogge fleet token list " + name + " lists them"}
 	}
-	paper, err := f.EndToken(key)
+	expires, err := expiryOf(f, a, key)
+	if err != nil {
+		return err
+	}
+	paper, err := f.EndToken(key, expires)
 	if err != nil {
 		return err
 	}
 	return handOut(ctx, f, paper.Bytes(), "token "+key.ID().Short()+" is revoked", out)
+}
+
+// expiryOf is when a token is over by itself; zero: nobody knows.
+func expiryOf(f *keyring.Keyring, a admission.Arrivals, token keys.Key) (time.Time, error) {
+	for _, u := range a.Set.Uses(token) {
+		return u.Record.Expires, nil
+	}
+	issued, err := f.Tokens()
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, t := range issued {
+		if key, err := t.Key(); err == nil && key == token {
+			return t.Expires, nil
+		}
+	}
+	return time.Time{}, nil
 }
 
 // tokenKey is the public key of the token that is called by an id, or by the front of its

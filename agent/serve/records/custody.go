@@ -88,7 +88,7 @@ func (r *service) GivePapers(_ context.Context, request *connect.Request[apiv1.G
 	for _, raw := range request.Msg.Papers {
 		news, err := r.from.Papers().Take(raw)
 		switch {
-		case errors.Is(err, token.ErrPaper), errors.Is(err, token.ErrUse), errors.Is(err, token.ErrUsed):
+		case errors.Is(err, token.ErrPaper), errors.Is(err, token.ErrUse), errors.Is(err, token.ErrUsed), errors.Is(err, token.ErrOther), errors.Is(err, token.ErrExpired):
 			return nil, connect.NewError(connect.CodeInvalidArgument, err)
 		case errors.Is(err, token.ErrFull):
 			return nil, connect.NewError(connect.CodeResourceExhausted, err)

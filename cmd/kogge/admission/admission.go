@@ -205,28 +205,42 @@ func GivePapers(ctx context.Context, k *keyring.Keyring, names []string, papers 
 // ErrNoSuchNode is of a name under which no node came.
 var ErrNoSuchNode = errors.New("no node of that name came by a token")
 
-// Waiting is the node of a name that came by a token, or the one of an operator's name: by which
-// key it is accepted, and which labels its token attests. The error wraps [ErrNoSuchNode].
-func (a Arrivals) Waiting(name string) (signed.Key, notice.Labels, error) {
-	var found []token.Use
+// Waiting is the use by which the node of a name came that waits to be accepted; if none waits, of the
+// one that was. A token for that very name counts before one for any. The error wraps [ErrNoSuchNode].
+func (a Arrivals) Waiting(name string) (token.Use, error) {
+	var named, others, accepted []token.Use
 	for _, key := range a.Set.Tokens() {
 		for _, u := range a.Set.Uses(key) {
-			if u.Name == name {
-				found = append(found, u)
+			_, is := a.Set.Accepted(u.Node)
+			switch {
+			case u.Name != name:
+			case is:
+				accepted = append(accepted, u)
+			case !a.Set.Waits(u):
+			case u.Record.Node != "":
+				named = append(named, u)
+			default:
+				others = append(others, u)
 			}
 		}
 	}
-	switch len(found) {
-	case 0:
-		return "", nil, fmt.Errorf("node %s: %w", name, ErrNoSuchNode)
-	case 1:
-		return found[0].Node, found[0].Record.Labels, nil
+	for _, found := range [][]token.Use{named, others, accepted} {
+		switch {
+		case len(found) == 1 || len(found) > 1 && sameNode(found):
+			return found[0], nil
+		case len(found) > 1:
+			var all []string
+			for _, u := range found {
+				all = append(all, fmt.Sprintf("%s by token %s", u.Node.ID().Short(), u.Record.Key.ID().Short()))
+			}
+			return token.Use{}, fmt.Errorf("node %s: %d nodes came under that name: %s", name, len(found), strings.Join(all, ", "))
+		}
 	}
-	var keys []string
-	for _, u := range found {
-		keys = append(keys, u.Node.ID().Short())
-	}
-	return "", nil, fmt.Errorf("node %s: %d nodes came under that name, at several members at once: keys %s", name, len(found), strings.Join(keys, ", "))
+	return token.Use{}, fmt.Errorf("node %s: %w", name, ErrNoSuchNode)
+}
+
+func sameNode(all []token.Use) bool {
+	return !slices.ContainsFunc(all, func(u token.Use) bool { return u.Node != all[0].Node })
 }
 
 // Hand gives the key of the node CA to the nodes of the seats that are to hold it, as this
@@ -303,7 +317,7 @@ func (a Arrivals) Note(h *operate.Health) {
 	for _, key := range a.Set.Nodes() {
 		if accepted, ok := a.Set.Accepted(key); ok {
 			standing[accepted.Name] = Accepted
-		} else if u, ok := a.Set.CameBy(key); ok && standing[u.Name] == "" {
+		} else if u, ok := a.Set.CameBy(key); ok && standing[u.Name] == "" && a.Set.Waits(u) {
 			standing[u.Name] = New
 		}
 	}
