@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/update/fleet/board"
@@ -51,4 +52,11 @@ func (g *Gateway) Isolate(key signed.Key) {
 		}
 		return nil
 	}
+}
+
+// Deaf has a gateway keep its nodes for another time while etcd tells it nothing.
+func Deaf(g *Gateway, d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.config.deaf = d
 }

@@ -49,6 +49,8 @@ type Config struct {
 	Silence time.Duration
 	// Most is how many sessions there may be. Default: as many as a roster has seats.
 	Most int
+
+	deaf time.Duration // that of the constant; tests have a shorter one
 }
 
 // Shelf is what the node knows of seats by their own words. A gossip.Engine fits.
@@ -133,6 +135,7 @@ func New(c Config) *Gateway {
 	if c.Most == 0 {
 		c.Most = roster.MaxSeats
 	}
+	c.deaf = deaf
 	g := &Gateway{
 		config: c, index: make(map[string]lying), queues: make(map[board.Topic]*queue), clients: make(map[signed.Key]*client),
 		byID: make(map[document.Hash]*client), guests: make(map[signed.Key]*guest), left: make(map[document.Hash]time.Time),
@@ -276,7 +279,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 		now := time.Now()
 		g.follow()
 		g.mu.Lock()
-		lost := !g.whole && now.Sub(g.lostAt) > deaf
+		lost := !g.whole && now.Sub(g.lostAt) > g.config.deaf
 		var gone []*client
 		for _, c := range g.clients {
 			switch {

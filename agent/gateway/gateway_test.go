@@ -11,6 +11,7 @@ import (
 
 	"kogge.example/agent/etcd"
 	"kogge.example/agent/etcd/store"
+	"kogge.example/agent/gateway"
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
 	"kogge.example/update/fleet/board"
@@ -84,6 +85,19 @@ func TestFleet(t *testing.T) {
 		}
 		n.mu.Unlock()
 	}
+}
+
+// TestNoLeader cuts a member's etcd off from the two others, but not from its nodes: they are told to
+// go elsewhere, and nobody is taken in before there is a leader.
+func TestNoLeader(t *testing.T) {
+	w := newWorld(t, 6, 1)
+	w.whole()
+	gateway.Deaf(w.nodes[0].gateway, 2*time.Second)
+	w.etcd.Kill(2, 3)
+	g := w.nodes[0].gateway
+	w.etcd.Until("all sessions of n1 are gone", func() bool { return g.Stats().Sessions == 0 && !g.Stats().Whole })
+	w.etcd.Start(2, 3)
+	w.whole()
 }
 
 // TestHostileMember has somebody with a member's etcd write what he likes: forged, foreign, old and
