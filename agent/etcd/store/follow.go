@@ -98,6 +98,7 @@ func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) 
 	look := time.NewTicker(s.look)
 	defer look.Stop()
 	var due int64 // how far the watch has to be by the next look
+	created := false
 	for {
 		select {
 		case r, ok := <-changes:
@@ -116,6 +117,7 @@ func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) 
 			}
 			*at = now
 			if r.Created {
+				created = true
 				f.Whole()
 			}
 			if items := itemsOf(r.Events); len(items) > 0 {
@@ -129,7 +131,7 @@ func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) 
 			switch {
 			case at.behind(now):
 				return fmt.Errorf("etcd: watch of %s: %w", prefix, ErrBack)
-			case due > at.revision:
+			case due > at.revision, !created:
 				return fmt.Errorf("etcd: watch of %s: %w", prefix, errStuck)
 			}
 			if due = now.revision; due > at.revision {

@@ -73,6 +73,8 @@ const (
 	shunned = 10 * time.Minute
 	// maxLies is how many of them it may tell in a session: objects that no honest gateway passes on.
 	maxLies = 64
+	// steady is how long a topic is followed until it counts that it is.
+	steady = time.Minute
 	// asked is how long a topic is followed that was asked for.
 	asked = 10 * time.Minute
 	// few is up to how many seats a node follows what all of them say.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -340,6 +341,57 @@ func TestHome(t *testing.T) {
 	})
 }
 
+// TestFlood is told of a hundred thousand nodes that nobody has, and then of its own all the time: the
+// first costs no memory, and a gateway that goes on is left for a while.
+func TestFlood(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 2)
+	for what, flood := range map[string]func(s *scene, n int) wire.Frame{
+		"nodes that nobody has": func(_ *scene, n int) wire.Frame {
+			var all []wire.Item
+			for i := range 100 {
+				id := document.HashOf(fmt.Append(nil, n, i))
+				all = append(all, wire.Item{Key: board.Place{Topic: board.Nodes, Node: id, Kind: notice.StatusKind}.Key(), Revision: 9, State: wire.Gone})
+			}
+			return wire.Items{Topic: board.Nodes, Items: all}
+		},
+		"what is known": func(s *scene, _ int) wire.Frame {
+			return wire.Items{Topic: board.Nodes, Items: []wire.Item{item(s.seal("n3", notice.StatusKind, 5, status()), 9, wire.Leased)}}
+		},
+		"large ones": func(*scene, int) wire.Frame {
+			return wire.Items{Topic: board.Ledger, Items: []wire.Item{{Key: board.Entry(9).Key(), Revision: 9, Value: make([]byte, wire.MaxValue)}}}
+		},
+		"signs of life":     func(*scene, int) wire.Frame { return wire.Alive{} },
+		"recalls":           func(*scene, int) wire.Frame { return wire.Recall{} },
+		"lists without end": func(*scene, int) wire.Frame { return wire.Again{Topic: board.Nodes} },
+	} {
+		t.Run(what, func(t *testing.T) {
+			play(t, f, 2, func(_ context.Context, s *scene) {
+				p := s.welcome()
+				s.live(p)
+				go func() {
+					for p.hear(t) != nil {
+					}
+				}()
+				n := 0
+				for p.say(flood(s, n)) {
+					if n++; n > 1<<17 {
+						t.Fatal("it goes on and on")
+					}
+				}
+				s.mu.Lock()
+				present := len(s.Client.present)
+				s.mu.Unlock()
+				if present > 5 {
+					t.Errorf("%d nodes are kept", present)
+				}
+				if q := s.welcome(); q.seat == p.seat {
+					t.Error("it is with the flooder again")
+				}
+			})
+		})
+	}
+}
+
 // TestHostileGateway is told lies: none of them is taken, each is counted, and a gateway that goes
 // on with it is left for a while. What others say by their own words stays.
 func TestHostileGateway(t *testing.T) {
@@ -382,7 +434,7 @@ func TestHostileGateway(t *testing.T) {
 		synctest.Wait()
 		k := s.Known()
 		for what, n := range map[string]uint64{
-			"taken": 1, "with a wrong signature": 1, "misplaced": 1, "of another fleet": 1, "of no seat": 1, "nowhere": 2, "older": 1,
+			"taken": 1, "with a wrong signature": 1, "misplaced": 1, "of another fleet": 1, "nowhere": 3, "older": 1,
 			"entry not proved": 2, "entry known": 1, "no entry": 1,
 		} {
 			if k.Verdicts[what] != n {

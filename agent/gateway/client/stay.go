@@ -31,6 +31,8 @@ type stay struct {
 	lies     int
 	logged   bool // that an entry was refused
 	below    int  // entries that the gateway has told of below the ledger's height
+	room     room
+	seats    seated
 }
 
 // question is a Put.
@@ -44,6 +46,7 @@ type question struct {
 type topic struct {
 	asked, live bool
 	at          time.Time // it is not asked for before
+	liveAt      time.Time
 	failures    int
 	present     map[document.Hash]presence // of the list that is being told
 }
@@ -251,6 +254,7 @@ func (s *stay) tendTopics(now time.Time) (say []wire.Frame, next time.Time) {
 			next = earlier(next, t.at)
 		case !busy:
 			busy, t.asked = true, true
+			s.room.asked(name, len(s.config.Ledger.State().Roster.Seats))
 			f := wire.Follow{Topic: name}
 			if height := s.config.Ledger.State().Height; name == board.Ledger {
 				f.After = board.Entry(height).Key()
@@ -273,6 +277,9 @@ func (s *stay) live(name board.Topic, is bool) {
 // askAgain has a topic be asked for anew, after a while.
 func (s *stay) askAgain(name board.Topic, now time.Time) {
 	if t := s.topics[name]; t != nil {
+		if t.live && now.Sub(t.liveAt) > steady {
+			t.failures = 0
+		}
 		t.asked, t.live = false, false
 		t.at = now.Add(part(least << min(t.failures, 6)))
 		t.failures++
@@ -287,6 +294,10 @@ func (s *stay) hear(f wire.Frame) error {
 	s.mu.Lock()
 	s.known.Heard = now
 	s.mu.Unlock()
+	if !s.room.spend(f, len(s.config.Ledger.State().Roster.Seats), now) {
+		s.avoid(s.seat, shunned)
+		return errFlood
+	}
 	switch f := f.(type) {
 	case wire.Alive:
 	case wire.Done:
@@ -337,7 +348,7 @@ func (s *stay) hearLive(name board.Topic, now time.Time) {
 	if t == nil || !t.asked {
 		return
 	}
-	t.asked, t.live, t.failures = false, true, 0
+	t.asked, t.live, t.liveAt = false, true, now
 	s.live(name, true)
 	if name != board.Nodes {
 		return
