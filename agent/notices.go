@@ -51,7 +51,7 @@ func newNotices(p *part, engine *gossip.Engine, taken *pinned.Ledger, self signe
 	n := &notices{Engine: engine, taken: taken, self: self, run: p.run, came: make(map[shelf.ID]int32), begun: time.Now()}
 	n.tls = &gossip.TLS{Speaks: wire.Protocol, Certificate: peers.Certificate, Word: peers.Word, Admit: peers.Admit, Addresses: peers.Addresses, Find: peers.Find}
 	book := p.book()
-	n.gateway = gateway.New(gateway.Config{Shelf: engine, Ledger: taken, Refuse: func(key signed.Key) error {
+	n.gateway = gateway.New(gateway.Config{Shelf: engine, Ledger: taken, Grown: grown, Refuse: func(key signed.Key) error {
 		if one, is := book.Standing().Isolates(key); is {
 			return fmt.Errorf("%w: %s", order.ErrIsolated, one)
 		}

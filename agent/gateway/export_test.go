@@ -60,3 +60,15 @@ func Deaf(g *Gateway, d time.Duration) {
 	defer g.mu.Unlock()
 	g.config.deaf = d
 }
+
+// Genuine is how many keys count.
+func (g *Gateway) Genuine() (n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.index {
+		if l.genuine {
+			n++
+		}
+	}
+	return n
+}

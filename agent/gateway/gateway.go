@@ -43,6 +43,9 @@ type Config struct {
 	// Refuse says why a seat is not to be served now, as one that is isolated. It returns at once.
 	// nil: all are.
 	Refuse func(signed.Key) error
+	// Grown hears that the ledger has taken an entry that lay in etcd. It returns at once. nil:
+	// nobody listens.
+	Grown func()
 	// Logf hears what people may want to know. Default: log.Printf.
 	Logf func(format string, args ...any)
 	// Silence is how long a node may say nothing. Default [Silence].
@@ -66,6 +69,8 @@ type Ledger interface {
 	State() ledger.State
 	Entry(height int64) (ledger.Entry, error)
 	Take(height int64, e ledger.Entry) error
+	// Proved says why an entry does not prove the record of a height that was taken.
+	Proved(height int64, e ledger.Entry) error
 }
 
 // Session is a way to a node and back, for frames in order. One of agent/gossip's TLS fits.
@@ -113,9 +118,14 @@ type Gateway struct {
 	left    map[document.Hash]time.Time // nodes whose sessions have ended: until when they may come back
 	lease   int64
 	members []int
-	listed  map[signed.Key]bool  // keys that have seats
-	height  int64                // of the ledger that lists them
-	mended  map[string]time.Time // entries of the ledger that were written anew
+	listed  map[signed.Key]bool    // keys that have seats
+	seats   map[document.Hash]bool // their fingerprints
+	height  int64                  // of the ledger that lists them
+	judged  judging                // when what lies in etcd was judged last
+	begun   judging                // when it was begun to be told anew
+	gone    map[string]int64       // revisions at which keys went while some are read; nil: none are
+	strange bucket                 // entries that the ledger does not have
+	mended  map[string]time.Time   // entries of the ledger that were written anew
 	stats   Stats
 
 	wake    chan struct{} // for the ledger
@@ -141,6 +151,7 @@ func New(c Config) *Gateway {
 		byID: make(map[document.Hash]*client), guests: make(map[signed.Key]*guest), left: make(map[document.Hash]time.Time),
 		mended: make(map[string]time.Time), wake: make(chan struct{}, 1), leased: make(chan struct{}, 1), listing: make(chan struct{}, maxLists),
 	}
+	g.strange = bucket{rate: 0.2, most: 2 * recent}
 	g.stats.Refused, g.stats.Ignored, g.stats.Dropped = make(map[string]uint64), make(map[string]uint64), make(map[string]uint64)
 	for _, t := range board.Topics() {
 		g.queues[t] = &queue{}
@@ -327,10 +338,11 @@ func (g *Gateway) follow() {
 	if g.listed != nil && g.height == state.Height {
 		return
 	}
-	g.listed, g.height = make(map[signed.Key]bool, len(state.Roster.Seats)), state.Height
+	g.listed, g.seats, g.height = make(map[signed.Key]bool, len(state.Roster.Seats)), make(map[document.Hash]bool, len(state.Roster.Seats)), state.Height
 	for _, seat := range state.Roster.Seats {
-		g.listed[seat.Key] = true
+		g.listed[seat.Key], g.seats[seat.Key.ID()] = true, true
 	}
+	g.Advanced()
 }
 
 func (g *Gateway) refused(key signed.Key) bool {

@@ -104,7 +104,7 @@ func TestNoLeader(t *testing.T) {
 // misplaced objects, a forged record, and nothing at all where something was. No node accepts or
 // forgets anything, each is counted, and what is honest is put back.
 func TestHostileMember(t *testing.T) {
-	w := newWorld(t, 4, 2)
+	w := newWorld(t, 4, 3)
 	w.nodes[0].ledger.Take(2, w.fleet.Entries[1])
 	w.nodes[0].gateway.Advanced()
 	w.whole()
@@ -143,6 +143,8 @@ func TestHostileMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	another := w.fleet.Again(t)
+	poison := w.fleet.Entries[2] // nobody has signed it
+	poison.Certificate = w.fleet.Entries[1].Certificate
 	for _, c := range []struct {
 		key   string
 		value []byte
@@ -152,7 +154,8 @@ func TestHostileMember(t *testing.T) {
 		{place(n4, notice.NodeKind), n3.seal(notice.NodeKind, 98, recordOf("n3", "misplaced")).Bytes()},
 		{place(n4, notice.StatusKind), nil}, {place(n3, notice.NodeKind), make([]byte, wire.MaxValue+1)},
 		{board.Entry(1).Key(), ledger.FormatEntry(1, ledger.Entry{Record: another.Record, Value: another.Value, Certificate: w.fleet.Entries[0].Certificate})},
-		{board.Entry(3).Key(), ledger.FormatEntry(3, w.fleet.Entries[1])}, {board.Entry(2).Key(), []byte("junk")},
+		{board.Entry(3).Key(), ledger.FormatEntry(3, poison)}, {board.Entry(2).Key(), []byte("junk")},
+		{board.Place{Topic: board.Nodes, Node: document.HashOf(nil), Kind: notice.NodeKind}.Key(), []byte("x")}, {board.Entry(1 << 30).Key(), []byte("x")},
 		{"/kogge/v1/nodes/x/record", []byte("x")}, {"/kogge/v1/votes/1", []byte("x")},
 	} {
 		write(c.key, c.value, false)
@@ -179,21 +182,69 @@ func TestHostileMember(t *testing.T) {
 			counts[why] += count
 		}
 	}
-	for _, why := range []string{"with a wrong signature", "of another fleet", "older", wire.NotOwn.String(), wire.TooLarge.String(), "another record", "no entry"} {
+	for _, why := range []string{"with a wrong signature", "of another fleet", "older", wire.NotOwn.String(), wire.TooLarge.String(), "another record", "no entry", "a record that is not proved", "nowhere"} {
 		if counts[why] == 0 {
 			t.Errorf("nothing was ignored because it is %s: %v", why, counts)
 		}
 	}
 	w.etcd.Until("the entries are back", func() bool {
-		for height := int64(1); height <= 2; height++ {
-			i, err := s.Get(t.Context(), board.Entry(height).Key())
-			e, bad := ledger.ParseEntry(i.Value, height)
-			if err != nil || bad != nil || !bytes.Equal(e.Record, w.fleet.Entries[height-1].Record) {
-				return false
+		return w.etcdHasEntry(s, 1) && w.etcdHasEntry(s, 2)
+	})
+	if err := w.nodes[3].ledger.Take(3, w.fleet.Entries[2]); err != nil { // it comes by gossip, to all of them
+		t.Fatal(err)
+	}
+	for _, n := range w.nodes[:3] {
+		if err := n.ledger.Take(3, w.fleet.Entries[2]); err != nil {
+			t.Fatal(err)
+		}
+		n.gateway.Advanced()
+	}
+	w.etcd.Until("record 3 is in its place", func() bool { return w.etcdHasEntry(s, 3) })
+	for _, n := range w.nodes {
+		v := n.client.Known().Verdicts
+		for _, lie := range []string{"entry not proved", "no entry"} {
+			if v[lie] != 0 {
+				t.Errorf("a gateway has told %s lies: %v", n.seat.Name, v)
 			}
 		}
-		return true
+	}
+}
+
+// TestLateLedger has a member whose ledger lacks the record by which the others have seats while etcd tells
+// what they say: once the record comes, their words count, and those who follow are told of them.
+func TestLateLedger(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	w.nodes[0].ledger.Take(2, w.fleet.Entries[1])
+	w.nodes[0].gateway.Advanced()
+	w.whole()
+	w.etcdHas(w.nodes...)
+	w.nodes[2].stopClient()
+	w.nodes[2].stopGateway()
+	w.etcdHas(w.nodes...)
+	late := w.nodeAt(w.nodes[2].seat, 0)
+	late.serve()
+	w.etcd.Until("it has heard all", func() bool { return late.gateway.Stats().Whole })
+	if n := late.gateway.Genuine(); n != 0 || late.gateway.Stats().Keys > 2 {
+		t.Errorf("%d count, of %d keys", n, late.gateway.Stats().Keys)
+	}
+	if err := late.ledger.Take(1, w.fleet.Entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	late.gateway.Advanced()
+	w.etcd.Until("all counts, and record 2 is taken", func() bool {
+		return late.gateway.Genuine() == 2*4+2 && late.ledger.State().Height == 2
 	})
+	if s := late.gateway.Stats(); s.Told != uint64(2*4+2) {
+		t.Errorf("those who follow are told of %d", s.Told)
+	}
+}
+
+// etcdHasEntry says whether etcd has a record of the fleet in its place, with what proves it.
+func (w *world) etcdHasEntry(s *store.Store, height int64) bool {
+	i, err := s.Get(w.t.Context(), board.Entry(height).Key())
+	e, bad := ledger.ParseEntry(i.Value, height)
+	own := w.fleet.Entries[height-1]
+	return err == nil && bad == nil && bytes.Equal(e.Record, own.Record) && bytes.Equal(e.Certificate, own.Certificate)
 }
 
 // TestRestore restores etcd from before most of it was said: no node takes anything back, and

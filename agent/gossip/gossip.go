@@ -258,6 +258,7 @@ var ErrEnded = errors.New("gossip has ended")
 func (e *Engine) Publish(object signed.Envelope) error {
 	var v shelf.Verdict
 	if !e.do(func() {
+		e.catchUp()
 		if v = e.shelf.Put(object.Bytes()); v.News() {
 			e.took(object, v, nil)
 		}
@@ -277,6 +278,7 @@ func (e *Engine) Publish(object signed.Envelope) error {
 // what is news.
 func (e *Engine) Put(raw []byte) (v shelf.Verdict, err error) {
 	if !e.do(func() {
+		e.catchUp()
 		if v = e.shelf.Put(raw); v.News() {
 			if object, err := signed.Parse(raw); err == nil {
 				e.took(object, v, nil)
@@ -301,6 +303,14 @@ func (e *Engine) Open(open bool) {
 		}
 		e.at(time.Now())
 	})
+}
+
+// catchUp takes the ledger's state if that has grown and nobody has said so yet: whoever brings the first
+// word of a new seat is not told that nobody has it.
+func (e *Engine) catchUp() {
+	if e.config.Ledger.State().Height != e.state.Height {
+		e.follow()
+	}
 }
 
 // Advanced says that the ledger has grown by other means, or that what Refuse answers has
