@@ -38,9 +38,6 @@ type Config struct {
 	Dial func(ctx context.Context, seat roster.Seat) (Session, error)
 	// Judge says what becomes of an object of a seat, and keeps it if it counts.
 	Judge func(raw []byte) (shelf.Verdict, error)
-	// Refuse says why the node has no session with a seat's gateway, as with that of one that is
-	// isolated. It returns at once. nil: it has with all.
-	Refuse func(signed.Key) error
 	// Grown hears that the ledger has taken an entry. It returns at once. nil: nobody listens.
 	Grown func()
 	// Told hears each item that the gateway tells, before it is judged. It returns at once. nil:
@@ -226,8 +223,6 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // errNobody is of a fleet of which no seat may run etcd.
-var errNoGateway = errors.New("the seat runs etcd no more")
-
 var errNobody = errors.New("no seat of the fleet runs etcd")
 
 // find opens a session with the first gateway that takes the node. With before, only those that
@@ -260,25 +255,8 @@ func (c *Client) order() []roster.Seat {
 	c.mu.Lock()
 	running := c.running
 	c.mu.Unlock()
-	return slices.DeleteFunc(Choose(c.config.Ledger.State().Roster, c.config.Self, running), func(s roster.Seat) bool {
-		return c.config.Refuse != nil && c.config.Refuse(s.Key) != nil
-	})
+	return Choose(c.config.Ledger.State().Roster, c.config.Self, running)
 }
-
-// mayStay says why the node is to have no session with a seat's gateway any more; nil: it may.
-func (c *Client) mayStay(number int) error {
-	seat, ok := c.config.Ledger.State().Roster.Seat(number)
-	switch {
-	case !ok || !seat.Member && !seat.Spare:
-		return errNoGateway
-	case c.config.Refuse != nil:
-		return c.config.Refuse(seat.Key)
-	}
-	return nil
-}
-
-// Advanced says that what Refuse answers has changed, or that the ledger has grown.
-func (c *Client) Advanced() { c.look() }
 
 // greet opens a session with a gateway, and waits for its first word.
 func (c *Client) greet(ctx context.Context, seat roster.Seat) (Session, wire.Welcome, error) {

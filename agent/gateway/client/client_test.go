@@ -118,8 +118,7 @@ type scene struct {
 	self  roster.Seat
 	came  chan *pipe // sessions that the client opens
 	down  map[int]bool
-	out   map[signed.Key]bool
-	mu    sync.Mutex // guards down, out and shelf
+	mu    sync.Mutex // guards down and shelf
 }
 
 // play has a client of seat n4 of a fleet of five, three of which are members, with so many of the
@@ -133,18 +132,10 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 			}
 		}
 		self, _ := log.State().Roster.ByName("n4")
-		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool), out: make(map[signed.Key]bool)}
+		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool)}
 		s.shelf.Follow(log.State().Roster)
 		s.Client = New(Config{
 			Self: self.Key, Ledger: &pinned{log: log}, Logf: t.Logf,
-			Refuse: func(key signed.Key) error {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if s.out[key] {
-					return errors.New("it is isolated")
-				}
-				return nil
-			},
 			Judge: func(raw []byte) (shelf.Verdict, error) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -173,14 +164,6 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 		stop()
 		running.Wait()
 	})
-}
-
-// isolate has the fleet have a seat isolated, or not any more.
-func (s *scene) isolate(seat int, is bool) {
-	s.mu.Lock()
-	s.out[s.fleet.Log.State().Roster.Seats[seat-1].Key] = is
-	s.mu.Unlock()
-	s.Advanced()
 }
 
 func (s *scene) set(seat int, down bool) {
@@ -354,40 +337,6 @@ func TestHome(t *testing.T) {
 		case q := <-s.came:
 			t.Errorf("it goes to %d", q.seat)
 		default:
-		}
-	})
-}
-
-// TestIsolated leaves a gateway whose seat is isolated, within a second, and comes back once it is not.
-func TestIsolated(t *testing.T) {
-	f := ledgertest.Founded(t, 5, 2)
-	play(t, f, 2, func(_ context.Context, s *scene) {
-		p := s.welcome()
-		s.live(p)
-		s.isolate(p.seat, true)
-		began := time.Now()
-		<-p.over
-		if d := time.Since(began); d > time.Second {
-			t.Errorf("it stays for %s", d)
-		}
-		q := s.welcome()
-		if q.seat == p.seat {
-			t.Error("it goes there again")
-		}
-		go func() {
-			for q.hear(t) != nil {
-			}
-		}()
-		select {
-		case <-s.came:
-			t.Error("it looks for the isolated one")
-		case <-time.After(time.Hour):
-		}
-		s.isolate(p.seat, false)
-		if home := <-s.came; home.seat != p.seat {
-			t.Errorf("it goes to %d", home.seat)
-		} else {
-			home.Close()
 		}
 	})
 }

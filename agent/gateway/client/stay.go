@@ -188,9 +188,6 @@ func (s *stay) tend(now time.Time) (next time.Time, err error) {
 	if now.Sub(s.heard) > s.alive*5/3 {
 		return next, errSilent
 	}
-	if err := s.mayStay(s.seat); err != nil {
-		return next, err
-	}
 	var say []wire.Frame
 	if now.Sub(s.spoke) >= s.alive {
 		s.spoke = now
