@@ -36,6 +36,10 @@ type Config struct {
 	Ledger Ledger
 	// Dial opens a session with a seat's gateway. It returns when ctx ends.
 	Dial func(ctx context.Context, seat roster.Seat) (Session, error)
+	// Refuse says why there is to be no session with a seat now, as with one that is isolated, or
+	// why the one that there is has to end; before there is one it is nil. It returns at once. nil:
+	// there may be one with all.
+	Refuse func(roster.Seat, Session) error
 	// Judge says what becomes of an object of a seat, and keeps it if it counts.
 	Judge func(raw []byte) (shelf.Verdict, error)
 	// Grown hears that the ledger has taken an entry. It returns at once. nil: nobody listens.
@@ -142,6 +146,9 @@ func (c *Client) Say(object signed.Envelope) {
 	c.look()
 }
 
+// Advanced says that the ledger has grown, or that what Refuse answers has changed.
+func (c *Client) Advanced() { c.look() }
+
 // look has the session look at what is to be done.
 func (c *Client) look() {
 	select {
@@ -228,8 +235,8 @@ var errNobody = errors.New("no seat of the fleet runs etcd")
 // find opens a session with the first gateway that takes the node. With before, only those that
 // the node prefers to that seat are asked.
 func (c *Client) find(ctx context.Context, before int) (int, Session, wire.Welcome, error) {
-	err := errNobody
-	for _, seat := range c.order() {
+	order, err := c.order()
+	for _, seat := range order {
 		if seat.Number == before || ctx.Err() != nil {
 			break
 		}
@@ -251,12 +258,43 @@ func (c *Client) find(ctx context.Context, before int) (int, Session, wire.Welco
 	return 0, nil, wire.Welcome{}, err
 }
 
-func (c *Client) order() []roster.Seat {
+// order is in which order gateways are asked. The error says why none is, if there is none.
+func (c *Client) order() (all []roster.Seat, none error) {
 	c.mu.Lock()
 	running := c.running
 	c.mu.Unlock()
-	return Choose(c.config.Ledger.State().Roster, c.config.Self, running)
+	none = errNobody
+	for _, seat := range Choose(c.config.Ledger.State().Roster, c.config.Self, running) {
+		if err := c.refuse(seat, nil); err != nil {
+			none = err
+			continue
+		}
+		all = append(all, seat)
+	}
+	if len(all) > 0 {
+		none = errNobody // until one of them has said something
+	}
+	return all, none
 }
+
+func (c *Client) refuse(seat roster.Seat, s Session) error {
+	if c.config.Refuse == nil {
+		return nil
+	}
+	return c.config.Refuse(seat, s)
+}
+
+// may says why there may be no session with a seat's gateway, by what is known now.
+func (c *Client) may(number int, s Session) error {
+	seat, ok := c.config.Ledger.State().Roster.Seat(number)
+	if !ok || !seat.Member && !seat.Spare {
+		return errUnlisted
+	}
+	return c.refuse(seat, s)
+}
+
+// errUnlisted is of a seat whose gateway is none any more.
+var errUnlisted = errors.New("the roster does not have it run etcd any more")
 
 // greet opens a session with a gateway, and waits for its first word.
 func (c *Client) greet(ctx context.Context, seat roster.Seat) (Session, wire.Welcome, error) {

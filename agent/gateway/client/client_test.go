@@ -118,7 +118,8 @@ type scene struct {
 	self  roster.Seat
 	came  chan *pipe // sessions that the client opens
 	down  map[int]bool
-	mu    sync.Mutex // guards down and shelf
+	cut   map[int]bool // isolated
+	mu    sync.Mutex   // guards down, cut and shelf
 }
 
 // play has a client of seat n4 of a fleet of five, three of which are members, with so many of the
@@ -132,7 +133,7 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 			}
 		}
 		self, _ := log.State().Roster.ByName("n4")
-		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool)}
+		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool), cut: make(map[int]bool)}
 		s.shelf.Follow(log.State().Roster)
 		s.Client = New(Config{
 			Self: self.Key, Ledger: &pinned{log: log}, Logf: t.Logf,
@@ -140,6 +141,14 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				return s.shelf.Put(raw), nil
+			},
+			Refuse: func(seat roster.Seat, _ Session) error {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.cut[seat.Number] {
+					return fmt.Errorf("%s is isolated", seat.Name)
+				}
+				return nil
 			},
 			Dial: func(ctx context.Context, seat roster.Seat) (Session, error) {
 				s.mu.Lock()
@@ -170,6 +179,17 @@ func (s *scene) set(seat int, down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down[seat] = down
+}
+
+// isolate has seats be isolated, and no others.
+func (s *scene) isolate(seats ...int) {
+	s.mu.Lock()
+	clear(s.cut)
+	for _, seat := range seats {
+		s.cut[seat] = true
+	}
+	s.mu.Unlock()
+	s.Advanced()
 }
 
 // welcome takes the next session and welcomes the node.
@@ -390,6 +410,69 @@ func TestFlood(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestIsolated leaves a gateway at once whose seat is isolated, goes to another one, stays away from
+// it while it is, and comes back to it when it is not any more.
+func TestIsolated(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		listen := func(p *pipe) {
+			for p.hear(t) != nil {
+			}
+		}
+		p := s.welcome()
+		go listen(p)
+		synctest.Wait()
+		began := time.Now()
+		s.isolate(p.seat)
+		<-p.over
+		synctest.Wait()
+		if d, k := time.Since(began), s.Known(); d > time.Second || k.Gateway != 0 || !strings.Contains(k.Problem, "is isolated") {
+			t.Errorf("after %s: %+v", d, k)
+		}
+		q := s.welcome()
+		go listen(q)
+		if q.seat == p.seat {
+			t.Fatal("it comes back to an isolated seat")
+		}
+		q.say(wire.Members{Seats: []int{1, 2, 3}}) // it looks whether a better one is there
+		select {
+		case one := <-s.came:
+			t.Errorf("it goes to %d", one.seat)
+		case <-time.After(3 * homeward):
+		}
+		s.isolate()
+		if home := s.welcome(); home.seat != p.seat {
+			t.Errorf("it goes to %d", home.seat)
+		} else {
+			go listen(home)
+		}
+		<-q.over
+		s.isolate(1, 2, 3)
+		select {
+		case one := <-s.came:
+			t.Errorf("all are isolated, and it goes to %d", one.seat)
+		case <-time.After(time.Hour):
+		}
+		if k := s.Known(); k.Gateway != 0 || !strings.Contains(k.Problem, "is isolated") {
+			t.Errorf("%+v", k)
+		}
+	})
+}
+
+// TestIsolatedMeanwhile does not stay with a gateway whose seat is isolated while it is looked for.
+func TestIsolatedMeanwhile(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		p := <-s.came
+		s.isolate(p.seat)
+		p.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+		<-p.over
+		if q := s.welcome(); q.seat == p.seat {
+			t.Error("it comes back to an isolated seat")
+		}
+	})
 }
 
 // TestHostileGateway is told lies: none of them is taken, each is counted, and a gateway that goes

@@ -104,6 +104,9 @@ func (s *stay) run(ctx context.Context) (better found, err error) {
 			}
 		}
 	}()
+	if err := s.may(s.seat, s.session); err != nil { // it came while the gateway was asked
+		return found{}, err
+	}
 	for {
 		next, err := s.tend(time.Now())
 		if err != nil {
@@ -131,6 +134,7 @@ func (s *stay) run(ctx context.Context) (better found, err error) {
 				return f, nil
 			}
 		case <-s.wake:
+			err = s.may(s.seat, s.session)
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -162,7 +166,7 @@ func (s *stay) read(ctx context.Context, into chan<- wire.Frame) error {
 
 // lookHome looks for a gateway that is preferred to this one; nil: there is none.
 func (s *stay) lookHome(ctx context.Context) chan found {
-	if order := s.order(); len(order) == 0 || order[0].Number == s.seat {
+	if order, _ := s.order(); len(order) == 0 || order[0].Number == s.seat {
 		return nil
 	}
 	result := make(chan found, 1)
