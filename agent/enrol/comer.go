@@ -14,6 +14,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -32,6 +33,8 @@ type Comer struct {
 	Now  func() time.Time // the earliest that the time can be, or the time if it is known
 	// Contacts are where members may answer, of a node that is in.
 	Contacts func(taken *pinned.Ledger, self signed.Key) []netip.AddrPort
+	// Refuse says why a member is not to be asked, as one that is isolated.
+	Refuse func(roster.Seat) error
 	// Changed hears that the node stands otherwise in its fleet, or that its ledger has grown, and
 	// Waits why it has not come in yet.
 	Changed func()
@@ -137,7 +140,7 @@ func (c *Comer) Visit(ctx context.Context, renew bool) error {
 	if err != nil {
 		return err
 	}
-	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken}
+	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Refuse: c.Refuse}
 	all := errors.New("no member's address is known")
 	for i, address := range shuffled(c.Contacts(taken, seat.Key)) {
 		if i == 0 {

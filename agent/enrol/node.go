@@ -32,6 +32,8 @@ type Node struct {
 		State() ledger.State
 		Take(height int64, e ledger.Entry) error
 	}
+	// Refuse says why a member is not to be asked. nil: all may be.
+	Refuse func(roster.Seat) error
 }
 
 // Answer is what a member had for the node.
@@ -178,7 +180,10 @@ func (n *Node) visit(ctx context.Context, address netip.AddrPort, renew bool) (a
 	if err := n.hearLedger(w, n.Ledger.State().Height+1, n.Ledger.Take); err != nil {
 		return a, err
 	}
-	if a.Seat, err = member(w, word, n.Ledger.State()); err != nil {
+	if a.Seat, err = member(w, word, n.Ledger.State()); err == nil && n.Refuse != nil {
+		err = n.Refuse(a.Seat)
+	}
+	if err != nil {
 		return a, err
 	}
 	if err := w.send(askPapers, nil); err != nil {

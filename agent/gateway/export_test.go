@@ -46,8 +46,8 @@ func (g *Gateway) Overtaken(key signed.Key) bool {
 func (g *Gateway) Isolate(key signed.Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.config.Refuse = func(k signed.Key) error {
-		if k == key {
+	g.config.Refuse = func(s Session) error {
+		if s.Peer() == key {
 			return errRefused
 		}
 		return nil

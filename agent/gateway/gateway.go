@@ -40,9 +40,9 @@ type Config struct {
 	Shelf Shelf
 	// Ledger is this node's: it says which keys have seats.
 	Ledger Ledger
-	// Refuse says why a seat is not to be served now, as one that is isolated. It returns at once.
-	// nil: all are.
-	Refuse func(signed.Key) error
+	// Refuse says why a session is not to be served now, as one with a seat that is isolated. It
+	// returns at once. nil: all are.
+	Refuse func(Session) error
 	// Grown hears that the ledger has taken an entry that lay in etcd. It returns at once. nil:
 	// nobody listens.
 	Grown func()
@@ -294,7 +294,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 		var gone []*client
 		for _, c := range g.clients {
 			switch {
-			case !g.listed[c.key] || g.refused(c.key):
+			case !g.listed[c.key] || g.refused(c.session):
 				g.end(c, "unlisted")
 			case now.Sub(c.heard) > g.config.Silence:
 				g.end(c, "silent")
@@ -345,8 +345,8 @@ func (g *Gateway) follow() {
 	g.Advanced()
 }
 
-func (g *Gateway) refused(key signed.Key) bool {
-	return g.config.Refuse != nil && g.config.Refuse(key) != nil
+func (g *Gateway) refused(s Session) bool {
+	return g.config.Refuse != nil && g.config.Refuse(s) != nil
 }
 
 // overdue are the statuses of nodes that did not come back. The caller holds mu.

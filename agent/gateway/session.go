@@ -96,7 +96,7 @@ func (g *Gateway) enter(s Session) (*client, wire.Refuse) {
 	}
 	own := g.guests[key]
 	switch {
-	case !g.listed[key] || g.refused(key):
+	case !g.listed[key] || g.refused(s):
 		return refuse(wire.Unlisted, banned)
 	case !g.whole || g.store == nil || g.lease == 0 || g.closing():
 		return refuse(wire.NoEtcd, noEtcdWait)

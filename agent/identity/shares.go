@@ -3,6 +3,7 @@ package identity
 import (
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/wrapped"
 )
@@ -17,8 +18,9 @@ type share struct {
 }
 
 // Give is what this seat says of the CA's key to those who are to hold it and do not, by what they
-// say of themselves. false: it holds no key, or nobody lacks it.
-func (s Shares) Give(held *Custody, state ledger.State, says func(signed.Key) (notice.WrapKey, bool)) (notice.CAKey, bool) {
+// say of themselves, but for those of whom refuse says why they get none, as one that is isolated.
+// false: it holds no key, or nobody lacks it.
+func (s Shares) Give(held *Custody, state ledger.State, says func(signed.Key) (notice.WrapKey, bool), refuse func(roster.Seat) error) (notice.CAKey, bool) {
 	ca := state.Genesis.NodeCA
 	if held.CA(ca) == nil {
 		return notice.CAKey{}, false
@@ -26,7 +28,7 @@ func (s Shares) Give(held *Custody, state ledger.State, says func(signed.Key) (n
 	k := notice.CAKey{Version: 1, CA: wrapped.CAOf(ca)}
 	for _, seat := range state.Roster.Custodians() {
 		w, ok := says(seat.Key)
-		if seat.Key == held.seat || !ok || w.Seat != seat.Number || w.Holds == k.CA {
+		if seat.Key == held.seat || !ok || w.Seat != seat.Number || w.Holds == k.CA || refuse(seat) != nil {
 			delete(s, seat.Number)
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/wrapped"
 )
@@ -35,8 +37,9 @@ func TestShares(t *testing.T) {
 		seat, _ := s.Roster.ByKey(key)
 		return all[key].Says(seat.Number), true
 	}
+	nobody := func(roster.Seat) error { return nil }
 	own, mine := all[key(1)], make(Shares)
-	if _, gives := mine.Give(own, s, says); gives {
+	if _, gives := mine.Give(own, s, says, nobody); gives {
 		t.Error("it gives what it has not")
 	}
 	sealed, err := wrapped.Wrap(f.CA(fleet.KindNode), own.Says(1).Key, wrapped.For{Fleet: s.Fleet(), Seat: key(1), CA: wrapped.CAOf(ca)})
@@ -46,9 +49,23 @@ func TestShares(t *testing.T) {
 	}
 	must(t, own.Take(sealed, ca))
 	must(t, own.Take(sealed, ca))
-	k, gives := mine.Give(own, s, says)
-	again, _ := mine.Give(own, s, says)
+	k, gives := mine.Give(own, s, says, nobody)
+	again, _ := mine.Give(own, s, says, nobody)
 	if !gives || len(k.For) != 2 || string(k.Encode()) != string(again.Encode()) {
+		t.Fatalf("%+v", k)
+	}
+	// One that is isolated is given nothing, and again once it is not.
+	outcast := func(seat roster.Seat) error {
+		if seat.Number == 2 {
+			return order.ErrIsolated
+		}
+		return nil
+	}
+	if k, gives := mine.Give(own, s, says, outcast); !gives || len(k.For) != 1 || k.For[0].Seat != 3 {
+		t.Errorf("seat 2 is isolated: %+v", k)
+	}
+	k, gives = mine.Give(own, s, says, nobody)
+	if !gives || len(k.For) != 2 {
 		t.Fatalf("%+v", k)
 	}
 	e, err := signed.Seal(notice.CAKeyKind, s.Fleet(), ledgertest.Private("n1"), 1, k.Encode())
@@ -56,13 +73,13 @@ func TestShares(t *testing.T) {
 	if all[key(4)].TakeShare(s, []signed.Envelope{e}) || !all[key(3)].TakeShare(s, []signed.Envelope{e}) {
 		t.Error("who takes it is not who is to")
 	}
-	if k, gives := mine.Give(own, s, says); !gives || len(k.For) != 1 || k.For[0].Seat != 2 {
+	if k, gives := mine.Give(own, s, says, nobody); !gives || len(k.For) != 1 || k.For[0].Seat != 2 {
 		t.Errorf("%+v", k)
 	}
 	if !all[key(2)].TakeShare(s, []signed.Envelope{e}) {
 		t.Error("n2 does not take it")
 	}
-	if k, gives := mine.Give(own, s, says); gives || k.CA.IsZero() {
+	if k, gives := mine.Give(own, s, says, nobody); gives || k.CA.IsZero() {
 		t.Errorf("all hold it: %+v", k)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"kogge.example/agent/enrol"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -100,7 +101,7 @@ func (s *session) sayCustody() {
 		log.Printf("agent: this node holds the key of the node CA now")
 	}
 	s.says.Say(notice.WrapKeyKind, s.held.Says(seat.Number).Encode())
-	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey)
+	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey, refuse(s.part.book()))
 	if _, before := s.engine.Object(notice.CAKeyKind, s.seat.Key); gives || before && !k.CA.IsZero() {
 		s.says.Say(notice.CAKeyKind, k.Encode())
 	}
@@ -125,7 +126,7 @@ func (t *Talk) Comer(name func() string) *enrol.Comer {
 		Seated:  func() bool { return p.number() != 0 },
 		Take:    func(paper []byte) (bool, error) { return p.papers().Take(paper) },
 		Changed: func() { t.Look(); p.Tell() }, Waits: p.wait, Again: make(chan struct{}, 1),
-		Contacts: t.contacts,
+		Contacts: t.contacts, Refuse: func(seat roster.Seat) error { return refuse(p.book())(seat) },
 	}
 }
 

@@ -1,6 +1,7 @@
 package part
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"log"
@@ -51,9 +52,14 @@ func newNotices(s *session) *notices {
 		Speaks: wire.Protocol, Certificate: s.peers.Certificate, Word: s.peers.Word, Admit: s.peers.Admit, Addresses: s.peers.Addresses, Find: s.peers.Find,
 	}
 	book := s.part.book()
-	n.gateway = gateway.New(gateway.Config{Shelf: s.engine, Ledger: s.taken, Grown: s.talk.Look, Refuse: func(key signed.Key) error { return isolated(book, key) }})
+	n.gateway = gateway.New(gateway.Config{Shelf: s.engine, Ledger: s.taken, Grown: s.talk.Look, Refuse: func(one gateway.Session) error {
+		return cmp.Or(isolated(book, one.Peer()), s.part.withdrawn(one))
+	}})
 	n.client = client.New(client.Config{
 		Self: s.seat.Key, Ledger: s.taken, Judge: s.engine.Put, Grown: s.talk.Look,
+		Refuse: func(seat roster.Seat, one client.Session) error {
+			return cmp.Or(refuse(book)(seat), s.part.withdrawn(one))
+		},
 		Dial: func(ctx context.Context, seat roster.Seat) (client.Session, error) { return n.tls.Dial(ctx, seat) },
 	})
 	return n

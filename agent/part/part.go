@@ -280,12 +280,15 @@ func (p *Part) place() (control.Fleet, bool) {
 		f.Problem = err.Error()
 	}
 	f.New = p.isNew()
-	standing := p.book().Standing()
+	standing, unkept := p.book().Standing(), p.book().Problem()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat != nil {
 		if one, is := standing.Isolates(p.seat.Key); is && f.Problem == "" {
 			f.Problem = one.String()
+		}
+		if unkept != nil && f.Problem == "" {
+			f.Problem = unkept.Error()
 		}
 		f.Key = p.seat.Key.ID().Short()
 		if seat, ok := s.Roster.ByKey(p.seat.Key); ok {

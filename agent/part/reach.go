@@ -65,14 +65,15 @@ func addressesFor(engine *gossip.Engine, taken *pinned.Ledger, seat roster.Seat)
 	return all
 }
 
-// contacts are where members may answer: by their own word, by the ledger, and by join.yaml.
+// contacts are where members may answer that are not isolated: by their own word, by the ledger, and
+// by join.yaml.
 func (t *Talk) contacts(taken *pinned.Ledger, self signed.Key) (all []netip.AddrPort) {
 	var engine *gossip.Engine
 	if now := t.session.Load(); now != nil {
 		engine = now.engine
 	}
 	for _, seat := range taken.State().Roster.Custodians() {
-		if seat.Key != self {
+		if seat.Key != self && isolated(t.part.book(), seat.Key) == nil {
 			all = append(all, t.reach(engine, taken, seat)...)
 		}
 	}

@@ -64,7 +64,7 @@ func (t *Talk) sit(ctx context.Context, seat *identity.Seat, taken *pinned.Ledge
 		log.Printf("agent: %v", err) // a node that could not hold secrets still talks
 	}
 	s.part.papers().Listen(t.papered.give)
-	s.part.book().Look(taken.State(), time.Now()) // who is isolated is so from the first session with others on
+	s.part.book().Look(taken.State(), t.clock.now()) // who is isolated is so from the first session with others on
 	s.connect()
 	return s
 }
@@ -167,6 +167,7 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 		s.advanced()
 	case <-tick:
 		s.engine.Advanced() // a key may have been withdrawn
+		s.board.client.Advanced()
 		s.keep(s.memory.Keep)
 	}
 	return true, true
@@ -175,6 +176,7 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 // advanced has those who keep sessions with others look whom they may have them with.
 func (s *session) advanced() {
 	s.engine.Advanced()
+	s.board.client.Advanced()
 	s.board.gateway.Advanced()
 }
 

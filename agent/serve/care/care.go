@@ -24,6 +24,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/door"
+	"kogge.example/agent/orders"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
@@ -33,7 +34,8 @@ import (
 // Care is what the calls are answered from. A nil function: this node does nothing of the kind.
 type Care struct {
 	// Give takes an order about a seat. The error wraps [order.ErrOrder] where it is none that
-	// counts, and [notice.ErrOlder] where a newer one is known.
+	// counts, [notice.ErrOlder] where a newer one is known, and [orders.ErrUnkept] where it counts and
+	// the disk does not keep it.
 	Give func(signed.Envelope) error
 	// Given are the orders that the node has.
 	Given func() []signed.Envelope
@@ -93,6 +95,8 @@ func (s *service) Order(_ context.Context, r *connect.Request[apiv1.OrderRequest
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	case errors.Is(err, notice.ErrOlder):
 		return nil, connect.NewError(connect.CodeAborted, errors.New("a newer order about this seat is known"))
+	case errors.Is(err, orders.ErrUnkept):
+		return nil, connect.NewError(connect.CodeDataLoss, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}

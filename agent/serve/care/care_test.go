@@ -18,6 +18,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/agent/orders"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -76,7 +77,7 @@ func TestOrder(t *testing.T) {
 	for _, one := range []struct {
 		err  error
 		want connect.Code
-	}{{fmt.Errorf("%w: x", order.ErrOrder), connect.CodePermissionDenied}, {notice.ErrOlder, connect.CodeAborted}, {errors.New("the disk"), connect.CodeFailedPrecondition}} {
+	}{{fmt.Errorf("%w: x", order.ErrOrder), connect.CodePermissionDenied}, {notice.ErrOlder, connect.CodeAborted}, {orders.ErrUnkept, connect.CodeDataLoss}, {errors.New("the disk"), connect.CodeFailedPrecondition}} {
 		give = one.err
 		if _, err := c.Order(t.Context(), connect.NewRequest(&apiv1.OrderRequest{Envelope: e.Bytes()})); connect.CodeOf(err) != one.want {
 			t.Errorf("%v: %v", one.err, err)
