@@ -72,3 +72,22 @@ func (g *Gateway) Genuine() (n int) {
 	}
 	return n
 }
+
+// Left is how many nodes may come back, or have something in etcd that is to go.
+func (g *Gateway) Left() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.left)
+}
+
+// Overdue says whether the time is over of a node that may come back, with some to spare.
+func (g *Gateway) Overdue() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, until := range g.left {
+		if time.Since(until) > g.config.Silence {
+			return true
+		}
+	}
+	return len(g.left) == 0
+}

@@ -195,7 +195,7 @@ func (g *Gateway) Run(ctx context.Context, s *store.Store) {
 	g.back, g.lostAt = true, time.Now()
 	g.mu.Unlock()
 	for _, task := range []func(context.Context){
-		func(ctx context.Context) { s.Follow(ctx, board.Root, follower{g}) }, g.write, g.keep, g.sweep, g.keepLedger,
+		func(ctx context.Context) { s.Follow(ctx, board.Root, follower{g}) }, g.write, g.keep, g.sweep, g.bury, g.keepLedger,
 	} {
 		g.wait.Go(func() { task(ctx) })
 	}
@@ -276,8 +276,7 @@ func (g *Gateway) keep(ctx context.Context) {
 	}
 }
 
-// sweep ends sessions that are silent or whose seat is gone, and takes the statuses away of
-// nodes that did not come back.
+// sweep ends sessions that are silent or whose seat is gone.
 func (g *Gateway) sweep(ctx context.Context) {
 	tick := time.NewTicker(max(g.config.Silence/6, 10*time.Millisecond))
 	defer tick.Stop()
@@ -307,7 +306,6 @@ func (g *Gateway) sweep(ctx context.Context) {
 			}
 			gone = append(gone, c)
 		}
-		over := g.overdue(now)
 		for key, guest := range g.guests {
 			if g.clients[key] == nil && now.Sub(guest.seen) > time.Hour {
 				delete(g.guests, key)
@@ -316,16 +314,6 @@ func (g *Gateway) sweep(ctx context.Context) {
 		g.mu.Unlock()
 		for _, c := range gone {
 			_ = c.session.Close()
-		}
-		for len(over) > 0 && ctx.Err() == nil {
-			some := over[:min(len(over), maxBatch)]
-			over = over[len(some):]
-			if _, done, err := g.store.Write(ctx, some); done || err != nil {
-				continue // what is not done now goes with the lease
-			}
-			for _, w := range some { // one of them has come back elsewhere
-				_, _, _ = g.store.Write(ctx, []store.Write{w})
-			}
 		}
 	}
 }
@@ -347,26 +335,6 @@ func (g *Gateway) follow() {
 
 func (g *Gateway) refused(s Session) bool {
 	return g.config.Refuse != nil && g.config.Refuse(s) != nil
-}
-
-// overdue are the statuses of nodes that did not come back. The caller holds mu.
-func (g *Gateway) overdue(now time.Time) (gone []store.Write) {
-	for id, until := range g.left {
-		if g.byID[id] == nil && now.Before(until) {
-			continue
-		}
-		delete(g.left, id)
-		if g.byID[id] != nil {
-			continue
-		}
-		for _, kind := range leasedKinds {
-			key := board.Place{Topic: board.Nodes, Node: id, Kind: kind}.Key()
-			if l, ok := g.index[key]; ok && l.lease == g.lease && g.lease != 0 {
-				gone = append(gone, store.Write{Key: key, Was: l.revision, Delete: true})
-			}
-		}
-	}
-	return gone
 }
 
 // frames are some frames as they are sent.

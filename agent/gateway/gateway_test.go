@@ -100,6 +100,50 @@ func TestNoLeader(t *testing.T) {
 	w.whole()
 }
 
+// TestLeftMeanwhile has a node die while etcd takes no writes, and stay dead: once etcd does, the node's
+// lease is gone, and those of all others are kept.
+func TestLeftMeanwhile(t *testing.T) {
+	w := newWorld(t, 6, 1)
+	w.whole()
+	last := w.nodes[5]
+	with := last.client.Known().Gateway
+	g := w.nodes[with-1].gateway
+	s, err := store.Open(w.etcd.Socket(with))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var others []int
+	for seat := 1; seat <= 3; seat++ {
+		if seat != with {
+			others = append(others, seat)
+		}
+	}
+	last.stopClient()
+	w.etcd.Until("it has left", func() bool { return g.Left() == 1 })
+	w.etcd.Kill(others...)
+	w.etcd.Until("its time is over", func() bool { return g.Overdue() })
+	w.etcd.Start(others...)
+	place := board.Place{Topic: board.Nodes, Node: last.seat.Key.ID(), Kind: notice.StatusKind}
+	w.etcd.Until("its status is gone", func() bool {
+		i, err := s.Get(t.Context(), place.Key())
+		return err == nil && i.Revision == 0
+	})
+	w.etcd.Until("it is forgotten", func() bool { return g.Left() == 0 })
+	w.all("all others have leases, and know that it has none", func(n *node) bool {
+		if n == last {
+			return true
+		}
+		for _, of := range w.nodes[:5] {
+			if leased, known := n.client.Leased(of.seat.Key); !leased || !known {
+				return false
+			}
+		}
+		leased, known := n.client.Leased(last.seat.Key)
+		return known && !leased
+	})
+}
+
 // TestHostileMember has somebody with a member's etcd write what he likes: forged, foreign, old and
 // misplaced objects, a forged record, and nothing at all where something was. No node accepts or
 // forgets anything, each is counted, and what is honest is put back.
