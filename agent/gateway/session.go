@@ -140,7 +140,7 @@ func (g *Gateway) end(c *client, why string) {
 	if g.clients[c.key] == c {
 		delete(g.clients, c.key)
 		delete(g.byID, c.id)
-		g.left[c.id] = time.Now().Add(g.config.Silence)
+		g.left[c.id] = c.heard.Add(g.config.Silence)
 	}
 }
 

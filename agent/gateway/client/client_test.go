@@ -310,8 +310,17 @@ func TestSilent(t *testing.T) {
 		if k := s.Known(); k.Gateway != p.seat || k.Problem != "" || k.Sessions != 2 {
 			t.Errorf("%+v", k)
 		}
+		time.Sleep(10 * time.Second)
+		p.say(wire.Alive{})
+		synctest.Wait()
+		last := time.Now()
 		p.say(wire.Move{})
 		<-p.over
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if k := s.Known(); !k.Listed.Equal(last) {
+			t.Errorf("all was known %s before it was left", last.Sub(k.Listed))
+		}
 		if q := s.welcome(); q.seat == p.seat {
 			t.Error("it comes back to a gateway that closes")
 		}

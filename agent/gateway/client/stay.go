@@ -83,6 +83,7 @@ func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Wel
 	c.known.Sessions++
 	c.mu.Unlock()
 	better, err := one.run(ctx)
+	one.live(board.Nodes, false)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.known.Gateway = 0
@@ -305,6 +306,9 @@ func (s *stay) tendTopics(now time.Time) (say []wire.Frame, next time.Time) {
 func (s *stay) live(name board.Topic, is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if name == board.Nodes && !is && s.known.Live[name] {
+		s.known.Listed = s.heard // until then all was known
+	}
 	s.known.Live[name] = is
 }
 
