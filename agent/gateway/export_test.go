@@ -91,3 +91,13 @@ func (g *Gateway) Overdue() bool {
 	}
 	return len(g.left) == 0
 }
+
+// Patience has nodes of a gateway be silent for so long, and lists take so long at most.
+func Patience(g *Gateway, silence, list time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.config.Silence, g.config.listLimit = silence, list
+}
+
+// Lists is how many places are taken of those who read lists, and of those who are told one.
+func (g *Gateway) Lists() (reading, told int) { return len(g.reads), len(g.lists) }

@@ -53,7 +53,7 @@ type Config struct {
 	// Most is how many sessions there may be. Default: as many as a roster has seats.
 	Most int
 
-	deaf time.Duration // that of the constant; tests have a shorter one
+	deaf, listLimit time.Duration // those of the constants; tests have shorter ones
 }
 
 // Shelf is what the node knows of seats by their own words. A gossip.Engine fits.
@@ -128,10 +128,11 @@ type Gateway struct {
 	mended  map[string]time.Time   // entries of the ledger that were written anew
 	stats   Stats
 
-	wake    chan struct{} // for the ledger
-	leased  chan struct{} // for the lease
-	listing chan struct{} // room for lists
-	wait    sync.WaitGroup
+	wake   chan struct{} // for the ledger
+	leased chan struct{} // for the lease
+	reads  chan struct{} // places of those who read pages of lists
+	lists  chan struct{} // and of those who are told one
+	wait   sync.WaitGroup
 }
 
 // New is a gateway that refuses all until [Gateway.Run].
@@ -145,11 +146,11 @@ func New(c Config) *Gateway {
 	if c.Most == 0 {
 		c.Most = roster.MaxSeats
 	}
-	c.deaf = deaf
+	c.deaf, c.listLimit = deaf, listLimit
 	g := &Gateway{
 		config: c, index: make(map[string]lying), queues: make(map[board.Topic]*queue), clients: make(map[signed.Key]*client),
 		byID: make(map[document.Hash]*client), guests: make(map[signed.Key]*guest), left: make(map[document.Hash]time.Time),
-		mended: make(map[string]time.Time), wake: make(chan struct{}, 1), leased: make(chan struct{}, 1), listing: make(chan struct{}, maxLists),
+		mended: make(map[string]time.Time), wake: make(chan struct{}, 1), leased: make(chan struct{}, 1), reads: make(chan struct{}, maxReads), lists: make(chan struct{}, maxLists),
 	}
 	g.strange = bucket{rate: 0.2, most: 2 * recent}
 	g.stats.Refused, g.stats.Ignored, g.stats.Dropped = make(map[string]uint64), make(map[string]uint64), make(map[string]uint64)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -490,6 +492,85 @@ func TestSlow(t *testing.T) {
 		if _, ok := f.(wire.Live); ok {
 			break
 		}
+	}
+}
+
+// stuck is a session of a node that asks for a list, and reads nothing of it.
+type stuck struct {
+	key  signed.Key
+	ask  chan []byte
+	over chan struct{}
+	once sync.Once
+}
+
+func (s *stuck) Peer() signed.Key { return s.key }
+
+func (s *stuck) Send(frames [][]byte) error {
+	if f, err := wire.Decode(frames[0]); err == nil {
+		if _, told := f.(wire.Items); !told {
+			return nil
+		}
+	}
+	<-s.over
+	return net.ErrClosed
+}
+
+func (s *stuck) Receive() ([]byte, error) {
+	select {
+	case raw := <-s.ask:
+		return raw, nil
+	case <-s.over:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *stuck) Close() error {
+	s.once.Do(func() { close(s.over) })
+	return nil
+}
+
+// TestSlowLists has nine nodes ask for lists and read nothing: others are told theirs meanwhile. Who goes
+// on reading nothing has no session after a while.
+func TestSlowLists(t *testing.T) {
+	w := newWorld(t, 12, 1)
+	w.whole()
+	g := w.nodes[0].gateway
+	gateway.Patience(g, time.Hour, time.Hour)
+	var serving sync.WaitGroup
+	var all []*stuck
+	ask := func(n *node) {
+		n.stopClient()
+		s := &stuck{key: n.seat.Key, ask: make(chan []byte, 1), over: make(chan struct{})}
+		s.ask <- wire.Encode(wire.Follow{Topic: board.Nodes})
+		serving.Go(func() { _ = g.Serve(t.Context(), s) })
+		all = append(all, s)
+	}
+	for _, n := range w.nodes[2:11] {
+		ask(n)
+	}
+	w.etcd.Until("nine are told lists, and nobody waits for them", func() bool {
+		reading, told := g.Lists()
+		return told == 9 && reading == 0
+	})
+	last := w.nodes[11]
+	last.stopClient()
+	s := last.dial(t, w.nodes[0])
+	next(t, s)
+	if err := s.Send([][]byte{wire.Encode(wire.Follow{Topic: board.Nodes})}); err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := next(t, s).(wire.Live); !ok {
+		t.Errorf("%+v", f)
+	}
+	for _, s := range all {
+		s.Close()
+	}
+	serving.Wait()
+	gateway.Patience(g, time.Hour, time.Second)
+	ask(w.nodes[2])
+	serving.Wait()
+	if d := g.Stats().Dropped; d["slow"] != 1 {
+		t.Errorf("who reads nothing is not sent away: %v", d)
 	}
 }
 
