@@ -93,6 +93,9 @@ const (
 	// deaf is how long a gateway that etcd tells nothing keeps its nodes: then others may know
 	// more.
 	deaf = 15 * time.Second
+	// maxStrange is of how many entries at a time the ledger is asked that it does not have; one more
+	// a minute.
+	maxStrange = 64
 	// goodbye is how long nodes are told that the gateway closes.
 	goodbye = time.Second
 )
@@ -152,7 +155,7 @@ func New(c Config) *Gateway {
 		byID: make(map[document.Hash]*client), guests: make(map[signed.Key]*guest), left: make(map[document.Hash]time.Time),
 		mended: make(map[string]time.Time), wake: make(chan struct{}, 1), leased: make(chan struct{}, 1), reads: make(chan struct{}, maxReads), lists: make(chan struct{}, maxLists),
 	}
-	g.strange = bucket{rate: 0.2, most: 2 * recent}
+	g.strange = bucket{rate: 1. / 60, most: maxStrange}
 	g.stats.Refused, g.stats.Ignored, g.stats.Dropped = make(map[string]uint64), make(map[string]uint64), make(map[string]uint64)
 	for _, t := range board.Topics() {
 		g.queues[t] = &queue{}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func TestFleet(t *testing.T) {
 	last.run()
 	w.whole()
 	written, puts := w.writes()
-	for range 3 { // what says the same is not written again
+	for range 2 { // what says the same is not written again
 		for _, n := range w.nodes {
 			n.say(notice.NodeKind, recordOf(n.seat.Name, "board"))
 			n.say(notice.StatusKind, statusOf("fine"))
@@ -380,6 +381,7 @@ func TestHostileNode(t *testing.T) {
 	w.whole()
 	n1, n4 := w.nodes[0], w.nodes[3]
 	n4.stopClient()
+	n1.gateway.Forgive(n4.seat.Key)
 	s := n4.dial(t, n1)
 	if f, ok := next(t, s).(wire.Welcome); !ok || f.Silence != silence || !slices.Equal(f.Members, []int{1, 2, 3}) {
 		t.Fatalf("%+v", f)
@@ -445,6 +447,36 @@ func TestHostileNode(t *testing.T) {
 			e, _ := n.has(notice.StatusKind, n1)
 			return bytes.Contains(e.Body, []byte("all is well"))
 		})
+	}
+}
+
+// TestPace has a node put one record after the other: etcd is written no more often than gossip carries
+// what a seat says, and what is over it is told to wait.
+func TestPace(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	n2, n4 := w.nodes[1], w.nodes[3]
+	n4.stopClient()
+	n2.gateway.Forgive(n4.seat.Key)
+	s := n4.dial(t, n2)
+	next(t, s)
+	began, taken := time.Now(), 0
+	const tries = 3 * notice.Burst
+	for i := range tries {
+		e := n4.seal(notice.NodeKind, uint64(100+i), recordOf("n4", fmt.Sprintf("board %d", i)))
+		if err := s.Send([][]byte{wire.Encode(wire.Put{ID: uint64(i), Envelope: e.Bytes()})}); err != nil {
+			t.Fatal(err)
+		}
+		f, ok := next(t, s).(wire.Done)
+		switch {
+		case ok && f.Why == wire.None:
+			taken++
+		case !ok || f.Why != wire.Busy || f.Wait <= 0 || f.Wait > notice.Pace:
+			t.Errorf("%+v", f)
+		}
+	}
+	if most := notice.Burst + int(time.Since(began)/notice.Pace) + 1; taken < notice.Burst || taken > most {
+		t.Errorf("%d of %d are written, %d at most", taken, tries, most)
 	}
 }
 

@@ -25,7 +25,7 @@ type client struct {
 	guest   *guest
 	heard   time.Time
 	follows map[board.Topic]uint64 // number of the next frame that is wanted
-	put     map[string]sum         // what it has put, by key
+	put     map[string]lying       // what it has put, by key
 	pumping bool                   // somebody sends what is to be told
 	listing bool
 	ended   bool
@@ -124,7 +124,7 @@ func (g *Gateway) enter(s Session) (*client, wire.Refuse) {
 	}
 	c := &client{
 		key: key, id: key.ID(), session: s, guest: own, heard: now, pumping: true,
-		over: make(chan struct{}), follows: make(map[board.Topic]uint64), put: make(map[string]sum), again: make(map[board.Topic]bool),
+		over: make(chan struct{}), follows: make(map[board.Topic]uint64), put: make(map[string]lying), again: make(map[board.Topic]bool),
 	}
 	g.clients[key], g.byID[c.id] = c, c
 	delete(g.left, c.id)
@@ -208,14 +208,7 @@ func (g *Gateway) hear(c *client, raw []byte) error {
 func (g *Gateway) hearPut(c *client, f wire.Put) error {
 	done := wire.Done{ID: f.ID}
 	now := time.Now()
-	g.mu.Lock()
-	done.Wait = c.guest.puts.take(now)
-	g.mu.Unlock()
-	if done.Wait > 0 {
-		done.Why = wire.Busy
-	} else {
-		done.Why, done.Wait = g.putOf(c, f.Envelope)
-	}
+	done.Why, done.Wait = g.putOf(c, f.Envelope)
 	g.mu.Lock()
 	flood := false
 	if done.Why == wire.None {

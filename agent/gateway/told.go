@@ -31,6 +31,12 @@ type lying struct {
 	genuine  bool   // it counts
 }
 
+// holds says whether what a node has put lies there, or what it has said since: etcd may say so before it
+// has answered.
+func (l lying) holds(put lying) bool {
+	return l.genuine && (l.says == put.says || l.number > put.number)
+}
+
 // leasedKinds are the kinds of objects that go with the gateway's lease.
 var leasedKinds = []string{notice.StatusKind}
 
@@ -95,7 +101,7 @@ func (g follower) Whole() {
 	}
 	for _, c := range g.clients {
 		for key, put := range c.put {
-			if l, ok := g.index[key]; !ok || !l.genuine || l.says != put {
+			if l, ok := g.index[key]; !ok || !l.holds(put) {
 				c.recall = true
 			}
 		}
@@ -196,6 +202,7 @@ func (g *Gateway) readEntry(height int64, raw []byte) (why string) {
 		if !g.mayJudge() || g.config.Ledger.Take(height, e) != nil {
 			return "a record that is not proved"
 		}
+		g.judgedWell()
 		if g.config.Grown != nil {
 			g.config.Grown()
 		}
@@ -226,13 +233,21 @@ func (g *Gateway) mayJudge() bool {
 	return g.strange.take(time.Now()) == 0
 }
 
+// judgedWell takes note that what the ledger was asked about counts: of those there are no more than
+// records.
+func (g *Gateway) judgedWell() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.strange.spent--
+}
+
 // note takes note of what lies under a key, and says whether that is news to those who follow.
 // The caller holds mu.
 func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
 	g.newest = max(g.newest, item.Revision)
 	old, was := g.index[item.Key]
-	if was && (item.Revision < old.revision || item.Revision == old.revision && !item.Gone && old.genuine == l.genuine) {
-		return false // it was told already
+	if was && (item.Revision < old.revision || item.Revision == old.revision && !item.Gone && (old.genuine || !l.genuine)) {
+		return false // it was told already, and counts no more than it did
 	}
 	if item.Gone {
 		if g.gone != nil {
@@ -245,7 +260,7 @@ func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
 		news = l.genuine && (!was || !old.genuine || old.says != l.says || (old.lease == 0) != (l.lease == 0))
 	}
 	if c := g.byID[p.Node]; c != nil && p.Topic == board.Nodes {
-		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.genuine || put != l.says) {
+		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.holds(put)) {
 			c.recall = true
 			g.pump(c)
 		}

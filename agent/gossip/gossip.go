@@ -104,7 +104,7 @@ const (
 	dialLimit, settled = 20 * time.Second, 10 * time.Minute
 	// perSeat is the time between two objects of a place that are news, in the long run, and
 	// burst how many may come at once: whoever signs more than that is heard of less often.
-	perSeat, burst = 10 * time.Second, 8
+	perSeat, burst = notice.Pace, notice.Burst
 )
 
 // Engine carries the objects of one node. Its methods may be called from any goroutine, while
