@@ -58,6 +58,7 @@ var tables = map[string]string{
 	"fleet show":   "hanse",
 	"fleet status": "",
 
+	"fleet members":    "",
 	"fleet token list": "hanse",
 	"ledger log":       "",
 	"images load":      "images.tar",
