@@ -207,7 +207,6 @@ func (g *Gateway) readEntry(height int64, raw []byte) (why string) {
 			g.config.Grown()
 		}
 		g.Advanced()
-		return ""
 	}
 	own, err := g.config.Ledger.Entry(height)
 	switch {
