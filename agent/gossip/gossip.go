@@ -104,7 +104,7 @@ const (
 	dialLimit, settled = 20 * time.Second, 10 * time.Minute
 	// perSeat is the time between two objects of a place that are news, in the long run, and
 	// burst how many may come at once: whoever signs more than that is heard of less often.
-	perSeat, burst = 10 * time.Second, 8
+	perSeat, burst = notice.Pace, notice.Burst
 )
 
 // Engine carries the objects of one node. Its methods may be called from any goroutine, while
@@ -260,6 +260,7 @@ var ErrEnded = errors.New("gossip has ended")
 func (e *Engine) Publish(object signed.Envelope) error {
 	var v shelf.Verdict
 	if !e.do(func() {
+		e.catchUp()
 		if v = e.shelf.Put(object.Bytes()); v.News() {
 			e.took(object, v, nil)
 		}
@@ -279,6 +280,7 @@ func (e *Engine) Publish(object signed.Envelope) error {
 // what is news.
 func (e *Engine) Put(raw []byte) (v shelf.Verdict, err error) {
 	if !e.do(func() {
+		e.catchUp()
 		if v = e.shelf.Put(raw); v.News() {
 			if object, err := signed.Parse(raw); err == nil {
 				e.took(object, v, nil)
@@ -303,6 +305,14 @@ func (e *Engine) Open(open bool) {
 		}
 		e.at(time.Now())
 	})
+}
+
+// catchUp takes the ledger's state if that has grown and nobody has said so yet: whoever brings the first
+// word of a new seat is not told that nobody has it.
+func (e *Engine) catchUp() {
+	if e.config.Ledger.State().Height != e.state.Height {
+		e.follow()
+	}
 }
 
 // Advanced says that the ledger has grown by other means, or that what Refuse answers has

@@ -329,6 +329,7 @@ func (e *Engine) Admit(envelope []byte, tlsKey document.Hash) (seat roster.Seat,
 		return roster.Seat{}, err
 	}
 	ended := !e.do(func() {
+		e.catchUp()
 		if seat, err = notice.Bound(word, e.state, tlsKey); err != nil {
 			return
 		}

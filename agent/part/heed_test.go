@@ -356,6 +356,38 @@ func (n *member) knocks(at *member) {
 	}
 }
 
+// TestNewTLSKey has seats say that they have other TLS keys: sessions with gateways that stand on the old
+// ones end, at both ends.
+func TestNewTLSKey(t *testing.T) {
+	s, members := newSmall(t, 4), etcdtest.New(t, 3)
+	for _, n := range s.with(1, 2, 3) {
+		must(t, os.Symlink(filepath.Dir(members.Socket(n.number)), filepath.Join(n.part.run, "etcd")))
+		must(t, control.Etcd{Seat: n.number, Running: true, Leader: 1, Members: []int{1, 2, 3}}.Write(n.part.run))
+	}
+	last := s.nodes[3]
+	gateway := func() int {
+		if now := last.session.Load(); now != nil {
+			return now.board.client.Known().Gateway
+		}
+		return 0
+	}
+	// says has a seat say to some that it has another key.
+	says := func(seat int, to ...*member) {
+		word, err := signed.Seal(notice.TLSKeyKind, s.state.Fleet(), ledgertest.Private(fmt.Sprintf("n%d", seat)), 1<<40,
+			notice.TLSKey{Version: 1, Seat: seat, Key: document.HashOf([]byte("another"))}.Encode())
+		must(t, err)
+		for _, n := range to {
+			must(t, n.session.Load().engine.Publish(word))
+		}
+	}
+	s.wait("n4 has a gateway", func() bool { return gateway() != 0 })
+	first := gateway()
+	says(first, last)
+	s.wait("it has another one", func() bool { g := gateway(); return g != 0 && g != first })
+	says(4, s.with(1, 2, 3)...)
+	s.wait("it has none", func() bool { return gateway() == 0 })
+}
+
 // TestIsolateGateway isolates the member of etcd whose gateway another node has: that one goes to
 // another gateway, and nobody visits the outcast, also not where it answers at another one's address.
 func TestIsolateGateway(t *testing.T) {

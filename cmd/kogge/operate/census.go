@@ -175,6 +175,11 @@ func (n NodeHealth) Answers() bool {
 	return n.Standing != StandingSilent && n.Standing != standingAway
 }
 
+// Counts says whether the node answers this computer, and what it says may be asked for.
+func (n NodeHealth) Counts() bool {
+	return n.Answers() && n.Standing != StandingDoubt && n.Standing != standingOut
+}
+
 // Problem is something that is wrong in a fleet, and what can be done about it. Its words may
 // hold what a node said.
 type Problem struct {
