@@ -94,6 +94,7 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 	if err != nil {
 		return err
 	}
+	shown := false // who gets a seat
 	if l.State().Height == 0 {
 		if refused != nil {
 			return refused
@@ -111,14 +112,14 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 			return err
 		}
 		fmt.Fprintf(out, "Fleet %s is founded.\n", ring.Genesis.Name)
-		if !f.consent.given { // the roster was shown
-			return f.give(ctx, ring, l.State(), entries, known, out)
-		}
+		shown = !f.consent.given
 	} else {
 		fmt.Fprintf(out, "Fleet %s is founded already: its first record is given out again.\n", ring.Genesis.Name)
 	}
-	if err := printRoster(out, l.State()); err != nil {
-		return err
+	if !shown {
+		if err := printRoster(out, l.State()); err != nil {
+			return err
+		}
 	}
 	if err := f.give(ctx, ring, l.State(), entries, known, out); err != nil {
 		return err
