@@ -50,32 +50,46 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	re, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
+	var out string
+	var found []string
+	b.until(ts, limit, "await "+args[0], func(ctx context.Context) (bool, string) {
+		var said string
+		var err error
+		out, said, err = ask(ctx, ts, args[2:]...)
+		// It may have failed: of a fleet with problems the status is told all the same.
+		found = re.FindStringSubmatch(out)
+		return (found != nil) != neg && out != "", fmt.Sprintf("(%v)\n%s%s", err, out, said)
+	})
+	for i, name := range re.SubexpNames() {
+		if name != "" && !neg {
+			ts.Setenv(name, found[i])
+		}
+	}
+	_, err = fmt.Fprint(ts.Stdout(), out)
+	ts.Check(err)
+}
+
+// until looks again and again, until look says that it is as it is to be. Else it shows the answer
+// that look gave last.
+func (b *bench) until(ts *testscript.TestScript, limit time.Duration, what string, look func(context.Context) (done bool, answer string)) {
 	ctx, cancel := context.WithTimeoutCause(b.ctx, limit, fmt.Errorf("nothing within %s", limit))
 	defer cancel()
 	began, tick := time.Now(), time.NewTicker(askPause)
 	defer tick.Stop()
 	last := "none"
 	for {
-		out, said, err := ask(ctx, ts, args[2:]...)
-		// It may have failed: of a fleet with problems the status is told all the same.
-		if found := re.FindStringSubmatch(out); (found != nil) != neg && out != "" {
+		done, answer := look(ctx)
+		if done {
 			ts.Logf("%.1f s after the first look", time.Since(began).Seconds())
-			for i, name := range re.SubexpNames() {
-				if name != "" && !neg {
-					ts.Setenv(name, found[i])
-				}
-			}
-			_, err := fmt.Fprint(ts.Stdout(), out)
-			ts.Check(err)
 			return
 		}
 		if ctx.Err() == nil {
-			last = fmt.Sprintf("(%v)\n%s%s", err, out, said)
+			last = answer
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			ts.Fatalf("await %s: %v: the last answer: %s", args[0], context.Cause(ctx), last)
+			ts.Fatalf("%s: %v: the last answer: %s", what, context.Cause(ctx), last)
 		}
 	}
 }
@@ -116,12 +130,13 @@ func foundFleet(ts *testscript.TestScript, neg bool, args []string) {
 		await(ts, false, []string{fmt.Sprintf(`^link +eth1 up .*10\.77\.0\.%d`, i+1), "kogge", "node", "status", node})
 	}
 	found := slices.Concat([]string{"fleet", "found"}, nodes, []string{"--sheet", "config/" + name + "/recovery-2.txt"}, rules)
-	_, said, _ := ask(b.ctx, ts, found...) // nobody to ask: it shows the record, and signs nothing
-	record := regexp.MustCompile(`--record ([0-9a-f]{12})`).FindStringSubmatch(said)
-	if record == nil {
-		ts.Fatalf("kogge fleet found shows no record: %s", said)
-	}
-	kogge(ts, false, append(found, "--record", record[1]))
+	var record []string
+	b.until(ts, b.limit, "kogge fleet found", func(ctx context.Context) (bool, string) {
+		_, said, _ := ask(ctx, ts, found...) // nobody to ask: it shows the record, and signs nothing
+		record = regexp.MustCompile(`--record ([0-9a-f]{12})`).FindStringSubmatch(said)
+		return record != nil, said
+	})
+	await(ts, false, append([]string{"The node CA's key is with ", "kogge"}, append(found, "--record", record[1])...))
 	await(ts, false, []string{"All is well", "kogge", "fleet", "status"})
 }
 
