@@ -38,10 +38,8 @@ func links(run string) []mdns.Link {
 		return nil // not up yet
 	}
 	var all []mdns.Link
-	for _, i := range network.Interfaces {
-		if i.MDNS && i.Carrier {
-			all = append(all, mdns.Link{Name: i.Name, Addresses: i.Addresses})
-		}
+	for _, i := range network.Named() {
+		all = append(all, mdns.Link{Name: i.Name, Addresses: i.Addresses})
 	}
 	return all
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kogge.example/agent/api"
 	"kogge.example/agent/etcd"
 	"kogge.example/agent/etcd/membership"
 	"kogge.example/agent/identity"
@@ -32,7 +33,7 @@ func runEtcd(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("etcd", flag.ContinueOnError)
 	state := flags.String("state", "/state", "`folder` that outlives a boot")
 	run := flags.String("run", control.RunDir, "`folder` that does not")
-	listen := flags.String("listen", fmt.Sprintf(":%d", memberPort), "`address` where other members come in")
+	listen := flags.String("listen", fmt.Sprintf(":%d", api.MemberPort), "`address` where other members come in")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -93,9 +94,6 @@ func runEtcd(ctx context.Context, args []string) error {
 	parent.tell("STOPPING=1")
 	return err
 }
-
-// memberPort is where members answer each other, as founding says.
-const memberPort = 7444
 
 // participant is this node, as far as etcd has to know it.
 type participant struct {
@@ -321,7 +319,7 @@ func standingOf(at paths, now *parts) (s standing, known bool) {
 	if own == nil {
 		return outsider, false
 	}
-	key, taken, err := own.whole()
+	key, taken, err := own.Whole()
 	if err != nil || taken.Problem() != nil {
 		return outsider, false
 	}
@@ -391,7 +389,11 @@ func memberOnDemand(ctx context.Context, at paths, now *parts) {
 		if want == asked && (!want || time.Since(when) < again) {
 			continue
 		}
-		err := orderEtcd(ctx, pid1Of(at.run), want)
+		order := (*control.Client).Stop
+		if want {
+			order = (*control.Client).Start
+		}
+		err := orderEtcd(ctx, pid1Of(at.run), lookEvery, order)
 		if err == nil {
 			asked, when, told = want, time.Now(), false
 		} else if !told && ctx.Err() == nil {
@@ -401,18 +403,19 @@ func memberOnDemand(ctx context.Context, at paths, now *parts) {
 	}
 }
 
-func orderEtcd(ctx context.Context, pid1 string, run bool) error {
-	ctx, cancel := context.WithTimeout(ctx, lookEvery)
+// restartLimit is how long PID 1 may take to stop the service etcd and start it anew.
+const restartLimit = 10 * time.Second
+
+// orderEtcd has PID 1 do something with the service etcd.
+func orderEtcd(ctx context.Context, pid1 string, limit time.Duration, order func(*control.Client, context.Context, string) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c, err := control.Dial(ctx, pid1)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if run {
-		return c.Start(ctx, "etcd")
-	}
-	return c.Stop(ctx, "etcd")
+	return order(c, ctx, "etcd")
 }
 
 // etcdService is the service etcd; false: PID 1 does not run it.

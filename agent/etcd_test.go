@@ -23,10 +23,12 @@ import (
 	"time"
 
 	"kogge.example/agent/etcd"
+	"kogge.example/agent/etcd/fsync"
+	"kogge.example/agent/identity/identitytest"
+	"kogge.example/agent/part"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
-	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/roster"
 )
@@ -35,8 +37,8 @@ import (
 // nodes; where that cannot be read it is told so.
 func TestEtcdFacts(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 2)
-	own := adopted(t, f)
-	p := &participant{state: own.state, run: t.TempDir(), node: own.node}
+	node, state := identitytest.Adopted(t, f)
+	p := &participant{state: state, run: t.TempDir(), node: node}
 	if _, err := p.facts(); err == nil {
 		t.Error("facts before the founding")
 	}
@@ -50,7 +52,7 @@ func TestEtcdFacts(t *testing.T) {
 	}
 	moved := netip.MustParseAddrPort("192.0.2.99:7444")
 	must(t, control.Seats{Seats: []control.Seat{
-		{Number: 2, Addresses: []netip.AddrPort{moved}, Away: true}, {Number: 4, Key: keyOf(t, 4).ID().String()}, {Number: 5, Key: keyOf(t, 5).ID().String()},
+		{Number: 2, Addresses: []netip.AddrPort{moved}, Away: true}, {Number: 4, Key: ledgertest.Key(t, "n4").ID().String()}, {Number: 5, Key: ledgertest.Key(t, "n5").ID().String()},
 	}}.Write(p.run))
 	facts, err = p.facts()
 	must(t, err)
@@ -69,8 +71,8 @@ func TestEtcdFacts(t *testing.T) {
 // TestEtcdReads: what was read of the ledger is not read again at each look, be it good or bad.
 func TestEtcdReads(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 4)
-	own := adopted(t, f)
-	p := &participant{state: own.state, run: t.TempDir(), node: own.node}
+	node, state := identitytest.Adopted(t, f)
+	p := &participant{state: state, run: t.TempDir(), node: node}
 	dir := ledgerOf(p.state)
 	quiet := func() { // for so long that a file that came would show
 		long := time.Now().Add(-time.Hour)
@@ -94,7 +96,7 @@ func TestEtcdReads(t *testing.T) {
 	must(t, taken.Take(4, f.Entries[3]))
 	ask("another one has come", 4, true)
 	quiet()
-	p = &participant{state: own.state, run: p.run, node: own.node}
+	p = &participant{state: state, run: p.run, node: node}
 	ask("a service that begins with a damaged ledger", 1, false)
 	must(t, os.WriteFile(second, whole, 0o600)) // in its place: the folder is as it was
 	ask("nothing has come", 1, false)
@@ -105,8 +107,8 @@ func TestEtcdReads(t *testing.T) {
 // TestEtcdPeer is the table of who is a member at the other end.
 func TestEtcdPeer(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 2)
-	own := adopted(t, f)
-	p := &participant{state: own.state, run: t.TempDir(), node: own.node}
+	node, state := identitytest.Adopted(t, f)
+	p := &participant{state: state, run: t.TempDir(), node: node}
 	taken := pinned.Open(ledgerOf(p.state), f.Genesis)
 	must(t, taken.Take(1, f.Entries[0]))
 	if _, err := p.facts(); err != nil {
@@ -128,8 +130,8 @@ func TestEtcdPeer(t *testing.T) {
 	former, formerKey := connection("n3")
 	gone, goneKey := connection("n5")
 	must(t, control.Seats{Seats: []control.Seat{
-		{Number: 1, Key: keyOf(t, 1).ID().String()}, {Number: 2, Key: keyOf(t, 2).ID().String(), TLSKey: memberKey},
-		{Number: 3, Key: keyOf(t, 9).ID().String(), TLSKey: formerKey}, {Number: 5, Key: keyOf(t, 5).ID().String(), TLSKey: goneKey},
+		{Number: 1, Key: ledgertest.Key(t, "n1").ID().String()}, {Number: 2, Key: ledgertest.Key(t, "n2").ID().String(), TLSKey: memberKey},
+		{Number: 3, Key: ledgertest.Key(t, "n9").ID().String(), TLSKey: formerKey}, {Number: 5, Key: ledgertest.Key(t, "n5").ID().String(), TLSKey: goneKey},
 	}}.Write(p.run))
 	for name, c := range map[string]struct {
 		state tls.ConnectionState
@@ -148,9 +150,9 @@ func TestEtcdPeer(t *testing.T) {
 // none.
 func TestEtcdOnDemand(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 2)
-	own := adopted(t, f)
+	node, state := identitytest.Adopted(t, f)
 	var now parts
-	at := paths{state: own.state}
+	at := paths{state: state}
 	ask := func(when string, is standing, known bool) {
 		t.Helper()
 		if gotIs, gotKnown := standingOf(at, &now); gotIs != is || gotKnown != known {
@@ -161,17 +163,16 @@ func TestEtcdOnDemand(t *testing.T) {
 	taken := pinned.Open(ledgerOf(at.state), f.Genesis)
 	must(t, taken.Take(1, f.Entries[0]))
 	ask("a ledger that nobody has opened", outsider, false)
-	now.part.Store(own)
+	now.part.Store(part.New(node, state, t.TempDir(), nil))
 	ask("no seat", outsider, true)
-	sitting := adopted(t, f)
-	at.state = sitting.state
-	sits(t, sitting, 1)
-	now.part.Store(sitting)
+	node, at.state = identitytest.Adopted(t, f)
+	identitytest.Sit(t, at.state, 1)
+	now.part.Store(part.New(node, at.state, t.TempDir(), nil))
 	taken = pinned.Open(ledgerOf(at.state), f.Genesis)
 	must(t, taken.Take(1, f.Entries[0]))
 	ask("a member", insider, true)
 	must(t, os.WriteFile(filepath.Join(ledgerOf(at.state), "1"), []byte("x"), 0o600))
-	now.part.Store(&part{node: sitting.node, state: sitting.state})
+	now.part.Store(part.New(node, at.state, t.TempDir(), nil))
 	ask("a damaged ledger", outsider, false)
 }
 
@@ -348,30 +349,24 @@ func TestEtcdNow(t *testing.T) {
 // TestEtcdRole: the role runs etcd where the ledger says so, and says why where it does not.
 func TestEtcdRole(t *testing.T) {
 	f := ledgertest.Founded(t, 1, 1)
-	own := adopted(t, f)
+	_, state := identitytest.Adopted(t, f)
 	dir, err := os.MkdirTemp("", "etcd") // short: sockets lie in it
 	must(t, err)
 	defer os.RemoveAll(dir)
 	role := func() *exec.Cmd {
-		cmd := exec.Command(os.Args[0], "etcd", "-state", own.state, "-run", dir, "-listen", "127.0.0.1:0")
+		cmd := exec.Command(os.Args[0], "etcd", "-state", state, "-run", dir, "-listen", "127.0.0.1:0")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		return cmd
 	}
 	if out, err := role().CombinedOutput(); err == nil || !strings.Contains(string(out), "ledger") {
 		t.Errorf("before the founding: %v: %s", err, out)
 	}
-	taken := pinned.Open(ledgerOf(own.state), f.Genesis)
+	taken := pinned.Open(ledgerOf(state), f.Genesis)
 	must(t, taken.Take(1, f.Entries[0]))
 	if out, err := role().CombinedOutput(); err == nil || !strings.Contains(string(out), "has no seat") {
 		t.Errorf("without a seat: %v: %s", err, out)
 	}
-	seat, err := document.Encode(struct {
-		Version int       `json:"version"`
-		Key     []byte    `json:"key"`
-		Journal roster.ID `json:"journal"`
-	}{1, ledgertest.Private("n1").Seed(), roster.ID{1}})
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(own.state, "identity", "seat.json"), seat, 0o600))
+	identitytest.Sit(t, state, 1)
 	cmd := role()
 	var out bytes.Buffer
 	cmd.Stderr = &out
@@ -399,7 +394,7 @@ func TestEtcdRole(t *testing.T) {
 
 // TestEtcdFact: what other programs are told is what a member said.
 func TestEtcdFact(t *testing.T) {
-	e := factOf(etcd.Status{Seat: 2, Running: true, Leader: 1, Doing: "at rest", Snapshots: []etcd.Snapshot{{Revision: 3}, {Revision: 9}}, Probe: etcd.Probe{Writes: 64, P99: 20 * time.Millisecond}})
+	e := factOf(etcd.Status{Seat: 2, Running: true, Leader: 1, Doing: "at rest", Snapshots: []etcd.Snapshot{{Revision: 3}, {Revision: 9}}, Probe: fsync.Times{Writes: 64, P99: 20 * time.Millisecond}})
 	dir := t.TempDir()
 	must(t, e.Write(dir))
 	again, err := control.ReadEtcd(dir)

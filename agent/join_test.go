@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"kogge.example/agent/identity"
+	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/install"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -59,7 +60,8 @@ func TestJoin(t *testing.T) {
 	if err := join(open(), joinYAML(t, alone), refused); err != nil {
 		t.Errorf("a fleet of version 1: %v", err)
 	}
-	if err := join(adopted(t, f).node, joinYAML(t, f.Genesis), refused); err != nil {
+	adopted, _ := identitytest.Adopted(t, f)
+	if err := join(adopted, joinYAML(t, f.Genesis), refused); err != nil {
 		t.Errorf("a node that is adopted: %v", err)
 	}
 	broken := filepath.Join(t.TempDir(), "join.yaml")

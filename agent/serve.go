@@ -2,32 +2,26 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"kogge.example/agent/engine"
-	"kogge.example/agent/enrol"
 	"kogge.example/agent/events"
-	"kogge.example/agent/gateway/wire"
-	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/install"
 	"kogge.example/agent/keeper"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/mdns"
 	"kogge.example/agent/nameserver"
+	"kogge.example/agent/part"
 	"kogge.example/agent/serve"
-	"kogge.example/agent/serve/records"
 	"kogge.example/agent/wanted"
 	"kogge.example/init/control"
 	"kogge.example/update/partition"
@@ -45,7 +39,7 @@ type parts struct {
 	// node is who the node is; nil until that is known.
 	node atomic.Pointer[identity.Node]
 	// part is what the node is in its fleet; nil until it serves.
-	part atomic.Pointer[part]
+	part atomic.Pointer[part.Part]
 	// refused is why the workloads cannot be run; nil: they can.
 	refused atomic.Pointer[string]
 }
@@ -120,9 +114,9 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		log.Printf("agent: %v", joined) // who is known already goes on being known
 	}
 	now.node.Store(node)
-	own := &part{node: node, state: at.state, run: at.run, show: func() { now.parent.tell("X_CHANGED=1") }}
-	own.tell()
-	if err := own.settleVotes(); err != nil {
+	own := part.New(node, at.state, at.run, func() { now.parent.tell("X_CHANGED=1") })
+	own.Tell()
+	if err := own.SettleVotes(); err != nil {
 		log.Printf("agent: %v", err)
 	}
 	now.part.Store(own)
@@ -130,29 +124,30 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	machine := machine.Machine{
 		Run: at.run, State: at.state, Workload: at.cgroup,
 		Twin: func() error { return twin.Problem(time.Now()) }, Names: now.nameless,
-		Ledger: own.problem,
+		Ledger: own.Problem,
 	}
-	talk := newTalk(own, machine)
-	comes := comerOf(own, talk, machine.Hostname)
+	talk := part.NewTalk(own, machine, now.events.Add)
+	comes := talk.Comer(machine.Hostname)
+	records := talk.Records()
 	changed := func() {
-		talk.look()
+		talk.Look()
 		select {
 		case comes.Again <- struct{}{}:
 		default:
 		}
 	}
-	talk.happened = now.events.Add
+	records.Changed = changed
+	records.Ready = func() (func(), error) { return slots.Ready(partition.FleetState) }
+	records.Etcd = func(ctx context.Context) (control.Etcd, error) { return etcdNow(ctx, at.run) }
 	server, err := serve.Listen(at.api, serve.Config{
-		Node: node, ClockSure: machine.ClockSure, Known: own.known, Machine: machine,
+		Node: node, ClockSure: machine.ClockSure, Known: own.Known, Machine: machine,
 		Containers: now.containers, Projects: now.projects, Images: now.images, Volumes: now.volumes, Commands: now.commands, Registries: at.registries, Events: &now.events,
 		LogDir: filepath.Join(at.run, "log"), Updates: slots,
-		Records: records.Records{
-			Open: own.whole, Custody: own.custody, Papers: own.papers, Refused: talk.refused, Refuse: own.mayServe, Changed: changed, Ready: func() (func(), error) { return slots.Ready(partition.FleetState) }, Addresses: func() []netip.Addr { return addressesOf(at.run) },
-			Etcd:  func(ctx context.Context) (control.Etcd, error) { return etcdNow(ctx, at.run) },
-			Board: talk.board,
-		},
-		Care:      caring(at, own, talk, now.events.Add),
-		Protocols: map[string]func(*tls.Conn){gossip.Protocol: talk.serve, enrol.Protocol: talk.enrol, wire.Protocol: talk.serveBoard},
+		Records: records,
+		Care: talk.Care(func(ctx context.Context) error {
+			return orderEtcd(ctx, pid1Of(at.run), restartLimit, (*control.Client).Restart)
+		}),
+		Protocols: talk.Protocols(),
 	})
 	if err != nil {
 		return err
@@ -161,7 +156,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	found, stop := context.WithCancel(ctx)
 	var announcing sync.WaitGroup
 	announcing.Go(func() { announce(found, node, at.run, server.Port(), &twin) })
-	announcing.Go(func() { talk.run(found, server.Port()) })
+	announcing.Go(func() { talk.Run(found, server.Port()) })
 	announcing.Go(func() { comes.Run(found) })
 	announcing.Go(func() { joinLater(found, joined, joins); changed() })
 	defer func() {
@@ -169,21 +164,6 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		announcing.Wait()
 	}()
 	return server.Serve(ctx)
-}
-
-// addressesOf are the machine's, IPv4 before IPv6.
-func addressesOf(run string) (all []netip.Addr) {
-	network, err := control.ReadNetwork(run)
-	if err != nil {
-		return nil // not up yet
-	}
-	for _, i := range network.Interfaces {
-		for _, p := range i.Addresses {
-			all = append(all, p.Addr())
-		}
-	}
-	slices.SortStableFunc(all, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
-	return all
 }
 
 // errLater is of a join.yaml whose time comes later, and which stays until then.

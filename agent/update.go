@@ -42,7 +42,7 @@ func installer(at paths, now *parts) *install.Installer {
 			if own == nil {
 				return ledger.State{}, errors.New("the node does not know yet who it is")
 			}
-			taken, err := own.ledger()
+			taken, err := own.Ledger()
 			if err != nil {
 				return ledger.State{}, err
 			}
@@ -53,7 +53,7 @@ func installer(at paths, now *parts) *install.Installer {
 			if own == nil {
 				return "", errors.New("the node does not know yet who it is")
 			}
-			seat, _, err := own.whole()
+			seat, _, err := own.Whole()
 			if err != nil {
 				return "", err
 			}
@@ -70,7 +70,7 @@ func installer(at paths, now *parts) *install.Installer {
 		},
 		Noted: func(slot bootloader.Slot, r memory.Staged, by string, failed bool) {
 			if own := now.part.Load(); own != nil {
-				own.arming(slot, r, by, failed)
+				own.Arming(slot, r, by, failed)
 			}
 		},
 		Drain: now.drain.stop,

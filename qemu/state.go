@@ -24,6 +24,9 @@ type record struct {
 	Command  string    `json:"command"`
 	// Images are what the overlays lie on, by disk; empty for a disk without one.
 	Images []stamp `json:"images"`
+	// Machine is what was started, with the ports that were chosen; nil in a folder of an older
+	// program.
+	Machine *Machine `json:"machine,omitempty"`
 }
 
 const recordVersion = 1
@@ -82,13 +85,21 @@ func bootID() string {
 	return strings.TrimSpace(string(id))
 }
 
-// alive says whether the process runs. A zombie does not.
+// alive says whether the process runs. A zombie does not, once all of its threads have ended:
+// until then it holds its files and their locks.
 func (id ident) alive() bool {
 	if id.PID <= 0 || id.Boot != bootID() {
 		return false
 	}
 	st, err := readStat(id.PID)
-	return err == nil && st.start == id.Start && st.state != 'Z' && st.state != 'X'
+	switch {
+	case err != nil || st.start != id.Start:
+		return false
+	case st.state == 'Z' || st.state == 'X':
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", id.PID)) // none: it has been reaped
+		return len(threads) > 1
+	}
+	return true
 }
 
 // signal sends a signal to the process, never to one that got its number. A
@@ -205,6 +216,31 @@ func List(dir string) ([]Info, error) {
 
 // ErrNotRunning means that a folder's VM does not run.
 var ErrNotRunning = errors.New("vm is not running")
+
+// ErrForgotten means that a folder does not say how its VM was started.
+var ErrForgotten = errors.New("its folder does not say how it was started")
+
+// Again is the machine of a folder's VM as it was started last, with the same ports, to be
+// started again with the disks that it has.
+func Again(dir string) (Machine, error) {
+	r, err := readRecord(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return Machine{}, fmt.Errorf("vm %s: %w", filepath.Base(dir), ErrNoVM)
+	case err != nil:
+		return Machine{}, fmt.Errorf("vm %s: %w", filepath.Base(dir), err)
+	case r.Process.alive():
+		return Machine{}, fmt.Errorf("vm %s: %w (process %d)", r.Name, ErrRunning, r.Process.PID)
+	case r.Machine == nil:
+		return Machine{}, fmt.Errorf("vm %s: %w", r.Name, ErrForgotten)
+	}
+	m := *r.Machine
+	m.Forwards, m.Fresh = r.Forwards, false
+	return m, nil
+}
+
+// ErrNoVM means that a folder has never had a VM.
+var ErrNoVM = errors.New("no such VM")
 
 // Attach returns the running VM of a folder, whichever process started it. Its
 // caller calls Close. An attached VM hears no events.

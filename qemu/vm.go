@@ -179,7 +179,7 @@ func launch(ctx context.Context, m Machine, dir string, r record) (*VM, error) {
 		life = context.WithoutCancel(ctx)
 	}
 	life, v.cancel = context.WithCancel(life)
-	r.Process, r.Started, r.Forwards, r.Command = v.ident, time.Now().UTC(), m.Forwards, v.command
+	r.Process, r.Started, r.Forwards, r.Command, r.Machine = v.ident, time.Now().UTC(), m.Forwards, v.command, &m
 	var events *monitor
 	err := writeRecord(dir, r)
 	if err == nil {

@@ -412,7 +412,7 @@ func TestParentKilled(t *testing.T) {
 	}
 }
 
-// TestDetached does the same to a VM that is to outlive it, and takes it over.
+// TestDetached does the same to a VM that is to outlive it, takes it over, and starts it again.
 func TestDetached(t *testing.T) {
 	ctx := testCtx(t)
 	dir := killedParent(t, "yes")
@@ -427,8 +427,20 @@ func TestDetached(t *testing.T) {
 	if _, err := v.WaitEvent(ctx, "RESET", 1); err == nil {
 		t.Error("an attached VM hears events")
 	}
+	if _, err := qemu.Again(dir); !errors.Is(err, qemu.ErrRunning) {
+		t.Errorf("again, of a VM that runs: %v", err)
+	}
 	if err := v.Kill(); err != nil {
 		t.Error(err)
+	}
+	again, err := qemu.Again(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Detached = false
+	say(t, ctx, start(t, ctx, again, dir), "", `^ready$`, 1)
+	if _, err := qemu.Again(t.TempDir()); !errors.Is(err, qemu.ErrNoVM) {
+		t.Errorf("again, of none: %v", err)
 	}
 	if _, err := v.CPUSeconds(); err == nil {
 		t.Error("CPU time of somebody else's ended process")

@@ -11,3 +11,6 @@ import "kogge.example/agent/workload"
 
 // Port is where a node answers, TCP.
 const Port = workload.APIPort
+
+// MemberPort is where the members' etcd answer each other, TCP, as founding says.
+const MemberPort = workload.MemberPort

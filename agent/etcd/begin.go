@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/etcd/membership"
 )
 
@@ -173,7 +174,7 @@ func (m *member) probe() {
 	if !m.probedAt.IsZero() && (m.slow == 0 || time.Since(m.probedAt) < probePause(m.slow)) {
 		return
 	}
-	m.probed, m.probedAt = ProbeDisk(m.c.Dir), time.Now()
+	m.probed, m.probedAt = fsync.Measure(m.c.Dir), time.Now()
 	m.slow++
 	if m.probed.Unfit(m.slowest()) == "" {
 		m.slow = 0

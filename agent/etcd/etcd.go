@@ -81,6 +81,13 @@ const (
 	tick     = 125 * time.Millisecond
 	election = 1250 * time.Millisecond
 
+	// Slowest is what a synced write may take where a member's log is. etcd's makers want 10 ms
+	// of disks in a data centre, for throughput. Here some writes a minute are all there is,
+	// and SD cards and eMMC, with 10 to 100 ms, have to do. What may not happen is that a
+	// leader looks dead: it sends no heartbeat while it writes, so a write has to be over well
+	// within the time of an election. A fifth of that leaves room for a network and a busy card.
+	Slowest = election / 5
+
 	// history is how many revisions a watch may be behind.
 	history = 5000
 	// Entries between two snapshots of the log, and those kept behind it for followers. All of

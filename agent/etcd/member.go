@@ -16,6 +16,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/etcd/membership"
 )
 
@@ -61,7 +62,7 @@ type member struct {
 	ears     *ears
 	twin     membership.Twin
 	verdict  verdict // on the data, while etcd does not run
-	probed   Probe
+	probed   fsync.Times
 	probedAt time.Time
 	slow     int // how many probes in a row have found the disk too slow
 	facts    Facts

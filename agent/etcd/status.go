@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/etcd/membership"
 )
 
@@ -40,8 +41,8 @@ type Status struct {
 	Full    []int `json:"full,omitempty"`
 	Corrupt []int `json:"corrupt,omitempty"`
 
-	Probe     Probe      `json:"probe,omitzero"`
-	Snapshots []Snapshot `json:"snapshots,omitempty"`
+	Probe     fsync.Times `json:"probe,omitzero"`
+	Snapshots []Snapshot  `json:"snapshots,omitempty"`
 }
 
 const (

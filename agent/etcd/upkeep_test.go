@@ -87,40 +87,6 @@ func TestSnapshotDue(t *testing.T) {
 	}
 }
 
-// TestProbe: a disk is judged by its slowest writes; one that cannot be written is none.
-func TestProbe(t *testing.T) {
-	times := func(n int, all time.Duration, last time.Duration) (d []time.Duration) {
-		for range n - 1 {
-			d = append(d, all)
-		}
-		return append(d, last)
-	}
-	for _, c := range []struct {
-		name  string
-		times []time.Duration
-		fit   bool
-	}{
-		{"a good one", times(64, time.Millisecond, 6*time.Millisecond), true},
-		{"an SD card", times(64, 30*time.Millisecond, 100*time.Millisecond), true},
-		{"a bad one", times(64, 30*time.Millisecond, 800*time.Millisecond), false},
-		{"a dead one", times(3, 3*time.Second, 4*time.Second), false},
-	} {
-		if p := summary(c.times); (p.Unfit(Slowest) == "") != c.fit {
-			t.Errorf("%s: %+v: %q", c.name, p, p.Unfit(Slowest))
-		}
-	}
-	if p := ProbeDisk(t.TempDir()); p.Writes == 0 || p.Error != "" || p.P99 == 0 {
-		t.Errorf("this disk: %+v", p)
-	}
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if p := ProbeDisk(file); p.Unfit(Slowest) == "" {
-		t.Errorf("no folder: %+v", p)
-	}
-}
-
 // plenty is room for everything.
 const plenty = 1 << 40
 

@@ -61,6 +61,7 @@ type fleetNode struct {
 	Vote   bool   `json:"vote"`
 	Etcd   string `json:"etcd"` // member, spare or ""
 	Domain string `json:"domain"`
+	Board  string `json:"board"` // "" where it did not say it
 	// Admitted is how it came in: seat, accepted, new, adopted, or "" where nobody could be asked.
 	Admitted string `json:"admitted"`
 	State    string `json:"state"`
@@ -111,9 +112,12 @@ func fleetStatusCommand() *cobra.Command {
 
 func fleetNodesCommand() *cobra.Command {
 	var t target
+	var all, problems bool
 	cmd := &cobra.Command{
 		Use: "nodes", Short: "List the fleet's nodes, and how each is", Args: cobra.NoArgs,
-		Example: "  kogge fleet nodes\n  kogge fleet nodes --json",
+		Long: fmt.Sprintf("Lists the fleet's nodes, and how each is. From %d nodes on it lists groups of them, by domain and board, and names\n", manyNodes) +
+			"those that are not well. JSON always has each node.",
+		Example: "  kogge fleet nodes\n  kogge fleet nodes --problems\n  kogge fleet nodes --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ring, err := t.openFleet()
 			if err != nil {
@@ -124,14 +128,22 @@ func fleetNodesCommand() *cobra.Command {
 				return err
 			}
 			rows := nodesOf(h)
-			if t.json {
+			if problems {
+				rows = faulty(rows, h)
+			}
+			switch {
+			case t.json:
 				return printJSON(cmd.OutOrStdout(), rows)
+			case len(rows) >= manyNodes && !all && !problems:
+				return printGroups(cmd.OutOrStdout(), rows)
 			}
 			return printNodes(cmd.OutOrStdout(), rows)
 		},
 	}
 	t.fleetFlag(cmd)
 	jsonFlag(cmd, &t.json)
+	cmd.Flags().BoolVar(&all, "all", false, "list each node, also in a large fleet")
+	cmd.Flags().BoolVar(&problems, "problems", false, "list only nodes with which something is wrong")
 	return cmd
 }
 
@@ -228,7 +240,7 @@ func healthOf(s ledger.State, h operate.Health, b hearsay.Board) fleetHealth {
 func nodesOf(h operate.Health) []fleetNode {
 	all := []fleetNode{}
 	for _, n := range h.Nodes {
-		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), Admitted: n.Admitted, State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height, Order: n.Order}
+		row := fleetNode{Node: n.Node, Seat: n.Seat.Number, Vote: n.Seat.Vote, Etcd: etcdOf(n.Seat), Admitted: n.Admitted, Board: n.Board, State: string(n.Standing), Release: n.Release, Slot: n.Slot, Height: n.Height, Order: n.Order}
 		if n.Seat.Number > 0 {
 			row.Domain = n.Seat.DomainOf()
 		}
@@ -270,7 +282,11 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health, b hearsay.Board)
 		return err
 	}
 	fmt.Fprintf(w, "\n%s:\n", count(len(h.Problems), "problem"))
-	for _, p := range h.Problems {
+	for i, p := range h.Problems {
+		if i == manyNodes {
+			fmt.Fprintf(w, "  and %d more: kogge fleet nodes --problems\n", len(h.Problems)-i)
+			break
+		}
 		where := p.Node
 		if where == "" {
 			where = "fleet"

@@ -58,6 +58,7 @@ var tables = map[string]string{
 	"fleet show":   "hanse",
 	"fleet status": "",
 
+	"fleet members":    "",
 	"fleet token list": "hanse",
 	"ledger log":       "",
 	"images load":      "images.tar",
@@ -102,7 +103,7 @@ var speechless = []string{
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
-	"restart", "start", "stop", "volumes rm", "vm console", "vm fleet", "vm run", "vm stop",
+	"restart", "start", "stop", "volumes rm", "vm console", "vm fleet", "vm run", "vm start", "vm stop",
 }
 
 // TestJSON asks every command that prints a table for JSON, of a node and a fleet

@@ -12,7 +12,7 @@ import (
 )
 
 func vmCommand() *cobra.Command {
-	return group("vm", "Run images in QEMU", vmRunCommand(), vmFleetCommand(), vmListCommand(), vmStopCommand(), vmConsoleCommand())
+	return group("vm", "Run images in QEMU", vmRunCommand(), vmFleetCommand(), vmListCommand(), vmStartCommand(), vmStopCommand(), vmConsoleCommand())
 }
 
 // vmDir is the folder of the VM called name.
@@ -32,7 +32,9 @@ func vmHint(err error, name string) error {
 	for sentinel, hint := range map[error]string{
 		qemu.ErrPortInUse:    "choose another with --port HOST:GUEST; HOST 0 takes any that is free",
 		qemu.ErrRunning:      "end it with: kogge vm stop " + name + ", or give the new one another name: kogge vm run NAME",
-		qemu.ErrNotRunning:   "kogge vm list",
+		qemu.ErrNotRunning:   "kogge vm list; kogge vm start " + name + " boots it again",
+		qemu.ErrNoVM:         "kogge vm list",
+		qemu.ErrForgotten:    "kogge vm run " + name + " --keep boots it with the disk that it has",
 		qemu.ErrImageChanged: "leave out --keep to start with a fresh disk",
 	} {
 		if errors.Is(err, sentinel) {

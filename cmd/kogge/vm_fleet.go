@@ -72,7 +72,7 @@ func (f *fleetRun) run(ctx context.Context, out io.Writer) error {
 		return buildHint(err)
 	}
 	vms := make(map[string]*qemu.VM)
-	defer func() { stopAll(vms) }()
+	defer func() { stopAll(machines) }()
 	for _, m := range machines {
 		vm, err := f.start(ctx, ring, m)
 		if err != nil {
@@ -253,7 +253,7 @@ func (f *fleetRun) found(ctx context.Context, ring *keyring.Keyring, vms map[str
 // is on trial for a while.
 const wholeLimit = 5 * time.Minute
 
-// stay shows how the fleet is and what to try, and ends with Ctrl-C or the last VM.
+// stay shows how the fleet is and what to try, and ends with Ctrl-C.
 func (f *fleetRun) stay(ctx context.Context, ring *keyring.Keyring, vms map[string]*qemu.VM, out io.Writer) error {
 	s, h, board, err := survey(ctx, ring, wholeLimit)
 	if err != nil {
@@ -271,18 +271,20 @@ func (f *fleetRun) stay(ctx context.Context, ring *keyring.Keyring, vms map[stri
 	}
 	fmt.Fprintf(out, "\nSo far the VMs have used %.1f CPU seconds. In another terminal, try:\n\n"+
 		"  export KOGGE_FLEET=%s\n  kogge fleet status\n  kogge fleet nodes\n  kogge ledger log\n  kogge ledger verify --node n1\n  kogge node status n2\n"+
-		"  kogge vm stop n3 --kill; kogge fleet status\n\nCtrl-C shuts them down.\n", cpu, vmFleet)
-	for _, vm := range vms {
-		select {
-		case <-vm.Done():
-		case <-ctx.Done():
-		}
-	}
+		"  kogge vm stop n3 --kill; kogge fleet status\n  kogge vm start n3\n\nCtrl-C shuts them down.\n", cpu, vmFleet)
+	<-ctx.Done()
 	return nil
 }
 
-// stopAll shuts the VMs down that still run, all at once.
-func stopAll(vms map[string]*qemu.VM) {
+// stopAll shuts the VMs of these machines down that run, all at once, whoever has started them.
+func stopAll(machines []qemu.Machine) {
+	vms := make(map[string]*qemu.VM)
+	for _, m := range machines {
+		if vm, err := attach(m.Name); err == nil {
+			defer vm.Close()
+			vms[m.Name] = vm
+		}
+	}
 	if len(vms) == 0 {
 		return
 	}
@@ -291,9 +293,6 @@ func stopAll(vms map[string]*qemu.VM) {
 	defer cancel()
 	var stopping sync.WaitGroup
 	for name, vm := range vms {
-		if !vm.Running() {
-			continue
-		}
 		stopping.Go(func() {
 			if err := vm.Stop(bounded); err != nil {
 				say("%s: %v", name, err)

@@ -211,6 +211,16 @@ func (n Network) FirstAddress() (netip.Addr, bool) {
 	return best, best.IsValid()
 }
 
+// Named are the links on which the node may say its name, and that are connected.
+func (n Network) Named() (all []Interface) {
+	for _, i := range n.Interfaces {
+		if i.MDNS && i.Carrier {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
 // Clock is what the node's clock goes by.
 type Clock struct {
 	Synced   bool          `json:"synced"`

@@ -197,6 +197,7 @@ func (r *service) Etcd(ctx context.Context, _ *connect.Request[apiv1.EtcdRequest
 		Wanted: true, Running: e.Running, Leader: int32(e.Leader), Doing: e.Doing, Problem: e.Problem,
 		Members: seats(e.Members), Learners: seats(e.Learners), Generation: int32(e.Generation), Revision: e.Revision,
 		Bytes: e.Bytes, Quota: e.Quota, Full: seats(e.Full), Corrupt: seats(e.Corrupt), Snapshots: int32(e.Snapshots),
+		Fsync: e.Fsync, NewestSnapshot: e.Newest,
 	}), nil
 }
 

@@ -169,7 +169,7 @@ func (b Board) Pin(h *operate.Health) {
 		}
 		n.Lease, n.Said = string(w.Lease), w.Age
 		if n.Standing != operate.StandingSilent {
-			if w.Lease == LeaseNone && b.Gateway != 0 && counts(n.Standing) {
+			if w.Lease == LeaseNone && b.Gateway != 0 && n.Node != b.From && counts(n.Standing) {
 				cut = append(cut, operate.Problem{Node: n.Node, What: fmt.Sprintf("%s hears nothing of it: it answers this computer, and does not reach its fleet", b.From),
 					Do: "kogge node status " + n.Node + " shows its links, and kogge node logs agent --node " + n.Node + " whom it calls"})
 			}

@@ -157,6 +157,7 @@ type NodeHealth struct {
 	Standing Standing
 	Release  string // "" where it did not answer
 	Slot     string
+	Board    string
 	Height   int64  // of its ledger
 	Order    string // what operators have ordered about its seat; "": nothing
 	// Admitted is how it came into the fleet, in the words of package admission; "": nobody asked.
@@ -378,7 +379,7 @@ func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem
 	case one.Err != nil:
 		return is(StandingSilent, "is it on, and in reach of this computer? "+more+" once it answers", "it does not answer: %s", said(one.Err))
 	}
-	n.Release, n.Slot, n.Height = one.Status.GetBoot().GetVersion(), one.Status.GetBoot().GetSlot(), one.Part.Height
+	n.Release, n.Slot, n.Board, n.Height = one.Status.GetBoot().GetVersion(), one.Status.GetBoot().GetSlot(), one.Status.GetBoot().GetBoard(), one.Part.Height
 	switch older := connect.CodeOf(one.Doubt) == connect.CodeUnimplemented; {
 	case one.Doubt != nil && older && highest > 0:
 		return is(StandingDoubt, "kogge node update "+one.Node+" brings it a newer one", "its release, %s, knows no ledger", cmp.Or(n.Release, "?"))

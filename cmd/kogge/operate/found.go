@@ -172,9 +172,6 @@ func unfit(p *apiv1.ProbeResponse) string {
 
 func keyOf(c *x509.Certificate) string { return fleet.KeyID(c.RawSubjectPublicKeyInfo) }
 
-// peerPort is where members' etcd answer each other.
-const peerPort = 7444
-
 // Plan is the value of record 1 for applicants, which get seats in the order of their names.
 // The error wraps [ErrFounding].
 func Plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant, w Wish) (ledger.Value, error) {
@@ -214,7 +211,7 @@ func plan(g *fleet.Genesis, operators []ledger.Operator, applicants []Applicant,
 			if err != nil {
 				return ledger.Value{}, err
 			}
-			f.Cluster = append(f.Cluster, ledger.Address{Seat: s.Number, Address: netip.AddrPortFrom(at, peerPort)})
+			f.Cluster = append(f.Cluster, ledger.Address{Seat: s.Number, Address: netip.AddrPortFrom(at, api.MemberPort)})
 		}
 	}
 	for name := range w.Domains {

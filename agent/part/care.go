@@ -1,4 +1,4 @@
-package main
+package part
 
 import (
 	"context"
@@ -9,11 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"log"
-	"net"
 	"path/filepath"
-	"time"
 
 	"kogge.example/agent/etcd"
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/events"
 	"kogge.example/agent/serve/care"
 	"kogge.example/init/control"
@@ -21,62 +20,29 @@ import (
 	"kogge.example/update/fleet/ledger"
 )
 
-// caring is what the node does for operators who look after its fleet.
-func caring(at paths, p *part, t *talk, happened func(...events.Event)) care.Care {
-	r := restorer{part: p, dir: filepath.Join(at.state, "etcd"), happened: happened, restart: restartEtcd}
+// Care is what the node does for operators who look after its fleet. restart has PID 1 start the
+// service etcd anew.
+func (t *Talk) Care(restart func(context.Context) error) care.Care {
+	state, run := t.part.state, t.part.run
+	r := restorer{part: t.part, dir: filepath.Join(state, "etcd"), happened: t.happened, restart: restart}
 	return care.Care{
 		Give: t.give, Given: t.given, Reach: t.reachNode, Restore: r.restore,
 		Backup: func(ctx context.Context, w io.Writer) error {
-			if e, err := control.ReadEtcd(at.run); err != nil || !e.Running {
+			if e, err := control.ReadEtcd(run); err != nil || !e.Running {
 				return errors.Join(errors.New("etcd does not run here: ask one of its members"), err)
 			}
-			return etcd.Backup(ctx, etcd.ClientSocket(filepath.Join(at.run, "etcd")), w)
+			return etcd.Backup(ctx, etcd.ClientSocket(filepath.Join(run, "etcd")), w)
 		},
 		Probe: func() care.Disk {
-			d := etcd.ProbeDisk(filepath.Join(at.state, "etcd"))
+			d := fsync.Measure(filepath.Join(state, "etcd"))
 			return care.Disk{Writes: d.Writes, Median: d.Median, P99: d.P99, Most: etcd.Slowest, Unfit: d.Unfit(etcd.Slowest)}
 		},
 	}
 }
 
-// Limits of a way to another node.
-const (
-	reachEach = 5 * time.Second // for one address
-	reachMost = 4               // addresses
-)
-
-// reachNode opens a connection to the API of another node that has a seat, at the first of its
-// addresses that answers. Who that is, is for who speaks over it to find out.
-func (t *talk) reachNode(ctx context.Context, name string) (net.Conn, error) {
-	now := t.session.Load()
-	if now == nil {
-		return nil, errNoSeat
-	}
-	seat, ok := now.taken.State().Roster.ByName(name)
-	if !ok {
-		return nil, care.ErrNoNode
-	}
-	if err := refuse(t.part.book())(seat); err != nil {
-		return nil, err
-	}
-	addresses := t.reach(now.engine, now.taken, seat)
-	if len(addresses) == 0 {
-		return nil, errors.New("this node knows no address of it")
-	}
-	var all error
-	for _, a := range addresses[:min(len(addresses), reachMost)] {
-		conn, err := (&net.Dialer{Timeout: reachEach}).DialContext(ctx, "tcp", a.String())
-		if err == nil {
-			return conn, nil
-		}
-		all = errors.Join(all, err)
-	}
-	return nil, all
-}
-
 // restorer has the node's etcd begin anew.
 type restorer struct {
-	part     *part
+	part     *Part
 	dir      string // etcd's, on STATE
 	happened func(...events.Event)
 	restart  func(context.Context) error // the service etcd
@@ -91,33 +57,9 @@ const maxSnapshot = 2 * etcd.DefaultQuota
 // the node goes on from the height that it has. The error wraps [ledger.ErrPermit] where the owner
 // has not permitted just this.
 func (r *restorer) restore(ctx context.Context, by string, permit []byte, snapshot io.Reader) error {
-	p, err := ledger.ParseRestore(permit)
+	p, err := r.permitted(permit)
 	if err != nil {
 		return err
-	}
-	seat, taken, err := r.part.whole()
-	if err != nil {
-		return err
-	}
-	if err := taken.Problem(); err != nil {
-		return err
-	}
-	s := taken.State()
-	if err := s.PermitsRestore(p, seat.Key); err != nil {
-		return err
-	}
-	if own, ok := s.Roster.ByKey(seat.Key); !ok || !own.Member && !own.Spare {
-		return errors.New("the roster does not have this node run etcd")
-	}
-	e, err := control.ReadEtcd(r.part.run)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("the service etcd has not run since the node booted: ask again in a minute")
-	}
-	if err != nil {
-		return err
-	}
-	if p.Generation < int64(e.Generation) { // higher, where this node has missed one
-		return fmt.Errorf("%w: it is for etcd of generation %d, and here it is %d: a permit is used once", ledger.ErrPermit, p.Generation, e.Generation)
 	}
 	what := "what is on its disk"
 	if p.Snapshot.IsZero() != (snapshot == nil) {
@@ -133,6 +75,36 @@ func (r *restorer) restore(ctx context.Context, by string, permit []byte, snapsh
 	log.Printf("agent: etcd begins anew from %s: by %s, permitted by the owner", what, by)
 	r.happened(events.Event{Kind: events.Node, Object: "etcd", What: "to begin anew", By: by, Text: "from " + what})
 	return r.restart(ctx)
+}
+
+// permitted is what an owner's permit says, if it is for this node as it stands now.
+func (r *restorer) permitted(permit []byte) (ledger.Restore, error) {
+	p, err := ledger.ParseRestore(permit)
+	if err != nil {
+		return p, err
+	}
+	seat, taken, err := r.part.Whole()
+	if err != nil {
+		return p, err
+	}
+	if err := taken.Problem(); err != nil {
+		return p, err
+	}
+	s := taken.State()
+	if err := s.PermitsRestore(p, seat.Key); err != nil {
+		return p, err
+	}
+	if own, ok := s.Roster.ByKey(seat.Key); !ok || !own.Member && !own.Spare {
+		return p, errors.New("the roster does not have this node run etcd")
+	}
+	e, err := control.ReadEtcd(r.part.run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, errors.New("the service etcd has not run since the node booted: ask again in a minute")
+	}
+	if err == nil && p.Generation < int64(e.Generation) { // higher, where this node has missed one
+		err = fmt.Errorf("%w: it is for etcd of generation %d, and here it is %d: a permit is used once", ledger.ErrPermit, p.Generation, e.Generation)
+	}
+	return p, err
 }
 
 func snapshotName(h document.Hash) string {
@@ -163,16 +135,4 @@ func (c *checked) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
-}
-
-// restartEtcd has PID 1 start the service etcd anew.
-func restartEtcd(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	c, err := control.Dial(ctx, control.Path)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return c.Restart(ctx, "etcd")
 }

@@ -1,4 +1,4 @@
-package main
+package part
 
 import (
 	"context"
@@ -21,10 +21,10 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/events"
 	"kogge.example/agent/gossip"
+	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
-	"kogge.example/agent/serve/records"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -49,11 +49,13 @@ type small struct {
 	mu    sync.Mutex // guards what follows
 	where map[int]netip.AddrPort
 	apart bool // nobody reaches anybody
+	// astray is where every node says that it is besides; the zero one: nowhere.
+	astray netip.AddrPort
 }
 
 // member is one of its nodes.
 type member struct {
-	*talk
+	*Talk
 	in     *small
 	number int
 	events events.Ring
@@ -78,8 +80,8 @@ func newSmall(t *testing.T, count int) *small {
 	s.state = f.Log.State()
 	for number := 1; number <= count; number++ {
 		p := adopted(t, f)
-		sits(t, p, number)
-		taken, err := p.ledger()
+		identitytest.Sit(t, p.state, number)
+		taken, err := p.Ledger()
 		must(t, err)
 		must(t, taken.Take(1, f.Entries[0]))
 		s.nodes = append(s.nodes, s.start(number, p))
@@ -94,26 +96,28 @@ func newSmall(t *testing.T, count int) *small {
 }
 
 // start has the node of a seat serve and talk, with what is on its STATE.
-func (s *small) start(number int, p *part) *member {
+func (s *small) start(number int, p *Part) *member {
 	s.t.Helper()
 	run := s.t.TempDir()
-	p = &part{node: p.node, state: p.state, run: run, show: func() {}}
+	p = New(p.node, p.state, run, func() {})
 	must(s.t, control.Boot{Slot: "A", Version: "1.0", Board: "qemu-x86_64", RootHash: document.HashOf(nil).String()}.Write(run))
 	m := machine.Machine{Run: run, State: p.state, Control: filepath.Join(run, "none.sock")}
-	n := &member{in: s, number: number, talk: newTalk(p, m), ended: make(chan struct{})}
-	n.happened = n.events.Add
+	n := &member{in: s, number: number, ended: make(chan struct{})}
+	n.Talk = NewTalk(p, m, n.events.Add)
 	n.reach = func(_ *gossip.Engine, _ *pinned.Ledger, seat roster.Seat) []netip.AddrPort {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if at, ok := s.where[seat.Number]; ok && !s.apart {
+			if s.astray.IsValid() {
+				return []netip.AddrPort{s.astray, at}
+			}
 			return []netip.AddrPort{at}
 		}
 		return nil
 	}
 	server, err := serve.Listen("127.0.0.1:0", serve.Config{
-		Node: p.node, ClockSure: func() bool { return false }, Machine: m, Known: p.known, Events: &n.events,
-		Records: records.Records{Open: p.whole, Changed: n.look}, Care: caring(paths{state: p.state, run: run}, p, n.talk, n.happened),
-		Protocols: map[string]func(*tls.Conn){gossip.Protocol: n.serve},
+		Node: p.node, ClockSure: func() bool { return false }, Machine: m, Known: p.Known, Events: &n.events,
+		Records: n.Records(), Care: n.Care(nil), Protocols: n.Protocols(),
 	})
 	must(s.t, err)
 	s.mu.Lock()
@@ -125,7 +129,7 @@ func (s *small) start(number int, p *part) *member {
 		defer close(n.ended)
 		var both sync.WaitGroup
 		both.Go(func() { _ = server.Serve(ctx) })
-		both.Go(func() { n.run(ctx, server.Port()) })
+		both.Go(func() { n.Run(ctx, server.Port()) })
 		both.Wait()
 	})
 	return n
@@ -257,13 +261,13 @@ func TestIsolate(t *testing.T) {
 	last.stop()
 	<-last.ended
 	s.part(true)
-	s.nodes[1] = s.start(2, last.talk.part)
+	s.nodes[1] = s.start(2, last.part)
 	s.wait("it is isolated after a start", all(s.with(2), func(n *member) bool { return n.session.Load() != nil && isolates(3)(n) }))
 	s.part(false)
 	// And back.
 	others = s.with(1, 2, 4)
 	must(t, s.nodes[0].bring(s.order(3, s.isolation(4, false))))
-	s.wait("nothing waits", all(others, func(n *member) bool { return len(n.talk.part.book().Standing().Beyond) == 0 }))
+	s.wait("nothing waits", all(others, func(n *member) bool { return len(n.part.book().Standing().Beyond) == 0 }))
 	must(t, s.nodes[0].bring(s.order(4, s.isolation(3, false))))
 	s.wait("all have to do with it again", all(s.with(1, 4), func(n *member) bool { return !isolates(3)(n) }))
 	s.wait("it has sessions again", func() bool { return outcast.sessions() > 0 })
@@ -338,6 +342,9 @@ func TestAbsent(t *testing.T) {
 func TestRelay(t *testing.T) {
 	s := newSmall(t, 3)
 	s.wait("all talk", all(s.nodes, func(n *member) bool { return n.sessions() > 0 }))
+	s.mu.Lock()
+	s.astray = s.where[1] // behind other routers, machines have one address
+	s.mu.Unlock()
 	by := s.nodes[0].client(s.ada)
 	c := api.Dial("n3:7443", "n1", s.fleet.Genesis, s.ada)
 	c.Go(by.Relay("n3"))

@@ -1,4 +1,12 @@
-package main
+// Package part is what this node is in its fleet, and what it says and does there.
+//
+// In come the node's identity, the folders of STATE and of this boot, and what operators and other
+// nodes bring: records of the ledger, papers, orders, words of seats. Out goes what the API answers
+// about the fleet, what PID 1, the console and the service etcd are told (how many votes decide,
+// control.Fleet, control.Seats), the log of the node's deeds, and, while the node has a seat, a session
+// of gossip and one with the gateway of a member of etcd. It leaves alone slots, containers and the
+// service etcd, but for the order to begin anew that an owner has permitted.
+package part
 
 import (
 	"errors"
@@ -25,10 +33,10 @@ import (
 	"kogge.example/update/memory"
 )
 
-// part is what the node is in its fleet: the ledger as it has taken it, and the key of its
+// Part is what the node is in its fleet: the ledger as it has taken it, and the key of its
 // seat. Each is opened once, when it is asked for and the node is adopted; the key is made
 // then, so only what needs it asks.
-type part struct {
+type Part struct {
 	node  *identity.Node
 	state string // the folder of STATE
 	run   string // the folder that does not outlive a boot
@@ -49,16 +57,22 @@ type part struct {
 	outcasts atomic.Pointer[orders.Outcasts]
 }
 
+// New is that of a node with the folder of STATE, and the one that does not outlive a boot. show has
+// PID 1 look at the facts in that one.
+func New(node *identity.Node, state, run string, show func()) *Part {
+	return &Part{node: node, state: state, run: run, show: show}
+}
+
 // wait notes why the node has not come into its fleet yet, for people to see.
-func (p *part) wait(why error) {
+func (p *Part) wait(why error) {
 	p.mu.Lock()
 	p.waits = notice.Text(why.Error())
 	p.mu.Unlock()
-	p.tell()
+	p.Tell()
 }
 
-// ledger is the fleet's; the error says that the node belongs to none.
-func (p *part) ledger() (*pinned.Ledger, error) {
+// Ledger is the fleet's; the error says that the node belongs to none.
+func (p *Part) Ledger() (*pinned.Ledger, error) {
 	if !p.node.Adopted() {
 		return nil, errors.New("the node is not adopted: it belongs to no fleet")
 	}
@@ -66,7 +80,7 @@ func (p *part) ledger() (*pinned.Ledger, error) {
 }
 
 // opened is the ledger of the fleet that the node belongs to, or that it wants to come into.
-func (p *part) opened() *pinned.Ledger {
+func (p *Part) opened() *pinned.Ledger {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if g := p.node.Genesis(); p.taken == nil || p.taken.State().Genesis != g { // of version 1 before
@@ -79,16 +93,16 @@ func (p *part) opened() *pinned.Ledger {
 	return p.taken
 }
 
-// whole is the key of the seat, and the ledger.
-func (p *part) whole() (*identity.Seat, *pinned.Ledger, error) {
-	if _, err := p.ledger(); err != nil {
+// Whole is the key of the seat, and the ledger.
+func (p *Part) Whole() (*identity.Seat, *pinned.Ledger, error) {
+	if _, err := p.Ledger(); err != nil {
 		return nil, nil, err
 	}
 	return p.before()
 }
 
-// before is [part.whole] of a node that knows its fleet, and may not be in it yet.
-func (p *part) before() (*identity.Seat, *pinned.Ledger, error) {
+// before is [part.Whole] of a node that knows its fleet, and may not be in it yet.
+func (p *Part) before() (*identity.Seat, *pinned.Ledger, error) {
 	taken := p.opened()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,7 +118,7 @@ func (p *part) before() (*identity.Seat, *pinned.Ledger, error) {
 
 // papers are what operators and nodes of the fleet have signed besides the ledger. They are
 // opened once; where the disk gives none, the node begins with none, and says so.
-func (p *part) papers() *papers.Store {
+func (p *Part) papers() *papers.Store {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.store == nil {
@@ -121,8 +135,8 @@ func (p *part) papers() *papers.Store {
 }
 
 // custody is what the node holds of its fleet's secrets. It is for who has a seat, or gets one.
-func (p *part) custody() (*identity.Custody, error) {
-	seat, taken, err := p.whole()
+func (p *Part) custody() (*identity.Custody, error) {
+	seat, taken, err := p.Whole()
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +149,11 @@ func (p *part) custody() (*identity.Custody, error) {
 }
 
 // number is that of the node's seat; 0: it has none. No key is made for that.
-func (p *part) number() int {
+func (p *Part) number() int {
 	if !identity.HasSeat(filepath.Join(p.state, "identity")) {
 		return 0
 	}
-	own, taken, err := p.whole()
+	own, taken, err := p.Whole()
 	if err != nil {
 		return 0
 	}
@@ -148,11 +162,11 @@ func (p *part) number() int {
 }
 
 // accepted says whether an operator has accepted the node. No key is made for that.
-func (p *part) accepted() bool {
+func (p *Part) accepted() bool {
 	if !identity.HasSeat(filepath.Join(p.state, "identity")) {
 		return false
 	}
-	own, _, err := p.whole()
+	own, _, err := p.Whole()
 	if err != nil {
 		return false
 	}
@@ -161,13 +175,13 @@ func (p *part) accepted() bool {
 }
 
 // isNew says whether the node came by a token, and has neither been accepted nor got a seat.
-func (p *part) isNew() bool {
+func (p *Part) isNew() bool {
 	return p.node.Came() && p.number() == 0 && !p.accepted()
 }
 
 // deeds is the node's log of what it does to its own system; nil: it is in no founded fleet.
-func (p *part) deeds() *deeds.Log {
-	taken, err := p.ledger()
+func (p *Part) deeds() *deeds.Log {
+	taken, err := p.Ledger()
 	if err != nil || taken.State().Height == 0 {
 		return nil
 	}
@@ -182,9 +196,9 @@ func (p *part) deeds() *deeds.Log {
 	return p.done
 }
 
-// arming notes that a slot is armed, or that this has failed. A log that takes no more is in
+// Arming notes that a slot is armed, or that this has failed. A log that takes no more is in
 // the way of no update: the node says so in its status.
-func (p *part) arming(slot bootloader.Slot, r memory.Staged, by string, failed bool) {
+func (p *Part) Arming(slot bootloader.Slot, r memory.Staged, by string, failed bool) {
 	own := p.deeds()
 	if own == nil {
 		return
@@ -196,7 +210,7 @@ func (p *part) arming(slot bootloader.Slot, r memory.Staged, by string, failed b
 		if failed {
 			kind = deed.Failed
 		}
-		taken, _ := p.ledger() // there is a log, so there is one
+		taken, _ := p.Ledger() // there is a log, so there is one
 		err = own.Note(deed.Deed{
 			Time: time.Now().Unix(), Boot: bootID(), Kind: kind, Slot: string(slot), Release: r.Release, Root: root, By: by, Height: taken.State().Height,
 		})
@@ -207,13 +221,13 @@ func (p *part) arming(slot bootloader.Slot, r memory.Staged, by string, failed b
 }
 
 // settle notes what became of what was armed, and is the head of the log after that.
-func (p *part) settle(boot control.Boot, assessment string) (head notice.Deeds, err error) {
+func (p *Part) settle(boot control.Boot, assessment string) (head notice.Deeds, err error) {
 	own := p.deeds()
 	if own == nil {
 		return notice.Deeds{}, nil
 	}
 	if root, bad := document.ParseHash(boot.RootHash); bad == nil {
-		taken, _ := p.ledger() // there is a log, so there is one
+		taken, _ := p.Ledger() // there is a log, so there is one
 		trial := boot.Trial && assessment != "good"
 		err = own.Settle(deed.Now{Boot: bootID(), Slot: boot.Slot, Root: root, Trial: trial}, time.Now().Unix(), taken.State().Height)
 	}
@@ -224,12 +238,12 @@ func (p *part) settle(boot control.Boot, assessment string) (head notice.Deeds, 
 // bootID is the kernel's id of this boot.
 func bootID() string { return machine.ReadLine("/proc/sys/kernel/random/boot_id") }
 
-// problem says why the ledger is not to be relied on, if there is one.
-func (p *part) problem() error {
+// Problem says why the ledger is not to be relied on, if there is one.
+func (p *Part) Problem() error {
 	if !p.node.Adopted() {
 		return nil
 	}
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	if err != nil {
 		return err
 	}
@@ -238,7 +252,7 @@ func (p *part) problem() error {
 
 // place is what people and other programs of the node are told of it. Whether the node has a
 // seat is looked up only once the fleet is founded, so that no key is made unasked.
-func (p *part) place() (control.Fleet, bool) {
+func (p *Part) place() (control.Fleet, bool) {
 	g := p.node.Genesis()
 	if g == nil {
 		return control.Fleet{}, false
@@ -250,7 +264,7 @@ func (p *part) place() (control.Fleet, bool) {
 		f.Waits = p.waits
 		return f, f.Waits != ""
 	}
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	if err != nil {
 		f.Problem = err.Error()
 		return f, true
@@ -258,7 +272,7 @@ func (p *part) place() (control.Fleet, bool) {
 	s := taken.State()
 	if f.Height = s.Height; f.Height > 0 {
 		f.Votes, f.Quorum = s.Roster.Votes(), s.Roster.Quorum()
-		if _, _, err := p.whole(); err != nil {
+		if _, _, err := p.Whole(); err != nil {
 			f.Problem = err.Error()
 		}
 	}
@@ -283,7 +297,7 @@ func (p *part) place() (control.Fleet, bool) {
 
 // votes has PID 1 know how many votes decide, before the record is taken that makes them more: it
 // must arm nothing by itself then. That they are fewer it knows from the next start on.
-func (p *part) votes(s ledger.State) error {
+func (p *Part) votes(s ledger.State) error {
 	m, votes := p.memory(), memory.Votes(s.Roster.Votes())
 	if known, err := memory.ReadVotes(m); err == nil && known >= votes {
 		return nil
@@ -291,13 +305,13 @@ func (p *part) votes(s ledger.State) error {
 	return votes.Write(m)
 }
 
-// settleVotes has PID 1 know how many votes decide by what the node has taken, while nobody takes
+// SettleVotes has PID 1 know how many votes decide by what the node has taken, while nobody takes
 // more.
-func (p *part) settleVotes() error {
+func (p *Part) SettleVotes() error {
 	if !p.node.Adopted() {
 		return nil
 	}
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	if err != nil {
 		return err
 	}
@@ -318,11 +332,11 @@ func (p *part) settleVotes() error {
 	return votes.Write(p.memory())
 }
 
-func (p *part) memory() memory.Folder { return memory.In(filepath.Join(p.state, "kogge", "update")) }
+func (p *Part) memory() memory.Folder { return memory.In(filepath.Join(p.state, "kogge", "update")) }
 
-// tell writes the node's place for the other programs, and tells of it on the console, when it
+// Tell writes the node's place for the other programs, and tells of it on the console, when it
 // is another than before.
-func (p *part) tell() {
+func (p *Part) Tell() {
 	f, is := p.place()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -337,16 +351,16 @@ func (p *part) tell() {
 	p.show()
 }
 
-// known is what the ledger makes of a caller. A node that nobody has adopted has none, and
+// Known is what the ledger makes of a caller. A node that nobody has adopted has none, and
 // knows him by his certificate.
-func (p *part) known(who fleet.Peer) (fleet.Peer, error) {
+func (p *Part) Known(who fleet.Peer) (fleet.Peer, error) {
 	if !p.node.Adopted() {
 		return who, nil
 	}
 	if err := p.outcasts.Load().Admit(who); err != nil {
 		return who, err
 	}
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	if err != nil {
 		return who, err
 	}

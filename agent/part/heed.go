@@ -1,4 +1,4 @@
-package main
+package part
 
 import (
 	"cmp"
@@ -11,7 +11,6 @@ import (
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/orders"
 	"kogge.example/update/fleet/document"
-	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
@@ -21,7 +20,7 @@ import (
 // This file is what the node does about orders that operators give about seats of its fleet.
 
 // book is the orders that the node has, on STATE outside of the slots.
-func (p *part) book() *orders.Book {
+func (p *Part) book() *orders.Book {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.orders == nil {
@@ -33,37 +32,56 @@ func (p *part) book() *orders.Book {
 	return p.orders
 }
 
+// isolated says that there is to be nothing to do with a seat key.
+func isolated(book *orders.Book, key signed.Key) error {
+	if one, is := book.Standing().Isolates(key); is {
+		return fmt.Errorf("%w: %s", order.ErrIsolated, one)
+	}
+	return nil
+}
+
 // refuse says why there are to be no sessions with a seat. It returns at once: it fits
 // gossip.Config's Refuse.
 func refuse(book *orders.Book) func(roster.Seat) error {
 	return func(seat roster.Seat) error {
-		if one, is := book.Standing().Isolates(seat.Key); is {
-			return fmt.Errorf("%s: %w: %s", seat.Name, order.ErrIsolated, one)
+		if err := isolated(book, seat.Key); err != nil {
+			return fmt.Errorf("%s: %w", seat.Name, err)
 		}
 		return nil
 	}
 }
 
-// heed keeps the orders that have come, and says what they come to now. changed hears that they
-// come to something else than they did.
-func (t *talk) heed(engine *gossip.Engine, s ledger.State, last order.Standing, changed func(now order.Standing)) order.Standing {
-	book := t.part.book()
+// heed keeps the orders that have come, and has the node do what they come to now: it turns away
+// those who are isolated.
+func (s *session) heed() {
+	book, state := s.part.book(), s.taken.State()
 	for _, k := range order.Kinds() {
-		for _, object := range engine.Objects(k.Name) {
-			if _, err := book.Keep(s, object); err != nil {
+		for _, object := range s.engine.Objects(k.Name) {
+			if _, err := book.Keep(state, object); err != nil {
 				log.Printf("agent: %v", err) // it holds until the agent ends
 			}
 		}
 	}
-	now := book.Look(s, time.Now())
-	if all := orders.Events(last, now); len(all) > 0 {
+	now := book.Look(state, time.Now())
+	if all := orders.Events(s.standing, now); len(all) > 0 {
 		for _, e := range all {
 			log.Printf("agent: node %s is %s (by %s: %s)", e.Object, e.What, cmp.Or(e.By, "nobody"), e.Text)
 		}
-		t.happened(all...)
-		changed(now)
+		s.talk.happened(all...)
+		s.advanced()
 	}
-	return now
+	s.standing = now
+	s.part.outcasts.Store(orders.OutcastsOf(now, s.tlsKey))
+}
+
+// tlsKey is the TLS key that a seat calls its own, by its own word.
+func (s *session) tlsKey(seat signed.Key) (document.Hash, bool) {
+	word, err := s.word(seat)
+	if err != nil {
+		return document.Hash{}, false
+	}
+	k, err := notice.OpenTLSKey(word)
+	return k.Key, err == nil
 }
 
 // publish gives the orders that are kept to others, who may have forgotten them. Those that do
@@ -79,7 +97,7 @@ var errNoSeat = errors.New("this node has no seat in a founded fleet")
 
 // give takes an order that an operator has brought, keeps it and passes it on. The error wraps
 // [order.ErrOrder] or [notice.ErrOlder] where that is not the node's fault.
-func (t *talk) give(object signed.Envelope) error {
+func (t *Talk) give(object signed.Envelope) error {
 	now := t.session.Load()
 	if now == nil {
 		return errNoSeat
@@ -94,34 +112,9 @@ func (t *talk) give(object signed.Envelope) error {
 	if _, err := t.part.book().Keep(s, object); err != nil {
 		return err
 	}
-	t.wake()
+	t.news.give()
 	return nil
 }
 
 // given are the orders that the node has.
-func (t *talk) given() []signed.Envelope { return t.part.book().All() }
-
-// wake has talk look at what others say.
-func (t *talk) wake() {
-	select {
-	case t.news <- struct{}{}:
-	default:
-	}
-}
-
-// tlsKeyOf is the TLS key that a seat calls its own, by its own word.
-func tlsKeyOf(engine *gossip.Engine) func(signed.Key) (document.Hash, bool) {
-	return func(seat signed.Key) (document.Hash, bool) {
-		if object, ok := engine.Object(notice.TLSKeyKind, seat); ok {
-			if k, err := notice.OpenTLSKey(object); err == nil {
-				return k.Key, true
-			}
-		}
-		return document.Hash{}, false
-	}
-}
-
-// exclude has the node turn away those who are isolated now.
-func (t *talk) exclude(engine *gossip.Engine, now order.Standing) {
-	t.part.outcasts.Store(orders.OutcastsOf(now, tlsKeyOf(engine)))
-}
+func (t *Talk) given() []signed.Envelope { return t.part.book().All() }

@@ -1,8 +1,7 @@
-package main
+package part
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,13 +11,11 @@ import (
 	"time"
 
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
-	"kogge.example/agent/enrol"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
-	"kogge.example/agent/serve/records"
 	"kogge.example/cmd/kogge/admission"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
@@ -35,32 +32,24 @@ func TestWithoutLaptop(t *testing.T) {
 	k, err := keyring.Create("hanse", "ada", time.Now())
 	must(t, err)
 	must(t, k.Save(filepath.Join(t.TempDir(), "hanse"), ""))
-	where, nodes := make(map[string]netip.AddrPort), []*talk(nil)
+	where, nodes := make(map[string]netip.AddrPort), []*Talk(nil)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { stop(); running.Wait() })
-	talkOf := func(p *part) *talk {
-		one := newTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")})
+	talkOf := func(p *Part) *Talk {
+		one := NewTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")}, nobody)
 		one.clock = clock{func() bool { return true }, func() time.Time { return time.Time{} }}
 		one.reach = func(_ *gossip.Engine, _ *pinned.Ledger, seat roster.Seat) []netip.AddrPort {
 			return []netip.AddrPort{where[seat.Name]}
 		}
 		return one
 	}
-	open := func() *part {
-		p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
-		p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
-		must(t, err)
-		return p
-	}
-	serves := func(p *part, one *talk, number int) netip.AddrPort {
+	serves := func(p *Part, one *Talk, number int) netip.AddrPort {
+		records := one.Records()
+		records.Addresses = func() []netip.Addr { return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(number)})} }
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: p.node, ClockSure: one.clock.sure, Known: p.known, Machine: one.machine,
-			Records: records.Records{
-				Open: p.whole, Changed: one.look, Custody: p.custody, Papers: p.papers, Refused: one.refused, Refuse: p.mayServe,
-				Addresses: func() []netip.Addr { return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(number)})} },
-			},
-			Protocols: map[string]func(*tls.Conn){gossip.Protocol: one.serve, enrol.Protocol: one.enrol},
+			Node: p.node, ClockSure: one.clock.sure, Known: p.Known, Machine: one.machine,
+			Records: records, Protocols: one.Protocols(),
 		})
 		must(t, err)
 		running.Go(func() { _ = server.Serve(ctx) })
@@ -68,7 +57,7 @@ func TestWithoutLaptop(t *testing.T) {
 	}
 	var names []string
 	for number := 1; number <= 3; number++ {
-		name, p := fmt.Sprintf("n%d", number), open()
+		name, p := fmt.Sprintf("n%d", number), opened(t)
 		must(t, p.node.Join(&fleet.JoinFile{Genesis: k.Genesis, Token: fleet.NewToken()}))
 		csr, err := p.node.Request()
 		must(t, err)
@@ -81,7 +70,7 @@ func TestWithoutLaptop(t *testing.T) {
 		nodes, names = append(nodes, one), append(names, name)
 	}
 	for i, one := range nodes {
-		running.Go(func() { one.run(ctx, int(where[names[i]].Port())) })
+		running.Go(func() { one.Run(ctx, int(where[names[i]].Port())) })
 	}
 	tell := func(n operate.Notice) { t.Errorf("%+v", n) }
 	applicants, err := operate.Applicants(t.Context(), k, names, tell)
@@ -130,10 +119,10 @@ func TestWithoutLaptop(t *testing.T) {
 	j.Members = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), where["n2"]} // where they are in this test; one is off
 	parsed, err := identity.ParseJoinFile("join.yaml", fleet.MarshalJoinFile(j))
 	must(t, err)
-	p := open()
+	p := opened(t)
 	must(t, p.node.Join(parsed))
 	one := talkOf(p)
-	n := newcomer{comerOf(p, one, func() string { return "kogge-000000" }), p}
+	n := newcomer{one.Comer(func() string { return "kogge-000000" }), p}
 	within(t, "n9 is let in", func() bool { _, ok := n.Step(t.Context(), 5); return ok })
 	if p.node.Name() != "n9" || !p.isNew() {
 		t.Fatalf("%s", p.node)

@@ -1,4 +1,4 @@
-package main
+package part
 
 import (
 	"context"
@@ -24,10 +24,10 @@ import (
 	"kogge.example/agent/enrol"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
+	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
-	"kogge.example/agent/serve/records"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
@@ -45,7 +45,7 @@ type village struct {
 	*ledgertest.Fleet
 	admin *ecdsa.PrivateKey
 	where map[int]netip.AddrPort
-	nodes []*talk
+	nodes []*Talk
 	now   clock
 }
 
@@ -60,19 +60,16 @@ func live(t *testing.T, seats int) *village {
 	t.Cleanup(func() { stop(); running.Wait() })
 	for number := 1; number <= seats; number++ {
 		p := adopted(t, v.Fleet)
-		sits(t, p, number)
-		taken, err := p.ledger()
+		identitytest.Sit(t, p.state, number)
+		taken, err := p.Ledger()
 		must(t, err)
 		for i, e := range v.Entries {
 			must(t, taken.Take(int64(i+1), e))
 		}
 		one := v.talkOf(p)
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: p.node, ClockSure: v.now.sure, Known: p.known, Machine: one.machine,
-			Records: records.Records{
-				Open: p.whole, Changed: one.look, Custody: p.custody, Papers: p.papers, Refused: one.refused, Refuse: p.mayServe,
-			},
-			Protocols: map[string]func(*tls.Conn){gossip.Protocol: one.serve, enrol.Protocol: one.enrol},
+			Node: p.node, ClockSure: v.now.sure, Known: p.Known, Machine: one.machine,
+			Records: one.Records(), Protocols: one.Protocols(),
 		})
 		must(t, err)
 		v.where[number] = netip.MustParseAddrPort(server.Address().String())
@@ -80,13 +77,13 @@ func live(t *testing.T, seats int) *village {
 		v.nodes = append(v.nodes, one)
 	}
 	for i, one := range v.nodes {
-		running.Go(func() { one.run(ctx, int(v.where[i+1].Port())) })
+		running.Go(func() { one.Run(ctx, int(v.where[i+1].Port())) })
 	}
 	return v
 }
 
-func (v *village) talkOf(p *part) *talk {
-	one := newTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")})
+func (v *village) talkOf(p *Part) *Talk {
+	one := NewTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")}, nobody)
 	one.clock = v.now
 	one.reach = func(_ *gossip.Engine, _ *pinned.Ledger, seat roster.Seat) []netip.AddrPort {
 		return []netip.AddrPort{v.where[seat.Number]}
@@ -115,7 +112,7 @@ func (v *village) hand(t *testing.T, number int) {
 	sealed, err := wrapped.Wrap(v.CA(fleet.KindNode), held.Says(number).Key, wrapped.For{Fleet: v.Log.State().Fleet(), Seat: keyOf(t, number), CA: wrapped.CAOf(ca)})
 	must(t, err)
 	must(t, held.Take(sealed, ca))
-	v.nodes[number-1].look()
+	v.nodes[number-1].Look()
 }
 
 func within(t *testing.T, what string, holds func() bool) {
@@ -136,10 +133,7 @@ func (v *village) holdsCA(number int) bool {
 // comer is a node with a join.yaml, that is no part of anything yet.
 func (v *village) comer(t *testing.T, seed fleet.Token, record token.Paper, name string, members ...int) newcomer {
 	t.Helper()
-	p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
-	var err error
-	p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
-	must(t, err)
+	p := opened(t)
 	j := &fleet.JoinFile{Genesis: v.Genesis, Token: seed, Record: record.Bytes()}
 	for _, m := range members {
 		j.Members = append(j.Members, v.where[m])
@@ -147,7 +141,7 @@ func (v *village) comer(t *testing.T, seed fleet.Token, record token.Paper, name
 	parsed, err := identity.ParseJoinFile("join.yaml", fleet.MarshalJoinFile(j))
 	must(t, err)
 	must(t, p.node.Join(parsed))
-	return newcomer{comerOf(p, v.talkOf(p), func() string { return name }), p}
+	return newcomer{v.talkOf(p).Comer(func() string { return name }), p}
 }
 
 func (v *village) issue(t *testing.T, seed fleet.Token, edit func(*token.Record)) token.Paper {
@@ -223,7 +217,7 @@ func TestEnrolment(t *testing.T) {
 	if _, ok := n.Step(t.Context(), 0); !ok || n.part.isNew() || n.part.mayServe(apiv1connect.WorkloadServiceApplyProcedure) != nil {
 		t.Error("it is still new")
 	}
-	again := &part{node: n.part.node, state: n.part.state, run: n.part.run, show: func() {}}
+	again := New(n.part.node, n.part.state, n.part.run, func() {})
 	if again.isNew() || !again.accepted() {
 		t.Error("after a restart it is new")
 	}
@@ -232,7 +226,7 @@ func TestEnrolment(t *testing.T) {
 // newcomer is a node that comes, and what it is in its fleet.
 type newcomer struct {
 	*enrol.Comer
-	part *part
+	part *Part
 }
 
 // key is the key that the node has for its seat.
@@ -244,7 +238,7 @@ func (n newcomer) key(t *testing.T) signed.Key {
 }
 
 // stateOf is all that lies in the folders of a node.
-func stateOf(t *testing.T, p *part) string {
+func stateOf(t *testing.T, p *Part) string {
 	t.Helper()
 	var all strings.Builder
 	must(t, filepath.WalkDir(p.state, func(name string, d os.DirEntry, err error) error {
@@ -260,10 +254,9 @@ func stateOf(t *testing.T, p *part) string {
 
 // TestEnrolmentRefused shows who comes in nowhere, and in which words.
 func TestEnrolmentRefused(t *testing.T) {
-	v, other := live(t, 4), ledgertest.Founded(t, 3, 1)
+	v := live(t, 4)
 	v.hand(t, 2)
 	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
-	_ = other
 	later := v.Log.State().Height + 1
 	var out strings.Builder
 	for _, c := range []struct {
@@ -303,7 +296,7 @@ func TestEnrolmentRefused(t *testing.T) {
 	// Somebody else answers at the member's address: he gets no proof of the token.
 	seed := fleet.NewToken()
 	n := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n8", 1)
-	v.nodes[0].session.Load().member.Word = func() (signed.Envelope, error) { return word(v.nodes[1].session.Load().engine, keyOf(t, 2)) }
+	v.nodes[0].session.Load().member.Word = func() (signed.Envelope, error) { return v.nodes[1].session.Load().word(keyOf(t, 2)) }
 	e, _ := n.part.node.Enrolment()
 	err := n.Come(t.Context(), e)
 	if !errors.Is(err, enrol.ErrNotAMember) || len(v.nodes[0].part.papers().All()) > 1 {
@@ -336,9 +329,9 @@ func plainWords(text string) string {
 // and makes no key.
 func TestComerAtRest(t *testing.T) {
 	p := adopted(t, ledgertest.Begun(t, 3))
-	one := newTalk(p, machine.Machine{Run: p.run, State: p.state})
+	one := NewTalk(p, machine.Machine{Run: p.run, State: p.state}, nobody)
 	one.clock = clock{func() bool { return true }, func() time.Time { return ledgertest.Today }}
-	if wait, ok := comerOf(p, one, nil).Step(t.Context(), 0); !ok || wait != time.Hour {
+	if wait, ok := one.Comer(nil).Step(t.Context(), 0); !ok || wait != time.Hour {
 		t.Errorf("it looks again after %s", wait)
 	}
 	if identity.HasSeat(filepath.Join(p.state, "identity")) {
@@ -352,26 +345,16 @@ func TestRenewedByMember(t *testing.T) {
 	v := live(t, 4)
 	v.hand(t, 3)
 	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
-	old := func(number int, sits0 bool) newcomer {
-		p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
-		var err error
-		p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
-		must(t, err)
-		must(t, p.node.Join(&fleet.JoinFile{Genesis: v.Genesis, Token: fleet.NewToken()}))
-		csr, err := p.node.Request()
-		must(t, err)
-		key, _, err := fleet.RequestKey(csr)
-		must(t, err)
-		der, err := fleet.SignPeer(fleet.Peer{Kind: fleet.KindNode, Name: fmt.Sprintf("n%d", number), Fleet: v.Genesis.ID()}, key, v.Genesis.NodeCA, v.CA(fleet.KindNode), ledgertest.Today.AddDate(-5, 0, 0))
-		must(t, err)
-		must(t, p.node.Adopt(der))
-		if sits0 {
-			sits(t, p, number)
+	old := func(number int, sits bool) newcomer {
+		node, state := identitytest.AdoptedAt(t, v.Fleet, fmt.Sprintf("n%d", number), ledgertest.Today.AddDate(-5, 0, 0))
+		p := New(node, state, t.TempDir(), func() {})
+		if sits {
+			identitytest.Sit(t, state, number)
 		}
-		taken, err := p.ledger()
+		taken, err := p.Ledger()
 		must(t, err)
 		must(t, taken.Take(1, v.Entries[0]))
-		return newcomer{comerOf(p, v.talkOf(p), func() string { return "x" }), p}
+		return newcomer{v.talkOf(p).Comer(func() string { return "x" }), p}
 	}
 	n := old(4, true)
 	before := n.part.node.Certificate().Leaf.NotAfter
@@ -473,7 +456,7 @@ func TestWhoIsWho(t *testing.T) {
 				says, err := signed.Seal(notice.TLSKeyKind, state.Fleet(), c.seat, 1, notice.TLSKey{Version: 1, Seat: c.number, Key: spki}.Encode())
 				must(t, err)
 				if c.replay {
-					says, err = word(victim.session.Load().engine, keyOf(t, c.number))
+					says, err = victim.session.Load().word(keyOf(t, c.number))
 					must(t, err)
 				}
 				peer := &gossip.TLS{

@@ -1,9 +1,7 @@
-package main
+package part
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,10 +15,10 @@ import (
 
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/gossip"
+	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
-	"kogge.example/agent/serve/records"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -29,18 +27,6 @@ import (
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
-
-// sits gives a node the key of a seat of a test's fleet.
-func sits(t *testing.T, p *part, number int) {
-	t.Helper()
-	raw, err := document.Encode(struct {
-		Version int       `json:"version"`
-		Key     []byte    `json:"key"`
-		Journal roster.ID `json:"journal"`
-	}{1, ledgertest.Private(fmt.Sprintf("n%d", number)).Seed(), roster.ID{byte(number)}})
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(p.state, "identity", "seat.json"), raw, 0o600))
-}
 
 // TestTalk has three nodes, each behind the port of its API, be founded while they run: each
 // hears from the others what they are and how, and a record that one takes comes to all.
@@ -51,20 +37,19 @@ func TestTalk(t *testing.T) {
 	var running sync.WaitGroup
 	end := func() { stop(); running.Wait() }
 	defer end()
-	var all []*talk
+	var all []*Talk
 	for number := 1; number <= 3; number++ {
 		p, run := adopted(t, f), t.TempDir()
-		sits(t, p, number)
+		identitytest.Sit(t, p.state, number)
 		must(t, control.Boot{Slot: "A", Version: "1.0", Board: "qemu-x86_64", RootHash: document.HashOf(nil).String()}.Write(run))
 		m := machine.Machine{Run: run, State: p.state, Control: filepath.Join(run, "none.sock")}
-		one := newTalk(p, m)
+		one := NewTalk(p, m, nobody)
 		one.find = nil
 		one.reach = func(_ *gossip.Engine, _ *pinned.Ledger, seat roster.Seat) []netip.AddrPort {
 			return []netip.AddrPort{where[seat.Number]}
 		}
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: p.node, ClockSure: m.ClockSure, Machine: m, Records: records.Records{Open: p.whole, Changed: one.look},
-			Protocols: map[string]func(*tls.Conn){gossip.Protocol: one.serve},
+			Node: p.node, ClockSure: m.ClockSure, Machine: m, Records: one.Records(), Protocols: one.Protocols(),
 		})
 		must(t, err)
 		where[number] = netip.MustParseAddrPort(server.Address().String())
@@ -72,12 +57,12 @@ func TestTalk(t *testing.T) {
 		all = append(all, one)
 	}
 	for i, one := range all {
-		running.Go(func() { one.run(ctx, int(where[i+1].Port())) })
+		running.Go(func() { one.Run(ctx, int(where[i+1].Port())) })
 	}
 	wait := func(what string, holds func(*gossip.Engine) bool) {
 		t.Helper()
 		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-			all := slices.DeleteFunc(slices.Clone(all), func(one *talk) bool {
+			all := slices.DeleteFunc(slices.Clone(all), func(one *Talk) bool {
 				now := one.session.Load()
 				return now != nil && holds(now.engine)
 			})
@@ -93,10 +78,10 @@ func TestTalk(t *testing.T) {
 		if one.session.Load() != nil {
 			t.Error("it talks before it has a seat")
 		}
-		taken, err := one.part.ledger()
+		taken, err := one.part.Ledger()
 		must(t, err)
 		must(t, taken.Take(1, f.Entries[0]))
-		one.look()
+		one.Look()
 	}
 	wait("all know all", func(e *gossip.Engine) bool {
 		return len(e.Objects(notice.NodeKind)) == 3 && len(e.Objects(notice.StatusKind)) == 3 && len(e.Objects(notice.TLSKeyKind)) == 3
@@ -116,10 +101,10 @@ func TestTalk(t *testing.T) {
 			t.Fatalf("the service etcd of n%d is told of %+v", i+1, seats)
 		}
 	}
-	taken, err := all[1].part.ledger()
+	taken, err := all[1].part.Ledger()
 	must(t, err)
 	must(t, taken.Take(2, f.Entries[1]))
-	all[1].look()
+	all[1].Look()
 	wait("the second record", func(e *gossip.Engine) bool { return e.Stats().Height == 2 })
 	for number := 1; number <= 3; number++ {
 		wait("the status at its height", func(e *gossip.Engine) bool {
@@ -153,12 +138,12 @@ func TestTalk(t *testing.T) {
 }
 
 // alone has the agent of a node start anew, and end after its first look.
-func alone(before *talk) {
-	one := newTalk(before.part, before.machine)
+func alone(before *Talk) {
+	one := NewTalk(before.part, before.machine, nobody)
 	one.find, one.reach = nil, func(*gossip.Engine, *pinned.Ledger, roster.Seat) []netip.AddrPort { return nil }
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { one.run(ctx, 7443) })
+	running.Go(func() { one.Run(ctx, 7443) })
 	for one.session.Load() == nil {
 		time.Sleep(time.Millisecond)
 	}
@@ -221,23 +206,23 @@ func TestSeats(t *testing.T) {
 func TestTalkWaits(t *testing.T) {
 	f := ledgertest.Founded(t, 1, 1)
 	p := adopted(t, f)
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	must(t, err)
 	must(t, taken.Take(1, f.Entries[0]))
 	file := filepath.Join(p.state, "identity", "seat.json")
 	must(t, os.Mkdir(file, 0o700)) // which cannot be read
 	synctest.Test(t, func(t *testing.T) {
-		one := newTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")})
+		one := NewTalk(p, machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")}, nobody)
 		one.find = nil
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
-		running.Go(func() { one.run(ctx, 7443) })
+		running.Go(func() { one.Run(ctx, 7443) })
 		time.Sleep(time.Hour)
 		if one.session.Load() != nil {
 			t.Error("it talks without a seat")
 		}
 		must(t, os.Remove(file))
-		sits(t, p, 1)
+		identitytest.Sit(t, p.state, 1)
 		time.Sleep(15*time.Minute + time.Second)
 		if one.session.Load() == nil {
 			t.Error("it does not look again")
@@ -248,9 +233,8 @@ func TestTalkWaits(t *testing.T) {
 }
 
 func keyOf(t *testing.T, number int) signed.Key {
-	key, err := signed.KeyOf(ledgertest.Private(fmt.Sprintf("n%d", number)).Public().(ed25519.PublicKey))
-	must(t, err)
-	return key
+	t.Helper()
+	return ledgertest.Key(t, fmt.Sprintf("n%d", number))
 }
 
 // TestSpoken calls faults by the same words for a while, though numbers in them change.

@@ -1,4 +1,4 @@
-package main
+package part
 
 import (
 	"errors"
@@ -22,18 +22,18 @@ func TestDeeds(t *testing.T) {
 	root := document.HashOf([]byte("root"))
 	release := memory.Staged{Release: "1.1", Verity: root.String() + ":9"}
 	running := control.Boot{Slot: "A", RootHash: document.HashOf(nil).String()}
-	p.arming(bootloader.B, release, "the only voter", false)
+	p.Arming(bootloader.B, release, "the only voter", false)
 	if head, err := p.settle(running, "good"); head.Size != 0 || err != nil {
 		t.Errorf("before the founding: %d deeds, %v", head.Size, err)
 	}
 	if _, err := os.Stat(filepath.Join(p.state, "kogge", "deeds")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	must(t, err)
 	must(t, taken.Take(1, f.Entries[0]))
-	p.arming(bootloader.B, release, "the permit of owner hanse", false)
-	p.arming(bootloader.B, release, "the permit of owner hanse", true)
+	p.Arming(bootloader.B, release, "the permit of owner hanse", false)
+	p.Arming(bootloader.B, release, "the permit of owner hanse", true)
 	head, err := p.settle(running, "good")
 	if head.Size != 2 || head.Root.IsZero() || err != nil {
 		t.Errorf("%d deeds, %v", head.Size, err)
@@ -45,8 +45,8 @@ func TestDeeds(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	must(t, os.WriteFile(filepath.Join(p.state, "kogge", "deeds", "1"), []byte("x"), 0o600))
-	again := &part{node: p.node, state: p.state}
-	again.arming(bootloader.B, release, "the permit of owner hanse", false)
+	again := New(p.node, p.state, p.run, nil)
+	again.Arming(bootloader.B, release, "the permit of owner hanse", false)
 	if _, err := again.settle(running, "good"); err == nil {
 		t.Error("a damaged log is no news")
 	}

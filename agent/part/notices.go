@@ -1,9 +1,8 @@
-package main
+package part
 
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log"
 	"math"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"kogge.example/agent/door"
 	"kogge.example/agent/etcd"
 	"kogge.example/agent/etcd/store"
 	"kogge.example/agent/gateway"
@@ -47,18 +45,15 @@ type notices struct {
 }
 
 // newNotices stands on the engine of the node's gossip: what both carry lies on one shelf.
-func newNotices(p *part, engine *gossip.Engine, taken *pinned.Ledger, self signed.Key, peers *gossip.TLS, grown func()) *notices {
-	n := &notices{Engine: engine, taken: taken, self: self, run: p.run, came: make(map[shelf.ID]int32), begun: time.Now()}
-	n.tls = &gossip.TLS{Speaks: wire.Protocol, Certificate: peers.Certificate, Word: peers.Word, Admit: peers.Admit, Addresses: peers.Addresses, Find: peers.Find}
-	book := p.book()
-	n.gateway = gateway.New(gateway.Config{Shelf: engine, Ledger: taken, Refuse: func(key signed.Key) error {
-		if one, is := book.Standing().Isolates(key); is {
-			return fmt.Errorf("%w: %s", order.ErrIsolated, one)
-		}
-		return nil
-	}})
+func newNotices(s *session) *notices {
+	n := &notices{Engine: s.engine, taken: s.taken, self: s.seat.Key, run: s.part.run, came: make(map[shelf.ID]int32), begun: time.Now()}
+	n.tls = &gossip.TLS{
+		Speaks: wire.Protocol, Certificate: s.peers.Certificate, Word: s.peers.Word, Admit: s.peers.Admit, Addresses: s.peers.Addresses, Find: s.peers.Find,
+	}
+	book := s.part.book()
+	n.gateway = gateway.New(gateway.Config{Shelf: s.engine, Ledger: s.taken, Refuse: func(key signed.Key) error { return isolated(book, key) }})
 	n.client = client.New(client.Config{
-		Self: self, Ledger: taken, Judge: engine.Put, Grown: grown,
+		Self: s.seat.Key, Ledger: s.taken, Judge: s.engine.Put, Grown: s.talk.Look,
 		Dial: func(ctx context.Context, seat roster.Seat) (client.Session, error) { return n.tls.Dial(ctx, seat) },
 	})
 	return n
@@ -86,7 +81,7 @@ func (n *notices) heard(object signed.Envelope) {
 
 // serve takes the session of a node.
 func (n *notices) serve(ctx context.Context, conn *tls.Conn) {
-	s, err := n.tls.Take(conn, func() { door.LetGo(conn.NetConn()) })
+	s, err := n.tls.Take(conn, letGo(conn))
 	if err != nil {
 		return // who is refused is told by the end of it; strangers would fill the log
 	}
@@ -98,15 +93,17 @@ const etcdLook = 2 * time.Second
 
 // runGateway has the gateway run while this node's etcd does.
 func (n *notices) runGateway(ctx context.Context) {
-	var stop func()
+	tick := time.NewTicker(etcdLook)
+	defer tick.Stop()
+	var end func() // nil: it does not run
 	defer func() {
-		if stop != nil {
-			stop()
+		if end != nil {
+			end()
 		}
 	}()
 	var members []int
 	room := roomFor{base: debug.SetMemoryLimit(-1)}
-	for ; ctx.Err() == nil; pause(ctx, etcdLook) {
+	for ctx.Err() == nil {
 		e := n.etcd()
 		if now := slices.Sorted(slices.Values(e.Members)); !slices.Equal(now, members) {
 			members = now
@@ -114,21 +111,33 @@ func (n *notices) runGateway(ctx context.Context) {
 		}
 		room.sessions(n.gateway.Stats().Sessions)
 		switch runs := e.Running && slices.Contains(e.Members, e.Seat); {
-		case runs && stop == nil:
-			s, err := store.Open(etcd.ClientSocket(filepath.Join(n.run, "etcd")))
-			if err != nil {
-				log.Printf("agent: %v", err)
-				continue
-			}
-			end := alongside(ctx, func(ctx context.Context) { n.gateway.Run(ctx, s) })
-			stop = func() {
-				end()
-				_ = s.Close()
-			}
-		case !runs && stop != nil:
-			stop()
-			stop = nil
+		case runs && end == nil:
+			end = n.startGateway(ctx)
+		case !runs && end != nil:
+			end()
+			end = nil
 		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// startGateway has the gateway run until the function that it returns is called; nil: it cannot.
+func (n *notices) startGateway(ctx context.Context) (end func()) {
+	s, err := store.Open(etcd.ClientSocket(filepath.Join(n.run, "etcd")))
+	if err != nil {
+		log.Printf("agent: %v", err)
+		return nil
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { n.gateway.Run(ctx, s) })
+	return func() {
+		stop()
+		running.Wait()
+		_ = s.Close()
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package part
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
-	"time"
 
-	"kogge.example/agent/identity"
+	"kogge.example/agent/events"
+	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/pinned"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
@@ -18,20 +18,28 @@ import (
 	"kogge.example/update/memory"
 )
 
-// adopted is a node of a fleet: what it is there, and its folder of STATE.
-func adopted(t *testing.T, f *ledgertest.Fleet) *part {
+// opened is a node that nobody has adopted.
+func opened(t *testing.T) *Part {
 	t.Helper()
-	p := &part{state: t.TempDir(), run: t.TempDir(), show: func() {}}
-	var err error
-	p.node, err = identity.OpenNode(filepath.Join(p.state, "identity"))
-	must(t, err)
-	must(t, p.node.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: fleet.NewToken()}))
-	csr, err := p.node.Request()
-	must(t, err)
-	key, _, err := fleet.RequestKey(csr)
-	must(t, err)
-	must(t, p.node.Adopt(f.SignAt(t, fleet.KindNode, "n1", "", key, time.Now())))
-	return p
+	node, state := identitytest.Open(t)
+	return New(node, state, t.TempDir(), func() {})
+}
+
+// adopted is a node of a fleet.
+func adopted(t *testing.T, f *ledgertest.Fleet) *Part {
+	t.Helper()
+	node, state := identitytest.Adopted(t, f)
+	return New(node, state, t.TempDir(), func() {})
+}
+
+// nobody hears what becomes of seats.
+func nobody(...events.Event) {}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestPart: a node tells that its fleet has two histories for as long as it knows of them, and
@@ -42,16 +50,16 @@ func TestPart(t *testing.T) {
 	eve := fleet.Peer{Kind: fleet.KindOperator, Name: "eve", Role: fleet.RoleAdmin, Key: ledgertest.Operator(t, "eve", fleet.RoleAdmin).Key.String()}
 	ask := func(when string, problem, caller error) {
 		t.Helper()
-		if err := p.problem(); !errors.Is(err, problem) {
+		if err := p.Problem(); !errors.Is(err, problem) {
 			t.Errorf("%s: its problem: %v", when, err)
 		}
-		if who, err := p.known(eve); !errors.Is(err, caller) || err == nil && who != eve {
+		if who, err := p.Known(eve); !errors.Is(err, caller) || err == nil && who != eve {
 			t.Errorf("%s: a caller is %s: %v", when, who, err)
 		}
 	}
 	told := func(want string) {
 		t.Helper()
-		p.tell()
+		p.Tell()
 		place, err := control.ReadFleet(p.run)
 		must(t, err)
 		if got := regexp.MustCompile(`\(\w+\)|key \w+`).ReplaceAllStringFunc(place.String(), func(s string) string { return s[:1] }); got != want {
@@ -64,7 +72,7 @@ func TestPart(t *testing.T) {
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("a ledger without a record has a folder")
 	}
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	must(t, err)
 	must(t, taken.Take(1, f.Entries[0]))
 	ask("founded", nil, ledger.ErrUnlisted)
@@ -76,21 +84,19 @@ func TestPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask("with two histories", pinned.ErrFork, ledger.ErrUnlisted)
-	p = &part{node: p.node, state: p.state, run: p.run, show: func() {}}
+	p = New(p.node, p.state, p.run, func() {})
 	ask("after a reboot", pinned.ErrFork, ledger.ErrUnlisted)
-	told("hanse (, no seat, k, 1 record, 3 of 4 votes decide: " + p.problem().Error())
-	if _, _, err := p.whole(); err != nil {
+	told("hanse (, no seat, k, 1 record, 3 of 4 votes decide: " + p.Problem().Error())
+	if _, _, err := p.Whole(); err != nil {
 		t.Error(err)
 	}
-	lone, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
-	must(t, err)
-	p = &part{node: lone, state: t.TempDir(), run: t.TempDir(), show: func() {}}
-	p.tell()
+	p = opened(t)
+	p.Tell()
 	if _, err := control.ReadFleet(p.run); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a node of no fleet tells of one: %v", err)
 	}
 	ask("of no fleet", nil, nil)
-	if _, err := p.ledger(); err == nil {
+	if _, err := p.Ledger(); err == nil {
 		t.Error("a node of no fleet has a ledger")
 	}
 }
@@ -99,17 +105,17 @@ func TestPart(t *testing.T) {
 // Where that cannot be, no record is taken; and where the ledger cannot be read, what it knew stays.
 func TestVotes(t *testing.T) {
 	f, alone := ledgertest.Founded(t, 4, 2), ledgertest.Founded(t, 1, 1)
-	is := func(p *part, what string, want memory.Votes) {
+	is := func(p *Part, what string, want memory.Votes) {
 		t.Helper()
 		if votes, err := memory.ReadVotes(p.memory()); err != nil || votes != want {
 			t.Errorf("%s: %d votes, %v", what, votes, err)
 		}
 	}
-	again := func(p *part) *part { return &part{node: p.node, state: p.state, run: p.run, show: func() {}} }
+	again := func(p *Part) *Part { return New(p.node, p.state, p.run, func() {}) }
 	p := adopted(t, f)
-	must(t, p.settleVotes())
+	must(t, p.SettleVotes())
 	is(p, "not founded", 1)
-	taken, err := p.ledger()
+	taken, err := p.Ledger()
 	must(t, err)
 	folder := filepath.Join(p.state, "kogge", "update")
 	must(t, os.MkdirAll(filepath.Dir(folder), 0o700))
@@ -125,14 +131,14 @@ func TestVotes(t *testing.T) {
 	must(t, taken.Take(2, f.Entries[1]))
 	is(p, "damaged, and a record came", 4)
 	must(t, os.WriteFile(filepath.Join(folder, "votes.json"), []byte("\x00"), 0o600))
-	must(t, again(p).settleVotes())
+	must(t, again(p).SettleVotes())
 	is(p, "damaged, and the agent started anew", 4)
 	must(t, os.WriteFile(filepath.Join(p.state, "kogge", "ledger", "1"), []byte("x"), 0o600))
-	must(t, again(p).settleVotes())
+	must(t, again(p).SettleVotes())
 	is(p, "the ledger is damaged", 4)
 
 	p = adopted(t, f)
-	taken, err = p.ledger()
+	taken, err = p.Ledger()
 	must(t, err)
 	must(t, taken.Take(1, f.Entries[0]))
 	if err := taken.Take(1, f.Again(t)); !errors.Is(err, pinned.ErrFork) {
@@ -140,38 +146,16 @@ func TestVotes(t *testing.T) {
 	}
 	for was, want := range map[memory.Votes]memory.Votes{1: 4, 9: 9} {
 		must(t, was.Write(p.memory()))
-		must(t, again(p).settleVotes())
+		must(t, again(p).SettleVotes())
 		is(p, "with two histories", want)
 	}
 
 	p = adopted(t, alone)
 	must(t, memory.Votes(9).Write(p.memory()))
-	taken, err = p.ledger()
+	taken, err = p.Ledger()
 	must(t, err)
 	must(t, taken.Take(1, alone.Entries[0]))
 	is(p, "one vote, after more", 9)
-	must(t, again(p).settleVotes())
+	must(t, again(p).SettleVotes())
 	is(p, "one vote", 1)
-}
-
-// TestSeatless: what the installer asks of a node that has lost the key of its seat.
-func TestSeatless(t *testing.T) {
-	f := ledgertest.Founded(t, 1, 1)
-	var now parts
-	slots := installer(paths{}, &now)
-	if _, err := slots.Ledger(); err == nil {
-		t.Error("a node that knows nothing of itself has a ledger")
-	}
-	p := adopted(t, f)
-	now.part.Store(p)
-	taken, err := p.ledger()
-	must(t, err)
-	must(t, taken.Take(1, f.Entries[0]))
-	must(t, os.WriteFile(filepath.Join(p.state, "identity", "seat.json"), []byte("{}"), 0o600))
-	if s, err := slots.Ledger(); err != nil || s.Height != 1 || s.Roster.Votes() != 1 {
-		t.Errorf("height %d, %v", s.Height, err)
-	}
-	if key, err := slots.Seat(); err == nil {
-		t.Errorf("its seat has key %s", key)
-	}
 }

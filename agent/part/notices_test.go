@@ -1,8 +1,7 @@
-package main
+package part
 
 import (
 	"context"
-	"crypto/tls"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,8 +10,8 @@ import (
 	"time"
 
 	"kogge.example/agent/etcd/etcdtest"
-	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
+	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve"
@@ -23,6 +22,9 @@ import (
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
+
+// TestMain: the members of etcd are processes of this program.
+func TestMain(m *testing.M) { etcdtest.Main(m) }
 
 // TestNotices has four nodes of a founded fleet, three of which run etcd, reach it through each
 // other's gateways behind the port of the API: all hold leases, what is decided comes to all of
@@ -35,11 +37,11 @@ func TestNotices(t *testing.T) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
-	var all []*talk
+	var all []*Talk
 	for number := 1; number <= 4; number++ {
 		p := adopted(t, f)
-		sits(t, p, number)
-		taken, err := p.ledger()
+		identitytest.Sit(t, p.state, number)
+		taken, err := p.Ledger()
 		must(t, err)
 		must(t, taken.Take(1, f.Entries[0]))
 		if number <= 3 {
@@ -47,13 +49,12 @@ func TestNotices(t *testing.T) {
 			must(t, control.Etcd{Seat: number, Running: true, Leader: 1, Members: []int{1, 2, 3}}.Write(p.run))
 		}
 		m := machine.Machine{Run: p.run, State: p.state, Control: filepath.Join(p.run, "none.sock")}
-		one := newTalk(p, m)
+		one := NewTalk(p, m, nobody)
 		one.reach = func(e *gossip.Engine, _ *pinned.Ledger, seat roster.Seat) []netip.AddrPort {
 			return []netip.AddrPort{where[seat.Number]}
 		}
 		server, err := serve.Listen("127.0.0.1:0", serve.Config{
-			Node: p.node, ClockSure: m.ClockSure, Machine: m, Records: records.Records{Open: p.whole, Changed: one.look, Board: one.board},
-			Protocols: map[string]func(*tls.Conn){gossip.Protocol: one.serve, wire.Protocol: one.serveBoard},
+			Node: p.node, ClockSure: m.ClockSure, Machine: m, Records: one.Records(), Protocols: one.Protocols(),
 		})
 		must(t, err)
 		if _, err := one.board(); err == nil {
@@ -64,7 +65,7 @@ func TestNotices(t *testing.T) {
 		all = append(all, one)
 	}
 	for i, one := range all {
-		running.Go(func() { one.run(ctx, int(where[i+1].Port())) })
+		running.Go(func() { one.Run(ctx, int(where[i+1].Port())) })
 	}
 	each := func(what string, holds func(records.Board) bool) {
 		t.Helper()
@@ -87,13 +88,13 @@ func TestNotices(t *testing.T) {
 		return count[notice.NodeKind] == 4 && count[notice.StatusKind] == 4
 	}
 	each("all hold leases", func(b records.Board) bool { return b.Gateway != 0 && b.Listed == 0 && leased(b) })
-	taken, err := all[3].part.ledger()
+	taken, err := all[3].part.Ledger()
 	must(t, err)
 	must(t, taken.Take(2, f.Entries[1])) // it goes to the members by gossip, and by etcd to the others
-	all[3].look()
+	all[3].Look()
 	for _, one := range all {
 		members.Until("record 2", func() bool {
-			taken, err := one.part.ledger()
+			taken, err := one.part.Ledger()
 			return err == nil && taken.State().Height == 2
 		})
 	}

@@ -1,4 +1,4 @@
-package main
+package part
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"kogge.example/agent/etcd"
 	"kogge.example/agent/events"
+	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/machine"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet/document"
@@ -24,8 +25,8 @@ import (
 func TestRestore(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 2)
 	p := adopted(t, f)
-	sits(t, p, 2)
-	taken, err := p.ledger()
+	identitytest.Sit(t, p.state, 2)
+	taken, err := p.Ledger()
 	must(t, err)
 	for i, e := range f.Entries {
 		must(t, taken.Take(int64(i+1), e))
@@ -91,8 +92,8 @@ func TestRestore(t *testing.T) {
 	}
 	// A seat that the roster does not have run etcd.
 	p = adopted(t, f)
-	sits(t, p, 4)
-	taken, err = p.ledger()
+	identitytest.Sit(t, p.state, 4)
+	taken, err = p.Ledger()
 	must(t, err)
 	for i, e := range f.Entries {
 		must(t, taken.Take(int64(i+1), e))
@@ -102,7 +103,7 @@ func TestRestore(t *testing.T) {
 	if err := r.restore(t.Context(), "ada", leave(func(l *ledger.Restore) { l.Node = keyOf(t, 4) }, 2), bytes.NewReader(snapshot)); err == nil || errors.Is(err, ledger.ErrPermit) {
 		t.Errorf("no member: %v", err)
 	}
-	if d := caring(paths{state: p.state, run: p.run}, p, newTalk(p, machine.Machine{}), ring.Add).Probe(); d.Writes == 0 || d.Most != etcd.Slowest {
+	if d := NewTalk(p, machine.Machine{}, ring.Add).Care(nil).Probe(); d.Writes == 0 || d.Most != etcd.Slowest {
 		t.Errorf("%+v", d)
 	}
 }
