@@ -27,7 +27,7 @@
 //	fleet NAME N [FLAG…]            creates a fleet for trying things out, boots n1 to nN with the flags, which are those
 //	                                of vm start, adopts them and founds the fleet with those that begin with --, as
 //	                                form.txt does it by hand; waits until all is well
-//	await [-within D] RE kogge ARG… asks the CLI until its output matches RE; a group (?P<X>…) of RE becomes $X
+//	await RE kogge ARG…             asks the CLI until its output matches RE; a group (?P<X>…) of RE becomes $X
 //	! await RE kogge ARG…           the same until the output does not match
 //
 // A VM whose disk is behind a server that loses its power (vm start -nbd):

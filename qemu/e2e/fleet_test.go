@@ -38,21 +38,14 @@ const askPause = time.Second
 // wanted, as an operator does; doc.go describes it.
 func await(ts *testscript.TestScript, neg bool, args []string) {
 	b := ts.Value(benchKey{}).(*bench)
-	limit := b.limit
-	if len(args) > 1 && args[0] == "-within" {
-		var err error
-		limit, err = time.ParseDuration(args[1])
-		ts.Check(err)
-		args = args[2:]
-	}
 	if len(args) < 3 || args[1] != "kogge" {
-		ts.Fatalf("usage: await [-within DURATION] RE kogge ARG...")
+		ts.Fatalf("usage: await RE kogge ARG...")
 	}
 	re, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
 	var out string
 	var found []string
-	b.until(ts, limit, "await "+args[0], func(ctx context.Context) (bool, string) {
+	b.until(ts, "await "+args[0], func(ctx context.Context) (bool, string) {
 		var said string
 		var err error
 		out, said, err = ask(ctx, ts, args[2:]...)
@@ -71,8 +64,8 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 
 // until looks again and again, until look says that it is as it is to be. Else it shows the answer
 // that look gave last.
-func (b *bench) until(ts *testscript.TestScript, limit time.Duration, what string, look func(context.Context) (done bool, answer string)) {
-	ctx, cancel := context.WithTimeoutCause(b.ctx, limit, fmt.Errorf("nothing within %s", limit))
+func (b *bench) until(ts *testscript.TestScript, what string, look func(context.Context) (done bool, answer string)) {
+	ctx, cancel := context.WithTimeoutCause(b.ctx, b.limit, fmt.Errorf("nothing within %s", b.limit))
 	defer cancel()
 	began, tick := time.Now(), time.NewTicker(askPause)
 	defer tick.Stop()
@@ -131,7 +124,7 @@ func foundFleet(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	found := slices.Concat([]string{"fleet", "found"}, nodes, []string{"--sheet", "config/" + name + "/recovery-2.txt"}, rules)
 	var record []string
-	b.until(ts, b.limit, "kogge fleet found", func(ctx context.Context) (bool, string) {
+	b.until(ts, "kogge fleet found", func(ctx context.Context) (bool, string) {
 		_, said, _ := ask(ctx, ts, found...) // nobody to ask: it shows the record, and signs nothing
 		record = regexp.MustCompile(`--record ([0-9a-f]{12})`).FindStringSubmatch(said)
 		return record != nil, said
