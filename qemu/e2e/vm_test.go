@@ -17,7 +17,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"kogge.example/agent/api"
 	"kogge.example/boards"
 	"kogge.example/qemu"
 	"kogge.example/qemu/nbd"
@@ -291,7 +290,7 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 	})
 	flags.Func("port", "", func(s string) (err error) {
 		f := qemu.Forward{}
-		if f.Guest, err = strconv.Atoi(s); err == nil && f.Guest == api.Port {
+		if f.Guest, err = strconv.Atoi(s); err == nil && f.Guest == apiPort {
 			f.Host, err = address()
 		}
 		m.Forwards = append(m.Forwards, f)
@@ -341,6 +340,9 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 	n.machine = m
 	return nil
 }
+
+// apiPort is where a node answers operators.
+const apiPort = 7443
 
 // address is a port of this machine at which a node answers operators in all its lives, as one at
 // home keeps its address. It lies below those that the kernel gives to whoever asks for any.
