@@ -73,7 +73,7 @@
 // that can be cut, -test adds the second serial port; -board BOARD is the machine and
 // the firmware of a board other than qemu-x86_64; -bios boots without UEFI, and
 // -kernel, -initrd and -cmdline (a file) without either. A VM that is started once
-// more takes -seed and -rtc. Each forward is a variable: $n1_80 is the host's
+// more takes -seed, -join and -rtc. Each forward is a variable: $n1_80 is the host's
 // address of port 80 of n1, and $n1_dir the folder of its disks and logs. That of the API
 // is the same in all lives of a VM.
 //

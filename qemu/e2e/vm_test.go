@@ -240,12 +240,16 @@ func (n *node) alter(ts *testscript.TestScript, args []string) error {
 		n.machine.Seed = ts.MkAbs(s)
 		return nil
 	})
+	flags.Func("join", "", func(s string) error {
+		n.machine.Join = ts.MkAbs(s)
+		return nil
+	})
 	flags.Func("rtc", "", func(s string) (err error) {
 		n.machine.RTC, err = time.Parse(time.RFC3339, s)
 		return err
 	})
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
-		return fmt.Errorf("it has its image and flags already, only -seed and -rtc may change; another machine needs another name (%v)", err)
+		return fmt.Errorf("it has its image and flags already, only -seed, -join and -rtc may change; another machine needs another name (%v)", err)
 	}
 	return nil
 }
