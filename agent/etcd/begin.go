@@ -170,12 +170,26 @@ func (m *member) cannot() string {
 	return "etcd does not start: " + m.failure
 }
 
-// probe probes the disk before it may hold data, and now and then again if it may not: it may
-// only have been busy.
+// probe probes the disk before it may hold data, and again if it may not: it may only have been
+// busy, as it is while a node boots.
 func (m *member) probe() {
-	if m.probedAt.IsZero() || m.probed.Unfit(m.slowest()) != "" && time.Since(m.probedAt) >= probeAgain {
-		m.probed, m.probedAt = fsync.Measure(m.c.Dir), time.Now()
+	if !m.probedAt.IsZero() && (m.slow == 0 || time.Since(m.probedAt) < probePause(m.slow)) {
+		return
 	}
+	m.probed, m.probedAt = fsync.Measure(m.c.Dir), time.Now()
+	m.slow++
+	if m.probed.Unfit(m.slowest()) == "" {
+		m.slow = 0
+	}
+}
+
+// probePause is how long a disk is left alone that was too slow so often in a row.
+func probePause(slow int) time.Duration {
+	pause := probeSoon
+	for ; slow > 1 && pause < probeAgain; slow-- {
+		pause *= 2
+	}
+	return min(pause, probeAgain)
 }
 
 func (m *member) slowest() time.Duration {

@@ -32,8 +32,9 @@ const (
 	livesFor = 10 * time.Second
 	// alone is how long a member that runs has no leader until it asks the others whether etcd
 	// goes on without it.
-	alone      = 4 * time.Second
-	probeAgain = 30 * time.Minute
+	alone = 4 * time.Second
+	// probeSoon is when a disk that was too slow is probed again, at first, and probeAgain at last.
+	probeSoon, probeAgain = time.Minute, 30 * time.Minute
 	// compactAgain is when old revisions are forgotten once more while there is no room.
 	compactAgain = 10 * time.Minute
 	// maxStarts is how often it may die before that, where others have the data; maxFailed how
@@ -64,6 +65,7 @@ type member struct {
 	verdict  verdict // on the data, while etcd does not run
 	probed   fsync.Times
 	probedAt time.Time
+	slow     int // how many probes in a row have found the disk too slow
 	facts    Facts
 	problem  string // why the facts are not new; "": they are
 	refused  string // why the last order to begin anew came to nothing; "": it did not

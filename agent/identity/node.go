@@ -325,7 +325,7 @@ func (n *Node) Join(j *fleet.JoinFile) error {
 	defer n.mu.Unlock()
 	if n.m.chain != nil {
 		if n.m.genesis.ID() != j.Genesis.ID() {
-			return fmt.Errorf("join fleet %s: %w, %s (%s)", j.Genesis.Name, ErrOtherFleet, n.m.genesis.Name, fleet.Short(n.m.genesis.ID()))
+			return fmt.Errorf("join fleet %s (%s): %w, %s (%s)", j.Genesis.Name, fleet.Short(j.Genesis.ID()), ErrOtherFleet, n.m.genesis.Name, fleet.Short(n.m.genesis.ID()))
 		}
 		return nil
 	}

@@ -94,7 +94,7 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 	if err != nil {
 		return err
 	}
-	shown := false
+	shown := false // who gets a seat
 	if l.State().Height == 0 {
 		if refused != nil {
 			return refused

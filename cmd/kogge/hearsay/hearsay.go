@@ -209,9 +209,10 @@ func ago(millis int64) time.Duration {
 
 // Pin adds to what a computer sees of a fleet what one of its nodes knows of the others: of a node
 // that does not answer the computer, what it said last to its fleet, and whether the fleet still
-// hears of it.
+// hears of it; and which node answers the computer and does not reach its fleet.
 func (b Board) Pin(h *operate.Health) {
 	silent := make(map[string]string) // what is heard of those
+	var cut []operate.Problem
 	for i := range h.Nodes {
 		n := &h.Nodes[i]
 		w, ok := b.Words[n.Seat.Key]
@@ -221,6 +222,10 @@ func (b Board) Pin(h *operate.Health) {
 		}
 		n.Lease, n.Said = string(w.Lease), w.Age
 		if n.Standing != operate.StandingSilent {
+			if w.Lease == LeaseNone && b.Gateway != 0 && n.Node != b.From && counts(n.Standing) {
+				cut = append(cut, operate.Problem{Node: n.Node, What: fmt.Sprintf("%s hears nothing of it: it answers this computer, and does not reach its fleet", b.From),
+					Do: "kogge node status " + n.Node + " shows its links, and kogge node logs agent --node " + n.Node + " whom it calls"})
+			}
 			continue
 		}
 		silent[n.Node] = b.heardOf(w)
@@ -238,6 +243,12 @@ func (b Board) Pin(h *operate.Health) {
 	for i, p := range h.Problems {
 		h.Problems[i].What += silent[p.Node]
 	}
+	h.Problems = append(h.Problems, cut...)
+}
+
+// counts says whether the fleet is to hear of a node that stands so.
+func counts(s operate.Standing) bool {
+	return s == operate.StandingGood || s == operate.StandingTrial || s == operate.StandingBehind || s == operate.StandingSick
 }
 
 // Now says whether the node that was asked knows the leases as they are, and not as they were.

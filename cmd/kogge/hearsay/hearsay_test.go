@@ -164,6 +164,7 @@ func TestPin(t *testing.T) {
 		{"it is reached by others", Board{From: "n1", Gateway: 1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
 		{"it is listed again", Board{From: "n1", Gateway: 1, Listed: 3 * time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
 		{"it was never listed", Board{From: "n1", Gateway: 1, Listed: -1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
+		{"n1 is cut off", Board{From: "n2", Gateway: 2, Words: map[signed.Key]Word{first.Key: word(LeaseNone), ledgertest.Key(t, "n3"): word(LeaseHeld)}}},
 		{"etcd is down", Board{From: "n1", Heard: time.Hour, Listed: time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): {Lease: LeaseUnknown, Age: -1}}}},
 	} {
 		h := operate.Judge(s, []operate.Sighting{answers, silent("n2"), silent("n3")}, time.Now())

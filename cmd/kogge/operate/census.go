@@ -268,6 +268,7 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 	var h EtcdHealth
 	var wrong []Problem
 	leaders, knows := make(map[int]int), 0
+	var lost []NodeHealth // their etcd knows of no leader
 	for _, n := range nodes {
 		e := said[n.Node].Etcd
 		if e == nil || n.Standing == StandingDoubt || n.Standing == StandingSilent || !n.Seat.Member && !n.Seat.Spare {
@@ -277,7 +278,13 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 		if e.Problem != "" {
 			wrong = append(wrong, Problem{n.Node, "its etcd: " + e.Problem, "kogge node logs etcd --node " + n.Node + " says more"})
 		}
-		if !e.Running || e.Leader == 0 {
+		if !e.Running {
+			continue
+		}
+		if e.Leader == 0 {
+			if n.Standing != standingOut {
+				lost = append(lost, n)
+			}
 			continue
 		}
 		if leaders[int(e.Leader)]++; leaders[int(e.Leader)] > leaders[h.Leader] {
@@ -285,6 +292,11 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 		}
 		if len(e.Full) > 0 && h.Leader == n.Seat.Number {
 			wrong = append(wrong, Problem{"", fmt.Sprintf("etcd takes no writes: it is full on %s", names(s, numbers(e.Full))), "it makes room by itself within minutes; if not, kogge node logs etcd --node " + n.Node + " says why"})
+		}
+	}
+	for _, n := range lost {
+		if h.Leader != 0 && h.Leader != n.Seat.Number { // who was elected just now may not have said so
+			wrong = append(wrong, Problem{n.Node, "its etcd does not reach the one that leads", "kogge node logs etcd --node " + n.Node + " says more"})
 		}
 	}
 	switch wanted := membersOf(s); {

@@ -137,6 +137,7 @@ func TestJudge(t *testing.T) {
 		{"etcd has no leader: one is off, and it stands still on another one", three, []Sighting{answer(three, "n1", leaderless), answer(three, "n2", etcd(0, slow)), silent("n3")}},
 		{"etcd has no leader: a spare is among those that lack", four, []Sighting{answer(four, "n1", etcd(0, nil, 1, 2, 4)), answer(four, "n2", etcd(0, nil, 1, 2, 4)), answer(four, "n3", etcd(0, slow)), silent("n4")}},
 		{"etcd has lost a member, and one has a slow disk", three, []Sighting{answer(three, "n1", etcd(1, nil, 1, 2)), answer(three, "n2", etcd(1, nil, 1, 2)), answer(three, "n3", etcd(0, slow))}},
+		{"etcd of one is cut off from the others", three, []Sighting{answer(three, "n1", etcd(1, nil, 1, 2, 3)), answer(three, "n2", etcd(1, nil, 1, 2, 3)), answer(three, "n3", leaderless)}},
 		{"one is away, and off", ordered, []Sighting{answer(ordered, "n1", orders(absent(4, order.Away))), answer(ordered, "n2"), answer(ordered, "n3"), silent("n4")}},
 		{"one is away, and another one off", ordered, []Sighting{answer(ordered, "n1", orders(absent(4, order.Away))), answer(ordered, "n2"), silent("n3"), silent("n4")}},
 		{"one is away, and answers; one is drained, and off", ordered, []Sighting{answer(ordered, "n1", orders(absent(3, order.Away), absent(4, order.Drained))), answer(ordered, "n2"), answer(ordered, "n3"), silent("n4")}},
