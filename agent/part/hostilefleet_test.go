@@ -291,7 +291,9 @@ func (g *stage) known() string {
 
 // knows is what one of them has.
 func (g *stage) knows(out *strings.Builder, seat int, s *session) {
-	line := func(format string, args ...any) { fmt.Fprintf(out, "n%d "+format+"\n", append([]any{seat}, args...)...) }
+	line := func(format string, args ...any) {
+		fmt.Fprintf(out, "n%d "+format+"\n", append([]any{seat}, args...)...)
+	}
 	state := s.taken.State()
 	line("ledger: height %d, record %s, tree %s, roster of %d, problem %v", state.Height, state.Record, state.Tree, len(state.Roster.Seats), s.taken.Problem())
 	for h := int64(1); h <= state.Height; h++ {
