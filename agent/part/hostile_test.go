@@ -170,7 +170,7 @@ var actsForWhichItIsSentAway = []act{
 
 // actsAsGateway are what it tells n4, which goes to its gateway first.
 var actsAsGateway = []act{
-	{"says nothing", func(h *hostile) error { return h.serveNothing() }, nil, nil},
+	{"says that nothing lies in etcd, and that what n4 puts is written", (*hostile).serveNothing, nil, nil},
 	{"tells of a status in the name of n1, with its own signature", func(h *hostile) error {
 		return h.shows(place(h, 1, notice.StatusKind), h.inTheNameOf(1, notice.StatusKind, beyond, h.status("lost")))
 	}, toldByGateway("with a wrong signature"), []int{4}},

@@ -59,7 +59,6 @@ type hostile struct {
 	entry    ledger.Entry        // that it sends when it is asked for one
 	papers   [][]byte
 	guest    gossip.Session // n4's, at its gateway
-	silent   bool           // its gateway is
 	at       gossip.Session // at the gateway of n1
 	asked    uint64
 	comers   *enrol.Member // that answers who comes; nil: nobody does
@@ -445,29 +444,22 @@ func sealer(key ed25519.PrivateKey) token.Seal {
 
 // What it does at gateways, and as one.
 
-// serveGuest is its gateway: it says yes to everything, and does nothing.
+// serveGuest is its gateway: n4 alone is let in, and it says yes to everything, and does nothing.
 func (h *hostile) serveGuest(s gossip.Session) {
 	defer s.Close()
+	say := func(f gatewaywire.Frame) error { return s.Send([][]byte{gatewaywire.Encode(f)}) }
 	if s.Peer() != h.keyOf(4) {
-		_ = s.Send([][]byte{gatewaywire.Encode(gatewaywire.Refuse{Why: gatewaywire.NoEtcd})})
+		_ = say(gatewaywire.Refuse{Why: gatewaywire.NoEtcd})
 		return
 	}
 	h.mu.Lock()
-	silent := h.silent
-	if !silent {
-		h.guest = s
-	}
+	h.guest = s
 	h.mu.Unlock()
-	silence := 20 * time.Second
-	if silent {
-		silence = time.Second
-	}
-	say := func(f gatewaywire.Frame) error { return s.Send([][]byte{gatewaywire.Encode(f)}) }
-	err := say(gatewaywire.Welcome{Silence: silence, Members: []int{1, 2, 3}})
+	err := say(gatewaywire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
 	for err == nil {
 		var raw []byte
-		if raw, err = s.Receive(); err != nil || silent {
-			continue
+		if raw, err = s.Receive(); err != nil {
+			return
 		}
 		switch f, _ := gatewaywire.Decode(raw); f := f.(type) {
 		case gatewaywire.Alive:
@@ -480,24 +472,11 @@ func (h *hostile) serveGuest(s gossip.Session) {
 	}
 }
 
-// serveNothing has n4 come to its gateway, and leave it because it is silent; then n4 comes again.
+// serveNothing waits until n4 has put what it says at its gateway, and has asked for all.
 func (h *hostile) serveNothing() error {
-	count := func() uint64 { return h.nodes[3].session.Load().board.client.Known().Sessions }
-	quiet := func(silent bool) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.silent = silent; h.guest != nil {
-			h.guest.Close()
-		}
-	}
-	before := count()
-	quiet(true)
-	within(h.t, "n4 leaves a gateway that is silent", func() bool { return count() >= before+2 })
-	quiet(false)
 	within(h.t, "n4 is at the gateway of n3", func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return h.guest != nil && h.guest.Send([][]byte{gatewaywire.Encode(gatewaywire.Alive{})}) == nil && h.nodes[3].session.Load().board.client.Known().Gateway == 3
+		k := h.nodes[3].session.Load().board.client.Known()
+		return k.Gateway == 3 && k.Live[board.Nodes] && k.Live[board.Ledger]
 	})
 	return nil
 }
