@@ -81,6 +81,7 @@ type stage struct {
 	t        *testing.T
 	etcd     *etcdtest.Fleet
 	events   map[int]*events.Ring
+	ordered  int          // orders that were given
 	restarts atomic.Int32 // of etcd, by order
 
 	mu    sync.Mutex // guards given
@@ -233,9 +234,11 @@ func (g *stage) order(e signed.Envelope, at int) {
 	defer client.Close()
 	_, err := client.Order(g.t.Context(), rpc.NewRequest(&apiv1.OrderRequest{Envelope: e.Bytes()}))
 	must(g.t, err)
+	g.ordered++
 	for _, seat := range honest {
-		g.until("the order comes to all", seat, func(s *session) bool {
-			return slices.ContainsFunc(s.part.book().All(), func(o signed.Envelope) bool { return o.Sequence == e.Sequence && o.Kind == e.Kind })
+		g.until("the order comes to all, and is followed", seat, func(s *session) bool {
+			told, _, _ := g.events[seat].After(0)
+			return len(told) == g.ordered && slices.ContainsFunc(s.part.book().All(), func(o signed.Envelope) bool { return o.Sequence == e.Sequence && o.Kind == e.Kind })
 		})
 	}
 }

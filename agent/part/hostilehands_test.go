@@ -150,6 +150,9 @@ func ignored(why string) counter {
 	return func(s *session) uint64 { return s.board.gateway.Stats().Ignored[why] }
 }
 
+// either is a figure that is called by one of two names.
+func either(a, b counter) counter { return func(s *session) uint64 { return a(s) + b(s) } }
+
 func recalled(s *session) uint64 { return s.board.gateway.Stats().Recalled }
 
 func toldByGateway(what string) counter {
