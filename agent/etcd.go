@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -117,8 +118,8 @@ func (p *participant) open() (err error) {
 	if p.node, err = identity.OpenNode(filepath.Join(p.state, "identity")); err != nil {
 		return err
 	}
-	if p.node.Genesis() == nil {
-		return errors.New("this node is in no fleet")
+	if !p.node.Adopted() {
+		return cmp.Or(p.node.Problem(), errors.New("this node is in no fleet"))
 	}
 	own, err := identity.OpenSeat(filepath.Join(p.state, "identity"))
 	if err != nil {
@@ -249,18 +250,19 @@ func seatOf(r roster.Roster, s control.Seat) (roster.Seat, bool) {
 	return seat, ok && seat.Key.ID().String() == s.Key
 }
 
-// verify says which seat a connection is with. A certificate makes no member: its key has to be
-// the one that the seat's own key has signed. How long the certificate is good for, and which CA
+// verify says which seats may be at the other end of a connection. A certificate makes no member: its
+// key has to be the one that the seat's own key has signed, and nobody but the seat itself says that it
+// has it. How long the certificate is good for, and which CA
 // says so, does not matter then. The agent knows the keys of those that may run etcd, and names
 // none that is revoked; a node that has no seat any more is nobody at once.
-func (p *participant) verify(state tls.ConnectionState) (int, error) {
+func (p *participant) verify(state tls.ConnectionState) (all []int, err error) {
 	if len(state.PeerCertificates) == 0 {
-		return 0, errors.New("no certificate")
+		return nil, errors.New("no certificate")
 	}
 	key := fleet.KeyID(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
 	seats, err := control.ReadSeats(p.run)
 	if err != nil {
-		return 0, fmt.Errorf("keys of the seats: %w", err)
+		return nil, fmt.Errorf("keys of the seats: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,10 +271,13 @@ func (p *participant) verify(state tls.ConnectionState) (int, error) {
 			continue
 		}
 		if _, ok := seatOf(p.roster, s); ok {
-			return s.Number, nil
+			all = append(all, s.Number)
 		}
 	}
-	return 0, fmt.Errorf("key %s is of no seat that may run etcd", fleet.Short(key))
+	if len(all) == 0 {
+		return nil, fmt.Errorf("key %s is of no seat that may run etcd", fleet.Short(key))
+	}
+	return all, nil
 }
 
 // factOf is a member's status as other programs of the node are told. What changes without being

@@ -27,7 +27,7 @@ func TestNodePorts(t *testing.T) {
 	for _, p := range []struct {
 		protocol workload.Protocol
 		port     int
-	}{{workload.TCP, api.Port}, {workload.UDP, mdns.Port}} {
+	}{{workload.TCP, api.Port}, {workload.TCP, api.MemberPort}, {workload.UDP, mdns.Port}} {
 		if _, own := workload.NodeOwns(p.protocol, uint16(p.port)); !own {
 			t.Errorf("%d/%s is not among the node's own ports", p.port, p.protocol)
 		}

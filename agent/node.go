@@ -104,7 +104,7 @@ func (p *paths) sealed() bool {
 // format is that of STATE. A node that does not know yet who it is may be of any fleet.
 func (p *paths) format(node *identity.Node) int {
 	switch {
-	case node == nil:
+	case node == nil || node.Lost():
 		return partition.FleetState
 	case node.Genesis() != nil && !node.Genesis().Alone():
 		return partition.FleetState

@@ -114,6 +114,9 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 		log.Printf("agent: %v", joined) // who is known already goes on being known
 	}
 	now.node.Store(node)
+	if err := node.Problem(); err != nil {
+		log.Printf("agent: %v", err)
+	}
 	own := part.New(node, at.state, at.run, func() { now.parent.tell("X_CHANGED=1") })
 	own.Tell()
 	if err := own.SettleVotes(); err != nil {
@@ -123,7 +126,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 	var twin mdns.Twin
 	machine := machine.Machine{
 		Run: at.run, State: at.state, Workload: at.cgroup,
-		Twin: func() error { return twin.Problem(time.Now()) }, Names: now.nameless,
+		Twin: func() error { return errors.Join(node.Problem(), twin.Problem(time.Now())) }, Names: now.nameless,
 		Ledger: own.Problem,
 	}
 	talk := part.NewTalk(own, machine, now.events.Add)

@@ -13,4 +13,4 @@ import "kogge.example/agent/workload"
 const Port = workload.APIPort
 
 // MemberPort is where the members' etcd answer each other, TCP, as founding says.
-const MemberPort = 7444
+const MemberPort = workload.MemberPort

@@ -8,6 +8,7 @@
 package door
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -128,7 +129,7 @@ func (g *Guard) admit(conn *guest, path string, state *tls.ConnectionState) (fle
 	genesis := g.node.Genesis()
 	switch {
 	case genesis == nil:
-		return fleet.Peer{}, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NO_JOIN_FILE, errNoJoinFile)
+		return fleet.Peer{}, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NO_JOIN_FILE, cmp.Or(g.node.Problem(), errNoJoinFile))
 	case state == nil || len(state.PeerCertificates) == 0:
 		return fleet.Peer{}, connect.NewError(connect.CodeUnauthenticated, errNoCertificate)
 	}
@@ -148,7 +149,7 @@ func (g *Guard) admit(conn *guest, path string, state *tls.ConnectionState) (fle
 	case !peer.Role.AtLeast(m.least):
 		return peer, api.Refuse(connect.CodePermissionDenied, apiv1.Reason_REASON_ROLE, fmt.Errorf("%s has the role %s: this needs %s", peer.Name, peer.Role, m.least))
 	case !g.node.Adopted() && !m.beforeAdoption:
-		return peer, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NOT_ADOPTED, errNotAdopted)
+		return peer, api.Refuse(connect.CodeFailedPrecondition, apiv1.Reason_REASON_NOT_ADOPTED, cmp.Or(g.node.Problem(), errNotAdopted))
 	}
 	if g.Changes(path) {
 		return peer, g.Refuses(path)

@@ -14,6 +14,7 @@ import (
 	"kogge.example/agent/identity"
 	"kogge.example/agent/pinned"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -24,6 +25,10 @@ type Comer struct {
 	Identity *identity.Node
 	// Open gives the key for the node's seat, and its ledger.
 	Open func() (*identity.Seat, *pinned.Ledger, error)
+	// Seen is what of the fleet's ledger was verified on the way in; anew: it begins again. Settle has
+	// that be the node's ledger, if there is something and the node is in.
+	Seen   func(anew bool) (*pinned.Ledger, error)
+	Settle func() error
 	// Seated, New and Accepted say how the node stands in the fleet that it is in.
 	Seated, New, Accepted func() bool
 	// Take keeps a paper about the node.
@@ -32,6 +37,12 @@ type Comer struct {
 	Now  func() time.Time // the earliest that the time can be, or the time if it is known
 	// Contacts are where members may answer, of a node that is in.
 	Contacts func(taken *pinned.Ledger, self signed.Key) []netip.AddrPort
+	// Refuse says why a member is not to be asked, as one that is isolated.
+	Refuse func(roster.Seat) error
+	// Find looks for members where nobody has said that they are, once no contact has answered.
+	Find func(ctx context.Context, taken *pinned.Ledger, self signed.Key) []netip.AddrPort
+	// Own is this node's next certificate, in DER, if it signs such itself.
+	Own func() ([]byte, error)
 	// Changed hears that the node stands otherwise in its fleet, or that its ledger has grown, and
 	// Waits why it has not come in yet.
 	Changed func()
@@ -82,10 +93,16 @@ func (c *Comer) Step(ctx context.Context, tries int) (time.Duration, bool) {
 	if !c.Identity.Adopted() {
 		return checkEvery, true
 	}
+	if err := c.Settle(); err != nil {
+		log.Printf("agent: %v", err)
+	}
 	seated, fresh := c.Seated(), c.New()
 	due := fleet.RenewDue(c.Identity.Certificate().Leaf, c.Identity.Genesis().NodeCA, c.Now())
 	follows := fresh || c.Accepted()
 	if seated && !due || !seated && !follows {
+		return checkEvery, true
+	}
+	if seated && c.renewOwn() {
 		return checkEvery, true
 	}
 	if err := c.Visit(ctx, due && !fresh); err != nil {
@@ -103,6 +120,19 @@ func (c *Comer) Step(ctx context.Context, tries int) (time.Duration, bool) {
 	return followEvery, true
 }
 
+// renewOwn renews the certificate of a node that holds the key of the node CA: it may be the only one.
+func (c *Comer) renewOwn() bool {
+	der, err := c.Own()
+	if err == nil {
+		err = c.Identity.Renew(der)
+	}
+	if err != nil {
+		return false // another member may
+	}
+	log.Printf("agent: this node has renewed its certificate itself: it is good until %s", c.Identity.Certificate().Leaf.NotAfter.UTC().Format(time.DateOnly))
+	return true
+}
+
 // Come comes in by a token, at the first member that lets this node in.
 func (c *Comer) Come(ctx context.Context, e identity.Enrolment) error {
 	seat, taken, err := c.Open()
@@ -117,13 +147,35 @@ func (c *Comer) Come(ctx context.Context, e identity.Enrolment) error {
 		return fmt.Errorf("enrol: %w", err)
 	}
 	name := cmp.Or(says.Node, c.Name())
-	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken}
+	seen, err := c.Seen(false)
+	if err != nil {
+		return fmt.Errorf("enrol: %w", err)
+	}
+	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Seen: seen, Revoked: c.Identity.Revoked}
 	var all error
 	for _, address := range e.Members { // in their order: so the console says the same as long as nothing changes
-		answer, err := own.Enrol(ctx, address, e.Token, e.Record, name, func(der []byte) error { return c.Identity.Enrol(der) })
+		var proof []byte
+		answer, err := own.Enrol(ctx, address, e.Token, e.Record, name, func(der, use []byte, revoked []string) error {
+			proof = use
+			return c.Identity.EnrolKnowing(revoked, use, der)
+		})
 		if err != nil {
 			all = errors.Join(all, err)
+			if errors.Is(err, token.ErrCheckpoint) && seen.State().Height >= says.Height { // it never will be
+				if seen, err = c.Seen(true); err != nil {
+					return errors.Join(all, err)
+				}
+				own.Seen = seen
+			}
 			continue
+		}
+		// It is in. What fails now is repeated, or comes with the next visit.
+		err = c.Settle()
+		if err == nil {
+			_, err = c.Take(proof)
+		}
+		if err != nil {
+			log.Printf("agent: enrolment: %v", err)
 		}
 		log.Printf("agent: %s let this node in: %s. It is new until an operator accepts it: kogge fleet accept %s", answer.Seat.Name, c.Identity, c.Identity.Name())
 		return nil
@@ -137,12 +189,27 @@ func (c *Comer) Visit(ctx context.Context, renew bool) error {
 	if err != nil {
 		return err
 	}
-	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken}
+	own := &Node{Genesis: c.Identity.Genesis(), Certificate: c.Identity.Certificate(), Key: seat.Key, Seal: seat.Seal, Ledger: taken, Revoked: c.Identity.Revoked, Refuse: c.Refuse}
+	if c.New() {
+		own.Came = c.Identity.Use()
+	}
 	all := errors.New("no member's address is known")
-	for i, address := range shuffled(c.Contacts(taken, seat.Key)) {
+	contacts := shuffled(c.Contacts(taken, seat.Key))
+	for i, looked := 0, false; i < len(contacts) || !looked; i++ {
+		if i == len(contacts) {
+			looked = true
+			for _, a := range c.Find(ctx, taken, seat.Key) {
+				if !slices.Contains(contacts, a) {
+					contacts = append(contacts, a)
+				}
+			}
+			i--
+			continue
+		}
 		if i == 0 {
 			all = nil
 		}
+		address := contacts[i]
 		before := taken.State().Height
 		answer, err := own.Visit(ctx, address, renew)
 		if taken.State().Height > before {

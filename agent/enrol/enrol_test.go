@@ -18,6 +18,7 @@ import (
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -70,6 +71,15 @@ func (b book) Accepted(node signed.Key) (token.Accept, []byte, bool) {
 	return a, b.set.PaperOf(node), ok
 }
 
+func (b book) Opens(r token.Record, tlsKey document.Hash, now time.Time) error {
+	return b.set.Opens(r, tlsKey, now)
+}
+
+func (b book) Take(raw []byte) (bool, error) {
+	c, err := b.set.Put(raw, b.State())
+	return c.News, err
+}
+
 func (b book) CameBy(node signed.Key) (token.Use, bool) { return b.set.CameBy(node) }
 func (b book) Refused() map[string]uint64               { return nil }
 
@@ -82,6 +92,8 @@ func member0(t testing.TB) (*Member, book, tls.ConnectionState) {
 	leaf := ledgertest.Must[*x509.Certificate](t)(x509.ParseCertificate(der))
 	m := &Member{
 		Ledger: b, Papers: b, Revoked: func(string) bool { return false }, Now: time.Now, CanSign: func() error { return nil },
+		RevokedKeys: func() []string { return nil },
+		TLSKey:      func(signed.Key) (document.Hash, bool) { return document.Hash{}, false }, Refuse: func(roster.Seat) error { return nil },
 		Word: func() (signed.Envelope, error) {
 			return signed.Seal(notice.TLSKeyKind, b.State().Fleet(), ledgertest.Private("n1"), 1, notice.TLSKey{Version: 1, Seat: 1, Key: document.HashOf(nil)}.Encode())
 		},
@@ -100,13 +112,8 @@ func frame(kind byte, content []byte) []byte {
 func hear(t testing.TB, m *Member, state tls.ConnectionState, says []byte) (answers []string, err error) {
 	t.Helper()
 	conn := &said{Reader: bytes.NewReader(says), from: "192.0.2.9:1"}
-	leave, ok := m.enter(conn.RemoteAddr())
-	if !ok {
-		t.Fatal("there is no turn")
-	}
-	defer leave()
 	w := &wire{conn, state, bufio.NewReader(conn)}
-	if err = m.serve(w, func() {}); err != nil {
+	if err = m.attend(w, func() {}, func() {}); err != nil {
 		m.refuse(w, err)
 	}
 	back := &wire{conn: &said{Reader: bytes.NewReader(nil)}, r: bufio.NewReader(&conn.answer)}
@@ -166,30 +173,6 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// TestTurns lets in a few at a time, of one address and of all.
-func TestTurns(t *testing.T) {
-	m, _, _ := member0(t)
-	var leave []func()
-	in := 0
-	for i := range 40 {
-		if l, ok := m.enter(address(fmt.Sprintf("192.0.2.%d:%d", i/10, i))); ok {
-			in++
-			leave = append(leave, l)
-		}
-	}
-	if in != maxTurns {
-		t.Errorf("%d came in", in)
-	}
-	for _, l := range leave {
-		l()
-	}
-	for i := range 10 {
-		if _, ok := m.enter(address(fmt.Sprintf("192.0.2.1:%d", i))); ok != (i < maxOfHost) {
-			t.Errorf("connection %d of one address: %v", i, ok)
-		}
-	}
-}
-
 // FuzzStranger has bytes of strangers be said to a member: it never signs anything for them, and
 // never keeps anything.
 func FuzzStranger(f *testing.F) {
@@ -197,6 +180,7 @@ func FuzzStranger(f *testing.F) {
 	f.Add(frame(sayRecord, []byte("record")))
 	f.Add(append(frame(sayVisit, []byte("visit")), frame(askSigned, nil)...))
 	f.Add(frame(askLedger, []byte{1}))
+	f.Add(frame(sayCame, cameFrame([]byte("visit"), []byte("use"))))
 	f.Fuzz(func(t *testing.T, says []byte) {
 		answers, err := hear(t, m, state, says)
 		if err == nil || b.set.Len() > 0 || len(answers) > 1 {
@@ -213,6 +197,18 @@ func FuzzEntry(f *testing.F) {
 		height, e, err := parseEntry(raw)
 		if err == nil && !bytes.HasSuffix(raw, ledger.FormatEntry(height, e)) {
 			t.Errorf("%x is read as another entry", raw)
+		}
+	})
+}
+
+// FuzzRevoked has bytes of a hostile member be a list of revoked keys.
+func FuzzRevoked(f *testing.F) {
+	f.Add(revokedFrame([]string{document.HashOf([]byte("a")).String(), document.HashOf(nil).String()}))
+	f.Add([]byte{1})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		keys, err := parseRevoked(raw)
+		if (err == nil) != (len(raw)%32 == 0 && len(raw) <= 32*maxRevoked) || err == nil && !bytes.Equal(revokedFrame(keys), raw) {
+			t.Errorf("%d bytes are read as %d keys: %v", len(raw), len(keys), err)
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"net"
 	"sync"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -31,16 +32,22 @@ type Member struct {
 	Sign func(name string, key *ecdsa.PublicKey) ([]byte, error)
 	// CanSign says why it would not.
 	CanSign func() error
-	// Revoked says whether a TLS key was withdrawn, as in fleet.Peer.Key.
+	// TLSKey is the TLS key that a seat calls its own; false: nobody has told this node.
+	TLSKey func(seat signed.Key) (document.Hash, bool)
+	// Refuse says why there is to be nothing to do with a seat now, as with one that is isolated.
+	Refuse func(roster.Seat) error
+	// Revoked says whether a TLS key or an operator's was withdrawn, as in fleet.Peer.Key.
 	Revoked func(key string) bool
+	// RevokedKeys are all of these, for nodes that come in.
+	RevokedKeys func() []string
 	// Now is the earliest that the time can be, or the time if it is known.
 	Now func() time.Time
 
-	mu     sync.Mutex     // guards what follows
-	hosts  map[string]int // connections, by address
-	here   int            // all of them
-	counts map[string]uint64
-	said   time.Time // a refusal, in the log
+	mu       sync.Mutex // guards what follows
+	visitors room       // who has a name in the fleet, by key
+	guests   room       // who wants in, or is new, by network
+	counts   map[string]uint64
+	said     time.Time // a refusal, in the log
 }
 
 // Ledger is the member's ledger. agent/pinned's fits.
@@ -52,6 +59,8 @@ type Ledger interface {
 // Papers are what operators and nodes have signed besides. agent/papers' Store fits.
 type Papers interface {
 	Admit(u token.Use, now time.Time) error
+	Opens(r token.Record, tlsKey document.Hash, now time.Time) error
+	Take(raw []byte) (news bool, err error)
 	Accepted(node signed.Key) (a token.Accept, paper []byte, ok bool)
 	CameBy(node signed.Key) (token.Use, bool)
 	Refused() map[string]uint64
@@ -61,64 +70,80 @@ type Papers interface {
 var (
 	ErrCannotSign = errors.New("this node signs no certificates now")
 	ErrStranger   = errors.New("the key has no seat, and nobody has accepted it")
+	ErrOtherKey   = errors.New("the fleet knows the node by another TLS key")
+	errUnheard    = errors.New("this node has not heard yet which TLS key is that node's own: try again")
 	errBusy       = errors.New("too many nodes come at once: try again")
 	errBehind     = errors.New("this node has fewer records than the token's checkpoint: ask another one")
 )
 
 // Limits of what strangers use up.
 const (
-	maxTurns   = 8               // connections at a time
-	maxOfHost  = 4               // of them, of one address
-	turnLimit  = 2 * time.Minute // for one
-	mostAsked  = 8               // questions on one
-	logBetween = time.Minute     // two refusals in the log
+	maxVisitors = 8                // connections at a time of nodes that are in
+	maxGuests   = 8                // and of others, who have shown a token's record
+	maxOfNet    = 4                // of those, of one network
+	firstLimit  = 10 * time.Second // until somebody has said who it is
+	mostAsked   = 8                // questions on one
+	logBetween  = time.Minute      // two refusals in the log
 )
 
 // Serve takes a connection whose handshake is over, and returns when it is. known is called once
-// the caller has shown that it knows a token's record, or has a key of this fleet: from then on
-// this bounds what it uses up, and no longer the door.
+// the caller has shown that it knows the record of a token that still lets somebody in, or has a key
+// of this fleet: from then on this bounds what it uses up, and no longer the door. Until then it takes
+// nobody's place here.
 func (m *Member) Serve(ctx context.Context, conn *tls.Conn, known func()) {
-	defer conn.NetConn().Close()
-	stop := context.AfterFunc(ctx, func() { conn.NetConn().Close() })
+	end := func() { conn.NetConn().Close() }
+	defer end()
+	stop := context.AfterFunc(ctx, end)
 	defer stop()
-	end := time.AfterFunc(turnLimit, func() { conn.NetConn().Close() })
-	defer end.Stop()
+	first := time.AfterFunc(firstLimit, end)
+	defer first.Stop()
 	w := newWire(conn)
-	leave, ok := m.enter(conn.RemoteAddr())
-	if !ok {
-		m.refuse(w, errBusy)
-		return
-	}
-	defer leave()
-	if err := m.serve(w, known); err != nil {
+	err := m.attend(w, end, func() {
+		first.Stop()
+		known()
+	})
+	if err != nil {
 		m.refuse(w, err)
 	}
 }
 
-// enter takes one of the turns; false: there is none.
-func (m *Member) enter(from net.Addr) (leave func(), ok bool) {
-	host := from.String()
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+// attend hears who somebody is, gives him a place, and serves him there. end is called to end that.
+func (m *Member) attend(w *wire, end, known func()) error {
+	g, err := m.welcome(w)
+	if err != nil {
+		return err
 	}
+	leave, ok := m.enter(g, netOf(w.conn.RemoteAddr()), end)
+	if !ok {
+		return errBusy
+	}
+	defer leave()
+	known()
+	whole := time.AfterFunc(wholeLimit, end)
+	defer whole.Stop()
+	return m.serve(w, g)
+}
+
+// enter takes a place: those who have a name in the fleet do not wait for those who want in.
+func (m *Member) enter(g *guest, from string, end func()) (leave func(), ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.hosts == nil {
-		m.hosts, m.counts = make(map[string]int), make(map[string]uint64)
+	if m.guests.most == 0 {
+		m.visitors, m.guests = room{most: maxVisitors, ofOne: 1, keyed: true}, room{most: maxGuests, ofOne: maxOfNet}
 	}
-	if m.here >= maxTurns || m.hosts[host] >= maxOfHost {
-		return nil, false
+	in, p := &m.guests, &place{of: from, end: end}
+	if g.name != "" {
+		in, p.of = &m.visitors, string(g.key)
 	}
-	m.here++
-	m.hosts[host]++
+	out, ok := in.enter(p, time.Now())
+	if out != nil {
+		out.end()
+	}
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.here--
-		if m.hosts[host]--; m.hosts[host] == 0 {
-			delete(m.hosts, host)
-		}
-	}, true
+		in.leave(p)
+	}, ok
 }
 
 // refuse says why, to whoever is there, and counts it. A connection that has ended is no refusal.
@@ -129,6 +154,9 @@ func (m *Member) refuse(w *wire, why error) {
 	_ = w.send(isRefusal, []byte(notice.Text(why.Error())))
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.counts == nil {
+		m.counts = make(map[string]uint64)
+	}
 	m.counts[word(why)]++
 	if now := time.Now(); now.Sub(m.said) >= logBetween {
 		m.said = now
@@ -146,7 +174,8 @@ func word(why error) string {
 		word string
 	}{
 		{errBusy, "busy"}, {ErrStranger, "stranger"}, {errFrame, "not the protocol"}, {ErrCannotSign, "cannot sign"}, {errBehind, "behind"},
-		{fleet.ErrRevoked, "revoked"}, {token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
+		{ErrOtherKey, "another TLS key"}, {errUnheard, "TLS key not known"}, {order.ErrIsolated, "isolated"},
+		{fleet.ErrRevoked, "revoked"}, {ledger.ErrWithdrawn, "token by a revoked operator"}, {token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
 		{token.ErrOther, "token for another node"}, {token.ErrName, "name of another node"}, {token.ErrPaper, "not signed by an operator"}, {token.ErrUse, "not a use of a token"},
 	} {
 		if errors.Is(why, c.is) {
@@ -173,33 +202,41 @@ type guest struct {
 	record token.Paper // of the token that it has; none: it has said who it is
 	key    signed.Key
 	name   string // that it may have a certificate for; "": none
+	not    error  // why it gets none for the TLS key of this connection
 }
 
-func (m *Member) serve(w *wire, known func()) error {
+// welcome hears who somebody is.
+func (m *Member) welcome(w *wire) (*guest, error) {
 	tlsKey, err := tlsKeyOf(w.state)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if m.Revoked(tlsKey.String()) {
-		return fmt.Errorf("TLS key %s: %w", tlsKey.Short(), fleet.ErrRevoked)
+		return nil, fmt.Errorf("TLS key %s: %w", tlsKey.Short(), fleet.ErrRevoked)
 	}
 	kind, content, err := w.receive(maxSaid)
 	if err != nil {
-		return ended(err)
+		return nil, ended(err)
 	}
-	g := guest{tlsKey: tlsKey}
+	g := &guest{tlsKey: tlsKey}
 	switch kind {
 	case sayRecord:
-		g.record, err = m.hearRecord(content)
+		g.record, err = m.hearRecord(content, tlsKey)
 	case sayVisit:
-		err = m.hearVisit(&g, content, w.state)
+		err = m.hearVisit(g, content, nil, w.state)
+	case sayCame:
+		var visit, use []byte
+		if visit, use, err = parseCame(content); err == nil {
+			err = m.hearVisit(g, visit, use, w.state)
+		}
 	default:
 		err = fmt.Errorf("%w: kind %d", errFrame, kind)
 	}
-	if err != nil {
-		return err
-	}
-	known()
+	return g, err
+}
+
+// serve answers him.
+func (m *Member) serve(w *wire, g *guest) error {
 	own, err := m.Word()
 	if err != nil {
 		return fmt.Errorf("%w: it has not said yet which TLS key is its own", ErrCannotSign)
@@ -208,7 +245,7 @@ func (m *Member) serve(w *wire, known func()) error {
 		return ended(err)
 	}
 	for range mostAsked {
-		if err := m.hear(w, &g); err != nil {
+		if err := m.hear(w, g); err != nil {
 			return err
 		}
 	}
@@ -223,8 +260,9 @@ func ended(err error) error {
 	return fmt.Errorf("%w: %w", errEnded, err)
 }
 
-// hearRecord wants the record of a token that a listed operator has signed.
-func (m *Member) hearRecord(content []byte) (token.Paper, error) {
+// hearRecord wants the record of a token that a listed operator has signed, and that still lets
+// somebody in: whoever holds the TLS key, if that has been let in by it, or anybody.
+func (m *Member) hearRecord(content []byte, tlsKey document.Hash) (token.Paper, error) {
 	p, err := token.ParsePaper(content)
 	if err != nil {
 		return p, err
@@ -233,24 +271,36 @@ func (m *Member) hearRecord(content []byte) (token.Paper, error) {
 	if err != nil {
 		return p, err
 	}
-	state := m.Ledger.State()
+	state := m.Ledger.State().Without(m.Revoked)
 	if _, err := p.Verify(state); err != nil {
 		return p, err
 	}
 	if r.Height > state.Height {
 		return p, errBehind
 	}
+	if err := m.Papers.Opens(r, tlsKey, m.Now()); err != nil {
+		return p, err
+	}
 	return p, m.CanSign()
 }
 
-// hearVisit says who a node is that has a key in this fleet.
-func (m *Member) hearVisit(g *guest, content []byte, state tls.ConnectionState) error {
+// hearVisit says who a node is that has a key in this fleet. use is that of the token by which it says
+// that it came; nil: it says nothing of the kind.
+func (m *Member) hearVisit(g *guest, content, use []byte, state tls.ConnectionState) error {
 	ledger := m.Ledger.State()
 	key, err := openVisit(content, ledger.Fleet(), state)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStranger, err)
 	}
 	g.key = key
+	known, err := m.owns(key, g.tlsKey)
+	switch {
+	case err != nil && !errors.Is(err, ErrOtherKey):
+		return err
+	case err == nil && !known:
+		err = errUnheard
+	}
+	g.not = err
 	if seat, ok := ledger.Roster.ByKey(key); ok {
 		g.name = seat.Name
 		return nil
@@ -262,10 +312,70 @@ func (m *Member) hearVisit(g *guest, content []byte, state tls.ConnectionState) 
 		g.name = a.Name
 		return nil
 	}
-	if _, ok := m.Papers.CameBy(key); ok {
+	_, came := m.Papers.CameBy(key)
+	if !came && use != nil {
+		if err := m.hearCame(key, g.tlsKey, use, state); err != nil {
+			return err
+		}
+		came = true
+	}
+	if came {
 		return nil // it may ask whether it is accepted
 	}
 	return fmt.Errorf("%w: key %s", ErrStranger, key.ID().Short())
+}
+
+// hearCame takes a use that this member has not heard of from whoever let the node in: with a
+// certificate of the fleet, for the name and the key of the use, it was let in by somebody who may.
+func (m *Member) hearCame(node signed.Key, tlsKey document.Hash, use []byte, state tls.ConnectionState) error {
+	u, err := token.OpenUse(use)
+	if err != nil {
+		return err
+	}
+	certificates := state.PeerCertificates
+	peer, err := m.Ledger.State().Genesis.VerifyPeer(certificates[0], certificates[1:], time.Time{}, false, m.Revoked)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStranger, err)
+	}
+	if u.Node != node || u.TLSKey != tlsKey || peer.Kind != fleet.KindNode || peer.Name != u.Name {
+		return fmt.Errorf("%w: it is of another node than %s", token.ErrUse, peer.Name)
+	}
+	if _, err := m.Papers.Take(use); err != nil {
+		return err
+	}
+	log.Printf("agent: node %s (key %s) shows that it came by token %s, of which this node had not heard", u.Name, u.Node.ID().Short(), u.Record.Key.ID().Short())
+	return nil
+}
+
+// owns wants a TLS key to be the one that the fleet knows of a node, so that whoever has come by the
+// node's key for its seat gets no certificate for another one: who revokes a node knows the TLS key
+// alone. known says that there is such a one. The error wraps [ErrOtherKey], [fleet.ErrRevoked] of
+// any TLS key that is known of the node, or says that its seat is isolated.
+func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err error) {
+	var all []document.Hash
+	if seat, ok := m.Ledger.State().Roster.ByKey(node); ok {
+		if err := m.Refuse(seat); err != nil {
+			return false, err
+		}
+		if own, ok := m.TLSKey(node); ok {
+			all = append(all, own)
+		}
+	}
+	if a, _, ok := m.Papers.Accepted(node); ok && !a.TLSKey.IsZero() {
+		all = append(all, a.TLSKey)
+	}
+	if u, ok := m.Papers.CameBy(node); ok {
+		all = append(all, u.TLSKey)
+	}
+	for _, one := range all {
+		if m.Revoked(one.String()) {
+			return true, fmt.Errorf("node of key %s: its TLS key %s: %w", node.ID().Short(), one.Short(), fleet.ErrRevoked)
+		}
+	}
+	if len(all) > 0 && all[0] != tlsKey {
+		return true, fmt.Errorf("node of key %s: %w, %s", node.ID().Short(), ErrOtherKey, all[0].Short())
+	}
+	return len(all) > 0, nil
 }
 
 // hear answers one question.
@@ -287,7 +397,12 @@ func (m *Member) hear(w *wire, g *guest) error {
 		if g.name == "" {
 			return fmt.Errorf("%w: key %s came by a token and is new", ErrStranger, g.key.ID().Short())
 		}
+		if g.not != nil {
+			return g.not
+		}
 		return m.giveSigned(w, g)
+	case kind == askRevoked && g.key != "":
+		return ended(w.send(isRevoked, revokedFrame(m.RevokedKeys())))
 	case kind == askPapers && g.key != "":
 		if _, paper, ok := m.Papers.Accepted(g.key); ok {
 			return ended(w.send(isPaper, paper))
@@ -320,6 +435,9 @@ func (m *Member) hearUse(w *wire, g *guest, content []byte) error {
 	}
 	if u.TLSKey != g.tlsKey || u.Token.ID() != g.record.ID() {
 		return fmt.Errorf("%w: it is of another connection", token.ErrUse)
+	}
+	if _, err := m.owns(u.Node, u.TLSKey); err != nil {
+		return err
 	}
 	if err := m.CanSign(); err != nil {
 		return err

@@ -6,9 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"kogge.example/update/fleet"
@@ -27,11 +27,24 @@ type Node struct {
 	Certificate tls.Certificate
 	Key         signed.Key // that it has for its seat
 	Seal        token.Seal // signs with it
+	// Revoked says whether a TLS key was withdrawn, as in fleet.Peer.Key: who shows one is no member.
+	Revoked func(key string) bool
 	// Ledger takes what members have. agent/pinned's fits.
 	Ledger interface {
 		State() ledger.State
 		Take(height int64, e ledger.Entry) error
 	}
+	// Refuse says why a member is not to be asked. nil: all may be.
+	Refuse func(roster.Seat) error
+	// Seen keeps aside what members have shown that is verified, until one has let the node in: the
+	// ledger of an old fleet takes more than one try. agent/pinned's fits.
+	Seen interface {
+		State() ledger.State
+		Log() *ledger.Log
+		Take(height int64, e ledger.Entry) error
+	}
+	// Came is the use of a token by which the node came, while it is new; nil: there is none.
+	Came []byte
 }
 
 // Answer is what a member had for the node.
@@ -52,10 +65,12 @@ const (
 
 // Enrol has a member let this node in by a token, as name. Before the token is proved, the member
 // has shown the ledger of the token's checkpoint, verified from the genesis on, and that its TLS
-// key is that of a seat there. adopt keeps the certificate, in DER; then what was verified is
-// taken into the node's ledger. The error wraps [ErrRefused], [ErrNotAMember],
+// key is that of a seat there. What was verified stays in Seen. adopt keeps the certificate, in DER, the
+// use of the token, and the keys that the member has as revoked, as in fleet.Peer.Key. Nobody
+// has signed that list: it never has the token's issuer in it, so that he can undo what a member
+// has added, and tells what one has left out. The error wraps [ErrRefused], [ErrNotAMember],
 // [token.ErrCheckpoint] or one of the ledger's, or is adopt's.
-func (n *Node) Enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der []byte) error) (Answer, error) {
+func (n *Node) Enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der, use []byte, revoked []string) error) (Answer, error) {
 	a, err := n.enrol(ctx, address, t, record, name, adopt)
 	if err != nil {
 		return Answer{}, fmt.Errorf("enrol at %s: %w", address, err)
@@ -63,7 +78,7 @@ func (n *Node) Enrol(ctx context.Context, address netip.AddrPort, t fleet.Token,
 	return a, nil
 }
 
-func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der []byte) error) (Answer, error) {
+func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der, use []byte, revoked []string) error) (Answer, error) {
 	says, err := token.OpenRecord(record)
 	if err != nil {
 		return Answer{}, err
@@ -84,18 +99,16 @@ func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token,
 	if err != nil {
 		return Answer{}, err
 	}
-	// Once to see which ledger it is, and a second time below to take it: it may be large.
-	seen := ledger.New(n.Genesis)
-	if err := n.hearLedger(w, 1, func(_ int64, e ledger.Entry) error { return seen.Append(e) }); err != nil {
+	if err := n.hearLedger(w, n.Seen.State().Height+1, n.Seen.Take); err != nil {
 		return Answer{}, err
 	}
-	if err := says.Leads(seen); err != nil {
+	if err := says.Leads(n.Seen.Log()); err != nil {
 		return Answer{}, err
 	}
-	if _, err := record.Verify(seen.State()); err != nil {
+	if _, err := record.Verify(n.Seen.State()); err != nil {
 		return Answer{}, err
 	}
-	seat, err := member(w, word, seen.State())
+	seat, err := n.member(w, word, n.Seen.State())
 	if err != nil {
 		return Answer{}, err
 	}
@@ -110,33 +123,17 @@ func (n *Node) enrol(ctx context.Context, address netip.AddrPort, t fleet.Token,
 	if err == nil && len(der) > maxDER {
 		err = fmt.Errorf("%w: a certificate of %d bytes", errFrame, len(der))
 	}
+	var revoked []string
 	if err == nil {
-		err = adopt(der)
+		revoked, err = n.hearRevoked(w, record)
+	}
+	if err == nil {
+		err = adopt(der, use.Bytes(), revoked)
 	}
 	if err != nil {
 		return Answer{}, err
 	}
-	// Only now: a node that comes in nowhere may still be given to another fleet.
-	if err := n.hearLedger(w, n.Ledger.State().Height+1, n.takeAs(seen)); err != nil {
-		log.Printf("agent: enrolment: the ledger comes with the next visit: %v", err)
-	}
 	return Answer{Seat: seat, Certificate: der}, nil
-}
-
-// takeAs takes entries into the node's ledger that are those of a log, as far as that goes.
-func (n *Node) takeAs(seen *ledger.Log) func(height int64, e ledger.Entry) error {
-	return func(height int64, e ledger.Entry) error {
-		if height <= seen.State().Height {
-			r, err := ledger.ParseRecord(e.Record)
-			if err != nil {
-				return err
-			}
-			if known, err := seen.Record(height); err != nil || r.Hash() != known {
-				return fmt.Errorf("%w: record %d is another one than a moment ago", token.ErrCheckpoint, height)
-			}
-		}
-		return n.Ledger.Take(height, e)
-	}
 }
 
 // Visit asks a member for records that this node lacks, for its acceptance, and, if renew says so,
@@ -168,7 +165,11 @@ func (n *Node) visit(ctx context.Context, address netip.AddrPort, renew bool) (a
 	if err != nil {
 		return a, err
 	}
-	if err := w.send(sayVisit, who.Bytes()); err != nil {
+	kind, says := byte(sayVisit), who.Bytes()
+	if n.Came != nil {
+		kind, says = sayCame, cameFrame(who.Bytes(), n.Came)
+	}
+	if err := w.send(kind, says); err != nil {
 		return a, err
 	}
 	_, word, err := w.answer(isWord)
@@ -178,17 +179,20 @@ func (n *Node) visit(ctx context.Context, address netip.AddrPort, renew bool) (a
 	if err := n.hearLedger(w, n.Ledger.State().Height+1, n.Ledger.Take); err != nil {
 		return a, err
 	}
-	if a.Seat, err = member(w, word, n.Ledger.State()); err != nil {
+	if a.Seat, err = n.member(w, word, n.Ledger.State()); err == nil && n.Refuse != nil {
+		err = n.Refuse(a.Seat)
+	}
+	if err != nil {
 		return a, err
 	}
 	if err := w.send(askPapers, nil); err != nil {
 		return a, err
 	}
-	kind, paper, err := w.answer(isPaper, isNone)
+	is, paper, err := w.answer(isPaper, isNone)
 	if err != nil {
 		return a, err
 	}
-	if kind == isPaper {
+	if is == isPaper {
 		a.Paper = paper
 	}
 	if !renew {
@@ -228,11 +232,31 @@ func (n *Node) hearLedger(w *wire, from int64, take func(height int64, e ledger.
 	}
 }
 
-// member wants that who answers is a seat, by its own word and the key of the handshake.
-func member(w *wire, word []byte, s ledger.State) (roster.Seat, error) {
+// hearRevoked asks for the keys that the member has as revoked.
+func (n *Node) hearRevoked(w *wire, record token.Paper) ([]string, error) {
+	if err := w.send(askRevoked, nil); err != nil {
+		return nil, err
+	}
+	_, content, err := w.answer(isRevoked)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := parseRevoked(content)
+	if issuer := document.HashOf(record.Issuer); err == nil && slices.Contains(keys, issuer.String()) {
+		err = fmt.Errorf("%w: it lets this node in by a token, and has the key of who gave it out, %s, as revoked", ErrNotAMember, issuer.Short())
+	}
+	return keys, err
+}
+
+// member wants that who answers is a seat, by its own word and the key of the handshake, which was
+// not revoked.
+func (n *Node) member(w *wire, word []byte, s ledger.State) (roster.Seat, error) {
 	key, err := tlsKeyOf(w.state)
 	if err != nil {
 		return roster.Seat{}, err
+	}
+	if n.Revoked != nil && n.Revoked(key.String()) {
+		return roster.Seat{}, fmt.Errorf("%w: its TLS key %s: %w", ErrNotAMember, key.Short(), fleet.ErrRevoked)
 	}
 	e, err := signed.Open(word)
 	if err != nil {

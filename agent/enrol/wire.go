@@ -5,10 +5,11 @@
 //	node ◀─ the member's word for its TLS key ──── member
 //	node ◀─ the ledger, from the first record ──── member     is it the checkpoint's? is that a seat?
 //	node ── the use: the token signs its keys ───▶ member     checked, and kept before the answer
-//	node ◀─ the certificate ────────────────────── member     the token is wiped
+//	node ◀─ the certificate, and revoked keys ──── member     noted; the token is wiped
 //
 // A node that is in visits members now and then: for records that it lacks, for its acceptance,
-// and for the certificate that follows on its own, which may be over since any time.
+// and for the certificate that follows on its own, which may be over since any time. One that is new
+// shows its use: whoever let it in may have told nobody.
 //
 // In come connections on the port of the API, after the handshake; out go certificates, the
 // ledger and papers of that one node. Each side proves the key of its handshake: a seat by its
@@ -25,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"kogge.example/update/fleet/document"
@@ -46,6 +48,8 @@ const (
 	sayUse     = 8  // of the token: an envelope
 	askSigned  = 10 // a certificate for the key of the connection
 	askPapers  = 12 // the node's acceptance
+	askRevoked = 14 // the keys that the member has as revoked
+	sayCame    = 16 // a visit, and the use of the token by which the node came
 	isWord     = 1  // the member's, for its TLS key: an envelope
 	isEntry    = 3  // height and entry, as it stands in a file
 	isEnd      = 5  // of the ledger: its height
@@ -53,11 +57,14 @@ const (
 	isPaper    = 9  // the acceptance
 	isNone     = 11 // there is no acceptance
 	isRefusal  = 13 // why not, in words
+	isRevoked  = 15 // keys, 32 bytes each
 	maxText    = 300
 	maxAnswer  = ledger.MaxEntry + 1<<10
 	maxSaid    = token.MaxPaper + 1<<10
 	maxDER     = 8 << 10
-	wordsLimit = 20 * time.Second // for one frame
+	maxRevoked = 10_000           // keys
+	maxPiece   = 16 << 10         // bytes
+	wordsLimit = 20 * time.Second // for so many bytes of one frame
 )
 
 // ErrRefused is of a member that has said why it does not do what it was asked for.
@@ -77,14 +84,19 @@ func newWire(conn *tls.Conn) *wire {
 	return &wire{conn, conn.ConnectionState(), bufio.NewReaderSize(conn, 4<<10)}
 }
 
+// send writes a frame, piece by piece: who takes no piece in time is gone, and who is slow is not.
 func (w *wire) send(kind byte, content []byte) error {
 	frame := binary.AppendUvarint(nil, uint64(1+len(content)))
 	frame = append(append(frame, kind), content...)
-	if err := w.conn.SetWriteDeadline(time.Now().Add(wordsLimit)); err != nil {
-		return err
+	for piece := range slices.Chunk(frame, maxPiece) {
+		if err := w.conn.SetWriteDeadline(time.Now().Add(wordsLimit)); err != nil {
+			return err
+		}
+		if _, err := w.conn.Write(piece); err != nil {
+			return err
+		}
 	}
-	_, err := w.conn.Write(frame)
-	return err
+	return nil
 }
 
 // receive is the next frame, of at most so many bytes.
@@ -100,8 +112,13 @@ func (w *wire) receive(most int) (kind byte, content []byte, err error) {
 		return 0, nil, fmt.Errorf("%w: %d bytes", errFrame, size)
 	}
 	frame := make([]byte, size)
-	if _, err := io.ReadFull(w.r, frame); err != nil {
-		return 0, nil, err
+	for piece := range slices.Chunk(frame, maxPiece) {
+		if err := w.conn.SetReadDeadline(time.Now().Add(wordsLimit)); err != nil {
+			return 0, nil, err
+		}
+		if _, err := io.ReadFull(w.r, piece); err != nil {
+			return 0, nil, err
+		}
 	}
 	return frame[0], frame[1:], nil
 }
@@ -147,6 +164,27 @@ func parseEntry(content []byte) (int64, ledger.Entry, error) {
 	return int64(height), e, err
 }
 
+// revokedFrame writes keys, as in fleet.Peer.Key, and parseRevoked reads them.
+func revokedFrame(keys []string) (content []byte) {
+	for _, key := range keys[:min(len(keys), maxRevoked)] {
+		if id, err := document.ParseHash(key); err == nil {
+			content = append(content, id[:]...)
+		}
+	}
+	return content
+}
+
+func parseRevoked(content []byte) (keys []string, err error) {
+	const size = len(document.Hash{})
+	if len(content)%size != 0 || len(content) > maxRevoked*size {
+		return nil, fmt.Errorf("%w: revoked keys of %d bytes", errFrame, len(content))
+	}
+	for ; len(content) > 0; content = content[size:] {
+		keys = append(keys, document.Hash(content[:size]).String())
+	}
+	return keys, nil
+}
+
 // tlsKeyOf is the fingerprint of the key by which the other end made the handshake.
 func tlsKeyOf(state tls.ConnectionState) (document.Hash, error) {
 	if state.NegotiatedProtocol != Protocol || len(state.PeerCertificates) == 0 {
@@ -172,6 +210,19 @@ type visit struct {
 }
 
 const version = 1
+
+// cameTag begins what a node says that is new: its visit, and its use.
+const cameTag = "kogge/came/v1"
+
+func cameFrame(visit, use []byte) []byte { return document.Message(cameTag, visit, use) }
+
+func parseCame(content []byte) (visit, use []byte, err error) {
+	fields, rest, ok := document.Fields(content, 3)
+	if !ok || len(rest) > 0 || string(fields[0]) != cameTag {
+		return nil, nil, fmt.Errorf("%w: no visit and use", errFrame)
+	}
+	return fields[1], fields[2], nil
+}
 
 // openVisit says by whose key a visit is, on a connection.
 func openVisit(raw []byte, fleet document.Hash, state tls.ConnectionState) (signed.Key, error) {

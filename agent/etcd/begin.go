@@ -21,6 +21,7 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 		say(m.c, "etcd begins anew, from the snapshot that was placed")
 	}
 	what, why, mk := m.folder.look()
+	m.refused = m.folder.refused(mk)
 	if err != nil {
 		m.once(err.Error())
 		if mayPass(err) { // it is to begin anew, so it does not go on as it was
@@ -93,7 +94,8 @@ func (m *member) own(ctx context.Context, what membership.Folder, why string, mk
 		Seat: m.c.Seat, Folder: what, What: why, Begun: mk.Begun, Generation: mk.Generation, Ordered: m.facts.Ordered,
 		Founder: slices.Contains(m.facts.Founders, m.c.Seat),
 	}
-	alone, only := true, mk.Only // nobody else runs etcd; nobody else but spares, and none has
+	// Nobody else runs etcd; nobody else but spares, and none has, nor was to begin it anew.
+	alone, only := true, mk.Only && m.facts.Ordered <= mk.Generation
 	for _, s := range m.facts.Seats {
 		other := s.Number != m.c.Seat
 		own.Wanted = own.Wanted || !other
@@ -168,12 +170,26 @@ func (m *member) cannot() string {
 	return "etcd does not start: " + m.failure
 }
 
-// probe probes the disk before it may hold data, and now and then again if it may not: it may
-// only have been busy.
+// probe probes the disk before it may hold data, and again if it may not: it may only have been
+// busy, as it is while a node boots.
 func (m *member) probe() {
-	if m.probedAt.IsZero() || m.probed.Unfit(m.slowest()) != "" && time.Since(m.probedAt) >= probeAgain {
-		m.probed, m.probedAt = fsync.Measure(m.c.Dir), time.Now()
+	if !m.probedAt.IsZero() && (m.slow == 0 || time.Since(m.probedAt) < probePause(m.slow)) {
+		return
 	}
+	m.probed, m.probedAt = fsync.Measure(m.c.Dir), time.Now()
+	m.slow++
+	if m.probed.Unfit(m.slowest()) == "" {
+		m.slow = 0
+	}
+}
+
+// probePause is how long a disk is left alone that was too slow so often in a row.
+func probePause(slow int) time.Duration {
+	pause := probeSoon
+	for ; slow > 1 && pause < probeAgain; slow-- {
+		pause *= 2
+	}
+	return min(pause, probeAgain)
 }
 
 func (m *member) slowest() time.Duration {
@@ -219,7 +235,7 @@ func (m *member) start(own membership.Own, mk mark, step membership.Step) error 
 			return err
 		}
 		b = begin{fresh: true, members: []int{m.c.Seat}}
-		mk = mark{Generation: mk.Generation + 1, Begun: true, Only: true}
+		mk = mark{Generation: max(mk.Generation, m.facts.Ordered) + 1, Begun: true, Only: true}
 	case membership.New:
 		b = begin{fresh: true, members: m.facts.Founders}
 		mk = mark{}
@@ -256,7 +272,7 @@ func (m *member) start(own membership.Own, mk mark, step membership.Step) error 
 		return err
 	}
 	m.started, m.led, m.lives, m.snapped = time.Now(), time.Now(), false, time.Time{}
-	m.mark, m.failed, m.boss, m.waits = begun, [2]time.Time{}, 0, ""
+	m.mark, m.failed, m.boss, m.waits, m.twin = begun, [2]time.Time{}, 0, "", membership.Twin{}
 	m.mu.Lock()
 	m.server = s
 	m.mu.Unlock()
@@ -266,12 +282,12 @@ func (m *member) start(own membership.Own, mk mark, step membership.Step) error 
 // renew has the only member begin anew after its data is gone: from its newest snapshot that is one.
 // nothing says that there is none; where one is there and cannot be used, a person has to say so.
 func (m *member) renew(mk mark) (nothing bool, err error) {
-	if mk.Generation >= maxGeneration {
+	if max(mk.Generation, m.facts.Ordered) >= maxGeneration {
 		return false, fmt.Errorf("%s: there are no more numbers for another etcd", m.c.Dir)
 	}
 	for _, s := range slices.Backward(m.folder.snapshots()) {
 		name := filepath.Join(m.folder.path(snapshotsName), m.folder.snapshotName(s.Generation, s.Revision))
-		err := m.folder.renew(mk, name, true, 0, m.free())
+		err := m.folder.renew(mk, name, true, m.facts.Ordered, m.free())
 		if err == nil {
 			return false, nil
 		}

@@ -40,7 +40,7 @@ const (
 )
 
 // openEntrance opens the door; handler answers the members.
-func openEntrance(c Config, all *conns, handler http.Handler) (*entrance, error) {
+func openEntrance(c Config, all *conns, admit admission, handler http.Handler) (*entrance, error) {
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return nil, err
@@ -53,10 +53,7 @@ func openEntrance(c Config, all *conns, handler http.Handler) (*entrance, error)
 				own, err := c.Certificate()
 				return &own, err
 			},
-			VerifyConnection: func(state tls.ConnectionState) error {
-				_, err := c.VerifyPeer(state)
-				return err
-			},
+			VerifyConnection: func(state tls.ConnectionState) error { return admit(state, 0) },
 		},
 	}
 	e.http = &http.Server{
@@ -132,7 +129,7 @@ func (e *entrance) greet(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	member := e.conns.add(conn)
+	member := e.conns.add(conn, 0)
 	select {
 	case e.ready <- member:
 	case <-e.done:

@@ -33,10 +33,11 @@ type Config struct {
 	Listen string
 	// Certificate is the node's, asked at each handshake.
 	Certificate func() (tls.Certificate, error)
-	// VerifyPeer says which seat is at the other end of a connection: one of the roster, whose TLS
-	// key this is. It is asked at each handshake, and again after Facts have changed. Of those
-	// seats the ones are let in that Facts or etcd's list name.
-	VerifyPeer func(tls.ConnectionState) (seat int, err error)
+	// VerifyPeer says whose key is at the other end of a connection: it names the seats of the
+	// roster that call this TLS key theirs, of which some may lie. It is asked at each handshake,
+	// and again after Facts have changed. Of those seats the ones are let in that Facts or etcd's
+	// list name.
+	VerifyPeer func(tls.ConnectionState) (seats []int, err error)
 	// Facts is asked at each look.
 	Facts func() (Facts, error)
 	// Said hears of each new status. Default: nobody does.

@@ -223,7 +223,7 @@ func TestRestore(t *testing.T) {
 	f.put(1, "a", "2")
 	f.kill(1, 3)
 	f.stop(2) // all that it has is in its database then
-	if err := PlaceRestore(f.setups[2].Dir, nil, 0); err != nil {
+	if err := PlaceRestore(f.setups[2].Dir, nil, 0, told); err != nil {
 		t.Fatal(err)
 	}
 	f.start(2)
@@ -241,7 +241,7 @@ func TestRestore(t *testing.T) {
 	before := f.revision(1)
 
 	f.stop(1, 2, 3)
-	if err := PlaceRestore(f.setups[1].Dir, &backup, 4); err != nil {
+	if err := PlaceRestore(f.setups[1].Dir, &backup, 4, told); err != nil {
 		t.Fatal(err)
 	}
 	f.order(5)
@@ -263,12 +263,63 @@ func TestRestore(t *testing.T) {
 	}
 
 	f.stop(1)
-	if err := PlaceRestore(f.setups[1].Dir, strings.NewReader("no snapshot"), 5); err != nil {
+	if err := PlaceRestore(f.setups[1].Dir, strings.NewReader("no snapshot"), 5, told); err != nil {
 		t.Fatal(err)
 	}
 	f.start(1)
 	f.whole(1, 2, 3)
 	f.said(1, "restore: ")
+	refused := func() bool { return strings.Contains(f.status(1).Problem, "etcd was to begin anew here, and cannot") }
+	f.until("it says that it could not", refused)
+	f.kill(1)
+	f.start(1)
+	f.whole(1, 2, 3)
+	f.until("it goes on saying so", refused)
+	f.order(6)
+	if err := PlaceRestore(f.setups[1].Dir, nil, 5, told); err != nil {
+		t.Fatal(err)
+	}
+	f.stop(1)
+	f.start(1)
+	f.until("another order is carried out", func() bool { s := f.status(1); return s.Generation == 6 && s.Problem == "" })
+	f.whole(1, 2, 3)
+}
+
+// told is who tells others of an order, and has.
+func told() error { return nil }
+
+// TestBackupAlone: two of three members are lost, and the third boots. It has no leader, and cannot
+// have one; what it has can be copied all the same, and etcd begins anew from that.
+func TestBackupAlone(t *testing.T) {
+	t.Parallel()
+	f := newTestFleet(t, 3, 0, 3)
+	f.start(1, 2, 3)
+	f.whole(1, 2, 3)
+	f.put(3, "a", "1")
+	f.kill(1, 2)
+	f.stop(3) // all that it has is in its database then
+	f.start(3)
+	var backup bytes.Buffer
+	took := f.until("a backup", func() bool {
+		backup.Reset()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		return Backup(ctx, ClientSocket(f.setups[3].Run), &backup) == nil
+	})
+	t.Logf("a backup %s after it was started", took.Round(time.Millisecond))
+	f.until("it says how far it is", func() bool { return f.status(3).Revision > 1 })
+	if s := f.status(3); s.Leader != 0 {
+		t.Errorf("seat %d leads", s.Leader)
+	}
+	f.kill(3)
+	if err := PlaceRestore(f.setups[3].Dir, &backup, 0, told); err != nil {
+		t.Fatal(err)
+	}
+	f.start(3)
+	f.whole(3)
+	if got := f.get(3, "a"); got != "1" {
+		t.Errorf("restored: %q", got)
+	}
 }
 
 // order has all members know that a restore was ordered.

@@ -56,6 +56,7 @@ func TestMain(m *testing.M) {
 type world struct {
 	Facts Facts
 	Keys  map[string]int // seats by the fingerprints of their TLS keys
+	Claim map[string]int // seats that call such a key theirs, and have not got it
 }
 
 // setup is one member of a test.
@@ -82,16 +83,21 @@ func runMember(file string) error {
 		Certificate: func() (tls.Certificate, error) {
 			return tls.Certificate{Certificate: [][]byte{s.Certificate}, PrivateKey: own}, nil
 		},
-		VerifyPeer: func(state tls.ConnectionState) (int, error) {
+		VerifyPeer: func(state tls.ConnectionState) (seats []int, err error) {
 			var w world
 			if err := readJSON(s.World, &w); err != nil {
-				return 0, err
+				return nil, err
 			}
 			key := fleet.KeyID(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
-			if seat := w.Keys[key]; seat != 0 {
-				return seat, nil
+			for _, seat := range []int{w.Claim[key], w.Keys[key]} {
+				if seat != 0 {
+					seats = append(seats, seat)
+				}
 			}
-			return 0, fmt.Errorf("key %s has no seat", fleet.Short(key))
+			if seats == nil {
+				err = fmt.Errorf("key %s has no seat", fleet.Short(key))
+			}
+			return seats, err
 		},
 		Facts: func() (Facts, error) {
 			var w world

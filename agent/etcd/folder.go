@@ -35,6 +35,7 @@ import (
 //	aside.snapshots  those of another fleet
 //	restore.db       a snapshot that a person wants to begin anew from
 //	restore.after    the generation that this is to come after
+//	restore.db.why   why an order that is restore.db.bad now can never be carried out
 //
 // Data of another fleet is never used, and what may be the only copy never removed.
 type folder struct {

@@ -11,8 +11,8 @@ import (
 
 // guests are the seats whose nodes are let in, and spoken with.
 type guests struct {
-	verify func(tls.ConnectionState) (int, error) // Config's
-	known  membership.Guests                      // of the goroutine that looks
+	verify func(tls.ConnectionState) ([]int, error) // Config's
+	known  membership.Guests                        // of the goroutine that looks
 
 	mu sync.Mutex // guards in
 	in map[int]bool
@@ -26,16 +26,22 @@ func (g *guests) note(f Facts, list []membership.Member, now time.Time) {
 	g.in = in
 }
 
-// seat says which seat a connection is with, if that has to do with etcd.
-func (g *guests) seat(state tls.ConnectionState) (int, error) {
-	seat, err := g.verify(state)
+// admit wants a connection to be with a certain seat, or for 0 with any, that has to do with etcd.
+// A seat only says which key is its own: that another one says so of the same key takes nothing from it.
+func (g *guests) admit(state tls.ConnectionState, want int) error {
+	seats, err := g.verify(state)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.in[seat] {
-		return 0, fmt.Errorf("seat %d does not run etcd", seat)
+	for _, seat := range seats {
+		if g.in[seat] && (want == 0 || want == seat) {
+			return nil
+		}
 	}
-	return seat, nil
+	if want != 0 {
+		return fmt.Errorf("seat %d answers, or does not run etcd", seats)
+	}
+	return fmt.Errorf("seat %d does not run etcd", seats)
 }

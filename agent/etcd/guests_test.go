@@ -80,21 +80,22 @@ func TestExchange(t *testing.T) {
 func TestGuests(t *testing.T) {
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	asked, stranger := 0, errors.New("nobody")
-	g := &guests{verify: func(tls.ConnectionState) (int, error) {
+	g := &guests{verify: func(tls.ConnectionState) ([]int, error) {
 		if asked == 9 {
-			return 0, stranger
+			return nil, stranger
 		}
-		return asked, nil
+		return []int{7, asked}, nil // 7, who does not run etcd, calls every key its own
 	}}
 	in := func() string {
 		var all []string
 		for asked = 1; asked <= 9; asked++ {
-			seat, err := g.seat(tls.ConnectionState{})
-			if (err == nil) != (seat == asked) || (asked == 9) != errors.Is(err, stranger) {
-				t.Errorf("seat %d: %d, %v", asked, seat, err)
+			err := g.admit(tls.ConnectionState{}, 0)
+			called, other := g.admit(tls.ConnectionState{}, asked), g.admit(tls.ConnectionState{}, asked%8+1)
+			if (err == nil) != (called == nil) || other == nil || (asked == 9) != errors.Is(err, stranger) {
+				t.Errorf("seat %d: %v; called: %v; another one called: %v", asked, err, called, other)
 			}
 			if err == nil {
-				all = append(all, fmt.Sprint(seat))
+				all = append(all, fmt.Sprint(asked))
 			}
 		}
 		return strings.Join(all, " ")
@@ -131,6 +132,43 @@ func TestGuests(t *testing.T) {
 		g.note(c.facts, list, now)
 		if got := in(); got != c.want {
 			t.Errorf("%s: %s, want %s", c.when, got, c.want)
+		}
+	}
+}
+
+// TestClaim: a spare, of a lower number than a member, says that this one's TLS key is its own. Nobody
+// loses a connection by that, nor is the liar reached where the member answers.
+func TestClaim(t *testing.T) {
+	t.Parallel()
+	f := newTestFleet(t, 4, 0, 4)
+	f.roster(2, 3, 4)
+	for i := range f.world.Facts.Seats {
+		f.world.Facts.Founders[i] = f.world.Facts.Seats[i].Number
+	}
+	f.world.Facts.Founders, f.world.Facts.Leaving = f.world.Facts.Founders[:3], nil
+	f.world.Facts.Seats = append(f.world.Facts.Seats, membership.Seat{Number: 1, Name: "n1", Spare: true})
+	f.tell()
+	f.start(1, 2, 3, 4)
+	f.whole(2, 3, 4)
+	before, leader := f.ids(2), f.leader(2, 3, 4)
+	robbed := (leader-1)%3 + 2 // another member
+	for id, seat := range f.world.Keys {
+		if seat == robbed {
+			f.world.Claim = map[string]int{id: 1}
+		}
+	}
+	f.world.Facts.Addresses[1] = f.world.Facts.Addresses[robbed]
+	f.tell()
+	began := time.Now()
+	f.until("the grace is over", func() bool { return time.Since(began) > f.world.Facts.Grace+2*calm })
+	f.whole(2, 3, 4)
+	f.put(robbed, "a", "1")
+	if after := f.ids(2); after != before {
+		t.Errorf("members %s after that, %s before", after, before)
+	}
+	for seat := range f.setups {
+		if log, err := os.ReadFile(f.log(seat)); err != nil || strings.Contains(string(log), "connections were cut") {
+			t.Errorf("seat %d has cut connections: %v", seat, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -31,8 +32,9 @@ const (
 	livesFor = 10 * time.Second
 	// alone is how long a member that runs has no leader until it asks the others whether etcd
 	// goes on without it.
-	alone      = 4 * time.Second
-	probeAgain = 30 * time.Minute
+	alone = 4 * time.Second
+	// probeSoon is when a disk that was too slow is probed again, at first, and probeAgain at last.
+	probeSoon, probeAgain = time.Minute, 30 * time.Minute
 	// compactAgain is when old revisions are forgotten once more while there is no room.
 	compactAgain = 10 * time.Minute
 	// maxStarts is how often it may die before that, where others have the data; maxFailed how
@@ -63,8 +65,10 @@ type member struct {
 	verdict  verdict // on the data, while etcd does not run
 	probed   fsync.Times
 	probedAt time.Time
+	slow     int // how many probes in a row have found the disk too slow
 	facts    Facts
 	problem  string // why the facts are not new; "": they are
+	refused  string // why the last order to begin anew came to nothing; "": it did not
 
 	quiet   time.Time // since when etcd has not died here: since this process began, if not later
 	boss    int       // who leads, and will list this seat when it is needed; 0: nobody who is known
@@ -117,9 +121,8 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	all, guests := &conns{}, &guests{verify: c.VerifyPeer}
-	c.VerifyPeer = guests.seat
 	m := &member{
-		c: c, conns: all, guests: guests, dial: newDialer(c, all), quiet: time.Now(), changed: time.Now(), voted: time.Now(),
+		c: c, conns: all, guests: guests, dial: newDialer(c, all, guests.admit), quiet: time.Now(), changed: time.Now(), voted: time.Now(),
 		knocked: make(chan struct{}, 1), vain: make(map[int]time.Time), said: make(map[string]time.Time),
 	}
 	m.ears = &ears{dial: m.dial}
@@ -129,7 +132,7 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("etcd: %w", err)
 	}
 	defer m.tunnels.close()
-	entrance, err := openEntrance(c, all, m.handler())
+	entrance, err := openEntrance(c, all, guests.admit, m.handler())
 	if err != nil {
 		return fmt.Errorf("etcd: %w", err)
 	}
@@ -195,7 +198,7 @@ func (m *member) look(ctx context.Context) (time.Duration, error) {
 		list = s.members()
 	}
 	m.guests.note(facts, list, time.Now())
-	if cut := m.conns.check(m.c.VerifyPeer); cut > 0 {
+	if cut := m.conns.check(m.guests.admit); cut > 0 {
 		say(m.c, fmt.Sprintf("%d connections were cut: their seats do not run etcd any more", cut))
 	}
 	if s := m.running(); s != nil && s.stopped() {
@@ -358,9 +361,7 @@ func (m *member) free() int64 {
 // publish is heard by whoever asks.
 func (m *member) publish(s Status) {
 	s.Version, s.Seat = statusVersion, m.c.Seat
-	if s.Problem == "" {
-		s.Problem = m.problem
-	}
+	s.Problem = cmp.Or(s.Problem, m.problem, m.refused)
 	m.mu.Lock()
 	m.status = s
 	m.mu.Unlock()

@@ -63,39 +63,58 @@ func Connect(socket string) (*clientv3.Client, error) {
 // carries is restored, at heights that were; who relies on a height holds it himself. The new etcd
 // is of a generation above after, which is that of the newest etcd that anybody knows: this member
 // may have missed one. Members that run, and have a leader, go on without the new one until their
-// [Facts] say that it was ordered. A cut leaves the order given, or not:
+// [Facts] say that it was ordered, which tell is to see to.
+func PlaceRestore(dir string, snapshot io.Reader, after int, tell func() error) error {
+	return (&folder{dir: dir, disk: machine{}}).place(snapshot, after, tell)
+}
+
+// place gives an order to begin anew. A cut leaves it given, and told, or not given, though others
+// may have been told: they wait for nothing then, and the next order comes above it.
 //
-//  1. after
-//  2. the snapshot, by which the order is given
-func PlaceRestore(dir string, snapshot io.Reader, after int) error {
-	if err := durable.Replace(filepath.Join(dir, afterName), []byte(strconv.Itoa(after)+"\n"), 0o600); err != nil {
-		return fmt.Errorf("place a snapshot to restore: %w", err)
-	}
-	name := filepath.Join(dir, restoreName)
+//  1. the snapshot, under another name
+//  2. tell, once all is here that the order needs
+//  3. an older order goes
+//  4. after
+//  5. the snapshot's own name, by which the order is given
+func (f *folder) place(snapshot io.Reader, after int, tell func() error) error {
 	if snapshot == nil {
-		return durable.Replace(name, nil, 0o600)
+		snapshot = strings.NewReader("")
 	}
-	if err := writeFile(name, snapshot); err != nil {
-		return fmt.Errorf("place a snapshot to restore: %w", err)
+	order, temp := f.path(restoreName), f.path(restoreName+".new")
+	for _, do := range []func() error{
+		func() error { return writeSynced(temp, snapshot) },
+		tell,
+		func() error { return f.disk.RemoveAll(order) },
+		func() error { return f.disk.RemoveAll(order + badEnd) },
+		func() error { return f.disk.RemoveAll(order + whyEnd) },
+		func() error { return f.disk.Replace(f.path(afterName), []byte(strconv.Itoa(after)+"\n")) },
+		func() error { return f.disk.Rename(temp, order) },
+	} {
+		if err := do(); err != nil {
+			return errors.Join(fmt.Errorf("place a snapshot to restore: %w", err), os.RemoveAll(temp))
+		}
 	}
 	return nil
 }
 
 // writeFile writes a file of any length, as durable.Replace does.
 func writeFile(name string, from io.Reader) error {
-	temp := name + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := writeSynced(name+".new", from); err != nil {
+		return err
+	}
+	return machine{}.Rename(name+".new", name)
+}
+
+func writeSynced(name string, from io.Reader) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(f, from)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
+		err = errors.Join(err, os.Remove(name))
 	}
-	if err := os.Rename(temp, name); err != nil {
-		return err
-	}
-	return durable.SyncFolder(filepath.Dir(name))
+	return err
 }
 
 // bump is how far revisions jump at a restore, times the generation: no watcher ever sees one
@@ -148,7 +167,7 @@ func mayPass(err error) bool {
 var errRoom = errors.New("there is too little room")
 
 // restore does what PlaceRestore has asked for, where free bytes are left. A cut leaves the old data
-// or the new one; the order may be carried out twice:
+// or the new one, and what counts already is not begun a second time, which nobody has ordered:
 //
 //  1. the new data, under another name
 //  2. its own name
@@ -156,8 +175,8 @@ var errRoom = errors.New("there is too little room")
 //  4. the old data is kept aside
 //  5. the order is gone
 //
-// An order that can never be carried out is kept beside, and the old data goes on; any other one
-// stays.
+// An order that can never be carried out is kept beside, with the reason, and the old data goes on;
+// any other one stays.
 func (f *folder) restore(free int64) (did bool, err error) {
 	order := f.path(restoreName)
 	info, err := os.Stat(order)
@@ -172,33 +191,52 @@ func (f *folder) restore(free int64) (did bool, err error) {
 	if what == membership.Unread {
 		return false, fmt.Errorf("restore: %s", why)
 	}
+	after, known := f.after()
+	if known && what == membership.Mine && m.Generation > after {
+		if err := f.tidy(m); err != nil {
+			return false, fmt.Errorf("restore: %w", err)
+		}
+		return true, f.disk.RemoveAll(order)
+	}
 	if info.Size() == 0 {
 		if what == membership.Foreign {
 			return false, fmt.Errorf("restore: %s", why)
 		}
 		from, whole = datadir.ToBackendFileName(f.data(m.Generation)), false
 	}
-	if err := f.renew(m, from, whole, f.after(), free); err != nil {
+	if err := f.renew(m, from, whole, after, free); err != nil {
 		if !mayPass(err) {
-			err = errors.Join(err, f.disk.Rename(order, order+".bad"))
+			err = errors.Join(err, f.disk.Replace(order+whyEnd, []byte(err.Error())), f.disk.Rename(order, order+badEnd))
 		}
 		return false, fmt.Errorf("restore: %w", err)
 	}
 	return true, f.disk.RemoveAll(order)
 }
 
-// after is the generation above which the ordered one is to be. Without a file that says so, or
-// with one that has decayed, this member's own is what counts.
-func (f *folder) after() int {
+// What is left of an order that can never be carried out, and why that is so.
+const badEnd, whyEnd = ".bad", ".why"
+
+// refused says why the last order came to nothing; "": it did not, or a later etcd counts here.
+func (f *folder) refused(m mark) string {
+	why, err := os.ReadFile(f.path(restoreName + whyEnd))
+	if after, known := f.after(); err != nil || known && m.Generation > after {
+		return ""
+	}
+	return fmt.Sprintf("etcd was to begin anew here, and cannot: %.1000s", why)
+}
+
+// after is the generation above which the ordered one is to be. Where no file says so, or one that
+// has decayed, it is not known, and this member's own is what counts.
+func (f *folder) after() (after int, known bool) {
 	raw, err := os.ReadFile(f.path(afterName))
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	after, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	after, err = strconv.Atoi(strings.TrimSpace(string(raw)))
 	if err != nil || after < 0 || after > maxGeneration {
-		return 0
+		return 0, false
 	}
-	return after
+	return after, true
 }
 
 // renew begins the next generation, above m's and another one, of this seat alone, from a database,

@@ -106,9 +106,11 @@ func quota(c Config) int64 {
 	return c.Quota
 }
 
-// serveClients serves the client socket once there is a leader: before that nobody gets an
-// answer. That etcd calls itself ready is later by seven seconds where it has just joined.
+// serveClients serves the client socket once there is a leader, or after a while in any case: what is
+// here can be copied without one, and whoever needs one has a limit of his own. That etcd calls itself
+// ready is later by seven seconds where it has just joined.
 func (s *server) serveClients(socket string, c Config) {
+	late := time.Now().Add(alone)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for ready := false; !ready; {
@@ -118,7 +120,7 @@ func (s *server) serveClients(socket string, c Config) {
 		case <-s.etcd.ReadyNotify():
 			ready = true
 		case <-tick.C:
-			ready = s.leader() != 0
+			ready = s.leader() != 0 || time.Now().After(late)
 		}
 	}
 	l, err := listenUnix(socket)

@@ -78,7 +78,7 @@ func (t *tunnels) close() {
 // dialer makes connections to other members, and says which seat they have to be of.
 type dialer struct {
 	certificate func() (tls.Certificate, error)
-	verify      func(tls.ConnectionState) (int, error)
+	admit       admission
 	conns       *conns
 	// Streams of etcd never end, and say something every two seconds: one that is silent is
 	// dead. All else is asked and answered, over connections that are kept.
@@ -92,8 +92,8 @@ type dialer struct {
 // silence is how long a stream of etcd may be silent, as etcd has it for its own.
 const silence = 5 * time.Second
 
-func newDialer(c Config, all *conns) *dialer {
-	d := &dialer{certificate: c.Certificate, verify: c.VerifyPeer, conns: all, speak: make(map[int]int)}
+func newDialer(c Config, all *conns, admit admission) *dialer {
+	d := &dialer{certificate: c.Certificate, admit: admit, conns: all, speak: make(map[int]int)}
 	d.calls = &http.Transport{
 		DialTLSContext:      func(ctx context.Context, _, host string) (net.Conn, error) { return d.connect(ctx, host, 0) },
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
@@ -193,19 +193,13 @@ func (d *dialer) connectTo(ctx context.Context, seat int, address netip.AddrPort
 	conn := tls.Client(limited{raw, silence}, &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own},
 		InsecureSkipVerify: true, // VerifyConnection does: by the key's seat, not by CA and name
-		VerifyConnection: func(state tls.ConnectionState) error {
-			who, err := d.verify(state)
-			if err == nil && who != seat {
-				err = fmt.Errorf("seat %d answers", who)
-			}
-			return err
-		},
+		VerifyConnection:   func(state tls.ConnectionState) error { return d.admit(state, seat) },
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, err
 	}
-	return d.conns.add(conn), nil
+	return d.conns.add(conn, seat), nil
 }
 
 // limited is a connection on which a write may not take longer than silence, and with a limit of
@@ -231,6 +225,9 @@ func (l limited) Write(p []byte) (int, error) {
 	return l.Conn.Write(p)
 }
 
+// admission says why a connection is not with a seat that is let in: a certain one, or for 0 any.
+type admission func(state tls.ConnectionState, want int) error
+
 // conns are the connections to and from other members that are open.
 type conns struct {
 	mu  sync.Mutex // guards all
@@ -240,16 +237,17 @@ type conns struct {
 // tracked is a connection that is cut when its seat may not be here any more.
 type tracked struct {
 	*tls.Conn
-	of *conns
+	of   *conns
+	with int // the seat that was called; 0: somebody came
 }
 
-func (c *conns) add(conn *tls.Conn) *tracked {
+func (c *conns) add(conn *tls.Conn, with int) *tracked {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.all == nil {
 		c.all = make(map[*tracked]bool)
 	}
-	t := &tracked{conn, c}
+	t := &tracked{conn, c, with}
 	c.all[t] = true
 	return t
 }
@@ -267,12 +265,12 @@ func (t *tracked) Close() error {
 	return t.Conn.Close()
 }
 
-// check cuts the connections that verify does not accept any more.
-func (c *conns) check(verify func(tls.ConnectionState) (int, error)) (cut int) {
+// check cuts the connections that are not admitted any more.
+func (c *conns) check(admit admission) (cut int) {
 	c.mu.Lock()
 	var bad []*tracked
 	for t := range c.all {
-		if _, err := verify(t.ConnectionState()); err != nil {
+		if admit(t.ConnectionState(), t.with) != nil {
 			bad = append(bad, t)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"kogge.example/agent/etcd/membership"
 )
 
 // TestClone: a copy of a member's disk runs on another machine while the member does. It does not
@@ -55,5 +57,49 @@ func TestClone(t *testing.T) {
 	}
 	if log, err := os.ReadFile(f.log(original)); err != nil || strings.Contains(string(log), "another machine") {
 		t.Errorf("the member says that it is the copy: %v", err)
+	}
+}
+
+// TestTwinIsPast: that another machine ran etcd as this seat says something of the data that lay here
+// then, and nothing of what this seat begins with.
+func TestTwinIsPast(t *testing.T) {
+	t.Chdir(t.TempDir()) // and back: tunnels have the process stand elsewhere
+	f := newTestFleet(t, 1, 0, 1)
+	s := f.setups[1]
+	all, guests := &conns{}, &guests{}
+	m := &member{
+		c: Config{Dir: s.Dir, Run: s.Run, Seat: 1}, conns: all, facts: f.world.Facts, dial: newDialer(Config{}, all, guests.admit), twin: membership.Twin{Was: true},
+		folder: &folder{dir: s.Dir, disk: machine{}, mine: mark{Fleet: f.world.Facts.Fleet, First: f.world.Facts.First, Seat: 1}},
+	}
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if m.tunnels, err = openTunnels(filepath.Join(s.Run, "peers"), m.dial); err != nil {
+		t.Fatal(err)
+	}
+	defer m.tunnels.close()
+	if err := m.start(membership.Own{Seat: 1}, mark{}, membership.Step{Do: membership.New}); err != nil {
+		t.Fatal(err)
+	}
+	defer m.stop()
+	if m.twin != (membership.Twin{}) {
+		t.Error("the data that it has just begun with counts as outdated")
+	}
+}
+
+// TestNotAlone: the only member of etcd has lost its data. It begins by itself what comes next,
+// unless another one was ordered to: then that may be there.
+func TestNotAlone(t *testing.T) {
+	f := newTestFleet(t, 1, 1, 1)
+	all, guests := &conns{}, &guests{}
+	d := newDialer(Config{}, all, guests.admit)
+	for ordered, want := range map[int]membership.Action{0: membership.Renew, 2: membership.Renew, 3: membership.Refuse} {
+		m := &member{c: Config{Dir: t.TempDir(), Seat: 1, Slowest: 1 << 40}, facts: f.world.Facts, dial: d, ears: &ears{dial: d}}
+		m.facts.Ordered = ordered
+		own := m.own(t.Context(), membership.Absent, "", mark{Generation: 2, Begun: true, Only: true})
+		if step := membership.Begin(own); step.Do != want {
+			t.Errorf("generation %d was ordered, and 2 was here: %s", ordered, step)
+		}
 	}
 }

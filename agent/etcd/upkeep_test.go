@@ -141,8 +141,10 @@ func etcdData(t *testing.T) (dir string, mine mark) {
 func TestFolderPowerCut(t *testing.T) {
 	t.Parallel()
 	data, mine := etcdData(t)
+	ordered := 0 // the generation that others know of
 	order := func(f *folder) error {
-		if err := PlaceRestore(f.dir, nil, 0); err != nil {
+		_, _, m := f.look()
+		if err := f.place(nil, m.Generation, func() error { ordered = m.Generation + 1; return nil }); err != nil {
 			return err
 		}
 		_, err := f.restore(plenty)
@@ -155,8 +157,13 @@ func TestFolderPowerCut(t *testing.T) {
 			what, _, m := f.look()
 			return f.setAside(what, m)
 		},
-		"restore": order,
-		"twice":   func(f *folder) error { return errors.Join(order(f), order(f)) },
+		"order": order,
+		"order twice": func(f *folder) error {
+			if err := order(f); err != nil {
+				return err
+			}
+			return order(f)
+		},
 	} {
 		for left := 0; ; left++ {
 			dir := filepath.Join(t.TempDir(), "state")
@@ -164,9 +171,27 @@ func TestFolderPowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			budget := left
+			ordered = 0
 			f := &folder{dir: dir, disk: cutDisk{left: &budget}, mine: mine}
 			err := do(f)
 			f.disk = machine{}
+			if strings.Contains(name, "order") { // the next start goes on
+				_, _, before := f.look()
+				_, there := os.Stat(f.path(restoreName))
+				if _, again := f.restore(plenty); again != nil {
+					t.Errorf("%s, cut after %d: %v", name, left, again)
+				}
+				_, _, m := f.look()
+				if m.Generation > ordered || there == nil && m.Generation != ordered || there != nil && m != before {
+					t.Errorf("%s, cut after %d: generation %d after %d, and %d was ordered", name, left, m.Generation, before.Generation, ordered)
+				}
+				if want := map[string]int{"order": 1, "order twice": 2}[name]; err == nil && m.Generation != want {
+					t.Errorf("%s: generation %d", name, m.Generation)
+				}
+				if names := f.all(); len(names) != 1 {
+					t.Errorf("%s, cut after %d: %v", name, left, names)
+				}
+			}
 			what, why, m := f.look()
 			_, kept := os.Stat(filepath.Join(dir, asideName, "member", "wal"))
 			switch what {
@@ -259,7 +284,7 @@ func TestOrderWaits(t *testing.T) {
 	data, mine := etcdData(t)
 	f := &folder{dir: data, disk: machine{}, mine: mine}
 	order := f.path(restoreName)
-	if err := PlaceRestore(data, nil, 0); err != nil {
+	if err := PlaceRestore(data, nil, 0, told); err != nil {
 		t.Fatal(err)
 	}
 	if did, err := f.restore(leastFree()); did || !mayPass(err) {
@@ -277,7 +302,7 @@ func TestOrderWaits(t *testing.T) {
 	if what, _, m := f.look(); what != membership.Mine || m.Generation != 1 {
 		t.Errorf("restored: %s of generation %d", what, m.Generation)
 	}
-	if err := PlaceRestore(data, strings.NewReader(strings.Repeat("x", 1024+32)), 0); err != nil {
+	if err := PlaceRestore(data, strings.NewReader(strings.Repeat("x", 1024+32)), 1, told); err != nil {
 		t.Fatal(err)
 	}
 	if did, err := f.restore(plenty); did || !errors.Is(err, errBad) {
@@ -285,6 +310,19 @@ func TestOrderWaits(t *testing.T) {
 	}
 	if _, err := os.Stat(order + ".bad"); err != nil {
 		t.Error(err)
+	}
+	if why := f.refused(mark{Generation: 1}); !strings.Contains(why, "no whole snapshot") {
+		t.Errorf("why: %q", why)
+	}
+	if why := f.refused(mark{Generation: 2}); why != "" {
+		t.Errorf("etcd has begun anew without it: %q", why)
+	}
+	untold := errors.New("nobody can be told")
+	if err := PlaceRestore(data, nil, 1, func() error { return untold }); !errors.Is(err, untold) {
+		t.Errorf("an order of which nobody is told: %v", err)
+	}
+	if did, err := f.restore(plenty); did || err != nil {
+		t.Errorf("it is carried out: %v, %v", did, err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(data, "data.*.new")); len(left) > 0 {
 		t.Errorf("left: %v", left)

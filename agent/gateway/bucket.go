@@ -1,6 +1,10 @@
 package gateway
 
-import "time"
+import (
+	"time"
+
+	"kogge.example/update/fleet/notice"
+)
 
 // bucket says how much of something there may be per time. A full one has spent nothing.
 type bucket struct {
@@ -36,7 +40,7 @@ func newGuest() *guest {
 	return &guest{
 		visits:   bucket{rate: 0.1, most: 20},
 		frames:   bucket{rate: 5, most: 100},
-		puts:     bucket{rate: 0.5, most: 24},
+		puts:     bucket{rate: 1 / notice.Pace.Seconds(), most: notice.Burst},
 		lists:    bucket{rate: 1. / 30, most: 8},
 		refusals: bucket{rate: 0.2, most: 32}, // what honest nodes may get wrong: above that it is a flood
 	}

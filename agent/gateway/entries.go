@@ -3,11 +3,13 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"kogge.example/agent/etcd/store"
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 )
 
@@ -33,6 +35,9 @@ func (g *Gateway) keepLedger(ctx context.Context) {
 		if !whole {
 			continue // it is woken once it is
 		}
+		if !g.judgeAgain(ctx) {
+			time.AfterFunc(busyWait, g.Advanced)
+		}
 		height := g.config.Ledger.State().Height
 		for h := max(1, height-recent+1); h <= height && ctx.Err() == nil; h++ {
 			if again := g.keepEntry(ctx, h); again > 0 {
@@ -50,6 +55,9 @@ func (g *Gateway) keepEntry(ctx context.Context, height int64) (again time.Durat
 	last := g.mended[key]
 	g.mu.Unlock()
 	if ok && l.genuine {
+		g.mu.Lock()
+		delete(g.mended, key)
+		g.mu.Unlock()
 		return 0
 	}
 	if ok && time.Since(last) < mendEvery {
@@ -79,6 +87,81 @@ func (g *Gateway) keepEntry(ctx context.Context, height int64) (again time.Durat
 		return busyWait // the watch may not have said yet what lies there
 	}
 	return 0
+}
+
+// judging is by what something was judged: the ledger's height, and who had seats.
+type judging struct {
+	height int64
+	seats  map[document.Hash]bool
+}
+
+// judging is by what the gateway judges now. The caller holds mu.
+func (g *Gateway) judging() judging { return judging{g.height, g.seats} }
+
+// judgeAgain judges what did not count, once the ledger has grown: a seat that was listed since may have
+// said it, or a record was not proved yet. Nobody writes it again for that. It returns false where that
+// was not done.
+func (g *Gateway) judgeAgain(ctx context.Context) bool {
+	g.follow()
+	g.mu.Lock()
+	now, before, from := g.judging(), g.judged, g.store
+	if !g.whole || now.height == before.height {
+		g.mu.Unlock()
+		return true // once it is whole, all is told
+	}
+	var keys []string
+	for key, l := range g.index {
+		if !l.genuine {
+			keys = append(keys, key)
+		}
+	}
+	for id := range now.seats {
+		if !before.seats[id] {
+			for _, kind := range board.Kinds() {
+				keys = append(keys, board.Place{Topic: board.Nodes, Node: id, Kind: kind}.Key())
+			}
+		}
+	}
+	g.gone = make(map[string]int64)
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.gone = nil
+	}()
+	slices.Sort(keys) // records in their order
+	for _, key := range keys {
+		item, err := from.Get(ctx, key)
+		if err != nil {
+			return false
+		}
+		if item.Revision > 0 {
+			g.toldAgain([]store.Item{item})
+		}
+	}
+	err := from.List(ctx, board.Ledger.Prefix(), board.Entry(before.height+recent).Key(), func(items []store.Item) error {
+		if g.toldAgain(items); len(g.placed(items)) == 0 {
+			return errFar
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errFar) {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.judged = now
+	return true
+}
+
+var errFar = errors.New("records that may not be there for long")
+
+// toldAgain takes note of what was read by itself, but for what has gone since.
+func (g *Gateway) toldAgain(items []store.Item) {
+	g.mu.Lock()
+	items = slices.DeleteFunc(items, func(i store.Item) bool { return g.gone[i.Key] >= i.Revision })
+	g.mu.Unlock()
+	follower{g}.Told(items)
 }
 
 func isBack(err error) bool { return errors.Is(err, store.ErrBack) }

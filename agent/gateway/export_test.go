@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/update/fleet/board"
@@ -45,10 +46,58 @@ func (g *Gateway) Overtaken(key signed.Key) bool {
 func (g *Gateway) Isolate(key signed.Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.config.Refuse = func(k signed.Key) error {
-		if k == key {
+	g.config.Refuse = func(s Session) error {
+		if s.Peer() == key {
 			return errRefused
 		}
 		return nil
 	}
 }
+
+// Deaf has a gateway keep its nodes for another time while etcd tells it nothing.
+func Deaf(g *Gateway, d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.config.deaf = d
+}
+
+// Genuine is how many keys count.
+func (g *Gateway) Genuine() (n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.index {
+		if l.genuine {
+			n++
+		}
+	}
+	return n
+}
+
+// Left is how many nodes may come back, or have something in etcd that is to go.
+func (g *Gateway) Left() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.left)
+}
+
+// Overdue says whether the time is over of a node that may come back, with some to spare.
+func (g *Gateway) Overdue() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, until := range g.left {
+		if time.Since(until) > g.config.Silence {
+			return true
+		}
+	}
+	return len(g.left) == 0
+}
+
+// Patience has nodes of a gateway be silent for so long, and lists take so long at most.
+func Patience(g *Gateway, silence, list time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.config.Silence, g.config.listLimit = silence, list
+}
+
+// Lists is how many places are taken of those who read lists, and of those who are told one.
+func (g *Gateway) Lists() (reading, told int) { return len(g.reads), len(g.lists) }

@@ -69,9 +69,10 @@ type node struct {
 	tls     *gossip.TLS
 	number  uint64
 
-	mu    sync.Mutex // guards what follows
-	shelf *shelf.Shelf
-	told  []wire.Item
+	mu     sync.Mutex // guards what follows
+	shelf  *shelf.Shelf
+	height int64 // of the ledger that it follows
+	told   []wire.Item
 
 	stopClient, stopGateway func()
 }
@@ -99,15 +100,19 @@ func newWorld(t *testing.T, seats, records int) *world {
 	return w
 }
 
-func (w *world) node(seat roster.Seat) *node {
+func (w *world) node(seat roster.Seat) *node { return w.nodeAt(seat, 1) }
+
+// nodeAt is a node that has so many records.
+func (w *world) nodeAt(seat roster.Seat, records int) *node {
 	t := w.t
 	n := &node{world: w, seat: seat, ledger: pinned.Open(filepath.Join(t.TempDir(), "ledger"), w.fleet.Genesis), number: 10}
-	if err := n.ledger.Take(1, w.fleet.Entries[0]); err != nil {
-		t.Fatal(err)
+	for i, e := range w.fleet.Entries[:records] {
+		if err := n.ledger.Take(int64(i+1), e); err != nil {
+			t.Fatal(err)
+		}
 	}
 	state := n.ledger.State()
 	n.shelf = shelf.New(state.Fleet(), notice.Kinds())
-	n.shelf.Follow(state.Roster)
 	n.tls = w.transport(seat)
 	n.client = client.New(client.Config{
 		Self: seat.Key, Ledger: n.ledger, Judge: n.judge, Logf: t.Logf,
@@ -171,6 +176,10 @@ func (w *world) transport(seat roster.Seat) *gossip.TLS {
 func (n *node) judge(raw []byte) (shelf.Verdict, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if state := n.ledger.State(); state.Height != n.height {
+		n.shelf.Follow(state.Roster)
+		n.height = state.Height
+	}
 	return n.shelf.Put(raw), nil
 }
 

@@ -40,15 +40,20 @@ type Config struct {
 	Shelf Shelf
 	// Ledger is this node's: it says which keys have seats.
 	Ledger Ledger
-	// Refuse says why a seat is not to be served now, as one that is isolated. It returns at once.
-	// nil: all are.
-	Refuse func(signed.Key) error
+	// Refuse says why a session is not to be served now, as one with a seat that is isolated. It
+	// returns at once. nil: all are.
+	Refuse func(Session) error
+	// Grown hears that the ledger has taken an entry that lay in etcd. It returns at once. nil:
+	// nobody listens.
+	Grown func()
 	// Logf hears what people may want to know. Default: log.Printf.
 	Logf func(format string, args ...any)
 	// Silence is how long a node may say nothing. Default [Silence].
 	Silence time.Duration
 	// Most is how many sessions there may be. Default: as many as a roster has seats.
 	Most int
+
+	deaf, listLimit time.Duration // those of the constants; tests have shorter ones
 }
 
 // Shelf is what the node knows of seats by their own words. A gossip.Engine fits.
@@ -64,6 +69,8 @@ type Ledger interface {
 	State() ledger.State
 	Entry(height int64) (ledger.Entry, error)
 	Take(height int64, e ledger.Entry) error
+	// Proved says why an entry does not prove the record of a height that was taken.
+	Proved(height int64, e ledger.Entry) error
 }
 
 // Session is a way to a node and back, for frames in order. One of agent/gossip's TLS fits.
@@ -86,6 +93,9 @@ const (
 	// deaf is how long a gateway that etcd tells nothing keeps its nodes: then others may know
 	// more.
 	deaf = 15 * time.Second
+	// maxStrange is of how many entries at a time the ledger is asked that it does not have; one more
+	// a minute.
+	maxStrange = 64
 	// goodbye is how long nodes are told that the gateway closes.
 	goodbye = time.Second
 )
@@ -111,15 +121,21 @@ type Gateway struct {
 	left    map[document.Hash]time.Time // nodes whose sessions have ended: until when they may come back
 	lease   int64
 	members []int
-	listed  map[signed.Key]bool  // keys that have seats
-	height  int64                // of the ledger that lists them
-	mended  map[string]time.Time // entries of the ledger that were written anew
+	listed  map[signed.Key]bool    // keys that have seats
+	seats   map[document.Hash]bool // their fingerprints
+	height  int64                  // of the ledger that lists them
+	judged  judging                // when what lies in etcd was judged last
+	begun   judging                // when it was begun to be told anew
+	gone    map[string]int64       // revisions at which keys went while some are read; nil: none are
+	strange bucket                 // entries that the ledger does not have
+	mended  map[string]time.Time   // entries of the ledger that were written anew
 	stats   Stats
 
-	wake    chan struct{} // for the ledger
-	leased  chan struct{} // for the lease
-	listing chan struct{} // room for lists
-	wait    sync.WaitGroup
+	wake   chan struct{} // for the ledger
+	leased chan struct{} // for the lease
+	reads  chan struct{} // places of those who read pages of lists
+	lists  chan struct{} // and of those who are told one
+	wait   sync.WaitGroup
 }
 
 // New is a gateway that refuses all until [Gateway.Run].
@@ -133,11 +149,13 @@ func New(c Config) *Gateway {
 	if c.Most == 0 {
 		c.Most = roster.MaxSeats
 	}
+	c.deaf, c.listLimit = deaf, listLimit
 	g := &Gateway{
 		config: c, index: make(map[string]lying), queues: make(map[board.Topic]*queue), clients: make(map[signed.Key]*client),
 		byID: make(map[document.Hash]*client), guests: make(map[signed.Key]*guest), left: make(map[document.Hash]time.Time),
-		mended: make(map[string]time.Time), wake: make(chan struct{}, 1), leased: make(chan struct{}, 1), listing: make(chan struct{}, maxLists),
+		mended: make(map[string]time.Time), wake: make(chan struct{}, 1), leased: make(chan struct{}, 1), reads: make(chan struct{}, maxReads), lists: make(chan struct{}, maxLists),
 	}
+	g.strange = bucket{rate: 1. / 60, most: maxStrange}
 	g.stats.Refused, g.stats.Ignored, g.stats.Dropped = make(map[string]uint64), make(map[string]uint64), make(map[string]uint64)
 	for _, t := range board.Topics() {
 		g.queues[t] = &queue{}
@@ -181,7 +199,7 @@ func (g *Gateway) Run(ctx context.Context, s *store.Store) {
 	g.back, g.lostAt = true, time.Now()
 	g.mu.Unlock()
 	for _, task := range []func(context.Context){
-		func(ctx context.Context) { s.Follow(ctx, board.Root, follower{g}) }, g.write, g.keep, g.sweep, g.keepLedger,
+		func(ctx context.Context) { s.Follow(ctx, board.Root, follower{g}) }, g.write, g.keep, g.sweep, g.bury, g.keepLedger,
 	} {
 		g.wait.Go(func() { task(ctx) })
 	}
@@ -262,8 +280,7 @@ func (g *Gateway) keep(ctx context.Context) {
 	}
 }
 
-// sweep ends sessions that are silent or whose seat is gone, and takes the statuses away of
-// nodes that did not come back.
+// sweep ends sessions that are silent or whose seat is gone.
 func (g *Gateway) sweep(ctx context.Context) {
 	tick := time.NewTicker(max(g.config.Silence/6, 10*time.Millisecond))
 	defer tick.Stop()
@@ -276,11 +293,11 @@ func (g *Gateway) sweep(ctx context.Context) {
 		now := time.Now()
 		g.follow()
 		g.mu.Lock()
-		lost := !g.whole && now.Sub(g.lostAt) > deaf
+		lost := !g.whole && now.Sub(g.lostAt) > g.config.deaf
 		var gone []*client
 		for _, c := range g.clients {
 			switch {
-			case !g.listed[c.key] || g.refused(c.key):
+			case !g.listed[c.key] || g.refused(c.session):
 				g.end(c, "unlisted")
 			case now.Sub(c.heard) > g.config.Silence:
 				g.end(c, "silent")
@@ -293,7 +310,6 @@ func (g *Gateway) sweep(ctx context.Context) {
 			}
 			gone = append(gone, c)
 		}
-		over := g.overdue(now)
 		for key, guest := range g.guests {
 			if g.clients[key] == nil && now.Sub(guest.seen) > time.Hour {
 				delete(g.guests, key)
@@ -302,16 +318,6 @@ func (g *Gateway) sweep(ctx context.Context) {
 		g.mu.Unlock()
 		for _, c := range gone {
 			_ = c.session.Close()
-		}
-		for len(over) > 0 && ctx.Err() == nil {
-			some := over[:min(len(over), maxBatch)]
-			over = over[len(some):]
-			if _, done, err := g.store.Write(ctx, some); done || err != nil {
-				continue // what is not done now goes with the lease
-			}
-			for _, w := range some { // one of them has come back elsewhere
-				_, _, _ = g.store.Write(ctx, []store.Write{w})
-			}
 		}
 	}
 }
@@ -324,34 +330,15 @@ func (g *Gateway) follow() {
 	if g.listed != nil && g.height == state.Height {
 		return
 	}
-	g.listed, g.height = make(map[signed.Key]bool, len(state.Roster.Seats)), state.Height
+	g.listed, g.seats, g.height = make(map[signed.Key]bool, len(state.Roster.Seats)), make(map[document.Hash]bool, len(state.Roster.Seats)), state.Height
 	for _, seat := range state.Roster.Seats {
-		g.listed[seat.Key] = true
+		g.listed[seat.Key], g.seats[seat.Key.ID()] = true, true
 	}
+	g.Advanced()
 }
 
-func (g *Gateway) refused(key signed.Key) bool {
-	return g.config.Refuse != nil && g.config.Refuse(key) != nil
-}
-
-// overdue are the statuses of nodes that did not come back. The caller holds mu.
-func (g *Gateway) overdue(now time.Time) (gone []store.Write) {
-	for id, until := range g.left {
-		if g.byID[id] == nil && now.Before(until) {
-			continue
-		}
-		delete(g.left, id)
-		if g.byID[id] != nil {
-			continue
-		}
-		for _, kind := range leasedKinds {
-			key := board.Place{Topic: board.Nodes, Node: id, Kind: kind}.Key()
-			if l, ok := g.index[key]; ok && l.lease == g.lease && g.lease != 0 {
-				gone = append(gone, store.Write{Key: key, Was: l.revision, Delete: true})
-			}
-		}
-	}
-	return gone
+func (g *Gateway) refused(s Session) bool {
+	return g.config.Refuse != nil && g.config.Refuse(s) != nil
 }
 
 // frames are some frames as they are sent.

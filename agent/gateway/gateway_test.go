@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"kogge.example/agent/etcd"
 	"kogge.example/agent/etcd/store"
+	"kogge.example/agent/gateway"
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
 	"kogge.example/update/fleet/board"
@@ -45,7 +49,7 @@ func TestFleet(t *testing.T) {
 	last.run()
 	w.whole()
 	written, puts := w.writes()
-	for range 3 { // what says the same is not written again
+	for range 2 { // what says the same is not written again
 		for _, n := range w.nodes {
 			n.say(notice.NodeKind, recordOf(n.seat.Name, "board"))
 			n.say(notice.StatusKind, statusOf("fine"))
@@ -86,11 +90,68 @@ func TestFleet(t *testing.T) {
 	}
 }
 
+// TestNoLeader cuts a member's etcd off from the two others, but not from its nodes: they are told to
+// go elsewhere, and nobody is taken in before there is a leader.
+func TestNoLeader(t *testing.T) {
+	w := newWorld(t, 6, 1)
+	w.whole()
+	gateway.Deaf(w.nodes[0].gateway, 2*time.Second)
+	w.etcd.Kill(2, 3)
+	g := w.nodes[0].gateway
+	w.etcd.Until("all sessions of n1 are gone", func() bool { return g.Stats().Sessions == 0 && !g.Stats().Whole })
+	w.etcd.Start(2, 3)
+	w.whole()
+}
+
+// TestLeftMeanwhile has a node die while etcd takes no writes, and stay dead: once etcd does, the node's
+// lease is gone, and those of all others are kept.
+func TestLeftMeanwhile(t *testing.T) {
+	w := newWorld(t, 6, 1)
+	w.whole()
+	last := w.nodes[5]
+	with := last.client.Known().Gateway
+	g := w.nodes[with-1].gateway
+	s, err := store.Open(w.etcd.Socket(with))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var others []int
+	for seat := 1; seat <= 3; seat++ {
+		if seat != with {
+			others = append(others, seat)
+		}
+	}
+	last.stopClient()
+	w.etcd.Until("it has left", func() bool { return g.Left() == 1 })
+	w.etcd.Kill(others...)
+	w.etcd.Until("its time is over", func() bool { return g.Overdue() })
+	w.etcd.Start(others...)
+	place := board.Place{Topic: board.Nodes, Node: last.seat.Key.ID(), Kind: notice.StatusKind}
+	w.etcd.Until("its status is gone", func() bool {
+		i, err := s.Get(t.Context(), place.Key())
+		return err == nil && i.Revision == 0
+	})
+	w.etcd.Until("it is forgotten", func() bool { return g.Left() == 0 })
+	w.all("all others have leases, and know that it has none", func(n *node) bool {
+		if n == last {
+			return true
+		}
+		for _, of := range w.nodes[:5] {
+			if leased, known := n.client.Leased(of.seat.Key); !leased || !known {
+				return false
+			}
+		}
+		leased, known := n.client.Leased(last.seat.Key)
+		return known && !leased
+	})
+}
+
 // TestHostileMember has somebody with a member's etcd write what he likes: forged, foreign, old and
 // misplaced objects, a forged record, and nothing at all where something was. No node accepts or
 // forgets anything, each is counted, and what is honest is put back.
 func TestHostileMember(t *testing.T) {
-	w := newWorld(t, 4, 2)
+	w := newWorld(t, 4, 3)
 	w.nodes[0].ledger.Take(2, w.fleet.Entries[1])
 	w.nodes[0].gateway.Advanced()
 	w.whole()
@@ -129,6 +190,8 @@ func TestHostileMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	another := w.fleet.Again(t)
+	poison := w.fleet.Entries[2] // nobody has signed it
+	poison.Certificate = w.fleet.Entries[1].Certificate
 	for _, c := range []struct {
 		key   string
 		value []byte
@@ -138,7 +201,8 @@ func TestHostileMember(t *testing.T) {
 		{place(n4, notice.NodeKind), n3.seal(notice.NodeKind, 98, recordOf("n3", "misplaced")).Bytes()},
 		{place(n4, notice.StatusKind), nil}, {place(n3, notice.NodeKind), make([]byte, wire.MaxValue+1)},
 		{board.Entry(1).Key(), ledger.FormatEntry(1, ledger.Entry{Record: another.Record, Value: another.Value, Certificate: w.fleet.Entries[0].Certificate})},
-		{board.Entry(3).Key(), ledger.FormatEntry(3, w.fleet.Entries[1])}, {board.Entry(2).Key(), []byte("junk")},
+		{board.Entry(3).Key(), ledger.FormatEntry(3, poison)}, {board.Entry(2).Key(), []byte("junk")},
+		{board.Place{Topic: board.Nodes, Node: document.HashOf(nil), Kind: notice.NodeKind}.Key(), []byte("x")}, {board.Entry(1 << 30).Key(), []byte("x")},
 		{"/kogge/v1/nodes/x/record", []byte("x")}, {"/kogge/v1/votes/1", []byte("x")},
 	} {
 		write(c.key, c.value, false)
@@ -165,21 +229,76 @@ func TestHostileMember(t *testing.T) {
 			counts[why] += count
 		}
 	}
-	for _, why := range []string{"with a wrong signature", "of another fleet", "older", wire.NotOwn.String(), wire.TooLarge.String(), "another record", "no entry"} {
+	for _, why := range []string{"with a wrong signature", "of another fleet", "older", wire.NotOwn.String(), wire.TooLarge.String(), "another record", "no entry", "a record that is not proved", "nowhere"} {
 		if counts[why] == 0 {
 			t.Errorf("nothing was ignored because it is %s: %v", why, counts)
 		}
 	}
 	w.etcd.Until("the entries are back", func() bool {
-		for height := int64(1); height <= 2; height++ {
-			i, err := s.Get(t.Context(), board.Entry(height).Key())
-			e, bad := ledger.ParseEntry(i.Value, height)
-			if err != nil || bad != nil || !bytes.Equal(e.Record, w.fleet.Entries[height-1].Record) {
-				return false
+		return w.etcdHasEntry(s, 1) && w.etcdHasEntry(s, 2)
+	})
+	w.unpoisoned(s)
+}
+
+// unpoisoned has record 3 come by gossip, in whose place something else lies: it comes there, and nobody has
+// been told what lay there before.
+func (w *world) unpoisoned(s *store.Store) {
+	t := w.t
+	if err := w.nodes[3].ledger.Take(3, w.fleet.Entries[2]); err != nil { // it comes by gossip, to all of them
+		t.Fatal(err)
+	}
+	for _, n := range w.nodes[:3] {
+		if err := n.ledger.Take(3, w.fleet.Entries[2]); err != nil {
+			t.Fatal(err)
+		}
+		n.gateway.Advanced()
+	}
+	w.etcd.Until("record 3 is in its place", func() bool { return w.etcdHasEntry(s, 3) })
+	for _, n := range w.nodes {
+		v := n.client.Known().Verdicts
+		for _, lie := range []string{"entry not proved", "no entry"} {
+			if v[lie] != 0 {
+				t.Errorf("a gateway has told %s lies: %v", n.seat.Name, v)
 			}
 		}
-		return true
+	}
+}
+
+// TestLateLedger has a member whose ledger lacks the record by which the others have seats while etcd tells
+// what they say: once the record comes, their words count, and those who follow are told of them.
+func TestLateLedger(t *testing.T) {
+	w := newWorld(t, 4, 2)
+	w.nodes[0].ledger.Take(2, w.fleet.Entries[1])
+	w.nodes[0].gateway.Advanced()
+	w.whole()
+	w.etcdHas(w.nodes...)
+	w.nodes[2].stopClient()
+	w.nodes[2].stopGateway()
+	w.etcdHas(w.nodes...)
+	late := w.nodeAt(w.nodes[2].seat, 0)
+	late.serve()
+	w.etcd.Until("it has heard all", func() bool { return late.gateway.Stats().Whole })
+	if n := late.gateway.Genuine(); n != 0 || late.gateway.Stats().Keys > 2 {
+		t.Errorf("%d count, of %d keys", n, late.gateway.Stats().Keys)
+	}
+	if err := late.ledger.Take(1, w.fleet.Entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	late.gateway.Advanced()
+	w.etcd.Until("all counts, and record 2 is taken", func() bool {
+		return late.gateway.Genuine() == 2*4+2 && late.ledger.State().Height == 2
 	})
+	if s := late.gateway.Stats(); s.Told != uint64(2*4+2) {
+		t.Errorf("those who follow are told of %d", s.Told)
+	}
+}
+
+// etcdHasEntry says whether etcd has a record of the fleet in its place, with what proves it.
+func (w *world) etcdHasEntry(s *store.Store, height int64) bool {
+	i, err := s.Get(w.t.Context(), board.Entry(height).Key())
+	e, bad := ledger.ParseEntry(i.Value, height)
+	own := w.fleet.Entries[height-1]
+	return err == nil && bad == nil && bytes.Equal(e.Record, own.Record) && bytes.Equal(e.Certificate, own.Certificate)
 }
 
 // TestRestore restores etcd from before most of it was said: no node takes anything back, and
@@ -269,6 +388,7 @@ func TestHostileNode(t *testing.T) {
 	w.whole()
 	n1, n4 := w.nodes[0], w.nodes[3]
 	n4.stopClient()
+	n1.gateway.Forgive(n4.seat.Key)
 	s := n4.dial(t, n1)
 	if f, ok := next(t, s).(wire.Welcome); !ok || f.Silence != silence || !slices.Equal(f.Members, []int{1, 2, 3}) {
 		t.Fatalf("%+v", f)
@@ -337,6 +457,36 @@ func TestHostileNode(t *testing.T) {
 	}
 }
 
+// TestPace has a node put one record after the other: etcd is written no more often than gossip carries
+// what a seat says, and what is over it is told to wait.
+func TestPace(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	n2, n4 := w.nodes[1], w.nodes[3]
+	n4.stopClient()
+	n2.gateway.Forgive(n4.seat.Key)
+	s := n4.dial(t, n2)
+	next(t, s)
+	began, taken := time.Now(), 0
+	const tries = 3 * notice.Burst
+	for i := range tries {
+		e := n4.seal(notice.NodeKind, uint64(100+i), recordOf("n4", fmt.Sprintf("board %d", i)))
+		if err := s.Send([][]byte{wire.Encode(wire.Put{ID: uint64(i), Envelope: e.Bytes()})}); err != nil {
+			t.Fatal(err)
+		}
+		f, ok := next(t, s).(wire.Done)
+		switch {
+		case ok && f.Why == wire.None:
+			taken++
+		case !ok || f.Why != wire.Busy || f.Wait <= 0 || f.Wait > notice.Pace:
+			t.Errorf("%+v", f)
+		}
+	}
+	if most := notice.Burst + int(time.Since(began)/notice.Pace) + 1; taken < notice.Burst || taken > most {
+		t.Errorf("%d of %d are written, %d at most", taken, tries, most)
+	}
+}
+
 // TestSlow has a node follow and read nothing, while more changes than is kept: it costs no more
 // than its number, is told to ask anew, and then knows all.
 func TestSlow(t *testing.T) {
@@ -381,6 +531,85 @@ func TestSlow(t *testing.T) {
 		if _, ok := f.(wire.Live); ok {
 			break
 		}
+	}
+}
+
+// stuck is a session of a node that asks for a list, and reads nothing of it.
+type stuck struct {
+	key  signed.Key
+	ask  chan []byte
+	over chan struct{}
+	once sync.Once
+}
+
+func (s *stuck) Peer() signed.Key { return s.key }
+
+func (s *stuck) Send(frames [][]byte) error {
+	if f, err := wire.Decode(frames[0]); err == nil {
+		if _, told := f.(wire.Items); !told {
+			return nil
+		}
+	}
+	<-s.over
+	return net.ErrClosed
+}
+
+func (s *stuck) Receive() ([]byte, error) {
+	select {
+	case raw := <-s.ask:
+		return raw, nil
+	case <-s.over:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *stuck) Close() error {
+	s.once.Do(func() { close(s.over) })
+	return nil
+}
+
+// TestSlowLists has nine nodes ask for lists and read nothing: others are told theirs meanwhile. Who goes
+// on reading nothing has no session after a while.
+func TestSlowLists(t *testing.T) {
+	w := newWorld(t, 12, 1)
+	w.whole()
+	g := w.nodes[0].gateway
+	gateway.Patience(g, time.Hour, time.Hour)
+	var serving sync.WaitGroup
+	var all []*stuck
+	ask := func(n *node) {
+		n.stopClient()
+		s := &stuck{key: n.seat.Key, ask: make(chan []byte, 1), over: make(chan struct{})}
+		s.ask <- wire.Encode(wire.Follow{Topic: board.Nodes})
+		serving.Go(func() { _ = g.Serve(t.Context(), s) })
+		all = append(all, s)
+	}
+	for _, n := range w.nodes[2:11] {
+		ask(n)
+	}
+	w.etcd.Until("nine are told lists, and nobody waits for them", func() bool {
+		reading, told := g.Lists()
+		return told == 9 && reading == 0
+	})
+	last := w.nodes[11]
+	last.stopClient()
+	s := last.dial(t, w.nodes[0])
+	next(t, s)
+	if err := s.Send([][]byte{wire.Encode(wire.Follow{Topic: board.Nodes})}); err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := next(t, s).(wire.Live); !ok {
+		t.Errorf("%+v", f)
+	}
+	for _, s := range all {
+		s.Close()
+	}
+	serving.Wait()
+	gateway.Patience(g, time.Hour, time.Second)
+	ask(w.nodes[2])
+	serving.Wait()
+	if d := g.Stats().Dropped; d["slow"] != 1 {
+		t.Errorf("who reads nothing is not sent away: %v", d)
 	}
 }
 

@@ -25,18 +25,23 @@ type client struct {
 	guest   *guest
 	heard   time.Time
 	follows map[board.Topic]uint64 // number of the next frame that is wanted
-	put     map[string]sum         // what it has put, by key
+	put     map[string]lying       // what it has put, by key
 	pumping bool                   // somebody sends what is to be told
 	listing bool
 	ended   bool
+	over    chan struct{} // closed when it has ended
 	// What is to be told.
 	again                 map[board.Topic]bool
 	recall, members, move bool
 }
 
 const (
-	maxLists  = 8        // that are read at a time
+	maxReads  = 8        // pages of lists that are read at a time
+	maxLists  = 128      // that are sent at a time, each of which has a page in memory
 	pumpBytes = 64 << 10 // that are sent at a time
+	// listLimit is how long a list may take, and listRate how many bytes a second give it more time:
+	// who reads slower than that has no session.
+	listLimit, listRate = 2 * time.Minute, 4 << 10
 	// noEtcdWait is when a node need not come again before, and busyWait not put again.
 	noEtcdWait, busyWait = 5 * time.Second, 2 * time.Second
 )
@@ -96,7 +101,7 @@ func (g *Gateway) enter(s Session) (*client, wire.Refuse) {
 	}
 	own := g.guests[key]
 	switch {
-	case !g.listed[key] || g.refused(key):
+	case !g.listed[key] || g.refused(s):
 		return refuse(wire.Unlisted, banned)
 	case !g.whole || g.store == nil || g.lease == 0 || g.closing():
 		return refuse(wire.NoEtcd, noEtcdWait)
@@ -119,7 +124,7 @@ func (g *Gateway) enter(s Session) (*client, wire.Refuse) {
 	}
 	c := &client{
 		key: key, id: key.ID(), session: s, guest: own, heard: now, pumping: true,
-		follows: make(map[board.Topic]uint64), put: make(map[string]sum), again: make(map[board.Topic]bool),
+		over: make(chan struct{}), follows: make(map[board.Topic]uint64), put: make(map[string]lying), again: make(map[board.Topic]bool),
 	}
 	g.clients[key], g.byID[c.id] = c, c
 	delete(g.left, c.id)
@@ -136,11 +141,12 @@ func (g *Gateway) end(c *client, why string) {
 		return
 	}
 	c.ended = true
+	close(c.over)
 	g.stats.Dropped[why]++
 	if g.clients[c.key] == c {
 		delete(g.clients, c.key)
 		delete(g.byID, c.id)
-		g.left[c.id] = time.Now().Add(g.config.Silence)
+		g.left[c.id] = c.heard.Add(g.config.Silence)
 	}
 }
 
@@ -202,14 +208,7 @@ func (g *Gateway) hear(c *client, raw []byte) error {
 func (g *Gateway) hearPut(c *client, f wire.Put) error {
 	done := wire.Done{ID: f.ID}
 	now := time.Now()
-	g.mu.Lock()
-	done.Wait = c.guest.puts.take(now)
-	g.mu.Unlock()
-	if done.Wait > 0 {
-		done.Why = wire.Busy
-	} else {
-		done.Why, done.Wait = g.putOf(c, f.Envelope)
-	}
+	done.Why, done.Wait = g.putOf(c, f.Envelope)
 	g.mu.Lock()
 	flood := false
 	if done.Why == wire.None {
@@ -316,6 +315,19 @@ func (g *Gateway) next(c *client) (some [][]byte) {
 	return some
 }
 
+var errOver = errors.New("gateway: the session is over")
+
+// wait takes one of some places, once there is one; false: the session or ctx ends before.
+func (c *client) wait(ctx context.Context, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-c.over:
+	case <-ctx.Done():
+	}
+	return false
+}
+
 // list tells a node what lies in a topic.
 func (g *Gateway) list(ctx context.Context, c *client, f wire.Follow, from *store.Store) {
 	defer func() {
@@ -323,20 +335,44 @@ func (g *Gateway) list(ctx context.Context, c *client, f wire.Follow, from *stor
 		defer g.mu.Unlock()
 		c.listing = false
 	}()
-	select {
-	case g.listing <- struct{}{}:
-		defer func() { <-g.listing }()
-	case <-ctx.Done():
+	if !c.wait(ctx, g.lists) {
 		return
 	}
+	defer func() { <-g.lists }()
+	g.mu.Lock()
+	limit := g.config.listLimit
+	g.mu.Unlock()
+	until := time.Now().Add(limit)
+	late := time.AfterFunc(limit, func() {
+		g.mu.Lock()
+		g.end(c, "slow")
+		g.mu.Unlock()
+		_ = c.session.Close()
+	})
+	defer late.Stop()
+	if !c.wait(ctx, g.reads) {
+		return
+	}
+	reads := true // it has one of the places of those who read
 	err := from.List(ctx, f.Topic.Prefix(), f.After, func(items []store.Item) error {
-		for _, frame := range framesOf(f.Topic, g.genuine(items)) {
+		some := framesOf(f.Topic, g.genuine(items))
+		<-g.reads // others read while this one sends
+		reads = false
+		for _, frame := range some {
 			if err := g.send(c, [][]byte{frame}); err != nil {
 				return err
 			}
+			until = until.Add(time.Duration(len(frame)) * time.Second / listRate)
+		}
+		late.Reset(time.Until(until))
+		if reads = c.wait(ctx, g.reads); !reads {
+			return errOver
 		}
 		return nil
 	})
+	if reads {
+		<-g.reads
+	}
 	if err == nil {
 		_ = g.send(c, frames(wire.Live{Topic: f.Topic}))
 		return

@@ -31,6 +31,12 @@ type lying struct {
 	genuine  bool   // it counts
 }
 
+// holds says whether what a node has put lies there, or what it has said since: etcd may say so before it
+// has answered.
+func (l lying) holds(put lying) bool {
+	return l.genuine && (l.says == put.says || l.number > put.number)
+}
+
 // leasedKinds are the kinds of objects that go with the gateway's lease.
 var leasedKinds = []string{notice.StatusKind}
 
@@ -39,9 +45,10 @@ type follower struct{ *Gateway }
 
 // Begin takes note that all is told anew.
 func (g follower) Begin() {
+	g.follow()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.seen = make(map[string]bool)
+	g.seen, g.begun = make(map[string]bool), g.judging()
 	if g.back { // what was known is of another etcd
 		clear(g.index)
 		g.newest = 0
@@ -50,6 +57,7 @@ func (g follower) Begin() {
 
 // Told takes note of what lies there, or has changed.
 func (g follower) Told(items []store.Item) {
+	items = g.placed(items)
 	read := make([]lying, len(items))
 	for i, item := range items {
 		read[i] = g.read(item)
@@ -83,7 +91,7 @@ func (g follower) Whole() {
 			changed[p.Topic] = append(changed[p.Topic], itemOf(gone))
 		}
 	}
-	g.seen = nil
+	g.seen, g.judged = nil, g.begun
 	g.tell(changed)
 	if g.back {
 		g.back = false
@@ -93,7 +101,7 @@ func (g follower) Whole() {
 	}
 	for _, c := range g.clients {
 		for key, put := range c.put {
-			if l, ok := g.index[key]; !ok || !l.genuine || l.says != put {
+			if l, ok := g.index[key]; !ok || !l.holds(put) {
 				c.recall = true
 			}
 		}
@@ -162,24 +170,74 @@ func (g *Gateway) saysStill(e signed.Envelope) bool {
 	return ok && bytes.Equal(newest.Body, e.Body) && e.Verify() == nil
 }
 
-// readEntry says why an entry of the ledger that lies in etcd does not count; "": it may.
-// What is above this node's height is for whoever takes it to verify.
+// placed are those items that lie where something may: under the key of a seat, or of a record that
+// there is or will be soon. For all others nothing is kept: whoever holds a member can write as many as
+// he likes.
+func (g *Gateway) placed(items []store.Item) (all []store.Item) {
+	g.follow()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, item := range items {
+		p, ok := board.Parse(item.Key)
+		if ok && (g.seats[p.Node] || p.Topic == board.Ledger && p.Height <= g.height+recent) {
+			all = append(all, item)
+		} else if !item.Gone {
+			g.stats.Ignored["nowhere"]++
+		}
+	}
+	return all
+}
+
+// readEntry says why an entry of the ledger that lies in etcd does not count; "": it does. Only what this
+// node's ledger has counts: so nobody is told of a record by this gateway that is not proved.
 func (g *Gateway) readEntry(height int64, raw []byte) (why string) {
 	e, err := ledger.ParseEntry(raw, height)
 	if err != nil {
 		return "no entry"
 	}
-	if height > g.config.Ledger.State().Height {
-		return ""
+	switch mine := g.config.Ledger.State().Height; {
+	case height > mine+1, mine == 0: // the founding comes otherwise
+		return "a record ahead" // it is judged again when the ledger is there
+	case height == mine+1:
+		if !g.mayJudge() || g.config.Ledger.Take(height, e) != nil {
+			return "a record that is not proved"
+		}
+		g.judgedWell()
+		if g.config.Grown != nil {
+			g.config.Grown()
+		}
+		g.Advanced()
 	}
 	own, err := g.config.Ledger.Entry(height)
-	if err == nil && bytes.Equal(own.Record, e.Record) {
+	switch {
+	case err != nil:
+		return "a record that cannot be read here"
+	case bytes.Equal(ledger.FormatEntry(height, own), raw):
 		return ""
-	}
-	if err == nil {
+	case bytes.Equal(own.Record, e.Record) && g.mayJudge() && g.config.Ledger.Proved(height, e) == nil:
+		return "" // by another certificate
+	case bytes.Equal(own.Record, e.Record):
+		return "a record that is not proved"
+	case g.mayJudge():
 		_ = g.config.Ledger.Take(height, e) // if it is proved, this is a fork, and the ledger stops
 	}
 	return "another record"
+}
+
+// mayJudge says whether the ledger may be asked about one more entry that it does not have: each is read
+// and compared, and who writes them need prove nothing.
+func (g *Gateway) mayJudge() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.strange.take(time.Now()) == 0
+}
+
+// judgedWell takes note that what the ledger was asked about counts: of those there are no more than
+// records.
+func (g *Gateway) judgedWell() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.strange.spent--
 }
 
 // note takes note of what lies under a key, and says whether that is news to those who follow.
@@ -187,10 +245,13 @@ func (g *Gateway) readEntry(height int64, raw []byte) (why string) {
 func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
 	g.newest = max(g.newest, item.Revision)
 	old, was := g.index[item.Key]
-	if was && (item.Revision < old.revision || item.Revision == old.revision && !item.Gone) {
-		return false // it was told already
+	if was && (item.Revision < old.revision || item.Revision == old.revision && !item.Gone && (old.genuine || !l.genuine)) {
+		return false // it was told already, and counts no more than it did
 	}
 	if item.Gone {
+		if g.gone != nil {
+			g.gone[item.Key] = item.Revision
+		}
 		delete(g.index, item.Key)
 		news = was && old.genuine
 	} else {
@@ -198,7 +259,7 @@ func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
 		news = l.genuine && (!was || !old.genuine || old.says != l.says || (old.lease == 0) != (l.lease == 0))
 	}
 	if c := g.byID[p.Node]; c != nil && p.Topic == board.Nodes {
-		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.genuine || put != l.says) {
+		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.holds(put)) {
 			c.recall = true
 			g.pump(c)
 		}

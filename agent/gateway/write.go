@@ -60,6 +60,12 @@ func (g *Gateway) putOf(c *client, raw []byte) (why wire.Why, wait time.Duration
 	if !ok || e.By != c.key {
 		return wire.NotOwn, 0
 	}
+	g.mu.Lock()
+	wait = c.guest.puts.take(time.Now())
+	g.mu.Unlock()
+	if wait > 0 { // before it is passed on to anybody
+		return wire.Busy, wait
+	}
 	v, err := g.config.Shelf.Put(raw)
 	if err != nil {
 		return wire.Busy, busyWait
@@ -227,7 +233,7 @@ func (g *Gateway) wrote(batch []*job, revision int64) {
 	g.stats.Written++
 	changed := make(map[board.Topic][]wire.Item)
 	for _, j := range batch {
-		j.client.put[j.key] = j.is.says // or the node would be recalled for its own
+		j.client.put[j.key] = j.is // or the node would be recalled for its own
 		item := store.Item{Key: j.key, Value: j.raw, Revision: revision, Lease: j.is.lease}
 		l := j.is
 		l.revision = revision
@@ -246,7 +252,7 @@ func (g *Gateway) wrote(batch []*job, revision int64) {
 func (g *Gateway) finish(j *job, why wire.Why) {
 	if why == wire.None {
 		g.mu.Lock()
-		j.client.put[j.key] = j.is.says
+		j.client.put[j.key] = j.is
 		g.mu.Unlock()
 	}
 	j.done <- why

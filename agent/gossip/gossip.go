@@ -51,9 +51,9 @@ type Config struct {
 	// Refuse says why there are to be no sessions with a seat now, as with one that is isolated.
 	// It returns at once. nil: there may be.
 	Refuse func(roster.Seat) error
-	// Revoked says whether a TLS key was withdrawn on this node, of which [Engine.Advanced] tells.
-	// nil: none was.
-	Revoked func(tlsKey document.Hash) bool
+	// Revoked says whether a TLS key, or an operator's, was withdrawn on this node, of which
+	// [Engine.Advanced] tells. nil: none was.
+	Revoked func(key document.Hash) bool
 	// Inbound is how many sessions others may open, at most. Default: 256.
 	Inbound int
 	// HourlyBytes is how much of what peers ask for is sent in an hour, to all of them, at most.
@@ -104,7 +104,7 @@ const (
 	dialLimit, settled = 20 * time.Second, 10 * time.Minute
 	// perSeat is the time between two objects of a place that are news, in the long run, and
 	// burst how many may come at once: whoever signs more than that is heard of less often.
-	perSeat, burst = 10 * time.Second, 8
+	perSeat, burst = notice.Pace, notice.Burst
 )
 
 // Engine carries the objects of one node. Its methods may be called from any goroutine, while
@@ -116,15 +116,16 @@ type Engine struct {
 	// What the goroutine of the ledger does: entries to take, and what peers ask for.
 	takes, reads chan func()
 
-	shelf    *shelf.Shelf
-	state    ledger.State
-	open     bool
-	sessions map[signed.Key]*session
-	peers    map[signed.Key]*peer
-	dialling map[signed.Key]bool
-	wants    map[shelf.ID]*wish
-	origins  map[shelf.ID]*bucket
-	entries  entries
+	shelf     *shelf.Shelf
+	state     ledger.State
+	operators int // that count: none whose key was withdrawn
+	open      bool
+	sessions  map[signed.Key]*session
+	peers     map[signed.Key]*peer
+	dialling  map[signed.Key]bool
+	wants     map[shelf.ID]*wish
+	origins   map[shelf.ID]*bucket
+	entries   entries
 
 	voters, rest []roster.Seat // to whom sessions are opened, by preference
 	turn         int
@@ -156,7 +157,8 @@ func New(c Config) *Engine {
 		peers: make(map[signed.Key]*peer), dialling: make(map[signed.Key]bool), wants: make(map[shelf.ID]*wish), origins: make(map[shelf.ID]*bucket),
 	}
 	e.shelf = shelf.New(e.state.Fleet(), c.Kinds)
-	e.shelf.May = func(k notice.Kind, object signed.Envelope) bool { return k.May(e.state, object) }
+	e.shelf.May = func(k notice.Kind, object signed.Envelope) bool { return k.May(e.trusted(), object) }
+	e.shelf.Withdrawn = e.withdrawn
 	if c.Verify != nil {
 		e.shelf.Verify = c.Verify
 	}
@@ -258,6 +260,7 @@ var ErrEnded = errors.New("gossip has ended")
 func (e *Engine) Publish(object signed.Envelope) error {
 	var v shelf.Verdict
 	if !e.do(func() {
+		e.catchUp()
 		if v = e.shelf.Put(object.Bytes()); v.News() {
 			e.took(object, v, nil)
 		}
@@ -277,6 +280,7 @@ func (e *Engine) Publish(object signed.Envelope) error {
 // what is news.
 func (e *Engine) Put(raw []byte) (v shelf.Verdict, err error) {
 	if !e.do(func() {
+		e.catchUp()
 		if v = e.shelf.Put(raw); v.News() {
 			if object, err := signed.Parse(raw); err == nil {
 				e.took(object, v, nil)
@@ -301,6 +305,14 @@ func (e *Engine) Open(open bool) {
 		}
 		e.at(time.Now())
 	})
+}
+
+// catchUp takes the ledger's state if that has grown and nobody has said so yet: whoever brings the first
+// word of a new seat is not told that nobody has it.
+func (e *Engine) catchUp() {
+	if e.config.Ledger.State().Height != e.state.Height {
+		e.follow()
+	}
 }
 
 // Advanced says that the ledger has grown by other means, or that what Refuse answers has
@@ -387,7 +399,12 @@ func (e *Engine) follow() {
 	if f := e.entries.next; f != nil && !f.taking && f.height <= e.state.Height {
 		e.entries.next = nil // it came by other means
 	}
-	if first := len(e.voters) == 0 && len(e.rest) == 0; first || before.Height != e.state.Height {
+	first, operators := len(e.voters) == 0 && len(e.rest) == 0, len(e.trusted().Operators)
+	if first || before.Height != e.state.Height || e.operators != operators {
+		e.operators = operators
+		for _, s := range e.sessions {
+			clear(s.refused)
+		}
 		e.shelf.Follow(e.state.Roster)
 		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self, e.config.random)
 		for id := range e.wants {

@@ -86,7 +86,7 @@ func (e *Engine) tell(s *session) {
 	for _, ids := range []map[shelf.ID]bool{s.news, s.quiet} {
 		for id := range ids {
 			if item, ok := e.shelf.Item(id); ok {
-				f = append(f, wire.Told{ID: id, Number: item.Number, Sum: [8]byte(item.Sum[:])})
+				f = append(f, toldOf(item))
 			}
 		}
 		clear(ids)
@@ -96,12 +96,17 @@ func (e *Engine) tell(s *session) {
 	}
 }
 
+func toldOf(item shelf.Item) wire.Told {
+	return wire.Told{ID: item.ID, Number: item.Number, Sum: [8]byte(item.Sum[:])}
+}
+
 // hearTold asks for what is news. What the peer has it need not be told.
 func (e *Engine) hearTold(s *session, f wire.Tell) {
 	now := time.Now()
 	for _, t := range f {
 		own, ok := e.shelf.Item(t.ID)
 		switch {
+		case s.refused[t.ID] == t:
 		case !ok && !e.shelf.Lacks(shelf.Item{ID: t.ID}):
 			e.stats.Unlisted++
 		case !ok, t.Number > own.Number:
@@ -404,6 +409,8 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 		case v.Lie():
 			e.blame(s, faultLie)
 			return
+		case v == shelf.Withdrawn && object.Sequence >= told.number:
+			s.refused[id] = toldOf(itemOf(id, f)) // who passes it on need not know that
 		case object.Sequence < told.number || v != shelf.Known && v != shelf.Older:
 			e.demerit(s) // it told of a newer one, or passes on what is refused
 			if s.closed {
@@ -504,6 +511,7 @@ func (e *Engine) hearDigest(s *session, f wire.Digest) {
 func (e *Engine) hearList(s *session, l shelf.List) {
 	now := time.Now()
 	lacks, ahead := e.shelf.Compare(l)
+	lacks = slices.DeleteFunc(lacks, func(item shelf.Item) bool { return s.refused[item.ID] == toldOf(item) })
 	for _, item := range lacks {
 		e.wish(item.ID, item.Number, s, now)
 	}

@@ -2,18 +2,99 @@ package gossip
 
 import (
 	"crypto/ecdsa"
+	"errors"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
 	orders "kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/signed"
 )
+
+// TestWithdrawn: what an operator has ordered whose key is revoked counts on no node that knows that,
+// and takes no other order's place there, though nodes that do not know it pass it on, and are not
+// blamed for that.
+func TestWithdrawn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state := large(t, 10)
+		state.Operators = nil
+		keys, ids := make(map[string]*ecdsa.PrivateKey), make(map[string]document.Hash)
+		for _, name := range []string{"ada", "bob"} {
+			keys[name] = ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
+			ids[name], _ = ledgertest.Must[signed.Key](t)(signed.OperatorKey(&keys[name].PublicKey)).Operator()
+			state.Operators = append(state.Operators, ledger.Operator{Name: name, Role: fleet.RoleAdmin, Key: ids[name]})
+		}
+		n := newNetwork(t, state, func(int) Ledger { return still{state} })
+		know := make([]atomic.Bool, len(n.nodes))
+		for i, one := range n.nodes {
+			one.config = func(c *Config) {
+				c.Kinds = slices.Concat(notice.Kinds(), orders.Kinds())
+				c.Revoked = func(key document.Hash) bool { return know[i].Load() && key == ids["bob"] }
+			}
+		}
+		about := n.nodes[6]
+		isolate := func(by string, number uint64) signed.Envelope {
+			return ledgertest.Must[signed.Envelope](t)(orders.Seal(n.fleet, keys[by], number, orders.Isolation{Seat: about.number, Key: about.key, Isolated: by == "bob"}))
+		}
+		have := func(number uint64, from, to int) func() bool {
+			return func() bool {
+				for _, one := range n.nodes[from:to] {
+					if e, ok := one.engine.Object(orders.IsolationKind, about.key); ok != (number > 0) || ok && e.Sequence != number {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		n.run(func() {
+			for _, one := range n.nodes {
+				one.sayAll()
+			}
+			n.within(2*time.Minute, "all know all", func() bool { return n.agree(30) })
+			if err := n.nodes[0].engine.Publish(isolate("bob", notice.MaxNumber)); err != nil {
+				t.Error(err)
+			}
+			n.within(5*time.Second, "bob's order on all", have(notice.MaxNumber, 0, 10))
+			if err := n.nodes[0].engine.Publish(isolate("ada", 1)); !errors.Is(err, notice.ErrOlder) {
+				t.Errorf("nobody knows that bob is revoked: %v", err)
+			}
+			revoke := func(from, to int) {
+				for i := from; i < to; i++ {
+					know[i].Store(true)
+					n.nodes[i].engine.Advanced()
+				}
+			}
+			revoke(0, 5)
+			n.within(5*time.Second, "bob's order is gone where he is revoked", have(0, 0, 5))
+			if err := n.nodes[1].engine.Publish(isolate("bob", notice.MaxNumber)); err == nil || !strings.Contains(err.Error(), "by a key that was revoked") {
+				t.Errorf("bob orders on: %v", err)
+			}
+			if err := n.nodes[0].engine.Publish(isolate("ada", 1)); err != nil {
+				t.Error(err)
+			}
+			n.within(10*time.Minute, "ada's on those who know", have(1, 0, 5))
+			time.Sleep(2 * time.Hour)
+			if !have(1, 0, 5)() || !have(notice.MaxNumber, 5, 10)() {
+				t.Error("half of the nodes know that bob is revoked, and not each of them keeps to what it knows")
+			}
+			revoke(5, 10)
+			n.within(30*time.Minute, "ada's on all", have(1, 0, 10))
+			for _, one := range n.nodes {
+				if away := one.away(); len(away) > 0 {
+					t.Errorf("%s keeps honest ones away: %v", one.name, away)
+				}
+			}
+		})
+	})
+}
 
 // TestOrders brings an operator's order about a seat to all nodes, pushed, and to one that comes
 // later, by its digest. A later order takes its place everywhere, whoever has missed it.

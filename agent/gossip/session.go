@@ -32,7 +32,8 @@ type session struct {
 	asked       map[shelf.ID]asking // what it has not answered yet
 	given       map[shelf.ID]given  // what it was sent since givenAt
 	givenAt     time.Time
-	asks        wire.Want // what it is to be asked in this turn
+	refused     map[shelf.ID]wire.Told // what it has that counts no more here: see [Engine.withdrawn]
+	asks        wire.Want              // what it is to be asked in this turn
 
 	interval time.Duration // between digests, if this node opened the session
 	digestAt time.Time
@@ -149,7 +150,7 @@ func (e *Engine) opened(conn Session, dialled bool) {
 	}
 	s := &session{
 		conn: conn, key: key, seat: seat, dialled: dialled, queue: make(chan [][]byte, maxQueue),
-		news: make(map[shelf.ID]bool), quiet: make(map[shelf.ID]bool), asked: make(map[shelf.ID]asking), given: make(map[shelf.ID]given),
+		news: make(map[shelf.ID]bool), quiet: make(map[shelf.ID]bool), asked: make(map[shelf.ID]asking), given: make(map[shelf.ID]given), refused: make(map[shelf.ID]wire.Told),
 		waiting:  make(map[shelf.ID]bool),
 		interval: openDigest, since: now, heard: now, digestAt: now,
 	}

@@ -283,24 +283,6 @@ func (s *stream) Peer() signed.Key { return s.peer }
 // TLSKey is the fingerprint of the key by which the peer made the handshake.
 func (s *stream) TLSKey() document.Hash { return s.key }
 
-// outdated says whether a session stands on a TLS key that its seat does not call its own any
-// more, or that was withdrawn. One that stands on none is not.
-func (e *Engine) outdated(conn Session) bool {
-	by, ok := conn.(interface{ TLSKey() document.Hash })
-	if !ok {
-		return false
-	}
-	if e.config.Revoked != nil && e.config.Revoked(by.TLSKey()) {
-		return true
-	}
-	word, ok := e.shelf.Get(notice.TLSKeyKind, conn.Peer())
-	if !ok {
-		return false
-	}
-	now, err := notice.OpenTLSKey(word)
-	return err == nil && now.Key != by.TLSKey()
-}
-
 func (s *stream) Send(frames [][]byte) error {
 	var all []byte
 	for _, f := range frames {
@@ -347,10 +329,11 @@ func (e *Engine) Admit(envelope []byte, tlsKey document.Hash) (seat roster.Seat,
 		return roster.Seat{}, err
 	}
 	ended := !e.do(func() {
+		e.catchUp()
 		if seat, err = notice.Bound(word, e.state, tlsKey); err != nil {
 			return
 		}
-		if e.config.Revoked != nil && e.config.Revoked(tlsKey) {
+		if e.revoked(tlsKey) {
 			err = fmt.Errorf("%w: key %s of %s was withdrawn on this node", notice.ErrTLSKey, tlsKey.Short(), seat.Name)
 			return
 		}

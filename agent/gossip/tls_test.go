@@ -490,6 +490,21 @@ func TestAnotherKey(t *testing.T) {
 	if _, err := all[1].engine.Admit(all[2].word.Bytes(), withdrawn); !errors.Is(err, notice.ErrTLSKey) || !strings.Contains(err.Error(), "withdrawn") {
 		t.Errorf("a key that was withdrawn: %v", err)
 	}
+	// Whoever has the seat's key as well gets rid of that by no other TLS key, under whichever number.
+	_, fresh := certificate(t)
+	was, ok := all[1].engine.Object(notice.TLSKeyKind, all[2].word.By)
+	if !ok {
+		t.Fatal("n2 does not know the word of n3")
+	}
+	for _, number := range []uint64{was.Sequence, was.Sequence + 1} {
+		word := wordOf(t, state.Fleet(), 3, number, fresh)
+		if err := all[1].engine.Publish(word); err == nil || !strings.Contains(err.Error(), "by a key that was revoked") {
+			t.Errorf("number %d: another word in the place of one for a key that was withdrawn: %v", number, err)
+		}
+		if _, err := all[1].engine.Admit(word.Bytes(), fresh); !errors.Is(err, notice.ErrTLSKey) {
+			t.Errorf("number %d: another key of a seat whose key was withdrawn: %v", number, err)
+		}
+	}
 }
 
 // keyOf is the fingerprint of a certificate's key.

@@ -19,10 +19,11 @@ import (
 // and the key to which it is encrypted. On STATE it lies wrapped. Its methods may be called from
 // any goroutine.
 type Custody struct {
-	files files
-	id    document.Hash // of the fleet
-	seat  signed.Key
-	own   *ecdh.PrivateKey
+	files   files
+	id      document.Hash // of the fleet
+	seat    signed.Key
+	own     *ecdh.PrivateKey
+	problem error // at the start
 
 	mu   sync.Mutex // guards what follows
 	held document.Hash
@@ -49,9 +50,11 @@ type heldFile struct {
 }
 
 // OpenCustody reads what the node holds for a fleet from the folder of its identity, and makes
-// the key for secrets if there is none. After a power cut there is none or a whole one, and the
-// one that OpenCustody returned with is there for good. A key that cannot be read is an error and
-// is never replaced. A CA's key that cannot be opened is none: the node is given it again.
+// the key for secrets if there is none, or if it is damaged: what it opens can be given again to
+// another one, and the damaged file is kept beside it. After a power cut there is none or a whole
+// one, and the one that OpenCustody returned with is there for good. One that the disk does not
+// give is an error: it may give it later. A CA's key that cannot be opened is none: the node is
+// given it again.
 func OpenCustody(dir string, id document.Hash, seat signed.Key) (*Custody, error) {
 	c, err := openCustody(folder(dir), id, seat)
 	if err != nil {
@@ -63,25 +66,50 @@ func OpenCustody(dir string, id document.Hash, seat signed.Key) (*Custody, error
 func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, error) {
 	c := &Custody{files: files, id: id, seat: seat}
 	raw, err := files.Read(wrapName)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = c.make()
-	} else if err == nil {
-		var f wrapFile
-		if f, err = document.DecodeExact[wrapFile](raw, custodyVersion); err == nil {
-			c.own, err = wrapped.ParseKey(f.Key)
+	if err == nil {
+		if c.own, err = parseWrap(raw); errors.Is(err, document.ErrNewer) {
+			return nil, err // after going back to this release
 		}
+		if err != nil {
+			c.problem = fmt.Errorf("key for secrets of this node: %s: %w: it has made another one, and is given the node CA's key again", wrapName, err)
+			if err = files.Replace(wrapName+asideSuffix, raw); err == nil {
+				err = c.make()
+			}
+		}
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = c.make()
 	}
 	if err != nil {
 		return nil, err
 	}
-	if raw, err = files.Read(heldName); err == nil {
-		if f, err := document.DecodeExact[heldFile](raw, custodyVersion); err == nil {
-			if c.key, err = wrapped.Open(f.Sealed, c.own, c.whom(f.CA)); err == nil {
-				c.held = f.CA
-			}
+	raw, err = files.Read(heldName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	var f heldFile
+	if err == nil {
+		f, err = document.DecodeExact[heldFile](raw, custodyVersion)
+	}
+	if err == nil && !f.CA.IsZero() { // it was not forgotten
+		if c.key, err = wrapped.Open(f.Sealed, c.own, c.whom(f.CA)); err == nil {
+			c.held = f.CA
 		}
 	}
+	if err != nil {
+		c.problem = errors.Join(c.problem, fmt.Errorf("the node CA's key: %s: %w: this node is given it again", heldName, err))
+	}
 	return c, nil
+}
+
+// Problem says what was damaged when the node started, and heals by itself; nil: nothing.
+func (c *Custody) Problem() error { return c.problem }
+
+func parseWrap(raw []byte) (*ecdh.PrivateKey, error) {
+	f, err := document.DecodeExact[wrapFile](raw, custodyVersion)
+	if err != nil {
+		return nil, err
+	}
+	return wrapped.ParseKey(f.Key)
 }
 
 func (c *Custody) make() (err error) {

@@ -1,9 +1,7 @@
 package identity
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 
 	"kogge.example/update/fleet"
@@ -31,23 +29,33 @@ type enrolmentFile struct {
 	Record  []byte           `json:"record,omitempty"` // of the token; none: an operator's computer takes the node in
 	Members []netip.AddrPort `json:"members,omitempty"`
 	Came    bool             `json:"came,omitempty"` // the node came by the token, and by nobody's hand
+	Use     []byte           `json:"use,omitempty"`  // of the token: the proof of that
 }
 
-// readEnrolment reads how the node is to come into its fleet, or came. A file that cannot be read
-// is an error: it may say that the node is new.
-func (n *Node) readEnrolment() error {
-	raw, err := n.files.Read(enrolmentName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+// readEnrolment reads how the node is to come into its fleet, or came. One that cannot be read
+// may have said that the node is new, so it is.
+func (n *Node) readEnrolment() {
+	n.read(enrolmentName, func(raw []byte) (err error) {
+		n.enrolment, err = parseEnrolment(raw)
 		return err
+	})
+	if n.damaged.has(enrolmentName) {
+		n.enrolment = enrolmentFile{Version: enrolmentVersion, Came: true}
 	}
+}
+
+func parseEnrolment(raw []byte) (enrolmentFile, error) {
 	if len(raw) > fleet.MaxGenesis {
-		return fmt.Errorf("%d bytes: %d at most", len(raw), fleet.MaxGenesis)
+		return enrolmentFile{}, fmt.Errorf("%d bytes: %d at most", len(raw), fleet.MaxGenesis)
 	}
-	n.enrolment, err = document.DecodeExact[enrolmentFile](raw, enrolmentVersion)
-	return err
+	f, err := document.DecodeExact[enrolmentFile](raw, enrolmentVersion)
+	if err == nil && len(f.Record) > 0 {
+		_, err = token.ParsePaper(f.Record)
+	}
+	if err == nil && len(f.Use) > 0 {
+		_, err = token.OpenUse(f.Use)
+	}
+	return f, err
 }
 
 // enrols writes how the node is to come into its fleet, if that is something else than before.
@@ -58,15 +66,20 @@ func (n *Node) enrols(f enrolmentFile) error {
 	if err != nil {
 		return err
 	}
-	if before, err := document.Encode(n.enrolment); err == nil && string(before) == string(raw) {
+	whole := !n.damaged.has(enrolmentName)
+	if before, err := document.Encode(n.enrolment); whole && err == nil && string(before) == string(raw) {
 		return nil
 	}
 	if n.enrolment.Version == 0 && len(f.Record) == 0 && !f.Came {
 		return nil // there is no file, and none is needed
 	}
+	if err := n.damaged.aside(n.files, enrolmentName); err != nil {
+		return err
+	}
 	if err := n.files.Replace(enrolmentName, raw); err != nil {
 		return err
 	}
+	delete(n.damaged, enrolmentName)
 	n.enrolment = f
 	return nil
 }
@@ -80,7 +93,7 @@ func (n *Node) Enrolment() (Enrolment, bool) {
 	}
 	record, err := token.ParsePaper(n.enrolment.Record)
 	if err != nil {
-		return Enrolment{}, false // Join has read it
+		return Enrolment{}, false // it was read before
 	}
 	return Enrolment{n.m.token, record, n.enrolment.Members}, true
 }
@@ -91,6 +104,17 @@ func (n *Node) Came() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.m.chain != nil && n.enrolment.Came
+}
+
+// Use is the proof that the node came by its token, which it shows until it is accepted: who let it in
+// may have told nobody. nil: there is none.
+func (n *Node) Use() []byte {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.m.chain == nil || !n.enrolment.Came {
+		return nil
+	}
+	return n.enrolment.Use
 }
 
 // Members are where members of the fleet answered when the token was given out.
@@ -108,6 +132,12 @@ func (n *Node) Members() []netip.AddrPort {
 //  2. note that the node came by its token
 //  3. take the certificate, and forget the token
 func (n *Node) Enrol(certDER []byte, chain ...[]byte) error {
+	return n.EnrolKnowing(nil, nil, certDER, chain...)
+}
+
+// EnrolKnowing is [Node.Enrol] into a fleet that has revoked keys already, which are noted first, as
+// by [Node.AdoptKnowing]. use is the proof of the token, which is kept with the note.
+func (n *Node) EnrolKnowing(revoked []string, use, certDER []byte, chain ...[]byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain != nil {
@@ -120,8 +150,11 @@ func (n *Node) Enrol(certDER []byte, chain ...[]byte) error {
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("enrol: %w", err)
 	}
+	if err := n.revoke(revoked); err != nil {
+		return fmt.Errorf("enrol: revoke %w", err)
+	}
 	f := n.enrolment
-	f.Came = true
+	f.Came, f.Use = true, use
 	err := n.enrols(f)
 	if err == nil {
 		err = n.change(m)

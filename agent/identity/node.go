@@ -56,6 +56,7 @@ type Node struct {
 	enrolment enrolmentFile // version 0: there is none
 	cert      tls.Certificate
 	revoked   map[string]bool // keys, as in Peer.Key
+	damaged   damage
 }
 
 // membership is a node's place in a fleet.
@@ -102,55 +103,78 @@ func OpenNode(dir string) (*Node, error) {
 }
 
 func openNode(files files) (*Node, error) {
-	n := &Node{files: files}
-	text, err := files.Read(nodeKeyName)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := n.makeKey(); err != nil {
-			return nil, err
-		}
-	case err != nil:
-		return nil, err
-	default:
-		if n.key, err = document.DecodeKey[*ecdsa.PrivateKey](text); err != nil {
-			return nil, fmt.Errorf("%s: %w", nodeKeyName, err)
-		}
-		if _, err := fleet.P256(&n.key.PublicKey); err != nil {
-			return nil, fmt.Errorf("%s: %w", nodeKeyName, err)
-		}
-	}
-	if n.spki, err = x509.MarshalPKIXPublicKey(&n.key.PublicKey); err != nil {
+	n := &Node{files: files, damaged: make(damage)}
+	if err := n.readKey(); err != nil {
 		return nil, err
 	}
-	if n.self, err = selfSigned(n.key); err != nil {
-		return nil, err
-	}
-	n.cert = n.self
-	if err := n.readMembership(); err != nil {
-		return nil, fmt.Errorf("%s: %w", membershipName, err)
-	}
-	if err := n.readEnrolment(); err != nil {
-		return nil, fmt.Errorf("%s: %w", enrolmentName, err)
-	}
-	if err := n.readRevoked(); err != nil {
-		return nil, fmt.Errorf("%s: %w", revokedName, err)
-	}
+	n.readMembership()
+	n.readEnrolment()
+	n.readRevoked()
 	return n, nil
 }
 
-func (n *Node) readMembership() error {
-	raw, err := n.files.Read(membershipName)
+// read has parse read a file, if there is one, and notes what is wrong with it.
+func (n *Node) read(name string, parse func(raw []byte) error) {
+	raw, err := n.files.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return
+	}
+	if err == nil {
+		err = parse(raw)
 	}
 	if err != nil {
+		n.damaged[name] = broken{err, raw}
+	}
+}
+
+// readKey reads the node's key. In the place of one that cannot be read stands one that is not
+// written: the port of the API needs one.
+func (n *Node) readKey() error {
+	n.read(nodeKeyName, func(text []byte) (err error) {
+		n.key, err = document.DecodeKey[*ecdsa.PrivateKey](text)
+		if err == nil {
+			_, err = fleet.P256(&n.key.PublicKey)
+		}
+		return err
+	})
+	switch {
+	case n.damaged.has(nodeKeyName):
+		key, err := fleet.NewKey()
+		if err != nil {
+			return err
+		}
+		n.key = key
+	case n.key == nil:
+		if err := n.makeKey(); err != nil {
+			return err
+		}
+	}
+	return n.wear()
+}
+
+// wear has the node show its key, with no fleet's certificate for it.
+func (n *Node) wear() (err error) {
+	if n.spki, err = x509.MarshalPKIXPublicKey(&n.key.PublicKey); err != nil {
 		return err
 	}
-	m, err := parseMembership(raw)
-	if err != nil {
+	n.self, err = selfSigned(n.key)
+	n.cert = n.self
+	return err
+}
+
+// readMembership reads which fleet the node is in. Of one that does not hold together the fleet
+// stays known, if that can be read: the node goes into no other one.
+func (n *Node) readMembership() {
+	n.read(membershipName, func(raw []byte) error {
+		m, err := parseMembership(raw)
+		if err == nil {
+			err = n.set(m)
+		}
+		if err != nil {
+			n.m = membership{genesis: m.genesis}
+		}
 		return err
-	}
-	return n.set(m)
+	})
 }
 
 func (n *Node) makeKey() error {
@@ -242,7 +266,8 @@ func (n *Node) verify(m membership) (*x509.Certificate, error) {
 	return certs[0], nil
 }
 
-// change makes m the node's membership on disk, and then in memory. n.mu is held.
+// change makes m the node's membership on disk, and then in memory; the key that it is for comes
+// before it, if that of the disk could not be read. n.mu is held.
 func (n *Node) change(m membership) error {
 	before, cert := n.m, n.cert
 	if err := n.set(m); err != nil {
@@ -251,25 +276,61 @@ func (n *Node) change(m membership) error {
 	f := membershipFile{Version: membershipVersion, Genesis: m.genesis.Bytes(), Token: m.token.Text(), Certificates: m.chain}
 	text, err := document.Encode(f)
 	if err == nil {
+		err = n.renewKey()
+	}
+	if err == nil {
+		err = n.damaged.aside(n.files, membershipName)
+	}
+	if err == nil {
 		err = n.files.Replace(membershipName, text)
 	}
 	if err != nil {
 		n.m, n.cert = before, cert
+		return err
+	}
+	delete(n.damaged, membershipName)
+	return nil
+}
+
+// renewKey has the node keep the key that it has in the place of one that cannot be read.
+// n.mu is held.
+func (n *Node) renewKey() error {
+	if !n.damaged.has(nodeKeyName) {
+		return nil
+	}
+	text, err := document.EncodeKey(n.key)
+	if err == nil {
+		err = n.damaged.aside(n.files, nodeKeyName)
+	}
+	if err == nil {
+		err = n.files.Replace(nodeKeyName, text)
+	}
+	if err == nil {
+		delete(n.damaged, nodeKeyName)
 	}
 	return err
 }
 
 // Join remembers the fleet and token of a join.yaml, durably: once it returns nil, the
 // file on the boot partition may go. A node that is adopted keeps what it has; of
-// another fleet's join.yaml it says [ErrOtherFleet].
+// another fleet's join.yaml it says [ErrOtherFleet]. One that is in no fleet any more because its
+// files cannot be read begins anew with that, with the key that it has now. A cut between the
+// writes leaves it damaged as before:
+//
+//  1. how the node is to come in
+//  2. the key, if it could not be read
+//  3. the fleet and the token
 func (n *Node) Join(j *fleet.JoinFile) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain != nil {
 		if n.m.genesis.ID() != j.Genesis.ID() {
-			return fmt.Errorf("join fleet %s: %w, %s (%s)", j.Genesis.Name, ErrOtherFleet, n.m.genesis.Name, fleet.Short(n.m.genesis.ID()))
+			return fmt.Errorf("join fleet %s (%s): %w, %s (%s)", j.Genesis.Name, fleet.Short(j.Genesis.ID()), ErrOtherFleet, n.m.genesis.Name, fleet.Short(n.m.genesis.ID()))
 		}
 		return nil
+	}
+	if n.lost() && n.m.genesis != nil && n.m.genesis.ID() != j.Genesis.ID() {
+		return fmt.Errorf("join fleet %s: %w, %s (%s)", j.Genesis.Name, ErrOtherFleet, n.m.genesis.Name, fleet.Short(n.m.genesis.ID()))
 	}
 	err := n.enrols(enrolmentFile{Record: j.Record, Members: j.Members}) // without its token it is nothing
 	if err == nil {
@@ -347,7 +408,7 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	}
 	if n.m.chain == nil { // an operator has it in hand, who need not accept it
 		f := n.enrolment
-		f.Came = false
+		f.Came, f.Use = false, nil
 		if err := n.enrols(f); err != nil {
 			return fmt.Errorf("adopt: %w", err)
 		}

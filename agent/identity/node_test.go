@@ -363,60 +363,6 @@ func TestAdoptKnowing(t *testing.T) {
 	}
 }
 
-// TestNodeDamaged wants that a node whose files cannot be read says so and leaves them
-// as they are.
-func TestNodeDamaged(t *testing.T) {
-	f := savedFleet(t, "dev")
-	good := filepath.Join(t.TempDir(), "good")
-	n := openedNode(t, good)
-	adopted(t, f, n, "n1")
-	if err := n.Revoke(fleet.KeyID([]byte("eve"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(filepath.Join(good, nodeKeyName), filepath.Join(good, "old.key")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenNode(good); err == nil || !strings.Contains(err.Error(), "the certificate is for another key") {
-		t.Errorf("with a new key: %v", err)
-	}
-	if err := os.Rename(filepath.Join(good, "old.key"), filepath.Join(good, nodeKeyName)); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct{ name, file, from, to string }{ // from "*": the whole file
-		{"key torn", nodeKeyName, "-----END", ""},
-		{"key empty", nodeKeyName, "*", ""},
-		{"membership empty", membershipName, "*", ""},
-		{"membership of version 2", membershipName, `"version": 1`, `"version": 2`},
-		{"membership with more in it", membershipName, `"version": 1`, `"version": 1, "more": 1`},
-		{"no genesis", membershipName, `"genesis"`, `"genesys"`},
-		{"revoked list torn", revokedName, "]", ""},
-		{"revoked list of other things", revokedName, `"keys": [`, `"keys": ["eve", `},
-	} {
-		dir := filepath.Join(t.TempDir(), "identity")
-		if err := os.CopyFS(dir, os.DirFS(good)); err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(dir, c.file)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text = bytes.Replace(text, []byte(c.from), []byte(c.to), 1)
-		if c.from == "*" {
-			text = []byte(c.to)
-		}
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := OpenNode(dir); err == nil || !strings.Contains(err.Error(), c.file) {
-			t.Errorf("%s: %v", c.name, err)
-		}
-		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, text) {
-			t.Errorf("%s: it is changed, %v", c.name, err)
-		}
-	}
-}
-
 // TestRevoke tries what can be revoked.
 func TestRevoke(t *testing.T) {
 	dir := t.TempDir()

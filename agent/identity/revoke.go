@@ -1,9 +1,7 @@
 package identity
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 
@@ -48,20 +46,31 @@ func (n *Node) revoke(keys []string) error {
 		all[key] = true
 	}
 	switch {
-	case len(all) == len(n.revoked):
+	case len(all) == len(n.revoked) && !n.damaged.has(revokedName):
 		return nil
 	case len(all) > maxRevoked:
 		return fmt.Errorf("%d keys: %d at most", len(all), maxRevoked)
 	}
 	text, err := document.Encode(revokedFile{revokedVersion, slices.Sorted(maps.Keys(all))})
 	if err == nil {
+		err = n.damaged.aside(n.files, revokedName)
+	}
+	if err == nil {
 		err = n.files.Replace(revokedName, text)
 	}
 	if err != nil {
 		return fmt.Errorf("%d keys: %w", len(keys), err)
 	}
+	delete(n.damaged, revokedName)
 	n.revoked = all
 	return nil
+}
+
+// RevokedKeys are all keys that were withdrawn, sorted.
+func (n *Node) RevokedKeys() []string {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return slices.Sorted(maps.Keys(n.revoked))
 }
 
 // Revoked says whether the key was withdrawn. It fits [fleet.Genesis.VerifyPeer].
@@ -71,22 +80,20 @@ func (n *Node) Revoked(key string) bool {
 	return n.revoked[key]
 }
 
-// readRevoked reads the list. One that cannot be read is an error, for an empty one
-// would let in whom somebody had reason to turn away.
-func (n *Node) readRevoked() error {
+// readRevoked reads the list. Of one that cannot be read all keys stay revoked that are found in
+// it, and [Node.Forgets] says that there may have been more.
+func (n *Node) readRevoked() {
 	n.revoked = make(map[string]bool)
-	raw, err := n.files.Read(revokedName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	n.read(revokedName, func(raw []byte) error {
+		keys, err := parseRevoked(raw)
+		if err != nil {
+			keys = keysIn(raw)
+		}
+		for _, k := range keys {
+			n.revoked[k] = true
+		}
 		return err
-	}
-	keys, err := parseRevoked(raw)
-	for _, k := range keys {
-		n.revoked[k] = true
-	}
-	return err
+	})
 }
 
 func parseRevoked(raw []byte) ([]string, error) {

@@ -32,6 +32,12 @@ type seatFile struct {
 	Version int       `json:"version"`
 	Key     []byte    `json:"key"` // the private key's seed, 32 bytes
 	Journal roster.ID `json:"journal"`
+	// Sum is of the two, because disks decay: another key would be a stranger's.
+	Sum document.Hash `json:"sum"`
+}
+
+func (f seatFile) sum() document.Hash {
+	return document.HashOf(document.Message("kogge/seat-file/v1", f.Key, f.Journal[:]))
 }
 
 // OpenSeat reads the key of this node's seat from the folder of its identity, and makes one if
@@ -64,6 +70,7 @@ func openSeat(files files) (*Seat, error) {
 func makeSeat(files files) (*Seat, error) {
 	f := seatFile{Version: seatVersion, Key: make([]byte, ed25519.SeedSize), Journal: roster.NewID()}
 	rand.Read(f.Key) // never fails: it ends the program instead
+	f.Sum = f.sum()
 	s, err := seatOf(f)
 	if err != nil {
 		return nil, err
@@ -78,6 +85,9 @@ func makeSeat(files files) (*Seat, error) {
 func seatOf(f seatFile) (*Seat, error) {
 	if len(f.Key) != ed25519.SeedSize || f.Journal == (roster.ID{}) {
 		return nil, errors.New("it has no whole key, or no journal")
+	}
+	if f.Sum != f.sum() {
+		return nil, errors.New("its bytes are not those that were written")
 	}
 	s := &Seat{Journal: f.Journal, private: ed25519.NewKeyFromSeed(f.Key)}
 	var err error

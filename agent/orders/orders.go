@@ -36,12 +36,24 @@ type Book struct {
 
 	standing atomic.Pointer[order.Standing] // at the last look
 
-	mu      sync.Mutex                 // guards what follows
-	held    map[string]signed.Envelope // by file name
-	problem error
-	looked  document.Hash // by which record; zero: something has changed
-	again   time.Time     // when it is over; zero: never
+	mu     sync.Mutex                 // guards what follows
+	held   map[string]signed.Envelope // by file name
+	unread map[string]error           // files that are not what was written
+	unkept map[string]error           // orders that the disk does not hold
+	tried  time.Time                  // when they were written again
+	folder error                      // why there may be more than is known
+	looked document.Hash              // by which record; zero: something has changed
+	listed int                        // how many operators that state had: one whose key is revoked is left out
+	at     time.Time                  // when
+	again  time.Time                  // when it is over; zero: never
 }
+
+// ErrUnkept is of an order that counts on this node, and that its disk does not hold: the agent's end
+// would be that of the order here.
+var ErrUnkept = errors.New("the disk does not keep an order about a seat: it counts until this node's agent starts anew")
+
+// mendEvery is between two tries to write what the disk did not take.
+const mendEvery = 30 * time.Second
 
 // files is the book's folder. The tests have one that loses power.
 type files interface {
@@ -55,11 +67,11 @@ type files interface {
 func Open(dir string) *Book { return open(folder(dir)) }
 
 func open(files files) *Book {
-	b := &Book{files: files, held: make(map[string]signed.Envelope)}
+	b := &Book{files: files, held: make(map[string]signed.Envelope), unread: make(map[string]error), unkept: make(map[string]error)}
 	b.standing.Store(&order.Standing{})
 	names, err := files.List()
 	if err != nil {
-		b.problem = fmt.Errorf("orders about seats: %w", err)
+		b.folder = fmt.Errorf("orders about seats: %w", err)
 	}
 	for _, name := range names {
 		raw, err := files.Read(name)
@@ -68,7 +80,7 @@ func open(files files) *Book {
 			e, err = read(name, raw)
 		}
 		if err != nil {
-			b.problem = fmt.Errorf("orders about seats: %s: %w", name, err)
+			b.unread[name] = err
 			continue
 		}
 		b.held[name] = e
@@ -106,7 +118,9 @@ func nameOf(e signed.Envelope) string {
 
 // Keep keeps an order that a shelf holds, durably once it returns nil; news says that it is
 // another one than before. One that is older than what is here is let go, unless that does not
-// count any more, by the ledger's state. A cut leaves the order before it, or this one.
+// count any more, by the ledger's state. A cut leaves the order before it, or this one. One that
+// the disk does not take counts all the same: the error wraps [ErrUnkept], each time that it comes,
+// until [Book.Mend] has written it.
 func (b *Book) Keep(s ledger.State, e signed.Envelope) (news bool, err error) {
 	name := nameOf(e)
 	if name == "" {
@@ -115,30 +129,59 @@ func (b *Book) Keep(s ledger.State, e signed.Envelope) (news bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if before, there := b.held[name]; there {
-		if bytes.Equal(before.Message(), e.Message()) || before.Sequence > e.Sequence && order.Counts(s, before) {
+		if bytes.Equal(before.Message(), e.Message()) {
+			return false, b.unkept[name]
+		}
+		if before.Sequence > e.Sequence && order.Counts(s, before) {
 			return false, nil
 		}
 	}
 	b.looked = document.Hash{}
-	content := e.Bytes()
+	b.held[name] = e
+	return true, b.write(name)
+}
+
+// write writes an order that is held. The caller holds mu.
+func (b *Book) write(name string) error {
+	content := b.held[name].Bytes()
 	if err := b.files.Replace(name, append([]byte(document.HashOf(content).String()+"\n"), content...)); err != nil {
-		b.problem = fmt.Errorf("orders about seats: %w", err)
-		b.held[name] = e // it holds for as long as the agent runs
-		return true, b.problem
+		b.unkept[name] = fmt.Errorf("%w: %w", ErrUnkept, err)
+		return b.unkept[name]
 	}
-	b.held[name], b.problem = e, nil
+	delete(b.unkept, name)
+	delete(b.unread, name)
+	return nil
+}
+
+// Mend writes what the disk did not take, if the last try is a while ago. mended says that the disk
+// holds all of it now. now is of a clock that nobody sets.
+func (b *Book) Mend(now time.Time) (mended bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.unkept) == 0 || !b.tried.IsZero() && now.Sub(b.tried) < mendEvery {
+		return false, nil
+	}
+	b.tried = now
+	for name := range b.unkept { // in any order, so that none is in the way of all others
+		if err := b.write(name); err != nil {
+			return false, err
+		}
+	}
 	return true, nil
 }
 
 // Look says what the orders come to now. Those of a seat or an operator that the ledger does not
 // list do not count; they stay here, because a ledger that was damaged lists fewer than it did.
+// What was over by a clock that has been set back since is not.
 func (b *Book) Look(s ledger.State, now time.Time) order.Standing {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.looked.IsZero() || b.looked != s.Record || !b.again.IsZero() && !now.Before(b.again) {
+	now = now.Round(0) // of the day, which a set clock changes
+	if b.looked.IsZero() || b.looked != s.Record || b.listed != len(s.Operators) || now.Before(b.at) || !b.again.IsZero() && !now.Before(b.again) {
 		standing := order.Decide(s, slices.Collect(maps.Values(b.held)), now)
 		b.standing.Store(&standing)
 		b.looked, b.again = s.Record, standing.Changes()
+		b.listed, b.at = len(s.Operators), now
 	}
 	return *b.standing.Load()
 }
@@ -161,7 +204,13 @@ func (b *Book) All() (all []signed.Envelope) {
 func (b *Book) Problem() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.problem
+	if all := slices.Sorted(maps.Keys(b.unkept)); len(all) > 0 { // one says what there is to say: look at the disk
+		return b.unkept[all[0]]
+	}
+	if all := slices.Sorted(maps.Keys(b.unread)); len(all) > 0 {
+		return fmt.Errorf("orders about seats: %s: %w: other nodes may have it, or operators give it again", all[0], b.unread[all[0]])
+	}
+	return b.folder
 }
 
 // folder is a folder of the machine's file system.

@@ -1,12 +1,14 @@
 package orders
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -174,12 +176,83 @@ func TestDecay(t *testing.T) {
 	}
 }
 
-// TestFullDisk: an order that the disk does not take holds for as long as the agent runs.
+// full is a folder on a disk that has no room for what err says.
+type full struct {
+	folder
+	err map[string]error // by name; "": for all
+}
+
+func (f *full) Replace(name string, data []byte) error {
+	if err := cmp.Or(f.err[""], f.err[name]); err != nil {
+		return err
+	}
+	return f.folder.Replace(name, data)
+}
+
+// TestFullDisk: an order that the disk does not take holds for as long as the agent runs, the book
+// says that it is not kept for as long as it is not, and it is written once the disk has room.
 func TestFullDisk(t *testing.T) {
 	s, keys := founded(t)
-	b := open(onDisk(nil, 0))
-	news, err := b.Keep(s, seal(t, s, keys["ada"], 1, isolate(s, 9, true)))
-	if !news || err == nil || b.Problem() == nil || len(b.Look(s, now).Isolated) != 1 {
+	dir := filepath.Join(t.TempDir(), "orders")
+	disk := &full{folder(dir), map[string]error{"": syscall.ENOSPC}}
+	b, lost := open(disk), func() int { return 2 - len(Open(dir).All()) }
+	one, two := seal(t, s, keys["ada"], 1, isolate(s, 9, true)), seal(t, s, keys["ada"], 2, isolate(s, 10, true))
+	if news, err := b.Keep(s, one); !news || !errors.Is(err, ErrUnkept) || !errors.Is(err, syscall.ENOSPC) || len(b.Look(s, now).Isolated) != 1 {
 		t.Errorf("%v, %v, %v", news, err, b.Standing())
+	}
+	if news, err := b.Keep(s, one); news || !errors.Is(err, ErrUnkept) {
+		t.Errorf("the same order again: %v, %v", news, err)
+	}
+	disk.err = map[string]error{nameOf(one): syscall.ENOSPC}
+	if news, err := b.Keep(s, two); !news || err != nil || !errors.Is(b.Problem(), ErrUnkept) || lost() != 1 {
+		t.Errorf("%v, %v; the first one: %v", news, err, b.Problem())
+	}
+	if mended, err := b.Mend(now); mended || !errors.Is(err, syscall.ENOSPC) || lost() != 1 {
+		t.Errorf("no room yet: %v, %v", mended, err)
+	}
+	disk.err = nil
+	if mended, err := b.Mend(now.Add(mendEvery - 1)); mended || err != nil || lost() != 1 {
+		t.Errorf("it is tried again at once: %v, %v", mended, err)
+	}
+	if mended, err := b.Mend(now.Add(mendEvery)); !mended || err != nil || b.Problem() != nil || lost() != 0 {
+		t.Errorf("%v, %v, %v", mended, err, b.Problem())
+	}
+	if mended, err := b.Mend(now.Add(time.Hour)); mended || err != nil {
+		t.Errorf("there is nothing to mend: %v, %v", mended, err)
+	}
+}
+
+// TestUnkeptNewer: of an order that is not kept, a later one about the seat is kept in its place.
+func TestUnkeptNewer(t *testing.T) {
+	s, keys := founded(t)
+	disk := &full{folder(filepath.Join(t.TempDir(), "orders")), map[string]error{"": syscall.ENOSPC}}
+	b := open(disk)
+	_, _ = b.Keep(s, seal(t, s, keys["ada"], 1, isolate(s, 9, true)))
+	disk.err = nil
+	if news, err := b.Keep(s, seal(t, s, keys["ada"], 2, isolate(s, 9, false))); !news || err != nil || b.Problem() != nil {
+		t.Errorf("%v, %v, %v", news, err, b.Problem())
+	}
+	if mended, err := b.Mend(now); mended || err != nil || open(disk.folder).All()[0].Sequence != 2 {
+		t.Errorf("%v, %v", mended, err)
+	}
+}
+
+// TestClockBack: an absence that is over by a clock that was wrong is not, once the clock is right.
+func TestClockBack(t *testing.T) {
+	s, keys := founded(t)
+	away, _ := s.Roster.Seat(9)
+	b := Open(filepath.Join(t.TempDir(), "orders"))
+	if _, err := b.Keep(s, seal(t, s, keys["ada"], 1, order.Absence{Seat: 9, Key: away.Key, State: order.Away, Until: now.Add(48 * time.Hour)})); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		at   time.Time
+		want int
+	}{
+		{now, 1}, {now.AddDate(64, 0, 0), 0}, {now.Add(time.Hour), 1}, {now.Add(47 * time.Hour), 1}, {now.Add(48 * time.Hour), 0}, {now.Add(49 * time.Hour), 0}, {time.Time{}, 1},
+	} {
+		if got := len(b.Look(s, c.at).Absent); got != c.want {
+			t.Errorf("at %s: %d absent, not %d", c.at, got, c.want)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -50,17 +51,29 @@ func Events(before, now order.Standing) (all []events.Event) {
 }
 
 // Outcasts are the nodes of isolated seats, as callers: by the name in a certificate, which any
-// key of the node CA can give, and by the TLS keys that they have called theirs.
-type Outcasts struct{ names, keys map[string]string }
+// key of the node CA can give, and by the TLS keys that they have called theirs. A seat may call
+// another's key its own: whose name is that of a seat which does so, too, is none.
+type Outcasts struct {
+	names, keys map[string]string
+	owns        func(name, key string) bool
+}
 
-// OutcastsOf says who they are, and why.
-func OutcastsOf(s order.Standing, tlsKey func(signed.Key) (document.Hash, bool)) *Outcasts {
-	o := &Outcasts{make(map[string]string), make(map[string]string)}
+// OutcastsOf says who they are, and why. tlsKey is asked later, too.
+func OutcastsOf(s order.Standing, r roster.Roster, tlsKey func(signed.Key) (document.Hash, bool)) *Outcasts {
+	o := &Outcasts{names: make(map[string]string), keys: make(map[string]string)}
 	for _, one := range s.Isolated {
 		o.names[one.Seat.Name] = one.String()
 		if key, ok := tlsKey(one.Seat.Key); ok {
 			o.keys[key.String()] = one.String()
 		}
+	}
+	o.owns = func(name, key string) bool {
+		seat, ok := r.ByName(name)
+		if !ok {
+			return false
+		}
+		its, ok := tlsKey(seat.Key)
+		return ok && its.String() == key
 	}
 	return o
 }
@@ -70,10 +83,12 @@ func (o *Outcasts) Admit(who fleet.Peer) error {
 	if o == nil || who.Kind != fleet.KindNode {
 		return nil
 	}
-	for _, why := range []string{o.names[who.Name], o.keys[who.Key]} {
-		if why != "" {
-			return fmt.Errorf("%s: %w: %s", who, order.ErrIsolated, why)
-		}
+	why := o.names[who.Name]
+	if by := o.keys[who.Key]; why == "" && by != "" && !o.owns(who.Name, who.Key) {
+		why = by
+	}
+	if why != "" {
+		return fmt.Errorf("%s: %w: %s", who, order.ErrIsolated, why)
 	}
 	return nil
 }

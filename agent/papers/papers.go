@@ -9,9 +9,11 @@ package papers
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -33,7 +35,7 @@ type Store struct {
 	mu      sync.Mutex // guards what follows, and is never held while the disk is waited for
 	set     *token.Set
 	changed func()
-	damaged int
+	damaged map[string]bool   // files that cannot be read
 	counts  map[string]uint64 // refusals, by reason
 }
 
@@ -58,7 +60,7 @@ func Open(dir string, state func() ledger.State) (*Store, error) {
 }
 
 func open(files files, state func() ledger.State) (*Store, error) {
-	s := &Store{files: files, state: state, set: token.NewSet(), changed: func() {}, counts: make(map[string]uint64)}
+	s := &Store{files: files, state: state, set: token.NewSet(), changed: func() {}, counts: make(map[string]uint64), damaged: make(map[string]bool)}
 	names, err := files.List()
 	if err != nil {
 		return s, err
@@ -76,7 +78,7 @@ func open(files files, state func() ledger.State) (*Store, error) {
 			c, err = s.set.Recall(raw)
 		}
 		if err != nil || c.ID.String() != name {
-			s.damaged++
+			s.damaged[name] = true
 		}
 	}
 	return s, nil
@@ -112,6 +114,9 @@ func (s *Store) take(raw []byte) (bool, error) {
 	if err := s.files.Replace(c.ID.String(), summed(raw)); err != nil {
 		return false, errors.Join(fmt.Errorf("keep a paper of the fleet: %w", err), s.recall())
 	}
+	s.mu.Lock()
+	delete(s.damaged, c.ID.String())
+	s.mu.Unlock()
 	if !c.Dropped.IsZero() {
 		_ = s.files.Remove(c.Dropped.String()) // then it is passed over at the next start
 	}
@@ -127,6 +132,7 @@ func (s *Store) recall() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before.set.Age(s.set.Now())
 	s.set, s.damaged = before.set, before.damaged
 	return nil
 }
@@ -145,6 +151,13 @@ func (s *Store) Admit(u token.Use, now time.Time) error {
 	}
 	_, err = s.take(u.Bytes())
 	return err
+}
+
+// Opens says whether a token lets in anybody more, by [token.Set.Opens]. The error is counted.
+func (s *Store) Opens(r token.Record, tlsKey document.Hash, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count(s.set.Opens(r, tlsKey, now))
 }
 
 // reasons are refusals, as people are told how many there were.
@@ -179,11 +192,11 @@ func (s *Store) Refused() map[string]uint64 {
 	return all
 }
 
-// Damaged is how many files could not be read.
+// Damaged is how many files could not be read, and have not come again.
 func (s *Store) Damaged() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.damaged
+	return len(s.damaged)
 }
 
 // Sum stands for all that is here, and IDs tells it one by one.
@@ -200,11 +213,35 @@ func (s *Store) IDs() []token.Short {
 	return s.set.IDs()
 }
 
-// Lacking are the papers that somebody lacks who has others, as many as have so many bytes.
+// Lacking are papers that somebody lacks who has others, as many as have so many bytes, and others
+// each time.
 func (s *Store) Lacking(has []token.Short, most int) [][]byte {
+	var from token.Short
+	binary.BigEndian.PutUint64(from[:], rand.Uint64())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.set.Lacking(has, most)
+	return s.set.Lacking(has, most, from)
+}
+
+// Age forgets what is over for long, by [token.Set.Age]. What the disk does not remove is read again
+// at the next start, and forgotten then.
+func (s *Store) Age(now time.Time) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	gone := s.set.Age(now)
+	changed := s.changed
+	s.mu.Unlock()
+	var failed error
+	for _, id := range gone {
+		if err := s.files.Remove(id.String()); err != nil {
+			failed = fmt.Errorf("forget a paper of the fleet that is over: %w", err)
+		}
+	}
+	if len(gone) > 0 {
+		changed()
+	}
+	return failed
 }
 
 // All are all papers and uses.

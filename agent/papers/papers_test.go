@@ -186,6 +186,39 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// TestAgePowerCut cuts the power at every write of forgetting what is over: what is left is forgotten
+// at the next start.
+func TestAgePowerCut(t *testing.T) {
+	w := begin(t)
+	late := now.Add(time.Hour + token.Kept + time.Second)
+	d := onDisk(nil, 1000)
+	s := w.open(t, d)
+	end := ledgertest.Must[token.Paper](t)(token.Revoke(w.state.Fleet(), ledgertest.Must[signed.Key](t)(token.KeyOf(w.seed)), now.Add(time.Hour), w.admin))
+	for _, raw := range [][]byte{w.use(t, "a").Bytes(), w.use(t, "b").Bytes(), end.Bytes(), w.accept(t, "c", 1)} {
+		if _, err := s.Take(raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := d.AfterCut(1)
+	for writes := 0; ; writes++ {
+		cut := onDisk(maps.Clone(before), writes)
+		err := w.open(t, cut).Age(late)
+		for seed := range uint64(4) {
+			after := onDisk(cut.AfterCut(seed), 1000)
+			again := w.open(t, after)
+			if n := len(again.All()); n < 1 || n > 4 {
+				t.Errorf("writes=%d seed=%d: %d papers", writes, seed, n)
+			}
+			if err := again.Age(late); err != nil || len(again.All()) != 1 {
+				t.Errorf("writes=%d seed=%d: %v, %d papers at the end", writes, seed, err, len(again.All()))
+			}
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
 // TestFolder keeps papers in a real folder.
 func TestFolder(t *testing.T) {
 	w, dir := begin(t), t.TempDir()+"/kogge/papers"

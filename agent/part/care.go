@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log"
 	"path/filepath"
+	"sync"
 
 	"kogge.example/agent/etcd"
 	"kogge.example/agent/etcd/fsync"
@@ -18,13 +19,15 @@ import (
 	"kogge.example/init/control"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/signed"
 )
 
 // Care is what the node does for operators who look after its fleet. restart has PID 1 start the
 // service etcd anew.
 func (t *Talk) Care(restart func(context.Context) error) care.Care {
 	state, run := t.part.state, t.part.run
-	r := restorer{part: t.part, dir: filepath.Join(state, "etcd"), happened: t.happened, restart: restart}
+	r := restorer{part: t.part, dir: filepath.Join(state, "etcd"), happened: t.happened, give: t.give, restart: restart}
 	return care.Care{
 		Give: t.give, Given: t.given, Reach: t.reachNode, Restore: r.restore,
 		Backup: func(ctx context.Context, w io.Writer) error {
@@ -45,19 +48,26 @@ type restorer struct {
 	part     *Part
 	dir      string // etcd's, on STATE
 	happened func(...events.Event)
+	give     func(signed.Envelope) error // tells others of an order
 	restart  func(context.Context) error // the service etcd
+
+	busy sync.Mutex // held while one snapshot comes
 }
 
 // maxSnapshot is the bytes of a snapshot, at most: of the largest database that a member may have,
 // and what etcd adds to it.
 const maxSnapshot = 2 * etcd.DefaultQuota
 
-// restore places a snapshot, or the order to begin anew from the node's own disk, and has the
-// service etcd start anew. The fleet's ledger on STATE is not touched: whatever a snapshot says,
-// the node goes on from the height that it has. The error wraps [ledger.ErrPermit] where the owner
-// has not permitted just this.
-func (r *restorer) restore(ctx context.Context, by string, permit []byte, snapshot io.Reader) error {
-	p, err := r.permitted(permit)
+// restore places a snapshot, or the order to begin anew from the node's own disk, tells the others of
+// it, and has the service etcd start anew: who brings the order may go as soon as the snapshot is here.
+// The fleet's ledger on STATE is not touched: whatever a snapshot says, the node goes on from the
+// height that it has. The error wraps [ledger.ErrPermit] where the owner has not permitted just this.
+func (r *restorer) restore(ctx context.Context, by string, object signed.Envelope, snapshot io.Reader) error {
+	if !r.busy.TryLock() {
+		return errors.New("another restore is under way here")
+	}
+	defer r.busy.Unlock()
+	p, err := r.permitted(object)
 	if err != nil {
 		return err
 	}
@@ -69,18 +79,24 @@ func (r *restorer) restore(ctx context.Context, by string, permit []byte, snapsh
 		what = "a snapshot"
 		snapshot = &checked{from: io.LimitReader(snapshot, maxSnapshot+1), sum: sha256.New(), want: p.Snapshot}
 	}
-	if err := etcd.PlaceRestore(r.dir, snapshot, int(p.Generation)); err != nil {
+	if err := etcd.PlaceRestore(r.dir, snapshot, int(p.Generation), func() error { return r.give(object) }); err != nil {
 		return err
 	}
 	log.Printf("agent: etcd begins anew from %s: by %s, permitted by the owner", what, by)
 	r.happened(events.Event{Kind: events.Node, Object: "etcd", What: "to begin anew", By: by, Text: "from " + what})
-	return r.restart(ctx)
+	if err := r.restart(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("etcd begins anew when its service starts next: %w", err)
+	}
+	return nil
 }
 
-// permitted is what an owner's permit says, if it is for this node as it stands now.
-func (r *restorer) permitted(permit []byte) (ledger.Restore, error) {
-	p, err := ledger.ParseRestore(permit)
+// permitted is what the owner permits by an order, if it is for this node as it stands now.
+func (r *restorer) permitted(object signed.Envelope) (p ledger.Restore, err error) {
+	o, err := order.ParseRestoring(object.Body)
 	if err != nil {
+		return p, err
+	}
+	if p, err = ledger.ParseRestore(o.Leave); err != nil {
 		return p, err
 	}
 	seat, taken, err := r.part.Whole()
@@ -94,6 +110,9 @@ func (r *restorer) permitted(permit []byte) (ledger.Restore, error) {
 	if err := s.PermitsRestore(p, seat.Key); err != nil {
 		return p, err
 	}
+	if err := order.Check(s, object); err != nil {
+		return p, err
+	}
 	if own, ok := s.Roster.ByKey(seat.Key); !ok || !own.Member && !own.Spare {
 		return p, errors.New("the roster does not have this node run etcd")
 	}
@@ -101,8 +120,9 @@ func (r *restorer) permitted(permit []byte) (ledger.Restore, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, errors.New("the service etcd has not run since the node booted: ask again in a minute")
 	}
-	if err == nil && p.Generation < int64(e.Generation) { // higher, where this node has missed one
-		err = fmt.Errorf("%w: it is for etcd of generation %d, and here it is %d: a permit is used once", ledger.ErrPermit, p.Generation, e.Generation)
+	newest := max(e.Generation, r.part.book().Standing().Generation) // what was ordered may run elsewhere
+	if err == nil && p.Generation < int64(newest) {                  // higher, where this node has missed one
+		err = fmt.Errorf("%w: it is for etcd of generation %d, and %d is known here: a permit is used once", ledger.ErrPermit, p.Generation, newest)
 	}
 	return p, err
 }

@@ -16,6 +16,7 @@ import (
 	"kogge.example/agent/enrol"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -52,6 +53,7 @@ func (c clock) signs() (time.Time, bool) {
 func (s *session) newMember() *enrol.Member {
 	return &enrol.Member{
 		Ledger: s.taken, Papers: s.part.papers(), Revoked: s.part.node.Revoked, Now: s.talk.clock.now, Word: s.ownWord,
+		RevokedKeys: s.part.node.RevokedKeys, TLSKey: s.tlsKey, Refuse: refuse(s.part.book()),
 		CanSign: func() error { _, _, err := s.nodeCA(); return err },
 		Sign: func(name string, key *ecdsa.PublicKey) ([]byte, error) {
 			by, now, err := s.nodeCA()
@@ -71,6 +73,8 @@ func (s *session) nodeCA() (*ecdsa.PrivateKey, time.Time, error) {
 	key := s.held.CA(ca)
 	now, known := s.talk.clock.signs()
 	switch {
+	case s.part.node.Forgets():
+		return nil, now, fmt.Errorf("%w: it cannot read any more which keys are revoked", enrol.ErrCannotSign)
 	case key == nil:
 		return nil, now, fmt.Errorf("%w: it does not hold the key of the node CA", enrol.ErrCannotSign)
 	case !known:
@@ -100,7 +104,7 @@ func (s *session) sayCustody() {
 		log.Printf("agent: this node holds the key of the node CA now")
 	}
 	s.says.Say(notice.WrapKeyKind, s.held.Says(seat.Number).Encode())
-	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey)
+	k, gives := s.talk.shares.Give(s.held, state, s.wrapKey, refuse(s.part.book()), time.Now())
 	if _, before := s.engine.Object(notice.CAKeyKind, s.seat.Key); gives || before && !k.CA.IsZero() {
 		s.says.Say(notice.CAKeyKind, k.Encode())
 	}
@@ -121,12 +125,34 @@ func (s *session) wrapKey(by signed.Key) (notice.WrapKey, bool) {
 func (t *Talk) Comer(name func() string) *enrol.Comer {
 	p := t.part
 	return &enrol.Comer{
-		Identity: p.node, Open: p.before, New: p.isNew, Accepted: p.accepted, Name: name, Now: t.clock.now,
+		Identity: p.node, Open: p.before, Seen: p.seen, Settle: p.arrive, New: p.isNew, Accepted: p.accepted, Name: name, Now: t.clock.now,
 		Seated:  func() bool { return p.number() != 0 },
 		Take:    func(paper []byte) (bool, error) { return p.papers().Take(paper) },
 		Changed: func() { t.Look(); p.Tell() }, Waits: p.wait, Again: make(chan struct{}, 1),
-		Contacts: t.contacts,
+		Contacts: t.contacts, Refuse: func(seat roster.Seat) error { return refuse(p.book())(seat) },
+		Find: t.findMembers, Own: t.ownCertificate,
 	}
+}
+
+// ownCertificate is the next certificate of a node that holds the key of the node CA, in DER. The
+// error may wrap [enrol.ErrCannotSign].
+func (t *Talk) ownCertificate() ([]byte, error) {
+	s := t.session.Load()
+	if s == nil {
+		return nil, errNoSeat
+	}
+	seat, ok := s.taken.State().Roster.ByKey(s.seat.Key)
+	if !ok {
+		return nil, errNoSeat
+	}
+	if err := refuse(t.part.book())(seat); err != nil {
+		return nil, err
+	}
+	key, err := fleet.P256(t.part.node.Certificate().Leaf.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return s.member.Sign(seat.Name, key)
 }
 
 // errNew is the answer of a node that nobody has accepted.
@@ -136,6 +162,9 @@ var errNew = errors.New("this node came by a token, and no operator has accepted
 func (p *Part) mayServe(procedure string) error {
 	for _, service := range []string{apiv1connect.WorkloadServiceName, apiv1connect.RegistryServiceName, apiv1connect.VolumeServiceName} {
 		if strings.HasPrefix(procedure, "/"+service+"/") && p.isNew() {
+			if err := p.seatless(); err != nil { // somebody may have accepted it
+				return api.Refuse(rpc.CodeFailedPrecondition, apiv1.Reason_REASON_NEW, fmt.Errorf("whether this node was accepted cannot be said: %w", err))
+			}
 			return api.Refuse(rpc.CodeFailedPrecondition, apiv1.Reason_REASON_NEW, errNew)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,13 +50,14 @@ type village struct {
 	where map[int]netip.AddrPort
 	nodes []*Talk
 	now   clock
+	later atomic.Int64 // since ledgertest.Today, nanoseconds
 }
 
 // live starts a fleet of so many seats, of which the first three are members.
 func live(t *testing.T, seats int) *village {
 	t.Helper()
 	v := &village{Fleet: ledgertest.Founded(t, seats, 1), where: make(map[int]netip.AddrPort)}
-	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today }}
+	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today.Add(time.Duration(v.later.Load())) }}
 	v.admin = v.lists(t, "cleo")
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -341,6 +343,287 @@ func TestComerAtRest(t *testing.T) {
 	}
 }
 
+// aged is the node of a seat, with its keys and a certificate that is over for years.
+func (v *village) aged(t *testing.T, number int) newcomer {
+	t.Helper()
+	state := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(state, "identity"), 0o700))
+	for _, name := range []string{"node.key", "seat.json"} {
+		text, err := os.ReadFile(filepath.Join(v.nodes[number-1].part.state, "identity", name))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(state, "identity", name), text, 0o600))
+	}
+	node, err := identity.OpenNode(filepath.Join(state, "identity"))
+	must(t, err)
+	must(t, node.Join(&fleet.JoinFile{Genesis: v.Genesis, Token: fleet.NewToken()}))
+	csr, err := node.Request()
+	must(t, err)
+	key, _, err := fleet.RequestKey(csr)
+	must(t, err)
+	must(t, node.Adopt(v.SignAt(t, fleet.KindNode, fmt.Sprintf("n%d", number), "", key, ledgertest.Today.AddDate(-5, 0, 0))))
+	return v.in(t, New(node, state, t.TempDir(), func() {}))
+}
+
+// in is the side of a node that visits members, with the fleet's first record.
+func (v *village) in(t *testing.T, p *Part) newcomer {
+	t.Helper()
+	taken, err := p.Ledger()
+	must(t, err)
+	must(t, taken.Take(1, v.Entries[0]))
+	return newcomer{v.talkOf(p).Comer(func() string { return "x" }), p}
+}
+
+// heard says whether nodes have heard which TLS key a seat calls its own.
+func (v *village) heard(t *testing.T, number int, nodes ...int) bool {
+	for _, n := range nodes {
+		now := v.nodes[n-1].session.Load()
+		if now == nil {
+			return false
+		}
+		if _, ok := now.tlsKey(keyOf(t, number)); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// TestRevokedOperator: whoever has the key of an operator that is revoked on the nodes lets in nobody,
+// accepts nobody and orders nothing; what he had ordered ends, and whom he had accepted stays.
+func TestRevokedOperator(t *testing.T) {
+	v := live(t, 4)
+	v.hand(t, 1)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
+	id := v.Log.State().Fleet()
+	accept := func(number int64, of, name string) []byte {
+		paper, err := token.SignAccept(id, token.Accept{Version: 1, Node: ledgertest.Key(t, of), Name: name, Number: number}, v.admin)
+		must(t, err)
+		return paper.Bytes()
+	}
+	isolate := func(number uint64, seat int) signed.Envelope {
+		e, err := order.Seal(id, v.admin, number, order.Isolation{Seat: seat, Key: keyOf(t, seat), Isolated: true})
+		must(t, err)
+		return e
+	}
+	isolated := func(seat int) func() bool {
+		return func() bool {
+			for _, one := range v.nodes[:2] {
+				if _, is := one.part.book().Standing().Isolates(keyOf(t, seat)); !is {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	_, err := v.nodes[0].part.papers().Take(accept(1, "a", "a"))
+	must(t, err)
+	must(t, v.nodes[0].give(isolate(9, 4)))
+	within(t, "n4 is isolated", isolated(4))
+
+	spki, err := x509.MarshalPKIXPublicKey(&v.admin.PublicKey)
+	must(t, err)
+	for _, one := range v.nodes {
+		must(t, one.part.node.Revoke(document.HashOf(spki).String()))
+		one.Look()
+	}
+	within(t, "n4 is not isolated any more", func() bool { return !isolated(4)() })
+	seed := fleet.NewToken()
+	n := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n9", 1, 2, 3)
+	e, _ := n.part.node.Enrolment()
+	if err := n.Come(t.Context(), e); err == nil || strings.Count(err.Error(), ledger.ErrWithdrawn.Error()) != 3 {
+		t.Errorf("a token: %v", err)
+	}
+	if _, err := v.nodes[0].part.papers().Take(accept(1, "b", "b")); !errors.Is(err, ledger.ErrWithdrawn) {
+		t.Errorf("an acceptance: %v", err)
+	}
+	if _, _, ok := v.nodes[0].part.papers().Accepted(ledgertest.Key(t, "a")); !ok {
+		t.Error("whom he had accepted is gone")
+	}
+	if err := v.nodes[0].give(isolate(10, 4)); !errors.Is(err, order.ErrOrder) || !errors.Is(err, ledger.ErrWithdrawn) {
+		t.Errorf("an order: %v", err)
+	}
+}
+
+// TestRenewsItself: the only node that holds the CA's key renews its own certificate, and that of a
+// node without a seat which was adopted by hand, once an operator has accepted it by both its keys.
+func TestRenewsItself(t *testing.T) {
+	v := live(t, 1)
+	v.hand(t, 1)
+	within(t, "n1 answers", func() bool { return v.heard(t, 1, 1) })
+	v.later.Store(int64(330 * 24 * time.Hour))
+	own := newcomer{v.nodes[0].Comer(nil), v.nodes[0].part}
+	renewed := func(n newcomer) bool {
+		before := n.part.node.Certificate().Leaf.NotAfter
+		_, ok := n.Step(t.Context(), 5)
+		after := n.part.node.Certificate().Leaf.NotAfter
+		if after.After(before) != ok && !ok {
+			t.Errorf("%s: %v, until %s", n.part.node, ok, after)
+		}
+		return after.After(before)
+	}
+	if !renewed(own) {
+		t.Error("it holds the CA's key, and does not renew itself")
+	}
+	node, state := identitytest.AdoptedAt(t, v.Fleet, "n5", ledgertest.Today.AddDate(-5, 0, 0))
+	n := v.in(t, New(node, state, t.TempDir(), func() {}))
+	taken, err := n.part.Ledger()
+	must(t, err)
+	must(t, taken.Take(2, v.Entries[1])) // which lists the operator
+	key := n.key(t)
+	if renewed(n) {
+		t.Error("nobody has accepted it")
+	}
+	tlsKey, err := document.ParseHash(node.Key())
+	must(t, err)
+	accept := func(number int64, tlsKey document.Hash) {
+		t.Helper()
+		paper, err := token.SignAccept(v.Log.State().Fleet(), token.Accept{Version: 1, Node: key, Name: "n5", TLSKey: tlsKey, Number: number}, v.admin)
+		must(t, err)
+		for _, p := range []*Part{v.nodes[0].part, n.part} {
+			_, err = p.papers().Take(paper.Bytes())
+			must(t, err)
+		}
+	}
+	accept(1, document.HashOf(nil))
+	if err := n.Visit(t.Context(), true); !errors.Is(err, enrol.ErrRefused) || !strings.Contains(err.Error(), enrol.ErrOtherKey.Error()) {
+		t.Errorf("accepted by another TLS key: %v", err)
+	}
+	accept(2, tlsKey)
+	if !renewed(n) {
+		t.Error("it is accepted, and not renewed")
+	}
+}
+
+// TestFindsMembers: a node whose members have moved looks for them where nobody has said that they are.
+func TestFindsMembers(t *testing.T) {
+	v := live(t, 3)
+	v.hand(t, 1)
+	within(t, "the members have heard of n3's TLS key", func() bool { return v.holdsCA(1) && v.heard(t, 3, 1, 2) })
+	n, where := v.aged(t, 3), v.where
+	n.Contacts = func(*pinned.Ledger, signed.Key) []netip.AddrPort {
+		return []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}
+	}
+	if err := n.Visit(t.Context(), true); err == nil {
+		t.Error("somebody answers at port 1")
+	}
+	n.Find = func(context.Context, *pinned.Ledger, signed.Key) []netip.AddrPort {
+		return []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), where[1]}
+	}
+	if err := n.Visit(t.Context(), true); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestComesKnowing: a node that comes by a token turns away who was revoked before, and comes in by no
+// member that has the key of the token's issuer as revoked.
+func TestComesKnowing(t *testing.T) {
+	v := live(t, 3)
+	v.hand(t, 1)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) })
+	spki, err := x509.MarshalPKIXPublicKey(&v.admin.PublicKey)
+	must(t, err)
+	key, err := fleet.NewKey()
+	must(t, err)
+	cert, err := x509.ParseCertificate(v.Sign(t, fleet.KindOperator, "bob", fleet.RoleAdmin, &key.PublicKey))
+	must(t, err)
+	issuer, bob := document.HashOf(spki).String(), document.HashOf(cert.RawSubjectPublicKeyInfo).String()
+	for _, one := range v.nodes {
+		must(t, one.part.node.Revoke(bob))
+	}
+	// n1 lies: it has the token's issuer as revoked, and lets in by the token all the same.
+	v.nodes[0].session.Load().member.RevokedKeys = func() []string { return []string{bob, issuer} }
+	seed := fleet.NewToken()
+	n := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n9", 1)
+	e, _ := n.part.node.Enrolment()
+	if err := n.Come(t.Context(), e); !errors.Is(err, enrol.ErrNotAMember) || n.part.node.Adopted() || n.part.node.Revoked(issuer) {
+		t.Errorf("at a member that lies: %v", err)
+	}
+	e.Members = append(e.Members, v.where[2])
+	if err := n.Come(t.Context(), e); err != nil || !n.part.node.Adopted() {
+		t.Fatal(err)
+	}
+	if !n.part.node.Revoked(bob) || n.part.node.Revoked(issuer) {
+		t.Errorf("it has as revoked: %v", n.part.node.RevokedKeys())
+	}
+	if _, err := v.Genesis.VerifyPeer(cert, nil, time.Now(), true, n.part.node.Revoked); !errors.Is(err, fleet.ErrRevoked) {
+		t.Errorf("bob calls it: %v", err)
+	}
+}
+
+// TestStolenSeat: whoever has the key of a seat, or of a node that was accepted, and makes a TLS key
+// of his own gets no certificate for it: neither once the node's is revoked, nor before.
+func TestStolenSeat(t *testing.T) {
+	v := live(t, 4)
+	v.hand(t, 1)
+	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
+	within(t, "the members have heard of its TLS key", func() bool { return v.heard(t, 4, 1, 2, 3) })
+	// thief has what lies on STATE, but for the TLS key.
+	thief := func(p *Part) newcomer {
+		node, state := identitytest.AdoptedAt(t, v.Fleet, "n4", ledgertest.Today.AddDate(-5, 0, 0))
+		text, err := os.ReadFile(filepath.Join(p.state, "identity", "seat.json"))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(state, "identity", "seat.json"), text, 0o600))
+		return v.in(t, New(node, state, t.TempDir(), func() {}))
+	}
+	refused := func(what string, n newcomer, is ...string) {
+		t.Helper()
+		err := n.Visit(t.Context(), true)
+		if !errors.Is(err, enrol.ErrRefused) {
+			t.Errorf("%s: %v", what, err)
+		}
+		for _, words := range is {
+			if err == nil || !strings.Contains(err.Error(), words) {
+				t.Errorf("%s: %v: %q is not in it", what, err, words)
+			}
+		}
+	}
+	own, stolen := v.aged(t, 4), thief(v.nodes[3].part)
+	if err := own.Visit(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	refused("another TLS key of a seat", stolen, enrol.ErrOtherKey.Error())
+	if err := stolen.Visit(t.Context(), false); err != nil {
+		t.Errorf("it hears of records: %v", err)
+	}
+
+	seed := fleet.NewToken()
+	came := v.comer(t, seed, v.issue(t, seed, func(r *token.Record) { r.Count = 2 }), "n9", 1)
+	if _, ok := came.Step(t.Context(), 0); !ok {
+		t.Fatal("it does not come in")
+	}
+	key := came.key(t)
+	paper, err := token.SignAccept(v.Log.State().Fleet(), token.Accept{Version: 1, Node: key, Name: "n9", Number: 1}, v.admin)
+	must(t, err)
+	_, err = v.nodes[0].part.papers().Take(paper.Bytes())
+	must(t, err)
+	for _, one := range v.nodes {
+		within(t, "the acceptance travels", func() bool {
+			_, _, ok := one.part.papers().Accepted(key)
+			_, used := one.part.papers().CameBy(key)
+			return ok && used
+		})
+	}
+	if err := came.Visit(t.Context(), true); err != nil && !errors.Is(err, fleet.ErrNoRenewal) { // it came in this very second
+		t.Errorf("it is accepted: %v", err)
+	}
+	refused("another TLS key of an accepted node", thief(came.part), enrol.ErrOtherKey.Error())
+
+	for _, one := range v.nodes[:3] {
+		must(t, one.part.node.Revoke(own.part.node.Key(), came.part.node.Key()))
+	}
+	for what, n := range map[string]newcomer{"a revoked seat": own, "its seat key with another TLS key": stolen, "a revoked node": came, "its key with another TLS key": thief(came.part)} {
+		refused(what, n, fleet.ErrRevoked.Error())
+	}
+	// By a token the key of the seat comes in no more, either.
+	again := v.comer(t, seed, v.issue(t, seed, func(r *token.Record) { r.Count = 2 }), "n4", 1, 2, 3)
+	text, err := os.ReadFile(filepath.Join(v.nodes[3].part.state, "identity", "seat.json"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(again.part.state, "identity", "seat.json"), text, 0o600))
+	e, _ := again.part.node.Enrolment()
+	if err := again.Come(t.Context(), e); err == nil || !strings.Contains(err.Error(), fleet.ErrRevoked.Error()) {
+		t.Errorf("by a token: %v", err)
+	}
+}
+
 // TestRenewedByMember renews the certificate of a seat that is over for years, and of one that is
 // nobody's not.
 func TestRenewedByMember(t *testing.T) {
@@ -348,17 +631,18 @@ func TestRenewedByMember(t *testing.T) {
 	v.hand(t, 3)
 	within(t, "the members hold the CA's key", func() bool { return v.holdsCA(1) && v.holdsCA(2) && v.holdsCA(3) })
 	old := func(number int, sits bool) newcomer {
+		if sits {
+			return v.aged(t, number)
+		}
 		node, state := identitytest.AdoptedAt(t, v.Fleet, fmt.Sprintf("n%d", number), ledgertest.Today.AddDate(-5, 0, 0))
 		p := New(node, state, t.TempDir(), func() {})
-		if sits {
-			identitytest.Sit(t, state, number)
-		}
 		taken, err := p.Ledger()
 		must(t, err)
 		must(t, taken.Take(1, v.Entries[0]))
 		return newcomer{v.talkOf(p).Comer(func() string { return "x" }), p}
 	}
 	n := old(4, true)
+	within(t, "the members have heard of its TLS key", func() bool { return v.heard(t, 4, 1, 2, 3) })
 	before := n.part.node.Certificate().Leaf.NotAfter
 	if _, ok := n.Step(t.Context(), 0); !ok {
 		t.Error("it is not renewed")

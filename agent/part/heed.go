@@ -1,15 +1,19 @@
 package part
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"log"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/orders"
+	"kogge.example/agent/serve/care"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
@@ -51,27 +55,39 @@ func refuse(book *orders.Book) func(roster.Seat) error {
 	}
 }
 
+// withdrawn says why a session is to end that stands on a TLS key which was withdrawn on this node.
+func (p *Part) withdrawn(session any) error {
+	if by, ok := session.(interface{ TLSKey() document.Hash }); ok && p.node.Revoked(by.TLSKey().String()) {
+		return fmt.Errorf("TLS key %s: %w", by.TLSKey().Short(), fleet.ErrRevoked)
+	}
+	return nil
+}
+
 // heed keeps the orders that have come, and has the node do what they come to now: it turns away
 // those who are isolated.
 func (s *session) heed() {
-	book, state := s.part.book(), s.taken.State()
+	book, state := s.part.book(), s.part.trusted(s.taken)
 	for _, k := range order.Kinds() {
 		for _, object := range s.engine.Objects(k.Name) {
-			if _, err := book.Keep(state, object); err != nil {
-				log.Printf("agent: %v", err) // it holds until the agent ends
+			if news, err := book.Keep(state, object); news && err != nil {
+				log.Printf("agent: %v", err)
 			}
 		}
 	}
-	now := book.Look(state, time.Now())
+	if mended, _ := book.Mend(time.Now()); mended {
+		log.Printf("agent: the disk keeps all orders about seats again")
+	}
+	now := book.Look(state, s.talk.clock.now()) // an absence ends once that has passed for sure
 	if all := orders.Events(s.standing, now); len(all) > 0 {
 		for _, e := range all {
 			log.Printf("agent: node %s is %s (by %s: %s)", e.Object, e.What, cmp.Or(e.By, "nobody"), e.Text)
 		}
 		s.talk.happened(all...)
 		s.advanced()
+		s.ways.cut(refuse(book))
 	}
 	s.standing = now
-	s.part.outcasts.Store(orders.OutcastsOf(now, s.tlsKey))
+	s.part.outcasts.Store(orders.OutcastsOf(now, state.Roster, s.tlsKey))
 }
 
 // tlsKey is the TLS key that a seat calls its own, by its own word.
@@ -96,23 +112,28 @@ func publish(engine *gossip.Engine, book *orders.Book) {
 var errNoSeat = errors.New("this node has no seat in a founded fleet")
 
 // give takes an order that an operator has brought, keeps it and passes it on. The error wraps
-// [order.ErrOrder] or [notice.ErrOlder] where that is not the node's fault.
+// [order.ErrOrder] or [notice.ErrOlder] where it does not count, and [care.ErrUnkept] where it does
+// and is passed on, but would not outlive the agent here.
 func (t *Talk) give(object signed.Envelope) error {
 	now := t.session.Load()
 	if now == nil {
 		return errNoSeat
 	}
-	s := now.taken.State()
+	s := t.part.trusted(now.taken)
 	if err := order.Check(s, object); err != nil {
 		return err
 	}
 	if err := now.engine.Publish(object); err != nil {
 		return err
 	}
-	if _, err := t.part.book().Keep(s, object); err != nil {
-		return err
+	defer t.news.give()
+	same := func(one signed.Envelope) bool { return bytes.Equal(one.Message(), object.Message()) }
+	if !slices.ContainsFunc(now.engine.Objects(object.Kind), same) { // of two with one number it is the other
+		return fmt.Errorf("order %d of key %s: %w", object.Sequence, object.By.ID().Short(), notice.ErrOlder)
 	}
-	t.news.give()
+	if _, err := t.part.book().Keep(s, object); err != nil {
+		return fmt.Errorf("%w: %w", care.ErrUnkept, err)
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package part
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +21,10 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/enrol"
+	"kogge.example/agent/etcd/etcdtest"
 	"kogge.example/agent/events"
+	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity/identitytest"
 	"kogge.example/agent/machine"
@@ -49,6 +54,8 @@ type small struct {
 	mu    sync.Mutex // guards what follows
 	where map[int]netip.AddrPort
 	apart bool // nobody reaches anybody
+	// astray is where every node says that it is besides; the zero one: nowhere.
+	astray netip.AddrPort
 }
 
 // member is one of its nodes.
@@ -106,6 +113,9 @@ func (s *small) start(number int, p *Part) *member {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if at, ok := s.where[seat.Number]; ok && !s.apart {
+			if s.astray.IsValid() {
+				return []netip.AddrPort{s.astray, at}
+			}
 			return []netip.AddrPort{at}
 		}
 		return nil
@@ -217,6 +227,11 @@ func TestIsolate(t *testing.T) {
 	s.wait("all talk", all(s.nodes, func(n *member) bool {
 		return n.sessions() > 0 && n.talks(func(e *gossip.Engine) bool { return len(e.Objects(notice.TLSKeyKind)) == 4 })
 	}))
+	through := api.Dial("n3:7443", "n1", s.fleet.Genesis, s.ada)
+	through.Go(s.nodes[0].client(s.ada).Relay("n3"))
+	defer through.Close()
+	_, err := through.Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
+	must(t, err)
 	began := time.Now()
 	must(t, s.nodes[0].bring(s.order(1, s.isolation(3, true))))
 	s.wait("all isolate it", all(others, isolates(3)))
@@ -232,8 +247,15 @@ func TestIsolate(t *testing.T) {
 			return err == nil && len(seats.Seats) == 3 && seats.Seats[2].TLSKey == "" && seats.Seats[0].TLSKey != ""
 		})
 	}
+	s.wait("the way to it through another one has ended", func() bool {
+		_, err := through.Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
+		return err != nil
+	})
 	if _, err := s.nodes[0].reachNode(t.Context(), "n3"); !errors.Is(err, order.ErrIsolated) {
 		t.Errorf("a way to it: %v", err)
+	}
+	for _, n := range others {
+		outcast.knocks(n)
 	}
 	// What it signs counts, whoever brings it.
 	ballot, err := signed.Seal(notice.StatusKind, s.state.Fleet(), ledgertest.Private("n3"), 1<<40, notice.Status{Version: 1, Deeds: notice.Deeds{Size: 7, Root: document.HashOf(nil)}}.Encode())
@@ -267,15 +289,141 @@ func TestIsolate(t *testing.T) {
 	s.wait("all have to do with it again", all(s.with(1, 4), func(n *member) bool { return !isolates(3)(n) }))
 	s.wait("it has sessions again", func() bool { return outcast.sessions() > 0 })
 	s.wait("a new start hears of it, too", all(others, func(n *member) bool { return !isolates(3)(n) }))
-	told, _, _ := s.nodes[0].events.After(0)
-	var text strings.Builder
-	for _, e := range told {
-		if e.Kind == events.Node {
-			fmt.Fprintf(&text, "%s %s (%s)\n", e.Object, e.What, e.By)
+	s.wait("it is told as it came", func() bool {
+		told, _, _ := s.nodes[0].events.After(0)
+		var text strings.Builder
+		for _, e := range told {
+			if e.Kind == events.Node {
+				fmt.Fprintf(&text, "%s %s (%s)\n", e.Object, e.What, e.By)
+			}
+		}
+		return strings.HasPrefix(text.String(), "n3 isolated (ada)\nn4 to be isolated, which does not count (ada)\nn3 not isolated any more ()\n")
+	})
+}
+
+// knocks has an isolated node come to another one by each protocol that nodes speak with each other:
+// it is turned away.
+func (n *member) knocks(at *member) {
+	n.in.t.Helper()
+	own := n.session.Load()
+	seat, _ := n.in.state.Roster.Seat(at.number)
+	ways := map[string]func(gossip.Session) error{
+		gossip.Protocol: func(s gossip.Session) error {
+			for {
+				if _, err := s.Receive(); err != nil {
+					return err // it is cut off, whatever it has been told before
+				}
+			}
+		},
+		wire.Protocol: func(s gossip.Session) error {
+			raw, err := s.Receive()
+			if err != nil {
+				return err
+			}
+			f, err := wire.Decode(raw)
+			if r, ok := f.(wire.Refuse); ok && r.Why == wire.Unlisted {
+				return errors.New("it is refused")
+			}
+			return err
+		},
+	}
+	for protocol := range at.Protocols() {
+		way, known := ways[protocol]
+		if protocol == enrol.Protocol {
+			visitor := &enrol.Node{
+				Genesis: n.in.fleet.Genesis, Certificate: n.part.node.Certificate(), Key: own.seat.Key, Seal: own.seat.Seal, Ledger: own.taken, Revoked: n.part.node.Revoked,
+			}
+			if _, err := visitor.Visit(n.in.t.Context(), own.peers.Addresses(seat)[0], true); !errors.Is(err, enrol.ErrRefused) || !strings.Contains(err.Error(), order.ErrIsolated.Error()) {
+				n.in.t.Errorf("n%d is visited by an isolated node: %v", at.number, err)
+			}
+			continue
+		}
+		if !known {
+			n.in.t.Errorf("nobody has tried %s as an isolated node", protocol)
+			continue
+		}
+		peer := &gossip.TLS{
+			Speaks: protocol, Certificate: own.peers.Certificate, Word: own.ownWord, Admit: own.engine.Admit, Addresses: own.peers.Addresses,
+		}
+		s, err := peer.Dial(n.in.t.Context(), seat)
+		if err == nil {
+			err = way(s)
+			s.Close()
+		}
+		if err == nil {
+			n.in.t.Errorf("n%d takes %s of an isolated node", at.number, protocol)
 		}
 	}
-	if want := "n3 isolated (ada)\nn4 to be isolated, which does not count (ada)\nn3 not isolated any more ()\n"; !strings.HasPrefix(text.String(), want) {
-		t.Errorf("events:\n%s", text.String())
+}
+
+// TestNewTLSKey has seats say that they have other TLS keys: sessions with gateways that stand on the old
+// ones end, at both ends.
+func TestNewTLSKey(t *testing.T) {
+	s, members := newSmall(t, 4), etcdtest.New(t, 3)
+	for _, n := range s.with(1, 2, 3) {
+		must(t, os.Symlink(filepath.Dir(members.Socket(n.number)), filepath.Join(n.part.run, "etcd")))
+		must(t, control.Etcd{Seat: n.number, Running: true, Leader: 1, Members: []int{1, 2, 3}}.Write(n.part.run))
+	}
+	last := s.nodes[3]
+	gateway := func() int {
+		if now := last.session.Load(); now != nil {
+			return now.board.client.Known().Gateway
+		}
+		return 0
+	}
+	// says has a seat say to some that it has another key.
+	says := func(seat int, to ...*member) {
+		word, err := signed.Seal(notice.TLSKeyKind, s.state.Fleet(), ledgertest.Private(fmt.Sprintf("n%d", seat)), 1<<40,
+			notice.TLSKey{Version: 1, Seat: seat, Key: document.HashOf([]byte("another"))}.Encode())
+		must(t, err)
+		for _, n := range to {
+			must(t, n.session.Load().engine.Publish(word))
+		}
+	}
+	s.wait("n4 has a gateway", func() bool { return gateway() != 0 })
+	first := gateway()
+	says(first, last)
+	s.wait("it has another one", func() bool { g := gateway(); return g != 0 && g != first })
+	says(4, s.with(1, 2, 3)...)
+	s.wait("it has none", func() bool { return gateway() == 0 })
+}
+
+// TestIsolateGateway isolates the member of etcd whose gateway another node has: that one goes to
+// another gateway, and nobody visits the outcast, also not where it answers at another one's address.
+func TestIsolateGateway(t *testing.T) {
+	s, members := newSmall(t, 4), etcdtest.New(t, 3)
+	for _, n := range s.with(1, 2, 3) {
+		must(t, os.Symlink(filepath.Dir(members.Socket(n.number)), filepath.Join(n.part.run, "etcd")))
+		must(t, control.Etcd{Seat: n.number, Running: true, Leader: 1, Members: []int{1, 2, 3}}.Write(n.part.run))
+	}
+	gateway := func(n *member) int {
+		now := n.session.Load()
+		if now == nil {
+			return 0
+		}
+		return now.board.client.Known().Gateway
+	}
+	s.wait("all have a gateway", all(s.nodes, func(n *member) bool { return gateway(n) != 0 }))
+	last := s.nodes[3]
+	outcast := gateway(last)
+	must(t, last.bring(s.order(1, s.isolation(outcast, true))))
+	s.wait("it goes to another one", func() bool { g := gateway(last); return g != 0 && g != outcast })
+	for _, n := range s.with(1, 2, 3, 4) {
+		if n.number == outcast {
+			continue
+		}
+		s.wait("it is isolated", func() bool { return isolates(outcast)(n) && gateway(n) != outcast })
+		one := n.session.Load()
+		if slices.ContainsFunc(n.contacts(one.taken, keyOf(t, n.number)), func(a netip.AddrPort) bool { return a == s.where[outcast] }) {
+			t.Errorf("n%d would visit it", n.number)
+		}
+		visitor := &enrol.Node{
+			Genesis: s.fleet.Genesis, Certificate: n.part.node.Certificate(), Key: one.seat.Key, Seal: one.seat.Seal, Ledger: one.taken,
+			Revoked: n.part.node.Revoked, Refuse: n.Comer(nil).Refuse,
+		}
+		if _, err := visitor.Visit(t.Context(), s.where[outcast], false); !errors.Is(err, order.ErrIsolated) {
+			t.Errorf("n%d visits it: %v", n.number, err)
+		}
 	}
 }
 
@@ -308,7 +456,23 @@ func TestAbsent(t *testing.T) {
 		t.Errorf("an older order: %v", err)
 	}
 	must(t, s.nodes[0].bring(s.order(14, absent(2, order.Present))))
+	// Of two orders with one number the other one counts for whoever brings it last.
+	one, two := s.order(15, absent(1, order.Cordoned)), s.order(15, order.Absence{Seat: 1, Key: keyOf(t, 1), State: order.Cordoned, Why: "disk"})
+	a, b := document.HashOf(one.Message()), document.HashOf(two.Message())
+	if bytes.Compare(a[:], b[:]) > 0 {
+		one, two = two, one
+	}
+	must(t, s.nodes[0].bring(one))
+	if err := s.nodes[0].bring(two); rpc.CodeOf(err) != rpc.CodeAborted {
+		t.Errorf("the order that does not count: %v", err)
+	}
+	must(t, s.nodes[0].bring(one))
 	s.wait("it is back", all(s.nodes, seats(control.Seat{}, control.Seat{}, control.Seat{Yields: true})))
+	// None of these nodes knows the time: for them nothing is over that has not passed for sure.
+	must(t, s.nodes[0].bring(s.order(16, order.Absence{Seat: 2, Key: keyOf(t, 2), State: order.Away, Until: time.Now().Add(-time.Hour).UTC().Truncate(time.Second)})))
+	s.wait("it is away for who does not know the time", all(s.nodes, seats(control.Seat{}, control.Seat{Away: true, Yields: true}, control.Seat{Yields: true})))
+	must(t, s.nodes[0].bring(s.order(17, absent(2, order.Present))))
+	s.wait("it is back again", all(s.nodes, seats(control.Seat{}, control.Seat{}, control.Seat{Yields: true})))
 	answer, err := s.nodes[2].client(s.ada).Orders(t.Context(), rpc.NewRequest(&apiv1.OrdersRequest{}))
 	must(t, err)
 	var objects []signed.Envelope
@@ -317,7 +481,7 @@ func TestAbsent(t *testing.T) {
 		must(t, err)
 		objects = append(objects, e)
 	}
-	if st := order.Decide(s.state, objects, time.Now()); len(st.Absent) != 2 || order.Number(s.state, objects, order.AbsenceKind) != 14 {
+	if st := order.Decide(s.state, objects, time.Now()); len(st.Absent) != 2 || order.Number(s.state, objects, order.AbsenceKind) != 17 {
 		t.Errorf("%+v", st)
 	}
 	// What nobody may order is refused in words.
@@ -332,11 +496,40 @@ func TestAbsent(t *testing.T) {
 	}
 }
 
+// TestUnkept: a node whose disk takes no order follows it, passes it on, and says so.
+func TestUnkept(t *testing.T) {
+	s := newSmall(t, 4)
+	s.wait("all talk", all(s.nodes, func(n *member) bool { return n.sessions() > 0 }))
+	folder := filepath.Join(s.nodes[0].part.state, "kogge", "orders")
+	must(t, os.WriteFile(folder, nil, 0o600))
+	for range 2 { // whoever asks again hears it again
+		if err := s.nodes[0].bring(s.order(1, s.isolation(3, true))); rpc.CodeOf(err) != rpc.CodeDataLoss {
+			t.Errorf("an order that the disk does not take: %v", err)
+		}
+	}
+	s.wait("all isolate it", all(s.with(1, 2, 4), isolates(3)))
+	says := func(n *member) string {
+		f, err := control.ReadFleet(n.part.run)
+		must(t, err)
+		return f.Problem
+	}
+	s.wait("the node says so", func() bool { return strings.Contains(says(s.nodes[0]), "does not keep") })
+	if problem := says(s.nodes[1]); problem != "" {
+		t.Errorf("another node: %s", problem)
+	}
+	must(t, os.Remove(folder))
+	must(t, s.nodes[0].bring(s.order(2, s.isolation(3, false))))
+	s.wait("it is well again", func() bool { return says(s.nodes[0]) == "" })
+}
+
 // TestRelay calls a node through another one: as the caller himself, with the node's own
 // certificate, and through nobody who is no node of the ledger.
 func TestRelay(t *testing.T) {
 	s := newSmall(t, 3)
 	s.wait("all talk", all(s.nodes, func(n *member) bool { return n.sessions() > 0 }))
+	s.mu.Lock()
+	s.astray = s.where[1] // behind other routers, machines have one address
+	s.mu.Unlock()
 	by := s.nodes[0].client(s.ada)
 	c := api.Dial("n3:7443", "n1", s.fleet.Genesis, s.ada)
 	c.Go(by.Relay("n3"))

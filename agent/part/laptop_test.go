@@ -143,12 +143,13 @@ func TestWithoutLaptop(t *testing.T) {
 	if fmt.Sprint(admission.Waits(h)) != "[n9]" || h.Votes != 3 || h.Answering != 3 {
 		t.Errorf("%+v", h)
 	}
-	key, labels, err := a.Waiting("n9")
+	u, err := a.Waiting("n9")
 	must(t, err)
+	key, labels := u.Node, u.Record.Labels
 	if key != n.key(t) || labels["region"] != "eu" {
 		t.Errorf("%s, %v", key.ID().Short(), labels)
 	}
-	paper, err := k.AcceptNode(key, "n9", labels, time.Now())
+	paper, err := k.AcceptNode(key, u.TLSKey, "n9", labels, time.Now())
 	must(t, err)
 	told, err = admission.GivePapers(t.Context(), k, []string{"n1"}, [][]byte{paper.Bytes()}, tell)
 	must(t, err)

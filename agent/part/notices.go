@@ -1,8 +1,10 @@
 package part
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log"
 	"math"
 	"os"
@@ -21,6 +23,7 @@ import (
 	"kogge.example/agent/pinned"
 	"kogge.example/agent/serve/records"
 	"kogge.example/init/control"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
@@ -39,21 +42,27 @@ type notices struct {
 	self    signed.Key
 	run     string // the folder that does not outlive a boot
 
-	mu    sync.Mutex // guards came
+	mu    sync.Mutex // guards came and keys
 	came  map[shelf.ID]int32
+	keys  map[signed.Key]document.Hash // TLS keys that seats call their own
 	begun time.Time
 }
 
 // newNotices stands on the engine of the node's gossip: what both carry lies on one shelf.
 func newNotices(s *session) *notices {
-	n := &notices{Engine: s.engine, taken: s.taken, self: s.seat.Key, run: s.part.run, came: make(map[shelf.ID]int32), begun: time.Now()}
+	n := &notices{Engine: s.engine, taken: s.taken, self: s.seat.Key, run: s.part.run, came: make(map[shelf.ID]int32), keys: make(map[signed.Key]document.Hash), begun: time.Now()}
 	n.tls = &gossip.TLS{
 		Speaks: wire.Protocol, Certificate: s.peers.Certificate, Word: s.peers.Word, Admit: s.peers.Admit, Addresses: s.peers.Addresses, Find: s.peers.Find,
 	}
 	book := s.part.book()
-	n.gateway = gateway.New(gateway.Config{Shelf: s.engine, Ledger: s.taken, Refuse: func(key signed.Key) error { return isolated(book, key) }})
+	n.gateway = gateway.New(gateway.Config{Shelf: s.engine, Ledger: s.taken, Grown: s.talk.Look, Refuse: func(one gateway.Session) error {
+		return cmp.Or(isolated(book, one.Peer()), s.part.withdrawn(one), n.outdated(one.Peer(), one))
+	}})
 	n.client = client.New(client.Config{
 		Self: s.seat.Key, Ledger: s.taken, Judge: s.engine.Put, Grown: s.talk.Look,
+		Refuse: func(seat roster.Seat, one client.Session) error {
+			return cmp.Or(refuse(book)(seat), s.part.withdrawn(one), n.outdated(seat.Key, one))
+		},
 		Dial: func(ctx context.Context, seat roster.Seat) (client.Session, error) { return n.tls.Dial(ctx, seat) },
 	})
 	return n
@@ -77,6 +86,27 @@ func (n *notices) heard(object signed.Envelope) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.came[shelf.IDOf(object.Kind, object.By)] = int32(time.Since(n.begun) / time.Second)
+	if object.Kind == notice.TLSKeyKind {
+		if word, err := notice.OpenTLSKey(object); err == nil {
+			n.keys[object.By] = word.Key
+			n.client.Advanced()
+		}
+	}
+}
+
+// outdated says why a session is to end that stands on a TLS key which its seat does not call its own any
+// more: as that of gossip ends.
+func (n *notices) outdated(seat signed.Key, session any) error {
+	by, ok := session.(interface{ TLSKey() document.Hash })
+	if !ok {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if now, said := n.keys[seat]; said && now != by.TLSKey() {
+		return fmt.Errorf("TLS key %s: %w: the seat has another one by now", by.TLSKey().Short(), notice.ErrTLSKey)
+	}
+	return nil
 }
 
 // serve takes the session of a node.
@@ -110,7 +140,7 @@ func (n *notices) runGateway(ctx context.Context) {
 			n.gateway.Members(members)
 		}
 		room.sessions(n.gateway.Stats().Sessions)
-		switch runs := e.Running && slices.Contains(e.Members, e.Seat); {
+		switch runs := serves(e, end != nil); {
 		case runs && end == nil:
 			end = n.startGateway(ctx)
 		case !runs && end != nil:
@@ -122,6 +152,12 @@ func (n *notices) runGateway(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// serves says whether the gateway is to run, by what the service etcd says. It begins once there is a
+// leader: others have nothing of one that was never led. Later it waits for the next leader.
+func serves(e control.Etcd, already bool) bool {
+	return e.Running && slices.Contains(e.Members, e.Seat) && (already || e.Leader != 0)
 }
 
 // startGateway has the gateway run until the function that it returns is called; nil: it cannot.
@@ -165,7 +201,7 @@ func (n *notices) etcd() control.Etcd {
 		return control.Etcd{}
 	}
 	if _, err := os.Stat(etcd.ClientSocket(filepath.Join(n.run, "etcd"))); err != nil {
-		return control.Etcd{} // it does not serve yet
+		return control.Etcd{} // it answers nobody yet
 	}
 	e, err := control.ReadEtcd(n.run)
 	if err != nil {

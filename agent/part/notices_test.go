@@ -106,3 +106,25 @@ func TestNotices(t *testing.T) {
 		return b.Gateway == 0 && b.Problem != "" && b.Heard > time.Millisecond && b.Listed > time.Millisecond && leased(b)
 	})
 }
+
+// TestServes is the table of when a node's gateway runs.
+func TestServes(t *testing.T) {
+	members := []int{1, 2, 3}
+	for _, c := range []struct {
+		what    string
+		etcd    control.Etcd
+		already bool
+		want    bool
+	}{
+		{"etcd does not run", control.Etcd{Seat: 1}, true, false},
+		{"a member", control.Etcd{Seat: 1, Running: true, Leader: 2, Members: members}, false, true},
+		{"a learner", control.Etcd{Seat: 4, Running: true, Leader: 2, Members: members, Learners: []int{4}}, false, false},
+		{"without a leader since it was started", control.Etcd{Seat: 1, Running: true, Members: members}, false, false},
+		{"without a leader for now", control.Etcd{Seat: 1, Running: true, Members: members}, true, true},
+		{"taken out", control.Etcd{Seat: 1, Running: true, Leader: 2, Members: []int{2, 3, 4}}, true, false},
+	} {
+		if got := serves(c.etcd, c.already); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}

@@ -10,6 +10,7 @@ package part
 
 import (
 	"errors"
+	"fmt"
 	"log"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,11 @@ func (p *Part) opened() *pinned.Ledger {
 	return p.taken
 }
 
+// trusted is a ledger's state as the node acts by it: without operators whose keys were revoked here.
+func (p *Part) trusted(taken *pinned.Ledger) ledger.State {
+	return taken.State().Without(p.node.Revoked)
+}
+
 // Whole is the key of the seat, and the ledger.
 func (p *Part) Whole() (*identity.Seat, *pinned.Ledger, error) {
 	if _, err := p.Ledger(); err != nil {
@@ -122,7 +128,7 @@ func (p *Part) papers() *papers.Store {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.store == nil {
-		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.opened().State() })
+		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.trusted(p.opened()) })
 		if err != nil {
 			log.Printf("agent: %v", err)
 		}
@@ -144,6 +150,9 @@ func (p *Part) custody() (*identity.Custody, error) {
 	defer p.mu.Unlock()
 	if p.held == nil {
 		p.held, err = identity.OpenCustody(filepath.Join(p.state, "identity"), taken.State().Fleet(), seat.Key)
+		if err == nil && p.held.Problem() != nil {
+			log.Printf("agent: %v", p.held.Problem())
+		}
 	}
 	return p.held, err
 }
@@ -168,10 +177,20 @@ func (p *Part) accepted() bool {
 	}
 	own, _, err := p.Whole()
 	if err != nil {
-		return false
+		return false // seatless says so
 	}
 	_, _, ok := p.papers().Accepted(own.Key)
 	return ok
+}
+
+// seatless says why the key of the node's seat cannot be read; nil: it can, or there is none. No
+// key is made for that.
+func (p *Part) seatless() error {
+	if !p.node.Adopted() || !identity.HasSeat(filepath.Join(p.state, "identity")) {
+		return nil
+	}
+	_, _, err := p.Whole()
+	return err
 }
 
 // isNew says whether the node came by a token, and has neither been accepted nor got a seat.
@@ -238,7 +257,8 @@ func (p *Part) settle(boot control.Boot, assessment string) (head notice.Deeds, 
 // bootID is the kernel's id of this boot.
 func bootID() string { return machine.ReadLine("/proc/sys/kernel/random/boot_id") }
 
-// Problem says why the ledger is not to be relied on, if there is one.
+// Problem says why the ledger, or what the node knows of its fleet besides, is not to be relied on,
+// if there is a reason.
 func (p *Part) Problem() error {
 	if !p.node.Adopted() {
 		return nil
@@ -247,7 +267,11 @@ func (p *Part) Problem() error {
 	if err != nil {
 		return err
 	}
-	return taken.Problem()
+	var lost error
+	if n := p.papers().Damaged(); n > 0 {
+		lost = fmt.Errorf("%d papers of the fleet on STATE cannot be read, and come again from others", n)
+	}
+	return errors.Join(taken.Problem(), p.seatless(), p.book().Problem(), lost)
 }
 
 // place is what people and other programs of the node are told of it. Whether the node has a
@@ -280,12 +304,15 @@ func (p *Part) place() (control.Fleet, bool) {
 		f.Problem = err.Error()
 	}
 	f.New = p.isNew()
-	standing := p.book().Standing()
+	standing, unkept := p.book().Standing(), p.book().Problem()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seat != nil {
 		if one, is := standing.Isolates(p.seat.Key); is && f.Problem == "" {
 			f.Problem = one.String()
+		}
+		if unkept != nil && f.Problem == "" {
+			f.Problem = unkept.Error()
 		}
 		f.Key = p.seat.Key.ID().Short()
 		if seat, ok := s.Roster.ByKey(p.seat.Key); ok {
@@ -310,6 +337,9 @@ func (p *Part) votes(s ledger.State) error {
 func (p *Part) SettleVotes() error {
 	if !p.node.Adopted() {
 		return nil
+	}
+	if err := p.arrive(); err != nil {
+		log.Printf("agent: %v", err)
 	}
 	taken, err := p.Ledger()
 	if err != nil {
@@ -351,6 +381,9 @@ func (p *Part) Tell() {
 	p.show()
 }
 
+// errForgets is the answer of a node that lets in nobody whose key may have been revoked.
+var errForgets = errors.New("this node cannot read any more which keys are revoked, and until the first operator has told it (kogge operator revoke) it knows him alone")
+
 // Known is what the ledger makes of a caller. A node that nobody has adopted has none, and
 // knows him by his certificate.
 func (p *Part) Known(who fleet.Peer) (fleet.Peer, error) {
@@ -359,6 +392,9 @@ func (p *Part) Known(who fleet.Peer) (fleet.Peer, error) {
 	}
 	if err := p.outcasts.Load().Admit(who); err != nil {
 		return who, err
+	}
+	if p.node.Forgets() && who.Kind == fleet.KindOperator && who.Key != p.node.Genesis().FirstOperatorID() {
+		return who, fmt.Errorf("%s: %w", who, errForgets)
 	}
 	taken, err := p.Ledger()
 	if err != nil {

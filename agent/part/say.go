@@ -66,6 +66,7 @@ func (s *session) sayStatus(state ledger.State, facts *apiv1.StatusResponse, boo
 	note("gossip", s.says.Problem())
 	done, err := s.part.settle(boot, facts.GetBoot().GetAssessment())
 	note("deeds", err)
+	note("orders", s.part.book().Problem())
 	status := notice.Status{Version: 1, Height: state.Height, Head: state.Record, Deeds: done, Wrong: s.words.same(wrong, time.Now())}
 	s.says.Say(notice.StatusKind, status.Fit(s.engine.Limit(notice.StatusKind)).Encode())
 }

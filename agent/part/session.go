@@ -43,6 +43,7 @@ type session struct {
 	engine  *gossip.Engine
 	board   *notices
 	member  *enrol.Member // for nodes that come
+	ways    ways
 	// heeded are the seats of which the service etcd is told; nil: it was told of none yet.
 	heeded atomic.Pointer[map[signed.Key]bool]
 
@@ -64,7 +65,7 @@ func (t *Talk) sit(ctx context.Context, seat *identity.Seat, taken *pinned.Ledge
 		log.Printf("agent: %v", err) // a node that could not hold secrets still talks
 	}
 	s.part.papers().Listen(t.papered.give)
-	s.part.book().Look(taken.State(), time.Now()) // who is isolated is so from the first session with others on
+	s.part.book().Look(s.part.trusted(taken), t.clock.now()) // who is isolated is so from the first session with others on
 	s.connect()
 	return s
 }
@@ -138,6 +139,7 @@ func (s *session) keep(write func(time.Time) error) {
 func (s *session) run() {
 	tick := time.NewTicker(factsEvery)
 	defer tick.Stop()
+	s.age()
 	for look, on := true, true; on; look, on = s.next(tick.C) {
 		s.heed()
 		s.part.Tell()
@@ -167,14 +169,24 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 		s.advanced()
 	case <-tick:
 		s.engine.Advanced() // a key may have been withdrawn
+		s.board.client.Advanced()
 		s.keep(s.memory.Keep)
+		s.age()
 	}
 	return true, true
+}
+
+// age has papers go that are over for long.
+func (s *session) age() {
+	if err := s.part.papers().Age(s.talk.clock.now()); err != nil {
+		log.Printf("agent: %v", err)
+	}
 }
 
 // advanced has those who keep sessions with others look whom they may have them with.
 func (s *session) advanced() {
 	s.engine.Advanced()
+	s.board.client.Advanced()
 	s.board.gateway.Advanced()
 }
 

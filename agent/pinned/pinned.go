@@ -215,6 +215,9 @@ func (l *Ledger) Known(p fleet.Peer) (fleet.Peer, error) {
 	return s.Known(p)
 }
 
+// Log is the ledger as it is now. It does not grow, and is not to be changed.
+func (l *Ledger) Log() *ledger.Log { return l.now.Load().log }
+
 // Record is the hash of the record of a height, by [ledger.Log.Record].
 func (l *Ledger) Record(height int64) (document.Hash, error) {
 	return l.now.Load().log.Record(height)
@@ -343,15 +346,9 @@ func (l *Ledger) compare(height int64, e ledger.Entry) error {
 	if before, err := l.log.Record(height - 1); err != nil || r.Previous != before {
 		return fmt.Errorf("record %d: %w: it does not follow on record %d of this node", height, ledger.ErrRecord, height-1)
 	}
-	before := ledger.New(l.log.State().Genesis)
-	for h := int64(1); h < height; h++ {
-		known, err := l.read(h)
-		if err == nil {
-			err = before.Recall(known)
-		}
-		if err != nil {
-			return err
-		}
+	before, err := l.until(height)
+	if err != nil {
+		return err
 	}
 	if err := before.Append(e); err != nil {
 		return err
@@ -361,6 +358,43 @@ func (l *Ledger) compare(height int64, e ledger.Entry) error {
 		return err
 	}
 	return l.fork(height, e, fmt.Errorf("%w: %d: %s is here, and %s came", ErrFork, height, here.Short(), before.State().Record.Short()))
+}
+
+// until is the ledger as it was before a height.
+func (l *Ledger) until(height int64) (*ledger.Log, error) {
+	before := ledger.New(l.log.State().Genesis)
+	for h := int64(1); h < height; h++ {
+		known, err := l.read(h)
+		if err == nil {
+			err = before.Recall(known)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return before, nil
+}
+
+// Proved says why an entry of a height that was taken is not one of the record that is here, or does
+// not prove it. Others may have another certificate of it, which proves it as well: to look at that,
+// all records before it are read.
+func (l *Ledger) Proved(height int64, e ledger.Entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mine, err := l.read(height)
+	switch {
+	case err != nil:
+		return fmt.Errorf("record %d: %w", height, err)
+	case !bytes.Equal(mine.Record, e.Record):
+		return fmt.Errorf("record %d: %w: another one is here", height, ledger.ErrRecord)
+	case bytes.Equal(mine.Certificate, e.Certificate) && bytes.Equal(mine.Value, e.Value):
+		return nil
+	}
+	before, err := l.until(height)
+	if err != nil {
+		return err
+	}
+	return before.Append(e)
 }
 
 // folder is a folder of the machine's file system.

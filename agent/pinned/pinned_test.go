@@ -1,6 +1,7 @@
 package pinned
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -480,5 +481,44 @@ func TestRecord(t *testing.T) {
 	}
 	if _, err := l.Record(6); !errors.Is(err, ledger.ErrHeight) {
 		t.Errorf("a record that is not here: %v", err)
+	}
+}
+
+// TestProved wants of an entry that it is of the record that is here, and proves it: also by another
+// certificate.
+func TestProved(t *testing.T) {
+	f := ledgertest.Founded(t, 4, 5)
+	l := open(onDisk(taken(t, f), 1000), f.Genesis)
+	own := f.Entries[2]
+	r, err := ledger.ParseRecord(own.Record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := ledger.ParseValue(own.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := &ledgertest.Fleet{Genesis: f.Genesis, Log: ledger.New(f.Genesis)}
+	for _, e := range f.Entries[:2] {
+		before.Take(t, e)
+	}
+	more := before.Proved(r, v, 4)
+	if bytes.Equal(more.Certificate, own.Certificate) {
+		t.Fatal("it is the same certificate")
+	}
+	unproved := own
+	unproved.Certificate = f.Entries[1].Certificate
+	for what, c := range map[string]struct {
+		e  ledger.Entry
+		is error
+	}{
+		"the same": {own, nil}, "by all": {more, nil}, "another": {f.Entries[3], ledger.ErrRecord}, "by nobody": {unproved, ledger.ErrCertificate},
+	} {
+		if err := l.Proved(3, c.e); !errors.Is(err, c.is) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if s := l.State(); s.Height != 5 || l.Problem() != nil {
+		t.Errorf("height %d, %v", s.Height, l.Problem())
 	}
 }

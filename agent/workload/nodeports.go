@@ -3,6 +3,9 @@ package workload
 // APIPort is where a node's API answers, TCP.
 const APIPort = 7443
 
+// MemberPort is where the etcd of a fleet's members answers the others, TCP, as founding says.
+const MemberPort = 7444
+
 // NamePort is where the node's name server answers containers, TCP and UDP: on the
 // gateway of each of their networks, and nowhere else.
 const NamePort = 53
@@ -20,6 +23,7 @@ type NodePort struct {
 // node's own at their gateway.
 var NodePorts = []NodePort{
 	{TCP, APIPort, "its API"},
+	{TCP, MemberPort, "the fleet's etcd, where it runs"},
 	{UDP, 68, "its DHCP client"},
 	{UDP, 5353, "its multicast DNS"},
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,33 +16,39 @@ import (
 	"kogge.example/cmd/kogge/admission"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet/document"
+	fleetnotice "kogge.example/update/fleet/notice"
+	keys "kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/token"
 )
 
 func fleetAcceptCommand() *cobra.Command {
 	var t target
-	var key string
+	var key, instead string
 	cmd := &cobra.Command{
 		Use:   "accept NODE",
-		Short: "Accept a node that came into the fleet by a token",
+		Short: "Accept a node that came into the fleet by a token, or by hand",
 		Long: "A node that came by a token is new: it gets no containers, no secrets and no volumes, and counts nowhere. This\n" +
 			"shows the fingerprint of its key, which its console shows, too, and signs that it is accepted. The fleet's nodes\n" +
-			"pass that on. In scripts, --key gives the fingerprint that you expect.",
-		Example: "  kogge fleet accept n4\n  kogge fleet accept n4 --key 3be6f155f3e5",
+			"pass that on. A node without a seat that was adopted by hand is not new; accept it so that members renew its\n" +
+			"certificate. In scripts, --key gives the fingerprint that you expect.",
+		Example: "  kogge fleet accept n4\n  kogge fleet accept n4 --key 3be6f155f3e5\n  kogge fleet accept n4 --instead 0d5c2f8a91be",
 		Args:    exactly("NODE"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ring, err := t.openFleet()
 			if err != nil {
 				return err
 			}
-			return acceptNode(cmd.Context(), ring, args[0], key, cmd.OutOrStdout())
+			return acceptNode(cmd.Context(), ring, args[0], key, instead, cmd.OutOrStdout())
 		},
 	}
 	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&key, "key", "", "`FINGERPRINT` of the node's key, or its first 12 digits (default: ask on the terminal)")
+	cmd.Flags().StringVar(&instead, "instead", "", "`FINGERPRINT` of the key of the node that had the name, and is gone: the new one takes its place")
 	return cmd
 }
 
-func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected string, out io.Writer) error {
+func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, instead string, out io.Writer) error {
 	l, _, err := operate.Ledger(ring)
 	if err != nil {
 		return err
@@ -53,23 +60,40 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected strin
 	if err != nil {
 		return hinted{err, "kogge fleet status says which nodes this computer reaches"}
 	}
-	node, labels, err := a.Waiting(name)
-	if errors.Is(err, admission.ErrNoSuchNode) {
-		return hinted{err, "kogge fleet nodes lists who came; a node that an operator has adopted need not be accepted"}
-	}
+	node, tlsKey, labels, came, err := whoCame(ctx, ring, a, name)
 	if err != nil {
-		return hinted{err, "revoke all of them (kogge help roles), and let the right one in by another token"}
+		return err
+	}
+	if seat, ok := l.State().Roster.ByName(name); ok {
+		return hinted{fmt.Errorf("node %s has seat %d: no other node takes its name", name, seat.Number), "let the node in under another name: kogge fleet token create --node"}
 	}
 	if _, ok := a.Set.Accepted(node); ok {
-		_, err := fmt.Fprintf(out, "Node %s is accepted already.\n", name)
-		return err
+		revoked, err := byRevoked(ring, a.Set.PaperOf(node))
+		if err != nil {
+			return err
+		}
+		if !revoked {
+			_, err := fmt.Fprintf(out, "Node %s is accepted already.\n", name)
+			return err
+		}
+	}
+	at := time.Now()
+	holder, held := a.Set.Holder(name)
+	if held && holder.Node != node {
+		was := holder.Node.ID()
+		if len(instead) < 12 || !strings.HasPrefix(was.String(), strings.ToLower(instead)) {
+			return hinted{fmt.Errorf("node %s: a node of that name was accepted with key %s", name, was.Short()), "if that one is gone, the new one takes its place: kogge fleet accept " + name + " --instead " + was.Short()}
+		}
+	}
+	if held { // whatever the clock was of who accepted it
+		at = time.Unix(max(at.Unix(), holder.Number+1), 0)
 	}
 	finger := node.ID().String()
 	attests := ""
 	if len(labels) > 0 {
 		attests = ", with " + labelsOf(labels)
 	}
-	fmt.Fprintf(out, "Node %s came by a token%s. The fingerprint of its key is\n  %s\n", name, cell(attests), finger)
+	fmt.Fprintf(out, "Node %s %s%s. The fingerprint of its key is\n  %s\n", name, came, cell(attests), finger)
 	switch {
 	case expected != "":
 		if len(expected) < 12 || !strings.HasPrefix(finger, strings.ToLower(expected)) {
@@ -87,9 +111,80 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected strin
 			return fmt.Errorf("node %s: it is not accepted", name)
 		}
 	}
-	paper, err := ring.AcceptNode(node, name, labels, time.Now())
+	paper, err := ring.AcceptNode(node, tlsKey, name, labels, at)
 	if err != nil {
 		return err
 	}
-	return handOut(ctx, ring, paper.Bytes(), "node "+name+" is accepted", out)
+	if err := handOut(ctx, ring, paper.Bytes(), "node "+name+" is accepted", out); err != nil {
+		return err
+	}
+	return sayUntold(ring, name, out)
+}
+
+// whoCame is the node of a name that waits, or was accepted: its keys, the labels that are attested of
+// it, and how it came.
+func whoCame(ctx context.Context, ring *keyring.Keyring, a admission.Arrivals, name string) (keys.Key, document.Hash, fleetnotice.Labels, string, error) {
+	u, err := a.Waiting(name)
+	switch {
+	case err == nil:
+		return u.Node, u.TLSKey, u.Record.Labels, "came by a token", nil
+	case !errors.Is(err, admission.ErrNoSuchNode):
+		return "", document.Hash{}, nil, "", hinted{err, "revoke the tokens (kogge fleet token revoke), and let the right one in by a token for its name: --node " + name}
+	}
+	node, tlsKey, err := adoptedKeys(ctx, ring, name, err)
+	if holder, held := a.Set.Holder(name); err != nil && held { // its use is not kept any more
+		return holder.Node, holder.TLSKey, nil, "came by a token", nil
+	}
+	return node, tlsKey, nil, "was adopted by hand, and has no seat", err
+}
+
+// adoptedKeys are the keys of a node that an operator has adopted by hand: that for a seat, which it
+// has none of, and that of its certificate. none is the error of a node that this computer does not know.
+func adoptedKeys(ctx context.Context, ring *keyring.Keyring, name string, none error) (keys.Key, document.Hash, error) {
+	l, _, err := operate.Ledger(ring)
+	if err != nil {
+		return "", document.Hash{}, err
+	}
+	if seat, ok := l.State().Roster.ByName(name); ok {
+		return "", document.Hash{}, hinted{fmt.Errorf("node %s has seat %d", name, seat.Number), "a node that has a seat need not be accepted"}
+	}
+	nodes, err := operate.Nodes(ring)
+	if err != nil {
+		return "", document.Hash{}, err
+	}
+	if _, known := nodes[name]; !known {
+		return "", document.Hash{}, hinted{none, "kogge fleet nodes lists who came; one that was adopted by hand has to be known here: kogge node adopt ADDRESS"}
+	}
+	all, err := operate.Applicants(ctx, ring, []string{name}, notice)
+	if err != nil {
+		return "", document.Hash{}, err
+	}
+	return all[0].Key, all[0].TLSKey, nil
+}
+
+// byRevoked says whether an operator has signed a paper whose key is revoked by now: nodes that hear of
+// it only now do not take it.
+func byRevoked(ring *keyring.Keyring, paper []byte) (bool, error) {
+	p, err := token.ParsePaper(paper)
+	if err != nil {
+		return false, err
+	}
+	revoked, err := ring.RevokedKeys()
+	return slices.Contains(revoked, document.HashOf(p.Issuer).String()), err
+}
+
+// sayUntold says that a node which this computer cannot call has heard of revoked keys from the member
+// alone that let it in, if there are some.
+func sayUntold(ring *keyring.Keyring, name string, out io.Writer) error {
+	nodes, err := operate.Nodes(ring)
+	if err != nil {
+		return err
+	}
+	_, known := nodes[name]
+	keys, err := ring.RevokedKeys()
+	if err != nil || known || len(keys) == 0 {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "Which keys are revoked (%s) it knows from the member that let it in. So that it hears all from you:\n  kogge node adopt ADDRESS\n", count(len(keys), "key"))
+	return err
 }

@@ -126,6 +126,8 @@ func restoreFleet(ctx context.Context, ring *keyring.Keyring, t *target, files [
 	switch {
 	case errors.Is(err, care.ErrNotMember):
 		return hinted{nodeError(t.node, err), "kogge fleet nodes lists who runs etcd"}
+	case errors.Is(err, care.ErrUnsure):
+		return hinted{nodeError(t.node, err), "kogge fleet events says whether etcd began anew. If it did, the node passes the order on by itself; if not, give it again"}
 	case err != nil:
 		return nodeError(t.node, err)
 	}

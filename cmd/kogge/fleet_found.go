@@ -94,6 +94,7 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 	if err != nil {
 		return err
 	}
+	shown := false // who gets a seat
 	if l.State().Height == 0 {
 		if refused != nil {
 			return refused
@@ -111,19 +112,17 @@ func (f *foundFlags) run(ctx context.Context, ring *keyring.Keyring, names []str
 			return err
 		}
 		fmt.Fprintf(out, "Fleet %s is founded.\n", ring.Genesis.Name)
-		if !f.consent.given { // the roster was shown
-			return f.give(ctx, ring, l.State(), entries, known, out)
-		}
+		shown = !f.consent.given // who founded it was asked, with the roster
 	} else {
 		fmt.Fprintf(out, "Fleet %s is founded already: its first record is given out again.\n", ring.Genesis.Name)
 	}
-	if err := printRoster(out, l.State()); err != nil {
-		return err
+	if !shown {
+		if err := printRoster(out, l.State()); err != nil {
+			return err
+		}
 	}
-	if err := f.give(ctx, ring, l.State(), entries, known, out); err != nil {
-		return err
-	}
-	return hand(ctx, ring, l.State(), out)
+	// One node that is off keeps no other from the node CA's key.
+	return errors.Join(f.give(ctx, ring, l.State(), entries, known, out), hand(ctx, ring, l.State(), out))
 }
 
 // hand gives the node CA's key to the nodes that run etcd, or may: with it they let nodes in and

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"kogge.example/agent/identity"
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
@@ -89,5 +91,40 @@ func TestFoundSheet(t *testing.T) {
 	var h hinted
 	if err := root.ExecuteContext(t.Context()); !errors.As(err, &h) || !strings.Contains(h.hint, filepath.Join("config", "hanse", "recovery-2.txt")) {
 		t.Errorf("%v, hint %q", err, h.hint)
+	}
+}
+
+// TestFoundHands: a founding by a person gives the node CA's key to those that are to hold it, at
+// once, and so does its repetition, though a node that this computer knows is off.
+func TestFoundHands(t *testing.T) {
+	w := &world{}
+	w.open(t)
+	o := typist{t}
+	var target target
+	ring, err := target.openFleet()
+	must(t, err)
+	must(t, operate.RememberNode(ring, "n2", operate.Node{Address: "127.0.0.1:1"}))
+	found := []string{"fleet", "found", "n1", "--sheet", ring.Sheets()[0]}
+	out, _ := o.run(found...) // there is no terminal to ask
+	record := regexp.MustCompile(`[0-9a-f]{64}`).FindString(out)
+	for i, want := range []string{"Fleet hanse is founded.\n", "Fleet hanse is founded already"} {
+		out, err := o.run(append(found, "--record", record)...)
+		if err == nil || !strings.Contains(err.Error(), "1 of 2 nodes have not taken the first record: n2") {
+			t.Errorf("%d: n2 is off: %v", i, err)
+		}
+		if !strings.Contains(out, want) || !strings.Contains(out, "The node CA's key is with n1: ") || strings.Count(out, "SEAT") != 1 {
+			t.Errorf("%d: %s", i, out)
+		}
+		l, _, err := operate.Ledger(ring)
+		must(t, err)
+		seat, err := identity.OpenSeat("identity")
+		must(t, err)
+		held, err := identity.OpenCustody("identity", l.State().Fleet(), seat.Key)
+		if err != nil || held.CA(ring.Genesis.NodeCA) == nil {
+			t.Errorf("%d: n1 does not hold the node CA's key: %v", i, err)
+		}
+		o.lacks("the node CA's key", "fleet", "status")
+		must(t, os.Remove(filepath.Join("identity", "ca.json"))) // and it is given again
+		o.does("n1: it does not hold the node CA's key", "fleet", "status")
 	}
 }

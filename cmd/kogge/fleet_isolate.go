@@ -12,6 +12,7 @@ import (
 
 	"kogge.example/cmd/kogge/care"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet/order"
 )
 
@@ -78,36 +79,67 @@ func isolate(ctx context.Context, ring *keyring.Keyring, node, why string, on bo
 	if err := c.Seal(o, time.Now()); err != nil {
 		return orderHint(ring, err)
 	}
-	what := "isolated"
+	what := isIsolated
 	if !on {
 		what = "not isolated any more"
 	}
-	return giveOrder(ctx, c, what, out)
+	return giveOrder(ctx, ring, c, what, out)
 }
 
 // giveOrder brings an order to the nodes, and says who has it.
-func giveOrder(ctx context.Context, c *care.Command, what string, out io.Writer) error {
+func giveOrder(ctx context.Context, ring *keyring.Keyring, c *care.Command, what string, out io.Writer) error {
 	told, err := c.Give(ctx, notice)
 	if err != nil {
 		return err
 	}
-	var has, lacks []string
+	text, err := orderGiven(c.Seat.Name, what, told, c.Counts(time.Now()))
+	fmt.Fprint(out, text)
+	return orderHint(ring, err)
+}
+
+// isIsolated is what becomes of a node by kogge fleet isolate.
+const isIsolated = "isolated"
+
+// orderGiven says what became of an order about a node: how each node took it, and why it does not
+// count beside those that these have.
+func orderGiven(node, what string, told []operate.Told, doubt error) (string, error) {
+	var b strings.Builder
+	var has, follows, lacks []string
+	cut := false // off from the others, it hears of no order
 	for _, n := range told {
-		if n.Err == nil {
+		switch {
+		case n.Err == nil:
 			has = append(has, n.Node)
-			continue
+		case errors.Is(n.Err, care.ErrUnkept):
+			follows = append(follows, n.Node)
+			fmt.Fprintln(&b, nodeError(n.Node, n.Err))
+		default:
+			why := strings.TrimPrefix(nodeError(n.Node, n.Err).Error(), "node "+n.Node+": ")
+			fmt.Fprintf(&b, "node %s has not taken it: %s\n", n.Node, why)
+			if cut = cut || n.Node == node && what == isIsolated; n.Node != node || !cut {
+				lacks = append(lacks, n.Node)
+			}
 		}
-		lacks = append(lacks, n.Node)
-		fmt.Fprintf(out, "node %s has not taken it: %v\n", n.Node, nodeError(n.Node, n.Err))
 	}
-	if len(has) == 0 {
-		return hinted{fmt.Errorf("node %s: no node of the fleet has taken the order", c.Seat.Name), "repeat the command where one can be reached"}
+	switch {
+	case doubt != nil:
+		return b.String(), fmt.Errorf("the order does not count: %w", doubt)
+	case len(has)+len(follows) == 0:
+		return b.String(), hinted{fmt.Errorf("node %s: no node of the fleet has taken the order", node), "repeat the command where one can be reached"}
+	case len(has) == 0:
+		return b.String(), hinted{
+			fmt.Errorf("node %s is %s, until the nodes that follow the order start anew: the disk of none of them keeps it", node, what),
+			"make room on their disks, where the order is written then: kogge node status tells how full they are",
+		}
 	}
-	fmt.Fprintf(out, "Node %s is %s. The order lies on %s: %s.\n", c.Seat.Name, what, count(len(has), "node"), strings.Join(has, ", "))
+	fmt.Fprintf(&b, "Node %s is %s. The order lies on %s: %s.\n", node, what, count(len(has), "node"), strings.Join(has, ", "))
 	if len(lacks) > 0 {
-		fmt.Fprintf(out, "These get it from there: %s.\n", strings.Join(lacks, ", "))
+		fmt.Fprintf(&b, "These get it from there: %s.\n", strings.Join(lacks, ", "))
 	}
-	return nil
+	if cut {
+		fmt.Fprintf(&b, "Node %s itself does not get it from them: none of them has a session with it.\n", node)
+	}
+	return b.String(), nil
 }
 
 // orderHint adds what to do about an order that cannot be given.
@@ -117,6 +149,8 @@ func orderHint(ring *keyring.Keyring, err error) error {
 		return err
 	case errors.Is(err, care.ErrNoSeat):
 		return hinted{err, "kogge fleet nodes lists the seats"}
+	case errors.Is(err, care.ErrNewer):
+		return hinted{err, "kogge fleet status shows which one counts; repeat the command to take its place"}
 	case errors.Is(err, care.ErrBeyond):
 		hint := "the owner may: add --sheet FILE; or let another one back in: kogge fleet rejoin NODE"
 		if there := ring.Sheets(); len(there) > 0 {

@@ -154,6 +154,7 @@ const surveyPause = 2 * time.Second
 // of its nodes knows of the others.
 func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) (ledger.State, operate.Health, hearsay.Board, error) {
 	until := time.Now().Add(patience)
+	var ear hearsay.Ear
 	for {
 		s, seen, err := operate.Survey(ctx, ring, notice)
 		if err != nil {
@@ -161,7 +162,7 @@ func survey(ctx context.Context, ring *keyring.Keyring, patience time.Duration) 
 		}
 		h := operate.Judge(s, seen, time.Now())
 		admit(ctx, ring, s, &h)
-		board, err := hear(ctx, ring, s, h)
+		board, err := hear(ctx, ring, &ear, s, h)
 		if err != nil {
 			return s, h, board, err
 		}
@@ -192,12 +193,12 @@ func admit(ctx context.Context, ring *keyring.Keyring, s ledger.State, h *operat
 const hearLimit = 10 * time.Second
 
 // hear asks a node that answers what it knows of the others.
-func hear(ctx context.Context, ring *keyring.Keyring, s ledger.State, h operate.Health) (hearsay.Board, error) {
+func hear(ctx context.Context, ring *keyring.Keyring, ear *hearsay.Ear, s ledger.State, h operate.Health) (hearsay.Board, error) {
 	nodes, err := operate.Nodes(ring)
 	if err != nil {
 		return hearsay.Board{}, err
 	}
-	return hearsay.Read(ctx, s, answering(h), func(ctx context.Context, name string, do func(context.Context, apiv1connect.FleetServiceClient) error) error {
+	return ear.Read(ctx, s, answering(h), func(ctx context.Context, name string, do func(context.Context, apiv1connect.FleetServiceClient) error) error {
 		limited, cancel := context.WithTimeout(ctx, hearLimit)
 		defer cancel()
 		r := operate.Remote{Keys: ring, Name: name, Address: nodes[name].Address, Tell: notice}
@@ -208,7 +209,7 @@ func hear(ctx context.Context, ring *keyring.Keyring, s ledger.State, h operate.
 // answering are the nodes with a seat that answer and count.
 func answering(h operate.Health) (names []string) {
 	for _, n := range h.Nodes {
-		if n.Seat.Number > 0 && n.Standing != operate.StandingSilent && n.Standing != operate.StandingDoubt {
+		if n.Seat.Number > 0 && n.Counts() {
 			names = append(names, n.Node)
 		}
 	}
@@ -265,7 +266,7 @@ func printHealth(w io.Writer, s ledger.State, h operate.Health, b hearsay.Board)
 	if s.Height > 0 {
 		row("ledger", "%s, the newest is %s", count(int(s.Height), "record"), s.Record.Short())
 		row("votes", "%d, of which %d decide (%s): %d answer, %s, %s", h.Votes, h.Quorum, s.Roster.Rule, h.Answering, mayFail(h), mayLie(h.Liars))
-		row("etcd", "%s", etcdLine(s, h.Etcd))
+		row("etcd", "%s", etcdLine(s, h))
 		if b.From != "" {
 			row("leases", "%s", leaseLine(b, len(s.Roster.Seats)))
 		}
@@ -337,25 +338,31 @@ func nodeOf(s ledger.State, number int) string {
 	return ""
 }
 
-// etcdLine says who runs etcd.
-func etcdLine(s ledger.State, e operate.EtcdHealth) string {
+// etcdLine says who runs etcd by the word of those that answer, and who of them does not.
+func etcdLine(s ledger.State, h operate.Health) string {
+	silent := make(map[int]string)
+	for _, n := range h.Nodes {
+		if !n.Answers() {
+			silent[n.Seat.Number] = " (does not answer)"
+		}
+	}
 	var now, planned, spares []string
-	for _, n := range e.Members {
+	for _, n := range h.Etcd.Members {
 		name := nodeOf(s, n)
-		if n == e.Leader {
+		if n == h.Etcd.Leader {
 			name += " leads"
 		}
-		now = append(now, name)
+		now = append(now, name+silent[n])
 	}
-	for _, n := range e.Learners {
-		now = append(now, nodeOf(s, n)+" learns")
+	for _, n := range h.Etcd.Learners {
+		now = append(now, nodeOf(s, n)+" learns"+silent[n])
 	}
 	for _, seat := range s.Roster.Seats {
 		switch etcdOf(seat) {
 		case "member":
 			planned = append(planned, seat.Name)
 		case "spare":
-			spares = append(spares, seat.Name)
+			spares = append(spares, seat.Name+silent[seat.Number])
 		}
 	}
 	text := strings.Join(now, ", ")
@@ -372,12 +379,24 @@ func etcdLine(s ledger.State, e operate.EtcdHealth) string {
 func leaseLine(b hearsay.Board, seats int) string {
 	held, known := b.Leases()
 	switch {
+	case b.Gateway == 0 && (known == 0 || b.Listed < 0):
+		return "not known yet: " + b.From + " is on its way to etcd" + because(b.Problem)
 	case known == 0 || b.Listed < 0:
-		return fmt.Sprintf("%s knows of none: %s", b.From, cmp.Or(cell(b.Problem), "it has not reached etcd yet"))
+		return "not known yet: " + b.From + " is being told of them; ask again in a moment"
 	case b.Gateway == 0:
-		return fmt.Sprintf("%d of %d were kept when %s reached etcd last, %s ago", held, seats, b.From, age(b.Heard))
+		return fmt.Sprintf("%d of %d were kept when %s was told of all last, %s ago; it does not reach etcd now%s", held, seats, b.From, age(b.Listed), because(b.Problem))
+	case !b.Now():
+		return fmt.Sprintf("%d of %d were kept when %s was told of all last, %s ago; ask again in a moment", held, seats, b.From, age(b.Listed))
 	}
 	return fmt.Sprintf("%d of %d are kept, as %s sees it", held, seats, b.From)
+}
+
+// because is a reason in brackets, if there is one: a node's words.
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return " (" + cell(why) + ")"
 }
 
 // wholeSeconds is a time as JSON has it; -1: none.

@@ -28,6 +28,8 @@ func TestHealth(t *testing.T) {
 	reached.Gateway = 1
 	down := words(hearsay.Word{Lease: hearsay.LeaseHeld, Age: time.Second}, hearsay.Word{Lease: hearsay.LeaseHeld, Age: -1})
 	down.Heard, down.Listed = 320*time.Second, 320*time.Second
+	told, old := reached, reached
+	told.Listed, old.Listed = -1, time.Hour
 	var out bytes.Buffer
 	for _, c := range []struct {
 		what  string
@@ -35,7 +37,7 @@ func TestHealth(t *testing.T) {
 	}{
 		{"no node knows of others", hearsay.Board{Heard: -1, Listed: -1}},
 		{"etcd was never reached", hearsay.Board{From: "n1", Heard: -1, Listed: -1, Problem: "no seat\nanswers"}},
-		{"n1 reaches etcd", reached}, {"etcd is down", down},
+		{"n1 is being told", told}, {"n1 was told an hour ago", old}, {"n1 reaches etcd", reached}, {"etcd is down", down},
 	} {
 		h := operate.Health{Votes: 3, Quorum: 2, Answering: 2, Etcd: operate.EtcdHealth{Leader: 2, Members: []int{1, 2, 3}}}
 		for _, seat := range s.Roster.Seats {

@@ -146,17 +146,17 @@ func fleetTokenListCommand() *cobra.Command {
 	return cmd
 }
 
-// askPapers asks nodes that this computer knows who came and who was accepted.
+// askPapers asks the nodes that have seats who came and who was accepted.
 func askPapers(ctx context.Context, f *keyring.Keyring) (admission.Arrivals, error) {
 	l, _, err := operate.Ledger(f)
 	if err != nil || l.State().Height == 0 { // nobody comes by himself
 		return admission.None(), err
 	}
-	nodes, err := operate.Nodes(f)
-	if err != nil || len(nodes) == 0 {
+	names, err := admission.Tellers(f, l.State())
+	if err != nil {
 		return admission.None(), err
 	}
-	return admission.Papers(ctx, f, slices.Sorted(maps.Keys(nodes)), notice)
+	return admission.Papers(ctx, f, names, notice)
 }
 
 // tokenRows are the tokens of this computer, then those of others that were used.
@@ -264,11 +264,32 @@ func revokeToken(ctx context.Context, name, id string, out io.Writer) error {
 	if err != nil {
 		return hinted{err, "kogge fleet token list " + name + " lists them"}
 	}
-	paper, err := f.EndToken(key)
+	expires, err := expiryOf(f, a, key)
+	if err != nil {
+		return err
+	}
+	paper, err := f.EndToken(key, expires)
 	if err != nil {
 		return err
 	}
 	return handOut(ctx, f, paper.Bytes(), "token "+key.ID().Short()+" is revoked", out)
+}
+
+// expiryOf is when a token is over by itself; zero: nobody knows.
+func expiryOf(f *keyring.Keyring, a admission.Arrivals, token keys.Key) (time.Time, error) {
+	for _, u := range a.Set.Uses(token) {
+		return u.Record.Expires, nil
+	}
+	issued, err := f.Tokens()
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, t := range issued {
+		if key, err := t.Key(); err == nil && key == token {
+			return t.Expires, nil
+		}
+	}
+	return time.Time{}, nil
 }
 
 // tokenKey is the public key of the token that is called by an id, or by the front of its
@@ -309,10 +330,14 @@ func tokenKey(f *keyring.Keyring, a admission.Arrivals, id string) (keys.Key, er
 	return "", nil
 }
 
-// handOut gives a paper to all nodes that this computer reaches, and says how many took it: those
-// that have seats pass it on.
+// handOut gives a paper to all nodes that this computer knows, and says how many of those took it that
+// have seats: they pass it on, and one of them is enough. The others take what is about them.
 func handOut(ctx context.Context, f *keyring.Keyring, paper []byte, what string, out io.Writer) error {
 	nodes, err := operate.Nodes(f)
+	if err != nil {
+		return err
+	}
+	l, _, err := operate.Ledger(f)
 	if err != nil {
 		return err
 	}
@@ -320,19 +345,26 @@ func handOut(ctx context.Context, f *keyring.Keyring, paper []byte, what string,
 	if err != nil {
 		return err
 	}
-	taken := 0
+	taken, seats := 0, 0
 	var failed error
 	for _, t := range told {
-		if t.Err == nil {
-			taken++
-			continue
+		_, seated := l.State().Roster.ByName(t.Node)
+		if seated {
+			seats++
 		}
-		failed = errors.Join(failed, fmt.Errorf("node %s: %w", t.Node, t.Err))
+		switch {
+		case t.Err != nil:
+			failed = errors.Join(failed, fmt.Errorf("node %s: %w", t.Node, t.Err))
+		case seated:
+			taken++
+		default:
+			failed = errors.Join(failed, fmt.Errorf("node %s took it, has no seat, and passes nothing on", t.Node))
+		}
 	}
 	if taken == 0 {
-		return hinted{errors.Join(fmt.Errorf("no node has taken it: %s nowhere yet", what), failed), "kogge fleet status says which nodes this computer reaches"}
+		return hinted{errors.Join(fmt.Errorf("no node with a seat has taken it: %s nowhere yet", what), failed), "kogge fleet status says which nodes this computer reaches"}
 	}
-	_, err = fmt.Fprintf(out, "%s: %d of %s took it, and pass it on.\n", strings.ToUpper(what[:1])+what[1:], taken, count(len(told), "node"))
+	_, err = fmt.Fprintf(out, "%s: %d of %s with a seat took it, and pass it on.\n", strings.ToUpper(what[:1])+what[1:], taken, count(seats, "node"))
 	return err
 }
 

@@ -58,6 +58,7 @@ var tables = map[string]string{
 	"fleet show":   "hanse",
 	"fleet status": "",
 
+	"fleet members":    "",
 	"fleet token list": "hanse",
 	"ledger log":       "",
 	"images load":      "images.tar",
@@ -188,7 +189,7 @@ func (w *world) care() care.Care {
 			_, err := to.Write(append(make([]byte, 4096), sum[:]...))
 			return err
 		},
-		Restore: func(_ context.Context, by string, _ []byte, snapshot io.Reader) error {
+		Restore: func(_ context.Context, by string, _ envelope.Envelope, snapshot io.Reader) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.restored = by + ": its own"; snapshot == nil {

@@ -115,5 +115,5 @@ func absent(ctx context.Context, ring *keyring.Keyring, node string, o order.Abs
 	if !o.Until.IsZero() {
 		what += " until " + o.Until.Local().Format("2006-01-02 15:04:05 MST")
 	}
-	return giveOrder(ctx, c, what, out)
+	return giveOrder(ctx, ring, c, what, out)
 }

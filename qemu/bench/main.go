@@ -70,7 +70,7 @@ func main() {
 	log.SetPrefix("bench: ")
 	var s settings
 	flag.IntVar(&s.runs, "n", 5, "runs of each boot")
-	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated; hogs, which takes most of an hour, and agents, which needs all of the computer, only if they are named")
+	only := flag.String("only", "size,boot,phases,three,memory,work,update,build", "what to measure, comma separated; hogs, which takes most of an hour, agents, which needs all of the computer, and fleet only if they are named")
 	flag.DurationVar(&s.hog, "hog", 2*time.Minute, "how long the node has each hog")
 	flag.StringVar(&s.hogs, "hogs", "", "which hogs, comma separated (default all)")
 	flag.IntVar(&s.projects, "projects", 1000, "how many projects of new names the node gets after the hogs")
@@ -129,6 +129,7 @@ func measure(ctx context.Context, s settings, only []string) ([]row, error) {
 		{"boot", func() ([]row, error) { return b.boots(ctx, s.runs) }},
 		{"phases", func() ([]row, error) { return b.phases(ctx, s.runs) }},
 		{"three", func() ([]row, error) { return b.three(ctx) }},
+		{"fleet", func() ([]row, error) { return b.fleet(ctx, s.idle) }},
 		{"memory", func() ([]row, error) { return b.memory(ctx, s.idle) }},
 		{"work", func() ([]row, error) { return b.work(ctx, s.runs, s.idle) }},
 		{"update", func() ([]row, error) { return b.updates(ctx) }},

@@ -19,6 +19,16 @@
 //	vm stop NAME                    presses the power button and waits for a clean end
 //	vm reset NAME                   presses the reset button
 //	vm kill NAME                    ends QEMU at once; what was flushed stays
+//	vm unplug NAME CARD             pulls a network cable out: eth0 leads to this machine, eth1 to the VM's private
+//	vm plug NAME CARD               network; and puts it in again
+//
+// Fleets of several VMs:
+//
+//	fleet NAME N [FLAG…]            creates a fleet for trying things out, boots n1 to nN with the flags, which are those
+//	                                of vm start, adopts them and founds the fleet with those that begin with --, as
+//	                                form.txt does it by hand; waits until all is well
+//	await RE kogge ARG…             asks the CLI until its output matches RE; a group (?P<X>…) of RE becomes $X
+//	! await RE kogge ARG…           the same until the output does not match
 //
 // A VM whose disk is behind a server that loses its power (vm start -nbd):
 //
@@ -63,8 +73,9 @@
 // that can be cut, -test adds the second serial port; -board BOARD is the machine and
 // the firmware of a board other than qemu-x86_64; -bios boots without UEFI, and
 // -kernel, -initrd and -cmdline (a file) without either. A VM that is started once
-// more takes -seed and -rtc. Each forward is a variable: $n1_80 is the host's
-// address of port 80 of n1, and $n1_dir the folder of its disks and logs.
+// more takes -seed, -join and -rtc. Each forward is a variable: $n1_80 is the host's
+// address of port 80 of n1, and $n1_dir the folder of its disks and logs. That of the API
+// is the same in all lives of a VM.
 //
 // The images $BASE (runs the example, with the node.yaml $EXAMPLE_YAML on its boot
 // partition) and $RECORDER (runs the recorder) are for the board qemu-x86_64, have

@@ -52,6 +52,7 @@ var scriptFolders = map[string]string{
 	"short":   "testdata",
 	"node":    filepath.Join("testdata", "long", "node"),
 	"updates": filepath.Join("testdata", "long", "updates"),
+	"fleet":   filepath.Join("testdata", "long", "fleet"),
 }
 
 // TestScript runs each script of testdata: whole systems, two at a time on two
@@ -162,7 +163,7 @@ func params(t *testing.T, dir string) testscript.Params {
 	return testscript.Params{
 		Dir:   dir,
 		Setup: func(env *testscript.Env) error { return setup(env, limit) },
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"kogge": kogge, "vm": vm, "disk": disk, "programs": makePrograms},
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"kogge": kogge, "vm": vm, "disk": disk, "programs": makePrograms, "await": await, "fleet": foundFleet},
 	}
 }
 

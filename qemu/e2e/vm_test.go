@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -105,6 +107,8 @@ var verbs = map[string]verb{
 	"send":     {1, func(ctx context.Context, n *node, c call) error { return n.vm.Console().Send(ctx, c.args[0]+"\n") }},
 	"stop":     {0, func(ctx context.Context, n *node, _ call) error { return n.vm.Stop(ctx) }},
 	"reset":    {0, func(ctx context.Context, n *node, _ call) error { return n.vm.Reset(ctx) }},
+	"unplug":   {1, func(ctx context.Context, n *node, c call) error { return n.plug(ctx, c.args[0], false) }},
+	"plug":     {1, func(ctx context.Context, n *node, c call) error { return n.plug(ctx, c.args[0], true) }},
 	"kill":     {0, func(_ context.Context, n *node, _ call) error { return n.vm.Kill() }},
 	"cut":      {1, func(ctx context.Context, n *node, c call) error { return n.cut(ctx, c.args) }},
 	"cutafter": {2, func(ctx context.Context, n *node, c call) error { return n.cut(ctx, c.args) }},
@@ -236,12 +240,16 @@ func (n *node) alter(ts *testscript.TestScript, args []string) error {
 		n.machine.Seed = ts.MkAbs(s)
 		return nil
 	})
+	flags.Func("join", "", func(s string) error {
+		n.machine.Join = ts.MkAbs(s)
+		return nil
+	})
 	flags.Func("rtc", "", func(s string) (err error) {
 		n.machine.RTC, err = time.Parse(time.RFC3339, s)
 		return err
 	})
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
-		return fmt.Errorf("it has its image and flags already, only -seed and -rtc may change; another machine needs another name (%v)", err)
+		return fmt.Errorf("it has its image and flags already, only -seed, -join and -rtc may change; another machine needs another name (%v)", err)
 	}
 	return nil
 }
@@ -284,9 +292,12 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 		m.RTC, err = time.Parse(time.RFC3339, s)
 		return err
 	})
-	flags.Func("port", "", func(s string) error {
-		guest, err := strconv.Atoi(s)
-		m.Forwards = append(m.Forwards, qemu.Forward{Guest: guest})
+	flags.Func("port", "", func(s string) (err error) {
+		f := qemu.Forward{}
+		if f.Guest, err = strconv.Atoi(s); err == nil && f.Guest == apiPort {
+			f.Host, err = address()
+		}
+		m.Forwards = append(m.Forwards, f)
 		return err
 	})
 	if err := flags.Parse(args[1:]); err != nil {
@@ -332,6 +343,22 @@ func (n *node) describe(ts *testscript.TestScript, name string, args []string) e
 	}
 	n.machine = m
 	return nil
+}
+
+// apiPort is where a node answers operators.
+const apiPort = 7443
+
+// address is a port of this machine at which a node answers operators in all its lives, as one at
+// home keeps its address. It lies below those that the kernel gives to whoever asks for any.
+func address() (port int, err error) {
+	for range 20 {
+		port = 10000 + rand.IntN(10000)
+		var l net.Listener
+		if l, err = net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, err
 }
 
 // serve puts the disk of -nbd on the line: after a cut, what the cut left of it.
@@ -392,6 +419,15 @@ func (n *node) http(ctx context.Context, port, path, want string) error {
 			return fmt.Errorf("wait for 200 and %q from port %s of %s: %w (last answer: %s)", want, port, n.machine.Name, context.Cause(ctx), last)
 		}
 	}
+}
+
+// plug puts the cable of a network card in, or pulls it out.
+func (n *node) plug(ctx context.Context, card string, in bool) error {
+	net, known := map[string]string{"eth0": "net0", "eth1": "net1"}[card]
+	if !known {
+		return fmt.Errorf("no network card %q: eth0 leads to this machine, eth1 to the private network", card)
+	}
+	return n.vm.Monitor(ctx, "set_link", map[string]any{"name": net, "up": in}, nil)
 }
 
 // cut cuts the power: now (SEED), or when the disk has taken so many writes (N SEED).

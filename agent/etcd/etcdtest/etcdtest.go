@@ -83,11 +83,11 @@ func run(file string) error {
 		Certificate: func() (tls.Certificate, error) {
 			return tls.Certificate{Certificate: [][]byte{s.Certificate}, PrivateKey: own}, nil
 		},
-		VerifyPeer: func(state tls.ConnectionState) (int, error) {
+		VerifyPeer: func(state tls.ConnectionState) ([]int, error) {
 			if seat := s.Keys[fleet.KeyID(state.PeerCertificates[0].RawSubjectPublicKeyInfo)]; seat != 0 {
-				return seat, nil
+				return []int{seat}, nil
 			}
-			return 0, fmt.Errorf("the key has no seat")
+			return nil, fmt.Errorf("the key has no seat")
 		},
 		Facts: func() (etcd.Facts, error) { return s.Facts, nil },
 		Said: func(status etcd.Status) {
@@ -281,11 +281,16 @@ func (f *Fleet) Restore(snapshot []byte) {
 	for _, m := range f.all {
 		f.end(m, syscall.SIGTERM)
 	}
-	if err := etcd.PlaceRestore(f.all[0].Dir, bytes.NewReader(snapshot), 0); err != nil {
+	tell := func() error {
+		for _, m := range f.all {
+			m.Facts.Ordered++ // the others give up their data for it, by order
+		}
+		return nil
+	}
+	if err := etcd.PlaceRestore(f.all[0].Dir, bytes.NewReader(snapshot), f.all[0].Facts.Ordered, tell); err != nil {
 		f.t.Fatal(err)
 	}
 	for _, m := range f.all {
-		m.Facts.Ordered++ // the others give up their data for it, by order
 		f.Start(m.Seat)
 	}
 	f.Whole()

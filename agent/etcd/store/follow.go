@@ -16,7 +16,8 @@ type Follower interface {
 	// Told is what lies there, or has changed, in the order of the revisions; what is told
 	// between Begin and Whole is in the order of the keys.
 	Told([]Item)
-	// Whole says that all was told: what was not since Begin is not there any more.
+	// Whole says that all was told, and that changes will be: what was not told since Begin is
+	// not there any more.
 	Whole()
 	// Lost says that nobody knows what changes now, and why.
 	Lost(error)
@@ -78,7 +79,6 @@ func (s *Store) follow(ctx context.Context, prefix string, f Follower, last *mar
 	if err != nil {
 		return err
 	}
-	f.Whole()
 	*last = at
 	return s.watch(ctx, prefix, last, f)
 }
@@ -89,14 +89,16 @@ var ErrBack = errors.New("etcd was set back")
 
 var errStuck = errors.New("etcd has gone on, and the watch has not")
 
-// watch tells what changes after a mark, which goes along. It always returns an error.
+// watch tells what changes after a mark, which goes along. That all was told it says once etcd watches:
+// a member without a leader does not, and still lists what it has. It always returns an error.
 func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	changes := s.c.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(at.revision+1), clientv3.WithFragment())
+	changes := s.c.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(at.revision+1), clientv3.WithFragment(), clientv3.WithCreatedNotify())
 	look := time.NewTicker(s.look)
 	defer look.Stop()
 	var due int64 // how far the watch has to be by the next look
+	created := false
 	for {
 		select {
 		case r, ok := <-changes:
@@ -114,6 +116,10 @@ func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) 
 				return fmt.Errorf("etcd: watch of %s: %w", prefix, ErrBack)
 			}
 			*at = now
+			if r.Created {
+				created = true
+				f.Whole()
+			}
 			if items := itemsOf(r.Events); len(items) > 0 {
 				f.Told(items)
 			}
@@ -125,7 +131,7 @@ func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) 
 			switch {
 			case at.behind(now):
 				return fmt.Errorf("etcd: watch of %s: %w", prefix, ErrBack)
-			case due > at.revision:
+			case due > at.revision, !created:
 				return fmt.Errorf("etcd: watch of %s: %w", prefix, errStuck)
 			}
 			if due = now.revision; due > at.revision {
@@ -137,9 +143,9 @@ func (s *Store) watch(ctx context.Context, prefix string, at *mark, f Follower) 
 	}
 }
 
-// now is how far this machine's etcd is. It asks no other.
+// now is how far this machine's etcd is. It asks no other, but fails where it knows no leader.
 func (s *Store) now(ctx context.Context) (mark, error) {
-	ctx, cancel := context.WithTimeout(ctx, CallLimit)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), CallLimit)
 	defer cancel()
 	r, err := s.c.Get(ctx, "\x00", clientv3.WithSerializable(), clientv3.WithCountOnly())
 	if err != nil {

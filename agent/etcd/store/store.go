@@ -29,8 +29,8 @@ const (
 	// CallLimit is how long one call may take: two elections, and a slow card.
 	CallLimit = 5 * time.Second
 	lookEvery = 10 * time.Second
-	// page is how many keys are read at once.
-	page = 256
+	// page is how many keys are read at once, and shortPage that where many are given lists at a time.
+	page, shortPage = 256, 64
 )
 
 // ErrGone is of a lease that etcd does not have any more.
@@ -76,7 +76,7 @@ func (s *Store) Get(ctx context.Context, key string) (Item, error) {
 // at a time. It needs no leader: what it gives may be behind by what this member has not heard
 // of yet.
 func (s *Store) List(ctx context.Context, prefix, after string, give func([]Item) error) error {
-	_, err := s.list(ctx, prefix, after, give, clientv3.WithSerializable())
+	_, err := s.list(ctx, prefix, after, give, clientv3.WithSerializable(), clientv3.WithLimit(shortPage))
 	return err
 }
 

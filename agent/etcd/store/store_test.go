@@ -177,6 +177,29 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestNoLeader follows at a member that is cut off from the two others: it may tell what it has, and
+// nobody is told that this is all, until there is a leader again.
+func TestNoLeader(t *testing.T) {
+	f := etcdtest.New(t, 3)
+	s := open(t, f, 1)
+	put(t, f, s, "a", "1")
+	v := follow(t, s)
+	f.Until("a is seen", func() bool { return v.has("a=1") })
+	f.Kill(2, 3)
+	lost := func() (lost, whole int) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return len(v.lost), v.whole
+	}
+	_, before := lost()
+	f.Until("it is lost three times", func() bool { n, _ := lost(); return n >= 3 })
+	if _, whole := lost(); whole != before {
+		t.Errorf("it is whole %d times more, without a leader", whole-before)
+	}
+	f.Start(2, 3)
+	f.Until("it is whole again", func() bool { _, whole := lost(); return whole > before })
+}
+
 func revision(t *testing.T, s *Store) int64 {
 	m, err := s.now(t.Context())
 	if err != nil {

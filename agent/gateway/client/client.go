@@ -36,6 +36,10 @@ type Config struct {
 	Ledger Ledger
 	// Dial opens a session with a seat's gateway. It returns when ctx ends.
 	Dial func(ctx context.Context, seat roster.Seat) (Session, error)
+	// Refuse says why there is to be no session with a seat now, as with one that is isolated, or
+	// why the one that there is has to end; before there is one it is nil. It returns at once. nil:
+	// there may be one with all.
+	Refuse func(roster.Seat, Session) error
 	// Judge says what becomes of an object of a seat, and keeps it if it counts.
 	Judge func(raw []byte) (shelf.Verdict, error)
 	// Grown hears that the ledger has taken an entry. It returns at once. nil: nobody listens.
@@ -73,6 +77,16 @@ const (
 	shunned = 10 * time.Minute
 	// maxLies is how many of them it may tell in a session: objects that no honest gateway passes on.
 	maxLies = 64
+	// shortest and longest are what a gateway may want of a node's silence: it is told more often.
+	shortest, longest = 5 * time.Second, 5 * time.Minute
+	// patience is how long a gateway may do nothing of what it is asked, and listLimit how long it
+	// may take for a list.
+	patience, listLimit = time.Minute, 30 * time.Minute
+	// hiccup is how long a gateway is not asked that has ended a session, and useless if it had done
+	// nothing in it before: twice as long each time, until a session has lasted for long.
+	hiccup, useless, lasting = 2 * time.Second, 30 * time.Second, 10 * time.Minute
+	// steady is how long a topic is followed until it counts that it is.
+	steady = time.Minute
 	// asked is how long a topic is followed that was asked for.
 	asked = 10 * time.Minute
 	// few is up to how many seats a node follows what all of them say.
@@ -91,6 +105,7 @@ type Client struct {
 	known   Known
 	present map[document.Hash]presence
 	shun    map[int]time.Time // gateways that are not asked before
+	ends    map[int]int       // of sessions with them, that they have ended in a row
 }
 
 // presence is what was said last of a node's lease.
@@ -123,6 +138,7 @@ func New(c Config) *Client {
 	return &Client{
 		config: c, wake: make(chan struct{}, 1), says: make(map[string]signed.Envelope), wanted: make(map[board.Topic]time.Time),
 		known: Known{Live: make(map[board.Topic]bool), Verdicts: make(map[string]uint64)}, present: make(map[document.Hash]presence), shun: make(map[int]time.Time),
+		ends: make(map[int]int),
 	}
 }
 
@@ -139,6 +155,9 @@ func (c *Client) Say(object signed.Envelope) {
 	c.mu.Unlock()
 	c.look()
 }
+
+// Advanced says that the ledger has grown, or that what Refuse answers has changed.
+func (c *Client) Advanced() { c.look() }
 
 // look has the session look at what is to be done.
 func (c *Client) look() {
@@ -226,8 +245,8 @@ var errNobody = errors.New("no seat of the fleet runs etcd")
 // find opens a session with the first gateway that takes the node. With before, only those that
 // the node prefers to that seat are asked.
 func (c *Client) find(ctx context.Context, before int) (int, Session, wire.Welcome, error) {
-	err := errNobody
-	for _, seat := range c.order() {
+	order, err := c.order()
+	for _, seat := range order {
 		if seat.Number == before || ctx.Err() != nil {
 			break
 		}
@@ -249,12 +268,43 @@ func (c *Client) find(ctx context.Context, before int) (int, Session, wire.Welco
 	return 0, nil, wire.Welcome{}, err
 }
 
-func (c *Client) order() []roster.Seat {
+// order is in which order gateways are asked. The error says why none is, if there is none.
+func (c *Client) order() (all []roster.Seat, none error) {
 	c.mu.Lock()
 	running := c.running
 	c.mu.Unlock()
-	return Choose(c.config.Ledger.State().Roster, c.config.Self, running)
+	none = errNobody
+	for _, seat := range Choose(c.config.Ledger.State().Roster, c.config.Self, running) {
+		if err := c.refuse(seat, nil); err != nil {
+			none = err
+			continue
+		}
+		all = append(all, seat)
+	}
+	if len(all) > 0 {
+		none = errNobody // until one of them has said something
+	}
+	return all, none
 }
+
+func (c *Client) refuse(seat roster.Seat, s Session) error {
+	if c.config.Refuse == nil {
+		return nil
+	}
+	return c.config.Refuse(seat, s)
+}
+
+// may says why there may be no session with a seat's gateway, by what is known now.
+func (c *Client) may(number int, s Session) error {
+	seat, ok := c.config.Ledger.State().Roster.Seat(number)
+	if !ok || !seat.Member && !seat.Spare {
+		return errUnlisted
+	}
+	return c.refuse(seat, s)
+}
+
+// errUnlisted is of a seat whose gateway is none any more.
+var errUnlisted = errors.New("the roster does not have it run etcd any more")
 
 // greet opens a session with a gateway, and waits for its first word.
 func (c *Client) greet(ctx context.Context, seat roster.Seat) (Session, wire.Welcome, error) {
@@ -276,10 +326,8 @@ func (c *Client) greet(ctx context.Context, seat roster.Seat) (Session, wire.Wel
 	if err == nil {
 		switch f := f.(type) {
 		case wire.Welcome:
-			if f.Silence >= 10*time.Millisecond {
-				return s, f, nil
-			}
-			err = wire.ErrFrame
+			f.Silence = min(max(f.Silence, shortest), longest)
+			return s, f, nil
 		case wire.Refuse:
 			err = fmt.Errorf("it refuses: %s", f.Why)
 			c.avoid(seat.Number, f.Wait)
@@ -295,12 +343,34 @@ func (c *Client) greet(ctx context.Context, seat roster.Seat) (Session, wire.Wel
 func (c *Client) avoid(seat int, d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.avoidFor(seat, d)
+}
+
+// avoidFor is [Client.avoid] for who holds mu.
+func (c *Client) avoidFor(seat int, d time.Duration) {
+	now := time.Now()
 	for n, until := range c.shun {
-		if time.Now().After(until) {
+		if now.After(until) {
 			delete(c.shun, n)
 		}
 	}
-	c.shun[seat] = time.Now().Add(min(d, shunned))
+	if until := now.Add(min(d, shunned)); until.After(c.shun[seat]) {
+		c.shun[seat] = until
+	}
+}
+
+// ended notes that a session has ended against the node's will: so long as there are others, they are
+// asked first. The caller holds mu.
+func (c *Client) ended(seat int, lasted time.Duration, useful bool) {
+	pause := useless
+	if useful {
+		pause = hiccup
+		if lasted >= lasting {
+			delete(c.ends, seat)
+		}
+	}
+	c.avoidFor(seat, pause<<min(c.ends[seat], 10))
+	c.ends[seat]++
 }
 
 // runs notes which seats have gateways.

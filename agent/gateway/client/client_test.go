@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -117,7 +118,8 @@ type scene struct {
 	self  roster.Seat
 	came  chan *pipe // sessions that the client opens
 	down  map[int]bool
-	mu    sync.Mutex // guards down and shelf
+	cut   map[int]bool // isolated
+	mu    sync.Mutex   // guards down, cut and shelf
 }
 
 // play has a client of seat n4 of a fleet of five, three of which are members, with so many of the
@@ -131,7 +133,7 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 			}
 		}
 		self, _ := log.State().Roster.ByName("n4")
-		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool)}
+		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool), cut: make(map[int]bool)}
 		s.shelf.Follow(log.State().Roster)
 		s.Client = New(Config{
 			Self: self.Key, Ledger: &pinned{log: log}, Logf: t.Logf,
@@ -139,6 +141,14 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				return s.shelf.Put(raw), nil
+			},
+			Refuse: func(seat roster.Seat, _ Session) error {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.cut[seat.Number] {
+					return fmt.Errorf("%s is isolated", seat.Name)
+				}
+				return nil
 			},
 			Dial: func(ctx context.Context, seat roster.Seat) (Session, error) {
 				s.mu.Lock()
@@ -171,6 +181,17 @@ func (s *scene) set(seat int, down bool) {
 	s.down[seat] = down
 }
 
+// isolate has seats be isolated, and no others.
+func (s *scene) isolate(seats ...int) {
+	s.mu.Lock()
+	clear(s.cut)
+	for _, seat := range seats {
+		s.cut[seat] = true
+	}
+	s.mu.Unlock()
+	s.Advanced()
+}
+
 // welcome takes the next session and welcomes the node.
 func (s *scene) welcome() *pipe {
 	p := <-s.came
@@ -186,6 +207,20 @@ func (s *scene) live(p *pipe) {
 			s.t.Fatalf("%+v", f)
 		}
 		p.say(wire.Live{Topic: f.Topic})
+	}
+}
+
+// serve answers whatever the node asks: there is nothing.
+func (s *scene) serve(p *pipe) {
+	for {
+		switch f := p.hear(s.t).(type) {
+		case nil:
+			return
+		case wire.Follow:
+			p.say(wire.Live{Topic: f.Topic})
+		case wire.Put:
+			p.say(wire.Done{ID: f.ID})
+		}
 	}
 }
 
@@ -265,18 +300,120 @@ func TestSilent(t *testing.T) {
 		if k := s.Known(); k.Gateway != 0 || !strings.Contains(k.Problem, errSilent.Error()) {
 			t.Errorf("%+v", k)
 		}
+		silent := p.seat
 		p = s.welcome()
+		if p.seat == silent {
+			t.Error("it comes back to a gateway that is silent")
+		}
 		s.live(p)
 		synctest.Wait()
 		if k := s.Known(); k.Gateway != p.seat || k.Problem != "" || k.Sessions != 2 {
 			t.Errorf("%+v", k)
 		}
+		time.Sleep(10 * time.Second)
+		p.say(wire.Alive{})
+		synctest.Wait()
+		last := time.Now()
 		p.say(wire.Move{})
 		<-p.over
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if k := s.Known(); !k.Listed.Equal(last) {
+			t.Errorf("all was known %s before it was left", last.Sub(k.Listed))
+		}
 		if q := s.welcome(); q.seat == p.seat {
 			t.Error("it comes back to a gateway that closes")
 		}
 	})
+}
+
+// TestIdle leaves a gateway that says that it lives and does nothing else, whatever it is asked, and comes
+// back to it ever more seldom.
+func TestIdle(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	for what, answers := range map[string]func(wire.Frame) []wire.Frame{
+		"nothing": func(wire.Frame) []wire.Frame { return nil },
+		"no put": func(f wire.Frame) []wire.Frame {
+			if f, ok := f.(wire.Follow); ok {
+				return []wire.Frame{wire.Live{Topic: f.Topic}}
+			}
+			return nil
+		},
+		"no list": func(f wire.Frame) []wire.Frame {
+			if f, ok := f.(wire.Put); ok {
+				return []wire.Frame{wire.Done{ID: f.ID}}
+			}
+			return nil
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			play(t, f, 1, func(_ context.Context, s *scene) {
+				s.Say(s.seal("n4", notice.StatusKind, 1, status()))
+				visits := make(map[int]int)
+				began := time.Now()
+				for time.Since(began) < time.Hour {
+					p := s.welcome()
+					visits[p.seat]++
+					came := time.Now()
+					for f := p.hear(t); f != nil; f = p.hear(t) {
+						p.say(answers(f)...)
+					}
+					if d := time.Since(came); d > 2*time.Minute {
+						t.Errorf("it waits for %s", d)
+					}
+				}
+				if len(visits) != 3 || visits[1]+visits[2]+visits[3] > 40 {
+					t.Errorf("visits in an hour: %v", visits)
+				}
+			})
+		})
+	}
+}
+
+// TestShort has gateways that welcome the node and close: it comes ever more seldom.
+func TestShort(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		began, n := time.Now(), 0
+		for ; time.Since(began) < time.Hour; n++ {
+			s.welcome().Close()
+		}
+		if n > 40 {
+			t.Errorf("%d sessions in an hour", n)
+		}
+	})
+}
+
+// TestSilence has a gateway that wants a sign of life all the time, or none for an hour.
+func TestSilence(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	for _, c := range []struct{ says, least, most time.Duration }{
+		{0, time.Second, 5 * time.Second}, {time.Millisecond, time.Second, 5 * time.Second}, {time.Minute, 10 * time.Second, 20 * time.Second}, {time.Hour, time.Minute, 2 * time.Minute}, // at most five minutes
+	} {
+		play(t, f, 1, func(_ context.Context, s *scene) {
+			p := <-s.came
+			p.say(wire.Welcome{Silence: c.says, Members: []int{1, 2, 3}})
+			began := time.Now()
+			for alive := false; !alive; {
+				select {
+				case raw := <-p.in:
+					f, err := wire.Decode(raw)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if follow, ok := f.(wire.Follow); ok {
+						p.say(wire.Live{Topic: follow.Topic})
+					}
+					_, alive = f.(wire.Alive)
+				case <-p.over:
+					t.Fatalf("silence of %s: the session is over", c.says)
+				}
+			}
+			if d := time.Since(began); d < c.least || d > c.most {
+				t.Errorf("silence of %s: a sign of life after %s", c.says, d)
+			}
+		})
+	}
 }
 
 // TestNobody looks for a gateway ever more seldom while none takes the node.
@@ -306,10 +443,7 @@ func TestHome(t *testing.T) {
 		first := Choose(f.Log.State().Roster, s.self.Key, []int{1, 2, 3})[0].Number
 		s.set(first, true)
 		p := s.welcome()
-		go func() {
-			for p.hear(t) != nil {
-			}
-		}()
+		go s.serve(p)
 		if p.seat == first {
 			t.Fatal("it is down")
 		}
@@ -336,6 +470,116 @@ func TestHome(t *testing.T) {
 		case q := <-s.came:
 			t.Errorf("it goes to %d", q.seat)
 		default:
+		}
+	})
+}
+
+// TestFlood is told of a hundred thousand nodes that nobody has, and then of its own all the time: the
+// first costs no memory, and a gateway that goes on is left for a while.
+func TestFlood(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 2)
+	for what, flood := range map[string]func(s *scene, n int) wire.Frame{
+		"nodes that nobody has": func(_ *scene, n int) wire.Frame {
+			var all []wire.Item
+			for i := range 100 {
+				id := document.HashOf(fmt.Append(nil, n, i))
+				all = append(all, wire.Item{Key: board.Place{Topic: board.Nodes, Node: id, Kind: notice.StatusKind}.Key(), Revision: 9, State: wire.Gone})
+			}
+			return wire.Items{Topic: board.Nodes, Items: all}
+		},
+		"what is known": func(s *scene, _ int) wire.Frame {
+			return wire.Items{Topic: board.Nodes, Items: []wire.Item{item(s.seal("n3", notice.StatusKind, 5, status()), 9, wire.Leased)}}
+		},
+		"large ones": func(*scene, int) wire.Frame {
+			return wire.Items{Topic: board.Ledger, Items: []wire.Item{{Key: board.Entry(9).Key(), Revision: 9, Value: make([]byte, wire.MaxValue)}}}
+		},
+		"signs of life":     func(*scene, int) wire.Frame { return wire.Alive{} },
+		"recalls":           func(*scene, int) wire.Frame { return wire.Recall{} },
+		"lists without end": func(*scene, int) wire.Frame { return wire.Again{Topic: board.Nodes} },
+	} {
+		t.Run(what, func(t *testing.T) {
+			play(t, f, 2, func(_ context.Context, s *scene) {
+				p := s.welcome()
+				s.live(p)
+				go func() {
+					for p.hear(t) != nil {
+					}
+				}()
+				n := 0
+				for p.say(flood(s, n)) {
+					if n++; n > 1<<17 {
+						t.Fatal("it goes on and on")
+					}
+				}
+				s.mu.Lock()
+				present := len(s.Client.present)
+				s.mu.Unlock()
+				if present > 5 {
+					t.Errorf("%d nodes are kept", present)
+				}
+				if q := s.welcome(); q.seat == p.seat {
+					t.Error("it is with the flooder again")
+				}
+			})
+		})
+	}
+}
+
+// TestIsolated leaves a gateway at once whose seat is isolated, goes to another one, stays away from
+// it while it is, and comes back to it when it is not any more.
+func TestIsolated(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		p := s.welcome()
+		go s.serve(p)
+		synctest.Wait()
+		began := time.Now()
+		s.isolate(p.seat)
+		<-p.over
+		synctest.Wait()
+		if d, k := time.Since(began), s.Known(); d > time.Second || k.Gateway != 0 || !strings.Contains(k.Problem, "is isolated") {
+			t.Errorf("after %s: %+v", d, k)
+		}
+		q := s.welcome()
+		go s.serve(q)
+		if q.seat == p.seat {
+			t.Fatal("it comes back to an isolated seat")
+		}
+		q.say(wire.Members{Seats: []int{1, 2, 3}}) // it looks whether a better one is there
+		select {
+		case one := <-s.came:
+			t.Errorf("it goes to %d", one.seat)
+		case <-time.After(3 * homeward):
+		}
+		s.isolate()
+		if home := s.welcome(); home.seat != p.seat {
+			t.Errorf("it goes to %d", home.seat)
+		} else {
+			go s.serve(home)
+		}
+		<-q.over
+		s.isolate(1, 2, 3)
+		select {
+		case one := <-s.came:
+			t.Errorf("all are isolated, and it goes to %d", one.seat)
+		case <-time.After(time.Hour):
+		}
+		if k := s.Known(); k.Gateway != 0 || !strings.Contains(k.Problem, "is isolated") {
+			t.Errorf("%+v", k)
+		}
+	})
+}
+
+// TestIsolatedMeanwhile does not stay with a gateway whose seat is isolated while it is looked for.
+func TestIsolatedMeanwhile(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		p := <-s.came
+		s.isolate(p.seat)
+		p.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+		<-p.over
+		if q := s.welcome(); q.seat == p.seat {
+			t.Error("it comes back to an isolated seat")
 		}
 	})
 }
@@ -382,7 +626,7 @@ func TestHostileGateway(t *testing.T) {
 		synctest.Wait()
 		k := s.Known()
 		for what, n := range map[string]uint64{
-			"taken": 1, "with a wrong signature": 1, "misplaced": 1, "of another fleet": 1, "of no seat": 1, "nowhere": 2, "older": 1,
+			"taken": 1, "with a wrong signature": 1, "misplaced": 1, "of another fleet": 1, "nowhere": 3, "older": 1,
 			"entry not proved": 2, "entry known": 1, "no entry": 1,
 		} {
 			if k.Verdicts[what] != n {

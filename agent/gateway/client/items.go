@@ -20,7 +20,7 @@ func (s *stay) hearItems(f wire.Items, now time.Time) error {
 			s.config.Told(f.Topic, i)
 		}
 		p, ok := board.Parse(i.Key)
-		if !ok || p.Topic != f.Topic {
+		if !ok || p.Topic != f.Topic || p.Topic == board.Nodes && !s.lists(p.Node) {
 			s.count("nowhere")
 			continue
 		}
@@ -29,6 +29,9 @@ func (s *stay) hearItems(f wire.Items, now time.Time) error {
 			what, lie = s.hearEntry(p.Height, i, now)
 		} else {
 			what, lie = s.hearObject(p, i)
+		}
+		if what == entryTaken {
+			s.room.gainsBack(i)
 		}
 		if what != "" {
 			s.count(what)
@@ -90,6 +93,8 @@ func (s *stay) note(p board.Place, i wire.Item) {
 	}
 }
 
+const entryTaken = "entry taken"
+
 // maxBelow is of how many entries below the ledger's height a gateway may tell in a session:
 // each is read and compared.
 const maxBelow = 64
@@ -121,7 +126,7 @@ func (s *stay) hearEntry(height int64, i wire.Item, now time.Time) (what string,
 		if s.config.Grown != nil {
 			s.config.Grown()
 		}
-		return "entry taken", false
+		return entryTaken, false
 	case err == nil:
 		return "entry known", false
 	case errors.Is(err, ledger.ErrCertificate), errors.Is(err, ledger.ErrRecord), errors.Is(err, ledger.ErrValue):

@@ -31,6 +31,9 @@ type stay struct {
 	lies     int
 	logged   bool // that an entry was refused
 	below    int  // entries that the gateway has told of below the ledger's height
+	room     room
+	seats    seated
+	useful   bool // the gateway has told all that it was asked for
 }
 
 // question is a Put.
@@ -38,12 +41,16 @@ type question struct {
 	id     uint64
 	kind   string
 	number uint64
+	at     time.Time
 }
 
 // topic is how far a topic is known in a session.
 type topic struct {
 	asked, live bool
 	at          time.Time // it is not asked for before
+	askedAt     time.Time
+	told        time.Time // when something of it came last, since it was asked for
+	liveAt      time.Time
 	failures    int
 	present     map[document.Hash]presence // of the list that is being told
 }
@@ -58,6 +65,7 @@ type found struct {
 // Why a session ends.
 var (
 	errSilent = errors.New("the gateway is silent")
+	errIdle   = errors.New("the gateway does not do what it is asked")
 	errMoved  = errors.New("the gateway closes")
 	errLies   = errors.New("the gateway passes on what nobody has signed")
 )
@@ -75,11 +83,15 @@ func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Wel
 	c.known.Sessions++
 	c.mu.Unlock()
 	better, err := one.run(ctx)
+	one.live(board.Nodes, false)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.known.Gateway = 0
 	clear(c.known.Live)
 	if err != nil && ctx.Err() == nil {
+		if !errors.Is(err, errMoved) && c.may(seat, s) == nil {
+			c.ended(seat, time.Since(now), one.useful)
+		}
 		c.known.Problem = fmt.Sprintf("gateway of seat %d: %v", seat, err)
 	}
 	return better.seat, better.session, better.welcome
@@ -101,6 +113,9 @@ func (s *stay) run(ctx context.Context) (better found, err error) {
 			}
 		}
 	}()
+	if err := s.may(s.seat, s.session); err != nil { // it came while the gateway was asked
+		return found{}, err
+	}
 	for {
 		next, err := s.tend(time.Now())
 		if err != nil {
@@ -128,6 +143,7 @@ func (s *stay) run(ctx context.Context) (better found, err error) {
 				return f, nil
 			}
 		case <-s.wake:
+			err = s.may(s.seat, s.session)
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -159,7 +175,7 @@ func (s *stay) read(ctx context.Context, into chan<- wire.Frame) error {
 
 // lookHome looks for a gateway that is preferred to this one; nil: there is none.
 func (s *stay) lookHome(ctx context.Context) chan found {
-	if order := s.order(); len(order) == 0 || order[0].Number == s.seat {
+	if order, _ := s.order(); len(order) == 0 || order[0].Number == s.seat {
 		return nil
 	}
 	result := make(chan found, 1)
@@ -185,18 +201,22 @@ func (s *stay) tend(now time.Time) (next time.Time, err error) {
 	if now.Sub(s.heard) > s.alive*5/3 {
 		return next, errSilent
 	}
+	idleAt, err := s.idle(now)
+	if err != nil {
+		return next, err
+	}
 	var say []wire.Frame
 	if now.Sub(s.spoke) >= s.alive {
 		s.spoke = now
 		say = append(say, wire.Alive{})
 	}
-	next = earlier(s.spoke.Add(s.alive), s.heard.Add(s.alive*5/3+time.Millisecond))
+	next = earlier(earlier(s.spoke.Add(s.alive), s.heard.Add(s.alive*5/3+time.Millisecond)), idleAt)
 	if object, ok := s.unput(); ok && s.question == nil {
 		if now.Before(s.putAt) {
 			next = earlier(next, s.putAt)
 		} else {
 			s.id++
-			s.question = &question{s.id, object.Kind, object.Sequence}
+			s.question = &question{s.id, object.Kind, object.Sequence, now}
 			say = append(say, wire.Put{ID: s.id, Envelope: object.Bytes()})
 		}
 	}
@@ -211,6 +231,23 @@ func (s *stay) tend(now time.Time) (next time.Time, err error) {
 		raw = append(raw, wire.Encode(f))
 	}
 	return next, s.session.Send(raw)
+}
+
+// idle says when the gateway has to have done something at the latest; the error says that this is over.
+func (s *stay) idle(now time.Time) (at time.Time, err error) {
+	at = now.Add(patience)
+	if s.question != nil {
+		at = earlier(at, s.question.at.Add(patience))
+	}
+	for _, t := range s.topics {
+		if t.asked {
+			at = earlier(at, earlier(t.told.Add(patience), t.askedAt.Add(listLimit)))
+		}
+	}
+	if !now.Before(at) {
+		return at, errIdle
+	}
+	return at, nil
 }
 
 // unput is an object that the gateway has not put.
@@ -251,6 +288,8 @@ func (s *stay) tendTopics(now time.Time) (say []wire.Frame, next time.Time) {
 			next = earlier(next, t.at)
 		case !busy:
 			busy, t.asked = true, true
+			t.askedAt, t.told = now, now
+			s.room.asked(name, len(s.config.Ledger.State().Roster.Seats))
 			f := wire.Follow{Topic: name}
 			if height := s.config.Ledger.State().Height; name == board.Ledger {
 				f.After = board.Entry(height).Key()
@@ -267,12 +306,18 @@ func (s *stay) tendTopics(now time.Time) (say []wire.Frame, next time.Time) {
 func (s *stay) live(name board.Topic, is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if name == board.Nodes && !is && s.known.Live[name] {
+		s.known.Listed = s.heard // until then all was known
+	}
 	s.known.Live[name] = is
 }
 
 // askAgain has a topic be asked for anew, after a while.
 func (s *stay) askAgain(name board.Topic, now time.Time) {
 	if t := s.topics[name]; t != nil {
+		if t.live && now.Sub(t.liveAt) > steady {
+			t.failures = 0
+		}
 		t.asked, t.live = false, false
 		t.at = now.Add(part(least << min(t.failures, 6)))
 		t.failures++
@@ -287,11 +332,18 @@ func (s *stay) hear(f wire.Frame) error {
 	s.mu.Lock()
 	s.known.Heard = now
 	s.mu.Unlock()
+	if !s.room.spend(f, len(s.config.Ledger.State().Roster.Seats), now) {
+		s.avoid(s.seat, shunned)
+		return errFlood
+	}
 	switch f := f.(type) {
 	case wire.Alive:
 	case wire.Done:
 		s.hearDone(f, now)
 	case wire.Items:
+		if t := s.topics[f.Topic]; t != nil {
+			t.told = now
+		}
 		return s.hearItems(f, now)
 	case wire.Live:
 		s.hearLive(f.Topic, now)
@@ -337,7 +389,8 @@ func (s *stay) hearLive(name board.Topic, now time.Time) {
 	if t == nil || !t.asked {
 		return
 	}
-	t.asked, t.live, t.failures = false, true, 0
+	t.asked, t.live, t.liveAt = false, true, now
+	s.useful = !slices.ContainsFunc(s.Client.topics(now), func(b board.Topic) bool { t := s.topics[b]; return t == nil || !t.live })
 	s.live(name, true)
 	if name != board.Nodes {
 		return

@@ -11,6 +11,7 @@ import (
 
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/shelf"
+	"kogge.example/update/fleet/token"
 	"kogge.example/update/golden"
 )
 
@@ -79,4 +80,13 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%x is read as %+v", raw, got)
 		}
 	})
+}
+
+// TestWantAll: what a node has of papers can always be told in one frame.
+func TestWantAll(t *testing.T) {
+	raw := Encode(make(WantPapers, token.MaxSet))
+	f, err := Decode(raw)
+	if all, ok := f.(WantPapers); err != nil || !ok || len(all) != token.MaxSet {
+		t.Errorf("%d bytes of at most %d: %v", len(raw), MaxFrame, err)
+	}
 }

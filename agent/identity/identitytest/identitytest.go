@@ -45,11 +45,13 @@ func AdoptedAt(t testing.TB, f *ledgertest.Fleet, name string, since time.Time) 
 // Sit gives the node with that STATE the key of a seat.
 func Sit(t testing.TB, state string, number int) {
 	t.Helper()
+	seed, journal := ledgertest.Private(fmt.Sprintf("n%d", number)).Seed(), roster.ID{byte(number)}
 	raw, err := document.Encode(struct {
-		Version int       `json:"version"`
-		Key     []byte    `json:"key"`
-		Journal roster.ID `json:"journal"`
-	}{1, ledgertest.Private(fmt.Sprintf("n%d", number)).Seed(), roster.ID{byte(number)}})
+		Version int           `json:"version"`
+		Key     []byte        `json:"key"`
+		Journal roster.ID     `json:"journal"`
+		Sum     document.Hash `json:"sum"`
+	}{1, seed, journal, document.HashOf(document.Message("kogge/seat-file/v1", seed, journal[:]))})
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(state, "identity", "seat.json"), raw, 0o600))
 }

@@ -24,6 +24,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/door"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
@@ -33,7 +34,8 @@ import (
 // Care is what the calls are answered from. A nil function: this node does nothing of the kind.
 type Care struct {
 	// Give takes an order about a seat. The error wraps [order.ErrOrder] where it is none that
-	// counts, and [notice.ErrOlder] where a newer one is known.
+	// counts, [notice.ErrOlder] where a newer one is known, and [ErrUnkept] where it counts and
+	// the disk does not keep it.
 	Give func(signed.Envelope) error
 	// Given are the orders that the node has.
 	Given func() []signed.Envelope
@@ -42,9 +44,10 @@ type Care struct {
 	Reach func(ctx context.Context, node string) (net.Conn, error)
 	// Backup writes a snapshot of etcd.
 	Backup func(ctx context.Context, w io.Writer) error
-	// Restore has etcd begin anew, from a snapshot, or with nil from the node's own disk. The error
-	// wraps [ledger.ErrPermit] where the owner has not permitted that.
-	Restore func(ctx context.Context, by string, permit []byte, snapshot io.Reader) error
+	// Restore has etcd begin anew, from a snapshot, or with nil from the node's own disk, by an order
+	// of which it tells the others. The error wraps [ledger.ErrPermit] where the owner has not permitted
+	// that, and those of Give.
+	Restore func(ctx context.Context, by string, order signed.Envelope, snapshot io.Reader) error
 	// Probe measures the node's disk. It is asked by one caller at a time.
 	Probe func() Disk
 }
@@ -57,21 +60,22 @@ type Disk struct {
 	Unfit       string        // why it is none for etcd; "": it is
 }
 
+// ErrUnkept is of an order that the node has taken and passes on, and that its disk does not hold.
+var ErrUnkept = errors.New("the node follows the order")
+
 // ErrNoNode is of a name that no seat has.
 var ErrNoNode = errors.New("no node of the fleet's ledger has this name")
 
 // Handler is the path and the handler of the calls.
 func Handler(c Care, options ...connect.HandlerOption) (string, http.Handler) {
-	return apiv1connect.NewCareServiceHandler(&service{from: c, relays: make(map[string]int)}, options...)
+	return apiv1connect.NewCareServiceHandler(&service{from: c, relays: relays{byKey: make(map[string]int), byRole: make(map[fleet.Role]int)}}, options...)
 }
 
 type service struct {
 	from Care
 
 	probing sync.Mutex // held while the disk is measured
-	mu      sync.Mutex // guards what follows
-	relays  map[string]int
-	open    int
+	relays  relays
 }
 
 // unable is the answer of a node that does nothing of the kind.
@@ -93,6 +97,8 @@ func (s *service) Order(_ context.Context, r *connect.Request[apiv1.OrderRequest
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	case errors.Is(err, notice.ErrOlder):
 		return nil, connect.NewError(connect.CodeAborted, errors.New("a newer order about this seat is known"))
+	case errors.Is(err, ErrUnkept):
+		return nil, connect.NewError(connect.CodeDataLoss, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
@@ -165,18 +171,21 @@ func (s *service) Restore(ctx context.Context, stream *connect.ClientStream[apiv
 	}
 	in := &incoming{stream: stream, control: door.StreamControl(ctx)}
 	if !in.next() {
-		return nil, connect.NewError(connect.CodeInvalidArgument, errors.Join(errors.New("there is no permit"), in.err))
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.Join(errors.New("there is no order"), in.err))
 	}
-	permit := in.permit
+	object, err := signed.Parse(in.order)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
 	var snapshot io.Reader
 	if in.next() {
 		snapshot = in
 	} else if in.err != nil {
 		return nil, in.err
 	}
-	err := s.from.Restore(ctx, door.Caller(ctx).Name, permit, snapshot)
+	err = s.from.Restore(ctx, door.Caller(ctx).Name, object, snapshot)
 	switch {
-	case errors.Is(err, ledger.ErrPermit):
+	case errors.Is(err, ledger.ErrPermit), errors.Is(err, order.ErrOrder):
 		return nil, connect.NewError(connect.CodePermissionDenied, err)
 	case err != nil:
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
@@ -188,7 +197,7 @@ func (s *service) Restore(ctx context.Context, stream *connect.ClientStream[apiv
 type incoming struct {
 	stream  *connect.ClientStream[apiv1.RestoreRequest]
 	control *http.ResponseController
-	permit  []byte
+	order   []byte
 	rest    []byte
 	err     error
 }
@@ -203,7 +212,7 @@ func (i *incoming) next() bool {
 		i.err = i.stream.Err()
 		return false
 	}
-	i.permit, i.rest = i.stream.Msg().Permit, i.stream.Msg().Data
+	i.order, i.rest = i.stream.Msg().Order, i.stream.Msg().Data
 	return true
 }
 

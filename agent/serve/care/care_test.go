@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -76,7 +79,7 @@ func TestOrder(t *testing.T) {
 	for _, one := range []struct {
 		err  error
 		want connect.Code
-	}{{fmt.Errorf("%w: x", order.ErrOrder), connect.CodePermissionDenied}, {notice.ErrOlder, connect.CodeAborted}, {errors.New("the disk"), connect.CodeFailedPrecondition}} {
+	}{{fmt.Errorf("%w: x", order.ErrOrder), connect.CodePermissionDenied}, {notice.ErrOlder, connect.CodeAborted}, {ErrUnkept, connect.CodeDataLoss}, {errors.New("the disk"), connect.CodeFailedPrecondition}} {
 		give = one.err
 		if _, err := c.Order(t.Context(), connect.NewRequest(&apiv1.OrderRequest{Envelope: e.Bytes()})); connect.CodeOf(err) != one.want {
 			t.Errorf("%v: %v", one.err, err)
@@ -86,12 +89,12 @@ func TestOrder(t *testing.T) {
 
 // TestRestore hands on what comes, to the byte, and nothing where nothing comes.
 func TestRestore(t *testing.T) {
-	var permit string
+	var brought string
 	var got []byte
 	var none bool
 	var answer error
-	c := serving(t, Care{Restore: func(_ context.Context, _ string, p []byte, snapshot io.Reader) error {
-		permit, none, got = string(p), snapshot == nil, nil
+	c := serving(t, Care{Restore: func(_ context.Context, _ string, e signed.Envelope, snapshot io.Reader) error {
+		brought, none, got = string(e.Body), snapshot == nil, nil
 		if snapshot != nil {
 			var err error
 			if got, err = io.ReadAll(snapshot); err != nil {
@@ -105,7 +108,7 @@ func TestRestore(t *testing.T) {
 		for i, p := range parts {
 			m := &apiv1.RestoreRequest{Data: []byte(p)}
 			if i == 0 {
-				m = &apiv1.RestoreRequest{Permit: []byte(p)}
+				m = &apiv1.RestoreRequest{Order: []byte(p)}
 			}
 			if err := s.Send(m); err != nil {
 				break
@@ -114,18 +117,27 @@ func TestRestore(t *testing.T) {
 		_, err := s.CloseAndReceive()
 		return err
 	}
-	if err := send("leave", "one, ", "two"); err != nil || permit != "leave" || string(got) != "one, two" || none {
-		t.Errorf("%v, %q, %q", err, permit, got)
+	e, err := signed.Seal("kogge/test/v1", document.HashOf(nil), ledgertest.Private("n1"), 1, []byte("leave"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := send("leave"); err != nil || !none {
+	leave := string(e.Bytes())
+	if err := send(leave, "one, ", "two"); err != nil || brought != "leave" || string(got) != "one, two" || none {
+		t.Errorf("%v, %q, %q", err, brought, got)
+	}
+	if err := send("junk"); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("junk: %v", err)
+	}
+	if err := send(leave); err != nil || !none {
 		t.Errorf("%v, %q", err, got)
 	}
 	if err := send(); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("%v", err)
 	}
-	answer = ledger.ErrPermit
-	if err := send("leave"); connect.CodeOf(err) != connect.CodePermissionDenied {
-		t.Errorf("%v", err)
+	for _, answer = range []error{ledger.ErrPermit, order.ErrOrder} {
+		if err := send(leave); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("%v", err)
+		}
 	}
 }
 
@@ -246,6 +258,42 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// TestWhoseRelays has callers open as many ways as they can: those who may less never keep out
+// those who may more, and none keeps out all others of his role.
+func TestWhoseRelays(t *testing.T) {
+	for _, c := range []struct {
+		who  string   // the first letter is the role's
+		want []string // how many ways each of them has, who come one after the other
+	}{
+		{"r1 r2 r3 o1 o2 o3 a1 a2 a3", []string{"4", "4", "0", "4", "0", "0", "4", "0", "0"}},
+		{"o1 o2 o3 r1 a1 a2", []string{"6", "6", "0", "0", "4", "0"}},
+		{"a1 a2 a3 r1 o1", []string{"8", "8", "0", "0", "0"}},
+		{"a1 r1 r2 o1", []string{"8", "4", "4", "0"}},
+	} {
+		r, got := relays{byKey: make(map[string]int), byRole: make(map[fleet.Role]int)}, []string(nil)
+		all := strings.Fields(c.who)
+		of := func(who string) fleet.Peer {
+			return fleet.Peer{Key: who, Role: map[byte]fleet.Role{'r': fleet.RoleReader, 'o': fleet.RoleOperator, 'a': fleet.RoleAdmin}[who[0]]}
+		}
+		for _, who := range all {
+			for r.enter(of(who)) == nil {
+			}
+			got = append(got, fmt.Sprint(r.byKey[who]))
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %s, not %s", c.who, got, c.want)
+		}
+		for i, who := range all {
+			for range ledgertest.Must[int](t)(strconv.Atoi(got[i])) {
+				r.leave(of(who))
+			}
+		}
+		if len(r.byKey) != 0 || r.enter(of("r1")) != nil {
+			t.Errorf("%s: they have left, and %v are here", c.who, r.byKey)
+		}
+	}
+}
+
 // TestRelays are bounded, and their places are free again when they end.
 func TestRelays(t *testing.T) {
 	c := serving(t, Care{Reach: func(ctx context.Context, node string) (net.Conn, error) {
@@ -263,7 +311,8 @@ func TestRelays(t *testing.T) {
 		}
 	}
 	var open []*connect.BidiStreamForClient[apiv1.RelayRequest, apiv1.RelayResponse]
-	for range maxRelaysOfKey {
+	_, most := relaysOf("")
+	for range most {
 		s, err := tunnel(t, c, "n2")
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package care
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,8 @@ import (
 
 // Limits of relays. Each costs some 100 KiB and two connections.
 const (
-	maxRelays      = 16
-	maxRelaysOfKey = 8 // of one caller
-	relayLimit     = 8 * time.Hour
+	maxRelays  = 16
+	relayLimit = 8 * time.Hour
 	// relayQuiet is how long a relay may carry nothing: the two ends ask each other twice a minute
 	// whether they are there.
 	relayQuiet = 5 * time.Minute
@@ -43,11 +43,11 @@ func (s *service) Relay(ctx context.Context, stream *connect.BidiStream[apiv1.Re
 	if err := fleet.CheckName(first.Node); err != nil || len(first.Data) > 0 {
 		return connect.NewError(connect.CodeInvalidArgument, errors.Join(errors.New("the first message names a node, and no more"), err))
 	}
-	caller := door.Caller(ctx).Key
-	if err := s.enter(caller); err != nil {
+	caller := door.Caller(ctx)
+	if err := s.relays.enter(caller); err != nil {
 		return connect.NewError(connect.CodeResourceExhausted, err)
 	}
-	defer s.leave(caller)
+	defer s.relays.leave(caller)
 	ctx, cancel := context.WithTimeout(ctx, relayLimit)
 	defer cancel()
 	conn, err := s.reach(ctx, first.Node)
@@ -70,27 +70,50 @@ func (s *service) reach(ctx context.Context, node string) (net.Conn, error) {
 	return conn, nil
 }
 
-// enter takes a place for one more relay of a caller.
-func (s *service) enter(caller string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.relays[caller] >= maxRelaysOfKey:
-		return fmt.Errorf("%d ways through this node are open with your certificate: end one of them", s.relays[caller])
-	case s.open >= maxRelays:
-		return fmt.Errorf("%d ways through this node are open: it accepts no more", s.open)
+// relays are the ways that are open.
+type relays struct {
+	mu     sync.Mutex // guards what follows
+	byKey  map[string]int
+	byRole map[fleet.Role]int
+}
+
+// relaysOf is how many ways callers of a role, and of those below it, have at most, and one of these
+// callers: those who may less never have all, so that whoever may more finds a place.
+func relaysOf(role fleet.Role) (most, mostOfKey int) {
+	switch most = maxRelays / 2; {
+	case role.AtLeast(fleet.RoleAdmin):
+		most = maxRelays
+	case role.AtLeast(fleet.RoleOperator):
+		most = maxRelays * 3 / 4
 	}
-	s.open++
-	s.relays[caller]++
+	return most, most / 2
+}
+
+// enter takes a place for one more relay of a caller.
+func (r *relays) enter(caller fleet.Peer) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, most := relaysOf(caller.Role); r.byKey[caller.Key] >= most {
+		return fmt.Errorf("%d ways through this node are open with your certificate: end one of them", r.byKey[caller.Key])
+	}
+	open := 0
+	for _, role := range fleet.Roles {
+		open += r.byRole[role]
+		if most, _ := relaysOf(role); open >= most && role.AtLeast(caller.Role) {
+			return fmt.Errorf("%d ways through this node are open for the role %s and those below it: it accepts no more", open, role)
+		}
+	}
+	r.byKey[caller.Key]++
+	r.byRole[cmp.Or(caller.Role, fleet.RoleReader)]++
 	return nil
 }
 
-func (s *service) leave(caller string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open--
-	if s.relays[caller]--; s.relays[caller] == 0 {
-		delete(s.relays, caller)
+func (r *relays) leave(caller fleet.Peer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byRole[cmp.Or(caller.Role, fleet.RoleReader)]--
+	if r.byKey[caller.Key]--; r.byKey[caller.Key] == 0 {
+		delete(r.byKey, caller.Key)
 	}
 }
 

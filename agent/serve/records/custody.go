@@ -50,6 +50,20 @@ func (r *service) Custody(_ context.Context, request *connect.Request[apiv1.Cust
 	return connect.NewResponse(&apiv1.CustodyResponse{Envelope: envelope.Bytes()}), nil
 }
 
+// lacksCA says whether this node's seat is to hold the node CA's key, and does not.
+func (r *service) lacksCA() bool {
+	seat, l, err := r.part()
+	if err != nil || r.from.Custody == nil {
+		return false
+	}
+	state := l.State()
+	if place, ok := state.Roster.ByKey(seat.Key); !ok || !place.Member && !place.Spare {
+		return false
+	}
+	held, err := r.from.Custody()
+	return err != nil || held.CA(state.Genesis.NodeCA) == nil
+}
+
 // Papers are all that this node has.
 func (r *service) Papers(context.Context, *connect.Request[apiv1.PapersRequest]) (*connect.Response[apiv1.PapersResponse], error) {
 	if _, _, err := r.part(); err != nil || r.from.Papers == nil {
@@ -74,7 +88,7 @@ func (r *service) GivePapers(_ context.Context, request *connect.Request[apiv1.G
 	for _, raw := range request.Msg.Papers {
 		news, err := r.from.Papers().Take(raw)
 		switch {
-		case errors.Is(err, token.ErrPaper), errors.Is(err, token.ErrUse), errors.Is(err, token.ErrUsed):
+		case errors.Is(err, token.ErrPaper), errors.Is(err, token.ErrUse), errors.Is(err, token.ErrUsed), errors.Is(err, token.ErrOther), errors.Is(err, token.ErrExpired):
 			return nil, connect.NewError(connect.CodeInvalidArgument, err)
 		case errors.Is(err, token.ErrFull):
 			return nil, connect.NewError(connect.CodeResourceExhausted, err)

@@ -183,12 +183,13 @@ func (r *service) Succeed(_ context.Context, request *connect.Request[apiv1.Succ
 
 // Etcd says how the node's etcd is.
 func (r *service) Etcd(ctx context.Context, _ *connect.Request[apiv1.EtcdRequest]) (*connect.Response[apiv1.EtcdResponse], error) {
+	lacks := r.lacksCA()
 	if r.from.Etcd == nil {
-		return connect.NewResponse(&apiv1.EtcdResponse{}), nil
+		return connect.NewResponse(&apiv1.EtcdResponse{LacksCa: lacks}), nil
 	}
 	e, err := r.from.Etcd(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		return connect.NewResponse(&apiv1.EtcdResponse{}), nil
+		return connect.NewResponse(&apiv1.EtcdResponse{LacksCa: lacks}), nil
 	}
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
@@ -197,6 +198,7 @@ func (r *service) Etcd(ctx context.Context, _ *connect.Request[apiv1.EtcdRequest
 		Wanted: true, Running: e.Running, Leader: int32(e.Leader), Doing: e.Doing, Problem: e.Problem,
 		Members: seats(e.Members), Learners: seats(e.Learners), Generation: int32(e.Generation), Revision: e.Revision,
 		Bytes: e.Bytes, Quota: e.Quota, Full: seats(e.Full), Corrupt: seats(e.Corrupt), Snapshots: int32(e.Snapshots),
+		Fsync: e.Fsync, NewestSnapshot: e.Newest, LacksCa: lacks,
 	}), nil
 }
 

@@ -110,11 +110,30 @@ func None() Arrivals {
 	return Arrivals{Set: token.NewSet(), Refused: make(map[string]uint64)}
 }
 
-// askedForPapers is how many nodes are asked for papers: they tell each other.
+// askedForPapers is how many nodes have to answer when they are asked for papers: seats tell each other.
 const askedForPapers = 5
 
-// Papers asks nodes for papers, some of them, and verifies each by the ledger of the fleet's
-// folder. The error says that none answered, or is of this computer's files.
+// Tellers are the nodes that have all papers, and pass on new ones, as far as this computer knows
+// where they are: those with a seat, and first of all those that let nodes in. The others have papers
+// about themselves alone.
+func Tellers(k *keyring.Keyring, s ledger.State) (names []string, err error) {
+	nodes, err := operate.Nodes(k)
+	if err != nil {
+		return nil, err
+	}
+	for _, seat := range slices.Concat(s.Roster.Custodians(), s.Roster.Seats) {
+		if _, known := nodes[seat.Name]; known && !slices.Contains(names, seat.Name) {
+			names = append(names, seat.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, errors.New("this computer knows the address of no node that has a seat")
+	}
+	return names, nil
+}
+
+// Papers asks [Tellers] for papers, in their order, until some have answered, and verifies each by the
+// ledger of the fleet's folder. The error says that none answered, or is of this computer's files.
 func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(operate.Notice)) (Arrivals, error) {
 	a := None()
 	l, _, err := operate.Ledger(k)
@@ -127,8 +146,7 @@ func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(o
 	}
 	var mu sync.Mutex // guards a and failed
 	var failed error
-	names = names[:min(len(names), askedForPapers)]
-	each(len(names), func(i int) {
+	ask := func(names []string, i int) {
 		limited, cancel := context.WithTimeout(ctx, seeLimit)
 		defer cancel()
 		err := operate.Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
@@ -153,7 +171,12 @@ func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(o
 			return
 		}
 		a.Asked = append(a.Asked, names[i])
-	})
+	}
+	for most := askedForPapers; len(names) > 0 && len(a.Asked) < askedForPapers; most *= 2 {
+		some := names[:min(len(names), most)]
+		each(len(some), func(i int) { ask(some, i) })
+		names = names[len(some):]
+	}
 	if len(a.Asked) == 0 {
 		return a, errors.Join(errors.New("no node of the fleet has told who came and who was accepted"), failed)
 	}
@@ -182,28 +205,42 @@ func GivePapers(ctx context.Context, k *keyring.Keyring, names []string, papers 
 // ErrNoSuchNode is of a name under which no node came.
 var ErrNoSuchNode = errors.New("no node of that name came by a token")
 
-// Waiting is the node of a name that came by a token, or the one of an operator's name: by which
-// key it is accepted, and which labels its token attests. The error wraps [ErrNoSuchNode].
-func (a Arrivals) Waiting(name string) (signed.Key, notice.Labels, error) {
-	var found []token.Use
+// Waiting is the use by which the node of a name came that waits to be accepted; if none waits, of the
+// one that was. A token for that very name counts before one for any. The error wraps [ErrNoSuchNode].
+func (a Arrivals) Waiting(name string) (token.Use, error) {
+	var named, others, accepted []token.Use
 	for _, key := range a.Set.Tokens() {
 		for _, u := range a.Set.Uses(key) {
-			if u.Name == name {
-				found = append(found, u)
+			_, is := a.Set.Accepted(u.Node)
+			switch {
+			case u.Name != name:
+			case is:
+				accepted = append(accepted, u)
+			case !a.Set.Waits(u):
+			case u.Record.Node != "":
+				named = append(named, u)
+			default:
+				others = append(others, u)
 			}
 		}
 	}
-	switch len(found) {
-	case 0:
-		return "", nil, fmt.Errorf("node %s: %w", name, ErrNoSuchNode)
-	case 1:
-		return found[0].Node, found[0].Record.Labels, nil
+	for _, found := range [][]token.Use{named, others, accepted} {
+		switch {
+		case len(found) == 1 || len(found) > 1 && sameNode(found):
+			return found[0], nil
+		case len(found) > 1:
+			var all []string
+			for _, u := range found {
+				all = append(all, fmt.Sprintf("%s by token %s", u.Node.ID().Short(), u.Record.Key.ID().Short()))
+			}
+			return token.Use{}, fmt.Errorf("node %s: %d nodes came under that name: %s", name, len(found), strings.Join(all, ", "))
+		}
 	}
-	var keys []string
-	for _, u := range found {
-		keys = append(keys, u.Node.ID().Short())
-	}
-	return "", nil, fmt.Errorf("node %s: %d nodes came under that name, at several members at once: keys %s", name, len(found), strings.Join(keys, ", "))
+	return token.Use{}, fmt.Errorf("node %s: %w", name, ErrNoSuchNode)
+}
+
+func sameNode(all []token.Use) bool {
+	return !slices.ContainsFunc(all, func(u token.Use) bool { return u.Node != all[0].Node })
 }
 
 // Hand gives the key of the node CA to the nodes of the seats that are to hold it, as this
@@ -222,9 +259,14 @@ func Hand(ctx context.Context, k *keyring.Keyring, s ledger.State, tell func(ope
 	all := make([]operate.Told, len(seats))
 	each(len(seats), func(i int) {
 		seat := seats[i]
+		n, known := nodes[seat.Name]
+		if !known {
+			all[i] = operate.Told{Node: seat.Name, Err: keyring.ErrNoNode}
+			return
+		}
 		limited, cancel := context.WithTimeout(ctx, callLimit)
 		defer cancel()
-		all[i] = operate.Told{Node: seat.Name, Err: operate.Remote{Keys: k, Name: seat.Name, Address: nodes[seat.Name].Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
+		all[i] = operate.Told{Node: seat.Name, Err: operate.Remote{Keys: k, Name: seat.Name, Address: n.Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
 			answer, err := c.Custody(ctx, connect.NewRequest(&apiv1.CustodyRequest{}))
 			if err != nil {
 				return err
@@ -275,7 +317,7 @@ func (a Arrivals) Note(h *operate.Health) {
 	for _, key := range a.Set.Nodes() {
 		if accepted, ok := a.Set.Accepted(key); ok {
 			standing[accepted.Name] = Accepted
-		} else if u, ok := a.Set.CameBy(key); ok && standing[u.Name] == "" {
+		} else if u, ok := a.Set.CameBy(key); ok && standing[u.Name] == "" && a.Set.Waits(u) {
 			standing[u.Name] = New
 		}
 	}

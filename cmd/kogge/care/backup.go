@@ -3,6 +3,7 @@ package care
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/signed"
 )
 
 // A backup of a fleet is a tar of three files, in this order:
@@ -39,6 +41,8 @@ const (
 	maxInfo       = 16 << 10
 	maxLedger     = 256 << 20
 	maxSnapshot   = 1 << 30
+	// maxGeneration is more than a fleet comes to, and leaves numbers for many above it.
+	maxGeneration = 1 << 20
 	// sumSize is the SHA-256 at the end of a snapshot, behind pages of 512 bytes and more.
 	sumSize  = sha256.Size
 	pageSize = 512
@@ -252,6 +256,9 @@ func openBackup(r io.ReadSeeker, at io.ReaderAt, g *fleet.Genesis) (*Copy, error
 	if c.Info.Fleet != g.ID() {
 		return nil, fmt.Errorf("it is of fleet %.12q, and this one is %s", c.Info.Fleet, fleet.Short(g.ID()))
 	}
+	if g := c.Info.Generation; g < 0 || g > maxGeneration {
+		return nil, fmt.Errorf("%s: it is of generation %d of etcd", infoName, g)
+	}
 	if _, err := next(ledgerName, maxLedger); err != nil {
 		return nil, err
 	}
@@ -281,6 +288,9 @@ func openBackup(r io.ReadSeeker, at io.ReaderAt, g *fleet.Genesis) (*Copy, error
 	return c, nil
 }
 
+// ErrUnsure is of a node that did not answer to the end: its etcd may begin anew, or not.
+var ErrUnsure = errors.New("whether its etcd begins anew is not known")
+
 // ErrNotMember is of a node that the roster does not have run etcd.
 var ErrNotMember = errors.New("the fleet's roster does not have this node run etcd")
 
@@ -293,8 +303,10 @@ type restoring struct {
 // Restore has the node that r names begin etcd anew, from a backup, or with nil from what is on
 // its own disk. First this computer, the backup and the node tell each other the records of the
 // ledger that they lack: no record is lost by that, and none is taken back. open gives the owner's
-// keys. Then all nodes are told, who give up what they have of another etcd; it returns how each took
-// that. The error wraps [operate.ErrFork] where the backup has another history, or [ErrNotMember].
+// keys. With its etcd the node takes the order by which all others give up what they have of another
+// one, and passes it on, whatever becomes of this computer then. For speed all nodes are told from
+// here, too; it returns how each took that. The error wraps [operate.ErrFork] where the backup has
+// another history, [ErrNotMember], or [ErrUnsure].
 func Restore(ctx context.Context, r operate.Remote, from *Copy, open func() (keyring.OwnerKeys, error)) (ledger.State, []operate.Told, error) {
 	if from != nil {
 		if err := from.bring(ctx, r); err != nil {
@@ -309,7 +321,6 @@ func Restore(ctx context.Context, r operate.Remote, from *Copy, open func() (key
 		return ledger.State{}, nil, err
 	}
 	var s ledger.State
-	var leave ledger.Restore
 	err = r.Call(ctx, func(ctx context.Context, c *api.Client) error {
 		plan, err := planRestore(ctx, r, c, from, command.generation)
 		if err != nil {
@@ -321,13 +332,14 @@ func Restore(ctx context.Context, r operate.Remote, from *Copy, open func() (key
 			return err
 		}
 		plan.leave.Owners = owner.Sign(plan.leave.Bytes(s.Fleet()), s.Genesis.Threshold)
-		command.State, leave = s, plan.leave
-		return sendRestore(ctx, c, plan.leave, from)
+		command.State, command.Number = s, uint64(plan.leave.Generation)+1
+		o := order.Restoring{Seat: command.Seat.Number, Key: command.Seat.Key, Leave: plan.leave.Encode()}
+		if err := command.Seal(o, time.Now()); err != nil {
+			return err
+		}
+		return sendRestore(ctx, c, command.sealed, from)
 	})
 	if err != nil {
-		return s, nil, err
-	}
-	if err := command.Seal(order.Restoring{Seat: command.Seat.Number, Key: command.Seat.Key, Leave: leave.Encode()}, time.Now()); err != nil {
 		return s, nil, err
 	}
 	told, err := command.Give(ctx, r.Tell)
@@ -373,15 +385,17 @@ func planRestore(ctx context.Context, r operate.Remote, c *api.Client, from *Cop
 		return restoring{}, ErrNoEtcd
 	}
 	p := restoring{s, ledger.Restore{Version: 1, Node: seat.Key, Generation: max(newest, int64(is.Msg.Generation)), Height: s.Height}}
-	if from != nil {
-		p.leave.Snapshot = from.Info.Snapshot
+	if from != nil { // of an etcd that none may know who answers
+		p.leave.Snapshot, p.leave.Generation = from.Info.Snapshot, max(p.leave.Generation, from.Info.Generation)
 	}
 	return p, nil
 }
 
-func sendRestore(ctx context.Context, c *api.Client, leave ledger.Restore, from *Copy) error {
+// sendRestore brings a node the order, and the snapshot that it is to begin from. The error wraps
+// [ErrUnsure] where the node may have taken both.
+func sendRestore(ctx context.Context, c *api.Client, sealed signed.Envelope, from *Copy) error {
 	stream := c.Restore(ctx)
-	err := stream.Send(&apiv1.RestoreRequest{Permit: leave.Encode()})
+	err := stream.Send(&apiv1.RestoreRequest{Order: sealed.Bytes()})
 	if from != nil && err == nil {
 		snapshot, buffer := from.Snapshot(), make([]byte, api.PartSize)
 		for err == nil {
@@ -397,8 +411,11 @@ func sendRestore(ctx context.Context, c *api.Client, leave ledger.Restore, from 
 		}
 	}
 	_, answered := stream.CloseAndReceive()
-	if answered != nil {
-		return answered
+	switch connect.CodeOf(answered) {
+	case connect.CodeUnavailable, connect.CodeCanceled, connect.CodeDeadlineExceeded, connect.CodeUnknown, connect.CodeInternal:
+		if answered != nil {
+			return fmt.Errorf("%w: %w", ErrUnsure, answered)
+		}
 	}
-	return err
+	return cmp.Or(answered, err)
 }

@@ -2,6 +2,7 @@ package care
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/pinned"
@@ -27,6 +30,7 @@ import (
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/signed"
 )
@@ -38,10 +42,12 @@ type tended struct {
 
 	mu       sync.Mutex // guards what follows
 	orders   []signed.Envelope
-	given    map[string]int // orders, by node
+	given    map[string]int   // orders, by node
+	refuse   map[string]error // what a node says to an order; nil: it takes it
 	snapshot []byte
 	permit   []byte
 	restored []byte
+	answer   func() error // to a restore; nil: it is well
 }
 
 var quiet = func(operate.Notice) {}
@@ -143,7 +149,7 @@ func (f *tended) care(name string) served.Care {
 		Give: func(e signed.Envelope) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if err := order.Check(f.state, e); err != nil {
+			if err := cmp.Or(f.refuse[name], order.Check(f.state, e)); err != nil {
 				return err
 			}
 			f.orders, f.given[name] = append(f.orders, e), f.given[name]+1
@@ -158,11 +164,18 @@ func (f *tended) care(name string) served.Care {
 			_, err := w.Write(f.snapshot)
 			return err
 		},
-		Restore: func(_ context.Context, _ string, permit []byte, snapshot io.Reader) (err error) {
+		Restore: func(_ context.Context, _ string, e signed.Envelope, snapshot io.Reader) (err error) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if f.permit, f.restored = permit, nil; snapshot != nil {
+			o, err := order.ParseRestoring(e.Body)
+			if err == nil {
+				err = order.Check(f.state, e)
+			}
+			if f.permit, f.restored = o.Leave, nil; snapshot != nil && err == nil {
 				f.restored, err = io.ReadAll(snapshot)
+			}
+			if f.orders = append(f.orders, e); f.answer != nil {
+				err = cmp.Or(err, f.answer())
 			}
 			return err
 		},
@@ -248,6 +261,67 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// TestRivals has commands be given at one time, of which each knows nothing of the others: whoever is
+// told that his counts has the one that does.
+func TestRivals(t *testing.T) {
+	f := tend(t, 4)
+	give := func(c *Command) error {
+		told, err := c.Give(t.Context(), quiet)
+		for _, n := range told {
+			err = errors.Join(err, n.Err)
+		}
+		return errors.Join(err, c.Counts(time.Now()))
+	}
+	var rivals []*Command
+	for i, node := range []string{"n3", "n3", "n4"} {
+		c, err := Prepare(t.Context(), f.Keyring, order.IsolationKind, node, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Seal(order.Isolation{Seat: c.Seat.Number, Key: c.Seat.Key, Isolated: true, Why: fmt.Sprint(i)}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		rivals = append(rivals, c)
+	}
+	for i, c := range rivals {
+		if err := give(c); i == 0 && err != nil {
+			t.Errorf("the first one: %v", err)
+		}
+	}
+	count := make(map[string]int)
+	for i, c := range rivals { // and now all know of all
+		switch err := give(c); {
+		case err == nil:
+			count["counts"]++
+		case errors.Is(err, ErrNewer) && i < 2:
+			count["newer"]++
+		case errors.Is(err, ErrBeyond) && i == 2:
+			count["beyond"]++
+		default:
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if len(count) != 3 {
+		t.Error(count)
+	}
+	// A node is not believed that it knows a newer order and shows none.
+	f.refuse = map[string]error{"n2": notice.ErrOlder, "n1": served.ErrUnkept}
+	c, err := Prepare(t.Context(), f.Keyring, order.AbsenceKind, "n1", quiet)
+	if err == nil {
+		err = c.Seal(order.Absence{Seat: c.Seat.Number, Key: c.Seat.Key, State: order.Away}, time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err := c.Give(t.Context(), quiet)
+	if err != nil || !errors.Is(told[0].Err, ErrUnkept) || connect.CodeOf(told[1].Err) != connect.CodeAborted || told[2].Err != nil {
+		t.Errorf("%+v, %v", told, err)
+	}
+	if err := c.Counts(time.Now()); err != nil {
+		t.Errorf("n2 has shown no other order: %v", err)
+	}
+}
+
 // TestBackup writes a backup, reads it, and has a node restore it, with the owner's leave for just
 // that; and once from its own disk.
 func TestBackup(t *testing.T) {
@@ -266,7 +340,11 @@ func TestBackup(t *testing.T) {
 	copied := openCopy(t, f, file)
 	owner := func() (keyring.OwnerKeys, error) { return f.owner(t), nil }
 	seat, _ := f.state.Roster.ByName("n2")
-	for _, from := range []*Copy{copied, nil} {
+	// Each begins an etcd above all that nodes run, that was ordered, and that the backup is of. All
+	// nodes say that they run the second.
+	old := *copied
+	old.Info.Generation = 9
+	for i, from := range []*Copy{copied, nil, &old, copied} {
 		if _, told, err := Restore(t.Context(), f.remote(t, "n2"), from, owner); err != nil || len(told) != 3 {
 			t.Fatal(err)
 		}
@@ -274,16 +352,31 @@ func TestBackup(t *testing.T) {
 		if err == nil {
 			err = f.state.PermitsRestore(leave, seat.Key)
 		}
-		if err != nil || leave.Generation != 2 || leave.Snapshot.IsZero() != (from == nil) {
+		if want := []int64{2, 3, 9, 10}[i]; err != nil || leave.Generation != want || leave.Snapshot.IsZero() != (from == nil) {
 			t.Errorf("%+v, %v", leave, err)
 		}
 		if from != nil && !bytes.Equal(f.restored, f.snapshot) || from == nil && f.restored != nil {
 			t.Errorf("%d bytes came", len(f.restored))
 		}
 	}
-	if got := order.Decide(f.state, f.orders, time.Now()).Generation; got != 3 || f.given["n3"] != 2 {
+	if got := order.Decide(f.state, f.orders, time.Now()).Generation; got != 11 || f.given["n3"] != 4 {
 		t.Errorf("all are told of generation %d, n3 %d times", got, f.given["n3"])
 	}
+	// An answer that does not say no may be that of a node which has taken the order: it passes it on.
+	for _, lost := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		f.answer = func() error {
+			if lost {
+				cancel()
+			}
+			return ledger.ErrPermit
+		}
+		_, _, err := Restore(ctx, f.remote(t, "n1"), nil, owner)
+		if cancel(); err == nil || errors.Is(err, ErrUnsure) != lost || f.given["n3"] != 4 {
+			t.Errorf("the answer is lost: %v: %v, n3 is told %d times", lost, err, f.given["n3"])
+		}
+	}
+	f.answer = nil
 	left, err := os.ReadDir(filepath.Dir(file))
 	if err != nil || len(left) != 1 {
 		t.Errorf("%v is left, %v", left, err)
@@ -342,6 +435,22 @@ func TestOpenBackup(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) || c.Info.Height != 1 {
 				t.Errorf("byte %d %s: taken: %v", at, what, err)
 			}
+		}
+	}
+	whole := openCopy(t, f, file)
+	var text bytes.Buffer
+	if err := operate.Export(&text, f.Genesis, whole.entries); err != nil {
+		t.Fatal(err)
+	}
+	for generation, taken := range map[int64]bool{-1: false, 0: true, maxGeneration: true, maxGeneration + 1: false} {
+		info, bad := whole.Info, bytes.Buffer{}
+		info.Generation = generation
+		err := writeBackup(&bad, info, text.Bytes(), whole.Snapshot())
+		if err == nil {
+			_, err = OpenBackup(bytes.NewReader(bad.Bytes()), f.Genesis)
+		}
+		if (err == nil) != taken || err != nil && !errors.Is(err, ErrBackup) {
+			t.Errorf("generation %d: %v", generation, err)
 		}
 	}
 	other, err := keyring.Create("other", "eve", time.Now())

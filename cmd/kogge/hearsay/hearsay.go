@@ -7,9 +7,11 @@
 package hearsay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -17,6 +19,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
@@ -57,15 +60,40 @@ const (
 // Call makes calls to a node by its name.
 type Call func(ctx context.Context, node string, do func(context.Context, apiv1connect.FleetServiceClient) error) error
 
-// Read asks nodes, one after the other, what they know of the others, until one answers that
-// reaches etcd; else it is what the one said that did last. Each object counts only if the seat
-// that the ledger lists has signed it.
-func Read(ctx context.Context, s ledger.State, nodes []string, call Call) (Board, error) {
+// Ear is who listens. It remembers what it has verified, so that to listen again costs little. The zero
+// one has heard nothing. It is used from one goroutine.
+type Ear struct {
+	verified map[document.Hash]signed.Envelope // by the hash of the bytes
+}
+
+// most is how many nodes are asked: where etcd is down, all of them know no more than these.
+const most = 5
+
+// ask are the nodes that are asked, in that order: first those that run etcd, or may.
+func ask(s ledger.State, nodes []string) []string {
+	class := func(name string) int {
+		switch seat, _ := s.Roster.ByName(name); {
+		case seat.Member:
+			return 0
+		case seat.Spare:
+			return 1
+		}
+		return 2
+	}
+	nodes = slices.Clone(nodes)
+	slices.SortStableFunc(nodes, func(a, b string) int { return cmp.Compare(class(a), class(b)) })
+	return nodes[:min(len(nodes), most)]
+}
+
+// Read asks some of the nodes, one after the other, what they know of the others, until one answers
+// that reaches etcd; else it is what the one said that did last. Each object counts only if the
+// seat that the ledger lists has signed it.
+func (e *Ear) Read(ctx context.Context, s ledger.State, nodes []string, call Call) (Board, error) {
 	best := Board{Heard: -1, Listed: -1}
-	for _, name := range nodes {
+	for _, name := range ask(s, nodes) {
 		var b Board
 		err := call(ctx, name, func(ctx context.Context, c apiv1connect.FleetServiceClient) (err error) {
-			b, err = read(ctx, c, s)
+			b, err = e.read(ctx, c, s)
 			return err
 		})
 		if err != nil { // its release has no notices, or it has gone: others may answer
@@ -81,7 +109,7 @@ func Read(ctx context.Context, s ledger.State, nodes []string, call Call) (Board
 	return best, ctx.Err()
 }
 
-func read(ctx context.Context, c apiv1connect.FleetServiceClient, s ledger.State) (Board, error) {
+func (e *Ear) read(ctx context.Context, c apiv1connect.FleetServiceClient, s ledger.State) (Board, error) {
 	stream, err := c.Notices(ctx, connect.NewRequest(&apiv1.NoticesRequest{}))
 	if err != nil {
 		return Board{}, err
@@ -94,7 +122,7 @@ func read(ctx context.Context, c apiv1connect.FleetServiceClient, s ledger.State
 			b.Gateway, b.Problem, b.Heard, b.Listed = int(m.Gateway), m.Problem, ago(m.HeardMillis), ago(m.ListedMillis)
 		}
 		for _, n := range m.Notices {
-			if !b.take(n, s) {
+			if !b.take(n, s, e.open) {
 				b.Refused++
 			}
 		}
@@ -108,10 +136,35 @@ func read(ctx context.Context, c apiv1connect.FleetServiceClient, s ledger.State
 	return b, nil
 }
 
+// open is an envelope that is verified, by a key that the fleet's state lists.
+func (e *Ear) open(raw []byte, s ledger.State) (signed.Envelope, error) {
+	sum := document.HashOf(raw)
+	if known, ok := e.verified[sum]; ok {
+		return known, nil
+	}
+	one, err := signed.Parse(raw)
+	if err != nil {
+		return signed.Envelope{}, err
+	}
+	if _, listed := s.Roster.ByKey(one.By); !listed || one.Fleet != s.Fleet() {
+		return signed.Envelope{}, errForeign
+	}
+	if err := one.Verify(); err != nil {
+		return signed.Envelope{}, err
+	}
+	if e.verified == nil || len(e.verified) > 8*len(s.Roster.Seats) { // of words that are old by now
+		e.verified = make(map[document.Hash]signed.Envelope)
+	}
+	e.verified[sum] = one
+	return one, nil
+}
+
+var errForeign = errors.New("it is of no seat of the fleet")
+
 // take takes an object if it counts.
-func (b *Board) take(n *apiv1.Notice, s ledger.State) bool {
-	e, err := signed.Open(n.Envelope)
-	if err != nil || e.Fleet != s.Fleet() {
+func (b *Board) take(n *apiv1.Notice, s ledger.State, open func([]byte, ledger.State) (signed.Envelope, error)) bool {
+	e, err := open(n.Envelope, s)
+	if err != nil {
 		return false
 	}
 	if _, listed := s.Roster.ByKey(e.By); !listed {
@@ -156,9 +209,10 @@ func ago(millis int64) time.Duration {
 
 // Pin adds to what a computer sees of a fleet what one of its nodes knows of the others: of a node
 // that does not answer the computer, what it said last to its fleet, and whether the fleet still
-// hears of it.
+// hears of it; and which node answers the computer and does not reach its fleet.
 func (b Board) Pin(h *operate.Health) {
 	silent := make(map[string]string) // what is heard of those
+	var cut []operate.Problem
 	for i := range h.Nodes {
 		n := &h.Nodes[i]
 		w, ok := b.Words[n.Seat.Key]
@@ -168,6 +222,10 @@ func (b Board) Pin(h *operate.Health) {
 		}
 		n.Lease, n.Said = string(w.Lease), w.Age
 		if n.Standing != operate.StandingSilent {
+			if w.Lease == LeaseNone && b.Gateway != 0 && n.Node != b.From && counts(n.Standing) {
+				cut = append(cut, operate.Problem{Node: n.Node, What: fmt.Sprintf("%s hears nothing of it: it answers this computer, and does not reach its fleet", b.From),
+					Do: "kogge node status " + n.Node + " shows its links, and kogge node logs agent --node " + n.Node + " whom it calls"})
+			}
 			continue
 		}
 		silent[n.Node] = b.heardOf(w)
@@ -185,19 +243,35 @@ func (b Board) Pin(h *operate.Health) {
 	for i, p := range h.Problems {
 		h.Problems[i].What += silent[p.Node]
 	}
+	h.Problems = append(h.Problems, cut...)
 }
 
-// heardOf is what the fleet hears of a node that does not answer.
+// counts says whether the fleet is to hear of a node that stands so.
+func counts(s operate.Standing) bool {
+	return s == operate.StandingGood || s == operate.StandingTrial || s == operate.StandingBehind || s == operate.StandingSick
+}
+
+// Now says whether the node that was asked knows the leases as they are, and not as they were.
+func (b Board) Now() bool { return b.Gateway != 0 && b.Listed == 0 }
+
+// heardOf is what the fleet hears of a node that does not answer. A node that dies keeps its lease for a
+// while.
 func (b Board) heardOf(w Word) string {
 	switch {
-	case w.Lease == LeaseHeld && b.Gateway == 0:
-		return fmt.Sprintf("; when %s heard of it last, its lease was kept", b.From)
+	case w.Lease == LeaseUnknown || w.Lease == "":
+		return ""
+	case w.Lease == LeaseHeld && b.Now():
+		return fmt.Sprintf("; its lease has not run out: the fleet has heard of it within the last two minutes, as %s sees it", b.From)
+	case w.Lease == LeaseHeld && b.Listed >= 0:
+		return fmt.Sprintf("; when %s was told of all leases last, %s ago, its lease was kept", b.From, b.Listed.Truncate(time.Second))
 	case w.Lease == LeaseHeld:
-		return fmt.Sprintf("; %s hears of it, so the fleet reaches it and this computer does not", b.From)
-	case w.Lease == LeaseNone:
+		return fmt.Sprintf("; when %s heard of it last, its lease was kept", b.From)
+	case b.Now():
 		return fmt.Sprintf("; %s hears nothing of it either", b.From)
+	case b.Listed >= 0:
+		return fmt.Sprintf("; when %s was told of all leases last, %s ago, it had none", b.From, b.Listed.Truncate(time.Second))
 	}
-	return ""
+	return fmt.Sprintf("; when %s heard of it last, it had no lease", b.From)
 }
 
 // Leases is how many seats have leases, of how many of which that is known.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func TestRead(t *testing.T) {
 		}
 		return do(ctx, c)
 	}
-	b, err := Read(t.Context(), s, []string{"n1", "old", "n2", "n3"}, call)
+	b, err := new(Ear).Read(t.Context(), s, []string{"n1", "old", "n2", "n3"}, call)
 	if err != nil || b.From != "n3" || b.Gateway != 2 || b.Heard != time.Second || b.Listed != 0 || b.Refused != 6 || len(b.Words) != 3 {
 		t.Fatalf("%+v, %v", b, err)
 	}
@@ -93,11 +94,49 @@ func TestRead(t *testing.T) {
 	if held, known := b.Leases(); held != 1 || known != 2 {
 		t.Errorf("%d of %d leases", held, known)
 	}
-	if b, err := Read(t.Context(), s, []string{"n1", "n2", "unknown"}, call); err != nil || b.From != "n2" || b.Gateway != 0 || b.Problem == "" || b.Listed != 6*time.Minute {
+	if b, err := new(Ear).Read(t.Context(), s, []string{"n1", "n2", "unknown"}, call); err != nil || b.From != "n2" || b.Gateway != 0 || b.Problem == "" || b.Listed != 6*time.Minute {
 		t.Errorf("without etcd: %+v, %v", b, err)
 	}
-	if b, err := Read(t.Context(), s, []string{"n1"}, call); err != nil || b.From != "" {
+	if b, err := new(Ear).Read(t.Context(), s, []string{"n1"}, call); err != nil || b.From != "" {
 		t.Errorf("nobody knows: %+v, %v", b, err)
+	}
+}
+
+// TestDisaster has a fleet of a hundred of which none reaches etcd: a few are asked, those that run etcd
+// first, and what was verified once is not verified again.
+func TestDisaster(t *testing.T) {
+	f := ledgertest.Founded(t, 100, 1)
+	s := f.Log.State()
+	var some []records.Notice
+	var names []string
+	for _, seat := range slices.Backward(s.Roster.Seats) {
+		names = append(names, seat.Name)
+		some = append(some, records.Notice{Envelope: noticeOf(t, s.Fleet(), seat.Name, notice.StatusKind, statusOf(1)), Age: time.Second})
+	}
+	mux := http.NewServeMux()
+	mux.Handle(records.Handler(nil, records.Records{Board: func() (records.Board, error) {
+		return records.Board{Heard: records.Never, Listed: records.Never, Notices: some}, nil
+	}}))
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	var asked []string
+	var ear Ear
+	for range 2 {
+		b, err := ear.Read(t.Context(), s, names, func(ctx context.Context, node string, do func(context.Context, apiv1connect.FleetServiceClient) error) error {
+			asked = append(asked, node)
+			return do(ctx, apiv1connect.NewFleetServiceClient(server.Client(), server.URL))
+		})
+		if err != nil || len(b.Words) != 100 || b.Refused != 0 {
+			t.Fatalf("%d words, %d refused, %v", len(b.Words), b.Refused, err)
+		}
+	}
+	for _, name := range asked[:3] {
+		if seat, _ := s.Roster.ByName(name); !seat.Member {
+			t.Errorf("%s is asked before a member", name)
+		}
+	}
+	if len(asked) != 2*most || len(ear.verified) != 100 {
+		t.Errorf("%d are asked, and %d are verified", len(asked), len(ear.verified))
 	}
 }
 
@@ -123,6 +162,9 @@ func TestPin(t *testing.T) {
 	}{
 		{"nobody was asked", Board{Heard: -1, Listed: -1}},
 		{"it is reached by others", Board{From: "n1", Gateway: 1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
+		{"it is listed again", Board{From: "n1", Gateway: 1, Listed: 3 * time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
+		{"it was never listed", Board{From: "n1", Gateway: 1, Listed: -1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
+		{"n1 is cut off", Board{From: "n2", Gateway: 2, Words: map[signed.Key]Word{first.Key: word(LeaseNone), ledgertest.Key(t, "n3"): word(LeaseHeld)}}},
 		{"etcd is down", Board{From: "n1", Heard: time.Hour, Listed: time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): {Lease: LeaseUnknown, Age: -1}}}},
 	} {
 		h := operate.Judge(s, []operate.Sighting{answers, silent("n2"), silent("n3")}, time.Now())

@@ -32,6 +32,26 @@ var ErrNoNode = errors.New("no node of that name")
 // first.
 func (k *Keyring) RevokedNodes() ([]RevokedNode, error) { return revokedNodeList.all(k) }
 
+// RevokedKeys are all keys that the fleet's folder has as revoked, of operators and of nodes, as in
+// Peer.Key.
+func (k *Keyring) RevokedKeys() ([]string, error) {
+	people, err := k.Operators()
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, o := range people {
+		if o.Revoked != nil {
+			keys = append(keys, o.Key)
+		}
+	}
+	lost, err := k.RevokedNodes()
+	for _, n := range lost {
+		keys = append(keys, n.Key)
+	}
+	return keys, err
+}
+
 // RevokeNode notes, durably, that keys of a node are revoked: those that the caller knows,
 // and those with which nodes of that name came in by a token of this folder. It returns all
 // of the name's, those of earlier calls too: the other nodes have to be told. Who comes back

@@ -177,23 +177,27 @@ func (k *Keyring) TokenRecord(t IssuedToken, labels notice.Labels, s ledger.Stat
 	}, own)
 }
 
-// EndToken is the end of a token, signed by this operator.
-func (k *Keyring) EndToken(key signed.Key) (token.Paper, error) {
+// EndToken is the end of a token, signed by this operator. expires is when it would have been over by
+// itself; zero: nobody knows.
+func (k *Keyring) EndToken(key signed.Key, expires time.Time) (token.Paper, error) {
 	own, id, err := k.signer()
 	if err != nil {
 		return token.Paper{}, err
 	}
-	return token.Revoke(id, key, own)
+	if !expires.IsZero() {
+		expires = expires.UTC().Truncate(time.Second)
+	}
+	return token.Revoke(id, key, expires, own)
 }
 
-// AcceptNode is the acceptance of a node, by the key that it has for its seat, signed by this
-// operator. labels are attested of it; none: nothing is.
-func (k *Keyring) AcceptNode(node signed.Key, name string, labels notice.Labels, now time.Time) (token.Paper, error) {
+// AcceptNode is the acceptance of a node, by the key that it has for its seat and the one of its
+// certificate, signed by this operator. labels are attested of it; none: nothing is.
+func (k *Keyring) AcceptNode(node signed.Key, tlsKey document.Hash, name string, labels notice.Labels, now time.Time) (token.Paper, error) {
 	own, id, err := k.signer()
 	if err != nil {
 		return token.Paper{}, err
 	}
-	a := token.Accept{Version: 1, Node: node, Name: name, Number: now.Unix()}
+	a := token.Accept{Version: 1, Node: node, Name: name, TLSKey: tlsKey, Number: now.Unix()}
 	if len(labels) > 0 {
 		if a.Attested, err = notice.Attest(id, node, labels, own); err != nil {
 			return token.Paper{}, err

@@ -103,11 +103,12 @@ func TestAccept(t *testing.T) {
 	if err != nil || len(a.Asked) != 2 {
 		t.Fatal(a, err)
 	}
-	key, labels, err := a.Waiting("n9")
+	u, err := a.Waiting("n9")
+	key, labels := u.Node, u.Record.Labels
 	if err != nil || key != node || labels["region"] != "eu" {
 		t.Errorf("%v, %v, %v", key, labels, err)
 	}
-	if _, _, err := a.Waiting("n8"); !errors.Is(err, admission.ErrNoSuchNode) {
+	if _, err := a.Waiting("n8"); !errors.Is(err, admission.ErrNoSuchNode) {
 		t.Errorf("%v", err)
 	}
 	h := operate.Health{Nodes: []operate.NodeHealth{{Node: "n9"}, {Node: "n7"}}, Problems: []operate.Problem{{Node: "n9", What: "silent"}, {Node: "n7", What: "silent"}}}
@@ -115,7 +116,7 @@ func TestAccept(t *testing.T) {
 	if h.Nodes[0].Admitted != admission.New || h.Nodes[1].Admitted != admission.Adopted || len(h.Problems) != 1 || fmt.Sprint(admission.Waits(h)) != "[n9]" {
 		t.Errorf("%+v", h)
 	}
-	paper, err := k.AcceptNode(key, "n9", labels, time.Now())
+	paper, err := k.AcceptNode(key, u.TLSKey, "n9", labels, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func TestAccept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, err := k.EndToken(public)
+	end, err := k.EndToken(public, issued.Expires)
 	if err != nil {
 		t.Fatal(err)
 	}

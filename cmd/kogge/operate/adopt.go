@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,10 +72,11 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		unasked := false
 		if err == nil {
 			unasked, err = giveLedger(ctx, k, is.Name, tell)
+			err = errors.Join(err, tellAdopted(ctx, k, is.Name, address, tell))
 		}
 		return Adopted{Name: is.Name, Before: true, Unasked: unasked}, err
 	}
-	revoked, err := revokedKeys(k)
+	revoked, err := k.RevokedKeys()
 	if err != nil {
 		return Adopted{}, err
 	}
@@ -102,7 +104,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	}
 	// Who revokes tells the nodes of nodes.json: a key that was revoked since we asked
 	// is for us to tell.
-	late, err := revokedKeys(k)
+	late, err := k.RevokedKeys()
 	if err == nil && len(late) > len(revoked) {
 		if err = (Remote{Keys: k, Name: is.Name, Address: address, Tell: tell}).tellRevoked(ctx, late); err != nil {
 			err = Untold{is.Name, err}
@@ -113,6 +115,19 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		unasked, err = giveLedger(ctx, k, is.Name, tell)
 	}
 	return Adopted{Name: is.Name, Unasked: unasked}, err
+}
+
+// tellAdopted tells a node that is in the fleet already which keys are revoked: it may have come in
+// by a member that left some out.
+func tellAdopted(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) error {
+	keys, err := k.RevokedKeys()
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	if err := (Remote{Keys: k, Name: name, Address: address, Tell: tell}).tellRevoked(ctx, keys); err != nil {
+		return Untold{name, err}
+	}
+	return nil
 }
 
 // giveLedger gives a node the fleet's ledger, if the fleet is founded. Where this computer knows

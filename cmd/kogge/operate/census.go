@@ -79,8 +79,9 @@ func see(ctx context.Context, k *keyring.Keyring, names []string, tell func(Noti
 }
 
 // Survey asks all nodes how they are that have a seat or that this computer knows, and first
-// takes the records of the ledger into the fleet's folder that one of them has more. The error
-// is of this computer's files, or wraps [ErrFork].
+// takes the records of the ledger into the fleet's folder that one of them has more. The state is
+// without the operators whom this folder knows as revoked. The error is of this computer's files,
+// or wraps [ErrFork].
 func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.State, []Sighting, error) {
 	nodes, err := Nodes(k)
 	if err != nil {
@@ -114,7 +115,8 @@ func Survey(ctx context.Context, k *keyring.Keyring, tell func(Notice)) (ledger.
 				continue
 			}
 		}
-		return l.State(), seen, nil
+		revoked, err := k.RevokedKeys()
+		return l.State().Without(func(key string) bool { return slices.Contains(revoked, key) }), seen, err
 	}
 }
 
@@ -173,6 +175,11 @@ func (n NodeHealth) Answers() bool {
 	return n.Standing != StandingSilent && n.Standing != standingAway
 }
 
+// Counts says whether the node answers this computer, and what it says may be asked for.
+func (n NodeHealth) Counts() bool {
+	return n.Answers() && n.Standing != StandingDoubt && n.Standing != standingOut
+}
+
 // Problem is something that is wrong in a fleet, and what can be done about it. Its words may
 // hold what a node said.
 type Problem struct {
@@ -224,6 +231,9 @@ func Judge(s ledger.State, seen []Sighting, now time.Time) Health {
 			away++
 		}
 		add(rankOf(n.Standing), wrong...)
+		if one.Etcd.GetLacksCa() && n.Standing != StandingDoubt {
+			add(4, Problem{node, "it does not hold the node CA's key: it lets no node in, and renews none", "kogge fleet found --all-adopted gives it, on the computer that has that key"})
+		}
 	}
 	for _, seat := range s.Roster.Seats {
 		note(seat.Name, seat)
@@ -258,6 +268,7 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 	var h EtcdHealth
 	var wrong []Problem
 	leaders, knows := make(map[int]int), 0
+	var lost []NodeHealth // their etcd knows of no leader
 	for _, n := range nodes {
 		e := said[n.Node].Etcd
 		if e == nil || n.Standing == StandingDoubt || n.Standing == StandingSilent || !n.Seat.Member && !n.Seat.Spare {
@@ -267,7 +278,13 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 		if e.Problem != "" {
 			wrong = append(wrong, Problem{n.Node, "its etcd: " + e.Problem, "kogge node logs etcd --node " + n.Node + " says more"})
 		}
-		if !e.Running || e.Leader == 0 {
+		if !e.Running {
+			continue
+		}
+		if e.Leader == 0 {
+			if n.Standing != standingOut {
+				lost = append(lost, n)
+			}
 			continue
 		}
 		if leaders[int(e.Leader)]++; leaders[int(e.Leader)] > leaders[h.Leader] {
@@ -277,14 +294,42 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 			wrong = append(wrong, Problem{"", fmt.Sprintf("etcd takes no writes: it is full on %s", names(s, numbers(e.Full))), "it makes room by itself within minutes; if not, kogge node logs etcd --node " + n.Node + " says why"})
 		}
 	}
+	for _, n := range lost {
+		if h.Leader != 0 && h.Leader != n.Seat.Number { // who was elected just now may not have said so
+			wrong = append(wrong, Problem{n.Node, "its etcd does not reach the one that leads", "kogge node logs etcd --node " + n.Node + " says more"})
+		}
+	}
 	switch wanted := membersOf(s); {
 	case knows == 0:
 	case h.Leader == 0:
-		wrong = append(wrong, Problem{"", "etcd has no leader: what nodes say of themselves travels more slowly", fmt.Sprintf("bring back the nodes that run it: %s", names(s, wanted))})
+		wrong = append(wrong, Problem{"", "etcd has no leader: what nodes say of themselves travels more slowly", withoutLeader(s, nodes, said)})
 	case len(h.Members) < len(wanted):
 		wrong = append(wrong, Problem{"", fmt.Sprintf("etcd has %d of %d members: %s", len(h.Members), len(wanted), names(s, h.Members)), "a node that is silent for the grace period is replaced by a spare, if there is one"})
 	}
 	return h, wrong
+}
+
+// withoutLeader is what to do about an etcd without a leader: it lacks those who are on the list of
+// one that runs it, and do not. Where none runs it, they are those who are to.
+func withoutLeader(s ledger.State, nodes []NodeHealth, said map[string]Sighting) string {
+	var listed []int
+	running := make(map[int]bool)
+	for _, n := range nodes {
+		if e := said[n.Node].Etcd; e != nil && e.Running && n.Answers() && n.Standing != StandingDoubt && n.Seat.Number != 0 {
+			listed = append(listed, numbers(e.Members)...)
+			running[n.Seat.Number] = true
+		}
+	}
+	if len(listed) == 0 {
+		listed = membersOf(s)
+	}
+	slices.Sort(listed)
+	listed = slices.Compact(listed)
+	down := slices.DeleteFunc(slices.Clone(listed), func(seat int) bool { return running[seat] })
+	if len(down) == 0 {
+		return fmt.Sprintf("all that run it answer this computer: if they have none in a minute, kogge node logs etcd --node %s says what it waits for", names(s, listed[:1]))
+	}
+	return fmt.Sprintf("bring back %s; if too many are lost for good, kogge help members-lost", names(s, down))
 }
 
 // membersOf are the seats that are to run etcd.

@@ -66,6 +66,7 @@ func TestJudge(t *testing.T) {
 	slow := func(e *apiv1.EtcdResponse) {
 		e.Running, e.Leader, e.Problem = false, 0, "its disk is too slow: 900 ms"
 	}
+	lacks := func(e *apiv1.EtcdResponse) { e.LacksCa = true }
 	leaderless := etcd(0, nil, 1, 2, 3)
 	three, four := founded(3), founded(4)
 	copied := func(s *Sighting) {
@@ -129,9 +130,14 @@ func TestJudge(t *testing.T) {
 		{"a fork", three, []Sighting{answer(three, "n1", doubt(connect.CodeFailedPrecondition, "the fleet's ledger has two records for one height: 1")), answer(three, "n2"), answer(three, "n3")}},
 		{"the ledger of one is damaged", three, []Sighting{answer(three, "n1", unsound), answer(three, "n2"), answer(three, "n3")}},
 		{"etcd is whole", three, []Sighting{answer(three, "n1", etcd(2, nil, 1, 2, 3)), answer(three, "n2", etcd(2, nil, 1, 2, 3)), answer(three, "n3", etcd(1, nil, 1, 2, 3))}},
+		{"one does not hold the node CA's key", three, []Sighting{answer(three, "n1", etcd(2, lacks, 1, 2, 3)), answer(three, "n2", etcd(2, nil, 1, 2, 3)), answer(three, "n3", etcd(2, nil, 1, 2, 3))}},
 		{"etcd is full", three, []Sighting{answer(three, "n1", etcd(2, full, 1, 2, 3)), answer(three, "n2", etcd(2, full, 1, 2, 3)), answer(three, "n3", etcd(2, full, 1, 2, 3))}},
 		{"etcd has no leader", three, []Sighting{answer(three, "n1", leaderless), answer(three, "n2", leaderless), silent("n3")}},
+		{"etcd has no leader, and all answer", three, []Sighting{answer(three, "n1", leaderless), answer(three, "n2", leaderless), answer(three, "n3", leaderless)}},
+		{"etcd has no leader: one is off, and it stands still on another one", three, []Sighting{answer(three, "n1", leaderless), answer(three, "n2", etcd(0, slow)), silent("n3")}},
+		{"etcd has no leader: a spare is among those that lack", four, []Sighting{answer(four, "n1", etcd(0, nil, 1, 2, 4)), answer(four, "n2", etcd(0, nil, 1, 2, 4)), answer(four, "n3", etcd(0, slow)), silent("n4")}},
 		{"etcd has lost a member, and one has a slow disk", three, []Sighting{answer(three, "n1", etcd(1, nil, 1, 2)), answer(three, "n2", etcd(1, nil, 1, 2)), answer(three, "n3", etcd(0, slow))}},
+		{"etcd of one is cut off from the others", three, []Sighting{answer(three, "n1", etcd(1, nil, 1, 2, 3)), answer(three, "n2", etcd(1, nil, 1, 2, 3)), answer(three, "n3", leaderless)}},
 		{"one is away, and off", ordered, []Sighting{answer(ordered, "n1", orders(absent(4, order.Away))), answer(ordered, "n2"), answer(ordered, "n3"), silent("n4")}},
 		{"one is away, and another one off", ordered, []Sighting{answer(ordered, "n1", orders(absent(4, order.Away))), answer(ordered, "n2"), silent("n3"), silent("n4")}},
 		{"one is away, and answers; one is drained, and off", ordered, []Sighting{answer(ordered, "n1", orders(absent(3, order.Away), absent(4, order.Drained))), answer(ordered, "n2"), answer(ordered, "n3"), silent("n4")}},

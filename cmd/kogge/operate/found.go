@@ -39,6 +39,7 @@ type Wish struct {
 type Applicant struct {
 	Name    string
 	Key     signed.Key
+	TLSKey  document.Hash // of its certificate
 	Journal roster.ID
 	Arch    string
 	Reached netip.Addr    // where it answered; it may be a router's
@@ -116,7 +117,7 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 	if shown := c.Shown(); shown == nil || request.Name != r.Name || request.TLSKey.String() != keyOf(shown) {
 		return Applicant{}, fmt.Errorf("%w: it is of another node", roster.ErrRequest)
 	}
-	a := Applicant{Name: r.Name, Key: key, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head, Own: request.Addresses, Problem: request.Problem}
+	a := Applicant{Name: r.Name, Key: key, TLSKey: request.TLSKey, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head, Own: request.Addresses, Problem: request.Problem}
 	if at, err := net.ResolveTCPAddr("tcp", r.Address); err == nil { // it is a hint
 		a.Reached = at.AddrPort().Addr().Unmap()
 	}

@@ -15,6 +15,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -97,6 +98,13 @@ func dialBy(ctx context.Context, k *keyring.Keyring, address, name string, way a
 		}
 		seat, _ := l.State().Roster.ByName(name)
 		n.Seat = seat.Key
+		lost, err := k.RevokedNodes()
+		if err != nil {
+			return nil, err
+		}
+		if n.Seat != "" && slices.ContainsFunc(lost, func(r keyring.RevokedNode) bool { return r.Name == name }) { // its seat's key may be another's, too
+			return nil, fmt.Errorf("%w: %s was revoked here, and not adopted since", api.ErrNodeRevoked, name)
+		}
 	}
 	if n.Seat != "" && n.Certified == "" {
 		if n.Certified, err = certify(ctx, k, address, name, n.Seat, false, way); err != nil {

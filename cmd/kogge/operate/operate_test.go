@@ -232,7 +232,7 @@ func TestRevoke(t *testing.T) {
 	if err != nil || len(told) != 2 || told[0].Node != "n1" || told[0].Err != nil || told[1].Node != "n2" || told[1].Err == nil {
 		t.Fatalf("%+v, %v", told, err)
 	}
-	keys, err := revokedKeys(k)
+	keys, err := k.RevokedKeys()
 	if err != nil || len(keys) != 1 || !node.Revoked(keys[0]) {
 		t.Errorf("%v, %v", keys, err)
 	}

@@ -55,9 +55,10 @@ func (t Told) Answered() bool {
 
 // TellRevoked tells every node that this computer knows which keys the fleet has revoked so
 // far, a few at a time, and returns how it went, in the order of their names. Nodes end
-// what runs under those keys.
+// what runs under those keys. A node that has a seat, and is neither known nor revoked here, is
+// among them as one that was not told.
 func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]Told, error) {
-	keys, err := revokedKeys(k)
+	keys, err := k.RevokedKeys()
 	if err != nil {
 		return nil, err
 	}
@@ -65,12 +66,36 @@ func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]
 	if err != nil {
 		return nil, err
 	}
-	names := sorted(nodes)
+	names, err := withSeats(k, nodes)
+	if err != nil {
+		return nil, err
+	}
 	all := make([]Told, len(names))
 	each(len(names), func(i int) {
+		if _, known := nodes[names[i]]; !known {
+			all[i] = Told{names[i], keyring.ErrNoNode}
+			return
+		}
 		all[i] = Told{names[i], Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.tellRevoked(ctx, keys)}
 	})
 	return all, nil
+}
+
+// withSeats are the names of nodes, and of those that have a seat, without revoked ones.
+func withSeats(k *keyring.Keyring, nodes map[string]Node) ([]string, error) {
+	l, _, err := Ledger(k)
+	if err != nil {
+		return nil, err
+	}
+	lost, err := k.RevokedNodes()
+	names := sorted(nodes)
+	for _, seat := range l.State().Roster.Seats {
+		if !slices.ContainsFunc(lost, func(r keyring.RevokedNode) bool { return r.Name == seat.Name }) {
+			names = append(names, seat.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), err
 }
 
 // RevokeNode revokes the keys of a node in the fleet's folder, durably, and forgets the
@@ -115,26 +140,6 @@ func revokedNodes(k *keyring.Keyring) (func(key string) bool, error) {
 	return func(key string) bool {
 		return slices.ContainsFunc(all, func(n keyring.RevokedNode) bool { return n.Key == key })
 	}, err
-}
-
-// revokedKeys are all keys that the fleet's folder has as revoked, of operators and of
-// nodes, as in Peer.Key.
-func revokedKeys(k *keyring.Keyring) ([]string, error) {
-	people, err := k.Operators()
-	if err != nil {
-		return nil, err
-	}
-	var keys []string
-	for _, o := range people {
-		if o.Revoked != nil {
-			keys = append(keys, o.Key)
-		}
-	}
-	lost, err := k.RevokedNodes()
-	for _, n := range lost {
-		keys = append(keys, n.Key)
-	}
-	return keys, err
 }
 
 // tellRevoked tells one node which keys are revoked.

@@ -66,7 +66,7 @@ func TestRevokeNode(t *testing.T) {
 	if _, err := k.SignNode(csr, "n2", time.Now()); !errors.Is(err, fleet.ErrRevoked) {
 		t.Errorf("another name for the same key: %v", err)
 	}
-	if keys, err := revokedKeys(k); err != nil || len(keys) != 1 || keys[0] != node.Key() {
+	if keys, err := k.RevokedKeys(); err != nil || len(keys) != 1 || keys[0] != node.Key() {
 		t.Errorf("told: %v, %v", keys, err)
 	}
 	again, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"))
@@ -108,8 +108,44 @@ func TestRevokeNodeByToken(t *testing.T) {
 	if n, err := RevokeNode(t.Context(), k, "n1", time.Now()); n != 1 || err != nil {
 		t.Fatalf("%d keys, %v", n, err)
 	}
-	keys, err := revokedKeys(k)
+	keys, err := k.RevokedKeys()
 	if err != nil || len(keys) != 1 || keys[0] != node.Key() {
 		t.Errorf("%v, %v", keys, err)
+	}
+}
+
+// TestAdoptTells tells a node that is in the fleet already who was revoked: it may have come in by a
+// member that has left somebody out.
+func TestAdoptTells(t *testing.T) {
+	k, node, address := aged(t, 0)
+	lost := strings.Repeat("07", 32)
+	if _, err := k.RevokeNode("n7", []string{lost}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Adopt(t.Context(), k, address, "", func(n Notice) { t.Errorf("%+v", n) }); err != nil || !a.Before || !node.Revoked(lost) {
+		t.Errorf("%+v, %v; it has %v as revoked", a, err, node.RevokedKeys())
+	}
+}
+
+// TestTellUnknown names a node that has a seat, and that this computer does not know, as one that was not
+// told; one that is revoked itself is none.
+func TestTellUnknown(t *testing.T) {
+	k, err := keyring.Create("hanse", "ada", time.Now())
+	if err == nil {
+		err = k.Save(filepath.Join(t.TempDir(), "hanse"), "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving(t, k, 3, nil).found(t, k, 3)
+	if _, err := k.RevokeNode("n3", []string{strings.Repeat("07", 32)}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := ChangeNodes(k, func(nodes map[string]Node) { delete(nodes, "n2"); delete(nodes, "n3") }); err != nil {
+		t.Fatal(err)
+	}
+	told, err := TellRevoked(t.Context(), k, func(n Notice) { t.Errorf("%+v", n) })
+	if err != nil || len(told) != 2 || told[0].Node != "n1" || told[0].Err != nil || told[1].Node != "n2" || !errors.Is(told[1].Err, keyring.ErrNoNode) {
+		t.Errorf("%+v, %v", told, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -81,5 +82,12 @@ func TestVia(t *testing.T) {
 	r.Name = "n3"
 	if node, err := status(r); err != nil || node != "n3" {
 		t.Errorf("%q, %v", node, err)
+	}
+	// Whoever has the seat's key of a node that was revoked is not called under another TLS key.
+	if _, err := k.RevokeNode("n3", []string{strings.Repeat("0", 64)}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := status(r); !errors.Is(err, api.ErrNodeRevoked) {
+		t.Errorf("a revoked node by another key: %v", err)
 	}
 }

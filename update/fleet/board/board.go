@@ -51,6 +51,14 @@ type Place struct {
 // leaves are how the last part of a node's key says which kind lies there.
 var leaves = []struct{ name, kind string }{{"record", notice.NodeKind}, {"status", notice.StatusKind}}
 
+// Kinds are the kinds of objects that have a place.
+func Kinds() (all []string) {
+	for _, l := range leaves {
+		all = append(all, l.kind)
+	}
+	return all
+}
+
 // Leased says whether what lies there goes when nobody renews its lease.
 func (p Place) Leased() bool { return p.Topic == Nodes && p.Kind == notice.StatusKind }
 

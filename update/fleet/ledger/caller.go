@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -31,4 +32,30 @@ func (s State) Known(p fleet.Peer) (fleet.Peer, error) {
 		p.Role = o.Role
 	}
 	return p, nil
+}
+
+// ErrWithdrawn is of what an operator's key has signed that was revoked.
+var ErrWithdrawn = errors.New("the operator's key was revoked")
+
+// Without is the state without those operators whose keys, as in fleet.Peer.Key, were revoked. The
+// record lists them until the fleet decides otherwise; whoever knows of the revocation acts by
+// this state, so that nothing counts with him that such a key signs.
+func (s State) Without(revoked func(key string) bool) State {
+	is := func(o Operator) bool { return revoked(o.Key.String()) }
+	if !slices.ContainsFunc(s.Operators, is) {
+		return s
+	}
+	all := s.Operators
+	s.Operators = slices.DeleteFunc(slices.Clone(all), is)
+	s.withdrawn = slices.DeleteFunc(slices.Clone(all), func(o Operator) bool { return !is(o) })
+	return s
+}
+
+// Withdrawn wants that a key, by its fingerprint, is none of those that [State.Without] left out.
+// The error wraps [ErrWithdrawn].
+func (s State) Withdrawn(key document.Hash) error {
+	if i := slices.IndexFunc(s.withdrawn, func(o Operator) bool { return o.Key == key }); i >= 0 {
+		return fmt.Errorf("%w: %s's key %s", ErrWithdrawn, s.withdrawn[i].Name, key.Short())
+	}
+	return nil
 }

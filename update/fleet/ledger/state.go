@@ -23,6 +23,7 @@ type State struct {
 	TUFRoot   document.Hash
 
 	rosterHash document.Hash
+	withdrawn  []Operator // see [State.Without]
 }
 
 // begin is the state before the first record.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -38,6 +39,13 @@ var ErrNotice = errors.New("not a notice of a seat")
 // ErrOlder is of an object of a seat of which others know a newer one: the disk of its node was
 // restored from a copy, or another machine has its key.
 var ErrOlder = errors.New("a newer object of this seat is known")
+
+// Pace is the time between two objects of a seat that are carried, in the long run, and Burst how
+// many may come at once: whoever signs more than that is heard of less often, whichever way it goes.
+const (
+	Pace  = 10 * time.Second
+	Burst = 8
+)
 
 // Kind is a kind of signed objects of which only the newest of each seat counts, or about each
 // seat.

@@ -11,9 +11,9 @@
 // In come envelopes that operators have signed, and the ledger's state; out goes what holds now
 // ([Standing]), the same on every node that has the same orders. An order is about one seat, and
 // the newest one of its kind counts, whoever of the listed operators gave it: so each of them
-// can take back what another has ordered. What an operator has ordered who is not listed any more
-// does not count. Orders end sessions, not votes: what an isolated seat has signed is passed on
-// and counted as before.
+// can take back what another has ordered. What an operator has ordered who is not listed any more,
+// or whose key was revoked ([ledger.State.Without]), does not count. Orders end sessions, not votes: what an
+// isolated seat has signed is passed on and counted as before.
 //
 // The package carries nothing out and keeps nothing: how orders travel and where they are kept is
 // the agent's.
@@ -90,7 +90,8 @@ type Absence struct {
 }
 
 // Restoring says to all that a seat's etcd has begun anew: then who has data of another one gives it
-// up for that. It counts if the owner has permitted it, whoever brings his leave.
+// up for that. It counts if the owner has permitted it, whoever brings his leave and whatever becomes
+// of him. Its number is the generation that the leave begins: nobody takes it back by an older leave.
 type Restoring struct {
 	Version int        `json:"version"` // of this document: 1
 	Seat    int        `json:"seat"`    // its number, for people
@@ -112,7 +113,10 @@ func Kinds() []notice.Kind {
 			About: func(b []byte) (signed.Key, error) { o, err := ParseAbsence(b); return o.Key, err },
 		},
 		{
-			Name: RestoringKind, Number: 8, Least: restoringSize, Most: 4 * restoringSize, May: may(fleet.RoleAdmin),
+			Name: RestoringKind, Number: 8, Least: restoringSize, Most: 4 * restoringSize,
+			May: func(s ledger.State, e signed.Envelope) bool {
+				return may(fleet.RoleAdmin)(s, e) && permitted(s, e) == nil
+			},
 			Check: func(b []byte) error { _, err := ParseRestoring(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseRestoring(b); return o.Key, err },
 		},
@@ -132,6 +136,22 @@ func may(role fleet.Role) func(ledger.State, signed.Envelope) bool {
 	}
 }
 
+// permitted says why a restoring has not the owner's leave.
+func permitted(s ledger.State, e signed.Envelope) error {
+	o, err := ParseRestoring(e.Body)
+	if err != nil {
+		return err
+	}
+	leave, err := ledger.ParseRestore(o.Leave)
+	if err != nil {
+		return err
+	}
+	if begins := uint64(leave.Generation) + 1; e.Sequence != begins {
+		return fmt.Errorf("its number is %d, and it begins generation %d", e.Sequence, begins)
+	}
+	return s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet()))
+}
+
 // giver is the operator who has signed an envelope; false: nobody whom the ledger lists.
 func giver(s ledger.State, e signed.Envelope) (ledger.Operator, bool) {
 	key, ok := e.By.Operator()
@@ -139,6 +159,14 @@ func giver(s ledger.State, e signed.Envelope) (ledger.Operator, bool) {
 		return ledger.Operator{}, false
 	}
 	return s.Operator(key)
+}
+
+// withdrawn says that whoever has signed an envelope is an operator whose key was revoked.
+func withdrawn(s ledger.State, e signed.Envelope) error {
+	if key, ok := e.By.Operator(); ok {
+		return s.Withdrawn(key)
+	}
+	return nil
 }
 
 // Order is an [Isolation], an [Absence] or a [Restoring].

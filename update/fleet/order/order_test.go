@@ -16,6 +16,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
@@ -76,6 +77,8 @@ var now = time.Date(2026, 12, 1, 8, 0, 0, 0, time.UTC)
 func TestDecide(t *testing.T) {
 	four, ten := founded(t, 4), founded(t, 10)
 	three := founded(t, 3)
+	eve, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&four.keys["eve"].PublicKey)).Operator()
+	lost := &world{t, four.state.Without(func(key string) bool { return key == eve.String() }), four.keys}
 	forged := four.isolate("ada", 1, 2, true, 0)
 	forged = forged.Again(9, forged.Signature())
 	foreign := ten.isolate("ada", 1, 2, true, 0)
@@ -110,6 +113,8 @@ func TestDecide(t *testing.T) {
 		{"three of ten", ten, []signed.Envelope{ten.isolate("ada", 3, 4, true, 0), ten.isolate("ada", 1, 9, true, 0), ten.isolate("ada", 2, 10, true, 0)}},
 		{"four of ten", ten, []signed.Envelope{ten.isolate("ada", 3, 4, true, 0), ten.isolate("ada", 1, 9, true, 0), ten.isolate("ada", 2, 10, true, 0), ten.isolate("ada", 4, 5, true, 0)}},
 		{"two of three members of ten", ten, []signed.Envelope{ten.isolate("ada", 1, 1, true, 0), ten.isolate("ada", 2, 2, true, 0), ten.isolate("ada", 3, 9, true, 0)}},
+		{"by an admin whose key was revoked", lost, []signed.Envelope{lost.isolate("eve", 9, 2, true, 0), lost.absent("eve", 9, 1, Away, time.Time{})}},
+		{"what he has ordered, by another one under a lower number", lost, []signed.Envelope{lost.isolate("eve", 9, 2, true, 0), lost.isolate("ada", 1, 3, true, 0)}},
 		{"away, cordoned, drained", four, []signed.Envelope{
 			four.absent("bob", 1, 1, Away, time.Time{}), four.absent("bob", 1, 2, Cordoned, time.Time{}), four.absent("ada", 1, 3, Drained, time.Time{})}},
 		{"away until later, and until before", four, []signed.Envelope{
@@ -131,6 +136,9 @@ func TestDecide(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "decide.txt", out.String())
+	if err := Check(lost.state, lost.isolate("eve", 9, 2, true, 0)); !errors.Is(err, ErrOrder) || !errors.Is(err, ledger.ErrWithdrawn) {
+		t.Errorf("%v", err)
+	}
 }
 
 // TestAnyOrder: nodes that have the same orders decide alike, in whatever order these came, and
@@ -229,12 +237,41 @@ func TestRestoring(t *testing.T) {
 		}
 		return w.seal(by, number, Restoring{Seat: seat, Key: w.key(seat), Leave: l.Encode()})
 	}
-	for want, all := range map[int][]signed.Envelope{
-		0: {restoring("ada", 1, 1, 7, 1), restoring("bob", 1, 2, 7, 2)}, 8: {restoring("ada", 1, 1, 7, 2), restoring("eve", 2, 2, 3, 2)},
-		4: {restoring("ada", 1, 1, 7, 2), restoring("eve", 2, 1, 3, 2)},
+	for _, c := range []struct {
+		what string
+		want int
+		all  []signed.Envelope
+	}{
+		{"one of two owner keys", 0, []signed.Envelope{restoring("ada", 8, 1, 7, 1)}},
+		{"a number above", 0, []signed.Envelope{restoring("ada", 9, 1, 7, 2), restoring("ada", notice.MaxNumber, 2, 7, 2)}},
+		{"a number below", 0, []signed.Envelope{restoring("ada", 7, 1, 7, 2)}},
+		{"of two seats", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 4, 2, 3, 2)}},
+		{"an older leave, brought later", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 4, 1, 3, 2)}},
+		{"an older leave under a newer number", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 9, 1, 3, 2)}},
+		{"the same leave, brought twice", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 8, 1, 7, 2)}},
+		{"a leave that the owner has not signed, above", 8, []signed.Envelope{restoring("ada", 8, 1, 7, 2), restoring("eve", 10, 1, 9, 0)}},
+		{"by an operator who is no admin", 8, []signed.Envelope{restoring("bob", 8, 1, 7, 2)}},
+		{"by one whom the ledger does not list any more", 8, []signed.Envelope{restoring("mallory", 8, 1, 7, 2), restoring("ada", 4, 1, 3, 2)}},
 	} {
-		if got := Decide(w.state, all, now).Generation; got != want {
-			t.Errorf("generation %d, want %d", got, want)
+		if got := Decide(w.state, c.all, now).Generation; got != c.want {
+			t.Errorf("%s: generation %d, want %d", c.what, got, c.want)
+		}
+		slices.Reverse(c.all)
+		if got := Decide(w.state, c.all, now).Generation; got != c.want {
+			t.Errorf("%s, the other way round: generation %d, want %d", c.what, got, c.want)
+		}
+	}
+	// Only an admin has others carry it, and only what counts takes a place.
+	for _, c := range []struct {
+		e    signed.Envelope
+		want bool
+	}{
+		{restoring("ada", 8, 1, 7, 2), true}, {restoring("bob", 8, 1, 7, 2), false}, {restoring("mallory", 8, 1, 7, 2), false},
+		{restoring("ada", 9, 1, 7, 2), false}, {restoring("ada", notice.MaxNumber, 1, 1<<30, 1), false},
+	} {
+		k := Kinds()[slices.IndexFunc(Kinds(), func(k notice.Kind) bool { return k.Name == RestoringKind })]
+		if got := k.May(w.state, c.e); got != c.want {
+			t.Errorf("order %d: a shelf may take it: %v", c.e.Sequence, got)
 		}
 	}
 	if got := len(restoring("ada", 1<<61, 1, 1<<30, 4).Bytes()); got > restoringSize {

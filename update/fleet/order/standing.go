@@ -81,7 +81,8 @@ func Most(r roster.Roster) (seats, members int) {
 
 // Decide says what orders come to, by the ledger's state and the time. The order in which they
 // are given here does not matter; of each kind the newest one about each seat counts. An envelope
-// that is no order of a listed operator with the right role, or is forged, is left out.
+// that is no order of a listed operator with the right role, or is forged, is left out; a [Restoring]
+// counts by the owner's leave.
 //
 // An isolation without the owner's signatures counts if those before it, by number and with or
 // without them, are not as many already as operators may isolate ([Most]): a later one takes no
@@ -110,23 +111,12 @@ func Decide(s ledger.State, objects []signed.Envelope, now time.Time) Standing {
 			}
 			all.Absent = append(all.Absent, Absent{Seat: g.seat, State: o.State, By: g.by.Name, Until: o.Until, Why: o.Why})
 		case RestoringKind:
-			if o, err := ParseRestoring(g.Body); err == nil {
-				all.Generation = max(all.Generation, begun(s, o))
-			}
+			all.Generation = max(all.Generation, int(g.Sequence))
 		}
 	}
 	all.Isolated, all.Beyond = within(s.Roster, all.Isolated)
 	slices.SortFunc(all.Absent, func(a, b Absent) int { return cmp.Compare(a.Seat.Number, b.Seat.Number) })
 	return all
-}
-
-// begun is the generation of etcd that a restoring has begun; 0: the owner has not permitted it.
-func begun(s ledger.State, o Restoring) int {
-	leave, err := ledger.ParseRestore(o.Leave)
-	if err != nil || s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet())) != nil {
-		return 0
-	}
-	return int(leave.Generation) + 1
 }
 
 // within divides isolations into those that count and those that do not.
@@ -234,6 +224,12 @@ func counts(s ledger.State, e signed.Envelope) (given, error) {
 		return bad("its number is %d", e.Sequence)
 	case !seated:
 		return bad("key %s has no seat at height %d", about.ID().Short(), s.Height)
+	case e.Kind == RestoringKind:
+		if err := permitted(s, e); err != nil {
+			return bad("%w", err)
+		}
+	case !listed && withdrawn(s, e) != nil:
+		return bad("%w", withdrawn(s, e))
 	case !listed:
 		return bad("who signed it is no operator of the fleet's ledger")
 	case !k.May(s, e):
@@ -243,6 +239,20 @@ func counts(s ledger.State, e signed.Envelope) (given, error) {
 		return bad("%w", err)
 	}
 	return given{e, seat, operator}, nil
+}
+
+// Displaced says whether another one of some orders counts in the place of e, and which.
+func Displaced(s ledger.State, objects []signed.Envelope, e signed.Envelope) (by signed.Envelope, is bool) {
+	own, err := counts(s, e)
+	if err != nil {
+		return by, false
+	}
+	for _, g := range newest(s, append(slices.Clone(objects), e)) {
+		if g.Kind == e.Kind && g.seat.Number == own.seat.Number {
+			return g.Envelope, !bytes.Equal(g.Message(), e.Message())
+		}
+	}
+	return by, false
 }
 
 // Distinct is each of the orders once, of those that several nodes have told of.

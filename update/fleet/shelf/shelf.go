@@ -31,6 +31,9 @@ type Shelf struct {
 	Verify func(signed.Envelope) error
 	// May says whether who signed an object about a seat may do so now. Default: nobody may.
 	May func(notice.Kind, signed.Envelope) bool
+	// Withdrawn says whether an object is refused because a key was revoked: that of who signed it,
+	// or one that those speak of whose place it would take. Default: none was.
+	Withdrawn func(e signed.Envelope, held []signed.Envelope) bool
 
 	seats  map[signed.Key]bool // that the ledger's state lists; true: it holds the fleet's secrets
 	places map[int][]ID        // of all their objects, by the kind's number, sorted
@@ -72,7 +75,8 @@ type Pair [2]signed.Envelope
 func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 	return &Shelf{
 		fleet: fleet, kinds: kinds, Verify: signed.Envelope.Verify, May: func(notice.Kind, signed.Envelope) bool { return false },
-		places: make(map[int][]ID), held: make(map[ID]*held), parts: make(map[Part]Sum), pairs: make(map[signed.Key]Pair),
+		Withdrawn: func(signed.Envelope, []signed.Envelope) bool { return false },
+		places:    make(map[int][]ID), held: make(map[ID]*held), parts: make(map[Part]Sum), pairs: make(map[signed.Key]Pair),
 	}
 }
 
@@ -209,6 +213,8 @@ func (s *Shelf) take(e signed.Envelope) Verdict {
 		return BadNumber
 	case len(e.Bytes()) > Limit(*k, len(s.seats)):
 		return TooLarge
+	case s.Withdrawn(e, s.Held(s.Place(e))):
+		return Withdrawn
 	case !s.listed(e):
 		return Unlisted
 	}

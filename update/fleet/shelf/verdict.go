@@ -17,6 +17,7 @@ const (
 	UnknownKind  // a later release may know it
 	Foreign      // it is of another fleet
 	Unlisted     // its key has no seat in the ledger's state
+	Withdrawn    // [Shelf.Withdrawn] says so: others may not know of it
 	BadNumber    // nobody counts to its number
 	BadSignature // it is forged, or was damaged
 	BadBody      // the seat has signed what is no document of its kind
@@ -28,7 +29,7 @@ const (
 func (v Verdict) String() string {
 	return [verdicts]string{
 		"taken", "renewed", "contested", "known", "older", "malformed", "too large", "of an unknown kind", "of another fleet",
-		"of no seat", "with an impossible number", "with a wrong signature", "with a wrong body", "renews what is not here",
+		"of no seat", "by a key that was revoked", "with an impossible number", "with a wrong signature", "with a wrong body", "renews what is not here",
 	}[v]
 }
 

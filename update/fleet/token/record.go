@@ -117,11 +117,17 @@ func (r Record) Leads(l *ledger.Log) error {
 type End struct {
 	Version int        `json:"version"` // of this document: 1
 	Key     signed.Key `json:"key"`     // the token's public key
+	// Expires is when the token would have been over, in UTC and whole seconds. Zero: who has signed
+	// this does not know, and it is kept for ever.
+	Expires time.Time `json:"expires,omitzero"`
+
+	id document.Hash // of the paper, in a set
 }
 
-// Revoke signs the end of a token.
-func Revoke(id document.Hash, key signed.Key, operator *ecdsa.PrivateKey) (Paper, error) {
-	return issue(EndKind, id, End{version, key}, operator, MaxPaper)
+// Revoke signs the end of a token that would have been over by itself at a time; zero: it is not
+// known.
+func Revoke(id document.Hash, key signed.Key, expires time.Time, operator *ecdsa.PrivateKey) (Paper, error) {
+	return issue(EndKind, id, End{Version: version, Key: key, Expires: expires}, operator, MaxPaper)
 }
 
 // OpenEnd reads the end of a token. The error wraps [ErrPaper].
@@ -130,6 +136,9 @@ func OpenEnd(p Paper) (End, error) { return parse[End](p, EndKind) }
 func (e End) check() error {
 	if e.Key == "" {
 		return errors.New("field key: there is none")
+	}
+	if !e.Expires.IsZero() && (!e.Expires.Equal(e.Expires.Truncate(time.Second)) || e.Expires.Location() != time.UTC) {
+		return errors.New("field expires: not a time in UTC, in whole seconds")
 	}
 	return nil
 }
@@ -141,6 +150,9 @@ type Accept struct {
 	Version int        `json:"version"` // of this document: 1
 	Node    signed.Key `json:"node"`
 	Name    string     `json:"name"`
+	// TLSKey is that of the node's certificate, as fleet.Peer has it, where the operator has seen it.
+	// Zero: the node came by a token, and its use says so.
+	TLSKey document.Hash `json:"tlsKey,omitzero"`
 	// Number rises with each acceptance of a node: the highest counts. It is the time, in seconds
 	// since 1970, by the operator's clock.
 	Number int64 `json:"number"`

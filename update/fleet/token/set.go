@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
@@ -14,14 +15,17 @@ import (
 
 // Set is what a node has of papers and uses: the uses of tokens, their ends, and the newest
 // acceptance of each node. It is verified when it comes, and stays also when its issuer is no
-// operator any more: an acceptance is not undone by that. Its methods may be called from one
-// goroutine.
+// operator any more: an acceptance is not undone by that. Uses and ends go some weeks after their
+// token is over ([Set.Age]); acceptances stay. Its methods may be called from one goroutine.
 type Set struct {
 	uses     map[signed.Key][]Use // by token, in the order in which they came
-	ends     map[signed.Key]document.Hash
-	accepted map[signed.Key]accepted // by node
-	raw      map[document.Hash][]byte
-	sum      document.Hash // of all ids; zero: it is to be computed
+	ends     map[signed.Key]End
+	accepted map[signed.Key]accepted      // by node
+	holders  map[string]signed.Key        // by name: the node that was accepted under it last
+	raw      map[document.Hash]item       // by id
+	counts   [sorts]map[document.Hash]int // by sort and issuer, the zero one: of all
+	now      time.Time                    // the earliest that it can be, as far as anybody has said
+	sum      document.Hash                // of all ids; zero: it is to be computed
 }
 
 type accepted struct {
@@ -29,24 +33,61 @@ type accepted struct {
 	id     document.Hash
 }
 
+// item is a paper or use as it travels, and what it counts as.
+type item struct {
+	raw    []byte
+	sort   sort
+	issuer document.Hash
+}
+
+// sort is what takes room of its own: whoever fills that of uses keeps nobody from revoking tokens.
+type sort int
+
+const (
+	sortUse sort = iota
+	sortEnd
+	sortAccept
+	sorts
+)
+
 // Limits of a set.
 const (
-	// MaxSet is how many papers and uses there are, at most.
-	MaxSet = 4096
+	maxUses    = 3 << 10
+	maxEnds    = 1 << 10
+	maxAccepts = 12 << 10
+	// MaxSet is how many papers and uses there are, at most. The front of each id has to have room in
+	// one frame of gossip.
+	MaxSet = maxUses + maxEnds + maxAccepts
 	// slack is how many uses of a token are kept beyond those that it has: of two members each
 	// may let in a node at the same time, and people are to see that.
 	slack = 4
+	// Kept is for how long a use and an end are kept after their token is over. Who came has to be
+	// accepted by then.
+	Kept = 28 * 24 * time.Hour
 )
+
+var limits = [sorts]struct {
+	most int
+	what string
+}{{maxUses, "uses of tokens"}, {maxEnds, "revoked tokens"}, {maxAccepts, "accepted nodes"}}
+
+// ofOne is how many of them one operator can have signed: an eighth is always for the others, if
+// somebody has his key. More would be in the way of a large fleet that has one.
+func ofOne(most int) int { return most / 8 * 7 }
 
 // ErrFull is of a set that takes no more.
 var ErrFull = errors.New("there are too many papers already")
 
 // NewSet is an empty set.
 func NewSet() *Set {
-	return &Set{
-		uses: make(map[signed.Key][]Use), ends: make(map[signed.Key]document.Hash),
-		accepted: make(map[signed.Key]accepted), raw: make(map[document.Hash][]byte),
+	s := &Set{
+		uses: make(map[signed.Key][]Use), ends: make(map[signed.Key]End), accepted: make(map[signed.Key]accepted),
+		holders: make(map[string]signed.Key), raw: make(map[document.Hash]item),
 	}
+	for i := range s.counts {
+		s.counts[i] = make(map[document.Hash]int)
+	}
+	return s
 }
 
 // Change is what [Set.Put] has made of a set.
@@ -108,14 +149,23 @@ func (s *Set) putUse(raw []byte, verify func(Paper) error) (Change, error) {
 	if err := verify(u.Token); err != nil {
 		return c, err
 	}
-	if before := s.uses[u.Record.Key]; len(before) >= u.Record.Count+slack {
-		return c, fmt.Errorf("token %s: %w: %d nodes have used it, and it is for %d", u.Record.Key.ID().Short(), ErrUsed, len(before), u.Record.Count)
+	id := u.Record.Key.ID().Short()
+	if u.Record.Node != "" && u.Record.Node != u.Name {
+		return c, fmt.Errorf("token %s: %w: it is for %s, and %s came", id, ErrOther, u.Record.Node, u.Name)
 	}
-	if err := s.room(); err != nil {
+	if s.forgotten(u.Record.Expires) {
+		return c, fmt.Errorf("token %s: %w on %s, and its uses are not kept any more", id, ErrExpired, u.Record.Expires.Format(time.DateOnly))
+	}
+	if before := s.uses[u.Record.Key]; len(before) >= u.Record.Count+slack {
+		return c, fmt.Errorf("token %s: %w: %d nodes have used it, and it is for %d", id, ErrUsed, len(before), u.Record.Count)
+	}
+	it := item{raw, sortUse, document.HashOf(u.Token.Issuer)}
+	if err := s.room(it); err != nil {
 		return c, err
 	}
 	s.uses[u.Record.Key] = append(s.uses[u.Record.Key], u)
-	s.raw[c.ID], c.News, s.sum = raw, true, document.Hash{}
+	s.add(c.ID, it)
+	c.News = true
 	return c, nil
 }
 
@@ -128,11 +178,15 @@ func (s *Set) putEnd(p Paper, c Change, verify func(Paper) error) (Change, error
 	if err != nil {
 		return c, err
 	}
+	if s.forgotten(e.Expires) {
+		return c, fmt.Errorf("token %s: %w on %s, and its end is not kept any more", e.Key.ID().Short(), ErrExpired, e.Expires.Format(time.DateOnly))
+	}
 	before, there := s.ends[e.Key]
-	if there && bytes.Compare(before[:], c.ID[:]) < 0 {
+	if there && bytes.Compare(before.id[:], c.ID[:]) < 0 {
 		return c, nil
 	}
-	return s.replace(p, c, before, func() { s.ends[e.Key] = c.ID })
+	e.id = c.ID
+	return s.replace(p, sortEnd, c, before.id, func() { s.ends[e.Key] = e })
 }
 
 // putAccept keeps the newest acceptance of a node: the one with the highest number, and of two
@@ -146,30 +200,120 @@ func (s *Set) putAccept(p Paper, c Change, verify func(Paper) error) (Change, er
 		return c, err
 	}
 	before, there := s.accepted[a.Node]
-	if there && (before.accept.Number > a.Number || before.accept.Number == a.Number && bytes.Compare(before.id[:], c.ID[:]) < 0) {
+	now := accepted{a, c.ID}
+	if there && before.newer(now) {
 		return c, nil
 	}
-	return s.replace(p, c, before.id, func() { s.accepted[a.Node] = accepted{a, c.ID} })
+	return s.replace(p, sortAccept, c, before.id, func() {
+		s.accepted[a.Node] = now
+		if holder, held := s.holders[a.Name]; !held || holder == a.Node || now.newer(s.accepted[holder]) {
+			s.holders[a.Name] = a.Node
+		}
+		if old := before.accept.Name; there && old != a.Name && s.holders[old] == a.Node {
+			s.hold(old)
+		}
+	})
+}
+
+// newer says which of two acceptances counts, of one node or of one name.
+func (a accepted) newer(b accepted) bool {
+	return a.accept.Number > b.accept.Number || a.accept.Number == b.accept.Number && bytes.Compare(a.id[:], b.id[:]) < 0
+}
+
+// hold finds out who has a name that its holder has given up.
+func (s *Set) hold(name string) {
+	delete(s.holders, name)
+	for node, a := range s.accepted {
+		if before, there := s.holders[name]; a.accept.Name == name && (!there || a.newer(s.accepted[before])) {
+			s.holders[name] = node
+		}
+	}
 }
 
 // replace keeps a paper in the place of another one, or of none.
-func (s *Set) replace(p Paper, c Change, before document.Hash, keep func()) (Change, error) {
-	if before.IsZero() {
-		if err := s.room(); err != nil {
+func (s *Set) replace(p Paper, as sort, c Change, before document.Hash, keep func()) (Change, error) {
+	it := item{p.Bytes(), as, document.HashOf(p.Issuer)}
+	if old, there := s.raw[before]; !there || old.issuer != it.issuer {
+		if err := s.room(it); err != nil {
 			return c, err
 		}
 	}
-	delete(s.raw, before)
+	s.remove(before)
 	keep()
-	s.raw[c.ID], c.News, c.Dropped, s.sum = p.Bytes(), true, before, document.Hash{}
+	s.add(c.ID, it)
+	c.News, c.Dropped = true, before
 	return c, nil
 }
 
-func (s *Set) room() error {
-	if len(s.raw) >= MaxSet {
-		return fmt.Errorf("%w: %d", ErrFull, len(s.raw))
+func (s *Set) add(id document.Hash, it item) {
+	s.raw[id], s.sum = it, document.Hash{}
+	s.counts[it.sort][it.issuer]++
+	s.counts[it.sort][document.Hash{}]++
+}
+
+func (s *Set) remove(id document.Hash) {
+	it, there := s.raw[id]
+	if !there {
+		return
+	}
+	delete(s.raw, id)
+	s.sum = document.Hash{}
+	s.counts[it.sort][document.Hash{}]--
+	if s.counts[it.sort][it.issuer]--; s.counts[it.sort][it.issuer] == 0 {
+		delete(s.counts[it.sort], it.issuer)
+	}
+}
+
+// room wants that there is room for one more of its sort, and of its issuer's.
+func (s *Set) room(it item) error {
+	l := limits[it.sort]
+	if n := s.counts[it.sort][document.Hash{}]; n >= l.most {
+		return fmt.Errorf("%w: %d %s: %d at most", ErrFull, n, l.what, l.most)
+	}
+	if n := s.counts[it.sort][it.issuer]; n >= ofOne(l.most) {
+		return fmt.Errorf("%w: %d %s by the operator with key %s: %d at most by one", ErrFull, n, l.what, it.issuer.Short(), ofOne(l.most))
 	}
 	return nil
+}
+
+// forgotten says whether a token that is over by then is not remembered any more.
+func (s *Set) forgotten(expires time.Time) bool {
+	return !expires.IsZero() && s.now.After(expires.Add(Kept))
+}
+
+// Now is the latest time that [Set.Age] was told.
+func (s *Set) Now() time.Time { return s.now }
+
+// Age forgets what is over for long, and returns the ids of it: uses and ends of tokens. Where no
+// acceptance says which TLS key a node has, the use by which it came stays with it. now is the
+// earliest that the time can be; from then on the set takes nothing more of the kind.
+func (s *Set) Age(now time.Time) (gone []document.Hash) {
+	if now.After(s.now) {
+		s.now = now
+	}
+	for key, uses := range s.uses {
+		kept := slices.DeleteFunc(uses, func(u Use) bool {
+			a, known := s.accepted[u.Node]
+			if !s.forgotten(u.Record.Expires) || known && a.accept.TLSKey.IsZero() {
+				return false
+			}
+			gone = append(gone, u.ID())
+			return true
+		})
+		if s.uses[key] = kept; len(kept) == 0 {
+			delete(s.uses, key)
+		}
+	}
+	for key, e := range s.ends {
+		if s.forgotten(e.Expires) {
+			gone = append(gone, e.id)
+			delete(s.ends, key)
+		}
+	}
+	for _, id := range gone {
+		s.remove(id)
+	}
+	return gone
 }
 
 // Short is the front of an id: enough to tell a peer what is here. Whoever makes two papers of
@@ -199,14 +343,17 @@ func (s *Set) IDs() []Short {
 }
 
 // Lacking are the papers and uses that somebody lacks who has others, as many as have so many
-// bytes together.
-func (s *Set) Lacking(has []Short, most int) (all [][]byte) {
+// bytes together. from is where it begins: another place each time, so that what somebody does not
+// take hides nothing for good.
+func (s *Set) Lacking(has []Short, most int, from Short) (all [][]byte) {
 	there := make(map[Short]bool, len(has))
 	for _, id := range has {
 		there[id] = true
 	}
-	for _, id := range s.sorted() {
-		raw := s.raw[id]
+	sorted := s.sorted()
+	first, _ := slices.BinarySearchFunc(sorted, from, func(id document.Hash, from Short) int { return bytes.Compare(id[:len(from)], from[:]) })
+	for _, id := range slices.Concat(sorted[first:], sorted[:first]) {
+		raw := s.raw[id].raw
 		if there[Short(id[:])] {
 			continue
 		}
@@ -219,7 +366,7 @@ func (s *Set) Lacking(has []Short, most int) (all [][]byte) {
 }
 
 // All are all papers and uses.
-func (s *Set) All() [][]byte { return s.Lacking(nil, MaxSet*MaxPaper) }
+func (s *Set) All() [][]byte { return s.Lacking(nil, MaxSet*MaxPaper, Short{}) }
 
 func (s *Set) sorted() []document.Hash {
 	return slices.SortedFunc(maps.Keys(s.raw), func(a, b document.Hash) int { return bytes.Compare(a[:], b[:]) })
@@ -249,14 +396,36 @@ func (s *Set) CameBy(node signed.Key) (Use, bool) {
 	return Use{}, false
 }
 
-// Accepted is the newest acceptance of a node, by its key; false: nobody has accepted it.
+// Accepted is the newest acceptance of a node, by its key; false: nobody has accepted it, or another
+// one was accepted in its place.
 func (s *Set) Accepted(node signed.Key) (Accept, bool) {
 	a, ok := s.accepted[node]
-	return a.accept, ok
+	if !ok || s.holders[a.accept.Name] != node {
+		return Accept{}, false
+	}
+	return a.accept, true
 }
 
-// PaperOf is the paper of that acceptance; nil: there is none.
-func (s *Set) PaperOf(node signed.Key) []byte { return s.raw[s.accepted[node].id] }
+// Holder is the node that was accepted under a name; false: none.
+func (s *Set) Holder(name string) (Accept, bool) {
+	node, ok := s.holders[name]
+	return s.accepted[node].accept, ok
+}
+
+// PaperOf is the paper of a node's acceptance; nil: there is none.
+func (s *Set) PaperOf(node signed.Key) []byte {
+	if _, ok := s.Accepted(node); !ok {
+		return nil
+	}
+	return s.raw[s.accepted[node].id].raw
+}
+
+// Waits says whether the node of a use waits to be accepted, and has its name until then: its token
+// was not revoked, and nobody has accepted it before.
+func (s *Set) Waits(u Use) bool {
+	_, known := s.accepted[u.Node]
+	return !known && !s.Ended(u.Record.Key)
+}
 
 // Nodes are the keys of all nodes that came by a token or were accepted, sorted.
 func (s *Set) Nodes() []signed.Key {

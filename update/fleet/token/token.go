@@ -96,12 +96,15 @@ func ParsePaper(raw []byte) (Paper, error) {
 }
 
 // Verify says which operator has signed the paper: one whom the ledger lists in a state as an
-// admin. The error wraps [ErrPaper].
+// admin. The error wraps [ErrPaper], and [ledger.ErrWithdrawn] where his key was revoked.
 func (p Paper) Verify(s ledger.State) (ledger.Operator, error) {
 	if id := s.Fleet(); p.Fleet != id {
 		return ledger.Operator{}, fmt.Errorf("%w: it is of fleet %s", ErrPaper, p.Fleet.Short())
 	}
 	by := document.HashOf(p.Issuer)
+	if err := s.Withdrawn(by); err != nil {
+		return ledger.Operator{}, fmt.Errorf("%w: %w", ErrPaper, err)
+	}
 	operator, ok := s.Operator(by)
 	if !ok || !operator.Role.AtLeast(fleet.RoleAdmin) {
 		return ledger.Operator{}, fmt.Errorf("%w: key %s is no admin of the fleet's ledger at height %d", ErrPaper, by.Short(), s.Height)

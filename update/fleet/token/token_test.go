@@ -93,6 +93,9 @@ func TestAdmits(t *testing.T) {
 	reader := w.operator(t, "rita", fleet.RoleReader)
 	former := w.operator(t, "otto", fleet.RoleAdmin)
 	w.decide(t, ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"otto"}}})
+	lost := w.operator(t, "lena", fleet.RoleAdmin)
+	listed, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&lost.PublicKey)).Operator()
+	w.state = w.state.Without(func(key string) bool { return key == listed.String() })
 	other := begin(t)
 	two := fleet.NewToken()
 	mine := w.issue(t, w.seed, func(*token.Record) {})
@@ -104,7 +107,7 @@ func TestAdmits(t *testing.T) {
 	}
 	as := func(edit func(*token.Record)) token.Paper { return by(w.admin, w.state.Fleet(), edit) }
 	same := func(*token.Record) {}
-	end := ledgertest.Must[token.Paper](t)(token.Revoke(w.state.Fleet(), ledgertest.Must[signed.Key](t)(token.KeyOf(w.seed)), w.admin))
+	end := ledgertest.Must[token.Paper](t)(token.Revoke(w.state.Fleet(), ledgertest.Must[signed.Key](t)(token.KeyOf(w.seed)), time.Time{}, w.admin))
 	accept := func(node, name string) []byte {
 		a := token.Accept{Version: 1, Node: ledgertest.Key(t, node), Name: name, Number: 1}
 		return ledgertest.Must[token.Paper](t)(token.SignAccept(w.state.Fleet(), a, w.admin)).Bytes()
@@ -138,6 +141,7 @@ func TestAdmits(t *testing.T) {
 		{"accepted under another name", [][]byte{accept("a", "n8")}, w.seed, mine, "a", "n9", 0, token.ErrName},
 		{"a token by a reader", nil, w.seed, by(reader, w.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
 		{"a token by a former admin", nil, w.seed, by(former, w.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
+		{"a token by an admin whose key was revoked", nil, w.seed, by(lost, w.state.Fleet(), same), "a", "n9", 0, ledger.ErrWithdrawn},
 		{"a token by a stranger", nil, w.seed, by(other.admin, w.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
 		{"a token of another fleet", nil, w.seed, by(w.admin, other.state.Fleet(), same), "a", "n9", 0, token.ErrPaper},
 	} {
@@ -151,8 +155,31 @@ func TestAdmits(t *testing.T) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		fmt.Fprintf(&out, "%s\n    %v\n", c.what, anonymous(err))
+		// What can be said before the use is shown is said then, and never more than that.
+		early := s.Opens(u.Record, u.TLSKey, now.Add(c.after))
+		late := errors.Is(c.is, token.ErrUsed) || errors.Is(c.is, token.ErrRevoked) || errors.Is(c.is, token.ErrExpired)
+		if renamed := c.what == "the same, as another name"; early != nil && !errors.Is(early, c.is) || late && early == nil && !renamed {
+			t.Errorf("%s: before the use is shown: %v", c.what, early)
+		}
 	}
 	golden.Compare(t, "admits.txt", out.String())
+
+	// What was taken before the key was revoked stays, and what it has signed besides is not taken.
+	s := token.NewSet()
+	before := w.Log.State()
+	accept = func(node, name string) []byte {
+		a := token.Accept{Version: 1, Node: ledgertest.Key(t, node), Name: name, Number: 1}
+		return ledgertest.Must[token.Paper](t)(token.SignAccept(w.state.Fleet(), a, lost)).Bytes()
+	}
+	if _, err := s.Put(accept("a", "n9"), before); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Put(accept("b", "n8"), w.state); !errors.Is(err, ledger.ErrWithdrawn) || !errors.Is(err, token.ErrPaper) {
+		t.Errorf("%v", err)
+	}
+	if _, ok := s.Accepted(ledgertest.Key(t, "a")); !ok || s.Len() != 1 {
+		t.Error("what was accepted before is gone")
+	}
 }
 
 // anonymous is an error without the digits of keys, which are others each time.
@@ -286,8 +313,8 @@ func TestSet(t *testing.T) {
 	all := [][]byte{
 		w.use(t, w.seed, mine, "a", "n-a").Bytes(), w.use(t, w.seed, mine, "b", "n-b").Bytes(),
 		accept(w.admin, "a", 1), accept(second, "a", 1), accept(w.admin, "a", 2), accept(w.admin, "b", 1),
-		ledgertest.Must[token.Paper](t)(token.Revoke(w.state.Fleet(), key, w.admin)).Bytes(),
-		ledgertest.Must[token.Paper](t)(token.Revoke(w.state.Fleet(), key, second)).Bytes(),
+		ledgertest.Must[token.Paper](t)(token.Revoke(w.state.Fleet(), key, time.Time{}, w.admin)).Bytes(),
+		ledgertest.Must[token.Paper](t)(token.Revoke(w.state.Fleet(), key, time.Time{}, second)).Bytes(),
 	}
 	var want document.Hash
 	for turn := range len(all) {
@@ -311,12 +338,12 @@ func TestSet(t *testing.T) {
 		// Another set gets what it lacks, and no more.
 		other := token.NewSet()
 		w.put(t, other, all[0])
-		for _, raw := range s.Lacking(other.IDs(), 1<<20) {
+		for _, raw := range s.Lacking(other.IDs(), 1<<20, token.Short{}) {
 			if c := w.put(t, other, raw); !c.News {
 				t.Error("it had that")
 			}
 		}
-		if other.Sum() != want || len(s.Lacking(other.IDs(), 1<<20)) != 0 || len(s.Lacking(nil, 10)) != 0 {
+		if other.Sum() != want || len(s.Lacking(other.IDs(), 1<<20, token.Short{})) != 0 || len(s.Lacking(nil, 10, token.Short{})) != 0 {
 			t.Error("they differ")
 		}
 	}
@@ -356,7 +383,7 @@ func TestGolden(t *testing.T) {
 			attested := ledgertest.Must[*notice.Attestation](t)(notice.Attest(id, node, notice.Labels{"region": "eu"}, w.admin))
 			for i, raw := range [][]byte{
 				mine.Bytes(), w.use(t, w.seed, mine, "a", "n9").Bytes(),
-				ledgertest.Must[token.Paper](t)(token.Revoke(id, ledgertest.Must[signed.Key](t)(token.KeyOf(w.seed)), w.admin)).Bytes(),
+				ledgertest.Must[token.Paper](t)(token.Revoke(id, ledgertest.Must[signed.Key](t)(token.KeyOf(w.seed)), time.Time{}, w.admin)).Bytes(),
 				ledgertest.Must[token.Paper](t)(token.SignAccept(id, token.Accept{Version: 1, Node: node, Name: "n9", Number: now.Unix(), Attested: attested}, w.admin)).Bytes(),
 			} {
 				golden.Compare(t, "v1/"+names[i]+".hex", hex.EncodeToString(raw)+"\n")

@@ -162,28 +162,58 @@ func (s *Set) Admits(u Use, state ledger.State, now time.Time) error {
 	if !again && now.After(u.Record.Expires) {
 		return fmt.Errorf("token %s: %w on %s", id, ErrExpired, u.Record.Expires.Format(time.DateOnly))
 	}
-	return s.nameFree(u.Name, u.Node, state)
+	return s.nameFree(u, state)
+}
+
+// Opens says whether a token lets in anybody more, or the one that holds a TLS key and has come by it
+// before. It is what can be said before a use is shown. The error wraps [ErrRevoked], [ErrUsed] or
+// [ErrExpired].
+func (s *Set) Opens(r Record, tlsKey document.Hash, now time.Time) error {
+	id := r.Key.ID().Short()
+	if s.Ended(r.Key) {
+		return fmt.Errorf("token %s: %w", id, ErrRevoked)
+	}
+	uses := s.uses[r.Key]
+	for _, u := range uses {
+		if u.TLSKey == tlsKey {
+			return nil
+		}
+	}
+	if len(uses) >= r.Count {
+		return fmt.Errorf("token %s: %w: node %s has used it", id, ErrUsed, uses[len(uses)-1].Name)
+	}
+	if now.After(r.Expires) {
+		return fmt.Errorf("token %s: %w on %s", id, ErrExpired, r.Expires.Format(time.DateOnly))
+	}
+	return nil
 }
 
 // nameFree wants that nobody else has a name: no seat, no node that was accepted, and none that
-// came by a token.
-func (s *Set) nameFree(name string, node signed.Key, state ledger.State) error {
-	if seat, ok := state.Roster.ByName(name); ok && seat.Key != node {
-		return fmt.Errorf("%w: %s has seat %d", ErrName, name, seat.Number)
+// came by a token and waits. A token for that very name is an operator's word: it lets a node in
+// besides the one that was accepted, which keeps the name until he accepts the other in its place,
+// and besides one that came under the name by a token for any.
+func (s *Set) nameFree(u Use, state ledger.State) error {
+	if seat, ok := state.Roster.ByName(u.Name); ok && seat.Key != u.Node {
+		return fmt.Errorf("%w: %s has seat %d", ErrName, u.Name, seat.Number)
 	}
-	if a, ok := s.accepted[node]; ok && a.accept.Name != name {
-		return fmt.Errorf("%w: this one was accepted as %s", ErrName, a.accept.Name)
-	}
-	for key, a := range s.accepted {
-		if a.accept.Name == name && key != node {
-			return fmt.Errorf("%w: %s was accepted with key %s", ErrName, name, key.ID().Short())
+	holder, held := s.Holder(u.Name)
+	if a, ok := s.accepted[u.Node]; ok {
+		switch {
+		case a.accept.Name != u.Name:
+			return fmt.Errorf("%w: this one was accepted as %s", ErrName, a.accept.Name)
+		case holder.Node != u.Node:
+			return fmt.Errorf("%w: %s was accepted in the place of this one, with key %s", ErrName, u.Name, holder.Node.ID().Short())
 		}
 	}
+	if held && holder.Node != u.Node && u.Record.Node == "" {
+		return fmt.Errorf("%w: %s was accepted with key %s: a token for that name lets another one in", ErrName, u.Name, holder.Node.ID().Short())
+	}
 	for _, uses := range s.uses {
-		for _, u := range uses {
-			if u.Name == name && u.Node != node {
-				return fmt.Errorf("%w: %s came by token %s with key %s", ErrName, name, u.Record.Key.ID().Short(), u.Node.ID().Short())
+		for _, other := range uses {
+			if other.Name != u.Name || other.Node == u.Node || !s.Waits(other) || u.Record.Node != "" && other.Record.Node == "" {
+				continue
 			}
+			return fmt.Errorf("%w: %s came by token %s with key %s, and waits: it is gone when that token is revoked", ErrName, u.Name, other.Record.Key.ID().Short(), other.Node.ID().Short())
 		}
 	}
 	return nil

@@ -360,8 +360,8 @@ func (x *BackupPart) GetData() []byte {
 
 type RestoreRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Permit        []byte                 `protobuf:"bytes,1,opt,name=permit,proto3" json:"permit,omitempty"` // in the first message: of update/fleet/ledger, for this restore
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`     // of the snapshot; none at all: what is on the node's own disk
+	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"` // in the first message: an envelope of update/fleet/order, with the owner's leave for this restore
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`   // of the snapshot; none at all: what is on the node's own disk
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,9 +396,9 @@ func (*RestoreRequest) Descriptor() ([]byte, []int) {
 	return file_kogge_v1_care_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *RestoreRequest) GetPermit() []byte {
+func (x *RestoreRequest) GetOrder() []byte {
 	if x != nil {
-		return x.Permit
+		return x.Order
 	}
 	return nil
 }
@@ -577,9 +577,9 @@ const file_kogge_v1_care_proto_rawDesc = "" +
 	"\rBackupRequest\" \n" +
 	"\n" +
 	"BackupPart\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"<\n" +
-	"\x0eRestoreRequest\x12\x16\n" +
-	"\x06permit\x18\x01 \x01(\fR\x06permit\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\":\n" +
+	"\x0eRestoreRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"\x11\n" +
 	"\x0fRestoreResponse\"\x0e\n" +
 	"\fProbeRequest\"\xcc\x01\n" +

@@ -107,23 +107,26 @@ func (*EtcdRequest) Descriptor() ([]byte, []int) {
 }
 
 type EtcdResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Wanted        bool                   `protobuf:"varint,1,opt,name=wanted,proto3" json:"wanted,omitempty"` // the service etcd has run since the node booted
-	Running       bool                   `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
-	Leader        int32                  `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"` // seat; 0: none is known
-	Doing         string                 `protobuf:"bytes,4,opt,name=doing,proto3" json:"doing,omitempty"`    // or what it waits for
-	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
-	Members       []int32                `protobuf:"varint,6,rep,packed,name=members,proto3" json:"members,omitempty"`   // seats that count
-	Learners      []int32                `protobuf:"varint,7,rep,packed,name=learners,proto3" json:"learners,omitempty"` // seats that are to
-	Generation    int32                  `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`    // grows with each restore
-	Revision      int64                  `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
-	Bytes         int64                  `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the database
-	Quota         int64                  `protobuf:"varint,11,opt,name=quota,proto3" json:"quota,omitempty"`
-	Full          []int32                `protobuf:"varint,12,rep,packed,name=full,proto3" json:"full,omitempty"`       // seats without room: nothing can be written
-	Corrupt       []int32                `protobuf:"varint,13,rep,packed,name=corrupt,proto3" json:"corrupt,omitempty"` // seats whose data is not that of the others
-	Snapshots     int32                  `protobuf:"varint,14,opt,name=snapshots,proto3" json:"snapshots,omitempty"`    // copies on the node's disk
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Wanted         bool                   `protobuf:"varint,1,opt,name=wanted,proto3" json:"wanted,omitempty"` // the service etcd has run since the node booted
+	Running        bool                   `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	Leader         int32                  `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"` // seat; 0: none is known
+	Doing          string                 `protobuf:"bytes,4,opt,name=doing,proto3" json:"doing,omitempty"`    // or what it waits for
+	Problem        string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	Members        []int32                `protobuf:"varint,6,rep,packed,name=members,proto3" json:"members,omitempty"`   // seats that count
+	Learners       []int32                `protobuf:"varint,7,rep,packed,name=learners,proto3" json:"learners,omitempty"` // seats that are to
+	Generation     int32                  `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`    // grows with each restore
+	Revision       int64                  `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	Bytes          int64                  `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the database
+	Quota          int64                  `protobuf:"varint,11,opt,name=quota,proto3" json:"quota,omitempty"`
+	Full           []int32                `protobuf:"varint,12,rep,packed,name=full,proto3" json:"full,omitempty"`                                    // seats without room: nothing can be written
+	Corrupt        []int32                `protobuf:"varint,13,rep,packed,name=corrupt,proto3" json:"corrupt,omitempty"`                              // seats whose data is not that of the others
+	Snapshots      int32                  `protobuf:"varint,14,opt,name=snapshots,proto3" json:"snapshots,omitempty"`                                 // copies on the node's disk
+	Fsync          string                 `protobuf:"bytes,15,opt,name=fsync,proto3" json:"fsync,omitempty"`                                          // what a synced write took there, of 99 in 100, as a duration; "": not known
+	NewestSnapshot int64                  `protobuf:"varint,16,opt,name=newest_snapshot,json=newestSnapshot,proto3" json:"newest_snapshot,omitempty"` // revision
+	LacksCa        bool                   `protobuf:"varint,17,opt,name=lacks_ca,json=lacksCa,proto3" json:"lacks_ca,omitempty"`                      // the seat is to hold the node CA's key, and does not
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *EtcdResponse) Reset() {
@@ -252,6 +255,27 @@ func (x *EtcdResponse) GetSnapshots() int32 {
 		return x.Snapshots
 	}
 	return 0
+}
+
+func (x *EtcdResponse) GetFsync() string {
+	if x != nil {
+		return x.Fsync
+	}
+	return ""
+}
+
+func (x *EtcdResponse) GetNewestSnapshot() int64 {
+	if x != nil {
+		return x.NewestSnapshot
+	}
+	return 0
+}
+
+func (x *EtcdResponse) GetLacksCa() bool {
+	if x != nil {
+		return x.LacksCa
+	}
+	return false
 }
 
 type NoticesRequest struct {
@@ -1089,7 +1113,7 @@ var File_kogge_v1_fleet_proto protoreflect.FileDescriptor
 const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x14kogge/v1/fleet.proto\x12\bkogge.v1\x1a\x13kogge/v1/node.proto\"\r\n" +
-	"\vEtcdRequest\"\xf2\x02\n" +
+	"\vEtcdRequest\"\xcc\x03\n" +
 	"\fEtcdResponse\x12\x16\n" +
 	"\x06wanted\x18\x01 \x01(\bR\x06wanted\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x16\n" +
@@ -1107,7 +1131,10 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\x05quota\x18\v \x01(\x03R\x05quota\x12\x12\n" +
 	"\x04full\x18\f \x03(\x05R\x04full\x12\x18\n" +
 	"\acorrupt\x18\r \x03(\x05R\acorrupt\x12\x1c\n" +
-	"\tsnapshots\x18\x0e \x01(\x05R\tsnapshots\"\x10\n" +
+	"\tsnapshots\x18\x0e \x01(\x05R\tsnapshots\x12\x14\n" +
+	"\x05fsync\x18\x0f \x01(\tR\x05fsync\x12'\n" +
+	"\x0fnewest_snapshot\x18\x10 \x01(\x03R\x0enewestSnapshot\x12\x19\n" +
+	"\blacks_ca\x18\x11 \x01(\bR\alacksCa\"\x10\n" +
 	"\x0eNoticesRequest\"\xb9\x01\n" +
 	"\x0fNoticesResponse\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x05R\agateway\x12\x18\n" +

@@ -59,8 +59,8 @@ type CareServiceClient interface {
 	Relay(context.Context) *connect.BidiStreamForClient[v1.RelayRequest, v1.RelayResponse]
 	// Backup is a copy of what the node's etcd has.
 	Backup(context.Context, *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupPart], error)
-	// Restore has the node's etcd begin anew, from a copy or from what is on its own disk. The
-	// fleet's owner has to permit it.
+	// Restore has the node's etcd begin anew, from a copy or from what is on its own disk, and the node
+	// tell the others of the order for that. The fleet's owner has to permit it.
 	Restore(context.Context) *connect.ClientStreamForClient[v1.RestoreRequest, v1.RestoreResponse]
 	// Probe measures whether the node's disk is one for etcd.
 	Probe(context.Context, *connect.Request[v1.ProbeRequest]) (*connect.Response[v1.ProbeResponse], error)
@@ -168,8 +168,8 @@ type CareServiceHandler interface {
 	Relay(context.Context, *connect.BidiStream[v1.RelayRequest, v1.RelayResponse]) error
 	// Backup is a copy of what the node's etcd has.
 	Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupPart]) error
-	// Restore has the node's etcd begin anew, from a copy or from what is on its own disk. The
-	// fleet's owner has to permit it.
+	// Restore has the node's etcd begin anew, from a copy or from what is on its own disk, and the node
+	// tell the others of the order for that. The fleet's owner has to permit it.
 	Restore(context.Context, *connect.ClientStream[v1.RestoreRequest]) (*connect.Response[v1.RestoreResponse], error)
 	// Probe measures whether the node's disk is one for etcd.
 	Probe(context.Context, *connect.Request[v1.ProbeRequest]) (*connect.Response[v1.ProbeResponse], error)

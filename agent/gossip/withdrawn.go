@@ -1,0 +1,79 @@
+package gossip
+
+import (
+	"slices"
+
+	"kogge.example/agent/gossip/wire"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/shelf"
+	"kogge.example/update/fleet/signed"
+)
+
+// This file is what becomes of keys that were withdrawn on this node.
+
+// revoked says whether a key was.
+func (e *Engine) revoked(key document.Hash) bool {
+	return e.config.Revoked != nil && e.config.Revoked(key)
+}
+
+// trusted is the ledger's state without operators whose keys were withdrawn.
+func (e *Engine) trusted() ledger.State {
+	return e.state.Without(func(key string) bool {
+		id, err := document.ParseHash(key)
+		return err == nil && e.revoked(id)
+	})
+}
+
+// withdrawn says whether an object is refused for that: an operator with such a key has signed it,
+// or it is a seat's word for a TLS key and would take the place of its word for one that was
+// withdrawn. Whoever has a seat's key could else get rid of that by another TLS key. It fits
+// the shelf's Withdrawn.
+func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool {
+	if operator, ok := object.By.Operator(); ok {
+		return e.revoked(operator)
+	}
+	if object.Kind != notice.TLSKeyKind {
+		return false
+	}
+	says, err := notice.OpenTLSKey(object)
+	return err == nil && slices.ContainsFunc(held, func(before signed.Envelope) bool {
+		said, err := notice.OpenTLSKey(before)
+		return err == nil && said.Key != says.Key && e.revoked(said.Key)
+	})
+}
+
+// itemOf is how a shelf tells of what lies in a place, by all of it.
+func itemOf(id shelf.ID, all wire.Objects) (item shelf.Item) {
+	var sums []byte
+	for _, raw := range all {
+		if object, err := signed.Parse(raw); err == nil {
+			hash := document.HashOf(object.Message())
+			sums, item = append(sums, hash[:]...), shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
+		}
+	}
+	if len(all) > 1 {
+		hash := document.HashOf(sums)
+		item.Sum = shelf.Sum(hash[:])
+	}
+	return item
+}
+
+// outdated says whether a session stands on a TLS key that its seat does not call its own any
+// more, or that was withdrawn. One that stands on none is not.
+func (e *Engine) outdated(conn Session) bool {
+	by, ok := conn.(interface{ TLSKey() document.Hash })
+	if !ok {
+		return false
+	}
+	if e.revoked(by.TLSKey()) {
+		return true
+	}
+	word, ok := e.shelf.Get(notice.TLSKeyKind, conn.Peer())
+	if !ok {
+		return false
+	}
+	now, err := notice.OpenTLSKey(word)
+	return err == nil && now.Key != by.TLSKey()
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/golden"
+)
+
+// TestMembers prints who runs etcd: a leader, one that is silent, one that etcd has lost, a learner
+// and a spare.
+func TestMembers(t *testing.T) {
+	f := ledgertest.Begun(t, 6)
+	v := f.Founding(t)
+	for i := range v.Founding.Roster.Seats {
+		v.Founding.Roster.Seats[i].Member, v.Founding.Roster.Seats[i].Spare = i < 3, i == 3 || i == 4
+	}
+	s := ledgertest.Founded(t, 6, 3).Log.State()
+	s.Roster.Seats = v.Founding.Roster.Seats
+	seen := []operate.Sighting{
+		{Node: "n1", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "at rest", Revision: 812, Bytes: 40 << 10, Quota: 64 << 20, Fsync: "12ms", Snapshots: 3, NewestSnapshot: 800}},
+		{Node: "n2", Err: errors.New("no route to host")},
+		{Node: "n3", Etcd: &apiv1.EtcdResponse{Wanted: true, Doing: "waits", Problem: "its disk\nis full"}},
+		{Node: "n4", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "learns", Revision: 700}},
+		{Node: "n5", Etcd: &apiv1.EtcdResponse{}},
+	}
+	var out bytes.Buffer
+	must(t, printMembers(&out, memberRows(s, seen, operate.EtcdHealth{Leader: 1, Members: []int{1, 2}, Learners: []int{4}})))
+	golden.Compare(t, "members.txt", out.String())
+}
