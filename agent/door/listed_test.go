@@ -156,7 +156,7 @@ func founded(t *testing.T) (*Guard, []caller) {
 	f.Take(t, f.Decided(t, v, 2))
 	state := f.Log.State()
 	third, _ := state.Roster.Seat(3)
-	outcasts := orders.OutcastsOf(order.Standing{Isolated: []order.Isolated{{Seat: third, By: "ada"}}}, func(signed.Key) (document.Hash, bool) { return document.Hash{}, false })
+	outcasts := orders.OutcastsOf(order.Standing{Isolated: []order.Isolated{{Seat: third, By: "ada"}}}, state.Roster, func(signed.Key) (document.Hash, bool) { return document.Hash{}, false })
 	g := NewGuard(nodeOf(t, f), func() bool { return true })
 	g.Now = func() time.Time { return ledgertest.Today }
 	g.Known = func(who fleet.Peer) (fleet.Peer, error) { // as package part has it

@@ -424,7 +424,7 @@ func (g *stage) settled() (text string) {
 	whole := func() bool {
 		text = g.all()
 		return strings.Count(text, "what it says true, leased") == 6 && strings.Count(text, "etcd: record ") == 4 &&
-			strings.Count(text, "and has 2 sessions") == 3 && strings.Count(text, "true true") == 9
+			strings.Count(text, "and has 2 sessions") == 3 && strings.Count(text, "true true") == 9 && strings.Count(text, "that is not isolated: true") == 3
 	}
 	defer func() {
 		if g.t.Failed() {

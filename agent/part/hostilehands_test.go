@@ -150,9 +150,6 @@ func ignored(why string) counter {
 	return func(s *session) uint64 { return s.board.gateway.Stats().Ignored[why] }
 }
 
-// either is a figure that is called by one of two names.
-func either(a, b counter) counter { return func(s *session) uint64 { return a(s) + b(s) } }
-
 func recalled(s *session) uint64 { return s.board.gateway.Stats().Recalled }
 
 func toldByGateway(what string) counter {
@@ -286,12 +283,11 @@ func (h *hostile) leased(what string) {
 	})
 }
 
-// staysForGood writes over a status with the same bytes and no lease, as if its node were gone.
-func (h *hostile) staysForGood() error {
+// unleases writes over a status with the same bytes and no lease, as if its node were gone. The next
+// word of the node puts it right.
+func (h *hostile) unleases() error {
 	h.leased("all statuses are leased")
-	err := h.write(place(h, 2, notice.StatusKind), object(h.nodes[1].session.Load(), notice.StatusKind, 2).Bytes())
-	h.leased("the status of n2 is leased again")
-	return err
+	return h.write(place(h, 2, notice.StatusKind), object(h.nodes[1].session.Load(), notice.StatusKind, 2).Bytes())
 }
 
 // endLeases ends them once the honest nodes have put back what it has written over.
@@ -416,7 +412,7 @@ func (h *hostile) accepts(name string) []byte {
 func (h *hostile) endsToken() []byte {
 	r, err := token.OpenRecord(h.story.record)
 	must(h.t, err)
-	p, err := token.Revoke(h.id(), r.Key, h.tlsKey())
+	p, err := token.Revoke(h.id(), r.Key, r.Expires, h.tlsKey())
 	must(h.t, err)
 	return p.Bytes()
 }
