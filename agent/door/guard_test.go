@@ -12,6 +12,8 @@ import (
 
 	"connectrpc.com/connect"
 
+	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/identity"
 	"kogge.example/update/fleet"
 	"kogge.example/update/golden"
@@ -27,10 +29,7 @@ func TestMethods(t *testing.T) {
 	foreignNode := newNode(t, foreign)
 	adoptNode(t, foreign, foreignNode, "n1")
 	old := now.AddDate(-3, 0, 0)
-	callers := []struct {
-		name        string
-		certificate *tls.Certificate
-	}{
+	callers := []caller{
 		{"nobody", nil},
 		{"foreign CA", pointer(operator(t, foreign, fleet.RoleAdmin, now))},
 		{"foreign node", pointer(foreignNode.Certificate())},
@@ -45,10 +44,7 @@ func TestMethods(t *testing.T) {
 	if err := adopted.Revoke(keyOf(t, revoked)); err != nil {
 		t.Fatal(err)
 	}
-	callers = append(callers, struct {
-		name        string
-		certificate *tls.Certificate
-	}{"revoked", &revoked})
+	callers = append(callers, caller{"revoked", &revoked})
 
 	var table strings.Builder
 	for _, node := range []struct {
@@ -56,27 +52,42 @@ func TestMethods(t *testing.T) {
 		node *identity.Node
 		sure bool
 	}{{"a node of the fleet", adopted, true}, {"its clock is not sure", adopted, false}, {"not adopted yet", joined, true}, {"without a join.yaml", lone, true}} {
-		g := NewGuard(node.node, func() bool { return node.sure })
-		fmt.Fprintf(&table, "%s\n%-34s", node.name, "")
+		mayCall(t, &table, node.name, NewGuard(node.node, func() bool { return node.sure }), callers)
+	}
+	g, callers := founded(t)
+	mayCall(t, &table, "a node of a founded fleet", g, callers)
+	golden.Compare(t, "methods.txt", table.String())
+}
+
+// caller is who calls.
+type caller struct {
+	name        string
+	certificate *tls.Certificate
+}
+
+// mayCall prints which of some callers may call what.
+func mayCall(t *testing.T, table *strings.Builder, node string, g *Guard, callers []caller) {
+	fmt.Fprintf(table, "%s\n%-34s", node, "")
+	for _, c := range callers {
+		fmt.Fprintf(table, " %-12s", c.name)
+	}
+	table.WriteString("\n")
+	for _, path := range append(slices.Sorted(maps.Keys(g.methods)), "/kogge.v1.NodeService/Nonsense") {
+		fmt.Fprintf(table, "%-34s", strings.TrimPrefix(path, "/kogge.v1."))
 		for _, c := range callers {
-			fmt.Fprintf(&table, " %-12s", c.name)
-		}
-		table.WriteString("\n")
-		for _, path := range append(slices.Sorted(maps.Keys(g.methods)), "/kogge.v1.NodeService/Nonsense") {
-			fmt.Fprintf(&table, "%-34s", strings.TrimPrefix(path, "/kogge.v1."))
-			for _, c := range callers {
-				_, err := g.admit(nil, path, stateOf(t, c.certificate))
-				answer := "yes"
-				if err != nil {
-					answer = short[connect.CodeOf(err)]
-				}
-				fmt.Fprintf(&table, " %-12s", answer)
+			_, err := g.admit(nil, path, stateOf(t, c.certificate))
+			answer := "yes"
+			if err != nil {
+				answer = short[connect.CodeOf(err)]
 			}
-			table.WriteString("\n")
+			if api.ReasonOf(err) == apiv1.Reason_REASON_ISOLATED {
+				answer = "isolated"
+			}
+			fmt.Fprintf(table, " %-12s", answer)
 		}
 		table.WriteString("\n")
 	}
-	golden.Compare(t, "methods.txt", table.String())
+	table.WriteString("\n")
 }
 
 // short names the codes in the table.

@@ -1,6 +1,7 @@
 package door
 
 import (
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -10,10 +11,14 @@ import (
 
 	"connectrpc.com/connect"
 
+	"kogge.example/agent/identity"
+	"kogge.example/agent/orders"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
 
@@ -48,21 +53,7 @@ func TestListed(t *testing.T) {
 	f.Take(t, f.Decided(t, v, 2))
 	f.Take(t, f.Decided(t, ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"cleo"}}}, 3))
 
-	n := newNode(t, nil)
-	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: fleet.NewToken()}); err != nil {
-		t.Fatal(err)
-	}
-	csr, err := n.Request()
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, _, err := fleet.RequestKey(csr)
-	if err == nil {
-		err = n.Adopt(f.Sign(t, fleet.KindNode, "n1", "", key))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := nodeOf(t, f)
 	g := NewGuard(n, func() bool { return true })
 	g.Known = f.Log.State().Known
 	seen := 0
@@ -113,5 +104,70 @@ func TestListed(t *testing.T) {
 		t.Error("cleo may follow the events")
 	} else {
 		has(t, err, "operator cleo (admin)", "does not list the key")
+	}
+}
+
+// nodeOf is an adopted node of a fleet with a ledger.
+func nodeOf(t *testing.T, f *ledgertest.Fleet) *identity.Node {
+	t.Helper()
+	n := newNode(t, nil)
+	if err := n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: fleet.NewToken()}); err != nil {
+		t.Fatal(err)
+	}
+	csr, err := n.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, err := fleet.RequestKey(csr)
+	if err == nil {
+		err = n.Adopt(f.Sign(t, fleet.KindNode, "n1", "", key))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// founded is a node of a founded fleet, in which seat 3 is isolated, and who calls there. A member
+// holds the key of the node CA: what it has minted is a certificate like others.
+func founded(t *testing.T) (*Guard, []caller) {
+	f := ledgertest.Begun(t, 4)
+	sign := func(kind, by fleet.PeerKind, name string, role fleet.Role) (*tls.Certificate, document.Hash) {
+		key := ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
+		ca := f.Genesis.NodeCA
+		if by == fleet.KindOperator {
+			ca = f.Genesis.OperatorCA
+		}
+		der := ledgertest.Must[[]byte](t)(fleet.SignPeer(fleet.Peer{Kind: kind, Name: name, Role: role, Fleet: f.Genesis.ID()}, &key.PublicKey, ca, f.CA(by), ledgertest.Today))
+		c := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+		return &c, ledgertest.Must[document.Hash](t)(document.ParseHash(keyOf(t, c)))
+	}
+	node := func(name string) *tls.Certificate {
+		c, _ := sign(fleet.KindNode, fleet.KindNode, name, "")
+		return c
+	}
+	ada, adasKey := sign(fleet.KindOperator, fleet.KindOperator, "ada", fleet.RoleAdmin)
+	rita, ritasKey := sign(fleet.KindOperator, fleet.KindOperator, "rita", fleet.RoleReader)
+	likeAda, _ := sign(fleet.KindOperator, fleet.KindNode, "ada", fleet.RoleAdmin)
+	v := f.Founding(t)
+	first := v.Founding.Operators[0]
+	first.Name = "first"
+	v.Founding.Operators = []ledger.Operator{{Name: "ada", Role: fleet.RoleAdmin, Key: adasKey}, first, {Name: "rita", Role: fleet.RoleReader, Key: ritasKey}}
+	f.Take(t, f.Decided(t, v, 2))
+	state := f.Log.State()
+	third, _ := state.Roster.Seat(3)
+	outcasts := orders.OutcastsOf(order.Standing{Isolated: []order.Isolated{{Seat: third, By: "ada"}}}, state.Roster, func(signed.Key) (document.Hash, bool) { return document.Hash{}, false })
+	g := NewGuard(nodeOf(t, f), func() bool { return true })
+	g.Now = func() time.Time { return ledgertest.Today }
+	g.Known = func(who fleet.Peer) (fleet.Peer, error) { // as package part has it
+		if err := outcasts.Admit(who); err != nil {
+			return who, err
+		}
+		return state.Known(who)
+	}
+	return g, []caller{
+		{"nobody", nil}, {"foreign CA", pointer(operator(t, newFleet(t, "other"), fleet.RoleAdmin, ledgertest.Today))},
+		{"follower", node("n9")}, {"seat", node("n4")}, {"member", node("n2")}, {"isolated", node("n3")}, {"reader", rita}, {"admin", ada},
+		{"minted: n8", node("n8")}, {"minted: n2", node("n2")}, {"minted: ada", likeAda},
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/agent/api/kogge/v1/apiv1connect"
 	"kogge.example/agent/enrol"
+	"kogge.example/agent/gateway/wire"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/identity/identitytest"
@@ -662,7 +663,7 @@ func TestWhoIsWho(t *testing.T) {
 	v := live(t, 4)
 	v.hand(t, 1)
 	victim, state := v.nodes[0], v.Log.State()
-	for _, number := range []int{2, 4} {
+	for _, number := range []int{2, 3, 4} {
 		within(t, "n1 has heard of the TLS keys", func() bool {
 			now := victim.session.Load()
 			if now == nil {
@@ -696,6 +697,19 @@ func TestWhoIsWho(t *testing.T) {
 		number  int                // of the seat that it says is its
 		replay  bool               // it says what the seat has said
 	}
+	number := uint64(1) // of what callers say; above what their nodes said
+	says := func(c caller) signed.Envelope {
+		if c.replay {
+			word, err := victim.session.Load().word(keyOf(t, c.number))
+			must(t, err)
+			return word
+		}
+		number++
+		spki := document.HashOf(c.cert.Leaf.RawSubjectPublicKeyInfo)
+		word, err := signed.Seal(notice.TLSKeyKind, state.Fleet(), c.seat, notice.MaxNumber-1000+number, notice.TLSKey{Version: 1, Seat: c.number, Key: spki}.Encode())
+		must(t, err)
+		return word
+	}
 	var all []caller
 	op := func(as string, by fleet.PeerKind, name string, key *ecdsa.PrivateKey, at time.Time) {
 		all = append(all, caller{"operator", as, sign(fleet.KindOperator, by, name, fleet.RoleAdmin, key, at), ledgertest.Private("operator"), 2, true})
@@ -723,6 +737,33 @@ func TestWhoIsWho(t *testing.T) {
 			caller{kind.who, "expired", node(name, ownKey, long), seat, kind.number, true},
 		)
 	}
+	// What a member signs by the key of the node CA, which it holds: the CA asks for no more.
+	within(t, "n2 holds the key of the CA", func() bool { return v.holdsCA(2) })
+	held, err := v.nodes[1].part.custody()
+	must(t, err)
+	minted := func(as string, p fleet.Peer, seat string, number int, replay bool) {
+		key := fresh()
+		p.Fleet = v.Genesis.ID()
+		der, err := fleet.SignPeer(p, &key.PublicKey, v.Genesis.NodeCA, held.CA(v.Genesis.NodeCA), today)
+		must(t, err)
+		leaf, err := x509.ParseCertificate(der)
+		must(t, err)
+		all = append(all, caller{"minted by a member", as, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, ledgertest.Private(seat), number, replay})
+	}
+	minted("a node of no seat", fleet.Peer{Kind: fleet.KindNode, Name: "n8"}, "eve", 8, false)
+	minted("a node of a seat", fleet.Peer{Kind: fleet.KindNode, Name: "n4"}, "eve", 4, true)
+	minted("an operator who is listed", fleet.Peer{Kind: fleet.KindOperator, Name: "cleo", Role: fleet.RoleAdmin}, "eve", 4, true)
+	// And an operator has had n3 isolated.
+	o, err := order.Seal(state.Fleet(), v.admin, 1, order.Isolation{Seat: 3, Key: keyOf(t, 3), Isolated: true})
+	must(t, err)
+	must(t, victim.give(o))
+	within(t, "n3 is isolated", func() bool {
+		return victim.part.outcasts.Load() != nil && isolated(victim.part.book(), keyOf(t, 3)) != nil
+	})
+	own := v.nodes[2].part.node.Certificate()
+	all = append(all, caller{"isolated", "listed", own, ledgertest.Private("n3"), 3, true})
+	minted("isolated, with another TLS key", fleet.Peer{Kind: fleet.KindNode, Name: "n3"}, "n3", 3, false)
+	minted("isolated, under another name", fleet.Peer{Kind: fleet.KindNode, Name: "n8"}, "n3", 3, false)
 	var out strings.Builder
 	for _, c := range all {
 		fmt.Fprintf(&out, "%s, %s\n", c.who, c.as)
@@ -737,24 +778,32 @@ func TestWhoIsWho(t *testing.T) {
 				return err
 			}},
 			{"gossip", func() error {
-				spki := document.HashOf(c.cert.Leaf.RawSubjectPublicKeyInfo)
-				says, err := signed.Seal(notice.TLSKeyKind, state.Fleet(), c.seat, 1, notice.TLSKey{Version: 1, Seat: c.number, Key: spki}.Encode())
-				must(t, err)
-				if c.replay {
-					says, err = victim.session.Load().word(keyOf(t, c.number))
-					must(t, err)
+				others := func() uint64 { return victim.session.Load().engine.Stats().Dropped["there is another"] }
+				before := others()
+				s, err := v.comesTo(t, gossip.Protocol, c.cert, says(c))
+				if err != nil {
+					return err
 				}
-				peer := &gossip.TLS{
-					Certificate: func() tls.Certificate { return c.cert }, Word: func() (signed.Envelope, error) { return says, nil },
-					Admit:     func([]byte, document.Hash) (roster.Seat, error) { s, _ := state.Roster.Seat(1); return s, nil },
-					Addresses: func(roster.Seat) []netip.AddrPort { return []netip.AddrPort{v.where[1]} },
-				}
-				first, _ := state.Roster.Seat(1)
-				s, err := peer.Dial(t.Context(), first)
-				if err == nil {
-					s.Close()
+				defer s.Close()
+				if _, err = s.Receive(); others() > before {
+					err = nil // the seat's node has a session already
 				}
 				return err
+			}},
+			{"gateway", func() error {
+				s, err := v.comesTo(t, wire.Protocol, c.cert, says(c))
+				if err != nil {
+					return err
+				}
+				defer s.Close()
+				raw, err := s.Receive()
+				must(t, err)
+				f, err := wire.Decode(raw)
+				must(t, err)
+				if r, ok := f.(wire.Refuse); ok && r.Why != wire.NoEtcd { // of which there is none in this test
+					return errors.New(r.Why.String())
+				}
+				return nil
 			}},
 			{"enrolment", func() error {
 				key, err := signed.KeyOf(c.seat.Public().(ed25519.PublicKey))
@@ -769,7 +818,7 @@ func TestWhoIsWho(t *testing.T) {
 			said := "let in"
 			if err := way.try(); err != nil {
 				said = "refused"
-				if way.name != "gossip" { // which says nothing to strangers
+				if way.name == "API" || way.name == "enrolment" { // the others say nothing to strangers
 					said += ": " + plainWords(lastWords(err))
 				}
 			}
@@ -777,6 +826,17 @@ func TestWhoIsWho(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "whoiswho.txt", out.String())
+}
+
+// comesTo has somebody come to n1, with a certificate and a word.
+func (v *village) comesTo(t *testing.T, protocol string, certificate tls.Certificate, word signed.Envelope) (gossip.Session, error) {
+	first, _ := v.Log.State().Roster.Seat(1)
+	peer := &gossip.TLS{
+		Speaks: protocol, Certificate: func() tls.Certificate { return certificate }, Word: func() (signed.Envelope, error) { return word, nil },
+		Admit:     func([]byte, document.Hash) (roster.Seat, error) { return first, nil },
+		Addresses: func(roster.Seat) []netip.AddrPort { return []netip.AddrPort{v.where[1]} },
+	}
+	return peer.Dial(t.Context(), first)
 }
 
 // lastWords are what the other end has said, without where that was.
