@@ -26,6 +26,7 @@ import (
 	"kogge.example/agent/orders"
 	"kogge.example/agent/papers"
 	"kogge.example/agent/pinned"
+	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/deed"
 	"kogge.example/update/fleet/document"
@@ -137,17 +138,20 @@ func TestDamagedState(t *testing.T) {
 		must(t, err)
 		flipped := bytes.Clone(raw)
 		flipped[len(raw)/3] ^= 1
-		for what, damaged := range map[string][]byte{"one byte": flipped, "empty": {}, "cut": raw[:len(raw)/2]} {
+		for what, damaged := range map[string][]byte{"one byte": flipped, "empty": {}, "cut": raw[:len(raw)/2], "huge": raw} {
 			t.Run(strings.ReplaceAll(kind, "/", " ")+" "+what, func(t *testing.T) {
 				dir := t.TempDir()
 				must(t, os.CopyFS(dir, os.DirFS(state)))
 				must(t, os.WriteFile(filepath.Join(dir, name), damaged, 0o600))
+				if what == "huge" {
+					must(t, os.Truncate(filepath.Join(dir, name), 1<<40)) // of zeroes, which take no room
+				}
 				said, answer := boots(t, f, dir, ada, mute[kind])
 				said += fmt.Sprint(answer)
 				if want := tells[kind]; !strings.Contains(said, want) {
 					t.Errorf("want %q in what it says:\n%s", want, said)
 				}
-				if now, err := os.ReadFile(filepath.Join(dir, name)); tells[kind] == "" && (err != nil || !bytes.Equal(now, raw)) {
+				if now, err := durable.Read(filepath.Join(dir, name), 1<<20); tells[kind] == "" && (err != nil || !bytes.Equal(now, raw)) {
 					t.Errorf("it is %q now, %v", now, err)
 				}
 			})

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"sync"
 
+	"kogge.example/update/durable"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
@@ -66,17 +67,18 @@ func OpenCustody(dir string, id document.Hash, seat signed.Key) (*Custody, error
 func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, error) {
 	c := &Custody{files: files, id: id, seat: seat}
 	raw, err := files.Read(wrapName)
+	damaged := errors.Is(err, durable.ErrTooLarge)
 	if err == nil {
-		if c.own, err = parseWrap(raw); errors.Is(err, document.ErrNewer) {
-			return nil, err // after going back to this release
+		c.own, err = parseWrap(raw)
+		damaged = err != nil && !errors.Is(err, document.ErrNewer) // after going back to this release
+	}
+	switch {
+	case damaged:
+		c.problem = fmt.Errorf("key for secrets of this node: %s: %w: it has made another one, and is given the node CA's key again", wrapName, err)
+		if err = (damage{wrapName: {raw: raw}}).aside(files, wrapName); err == nil {
+			err = c.make()
 		}
-		if err != nil {
-			c.problem = fmt.Errorf("key for secrets of this node: %s: %w: it has made another one, and is given the node CA's key again", wrapName, err)
-			if err = files.Replace(wrapName+asideSuffix, raw); err == nil {
-				err = c.make()
-			}
-		}
-	} else if errors.Is(err, fs.ErrNotExist) {
+	case errors.Is(err, fs.ErrNotExist):
 		err = c.make()
 	}
 	if err != nil {

@@ -563,7 +563,13 @@ func (n *Node) Key() string { return fleet.KeyID(n.spki) }
 // folder is a folder of the machine's file system.
 type folder string
 
-func (f folder) Read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(string(f), name)) }
+// maxFile is above what any file of the folder can take, in bytes: the longest is the list of revoked
+// keys.
+const maxFile = 2 << 20
+
+func (f folder) Read(name string) ([]byte, error) {
+	return durable.Read(filepath.Join(string(f), name), maxFile)
+}
 
 func (f folder) Replace(name string, data []byte) error {
 	return durable.Replace(filepath.Join(string(f), name), data, 0o600)

@@ -74,6 +74,9 @@ func open(files files) *Book {
 		b.folder = fmt.Errorf("orders about seats: %w", err)
 	}
 	for _, name := range names {
+		if _, err := hex.DecodeString(name); err != nil {
+			continue // one that was being written
+		}
 		raw, err := files.Read(name)
 		var e signed.Envelope
 		if err == nil {
@@ -216,7 +219,9 @@ func (b *Book) Problem() error {
 // folder is a folder of the machine's file system.
 type folder string
 
-func (f folder) Read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(string(f), name)) }
+func (f folder) Read(name string) ([]byte, error) {
+	return durable.Read(filepath.Join(string(f), name), maxFile)
+}
 
 func (f folder) Replace(name string, data []byte) error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {

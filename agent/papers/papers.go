@@ -234,7 +234,7 @@ func (s *Store) Age(now time.Time) error {
 	s.mu.Unlock()
 	var failed error
 	for _, id := range gone {
-		if err := s.files.Remove(id.String()); err != nil {
+		if err := s.files.Remove(id.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = fmt.Errorf("forget a paper of the fleet that is over: %w", err)
 		}
 	}
@@ -287,16 +287,7 @@ func (f folder) path(name string) string { return filepath.Join(string(f), name)
 // maxFile is the bytes of a file, at most.
 const maxFile = token.MaxPaper + 128
 
-func (f folder) Read(name string) ([]byte, error) {
-	info, err := os.Stat(f.path(name))
-	if err == nil && info.Size() > maxFile {
-		err = fmt.Errorf("%s: it is too large", name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.ReadFile(f.path(name))
-}
+func (f folder) Read(name string) ([]byte, error) { return durable.Read(f.path(name), maxFile) }
 
 func (f folder) Replace(name string, data []byte) error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {

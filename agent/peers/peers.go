@@ -201,7 +201,7 @@ func (d disk) Read() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(string(d))
+	return durable.Read(string(d), maxFile)
 }
 
 func (d disk) Replace(data []byte) error {

@@ -400,7 +400,12 @@ func (l *Ledger) Proved(height int64, e ledger.Entry) error {
 // folder is a folder of the machine's file system.
 type folder string
 
-func (f folder) Read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(string(f), name)) }
+// maxFile is above what an entry takes as a file, in bytes.
+const maxFile = 2 * ledger.MaxEntry
+
+func (f folder) Read(name string) ([]byte, error) {
+	return durable.Read(filepath.Join(string(f), name), maxFile)
+}
 
 func (f folder) Replace(name string, data []byte) error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {

@@ -1,4 +1,4 @@
-// Package durable replaces and removes small files of a node so that a power cut leaves
+// Package durable replaces, removes and reads small files of a node so that a power cut leaves
 // the old content or the new one, whole. In come a name and bytes; the file on the disk
 // goes out. What the bytes mean, and when to write them, is the caller's.
 package durable
@@ -6,6 +6,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,6 +62,27 @@ func Remove(name string) error {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil
+}
+
+// ErrTooLarge is of a file that is not what was written.
+var ErrTooLarge = errors.New("too large")
+
+// Read is the content of a file that has so many bytes, at most. More is [ErrTooLarge]: where the disk
+// has decayed a file may have any size, and to read it would take all memory.
+func Read(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(raw)) > most {
+		err = fmt.Errorf("read %s: %w: it has more than %d bytes", name, ErrTooLarge, most)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return raw, nil
 }
 
 // SyncFolder makes the names in a folder last: those that were made, and those that were

@@ -153,3 +153,22 @@ func TestRemove(t *testing.T) {
 		t.Errorf("removed twice: %v", err)
 	}
 }
+
+// TestRead reads no more than it may.
+func TestRead(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	if _, err := Read(name, 3); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	for content, most := range map[string]int64{"": 0, "abc": 3, "abcd": 9} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := Read(name, most); err != nil || string(raw) != content {
+			t.Errorf("%q of at most %d: %q, %v", content, most, raw, err)
+		}
+		if raw, err := Read(name, int64(len(content))-1); err == nil || raw != nil {
+			t.Errorf("%q: more than it may: %q", content, raw)
+		}
+	}
+}

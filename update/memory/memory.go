@@ -48,7 +48,12 @@ func In(path string) Folder { return folder(path) }
 
 type folder string
 
-func (f folder) Read(name string) ([]byte, error) { return os.ReadFile(filepath.Join(string(f), name)) }
+// maxFile is above what any file of the folder can take, in bytes.
+const maxFile = 4 << 20
+
+func (f folder) Read(name string) ([]byte, error) {
+	return durable.Read(filepath.Join(string(f), name), maxFile)
+}
 
 func (f folder) Replace(name string, data []byte) error {
 	if err := os.MkdirAll(string(f), 0o700); err != nil {
