@@ -120,27 +120,31 @@ func (h *hostile) enter() {
 	must(h.t, h.goesTo(1))
 }
 
-// does does something, and waits until it has arrived.
-func (h *hostile) does(a act) {
+// does does something, and waits until it has arrived. What the honest nodes have is what they had,
+// meanwhile and then; it is returned.
+func (h *hostile) does(a act, known string) (now string) {
 	h.t.Helper()
-	var before map[int]uint64
-	if a.seen != nil {
-		before = h.counts(a.seen, a.on)
-	}
+	before := h.counts(a.seen, a.on)
 	if err := a.do(h); err != nil {
 		h.t.Errorf("it %s: %v", a.what, err)
-		return
 	}
-	if a.seen != nil {
-		within(h.t, fmt.Sprintf("it %s: that arrives", a.what), func() bool {
-			for seat, n := range h.counts(a.seen, a.on) {
-				if n <= before[seat] {
-					return false
-				}
+	arrived := func() bool {
+		for seat, n := range h.counts(a.seen, a.on) {
+			if n <= before[seat] {
+				return false
 			}
-			return true
-		})
+		}
+		return true
 	}
+	within(h.t, fmt.Sprintf("it %s: that arrives", a.what), func() bool {
+		all := arrived()
+		now = h.known()
+		return all || now != known
+	})
+	if now != known {
+		h.t.Errorf("it %s, and the honest nodes do not have (-) but (+):\n%s", a.what, difference(known, now))
+	}
+	return now
 }
 
 // counter is a figure of an honest node.
@@ -273,26 +277,18 @@ func (h *hostile) compact() error {
 	return err
 }
 
-// leased waits until all statuses of honest nodes lie there with the lease of a gateway.
-func (h *hostile) leased(what string) {
-	h.t.Helper()
-	within(h.t, what, func() bool {
+// unleases writes over a status with the same bytes and no lease, as if its node were gone, once the
+// honest nodes have put back what it has deleted. The next word of the node puts it right.
+func (h *hostile) unleases() error {
+	within(h.t, "all statuses are leased", func() bool {
 		var out strings.Builder
 		h.lies(&out)
 		return strings.Count(out.String(), "what it says true, leased true") == 3
 	})
-}
-
-// unleases writes over a status with the same bytes and no lease, as if its node were gone. The next
-// word of the node puts it right.
-func (h *hostile) unleases() error {
-	h.leased("all statuses are leased")
 	return h.write(place(h, 2, notice.StatusKind), object(h.nodes[1].session.Load(), notice.StatusKind, 2).Bytes())
 }
 
-// endLeases ends them once the honest nodes have put back what it has written over.
 func (h *hostile) endLeases() error {
-	h.leased("all statuses are leased")
 	all, err := h.etcd.Leases(h.t.Context())
 	if err != nil {
 		return err
