@@ -40,8 +40,5 @@ func (g *guests) admit(state tls.ConnectionState, want int) error {
 			return nil
 		}
 	}
-	if want != 0 {
-		return fmt.Errorf("seat %d answers, or does not run etcd", seats)
-	}
-	return fmt.Errorf("seat %d does not run etcd", seats)
+	return fmt.Errorf("it is seat %d, which does not run etcd or was not called", seats)
 }

@@ -58,12 +58,12 @@ func Connect(socket string) (*clientv3.Client, error) {
 
 // PlaceRestore has the member whose folder dir is begin etcd anew, from a snapshot, when its
 // process starts next; nil is a snapshot of what the member has itself, but for what it wrote in the
-// last tenth of a second before a power cut. The etcd that was before
-// counts no more then: members of it that come back join the new one. Only what etcd orders and
-// carries is restored, at heights that were; who relies on a height holds it himself. The new etcd
-// is of a generation above after, which is that of the newest etcd that anybody knows: this member
-// may have missed one. Members that run, and have a leader, go on without the new one until their
-// [Facts] say that it was ordered, which tell is to see to.
+// last tenth of a second before a power cut. The etcd that was before counts no more then: members of
+// it that come back join the new one. Only what etcd orders and carries is restored, at heights that
+// were; who relies on a height holds it himself. The new etcd is of a generation above after, which is
+// that of the newest etcd that anybody knows: this member may have missed one. Members that run, and
+// have a leader, go on without the new one until their [Facts] say that it was ordered, which tell is
+// to see to.
 func PlaceRestore(dir string, snapshot io.Reader, after int, tell func() error) error {
 	return (&folder{dir: dir, disk: machine{}}).place(snapshot, after, tell)
 }

@@ -384,9 +384,9 @@ func leaseLine(b hearsay.Board, seats int) string {
 	case known == 0 || b.Listed < 0:
 		return "not known yet: " + b.From + " is being told of them; ask again in a moment"
 	case b.Gateway == 0:
-		return fmt.Sprintf("%d of %d were kept when %s was told of all last, %s ago; it does not reach etcd now%s", held, seats, b.From, age(b.Listed), because(b.Problem))
+		return fmt.Sprintf("%d of %d were kept when %s knew of all last, %s ago", held, seats, b.From, age(b.Listed))
 	case !b.Now():
-		return fmt.Sprintf("%d of %d were kept when %s was told of all last, %s ago; ask again in a moment", held, seats, b.From, age(b.Listed))
+		return fmt.Sprintf("%d of %d were kept when %s knew of all last, %s ago; ask again in a moment", held, seats, b.From, age(b.Listed))
 	}
 	return fmt.Sprintf("%d of %d are kept, as %s sees it", held, seats, b.From)
 }

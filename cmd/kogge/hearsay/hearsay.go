@@ -263,13 +263,13 @@ func (b Board) heardOf(w Word) string {
 	case w.Lease == LeaseHeld && b.Now():
 		return fmt.Sprintf("; its lease has not run out: the fleet has heard of it within the last two minutes, as %s sees it", b.From)
 	case w.Lease == LeaseHeld && b.Listed >= 0:
-		return fmt.Sprintf("; when %s was told of all leases last, %s ago, its lease was kept", b.From, b.Listed.Truncate(time.Second))
+		return fmt.Sprintf("; when %s knew of all leases last, %s ago, its lease was kept", b.From, b.Listed.Truncate(time.Second))
 	case w.Lease == LeaseHeld:
 		return fmt.Sprintf("; when %s heard of it last, its lease was kept", b.From)
 	case b.Now():
 		return fmt.Sprintf("; %s hears nothing of it either", b.From)
 	case b.Listed >= 0:
-		return fmt.Sprintf("; when %s was told of all leases last, %s ago, it had none", b.From, b.Listed.Truncate(time.Second))
+		return fmt.Sprintf("; when %s knew of all leases last, %s ago, it had none", b.From, b.Listed.Truncate(time.Second))
 	}
 	return fmt.Sprintf("; when %s heard of it last, it had no lease", b.From)
 }
