@@ -26,7 +26,7 @@ import (
 
 // This file is the list of what a hostile member does to its fleet. It holds what a real one does:
 // the key of seat 3, a TLS key, the key of the node CA, and one of etcd's three members. The fleet
-// is in hostilefleet_test.go, and how the member does what it does in hostilehands_test.go.
+// is in hostilefleet_test.go, and how the member does it in hostilehands_test.go and hostilesigns_test.go.
 
 // act is one thing that it does. Each is seen to arrive: by what the honest nodes count, or by the
 // answer that it gets.
