@@ -6,14 +6,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	rpc "connectrpc.com/connect"
@@ -120,27 +118,31 @@ func (h *hostile) enter() {
 	must(h.t, h.goesTo(1))
 }
 
-// does does something, and waits until it has arrived.
-func (h *hostile) does(a act) {
+// does does something, and waits until it has arrived. What the honest nodes have is what they had,
+// meanwhile and then; it is returned.
+func (h *hostile) does(a act, known string) (now string) {
 	h.t.Helper()
-	var before map[int]uint64
-	if a.seen != nil {
-		before = h.counts(a.seen, a.on)
-	}
+	before := h.counts(a.seen, a.on)
 	if err := a.do(h); err != nil {
 		h.t.Errorf("it %s: %v", a.what, err)
-		return
 	}
-	if a.seen != nil {
-		within(h.t, fmt.Sprintf("it %s: that arrives", a.what), func() bool {
-			for seat, n := range h.counts(a.seen, a.on) {
-				if n <= before[seat] {
-					return false
-				}
+	arrived := func() bool {
+		for seat, n := range h.counts(a.seen, a.on) {
+			if n <= before[seat] {
+				return false
 			}
-			return true
-		})
+		}
+		return true
 	}
+	within(h.t, fmt.Sprintf("it %s: that arrives", a.what), func() bool {
+		all := arrived()
+		now = h.known()
+		return all || now != known
+	})
+	if now != known {
+		h.t.Errorf("it %s, and the honest nodes do not have (-) but (+):\n%s", a.what, difference(known, now))
+	}
+	return now
 }
 
 // counter is a figure of an honest node.
@@ -182,73 +184,6 @@ func gatewayDropped(why string) counter {
 	return func(s *session) uint64 { return s.board.gateway.Stats().Dropped[why] }
 }
 
-// What it says and signs.
-
-func (h *hostile) id() document.Hash         { return h.Log.State().Fleet() }
-func (h *hostile) keyOf(seat int) signed.Key { return keyOf(h.t, seat) }
-func (h *hostile) tlsKey() *ecdsa.PrivateKey { return h.certificate.PrivateKey.(*ecdsa.PrivateKey) }
-
-func (h *hostile) seal(kind string, number uint64, body []byte) signed.Envelope {
-	e, err := signed.Seal(kind, h.id(), h.key, number, body)
-	must(h.t, err)
-	return e
-}
-
-// inTheNameOf is an object of another seat with its own signature.
-func (h *hostile) inTheNameOf(seat int, kind string, number uint64, body []byte) []byte {
-	return bytes.Replace(h.seal(kind, number, body).Bytes(), []byte(h.keyOf(3)), []byte(h.keyOf(seat)), 1)
-}
-
-func (h *hostile) record(name string) []byte {
-	return notice.Node{
-		Version: 1, Name: name, Arch: "amd64", Board: "qemu-x86_64", Kernel: "6", Capacity: notice.Capacity{CPUs: 1, Memory: 1, Disk: 1},
-		Addresses: []netip.AddrPort{h.where[3]},
-	}.Encode()
-}
-
-func (h *hostile) status(why string) []byte {
-	return notice.Status{Version: 1, Height: 9, Head: document.HashOf([]byte(why)), Wrong: []notice.Fault{{What: "node", Why: why}}}.Encode()
-}
-
-func place(h *hostile, seat int, kind string) string {
-	return board.Place{Topic: board.Nodes, Node: h.keyOf(seat).ID(), Kind: kind}.Key()
-}
-
-// signs is an entry with a certificate that its key alone has signed, for all others.
-func (h *hostile) signs(l *ledger.Log, v ledger.Value) ledger.Entry {
-	r, err := l.State().Next(v)
-	must(h.t, err)
-	c := ledger.Certificate{Version: 1}
-	for seat := 1; seat <= 4 && r.Height > 1; seat++ {
-		c.Seats = append(c.Seats, signed.Sign(seat, h.key, ledger.PrecommitBytes(r, c.Round, l.State().Tree)))
-	}
-	for owner := 1; owner <= 2 && r.Height == 1; owner++ {
-		c.Owners = append(c.Owners, signed.Sign(owner, h.key, ledger.FoundingBytes(r)))
-	}
-	return ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
-}
-
-// foundedAnew is a record 1 in which its seat is the only one.
-func (h *hostile) foundedAnew() ledger.Entry {
-	v := h.Founding(h.t)
-	own := v.Founding.Roster.Seats[2]
-	own.Number = 1
-	v.Founding.Roster.Seats, v.Founding.Roster.Given, v.Founding.Roster.Rule = []roster.Seat{own}, 1, roster.RuleFor(1)
-	v.Founding.Cluster = v.Founding.Cluster[:1]
-	return h.signs(ledger.New(h.Genesis), v)
-}
-
-// undecided is a record 4 by which its TLS key is an admin's.
-func (h *hostile) undecided() ledger.Entry {
-	l := ledger.New(h.Genesis)
-	for _, e := range h.story.Entries[:3] {
-		must(h.t, l.Append(e))
-	}
-	own, err := document.ParseHash(h.part.node.Key())
-	must(h.t, err)
-	return h.signs(l, ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{{Name: "eve", Role: fleet.RoleAdmin, Key: own}}}})
-}
-
 // What it does in etcd.
 
 func (h *hostile) write(key string, value []byte) error {
@@ -273,26 +208,18 @@ func (h *hostile) compact() error {
 	return err
 }
 
-// leased waits until all statuses of honest nodes lie there with the lease of a gateway.
-func (h *hostile) leased(what string) {
-	h.t.Helper()
-	within(h.t, what, func() bool {
+// unleases writes over a status with the same bytes and no lease, as if its node were gone, once the
+// honest nodes have put back what it has deleted. The next word of the node puts it right.
+func (h *hostile) unleases() error {
+	within(h.t, "all statuses are leased", func() bool {
 		var out strings.Builder
 		h.lies(&out)
 		return strings.Count(out.String(), "what it says true, leased true") == 3
 	})
-}
-
-// unleases writes over a status with the same bytes and no lease, as if its node were gone. The next
-// word of the node puts it right.
-func (h *hostile) unleases() error {
-	h.leased("all statuses are leased")
 	return h.write(place(h, 2, notice.StatusKind), object(h.nodes[1].session.Load(), notice.StatusKind, 2).Bytes())
 }
 
-// endLeases ends them once the honest nodes have put back what it has written over.
 func (h *hostile) endLeases() error {
-	h.leased("all statuses are leased")
 	all, err := h.etcd.Leases(h.t.Context())
 	if err != nil {
 		return err
@@ -403,44 +330,6 @@ func (h *hostile) givesPapers(all ...[]byte) error {
 	return h.say(wire.PaperSum{Sum: document.HashOf(bytes.Join(all, nil))}, honest...)
 }
 
-func (h *hostile) accepts(name string) []byte {
-	p, err := token.SignAccept(h.id(), token.Accept{Version: 1, Node: ledgertest.Key(h.t, name), Name: name, Number: 1 << 40}, h.tlsKey())
-	must(h.t, err)
-	return p.Bytes()
-}
-
-func (h *hostile) endsToken() []byte {
-	r, err := token.OpenRecord(h.story.record)
-	must(h.t, err)
-	p, err := token.Revoke(h.id(), r.Key, r.Expires, h.tlsKey())
-	must(h.t, err)
-	return p.Bytes()
-}
-
-// ownToken is a token that it gives out itself.
-func (h *hostile) ownToken() (fleet.Token, token.Paper) {
-	seed := fleet.NewToken()
-	key, err := token.KeyOf(seed)
-	must(h.t, err)
-	s := h.Log.State()
-	p, err := token.Issue(h.id(), token.Record{Version: 1, Key: key, Count: 1, Height: s.Height, Root: s.Tree, Expires: time.Now().Add(time.Hour).UTC().Truncate(time.Second)}, h.tlsKey())
-	must(h.t, err)
-	return seed, p
-}
-
-func (h *hostile) usesOwnToken(name string) []byte {
-	seed, record := h.ownToken()
-	u, err := token.NewUse(seed, record, ledgertest.Key(h.t, "eve"), document.HashOf(nil), name, sealer(ledgertest.Private("eve")))
-	must(h.t, err)
-	return u.Bytes()
-}
-
-func sealer(key ed25519.PrivateKey) token.Seal {
-	return func(kind string, id document.Hash, number uint64, body []byte) (signed.Envelope, error) {
-		return signed.Seal(kind, id, key, number, body)
-	}
-}
-
 // What it does at gateways, and as one.
 
 // serveGuest is its gateway: n4 alone is let in, and it says yes to everything, and does nothing.
@@ -536,30 +425,6 @@ func (h *hostile) puts(raw []byte, why gatewaywire.Why) error {
 }
 
 // What it does as one who holds the key of the node CA.
-
-// mint signs a key as that of a peer, with the CA of its kind.
-func mint(t testing.TB, f *ledgertest.Fleet, p fleet.Peer, key *ecdsa.PrivateKey) tls.Certificate {
-	der := f.SignAt(t, p.Kind, p.Name, p.Role, &key.PublicKey, ledgertest.Today)
-	leaf, err := x509.ParseCertificate(der)
-	must(t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
-
-// mints is a certificate of a node for a new key.
-func (h *hostile) mints(name string) tls.Certificate {
-	key, err := fleet.NewKey()
-	must(h.t, err)
-	return mint(h.t, h.Fleet, fleet.Peer{Kind: fleet.KindNode, Name: name}, key)
-}
-
-// mintsOperator is one of an operator, by the key that it has: that of the node CA.
-func (h *hostile) mintsOperator(name string) tls.Certificate {
-	key, err := fleet.NewKey()
-	must(h.t, err)
-	der, err := fleet.SignPeer(fleet.Peer{Kind: fleet.KindOperator, Name: name, Role: fleet.RoleAdmin, Fleet: h.Genesis.ID()}, &key.PublicKey, h.Genesis.NodeCA, h.CA(fleet.KindNode), ledgertest.Today)
-	must(h.t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
 
 func (h *hostile) dial(certificate tls.Certificate, seat int) *api.Client {
 	c := api.Dial(h.where[seat].String(), fmt.Sprintf("n%d", seat), h.Genesis, certificate)
