@@ -104,6 +104,7 @@ func (s *Store) Take(raw []byte) (news bool, err error) {
 func (s *Store) take(raw []byte) (bool, error) {
 	state := s.state()
 	s.mu.Lock()
+	s.set.Withdraw(state)
 	c, err := s.set.Put(raw, state)
 	err = s.count(err)
 	changed := s.changed
@@ -144,6 +145,7 @@ func (s *Store) Admit(u token.Use, now time.Time) error {
 	defer s.writing.Unlock()
 	state := s.state()
 	s.mu.Lock()
+	s.set.Withdraw(state)
 	err := s.count(s.set.Admits(u, state, now))
 	s.mu.Unlock()
 	if err != nil {
@@ -253,8 +255,10 @@ func (s *Store) All() [][]byte {
 
 // Accepted is the newest acceptance of a node, and its paper; false: nobody has accepted it.
 func (s *Store) Accepted(node signed.Key) (a token.Accept, paper []byte, ok bool) {
+	state := s.state()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.set.Withdraw(state)
 	a, ok = s.set.Accepted(node)
 	return a, s.set.PaperOf(node), ok
 }

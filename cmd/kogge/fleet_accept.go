@@ -77,16 +77,12 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 			return err
 		}
 	}
-	at := time.Now()
 	holder, held := a.Set.Holder(name)
 	if held && holder.Node != node {
 		was := holder.Node.ID()
 		if len(instead) < 12 || !strings.HasPrefix(was.String(), strings.ToLower(instead)) {
 			return hinted{fmt.Errorf("node %s: a node of that name was accepted with key %s", name, was.Short()), "if that one is gone, the new one takes its place: kogge fleet accept " + name + " --instead " + was.Short()}
 		}
-	}
-	if held { // whatever the clock was of who accepted it
-		at = time.Unix(max(at.Unix(), holder.Number+1), 0)
 	}
 	finger := node.ID().String()
 	attests := ""
@@ -111,9 +107,15 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 			return fmt.Errorf("node %s: it is not accepted", name)
 		}
 	}
-	paper, err := ring.AcceptNode(node, tlsKey, name, labels, at)
+	paper, err := ring.AcceptNode(node, tlsKey, name, labels, time.Unix(a.Set.Next(node, name, time.Now()), 0)) // whatever the clock was of who accepted it
+	if err == nil {
+		_, err = a.Set.Put(paper.Bytes(), l.State())
+	}
+	if _, counts := a.Set.Accepted(node); err == nil && !counts {
+		err = errors.New("another acceptance of it, or of its name, counts before this one")
+	}
 	if err != nil {
-		return err
+		return hinted{fmt.Errorf("node %s: it is not accepted: %w", name, err), "if somebody's key was stolen: kogge operator revoke"}
 	}
 	if err := handOut(ctx, ring, paper.Bytes(), "node "+name+" is accepted", out); err != nil {
 		return err
@@ -133,7 +135,7 @@ func whoCame(ctx context.Context, ring *keyring.Keyring, a admission.Arrivals, n
 	}
 	node, tlsKey, err := adoptedKeys(ctx, ring, name, err)
 	if holder, held := a.Set.Holder(name); err != nil && held { // its use is not kept any more
-		return holder.Node, holder.TLSKey, nil, "came by a token", nil
+		return holder.Node, holder.TLSKey, nil, "was accepted before", nil
 	}
 	return node, tlsKey, nil, "was adopted by hand, and has no seat", err
 }

@@ -152,7 +152,12 @@ func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(o
 	}
 	var mu sync.Mutex // guards a and failed
 	var failed error
-	state := l.State()
+	revoked, err := k.RevokedKeys()
+	if err != nil {
+		return a, err
+	}
+	state := l.State() // also what a revoked key has signed is shown
+	a.Set.Withdraw(state.Without(func(key string) bool { return slices.Contains(revoked, key) }))
 	ask := func(names []string, i int) {
 		limited, end := context.WithCancelCause(ctx)
 		defer end(nil)
@@ -238,14 +243,20 @@ func GivePapers(ctx context.Context, k *keyring.Keyring, names []string, papers 
 var ErrNoSuchNode = errors.New("no node of that name came by a token")
 
 // Waiting is the use by which the node of a name came that waits to be accepted; if none waits, of the
-// one that was. A token for that very name counts before one for any. The error wraps [ErrNoSuchNode].
+// one that was, and then of one that was before it. A token for that very name counts before one for any,
+// and whoever had the name before one whom a revoked key has accepted. The error wraps [ErrNoSuchNode].
 func (a Arrivals) Waiting(name string) (token.Use, error) {
-	var named, others, accepted []token.Use
+	var named, others, robbed, accepted, displaced []token.Use
 	for _, key := range a.Set.Tokens() {
 		for _, u := range a.Set.Uses(key) {
 			_, is := a.Set.Accepted(u.Node)
+			was, withdrawn := a.Set.Displaced(u.Node)
 			switch {
 			case u.Name != name:
+			case was && withdrawn:
+				robbed = append(robbed, u)
+			case was:
+				displaced = append(displaced, u)
 			case is:
 				accepted = append(accepted, u)
 			case !a.Set.Waits(u):
@@ -256,7 +267,7 @@ func (a Arrivals) Waiting(name string) (token.Use, error) {
 			}
 		}
 	}
-	for _, found := range [][]token.Use{named, others, accepted} {
+	for _, found := range [][]token.Use{named, others, robbed, accepted, displaced} {
 		switch {
 		case len(found) == 1 || len(found) > 1 && sameNode(found):
 			return found[0], nil
