@@ -67,7 +67,7 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 	if seat, ok := l.State().Roster.ByName(name); ok {
 		return hinted{fmt.Errorf("node %s has seat %d: no other node takes its name", name, seat.Number), "let the node in under another name: kogge fleet token create --node"}
 	}
-	if _, ok := a.Set.Accepted(node); ok {
+	if accepted, ok := a.Set.Accepted(node); ok && knows(a, accepted) == tlsKey {
 		revoked, err := byRevoked(ring, a.Set.PaperOf(node))
 		if err != nil {
 			return err
@@ -124,20 +124,43 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 }
 
 // whoCame is the node of a name that waits, or was accepted: its keys, the labels that are attested of
-// it, and how it came.
+// it, and how it came. One that does not wait and that this computer can ask says itself which its keys
+// are: it may have got a new one for its certificate since it was accepted.
 func whoCame(ctx context.Context, ring *keyring.Keyring, a admission.Arrivals, name string) (keys.Key, document.Hash, fleetnotice.Labels, string, error) {
 	u, err := a.Waiting(name)
 	switch {
-	case err == nil:
+	case err == nil && a.Set.Waits(u):
 		return u.Node, u.TLSKey, u.Record.Labels, "came by a token", nil
-	case !errors.Is(err, admission.ErrNoSuchNode):
+	case err != nil && !errors.Is(err, admission.ErrNoSuchNode):
 		return "", document.Hash{}, nil, "", hinted{err, "revoke the tokens (kogge fleet token revoke), and let the right one in by a token for its name: --node " + name}
 	}
-	node, tlsKey, err := adoptedKeys(ctx, ring, name, err)
-	if holder, held := a.Set.Holder(name); err != nil && held { // its use is not kept any more
-		return holder.Node, holder.TLSKey, nil, "was accepted before", nil
+	node, tlsKey, unasked := adoptedKeys(ctx, ring, name, err)
+	holder, held := a.Set.Holder(name)
+	labels := u.Record.Labels
+	if held && holder.Attested != nil {
+		labels = holder.Attested.Labels
 	}
-	return node, tlsKey, nil, "was adopted by hand, and has no seat", err
+	switch {
+	case unasked == nil && (node == u.Node || held && node == holder.Node):
+		return node, tlsKey, labels, "was adopted by hand, and has no seat", nil
+	case unasked == nil:
+		return node, tlsKey, nil, "was adopted by hand, and has no seat", nil
+	case err == nil && held && holder.Node == u.Node:
+		return u.Node, knows(a, holder), labels, "came by a token", nil
+	case err == nil:
+		return u.Node, u.TLSKey, u.Record.Labels, "came by a token", nil
+	case held: // its use is not kept any more
+		return holder.Node, holder.TLSKey, labels, "was accepted before", nil
+	}
+	return "", document.Hash{}, nil, "", unasked
+}
+
+// knows is the TLS key by which the fleet knows a node that was accepted.
+func knows(a admission.Arrivals, accepted token.Accept) document.Hash {
+	if u, came := a.Set.CameBy(accepted.Node); came && accepted.TLSKey.IsZero() {
+		return u.TLSKey
+	}
+	return accepted.TLSKey
 }
 
 // adoptedKeys are the keys of a node that an operator has adopted by hand: that for a seat, which it
