@@ -86,6 +86,18 @@ func Keep(name, as string) error {
 	return disk{}.Sync(filepath.Dir(as))
 }
 
+// asideSuffix is behind the name of a file that lies aside.
+const asideSuffix = ".damaged"
+
+// Aside has a file lie beside its place, as NAME.damaged, and nothing in its place. After a cut
+// before that returns it is at the one or the other.
+func Aside(name string) error {
+	if err := os.Rename(name, name+asideSuffix); err != nil {
+		return err
+	}
+	return disk{}.Sync(filepath.Dir(name))
+}
+
 // ErrTooLarge is of a file that is not what was written.
 var ErrTooLarge = errors.New("too large")
 
