@@ -89,7 +89,7 @@ func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Wel
 	c.known.Gateway = 0
 	clear(c.known.Live)
 	if err != nil && ctx.Err() == nil {
-		if !errors.Is(err, errMoved) && c.may(seat, s) == nil {
+		if !errors.Is(err, errMoved) && c.may(seat, nil) == nil {
 			c.ended(seat, time.Since(now), one.useful)
 		}
 		c.known.Problem = fmt.Sprintf("gateway of seat %d: %v", seat, err)
