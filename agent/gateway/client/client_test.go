@@ -382,8 +382,29 @@ func TestShort(t *testing.T) {
 		for ; time.Since(began) < time.Hour; n++ {
 			s.welcome().Close()
 		}
-		if n > 40 {
+		if n > 60 {
 			t.Errorf("%d sessions in an hour", n)
+		}
+	})
+}
+
+// TestWeakLine has a line that is cut every five minutes, to the only gateway in reach: the node is back
+// with it within seconds each time.
+func TestWeakLine(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		s.set(2, true)
+		s.set(3, true)
+		cut := time.Now()
+		for i := range 20 {
+			p := s.welcome()
+			if d := time.Since(cut); d > 10*time.Second {
+				t.Errorf("time %d: it is back after %s", i, d)
+			}
+			go s.serve(p)
+			time.Sleep(5 * time.Minute)
+			p.Close()
+			cut = time.Now()
 		}
 	})
 }
