@@ -144,6 +144,9 @@ func (e *Engine) opened(conn Session, dialled bool) {
 		e.drop(before, reasonAgain)
 	}
 	if why != "" {
+		if dialled && why == reasonRefused {
+			e.failed(key, now)
+		}
 		e.stats.Dropped[why]++
 		conn.Close()
 		return

@@ -67,13 +67,15 @@ func (e *Engine) outdated(conn Session) bool {
 	if !ok {
 		return false
 	}
-	if e.revoked(by.TLSKey()) {
-		return true
-	}
-	word, ok := e.shelf.Get(notice.TLSKeyKind, conn.Peer())
+	return e.revoked(by.TLSKey()) || e.disowned(conn.Peer(), by.TLSKey())
+}
+
+// disowned says whether a seat calls another TLS key its own, by the word of it that counts.
+func (e *Engine) disowned(seat signed.Key, tlsKey document.Hash) bool {
+	word, ok := e.shelf.Get(notice.TLSKeyKind, seat)
 	if !ok {
 		return false
 	}
 	now, err := notice.OpenTLSKey(word)
-	return err == nil && now.Key != by.TLSKey()
+	return err == nil && now.Key != tlsKey
 }
