@@ -534,10 +534,16 @@ func (e *Engine) hearList(s *session, l shelf.List) {
 		e.newsAt = now.Add(soon)
 		e.at(e.newsAt)
 	}
-	had := func(id shelf.ID) bool { // it was asked for that, and keeps to it
-		return slices.ContainsFunc(l.Items, func(item shelf.Item) bool { return item.ID == id && s.refused[id] == toldOf(item) })
+	keeps := func(item shelf.Item) bool { // he may know that what counts here does not, and be told each time
+		behind, _ := e.shelf.Behind(item.ID)
+		return s.refused[item.ID] == toldOf(item) || item == behind
 	}
-	if len(lacks) > 0 || slices.ContainsFunc(ahead, func(id shelf.ID) bool { return !had(id) }) {
+	for _, item := range l.Items {
+		if keeps(item) {
+			ahead = slices.DeleteFunc(ahead, func(id shelf.ID) bool { return id == item.ID })
+		}
+	}
+	if len(lacks)+len(ahead) > 0 {
 		s.hurry(now)
 		e.at(s.digestAt)
 	}
