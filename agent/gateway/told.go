@@ -285,16 +285,31 @@ func (g *Gateway) tell(changed map[board.Topic][]wire.Item) {
 	}
 }
 
-// genuine are those of some items that count.
+// genuine are those of some items that were listed which count. Of one that was written anew
+// before the list or after it, and says the same with another lease, nobody is told: who lists it
+// hears it here, or never.
 func (g *Gateway) genuine(items []store.Item) (all []wire.Item) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, item := range items {
-		if l, ok := g.index[item.Key]; ok && l.genuine && l.revision == item.Revision {
-			all = append(all, itemOf(item))
+		l, ok := g.index[item.Key]
+		if !ok || !l.genuine || l.revision != item.Revision && !l.same(item) {
+			continue
 		}
+		if item.Revision < l.revision {
+			item.Revision, item.Lease = l.revision, l.lease
+		}
+		all = append(all, itemOf(item))
 	}
 	return all
+}
+
+// same says whether what was listed says what lies under its key, and in its seat's name.
+func (l lying) same(item store.Item) bool {
+	p, _ := board.Parse(item.Key)
+	e, err := signed.Parse(item.Value)
+	own, ok := board.Of(e)
+	return err == nil && ok && own == p && sumOf(e.Body) == l.says && (item.Lease == 0) == (l.lease == 0) && e.Verify() == nil
 }
 
 func itemOf(item store.Item) wire.Item {
