@@ -46,7 +46,7 @@ var (
 // once, and takes its nodes along ([Node.Succeed]). Its methods may be called from
 // any goroutine.
 type Node struct {
-	files files
+	files keeping
 	key   *ecdsa.PrivateKey
 	spki  []byte
 	self  tls.Certificate // signed by itself, until the node is adopted
@@ -72,6 +72,12 @@ type files interface {
 	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
 }
 
+// keeping are files that are kept when others take their place.
+type keeping interface {
+	files
+	Keep(name, as string) error // under another name, too, without reading it; fs.ErrNotExist: there is none
+}
+
 // The files of a node's folder: the key, which is written once, and the rest, which
 // is always replaced as a whole.
 const (
@@ -89,8 +95,9 @@ type membershipFile struct {
 
 // OpenNode reads who this node is from a folder, which it makes if need be. A node that
 // has no key yet makes one: after a power cut there is none or a whole one, and the one
-// that OpenNode returned with is there for good. A key or membership that cannot be
-// read is an error and is never replaced: it may be all that tells who the node was.
+// that OpenNode returned with is there for good. A file that cannot be read is left as it is, and the
+// node does without ([Node.Problem]). One that the disk does not give may be given a moment
+// later: then [Node.Unread] says so, and whoever can wait opens the node again.
 func OpenNode(dir string) (*Node, error) {
 	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("identity of this node: %w", err)
@@ -102,7 +109,7 @@ func OpenNode(dir string) (*Node, error) {
 	return n, nil
 }
 
-func openNode(files files) (*Node, error) {
+func openNode(files keeping) (*Node, error) {
 	n := &Node{files: files, damaged: make(damage)}
 	if err := n.readKey(); err != nil {
 		return nil, err
@@ -119,11 +126,12 @@ func (n *Node) read(name string, parse func(raw []byte) error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
+	unread := err != nil && !errors.Is(err, durable.ErrTooLarge)
 	if err == nil {
 		err = parse(raw)
 	}
 	if err != nil {
-		n.damaged[name] = broken{err, raw}
+		n.damaged[name] = broken{err, unread}
 	}
 }
 
@@ -569,6 +577,10 @@ const maxFile = 2 << 20
 
 func (f folder) Read(name string) ([]byte, error) {
 	return durable.Read(filepath.Join(string(f), name), maxFile)
+}
+
+func (f folder) Keep(name, as string) error {
+	return durable.Keep(filepath.Join(string(f), name), filepath.Join(string(f), as))
 }
 
 func (f folder) Replace(name string, data []byte) error {

@@ -237,6 +237,14 @@ func (m *memoryFiles) Read(name string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
+func (m *memoryFiles) Keep(name, as string) error {
+	text, ok := m.disk[name]
+	if !ok {
+		return fs.ErrNotExist
+	}
+	return m.Replace(as, []byte(text))
+}
+
 func (m *memoryFiles) Replace(name string, data []byte) error {
 	if m.left--; m.left >= 0 {
 		m.disk[name] = string(data)

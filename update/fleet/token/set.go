@@ -336,16 +336,14 @@ func (s *Set) forgotten(expires time.Time) bool {
 	return !expires.IsZero() && s.now.After(expires.Add(Kept))
 }
 
-// Now is the latest time that [Set.Age] was told.
+// Now is the time that [Set.Age] was told.
 func (s *Set) Now() time.Time { return s.now }
 
 // Age forgets what is over for long, and returns the ids of it: uses and ends of tokens. Where no
 // acceptance says which TLS key a node has, the use by which it came stays with it. now is the
-// earliest that the time can be; from then on the set takes nothing more of the kind.
+// earliest that the time can be; until it is set back the set takes nothing more of the kind.
 func (s *Set) Age(now time.Time) (gone []document.Hash) {
-	if now.After(s.now) {
-		s.now = now
-	}
+	s.now = now
 	for key, uses := range s.uses {
 		kept := slices.DeleteFunc(uses, func(u Use) bool {
 			a, known := s.accepted[u.Node]
