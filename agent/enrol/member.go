@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"sync"
 	"time"
 
@@ -146,12 +147,18 @@ func (m *Member) enter(g *guest, from string, end func()) (leave func(), ok bool
 	}, ok
 }
 
-// refuse says why, to whoever is there, and counts it. A connection that has ended is no refusal.
+// refuse counts it, and says why to whoever is there: so it is counted by the time that is heard. A
+// connection that has ended is no refusal.
 func (m *Member) refuse(w *wire, why error) {
 	if errors.Is(why, errEnded) {
 		return
 	}
+	m.count(w.conn.RemoteAddr(), why)
 	_ = w.send(isRefusal, []byte(notice.Text(why.Error())))
+}
+
+// count counts a refusal, and logs one now and then.
+func (m *Member) count(from net.Addr, why error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.counts == nil {
@@ -160,7 +167,7 @@ func (m *Member) refuse(w *wire, why error) {
 	m.counts[word(why)]++
 	if now := time.Now(); now.Sub(m.said) >= logBetween {
 		m.said = now
-		log.Printf("agent: enrolment: %s is refused: %v", w.conn.RemoteAddr(), why)
+		log.Printf("agent: enrolment: %s is refused: %v", from, why)
 	}
 }
 

@@ -37,6 +37,13 @@ func (l lying) holds(put lying) bool {
 	return l.genuine && (l.says == put.says || l.number > put.number)
 }
 
+// stays says whether what a node has put lies there still, and a status by this gateway's lease: by no
+// lease others take the node for gone, and by another one it may lie there when the node is. The caller
+// holds mu.
+func (g *Gateway) stays(p board.Place, l, put lying) bool {
+	return l.holds(put) && (!p.Leased() || l.lease == g.lease && l.lease != 0)
+}
+
 // leasedKinds are the kinds of objects that go with the gateway's lease.
 var leasedKinds = []string{notice.StatusKind}
 
@@ -101,7 +108,8 @@ func (g follower) Whole() {
 	}
 	for _, c := range g.clients {
 		for key, put := range c.put {
-			if l, ok := g.index[key]; !ok || !l.holds(put) {
+			p, _ := board.Parse(key)
+			if l, ok := g.index[key]; !ok || !g.stays(p, l, put) {
 				c.recall = true
 			}
 		}
@@ -259,7 +267,7 @@ func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
 		news = l.genuine && (!was || !old.genuine || old.says != l.says || (old.lease == 0) != (l.lease == 0))
 	}
 	if c := g.byID[p.Node]; c != nil && p.Topic == board.Nodes {
-		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.holds(put)) {
+		if put, ok := c.put[item.Key]; ok && (item.Gone || !g.stays(p, l, put)) {
 			c.recall = true
 			g.pump(c)
 		}
@@ -285,16 +293,31 @@ func (g *Gateway) tell(changed map[board.Topic][]wire.Item) {
 	}
 }
 
-// genuine are those of some items that count.
+// genuine are those of some items that were listed which count. Of one that was written anew
+// before the list or after it, and says the same with another lease, nobody is told: who lists it
+// hears it here, or never.
 func (g *Gateway) genuine(items []store.Item) (all []wire.Item) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, item := range items {
-		if l, ok := g.index[item.Key]; ok && l.genuine && l.revision == item.Revision {
-			all = append(all, itemOf(item))
+		l, ok := g.index[item.Key]
+		if !ok || !l.genuine || l.revision != item.Revision && !l.same(item) {
+			continue
 		}
+		if item.Revision < l.revision {
+			item.Revision, item.Lease = l.revision, l.lease
+		}
+		all = append(all, itemOf(item))
 	}
 	return all
+}
+
+// same says whether what was listed says what lies under its key, and in its seat's name.
+func (l lying) same(item store.Item) bool {
+	p, _ := board.Parse(item.Key)
+	e, err := signed.Parse(item.Value)
+	own, ok := board.Of(e)
+	return err == nil && ok && own == p && sumOf(e.Body) == l.says && (item.Lease == 0) == (l.lease == 0) && e.Verify() == nil
 }
 
 func itemOf(item store.Item) wire.Item {

@@ -12,7 +12,9 @@ import (
 	"kogge.example/update/fleet/signed"
 )
 
-// This file is what becomes of keys that were withdrawn on this node.
+// This file is what becomes of keys that were withdrawn on this node. Others may not know of that,
+// and are not to be in the way of what counts here: behind an order that counts with them alone
+// they keep the newest one by another operator, and pass on both.
 
 // revoked says whether a key was.
 func (e *Engine) revoked(key document.Hash) bool {
@@ -48,10 +50,15 @@ func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool 
 // itemOf is how a shelf tells of what lies in a place, by all of it.
 func itemOf(id shelf.ID, all wire.Objects) (item shelf.Item) {
 	var sums []byte
-	for _, raw := range all {
-		if object, err := signed.Parse(raw); err == nil {
-			hash := document.HashOf(object.Message())
-			sums, item = append(sums, hash[:]...), shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
+	for i, raw := range all {
+		object, err := signed.Parse(raw)
+		if err != nil {
+			continue
+		}
+		hash := document.HashOf(object.Message())
+		sums = append(sums, hash[:]...)
+		if i == 0 {
+			item = shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
 		}
 	}
 	if len(all) > 1 {
@@ -68,13 +75,15 @@ func (e *Engine) outdated(conn Session) bool {
 	if !ok {
 		return false
 	}
-	if e.revoked(by.TLSKey()) {
-		return true
-	}
-	word, ok := e.shelf.Get(notice.TLSKeyKind, conn.Peer())
+	return e.revoked(by.TLSKey()) || e.disowned(conn.Peer(), by.TLSKey())
+}
+
+// disowned says whether a seat calls another TLS key its own, by the word of it that counts.
+func (e *Engine) disowned(seat signed.Key, tlsKey document.Hash) bool {
+	word, ok := e.shelf.Get(notice.TLSKeyKind, seat)
 	if !ok {
 		return false
 	}
 	now, err := notice.OpenTLSKey(word)
-	return err == nil && now.Key != by.TLSKey()
+	return err == nil && now.Key != tlsKey
 }

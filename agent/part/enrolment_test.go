@@ -59,6 +59,7 @@ func live(t *testing.T, seats int) *village {
 	v := &village{Fleet: ledgertest.Founded(t, seats, 1), where: make(map[int]netip.AddrPort)}
 	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today.Add(time.Duration(v.later.Load())) }}
 	v.admin = v.lists(t, "cleo")
+	t.TempDir() // before what stops the nodes: it is removed after that
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { stop(); running.Wait() })

@@ -95,6 +95,7 @@ func (s *story) begin(t *testing.T, h *hostile) *stage {
 		story:   s, orderly: s.orderly, t: t, etcd: etcdtest.New(t, 3), events: make(map[int]*events.Ring),
 	}
 	g.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today }}
+	t.TempDir() // before what stops the nodes: it is removed after that
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { stop(); running.Wait() })

@@ -377,7 +377,11 @@ func (f *foundFlags) give(ctx context.Context, ring *keyring.Keyring, s ledger.S
 		}
 		return hinted{fmt.Errorf("fleet %s: %d of %s have not taken the first record: %s", s.Genesis.Name, len(missed), count(len(told), "node"), strings.Join(missed, ", ")), hint}
 	}
-	fmt.Fprintf(out, "%s have taken the first record. kogge ledger log shows it.\n", count(len(told), "node"))
+	have := "have"
+	if len(told) == 1 {
+		have = "has"
+	}
+	fmt.Fprintf(out, "%s %s taken the first record. kogge ledger log shows it.\n", count(len(told), "node"), have)
 	return nil
 }
 
