@@ -7,6 +7,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	orders "kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 )
@@ -29,12 +30,12 @@ func (e *Engine) trusted() ledger.State {
 }
 
 // withdrawn says whether an object is refused for that: an operator with such a key has signed it,
-// or it is a seat's word for a TLS key and would take the place of its word for one that was
+// and not the owner what counts in it, or it is a seat's word for a TLS key and would take the place of its word for one that was
 // withdrawn. Whoever has a seat's key could else get rid of that by another TLS key. It fits
 // the shelf's Withdrawn.
 func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool {
 	if operator, ok := object.By.Operator(); ok {
-		return e.revoked(operator)
+		return object.Kind != orders.RestoringKind && e.revoked(operator)
 	}
 	if object.Kind != notice.TLSKeyKind {
 		return false

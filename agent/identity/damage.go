@@ -26,6 +26,7 @@ var without = map[string]string{
 	nodeKeyName:    "this node shows a key made for this start, and is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
 	membershipName: "this node is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
 	enrolmentName:  "this node does not know how it came: without a seat or an acceptance it is new",
+	toldName:       "callers may be let in that a member has called revoked, until an operator tells the node which keys are (kogge operator revoke)",
 	revokedName:    "this node knows of operators the first one alone: it is repaired when he has revoked keys once more (kogge operator revoke)",
 }
 
@@ -69,7 +70,7 @@ func (n *Node) Problem() error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	var all []error
-	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName} {
+	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName, toldName} {
 		if b, is := n.damaged[name]; is {
 			err := fmt.Errorf("%s: %w: %s", name, b.why, without[name])
 			if b.unread {

@@ -56,6 +56,7 @@ type Node struct {
 	enrolment enrolmentFile // version 0: there is none
 	cert      tls.Certificate
 	revoked   map[string]bool // keys, as in Peer.Key
+	told      map[string]bool // those that a member has called revoked
 	damaged   damage
 }
 
@@ -413,6 +414,9 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	}
 	if err := n.revoke(revoked); err != nil {
 		return fmt.Errorf("adopt: revoke %w", err)
+	}
+	if err := n.tell(nil); err != nil {
+		return fmt.Errorf("adopt: %w", err)
 	}
 	if n.m.chain == nil { // an operator has it in hand, who need not accept it
 		f := n.enrolment
