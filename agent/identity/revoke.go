@@ -35,7 +35,8 @@ func (n *Node) Revoke(keys ...string) error {
 }
 
 func (n *Node) revoke(keys []string) error {
-	all := maps.Clone(n.revoked)
+	before := *n.revoked.Load()
+	all := maps.Clone(before)
 	for _, key := range keys {
 		switch {
 		case !fleet.IsHash(key):
@@ -46,7 +47,7 @@ func (n *Node) revoke(keys []string) error {
 		all[key] = true
 	}
 	switch {
-	case len(all) == len(n.revoked) && !n.damaged.has(revokedName):
+	case len(all) == len(before) && !n.damaged.has(revokedName):
 		return nil
 	case len(all) > maxRevoked:
 		return fmt.Errorf("%d keys: %d at most", len(all), maxRevoked)
@@ -62,38 +63,33 @@ func (n *Node) revoke(keys []string) error {
 		return fmt.Errorf("%d keys: %w", len(keys), err)
 	}
 	delete(n.damaged, revokedName)
-	n.revoked = all
+	n.revoked.Store(&all)
 	return nil
 }
 
 // RevokedKeys are all keys that were withdrawn, sorted.
 func (n *Node) RevokedKeys() []string {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return slices.Sorted(maps.Keys(n.revoked))
+	return slices.Sorted(maps.Keys(*n.revoked.Load()))
 }
 
-// Revoked says whether the key was withdrawn. It fits [fleet.Genesis.VerifyPeer].
-func (n *Node) Revoked(key string) bool {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.revoked[key]
-}
+// Revoked says whether the key was withdrawn, at once. It fits [fleet.Genesis.VerifyPeer].
+func (n *Node) Revoked(key string) bool { return (*n.revoked.Load())[key] }
 
 // readRevoked reads the list. Of one that cannot be read all keys stay revoked that are found in
 // it, and [Node.Forgets] says that there may have been more.
 func (n *Node) readRevoked() {
-	n.revoked = make(map[string]bool)
+	all := make(map[string]bool)
 	n.read(revokedName, func(raw []byte) error {
 		keys, err := parseRevoked(raw)
 		if err != nil {
 			keys = keysIn(raw)
 		}
 		for _, k := range keys {
-			n.revoked[k] = true
+			all[k] = true
 		}
 		return err
 	})
+	n.revoked.Store(&all)
 }
 
 func parseRevoked(raw []byte) ([]string, error) {
