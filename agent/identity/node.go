@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kogge.example/update/durable"
@@ -51,12 +52,15 @@ type Node struct {
 	spki  []byte
 	self  tls.Certificate // signed by itself, until the node is adopted
 
+	// revoked are keys, as in Peer.Key. Whoever asks for them does not wait for the disk; mu is held
+	// to change them.
+	revoked atomic.Pointer[map[string]bool]
+	told    atomic.Pointer[map[string]bool] // those that a member has called revoked
+
 	mu        sync.RWMutex // guards what follows
 	m         membership
 	enrolment enrolmentFile // version 0: there is none
 	cert      tls.Certificate
-	revoked   map[string]bool // keys, as in Peer.Key
-	told      map[string]bool // those that a member has called revoked
 	damaged   damage
 }
 

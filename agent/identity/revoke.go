@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -39,7 +40,8 @@ func (n *Node) Revoke(keys ...string) error {
 }
 
 func (n *Node) revoke(keys []string) error {
-	all := maps.Clone(n.revoked)
+	before := *n.revoked.Load()
+	all := maps.Clone(before)
 	for _, key := range keys {
 		switch {
 		case !fleet.IsHash(key):
@@ -50,7 +52,7 @@ func (n *Node) revoke(keys []string) error {
 		all[key] = true
 	}
 	switch {
-	case len(all) == len(n.revoked) && !n.damaged.has(revokedName):
+	case len(all) == len(before) && !n.damaged.has(revokedName):
 		return nil
 	case len(all) > maxRevoked:
 		return fmt.Errorf("%d keys: %d at most", len(all), maxRevoked)
@@ -66,7 +68,7 @@ func (n *Node) revoke(keys []string) error {
 		return fmt.Errorf("%d keys: %w", len(keys), err)
 	}
 	delete(n.damaged, revokedName)
-	n.revoked = all
+	n.revoked.Store(&all)
 	return nil
 }
 
@@ -87,7 +89,7 @@ func (n *Node) tell(keys []string) error {
 			all[key] = true
 		}
 	}
-	if maps.Equal(all, n.told) && !n.damaged.has(toldName) {
+	if maps.Equal(all, *n.told.Load()) && !n.damaged.has(toldName) {
 		return nil
 	}
 	text, err := document.Encode(revokedFile{revokedVersion, slices.Sorted(maps.Keys(all))})
@@ -101,17 +103,15 @@ func (n *Node) tell(keys []string) error {
 		return fmt.Errorf("%d keys that a member has called revoked: %w", len(all), err)
 	}
 	delete(n.damaged, toldName)
-	n.told = all
+	n.told.Store(&all)
 	return nil
 }
 
 // Told are the keys that are turned away because a member has called them revoked, and no operator
 // has: sorted.
 func (n *Node) Told() (keys []string) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	for key := range n.told {
-		if !n.revoked[key] {
+	for key := range *n.told.Load() {
+		if !n.Revoked(key) {
 			keys = append(keys, key)
 		}
 	}
@@ -122,40 +122,37 @@ func (n *Node) Told() (keys []string) {
 // TurnsAway says whether who calls with a key is turned away: it was withdrawn, or a member has said
 // so. It fits [fleet.Genesis.VerifyPeer].
 func (n *Node) TurnsAway(key string) bool {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.revoked[key] || n.told[key]
+	return n.Revoked(key) || (*n.told.Load())[key]
 }
 
 // RevokedKeys are all keys that were withdrawn, sorted.
 func (n *Node) RevokedKeys() []string {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return slices.Sorted(maps.Keys(n.revoked))
+	return slices.Sorted(maps.Keys(*n.revoked.Load()))
 }
 
-// Revoked says whether the key was withdrawn, by an operator's word. It fits [fleet.Genesis.VerifyPeer].
-func (n *Node) Revoked(key string) bool {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.revoked[key]
-}
+// Revoked says whether the key was withdrawn, by an operator's word, at once. It fits
+// [fleet.Genesis.VerifyPeer].
+func (n *Node) Revoked(key string) bool { return (*n.revoked.Load())[key] }
 
 // readRevoked reads the lists. Of one that cannot be read all keys stay revoked that are found in
 // it, and [Node.Forgets] says that there may have been more.
 func (n *Node) readRevoked() {
-	n.revoked, n.told = make(map[string]bool), make(map[string]bool)
-	for name, into := range map[string]map[string]bool{revokedName: n.revoked, toldName: n.told} {
-		n.read(name, func(raw []byte) error {
+	for _, list := range []struct {
+		name string
+		into *atomic.Pointer[map[string]bool]
+	}{{revokedName, &n.revoked}, {toldName, &n.told}} {
+		all := make(map[string]bool)
+		n.read(list.name, func(raw []byte) error {
 			keys, err := parseRevoked(raw)
 			if err != nil {
 				keys = keysIn(raw)
 			}
 			for _, k := range keys {
-				into[k] = true
+				all[k] = true
 			}
 			return err
 		})
+		list.into.Store(&all)
 	}
 }
 
