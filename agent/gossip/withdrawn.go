@@ -3,11 +3,9 @@ package gossip
 import (
 	"slices"
 
-	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
-	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -44,27 +42,6 @@ func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool 
 		said, err := notice.OpenTLSKey(before)
 		return err == nil && said.Key != says.Key && e.revoked(said.Key)
 	})
-}
-
-// itemOf is how a shelf tells of what lies in a place, by all of it.
-func itemOf(id shelf.ID, all wire.Objects) (item shelf.Item) {
-	var sums []byte
-	for i, raw := range all {
-		object, err := signed.Parse(raw)
-		if err != nil {
-			continue
-		}
-		hash := document.HashOf(object.Message())
-		sums = append(sums, hash[:]...)
-		if i == 0 {
-			item = shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
-		}
-	}
-	if len(all) > 1 {
-		hash := document.HashOf(sums)
-		item.Sum = shelf.Sum(hash[:])
-	}
-	return item
 }
 
 // outdated says whether a session stands on a TLS key that its seat does not call its own any
