@@ -86,7 +86,7 @@ func (e *Engine) tell(s *session) {
 	for _, ids := range []map[shelf.ID]bool{s.news, s.quiet} {
 		for id := range ids {
 			if item, ok := e.shelf.Item(id); ok {
-				f = append(f, toldOf(item))
+				f = append(f, wire.ToldOf(item))
 			}
 		}
 		clear(ids)
@@ -96,10 +96,6 @@ func (e *Engine) tell(s *session) {
 	}
 }
 
-func toldOf(item shelf.Item) wire.Told {
-	return wire.Told{ID: item.ID, Number: item.Number, Sum: [8]byte(item.Sum[:])}
-}
-
 // hearTold asks for what is news. What the peer has it need not be told.
 func (e *Engine) hearTold(s *session, f wire.Tell) {
 	now := time.Now()
@@ -107,7 +103,7 @@ func (e *Engine) hearTold(s *session, f wire.Tell) {
 		own, ok := e.shelf.Item(t.ID)
 		behind, may := e.shelf.Behind(t.ID)
 		switch {
-		case ok && t == toldOf(own):
+		case ok && t == wire.ToldOf(own):
 			delete(s.news, t.ID)
 			delete(s.quiet, t.ID)
 		case s.refused[t.ID] == t:
@@ -123,7 +119,7 @@ func (e *Engine) hearTold(s *session, f wire.Tell) {
 				s.quietAt = now.Add(spread(openDigest))
 				e.at(s.quietAt)
 			}
-			if may && t != toldOf(behind) {
+			if may && t != wire.ToldOf(behind) {
 				e.wish(t.ID, t.Number, s, now)
 			}
 		default: // the seat has said two things, or several operators have
@@ -423,7 +419,7 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 		}
 	}
 	if _, several := e.shelf.Behind(id); withdrawn || several {
-		s.refused[id] = toldOf(itemOf(id, f)) // what counts here of it is here
+		s.refused[id] = wire.ToldOf(f.Item(id)) // what counts here of it is here
 	}
 	if !news {
 		e.peer(s.key).vain.owe(1, time.Now()) // or it would be asked without end
@@ -518,7 +514,7 @@ func (e *Engine) hearDigest(s *session, f wire.Digest) {
 func (e *Engine) hearList(s *session, l shelf.List) {
 	now := time.Now()
 	lacks, ahead := e.shelf.Compare(l)
-	lacks = slices.DeleteFunc(lacks, func(item shelf.Item) bool { return s.refused[item.ID] == toldOf(item) })
+	lacks = slices.DeleteFunc(lacks, func(item shelf.Item) bool { return s.refused[item.ID] == wire.ToldOf(item) })
 	for _, item := range lacks {
 		e.wish(item.ID, item.Number, s, now)
 	}
@@ -534,12 +530,8 @@ func (e *Engine) hearList(s *session, l shelf.List) {
 		e.newsAt = now.Add(soon)
 		e.at(e.newsAt)
 	}
-	keeps := func(item shelf.Item) bool { // he may know that what counts here does not, and be told each time
-		behind, _ := e.shelf.Behind(item.ID)
-		return s.refused[item.ID] == toldOf(item) || item == behind
-	}
-	for _, item := range l.Items {
-		if keeps(item) {
+	for _, item := range l.Items { // he may know that what counts here does not, and be told each time
+		if behind, _ := e.shelf.Behind(item.ID); item == behind || s.refused[item.ID] == wire.ToldOf(item) {
 			ahead = slices.DeleteFunc(ahead, func(id shelf.ID) bool { return id == item.ID })
 		}
 	}

@@ -3,12 +3,10 @@ package gossip
 import (
 	"slices"
 
-	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	orders "kogge.example/update/fleet/order"
-	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -30,9 +28,9 @@ func (e *Engine) trusted() ledger.State {
 }
 
 // withdrawn says whether an object is refused for that: an operator with such a key has signed it,
-// and not the owner what counts in it, or it is a seat's word for a TLS key and would take the place of its word for one that was
-// withdrawn. Whoever has a seat's key could else get rid of that by another TLS key. It fits
-// the shelf's Withdrawn.
+// and it is not the owner who counts in it, or it is a seat's word for a TLS key and would take the
+// place of its word for one that was withdrawn. Whoever has a seat's key could else get rid of that
+// by another TLS key. It fits the shelf's Withdrawn.
 func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool {
 	if operator, ok := object.By.Operator(); ok {
 		return object.Kind != orders.RestoringKind && e.revoked(operator)
@@ -45,27 +43,6 @@ func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool 
 		said, err := notice.OpenTLSKey(before)
 		return err == nil && said.Key != says.Key && e.revoked(said.Key)
 	})
-}
-
-// itemOf is how a shelf tells of what lies in a place, by all of it.
-func itemOf(id shelf.ID, all wire.Objects) (item shelf.Item) {
-	var sums []byte
-	for i, raw := range all {
-		object, err := signed.Parse(raw)
-		if err != nil {
-			continue
-		}
-		hash := document.HashOf(object.Message())
-		sums = append(sums, hash[:]...)
-		if i == 0 {
-			item = shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
-		}
-	}
-	if len(all) > 1 {
-		hash := document.HashOf(sums)
-		item.Sum = shelf.Sum(hash[:])
-	}
-	return item
 }
 
 // outdated says whether a session stands on a TLS key that its seat does not call its own any

@@ -146,6 +146,32 @@ func (PaperSum) kind() byte   { return 16 }
 func (WantPapers) kind() byte { return 17 }
 func (Papers) kind() byte     { return 18 }
 
+// ToldOf tells of an item.
+func ToldOf(item shelf.Item) Told {
+	return Told{ID: item.ID, Number: item.Number, Sum: [8]byte(item.Sum[:])}
+}
+
+// Item is how a shelf tells of objects that are all that lies in a place.
+func (f Objects) Item(id shelf.ID) (item shelf.Item) {
+	var sums []byte
+	for i, raw := range f {
+		object, err := signed.Parse(raw)
+		if err != nil {
+			continue
+		}
+		hash := document.HashOf(object.Message())
+		sums = append(sums, hash[:]...)
+		if i == 0 {
+			item = shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
+		}
+	}
+	if len(f) > 1 {
+		hash := document.HashOf(sums)
+		item.Sum = shelf.Sum(hash[:])
+	}
+	return item
+}
+
 // Encode writes a frame.
 func Encode(f Frame) []byte {
 	w := &writer{f.kind()}
