@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"sync"
 	"time"
 
@@ -146,12 +147,18 @@ func (m *Member) enter(g *guest, from string, end func()) (leave func(), ok bool
 	}, ok
 }
 
-// refuse says why, to whoever is there, and counts it. A connection that has ended is no refusal.
+// refuse counts it, and says why to whoever is there: so it is counted by the time that is heard. A
+// connection that has ended is no refusal.
 func (m *Member) refuse(w *wire, why error) {
 	if errors.Is(why, errEnded) {
 		return
 	}
+	m.count(w.conn.RemoteAddr(), why)
 	_ = w.send(isRefusal, []byte(notice.Text(why.Error())))
+}
+
+// count counts a refusal, and logs one now and then.
+func (m *Member) count(from net.Addr, why error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.counts == nil {
@@ -160,7 +167,7 @@ func (m *Member) refuse(w *wire, why error) {
 	m.counts[word(why)]++
 	if now := time.Now(); now.Sub(m.said) >= logBetween {
 		m.said = now
-		log.Printf("agent: enrolment: %s is refused: %v", w.conn.RemoteAddr(), why)
+		log.Printf("agent: enrolment: %s is refused: %v", from, why)
 	}
 }
 
@@ -350,7 +357,7 @@ func (m *Member) hearCame(node signed.Key, tlsKey document.Hash, use []byte, sta
 // owns wants a TLS key to be the one that the fleet knows of a node, so that whoever has come by the
 // node's key for its seat gets no certificate for another one: who revokes a node knows the TLS key
 // alone. known says that there is such a one. The error wraps [ErrOtherKey], [fleet.ErrRevoked] of
-// any TLS key that is known of the node, or says that its seat is isolated.
+// any TLS key that counts as the node's, or says that its seat is isolated.
 func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err error) {
 	var all []document.Hash
 	if seat, ok := m.Ledger.State().Roster.ByKey(node); ok {
@@ -362,9 +369,8 @@ func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err er
 		}
 	}
 	if a, _, ok := m.Papers.Accepted(node); ok && !a.TLSKey.IsZero() {
-		all = append(all, a.TLSKey)
-	}
-	if u, ok := m.Papers.CameBy(node); ok {
+		all = append(all, a.TLSKey) // an operator's word, after the use
+	} else if u, ok := m.Papers.CameBy(node); ok {
 		all = append(all, u.TLSKey)
 	}
 	for _, one := range all {

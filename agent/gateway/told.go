@@ -37,6 +37,13 @@ func (l lying) holds(put lying) bool {
 	return l.genuine && (l.says == put.says || l.number > put.number)
 }
 
+// stays says whether what a node has put lies there still, and a status by this gateway's lease: by no
+// lease others take the node for gone, and by another one it may lie there when the node is. The caller
+// holds mu.
+func (g *Gateway) stays(p board.Place, l, put lying) bool {
+	return l.holds(put) && (!p.Leased() || l.lease == g.lease && l.lease != 0)
+}
+
 // leasedKinds are the kinds of objects that go with the gateway's lease.
 var leasedKinds = []string{notice.StatusKind}
 
@@ -101,7 +108,8 @@ func (g follower) Whole() {
 	}
 	for _, c := range g.clients {
 		for key, put := range c.put {
-			if l, ok := g.index[key]; !ok || !l.holds(put) {
+			p, _ := board.Parse(key)
+			if l, ok := g.index[key]; !ok || !g.stays(p, l, put) {
 				c.recall = true
 			}
 		}
@@ -259,7 +267,7 @@ func (g *Gateway) note(p board.Place, item store.Item, l lying) (news bool) {
 		news = l.genuine && (!was || !old.genuine || old.says != l.says || (old.lease == 0) != (l.lease == 0))
 	}
 	if c := g.byID[p.Node]; c != nil && p.Topic == board.Nodes {
-		if put, ok := c.put[item.Key]; ok && (item.Gone || !l.holds(put)) {
+		if put, ok := c.put[item.Key]; ok && (item.Gone || !g.stays(p, l, put)) {
 			c.recall = true
 			g.pump(c)
 		}

@@ -261,7 +261,7 @@ func (e *Engine) Publish(object signed.Envelope) error {
 	var v shelf.Verdict
 	if !e.do(func() {
 		e.catchUp()
-		if v = e.shelf.Put(object.Bytes()); v.News() {
+		if v = e.shelf.Give(object.Bytes()); v.News() {
 			e.took(object, v, nil)
 		}
 	}) {
@@ -405,7 +405,10 @@ func (e *Engine) follow() {
 		for _, s := range e.sessions {
 			clear(s.refused)
 		}
-		e.shelf.Follow(e.state.Roster)
+		_, rose := e.shelf.Follow(e.state.Roster)
+		for _, object := range rose {
+			e.took(object, shelf.Taken, nil)
+		}
 		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self, e.config.random)
 		for id := range e.wants {
 			if !e.shelf.Lacks(shelf.Item{ID: id, Number: notice.MaxNumber}) {

@@ -64,7 +64,7 @@ func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
 		e.newsAt = now.Add(soon)
 		e.at(e.newsAt)
 	}
-	if e.config.News != nil {
+	if e.config.News != nil && v != shelf.Behind {
 		if held := e.shelf.Held(id); len(held) > 0 {
 			e.config.News(held[0])
 		}
@@ -105,7 +105,11 @@ func (e *Engine) hearTold(s *session, f wire.Tell) {
 	now := time.Now()
 	for _, t := range f {
 		own, ok := e.shelf.Item(t.ID)
+		behind, may := e.shelf.Behind(t.ID)
 		switch {
+		case ok && t == toldOf(own):
+			delete(s.news, t.ID)
+			delete(s.quiet, t.ID)
 		case s.refused[t.ID] == t:
 		case !ok && !e.shelf.Lacks(shelf.Item{ID: t.ID}):
 			e.stats.Unlisted++
@@ -119,19 +123,19 @@ func (e *Engine) hearTold(s *session, f wire.Tell) {
 				s.quietAt = now.Add(spread(openDigest))
 				e.at(s.quietAt)
 			}
-		case t.Sum != [8]byte(own.Sum[:]): // the seat has said two things
+			if may && t != toldOf(behind) {
+				e.wish(t.ID, t.Number, s, now)
+			}
+		default: // the seat has said two things, or several operators have
 			e.wish(t.ID, t.Number, s, now)
-		default:
-			delete(s.news, t.ID)
-			delete(s.quiet, t.ID)
 		}
 	}
 }
 
 // wish notes that an object is lacking that a peer has. Who has often said for nothing that a
-// seat has said two things is heard of that less often.
+// seat has said two things, or that an operator has said something else, is heard of that less often.
 func (e *Engine) wish(id shelf.ID, number uint64, s *session, now time.Time) {
-	if own, ok := e.shelf.Item(id); ok && own.Number == number && e.peer(s.key).vain.wait(1, now) > 0 {
+	if own, ok := e.shelf.Item(id); ok && own.Number >= number && e.peer(s.key).vain.wait(1, now) > 0 {
 		return
 	}
 	w := e.wants[id]
@@ -384,7 +388,7 @@ func (e *Engine) serve(s *session, size int) bool {
 // hearObjects takes an object that was asked for.
 func (e *Engine) hearObjects(s *session, f wire.Objects) {
 	var id shelf.ID
-	news := false
+	news, withdrawn := false, false
 	for i, raw := range f {
 		object, err := signed.Parse(raw)
 		if err != nil {
@@ -409,14 +413,17 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 		case v.Lie():
 			e.blame(s, faultLie)
 			return
-		case v == shelf.Withdrawn && object.Sequence >= told.number:
-			s.refused[id] = toldOf(itemOf(id, f)) // who passes it on need not know that
-		case object.Sequence < told.number || v != shelf.Known && v != shelf.Older:
+		case v == shelf.Withdrawn && (i > 0 || object.Sequence >= told.number):
+			withdrawn = true // who passes it on need not know that
+		case i == 0 && object.Sequence < told.number || v != shelf.Known && v != shelf.Older:
 			e.demerit(s) // it told of a newer one, or passes on what is refused
 			if s.closed {
 				return
 			}
 		}
+	}
+	if _, several := e.shelf.Behind(id); withdrawn || several {
+		s.refused[id] = toldOf(itemOf(id, f)) // what counts here of it is here
 	}
 	if !news {
 		e.peer(s.key).vain.owe(1, time.Now()) // or it would be asked without end
@@ -526,6 +533,15 @@ func (e *Engine) hearList(s *session, l shelf.List) {
 	if len(ahead) > 0 && e.newsAt.IsZero() {
 		e.newsAt = now.Add(soon)
 		e.at(e.newsAt)
+	}
+	keeps := func(item shelf.Item) bool { // he may know that what counts here does not, and be told each time
+		behind, _ := e.shelf.Behind(item.ID)
+		return s.refused[item.ID] == toldOf(item) || item == behind
+	}
+	for _, item := range l.Items {
+		if keeps(item) {
+			ahead = slices.DeleteFunc(ahead, func(id shelf.ID) bool { return id == item.ID })
+		}
 	}
 	if len(lacks)+len(ahead) > 0 {
 		s.hurry(now)

@@ -7,11 +7,14 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	orders "kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 )
 
-// This file is what becomes of keys that were withdrawn on this node.
+// This file is what becomes of keys that were withdrawn on this node. Others may not know of that,
+// and are not to be in the way of what counts here: behind an order that counts with them alone
+// they keep the newest one by another operator, and pass on both.
 
 // revoked says whether a key was.
 func (e *Engine) revoked(key document.Hash) bool {
@@ -27,12 +30,12 @@ func (e *Engine) trusted() ledger.State {
 }
 
 // withdrawn says whether an object is refused for that: an operator with such a key has signed it,
-// or it is a seat's word for a TLS key and would take the place of its word for one that was
+// and not the owner what counts in it, or it is a seat's word for a TLS key and would take the place of its word for one that was
 // withdrawn. Whoever has a seat's key could else get rid of that by another TLS key. It fits
 // the shelf's Withdrawn.
 func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool {
 	if operator, ok := object.By.Operator(); ok {
-		return e.revoked(operator)
+		return object.Kind != orders.RestoringKind && e.revoked(operator)
 	}
 	if object.Kind != notice.TLSKeyKind {
 		return false
@@ -47,10 +50,15 @@ func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool 
 // itemOf is how a shelf tells of what lies in a place, by all of it.
 func itemOf(id shelf.ID, all wire.Objects) (item shelf.Item) {
 	var sums []byte
-	for _, raw := range all {
-		if object, err := signed.Parse(raw); err == nil {
-			hash := document.HashOf(object.Message())
-			sums, item = append(sums, hash[:]...), shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
+	for i, raw := range all {
+		object, err := signed.Parse(raw)
+		if err != nil {
+			continue
+		}
+		hash := document.HashOf(object.Message())
+		sums = append(sums, hash[:]...)
+		if i == 0 {
+			item = shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
 		}
 	}
 	if len(all) > 1 {

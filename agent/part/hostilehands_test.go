@@ -209,14 +209,17 @@ func (h *hostile) compact() error {
 }
 
 // unleases writes over a status with the same bytes and no lease, as if its node were gone, once the
-// honest nodes have put back what it has deleted. The next word of the node puts it right.
+// honest nodes have put back what it has deleted. The node's gateway puts it right.
 func (h *hostile) unleases() error {
-	within(h.t, "all statuses are leased", func() bool {
+	leased := func() bool {
 		var out strings.Builder
 		h.lies(&out)
 		return strings.Count(out.String(), "what it says true, leased true") == 3
-	})
-	return h.write(place(h, 2, notice.StatusKind), object(h.nodes[1].session.Load(), notice.StatusKind, 2).Bytes())
+	}
+	within(h.t, "all statuses are leased", leased)
+	err := h.write(place(h, 2, notice.StatusKind), object(h.nodes[1].session.Load(), notice.StatusKind, 2).Bytes())
+	within(h.t, "all statuses are leased again", leased)
+	return err
 }
 
 func (h *hostile) endLeases() error {

@@ -131,7 +131,7 @@ type scene struct {
 
 // play has a client of seat n4 of a fleet of five, three of which are members, with so many of the
 // fleet's records.
-func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Context, *scene)) {
+func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Context, *scene), down ...int) {
 	synctest.Test(t, func(t *testing.T) {
 		log := ledger.New(f.Genesis)
 		for _, e := range f.Entries[:records] {
@@ -142,6 +142,9 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 		self, _ := log.State().Roster.ByName("n4")
 		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool), cut: make(map[int]bool), stale: make(map[int]bool)}
 		s.shelf.Follow(log.State().Roster)
+		for _, seat := range down {
+			s.set(seat, true)
+		}
 		s.Client = New(Config{
 			Self: self.Key, Ledger: &pinned{log: log}, Logf: t.Logf,
 			Judge: func(raw []byte) (shelf.Verdict, error) {
@@ -521,9 +524,8 @@ func TestNobody(t *testing.T) {
 // TestHome goes back to the gateway that it prefers, without a gap.
 func TestHome(t *testing.T) {
 	f := ledgertest.Founded(t, 5, 1)
+	first := Choose(f.Log.State().Roster, ledgertest.Key(t, "n4"), []int{1, 2, 3})[0].Number
 	play(t, f, 1, func(_ context.Context, s *scene) {
-		first := Choose(f.Log.State().Roster, s.self.Key, []int{1, 2, 3})[0].Number
-		s.set(first, true)
 		p := s.welcome()
 		go s.serve(p)
 		if p.seat == first {
@@ -553,7 +555,7 @@ func TestHome(t *testing.T) {
 			t.Errorf("it goes to %d", q.seat)
 		default:
 		}
-	})
+	}, first)
 }
 
 // TestFlood is told of a hundred thousand nodes that nobody has, and then of its own all the time: the

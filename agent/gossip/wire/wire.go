@@ -50,7 +50,7 @@ type (
 	Tell []Told
 	// Want asks for objects.
 	Want []Wanted
-	// Objects are one object, or two that a seat has signed with one number.
+	// Objects are what lies in a place: one object, or two with one number, and one behind them.
 	Objects [][]byte
 	// Renewals are objects that the peer has under a lower number.
 	Renewals []shelf.Renewal
@@ -385,7 +385,7 @@ func (r *reader) frame(kind byte) Frame {
 		return f
 	case Objects{}.kind():
 		var f Objects
-		r.each(2, func() { f = append(f, r.sized(signed.MaxEnvelope)) })
+		r.each(3, func() { f = append(f, r.sized(signed.MaxEnvelope)) })
 		return f
 	case Renewals{}.kind():
 		var f Renewals
