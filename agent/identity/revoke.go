@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"log"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -33,8 +34,12 @@ func (n *Node) Revoke(keys ...string) error {
 	if err := n.revoke(keys); err != nil {
 		return fmt.Errorf("revoke %w", err)
 	}
+	gone := n.Told()
 	if err := n.tell(nil); err != nil {
 		return fmt.Errorf("revoke: %w", err)
+	}
+	if len(gone) > 0 {
+		log.Printf("identity: %d keys are not turned away any more that a member alone has called revoked when this node came in, as %s", len(gone), fleet.Short(gone[0]))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,14 +26,19 @@ import (
 
 // pinned is a ledger in memory.
 type pinned struct {
-	mu  sync.Mutex // guards log
-	log *ledger.Log
+	mu   sync.Mutex // guards what follows
+	log  *ledger.Log
+	late string // a seat that record 2 lists first
 }
 
 func (p *pinned) State() ledger.State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.log.State()
+	s := p.log.State()
+	if s.Height < 2 {
+		s.Roster.Seats = slices.DeleteFunc(slices.Clone(s.Roster.Seats), func(seat roster.Seat) bool { return seat.Name == p.late })
+	}
+	return s
 }
 
 func (p *pinned) Take(height int64, e ledger.Entry) error {
@@ -409,6 +415,57 @@ func TestWeakLine(t *testing.T) {
 			p.Close()
 			cut = time.Now()
 		}
+	})
+}
+
+// TestLateSeat hears of a node whose seat it does not know yet, then of the record that lists it: it asks
+// once more who is there.
+func TestLateSeat(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 2)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		l := s.config.Ledger.(*pinned)
+		l.mu.Lock()
+		l.late = "n5"
+		l.mu.Unlock()
+		p := s.welcome()
+		time.AfterFunc(time.Hour, func() { p.Close() })
+		says := s.seal("n5", notice.StatusKind, 1, status())
+		follows := make(map[board.Topic]int)
+		answer := func() board.Topic {
+			f, ok := p.hear(t).(wire.Follow)
+			if !ok {
+				t.Fatalf("%+v", f)
+			}
+			if follows[f.Topic]++; f.Topic == board.Nodes {
+				p.say(wire.Items{Topic: board.Nodes, Items: []wire.Item{item(says, 10, wire.Leased)}})
+			}
+			p.say(wire.Live{Topic: f.Topic})
+			return f.Topic
+		}
+		if first := answer(); first != board.Ledger {
+			t.Errorf("it follows %s first: it may not know yet who is in the fleet", first)
+		}
+		answer()
+		synctest.Wait()
+		if leased, _ := s.Leased(says.By); leased {
+			t.Error("a node without a seat has a lease")
+		}
+		p.say(wire.Items{Topic: board.Ledger, Items: []wire.Item{{Key: board.Entry(2).Key(), Revision: 20, Value: ledger.FormatEntry(2, f.Entries[1])}}})
+		began := time.Now()
+		if answer(); time.Since(began) > 5*time.Second {
+			t.Errorf("it asks again after %s", time.Since(began))
+		}
+		synctest.Wait()
+		if leased, known := s.Leased(says.By); !leased || !known || follows[board.Nodes] != 2 {
+			t.Errorf("leased %v, known %v; followed: %v", leased, known, follows)
+		}
+		go func() { // and not again, with nothing new
+			if f := p.hear(t); f != nil {
+				t.Errorf("%+v", f)
+			}
+		}()
+		time.Sleep(2 * time.Minute)
+		p.Close()
 	})
 }
 

@@ -20,7 +20,11 @@ func (s *stay) hearItems(f wire.Items, now time.Time) error {
 			s.config.Told(f.Topic, i)
 		}
 		p, ok := board.Parse(i.Key)
-		if !ok || p.Topic != f.Topic || p.Topic == board.Nodes && !s.lists(p.Node) {
+		lost := !ok || p.Topic != f.Topic
+		if !lost && p.Topic == board.Nodes && !s.lists(p.Node) {
+			lost, s.strange = true, s.seats.height
+		}
+		if lost {
 			s.count("nowhere")
 			continue
 		}

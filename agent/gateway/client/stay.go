@@ -33,7 +33,8 @@ type stay struct {
 	below    int  // entries that the gateway has told of below the ledger's height
 	room     room
 	seats    seated
-	useful   bool // the gateway has told all that it was asked for
+	strange  int64 // height of the ledger that did not list a node which the gateway told of; -1: none
+	useful   bool  // the gateway has told all that it was asked for
 }
 
 // question is a Put.
@@ -76,7 +77,7 @@ func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Wel
 	now := time.Now()
 	one := &stay{
 		Client: c, seat: seat, session: s, alive: welcome.Silence / 4, spoke: now, heard: now,
-		has: make(map[string]uint64), topics: make(map[board.Topic]*topic), homeAt: now.Add(part(homeward)),
+		has: make(map[string]uint64), topics: make(map[board.Topic]*topic), homeAt: now.Add(part(homeward)), strange: -1,
 	}
 	c.runs(welcome.Members)
 	c.mu.Lock()
@@ -224,6 +225,7 @@ func (s *stay) tend(now time.Time) (next time.Time, err error) {
 			say = append(say, wire.Put{ID: s.id, Envelope: object.Bytes()})
 		}
 	}
+	s.knowStrangers(now)
 	follow, at := s.tendTopics(now)
 	say = append(say, follow...)
 	next = earlier(next, at)
@@ -252,6 +254,15 @@ func (s *stay) idle(now time.Time) (at time.Time, err error) {
 		return at, errIdle
 	}
 	return at, nil
+}
+
+// knowStrangers asks again who is there once the ledger has grown that did not list all of them:
+// nobody tells of them once more.
+func (s *stay) knowStrangers(now time.Time) {
+	if t := s.topics[board.Nodes]; s.strange >= 0 && t != nil && t.live && s.config.Ledger.State().Height > s.strange {
+		s.strange = -1
+		s.askAgain(board.Nodes, now)
+	}
 }
 
 // unput is an object that the gateway has not put.

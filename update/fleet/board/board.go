@@ -33,7 +33,7 @@ const (
 )
 
 // Topics are all of them.
-func Topics() []Topic { return []Topic{Nodes, Ledger} }
+func Topics() []Topic { return []Topic{Ledger, Nodes} }
 
 // Prefix is what the keys of a topic begin with.
 func (t Topic) Prefix() string { return Root + string(t) + "/" }
